@@ -1,0 +1,1 @@
+//! May this peer hand us this recipient?

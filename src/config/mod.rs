@@ -1,0 +1,364 @@
+//! The configuration as meant: what the rest of Gatepost trusts without asking again.
+//!
+//! `parse` turns a TOML text into this, or into every fault it has, each with its place and
+//! remedy. It opens no certificate and binds no address: the rooms that own those do, and report
+//! what they find as a [`Fault`] at the [`Place`] kept here.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use crate::address::{Domain, Host, Mailbox};
+use crate::tls::{NamePattern, TlsVersion};
+
+/// Where something stands in a configuration file. Line and column count from 1.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Place {
+    /// The file.
+    pub file: Arc<Path>,
+    /// The line.
+    pub line: u32,
+    /// The column, in characters.
+    pub column: u32,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}:{}", self.file.display(), self.line, self.column)
+    }
+}
+
+/// Something wrong with a configuration: what, where, and what to do about it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Fault {
+    /// Where it stands.
+    pub place: Place,
+    /// What is wrong.
+    pub message: String,
+    /// What to do.
+    pub remedy: String,
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}\n    {}", self.place, self.message, self.remedy)
+    }
+}
+
+/// A value and where it was written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Located<T> {
+    /// The value.
+    pub value: T,
+    /// Where it stands (the place of its table's header where it is a default).
+    pub place: Place,
+}
+
+/// A whole configuration.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Our own name: banner, EHLO, Received, Reporting-MTA.
+    pub hostname: Domain,
+    /// Where mail to `<postmaster>` and double bounces go.
+    pub postmaster: Mailbox,
+    /// Our certificates and what we trust by default.
+    pub tls: OwnTls,
+    /// Where the spool is.
+    pub spool: Located<PathBuf>,
+    /// Where we listen.
+    pub listeners: Vec<Listener>,
+    /// Who may send where.
+    pub relay: Relay,
+    /// The connectors as written, in order; the built-in default is not among them.
+    pub connectors: Vec<Arc<Connector>>,
+    /// When is tried again.
+    pub queue: Queue,
+    /// Bounds.
+    pub limits: Limits,
+    /// Patience.
+    pub timeouts: Timeouts,
+    /// `[dns] servers`; empty for those of /etc/resolv.conf.
+    pub dns_servers: Vec<SocketAddr>,
+    /// Logging.
+    pub log: Log,
+}
+
+/// `[tls]`: our own certificates and default trust.
+#[derive(Debug, Clone)]
+pub struct OwnTls {
+    /// The identity used where no other fits; `None` where the file has none, which is a fault as
+    /// soon as a listener offers TLS.
+    pub identity: Option<IdentityFiles>,
+    /// More identities, chosen by SNI.
+    pub sni: Vec<SniIdentity>,
+    /// What connectors without their own `trust` trust.
+    pub trust: Located<Trust>,
+    /// The oldest version that is spoken at all, in both directions.
+    pub min_version: TlsVersion,
+}
+
+/// `[[tls.sni]]`.
+#[derive(Debug, Clone)]
+pub struct SniIdentity {
+    /// The names it answers to.
+    pub names: Vec<NamePattern>,
+    /// Its files.
+    pub files: IdentityFiles,
+}
+
+/// A certificate chain and its key, as PEM files.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IdentityFiles {
+    /// The chain, leaf first.
+    pub certificate: Located<PathBuf>,
+    /// The private key.
+    pub key: Located<PathBuf>,
+}
+
+/// Where trust anchors come from.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Trust {
+    /// Mozilla's, built in.
+    Webpki,
+    /// The operating system's.
+    System,
+    /// A PEM file.
+    File(PathBuf),
+}
+
+/// `[[listener]]`.
+#[derive(Debug, Clone)]
+pub struct Listener {
+    /// Its name, in logs and errors.
+    pub name: String,
+    /// The addresses it binds.
+    pub addresses: Vec<Located<SocketAddr>>,
+    /// What it offers or demands.
+    pub tls: ListenerTls,
+    /// Whether clients are asked for a certificate.
+    pub request_client_certificate: bool,
+}
+
+/// `[[listener]] tls`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ListenerTls {
+    /// No TLS.
+    Off,
+    /// STARTTLS is offered.
+    Opportunistic,
+    /// STARTTLS is required before mail.
+    Forced,
+    /// TLS from the first byte (RFC 8314 §3.3).
+    Implicit,
+}
+
+/// `[relay]`.
+#[derive(Debug, Clone, Default)]
+pub struct Relay {
+    /// Clients that may send to any domain.
+    pub networks: Vec<IpNet>,
+    /// Domains that anyone may send to.
+    pub domains: Vec<DomainPattern>,
+}
+
+/// A set of domains as a connector or `[relay] domains` names it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum DomainPattern {
+    /// `*`: every domain.
+    Any,
+    /// `*.example.org`: every subdomain at any depth, not the domain itself.
+    Below(Domain),
+    /// `example.org`: this domain alone.
+    Exactly(Domain),
+}
+
+impl fmt::Display for DomainPattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Any => f.write_str("*"),
+            Self::Below(domain) => write!(f, "*.{domain}"),
+            Self::Exactly(domain) => domain.fmt(f),
+        }
+    }
+}
+
+/// `[[connector]]`: one partner, both directions.
+#[derive(Debug, Clone)]
+pub struct Connector {
+    /// Its name, in logs, reports and errors.
+    pub name: String,
+    /// The domains it speaks for.
+    pub domains: Vec<DomainPattern>,
+    /// The names the partner's certificates carry; empty where none were given.
+    pub names: Vec<NamePattern>,
+    /// What the partner's certificates are held against (the default trust where it has no own).
+    pub trust: Located<Trust>,
+    /// What is demanded when we send to them.
+    pub outbound: Outbound,
+    /// What is demanded when they send to us.
+    pub inbound: Inbound,
+}
+
+/// `[connector.outbound]`.
+#[derive(Debug, Clone)]
+pub struct Outbound {
+    /// Which way.
+    pub route: Route,
+    /// What is demanded.
+    pub tls: TlsDemand,
+    /// What happens where the demand is not met.
+    pub on_failure: OnFailure,
+    /// Who we are to the partner, where it wants to know.
+    pub client_identity: Option<IdentityFiles>,
+    /// Connections to one destination at the same time, at most; at least 1.
+    pub connections: u32,
+    /// Messages over one connection, at most; at least 1.
+    pub messages_per_connection: u32,
+}
+
+/// `[connector.inbound]`.
+#[derive(Debug, Clone)]
+pub struct Inbound {
+    /// What is demanded; never [`TlsDemand::Off`].
+    pub tls: TlsDemand,
+    /// Where the partner's mail may come from; empty for anywhere.
+    pub networks: Vec<IpNet>,
+    /// Whether a session that meets all of this may send to any domain.
+    pub relay: bool,
+}
+
+/// `tls`, `verify` and `min_version` of one direction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TlsDemand {
+    /// `tls = "off"`.
+    Off,
+    /// `tls = "opportunistic"`.
+    Opportunistic,
+    /// `tls = "forced"`.
+    Forced {
+        /// The oldest version that will do.
+        min_version: TlsVersion,
+        /// `verify`.
+        verify: VerifyWanted,
+    },
+}
+
+/// `verify` as written; which names `Name` means is known only with the hop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum VerifyWanted {
+    /// `"none"`.
+    None,
+    /// `"chain"`.
+    Chain,
+    /// `"name"`.
+    Name,
+}
+
+/// `route`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Route {
+    /// The recipient domain's MX hosts, at this port.
+    Mx {
+        /// 25, unless the connector says otherwise.
+        port: u16,
+    },
+    /// These hosts, in order of preference; at least one.
+    SmartHosts(Vec<SmartHost>),
+}
+
+/// One smart host: a name or an address literal, and a port.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct SmartHost {
+    /// Its name or address.
+    pub host: Host,
+    /// Its port.
+    pub port: u16,
+}
+
+impl fmt::Display for SmartHost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.host, self.port)
+    }
+}
+
+/// `on_failure`: what happens to mail whose policy no hop met.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnFailure {
+    /// Tried again until it expires.
+    Defer,
+    /// Bounced at once.
+    Bounce,
+}
+
+/// `[queue]`.
+#[derive(Debug, Clone)]
+pub struct Queue {
+    /// The wait after each failed attempt; the last repeats; never empty.
+    pub retry: Vec<Duration>,
+    /// The age at which a message bounces.
+    pub expire: Duration,
+}
+
+/// `[limits]`.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Octets in a message, at most.
+    pub message_size: u64,
+    /// Recipients in a transaction, at most (RFC 5321 §4.5.3.1.8: at least 100).
+    pub recipients: usize,
+    /// Sessions at the same time.
+    pub connections: usize,
+    /// Sessions at the same time from one address (IPv6: one /64).
+    pub connections_per_client: usize,
+    /// Bad commands before 421.
+    pub errors: u32,
+    /// Received fields before it is a loop (RFC 5321 §6.3).
+    pub received: u32,
+}
+
+/// `[timeouts]`: each bounds a whole step (RFC 5321 §4.5.3.2).
+#[derive(Debug, Clone, Copy)]
+pub struct Timeouts {
+    /// Inbound: the next command line, complete.
+    pub command: Duration,
+    /// Both directions: the next block of a message.
+    pub data_block: Duration,
+    /// Inbound: the slowest average at which a message may come in, octets per second.
+    pub data_rate: u64,
+    /// Both directions: TLS, complete.
+    pub handshake: Duration,
+    /// Outbound: TCP, per address.
+    pub connect: Duration,
+    /// Outbound: greeting, EHLO, MAIL, RCPT, DATA.
+    pub reply: Duration,
+    /// Outbound: the answer to the final dot.
+    pub final_reply: Duration,
+    /// Deliveries in flight when we are told to stop.
+    pub drain: Duration,
+}
+
+/// `[log]`.
+#[derive(Debug, Clone)]
+pub struct Log {
+    /// How lines look.
+    pub format: LogFormat,
+    /// A tracing filter.
+    pub level: String,
+}
+
+/// `[log] format`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// journald under systemd, else text.
+    Auto,
+    /// Lines for people.
+    Text,
+    /// One JSON object a line.
+    Json,
+    /// The journal's own protocol, with fields.
+    Journald,
+}

@@ -1,0 +1,307 @@
+//! The envelope of a message: what MAIL and RCPT said, and how far each recipient has come.
+//!
+//! Values only: grammar lives in [`crate::smtp`], storage in [`crate::spool`], decisions in
+//! [`crate::outcome`]. The serialised form is what the spool keeps, so a field once released keeps
+//! its name. RFC 5321 §2.3.1; DSN parameters from RFC 3461 §4.
+
+use std::fmt;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::address::{Mailbox, ReversePath};
+use crate::smtp::reply::{EnhancedStatusCode, Reply};
+
+/// The name of a message in our queue: unique in one spool, and sortable by arrival. Written as 13
+/// characters without 0/o or 1/l confusions (Crockford's base 32, lower case).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct QueueId(u64);
+
+const BASE32: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
+
+impl QueueId {
+    /// The largest number an id may have: SQLite's row ids are signed.
+    pub const MAX: u64 = i64::MAX as u64;
+
+    /// Makes an id from its number; `None` above [`QueueId::MAX`].
+    #[must_use]
+    pub fn from_number(number: u64) -> Option<Self> {
+        (number <= Self::MAX).then_some(Self(number))
+    }
+
+    /// The number behind the id.
+    #[must_use]
+    pub fn number(self) -> u64 {
+        self.0
+    }
+
+    /// Reads an id as people type it, in either case.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        if text.len() != 13 {
+            return None;
+        }
+        text.bytes()
+            .try_fold(0_u64, |sum, c| {
+                let digit = BASE32.iter().position(|b| *b == c.to_ascii_lowercase())?;
+                sum.checked_mul(32)?.checked_add(digit as u64)
+            })
+            .and_then(Self::from_number)
+    }
+}
+
+impl fmt::Display for QueueId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut text = [0_u8; 13];
+        for (at, c) in text.iter_mut().rev().enumerate() {
+            *c = BASE32[(self.0 >> (5 * at)) as usize & 31];
+        }
+        f.write_str(std::str::from_utf8(&text).unwrap_or_default())
+    }
+}
+
+impl Serialize for QueueId {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for QueueId {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        Self::parse(&text).ok_or_else(|| serde::de::Error::custom("not a queue id"))
+    }
+}
+
+/// What the BODY parameter declared (RFC 6152 §2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum BodyType {
+    /// `BODY=7BIT`, or nothing said.
+    #[default]
+    #[serde(rename = "7BIT")]
+    SevenBit,
+    /// `BODY=8BITMIME`.
+    #[serde(rename = "8BITMIME")]
+    EightBitMime,
+}
+
+/// How much of the message a failure report should carry (RFC 3461 §4.3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum Ret {
+    /// The whole message.
+    Full,
+    /// Its header fields only.
+    Hdrs,
+}
+
+/// When the sender wants a report about a recipient (RFC 3461 §4.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Notify {
+    /// `NOTIFY=NEVER`.
+    #[serde(rename = "never")]
+    Never,
+    /// Any of SUCCESS, FAILURE, DELAY; at least one.
+    #[serde(rename = "on")]
+    On {
+        /// On delivery.
+        success: bool,
+        /// On failure.
+        failure: bool,
+        /// On delay.
+        delay: bool,
+    },
+}
+
+/// One recipient of a message.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Recipient {
+    /// Where the message goes.
+    pub mailbox: Mailbox,
+    /// NOTIFY, where it was given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub notify: Option<Notify>,
+    /// ORCPT as it was given: `type;xtext`, already checked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub orcpt: Option<String>,
+    /// How far delivery has come.
+    #[serde(default, skip_serializing_if = "RecipientState::is_fresh")]
+    pub state: RecipientState,
+}
+
+impl Recipient {
+    /// A recipient to whom nothing has been tried yet, without DSN parameters.
+    #[must_use]
+    pub fn new(mailbox: Mailbox) -> Self {
+        Self { mailbox, notify: None, orcpt: None, state: RecipientState::default() }
+    }
+}
+
+/// How far the delivery to one recipient has come.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RecipientState {
+    /// Still to be delivered.
+    Pending {
+        /// Attempts made so far.
+        #[serde(default)]
+        attempts: u32,
+        /// Not before this time; the arrival time where nothing was tried yet.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        next: Option<Timestamp>,
+        /// Why the last attempt failed.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        last: Option<Trouble>,
+    },
+    /// The next hop took it.
+    Delivered,
+    /// Given up, and the sender told where it may be told.
+    Failed,
+}
+
+impl Default for RecipientState {
+    fn default() -> Self {
+        Self::Pending { attempts: 0, next: None, last: None }
+    }
+}
+
+impl RecipientState {
+    fn is_fresh(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Whether something is still to be done.
+    #[must_use]
+    pub fn is_pending(&self) -> bool {
+        matches!(self, Self::Pending { .. })
+    }
+}
+
+/// A failure as the queue remembers it and reports tell it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Trouble {
+    /// When it happened.
+    pub at: Timestamp,
+    /// Its status, `4.7.5` and the like.
+    #[serde(with = "enhanced_as_text")]
+    pub status: EnhancedStatusCode,
+    /// What happened, in words, naming host and address.
+    pub text: String,
+    /// The host that was spoken to, where one was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
+    /// What the peer said, where it said something.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reply: Option<Reply>,
+}
+
+mod enhanced_as_text {
+    use super::EnhancedStatusCode;
+    use serde::Deserialize as _;
+
+    pub(super) fn serialize<S: serde::Serializer>(code: &EnhancedStatusCode, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(code)
+    }
+
+    pub(super) fn deserialize<'de, D: serde::Deserializer<'de>>(from: D) -> Result<EnhancedStatusCode, D::Error> {
+        let text = String::deserialize(from)?;
+        EnhancedStatusCode::parse(&text).ok_or_else(|| serde::de::Error::custom("not an enhanced status code"))
+    }
+}
+
+/// What a message needs of the next hop beyond plain SMTP; known once its content was seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct ContentNeeds {
+    /// The content has octets above 127 (RFC 6152).
+    #[serde(default)]
+    pub eight_bit: bool,
+    /// A header field has octets above 127, so the next hop must offer SMTPUTF8 (RFC 6531 §3.4).
+    #[serde(default)]
+    pub utf8_header: bool,
+}
+
+/// Everything about a message but its content.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Envelope {
+    /// Who is told when it fails.
+    pub reverse_path: ReversePath,
+    /// The recipients, in the order they were named; their index in this list is their name
+    /// everywhere in Gatepost.
+    pub recipients: Vec<Recipient>,
+    /// BODY.
+    #[serde(default)]
+    pub body: BodyType,
+    /// Whether SMTPUTF8 was given with MAIL (RFC 6531 §3.4).
+    #[serde(default)]
+    pub smtputf8: bool,
+    /// What the content turned out to need.
+    #[serde(default)]
+    pub needs: ContentNeeds,
+    /// RET, where it was given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ret: Option<Ret>,
+    /// ENVID as it was given (xtext), where it was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub envid: Option<String>,
+}
+
+impl Envelope {
+    /// An envelope with nothing but a sender and recipients.
+    #[must_use]
+    pub fn new(reverse_path: ReversePath, recipients: Vec<Recipient>) -> Self {
+        Self {
+            reverse_path,
+            recipients,
+            body: BodyType::SevenBit,
+            smtputf8: false,
+            needs: ContentNeeds::default(),
+            ret: None,
+            envid: None,
+        }
+    }
+
+    /// Whether any recipient is still pending.
+    #[must_use]
+    pub fn is_pending(&self) -> bool {
+        self.recipients.iter().any(|recipient| recipient.state.is_pending())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn queue_ids_are_thirteen_sortable_characters() {
+        let (small, large) = (QueueId(5), QueueId(QueueId::MAX));
+        assert_eq!(small.to_string(), "0000000000005");
+        assert!(small.to_string() < large.to_string());
+        for id in [small, large] {
+            assert_eq!(QueueId::parse(&id.to_string().to_uppercase()), Some(id));
+        }
+        for text in ["", "5", "zzzzzzzzzzzzz", "000000000000o", "00000000000005"] {
+            assert_eq!(QueueId::parse(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn an_envelope_survives_its_stored_form() {
+        let mut envelope = Envelope::new(
+            ReversePath::parse("a@example.org").expect("valid"),
+            vec![Recipient::new(Mailbox::parse("b@example.net").expect("valid"))],
+        );
+        envelope.recipients[0].state = RecipientState::Pending {
+            attempts: 2,
+            next: Some(Timestamp::UNIX_EPOCH),
+            last: Some(Trouble {
+                at: Timestamp::UNIX_EPOCH,
+                status: EnhancedStatusCode::parse("4.7.5").expect("valid"),
+                text: "refused".into(),
+                host: Some("mx.example.net".into()),
+                reply: Some(Reply::bare(454, "no")),
+            }),
+        };
+        let text = serde_json::to_string(&envelope).expect("serialises");
+        assert_eq!(serde_json::from_str::<Envelope>(&text).expect(&text), envelope);
+    }
+}

@@ -1,0 +1,190 @@
+//! The one failure judge: what a failure means for the recipients it struck.
+//!
+//! A failure has a scope (whom does it concern?) and a persistence (will it pass?). The judge turns
+//! both into the next step. It sends nothing, waits for nothing and knows no schedule. After the
+//! manner of RFC 5321 §4.2.1, §5.1 and RFC 3463.
+
+use std::fmt;
+
+use crate::config::OnFailure;
+use crate::smtp::reply::{EnhancedStatusCode, Reply, Severity, Status};
+use crate::tls::Refusal;
+
+/// Whom a failure concerns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    /// One host or address: another hop may do better.
+    Hop,
+    /// The destination domain as a whole: no hop will do better.
+    Destination,
+    /// This message, whoever its recipients are.
+    Message,
+    /// One recipient.
+    Recipient,
+}
+
+/// Whether a failure will pass.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Persistence {
+    /// It may pass: 4xx, the network, our own trouble.
+    Transient,
+    /// It will not: 5xx.
+    Permanent,
+}
+
+/// What went wrong.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Cause {
+    /// The connector's demand was not met.
+    Policy(Refusal),
+    /// The peer said no, to this command.
+    Reply {
+        /// The command or stage, as "RCPT TO" or "greeting".
+        stage: &'static str,
+        /// What it said.
+        reply: Reply,
+    },
+    /// Anything else, in words: network, DNS, protocol, our own disk.
+    Other(String),
+}
+
+/// A failure: scope, persistence, status and cause, and the host it happened with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    /// Whom it concerns.
+    pub scope: Scope,
+    /// Whether it will pass.
+    pub persistence: Persistence,
+    /// Subject and detail of its enhanced status; the class follows from the outcome.
+    pub status: Status,
+    /// What went wrong.
+    pub cause: Cause,
+    /// The peer, as `mx.example.org [192.0.2.1]:25`, where there was one.
+    pub peer: Option<String>,
+}
+
+impl Failure {
+    /// A peer's negative reply. The enhanced status is the peer's own where it gave one.
+    ///
+    /// A reply that is not negative where a negative or another positive one belongs (a 2xx to DATA,
+    /// say) is a fault of the peer's that may pass.
+    #[must_use]
+    pub fn reply(scope: Scope, stage: &'static str, reply: Reply) -> Self {
+        let persistence = match reply.severity() {
+            Severity::Permanent => Persistence::Permanent,
+            Severity::Transient | Severity::Intermediate | Severity::Success => Persistence::Transient,
+        };
+        let status = match reply.enhanced() {
+            Some(enhanced) if enhanced.severity() == reply.severity() => enhanced.status(),
+            _ => Status(0, 0),
+        };
+        Self { scope, persistence, status, cause: Cause::Reply { stage, reply }, peer: None }
+    }
+
+    /// A hop that does not meet the connector's demand.
+    #[must_use]
+    pub fn policy(refusal: Refusal) -> Self {
+        Self {
+            scope: Scope::Hop,
+            persistence: Persistence::Transient,
+            status: refusal.status(),
+            cause: Cause::Policy(refusal),
+            peer: None,
+        }
+    }
+
+    /// Any other trouble that may pass.
+    #[must_use]
+    pub fn transient(scope: Scope, status: Status, text: impl Into<String>) -> Self {
+        Self { scope, persistence: Persistence::Transient, status, cause: Cause::Other(text.into()), peer: None }
+    }
+
+    /// Any other trouble that will not pass.
+    #[must_use]
+    pub fn permanent(scope: Scope, status: Status, text: impl Into<String>) -> Self {
+        Self { persistence: Persistence::Permanent, ..Self::transient(scope, status, text) }
+    }
+
+    /// Names the peer.
+    #[must_use]
+    pub fn with_peer(mut self, peer: impl Into<String>) -> Self {
+        self.peer = Some(peer.into());
+        self
+    }
+
+    /// The full status where the failure ends as transient, or as permanent.
+    #[must_use]
+    pub fn enhanced(&self, ends_as: Persistence) -> EnhancedStatusCode {
+        match ends_as {
+            Persistence::Transient => EnhancedStatusCode::transient(self.status),
+            Persistence::Permanent => EnhancedStatusCode::permanent(self.status),
+        }
+    }
+
+    /// The peer's reply, where there was one.
+    #[must_use]
+    pub fn peer_reply(&self) -> Option<&Reply> {
+        match &self.cause {
+            Cause::Reply { reply, .. } => Some(reply),
+            Cause::Policy(_) | Cause::Other(_) => None,
+        }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(peer) = &self.peer {
+            write!(f, "{peer}: ")?;
+        }
+        match &self.cause {
+            Cause::Policy(refusal) => refusal.fmt(f),
+            Cause::Reply { stage, reply } => write!(f, "answered {stage} with: {reply}"),
+            Cause::Other(text) => f.write_str(text),
+        }
+    }
+}
+
+/// What is to be done about a failure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// The next hop may be tried for the same recipients.
+    NextHop,
+    /// The recipients wait for the next attempt.
+    Defer,
+    /// The recipients are given up and their sender is told.
+    Bounce,
+}
+
+/// Judges a failure. `hops_left` says whether another hop could be tried in this attempt.
+///
+/// A negative answer that may pass moves on to the next hop, as RFC 5321 §5.1 wants alternate MX
+/// hosts to be used; one that will not pass ends the matter for whom it concerns. A hop's own 5xx
+/// (its greeting, say) speaks for that host alone and never bounces mail by itself.
+#[must_use]
+pub fn judge(failure: &Failure, hops_left: bool, on_failure: OnFailure) -> Step {
+    match (failure.scope, failure.persistence) {
+        (Scope::Hop, Persistence::Transient | Persistence::Permanent)
+        | (Scope::Message | Scope::Recipient, Persistence::Transient)
+            if hops_left =>
+        {
+            Step::NextHop
+        }
+        (Scope::Hop, Persistence::Transient | Persistence::Permanent) => match (&failure.cause, on_failure) {
+            (Cause::Policy(_), OnFailure::Bounce) => Step::Bounce,
+            (Cause::Policy(_), OnFailure::Defer) | (Cause::Reply { .. } | Cause::Other(_), _) => Step::Defer,
+        },
+        (Scope::Destination | Scope::Message | Scope::Recipient, Persistence::Transient) => Step::Defer,
+        (Scope::Destination | Scope::Message | Scope::Recipient, Persistence::Permanent) => Step::Bounce,
+    }
+}
+
+/// How one attempt ended for one recipient.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// The next hop took responsibility, with this reply.
+    Delivered(Reply),
+    /// Not this time.
+    Deferred(Failure),
+    /// Given up.
+    Bounced(Failure),
+}

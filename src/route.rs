@@ -1,0 +1,1 @@
+//! DNS: from a recipient domain and its connector's route to hops.

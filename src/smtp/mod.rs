@@ -1,0 +1,4 @@
+//! SMTP itself (RFC 5321): commands, replies, message framing, and the two dialogues as state
+//! machines. Bytes and time go in, steps come out; nothing here touches a socket, a clock or a disk.
+
+pub mod reply;

@@ -1,0 +1,396 @@
+//! Replies: what a server says (RFC 5321 §4.2) and the enhanced status in it (RFC 2034, RFC 3463).
+//!
+//! A reply is written with one severity for both of its codes, so "451 5.x.x" cannot be made here.
+//! Replies that come from a peer are read by [`ReplyParser`], which is bounded and takes the
+//! enhanced status only where it agrees with the basic code. What a reply *means* for a message is
+//! decided in [`crate::outcome`].
+
+use std::borrow::Cow;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// Octets in one reply line, at most, with its line end. RFC 5321 §4.5.3.1.5 says 512; peers exist
+/// that say more, and RFC 1869 allowed 1,000 and above.
+const LINE_MAX: usize = 4096;
+/// Lines in one reply, at most. EHLO answers have about twenty.
+const LINES_MAX: usize = 128;
+
+/// How a reply ends the matter: the first digit of both of its codes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Severity {
+    /// 2xx: done.
+    Success,
+    /// 3xx: go on.
+    Intermediate,
+    /// 4xx: not now.
+    Transient,
+    /// 5xx: never.
+    Permanent,
+}
+
+impl Severity {
+    fn digit(self) -> u16 {
+        match self {
+            Self::Success => 2,
+            Self::Intermediate => 3,
+            Self::Transient => 4,
+            Self::Permanent => 5,
+        }
+    }
+
+    fn of_digit(digit: u16) -> Option<Self> {
+        match digit {
+            2 => Some(Self::Success),
+            3 => Some(Self::Intermediate),
+            4 => Some(Self::Transient),
+            5 => Some(Self::Permanent),
+            _ => None,
+        }
+    }
+}
+
+/// A three-digit reply code, 200 to 599 (RFC 5321 §4.2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct ReplyCode(u16);
+
+impl ReplyCode {
+    /// Reads a code; `None` outside 200–599.
+    #[must_use]
+    pub fn new(code: u16) -> Option<Self> {
+        (200..=599).contains(&code).then_some(Self(code))
+    }
+
+    /// The number itself.
+    #[must_use]
+    pub fn get(self) -> u16 {
+        self.0
+    }
+
+    /// What its first digit says.
+    #[must_use]
+    pub fn severity(self) -> Severity {
+        // Invariant of the type: 200 to 599.
+        Severity::of_digit(self.0 / 100).unwrap_or(Severity::Permanent)
+    }
+}
+
+impl fmt::Display for ReplyCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:03}", self.0)
+    }
+}
+
+/// The part of an enhanced status code that severity does not tell: subject and detail (RFC 3463 §2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Status(pub u16, pub u16);
+
+/// An enhanced status code, `class.subject.detail` (RFC 3463 §2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct EnhancedStatusCode {
+    /// The class; never [`Severity::Intermediate`].
+    severity: Severity,
+    status: Status,
+}
+
+impl EnhancedStatusCode {
+    /// A transient status, `4.subject.detail`.
+    #[must_use]
+    pub const fn transient(status: Status) -> Self {
+        Self { severity: Severity::Transient, status }
+    }
+
+    /// A permanent status, `5.subject.detail`.
+    #[must_use]
+    pub const fn permanent(status: Status) -> Self {
+        Self { severity: Severity::Permanent, status }
+    }
+
+    /// A success, `2.subject.detail`.
+    #[must_use]
+    pub const fn success(status: Status) -> Self {
+        Self { severity: Severity::Success, status }
+    }
+
+    /// The class.
+    #[must_use]
+    pub fn severity(self) -> Severity {
+        self.severity
+    }
+
+    /// Subject and detail.
+    #[must_use]
+    pub fn status(self) -> Status {
+        self.status
+    }
+
+    /// Reads `5.7.1`; `None` where it is not one (RFC 3463 §2: class 2, 4 or 5, then up to three
+    /// digits twice).
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let mut parts = text.split('.');
+        let mut number = |max_len: usize| {
+            let part = parts.next()?;
+            let digits = (1..=max_len).contains(&part.len()) && part.bytes().all(|b| b.is_ascii_digit());
+            if digits { part.parse::<u16>().ok() } else { None }
+        };
+        let severity = Severity::of_digit(number(1)?).filter(|s| *s != Severity::Intermediate)?;
+        let status = Status(number(3)?, number(3)?);
+        parts.next().is_none().then_some(Self { severity, status })
+    }
+}
+
+impl fmt::Display for EnhancedStatusCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}.{}", self.severity.digit(), self.status.0, self.status.1)
+    }
+}
+
+/// One reply, ours or a peer's.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reply {
+    code: ReplyCode,
+    status: Option<Status>,
+    /// At least one line, without codes and line ends; no CR, LF or other control character.
+    lines: Vec<Cow<'static, str>>,
+}
+
+impl Reply {
+    /// A reply without an enhanced status: greeting, EHLO, HELP, 221 before EHLO, 354 and the like.
+    ///
+    /// # Panics
+    /// In debug builds, where `code` is no reply code: codes are literals in our own source.
+    #[must_use]
+    pub fn bare(code: u16, text: impl Into<Cow<'static, str>>) -> Self {
+        debug_assert!(ReplyCode::new(code).is_some(), "{code} is no reply code");
+        Self { code: ReplyCode(code), status: None, lines: vec![one_line(text.into())] }
+    }
+
+    /// A reply whose enhanced status takes its class from `code`.
+    #[must_use]
+    pub fn new(code: u16, status: Status, text: impl Into<Cow<'static, str>>) -> Self {
+        Self { status: Some(status), ..Self::bare(code, text) }
+    }
+
+    /// A reply of several lines; an empty list is one empty line.
+    #[must_use]
+    pub fn multiline(code: u16, lines: Vec<Cow<'static, str>>) -> Self {
+        let mut reply = Self::bare(code, "");
+        if !lines.is_empty() {
+            reply.lines = lines.into_iter().map(one_line).collect();
+        }
+        reply
+    }
+
+    /// The basic code.
+    #[must_use]
+    pub fn code(&self) -> ReplyCode {
+        self.code
+    }
+
+    /// What the first digit says.
+    #[must_use]
+    pub fn severity(&self) -> Severity {
+        self.code.severity()
+    }
+
+    /// The enhanced status, where the reply has one.
+    #[must_use]
+    pub fn enhanced(&self) -> Option<EnhancedStatusCode> {
+        let severity = self.severity();
+        self.status.filter(|_| severity != Severity::Intermediate).map(|status| EnhancedStatusCode { severity, status })
+    }
+
+    /// The lines, without codes.
+    #[must_use]
+    pub fn lines(&self) -> &[Cow<'static, str>] {
+        &self.lines
+    }
+
+    /// Appends the reply as it goes over the wire (RFC 5321 §4.2.1), the enhanced status on every
+    /// line (RFC 2034 §4).
+    pub fn write_to(&self, out: &mut Vec<u8>) {
+        use std::io::Write as _;
+        let status = self.enhanced();
+        for (at, line) in self.lines.iter().enumerate() {
+            let dash = if at + 1 == self.lines.len() { ' ' } else { '-' };
+            // Writing into a Vec cannot fail.
+            let _ = match status {
+                Some(status) => write!(out, "{}{dash}{status} {line}\r\n", self.code),
+                None => write!(out, "{}{dash}{line}\r\n", self.code),
+            };
+        }
+    }
+}
+
+impl fmt::Display for Reply {
+    /// One line for people and logs: `550 5.1.1 no such user`, further lines after " / ".
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.code)?;
+        if let Some(status) = self.enhanced() {
+            write!(f, " {status}")?;
+        }
+        for (at, line) in self.lines.iter().enumerate() {
+            let gap = if at == 0 { " " } else { " / " };
+            write!(f, "{gap}{line}")?;
+        }
+        Ok(())
+    }
+}
+
+/// Replaces control characters, so that no text can end a reply or a log line early.
+fn one_line(text: Cow<'static, str>) -> Cow<'static, str> {
+    if text.chars().any(char::is_control) {
+        text.chars().map(|c| if c.is_control() { '?' } else { c }).collect::<String>().into()
+    } else {
+        text
+    }
+}
+
+/// Why a peer's bytes are not a reply.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ReplyError {
+    /// The line has no code of three digits followed by space, hyphen or line end.
+    #[error("the peer's answer is not an SMTP reply: {0:?}")]
+    NotAReply(String),
+    /// The lines of one reply carry different codes (RFC 5321 §4.2.1).
+    #[error("the peer's answer changes its code from {first} to {then}")]
+    CodeChanged {
+        /// The code of the first line.
+        first: u16,
+        /// The code that differs.
+        then: u16,
+    },
+    /// A line or the whole reply is over our limits.
+    #[error("the peer's answer is longer than {LINES_MAX} lines or {LINE_MAX} octets a line")]
+    TooLong,
+}
+
+/// Reads one reply at a time from bytes as they come. It takes LF for a line end as well as CRLF:
+/// unlike in a message, nothing can be smuggled past anyone with it.
+#[derive(Debug, Default)]
+pub struct ReplyParser {
+    partial: Option<Reply>,
+}
+
+impl ReplyParser {
+    /// Takes whole lines from the front of `input` until a reply is complete; says how many bytes
+    /// it used. `None` wants more bytes.
+    ///
+    /// # Errors
+    /// [`ReplyError`]; the connection is of no further use then.
+    pub fn parse(&mut self, input: &[u8]) -> Result<(usize, Option<Reply>), ReplyError> {
+        let mut used = 0;
+        loop {
+            let rest = &input[used..];
+            let Some(end) = memchr::memchr(b'\n', rest) else {
+                return if rest.len() > LINE_MAX { Err(ReplyError::TooLong) } else { Ok((used, None)) };
+            };
+            if end > LINE_MAX {
+                return Err(ReplyError::TooLong);
+            }
+            used += end + 1;
+            let line = rest[..end].strip_suffix(b"\r").unwrap_or(&rest[..end]);
+            if let Some(reply) = self.line(line)? {
+                return Ok((used, Some(reply)));
+            }
+        }
+    }
+
+    fn line(&mut self, line: &[u8]) -> Result<Option<Reply>, ReplyError> {
+        let text = String::from_utf8_lossy(line);
+        let not_a_reply = || ReplyError::NotAReply(text.chars().take(200).collect());
+        let digits = line.get(..3).filter(|digits| digits.iter().all(u8::is_ascii_digit)).ok_or_else(not_a_reply)?;
+        let number = digits.iter().fold(0, |sum, digit| sum * 10 + u16::from(digit - b'0'));
+        let code = ReplyCode::new(number).ok_or_else(not_a_reply)?;
+        let last = match line.get(3) {
+            None | Some(b' ') => true,
+            Some(b'-') => false,
+            Some(_) => return Err(not_a_reply()),
+        };
+        let (status, words) = split_status(code, text.get(4..).unwrap_or(""));
+        let words = one_line(Cow::Owned(words.to_owned()));
+        let reply = match self.partial.take() {
+            None => Reply { code, status, lines: vec![words] },
+            Some(first) if first.code != code => {
+                return Err(ReplyError::CodeChanged { first: first.code.get(), then: code.get() });
+            }
+            Some(first) if first.lines.len() >= LINES_MAX => return Err(ReplyError::TooLong),
+            Some(mut first) => {
+                first.lines.push(words);
+                first
+            }
+        };
+        if last {
+            return Ok(Some(reply));
+        }
+        self.partial = Some(reply);
+        Ok(None)
+    }
+}
+
+/// Splits the enhanced status off a line, where there is one of the same class as the code.
+fn split_status(code: ReplyCode, words: &str) -> (Option<Status>, &str) {
+    let (first, rest) = words.split_once(' ').unwrap_or((words, ""));
+    match EnhancedStatusCode::parse(first) {
+        Some(enhanced) if enhanced.severity == code.severity() => (Some(enhanced.status), rest),
+        _ => (None, words),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wire(reply: &Reply) -> String {
+        let mut out = Vec::new();
+        reply.write_to(&mut out);
+        String::from_utf8(out).expect("replies are UTF-8")
+    }
+
+    #[test]
+    fn both_codes_share_one_severity() {
+        assert_eq!(wire(&Reply::new(451, Status(4, 3), "try later")), "451 4.4.3 try later\r\n");
+        assert_eq!(wire(&Reply::new(550, Status(7, 1), "no")), "550 5.7.1 no\r\n");
+        assert_eq!(wire(&Reply::multiline(250, vec!["a".into(), "b".into()])), "250-a\r\n250 b\r\n");
+    }
+
+    #[test]
+    fn no_text_can_end_a_reply_early() {
+        assert_eq!(wire(&Reply::bare(250, "a\r\n250 b".to_owned())), "250 a??250 b\r\n");
+    }
+
+    #[test]
+    fn replies_are_read_in_pieces() {
+        let mut parser = ReplyParser::default();
+        assert_eq!(parser.parse(b"250-a.exam"), Ok((0, None)));
+        assert_eq!(parser.parse(b"250-a.example\r\n250-SIZE\r\n250"), Ok((25, None)));
+        let (used, reply) = parser.parse(b"250 OK\r\n250 next\r\n").expect("a reply");
+        assert_eq!((used, wire(&reply.expect("complete"))), (8, "250-a.example\r\n250-SIZE\r\n250 OK\r\n".into()));
+    }
+
+    #[test]
+    fn a_status_of_another_class_is_only_text() {
+        let (_, reply) = ReplyParser::default().parse(b"451 5.7.1 odd\r\n").expect("a reply");
+        assert_eq!(reply.map(|r| (r.enhanced(), r.to_string())), Some((None, "451 5.7.1 odd".into())));
+    }
+
+    #[test]
+    fn what_is_not_a_reply_is_an_error() {
+        for line in ["hello\r\n", "25\r\n", "199 x\r\n", "250+x\r\n", "999 x\r\n", "\r\n"] {
+            assert!(matches!(ReplyParser::default().parse(line.as_bytes()), Err(ReplyError::NotAReply(_))), "{line:?}");
+        }
+        assert!(matches!(ReplyParser::default().parse(b"250-a\r\n550 b\r\n"), Err(ReplyError::CodeChanged { .. })));
+        assert_eq!(ReplyParser::default().parse(&[b'2'; 5000]), Err(ReplyError::TooLong));
+        assert_eq!(ReplyParser::default().parse("250-x\r\n".repeat(200).as_bytes()), Err(ReplyError::TooLong));
+    }
+
+    #[test]
+    fn enhanced_codes_are_strict() {
+        assert_eq!(EnhancedStatusCode::parse("5.7.1").map(|c| c.to_string()), Some("5.7.1".into()));
+        for text in ["3.1.1", "5.7", "5.7.1.1", "5..1", "5.7.1234", "5.+7.1", ""] {
+            assert_eq!(EnhancedStatusCode::parse(text), None, "{text}");
+        }
+    }
+}

@@ -1,0 +1,163 @@
+//! The spool: where a message is safe before it is answered for.
+//!
+//! A message comes in as a [`Draft`], becomes durable with [`Spool::commit`] and is then told by a
+//! [`Receipt`], which nothing else can make and without which no final 250 is written. What is done
+//! with a message afterwards is the scheduler's affair; what is in it is nobody's.
+
+use std::future::Future;
+use std::pin::Pin;
+
+use bytes::Bytes;
+use jiff::Timestamp;
+
+use crate::envelope::{Envelope, QueueId};
+
+/// A future that a [`Spool`] hands out.
+pub type SpoolFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, SpoolError>> + Send + 'a>>;
+
+/// What went wrong with the spool. All of it is our own trouble: transient towards others.
+#[derive(Debug, thiserror::Error)]
+pub enum SpoolError {
+    /// The disk is full.
+    #[error("the spool's disk is full: {0}")]
+    Full(String),
+    /// An entry is damaged and was set aside.
+    #[error("queue entry {id} is damaged ({fault}); it was set aside in {aside}")]
+    Damaged {
+        /// Which.
+        id: QueueId,
+        /// What is wrong with it.
+        fault: String,
+        /// Where it is now.
+        aside: String,
+    },
+    /// There is no such entry.
+    #[error("there is no queue entry {0}")]
+    Missing(QueueId),
+    /// Anything else: file, what was tried, what the system said.
+    #[error("{0}")]
+    Io(String),
+    /// The writer has ended; the process is about to.
+    #[error("the spool has been closed")]
+    Closed,
+}
+
+/// Proof that a message and its envelope are durable. Only the spool makes one.
+#[derive(Debug)]
+pub struct Receipt {
+    id: QueueId,
+}
+
+impl Receipt {
+    /// The message's name in the queue.
+    #[must_use]
+    pub fn id(&self) -> QueueId {
+        self.id
+    }
+}
+
+/// A message in the spool.
+#[derive(Debug, Clone)]
+pub struct Entry {
+    /// Its name.
+    pub id: QueueId,
+    /// When it was accepted.
+    pub accepted: Timestamp,
+    /// Its envelope, with each recipient's state.
+    pub envelope: Envelope,
+    /// Octets of its content.
+    pub size: u64,
+    /// Its content.
+    pub body: Body,
+}
+
+/// The content of a message: our Received field and everything that came after DATA, with CRLF line
+/// ends, dot-stuffing removed.
+#[derive(Debug, Clone)]
+pub enum Body {
+    /// In memory: small, or just accepted.
+    Memory(Bytes),
+    /// In a file of its own.
+    File(std::path::PathBuf),
+}
+
+/// Reads a [`Body`] in chunks of at most 64 KiB.
+#[derive(Debug)]
+pub struct BodyReader;
+
+impl BodyReader {
+    /// The next chunk; `None` at the end.
+    ///
+    /// # Errors
+    /// [`SpoolError::Damaged`] where length or checksum are not those stored (told at the end, at the
+    /// latest), [`SpoolError::Io`].
+    pub async fn next(&mut self) -> Result<Option<Bytes>, SpoolError> {
+        todo!()
+    }
+}
+
+impl Body {
+    /// Starts reading.
+    ///
+    /// # Errors
+    /// [`SpoolError::Io`] where the file cannot be opened.
+    pub async fn reader(&self) -> Result<BodyReader, SpoolError> {
+        todo!()
+    }
+}
+
+/// A message that is coming in: nothing of it is durable yet, and dropping it leaves no trace.
+#[derive(Debug)]
+pub struct Draft;
+
+impl Draft {
+    /// The name the message will have.
+    #[must_use]
+    pub fn id(&self) -> QueueId {
+        todo!()
+    }
+
+    /// Octets written so far.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        todo!()
+    }
+
+    /// Appends content. Beyond about 128 KiB it goes to a file.
+    ///
+    /// # Errors
+    /// [`SpoolError::Full`] or [`SpoolError::Io`]; the draft is of no further use.
+    pub async fn write(&mut self, _content: &[u8]) -> Result<(), SpoolError> {
+        todo!()
+    }
+}
+
+/// What a spool can do. The embedded engine is one; a spool that relays share can be another.
+pub trait Spool: Send + Sync + 'static {
+    /// Starts a message.
+    fn draft(&self) -> Draft;
+    /// Makes a message durable. When this returns `Ok`, it survives kill -9 and power loss.
+    fn commit(&self, draft: Draft, envelope: Envelope) -> SpoolFuture<'_, (Receipt, Entry)>;
+    /// Replaces the envelope (states of recipients) of a message, durably.
+    fn record(&self, id: QueueId, envelope: Envelope) -> SpoolFuture<'_, ()>;
+    /// Removes a message, durably.
+    fn remove(&self, id: QueueId) -> SpoolFuture<'_, ()>;
+    /// Loads a message.
+    fn load(&self, id: QueueId) -> SpoolFuture<'_, Entry>;
+    /// The next messages after `after` in the order of their ids, at most `limit`, without content:
+    /// an empty list is the end. Damaged entries are set aside, logged and skipped.
+    fn scan(&self, after: Option<QueueId>, limit: usize) -> SpoolFuture<'_, Vec<Stored>>;
+}
+
+/// A message as [`Spool::scan`] tells it.
+#[derive(Debug, Clone)]
+pub struct Stored {
+    /// Its name.
+    pub id: QueueId,
+    /// When it was accepted.
+    pub accepted: Timestamp,
+    /// Its envelope.
+    pub envelope: Envelope,
+    /// Octets of its content.
+    pub size: u64,
+}
