@@ -51,3 +51,13 @@ pub struct Via {
     /// Under which clearance.
     pub clearance: Clearance,
 }
+
+/// Stand-in.
+#[derive(Debug)]
+pub struct Outbound;
+impl Outbound {
+    /// Stand-in.
+    pub async fn deliver(&self, _attempt: Attempt) -> Report {
+        todo!()
+    }
+}

@@ -1,0 +1,145 @@
+//! One job of one lane: load the message, hand it to [`crate::outbound`], settle the result.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::connector::Connectors;
+use crate::envelope::{Envelope, Trouble};
+use crate::outbound::{Attempt, RecipientResult, Report};
+use crate::outcome::{Cause, Failure, Outcome, Persistence, Scope};
+use crate::spool::{Entry, SpoolError};
+
+use super::lanes::{Health, Item, Job, LaneId};
+use super::settle::{self, Left};
+use super::{Cargo, Context, Event, Live};
+
+/// When the spool cannot be read, the message is tried again after this long.
+const SPOOL_PAUSE: Duration = Duration::from_secs(60);
+
+/// The place of an attempt in its lane. It is given back whatever becomes of the attempt.
+struct Slot {
+    context: Arc<Context>,
+    lane: Option<LaneId>,
+}
+
+impl Slot {
+    fn give_back(mut self, health: Health) {
+        self.tell(health);
+    }
+
+    fn tell(&mut self, health: Health) {
+        if let Some(lane) = self.lane.take() {
+            // The scheduler is gone only when the process is about to be.
+            let _ = self.context.events.send(Event::Finished(lane, health));
+        }
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.tell(Health::Up);
+    }
+}
+
+/// Does a job from beginning to end.
+pub(super) async fn work(context: Arc<Context>, live: Arc<Live>, job: Job<Cargo>) {
+    let (item, left) = match job {
+        Job::Deliver(lane, item) => {
+            let slot = Slot { context: Arc::clone(&context), lane: Some(lane) };
+            let left = deliver(&context, &live, &item, slot).await;
+            (item, left)
+        }
+        Job::Expire(item, last) => {
+            let left = expire(&context, &live, &item, last).await;
+            (item, left)
+        }
+    };
+    let Item { id, host, expires, cargo } = item;
+    drop((live, cargo));
+    let left = match left {
+        Left::Nothing => None,
+        Left::Until(due) => Some((host, due.min(expires), expires)),
+    };
+    let _ = context.events.send(Event::Settled(id, left));
+}
+
+async fn deliver(context: &Arc<Context>, live: &Live, item: &Item<Cargo>, slot: Slot) -> Left {
+    let attempt = match prepare(context, live, item).await {
+        Ok(Some(attempt)) => attempt,
+        Ok(None) => return Left::Nothing,
+        Err(left) => return left,
+    };
+    let report = context.outbound.deliver(attempt.clone()).await;
+    slot.give_back(health(&report));
+    (context.observer)(&attempt, &report);
+    settle::settle(context, live, &attempt, &report, item.expires).await
+}
+
+/// Bounces a message whose destination is down, without another attempt.
+async fn expire(context: &Arc<Context>, live: &Live, item: &Item<Cargo>, last: Trouble) -> Left {
+    let attempt = match prepare(context, live, item).await {
+        Ok(Some(attempt)) => attempt,
+        Ok(None) => return Left::Nothing,
+        Err(left) => return left,
+    };
+    let failure = Failure {
+        scope: Scope::Destination,
+        persistence: Persistence::Transient,
+        status: last.status.status(),
+        cause: Cause::Other(last.text),
+        peer: None,
+    };
+    let result = |recipient: &usize| RecipientResult {
+        recipient: *recipient,
+        outcome: Outcome::Deferred(failure.clone()),
+        via: None,
+    };
+    let report = Report { results: attempt.recipients.iter().map(result).collect(), trail: Vec::new() };
+    settle::settle(context, live, &attempt, &report, item.expires).await
+}
+
+/// The attempt for an item: `None` where nothing is left to do, an error where the spool failed.
+async fn prepare(context: &Context, live: &Live, item: &Item<Cargo>) -> Result<Option<Attempt>, Left> {
+    let entry = match live.entry.get_or_try_init(|| load(context, live)).await {
+        Ok(entry) => Arc::clone(entry),
+        // The spool has set it aside and said so, or an operator removed it.
+        Err(SpoolError::Damaged { .. } | SpoolError::Missing(_)) => return Ok(None),
+        Err(error) => {
+            tracing::error!(queue_id = %item.id, %error, "a message could not be read from the spool; it is tried again in a minute");
+            return Err(Left::Until(Instant::now() + SPOOL_PAUSE));
+        }
+    };
+    let state = live.envelope.lock().await;
+    let envelope: &Envelope = state.as_ref().unwrap_or(&entry.envelope);
+    let mine = |(at, recipient): (usize, &crate::envelope::Recipient)| {
+        (recipient.state.is_pending() && *recipient.mailbox.host() == item.host).then_some(at)
+    };
+    let recipients: Vec<usize> = envelope.recipients.iter().enumerate().filter_map(mine).collect();
+    drop(state);
+    if recipients.is_empty() {
+        return Ok(None);
+    }
+    let settings = context.settings.load();
+    let connectors: &Connectors = &settings.connectors;
+    let connector = Arc::clone(connectors.for_host(&item.host));
+    Ok(Some(Attempt { entry, recipients, host: item.host.clone(), connector }))
+}
+
+async fn load(context: &Context, live: &Live) -> Result<Arc<Entry>, SpoolError> {
+    context.spool.load(live.id).await.map(Arc::new)
+}
+
+/// Whether the destination as a whole could be used: it is down where no recipient's fate was decided
+/// on a session, and nothing that was said concerned this message alone.
+fn health(report: &Report) -> Health {
+    let mut last = None;
+    for result in &report.results {
+        match (&result.outcome, &result.via) {
+            (Outcome::Deferred(failure), None) if matches!(failure.scope, Scope::Hop | Scope::Destination) => {
+                last = Some(failure);
+            }
+            _ => return Health::Up,
+        }
+    }
+    last.map_or(Health::Up, |failure| Health::Down(settle::trouble(failure, &report.trail, Persistence::Transient)))
+}

@@ -1,0 +1,308 @@
+//! The scheduler: who is due, how many at once, and when it is too late.
+//!
+//! One task owns the queue in memory ([`lanes`]); every attempt is a task of its own ([`delivery`])
+//! that reports back. What is in the queue is in the spool first: were this task lost, a restart
+//! takes everything up again. It opens no connection and reads no policy but the connector's limits.
+
+mod delivery;
+mod lanes;
+mod settle;
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use jiff::Timestamp;
+use tokio::sync::{OnceCell, mpsc};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::address::Host;
+use crate::config::{Config, Route};
+use crate::connector::Connectors;
+use crate::envelope::{Envelope, QueueId, RecipientState};
+use crate::outbound::{Attempt, Outbound, Report};
+use crate::spool::{Body, Entry, Spool, SpoolError, Stored};
+
+use lanes::{Destination, Health, Item, Job, LaneId, Lanes};
+
+/// Attempts at the same time, over all destinations.
+const ATTEMPTS_MAX: usize = 1000;
+/// Octets of content that may wait in memory for their first attempt; what is over is read again.
+const MEMORY_MAX: u64 = 64 << 20;
+/// Entries that are taken from the spool at a time when the daemon starts.
+const PAGE: usize = 1000;
+
+/// What the scheduler takes from the configuration.
+#[derive(Debug)]
+pub struct Settings {
+    /// Everything as meant.
+    pub config: Arc<Config>,
+    /// Who speaks for which domain.
+    pub connectors: Arc<Connectors>,
+}
+
+/// Is told of every attempt, after it ended and before its result is written down.
+pub type Observer = Arc<dyn Fn(&Attempt, &Report) + Send + Sync>;
+
+/// What every delivery needs.
+struct Context {
+    spool: Arc<dyn Spool>,
+    outbound: Arc<Outbound>,
+    settings: Arc<ArcSwap<Settings>>,
+    observer: Observer,
+    events: mpsc::UnboundedSender<Event>,
+    /// Octets of content that wait in memory.
+    in_memory: Arc<AtomicU64>,
+}
+
+/// What a delivery tells the scheduler. Their number is bounded by [`ATTEMPTS_MAX`].
+enum Event {
+    /// The connection is free again.
+    Finished(LaneId, Health),
+    /// The result is written down; what is left to do, and when.
+    Settled(QueueId, Option<(Host, Instant, Instant)>),
+    /// A report was committed.
+    Report(Box<Entry>),
+}
+
+type Cargo = Option<Arc<Live>>;
+
+/// A message that is being worked on: its destinations share it.
+struct Live {
+    id: QueueId,
+    entry: OnceCell<Arc<Entry>>,
+    /// The state of its recipients, truer than `entry`'s as soon as one was tried.
+    envelope: tokio::sync::Mutex<Option<Envelope>>,
+    /// Octets that count towards [`MEMORY_MAX`].
+    held: u64,
+    in_memory: Arc<AtomicU64>,
+}
+
+impl Drop for Live {
+    fn drop(&mut self) {
+        self.in_memory.fetch_sub(self.held, Ordering::Relaxed);
+    }
+}
+
+/// The queue.
+pub struct Scheduler {
+    context: Arc<Context>,
+    events: mpsc::UnboundedReceiver<Event>,
+    lanes: Lanes<Cargo>,
+    live: HashMap<QueueId, Weak<Live>>,
+    tasks: TaskTracker,
+}
+
+impl std::fmt::Debug for Scheduler {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Scheduler").field("waiting", &self.lanes.len()).finish_non_exhaustive()
+    }
+}
+
+impl Scheduler {
+    /// Makes a scheduler with an empty queue.
+    #[must_use]
+    pub fn new(
+        spool: Arc<dyn Spool>,
+        outbound: Arc<Outbound>,
+        settings: Arc<ArcSwap<Settings>>,
+        observer: Observer,
+    ) -> Self {
+        let (sender, events) = mpsc::unbounded_channel();
+        let lanes = Lanes::new(&settings.load().config.queue.retry);
+        let in_memory = Arc::new(AtomicU64::new(0));
+        let context = Context { spool, outbound, settings, observer, events: sender, in_memory };
+        Self { context: Arc::new(context), events, lanes, live: HashMap::new(), tasks: TaskTracker::new() }
+    }
+
+    /// Delivers what the spool holds and what `accepted` brings, until `stop`; then waits for the
+    /// attempts that are under way, `[timeouts] drain` at most. What they leave undone is in the spool.
+    ///
+    /// # Errors
+    /// Whatever keeps the spool from being read at the start.
+    pub async fn run(mut self, mut accepted: mpsc::Receiver<Entry>, stop: CancellationToken) -> Result<(), SpoolError> {
+        let mut pages = self.read_spool();
+        let mut reading = true;
+        loop {
+            self.dispatch();
+            let wake = self.lanes.next_wake().map_or(Instant::now() + Duration::from_secs(3600), |at| at);
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
+                Some(event) = self.events.recv() => self.take_event(event),
+                page = pages.recv(), if reading => match page {
+                    Some(page) => page?.into_iter().for_each(|stored| self.enqueue_stored(&stored)),
+                    None => reading = false,
+                },
+                entry = accepted.recv() => match entry {
+                    Some(entry) => self.enqueue_entry(entry),
+                    None => break,
+                },
+                () = tokio::time::sleep_until(wake.into()) => {}
+            }
+        }
+        self.drain().await;
+        Ok(())
+    }
+
+    /// Reads what an earlier run left, page by page. Ids only grow, so whatever is accepted from now
+    /// on has a larger one and comes in through `accepted` alone.
+    fn read_spool(&self) -> mpsc::Receiver<Result<Vec<Stored>, SpoolError>> {
+        let (sender, pages) = mpsc::channel(1);
+        let spool = Arc::clone(&self.context.spool);
+        let first_new = spool.draft().id();
+        tokio::spawn(async move {
+            let mut after = None;
+            loop {
+                let page = spool.scan(after, PAGE).await.map(|mut page| {
+                    page.retain(|stored| stored.id < first_new);
+                    page
+                });
+                let last = page.as_ref().ok().and_then(|page| page.last()).map(|stored| stored.id);
+                let done = last.is_none();
+                after = last;
+                if (done && page.is_ok()) || sender.send(page).await.is_err() || done {
+                    return;
+                }
+            }
+        });
+        pages
+    }
+
+    fn take_event(&mut self, event: Event) {
+        match event {
+            Event::Finished(lane, health) => self.lanes.finished(lane, Instant::now(), health),
+            Event::Report(entry) => self.enqueue_entry(*entry),
+            Event::Settled(id, left) => {
+                if self.live.get(&id).is_some_and(|live| live.strong_count() == 0) {
+                    self.live.remove(&id);
+                }
+                if let Some((host, due, expires)) = left {
+                    self.enqueue(Item { id, host, expires, cargo: None }, due);
+                }
+            }
+        }
+    }
+
+    fn enqueue_stored(&mut self, stored: &Stored) {
+        let now = Instant::now();
+        let expires = self.expiry(now, stored.accepted);
+        for (host, next) in destinations(&stored.envelope) {
+            let due = next.map_or(now, |at| after(now, at));
+            self.enqueue(Item { id: stored.id, host, expires, cargo: None }, due);
+        }
+    }
+
+    fn enqueue_entry(&mut self, entry: Entry) {
+        let now = Instant::now();
+        let expires = self.expiry(now, entry.accepted);
+        let hosts = destinations(&entry.envelope);
+        let live = self.keep(entry);
+        if let (Some(live), true) = (&live.1, hosts.len() > 1) {
+            self.live.insert(live.id, Arc::downgrade(live));
+        }
+        for (host, _) in hosts {
+            self.enqueue(Item { id: live.0, host, expires, cargo: live.1.clone() }, now);
+        }
+    }
+
+    /// Keeps a fresh message in memory, so that its first attempt need not read it back.
+    fn keep(&self, entry: Entry) -> (QueueId, Cargo) {
+        let held = match &entry.body {
+            Body::Memory(content) => content.len() as u64,
+            Body::File { .. } => 0,
+        };
+        let in_memory = &self.context.in_memory;
+        if in_memory.load(Ordering::Relaxed) + held > MEMORY_MAX {
+            return (entry.id, None);
+        }
+        in_memory.fetch_add(held, Ordering::Relaxed);
+        let live = Live {
+            id: entry.id,
+            envelope: tokio::sync::Mutex::new(None),
+            entry: OnceCell::new_with(Some(Arc::new(entry))),
+            held,
+            in_memory: Arc::clone(in_memory),
+        };
+        (live.id, Some(Arc::new(live)))
+    }
+
+    fn enqueue(&mut self, item: Item<Cargo>, due: Instant) {
+        let settings = self.context.settings.load();
+        let connector = settings.connectors.for_host(&item.host);
+        let destination = match &connector.outbound.route {
+            Route::Mx { .. } => Destination::Domain(item.host.clone()),
+            Route::SmartHosts(_) => Destination::SmartHosts(connector.name.as_str().into()),
+        };
+        self.lanes.push(destination, connector.outbound.connections, item, due);
+    }
+
+    fn dispatch(&mut self) {
+        let now = Instant::now();
+        while self.tasks.len() < ATTEMPTS_MAX {
+            let Some(job) = self.lanes.next(now) else { return };
+            let (Job::Deliver(_, item) | Job::Expire(item, _)) = &job;
+            let live = self.live(item);
+            self.tasks.spawn(delivery::work(Arc::clone(&self.context), live, job));
+        }
+    }
+
+    /// The message behind an item: the one that other destinations are working on, if any are.
+    fn live(&mut self, item: &Item<Cargo>) -> Arc<Live> {
+        if let Some(live) = &item.cargo {
+            return Arc::clone(live);
+        }
+        if let Some(live) = self.live.get(&item.id).and_then(Weak::upgrade) {
+            return live;
+        }
+        let live = Arc::new(Live {
+            id: item.id,
+            entry: OnceCell::new(),
+            envelope: tokio::sync::Mutex::new(None),
+            held: 0,
+            in_memory: Arc::clone(&self.context.in_memory),
+        });
+        self.live.insert(item.id, Arc::downgrade(&live));
+        live
+    }
+
+    fn expiry(&self, now: Instant, accepted: Timestamp) -> Instant {
+        let expire = self.context.settings.load().config.queue.expire;
+        let age = Duration::try_from(accepted.duration_until(Timestamp::now())).unwrap_or_default();
+        now + expire.saturating_sub(age)
+    }
+
+    async fn drain(self) {
+        self.tasks.close();
+        let patience = self.context.settings.load().config.timeouts.drain;
+        let waiting = self.tasks.len();
+        if waiting > 0 {
+            tracing::info!(deliveries = waiting, "waiting for deliveries in flight");
+        }
+        if tokio::time::timeout(patience, self.tasks.wait()).await.is_err() {
+            let left = self.tasks.len();
+            tracing::warn!(deliveries = left, "deliveries were cut short; they start again with the next run");
+        }
+    }
+}
+
+/// The recipient domains that are still to be served, each with its earliest due time.
+fn destinations(envelope: &Envelope) -> Vec<(Host, Option<Timestamp>)> {
+    let mut all: Vec<(Host, Option<Timestamp>)> = Vec::new();
+    for recipient in &envelope.recipients {
+        let RecipientState::Pending { next, .. } = &recipient.state else { continue };
+        match all.iter_mut().find(|(host, _)| host == recipient.mailbox.host()) {
+            Some((_, earliest)) => *earliest = (*earliest).min(*next),
+            None => all.push((recipient.mailbox.host().clone(), *next)),
+        }
+    }
+    all
+}
+
+/// A wall-clock time on the monotonic clock; what is past is now.
+fn after(now: Instant, at: Timestamp) -> Instant {
+    now + Duration::try_from(Timestamp::now().duration_until(at)).unwrap_or_default()
+}
