@@ -1,0 +1,249 @@
+//! The daemon: opens what the configuration names, wires the rooms together, and ends them in order.
+//!
+//! It decides nothing about mail. What it starts, it ends: listeners first, then sessions, then
+//! deliveries in flight, the spool last.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+use tokio::task::{JoinHandle, JoinSet};
+use tokio_util::sync::CancellationToken;
+
+use crate::config::{Config, Fault, Located};
+use crate::connector::Connectors;
+use crate::handshake::Material;
+use crate::inbound::{self, Inbound};
+use crate::outbound::{self, Outbound};
+use crate::route::Router;
+use crate::scheduler::{self, Observer, Scheduler};
+use crate::spool::{SpoolError, SqliteSpool};
+
+/// How often our own certificate files are looked at for a change.
+const CERTIFICATE_WATCH: Duration = Duration::from_secs(60);
+/// Accepted messages between inbound sessions and the scheduler; what is beyond waits in its session.
+const ACCEPTED_MAX: usize = 1024;
+
+/// Why the daemon did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The configuration names something that cannot be used; every such thing.
+    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
+    Faults(Vec<Fault>),
+    /// The spool cannot be opened.
+    #[error("{place}: the spool cannot be opened: {error}")]
+    Spool {
+        /// Where the configuration names it.
+        place: crate::config::Place,
+        /// Why.
+        error: SpoolError,
+    },
+}
+
+/// Why the daemon ended by itself.
+#[derive(Debug, thiserror::Error)]
+pub enum EndError {
+    /// The spool's writer has ended, so nothing can be accepted or recorded any more.
+    #[error("the spool can no longer be written; the reason is in the log above")]
+    SpoolClosed,
+    /// The spool could not be read at the start.
+    #[error("the spool could not be read: {0}")]
+    Spool(SpoolError),
+    /// A part of the daemon panicked.
+    #[error("a part of the daemon died: {0}")]
+    Died(String),
+}
+
+/// A daemon that is running.
+#[derive(Debug)]
+pub struct Running {
+    /// Each bound address with the name of its listener.
+    pub addresses: Vec<(String, SocketAddr)>,
+    stop: CancellationToken,
+    task: JoinHandle<Result<(), EndError>>,
+}
+
+impl Running {
+    /// Asks the daemon to stop: it takes no more mail and lets deliveries in flight finish.
+    pub fn stop(&self) {
+        self.stop.cancel();
+    }
+
+    /// Waits until the daemon has ended.
+    ///
+    /// # Errors
+    /// [`EndError`] where it ended by itself.
+    pub async fn ended(&mut self) -> Result<(), EndError> {
+        match (&mut self.task).await {
+            Ok(end) => end,
+            Err(death) => Err(EndError::Died(death.to_string())),
+        }
+    }
+}
+
+/// Starts a daemon: everything is loaded, opened and bound when this returns.
+///
+/// # Errors
+/// [`StartError`]; nothing is left open or bound then.
+pub async fn start(config: Config, observer: Observer) -> Result<Running, StartError> {
+    let (tls, warnings) = Material::load(&config).map_err(StartError::Faults)?;
+    for warning in warnings {
+        tracing::warn!(place = %warning.place, remedy = %warning.remedy, "{}", warning.message);
+    }
+    let sockets = bind(&config).await.map_err(StartError::Faults)?;
+    let spool_error = |error| StartError::Spool { place: config.spool.place.clone(), error };
+    let spool = Arc::new(SqliteSpool::open(&config.spool.value).map_err(spool_error)?);
+    let addresses = sockets
+        .iter()
+        .flat_map(|(name, sockets)| sockets.iter().filter_map(|socket| Some((name.clone(), socket.local_addr().ok()?))))
+        .collect();
+    let config = Arc::new(config);
+    let default = crate::config::default_connector(&config);
+    let connectors = Arc::new(Connectors::new(&config.connectors, default));
+    let stop = CancellationToken::new();
+    let rooms = Rooms { config, connectors, tls, spool, observer, stop: stop.clone() };
+    let task = tokio::spawn(rooms.run(sockets));
+    Ok(Running { addresses, stop, task })
+}
+
+/// Binds every address of every listener, or none.
+async fn bind(config: &Config) -> Result<Vec<(String, Vec<TcpListener>)>, Vec<Fault>> {
+    let mut faults = Vec::new();
+    let mut all = Vec::new();
+    for listener in &config.listeners {
+        let mut sockets = Vec::new();
+        for address in &listener.addresses {
+            match TcpListener::bind(address.value).await {
+                Ok(socket) => sockets.push(socket),
+                Err(error) => faults.push(bind_fault(&listener.name, address, &error)),
+            }
+        }
+        all.push((listener.name.clone(), sockets));
+    }
+    if faults.is_empty() { Ok(all) } else { Err(faults) }
+}
+
+fn bind_fault(listener: &str, address: &Located<SocketAddr>, error: &std::io::Error) -> Fault {
+    let remedy = match error.kind() {
+        std::io::ErrorKind::AddrInUse => format!(
+            "Another program listens there; find it with `ss -ltnp 'sport = :{}'` and stop it, or choose another port.",
+            address.value.port()
+        ),
+        std::io::ErrorKind::PermissionDenied => {
+            "Ports below 1024 need a privilege: start Gatepost from its systemd unit, or choose a higher port.".to_owned()
+        }
+        std::io::ErrorKind::AddrNotAvailable => {
+            "No interface of this machine has that address; `ip address` shows those there are.".to_owned()
+        }
+        _ => "Choose an address and port that this machine can listen on.".to_owned(),
+    };
+    let message = format!("listener \"{listener}\" cannot listen on {}: {error}", address.value);
+    Fault { place: address.place.clone(), message, remedy }
+}
+
+/// Everything that runs.
+struct Rooms {
+    config: Arc<Config>,
+    connectors: Arc<Connectors>,
+    tls: Arc<Material>,
+    spool: Arc<SqliteSpool>,
+    observer: Observer,
+    stop: CancellationToken,
+}
+
+impl Rooms {
+    async fn run(self, sockets: Vec<(String, Vec<TcpListener>)>) -> Result<(), EndError> {
+        let drain = self.config.timeouts.drain;
+        let (accepted, work) = mpsc::channel(ACCEPTED_MAX);
+        let scheduler = self.scheduler();
+        // The scheduler outlives the listeners, so that what they still accept is taken up.
+        let stop_scheduler = CancellationToken::new();
+        let mut deliveries = tokio::spawn(scheduler.run(work, stop_scheduler.clone()));
+        let mut listeners = self.listen(sockets, accepted);
+        let watch = tokio::spawn(watch_certificates(Arc::clone(&self.tls)));
+        let end = tokio::select! {
+            () = self.stop.cancelled() => Ok(()),
+            () = self.spool.closed() => Err(EndError::SpoolClosed),
+            death = &mut deliveries => Err(scheduler_end(death)),
+            Some(Err(death)) = listeners.join_next() => Err(EndError::Died(death.to_string())),
+        };
+        watch.abort();
+        self.stop.cancel();
+        let all_closed = async { while listeners.join_next().await.is_some() {} };
+        if tokio::time::timeout(drain, all_closed).await.is_err() {
+            tracing::warn!("sessions were cut short; what they had not been answered for is not in the spool");
+        }
+        stop_scheduler.cancel();
+        if !deliveries.is_finished() {
+            // The scheduler itself waits no longer than `drain`.
+            let _ = deliveries.await;
+        }
+        drop(listeners);
+        self.spool.close().await;
+        end
+    }
+
+    fn scheduler(&self) -> Scheduler {
+        let router = Arc::new(Router::new(&self.config));
+        let settings = outbound::Settings { config: Arc::clone(&self.config), tls: Arc::clone(&self.tls), router };
+        let outbound = Arc::new(Outbound::new(Arc::new(ArcSwap::from_pointee(settings))));
+        let settings =
+            scheduler::Settings { config: Arc::clone(&self.config), connectors: Arc::clone(&self.connectors) };
+        let settings = Arc::new(ArcSwap::from_pointee(settings));
+        Scheduler::new(Arc::clone(&self.spool) as _, outbound, settings, Arc::clone(&self.observer))
+    }
+
+    fn listen(
+        &self,
+        sockets: Vec<(String, Vec<TcpListener>)>,
+        accepted: mpsc::Sender<crate::spool::Entry>,
+    ) -> JoinSet<()> {
+        let settings = inbound::Settings {
+            config: Arc::clone(&self.config),
+            connectors: Arc::clone(&self.connectors),
+            tls: Arc::clone(&self.tls),
+        };
+        let settings = Arc::new(ArcSwap::from_pointee(settings));
+        let inbound = Arc::new(Inbound::new(settings, Arc::clone(&self.spool) as _, accepted));
+        let mut listeners = JoinSet::new();
+        for (name, sockets) in sockets {
+            listeners.spawn(inbound::serve(Arc::clone(&inbound), name, sockets, self.stop.clone()));
+        }
+        listeners
+    }
+}
+
+fn scheduler_end(death: Result<Result<(), SpoolError>, tokio::task::JoinError>) -> EndError {
+    match death {
+        Ok(Ok(())) => EndError::Died("the scheduler ended".to_owned()),
+        Ok(Err(error)) => EndError::Spool(error),
+        Err(death) => EndError::Died(death.to_string()),
+    }
+}
+
+/// Takes up renewed certificates, as ACME clients leave them, without a restart.
+async fn watch_certificates(tls: Arc<Material>) {
+    loop {
+        tokio::time::sleep(CERTIFICATE_WATCH).await;
+        let tls = Arc::clone(&tls);
+        let Ok(result) = tokio::task::spawn_blocking(move || tls.refresh()).await else { return };
+        match result {
+            Ok(replaced) => {
+                for identity in replaced {
+                    tracing::info!(
+                        file = %identity.file.display(), names = identity.names.join(" "), expires = %identity.not_after,
+                        "certificate replaced"
+                    );
+                }
+            }
+            Err(faults) => {
+                for fault in faults {
+                    tracing::error!(place = %fault.place, remedy = %fault.remedy, "certificate not replaced, the old one stays: {}", fault.message);
+                }
+            }
+        }
+    }
+}

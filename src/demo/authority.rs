@@ -1,0 +1,110 @@
+//! A certificate authority for the occasion: it lives as long as the demo and nobody else trusts it.
+
+use std::sync::Arc;
+
+use rcgen::{
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose,
+};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls::{ClientConfig, RootCertStore, ServerConfig};
+
+use super::DemoError;
+
+/// The authority.
+pub(super) struct Authority {
+    issuer: Issuer<'static, KeyPair>,
+    pem: String,
+    der: CertificateDer<'static>,
+}
+
+/// A certificate and its key.
+pub(super) struct Identity {
+    pub(super) certificate_pem: String,
+    pub(super) key_pem: String,
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+}
+
+/// What is odd about a certificate.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Flaw {
+    /// Nothing.
+    None,
+    /// It signed itself.
+    SelfSigned,
+    /// It ended in 2001.
+    Expired,
+}
+
+impl Authority {
+    pub(super) fn new() -> Result<Self, DemoError> {
+        let mut params = CertificateParams::new(Vec::new())?;
+        params.distinguished_name = name("Gatepost demo authority");
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::DigitalSignature];
+        let key = KeyPair::generate()?;
+        let certificate = params.self_signed(&key)?;
+        Ok(Self { pem: certificate.pem(), der: certificate.der().clone(), issuer: Issuer::new(params, key) })
+    }
+
+    /// Its own certificate.
+    pub(super) fn pem(&self) -> &str {
+        &self.pem
+    }
+
+    pub(super) fn issue(&self, host: &str, flaw: Flaw) -> Result<Identity, DemoError> {
+        let mut params = CertificateParams::new(vec![host.to_owned()])?;
+        params.distinguished_name = name(host);
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        if flaw == Flaw::Expired {
+            params.not_before = rcgen::date_time_ymd(2000, 1, 1);
+            params.not_after = rcgen::date_time_ymd(2001, 1, 1);
+        }
+        let key = KeyPair::generate()?;
+        let certificate = match flaw {
+            Flaw::SelfSigned => params.self_signed(&key)?,
+            Flaw::None | Flaw::Expired => params.signed_by(&key, &self.issuer)?,
+        };
+        Ok(Identity {
+            certificate_pem: certificate.pem(),
+            key_pem: key.serialize_pem(),
+            chain: vec![certificate.der().clone()],
+            key: PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der())),
+        })
+    }
+
+    /// A client's side of TLS that trusts this authority, with a certificate to show or without.
+    pub(super) fn client(&self, identity: Option<&Identity>) -> Result<Arc<ClientConfig>, DemoError> {
+        let mut roots = RootCertStore::empty();
+        roots.add(self.der.clone())?;
+        let builder = ClientConfig::builder_with_provider(provider())
+            .with_safe_default_protocol_versions()?
+            .with_root_certificates(roots);
+        Ok(Arc::new(match identity {
+            Some(identity) => builder.with_client_auth_cert(identity.chain.clone(), identity.key.clone_key())?,
+            None => builder.with_no_client_auth(),
+        }))
+    }
+}
+
+impl Identity {
+    /// A server's side of TLS that shows this certificate.
+    pub(super) fn server(&self) -> Result<Arc<ServerConfig>, DemoError> {
+        let config = ServerConfig::builder_with_provider(provider())
+            .with_safe_default_protocol_versions()?
+            .with_no_client_auth()
+            .with_single_cert(self.chain.clone(), self.key.clone_key())?;
+        Ok(Arc::new(config))
+    }
+}
+
+fn provider() -> Arc<rustls::crypto::CryptoProvider> {
+    Arc::new(rustls::crypto::aws_lc_rs::default_provider())
+}
+
+fn name(common_name: &str) -> DistinguishedName {
+    let mut name = DistinguishedName::new();
+    name.push(DnType::CommonName, common_name);
+    name
+}
