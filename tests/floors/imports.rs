@@ -1,5 +1,7 @@
 //! Which way a file's imports point.
 
+use std::cmp::Ordering;
+
 use crate::source::{Source, Token, is_word, text};
 
 /// The house, from the top down. A room may import what lies on a floor below it; rooms on one floor
@@ -92,12 +94,10 @@ fn fault_of(from: &str, path: &Path<'_>) -> Option<String> {
     if from == to || (above < below && !APART.contains(&(from, to))) {
         return None;
     }
-    let reason = if above < below {
-        "and the two are kept apart"
-    } else if above == below {
-        "which lies beside it"
-    } else {
-        "which lies above it"
+    let reason = match above.cmp(&below) {
+        Ordering::Less => "and the two are kept apart",
+        Ordering::Equal => "which lies beside it",
+        Ordering::Greater => "which lies above it",
     };
     Some(format!("{from} imports {to} (`{written}`), {reason}"))
 }
