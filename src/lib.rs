@@ -1,8 +1,41 @@
-//! Gatepost.
+//! Gatepost: an SMTP relay that holds every domain to its TLS policy, in both directions.
+//!
+//! # A message's walk
+//!
+//! [`inbound`] accepts a session and pumps bytes through the server dialogue in [`smtp`]. At MAIL the
+//! [`connector`] of the sender's domain says what the session must show, and the judge in [`tls`]
+//! whether it did; at RCPT [`access`] says whether this peer may send there. The content streams into
+//! a draft of the [`spool`]; only the spool's receipt, which exists once the message is durable, makes
+//! the final 250. The [`scheduler`] then gives each recipient domain its own attempt. [`outbound`]
+//! asks [`route`] for the hops and [`handshake`] for TLS, the same judge decides, and with its
+//! clearance alone can MAIL FROM be written. What a failure means is decided in [`outcome`], and what
+//! the sender is told of it is written in [`dsn`].
+//!
+//! # The floors
+//!
+//! Imports point down only; `tests/floors.rs` reads them. From the top:
+//!
+//! - `cli` and [`demo`]: the commands, and the play that shows what the policies do; [`daemon`] wires
+//!   the rooms and ends them in order;
+//! - movers, which are tokio tasks: [`inbound`], [`scheduler`], [`outbound`];
+//! - hands, each touching one piece of the world: [`spool`], [`route`], [`handshake`];
+//! - rules, pure decisions over words: [`dsn`], [`outcome`] (the failure judge), [`access`],
+//!   [`connector`], [`config`], [`tls`] (the TLS judge);
+//! - words, values and grammar without I/O, clock or async: [`envelope`], [`smtp`], [`address`].
+//!
+//! # Proofs
+//!
+//! A [`tls::Clearance`] is made by the TLS judge alone, and MAIL FROM is written only on a connection
+//! that carries one. A [`spool::Receipt`] is made by the spool alone, and the final 250 needs one. A
+//! session without TLS carries its reason, [`tls::NoTls`]. A reply's two codes share one severity.
+
 pub mod access;
 pub mod address;
+pub mod cli;
 pub mod config;
 pub mod connector;
+pub mod daemon;
+pub mod demo;
 pub mod dsn;
 pub mod envelope;
 pub mod handshake;
