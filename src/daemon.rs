@@ -101,7 +101,7 @@ pub async fn start(config: Config, observer: Observer) -> Result<Running, StartE
         .flat_map(|(name, sockets)| sockets.iter().filter_map(|socket| Some((name.clone(), socket.local_addr().ok()?))))
         .collect();
     let config = Arc::new(config);
-    let default = crate::config::default_connector(&config);
+    let default = crate::config::default_connector(&config.tls.trust);
     let connectors = Arc::new(Connectors::new(&config.connectors, default));
     let stop = CancellationToken::new();
     let rooms = Rooms { config, connectors, tls, spool, observer, stop: stop.clone() };

@@ -3,6 +3,8 @@
 //! Exit status: 0, 1 (the answer is no), 2 (unusable arguments, which clap answers itself).
 
 mod check;
+mod demo;
+mod run;
 
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -22,7 +24,15 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Runs the relay in the foreground, as systemd does
+    Run(ConfigFile),
     Check(check::Arguments),
+    /// Plays the scenarios of opportunistic and forced TLS with built-in peers, and shows each outcome
+    Demo {
+        /// Leave relay and peers running afterwards, until Ctrl-C
+        #[arg(long)]
+        keep: bool,
+    },
 }
 
 /// Which configuration; the same for every command.
@@ -38,7 +48,9 @@ impl Cli {
     #[must_use]
     pub fn run(self) -> ExitCode {
         match self.command {
+            Command::Run(file) => run::run(&file.config),
             Command::Check(arguments) => check::run(&arguments),
+            Command::Demo { keep } => demo::run(keep),
         }
     }
 }
