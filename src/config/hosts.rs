@@ -144,12 +144,12 @@ pub(super) fn smart_host(value: &Value<'_>, notes: &mut Notes<'_>) -> Option<Sma
     if let Some(smart_host) = parse_smart_host(written) {
         return Some(smart_host);
     }
-    let remedy = if let Ok(address @ IpAddr::V6(_)) = written.parse::<IpAddr>() {
+    let remedy = if written == "mx" {
+        "\"mx\" stands alone, without brackets: route = \"mx\".".to_owned()
+    } else if let Ok(address @ IpAddr::V6(_)) = written.parse::<IpAddr>() {
         format!("An IPv6 address stands in brackets: \"[{address}]:25\".")
     } else if parse_host(written).is_some() {
         format!("Add the port: \"{written}:25\".")
-    } else if written == "mx" {
-        "\"mx\" stands alone, without brackets: route = \"mx\".".to_owned()
     } else {
         "Write host and port: \"mx1.example.org:25\", \"[192.0.2.7]:587\" or \"[2001:db8::1]:25\".".to_owned()
     };

@@ -12,6 +12,8 @@ use super::reader::{Given, Table, Value, nearest, short};
 use super::values::{choice, count, duration, full_list, list, size, text};
 use super::{Limits, Located, Log, LogFormat, Queue, Timeouts};
 
+/// More than any of these counts can mean in earnest.
+const COUNT_MAX: u32 = 1_000_000;
 const MINUTE: u64 = 60;
 const HOUR: u64 = 60 * MINUTE;
 const DAY: u64 = 24 * HOUR;
@@ -42,34 +44,34 @@ pub(super) fn queue(mut table: Table<'_>, notes: &mut Notes<'_>) -> Queue {
 }
 
 pub(super) fn limits(mut table: Table<'_>, notes: &mut Notes<'_>) -> Limits {
-    let mut number = |notes: &mut Notes<'_>, key, default, most| {
-        table.or(notes, key, default, |value: &Value<'_>, notes: &mut Notes<'_>| count(value, notes, most))
+    let mut number = |notes: &mut Notes<'_>, key| {
+        table.read(notes, key, |value: &Value<'_>, notes: &mut Notes<'_>| count(value, notes, COUNT_MAX))
     };
-    let recipients = number(notes, "recipients", 1000, 1_000_000);
-    let connections = number(notes, "connections", 4000, 1_000_000);
-    let connections_per_client = number(notes, "connections_per_client", 100, 1_000_000);
-    let errors = number(notes, "errors", 20, 1_000_000);
-    let received = number(notes, "received", 100, 1_000_000);
-    let message_size = table.or(notes, "message_size", 50 << 20, size);
-    let low = [
-        (u64::from(recipients), 100, "recipients", "RFC 5321 4.5.3.1.8 wants at least 100"),
-        (message_size, 64 * 1024, "message_size", "RFC 5321 4.5.3.1.7 wants at least 64KiB"),
-        (u64::from(received), 100, "received", "RFC 5321 6.3 wants at least 100"),
-    ];
-    for (value, least, key, rule) in low {
-        if value < least {
-            notes.warn(table.place(), format!("{key} = {value} is low: {rule}"), "Raise it, unless this is a test.");
-        }
-    }
+    let recipients = number(notes, "recipients");
+    let connections = number(notes, "connections").or(4000);
+    let connections_per_client = number(notes, "connections_per_client").or(100);
+    let errors = number(notes, "errors").or(20);
+    let received = number(notes, "received");
+    let message_size = table.read(notes, "message_size", size);
     table.finish(notes);
+    at_least(&recipients, 100, "recipients", "RFC 5321 4.5.3.1.8 wants at least 100", notes);
+    at_least(&received, 100, "received", "RFC 5321 6.3 wants at least 100", notes);
+    at_least(&message_size, 64 << 10, "message_size", "RFC 5321 4.5.3.1.7 wants at least 64KiB", notes);
     Limits {
-        message_size,
-        recipients: recipients as usize,
+        message_size: message_size.or(50 << 20),
+        recipients: recipients.or(1000) as usize,
         connections: connections as usize,
         connections_per_client: connections_per_client as usize,
         errors,
-        received,
+        received: received.or(100),
     }
+}
+
+/// A limit that a standard has an opinion about.
+fn at_least<T: Copy + Into<u64>>(given: &Given<T>, least: u64, key: &str, rule: &str, notes: &mut Notes<'_>) {
+    let Some(low) = given.located().filter(|given| given.value.into() < least) else { return };
+    let message = format!("{key} = {} is low: {rule}", low.value.into());
+    notes.warn(&low.place, message, "Raise it, unless this is a test.");
 }
 
 pub(super) fn timeouts(mut table: Table<'_>, notes: &mut Notes<'_>) -> Timeouts {

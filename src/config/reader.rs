@@ -258,12 +258,15 @@ pub(super) fn short(text: &str) -> String {
     line
 }
 
-/// The candidate that was probably meant: at most a third of its letters differ.
+/// The candidate that was probably meant: about a third of its letters may differ. A short word must be
+/// close, lest "dane" be answered with "none".
 pub(super) fn nearest<'c>(word: &str, candidates: &[&'c str]) -> Option<&'c str> {
+    if word.len() > 80 || !word.contains(char::is_alphabetic) {
+        return None;
+    }
     let distance = |candidate: &&&str| edit_distance(&word.to_ascii_lowercase(), candidate);
     let best = candidates.iter().min_by_key(distance)?;
-    let most = best.chars().count().div_ceil(3);
-    (word.len() <= 80 && distance(&best) <= most).then_some(*best)
+    (distance(&best) <= (best.len() / 3).max(1)).then_some(*best)
 }
 
 /// Levenshtein's distance, with swapped neighbours counted as one change.
@@ -296,6 +299,8 @@ mod tests {
         assert_eq!(nearest("Postmaster", &words), Some("postmaster"));
         assert_eq!(nearest("tsl", &words), Some("tls"));
         assert_eq!(nearest("pins", &words), None);
+        assert_eq!(nearest("dane", &["none", "name"]), None);
+        assert_eq!(nearest("1.1", &["1.2", "1.3"]), None);
         assert_eq!(nearest("x", &[]), None);
     }
 

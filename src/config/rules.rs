@@ -236,14 +236,15 @@ fn relays(
     trust: &Given<Trust>,
     notes: &mut Notes<'_>,
 ) {
-    let from_networks = match &inbound.networks {
+    let networks = match &inbound.networks {
         Given::Bad => return,
-        Given::Absent => false,
-        Given::Good(networks) => !networks.value.is_empty() && !is_everybody(networks.value.as_slice()),
+        Given::Absent => None,
+        Given::Good(networks) => Some(is_everybody(&networks.value)),
     };
     let public = matches!(trust.meant(Trust::Webpki), Some(Trust::Webpki | Trust::System));
     let why = match verifies {
-        _ if from_networks => return,
+        _ if networks == Some(false) => return,
+        Some(VerifyWanted::None) if networks == Some(true) => "its networks are the whole Internet",
         Some(VerifyWanted::None) => "nothing here proves who the client is",
         Some(VerifyWanted::Chain) if public => "anybody can have a certificate of a public authority",
         Some(VerifyWanted::Chain | VerifyWanted::Name) | None => return,
