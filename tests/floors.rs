@@ -96,6 +96,16 @@ fn a_sideways_import_is_found() {
 }
 
 #[test]
+fn a_part_of_a_room_has_a_floor_of_its_own() {
+    none(&imports_of("envelope.rs", "use crate::smtp::reply::Reply;"));
+    none(&imports_of("smtp/client.rs", "use super::reply::Reply;\nuse crate::envelope::Envelope;"));
+    one(&imports_of("envelope.rs", "use crate::smtp::{command::Command, reply::Reply};"), 1, "envelope imports smtp (");
+    one(&imports_of("smtp/reply.rs", "use super::command::Command;"), 1, "smtp::reply imports smtp");
+    one(&imports_of("smtp/reply.rs", "use crate::envelope::Envelope;"), 1, "smtp::reply imports envelope");
+    one(&imports_of("smtp/reply.rs", "mod tests { use super::*; use super::super::command; }"), 1, "imports smtp");
+}
+
+#[test]
 fn groups_are_read_to_their_last_leaf() {
     let text = "use crate::{\n    address::{Domain, Host},\n    tls::{self, NamePattern as N},\n    scheduler::{\n        \
                 Due,\n    },\n};\nuse std::{fmt, io};\n";

@@ -5,8 +5,8 @@ use std::cmp::Ordering;
 use crate::source::{Source, Token, is_word, text};
 
 /// The house, from the top down. A room may import what lies on a floor below it; rooms on one floor
-/// never import each other.
-const FLOORS: [&[&str]; 17] = [
+/// never import each other. A part of a room can have a floor of its own.
+const FLOORS: [&[&str]; 18] = [
     &["main"],
     &["cli"],
     &["demo"],
@@ -23,9 +23,10 @@ const FLOORS: [&[&str]; 17] = [
     &["connector"],
     &["config"],
     &["tls"],
-    // Words: values and grammar.
-    &["envelope"],
+    // Words: values and grammar. A reply knows neither dialogue nor envelope, and both know replies.
     &["smtp"],
+    &["envelope"],
+    &["smtp::reply"],
     &["address"],
     // The front page: it names the rooms and imports nothing.
     &["lib"],
@@ -57,12 +58,20 @@ pub(crate) fn faults(source: &Source) -> Vec<String> {
             complain(at[1].line, format!("`{}` has no floor; give it one in {}", at[1].text, file!()));
         }
     }
-    for path in paths(&tokens, source.module().len()) {
-        if let Some(fault) = fault_of(source.room(), &path) {
+    let module = source.module();
+    let from = if module.is_empty() { source.room().to_owned() } else { room(&module) };
+    for path in paths(&tokens, module.len()) {
+        if let Some(fault) = fault_of(&from, &module, &path) {
             complain(path.line, fault);
         }
     }
     faults
+}
+
+/// The room that a module or a path from the root leads to: the part of a room where that has a floor.
+fn room(words: &[&str]) -> String {
+    let part = words[..words.len().min(2)].join("::");
+    if floor(&part).is_some() { part } else { words[0].to_owned() }
 }
 
 /// One path that begins at a crate's root, at a parent or at the module itself.
@@ -77,21 +86,25 @@ fn floor(room: &str) -> Option<usize> {
     FLOORS.iter().position(|floor| floor.contains(&room))
 }
 
-fn fault_of(from: &str, path: &Path<'_>) -> Option<String> {
+fn fault_of(from: &str, module: &[&str], path: &Path<'_>) -> Option<String> {
     let written = path.words.join("::");
     let to = match path.words[..] {
-        ["crate" | "gatepost", to, ..] => to,
+        ["crate" | "gatepost", ref to @ ..] if !to.is_empty() => room(to),
         ["crate" | "gatepost"] => return Some(format!("`{written}` takes in the whole house; name a room")),
         _ => {
             let climbed = path.words.iter().filter(|&&word| word == "super").count();
-            let leaves = climbed > 0 && climbed >= path.depth;
-            return leaves.then(|| format!("`{written}` climbs out of its room; write `crate::`"));
+            if climbed > 0 && climbed >= path.depth {
+                return Some(format!("`{written}` climbs out of its room; write `crate::`"));
+            }
+            let below = path.words.iter().filter(|word| !matches!(**word, "self" | "super"));
+            let around = module.iter().take(path.depth - climbed);
+            room(&around.chain(below).copied().collect::<Vec<_>>())
         }
     };
-    let (Some(above), Some(below)) = (floor(from), floor(to)) else {
+    let (Some(above), Some(below)) = (floor(from), floor(&to)) else {
         return Some(format!("`{written}` leads to no room of the house"));
     };
-    if from == to || (above < below && !APART.contains(&(from, to))) {
+    if from == to || (above < below && !APART.contains(&(from, to.as_str()))) {
         return None;
     }
     let reason = match above.cmp(&below) {
