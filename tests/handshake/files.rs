@@ -105,12 +105,15 @@ fn a_key_file_that_will_not_do_is_told() {
 }
 
 #[test]
-fn every_fault_is_told_at_once() {
+fn every_fault_is_told_at_once_in_the_order_of_the_file() {
     let desk = Desk::new();
     let mut bad = desk.good();
     bad.certificate.value = PathBuf::from("/nowhere/relay.pem");
     bad.key.value = desk.file("empty.key", "");
-    let partner = connector("partner", Trust::File(PathBuf::from("/nowhere/trust.pem")), Some(bad.clone()));
+    let mut of_partner = bad.clone();
+    of_partner.certificate.place.line = 41;
+    of_partner.key.place.line = 42;
+    let partner = connector("partner", Trust::File(PathBuf::from("/nowhere/trust.pem")), Some(of_partner));
     let another = connector("another", partner.trust.value.clone(), None);
     assert_eq!(
         desk.faults(&config(Some(bad), vec![partner, another])),
@@ -119,8 +122,8 @@ fn every_fault_is_told_at_once() {
             "line 12: empty.key is empty",
             // Once, though two connectors name it.
             "line 40: /nowhere/trust.pem does not exist",
-            "line 11: /nowhere/relay.pem does not exist",
-            "line 12: empty.key is empty",
+            "line 41: /nowhere/relay.pem does not exist",
+            "line 42: empty.key is empty",
         ]
     );
 }

@@ -6,7 +6,7 @@ use gatepost::config::Trust;
 use gatepost::handshake::Role;
 use gatepost::tls::{CertificateFacts, ChainFault, NamePattern, Presented, TlsVersion};
 use jiff::Timestamp;
-use rcgen::{CustomExtension, ExtendedKeyUsagePurpose, IsCa, KeyPair, SigningKey, date_time_ymd};
+use rcgen::{CertificateParams, CustomExtension, ExtendedKeyUsagePurpose, IsCa, KeyPair, SigningKey, date_time_ymd};
 use rustls::HandshakeKind;
 use rustls::pki_types::CertificateDer;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -65,65 +65,66 @@ fn self_signed_with(key: &KeyPair) -> Vec<u8> {
 /// What is shown, and what must be told of it.
 type Row = (&'static str, Pair, &'static [&'static str], Result<(), ChainFault>);
 
-fn certificates(trusted: &Authority) -> Vec<Row> {
-    let name = "mail.partner.example";
-    let stranger = Authority::root("Stranger CA");
-    let intermediate = trusted.intermediate("Partner CA 2");
-    let mut without_intermediate = intermediate.issue(&[name]);
-    without_intermediate.chain.truncate(1);
-    let unknown_extension = |params: &mut rcgen::CertificateParams| {
+const NAME: &str = "mail.partner.example";
+
+fn invalid<T>(words: &str) -> Result<T, ChainFault> {
+    Err(ChainFault::Invalid(words.to_owned()))
+}
+
+/// Of the trusted authority, but not all of them good for a host today.
+fn of_the_authority(trusted: &Authority) -> Vec<Row> {
+    let with = |edit: fn(&mut CertificateParams)| trusted.issue_as(&[NAME], edit);
+    let ended = with(|params| params.not_after = date_time_ymd(2021, 2, 3));
+    let begins = with(|params| params.not_before = date_time_ymd(2090, 2, 3));
+    let for_clients = with(|params| params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth]);
+    let for_issuing = with(|params| params.is_ca = IsCa::Ca(rcgen::BasicConstraints::Unconstrained));
+    let unknown_extension = with(|params| {
         let mut extension = CustomExtension::from_oid_content(&[1, 3, 6, 1, 4, 1, 99999, 1], vec![5, 0]);
         extension.set_criticality(true);
         params.custom_extensions.push(extension);
-    };
-    let unknown = |issuer: &str| Err(ChainFault::UnknownIssuer(format!("CN={issuer}")));
-    let invalid = |words: &str| Err(ChainFault::Invalid(words.to_owned()));
+    });
+    let two_names = trusted.issue(&[NAME, "*.partner.example"]);
+    let by_intermediate = trusted.intermediate("Partner CA 2").issue(&[NAME]);
     vec![
-        ("good", trusted.issue(&[name, "*.partner.example"]), &["mail.partner.example", "*.partner.example"], Ok(())),
-        ("by an intermediate", intermediate.issue(&[name]), &["mail.partner.example"], Ok(())),
+        ("good", two_names, &[NAME, "*.partner.example"], Ok(())),
+        ("by an intermediate", by_intermediate, &[NAME], Ok(())),
         ("another name", trusted.issue(&["other.example"]), &["other.example"], Ok(())),
         ("no DNS name", trusted.issue(&[]), &[], Ok(())),
-        ("intermediate missing", without_intermediate, &["mail.partner.example"], unknown("Partner CA 2")),
-        ("an unknown authority", stranger.issue(&[name]), &["mail.partner.example"], unknown("Stranger CA")),
-        (
-            "an unknown authority over an intermediate",
-            stranger.intermediate("Stranger CA 2").issue(&[name]),
-            &["mail.partner.example"],
-            unknown("Stranger CA"),
-        ),
-        ("self-signed", self_signed(&[name], |_| {}), &["mail.partner.example"], Err(ChainFault::SelfSigned)),
-        (
-            "self-signed, an authority, as openssl makes them",
-            self_signed(&[name], |params| params.is_ca = IsCa::Ca(rcgen::BasicConstraints::Unconstrained)),
-            &["mail.partner.example"],
-            Err(ChainFault::SelfSigned),
-        ),
-        (
-            "expired",
-            trusted.issue_as(&[name], |params| params.not_after = date_time_ymd(2021, 2, 3)),
-            &["mail.partner.example"],
-            Err(ChainFault::Expired(time("2021-02-03T00:00:00Z"))),
-        ),
-        (
-            "not yet valid",
-            trusted.issue_as(&[name], |params| params.not_before = date_time_ymd(2090, 2, 3)),
-            &["mail.partner.example"],
-            Err(ChainFault::NotYetValid(time("2090-02-03T00:00:00Z"))),
-        ),
-        (
-            "for clients only",
-            trusted.issue_as(&[name], |params| {
-                params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
-            }),
-            &["mail.partner.example"],
-            invalid("its extended key usage does not include TLS servers"),
-        ),
+        ("expired", ended, &[NAME], Err(ChainFault::Expired(time("2021-02-03T00:00:00Z")))),
+        ("not yet valid", begins, &[NAME], Err(ChainFault::NotYetValid(time("2090-02-03T00:00:00Z")))),
+        ("for clients", for_clients, &[NAME], invalid("its extended key usage does not include TLS servers")),
+        ("an authority's", for_issuing, &[NAME], invalid("it is the certificate of an authority, not of a host")),
         (
             "an unknown critical extension",
-            trusted.issue_as(&[name], unknown_extension),
-            &["mail.partner.example"],
+            unknown_extension,
+            &[NAME],
             invalid("it has a critical extension that is not understood"),
         ),
+    ]
+}
+
+/// Of nobody whom we know.
+fn of_strangers(trusted: &Authority) -> Vec<Row> {
+    let stranger = Authority::root("Stranger CA");
+    let far = stranger.intermediate("Stranger CA 2").issue(&[NAME]);
+    let mut alone = trusted.intermediate("Partner CA 2").issue(&[NAME]);
+    alone.chain.truncate(1);
+    let impostor = Authority::root("Partner CA").issue(&[NAME]);
+    let self_made = self_signed(&[NAME], |_| {});
+    let by_openssl = self_signed(&[NAME], |params| params.is_ca = IsCa::Ca(rcgen::BasicConstraints::Unconstrained));
+    let unknown = |issuer: &str| Err(ChainFault::UnknownIssuer(format!("CN={issuer}")));
+    vec![
+        ("an unknown authority", stranger.issue(&[NAME]), &[NAME], unknown("Stranger CA")),
+        ("an unknown authority over an intermediate", far, &[NAME], unknown("Stranger CA")),
+        ("the intermediate missing", alone, &[NAME], unknown("Partner CA 2")),
+        (
+            "an authority that takes the name of ours",
+            impostor,
+            &[NAME],
+            invalid("its signature, or one above it, is not by the authority of that name"),
+        ),
+        ("self-signed", self_made, &[NAME], Err(ChainFault::SelfSigned)),
+        ("self-signed and an authority, as openssl makes them", by_openssl, &[NAME], Err(ChainFault::SelfSigned)),
         ("X.509 version 1", version_1(), &[], Err(ChainFault::SelfSigned)),
     ]
 }
@@ -134,7 +135,9 @@ async fn every_certificate_completes_the_handshake_and_is_told_as_it_is() {
     let trusted = Authority::root("Partner CA");
     let (material, connector) = material_trusting(&trusted, folder.path());
     for versions in [&TLS12, &TLS13] {
-        for (what, pair, wanted_names, wanted_chain) in certificates(&trusted) {
+        for (what, pair, wanted_names, wanted_chain) in
+            of_the_authority(&trusted).into_iter().chain(of_strangers(&trusted))
+        {
             let (address, peer) = serve(server_config(&pair, versions), 1).await;
             let seen = connect(&material, &connector, address, "mail.partner.example").await.expect(what);
             peer.await.expect("the peer");
