@@ -190,7 +190,7 @@ async fn sni_chooses_among_our_identities() {
     }
 }
 
-/// A client that takes any certificate: ours, borrowed from the other direction.
+/// A client that takes any certificate, to see which one it is given.
 fn accepting_client() -> rustls::ClientConfig {
     #[derive(Debug)]
     struct Any;
