@@ -45,11 +45,14 @@ impl Material {
                 Some((connector.name.clone(), client))
             })
             .collect();
-        let Loader { provider, identities, mut warnings, faults, .. } = loader;
+        let Loader { provider, identities, mut warnings, mut faults, .. } = loader;
+        // By place, as they are read; two uses of one place need not say it twice.
+        faults.sort();
+        faults.dedup();
+        warnings.sort();
+        warnings.dedup();
         match default_client {
             Some(default_client) if faults.is_empty() => {
-                // Several connectors may name one file, and each tells of it.
-                warnings.dedup();
                 Ok((Arc::new(Self { provider, server, identities, clients, default_client }), warnings))
             }
             _ => Err(faults),

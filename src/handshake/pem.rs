@@ -125,7 +125,7 @@ fn without_key(file: &Located<PathBuf>, bytes: &[u8]) -> Fault {
 fn damaged(file: &Located<PathBuf>, error: &PemError) -> Fault {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().chars().take(60).collect::<String>();
     let what = match error {
-        PemError::MissingSectionEnd { end_marker } => format!("\"{}\" is missing", text(end_marker)),
+        PemError::MissingSectionEnd { end_marker } => format!("\"-----END {}-----\" is missing", text(end_marker)),
         PemError::IllegalSectionStart { line } => format!("\"{}\" is not the start of a PEM section", text(line)),
         PemError::Base64Decode(_) => "what stands between its markers is not base64".to_owned(),
         other => other.to_string(),
