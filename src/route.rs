@@ -291,6 +291,9 @@ mod tests {
         let six = vec![IpAddr::from(Ipv6Addr::LOCALHOST); 2];
         let addresses = by_turns(six, four);
         assert_eq!(addresses.len(), ADDRESSES_MAX);
-        assert_eq!(addresses.iter().map(IpAddr::is_ipv6).take(5).collect::<Vec<_>>(), [true, false, true, false, false]);
+        assert_eq!(
+            addresses.iter().map(IpAddr::is_ipv6).take(5).collect::<Vec<_>>(),
+            [true, false, true, false, false]
+        );
     }
 }
