@@ -108,3 +108,147 @@ fn policy(connector: &Connector, demand: TlsDemand, default_names: impl Fn() -> 
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::config::{Inbound, Located, OnFailure, Outbound, Place, Route, Trust};
+    use crate::tls::TlsVersion;
+
+    fn connector(name: &str, domains: &[&str]) -> Connector {
+        let domain = |text: &str| Domain::parse(text).expect("a domain");
+        let pattern = |text: &&str| match (*text, text.strip_prefix("*.")) {
+            ("*", _) => DomainPattern::Any,
+            (_, Some(base)) => DomainPattern::Below(domain(base)),
+            (exact, None) => DomainPattern::Exactly(domain(exact)),
+        };
+        let place = Place { file: Arc::from(Path::new("gatepost.toml")), line: 1, column: 1 };
+        Connector {
+            name: name.to_owned(),
+            domains: domains.iter().map(pattern).collect(),
+            names: Vec::new(),
+            trust: Located { value: Trust::Webpki, place },
+            outbound: Outbound {
+                route: Route::Mx { port: 25 },
+                tls: TlsDemand::Opportunistic,
+                on_failure: OnFailure::Defer,
+                client_identity: None,
+                connections: 1,
+                messages_per_connection: 1,
+            },
+            inbound: Inbound { tls: TlsDemand::Opportunistic, networks: Vec::new(), relay: false },
+        }
+    }
+
+    #[test]
+    fn the_most_specific_pattern_wins_whatever_the_order() {
+        let mut all = vec![
+            Arc::new(connector("any", &["*"])),
+            Arc::new(connector("org", &["*.org"])),
+            Arc::new(connector("below", &["*.example.org", "example.net"])),
+            Arc::new(connector("deep", &["*.b.example.org"])),
+            Arc::new(connector("exact", &["mail.example.org"])),
+        ];
+        for _ in 0..2 {
+            let connectors = Connectors::new(&all, Arc::new(connector("default", &[])));
+            for (host, winner) in [
+                ("mail.example.org", "exact"),
+                ("MAIL.Example.Org", "exact"),
+                ("a.mail.example.org", "below"),
+                ("other.example.org", "below"),
+                ("b.example.org", "below"),
+                ("a.b.example.org", "deep"),
+                ("x.a.b.example.org", "deep"),
+                // "*.example.org" is not example.org itself, nor a name that merely ends so.
+                ("example.org", "org"),
+                ("badexample.org", "org"),
+                ("org", "any"),
+                ("example.net", "below"),
+                ("mail.example.net", "any"),
+                ("[192.0.2.1]", "any"),
+                ("[IPv6:2001:db8::1]", "any"),
+            ] {
+                let host = Host::parse(host).expect("a host");
+                assert_eq!(connectors.for_host(&host).name, winner, "{host}");
+            }
+            all.reverse();
+        }
+    }
+
+    #[test]
+    fn what_no_pattern_names_has_the_default() {
+        let all = [Arc::new(connector("below", &["*.example.org"]))];
+        let connectors = Connectors::new(&all, Arc::new(connector("default", &[])));
+        for host in ["example.org", "example.net", "[192.0.2.1]"] {
+            assert_eq!(connectors.for_host(&Host::parse(host).expect("a host")).name, "default", "{host}");
+        }
+    }
+
+    #[test]
+    fn of_two_with_one_pattern_the_first_wins() {
+        let all = ["*", "*.example.org", "example.org"]
+            .map(|pattern| [Arc::new(connector("first", &[pattern])), Arc::new(connector("second", &[pattern]))]);
+        let connectors = Connectors::new(&all.concat(), Arc::new(connector("default", &[])));
+        for host in ["example.org", "a.example.org", "example.net"] {
+            assert_eq!(connectors.for_host(&Host::parse(host).expect("a host")).name, "first", "{host}");
+        }
+    }
+
+    fn forced(verify: VerifyWanted) -> TlsDemand {
+        TlsDemand::Forced { min_version: TlsVersion::V1_3, verify }
+    }
+
+    fn policy_of(verify: Verify) -> TlsPolicy {
+        TlsPolicy::Forced(Demand { min_version: TlsVersion::V1_3, verify })
+    }
+
+    #[test]
+    fn a_demand_becomes_the_policy_of_its_own_direction() {
+        let recipient = Host::parse("example.org").expect("a host");
+        for (demand, policy) in [
+            (TlsDemand::Off, TlsPolicy::Off),
+            (TlsDemand::Opportunistic, TlsPolicy::Opportunistic),
+            (forced(VerifyWanted::None), policy_of(Verify::None)),
+            (forced(VerifyWanted::Chain), policy_of(Verify::Chain)),
+        ] {
+            let mut out = connector("out", &["example.org"]);
+            out.outbound.tls = demand;
+            assert_eq!(outbound_policy(&out, &recipient, None), policy);
+            assert_eq!(inbound_policy(&out), TlsPolicy::Opportunistic);
+            let mut within = connector("in", &["example.org"]);
+            within.inbound.tls = demand;
+            assert_eq!(inbound_policy(&within), policy);
+            assert_eq!(outbound_policy(&within, &recipient, None), TlsPolicy::Opportunistic);
+        }
+    }
+
+    #[test]
+    fn a_name_demand_without_names_wants_those_of_hop_or_domain() {
+        for (given, recipient, smart_host, wanted) in [
+            (None, "example.org", None, &["example.org", "*.example.org"][..]),
+            (None, "example.org", Some("mx.partner.example"), &["mx.partner.example"]),
+            (None, "[192.0.2.1]", Some("mx.partner.example"), &["mx.partner.example"]),
+            // An address has no name, and an empty list is never met.
+            (None, "example.org", Some("[192.0.2.1]"), &[]),
+            (None, "[192.0.2.1]", None, &[]),
+            (Some("mail.example.org"), "example.org", None, &["mail.example.org"]),
+            (Some("mail.example.org"), "example.org", Some("[192.0.2.1]"), &["mail.example.org"]),
+        ] {
+            let pattern = |text: &&str| NamePattern::parse(text).expect("a name");
+            let mut connector = connector("partner", &["example.org"]);
+            connector.names = given.iter().map(pattern).collect();
+            connector.outbound.tls = forced(VerifyWanted::Name);
+            let [recipient, smart_host] =
+                [Some(recipient), smart_host].map(|host| host.map(|host| Host::parse(host).expect("a host")));
+            let recipient = recipient.expect("always given");
+            let wanted = policy_of(Verify::Name(wanted.iter().map(pattern).collect()));
+            assert_eq!(
+                outbound_policy(&connector, &recipient, smart_host.as_ref()),
+                wanted,
+                "{recipient}, {smart_host:?}"
+            );
+        }
+    }
+}

@@ -1,6 +1,7 @@
 //! Gatepost.
 pub mod access;
 pub mod address;
+pub mod cli;
 pub mod config;
 pub mod connector;
 pub mod envelope;

@@ -188,3 +188,96 @@ pub enum Outcome {
     /// Given up.
     Bounced(Failure),
 }
+
+#[cfg(test)]
+mod tests {
+    use Persistence::{Permanent, Transient};
+    use Scope::{Destination, Hop, Message, Recipient};
+    use Step::{Bounce, Defer, NextHop};
+
+    use super::*;
+    use crate::tls::{Demand, NoTls, TlsOutcome, TlsPolicy, TlsVersion, Verdict, Verify, judge as judge_tls};
+
+    fn refusal() -> Refusal {
+        let demand = Demand { min_version: TlsVersion::V1_2, verify: Verify::None };
+        match judge_tls(&TlsPolicy::Forced(demand), TlsOutcome::Clear(NoTls::NotOffered), &[]) {
+            Verdict::Refused(refusal) => refusal,
+            other => panic!("no TLS under a forced policy: {other:?}"),
+        }
+    }
+
+    fn failure(scope: Scope, persistence: Persistence, cause: Cause) -> Failure {
+        Failure { scope, persistence, status: Status(0, 0), cause, peer: None }
+    }
+
+    /// Scope, persistence; the step with hops left, and without.
+    const TABLE: [(Scope, Persistence, Step, Step); 8] = [
+        (Hop, Transient, NextHop, Defer),
+        (Hop, Permanent, NextHop, Defer),
+        (Destination, Transient, Defer, Defer),
+        (Destination, Permanent, Bounce, Bounce),
+        (Message, Transient, NextHop, Defer),
+        (Message, Permanent, Bounce, Bounce),
+        (Recipient, Transient, NextHop, Defer),
+        (Recipient, Permanent, Bounce, Bounce),
+    ];
+
+    #[test]
+    fn scope_and_persistence_make_the_step_and_on_failure_is_for_policies_alone() {
+        for (scope, persistence, with_hops, without) in TABLE {
+            for on_failure in [OnFailure::Defer, OnFailure::Bounce] {
+                for cause in [
+                    Cause::Reply { stage: "greeting", reply: Reply::bare(554, "no") },
+                    Cause::Other("connection refused".to_owned()),
+                ] {
+                    let failure = failure(scope, persistence, cause);
+                    assert_eq!(judge(&failure, true, on_failure), with_hops, "{failure:?}, hops left, {on_failure:?}");
+                    assert_eq!(judge(&failure, false, on_failure), without, "{failure:?}, {on_failure:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_policy_that_is_not_met_tries_every_hop_before_on_failure_decides() {
+        let failure = Failure::policy(refusal());
+        assert_eq!((failure.scope, failure.persistence, failure.status), (Hop, Transient, Status(7, 4)));
+        for (on_failure, last) in [(OnFailure::Defer, Defer), (OnFailure::Bounce, Bounce)] {
+            assert_eq!(judge(&failure, true, on_failure), NextHop);
+            assert_eq!(judge(&failure, false, on_failure), last);
+        }
+    }
+
+    #[test]
+    fn a_reply_brings_its_own_persistence_and_status() {
+        for (code, enhanced, persistence, status) in [
+            (451, Some(Status(3, 0)), Transient, Status(3, 0)),
+            (550, Some(Status(1, 1)), Permanent, Status(1, 1)),
+            (550, None, Permanent, Status(0, 0)),
+            (421, None, Transient, Status(0, 0)),
+            // Positive where a negative one belongs: the peer is confused, perhaps not for ever.
+            (250, None, Transient, Status(0, 0)),
+            (354, None, Transient, Status(0, 0)),
+        ] {
+            let reply = match enhanced {
+                Some(status) => Reply::new(code, status, "text"),
+                None => Reply::bare(code, "text"),
+            };
+            let failure = Failure::reply(Recipient, "RCPT TO", reply.clone());
+            assert_eq!((failure.persistence, failure.status), (persistence, status), "{code}");
+            assert_eq!(failure.peer_reply(), Some(&reply));
+        }
+    }
+
+    #[test]
+    fn a_failure_is_told_with_its_peer() {
+        let failure =
+            Failure::transient(Hop, Status(4, 1), "connection refused").with_peer("mx.example.org [192.0.2.1]:25");
+        assert_eq!(failure.to_string(), "mx.example.org [192.0.2.1]:25: connection refused");
+        assert_eq!(failure.enhanced(Transient).to_string(), "4.4.1");
+        assert_eq!(failure.enhanced(Permanent).to_string(), "5.4.1");
+        let refused = Failure::reply(Recipient, "RCPT TO", Reply::bare(550, "nobody here"));
+        assert_eq!(refused.to_string(), "answered RCPT TO with: 550 nobody here");
+        assert_eq!(Failure::policy(refusal()).to_string(), "TLS is demanded, but the peer does not offer STARTTLS");
+    }
+}

@@ -1,8 +1,18 @@
 //! The configuration as meant: what the rest of Gatepost trusts without asking again.
 //!
-//! `parse` turns a TOML text into this, or into every fault it has, each with its place and
+//! [`parse`] turns a TOML text into this, or into every fault it has, each with its place and
 //! remedy. It opens no certificate and binds no address: the rooms that own those do, and report
 //! what they find as a [`Fault`] at the [`Place`] kept here.
+
+mod hosts;
+mod own;
+mod parse;
+mod partner;
+mod place;
+mod plain;
+mod reader;
+mod rules;
+mod values;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -14,6 +24,9 @@ use ipnet::IpNet;
 
 use crate::address::{Domain, Host, Mailbox};
 use crate::tls::{NamePattern, TlsVersion};
+
+pub use parse::{parse, read};
+pub use partner::default_connector;
 
 /// Where something stands in a configuration file. Line and column count from 1.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -56,6 +69,11 @@ pub struct Located<T> {
     pub value: T,
     /// Where it stands (the place of its table's header where it is a default).
     pub place: Place,
+}
+
+/// The values alone, once nothing more can be said about their places.
+fn without_places<T>(items: Vec<Located<T>>) -> Vec<T> {
+    items.into_iter().map(|item| item.value).collect()
 }
 
 /// A whole configuration.

@@ -6,77 +6,18 @@
 //!
 //! Names are matched as RFC 9525 §6 says: DNS SANs only, never the common name.
 
+mod facts;
+mod names;
+#[cfg(test)]
+mod tests;
+
 use std::fmt;
 
-use jiff::Timestamp;
+pub use facts::{CertificateFacts, ChainFault, NoTls, Presented, TlsFacts, TlsOutcome, TlsVersion};
+pub use names::NamePattern;
+use names::any_of;
 
-use crate::address::{AddressError, Domain};
-use crate::smtp::reply::{Reply, Status};
-
-/// A TLS protocol version that Gatepost speaks; nothing older exists here (RFC 8996, RFC 9325 §3.1.1).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum TlsVersion {
-    /// TLS 1.2 (RFC 5246).
-    V1_2,
-    /// TLS 1.3 (RFC 8446).
-    V1_3,
-}
-
-impl fmt::Display for TlsVersion {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::V1_2 => "TLSv1.2",
-            Self::V1_3 => "TLSv1.3",
-        })
-    }
-}
-
-/// A name that a certificate must carry: `mail.example.org`, or `*.example.org` for one label under
-/// it (or for the name `*.example.org` itself).
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum NamePattern {
-    /// Exactly this host.
-    Exact(Domain),
-    /// Any host exactly one label under this domain.
-    OneLabelUnder(Domain),
-}
-
-impl NamePattern {
-    /// Parses a name, or a name whose whole left-most label is `*`.
-    ///
-    /// # Errors
-    /// [`AddressError::Domain`], also for a `*` anywhere else.
-    pub fn parse(text: &str) -> Result<Self, AddressError> {
-        match text.strip_prefix("*.") {
-            Some(base) => Domain::parse(base).map(Self::OneLabelUnder),
-            None => Domain::parse(text).map(Self::Exact),
-        }
-    }
-
-    /// Whether a name in a certificate (a DNS SAN, possibly itself a wildcard) meets this one.
-    #[must_use]
-    pub fn accepts(&self, presented: &Self) -> bool {
-        match (self, presented) {
-            (Self::Exact(wanted), Self::Exact(name)) => wanted == name,
-            (Self::Exact(wanted), Self::OneLabelUnder(base)) => is_one_label_under(wanted, base),
-            (Self::OneLabelUnder(wanted), Self::Exact(name)) => is_one_label_under(name, wanted),
-            (Self::OneLabelUnder(wanted), Self::OneLabelUnder(base)) => wanted == base,
-        }
-    }
-}
-
-fn is_one_label_under(name: &Domain, base: &Domain) -> bool {
-    name.as_str().split_once('.').is_some_and(|(_, rest)| rest == base.as_str())
-}
-
-impl fmt::Display for NamePattern {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Exact(name) => name.fmt(f),
-            Self::OneLabelUnder(base) => write!(f, "*.{base}"),
-        }
-    }
-}
+use crate::smtp::reply::Status;
 
 /// What is demanded of a session before mail crosses it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -129,103 +70,6 @@ impl fmt::Display for Demand {
             Verify::None => Ok(()),
             Verify::Chain => f.write_str(" with a trusted certificate"),
             Verify::Name(names) => write!(f, " with a trusted certificate for {}", any_of(names)),
-        }
-    }
-}
-
-/// What a session reached: the facts of its handshake, or the reason that there was none.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum TlsOutcome {
-    /// No TLS, and why.
-    Clear(NoTls),
-    /// TLS.
-    Tls(TlsFacts),
-}
-
-/// Why a session has no TLS.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum NoTls {
-    /// Our own policy for the domain is `off`.
-    NotWanted,
-    /// Outbound: the peer's EHLO answer has no STARTTLS.
-    NotOffered,
-    /// Outbound: the peer answered STARTTLS with this.
-    Rejected(Reply),
-    /// Outbound: the peer said something in clear after its 220 to STARTTLS (RFC 3207 §6).
-    SpokeBeforeHandshake,
-    /// The handshake broke; what rustls or the network said.
-    Broken(String),
-    /// Inbound: the client did not ask for TLS.
-    NotUsed,
-}
-
-impl fmt::Display for NoTls {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::NotWanted => f.write_str("TLS is switched off for this domain"),
-            Self::NotOffered => f.write_str("the peer does not offer STARTTLS"),
-            Self::Rejected(reply) => write!(f, "the peer refused STARTTLS: {reply}"),
-            Self::SpokeBeforeHandshake => f.write_str("the peer sent clear text after agreeing to STARTTLS"),
-            Self::Broken(fault) => write!(f, "the TLS handshake failed: {fault}"),
-            Self::NotUsed => f.write_str("the client did not issue STARTTLS"),
-        }
-    }
-}
-
-/// What a completed handshake established.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TlsFacts {
-    /// The version negotiated.
-    pub version: TlsVersion,
-    /// The cipher suite, by its IANA name.
-    pub cipher: &'static str,
-    /// The key exchange group, where the session had one (a resumed TLS 1.2 session has none).
-    pub key_exchange: Option<&'static str>,
-    /// What the peer showed of itself.
-    pub certificate: Presented,
-}
-
-/// What the peer showed of itself.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Presented {
-    /// No certificate (a client that has none).
-    Nothing,
-    /// A certificate, whose private key the peer proved to hold.
-    Certificate(CertificateFacts),
-}
-
-/// What a certificate says, and whether it stands under the trust anchors it was held against.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CertificateFacts {
-    /// Its DNS names (SAN), those that are well-formed.
-    pub names: Vec<NamePattern>,
-    /// Whether a path to a trust anchor was found at the time of the handshake.
-    pub chain: Result<(), ChainFault>,
-}
-
-/// Why a certificate does not stand under our trust anchors.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ChainFault {
-    /// Signed by itself, and not a trust anchor.
-    SelfSigned,
-    /// Issued by an authority that we do not trust; its name.
-    UnknownIssuer(String),
-    /// Its time is over.
-    Expired(Timestamp),
-    /// Its time has not come.
-    NotYetValid(Timestamp),
-    /// Anything else, in words.
-    Invalid(String),
-}
-
-impl fmt::Display for ChainFault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::SelfSigned => f.write_str("it is self-signed"),
-            Self::UnknownIssuer(issuer) => write!(f, "its issuer ({issuer}) is not trusted"),
-            Self::Expired(at) => write!(f, "it expired on {at}"),
-            Self::NotYetValid(at) => write!(f, "it is not valid before {at}"),
-            Self::Invalid(fault) => f.write_str(fault),
         }
     }
 }
@@ -362,15 +206,6 @@ impl fmt::Display for Shortfall {
             }
         }
     }
-}
-
-/// At most five names: a certificate may carry hundreds.
-fn any_of(names: &[NamePattern]) -> String {
-    let mut text = names.iter().take(5).map(ToString::to_string).collect::<Vec<_>>().join(" or ");
-    if names.len() > 5 {
-        text.push_str(&format!(" or {} more", names.len() - 5));
-    }
-    text
 }
 
 /// What may be done with a session.

@@ -1,0 +1,221 @@
+//! `gatepost check`: reads everything that a start would read, and shows the configuration as meant.
+//!
+//! Binds no address, asks no DNS and opens no spool.
+
+use std::fmt::Display;
+use std::process::ExitCode;
+
+use clap::Args;
+use comfy_table::{Table, presets};
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+
+use super::{ConfigFile, show, show_faults, show_warnings};
+use crate::config::{
+    self, Config, Connector, Inbound, Listener, ListenerTls, OnFailure, Route, TlsDemand, Trust, VerifyWanted,
+};
+use crate::handshake::{IdentitySummary, Material};
+use crate::tls::TlsVersion;
+
+/// Read the configuration and everything it names, and show what it means
+///
+/// Prints listeners, relay rules, connectors and certificates as meant, with every default filled in. Exit
+/// status 1, and every fault with its line and remedy, where the configuration cannot be taken.
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    #[command(flatten)]
+    file: ConfigFile,
+}
+
+pub(super) fn run(arguments: &Arguments) -> ExitCode {
+    let file = &arguments.file.config;
+    match load(file) {
+        Ok((config, identities, warnings)) => {
+            show(&report(&config, &identities));
+            show_warnings(&warnings);
+            show(&format!("\n{} can be taken\n", file.display()));
+            ExitCode::SUCCESS
+        }
+        Err(faults) => {
+            show_faults(&faults);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+type Loaded = (Config, Vec<IdentitySummary>, Vec<config::Fault>);
+
+fn load(file: &std::path::Path) -> Result<Loaded, Vec<config::Fault>> {
+    let (config, mut warnings) = config::read(file)?;
+    let (material, more) = Material::load(&config)?;
+    warnings.extend(more);
+    warnings.sort();
+    Ok((config, material.identities(), warnings))
+}
+
+fn report(config: &Config, identities: &[IdentitySummary]) -> String {
+    let sections = [
+        format!(
+            "We are {}; mail to our postmaster goes to {}; the spool is {}\n",
+            config.hostname,
+            config.postmaster,
+            config.spool.value.display()
+        ),
+        section("Listeners", &listeners(&config.listeners)),
+        format!(
+            "Relay\n  clients in {} may send to any domain\n  anybody may send to {}\n",
+            listed(&config.relay.networks, "no network"),
+            listed(&config.relay.domains, "no domain")
+        ),
+        section("Connectors (for each domain the most specific pattern wins)", &connectors(config)),
+        section("Our certificates", &certificates(identities)),
+    ];
+    sections.join("\n")
+}
+
+fn section(title: &str, table: &Table) -> String {
+    format!("{title}\n{table}\n")
+}
+
+fn table(header: &[&str]) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::UTF8_FULL).set_header(header.to_vec());
+    table
+}
+
+fn listed<T: Display>(items: &[T], none: &str) -> String {
+    if items.is_empty() {
+        return none.to_owned();
+    }
+    items.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
+/// One item a line, for a cell of a table.
+fn stacked<T: Display>(items: &[T]) -> String {
+    items.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+}
+
+fn listeners(listeners: &[Listener]) -> Table {
+    let mut table = table(&["name", "address", "TLS", "client certificate"]);
+    for listener in listeners {
+        let addresses: Vec<_> = listener.addresses.iter().map(|address| address.value).collect();
+        let tls = match listener.tls {
+            ListenerTls::Off => "off",
+            ListenerTls::Opportunistic => "opportunistic",
+            ListenerTls::Forced => "forced",
+            ListenerTls::Implicit => "implicit, from the first byte",
+        };
+        let certificate = match (listener.tls, listener.request_client_certificate) {
+            (ListenerTls::Off, _) => "-",
+            (_, true) => "asked for",
+            (_, false) => "not asked for",
+        };
+        table.add_row([listener.name.clone(), stacked(&addresses), tls.to_owned(), certificate.to_owned()]);
+    }
+    table
+}
+
+fn connectors(config: &Config) -> Table {
+    let mut table = table(&["name", "domains", "we send to them", "they send to us"]);
+    let default = config::default_connector(&config.tls.trust);
+    let covers_all = |connector: &Connector| connector.domains.contains(&config::DomainPattern::Any);
+    let built_in = if config.connectors.iter().any(|connector| covers_all(connector)) { None } else { Some(&default) };
+    for connector in config.connectors.iter().chain(built_in) {
+        let name = if built_in.is_some_and(|built_in| built_in.name == connector.name) {
+            format!("{} (built in)", connector.name)
+        } else {
+            connector.name.clone()
+        };
+        table.add_row([name, stacked(&connector.domains), outbound(connector), inbound(connector, &connector.inbound)]);
+    }
+    table
+}
+
+fn outbound(connector: &Connector) -> String {
+    let outbound = &connector.outbound;
+    let way = match &outbound.route {
+        Route::Mx { port: 25 } => "by MX".to_owned(),
+        Route::Mx { port } => format!("by MX, port {port}"),
+        Route::SmartHosts(hosts) => {
+            format!("by {}", hosts.iter().map(ToString::to_string).collect::<Vec<_>>().join(", then "))
+        }
+    };
+    let mut lines = vec![way];
+    let own_name = match &outbound.route {
+        Route::Mx { .. } => "the recipient domain or *. of it",
+        Route::SmartHosts(_) => "the smart host's own name",
+    };
+    lines.extend(demand(connector, outbound.tls, own_name));
+    if let Some(files) = &outbound.client_identity {
+        lines.push(format!("we show {}", files.certificate.value.display()));
+    }
+    if matches!(outbound.tls, TlsDemand::Forced { .. }) {
+        lines.push(match outbound.on_failure {
+            OnFailure::Defer => "not met: wait and retry".to_owned(),
+            OnFailure::Bounce => "not met: bounce at once".to_owned(),
+        });
+    }
+    let (connections, messages) = (outbound.connections, outbound.messages_per_connection);
+    lines.push(format!("{connections} connections, {messages} messages each"));
+    lines.join("\n")
+}
+
+fn inbound(connector: &Connector, inbound: &Inbound) -> String {
+    // The configuration refuses a name demand without names.
+    let mut lines = demand(connector, inbound.tls, "no name");
+    if !inbound.networks.is_empty() {
+        lines.push(format!("only from {}", listed(&inbound.networks, "no network")));
+    }
+    if inbound.relay {
+        lines.push("such a session may send to any domain".to_owned());
+    }
+    lines.join("\n")
+}
+
+/// What a direction demands, a line for each thing.
+fn demand(connector: &Connector, demand: TlsDemand, own_name: &str) -> Vec<String> {
+    let (min_version, verify) = match demand {
+        TlsDemand::Off => return vec!["TLS off".to_owned()],
+        TlsDemand::Opportunistic => return vec!["TLS opportunistic".to_owned()],
+        TlsDemand::Forced { min_version, verify } => (min_version, verify),
+    };
+    let mut lines = vec![match min_version {
+        TlsVersion::V1_2 => "TLS forced".to_owned(),
+        TlsVersion::V1_3 => "TLS forced, 1.3".to_owned(),
+    }];
+    match verify {
+        VerifyWanted::None => lines.push("any certificate".to_owned()),
+        VerifyWanted::Chain => lines.push(format!("certificate trusted by {}", trust(&connector.trust.value))),
+        VerifyWanted::Name => {
+            let names = connector.names.iter().map(ToString::to_string).collect::<Vec<_>>().join(" or ");
+            lines.push(format!("certificate for {}", if names.is_empty() { own_name } else { &names }));
+            lines.push(format!("trusted by {}", trust(&connector.trust.value)));
+        }
+    }
+    lines
+}
+
+fn trust(trust: &Trust) -> String {
+    match trust {
+        Trust::Webpki => "webpki (Mozilla's roots)".to_owned(),
+        Trust::System => "the system's roots".to_owned(),
+        Trust::File(file) => file.display().to_string(),
+    }
+}
+
+fn certificates(identities: &[IdentitySummary]) -> Table {
+    let mut table = table(&["file", "names", "expires"]);
+    for identity in identities {
+        table.add_row([identity.file.display().to_string(), stacked(&identity.names), expiry(identity.not_after)]);
+    }
+    table
+}
+
+fn expiry(not_after: Timestamp) -> String {
+    let days = not_after.duration_since(Timestamp::now()).as_hours() / 24;
+    let date = not_after.to_zoned_datetime(TimeZone::UTC).date();
+    match days {
+        ..0 => format!("{date}, {} days ago", -days),
+        0.. => format!("{date}, in {days} days"),
+    }
+}

@@ -1,0 +1,67 @@
+//! The commands: arguments in, exit status out. Each command is one thin file that asks the rooms below.
+//!
+//! Exit status: 0, 1 (the answer is no), 2 (unusable arguments, which clap answers itself).
+
+mod check;
+
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::Fault;
+
+/// An SMTP relay that holds every domain to its TLS policy, in both directions.
+#[derive(Debug, Parser)]
+#[command(name = "gatepost", version, about)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Check(check::Arguments),
+}
+
+/// Which configuration; the same for every command.
+#[derive(Debug, Args)]
+struct ConfigFile {
+    /// The configuration file
+    #[arg(long, value_name = "FILE", default_value = "/etc/gatepost/gatepost.toml")]
+    config: PathBuf,
+}
+
+impl Cli {
+    /// Runs the command that was asked for.
+    #[must_use]
+    pub fn run(self) -> ExitCode {
+        match self.command {
+            Command::Check(arguments) => check::run(&arguments),
+        }
+    }
+}
+
+/// Shows an answer. A reader who has gone away (`| head`) is no error.
+fn show(text: &str) {
+    let _ = std::io::stdout().write_all(text.as_bytes());
+}
+
+/// Shows what makes a configuration unusable, and how many there are.
+fn show_faults(faults: &[Fault]) {
+    let count = if faults.len() == 1 { "1 fault".to_owned() } else { format!("{} faults", faults.len()) };
+    let mut stderr = std::io::stderr().lock();
+    for fault in faults {
+        let _ = writeln!(stderr, "{fault}");
+    }
+    let _ = writeln!(stderr, "{count}: this configuration is not taken");
+}
+
+/// Shows what an administrator should know, though the configuration is taken.
+fn show_warnings(warnings: &[Fault]) {
+    let mut stderr = std::io::stderr().lock();
+    for warning in warnings {
+        let _ = writeln!(stderr, "warning: {warning}");
+    }
+}

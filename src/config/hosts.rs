@@ -1,0 +1,218 @@
+//! Values that name somebody: domains, patterns, certificate names, addresses, networks, smart hosts.
+
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+
+use ipnet::IpNet;
+
+use super::place::Notes;
+use super::reader::{Value, short};
+use super::values::text;
+use super::{DomainPattern, SmartHost};
+use crate::address::{Domain, Host, Mailbox};
+use crate::tls::NamePattern;
+
+fn refuse<T>(value: &Value<'_>, notes: &mut Notes<'_>, written: &str, is_not: &str, remedy: String) -> Option<T> {
+    notes.fault(&value.place, format!("{}: \"{}\" {is_not}", value.key, short(written)), remedy);
+    None
+}
+
+pub(super) fn domain(value: &Value<'_>, notes: &mut Notes<'_>) -> Option<Domain> {
+    let written = text(value, notes)?;
+    Domain::parse(written).ok().or_else(|| {
+        let remedy = "Write a host name, such as \"relay.example.com\", without a dot at the end.";
+        refuse(value, notes, written, "is not a domain name", remedy.to_owned())
+    })
+}
+
+pub(super) fn mailbox(value: &Value<'_>, notes: &mut Notes<'_>) -> Option<Mailbox> {
+    let written = text(value, notes)?;
+    match Mailbox::parse(written) {
+        Ok(mailbox) => Some(mailbox),
+        Err(error) => {
+            let is_not = format!("is not a mail address: {error}");
+            refuse(value, notes, written, &is_not, "Write one such as \"postmaster@example.com\".".to_owned())
+        }
+    }
+}
+
+/// `example.org`, `*.example.org` or `*`.
+pub(super) fn domain_pattern(value: &Value<'_>, notes: &mut Notes<'_>) -> Option<DomainPattern> {
+    let written = text(value, notes)?;
+    if written == "*" {
+        return Some(DomainPattern::Any);
+    }
+    let parsed = match written.strip_prefix("*.") {
+        Some(base) => Domain::parse(base).map(DomainPattern::Below),
+        None => Domain::parse(written).map(DomainPattern::Exactly),
+    };
+    if let Ok(pattern) = parsed {
+        return Some(pattern);
+    }
+    let remedy = if let Some(base) = written.strip_prefix('.').filter(|base| Domain::parse(base).is_ok()) {
+        format!("Every subdomain is written \"*.{base}\".")
+    } else if let Some((_, domain)) = written.rsplit_once('@') {
+        format!("Connectors speak for whole domains: write \"{}\".", short(domain))
+    } else if written.starts_with('[') || written.parse::<IpAddr>().is_ok() {
+        "An address has no domain; only the pattern \"*\" covers mail to addresses.".to_owned()
+    } else {
+        "Write \"example.org\", \"*.example.org\" for all its subdomains, or \"*\" for every domain.".to_owned()
+    };
+    refuse(value, notes, written, "is not a domain pattern", remedy)
+}
+
+/// A name that a certificate carries: `mail.example.org` or `*.example.org`.
+pub(super) fn name_pattern(value: &Value<'_>, notes: &mut Notes<'_>) -> Option<NamePattern> {
+    let written = text(value, notes)?;
+    if let Ok(pattern) = NamePattern::parse(written) {
+        return Some(pattern);
+    }
+    let (is_not, remedy) = if written == "*" {
+        (
+            "names nobody in particular",
+            "Write the names that the certificate carries; with verify = \"chain\" any will do.",
+        )
+    } else if written.contains('*') {
+        ("has a wildcard inside", "A wildcard stands alone as the left-most label only: \"*.example.org\".")
+    } else if written.parse::<IpAddr>().is_ok() || written.starts_with('[') {
+        ("is an address", "Only DNS names in certificates count (RFC 9525): write the host's name.")
+    } else {
+        ("is not a host name", "Write a name such as \"mail.example.org\" or \"*.example.org\".")
+    };
+    refuse(value, notes, written, is_not, remedy.to_owned())
+}
+
+/// Where to listen: an address and a port.
+pub(super) fn listen_address(value: &Value<'_>, notes: &mut Notes<'_>) -> Option<SocketAddr> {
+    let written = text(value, notes)?;
+    if let Ok(address) = written.parse() {
+        return Some(address);
+    }
+    let remedy = match (written.parse::<IpAddr>(), without_brackets(written)) {
+        (Ok(address), _) | (_, Some(address)) => format!("Add the port: \"{}\".", SocketAddr::new(address, 25)),
+        _ => "Write an address and a port: \"[::]:25\" for all, or one such as \"192.0.2.1:25\".".to_owned(),
+    };
+    refuse(value, notes, written, "is not an address to listen on", remedy)
+}
+
+/// A DNS server; port 53 unless it says otherwise.
+pub(super) fn dns_server(value: &Value<'_>, notes: &mut Notes<'_>) -> Option<SocketAddr> {
+    let written = text(value, notes)?;
+    let bare = || written.parse().ok().map(|address: IpAddr| SocketAddr::new(address, 53));
+    if let Some(server) = written.parse().ok().or_else(bare).filter(|server| server.port() != 0) {
+        return Some(server);
+    }
+    let remedy = "Write an address, with or without a port: \"127.0.0.1:5353\", \"[2001:db8::53]:53\".".to_owned();
+    refuse(value, notes, written, "is not the address of a DNS server", remedy)
+}
+
+/// A network, or one address.
+pub(super) fn network(value: &Value<'_>, notes: &mut Notes<'_>) -> Option<IpNet> {
+    let written = text(value, notes)?;
+    let one = written.parse().map(|address: IpAddr| IpNet::from(address));
+    let Ok(network) = written.parse::<IpNet>().or(one) else {
+        let remedy = "Write an address and a prefix length, such as \"192.0.2.0/24\" or \"2001:db8::/32\".".to_owned();
+        return refuse(value, notes, written, "is not a network", remedy);
+    };
+    if network != network.trunc() {
+        let remedy = format!(
+            "Write \"{}\" for the whole network, or \"{}\" for this address alone.",
+            network.trunc(),
+            IpNet::from(network.addr())
+        );
+        return refuse(value, notes, written, "has bits behind its prefix", remedy);
+    }
+    Some(network)
+}
+
+/// Whether these networks together are the Internet, or one of its two halves (IPv4, IPv6).
+///
+/// IPv6 unicast is `2000::/3` (RFC 4291 §2.4); `::ffff:0:0/96` is IPv4 once more (§2.5.5.2).
+pub(super) fn is_everybody(networks: &[IpNet]) -> bool {
+    let mapped = Ipv6Addr::new(0, 0, 0, 0, 0, 0xffff, 0, 0);
+    IpNet::aggregate(&networks.to_vec()).iter().any(|network| match network {
+        IpNet::V4(network) => network.prefix_len() == 0,
+        IpNet::V6(network) => {
+            let mapped = network.prefix_len() <= 96 && network.contains(&mapped);
+            mapped || (network.prefix_len() <= 3 && network.contains(&Ipv6Addr::new(0x2000, 0, 0, 0, 0, 0, 0, 0)))
+        }
+    })
+}
+
+/// `mx1.example.org:25`, `[192.0.2.7]:587`, `192.0.2.7:25`, `[2001:db8::1]:25` or `[IPv6:2001:db8::1]:25`.
+pub(super) fn smart_host(value: &Value<'_>, notes: &mut Notes<'_>) -> Option<SmartHost> {
+    let written = text(value, notes)?;
+    if let Some(smart_host) = parse_smart_host(written) {
+        return Some(smart_host);
+    }
+    let remedy = if written == "mx" {
+        "\"mx\" stands alone, without brackets: route = \"mx\".".to_owned()
+    } else if let Ok(address @ IpAddr::V6(_)) = written.parse::<IpAddr>() {
+        format!("An IPv6 address stands in brackets: \"[{address}]:25\".")
+    } else if parse_host(written).is_some() {
+        format!("Add the port: \"{written}:25\".")
+    } else {
+        "Write host and port: \"mx1.example.org:25\", \"[192.0.2.7]:587\" or \"[2001:db8::1]:25\".".to_owned()
+    };
+    refuse(value, notes, written, "is not a smart host", remedy)
+}
+
+fn parse_smart_host(written: &str) -> Option<SmartHost> {
+    let (host, port) = written.rsplit_once(':')?;
+    // "+25" is a number to Rust, not to anybody else.
+    let port = Some(port).filter(|port| port.bytes().all(|c| c.is_ascii_digit()))?.parse().ok()?;
+    Some(SmartHost { host: parse_host(host)?, port }).filter(|_| port != 0)
+}
+
+fn parse_host(written: &str) -> Option<Host> {
+    if let Some(address) = without_brackets(written) {
+        return Some(Host::Literal(address));
+    }
+    match written.parse() {
+        Ok(IpAddr::V4(address)) => Some(Host::Literal(IpAddr::V4(address))),
+        Ok(IpAddr::V6(_)) => None,
+        Err(_) => Host::parse(written).ok(),
+    }
+}
+
+/// The address in `[2001:db8::1]` or `[192.0.2.7]`.
+fn without_brackets(written: &str) -> Option<IpAddr> {
+    written.strip_prefix('[')?.strip_suffix(']')?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn smart_hosts_have_one_meaning() {
+        for (written, meant) in [
+            ("mx1.example.org:25", "mx1.example.org:25"),
+            ("[192.0.2.7]:587", "[192.0.2.7]:587"),
+            ("10.0.0.5:25", "[10.0.0.5]:25"),
+            ("[2001:db8::1]:25", "[IPv6:2001:db8::1]:25"),
+            ("[IPv6:2001:db8::1]:25", "[IPv6:2001:db8::1]:25"),
+            ("Bücher.example:2525", "xn--bcher-kva.example:2525"),
+        ] {
+            assert_eq!(parse_smart_host(written).expect(written).to_string(), meant);
+        }
+        for written in
+            ["mx1.example.org", "2001:db8::1", "2001:db8::1:25", ":25", "a:0", "a:65536", "a:+25", "a b:25", "[a]:25"]
+        {
+            assert_eq!(parse_smart_host(written), None, "{written}");
+        }
+    }
+
+    #[test]
+    fn everybody_is_recognised_in_pieces_too() {
+        let networks =
+            |texts: &[&str]| texts.iter().map(|text| text.parse().expect("a network")).collect::<Vec<IpNet>>();
+        for texts in
+            [&["0.0.0.0/0"][..], &["::/0"], &["0.0.0.0/1", "128.0.0.0/1"], &["2000::/3"], &["::ffff:0:0/96"], &["::/1"]]
+        {
+            assert!(is_everybody(&networks(texts)), "{texts:?}");
+        }
+        for texts in [&[][..], &["10.0.0.0/8", "127.0.0.0/8"], &["fd00::/8", "::1/128"], &["2001:db8::/32"]] {
+            assert!(!is_everybody(&networks(texts)), "{texts:?}");
+        }
+    }
+}

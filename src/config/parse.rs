@@ -1,0 +1,135 @@
+//! From text to the configuration as meant, or to every fault it has.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use toml::de::DeTable;
+
+use super::hosts::{domain, mailbox};
+use super::own::{WrittenListener, WrittenTls, relay};
+use super::partner::WrittenConnector;
+use super::place::Notes;
+use super::reader::{Given, Table};
+use super::values::path;
+use super::{Config, Fault, Located, Place, plain, rules};
+
+/// Where the spool is unless `[spool] path` says otherwise.
+const SPOOL: &str = "/var/spool/gatepost";
+
+/// Reads a configuration file. With the configuration come warnings.
+///
+/// # Errors
+/// Every fault of the file; one, where it cannot be read at all.
+pub fn read(path: &Path) -> Result<(Config, Vec<Fault>), Vec<Fault>> {
+    let fault = |message: String, remedy: &str| {
+        let place = Place { file: Arc::from(path), line: 1, column: 1 };
+        vec![Fault { place, message, remedy: remedy.to_owned() }]
+    };
+    let octets = std::fs::read(path).map_err(|error| {
+        let remedy = match error.kind() {
+            std::io::ErrorKind::NotFound => "Create it, or name another file with --config.",
+            std::io::ErrorKind::PermissionDenied => "Let the user that Gatepost runs as read it.",
+            _ => "Name a readable file with --config.",
+        };
+        fault(format!("the configuration cannot be read: {error}"), remedy)
+    })?;
+    let text = String::from_utf8(octets)
+        .map_err(|_| fault("the configuration is not UTF-8 text".to_owned(), "Save the file as UTF-8."))?;
+    parse(&text, path)
+}
+
+/// Parses a configuration; `file` is named in faults, and relative paths start from its folder. With the
+/// configuration come warnings.
+///
+/// # Errors
+/// Every fault of the text, in the order of their places. A text that is not TOML has only the faults
+/// of its syntax: what the rest of it means cannot be known.
+pub fn parse(text: &str, file: &Path) -> Result<(Config, Vec<Fault>), Vec<Fault>> {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let mut notes = Notes::new(text, file);
+    let (document, errors) = DeTable::parse_recoverable(text);
+    let mut is_toml = true;
+    for error in errors {
+        let place = notes.place(error.span().map_or(0, |span| span.start));
+        if error.message() == "duplicate key" {
+            let remedy = "Remove one of the two: a key or table stands in one place only.";
+            notes.fault(&place, "this key or table has been written before", remedy);
+            continue;
+        }
+        is_toml = false;
+        // One slip upsets the parser several times; the first on a line is the one that helps.
+        if !notes.faults.iter().any(|fault| fault.place.line == place.line) {
+            let message = format!("this is not TOML: {}", error.message());
+            notes.fault(&place, message, "Text stands in double quotes, lists in square brackets, one key on a line.");
+        }
+    }
+    let config = if is_toml { document_meant(document.get_ref(), &mut notes) } else { None };
+    let Notes { mut faults, mut warnings, .. } = notes;
+    faults.sort();
+    faults.dedup();
+    warnings.sort();
+    match config {
+        Some(config) if faults.is_empty() => Ok((config, warnings)),
+        _ => Err(faults),
+    }
+}
+
+/// The document as meant. Whatever is wrong has been noted; without a note there is a configuration.
+fn document_meant(document: &DeTable<'_>, notes: &mut Notes<'_>) -> Option<Config> {
+    let mut root = Table::root(document, notes);
+    let hostname = root.required(notes, "hostname", "hostname = \"relay.example.com\"", domain);
+    let postmaster = root.required(notes, "postmaster", "postmaster = \"postmaster@example.com\"", mailbox);
+    let tls = root.table(notes, "tls", "[tls]");
+    let tls = WrittenTls::read(tls, notes);
+    let spool = root.table(notes, "spool", "[spool]");
+    let spool = spool_path(spool, notes);
+    let listeners = root
+        .tables(notes, "listener", "[[listener]]")
+        .map(|tables| tables.into_iter().map(|table| WrittenListener::read(table, notes)).collect::<Vec<_>>());
+    let relay_table = root.table(notes, "relay", "[relay]");
+    let relay = relay(relay_table, notes);
+    let connectors = root.tables(notes, "connector", "[[connector]]").unwrap_or_default();
+    let connectors: Vec<_> = connectors.into_iter().map(|table| WrittenConnector::read(table, notes)).collect();
+    let queue = root.table(notes, "queue", "[queue]");
+    let queue = plain::queue(queue, notes);
+    let limits = root.table(notes, "limits", "[limits]");
+    let limits = plain::limits(limits, notes);
+    let timeouts = root.table(notes, "timeouts", "[timeouts]");
+    let timeouts = plain::timeouts(timeouts, notes);
+    let dns = root.table(notes, "dns", "[dns]");
+    let dns_servers = plain::dns(dns, notes);
+    let log = root.table(notes, "log", "[log]");
+    let log = plain::log(log, notes);
+    root.finish(notes);
+
+    rules::hostname(&hostname, notes);
+    rules::own(&tls, listeners.as_deref(), notes);
+    rules::connectors(&connectors, &tls, listeners.as_deref(), notes);
+
+    let (Given::Good(hostname), Given::Good(postmaster)) = (hostname, postmaster) else { return None };
+    let tls = tls.meant();
+    Some(Config {
+        hostname: hostname.value,
+        postmaster: postmaster.value,
+        spool,
+        listeners: listeners?.into_iter().map(WrittenListener::meant).collect(),
+        relay,
+        connectors: connectors.into_iter().map(|connector| connector.meant(&tls)).collect(),
+        tls,
+        queue,
+        limits,
+        timeouts,
+        dns_servers,
+        log,
+    })
+}
+
+fn spool_path(mut table: Table<'_>, notes: &mut Notes<'_>) -> Located<std::path::PathBuf> {
+    let given = table.read(notes, "path", path);
+    let place = table.place().clone();
+    table.finish(notes);
+    match given {
+        Given::Good(path) => path,
+        Given::Absent | Given::Bad => Located { value: SPOOL.into(), place },
+    }
+}

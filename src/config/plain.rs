@@ -1,0 +1,133 @@
+//! The tables without rules between them: `[queue]`, `[limits]`, `[timeouts]`, `[dns]` and `[log]`,
+//! with their defaults.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tracing_subscriber::EnvFilter;
+
+use super::hosts::dns_server;
+use super::place::Notes;
+use super::reader::{Given, Table, Value, nearest, short};
+use super::values::{choice, count, duration, full_list, list, size, text};
+use super::{Limits, Located, Log, LogFormat, Queue, Timeouts};
+
+/// More than any of these counts can mean in earnest.
+const COUNT_MAX: u32 = 1_000_000;
+const MINUTE: u64 = 60;
+const HOUR: u64 = 60 * MINUTE;
+const DAY: u64 = 24 * HOUR;
+
+pub(super) fn queue(mut table: Table<'_>, notes: &mut Notes<'_>) -> Queue {
+    let retry = table.read(notes, "retry", |value, notes| {
+        full_list(value, notes, "Write the wait after each failed attempt, such as [\"1m\", \"5m\", \"1h\"].", duration)
+    });
+    let expire = table.read(notes, "expire", duration);
+    let steps = [MINUTE, 5 * MINUTE, 15 * MINUTE, 30 * MINUTE, HOUR, 2 * HOUR, 4 * HOUR];
+    let default = || steps.map(Duration::from_secs).to_vec();
+    let retry_meant = match retry {
+        Given::Good(located) => located.value.into_iter().map(|step| step.value).collect(),
+        Given::Absent | Given::Bad => default(),
+    };
+    let expire_place = expire.located().map_or(table.place(), |located| &located.place).clone();
+    let expire = expire.or(Duration::from_secs(5 * DAY));
+    if retry_meant.first().is_some_and(|first| expire < *first) {
+        let first = retry_meant.first().map(|first| humantime::format_duration(*first).to_string()).unwrap_or_default();
+        notes.warn(
+            &expire_place,
+            format!("mail expires before it is tried a second time: the first wait is {first}"),
+            "Raise expire, or shorten the first wait in retry.",
+        );
+    }
+    table.finish(notes);
+    Queue { retry: retry_meant, expire }
+}
+
+pub(super) fn limits(mut table: Table<'_>, notes: &mut Notes<'_>) -> Limits {
+    let mut number = |notes: &mut Notes<'_>, key| {
+        table.read(notes, key, |value: &Value<'_>, notes: &mut Notes<'_>| count(value, notes, COUNT_MAX))
+    };
+    let recipients = number(notes, "recipients");
+    let connections = number(notes, "connections").or(4000);
+    let connections_per_client = number(notes, "connections_per_client").or(100);
+    let errors = number(notes, "errors").or(20);
+    let received = number(notes, "received");
+    let message_size = table.read(notes, "message_size", size);
+    table.finish(notes);
+    at_least(&recipients, 100, "recipients", "RFC 5321 4.5.3.1.8 wants at least 100", notes);
+    at_least(&received, 100, "received", "RFC 5321 6.3 wants at least 100", notes);
+    at_least(&message_size, 64 << 10, "message_size", "RFC 5321 4.5.3.1.7 wants at least 64KiB", notes);
+    Limits {
+        message_size: message_size.or(50 << 20),
+        recipients: recipients.or(1000) as usize,
+        connections: connections as usize,
+        connections_per_client: connections_per_client as usize,
+        errors,
+        received: received.or(100),
+    }
+}
+
+/// A limit that a standard has an opinion about.
+fn at_least<T: Copy + Into<u64>>(given: &Given<T>, least: u64, key: &str, rule: &str, notes: &mut Notes<'_>) {
+    let Some(low) = given.located().filter(|given| given.value.into() < least) else { return };
+    let message = format!("{key} = {} is low: {rule}", low.value.into());
+    notes.warn(&low.place, message, "Raise it, unless this is a test.");
+}
+
+pub(super) fn timeouts(mut table: Table<'_>, notes: &mut Notes<'_>) -> Timeouts {
+    let mut time = |notes: &mut Notes<'_>, key, seconds| {
+        table.or(notes, key, Duration::from_secs(seconds), |value: &Value<'_>, notes: &mut Notes<'_>| {
+            duration(value, notes)
+        })
+    };
+    let command = time(notes, "command", 5 * MINUTE);
+    let data_block = time(notes, "data_block", 3 * MINUTE);
+    let handshake = time(notes, "handshake", 30);
+    let connect = time(notes, "connect", 30);
+    let reply = time(notes, "reply", 5 * MINUTE);
+    let final_reply = time(notes, "final_reply", 10 * MINUTE);
+    let drain = time(notes, "drain", 30);
+    let data_rate = table.or(notes, "data_rate", 1024, size);
+    table.finish(notes);
+    Timeouts { command, data_block, data_rate, handshake, connect, reply, final_reply, drain }
+}
+
+pub(super) fn dns(mut table: Table<'_>, notes: &mut Notes<'_>) -> Vec<SocketAddr> {
+    let servers = table.or(notes, "servers", Vec::new(), |value, notes| list(value, notes, dns_server));
+    table.finish(notes);
+    servers.into_iter().map(|server: Located<SocketAddr>| server.value).collect()
+}
+
+pub(super) fn log(mut table: Table<'_>, notes: &mut Notes<'_>) -> Log {
+    let format = table.or(notes, "format", LogFormat::Auto, |value, notes| {
+        let formats = [
+            ("auto", LogFormat::Auto),
+            ("text", LogFormat::Text),
+            ("json", LogFormat::Json),
+            ("journald", LogFormat::Journald),
+        ];
+        choice(value, notes, &formats)
+    });
+    let level = table.or(notes, "level", "info".to_owned(), level);
+    table.finish(notes);
+    Log { format, level }
+}
+
+/// A tracing filter. A word alone must be a level: tracing takes any other for the name of a module,
+/// and would then log next to nothing.
+fn level(value: &Value<'_>, notes: &mut Notes<'_>) -> Option<String> {
+    const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+    let filter = text(value, notes)?;
+    let is_word = |part: &str| !part.contains(['=', '[']);
+    let unknown = filter.split(',').find(|part| is_word(part) && !LEVELS.contains(&&*part.to_ascii_lowercase()));
+    if unknown.is_none() && EnvFilter::builder().parse(filter).is_ok() {
+        return Some(filter.to_owned());
+    }
+    let levels = LEVELS.join(", ");
+    let remedy = match unknown.and_then(|word| nearest(word, &LEVELS)) {
+        Some(meant) => format!("Did you mean \"{meant}\"? The levels are {levels}."),
+        None => format!("Write one of {levels}, or a filter such as \"info,gatepost::outbound=debug\"."),
+    };
+    notes.fault(&value.place, format!("{}: \"{}\" is not a log filter", value.key, short(filter)), remedy);
+    None
+}

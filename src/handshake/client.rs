@@ -1,0 +1,79 @@
+//! Handshakes as a client.
+
+use std::sync::Arc;
+
+use rustls::client::{ClientConfig, Resumption};
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+use super::identity::{ClientIdentity, Identity};
+use super::verifier::Remember;
+use super::{HandshakeError, Seen, TrustAnchors, versions};
+use crate::address::Host;
+use crate::tls::TlsVersion;
+
+/// What one connector brings to outbound handshakes: the client identity, if any, and its trust.
+#[derive(Debug, Clone)]
+pub struct ClientTls {
+    config: Arc<ClientConfig>,
+    trust: Arc<TrustAnchors>,
+}
+
+impl ClientTls {
+    pub(super) fn new(config: Arc<ClientConfig>, trust: Arc<TrustAnchors>) -> Self {
+        Self { config, trust }
+    }
+
+    /// Shakes hands as a client; SNI is the name where the hop has one. No session is ever resumed.
+    ///
+    /// The caller bounds the time.
+    ///
+    /// # Errors
+    /// [`HandshakeError`].
+    pub async fn connect<S: AsyncRead + AsyncWrite + Unpin>(
+        &self,
+        stream: S,
+        name: &Host,
+    ) -> Result<(TlsStream<S>, Seen), HandshakeError> {
+        let name = match name {
+            Host::Domain(domain) => ServerName::try_from(domain.as_str().to_owned())
+                .map_err(|_| HandshakeError(format!("{domain} cannot be the name of a TLS server")))?,
+            // An address is no SNI (RFC 6066 §3): rustls sends none then.
+            Host::Literal(address) => ServerName::IpAddress((*address).into()),
+        };
+        let stream = TlsConnector::from(Arc::clone(&self.config))
+            .connect(name, stream)
+            .await
+            .map_err(|error| HandshakeError::of(&error))?;
+        let seen = Seen::of(stream.get_ref().1)?;
+        Ok((stream, seen))
+    }
+
+    /// What this connector's peers are held against.
+    #[must_use]
+    pub fn trust(&self) -> &TrustAnchors {
+        &self.trust
+    }
+}
+
+/// The settings of handshakes as a client. They are the same for all connectors without an identity.
+pub(super) fn config(
+    provider: &Arc<CryptoProvider>,
+    oldest: TlsVersion,
+    identity: Option<&Arc<Identity>>,
+) -> Result<Arc<ClientConfig>, rustls::Error> {
+    let builder = ClientConfig::builder_with_provider(Arc::clone(provider))
+        .with_protocol_versions(versions(oldest))?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(Remember(provider.signature_verification_algorithms)));
+    let mut config = match identity {
+        Some(identity) => builder.with_client_cert_resolver(Arc::new(ClientIdentity(Arc::clone(identity)))),
+        None => builder.with_no_client_auth(),
+    };
+    // On resumption no certificate is shown, and what a laxer policy began would serve a stricter one.
+    config.resumption = Resumption::disabled();
+    Ok(Arc::new(config))
+}

@@ -1,0 +1,112 @@
+//! Why a handshake failed, in words for people.
+
+use std::io;
+
+use rustls::{AlertDescription, CertificateError, InvalidMessage, PeerIncompatible};
+
+/// Why a handshake did not complete, in words for people: what rustls or the network said.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct HandshakeError(pub String);
+
+impl HandshakeError {
+    /// Tells an error of tokio-rustls, which wraps those of rustls in those of the network.
+    pub(super) fn of(error: &io::Error) -> Self {
+        if let Some(tls) = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
+            return Self(of_tls(tls));
+        }
+        Self(match error.kind() {
+            io::ErrorKind::UnexpectedEof => "the peer closed the connection during the handshake".to_owned(),
+            io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionAborted | io::ErrorKind::BrokenPipe => {
+                "the peer reset the connection during the handshake".to_owned()
+            }
+            _ => format!("the connection broke during the handshake: {error}"),
+        })
+    }
+}
+
+fn of_tls(error: &rustls::Error) -> String {
+    use rustls::Error;
+    match error {
+        Error::AlertReceived(AlertDescription::ProtocolVersion) => {
+            "no TLS version in common: the peer sent the alert protocol_version".to_owned()
+        }
+        Error::AlertReceived(alert) => format!("the peer sent the alert {}", alert_name(*alert)),
+        Error::PeerIncompatible(why) => of_incompatible(why),
+        Error::InvalidMessage(
+            InvalidMessage::InvalidContentType
+            | InvalidMessage::UnknownProtocolVersion
+            | InvalidMessage::MessageTooLarge
+            | InvalidMessage::InvalidEmptyPayload,
+        ) => "the peer did not speak TLS".to_owned(),
+        Error::InvalidMessage(why) => format!("the peer sent a malformed TLS message ({why:?})"),
+        Error::InappropriateMessage { got_type, .. } => format!("the peer sent {got_type:?} out of turn"),
+        Error::InappropriateHandshakeMessage { got_type, .. } => format!("the peer sent {got_type:?} out of turn"),
+        Error::PeerMisbehaved(why) => format!("the peer breaks the TLS protocol ({why:?})"),
+        Error::InvalidCertificate(CertificateError::BadEncoding) => "the peer's certificate is malformed".to_owned(),
+        Error::InvalidCertificate(_) => "the peer does not prove that it holds its certificate's key (another key, \
+             or one that is not accepted, as RSA under 2048 bits)"
+            .to_owned(),
+        Error::NoCertificatesPresented => "the peer showed no certificate".to_owned(),
+        Error::DecryptError => "the peer's message cannot be decrypted".to_owned(),
+        Error::PeerSentOversizedRecord => "the peer sent an oversized TLS record".to_owned(),
+        other => other.to_string(),
+    }
+}
+
+fn of_incompatible(why: &PeerIncompatible) -> String {
+    match why {
+        PeerIncompatible::ServerDoesNotSupportTls12Or13
+        | PeerIncompatible::ServerTlsVersionIsDisabledByOurConfig
+        | PeerIncompatible::SupportedVersionsExtensionRequired
+        | PeerIncompatible::Tls12NotOffered
+        | PeerIncompatible::Tls12NotOfferedOrEnabled => "no TLS version in common".to_owned(),
+        PeerIncompatible::NoCipherSuitesInCommon => "no cipher suite in common".to_owned(),
+        PeerIncompatible::NoKxGroupsInCommon
+        | PeerIncompatible::NamedGroupsExtensionRequired
+        | PeerIncompatible::KeyShareExtensionRequired => "no key exchange group in common".to_owned(),
+        PeerIncompatible::NoSignatureSchemesInCommon
+        | PeerIncompatible::SignatureAlgorithmsExtensionRequired
+        | PeerIncompatible::NoCertificateRequestSignatureSchemesInCommon => "no signature scheme in common".to_owned(),
+        other => format!("nothing in common with the peer ({other:?})"),
+    }
+}
+
+/// The alert's name in the words of RFC 8446 §6.
+fn alert_name(alert: AlertDescription) -> String {
+    match alert {
+        AlertDescription::UnrecognisedName => return "unrecognized_name".to_owned(),
+        AlertDescription::UnknownPSKIdentity => return "unknown_psk_identity".to_owned(),
+        AlertDescription::Unknown(number) => return format!("number {number}"),
+        _ => {}
+    }
+    let mut name = String::new();
+    let mut after_lower = false;
+    for letter in format!("{alert:?}").chars() {
+        if letter.is_ascii_uppercase() && after_lower {
+            name.push('_');
+        }
+        after_lower = letter.is_ascii_lowercase();
+        name.push(letter.to_ascii_lowercase());
+    }
+    name
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn alerts_have_the_names_of_the_standard() {
+        for (alert, name) in [
+            (AlertDescription::HandshakeFailure, "handshake_failure"),
+            (AlertDescription::UnknownCA, "unknown_ca"),
+            (AlertDescription::BadRecordMac, "bad_record_mac"),
+            (AlertDescription::UnknownPSKIdentity, "unknown_psk_identity"),
+            (AlertDescription::UnrecognisedName, "unrecognized_name"),
+            (AlertDescription::Unknown(200), "number 200"),
+        ] {
+            assert_eq!(alert_name(alert), name);
+        }
+    }
+}

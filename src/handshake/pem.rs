@@ -1,0 +1,148 @@
+//! PEM files (RFC 7468) and what can be wrong with them, told as faults of the configuration.
+
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use rustls::pki_types::pem::{Error as PemError, PemObject};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+
+use super::certificate;
+use crate::config::{Fault, Located, Place};
+
+/// A fault at a place.
+pub(super) fn fault(place: &Place, message: impl Into<String>, remedy: impl Into<String>) -> Fault {
+    Fault { place: place.clone(), message: message.into(), remedy: remedy.into() }
+}
+
+/// Every certificate of a PEM file, in order; at least one.
+pub(super) fn certificates(file: &Located<PathBuf>) -> Result<Vec<CertificateDer<'static>>, Fault> {
+    let bytes = read(file)?;
+    let mut all = Vec::new();
+    for certificate in CertificateDer::pem_slice_iter(&bytes) {
+        all.push(certificate.map_err(|error| damaged(file, &error))?);
+    }
+    if all.is_empty() { Err(without_certificate(file, &bytes)) } else { Ok(all) }
+}
+
+/// The first private key of a PEM file.
+pub(super) fn private_key(file: &Located<PathBuf>) -> Result<PrivateKeyDer<'static>, Fault> {
+    let bytes = read(file)?;
+    match PrivateKeyDer::from_pem_slice(&bytes) {
+        Ok(key) if !is_encrypted(&bytes) => Ok(key),
+        Err(error) if !is_encrypted(&bytes) && !matches!(error, PemError::NoItemsFound) => Err(damaged(file, &error)),
+        _ => Err(without_key(file, &bytes)),
+    }
+}
+
+/// A warning where others than its owner can read a key, or change it.
+pub(super) fn key_warning(file: &Located<PathBuf>) -> Option<Fault> {
+    let mode = std::fs::metadata(&file.value).ok()?.mode();
+    let who = match (mode & 0o070, mode & 0o007) {
+        (_, others) if others != 0 => "every user of this machine",
+        (group, _) if group != 0 => "its whole group",
+        _ => return None,
+    };
+    let path = file.value.display();
+    Some(fault(
+        &file.place,
+        format!("{path} is a private key, and open to {who} (mode {:04o})", mode & 0o7777),
+        format!("chmod 600 {path}"),
+    ))
+}
+
+fn read(file: &Located<PathBuf>) -> Result<Vec<u8>, Fault> {
+    std::fs::read(&file.value).map_err(|error| unreadable(file, &error))
+}
+
+fn unreadable(file: &Located<PathBuf>, error: &io::Error) -> Fault {
+    let path = file.value.display();
+    let (message, remedy) = match error.kind() {
+        io::ErrorKind::NotFound => (
+            format!("{path} does not exist"),
+            "Write the path of a PEM file; a relative one starts at the folder of the configuration.".to_owned(),
+        ),
+        io::ErrorKind::PermissionDenied => (
+            format!("{path} may not be read{}", permissions(&file.value)),
+            "Let the user that runs Gatepost read the file, and enter every folder above it.".to_owned(),
+        ),
+        _ => (format!("{path} cannot be read: {error}"), "Write the path of a PEM file.".to_owned()),
+    };
+    fault(&file.place, message, remedy)
+}
+
+/// Who may read a file, and who asks; nothing where even that may not be known.
+fn permissions(path: &Path) -> String {
+    let Ok(file) = std::fs::metadata(path) else {
+        return ": a folder above it may not be entered".to_owned();
+    };
+    let mode = file.mode() & 0o7777;
+    // The owner of /proc/self is the user of this process.
+    let asking = std::fs::metadata("/proc/self").map_or(String::new(), |me| format!(", we run as user {}", me.uid()));
+    format!(": its mode is {mode:04o}, its owner is user {}, its group is {}{asking}", file.uid(), file.gid())
+}
+
+fn without_certificate(file: &Located<PathBuf>, bytes: &[u8]) -> Fault {
+    let path = file.value.display();
+    let (message, remedy) = if bytes.is_empty() {
+        (format!("{path} is empty"), "Put the certificate chain there, in PEM, leaf first.".to_owned())
+    } else if is_binary(bytes) && certificate::parse(&CertificateDer::from(bytes)).is_some() {
+        (
+            format!("{path} is a certificate in DER, not in PEM"),
+            format!("openssl x509 -inform der -in {path} -out {path}.pem"),
+        )
+    } else if is_binary(bytes) {
+        (format!("{path} is not PEM (PKCS#12, perhaps)"), format!("openssl pkcs12 -in {path} -nokeys -out {path}.pem"))
+    } else {
+        (
+            format!("{path} has no certificate in it"),
+            "A certificate stands between -----BEGIN CERTIFICATE----- and -----END CERTIFICATE-----.".to_owned(),
+        )
+    };
+    fault(&file.place, message, remedy)
+}
+
+fn without_key(file: &Located<PathBuf>, bytes: &[u8]) -> Fault {
+    let path = file.value.display();
+    let (message, remedy) = if is_encrypted(bytes) {
+        (
+            format!("{path} is an encrypted key, and nobody is there to type its passphrase"),
+            format!("openssl pkey -in {path} -out {path}.plain, and protect that file by its mode."),
+        )
+    } else if bytes.is_empty() {
+        (format!("{path} is empty"), "Put the private key there, in PEM.".to_owned())
+    } else if is_binary(bytes) {
+        (format!("{path} is not PEM (DER, perhaps)"), format!("openssl pkey -inform der -in {path} -out {path}.pem"))
+    } else {
+        (
+            format!("{path} has no private key in it"),
+            "A private key stands between -----BEGIN PRIVATE KEY----- and -----END PRIVATE KEY-----.".to_owned(),
+        )
+    };
+    fault(&file.place, message, remedy)
+}
+
+fn damaged(file: &Located<PathBuf>, error: &PemError) -> Fault {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().chars().take(60).collect::<String>();
+    let what = match error {
+        PemError::MissingSectionEnd { end_marker } => format!("\"-----END {}-----\" is missing", text(end_marker)),
+        PemError::IllegalSectionStart { line } => format!("\"{}\" is not the start of a PEM section", text(line)),
+        PemError::Base64Decode(_) => "what stands between its markers is not base64".to_owned(),
+        other => other.to_string(),
+    };
+    fault(
+        &file.place,
+        format!("{} is damaged: {what}", file.value.display()),
+        "Copy the file again from where it came.",
+    )
+}
+
+/// DER, and PKCS#12 with it, begins with a SEQUENCE.
+fn is_binary(bytes: &[u8]) -> bool {
+    bytes.first() == Some(&0x30)
+}
+
+fn is_encrypted(bytes: &[u8]) -> bool {
+    let has = |mark: &str| memchr::memmem::find(bytes, mark.as_bytes()).is_some();
+    has("-----BEGIN ENCRYPTED PRIVATE KEY-----") || has("Proc-Type: 4,ENCRYPTED")
+}

@@ -1,0 +1,149 @@
+//! Good configurations: what they mean, and that the defaults are those that are documented.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use gatepost::config::{
+    self, Config, DomainPattern, Fault, ListenerTls, LogFormat, OnFailure, Route, TlsDemand, Trust, VerifyWanted,
+};
+use gatepost::tls::TlsVersion;
+
+fn read(path: &str) -> (Config, Vec<Fault>) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
+    config::read(&path).unwrap_or_else(|faults| panic!("{faults:#?}"))
+}
+
+fn texts<T: ToString>(items: &[T]) -> Vec<String> {
+    items.iter().map(ToString::to_string).collect()
+}
+
+fn has_the_documented_values(config: &Config) {
+    let minutes = |minutes: u64| Duration::from_secs(minutes * 60);
+    assert_eq!(config.tls.trust.value, Trust::Webpki);
+    assert_eq!(config.tls.min_version, TlsVersion::V1_2);
+    assert_eq!(config.spool.value, Path::new("/var/spool/gatepost"));
+    assert_eq!(config.listeners.len(), 1);
+    assert_eq!(config.listeners[0].tls, ListenerTls::Opportunistic);
+    assert!(config.listeners[0].request_client_certificate);
+    assert_eq!(texts(&config.relay.networks), ["127.0.0.0/8", "::1/128"]);
+    assert!(config.relay.domains.is_empty());
+
+    let connector = &config.connectors[0];
+    assert_eq!(connector.domains, [DomainPattern::Any]);
+    assert!(connector.names.is_empty());
+    assert_eq!(connector.trust.value, Trust::Webpki);
+    assert_eq!(connector.outbound.route, Route::Mx { port: 25 });
+    assert_eq!(connector.outbound.tls, TlsDemand::Opportunistic);
+    assert_eq!(connector.outbound.on_failure, OnFailure::Defer);
+    assert_eq!(connector.outbound.client_identity, None);
+    assert_eq!((connector.outbound.connections, connector.outbound.messages_per_connection), (20, 100));
+    assert_eq!(connector.inbound.tls, TlsDemand::Opportunistic);
+    assert!(connector.inbound.networks.is_empty() && !connector.inbound.relay);
+
+    assert_eq!(config.queue.retry, [1, 5, 15, 30, 60, 120, 240].map(minutes));
+    assert_eq!(config.queue.expire, minutes(5 * 24 * 60));
+
+    let limits = &config.limits;
+    assert_eq!((limits.message_size, limits.recipients), (50 * 1024 * 1024, 1000));
+    assert_eq!((limits.connections, limits.connections_per_client), (4000, 100));
+    assert_eq!((limits.errors, limits.received), (20, 100));
+
+    let timeouts = &config.timeouts;
+    assert_eq!((timeouts.command, timeouts.data_block, timeouts.data_rate), (minutes(5), minutes(3), 1024));
+    assert_eq!((timeouts.handshake, timeouts.connect), (Duration::from_secs(30), Duration::from_secs(30)));
+    assert_eq!((timeouts.reply, timeouts.final_reply), (minutes(5), minutes(10)));
+    assert_eq!(timeouts.drain, Duration::from_secs(30));
+
+    assert!(config.dns_servers.is_empty());
+    assert_eq!(config.log.format, LogFormat::Auto);
+    assert_eq!(config.log.level, "info");
+}
+
+#[test]
+fn defaults_are_the_documented_values() {
+    for file in ["tests/config_good/documented.toml", "tests/config_good/least.toml"] {
+        let (config, warnings) = read(file);
+        assert_eq!(warnings, [], "{file}");
+        has_the_documented_values(&config);
+    }
+}
+
+#[test]
+fn the_built_in_connector_is_a_connector_without_keys() {
+    let (config, _) = read("tests/config_good/least.toml");
+    let mut default = config::default_connector(&config.tls.trust).as_ref().clone();
+    assert_eq!(default.name, "default");
+    default.name = "internet".to_owned();
+    assert_eq!(format!("{default:?}"), format!("{:?}", config.connectors[0]));
+}
+
+#[test]
+fn words_become_what_they_mean() {
+    let (config, warnings) = read("tests/config_good/partners.toml");
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/config_good");
+    assert_eq!(warnings, []);
+    assert_eq!(config.hostname.as_str(), "relay.xn--bcher-kva.example");
+    assert_eq!(config.postmaster.to_string(), "\"post master\"@example.com");
+    assert_eq!(texts(&config.dns_servers), ["127.0.0.1:5353", "[2001:db8::53]:53", "[2001:db8::54]:54"]);
+    assert_eq!(config.log.level, "warn,gatepost::outbound=debug");
+    assert_eq!(config.spool.value, folder.join("spool"));
+    assert_eq!(config.spool.place.to_string(), format!("{}:6:14", folder.join("partners.toml").display()));
+
+    let identity = config.tls.identity.as_ref().expect("a certificate");
+    assert_eq!(identity.certificate.value, PathBuf::from("/etc/gatepost/relay.pem"));
+    assert_eq!(identity.key.value, folder.join("relay.key"));
+    assert_eq!(texts(&config.tls.sni[0].names), ["mx.example.net", "*.example.net"]);
+    assert_eq!(config.tls.sni[0].files.key.value, folder.join("net.key"));
+
+    let addresses: Vec<_> = config.listeners[0].addresses.iter().map(|address| address.value).collect();
+    assert_eq!(texts(&addresses), ["[::]:25", "192.0.2.1:26"]);
+    assert_eq!(config.listeners[1].tls, ListenerTls::Implicit);
+    assert!(!config.listeners[1].request_client_certificate);
+    assert_eq!(texts(&config.relay.networks), ["10.0.0.0/8", "2001:db8::7/128"]);
+    assert_eq!(texts(&config.relay.domains), ["example.com", "*.example.com"]);
+    assert_eq!(config.queue.retry, [Duration::from_secs(90), Duration::from_mins(90)]);
+}
+
+#[test]
+fn connectors_become_what_they_mean() {
+    let (config, _) = read("tests/config_good/partners.toml");
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/config_good");
+    let [smart, partner, none] = config.connectors.as_slice() else { panic!("three connectors are written") };
+
+    let Route::SmartHosts(hosts) = &smart.outbound.route else { panic!("smart hosts are written") };
+    let meant =
+        ["mx1.example.org:25", "[192.0.2.7]:587", "[IPv6:2001:db8::1]:25", "[IPv6:2001:db8::1]:26", "[10.0.0.5]:25"];
+    assert_eq!(texts(hosts), meant);
+    let chain = TlsDemand::Forced { min_version: TlsVersion::V1_3, verify: VerifyWanted::Chain };
+    assert_eq!(smart.outbound.tls, chain);
+    assert_eq!(smart.outbound.on_failure, OnFailure::Bounce);
+    assert_eq!(smart.trust.value, Trust::System, "the default trust of this file");
+    assert_eq!(smart.inbound.tls, TlsDemand::Opportunistic);
+
+    let name = TlsDemand::Forced { min_version: TlsVersion::V1_2, verify: VerifyWanted::Name };
+    assert_eq!((partner.outbound.tls, partner.inbound.tls), (name, name));
+    assert_eq!(texts(&partner.domains), ["domain-c.com", "*.domain-c.com"]);
+    assert_eq!(texts(&partner.names), ["mail.domain-c.com", "*.mx.domain-c.com"]);
+    assert_eq!(partner.trust.value, Trust::File(folder.join("partner-ca.pem")));
+    assert_eq!(partner.outbound.route, Route::Mx { port: 2525 });
+    assert_eq!((partner.outbound.connections, partner.outbound.messages_per_connection), (2, 1));
+    let client = partner.outbound.client_identity.as_ref().expect("a client certificate");
+    assert_eq!(client.certificate.value, folder.join("client.pem"));
+    assert_eq!(texts(&partner.inbound.networks), ["203.0.113.0/24"]);
+    assert!(partner.inbound.relay);
+
+    assert_eq!(none.outbound.tls, TlsDemand::Off);
+}
+
+#[test]
+fn the_sample_is_taken_without_a_word() {
+    let (config, warnings) = read("config/gatepost.toml");
+    assert_eq!(warnings, []);
+    for address in config.listeners.iter().flat_map(|listener| &listener.addresses) {
+        assert!(address.value.ip().is_loopback() && address.value.port() > 1023, "the sample needs no privilege");
+    }
+    assert_eq!(texts(&config.relay.networks), ["127.0.0.1/32"], "127.0.0.2 is to be a stranger");
+    // What the sample writes out are the defaults, as it says.
+    assert_eq!(config.queue.expire, Duration::from_hours(5 * 24));
+    assert_eq!(config.limits.message_size, 50 << 20);
+}

@@ -1,0 +1,6 @@
+//! Handshakes over real sockets, with real certificates, in both directions.
+
+mod files;
+mod inbound;
+mod outbound;
+mod world;

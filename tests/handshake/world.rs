@@ -1,0 +1,286 @@
+//! Authorities, certificates, configurations and bare rustls peers for the tests.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use gatepost::address::{Domain, Host, Mailbox};
+use gatepost::config::{
+    Config, Connector, IdentityFiles, Inbound, Limits, Located, Log, LogFormat, OnFailure, Outbound, OwnTls, Place,
+    Queue, Relay, Route, Timeouts, TlsDemand, Trust,
+};
+use gatepost::handshake::{HandshakeError, Material, Seen};
+use gatepost::tls::TlsVersion;
+use rcgen::{BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair};
+use rustls::SupportedProtocolVersion;
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls::sign::CertifiedKey;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinHandle;
+
+/// Long enough for any handshake on loopback; only a test that fails waits for it.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+pub(crate) fn provider() -> Arc<CryptoProvider> {
+    Arc::new(aws_lc_rs::default_provider())
+}
+
+/// A certificate chain and the key of its leaf.
+pub(crate) struct Pair {
+    pub(crate) chain: Vec<CertificateDer<'static>>,
+    pub(crate) key: Vec<u8>,
+}
+
+impl Pair {
+    /// Without the check that the key belongs to the certificate: some tests want a thief.
+    pub(crate) fn certified(&self) -> CertifiedKey {
+        let der = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(self.key.clone()));
+        let key = provider().key_provider.load_private_key(der).expect("a key that rcgen made");
+        CertifiedKey::new(self.chain.clone(), key)
+    }
+
+    /// Writes `NAME.pem` and `NAME.key`, this readable by its owner only.
+    pub(crate) fn write(&self, folder: &Path, name: &str) -> IdentityFiles {
+        use std::os::unix::fs::PermissionsExt;
+        let (certificate, key) = (folder.join(format!("{name}.pem")), folder.join(format!("{name}.key")));
+        let chain: String = self.chain.iter().map(|der| pem("CERTIFICATE", der)).collect();
+        std::fs::write(&certificate, chain).expect("the folder is ours");
+        std::fs::write(&key, pem("PRIVATE KEY", &self.key)).expect("the folder is ours");
+        std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o600)).expect("the file is ours");
+        IdentityFiles { certificate: at(certificate, 11), key: at(key, 12) }
+    }
+}
+
+/// RFC 7468 §2.
+pub(crate) fn pem(label: &str, der: &[u8]) -> String {
+    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut base64 = String::new();
+    for group in der.chunks(3) {
+        let bits = (0..3).fold(0u32, |bits, at| bits << 8 | u32::from(group.get(at).copied().unwrap_or(0)));
+        for at in 0..4 {
+            let letter = ALPHABET[(bits >> (18 - 6 * at) & 63) as usize] as char;
+            base64.push(if at <= group.len() { letter } else { '=' });
+        }
+    }
+    let lines: Vec<&str> = base64.as_bytes().chunks(64).map(|line| std::str::from_utf8(line).expect("ASCII")).collect();
+    format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", lines.join("\n"))
+}
+
+/// A certificate authority.
+pub(crate) struct Authority {
+    params: CertificateParams,
+    key: KeyPair,
+    pub(crate) certificate: CertificateDer<'static>,
+    /// What a host must send beside its own certificate.
+    above: Vec<CertificateDer<'static>>,
+}
+
+pub(crate) fn common_name(name: &str) -> DistinguishedName {
+    let mut all = DistinguishedName::new();
+    all.push(DnType::CommonName, name);
+    all
+}
+
+impl Authority {
+    fn params(name: &str) -> CertificateParams {
+        let mut params = CertificateParams::default();
+        params.distinguished_name = common_name(name);
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params
+    }
+
+    pub(crate) fn root(name: &str) -> Self {
+        let (params, key) = (Self::params(name), KeyPair::generate().expect("a key"));
+        let certificate = params.self_signed(&key).expect("a root").der().clone();
+        Self { params, key, certificate, above: Vec::new() }
+    }
+
+    pub(crate) fn intermediate(&self, name: &str) -> Self {
+        let (params, key) = (Self::params(name), KeyPair::generate().expect("a key"));
+        let issuer = Issuer::from_params(&self.params, &self.key);
+        let certificate = params.signed_by(&key, &issuer).expect("an intermediate").der().clone();
+        Self { params, key, above: vec![certificate.clone()], certificate }
+    }
+
+    pub(crate) fn issue(&self, names: &[&str]) -> Pair {
+        self.issue_as(names, |_| {})
+    }
+
+    pub(crate) fn issue_as(&self, names: &[&str], edit: impl FnOnce(&mut CertificateParams)) -> Pair {
+        let (params, key) = (leaf(names, edit), KeyPair::generate().expect("a key"));
+        let issuer = Issuer::from_params(&self.params, &self.key);
+        let mut chain = vec![params.signed_by(&key, &issuer).expect("a leaf").der().clone()];
+        chain.extend(self.above.iter().cloned());
+        Pair { chain, key: key.serialize_der() }
+    }
+
+    pub(crate) fn pem(&self) -> String {
+        pem("CERTIFICATE", &self.certificate)
+    }
+
+    /// Makes the key of another certificate the one that this authority signs with.
+    pub(crate) fn set_key(&mut self, pair: &Pair) {
+        let der = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(pair.key.clone()));
+        self.key = KeyPair::from_der_and_sign_algo(&der, &rcgen::PKCS_ECDSA_P256_SHA256).expect("a key of rcgen's");
+    }
+}
+
+pub(crate) fn self_signed(names: &[&str], edit: impl FnOnce(&mut CertificateParams)) -> Pair {
+    let (params, key) = (leaf(names, edit), KeyPair::generate().expect("a key"));
+    let certificate = params.self_signed(&key).expect("a certificate").der().clone();
+    Pair { chain: vec![certificate], key: key.serialize_der() }
+}
+
+fn leaf(names: &[&str], edit: impl FnOnce(&mut CertificateParams)) -> CertificateParams {
+    let names: Vec<String> = names.iter().map(ToString::to_string).collect();
+    let mut params = CertificateParams::new(names).expect("DNS names");
+    params.distinguished_name = common_name("a host");
+    edit(&mut params);
+    params
+}
+
+pub(crate) fn at<T>(value: T, line: u32) -> Located<T> {
+    Located { value, place: Place { file: Arc::from(Path::new("gatepost.toml")), line, column: 1 } }
+}
+
+pub(crate) fn host(name: &str) -> Host {
+    Host::parse(name).expect(name)
+}
+
+/// A connector for outbound handshakes.
+pub(crate) fn connector(name: &str, trust: Trust, client_identity: Option<IdentityFiles>) -> Connector {
+    Connector {
+        name: name.to_owned(),
+        domains: Vec::new(),
+        names: Vec::new(),
+        trust: at(trust, 40),
+        outbound: Outbound {
+            route: Route::Mx { port: 25 },
+            tls: TlsDemand::Opportunistic,
+            on_failure: OnFailure::Defer,
+            client_identity,
+            connections: 1,
+            messages_per_connection: 1,
+        },
+        inbound: Inbound { tls: TlsDemand::Opportunistic, networks: Vec::new(), relay: false },
+    }
+}
+
+/// A configuration with nothing but TLS in it.
+pub(crate) fn config(identity: Option<IdentityFiles>, connectors: Vec<Connector>) -> Config {
+    let second = Duration::from_secs(1);
+    let hostname = Domain::parse("relay.example.com").expect("a domain");
+    Config {
+        postmaster: Mailbox::postmaster(hostname.clone()),
+        hostname,
+        tls: OwnTls { identity, sni: Vec::new(), trust: at(Trust::Webpki, 10), min_version: TlsVersion::V1_2 },
+        spool: at(PathBuf::from("spool"), 20),
+        listeners: Vec::new(),
+        relay: Relay::default(),
+        connectors: connectors.into_iter().map(Arc::new).collect(),
+        queue: Queue { retry: vec![second], expire: second },
+        limits: Limits {
+            message_size: 1,
+            recipients: 100,
+            connections: 1,
+            connections_per_client: 1,
+            errors: 1,
+            received: 1,
+        },
+        timeouts: Timeouts {
+            command: second,
+            data_block: second,
+            data_rate: 1,
+            handshake: second,
+            connect: second,
+            reply: second,
+            final_reply: second,
+            drain: second,
+        },
+        dns_servers: Vec::new(),
+        log: Log { format: LogFormat::Text, level: "info".to_owned() },
+    }
+}
+
+pub(crate) fn load(config: &Config) -> Arc<Material> {
+    match Material::load(config) {
+        Ok((material, _)) => material,
+        Err(faults) => panic!("{}", faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")),
+    }
+}
+
+/// Material with one connector "partner" that trusts `authority` alone.
+pub(crate) fn material_trusting(authority: &Authority, folder: &Path) -> (Arc<Material>, Connector) {
+    let file = folder.join("trust.pem");
+    std::fs::write(&file, authority.pem()).expect("the folder is ours");
+    let connector = connector("partner", Trust::File(file), None);
+    (load(&config(None, vec![connector.clone()])), connector)
+}
+
+pub(crate) type Versions<'a> = &'a [&'static SupportedProtocolVersion];
+pub(crate) const BOTH: Versions<'static> = rustls::DEFAULT_VERSIONS;
+pub(crate) static TLS12: [&SupportedProtocolVersion; 1] = [&rustls::version::TLS12];
+pub(crate) static TLS13: [&SupportedProtocolVersion; 1] = [&rustls::version::TLS13];
+
+/// The settings of a bare rustls server.
+pub(crate) fn server_config(pair: &Pair, versions: Versions<'_>) -> rustls::ServerConfig {
+    rustls::ServerConfig::builder_with_provider(provider())
+        .with_protocol_versions(versions)
+        .expect("versions")
+        .with_no_client_auth()
+        .with_cert_resolver(Arc::new(rustls::sign::SingleCertAndKey::from(pair.certified())))
+}
+
+/// What a bare peer says of its side of a handshake that it completed.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Other {
+    pub(crate) kind: rustls::HandshakeKind,
+    pub(crate) sni: Option<String>,
+    pub(crate) certificates: Vec<CertificateDer<'static>>,
+}
+
+/// Serves handshakes; writes one octet after each, so that tickets, if any, reach the client.
+pub(crate) async fn serve(config: rustls::ServerConfig, times: usize) -> (SocketAddr, JoinHandle<Vec<Option<Other>>>) {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("loopback");
+    let address = listener.local_addr().expect("bound");
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+    let task = tokio::spawn(async move {
+        let mut seen = Vec::new();
+        for _ in 0..times {
+            let (stream, _) = listener.accept().await.expect("a client");
+            seen.push(match acceptor.accept(stream).await {
+                Ok(mut stream) => {
+                    // The client may have gone already, which is its right.
+                    let _ = stream.write_all(b"!").await;
+                    let session = stream.get_ref().1;
+                    Some(Other {
+                        kind: session.handshake_kind().expect("complete"),
+                        sni: session.server_name().map(str::to_owned),
+                        certificates: session.peer_certificates().unwrap_or_default().to_vec(),
+                    })
+                }
+                Err(_) => None,
+            });
+        }
+        seen
+    });
+    (address, task)
+}
+
+/// Connects as the connector does, and reads the octet of [`serve`].
+pub(crate) async fn connect(
+    material: &Material,
+    connector: &Connector,
+    address: SocketAddr,
+    name: &str,
+) -> Result<Seen, HandshakeError> {
+    let stream = TcpStream::connect(address).await.expect("loopback");
+    let name = host(name);
+    let handshake = material.client(connector).connect(stream, &name);
+    let (mut stream, seen) = tokio::time::timeout(PATIENCE, handshake).await.expect("in time")?;
+    stream.read_u8().await.expect("the octet");
+    Ok(seen)
+}
