@@ -69,6 +69,11 @@ pub struct Results {
 
 /// One transaction.
 #[derive(Debug)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "under pipelining, what was said runs ahead of what was answered: \
+    one state could not tell both"
+)]
 pub struct Transaction<'a> {
     mail: Mail<'a>,
     extensions: Extensions,
