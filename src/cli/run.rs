@@ -16,7 +16,7 @@ use crate::daemon;
 /// Exit status 0 after an orderly end, 2 where the configuration cannot be used, 1 where the daemon
 /// could not go on.
 #[must_use]
-pub fn run(file: &Path) -> ExitCode {
+pub(super) fn run(file: &Path) -> ExitCode {
     let (config, warnings) = match config::read(file) {
         Ok(read) => read,
         Err(faults) => return refuse(&faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")),
@@ -115,7 +115,9 @@ fn start_logging(log: &Log) -> Result<(), String> {
     let layer = match log.format {
         LogFormat::Text => text().boxed(),
         LogFormat::Auto if !under_systemd => text().boxed(),
-        LogFormat::Json => tracing_subscriber::fmt::layer().json().flatten_event(true).with_writer(std::io::stderr).boxed(),
+        LogFormat::Json => {
+            tracing_subscriber::fmt::layer().json().flatten_event(true).with_writer(std::io::stderr).boxed()
+        }
         LogFormat::Auto | LogFormat::Journald => tracing_journald::layer()
             .map_err(|error| format!("the journal cannot be reached ({error}); set format = \"text\""))?
             .with_field_prefix(Some("GATEPOST".to_owned()))
