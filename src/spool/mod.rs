@@ -136,6 +136,15 @@ impl Draft {
 pub trait Spool: Send + Sync + 'static {
     /// Starts a message.
     fn draft(&self) -> Draft;
+    /// Whether a message of `octets` (0 where its size was not declared) may come in: cheap, for the
+    /// answer to MAIL and DATA.
+    ///
+    /// # Errors
+    /// [`SpoolError::Full`].
+    fn admit(&self, octets: u64) -> Result<(), SpoolError> {
+        let _ = octets;
+        Ok(())
+    }
     /// Makes a message durable. When this returns `Ok`, it survives kill -9 and power loss.
     fn commit(&self, draft: Draft, envelope: Envelope) -> SpoolFuture<'_, (Receipt, Entry)>;
     /// Replaces the envelope (states of recipients) of a message, durably.

@@ -104,9 +104,9 @@ mod tests {
         let (mut decoder, mut content, mut rest, mut ended) = (Decoder::new(), Vec::new(), Vec::new(), false);
         for mut chunk in chunks {
             while !ended {
-                let (used, decoded) = decoder.decode(chunk);
+                let (used, what) = decoder.decode(chunk);
                 chunk = &chunk[used..];
-                match decoded {
+                match what {
                     Decoded::More => break,
                     Decoded::Content(octets) => content.extend_from_slice(octets),
                     Decoded::End => ended = true,

@@ -83,6 +83,12 @@ impl Inspector {
         }
     }
 
+    /// Octets that may still come.
+    #[must_use]
+    pub fn room(&self) -> u64 {
+        self.room
+    }
+
     /// Looks at the next octets, unstuffed.
     ///
     /// # Errors
