@@ -53,7 +53,7 @@ impl Door {
                     self.admit(stream, peer);
                 }
                 Err(error) if is_of_the_peer(&error) => {
-                    debug!(listener = %self.name, %error, "connection lost before it was accepted")
+                    debug!(listener = %self.name, %error, "connection lost before it was accepted");
                 }
                 Err(error) => {
                     warn!(
