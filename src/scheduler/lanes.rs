@@ -29,6 +29,8 @@ pub(super) struct LaneId(u64);
 pub(super) struct Item<T> {
     pub(super) id: QueueId,
     pub(super) host: Host,
+    /// When its age matters next, tried or not: a notice to its sender is due, or it expires.
+    pub(super) deadline: Instant,
     pub(super) expires: Instant,
     pub(super) cargo: T,
 }
@@ -38,8 +40,8 @@ pub(super) struct Item<T> {
 pub(super) enum Job<T> {
     /// Try to deliver it; [`Lanes::finished`] is owed afterwards.
     Deliver(LaneId, Item<T>),
-    /// Its time is over while its destination is down for this reason.
-    Expire(Item<T>, Trouble),
+    /// Its deadline has come, and it cannot be tried now; why, where its destination is down.
+    Aged(Item<T>, Option<Trouble>),
 }
 
 /// What an attempt told about the destination as a whole.
@@ -67,7 +69,7 @@ struct Lane<T> {
     limit: u32,
     active: u32,
     due: BTreeMap<Key, Item<T>>,
-    /// Expiry → due, for the few items that expire while the destination is down.
+    /// Deadline → due, for those whose deadline comes while they wait.
     ages: BTreeMap<Key, Instant>,
     down: Option<Down>,
     in_turn: bool,
@@ -116,7 +118,7 @@ impl<T> Lanes<T> {
 
     /// Puts an item into its destination's lane, to be tried at `due`. `limit` is how many attempts
     /// the destination takes at the same time.
-    pub(super) fn push(&mut self, destination: Destination, limit: u32, item: Item<T>, due: Instant) {
+    pub(super) fn push(&mut self, destination: Destination, limit: u32, mut item: Item<T>, due: Instant) {
         self.serial += 1;
         let id = match self.names.get(&destination) {
             Some(id) => *id,
@@ -124,7 +126,13 @@ impl<T> Lanes<T> {
         };
         let Some(lane) = self.lanes.get_mut(&id) else { return };
         lane.limit = limit.max(1);
-        lane.ages.insert((item.expires, self.serial), due);
+        // A hundred thousand messages for one domain need its name once.
+        if let Destination::Domain(host) = &lane.destination {
+            if *host == item.host {
+                item.host = host.clone();
+            }
+        }
+        lane.ages.insert((item.deadline, self.serial), due);
         lane.due.insert((due, self.serial), item);
         self.take_turn(id);
     }
@@ -221,35 +229,39 @@ impl<T> Lanes<T> {
 impl<T> Lane<T> {
     fn next(&mut self, id: LaneId, now: Instant) -> Option<Job<T>> {
         let limit = match &self.down {
-            Some(down) if now < down.until => return self.next_expired(now),
+            Some(down) if now < down.until => 0,
             // One attempt finds out whether the destination is back.
             Some(_) => 1,
             None => self.limit,
         };
         if self.active >= limit {
-            return None;
+            return self.next_aged(now);
         }
-        let entry = self.due.first_entry().filter(|entry| entry.key().0 <= now)?;
+        let Some(entry) = self.due.first_entry().filter(|entry| entry.key().0 <= now) else {
+            return self.next_aged(now);
+        };
         let ((_, serial), item) = entry.remove_entry();
-        self.ages.remove(&(item.expires, serial));
+        self.ages.remove(&(item.deadline, serial));
         self.active += 1;
         Some(Job::Deliver(id, item))
     }
 
-    fn next_expired(&mut self, now: Instant) -> Option<Job<T>> {
-        let last = self.down.as_ref()?.last.clone();
+    fn next_aged(&mut self, now: Instant) -> Option<Job<T>> {
         let entry = self.ages.first_entry().filter(|entry| entry.key().0 <= now)?;
         let ((_, serial), due) = entry.remove_entry();
-        self.due.remove(&(due, serial)).map(|item| Job::Expire(item, last))
+        let last = self.down.as_ref().map(|down| down.last.clone());
+        self.due.remove(&(due, serial)).map(|item| Job::Aged(item, last))
     }
 
     fn next_wake(&self) -> Option<Instant> {
-        match &self.down {
-            Some(down) => Some(self.ages.keys().next().map_or(down.until, |(at, _)| down.until.min(*at))),
+        let try_at = match &self.down {
+            Some(down) => Some(down.until),
             // With every connection in use, the next one that ends gives the lane its turn.
             None if self.active >= self.limit => None,
             None => self.due.keys().next().map(|(at, _)| *at),
-        }
+        };
+        let age_at = self.ages.keys().next().map(|(at, _)| *at);
+        try_at.into_iter().chain(age_at).min()
     }
 }
 
@@ -267,7 +279,7 @@ mod tests {
     }
 
     fn item(number: u64, name: &str, expires: Instant) -> Item<()> {
-        Item { id: QueueId::from_number(number).expect("small"), host: host(name), expires, cargo: () }
+        Item { id: QueueId::from_number(number).expect("small"), host: host(name), deadline: expires, expires, cargo: () }
     }
 
     fn trouble(text: &str) -> Trouble {
@@ -301,7 +313,7 @@ mod tests {
             while let Some(job) = self.lanes.next(self.start + second * SECOND) {
                 match job {
                     Job::Deliver(lane, item) => jobs.push((item.id.number(), lane)),
-                    Job::Expire(item, _) => jobs.push((item.id.number() + 1000, LaneId(0))),
+                    Job::Aged(item, _) => jobs.push((item.id.number() + 1000, LaneId(0))),
                 }
             }
             jobs
@@ -366,7 +378,7 @@ mod tests {
     }
 
     #[test]
-    fn what_expires_while_its_destination_is_down_is_told_at_once() {
+    fn a_deadline_is_kept_while_the_destination_is_down() {
         let mut bench = Bench::new();
         bench.push(1, "a.example", 0, 1);
         let first = bench.due_at(0);
