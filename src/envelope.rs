@@ -152,6 +152,18 @@ pub enum RecipientState {
         /// Why the last attempt failed.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         last: Option<Trouble>,
+        /// Whether the sender was told of the delay.
+        #[serde(default, skip_serializing_if = "is_false")]
+        warned: bool,
+    },
+    /// Neither tried nor given up until an operator decides.
+    Held {
+        /// Attempts made before.
+        #[serde(default)]
+        attempts: u32,
+        /// Why it is held, where a failure was the reason.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        last: Option<Trouble>,
     },
     /// The next hop took it.
     Delivered,
@@ -161,7 +173,7 @@ pub enum RecipientState {
 
 impl Default for RecipientState {
     fn default() -> Self {
-        Self::Pending { attempts: 0, next: None, last: None }
+        Self::Pending { attempts: 0, next: None, last: None, warned: false }
     }
 }
 
@@ -170,11 +182,26 @@ impl RecipientState {
         *self == Self::default()
     }
 
-    /// Whether something is still to be done.
+    /// Whether delivery is still to be tried.
     #[must_use]
     pub fn is_pending(&self) -> bool {
         matches!(self, Self::Pending { .. })
     }
+
+    /// Whether the recipient's fate is still open: to be tried, or held.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        match self {
+            Self::Pending { .. } | Self::Held { .. } => true,
+            Self::Delivered | Self::Failed => false,
+        }
+    }
+}
+
+// The signature that serde wants.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it with a reference")]
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 /// A failure as the queue remembers it and reports tell it.
@@ -260,10 +287,10 @@ impl Envelope {
         }
     }
 
-    /// Whether any recipient is still pending.
+    /// Whether the fate of any recipient is still open.
     #[must_use]
-    pub fn is_pending(&self) -> bool {
-        self.recipients.iter().any(|recipient| recipient.state.is_pending())
+    pub fn is_open(&self) -> bool {
+        self.recipients.iter().any(|recipient| recipient.state.is_open())
     }
 }
 
@@ -300,6 +327,7 @@ mod tests {
                 host: Some("mx.example.net".into()),
                 reply: Some(Reply::bare(454, "no")),
             }),
+            warned: true,
         };
         let text = serde_json::to_string(&envelope).expect("serialises");
         assert_eq!(serde_json::from_str::<Envelope>(&text).expect(&text), envelope);

@@ -40,8 +40,9 @@ pub(super) struct Item<T> {
 pub(super) enum Job<T> {
     /// Try to deliver it; [`Lanes::finished`] is owed afterwards.
     Deliver(LaneId, Item<T>),
-    /// Its deadline has come, and it cannot be tried now; why, where its destination is down.
-    Aged(Item<T>, Option<Trouble>),
+    /// Its deadline has come, and it cannot be tried now: when it will be, and why not now where its
+    /// destination is down.
+    Aged(Item<T>, Instant, Option<Trouble>),
 }
 
 /// What an attempt told about the destination as a whole.
@@ -250,7 +251,7 @@ impl<T> Lane<T> {
         let entry = self.ages.first_entry().filter(|entry| entry.key().0 <= now)?;
         let ((_, serial), due) = entry.remove_entry();
         let last = self.down.as_ref().map(|down| down.last.clone());
-        self.due.remove(&(due, serial)).map(|item| Job::Aged(item, last))
+        self.due.remove(&(due, serial)).map(|item| Job::Aged(item, due, last))
     }
 
     fn next_wake(&self) -> Option<Instant> {
@@ -279,7 +280,13 @@ mod tests {
     }
 
     fn item(number: u64, name: &str, expires: Instant) -> Item<()> {
-        Item { id: QueueId::from_number(number).expect("small"), host: host(name), deadline: expires, expires, cargo: () }
+        Item {
+            id: QueueId::from_number(number).expect("small"),
+            host: host(name),
+            deadline: expires,
+            expires,
+            cargo: (),
+        }
     }
 
     fn trouble(text: &str) -> Trouble {
@@ -313,7 +320,7 @@ mod tests {
             while let Some(job) = self.lanes.next(self.start + second * SECOND) {
                 match job {
                     Job::Deliver(lane, item) => jobs.push((item.id.number(), lane)),
-                    Job::Aged(item, _) => jobs.push((item.id.number() + 1000, LaneId(0))),
+                    Job::Aged(item, _, _) => jobs.push((item.id.number() + 1000, LaneId(0))),
                 }
             }
             jobs

@@ -5,7 +5,9 @@
 //! takes everything up again. It opens no connection and reads no policy but the connector's limits.
 
 mod delivery;
+mod journal;
 mod lanes;
+mod notice;
 mod settle;
 
 use std::collections::HashMap;
@@ -63,7 +65,7 @@ enum Event {
     /// The connection is free again.
     Finished(LaneId, Health),
     /// The result is written down; what is left to do, and when.
-    Settled(QueueId, Option<(Host, Instant, Instant)>),
+    Settled(QueueId, Option<(Item<Cargo>, Instant)>),
     /// A report was committed.
     Report(Box<Entry>),
 }
@@ -180,8 +182,8 @@ impl Scheduler {
                 if self.live.get(&id).is_some_and(|live| live.strong_count() == 0) {
                     self.live.remove(&id);
                 }
-                if let Some((host, due, expires)) = left {
-                    self.enqueue(Item { id, host, expires, cargo: None }, due);
+                if let Some((item, due)) = left {
+                    self.enqueue(item, due);
                 }
             }
         }
@@ -190,9 +192,11 @@ impl Scheduler {
     fn enqueue_stored(&mut self, stored: &Stored) {
         let now = Instant::now();
         let expires = self.expiry(now, stored.accepted);
-        for (host, next) in destinations(&stored.envelope) {
+        let warn_at = settle::warn_at(&self.context.settings.load(), expires);
+        for Waiting { host, next, warned } in destinations(&stored.envelope) {
             let due = next.map_or(now, |at| after(now, at));
-            self.enqueue(Item { id: stored.id, host, expires, cargo: None }, due);
+            let deadline = warn_at.filter(|_| !warned).unwrap_or(expires);
+            self.enqueue(Item { id: stored.id, host, deadline, expires, cargo: None }, due);
         }
     }
 
@@ -204,8 +208,9 @@ impl Scheduler {
         if let (Some(live), true) = (&live.1, hosts.len() > 1) {
             self.live.insert(live.id, Arc::downgrade(live));
         }
-        for (host, _) in hosts {
-            self.enqueue(Item { id: live.0, host, expires, cargo: live.1.clone() }, now);
+        let deadline = settle::warn_at(&self.context.settings.load(), expires).unwrap_or(expires);
+        for Waiting { host, .. } in hosts {
+            self.enqueue(Item { id: live.0, host, deadline, expires, cargo: live.1.clone() }, now);
         }
     }
 
@@ -244,7 +249,7 @@ impl Scheduler {
         let now = Instant::now();
         while self.tasks.len() < ATTEMPTS_MAX {
             let Some(job) = self.lanes.next(now) else { return };
-            let (Job::Deliver(_, item) | Job::Expire(item, _)) = &job;
+            let (Job::Deliver(_, item) | Job::Aged(item, _, _)) = &job;
             let live = self.live(item);
             self.tasks.spawn(delivery::work(Arc::clone(&self.context), live, job));
         }
@@ -289,14 +294,25 @@ impl Scheduler {
     }
 }
 
-/// The recipient domains that are still to be served, each with its earliest due time.
-fn destinations(envelope: &Envelope) -> Vec<(Host, Option<Timestamp>)> {
-    let mut all: Vec<(Host, Option<Timestamp>)> = Vec::new();
+/// A recipient domain that is still to be served.
+struct Waiting {
+    host: Host,
+    /// Its earliest due time.
+    next: Option<Timestamp>,
+    /// Whether the sender was told of the delay of all its recipients.
+    warned: bool,
+}
+
+fn destinations(envelope: &Envelope) -> Vec<Waiting> {
+    let mut all: Vec<Waiting> = Vec::new();
     for recipient in &envelope.recipients {
-        let RecipientState::Pending { next, .. } = &recipient.state else { continue };
-        match all.iter_mut().find(|(host, _)| host == recipient.mailbox.host()) {
-            Some((_, earliest)) => *earliest = (*earliest).min(*next),
-            None => all.push((recipient.mailbox.host().clone(), *next)),
+        let RecipientState::Pending { next, warned, .. } = &recipient.state else { continue };
+        match all.iter_mut().find(|waiting| waiting.host == *recipient.mailbox.host()) {
+            Some(waiting) => {
+                waiting.next = waiting.next.min(*next);
+                waiting.warned &= warned;
+            }
+            None => all.push(Waiting { host: recipient.mailbox.host().clone(), next: *next, warned: *warned }),
         }
     }
     all
