@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::connector::Connectors;
 use crate::envelope::Envelope;
 use crate::outbound::{Attempt, Report};
 use crate::outcome::{Outcome, Persistence, Scope};
@@ -93,18 +92,9 @@ async fn prepare(context: &Context, live: &Live, item: &Item<Cargo>) -> Result<O
     };
     let state = live.envelope.lock().await;
     let envelope: &Envelope = state.as_ref().unwrap_or(&entry.envelope);
-    let mine = |(at, recipient): (usize, &crate::envelope::Recipient)| {
-        (recipient.state.is_pending() && *recipient.mailbox.host() == item.host).then_some(at)
-    };
-    let recipients: Vec<usize> = envelope.recipients.iter().enumerate().filter_map(mine).collect();
-    drop(state);
-    if recipients.is_empty() {
-        return Ok(None);
-    }
     let settings = context.settings.load();
-    let connectors: &Connectors = &settings.connectors;
-    let connector = Arc::clone(connectors.for_host(&item.host));
-    Ok(Some(Attempt { entry, recipients, host: item.host.clone(), connector }))
+    let attempt = super::orders::attempt(&settings.connectors, &entry, envelope, &item.host);
+    Ok((!attempt.recipients.is_empty()).then_some(attempt))
 }
 
 async fn load(context: &Context, live: &Live) -> Result<Arc<Entry>, SpoolError> {

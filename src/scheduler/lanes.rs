@@ -4,7 +4,7 @@
 //! no tasks, so that every rule here can be tested without waiting. A lane never looks at more than
 //! the front of its own lists, whatever it holds, and the lanes take turns.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -202,6 +202,32 @@ impl<T> Lanes<T> {
             lane.wake = Some(at);
             self.wakes.insert((at, id));
         }
+    }
+
+    /// Takes the waiting items of these messages out, each with its due time. Looks at everything that
+    /// waits: for operators, not for every event.
+    pub(super) fn take(&mut self, ids: &HashSet<QueueId>) -> Vec<(Item<T>, Instant)> {
+        let mut taken = Vec::new();
+        for lane in self.lanes.values_mut() {
+            let keys: Vec<Key> =
+                lane.due.iter().filter(|(_, item)| ids.contains(&item.id)).map(|(key, _)| *key).collect();
+            for key in keys {
+                if let Some(item) = lane.due.remove(&key) {
+                    lane.ages.remove(&(item.deadline, key.1));
+                    taken.push((item, key.0));
+                }
+            }
+        }
+        taken
+    }
+
+    /// Forgets that a destination is down.
+    pub(super) fn revive(&mut self, destination: &Destination) {
+        let Some(id) = self.names.get(destination).copied() else { return };
+        if let Some(lane) = self.lanes.get_mut(&id) {
+            lane.down = None;
+        }
+        self.take_turn(id);
     }
 
     /// When [`Lanes::next`] should be asked again, if nothing happens before.

@@ -8,6 +8,7 @@ mod delivery;
 mod journal;
 mod lanes;
 mod notice;
+mod orders;
 mod settle;
 
 use std::collections::HashMap;
@@ -29,6 +30,7 @@ use crate::outbound::{Attempt, Outbound, Report};
 use crate::spool::{Body, Entry, Spool, SpoolError, Stored};
 
 use lanes::{Destination, Health, Item, Job, LaneId, Lanes};
+pub use orders::{Answer, Operator, Order, Refused};
 
 /// Attempts at the same time, over all destinations.
 const ATTEMPTS_MAX: usize = 1000;
@@ -68,6 +70,8 @@ enum Event {
     Settled(QueueId, Option<(Item<Cargo>, Instant)>),
     /// A report was committed.
     Report(Box<Entry>),
+    /// A message is no longer held.
+    Released(Box<Stored>),
 }
 
 type Cargo = Option<Arc<Live>>;
@@ -83,6 +87,15 @@ struct Live {
     in_memory: Arc<AtomicU64>,
 }
 
+impl Live {
+    /// A message that is read from the spool when it is needed, unless `entry` has it already. `held` of
+    /// its octets count towards [`MEMORY_MAX`] until this is dropped.
+    fn new(id: QueueId, entry: OnceCell<Arc<Entry>>, held: u64, context: &Context) -> Self {
+        let in_memory = Arc::clone(&context.in_memory);
+        Self { id, entry, envelope: tokio::sync::Mutex::new(None), held, in_memory }
+    }
+}
+
 impl Drop for Live {
     fn drop(&mut self) {
         self.in_memory.fetch_sub(self.held, Ordering::Relaxed);
@@ -95,6 +108,10 @@ pub struct Scheduler {
     events: mpsc::UnboundedReceiver<Event>,
     lanes: Lanes<Cargo>,
     live: HashMap<QueueId, Weak<Live>>,
+    /// Messages that are being worked on, and by how many jobs.
+    active: HashMap<QueueId, usize>,
+    operator: Operator,
+    orders: mpsc::Receiver<orders::Request>,
     tasks: TaskTracker,
 }
 
@@ -117,7 +134,23 @@ impl Scheduler {
         let lanes = Lanes::new(&settings.load().config.queue.retry);
         let in_memory = Arc::new(AtomicU64::new(0));
         let context = Context { spool, outbound, settings, observer, events: sender, in_memory };
-        Self { context: Arc::new(context), events, lanes, live: HashMap::new(), tasks: TaskTracker::new() }
+        let (operator, orders) = orders::channel();
+        Self {
+            context: Arc::new(context),
+            events,
+            lanes,
+            live: HashMap::new(),
+            active: HashMap::new(),
+            operator,
+            orders,
+            tasks: TaskTracker::new(),
+        }
+    }
+
+    /// A hand on the queue, for operators.
+    #[must_use]
+    pub fn operator(&self) -> Operator {
+        self.operator.clone()
     }
 
     /// Delivers what the spool holds and what `accepted` brings, until `stop`; then waits for the
@@ -139,6 +172,7 @@ impl Scheduler {
                     Some(page) => page?.into_iter().for_each(|stored| self.enqueue_stored(&stored)),
                     None => reading = false,
                 },
+                Some(request) = self.orders.recv() => self.take_order(request),
                 entry = accepted.recv() => match entry {
                     Some(entry) => self.enqueue_entry(entry),
                     None => break,
@@ -178,7 +212,14 @@ impl Scheduler {
         match event {
             Event::Finished(lane, health) => self.lanes.finished(lane, Instant::now(), health),
             Event::Report(entry) => self.enqueue_entry(*entry),
+            Event::Released(stored) => self.enqueue_stored(&stored),
             Event::Settled(id, left) => {
+                if let Some(jobs) = self.active.get_mut(&id) {
+                    *jobs -= 1;
+                    if *jobs == 0 {
+                        self.active.remove(&id);
+                    }
+                }
                 if self.live.get(&id).is_some_and(|live| live.strong_count() == 0) {
                     self.live.remove(&id);
                 }
@@ -225,24 +266,23 @@ impl Scheduler {
             return (entry.id, None);
         }
         in_memory.fetch_add(held, Ordering::Relaxed);
-        let live = Live {
-            id: entry.id,
-            envelope: tokio::sync::Mutex::new(None),
-            entry: OnceCell::new_with(Some(Arc::new(entry))),
-            held,
-            in_memory: Arc::clone(in_memory),
-        };
+        let live = Live::new(entry.id, OnceCell::new_with(Some(Arc::new(entry))), held, &self.context);
         (live.id, Some(Arc::new(live)))
     }
 
     fn enqueue(&mut self, item: Item<Cargo>, due: Instant) {
+        let destination = self.destination(&item.host);
+        let limit = self.context.settings.load().connectors.for_host(&item.host).outbound.connections;
+        self.lanes.push(destination, limit, item, due);
+    }
+
+    fn destination(&self, host: &Host) -> Destination {
         let settings = self.context.settings.load();
-        let connector = settings.connectors.for_host(&item.host);
-        let destination = match &connector.outbound.route {
-            Route::Mx { .. } => Destination::Domain(item.host.clone()),
+        let connector = settings.connectors.for_host(host);
+        match &connector.outbound.route {
+            Route::Mx { .. } => Destination::Domain(host.clone()),
             Route::SmartHosts(_) => Destination::SmartHosts(connector.name.as_str().into()),
-        };
-        self.lanes.push(destination, connector.outbound.connections, item, due);
+        }
     }
 
     fn dispatch(&mut self) {
@@ -251,6 +291,7 @@ impl Scheduler {
             let Some(job) = self.lanes.next(now) else { return };
             let (Job::Deliver(_, item) | Job::Aged(item, _, _)) = &job;
             let live = self.live(item);
+            *self.active.entry(item.id).or_default() += 1;
             self.tasks.spawn(delivery::work(Arc::clone(&self.context), live, job));
         }
     }
@@ -263,13 +304,7 @@ impl Scheduler {
         if let Some(live) = self.live.get(&item.id).and_then(Weak::upgrade) {
             return live;
         }
-        let live = Arc::new(Live {
-            id: item.id,
-            entry: OnceCell::new(),
-            envelope: tokio::sync::Mutex::new(None),
-            held: 0,
-            in_memory: Arc::clone(&self.context.in_memory),
-        });
+        let live = Arc::new(Live::new(item.id, OnceCell::new(), 0, &self.context));
         self.live.insert(item.id, Arc::downgrade(&live));
         live
     }

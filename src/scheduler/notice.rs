@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use crate::config::TlsDemand;
 use crate::dsn::{self, About, Action, Returned, Told};
-use crate::envelope::{Envelope, Trouble};
+use crate::envelope::{Envelope, History, Trouble};
 use crate::outbound::Attempt;
 use crate::spool::{BodyReader, SpoolError};
 
@@ -20,6 +20,8 @@ const HEADERS_MAX: usize = 64 * 1024;
 pub(super) struct Change {
     pub(super) recipient: usize,
     pub(super) attempts: u32,
+    /// What had happened before.
+    pub(super) history: History,
     pub(super) last: Trouble,
 }
 

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 
 use crate::config::WarnAfter;
 use crate::dsn::{self, Action};
-use crate::envelope::{Envelope, Recipient, RecipientState, Trouble};
+use crate::envelope::{Envelope, History, Recipient, RecipientState, Trouble};
 use crate::outbound::{Attempt, RecipientResult, Report};
 use crate::outcome::{Failure, Outcome, Persistence};
 use crate::smtp::reply::{EnhancedStatusCode, Status};
@@ -131,8 +131,8 @@ impl<'a> Books<'a> {
 
     fn enter(&mut self, envelope: &mut Envelope, result: &RecipientResult) {
         let Some(recipient) = envelope.recipients.get_mut(result.recipient) else { return };
-        let RecipientState::Pending { attempts, warned, .. } = recipient.state else { return };
-        let attempts = attempts.saturating_add(1);
+        let RecipientState::Pending { attempts, warned, history, .. } = &mut recipient.state else { return };
+        let (attempts, warned, mut history) = (attempts.saturating_add(1), *warned, std::mem::take(history));
         match &result.outcome {
             Outcome::Delivered(reply) => {
                 journal::delivered(self.attempt, result, &recipient.mailbox, reply);
@@ -141,24 +141,26 @@ impl<'a> Books<'a> {
             }
             Outcome::Bounced(failure) => {
                 let last = trouble(failure, self.trail, Persistence::Permanent);
-                self.give_up(result.recipient, recipient, attempts, last);
+                self.give_up(result.recipient, recipient, attempts, history, last);
             }
             Outcome::Held(failure) => {
                 let last = trouble(failure, self.trail, Persistence::Transient);
                 journal::held(self.attempt, &recipient.mailbox, &last);
-                recipient.state = RecipientState::Held { attempts, last: Some(last) };
+                history.push(last);
+                recipient.state = RecipientState::Held { attempts, history };
             }
             Outcome::Deferred(failure) => {
                 let last = trouble(failure, self.trail, Persistence::Transient);
                 if self.now >= self.expires {
                     let last = self.expired(last);
-                    return self.give_up(result.recipient, recipient, attempts, last);
+                    return self.give_up(result.recipient, recipient, attempts, history, last);
                 }
                 let due = (self.now + wait(&self.settings.config.queue.retry, attempts)).min(self.expires);
                 let next = Timestamp::now() + due.saturating_duration_since(self.now);
                 journal::deferred(self.attempt, &recipient.mailbox, &last, next);
                 self.check_delay(result.recipient, recipient, warned, last.clone());
-                recipient.state = RecipientState::Pending { attempts, next: Some(next), last: Some(last), warned };
+                history.push(last);
+                recipient.state = RecipientState::Pending { attempts, next: Some(next), history, warned };
                 self.left = self.left.and(due, self.expires);
             }
         }
@@ -166,9 +168,9 @@ impl<'a> Books<'a> {
 
     fn age(&mut self, envelope: &mut Envelope, at: usize, down: Option<&Trouble>, due: Instant) {
         let Some(recipient) = envelope.recipients.get_mut(at) else { return };
-        let RecipientState::Pending { attempts, last, warned, .. } = &recipient.state else { return };
-        let (attempts, warned) = (*attempts, *warned);
-        let last = down.or(last.as_ref()).cloned().unwrap_or_else(|| Trouble {
+        let RecipientState::Pending { attempts, history, warned, .. } = &recipient.state else { return };
+        let (attempts, warned, history) = (*attempts, *warned, history.clone());
+        let last = down.or(history.last()).cloned().unwrap_or_else(|| Trouble {
             at: Timestamp::now(),
             status: EnhancedStatusCode::transient(Status(4, 5)),
             text: "every connection to the destination was in use".to_owned(),
@@ -177,15 +179,15 @@ impl<'a> Books<'a> {
         });
         if self.now >= self.expires {
             let last = self.expired(last);
-            return self.give_up(at, recipient, attempts, last);
+            return self.give_up(at, recipient, attempts, history, last);
         }
         self.check_delay(at, recipient, warned, last);
         self.left = self.left.and(due, self.expires);
     }
 
-    fn give_up(&mut self, at: usize, recipient: &Recipient, attempts: u32, last: Trouble) {
+    fn give_up(&mut self, at: usize, recipient: &Recipient, attempts: u32, history: History, last: Trouble) {
         journal::failed(self.attempt, &recipient.mailbox, &last);
-        self.failed.push(Change { recipient: at, attempts, last });
+        self.failed.push(Change { recipient: at, attempts, history, last });
     }
 
     /// Notes that the sender must be told of a delay, once.
@@ -194,7 +196,7 @@ impl<'a> Books<'a> {
         if self.now < warn_at {
             self.left = self.left.and(self.expires, warn_at);
         } else if dsn::is_wanted(recipient, Action::Delayed(Timestamp::now())) {
-            self.late.push(Change { recipient: at, attempts: 0, last });
+            self.late.push(Change { recipient: at, attempts: 0, history: History::default(), last });
         }
     }
 
@@ -209,7 +211,7 @@ impl<'a> Books<'a> {
                 host: Some(via.peer.split(' ').next().unwrap_or_default().to_owned()),
                 reply: Some(reply.clone()),
             };
-            self.relayed.push(Change { recipient: result.recipient, attempts: 0, last });
+            self.relayed.push(Change { recipient: result.recipient, attempts: 0, history: History::default(), last });
         }
     }
 
@@ -233,12 +235,13 @@ impl<'a> Books<'a> {
         if !told {
             self.left = self.left.and(soon, self.expires.max(soon));
         }
-        for Change { recipient, attempts, last } in self.failed {
+        for Change { recipient, attempts, mut history, last } in self.failed {
             let Some(recipient) = envelope.recipients.get_mut(recipient) else { continue };
             recipient.state = if told {
                 RecipientState::Failed
             } else {
-                RecipientState::Pending { attempts, next: None, last: Some(last), warned: true }
+                history.push(last);
+                RecipientState::Pending { attempts, next: None, history, warned: true }
             };
         }
         let until = Timestamp::now() + self.expires.saturating_duration_since(self.now);
