@@ -2,15 +2,26 @@
 //!
 //! A message comes in as a [`Draft`], becomes durable with [`Spool::commit`] and is then told by a
 //! [`Receipt`], which nothing else can make and without which no final 250 is written. What is done
-//! with a message afterwards is the scheduler's affair; what is in it is nobody's.
+//! with a message afterwards is the scheduler's affair; what is in it is nobody's. RFC 5321 §6.1
+//! (responsibility for a message once 250 was said) is the promise that is kept here.
 
 use std::future::Future;
 use std::pin::Pin;
 
-use bytes::Bytes;
 use jiff::Timestamp;
 
 use crate::envelope::{Envelope, QueueId};
+
+mod body;
+mod draft;
+mod engine;
+mod file;
+mod ids;
+mod room;
+
+pub use body::{Body, BodyReader, FileBody};
+pub use draft::Draft;
+pub use engine::{Options, SpoolStats, SqliteSpool};
 
 /// A future that a [`Spool`] hands out.
 pub type SpoolFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, SpoolError>> + Send + 'a>>;
@@ -71,71 +82,19 @@ pub struct Entry {
     pub body: Body,
 }
 
-/// The content of a message: our Received field and everything that came after DATA, with CRLF line
-/// ends, dot-stuffing removed.
-#[derive(Debug, Clone)]
-pub enum Body {
-    /// In memory: small, or just accepted.
-    Memory(Bytes),
-    /// In a file of its own.
-    File(std::path::PathBuf),
-}
-
-/// Reads a [`Body`] in chunks of at most 64 KiB.
-#[derive(Debug)]
-pub struct BodyReader;
-
-impl BodyReader {
-    /// The next chunk; `None` at the end.
-    ///
-    /// # Errors
-    /// [`SpoolError::Damaged`] where length or checksum are not those stored (told at the end, at the
-    /// latest), [`SpoolError::Io`].
-    pub async fn next(&mut self) -> Result<Option<Bytes>, SpoolError> {
-        todo!()
-    }
-}
-
-impl Body {
-    /// Starts reading.
-    ///
-    /// # Errors
-    /// [`SpoolError::Io`] where the file cannot be opened.
-    pub async fn reader(&self) -> Result<BodyReader, SpoolError> {
-        todo!()
-    }
-}
-
-/// A message that is coming in: nothing of it is durable yet, and dropping it leaves no trace.
-#[derive(Debug)]
-pub struct Draft;
-
-impl Draft {
-    /// The name the message will have.
-    #[must_use]
-    pub fn id(&self) -> QueueId {
-        todo!()
-    }
-
-    /// Octets written so far.
-    #[must_use]
-    pub fn size(&self) -> u64 {
-        todo!()
-    }
-
-    /// Appends content. Beyond about 128 KiB it goes to a file.
-    ///
-    /// # Errors
-    /// [`SpoolError::Full`] or [`SpoolError::Io`]; the draft is of no further use.
-    pub async fn write(&mut self, _content: &[u8]) -> Result<(), SpoolError> {
-        todo!()
-    }
-}
-
 /// What a spool can do. The embedded engine is one; a spool that relays share can be another.
 pub trait Spool: Send + Sync + 'static {
     /// Starts a message.
     fn draft(&self) -> Draft;
+    /// Whether a message of `octets` (0 where its size was not declared) may come in: cheap, for the
+    /// answer to MAIL and DATA.
+    ///
+    /// # Errors
+    /// [`SpoolError::Full`].
+    fn admit(&self, octets: u64) -> Result<(), SpoolError> {
+        let _ = octets;
+        Ok(())
+    }
     /// Makes a message durable. When this returns `Ok`, it survives kill -9 and power loss.
     fn commit(&self, draft: Draft, envelope: Envelope) -> SpoolFuture<'_, (Receipt, Entry)>;
     /// Replaces the envelope (states of recipients) of a message, durably.

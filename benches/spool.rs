@@ -1,0 +1,257 @@
+//! How fast a message becomes durable, and is removed again soon after, as deliveries do it: the spool
+//! beside a bare append-only file with one shared `fdatasync` and beside one synced file per message, in
+//! one run on one disk.
+//!
+//! `cargo bench --bench spool` runs everything; `cargo bench --bench spool -- 20 4096` only 20 writers of
+//! 4,096 octets. `SPOOL_BENCH_DIR` names a folder on the disk to measure; `SPOOL_BENCH_SECONDS` how long
+//! each measurement takes (3).
+
+use std::fs::File;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use gatepost::address::{Mailbox, ReversePath};
+use gatepost::envelope::{Envelope, QueueId, Recipient};
+use gatepost::spool::{Spool as _, SqliteSpool};
+use tokio::sync::oneshot;
+use tokio::task::spawn_blocking;
+
+const WRITERS: [usize; 3] = [1, 20, 200];
+const SIZES: [usize; 3] = [4 << 10, 256 << 10, 5 << 20];
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if !arguments.iter().any(|argument| argument == "--bench") {
+        // A test runner that was told to take everything started this.
+        println!("run me with: cargo bench --bench spool");
+        return;
+    }
+    let wanted: Vec<usize> = arguments.iter().filter_map(|argument| argument.parse().ok()).collect();
+    let seconds = std::env::var("SPOOL_BENCH_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(3.0);
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
+    println!("writers     octets  what              messages/s   of bare   CPU µs/msg    p50 ms    p99 ms    max ms");
+    for writers in WRITERS.into_iter().filter(|writers| wanted.first().is_none_or(|only| only == writers)) {
+        for size in SIZES.into_iter().filter(|size| wanted.get(1).is_none_or(|only| only == size)) {
+            runtime.block_on(compare(writers, size, Duration::from_secs_f64(seconds)));
+        }
+    }
+}
+
+async fn compare(writers: usize, size: usize, time: Duration) {
+    let folder =
+        std::env::var_os("SPOOL_BENCH_DIR").map_or_else(|| PathBuf::from(env!("CARGO_TARGET_TMPDIR")), PathBuf::from);
+    let folder = tempfile::tempdir_in(folder).expect("a folder to measure in");
+    let body = Bytes::from(b"0123456789abcdef012345\r\n".iter().copied().cycle().take(size).collect::<Vec<_>>());
+    let mut bare = None;
+    for (name, store) in [
+        ("bare append", Store::Log(Log::start(&folder.path().join("log")))),
+        ("file per message", Store::Files(Files::start(folder.path().join("files")))),
+        ("spool", Store::Spool(Box::new(SqliteSpool::open(&folder.path().join("spool")).expect("a spool")))),
+    ] {
+        let store = Arc::new(store);
+        // Once to warm up: the steady state of a relay is what counts.
+        measure(&store, writers, &body, time / 3).await;
+        let measured = measure(&store, writers, &body, time).await;
+        let rate = measured.rate();
+        let of_bare = rate / *bare.get_or_insert(rate) * 100.0;
+        println!(
+            "{writers:>7} {size:>10}  {name:<16} {rate:>11.0} {of_bare:>8.0}% {:>12.1} {:>9.2} {:>9.2} {:>9.2}",
+            measured.cpu.as_secs_f64() * 1e6 / measured.latencies.len() as f64,
+            measured.percentile(0.5),
+            measured.percentile(0.99),
+            measured.percentile(1.0),
+        );
+        if let Ok(Store::Spool(spool)) = Arc::try_unwrap(store) {
+            let stats = spool.stats();
+            let gathered = stats.operations as f64 / stats.transactions as f64;
+            println!("                    ({gathered:.1} operations to a transaction)");
+        }
+    }
+}
+
+struct Measured {
+    took: Duration,
+    cpu: Duration,
+    latencies: Vec<Duration>,
+}
+
+impl Measured {
+    fn rate(&self) -> f64 {
+        self.latencies.len() as f64 / self.took.as_secs_f64()
+    }
+
+    fn percentile(&self, part: f64) -> f64 {
+        let at = ((self.latencies.len() - 1) as f64 * part) as usize;
+        self.latencies[at].as_secs_f64() * 1e3
+    }
+}
+
+/// Each writer accepts a message and removes it, again and again. The latency is that of accepting.
+async fn measure(store: &Arc<Store>, writers: usize, body: &Bytes, time: Duration) -> Measured {
+    let (start, cpu) = (Instant::now(), cpu_time());
+    let tasks: Vec<_> = (0..writers)
+        .map(|_| {
+            let (store, body) = (Arc::clone(store), body.clone());
+            tokio::spawn(async move {
+                let mut latencies = Vec::new();
+                while latencies.is_empty() || start.elapsed() < time {
+                    let begun = Instant::now();
+                    let id = store.accept(&body).await;
+                    latencies.push(begun.elapsed());
+                    store.remove(id).await;
+                }
+                latencies
+            })
+        })
+        .collect();
+    let mut latencies = Vec::new();
+    for task in tasks {
+        latencies.extend(task.await.expect("a writer"));
+    }
+    let (took, cpu) = (start.elapsed(), cpu_time().saturating_sub(cpu));
+    latencies.sort_unstable();
+    Measured { took, cpu, latencies }
+}
+
+/// What this process has used so far, user and system, to a hundredth of a second.
+fn cpu_time() -> Duration {
+    let stat = std::fs::read_to_string("/proc/self/stat").expect("Linux");
+    let fields: Vec<&str> = stat.rsplit(')').next().expect("fields").split_whitespace().collect();
+    // Fields 14 and 15 of proc(5), counted from the third, in the ticks of USER_HZ, which is 100.
+    let ticks: u64 = fields[11].parse::<u64>().expect("utime") + fields[12].parse::<u64>().expect("stime");
+    Duration::from_millis(ticks * 10)
+}
+
+enum Store {
+    Log(Log),
+    Files(Files),
+    Spool(Box<SqliteSpool>),
+}
+
+impl Store {
+    async fn accept(&self, body: &Bytes) -> u64 {
+        match self {
+            Self::Log(log) => log.append(body.clone()).await,
+            Self::Files(files) => files.accept(body.clone()).await,
+            Self::Spool(spool) => {
+                let mut draft = spool.draft();
+                // As it comes from a connection.
+                for chunk in body.chunks(16 << 10) {
+                    draft.write(chunk).await.expect("written");
+                }
+                spool.commit(draft, envelope()).await.expect("durable").0.id().number()
+            }
+        }
+    }
+
+    async fn remove(&self, id: u64) {
+        match self {
+            Self::Log(log) => drop(log.append(Bytes::copy_from_slice(&id.to_le_bytes())).await),
+            Self::Files(files) => files.remove(id).await,
+            Self::Spool(spool) => spool.remove(QueueId::from_number(id).expect("an id")).await.expect("removed"),
+        }
+    }
+}
+
+fn envelope() -> Envelope {
+    let sender = ReversePath::parse("somebody@example.org").expect("valid");
+    Envelope::new(sender, vec![Recipient::new(Mailbox::parse("somebody.else@example.net").expect("valid"))])
+}
+
+/// One file, one writer, one sync for all who wait: the least that durability costs. It never frees
+/// anything and could not find a message again.
+struct Log {
+    waiting: Arc<(Mutex<Waiting>, Condvar)>,
+    writer: Option<std::thread::JoinHandle<()>>,
+    next: AtomicU64,
+}
+
+#[derive(Default)]
+struct Waiting {
+    records: Vec<(Bytes, oneshot::Sender<()>)>,
+    ended: bool,
+}
+
+impl Log {
+    fn start(path: &Path) -> Self {
+        let waiting: Arc<(Mutex<Waiting>, Condvar)> = Arc::default();
+        let mut file = File::create(path).expect("a log");
+        let shared = Arc::clone(&waiting);
+        let writer = std::thread::spawn(move || {
+            let mut block = Vec::new();
+            loop {
+                let guard = shared.0.lock().expect("no panic");
+                let mut guard =
+                    shared.1.wait_while(guard, |all| all.records.is_empty() && !all.ended).expect("no panic");
+                let records = std::mem::take(&mut guard.records);
+                drop(guard);
+                if records.is_empty() {
+                    break;
+                }
+                block.clear();
+                records.iter().for_each(|(record, _)| block.extend_from_slice(record));
+                file.write_all(&block).expect("room");
+                file.sync_data().expect("a disk");
+                for (_, reply) in records {
+                    reply.send(()).expect("a writer waits");
+                }
+            }
+        });
+        Self { waiting, writer: Some(writer), next: AtomicU64::new(0) }
+    }
+
+    async fn append(&self, record: Bytes) -> u64 {
+        let (reply, answer) = oneshot::channel();
+        self.waiting.0.lock().expect("no panic").records.push((record, reply));
+        self.waiting.1.notify_one();
+        answer.await.expect("synced");
+        self.next.fetch_add(1, Ordering::Relaxed)
+    }
+}
+
+impl Drop for Log {
+    fn drop(&mut self) {
+        self.waiting.0.lock().expect("no panic").ended = true;
+        self.waiting.1.notify_one();
+        if let Some(writer) = self.writer.take() {
+            writer.join().expect("no panic");
+        }
+    }
+}
+
+/// One file per message: written, synced, renamed, its folder synced. Removed without a sync.
+struct Files {
+    folder: PathBuf,
+    next: AtomicU64,
+}
+
+impl Files {
+    fn start(folder: PathBuf) -> Self {
+        std::fs::create_dir(&folder).expect("a folder");
+        Self { folder, next: AtomicU64::new(0) }
+    }
+
+    async fn accept(&self, body: Bytes) -> u64 {
+        let id = self.next.fetch_add(1, Ordering::Relaxed);
+        let folder = self.folder.clone();
+        let written = spawn_blocking(move || {
+            let part = folder.join(format!("{id}.part"));
+            let mut file = File::create(&part)?;
+            file.write_all(&body)?;
+            file.sync_all()?;
+            std::fs::rename(&part, folder.join(id.to_string()))?;
+            File::open(&folder)?.sync_all()
+        });
+        written.await.expect("no panic").expect("durable");
+        id
+    }
+
+    async fn remove(&self, id: u64) {
+        let path = self.folder.join(id.to_string());
+        spawn_blocking(move || std::fs::remove_file(path)).await.expect("no panic").expect("removed");
+    }
+}

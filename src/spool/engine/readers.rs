@@ -1,0 +1,61 @@
+//! Read connections: a few, made when they are first needed, used on blocking threads.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rusqlite::Connection;
+use tokio::sync::Semaphore;
+
+use super::super::SpoolError;
+use super::super::file::blocking;
+use super::home::Paths;
+use super::schema;
+
+/// How many read at once.
+const READERS: usize = 4;
+
+#[derive(Debug)]
+pub(super) struct Readers {
+    paths: Paths,
+    idle: Arc<Mutex<Vec<Connection>>>,
+    permits: Arc<Semaphore>,
+}
+
+impl Readers {
+    pub(super) fn new(paths: Paths) -> Self {
+        Self { paths, idle: Arc::default(), permits: Arc::new(Semaphore::new(READERS)) }
+    }
+
+    /// Runs `work` with a connection of its own.
+    pub(super) async fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Connection) -> Result<T, SpoolError> + Send + 'static,
+    ) -> Result<T, SpoolError> {
+        let permit = Arc::clone(&self.permits).acquire_owned().await.map_err(|_| SpoolError::Closed)?;
+        let (idle, paths) = (Arc::clone(&self.idle), self.paths.clone());
+        blocking(move || {
+            let free = idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+            let connection = free.map_or_else(|| open(&paths), Ok)?;
+            let result = work(&connection);
+            // Before the connection goes back: a closed spool must not keep one.
+            if !permit.semaphore().is_closed() {
+                idle.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
+            }
+            drop(permit);
+            result
+        })
+        .await
+    }
+
+    /// Gives all connections up and hands out no more.
+    pub(super) fn close(&self) {
+        self.permits.close();
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+}
+
+fn open(paths: &Paths) -> Result<Connection, SpoolError> {
+    let connection = schema::connect(paths)?;
+    let only = connection.pragma_update(None, "query_only", true);
+    only.map_err(|error| schema::database_error(paths, "set up", &error))?;
+    Ok(connection)
+}

@@ -1,0 +1,175 @@
+//! How much room the disk has left, and how much of it is kept for working the queue off.
+//!
+//! New mail is refused while there is still room, so that states and removals can be written. Where
+//! others fill the disk to the last octet, a file that does nothing but take up room is given up for
+//! them. Not a quota: what the spool holds is limited by the disk alone.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use rustix::fs::FallocateFlags;
+
+use super::SpoolError;
+
+/// Octets that new mail leaves free, at most; on small disks a twentieth of them.
+const KEEP_FREE: u64 = 64 << 20;
+/// Octets of the reserve file, at most; on small disks a fiftieth of them.
+const RESERVE: u64 = 16 << 20;
+/// How long a look at the disk is believed. What was written since is subtracted.
+const BELIEVED: Duration = Duration::from_millis(100);
+
+/// The room in one file system.
+#[derive(Debug)]
+pub(super) struct Room {
+    folder: PathBuf,
+    reserve: PathBuf,
+    keep_free: u64,
+    reserve_size: u64,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    looked: Option<Instant>,
+    free: u64,
+    reserved: bool,
+    refusing: bool,
+}
+
+impl Room {
+    /// Looks at the disk that `folder` is on, and makes the reserve file. `keep_free` in octets.
+    pub(super) fn open(folder: &Path, reserve: PathBuf, keep_free: Option<u64>) -> Result<Self, SpoolError> {
+        let disk = rustix::fs::statvfs(folder)
+            .map_err(|error| SpoolError::Io(format!("cannot ask how full {} is: {error}", folder.display())))?;
+        let total = disk.f_blocks.saturating_mul(disk.f_frsize);
+        let reserved = std::fs::metadata(&reserve).is_ok_and(|file| file.len() > 0);
+        let room = Self {
+            folder: folder.to_owned(),
+            reserve,
+            keep_free: keep_free.unwrap_or(KEEP_FREE.min(total / 20)),
+            reserve_size: RESERVE.min(total / 50),
+            state: Mutex::new(State { looked: None, free: 0, reserved, refusing: false }),
+        };
+        // Without room for a reserve new mail is refused, and it is made as soon as there is some.
+        let _full = room.admit(0);
+        Ok(room)
+    }
+
+    /// Whether `octets` more may come in, beyond what is kept free. A system call, but at most every
+    /// 100 ms, and one that local file systems answer from memory.
+    ///
+    /// # Errors
+    /// [`SpoolError::Full`].
+    pub(super) fn admit(&self, octets: u64) -> Result<(), SpoolError> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if state.looked.is_none_or(|at| at.elapsed() > BELIEVED) {
+            // A disk that does not answer is not a full one: the write itself will tell.
+            state.free = self.free().unwrap_or(u64::MAX);
+            state.looked = Some(Instant::now());
+            self.restore(&mut state);
+        }
+        let kept = self.kept(&state);
+        let full = state.free < kept;
+        if full != state.refusing {
+            state.refusing = full;
+            self.tell(&state, kept);
+        }
+        if state.free >= kept.saturating_add(octets) {
+            return Ok(());
+        }
+        Err(SpoolError::Full(format!(
+            "{} MiB are free on the disk of {} and {} MiB are kept for working the queue off; make room there",
+            state.free >> 20,
+            self.folder.display(),
+            kept >> 20,
+        )))
+    }
+
+    /// Notes that `octets` were written since the last look.
+    pub(super) fn took(&self, octets: u64) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.free = state.free.saturating_sub(octets);
+    }
+
+    /// Gives the reserve file up, for states and removals. Whether there was one.
+    pub(super) fn release(&self) -> bool {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.looked = None;
+        if !std::mem::take(&mut state.reserved) {
+            return false;
+        }
+        tracing::warn!(file = %self.reserve.display(), "disk full, reserve given up to work the queue off");
+        std::fs::remove_file(&self.reserve).is_ok()
+    }
+
+    fn tell(&self, state: &State, kept: u64) {
+        let (folder, free) = (self.folder.display(), state.free);
+        if state.refusing {
+            tracing::error!(%folder, free, kept, "disk full, new mail is refused");
+        } else {
+            tracing::info!(%folder, free, kept, "disk has room again, new mail is taken");
+        }
+    }
+
+    fn free(&self) -> Option<u64> {
+        let disk = rustix::fs::statvfs(&self.folder).ok()?;
+        Some(disk.f_bavail.saturating_mul(disk.f_frsize))
+    }
+
+    fn kept(&self, state: &State) -> u64 {
+        if state.reserved { self.keep_free } else { self.keep_free.saturating_add(self.reserve_size) }
+    }
+
+    fn restore(&self, state: &mut State) {
+        if state.reserved || state.free < self.kept(state) {
+            return;
+        }
+        let made = File::create(&self.reserve).map_err(|error| error.to_string()).and_then(|file| {
+            rustix::fs::fallocate(file, FallocateFlags::empty(), 0, self.reserve_size.max(1))
+                .map_err(|error| error.to_string())
+        });
+        if let Err(error) = made {
+            tracing::warn!(file = %self.reserve.display(), error, "no reserve could be made; a full disk may hold the queue up");
+        }
+        // Tried once: a file system that cannot reserve is not asked for each message.
+        state.reserved = true;
+        state.free = state.free.saturating_sub(self.reserve_size);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn new_mail_leaves_the_kept_room_alone() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let room = Room::open(folder.path(), folder.path().join("reserve"), Some(1 << 20)).expect("room");
+        room.admit(4096).expect("an empty disk");
+        assert!(matches!(room.admit(u64::MAX / 2), Err(SpoolError::Full(_))));
+        room.admit(4096).expect("a small one after a large one");
+    }
+
+    #[test]
+    fn the_reserve_is_given_up_once_and_comes_back() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("reserve");
+        let room = Room::open(folder.path(), file.clone(), Some(1 << 20)).expect("room");
+        assert!(file.metadata().expect("the reserve").len() > 0);
+        assert!(room.release());
+        assert!(!file.exists());
+        assert!(!room.release());
+        room.admit(1).expect("room again");
+        assert!(file.exists());
+    }
+
+    #[test]
+    fn what_was_written_since_the_last_look_counts() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let room = Room::open(folder.path(), folder.path().join("reserve"), Some(0)).expect("room");
+        room.took(u64::MAX);
+        assert!(matches!(room.admit(1), Err(SpoolError::Full(_))));
+    }
+}
