@@ -18,7 +18,7 @@ use crate::connector::Connectors;
 use crate::handshake::Material;
 use crate::inbound::{self, Inbound};
 use crate::outbound::{self, Outbound};
-use crate::route::Router;
+use crate::route::{RouteError, Router};
 use crate::scheduler::{self, Observer, Scheduler};
 use crate::spool::{SpoolError, SqliteSpool};
 
@@ -41,6 +41,9 @@ pub enum StartError {
         /// Why.
         error: SpoolError,
     },
+    /// Names cannot be looked up.
+    #[error("names cannot be looked up: {0}")]
+    Dns(#[from] RouteError),
 }
 
 /// Why the daemon ended by itself.
@@ -100,11 +103,14 @@ pub async fn start(config: Config, observer: Observer) -> Result<Running, StartE
         .iter()
         .flat_map(|(name, sockets)| sockets.iter().filter_map(|socket| Some((name.clone(), socket.local_addr().ok()?))))
         .collect();
+    let router = Arc::new(Router::new(&config)?);
     let config = Arc::new(config);
     let default = crate::config::default_connector(&config.tls.trust);
     let connectors = Arc::new(Connectors::new(&config.connectors, default));
     let stop = CancellationToken::new();
-    let rooms = Rooms { config, connectors, tls, spool, observer, stop: stop.clone() };
+    let outbound = outbound::Settings::new(Arc::clone(&config), Arc::clone(&tls), router);
+    let outbound = Arc::new(Outbound::new(Arc::new(outbound)));
+    let rooms = Rooms { config, connectors, tls, spool, outbound, observer, stop: stop.clone() };
     let task = tokio::spawn(rooms.run(sockets));
     Ok(Running { addresses, stop, task })
 }
@@ -151,6 +157,7 @@ struct Rooms {
     connectors: Arc<Connectors>,
     tls: Arc<Material>,
     spool: Arc<SqliteSpool>,
+    outbound: Arc<Outbound>,
     observer: Observer,
     stop: CancellationToken,
 }
@@ -183,18 +190,15 @@ impl Rooms {
             let _ = deliveries.await;
         }
         drop(listeners);
-        self.spool.close().await;
-        end
+        let closed = self.spool.close().await;
+        end.and(closed.map_err(EndError::Spool))
     }
 
     fn scheduler(&self) -> Scheduler {
-        let router = Arc::new(Router::new(&self.config));
-        let settings = outbound::Settings { config: Arc::clone(&self.config), tls: Arc::clone(&self.tls), router };
-        let outbound = Arc::new(Outbound::new(Arc::new(ArcSwap::from_pointee(settings))));
         let settings =
             scheduler::Settings { config: Arc::clone(&self.config), connectors: Arc::clone(&self.connectors) };
         let settings = Arc::new(ArcSwap::from_pointee(settings));
-        Scheduler::new(Arc::clone(&self.spool) as _, outbound, settings, Arc::clone(&self.observer))
+        Scheduler::new(Arc::clone(&self.spool) as _, Arc::clone(&self.outbound), settings, Arc::clone(&self.observer))
     }
 
     fn listen(

@@ -59,7 +59,7 @@ pub(super) fn print(rows: &[Row], colour: bool) {
     let width = std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok()).unwrap_or(WIDTH);
     for group in rows.chunk_by(|a, b| a.group == b.group) {
         let mut table = Table::new();
-        table.load_preset(presets::UTF8_HORIZONTAL_ONLY).set_content_arrangement(ContentArrangement::Dynamic);
+        table.load_style(presets::UTF8_HORIZONTAL_ONLY).set_content_arrangement(ContentArrangement::Dynamic);
         table.set_width(width);
         table.set_header(["the other side", "policy", "what happened", "TLS", "cipher", "who it was, or why", "kept"]);
         for row in group {
