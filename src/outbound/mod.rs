@@ -72,6 +72,8 @@ pub struct Via {
     pub peer: String,
     /// Under which clearance.
     pub clearance: Clearance,
+    /// Whether the peer offers DSN (RFC 3461), so that what the sender wants reported was passed on.
+    pub offers_dsn: bool,
 }
 
 /// What deliveries need of one configuration; all parts come from the same one.

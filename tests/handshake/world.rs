@@ -181,7 +181,7 @@ pub(crate) fn config(identity: Option<IdentityFiles>, connectors: Vec<Connector>
         listeners: Vec::new(),
         relay: Relay::default(),
         connectors: connectors.into_iter().map(Arc::new).collect(),
-        queue: Queue { retry: vec![second], expire: second },
+        queue: Queue { retry: vec![second], expire: second, warn_after: WarnAfter::Never },
         limits: Limits {
             message_size: 1,
             recipients: 100,
