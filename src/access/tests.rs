@@ -1,3 +1,5 @@
+//! Who may relay, as a table, and the tricks of address syntax that must not work.
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,7 +33,7 @@ fn config() -> Config {
             ],
         },
         connectors: Vec::new(),
-        queue: Queue { retry: vec![second], expire: second },
+        queue: Queue { retry: vec![second], expire: second, warn_after: crate::config::WarnAfter::Never },
         limits: Limits {
             message_size: 1,
             recipients: 1,

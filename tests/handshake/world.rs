@@ -8,7 +8,7 @@ use std::time::Duration;
 use gatepost::address::{Domain, Host, Mailbox};
 use gatepost::config::{
     Config, Connector, IdentityFiles, Inbound, Limits, Located, Log, LogFormat, OnFailure, Outbound, OwnTls, Place,
-    Queue, Relay, Route, Timeouts, TlsDemand, Trust,
+    Queue, Relay, Route, Timeouts, TlsDemand, Trust, WarnAfter,
 };
 use gatepost::handshake::{HandshakeError, Material, Seen};
 use gatepost::tls::TlsVersion;

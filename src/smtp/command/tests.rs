@@ -1,3 +1,5 @@
+//! Command lines good and bad, and what each is read as or answered with.
+
 use proptest::prelude::*;
 
 use super::*;

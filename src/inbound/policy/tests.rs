@@ -1,3 +1,5 @@
+//! What a connector's inbound demand answers at MAIL.
+
 use std::path::Path;
 
 use super::*;
