@@ -84,5 +84,4 @@ fn matches(pattern: &DomainPattern, domain: &Domain) -> bool {
 }
 
 #[cfg(test)]
-#[path = "access/tests.rs"]
 mod tests;

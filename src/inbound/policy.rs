@@ -97,5 +97,4 @@ fn subject(from: &ReversePath) -> String {
 }
 
 #[cfg(test)]
-#[path = "policy_tests.rs"]
 mod tests;
