@@ -1,3 +1,5 @@
+//! Each demand against each kind of session.
+
 use std::path::Path;
 
 use super::*;

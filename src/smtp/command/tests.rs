@@ -1,3 +1,5 @@
+//! Commands good and bad, and the lines they come in.
+
 use proptest::prelude::*;
 
 use super::*;
