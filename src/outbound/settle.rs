@@ -88,9 +88,12 @@ impl Ledger {
         self.open.is_empty()
     }
 
-    /// Everybody has a result.
-    pub(super) fn into_report(self) -> Report {
-        debug_assert!(self.is_complete(), "recipients were forgotten: {:?}", self.open());
+    /// Ends the attempt. Nobody is left without a result.
+    pub(super) fn into_report(mut self) -> Report {
+        if !self.is_complete() {
+            let text = "no host of the destination could be tried";
+            self.fail_all(Failure::transient(Scope::Destination, Status(4, 0), text), Further::NoHop);
+        }
         Report { results: self.results, trail: self.trail }
     }
 
