@@ -133,7 +133,8 @@ fn bind_fault(listener: &str, address: &Located<SocketAddr>, error: &std::io::Er
             address.value.port()
         ),
         std::io::ErrorKind::PermissionDenied => {
-            "Ports below 1024 need a privilege: start Gatepost from its systemd unit, or choose a higher port.".to_owned()
+            "Ports below 1024 need a privilege: start Gatepost from its systemd unit, or choose a higher port."
+                .to_owned()
         }
         std::io::ErrorKind::AddrNotAvailable => {
             "No interface of this machine has that address; `ip address` shows those there are.".to_owned()

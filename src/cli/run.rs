@@ -115,7 +115,9 @@ fn start_logging(log: &Log) -> Result<(), String> {
     let layer = match log.format {
         LogFormat::Text => text().boxed(),
         LogFormat::Auto if !under_systemd => text().boxed(),
-        LogFormat::Json => tracing_subscriber::fmt::layer().json().flatten_event(true).with_writer(std::io::stderr).boxed(),
+        LogFormat::Json => {
+            tracing_subscriber::fmt::layer().json().flatten_event(true).with_writer(std::io::stderr).boxed()
+        }
         LogFormat::Auto | LogFormat::Journald => tracing_journald::layer()
             .map_err(|error| format!("the journal cannot be reached ({error}); set format = \"text\""))?
             .with_field_prefix(Some("GATEPOST".to_owned()))

@@ -61,7 +61,9 @@ pub async fn play(keep: bool) -> Result<bool, DemoError> {
     table::print(&rows, std::io::stdout().is_terminal());
     let kept = rows.iter().filter(|row| row.kept).count();
     println!("\n{kept} of {} outcomes are what the policy promises.", rows.len());
-    println!("Refused means: the session ended before a word of the envelope was said; the message waits in the queue.");
+    println!(
+        "Refused means: the session ended before a word of the envelope was said; the message waits in the queue."
+    );
     if keep {
         invite(&stage);
         tokio::signal::ctrl_c().await?;
@@ -82,10 +84,7 @@ fn invite(stage: &Stage) {
         println!("  {}  {}: {}", peer.address, case.domain, case.title);
     }
     println!("Try:");
-    println!(
-        "  swaks --server {} --tls --from alice@our.example --to bob@domain-a.com,bob@domain-b.com",
-        stage.relay
-    );
+    println!("  swaks --server {} --tls --from alice@our.example --to bob@domain-a.com,bob@domain-b.com", stage.relay);
     println!("Ctrl-C ends everything.");
 }
 

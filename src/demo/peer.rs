@@ -182,7 +182,9 @@ impl Interceptor {
                 tokio::spawn(async move {
                     let mut client = client;
                     let mut server = TcpStream::connect(target).await?;
-                    if strip { strip_starttls(client, server).await } else {
+                    if strip {
+                        strip_starttls(client, server).await
+                    } else {
                         tokio::io::copy_bidirectional(&mut client, &mut server).await.map(|_| ())
                     }
                 });

@@ -85,12 +85,24 @@ const fn outgoing(
 pub(super) const OUTGOING: &[Outgoing] = &[
     outgoing("offers TLS", "o1.example", Policy::Opportunistic, Shown::Good, Promise::Tls),
     outgoing("has no TLS", "o2.example", Policy::Opportunistic, Shown::NoTls, Promise::Clear),
-    outgoing("its TLS is broken", "o3.example", Policy::Opportunistic, Shown::BrokenTls, Promise::ClearOnFreshConnection),
+    outgoing(
+        "its TLS is broken",
+        "o3.example",
+        Policy::Opportunistic,
+        Shown::BrokenTls,
+        Promise::ClearOnFreshConnection,
+    ),
     outgoing("self-signed certificate", "o4.example", Policy::Opportunistic, Shown::SelfSigned, Promise::TlsUntrusted),
     outgoing("has no TLS", "f1.example", Policy::Forced, Shown::NoTls, Promise::Refused("4.7.4")),
     outgoing("offers TLS", "f2.example", Policy::Forced, Shown::Good, Promise::Tls),
     outgoing("demands TLS itself", "f3.example", Policy::Forced, Shown::GoodAndDemandsTls, Promise::Tls),
-    outgoing("certificate of another name", "n1.example", Policy::ForcedName, Shown::OtherName, Promise::Refused("4.7.5")),
+    outgoing(
+        "certificate of another name",
+        "n1.example",
+        Policy::ForcedName,
+        Shown::OtherName,
+        Promise::Refused("4.7.5"),
+    ),
     outgoing("self-signed certificate", "n2.example", Policy::ForcedName, Shown::SelfSigned, Promise::Refused("4.7.5")),
     outgoing("expired certificate", "n3.example", Policy::ForcedName, Shown::Expired, Promise::Refused("4.7.5")),
     outgoing("certificate of the right name", "n4.example", Policy::ForcedName, Shown::Good, Promise::TlsVerified),
@@ -183,7 +195,9 @@ pub(super) async fn play_incoming(stage: &Stage) -> Result<Vec<Row>, DemoError> 
 /// Plays one message to three domains, twice.
 pub(super) async fn play_mixture(stage: &Stage) -> Result<Vec<Row>, DemoError> {
     let mut rows = Vec::new();
-    for (run, title) in [("first", "One message to three domains"), ("second", "The same, STARTTLS stripped on the way to c")] {
+    for (run, title) in
+        [("first", "One message to three domains"), ("second", "The same, STARTTLS stripped on the way to c")]
+    {
         let stripped = run == "second";
         if stripped {
             stage.on_the_way_to_c.strip();
@@ -192,9 +206,12 @@ pub(super) async fn play_mixture(stage: &Stage) -> Result<Vec<Row>, DemoError> {
         let all: Vec<&str> = to.iter().map(String::as_str).collect();
         submit(stage.relay, None, SENDER, &all, run).await?;
         let [a, b, c] = &to;
-        let (a, b, c) = (stage.ledger.wait_for(a).await?, stage.ledger.wait_for(b).await?, stage.ledger.wait_for(c).await?);
+        let (a, b, c) =
+            (stage.ledger.wait_for(a).await?, stage.ledger.wait_for(b).await?, stage.ledger.wait_for(c).await?);
         let arrived = |heard: Heard, encrypted: bool| {
-            let mine = |(text, over_tls): &&(String, bool)| text.contains(&format!("Subject: {run}\n")) && *over_tls == encrypted;
+            let mine = |(text, over_tls): &&(String, bool)| {
+                text.contains(&format!("Subject: {run}\n")) && *over_tls == encrypted
+            };
             heard.messages.iter().filter(mine).count() == 1
         };
         let heard_c = stage.domain_c.heard();

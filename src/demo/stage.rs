@@ -17,7 +17,7 @@ use crate::tls::{Authentication, NoTls, TlsOutcome};
 use super::DemoError;
 use super::authority::{Authority, Flaw, Identity};
 use super::peer::{Interceptor, Manner, Peer};
-use super::scenarios::{Outgoing, OUTGOING, Shown};
+use super::scenarios::{OUTGOING, Outgoing, Shown};
 
 /// How long the demo waits for one message: far longer than it takes.
 const PATIENCE: Duration = Duration::from_secs(20);

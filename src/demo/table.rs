@@ -28,7 +28,11 @@ impl Row {
             End::Waits { status, reason } => (format!("refused {status}, waits"), none(), none(), reason.clone()),
             End::GivenUp { status, reason } => (format!("given up {status}"), none(), none(), reason.clone()),
         };
-        Self { group, cells: [other_side.to_owned(), policy.to_owned(), happened, version, cipher, why, mark(kept)], kept }
+        Self {
+            group,
+            cells: [other_side.to_owned(), policy.to_owned(), happened, version, cipher, why, mark(kept)],
+            kept,
+        }
     }
 
     /// A message that came in, or did not.
@@ -63,7 +67,8 @@ pub(super) fn print(rows: &[Row], colour: bool) {
         }
         let title = group.first().map_or("", |row| row.group);
         if colour {
-            let text = table.to_string().replace('✔', "\x1b[32m✔\x1b[0m").replace("✘ BROKEN", "\x1b[31m✘ BROKEN\x1b[0m");
+            let text =
+                table.to_string().replace('✔', "\x1b[32m✔\x1b[0m").replace("✘ BROKEN", "\x1b[31m✘ BROKEN\x1b[0m");
             println!("\n\x1b[1m{title}\x1b[0m\n{text}");
         } else {
             println!("\n{title}\n{table}");
