@@ -60,15 +60,15 @@ async fn compare(writers: usize, size: usize, time: Duration) {
         let of_bare = rate / *bare.get_or_insert(rate) * 100.0;
         println!(
             "{writers:>7} {size:>10}  {name:<16} {rate:>11.0} {of_bare:>8.0}% {:>12.1} {:>9.2} {:>9.2} {:>9.2}",
-            measured.cpu.as_secs_f64() * 1e6 / measured.latencies.len() as f64,
-            measured.percentile(0.5),
-            measured.percentile(0.99),
-            measured.percentile(1.0),
+            measured.cpu.as_secs_f64() * 1e6 / float(measured.latencies.len()),
+            measured.percentile(50),
+            measured.percentile(99),
+            measured.percentile(100),
         );
         if let Ok(Store::Spool(spool)) = Arc::try_unwrap(store) {
             let stats = spool.stats();
-            let gathered = stats.operations as f64 / stats.transactions as f64;
-            println!("                    ({gathered:.1} operations to a transaction)");
+            let gathered = stats.operations / stats.transactions.max(1);
+            println!("                    ({gathered} operations to a transaction)");
         }
     }
 }
@@ -81,12 +81,12 @@ struct Measured {
 
 impl Measured {
     fn rate(&self) -> f64 {
-        self.latencies.len() as f64 / self.took.as_secs_f64()
+        float(self.latencies.len()) / self.took.as_secs_f64()
     }
 
-    fn percentile(&self, part: f64) -> f64 {
-        let at = ((self.latencies.len() - 1) as f64 * part) as usize;
-        self.latencies[at].as_secs_f64() * 1e3
+    /// Milliseconds.
+    fn percentile(&self, percent: usize) -> f64 {
+        self.latencies[(self.latencies.len() - 1) * percent / 100].as_secs_f64() * 1e3
     }
 }
 
@@ -115,6 +115,10 @@ async fn measure(store: &Arc<Store>, writers: usize, body: &Bytes, time: Duratio
     let (took, cpu) = (start.elapsed(), cpu_time().saturating_sub(cpu));
     latencies.sort_unstable();
     Measured { took, cpu, latencies }
+}
+
+fn float(count: usize) -> f64 {
+    f64::from(u32::try_from(count).expect("no bench has that many"))
 }
 
 /// What this process has used so far, user and system, to a hundredth of a second.
@@ -193,7 +197,9 @@ impl Log {
                     break;
                 }
                 block.clear();
-                records.iter().for_each(|(record, _)| block.extend_from_slice(record));
+                for (record, _) in &records {
+                    block.extend_from_slice(record);
+                }
                 file.write_all(&block).expect("room");
                 file.sync_data().expect("a disk");
                 for (_, reply) in records {

@@ -19,13 +19,24 @@ const QUOTE_MAX: usize = 900;
 /// Where header lines are folded (RFC 5322 §2.1.1).
 const LINE_LENGTH: usize = 76;
 
-/// A recipient that was given up.
+/// What a report tells of its recipients: all of one report share it (RFC 3464 §2.3.3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    /// Given up.
+    Failed,
+    /// Still being tried, until this time.
+    Delayed(Timestamp),
+    /// Handed to a host that sends no reports of success (RFC 3461 §5.2.2).
+    Relayed,
+}
+
+/// A recipient, and what became of it.
 #[derive(Debug, Clone)]
-pub struct Failed<'a> {
+pub struct Told<'a> {
     /// Who.
     pub recipient: &'a Recipient,
-    /// Why.
-    pub trouble: &'a Trouble,
+    /// What happened last; for [`Action::Relayed`] with a status of success.
+    pub last: &'a Trouble,
 }
 
 /// Everything that a report is about.
@@ -37,6 +48,8 @@ pub struct About<'a> {
     pub id: QueueId,
     /// When it was accepted.
     pub accepted: Timestamp,
+    /// The present.
+    pub now: Timestamp,
     /// Its envelope.
     pub envelope: &'a Envelope,
     /// Its size in octets.
@@ -68,38 +81,42 @@ pub struct Report {
     pub envelope: Envelope,
 }
 
-/// Whether the sender wants to be told of this recipient's failure (RFC 3461 §4.1).
+/// Whether the sender wants to be told this of a recipient (RFC 3461 §4.1). Who said nothing is told of
+/// failures and delays.
 #[must_use]
-pub fn wants_failure(recipient: &Recipient) -> bool {
-    match recipient.notify {
-        None => true,
-        Some(Notify::Never) => false,
-        Some(Notify::On { failure, .. }) => failure,
+pub fn is_wanted(recipient: &Recipient, action: Action) -> bool {
+    match (recipient.notify, action) {
+        (None, Action::Failed | Action::Delayed(_)) => true,
+        (None, Action::Relayed) | (Some(Notify::Never), _) => false,
+        (Some(Notify::On { failure, .. }), Action::Failed) => failure,
+        (Some(Notify::On { delay, .. }), Action::Delayed(_)) => delay,
+        (Some(Notify::On { success, .. }), Action::Relayed) => success,
     }
 }
 
-/// To whom the report about a message goes: its sender; for a message from the null reverse-path our
-/// own `postmaster`, unless that is who could not be reached: then there is nobody left to tell.
+/// To whom the report about a message goes: its sender. A failed message from the null reverse-path is
+/// told to our own `postmaster`, unless that is who could not be reached: then there is nobody left.
 #[must_use]
-pub fn addressee(envelope: &Envelope, failed: &[Failed<'_>], postmaster: &Mailbox) -> Option<Mailbox> {
-    match &envelope.reverse_path {
-        ReversePath::Mailbox(sender) => Some(sender.clone()),
-        ReversePath::Null if failed.iter().any(|failed| failed.recipient.mailbox == *postmaster) => None,
-        ReversePath::Null => Some(postmaster.clone()),
+pub fn addressee(envelope: &Envelope, action: Action, told: &[Told<'_>], postmaster: &Mailbox) -> Option<Mailbox> {
+    match (&envelope.reverse_path, action) {
+        (ReversePath::Mailbox(sender), _) => Some(sender.clone()),
+        (ReversePath::Null, Action::Delayed(_) | Action::Relayed) => None,
+        (ReversePath::Null, Action::Failed) if told.iter().any(|told| told.recipient.mailbox == *postmaster) => None,
+        (ReversePath::Null, Action::Failed) => Some(postmaster.clone()),
     }
 }
 
-/// Writes the report about recipients that were given up. `report` is the id of the new message.
+/// Writes a report. `report` is the id of the new message.
 #[must_use]
-pub fn failure(about: &About<'_>, failed: &[Failed<'_>], to: &Mailbox, report: QueueId, now: Timestamp) -> Report {
-    let global = !to.is_ascii() || failed.iter().any(|failed| !failed.recipient.mailbox.is_ascii());
+pub fn write(about: &About<'_>, action: Action, told: &[Told<'_>], to: &Mailbox, report: QueueId) -> Report {
+    let global = !to.is_ascii() || told.iter().any(|told| !told.recipient.mailbox.is_ascii());
     let utf8_returned = about.envelope.needs.utf8_header;
-    let returned = returned(about);
+    let returned = returned(about, action);
     let boundary = format!("=_gatepost_{report}");
     let mut head = String::new();
-    header(&mut head, about, to, report, &boundary, now);
-    explanation(&mut head, about, failed, &boundary);
-    status(&mut head, about, failed, global, &boundary);
+    header(&mut head, about, action, to, report, &boundary);
+    explanation(&mut head, about, action, told, &boundary);
+    status(&mut head, about, action, told, global, &boundary);
     let (kind, encoding) = match (returned, utf8_returned) {
         (Returned::Whole, false) => ("message/rfc822", about.envelope.needs.eight_bit),
         (Returned::Whole, true) => ("message/global", true),
@@ -122,49 +139,73 @@ pub fn failure(about: &About<'_>, failed: &[Failed<'_>], to: &Mailbox, report: Q
     Report { head, returned, tail: format!("\r\n--{boundary}--\r\n"), envelope }
 }
 
-fn returned(about: &About<'_>) -> Returned {
-    match about.envelope.ret {
-        Some(Ret::Hdrs) => Returned::Headers,
-        Some(Ret::Full) | None if about.confidential || about.size > WHOLE_MESSAGE_MAX => Returned::Headers,
-        Some(Ret::Full) | None => Returned::Whole,
+fn returned(about: &About<'_>, action: Action) -> Returned {
+    match (action, about.envelope.ret) {
+        // A message that is not lost need not come back.
+        (Action::Delayed(_) | Action::Relayed, _) | (Action::Failed, Some(Ret::Hdrs)) => Returned::Headers,
+        (Action::Failed, Some(Ret::Full) | None) if about.confidential || about.size > WHOLE_MESSAGE_MAX => {
+            Returned::Headers
+        }
+        (Action::Failed, Some(Ret::Full) | None) => Returned::Whole,
     }
 }
 
 // Writing into a String cannot fail, so the results of `write!` are dropped below.
 
-fn header(out: &mut String, about: &About<'_>, to: &Mailbox, report: QueueId, boundary: &str, now: Timestamp) {
+fn header(out: &mut String, about: &About<'_>, action: Action, to: &Mailbox, report: QueueId, boundary: &str) {
     let host = about.hostname;
+    let subject = match action {
+        Action::Failed => "Undelivered mail returned to sender",
+        Action::Delayed(_) => "Delayed mail (still being retried)",
+        Action::Relayed => "Mail was passed on",
+    };
     let _ = write!(
         out,
         "Date: {}\r\n\
          From: Mail Delivery System <mailer-daemon@{host}>\r\n\
          To: <{to}>\r\n\
-         Subject: Undelivered mail returned to sender\r\n\
+         Subject: {subject}\r\n\
          Message-ID: <{report}@{host}>\r\n\
          Auto-Submitted: auto-replied\r\n\
          MIME-Version: 1.0\r\n\
          Content-Type: multipart/report; report-type=delivery-status;\r\n\tboundary=\"{boundary}\"\r\n\r\n\
          This is a MIME-encapsulated message.\r\n\r\n",
-        date(now)
+        date(about.now)
     );
 }
 
-fn explanation(out: &mut String, about: &About<'_>, failed: &[Failed<'_>], boundary: &str) {
+fn explanation(out: &mut String, about: &About<'_>, action: Action, told: &[Told<'_>], boundary: &str) {
     let _ = write!(
         out,
         "--{boundary}\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: 8bit\r\n\r\n\
-         This is the mail relay at {}.\r\n\r\n\
-         Your message could not be delivered to the recipients below, and will not\r\n\
-         be tried again. It was accepted here on {}\r\nas {}.\r\n",
+         This is the mail relay at {}.\r\n\r\n",
         about.hostname,
-        date(about.accepted),
-        about.id
     );
-    for failed in failed {
-        let _ = write!(out, "\r\n<{}>:\r\n", failed.recipient.mailbox);
-        fold(out, "    ", "    ", &quote(&failed.trouble.text));
+    match action {
+        Action::Failed => out.push_str(
+            "Your message could not be delivered to the recipients below, and will not\r\n\
+             be tried again.",
+        ),
+        Action::Delayed(until) => {
+            let _ = write!(
+                out,
+                "THIS IS A WARNING ONLY. YOU NEED NOT SEND YOUR MESSAGE AGAIN.\r\n\r\n\
+                 Your message could not be delivered yet to the recipients below. It is tried\r\n\
+                 again until {}.",
+                date(until)
+            );
+        }
+        Action::Relayed => out.push_str(
+            "Your message was passed on for the recipients below. The host that took it\r\n\
+             does not tell senders of success, so this may be the last that you hear.",
+        ),
     }
-    if failed.iter().any(|failed| failed.trouble.status.status().0 == 7) {
+    let _ = write!(out, "\r\nIt was accepted here on {}\r\nas {}.\r\n", date(about.accepted), about.id);
+    for told in told {
+        let _ = write!(out, "\r\n<{}>:\r\n", told.recipient.mailbox);
+        fold(out, "    ", "    ", &quote(&told.last.text));
+    }
+    if told.iter().any(|told| told.last.status.status().0 == 7) {
         out.push_str(
             "\r\nA security policy of this relay or of the recipient's does not allow the\r\n\
              message to go the way that was found. Sending it again will not help; the\r\n\
@@ -174,7 +215,7 @@ fn explanation(out: &mut String, about: &About<'_>, failed: &[Failed<'_>], bound
     out.push_str("\r\n");
 }
 
-fn status(out: &mut String, about: &About<'_>, failed: &[Failed<'_>], global: bool, boundary: &str) {
+fn status(out: &mut String, about: &About<'_>, action: Action, told: &[Told<'_>], global: bool, boundary: &str) {
     let kind = if global { "message/global-delivery-status" } else { "message/delivery-status" };
     let _ = write!(out, "--{boundary}\r\nContent-Type: {kind}\r\n");
     if global {
@@ -185,27 +226,41 @@ fn status(out: &mut String, about: &About<'_>, failed: &[Failed<'_>], global: bo
         fold(out, "Original-Envelope-Id: ", "\t", &from_xtext(envid));
     }
     let _ = write!(out, "Reporting-MTA: dns; {}\r\nArrival-Date: {}\r\n", about.hostname, date(about.accepted));
-    for Failed { recipient, trouble } in failed {
-        out.push_str("\r\n");
-        if let Some((kind, address)) = recipient.orcpt.as_deref().and_then(|orcpt| orcpt.split_once(';')) {
-            fold(out, &format!("Original-Recipient: {kind}; "), "\t", &from_xtext(address));
-        }
-        let kind = if recipient.mailbox.is_ascii() { "rfc822" } else { "utf-8" };
-        let _ = write!(
-            out,
-            "Final-Recipient: {kind}; {}\r\nAction: failed\r\nStatus: {}\r\n",
-            recipient.mailbox, trouble.status
-        );
-        if let Some(host) = &trouble.host {
-            let _ = write!(out, "Remote-MTA: dns; {host}\r\n");
-        }
-        match &trouble.reply {
-            Some(reply) => fold(out, "Diagnostic-Code: smtp; ", "\t", &quote(&reply.to_string())),
-            None => fold(out, "Diagnostic-Code: x-gatepost; ", "\t", &quote(&trouble.text)),
-        }
-        let _ = write!(out, "Last-Attempt-Date: {}\r\n", date(trouble.at));
+    for told in told {
+        recipient_fields(out, action, told);
     }
     out.push_str("\r\n");
+}
+
+/// The fields about one recipient (RFC 3464 §2.3).
+fn recipient_fields(out: &mut String, action: Action, told: &Told<'_>) {
+    let Told { recipient, last } = told;
+    out.push_str("\r\n");
+    if let Some((kind, address)) = recipient.orcpt.as_deref().and_then(|orcpt| orcpt.split_once(';')) {
+        fold(out, &format!("Original-Recipient: {kind}; "), "\t", &from_xtext(address));
+    }
+    let kind = if recipient.mailbox.is_ascii() { "rfc822" } else { "utf-8" };
+    let action_word = match action {
+        Action::Failed => "failed",
+        Action::Delayed(_) => "delayed",
+        Action::Relayed => "relayed",
+    };
+    let _ = write!(
+        out,
+        "Final-Recipient: {kind}; {}\r\nAction: {action_word}\r\nStatus: {}\r\n",
+        recipient.mailbox, last.status
+    );
+    if let Some(host) = &last.host {
+        let _ = write!(out, "Remote-MTA: dns; {host}\r\n");
+    }
+    match &last.reply {
+        Some(reply) => fold(out, "Diagnostic-Code: smtp; ", "\t", &quote(&reply.to_string())),
+        None => fold(out, "Diagnostic-Code: x-gatepost; ", "\t", &quote(&last.text)),
+    }
+    let _ = write!(out, "Last-Attempt-Date: {}\r\n", date(last.at));
+    if let Action::Delayed(until) = action {
+        let _ = write!(out, "Will-Retry-Until: {}\r\n", date(until));
+    }
 }
 
 fn date(at: Timestamp) -> String {
@@ -256,11 +311,6 @@ mod tests {
     use super::*;
     use crate::smtp::reply::{EnhancedStatusCode, Reply, Status};
 
-    fn about(envelope: &Envelope) -> (Domain, Timestamp) {
-        let _ = envelope;
-        (Domain::parse("relay.example.com").expect("valid"), Timestamp::UNIX_EPOCH)
-    }
-
     fn trouble() -> Trouble {
         Trouble {
             at: Timestamp::UNIX_EPOCH,
@@ -277,14 +327,28 @@ mod tests {
         Envelope::new(ReversePath::parse(from).expect("valid"), vec![recipient])
     }
 
-    fn report(envelope: &Envelope, size: u64, confidential: bool) -> Report {
-        let (hostname, accepted) = about(envelope);
+    fn tell(envelope: &Envelope, action: Action, size: u64, confidential: bool) -> Report {
+        let hostname = Domain::parse("relay.example.com").expect("valid");
         let id = QueueId::from_number(1).expect("small");
-        let trouble = trouble();
-        let failed = [Failed { recipient: &envelope.recipients[0], trouble: &trouble }];
-        let about = About { hostname: &hostname, id, accepted, envelope, size, confidential };
+        let last = trouble();
+        let told = [Told { recipient: &envelope.recipients[0], last: &last }];
+        let (accepted, now) = (Timestamp::UNIX_EPOCH, Timestamp::UNIX_EPOCH);
+        let about = About { hostname: &hostname, id, accepted, now, envelope, size, confidential };
         let to = Mailbox::parse("a@example.org").expect("valid");
-        failure(&about, &failed, &to, QueueId::from_number(2).expect("small"), Timestamp::UNIX_EPOCH)
+        write(&about, action, &told, &to, QueueId::from_number(2).expect("small"))
+    }
+
+    fn report(envelope: &Envelope, size: u64, confidential: bool) -> Report {
+        tell(envelope, Action::Failed, size, confidential)
+    }
+
+    #[test]
+    fn a_delay_says_until_when_and_returns_no_content() {
+        let report = tell(&envelope("a@example.org"), Action::Delayed(Timestamp::UNIX_EPOCH), 100, false);
+        for field in ["Action: delayed\r\n", "Will-Retry-Until: Thu, 1 Jan 1970", "A WARNING ONLY"] {
+            assert!(report.head.contains(field), "{field:?} is missing from\n{}", report.head);
+        }
+        assert_eq!(report.returned, Returned::Headers);
     }
 
     #[test]
@@ -326,8 +390,8 @@ mod tests {
         let postmaster = Mailbox::parse("postmaster@example.com").expect("valid");
         let trouble = trouble();
         let told = |envelope: &Envelope| {
-            let failed = [Failed { recipient: &envelope.recipients[0], trouble: &trouble }];
-            addressee(envelope, &failed, &postmaster).map(|mailbox| mailbox.to_string())
+            let told = [Told { recipient: &envelope.recipients[0], last: &trouble }];
+            addressee(envelope, Action::Failed, &told, &postmaster).map(|mailbox| mailbox.to_string())
         };
         assert_eq!(told(&envelope("a@example.org")), Some("a@example.org".into()));
         assert_eq!(told(&envelope("")), Some("postmaster@example.com".into()));
@@ -339,11 +403,18 @@ mod tests {
     #[test]
     fn notify_is_honoured() {
         let mut recipient = Recipient::new(Mailbox::parse("b@example.net").expect("valid"));
-        assert!(wants_failure(&recipient));
-        recipient.notify = Some(Notify::Never);
-        assert!(!wants_failure(&recipient));
-        recipient.notify = Some(Notify::On { success: true, failure: false, delay: true });
-        assert!(!wants_failure(&recipient));
+        let on = |success, failure, delay| Some(Notify::On { success, failure, delay });
+        for (notify, wanted) in [
+            (None, [true, true, false]),
+            (Some(Notify::Never), [false, false, false]),
+            (on(true, false, false), [false, false, true]),
+            (on(false, true, false), [true, false, false]),
+            (on(false, false, true), [false, true, false]),
+        ] {
+            recipient.notify = notify;
+            let actions = [Action::Failed, Action::Delayed(Timestamp::UNIX_EPOCH), Action::Relayed];
+            assert_eq!(actions.map(|action| is_wanted(&recipient, action)), wanted, "{notify:?}");
+        }
     }
 
     #[test]

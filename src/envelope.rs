@@ -149,9 +149,21 @@ pub enum RecipientState {
         /// Not before this time; the arrival time where nothing was tried yet.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         next: Option<Timestamp>,
-        /// Why the last attempt failed.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        last: Option<Trouble>,
+        /// Why the attempts failed, oldest first; see [`History`].
+        #[serde(default, skip_serializing_if = "History::is_empty")]
+        history: History,
+        /// Whether the sender was told of the delay.
+        #[serde(default, skip_serializing_if = "is_false")]
+        warned: bool,
+    },
+    /// Neither tried nor given up until an operator decides.
+    Held {
+        /// Attempts made before.
+        #[serde(default)]
+        attempts: u32,
+        /// Why the attempts failed, oldest first; see [`History`].
+        #[serde(default, skip_serializing_if = "History::is_empty")]
+        history: History,
     },
     /// The next hop took it.
     Delivered,
@@ -161,7 +173,7 @@ pub enum RecipientState {
 
 impl Default for RecipientState {
     fn default() -> Self {
-        Self::Pending { attempts: 0, next: None, last: None }
+        Self::Pending { attempts: 0, next: None, history: History::default(), warned: false }
     }
 }
 
@@ -170,10 +182,62 @@ impl RecipientState {
         *self == Self::default()
     }
 
-    /// Whether something is still to be done.
+    /// Whether delivery is still to be tried.
     #[must_use]
     pub fn is_pending(&self) -> bool {
         matches!(self, Self::Pending { .. })
+    }
+
+    /// Whether the recipient's fate is still open: to be tried, or held.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        match self {
+            Self::Pending { .. } | Self::Held { .. } => true,
+            Self::Delivered | Self::Failed => false,
+        }
+    }
+}
+
+// The signature that serde wants.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it with a reference")]
+fn is_false(value: &bool) -> bool {
+    !value
+}
+
+/// The failures of one recipient's attempts, oldest first. The first ones and the latest are kept, and
+/// what lies between is dropped, so that five days of attempts do not make a queue entry grow.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct History(Vec<Trouble>);
+
+impl History {
+    const FIRST: usize = 4;
+    const ALL: usize = 24;
+
+    /// Adds the latest failure.
+    pub fn push(&mut self, trouble: Trouble) {
+        if self.0.len() >= Self::ALL {
+            self.0.remove(Self::FIRST);
+        }
+        self.0.push(trouble);
+    }
+
+    /// The latest failure.
+    #[must_use]
+    pub fn last(&self) -> Option<&Trouble> {
+        self.0.last()
+    }
+
+    /// Every failure that is kept, oldest first.
+    #[must_use]
+    pub fn all(&self) -> &[Trouble] {
+        &self.0
+    }
+
+    /// Whether nothing has failed.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
 }
 
@@ -260,10 +324,10 @@ impl Envelope {
         }
     }
 
-    /// Whether any recipient is still pending.
+    /// Whether the fate of any recipient is still open.
     #[must_use]
-    pub fn is_pending(&self) -> bool {
-        self.recipients.iter().any(|recipient| recipient.state.is_pending())
+    pub fn is_open(&self) -> bool {
+        self.recipients.iter().any(|recipient| recipient.state.is_open())
     }
 }
 
@@ -284,23 +348,36 @@ mod tests {
         }
     }
 
+    fn refused(second: i64) -> Trouble {
+        Trouble {
+            at: Timestamp::from_second(second).expect("in range"),
+            status: EnhancedStatusCode::parse("4.7.5").expect("valid"),
+            text: "refused".into(),
+            host: Some("mx.example.net".into()),
+            reply: Some(Reply::bare(454, "no")),
+        }
+    }
+
+    #[test]
+    fn a_history_keeps_its_beginning_and_its_end() {
+        let mut history = History::default();
+        for second in 0..100 {
+            history.push(refused(second));
+        }
+        let seconds: Vec<_> = history.all().iter().map(|trouble| trouble.at.as_second()).collect();
+        assert_eq!(seconds, (0..4).chain(80..100).collect::<Vec<_>>());
+    }
+
     #[test]
     fn an_envelope_survives_its_stored_form() {
         let mut envelope = Envelope::new(
             ReversePath::parse("a@example.org").expect("valid"),
             vec![Recipient::new(Mailbox::parse("b@example.net").expect("valid"))],
         );
-        envelope.recipients[0].state = RecipientState::Pending {
-            attempts: 2,
-            next: Some(Timestamp::UNIX_EPOCH),
-            last: Some(Trouble {
-                at: Timestamp::UNIX_EPOCH,
-                status: EnhancedStatusCode::parse("4.7.5").expect("valid"),
-                text: "refused".into(),
-                host: Some("mx.example.net".into()),
-                reply: Some(Reply::bare(454, "no")),
-            }),
-        };
+        let mut history = History::default();
+        history.push(refused(1));
+        envelope.recipients[0].state =
+            RecipientState::Pending { attempts: 2, next: Some(Timestamp::UNIX_EPOCH), history, warned: true };
         let text = serde_json::to_string(&envelope).expect("serialises");
         assert_eq!(serde_json::from_str::<Envelope>(&text).expect(&text), envelope);
     }

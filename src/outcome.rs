@@ -151,6 +151,8 @@ pub enum Step {
     NextHop,
     /// The recipients wait for the next attempt.
     Defer,
+    /// The recipients wait for an operator.
+    Hold,
     /// The recipients are given up and their sender is told.
     Bounce,
 }
@@ -171,6 +173,7 @@ pub fn judge(failure: &Failure, hops_left: bool, on_failure: OnFailure) -> Step 
         }
         (Scope::Hop, Persistence::Transient | Persistence::Permanent) => match (&failure.cause, on_failure) {
             (Cause::Policy(_), OnFailure::Bounce) => Step::Bounce,
+            (Cause::Policy(_), OnFailure::Hold) => Step::Hold,
             (Cause::Policy(_), OnFailure::Defer) | (Cause::Reply { .. } | Cause::Other(_), _) => Step::Defer,
         },
         (Scope::Destination | Scope::Message | Scope::Recipient, Persistence::Transient) => Step::Defer,
@@ -185,6 +188,8 @@ pub enum Outcome {
     Delivered(Reply),
     /// Not this time.
     Deferred(Failure),
+    /// Not before an operator decides.
+    Held(Failure),
     /// Given up.
     Bounced(Failure),
 }

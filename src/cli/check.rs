@@ -152,6 +152,7 @@ fn outbound(connector: &Connector) -> String {
     if matches!(outbound.tls, TlsDemand::Forced { .. }) {
         lines.push(match outbound.on_failure {
             OnFailure::Defer => "not met: wait and retry".to_owned(),
+            OnFailure::Hold => "not met: hold until an operator decides".to_owned(),
             OnFailure::Bounce => "not met: bounce at once".to_owned(),
         });
     }

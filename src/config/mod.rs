@@ -308,6 +308,8 @@ impl fmt::Display for SmartHost {
 pub enum OnFailure {
     /// Tried again until it expires.
     Defer,
+    /// Held until an operator decides.
+    Hold,
     /// Bounced at once.
     Bounce,
 }
@@ -319,6 +321,17 @@ pub struct Queue {
     pub retry: Vec<Duration>,
     /// The age at which a message bounces.
     pub expire: Duration,
+    /// The age at which its sender is told of the delay.
+    pub warn_after: WarnAfter,
+}
+
+/// `[queue] warn_after`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WarnAfter {
+    /// `"never"`.
+    Never,
+    /// After this long.
+    Age(Duration),
 }
 
 /// `[limits]`.

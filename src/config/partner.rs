@@ -119,7 +119,8 @@ impl WrittenOutbound {
             verify: table.read(notes, "verify", verify),
             min_version: table.read(notes, "min_version", version),
             on_failure: table.read(notes, "on_failure", |value, notes| {
-                choice(value, notes, &[("defer", OnFailure::Defer), ("bounce", OnFailure::Bounce)])
+                let ways = [("defer", OnFailure::Defer), ("hold", OnFailure::Hold), ("bounce", OnFailure::Bounce)];
+                choice(value, notes, &ways)
             }),
             client_identity: identity(&mut table, notes, "client_certificate", "client_key"),
             connections: table.or(notes, "connections", CONNECTIONS, |value, notes| count(value, notes, COUNT_MAX)),

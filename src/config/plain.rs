@@ -4,13 +4,14 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use toml::de::DeValue;
 use tracing_subscriber::EnvFilter;
 
 use super::hosts::dns_server;
 use super::place::Notes;
 use super::reader::{Given, Table, Value, nearest, short};
 use super::values::{choice, count, duration, full_list, list, size, text};
-use super::{Limits, Located, Log, LogFormat, Queue, Timeouts};
+use super::{Limits, Located, Log, LogFormat, Queue, Timeouts, WarnAfter};
 
 /// More than any of these counts can mean in earnest.
 const COUNT_MAX: u32 = 1_000_000;
@@ -39,8 +40,16 @@ pub(super) fn queue(mut table: Table<'_>, notes: &mut Notes<'_>) -> Queue {
             "Raise expire, or shorten the first wait in retry.",
         );
     }
+    let warn_after = table.or(notes, "warn_after", WarnAfter::Age(Duration::from_secs(4 * HOUR)), warn_after);
     table.finish(notes);
-    Queue { retry: retry_meant, expire }
+    Queue { retry: retry_meant, expire, warn_after }
+}
+
+fn warn_after(value: &Value<'_>, notes: &mut Notes<'_>) -> Option<WarnAfter> {
+    match value.raw {
+        DeValue::String(text) if text == "never" => Some(WarnAfter::Never),
+        _ => duration(value, notes).map(WarnAfter::Age),
+    }
 }
 
 pub(super) fn limits(mut table: Table<'_>, notes: &mut Notes<'_>) -> Limits {

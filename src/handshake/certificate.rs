@@ -77,7 +77,7 @@ pub(super) fn allows(certificate: &X509Certificate<'_>, role: Role) -> bool {
         Ok(None) => true,
         Ok(Some(usage)) => match role {
             Role::Server => usage.value.any || usage.value.server_auth,
-            Role::Client => usage.value.any || usage.value.client_auth,
+            Role::Client => usage.value.any || usage.value.client_auth || usage.value.server_auth,
         },
         Err(_) => false,
     }

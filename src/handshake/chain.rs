@@ -48,15 +48,22 @@ fn verify(
     role: Role,
     now: Timestamp,
 ) -> Result<(), Error> {
-    let usage = match role {
-        Role::Server => KeyUsage::server_auth(),
-        Role::Client => KeyUsage::client_auth(),
-    };
     // Before 1970 no certificate is valid, so 0 will do for all of that time.
     let time = UnixTime::since_unix_epoch(Duration::from_secs(u64::try_from(now.as_second()).unwrap_or(0)));
-    EndEntityCert::try_from(leaf)?
-        .verify_for_usage(trust.algorithms(), trust.anchors(), others, time, usage, None, None)
-        .map(|_| ())
+    let certificate = EndEntityCert::try_from(leaf)?;
+    let verify = |usage| {
+        let algorithms = trust.algorithms();
+        certificate.verify_for_usage(algorithms, trust.anchors(), others, time, usage, None, None).map(|_| ())
+    };
+    match role {
+        Role::Server => verify(KeyUsage::server_auth()),
+        // A mail server that calls us shows the certificate that it has as a server, and public
+        // authorities no longer issue them for clients.
+        Role::Client => verify(KeyUsage::client_auth()).or_else(|fault| match fault {
+            Error::RequiredEkuNotFoundContext(_) => verify(KeyUsage::server_auth()),
+            other => Err(other),
+        }),
+    }
 }
 
 /// A certificate that the administrator has listed itself needs no issuer, but it does end.
@@ -113,7 +120,7 @@ fn timestamp(time: UnixTime) -> Timestamp {
 fn not_meant_for(role: Role) -> String {
     match role {
         Role::Server => "its extended key usage does not include TLS servers".to_owned(),
-        Role::Client => "its extended key usage does not include TLS clients".to_owned(),
+        Role::Client => "its extended key usage includes neither TLS clients nor TLS servers".to_owned(),
     }
 }
 

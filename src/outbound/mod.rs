@@ -1,14 +1,35 @@
 //! One attempt to deliver one message to one destination: hops, TLS, transaction.
 //!
-//! What becomes of the recipients afterwards (retry, report, removal) is the scheduler's affair.
+//! What becomes of the recipients afterwards (retry, report, removal) is the scheduler's affair, and so
+//! is how many attempts go on at the same time. RFC 5321 §5.1 orders the hops; what each of them must
+//! show is said by [`crate::connector`] and judged by [`crate::tls`]; what a failure means is judged by
+//! [`crate::outcome`].
+//!
+//! A connection goes one way through this room: `wire` opens it, `dial` leads it to the judge, and only
+//! what the judge cleared becomes a `Cleared` connection, on which alone MAIL FROM can be written.
+//! `pool` keeps such connections for the next message, `deliver` goes from hop to hop.
 
+mod cleared;
+mod deliver;
+mod dial;
+mod pool;
+mod settle;
+mod wire;
+
+use std::fmt;
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
+
 use crate::address::Host;
-use crate::config::Connector;
+use crate::config::{Config, Connector, default_connector};
+use crate::connector::Connectors;
+use crate::handshake::Material;
 use crate::outcome::{Failure, Outcome};
+use crate::route::Router;
 use crate::spool::Entry;
 use crate::tls::Clearance;
+use pool::Pool;
 
 /// One message, one destination.
 #[derive(Debug, Clone)]
@@ -19,7 +40,8 @@ pub struct Attempt {
     pub recipients: Vec<usize>,
     /// The recipient domain.
     pub host: Host,
-    /// The connector that speaks for it.
+    /// The connector that speaks for it, from [`Settings::connectors`]. Where the settings have been
+    /// replaced since, the connector that speaks for `host` now is taken instead.
     pub connector: Arc<Connector>,
 }
 
@@ -50,14 +72,90 @@ pub struct Via {
     pub peer: String,
     /// Under which clearance.
     pub clearance: Clearance,
+    /// Whether the peer offers DSN (RFC 3461), so that what the sender wants reported was passed on.
+    pub offers_dsn: bool,
 }
 
-/// Stand-in.
+/// What deliveries need of one configuration; all parts come from the same one.
+pub struct Settings {
+    config: Arc<Config>,
+    tls: Arc<Material>,
+    router: Arc<Router>,
+    connectors: Connectors,
+}
+
+impl Settings {
+    /// Gathers what belongs to `config`: `tls` and `router` must have been made from it.
+    #[must_use]
+    pub fn new(config: Arc<Config>, tls: Arc<Material>, router: Arc<Router>) -> Self {
+        let connectors = Connectors::new(&config.connectors, default_connector(&config.tls.trust));
+        Self { config, tls, router, connectors }
+    }
+
+    /// The configuration.
+    #[must_use]
+    pub fn config(&self) -> &Arc<Config> {
+        &self.config
+    }
+
+    /// Its connectors, the built-in default among them.
+    #[must_use]
+    pub fn connectors(&self) -> &Connectors {
+        &self.connectors
+    }
+}
+
+impl fmt::Debug for Settings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Settings").field("hostname", &self.config.hostname).finish_non_exhaustive()
+    }
+}
+
+/// Delivers. One for the process: it keeps the connections that can be used again.
 #[derive(Debug)]
-pub struct Outbound;
+pub struct Outbound {
+    current: ArcSwap<Snapshot>,
+}
+
+/// Settings, and the connections that were judged under them.
+#[derive(Debug)]
+struct Snapshot {
+    settings: Arc<Settings>,
+    pool: Pool,
+}
+
 impl Outbound {
-    /// Stand-in.
-    pub async fn deliver(&self, _attempt: Attempt) -> Report {
-        todo!()
+    /// Starts without any connection. Nothing is dialled before [`Outbound::deliver`].
+    #[must_use]
+    pub fn new(settings: Arc<Settings>) -> Self {
+        Self { current: ArcSwap::from_pointee(Snapshot { settings, pool: Pool::default() }) }
+    }
+
+    /// The settings in force.
+    #[must_use]
+    pub fn settings(&self) -> Arc<Settings> {
+        Arc::clone(&self.current.load().settings)
+    }
+
+    /// Puts other settings in force. Deliveries in flight end under those they began with; idle
+    /// connections are closed, for they were judged under the old ones.
+    pub fn replace(&self, settings: Arc<Settings>) {
+        let old = self.current.swap(Arc::new(Snapshot { settings, pool: Pool::default() }));
+        old.pool.close();
+    }
+
+    /// Makes one attempt. It ends by itself: each step has a time limit, and the number of hosts and
+    /// addresses is bounded.
+    ///
+    /// Where the connection breaks after the message and before its answer, the recipients are deferred:
+    /// such a message may arrive twice, for the alternative is that it may not arrive.
+    pub async fn deliver(&self, attempt: Attempt) -> Report {
+        let snapshot = self.current.load_full();
+        deliver::deliver(&snapshot, &attempt).await
+    }
+
+    /// Says goodbye on all idle connections. What is delivered afterwards keeps none.
+    pub fn close(&self) {
+        self.current.load().pool.close();
     }
 }

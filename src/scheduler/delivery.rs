@@ -3,10 +3,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::connector::Connectors;
-use crate::envelope::{Envelope, Trouble};
-use crate::outbound::{Attempt, RecipientResult, Report};
-use crate::outcome::{Cause, Failure, Outcome, Persistence, Scope};
+use crate::envelope::Envelope;
+use crate::outbound::{Attempt, Report};
+use crate::outcome::{Outcome, Persistence, Scope};
 use crate::spool::{Entry, SpoolError};
 
 use super::lanes::{Health, Item, Job, LaneId};
@@ -49,16 +48,20 @@ pub(super) async fn work(context: Arc<Context>, live: Arc<Live>, job: Job<Cargo>
             let left = deliver(&context, &live, &item, slot).await;
             (item, left)
         }
-        Job::Expire(item, last) => {
-            let left = expire(&context, &live, &item, last).await;
+        Job::Aged(item, due, down) => {
+            let left = match prepare(&context, &live, &item).await {
+                Ok(Some(attempt)) => settle::age(&context, &live, &attempt, down, due, item.expires).await,
+                Ok(None) => Left::Nothing,
+                Err(left) => left,
+            };
             (item, left)
         }
     };
-    let Item { id, host, expires, cargo } = item;
+    let Item { id, host, expires, cargo, .. } = item;
     drop((live, cargo));
     let left = match left {
         Left::Nothing => None,
-        Left::Until(due) => Some((host, due.min(expires), expires)),
+        Left::Until { due, deadline } => Some((Item { id, host, deadline, expires, cargo: None }, due)),
     };
     let _ = context.events.send(Event::Settled(id, left));
 }
@@ -75,29 +78,6 @@ async fn deliver(context: &Arc<Context>, live: &Live, item: &Item<Cargo>, slot: 
     settle::settle(context, live, &attempt, &report, item.expires).await
 }
 
-/// Bounces a message whose destination is down, without another attempt.
-async fn expire(context: &Arc<Context>, live: &Live, item: &Item<Cargo>, last: Trouble) -> Left {
-    let attempt = match prepare(context, live, item).await {
-        Ok(Some(attempt)) => attempt,
-        Ok(None) => return Left::Nothing,
-        Err(left) => return left,
-    };
-    let failure = Failure {
-        scope: Scope::Destination,
-        persistence: Persistence::Transient,
-        status: last.status.status(),
-        cause: Cause::Other(last.text),
-        peer: None,
-    };
-    let result = |recipient: &usize| RecipientResult {
-        recipient: *recipient,
-        outcome: Outcome::Deferred(failure.clone()),
-        via: None,
-    };
-    let report = Report { results: attempt.recipients.iter().map(result).collect(), trail: Vec::new() };
-    settle::settle(context, live, &attempt, &report, item.expires).await
-}
-
 /// The attempt for an item: `None` where nothing is left to do, an error where the spool failed.
 async fn prepare(context: &Context, live: &Live, item: &Item<Cargo>) -> Result<Option<Attempt>, Left> {
     let entry = match live.entry.get_or_try_init(|| load(context, live)).await {
@@ -106,23 +86,15 @@ async fn prepare(context: &Context, live: &Live, item: &Item<Cargo>) -> Result<O
         Err(SpoolError::Damaged { .. } | SpoolError::Missing(_)) => return Ok(None),
         Err(error) => {
             tracing::error!(queue_id = %item.id, %error, "a message could not be read from the spool; it is tried again in a minute");
-            return Err(Left::Until(Instant::now() + SPOOL_PAUSE));
+            let due = Instant::now() + SPOOL_PAUSE;
+            return Err(Left::Until { due, deadline: due.max(item.expires) });
         }
     };
     let state = live.envelope.lock().await;
     let envelope: &Envelope = state.as_ref().unwrap_or(&entry.envelope);
-    let mine = |(at, recipient): (usize, &crate::envelope::Recipient)| {
-        (recipient.state.is_pending() && *recipient.mailbox.host() == item.host).then_some(at)
-    };
-    let recipients: Vec<usize> = envelope.recipients.iter().enumerate().filter_map(mine).collect();
-    drop(state);
-    if recipients.is_empty() {
-        return Ok(None);
-    }
     let settings = context.settings.load();
-    let connectors: &Connectors = &settings.connectors;
-    let connector = Arc::clone(connectors.for_host(&item.host));
-    Ok(Some(Attempt { entry, recipients, host: item.host.clone(), connector }))
+    let attempt = super::orders::attempt(&settings.connectors, &entry, envelope, &item.host);
+    Ok((!attempt.recipients.is_empty()).then_some(attempt))
 }
 
 async fn load(context: &Context, live: &Live) -> Result<Arc<Entry>, SpoolError> {

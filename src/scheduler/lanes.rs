@@ -4,7 +4,7 @@
 //! no tasks, so that every rule here can be tested without waiting. A lane never looks at more than
 //! the front of its own lists, whatever it holds, and the lanes take turns.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -29,6 +29,8 @@ pub(super) struct LaneId(u64);
 pub(super) struct Item<T> {
     pub(super) id: QueueId,
     pub(super) host: Host,
+    /// When its age matters next, tried or not: a notice to its sender is due, or it expires.
+    pub(super) deadline: Instant,
     pub(super) expires: Instant,
     pub(super) cargo: T,
 }
@@ -38,8 +40,9 @@ pub(super) struct Item<T> {
 pub(super) enum Job<T> {
     /// Try to deliver it; [`Lanes::finished`] is owed afterwards.
     Deliver(LaneId, Item<T>),
-    /// Its time is over while its destination is down for this reason.
-    Expire(Item<T>, Trouble),
+    /// Its deadline has come, and it cannot be tried now: when it will be, and why not now where its
+    /// destination is down.
+    Aged(Item<T>, Instant, Option<Trouble>),
 }
 
 /// What an attempt told about the destination as a whole.
@@ -67,7 +70,7 @@ struct Lane<T> {
     limit: u32,
     active: u32,
     due: BTreeMap<Key, Item<T>>,
-    /// Expiry → due, for the few items that expire while the destination is down.
+    /// Deadline → due, for those whose deadline comes while they wait.
     ages: BTreeMap<Key, Instant>,
     down: Option<Down>,
     in_turn: bool,
@@ -83,8 +86,6 @@ pub(super) struct Lanes<T> {
     turn: VecDeque<LaneId>,
     /// Lanes that will have something to do.
     wakes: BTreeSet<(Instant, LaneId)>,
-    /// The waits after each failure of a destination; never empty.
-    back_off: Vec<Duration>,
     serial: u64,
 }
 
@@ -93,20 +94,9 @@ pub(super) struct Lanes<T> {
 const LONGEST_BACK_OFF: Duration = Duration::from_secs(15 * 60);
 
 impl<T> Lanes<T> {
-    /// No lanes yet. `retry` is `[queue] retry`.
-    pub(super) fn new(retry: &[Duration]) -> Self {
-        let mut back_off: Vec<_> = retry.iter().map(|wait| (*wait).min(LONGEST_BACK_OFF)).collect();
-        if back_off.is_empty() {
-            back_off.push(LONGEST_BACK_OFF);
-        }
-        Self {
-            lanes: HashMap::new(),
-            names: HashMap::new(),
-            turn: VecDeque::new(),
-            wakes: BTreeSet::new(),
-            back_off,
-            serial: 0,
-        }
+    /// No lanes yet.
+    pub(super) fn new() -> Self {
+        Self { lanes: HashMap::new(), names: HashMap::new(), turn: VecDeque::new(), wakes: BTreeSet::new(), serial: 0 }
     }
 
     /// Items that wait.
@@ -116,7 +106,7 @@ impl<T> Lanes<T> {
 
     /// Puts an item into its destination's lane, to be tried at `due`. `limit` is how many attempts
     /// the destination takes at the same time.
-    pub(super) fn push(&mut self, destination: Destination, limit: u32, item: Item<T>, due: Instant) {
+    pub(super) fn push(&mut self, destination: Destination, limit: u32, mut item: Item<T>, due: Instant) {
         self.serial += 1;
         let id = match self.names.get(&destination) {
             Some(id) => *id,
@@ -124,7 +114,13 @@ impl<T> Lanes<T> {
         };
         let Some(lane) = self.lanes.get_mut(&id) else { return };
         lane.limit = limit.max(1);
-        lane.ages.insert((item.expires, self.serial), due);
+        // A hundred thousand messages for one domain need its name once.
+        if let Destination::Domain(host) = &lane.destination {
+            if *host == item.host {
+                item.host = host.clone();
+            }
+        }
+        lane.ages.insert((item.deadline, self.serial), due);
         lane.due.insert((due, self.serial), item);
         self.take_turn(id);
     }
@@ -195,13 +191,40 @@ impl<T> Lanes<T> {
         }
     }
 
+    /// Takes the waiting items of these messages out, each with its due time. Looks at everything that
+    /// waits: for operators, not for every event.
+    pub(super) fn take(&mut self, ids: &HashSet<QueueId>) -> Vec<(Item<T>, Instant)> {
+        let mut taken = Vec::new();
+        for lane in self.lanes.values_mut() {
+            let keys: Vec<Key> =
+                lane.due.iter().filter(|(_, item)| ids.contains(&item.id)).map(|(key, _)| *key).collect();
+            for key in keys {
+                if let Some(item) = lane.due.remove(&key) {
+                    lane.ages.remove(&(item.deadline, key.1));
+                    taken.push((item, key.0));
+                }
+            }
+        }
+        taken
+    }
+
+    /// Forgets that a destination is down.
+    pub(super) fn revive(&mut self, destination: &Destination) {
+        let Some(id) = self.names.get(destination).copied() else { return };
+        if let Some(lane) = self.lanes.get_mut(&id) {
+            lane.down = None;
+        }
+        self.take_turn(id);
+    }
+
     /// When [`Lanes::next`] should be asked again, if nothing happens before.
     pub(super) fn next_wake(&self) -> Option<Instant> {
         self.wakes.first().map(|(at, _)| *at)
     }
 
-    /// An attempt has left its connection; `health` tells what it found.
-    pub(super) fn finished(&mut self, id: LaneId, now: Instant, health: Health) {
+    /// An attempt has left its connection; `health` tells what it found. A destination that is down is
+    /// left alone as `[queue] retry` says, by its own count of failures.
+    pub(super) fn finished(&mut self, id: LaneId, now: Instant, health: Health, retry: &[Duration]) {
         let Some(lane) = self.lanes.get_mut(&id) else { return };
         lane.active = lane.active.saturating_sub(1);
         match health {
@@ -210,7 +233,8 @@ impl<T> Lanes<T> {
             Health::Down(_) if lane.down.as_ref().is_some_and(|down| now < down.until) => {}
             Health::Down(last) => {
                 let failures = lane.down.as_ref().map_or(0, |down| down.failures);
-                let wait = self.back_off[failures.min(self.back_off.len() - 1)];
+                let wait = retry.get(failures).or(retry.last()).map_or(LONGEST_BACK_OFF, |wait| *wait);
+                let wait = wait.min(LONGEST_BACK_OFF);
                 lane.down = Some(Down { until: now + wait, failures: failures + 1, last });
             }
         }
@@ -221,35 +245,39 @@ impl<T> Lanes<T> {
 impl<T> Lane<T> {
     fn next(&mut self, id: LaneId, now: Instant) -> Option<Job<T>> {
         let limit = match &self.down {
-            Some(down) if now < down.until => return self.next_expired(now),
+            Some(down) if now < down.until => 0,
             // One attempt finds out whether the destination is back.
             Some(_) => 1,
             None => self.limit,
         };
         if self.active >= limit {
-            return None;
+            return self.next_aged(now);
         }
-        let entry = self.due.first_entry().filter(|entry| entry.key().0 <= now)?;
+        let Some(entry) = self.due.first_entry().filter(|entry| entry.key().0 <= now) else {
+            return self.next_aged(now);
+        };
         let ((_, serial), item) = entry.remove_entry();
-        self.ages.remove(&(item.expires, serial));
+        self.ages.remove(&(item.deadline, serial));
         self.active += 1;
         Some(Job::Deliver(id, item))
     }
 
-    fn next_expired(&mut self, now: Instant) -> Option<Job<T>> {
-        let last = self.down.as_ref()?.last.clone();
+    fn next_aged(&mut self, now: Instant) -> Option<Job<T>> {
         let entry = self.ages.first_entry().filter(|entry| entry.key().0 <= now)?;
         let ((_, serial), due) = entry.remove_entry();
-        self.due.remove(&(due, serial)).map(|item| Job::Expire(item, last))
+        let last = self.down.as_ref().map(|down| down.last.clone());
+        self.due.remove(&(due, serial)).map(|item| Job::Aged(item, due, last))
     }
 
     fn next_wake(&self) -> Option<Instant> {
-        match &self.down {
-            Some(down) => Some(self.ages.keys().next().map_or(down.until, |(at, _)| down.until.min(*at))),
+        let try_at = match &self.down {
+            Some(down) => Some(down.until),
             // With every connection in use, the next one that ends gives the lane its turn.
             None if self.active >= self.limit => None,
             None => self.due.keys().next().map(|(at, _)| *at),
-        }
+        };
+        let age_at = self.ages.keys().next().map(|(at, _)| *at);
+        try_at.into_iter().chain(age_at).min()
     }
 }
 
@@ -261,13 +289,20 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
     const NONE: [u64; 0] = [];
+    const RETRY: [Duration; 2] = [Duration::from_secs(10), Duration::from_secs(20)];
 
     fn host(name: &str) -> Host {
         Host::Domain(Domain::parse(name).expect("valid"))
     }
 
     fn item(number: u64, name: &str, expires: Instant) -> Item<()> {
-        Item { id: QueueId::from_number(number).expect("small"), host: host(name), expires, cargo: () }
+        Item {
+            id: QueueId::from_number(number).expect("small"),
+            host: host(name),
+            deadline: expires,
+            expires,
+            cargo: (),
+        }
     }
 
     fn trouble(text: &str) -> Trouble {
@@ -287,7 +322,7 @@ mod tests {
 
     impl Bench {
         fn new() -> Self {
-            Self { lanes: Lanes::new(&[10 * SECOND, 20 * SECOND]), start: Instant::now() }
+            Self { lanes: Lanes::new(), start: Instant::now() }
         }
 
         fn push(&mut self, number: u64, name: &str, due: u32, limit: u32) {
@@ -301,7 +336,7 @@ mod tests {
             while let Some(job) = self.lanes.next(self.start + second * SECOND) {
                 match job {
                     Job::Deliver(lane, item) => jobs.push((item.id.number(), lane)),
-                    Job::Expire(item, _) => jobs.push((item.id.number() + 1000, LaneId(0))),
+                    Job::Aged(item, _, _) => jobs.push((item.id.number() + 1000, LaneId(0))),
                 }
             }
             jobs
@@ -342,7 +377,7 @@ mod tests {
         let first = bench.due_at(0);
         assert_eq!(first.len(), 2);
         assert_eq!(bench.numbers_at(9), NONE);
-        bench.lanes.finished(first[0].1, bench.start, Health::Up);
+        bench.lanes.finished(first[0].1, bench.start, Health::Up, &RETRY);
         assert_eq!(bench.numbers_at(9), [2]);
     }
 
@@ -353,26 +388,26 @@ mod tests {
             bench.push(number, "a.example", 0, 1);
         }
         let first = bench.due_at(0);
-        bench.lanes.finished(first[0].1, bench.start, Health::Down(trouble("refused")));
+        bench.lanes.finished(first[0].1, bench.start, Health::Down(trouble("refused")), &RETRY);
         assert_eq!(bench.numbers_at(9), NONE);
         let probe = bench.due_at(10);
         assert_eq!(probe.len(), 1);
-        bench.lanes.finished(probe[0].1, bench.start + 10 * SECOND, Health::Down(trouble("refused")));
+        bench.lanes.finished(probe[0].1, bench.start + 10 * SECOND, Health::Down(trouble("refused")), &RETRY);
         assert_eq!(bench.numbers_at(29), NONE, "the second wait is the longer one");
         let probe = bench.due_at(30);
         assert_eq!(probe.len(), 1);
-        bench.lanes.finished(probe[0].1, bench.start + 30 * SECOND, Health::Up);
+        bench.lanes.finished(probe[0].1, bench.start + 30 * SECOND, Health::Up, &RETRY);
         assert_eq!(bench.numbers_at(30), [3]);
     }
 
     #[test]
-    fn what_expires_while_its_destination_is_down_is_told_at_once() {
+    fn a_deadline_is_kept_while_the_destination_is_down() {
         let mut bench = Bench::new();
         bench.push(1, "a.example", 0, 1);
         let first = bench.due_at(0);
         let brief = item(2, "a.example", bench.start + 3 * SECOND);
         bench.lanes.push(Destination::Domain(host("a.example")), 1, brief, bench.start + 2 * SECOND);
-        bench.lanes.finished(first[0].1, bench.start, Health::Down(trouble("refused")));
+        bench.lanes.finished(first[0].1, bench.start, Health::Down(trouble("refused")), &RETRY);
         assert_eq!(bench.numbers_at(2), NONE);
         assert_eq!(bench.lanes.next_wake(), Some(bench.start + 3 * SECOND));
         assert_eq!(bench.numbers_at(3), [1002]);
@@ -383,7 +418,7 @@ mod tests {
         let mut bench = Bench::new();
         bench.push(1, "a.example", 0, 1);
         let first = bench.due_at(0);
-        bench.lanes.finished(first[0].1, bench.start, Health::Up);
+        bench.lanes.finished(first[0].1, bench.start, Health::Up, &RETRY);
         assert_eq!(bench.numbers_at(0), NONE);
         assert!(bench.lanes.lanes.is_empty() && bench.lanes.names.is_empty() && bench.lanes.wakes.is_empty());
     }

@@ -5,7 +5,10 @@
 //! takes everything up again. It opens no connection and reads no policy but the connector's limits.
 
 mod delivery;
+mod journal;
 mod lanes;
+mod notice;
+mod orders;
 mod settle;
 
 use std::collections::HashMap;
@@ -27,6 +30,7 @@ use crate::outbound::{Attempt, Outbound, Report};
 use crate::spool::{Body, Entry, Spool, SpoolError, Stored};
 
 use lanes::{Destination, Health, Item, Job, LaneId, Lanes};
+pub use orders::{Answer, Operator, Order, Refused};
 
 /// Attempts at the same time, over all destinations.
 const ATTEMPTS_MAX: usize = 1000;
@@ -63,9 +67,11 @@ enum Event {
     /// The connection is free again.
     Finished(LaneId, Health),
     /// The result is written down; what is left to do, and when.
-    Settled(QueueId, Option<(Host, Instant, Instant)>),
+    Settled(QueueId, Option<(Item<Cargo>, Instant)>),
     /// A report was committed.
     Report(Box<Entry>),
+    /// A message is no longer held.
+    Released(Box<Stored>),
 }
 
 type Cargo = Option<Arc<Live>>;
@@ -81,6 +87,15 @@ struct Live {
     in_memory: Arc<AtomicU64>,
 }
 
+impl Live {
+    /// A message that is read from the spool when it is needed, unless `entry` has it already. `held` of
+    /// its octets count towards [`MEMORY_MAX`] until this is dropped.
+    fn new(id: QueueId, entry: OnceCell<Arc<Entry>>, held: u64, context: &Context) -> Self {
+        let in_memory = Arc::clone(&context.in_memory);
+        Self { id, entry, envelope: tokio::sync::Mutex::new(None), held, in_memory }
+    }
+}
+
 impl Drop for Live {
     fn drop(&mut self) {
         self.in_memory.fetch_sub(self.held, Ordering::Relaxed);
@@ -93,6 +108,10 @@ pub struct Scheduler {
     events: mpsc::UnboundedReceiver<Event>,
     lanes: Lanes<Cargo>,
     live: HashMap<QueueId, Weak<Live>>,
+    /// Messages that are being worked on, and by how many jobs.
+    active: HashMap<QueueId, usize>,
+    operator: Operator,
+    orders: mpsc::Receiver<orders::Request>,
     tasks: TaskTracker,
 }
 
@@ -112,10 +131,26 @@ impl Scheduler {
         observer: Observer,
     ) -> Self {
         let (sender, events) = mpsc::unbounded_channel();
-        let lanes = Lanes::new(&settings.load().config.queue.retry);
+        let lanes = Lanes::new();
         let in_memory = Arc::new(AtomicU64::new(0));
         let context = Context { spool, outbound, settings, observer, events: sender, in_memory };
-        Self { context: Arc::new(context), events, lanes, live: HashMap::new(), tasks: TaskTracker::new() }
+        let (operator, orders) = orders::channel();
+        Self {
+            context: Arc::new(context),
+            events,
+            lanes,
+            live: HashMap::new(),
+            active: HashMap::new(),
+            operator,
+            orders,
+            tasks: TaskTracker::new(),
+        }
+    }
+
+    /// A hand on the queue, for operators.
+    #[must_use]
+    pub fn operator(&self) -> Operator {
+        self.operator.clone()
     }
 
     /// Delivers what the spool holds and what `accepted` brings, until `stop`; then waits for the
@@ -137,6 +172,7 @@ impl Scheduler {
                     Some(page) => page?.into_iter().for_each(|stored| self.enqueue_stored(&stored)),
                     None => reading = false,
                 },
+                Some(request) = self.orders.recv() => self.take_order(request),
                 entry = accepted.recv() => match entry {
                     Some(entry) => self.enqueue_entry(entry),
                     None => break,
@@ -174,14 +210,24 @@ impl Scheduler {
 
     fn take_event(&mut self, event: Event) {
         match event {
-            Event::Finished(lane, health) => self.lanes.finished(lane, Instant::now(), health),
+            Event::Finished(lane, health) => {
+                let settings = self.context.settings.load();
+                self.lanes.finished(lane, Instant::now(), health, &settings.config.queue.retry);
+            }
             Event::Report(entry) => self.enqueue_entry(*entry),
+            Event::Released(stored) => self.enqueue_stored(&stored),
             Event::Settled(id, left) => {
+                if let Some(jobs) = self.active.get_mut(&id) {
+                    *jobs -= 1;
+                    if *jobs == 0 {
+                        self.active.remove(&id);
+                    }
+                }
                 if self.live.get(&id).is_some_and(|live| live.strong_count() == 0) {
                     self.live.remove(&id);
                 }
-                if let Some((host, due, expires)) = left {
-                    self.enqueue(Item { id, host, expires, cargo: None }, due);
+                if let Some((item, due)) = left {
+                    self.enqueue(item, due);
                 }
             }
         }
@@ -190,9 +236,11 @@ impl Scheduler {
     fn enqueue_stored(&mut self, stored: &Stored) {
         let now = Instant::now();
         let expires = self.expiry(now, stored.accepted);
-        for (host, next) in destinations(&stored.envelope) {
+        let warn_at = settle::warn_at(&self.context.settings.load(), expires);
+        for Waiting { host, next, warned } in destinations(&stored.envelope) {
             let due = next.map_or(now, |at| after(now, at));
-            self.enqueue(Item { id: stored.id, host, expires, cargo: None }, due);
+            let deadline = warn_at.filter(|_| !warned).unwrap_or(expires);
+            self.enqueue(Item { id: stored.id, host, deadline, expires, cargo: None }, due);
         }
     }
 
@@ -204,8 +252,9 @@ impl Scheduler {
         if let (Some(live), true) = (&live.1, hosts.len() > 1) {
             self.live.insert(live.id, Arc::downgrade(live));
         }
-        for (host, _) in hosts {
-            self.enqueue(Item { id: live.0, host, expires, cargo: live.1.clone() }, now);
+        let deadline = settle::warn_at(&self.context.settings.load(), expires).unwrap_or(expires);
+        for Waiting { host, .. } in hosts {
+            self.enqueue(Item { id: live.0, host, deadline, expires, cargo: live.1.clone() }, now);
         }
     }
 
@@ -220,32 +269,32 @@ impl Scheduler {
             return (entry.id, None);
         }
         in_memory.fetch_add(held, Ordering::Relaxed);
-        let live = Live {
-            id: entry.id,
-            envelope: tokio::sync::Mutex::new(None),
-            entry: OnceCell::new_with(Some(Arc::new(entry))),
-            held,
-            in_memory: Arc::clone(in_memory),
-        };
+        let live = Live::new(entry.id, OnceCell::new_with(Some(Arc::new(entry))), held, &self.context);
         (live.id, Some(Arc::new(live)))
     }
 
     fn enqueue(&mut self, item: Item<Cargo>, due: Instant) {
+        let destination = self.destination(&item.host);
+        let limit = self.context.settings.load().connectors.for_host(&item.host).outbound.connections;
+        self.lanes.push(destination, limit, item, due);
+    }
+
+    fn destination(&self, host: &Host) -> Destination {
         let settings = self.context.settings.load();
-        let connector = settings.connectors.for_host(&item.host);
-        let destination = match &connector.outbound.route {
-            Route::Mx { .. } => Destination::Domain(item.host.clone()),
+        let connector = settings.connectors.for_host(host);
+        match &connector.outbound.route {
+            Route::Mx { .. } => Destination::Domain(host.clone()),
             Route::SmartHosts(_) => Destination::SmartHosts(connector.name.as_str().into()),
-        };
-        self.lanes.push(destination, connector.outbound.connections, item, due);
+        }
     }
 
     fn dispatch(&mut self) {
         let now = Instant::now();
         while self.tasks.len() < ATTEMPTS_MAX {
             let Some(job) = self.lanes.next(now) else { return };
-            let (Job::Deliver(_, item) | Job::Expire(item, _)) = &job;
+            let (Job::Deliver(_, item) | Job::Aged(item, _, _)) = &job;
             let live = self.live(item);
+            *self.active.entry(item.id).or_default() += 1;
             self.tasks.spawn(delivery::work(Arc::clone(&self.context), live, job));
         }
     }
@@ -258,13 +307,7 @@ impl Scheduler {
         if let Some(live) = self.live.get(&item.id).and_then(Weak::upgrade) {
             return live;
         }
-        let live = Arc::new(Live {
-            id: item.id,
-            entry: OnceCell::new(),
-            envelope: tokio::sync::Mutex::new(None),
-            held: 0,
-            in_memory: Arc::clone(&self.context.in_memory),
-        });
+        let live = Arc::new(Live::new(item.id, OnceCell::new(), 0, &self.context));
         self.live.insert(item.id, Arc::downgrade(&live));
         live
     }
@@ -289,14 +332,25 @@ impl Scheduler {
     }
 }
 
-/// The recipient domains that are still to be served, each with its earliest due time.
-fn destinations(envelope: &Envelope) -> Vec<(Host, Option<Timestamp>)> {
-    let mut all: Vec<(Host, Option<Timestamp>)> = Vec::new();
+/// A recipient domain that is still to be served.
+struct Waiting {
+    host: Host,
+    /// Its earliest due time.
+    next: Option<Timestamp>,
+    /// Whether the sender was told of the delay of all its recipients.
+    warned: bool,
+}
+
+fn destinations(envelope: &Envelope) -> Vec<Waiting> {
+    let mut all: Vec<Waiting> = Vec::new();
     for recipient in &envelope.recipients {
-        let RecipientState::Pending { next, .. } = &recipient.state else { continue };
-        match all.iter_mut().find(|(host, _)| host == recipient.mailbox.host()) {
-            Some((_, earliest)) => *earliest = (*earliest).min(*next),
-            None => all.push((recipient.mailbox.host().clone(), *next)),
+        let RecipientState::Pending { next, warned, .. } = &recipient.state else { continue };
+        match all.iter_mut().find(|waiting| waiting.host == *recipient.mailbox.host()) {
+            Some(waiting) => {
+                waiting.next = waiting.next.min(*next);
+                waiting.warned &= warned;
+            }
+            None => all.push(Waiting { host: recipient.mailbox.host().clone(), next: *next, warned: *warned }),
         }
     }
     all

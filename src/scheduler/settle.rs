@@ -1,4 +1,4 @@
-//! Writing down what an attempt came to: states, the next time, reports, removal.
+//! Writing down what an attempt, or a message's age, came to: states, the next time, removal.
 //!
 //! The order keeps the promise: a report is durable before the recipient it tells of is marked as
 //! failed, and a message is removed only when nothing of it is left to do.
@@ -8,36 +8,41 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 
-use crate::config::TlsDemand;
-use crate::dsn::{self, About, Failed, Returned};
-use crate::envelope::{Envelope, QueueId, RecipientState, Trouble};
+use crate::config::WarnAfter;
+use crate::dsn::{self, Action};
+use crate::envelope::{Envelope, History, Recipient, RecipientState, Trouble};
 use crate::outbound::{Attempt, RecipientResult, Report};
 use crate::outcome::{Failure, Outcome, Persistence};
 use crate::smtp::reply::{EnhancedStatusCode, Status};
-use crate::spool::SpoolError;
 
-use super::{Context, Event, Live, Settings};
+use super::notice::{self, Change};
+use super::{Context, Live, Settings, journal};
 
 /// Characters of a reason that are kept, at most.
 const REASON_MAX: usize = 2000;
-/// Octets of header fields that a report returns, at most.
-const HEADERS_MAX: usize = 64 * 1024;
 
-/// What an attempt leaves to do for its recipients.
+/// What is left to do for the recipients of an attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Left {
     /// Nothing.
     Nothing,
-    /// Another attempt at this time.
-    Until(Instant),
+    /// Another attempt.
+    Until {
+        /// When.
+        due: Instant,
+        /// When its age matters next, tried or not.
+        deadline: Instant,
+    },
 }
 
 impl Left {
     /// Another attempt at `due`, or earlier where that is already so.
-    fn and(self, due: Instant) -> Self {
+    fn and(self, due: Instant, deadline: Instant) -> Self {
         match self {
-            Self::Until(earlier) if earlier < due => self,
-            Self::Until(_) | Self::Nothing => Self::Until(due),
+            Self::Nothing => Self::Until { due, deadline },
+            Self::Until { due: earlier, deadline: sooner } => {
+                Self::Until { due: due.min(earlier), deadline: deadline.min(sooner) }
+            }
         }
     }
 }
@@ -52,90 +57,215 @@ pub(super) async fn settle(
     expires: Instant,
 ) -> Left {
     let settings = context.settings.load_full();
-    let entry = &attempt.entry;
     let mut state = live.envelope.lock().await;
-    let envelope = state.get_or_insert_with(|| entry.envelope.clone());
-    let mut books =
-        Books { settings: &settings, attempt, trail: &report.trail, expires, left: Left::Nothing, failed: Vec::new() };
+    let envelope = state.get_or_insert_with(|| attempt.entry.envelope.clone());
+    let mut books = Books::open(&settings, attempt, &report.trail, expires);
     for result in &report.results {
         books.enter(envelope, result);
     }
-    let Books { mut left, failed, .. } = books;
-    if !failed.is_empty() {
-        let told = report_failure(context, &settings, attempt, envelope, &failed).await;
-        if let Err(error) = &told {
-            tracing::error!(queue_id = %entry.id, %error, "a failure report could not be stored; its recipients stay in the queue");
-            left = left.and(Instant::now() + wait(&settings.config.queue.retry, 1));
-        }
-        for GivenUp { recipient, attempts, trouble } in failed {
-            if let Some(recipient) = envelope.recipients.get_mut(recipient) {
-                recipient.state = match told {
-                    Ok(()) => RecipientState::Failed,
-                    Err(_) => RecipientState::Pending { attempts, next: None, last: Some(trouble) },
-                };
-            }
-        }
-    }
-    let written = if envelope.is_pending() {
-        context.spool.record(entry.id, envelope.clone()).await
-    } else {
-        context.spool.remove(entry.id).await
-    };
-    if let Err(error) = written {
-        tracing::error!(queue_id = %entry.id, %error, "the result of an attempt could not be written; it may be repeated after a restart");
-    }
-    left
+    books.close(context, envelope).await
 }
 
-/// A recipient that is being given up.
-struct GivenUp {
-    recipient: usize,
-    attempts: u32,
-    trouble: Trouble,
+/// Deals with the age of a message that cannot be tried now: its sender is told that it is late, or
+/// it is given up. `down` is why its destination is, where it is.
+pub(super) async fn age(
+    context: &Arc<Context>,
+    live: &Live,
+    attempt: &Attempt,
+    down: Option<Trouble>,
+    due: Instant,
+    expires: Instant,
+) -> Left {
+    let settings = context.settings.load_full();
+    let mut state = live.envelope.lock().await;
+    let envelope = state.get_or_insert_with(|| attempt.entry.envelope.clone());
+    let mut books = Books::open(&settings, attempt, &[], expires);
+    for recipient in &attempt.recipients {
+        books.age(envelope, *recipient, down.as_ref(), due);
+    }
+    books.close(context, envelope).await
 }
 
-/// The entries that one attempt makes in the state of its recipients.
+/// When the sender of a message is told of its delay, by the clock that `expires` is on.
+pub(super) fn warn_at(settings: &Settings, expires: Instant) -> Option<Instant> {
+    let queue = &settings.config.queue;
+    match queue.warn_after {
+        WarnAfter::Age(age) if age < queue.expire => {
+            // Before the machine was started is as good as now.
+            Some(expires.checked_sub(queue.expire - age).unwrap_or_else(Instant::now))
+        }
+        WarnAfter::Age(_) | WarnAfter::Never => None,
+    }
+}
+
+/// The entries that are made in the state of one attempt's recipients.
 struct Books<'a> {
     settings: &'a Settings,
     attempt: &'a Attempt,
     trail: &'a [Failure],
+    now: Instant,
     expires: Instant,
+    warn_at: Option<Instant>,
     left: Left,
-    failed: Vec<GivenUp>,
+    failed: Vec<Change>,
+    late: Vec<Change>,
+    relayed: Vec<Change>,
 }
 
-impl Books<'_> {
+impl<'a> Books<'a> {
+    fn open(settings: &'a Settings, attempt: &'a Attempt, trail: &'a [Failure], expires: Instant) -> Self {
+        let warn_at = warn_at(settings, expires);
+        Self {
+            settings,
+            attempt,
+            trail,
+            now: Instant::now(),
+            expires,
+            warn_at,
+            left: Left::Nothing,
+            failed: Vec::new(),
+            late: Vec::new(),
+            relayed: Vec::new(),
+        }
+    }
+
     fn enter(&mut self, envelope: &mut Envelope, result: &RecipientResult) {
         let Some(recipient) = envelope.recipients.get_mut(result.recipient) else { return };
-        let attempts = match &recipient.state {
-            RecipientState::Pending { attempts, .. } => attempts.saturating_add(1),
-            RecipientState::Delivered | RecipientState::Failed => return,
-        };
+        let RecipientState::Pending { attempts, warned, history, .. } = &mut recipient.state else { return };
+        let (attempts, warned, mut history) = (attempts.saturating_add(1), *warned, std::mem::take(history));
         match &result.outcome {
             Outcome::Delivered(reply) => {
+                journal::delivered(self.attempt, result, &recipient.mailbox, reply);
+                self.relay(result, recipient, reply);
                 recipient.state = RecipientState::Delivered;
-                log_delivered(self.attempt, result, &recipient.mailbox, reply);
             }
             Outcome::Bounced(failure) => {
-                let trouble = trouble(failure, self.trail, Persistence::Permanent);
-                log_failed(self.attempt, &recipient.mailbox, &trouble);
-                self.failed.push(GivenUp { recipient: result.recipient, attempts, trouble });
+                let last = trouble(failure, self.trail, Persistence::Permanent);
+                self.give_up(result.recipient, recipient, attempts, history, last);
             }
-            Outcome::Deferred(failure) if Instant::now() >= self.expires => {
-                let trouble = expired(failure, self.trail, self.settings);
-                log_failed(self.attempt, &recipient.mailbox, &trouble);
-                self.failed.push(GivenUp { recipient: result.recipient, attempts, trouble });
+            Outcome::Held(failure) => {
+                let last = trouble(failure, self.trail, Persistence::Transient);
+                journal::held(self.attempt, &recipient.mailbox, &last);
+                history.push(last);
+                recipient.state = RecipientState::Held { attempts, history };
             }
             Outcome::Deferred(failure) => {
-                let trouble = trouble(failure, self.trail, Persistence::Transient);
-                let wait = wait(&self.settings.config.queue.retry, attempts);
-                let due = (Instant::now() + wait).min(self.expires);
-                let next = Timestamp::now() + due.saturating_duration_since(Instant::now());
-                log_deferred(self.attempt, &recipient.mailbox, &trouble, next);
-                recipient.state = RecipientState::Pending { attempts, next: Some(next), last: Some(trouble) };
-                self.left = self.left.and(due);
+                let last = trouble(failure, self.trail, Persistence::Transient);
+                if self.now >= self.expires {
+                    let last = self.expired(last);
+                    return self.give_up(result.recipient, recipient, attempts, history, last);
+                }
+                let due = (self.now + wait(&self.settings.config.queue.retry, attempts)).min(self.expires);
+                let next = Timestamp::now() + due.saturating_duration_since(self.now);
+                journal::deferred(self.attempt, &recipient.mailbox, &last, next);
+                self.check_delay(result.recipient, recipient, warned, last.clone());
+                history.push(last);
+                recipient.state = RecipientState::Pending { attempts, next: Some(next), history, warned };
+                self.left = self.left.and(due, self.expires);
             }
         }
+    }
+
+    fn age(&mut self, envelope: &mut Envelope, at: usize, down: Option<&Trouble>, due: Instant) {
+        let Some(recipient) = envelope.recipients.get_mut(at) else { return };
+        let RecipientState::Pending { attempts, history, warned, .. } = &recipient.state else { return };
+        let (attempts, warned, history) = (*attempts, *warned, history.clone());
+        let last = down.or(history.last()).cloned().unwrap_or_else(|| Trouble {
+            at: Timestamp::now(),
+            status: EnhancedStatusCode::transient(Status(4, 5)),
+            text: "every connection to the destination was in use".to_owned(),
+            host: None,
+            reply: None,
+        });
+        if self.now >= self.expires {
+            let last = self.expired(last);
+            return self.give_up(at, recipient, attempts, history, last);
+        }
+        self.check_delay(at, recipient, warned, last);
+        self.left = self.left.and(due, self.expires);
+    }
+
+    fn give_up(&mut self, at: usize, recipient: &Recipient, attempts: u32, history: History, last: Trouble) {
+        journal::failed(self.attempt, &recipient.mailbox, &last);
+        self.failed.push(Change { recipient: at, attempts, history, last });
+    }
+
+    /// Notes that the sender must be told of a delay, once.
+    fn check_delay(&mut self, at: usize, recipient: &Recipient, warned: bool, last: Trouble) {
+        let Some(warn_at) = self.warn_at.filter(|_| !warned) else { return };
+        if self.now < warn_at {
+            self.left = self.left.and(self.expires, warn_at);
+        } else if dsn::is_wanted(recipient, Action::Delayed(Timestamp::now())) {
+            self.late.push(Change { recipient: at, attempts: 0, history: History::default(), last });
+        }
+    }
+
+    /// Notes that the sender wants to know of success and nobody else will tell.
+    fn relay(&mut self, result: &RecipientResult, recipient: &Recipient, reply: &crate::smtp::reply::Reply) {
+        let Some(via) = result.via.as_ref().filter(|via| !via.offers_dsn) else { return };
+        if dsn::is_wanted(recipient, Action::Relayed) {
+            let last = Trouble {
+                at: Timestamp::now(),
+                status: EnhancedStatusCode::success(Status(0, 0)),
+                text: format!("{} took it: {reply}", via.peer),
+                host: Some(via.peer.split(' ').next().unwrap_or_default().to_owned()),
+                reply: Some(reply.clone()),
+            };
+            self.relayed.push(Change { recipient: result.recipient, attempts: 0, history: History::default(), last });
+        }
+    }
+
+    /// The failure of a message whose time is over: 5.4.7, with the last reason.
+    fn expired(&self, last: Trouble) -> Trouble {
+        let age = humantime::format_duration(self.settings.config.queue.expire);
+        Trouble {
+            status: EnhancedStatusCode::permanent(Status(4, 7)),
+            text: format!(
+                "not delivered within {age}; the last attempt failed because: {} ({})",
+                last.text, last.status
+            ),
+            ..last
+        }
+    }
+
+    /// Stores the reports, then the new state.
+    async fn close(mut self, context: &Arc<Context>, envelope: &mut Envelope) -> Left {
+        let soon = self.now + wait(&self.settings.config.queue.retry, 1);
+        let told = notice::store(context, self.settings, self.attempt, envelope, Action::Failed, &self.failed).await;
+        if !told {
+            self.left = self.left.and(soon, self.expires.max(soon));
+        }
+        for Change { recipient, attempts, mut history, last } in self.failed {
+            let Some(recipient) = envelope.recipients.get_mut(recipient) else { continue };
+            recipient.state = if told {
+                RecipientState::Failed
+            } else {
+                history.push(last);
+                RecipientState::Pending { attempts, next: None, history, warned: true }
+            };
+        }
+        let until = Timestamp::now() + self.expires.saturating_duration_since(self.now);
+        if !notice::store(context, self.settings, self.attempt, envelope, Action::Delayed(until), &self.late).await {
+            self.late.clear();
+            self.left = self.left.and(self.expires, soon);
+        }
+        for late in &self.late {
+            let state = envelope.recipients.get_mut(late.recipient).map(|recipient| &mut recipient.state);
+            if let Some(RecipientState::Pending { warned, .. }) = state {
+                *warned = true;
+            }
+        }
+        notice::store(context, self.settings, self.attempt, envelope, Action::Relayed, &self.relayed).await;
+        let id = self.attempt.entry.id;
+        let written = if envelope.is_open() {
+            context.spool.record(id, envelope.clone()).await
+        } else {
+            context.spool.remove(id).await
+        };
+        if let Err(error) = written {
+            tracing::error!(queue_id = %id, %error, "the result of an attempt could not be written; it may be repeated after a restart");
+        }
+        self.left
     }
 }
 
@@ -163,126 +293,4 @@ pub(super) fn trouble(failure: &Failure, trail: &[Failure], ends_as: Persistence
         host: failure.peer.as_deref().and_then(|peer| peer.split(' ').next()).map(str::to_owned),
         reply: failure.peer_reply().cloned(),
     }
-}
-
-/// The failure of a message whose time is over: 4.4.7 made permanent, with the last reason.
-fn expired(failure: &Failure, trail: &[Failure], settings: &Settings) -> Trouble {
-    let last = trouble(failure, trail, Persistence::Transient);
-    let age = humantime::format_duration(settings.config.queue.expire);
-    Trouble {
-        status: EnhancedStatusCode::permanent(Status(4, 7)),
-        text: format!("not delivered within {age}; the last attempt failed because: {} ({})", last.text, last.status),
-        ..last
-    }
-}
-
-/// Stores the report about recipients that were given up, and queues it. Nothing is stored where
-/// nobody wants to know, or nobody is left to be told.
-async fn report_failure(
-    context: &Context,
-    settings: &Settings,
-    attempt: &Attempt,
-    envelope: &Envelope,
-    failed: &[GivenUp],
-) -> Result<(), SpoolError> {
-    let entry = &attempt.entry;
-    let wanted: Vec<Failed<'_>> = failed
-        .iter()
-        .filter_map(|up| Some(Failed { recipient: envelope.recipients.get(up.recipient)?, trouble: &up.trouble }))
-        .filter(|failed| dsn::wants_failure(failed.recipient))
-        .collect();
-    if wanted.is_empty() {
-        return Ok(());
-    }
-    let config = &settings.config;
-    let Some(to) = dsn::addressee(envelope, &wanted, &config.postmaster) else {
-        tracing::error!(queue_id = %entry.id, "a report could not be delivered to the postmaster; nobody is left to be told");
-        return Ok(());
-    };
-    let confidential = matches!(attempt.connector.outbound.tls, TlsDemand::Forced { .. });
-    let about = About {
-        hostname: &config.hostname,
-        id: entry.id,
-        accepted: entry.accepted,
-        envelope,
-        size: entry.size,
-        confidential,
-    };
-    let mut draft = context.spool.draft();
-    let report = dsn::failure(&about, &wanted, &to, draft.id(), Timestamp::now());
-    draft.write(report.head.as_bytes()).await?;
-    let mut original = entry.body.reader().await?;
-    match report.returned {
-        Returned::Whole => {
-            while let Some(chunk) = original.next().await? {
-                draft.write(&chunk).await?;
-            }
-        }
-        Returned::Headers => draft.write(&header_fields(&mut original).await?).await?,
-    }
-    draft.write(report.tail.as_bytes()).await?;
-    let (receipt, report) = context.spool.commit(draft, report.envelope).await?;
-    tracing::info!(queue_id = %entry.id, report_id = %receipt.id(), %to, "failure report queued");
-    let _ = context.events.send(Event::Report(Box::new(report)));
-    Ok(())
-}
-
-/// The header fields of a message, up to a bound.
-async fn header_fields(original: &mut crate::spool::BodyReader) -> Result<Vec<u8>, SpoolError> {
-    let mut fields = Vec::new();
-    while let Some(chunk) = original.next().await? {
-        fields.extend_from_slice(&chunk);
-        if let Some(end) = memchr::memmem::find(&fields, b"\r\n\r\n") {
-            fields.truncate(end + 2);
-            break;
-        }
-        if fields.len() > HEADERS_MAX {
-            let end = fields[..HEADERS_MAX].iter().rposition(|b| *b == b'\n').map_or(0, |at| at + 1);
-            fields.truncate(end);
-            break;
-        }
-    }
-    Ok(fields)
-}
-
-fn log_delivered(
-    attempt: &Attempt,
-    result: &RecipientResult,
-    to: &crate::address::Mailbox,
-    reply: &crate::smtp::reply::Reply,
-) {
-    let (peer, tls) = match &result.via {
-        Some(via) => (via.peer.as_str(), settled_tls(&via.clearance)),
-        None => ("", String::new()),
-    };
-    let id: QueueId = attempt.entry.id;
-    let age = attempt.entry.accepted.duration_until(Timestamp::now());
-    tracing::info!(
-        queue_id = %id, %to, connector = %attempt.connector.name, peer, tls.got = %tls, reply = %reply,
-        delay_ms = i64::try_from(age.as_millis()).unwrap_or(i64::MAX), "message delivered"
-    );
-}
-
-/// What a session reached, for a log line.
-fn settled_tls(clearance: &crate::tls::Clearance) -> String {
-    match clearance.outcome() {
-        crate::tls::TlsOutcome::Clear(reason) => format!("none: {reason}"),
-        crate::tls::TlsOutcome::Tls(facts) => {
-            format!("{} {} {}", facts.version, facts.cipher, clearance.authentication())
-        }
-    }
-}
-
-fn log_deferred(attempt: &Attempt, to: &crate::address::Mailbox, trouble: &Trouble, next: Timestamp) {
-    tracing::warn!(
-        queue_id = %attempt.entry.id, %to, connector = %attempt.connector.name, status = %trouble.status,
-        reason = %trouble.text, %next, "delivery deferred"
-    );
-}
-
-fn log_failed(attempt: &Attempt, to: &crate::address::Mailbox, trouble: &Trouble) {
-    tracing::warn!(
-        queue_id = %attempt.entry.id, %to, connector = %attempt.connector.name, status = %trouble.status,
-        reason = %trouble.text, "delivery failed for good"
-    );
 }

@@ -105,21 +105,22 @@ async fn a_client_certificate_is_asked_for_only_where_wanted_and_never_required(
     let material = load(&ours.config);
     let name = "mail.partner.example";
     let partner = NamePattern::parse(name).expect("a name");
-    let server_only = |params: &mut rcgen::CertificateParams| {
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+    let only = |usage: ExtendedKeyUsagePurpose| {
+        move |params: &mut rcgen::CertificateParams| params.extended_key_usages = vec![usage.clone()]
     };
     let shown = |chain| Presented::Certificate(CertificateFacts { names: vec![partner.clone()], chain });
-    let not_for_clients = "its extended key usage does not include TLS clients".to_owned();
+    let for_neither = "its extended key usage includes neither TLS clients nor TLS servers".to_owned();
     for versions in [&TLS12, &TLS13] {
         for (pair, ask, wanted) in [
             (Some(ours.authority.issue(&[name])), true, shown(Ok(()))),
             (Some(ours.authority.issue(&[name])), false, Presented::Nothing),
             (None, true, Presented::Nothing),
             (Some(self_signed(&[name], |_| {})), true, shown(Err(ChainFault::SelfSigned))),
+            (Some(ours.authority.issue_as(&[name], only(ExtendedKeyUsagePurpose::ServerAuth))), true, shown(Ok(()))),
             (
-                Some(ours.authority.issue_as(&[name], server_only)),
+                Some(ours.authority.issue_as(&[name], only(ExtendedKeyUsagePurpose::CodeSigning))),
                 true,
-                shown(Err(ChainFault::Invalid(not_for_clients.clone()))),
+                shown(Err(ChainFault::Invalid(for_neither.clone()))),
             ),
         ] {
             let client = Arc::new(client_config(&ours.authority, versions, pair.as_ref()));

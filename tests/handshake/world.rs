@@ -8,7 +8,7 @@ use std::time::Duration;
 use gatepost::address::{Domain, Host, Mailbox};
 use gatepost::config::{
     Config, Connector, IdentityFiles, Inbound, Limits, Located, Log, LogFormat, OnFailure, Outbound, OwnTls, Place,
-    Queue, Relay, Route, Timeouts, TlsDemand, Trust,
+    Queue, Relay, Route, Timeouts, TlsDemand, Trust, WarnAfter,
 };
 use gatepost::handshake::{HandshakeError, Material, Seen};
 use gatepost::tls::TlsVersion;
@@ -181,7 +181,7 @@ pub(crate) fn config(identity: Option<IdentityFiles>, connectors: Vec<Connector>
         listeners: Vec::new(),
         relay: Relay::default(),
         connectors: connectors.into_iter().map(Arc::new).collect(),
-        queue: Queue { retry: vec![second], expire: second },
+        queue: Queue { retry: vec![second], expire: second, warn_after: WarnAfter::Never },
         limits: Limits {
             message_size: 1,
             recipients: 100,

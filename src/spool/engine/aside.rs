@@ -2,6 +2,7 @@
 //!
 //! Files first, then the row: a crash in between leaves the row, and it is set aside again.
 
+use std::fmt::Write as _;
 use std::fs::File;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -108,7 +109,7 @@ impl Place<'_> {
         let failed = |error| database_error(&core.paths, "read a damaged row of", &error);
         let sql = "SELECT m.*, b.data FROM message m LEFT JOIN body b ON b.id = m.id WHERE m.id = ?1";
         let mut statement = connection.prepare(sql).map_err(failed)?;
-        let names: Vec<String> = statement.column_names().into_iter().map(str::to_owned).collect();
+        let names: Vec<String> = statement.column_names().map(str::to_owned).collect();
         let found = statement.query_row([raw], |row| {
             let mut columns = Vec::with_capacity(names.len());
             for (at, name) in names.iter().enumerate() {
@@ -127,7 +128,8 @@ impl Place<'_> {
         let Some(columns) = found.optional().map_err(failed)? else { return Ok(false) };
         let mut report = format!("{}: {fault}\n\n", self.name);
         for (name, text, octets) in columns {
-            report.push_str(&format!("{name}: {text}\n"));
+            // Writing to a String cannot fail.
+            let _ = writeln!(report, "{name}: {text}");
             match (name.as_str(), octets) {
                 ("envelope", Some(octets)) => self.write("json", &octets)?,
                 ("data", Some(octets)) => self.write("eml", &octets)?,

@@ -1,1 +1,151 @@
+//! What can only be seen from inside: batches with a bad operation in them, a full database, the end of
+//! the writer.
 
+use bytes::Bytes;
+use tokio::sync::oneshot;
+
+use super::*;
+use crate::address::{Mailbox, ReversePath};
+use crate::envelope::Recipient;
+
+fn envelope() -> Envelope {
+    let sender = ReversePath::parse("a@example.org").expect("valid");
+    Envelope::new(sender, vec![Recipient::new(Mailbox::parse("b@example.net").expect("valid"))])
+}
+
+fn message(id: QueueId, size: usize) -> NewMessage {
+    let content = Bytes::from(vec![b'x'; size]);
+    let crc = crc32fast::hash(&content);
+    let new = NewMessage::new(id, Timestamp::UNIX_EPOCH, &envelope(), size as u64, crc, Content::Row(content));
+    new.expect("a message")
+}
+
+fn id(number: u64) -> QueueId {
+    QueueId::from_number(number).expect("small")
+}
+
+#[tokio::test]
+async fn one_bad_operation_harms_no_other_of_its_batch() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let spool = SqliteSpool::open(folder.path()).expect("a spool");
+    let (mut replies, mut removed) = (Vec::new(), Vec::new());
+    // The same id twice: the second fails, and would take a shared transaction with it.
+    for number in [1, 2, 2, 3] {
+        let (reply, answer) = oneshot::channel();
+        spool.core.queue.push(Op::Commit(Box::new(message(id(number), 10)), reply)).expect("open");
+        replies.push(answer);
+    }
+    for number in [1, 9] {
+        let (reply, answer) = oneshot::channel();
+        spool.core.queue.push(Op::Remove(id(number), Some(reply))).expect("open");
+        removed.push(answer);
+    }
+    let mut results = Vec::new();
+    for reply in replies {
+        results.push(reply.await.expect("answered").map(Committed::told).is_ok());
+    }
+    assert_eq!(results, [true, true, false, true]);
+    let mut gone = removed.into_iter();
+    assert!(gone.next().expect("first").await.expect("answered").is_ok());
+    assert!(matches!(gone.next().expect("second").await.expect("answered"), Err(SpoolError::Missing(_))));
+    let left: Vec<_> = spool.scan(None, 10).await.expect("listed").into_iter().map(|stored| stored.id).collect();
+    assert_eq!(left, [id(2), id(3)]);
+}
+
+#[tokio::test]
+async fn a_durable_message_without_a_receipt_is_withdrawn() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let spool = SqliteSpool::open(folder.path()).expect("a spool");
+    let (reply, answer) = oneshot::channel();
+    spool.core.queue.push(Op::Commit(Box::new(message(id(1), 10)), reply)).expect("open");
+    let committed = answer.await.expect("answered").expect("durable");
+    assert_eq!(spool.scan(None, 10).await.expect("listed").len(), 1);
+    drop(committed);
+    // Behind the withdrawal in the queue, so it is done when this is answered.
+    assert!(matches!(spool.record(id(2), envelope()).await, Err(SpoolError::Missing(_))));
+    assert!(spool.scan(None, 10).await.expect("listed").is_empty());
+}
+
+/// `max_page_count` is the engine's own full disk: the same error in the same places.
+#[tokio::test]
+async fn a_full_database_refuses_mail_gives_the_reserve_up_and_recovers() {
+    let folder = tempfile::tempdir().expect("a folder");
+    drop(SqliteSpool::open(folder.path()).expect("a spool"));
+    let home = Home::take(folder.path()).expect("free");
+    let mut database = schema::open(&home.paths).expect("ours");
+    database.connection.pragma_update(None, "max_page_count", 40).expect("set");
+    drop(database.connection.prepare_cached("SELECT 1"));
+    let core = core(&home);
+    let thread = writer::start(
+        Arc::clone(&core),
+        std::mem::replace(&mut database.connection, schema::connect(&home.paths).expect("one more")),
+    )
+    .expect("started");
+    let commit = |number: u64, size: usize| {
+        let core = Arc::clone(&core);
+        async move { core.ask(|reply| Op::Commit(Box::new(message(id(number), size)), reply)).await.map(Committed::told) }
+    };
+    commit(1, 100_000).await.expect("fits");
+    assert!(matches!(commit(2, 100_000).await, Err(SpoolError::Full(_))));
+    assert!(home.paths.reserve.exists(), "new mail may not have the reserve");
+    commit(3, 1_000).await.expect("a small one still fits");
+    let mut grown = envelope();
+    grown.envid = Some("x".repeat(200_000));
+    assert!(matches!(core.record(id(3), grown).await, Err(SpoolError::Full(_))));
+    assert!(!home.paths.reserve.exists(), "a state may have the reserve");
+    core.remove(id(1)).await.expect("removed");
+    commit(4, 100_000).await.expect("room again");
+    core.queue.close();
+    thread.join().expect("no panic");
+}
+
+#[tokio::test]
+async fn the_end_of_the_writer_is_noticed() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let spool = SqliteSpool::open(folder.path()).expect("a spool");
+    // As the thread itself does it, however it ends.
+    drop(writer::Ending(Arc::clone(&spool.core)));
+    spool.closed().await;
+    let draft = spool.draft();
+    assert!(matches!(spool.commit(draft, envelope()).await, Err(SpoolError::Closed)));
+}
+
+#[tokio::test]
+async fn the_log_starts_again_under_load() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let spool = Arc::new(SqliteSpool::open(folder.path()).expect("a spool"));
+    let workers: Vec<_> = (0..4)
+        .map(|_| {
+            let spool = Arc::clone(&spool);
+            tokio::spawn(async move {
+                for _ in 0..300 {
+                    let mut draft = spool.draft();
+                    draft.write(&vec![b'x'; 100_000]).await.expect("written");
+                    let (receipt, _) = spool.commit(draft, envelope()).await.expect("durable");
+                    spool.remove(receipt.id()).await.expect("removed");
+                }
+            })
+        })
+        .collect();
+    for worker in workers {
+        worker.await.expect("no panic");
+    }
+    // 120 MB went through it.
+    let log = std::fs::metadata(&spool.core.paths.wal).expect("a log").len();
+    assert!(log < 64 << 20, "the log has {log} octets");
+}
+
+fn core(home: &Home) -> Arc<Core> {
+    let paths = home.paths.clone();
+    let room = Room::open(&paths.folder, paths.reserve.clone(), Some(0)).expect("room");
+    Arc::new_cyclic(|me| Core {
+        queue: Arc::new(Queue::default()),
+        wal: checkpoint::Wal::default(),
+        readers: Readers::new(paths.clone()),
+        drafts: Arc::new(Drafts { bodies: paths.bodies.clone(), room, ids: super::super::ids::Ids::after(None, None) }),
+        ended: CancellationToken::new(),
+        counters: Counters::default(),
+        paths,
+        me: me.clone(),
+    })
+}

@@ -1,0 +1,204 @@
+//! A connection with the judge's clearance: the only place from which MAIL FROM is written.
+//!
+//! [`Wire::converse`] takes dialogues, and the only dialogue that has a transaction in it is the private
+//! [`Permitted`], which cannot be made without the clearance of the connection it runs on.
+
+use std::sync::Arc;
+
+use crate::config::Timeouts;
+use crate::smtp::client::{Ending, Extensions, Mail, Results, Stage, Step, Transaction, Violation};
+use crate::smtp::data::Stuffer;
+use crate::spool::{Body, SpoolError};
+use crate::tls::{Clearance, NamePattern, NoTls, TlsOutcome, TlsPolicy, Verdict, judge};
+
+use super::Via;
+use super::wire::{Broken, Dialogue, Wire};
+
+/// Content is sent in blocks of at least this many octets, or whole where it is smaller.
+const BLOCK: usize = 64 * 1024;
+
+/// A connection on which mail may be spoken of.
+#[derive(Debug)]
+pub(super) struct Cleared {
+    wire: Wire,
+    extensions: Extensions,
+    via: Arc<Via>,
+    /// Under which policy the clearance was given.
+    policy: TlsPolicy,
+    /// The clearance is the judge's leave for this one connection in clear, after TLS failed.
+    is_fallback: bool,
+    transactions: u32,
+}
+
+/// Why a transaction came to no end of its own.
+#[derive(Debug)]
+pub(super) enum Interruption {
+    /// The connection broke.
+    Connection(Broken),
+    /// The content could not be read.
+    Spool(SpoolError),
+}
+
+/// How a message was handed over.
+#[derive(Debug)]
+pub(super) struct Handed {
+    pub(super) results: Results,
+    pub(super) interruption: Option<Interruption>,
+    /// The peer had given up an idle connection: nothing was asked of it, and nothing failed.
+    pub(super) was_stale: bool,
+}
+
+/// A transaction with the leave to hold it.
+struct Permitted<'c, 'm> {
+    _leave: &'c Clearance,
+    transaction: Transaction<'m>,
+}
+
+impl Dialogue for Permitted<'_, '_> {
+    type Step = Step;
+
+    fn receive(&mut self, input: &[u8], out: &mut Vec<u8>) -> Result<(usize, Option<Step>), Violation> {
+        self.transaction.receive(input, out)
+    }
+
+    fn replies(&self) -> usize {
+        self.transaction.replies()
+    }
+
+    fn awaited(&self) -> Stage {
+        self.transaction.awaited()
+    }
+}
+
+impl Cleared {
+    /// A connection that the judge cleared under `policy`. `wire` is open: EHLO was answered.
+    pub(super) fn new(
+        wire: Wire,
+        extensions: Extensions,
+        peer: String,
+        clearance: Clearance,
+        policy: TlsPolicy,
+    ) -> Self {
+        let via = Arc::new(Via { peer, clearance, offers_dsn: extensions.dsn });
+        Self { wire, extensions, via, policy, is_fallback: false, transactions: 0 }
+    }
+
+    /// The same, in clear after TLS failed. Its leave is good for the message at hand alone: the next
+    /// one tries TLS again.
+    pub(super) fn fallback(
+        wire: Wire,
+        extensions: Extensions,
+        peer: String,
+        clearance: Clearance,
+        policy: TlsPolicy,
+    ) -> Self {
+        Self { is_fallback: true, ..Self::new(wire, extensions, peer, clearance, policy) }
+    }
+
+    /// The session, for the record.
+    pub(super) fn via(&self) -> &Arc<Via> {
+        &self.via
+    }
+
+    /// What the peer can do.
+    pub(super) fn extensions(&self) -> Extensions {
+        self.extensions
+    }
+
+    /// Whether another message may follow, as far as its policy and the number of messages go.
+    pub(super) fn is_reusable(&self, messages_per_connection: u32) -> bool {
+        !self.is_fallback && self.transactions < messages_per_connection
+    }
+
+    /// Whether mail under `policy` may cross this session too. Its own handshake is judged, anew unless
+    /// the policy is the one it was judged by: the judge is a pure function.
+    pub(super) fn admits(&mut self, policy: &TlsPolicy, reference: &[NamePattern]) -> bool {
+        if self.is_fallback {
+            return false;
+        }
+        if *policy == self.policy {
+            return true;
+        }
+        let outcome = self.via.clearance.outcome();
+        // Nobody asked this peer for TLS.
+        if *outcome == TlsOutcome::Clear(NoTls::NotWanted) {
+            return false;
+        }
+        let Verdict::Cleared(clearance) = judge(policy, outcome.clone(), reference) else { return false };
+        self.via = Arc::new(Via { peer: self.via.peer.clone(), clearance, offers_dsn: self.via.offers_dsn });
+        self.policy = policy.clone();
+        true
+    }
+
+    /// Whether the peer has been quiet since the last message.
+    pub(super) async fn is_quiet(&mut self) -> bool {
+        self.wire.is_quiet().await
+    }
+
+    /// Makes ready for a time without work.
+    pub(super) fn rest(&mut self) {
+        self.wire.rest();
+    }
+
+    /// Ends the session.
+    pub(super) fn quit(self) {
+        self.wire.quit();
+    }
+
+    /// Hands one message over. The message must fit the peer ([`Mail::fits`]).
+    pub(super) async fn hand_over(&mut self, mail: Mail<'_>, body: &Body, timeouts: &Timeouts) -> Handed {
+        let leave = &self.via.clearance;
+        let is_first = self.transactions == 0;
+        self.transactions = self.transactions.saturating_add(1);
+        let transaction = Transaction::start(mail, self.extensions, self.wire.output(leave));
+        let mut permitted = Permitted { _leave: leave, transaction };
+        let interruption = carry(&mut self.wire, &mut permitted, leave, body, timeouts).await.err();
+        let unanswered = permitted.transaction.replies() == 0;
+        let results = permitted.transaction.into_results();
+        let closed = match (&interruption, &results.ending) {
+            (Some(Interruption::Connection(broken)), _) => unanswered && broken.is_closed(),
+            (_, Ending::Closing { stage: Stage::Mail, .. }) => true,
+            _ => false,
+        };
+        Handed { results, interruption, was_stale: closed && !is_first }
+    }
+}
+
+async fn carry(
+    wire: &mut Wire,
+    permitted: &mut Permitted<'_, '_>,
+    leave: &Clearance,
+    body: &Body,
+    timeouts: &Timeouts,
+) -> Result<(), Interruption> {
+    match wire.converse(permitted, timeouts.reply).await.map_err(Interruption::Connection)? {
+        Step::Over => return Ok(()),
+        Step::Content => {}
+    }
+    send_content(wire, leave, body, timeouts).await?;
+    permitted.transaction.content_sent();
+    // After the dot there is nothing to send but an answer to wait for.
+    wire.converse(permitted, timeouts.final_reply).await.map_err(Interruption::Connection)?;
+    Ok(())
+}
+
+/// Streams the content. Where it cannot be read to its end, the final dot is not sent: half a message
+/// must not pass for a whole one.
+async fn send_content(
+    wire: &mut Wire,
+    leave: &Clearance,
+    body: &Body,
+    timeouts: &Timeouts,
+) -> Result<(), Interruption> {
+    let mut reader = body.reader().await.map_err(Interruption::Spool)?;
+    let mut stuffer = Stuffer::new();
+    while let Some(chunk) = reader.next().await.map_err(Interruption::Spool)? {
+        let out = wire.output(leave);
+        stuffer.push(&chunk, out);
+        if out.len() >= BLOCK {
+            wire.flush(timeouts.data_block).await.map_err(Interruption::Connection)?;
+        }
+    }
+    stuffer.finish(wire.output(leave));
+    wire.flush(timeouts.data_block).await.map_err(Interruption::Connection)
+}

@@ -1,0 +1,232 @@
+//! From an address to a cleared connection: TCP, opening, TLS, and the judge.
+//!
+//! Here the policy table of the design is carried out. Nothing is decided: [`tls::judge`] says what may
+//! be done with a session, and this does it.
+
+use std::net::SocketAddr;
+
+use jiff::Timestamp;
+
+use crate::address::Host;
+use crate::config::{Connector, Timeouts};
+use crate::envelope::QueueId;
+use crate::handshake::{ClientTls, Role};
+use crate::outcome::{Failure, Scope};
+use crate::route::Hop;
+use crate::smtp::client::{Extensions, InClear, Opening, OpeningStep, Stage, Starttls};
+use crate::smtp::reply::Status;
+use crate::tls::{self, Clearance, Fallback, NamePattern, NoTls, Refusal, TlsOutcome, TlsPolicy, Verdict};
+
+use super::Settings;
+use super::cleared::Cleared;
+use super::wire::Wire;
+
+/// The service closes the connection behind such a reply (RFC 5321 §3.8).
+const CLOSING: u16 = 421;
+
+/// One hop, and what it must show.
+pub(super) struct Target<'a> {
+    pub(super) settings: &'a Settings,
+    pub(super) connector: &'a Connector,
+    pub(super) hop: &'a Hop,
+    pub(super) policy: &'a TlsPolicy,
+    /// For the log alone.
+    pub(super) queue_id: QueueId,
+}
+
+/// The names under which a hop is known: looked for in its certificate, for the record.
+pub(super) fn reference(host: &Host) -> Vec<NamePattern> {
+    host.domain().map(|name| NamePattern::Exact(name.clone())).into_iter().collect()
+}
+
+/// How the first connection to an address went.
+enum First {
+    Cleared { wire: Wire, opening: Extensions, clearance: Clearance },
+    Redial(Fallback),
+    Refused(Refusal),
+}
+
+/// A session before it is judged.
+enum Session {
+    Clear {
+        wire: Wire,
+        extensions: Extensions,
+        reason: NoTls,
+    },
+    /// TLS was tried and spoilt the connection, which is gone.
+    Spoilt(NoTls),
+    Handshake(Wire),
+}
+
+impl Target<'_> {
+    /// Leads one address of the hop to a cleared connection.
+    ///
+    /// # Errors
+    /// The [`Failure`] of this address; nothing of the envelope was said to it.
+    pub(super) async fn dial(&self, address: SocketAddr) -> Result<Cleared, Failure> {
+        let peer = self.peer(address);
+        let dialled = match self.first(address).await {
+            Ok(First::Cleared { wire, opening, clearance }) => {
+                Ok(Cleared::new(wire, opening, peer.clone(), clearance, self.policy.clone()))
+            }
+            Ok(First::Redial(fallback)) => self.redial(address, &peer, fallback).await,
+            Ok(First::Refused(refusal)) => {
+                self.warn_refused(address, &refusal);
+                Err(Failure::policy(refusal))
+            }
+            Err(failure) => Err(failure),
+        };
+        dialled.map_err(|failure| failure.with_peer(peer))
+    }
+
+    /// `mx.example.org [192.0.2.1]:25`.
+    fn peer(&self, address: SocketAddr) -> String {
+        let (ip, port) = (address.ip(), address.port());
+        match &self.hop.host {
+            Host::Domain(name) => format!("{name} [{ip}]:{port}"),
+            Host::Literal(_) => format!("[{ip}]:{port}"),
+        }
+    }
+
+    fn timeouts(&self) -> &Timeouts {
+        &self.settings.config.timeouts
+    }
+
+    async fn first(&self, address: SocketAddr) -> Result<First, Failure> {
+        let starttls = match self.policy {
+            TlsPolicy::Off => Starttls::NotWanted,
+            TlsPolicy::Opportunistic | TlsPolicy::Forced(_) => Starttls::Wanted,
+        };
+        let mut opening = Opening::new(&self.settings.config.hostname, starttls);
+        match self.open(address, &mut opening).await? {
+            Session::Clear { wire, extensions, reason } => Ok(self.judge_clear(wire, extensions, reason)),
+            Session::Spoilt(reason) => Ok(self.judge_spoilt(reason)),
+            Session::Handshake(wire) => self.handshake(wire, opening).await,
+        }
+    }
+
+    /// TCP, greeting, EHLO, and STARTTLS where it is wanted and offered.
+    async fn open(&self, address: SocketAddr, opening: &mut Opening<'_>) -> Result<Session, Failure> {
+        let mut wire = Wire::connect(address, self.timeouts().connect)
+            .await
+            .map_err(|fault| Failure::transient(Scope::Hop, Status(4, 1), fault))?;
+        let step = match wire.converse(opening, self.timeouts().reply).await {
+            Ok(step) => step,
+            // Asking for TLS broke the connection; that is no better than a broken handshake.
+            Err(broken) if broken.at() == Stage::Starttls => {
+                return Ok(Session::Spoilt(NoTls::Broken(broken.to_string())));
+            }
+            Err(broken) => return Err(broken.failure()),
+        };
+        let reason = match step {
+            OpeningStep::Handshake | OpeningStep::Secured => return Ok(Session::Handshake(wire)),
+            OpeningStep::Failed { stage, reply } => {
+                wire.quit();
+                return Err(Failure::reply(Scope::Hop, stage.name(), reply));
+            }
+            OpeningStep::InClear(InClear::SpokeBeforeHandshake) => {
+                return Ok(Session::Spoilt(NoTls::SpokeBeforeHandshake));
+            }
+            OpeningStep::InClear(InClear::NotWanted) => NoTls::NotWanted,
+            OpeningStep::InClear(InClear::NotOffered) => NoTls::NotOffered,
+            OpeningStep::InClear(InClear::Rejected(reply)) => NoTls::Rejected(reply),
+        };
+        Ok(Session::Clear { wire, extensions: opening.extensions(), reason })
+    }
+
+    fn judge_clear(&self, wire: Wire, extensions: Extensions, reason: NoTls) -> First {
+        let closing = match &reason {
+            NoTls::Rejected(reply) if reply.code().get() == CLOSING => {
+                Some(NoTls::Broken(format!("the peer answered STARTTLS with: {reply}")))
+            }
+            _ => None,
+        };
+        match (self.judge(TlsOutcome::Clear(reason)), closing) {
+            // The peer refused STARTTLS and closes the connection with it: there is no "same connection".
+            (Verdict::Cleared(_), Some(broken)) => self.judge_spoilt(broken),
+            (Verdict::Cleared(clearance), None) => First::Cleared { wire, opening: extensions, clearance },
+            (Verdict::Redial(fallback), _) => First::Redial(fallback),
+            (Verdict::Refused(refusal), _) => {
+                wire.quit();
+                First::Refused(refusal)
+            }
+        }
+    }
+
+    /// Judges a session whose connection is gone: there is nothing left to clear.
+    fn judge_spoilt(&self, reason: NoTls) -> First {
+        match self.judge(TlsOutcome::Clear(reason)) {
+            Verdict::Redial(fallback) => First::Redial(fallback),
+            Verdict::Refused(refusal) => First::Refused(refusal),
+            Verdict::Cleared(_) => unreachable!("the judge clears no session that TLS spoilt"),
+        }
+    }
+
+    async fn handshake(&self, wire: Wire, mut opening: Opening<'_>) -> Result<First, Failure> {
+        let client: &ClientTls = self.settings.tls.client(self.connector);
+        let (mut wire, seen) = match wire.secure(client, &self.hop.host, self.timeouts().handshake).await {
+            Ok(secured) => secured,
+            Err(fault) => return Ok(self.judge_spoilt(NoTls::Broken(fault))),
+        };
+        let facts = seen.facts(client.trust(), Role::Server, Timestamp::now());
+        let clearance = match self.judge(TlsOutcome::Tls(facts)) {
+            Verdict::Cleared(clearance) => clearance,
+            Verdict::Redial(fallback) => return Ok(First::Redial(fallback)),
+            Verdict::Refused(refusal) => {
+                wire.quit();
+                return Ok(First::Refused(refusal));
+            }
+        };
+        wire.secured(&mut opening);
+        match wire.converse(&mut opening, self.timeouts().reply).await {
+            Ok(OpeningStep::Failed { stage, reply }) => {
+                wire.quit();
+                Err(Failure::reply(Scope::Hop, stage.name(), reply))
+            }
+            // Under TLS an opening has no other end than this.
+            Ok(OpeningStep::Secured | OpeningStep::InClear(_) | OpeningStep::Handshake) => {
+                Ok(First::Cleared { wire, opening: opening.extensions(), clearance })
+            }
+            Err(broken) => Err(broken.failure()),
+        }
+    }
+
+    /// Once more to the same address, in clear, with the judge's leave.
+    async fn redial(&self, address: SocketAddr, peer: &str, fallback: Fallback) -> Result<Cleared, Failure> {
+        tracing::warn!(
+            queue_id = %self.queue_id,
+            connector = %self.connector.name,
+            host = %self.hop.host,
+            %address,
+            tls.wanted = %self.policy,
+            tls.got = %fallback.reason(),
+            "TLS failed, going on in clear on a fresh connection"
+        );
+        let mut opening = Opening::new(&self.settings.config.hostname, Starttls::NotWanted);
+        match self.open(address, &mut opening).await? {
+            Session::Clear { wire, extensions, .. } => {
+                let clearance = fallback.clearance();
+                Ok(Cleared::fallback(wire, extensions, peer.to_owned(), clearance, self.policy.clone()))
+            }
+            Session::Spoilt(_) | Session::Handshake(_) => {
+                unreachable!("an opening without STARTTLS is in clear or fails")
+            }
+        }
+    }
+
+    fn judge(&self, outcome: TlsOutcome) -> Verdict {
+        tls::judge(self.policy, outcome, &reference(&self.hop.host))
+    }
+
+    fn warn_refused(&self, address: SocketAddr, refusal: &Refusal) {
+        tracing::warn!(
+            queue_id = %self.queue_id,
+            connector = %self.connector.name,
+            host = %self.hop.host,
+            %address,
+            tls.wanted = %refusal.wanted,
+            tls.got = %refusal.got,
+            "the hop does not meet the TLS policy, nothing was said of the message"
+        );
+    }
+}

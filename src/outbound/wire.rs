@@ -1,0 +1,294 @@
+//! One connection: a socket, perhaps under TLS, its buffers, and a time limit for every step.
+//!
+//! It pumps dialogues and knows nothing of what they say. It writes nothing on its own but QUIT; who
+//! wants to write anything else shows a dialogue, or a clearance.
+
+use std::fmt;
+use std::future::poll_fn;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::task::Poll;
+use std::time::Duration;
+
+use bytes::{Buf as _, BytesMut};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout, timeout_at};
+use tokio_rustls::client::TlsStream;
+
+use crate::address::Host;
+use crate::handshake::{ClientTls, Seen};
+use crate::outcome::{Failure, Scope};
+use crate::smtp::client::{Opening, OpeningStep, Stage, Violation};
+use crate::smtp::reply::Status;
+use crate::tls::Clearance;
+
+/// The peer's answer to QUIT is waited for no longer than this; nothing hangs on it.
+const FAREWELL: Duration = Duration::from_secs(5);
+/// Octets read at once. Replies are short.
+const READ_AT_ONCE: usize = 2048;
+/// An idle connection keeps no larger buffer for output.
+const OUTPUT_KEPT: usize = 32 * 1024;
+
+/// What [`Wire::converse`] pumps: the peer's bytes go in, what is to be sent comes out.
+pub(super) trait Dialogue {
+    /// Where the dialogue stops.
+    type Step;
+    /// As [`Opening::receive`].
+    fn receive(&mut self, input: &[u8], out: &mut Vec<u8>) -> Result<(usize, Option<Self::Step>), Violation>;
+    /// Whole replies so far. Each has the whole time limit.
+    fn replies(&self) -> usize;
+    /// What is awaited an answer to.
+    fn awaited(&self) -> Stage;
+}
+
+impl Dialogue for Opening<'_> {
+    type Step = OpeningStep;
+
+    fn receive(&mut self, input: &[u8], out: &mut Vec<u8>) -> Result<(usize, Option<OpeningStep>), Violation> {
+        Opening::receive(self, input, out)
+    }
+
+    fn replies(&self) -> usize {
+        Opening::replies(self)
+    }
+
+    fn awaited(&self) -> Stage {
+        Opening::awaited(self)
+    }
+}
+
+/// A connection that broke, and over what.
+#[derive(Debug)]
+pub(super) struct Broken {
+    how: How,
+    at: Stage,
+    /// Whether this was in the middle of the content.
+    sending: bool,
+}
+
+#[derive(Debug)]
+enum How {
+    Closed,
+    Io(io::Error),
+    TimedOut(Duration),
+    Violation(Violation),
+}
+
+impl Broken {
+    /// What was awaited.
+    pub(super) fn at(&self) -> Stage {
+        self.at
+    }
+
+    /// Whether the other side, or the network, ended it without a word.
+    pub(super) fn is_closed(&self) -> bool {
+        matches!(self.how, How::Closed | How::Io(_))
+    }
+
+    /// What it means: this hop is no good, for now.
+    pub(super) fn failure(&self) -> Failure {
+        let status = match self.how {
+            How::Closed | How::Io(_) | How::TimedOut(_) => Status(4, 2),
+            How::Violation(_) => Status(5, 0),
+        };
+        Failure::transient(Scope::Hop, status, self.to_string())
+    }
+}
+
+impl fmt::Display for Broken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let at = self.at;
+        match &self.how {
+            How::Violation(violation) => violation.fmt(f),
+            How::Closed if self.sending => f.write_str("the peer closed the connection in the middle of the message"),
+            How::Io(fault) if self.sending => write!(f, "the connection broke in the middle of the message: {fault}"),
+            How::TimedOut(limit) if self.sending => {
+                write!(f, "the peer took nothing of the message within {} s", limit.as_secs())
+            }
+            How::Closed => write!(f, "the peer closed the connection instead of an answer to {at}"),
+            How::Io(fault) => write!(f, "the connection broke before the answer to {at}: {fault}"),
+            How::TimedOut(limit) => write!(f, "no answer to {at} within {} s", limit.as_secs()),
+        }
+    }
+}
+
+/// One connection.
+#[derive(Debug)]
+pub(super) struct Wire {
+    stream: Stream,
+    input: BytesMut,
+    output: Vec<u8>,
+}
+
+#[derive(Debug)]
+enum Stream {
+    Clear(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+impl Wire {
+    /// Connects. The error says why not, in words.
+    pub(super) async fn connect(address: SocketAddr, limit: Duration) -> Result<Self, String> {
+        let stream = match timeout(limit, TcpStream::connect(address)).await {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(fault)) => return Err(format!("cannot connect: {fault}")),
+            Err(_) => return Err(format!("cannot connect: no answer within {} s", limit.as_secs())),
+        };
+        // Every write is a whole group of commands or a whole block: waiting for more costs time only.
+        if let Err(fault) = stream.set_nodelay(true) {
+            tracing::debug!(%address, %fault, "TCP_NODELAY cannot be set");
+        }
+        Ok(Self { stream: Stream::Clear(stream), input: BytesMut::new(), output: Vec::new() })
+    }
+
+    /// Shakes hands. What was received in clear is gone afterwards; the error says why there is no TLS.
+    pub(super) async fn secure(self, client: &ClientTls, name: &Host, limit: Duration) -> Result<(Self, Seen), String> {
+        let Stream::Clear(stream) = self.stream else {
+            return Err("TLS is there already".to_owned());
+        };
+        match timeout(limit, client.connect(stream, name)).await {
+            Ok(Ok((stream, seen))) => {
+                let stream = Stream::Tls(Box::new(stream));
+                Ok((Self { stream, input: BytesMut::new(), output: Vec::new() }, seen))
+            }
+            Ok(Err(fault)) => Err(fault.to_string()),
+            Err(_) => Err(format!("it was not complete within {} s", limit.as_secs())),
+        }
+    }
+
+    /// Says EHLO again, now under TLS.
+    pub(super) fn secured(&mut self, opening: &mut Opening<'_>) {
+        opening.secured(&mut self.output);
+    }
+
+    /// The output buffer, for those who may speak of mail on this connection.
+    pub(super) fn output(&mut self, _leave: &Clearance) -> &mut Vec<u8> {
+        &mut self.output
+    }
+
+    /// Pumps a dialogue to its next step. Each reply may take as long as `limit`, however it comes.
+    pub(super) async fn converse<D: Dialogue>(&mut self, dialogue: &mut D, limit: Duration) -> Result<D::Step, Broken> {
+        let mut deadline = Instant::now() + limit;
+        let mut replies = dialogue.replies();
+        loop {
+            if let Err(how) = self.flush_until(deadline, limit).await {
+                return Err(Broken { how, at: dialogue.awaited(), sending: false });
+            }
+            if !self.input.is_empty() {
+                let (used, step) = match dialogue.receive(&self.input, &mut self.output) {
+                    Ok(progress) => progress,
+                    Err(violation) => {
+                        return Err(Broken { how: How::Violation(violation), at: dialogue.awaited(), sending: false });
+                    }
+                };
+                self.input.advance(used);
+                if let Some(step) = step {
+                    return Ok(step);
+                }
+                if dialogue.replies() > replies {
+                    replies = dialogue.replies();
+                    deadline = Instant::now() + limit;
+                }
+                if !self.output.is_empty() {
+                    continue;
+                }
+            }
+            let how = match timeout_at(deadline, self.read()).await {
+                Ok(Ok(0)) => How::Closed,
+                Ok(Ok(_)) => continue,
+                Ok(Err(fault)) => How::of(fault),
+                Err(_) => How::TimedOut(limit),
+            };
+            return Err(Broken { how, at: dialogue.awaited(), sending: false });
+        }
+    }
+
+    /// Sends what stands in the output buffer: a block of the content.
+    pub(super) async fn flush(&mut self, limit: Duration) -> Result<(), Broken> {
+        let sent = self.flush_until(Instant::now() + limit, limit).await;
+        sent.map_err(|how| Broken { how, at: Stage::Data, sending: true })
+    }
+
+    async fn flush_until(&mut self, deadline: Instant, limit: Duration) -> Result<(), How> {
+        if self.output.is_empty() {
+            return Ok(());
+        }
+        let sent = timeout_at(deadline, async {
+            match &mut self.stream {
+                Stream::Clear(stream) => stream.write_all(&self.output).await,
+                Stream::Tls(stream) => {
+                    stream.write_all(&self.output).await?;
+                    stream.flush().await
+                }
+            }
+        })
+        .await;
+        self.output.clear();
+        match sent {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(fault)) => Err(How::of(fault)),
+            Err(_) => Err(How::TimedOut(limit)),
+        }
+    }
+
+    async fn read(&mut self) -> io::Result<usize> {
+        self.input.reserve(READ_AT_ONCE);
+        match &mut self.stream {
+            Stream::Clear(stream) => stream.read_buf(&mut self.input).await,
+            Stream::Tls(stream) => stream.read_buf(&mut self.input).await,
+        }
+    }
+
+    /// Whether the connection is as it was left: the peer has neither closed it nor said anything, as a
+    /// 421 for having been idle too long. Nothing is waited for.
+    pub(super) async fn is_quiet(&mut self) -> bool {
+        let mut octet = [0_u8; 1];
+        let mut buffer = ReadBuf::new(&mut octet);
+        let heard = poll_fn(|context| {
+            let heard = match &mut self.stream {
+                Stream::Clear(stream) => Pin::new(stream).poll_read(context, &mut buffer),
+                Stream::Tls(stream) => Pin::new(stream.as_mut()).poll_read(context, &mut buffer),
+            };
+            Poll::Ready(heard.is_ready())
+        })
+        .await;
+        !heard && self.input.is_empty()
+    }
+
+    /// Gives back memory that a large message needed.
+    pub(super) fn rest(&mut self) {
+        if self.output.capacity() > OUTPUT_KEPT {
+            self.output = Vec::new();
+        }
+    }
+
+    /// Ends the session as a client should (RFC 5321 §4.1.1.10), beside everything else.
+    pub(super) fn quit(mut self) {
+        let farewell = async move {
+            self.output.clear();
+            self.output.extend_from_slice(b"QUIT\r\n");
+            if self.flush_until(Instant::now() + FAREWELL, FAREWELL).await.is_ok() {
+                self.input.clear();
+                // Whatever it answers, or whether: it is over.
+                let _ = self.read().await;
+            }
+            let _ = match &mut self.stream {
+                Stream::Clear(stream) => stream.shutdown().await,
+                Stream::Tls(stream) => stream.shutdown().await,
+            };
+        };
+        tokio::spawn(timeout(FAREWELL, farewell));
+    }
+}
+
+impl How {
+    fn of(fault: io::Error) -> Self {
+        match fault.kind() {
+            // A peer that goes without TLS's own goodbye.
+            io::ErrorKind::UnexpectedEof => Self::Closed,
+            _ => Self::Io(fault),
+        }
+    }
+}

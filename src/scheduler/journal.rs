@@ -1,0 +1,50 @@
+//! The log lines about deliveries: one fixed sentence each, with fields.
+
+use jiff::Timestamp;
+
+use crate::address::Mailbox;
+use crate::envelope::Trouble;
+use crate::outbound::{Attempt, RecipientResult};
+use crate::smtp::reply::Reply;
+use crate::tls::{Clearance, TlsOutcome};
+
+pub(super) fn delivered(attempt: &Attempt, result: &RecipientResult, to: &Mailbox, reply: &Reply) {
+    let (peer, tls) = match &result.via {
+        Some(via) => (via.peer.as_str(), reached(&via.clearance)),
+        None => ("", String::new()),
+    };
+    let age = attempt.entry.accepted.duration_until(Timestamp::now());
+    tracing::info!(
+        queue_id = %attempt.entry.id, %to, connector = %attempt.connector.name, peer, tls.got = %tls, reply = %reply,
+        delay_ms = i64::try_from(age.as_millis()).unwrap_or(i64::MAX), "message delivered"
+    );
+}
+
+pub(super) fn deferred(attempt: &Attempt, to: &Mailbox, last: &Trouble, next: Timestamp) {
+    tracing::warn!(
+        queue_id = %attempt.entry.id, %to, connector = %attempt.connector.name, status = %last.status,
+        reason = %last.text, %next, "delivery deferred"
+    );
+}
+
+pub(super) fn held(attempt: &Attempt, to: &Mailbox, last: &Trouble) {
+    tracing::warn!(
+        queue_id = %attempt.entry.id, %to, connector = %attempt.connector.name, status = %last.status,
+        reason = %last.text, "delivery held until an operator decides"
+    );
+}
+
+pub(super) fn failed(attempt: &Attempt, to: &Mailbox, last: &Trouble) {
+    tracing::warn!(
+        queue_id = %attempt.entry.id, %to, connector = %attempt.connector.name, status = %last.status,
+        reason = %last.text, "delivery failed for good"
+    );
+}
+
+/// What a session reached, in a word or two.
+fn reached(clearance: &Clearance) -> String {
+    match clearance.outcome() {
+        TlsOutcome::Clear(reason) => format!("none: {reason}"),
+        TlsOutcome::Tls(facts) => format!("{} {} {}", facts.version, facts.cipher, clearance.authentication()),
+    }
+}

@@ -1,0 +1,117 @@
+//! Reports to senders: written by [`crate::dsn`], stored and queued here like any other mail.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use crate::config::TlsDemand;
+use crate::dsn::{self, About, Action, Returned, Told};
+use crate::envelope::{Envelope, History, Trouble};
+use crate::outbound::Attempt;
+use crate::spool::{BodyReader, SpoolError};
+
+use super::{Context, Event, Settings};
+
+/// Octets of header fields that a report returns, at most.
+const HEADERS_MAX: usize = 64 * 1024;
+
+/// A recipient of whom something is to be told.
+#[derive(Debug)]
+pub(super) struct Change {
+    pub(super) recipient: usize,
+    pub(super) attempts: u32,
+    /// What had happened before.
+    pub(super) history: History,
+    pub(super) last: Trouble,
+}
+
+/// Stores the report about `changes` and queues it; says whether that went well. Nothing is stored, and
+/// all is well, where nobody wants to know or nobody is left to be told.
+pub(super) async fn store(
+    context: &Arc<Context>,
+    settings: &Settings,
+    attempt: &Attempt,
+    envelope: &Envelope,
+    action: Action,
+    changes: &[Change],
+) -> bool {
+    let told: Vec<Told<'_>> = changes
+        .iter()
+        .filter_map(|change| Some(Told { recipient: envelope.recipients.get(change.recipient)?, last: &change.last }))
+        .filter(|told| dsn::is_wanted(told.recipient, action))
+        .collect();
+    if told.is_empty() {
+        return true;
+    }
+    match compose(context, settings, attempt, envelope, action, &told).await {
+        Ok(()) => true,
+        Err(error) => {
+            tracing::error!(queue_id = %attempt.entry.id, %error, "a report to the sender could not be stored; it is tried again");
+            false
+        }
+    }
+}
+
+async fn compose(
+    context: &Context,
+    settings: &Settings,
+    attempt: &Attempt,
+    envelope: &Envelope,
+    action: Action,
+    told: &[Told<'_>],
+) -> Result<(), SpoolError> {
+    let entry = &attempt.entry;
+    let config = &settings.config;
+    let Some(to) = dsn::addressee(envelope, action, told, &config.postmaster) else {
+        if action == Action::Failed {
+            tracing::error!(queue_id = %entry.id, "a report could not be delivered to the postmaster; nobody is left to be told");
+        }
+        return Ok(());
+    };
+    let confidential = matches!(attempt.connector.outbound.tls, TlsDemand::Forced { .. });
+    let about = About {
+        hostname: &config.hostname,
+        id: entry.id,
+        accepted: entry.accepted,
+        now: Timestamp::now(),
+        envelope,
+        size: entry.size,
+        confidential,
+    };
+    let mut draft = context.spool.draft();
+    let report = dsn::write(&about, action, told, &to, draft.id());
+    draft.write(report.head.as_bytes()).await?;
+    let mut original = entry.body.reader().await?;
+    match report.returned {
+        Returned::Whole => {
+            while let Some(chunk) = original.next().await? {
+                draft.write(&chunk).await?;
+            }
+        }
+        Returned::Headers => draft.write(&header_fields(&mut original).await?).await?,
+    }
+    draft.write(report.tail.as_bytes()).await?;
+    let (receipt, report) = context.spool.commit(draft, report.envelope).await?;
+    tracing::info!(queue_id = %entry.id, report_id = %receipt.id(), %to, "report to the sender queued");
+    // The scheduler is gone only when the process is about to be; the report is in the spool.
+    let _ = context.events.send(Event::Report(Box::new(report)));
+    Ok(())
+}
+
+/// The header fields of a message, up to a bound.
+async fn header_fields(original: &mut BodyReader) -> Result<Vec<u8>, SpoolError> {
+    let mut fields = Vec::new();
+    while let Some(chunk) = original.next().await? {
+        fields.extend_from_slice(&chunk);
+        if let Some(end) = memchr::memmem::find(&fields, b"\r\n\r\n") {
+            fields.truncate(end + 2);
+            break;
+        }
+        if fields.len() > HEADERS_MAX {
+            let end = fields[..HEADERS_MAX].iter().rposition(|b| *b == b'\n').map_or(0, |at| at + 1);
+            fields.truncate(end);
+            break;
+        }
+    }
+    Ok(fields)
+}

@@ -1,0 +1,175 @@
+//! From the greeting to a session on which mail could be spoken of: EHLO, STARTTLS, EHLO again.
+
+use crate::address::Domain;
+use crate::smtp::reply::{Reply, ReplyParser, Severity};
+
+use super::{Extensions, Stage, Violation};
+
+/// Whether STARTTLS is to be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Starttls {
+    /// Where the peer offers it.
+    Wanted,
+    /// Not even tried.
+    NotWanted,
+}
+
+/// What the pump is to do next.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum OpeningStep {
+    /// The peer agreed to STARTTLS: shake hands, then call [`Opening::secured`].
+    Handshake,
+    /// The session is open, in clear, and this is why.
+    InClear(InClear),
+    /// The session is open, under TLS.
+    Secured,
+    /// The peer does not want to speak to us.
+    Failed {
+        /// What it answered.
+        stage: Stage,
+        /// With what.
+        reply: Reply,
+    },
+}
+
+/// Why a session is in clear, as far as the dialogue knows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum InClear {
+    /// STARTTLS was not to be used.
+    NotWanted,
+    /// The peer does not offer it.
+    NotOffered,
+    /// The peer refused it. The session can go on, unless the reply is a 421.
+    Rejected(Reply),
+    /// The peer said something in clear behind its 220 (RFC 3207 §6). The session is spoilt: whoever
+    /// put that there could put more.
+    SpokeBeforeHandshake,
+}
+
+/// The opening of one connection.
+#[derive(Debug)]
+pub struct Opening<'a> {
+    hostname: &'a Domain,
+    starttls: Starttls,
+    awaited: Stage,
+    under_tls: bool,
+    extensions: Extensions,
+    parser: ReplyParser,
+    replies: usize,
+}
+
+impl<'a> Opening<'a> {
+    /// Starts with a fresh connection: the peer speaks first. `hostname` is our own name.
+    #[must_use]
+    pub fn new(hostname: &'a Domain, starttls: Starttls) -> Self {
+        Self {
+            hostname,
+            starttls,
+            awaited: Stage::Greeting,
+            under_tls: false,
+            extensions: Extensions::default(),
+            parser: ReplyParser::default(),
+            replies: 0,
+        }
+    }
+
+    /// What the peer can do. Before the session is open, and from a 220 to STARTTLS until EHLO was
+    /// answered under TLS, nothing is known (RFC 3207 §4.2).
+    #[must_use]
+    pub fn extensions(&self) -> Extensions {
+        self.extensions
+    }
+
+    /// What is awaited an answer to.
+    #[must_use]
+    pub fn awaited(&self) -> Stage {
+        self.awaited
+    }
+
+    /// How many whole replies have come.
+    #[must_use]
+    pub fn replies(&self) -> usize {
+        self.replies
+    }
+
+    /// The handshake is complete: everything said before it is forgotten, and EHLO is said again.
+    pub fn secured(&mut self, out: &mut Vec<u8>) {
+        self.under_tls = true;
+        self.parser = ReplyParser::default();
+        self.hello(Stage::Ehlo, out);
+    }
+
+    /// Takes the peer's bytes and says how many were used; `None` wants more of them, after `out` has
+    /// been sent.
+    ///
+    /// # Errors
+    /// [`Violation`].
+    pub fn receive(&mut self, input: &[u8], out: &mut Vec<u8>) -> Result<(usize, Option<OpeningStep>), Violation> {
+        let (used, reply) = self.parser.parse(input)?;
+        let Some(reply) = reply else { return Ok((used, None)) };
+        self.replies += 1;
+        let stage = self.awaited;
+        let step = self.reply(reply, out);
+        if used == input.len() {
+            return Ok((used, step));
+        }
+        match step {
+            Some(OpeningStep::Handshake) => {
+                Ok((input.len(), Some(OpeningStep::InClear(InClear::SpokeBeforeHandshake))))
+            }
+            // Whatever else it says: it is over.
+            Some(OpeningStep::Failed { .. }) => Ok((used, step)),
+            _ => Err(Violation::OutOfTurn(stage)),
+        }
+    }
+
+    fn reply(&mut self, reply: Reply, out: &mut Vec<u8>) -> Option<OpeningStep> {
+        let stage = self.awaited;
+        match (stage, reply.severity()) {
+            (Stage::Greeting, Severity::Success) => {
+                self.hello(Stage::Ehlo, out);
+                None
+            }
+            (Stage::Ehlo, Severity::Success) => {
+                self.extensions = Extensions::of(&reply);
+                self.greeted(out)
+            }
+            // RFC 5321 §3.2: a server that does not know EHLO may know HELO.
+            (Stage::Ehlo, Severity::Permanent) => {
+                self.hello(Stage::Helo, out);
+                None
+            }
+            (Stage::Helo, Severity::Success) => self.greeted(out),
+            (Stage::Starttls, Severity::Success) => {
+                self.extensions = Extensions::default();
+                Some(OpeningStep::Handshake)
+            }
+            (Stage::Starttls, _) => Some(OpeningStep::InClear(InClear::Rejected(reply))),
+            _ => Some(OpeningStep::Failed { stage, reply }),
+        }
+    }
+
+    /// EHLO or HELO was accepted.
+    fn greeted(&mut self, out: &mut Vec<u8>) -> Option<OpeningStep> {
+        if self.under_tls {
+            return Some(OpeningStep::Secured);
+        }
+        match self.starttls {
+            Starttls::NotWanted => Some(OpeningStep::InClear(InClear::NotWanted)),
+            Starttls::Wanted if !self.extensions.starttls => Some(OpeningStep::InClear(InClear::NotOffered)),
+            Starttls::Wanted => {
+                self.awaited = Stage::Starttls;
+                out.extend_from_slice(b"STARTTLS\r\n");
+                None
+            }
+        }
+    }
+
+    fn hello(&mut self, stage: Stage, out: &mut Vec<u8>) {
+        self.awaited = stage;
+        self.extensions = Extensions::default();
+        out.extend_from_slice(if stage == Stage::Helo { b"HELO " } else { b"EHLO " });
+        out.extend_from_slice(self.hostname.as_str().as_bytes());
+        out.extend_from_slice(b"\r\n");
+    }
+}

@@ -1,0 +1,95 @@
+//! Content as DATA carries it: dots stuffed, and the end marked (RFC 5321 §4.5.2).
+
+use memchr::memmem;
+
+/// Writes content as the client side of DATA must.
+///
+/// Content is what the spool keeps: CRLF line ends, no dot-stuffing. A dot is doubled after *any*
+/// LF, so that even content that broke that rule could not end early at a careless server.
+#[derive(Debug)]
+pub struct Stuffer {
+    /// The last octet pushed; LF before the first, for the content begins a line.
+    last: u8,
+}
+
+impl Stuffer {
+    /// Starts a message.
+    #[must_use]
+    pub fn new() -> Self {
+        Self { last: b'\n' }
+    }
+
+    /// Appends the next piece of content, stuffed, to `out`.
+    pub fn push(&mut self, content: &[u8], out: &mut Vec<u8>) {
+        let Some(&last) = content.last() else { return };
+        out.reserve(content.len() + 1);
+        if self.last == b'\n' && content[0] == b'.' {
+            out.push(b'.');
+        }
+        let mut copied = 0;
+        for line_end in memmem::find_iter(content, b"\n.") {
+            out.extend_from_slice(&content[copied..=line_end]);
+            out.push(b'.');
+            copied = line_end + 1;
+        }
+        out.extend_from_slice(&content[copied..]);
+        self.last = last;
+    }
+
+    /// Ends the message: the last line's CRLF where it is missing, then `.` and CRLF.
+    ///
+    /// An octet-exact BDAT message may lack its last CRLF; DATA cannot say so (RFC 3030 §3).
+    pub fn finish(self, out: &mut Vec<u8>) {
+        let end: &[u8] = match self.last {
+            b'\n' => b".\r\n",
+            b'\r' => b"\n.\r\n",
+            _ => b"\r\n.\r\n",
+        };
+        out.extend_from_slice(end);
+    }
+}
+
+impl Default for Stuffer {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stuffed(chunks: &[&[u8]]) -> String {
+        let mut out = Vec::new();
+        let mut stuffer = Stuffer::new();
+        for chunk in chunks {
+            stuffer.push(chunk, &mut out);
+        }
+        stuffer.finish(&mut out);
+        String::from_utf8(out).expect("test content is ASCII")
+    }
+
+    #[test]
+    fn every_line_that_begins_with_a_dot_gets_another() {
+        assert_eq!(stuffed(&[b".a\r\nb.\r\n.\r\n..\r\n"]), "..a\r\nb.\r\n..\r\n...\r\n.\r\n");
+    }
+
+    #[test]
+    fn a_missing_last_line_end_is_added() {
+        assert_eq!(stuffed(&[]), ".\r\n");
+        assert_eq!(stuffed(&[b"a"]), "a\r\n.\r\n");
+        assert_eq!(stuffed(&[b"a\r\n", b""]), "a\r\n.\r\n");
+        assert_eq!(stuffed(&[b"a\r"]), "a\r\n.\r\n");
+    }
+
+    #[test]
+    fn where_the_content_is_cut_makes_no_difference() {
+        let content = b".\r\n..\r\na.b\r\n\r\n.\r\n.x";
+        let whole = stuffed(&[content]);
+        for cut in 0..=content.len() {
+            assert_eq!(stuffed(&[&content[..cut], &content[cut..]]), whole, "cut at {cut}");
+        }
+        let single: Vec<&[u8]> = content.chunks(1).collect();
+        assert_eq!(stuffed(&single), whole);
+    }
+}

@@ -1,0 +1,291 @@
+//! Plays the dialogues of `tests/dialogues/client` against the client machines.
+//!
+//! A file has settings (`key: value`), an empty line and a transcript: `S:` is what the peer says, `C:`
+//! what must be said to it, `=` what is known afterwards. The peer's lines are fed in and the
+//! transcript that comes about is compared with the file, line by line: what is not there was not said.
+//! Each is played with the peer's lines in one piece and octet by octet (unless `pieces: whole`).
+//!
+//! Settings: `starttls: wanted|not wanted` plays the opening; without it, `extensions:` are what the
+//! peer offers. `from:`, `to:` (one or more, with `NOTIFY=`/`ORCPT=` behind), `size:`, `smtputf8:`,
+//! `8bit:`, `ret:`, `envid:` describe the message; without `from:` there is no transaction.
+
+use std::collections::VecDeque;
+use std::fmt::Write as _;
+use std::path::Path;
+
+use gatepost::address::{Domain, Mailbox, ReversePath};
+use gatepost::envelope::{BodyType, Envelope, Notify, Recipient, Ret};
+use gatepost::smtp::client::{
+    Ending, Extensions, InClear, Mail, Opening, OpeningStep, RecipientStatus, Starttls, Step, Transaction, Violation,
+};
+use gatepost::smtp::reply::Reply;
+
+#[derive(Default)]
+struct Script {
+    starttls: Option<Starttls>,
+    extensions: Extensions,
+    envelope: Option<Envelope>,
+    size: u64,
+    whole: bool,
+    transcript: String,
+}
+
+fn read(text: &str) -> Script {
+    let (head, transcript) = text.split_once("\n\n").expect("settings, an empty line, a transcript");
+    let mut script = Script { size: 1000, transcript: transcript.trim_end().to_owned(), ..Script::default() };
+    for line in head.lines().filter(|line| !line.starts_with('#')) {
+        let (key, value) = line.split_once(": ").expect("key: value");
+        if let Some(envelope) = &mut script.envelope {
+            match key {
+                "to" => envelope.recipients.push(recipient(value)),
+                "smtputf8" => envelope.smtputf8 = value == "yes",
+                "8bit" => {
+                    envelope.needs.eight_bit = value == "yes";
+                    envelope.body = BodyType::EightBitMime;
+                }
+                "ret" => envelope.ret = Some(if value == "FULL" { Ret::Full } else { Ret::Hdrs }),
+                "envid" => envelope.envid = Some(value.to_owned()),
+                "size" => script.size = value.parse().expect("a size"),
+                "pieces" => script.whole = value == "whole",
+                _ => panic!("unknown setting {key}"),
+            }
+            continue;
+        }
+        match key {
+            "starttls" => {
+                script.starttls = Some(if value == "wanted" { Starttls::Wanted } else { Starttls::NotWanted });
+            }
+            "extensions" => {
+                let lines = std::iter::once("peer").chain(value.split(", "));
+                script.extensions =
+                    Extensions::of(&Reply::multiline(250, lines.map(|l| l.to_owned().into()).collect()));
+            }
+            "from" => script.envelope = Some(Envelope::new(ReversePath::parse(value.trim()).expect(value), Vec::new())),
+            "pieces" => script.whole = value == "whole",
+            _ => panic!("unknown setting {key}"),
+        }
+    }
+    script
+}
+
+fn recipient(value: &str) -> Recipient {
+    let mut words = value.split(' ');
+    let mut recipient = Recipient::new(Mailbox::parse(words.next().expect("an address")).expect(value));
+    for word in words {
+        if let Some(orcpt) = word.strip_prefix("ORCPT=") {
+            recipient.orcpt = Some(orcpt.to_owned());
+        } else if word == "NOTIFY=NEVER" {
+            recipient.notify = Some(Notify::Never);
+        } else {
+            let on = |what| word.contains(what);
+            recipient.notify = Some(Notify::On { success: on("SUCCESS"), failure: on("FAILURE"), delay: on("DELAY") });
+        }
+    }
+    recipient
+}
+
+/// The peer of a play: what it still has to say, and the transcript so far.
+struct Stage {
+    blocks: VecDeque<String>,
+    bytewise: bool,
+    input: Vec<u8>,
+    out: Vec<u8>,
+    transcript: String,
+}
+
+enum End<S> {
+    Step(S),
+    Lost,
+    Violation(Violation),
+}
+
+impl Stage {
+    fn new(script: &Script, bytewise: bool) -> Self {
+        let mut blocks: VecDeque<String> = VecDeque::new();
+        let mut speaking = false;
+        for line in script.transcript.lines() {
+            match line.strip_prefix("S: ") {
+                Some(words) => {
+                    if !speaking {
+                        blocks.push_back(String::new());
+                    }
+                    let block = blocks.back_mut().expect("just pushed");
+                    writeln!(block, "{words}\r").expect("a string");
+                    speaking = true;
+                }
+                None => speaking = false,
+            }
+        }
+        Self { blocks, bytewise, input: Vec::new(), out: Vec::new(), transcript: String::new() }
+    }
+
+    fn note(&mut self, line: &str) {
+        self.flush();
+        writeln!(self.transcript, "= {line}").expect("a string");
+    }
+
+    fn flush(&mut self) {
+        let said = String::from_utf8(std::mem::take(&mut self.out)).expect("UTF-8");
+        assert!(said.is_empty() || said.ends_with("\r\n"), "half a line was said: {said:?}");
+        for line in said.split_terminator("\r\n") {
+            writeln!(self.transcript, "C: {line}").expect("a string");
+        }
+    }
+
+    fn run<S>(
+        &mut self,
+        mut receive: impl FnMut(&[u8], &mut Vec<u8>) -> Result<(usize, Option<S>), Violation>,
+    ) -> End<S> {
+        loop {
+            self.flush();
+            let Some(block) = self.blocks.pop_front() else { return End::Lost };
+            for line in block.split_terminator("\r\n") {
+                writeln!(self.transcript, "S: {line}").expect("a string");
+            }
+            let step = if self.bytewise { 1 } else { block.len() };
+            let mut pieces = block.as_bytes().chunks(step);
+            while let Some(piece) = pieces.next() {
+                self.input.extend_from_slice(piece);
+                match receive(&self.input, &mut self.out) {
+                    Err(violation) => return End::Violation(violation),
+                    Ok((used, None)) => drop(self.input.drain(..used)),
+                    Ok((used, Some(step))) => {
+                        self.input.drain(..used);
+                        if pieces.next().is_some() {
+                            self.note("(the peer had more to say)");
+                        }
+                        return End::Step(step);
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn play(script: &Script, bytewise: bool) -> String {
+    let mut stage = Stage::new(script, bytewise);
+    let mut extensions = Some(script.extensions);
+    if let Some(starttls) = script.starttls {
+        extensions = open(&mut stage, starttls);
+    }
+    if let (Some(envelope), Some(extensions)) = (&script.envelope, extensions) {
+        hand_over(&mut stage, envelope, script.size, extensions);
+    }
+    if !stage.blocks.is_empty() {
+        stage.note("(the peer was not heard to the end)");
+    }
+    stage.transcript.trim_end().to_owned()
+}
+
+fn open(stage: &mut Stage, starttls: Starttls) -> Option<Extensions> {
+    let hostname = Domain::parse("relay.example.com").expect("a domain");
+    let mut opening = Opening::new(&hostname, starttls);
+    loop {
+        let end = stage.run(|input, out| opening.receive(input, out));
+        let line = match end {
+            End::Step(OpeningStep::Handshake) => {
+                assert_eq!(opening.extensions(), Extensions::default(), "what was said in clear is forgotten");
+                stage.note("handshake");
+                opening.secured(&mut stage.out);
+                continue;
+            }
+            End::Step(OpeningStep::Secured) => "open under TLS".to_owned(),
+            End::Step(OpeningStep::InClear(InClear::NotWanted)) => "open in clear: not wanted".to_owned(),
+            End::Step(OpeningStep::InClear(InClear::NotOffered)) => "open in clear: not offered".to_owned(),
+            End::Step(OpeningStep::InClear(InClear::Rejected(reply))) => format!("open in clear: rejected: {reply}"),
+            End::Step(OpeningStep::InClear(InClear::SpokeBeforeHandshake)) => {
+                stage.note("spoilt: spoke before the handshake");
+                return None;
+            }
+            End::Step(OpeningStep::Failed { stage: at, reply }) => {
+                stage.note(&format!("failed at {at}: {reply}"));
+                return None;
+            }
+            End::Lost => {
+                stage.note(&format!("lost at {}", opening.awaited()));
+                return None;
+            }
+            End::Violation(violation) => {
+                stage.note(&format!("violation: {violation}"));
+                return None;
+            }
+        };
+        stage.note(&line);
+        return Some(opening.extensions());
+    }
+}
+
+fn hand_over(stage: &mut Stage, envelope: &Envelope, size: u64, extensions: Extensions) {
+    let mut recipients: Vec<usize> = (0..envelope.recipients.len()).collect();
+    while !recipients.is_empty() {
+        let mail = Mail { envelope, size, recipients: &recipients };
+        if let Err(obstacle) = mail.fits(extensions) {
+            stage.note(&obstacle.to_string());
+            return;
+        }
+        let mut transaction = Transaction::start(mail, extensions, &mut stage.out);
+        loop {
+            match stage.run(|input, out| transaction.receive(input, out)) {
+                End::Step(Step::Content) => {
+                    stage.out.extend_from_slice(b"(content)\r\n.\r\n");
+                    transaction.content_sent();
+                    continue;
+                }
+                End::Step(Step::Over) => {}
+                End::Lost => stage.note(&format!("lost at {}", transaction.awaited())),
+                End::Violation(violation) => stage.note(&format!("violation: {violation}")),
+            }
+            break;
+        }
+        let results = transaction.into_results();
+        let mut overflow = Vec::new();
+        for (status, at) in results.recipients.iter().zip(&recipients) {
+            let words = match status {
+                RecipientStatus::Open => "open".to_owned(),
+                RecipientStatus::Accepted => "accepted".to_owned(),
+                RecipientStatus::Refused(reply) => format!("refused: {reply}"),
+                RecipientStatus::Overflow => {
+                    overflow.push(*at);
+                    "overflow".to_owned()
+                }
+            };
+            stage.note(&format!("{}: {words}", envelope.recipients[*at].mailbox));
+        }
+        let ending = match &results.ending {
+            Ending::Unfinished => "unfinished".to_owned(),
+            Ending::Taken(reply) => format!("taken: {reply}"),
+            Ending::Refused { stage, reply } => format!("refused at {stage}: {reply}"),
+            Ending::Closing { stage, reply } => format!("closing at {stage}: {reply}"),
+            Ending::NoRecipient => "no recipient".to_owned(),
+        };
+        stage.note(&format!("{ending}; {}", if results.reusable { "reusable" } else { "not reusable" }));
+        recipients = if results.reusable && matches!(results.ending, Ending::Taken(_)) { overflow } else { Vec::new() };
+    }
+}
+
+#[test]
+fn every_dialogue_goes_as_written() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/dialogues/client");
+    let mut played = 0;
+    let mut faults = String::new();
+    for file in std::fs::read_dir(folder).expect("the folder") {
+        let path = file.expect("a file").path();
+        let script = read(&std::fs::read_to_string(&path).expect("readable"));
+        let ways: &[bool] = if script.whole { &[false] } else { &[false, true] };
+        for bytewise in ways {
+            let came_about = play(&script, *bytewise);
+            if came_about != script.transcript {
+                let name = path.file_name().expect("a name").display();
+                write!(
+                    faults,
+                    "\n{name} (octet by octet: {bytewise})\n--- wanted\n{}\n--- got\n{came_about}\n",
+                    script.transcript
+                )
+                .expect("a string");
+            }
+        }
+        played += 1;
+    }
+    assert!(faults.is_empty(), "{faults}");
+    assert!(played >= 30, "only {played} dialogues were found");
+}
