@@ -1,5 +1,6 @@
-//! 250 means on disk: proofs by system call, with the real daemon under strace.
+//! 250 means on disk: proofs with the real daemon.
 //!
+//! - [`kill9`]: eight clients send while it is killed at random, again and again.
 //! - [`order`]: in the trace of an undisturbed exchange, what a message consists of is synced between its
 //!   last octet and its 250.
 //! - [`power`]: that trace is replayed up to a moment, what was not synced by then is forgotten, and a
@@ -7,12 +8,14 @@
 //! - [`faults`]: each write, sync, rename and unlink in turn fails, or is the last thing the daemon does.
 //! - [`full_disk`]: a disk that fills up, and has room again.
 //!
-//! These need strace, and the last one root, so `cargo test` leaves them out: `.ci/durability` runs them.
+//! All but the first need strace, or root, and minutes: `cargo test` leaves them to `.ci/durability`.
 
 #[path = "durability/faults.rs"]
 mod faults;
 #[path = "durability/full_disk.rs"]
 mod full_disk;
+#[path = "durability/kill9.rs"]
+mod kill9;
 #[path = "durability/order.rs"]
 mod order;
 #[path = "durability/power.rs"]

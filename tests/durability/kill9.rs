@@ -6,19 +6,17 @@
 //! of the relay has a name of its own, and the sink remembers it: two copies from one start have no
 //! such excuse, and fail the test.
 
-mod support;
-
 use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use support::Dice;
-use support::client::{Client, Verdict};
-use support::message::Message;
-use support::relay::{Home, Relay};
-use support::sink::{ClosedPort, Sink};
+use crate::support::Dice;
+use crate::support::client::{Client, Verdict};
+use crate::support::message::Message;
+use crate::support::relay::{Home, Relay};
+use crate::support::sink::{ClosedPort, Sink};
 
 const CLIENTS: u64 = 8;
 const KILLS: u64 = 10;
