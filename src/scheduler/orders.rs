@@ -105,10 +105,8 @@ impl super::Scheduler {
                 self.enqueue(item, now);
                 self.lanes.revive(&destination);
             }
-            answers.extend(free.into_iter().map(|id| match waiting.contains(&id) {
-                true => (id, Ok(())),
-                false => (id, Err(Refused::Pointless("nothing of it waits for delivery; is it held?"))),
-            }));
+            let pointless = || Refused::Pointless("nothing of it waits for delivery; is it held?");
+            answers.extend(free.into_iter().map(|id| (id, waiting.contains(&id).then_some(()).ok_or_else(pointless))));
             // The asker may have gone away.
             let _ = answer.send(answers);
             return;
