@@ -176,6 +176,9 @@ impl Rooms {
         let mut listeners = self.listen(sockets, accepted);
         let watch = tokio::spawn(watch_certificates(Arc::clone(&self.in_force)));
         let end = tokio::select! {
+            // In this order: when we are told to stop, the listeners end by themselves, and the scheduler
+            // behind them. That is no death.
+            biased;
             () = self.stop.cancelled() => Ok(()),
             () = self.spool.closed() => Err(EndError::SpoolClosed),
             death = &mut deliveries => Err(scheduler_end(death)),
