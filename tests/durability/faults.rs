@@ -141,7 +141,8 @@ fn every_write_sync_rename_and_unlink_may_fail_or_be_the_last() {
 /// that thread as well: a disk that dies, or is full for good.
 fn faults(kind: &Kind, call: &str, number: usize) -> Vec<Vec<String>> {
     let fault = |what: &str, on: &str| format!("{call}:{what}:when={number}{on}");
-    let mut faults = vec![vec![fault("signal=SIGKILL", "")], vec![fault("error=EIO", "")], vec![fault("error=EIO", "+")]];
+    let mut faults =
+        vec![vec![fault("signal=SIGKILL", "")], vec![fault("error=EIO", "")], vec![fault("error=EIO", "+")]];
     // Removing needs no room.
     if !call.starts_with("unlink") {
         faults.extend([vec![fault("error=ENOSPC", "")], vec![fault("error=ENOSPC", "+")]]);
@@ -239,8 +240,7 @@ impl Case {
             killed = end.status.and_then(|status| status.signal()) == Some(9);
             end.check()
         };
-        let verdicts = match Relay::start(&home, "struck.example", &under(&home, &self.kind, &self.faults))
-        {
+        let verdicts = match Relay::start(&home, "struck.example", &under(&home, &self.kind, &self.faults)) {
             Ok(mut relay) => {
                 let verdicts = send_all(relay.address, &messages);
                 let awaited = reachable(&owed(&messages, &verdicts));
