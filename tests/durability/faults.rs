@@ -7,16 +7,17 @@
 //! Body files are named after queue ids, and strace wants whole paths. Ids are never below the time of
 //! the spool's last change, so a database that was changed in the future foretells them.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs;
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use gatepost::envelope::QueueId;
 
-use crate::strace::{self, CHANGES};
+use crate::strace::{self, CHANGES, Call};
 use crate::support::client::send_all;
-use crate::support::relay::{Home, Relay};
+use crate::support::relay::{End, Home, Relay};
 use crate::support::sink::{ClosedPort, Sink};
 use crate::support::within;
 use crate::{ARRIVES, owed, script, side_by_side};
@@ -28,6 +29,9 @@ const FIRST_ID: u64 = ((FUTURE - 1_577_836_800) * 1000 + 1) << 22;
 /// How long a relay that was struck may take to deliver what it still can.
 const STRUCK: Duration = Duration::from_secs(2);
 
+/// What the queue's log is called here.
+const LOG: &str = "log";
+
 /// Files of the spool that are struck together.
 #[derive(Debug, Clone)]
 struct Kind {
@@ -37,34 +41,51 @@ struct Kind {
     cold: bool,
 }
 
-fn kinds() -> Vec<Kind> {
-    let kind = |name, files: &[&str], cold| Kind { name, files: files.iter().map(ToString::to_string).collect(), cold };
-    let body = |number: u64| {
-        let id = QueueId::from_number(FIRST_ID + number).expect("an id");
-        vec![format!("bodies/{id}.part"), format!("bodies/{id}")]
-    };
-    vec![
-        kind("log", &["queue.db-wal"], false),
-        kind("database", &["queue.db", "queue.db-journal"], false),
-        // The second and the fourth message of the script have one.
-        Kind { name: "first body", files: body(2), cold: false },
-        Kind { name: "second body", files: body(4), cold: false },
-        kind("folders", &["", "bodies", "aside"], false),
-        kind("index, lock and reserve", &["queue.db-shm", "lock", "reserve"], false),
-        kind("new log", &["queue.db-wal"], true),
-        kind("new database", &["queue.db", "queue.db-journal"], true),
-        kind("new folders", &["", "bodies", "aside", ".."], true),
-        kind("new index, lock and reserve", &["queue.db-shm", "lock", "reserve"], true),
-    ]
+impl Kind {
+    fn new(name: &'static str, files: &[&str], cold: bool) -> Self {
+        Self { name, files: files.iter().map(ToString::to_string).collect(), cold }
+    }
+
+    /// The file of one body, under both of its names.
+    fn body(name: &'static str, id: QueueId) -> Self {
+        Self::new(name, &[&format!("bodies/{id}.part"), &format!("bodies/{id}")], false)
+    }
+}
+
+fn kinds(used: &Path) -> Result<Vec<Kind>, String> {
+    let bodies = body_ids(used)?;
+    let &[first, second] = &bodies[..] else { return Err(format!("two messages should have a body file: {bodies:?}")) };
+    Ok(vec![
+        Kind::new(LOG, &["queue.db-wal"], false),
+        Kind::new("database", &["queue.db", "queue.db-journal"], false),
+        Kind::body("first body", first),
+        Kind::body("second body", second),
+        Kind::new("folders", &["", "bodies", "aside"], false),
+        Kind::new("index, lock and reserve", &["queue.db-shm", "lock", "reserve"], false),
+        Kind::new("new log", &["queue.db-wal"], true),
+        Kind::new("new database", &["queue.db", "queue.db-journal"], true),
+        Kind::new("new folders", &["", "bodies", "aside", ".."], true),
+        Kind::new("new index, lock and reserve", &["queue.db-shm", "lock", "reserve"], true),
+    ])
+}
+
+/// The ids that messages with a body file will have: which of the next few they are depends on who else
+/// draws one.
+fn body_ids(used: &Path) -> Result<Vec<QueueId>, String> {
+    let next: Vec<_> = (0..32).filter_map(|number| QueueId::from_number(FIRST_ID + number)).collect();
+    let files = next.iter().flat_map(|id| Kind::body("", *id).files).collect();
+    let calls = undisturbed(&Kind { name: "any body", files, cold: false }, used)?;
+    let names: HashSet<_> =
+        calls.iter().filter_map(|call| call.target()?.rsplit('/').next().map(str::to_owned)).collect();
+    Ok(next.into_iter().filter(|id| names.contains(&format!("{id}.part"))).collect())
 }
 
 /// One run.
 #[derive(Debug)]
 struct Case {
     kind: Kind,
-    call: String,
-    fault: &'static str,
-    number: usize,
+    /// In strace's words.
+    faults: Vec<String>,
 }
 
 /// What a run came to.
@@ -82,13 +103,16 @@ fn every_write_sync_rename_and_unlink_may_fail_or_be_the_last() {
     let used = shared.path().join("used");
     make_used(&used);
     let mut cases = Vec::new();
-    for (kind, counted) in kinds().into_iter().zip(side_by_side(kinds(), |kind| count(&kind, &used))) {
-        let counted = counted.unwrap_or_else(|fault| panic!("{}, undisturbed: {fault}", kind.name));
+    let kinds = kinds(&used).unwrap_or_else(|fault| panic!("{fault}"));
+    for (kind, calls) in kinds.iter().zip(side_by_side(kinds.clone(), |kind| undisturbed(&kind, &used))) {
+        let counted = most(calls.unwrap_or_else(|fault| panic!("{}, undisturbed: {fault}", kind.name)));
         println!("{:28} {counted:?}", kind.name);
         assert!(!counted.is_empty(), "nothing was ever done to {:?}: this proves nothing", kind.files);
         for (call, most) in counted {
-            let strikes = faults(&call).iter().flat_map(|fault| (1..=most).map(move |number| (*fault, number)));
-            cases.extend(strikes.map(|(fault, number)| Case { kind: kind.clone(), call: call.clone(), fault, number }));
+            for number in 1..=most {
+                let faults = faults(kind, &call, number).into_iter();
+                cases.extend(faults.map(|faults| Case { kind: kind.clone(), faults }));
+            }
         }
     }
     let only = std::env::var("ONLY").unwrap_or_default();
@@ -113,13 +137,21 @@ fn every_write_sync_rename_and_unlink_may_fail_or_be_the_last() {
     assert!(struck * 10 >= all * 8, "only {struck} of {all} runs were struck: this proves little");
 }
 
-/// What may happen to a call, in strace's words.
-fn faults(call: &str) -> &'static [&'static str] {
-    match call {
-        // Removing needs no room.
-        "unlink" | "unlinkat" => &["error=EIO", "signal=SIGKILL"],
-        _ => &["error=EIO", "error=ENOSPC", "signal=SIGKILL"],
+/// What may happen to the `number`th call, in strace's words. With `+` it happens to all later ones of
+/// that thread as well: a disk that dies, or is full for good.
+fn faults(kind: &Kind, call: &str, number: usize) -> Vec<Vec<String>> {
+    let fault = |what: &str, on: &str| format!("{call}:{what}:when={number}{on}");
+    let mut faults =
+        vec![vec![fault("signal=SIGKILL", "")], vec![fault("error=EIO", "")], vec![fault("error=EIO", "+")]];
+    // Removing needs no room.
+    if !call.starts_with("unlink") {
+        faults.extend([vec![fault("error=ENOSPC", "")], vec![fault("error=ENOSPC", "+")]]);
     }
+    // What failed is still in the system's memory. Where the end is not orderly either, the next start reads it.
+    if kind.name == LOG && matches!(call, "fsync" | "pwrite64") {
+        faults.push(vec![fault("error=EIO", "+"), "ftruncate,unlink:signal=SIGKILL".to_owned()]);
+    }
+    faults
 }
 
 /// A spool that has been used before, and is empty.
@@ -149,32 +181,35 @@ fn settle(kind: &Kind, used: &Path, folder: &Path, sink: &Sink, closed: &ClosedP
 }
 
 /// The words that start a relay under strace, which looks at files of one kind.
-fn under(home: &Home, kind: &Kind, calls: &str, inject: Option<&str>) -> Vec<String> {
-    let mut options: Vec<String> = vec!["-e".into(), format!("trace={calls}")];
+fn under(home: &Home, kind: &Kind, faults: &[String]) -> Vec<String> {
+    let mut options: Vec<String> = vec!["-e".into(), format!("trace={CHANGES}")];
     for file in &kind.files {
         let path = if file == ".." { home.folder.clone() } else { home.spool.join(file) };
         // The path with a stroke at its end is none that a descriptor ever has.
         let path: PathBuf = path.components().collect();
         options.extend(["-P".into(), path.display().to_string()]);
     }
-    if let Some(inject) = inject {
-        options.extend(["-e".into(), format!("inject={inject}")]);
-    }
+    options.extend(faults.iter().flat_map(|fault| ["-e".into(), format!("inject={fault}")]));
     strace::command(&home.folder.join("trace"), &options.iter().map(String::as_str).collect::<Vec<_>>())
 }
 
-/// How often each call is made by the thread that makes it most often.
-fn count(kind: &Kind, used: &Path) -> Result<BTreeMap<String, usize>, String> {
+/// The calls of an undisturbed run on files of one kind.
+fn undisturbed(kind: &Kind, used: &Path) -> Result<Vec<Call>, String> {
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).map_err(|error| error.to_string())?;
     let (sink, closed) = (Sink::start(), ClosedPort::take());
     let home = settle(kind, used, folder.path(), &sink, &closed).map_err(|error| error.to_string())?;
-    let under = under(&home, kind, CHANGES, None);
+    let under = under(&home, kind, &[]);
     let relay = Relay::start(&home, "struck.example", &under).map_err(|end| end.log)?;
     let verdicts = send_all(relay.address, &script());
     sink.wait_for(&reachable(&owed(&script(), &verdicts)), ARRIVES);
     relay.terminate().check()?;
+    Ok(strace::read(&home.folder.join("trace")))
+}
+
+/// How often each call is made by the thread that makes it most often.
+fn most(calls: Vec<Call>) -> BTreeMap<String, usize> {
     let mut threads: HashMap<(u32, String), usize> = HashMap::new();
-    for call in strace::read(&home.folder.join("trace")) {
+    for call in calls {
         *threads.entry((call.thread, call.name)).or_default() += 1;
     }
     let mut most = BTreeMap::new();
@@ -182,7 +217,7 @@ fn count(kind: &Kind, used: &Path) -> Result<BTreeMap<String, usize>, String> {
         let so_far = most.entry(call).or_insert(0);
         *so_far = count.max(*so_far);
     }
-    Ok(most)
+    most
 }
 
 /// Those whose destination is not down.
@@ -192,8 +227,7 @@ fn reachable<'a>(recipients: &[&'a str]) -> Vec<&'a str> {
 
 impl Case {
     fn title(&self) -> String {
-        let Self { kind, call, fault, number } = self;
-        format!("{}: {call}:{fault}:when={number}", kind.name)
+        format!("{}: {}", self.kind.name, self.faults.join(" and "))
     }
 
     fn run(&self, used: &Path) -> Result<Ran, String> {
@@ -201,18 +235,21 @@ impl Case {
         let (sink, closed) = (Sink::start(), ClosedPort::take());
         let home = settle(&self.kind, used, folder.path(), &sink, &closed).map_err(|error| error.to_string())?;
         let messages = script();
-        let inject = format!("{}:{}:when={}", self.call, self.fault, self.number);
-        let verdicts = match Relay::start(&home, "struck.example", &under(&home, &self.kind, &self.call, Some(&inject)))
-        {
+        let mut killed = false;
+        let mut look = |end: End| {
+            killed = end.status.and_then(|status| status.signal()) == Some(9);
+            end.check()
+        };
+        let verdicts = match Relay::start(&home, "struck.example", &under(&home, &self.kind, &self.faults)) {
             Ok(mut relay) => {
                 let verdicts = send_all(relay.address, &messages);
                 let awaited = reachable(&owed(&messages, &verdicts));
                 within(STRUCK, || relay.has_ended() || sink.wait_for(&awaited, Duration::ZERO).is_empty());
-                relay.terminate().check()?;
+                look(relay.terminate())?;
                 verdicts
             }
             Err(end) => {
-                end.check()?;
+                look(end)?;
                 Vec::new()
             }
         };
@@ -229,7 +266,7 @@ impl Case {
         let tally = sink.tally()?;
         let trace = fs::read_to_string(home.folder.join("trace")).map_err(|error| error.to_string())?;
         Ok(Ran {
-            struck: trace.contains("(INJECTED)") || trace.contains("killed by SIGKILL"),
+            struck: killed || trace.contains("(INJECTED)"),
             accepted: verdicts.iter().filter(|verdict| matches!(verdict, crate::Verdict::Accepted(_))).count(),
             copies: tally.values().map(|relays| relays.len() - 1).sum(),
         })
