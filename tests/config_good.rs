@@ -55,7 +55,7 @@ fn has_the_documented_values(config: &Config) {
     assert_eq!(timeouts.drain, Duration::from_secs(30));
 
     assert!(config.dns_servers.is_empty());
-    assert_eq!(config.log.format, LogFormat::Auto);
+    assert_eq!(config.log.format.value, LogFormat::Auto);
     assert_eq!(config.log.level, "info");
 }
 

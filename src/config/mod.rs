@@ -376,7 +376,7 @@ pub struct Timeouts {
 #[derive(Debug, Clone)]
 pub struct Log {
     /// How lines look.
-    pub format: LogFormat,
+    pub format: Located<LogFormat>,
     /// A tracing filter.
     pub level: String,
 }

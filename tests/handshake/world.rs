@@ -201,7 +201,7 @@ pub(crate) fn config(identity: Option<IdentityFiles>, connectors: Vec<Connector>
             drain: second,
         },
         dns_servers: Vec::new(),
-        log: Log { format: LogFormat::Text, level: "info".to_owned() },
+        log: Log { format: at(LogFormat::Text, 30), level: "info".to_owned() },
     }
 }
 
