@@ -107,7 +107,7 @@ impl Cleared {
         self.extensions
     }
 
-    /// Whether another message may follow, as far as its policy and the number of messages go.
+    /// Whether another message may follow, as far as the number of messages goes; none on a fallback in clear.
     pub(super) fn is_reusable(&self, messages_per_connection: u32) -> bool {
         !self.is_fallback && self.transactions < messages_per_connection
     }
@@ -115,9 +115,6 @@ impl Cleared {
     /// Whether mail under `policy` may cross this session too. Its own handshake is judged, anew unless
     /// the policy is the one it was judged by: the judge is a pure function.
     pub(super) fn admits(&mut self, policy: &TlsPolicy, reference: &[NamePattern]) -> bool {
-        if self.is_fallback {
-            return false;
-        }
         if *policy == self.policy {
             return true;
         }

@@ -5,7 +5,7 @@ use gatepost::address::Mailbox;
 use gatepost::envelope::BodyType;
 use gatepost::spool::{Body, Spool as _, SqliteSpool};
 
-use crate::peer::{Manner, Peer, Starttls};
+use crate::peer::{Manner, Nobody, Peer, Starttls};
 use crate::world::{World, connector, deliver, failure, message, outcome, result};
 
 fn plain() -> Manner {
@@ -155,14 +155,16 @@ async fn a_peer_that_says_nothing_is_left_after_the_time_limit() {
 #[tokio::test]
 async fn nobody_there_is_told_as_such() {
     let world = World::new().await;
-    let gone = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("loopback").local_addr().expect("bound");
-    let policy = format!("port = {}", gone.port());
+    let first = Nobody::at([127, 0, 0, 1], 0);
+    let port = first.address.port();
+    let _second = Nobody::at([127, 0, 0, 2], port);
+    let policy = format!("port = {port}");
     let outbound = world.outbound(&connector("partner", &["partner.example"], &policy));
     let report = deliver(&outbound, message(&["b@partner.example"])).await;
     assert_eq!(outcome(&report, 0), "deferred 4.4.1");
     assert_eq!(report.trail.len(), 2, "one for each MX host: {:?}", report.trail);
     let text = report.trail[0].to_string();
-    assert!(text.starts_with(&format!("mx1.partner.example [127.0.0.1]:{}: cannot connect: ", gone.port())), "{text}");
+    assert!(text.starts_with(&format!("mx1.partner.example [127.0.0.1]:{port}: cannot connect: ")), "{text}");
 }
 
 #[tokio::test]
@@ -177,7 +179,8 @@ async fn a_domain_without_mail_bounces_at_once() {
 #[tokio::test]
 async fn the_second_mx_host_takes_what_the_first_cannot() {
     let world = World::new().await;
-    let backup = Peer::start_at("127.0.0.2:0".parse().expect("an address"), plain()).await;
+    let first = Nobody::at([127, 0, 0, 1], 0);
+    let backup = Peer::start_at(([127, 0, 0, 2], first.address.port()).into(), plain()).await;
     let outbound =
         world.outbound(&connector("partner", &["partner.example"], &format!("port = {}", backup.address.port())));
     let report = deliver(&outbound, message(&["b@partner.example"])).await;

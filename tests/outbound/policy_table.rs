@@ -7,7 +7,7 @@ use gatepost::tls::{Authentication, ChainFault, NoTls, Shortfall, TlsOutcome};
 use rcgen::date_time_ymd;
 
 use crate::certificates::{Authority, BOTH, Pair, self_signed, server_config};
-use crate::peer::{Manner, Peer, Starttls};
+use crate::peer::{Manner, Nobody, Peer, Starttls};
 use crate::world::{CONTENT, World, connector, deliver, failure, message, outcome, result};
 
 /// The name of the one hop.
@@ -263,9 +263,9 @@ async fn when_no_hop_is_left_on_failure_decides() {
     let peer = Peer::start(Manner::new(Starttls::NotOffered)).await;
     let port = peer.address.port();
     // The second hop is not there at all: that does not hide the demand which the first did not meet.
-    let unused = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("loopback").local_addr().expect("bound");
+    let nobody = Nobody::at([127, 0, 0, 1], 0);
     let policy =
-        format!("route = [\"{HOP}:{port}\", \"{HOP}:{}\"]\ntls = \"forced\"\nverify = \"none\"", unused.port());
+        format!("route = [\"{HOP}:{port}\", \"{HOP}:{}\"]\ntls = \"forced\"\nverify = \"none\"", nobody.address.port());
     for (on_failure, ends) in [("defer", "deferred 4.7.4"), ("bounce", "bounced 5.7.4")] {
         let policy = format!("{policy}\non_failure = \"{on_failure}\"");
         let outbound = world.outbound(&connector("partner", &["partner.example"], &policy));

@@ -64,12 +64,22 @@ impl NameServer {
             }
             catalog.upsert(LowerName::new(&origin), vec![Arc::new(zone)]);
         }
-        let udp = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("loopback");
+        let (udp, tcp) = one_port().await;
         let address = udp.local_addr().expect("bound");
-        let tcp = TcpListener::bind(address).await.expect("the same port");
         let mut server = Server::new(catalog);
         server.register_socket(udp);
         server.register_listener(tcp, Duration::from_secs(5), 4096);
         Self { address, _server: server }
     }
+}
+
+/// The same port for UDP and TCP: one that is free for one may be in use for the other.
+async fn one_port() -> (UdpSocket, TcpListener) {
+    for _ in 0..100 {
+        let tcp = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("loopback");
+        if let Ok(udp) = UdpSocket::bind(tcp.local_addr().expect("bound")).await {
+            return (udp, tcp);
+        }
+    }
+    panic!("no port is free for both UDP and TCP");
 }
