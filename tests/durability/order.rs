@@ -110,7 +110,7 @@ impl Steps<'_> {
             panic!(
                 "{}: {}; then no \"{what}\" before its 250 in line {}",
                 self.message.name,
-                self.told,
+                self.told.join(", "),
                 self.reply.began + 1
             )
         };
