@@ -118,13 +118,14 @@ pub(crate) fn outcome(report: &Report, recipient: usize) -> String {
     match &result(report, recipient).outcome {
         Outcome::Delivered(_) => "delivered".to_owned(),
         Outcome::Deferred(failure) => format!("deferred {}", failure.enhanced(Transient)),
+        Outcome::Held(failure) => format!("held {}", failure.enhanced(Transient)),
         Outcome::Bounced(failure) => format!("bounced {}", failure.enhanced(Permanent)),
     }
 }
 
 pub(crate) fn failure(report: &Report, recipient: usize) -> &Failure {
     match &result(report, recipient).outcome {
-        Outcome::Deferred(failure) | Outcome::Bounced(failure) => failure,
+        Outcome::Deferred(failure) | Outcome::Held(failure) | Outcome::Bounced(failure) => failure,
         Outcome::Delivered(reply) => panic!("it was delivered: {reply}"),
     }
 }
