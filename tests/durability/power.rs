@@ -175,12 +175,10 @@ fn nothing_acknowledged_is_lost_with_the_power() {
     let owing = moments.iter().filter(|moment| !moment.owed.is_empty()).count();
     println!("{} moments, at {owing} of them accepted messages were waiting", moments.len());
     assert!(owing > MOMENTS / 5, "too few of them: this proves nothing");
-    let faults: Vec<String> = side_by_side(moments, |moment| {
-        restart(&moment, &home.spool).err().map(|fault| format!("{}: {fault}", moment.when))
-    })
-    .into_iter()
-    .flatten()
-    .collect();
+    let ran = side_by_side(moments, |moment| {
+        restart(&moment, &home.spool).map_err(|fault| format!("{}: {fault}", moment.when))
+    });
+    let faults: Vec<_> = ran.into_iter().filter_map(Result::err).collect();
     assert!(faults.is_empty(), "{} faults, the first:\n{}", faults.len(), faults[0]);
 }
 
