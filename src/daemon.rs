@@ -3,24 +3,24 @@
 //! It decides nothing about mail. What it starts, it ends: listeners first, then sessions, then
 //! deliveries in flight, the spool last.
 
+mod reload;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, Fault, Located};
-use crate::connector::Connectors;
 use crate::handshake::Material;
 use crate::inbound::{self, Inbound};
-use crate::outbound::{self, Outbound};
-use crate::route::{RouteError, Router};
-use crate::scheduler::{self, Observer, Scheduler};
+use crate::route::RouteError;
+use crate::scheduler::{Observer, Scheduler};
 use crate::spool::{SpoolError, SqliteSpool};
+use reload::InForce;
 
 /// How often our own certificate files are looked at for a change.
 const CERTIFICATE_WATCH: Duration = Duration::from_secs(60);
@@ -65,11 +65,23 @@ pub enum EndError {
 pub struct Running {
     /// Each bound address with the name of its listener.
     pub addresses: Vec<(String, SocketAddr)>,
+    in_force: Arc<InForce>,
     stop: CancellationToken,
     task: JoinHandle<Result<(), EndError>>,
 }
 
 impl Running {
+    /// Puts another configuration in force. Sessions and deliveries in flight keep the old one.
+    ///
+    /// Returns warnings.
+    ///
+    /// # Errors
+    /// Every fault of what the configuration names, and everything that only a restart can change; the
+    /// old configuration then stays in force, whole.
+    pub fn reload(&self, config: Config) -> Result<Vec<Fault>, Vec<Fault>> {
+        self.in_force.replace(config)
+    }
+
     /// Asks the daemon to stop: it takes no more mail and lets deliveries in flight finish.
     pub fn stop(&self) {
         self.stop.cancel();
@@ -103,16 +115,11 @@ pub async fn start(config: Config, observer: Observer) -> Result<Running, StartE
         .iter()
         .flat_map(|(name, sockets)| sockets.iter().filter_map(|socket| Some((name.clone(), socket.local_addr().ok()?))))
         .collect();
-    let router = Arc::new(Router::new(&config)?);
-    let config = Arc::new(config);
-    let default = crate::config::default_connector(&config.tls.trust);
-    let connectors = Arc::new(Connectors::new(&config.connectors, default));
+    let in_force = Arc::new(InForce::new(Arc::new(config), tls)?);
     let stop = CancellationToken::new();
-    let outbound = outbound::Settings::new(Arc::clone(&config), Arc::clone(&tls), router);
-    let outbound = Arc::new(Outbound::new(Arc::new(outbound)));
-    let rooms = Rooms { config, connectors, tls, spool, outbound, observer, stop: stop.clone() };
+    let rooms = Rooms { in_force: Arc::clone(&in_force), spool, observer, stop: stop.clone() };
     let task = tokio::spawn(rooms.run(sockets));
-    Ok(Running { addresses, stop, task })
+    Ok(Running { addresses, in_force, stop, task })
 }
 
 /// Binds every address of every listener, or none.
@@ -153,25 +160,21 @@ fn bind_fault(listener: &str, address: &Located<SocketAddr>, error: &std::io::Er
 
 /// Everything that runs.
 struct Rooms {
-    config: Arc<Config>,
-    connectors: Arc<Connectors>,
-    tls: Arc<Material>,
+    in_force: Arc<InForce>,
     spool: Arc<SqliteSpool>,
-    outbound: Arc<Outbound>,
     observer: Observer,
     stop: CancellationToken,
 }
 
 impl Rooms {
     async fn run(self, sockets: Vec<(String, Vec<TcpListener>)>) -> Result<(), EndError> {
-        let drain = self.config.timeouts.drain;
         let (accepted, work) = mpsc::channel(ACCEPTED_MAX);
         let scheduler = self.scheduler();
         // The scheduler outlives the listeners, so that what they still accept is taken up.
         let stop_scheduler = CancellationToken::new();
         let mut deliveries = tokio::spawn(scheduler.run(work, stop_scheduler.clone()));
         let mut listeners = self.listen(sockets, accepted);
-        let watch = tokio::spawn(watch_certificates(Arc::clone(&self.tls)));
+        let watch = tokio::spawn(watch_certificates(Arc::clone(&self.in_force)));
         let end = tokio::select! {
             () = self.stop.cancelled() => Ok(()),
             () = self.spool.closed() => Err(EndError::SpoolClosed),
@@ -180,6 +183,7 @@ impl Rooms {
         };
         watch.abort();
         self.stop.cancel();
+        let drain = self.in_force.config().timeouts.drain;
         let all_closed = async { while listeners.join_next().await.is_some() {} };
         if tokio::time::timeout(drain, all_closed).await.is_err() {
             tracing::warn!("sessions were cut short; what they had not been answered for is not in the spool");
@@ -195,10 +199,9 @@ impl Rooms {
     }
 
     fn scheduler(&self) -> Scheduler {
-        let settings =
-            scheduler::Settings { config: Arc::clone(&self.config), connectors: Arc::clone(&self.connectors) };
-        let settings = Arc::new(ArcSwap::from_pointee(settings));
-        Scheduler::new(Arc::clone(&self.spool) as _, Arc::clone(&self.outbound), settings, Arc::clone(&self.observer))
+        let InForce { outbound, scheduler, .. } = &*self.in_force;
+        let (outbound, settings) = (Arc::clone(outbound), Arc::clone(scheduler));
+        Scheduler::new(Arc::clone(&self.spool) as _, outbound, settings, Arc::clone(&self.observer))
     }
 
     fn listen(
@@ -206,12 +209,7 @@ impl Rooms {
         sockets: Vec<(String, Vec<TcpListener>)>,
         accepted: mpsc::Sender<crate::spool::Entry>,
     ) -> JoinSet<()> {
-        let settings = inbound::Settings {
-            config: Arc::clone(&self.config),
-            connectors: Arc::clone(&self.connectors),
-            tls: Arc::clone(&self.tls),
-        };
-        let settings = Arc::new(ArcSwap::from_pointee(settings));
+        let settings = Arc::clone(&self.in_force.inbound);
         let inbound = Arc::new(Inbound::new(settings, Arc::clone(&self.spool) as _, accepted));
         let mut listeners = JoinSet::new();
         for (name, sockets) in sockets {
@@ -230,10 +228,10 @@ fn scheduler_end(death: Result<Result<(), SpoolError>, tokio::task::JoinError>) 
 }
 
 /// Takes up renewed certificates, as ACME clients leave them, without a restart.
-async fn watch_certificates(tls: Arc<Material>) {
+async fn watch_certificates(in_force: Arc<InForce>) {
     loop {
         tokio::time::sleep(CERTIFICATE_WATCH).await;
-        let tls = Arc::clone(&tls);
+        let tls = in_force.tls();
         let Ok(result) = tokio::task::spawn_blocking(move || tls.refresh()).await else { return };
         match result {
             Ok(replaced) => {

@@ -4,14 +4,16 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use sd_notify::NotifyState;
+use tokio::signal::unix::{self as signal, SignalKind};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer};
 
 use crate::config::{self, Log, LogFormat};
-use crate::daemon;
+use crate::daemon::{self, Running};
 
-/// Runs the daemon until SIGTERM or SIGINT.
+/// Runs the daemon until SIGTERM or SIGINT. SIGHUP reloads the configuration.
 ///
 /// Exit status 0 after an orderly end, 2 where the configuration cannot be used, 1 where the daemon
 /// could not go on.
@@ -31,13 +33,13 @@ pub fn run(file: &Path) -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return refuse(&format!("the system gives us no threads: {error}")),
     };
-    let end = runtime.block_on(serve(config));
+    let end = runtime.block_on(serve(config, file));
     // What is still blocked (a lookup, a disk) must not hold up the end.
     runtime.shutdown_timeout(std::time::Duration::from_secs(1));
     end
 }
 
-async fn serve(config: config::Config) -> ExitCode {
+async fn serve(config: config::Config, file: &Path) -> ExitCode {
     let mut signals = match Signals::new() {
         Ok(signals) => signals,
         Err(error) => return refuse(&format!("signals cannot be received: {error}")),
@@ -49,14 +51,19 @@ async fn serve(config: config::Config) -> ExitCode {
     for (listener, address) in &running.addresses {
         tracing::info!(listener, %address, "listening");
     }
-    notify(&[sd_notify::NotifyState::Ready]);
-    let end = tokio::select! {
-        end = running.ended() => end,
-        name = signals.next() => {
-            tracing::info!(signal = name, "stopping: no new mail is taken, deliveries in flight may finish");
-            notify(&[sd_notify::NotifyState::Stopping]);
-            running.stop();
-            running.ended().await
+    notify(&[NotifyState::Ready]);
+    let end = loop {
+        tokio::select! {
+            end = running.ended() => break end,
+            signal = signals.next() => match signal {
+                Signal::Reload => reload(&running, file),
+                Signal::End(name) => {
+                    tracing::info!(signal = name, "stopping: no new mail is taken, deliveries in flight may finish");
+                    notify(&[NotifyState::Stopping]);
+                    running.stop();
+                    break running.ended().await;
+                }
+            },
         }
     };
     match end {
@@ -71,34 +78,71 @@ async fn serve(config: config::Config) -> ExitCode {
     }
 }
 
+/// Takes the configuration file anew, whole or not at all.
+fn reload(running: &Running, file: &Path) {
+    if let Ok(now) = NotifyState::monotonic_usec_now() {
+        notify(&[NotifyState::Reloading, now]);
+    }
+    let taken = config::read(file).and_then(|(config, mut warnings)| {
+        warnings.extend(running.reload(config)?);
+        Ok(warnings)
+    });
+    match taken {
+        Ok(warnings) => {
+            for warning in warnings {
+                tracing::warn!(place = %warning.place, remedy = %warning.remedy, "{}", warning.message);
+            }
+            tracing::info!(file = %file.display(), "configuration reloaded");
+        }
+        Err(faults) => {
+            for fault in faults {
+                tracing::error!(place = %fault.place, remedy = %fault.remedy, "{}", fault.message);
+            }
+            tracing::error!(file = %file.display(), "configuration not reloaded, the old one stays in force");
+        }
+    }
+    notify(&[NotifyState::Ready]);
+}
+
 fn refuse(message: &str) -> ExitCode {
     eprintln!("gatepost: not started\n{message}");
     ExitCode::from(2)
 }
 
 /// Tells systemd; without systemd nobody listens and nothing happens.
-fn notify(states: &[sd_notify::NotifyState<'_>]) {
+fn notify(states: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states) {
         tracing::warn!(%error, "systemd could not be told");
     }
 }
 
-/// The signals that end us.
+/// What a signal asks for.
+enum Signal {
+    Reload,
+    End(&'static str),
+}
+
+/// The signals that we listen to.
 struct Signals {
-    terminate: tokio::signal::unix::Signal,
-    interrupt: tokio::signal::unix::Signal,
+    hangup: signal::Signal,
+    terminate: signal::Signal,
+    interrupt: signal::Signal,
 }
 
 impl Signals {
     fn new() -> std::io::Result<Self> {
-        use tokio::signal::unix::{SignalKind, signal};
-        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+        Ok(Self {
+            hangup: signal::signal(SignalKind::hangup())?,
+            terminate: signal::signal(SignalKind::terminate())?,
+            interrupt: signal::signal(SignalKind::interrupt())?,
+        })
     }
 
-    async fn next(&mut self) -> &'static str {
+    async fn next(&mut self) -> Signal {
         tokio::select! {
-            _ = self.terminate.recv() => "SIGTERM",
-            _ = self.interrupt.recv() => "SIGINT",
+            _ = self.hangup.recv() => Signal::Reload,
+            _ = self.terminate.recv() => Signal::End("SIGTERM"),
+            _ = self.interrupt.recv() => Signal::End("SIGINT"),
         }
     }
 }

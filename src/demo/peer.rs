@@ -251,7 +251,8 @@ pub(super) async fn submit(
         let stream = TlsConnector::from(config).connect(name, talk.into_inner()).await?;
         let session = stream.get_ref().1;
         submitted.version = session.protocol_version().map(|version| format!("{version:?}").replace('_', "."));
-        submitted.cipher = session.negotiated_cipher_suite().and_then(|suite| suite.suite().as_str()).map(super::short_cipher);
+        submitted.cipher =
+            session.negotiated_cipher_suite().and_then(|suite| suite.suite().as_str()).map(super::short_cipher);
         talk = BufReader::new(Box::new(stream));
         ask(&mut talk, "EHLO client.example").await?;
     }

@@ -94,7 +94,7 @@ impl End {
             (Outcome::Delivered(reply), None) => {
                 Self::GivenUp { status: "none".to_owned(), reason: format!("delivered without a session?! {reply}") }
             }
-            (Outcome::Deferred(failure), _) => {
+            (Outcome::Deferred(failure) | Outcome::Held(failure), _) => {
                 Self::Waits { status: failure.enhanced(Persistence::Transient).to_string(), reason: why(failure) }
             }
             (Outcome::Bounced(failure), _) => {

@@ -79,7 +79,7 @@ impl Cleared {
         clearance: Clearance,
         policy: TlsPolicy,
     ) -> Self {
-        let via = Arc::new(Via { peer, clearance });
+        let via = Arc::new(Via { peer, clearance, offers_dsn: extensions.dsn });
         Self { wire, extensions, via, policy, is_fallback: false, transactions: 0 }
     }
 
@@ -125,7 +125,7 @@ impl Cleared {
             return false;
         }
         let Verdict::Cleared(clearance) = judge(policy, outcome.clone(), reference) else { return false };
-        self.via = Arc::new(Via { peer: self.via.peer.clone(), clearance });
+        self.via = Arc::new(Via { peer: self.via.peer.clone(), clearance, offers_dsn: self.via.offers_dsn });
         self.policy = policy.clone();
         true
     }

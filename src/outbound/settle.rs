@@ -47,6 +47,7 @@ impl Ledger {
         let outcome = match outcome::judge(failure, hops_left, self.on_failure) {
             Step::NextHop => return,
             Step::Defer => Outcome::Deferred,
+            Step::Hold => Outcome::Held,
             Step::Bounce => Outcome::Bounced,
         };
         for recipient in who {

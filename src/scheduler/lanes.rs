@@ -86,8 +86,6 @@ pub(super) struct Lanes<T> {
     turn: VecDeque<LaneId>,
     /// Lanes that will have something to do.
     wakes: BTreeSet<(Instant, LaneId)>,
-    /// The waits after each failure of a destination; never empty.
-    back_off: Vec<Duration>,
     serial: u64,
 }
 
@@ -96,20 +94,9 @@ pub(super) struct Lanes<T> {
 const LONGEST_BACK_OFF: Duration = Duration::from_secs(15 * 60);
 
 impl<T> Lanes<T> {
-    /// No lanes yet. `retry` is `[queue] retry`.
-    pub(super) fn new(retry: &[Duration]) -> Self {
-        let mut back_off: Vec<_> = retry.iter().map(|wait| (*wait).min(LONGEST_BACK_OFF)).collect();
-        if back_off.is_empty() {
-            back_off.push(LONGEST_BACK_OFF);
-        }
-        Self {
-            lanes: HashMap::new(),
-            names: HashMap::new(),
-            turn: VecDeque::new(),
-            wakes: BTreeSet::new(),
-            back_off,
-            serial: 0,
-        }
+    /// No lanes yet.
+    pub(super) fn new() -> Self {
+        Self { lanes: HashMap::new(), names: HashMap::new(), turn: VecDeque::new(), wakes: BTreeSet::new(), serial: 0 }
     }
 
     /// Items that wait.
@@ -235,8 +222,9 @@ impl<T> Lanes<T> {
         self.wakes.first().map(|(at, _)| *at)
     }
 
-    /// An attempt has left its connection; `health` tells what it found.
-    pub(super) fn finished(&mut self, id: LaneId, now: Instant, health: Health) {
+    /// An attempt has left its connection; `health` tells what it found. A destination that is down is
+    /// left alone as `[queue] retry` says, by its own count of failures.
+    pub(super) fn finished(&mut self, id: LaneId, now: Instant, health: Health, retry: &[Duration]) {
         let Some(lane) = self.lanes.get_mut(&id) else { return };
         lane.active = lane.active.saturating_sub(1);
         match health {
@@ -245,7 +233,8 @@ impl<T> Lanes<T> {
             Health::Down(_) if lane.down.as_ref().is_some_and(|down| now < down.until) => {}
             Health::Down(last) => {
                 let failures = lane.down.as_ref().map_or(0, |down| down.failures);
-                let wait = self.back_off[failures.min(self.back_off.len() - 1)];
+                let wait = retry.get(failures).or(retry.last()).map_or(LONGEST_BACK_OFF, |wait| *wait);
+                let wait = wait.min(LONGEST_BACK_OFF);
                 lane.down = Some(Down { until: now + wait, failures: failures + 1, last });
             }
         }
@@ -300,6 +289,7 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
     const NONE: [u64; 0] = [];
+    const RETRY: [Duration; 2] = [Duration::from_secs(10), Duration::from_secs(20)];
 
     fn host(name: &str) -> Host {
         Host::Domain(Domain::parse(name).expect("valid"))
@@ -332,7 +322,7 @@ mod tests {
 
     impl Bench {
         fn new() -> Self {
-            Self { lanes: Lanes::new(&[10 * SECOND, 20 * SECOND]), start: Instant::now() }
+            Self { lanes: Lanes::new(), start: Instant::now() }
         }
 
         fn push(&mut self, number: u64, name: &str, due: u32, limit: u32) {
@@ -387,7 +377,7 @@ mod tests {
         let first = bench.due_at(0);
         assert_eq!(first.len(), 2);
         assert_eq!(bench.numbers_at(9), NONE);
-        bench.lanes.finished(first[0].1, bench.start, Health::Up);
+        bench.lanes.finished(first[0].1, bench.start, Health::Up, &RETRY);
         assert_eq!(bench.numbers_at(9), [2]);
     }
 
@@ -398,15 +388,15 @@ mod tests {
             bench.push(number, "a.example", 0, 1);
         }
         let first = bench.due_at(0);
-        bench.lanes.finished(first[0].1, bench.start, Health::Down(trouble("refused")));
+        bench.lanes.finished(first[0].1, bench.start, Health::Down(trouble("refused")), &RETRY);
         assert_eq!(bench.numbers_at(9), NONE);
         let probe = bench.due_at(10);
         assert_eq!(probe.len(), 1);
-        bench.lanes.finished(probe[0].1, bench.start + 10 * SECOND, Health::Down(trouble("refused")));
+        bench.lanes.finished(probe[0].1, bench.start + 10 * SECOND, Health::Down(trouble("refused")), &RETRY);
         assert_eq!(bench.numbers_at(29), NONE, "the second wait is the longer one");
         let probe = bench.due_at(30);
         assert_eq!(probe.len(), 1);
-        bench.lanes.finished(probe[0].1, bench.start + 30 * SECOND, Health::Up);
+        bench.lanes.finished(probe[0].1, bench.start + 30 * SECOND, Health::Up, &RETRY);
         assert_eq!(bench.numbers_at(30), [3]);
     }
 
@@ -417,7 +407,7 @@ mod tests {
         let first = bench.due_at(0);
         let brief = item(2, "a.example", bench.start + 3 * SECOND);
         bench.lanes.push(Destination::Domain(host("a.example")), 1, brief, bench.start + 2 * SECOND);
-        bench.lanes.finished(first[0].1, bench.start, Health::Down(trouble("refused")));
+        bench.lanes.finished(first[0].1, bench.start, Health::Down(trouble("refused")), &RETRY);
         assert_eq!(bench.numbers_at(2), NONE);
         assert_eq!(bench.lanes.next_wake(), Some(bench.start + 3 * SECOND));
         assert_eq!(bench.numbers_at(3), [1002]);
@@ -428,7 +418,7 @@ mod tests {
         let mut bench = Bench::new();
         bench.push(1, "a.example", 0, 1);
         let first = bench.due_at(0);
-        bench.lanes.finished(first[0].1, bench.start, Health::Up);
+        bench.lanes.finished(first[0].1, bench.start, Health::Up, &RETRY);
         assert_eq!(bench.numbers_at(0), NONE);
         assert!(bench.lanes.lanes.is_empty() && bench.lanes.names.is_empty() && bench.lanes.wakes.is_empty());
     }

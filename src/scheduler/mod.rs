@@ -131,7 +131,7 @@ impl Scheduler {
         observer: Observer,
     ) -> Self {
         let (sender, events) = mpsc::unbounded_channel();
-        let lanes = Lanes::new(&settings.load().config.queue.retry);
+        let lanes = Lanes::new();
         let in_memory = Arc::new(AtomicU64::new(0));
         let context = Context { spool, outbound, settings, observer, events: sender, in_memory };
         let (operator, orders) = orders::channel();
@@ -210,7 +210,10 @@ impl Scheduler {
 
     fn take_event(&mut self, event: Event) {
         match event {
-            Event::Finished(lane, health) => self.lanes.finished(lane, Instant::now(), health),
+            Event::Finished(lane, health) => {
+                let settings = self.context.settings.load();
+                self.lanes.finished(lane, Instant::now(), health, &settings.config.queue.retry);
+            }
             Event::Report(entry) => self.enqueue_entry(*entry),
             Event::Released(stored) => self.enqueue_stored(&stored),
             Event::Settled(id, left) => {

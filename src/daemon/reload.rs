@@ -1,0 +1,111 @@
+//! What is in force, and how it is replaced: whole or not at all.
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+
+use crate::config::{Config, Fault, Listener, Place, default_connector};
+use crate::connector::Connectors;
+use crate::handshake::Material;
+use crate::inbound;
+use crate::outbound::{self, Outbound};
+use crate::route::{RouteError, Router};
+use crate::scheduler;
+
+/// The configuration in force, as each mover has it.
+#[derive(Debug)]
+pub(super) struct InForce {
+    pub(super) inbound: Arc<ArcSwap<inbound::Settings>>,
+    pub(super) scheduler: Arc<ArcSwap<scheduler::Settings>>,
+    pub(super) outbound: Arc<Outbound>,
+}
+
+/// The settings of the three movers, all made from one configuration.
+struct Parts {
+    inbound: inbound::Settings,
+    scheduler: scheduler::Settings,
+    outbound: Arc<outbound::Settings>,
+}
+
+impl Parts {
+    fn new(config: &Arc<Config>, tls: Arc<Material>) -> Result<Self, RouteError> {
+        let default = default_connector(&config.tls.trust);
+        let connectors = Arc::new(Connectors::new(&config.connectors, default));
+        let router = Arc::new(Router::new(config)?);
+        let outbound = outbound::Settings::new(Arc::clone(config), Arc::clone(&tls), router);
+        Ok(Self {
+            inbound: inbound::Settings { config: Arc::clone(config), connectors: Arc::clone(&connectors), tls },
+            scheduler: scheduler::Settings { config: Arc::clone(config), connectors },
+            outbound: Arc::new(outbound),
+        })
+    }
+}
+
+impl InForce {
+    pub(super) fn new(config: Arc<Config>, tls: Arc<Material>) -> Result<Self, RouteError> {
+        let Parts { inbound, scheduler, outbound } = Parts::new(&config, tls)?;
+        Ok(Self {
+            inbound: Arc::new(ArcSwap::from_pointee(inbound)),
+            scheduler: Arc::new(ArcSwap::from_pointee(scheduler)),
+            outbound: Arc::new(Outbound::new(outbound)),
+        })
+    }
+
+    pub(super) fn config(&self) -> Arc<Config> {
+        Arc::clone(&self.inbound.load().config)
+    }
+
+    pub(super) fn tls(&self) -> Arc<Material> {
+        Arc::clone(&self.inbound.load().tls)
+    }
+
+    /// See [`super::Running::reload`].
+    pub(super) fn replace(&self, config: Config) -> Result<Vec<Fault>, Vec<Fault>> {
+        let mut faults = needs_restart(&self.config(), &config);
+        let (tls, warnings) = match Material::load(&config) {
+            Ok((tls, warnings)) if faults.is_empty() => (tls, warnings),
+            Ok(_) => return Err(faults),
+            Err(more) => {
+                faults.extend(more);
+                return Err(faults);
+            }
+        };
+        let config = Arc::new(config);
+        let Parts { inbound, scheduler, outbound } = Parts::new(&config, tls).map_err(|error| {
+            let remedy = "Name the servers in [dns] servers.".to_owned();
+            vec![Fault { place: config.spool.place.clone(), message: error.to_string(), remedy }]
+        })?;
+        self.inbound.store(Arc::new(inbound));
+        self.scheduler.store(Arc::new(scheduler));
+        self.outbound.replace(outbound);
+        Ok(warnings)
+    }
+}
+
+/// What cannot be changed while the daemon runs.
+fn needs_restart(old: &Config, new: &Config) -> Vec<Fault> {
+    let mut faults = Vec::new();
+    let mut fault = |place: &Place, what: &str| {
+        let remedy = "Restart the daemon for this; nothing of the new configuration is in force yet.".to_owned();
+        faults.push(Fault {
+            place: place.clone(),
+            message: format!("{what} cannot change while the daemon runs"),
+            remedy,
+        });
+    };
+    if old.spool.value != new.spool.value {
+        fault(&new.spool.place, "[spool] path");
+    }
+    if bound(&old.listeners) != bound(&new.listeners) {
+        let place = new.listeners.first().and_then(|listener| listener.addresses.first()).map(|first| &first.place);
+        fault(place.unwrap_or(&new.spool.place), "the names and addresses of the listeners");
+    }
+    faults
+}
+
+fn bound(listeners: &[Listener]) -> Vec<(&str, Vec<std::net::SocketAddr>)> {
+    listeners
+        .iter()
+        .map(|listener| (listener.name.as_str(), listener.addresses.iter().map(|address| address.value).collect()))
+        .collect()
+}
