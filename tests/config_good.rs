@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use gatepost::config::{
-    self, AdminSocket, Config, DomainPattern, Fault, ListenerTls, LogFormat, OnFailure, Route, TlsDemand, Trust, VerifyWanted,
+    self, AdminSocket, Config, DomainPattern, Fault, ListenerTls, LogFormat, OnFailure, Route, TlsDemand, Trust,
+    VerifyWanted,
 };
 use gatepost::tls::TlsVersion;
 

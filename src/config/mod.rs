@@ -27,6 +27,7 @@ use crate::tls::{NamePattern, TlsVersion};
 
 pub use parse::{parse, read};
 pub use partner::default_connector;
+pub use values::parse_duration;
 
 /// Where something stands in a configuration file. Line and column count from 1.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]

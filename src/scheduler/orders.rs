@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
+use serde::{Deserialize, Serialize};
 use tokio::sync::{OnceCell, mpsc, oneshot};
 use tokio::task::JoinSet;
 
@@ -27,7 +28,8 @@ const WAITING_MAX: usize = 16;
 const AT_ONCE: usize = 64;
 
 /// What is to be done.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Order {
     /// Forget every wait, the destination's included, and dial now.
     Retry,
@@ -223,12 +225,9 @@ async fn hold(context: &Context, id: QueueId) -> Result<Stored, Refused> {
 
 async fn release(context: &Context, id: QueueId) -> Result<Stored, Refused> {
     change(context, id, "it is not held", |state| match state {
-        RecipientState::Held { attempts, history } => Some(RecipientState::Pending {
-            attempts: *attempts,
-            next: None,
-            history: history.clone(),
-            warned: true,
-        }),
+        RecipientState::Held { attempts, history } => {
+            Some(RecipientState::Pending { attempts: *attempts, next: None, history: history.clone(), warned: true })
+        }
         RecipientState::Pending { .. } | RecipientState::Delivered | RecipientState::Failed => None,
     })
     .await
