@@ -1,1 +1,87 @@
-//! May this peer hand us this recipient?
+//! May this peer hand us mail for this recipient? Whoever is not known may write to our own domains
+//! and to the postmaster, and nowhere else, however the address is dressed up.
+//!
+//! Pure: addresses and the configuration go in. How a peer comes to be known (its network, or a
+//! connector whose inbound demand its session meets in full) is decided elsewhere; whether the
+//! mailbox exists is for the mailbox server to say. RFC 5321 §3.6.1, §4.5.1.
+
+use std::net::IpAddr;
+
+use crate::address::{Domain, ForwardPath, Host, Mailbox};
+use crate::config::{Config, DomainPattern};
+use crate::smtp::reply::{Reply, Status};
+
+/// Who is asking.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Peer {
+    /// Its address. An IPv4-mapped IPv6 address is taken for the IPv4 address it is.
+    pub address: IpAddr,
+    /// Our own address that it speaks to.
+    pub local: IpAddr,
+    /// Whether its session has met everything that a connector with `relay = true` demands.
+    pub may_relay: bool,
+}
+
+/// Why a recipient is not taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Denied {
+    /// A domain that is not ours.
+    #[error("Relaying denied: this server takes no mail for that domain from your address")]
+    Domain,
+    /// An address literal in place of a domain.
+    #[error("Relaying denied: this server takes no mail for address literals from your address")]
+    Literal,
+    /// Our domain, but a local part that says where to send it on ("user%other@ours", "other!user@ours").
+    #[error("Relaying denied: the local part has a routing character (\"%\", \"!\" or \"@\")")]
+    Routing,
+}
+
+impl Denied {
+    /// The answer to RCPT.
+    #[must_use]
+    pub fn reply(self) -> Reply {
+        Reply::new(550, Status(7, 1), self.to_string())
+    }
+}
+
+/// The mailbox that a forward-path means to us, if this peer may send there.
+///
+/// # Errors
+/// [`Denied`], which knows its reply.
+pub fn recipient(config: &Config, peer: Peer, path: &ForwardPath) -> Result<Mailbox, Denied> {
+    let mailbox = match path {
+        ForwardPath::Postmaster => return Ok(config.postmaster.clone()),
+        ForwardPath::Mailbox(mailbox) => mailbox,
+    };
+    let local = peer.local.to_canonical();
+    let ourselves = match mailbox.host() {
+        Host::Domain(domain) => *domain == config.hostname,
+        Host::Literal(address) => address.to_canonical() == local,
+    };
+    // Every server has a postmaster (RFC 5321 §4.5.1), and a name of its own.
+    if ourselves && mailbox.local_part().eq_ignore_ascii_case("postmaster") {
+        return Ok(config.postmaster.clone());
+    }
+    let address = peer.address.to_canonical();
+    let in_networks = config.relay.networks.iter().any(|network| network.contains(&address));
+    match mailbox.host() {
+        _ if in_networks => Ok(mailbox.clone()),
+        Host::Literal(_) => Err(Denied::Literal),
+        Host::Domain(_) if peer.may_relay => Ok(mailbox.clone()),
+        Host::Domain(domain) if !config.relay.domains.iter().any(|ours| matches(ours, domain)) => Err(Denied::Domain),
+        // The next hop may trust us more than it should, and follow such a route.
+        Host::Domain(_) if mailbox.local_part().contains(['%', '!', '@']) => Err(Denied::Routing),
+        Host::Domain(_) => Ok(mailbox.clone()),
+    }
+}
+
+fn matches(pattern: &DomainPattern, domain: &Domain) -> bool {
+    match pattern {
+        DomainPattern::Any => true,
+        DomainPattern::Below(ancestor) => domain.is_below(ancestor),
+        DomainPattern::Exactly(name) => domain == name,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -24,7 +24,7 @@ use crate::spool::{SpoolError, SqliteSpool};
 use reload::InForce;
 
 /// How often our own certificate files are looked at for a change.
-const CERTIFICATE_WATCH: Duration = Duration::from_secs(60);
+const CERTIFICATE_WATCH: Duration = Duration::from_mins(1);
 /// Accepted messages between inbound sessions and the scheduler; what is beyond waits in its session.
 const ACCEPTED_MAX: usize = 1024;
 
@@ -117,7 +117,7 @@ pub async fn start(config: Config, observer: Observer) -> Result<Running, StartE
         .flat_map(|(name, sockets)| sockets.iter().filter_map(|socket| Some((name.clone(), socket.local_addr().ok()?))))
         .collect();
     let door = Door::open(&config.admin.socket).await.map_err(|fault| StartError::Faults(vec![fault]))?;
-    let in_force = Arc::new(InForce::new(Arc::new(config), tls)?);
+    let in_force = Arc::new(InForce::new(&Arc::new(config), tls)?);
     let stop = CancellationToken::new();
     let rooms = Rooms { in_force: Arc::clone(&in_force), spool, observer, stop: stop.clone() };
     let task = tokio::spawn(rooms.run(sockets, door));

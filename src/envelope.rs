@@ -20,7 +20,7 @@ pub struct QueueId(u64);
 const BASE32: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
 
 impl QueueId {
-    /// The largest number an id may have: SQLite's row ids are signed.
+    /// The largest number an id may have: row ids in a database are signed.
     pub const MAX: u64 = i64::MAX as u64;
 
     /// Makes an id from its number; `None` above [`QueueId::MAX`].
@@ -54,7 +54,9 @@ impl fmt::Display for QueueId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut text = [0_u8; 13];
         for (at, c) in text.iter_mut().rev().enumerate() {
-            *c = BASE32[(self.0 >> (5 * at)) as usize & 31];
+            let five_bits = self.0 >> (5 * at) & 31;
+            // Five bits are an index into 32 characters.
+            *c = usize::try_from(five_bits).ok().and_then(|digit| BASE32.get(digit).copied()).unwrap_or(b'0');
         }
         f.write_str(std::str::from_utf8(&text).unwrap_or_default())
     }
@@ -259,6 +261,7 @@ pub struct Trouble {
     pub reply: Option<Reply>,
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it with a reference")]
 mod enhanced_as_text {
     use super::EnhancedStatusCode;
     use serde::Deserialize as _;

@@ -41,9 +41,9 @@ const BODY_MAX: usize = 64 * 1024;
 /// How long a request's head may take.
 const HEAD_TIME: Duration = Duration::from_secs(10);
 /// How long a request may take until its answer begins.
-pub const ANSWER_TIME: Duration = Duration::from_secs(120);
+pub const ANSWER_TIME: Duration = Duration::from_mins(2);
 /// How long a connection may take in all: a reader may pause over a long message, but not for ever.
-const CONNECTION_TIME: Duration = Duration::from_secs(15 * 60);
+const CONNECTION_TIME: Duration = Duration::from_mins(15);
 /// How long requests under way may take once we are told to stop.
 const STOP_TIME: Duration = Duration::from_secs(5);
 
@@ -150,11 +150,8 @@ fn router(desk: Desk) -> Router {
 }
 
 async fn in_time(request: Request, next: Next) -> Response {
-    match tokio::time::timeout(ANSWER_TIME, next.run(request)).await {
-        Ok(response) => response,
-        Err(_) => {
-            let sentence = "the daemon could not answer in time; an order that was given is still carried out";
-            Problem(StatusCode::GATEWAY_TIMEOUT, sentence.to_owned()).into_response()
-        }
-    }
+    tokio::time::timeout(ANSWER_TIME, next.run(request)).await.unwrap_or_else(|_| {
+        let sentence = "the daemon could not answer in time; an order that was given is still carried out";
+        Problem(StatusCode::GATEWAY_TIMEOUT, sentence.to_owned()).into_response()
+    })
 }

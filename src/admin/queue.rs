@@ -156,7 +156,9 @@ impl Picked {
             {
                 let last = history.last().cloned();
                 *history = envelope::History::default();
-                last.into_iter().for_each(|last| history.push(last));
+                if let Some(last) = last {
+                    history.push(last);
+                }
             }
         }
         self.recipients += stored.envelope.recipients.len();

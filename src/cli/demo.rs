@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 /// Exit status 0 only where every outcome is what its policy promises.
 #[must_use]
-pub fn run(keep: bool) -> ExitCode {
+pub(super) fn run(keep: bool) -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {

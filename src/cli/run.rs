@@ -18,7 +18,7 @@ use crate::daemon::{self, Running};
 /// Exit status 0 after an orderly end, 2 where the configuration cannot be used, 1 where the daemon
 /// could not go on.
 #[must_use]
-pub fn run(file: &Path) -> ExitCode {
+pub(super) fn run(file: &Path) -> ExitCode {
     let (config, warnings) = match config::read(file) {
         Ok(read) => read,
         Err(faults) => return refuse(&faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")),

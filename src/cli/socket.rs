@@ -22,7 +22,7 @@ use crate::admin::words::Complaint;
 /// How long the socket may take to take a connection.
 const CONNECT_TIME: Duration = Duration::from_secs(10);
 /// How long each piece of an answer may take once it has begun.
-const PIECE_TIME: Duration = Duration::from_secs(60);
+const PIECE_TIME: Duration = Duration::from_mins(1);
 /// The daemon gives up first, and says why.
 const PATIENCE: Duration = ANSWER_TIME.saturating_add(Duration::from_secs(10));
 /// Octets in an answer that is read whole: far more than the daemon sends.
@@ -115,8 +115,7 @@ impl Client {
         let broken = |error: &dyn std::error::Error| SocketError::Broken(error.to_string());
         let connected = timeout(CONNECT_TIME, UnixStream::connect(&self.path)).await;
         let stream = connected.map_err(|_| SocketError::Silent)?.map_err(|error| self.unreachable(error))?;
-        let (mut sender, connection) =
-            http1::handshake(TokioIo::new(stream)).await.map_err(|error| broken(&error))?;
+        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|error| broken(&error))?;
         // Ends when the answer has been read or given up.
         tokio::spawn(connection);
         let request = Request::builder()
@@ -150,7 +149,8 @@ impl Client {
 
 async fn whole<T: DeserializeOwned>(response: Response<Incoming>) -> Result<T, SocketError> {
     let collected = timeout(PATIENCE, Limited::new(response.into_body(), ANSWER_MAX).collect()).await;
-    let content = collected.map_err(|_| SocketError::Silent)?.map_err(|error| SocketError::Broken(error.to_string()))?;
+    let content =
+        collected.map_err(|_| SocketError::Silent)?.map_err(|error| SocketError::Broken(error.to_string()))?;
     serde_json::from_slice(&content.to_bytes()).map_err(|error| SocketError::Broken(error.to_string()))
 }
 

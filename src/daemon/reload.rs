@@ -42,8 +42,8 @@ impl Parts {
 }
 
 impl InForce {
-    pub(super) fn new(config: Arc<Config>, tls: Arc<Material>) -> Result<Self, RouteError> {
-        let Parts { inbound, scheduler, outbound } = Parts::new(&config, tls)?;
+    pub(super) fn new(config: &Arc<Config>, tls: Arc<Material>) -> Result<Self, RouteError> {
+        let Parts { inbound, scheduler, outbound } = Parts::new(config, tls)?;
         Ok(Self {
             inbound: Arc::new(ArcSwap::from_pointee(inbound)),
             scheduler: Arc::new(ArcSwap::from_pointee(scheduler)),

@@ -181,9 +181,10 @@ pub(super) async fn play_incoming(stage: &Stage) -> Result<Vec<Row>, DemoError> 
         kept &= submitted.version.is_some() == encrypted;
         if submitted.taken() {
             stage.ledger.wait_for(&to).await?;
-            let with = if encrypted { "with ESMTPS" } else { "with ESMTP " };
+            let with = if encrypted { "ESMTPS" } else { "ESMTP" };
+            let words = |text: &str| text.split_whitespace().skip_while(|word| *word != "with").nth(1) == Some(with);
             let arrived = stage.mailboxes.heard().messages;
-            kept &= arrived.iter().filter(|(text, _)| text.contains(&to) && text.contains(with)).count() == 1;
+            kept &= arrived.iter().filter(|(text, _)| text.contains(&to) && words(text)).count() == 1;
         } else {
             kept &= !stage.mailboxes.heard().messages.iter().any(|(text, _)| text.contains(&to));
         }

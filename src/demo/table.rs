@@ -2,6 +2,8 @@
 
 use comfy_table::{ContentArrangement, Table, presets};
 
+use crate::tls::NoTls;
+
 use super::peer::Submitted;
 use super::scenarios::who;
 use super::stage::{End, Record};
@@ -21,6 +23,9 @@ impl Row {
     pub(super) fn of_record(group: &'static str, other_side: &str, policy: &str, record: &Record, kept: bool) -> Self {
         let none = || "-".to_owned();
         let (happened, version, cipher, why) = match &record.end {
+            End::Clear(reason @ (NoTls::SpokeBeforeHandshake | NoTls::Broken(_))) => {
+                ("delivered in clear, on a fresh connection".to_owned(), none(), none(), reason.to_string())
+            }
             End::Clear(reason) => ("delivered in clear".to_owned(), none(), none(), reason.to_string()),
             End::Tls { version, cipher, authentication } => {
                 ("delivered over TLS".to_owned(), version.clone(), cipher.clone(), who(authentication))
@@ -59,7 +64,7 @@ pub(super) fn print(rows: &[Row], colour: bool) {
     let width = std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok()).unwrap_or(WIDTH);
     for group in rows.chunk_by(|a, b| a.group == b.group) {
         let mut table = Table::new();
-        table.load_style(presets::UTF8_HORIZONTAL_ONLY).set_content_arrangement(ContentArrangement::Dynamic);
+        table.load_style(presets::UTF8_BORDERS_ONLY).set_content_arrangement(ContentArrangement::Dynamic);
         table.set_width(width);
         table.set_header(["the other side", "policy", "what happened", "TLS", "cipher", "who it was, or why", "kept"]);
         for row in group {

@@ -1,1 +1,63 @@
-//! Mail coming in.
+//! Mail coming in: listeners, and a task for each session that drives [`crate::smtp::server`].
+//!
+//! What may be said when is the machine's affair; here it meets sockets, clocks, the TLS judge, the
+//! relay rules and the spool. A message is handed on only after it is durable; what becomes of it
+//! then is the scheduler's.
+
+mod gate;
+mod listener;
+mod pace;
+mod policy;
+mod received;
+mod session;
+mod wire;
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use tokio::sync::mpsc;
+
+use crate::config::Config;
+use crate::connector::Connectors;
+use crate::envelope::QueueId;
+use crate::handshake::Material;
+use crate::smtp::server::Durable;
+use crate::spool::{Entry, Receipt, Spool};
+
+pub use listener::serve;
+
+/// Everything of one configuration that a session needs. A session keeps what it began with; a
+/// reload is for those that come after.
+#[derive(Debug)]
+pub struct Settings {
+    /// The configuration.
+    pub config: Arc<Config>,
+    /// Its connectors.
+    pub connectors: Arc<Connectors>,
+    /// Its certificates and trust anchors.
+    pub tls: Arc<Material>,
+}
+
+/// What all listeners share.
+pub struct Inbound {
+    settings: Arc<ArcSwap<Settings>>,
+    spool: Arc<dyn Spool>,
+    accepted: mpsc::Sender<Entry>,
+    gate: Arc<gate::Gate>,
+}
+
+impl Inbound {
+    /// Brings together what sessions need. Each accepted message is sent to `accepted` once it is
+    /// durable and its 250 written. A full channel slows its session down; where the receiver is gone,
+    /// the message stays in the spool and is taken up on the next start.
+    #[must_use]
+    pub fn new(settings: Arc<ArcSwap<Settings>>, spool: Arc<dyn Spool>, accepted: mpsc::Sender<Entry>) -> Arc<Self> {
+        Arc::new(Self { settings, spool, accepted, gate: Arc::default() })
+    }
+}
+
+impl Durable for Receipt {
+    fn id(&self) -> QueueId {
+        Self::id(self)
+    }
+}

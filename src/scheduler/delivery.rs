@@ -13,7 +13,7 @@ use super::settle::{self, Left};
 use super::{Cargo, Context, Event, Live};
 
 /// When the spool cannot be read, the message is tried again after this long.
-const SPOOL_PAUSE: Duration = Duration::from_secs(60);
+const SPOOL_PAUSE: Duration = Duration::from_mins(1);
 
 /// The place of an attempt in its lane. It is given back whatever becomes of the attempt.
 struct Slot {

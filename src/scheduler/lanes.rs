@@ -80,7 +80,7 @@ struct Lane<T> {
 /// Every lane there is.
 #[derive(Debug)]
 pub(super) struct Lanes<T> {
-    lanes: HashMap<LaneId, Lane<T>>,
+    all: HashMap<LaneId, Lane<T>>,
     names: HashMap<Destination, LaneId>,
     /// Lanes that may have something to do now, in turn.
     turn: VecDeque<LaneId>,
@@ -91,17 +91,17 @@ pub(super) struct Lanes<T> {
 
 /// A destination that is down is asked again at least this often, however long the schedule's waits:
 /// new mail should not wait hours for a server that is back.
-const LONGEST_BACK_OFF: Duration = Duration::from_secs(15 * 60);
+const LONGEST_BACK_OFF: Duration = Duration::from_mins(15);
 
 impl<T> Lanes<T> {
     /// No lanes yet.
     pub(super) fn new() -> Self {
-        Self { lanes: HashMap::new(), names: HashMap::new(), turn: VecDeque::new(), wakes: BTreeSet::new(), serial: 0 }
+        Self { all: HashMap::new(), names: HashMap::new(), turn: VecDeque::new(), wakes: BTreeSet::new(), serial: 0 }
     }
 
     /// Items that wait.
     pub(super) fn len(&self) -> usize {
-        self.lanes.values().map(|lane| lane.due.len()).sum()
+        self.all.values().map(|lane| lane.due.len()).sum()
     }
 
     /// Puts an item into its destination's lane, to be tried at `due`. `limit` is how many attempts
@@ -112,13 +112,13 @@ impl<T> Lanes<T> {
             Some(id) => *id,
             None => self.open(destination),
         };
-        let Some(lane) = self.lanes.get_mut(&id) else { return };
+        let Some(lane) = self.all.get_mut(&id) else { return };
         lane.limit = limit.max(1);
         // A hundred thousand messages for one domain need its name once.
-        if let Destination::Domain(host) = &lane.destination {
-            if *host == item.host {
-                item.host = host.clone();
-            }
+        if let Destination::Domain(host) = &lane.destination
+            && *host == item.host
+        {
+            item.host = host.clone();
         }
         lane.ages.insert((item.deadline, self.serial), due);
         lane.due.insert((due, self.serial), item);
@@ -128,7 +128,7 @@ impl<T> Lanes<T> {
     fn open(&mut self, destination: Destination) -> LaneId {
         let id = LaneId(self.serial);
         self.names.insert(destination.clone(), id);
-        self.lanes.insert(
+        self.all.insert(
             id,
             Lane {
                 destination,
@@ -145,7 +145,7 @@ impl<T> Lanes<T> {
     }
 
     fn take_turn(&mut self, id: LaneId) {
-        let Some(lane) = self.lanes.get_mut(&id) else { return };
+        let Some(lane) = self.all.get_mut(&id) else { return };
         if !lane.in_turn {
             lane.in_turn = true;
             self.turn.push_back(id);
@@ -157,13 +157,13 @@ impl<T> Lanes<T> {
     pub(super) fn next(&mut self, now: Instant) -> Option<Job<T>> {
         while let Some((at, id)) = self.wakes.first().copied().filter(|(at, _)| *at <= now) {
             self.wakes.remove(&(at, id));
-            if let Some(lane) = self.lanes.get_mut(&id) {
+            if let Some(lane) = self.all.get_mut(&id) {
                 lane.wake = None;
             }
             self.take_turn(id);
         }
         while let Some(id) = self.turn.pop_front() {
-            let Some(lane) = self.lanes.get_mut(&id) else { continue };
+            let Some(lane) = self.all.get_mut(&id) else { continue };
             if let Some(job) = lane.next(id, now) {
                 self.turn.push_back(id);
                 return Some(job);
@@ -176,13 +176,13 @@ impl<T> Lanes<T> {
 
     /// A lane with nothing to do now: it is closed, or woken when there will be.
     fn rest(&mut self, id: LaneId, now: Instant) {
-        let Some(lane) = self.lanes.get_mut(&id) else { return };
+        let Some(lane) = self.all.get_mut(&id) else { return };
         if let Some(at) = lane.wake.take() {
             self.wakes.remove(&(at, id));
         }
         if lane.due.is_empty() && lane.active == 0 && lane.down.as_ref().is_none_or(|down| down.until <= now) {
             self.names.remove(&lane.destination);
-            self.lanes.remove(&id);
+            self.all.remove(&id);
             return;
         }
         if let Some(at) = lane.next_wake() {
@@ -195,7 +195,7 @@ impl<T> Lanes<T> {
     /// waits: for operators, not for every event.
     pub(super) fn take(&mut self, ids: &HashSet<QueueId>) -> Vec<(Item<T>, Instant)> {
         let mut taken = Vec::new();
-        for lane in self.lanes.values_mut() {
+        for lane in self.all.values_mut() {
             let keys: Vec<Key> =
                 lane.due.iter().filter(|(_, item)| ids.contains(&item.id)).map(|(key, _)| *key).collect();
             for key in keys {
@@ -210,14 +210,14 @@ impl<T> Lanes<T> {
 
     /// Until when a destination is left alone, and why; nothing where it is not.
     pub(super) fn down(&self, destination: &Destination, now: Instant) -> Option<(Instant, &Trouble)> {
-        let down = self.lanes.get(self.names.get(destination)?)?.down.as_ref()?;
+        let down = self.all.get(self.names.get(destination)?)?.down.as_ref()?;
         (now < down.until).then_some((down.until, &down.last))
     }
 
     /// Forgets that a destination is down.
     pub(super) fn revive(&mut self, destination: &Destination) {
         let Some(id) = self.names.get(destination).copied() else { return };
-        if let Some(lane) = self.lanes.get_mut(&id) {
+        if let Some(lane) = self.all.get_mut(&id) {
             lane.down = None;
         }
         self.take_turn(id);
@@ -231,7 +231,7 @@ impl<T> Lanes<T> {
     /// An attempt has left its connection; `health` tells what it found. A destination that is down is
     /// left alone as `[queue] retry` says, by its own count of failures.
     pub(super) fn finished(&mut self, id: LaneId, now: Instant, health: Health, retry: &[Duration]) {
-        let Some(lane) = self.lanes.get_mut(&id) else { return };
+        let Some(lane) = self.all.get_mut(&id) else { return };
         lane.active = lane.active.saturating_sub(1);
         match health {
             Health::Up => lane.down = None,
@@ -426,6 +426,6 @@ mod tests {
         let first = bench.due_at(0);
         bench.lanes.finished(first[0].1, bench.start, Health::Up, &RETRY);
         assert_eq!(bench.numbers_at(0), NONE);
-        assert!(bench.lanes.lanes.is_empty() && bench.lanes.names.is_empty() && bench.lanes.wakes.is_empty());
+        assert!(bench.lanes.all.is_empty() && bench.lanes.names.is_empty() && bench.lanes.wakes.is_empty());
     }
 }

@@ -107,6 +107,7 @@ impl Drop for Live {
 /// The queue.
 pub struct Scheduler {
     context: Arc<Context>,
+    first_new: QueueId,
     events: mpsc::UnboundedReceiver<Event>,
     lanes: Lanes<Cargo>,
     live: HashMap<QueueId, Weak<Live>>,
@@ -124,7 +125,8 @@ impl std::fmt::Debug for Scheduler {
 }
 
 impl Scheduler {
-    /// Makes a scheduler with an empty queue.
+    /// Makes a scheduler with an empty queue. It must exist before anything is accepted: what has a smaller
+    /// id than the next one is taken to be from an earlier run.
     #[must_use]
     pub fn new(
         spool: Arc<dyn Spool>,
@@ -135,10 +137,12 @@ impl Scheduler {
         let (sender, events) = mpsc::unbounded_channel();
         let lanes = Lanes::new();
         let in_memory = Arc::new(AtomicU64::new(0));
+        let first_new = spool.draft().id();
         let context = Context { spool, outbound, settings, observer, events: sender, in_memory };
         let (operator, orders) = orders::channel();
         Self {
             context: Arc::new(context),
+            first_new,
             events,
             lanes,
             live: HashMap::new(),
@@ -165,7 +169,7 @@ impl Scheduler {
         let mut reading = true;
         loop {
             self.dispatch();
-            let wake = self.lanes.next_wake().map_or(Instant::now() + Duration::from_secs(3600), |at| at);
+            let wake = self.lanes.next_wake().unwrap_or_else(|| Instant::now() + Duration::from_hours(1));
             tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
@@ -192,7 +196,7 @@ impl Scheduler {
     fn read_spool(&self) -> mpsc::Receiver<Result<Vec<Stored>, SpoolError>> {
         let (sender, pages) = mpsc::channel(1);
         let spool = Arc::clone(&self.context.spool);
-        let first_new = spool.draft().id();
+        let first_new = self.first_new;
         tokio::spawn(async move {
             let mut after = None;
             loop {
@@ -200,10 +204,9 @@ impl Scheduler {
                     page.retain(|stored| stored.id < first_new);
                     page
                 });
-                let last = page.as_ref().ok().and_then(|page| page.last()).map(|stored| stored.id);
-                let done = last.is_none();
-                after = last;
-                if (done && page.is_ok()) || sender.send(page).await.is_err() || done {
+                after = page.as_ref().ok().and_then(|page| page.last()).map(|stored| stored.id);
+                // An empty page is the end; an error is told, and is the end too.
+                if page.as_ref().is_ok_and(Vec::is_empty) || sender.send(page).await.is_err() || after.is_none() {
                     return;
                 }
             }

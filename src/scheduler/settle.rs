@@ -92,7 +92,7 @@ pub(super) fn warn_at(settings: &Settings, expires: Instant) -> Option<Instant> 
     match queue.warn_after {
         WarnAfter::Age(age) if age < queue.expire => {
             // Before the machine was started is as good as now.
-            Some(expires.checked_sub(queue.expire - age).unwrap_or_else(Instant::now))
+            Some(expires.checked_sub(queue.expire.saturating_sub(age)).unwrap_or_else(Instant::now))
         }
         WarnAfter::Age(_) | WarnAfter::Never => None,
     }
@@ -273,7 +273,7 @@ impl<'a> Books<'a> {
 /// back together.
 fn wait(retry: &[Duration], attempts: u32) -> Duration {
     let at = (attempts.max(1) as usize - 1).min(retry.len().saturating_sub(1));
-    let wait = retry.get(at).copied().unwrap_or(Duration::from_secs(3600));
+    let wait = retry.get(at).copied().unwrap_or(Duration::from_hours(1));
     let jitter = Timestamp::now().subsec_nanosecond().unsigned_abs() % 1000;
     wait + wait.mul_f64(f64::from(jitter) / 10_000.0)
 }

@@ -57,7 +57,9 @@ pub(super) async fn run(client: &Client, chosen: &Chosen, order: Order, yes: boo
                 return Err(error.into());
             }
         };
-        answers.into_iter().for_each(|answer| report.take(answer));
+        for answer in answers {
+            report.take(answer);
+        }
     }
     Ok(report.end(done))
 }

@@ -22,7 +22,9 @@ pub(super) async fn run(client: &Client, chosen: &Chosen) -> Result<ExitCode, Qu
             messages += page.len();
             octets += page.iter().map(|message| message.size).sum::<u64>();
             if chosen.json {
-                page.iter().for_each(|message| document.add(message));
+                for message in &page {
+                    document.add(message);
+                }
             } else {
                 super::super::show(&format!("{}\n", table(&page, Timestamp::now())));
             }

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use super::list::Document;
-use super::words::{age, count, plain, sender, size, time, to_come};
+use super::words::{age, plain, sender, size, time, to_come};
 use super::{Chosen, Client, QueueError};
 use crate::admin::words::{Message, Parameters, Reason, Recipient, State};
 use crate::envelope::{BodyType, Notify, QueueId, Ret};
@@ -32,12 +32,7 @@ impl Part {
     }
 }
 
-pub(super) async fn run(
-    client: &Client,
-    chosen: &Chosen,
-    headers: bool,
-    body: bool,
-) -> Result<ExitCode, QueueError> {
+pub(super) async fn run(client: &Client, chosen: &Chosen, headers: bool, body: bool) -> Result<ExitCode, QueueError> {
     let selection = &chosen.selection;
     if selection.is_empty() {
         let sentence = "which message? Name it by its id, as `gatepost queue list` shows it.";
@@ -195,12 +190,15 @@ fn recipient_told(text: &mut String, recipient: &Recipient, busy: bool, now: Tim
         let _ = writeln!(text, "{name:<10} {value}");
     };
     line("to", &format!("{} (connector {})", plain(&recipient.address.to_string()), plain(&recipient.connector)));
-    line("state", match recipient.state {
-        State::Waiting => "waiting",
-        State::Held => "held until it is released",
-        State::Delivered => "delivered",
-        State::Failed => "given up",
-    });
+    line(
+        "state",
+        match recipient.state {
+            State::Waiting => "waiting",
+            State::Held => "held until it is released",
+            State::Delivered => "delivered",
+            State::Failed => "given up",
+        },
+    );
     if let Some(notify) = recipient.notify {
         line("NOTIFY", &notify_words(notify));
     }

@@ -55,7 +55,17 @@ pub(super) fn size(octets: u64) -> String {
 /// A text that came from elsewhere, on one line and without anything that a terminal would obey.
 pub(super) fn plain(text: &str) -> String {
     let obeyed = |c: char| c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-    text.chars().map(|c| if c == '\n' { ' ' } else if obeyed(c) { '\u{fffd}' } else { c }).collect()
+    text.chars()
+        .map(|c| {
+            if c == '\n' {
+                ' '
+            } else if obeyed(c) {
+                '\u{fffd}'
+            } else {
+                c
+            }
+        })
+        .collect()
 }
 
 /// The same, for a cell of a table.
@@ -79,24 +89,23 @@ mod tests {
 
     #[test]
     fn durations_are_brief() {
-        for (seconds, said) in [
-            (-5, "0s"),
-            (59, "59s"),
-            (60, "1m"),
-            (3599, "59m"),
-            (7500, "2h 5m"),
-            (86400, "1d 0h"),
-            (273_600, "3d 4h"),
-        ] {
+        for (seconds, said) in
+            [(-5, "0s"), (59, "59s"), (60, "1m"), (3599, "59m"), (7500, "2h 5m"), (86400, "1d 0h"), (273_600, "3d 4h")]
+        {
             assert_eq!(brief(SignedDuration::from_secs(seconds)), said);
         }
     }
 
     #[test]
     fn sizes_are_brief() {
-        for (octets, said) in
-            [(0, "0 B"), (1023, "1023 B"), (1024, "1.0 KiB"), (1536, "1.5 KiB"), (52_428_800, "50.0 MiB"), (u64::MAX, "16777215.9 TiB")]
-        {
+        for (octets, said) in [
+            (0, "0 B"),
+            (1023, "1023 B"),
+            (1024, "1.0 KiB"),
+            (1536, "1.5 KiB"),
+            (52_428_800, "50.0 MiB"),
+            (u64::MAX, "16777215.9 TiB"),
+        ] {
             assert_eq!(size(octets), said);
         }
     }

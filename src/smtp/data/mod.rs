@@ -1,8 +1,14 @@
 //! The content of a message on the wire: how DATA frames it and how it is unframed again.
 //!
-//! Framing only (RFC 5321 §4.5.2): no reply is made here and nothing is stored. Every part works on
-//! chunks of any size and gives the same result however the content is cut up.
+//! Framing and looking only (RFC 5321 §4.5.2): nothing is stored here. Every part works on chunks of
+//! any size and gives the same result however the content is cut up; none copies content octet by
+//! octet or keeps any. BDAT needs no unframing (RFC 3030 §2), so its chunks go to the [`Inspector`]
+//! as they are.
 
+mod decode;
 mod encode;
+mod inspect;
 
+pub use decode::{Decoded, Decoder};
 pub use encode::Stuffer;
+pub use inspect::{ContentFault, Inspector};

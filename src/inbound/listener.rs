@@ -1,0 +1,127 @@
+//! Accepting connections, within the limits.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::{TcpListener, TcpStream};
+use tokio::select;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{debug, info, warn};
+
+use super::gate::Crowded;
+use super::{Inbound, session};
+use crate::config::{Listener, ListenerTls};
+use crate::smtp::reply::{Reply, Status};
+
+/// The wait after a failed accept: doubled each time, up to the second.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
+
+/// Serves one listener on its sockets until `stop`. Ends when its last session has ended: each
+/// finishes the message that is coming in, if one is, and then says 421.
+pub async fn serve(inbound: Arc<Inbound>, name: String, sockets: Vec<TcpListener>, stop: CancellationToken) {
+    let tasks = TaskTracker::new();
+    for socket in sockets {
+        let door = Door { inbound: Arc::clone(&inbound), name: name.clone(), stop: stop.clone(), tasks: tasks.clone() };
+        tasks.spawn(async move { door.accept(socket).await });
+    }
+    tasks.close();
+    tasks.wait().await;
+}
+
+/// What the accept loop of one socket knows.
+struct Door {
+    inbound: Arc<Inbound>,
+    name: String,
+    stop: CancellationToken,
+    tasks: TaskTracker,
+}
+
+impl Door {
+    async fn accept(&self, socket: TcpListener) {
+        let mut pause = PAUSE.0;
+        loop {
+            let accepted = select! {
+                () = self.stop.cancelled() => return,
+                accepted = socket.accept() => accepted,
+            };
+            match accepted {
+                Ok((stream, peer)) => {
+                    pause = PAUSE.0;
+                    self.admit(stream, peer);
+                }
+                Err(error) if is_of_the_peer(&error) => {
+                    debug!(listener = %self.name, %error, "connection lost before it was accepted");
+                }
+                Err(error) => {
+                    warn!(
+                        listener = %self.name, %error,
+                        "connections cannot be accepted for the moment; if this goes on, raise the limit on open files (LimitNOFILE) or lower [limits] connections"
+                    );
+                    select! {
+                        () = self.stop.cancelled() => return,
+                        () = tokio::time::sleep(pause) => pause = (pause * 2).min(PAUSE.1),
+                    }
+                }
+            }
+        }
+    }
+
+    fn admit(&self, stream: TcpStream, peer: SocketAddr) {
+        let settings = self.inbound.settings.load_full();
+        let hostname = settings.config.hostname.clone();
+        let Some(listener) = settings.config.listeners.iter().find(|listener| listener.name == self.name).cloned()
+        else {
+            // Taken out of the configuration by a reload; whoever runs us is about to stop us.
+            debug!(listener = %self.name, %peer, "listener is no longer configured");
+            return refuse(stream, None, &Reply::new(421, Status(3, 2), format!("{hostname} Service not available")));
+        };
+        match self.inbound.gate.enter(peer.ip(), &settings.config.limits) {
+            Ok(seat) => {
+                let (inbound, stop) = (Arc::clone(&self.inbound), self.stop.clone());
+                self.tasks.spawn(async move {
+                    session::run(inbound, settings, listener, stream, peer, stop).await;
+                    drop(seat);
+                });
+            }
+            Err(crowded) => {
+                let (limit, reply) = match crowded {
+                    Crowded::Everyone => (
+                        "connections",
+                        Reply::new(421, Status(3, 2), format!("{hostname} Too many connections, try again later")),
+                    ),
+                    Crowded::Client => (
+                        "connections_per_client",
+                        Reply::new(421, Status(7, 0), format!("{hostname} Too many connections from your address")),
+                    ),
+                };
+                info!(listener = %self.name, %peer, limit, "connection refused, a limit is reached");
+                refuse(stream, Some(&listener), &reply);
+            }
+        }
+    }
+}
+
+/// Says one line, if the socket takes it at once, and closes. No task and no wait is spent on it.
+fn refuse(stream: TcpStream, listener: Option<&Listener>, reply: &Reply) {
+    // Inside TLS nothing can be said before a handshake.
+    if listener.is_some_and(|listener| listener.tls == ListenerTls::Implicit) {
+        return;
+    }
+    let mut line = Vec::new();
+    reply.write_to(&mut line);
+    // A fresh socket has room for a line; where it has not, closing says enough.
+    if let Ok(mut stream) = stream.into_std() {
+        let _ = io::Write::write(&mut stream, &line);
+    }
+}
+
+/// Whether it was this one connection that failed, not our ability to accept any.
+fn is_of_the_peer(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::Interrupted
+    )
+}

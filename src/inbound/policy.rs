@@ -1,0 +1,100 @@
+//! What a sender's domain demands of the session that brings its mail: networks, then TLS, then
+//! whether the session may relay. The TLS judge decides; here its verdict becomes a reply.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use crate::address::{Host, ReversePath};
+use crate::config::{Connector, TlsDemand, VerifyWanted};
+use crate::connector::{Connectors, inbound_policy};
+use crate::smtp::reply::{Reply, Status};
+use crate::tls::{self, Clearance, NoTls, Refusal, Shortfall, TlsOutcome, Verdict};
+
+/// Characters in the text of a reply, at most: names in it come from certificates.
+const TEXT_MAX: usize = 400;
+
+/// A session that may bring mail from one sender.
+#[derive(Debug)]
+pub(super) struct Standing {
+    /// The connector that speaks for the sender.
+    pub(super) connector: Arc<Connector>,
+    /// The judge's leave.
+    pub(super) clearance: Clearance,
+    /// Whether it may send to any domain.
+    pub(super) may_relay: bool,
+}
+
+/// The connector that speaks for a sender. A report has no domain, and neither has an address
+/// literal: none but `*` speaks for them.
+pub(super) fn connector<'a>(connectors: &'a Connectors, from: &ReversePath, peer: IpAddr) -> &'a Arc<Connector> {
+    match from.mailbox() {
+        Some(mailbox) => connectors.for_host(mailbox.host()),
+        None => connectors.for_host(&Host::Literal(peer)),
+    }
+}
+
+/// Judges a session by the connector of its sender.
+///
+/// # Errors
+/// The reply to MAIL: what is missing, and what to do about it.
+pub(super) fn judge(
+    connector: &Arc<Connector>,
+    from: &ReversePath,
+    peer: IpAddr,
+    outcome: TlsOutcome,
+) -> Result<Standing, Reply> {
+    let inbound = &connector.inbound;
+    let address = peer.to_canonical();
+    if !inbound.networks.is_empty() && !inbound.networks.iter().any(|network| network.contains(&address)) {
+        return Err(denied(&format!(
+            "Mail from {} is not taken from {address}; send it through the servers agreed on",
+            subject(from)
+        )));
+    }
+    match tls::judge(&inbound_policy(connector), outcome, &connector.names) {
+        Verdict::Cleared(clearance) => {
+            let may_relay = inbound.relay && identifies(connector);
+            Ok(Standing { connector: Arc::clone(connector), clearance, may_relay })
+        }
+        Verdict::Refused(refusal) => Err(refused(from, &refusal)),
+        // A handshake that failed has ended the session long before.
+        Verdict::Redial(fallback) => Err(denied(&fallback.reason().to_string())),
+    }
+}
+
+/// Whether meeting the demand tells who the peer is. `relay` for whoever claims a domain would make
+/// an open relay.
+fn identifies(connector: &Connector) -> bool {
+    match connector.inbound.tls {
+        TlsDemand::Forced { verify: VerifyWanted::Chain | VerifyWanted::Name, .. } => true,
+        TlsDemand::Forced { verify: VerifyWanted::None, .. } | TlsDemand::Opportunistic | TlsDemand::Off => {
+            !connector.inbound.networks.is_empty()
+        }
+    }
+}
+
+fn refused(from: &ReversePath, refusal: &Refusal) -> Reply {
+    let remedy = match &refusal.got {
+        Shortfall::NoTls(NoTls::NotUsed) => {
+            return Reply::new(530, Status(7, 0), "Must issue a STARTTLS command first");
+        }
+        Shortfall::NoTls(_) => "use STARTTLS",
+        Shortfall::Version(_) => "enable the newer version in the sending server",
+        Shortfall::NoCertificate => "let the sending server show its certificate as a TLS client",
+        Shortfall::Chain(_) => "renew the certificate, or agree with the postmaster here on its issuer",
+        Shortfall::Name { .. } => "show a certificate with a name agreed on",
+    };
+    denied(&format!("Mail from {}: {refusal}; {remedy}", subject(from)))
+}
+
+fn denied(text: &str) -> Reply {
+    let text: String = text.chars().take(TEXT_MAX).map(|c| if c.is_ascii() { c } else { '?' }).collect();
+    Reply::new(550, Status(7, 1), text)
+}
+
+fn subject(from: &ReversePath) -> String {
+    from.mailbox().map_or_else(|| "<>".to_owned(), |mailbox| mailbox.host().to_string())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,143 @@
+//! What a connector's inbound demand answers at MAIL.
+
+use std::path::Path;
+
+use super::*;
+use crate::address::Domain;
+use crate::config::{DomainPattern, Inbound, Located, OnFailure, Outbound, Place, Route, Trust};
+use crate::tls::{CertificateFacts, ChainFault, NamePattern, Presented, TlsFacts, TlsVersion};
+
+const FORCED: TlsDemand = TlsDemand::Forced { min_version: TlsVersion::V1_2, verify: VerifyWanted::None };
+const FORCED_1_3: TlsDemand = TlsDemand::Forced { min_version: TlsVersion::V1_3, verify: VerifyWanted::None };
+const CHAIN: TlsDemand = TlsDemand::Forced { min_version: TlsVersion::V1_2, verify: VerifyWanted::Chain };
+const NAME: TlsDemand = TlsDemand::Forced { min_version: TlsVersion::V1_2, verify: VerifyWanted::Name };
+
+fn partner(tls: TlsDemand, networks: &[&str], relay: bool) -> Arc<Connector> {
+    let place = Place { file: Arc::from(Path::new("test.toml")), line: 1, column: 1 };
+    Arc::new(Connector {
+        name: "partner".into(),
+        domains: vec![DomainPattern::Exactly(Domain::parse("partner.example").expect("a domain"))],
+        names: vec![NamePattern::parse("mail.partner.example").expect("a name")],
+        trust: Located { value: Trust::Webpki, place },
+        outbound: Outbound {
+            route: Route::Mx { port: 25 },
+            tls: TlsDemand::Opportunistic,
+            on_failure: OnFailure::Defer,
+            client_identity: None,
+            connections: 1,
+            messages_per_connection: 1,
+        },
+        inbound: Inbound {
+            tls,
+            networks: networks.iter().map(|network| network.parse().expect("a network")).collect(),
+            relay,
+        },
+    })
+}
+
+fn tls(certificate: Presented) -> TlsOutcome {
+    let facts = TlsFacts { version: TlsVersion::V1_2, cipher: "TLS_X", key_exchange: None, certificate };
+    TlsOutcome::Tls(facts)
+}
+
+fn named(name: &str, chain: Result<(), ChainFault>) -> TlsOutcome {
+    let names = vec![NamePattern::parse(name).expect("a name")];
+    tls(Presented::Certificate(CertificateFacts { names, chain }))
+}
+
+fn clear() -> TlsOutcome {
+    TlsOutcome::Clear(NoTls::NotUsed)
+}
+
+fn ask(connector: &Arc<Connector>, peer: &str, outcome: TlsOutcome) -> Result<bool, String> {
+    let from = ReversePath::parse("a@partner.example").expect("a path");
+    judge(connector, &from, peer.parse().expect("an address"), outcome)
+        .map(|standing| standing.may_relay)
+        .map_err(|reply| reply.to_string())
+}
+
+#[test]
+fn without_tls_a_forced_demand_says_what_to_do() {
+    for demand in [FORCED, FORCED_1_3, CHAIN, NAME] {
+        let refused = ask(&partner(demand, &[], false), "192.0.2.1", clear());
+        assert_eq!(refused, Err("530 5.7.0 Must issue a STARTTLS command first".into()), "{demand:?}");
+    }
+    assert_eq!(ask(&partner(TlsDemand::Opportunistic, &[], false), "192.0.2.1", clear()), Ok(false));
+}
+
+#[test]
+fn what_is_missing_is_named() {
+    let other = named("other.example", Ok(()));
+    let old = named("mail.partner.example", Err(ChainFault::SelfSigned));
+    for (demand, outcome, words) in [
+        (NAME, tls(Presented::Nothing), "no certificate was shown"),
+        (NAME, other, "is for other.example, not for mail.partner.example"),
+        (NAME, old.clone(), "self-signed"),
+        (CHAIN, old, "self-signed"),
+        (FORCED_1_3, tls(Presented::Nothing), "only TLSv1.2"),
+    ] {
+        let refused = ask(&partner(demand, &[], false), "192.0.2.1", outcome).expect_err(words);
+        assert!(refused.starts_with("550 5.7.1 Mail from partner.example: "), "{refused}");
+        assert!(refused.contains(words), "{refused}");
+    }
+}
+
+#[test]
+fn what_meets_the_demand_is_taken() {
+    let good = named("mail.partner.example", Ok(()));
+    for demand in [TlsDemand::Opportunistic, FORCED, CHAIN, NAME] {
+        assert_eq!(ask(&partner(demand, &[], false), "192.0.2.1", good.clone()), Ok(false), "{demand:?}");
+    }
+    assert_eq!(ask(&partner(FORCED, &[], false), "192.0.2.1", tls(Presented::Nothing)), Ok(false));
+}
+
+#[test]
+fn foreign_networks_are_refused_whatever_they_show() {
+    let connector = partner(NAME, &["192.0.2.0/24"], true);
+    let good = named("mail.partner.example", Ok(()));
+    assert_eq!(ask(&connector, "192.0.2.1", good.clone()), Ok(true));
+    assert_eq!(ask(&connector, "::ffff:192.0.2.1", good.clone()), Ok(true));
+    let refused = ask(&connector, "203.0.113.1", good).expect_err("a foreign network");
+    assert!(refused.starts_with("550 5.7.1 Mail from partner.example is not taken from 203.0.113.1"), "{refused}");
+}
+
+#[test]
+fn nobody_relays_by_naming_a_domain() {
+    let good = || named("mail.partner.example", Ok(()));
+    for (demand, networks, may_relay) in [
+        (TlsDemand::Opportunistic, &[][..], false),
+        (FORCED, &[], false),
+        (CHAIN, &[], true),
+        (NAME, &[], true),
+        (TlsDemand::Opportunistic, &["192.0.2.0/24"], true),
+        (FORCED, &["192.0.2.0/24"], true),
+    ] {
+        assert_eq!(
+            ask(&partner(demand, networks, true), "192.0.2.1", good()),
+            Ok(may_relay),
+            "{demand:?} {networks:?}"
+        );
+        assert_eq!(ask(&partner(demand, networks, false), "192.0.2.1", good()), Ok(false), "{demand:?} {networks:?}");
+    }
+}
+
+#[test]
+fn a_sender_without_a_domain_has_the_connector_of_everyone() {
+    let (special, any) = (partner(NAME, &[], false), partner(TlsDemand::Opportunistic, &[], false));
+    let connectors = Connectors::new(std::slice::from_ref(&special), Arc::clone(&any));
+    let peer = "192.0.2.1".parse().expect("an address");
+    for (path, expected) in
+        [("", &any), ("a@[192.0.2.1]", &any), ("a@example.org", &any), ("a@partner.example", &special)]
+    {
+        let from = ReversePath::parse(path).expect("a path");
+        assert!(Arc::ptr_eq(connector(&connectors, &from, peer), expected), "{path}");
+    }
+}
+
+#[test]
+fn replies_are_short_ascii_lines() {
+    let issuer = ChainFault::UnknownIssuer("\u{fc}".repeat(2000));
+    let refused =
+        ask(&partner(CHAIN, &[], false), "192.0.2.1", named("a.example", Err(issuer))).expect_err("untrusted");
+    assert!(refused.is_ascii() && refused.len() < 500, "{refused}");
+}

@@ -1,0 +1,177 @@
+//! The Received field that we put before a message (RFC 5321 §4.4; protocol names of RFC 3848 and
+//! RFC 6531 §4.3).
+
+use std::net::IpAddr;
+
+use jiff::Timestamp;
+use jiff::fmt::rfc2822;
+use jiff::tz::TimeZone;
+
+use crate::address::{Domain, Host};
+use crate::envelope::{QueueId, Recipient};
+use crate::smtp::server::Client;
+use crate::tls::{Authentication, Clearance, TlsOutcome};
+
+/// What the field tells.
+pub(super) struct Received<'a> {
+    pub(super) client: Option<&'a Client>,
+    pub(super) address: IpAddr,
+    pub(super) hostname: &'a Domain,
+    pub(super) clearance: &'a Clearance,
+    pub(super) smtputf8: bool,
+    pub(super) id: QueueId,
+    pub(super) recipients: &'a [Recipient],
+    pub(super) at: Timestamp,
+}
+
+impl Received<'_> {
+    /// The field, folded, with its last CRLF.
+    pub(super) fn field(&self) -> String {
+        let name = self.client.map_or_else(|| "unknown".to_owned(), |client| safe(client.name.as_str()));
+        let address = Host::Literal(self.address.to_canonical());
+        let (hostname, id) = (self.hostname, self.id);
+        let protocol = self.protocol();
+        let tls = self.tls();
+        let recipient = self.recipient();
+        let date = self.date();
+        format!(
+            "Received: from {name} ({address})\r\n\tby {hostname} with {protocol}{tls}\r\n\tid {id}{recipient};\r\n\t{date}\r\n"
+        )
+    }
+
+    fn protocol(&self) -> &'static str {
+        let esmtp = self.client.is_some_and(|client| client.esmtp);
+        match (self.clearance.outcome(), esmtp, self.smtputf8) {
+            (TlsOutcome::Clear(_), _, true) => "UTF8SMTP",
+            (TlsOutcome::Tls(_), _, true) => "UTF8SMTPS",
+            (TlsOutcome::Clear(_), true, false) => "ESMTP",
+            (TlsOutcome::Tls(_), true, false) => "ESMTPS",
+            // There is no name for HELO inside TLS.
+            (_, false, false) => "SMTP",
+        }
+    }
+
+    fn tls(&self) -> String {
+        let TlsOutcome::Tls(facts) = self.clearance.outcome() else { return String::new() };
+        let certificate = match self.clearance.authentication() {
+            Authentication::Anonymous => "none".to_owned(),
+            Authentication::Untrusted(_) => "untrusted".to_owned(),
+            Authentication::Trusted => "trusted".to_owned(),
+            Authentication::Verified(name) => format!("verified as {name}"),
+        };
+        format!("\r\n\t({} {}, client certificate: {certificate})", facts.version, facts.cipher)
+    }
+
+    /// One recipient may be named; several would learn of each other (RFC 5321 §7.2).
+    fn recipient(&self) -> String {
+        match self.recipients {
+            [only] if only.mailbox.is_ascii() => format!("\r\n\tfor <{}>", only.mailbox),
+            _ => String::new(),
+        }
+    }
+
+    fn date(&self) -> String {
+        // Only a year beyond 9999 could not be told.
+        rfc2822::to_string(&self.at.to_zoned_datetime(TimeZone::UTC)).unwrap_or_else(|_| self.at.to_string())
+    }
+}
+
+/// A client's own name for itself, without anything that means something in a header field.
+fn safe(name: &str) -> String {
+    let keep = |c: char| c.is_ascii_alphanumeric() || ".-_:[]".contains(c);
+    name.chars().map(|c| if keep(c) { c } else { '?' }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::address::Mailbox;
+    use crate::smtp::command::Command;
+    use crate::tls::{
+        CertificateFacts, NamePattern, NoTls, Presented, TlsFacts, TlsPolicy, TlsVersion, Verdict, judge,
+    };
+
+    fn client(line: &str) -> Client {
+        match Command::parse(line.as_bytes()) {
+            Ok(Command::Ehlo(name)) => Client { name, esmtp: true },
+            Ok(Command::Helo(name)) => Client { name, esmtp: false },
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn clearance(certificate: Option<Presented>) -> Clearance {
+        let wanted = NamePattern::parse("mail.example.org").expect("a name");
+        let outcome = match certificate {
+            None => TlsOutcome::Clear(NoTls::NotUsed),
+            Some(certificate) => TlsOutcome::Tls(TlsFacts {
+                version: TlsVersion::V1_3,
+                cipher: "TLS_AES_256_GCM_SHA384",
+                key_exchange: None,
+                certificate,
+            }),
+        };
+        match judge(&TlsPolicy::Opportunistic, outcome, &[wanted]) {
+            Verdict::Cleared(clearance) => clearance,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn certificate(name: &str) -> Presented {
+        let names = vec![NamePattern::parse(name).expect("a name")];
+        Presented::Certificate(CertificateFacts { names, chain: Ok(()) })
+    }
+
+    fn field(hello: &str, address: &str, clearance: &Clearance, smtputf8: bool, recipients: &[&str]) -> String {
+        let recipients: Vec<_> =
+            recipients.iter().map(|text| Recipient::new(Mailbox::parse(text).expect("a mailbox"))).collect();
+        Received {
+            client: Some(&client(hello)),
+            address: address.parse().expect("an address"),
+            hostname: &Domain::parse("relay.example.com").expect("a domain"),
+            clearance,
+            smtputf8,
+            id: QueueId::from_number(5).expect("a number"),
+            recipients: &recipients,
+            at: Timestamp::UNIX_EPOCH,
+        }
+        .field()
+    }
+
+    #[test]
+    fn the_field_tells_who_how_and_when() {
+        assert_eq!(
+            field("EHLO mail.example.org", "192.0.2.1", &clearance(None), false, &["b@example.com"]),
+            "Received: from mail.example.org ([192.0.2.1])\r\n\tby relay.example.com with ESMTP\r\n\tid 0000000000005\r\n\t\
+             for <b@example.com>;\r\n\tThu, 1 Jan 1970 00:00:00 +0000\r\n"
+        );
+        let tls = clearance(Some(certificate("mail.example.org")));
+        let text = field("EHLO x", "2001:db8::1", &tls, false, &["b@example.com", "c@example.com"]);
+        assert!(text.starts_with("Received: from x ([IPv6:2001:db8::1])\r\n"), "{text}");
+        let comment =
+            "with ESMTPS\r\n\t(TLSv1.3 TLS_AES_256_GCM_SHA384, client certificate: verified as mail.example.org)\r\n";
+        assert!(text.contains(comment), "{text}");
+        assert!(!text.contains("for <"), "one recipient must not learn of another: {text}");
+    }
+
+    #[test]
+    fn each_way_in_has_its_name() {
+        let (clear, tls) = (clearance(None), clearance(Some(Presented::Nothing)));
+        for (hello, clearance, smtputf8, protocol) in [
+            ("HELO x", &clear, false, " with SMTP\r\n"),
+            ("EHLO x", &clear, true, " with UTF8SMTP\r\n"),
+            ("EHLO x", &tls, true, " with UTF8SMTPS\r\n"),
+            ("EHLO x", &tls, false, "client certificate: none)"),
+            ("EHLO x", &self::clearance(Some(certificate("other.example"))), false, "client certificate: untrusted)"),
+        ] {
+            let text = field(hello, "192.0.2.1", clearance, smtputf8, &[]);
+            assert!(text.contains(protocol), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_client_cannot_write_the_field() {
+        let text = field("EHLO a)(b<c>;\"\\@x", "::ffff:192.0.2.1", &clearance(None), false, &["j\u{fc}@example.com"]);
+        assert!(text.starts_with("Received: from a??b?c?????x ([192.0.2.1])\r\n"), "{text}");
+        assert!(text.is_ascii(), "{text}");
+    }
+}

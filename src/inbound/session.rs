@@ -1,0 +1,318 @@
+//! One session: the pump between a connection and [`Server`], with its clocks.
+
+mod message;
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use bytes::Buf as _;
+use jiff::Timestamp;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::select;
+use tokio::time::{Instant, timeout, timeout_at};
+use tokio_rustls::server::TlsStream;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info};
+
+use super::pace::Pace;
+use super::policy::{self, Standing};
+use super::wire::Wire;
+use super::{Inbound, Settings};
+use crate::access;
+use crate::config::{Listener, ListenerTls};
+use crate::handshake::{Role, Seen};
+use crate::smtp::command::{MailFrom, RcptTo};
+use crate::smtp::reply::{Reply, Severity};
+use crate::smtp::server::{Channel, Farewell, Profile, Server, Step};
+use crate::spool::Draft;
+use crate::tls::{NoTls, TlsOutcome};
+
+/// What the bytes travel in.
+enum Layer {
+    /// Nothing else; the client has not asked for TLS.
+    Clear,
+    /// TLS, with what its handshake showed.
+    Tls(Seen),
+}
+
+/// Why a session has ended.
+#[derive(Debug)]
+enum End {
+    /// We have said the last word: QUIT, or a client that cannot be gone on with.
+    Said,
+    /// The client wants TLS: no end yet.
+    StartTls,
+    /// The handshake failed.
+    Handshake(String),
+    /// The client was too slow.
+    Timeout,
+    /// We are told to stop.
+    Shutdown,
+    /// The client has gone, or the network.
+    Gone(String),
+}
+
+impl fmt::Display for End {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Said | Self::StartTls => f.write_str("closed by us after our last reply"),
+            Self::Handshake(fault) => write!(f, "the TLS handshake failed: {fault}"),
+            Self::Timeout => f.write_str("the client took too long"),
+            Self::Shutdown => f.write_str("the service is shutting down"),
+            Self::Gone(how) => f.write_str(how),
+        }
+    }
+}
+
+struct Session {
+    inbound: Arc<Inbound>,
+    settings: Arc<Settings>,
+    listener: Listener,
+    peer: SocketAddr,
+    local: IpAddr,
+    stop: CancellationToken,
+    server: Server,
+    layer: Layer,
+    /// What the judge said at MAIL; of the last MAIL that was taken.
+    standing: Option<Standing>,
+    /// What of a message has come.
+    draft: Option<Draft>,
+    pace: Pace,
+    /// By when the next command must be complete.
+    command_due: Instant,
+}
+
+/// Runs one session to its end.
+pub(super) async fn run(
+    inbound: Arc<Inbound>,
+    settings: Arc<Settings>,
+    listener: Listener,
+    stream: TcpStream,
+    peer: SocketAddr,
+    stop: CancellationToken,
+) {
+    // Replies are short and gathered by ourselves; waiting for more would only cost time.
+    let _ = stream.set_nodelay(true);
+    let local = stream.local_addr().map_or(peer.ip(), |address| address.ip());
+    let config = &settings.config;
+    let profile = Profile {
+        hostname: config.hostname.clone(),
+        message_size: config.limits.message_size,
+        recipients: config.limits.recipients,
+        errors: config.limits.errors,
+        received: config.limits.received,
+    };
+    let channel = match listener.tls {
+        ListenerTls::Off => Channel::Clear,
+        ListenerTls::Opportunistic => Channel::Offered,
+        ListenerTls::Forced => Channel::Required,
+        ListenerTls::Implicit => Channel::Tls,
+    };
+    let command_due = Instant::now() + config.timeouts.command;
+    let mut session = Session {
+        server: Server::new(profile, channel),
+        inbound,
+        settings,
+        listener,
+        peer,
+        local,
+        stop,
+        layer: Layer::Clear,
+        standing: None,
+        draft: None,
+        pace: Pace::default(),
+        command_due,
+    };
+    debug!(listener = %session.listener.name, %peer, "session opened");
+    let end = session.whole(stream).await;
+    if let End::Handshake(fault) = &end {
+        info!(listener = %session.listener.name, %peer, reason = %fault, "TLS handshake failed");
+    }
+    debug!(listener = %session.listener.name, %peer, reason = %end, "session closed");
+}
+
+impl Session {
+    async fn whole(&mut self, tcp: TcpStream) -> End {
+        if self.listener.tls == ListenerTls::Implicit {
+            return match self.shake_hands(tcp).await {
+                Ok(tls) => {
+                    let mut wire = Wire::new(tls);
+                    wire.say(&self.server.greeting());
+                    self.rest(wire).await
+                }
+                Err(end) => end,
+            };
+        }
+        let mut wire = Wire::new(tcp);
+        wire.say(&self.server.greeting());
+        match self.talk(&mut wire).await {
+            End::StartTls => match self.shake_hands(wire.into_stream()).await {
+                Ok(tls) => {
+                    self.server.secured();
+                    self.standing = None;
+                    self.rest(Wire::new(tls)).await
+                }
+                Err(end) => end,
+            },
+            end => self.close(wire, end).await,
+        }
+    }
+
+    async fn rest<S: AsyncRead + AsyncWrite + Unpin>(&mut self, mut wire: Wire<S>) -> End {
+        let end = self.talk(&mut wire).await;
+        self.close(wire, end).await
+    }
+
+    async fn close<S: AsyncRead + AsyncWrite + Unpin>(&self, mut wire: Wire<S>, end: End) -> End {
+        match end {
+            End::Timeout => wire.say(&self.server.farewell(Farewell::Timeout)),
+            End::Shutdown => wire.say(&self.server.farewell(Farewell::Shutdown)),
+            End::Gone(_) | End::Handshake(_) => return end,
+            End::Said | End::StartTls => {}
+        }
+        wire.close(self.settings.config.timeouts.command).await;
+        end
+    }
+
+    async fn shake_hands(&mut self, tcp: TcpStream) -> Result<TlsStream<TcpStream>, End> {
+        let patience = self.settings.config.timeouts.handshake;
+        let shaking = self.settings.tls.accept(tcp, self.listener.request_client_certificate);
+        let shaken = select! {
+            () = self.stop.cancelled() => return Err(End::Shutdown),
+            shaken = timeout(patience, shaking) => shaken,
+        };
+        match shaken {
+            Ok(Ok((tls, seen))) => {
+                self.layer = Layer::Tls(seen);
+                self.command_due = Instant::now() + self.settings.config.timeouts.command;
+                Ok(tls)
+            }
+            Ok(Err(fault)) => Err(End::Handshake(fault.to_string())),
+            Err(_) => Err(End::Handshake(format!("not complete after {} seconds", patience.as_secs_f32()))),
+        }
+    }
+
+    /// Goes on until the session ends or wants TLS.
+    async fn talk<S: AsyncRead + AsyncWrite + Unpin>(&mut self, wire: &mut Wire<S>) -> End {
+        loop {
+            let (used, step) = self.server.step(&wire.input);
+            let reply = match step {
+                Step::Read => {
+                    wire.input.advance(used);
+                    match self.more(wire).await {
+                        Ok(()) => continue,
+                        Err(end) => return end,
+                    }
+                }
+                Step::Content(octets) => {
+                    self.content(octets).await;
+                    wire.input.advance(used);
+                    continue;
+                }
+                Step::Reply(reply) => reply,
+                Step::Mail(from) => self.mail(from),
+                Step::Rcpt(rcpt) => self.rcpt(rcpt),
+                Step::Commit(envelope) => {
+                    wire.input.advance(used);
+                    match self.commit(wire, *envelope).await {
+                        Ok(()) => continue,
+                        Err(end) => return end,
+                    }
+                }
+                Step::StartTls(reply) => {
+                    wire.input.advance(used);
+                    self.say(wire, &reply);
+                    return match wire.flush(self.settings.config.timeouts.command).await {
+                        Ok(()) => End::StartTls,
+                        Err(fault) => End::Gone(fault.to_string()),
+                    };
+                }
+                Step::Close(reply) => {
+                    self.draft = None;
+                    self.say(wire, &reply);
+                    return End::Said;
+                }
+            };
+            wire.input.advance(used);
+            self.say(wire, &reply);
+            self.command_due = Instant::now() + self.settings.config.timeouts.command;
+            if wire.is_full()
+                && let Err(fault) = wire.flush(self.settings.config.timeouts.command).await
+            {
+                return End::Gone(fault.to_string());
+            }
+        }
+    }
+
+    fn say<S: AsyncRead + AsyncWrite + Unpin>(&mut self, wire: &mut Wire<S>, reply: &Reply) {
+        if !self.server.is_storing() {
+            self.draft = None;
+        }
+        if matches!(reply.severity(), Severity::Transient | Severity::Permanent) {
+            info!(listener = %self.listener.name, peer = %self.peer, %reply, "client refused");
+        }
+        wire.say(reply);
+    }
+
+    /// Sends what was said, and waits for more: the client has nothing else in the pipeline.
+    async fn more<S: AsyncRead + AsyncWrite + Unpin>(&mut self, wire: &mut Wire<S>) -> Result<(), End> {
+        let timeouts = &self.settings.config.timeouts;
+        wire.flush(timeouts.command).await.map_err(|fault| End::Gone(fault.to_string()))?;
+        let content = self.server.takes_content();
+        let read = if content {
+            // A message on its way in is worth more than a quick end.
+            let patience = self.pace.patience(timeouts.data_block, timeouts.data_rate);
+            let since = Instant::now();
+            let read = timeout(patience, wire.fill(true)).await;
+            self.pace.note(since.elapsed(), read.as_ref().map_or(0, |octets| *octets.as_ref().unwrap_or(&0)));
+            read
+        } else {
+            select! {
+                biased;
+                () = self.stop.cancelled() => return Err(End::Shutdown),
+                read = timeout_at(self.command_due, wire.fill(false)) => read,
+            }
+        };
+        match read {
+            Ok(Ok(0)) => Err(End::Gone("closed by the client without QUIT".into())),
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(fault)) => Err(End::Gone(fault.to_string())),
+            Err(_) => Err(End::Timeout),
+        }
+    }
+
+    fn mail(&mut self, from: MailFrom) -> Reply {
+        let (settings, peer) = (&self.settings, self.peer.ip());
+        let connector = policy::connector(&settings.connectors, &from.reverse_path, peer);
+        let outcome = match &self.layer {
+            Layer::Clear => TlsOutcome::Clear(NoTls::NotUsed),
+            Layer::Tls(seen) => {
+                TlsOutcome::Tls(seen.facts(settings.tls.client(connector).trust(), Role::Client, Timestamp::now()))
+            }
+        };
+        let judged = policy::judge(connector, &from.reverse_path, peer, outcome).and_then(|standing| {
+            let room = self.inbound.spool.admit(from.size.unwrap_or(0));
+            room.map_err(|fault| self.cannot_store(&fault)).map(|()| standing)
+        });
+        match judged {
+            Ok(standing) => {
+                self.standing = Some(standing);
+                self.pace = Pace::default();
+                self.server.mail(from, Ok(()))
+            }
+            Err(refusal) => self.server.mail(from, Err(refusal)),
+        }
+    }
+
+    fn rcpt(&mut self, rcpt: RcptTo) -> Reply {
+        let may_relay = self.standing.as_ref().is_some_and(|standing| standing.may_relay);
+        let peer = access::Peer { address: self.peer.ip(), local: self.local, may_relay };
+        let answer = access::recipient(&self.settings.config, peer, &rcpt.forward_path);
+        if let Err(denied) = &answer {
+            info!(listener = %self.listener.name, peer = %self.peer, recipient = %rcpt.forward_path, reason = %denied, "recipient refused");
+        }
+        self.server.rcpt(rcpt, answer.map_err(access::Denied::reply))
+    }
+}

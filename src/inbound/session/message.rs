@@ -1,0 +1,143 @@
+//! A message on its way into the spool, and from there to whoever delivers.
+
+use jiff::Timestamp;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::select;
+use tokio::time::Instant;
+use tracing::{debug, error, info};
+
+use super::{End, Session};
+use crate::envelope::{Envelope, Recipient};
+use crate::inbound::received::Received;
+use crate::inbound::wire::Wire;
+use crate::smtp::reply::{Reply, Status};
+use crate::spool::{Draft, Entry, SpoolError};
+use crate::tls::TlsOutcome;
+
+impl Session {
+    /// Puts content into the draft. Where that fails, the rest is dropped and the client is told at
+    /// the end.
+    pub(super) async fn content(&mut self, octets: &[u8]) {
+        if let Err(fault) = self.write(octets).await {
+            self.draft = None;
+            let reply = self.cannot_store(&fault);
+            self.server.fail(reply);
+        }
+    }
+
+    async fn write(&mut self, octets: &[u8]) -> Result<(), SpoolError> {
+        if self.draft.is_none() {
+            let (smtputf8, recipients) = match self.server.transaction() {
+                Some((from, recipients)) => (from.smtputf8, recipients),
+                None => (false, &[][..]),
+            };
+            self.draft = Some(self.begin(smtputf8, recipients).await?);
+        }
+        match &mut self.draft {
+            Some(draft) => draft.write(octets).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Starts a draft with our Received field.
+    async fn begin(&self, smtputf8: bool, recipients: &[Recipient]) -> Result<Draft, SpoolError> {
+        let mut draft = self.inbound.spool.draft();
+        // There is no transaction without a standing.
+        if let Some(standing) = &self.standing {
+            let received = Received {
+                client: self.server.client(),
+                address: self.peer.ip(),
+                hostname: &self.settings.config.hostname,
+                clearance: &standing.clearance,
+                smtputf8,
+                id: draft.id(),
+                recipients,
+                at: Timestamp::now(),
+            };
+            draft.write(received.field().as_bytes()).await?;
+        }
+        Ok(draft)
+    }
+
+    /// Makes the message durable, answers for it, and hands it on.
+    pub(super) async fn commit<S>(&mut self, wire: &mut Wire<S>, envelope: Envelope) -> Result<(), End>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let draft = match self.draft.take() {
+            Some(draft) => Ok(draft),
+            None => self.begin(envelope.smtputf8, &envelope.recipients).await,
+        };
+        let stored = match draft {
+            Ok(draft) => self.inbound.spool.commit(draft, envelope).await,
+            Err(fault) => Err(fault),
+        };
+        let entry = match stored {
+            Ok((receipt, entry)) => {
+                let reply = self.server.accepted(&receipt);
+                wire.say(&reply);
+                Some(entry)
+            }
+            Err(fault) => {
+                let reply = self.cannot_store(&fault);
+                self.say(wire, &reply);
+                None
+            }
+        };
+        if let Some(entry) = entry {
+            self.log_accepted(&entry);
+            self.hand_on(wire, entry).await?;
+        }
+        self.command_due = Instant::now() + self.settings.config.timeouts.command;
+        Ok(())
+    }
+
+    /// Gives the message to the scheduler. It is safe already, and so is its 250.
+    async fn hand_on<S>(&self, wire: &mut Wire<S>, entry: Entry) -> Result<(), End>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        use tokio::sync::mpsc::error::TrySendError;
+        let entry = match self.inbound.accepted.try_send(entry) {
+            Ok(()) => return Ok(()),
+            Err(TrySendError::Full(entry) | TrySendError::Closed(entry)) => entry,
+        };
+        // The client hears at once; only its next message has to wait.
+        wire.flush(self.settings.config.timeouts.command).await.map_err(|fault| End::Gone(fault.to_string()))?;
+        let id = entry.id;
+        select! {
+            sent = self.inbound.accepted.send(entry) => if sent.is_err() {
+                error!(queue_id = %id, "message stays in the spool until the next start: nobody delivers any more");
+            },
+            () = self.stop.cancelled() => debug!(queue_id = %id, "message stays in the spool until the next start"),
+        }
+        Ok(())
+    }
+
+    fn log_accepted(&self, entry: &Entry) {
+        let standing = self.standing.as_ref();
+        let connector = standing.map_or("", |standing| standing.connector.name.as_str());
+        let tls = match standing.map(|standing| standing.clearance.outcome()) {
+            Some(TlsOutcome::Tls(facts)) => facts.version.to_string(),
+            Some(TlsOutcome::Clear(_)) | None => "none".to_owned(),
+        };
+        info!(
+            queue_id = %entry.id, from = %entry.envelope.reverse_path, recipients = entry.envelope.recipients.len(),
+            size = entry.size, listener = %self.listener.name, peer = %self.peer, connector, tls.got = %tls,
+            "message accepted"
+        );
+    }
+
+    /// Our own trouble is always transient towards others.
+    pub(super) fn cannot_store(&self, fault: &SpoolError) -> Reply {
+        let full = matches!(fault, SpoolError::Full(_));
+        let remedy =
+            if full { "make room on the spool's disk" } else { "see that the spool's disk works and is ours to write" };
+        error!(listener = %self.listener.name, peer = %self.peer, error = %fault, remedy, "message cannot be stored");
+        if full {
+            Reply::new(452, Status(3, 1), "Insufficient system storage, try again later")
+        } else {
+            Reply::new(451, Status(3, 0), "Local trouble, try again later")
+        }
+    }
+}

@@ -1,0 +1,94 @@
+//! A connection with its two buffers: what has come and was not used, and what was said and not sent.
+
+use std::io;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::time::timeout;
+
+use crate::smtp::reply::Reply;
+
+/// Octets to make room for when commands are read. An idle session should cost little.
+const FOR_COMMANDS: usize = 4 * 1024;
+/// Octets to make room for when content is read.
+const FOR_CONTENT: usize = 64 * 1024;
+/// Replies that may wait to be sent together.
+const UNSENT_MAX: usize = 16 * 1024;
+/// How long, and for how much, we listen to a client that we have ended the session with: closing at
+/// once would reset the connection while our last reply is on its way.
+const LINGER: Duration = Duration::from_secs(2);
+const LINGER_OCTETS: usize = 256 * 1024;
+
+/// A connection, plain or TLS.
+pub(super) struct Wire<S> {
+    stream: S,
+    /// What has come and was not used yet.
+    pub(super) input: BytesMut,
+    unsent: Vec<u8>,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
+    pub(super) fn new(stream: S) -> Self {
+        Self { stream, input: BytesMut::new(), unsent: Vec::new() }
+    }
+
+    /// The connection itself. Nothing may be left in the buffers.
+    pub(super) fn into_stream(self) -> S {
+        self.stream
+    }
+
+    /// Puts a reply with what is to be sent.
+    pub(super) fn say(&mut self, reply: &Reply) {
+        reply.write_to(&mut self.unsent);
+    }
+
+    /// Whether so much waits to be sent that it should be.
+    pub(super) fn is_full(&self) -> bool {
+        self.unsent.len() > UNSENT_MAX
+    }
+
+    /// Sends what was said, within `patience`.
+    pub(super) async fn flush(&mut self, patience: Duration) -> io::Result<()> {
+        if self.unsent.is_empty() {
+            return Ok(());
+        }
+        let sending = async {
+            self.stream.write_all(&self.unsent).await?;
+            self.stream.flush().await
+        };
+        timeout(patience, sending).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+        self.unsent.clear();
+        self.unsent.shrink_to(FOR_COMMANDS);
+        Ok(())
+    }
+
+    /// Reads once; the octets that came, 0 at the end.
+    pub(super) async fn fill(&mut self, content: bool) -> io::Result<usize> {
+        let room = if content { FOR_CONTENT } else { FOR_COMMANDS };
+        if self.input.is_empty() && self.input.capacity() > FOR_COMMANDS && !content {
+            self.input = BytesMut::new();
+        }
+        self.input.reserve(room.saturating_sub(self.input.len()).max(FOR_COMMANDS));
+        self.stream.read_buf(&mut self.input).await
+    }
+
+    /// Ends the connection in order: our last words, the end of TLS where there is one, and the end.
+    pub(super) async fn close(mut self, patience: Duration) {
+        if self.flush(patience).await.is_err() || timeout(LINGER, self.stream.shutdown()).await.is_err() {
+            return;
+        }
+        let dropping = async {
+            let mut dropped = 0;
+            while dropped < LINGER_OCTETS {
+                self.input.clear();
+                match self.fill(false).await {
+                    Ok(octets) if octets > 0 => dropped += octets,
+                    _ => break,
+                }
+            }
+        };
+        // Whether the client listens to the end is its own affair.
+        let _ = timeout(LINGER, dropping).await;
+    }
+}

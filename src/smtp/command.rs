@@ -1,0 +1,282 @@
+//! Commands: what a client says (RFC 5321 §4.1), one line at a time.
+//!
+//! Grammar only: whether a command may come now is known to [`super::server`], who may send where to
+//! [`crate::access`]. A line ends with CRLF and nothing else. What a client says may be refused, but
+//! it is never repaired, for a repaired command means one thing to us and another to the next
+//! server. DSN parameters: RFC 3461 §4; SIZE: RFC 1870; SMTPUTF8: RFC 6531 §3.4; BDAT: RFC 3030 §2.
+
+mod params;
+#[cfg(test)]
+mod tests;
+
+use memchr::{memchr2, memmem};
+
+use super::reply::{Reply, Status};
+use crate::address::{AddressError, ForwardPath, ReversePath};
+use crate::envelope::{BodyType, Notify, Ret};
+
+/// Octets in a command line with its CRLF, at most: RFC 5321 §4.5.3.1.4 says 512, and extensions
+/// add to it.
+pub const LINE_MAX: usize = 2048;
+/// Octets in the argument of EHLO and HELO, at most: as long as a domain can be.
+const NAME_MAX: usize = 255;
+
+/// What a client says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Command {
+    /// EHLO.
+    Ehlo(ClientName),
+    /// HELO.
+    Helo(ClientName),
+    /// STARTTLS.
+    StartTls,
+    /// MAIL FROM.
+    Mail(MailFrom),
+    /// RCPT TO.
+    Rcpt(RcptTo),
+    /// DATA.
+    Data,
+    /// BDAT: this many octets follow.
+    Bdat {
+        /// Octets in the chunk.
+        size: u64,
+        /// Whether the message ends with it.
+        last: bool,
+    },
+    /// RSET.
+    Rset,
+    /// NOOP.
+    Noop,
+    /// QUIT.
+    Quit,
+    /// VRFY, of whatever.
+    Vrfy,
+    /// EXPN, of whatever.
+    Expn,
+    /// HELP, on whatever.
+    Help,
+}
+
+/// What a client calls itself in EHLO or HELO: printable ASCII without spaces, at most 255 octets.
+/// Nothing is decided by it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClientName(Box<str>);
+
+impl ClientName {
+    /// The name as it was given.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// MAIL FROM and its parameters.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MailFrom {
+    /// The path.
+    pub reverse_path: ReversePath,
+    /// SIZE: octets, as the client estimates them.
+    pub size: Option<u64>,
+    /// BODY.
+    pub body: BodyType,
+    /// SMTPUTF8.
+    pub smtputf8: bool,
+    /// RET.
+    pub ret: Option<Ret>,
+    /// ENVID, as it was given: xtext.
+    pub envid: Option<String>,
+}
+
+/// RCPT TO and its parameters.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RcptTo {
+    /// The path.
+    pub forward_path: ForwardPath,
+    /// NOTIFY.
+    pub notify: Option<Notify>,
+    /// ORCPT, as it was given: `type;xtext`.
+    pub orcpt: Option<String>,
+    /// Whether the command has characters beyond ASCII: only a transaction with SMTPUTF8 may.
+    pub utf8: bool,
+}
+
+/// Why a line is not a command that we take.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CommandError {
+    /// Over [`LINE_MAX`].
+    #[error("The line is longer than {LINE_MAX} octets")]
+    LineTooLong,
+    /// A CR without its LF.
+    #[error("A bare CR: lines end with CR LF, and CR stands nowhere else")]
+    BareCr,
+    /// A LF without its CR.
+    #[error("A bare LF: lines end with CR LF, and LF stands nowhere else")]
+    BareLf,
+    /// NUL or another control character.
+    #[error("A command has no control characters")]
+    Control,
+    /// Not ASCII, and not UTF-8 either.
+    #[error("The command is not valid UTF-8")]
+    NotUtf8,
+    /// No such verb.
+    #[error("Command not recognised")]
+    Unknown,
+    /// The arguments are not those of the verb, which are these.
+    #[error("Syntax: {0}")]
+    Syntax(&'static str),
+    /// The reverse-path.
+    #[error("Bad sender address: {0}")]
+    Sender(AddressError),
+    /// The forward-path.
+    #[error("Bad recipient address: {0}")]
+    Recipient(AddressError),
+    /// No such parameter (RFC 5321 §4.1.1.11).
+    #[error("Parameter {0} is not supported")]
+    UnknownParameter(String),
+    /// A parameter stands twice.
+    #[error("{0} is given twice")]
+    DuplicateParameter(&'static str),
+    /// A parameter's value is not one it can have.
+    #[error("Bad value of {0}")]
+    BadParameter(&'static str),
+    /// SIZE is a number beyond all limits.
+    #[error("Message size exceeds the limit")]
+    SizeOverflow,
+    /// Characters beyond ASCII without SMTPUTF8 (RFC 6531 §3.5).
+    #[error("An address with characters beyond ASCII needs SMTPUTF8")]
+    NeedsSmtpUtf8,
+    /// BDAT without a chunk size: nobody knows where the next command begins.
+    #[error("Syntax: BDAT size [LAST]; what follows cannot be told from commands")]
+    ChunkSize,
+}
+
+impl CommandError {
+    /// The answer.
+    #[must_use]
+    pub fn reply(&self) -> Reply {
+        let (code, status) = match self {
+            Self::LineTooLong | Self::BareCr | Self::BareLf | Self::Control | Self::NotUtf8 | Self::Unknown => {
+                (500, Status(5, 2))
+            }
+            Self::Syntax(_) | Self::DuplicateParameter(_) | Self::BadParameter(_) | Self::ChunkSize => {
+                (501, Status(5, 4))
+            }
+            Self::Sender(_) => (501, Status(1, 7)),
+            Self::Recipient(_) => (501, Status(1, 3)),
+            Self::UnknownParameter(_) => (555, Status(5, 4)),
+            Self::SizeOverflow => (552, Status(3, 4)),
+            Self::NeedsSmtpUtf8 => (553, Status(6, 7)),
+        };
+        // Words of the client's may be in it: they come back in ASCII.
+        let text: String = self.to_string().chars().map(|c| if c.is_ascii() { c } else { '?' }).collect();
+        Reply::new(code, status, text)
+    }
+
+    /// Whether the session cannot go on, for what follows could be taken for commands.
+    #[must_use]
+    pub fn is_fatal(&self) -> bool {
+        *self == Self::ChunkSize
+    }
+}
+
+/// What stands at the front of a client's bytes.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Line<'a> {
+    /// No whole line yet.
+    Partial,
+    /// A line without its CRLF. The octets used count the CRLF.
+    Whole(&'a [u8], usize),
+    /// Something no line has. After this many octets the rest is to be skipped, by [`skip`].
+    Bad(CommandError, usize),
+}
+
+/// Takes one line from the front of `input`.
+///
+/// A fault is told as soon as it is seen, once, and ends the line only where CRLF does: someone
+/// between the client and us may see one line here, so we see no two.
+pub(super) fn line(input: &[u8]) -> Line<'_> {
+    let window = &input[..input.len().min(LINE_MAX)];
+    let Some(at) = memchr2(b'\r', b'\n', window) else {
+        return if input.len() < LINE_MAX { Line::Partial } else { Line::Bad(CommandError::LineTooLong, LINE_MAX) };
+    };
+    match (window[at], input.get(at + 1)) {
+        (b'\n', _) => Line::Bad(CommandError::BareLf, at + 1),
+        _ if at + 2 > LINE_MAX => Line::Bad(CommandError::LineTooLong, at),
+        (_, None) => Line::Partial,
+        (_, Some(b'\n')) => Line::Whole(&input[..at], at + 2),
+        (_, Some(_)) => Line::Bad(CommandError::BareCr, at + 1),
+    }
+}
+
+/// Skips to the end of a line that was refused: how many octets to drop, and whether that was all.
+pub(super) fn skip(input: &[u8]) -> (usize, bool) {
+    match memmem::find(input, b"\r\n") {
+        Some(at) => (at + 2, true),
+        None if input.last() == Some(&b'\r') => (input.len() - 1, false),
+        None => (input.len(), false),
+    }
+}
+
+/// The verb of a line: what stands before the first space.
+pub(super) fn verb(line: &[u8]) -> &[u8] {
+    line.split(|octet| *octet == b' ').next().unwrap_or(line)
+}
+
+impl Command {
+    /// Parses one line without its CRLF.
+    ///
+    /// # Errors
+    /// [`CommandError`], which knows its reply.
+    pub fn parse(line: &[u8]) -> Result<Self, CommandError> {
+        let text = std::str::from_utf8(line).map_err(|_| CommandError::NotUtf8)?;
+        if text.chars().any(char::is_control) {
+            return Err(CommandError::Control);
+        }
+        // Trailing spaces are tolerated (RFC 5321 §4.1.1).
+        let text = text.trim_end_matches(' ');
+        let (verb, arguments) = match text.split_once(' ') {
+            Some((verb, arguments)) => (verb, Some(arguments)),
+            None => (text, None),
+        };
+        let none = |command: Self, syntax| match arguments {
+            None => Ok(command),
+            Some(_) => Err(CommandError::Syntax(syntax)),
+        };
+        let some = |command: Self, syntax| match arguments {
+            Some(_) => Ok(command),
+            None => Err(CommandError::Syntax(syntax)),
+        };
+        match verb.to_ascii_uppercase().as_str() {
+            "EHLO" => client_name(arguments, "EHLO hostname").map(Self::Ehlo),
+            "HELO" => client_name(arguments, "HELO hostname").map(Self::Helo),
+            "STARTTLS" => none(Self::StartTls, "STARTTLS"),
+            "MAIL" => params::mail(arguments.unwrap_or_default()).map(Self::Mail),
+            "RCPT" => params::rcpt(arguments.unwrap_or_default()).map(Self::Rcpt),
+            "DATA" => none(Self::Data, "DATA"),
+            "BDAT" => bdat(arguments.unwrap_or_default()),
+            "RSET" => none(Self::Rset, "RSET"),
+            "NOOP" => Ok(Self::Noop),
+            "QUIT" => none(Self::Quit, "QUIT"),
+            "VRFY" => some(Self::Vrfy, "VRFY address"),
+            "EXPN" => some(Self::Expn, "EXPN list"),
+            "HELP" => Ok(Self::Help),
+            _ => Err(CommandError::Unknown),
+        }
+    }
+}
+
+fn client_name(argument: Option<&str>, syntax: &'static str) -> Result<ClientName, CommandError> {
+    let name = argument.unwrap_or_default();
+    let fits = (1..=NAME_MAX).contains(&name.len()) && name.bytes().all(|octet| octet.is_ascii_graphic());
+    if fits { Ok(ClientName(name.into())) } else { Err(CommandError::Syntax(syntax)) }
+}
+
+fn bdat(arguments: &str) -> Result<Command, CommandError> {
+    let (size, last) = match arguments.split_once(' ') {
+        None => (arguments, false),
+        Some((size, last)) if last.eq_ignore_ascii_case("LAST") => (size, true),
+        Some(_) => return Err(CommandError::ChunkSize),
+    };
+    let size = params::number(size).ok_or(CommandError::ChunkSize)?;
+    Ok(Command::Bdat { size, last })
+}

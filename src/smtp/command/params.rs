@@ -1,0 +1,187 @@
+//! MAIL FROM and RCPT TO: the path and its parameters (RFC 5321 §4.1.1.2, §4.1.1.3, §4.1.2).
+
+use super::{CommandError, MailFrom, RcptTo};
+use crate::address::{ForwardPath, ReversePath};
+use crate::envelope::{BodyType, Notify, Ret};
+
+/// Characters in ENVID, at most (RFC 3461 §4.4).
+const ENVID_MAX: usize = 100;
+/// Characters in ORCPT, at most (RFC 3461 §4.2).
+const ORCPT_MAX: usize = 500;
+
+const MAIL: CommandError = CommandError::Syntax("MAIL FROM:<address> [parameters]");
+const RCPT: CommandError = CommandError::Syntax("RCPT TO:<address> [parameters]");
+
+/// Parses what follows `MAIL `.
+pub(super) fn mail(arguments: &str) -> Result<MailFrom, CommandError> {
+    let (path, parameters) = path(arguments, "FROM:").ok_or(MAIL)?;
+    let reverse_path = ReversePath::parse(path).map_err(CommandError::Sender)?;
+    let (mut size, mut body, mut smtputf8, mut ret, mut envid) = (None, None, None, None, None);
+    for (keyword, value) in each(parameters) {
+        match keyword.to_ascii_uppercase().as_str() {
+            "SIZE" => once(&mut size, "SIZE", value.map(digits).ok_or(CommandError::BadParameter("SIZE"))??)?,
+            "BODY" => once(&mut body, "BODY", value.and_then(body_type).ok_or(CommandError::BadParameter("BODY"))?)?,
+            "SMTPUTF8" if value.is_none() => once(&mut smtputf8, "SMTPUTF8", ())?,
+            "SMTPUTF8" => return Err(CommandError::BadParameter("SMTPUTF8")),
+            "RET" => once(&mut ret, "RET", value.and_then(ret_value).ok_or(CommandError::BadParameter("RET"))?)?,
+            "ENVID" => {
+                let value = value.filter(|value| value.len() <= ENVID_MAX && is_xtext(value));
+                once(&mut envid, "ENVID", value.ok_or(CommandError::BadParameter("ENVID"))?.to_owned())?;
+            }
+            _ => return Err(unknown(keyword)),
+        }
+    }
+    if smtputf8.is_none() && !path.is_ascii() {
+        return Err(CommandError::NeedsSmtpUtf8);
+    }
+    Ok(MailFrom { reverse_path, size, body: body.unwrap_or_default(), smtputf8: smtputf8.is_some(), ret, envid })
+}
+
+/// Parses what follows `RCPT `.
+pub(super) fn rcpt(arguments: &str) -> Result<RcptTo, CommandError> {
+    let (path, parameters) = path(arguments, "TO:").ok_or(RCPT)?;
+    let forward_path = ForwardPath::parse(path).map_err(CommandError::Recipient)?;
+    let (mut notify, mut orcpt) = (None, None);
+    for (keyword, value) in each(parameters) {
+        match keyword.to_ascii_uppercase().as_str() {
+            "NOTIFY" => {
+                once(&mut notify, "NOTIFY", value.and_then(notify_value).ok_or(CommandError::BadParameter("NOTIFY"))?)?;
+            }
+            "ORCPT" => {
+                let value = value.filter(|value| value.len() <= ORCPT_MAX && is_orcpt(value));
+                once(&mut orcpt, "ORCPT", value.ok_or(CommandError::BadParameter("ORCPT"))?.to_owned())?;
+            }
+            _ => return Err(unknown(keyword)),
+        }
+    }
+    Ok(RcptTo { forward_path, notify, orcpt, utf8: !arguments.is_ascii() })
+}
+
+/// Splits `FROM:<path> parameters`. Spaces after the colon are no part of the grammar, but so many
+/// clients write one that Postfix and Exchange take it, and it can mean nothing else.
+fn path<'a>(arguments: &'a str, prefix: &str) -> Option<(&'a str, &'a str)> {
+    let head = arguments.get(..prefix.len()).filter(|head| head.eq_ignore_ascii_case(prefix))?;
+    let rest = arguments[head.len()..].trim_start_matches(' ').strip_prefix('<')?;
+    let (mut quoted, mut escaped) = (false, false);
+    // A ">" inside quotes is part of the path.
+    let end = rest.bytes().position(|octet| {
+        match octet {
+            _ if escaped => escaped = false,
+            b'\\' if quoted => escaped = true,
+            b'"' => quoted = !quoted,
+            b'>' if !quoted => return true,
+            _ => {}
+        }
+        false
+    })?;
+    match &rest[end + 1..] {
+        "" => Some((&rest[..end], "")),
+        more => more.strip_prefix(' ').map(|parameters| (&rest[..end], parameters)),
+    }
+}
+
+/// Each parameter: its keyword and its value, where it has one.
+fn each(parameters: &str) -> impl Iterator<Item = (&str, Option<&str>)> {
+    let words = (!parameters.is_empty()).then(|| parameters.split(' ')).into_iter().flatten();
+    words.map(|word| word.split_once('=').map_or((word, None), |(keyword, value)| (keyword, Some(value))))
+}
+
+fn once<T>(slot: &mut Option<T>, keyword: &'static str, value: T) -> Result<(), CommandError> {
+    match slot.replace(value) {
+        None => Ok(()),
+        Some(_) => Err(CommandError::DuplicateParameter(keyword)),
+    }
+}
+
+/// A reply has no room for whatever a client makes up.
+fn unknown(keyword: &str) -> CommandError {
+    CommandError::UnknownParameter(keyword.chars().take(40).collect())
+}
+
+/// A number in digits alone: `parse` would take a "+" as well.
+pub(super) fn number(text: &str) -> Option<u64> {
+    if text.bytes().all(|octet| octet.is_ascii_digit()) { text.parse().ok() } else { None }
+}
+
+fn digits(value: &str) -> Result<u64, CommandError> {
+    if value.is_empty() || !value.bytes().all(|octet| octet.is_ascii_digit()) {
+        return Err(CommandError::BadParameter("SIZE"));
+    }
+    // Nothing but digits, so what does not fit is too large.
+    value.parse().map_err(|_| CommandError::SizeOverflow)
+}
+
+fn body_type(value: &str) -> Option<BodyType> {
+    match value.to_ascii_uppercase().as_str() {
+        "7BIT" => Some(BodyType::SevenBit),
+        "8BITMIME" => Some(BodyType::EightBitMime),
+        _ => None,
+    }
+}
+
+fn ret_value(value: &str) -> Option<Ret> {
+    match value.to_ascii_uppercase().as_str() {
+        "FULL" => Some(Ret::Full),
+        "HDRS" => Some(Ret::Hdrs),
+        _ => None,
+    }
+}
+
+/// `NEVER` alone, or a list of the others (RFC 3461 §4.1).
+fn notify_value(value: &str) -> Option<Notify> {
+    if value.eq_ignore_ascii_case("NEVER") {
+        return Some(Notify::Never);
+    }
+    let (mut success, mut failure, mut delay) = (false, false, false);
+    for word in value.split(',') {
+        match word.to_ascii_uppercase().as_str() {
+            "SUCCESS" => success = true,
+            "FAILURE" => failure = true,
+            "DELAY" => delay = true,
+            _ => return None,
+        }
+    }
+    Some(Notify::On { success, failure, delay })
+}
+
+/// xtext that decodes to printable ASCII and is not empty (RFC 3461 §4). A "+0D+0A" would end a
+/// line in a report.
+fn is_xtext(value: &str) -> bool {
+    let octets = value.as_bytes();
+    let mut at = 0;
+    while let Some(octet) = octets.get(at) {
+        match octet {
+            b'+' => match octets.get(at + 1..at + 3).and_then(hex) {
+                Some(b' '..=b'~') => at += 3,
+                _ => return false,
+            },
+            b'=' => return false,
+            b'!'..=b'~' => at += 1,
+            _ => return false,
+        }
+    }
+    !value.is_empty()
+}
+
+/// Two upper-case hexadecimal digits, as xtext has them.
+fn hex(digits: &[u8]) -> Option<u8> {
+    digits.iter().try_fold(0_u8, |sum, digit| {
+        let value = match digit {
+            b'0'..=b'9' => digit - b'0',
+            b'A'..=b'F' => digit - b'A' + 10,
+            _ => return None,
+        };
+        Some((sum << 4) | value)
+    })
+}
+
+/// `rfc822;xtext` and its like (RFC 3461 §4.2); `utf-8;` may have characters beyond ASCII (RFC 6533 §3).
+fn is_orcpt(value: &str) -> bool {
+    let Some((kind, address)) = value.split_once(';') else { return false };
+    let is_atom = !kind.is_empty() && kind.bytes().all(|octet| octet.is_ascii_alphanumeric() || octet == b'-');
+    if kind.eq_ignore_ascii_case("utf-8") {
+        let ascii: String = address.chars().map(|c| if c.is_ascii() { c } else { 'x' }).collect();
+        return is_xtext(&ascii);
+    }
+    is_atom && is_xtext(address)
+}

@@ -1,0 +1,211 @@
+//! Command lines good and bad, and what each is read as or answered with.
+
+use proptest::prelude::*;
+
+use super::*;
+
+fn parse(text: &str) -> Result<Command, CommandError> {
+    Command::parse(text.as_bytes())
+}
+
+fn code(text: &str) -> String {
+    let reply = parse(text).expect_err(text).reply();
+    format!("{} {}", reply.code(), reply.enhanced().expect("every error has a status"))
+}
+
+#[test]
+fn plain_commands_take_any_case_and_trailing_spaces() {
+    for (text, command) in [
+        ("data", Command::Data),
+        ("RsEt  ", Command::Rset),
+        ("QUIT", Command::Quit),
+        ("NOOP", Command::Noop),
+        ("NOOP anything at all", Command::Noop),
+        ("STARTTLS", Command::StartTls),
+        ("HELP", Command::Help),
+        ("HELP MAIL", Command::Help),
+        ("VRFY someone", Command::Vrfy),
+        ("EXPN list", Command::Expn),
+        ("BDAT 0 LAST", Command::Bdat { size: 0, last: true }),
+        ("bdat 86 last", Command::Bdat { size: 86, last: true }),
+        ("BDAT 86", Command::Bdat { size: 86, last: false }),
+    ] {
+        assert_eq!(parse(text), Ok(command), "{text}");
+    }
+}
+
+#[test]
+fn what_takes_no_argument_is_given_none() {
+    for text in ["DATA x", "STARTTLS foo", "QUIT foo", "RSET foo", "VRFY", "EXPN", "EHLO", "HELO ", "EHLO a b"] {
+        assert_eq!(code(text), "501 5.5.4", "{text}");
+    }
+    for text in ["", " NOOP", "LHLO x", "NOOPS", "FOO", "GET / HTTP/1.1", "NOOP\u{e9}"] {
+        assert_eq!(code(text), "500 5.5.2", "{text}");
+    }
+}
+
+#[test]
+fn controls_have_no_place_in_a_command() {
+    for text in ["NOOP \0", "NOOP\tx", "MAIL FROM:<a\u{7f}@b.c>", "EHLO a\x1b[31m", "NOOP \u{85}"] {
+        assert_eq!(code(text), "500 5.5.2", "{text:?}");
+    }
+    assert_eq!(Command::parse(b"MAIL FROM:<\xff@b.c>"), Err(CommandError::NotUtf8));
+}
+
+#[test]
+fn a_client_may_call_itself_almost_anything() {
+    for name in ["mail.example.org", "[192.0.2.1]", "[IPv6:2001:db8::1]", "my_host", "localhost", "-"] {
+        assert_eq!(parse(&format!("EHLO {name}")), Ok(Command::Ehlo(ClientName(name.into()))));
+    }
+    assert_eq!(code(&format!("EHLO {}", "x".repeat(256))), "501 5.5.4");
+    assert_eq!(code("HELO b\u{fc}cher.example"), "501 5.5.4");
+}
+
+#[test]
+fn mail_keeps_its_parameters() {
+    let Ok(Command::Mail(mail)) =
+        parse("mail from:<\"a>b\"@example.org> size=1000 BODY=8bitmime SMTPUTF8 RET=hdrs ENVID=QQ+2B314159")
+    else {
+        panic!("not taken");
+    };
+    assert_eq!(mail.reverse_path.to_string(), "\"a>b\"@example.org");
+    assert_eq!((mail.size, mail.body, mail.smtputf8), (Some(1000), BodyType::EightBitMime, true));
+    assert_eq!((mail.ret, mail.envid.as_deref()), (Some(Ret::Hdrs), Some("QQ+2B314159")));
+    let Ok(Command::Mail(mail)) = parse("MAIL FROM:<>") else { panic!("not taken") };
+    assert_eq!((mail.reverse_path, mail.body, mail.smtputf8), (ReversePath::Null, BodyType::SevenBit, false));
+    assert!(parse("MAIL FROM: <a@b.c>").is_ok(), "a space after the colon is the one liberty");
+}
+
+#[test]
+fn rcpt_keeps_its_parameters() {
+    let Ok(Command::Rcpt(rcpt)) = parse("RCPT TO:<b@example.net> NOTIFY=SUCCESS,delay ORCPT=rfc822;b+2Bc@example.net")
+    else {
+        panic!("not taken");
+    };
+    assert_eq!(rcpt.notify, Some(Notify::On { success: true, failure: false, delay: true }));
+    assert_eq!((rcpt.orcpt.as_deref(), rcpt.utf8), (Some("rfc822;b+2Bc@example.net"), false));
+    let Ok(Command::Rcpt(rcpt)) = parse("RCPT TO:<Postmaster> NOTIFY=NEVER") else { panic!("not taken") };
+    assert_eq!((rcpt.forward_path, rcpt.notify), (ForwardPath::Postmaster, Some(Notify::Never)));
+}
+
+#[test]
+fn malformed_paths_are_refused() {
+    for text in ["MAIL", "MAIL FROM", "MAIL FROM:", "MAIL FROM:a@b.c", "MAIL FROM:<a@b.c", "MAIL  FROM:<a@b.c>"] {
+        assert_eq!(code(text), "501 5.5.4", "{text}");
+    }
+    for text in ["MAIL TO:<a@b.c>", "MAIL FROM:<a@b.c>SIZE=1", "MAIL FROM:<a@b.c> > SIZE=1", "RCPT FROM:<a@b.c>"] {
+        assert!(parse(text).is_err(), "{text}");
+    }
+    for text in ["MAIL FROM:<a>", "MAIL FROM:<a@b@c.d>", "MAIL FROM:< a@b.c>", "MAIL FROM:<<a@b.c>>"] {
+        assert_eq!(code(text), if text.contains("<<") { "501 5.5.4" } else { "501 5.1.7" }, "{text}");
+    }
+    for text in ["RCPT TO:<>", "RCPT TO:<a>", "RCPT TO:<@a.b>", "RCPT TO:<a b@c.d>"] {
+        assert_eq!(code(text), "501 5.1.3", "{text}");
+    }
+}
+
+#[test]
+fn parameters_are_known_single_and_well_formed() {
+    for parameter in ["AUTH=<>", "X", "SIZE2=1", "NOTIFY=NEVER", "=", "-"] {
+        assert_eq!(code(&format!("MAIL FROM:<a@b.c> {parameter}")), "555 5.5.4", "{parameter}");
+    }
+    for parameter in [
+        "SIZE=1 SIZE=1",
+        "RET=FULL RET=FULL",
+        "SMTPUTF8 SMTPUTF8",
+        "BODY=7BIT body=7bit",
+        "ENVID=a ENVID=a",
+        "SIZE",
+        "SIZE=",
+        "SIZE=-1",
+        "SIZE=+1",
+        "SIZE=1a",
+        "BODY=BINARYMIME",
+        "BODY",
+        "RET=NO",
+        "SMTPUTF8=1",
+        "ENVID=",
+        "ENVID=a=b",
+        "ENVID=a+0D+0A",
+        "ENVID=a+2b",
+        "ENVID=a+2",
+    ] {
+        assert_eq!(code(&format!("MAIL FROM:<a@b.c> {parameter}")), "501 5.5.4", "{parameter}");
+    }
+    for parameter in ["NOTIFY", "NOTIFY=", "NOTIFY=NEVER,DELAY", "NOTIFY=SUCCESS,", "ORCPT=a", "ORCPT=;a", "ORCPT=a;"] {
+        assert_eq!(code(&format!("RCPT TO:<a@b.c> {parameter}")), "501 5.5.4", "{parameter}");
+    }
+    assert_eq!(code(&format!("MAIL FROM:<a@b.c> ENVID={}", "x".repeat(101))), "501 5.5.4");
+    assert_eq!(code("MAIL FROM:<a@b.c> SIZE=99999999999999999999999"), "552 5.3.4");
+    assert_eq!(code("RCPT TO:<a@b.c> SIZE=1"), "555 5.5.4");
+}
+
+#[test]
+fn characters_beyond_ascii_need_smtputf8() {
+    assert_eq!(code("MAIL FROM:<j\u{fc}rgen@b.c>"), "553 5.6.7");
+    assert_eq!(code("MAIL FROM:<a@b\u{fc}cher.example>"), "553 5.6.7");
+    assert!(parse("MAIL FROM:<j\u{fc}rgen@b.c> SMTPUTF8").is_ok());
+    let Ok(Command::Rcpt(rcpt)) = parse("RCPT TO:<a@b\u{fc}cher.example>") else { panic!("not taken") };
+    assert!(rcpt.utf8, "the transaction has to judge it");
+    let Ok(Command::Rcpt(rcpt)) = parse("RCPT TO:<a@b.c> ORCPT=utf-8;j\u{fc}@b.c") else { panic!("not taken") };
+    assert!(rcpt.utf8);
+}
+
+#[test]
+fn a_chunk_without_a_size_is_fatal() {
+    for text in
+        ["BDAT", "BDAT x", "BDAT -1", "BDAT +1", "BDAT 1 LAST x", "BDAT 1 2", "BDAT  1", "BDAT 18446744073709551616"]
+    {
+        let error = parse(text).expect_err(text);
+        assert!(error.is_fatal(), "{text}");
+        assert_eq!(code(text), "501 5.5.4");
+    }
+}
+
+#[test]
+fn replies_to_errors_are_short_ascii_lines() {
+    let text = format!("MAIL FROM:<a@{}> SMTPUTF8", "\u{fc}".repeat(120));
+    let error = parse(&text).expect_err("too long a label");
+    let mut wire = Vec::new();
+    error.reply().write_to(&mut wire);
+    assert!(wire.is_ascii() && wire.len() < 512, "{wire:?}");
+}
+
+#[test]
+fn lines_end_with_crlf_alone() {
+    assert_eq!(line(b""), Line::Partial);
+    assert_eq!(line(b"NOOP\r"), Line::Partial);
+    assert_eq!(line(b"NOOP\r\nQUIT\r\n"), Line::Whole(b"NOOP", 6));
+    assert_eq!(line(b"NOOP\nQUIT\r\n"), Line::Bad(CommandError::BareLf, 5));
+    assert_eq!(line(b"NOOP\rQUIT\r\n"), Line::Bad(CommandError::BareCr, 5));
+    assert_eq!(line(b"NOOP\r\r\n"), Line::Bad(CommandError::BareCr, 5));
+    assert_eq!(skip(b"QUIT\r\nNOOP"), (6, true));
+    assert_eq!(skip(b"QUIT\r"), (4, false));
+    assert_eq!(skip(b"QUIT\n"), (5, false));
+}
+
+#[test]
+fn lines_have_a_length() {
+    let fits = format!("{}\r\n", "x".repeat(LINE_MAX - 2));
+    assert_eq!(line(fits.as_bytes()), Line::Whole(&fits.as_bytes()[..LINE_MAX - 2], LINE_MAX));
+    for extra in 1..4 {
+        let long = format!("{}\r\n", "x".repeat(LINE_MAX - 2 + extra));
+        let Line::Bad(CommandError::LineTooLong, used) = line(long.as_bytes()) else { panic!("taken: {extra}") };
+        assert_eq!(skip(&long.as_bytes()[used..]), (long.len() - used, true), "{extra}");
+    }
+    assert_eq!(line(&[b'x'; LINE_MAX - 1]), Line::Partial);
+}
+
+proptest! {
+    #[test]
+    fn nothing_makes_the_parser_panic(octets in proptest::collection::vec(any::<u8>(), 0..300), verb in 0..4_usize) {
+        let mut text = [&b""[..], b"MAIL FROM:<", b"RCPT TO:<", b"BDAT "][verb].to_vec();
+        text.extend(octets);
+        let _ = line(&text);
+        if let Err(error) = Command::parse(&text) {
+            let mut wire = Vec::new();
+            error.reply().write_to(&mut wire);
+            prop_assert!(wire.is_ascii() && wire.len() <= 512);
+        }
+    }
+}

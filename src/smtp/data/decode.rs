@@ -1,0 +1,189 @@
+//! DATA unframed: dots unstuffed, and the one true end found (RFC 5321 §4.5.2).
+
+use memchr::memmem;
+
+/// What the next octets of DATA are.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Decoded<'a> {
+    /// All octets given were used; the message goes on.
+    More,
+    /// Content, unstuffed.
+    Content(&'a [u8]),
+    /// The message has ended; what follows are commands.
+    End,
+}
+
+/// Where in a line the octets so far have ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum At {
+    /// Behind CRLF, or before the first octet.
+    LineStart,
+    /// Behind a dot at the start of a line, which is no content.
+    Dot,
+    /// Behind that dot and a CR, which is held back.
+    DotCr,
+    /// Behind a CR that was handed out.
+    Cr,
+    /// Anywhere else.
+    Middle,
+}
+
+/// Finds content and end in what follows DATA.
+///
+/// Only CRLF, dot, CRLF ends a message, and only a dot behind CRLF was stuffed. CR and LF that stand
+/// alone are content like any other here; [`super::Inspector`] refuses them.
+#[derive(Debug)]
+pub struct Decoder {
+    at: At,
+}
+
+impl Decoder {
+    /// Starts behind the CRLF of the DATA command, which counts as a line end (RFC 5321 §4.1.1.4).
+    #[must_use]
+    pub fn new() -> Self {
+        Self { at: At::LineStart }
+    }
+
+    /// Takes from the front of `input` as much as is of one kind; says how many octets it used.
+    /// Content is never empty, and handed out as it lies in `input`.
+    pub fn decode<'a>(&mut self, input: &'a [u8]) -> (usize, Decoded<'a>) {
+        let mut used = 0;
+        while let Some(first) = input.get(used) {
+            match (self.at, first) {
+                (At::LineStart, b'.') => self.at = At::Dot,
+                (At::Dot, b'\r') => self.at = At::DotCr,
+                (At::DotCr, b'\n') => return (used + 1, Decoded::End),
+                (At::DotCr, _) => {
+                    self.at = At::Cr;
+                    return (used, Decoded::Content(b"\r"));
+                }
+                (At::Cr, b'\n') => {
+                    self.at = At::LineStart;
+                    return (used + 1, Decoded::Content(&input[used..=used]));
+                }
+                (At::LineStart | At::Dot | At::Cr | At::Middle, _) => {
+                    let content = self.content(&input[used..]);
+                    return (used + content.len(), Decoded::Content(content));
+                }
+            }
+            used += 1;
+        }
+        (used, Decoded::More)
+    }
+
+    /// The content up to the next dot at the start of a line, or all of it.
+    fn content<'a>(&mut self, input: &'a [u8]) -> &'a [u8] {
+        if let Some(line_end) = memmem::find(input, b"\r\n.") {
+            self.at = At::LineStart;
+            return &input[..line_end + 2];
+        }
+        self.at = match input {
+            [.., b'\r', b'\n'] => At::LineStart,
+            [.., b'\r'] => At::Cr,
+            _ => At::Middle,
+        };
+        input
+    }
+}
+
+impl Default for Decoder {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::Stuffer;
+    use super::*;
+
+    /// The content, and what was left behind the end; `None` where there is no end.
+    fn decoded<'a>(chunks: impl IntoIterator<Item = &'a [u8]>) -> Option<(Vec<u8>, Vec<u8>)> {
+        let (mut decoder, mut content, mut rest, mut ended) = (Decoder::new(), Vec::new(), Vec::new(), false);
+        for mut chunk in chunks {
+            while !ended {
+                let (used, what) = decoder.decode(chunk);
+                chunk = &chunk[used..];
+                match what {
+                    Decoded::More => break,
+                    Decoded::Content(octets) => content.extend_from_slice(octets),
+                    Decoded::End => ended = true,
+                }
+            }
+            if ended {
+                rest.extend_from_slice(chunk);
+            }
+        }
+        ended.then_some((content, rest))
+    }
+
+    fn whole(input: &str) -> Option<(String, String)> {
+        let text = |octets| String::from_utf8(octets).expect("test content is UTF-8");
+        decoded([input.as_bytes()]).map(|(content, rest)| (text(content), text(rest)))
+    }
+
+    #[test]
+    fn only_crlf_dot_crlf_ends_a_message() {
+        assert_eq!(whole(".\r\nQUIT\r\n"), Some((String::new(), "QUIT\r\n".into())));
+        assert_eq!(whole("a\r\n.\r\n"), Some(("a\r\n".into(), String::new())));
+        for open in [
+            "a\n.\n",
+            "a\n.\r\n",
+            "a\r\n.\n",
+            "a\r.\r",
+            "a\r.\r\n",
+            "a\r\n.\r",
+            "a\r\n.\r\r\n",
+            "a\r\n..\r\n",
+            "a.\r\n",
+            ".\n",
+            "\n.\r\n",
+            "\r.\r\n",
+        ] {
+            assert_eq!(whole(open), None, "{open:?} ended the message");
+        }
+    }
+
+    #[test]
+    fn what_follows_a_false_end_is_content() {
+        assert_eq!(whole("a\n.\nb\r\n.\r\n"), Some(("a\n.\nb\r\n".into(), String::new())));
+        assert_eq!(whole("a\r\n.\r\r\n.\r\n"), Some(("a\r\n\r\r\n".into(), String::new())));
+        assert_eq!(whole("a\r\n.\nb\r\n.\r\n"), Some(("a\r\n\nb\r\n".into(), String::new())));
+    }
+
+    #[test]
+    fn one_dot_is_taken_from_the_start_of_a_line() {
+        assert_eq!(whole("..\r\n.a\r\n...\r\nb.\r\n.\r\n"), Some((".\r\na\r\n..\r\nb.\r\n".into(), String::new())));
+    }
+
+    fn octets() -> impl Strategy<Value = Vec<u8>> {
+        proptest::collection::vec(prop_oneof![Just(b'\r'), Just(b'\n'), Just(b'.'), Just(b'a')], 0..40)
+    }
+
+    proptest! {
+        #[test]
+        fn where_the_input_is_cut_makes_no_difference(mut input in octets(), cuts in proptest::collection::vec(1..6_usize, 1..40)) {
+            input.extend(b"\r\n.\r\nNOOP\r\n");
+            let mut rest = &input[..];
+            let mut chunks = Vec::new();
+            for cut in cuts {
+                let (chunk, more) = rest.split_at(cut.min(rest.len()));
+                chunks.push(chunk);
+                rest = more;
+            }
+            chunks.push(rest);
+            prop_assert_eq!(decoded(chunks), decoded([&input[..]]));
+        }
+
+        #[test]
+        fn what_was_stuffed_comes_back(lines in proptest::collection::vec("[.a]{0,4}", 0..10)) {
+            let content: String = lines.iter().flat_map(|line| [line.as_str(), "\r\n"]).collect();
+            let (mut wire, mut stuffer) = (Vec::new(), Stuffer::new());
+            stuffer.push(content.as_bytes(), &mut wire);
+            stuffer.finish(&mut wire);
+            prop_assert_eq!(decoded([&wire[..]]), Some((content.into_bytes(), Vec::new())));
+        }
+    }
+}

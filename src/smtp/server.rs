@@ -1,0 +1,387 @@
+//! The server's side of a session as a state machine (RFC 5321 §4.1.4, §4.3): a client's bytes go in,
+//! [`Step`]s come out.
+//!
+//! No socket, clock or disk is touched here. Who may send is asked of whoever drives the machine, at
+//! MAIL and RCPT; content is handed out as slices of the input; and the 250 at the end of a message
+//! can be had only for a [`Durable`] proof. Pipelining (RFC 2920) needs no state: commands are taken
+//! one by one from the input, and whoever drives the machine writes when nothing more is to be taken.
+//! STARTTLS: RFC 3207. BDAT: RFC 3030.
+
+mod incoming;
+mod message;
+mod replies;
+
+use super::command::{self, ClientName, Command, Line, MailFrom, RcptTo};
+use super::data::Inspector;
+use super::reply::{Reply, Severity};
+use crate::address::{Domain, Mailbox};
+use crate::envelope::{Envelope, QueueId, Recipient};
+use incoming::{Flow, Incoming};
+
+/// Proof that a message and its envelope are durable. [`crate::spool::Receipt`] is the only thing in
+/// Gatepost that implements it; tests of the dialogue have their own.
+pub trait Durable {
+    /// The message's name in the queue.
+    fn id(&self) -> QueueId;
+}
+
+/// What a session is held to.
+#[derive(Debug, Clone)]
+pub struct Profile {
+    /// Our own name.
+    pub hostname: Domain,
+    /// Octets in a message, at most.
+    pub message_size: u64,
+    /// Recipients in a transaction, at most.
+    pub recipients: usize,
+    /// Bad commands since the last accepted message before the session is ended.
+    pub errors: u32,
+    /// Received fields before it is a loop.
+    pub received: u32,
+}
+
+/// What the bytes travel in, and what the client may or must do about it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Channel {
+    /// In clear, and there is no STARTTLS.
+    Clear,
+    /// In clear; STARTTLS is offered.
+    Offered,
+    /// In clear; nothing of mail is taken before STARTTLS (RFC 3207 §4).
+    Required,
+    /// TLS.
+    Tls,
+}
+
+/// How the client has introduced itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Client {
+    /// What it calls itself.
+    pub name: ClientName,
+    /// Whether with EHLO.
+    pub esmtp: bool,
+}
+
+/// What is to be done next.
+#[derive(Debug)]
+pub enum Step<'a> {
+    /// Everything that could be done was done: write what was said, and come back with more bytes.
+    Read,
+    /// Say this.
+    Reply(Reply),
+    /// May mail come from here? Answer with [`Server::mail`].
+    Mail(MailFrom),
+    /// May mail go there? Answer with [`Server::rcpt`].
+    Rcpt(RcptTo),
+    /// The next content of the message; its first, where the message has none yet.
+    Content(&'a [u8]),
+    /// The message has ended; it is to be made durable (it may have had no content at all). Answer
+    /// with [`Server::accepted`], or any negative reply.
+    Commit(Box<Envelope>),
+    /// Say this, then shake hands at once, without reading anything more in clear. Answer with
+    /// [`Server::secured`].
+    StartTls(Reply),
+    /// Say this, then close.
+    Close(Reply),
+}
+
+/// Why we end a session ourselves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Farewell {
+    /// The client took too long.
+    Timeout,
+    /// We are told to stop.
+    Shutdown,
+}
+
+/// What the next bytes are.
+#[derive(Debug)]
+enum Mode {
+    /// A command line.
+    Command,
+    /// The rest of a line that was refused.
+    Skip,
+    /// Content, or what is dropped in its place.
+    Incoming(Box<Incoming>),
+    /// None of ours: TLS, or nothing.
+    Closed,
+}
+
+/// What MAIL began.
+#[derive(Debug)]
+struct Transaction {
+    from: MailFrom,
+    recipients: Vec<Recipient>,
+    /// Whether RCPT was said at all.
+    rcpt: bool,
+    progress: Progress,
+}
+
+#[derive(Debug)]
+enum Progress {
+    /// Nothing of the content has come.
+    Envelope,
+    /// BDAT chunks have come, not the last.
+    Chunks(Inspector),
+    /// A chunk was refused: RSET is due (RFC 3030 §2).
+    Failed,
+}
+
+/// One session.
+#[derive(Debug)]
+pub struct Server {
+    profile: Profile,
+    channel: Channel,
+    client: Option<Client>,
+    transaction: Option<Transaction>,
+    mode: Mode,
+    errors: u32,
+}
+
+impl Server {
+    /// Starts a session.
+    #[must_use]
+    pub fn new(profile: Profile, channel: Channel) -> Self {
+        Self { profile, channel, client: None, transaction: None, mode: Mode::Command, errors: 0 }
+    }
+
+    /// What we say first.
+    #[must_use]
+    pub fn greeting(&self) -> Reply {
+        Reply::bare(220, format!("{} ESMTP Gatepost", self.profile.hostname))
+    }
+
+    /// How the client has introduced itself, where it has.
+    #[must_use]
+    pub fn client(&self) -> Option<&Client> {
+        self.client.as_ref()
+    }
+
+    /// The sender and the recipients so far, while there is a transaction.
+    #[must_use]
+    pub fn transaction(&self) -> Option<(&MailFrom, &[Recipient])> {
+        let coming = match &self.mode {
+            Mode::Incoming(incoming) => incoming.transaction(),
+            Mode::Command | Mode::Skip | Mode::Closed => None,
+        };
+        coming.or(self.transaction.as_ref()).map(|transaction| (&transaction.from, &*transaction.recipients))
+    }
+
+    /// Whether the next bytes are content (or dropped in its place), not a command.
+    #[must_use]
+    pub fn takes_content(&self) -> bool {
+        matches!(self.mode, Mode::Incoming(_))
+    }
+
+    /// Whether content that was handed out may still become a message. Where this is false, it is to
+    /// be forgotten.
+    #[must_use]
+    pub fn is_storing(&self) -> bool {
+        let chunks = |transaction: &Transaction| matches!(transaction.progress, Progress::Chunks(_));
+        self.transaction.as_ref().is_some_and(chunks)
+            || matches!(&self.mode, Mode::Incoming(incoming) if incoming.is_storing())
+    }
+
+    /// Takes from the front of `input` what belongs to one step; says how many octets it used. To be
+    /// called until it says [`Step::Read`], and with an empty `input` as well.
+    pub fn step<'a>(&mut self, input: &'a [u8]) -> (usize, Step<'a>) {
+        let mut used = 0;
+        loop {
+            let (more, step) = self.advance(&input[used..]);
+            used += more;
+            // What was used may have led to where the rest means something.
+            if more == 0 || used == input.len() || !matches!(step, Step::Read) {
+                return (used, step);
+            }
+        }
+    }
+
+    fn advance<'a>(&mut self, input: &'a [u8]) -> (usize, Step<'a>) {
+        let (used, flow) = match &mut self.mode {
+            Mode::Command => return self.command(input),
+            Mode::Skip => {
+                let (used, done) = command::skip(input);
+                if done {
+                    self.mode = Mode::Command;
+                }
+                return (used, Step::Read);
+            }
+            Mode::Incoming(incoming) => incoming.take(input),
+            Mode::Closed => return (input.len(), Step::Read),
+        };
+        let step = match flow {
+            Flow::More => Step::Read,
+            Flow::Content(content) => Step::Content(content),
+            Flow::End => self.end(),
+        };
+        (used, step)
+    }
+
+    /// Answers [`Step::Mail`].
+    pub fn mail(&mut self, from: MailFrom, answer: Result<(), Reply>) -> Reply {
+        let reply = match answer {
+            Ok(()) => {
+                let (recipients, progress) = (Vec::new(), Progress::Envelope);
+                self.transaction = Some(Transaction { from, recipients, rcpt: false, progress });
+                replies::sender_ok()
+            }
+            Err(refusal) => refusal,
+        };
+        self.counted(reply)
+    }
+
+    /// Answers [`Step::Rcpt`]: the mailbox that the path means, or why not.
+    pub fn rcpt(&mut self, rcpt: RcptTo, answer: Result<Mailbox, Reply>) -> Reply {
+        let reply = match (answer, &mut self.transaction) {
+            (Ok(mailbox), Some(transaction)) => {
+                let RcptTo { notify, orcpt, .. } = rcpt;
+                transaction.recipients.push(Recipient { notify, orcpt, ..Recipient::new(mailbox) });
+                replies::recipient_ok()
+            }
+            (Ok(_), None) => replies::out_of_order("MAIL first"),
+            (Err(refusal), _) => refusal,
+        };
+        self.counted(reply)
+    }
+
+    /// Answers [`Step::Commit`] where the message is safe. Nothing else makes this reply.
+    pub fn accepted(&mut self, proof: &impl Durable) -> Reply {
+        self.errors = 0;
+        replies::queued(proof.id())
+    }
+
+    /// Says that content cannot be stored: the rest of it is dropped, and answered for with `reply`.
+    pub fn fail(&mut self, reply: Reply) {
+        if let Mode::Incoming(incoming) = &mut self.mode {
+            incoming.fail(reply);
+        }
+    }
+
+    /// Answers [`Step::StartTls`] after the handshake: the session forgets all (RFC 3207 §4.2).
+    pub fn secured(&mut self) {
+        self.channel = Channel::Tls;
+        self.client = None;
+        self.transaction = None;
+        self.mode = Mode::Command;
+    }
+
+    /// What we say where we end the session ourselves.
+    #[must_use]
+    pub fn farewell(&self, why: Farewell) -> Reply {
+        replies::farewell(&self.profile.hostname, why)
+    }
+
+    fn command<'a>(&mut self, input: &'a [u8]) -> (usize, Step<'a>) {
+        if self.errors >= self.profile.errors.max(1) {
+            return (0, self.close(replies::too_many_errors(&self.profile.hostname)));
+        }
+        match command::line(input) {
+            Line::Partial => (0, Step::Read),
+            Line::Whole(line, used) => (used, self.obey(line, &input[used..])),
+            Line::Bad(fault, used) => {
+                self.mode = Mode::Skip;
+                (used, self.say(fault.reply()))
+            }
+        }
+    }
+
+    /// Carries out one line. `behind` is what the client has sent behind it already.
+    fn obey<'a>(&mut self, line: &[u8], behind: &[u8]) -> Step<'a> {
+        let parsed = Command::parse(line);
+        if self.channel == Channel::Required && !replies::is_free_of_tls(command::verb(line)) {
+            return match parsed {
+                Ok(Command::Bdat { size, last }) => self.drop_chunk(size, last, replies::starttls_first()),
+                Err(fault) if fault.is_fatal() => self.close(fault.reply()),
+                Ok(_) | Err(_) => self.say(replies::starttls_first()),
+            };
+        }
+        match parsed {
+            Err(fault) if fault.is_fatal() => self.close(fault.reply()),
+            Err(fault) => self.say(fault.reply()),
+            Ok(Command::Ehlo(name)) => self.hello(name, true),
+            Ok(Command::Helo(name)) => self.hello(name, false),
+            Ok(Command::StartTls) => self.start_tls(behind),
+            Ok(Command::Mail(from)) => self.ask_mail(from),
+            Ok(Command::Rcpt(rcpt)) => self.ask_rcpt(rcpt),
+            Ok(Command::Data) => self.data(behind),
+            Ok(Command::Bdat { size, last }) => self.chunk(size, last),
+            Ok(Command::Rset) => {
+                self.transaction = None;
+                self.say(replies::ok())
+            }
+            Ok(Command::Noop) => self.say(replies::ok()),
+            Ok(Command::Quit) => self.close(replies::bye(&self.profile.hostname)),
+            Ok(Command::Vrfy) => self.say(replies::cannot_verify()),
+            Ok(Command::Expn) => self.say(replies::not_implemented("EXPN")),
+            Ok(Command::Help) => self.say(replies::help()),
+        }
+    }
+
+    fn hello<'a>(&mut self, name: ClientName, esmtp: bool) -> Step<'a> {
+        // A new greeting ends a transaction as RSET does (RFC 5321 §4.1.4).
+        self.transaction = None;
+        self.client = Some(Client { name, esmtp });
+        self.say(if esmtp {
+            replies::ehlo(&self.profile, self.channel)
+        } else {
+            Reply::bare(250, self.profile.hostname.to_string())
+        })
+    }
+
+    fn start_tls<'a>(&mut self, behind: &[u8]) -> Step<'a> {
+        match self.channel {
+            Channel::Clear => self.say(replies::not_implemented("STARTTLS")),
+            Channel::Tls => self.say(replies::out_of_order("TLS is active already")),
+            // Whoever can write here in clear could speak for the client inside TLS (RFC 3207 §6).
+            Channel::Offered | Channel::Required if !behind.is_empty() => self.close(replies::spoke_behind_starttls()),
+            Channel::Offered | Channel::Required => {
+                self.mode = Mode::Closed;
+                Step::StartTls(replies::ready_for_tls())
+            }
+        }
+    }
+
+    fn ask_mail<'a>(&mut self, from: MailFrom) -> Step<'a> {
+        if self.client.is_none() {
+            return self.say(replies::out_of_order("EHLO or HELO first"));
+        }
+        if self.transaction.is_some() {
+            return self.say(replies::out_of_order("A transaction is open already; RSET ends it"));
+        }
+        if from.size.is_some_and(|size| size > self.profile.message_size) {
+            return self.say(replies::too_large(self.profile.message_size));
+        }
+        Step::Mail(from)
+    }
+
+    fn ask_rcpt<'a>(&mut self, rcpt: RcptTo) -> Step<'a> {
+        let Some(Transaction { progress: Progress::Envelope, from, recipients, rcpt: said }) = &mut self.transaction
+        else {
+            return self.say(replies::out_of_order("RCPT comes behind MAIL and before the message"));
+        };
+        *said = true;
+        if rcpt.utf8 && !from.smtputf8 {
+            return self.say(command::CommandError::NeedsSmtpUtf8.reply());
+        }
+        if recipients.len() >= self.profile.recipients {
+            return self.say(replies::too_many_recipients());
+        }
+        Step::Rcpt(rcpt)
+    }
+
+    fn say<'a>(&mut self, reply: Reply) -> Step<'a> {
+        Step::Reply(self.counted(reply))
+    }
+
+    fn close<'a>(&mut self, reply: Reply) -> Step<'a> {
+        self.mode = Mode::Closed;
+        Step::Close(reply)
+    }
+
+    fn counted(&mut self, reply: Reply) -> Reply {
+        if reply.severity() == Severity::Permanent {
+            self.errors = self.errors.saturating_add(1);
+        }
+        reply
+    }
+}

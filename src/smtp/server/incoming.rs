@@ -1,0 +1,133 @@
+//! A message on its way in: where it ends, and whether it is kept.
+
+use super::{Transaction, replies};
+use crate::envelope::{ContentNeeds, Envelope};
+use crate::smtp::data::{Decoded, Decoder, Inspector};
+use crate::smtp::reply::Reply;
+
+/// Content between its command and its end.
+#[derive(Debug)]
+pub(super) struct Incoming {
+    pub(super) framing: Framing,
+    pub(super) target: Target,
+}
+
+/// How its end is told.
+#[derive(Debug)]
+pub(super) enum Framing {
+    /// By CRLF, dot, CRLF.
+    Data(Decoder),
+    /// By its size.
+    Chunk { left: u64, size: u64, last: bool },
+}
+
+/// What becomes of it.
+#[derive(Debug)]
+pub(super) enum Target {
+    /// Kept, as long as nothing is wrong with it; the reply says what is.
+    Store { transaction: Transaction, content: Result<Inspector, Reply> },
+    /// Read and dropped, then answered for.
+    Drop(Reply),
+}
+
+/// What the next octets are.
+#[derive(Debug)]
+pub(super) enum Flow<'a> {
+    More,
+    Content(&'a [u8]),
+    End,
+}
+
+impl Framing {
+    pub(super) fn data() -> Self {
+        Self::Data(Decoder::new())
+    }
+
+    pub(super) fn chunk(size: u64, last: bool) -> Self {
+        Self::Chunk { left: size, size, last }
+    }
+
+    /// The size of this chunk where more of the message is to come.
+    pub(super) fn chunk_size_if_more(&self) -> Option<u64> {
+        match self {
+            Self::Chunk { size, last: false, .. } => Some(*size),
+            Self::Chunk { last: true, .. } | Self::Data(_) => None,
+        }
+    }
+
+    fn unframed<'a>(&mut self, input: &'a [u8]) -> (usize, Decoded<'a>) {
+        match self {
+            Self::Data(decoder) => decoder.decode(input),
+            Self::Chunk { left: 0, .. } => (0, Decoded::End),
+            Self::Chunk { .. } if input.is_empty() => (0, Decoded::More),
+            Self::Chunk { left, .. } => {
+                let size = usize::try_from(*left).map_or(input.len(), |left| left.min(input.len()));
+                *left -= size as u64;
+                (size, Decoded::Content(&input[..size]))
+            }
+        }
+    }
+}
+
+impl Incoming {
+    pub(super) fn is_storing(&self) -> bool {
+        matches!(self.target, Target::Store { content: Ok(_), .. })
+    }
+
+    pub(super) fn transaction(&self) -> Option<&Transaction> {
+        match &self.target {
+            Target::Store { transaction, .. } => Some(transaction),
+            Target::Drop(_) => None,
+        }
+    }
+
+    pub(super) fn fail(&mut self, reply: Reply) {
+        if let Target::Store { content, .. } = &mut self.target {
+            *content = Err(reply);
+        }
+    }
+
+    /// Takes octets from the front of `input`: good content comes out, whatever else is passed over.
+    pub(super) fn take<'a>(&mut self, input: &'a [u8]) -> (usize, Flow<'a>) {
+        let mut used = 0;
+        loop {
+            let (more, decoded) = self.framing.unframed(&input[used..]);
+            used += more;
+            match (decoded, &mut self.target) {
+                (Decoded::More, _) => return (used, Flow::More),
+                (Decoded::End, _) => return (used, Flow::End),
+                (Decoded::Content(octets), Target::Store { content: content @ Ok(_), .. }) => {
+                    match content.as_mut().map(|inspector| inspector.push(octets)) {
+                        Ok(Ok(())) => return (used, Flow::Content(octets)),
+                        Ok(Err(fault)) => *content = Err(fault.reply()),
+                        Err(_) => {}
+                    }
+                }
+                (Decoded::Content(_), Target::Store { .. } | Target::Drop(_)) => {}
+            }
+        }
+    }
+}
+
+impl Transaction {
+    /// What stands in the way of a message, whoever brings it.
+    pub(super) fn fault(&self) -> Option<Reply> {
+        match (self.recipients.is_empty(), self.rcpt) {
+            (false, _) => None,
+            (true, true) => Some(replies::no_valid_recipients()),
+            (true, false) => Some(replies::out_of_order("RCPT first")),
+        }
+    }
+
+    pub(super) fn envelope(self, needs: ContentNeeds) -> Envelope {
+        let from = self.from;
+        Envelope {
+            body: from.body,
+            smtputf8: from.smtputf8,
+            needs,
+            ret: from.ret,
+            envid: from.envid,
+            ..Envelope::new(from.reverse_path, self.recipients)
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! DATA and BDAT: how a message begins, goes on and ends.
+
+use super::incoming::{Framing, Incoming, Target};
+use super::{Mode, Progress, Server, Step, replies};
+use crate::smtp::data::Inspector;
+use crate::smtp::reply::Reply;
+
+impl Server {
+    pub(super) fn data<'a>(&mut self, behind: &[u8]) -> Step<'a> {
+        // A client that does not wait for the answer to DATA sends a message that might be taken for
+        // commands (RFC 2920 §3.1: DATA is the last of its group).
+        if !behind.is_empty() {
+            return self.close(replies::spoke_behind_data());
+        }
+        match self.transaction.take() {
+            Some(transaction) if matches!(transaction.progress, Progress::Envelope) => match transaction.fault() {
+                None => {
+                    self.begin(Framing::data(), Target::Store { transaction, content: Ok(self.inspector()) });
+                    Step::Reply(replies::go_ahead())
+                }
+                Some(fault) => {
+                    self.transaction = Some(transaction);
+                    self.say(fault)
+                }
+            },
+            transaction => {
+                self.transaction = transaction;
+                self.say(replies::out_of_order("DATA comes behind RCPT, and never in one transaction with BDAT"))
+            }
+        }
+    }
+
+    /// Whatever is wrong, the chunk is on its way and has to be read (RFC 3030 §2).
+    pub(super) fn chunk<'a>(&mut self, size: u64, last: bool) -> Step<'a> {
+        let Some(mut transaction) = self.transaction.take() else {
+            return self.drop_chunk(size, last, replies::out_of_order("BDAT comes behind RCPT"));
+        };
+        if let Some(fault) = transaction.fault() {
+            self.transaction = Some(transaction);
+            return self.drop_chunk(size, last, fault);
+        }
+        let inspector = match std::mem::replace(&mut transaction.progress, Progress::Failed) {
+            Progress::Envelope => self.inspector(),
+            Progress::Chunks(inspector) => inspector,
+            Progress::Failed => {
+                // Behind the last chunk the next transaction may be in the pipeline already.
+                self.transaction = Some(transaction).filter(|_| !last);
+                return self.drop_chunk(size, last, replies::out_of_order("An earlier chunk was refused; RSET first"));
+            }
+        };
+        let content =
+            if size > inspector.room() { Err(replies::too_large(self.profile.message_size)) } else { Ok(inspector) };
+        self.begin(Framing::chunk(size, last), Target::Store { transaction, content })
+    }
+
+    pub(super) fn drop_chunk<'a>(&mut self, size: u64, last: bool, answer: Reply) -> Step<'a> {
+        self.begin(Framing::chunk(size, last), Target::Drop(answer))
+    }
+
+    fn begin<'a>(&mut self, framing: Framing, target: Target) -> Step<'a> {
+        self.mode = Mode::Incoming(Box::new(Incoming { framing, target }));
+        // An empty chunk has ended already.
+        let (_, step) = self.advance(&[]);
+        step
+    }
+
+    /// The message, or a chunk of it, has come to its end.
+    pub(super) fn end<'a>(&mut self) -> Step<'a> {
+        let Mode::Incoming(incoming) = std::mem::replace(&mut self.mode, Mode::Command) else {
+            return Step::Read;
+        };
+        let Incoming { framing, target } = *incoming;
+        let (mut transaction, content) = match target {
+            Target::Drop(answer) => return self.say(answer),
+            Target::Store { transaction, content } => (transaction, content),
+        };
+        match (content, framing.chunk_size_if_more()) {
+            (Ok(inspector), Some(size)) => {
+                transaction.progress = Progress::Chunks(inspector);
+                self.transaction = Some(transaction);
+                self.say(replies::chunk_ok(size))
+            }
+            (Ok(inspector), None) => match inspector.finish() {
+                Ok(needs) => Step::Commit(Box::new(transaction.envelope(needs))),
+                Err(fault) => self.say(fault.reply()),
+            },
+            (Err(refusal), Some(_)) => {
+                transaction.progress = Progress::Failed;
+                self.transaction = Some(transaction);
+                self.say(refusal)
+            }
+            (Err(refusal), None) => self.say(refusal),
+        }
+    }
+
+    fn inspector(&self) -> Inspector {
+        Inspector::new(self.profile.message_size, self.profile.received)
+    }
+}

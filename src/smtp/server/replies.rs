@@ -1,0 +1,121 @@
+//! What the server says, in one place.
+
+use super::{Channel, Farewell, Profile};
+use crate::address::Domain;
+use crate::envelope::QueueId;
+use crate::smtp::data::ContentFault;
+use crate::smtp::reply::{Reply, Status};
+
+/// X.0.0, X.1.0, X.1.5 and so on are told by RFC 3463 §3 and RFC 2034 §4.
+const OTHER: Status = Status(0, 0);
+const PROTOCOL: Status = Status(5, 0);
+const BAD_COMMAND: Status = Status(5, 1);
+
+/// The verbs that are taken in clear where TLS is required (RFC 3207 §4, and RSET and HELO, which
+/// tell nothing either).
+pub(super) fn is_free_of_tls(verb: &[u8]) -> bool {
+    ["NOOP", "EHLO", "HELO", "STARTTLS", "RSET", "QUIT"].iter().any(|free| verb.eq_ignore_ascii_case(free.as_bytes()))
+}
+
+pub(super) fn ehlo(profile: &Profile, channel: Channel) -> Reply {
+    let mut lines = vec![
+        profile.hostname.to_string().into(),
+        "PIPELINING".into(),
+        format!("SIZE {}", profile.message_size).into(),
+        "8BITMIME".into(),
+        "SMTPUTF8".into(),
+        "ENHANCEDSTATUSCODES".into(),
+        "CHUNKING".into(),
+        "DSN".into(),
+        "HELP".into(),
+    ];
+    if matches!(channel, Channel::Offered | Channel::Required) {
+        lines.push("STARTTLS".into());
+    }
+    Reply::multiline(250, lines)
+}
+
+pub(super) fn ok() -> Reply {
+    Reply::new(250, OTHER, "Ok")
+}
+
+pub(super) fn sender_ok() -> Reply {
+    Reply::new(250, Status(1, 0), "Sender ok")
+}
+
+pub(super) fn recipient_ok() -> Reply {
+    Reply::new(250, Status(1, 5), "Recipient ok")
+}
+
+pub(super) fn go_ahead() -> Reply {
+    Reply::bare(354, "End the message with <CR><LF>.<CR><LF>")
+}
+
+pub(super) fn chunk_ok(size: u64) -> Reply {
+    Reply::new(250, OTHER, format!("Ok: {size} octets received"))
+}
+
+pub(super) fn queued(id: QueueId) -> Reply {
+    Reply::new(250, OTHER, format!("Ok: queued as {id}"))
+}
+
+pub(super) fn bye(hostname: &Domain) -> Reply {
+    Reply::new(221, OTHER, format!("{hostname} closing the connection"))
+}
+
+pub(super) fn ready_for_tls() -> Reply {
+    Reply::new(220, OTHER, "Ready to start TLS")
+}
+
+pub(super) fn cannot_verify() -> Reply {
+    Reply::new(252, OTHER, "Cannot verify an address; send mail and its sender will know")
+}
+
+pub(super) fn help() -> Reply {
+    Reply::new(214, OTHER, "EHLO HELO STARTTLS MAIL RCPT DATA BDAT RSET NOOP VRFY HELP QUIT (RFC 5321)")
+}
+
+pub(super) fn out_of_order(what: &'static str) -> Reply {
+    Reply::new(503, BAD_COMMAND, what)
+}
+
+pub(super) fn not_implemented(verb: &str) -> Reply {
+    Reply::new(502, BAD_COMMAND, format!("{verb} is not available here"))
+}
+
+pub(super) fn no_valid_recipients() -> Reply {
+    Reply::new(554, BAD_COMMAND, "No valid recipients")
+}
+
+pub(super) fn too_many_recipients() -> Reply {
+    Reply::new(452, Status(5, 3), "Too many recipients; send the others in another transaction")
+}
+
+pub(super) fn too_large(limit: u64) -> Reply {
+    ContentFault::TooLarge(limit).reply()
+}
+
+pub(super) fn starttls_first() -> Reply {
+    Reply::new(530, Status(7, 0), "Must issue a STARTTLS command first")
+}
+
+pub(super) fn spoke_behind_starttls() -> Reply {
+    Reply::new(501, PROTOCOL, "Nothing may follow STARTTLS in clear")
+}
+
+pub(super) fn spoke_behind_data() -> Reply {
+    Reply::new(554, PROTOCOL, "A message must wait for the answer to DATA")
+}
+
+pub(super) fn too_many_errors(hostname: &Domain) -> Reply {
+    Reply::new(421, Status(7, 0), format!("{hostname} Too many errors, closing the connection"))
+}
+
+pub(super) fn farewell(hostname: &Domain, why: Farewell) -> Reply {
+    match why {
+        Farewell::Timeout => {
+            Reply::new(421, Status(4, 2), format!("{hostname} Waited too long, closing the connection"))
+        }
+        Farewell::Shutdown => Reply::new(421, Status(3, 2), format!("{hostname} Service is shutting down")),
+    }
+}

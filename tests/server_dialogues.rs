@@ -1,0 +1,296 @@
+//! The server dialogue, played from files: `tests/dialogues/server/*.txt`, one behaviour each.
+//!
+//! ```text
+//! # tls: forced          settings: tls, size, recipients, errors, received; spool: full; never: TEXT
+//! C: NOOP                the client says this and CRLF; lines in a row go out in one piece
+//! C| NOOP\n              the same without CRLF; \r \n \0 \\ and \xHH are escapes in both
+//! S: 250 2.0.0 Ok        the server says exactly this; "…" at the end stands for any rest
+//! == TLS                 the server has asked for the handshake, and it is done
+//! == closed              the server has ended the session
+//! => stored 12           a message was made durable; this many octets of content
+//! => content a\r\n       its content, word for word
+//! => envelope TEXT       its envelope has this, as the spool writes it
+//! => nothing stored      no message was made durable in the whole dialogue
+//! ```
+//!
+//! Every dialogue is played twice: as written, and with the client's bytes one by one. `# pieces: no`
+//! leaves the second out, where it matters what has come in one piece. At the end nothing may be
+//! unsaid on either side. Mail from `refused.example` and to `elsewhere.example` is refused.
+
+#![expect(clippy::unwrap_used, reason = "a test may fail")]
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use gatepost::address::{Domain, ForwardPath, Mailbox};
+use gatepost::envelope::{Envelope, QueueId};
+use gatepost::smtp::command::{MailFrom, RcptTo};
+use gatepost::smtp::reply::{Reply, Status};
+use gatepost::smtp::server::{Channel, Durable, Profile, Server, Step};
+
+struct Proof;
+
+impl Durable for Proof {
+    fn id(&self) -> QueueId {
+        QueueId::from_number(5).unwrap()
+    }
+}
+
+struct Settings {
+    channel: Channel,
+    profile: Profile,
+    full: bool,
+    pieces: bool,
+    never: Vec<String>,
+}
+
+impl Settings {
+    fn read(text: &str) -> Self {
+        let hostname = Domain::parse("relay.example.com").unwrap();
+        let profile = Profile { hostname, message_size: 1000, recipients: 100, errors: 20, received: 100 };
+        let mut settings = Self { channel: Channel::Offered, profile, full: false, pieces: true, never: Vec::new() };
+        for line in text.lines().filter_map(|line| line.strip_prefix("# ")) {
+            let Some((key, value)) = line.split_once(": ") else { continue };
+            match key {
+                "tls" => {
+                    settings.channel = match value {
+                        "off" => Channel::Clear,
+                        "opportunistic" => Channel::Offered,
+                        "forced" => Channel::Required,
+                        "implicit" => Channel::Tls,
+                        other => panic!("tls: {other}?"),
+                    };
+                }
+                "size" => settings.profile.message_size = value.parse().unwrap(),
+                "recipients" => settings.profile.recipients = value.parse().unwrap(),
+                "errors" => settings.profile.errors = value.parse().unwrap(),
+                "received" => settings.profile.received = value.parse().unwrap(),
+                "spool" => settings.full = value == "full",
+                "pieces" => settings.pieces = value != "no",
+                "never" => settings.never.push(String::from_utf8(unescaped(value)).unwrap()),
+                other => panic!("no such setting: {other}"),
+            }
+        }
+        settings
+    }
+}
+
+struct Played {
+    server: Server,
+    full: bool,
+    /// What the server has said, and no line of the dialogue has asked for yet.
+    said: Vec<String>,
+    everything: String,
+    content: Vec<u8>,
+    stored: Vec<(Vec<u8>, Envelope)>,
+    wants_tls: bool,
+    closed: bool,
+}
+
+impl Played {
+    fn new(settings: &Settings) -> Self {
+        let server = Server::new(settings.profile.clone(), settings.channel);
+        let mut played = Self {
+            full: settings.full,
+            said: Vec::new(),
+            everything: String::new(),
+            content: Vec::new(),
+            stored: Vec::new(),
+            wants_tls: false,
+            closed: false,
+            server,
+        };
+        played.say(&played.server.greeting());
+        played
+    }
+
+    fn say(&mut self, reply: &Reply) {
+        let mut wire = Vec::new();
+        reply.write_to(&mut wire);
+        let text = String::from_utf8(wire).unwrap();
+        self.everything.push_str(&text);
+        self.said.extend(text.lines().map(str::to_owned));
+    }
+
+    fn hear(&mut self, buffer: &mut Vec<u8>) {
+        loop {
+            assert!(!self.closed && !self.wants_tls || buffer.is_empty(), "bytes left at the end of the session");
+            let (used, step) = self.server.step(buffer);
+            let mut reads = false;
+            match step {
+                Step::Read => reads = true,
+                Step::Reply(reply) => self.say(&reply),
+                Step::Mail(from) => {
+                    let answer = may_send(&from);
+                    let reply = self.server.mail(from, answer);
+                    self.say(&reply);
+                }
+                Step::Rcpt(rcpt) => {
+                    let answer = may_receive(&rcpt);
+                    let reply = self.server.rcpt(rcpt, answer);
+                    self.say(&reply);
+                }
+                Step::Content(_) if self.full => {
+                    self.server.fail(Reply::new(452, Status(3, 1), "Insufficient system storage"));
+                }
+                Step::Content(octets) => self.content.extend_from_slice(octets),
+                Step::Commit(envelope) => {
+                    self.stored.push((std::mem::take(&mut self.content), *envelope));
+                    let reply = self.server.accepted(&Proof);
+                    self.say(&reply);
+                }
+                Step::StartTls(reply) => {
+                    self.say(&reply);
+                    self.wants_tls = true;
+                    reads = true;
+                }
+                Step::Close(reply) => {
+                    self.say(&reply);
+                    self.closed = true;
+                    buffer.clear();
+                    return;
+                }
+            }
+            if !self.server.is_storing() {
+                self.content.clear();
+            }
+            buffer.drain(..used);
+            if reads {
+                return;
+            }
+        }
+    }
+}
+
+fn may_send(from: &MailFrom) -> Result<(), Reply> {
+    match from.reverse_path.domain() {
+        Some(domain) if domain.as_str() == "refused.example" => Err(Reply::new(550, Status(7, 1), "Not from there")),
+        _ => Ok(()),
+    }
+}
+
+fn may_receive(rcpt: &RcptTo) -> Result<Mailbox, Reply> {
+    match &rcpt.forward_path {
+        ForwardPath::Postmaster => Ok(Mailbox::parse("postmaster@example.com").unwrap()),
+        ForwardPath::Mailbox(mailbox) if mailbox.host().to_string() == "elsewhere.example" => {
+            Err(Reply::new(550, Status(7, 1), "Relaying denied"))
+        }
+        ForwardPath::Mailbox(mailbox) => Ok(mailbox.clone()),
+    }
+}
+
+fn unescaped(text: &str) -> Vec<u8> {
+    let mut out = Vec::new();
+    let mut rest = text.bytes();
+    while let Some(octet) = rest.next() {
+        out.push(match octet {
+            b'\\' => match rest.next() {
+                Some(b'r') => b'\r',
+                Some(b'n') => b'\n',
+                Some(b'0') => 0,
+                Some(b'\\') => b'\\',
+                Some(b'x') => {
+                    let digits = [rest.next().unwrap(), rest.next().unwrap()];
+                    u8::from_str_radix(std::str::from_utf8(&digits).unwrap(), 16).unwrap()
+                }
+                other => panic!("no such escape in {text:?}: {other:?}"),
+            },
+            octet => octet,
+        });
+    }
+    out
+}
+
+/// Plays a dialogue; tells where it went another way.
+fn play(text: &str, settings: &Settings, piece: usize) -> Result<(), String> {
+    let mut played = Played::new(settings);
+    let (mut buffer, mut unsent, mut heard) = (Vec::new(), Vec::new(), 0);
+    for (at, line) in text.lines().enumerate() {
+        let wrong = |what: String| format!("line {}: {line}\n  {what}", at + 1);
+        if let Some(words) = line.strip_prefix("C: ").or(line.strip_prefix("C:")) {
+            unsent.extend(unescaped(words));
+            unsent.extend(b"\r\n");
+            continue;
+        }
+        if let Some(words) = line.strip_prefix("C| ") {
+            unsent.extend(unescaped(words));
+            continue;
+        }
+        for part in unsent.chunks(if piece == 0 { unsent.len().max(1) } else { piece }) {
+            buffer.extend_from_slice(part);
+            played.hear(&mut buffer);
+        }
+        unsent.clear();
+        if let Some(words) = line.strip_prefix("S: ") {
+            let said = played.said.get(heard).ok_or_else(|| wrong("the server said nothing".into()))?;
+            heard += 1;
+            let as_wanted = words.strip_suffix('…').map_or(said == words, |head| said.starts_with(head));
+            if !as_wanted {
+                return Err(wrong(format!("the server said: {said}")));
+            }
+        } else if line == "== TLS" {
+            if !std::mem::take(&mut played.wants_tls) {
+                return Err(wrong("the server wants no handshake".into()));
+            }
+            played.server.secured();
+        } else if line == "== closed" {
+            if !played.closed {
+                return Err(wrong("the session is open".into()));
+            }
+        } else if let Some(outcome) = line.strip_prefix("=> ") {
+            check(outcome, &played).map_err(wrong)?;
+        }
+    }
+    match played.said.get(heard) {
+        Some(said) => return Err(format!("at the end the server also said: {said}")),
+        None if played.wants_tls => return Err("at the end the server waits for a handshake".into()),
+        None => {}
+    }
+    match settings.never.iter().find(|never| played.everything.contains(never.as_str())) {
+        Some(never) => Err(format!("the server said {never:?}")),
+        None => Ok(()),
+    }
+}
+
+fn check(outcome: &str, played: &Played) -> Result<(), String> {
+    let last = played.stored.last().ok_or_else(|| "nothing was stored".to_owned());
+    let (kind, value) = outcome.split_once(' ').unwrap_or((outcome, ""));
+    match kind {
+        "nothing" => match last {
+            Ok((content, _)) => Err(format!("{} octets were stored", content.len())),
+            Err(_) => Ok(()),
+        },
+        "stored" if last.clone()?.0.len().to_string() == value => Ok(()),
+        "content" if last.clone()?.0 == unescaped(value) => Ok(()),
+        "envelope" => {
+            let envelope = serde_json::to_string(&last?.1).unwrap();
+            if envelope.contains(value) { Ok(()) } else { Err(envelope) }
+        }
+        "stored" | "content" => Err(format!("stored is {:?}", String::from_utf8_lossy(&last?.0))),
+        other => Err(format!("no such outcome: {other}")),
+    }
+}
+
+#[test]
+fn every_dialogue_goes_as_written() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/dialogues/server");
+    let mut files: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    assert!(files.len() >= 30, "dialogues are missing");
+    let mut faults = String::new();
+    for file in files {
+        let text = std::fs::read_to_string(&file).unwrap();
+        assert!(text.contains("\n=> "), "{}: a dialogue tells its outcome", file.display());
+        let settings = Settings::read(&text);
+        for piece in [0, 1, 3] {
+            if piece > 0 && !settings.pieces {
+                continue;
+            }
+            if let Err(fault) = play(&text, &settings, piece) {
+                let name = file.file_name().unwrap().display();
+                write!(faults, "\n{name} (pieces of {piece}): {fault}").unwrap();
+            }
+        }
+    }
+    assert!(faults.is_empty(), "{faults}");
+}
