@@ -182,6 +182,8 @@ impl Rooms {
         }
         let watch = tokio::spawn(watch_certificates(Arc::clone(&self.in_force)));
         let end = tokio::select! {
+            // When we are told to stop, the listeners end at once and the scheduler may follow: no failure.
+            biased;
             () = self.stop.cancelled() => Ok(()),
             () = self.spool.closed() => Err(EndError::SpoolClosed),
             death = &mut deliveries => Err(scheduler_end(death)),
