@@ -231,7 +231,7 @@ fn converse(mut stream: &TcpStream, taken: &Mutex<Vec<String>>) -> Option<()> {
             "DATA" => {
                 stream.write_all(b"354 go on\r\n").ok()?;
                 let content: Vec<_> = lines.by_ref().map_while(Result::ok).take_while(|line| line != ".").collect();
-                let body = content.split(|line| line.is_empty()).skip(1).flatten();
+                let body = content.split(String::is_empty).skip(1).flatten();
                 taken.lock().ok()?.push(body.map(String::as_str).collect::<Vec<_>>().join("\n"));
                 "250 taken"
             }

@@ -1,9 +1,9 @@
 //! `gatepost queue list`.
 
-use std::io::{self, IsTerminal as _, Write};
+use std::io::{self, Write as _};
 use std::process::ExitCode;
 
-use comfy_table::{ContentArrangement, Table, presets};
+use comfy_table::{Table, presets};
 use jiff::Timestamp;
 
 use super::words::{age, brief, count, plain, sender, short, size};
@@ -26,7 +26,7 @@ pub(super) async fn run(client: &Client, chosen: &Chosen) -> Result<ExitCode, Qu
                     document.add(message);
                 }
             } else {
-                super::super::show(&format!("{}\n", table(&page, Timestamp::now())));
+                super::super::show(&lines(&page, Timestamp::now()));
             }
         })
         .await?;
@@ -75,56 +75,129 @@ impl Document {
     }
 }
 
-fn table(messages: &[Message], now: Timestamp) -> Table {
+/// One line for each recipient, and below it, as Postfix shows it, the reason: once where neighbours share it.
+fn lines(messages: &[Message], now: Timestamp) -> String {
     let mut table = Table::new();
-    table.load_style(presets::UTF8_HORIZONTAL_ONLY).set_header(["id", "age", "size", "from", "to", "state"]);
-    if let Some(width) = terminal_width() {
-        table.set_content_arrangement(ContentArrangement::Dynamic).set_width(width);
-    }
+    table.load_style(presets::NOTHING).set_header(["id", "age", "size", "from", "to", "state"]);
+    let mut reasons = Vec::new();
     for message in messages {
-        let open = message.recipients.iter().filter(|one| matches!(one.state, State::Waiting | State::Held));
-        let (shown, rest): (Vec<_>, Vec<_>) = open.enumerate().partition(|(at, _)| *at < RECIPIENTS_SHOWN);
-        let mut lines: Vec<_> = shown
-            .into_iter()
-            .map(|(_, one)| (plain(&one.address.to_string()), state(one, message.busy, now)))
-            .collect();
-        if !rest.is_empty() {
-            lines.push((format!("and {} more", rest.len()), String::new()));
-        }
-        // All is decided, and the entry is about to go.
-        if lines.is_empty() {
-            lines.push((String::new(), "done".to_owned()));
-        }
-        for (at, (to, state)) in lines.into_iter().enumerate() {
+        for (at, row) in rows(message, now).into_iter().enumerate() {
             let head = if at == 0 {
                 [message.id.to_string(), age(message.accepted, now), size(message.size), sender(&message.sender)]
             } else {
+                // The reason that was noted last is this message's.
+                if reasons.last() == Some(&row.reason) {
+                    reasons.pop();
+                    reasons.push(String::new());
+                }
                 Default::default()
             };
-            table.add_row(head.into_iter().chain([to, state]));
+            table.add_row(head.into_iter().chain([row.to, row.state]));
+            reasons.push(row.reason);
         }
     }
-    table
+    // A cell is one line, so a row is; and there is no frame, nor should there be blanks in its place.
+    let mut rows = table.lines().map(|line| line.strip_prefix(' ').unwrap_or(&line).trim_end().to_owned());
+    let mut text = rows.next().unwrap_or_default() + "\n";
+    for (row, reason) in rows.zip(reasons) {
+        text.push_str(&row);
+        text.push('\n');
+        if !reason.is_empty() {
+            text.push_str("    ");
+            text.push_str(&reason);
+            text.push('\n');
+        }
+    }
+    text
+}
+
+/// A recipient's place in the list.
+struct Row {
+    to: String,
+    state: String,
+    /// Why it waits; empty for no reason.
+    reason: String,
+}
+
+fn rows(message: &Message, now: Timestamp) -> Vec<Row> {
+    let open = message.recipients.iter().filter(|one| matches!(one.state, State::Waiting | State::Held));
+    let mut rows: Vec<_> = open
+        .clone()
+        .take(RECIPIENTS_SHOWN)
+        .map(|one| Row {
+            to: plain(&one.address.to_string()),
+            state: state(one, message.busy, now),
+            reason: reason(one),
+        })
+        .collect();
+    let rest = open.count() - rows.len();
+    if rest > 0 {
+        rows.push(Row { to: format!("and {rest} more"), state: String::new(), reason: String::new() });
+    }
+    // All is decided, and the entry is about to go.
+    if rows.is_empty() {
+        rows.push(Row { to: String::new(), state: "done".to_owned(), reason: String::new() });
+    }
+    rows
 }
 
 fn state(recipient: &Recipient, busy: bool, now: Timestamp) -> String {
-    let why = recipient.destination_down.as_ref().map(|down| &down.reason).or(recipient.reason.as_ref());
-    let why = why.map(|reason| short(&format!(": {} {}", reason.status, reason.text))).unwrap_or_default();
     match (recipient.state, recipient.next) {
-        (State::Held, _) => format!("held{why}"),
-        (State::Waiting, Some(next)) => format!("next try in {}{why}", brief(now.duration_until(next))),
-        (State::Waiting, None) if busy => format!("being tried{why}"),
-        (State::Waiting, None) => format!("due{why}"),
+        (State::Held, _) => "held".to_owned(),
+        (State::Waiting, Some(next)) => format!("next try in {}", brief(now.duration_until(next))),
+        (State::Waiting, None) if busy => "being tried".to_owned(),
+        (State::Waiting, None) => "due".to_owned(),
         (State::Delivered, _) => "delivered".to_owned(),
         (State::Failed, _) => "given up".to_owned(),
     }
 }
 
-/// The width of the terminal that we write to; nothing where it is none.
-fn terminal_width() -> Option<u16> {
-    let stdout = io::stdout();
-    if !stdout.is_terminal() {
-        return None;
+fn reason(recipient: &Recipient) -> String {
+    let reason = recipient.destination_down.as_ref().map(|down| &down.reason).or(recipient.reason.as_ref());
+    reason.map(|reason| short(&format!("{} {}", reason.status, reason.text))).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(json: &str) -> Message {
+        serde_json::from_str(json).expect("a message")
     }
-    rustix::termios::tcgetwinsize(&stdout).ok().map(|size| size.ws_col).filter(|width| *width > 0)
+
+    #[test]
+    fn recipients_have_a_line_each_and_share_a_reason() {
+        let recipient = |to: &str, state: &str, text: &str| {
+            format!(
+                r#"{{"address":"{to}","state":"{state}","connector":"c","attempts":1,"next":null,"destination_down":null,
+                "reason":{{"at":"2026-11-23T00:00:00Z","status":"4.4.1","text":"{text}","host":null,"reply":null}}}}"#
+            )
+        };
+        let many: Vec<_> = (0..7).map(|at| recipient(&format!("r{at}@a.example"), "waiting", "down")).collect();
+        let of = |recipients: &[String]| {
+            message(&format!(
+                r#"{{"id":"0000000000005","accepted":"2026-11-23T00:00:00Z","expires":"2026-11-28T00:00:00Z","size":9,
+                "sender":"","busy":false,"recipients":[{}]}}"#,
+                recipients.join(",")
+            ))
+        };
+        let mixed = [
+            recipient("a@a.example", "held", "no TLS"),
+            recipient("b@b.example", "delivered", ""),
+            recipient("c@c.example", "waiting", "down"),
+        ];
+        let now = "2026-11-23T00:05:00Z".parse().expect("a time");
+        assert_eq!(
+            lines(&[of(&mixed), of(&many)], now),
+            "id             age  size  from  to            state\n\
+             0000000000005  5m   9 B   <>    a@a.example   held\n    4.4.1 no TLS\n\
+             \x20                              c@c.example   due\n    4.4.1 down\n\
+             0000000000005  5m   9 B   <>    r0@a.example  due\n\
+             \x20                              r1@a.example  due\n\
+             \x20                              r2@a.example  due\n\
+             \x20                              r3@a.example  due\n\
+             \x20                              r4@a.example  due\n    4.4.1 down\n\
+             \x20                              and 2 more\n"
+        );
+    }
 }
