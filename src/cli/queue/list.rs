@@ -191,13 +191,13 @@ mod tests {
             lines(&[of(&mixed), of(&many)], now),
             "id             age  size  from  to            state\n\
              0000000000005  5m   9 B   <>    a@a.example   held\n    4.4.1 no TLS\n\
-             \x20                              c@c.example   due\n    4.4.1 down\n\
+             \x20                               c@c.example   due\n    4.4.1 down\n\
              0000000000005  5m   9 B   <>    r0@a.example  due\n\
-             \x20                              r1@a.example  due\n\
-             \x20                              r2@a.example  due\n\
-             \x20                              r3@a.example  due\n\
-             \x20                              r4@a.example  due\n    4.4.1 down\n\
-             \x20                              and 2 more\n"
+             \x20                               r1@a.example  due\n\
+             \x20                               r2@a.example  due\n\
+             \x20                               r3@a.example  due\n\
+             \x20                               r4@a.example  due\n    4.4.1 down\n\
+             \x20                               and 2 more\n"
         );
     }
 }
