@@ -39,12 +39,47 @@ fn main() {
             runtime.block_on(compare(writers, size, Duration::from_secs_f64(seconds)));
         }
     }
+    if wanted.is_empty() {
+        runtime.block_on(start_up(50_000));
+    }
+}
+
+fn place() -> tempfile::TempDir {
+    let folder = std::env::var_os("SPOOL_BENCH_DIR");
+    tempfile::tempdir_in(folder.unwrap_or_else(|| env!("CARGO_TARGET_TMPDIR").into())).expect("a folder to measure in")
+}
+
+/// How long a start takes with `messages` of 4 KiB in the queue.
+async fn start_up(messages: usize) {
+    let folder = place();
+    let store = Arc::new(Store::Spool(Box::new(SqliteSpool::open(folder.path()).expect("a spool"))));
+    let body = Bytes::from(vec![b'x'; 4 << 10]);
+    let writers = (0..100).map(|_| {
+        let (store, body) = (Arc::clone(&store), body.clone());
+        tokio::spawn(async move {
+            for _ in 0..messages / 100 {
+                store.accept(&body).await;
+            }
+        })
+    });
+    for writer in writers.collect::<Vec<_>>() {
+        writer.await.expect("a writer");
+    }
+    drop(store);
+    let begun = Instant::now();
+    let spool = SqliteSpool::open(folder.path()).expect("a spool");
+    let opened = begun.elapsed();
+    let (listing, mut last, mut found) = (Instant::now(), None, 0);
+    loop {
+        let page = spool.scan(last, 1000).await.expect("listed");
+        let Some(stored) = page.last() else { break };
+        (last, found) = (Some(stored.id), found + page.len());
+    }
+    println!("a queue of {found}: opened in {opened:.0?}, listed in {:.0?}", listing.elapsed());
 }
 
 async fn compare(writers: usize, size: usize, time: Duration) {
-    let folder =
-        std::env::var_os("SPOOL_BENCH_DIR").map_or_else(|| PathBuf::from(env!("CARGO_TARGET_TMPDIR")), PathBuf::from);
-    let folder = tempfile::tempdir_in(folder).expect("a folder to measure in");
+    let folder = place();
     let body = Bytes::from(b"0123456789abcdef012345\r\n".iter().copied().cycle().take(size).collect::<Vec<_>>());
     let mut bare = None;
     for (name, store) in [

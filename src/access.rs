@@ -8,8 +8,25 @@
 use std::net::IpAddr;
 
 use crate::address::{Domain, ForwardPath, Host, Mailbox};
-use crate::config::{Config, DomainPattern};
+use crate::config::{Config, DomainPattern, Relay};
 use crate::smtp::reply::{Reply, Status};
+
+/// What of the configuration decides.
+#[derive(Debug, Clone, Copy)]
+pub struct Rules<'a> {
+    /// Our own name.
+    pub hostname: &'a Domain,
+    /// Where mail to our postmaster goes.
+    pub postmaster: &'a Mailbox,
+    /// `[relay]`.
+    pub relay: &'a Relay,
+}
+
+impl<'a> From<&'a Config> for Rules<'a> {
+    fn from(config: &'a Config) -> Self {
+        Self { hostname: &config.hostname, postmaster: &config.postmaster, relay: &config.relay }
+    }
+}
 
 /// Who is asking.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,27 +65,27 @@ impl Denied {
 ///
 /// # Errors
 /// [`Denied`], which knows its reply.
-pub fn recipient(config: &Config, peer: Peer, path: &ForwardPath) -> Result<Mailbox, Denied> {
+pub fn recipient(rules: Rules<'_>, peer: Peer, path: &ForwardPath) -> Result<Mailbox, Denied> {
     let mailbox = match path {
-        ForwardPath::Postmaster => return Ok(config.postmaster.clone()),
+        ForwardPath::Postmaster => return Ok(rules.postmaster.clone()),
         ForwardPath::Mailbox(mailbox) => mailbox,
     };
     let local = peer.local.to_canonical();
     let ourselves = match mailbox.host() {
-        Host::Domain(domain) => *domain == config.hostname,
+        Host::Domain(domain) => domain == rules.hostname,
         Host::Literal(address) => address.to_canonical() == local,
     };
     // Every server has a postmaster (RFC 5321 §4.5.1), and a name of its own.
     if ourselves && mailbox.local_part().eq_ignore_ascii_case("postmaster") {
-        return Ok(config.postmaster.clone());
+        return Ok(rules.postmaster.clone());
     }
     let address = peer.address.to_canonical();
-    let in_networks = config.relay.networks.iter().any(|network| network.contains(&address));
+    let in_networks = rules.relay.networks.iter().any(|network| network.contains(&address));
     match mailbox.host() {
         _ if in_networks => Ok(mailbox.clone()),
         Host::Literal(_) => Err(Denied::Literal),
         Host::Domain(_) if peer.may_relay => Ok(mailbox.clone()),
-        Host::Domain(domain) if !config.relay.domains.iter().any(|ours| matches(ours, domain)) => Err(Denied::Domain),
+        Host::Domain(domain) if !rules.relay.domains.iter().any(|ours| matches(ours, domain)) => Err(Denied::Domain),
         // The next hop may trust us more than it should, and follow such a route.
         Host::Domain(_) if mailbox.local_part().contains(['%', '!', '@']) => Err(Denied::Routing),
         Host::Domain(_) => Ok(mailbox.clone()),

@@ -182,7 +182,8 @@ impl Rooms {
         }
         let watch = tokio::spawn(watch_certificates(Arc::clone(&self.in_force)));
         let end = tokio::select! {
-            // When we are told to stop, the listeners end at once and the scheduler may follow: no failure.
+            // In this order: when we are told to stop, the listeners end by themselves, and the scheduler
+            // behind them. That is no death.
             biased;
             () = self.stop.cancelled() => Ok(()),
             () = self.spool.closed() => Err(EndError::SpoolClosed),

@@ -4,8 +4,6 @@ use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::config::Limits;
-
 /// Counts the sessions of all listeners.
 #[derive(Debug, Default)]
 pub(super) struct Gate {
@@ -35,15 +33,16 @@ pub(super) enum Crowded {
 }
 
 impl Gate {
-    /// Takes a place for a session from this address.
-    pub(super) fn enter(self: &Arc<Self>, address: IpAddr, limits: &Limits) -> Result<Seat, Crowded> {
+    /// Takes a place for a session from this address, where there are fewer than `all` and fewer than
+    /// `per_client` of its client.
+    pub(super) fn enter(self: &Arc<Self>, address: IpAddr, all: usize, per_client: usize) -> Result<Seat, Crowded> {
         let client = client(address);
         let mut seats = self.seats.lock().unwrap_or_else(PoisonError::into_inner);
-        if seats.taken >= limits.connections {
+        if seats.taken >= all {
             return Err(Crowded::Everyone);
         }
         let of_client = seats.by_client.get(&client).copied().unwrap_or(0);
-        if of_client >= limits.connections_per_client {
+        if of_client >= per_client {
             return Err(Crowded::Client);
         }
         seats.taken += 1;
@@ -77,10 +76,6 @@ fn client(address: IpAddr) -> IpAddr {
 mod tests {
     use super::*;
 
-    fn limits(connections: usize, connections_per_client: usize) -> Limits {
-        Limits { message_size: 1, recipients: 1, connections, connections_per_client, errors: 1, received: 1 }
-    }
-
     fn address(text: &str) -> IpAddr {
         text.parse().expect("an address")
     }
@@ -89,12 +84,12 @@ mod tests {
     fn places_are_given_back() {
         let gate = Arc::new(Gate::default());
         let (here, there) = (address("192.0.2.1"), address("192.0.2.2"));
-        let first = gate.enter(here, &limits(2, 1)).expect("a place");
-        assert_eq!(gate.enter(here, &limits(2, 1)).err(), Some(Crowded::Client));
-        let second = gate.enter(there, &limits(2, 1)).expect("a place");
-        assert_eq!(gate.enter(address("192.0.2.3"), &limits(2, 1)).err(), Some(Crowded::Everyone));
+        let first = gate.enter(here, 2, 1).expect("a place");
+        assert_eq!(gate.enter(here, 2, 1).err(), Some(Crowded::Client));
+        let second = gate.enter(there, 2, 1).expect("a place");
+        assert_eq!(gate.enter(address("192.0.2.3"), 2, 1).err(), Some(Crowded::Everyone));
         drop((first, second));
-        assert!(gate.enter(here, &limits(1, 1)).is_ok());
+        assert!(gate.enter(here, 1, 1).is_ok());
         assert!(gate.seats.lock().expect("not poisoned").by_client.is_empty(), "nobody is remembered for ever");
     }
 

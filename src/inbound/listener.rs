@@ -78,7 +78,8 @@ impl Door {
             debug!(listener = %self.name, %peer, "listener is no longer configured");
             return refuse(stream, None, &Reply::new(421, Status(3, 2), format!("{hostname} Service not available")));
         };
-        match self.inbound.gate.enter(peer.ip(), &settings.config.limits) {
+        let limits = settings.config.limits;
+        match self.inbound.gate.enter(peer.ip(), limits.connections, limits.connections_per_client) {
             Ok(seat) => {
                 let (inbound, stop) = (Arc::clone(&self.inbound), self.stop.clone());
                 self.tasks.spawn(async move {

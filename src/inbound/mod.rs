@@ -51,8 +51,8 @@ impl Inbound {
     /// durable and its 250 written. A full channel slows its session down; where the receiver is gone,
     /// the message stays in the spool and is taken up on the next start.
     #[must_use]
-    pub fn new(settings: Arc<ArcSwap<Settings>>, spool: Arc<dyn Spool>, accepted: mpsc::Sender<Entry>) -> Arc<Self> {
-        Arc::new(Self { settings, spool, accepted, gate: Arc::default() })
+    pub fn new(settings: Arc<ArcSwap<Settings>>, spool: Arc<dyn Spool>, accepted: mpsc::Sender<Entry>) -> Self {
+        Self { settings, spool, accepted, gate: Arc::default() }
     }
 }
 

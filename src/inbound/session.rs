@@ -309,7 +309,7 @@ impl Session {
     fn rcpt(&mut self, rcpt: RcptTo) -> Reply {
         let may_relay = self.standing.as_ref().is_some_and(|standing| standing.may_relay);
         let peer = access::Peer { address: self.peer.ip(), local: self.local, may_relay };
-        let answer = access::recipient(&self.settings.config, peer, &rcpt.forward_path);
+        let answer = access::recipient((&*self.settings.config).into(), peer, &rcpt.forward_path);
         if let Err(denied) = &answer {
             info!(listener = %self.listener.name, peer = %self.peer, recipient = %rcpt.forward_path, reason = %denied, "recipient refused");
         }

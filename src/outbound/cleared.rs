@@ -27,6 +27,8 @@ pub(super) struct Cleared {
     policy: TlsPolicy,
     /// The clearance is the judge's leave for this one connection in clear, after TLS failed.
     is_fallback: bool,
+    /// It has waited for this message; the peer may have given it up meanwhile.
+    has_waited: bool,
     transactions: u32,
 }
 
@@ -80,7 +82,7 @@ impl Cleared {
         policy: TlsPolicy,
     ) -> Self {
         let via = Arc::new(Via { peer, clearance, offers_dsn: extensions.dsn });
-        Self { wire, extensions, via, policy, is_fallback: false, transactions: 0 }
+        Self { wire, extensions, via, policy, is_fallback: false, has_waited: false, transactions: 0 }
     }
 
     /// The same, in clear after TLS failed. Its leave is good for the message at hand alone: the next
@@ -105,7 +107,7 @@ impl Cleared {
         self.extensions
     }
 
-    /// Whether another message may follow, as far as its policy and the number of messages go.
+    /// Whether another message may follow, as far as the number of messages goes; none on a fallback in clear.
     pub(super) fn is_reusable(&self, messages_per_connection: u32) -> bool {
         !self.is_fallback && self.transactions < messages_per_connection
     }
@@ -113,9 +115,6 @@ impl Cleared {
     /// Whether mail under `policy` may cross this session too. Its own handshake is judged, anew unless
     /// the policy is the one it was judged by: the judge is a pure function.
     pub(super) fn admits(&mut self, policy: &TlsPolicy, reference: &[NamePattern]) -> bool {
-        if self.is_fallback {
-            return false;
-        }
         if *policy == self.policy {
             return true;
         }
@@ -137,6 +136,7 @@ impl Cleared {
 
     /// Makes ready for a time without work.
     pub(super) fn rest(&mut self) {
+        self.has_waited = true;
         self.wire.rest();
     }
 
@@ -148,7 +148,7 @@ impl Cleared {
     /// Hands one message over. The message must fit the peer ([`Mail::fits`]).
     pub(super) async fn hand_over(&mut self, mail: Mail<'_>, body: &Body, timeouts: &Timeouts) -> Handed {
         let leave = &self.via.clearance;
-        let is_first = self.transactions == 0;
+        let has_waited = std::mem::take(&mut self.has_waited);
         self.transactions = self.transactions.saturating_add(1);
         let transaction = Transaction::start(mail, self.extensions, self.wire.output(leave));
         let mut permitted = Permitted { _leave: leave, transaction };
@@ -160,7 +160,7 @@ impl Cleared {
             (_, Ending::Closing { stage: Stage::Mail, .. }) => true,
             _ => false,
         };
-        Handed { results, interruption, was_stale: closed && !is_first }
+        Handed { results, interruption, was_stale: closed && has_waited }
     }
 }
 

@@ -13,7 +13,7 @@ use crate::tls::TlsPolicy;
 use super::cleared::Cleared;
 use super::dial::{Target, reference};
 use super::pool::Destination;
-use super::settle::Ledger;
+use super::settle::{Further, Ledger};
 use super::{Attempt, Report, Snapshot};
 
 /// Addresses dialled in one attempt, at most: whoever publishes more waits for the next attempt.
@@ -49,7 +49,7 @@ pub(super) async fn deliver(snapshot: &Snapshot, attempt: &Attempt) -> Report {
     let mut delivery = Delivery { snapshot, attempt, connector, ledger, dials: 0 };
     match settings.router.hops(&attempt.host, &connector.outbound.route).await {
         Ok(hops) => delivery.hops(hops).await,
-        Err(failure) => delivery.ledger.fail_all(&failure, false),
+        Err(failure) => delivery.ledger.fail_all(failure, Further::Nothing),
     }
     delivery.ledger.into_report()
 }
@@ -64,7 +64,7 @@ impl Delivery<'_> {
             if let Reused::Nothing = self.reuse(hop, &policy, more).await {
                 self.dial(hop, &policy, more).await;
             }
-            if self.ledger.open().is_empty() {
+            if self.ledger.is_complete() {
                 return;
             }
         }
@@ -103,7 +103,7 @@ impl Delivery<'_> {
         let settings = &self.snapshot.settings;
         let addresses = match settings.router.addresses(hop).await {
             Ok(addresses) => addresses,
-            Err(failure) => return self.ledger.fail_all(&failure.with_peer(hop.to_string()), more),
+            Err(failure) => return self.ledger.fail_all(failure.with_peer(hop.to_string()), Further::hop_if(more)),
         };
         let destination = Destination::new(self.connector, hop);
         let queue_id = self.attempt.entry.id;
@@ -121,10 +121,10 @@ impl Delivery<'_> {
                         queue_id = %self.attempt.entry.id, connector = %self.connector.name, host = %hop.host,
                         %address, reason = %failure, "the hop cannot be used"
                     );
-                    self.ledger.fail_all(&failure, more);
+                    self.ledger.fail_all(failure, Further::hop_if(more));
                 }
             }
-            if self.ledger.open().is_empty() {
+            if self.ledger.is_complete() {
                 return;
             }
         }
@@ -147,7 +147,7 @@ impl Delivery<'_> {
                 queue_id = %entry.id, connector = %self.connector.name, peer = %connection.via().peer,
                 ending = ?handed.results.ending, "transaction over"
             );
-            recipients = self.ledger.settle(&recipients, handed, connection.via(), more);
+            recipients = self.ledger.settle(&recipients, handed, connection.via(), Further::hop_if(more));
             if !reusable {
                 self.cut_short(&recipients, &connection, more);
                 return Reused::Tried;
@@ -165,7 +165,7 @@ impl Delivery<'_> {
     fn fitting(&mut self, connection: &Cleared, more: bool) -> Vec<usize> {
         let envelope = &self.attempt.entry.envelope;
         let extensions = connection.extensions();
-        let everybody = self.ledger.open().to_vec();
+        let everybody = self.ledger.open();
         let mail = Mail { envelope, size: self.attempt.entry.size, recipients: &everybody };
         if let Err(obstacle) = mail.fits(extensions) {
             self.obstructed(&everybody, obstacle, connection, more);
@@ -186,13 +186,18 @@ impl Delivery<'_> {
         };
         let scope = if more { Scope::Hop } else { Scope::Message };
         let failure = Failure::permanent(scope, status, obstacle.to_string());
-        self.ledger.fail(who, &failure.with_peer(connection.via().peer.as_str()), Some(connection.via()), more);
+        self.ledger.fail(
+            who,
+            failure.with_peer(connection.via().peer.as_str()),
+            Some(connection.via()),
+            Further::hop_if(more),
+        );
     }
 
     /// The peer took some recipients and ended the session before the rest could be named.
     fn cut_short(&mut self, rest: &[usize], connection: &Cleared, more: bool) {
         let text = "the peer ended the session before the remaining recipients could be named";
         let failure = Failure::transient(Scope::Hop, Status(5, 3), text).with_peer(connection.via().peer.as_str());
-        self.ledger.fail(rest, &failure, Some(connection.via()), more);
+        self.ledger.fail(rest, failure, Some(connection.via()), Further::hop_if(more));
     }
 }

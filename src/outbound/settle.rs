@@ -6,74 +6,144 @@
 use std::sync::Arc;
 
 use crate::config::OnFailure;
-use crate::outcome::{self, Failure, Outcome, Scope, Step};
+use crate::outcome::{self, Cause, Failure, Outcome, Scope, Step};
 use crate::smtp::client::{Ending, RecipientStatus, Stage};
 use crate::smtp::reply::{Reply, Status};
 
 use super::cleared::{Handed, Interruption};
 use super::{RecipientResult, Report, Via};
 
+/// What may follow a failure in the same attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Further {
+    /// Another hop, or another address of this one.
+    Hop,
+    /// No hop is left.
+    NoHop,
+    /// No hop would do better, or it would do harm: what earlier hops said does not matter.
+    Nothing,
+}
+
+impl Further {
+    /// Whether there is another hop or address.
+    pub(super) fn hop_if(more: bool) -> Self {
+        if more { Self::Hop } else { Self::NoHop }
+    }
+}
+
 /// The state of an attempt.
 pub(super) struct Ledger {
-    /// Indices of recipients without a result, in the order of the attempt.
-    open: Vec<usize>,
+    open: Vec<Open>,
     results: Vec<RecipientResult>,
     trail: Vec<Failure>,
     on_failure: OnFailure,
 }
 
+/// A recipient without a result.
+struct Open {
+    recipient: usize,
+    /// The most telling failure so far, where there was one.
+    reason: Option<Reason>,
+}
+
+/// A failure, and the session that it happened on.
+#[derive(Clone)]
+struct Reason {
+    failure: Failure,
+    via: Option<Arc<Via>>,
+}
+
+impl Reason {
+    /// How much a failure tells: that a host could not be reached says less than what another one
+    /// answered, and that less than a demand which was not met. What was said on a cleared session, where
+    /// the demand was met, counts before all of them.
+    fn weight(&self) -> u8 {
+        match (&self.via, &self.failure.cause) {
+            (Some(_), _) => 3,
+            (None, Cause::Policy(_)) => 2,
+            (None, Cause::Reply { .. }) => 1,
+            (None, Cause::Other(_)) => 0,
+        }
+    }
+
+    /// The more telling of two; of equals, the later.
+    fn or_earlier(self, earlier: Option<Self>) -> Self {
+        earlier.filter(|earlier| earlier.weight() > self.weight()).unwrap_or(self)
+    }
+}
+
 impl Ledger {
     pub(super) fn new(recipients: &[usize], on_failure: OnFailure) -> Self {
-        Self { open: recipients.to_vec(), results: Vec::with_capacity(recipients.len()), trail: Vec::new(), on_failure }
+        let open = recipients.iter().map(|recipient| Open { recipient: *recipient, reason: None }).collect();
+        Self { open, results: Vec::with_capacity(recipients.len()), trail: Vec::new(), on_failure }
     }
 
-    /// Recipients without a result.
-    pub(super) fn open(&self) -> &[usize] {
-        &self.open
+    /// Recipients without a result, in the order of the attempt.
+    pub(super) fn open(&self) -> Vec<usize> {
+        self.open.iter().map(|open| open.recipient).collect()
     }
 
-    /// Everybody has a result.
-    pub(super) fn into_report(self) -> Report {
-        debug_assert!(self.open.is_empty(), "recipients were forgotten: {:?}", self.open);
+    /// Whether everybody has a result.
+    pub(super) fn is_complete(&self) -> bool {
+        self.open.is_empty()
+    }
+
+    /// Ends the attempt. Nobody is left without a result.
+    pub(super) fn into_report(mut self) -> Report {
+        if !self.is_complete() {
+            let text = "no host of the destination could be tried";
+            self.fail_all(Failure::transient(Scope::Destination, Status(4, 0), text), Further::NoHop);
+        }
         Report { results: self.results, trail: self.trail }
     }
 
-    /// One failure for all these recipients. `hops_left` says whether another hop or address can be tried.
-    pub(super) fn fail(&mut self, who: &[usize], failure: &Failure, via: Option<&Arc<Via>>, hops_left: bool) {
+    /// One failure for all these recipients.
+    pub(super) fn fail(&mut self, who: &[usize], failure: Failure, via: Option<&Arc<Via>>, further: Further) {
         if who.is_empty() {
             return;
         }
-        self.trail.push(failure.clone());
-        let outcome = match outcome::judge(failure, hops_left, self.on_failure) {
-            Step::NextHop => return,
-            Step::Defer => Outcome::Deferred,
-            Step::Hold => Outcome::Held,
-            Step::Bounce => Outcome::Bounced,
-        };
+        let reason = Reason { failure: failure.clone(), via: via.cloned() };
+        self.trail.push(failure);
+        let step = outcome::judge(&reason.failure, further == Further::Hop, self.on_failure);
         for recipient in who {
-            self.close(*recipient, outcome(failure.clone()), via.cloned());
+            let Some(at) = self.open.iter().position(|open| open.recipient == *recipient) else { continue };
+            let earlier = self.open[at].reason.take();
+            match (step, further) {
+                (Step::NextHop, _) => self.open[at].reason = Some(reason.clone().or_earlier(earlier)),
+                (Step::Defer, Further::Hop | Further::NoHop) => self.end(at, reason.clone().or_earlier(earlier)),
+                (Step::Defer, Further::Nothing) | (Step::Hold | Step::Bounce, _) => self.end(at, reason.clone()),
+            }
         }
     }
 
     /// One failure for everybody who is left.
-    pub(super) fn fail_all(&mut self, failure: &Failure, hops_left: bool) {
-        let everybody = self.open.clone();
-        self.fail(&everybody, failure, None, hops_left);
+    pub(super) fn fail_all(&mut self, failure: Failure, further: Further) {
+        self.fail(&self.open(), failure, None, further);
     }
 
-    fn deliver(&mut self, who: &[usize], reply: &Reply, via: &Arc<Via>) {
-        for recipient in who {
-            self.close(*recipient, Outcome::Delivered(reply.clone()), Some(Arc::clone(via)));
-        }
-    }
-
-    fn close(&mut self, recipient: usize, outcome: Outcome, via: Option<Arc<Via>>) {
-        self.open.retain(|open| *open != recipient);
+    /// No further hop for this recipient: the judge has the last word on why.
+    fn end(&mut self, at: usize, Reason { failure, via }: Reason) {
+        let outcome = match outcome::judge(&failure, false, self.on_failure) {
+            Step::Bounce => Outcome::Bounced(failure),
+            Step::Hold => Outcome::Held(failure),
+            Step::Defer | Step::NextHop => Outcome::Deferred(failure),
+        };
+        let recipient = self.open.remove(at).recipient;
         self.results.push(RecipientResult { recipient, outcome, via });
     }
 
+    fn deliver(&mut self, who: &[usize], reply: &Reply, via: &Arc<Via>) {
+        self.open.retain(|open| !who.contains(&open.recipient));
+        let delivered = |recipient: &usize| RecipientResult {
+            recipient: *recipient,
+            outcome: Outcome::Delivered(reply.clone()),
+            via: Some(Arc::clone(via)),
+        };
+        self.results.extend(who.iter().map(delivered));
+    }
+
     /// Enters what a transaction with `who` came to; returns those who belong into a further one.
-    pub(super) fn settle(&mut self, who: &[usize], handed: Handed, via: &Arc<Via>, hops_left: bool) -> Vec<usize> {
+    pub(super) fn settle(&mut self, who: &[usize], handed: Handed, via: &Arc<Via>, further: Further) -> Vec<usize> {
         let Handed { results, interruption, .. } = handed;
         // Those whom the end of the transaction concerns, and those it had no room for.
         let (mut others, mut overflow) = (Vec::new(), Vec::new());
@@ -81,48 +151,48 @@ impl Ledger {
             match status {
                 RecipientStatus::Refused(reply) => {
                     let failure = Failure::reply(Scope::Recipient, Stage::Rcpt.name(), reply);
-                    self.fail(&[*recipient], &failure.with_peer(via.peer.as_str()), Some(via), hops_left);
+                    self.fail(&[*recipient], failure.with_peer(via.peer.as_str()), Some(via), further);
                 }
                 RecipientStatus::Overflow => overflow.push(*recipient),
                 RecipientStatus::Accepted | RecipientStatus::Open => others.push(*recipient),
             }
         }
-        let (failure, hops_left) = match (results.ending, interruption) {
+        let (failure, further) = match (results.ending, interruption) {
             (Ending::Taken(reply), _) => {
                 self.deliver(&others, &reply, via);
                 return overflow;
             }
             // Nobody is left but those who were refused one by one.
             (Ending::NoRecipient, _) if others.is_empty() => return overflow,
-            (Ending::Refused { stage, reply }, _) => (Failure::reply(Scope::Message, stage.name(), reply), hops_left),
-            (Ending::Closing { stage, reply }, _) => (Failure::reply(Scope::Hop, stage.name(), reply), hops_left),
-            (Ending::Unfinished | Ending::NoRecipient, Some(interruption)) => interrupted(&interruption, hops_left),
+            (Ending::Refused { stage, reply }, _) => (Failure::reply(Scope::Message, stage.name(), reply), further),
+            (Ending::Closing { stage, reply }, _) => (Failure::reply(Scope::Hop, stage.name(), reply), further),
+            (Ending::Unfinished | Ending::NoRecipient, Some(interruption)) => interrupted(&interruption, further),
             (Ending::Unfinished | Ending::NoRecipient, None) => {
-                (Failure::transient(Scope::Hop, Status(5, 0), "the session came to no end"), hops_left)
+                (Failure::transient(Scope::Hop, Status(5, 0), "the session came to no end"), further)
             }
         };
         others.append(&mut overflow);
-        self.fail(&others, &failure.with_peer(via.peer.as_str()), Some(via), hops_left);
+        self.fail(&others, failure.with_peer(via.peer.as_str()), Some(via), further);
         Vec::new()
     }
 }
 
-/// What an interruption means, and whether another hop may be tried after it.
-fn interrupted(interruption: &Interruption, hops_left: bool) -> (Failure, bool) {
+/// What an interruption means, and what may follow it.
+fn interrupted(interruption: &Interruption, further: Further) -> (Failure, Further) {
     match interruption {
         // RFC 5321 §4.5.3.2.6: the message may have been taken. Another hop would make a second copy
         // likely; the next attempt makes it possible, and losing the message impossible.
         Interruption::Connection(broken) if broken.at() == Stage::Dot => {
             let mut failure = broken.failure();
-            failure.cause = outcome::Cause::Other(format!(
-                "{broken}; the message may have been delivered, and may be delivered once more"
-            ));
-            (failure, false)
+            failure.cause =
+                Cause::Other(format!("{broken}; the message may have been delivered, and may be delivered once more"));
+            (failure, Further::Nothing)
         }
-        Interruption::Connection(broken) => (broken.failure(), hops_left),
+        Interruption::Connection(broken) => (broken.failure(), further),
         // Our own trouble: no hop will do better.
         Interruption::Spool(fault) => {
-            (Failure::transient(Scope::Message, Status(3, 0), format!("the spool cannot be read: {fault}")), false)
+            let text = format!("the spool cannot be read: {fault}");
+            (Failure::transient(Scope::Message, Status(3, 0), text), Further::Nothing)
         }
     }
 }

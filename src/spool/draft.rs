@@ -8,6 +8,7 @@ use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::{Bytes, BytesMut};
 use crc32fast::Hasher;
@@ -29,6 +30,9 @@ pub(super) struct Drafts {
     pub(super) bodies: PathBuf,
     pub(super) room: Room,
     pub(super) ids: Ids,
+    /// The folder could not be synced. What other drafts' names are worth is then unknown, whatever their
+    /// own sync said: the spool must end.
+    pub(super) folder_failed: AtomicBool,
 }
 
 impl Drafts {
@@ -139,7 +143,8 @@ impl Draft {
                 self.spill().await?;
                 let Place::File(part) = self.place else { return Err(self.lost()) };
                 let path = self.drafts.bodies.join(id.to_string());
-                blocking(move || part.settle(path)).await?
+                let drafts = Arc::clone(&self.drafts);
+                blocking(move || part.settle(path, &drafts)).await?
             }
         };
         Ok(Finished { id, size, crc, content })
@@ -191,10 +196,10 @@ impl Part {
 
     /// Data first, then the name, then the folder that holds the name. A sync that fails is not
     /// repeated: the kernel may have dropped the pages, and the second one would lie.
-    fn settle(mut self, path: PathBuf) -> Result<Content, SpoolError> {
+    fn settle(mut self, path: PathBuf, drafts: &Drafts) -> Result<Content, SpoolError> {
         self.file.sync_all().map_err(|error| fault("sync", &path, &error))?;
         self.discard.rename(path.clone())?;
-        sync_folder(path.parent().unwrap_or(Path::new(".")))?;
+        sync_folder(&drafts.bodies).inspect_err(|_| drafts.folder_failed.store(true, Ordering::Relaxed))?;
         Ok(Content::File(path, self.discard))
     }
 }

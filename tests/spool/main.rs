@@ -10,6 +10,7 @@ use gatepost::spool::{Body, Entry, Options, Spool as _, SpoolError, SqliteSpool,
 use rusqlite::Connection;
 
 mod damage;
+mod full;
 mod kill;
 
 /// Larger than what stays in the row.

@@ -1,4 +1,4 @@
-//! What a connector's inbound demand answers at MAIL.
+//! Each demand against each kind of session.
 
 use std::path::Path;
 

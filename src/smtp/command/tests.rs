@@ -1,4 +1,4 @@
-//! Command lines good and bad, and what each is read as or answered with.
+//! Commands good and bad, and the lines they come in.
 
 use proptest::prelude::*;
 

@@ -119,7 +119,10 @@ impl Transaction {
         }
     }
 
-    pub(super) fn envelope(self, needs: ContentNeeds) -> Envelope {
+    pub(super) fn envelope(self, mut needs: ContentNeeds) -> Envelope {
+        // Octets above 127 in the header of mail that does not claim to be internationalised are an old
+        // habit, not a need: every MTA passes them on as they are.
+        needs.utf8_header &= self.from.smtputf8;
         let from = self.from;
         Envelope {
             body: from.body,

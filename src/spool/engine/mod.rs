@@ -118,7 +118,7 @@ impl SqliteSpool {
             queue: Arc::new(Queue::default()),
             wal: checkpoint::Wal::default(),
             readers: Readers::new(paths.clone()),
-            drafts: Arc::new(Drafts { bodies: paths.bodies.clone(), room, ids }),
+            drafts: Arc::new(Drafts { bodies: paths.bodies.clone(), room, ids, folder_failed: false.into() }),
             ended: CancellationToken::new(),
             counters: Counters::default(),
             paths,
@@ -199,7 +199,11 @@ impl Core {
     }
 
     async fn commit(&self, draft: Draft, envelope: Envelope) -> Result<(Receipt, Entry), SpoolError> {
-        let Finished { id, size, crc, content } = draft.finish().await?;
+        let finished = draft.finish().await;
+        if self.drafts.folder_failed.load(Ordering::Relaxed) {
+            self.end();
+        }
+        let Finished { id, size, crc, content } = finished?;
         let accepted = row::to_millis(Timestamp::now());
         let body = match &content {
             Content::Row(bytes) => Body::Memory(bytes.clone()),
@@ -254,6 +258,15 @@ impl Core {
     async fn scan(&self, after: Option<QueueId>, limit: usize) -> Result<Vec<Stored>, SpoolError> {
         let core = self.strong()?;
         self.readers.run(move |connection| aside::scan(&core, connection, after, limit)).await
+    }
+
+    /// The folder of bodies failed: nothing more is claimed, and the process is to restart.
+    fn end(&self) {
+        self.queue.fail();
+        if !self.ended.is_cancelled() {
+            tracing::error!(folder = %self.paths.folder.display(), "folder of bodies not synced, nothing more is acknowledged and the process must restart");
+        }
+        self.ended.cancel();
     }
 
     fn file_body(&self, id: QueueId, path: std::path::PathBuf, size: u64, crc: u32) -> FileBody {

@@ -50,6 +50,20 @@ impl Op {
         }
     }
 
+    /// As [`Op::answer_error`], where it may be on the disk all the same: the next start finds the row, and
+    /// must then find the body file, too; without a row it removes the file.
+    pub(super) fn answer_unsure(self, error: SpoolError) {
+        match self {
+            Self::Commit(message, reply) => {
+                if let Content::File(_, discard) = message.content {
+                    discard.keep();
+                }
+                drop(reply.send(Err(error)));
+            }
+            other => other.answer_error(error),
+        }
+    }
+
     fn octets(&self) -> usize {
         match self {
             Self::Commit(message, _) => match &message.content {

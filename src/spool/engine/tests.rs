@@ -142,7 +142,12 @@ fn core(home: &Home) -> Arc<Core> {
         queue: Arc::new(Queue::default()),
         wal: checkpoint::Wal::default(),
         readers: Readers::new(paths.clone()),
-        drafts: Arc::new(Drafts { bodies: paths.bodies.clone(), room, ids: super::super::ids::Ids::after(None, None) }),
+        drafts: Arc::new(Drafts {
+            bodies: paths.bodies.clone(),
+            room,
+            ids: super::super::ids::Ids::after(None, None),
+            folder_failed: false.into(),
+        }),
         ended: CancellationToken::new(),
         counters: Counters::default(),
         paths,

@@ -90,7 +90,7 @@ impl Writer<'_> {
                 "spool failed, nothing in flight is acknowledged and the process must restart"
             );
             for op in batch {
-                op.answer_error(SpoolError::Io(text.clone()));
+                op.answer_unsure(SpoolError::Io(text.clone()));
             }
             return Err(Fatal);
         }

@@ -1,0 +1,164 @@
+//! How fast mail gets through a whole relay, and what that costs: the release binary of Gatepost between a
+//! client and a sink, over loopback, with its spool on disk; and a Postfix between the same two, in the same
+//! run, for the ratio. Messages of 4 KiB, 20 connections on either side, 50 messages and 1 on each.
+//!
+//! `cargo bench --bench path` runs everything (as root, for Postfix; some minutes). See
+//! `cargo bench --bench path -- --help` for parts of it. Exit status 1 means that something of Gatepost's
+//! was lost, duplicated or refused, or that a bar was missed.
+//!
+//! `client` and `sink` are the two ends, `ledger` is where they note each message; `gatepost` and `postfix`
+//! start a `relay` between them, `processes` tells what it used, `trial` runs one from start to end, and
+//! `report` compares.
+
+#![expect(clippy::cast_precision_loss, reason = "figures for people; none comes near 2^52")]
+
+#[path = "path/client.rs"]
+mod client;
+#[path = "path/gatepost.rs"]
+mod gatepost;
+#[path = "path/ledger.rs"]
+mod ledger;
+#[path = "path/message.rs"]
+mod message;
+#[path = "path/postfix.rs"]
+mod postfix;
+#[path = "path/processes.rs"]
+mod processes;
+#[path = "path/relay.rs"]
+mod relay;
+#[path = "path/report.rs"]
+mod report;
+#[path = "path/sink.rs"]
+mod sink;
+#[path = "path/tls.rs"]
+mod tls;
+#[path = "path/trial.rs"]
+mod trial;
+#[path = "path/wire.rs"]
+mod wire;
+
+use std::process::ExitCode;
+use std::{io, thread};
+
+use clap::Parser as _;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use report::Row;
+use trial::{Case, Make};
+
+/// How fast mail gets through Gatepost, and through Postfix beside it.
+#[derive(clap::Parser)]
+#[command(name = "cargo bench --bench path --")]
+struct Arguments {
+    /// How many messages each trial sends
+    #[arg(long, value_name = "N", default_value_t = 20_000, value_parser = at_least_one)]
+    messages: usize,
+    /// One relay alone, without a ratio
+    #[arg(long)]
+    only: Option<Make>,
+    /// Only the cases with STARTTLS on both legs
+    #[arg(long, conflicts_with = "plain")]
+    tls: bool,
+    /// Only the cases without TLS
+    #[arg(long)]
+    plain: bool,
+    /// Messages per connection on both legs, instead of 50 and then 1
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
+    per_connection: Option<usize>,
+    /// Said by cargo
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+fn at_least_one(text: &str) -> Result<usize, String> {
+    text.parse().ok().filter(|&number| number > 0).ok_or_else(|| "a number of messages, 1 or more".to_owned())
+}
+
+impl Arguments {
+    fn cases(&self) -> Vec<Case> {
+        let counts = self.per_connection.map_or_else(|| vec![50, 1], |count| vec![count]);
+        let with = |messages_per_connection| {
+            let case = move |tls| Case { tls, messages_per_connection };
+            [case(false), case(true)]
+        };
+        let all = counts.into_iter().flat_map(with);
+        all.filter(|case| if case.tls { !self.plain } else { !self.tls }).collect()
+    }
+
+    fn wants(&self, make: Make) -> bool {
+        self.only.is_none_or(|only| only == make)
+    }
+}
+
+fn main() -> ExitCode {
+    // A test runner that was told to take everything has arguments of its own.
+    if !std::env::args().any(|argument| argument == "--bench") {
+        println!("run me with: cargo bench --bench path");
+        return ExitCode::SUCCESS;
+    }
+    let arguments = Arguments::parse();
+    match run(&arguments) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// Runs every trial that is wanted, and tells whether the figures are as they should be.
+fn run(arguments: &Arguments) -> io::Result<bool> {
+    let cancelled = cancelled_by_signals();
+    let postfix =
+        if arguments.wants(Make::Postfix) { postfix::version() } else { Err("Postfix was not asked for".into()) };
+    if let (Err(reason), Some(Make::Postfix)) = (&postfix, arguments.only) {
+        return Err(io::Error::other(reason.clone()));
+    }
+    if arguments.wants(Make::Gatepost) {
+        println!("{}", gatepost::version());
+    }
+    println!("{}", postfix.as_ref().unwrap_or_else(|reason| reason));
+    println!(
+        "{} messages of {} octets a trial, {} connections, spools on {}, {} cores",
+        arguments.messages,
+        message::OCTETS,
+        trial::CONNECTIONS,
+        trial::file_system()?,
+        thread::available_parallelism()?
+    );
+    let mut rows = Vec::new();
+    for case in arguments.cases() {
+        let one = |make: Make, wanted: bool| {
+            if !wanted {
+                return Ok(None);
+            }
+            eprintln!("{}, {} …", make.name(), case.name());
+            trial::run(make, case, arguments.messages, &cancelled).map(Some)
+        };
+        let gatepost = one(Make::Gatepost, arguments.wants(Make::Gatepost))?;
+        let postfix = one(Make::Postfix, postfix.is_ok())?;
+        rows.push(Row { case, gatepost, postfix });
+    }
+    Ok(report::print(&rows))
+}
+
+/// Cancelled by Ctrl-C and SIGTERM, so that no relay is left running: Postfix is nobody's child.
+fn cancelled_by_signals() -> CancellationToken {
+    let cancelled = CancellationToken::new();
+    let cancel = cancelled.clone();
+    thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        runtime.block_on(async {
+            let mut terminate = signal(SignalKind::terminate())?;
+            tokio::select! {
+                interrupted = tokio::signal::ctrl_c() => interrupted,
+                _ = terminate.recv() => Ok(()),
+            }
+        })?;
+        cancel.cancel();
+        io::Result::Ok(())
+    });
+    cancelled
+}

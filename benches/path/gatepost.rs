@@ -1,0 +1,87 @@
+//! Gatepost itself: the program that was built with this bench, as a process of its own.
+
+use std::fmt::Write as _;
+use std::fs::{self, File};
+use std::io;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use crate::message::DESTINATION;
+use crate::relay::{Ending, Relay, Task, free_address, log_in};
+use crate::tls;
+
+/// What the figures are of.
+pub(crate) fn version() -> String {
+    format!("Gatepost {}", env!("CARGO_PKG_VERSION"))
+}
+
+/// Starts it, with a connector that speaks for the recipients' domain and the sink as its smart host.
+///
+/// # Errors
+/// If it does not come up.
+pub(crate) fn start(task: &Task<'_>) -> io::Result<Relay> {
+    let address = free_address()?;
+    let settings = task.folder.join("gatepost.toml");
+    fs::write(&settings, configuration(task, &address.to_string()))?;
+    let log = log_in(task.folder);
+    let file = File::create(&log)?;
+    let child = Command::new(env!("CARGO_BIN_EXE_gatepost"))
+        .args(["run", "--config"])
+        .arg(&settings)
+        .stdin(Stdio::null())
+        .stdout(file.try_clone()?)
+        .stderr(file)
+        .spawn()?;
+    Relay::greeted(address, child.id(), Ending::Terminate(child), &log)
+}
+
+fn configuration(task: &Task<'_>, address: &str) -> String {
+    let mut text = format!(
+        r#"hostname = "relay.example.com"
+postmaster = "postmaster@example.com"
+
+[admin]
+socket = ""
+
+[spool]
+path = "spool"
+
+[[listener]]
+name = "load"
+address = ["{address}"]
+tls = "{listener}"
+
+[relay]
+networks = ["127.0.0.1/32"]
+
+[log]
+format = "text"
+level = "info"
+
+[[connector]]
+name = "sink"
+domains = ["{DESTINATION}"]
+
+[connector.outbound]
+route = ["{sink}"]
+connections = {connections}
+messages_per_connection = {messages_per_connection}
+"#,
+        listener = if task.tls { "opportunistic" } else { "off" },
+        sink = task.sink,
+        connections = task.connections,
+        messages_per_connection = task.messages_per_connection,
+    );
+    if task.tls {
+        let (certificate, key) = (quoted(&tls::file("relay.pem")), quoted(&tls::file("relay.key")));
+        text += "tls = \"forced\"\nverify = \"none\"\n";
+        let _ = write!(text, "\n[tls]\ncertificate = {certificate}\nkey = {key}\n");
+    } else {
+        text += "tls = \"off\"\n";
+    }
+    text
+}
+
+fn quoted(path: &Path) -> String {
+    toml::Value::from(path.to_string_lossy().as_ref()).to_string()
+}

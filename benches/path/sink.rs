@@ -1,0 +1,112 @@
+//! Where the mail ends: a server that answers as a real one does, with PIPELINING, SIZE, 8BITMIME and, where
+//! it has a certificate, STARTTLS, and notes the number of each message. Not a mailbox: nothing is kept, so
+//! that the bench measures the relay's disk and not its own.
+
+use std::io;
+use std::sync::Arc;
+
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
+
+use crate::ledger::Ledger;
+use crate::message::number_of;
+use crate::wire::Wire;
+
+/// Serves whoever connects, until its runtime ends.
+///
+/// # Errors
+/// Those of the listening socket.
+pub(crate) async fn serve(listener: TcpListener, tls: Option<TlsAcceptor>, ledger: Arc<Ledger>) -> io::Result<()> {
+    loop {
+        let (stream, _) = listener.accept().await?;
+        let (tls, ledger) = (tls.clone(), Arc::clone(&ledger));
+        tokio::spawn(async move {
+            // A relay that drops a connection costs a message at most, and the ledger knows which.
+            let _ = session(stream, tls, &ledger).await;
+        });
+    }
+}
+
+async fn session(stream: TcpStream, tls: Option<TlsAcceptor>, ledger: &Ledger) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let mut wire = Wire::new(stream);
+    wire.say(b"220 sink.example ESMTP\r\n").await?;
+    let Some(tls) = tls else { return converse(&mut wire, false, ledger).await.map(drop) };
+    if let End::StartTls = converse(&mut wire, true, ledger).await? {
+        let stream = tls.accept(wire.into_stream()?).await?;
+        converse(&mut Wire::new(stream), false, ledger).await?;
+    }
+    Ok(())
+}
+
+enum End {
+    Quit,
+    StartTls,
+}
+
+/// Answers all that is there with one write, and waits for more.
+async fn converse<S: AsyncRead + AsyncWrite + Unpin>(
+    wire: &mut Wire<S>,
+    offers_tls: bool,
+    ledger: &Ledger,
+) -> io::Result<End> {
+    let mut replies = Vec::with_capacity(512);
+    let (mut in_content, mut searched) = (false, 0);
+    loop {
+        let mut end = None;
+        while end.is_none() {
+            if in_content {
+                let Some(content) = wire.content(&mut searched) else { break };
+                ledger.arrived(number_of(content));
+                replies.extend_from_slice(b"250 2.0.0 taken\r\n");
+                in_content = false;
+                continue;
+            }
+            let Some(line) = wire.line() else { break };
+            let (reply, what) = answer(line, offers_tls);
+            replies.extend_from_slice(reply);
+            match what {
+                What::On => {}
+                What::Content => in_content = true,
+                What::End(which) => end = Some(which),
+            }
+        }
+        if !replies.is_empty() {
+            wire.say(&replies).await?;
+            replies.clear();
+        }
+        match end {
+            Some(end) => return Ok(end),
+            None => wire.fill().await?,
+        }
+    }
+}
+
+enum What {
+    On,
+    Content,
+    End(End),
+}
+
+fn answer(line: &[u8], offers_tls: bool) -> (&'static [u8], What) {
+    let verb = line.split(|&octet| octet == b' ').next().unwrap_or(line);
+    let is = |word: &str| verb.eq_ignore_ascii_case(word.as_bytes());
+    if is("MAIL") || is("RCPT") || is("RSET") || is("NOOP") {
+        (b"250 2.0.0 ok\r\n", What::On)
+    } else if is("DATA") {
+        (b"354 end with a dot\r\n", What::Content)
+    } else if is("EHLO") && offers_tls {
+        (b"250-sink.example\r\n250-PIPELINING\r\n250-SIZE 52428800\r\n250-STARTTLS\r\n250 8BITMIME\r\n", What::On)
+    } else if is("EHLO") {
+        (b"250-sink.example\r\n250-PIPELINING\r\n250-SIZE 52428800\r\n250 8BITMIME\r\n", What::On)
+    } else if is("HELO") {
+        (b"250 sink.example\r\n", What::On)
+    } else if is("STARTTLS") && offers_tls {
+        (b"220 2.0.0 go ahead\r\n", What::End(End::StartTls))
+    } else if is("QUIT") {
+        (b"221 2.0.0 bye\r\n", What::End(End::Quit))
+    } else {
+        (b"502 5.5.1 not known here\r\n", What::On)
+    }
+}

@@ -1,0 +1,207 @@
+//! One trial: one relay, one case, all its messages from the client to the sink. Relay, spool and sink are
+//! new for each, so that no trial inherits anything from another.
+
+use std::fs::{self, Permissions};
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::ops::Range;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::process::Command;
+use std::sync::{Arc, mpsc};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use tokio::net::TcpListener;
+use tokio::runtime;
+use tokio_util::sync::CancellationToken;
+
+use crate::client::Load;
+use crate::ledger::{Ledger, Passage};
+use crate::processes::ThreadClock;
+use crate::relay::{Relay, Task};
+use crate::{gatepost, postfix, sink, tls};
+
+/// At once, on either side of the relay.
+pub(crate) const CONNECTIONS: usize = 20;
+
+/// Messages that go through before it counts: processes are forked, pools filled, tickets handed out.
+const WARM_UP: usize = 400;
+
+/// Without any progress for so long, what is missing is lost.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// What the relay is given to tidy up before its processor time is read, and a duplicate to arrive.
+const SETTLE: Duration = Duration::from_secs(1);
+
+/// Which relay.
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Make {
+    /// The release binary that was built with this bench.
+    Gatepost,
+    /// The one that is installed.
+    Postfix,
+}
+
+/// How the mail travels.
+#[derive(Clone, Copy)]
+pub(crate) struct Case {
+    /// STARTTLS on both legs, or neither.
+    pub(crate) tls: bool,
+    /// On both legs.
+    pub(crate) messages_per_connection: usize,
+}
+
+/// What one trial showed.
+pub(crate) struct Figures {
+    pub(crate) passage: Passage,
+    /// The relay's processor time in seconds for 1,000 messages.
+    pub(crate) cpu: f64,
+    /// The relay's, in octets.
+    pub(crate) peak_memory: u64,
+    /// The share of one core that either end of the bench took while mail went through. Near 1, the bench
+    /// was what limited the figures.
+    pub(crate) client_busy: f64,
+    pub(crate) sink_busy: f64,
+}
+
+/// Runs one.
+///
+/// # Errors
+/// If something of it does not come up, or it is cancelled.
+pub(crate) fn run(make: Make, case: Case, messages: usize, cancelled: &CancellationToken) -> io::Result<Figures> {
+    let folder = tempfile::Builder::new()
+        .prefix("path-")
+        // Postfix gives up root and must still get in.
+        .permissions(Permissions::from_mode(0o755))
+        .tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
+    let ledger = Arc::new(Ledger::new(WARM_UP + messages));
+    let sink = Sink::start(case.tls, &ledger)?;
+    let task = Task {
+        folder: folder.path(),
+        sink: sink.address,
+        tls: case.tls,
+        connections: CONNECTIONS,
+        messages_per_connection: case.messages_per_connection,
+    };
+    let relay = match make {
+        Make::Gatepost => gatepost::start(&task)?,
+        Make::Postfix => postfix::start(&task)?,
+    };
+    carry(&relay, case, 0..WARM_UP, &ledger, cancelled)?;
+    thread::sleep(SETTLE);
+
+    let (relay_cpu, sink_cpu, began) = (relay.cpu_time(), sink.clock.used(), ledger.now());
+    let client_cpu = carry(&relay, case, WARM_UP..WARM_UP + messages, &ledger, cancelled)?;
+    thread::sleep(SETTLE);
+    let relay_cpu = relay.cpu_time().saturating_sub(relay_cpu);
+    let sink_cpu = sink.clock.used().saturating_sub(sink_cpu);
+    let passage = ledger.passage(WARM_UP..WARM_UP + messages, began);
+    let share = |cpu: Duration| cpu.as_secs_f64() / passage.delivered.took.as_secs_f64();
+    let figures = Figures {
+        cpu: relay_cpu.as_secs_f64() * 1000.0 / passage.delivered.messages as f64,
+        peak_memory: relay.peak_memory(),
+        client_busy: share(client_cpu),
+        sink_busy: share(sink_cpu),
+        passage,
+    };
+    drop(relay);
+    if !figures.passage.is_clean() {
+        eprintln!("not everything went as it should; log and spool are kept in {}", folder.keep().display());
+    }
+    Ok(figures)
+}
+
+/// The kind of file system that the relays' spools lie on, as `stat` calls it.
+///
+/// # Errors
+/// If it is none on a disk: then nothing would be measured.
+pub(crate) fn file_system() -> io::Result<String> {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    fs::create_dir_all(folder)?;
+    let output = Command::new("stat").args(["--file-system", "--format=%T"]).arg(folder).output()?;
+    let kind = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+    if kind == "tmpfs" || kind == "ramfs" {
+        let what = format!("{} is {kind}; set CARGO_TARGET_DIR to a folder on a disk", folder.display());
+        return Err(io::Error::other(what));
+    }
+    Ok(kind)
+}
+
+/// Sends these messages and waits until all that were accepted have arrived. Tells the processor time of
+/// the client.
+fn carry(
+    relay: &Relay,
+    case: Case,
+    numbers: Range<usize>,
+    ledger: &Arc<Ledger>,
+    cancelled: &CancellationToken,
+) -> io::Result<Duration> {
+    let load = Load {
+        address: relay.address,
+        tls: case.tls.then(tls::connector).transpose()?,
+        connections: CONNECTIONS,
+        messages_per_connection: case.messages_per_connection,
+        ledger: Arc::clone(ledger),
+    };
+    let stop = cancelled.child_token();
+    let stopped = stop.clone();
+    let client = thread::spawn(move || {
+        let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
+        runtime.block_on(stopped.run_until_cancelled(load.send(numbers)));
+        Ok(ThreadClock::here()?.used())
+    });
+    let (mut before, mut since) = (0, Instant::now());
+    loop {
+        let (progress, all_arrived) = ledger.progress();
+        if cancelled.is_cancelled() {
+            return Err(io::ErrorKind::Interrupted.into());
+        }
+        if client.is_finished() && all_arrived {
+            break;
+        }
+        if progress != before {
+            (before, since) = (progress, Instant::now());
+        } else if since.elapsed() > PATIENCE {
+            stop.cancel();
+            break;
+        }
+        thread::sleep(Duration::from_millis(5));
+    }
+    client.join().map_err(|_| io::Error::other("the client panicked"))?
+}
+
+/// The sink in its own thread, beside the client's: two cores are all that many computers have.
+struct Sink {
+    address: SocketAddr,
+    clock: ThreadClock,
+    stop: CancellationToken,
+    thread: Option<JoinHandle<io::Result<()>>>,
+}
+
+impl Sink {
+    fn start(with_tls: bool, ledger: &Arc<Ledger>) -> io::Result<Self> {
+        let tls = with_tls.then(tls::acceptor).transpose()?;
+        let ledger = Arc::clone(ledger);
+        let stop = CancellationToken::new();
+        let stopped = stop.clone();
+        let (up, ready) = mpsc::channel();
+        let thread = thread::spawn(move || {
+            let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
+            let listener = runtime.block_on(TcpListener::bind((Ipv4Addr::LOCALHOST, 0)))?;
+            let _ = up.send((listener.local_addr()?, ThreadClock::here()?));
+            runtime.block_on(stopped.run_until_cancelled(sink::serve(listener, tls, ledger))).unwrap_or(Ok(()))
+        });
+        let (address, clock) = ready.recv().map_err(|_| io::Error::other("the sink did not come up"))?;
+        Ok(Self { address, clock, stop, thread: Some(thread) })
+    }
+}
+
+impl Drop for Sink {
+    fn drop(&mut self) {
+        self.stop.cancel();
+        if let Some(Ok(Err(error))) = self.thread.take().map(JoinHandle::join) {
+            eprintln!("the sink ended early: {error}");
+        }
+    }
+}

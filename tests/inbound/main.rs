@@ -1,0 +1,288 @@
+//! Sessions over real sockets, with real TLS and a real spool.
+
+mod relay;
+
+use std::time::{Duration, Instant};
+
+use gatepost::spool::Spool as _;
+use relay::{Relay, Wanted, content};
+
+#[tokio::test]
+async fn a_message_is_durable_before_its_250() {
+    let mut relay = Relay::start(Wanted { at_once: false, ..Wanted::default() }).await;
+    let mut client = relay.client().await;
+    client.begins("a@example.org", "b@example.com").await;
+    client.says("Subject: a\n\n..b\n.").await;
+    client.hears_nothing().await;
+    assert!(relay.stored().await.is_empty(), "the spool has not been let");
+    relay.spool.leave.add_permits(1);
+    let reply = client.reply().await;
+    let entry = relay.entry().await;
+    assert_eq!(reply, format!("250 2.0.0 Ok: queued as {}", entry.id));
+    assert_eq!(relay.spool.load(entry.id).await.expect("stored").envelope, entry.envelope);
+    let (received, rest) = content(&entry).await;
+    let begin =
+        format!("Received: from client.example ([127.0.0.1]) by relay.example.com with ESMTP id {} for", entry.id);
+    assert!(received.starts_with(&begin), "{received}");
+    assert_eq!(rest, "Subject: a\r\n\r\n.b\r\n");
+    client.says("QUIT").await;
+    client.hears("221 2.0.0").await;
+    client.hears_the_end().await;
+    relay.ends().await;
+}
+
+#[tokio::test]
+async fn a_full_spool_is_our_trouble() {
+    let relay = Relay::start(Wanted { full: true, ..Wanted::default() }).await;
+    let mut client = relay.client().await;
+    client.begins("a@example.org", "b@example.com").await;
+    client.says("a\n.").await;
+    client.hears("452 4.3.1").await;
+    client.says("NOOP").await;
+    client.hears("250 2.0.0").await;
+    assert!(relay.stored().await.is_empty());
+    relay.ends().await;
+}
+
+#[tokio::test]
+async fn a_message_is_answered_for_even_if_nobody_delivers() {
+    let mut relay = Relay::start(Wanted::default()).await;
+    relay.accepted.close();
+    let mut client = relay.client().await;
+    client.begins("a@example.org", "b@example.com").await;
+    client.says("a\n.").await;
+    client.hears("250 2.0.0 Ok: queued as").await;
+    assert_eq!(relay.stored().await.len(), 1, "it waits for the next start");
+    relay.ends().await;
+}
+
+#[tokio::test]
+async fn a_busy_scheduler_holds_up_the_next_message_not_the_answer() {
+    let mut relay = Relay::start(Wanted::default()).await;
+    let mut client = relay.client().await;
+    for _ in 0..11 {
+        client.begins("a@example.org", "b@example.com").await;
+        client.says("a\n.").await;
+        client.hears("250 2.0.0 Ok: queued as").await;
+    }
+    client.says("NOOP").await;
+    client.hears_nothing().await;
+    for _ in 0..11 {
+        relay.entry().await;
+    }
+    client.hears("250 2.0.0").await;
+    relay.ends().await;
+}
+
+#[tokio::test]
+async fn large_content_comes_through_whole() {
+    let mut relay = Relay::start(Wanted::default()).await;
+    let mut client = relay.client().await;
+    client.begins("a@example.org", "b@example.com").await;
+    let line = format!(".{}\r\n", "x".repeat(97));
+    let text = line.repeat(20_000);
+    client.sends(text.replace("\r\n.", "\r\n..").replacen('.', "..", 1).as_bytes()).await;
+    client.sends(b".\r\n").await;
+    client.hears("250 2.0.0").await;
+    let (_, rest) = content(&relay.entry().await).await;
+    assert!(rest == text, "{} octets were sent, and {} have come", text.len(), rest.len());
+    client.says("MAIL FROM:<>\nRCPT TO:<postmaster>\nBDAT 3").await;
+    client.sends(b"a\r\nBDAT 3 LAST\r\n.\r\n").await;
+    for words in ["250 2.1.0", "250 2.1.5", "250 2.0.0 Ok: 3 octets", "250 2.0.0 Ok: queued as"] {
+        client.hears(words).await;
+    }
+    let entry = relay.entry().await;
+    assert_eq!(entry.envelope.recipients[0].mailbox.to_string(), "admin@example.com");
+    assert_eq!(content(&entry).await.1, "a\r\n.\r\n");
+    relay.ends().await;
+}
+
+#[tokio::test]
+async fn tls_is_told_in_the_received_field() {
+    let mut relay = Relay::start(Wanted::default()).await;
+    let mut client = relay.secured(false).await;
+    client.says("MAIL FROM:<a@example.org>").await;
+    client.hears("503 5.5.1 EHLO or HELO first").await;
+    client.begins("a@example.org", "b@example.com").await;
+    client.says("a\n.").await;
+    client.hears("250 2.0.0").await;
+    let (received, _) = content(&relay.entry().await).await;
+    assert!(received.contains(" with ESMTPS (TLSv1.3 TLS"), "{received}");
+    assert!(received.contains("client certificate: none)"), "{received}");
+    client.says("QUIT").await;
+    client.hears("221 2.0.0").await;
+    client.hears_the_end().await;
+    relay.ends().await;
+}
+
+#[tokio::test]
+async fn implicit_tls_comes_before_the_greeting() {
+    let mut relay = Relay::start(Wanted { tls: "implicit", ..Wanted::default() }).await;
+    let mut silent = relay.silent().await;
+    silent.hears_nothing().await;
+    let mut client = relay.shaken(silent, false).await;
+    client.hears("220 relay.example.com").await;
+    client.begins("a@example.org", "b@example.com").await;
+    client.says("a\n.").await;
+    client.hears("250 2.0.0").await;
+    relay.entry().await;
+    relay.ends().await;
+}
+
+#[tokio::test]
+async fn clear_text_behind_starttls_ends_the_session() {
+    let relay = Relay::start(Wanted::default()).await;
+    let mut client = relay.client().await;
+    client.sends(b"STARTTLS\r\nMAIL FROM:<evil@example.org>\r\n").await;
+    client.hears("501 5.5.0").await;
+    client.hears_the_end().await;
+    // Later, it is no handshake, and nothing is said to it.
+    let mut client = relay.client().await;
+    client.says("STARTTLS").await;
+    client.hears("220 2.0.0").await;
+    client.says("EHLO client.example").await;
+    client.hears_no_reply().await;
+    relay.ends().await;
+}
+
+#[tokio::test]
+async fn a_partner_is_held_to_its_connector() {
+    let mut relay = Relay::start(Wanted::default()).await;
+    let mail = "EHLO client.example\nMAIL FROM:<a@domain-c.com>";
+    let mut clear = relay.client().await;
+    clear.says(mail).await;
+    clear.hears("250-").await;
+    clear.hears("530 5.7.0 Must issue a STARTTLS command first").await;
+    let mut bare = relay.secured(false).await;
+    bare.says(mail).await;
+    bare.hears("250-").await;
+    bare.hears("550 5.7.1 Mail from domain-c.com: TLS with a trusted certificate for mail.domain-c.com is demanded")
+        .await;
+    // Its own domain's rule does not follow it to others.
+    bare.begins("a@example.org", "b@example.com").await;
+    drop(bare);
+    let mut partner = relay.secured(true).await;
+    partner.begins("a@domain-c.com", "b@anywhere.example").await;
+    partner.says("a\n.").await;
+    partner.hears("250 2.0.0").await;
+    let (received, _) = content(&relay.entry().await).await;
+    assert!(received.contains("client certificate: verified as mail.domain-c.com)"), "{received}");
+    partner.says("MAIL FROM:<a@example.org>\nRCPT TO:<b@anywhere.example>").await;
+    partner.hears("250 2.1.0").await;
+    partner.hears("550 5.7.1 Relaying denied").await;
+    relay.ends().await;
+}
+
+#[tokio::test]
+async fn strangers_do_not_relay() {
+    let relay = Relay::start(Wanted { networks: "\"127.0.0.1/32\"", ..Wanted::default() }).await;
+    let mut known = relay.client().await;
+    known.begins("a@example.org", "b@anywhere.example").await;
+    drop(known);
+    let mut stranger = relay.from("127.0.0.2").await;
+    stranger.hears("220").await;
+    stranger.says("EHLO client.example\nMAIL FROM:<a@elsewhere.example>\nMAIL FROM:<a@example.org>").await;
+    stranger.hears("250-").await;
+    stranger.hears("550 5.7.1 Mail from elsewhere.example is not taken from 127.0.0.2").await;
+    stranger.hears("250 2.1.0").await;
+    for path in
+        ["b@anywhere.example", "b%anywhere.example@example.com", "\"b@anywhere.example\"@example.com", "b@[127.0.0.9]"]
+    {
+        stranger.says(&format!("RCPT TO:<{path}>")).await;
+        stranger.hears("550 5.7.1 Relaying denied").await;
+    }
+    stranger.says("DATA").await;
+    stranger.hears("554 5.5.1 No valid recipients").await;
+    assert!(relay.stored().await.is_empty());
+    relay.ends().await;
+}
+
+#[tokio::test]
+async fn sessions_are_counted() {
+    let more = "[limits]\nconnections = 3\nconnections_per_client = 2";
+    let relay = Relay::start(Wanted { more, ..Wanted::default() }).await;
+    let (mut first, _second) = (relay.client().await, relay.client().await);
+    let mut third = relay.silent().await;
+    third.hears("421 4.7.0").await;
+    third.hears_the_end().await;
+    let mut other = relay.from("127.0.0.2").await;
+    other.hears("220").await;
+    let mut last = relay.from("127.0.0.3").await;
+    last.hears("421 4.3.2").await;
+    first.says("QUIT").await;
+    first.hears("221").await;
+    first.hears_the_end().await;
+    // The place is free once the session has ended, a moment after the client has seen it.
+    let until = Instant::now() + relay::PATIENCE;
+    while relay.silent().await.reply().await.starts_with("421") {
+        assert!(Instant::now() < until, "the place was never given back");
+        tokio::task::yield_now().await;
+    }
+    relay.ends().await;
+}
+
+#[tokio::test]
+async fn a_command_must_come_whole_in_time() {
+    let more = "[timeouts]\ncommand = \"1s\"";
+    let relay = Relay::start(Wanted { more, ..Wanted::default() }).await;
+    let mut client = relay.client().await;
+    let began = Instant::now();
+    // One octet after another is no reason to wait longer.
+    for octet in b"NOOP NOOP NOOP" {
+        client.sends(&[*octet]).await;
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        if began.elapsed() > Duration::from_millis(900) {
+            break;
+        }
+    }
+    client.hears("421 4.4.2").await;
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    client.hears_the_end().await;
+    relay.ends().await;
+}
+
+#[tokio::test]
+async fn a_message_must_keep_up() {
+    let more = "[timeouts]\ndata_block = \"1s\"\ndata_rate = \"1KiB\"";
+    let relay = Relay::start(Wanted { more, ..Wanted::default() }).await;
+    let (mut silent, mut slow) = (relay.client().await, relay.client().await);
+    silent.begins("a@example.org", "b@example.com").await;
+    slow.begins("a@example.org", "b@example.com").await;
+    let began = Instant::now();
+    let trickle = async {
+        while began.elapsed() < Duration::from_millis(800) {
+            slow.sends(b"a\r\n").await;
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        slow.hears("421 4.4.2").await;
+    };
+    tokio::join!(trickle, silent.hears("421 4.4.2"));
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    assert!(relay.stored().await.is_empty());
+    relay.ends().await;
+}
+
+#[tokio::test]
+async fn a_handshake_must_end_in_time() {
+    let more = "[timeouts]\nhandshake = \"1s\"";
+    let relay = Relay::start(Wanted { tls: "implicit", more, ..Wanted::default() }).await;
+    relay.silent().await.hears_the_end().await;
+    relay.ends().await;
+}
+
+#[tokio::test]
+async fn a_stop_waits_for_the_message_that_is_coming_in() {
+    let mut relay = Relay::start(Wanted::default()).await;
+    let (mut idle, mut busy) = (relay.client().await, relay.client().await);
+    busy.begins("a@example.org", "b@example.com").await;
+    relay.stop.cancel();
+    idle.hears("421 4.3.2").await;
+    idle.hears_the_end().await;
+    busy.hears_nothing().await;
+    busy.says("a\n.").await;
+    busy.hears("250 2.0.0 Ok: queued as").await;
+    busy.hears("421 4.3.2").await;
+    busy.hears_the_end().await;
+    relay.entry().await;
+    relay.ends().await;
+}

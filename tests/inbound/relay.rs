@@ -1,0 +1,306 @@
+//! A relay's inbound side on loopback, with a real spool in a folder of its own, and a client that
+//! says what the test wants.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use gatepost::address::Host;
+use gatepost::config::{self, Config};
+use gatepost::connector::Connectors;
+use gatepost::envelope::{Envelope, QueueId};
+use gatepost::handshake::Material;
+use gatepost::inbound::{Inbound, Settings, serve};
+use gatepost::spool::{Draft, Entry, Receipt, Spool, SpoolError, SpoolFuture, SqliteSpool, Stored};
+use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, BufReader};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::{Semaphore, mpsc};
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+/// Nothing on loopback takes so long.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A spool that keeps what it is given, once the test lets it.
+pub(crate) struct Slow {
+    spool: SqliteSpool,
+    pub(crate) leave: Arc<Semaphore>,
+    pub(crate) full: bool,
+}
+
+impl Spool for Slow {
+    fn draft(&self) -> Draft {
+        self.spool.draft()
+    }
+    fn commit(&self, draft: Draft, envelope: Envelope) -> SpoolFuture<'_, (Receipt, Entry)> {
+        Box::pin(async move {
+            if self.full {
+                return Err(SpoolError::Full("no room, says the test".into()));
+            }
+            self.leave.acquire().await.expect("open").forget();
+            self.spool.commit(draft, envelope).await
+        })
+    }
+    fn record(&self, id: QueueId, envelope: Envelope) -> SpoolFuture<'_, ()> {
+        self.spool.record(id, envelope)
+    }
+    fn remove(&self, id: QueueId) -> SpoolFuture<'_, ()> {
+        self.spool.remove(id)
+    }
+    fn load(&self, id: QueueId) -> SpoolFuture<'_, Entry> {
+        self.spool.load(id)
+    }
+    fn scan(&self, after: Option<QueueId>, limit: usize) -> SpoolFuture<'_, Vec<Stored>> {
+        self.spool.scan(after, limit)
+    }
+}
+
+pub(crate) struct Relay {
+    pub(crate) address: SocketAddr,
+    pub(crate) accepted: mpsc::Receiver<Entry>,
+    pub(crate) stop: CancellationToken,
+    pub(crate) serving: JoinHandle<()>,
+    pub(crate) spool: Arc<Slow>,
+    tls: Arc<Material>,
+    partner: Config,
+    _folder: tempfile::TempDir,
+}
+
+/// What a test may want otherwise.
+pub(crate) struct Wanted<'a> {
+    pub(crate) tls: &'a str,
+    /// More TOML, at the end.
+    pub(crate) more: &'a str,
+    /// Networks that may relay.
+    pub(crate) networks: &'a str,
+    /// Whether commits go through at once.
+    pub(crate) at_once: bool,
+    pub(crate) full: bool,
+}
+
+impl Default for Wanted<'_> {
+    fn default() -> Self {
+        Self { tls: "opportunistic", more: "", networks: "", at_once: true, full: false }
+    }
+}
+
+fn configured(wanted: &Wanted<'_>, spool: &Path) -> Config {
+    let certs = Path::new(env!("CARGO_MANIFEST_DIR")).join("certs");
+    let Wanted { tls, more, networks, .. } = wanted;
+    let (certs, spool) = (certs.display(), spool.display());
+    let text = format!(
+        r#"
+hostname = "relay.example.com"
+postmaster = "admin@example.com"
+[tls]
+certificate = "{certs}/relay.pem"
+key = "{certs}/relay.key"
+[admin]
+socket = ""
+[spool]
+path = "{spool}"
+[[listener]]
+name = "test"
+address = ["127.0.0.1:2525"]
+tls = "{tls}"
+[relay]
+networks = [{networks}]
+domains = ["example.com"]
+[[connector]]
+name = "domain-c"
+domains = ["domain-c.com"]
+names = ["mail.domain-c.com"]
+trust = "{certs}/ca.pem"
+[connector.outbound]
+tls = "opportunistic"
+client_certificate = "{certs}/partner.pem"
+client_key = "{certs}/partner.key"
+[connector.inbound]
+tls = "forced"
+verify = "name"
+relay = true
+[[connector]]
+name = "elsewhere"
+domains = ["elsewhere.example"]
+[connector.inbound]
+tls = "opportunistic"
+networks = ["192.0.2.0/24"]
+{more}
+"#
+    );
+    match config::parse(&text, Path::new("/test.toml")) {
+        Ok((config, _)) => config,
+        Err(faults) => panic!("{faults:#?}"),
+    }
+}
+
+impl Relay {
+    pub(crate) async fn start(wanted: Wanted<'_>) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let config = configured(&wanted, folder.path());
+        let (tls, _) = Material::load(&config).expect("the development certificates");
+        let default = config::default_connector(&config.tls.trust);
+        let connectors = Arc::new(Connectors::new(&config.connectors, default));
+        let settings = Settings { config: Arc::new(config.clone()), connectors, tls: Arc::clone(&tls) };
+        let spool = SqliteSpool::open(&folder.path().join("spool")).expect("a spool");
+        let leave = Arc::new(Semaphore::new(if wanted.at_once { 1000 } else { 0 }));
+        let spool = Arc::new(Slow { spool, leave, full: wanted.full });
+        let (sender, accepted) = mpsc::channel(10);
+        let inbound = Inbound::new(Arc::new(ArcSwap::from_pointee(settings)), Arc::clone(&spool) as _, sender);
+        let socket = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = socket.local_addr().expect("bound");
+        let stop = CancellationToken::new();
+        let serving = tokio::spawn(serve(Arc::new(inbound), "test".into(), vec![socket], stop.clone()));
+        Self { address, accepted, stop, serving, spool, tls, partner: config, _folder: folder }
+    }
+
+    /// Connects, and hears the greeting.
+    pub(crate) async fn client(&self) -> Client<TcpStream> {
+        let mut client = self.silent().await;
+        client.hears("220 relay.example.com ESMTP Gatepost").await;
+        client
+    }
+
+    /// Connects, and hears nothing yet.
+    pub(crate) async fn silent(&self) -> Client<TcpStream> {
+        Client::new(TcpStream::connect(self.address).await.expect("a connection"))
+    }
+
+    /// Connects from another address of loopback's network.
+    pub(crate) async fn from(&self, address: &str) -> Client<TcpStream> {
+        let socket = TcpSocket::new_v4().expect("a socket");
+        let address: IpAddr = address.parse().expect("an address");
+        socket.bind(SocketAddr::new(address, 0)).expect("all of 127/8 is ours");
+        Client::new(socket.connect(self.address).await.expect("a connection"))
+    }
+
+    /// Says STARTTLS, and shakes hands; with the partner's certificate or without.
+    pub(crate) async fn secured(&self, with_certificate: bool) -> Client<impl AsyncRead + AsyncWrite + Unpin + use<>> {
+        let mut client = self.client().await;
+        client.says("STARTTLS").await;
+        client.hears("220 2.0.0 Ready to start TLS").await;
+        self.shaken(client, with_certificate).await
+    }
+
+    /// Shakes hands at once.
+    pub(crate) async fn shaken(
+        &self,
+        client: Client<TcpStream>,
+        with_certificate: bool,
+    ) -> Client<impl AsyncRead + AsyncWrite + Unpin + use<>> {
+        let which = if with_certificate { "domain-c" } else { "elsewhere" };
+        let connector = self.partner.connectors.iter().find(|connector| connector.name == which).expect("configured");
+        assert!(client.stream.buffer().is_empty(), "the relay spoke before the handshake");
+        let name = Host::parse("relay.example.com").expect("a name");
+        let shaking = self.tls.client(connector).connect(client.stream.into_inner(), &name);
+        let (stream, _) = timeout(PATIENCE, shaking).await.expect("in time").expect("a handshake");
+        Client::new(stream)
+    }
+
+    /// The next message that was accepted.
+    pub(crate) async fn entry(&mut self) -> Entry {
+        timeout(PATIENCE, self.accepted.recv()).await.expect("in time").expect("open")
+    }
+
+    /// Everything that is in the spool.
+    pub(crate) async fn stored(&self) -> Vec<Stored> {
+        self.spool.scan(None, 100).await.expect("readable")
+    }
+
+    /// Stops the relay; its sessions have ended then.
+    pub(crate) async fn ends(self) {
+        self.stop.cancel();
+        timeout(PATIENCE, self.serving).await.expect("in time").expect("no panic");
+    }
+}
+
+/// The content of a message, with our Received field cut off, and that field unfolded.
+pub(crate) async fn content(entry: &Entry) -> (String, String) {
+    let mut reader = entry.body.reader().await.expect("readable");
+    let mut all = Vec::new();
+    while let Some(chunk) = reader.next().await.expect("whole") {
+        all.extend_from_slice(&chunk);
+    }
+    assert_eq!(all.len() as u64, entry.size);
+    let all = String::from_utf8(all).expect("test content");
+    // The field ends at the first line end that no tab follows.
+    let lines: Vec<_> = all.split_inclusive("\r\n").collect();
+    let folded = 1 + lines[1..].iter().take_while(|line| line.starts_with('\t')).count();
+    (lines[..folded].concat().replace("\r\n\t", " "), lines[folded..].concat())
+}
+
+pub(crate) struct Client<S> {
+    stream: BufReader<S>,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
+    pub(crate) fn new(stream: S) -> Self {
+        Self { stream: BufReader::new(stream) }
+    }
+
+    /// Says lines, in one piece.
+    pub(crate) async fn says(&mut self, lines: &str) {
+        self.sends(format!("{}\r\n", lines.replace('\n', "\r\n")).as_bytes()).await;
+    }
+
+    pub(crate) async fn sends(&mut self, octets: &[u8]) {
+        timeout(PATIENCE, self.stream.write_all(octets)).await.expect("in time").expect("a connection");
+        self.stream.flush().await.expect("a connection");
+    }
+
+    /// The next reply, all its lines.
+    pub(crate) async fn reply(&mut self) -> String {
+        let mut reply = String::new();
+        loop {
+            let mut line = String::new();
+            let octets = timeout(PATIENCE, self.stream.read_line(&mut line)).await.expect("in time").expect("text");
+            assert!(octets > 0, "the relay has closed the connection, after {reply:?}");
+            reply.push_str(&line);
+            if line.as_bytes().get(3) == Some(&b' ') {
+                return reply.trim_end().to_owned();
+            }
+        }
+    }
+
+    /// The next reply begins so.
+    pub(crate) async fn hears(&mut self, words: &str) {
+        let reply = self.reply().await;
+        assert!(reply.starts_with(words), "{words:?} was wanted, and heard was {reply:?}");
+    }
+
+    /// Nothing is said, in a time in which something would have been.
+    pub(crate) async fn hears_nothing(&mut self) {
+        let heard = timeout(Duration::from_millis(300), self.stream.fill_buf()).await;
+        assert!(heard.is_err(), "the relay said {heard:?}");
+    }
+
+    /// The relay closes the connection, and says nothing more.
+    pub(crate) async fn hears_the_end(mut self) {
+        let mut rest = String::new();
+        let read = timeout(PATIENCE, self.stream.read_to_string(&mut rest)).await.expect("in time");
+        assert!(rest.is_empty(), "the relay also said {rest:?}");
+        read.expect("closed in order");
+    }
+
+    /// The relay closes the connection; what it may say first (a TLS alert) is no reply.
+    pub(crate) async fn hears_no_reply(mut self) {
+        let mut rest = Vec::new();
+        // Whether it is closed or reset is all the same.
+        let _ = timeout(PATIENCE, self.stream.read_to_end(&mut rest)).await.expect("in time");
+        let code = |octets: &[u8]| octets.iter().all(u8::is_ascii_digit);
+        assert!(!rest.windows(3).any(code), "the relay said {:?}", String::from_utf8_lossy(&rest));
+    }
+
+    /// EHLO, MAIL, RCPT and DATA, all taken.
+    pub(crate) async fn begins(&mut self, from: &str, to: &str) {
+        self.says("EHLO client.example").await;
+        self.hears("250-relay.example.com").await;
+        self.says(&format!("MAIL FROM:<{from}>\nRCPT TO:<{to}>\nDATA")).await;
+        self.hears("250 2.1.0").await;
+        self.hears("250 2.1.5").await;
+        self.hears("354").await;
+    }
+}

@@ -1,0 +1,263 @@
+//! What becomes of recipients: answers, splits, lost connections, peers that cannot take a message.
+
+use bytes::Bytes;
+use gatepost::address::Mailbox;
+use gatepost::envelope::BodyType;
+use gatepost::spool::{Body, Spool as _, SqliteSpool};
+
+use crate::peer::{Manner, Nobody, Peer, Starttls};
+use crate::world::{World, connector, deliver, failure, message, outcome, result};
+
+fn plain() -> Manner {
+    Manner::new(Starttls::NotOffered)
+}
+
+fn smart_hosts(peers: &[&Peer]) -> String {
+    let hosts: Vec<String> = peers.iter().map(|peer| format!("mx.partner.example:{}", peer.address.port())).collect();
+    connector("partner", &["partner.example"], &format!("route = {hosts:?}\ntls = \"opportunistic\""))
+}
+
+#[tokio::test]
+async fn each_recipient_has_its_own_result() {
+    let world = World::new().await;
+    let manner = plain()
+        .answer("RCPT TO:<gone@", "550 5.1.1 no such user")
+        .answer("RCPT TO:<later@", "450 4.2.1 later")
+        .answer(".", "250 2.0.0 queued as 42");
+    let peer = Peer::start(manner).await;
+    let outbound = world.outbound(&smart_hosts(&[&peer]));
+    let report =
+        deliver(&outbound, message(&["gone@partner.example", "b@partner.example", "later@partner.example"])).await;
+    let outcomes: Vec<String> = (0..3).map(|at| outcome(&report, at)).collect();
+    assert_eq!(outcomes, ["bounced 5.1.1", "delivered", "deferred 4.2.1"]);
+    let peer_name = format!("mx.partner.example [127.0.0.1]:{}", peer.address.port());
+    assert_eq!(failure(&report, 0).to_string(), format!("{peer_name}: answered RCPT TO with: 550 5.1.1 no such user"));
+    assert_eq!(result(&report, 1).via.as_ref().map(|via| via.peer.clone()), Some(peer_name));
+}
+
+#[tokio::test]
+async fn who_may_do_better_elsewhere_is_tried_elsewhere() {
+    let world = World::new().await;
+    let first = Peer::start(plain().answer("RCPT TO:<later@", "450 4.2.1 later")).await;
+    let second = Peer::start(plain()).await;
+    let outbound = world.outbound(&smart_hosts(&[&first, &second]));
+    let report = deliver(&outbound, message(&["b@partner.example", "later@partner.example"])).await;
+    assert_eq!([outcome(&report, 0), outcome(&report, 1)], ["delivered", "delivered"]);
+    outbound.close();
+    let heard = second.heard_to_the_end().await;
+    assert!(heard[0].has("RCPT TO:<later@partner.example>") && !heard[0].has("RCPT TO:<b@"), "{heard:?}");
+    assert_eq!((first.messages().len(), second.messages().len()), (1, 1));
+}
+
+#[tokio::test]
+async fn a_permanent_answer_is_final_whatever_hops_are_left() {
+    let world = World::new().await;
+    for (stage, words) in [("MAIL", "MAIL FROM"), ("DATA", "DATA"), (".", "the end of the message")] {
+        let first = Peer::start(plain().answer(stage, "554 5.7.1 no")).await;
+        let second = Peer::start(plain()).await;
+        let outbound = world.outbound(&smart_hosts(&[&first, &second]));
+        let report = deliver(&outbound, message(&["b@partner.example"])).await;
+        assert_eq!(outcome(&report, 0), "bounced 5.7.1");
+        assert!(failure(&report, 0).to_string().contains(&format!("answered {words} with: 554 5.7.1 no")));
+        assert!(second.heard().is_empty());
+    }
+}
+
+#[tokio::test]
+async fn a_host_that_takes_no_mail_at_all_bounces_nothing() {
+    let world = World::new().await;
+    let peer = Peer::start(Manner { greeting: "554 5.3.2 no service", ..plain() }).await;
+    let outbound = world.outbound(&smart_hosts(&[&peer]));
+    let report = deliver(&outbound, message(&["b@partner.example"])).await;
+    assert_eq!(outcome(&report, 0), "deferred 4.3.2");
+}
+
+#[tokio::test]
+async fn too_many_recipients_go_in_further_transactions_on_one_connection() {
+    let world = World::new().await;
+    let manner = plain().answer_after(1, "RCPT TO:<c@", "250 ok").answer("RCPT TO:<c@", "452 4.5.3 too many");
+    let peer = Peer::start(manner).await;
+    let outbound = world.outbound(&smart_hosts(&[&peer]));
+    let report = deliver(&outbound, message(&["b@partner.example", "c@partner.example"])).await;
+    assert_eq!([outcome(&report, 0), outcome(&report, 1)], ["delivered", "delivered"]);
+    outbound.close();
+    let heard = peer.heard_to_the_end().await;
+    assert_eq!((heard.len(), heard[0].messages.len()), (1, 2));
+}
+
+#[tokio::test]
+async fn who_could_not_be_named_any_more_is_not_forgotten() {
+    let world = World::new().await;
+    for (farewell, words) in [
+        ("", "the peer closed the connection instead of an answer to MAIL FROM"),
+        ("421 4.3.2 bye", "MAIL FROM with: 421 4.3.2 bye"),
+    ] {
+        let manner = plain().answer("RCPT TO:<c@", "452 4.5.3 too many");
+        let peer = Peer::start(Manner { farewell: Some(farewell), ..manner }).await;
+        let outbound = world.outbound(&smart_hosts(&[&peer]));
+        let report = deliver(&outbound, message(&["b@partner.example", "c@partner.example"])).await;
+        assert_eq!(outcome(&report, 0), "delivered");
+        let reason = failure(&report, 1).to_string();
+        // The farewell may come along with the answer to the dot.
+        let early = "the peer ended the session before the remaining recipients could be named";
+        assert!(reason.contains(words) || reason.contains(early), "{reason}");
+        assert!(outcome(&report, 1).starts_with("deferred 4."));
+    }
+}
+
+#[tokio::test]
+async fn a_thousand_recipients_go_in_one_transaction() {
+    let world = World::new().await;
+    let peer = Peer::start(plain()).await;
+    let outbound = world.outbound(&smart_hosts(&[&peer]));
+    let recipients: Vec<String> = (0..1000).map(|at| format!("u{at}@partner.example")).collect();
+    let report = deliver(&outbound, message(&recipients.iter().map(String::as_str).collect::<Vec<_>>())).await;
+    assert!((0..1000).all(|at| outcome(&report, at) == "delivered"));
+    assert_eq!(peer.messages().len(), 1);
+}
+
+#[tokio::test]
+async fn without_an_answer_to_the_dot_no_other_hop_is_tried() {
+    let world = World::new().await;
+    let first = Peer::start(plain().answer(".", "")).await;
+    let second = Peer::start(plain()).await;
+    let outbound = world.outbound(&smart_hosts(&[&first, &second]));
+    let report = deliver(&outbound, message(&["b@partner.example"])).await;
+    assert_eq!(outcome(&report, 0), "deferred 4.4.2");
+    assert!(failure(&report, 0).to_string().contains("may be delivered once more"), "{}", failure(&report, 0));
+    assert!(second.heard().is_empty(), "a second copy was sent");
+}
+
+#[tokio::test]
+async fn a_connection_lost_before_the_dot_leads_to_the_next_hop() {
+    let world = World::new().await;
+    for at in ["EHLO", "MAIL", "RCPT", "DATA"] {
+        let first = Peer::start(plain().answer(at, "")).await;
+        let second = Peer::start(plain()).await;
+        let outbound = world.outbound(&smart_hosts(&[&first, &second]));
+        let report = deliver(&outbound, message(&["b@partner.example"])).await;
+        assert_eq!((outcome(&report, 0).as_str(), report.trail.len()), ("delivered", 1), "lost at {at}");
+        assert_eq!(second.messages().len(), 1, "lost at {at}");
+    }
+}
+
+#[tokio::test]
+async fn a_peer_that_says_nothing_is_left_after_the_time_limit() {
+    let world = World::new().await;
+    let mute = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("loopback");
+    let route = format!("route = [\"[127.0.0.1]:{}\"]", mute.local_addr().expect("bound").port());
+    let outbound = world.outbound(&connector("partner", &["partner.example"], &route));
+    let report = deliver(&outbound, message(&["b@partner.example"])).await;
+    assert_eq!(outcome(&report, 0), "deferred 4.4.2");
+    assert!(failure(&report, 0).to_string().ends_with("no answer to the connection within 2 s"));
+}
+
+#[tokio::test]
+async fn nobody_there_is_told_as_such() {
+    let world = World::new().await;
+    let first = Nobody::at([127, 0, 0, 1], 0);
+    let port = first.address.port();
+    let _second = Nobody::at([127, 0, 0, 2], port);
+    let policy = format!("port = {port}");
+    let outbound = world.outbound(&connector("partner", &["partner.example"], &policy));
+    let report = deliver(&outbound, message(&["b@partner.example"])).await;
+    assert_eq!(outcome(&report, 0), "deferred 4.4.1");
+    assert_eq!(report.trail.len(), 2, "one for each MX host: {:?}", report.trail);
+    let text = report.trail[0].to_string();
+    assert!(text.starts_with(&format!("mx1.partner.example [127.0.0.1]:{port}: cannot connect: ")), "{text}");
+}
+
+#[tokio::test]
+async fn a_domain_without_mail_bounces_at_once() {
+    let world = World::new().await;
+    let outbound = world.outbound("");
+    for (recipient, ends) in [("b@null.example", "bounced 5.1.10"), ("b@absent.example", "bounced 5.1.2")] {
+        assert_eq!(outcome(&deliver(&outbound, message(&[recipient])).await, 0), ends);
+    }
+}
+
+#[tokio::test]
+async fn the_second_mx_host_takes_what_the_first_cannot() {
+    let world = World::new().await;
+    let first = Nobody::at([127, 0, 0, 1], 0);
+    let backup = Peer::start_at(([127, 0, 0, 2], first.address.port()).into(), plain()).await;
+    let outbound =
+        world.outbound(&connector("partner", &["partner.example"], &format!("port = {}", backup.address.port())));
+    let report = deliver(&outbound, message(&["b@partner.example"])).await;
+    assert_eq!((outcome(&report, 0).as_str(), report.trail.len()), ("delivered", 1));
+}
+
+#[tokio::test]
+async fn what_a_peer_cannot_take_is_tried_elsewhere_and_then_bounced() {
+    let world = World::new().await;
+    let small = || Manner { keywords: &["PIPELINING", "SIZE 10"], ..plain() };
+    let mut eight_bit = message(&["b@partner.example"]);
+    eight_bit.envelope.needs.eight_bit = true;
+    eight_bit.envelope.body = BodyType::EightBitMime;
+    let mut utf8 = message(&["b@partner.example"]);
+    utf8.envelope.needs.utf8_header = true;
+    for (entry, manner, ends) in [
+        (message(&["b@partner.example"]), small(), "bounced 5.3.4"),
+        (eight_bit, Manner { keywords: &["PIPELINING"], ..plain() }, "bounced 5.6.3"),
+        (utf8, plain(), "bounced 5.6.7"),
+    ] {
+        let able = Manner { keywords: &["SIZE", "SMTPUTF8", "8BITMIME"], ..plain() };
+        let (first, second) = (Peer::start(manner).await, Peer::start(able).await);
+        let alone = world.outbound(&smart_hosts(&[&first]));
+        assert_eq!(outcome(&deliver(&alone, entry.clone()).await, 0), ends);
+        let both = world.outbound(&smart_hosts(&[&first, &second]));
+        let report = deliver(&both, entry).await;
+        assert_eq!((outcome(&report, 0).as_str(), report.trail.len()), ("delivered", 1));
+        alone.close();
+        both.close();
+        assert!(first.heard_to_the_end().await.iter().all(|heard| !heard.has("MAIL")), "MAIL was said for nothing");
+    }
+}
+
+#[tokio::test]
+async fn only_the_recipient_that_needs_smtputf8_fails_without_it() {
+    let world = World::new().await;
+    let peer = Peer::start(plain()).await;
+    let outbound = world.outbound(&smart_hosts(&[&peer]));
+    let mut entry = message(&["b@partner.example", "c@partner.example"]);
+    entry.envelope.recipients[1].mailbox = Mailbox::parse("jürgen@partner.example").expect("a mailbox");
+    let report = deliver(&outbound, entry).await;
+    assert_eq!([outcome(&report, 0), outcome(&report, 1)], ["delivered", "bounced 5.6.7"]);
+}
+
+#[tokio::test]
+async fn a_large_message_arrives_as_it_is() {
+    let world = World::new().await;
+    let peer = Peer::start(plain()).await;
+    let outbound = world.outbound(&smart_hosts(&[&peer]));
+    let content: Vec<u8> =
+        b"Subject: large\r\n\r\n".iter().copied().chain(b"..dots\r\n.\r\n..\r\nx\r\n".repeat(100_000)).collect();
+    let mut entry = message(&["b@partner.example"]);
+    entry.size = content.len() as u64;
+    entry.body = Body::Memory(Bytes::from(content.clone()));
+    assert_eq!(outcome(&deliver(&outbound, entry).await, 0), "delivered");
+    assert!(peer.messages() == [content], "the content was changed on the way");
+}
+
+/// The fault shows only when the last chunk is read: by then most of the message has been sent.
+#[tokio::test]
+async fn half_a_message_never_passes_for_a_whole_one() {
+    let world = World::new().await;
+    let (first, second) = (Peer::start(plain()).await, Peer::start(plain()).await);
+    let outbound = world.outbound(&smart_hosts(&[&first, &second]));
+    let folder = tempfile::tempdir().expect("a folder");
+    let spool = SqliteSpool::open(folder.path()).expect("a spool");
+    let mut draft = spool.draft();
+    draft.write(&b"a line of the message\r\n".repeat(20_000)).await.expect("written");
+    let (_, entry) = spool.commit(draft, message(&["b@partner.example"]).envelope).await.expect("durable");
+    let Body::File(file) = &entry.body else { panic!("a large message has a file of its own") };
+    let mut stored = std::fs::read(file.path()).expect("readable");
+    *stored.last_mut().expect("not empty") ^= 1;
+    std::fs::write(file.path(), stored).expect("writable");
+
+    let report = deliver(&outbound, entry).await;
+    assert_eq!(outcome(&report, 0), "deferred 4.3.0");
+    let heard = first.heard_to_the_end().await;
+    assert_eq!(heard[0].commands.last().map(String::as_str), Some("(half a message)"), "{heard:?}");
+    assert!(heard[0].messages.is_empty() && second.heard().is_empty());
+}

@@ -1,0 +1,13 @@
+//! Deliveries over real sockets, with real certificates and a real name server.
+
+#[allow(dead_code, reason = "shared with the tests of handshakes, which use more of it")]
+#[path = "../handshake/world.rs"]
+mod certificates;
+#[path = "../support/dns.rs"]
+mod dns;
+
+mod delivery;
+mod peer;
+mod policy_table;
+mod reuse;
+mod world;

@@ -1,0 +1,276 @@
+//! The real daemon as a child process, and the spool it leaves behind.
+
+use std::io::{BufRead as _, BufReader};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{self, Receiver};
+use std::time::Duration;
+
+use super::within;
+
+/// How long a start or an end may take; many times what it does take.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The program under test: the one that was built for the tests, or the one that `GATEPOST` names.
+pub(crate) fn program() -> PathBuf {
+    let named = std::env::var_os("GATEPOST").map(PathBuf::from);
+    let program = named.unwrap_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_gatepost")));
+    program.canonicalize().unwrap_or_else(|error| panic!("{}: {error}", program.display()))
+}
+
+/// Where a relay lives and whom it delivers to.
+#[derive(Debug, Clone)]
+pub(crate) struct Home {
+    /// The configuration is written here.
+    pub(crate) folder: PathBuf,
+    pub(crate) spool: PathBuf,
+    /// Where all mail goes …
+    pub(crate) sink: SocketAddr,
+    /// … but that for down.example.
+    pub(crate) down: SocketAddr,
+}
+
+impl Home {
+    fn configure(&self, hostname: &str) -> PathBuf {
+        let text = format!(
+            r#"
+hostname = "{hostname}"
+postmaster = "postmaster@example.com"
+
+[admin]
+socket = ""
+
+[spool]
+path = "{spool}"
+
+[[listener]]
+name = "mx"
+address = ["127.0.0.1:0"]
+tls = "off"
+
+[relay]
+networks = ["127.0.0.0/8"]
+
+[[connector]]
+name = "all"
+domains = ["*"]
+
+[connector.outbound]
+route = ["{sink}"]
+tls = "off"
+
+[[connector]]
+name = "down"
+domains = ["down.example"]
+
+[connector.outbound]
+route = ["{down}"]
+tls = "off"
+
+[queue]
+retry = ["200ms"]
+
+[log]
+format = "text"
+"#,
+            spool = self.spool.display(),
+            sink = self.sink,
+            down = self.down,
+        );
+        let file = self.folder.join("gatepost.toml");
+        std::fs::write(&file, text).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+        file
+    }
+
+    /// Entries in the queue, as the database tells; while the relay runs, too.
+    pub(crate) fn queued(&self) -> Result<u64, rusqlite::Error> {
+        self.ask("SELECT count(*) FROM queue").map(|count: i64| u64::try_from(count).unwrap_or(u64::MAX))
+    }
+
+    fn ask<T: rusqlite::types::FromSql>(&self, question: &str) -> Result<T, rusqlite::Error> {
+        let flags = rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY;
+        let database = rusqlite::Connection::open_with_flags(self.spool.join("queue.db"), flags)?;
+        database.busy_timeout(Duration::from_secs(5))?;
+        database.query_row(question, [], |row| row.get(0))
+    }
+
+    /// Waits until the queue is empty, ends the relay, and looks at what is left: nothing may be.
+    pub(crate) fn expect_clean(&self, relay: Relay) -> Result<(), String> {
+        let empty = within(PATIENCE, || matches!(self.queued(), Ok(0)));
+        let left = self.queued();
+        let end = relay.terminate();
+        end.check()?;
+        let End { status, log } = end;
+        let fault = |text: String| Err(format!("{text}; the relay said:\n{log}"));
+        if !empty {
+            return fault(format!("the queue was not worked off, {left:?} entries are left"));
+        }
+        if !status.is_some_and(|status| status.success()) {
+            return fault(format!("the relay ended with {status:?}"));
+        }
+        match self.ask::<String>("PRAGMA integrity_check") {
+            Ok(verdict) if verdict == "ok" => {}
+            other => return fault(format!("the database: {other:?}")),
+        }
+        for folder in ["bodies", "aside"] {
+            let files = names(&self.spool.join(folder));
+            if !files.is_empty() {
+                return fault(format!("{folder}/ holds {files:?}"));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The names in a folder.
+fn names(folder: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
+    entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
+}
+
+/// A relay that has ended.
+#[derive(Debug)]
+pub(crate) struct End {
+    /// `None`: it did not end by itself and was killed.
+    pub(crate) status: Option<ExitStatus>,
+    /// Everything it said.
+    pub(crate) log: String,
+}
+
+impl End {
+    /// However it ended: it did not panic, and no signal that it raised itself ended it.
+    ///
+    /// # Errors
+    /// What happened.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        use std::os::unix::process::ExitStatusExt as _;
+        let killed = self.status.and_then(|status| status.signal()).is_some_and(|signal| signal != 9);
+        if killed || self.log.contains("panicked") {
+            return Err(format!("the relay ended with {:?} and said:\n{}", self.status, self.log));
+        }
+        Ok(())
+    }
+}
+
+/// A relay that runs. Dropped, it is killed.
+#[derive(Debug)]
+pub(crate) struct Relay {
+    pub(crate) address: SocketAddr,
+    /// What was started: the relay, or who watches it.
+    child: Child,
+    /// The relay itself.
+    pid: u32,
+    lines: Receiver<String>,
+    log: String,
+}
+
+impl Relay {
+    /// Starts a relay, by another program where `under` names one with its arguments.
+    ///
+    /// # Errors
+    /// [`End`] where it ended before it listened.
+    pub(crate) fn start(home: &Home, hostname: &str, under: &[String]) -> Result<Self, End> {
+        let program = program();
+        let words = under.iter().map(std::ffi::OsString::from);
+        let mut words = words.chain([program.clone().into(), "run".into(), "--config".into()]);
+        let mut command = Command::new(words.next().expect("at least the program"));
+        command.args(words).arg(home.configure(hostname)).env("NO_COLOR", "1").env_remove("JOURNAL_STREAM");
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+        let lines = listen(&mut child);
+        let pid = child.id();
+        let address = SocketAddr::from(([127, 0, 0, 1], 0));
+        let mut relay = Self { address, child, pid, lines, log: String::new() };
+        loop {
+            match relay.lines.recv_timeout(PATIENCE) {
+                Ok(line) => {
+                    relay.log.push_str(&line);
+                    if let Some(address) = listening(&line) {
+                        relay.address = address;
+                        if !under.is_empty() {
+                            relay.pid = watched(relay.pid, &program).unwrap_or(relay.pid);
+                        }
+                        return Ok(relay);
+                    }
+                }
+                Err(_) => return Err(relay.kill()),
+            }
+        }
+    }
+
+    /// Whether it has ended.
+    pub(crate) fn has_ended(&mut self) -> bool {
+        !matches!(self.child.try_wait(), Ok(None))
+    }
+
+    /// SIGTERM, and the end.
+    pub(crate) fn terminate(mut self) -> End {
+        self.signal("TERM");
+        if !within(PATIENCE, || self.has_ended()) {
+            let End { log, .. } = self.kill();
+            return End { status: None, log };
+        }
+        self.end()
+    }
+
+    /// SIGKILL, and the end.
+    pub(crate) fn kill(mut self) -> End {
+        self.signal("KILL");
+        self.end()
+    }
+
+    fn end(&mut self) -> End {
+        let status = self.child.wait().ok();
+        while let Ok(line) = self.lines.recv_timeout(PATIENCE) {
+            self.log.push_str(&line);
+        }
+        End { status, log: std::mem::take(&mut self.log) }
+    }
+
+    fn signal(&mut self, name: &str) {
+        // One that has been waited for has no process id any more.
+        if !self.has_ended() {
+            let told =
+                Command::new("kill").args([&format!("-{name}"), &self.pid.to_string()]).stderr(Stdio::null()).status();
+            told.expect("kill can be called");
+        }
+    }
+}
+
+impl Drop for Relay {
+    fn drop(&mut self) {
+        self.signal("KILL");
+        let _status = self.child.wait();
+    }
+}
+
+/// Everything a child says, by the line; the channel closes with its last descriptor.
+fn listen(child: &mut Child) -> Receiver<String> {
+    let stderr = BufReader::new(child.stderr.take().expect("it is piped"));
+    let (told, lines) = mpsc::channel();
+    std::thread::spawn(move || {
+        for line in stderr.split(b'\n').map_while(Result::ok) {
+            // Who does not listen any more has heard enough.
+            let _unheard = told.send(format!("{}\n", String::from_utf8_lossy(&line)));
+        }
+    });
+    lines
+}
+
+fn listening(line: &str) -> Option<SocketAddr> {
+    line.contains(" listening ")
+        .then(|| line.split("address=").nth(1))
+        .flatten()?
+        .split_whitespace()
+        .next()?
+        .parse()
+        .ok()
+}
+
+/// The child of `watcher` that runs `program`.
+fn watched(watcher: u32, program: &Path) -> Option<u32> {
+    let children = std::fs::read_to_string(format!("/proc/{watcher}/task/{watcher}/children")).ok()?;
+    let mut children = children.split_whitespace().filter_map(|pid| pid.parse::<u32>().ok());
+    children.find(|pid| std::fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|exe| exe == *program))
+}
