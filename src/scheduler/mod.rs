@@ -1,6 +1,6 @@
 //! The scheduler: who is due, how many at once, and when it is too late.
 //!
-//! One task owns the queue in memory ([`lanes`]); every attempt is a task of its own ([`delivery`])
+//! One task owns the queue in memory (`lanes`); every attempt is a task of its own (`delivery`)
 //! that reports back. What is in the queue is in the spool first: were this task lost, a restart
 //! takes everything up again. It opens no connection and reads no policy but the connector's limits.
 
