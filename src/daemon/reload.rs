@@ -96,6 +96,9 @@ fn needs_restart(old: &Config, new: &Config) -> Vec<Fault> {
     if old.spool.value != new.spool.value {
         fault(&new.spool.place, "[spool] path");
     }
+    if old.admin.socket.value != new.admin.socket.value {
+        fault(&new.admin.socket.place, "[admin] socket");
+    }
     if bound(&old.listeners) != bound(&new.listeners) {
         let place = new.listeners.first().and_then(|listener| listener.addresses.first()).map(|first| &first.place);
         fault(place.unwrap_or(&new.spool.place), "the names and addresses of the listeners");

@@ -208,6 +208,12 @@ impl<T> Lanes<T> {
         taken
     }
 
+    /// Until when a destination is left alone, and why; nothing where it is not.
+    pub(super) fn down(&self, destination: &Destination, now: Instant) -> Option<(Instant, &Trouble)> {
+        let down = self.all.get(self.names.get(destination)?)?.down.as_ref()?;
+        (now < down.until).then_some((down.until, &down.last))
+    }
+
     /// Forgets that a destination is down.
     pub(super) fn revive(&mut self, destination: &Destination) {
         let Some(id) = self.names.get(destination).copied() else { return };
