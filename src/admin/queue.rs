@@ -157,7 +157,7 @@ impl Picked {
                 let last = history.last().cloned();
                 *history = envelope::History::default();
                 if let Some(last) = last {
-                    history.push(last);
+                    history.push(last, 1);
                 }
             }
         }
