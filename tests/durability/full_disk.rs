@@ -29,7 +29,7 @@ impl Mounted {
     fn on(folder: PathBuf) -> Option<Self> {
         let size = format!("size={DISK},mode=700");
         let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &size, "gatepost-test"]).arg(&folder).output();
-        mounted.is_ok_and(|mounted| mounted.status.success()).then_some(Self(folder))
+        mounted.is_ok_and(|mounted| mounted.status.success()).then(|| Self(folder))
     }
 }
 
