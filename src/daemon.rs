@@ -14,6 +14,7 @@ use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
+use crate::admin::Door;
 use crate::config::{Config, Fault, Located};
 use crate::handshake::Material;
 use crate::inbound::{self, Inbound};
@@ -116,10 +117,11 @@ pub async fn start(config: Config, observer: Observer) -> Result<Running, StartE
         .iter()
         .flat_map(|(name, sockets)| sockets.iter().filter_map(|socket| Some((name.clone(), socket.local_addr().ok()?))))
         .collect();
+    let door = Door::open(&config.admin.socket).await.map_err(|fault| StartError::Faults(vec![fault]))?;
     let in_force = Arc::new(InForce::new(&Arc::new(config), tls)?);
     let stop = CancellationToken::new();
     let rooms = Rooms { in_force: Arc::clone(&in_force), spool, observer, stop: stop.clone() };
-    let task = tokio::spawn(rooms.run(sockets));
+    let task = tokio::spawn(rooms.run(sockets, door));
     Ok(Running { addresses, in_force, stop, task })
 }
 
@@ -168,11 +170,15 @@ struct Rooms {
 }
 
 impl Rooms {
-    async fn run(self, sockets: Vec<(String, Vec<TcpListener>)>) -> Result<(), EndError> {
+    async fn run(self, sockets: Vec<(String, Vec<TcpListener>)>, door: Option<Door>) -> Result<(), EndError> {
         let (accepted, work) = mpsc::channel(ACCEPTED_MAX);
         let scheduler = self.scheduler();
+        let operator = scheduler.operator();
         let mut deliveries = tokio::spawn(scheduler.run(work, self.stop.clone()));
         let mut listeners = self.listen(sockets, accepted);
+        if let Some(door) = door {
+            listeners.spawn(door.serve(Arc::clone(&self.spool) as _, operator, self.stop.clone()));
+        }
         let watch = tokio::spawn(watch_certificates(Arc::clone(&self.in_force)));
         let end = tokio::select! {
             // In this order: when we are told to stop, the others end by themselves. That is no death.

@@ -183,14 +183,7 @@ fn part(out: &mut String, boundary: &str, kind: &str, eight_bit: bool) {
     let _ = write!(out, "--{boundary}\r\nContent-Type: {kind}\r\n{encoding}\r\n");
 }
 
-fn header(
-    about: &About<'_>,
-    action: Action,
-    to: &Mailbox,
-    report: QueueId,
-    boundary: &str,
-    eight_bit: bool,
-) -> String {
+fn header(about: &About<'_>, action: Action, to: &Mailbox, report: QueueId, boundary: &str, eight_bit: bool) -> String {
     let host = about.hostname;
     let subject = match (action, &about.envelope.reverse_path) {
         (Action::Failed, ReversePath::Mailbox(_)) => "Undelivered mail returned to sender",

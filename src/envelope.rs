@@ -215,11 +215,15 @@ pub struct History(Vec<Trouble>);
 impl History {
     const FIRST: usize = 4;
     const ALL: usize = 24;
+    /// Failures kept over all recipients of a message, where each keeps at least its latest.
+    const MESSAGE: usize = 480;
 
-    /// Adds the latest failure.
-    pub fn push(&mut self, trouble: Trouble) {
-        if self.0.len() >= Self::ALL {
-            self.0.remove(Self::FIRST);
+    /// Adds the latest failure of one of so many recipients: the more there are, the fewer each keeps,
+    /// for one destination's recipients fail alike.
+    pub fn push(&mut self, trouble: Trouble, recipients: usize) {
+        let room = (Self::MESSAGE / recipients.max(1)).clamp(1, Self::ALL);
+        while self.0.len() >= room {
+            self.0.remove(Self::FIRST.min(self.0.len() - 1).min(room - 1));
         }
         self.0.push(trouble);
     }
@@ -365,10 +369,12 @@ mod tests {
     fn a_history_keeps_its_beginning_and_its_end() {
         let mut history = History::default();
         for second in 0..100 {
-            history.push(refused(second));
+            history.push(refused(second), 1);
         }
-        let seconds: Vec<_> = history.all().iter().map(|trouble| trouble.at.as_second()).collect();
-        assert_eq!(seconds, (0..4).chain(80..100).collect::<Vec<_>>());
+        let seconds = |history: &History| history.all().iter().map(|one| one.at.as_second()).collect::<Vec<_>>();
+        assert_eq!(seconds(&history), (0..4).chain(80..100).collect::<Vec<_>>());
+        history.push(refused(100), 1000);
+        assert_eq!(seconds(&history), [100], "a message with many recipients stays small");
     }
 
     #[test]
@@ -378,7 +384,7 @@ mod tests {
             vec![Recipient::new(Mailbox::parse("b@example.net").expect("valid"))],
         );
         let mut history = History::default();
-        history.push(refused(1));
+        history.push(refused(1), 1);
         envelope.recipients[0].state =
             RecipientState::Pending { attempts: 2, next: Some(Timestamp::UNIX_EPOCH), history, warned: true };
         let text = serde_json::to_string(&envelope).expect("serialises");

@@ -17,7 +17,7 @@
 //!
 //! - `cli` and [`demo`]: the commands, and the play that shows what the policies do; [`daemon`] wires
 //!   the rooms and ends them in order;
-//! - movers, which are tokio tasks: [`inbound`], [`scheduler`], [`outbound`];
+//! - movers, which are tokio tasks: [`admin`], [`inbound`], [`scheduler`], [`outbound`];
 //! - hands, each touching one piece of the world: [`spool`], [`route`], [`handshake`];
 //! - rules, pure decisions over words: [`dsn`], [`outcome`] (the failure judge), [`access`],
 //!   [`connector`], [`config`], [`tls`] (the TLS judge);
@@ -31,6 +31,7 @@
 
 pub mod access;
 pub mod address;
+pub mod admin;
 pub mod cli;
 pub mod config;
 pub mod connector;

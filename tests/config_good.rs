@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use gatepost::config::{
-    self, Config, DomainPattern, Fault, ListenerTls, LogFormat, OnFailure, Route, TlsDemand, Trust, VerifyWanted,
+    self, AdminSocket, Config, DomainPattern, Fault, ListenerTls, LogFormat, OnFailure, Route, TlsDemand, Trust,
+    VerifyWanted,
 };
 use gatepost::tls::TlsVersion;
 
@@ -55,6 +56,7 @@ fn has_the_documented_values(config: &Config) {
     assert_eq!(timeouts.drain, Duration::from_secs(30));
 
     assert!(config.dns_servers.is_empty());
+    assert_eq!(config.admin.socket.value, AdminSocket::Path("/run/gatepost/admin.sock".into()));
     assert_eq!(config.log.format.value, LogFormat::Auto);
     assert_eq!(config.log.level, "info");
 }
@@ -86,6 +88,7 @@ fn words_become_what_they_mean() {
     assert_eq!(config.postmaster.to_string(), "\"post master\"@example.com");
     assert_eq!(texts(&config.dns_servers), ["127.0.0.1:5353", "[2001:db8::53]:53", "[2001:db8::54]:54"]);
     assert_eq!(config.log.level, "warn,gatepost::outbound=debug");
+    assert_eq!(config.admin.socket.value, AdminSocket::Off);
     assert_eq!(config.spool.value, folder.join("spool"));
     assert_eq!(config.spool.place.to_string(), format!("{}:6:14", folder.join("partners.toml").display()));
 

@@ -4,11 +4,14 @@ use assert_cmd::Command;
 
 #[test]
 fn every_outcome_is_what_the_policy_promises() {
-    let played = Command::new(env!("CARGO_BIN_EXE_gatepost")).arg("demo").assert().success();
+    let played = Command::new(env!("CARGO_BIN_EXE_gatepost")).arg("demo").env("COLUMNS", "300").assert().success();
     let shown = String::from_utf8_lossy(&played.get_output().stdout).into_owned();
     let outcomes = shown.lines().filter(|line| line.contains('✔')).count();
     assert_eq!(outcomes, 23, "{shown}");
-    assert!(!shown.contains('✘') && !shown.contains('\u{1b}'), "a broken promise, or colour without a terminal: {shown}");
+    assert!(
+        !shown.contains('✘') && !shown.contains('\u{1b}'),
+        "a broken promise, or colour without a terminal: {shown}"
+    );
     for words in ["verified: mail.domain-c.com", "untrusted: it is self-signed", "refused 4.7.4, waits"] {
         assert!(shown.contains(words), "{words:?} is missing from {shown}");
     }

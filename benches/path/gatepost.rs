@@ -40,6 +40,9 @@ fn configuration(task: &Task<'_>, address: &str) -> String {
         r#"hostname = "relay.example.com"
 postmaster = "postmaster@example.com"
 
+[admin]
+socket = ""
+
 [spool]
 path = "spool"
 

@@ -17,6 +17,7 @@ pub(crate) struct Ledger {
     arrivals: AtomicUsize,
     duplicates: AtomicUsize,
     strangers: AtomicUsize,
+    connections: AtomicUsize,
     refusals: AtomicUsize,
     first_refusal: Mutex<Option<String>>,
 }
@@ -33,6 +34,7 @@ impl Ledger {
             arrivals: AtomicUsize::new(0),
             duplicates: AtomicUsize::new(0),
             strangers: AtomicUsize::new(0),
+            connections: AtomicUsize::new(0),
             refusals: AtomicUsize::new(0),
             first_refusal: Mutex::new(None),
         }
@@ -55,6 +57,11 @@ impl Ledger {
         if let Ok(mut first) = self.first_refusal.lock() {
             first.get_or_insert_with(|| error.to_string());
         }
+    }
+
+    /// The relay has connected to the sink.
+    pub(crate) fn connected(&self) {
+        self.connections.fetch_add(1, Relaxed);
     }
 
     /// A message is at the sink; `None` for one that was never sent to it.
@@ -105,6 +112,7 @@ impl Ledger {
             duplicated: self.duplicates.load(Relaxed),
             refused: self.refusals.load(Relaxed),
             strangers: self.strangers.load(Relaxed),
+            connections: self.connections.load(Relaxed),
             first_refusal: self.first_refusal.lock().ok().and_then(|first| first.clone()),
         }
     }
@@ -146,6 +154,8 @@ pub(crate) struct Passage {
     pub(crate) refused: usize,
     /// Arrived and not ours, or damaged: bounces, say.
     pub(crate) strangers: usize,
+    /// From the relay to the sink, for all that were ever sent.
+    pub(crate) connections: usize,
     pub(crate) first_refusal: Option<String>,
 }
 

@@ -103,7 +103,6 @@ smtp_destination_concurrency_limit = {connections}
         let _ = writeln!(text, "smtpd_tls_chain_files = {}, {}", key.display(), certificate.display());
         text += "smtpd_tls_security_level = may\n";
         text += "smtp_tls_security_level = encrypt\n";
-        text += "smtp_tls_session_cache_database = btree:$data_directory/smtp_scache\n";
         if task.messages_per_connection > 1 {
             text += "smtp_tls_connection_reuse = yes\n";
         }

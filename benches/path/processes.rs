@@ -12,6 +12,8 @@ const TICK: Duration = Duration::from_millis(10);
 
 /// What stands in /proc/PID/stat (see proc(5)).
 struct Stat {
+    /// Ended, and not yet waited for.
+    zombie: bool,
     parent: u32,
     /// The process itself, all its threads, those that ended too.
     own: Duration,
@@ -27,6 +29,7 @@ fn stat(pid: u32) -> Option<Stat> {
     let fields: Vec<&str> = text.rsplit_once(')')?.1.split_whitespace().collect();
     let number = |field: usize| fields.get(field - 3)?.parse::<u32>().ok();
     Some(Stat {
+        zombie: *fields.first()? == "Z",
         parent: number(4)?,
         own: TICK * (number(14)? + number(15)?),
         reaped: TICK * (number(16)? + number(17)?),
@@ -41,7 +44,7 @@ fn run_time(folder: &Path) -> Option<Duration> {
 }
 
 /// This process and all its descendants that live.
-fn family(root: u32) -> Vec<u32> {
+pub(crate) fn family(root: u32) -> Vec<u32> {
     let mut children: HashMap<u32, Vec<u32>> = HashMap::new();
     for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
         let pid = entry.file_name().to_str().and_then(|name| name.parse().ok());
@@ -70,6 +73,15 @@ pub(crate) fn cpu_time(root: u32) -> Duration {
             Some(exact.unwrap_or(stat.own) + stat.reaped)
         })
         .sum()
+}
+
+/// The processor time that everything on this computer has used, on all cores.
+pub(crate) fn computer_time() -> Duration {
+    let text = fs::read_to_string("/proc/stat").unwrap_or_default();
+    // user nice system idle iowait irq softirq steal (see proc(5)); what guests use is in user already.
+    let fields = text.lines().next().unwrap_or_default().split_whitespace().skip(1).take(8).enumerate();
+    let busy = fields.filter(|(place, _)| !matches!(place, 3 | 4));
+    TICK * busy.filter_map(|(_, field)| field.parse::<u32>().ok()).sum::<u32>()
 }
 
 /// Tells the processor time of one thread to any other.
@@ -110,4 +122,9 @@ fn kibibytes(file: &str, field: &str) -> Option<u64> {
     let text = fs::read_to_string(file).ok()?;
     let line = text.lines().find(|line| line.starts_with(field))?;
     line.split_whitespace().nth(1)?.parse().ok()
+}
+
+/// Whether one of these processes still runs.
+pub(crate) fn any_lives(processes: &[u32]) -> bool {
+    processes.iter().any(|&pid| stat(pid).is_some_and(|stat| !stat.zombie))
 }

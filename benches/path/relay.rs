@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::processes::{cpu_time, peak_memory};
+use crate::processes::{any_lives, cpu_time, family, peak_memory};
 
 const START: Duration = Duration::from_secs(20);
 const STOP: Duration = Duration::from_secs(40);
@@ -97,8 +97,14 @@ impl Relay {
 
 impl Drop for Relay {
     fn drop(&mut self) {
+        let processes = family(self.pid);
         if let Err(error) = self.end() {
             eprintln!("process {} could not be ended: {error}", self.pid);
+        }
+        // Postfix's master does not wait for its own: the next trial must not share the computer with them.
+        let deadline = Instant::now() + STOP;
+        while any_lives(&processes) && Instant::now() < deadline {
+            thread::sleep(Duration::from_millis(20));
         }
     }
 }

@@ -20,6 +20,7 @@ use crate::wire::Wire;
 pub(crate) async fn serve(listener: TcpListener, tls: Option<TlsAcceptor>, ledger: Arc<Ledger>) -> io::Result<()> {
     loop {
         let (stream, _) = listener.accept().await?;
+        ledger.connected();
         let (tls, ledger) = (tls.clone(), Arc::clone(&ledger));
         tokio::spawn(async move {
             // A relay that drops a connection costs a message at most, and the ledger knows which.

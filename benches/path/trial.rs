@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::client::Load;
 use crate::ledger::{Ledger, Passage};
-use crate::processes::ThreadClock;
+use crate::processes::{ThreadClock, computer_time};
 use crate::relay::{Relay, Task};
 use crate::{gatepost, postfix, sink, tls};
 
@@ -55,6 +55,8 @@ pub(crate) struct Case {
 /// What one trial showed.
 pub(crate) struct Figures {
     pub(crate) passage: Passage,
+    /// Messages per connection from the relay to the sink, on average.
+    pub(crate) reuse: f64,
     /// The relay's processor time in seconds for 1,000 messages.
     pub(crate) cpu: f64,
     /// The relay's, in octets.
@@ -63,6 +65,8 @@ pub(crate) struct Figures {
     /// was what limited the figures.
     pub(crate) client_busy: f64,
     pub(crate) sink_busy: f64,
+    /// The share of the whole computer that neither the relay nor the bench took.
+    pub(crate) others: f64,
 }
 
 /// Runs one.
@@ -92,17 +96,22 @@ pub(crate) fn run(make: Make, case: Case, messages: usize, cancelled: &Cancellat
     thread::sleep(SETTLE);
 
     let (relay_cpu, sink_cpu, began) = (relay.cpu_time(), sink.clock.used(), ledger.now());
+    let (computer, start) = (computer_time(), Instant::now());
     let client_cpu = carry(&relay, case, WARM_UP..WARM_UP + messages, &ledger, cancelled)?;
     thread::sleep(SETTLE);
     let relay_cpu = relay.cpu_time().saturating_sub(relay_cpu);
     let sink_cpu = sink.clock.used().saturating_sub(sink_cpu);
+    let others = computer_time().saturating_sub(computer + relay_cpu + client_cpu + sink_cpu).as_secs_f64();
+    let others = others / start.elapsed().as_secs_f64() / thread::available_parallelism()?.get() as f64;
     let passage = ledger.passage(WARM_UP..WARM_UP + messages, began);
     let share = |cpu: Duration| cpu.as_secs_f64() / passage.delivered.took.as_secs_f64();
     let figures = Figures {
+        reuse: (WARM_UP + messages) as f64 / passage.connections as f64,
         cpu: relay_cpu.as_secs_f64() * 1000.0 / passage.delivered.messages as f64,
         peak_memory: relay.peak_memory(),
         client_busy: share(client_cpu),
         sink_busy: share(sink_cpu),
+        others,
         passage,
     };
     drop(relay);

@@ -4,7 +4,9 @@
 
 mod check;
 mod demo;
+mod queue;
 mod run;
+mod socket;
 
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -27,6 +29,7 @@ enum Command {
     /// Runs the relay in the foreground, as systemd does
     Run(ConfigFile),
     Check(check::Arguments),
+    Queue(queue::Arguments),
     /// Plays the scenarios of opportunistic and forced TLS with built-in peers, and shows each outcome
     Demo {
         /// Leave relay and peers running afterwards, until Ctrl-C
@@ -50,6 +53,7 @@ impl Cli {
         match self.command {
             Command::Run(file) => run::run(&file.config),
             Command::Check(arguments) => check::run(&arguments),
+            Command::Queue(arguments) => queue::run(&arguments),
             Command::Demo { keep } => demo::run(keep),
         }
     }

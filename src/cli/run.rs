@@ -1,5 +1,6 @@
 //! `gatepost run`: the daemon in the foreground, as systemd and people start it.
 
+use std::io::IsTerminal as _;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -172,7 +173,8 @@ fn start_logging(log: &Log) -> Result<LogLevel, String> {
         EnvFilter::try_new(&log.level).map_err(|error| format!("level = \"{}\" is no filter: {error}", log.level))?;
     let (filter, handle) = tracing_subscriber::reload::Layer::new(filter);
     let under_systemd = std::env::var_os("JOURNAL_STREAM").is_some();
-    let text = || tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false);
+    let colour = std::io::stderr().is_terminal();
+    let text = || tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(colour).with_target(false);
     let layer = match log.format.value {
         LogFormat::Text => text().boxed(),
         LogFormat::Auto if !under_systemd => text().boxed(),

@@ -27,6 +27,7 @@ use crate::tls::{NamePattern, TlsVersion};
 
 pub use parse::{parse, read};
 pub use partner::default_connector;
+pub use values::parse_duration;
 
 /// Where something stands in a configuration file. Line and column count from 1.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -101,6 +102,8 @@ pub struct Config {
     pub timeouts: Timeouts,
     /// `[dns] servers`; empty for those of /etc/resolv.conf.
     pub dns_servers: Vec<SocketAddr>,
+    /// Where operators are answered.
+    pub admin: Admin,
     /// Logging.
     pub log: Log,
 }
@@ -370,6 +373,22 @@ pub struct Timeouts {
     pub final_reply: Duration,
     /// Deliveries in flight when we are told to stop.
     pub drain: Duration,
+}
+
+/// `[admin]`.
+#[derive(Debug, Clone)]
+pub struct Admin {
+    /// What the commands that work on the queue speak to.
+    pub socket: Located<AdminSocket>,
+}
+
+/// `[admin] socket`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AdminSocket {
+    /// `""`: the commands that work on the queue find nobody.
+    Off,
+    /// A unix socket here.
+    Path(PathBuf),
 }
 
 /// `[log]`.

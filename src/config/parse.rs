@@ -98,6 +98,8 @@ fn document_meant(document: &DeTable<'_>, notes: &mut Notes<'_>) -> Option<Confi
     let timeouts = plain::timeouts(timeouts, notes);
     let dns = root.table(notes, "dns", "[dns]");
     let dns_servers = plain::dns(dns, notes);
+    let admin = root.table(notes, "admin", "[admin]");
+    let admin = plain::admin(admin, notes);
     let log = root.table(notes, "log", "[log]");
     let log = plain::log(log, notes);
     root.finish(notes);
@@ -120,6 +122,7 @@ fn document_meant(document: &DeTable<'_>, notes: &mut Notes<'_>) -> Option<Confi
         limits,
         timeouts,
         dns_servers,
+        admin,
         log,
     })
 }

@@ -1,4 +1,4 @@
-//! The tables without rules between them: `[queue]`, `[limits]`, `[timeouts]`, `[dns]` and `[log]`,
+//! The tables without rules between them: `[queue]`, `[limits]`, `[timeouts]`, `[dns]`, `[admin]` and `[log]`,
 //! with their defaults.
 
 use std::net::SocketAddr;
@@ -10,9 +10,11 @@ use tracing_subscriber::EnvFilter;
 use super::hosts::dns_server;
 use super::place::Notes;
 use super::reader::{Given, Table, Value, nearest, short};
-use super::values::{choice, count, duration, full_list, list, size, text};
-use super::{Limits, Located, Log, LogFormat, Queue, Timeouts, WarnAfter};
+use super::values::{choice, count, duration, full_list, list, path, size, text};
+use super::{Admin, AdminSocket, Limits, Located, Log, LogFormat, Queue, Timeouts, WarnAfter};
 
+/// Where operators are answered unless `[admin] socket` says otherwise.
+const SOCKET: &str = "/run/gatepost/admin.sock";
 /// More than any of these counts can mean in earnest.
 const COUNT_MAX: u32 = 1_000_000;
 const MINUTE: u64 = 60;
@@ -105,6 +107,21 @@ pub(super) fn dns(mut table: Table<'_>, notes: &mut Notes<'_>) -> Vec<SocketAddr
     let servers = table.or(notes, "servers", Vec::new(), |value, notes| list(value, notes, dns_server));
     table.finish(notes);
     servers.into_iter().map(|server: Located<SocketAddr>| server.value).collect()
+}
+
+pub(super) fn admin(mut table: Table<'_>, notes: &mut Notes<'_>) -> Admin {
+    let socket = table.read(notes, "socket", socket);
+    let place = table.place().clone();
+    table.finish(notes);
+    let default = || Located { value: AdminSocket::Path(SOCKET.into()), place };
+    Admin { socket: socket.located().cloned().unwrap_or_else(default) }
+}
+
+fn socket(value: &Value<'_>, notes: &mut Notes<'_>) -> Option<AdminSocket> {
+    match value.raw {
+        DeValue::String(text) if text.is_empty() => Some(AdminSocket::Off),
+        _ => path(value, notes).map(AdminSocket::Path),
+    }
 }
 
 pub(super) fn log(mut table: Table<'_>, notes: &mut Notes<'_>) -> Log {

@@ -105,7 +105,9 @@ pub(super) fn duration(value: &Value<'_>, notes: &mut Notes<'_>) -> Option<Durat
     Some(duration)
 }
 
-fn parse_duration(text: &str) -> Option<Duration> {
+/// Reads a duration as people write it here, such as "30s", "5m", "4h" or "5d".
+#[must_use]
+pub fn parse_duration(text: &str) -> Option<Duration> {
     // humantime reads "5M" as five months, which nobody means here. The length keeps its sums from
     // overflowing: no 24 characters hold both the largest number of seconds and a carry.
     let plain = |c: char| c.is_ascii_digit() || c.is_ascii_lowercase() || c == '.' || c == ' ';

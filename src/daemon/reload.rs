@@ -104,6 +104,9 @@ fn needs_restart(old: &Config, new: &Config) -> Vec<Fault> {
     if old.log.format.value != new.log.format.value {
         fault(&new.log.format.place, "[log] format");
     }
+    if old.admin.socket.value != new.admin.socket.value {
+        fault(&new.admin.socket.place, "[admin] socket");
+    }
     if bound(&old.listeners) != bound(&new.listeners) {
         let place = new.listeners.first().and_then(|listener| listener.addresses.first()).map(|first| &first.place);
         fault(place.unwrap_or(&new.spool.place), "the names and addresses of the listeners");

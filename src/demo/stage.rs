@@ -208,6 +208,9 @@ trust = "ca.pem"
 [spool]
 path = "spool"
 
+[admin]
+socket = "admin.sock"
+
 [[listener]]
 name = "mx"
 address = ["127.0.0.1:0"]

@@ -55,13 +55,20 @@ impl Row {
     }
 }
 
+/// Columns of the terminal, or of whoever says how many there are to be.
+fn width() -> u16 {
+    let told = || std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok());
+    let terminal = rustix::termios::tcgetwinsize(std::io::stdout()).map(|size| size.ws_col);
+    terminal.ok().filter(|columns| *columns > 0).or_else(told).unwrap_or(WIDTH)
+}
+
 fn mark(kept: bool) -> String {
     if kept { "✔".to_owned() } else { "✘ BROKEN".to_owned() }
 }
 
 /// Prints the rows, one table for each group. `colour` for terminals.
 pub(super) fn print(rows: &[Row], colour: bool) {
-    let width = std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok()).unwrap_or(WIDTH);
+    let width = width();
     for group in rows.chunk_by(|a, b| a.group == b.group) {
         let mut table = Table::new();
         table.load_style(presets::UTF8_BORDERS_ONLY).set_content_arrangement(ContentArrangement::Dynamic);

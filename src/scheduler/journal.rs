@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 
 use crate::address::Mailbox;
+use crate::config::TlsDemand;
 use crate::envelope::Trouble;
 use crate::outbound::{Attempt, RecipientResult};
 use crate::smtp::reply::Reply;
@@ -15,30 +16,40 @@ pub(super) fn delivered(attempt: &Attempt, result: &RecipientResult, to: &Mailbo
     };
     let age = attempt.entry.accepted.duration_until(Timestamp::now());
     tracing::info!(
-        queue_id = %attempt.entry.id, %to, connector = %attempt.connector.name, peer, tls.got = %tls, reply = %reply,
+        queue_id = %attempt.entry.id, %to, connector = %attempt.connector.name, peer,
+        tls.wanted = wanted(attempt), tls.got = %tls, reply = %reply,
         delay_ms = i64::try_from(age.as_millis()).unwrap_or(i64::MAX), "message delivered"
     );
 }
 
 pub(super) fn deferred(attempt: &Attempt, to: &Mailbox, last: &Trouble, next: Timestamp) {
     tracing::warn!(
-        queue_id = %attempt.entry.id, %to, connector = %attempt.connector.name, status = %last.status,
-        reason = %last.text, %next, "delivery deferred"
+        queue_id = %attempt.entry.id, %to, connector = %attempt.connector.name,
+        tls.wanted = wanted(attempt), status = %last.status, reason = %last.text, %next, "delivery deferred"
     );
 }
 
 pub(super) fn held(attempt: &Attempt, to: &Mailbox, last: &Trouble) {
     tracing::warn!(
-        queue_id = %attempt.entry.id, %to, connector = %attempt.connector.name, status = %last.status,
-        reason = %last.text, "delivery held until an operator decides"
+        queue_id = %attempt.entry.id, %to, connector = %attempt.connector.name,
+        tls.wanted = wanted(attempt), status = %last.status, reason = %last.text, "delivery held until an operator decides"
     );
 }
 
 pub(super) fn failed(attempt: &Attempt, to: &Mailbox, last: &Trouble) {
     tracing::warn!(
-        queue_id = %attempt.entry.id, %to, connector = %attempt.connector.name, status = %last.status,
-        reason = %last.text, "delivery failed for good"
+        queue_id = %attempt.entry.id, %to, connector = %attempt.connector.name,
+        tls.wanted = wanted(attempt), status = %last.status, reason = %last.text, "delivery failed for good"
     );
+}
+
+/// What the connector wants, in a word: what exactly was not met is in the reason.
+fn wanted(attempt: &Attempt) -> &'static str {
+    match attempt.connector.outbound.tls {
+        TlsDemand::Off => "off",
+        TlsDemand::Opportunistic => "opportunistic",
+        TlsDemand::Forced { .. } => "forced",
+    }
 }
 
 /// What a session reached, in a word or two.

@@ -265,7 +265,8 @@ impl<T> Lanes<T> {
         }
         // With every connection in use, the next one that ends gives the lane its turn.
         let is_free = lane.active < lane.room(until.unwrap_or(now));
-        let try_at = first(&self.due, id).filter(|_| is_free).map(|key| until.map_or(key.at, |until| key.at.max(until)));
+        let try_at =
+            first(&self.due, id).filter(|_| is_free).map(|key| until.map_or(key.at, |until| key.at.max(until)));
         let age_at = self.next_age(id, lane).map(|(at, _)| at);
         let close_at = until.filter(|_| lane.waiting == 0);
         let wake = try_at.into_iter().chain(age_at).chain(close_at).min();
@@ -300,6 +301,12 @@ impl<T> Lanes<T> {
     pub(super) fn is_prompt(&self, destination: &Destination) -> bool {
         let lane = self.names.get(destination).and_then(|id| self.all.get(id));
         lane.is_none_or(|lane| lane.down.is_none() && lane.waiting < SOON)
+    }
+
+    /// Until when a destination is left alone, and why; nothing where it is not.
+    pub(super) fn down(&self, destination: &Destination, now: Instant) -> Option<(Instant, &Trouble)> {
+        let down = self.all.get(self.names.get(destination)?)?.down.as_ref()?;
+        (self.millis(now) < down.until).then_some((self.instant(down.until), &down.last))
     }
 
     /// Forgets that a destination is down.

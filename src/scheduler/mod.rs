@@ -1,6 +1,6 @@
 //! The scheduler: who is due, how many at once, and when it is too late.
 //!
-//! One task owns the queue in memory ([`lanes`]); every attempt is a task of its own ([`delivery`])
+//! One task owns the queue in memory (`lanes`); every attempt is a task of its own (`delivery`)
 //! that reports back. What is in the queue is in the spool first: were this task lost, a restart
 //! takes everything up again. It opens no connection and reads no policy but the connector's limits.
 
@@ -9,6 +9,7 @@ mod journal;
 mod lanes;
 mod notice;
 mod orders;
+mod outlook;
 mod settle;
 
 use std::collections::HashMap;
@@ -31,6 +32,7 @@ use crate::spool::{Body, Entry, Spool, SpoolError, Stored};
 
 use lanes::{Destination, Health, Item, Job, LaneId, Lanes};
 pub use orders::{Answer, Operator, Order, Refused};
+pub use outlook::{Outlook, Prospect, Way};
 
 /// Attempts at the same time, over all destinations.
 const ATTEMPTS_MAX: usize = 1000;
@@ -70,8 +72,8 @@ enum Event {
     Settled(QueueId, Option<(Item<Cargo>, Instant)>),
     /// A report was committed.
     Report(Box<Entry>),
-    /// A message is no longer held.
-    Released(Box<Stored>),
+    /// An operator's order was carried out, or refused.
+    Ordered(QueueId, orders::Left),
 }
 
 type Cargo = Option<Arc<Live>>;
@@ -188,7 +190,8 @@ impl Scheduler {
                     Some(page) => page?.into_iter().for_each(|stored| self.enqueue_stored(&stored)),
                     None => reading = false,
                 },
-                Some(request) = self.orders.recv() => self.take_order(request),
+                // What the spool holds is complete in memory first: an order works on both.
+                Some(request) = self.orders.recv(), if !reading => self.take_request(request),
                 entry = accepted.recv() => match entry {
                     Some(entry) => self.enqueue_entry(entry),
                     None => break,
@@ -239,22 +242,38 @@ impl Scheduler {
                 self.lanes.finished(lane, Instant::now(), health, &settings.config.queue.retry);
             }
             Event::Report(entry) => self.enqueue_entry(*entry),
-            Event::Released(stored) => self.enqueue_stored(&stored),
             Event::Settled(id, left) => {
                 self.jobs -= 1;
-                if let Some(jobs) = self.active.get_mut(&id) {
-                    *jobs -= 1;
-                    if *jobs == 0 {
-                        self.active.remove(&id);
-                    }
-                }
-                if self.live.get(&id).is_some_and(|live| live.strong_count() == 0) {
-                    self.live.remove(&id);
-                }
+                self.rest(id);
                 if let Some((item, due)) = left {
                     self.enqueue(item, due);
                 }
             }
+            Event::Ordered(id, left) => {
+                self.rest(id);
+                match left {
+                    orders::Left::Nothing => {}
+                    orders::Left::AsBefore(items) => {
+                        for (item, due) in items {
+                            self.enqueue(item, due);
+                        }
+                    }
+                    orders::Left::Anew(stored) => self.enqueue_stored(&stored),
+                }
+            }
+        }
+    }
+
+    /// One job on a message has ended.
+    fn rest(&mut self, id: QueueId) {
+        if let Some(jobs) = self.active.get_mut(&id) {
+            *jobs -= 1;
+            if *jobs == 0 {
+                self.active.remove(&id);
+            }
+        }
+        if self.live.get(&id).is_some_and(|live| live.strong_count() == 0) {
+            self.live.remove(&id);
         }
     }
 

@@ -3,11 +3,13 @@
 //! An order names messages by their ids; which those are was decided by who gives it. A message that is
 //! being delivered at the moment is not touched: its fate is about to be known.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
+use serde::{Deserialize, Serialize};
 use tokio::sync::{OnceCell, mpsc, oneshot};
+use tokio::task::JoinSet;
 
 use crate::connector::Connectors;
 use crate::envelope::{Envelope, QueueId, RecipientState};
@@ -16,13 +18,18 @@ use crate::outcome::{Failure, Outcome, Scope};
 use crate::smtp::reply::Status;
 use crate::spool::{SpoolError, Stored};
 
-use super::{Context, Event, Live, destinations, settle};
+use super::lanes::Item;
+use super::outlook::Question;
+use super::{Cargo, Context, Event, Live, destinations, settle};
 
-/// Orders that may wait for the scheduler.
+/// Orders and questions that may wait for the scheduler.
 const WAITING_MAX: usize = 16;
+/// Messages that one order works on at the same time: they share the spool's syncs.
+const AT_ONCE: usize = 64;
 
 /// What is to be done.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Order {
     /// Forget every wait, the destination's included, and dial now.
     Retry,
@@ -39,12 +46,15 @@ pub enum Order {
 /// Why an order was not carried out on a message.
 #[derive(Debug, thiserror::Error)]
 pub enum Refused {
-    /// An attempt is under way.
-    #[error("it is being delivered at this moment; look again in a minute")]
+    /// An attempt, or another order, is under way.
+    #[error("it is being worked on at this moment; try again in a minute")]
     Busy,
     /// Nothing of it waits for what the order ends.
     #[error("{0}")]
     Pointless(&'static str),
+    /// The report to its sender could not be stored.
+    #[error("its sender could not be told, so it stays in the queue; the reason is in the log")]
+    Untold,
     /// The spool.
     #[error("{0}")]
     Spool(#[from] SpoolError),
@@ -60,12 +70,20 @@ pub type Answer = (QueueId, Result<(), Refused>);
 #[derive(Debug, Clone)]
 pub struct Operator(mpsc::Sender<Request>);
 
-/// An order on its way.
+/// What an operator wants.
 #[derive(Debug)]
-pub(super) struct Request {
-    pub(super) order: Order,
-    pub(super) ids: Vec<QueueId>,
-    pub(super) answer: oneshot::Sender<Vec<Answer>>,
+pub(super) enum Request {
+    Carry { order: Order, ids: Vec<QueueId>, answer: oneshot::Sender<Vec<Answer>> },
+    Outlook(Question),
+}
+
+/// What is left to do for a message after an order.
+pub(super) enum Left {
+    Nothing,
+    /// What there was before.
+    AsBefore(Vec<(Item<Cargo>, Instant)>),
+    /// What its new envelope says.
+    Anew(Box<Stored>),
 }
 
 pub(super) fn channel() -> (Operator, mpsc::Receiver<Request>) {
@@ -75,97 +93,144 @@ pub(super) fn channel() -> (Operator, mpsc::Receiver<Request>) {
 
 impl Operator {
     /// Carries an order out, and tells what became of it, message by message.
-    pub async fn order(&self, order: Order, ids: Vec<QueueId>) -> Vec<Answer> {
+    pub async fn order(&self, order: Order, mut ids: Vec<QueueId>) -> Vec<Answer> {
+        ids.sort_unstable();
+        ids.dedup();
         let stopping = |ids: Vec<QueueId>| ids.into_iter().map(|id| (id, Err(Refused::Stopping))).collect();
         let (answer, answered) = oneshot::channel();
-        let request = Request { order, ids: ids.clone(), answer };
-        if self.0.send(request).await.is_err() {
+        if self.ask(Request::Carry { order, ids: ids.clone(), answer }).await.is_err() {
             return stopping(ids);
         }
         answered.await.unwrap_or_else(|_| stopping(ids))
     }
+
+    pub(super) async fn ask(&self, request: Request) -> Result<(), Refused> {
+        self.0.send(request).await.map_err(|_| Refused::Stopping)
+    }
 }
 
 impl super::Scheduler {
-    pub(super) fn take_order(&mut self, request: Request) {
-        let Request { order, ids, answer } = request;
+    pub(super) fn take_request(&mut self, request: Request) {
+        match request {
+            Request::Carry { order, ids, answer } => self.take_order(order, ids, answer),
+            Request::Outlook(question) => self.tell(question),
+        }
+    }
+
+    fn take_order(&mut self, order: Order, ids: Vec<QueueId>, answer: oneshot::Sender<Vec<Answer>>) {
         let busy = |id: &QueueId| self.active.contains_key(id);
         let (busy, free): (Vec<_>, Vec<_>) = ids.into_iter().partition(busy);
         let mut answers: Vec<Answer> = busy.into_iter().map(|id| (id, Err(Refused::Busy))).collect();
-        let wanted: HashSet<QueueId> = free.iter().copied().collect();
-        let items = match order {
-            Order::Release => Vec::new(),
-            Order::Retry | Order::Hold | Order::Remove | Order::Bounce => self.lanes.take(&wanted),
-        };
+        let mut waiting: HashMap<QueueId, Vec<_>> = HashMap::new();
+        for (item, due) in self.lanes.take(&free.iter().copied().collect()) {
+            waiting.entry(item.id).or_default().push((item, due));
+        }
         if order == Order::Retry {
-            let now = Instant::now();
-            let waiting: HashSet<QueueId> = items.iter().map(|(item, _)| item.id).collect();
-            for (item, _) in items {
-                let destination = self.destination(&item.host);
-                self.enqueue(item, now);
-                self.lanes.revive(&destination);
-            }
-            let pointless = || Refused::Pointless("nothing of it waits for delivery; is it held?");
-            answers.extend(free.into_iter().map(|id| (id, waiting.contains(&id).then_some(()).ok_or_else(pointless))));
+            answers.extend(free.into_iter().map(|id| (id, self.retry(waiting.remove(&id)))));
             // The asker may have gone away.
             let _ = answer.send(answers);
             return;
         }
+        for id in &free {
+            *self.active.entry(*id).or_default() += 1;
+        }
         let context = Arc::clone(&self.context);
         self.tasks.spawn(async move {
+            let mut under_way = JoinSet::new();
             for id in free {
-                answers.push((id, carry_out(&context, order, id).await));
-            }
-            // Where an order failed, what it had taken out of the queue goes back.
-            for (item, due) in items {
-                let failed = answers.iter().any(|(id, result)| *id == item.id && result.is_err());
-                if failed {
-                    let _ = context.events.send(Event::Settled(item.id, Some((item, due))));
+                if under_way.len() >= AT_ONCE {
+                    answers.extend(under_way.join_next().await.and_then(Result::ok));
                 }
+                let items = waiting.remove(&id).unwrap_or_default();
+                under_way.spawn(work(Arc::clone(&context), order, id, items));
+            }
+            while let Some(done) = under_way.join_next().await {
+                answers.extend(done.ok());
             }
             let _ = answer.send(answers);
         });
     }
+
+    fn retry(&mut self, items: Option<Vec<(Item<Cargo>, Instant)>>) -> Result<(), Refused> {
+        let items = items.ok_or(Refused::Pointless("nothing of it waits for delivery; is it held?"))?;
+        let now = Instant::now();
+        for (item, _) in items {
+            tracing::info!(queue_id = %item.id, host = %item.host, "message tried at once for an operator");
+            let destination = self.destination(&item.host);
+            self.enqueue(item, now);
+            self.lanes.revive(&destination);
+        }
+        Ok(())
+    }
 }
 
-async fn carry_out(context: &Arc<Context>, order: Order, id: QueueId) -> Result<(), Refused> {
+/// Carries an order out on one message, whose waiting items are `items`.
+async fn work(context: Arc<Context>, order: Order, id: QueueId, items: Vec<(Item<Cargo>, Instant)>) -> Answer {
+    let (result, left) = match carry_out(&context, order, id).await {
+        Err((refused, Left::Nothing)) => (Err(refused), Left::AsBefore(items)),
+        Err((refused, left)) => (Err(refused), only(left, items)),
+        Ok(left) => (Ok(()), only(left, items)),
+    };
+    let _ = context.events.send(Event::Ordered(id, left));
+    (id, result)
+}
+
+/// What is left, without the items from before: what they have in memory of the message is no longer
+/// true, and nobody must find it there.
+fn only(left: Left, items: Vec<(Item<Cargo>, Instant)>) -> Left {
+    drop(items);
+    left
+}
+
+/// What is left to do afterwards; with a refusal, nothing means whatever was left before.
+async fn carry_out(context: &Arc<Context>, order: Order, id: QueueId) -> Result<Left, (Refused, Left)> {
+    let as_before = |refused: Refused| (refused, Left::Nothing);
     match order {
         Order::Remove => {
-            context.spool.remove(id).await?;
+            context.spool.remove(id).await.map_err(|error| as_before(error.into()))?;
             tracing::warn!(queue_id = %id, "message removed by an operator");
+            Ok(Left::Nothing)
         }
         Order::Hold => {
-            change(context, id, "nothing of it waits for delivery", |state| match state {
-                RecipientState::Pending { attempts, history, .. } => {
-                    Some(RecipientState::Held { attempts: *attempts, history: history.clone() })
-                }
-                RecipientState::Held { .. } | RecipientState::Delivered | RecipientState::Failed => None,
-            })
-            .await?;
+            hold(context, id).await.map_err(as_before)?;
             tracing::info!(queue_id = %id, "message held by an operator");
+            Ok(Left::Nothing)
         }
         Order::Release => {
-            let stored = change(context, id, "it is not held", |state| match state {
-                RecipientState::Held { attempts, history } => Some(RecipientState::Pending {
-                    attempts: *attempts,
-                    next: None,
-                    history: history.clone(),
-                    warned: true,
-                }),
-                RecipientState::Pending { .. } | RecipientState::Delivered | RecipientState::Failed => None,
-            })
-            .await?;
+            let stored = release(context, id).await.map_err(as_before)?;
             tracing::info!(queue_id = %id, "message released by an operator");
-            let _ = context.events.send(Event::Released(Box::new(stored)));
+            Ok(Left::Anew(Box::new(stored)))
         }
-        Order::Bounce => {
-            bounce(context, id).await?;
-            tracing::warn!(queue_id = %id, "message bounced by an operator");
-        }
+        Order::Bounce => match bounce(context, id).await.map_err(as_before)? {
+            None => {
+                tracing::warn!(queue_id = %id, "message bounced by an operator");
+                Ok(Left::Nothing)
+            }
+            Some(stored) => Err((Refused::Untold, Left::Anew(Box::new(stored)))),
+        },
         // Carried out by the scheduler itself, which alone knows the waits.
-        Order::Retry => {}
+        Order::Retry => Ok(Left::Nothing),
     }
-    Ok(())
+}
+
+async fn hold(context: &Context, id: QueueId) -> Result<Stored, Refused> {
+    change(context, id, "nothing of it waits for delivery", |state| match state {
+        RecipientState::Pending { attempts, history, .. } => {
+            Some(RecipientState::Held { attempts: *attempts, history: history.clone() })
+        }
+        RecipientState::Held { .. } | RecipientState::Delivered | RecipientState::Failed => None,
+    })
+    .await
+}
+
+async fn release(context: &Context, id: QueueId) -> Result<Stored, Refused> {
+    change(context, id, "it is not held", |state| match state {
+        RecipientState::Held { attempts, history } => {
+            Some(RecipientState::Pending { attempts: *attempts, next: None, history: history.clone(), warned: true })
+        }
+        RecipientState::Pending { .. } | RecipientState::Delivered | RecipientState::Failed => None,
+    })
+    .await
 }
 
 /// Changes the state of every recipient that `new` has another one for, and records it.
@@ -191,8 +256,9 @@ async fn change(
     Ok(Stored { id, accepted: entry.accepted, envelope, size: entry.size })
 }
 
-/// Gives up every recipient whose fate is open, as if each had been refused for good.
-async fn bounce(context: &Arc<Context>, id: QueueId) -> Result<(), Refused> {
+/// Gives up every recipient whose fate is open, as if each had been refused for good. What could not be
+/// given up, because its sender could not be told, comes back.
+async fn bounce(context: &Arc<Context>, id: QueueId) -> Result<Option<Stored>, Refused> {
     let mut entry = context.spool.load(id).await?;
     for recipient in &mut entry.envelope.recipients {
         if let RecipientState::Held { attempts, history } = &recipient.state {
@@ -202,15 +268,17 @@ async fn bounce(context: &Arc<Context>, id: QueueId) -> Result<(), Refused> {
     }
     let entry = Arc::new(entry);
     let live = Live::new(id, OnceCell::new_with(Some(Arc::clone(&entry))), 0, context);
+    let mut left = false;
     for waiting in destinations(&entry.envelope) {
         let attempt = attempt(&context.settings.load().connectors, &entry, &entry.envelope, &waiting.host);
         let failure = Failure::permanent(Scope::Message, Status(3, 0), "given up by the administrator of the relay");
         let result =
             |at: &usize| RecipientResult { recipient: *at, outcome: Outcome::Bounced(failure.clone()), via: None };
         let report = Report { results: attempt.recipients.iter().map(result).collect(), trail: Vec::new() };
-        settle::settle(context, &live, &attempt, &report, Instant::now()).await;
+        left |= settle::settle(context, &live, &attempt, &report, Instant::now()).await != settle::Left::Nothing;
     }
-    Ok(())
+    let envelope = live.envelope.lock().await.take().filter(|_| left);
+    Ok(envelope.map(|envelope| Stored { id, accepted: entry.accepted, envelope, size: entry.size }))
 }
 
 /// The attempt that would serve one recipient domain of a message.

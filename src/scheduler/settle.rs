@@ -131,6 +131,7 @@ impl<'a> Books<'a> {
     }
 
     fn enter(&mut self, envelope: &mut Envelope, result: &RecipientResult) {
+        let all = envelope.recipients.len();
         let Some(recipient) = envelope.recipients.get_mut(result.recipient) else { return };
         let RecipientState::Pending { attempts, warned, history, .. } = &mut recipient.state else { return };
         let (attempts, warned, mut history) = (attempts.saturating_add(1), *warned, std::mem::take(history));
@@ -147,7 +148,7 @@ impl<'a> Books<'a> {
             Outcome::Held(failure) => {
                 let last = trouble(failure, self.trail, Persistence::Transient);
                 journal::held(self.attempt, &recipient.mailbox, &last);
-                history.push(last);
+                history.push(last, all);
                 recipient.state = RecipientState::Held { attempts, history };
             }
             Outcome::Deferred(failure) => {
@@ -160,7 +161,7 @@ impl<'a> Books<'a> {
                 let next = Timestamp::now() + due.saturating_duration_since(self.now);
                 journal::deferred(self.attempt, &recipient.mailbox, &last, next);
                 self.check_delay(result.recipient, recipient, warned, last.clone());
-                history.push(last);
+                history.push(last, all);
                 recipient.state = RecipientState::Pending { attempts, next: Some(next), history, warned };
                 self.left = self.left.and(due, self.expires);
             }
@@ -240,12 +241,13 @@ impl<'a> Books<'a> {
         if !told {
             self.left = self.left.and(soon, self.expires.max(soon));
         }
+        let all = envelope.recipients.len();
         for Change { recipient, attempts, mut history, last } in self.failed {
             let Some(recipient) = envelope.recipients.get_mut(recipient) else { continue };
             recipient.state = if told {
                 RecipientState::Failed
             } else {
-                history.push(last);
+                history.push(last, all);
                 RecipientState::Pending { attempts, next: None, history, warned: true }
             };
         }

@@ -19,7 +19,7 @@ use crate::strace::{self, CHANGES, Call};
 use crate::support::client::send_all;
 use crate::support::relay::{End, Home, Relay};
 use crate::support::sink::{ClosedPort, Sink};
-use crate::support::within;
+use crate::support::{place, within};
 use crate::{ARRIVES, owed, script, side_by_side};
 
 /// The spool's last change, in seconds since 1970: in 2060, when no clock is yet.
@@ -99,7 +99,7 @@ struct Ran {
 #[test]
 #[ignore = "needs strace: .ci/durability"]
 fn every_write_sync_rename_and_unlink_may_fail_or_be_the_last() {
-    let shared = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder");
+    let shared = place();
     let used = shared.path().join("used");
     make_used(&used);
     let mut cases = Vec::new();
@@ -195,7 +195,7 @@ fn under(home: &Home, kind: &Kind, faults: &[String]) -> Vec<String> {
 
 /// The calls of an undisturbed run on files of one kind.
 fn undisturbed(kind: &Kind, used: &Path) -> Result<Vec<Call>, String> {
-    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).map_err(|error| error.to_string())?;
+    let folder = place();
     let (sink, closed) = (Sink::start(), ClosedPort::take());
     let home = settle(kind, used, folder.path(), &sink, &closed).map_err(|error| error.to_string())?;
     let under = under(&home, kind, &[]);
@@ -231,7 +231,7 @@ impl Case {
     }
 
     fn run(&self, used: &Path) -> Result<Ran, String> {
-        let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).map_err(|error| error.to_string())?;
+        let folder = place();
         let (sink, closed) = (Sink::start(), ClosedPort::take());
         let home = settle(&self.kind, used, folder.path(), &sink, &closed).map_err(|error| error.to_string())?;
         let messages = script();

@@ -13,11 +13,13 @@ use crate::support::client::{Client, Verdict};
 use crate::support::message::Message;
 use crate::support::relay::{Home, Relay};
 use crate::support::sink::{ClosedPort, Sink};
-use crate::support::within;
+use crate::support::{place, within};
 
 /// Of such a disk a twentieth is kept for working the queue off, and a fiftieth is the reserve.
 const DISK: u64 = 64 << 20;
 const KEPT: u64 = DISK / 20;
+/// A look at the disk is believed for 100 ms.
+const NOTICED: Duration = Duration::from_millis(200);
 
 /// A file system in memory; it goes when this does.
 struct Mounted(PathBuf);
@@ -27,7 +29,7 @@ impl Mounted {
     fn on(folder: PathBuf) -> Option<Self> {
         let size = format!("size={DISK},mode=700");
         let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &size, "gatepost-test"]).arg(&folder).output();
-        mounted.is_ok_and(|mounted| mounted.status.success()).then_some(Self(folder))
+        mounted.is_ok_and(|mounted| mounted.status.success()).then(|| Self(folder))
     }
 }
 
@@ -72,7 +74,7 @@ fn free(file: &Path) -> u64 {
 #[test]
 #[ignore = "needs root: .ci/durability"]
 fn a_full_disk_refuses_mail_and_works_the_queue_off() {
-    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder");
+    let folder = place();
     let spool = folder.path().join("spool");
     fs::create_dir(&spool).expect("a folder");
     let Some(mounted) = Mounted::on(spool.clone()) else {
@@ -85,7 +87,7 @@ fn a_full_disk_refuses_mail_and_works_the_queue_off() {
     let ballast = Ballast(home.spool.join("bodies/ballast"));
     let mut owed = fill(relay.address, &ballast);
     sink.serve(closed.open());
-    let missing = sink.wait_for(&owed, Duration::from_secs(60));
+    let missing = sink.wait_for(&owed, Duration::from_mins(1));
     assert!(missing.is_empty(), "the queue is not worked off on a full disk: {missing:?}");
     assert!(within(Duration::from_secs(20), || matches!(home.queued(), Ok(0))), "{:?} entries are left", home.queued());
 
@@ -119,7 +121,7 @@ fn fill(relay: SocketAddr, ballast: &Ballast) -> Vec<String> {
     }
     // Room for small ones, not for a large one that does not say how large it is.
     ballast.leave(KEPT + (2 << 20));
-    std::thread::sleep(Duration::from_millis(200));
+    std::thread::sleep(NOTICED);
     accept(&mut client, "still", 3000);
     let large = Message::new("too-large", &["a.example"], 5 << 20);
     let verdict = client.send(&large);
@@ -128,7 +130,7 @@ fn fill(relay: SocketAddr, ballast: &Ballast) -> Vec<String> {
 
     // No room at all: nothing is begun that could not be finished.
     ballast.leave(0);
-    std::thread::sleep(Duration::from_millis(200));
+    std::thread::sleep(NOTICED);
     let small = Message::new("too-late", &["a.example"], 500);
     let verdict = client.send(&small);
     assert!(matches!(&verdict, Verdict::Refused(reply) if reply.starts_with("452 4.3.1 ")), "before DATA: {verdict:?}");

@@ -12,11 +12,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use crate::support::Dice;
 use crate::support::client::{Client, Verdict};
 use crate::support::message::Message;
 use crate::support::relay::{Home, Relay};
 use crate::support::sink::{ClosedPort, Sink};
+use crate::support::{Dice, place};
 
 const CLIENTS: u64 = 8;
 const KILLS: u64 = 10;
@@ -50,7 +50,7 @@ fn nothing_acknowledged_is_lost_by_kill_9() {
     let seed: u64 = given.unwrap_or_else(now);
     println!("seed {seed}; with SEED={seed} in the environment the clients and the kills are the same again");
     let began = Instant::now();
-    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder");
+    let folder = place();
     let (sink, closed) = (Sink::start(), ClosedPort::take());
     let spool = folder.path().join("spool");
     let home = Home { folder: folder.path().to_owned(), spool, sink: sink.address, down: closed.address };

@@ -5,6 +5,7 @@ use std::path::Path;
 use crate::strace::{self, CHANGES, Call, TALK};
 use crate::support::client::{Verdict, send_all};
 use crate::support::message::Message;
+use crate::support::place;
 use crate::support::relay::{Home, Relay};
 use crate::support::sink::{ClosedPort, Sink};
 use crate::{ARRIVES, owed, script};
@@ -12,7 +13,7 @@ use crate::{ARRIVES, owed, script};
 #[test]
 #[ignore = "needs strace: .ci/durability"]
 fn each_message_is_synced_before_its_250() {
-    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder");
+    let folder = place();
     let (sink, closed) = (Sink::start(), ClosedPort::take());
     let spool = folder.path().join("spool");
     let home = Home { folder: folder.path().to_owned(), spool, sink: sink.address, down: closed.address };
@@ -58,44 +59,62 @@ fn proof(calls: &[Call], spool: &Path, message: &Message, id: &str) -> String {
     let (part, body) = (format!("{bodies}/{id}.part"), format!("{bodies}/{id}"));
     let reply = acceptance(calls, id);
     let client = reply.target();
-    let reads =
-        calls.iter().filter(|call| matches!(call.name.as_str(), "recvfrom" | "read") && call.target() == client);
-    let last_read = reads.filter(|call| call.ended < reply.began && call.result > Some(0)).last();
-    let last_read = last_read.unwrap_or_else(|| panic!("{id}: nothing was read"));
+    let reads = |call: &&Call| matches!(call.name.as_str(), "recvfrom" | "read") && call.target() == client;
+    let before = calls.iter().filter(|call| call.ended < reply.began && call.result > Some(0));
+    let read = before.clone().rfind(reads).unwrap_or_else(|| panic!("{id}: nothing was read"));
 
-    // Each step must begin after the one before has ended, and all must end before the reply begins.
-    let step = |what: &str, after: &Call, is_it: &dyn Fn(&Call) -> bool| -> &Call {
-        let between = |call: &&Call| call.began > after.ended && call.ended < reply.began && call.result.is_some();
-        calls.iter().filter(between).find(|call| is_it(call)).unwrap_or_else(|| {
-            panic!(
-                "{}: between line {} of the trace and its 250 in line {} nothing did {what}",
-                message.name,
-                after.ended + 1,
-                reply.began + 1
-            )
-        })
-    };
     let on = |call: &Call, file: &str| call.target().as_deref() == Some(file);
+    let writes = |file: &str, call: &Call| call.is_write() && on(call, file);
+    let syncs = |file: &str, call: &Call| call.is_sync() && on(call, file);
     let last_line = message.last_line();
-    let (log_written, mut told) = if message.content.len() > 128 * 1024 {
-        let written = calls.iter().find(|call| call.is_write() && on(call, &part) && call.says(&last_line));
-        let written = written.unwrap_or_else(|| panic!("{id}: its end was not written to {part}"));
-        let synced = step("sync its body file", written, &|call| call.is_sync() && on(call, &part));
-        assert!(synced.began > last_read.ended);
-        let renames = |call: &Call| {
-            call.name.starts_with("rename") && call.strings().last().map(Vec::as_slice) == Some(body.as_bytes())
-        };
-        let renamed = step("name its body file", synced, &renames);
-        let folder = step("sync the folder of its body file", renamed, &|call| call.is_sync() && on(call, &bodies));
-        let lines = [synced, renamed, folder].map(|call| call.ended + 1);
-        let told =
-            format!("body file synced in line {}, named in {}, folder synced in {}, ", lines[0], lines[1], lines[2]);
-        (step("write the queue's log", folder, &|call| call.is_write() && on(call, &log)), told)
-    } else {
-        let writes = |call: &Call| call.is_write() && on(call, &log) && call.says(&last_line);
-        (step("write it to the queue's log", last_read, &writes), String::new())
+    let mut steps = Steps {
+        message,
+        reply,
+        calls,
+        at: read,
+        told: vec![format!("last octet read in line {} of the trace", read.ended + 1)],
     };
-    let synced = step("sync the queue's log", log_written, &|call| call.is_sync() && on(call, &log));
-    told.push_str(&format!("log written in {}, synced in {}", log_written.ended + 1, synced.ended + 1));
-    format!("last octet read in line {} of the trace, {told}, 250 in {}", last_read.ended + 1, reply.began + 1)
+    if message.content.len() > 128 * 1024 {
+        // The end of the body may be in its file before the last octet, the dot, is read.
+        let written = before.clone().find(|call| writes(&part, call) && call.says(&last_line));
+        let written = written.unwrap_or_else(|| panic!("{id}: its end was not written to {part}"));
+        steps.at = if written.ended > read.ended { written } else { read };
+        steps.next("body file synced", |call| syncs(&part, call));
+        steps.next("named", |call| {
+            call.name.starts_with("rename") && call.strings().last().is_some_and(|to| to == body.as_bytes())
+        });
+        steps.next("folder synced", |call| syncs(&bodies, call));
+        steps.next("queue's log written", |call| writes(&log, call));
+    } else {
+        steps.next("queue's log written", |call| writes(&log, call) && call.says(&last_line));
+    }
+    steps.next("synced", |call| syncs(&log, call));
+    format!("{}, 250 in {}", steps.told.join(", "), reply.began + 1)
+}
+
+/// Steps of which each must begin after the one before has ended, and end before the reply begins.
+struct Steps<'a> {
+    message: &'a Message,
+    reply: &'a Call,
+    calls: &'a [Call],
+    /// The last one.
+    at: &'a Call,
+    told: Vec<String>,
+}
+
+impl Steps<'_> {
+    fn next(&mut self, what: &str, is_it: impl Fn(&Call) -> bool) {
+        let fits = |call: &&Call| call.began > self.at.ended && call.ended < self.reply.began && call.result.is_some();
+        let found = self.calls.iter().filter(fits).find(|call| is_it(call));
+        let Some(found) = found else {
+            panic!(
+                "{}: {}; then no \"{what}\" before its 250 in line {}",
+                self.message.name,
+                self.told.join(", "),
+                self.reply.began + 1
+            )
+        };
+        self.told.push(format!("{what} in {}", found.ended + 1));
+        self.at = found;
+    }
 }

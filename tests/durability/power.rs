@@ -11,10 +11,10 @@ use std::path::{Path, PathBuf};
 
 use crate::order::{acceptance, traced};
 use crate::strace::{self, Call};
-use crate::support::Dice;
 use crate::support::client::Verdict;
 use crate::support::relay::{Home, Relay};
 use crate::support::sink::{Arrival, ClosedPort, Sink};
+use crate::support::{Dice, place};
 use crate::{ARRIVES, script, side_by_side};
 
 /// Moments at which the power goes, at most.
@@ -104,12 +104,11 @@ impl Disk {
 
     fn sync(&mut self, target: &Path, begun: Option<(usize, Names)>) {
         let Some((changes, names)) = begun else { return };
-        match self.names.get(target) {
-            Some(file) => self.files[*file].durable = self.files[*file].durable.max(changes),
-            None => {
-                self.durable_names.retain(|name, _| name.parent() != Some(target));
-                self.durable_names.extend(names);
-            }
+        if let Some(file) = self.names.get(target) {
+            self.files[*file].durable = self.files[*file].durable.max(changes);
+        } else {
+            self.durable_names.retain(|name, _| name.parent() != Some(target));
+            self.durable_names.extend(names);
         }
     }
 
@@ -166,7 +165,7 @@ struct Moment {
 #[test]
 #[ignore = "needs strace: .ci/durability"]
 fn nothing_acknowledged_is_lost_with_the_power() {
-    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder");
+    let folder = place();
     let (sink, closed) = (Sink::start(), ClosedPort::take());
     let spool = folder.path().join("spool");
     let home = Home { folder: folder.path().to_owned(), spool, sink: sink.address, down: closed.address };
@@ -176,12 +175,10 @@ fn nothing_acknowledged_is_lost_with_the_power() {
     let owing = moments.iter().filter(|moment| !moment.owed.is_empty()).count();
     println!("{} moments, at {owing} of them accepted messages were waiting", moments.len());
     assert!(owing > MOMENTS / 5, "too few of them: this proves nothing");
-    let faults: Vec<String> = side_by_side(moments, |moment| {
-        restart(&moment, &home.spool).err().map(|fault| format!("{}: {fault}", moment.when))
-    })
-    .into_iter()
-    .flatten()
-    .collect();
+    let ran = side_by_side(moments, |moment| {
+        restart(&moment, &home.spool).map_err(|fault| format!("{}: {fault}", moment.when))
+    });
+    let faults: Vec<_> = ran.into_iter().filter_map(Result::err).collect();
     assert!(faults.is_empty(), "{} faults, the first:\n{}", faults.len(), faults[0]);
 }
 
@@ -208,9 +205,9 @@ fn moments(calls: &[Call], spool: &Path, verdicts: &[Verdict], arrivals: &[Arriv
     let (mut disk, mut dice, mut moments) = (Disk::default(), Dice::new(1), Vec::new());
     for (count, (line, ends, number, call)) in events.into_iter().enumerate() {
         if ends {
-            disk.end(number, call)
+            disk.end(number, call);
         } else {
-            disk.begin(number, call)
+            disk.begin(number, call);
         }
         let told = accepted.iter().any(|(at, _)| *at == line);
         if !told && count % step != 0 {
@@ -242,7 +239,7 @@ fn hex(path: &Path) -> String {
 
 /// A relay starts on what the disk had: all that is owed arrives, nothing is half there.
 fn restart(moment: &Moment, traced: &Path) -> Result<(), String> {
-    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).map_err(|error| error.to_string())?;
+    let folder = place();
     let (sink, closed) = (Sink::start(), ClosedPort::take());
     let spool = folder.path().join("spool");
     for folder in ["", "bodies", "aside"] {

@@ -121,7 +121,7 @@ fn head(line: &str) -> Option<(u32, SystemTime, &str)> {
 /// `name(args) = result`.
 fn parts(call: &str) -> Option<(&str, &str, &str)> {
     let (name, rest) = call.split_once('(')?;
-    let closes = rest.match_indices(')').map(|(at, _)| at);
-    let (at, result) = closes.filter_map(|at| Some((at, rest[at + 1..].trim_start().strip_prefix("= ")?))).next()?;
+    let mut closes = rest.match_indices(')').map(|(at, _)| at);
+    let (at, result) = closes.find_map(|at| Some((at, rest[at + 1..].trim_start().strip_prefix("= ")?)))?;
     Some((name, &rest[..at], result))
 }

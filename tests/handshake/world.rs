@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use gatepost::address::{Domain, Host, Mailbox};
 use gatepost::config::{
-    Config, Connector, IdentityFiles, Inbound, Limits, Located, Log, LogFormat, OnFailure, Outbound, OwnTls, Place,
-    Queue, Relay, Route, Timeouts, TlsDemand, Trust, WarnAfter,
+    Admin, AdminSocket, Config, Connector, IdentityFiles, Inbound, Limits, Located, Log, LogFormat, OnFailure,
+    Outbound, OwnTls, Place, Queue, Relay, Route, Timeouts, TlsDemand, Trust, WarnAfter,
 };
 use gatepost::handshake::{HandshakeError, Material, Seen};
 use gatepost::tls::TlsVersion;
@@ -201,6 +201,7 @@ pub(crate) fn config(identity: Option<IdentityFiles>, connectors: Vec<Connector>
             drain: second,
         },
         dns_servers: Vec::new(),
+        admin: Admin { socket: at(AdminSocket::Off, 30) },
         log: Log { format: at(LogFormat::Text, 30), level: "info".to_owned() },
     }
 }

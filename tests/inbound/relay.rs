@@ -98,6 +98,8 @@ postmaster = "admin@example.com"
 [tls]
 certificate = "{certs}/relay.pem"
 key = "{certs}/relay.key"
+[admin]
+socket = ""
 [spool]
 path = "{spool}"
 [[listener]]

@@ -86,10 +86,7 @@ impl Client {
 pub(crate) fn send_all(address: SocketAddr, messages: &[Message]) -> Vec<Verdict> {
     let mut client = None;
     let mut send = |message: &Message| {
-        let mut open = match client.take().map_or_else(|| Client::connect(address), Ok) {
-            Ok(open) => open,
-            Err(_) => return Verdict::Lost,
-        };
+        let Ok(mut open) = client.take().map_or_else(|| Client::connect(address), Ok) else { return Verdict::Lost };
         let verdict = open.send(message);
         client = Some(open).filter(|_| verdict != Verdict::Lost);
         verdict

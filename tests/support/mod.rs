@@ -8,6 +8,12 @@ pub(crate) mod sink;
 
 use std::time::{Duration, Instant};
 
+/// A folder of its own, on a disk: where programs are built, and under the name that the system tells.
+pub(crate) fn place() -> tempfile::TempDir {
+    let target = std::path::Path::new(env!("CARGO_TARGET_TMPDIR"));
+    target.canonicalize().and_then(tempfile::tempdir_in).expect("a folder can be made there")
+}
+
 /// Asks every few milliseconds until the answer is yes, or the time is over.
 pub(crate) fn within(limit: Duration, mut asked: impl FnMut() -> bool) -> bool {
     let deadline = Instant::now() + limit;

@@ -38,6 +38,9 @@ impl Home {
 hostname = "{hostname}"
 postmaster = "postmaster@example.com"
 
+[admin]
+socket = ""
+
 [spool]
 path = "{spool}"
 

@@ -13,13 +13,7 @@ fn host(name: &str) -> Host {
 }
 
 fn item(number: u64, name: &str, expires: Instant) -> Item<()> {
-    Item {
-        id: QueueId::from_number(number).expect("small"),
-        host: host(name),
-        deadline: expires,
-        expires,
-        cargo: (),
-    }
+    Item { id: QueueId::from_number(number).expect("small"), host: host(name), deadline: expires, expires, cargo: () }
 }
 
 fn trouble(text: &str) -> Trouble {

@@ -1,0 +1,152 @@
+//! `/v1/queue/{id}/content`: a message as it is stored, or a part of it, streamed.
+
+use axum::body::Body;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Path, Query, State};
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse as _, Response};
+use bytes::Bytes;
+use http_body_util::channel::Channel;
+use serde::Deserialize;
+
+use super::{Desk, Problem, filter};
+use crate::spool::SpoolError;
+
+/// Chunks between the spool and the client.
+const CHUNKS: usize = 2;
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Asked {
+    part: Option<Part>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Part {
+    Headers,
+    Body,
+}
+
+pub(super) async fn content(
+    State(desk): State<Desk>,
+    Path(id): Path<String>,
+    asked: Result<Query<Asked>, QueryRejection>,
+) -> Result<Response, Problem> {
+    let Query(Asked { part }) = asked.map_err(|rejection| Problem::bad(rejection.body_text()))?;
+    let id = filter::id(&id)?;
+    let mut reader = desk.spool.load(id).await?.body.reader().await?;
+    let (mut sender, body) = Channel::<Bytes, SpoolError>::new(CHUNKS);
+    // Ends with the message, or with the connection, which drops the other end.
+    tokio::spawn(async move {
+        let mut cutter = Cutter::new(part);
+        while !cutter.is_done() {
+            match reader.next().await {
+                Ok(Some(chunk)) => {
+                    let piece = cutter.cut(chunk);
+                    if !piece.is_empty() && sender.send_data(piece).await.is_err() {
+                        return;
+                    }
+                }
+                Ok(None) => return,
+                Err(error) => {
+                    tracing::error!(queue_id = %id, %error, "a message could not be shown to its end");
+                    return sender.abort(error);
+                }
+            }
+        }
+    });
+    Ok(([(CONTENT_TYPE, "application/octet-stream")], Body::new(body)).into_response())
+}
+
+/// Cuts a message in two at the empty line behind its header section (RFC 5322 §2.1), chunk by chunk.
+/// What is stored has CRLF line ends only, so a CR that begins a line begins that empty line.
+struct Cutter {
+    part: Option<Part>,
+    place: Place,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Place {
+    LineStart,
+    InLine,
+    /// So many octets of the empty line are still to come.
+    EmptyLine(usize),
+    Body,
+}
+
+impl Cutter {
+    fn new(part: Option<Part>) -> Self {
+        Self { part, place: Place::LineStart }
+    }
+
+    /// Whether nothing more can come.
+    fn is_done(&self) -> bool {
+        self.part == Some(Part::Headers) && matches!(self.place, Place::EmptyLine(_) | Place::Body)
+    }
+
+    /// What belongs to the part.
+    fn cut(&mut self, mut chunk: Bytes) -> Bytes {
+        let Some(part) = self.part else { return chunk };
+        let headers = chunk.split_to(self.header_length(&chunk));
+        if let Place::EmptyLine(left) = self.place {
+            let skipped = left.min(chunk.len());
+            drop(chunk.split_to(skipped));
+            self.place = if skipped == left { Place::Body } else { Place::EmptyLine(left - skipped) };
+        }
+        match part {
+            Part::Headers => headers,
+            Part::Body => chunk,
+        }
+    }
+
+    /// How much of a chunk still belongs to the header section.
+    fn header_length(&mut self, chunk: &[u8]) -> usize {
+        for (at, octet) in chunk.iter().enumerate() {
+            self.place = match (self.place, octet) {
+                (Place::EmptyLine(_) | Place::Body, _) => return at,
+                (Place::LineStart, b'\r') => Place::EmptyLine(2),
+                (Place::LineStart | Place::InLine, b'\n') => Place::LineStart,
+                (Place::LineStart | Place::InLine, _) => Place::InLine,
+            };
+            if self.place == Place::EmptyLine(2) {
+                return at;
+            }
+        }
+        if matches!(self.place, Place::EmptyLine(_) | Place::Body) { 0 } else { chunk.len() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A part of a message that comes in chunks of `size`.
+    fn cut(message: &str, part: Option<Part>, size: usize) -> String {
+        let mut cutter = Cutter::new(part);
+        let mut taken = Vec::new();
+        for chunk in message.as_bytes().chunks(size) {
+            if cutter.is_done() {
+                break;
+            }
+            taken.extend_from_slice(&cutter.cut(Bytes::copy_from_slice(chunk)));
+        }
+        String::from_utf8(taken).expect("text")
+    }
+
+    #[test]
+    fn the_empty_line_is_found_wherever_chunks_end() {
+        for (headers, body) in
+            [("A: 1\r\nB: 2\r\n c\r\n", "body\r\n\r\nmore\r\n"), ("A: 1\r\n", ""), ("", "body\r\n"), ("", "\r\n\r\n")]
+        {
+            let message = format!("{headers}\r\n{body}");
+            for size in 1..=message.len() {
+                assert_eq!(cut(&message, Some(Part::Headers), size), headers, "{message:?} by {size}");
+                assert_eq!(cut(&message, Some(Part::Body), size), body, "{message:?} by {size}");
+                assert_eq!(cut(&message, None, size), message);
+            }
+        }
+        assert_eq!(cut("A: 1\r\n", Some(Part::Headers), 3), "A: 1\r\n", "without an empty line");
+        assert_eq!(cut("A: 1\r\n", Some(Part::Body), 3), "");
+    }
+}

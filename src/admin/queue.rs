@@ -1,0 +1,247 @@
+//! `/v1/queue`: what is in the queue, one message of it, and orders.
+
+use axum::Json;
+use axum::extract::rejection::{JsonRejection, QueryRejection};
+use axum::extract::{Extension, Path, Query, State};
+use axum::http::StatusCode;
+use jiff::Timestamp;
+
+use super::filter::{self, Filter};
+use super::words::{self, Answer, Answers, Down, Message, Orders, PAGE_MAX, Page, Parameters, Reason, Recipient};
+use super::{Asker, Desk, Problem};
+use crate::address::Host;
+use crate::envelope::{self, QueueId, RecipientState, Trouble};
+use crate::scheduler::{Outlook, Prospect, Way};
+use crate::spool::{Spool, SpoolError, Stored};
+
+/// Messages that are taken from the spool at a time.
+const SCAN: usize = 100;
+/// Messages that are looked at for one page: a filter that matches nothing must not keep a request for ever.
+const LOOKS_MAX: usize = 20_000;
+/// Recipients on a page, after which it ends.
+const RECIPIENTS_MAX: usize = 10_000;
+
+pub(super) async fn list(
+    State(desk): State<Desk>,
+    query: Result<Query<filter::Query>, QueryRejection>,
+) -> Result<Json<Page>, Problem> {
+    let Query(query) = query.map_err(|rejection| Problem::bad(rejection.body_text()))?;
+    let filter = Filter::parse(&query)?;
+    let (stored, next) = match &filter.ids {
+        Some(ids) => named(&*desk.spool, &filter, ids).await?,
+        None => scanned(&*desk.spool, &filter).await?,
+    };
+    let outlook = outlook(&desk, &stored).await?;
+    let messages = stored.iter().zip(&outlook.messages).map(|(stored, prospect)| {
+        let mut message = message(stored, &outlook, prospect);
+        message.recipients = stored.envelope.recipients.iter().zip(&prospect.ways).map(recipient).collect();
+        message
+    });
+    Ok(Json(Page { messages: messages.collect(), next }))
+}
+
+pub(super) async fn show(State(desk): State<Desk>, Path(id): Path<String>) -> Result<Json<Message>, Problem> {
+    let id = filter::id(&id)?;
+    let stored = [find(&*desk.spool, id).await?.ok_or(SpoolError::Missing(id))?];
+    let outlook = outlook(&desk, &stored).await?;
+    let ([stored], [prospect]) = (&stored, &outlook.messages[..]) else { return Err(Problem::stopping()) };
+    let mut message = message(stored, &outlook, prospect);
+    let envelope = &stored.envelope;
+    message.parameters = Some(Parameters {
+        body: envelope.body,
+        smtputf8: envelope.smtputf8,
+        ret: envelope.ret,
+        envid: envelope.envid.clone(),
+        eight_bit: envelope.needs.eight_bit,
+        utf8_header: envelope.needs.utf8_header,
+    });
+    message.recipients = envelope.recipients.iter().zip(&prospect.ways).map(detailed).collect();
+    Ok(Json(message))
+}
+
+pub(super) async fn order(
+    State(desk): State<Desk>,
+    Extension(Asker(uid)): Extension<Asker>,
+    orders: Result<Json<Orders>, JsonRejection>,
+) -> Result<Json<Answers>, Problem> {
+    let Json(Orders { order, mut ids }) =
+        orders.map_err(|rejection| Problem(rejection.status(), rejection.body_text()))?;
+    if ids.is_empty() || ids.len() > PAGE_MAX {
+        let sentence = format!("an order names 1 to {PAGE_MAX} ids");
+        return Err(Problem(StatusCode::UNPROCESSABLE_ENTITY, sentence));
+    }
+    ids.sort_unstable();
+    ids.dedup();
+    let mut answers = Vec::new();
+    let mut there = Vec::new();
+    for id in ids {
+        match find(&*desk.spool, id).await? {
+            Some(_) => there.push(id),
+            None => answers.push(refusal(id, SpoolError::Missing(id).to_string())),
+        }
+    }
+    for (id, result) in desk.operator.order(order, there).await {
+        answers.push(match result {
+            Ok(()) => Answer { id, done: true, error: None },
+            Err(refused) => refusal(id, refused.to_string()),
+        });
+    }
+    answers.sort_by_key(|answer| answer.id);
+    let done = answers.iter().filter(|answer| answer.done).count();
+    tracing::info!(?order, uid, done, refused = answers.len() - done, "an operator gave an order");
+    Ok(Json(Answers { answers }))
+}
+
+fn refusal(id: QueueId, error: String) -> Answer {
+    Answer { id, done: false, error: Some(error) }
+}
+
+/// One message without its content.
+async fn find(spool: &dyn Spool, id: QueueId) -> Result<Option<Stored>, SpoolError> {
+    let before = id.number().checked_sub(1).and_then(QueueId::from_number);
+    Ok(spool.scan(before, 1).await?.into_iter().next().filter(|stored| stored.id == id))
+}
+
+/// What matches, and where the next page begins.
+type Found = (Vec<Stored>, Option<QueueId>);
+
+async fn named(spool: &dyn Spool, filter: &Filter, ids: &[QueueId]) -> Result<Found, SpoolError> {
+    let now = Timestamp::now();
+    let mut picked = Picked::default();
+    for id in ids.iter().filter(|id| filter.after.is_none_or(|after| **id > after)) {
+        let Some(stored) = find(spool, *id).await? else { continue };
+        if filter.matches(&stored, now) && picked.take(stored, filter.limit) {
+            return Ok((picked.messages, Some(*id)));
+        }
+    }
+    Ok((picked.messages, None))
+}
+
+async fn scanned(spool: &dyn Spool, filter: &Filter) -> Result<Found, SpoolError> {
+    let now = Timestamp::now();
+    let mut picked = Picked::default();
+    let mut after = filter.after;
+    let mut looks = 0;
+    loop {
+        let batch = spool.scan(after, SCAN).await?;
+        if batch.is_empty() {
+            return Ok((picked.messages, None));
+        }
+        looks += batch.len();
+        for stored in batch {
+            let id = stored.id;
+            after = Some(id);
+            if filter.matches(&stored, now) && picked.take(stored, filter.limit) {
+                return Ok((picked.messages, Some(id)));
+            }
+        }
+        if looks >= LOOKS_MAX {
+            return Ok((picked.messages, after));
+        }
+    }
+}
+
+/// A page in the making.
+#[derive(Default)]
+struct Picked {
+    messages: Vec<Stored>,
+    recipients: usize,
+}
+
+impl Picked {
+    /// Takes a message, and says whether the page is full with it. Its history is not for lists.
+    fn take(&mut self, mut stored: Stored, limit: usize) -> bool {
+        for recipient in &mut stored.envelope.recipients {
+            if let RecipientState::Pending { history, .. } | RecipientState::Held { history, .. } = &mut recipient.state
+            {
+                let last = history.last().cloned();
+                *history = envelope::History::default();
+                if let Some(last) = last {
+                    history.push(last, 1);
+                }
+            }
+        }
+        self.recipients += stored.envelope.recipients.len();
+        self.messages.push(stored);
+        self.messages.len() >= limit || self.recipients >= RECIPIENTS_MAX
+    }
+}
+
+async fn outlook(desk: &Desk, stored: &[Stored]) -> Result<Outlook, Problem> {
+    let hosts = |stored: &Stored| -> Vec<Host> {
+        stored.envelope.recipients.iter().map(|recipient| recipient.mailbox.host().clone()).collect()
+    };
+    let asked = stored.iter().map(|stored| (stored.id, hosts(stored))).collect();
+    desk.operator.outlook(asked).await.ok_or_else(Problem::stopping)
+}
+
+/// A message without its recipients.
+fn message(stored: &Stored, outlook: &Outlook, prospect: &Prospect) -> Message {
+    Message {
+        id: stored.id,
+        accepted: stored.accepted,
+        // Durations of the configuration end at ten years; a clock far from any sense ends here.
+        expires: stored.accepted.checked_add(outlook.expire).unwrap_or(Timestamp::MAX),
+        size: stored.size,
+        sender: stored.envelope.reverse_path.clone(),
+        busy: prospect.busy,
+        parameters: None,
+        recipients: Vec::new(),
+    }
+}
+
+fn detailed((recipient, way): (&envelope::Recipient, &Way)) -> Recipient {
+    let mut told = self::recipient((recipient, way));
+    told.notify = recipient.notify;
+    told.orcpt.clone_from(&recipient.orcpt);
+    told.history = Some(match &recipient.state {
+        RecipientState::Pending { history, .. } | RecipientState::Held { history, .. } => {
+            history.all().iter().map(reason).collect()
+        }
+        RecipientState::Delivered | RecipientState::Failed => Vec::new(),
+    });
+    told
+}
+
+fn recipient((recipient, way): (&envelope::Recipient, &Way)) -> Recipient {
+    let now = Timestamp::now();
+    let mut told = Recipient {
+        address: recipient.mailbox.clone(),
+        state: words::State::Waiting,
+        connector: way.connector.clone(),
+        attempts: 0,
+        next: None,
+        reason: None,
+        destination_down: None,
+        notify: None,
+        orcpt: None,
+        history: None,
+    };
+    match &recipient.state {
+        RecipientState::Pending { attempts, next, history, .. } => {
+            let until = way.down.as_ref().map(|(until, _)| *until);
+            told.attempts = *attempts;
+            told.reason = history.last().map(reason);
+            told.next = next.max(&until).filter(|at| *at > now);
+            told.destination_down = way.down.as_ref().map(|(until, last)| Down { until: *until, reason: reason(last) });
+        }
+        RecipientState::Held { attempts, history } => {
+            told.state = words::State::Held;
+            told.attempts = *attempts;
+            told.reason = history.last().map(reason);
+        }
+        RecipientState::Delivered => told.state = words::State::Delivered,
+        RecipientState::Failed => told.state = words::State::Failed,
+    }
+    told
+}
+
+fn reason(trouble: &Trouble) -> Reason {
+    Reason {
+        at: trouble.at,
+        status: trouble.status.to_string(),
+        text: trouble.text.clone(),
+        host: trouble.host.clone(),
+        reply: trouble.reply.as_ref().map(ToString::to_string),
+    }
+}

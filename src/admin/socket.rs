@@ -1,0 +1,137 @@
+//! The unix socket: made with the right rights, in the place of one that nobody listens on any more, and
+//! cleared away at the end.
+
+use std::fs;
+use std::io::{Error, ErrorKind};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rustix::fs::Mode;
+use socket2::{Domain, SockAddr, Socket, Type};
+use tokio::net::{UnixListener, UnixStream};
+
+use crate::config::{AdminSocket, Fault, Located};
+
+/// Owner and group may ask; nobody else.
+const SOCKET_MODE: u32 = 0o660;
+const FOLDER_MODE: u32 = 0o750;
+/// Connections that wait to be taken.
+const BACKLOG: i32 = 64;
+/// How long another program may take to take a connection before it counts as there.
+const KNOCK: Duration = Duration::from_secs(1);
+
+/// The socket, bound. It is removed when this is dropped, unless somebody else's stands there by then.
+#[derive(Debug)]
+pub struct Door {
+    pub(super) listener: UnixListener,
+    path: PathBuf,
+    /// Device and inode.
+    identity: Option<(u64, u64)>,
+}
+
+/// Why there is no door, and what to do.
+#[derive(Debug, thiserror::Error)]
+enum DoorError {
+    #[error("another program answers on it")]
+    InUse,
+    #[error("something is there that is no socket")]
+    Foreign,
+    #[error("{0}")]
+    Io(#[from] Error),
+}
+
+impl DoorError {
+    fn remedy(&self, path: &Path) -> String {
+        let folder = folder(path).display();
+        match self {
+            Self::InUse => "Another Gatepost, most likely: give each its own [admin] socket, or stop the other.".into(),
+            Self::Foreign => "Remove it, or choose another path for [admin] socket.".into(),
+            Self::Io(error) if error.kind() == ErrorKind::InvalidInput => {
+                "The path of a socket may have 107 octets at most: choose a shorter one.".into()
+            }
+            Self::Io(_) => format!(
+                "Let the user that Gatepost runs as write to {folder} (the systemd unit makes /run/gatepost), or set \
+                 [admin] socket to a path that it can write to, or to \"\" for none."
+            ),
+        }
+    }
+}
+
+impl Door {
+    /// Makes the socket that `[admin] socket` names; nothing where that is switched off.
+    ///
+    /// # Errors
+    /// A fault where it cannot be made, or where another program answers on it.
+    pub async fn open(socket: &Located<AdminSocket>) -> Result<Option<Self>, Fault> {
+        let path = match &socket.value {
+            AdminSocket::Off => return Ok(None),
+            AdminSocket::Path(path) => path,
+        };
+        Self::at(path).await.map(Some).map_err(|error| Fault {
+            place: socket.place.clone(),
+            message: format!("the admin socket {} cannot be used: {error}", path.display()),
+            remedy: error.remedy(path),
+        })
+    }
+
+    async fn at(path: &Path) -> Result<Self, DoorError> {
+        make_folder(folder(path))?;
+        clear(path).await?;
+        let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+        // On Linux the file gets the rights of the descriptor, less the umask: there is no moment at which
+        // others could connect. What the umask took is given back below.
+        let _elsewhere = rustix::fs::fchmod(&socket, Mode::from_raw_mode(SOCKET_MODE));
+        socket.bind(&SockAddr::unix(path)?)?;
+        fs::set_permissions(path, fs::Permissions::from_mode(SOCKET_MODE))?;
+        socket.listen(BACKLOG)?;
+        socket.set_nonblocking(true)?;
+        let listener = UnixListener::from_std(std::os::unix::net::UnixListener::from(OwnedFd::from(socket)))?;
+        Ok(Self { listener, path: path.to_owned(), identity: identity(path) })
+    }
+}
+
+impl Drop for Door {
+    fn drop(&mut self) {
+        if self.identity.is_some() && self.identity == identity(&self.path) {
+            // Left behind it does no harm: the next start sees that nobody answers.
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+fn folder(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+fn identity(path: &Path) -> Option<(u64, u64)> {
+    fs::symlink_metadata(path).ok().map(|found| (found.dev(), found.ino()))
+}
+
+fn make_folder(folder: &Path) -> Result<(), Error> {
+    if folder.is_dir() {
+        return Ok(());
+    }
+    fs::DirBuilder::new().recursive(true).mode(FOLDER_MODE).create(folder)?;
+    // Whatever the umask took away.
+    fs::set_permissions(folder, fs::Permissions::from_mode(FOLDER_MODE))
+}
+
+/// Removes a socket that an earlier run left behind.
+async fn clear(path: &Path) -> Result<(), DoorError> {
+    match fs::symlink_metadata(path) {
+        Ok(found) if found.file_type().is_socket() => {}
+        Ok(_) => return Err(DoorError::Foreign),
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error.into()),
+    }
+    match tokio::time::timeout(KNOCK, UnixStream::connect(path)).await {
+        Ok(Err(error)) if error.kind() == ErrorKind::ConnectionRefused => Ok(fs::remove_file(path)?),
+        Ok(Err(error)) if error.kind() == ErrorKind::NotFound => Ok(()),
+        // A full queue of connections belongs to somebody, too.
+        Ok(Err(error)) if error.kind() == ErrorKind::WouldBlock => Err(DoorError::InUse),
+        Ok(Err(error)) => Err(error.into()),
+        Ok(Ok(_)) | Err(_) => Err(DoorError::InUse),
+    }
+}

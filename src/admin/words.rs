@@ -1,0 +1,160 @@
+//! What is said over the admin socket, in JSON. A name once released keeps its meaning; new ones may come.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::address::{Mailbox, ReversePath};
+use crate::envelope::{BodyType, Notify, QueueId, Ret};
+use crate::scheduler::Order;
+
+/// Messages on a page, at most; also ids in an order.
+pub const PAGE_MAX: usize = 1000;
+
+/// The answer to anything that is not answered as wished.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Complaint {
+    /// Why, in a sentence.
+    pub error: String,
+}
+
+/// `GET /v1/queue`: some of the queue, in the order of arrival.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Page {
+    /// What matches; it may be empty although more comes.
+    pub messages: Vec<Message>,
+    /// What to give as `after` for the next page; nothing at the end of the queue.
+    pub next: Option<QueueId>,
+}
+
+/// A message. `GET /v1/queue/{id}` tells all of it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Message {
+    /// Its name.
+    pub id: QueueId,
+    /// When it was accepted.
+    pub accepted: Timestamp,
+    /// When it bounces.
+    pub expires: Timestamp,
+    /// Octets of its content.
+    pub size: u64,
+    /// Its sender; empty for the null reverse-path.
+    pub sender: ReversePath,
+    /// Whether an attempt, or an order, is under way.
+    pub busy: bool,
+    /// The other parameters of its envelope; not in lists.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parameters: Option<Parameters>,
+    /// Its recipients.
+    pub recipients: Vec<Recipient>,
+}
+
+/// What MAIL said beside the sender, and what the content turned out to need.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Parameters {
+    /// BODY.
+    pub body: BodyType,
+    /// Whether SMTPUTF8 was given.
+    pub smtputf8: bool,
+    /// RET.
+    pub ret: Option<Ret>,
+    /// ENVID, as it was given.
+    pub envid: Option<String>,
+    /// Whether the content has octets above 127.
+    pub eight_bit: bool,
+    /// Whether a header field has.
+    pub utf8_header: bool,
+}
+
+/// How far a recipient has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    /// Still to be delivered.
+    Waiting,
+    /// Until an operator decides.
+    Held,
+    /// The next hop took it.
+    Delivered,
+    /// Given up.
+    Failed,
+}
+
+/// A recipient.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Recipient {
+    /// Who.
+    pub address: Mailbox,
+    /// How far.
+    pub state: State,
+    /// The connector that speaks for the domain.
+    pub connector: String,
+    /// Attempts so far.
+    pub attempts: u32,
+    /// Where it waits: not before this time. Nothing: as soon as a connection to its destination is free.
+    pub next: Option<Timestamp>,
+    /// Why the last attempt failed.
+    pub reason: Option<Reason>,
+    /// Where no hop of its destination could be used, with whichever message: until when it is left alone.
+    pub destination_down: Option<Down>,
+    /// NOTIFY, where it was given; not in lists.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub notify: Option<Notify>,
+    /// ORCPT, where it was given; not in lists.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub orcpt: Option<String>,
+    /// The failures that are kept, oldest first; not in lists.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub history: Option<Vec<Reason>>,
+}
+
+/// A destination that is left alone.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Down {
+    /// Until then.
+    pub until: Timestamp,
+    /// Why.
+    pub reason: Reason,
+}
+
+/// Why an attempt failed.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Reason {
+    /// When.
+    pub at: Timestamp,
+    /// Its enhanced status, `4.7.5` and the like.
+    pub status: String,
+    /// What happened, in words, naming host and address.
+    pub text: String,
+    /// The host that was spoken to.
+    pub host: Option<String>,
+    /// What it said.
+    pub reply: Option<String>,
+}
+
+/// `POST /v1/queue/orders`: what is to be done, and with which messages.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Orders {
+    /// What.
+    pub order: Order,
+    /// With which; [`PAGE_MAX`] at most.
+    pub ids: Vec<QueueId>,
+}
+
+/// The answer to [`Orders`].
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Answers {
+    /// One for each message.
+    pub answers: Vec<Answer>,
+}
+
+/// What became of an order for one message.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Answer {
+    /// Which.
+    pub id: QueueId,
+    /// Whether it was carried out.
+    pub done: bool,
+    /// Why not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}

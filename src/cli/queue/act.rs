@@ -1,0 +1,154 @@
+//! `gatepost queue retry|hold|release|remove|bounce`.
+
+use std::io::{self, IsTerminal as _, Write as _};
+use std::process::ExitCode;
+
+use super::list::Document;
+use super::select::{Missing, Selection};
+use super::words::count;
+use super::{Chosen, Client, QueueError};
+use crate::admin::words::{Answer, Answers, Message, Orders, State};
+use crate::envelope::QueueId;
+use crate::scheduler::Order;
+
+/// Messages in one order: each answer comes within a few seconds.
+const BATCH: usize = 500;
+
+/// How an order is spoken of: asked for, done, and done to nothing.
+fn words(order: Order) -> (&'static str, &'static str) {
+    match order {
+        Order::Retry => ("Retry", "tried now"),
+        Order::Hold => ("Hold", "held"),
+        Order::Release => ("Release", "released"),
+        Order::Remove => ("Remove", "removed"),
+        Order::Bounce => ("Bounce", "bounced"),
+    }
+}
+
+pub(super) async fn run(client: &Client, chosen: &Chosen, order: Order, yes: bool) -> Result<ExitCode, QueueError> {
+    let selection = &chosen.selection;
+    if selection.is_empty() {
+        return Err(QueueError::Usage(
+            "nothing was chosen: name messages by their ids, choose them with --domain, --sender or --older-than, or \
+             say --all."
+                .to_owned(),
+        ));
+    }
+    let ask = matches!(order, Order::Remove | Order::Bounce) && !yes;
+    let (verb, done) = words(order);
+    if ask && !io::stdin().is_terminal() {
+        return Err(QueueError::Usage(format!("nobody can be asked here; say --yes to {} them.", verb.to_lowercase())));
+    }
+    let (ids, missing) = find(client, selection, order).await?;
+    if ask && !ids.is_empty() && !confirmed(verb, ids.len()) {
+        return Err(QueueError::No("nothing was done.".to_owned()));
+    }
+    let mut report = Report::begin(chosen.json);
+    for id in &missing.0 {
+        report.take(Answer { id: *id, done: false, error: Some(Missing::REASON.to_owned()) });
+    }
+    for batch in ids.chunks(BATCH) {
+        let orders = Orders { order, ids: batch.to_vec() };
+        let Answers { answers } = match client.post("/v1/queue/orders", &orders).await {
+            Ok(answers) => answers,
+            Err(error) => {
+                // What was done before must not go untold.
+                report.end(done);
+                return Err(error.into());
+            }
+        };
+        for answer in answers {
+            report.take(answer);
+        }
+    }
+    Ok(report.end(done))
+}
+
+/// The messages that are chosen. Out of a crowd, those that the order means nothing to are left out; one
+/// that was named is told why.
+async fn find(client: &Client, selection: &Selection, order: Order) -> Result<(Vec<QueueId>, Missing), QueueError> {
+    let named = !selection.ids.is_empty();
+    let mut ids = Vec::new();
+    let taken = |message: &Message| named || concerns(order, message);
+    let missing = selection
+        .each_page(client, |page| ids.extend(page.iter().filter(|message| taken(message)).map(|message| message.id)))
+        .await?;
+    Ok((ids, missing))
+}
+
+fn concerns(order: Order, message: &Message) -> bool {
+    let some = |state: State| message.recipients.iter().any(|recipient| recipient.state == state);
+    match order {
+        // What is being tried at this moment needs no push.
+        Order::Retry => some(State::Waiting) && !message.busy,
+        Order::Hold => some(State::Waiting),
+        Order::Release => some(State::Held),
+        Order::Remove | Order::Bounce => true,
+    }
+}
+
+/// Asks on the terminal. Everything but a clear yes is a no.
+fn confirmed(verb: &str, messages: usize) -> bool {
+    eprint!("{verb} {}? [y/N] ", count(messages));
+    let _ = io::stderr().flush();
+    let mut line = String::new();
+    io::stdin().read_line(&mut line).is_ok() && is_yes(&line)
+}
+
+fn is_yes(line: &str) -> bool {
+    ["y", "yes"].contains(&line.trim().to_ascii_lowercase().as_str())
+}
+
+/// What became of it, told as it comes.
+struct Report {
+    document: Document,
+    json: bool,
+    done: usize,
+    refused: usize,
+}
+
+impl Report {
+    fn begin(json: bool) -> Self {
+        Self { document: Document::begin(json), json, done: 0, refused: 0 }
+    }
+
+    fn take(&mut self, answer: Answer) {
+        self.document.add(&answer);
+        match answer.error {
+            None if answer.done => self.done += 1,
+            error => {
+                self.refused += 1;
+                if !self.json {
+                    eprintln!("{}: {}", answer.id, error.unwrap_or_default());
+                }
+            }
+        }
+    }
+
+    fn end(self, done: &str) -> ExitCode {
+        self.document.end();
+        if !self.json {
+            super::super::show(&match (self.done, self.refused) {
+                (0, 0) => "no message matches\n".to_owned(),
+                (some, 0) => format!("{} {done}\n", count(some)),
+                (some, refused) => format!("{} {done}, {refused} not\n", count(some)),
+            });
+        }
+        if self.done > 0 && self.refused == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_clear_yes_is_one() {
+        for line in ["y\n", "Y", " yes \r\n", "YES"] {
+            assert!(is_yes(line), "{line:?}");
+        }
+        for line in ["", "\n", "n\n", "yess", "j", "ye"] {
+            assert!(!is_yes(line), "{line:?}");
+        }
+    }
+}

@@ -1,0 +1,145 @@
+//! `gatepost queue`: an operator's hands on the queue of a running daemon.
+//!
+//! It asks over the admin socket and decides nothing itself. Exit status: 0; 1 where nothing matches, an
+//! order is refused or no daemon answers; 2 where arguments or configuration cannot be used.
+
+mod act;
+mod list;
+mod select;
+mod show;
+mod words;
+
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand};
+
+use super::socket::{Client, SocketError};
+use super::{ConfigFile, show_faults};
+use crate::config::{self, AdminSocket};
+use crate::scheduler::Order;
+use select::Selection;
+
+/// See what waits in the queue, and decide about it
+///
+/// The commands speak to the running daemon over its admin socket. Messages are named by their ids, or chosen
+/// by --domain, --sender and --older-than, all of which must hold; --all chooses every message.
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// List what waits: every message, or those that are chosen
+    List(Chosen),
+    /// Show messages: envelope, each recipient's state, every attempt with its reason, and the next one
+    Show {
+        #[command(flatten)]
+        chosen: Chosen,
+        /// Write the header fields instead, as they are stored; with --body the whole message
+        #[arg(long)]
+        headers: bool,
+        /// Write the body instead, as it is stored
+        #[arg(long)]
+        body: bool,
+    },
+    /// Forget all waiting, that of the destination included, and dial now
+    Retry(Change),
+    /// Keep messages, and try nothing until they are released
+    Hold(Change),
+    /// Let held messages go
+    Release(Change),
+    /// Delete messages; nobody is told
+    Remove(Change),
+    /// Give messages up; their senders are told
+    Bounce(Change),
+}
+
+#[derive(Debug, Args)]
+struct Chosen {
+    #[command(flatten)]
+    selection: Selection,
+    /// Answer with one JSON document: an array, but for `show` with a single ID
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    file: ConfigFile,
+}
+
+#[derive(Debug, Args)]
+struct Change {
+    #[command(flatten)]
+    chosen: Chosen,
+    /// Do not ask (remove and bounce do, and need this where no terminal is)
+    #[arg(long)]
+    yes: bool,
+}
+
+/// Why a command ends without its answer.
+#[derive(Debug, thiserror::Error)]
+enum QueueError {
+    /// Exit status 2.
+    #[error("{0}")]
+    Usage(String),
+    /// Exit status 1.
+    #[error(transparent)]
+    Socket(#[from] SocketError),
+    /// Exit status 1.
+    #[error("{0}")]
+    No(String),
+}
+
+pub(super) fn run(arguments: &Arguments) -> ExitCode {
+    let (chosen, order) = match &arguments.command {
+        Command::List(chosen) | Command::Show { chosen, .. } => (chosen, None),
+        Command::Retry(change) => (&change.chosen, Some((Order::Retry, change.yes))),
+        Command::Hold(change) => (&change.chosen, Some((Order::Hold, change.yes))),
+        Command::Release(change) => (&change.chosen, Some((Order::Release, change.yes))),
+        Command::Remove(change) => (&change.chosen, Some((Order::Remove, change.yes))),
+        Command::Bounce(change) => (&change.chosen, Some((Order::Bounce, change.yes))),
+    };
+    let client = match client(chosen) {
+        Ok(client) => client,
+        Err(status) => return status,
+    };
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return end(&QueueError::No(format!("the system gives us no threads: {error}"))),
+    };
+    let done = runtime.block_on(async {
+        match (&arguments.command, order) {
+            (Command::Show { chosen, headers, body }, _) => show::run(&client, chosen, *headers, *body).await,
+            (_, Some((order, yes))) => act::run(&client, chosen, order, yes).await,
+            (_, None) => list::run(&client, chosen).await,
+        }
+    });
+    match done {
+        Ok(status) => status,
+        Err(error) => end(&error),
+    }
+}
+
+fn end(error: &QueueError) -> ExitCode {
+    eprintln!("gatepost queue: {error}");
+    ExitCode::from(match error {
+        QueueError::Usage(_) => 2,
+        QueueError::Socket(_) | QueueError::No(_) => 1,
+    })
+}
+
+/// The way to the daemon that runs on this configuration.
+fn client(chosen: &Chosen) -> Result<Client, ExitCode> {
+    let file = &chosen.file.config;
+    let (config, _) = config::read(file).map_err(|faults| {
+        show_faults(&faults);
+        ExitCode::from(2)
+    })?;
+    match &config.admin.socket.value {
+        AdminSocket::Path(path) => Ok(Client::new(path)),
+        AdminSocket::Off => Err(end(&QueueError::Usage(format!(
+            "[admin] socket is switched off in {}; give it a path there and restart the daemon.",
+            file.display()
+        )))),
+    }
+}

@@ -1,0 +1,258 @@
+//! `gatepost queue show`.
+
+use std::fmt::Write as _;
+use std::io::{self, IsTerminal as _, Write};
+use std::process::ExitCode;
+
+use jiff::Timestamp;
+use serde_json::Value;
+
+use super::list::Document;
+use super::words::{age, plain, sender, size, time, to_come};
+use super::{Chosen, Client, QueueError};
+use crate::admin::words::{Message, Parameters, Reason, Recipient, State};
+use crate::envelope::{BodyType, Notify, QueueId, Ret};
+
+/// A part of the content.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Part {
+    Headers,
+    Body,
+    Whole,
+}
+
+impl Part {
+    fn target(self, id: QueueId) -> String {
+        let part = match self {
+            Self::Headers => "?part=headers",
+            Self::Body => "?part=body",
+            Self::Whole => "",
+        };
+        format!("/v1/queue/{id}/content{part}")
+    }
+}
+
+pub(super) async fn run(client: &Client, chosen: &Chosen, headers: bool, body: bool) -> Result<ExitCode, QueueError> {
+    let selection = &chosen.selection;
+    if selection.is_empty() {
+        let sentence = "which message? Name it by its id, as `gatepost queue list` shows it.";
+        return Err(QueueError::Usage(sentence.to_owned()));
+    }
+    let mut ids = Vec::new();
+    let missing = selection.each_page(client, |page| ids.extend(page.iter().map(|message| message.id))).await?;
+    // One that was named stands for itself, whatever was found.
+    let single = selection.ids.len() == 1;
+    let mut document = Document::begin(chosen.json && !single);
+    for (at, id) in ids.iter().enumerate() {
+        match (chosen.json, headers, body) {
+            (true, _, _) => {
+                let message = json(client, *id, headers, body).await?;
+                if single {
+                    super::super::show(&format!("{message}\n"));
+                }
+                document.add(&message);
+            }
+            (false, false, false) => {
+                let message: Message = client.get(&format!("/v1/queue/{id}")).await?;
+                let gap = if at == 0 { "" } else { "\n" };
+                super::super::show(&format!("{gap}{}", told(&message, Timestamp::now())));
+            }
+            (false, true, false) => write(client, *id, Part::Headers).await?,
+            (false, false, true) => write(client, *id, Part::Body).await?,
+            (false, true, true) => write(client, *id, Part::Whole).await?,
+        }
+    }
+    document.end();
+    missing.tell();
+    if ids.is_empty() && missing.0.is_empty() {
+        eprintln!("no message matches");
+    }
+    Ok(if ids.is_empty() || !missing.0.is_empty() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+/// Writes octets as they are stored; on a terminal, without what it would obey.
+async fn write(client: &Client, id: QueueId, part: Part) -> Result<(), QueueError> {
+    let mut stdout = io::stdout().lock();
+    let target = part.target(id);
+    if stdout.is_terminal() {
+        client.copy(&target, &mut Tame { to: stdout, rest: Vec::new() }).await?;
+    } else {
+        client.copy(&target, &mut stdout).await?;
+    }
+    Ok(())
+}
+
+/// The message, with its content where that is wanted. What is not UTF-8 of it is replaced.
+async fn json(client: &Client, id: QueueId, headers: bool, body: bool) -> Result<Value, QueueError> {
+    let mut message: Value = client.get(&format!("/v1/queue/{id}")).await?;
+    for (wanted, part, key) in [(headers, Part::Headers, "headers"), (body, Part::Body, "body")] {
+        if wanted {
+            let mut content = Vec::new();
+            client.copy(&part.target(id), &mut content).await?;
+            message[key] = String::from_utf8_lossy(&content).into();
+        }
+    }
+    Ok(message)
+}
+
+/// Passes text on to a terminal: lines and what can be seen, nothing that it would obey.
+struct Tame<W> {
+    to: W,
+    /// The beginning of a line end or character whose end is still to come.
+    rest: Vec<u8>,
+}
+
+impl<W: Write> Write for Tame<W> {
+    fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
+        self.rest.extend_from_slice(octets);
+        let rest = self.rest.split_off(self.rest.len() - unfinished(&self.rest));
+        self.pass()?;
+        self.rest = rest;
+        Ok(octets.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.pass()?;
+        self.rest.clear();
+        self.to.flush()
+    }
+}
+
+impl<W: Write> Tame<W> {
+    fn pass(&mut self) -> io::Result<()> {
+        let text = String::from_utf8_lossy(&self.rest).replace("\r\n", "\n");
+        let lines: Vec<_> = text.split('\n').map(|line| plain(&line.replace('\t', "    "))).collect();
+        self.to.write_all(lines.join("\n").as_bytes())
+    }
+}
+
+/// How many octets at the end begin something whose end is still to come: a line end, or a character.
+fn unfinished(octets: &[u8]) -> usize {
+    for (back, octet) in (1..=3).zip(octets.iter().rev()) {
+        let length = match octet {
+            b'\r' => 2,
+            0x80..0xc0 => continue,
+            0xc0..0xe0 => 2,
+            0xe0..0xf0 => 3,
+            0xf0.. => 4,
+            _ => 1,
+        };
+        return if length > back { back } else { 0 };
+    }
+    0
+}
+
+fn told(message: &Message, now: Timestamp) -> String {
+    let mut text = String::new();
+    let mut line = |name: &str, value: &str| {
+        // Writing into a String cannot fail.
+        let _ = writeln!(text, "{name:<10} {value}");
+    };
+    line("message", &message.id.to_string());
+    line("from", &sender(&message.sender));
+    line("accepted", &format!("{}, {} ago", time(message.accepted), age(message.accepted, now)));
+    line("expires", &to_come(message.expires, now));
+    line("size", &size(message.size));
+    if let Some(parameters) = message.parameters.as_ref().map(parameters).filter(|said| !said.is_empty()) {
+        line("parameters", &parameters);
+    }
+    if message.busy {
+        line("now", "an attempt, or an order, is under way");
+    }
+    for recipient in &message.recipients {
+        text.push('\n');
+        recipient_told(&mut text, recipient, message.busy, now);
+    }
+    text
+}
+
+fn parameters(parameters: &Parameters) -> String {
+    let mut said = Vec::new();
+    if parameters.body == BodyType::EightBitMime {
+        said.push("BODY=8BITMIME".to_owned());
+    }
+    if parameters.smtputf8 {
+        said.push("SMTPUTF8".to_owned());
+    }
+    match parameters.ret {
+        Some(Ret::Full) => said.push("RET=FULL".to_owned()),
+        Some(Ret::Hdrs) => said.push("RET=HDRS".to_owned()),
+        None => {}
+    }
+    if let Some(envid) = &parameters.envid {
+        said.push(format!("ENVID={}", plain(envid)));
+    }
+    said.join(" ")
+}
+
+fn recipient_told(text: &mut String, recipient: &Recipient, busy: bool, now: Timestamp) {
+    let mut line = |name: &str, value: &str| {
+        let _ = writeln!(text, "{name:<10} {value}");
+    };
+    line("to", &format!("{} (connector {})", plain(&recipient.address.to_string()), plain(&recipient.connector)));
+    line(
+        "state",
+        match recipient.state {
+            State::Waiting => "waiting",
+            State::Held => "held until it is released",
+            State::Delivered => "delivered",
+            State::Failed => "given up",
+        },
+    );
+    if let Some(notify) = recipient.notify {
+        line("NOTIFY", &notify_words(notify));
+    }
+    if let Some(orcpt) = &recipient.orcpt {
+        line("ORCPT", &plain(orcpt));
+    }
+    if let Some(down) = &recipient.destination_down {
+        let reason = reason(&down.reason);
+        line("", &format!("its destination is left alone until {}: {reason}", to_come(down.until, now)));
+    }
+    let history = recipient.history.as_deref().unwrap_or_default();
+    let attempts = usize::try_from(recipient.attempts).unwrap_or(usize::MAX);
+    match (attempts, history.len()) {
+        (0, 0) if recipient.state == State::Waiting => line("attempts", "none yet"),
+        (_, 0) => {}
+        (attempts, kept) if attempts > kept => line("attempts", &format!("{attempts}, of which {kept} are kept")),
+        (attempts, _) => line("attempts", &attempts.to_string()),
+    }
+    for failure in history {
+        line("", &format!("{}  {}", time(failure.at), reason(failure)));
+    }
+    if recipient.state == State::Waiting {
+        match recipient.next {
+            Some(next) => line("next", &to_come(next, now)),
+            None if busy => line("next", "now"),
+            None => line("next", "as soon as a connection to its destination is free"),
+        }
+    }
+}
+
+fn notify_words(notify: Notify) -> String {
+    let Notify::On { success, failure, delay } = notify else { return "NEVER".to_owned() };
+    let words = [(success, "SUCCESS"), (failure, "FAILURE"), (delay, "DELAY")];
+    words.into_iter().filter(|(on, _)| *on).map(|(_, word)| word).collect::<Vec<_>>().join(",")
+}
+
+fn reason(reason: &Reason) -> String {
+    plain(&format!("{} {}", reason.status, reason.text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_terminal_gets_text_alone_wherever_it_is_cut() {
+        let content = "A: ü\u{1b}[2J\r\n\tb €\r\n".as_bytes();
+        for size in 1..=content.len() {
+            let mut tame = Tame { to: Vec::new(), rest: Vec::new() };
+            for chunk in content.chunks(size) {
+                tame.write_all(chunk).expect("a vector takes all");
+            }
+            let shown = String::from_utf8(tame.to).expect("text");
+            assert_eq!(shown, "A: ü\u{fffd}[2J\n    b €\n", "by {size}");
+        }
+    }
+}

@@ -1,0 +1,77 @@
+//! What the scheduler knows of a message beyond its envelope: whether it is being worked on, and whether
+//! its destinations are left alone for a while.
+
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use tokio::sync::oneshot;
+
+use crate::address::Host;
+use crate::envelope::{QueueId, Trouble};
+
+use super::orders::{Operator, Request};
+
+/// The prospects of messages, as of one moment.
+#[derive(Debug)]
+pub struct Outlook {
+    /// The age at which a message bounces.
+    pub expire: Duration,
+    /// One for each message that was asked about, in order.
+    pub messages: Vec<Prospect>,
+}
+
+/// The prospects of one message.
+#[derive(Debug)]
+pub struct Prospect {
+    /// Whether an attempt, or an operator's order, is under way.
+    pub busy: bool,
+    /// One for each host that was asked about, in order.
+    pub ways: Vec<Way>,
+}
+
+/// The way to one recipient domain.
+#[derive(Debug)]
+pub struct Way {
+    /// The name of the connector that speaks for it.
+    pub connector: String,
+    /// Where no hop of the destination could be used: until when it is left alone, and why.
+    pub down: Option<(Timestamp, Trouble)>,
+}
+
+/// A question on its way.
+#[derive(Debug)]
+pub(super) struct Question {
+    messages: Vec<(QueueId, Vec<Host>)>,
+    answer: oneshot::Sender<Outlook>,
+}
+
+impl Operator {
+    /// The prospects of messages, each with the hosts that are asked about; `None` where the daemon is
+    /// stopping.
+    pub async fn outlook(&self, messages: Vec<(QueueId, Vec<Host>)>) -> Option<Outlook> {
+        let (answer, answered) = oneshot::channel();
+        self.ask(Request::Outlook(Question { messages, answer })).await.ok()?;
+        answered.await.ok()
+    }
+}
+
+impl super::Scheduler {
+    pub(super) fn tell(&self, question: Question) {
+        let now = Instant::now();
+        let messages = question.messages.into_iter().map(|(id, hosts)| Prospect {
+            busy: self.active.contains_key(&id),
+            ways: hosts.iter().map(|host| self.way(host, now)).collect(),
+        });
+        let outlook =
+            Outlook { expire: self.context.settings.load().config.queue.expire, messages: messages.collect() };
+        // The asker may have gone away.
+        let _ = question.answer.send(outlook);
+    }
+
+    fn way(&self, host: &Host, now: Instant) -> Way {
+        let connector = self.context.settings.load().connectors.for_host(host).name.clone();
+        let down = self.lanes.down(&self.destination(host), now);
+        let down = down.map(|(until, last)| (Timestamp::now() + until.saturating_duration_since(now), last.clone()));
+        Way { connector, down }
+    }
+}

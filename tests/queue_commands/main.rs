@@ -1,0 +1,5 @@
+//! The operator's hands on the queue: `gatepost queue`, and the socket that it speaks to, with real daemons.
+
+mod commands;
+mod socket;
+mod world;
