@@ -1,0 +1,147 @@
+//! What was refused for good, and what took too long.
+
+use std::time::Duration;
+
+use crate::peer::Nobody;
+use crate::world::{World, connector, peer, queue, until};
+
+const CONTENT: &str = "From: Alice <alice@sender.example>\r\nSubject: minutes\r\n\r\nThe very words.\r\n";
+
+#[tokio::test]
+async fn a_recipient_that_is_refused_is_reported_alone() {
+    let bad = peer(&["PIPELINING"], &[("RCPT TO:<bob@", "550-5.1.1 no such user\r\n550 5.1.1 here")]).await;
+    let world = World::start("", &[connector("bad.example", bad.address, "")]).await;
+    let id = world.sends("<alice@sender.example>", &["<bob@bad.example>", "<carol@bad.example>"], CONTENT).await;
+    let report = world.the_report().await;
+    let bob = report.only("bob@bad.example", "failed", "5.1.1");
+    assert_eq!(bob.get("Remote-MTA"), "dns; [127.0.0.1]");
+    assert_eq!(bob.get("Diagnostic-Code"), "smtp; 550 5.1.1 no such user / here");
+    assert_eq!(bob.find("Original-Recipient"), None, "nobody gave one");
+    assert_eq!(report.header.get("To"), "<alice@sender.example>");
+    assert_eq!(report.kind, "message/delivery-status");
+    for words in [&*id, "could not be delivered", "<bob@bad.example>:", "550 5.1.1 no such user", "RCPT TO"] {
+        assert!(report.text.contains(words), "{words:?} is missing from\n{}", report.text);
+    }
+    assert!(!report.text.contains("carol"), "{}", report.text);
+    let (kind, returned) = &report.returned;
+    assert_eq!(kind, "message/rfc822");
+    assert!(returned.starts_with("Received: from client.example"), "{returned}");
+    assert_eq!(&returned[returned.find("From: Alice").expect("a field of hers")..], CONTENT);
+    assert_eq!(bad.messages().len(), 1, "carol has hers");
+    let heard = world.home.heard();
+    assert!(heard[0].has("RCPT TO:<alice@sender.example> NOTIFY=NEVER"), "{heard:?}");
+    world.ends().await;
+}
+
+#[tokio::test]
+async fn content_that_is_refused_is_reported_once_for_all() {
+    let bad = peer(&["PIPELINING"], &[(".", "554 5.6.0 we do not like it")]).await;
+    let world = World::start("", &[connector("bad.example", bad.address, "")]).await;
+    world.sends("<alice@sender.example>", &["<bob@bad.example>", "<carol@bad.example>"], CONTENT).await;
+    let report = world.the_report().await;
+    let told = |name: &str| (format!("{name}@bad.example"), "failed".to_owned(), "5.6.0".to_owned());
+    assert_eq!(report.tells(), ["bob", "carol"].map(told));
+    assert_eq!(report.recipients[1].get("Diagnostic-Code"), "smtp; 554 5.6.0 we do not like it");
+    assert_eq!(bad.heard()[0].commands.iter().filter(|line| *line == "DATA").count(), 1);
+    world.ends().await;
+}
+
+#[tokio::test]
+async fn what_expires_tells_the_last_reason() {
+    let bad = peer(&[], &[("RCPT", "451 4.2.2 the mailbox is full")]).await;
+    let down = Nobody::at([127, 0, 0, 1], 0);
+    let connectors = [connector("bad.example", bad.address, ""), connector("down.example", down.address, "")];
+    let before = "[queue]\nretry = [\"200ms\"]\nexpire = \"2500ms\"\nwarn_after = \"never\"";
+    let world = World::start(before, &connectors).await;
+    world.sends("<alice@sender.example>", &["<bob@bad.example>", "<carol@down.example>"], CONTENT).await;
+    world.is_done().await;
+    let mut reports: Vec<_> = world.reports().into_iter().map(|(_, report)| report).collect();
+    reports.sort_by_key(|report| report.tells());
+    let [full, down] = &reports[..] else { panic!("{reports:#?}") };
+    let bob = full.only("bob@bad.example", "failed", "5.4.7");
+    assert_eq!(bob.get("Diagnostic-Code"), "smtp; 451 4.2.2 the mailbox is full");
+    assert!(full.text.contains("not delivered within 2s 500ms"), "{}", full.text);
+    assert!(full.text.contains("451 4.2.2 the mailbox is full"), "{}", full.text);
+    let carol = down.only("carol@down.example", "failed", "5.4.7");
+    assert!(carol.get("Diagnostic-Code").starts_with("x-gatepost; not delivered within 2s 500ms; "));
+    assert!(carol.get("Diagnostic-Code").contains("refused"), "{carol:?}");
+    let heard = bad.heard();
+    let tries = heard.iter().flat_map(|heard| &heard.commands).filter(|line| line.starts_with("RCPT"));
+    assert!(tries.count() > 1, "it was tried again before");
+    world.ends().await;
+}
+
+#[tokio::test]
+async fn three_domains_three_fates_and_each_is_told_once() {
+    let good = peer(&["PIPELINING"], &[]).await;
+    let bad = peer(&["PIPELINING"], &[("RCPT", "550 5.7.1 go away")]).await;
+    let slow = peer(&["PIPELINING"], &[("MAIL", "451 4.3.2 not now")]).await;
+    let connectors = [
+        connector("good.example", good.address, ""),
+        connector("bad.example", bad.address, ""),
+        connector("slow.example", slow.address, ""),
+    ];
+    let before = "[queue]\nretry = [\"200ms\"]\nexpire = \"2500ms\"\nwarn_after = \"100ms\"";
+    let world = World::start(before, &connectors).await;
+    world.sends("<alice@sender.example>", &["<a@good.example>", "<b@bad.example>", "<c@slow.example>"], CONTENT).await;
+    world.is_done().await;
+    let mut told: Vec<_> = world.reports().iter().flat_map(|(_, report)| report.tells()).collect();
+    told.sort();
+    let fate = |to: &str, action: &str, status: &str| (to.to_owned(), action.to_owned(), status.to_owned());
+    let wanted = [
+        fate("b@bad.example", "failed", "5.7.1"),
+        fate("c@slow.example", "delayed", "4.3.2"),
+        fate("c@slow.example", "failed", "5.4.7"),
+    ];
+    assert_eq!(told, wanted);
+    assert_eq!(good.messages().len(), 1);
+    world.ends().await;
+}
+
+/// A peer's words are its own: they may be long, odd, and in any alphabet.
+#[tokio::test]
+async fn whatever_a_peer_says_the_report_is_in_order() {
+    let words: &'static str = Box::leak(format!("550 {}\u{7}{}", "ä".repeat(1500), "x".repeat(900)).into_boxed_str());
+    let bad = peer(&[], &[("RCPT", words)]).await;
+    let world = World::start("", &[connector("bad.example", bad.address, "")]).await;
+    world.sends("<alice@sender.example>", &["<bob@bad.example>"], CONTENT).await;
+    let report = world.the_report().await;
+    let bob = report.only("bob@bad.example", "failed", "5.0.0");
+    assert!(bob.get("Diagnostic-Code").starts_with("smtp; 550 ??"), "{bob:?}");
+    assert!(report.text.contains("ääää"), "people may read what was said");
+    world.ends().await;
+}
+
+#[tokio::test]
+async fn a_policy_that_is_not_met_waits_is_held_or_bounces() {
+    let clear = peer(&[], &[]).await;
+    let on_failure = |domain: &str, what: &str| {
+        connector(domain, clear.address, &format!("tls = \"forced\"\nverify = \"none\"\non_failure = \"{what}\""))
+    };
+    let connectors = [
+        on_failure("defer.example", "defer"),
+        on_failure("hold.example", "hold"),
+        on_failure("bounce.example", "bounce"),
+    ];
+    let world = World::start("", &connectors).await;
+    let to = ["<a@defer.example>", "<b@hold.example>", "<c@bounce.example>"];
+    let id = world.sends("<alice@sender.example>", &to, CONTENT).await;
+    let states = until("everybody has been tried", || {
+        let queue = queue(world.folder.path());
+        let message = queue.iter().find(|(name, _)| *name == id)?;
+        let state = |at: usize| message.1["recipients"][at]["state"].clone();
+        let states = [state(0), state(1), state(2)];
+        (states[0]["pending"]["attempts"] == 1 && states[1].get("held").is_some() && states[2] == "failed")
+            .then_some(states)
+    });
+    let states = states.await;
+    assert_eq!(states[0]["pending"]["history"][0]["status"], "4.7.4", "{states:?}");
+    assert_eq!(states[1]["held"]["history"][0]["status"], "4.7.4", "{states:?}");
+    let report = until("the report has come", || world.reports().pop()).await.1;
+    let fields = report.only("c@bounce.example", "failed", "5.7.4");
+    assert!(fields.get("Diagnostic-Code").contains("does not offer STARTTLS"), "{fields:?}");
+    assert!(report.text.contains("A security policy"), "{}", report.text);
+    assert!(clear.heard().iter().all(|heard| !heard.has("MAIL")), "{:?}", clear.heard());
+    assert_eq!(world.reports().len(), 1);
+    tokio::time::timeout(Duration::from_secs(20), world.ends()).await.expect("an end");
+}

@@ -1,0 +1,17 @@
+//! Who is tried when, and who must not wait for whom: a real daemon, real sockets, and sinks that count.
+
+#[path = "../outbound/peer.rs"]
+#[allow(dead_code, reason = "shared with the tests of deliveries, which use more of it")]
+mod peer;
+#[path = "../reports/reader.rs"]
+#[allow(dead_code, reason = "shared with the tests of reports, which use more of it")]
+mod reader;
+#[path = "../reports/world.rs"]
+#[allow(dead_code, reason = "shared with the tests of reports, which use more of it")]
+mod world;
+
+mod back_off;
+mod connections;
+mod fairness;
+mod restart;
+mod sink;

@@ -1,0 +1,138 @@
+//! The schedule, and what a restart makes of it.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use gatepost::envelope::{History, RecipientState};
+use gatepost::outbound::{Attempt, Report};
+use jiff::Timestamp;
+
+use crate::sink::{Sink, fill};
+use crate::world::{Client, configured, connector, peer, queue, run, until, willing};
+
+/// Who was tried, by local part, and when.
+type Log = Arc<Mutex<Vec<(String, Instant)>>>;
+
+fn logging() -> (Log, gatepost::scheduler::Observer) {
+    let log = Log::default();
+    let writing = Arc::clone(&log);
+    let observer = move |attempt: &Attempt, _: &Report| {
+        let now = Instant::now();
+        let names = attempt.recipients.iter().map(|at| attempt.entry.envelope.recipients[*at].mailbox.local_part());
+        writing.lock().expect("no panic").extend(names.map(|name| (name.to_owned(), now)));
+    };
+    (log, Arc::new(observer))
+}
+
+fn tried(log: &Log) -> Vec<String> {
+    log.lock().expect("no panic").iter().map(|(name, _)| name.clone()).collect()
+}
+
+#[tokio::test]
+async fn the_schedule_is_kept_and_its_last_step_repeats() {
+    let home = willing().await;
+    let slow = peer(&[], &[("RCPT", "451 4.2.1 later")]).await;
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder");
+    let before = "[queue]\nretry = [\"100ms\", \"400ms\"]\nexpire = \"1h\"";
+    let config = configured(folder.path(), home.address, before, &[connector("slow.example", slow.address, "")]);
+    let (log, observer) = logging();
+    let (relay, mut running) = run(config, observer).await;
+    Client::connect(relay).await.sends("b@slow.example").await;
+    until("it was tried four times", || (tried(&log).len() >= 4).then_some(())).await;
+    running.stop();
+    running.ended().await.expect("an orderly end");
+    let times: Vec<Instant> = log.lock().expect("no panic").iter().map(|(_, at)| *at).collect();
+    let waits: Vec<Duration> = times.windows(2).map(|two| two[1] - two[0]).collect();
+    for (wait, step) in waits.iter().zip([100, 400, 400]) {
+        // How late a busy machine makes it is not ours to say.
+        assert!(*wait >= Duration::from_millis(step), "{waits:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_fails_together_does_not_come_back_together() {
+    let home = willing().await;
+    let slow = peer(&["PIPELINING"], &[("RCPT", "451 4.2.1 later")]).await;
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder");
+    fill(&folder.path().join("spool"), (0..30).map(|number| format!("b{number}@slow.example")), |_| ()).await;
+    let before = "[queue]\nretry = [\"1h\"]";
+    let config = configured(folder.path(), home.address, before, &[connector("slow.example", slow.address, "")]);
+    let (_, mut running) = run(config, Arc::new(|_, _| ())).await;
+    let waits: Vec<f64> = until("all were tried", || {
+        let wait = |state: &serde_json::Value| {
+            let time = |value: &serde_json::Value| value.as_str()?.parse::<Timestamp>().ok();
+            let (next, last) = (time(&state["next"])?, time(&state["history"][0]["at"])?);
+            Some(next.duration_since(last).as_secs_f64())
+        };
+        queue(folder.path()).iter().map(|(_, envelope)| wait(&envelope["recipients"][0]["state"]["pending"])).collect()
+    })
+    .await;
+    running.stop();
+    running.ended().await.expect("an orderly end");
+    assert_eq!(waits.len(), 30);
+    assert!(waits.iter().all(|wait| (3599.0..=3970.0).contains(wait)), "an hour, and up to a tenth: {waits:?}");
+    let minutes: BTreeSet<u64> = waits.iter().map(|wait| (wait / 60.0) as u64).collect();
+    assert!(minutes.len() >= 3, "spread over six minutes: {waits:?}");
+}
+
+#[tokio::test]
+async fn a_restart_takes_everything_up_where_it_was() {
+    let (home, sink) = (willing().await, Sink::start(1000).await);
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder");
+    let spool = folder.path().join("spool");
+    let pending = |next: Option<Timestamp>| RecipientState::Pending {
+        attempts: 3,
+        next,
+        history: History::default(),
+        warned: false,
+    };
+    let now = Timestamp::now();
+    let hours = |hours: i64| Some(now + jiff::SignedDuration::from_hours(hours));
+    for (name, state) in [
+        ("fresh", RecipientState::default()),
+        ("overdue", pending(hours(-1))),
+        ("later", pending(hours(1))),
+        ("held", RecipientState::Held { attempts: 3, history: History::default() }),
+    ] {
+        let change = |envelope: &mut gatepost::envelope::Envelope| envelope.recipients[0].state = state.clone();
+        fill(&spool, [format!("{name}@a.example")], change).await;
+    }
+    let before = "[queue]\nretry = [\"2h\"]";
+    let config = configured(folder.path(), home.address, before, &[connector("a.example", sink.address, "")]);
+    let (log, observer) = logging();
+    let (relay, mut running) = run(config, observer).await;
+    until("those that are due have gone", || (sink.taken() == 2).then_some(())).await;
+    // Whoever was to be tried at the start was before this one.
+    Client::connect(relay).await.sends("last@a.example").await;
+    until("the last one has gone", || (sink.taken() == 3).then_some(())).await;
+    until("they are out of the queue", || (queue(folder.path()).len() == 2).then_some(())).await;
+    running.stop();
+    running.ended().await.expect("an orderly end");
+    let mut tried = tried(&log);
+    // The first two were due at the same time, and went side by side.
+    tried[..2].sort();
+    assert_eq!(tried, ["fresh", "overdue", "last"]);
+    let left: Vec<_> =
+        queue(folder.path()).into_iter().map(|(_, envelope)| envelope["recipients"][0].clone()).collect();
+    assert_eq!(left[0]["mailbox"], "later@a.example");
+    assert_eq!(left[0]["state"]["pending"]["next"].as_str(), hours(1).map(|at| at.to_string()).as_deref());
+    assert_eq!(left[1]["mailbox"], "held@a.example");
+}
+
+/// The clock was years ahead when it was written down, and has been put right since.
+#[tokio::test]
+async fn a_time_far_in_the_future_is_no_reason_to_wait_for_years() {
+    let (home, sink) = (willing().await, Sink::start(1000).await);
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder");
+    let next = Some(Timestamp::now() + jiff::SignedDuration::from_hours(24 * 3650));
+    let state = RecipientState::Pending { attempts: 1, next, history: History::default(), warned: false };
+    let change = |envelope: &mut gatepost::envelope::Envelope| envelope.recipients[0].state = state.clone();
+    fill(&folder.path().join("spool"), ["b@a.example".to_owned()], change).await;
+    let before = "[queue]\nretry = [\"100ms\", \"500ms\"]";
+    let config = configured(folder.path(), home.address, before, &[connector("a.example", sink.address, "")]);
+    let (_, mut running) = run(config, Arc::new(|_, _| ())).await;
+    until("it has gone", || (sink.taken() == 1).then_some(())).await;
+    running.stop();
+    running.ended().await.expect("an orderly end");
+}
