@@ -22,6 +22,7 @@ mod order;
 mod power;
 #[path = "durability/strace.rs"]
 mod strace;
+#[allow(dead_code, reason = "shared with the tests of the life cycle, which use more of it")]
 mod support;
 
 use std::sync::{Mutex, PoisonError};

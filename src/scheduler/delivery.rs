@@ -8,7 +8,7 @@ use crate::outbound::{Attempt, Report};
 use crate::outcome::{Outcome, Persistence, Scope};
 use crate::spool::{Entry, SpoolError};
 
-use super::lanes::{Health, Item, Job, LaneId};
+use super::lanes::{Health, Item, Job, Ticket};
 use super::settle::{self, Left};
 use super::{Cargo, Context, Event, Live};
 
@@ -18,7 +18,7 @@ const SPOOL_PAUSE: Duration = Duration::from_mins(1);
 /// The place of an attempt in its lane. It is given back whatever becomes of the attempt.
 struct Slot {
     context: Arc<Context>,
-    lane: Option<LaneId>,
+    ticket: Option<Ticket>,
 }
 
 impl Slot {
@@ -27,9 +27,9 @@ impl Slot {
     }
 
     fn tell(&mut self, health: Health) {
-        if let Some(lane) = self.lane.take() {
+        if let Some(ticket) = self.ticket.take() {
             // The scheduler is gone only when the process is about to be.
-            let _ = self.context.events.send(Event::Finished(lane, health));
+            let _ = self.context.events.send(Event::Finished(ticket, health));
         }
     }
 }
@@ -79,8 +79,8 @@ pub(super) async fn work(context: Arc<Context>, live: Arc<Live>, job: Job<Cargo>
     let (Job::Deliver(_, item) | Job::Aged(item, ..)) = &job;
     let charge = Charge::of(&context, item);
     let left = match job {
-        Job::Deliver(lane, item) => {
-            let slot = Slot { context: Arc::clone(&context), lane: Some(lane) };
+        Job::Deliver(ticket, item) => {
+            let slot = Slot { context: Arc::clone(&context), ticket: Some(ticket) };
             deliver(&context, &live, &item, slot).await
         }
         Job::Aged(item, due, down) => match prepare(&context, &live, &item).await {

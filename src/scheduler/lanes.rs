@@ -22,7 +22,14 @@ pub(super) enum Destination {
 
 /// The name of a lane while it exists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(super) struct LaneId(u64);
+struct LaneId(u64);
+
+/// What an attempt must show when it is over: its lane, and since when what it found out means something.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Ticket {
+    lane: LaneId,
+    era: u64,
+}
 
 /// One message for one recipient domain, waiting in a lane. `T` is what its owner keeps with it.
 #[derive(Debug)]
@@ -39,7 +46,7 @@ pub(super) struct Item<T> {
 #[derive(Debug)]
 pub(super) enum Job<T> {
     /// Try to deliver it; [`Lanes::finished`] is owed afterwards.
-    Deliver(LaneId, Item<T>),
+    Deliver(Ticket, Item<T>),
     /// Its deadline has come, and it cannot be tried now: when it will be, and why not now where its
     /// destination is down.
     Aged(Item<T>, Instant, Option<Trouble>),
@@ -108,6 +115,8 @@ pub(super) struct Lanes<T> {
     /// Lanes that will have something to do.
     wakes: BTreeSet<(Millis, LaneId)>,
     serial: u64,
+    /// Begins anew with other settings.
+    era: u64,
     start: Instant,
 }
 
@@ -133,6 +142,7 @@ impl<T> Lanes<T> {
             turn: VecDeque::new(),
             wakes: BTreeSet::new(),
             serial: 0,
+            era: 0,
             start,
         }
     }
@@ -228,7 +238,7 @@ impl<T> Lanes<T> {
         {
             let item = self.remove(key)?;
             self.all.get_mut(&id)?.active += 1;
-            return Some(Job::Deliver(id, item));
+            return Some(Job::Deliver(Ticket { lane: id, era: self.era }, item));
         }
         let due = self.next_age(id, lane).filter(|(at, _)| *at <= now)?.1;
         let last = lane.down.as_ref().map(|down| down.last.clone());
@@ -285,15 +295,18 @@ impl<T> Lanes<T> {
     }
 
     /// Takes out everything that waits, and forgets who is down: what is known of the destinations may
-    /// no longer be so. Attempts under way are still counted.
+    /// no longer be so. Attempts under way are still counted, but what they find out is not.
     pub(super) fn take_all(&mut self) -> Vec<(Item<T>, Instant)> {
+        self.era += 1;
         self.ages.clear();
         for lane in self.all.values_mut() {
             lane.waiting = 0;
             lane.down = None;
         }
         let ids: Vec<LaneId> = self.all.keys().copied().collect();
-        ids.into_iter().for_each(|id| self.take_turn(id));
+        for id in ids {
+            self.take_turn(id);
+        }
         std::mem::take(&mut self.due).into_iter().map(|(key, item)| (item, self.instant(key.at))).collect()
     }
 
@@ -325,12 +338,13 @@ impl<T> Lanes<T> {
 
     /// An attempt has left its connection; `health` tells what it found. A destination that is down is
     /// left alone as `[queue] retry` says, by its own count of failures.
-    pub(super) fn finished(&mut self, id: LaneId, now: Instant, health: Health, retry: &[Duration]) {
+    pub(super) fn finished(&mut self, ticket: Ticket, now: Instant, health: Health, retry: &[Duration]) {
         let now = self.millis(now);
-        let Some(lane) = self.all.get_mut(&id) else { return };
+        let Some(lane) = self.all.get_mut(&ticket.lane) else { return };
         lane.active = lane.active.saturating_sub(1);
         match health {
             Health::Unknown => {}
+            _ if ticket.era != self.era => {}
             Health::Up => {
                 lane.down = None;
                 lane.shaken = 0;
@@ -344,7 +358,7 @@ impl<T> Lanes<T> {
                 }
             }
         }
-        self.take_turn(id);
+        self.take_turn(ticket.lane);
     }
 }
 

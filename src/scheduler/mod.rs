@@ -30,7 +30,7 @@ use crate::envelope::{Envelope, QueueId, RecipientState};
 use crate::outbound::{Attempt, Outbound, Report};
 use crate::spool::{Body, Entry, Spool, SpoolError, Stored};
 
-use lanes::{Destination, Health, Item, Job, LaneId, Lanes};
+use lanes::{Destination, Health, Item, Job, Lanes, Ticket};
 pub use orders::{Answer, Operator, Order, Refused};
 pub use outlook::{Outlook, Prospect, Way};
 
@@ -67,7 +67,7 @@ struct Context {
 /// What a delivery tells the scheduler. Their number is bounded by [`ATTEMPTS_MAX`].
 enum Event {
     /// The connection is free again.
-    Finished(LaneId, Health),
+    Finished(Ticket, Health),
     /// The result is written down; what is left to do, and when.
     Settled(QueueId, Option<(Item<Cargo>, Instant)>),
     /// A report was committed.
@@ -237,9 +237,9 @@ impl Scheduler {
 
     fn take_event(&mut self, event: Event) {
         match event {
-            Event::Finished(lane, health) => {
+            Event::Finished(ticket, health) => {
                 let settings = self.context.settings.load();
-                self.lanes.finished(lane, Instant::now(), health, &settings.config.queue.retry);
+                self.lanes.finished(ticket, Instant::now(), health, &settings.config.queue.retry);
             }
             Event::Report(entry) => self.enqueue_entry(*entry),
             Event::Settled(id, left) => {

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::peer::Nobody;
+use crate::reader::Report;
 use crate::world::{World, connector, peer, queue, until};
 
 const CONTENT: &str = "From: Alice <alice@sender.example>\r\nSubject: minutes\r\n\r\nThe very words.\r\n";
@@ -56,7 +57,7 @@ async fn what_expires_tells_the_last_reason() {
     world.sends("<alice@sender.example>", &["<bob@bad.example>", "<carol@down.example>"], CONTENT).await;
     world.is_done().await;
     let mut reports: Vec<_> = world.reports().into_iter().map(|(_, report)| report).collect();
-    reports.sort_by_key(|report| report.tells());
+    reports.sort_by_key(Report::tells);
     let [full, down] = &reports[..] else { panic!("{reports:#?}") };
     let bob = full.only("bob@bad.example", "failed", "5.4.7");
     assert_eq!(bob.get("Diagnostic-Code"), "smtp; 451 4.2.2 the mailbox is full");

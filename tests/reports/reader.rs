@@ -39,7 +39,7 @@ impl Fields {
             if line.starts_with([' ', '\t']) {
                 assert!(!line.trim().is_empty(), "a line of white space alone");
                 let last = fields.last_mut().unwrap_or_else(|| panic!("{line:?} continues nothing"));
-                last.1.push_str(&format!(" {}", line.trim_start()));
+                last.1 = format!("{} {}", last.1, line.trim_start());
                 continue;
             }
             let (name, value) = line.split_once(": ").unwrap_or_else(|| panic!("{line:?} is no field"));

@@ -171,11 +171,19 @@ impl Relay {
     /// # Errors
     /// [`End`] where it ended before it listened.
     pub(crate) fn start(home: &Home, hostname: &str, under: &[String]) -> Result<Self, End> {
+        Self::run(&home.configure(hostname), under)
+    }
+
+    /// As [`Relay::start`], with a configuration of the test's own.
+    ///
+    /// # Errors
+    /// As there.
+    pub(crate) fn run(configuration: &Path, under: &[String]) -> Result<Self, End> {
         let program = program();
         let words = under.iter().map(std::ffi::OsString::from);
         let mut words = words.chain([program.clone().into(), "run".into(), "--config".into()]);
         let mut command = Command::new(words.next().expect("at least the program"));
-        command.args(words).arg(home.configure(hostname)).env("NO_COLOR", "1").env_remove("JOURNAL_STREAM");
+        command.args(words).arg(configuration).env("NO_COLOR", "1").env_remove("JOURNAL_STREAM");
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
         let lines = listen(&mut child);
@@ -207,6 +215,11 @@ impl Relay {
     /// SIGTERM, and the end.
     pub(crate) fn terminate(mut self) -> End {
         self.signal("TERM");
+        self.ends_by_itself()
+    }
+
+    /// The end that it was told to make.
+    pub(crate) fn ends_by_itself(mut self) -> End {
         if !within(PATIENCE, || self.has_ended()) {
             let End { log, .. } = self.kill();
             return End { status: None, log };
@@ -228,7 +241,25 @@ impl Relay {
         End { status, log: std::mem::take(&mut self.log) }
     }
 
-    fn signal(&mut self, name: &str) {
+    /// Waits for a line of the log with these words in it.
+    pub(crate) fn hears(&mut self, words: &str) -> String {
+        loop {
+            let Ok(line) = self.lines.recv_timeout(PATIENCE) else {
+                panic!("{words:?} was not said; the relay said:\n{}", self.log)
+            };
+            self.log.push_str(&line);
+            if line.contains(words) {
+                return line;
+            }
+        }
+    }
+
+    /// What it said up to what was last waited for.
+    pub(crate) fn said(&self) -> &str {
+        &self.log
+    }
+
+    pub(crate) fn signal(&mut self, name: &str) {
         // One that has been waited for has no process id any more.
         if !self.has_ended() {
             let told =

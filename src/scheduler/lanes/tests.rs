@@ -47,17 +47,17 @@ impl Bench {
     }
 
     /// An attempt ends at a second.
-    fn ends(&mut self, lane: LaneId, second: u32, health: Health) {
+    fn ends(&mut self, lane: Ticket, second: u32, health: Health) {
         self.lanes.finished(lane, self.at(second), health, &RETRY);
     }
 
-    /// The numbers of the messages that are due at a second, each with its lane.
-    fn due_at(&mut self, second: u32) -> Vec<(u64, LaneId)> {
+    /// The numbers of the messages that are due at a second, each with its ticket.
+    fn due_at(&mut self, second: u32) -> Vec<(u64, Ticket)> {
         let mut jobs = Vec::new();
         while let Some(job) = self.lanes.next(self.at(second)) {
             match job {
                 Job::Deliver(lane, item) => jobs.push((item.id.number(), lane)),
-                Job::Aged(item, _, _) => jobs.push((item.id.number() + 1000, LaneId(0))),
+                Job::Aged(item, _, _) => jobs.push((item.id.number() + 1000, Ticket { lane: LaneId(0), era: 0 })),
             }
         }
         jobs
@@ -193,8 +193,8 @@ fn who_expires_in_a_queue_that_moves_has_its_turn_first() {
     let mut bench = Bench::new();
     bench.push(1, "a.example", 0, 1);
     let lane = bench.due_at(0)[0].1;
-    let late = Item { deadline: bench.at(2), ..item(2, "a.example", bench.at(9)) };
-    for item in [late, item(3, "a.example", bench.at(3))] {
+    let brief = Item { deadline: bench.at(2), ..item(2, "a.example", bench.at(9)) };
+    for item in [brief, item(3, "a.example", bench.at(3))] {
         bench.lanes.push(Destination::Domain(host("a.example")), 1, item, bench.start);
     }
     assert_eq!(bench.numbers_at(2), [1002], "its sender is to be told of the delay");
@@ -219,8 +219,8 @@ fn other_settings_begin_anew() {
         bench.lanes.push(Destination::Domain(item.host.clone()), 1, item, due);
     }
     assert_eq!(bench.numbers_at(0), NONE, "one attempt is still under way, and that is the new limit");
-    bench.ends(lane, 0, Health::Up);
-    assert_eq!(bench.numbers_at(0), [2]);
+    bench.ends(lane, 0, Health::Down(trouble("the old way")));
+    assert_eq!(bench.numbers_at(0), [2], "that says nothing of the new one");
 }
 
 #[test]

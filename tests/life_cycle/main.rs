@@ -1,0 +1,68 @@
+//! Start, reload and end of the program itself, by signals, as systemd and people give them.
+
+#[path = "../outbound/peer.rs"]
+#[allow(dead_code, reason = "shared with the tests of deliveries, which use more of it")]
+mod peer;
+#[path = "../reports/reader.rs"]
+#[allow(dead_code, reason = "shared with the tests of reports, which use more of it")]
+mod reader;
+#[path = "../scheduling/sink.rs"]
+#[allow(dead_code, reason = "shared with the tests of the scheduler, which use more of it")]
+mod sink;
+#[path = "../support/mod.rs"]
+#[allow(dead_code, reason = "shared with the tests of durability, which use more of it")]
+mod support;
+#[path = "../reports/world.rs"]
+#[allow(dead_code, reason = "shared with the tests of reports, which use more of it")]
+mod world;
+
+mod end;
+mod reload;
+mod start;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use support::relay::Relay;
+use tempfile::TempDir;
+
+/// What a test may write otherwise.
+struct Wanted<'a> {
+    hostname: &'a str,
+    listener: &'a str,
+    /// Where all mail goes.
+    route: SocketAddr,
+    /// Lines of the connector's outbound table.
+    outbound: &'a str,
+    log: &'a str,
+    /// Other tables.
+    more: &'a str,
+}
+
+impl Wanted<'_> {
+    fn mail_to(route: SocketAddr) -> Self {
+        let log = "format = \"text\"";
+        Self { hostname: "relay.example.com", listener: "127.0.0.1:0", route, outbound: "", log, more: "" }
+    }
+
+    fn write(&self, folder: &Path) -> PathBuf {
+        let Self { hostname, listener, route, outbound, log, more } = self;
+        let text = format!(
+            "hostname = \"{hostname}\"\npostmaster = \"postmaster@example.com\"\n\
+             [[listener]]\nname = \"mx\"\naddress = [\"{listener}\"]\ntls = \"off\"\n\
+             [spool]\npath = \"spool\"\n[admin]\nsocket = \"\"\n[relay]\nnetworks = [\"127.0.0.0/8\"]\n\
+             [log]\n{log}\n[queue]\nretry = [\"1h\"]\n{more}\n\
+             [[connector]]\nname = \"all\"\ndomains = [\"*\"]\n[connector.outbound]\n\
+             route = [\"{route}\"]\ntls = \"off\"\n{outbound}\n"
+        );
+        let file = folder.join("gatepost.toml");
+        std::fs::write(&file, text).expect("the folder is ours");
+        file
+    }
+
+    fn start(&self) -> (TempDir, Relay) {
+        let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder");
+        let relay = Relay::run(&self.write(folder.path()), &[]).unwrap_or_else(|end| panic!("{}", end.log));
+        (folder, relay)
+    }
+}

@@ -1,0 +1,60 @@
+//! Why a start is refused, and what is said of it.
+
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use crate::Wanted;
+use crate::sink::Sink;
+use crate::support::relay::program;
+use crate::world::{Client, until};
+
+/// Starts the program where it must not start; what it says.
+fn refused(configuration: &Path) -> String {
+    let mut command = Command::new(program());
+    command.args(["run", "--config"]).arg(configuration).stdin(Stdio::null()).env("NO_COLOR", "1");
+    let output = command.output().expect("it ends by itself");
+    let said = String::from_utf8(output.stderr).expect("UTF-8");
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    said
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_second_instance_on_one_spool_is_refused() {
+    let sink = Sink::start(1).await;
+    let (folder, relay) = Wanted::mail_to(sink.address).start();
+    let listener = relay.address.to_string();
+    // Whether it would listen elsewhere or in the same place: what matters to people is the other instance.
+    for listener in ["127.0.0.1:0", &listener] {
+        let said = refused(&Wanted { listener, ..Wanted::mail_to(sink.address) }.write(folder.path()));
+        let spool = folder.path().join("spool").display().to_string();
+        for words in
+            [&*spool, "in use by another gatepost (process ", "stop it, or give this one a [spool] path", ":8:8"]
+        {
+            assert!(said.contains(words), "{words:?} is missing from\n{said}");
+        }
+    }
+    Client::connect(relay.address).await.sends("b@a.example").await;
+    until("the first one works on", || (sink.taken() == 1).then_some(())).await;
+    assert!(relay.terminate().status.is_some_and(|status| status.success()));
+}
+
+#[tokio::test]
+async fn an_address_in_use_is_named_with_its_place_and_remedy() {
+    let taken = TcpListener::bind("127.0.0.1:0").expect("loopback");
+    let address = taken.local_addr().expect("bound");
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder");
+    let listener = address.to_string();
+    let elsewhere = crate::peer::Nobody::at([127, 0, 0, 1], 0);
+    let file = Wanted { listener: &listener, ..Wanted::mail_to(elsewhere.address) }.write(folder.path());
+    let said = refused(&file);
+    let place = format!("{}:5:12: ", file.display());
+    let remedy = format!("find it with `ss -ltnp 'sport = :{}'`", address.port());
+    for words in [&*place, &format!("listener \"mx\" cannot listen on {address}"), &remedy] {
+        assert!(said.contains(words), "{words:?} is missing from\n{said}");
+    }
+    drop(taken);
+    // Nothing is left behind that would be in the way.
+    let relay = crate::Relay::run(&file, &[]).unwrap_or_else(|end| panic!("{}", end.log));
+    assert!(relay.terminate().status.is_some_and(|status| status.success()));
+}
