@@ -28,8 +28,9 @@ pub(crate) const CONNECTIONS: usize = 20;
 /// Messages that go through before it counts: processes are forked, pools filled, tickets handed out.
 const WARM_UP: usize = 400;
 
-/// Without any progress for so long, what is missing is lost.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// Without any progress for so long, what is missing is lost. Longer than either relay waits before it tries
+/// a message again: then that one is late, not lost.
+const PATIENCE: Duration = Duration::from_secs(90);
 
 /// What the relay is given to tidy up before its processor time is read, and a duplicate to arrive.
 const SETTLE: Duration = Duration::from_secs(1);
