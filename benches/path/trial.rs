@@ -107,7 +107,7 @@ pub(crate) fn run(make: Make, case: Case, messages: usize, cancelled: &Cancellat
     let passage = ledger.passage(WARM_UP..WARM_UP + messages, began);
     let share = |cpu: Duration| cpu.as_secs_f64() / passage.delivered.took.as_secs_f64();
     let figures = Figures {
-        reuse: (WARM_UP + messages) as f64 / passage.connections as f64,
+        reuse: (WARM_UP + passage.delivered.messages) as f64 / passage.connections as f64,
         cpu: relay_cpu.as_secs_f64() * 1000.0 / passage.delivered.messages as f64,
         peak_memory: relay.peak_memory(),
         client_busy: share(client_cpu),
@@ -175,6 +175,9 @@ fn carry(
         } else if since.elapsed() > PATIENCE {
             stop.cancel();
             break;
+        } else if !relay.lives() {
+            stop.cancel();
+            return Err(relay.with_log("the relay died on the way"));
         }
         thread::sleep(Duration::from_millis(5));
     }
