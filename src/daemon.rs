@@ -1,7 +1,7 @@
 //! The daemon: opens what the configuration names, wires the rooms together, and ends them in order.
 //!
-//! It decides nothing about mail. What it starts, it ends: listeners first, then sessions, then
-//! deliveries in flight, the spool last.
+//! It decides nothing about mail. What it starts, it ends: listeners first, then sessions and deliveries
+//! in flight, the spool last.
 
 mod reload;
 
@@ -109,9 +109,10 @@ pub async fn start(config: Config, observer: Observer) -> Result<Running, StartE
     for warning in warnings {
         tracing::warn!(place = %warning.place, remedy = %warning.remedy, "{}", warning.message);
     }
-    let sockets = bind(&config).await.map_err(StartError::Faults)?;
+    // The spool first: a second instance hears that there is a first, not that its ports are taken.
     let spool_error = |error| StartError::Spool { place: config.spool.place.clone(), error };
     let spool = Arc::new(SqliteSpool::open(&config.spool.value).map_err(spool_error)?);
+    let sockets = bind(&config).await.map_err(StartError::Faults)?;
     let addresses = sockets
         .iter()
         .flat_map(|(name, sockets)| sockets.iter().filter_map(|socket| Some((name.clone(), socket.local_addr().ok()?))))
@@ -173,17 +174,14 @@ impl Rooms {
         let (accepted, work) = mpsc::channel(ACCEPTED_MAX);
         let scheduler = self.scheduler();
         let operator = scheduler.operator();
-        // The scheduler outlives the listeners, so that what they still accept is taken up.
-        let stop_scheduler = CancellationToken::new();
-        let mut deliveries = tokio::spawn(scheduler.run(work, stop_scheduler.clone()));
+        let mut deliveries = tokio::spawn(scheduler.run(work, self.stop.clone()));
         let mut listeners = self.listen(sockets, accepted);
         if let Some(door) = door {
             listeners.spawn(door.serve(Arc::clone(&self.spool) as _, operator, self.stop.clone()));
         }
         let watch = tokio::spawn(watch_certificates(Arc::clone(&self.in_force)));
         let end = tokio::select! {
-            // In this order: when we are told to stop, the listeners end by themselves, and the scheduler
-            // behind them. That is no death.
+            // In this order: when we are told to stop, the others end by themselves. That is no death.
             biased;
             () = self.stop.cancelled() => Ok(()),
             () = self.spool.closed() => Err(EndError::SpoolClosed),
@@ -192,15 +190,18 @@ impl Rooms {
         };
         watch.abort();
         self.stop.cancel();
+        self.in_force.outbound.close();
+        // Sessions and deliveries end side by side: what is still accepted waits in the spool.
         let drain = self.in_force.config().timeouts.drain;
-        let all_closed = async { while listeners.join_next().await.is_some() {} };
-        if tokio::time::timeout(drain, all_closed).await.is_err() {
+        let sessions = tokio::time::timeout(drain, async { while listeners.join_next().await.is_some() {} });
+        let deliveries = async {
+            if !deliveries.is_finished() {
+                // The scheduler itself waits no longer than `drain`.
+                let _ = deliveries.await;
+            }
+        };
+        if tokio::join!(sessions, deliveries).0.is_err() {
             tracing::warn!("sessions were cut short; what they had not been answered for is not in the spool");
-        }
-        stop_scheduler.cancel();
-        if !deliveries.is_finished() {
-            // The scheduler itself waits no longer than `drain`.
-            let _ = deliveries.await;
         }
         drop(listeners);
         let closed = self.spool.close().await;
@@ -208,9 +209,10 @@ impl Rooms {
     }
 
     fn scheduler(&self) -> Scheduler {
-        let InForce { outbound, scheduler, .. } = &*self.in_force;
+        let InForce { outbound, scheduler, replaced, .. } = &*self.in_force;
         let (outbound, settings) = (Arc::clone(outbound), Arc::clone(scheduler));
-        Scheduler::new(Arc::clone(&self.spool) as _, outbound, settings, Arc::clone(&self.observer))
+        let (observer, replaced) = (Arc::clone(&self.observer), Arc::clone(replaced));
+        Scheduler::new(Arc::clone(&self.spool) as _, outbound, settings, observer, replaced)
     }
 
     fn listen(

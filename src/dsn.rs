@@ -4,6 +4,7 @@
 //! This module writes text from values. Whether anything has failed is decided in
 //! [`crate::outcome`]; storing and sending the report is the scheduler's affair.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 
 use jiff::Timestamp;
@@ -14,10 +15,14 @@ use crate::envelope::{BodyType, Envelope, Notify, QueueId, Recipient, Ret, Troub
 
 /// Octets of a message that is returned whole, at most; of a larger one its header fields are.
 pub const WHOLE_MESSAGE_MAX: u64 = 50 * 1024;
-/// Characters of a peer's answer that a report quotes, at most.
+/// Characters of a peer's answer that a field quotes, at most.
 const QUOTE_MAX: usize = 900;
-/// Where header lines are folded (RFC 5322 §2.1.1).
+/// Characters of a reason that the text for people tells, at most.
+const REASON_MAX: usize = 2500;
+/// Where lines are folded, if they can be (RFC 5322 §2.1.1).
 const LINE_LENGTH: usize = 76;
+/// Octets of a word that is not broken: a line may have 998 (RFC 5321 §4.5.3.1.6).
+const WORD_MAX: usize = 900;
 
 /// What a report tells of its recipients: all of one report share it (RFC 3464 §2.3.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,11 +57,10 @@ pub struct About<'a> {
     pub now: Timestamp,
     /// Its envelope.
     pub envelope: &'a Envelope,
-    /// Its size in octets.
-    pub size: u64,
-    /// Whether its connector forced TLS: then its content must not travel back over a way that was
-    /// not held to the same demand.
-    pub confidential: bool,
+    /// How much of it is returned; see [`returned`].
+    pub returned: Returned,
+    /// Whether that has octets above 127.
+    pub eight_bit: bool,
 }
 
 /// How much of the message goes into its report.
@@ -73,94 +77,123 @@ pub enum Returned {
 pub struct Report {
     /// Everything before the returned part.
     pub head: String,
-    /// What of the message comes next.
-    pub returned: Returned,
     /// Everything after it.
     pub tail: String,
     /// To whom, under the null reverse-path (RFC 5321 §4.5.5).
     pub envelope: Envelope,
 }
 
-/// Whether the sender wants to be told this of a recipient (RFC 3461 §4.1). Who said nothing is told of
+/// Whether somebody wants to be told this of a recipient (RFC 3461 §4.1). Who said nothing is told of
 /// failures and delays.
 #[must_use]
-pub fn is_wanted(recipient: &Recipient, action: Action) -> bool {
-    match (recipient.notify, action) {
-        (None, Action::Failed | Action::Delayed(_)) => true,
-        (None, Action::Relayed) | (Some(Notify::Never), _) => false,
-        (Some(Notify::On { failure, .. }), Action::Failed) => failure,
-        (Some(Notify::On { delay, .. }), Action::Delayed(_)) => delay,
-        (Some(Notify::On { success, .. }), Action::Relayed) => success,
+pub fn is_wanted(sender: &ReversePath, recipient: &Recipient, action: Action) -> bool {
+    match (sender, recipient.notify, action) {
+        // Our own postmaster is told that a report was lost, and nothing else; its NOTIFY=NEVER is for others.
+        (ReversePath::Null, _, action) => action == Action::Failed,
+        (ReversePath::Mailbox(_), None, Action::Failed | Action::Delayed(_)) => true,
+        (ReversePath::Mailbox(_), None, Action::Relayed) | (_, Some(Notify::Never), _) => false,
+        (_, Some(Notify::On { failure, .. }), Action::Failed) => failure,
+        (_, Some(Notify::On { delay, .. }), Action::Delayed(_)) => delay,
+        (_, Some(Notify::On { success, .. }), Action::Relayed) => success,
     }
 }
 
 /// To whom the report about a message goes: its sender. A failed message from the null reverse-path is
 /// told to our own `postmaster`, unless that is who could not be reached: then there is nobody left.
 #[must_use]
-pub fn addressee(envelope: &Envelope, action: Action, told: &[Told<'_>], postmaster: &Mailbox) -> Option<Mailbox> {
-    match (&envelope.reverse_path, action) {
-        (ReversePath::Mailbox(sender), _) => Some(sender.clone()),
-        (ReversePath::Null, Action::Delayed(_) | Action::Relayed) => None,
-        (ReversePath::Null, Action::Failed) if told.iter().any(|told| told.recipient.mailbox == *postmaster) => None,
-        (ReversePath::Null, Action::Failed) => Some(postmaster.clone()),
+pub fn addressee(envelope: &Envelope, told: &[Told<'_>], postmaster: &Mailbox) -> Option<Mailbox> {
+    match &envelope.reverse_path {
+        ReversePath::Mailbox(sender) => Some(sender.clone()),
+        ReversePath::Null if told.iter().any(|told| told.recipient.mailbox == *postmaster) => None,
+        ReversePath::Null => Some(postmaster.clone()),
     }
+}
+
+/// How much of a message of `size` octets is returned. `confidential`: its connector forced TLS, so its
+/// content must not travel back over a way that was not held to the same demand.
+#[must_use]
+pub fn returned(action: Action, ret: Option<Ret>, size: u64, confidential: bool) -> Returned {
+    match (action, ret) {
+        // A message that is not lost need not come back.
+        (Action::Delayed(_) | Action::Relayed, _) | (Action::Failed, Some(Ret::Hdrs)) => Returned::Headers,
+        (Action::Failed, Some(Ret::Full) | None) if confidential || size > WHOLE_MESSAGE_MAX => Returned::Headers,
+        (Action::Failed, Some(Ret::Full) | None) => Returned::Whole,
+    }
+}
+
+/// The header fields at the front of a message. They end at the first line that is none, whether it is
+/// empty or not: what a client sends without a header must not pass for one.
+#[must_use]
+pub fn header_fields(message: &[u8]) -> &[u8] {
+    let is_name = |octet: &u8| (b'!'..=b'~').contains(octet) && *octet != b':';
+    let mut end = 0;
+    for line in message.split_inclusive(|octet| *octet == b'\n') {
+        let name = line.iter().take_while(|octet| is_name(octet)).count();
+        let continues = end > 0 && matches!(line.first(), Some(b' ' | b'\t'));
+        if !line.ends_with(b"\r\n") || !(continues || (name > 0 && line[name] == b':')) {
+            break;
+        }
+        end += line.len();
+    }
+    &message[..end]
 }
 
 /// Writes a report. `report` is the id of the new message.
 #[must_use]
 pub fn write(about: &About<'_>, action: Action, told: &[Told<'_>], to: &Mailbox, report: QueueId) -> Report {
-    let global = !to.is_ascii() || told.iter().any(|told| !told.recipient.mailbox.is_ascii());
-    let utf8_returned = about.envelope.needs.utf8_header;
-    let returned = returned(about, action);
     let boundary = format!("=_gatepost_{report}");
-    let mut head = String::new();
-    header(&mut head, about, action, to, report, &boundary);
-    explanation(&mut head, about, action, told, &boundary);
-    status(&mut head, about, action, told, global, &boundary);
-    let (kind, encoding) = match (returned, utf8_returned) {
-        (Returned::Whole, false) => ("message/rfc822", about.envelope.needs.eight_bit),
-        (Returned::Whole, true) => ("message/global", true),
-        (Returned::Headers, false) => ("text/rfc822-headers", false),
-        (Returned::Headers, true) => ("message/global-headers", true),
+    let mut parts = String::new();
+    let text = explanation(about, action, told);
+    part(&mut parts, &boundary, "text/plain; charset=utf-8", !text.is_ascii());
+    parts.push_str(&text);
+    // RFC 6533 §3: a part of its own kind for addresses beyond ASCII; all else must be ASCII.
+    let global = told.iter().any(|Told { recipient, .. }| {
+        !recipient.mailbox.is_ascii() || recipient.orcpt.as_ref().is_some_and(|orcpt| !orcpt.is_ascii())
+    });
+    let kind = if global { "message/global-delivery-status" } else { "message/delivery-status" };
+    part(&mut parts, &boundary, kind, global);
+    status(&mut parts, about, action, told, global);
+    let kind = match (about.returned, about.envelope.needs.utf8_header) {
+        (Returned::Whole, false) => "message/rfc822",
+        (Returned::Whole, true) => "message/global",
+        (Returned::Headers, false) => "text/rfc822-headers",
+        (Returned::Headers, true) => "message/global-headers",
     };
-    let _ = write!(head, "--{boundary}\r\nContent-Type: {kind}\r\n");
-    if encoding {
-        head.push_str("Content-Transfer-Encoding: 8bit\r\n");
-    }
-    head.push_str("\r\n");
+    part(&mut parts, &boundary, kind, about.eight_bit);
+    let eight_bit = about.eight_bit || !parts.is_ascii();
+    let mut head = header(about, action, to, report, &boundary, eight_bit);
+    head.push_str(&parts);
+
     let mut envelope = Envelope::new(ReversePath::Null, vec![Recipient::new(to.clone())]);
     envelope.recipients[0].notify = Some(Notify::Never);
-    envelope.needs.eight_bit = encoding || !head.is_ascii();
+    envelope.needs.eight_bit = about.eight_bit || !head.is_ascii();
     envelope.needs.utf8_header = !to.is_ascii();
-    envelope.smtputf8 = global || (utf8_returned && returned == Returned::Whole);
+    envelope.smtputf8 = !to.is_ascii();
     if envelope.needs.eight_bit {
         envelope.body = BodyType::EightBitMime;
     }
-    Report { head, returned, tail: format!("\r\n--{boundary}--\r\n"), envelope }
-}
-
-fn returned(about: &About<'_>, action: Action) -> Returned {
-    match (action, about.envelope.ret) {
-        // A message that is not lost need not come back.
-        (Action::Delayed(_) | Action::Relayed, _) | (Action::Failed, Some(Ret::Hdrs)) => Returned::Headers,
-        (Action::Failed, Some(Ret::Full) | None) if about.confidential || about.size > WHOLE_MESSAGE_MAX => {
-            Returned::Headers
-        }
-        (Action::Failed, Some(Ret::Full) | None) => Returned::Whole,
-    }
+    Report { head, tail: format!("\r\n--{boundary}--\r\n"), envelope }
 }
 
 // Writing into a String cannot fail, so the results of `write!` are dropped below.
 
-fn header(out: &mut String, about: &About<'_>, action: Action, to: &Mailbox, report: QueueId, boundary: &str) {
+/// The line before a part, and its header.
+fn part(out: &mut String, boundary: &str, kind: &str, eight_bit: bool) {
+    let encoding = if eight_bit { "Content-Transfer-Encoding: 8bit\r\n" } else { "" };
+    let _ = write!(out, "--{boundary}\r\nContent-Type: {kind}\r\n{encoding}\r\n");
+}
+
+fn header(about: &About<'_>, action: Action, to: &Mailbox, report: QueueId, boundary: &str, eight_bit: bool) -> String {
     let host = about.hostname;
-    let subject = match action {
-        Action::Failed => "Undelivered mail returned to sender",
-        Action::Delayed(_) => "Delayed mail (still being retried)",
-        Action::Relayed => "Mail was passed on",
+    let subject = match (action, &about.envelope.reverse_path) {
+        (Action::Failed, ReversePath::Mailbox(_)) => "Undelivered mail returned to sender",
+        (Action::Failed, ReversePath::Null) => "Undelivered report, returned to nobody",
+        (Action::Delayed(_), _) => "Delayed mail (still being retried)",
+        (Action::Relayed, _) => "Mail was passed on",
     };
-    let _ = write!(
-        out,
+    // Parts of eight bits make the whole one of eight bits (RFC 2045 §6.4).
+    let encoding = if eight_bit { "Content-Transfer-Encoding: 8bit\r\n" } else { "" };
+    format!(
         "Date: {}\r\n\
          From: Mail Delivery System <mailer-daemon@{host}>\r\n\
          To: <{to}>\r\n\
@@ -168,25 +201,27 @@ fn header(out: &mut String, about: &About<'_>, action: Action, to: &Mailbox, rep
          Message-ID: <{report}@{host}>\r\n\
          Auto-Submitted: auto-replied\r\n\
          MIME-Version: 1.0\r\n\
-         Content-Type: multipart/report; report-type=delivery-status;\r\n\tboundary=\"{boundary}\"\r\n\r\n\
+         Content-Type: multipart/report; report-type=delivery-status;\r\n\tboundary=\"{boundary}\"\r\n\
+         {encoding}\r\n\
          This is a MIME-encapsulated message.\r\n\r\n",
         date(about.now)
-    );
+    )
 }
 
-fn explanation(out: &mut String, about: &About<'_>, action: Action, told: &[Told<'_>], boundary: &str) {
-    let _ = write!(
-        out,
-        "--{boundary}\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: 8bit\r\n\r\n\
-         This is the mail relay at {}.\r\n\r\n",
-        about.hostname,
-    );
-    match action {
-        Action::Failed => out.push_str(
+/// The part for people.
+fn explanation(about: &About<'_>, action: Action, told: &[Told<'_>]) -> String {
+    let mut out = format!("This is the mail relay at {}.\r\n\r\n", about.hostname);
+    match (action, &about.envelope.reverse_path) {
+        (Action::Failed, ReversePath::Mailbox(_)) => out.push_str(
             "Your message could not be delivered to the recipients below, and will not\r\n\
              be tried again.",
         ),
-        Action::Delayed(until) => {
+        (Action::Failed, ReversePath::Null) => out.push_str(
+            "A message without a sender, as reports are, could not be delivered to the\r\n\
+             recipients below, and will not be tried again. Nobody but you, the postmaster\r\n\
+             of this relay, is told.",
+        ),
+        (Action::Delayed(until), _) => {
             let _ = write!(
                 out,
                 "THIS IS A WARNING ONLY. YOU NEED NOT SEND YOUR MESSAGE AGAIN.\r\n\r\n\
@@ -195,7 +230,7 @@ fn explanation(out: &mut String, about: &About<'_>, action: Action, told: &[Told
                 date(until)
             );
         }
-        Action::Relayed => out.push_str(
+        (Action::Relayed, _) => out.push_str(
             "Your message was passed on for the recipients below. The host that took it\r\n\
              does not tell senders of success, so this may be the last that you hear.",
         ),
@@ -203,7 +238,7 @@ fn explanation(out: &mut String, about: &About<'_>, action: Action, told: &[Told
     let _ = write!(out, "\r\nIt was accepted here on {}\r\nas {}.\r\n", date(about.accepted), about.id);
     for told in told {
         let _ = write!(out, "\r\n<{}>:\r\n", told.recipient.mailbox);
-        fold(out, "    ", "    ", &quote(&told.last.text));
+        fold(&mut out, "    ", "    ", &quote(&told.last.text, REASON_MAX));
     }
     if told.iter().any(|told| told.last.status.status().0 == 7) {
         out.push_str(
@@ -213,31 +248,30 @@ fn explanation(out: &mut String, about: &About<'_>, action: Action, told: &[Told
         );
     }
     out.push_str("\r\n");
+    out
 }
 
-fn status(out: &mut String, about: &About<'_>, action: Action, told: &[Told<'_>], global: bool, boundary: &str) {
-    let kind = if global { "message/global-delivery-status" } else { "message/delivery-status" };
-    let _ = write!(out, "--{boundary}\r\nContent-Type: {kind}\r\n");
-    if global {
-        out.push_str("Content-Transfer-Encoding: 8bit\r\n");
-    }
-    out.push_str("\r\n");
+/// The part for programs (RFC 3464 §2).
+fn status(out: &mut String, about: &About<'_>, action: Action, told: &[Told<'_>], global: bool) {
     if let Some(envid) = &about.envelope.envid {
-        fold(out, "Original-Envelope-Id: ", "\t", &from_xtext(envid));
+        let _ = write!(out, "Original-Envelope-Id: {}\r\n", from_xtext(envid));
     }
     let _ = write!(out, "Reporting-MTA: dns; {}\r\nArrival-Date: {}\r\n", about.hostname, date(about.accepted));
     for told in told {
-        recipient_fields(out, action, told);
+        recipient_fields(out, action, told, global);
     }
     out.push_str("\r\n");
 }
 
 /// The fields about one recipient (RFC 3464 §2.3).
-fn recipient_fields(out: &mut String, action: Action, told: &Told<'_>) {
+fn recipient_fields(out: &mut String, action: Action, told: &Told<'_>, global: bool) {
     let Told { recipient, last } = told;
     out.push_str("\r\n");
     if let Some((kind, address)) = recipient.orcpt.as_deref().and_then(|orcpt| orcpt.split_once(';')) {
-        fold(out, &format!("Original-Recipient: {kind}; "), "\t", &from_xtext(address));
+        // RFC 6533 §3: this kind has an ASCII form of its own, which is left as it is.
+        let is_utf8 = kind.eq_ignore_ascii_case("utf-8");
+        let address = if is_utf8 { Cow::Borrowed(address) } else { Cow::Owned(from_xtext(address)) };
+        let _ = write!(out, "Original-Recipient: {kind}; {address}\r\n");
     }
     let kind = if recipient.mailbox.is_ascii() { "rfc822" } else { "utf-8" };
     let action_word = match action {
@@ -253,10 +287,13 @@ fn recipient_fields(out: &mut String, action: Action, told: &Told<'_>) {
     if let Some(host) = &last.host {
         let _ = write!(out, "Remote-MTA: dns; {host}\r\n");
     }
-    match &last.reply {
-        Some(reply) => fold(out, "Diagnostic-Code: smtp; ", "\t", &quote(&reply.to_string())),
-        None => fold(out, "Diagnostic-Code: x-gatepost; ", "\t", &quote(&last.text)),
-    }
+    let (kind, said) = match &last.reply {
+        Some(reply) => ("smtp", reply.to_string()),
+        None => ("x-gatepost", last.text.clone()),
+    };
+    let said = quote(&said, QUOTE_MAX);
+    let said = if global { said } else { said.replace(|c: char| !c.is_ascii(), "?") };
+    fold(out, &format!("Diagnostic-Code: {kind}; "), "\t", &said);
     let _ = write!(out, "Last-Attempt-Date: {}\r\n", date(last.at));
     if let Action::Delayed(until) = action {
         let _ = write!(out, "Will-Retry-Until: {}\r\n", date(until));
@@ -268,16 +305,16 @@ fn date(at: Timestamp) -> String {
     rfc2822::to_string(&utc).unwrap_or_else(|_| "Thu, 1 Jan 1970 00:00:00 +0000".to_owned())
 }
 
-/// A peer's words, without control characters and not without end.
-fn quote(text: &str) -> String {
-    text.chars().take(QUOTE_MAX).map(|c| if c.is_control() { '?' } else { c }).collect()
+/// Somebody's words, without control characters and not without end.
+fn quote(text: &str, most: usize) -> String {
+    text.chars().take(most).map(|c| if c.is_control() { '?' } else { c }).collect()
 }
 
 /// Writes words over as many lines as they need.
 fn fold(out: &mut String, first: &str, next: &str, text: &str) {
     let mut room = LINE_LENGTH.saturating_sub(first.len());
     out.push_str(first);
-    for (at, word) in text.split_whitespace().enumerate() {
+    for (at, word) in text.split_whitespace().flat_map(pieces).enumerate() {
         if at > 0 && word.len() >= room {
             out.push_str("\r\n");
             out.push_str(next);
@@ -292,6 +329,16 @@ fn fold(out: &mut String, first: &str, next: &str, text: &str) {
     out.push_str("\r\n");
 }
 
+/// A word, in pieces where it is too long for any line.
+fn pieces(word: &str) -> impl Iterator<Item = &str> {
+    let mut rest = word;
+    std::iter::from_fn(move || {
+        let (piece, more) = rest.split_at(rest.floor_char_boundary(WORD_MAX));
+        rest = more;
+        (!piece.is_empty()).then_some(piece)
+    })
+}
+
 /// Decodes xtext (RFC 3461 §4): "+41" is "A". What is not xtext is left as it stands, and control
 /// characters do not come out.
 fn from_xtext(text: &str) -> String {
@@ -303,122 +350,8 @@ fn from_xtext(text: &str) -> String {
         out.push(hex.unwrap_or(byte));
         at += if hex.is_some() { 3 } else { 1 };
     }
-    quote(&String::from_utf8_lossy(&out))
+    out.iter().map(|byte| if (b' '..=b'~').contains(byte) { char::from(*byte) } else { '?' }).collect()
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::smtp::reply::{EnhancedStatusCode, Reply, Status};
-
-    fn trouble() -> Trouble {
-        Trouble {
-            at: Timestamp::UNIX_EPOCH,
-            status: EnhancedStatusCode::permanent(Status(1, 1)),
-            text: "mx.example.net [192.0.2.1]:25: answered RCPT TO with: 550 5.1.1 no such user".into(),
-            host: Some("mx.example.net".into()),
-            reply: Some(Reply::new(550, Status(1, 1), "no such user")),
-        }
-    }
-
-    fn envelope(from: &str) -> Envelope {
-        let mut recipient = Recipient::new(Mailbox::parse("b@example.net").expect("valid"));
-        recipient.orcpt = Some("rfc822;B+2Bx@example.net".into());
-        Envelope::new(ReversePath::parse(from).expect("valid"), vec![recipient])
-    }
-
-    fn tell(envelope: &Envelope, action: Action, size: u64, confidential: bool) -> Report {
-        let hostname = Domain::parse("relay.example.com").expect("valid");
-        let id = QueueId::from_number(1).expect("small");
-        let last = trouble();
-        let told = [Told { recipient: &envelope.recipients[0], last: &last }];
-        let (accepted, now) = (Timestamp::UNIX_EPOCH, Timestamp::UNIX_EPOCH);
-        let about = About { hostname: &hostname, id, accepted, now, envelope, size, confidential };
-        let to = Mailbox::parse("a@example.org").expect("valid");
-        write(&about, action, &told, &to, QueueId::from_number(2).expect("small"))
-    }
-
-    fn report(envelope: &Envelope, size: u64, confidential: bool) -> Report {
-        tell(envelope, Action::Failed, size, confidential)
-    }
-
-    #[test]
-    fn a_delay_says_until_when_and_returns_no_content() {
-        let report = tell(&envelope("a@example.org"), Action::Delayed(Timestamp::UNIX_EPOCH), 100, false);
-        for field in ["Action: delayed\r\n", "Will-Retry-Until: Thu, 1 Jan 1970", "A WARNING ONLY"] {
-            assert!(report.head.contains(field), "{field:?} is missing from\n{}", report.head);
-        }
-        assert_eq!(report.returned, Returned::Headers);
-    }
-
-    #[test]
-    fn a_report_has_the_fields_of_rfc_3464() {
-        let report = report(&envelope("a@example.org"), 100, false);
-        for field in [
-            "To: <a@example.org>\r\n",
-            "Auto-Submitted: auto-replied\r\n",
-            "Content-Type: multipart/report; report-type=delivery-status;\r\n",
-            "Reporting-MTA: dns; relay.example.com\r\n",
-            "Original-Recipient: rfc822; B+x@example.net\r\n",
-            "Final-Recipient: rfc822; b@example.net\r\nAction: failed\r\nStatus: 5.1.1\r\n",
-            "Remote-MTA: dns; mx.example.net\r\n",
-            "Diagnostic-Code: smtp; 550 5.1.1 no such user\r\n",
-            "Content-Type: message/rfc822\r\n",
-        ] {
-            assert!(report.head.contains(field), "{field:?} is missing from\n{}", report.head);
-        }
-        assert!(report.head.lines().all(|line| line.len() <= 78), "{}", report.head);
-        assert_eq!(report.envelope.reverse_path, ReversePath::Null);
-    }
-
-    #[test]
-    fn how_much_is_returned() {
-        let mut envelope = envelope("a@example.org");
-        for (ret, size, confidential, returned) in [
-            (None, 100, false, Returned::Whole),
-            (None, WHOLE_MESSAGE_MAX + 1, false, Returned::Headers),
-            (Some(Ret::Full), 100, true, Returned::Headers),
-            (Some(Ret::Hdrs), 100, false, Returned::Headers),
-        ] {
-            envelope.ret = ret;
-            assert_eq!(report(&envelope, size, confidential).returned, returned, "{ret:?} {size} {confidential}");
-        }
-    }
-
-    #[test]
-    fn who_is_told() {
-        let postmaster = Mailbox::parse("postmaster@example.com").expect("valid");
-        let trouble = trouble();
-        let told = |envelope: &Envelope| {
-            let told = [Told { recipient: &envelope.recipients[0], last: &trouble }];
-            addressee(envelope, Action::Failed, &told, &postmaster).map(|mailbox| mailbox.to_string())
-        };
-        assert_eq!(told(&envelope("a@example.org")), Some("a@example.org".into()));
-        assert_eq!(told(&envelope("")), Some("postmaster@example.com".into()));
-        let mut lost = envelope("");
-        lost.recipients[0].mailbox = postmaster.clone();
-        assert_eq!(told(&lost), None);
-    }
-
-    #[test]
-    fn notify_is_honoured() {
-        let mut recipient = Recipient::new(Mailbox::parse("b@example.net").expect("valid"));
-        let on = |success, failure, delay| Some(Notify::On { success, failure, delay });
-        for (notify, wanted) in [
-            (None, [true, true, false]),
-            (Some(Notify::Never), [false, false, false]),
-            (on(true, false, false), [false, false, true]),
-            (on(false, true, false), [true, false, false]),
-            (on(false, false, true), [false, true, false]),
-        ] {
-            recipient.notify = notify;
-            let actions = [Action::Failed, Action::Delayed(Timestamp::UNIX_EPOCH), Action::Relayed];
-            assert_eq!(actions.map(|action| is_wanted(&recipient, action)), wanted, "{notify:?}");
-        }
-    }
-
-    #[test]
-    fn xtext_is_decoded_and_cannot_break_a_line() {
-        assert_eq!(from_xtext("a+2Bb+0D+0Ac+zz"), "a+b??c+zz");
-    }
-}
+mod tests;

@@ -57,7 +57,7 @@ fn has_the_documented_values(config: &Config) {
 
     assert!(config.dns_servers.is_empty());
     assert_eq!(config.admin.socket.value, AdminSocket::Path("/run/gatepost/admin.sock".into()));
-    assert_eq!(config.log.format, LogFormat::Auto);
+    assert_eq!(config.log.format.value, LogFormat::Auto);
     assert_eq!(config.log.level, "info");
 }
 

@@ -9,12 +9,15 @@ use sd_notify::NotifyState;
 use tokio::signal::unix::{self as signal, SignalKind};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
-use tracing_subscriber::{EnvFilter, Layer};
+use tracing_subscriber::{EnvFilter, Layer, Registry};
 
 use crate::config::{self, Log, LogFormat};
 use crate::daemon::{self, Running};
 
-/// Runs the daemon until SIGTERM or SIGINT. SIGHUP reloads the configuration.
+/// Puts another `[log] level` in force.
+type LogLevel = tracing_subscriber::reload::Handle<EnvFilter, Registry>;
+
+/// Runs the daemon until SIGTERM or SIGINT; a second one ends it at once. SIGHUP reloads the configuration.
 ///
 /// Exit status 0 after an orderly end, 2 where the configuration cannot be used, 1 where the daemon
 /// could not go on.
@@ -24,9 +27,10 @@ pub(super) fn run(file: &Path) -> ExitCode {
         Ok(read) => read,
         Err(faults) => return refuse(&faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")),
     };
-    if let Err(error) = start_logging(&config.log) {
-        return refuse(&format!("{}: [log]: {error}", file.display()));
-    }
+    let level = match start_logging(&config.log) {
+        Ok(level) => level,
+        Err(error) => return refuse(&format!("{}: [log]: {error}", config.log.format.place)),
+    };
     for warning in warnings {
         tracing::warn!(place = %warning.place, remedy = %warning.remedy, "{}", warning.message);
     }
@@ -34,13 +38,13 @@ pub(super) fn run(file: &Path) -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return refuse(&format!("the system gives us no threads: {error}")),
     };
-    let end = runtime.block_on(serve(config, file));
+    let end = runtime.block_on(serve(config, file, &level));
     // What is still blocked (a lookup, a disk) must not hold up the end.
     runtime.shutdown_timeout(std::time::Duration::from_secs(1));
     end
 }
 
-async fn serve(config: config::Config, file: &Path) -> ExitCode {
+async fn serve(config: config::Config, file: &Path, level: &LogLevel) -> ExitCode {
     let mut signals = match Signals::new() {
         Ok(signals) => signals,
         Err(error) => return refuse(&format!("signals cannot be received: {error}")),
@@ -53,16 +57,22 @@ async fn serve(config: config::Config, file: &Path) -> ExitCode {
         tracing::info!(listener, %address, "listening");
     }
     notify(&[NotifyState::Ready]);
+    let mut stopping = false;
     let end = loop {
         tokio::select! {
             end = running.ended() => break end,
             signal = signals.next() => match signal {
-                Signal::Reload => reload(&running, file),
+                Signal::Reload if stopping => {}
+                Signal::Reload => reload(&running, file, level),
+                Signal::End(name) if stopping => {
+                    tracing::warn!(signal = name, "stopped at once: what was under way starts again with the next run");
+                    return ExitCode::FAILURE;
+                }
                 Signal::End(name) => {
                     tracing::info!(signal = name, "stopping: no new mail is taken, deliveries in flight may finish");
                     notify(&[NotifyState::Stopping]);
+                    stopping = true;
                     running.stop();
-                    break running.ended().await;
                 }
             },
         }
@@ -80,12 +90,18 @@ async fn serve(config: config::Config, file: &Path) -> ExitCode {
 }
 
 /// Takes the configuration file anew, whole or not at all.
-fn reload(running: &Running, file: &Path) {
+fn reload(running: &Running, file: &Path, level: &LogLevel) {
     if let Ok(now) = NotifyState::monotonic_usec_now() {
         notify(&[NotifyState::Reloading, now]);
     }
     let taken = config::read(file).and_then(|(config, mut warnings)| {
+        let log = config.log.clone();
         warnings.extend(running.reload(config)?);
+        // Reading has tried it already.
+        if let Ok(filter) = EnvFilter::try_new(&log.level) {
+            // Only a program that ends has no log any more.
+            let _ = level.reload(filter);
+        }
         Ok(warnings)
     });
     match taken {
@@ -152,13 +168,14 @@ impl Signals {
 ///
 /// # Errors
 /// A filter that cannot be read, or a journal that cannot be reached, in words.
-fn start_logging(log: &Log) -> Result<(), String> {
+fn start_logging(log: &Log) -> Result<LogLevel, String> {
     let filter =
         EnvFilter::try_new(&log.level).map_err(|error| format!("level = \"{}\" is no filter: {error}", log.level))?;
+    let (filter, handle) = tracing_subscriber::reload::Layer::new(filter);
     let under_systemd = std::env::var_os("JOURNAL_STREAM").is_some();
     let colour = std::io::stderr().is_terminal();
     let text = || tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(colour).with_target(false);
-    let layer = match log.format {
+    let layer = match log.format.value {
         LogFormat::Text => text().boxed(),
         LogFormat::Auto if !under_systemd => text().boxed(),
         LogFormat::Json => {
@@ -169,5 +186,6 @@ fn start_logging(log: &Log) -> Result<(), String> {
             .with_field_prefix(Some("GATEPOST".to_owned()))
             .boxed(),
     };
-    tracing_subscriber::registry().with(filter).with(layer).try_init().map_err(|error| error.to_string())
+    tracing_subscriber::registry().with(filter).with(layer).try_init().map_err(|error| error.to_string())?;
+    Ok(handle)
 }

@@ -395,7 +395,7 @@ pub enum AdminSocket {
 #[derive(Debug, Clone)]
 pub struct Log {
     /// How lines look.
-    pub format: LogFormat,
+    pub format: Located<LogFormat>,
     /// A tracing filter.
     pub level: String,
 }

@@ -125,7 +125,7 @@ fn socket(value: &Value<'_>, notes: &mut Notes<'_>) -> Option<AdminSocket> {
 }
 
 pub(super) fn log(mut table: Table<'_>, notes: &mut Notes<'_>) -> Log {
-    let format = table.or(notes, "format", LogFormat::Auto, |value, notes| {
+    let format = table.read(notes, "format", |value, notes| {
         let formats = [
             ("auto", LogFormat::Auto),
             ("text", LogFormat::Text),
@@ -134,6 +134,8 @@ pub(super) fn log(mut table: Table<'_>, notes: &mut Notes<'_>) -> Log {
         ];
         choice(value, notes, &formats)
     });
+    let place = format.located().map_or(table.place(), |located| &located.place).clone();
+    let format = Located { value: format.or(LogFormat::Auto), place };
     let level = table.or(notes, "level", "info".to_owned(), level);
     table.finish(notes);
     Log { format, level }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use tokio::sync::Notify;
 
 use crate::config::{Config, Fault, Listener, Place, default_connector};
 use crate::connector::Connectors;
@@ -18,6 +19,8 @@ pub(super) struct InForce {
     pub(super) inbound: Arc<ArcSwap<inbound::Settings>>,
     pub(super) scheduler: Arc<ArcSwap<scheduler::Settings>>,
     pub(super) outbound: Arc<Outbound>,
+    /// Tells the scheduler that its settings were replaced.
+    pub(super) replaced: Arc<Notify>,
 }
 
 /// The settings of the three movers, all made from one configuration.
@@ -48,6 +51,7 @@ impl InForce {
             inbound: Arc::new(ArcSwap::from_pointee(inbound)),
             scheduler: Arc::new(ArcSwap::from_pointee(scheduler)),
             outbound: Arc::new(Outbound::new(outbound)),
+            replaced: Arc::default(),
         })
     }
 
@@ -78,6 +82,7 @@ impl InForce {
         self.inbound.store(Arc::new(inbound));
         self.scheduler.store(Arc::new(scheduler));
         self.outbound.replace(outbound);
+        self.replaced.notify_one();
         Ok(warnings)
     }
 }
@@ -95,6 +100,9 @@ fn needs_restart(old: &Config, new: &Config) -> Vec<Fault> {
     };
     if old.spool.value != new.spool.value {
         fault(&new.spool.place, "[spool] path");
+    }
+    if old.log.format.value != new.log.format.value {
+        fault(&new.log.format.place, "[log] format");
     }
     if old.admin.socket.value != new.admin.socket.value {
         fault(&new.admin.socket.place, "[admin] socket");

@@ -5,6 +5,8 @@
 
 use std::sync::Arc;
 
+use tokio::task::JoinHandle;
+
 use crate::config::Timeouts;
 use crate::smtp::client::{Ending, Extensions, Mail, Results, Stage, Step, Transaction, Violation};
 use crate::smtp::data::Stuffer;
@@ -140,9 +142,9 @@ impl Cleared {
         self.wire.rest();
     }
 
-    /// Ends the session.
-    pub(super) fn quit(self) {
-        self.wire.quit();
+    /// Ends the session; the task ends with it.
+    pub(super) fn quit(self) -> JoinHandle<()> {
+        self.wire.quit()
     }
 
     /// Hands one message over. The message must fit the peer ([`Mail::fits`]).

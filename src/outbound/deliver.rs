@@ -87,7 +87,7 @@ impl Delivery<'_> {
         let destination = Destination::new(self.connector, hop);
         while let Some(mut connection) = self.snapshot.pool.take(&destination) {
             if !connection.is_quiet().await || !connection.admits(policy, &reference(&hop.host)) {
-                connection.quit();
+                self.snapshot.pool.quit(destination.clone(), connection);
                 continue;
             }
             match self.on(connection, &destination, more).await {
@@ -106,6 +106,7 @@ impl Delivery<'_> {
             Err(failure) => return self.ledger.fail_all(failure.with_peer(hop.to_string()), Further::hop_if(more)),
         };
         let destination = Destination::new(self.connector, hop);
+        self.snapshot.pool.room(&destination).await;
         let queue_id = self.attempt.entry.id;
         let target = Target { settings, connector: self.connector, hop, policy, queue_id };
         for (at, address) in addresses.iter().enumerate() {
@@ -156,7 +157,7 @@ impl Delivery<'_> {
         if connection.is_reusable(self.connector.outbound.messages_per_connection) {
             self.snapshot.pool.put(destination.clone(), connection);
         } else {
-            connection.quit();
+            self.snapshot.pool.quit(destination.clone(), connection);
         }
         Reused::Tried
     }

@@ -4,11 +4,11 @@
 //! to be judged by. What waits too long is closed.
 
 use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use crate::address::Host;
@@ -26,6 +26,8 @@ const ROUND: Duration = Duration::from_secs(1);
 const PER_DESTINATION: usize = 32;
 /// Connections that wait, at most.
 const IN_ALL: usize = 512;
+/// Destinations with sessions that are ending, before those that have ended are looked for.
+const ENDING: usize = 1024;
 
 /// Whom a connection leads to, and for whose mail: connectors share no connection, for they differ in
 /// trust and in the identity that we show.
@@ -57,6 +59,8 @@ impl fmt::Debug for Pool {
 struct Shelf {
     waiting: HashMap<Destination, Vec<Waiting>>,
     count: usize,
+    /// Sessions that are ending: the peer counts them until they have.
+    ending: HashMap<Destination, Vec<JoinHandle<()>>>,
     is_swept: bool,
     is_closed: bool,
 }
@@ -64,6 +68,15 @@ struct Shelf {
 struct Waiting {
     connection: Cleared,
     since: Instant,
+}
+
+impl Shelf {
+    fn quit(&mut self, destination: Destination, connection: Cleared) {
+        if self.ending.len() >= ENDING {
+            self.ending.retain(|_, list| list.iter().any(|session| !session.is_finished()));
+        }
+        self.ending.entry(destination).or_default().push(connection.quit());
+    }
 }
 
 impl Pool {
@@ -92,19 +105,38 @@ impl Pool {
     pub(super) fn put(&self, destination: Destination, mut connection: Cleared) {
         connection.rest();
         let mut held = self.shelf();
-        if held.is_closed || held.count >= IN_ALL {
-            return connection.quit();
+        let is_full = held.waiting.get(&destination).is_some_and(|list| list.len() >= PER_DESTINATION);
+        if held.is_closed || held.count >= IN_ALL || is_full {
+            return held.quit(destination, connection);
         }
-        let waiting = Waiting { connection, since: Instant::now() };
-        match held.waiting.entry(destination) {
-            Entry::Occupied(list) if list.get().len() >= PER_DESTINATION => return waiting.connection.quit(),
-            Entry::Occupied(mut list) => list.get_mut().push(waiting),
-            Entry::Vacant(place) => drop(place.insert(vec![waiting])),
-        }
+        held.waiting.entry(destination).or_default().push(Waiting { connection, since: Instant::now() });
         held.count += 1;
         if !held.is_swept {
             held.is_swept = true;
             tokio::spawn(sweep(Arc::downgrade(&self.0)));
+        }
+    }
+
+    /// Ends a session.
+    pub(super) fn quit(&self, destination: Destination, connection: Cleared) {
+        self.shelf().quit(destination, connection);
+    }
+
+    /// Waits for one session with this destination to end, where one is ending. Who opens another in its
+    /// place would have one more than may be.
+    pub(super) async fn room(&self, destination: &Destination) {
+        let ending = {
+            let mut held = self.shelf();
+            let Some(list) = held.ending.get_mut(destination) else { return };
+            list.retain(|session| !session.is_finished());
+            let ending = list.pop();
+            if list.is_empty() {
+                held.ending.remove(destination);
+            }
+            ending
+        };
+        if let Some(session) = ending {
+            let _ = session.await;
         }
     }
 
@@ -130,17 +162,17 @@ async fn sweep(shelf: Weak<Mutex<Shelf>>) {
         tokio::time::sleep(ROUND).await;
         let Some(shelf) = shelf.upgrade() else { return };
         let mut shelf = lock(&shelf);
-        let mut closed = 0;
-        shelf.waiting.retain(|_, list| {
+        let mut old = Vec::new();
+        shelf.waiting.retain(|destination, list| {
             // The oldest come first.
             let fresh = list.iter().position(|waiting| waiting.since.elapsed() < IDLE).unwrap_or(list.len());
-            closed += fresh;
-            for waiting in list.drain(..fresh) {
-                waiting.connection.quit();
-            }
+            old.extend(list.drain(..fresh).map(|waiting| (destination.clone(), waiting.connection)));
             !list.is_empty()
         });
-        shelf.count -= closed;
+        shelf.count -= old.len();
+        for (destination, connection) in old {
+            shelf.quit(destination, connection);
+        }
         if shelf.count == 0 {
             shelf.is_swept = false;
             return;

@@ -14,6 +14,7 @@ use std::time::Duration;
 use bytes::{Buf as _, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::client::TlsStream;
 
@@ -264,8 +265,9 @@ impl Wire {
         }
     }
 
-    /// Ends the session as a client should (RFC 5321 §4.1.1.10), beside everything else.
-    pub(super) fn quit(mut self) {
+    /// Ends the session as a client should (RFC 5321 §4.1.1.10), beside everything else. Who is to know
+    /// when the peer has heard it waits for the task.
+    pub(super) fn quit(mut self) -> JoinHandle<()> {
         let farewell = async move {
             self.output.clear();
             self.output.extend_from_slice(b"QUIT\r\n");
@@ -279,7 +281,9 @@ impl Wire {
                 Stream::Tls(stream) => stream.shutdown().await,
             };
         };
-        tokio::spawn(timeout(FAREWELL, farewell));
+        tokio::spawn(async move {
+            let _ = timeout(FAREWELL, farewell).await;
+        })
     }
 }
 

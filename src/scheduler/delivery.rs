@@ -36,34 +36,62 @@ impl Slot {
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        self.tell(Health::Up);
+        self.tell(Health::Unknown);
+    }
+}
+
+/// A job in hand. Should the work on it die, it is done again later: the spool has the message, but only
+/// the next start would look there.
+struct Charge {
+    context: Arc<Context>,
+    item: Option<Item<Cargo>>,
+}
+
+impl Charge {
+    fn of(context: &Arc<Context>, item: &Item<Cargo>) -> Self {
+        let item = Item { host: item.host.clone(), cargo: None, ..*item };
+        Self { context: Arc::clone(context), item: Some(item) }
+    }
+
+    fn settled(mut self, left: Left) {
+        let Some(item) = self.item.take() else { return };
+        let id = item.id;
+        let left = match left {
+            Left::Nothing => None,
+            Left::Until { due, deadline } => Some((Item { deadline, ..item }, due)),
+        };
+        let _ = self.context.events.send(Event::Settled(id, left));
+    }
+}
+
+impl Drop for Charge {
+    fn drop(&mut self) {
+        // A runtime that ends drops its work half way, too: then the next start does it.
+        let Some(item) = self.item.take().filter(|_| std::thread::panicking()) else { return };
+        tracing::error!(queue_id = %item.id, "the work on a message died, and is done again later");
+        let due = Instant::now() + settle::wait(&self.context.settings.load().config.queue.retry, 1);
+        let _ = self.context.events.send(Event::Settled(item.id, Some((item, due))));
     }
 }
 
 /// Does a job from beginning to end.
 pub(super) async fn work(context: Arc<Context>, live: Arc<Live>, job: Job<Cargo>) {
-    let (item, left) = match job {
+    let (Job::Deliver(_, item) | Job::Aged(item, ..)) = &job;
+    let charge = Charge::of(&context, item);
+    let left = match job {
         Job::Deliver(lane, item) => {
             let slot = Slot { context: Arc::clone(&context), lane: Some(lane) };
-            let left = deliver(&context, &live, &item, slot).await;
-            (item, left)
+            deliver(&context, &live, &item, slot).await
         }
-        Job::Aged(item, due, down) => {
-            let left = match prepare(&context, &live, &item).await {
-                Ok(Some(attempt)) => settle::age(&context, &live, &attempt, down, due, item.expires).await,
-                Ok(None) => Left::Nothing,
-                Err(left) => left,
-            };
-            (item, left)
-        }
+        Job::Aged(item, due, down) => match prepare(&context, &live, &item).await {
+            Ok(Some(attempt)) => settle::age(&context, &live, &attempt, down, due, item.expires).await,
+            Ok(None) => Left::Nothing,
+            Err(left) => left,
+        },
     };
-    let Item { id, host, expires, cargo, .. } = item;
-    drop((live, cargo));
-    let left = match left {
-        Left::Nothing => None,
-        Left::Until { due, deadline } => Some((Item { id, host, deadline, expires, cargo: None }, due)),
-    };
-    let _ = context.events.send(Event::Settled(id, left));
+    // Nobody else holds it any more when the scheduler hears of this.
+    drop(live);
+    charge.settled(left);
 }
 
 async fn deliver(context: &Arc<Context>, live: &Live, item: &Item<Cargo>, slot: Slot) -> Left {
@@ -101,17 +129,21 @@ async fn load(context: &Context, live: &Live) -> Result<Arc<Entry>, SpoolError> 
     context.spool.load(live.id).await.map(Arc::new)
 }
 
-/// Whether the destination as a whole could be used: it is down where no recipient's fate was decided
-/// on a session, and nothing that was said concerned this message alone.
+/// Whether the destination as a whole could be used: not where no recipient's fate was decided, and
+/// nothing that was said concerned this message alone.
 fn health(report: &Report) -> Health {
     let mut last = None;
+    let mut spoken = false;
     for result in &report.results {
-        match (&result.outcome, &result.via) {
-            (Outcome::Deferred(failure), None) if matches!(failure.scope, Scope::Hop | Scope::Destination) => {
+        match &result.outcome {
+            Outcome::Deferred(failure) if matches!(failure.scope, Scope::Hop | Scope::Destination) => {
                 last = Some(failure);
+                spoken |= result.via.is_some();
             }
-            _ => return Health::Up,
+            Outcome::Deferred(_) | Outcome::Delivered(_) | Outcome::Held(_) | Outcome::Bounced(_) => return Health::Up,
         }
     }
-    last.map_or(Health::Up, |failure| Health::Down(settle::trouble(failure, &report.trail, Persistence::Transient)))
+    let Some(failure) = last else { return Health::Unknown };
+    let trouble = settle::trouble(failure, &report.trail, Persistence::Transient);
+    if spoken { Health::Shaken(trouble) } else { Health::Down(trouble) }
 }

@@ -48,99 +48,146 @@ pub(super) enum Job<T> {
 /// What an attempt told about the destination as a whole.
 #[derive(Debug)]
 pub(super) enum Health {
-    /// Some hop could be spoken to.
+    /// It took a message, or judged one.
     Up,
     /// No hop could be used; why.
     Down(Trouble),
+    /// A session broke before anything was decided on it. One message may be to blame for that, several
+    /// are not.
+    Shaken(Trouble),
+    /// Nothing: it was not asked.
+    Unknown,
 }
 
 #[derive(Debug)]
 struct Down {
-    until: Instant,
+    until: Millis,
     failures: usize,
     last: Trouble,
 }
 
-/// Orders items of one time by arrival.
-type Key = (Instant, u64);
+/// Orders what waits: by lane, then by time, then by arrival. One map for all lanes costs the same for
+/// each message, whether they are for one destination or each for another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Key {
+    lane: LaneId,
+    at: Millis,
+    serial: u64,
+}
+
+/// A moment, in milliseconds since the lanes were made: half the size of an [`Instant`].
+type Millis = u64;
 
 #[derive(Debug)]
-struct Lane<T> {
+struct Lane {
     destination: Destination,
+    /// Attempts at the same time, at most.
     limit: u32,
+    /// How many of them the destination has earned.
+    window: u32,
     active: u32,
-    due: BTreeMap<Key, Item<T>>,
-    /// Deadline → due, for those whose deadline comes while they wait.
-    ages: BTreeMap<Key, Instant>,
-    down: Option<Down>,
+    waiting: usize,
+    /// Sessions that broke since something last went well.
+    shaken: u32,
+    down: Option<Box<Down>>,
     in_turn: bool,
-    wake: Option<Instant>,
+    wake: Option<Millis>,
 }
 
 /// Every lane there is.
 #[derive(Debug)]
 pub(super) struct Lanes<T> {
-    all: HashMap<LaneId, Lane<T>>,
+    all: HashMap<LaneId, Lane>,
     names: HashMap<Destination, LaneId>,
+    /// What waits, by the time at which it is to be tried.
+    due: BTreeMap<Key, Item<T>>,
+    /// The same, by deadline; with the time at which it is to be tried.
+    ages: BTreeMap<Key, Millis>,
     /// Lanes that may have something to do now, in turn.
     turn: VecDeque<LaneId>,
     /// Lanes that will have something to do.
-    wakes: BTreeSet<(Instant, LaneId)>,
+    wakes: BTreeSet<(Millis, LaneId)>,
     serial: u64,
+    start: Instant,
 }
 
 /// A destination that is down is asked again at least this often, however long the schedule's waits:
 /// new mail should not wait hours for a server that is back.
 const LONGEST_BACK_OFF: Duration = Duration::from_mins(15);
+/// Attempts at the same time for a destination of which nothing is known; each one that goes well earns
+/// it one more. Those that hang cannot take every attempt that the process may make.
+const WINDOW: u32 = 5;
+/// Sessions that break one after another until a destination counts as down.
+const SHAKEN_MAX: u32 = 3;
+/// With more than this before it, a message is not tried soon.
+const SOON: usize = 1000;
 
 impl<T> Lanes<T> {
-    /// No lanes yet.
-    pub(super) fn new() -> Self {
-        Self { all: HashMap::new(), names: HashMap::new(), turn: VecDeque::new(), wakes: BTreeSet::new(), serial: 0 }
+    /// No lanes yet. No time that is told later lies before `start`.
+    pub(super) fn new(start: Instant) -> Self {
+        Self {
+            all: HashMap::new(),
+            names: HashMap::new(),
+            due: BTreeMap::new(),
+            ages: BTreeMap::new(),
+            turn: VecDeque::new(),
+            wakes: BTreeSet::new(),
+            serial: 0,
+            start,
+        }
+    }
+
+    fn millis(&self, at: Instant) -> Millis {
+        at.saturating_duration_since(self.start).as_millis().try_into().unwrap_or(Millis::MAX)
+    }
+
+    fn instant(&self, at: Millis) -> Instant {
+        self.start + Duration::from_millis(at)
     }
 
     /// Items that wait.
     pub(super) fn len(&self) -> usize {
-        self.all.values().map(|lane| lane.due.len()).sum()
+        self.due.len()
     }
 
     /// Puts an item into its destination's lane, to be tried at `due`. `limit` is how many attempts
     /// the destination takes at the same time.
     pub(super) fn push(&mut self, destination: Destination, limit: u32, mut item: Item<T>, due: Instant) {
         self.serial += 1;
+        let (serial, deadline, due) = (self.serial, self.millis(item.deadline), self.millis(due));
         let id = match self.names.get(&destination) {
             Some(id) => *id,
             None => self.open(destination),
         };
         let Some(lane) = self.all.get_mut(&id) else { return };
         lane.limit = limit.max(1);
+        lane.waiting += 1;
         // A hundred thousand messages for one domain need its name once.
         if let Destination::Domain(host) = &lane.destination
             && *host == item.host
         {
             item.host = host.clone();
         }
-        lane.ages.insert((item.deadline, self.serial), due);
-        lane.due.insert((due, self.serial), item);
+        self.ages.insert(Key { lane: id, at: deadline, serial }, due);
+        self.due.insert(Key { lane: id, at: due, serial }, item);
         self.take_turn(id);
     }
 
     fn open(&mut self, destination: Destination) -> LaneId {
         let id = LaneId(self.serial);
         self.names.insert(destination.clone(), id);
-        self.all.insert(
-            id,
-            Lane {
-                destination,
-                limit: 1,
-                active: 0,
-                due: BTreeMap::new(),
-                ages: BTreeMap::new(),
-                down: None,
-                in_turn: false,
-                wake: None,
-            },
-        );
+        let lane = Lane {
+            destination,
+            limit: 1,
+            window: WINDOW,
+            active: 0,
+            waiting: 0,
+            shaken: 0,
+            down: None,
+            in_turn: false,
+            wake: None,
+        };
+        self.all.insert(id, lane);
         id
     }
 
@@ -155,6 +202,7 @@ impl<T> Lanes<T> {
     /// The next job, each lane in its turn; `None` until [`Lanes::next_wake`], or until an attempt
     /// has finished.
     pub(super) fn next(&mut self, now: Instant) -> Option<Job<T>> {
+        let now = self.millis(now);
         while let Some((at, id)) = self.wakes.first().copied().filter(|(at, _)| *at <= now) {
             self.wakes.remove(&(at, id));
             if let Some(lane) = self.all.get_mut(&id) {
@@ -163,55 +211,102 @@ impl<T> Lanes<T> {
             self.take_turn(id);
         }
         while let Some(id) = self.turn.pop_front() {
-            let Some(lane) = self.all.get_mut(&id) else { continue };
-            if let Some(job) = lane.next(id, now) {
+            if let Some(job) = self.job(id, now) {
                 self.turn.push_back(id);
                 return Some(job);
             }
-            lane.in_turn = false;
             self.rest(id, now);
         }
         None
     }
 
+    /// What a lane has to do now.
+    fn job(&mut self, id: LaneId, now: Millis) -> Option<Job<T>> {
+        let lane = self.all.get(&id)?;
+        if lane.active < lane.room(now)
+            && let Some(key) = first(&self.due, id).filter(|key| key.at <= now)
+        {
+            let item = self.remove(key)?;
+            self.all.get_mut(&id)?.active += 1;
+            return Some(Job::Deliver(id, item));
+        }
+        let due = self.next_age(id, lane).filter(|(at, _)| *at <= now)?.1;
+        let last = lane.down.as_ref().map(|down| down.last.clone());
+        Some(Job::Aged(self.remove(due)?, self.instant(due.at), last))
+    }
+
+    /// The next deadline in a lane that is to be acted upon, and by what key its item waits. Who expires
+    /// while the destination is up has its turn there first.
+    fn next_age(&self, id: LaneId, lane: &Lane) -> Option<(Millis, Key)> {
+        let age = first(&self.ages, id)?;
+        let due = Key { at: *self.ages.get(&age)?, ..age };
+        let item = self.due.get(&due)?;
+        (lane.down.is_some() || item.deadline < item.expires).then_some((age.at, due))
+    }
+
+    fn remove(&mut self, key: Key) -> Option<Item<T>> {
+        let item = self.due.remove(&key)?;
+        self.ages.remove(&Key { at: self.millis(item.deadline), ..key });
+        self.all.get_mut(&key.lane)?.waiting -= 1;
+        Some(item)
+    }
+
     /// A lane with nothing to do now: it is closed, or woken when there will be.
-    fn rest(&mut self, id: LaneId, now: Instant) {
-        let Some(lane) = self.all.get_mut(&id) else { return };
-        if let Some(at) = lane.wake.take() {
+    fn rest(&mut self, id: LaneId, now: Millis) {
+        let Some(lane) = self.all.get(&id) else { return };
+        if let Some(at) = lane.wake {
             self.wakes.remove(&(at, id));
         }
-        if lane.due.is_empty() && lane.active == 0 && lane.down.as_ref().is_none_or(|down| down.until <= now) {
+        let until = lane.down.as_ref().map(|down| down.until).filter(|until| now < *until);
+        if lane.waiting == 0 && lane.active == 0 && until.is_none() {
             self.names.remove(&lane.destination);
             self.all.remove(&id);
             return;
         }
-        if let Some(at) = lane.next_wake() {
-            lane.wake = Some(at);
-            self.wakes.insert((at, id));
+        // With every connection in use, the next one that ends gives the lane its turn.
+        let is_free = lane.active < lane.room(until.unwrap_or(now));
+        let try_at =
+            first(&self.due, id).filter(|_| is_free).map(|key| until.map_or(key.at, |until| key.at.max(until)));
+        let age_at = self.next_age(id, lane).map(|(at, _)| at);
+        let close_at = until.filter(|_| lane.waiting == 0);
+        let wake = try_at.into_iter().chain(age_at).chain(close_at).min();
+        self.wakes.extend(wake.map(|at| (at, id)));
+        if let Some(lane) = self.all.get_mut(&id) {
+            (lane.in_turn, lane.wake) = (false, wake);
         }
     }
 
     /// Takes the waiting items of these messages out, each with its due time. Looks at everything that
     /// waits: for operators, not for every event.
     pub(super) fn take(&mut self, ids: &HashSet<QueueId>) -> Vec<(Item<T>, Instant)> {
-        let mut taken = Vec::new();
+        let wanted = self.due.iter().filter(|(_, item)| ids.contains(&item.id));
+        let keys: Vec<Key> = wanted.map(|(key, _)| *key).collect();
+        keys.into_iter().filter_map(|key| Some((self.remove(key)?, self.instant(key.at)))).collect()
+    }
+
+    /// Takes out everything that waits, and forgets who is down: what is known of the destinations may
+    /// no longer be so. Attempts under way are still counted.
+    pub(super) fn take_all(&mut self) -> Vec<(Item<T>, Instant)> {
+        self.ages.clear();
         for lane in self.all.values_mut() {
-            let keys: Vec<Key> =
-                lane.due.iter().filter(|(_, item)| ids.contains(&item.id)).map(|(key, _)| *key).collect();
-            for key in keys {
-                if let Some(item) = lane.due.remove(&key) {
-                    lane.ages.remove(&(item.deadline, key.1));
-                    taken.push((item, key.0));
-                }
-            }
+            lane.waiting = 0;
+            lane.down = None;
         }
-        taken
+        let ids: Vec<LaneId> = self.all.keys().copied().collect();
+        ids.into_iter().for_each(|id| self.take_turn(id));
+        std::mem::take(&mut self.due).into_iter().map(|(key, item)| (item, self.instant(key.at))).collect()
+    }
+
+    /// Whether a message that is pushed and due at once will be tried soon.
+    pub(super) fn is_prompt(&self, destination: &Destination) -> bool {
+        let lane = self.names.get(destination).and_then(|id| self.all.get(id));
+        lane.is_none_or(|lane| lane.down.is_none() && lane.waiting < SOON)
     }
 
     /// Until when a destination is left alone, and why; nothing where it is not.
     pub(super) fn down(&self, destination: &Destination, now: Instant) -> Option<(Instant, &Trouble)> {
         let down = self.all.get(self.names.get(destination)?)?.down.as_ref()?;
-        (now < down.until).then_some((down.until, &down.last))
+        (self.millis(now) < down.until).then_some((self.instant(down.until), &down.last))
     }
 
     /// Forgets that a destination is down.
@@ -225,207 +320,63 @@ impl<T> Lanes<T> {
 
     /// When [`Lanes::next`] should be asked again, if nothing happens before.
     pub(super) fn next_wake(&self) -> Option<Instant> {
-        self.wakes.first().map(|(at, _)| *at)
+        self.wakes.first().map(|(at, _)| self.instant(*at))
     }
 
     /// An attempt has left its connection; `health` tells what it found. A destination that is down is
     /// left alone as `[queue] retry` says, by its own count of failures.
     pub(super) fn finished(&mut self, id: LaneId, now: Instant, health: Health, retry: &[Duration]) {
+        let now = self.millis(now);
         let Some(lane) = self.all.get_mut(&id) else { return };
         lane.active = lane.active.saturating_sub(1);
         match health {
-            Health::Up => lane.down = None,
-            // Attempts that were already under way when the first one failed tell nothing new.
-            Health::Down(_) if lane.down.as_ref().is_some_and(|down| now < down.until) => {}
-            Health::Down(last) => {
-                let failures = lane.down.as_ref().map_or(0, |down| down.failures);
-                let wait = retry.get(failures).or(retry.last()).map_or(LONGEST_BACK_OFF, |wait| *wait);
-                let wait = wait.min(LONGEST_BACK_OFF);
-                lane.down = Some(Down { until: now + wait, failures: failures + 1, last });
+            Health::Unknown => {}
+            Health::Up => {
+                lane.down = None;
+                lane.shaken = 0;
+                lane.window = lane.window.saturating_add(1).min(lane.limit.max(WINDOW));
+            }
+            Health::Down(last) => lane.falls(now, last, retry),
+            Health::Shaken(last) => {
+                lane.shaken += 1;
+                if lane.shaken >= SHAKEN_MAX || lane.down.is_some() {
+                    lane.falls(now, last, retry);
+                }
             }
         }
         self.take_turn(id);
     }
 }
 
-impl<T> Lane<T> {
-    fn next(&mut self, id: LaneId, now: Instant) -> Option<Job<T>> {
-        let limit = match &self.down {
+impl Lane {
+    /// How many attempts may be under way.
+    fn room(&self, now: Millis) -> u32 {
+        match &self.down {
             Some(down) if now < down.until => 0,
             // One attempt finds out whether the destination is back.
             Some(_) => 1,
-            None => self.limit,
-        };
-        if self.active >= limit {
-            return self.next_aged(now);
+            None => self.window.min(self.limit),
         }
-        let Some(entry) = self.due.first_entry().filter(|entry| entry.key().0 <= now) else {
-            return self.next_aged(now);
-        };
-        let ((_, serial), item) = entry.remove_entry();
-        self.ages.remove(&(item.deadline, serial));
-        self.active += 1;
-        Some(Job::Deliver(id, item))
     }
 
-    fn next_aged(&mut self, now: Instant) -> Option<Job<T>> {
-        let entry = self.ages.first_entry().filter(|entry| entry.key().0 <= now)?;
-        let ((_, serial), due) = entry.remove_entry();
-        let last = self.down.as_ref().map(|down| down.last.clone());
-        self.due.remove(&(due, serial)).map(|item| Job::Aged(item, due, last))
+    fn falls(&mut self, now: Millis, last: Trouble, retry: &[Duration]) {
+        // Attempts that were already under way when the first one failed tell nothing new.
+        if self.down.as_ref().is_some_and(|down| now < down.until) {
+            return;
+        }
+        let failures = self.down.as_ref().map_or(0, |down| down.failures);
+        let wait = retry.get(failures).or(retry.last()).map_or(LONGEST_BACK_OFF, |wait| *wait);
+        let until = now + wait.min(LONGEST_BACK_OFF).as_millis().try_into().unwrap_or(0);
+        self.down = Some(Box::new(Down { until, failures: failures + 1, last }));
+        self.window = WINDOW;
     }
+}
 
-    fn next_wake(&self) -> Option<Instant> {
-        let try_at = match &self.down {
-            Some(down) => Some(down.until),
-            // With every connection in use, the next one that ends gives the lane its turn.
-            None if self.active >= self.limit => None,
-            None => self.due.keys().next().map(|(at, _)| *at),
-        };
-        let age_at = self.ages.keys().next().map(|(at, _)| *at);
-        try_at.into_iter().chain(age_at).min()
-    }
+/// The first of a lane's entries.
+fn first<V>(map: &BTreeMap<Key, V>, lane: LaneId) -> Option<Key> {
+    let key = map.range(Key { lane, at: 0, serial: 0 }..).next()?.0;
+    (key.lane == lane).then_some(*key)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::address::Domain;
-    use crate::smtp::reply::{EnhancedStatusCode, Status};
-
-    const SECOND: Duration = Duration::from_secs(1);
-    const NONE: [u64; 0] = [];
-    const RETRY: [Duration; 2] = [Duration::from_secs(10), Duration::from_secs(20)];
-
-    fn host(name: &str) -> Host {
-        Host::Domain(Domain::parse(name).expect("valid"))
-    }
-
-    fn item(number: u64, name: &str, expires: Instant) -> Item<()> {
-        Item {
-            id: QueueId::from_number(number).expect("small"),
-            host: host(name),
-            deadline: expires,
-            expires,
-            cargo: (),
-        }
-    }
-
-    fn trouble(text: &str) -> Trouble {
-        Trouble {
-            at: jiff::Timestamp::UNIX_EPOCH,
-            status: EnhancedStatusCode::transient(Status(4, 1)),
-            text: text.into(),
-            host: None,
-            reply: None,
-        }
-    }
-
-    struct Bench {
-        lanes: Lanes<()>,
-        start: Instant,
-    }
-
-    impl Bench {
-        fn new() -> Self {
-            Self { lanes: Lanes::new(), start: Instant::now() }
-        }
-
-        fn push(&mut self, number: u64, name: &str, due: u32, limit: u32) {
-            let item = item(number, name, self.start + 1000 * SECOND);
-            self.lanes.push(Destination::Domain(host(name)), limit, item, self.start + due * SECOND);
-        }
-
-        /// The numbers of the messages that are due at a second, each with its lane.
-        fn due_at(&mut self, second: u32) -> Vec<(u64, LaneId)> {
-            let mut jobs = Vec::new();
-            while let Some(job) = self.lanes.next(self.start + second * SECOND) {
-                match job {
-                    Job::Deliver(lane, item) => jobs.push((item.id.number(), lane)),
-                    Job::Aged(item, _, _) => jobs.push((item.id.number() + 1000, LaneId(0))),
-                }
-            }
-            jobs
-        }
-
-        fn numbers_at(&mut self, second: u32) -> Vec<u64> {
-            self.due_at(second).into_iter().map(|(number, _)| number).collect()
-        }
-    }
-
-    #[test]
-    fn nothing_goes_before_its_time() {
-        let mut bench = Bench::new();
-        bench.push(1, "a.example", 5, 9);
-        assert_eq!(bench.numbers_at(4), NONE);
-        assert_eq!(bench.lanes.next_wake(), Some(bench.start + 5 * SECOND));
-        assert_eq!(bench.numbers_at(5), [1]);
-    }
-
-    #[test]
-    fn a_long_lane_does_not_delay_a_short_one() {
-        let mut bench = Bench::new();
-        for number in 0..100 {
-            bench.push(number, "long.example", 0, 50);
-        }
-        bench.push(500, "short.example", 0, 50);
-        let order = bench.numbers_at(0);
-        assert_eq!(order.iter().position(|number| *number == 500), Some(1));
-        assert_eq!(order.len(), 51);
-    }
-
-    #[test]
-    fn the_limit_of_connections_is_kept() {
-        let mut bench = Bench::new();
-        for number in 0..5 {
-            bench.push(number, "a.example", 0, 2);
-        }
-        let first = bench.due_at(0);
-        assert_eq!(first.len(), 2);
-        assert_eq!(bench.numbers_at(9), NONE);
-        bench.lanes.finished(first[0].1, bench.start, Health::Up, &RETRY);
-        assert_eq!(bench.numbers_at(9), [2]);
-    }
-
-    #[test]
-    fn a_destination_that_is_down_is_tried_once_not_per_message() {
-        let mut bench = Bench::new();
-        for number in 0..5 {
-            bench.push(number, "a.example", 0, 1);
-        }
-        let first = bench.due_at(0);
-        bench.lanes.finished(first[0].1, bench.start, Health::Down(trouble("refused")), &RETRY);
-        assert_eq!(bench.numbers_at(9), NONE);
-        let probe = bench.due_at(10);
-        assert_eq!(probe.len(), 1);
-        bench.lanes.finished(probe[0].1, bench.start + 10 * SECOND, Health::Down(trouble("refused")), &RETRY);
-        assert_eq!(bench.numbers_at(29), NONE, "the second wait is the longer one");
-        let probe = bench.due_at(30);
-        assert_eq!(probe.len(), 1);
-        bench.lanes.finished(probe[0].1, bench.start + 30 * SECOND, Health::Up, &RETRY);
-        assert_eq!(bench.numbers_at(30), [3]);
-    }
-
-    #[test]
-    fn a_deadline_is_kept_while_the_destination_is_down() {
-        let mut bench = Bench::new();
-        bench.push(1, "a.example", 0, 1);
-        let first = bench.due_at(0);
-        let brief = item(2, "a.example", bench.start + 3 * SECOND);
-        bench.lanes.push(Destination::Domain(host("a.example")), 1, brief, bench.start + 2 * SECOND);
-        bench.lanes.finished(first[0].1, bench.start, Health::Down(trouble("refused")), &RETRY);
-        assert_eq!(bench.numbers_at(2), NONE);
-        assert_eq!(bench.lanes.next_wake(), Some(bench.start + 3 * SECOND));
-        assert_eq!(bench.numbers_at(3), [1002]);
-    }
-
-    #[test]
-    fn a_lane_with_nothing_in_it_is_closed() {
-        let mut bench = Bench::new();
-        bench.push(1, "a.example", 0, 1);
-        let first = bench.due_at(0);
-        bench.lanes.finished(first[0].1, bench.start, Health::Up, &RETRY);
-        assert_eq!(bench.numbers_at(0), NONE);
-        assert!(bench.lanes.all.is_empty() && bench.lanes.names.is_empty() && bench.lanes.wakes.is_empty());
-    }
-}
+mod tests;

@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use jiff::Timestamp;
-use tokio::sync::{OnceCell, mpsc};
+use tokio::sync::{Notify, OnceCell, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -113,6 +113,10 @@ pub struct Scheduler {
     live: HashMap<QueueId, Weak<Live>>,
     /// Messages that are being worked on, and by how many jobs.
     active: HashMap<QueueId, usize>,
+    /// Jobs under way.
+    jobs: usize,
+    /// Told when the settings were replaced.
+    replaced: Arc<Notify>,
     operator: Operator,
     orders: mpsc::Receiver<orders::Request>,
     tasks: TaskTracker,
@@ -126,16 +130,18 @@ impl std::fmt::Debug for Scheduler {
 
 impl Scheduler {
     /// Makes a scheduler with an empty queue. It must exist before anything is accepted: what has a smaller
-    /// id than the next one is taken to be from an earlier run.
+    /// id than the next one is taken to be from an earlier run. `replaced` is told when there are other
+    /// settings.
     #[must_use]
     pub fn new(
         spool: Arc<dyn Spool>,
         outbound: Arc<Outbound>,
         settings: Arc<ArcSwap<Settings>>,
         observer: Observer,
+        replaced: Arc<Notify>,
     ) -> Self {
         let (sender, events) = mpsc::unbounded_channel();
-        let lanes = Lanes::new();
+        let lanes = Lanes::new(Instant::now());
         let in_memory = Arc::new(AtomicU64::new(0));
         let first_new = spool.draft().id();
         let context = Context { spool, outbound, settings, observer, events: sender, in_memory };
@@ -147,6 +153,8 @@ impl Scheduler {
             lanes,
             live: HashMap::new(),
             active: HashMap::new(),
+            jobs: 0,
+            replaced,
             operator,
             orders,
             tasks: TaskTracker::new(),
@@ -167,12 +175,16 @@ impl Scheduler {
     pub async fn run(mut self, mut accepted: mpsc::Receiver<Entry>, stop: CancellationToken) -> Result<(), SpoolError> {
         let mut pages = self.read_spool();
         let mut reading = true;
+        let replaced = Arc::clone(&self.replaced);
         loop {
             self.dispatch();
-            let wake = self.lanes.next_wake().unwrap_or_else(|| Instant::now() + Duration::from_hours(1));
+            // With every attempt taken, the next one that ends wakes us.
+            let wake = self.lanes.next_wake().filter(|_| self.jobs < ATTEMPTS_MAX);
+            let wake = wake.unwrap_or_else(|| Instant::now() + Duration::from_hours(1));
             tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
+                () = replaced.notified() => self.begin_anew(),
                 Some(event) = self.events.recv() => self.take_event(event),
                 page = pages.recv(), if reading => match page {
                     Some(page) => page?.into_iter().for_each(|stored| self.enqueue_stored(&stored)),
@@ -187,8 +199,17 @@ impl Scheduler {
                 () = tokio::time::sleep_until(wake.into()) => {}
             }
         }
+        // What is still accepted waits in the spool for the next run.
+        drop(accepted);
         self.drain().await;
         Ok(())
+    }
+
+    /// Other settings: other ways and limits, perhaps, and other destinations.
+    fn begin_anew(&mut self) {
+        for (item, due) in self.lanes.take_all() {
+            self.enqueue(item, due);
+        }
     }
 
     /// Reads what an earlier run left, page by page. Ids only grow, so whatever is accepted from now
@@ -222,6 +243,7 @@ impl Scheduler {
             }
             Event::Report(entry) => self.enqueue_entry(*entry),
             Event::Settled(id, left) => {
+                self.jobs -= 1;
                 self.rest(id);
                 if let Some((item, due)) = left {
                     self.enqueue(item, due);
@@ -258,9 +280,10 @@ impl Scheduler {
     fn enqueue_stored(&mut self, stored: &Stored) {
         let now = Instant::now();
         let expires = self.expiry(now, stored.accepted);
-        let warn_at = settle::warn_at(&self.context.settings.load(), expires);
+        let settings = self.context.settings.load_full();
+        let warn_at = settle::warn_at(&settings, expires);
         for Waiting { host, next, warned } in destinations(&stored.envelope) {
-            let due = next.map_or(now, |at| after(now, at));
+            let due = next.map_or(now, |at| now + until(at, &settings.config.queue.retry)).min(expires);
             let deadline = warn_at.filter(|_| !warned).unwrap_or(expires);
             self.enqueue(Item { id: stored.id, host, deadline, expires, cargo: None }, due);
         }
@@ -295,8 +318,12 @@ impl Scheduler {
         (live.id, Some(Arc::new(live)))
     }
 
-    fn enqueue(&mut self, item: Item<Cargo>, due: Instant) {
+    fn enqueue(&mut self, mut item: Item<Cargo>, due: Instant) {
         let destination = self.destination(&item.host);
+        if !self.lanes.is_prompt(&destination) {
+            // Its content need not wait in memory.
+            item.cargo = None;
+        }
         let limit = self.context.settings.load().connectors.for_host(&item.host).outbound.connections;
         self.lanes.push(destination, limit, item, due);
     }
@@ -312,11 +339,12 @@ impl Scheduler {
 
     fn dispatch(&mut self) {
         let now = Instant::now();
-        while self.tasks.len() < ATTEMPTS_MAX {
+        while self.jobs < ATTEMPTS_MAX {
             let Some(job) = self.lanes.next(now) else { return };
             let (Job::Deliver(_, item) | Job::Aged(item, _, _)) = &job;
             let live = self.live(item);
             *self.active.entry(item.id).or_default() += 1;
+            self.jobs += 1;
             self.tasks.spawn(delivery::work(Arc::clone(&self.context), live, job));
         }
     }
@@ -378,7 +406,9 @@ fn destinations(envelope: &Envelope) -> Vec<Waiting> {
     all
 }
 
-/// A wall-clock time on the monotonic clock; what is past is now.
-fn after(now: Instant, at: Timestamp) -> Instant {
-    now + Duration::try_from(Timestamp::now().duration_until(at)).unwrap_or_default()
+/// How long it is until a stored time; what is past is now. Where the clock was set in between, a message
+/// still waits no longer than the schedule lets any message wait.
+fn until(at: Timestamp, retry: &[Duration]) -> Duration {
+    let wait = Duration::try_from(Timestamp::now().duration_until(at)).unwrap_or_default();
+    wait.min(settle::longest(retry))
 }

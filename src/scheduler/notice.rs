@@ -38,7 +38,7 @@ pub(super) async fn store(
     let told: Vec<Told<'_>> = changes
         .iter()
         .filter_map(|change| Some(Told { recipient: envelope.recipients.get(change.recipient)?, last: &change.last }))
-        .filter(|told| dsn::is_wanted(told.recipient, action))
+        .filter(|told| dsn::is_wanted(&envelope.reverse_path, told.recipient, action))
         .collect();
     if told.is_empty() {
         return true;
@@ -46,7 +46,7 @@ pub(super) async fn store(
     match compose(context, settings, attempt, envelope, action, &told).await {
         Ok(()) => true,
         Err(error) => {
-            tracing::error!(queue_id = %attempt.entry.id, %error, "a report to the sender could not be stored; it is tried again");
+            tracing::error!(queue_id = %attempt.entry.id, %error, "a report to the sender could not be stored");
             false
         }
     }
@@ -62,33 +62,35 @@ async fn compose(
 ) -> Result<(), SpoolError> {
     let entry = &attempt.entry;
     let config = &settings.config;
-    let Some(to) = dsn::addressee(envelope, action, told, &config.postmaster) else {
-        if action == Action::Failed {
-            tracing::error!(queue_id = %entry.id, "a report could not be delivered to the postmaster; nobody is left to be told");
-        }
+    let Some(to) = dsn::addressee(envelope, told, &config.postmaster) else {
+        tracing::error!(queue_id = %entry.id, "a report could not be delivered to the postmaster; nobody is left to be told");
         return Ok(());
     };
-    let confidential = matches!(attempt.connector.outbound.tls, TlsDemand::Forced { .. });
+    let returned = dsn::returned(action, envelope.ret, entry.size, is_confidential(settings, attempt));
+    let mut original = entry.body.reader().await?;
+    let fields = match returned {
+        Returned::Whole => None,
+        Returned::Headers => Some(header_fields(&mut original).await?),
+    };
     let about = About {
         hostname: &config.hostname,
         id: entry.id,
         accepted: entry.accepted,
         now: Timestamp::now(),
         envelope,
-        size: entry.size,
-        confidential,
+        returned,
+        eight_bit: fields.as_ref().map_or(envelope.needs.eight_bit, |fields| !fields.is_ascii()),
     };
     let mut draft = context.spool.draft();
     let report = dsn::write(&about, action, told, &to, draft.id());
     draft.write(report.head.as_bytes()).await?;
-    let mut original = entry.body.reader().await?;
-    match report.returned {
-        Returned::Whole => {
+    match fields {
+        Some(fields) => draft.write(&fields).await?,
+        None => {
             while let Some(chunk) = original.next().await? {
                 draft.write(&chunk).await?;
             }
         }
-        Returned::Headers => draft.write(&header_fields(&mut original).await?).await?,
     }
     draft.write(report.tail.as_bytes()).await?;
     let (receipt, report) = context.spool.commit(draft, report.envelope).await?;
@@ -98,20 +100,24 @@ async fn compose(
     Ok(())
 }
 
+/// Whether TLS was forced for the way of the message, on this side of us or the other: the report may go
+/// another.
+fn is_confidential(settings: &Settings, attempt: &Attempt) -> bool {
+    let sender = attempt.entry.envelope.reverse_path.mailbox();
+    let came = sender.map(|sender| settings.connectors.for_host(sender.host()).inbound.tls);
+    let demands = [Some(attempt.connector.outbound.tls), came];
+    demands.iter().any(|demand| matches!(demand, Some(TlsDemand::Forced { .. })))
+}
+
 /// The header fields of a message, up to a bound.
 async fn header_fields(original: &mut BodyReader) -> Result<Vec<u8>, SpoolError> {
-    let mut fields = Vec::new();
+    let mut front = Vec::new();
     while let Some(chunk) = original.next().await? {
-        fields.extend_from_slice(&chunk);
-        if let Some(end) = memchr::memmem::find(&fields, b"\r\n\r\n") {
-            fields.truncate(end + 2);
-            break;
-        }
-        if fields.len() > HEADERS_MAX {
-            let end = fields[..HEADERS_MAX].iter().rposition(|b| *b == b'\n').map_or(0, |at| at + 1);
-            fields.truncate(end);
+        front.extend_from_slice(&chunk);
+        if front.len() >= HEADERS_MAX || memchr::memmem::find(&chunk, b"\r\n\r\n").is_some() {
             break;
         }
     }
-    Ok(fields)
+    front.truncate(HEADERS_MAX);
+    Ok(dsn::header_fields(&front).to_vec())
 }

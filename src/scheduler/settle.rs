@@ -3,6 +3,7 @@
 //! The order keeps the promise: a report is durable before the recipient it tells of is marked as
 //! failed, and a message is removed only when nothing of it is left to do.
 
+use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -196,7 +197,7 @@ impl<'a> Books<'a> {
         let Some(warn_at) = self.warn_at.filter(|_| !warned) else { return };
         if self.now < warn_at {
             self.left = self.left.and(self.expires, warn_at);
-        } else if dsn::is_wanted(recipient, Action::Delayed(Timestamp::now())) {
+        } else if self.wants(recipient, Action::Delayed(Timestamp::now())) {
             self.late.push(Change { recipient: at, attempts: 0, history: History::default(), last });
         }
     }
@@ -204,16 +205,20 @@ impl<'a> Books<'a> {
     /// Notes that the sender wants to know of success and nobody else will tell.
     fn relay(&mut self, result: &RecipientResult, recipient: &Recipient, reply: &crate::smtp::reply::Reply) {
         let Some(via) = result.via.as_ref().filter(|via| !via.offers_dsn) else { return };
-        if dsn::is_wanted(recipient, Action::Relayed) {
+        if self.wants(recipient, Action::Relayed) {
             let last = Trouble {
                 at: Timestamp::now(),
                 status: EnhancedStatusCode::success(Status(0, 0)),
                 text: format!("{} took it: {reply}", via.peer),
-                host: Some(via.peer.split(' ').next().unwrap_or_default().to_owned()),
+                host: Some(host(&via.peer)),
                 reply: Some(reply.clone()),
             };
             self.relayed.push(Change { recipient: result.recipient, attempts: 0, history: History::default(), last });
         }
+    }
+
+    fn wants(&self, recipient: &Recipient, action: Action) -> bool {
+        dsn::is_wanted(&self.attempt.entry.envelope.reverse_path, recipient, action)
     }
 
     /// The failure of a message whose time is over: 5.4.7, with the last reason.
@@ -273,11 +278,18 @@ impl<'a> Books<'a> {
 
 /// The wait after so many attempts, and up to a tenth more, so that what failed together does not come
 /// back together.
-fn wait(retry: &[Duration], attempts: u32) -> Duration {
+pub(super) fn wait(retry: &[Duration], attempts: u32) -> Duration {
     let at = (attempts.max(1) as usize - 1).min(retry.len().saturating_sub(1));
     let wait = retry.get(at).copied().unwrap_or(Duration::from_hours(1));
-    let jitter = Timestamp::now().subsec_nanosecond().unsigned_abs() % 1000;
-    wait + wait.mul_f64(f64::from(jitter) / 10_000.0)
+    // Each `RandomState` has keys of its own; nothing secret hangs on them.
+    let dice = RandomState::new().build_hasher().finish() % 1001;
+    wait + wait.mul_f64(f64::from(u32::try_from(dice).unwrap_or(0)) / 10_000.0)
+}
+
+/// The longest wait that [`wait`] gives.
+pub(super) fn longest(retry: &[Duration]) -> Duration {
+    let step = retry.iter().max().copied().unwrap_or(Duration::from_hours(1));
+    step + step / 10
 }
 
 /// A failure as the queue remembers it: with the reason of every hop that was tried.
@@ -292,7 +304,13 @@ pub(super) fn trouble(failure: &Failure, trail: &[Failure], ends_as: Persistence
         at: Timestamp::now(),
         status: failure.enhanced(ends_as),
         text: text.chars().take(REASON_MAX).collect(),
-        host: failure.peer.as_deref().and_then(|peer| peer.split(' ').next()).map(str::to_owned),
+        host: failure.peer.as_deref().map(host),
         reply: failure.peer_reply().cloned(),
     }
+}
+
+/// The host of `mx.example.org [192.0.2.1]:25` or, where it has no name, of `[192.0.2.1]:25`.
+fn host(peer: &str) -> String {
+    let end = peer.find(' ').or_else(|| peer.find(']').map(|at| at + 1)).unwrap_or(peer.len());
+    peer[..end].to_owned()
 }

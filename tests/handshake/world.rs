@@ -202,7 +202,7 @@ pub(crate) fn config(identity: Option<IdentityFiles>, connectors: Vec<Connector>
         },
         dns_servers: Vec::new(),
         admin: Admin { socket: at(AdminSocket::Off, 30) },
-        log: Log { format: LogFormat::Text, level: "info".to_owned() },
+        log: Log { format: at(LogFormat::Text, 30), level: "info".to_owned() },
     }
 }
 

@@ -1,0 +1,172 @@
+//! What a report says, and whom it goes to.
+
+use super::*;
+use crate::smtp::reply::{EnhancedStatusCode, Reply, Status};
+
+fn trouble() -> Trouble {
+    Trouble {
+        at: Timestamp::UNIX_EPOCH,
+        status: EnhancedStatusCode::permanent(Status(1, 1)),
+        text: "mx.example.net [192.0.2.1]:25: answered RCPT TO with: 550 5.1.1 no such user".into(),
+        host: Some("mx.example.net".into()),
+        reply: Some(Reply::new(550, Status(1, 1), "no such user")),
+    }
+}
+
+fn envelope(from: &str) -> Envelope {
+    let mut recipient = Recipient::new(Mailbox::parse("b@example.net").expect("valid"));
+    recipient.orcpt = Some("rfc822;B+2Bx@example.net".into());
+    Envelope::new(ReversePath::parse(from).expect("valid"), vec![recipient])
+}
+
+fn tell(envelope: &Envelope, action: Action, last: &Trouble) -> Report {
+    let hostname = Domain::parse("relay.example.com").expect("valid");
+    let id = QueueId::from_number(1).expect("small");
+    let told = [Told { recipient: &envelope.recipients[0], last }];
+    let (accepted, now) = (Timestamp::UNIX_EPOCH, Timestamp::UNIX_EPOCH);
+    let returned = returned(action, envelope.ret, 100, false);
+    let about = About { hostname: &hostname, id, accepted, now, envelope, returned, eight_bit: false };
+    let to = Mailbox::parse("a@example.org").expect("valid");
+    write(&about, action, &told, &to, QueueId::from_number(2).expect("small"))
+}
+
+#[test]
+fn a_delay_says_until_when_and_returns_no_content() {
+    let report = tell(&envelope("a@example.org"), Action::Delayed(Timestamp::UNIX_EPOCH), &trouble());
+    for words in
+        ["Action: delayed\r\n", "Will-Retry-Until: Thu, 1 Jan 1970", "A WARNING ONLY", "text/rfc822-headers\r\n"]
+    {
+        assert!(report.head.contains(words), "{words:?} is missing from\n{}", report.head);
+    }
+}
+
+#[test]
+fn a_report_has_the_fields_of_rfc_3464() {
+    let report = tell(&envelope("a@example.org"), Action::Failed, &trouble());
+    for field in [
+        "To: <a@example.org>\r\n",
+        "Auto-Submitted: auto-replied\r\n",
+        "Content-Type: multipart/report; report-type=delivery-status;\r\n",
+        "Reporting-MTA: dns; relay.example.com\r\n",
+        "Original-Recipient: rfc822; B+x@example.net\r\n",
+        "Final-Recipient: rfc822; b@example.net\r\nAction: failed\r\nStatus: 5.1.1\r\n",
+        "Remote-MTA: dns; mx.example.net\r\n",
+        "Diagnostic-Code: smtp; 550 5.1.1 no such user\r\n",
+        "Content-Type: message/rfc822\r\n",
+    ] {
+        assert!(report.head.contains(field), "{field:?} is missing from\n{}", report.head);
+    }
+    assert!(report.head.lines().all(|line| line.len() <= 78), "{}", report.head);
+    assert_eq!(report.envelope.reverse_path, ReversePath::Null);
+}
+
+#[test]
+fn a_report_to_the_postmaster_says_whose_it_is() {
+    let report = tell(&envelope(""), Action::Failed, &trouble());
+    for words in ["Subject: Undelivered report", "A message without a sender", "Nobody but you, the postmaster"] {
+        assert!(report.head.contains(words), "{words:?} is missing from\n{}", report.head);
+    }
+    assert!(!report.head.contains("Your message"), "{}", report.head);
+}
+
+#[test]
+fn no_line_is_too_long_and_every_part_says_what_it_is() {
+    let mut last = trouble();
+    last.text = format!("{} {}", "ü".repeat(2000), "x".repeat(2000));
+    for reply in ["ü".repeat(3000), "x".repeat(4000), "ü and x".into()] {
+        last.reply = Some(Reply::bare(550, reply));
+        let mut envelope = envelope("a@example.org");
+        let report = tell(&envelope, Action::Failed, &last);
+        assert!(report.head.split("\r\n").all(|line| line.len() <= 998 && !line.contains(['\r', '\n'])));
+        let status = between(&report.head, "Content-Type: message/delivery-status", "--=_");
+        assert!(status.is_ascii() && !status.contains("8bit"), "RFC 3464 §2.1: {status}");
+        let people = between(&report.head, "Content-Type: text/plain", "--=_");
+        assert!(people.contains("Content-Transfer-Encoding: 8bit\r\n"), "{people}");
+        assert!(report.head[..report.head.find("--=_").expect("a part")].contains("8bit"));
+        assert!(report.envelope.needs.eight_bit && !report.envelope.smtputf8);
+        // An address beyond ASCII makes it a part of another kind, which may have the rest, too.
+        envelope.recipients[0].mailbox = Mailbox::parse("bü@example.net").expect("valid");
+        let report = tell(&envelope, Action::Failed, &last);
+        let status = between(&report.head, "Content-Type: message/global-delivery-status", "--=_");
+        assert!(status.contains("8bit\r\n") && status.contains("Final-Recipient: utf-8; bü@example.net\r\n"));
+    }
+    let plain = tell(&envelope("a@example.org"), Action::Failed, &trouble());
+    assert!(!plain.head.contains("8bit"), "{}", plain.head);
+    assert!(!plain.envelope.needs.eight_bit);
+}
+
+fn between<'a>(text: &'a str, from: &str, to: &str) -> &'a str {
+    let begin = text.find(from).unwrap_or_else(|| panic!("{from:?} is missing from\n{text}"));
+    &text[begin..begin + text[begin..].find(to).expect("an end")]
+}
+
+#[test]
+fn how_much_is_returned() {
+    for (action, ret, size, confidential, wanted) in [
+        (Action::Failed, None, 100, false, Returned::Whole),
+        (Action::Failed, Some(Ret::Full), WHOLE_MESSAGE_MAX, false, Returned::Whole),
+        (Action::Failed, None, WHOLE_MESSAGE_MAX + 1, false, Returned::Headers),
+        (Action::Failed, Some(Ret::Full), 100, true, Returned::Headers),
+        (Action::Failed, Some(Ret::Hdrs), 100, false, Returned::Headers),
+        (Action::Relayed, Some(Ret::Full), 100, false, Returned::Headers),
+    ] {
+        assert_eq!(returned(action, ret, size, confidential), wanted, "{ret:?} {size} {confidential}");
+    }
+}
+
+#[test]
+fn header_fields_end_where_no_field_is() {
+    for (message, fields) in [
+        ("A: b\r\n c\r\nD:\r\n\r\ncontent\r\n", "A: b\r\n c\r\nD:\r\n"),
+        ("A: b\r\ncontent without a blank line\r\nE: f\r\n", "A: b\r\n"),
+        ("A: b\r\nno colon\r\n", "A: b\r\n"),
+        ("A: b\r\n: c\r\n", "A: b\r\n"),
+        (" no field begins so\r\n", ""),
+        ("\r\ncontent\r\n", ""),
+        ("A: cut sho", ""),
+        ("", ""),
+    ] {
+        assert_eq!(header_fields(message.as_bytes()), fields.as_bytes(), "{message:?}");
+    }
+}
+
+#[test]
+fn who_is_told() {
+    let postmaster = Mailbox::parse("postmaster@example.com").expect("valid");
+    let trouble = trouble();
+    let told = |envelope: &Envelope| {
+        let told = [Told { recipient: &envelope.recipients[0], last: &trouble }];
+        addressee(envelope, &told, &postmaster).map(|mailbox| mailbox.to_string())
+    };
+    assert_eq!(told(&envelope("a@example.org")), Some("a@example.org".into()));
+    assert_eq!(told(&envelope("")), Some("postmaster@example.com".into()));
+    let mut lost = envelope("");
+    lost.recipients[0].mailbox = postmaster.clone();
+    assert_eq!(told(&lost), None);
+}
+
+#[test]
+fn notify_is_honoured() {
+    let mut recipient = Recipient::new(Mailbox::parse("b@example.net").expect("valid"));
+    let sender = ReversePath::parse("a@example.org").expect("valid");
+    let on = |success, failure, delay| Some(Notify::On { success, failure, delay });
+    for (notify, wanted) in [
+        (None, [true, true, false]),
+        (Some(Notify::Never), [false, false, false]),
+        (on(true, false, false), [false, false, true]),
+        (on(false, true, false), [true, false, false]),
+        (on(false, false, true), [false, true, false]),
+    ] {
+        recipient.notify = notify;
+        let actions = [Action::Failed, Action::Delayed(Timestamp::UNIX_EPOCH), Action::Relayed];
+        assert_eq!(actions.map(|action| is_wanted(&sender, &recipient, action)), wanted, "{notify:?}");
+        // A report that is lost is our postmaster's affair, though our own carry NOTIFY=NEVER.
+        let told = actions.map(|action| is_wanted(&ReversePath::Null, &recipient, action));
+        assert_eq!(told, [true, false, false], "{notify:?}");
+    }
+}
+
+#[test]
+fn xtext_is_decoded_and_cannot_break_a_line() {
+    assert_eq!(from_xtext("a+2Bb+0D+0Ac+zz"), "a+b??c+zz");
+}

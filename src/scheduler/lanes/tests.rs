@@ -1,0 +1,241 @@
+//! The rules of the lanes, without waiting for anything.
+
+use super::*;
+use crate::address::Domain;
+use crate::smtp::reply::{EnhancedStatusCode, Status};
+
+const SECOND: Duration = Duration::from_secs(1);
+const NONE: [u64; 0] = [];
+const RETRY: [Duration; 2] = [Duration::from_secs(10), Duration::from_secs(20)];
+
+fn host(name: &str) -> Host {
+    Host::Domain(Domain::parse(name).expect("valid"))
+}
+
+fn item(number: u64, name: &str, expires: Instant) -> Item<()> {
+    Item { id: QueueId::from_number(number).expect("small"), host: host(name), deadline: expires, expires, cargo: () }
+}
+
+fn trouble(text: &str) -> Trouble {
+    Trouble {
+        at: jiff::Timestamp::UNIX_EPOCH,
+        status: EnhancedStatusCode::transient(Status(4, 1)),
+        text: text.into(),
+        host: None,
+        reply: None,
+    }
+}
+
+struct Bench {
+    lanes: Lanes<()>,
+    start: Instant,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let start = Instant::now();
+        Self { lanes: Lanes::new(start), start }
+    }
+
+    fn push(&mut self, number: u64, name: &str, due: u32, limit: u32) {
+        let item = item(number, name, self.start + 1000 * SECOND);
+        self.lanes.push(Destination::Domain(host(name)), limit, item, self.at(due));
+    }
+
+    fn at(&self, second: u32) -> Instant {
+        self.start + second * SECOND
+    }
+
+    /// An attempt ends at a second.
+    fn ends(&mut self, lane: LaneId, second: u32, health: Health) {
+        self.lanes.finished(lane, self.at(second), health, &RETRY);
+    }
+
+    /// The numbers of the messages that are due at a second, each with its lane.
+    fn due_at(&mut self, second: u32) -> Vec<(u64, LaneId)> {
+        let mut jobs = Vec::new();
+        while let Some(job) = self.lanes.next(self.at(second)) {
+            match job {
+                Job::Deliver(lane, item) => jobs.push((item.id.number(), lane)),
+                Job::Aged(item, _, _) => jobs.push((item.id.number() + 1000, LaneId(0))),
+            }
+        }
+        jobs
+    }
+
+    fn numbers_at(&mut self, second: u32) -> Vec<u64> {
+        self.due_at(second).into_iter().map(|(number, _)| number).collect()
+    }
+}
+
+#[test]
+fn nothing_goes_before_its_time() {
+    let mut bench = Bench::new();
+    bench.push(1, "a.example", 5, 9);
+    assert_eq!(bench.numbers_at(4), NONE);
+    assert_eq!(bench.lanes.next_wake(), Some(bench.start + 5 * SECOND));
+    assert_eq!(bench.numbers_at(5), [1]);
+}
+
+#[test]
+fn a_long_lane_does_not_delay_a_short_one() {
+    let mut bench = Bench::new();
+    for number in 0..100 {
+        bench.push(number, "long.example", 0, 50);
+    }
+    bench.push(500, "short.example", 0, 50);
+    let order = bench.numbers_at(0);
+    assert_eq!(order, [0, 500, 1, 2, 3, 4], "in turn, and no more than a window of one");
+}
+
+#[test]
+fn the_limit_of_connections_is_kept() {
+    let mut bench = Bench::new();
+    for number in 0..5 {
+        bench.push(number, "a.example", 0, 2);
+    }
+    let first = bench.due_at(0);
+    assert_eq!(first.len(), 2);
+    assert_eq!(bench.numbers_at(9), NONE);
+    bench.ends(first[0].1, 0, Health::Up);
+    assert_eq!(bench.numbers_at(9), [2]);
+}
+
+#[test]
+fn connections_are_earned_up_to_the_limit() {
+    let mut bench = Bench::new();
+    for number in 0..100 {
+        bench.push(number, "a.example", 0, 8);
+    }
+    let lane = bench.due_at(0)[0].1;
+    let mut under_way = 5;
+    for most in [6, 7, 8, 8] {
+        bench.ends(lane, 0, Health::Up);
+        under_way += bench.numbers_at(0).len() - 1;
+        assert_eq!(under_way, most);
+    }
+}
+
+#[test]
+fn a_destination_that_is_down_is_tried_once_not_per_message() {
+    let mut bench = Bench::new();
+    for number in 0..5 {
+        bench.push(number, "a.example", 0, 1);
+    }
+    let lane = bench.due_at(0)[0].1;
+    bench.ends(lane, 0, Health::Down(trouble("refused")));
+    assert_eq!(bench.numbers_at(9), NONE);
+    assert_eq!(bench.numbers_at(10), [1]);
+    bench.ends(lane, 10, Health::Down(trouble("refused")));
+    assert_eq!(bench.numbers_at(29), NONE, "the second wait is the longer one");
+    assert_eq!(bench.numbers_at(30), [2]);
+    bench.ends(lane, 30, Health::Unknown);
+    assert_eq!(bench.numbers_at(30), [3], "nothing was learnt, so one more finds out");
+    bench.ends(lane, 30, Health::Up);
+    assert_eq!(bench.numbers_at(30), [4]);
+}
+
+#[test]
+fn nobody_is_woken_for_nothing() {
+    let mut bench = Bench::new();
+    bench.push(1, "a.example", 0, 1);
+    let lane = bench.due_at(0)[0].1;
+    bench.ends(lane, 0, Health::Down(trouble("refused")));
+    bench.push(1, "a.example", 50, 1);
+    // The destination may be asked again from second 10 on, but nobody wants to before second 50.
+    for second in [0, 10, 11, 49] {
+        assert_eq!(bench.numbers_at(second), NONE);
+        assert_eq!(bench.lanes.next_wake(), Some(bench.at(50)), "at {second}");
+    }
+    bench.push(2, "b.example", 20, 1);
+    assert_eq!(bench.numbers_at(20), [2]);
+    assert_eq!(bench.lanes.next_wake(), Some(bench.at(50)), "the end of its attempt will wake b.example");
+}
+
+#[test]
+fn sessions_that_break_close_a_lane_and_one_does_not() {
+    let mut bench = Bench::new();
+    for number in 0..9 {
+        bench.push(number, "a.example", 0, 1);
+    }
+    let lane = bench.due_at(0)[0].1;
+    for (health, next) in [
+        (Health::Shaken(trouble("421")), &[1][..]),
+        (Health::Shaken(trouble("421")), &[2]),
+        (Health::Up, &[3]),
+        (Health::Shaken(trouble("421")), &[4]),
+        (Health::Shaken(trouble("421")), &[5]),
+        (Health::Shaken(trouble("421")), &[]),
+    ] {
+        bench.ends(lane, 0, health);
+        assert_eq!(bench.numbers_at(0), next);
+    }
+    assert_eq!(bench.numbers_at(10), [6]);
+    bench.ends(lane, 10, Health::Shaken(trouble("421")));
+    assert_eq!(bench.numbers_at(10), NONE, "it was down, and still is");
+}
+
+#[test]
+fn a_deadline_is_kept_while_the_destination_is_down() {
+    let mut bench = Bench::new();
+    bench.push(1, "a.example", 0, 1);
+    let lane = bench.due_at(0)[0].1;
+    let brief = item(2, "a.example", bench.at(3));
+    bench.lanes.push(Destination::Domain(host("a.example")), 1, brief, bench.at(2));
+    bench.ends(lane, 0, Health::Down(trouble("refused")));
+    assert_eq!(bench.numbers_at(2), NONE);
+    assert_eq!(bench.lanes.next_wake(), Some(bench.at(3)));
+    assert_eq!(bench.numbers_at(3), [1002]);
+}
+
+#[test]
+fn who_expires_in_a_queue_that_moves_has_its_turn_first() {
+    let mut bench = Bench::new();
+    bench.push(1, "a.example", 0, 1);
+    let lane = bench.due_at(0)[0].1;
+    let late = Item { deadline: bench.at(2), ..item(2, "a.example", bench.at(9)) };
+    for item in [late, item(3, "a.example", bench.at(3))] {
+        bench.lanes.push(Destination::Domain(host("a.example")), 1, item, bench.start);
+    }
+    assert_eq!(bench.numbers_at(2), [1002], "its sender is to be told of the delay");
+    assert_eq!(bench.numbers_at(4), NONE);
+    assert_eq!(bench.lanes.next_wake(), None);
+    bench.ends(lane, 4, Health::Up);
+    assert_eq!(bench.numbers_at(4), [3]);
+}
+
+#[test]
+fn other_settings_begin_anew() {
+    let mut bench = Bench::new();
+    for number in 0..3 {
+        bench.push(number, "a.example", 0, 2);
+    }
+    let lane = bench.due_at(0)[0].1;
+    bench.ends(lane, 0, Health::Down(trouble("refused")));
+    assert_eq!(bench.numbers_at(0), NONE);
+    let all = bench.lanes.take_all();
+    assert_eq!(all.iter().map(|(item, due)| (item.id.number(), *due)).collect::<Vec<_>>(), [(2, bench.start)]);
+    for (item, due) in all {
+        bench.lanes.push(Destination::Domain(item.host.clone()), 1, item, due);
+    }
+    assert_eq!(bench.numbers_at(0), NONE, "one attempt is still under way, and that is the new limit");
+    bench.ends(lane, 0, Health::Up);
+    assert_eq!(bench.numbers_at(0), [2]);
+}
+
+#[test]
+fn a_lane_with_nothing_in_it_is_closed() {
+    let mut bench = Bench::new();
+    bench.push(1, "a.example", 0, 1);
+    bench.push(2, "b.example", 0, 1);
+    let jobs = bench.due_at(0);
+    bench.ends(jobs[0].1, 0, Health::Up);
+    bench.ends(jobs[1].1, 0, Health::Down(trouble("refused")));
+    assert_eq!(bench.numbers_at(0), NONE);
+    assert_eq!(bench.lanes.all.len(), 1, "that a destination is down is remembered");
+    assert_eq!(bench.lanes.next_wake(), Some(bench.at(10)));
+    assert_eq!(bench.numbers_at(10), NONE);
+    let Lanes { all, names, due, ages, turn, wakes, .. } = bench.lanes;
+    assert!(all.is_empty() && names.is_empty() && wakes.is_empty());
+    assert!(due.is_empty() && ages.is_empty() && turn.is_empty());
+}
