@@ -187,6 +187,11 @@ impl Target<'_> {
             Ok(OpeningStep::Secured | OpeningStep::InClear(_) | OpeningStep::Handshake) => {
                 Ok(First::Cleared { wire, opening: opening.extensions(), clearance })
             }
+            // With TLS 1.3 we have done our part before the peer has looked at it: what it thinks of our
+            // certificate, or of its absence, comes as an alert in the place of its first answer.
+            Err(broken) if broken.is_closed() && broken.at() == Stage::Ehlo => {
+                Ok(self.judge_spoilt(NoTls::Broken(broken.to_string())))
+            }
             Err(broken) => Err(broken.failure()),
         }
     }

@@ -103,7 +103,8 @@ impl Session {
             Err(TrySendError::Full(entry) | TrySendError::Closed(entry)) => entry,
         };
         // The client hears at once; only its next message has to wait.
-        wire.flush(self.settings.config.timeouts.command).await.map_err(|fault| End::Gone(fault.to_string()))?;
+        // Whatever has become of the client, the message goes on.
+        let told = wire.flush(self.settings.config.timeouts.command).await;
         let id = entry.id;
         select! {
             sent = self.inbound.accepted.send(entry) => if sent.is_err() {
@@ -111,7 +112,7 @@ impl Session {
             },
             () = self.stop.cancelled() => debug!(queue_id = %id, "message stays in the spool until the next start"),
         }
-        Ok(())
+        told.map_err(|fault| End::Gone(fault.to_string()))
     }
 
     fn log_accepted(&self, entry: &Entry) {
