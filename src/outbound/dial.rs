@@ -118,6 +118,12 @@ impl Target<'_> {
             }
             Err(broken) => return Err(broken.failure()),
         };
+        // A smart host was named by the administrator; what DNS names may be anybody, ourselves included.
+        if opening.is_ourselves() && self.hop.smart_host().is_none() {
+            wire.quit();
+            let text = "the host greets us with our own name: the message would come back";
+            return Err(Failure::permanent(Scope::Destination, Status(4, 6), text));
+        }
         let reason = match step {
             OpeningStep::Handshake | OpeningStep::Secured => return Ok(Session::Handshake(wire)),
             OpeningStep::Failed { stage, reply } => {

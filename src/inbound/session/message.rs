@@ -123,8 +123,8 @@ impl Session {
             Some(TlsOutcome::Clear(_)) | None => "none".to_owned(),
         };
         info!(
-            queue_id = %entry.id, from = %entry.envelope.reverse_path, recipients = entry.envelope.recipients.len(),
-            size = entry.size, listener = %self.listener.name, peer = %self.peer, connector, tls.got = %tls,
+            queue_id = %entry.id, from = entry.envelope.reverse_path.to_string(), recipients = entry.envelope.recipients.len(),
+            size = entry.size, listener = %self.listener.name, peer = %self.peer, connector, tls.got = tls,
             "message accepted"
         );
     }
@@ -134,7 +134,10 @@ impl Session {
         let full = matches!(fault, SpoolError::Full(_));
         let remedy =
             if full { "make room on the spool's disk" } else { "see that the spool's disk works and is ours to write" };
-        error!(listener = %self.listener.name, peer = %self.peer, error = %fault, remedy, "message cannot be stored");
+        // That the disk is full is said once, by the spool; each refusal is logged as one.
+        if !full {
+            error!(listener = %self.listener.name, peer = %self.peer, error = %fault, remedy, "message cannot be stored");
+        }
         if full {
             Reply::new(452, Status(3, 1), "Insufficient system storage, try again later")
         } else {
