@@ -120,7 +120,7 @@ pub async fn start(config: Config, observer: Observer) -> Result<Running, StartE
         .iter()
         .flat_map(|(name, sockets)| sockets.iter().filter_map(|socket| Some((name.clone(), socket.local_addr().ok()?))))
         .collect();
-    let door = Door::open(&config.admin.socket).await.map_err(|fault| StartError::Sockets(vec![fault]))?;
+    let door = Door::open(&config.admin.socket).await.map_err(|fault| StartError::Faults(vec![fault]))?;
     let in_force = Arc::new(InForce::new(&Arc::new(config), tls)?);
     let stop = CancellationToken::new();
     let rooms = Rooms { in_force: Arc::clone(&in_force), spool, observer, stop: stop.clone() };
