@@ -323,7 +323,9 @@ impl<T> Lanes<T> {
             lane.down = None;
         }
         let ids: Vec<LaneId> = self.all.keys().copied().collect();
-        ids.into_iter().for_each(|id| self.take_turn(id));
+        for id in ids {
+            self.take_turn(id);
+        }
         std::mem::take(&mut self.due).into_iter().map(|(key, item)| (item, self.instant(key.at))).collect()
     }
 

@@ -193,8 +193,8 @@ fn who_expires_in_a_queue_that_moves_has_its_turn_first() {
     let mut bench = Bench::new();
     bench.push(1, "a.example", 0, 1);
     let lane = bench.due_at(0)[0].1;
-    let late = Item { deadline: bench.at(2), ..item(2, "a.example", bench.at(9)) };
-    for item in [late, item(3, "a.example", bench.at(3))] {
+    let tardy = Item { deadline: bench.at(2), ..item(2, "a.example", bench.at(9)) };
+    for item in [tardy, item(3, "a.example", bench.at(3))] {
         bench.lanes.push(Destination::Domain(host("a.example")), 1, item, bench.start);
     }
     assert_eq!(bench.numbers_at(2), [1002], "its sender is to be told of the delay");
