@@ -34,6 +34,9 @@ pub enum StartError {
     /// The configuration names something that cannot be used; every such thing.
     #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
     Faults(Vec<Fault>),
+    /// Addresses cannot be listened on; every one of them.
+    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
+    Sockets(Vec<Fault>),
     /// The spool cannot be opened.
     #[error("{place}: the spool cannot be opened: {error}")]
     Spool {
@@ -112,7 +115,7 @@ pub async fn start(config: Config, observer: Observer) -> Result<Running, StartE
     // The spool first: a second instance hears that there is a first, not that its ports are taken.
     let spool_error = |error| StartError::Spool { place: config.spool.place.clone(), error };
     let spool = Arc::new(SqliteSpool::open(&config.spool.value).map_err(spool_error)?);
-    let sockets = bind(&config).await.map_err(StartError::Faults)?;
+    let sockets = bind(&config).await.map_err(StartError::Sockets)?;
     let addresses = sockets
         .iter()
         .flat_map(|(name, sockets)| sockets.iter().filter_map(|socket| Some((name.clone(), socket.local_addr().ok()?))))

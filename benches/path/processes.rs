@@ -81,7 +81,8 @@ pub(crate) fn computer_time() -> Duration {
     // user nice system idle iowait irq softirq steal (see proc(5)); what guests use is in user already.
     let fields = text.lines().next().unwrap_or_default().split_whitespace().skip(1).take(8).enumerate();
     let busy = fields.filter(|(place, _)| !matches!(place, 3 | 4));
-    TICK * busy.filter_map(|(_, field)| field.parse::<u32>().ok()).sum::<u32>()
+    let ticks = busy.filter_map(|(_, field)| field.parse::<u32>().ok());
+    ticks.map(|ticks| TICK * ticks).sum()
 }
 
 /// Tells the processor time of one thread to any other.

@@ -40,6 +40,7 @@ pub(crate) struct Relay {
     pub(crate) address: SocketAddr,
     pid: u32,
     ending: Ending,
+    log: PathBuf,
 }
 
 impl Relay {
@@ -48,7 +49,7 @@ impl Relay {
     /// # Errors
     /// If it ends or does not greet in time; with the end of its log.
     pub(crate) fn greeted(address: SocketAddr, pid: u32, ending: Ending, log: &Path) -> io::Result<Self> {
-        let mut relay = Self { address, pid, ending };
+        let mut relay = Self { address, pid, ending, log: log.to_owned() };
         let deadline = Instant::now() + START;
         loop {
             let ended = match &mut relay.ending {
@@ -64,6 +65,16 @@ impl Relay {
             }
             thread::sleep(Duration::from_millis(20));
         }
+    }
+
+    /// Whether its first process still runs.
+    pub(crate) fn lives(&self) -> bool {
+        any_lives(&[self.pid])
+    }
+
+    /// What went wrong with it, and the end of its log.
+    pub(crate) fn with_log(&self, what: &str) -> io::Error {
+        with_log(what, &self.log)
     }
 
     /// The processor time that it has used so far, with all its processes.

@@ -28,8 +28,9 @@ pub(crate) const CONNECTIONS: usize = 20;
 /// Messages that go through before it counts: processes are forked, pools filled, tickets handed out.
 const WARM_UP: usize = 400;
 
-/// Without any progress for so long, what is missing is lost.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// Without any progress for so long, what is missing is lost. Longer than either relay waits before it tries
+/// a message again: then that one is late, not lost.
+const PATIENCE: Duration = Duration::from_secs(90);
 
 /// What the relay is given to tidy up before its processor time is read, and a duplicate to arrive.
 const SETTLE: Duration = Duration::from_secs(1);
@@ -106,7 +107,7 @@ pub(crate) fn run(make: Make, case: Case, messages: usize, cancelled: &Cancellat
     let passage = ledger.passage(WARM_UP..WARM_UP + messages, began);
     let share = |cpu: Duration| cpu.as_secs_f64() / passage.delivered.took.as_secs_f64();
     let figures = Figures {
-        reuse: (WARM_UP + messages) as f64 / passage.connections as f64,
+        reuse: (WARM_UP + passage.delivered.messages) as f64 / passage.connections as f64,
         cpu: relay_cpu.as_secs_f64() * 1000.0 / passage.delivered.messages as f64,
         peak_memory: relay.peak_memory(),
         client_busy: share(client_cpu),
@@ -174,6 +175,9 @@ fn carry(
         } else if since.elapsed() > PATIENCE {
             stop.cancel();
             break;
+        } else if !relay.lives() {
+            stop.cancel();
+            return Err(relay.with_log("the relay died on the way"));
         }
         thread::sleep(Duration::from_millis(5));
     }

@@ -12,7 +12,7 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer, Registry};
 
 use crate::config::{self, Log, LogFormat};
-use crate::daemon::{self, Running};
+use crate::daemon::{self, Running, StartError};
 
 /// Puts another `[log] level` in force.
 type LogLevel = tracing_subscriber::reload::Handle<EnvFilter, Registry>;
@@ -51,7 +51,12 @@ async fn serve(config: config::Config, file: &Path, level: &LogLevel) -> ExitCod
     };
     let mut running = match daemon::start(config, Arc::new(|_, _| ())).await {
         Ok(running) => running,
-        Err(error) => return refuse(&error.to_string()),
+        Err(error @ StartError::Faults(_)) => return refuse(&error.to_string()),
+        // A disk, an address or a resolver may be back in a moment: worth another start.
+        Err(error) => {
+            refuse(&error.to_string());
+            return ExitCode::FAILURE;
+        }
     };
     for (listener, address) in &running.addresses {
         tracing::info!(listener, %address, "listening");

@@ -82,7 +82,12 @@ struct Session {
     pace: Pace,
     /// By when the next command must be complete.
     command_due: Instant,
+    /// Refusals that may still be logged: no client writes our log full.
+    lines_left: u32,
 }
+
+/// Refusals that one session has logged, at most.
+const REFUSALS_LOGGED: u32 = 100;
 
 /// Runs one session to its end.
 pub(super) async fn run(
@@ -124,6 +129,7 @@ pub(super) async fn run(
         draft: None,
         pace: Pace::default(),
         command_due,
+        lines_left: REFUSALS_LOGGED,
     };
     debug!(listener = %session.listener.name, %peer, "session opened");
     let end = session.whole(stream).await;
@@ -250,10 +256,19 @@ impl Session {
         if !self.server.is_storing() {
             self.draft = None;
         }
-        if matches!(reply.severity(), Severity::Transient | Severity::Permanent) {
-            info!(listener = %self.listener.name, peer = %self.peer, %reply, "client refused");
+        if matches!(reply.severity(), Severity::Transient | Severity::Permanent) && self.may_log() {
+            info!(listener = %self.listener.name, peer = %self.peer, reply = reply.to_string(), "client refused");
         }
         wire.say(reply);
+    }
+
+    /// Whether one more refusal may be logged.
+    fn may_log(&mut self) -> bool {
+        if self.lines_left == 1 {
+            info!(listener = %self.listener.name, peer = %self.peer, "client refused too often, no more of it is logged");
+        }
+        self.lines_left = self.lines_left.saturating_sub(1);
+        self.lines_left > 0
     }
 
     /// Sends what was said, and waits for more: the client has nothing else in the pipeline.
@@ -310,8 +325,10 @@ impl Session {
         let may_relay = self.standing.as_ref().is_some_and(|standing| standing.may_relay);
         let peer = access::Peer { address: self.peer.ip(), local: self.local, may_relay };
         let answer = access::recipient((&*self.settings.config).into(), peer, &rcpt.forward_path);
-        if let Err(denied) = &answer {
-            info!(listener = %self.listener.name, peer = %self.peer, recipient = %rcpt.forward_path, reason = %denied, "recipient refused");
+        if let Err(denied) = &answer
+            && self.lines_left > 1
+        {
+            info!(listener = %self.listener.name, peer = %self.peer, recipient = rcpt.forward_path.to_string(), reason = %denied, "recipient refused");
         }
         self.server.rcpt(rcpt, answer.map_err(access::Denied::reply))
     }

@@ -118,6 +118,12 @@ impl Target<'_> {
             }
             Err(broken) => return Err(broken.failure()),
         };
+        // A smart host was named by the administrator; what DNS names may be anybody, ourselves included.
+        if opening.is_ourselves() && self.hop.smart_host().is_none() {
+            wire.quit();
+            let text = "the host greets us with our own name: the message would come back";
+            return Err(Failure::permanent(Scope::Destination, Status(4, 6), text));
+        }
         let reason = match step {
             OpeningStep::Handshake | OpeningStep::Secured => return Ok(Session::Handshake(wire)),
             OpeningStep::Failed { stage, reply } => {
@@ -186,6 +192,11 @@ impl Target<'_> {
             // Under TLS an opening has no other end than this.
             Ok(OpeningStep::Secured | OpeningStep::InClear(_) | OpeningStep::Handshake) => {
                 Ok(First::Cleared { wire, opening: opening.extensions(), clearance })
+            }
+            // With TLS 1.3 we have done our part before the peer has looked at it: what it thinks of our
+            // certificate, or of its absence, comes as an alert in the place of its first answer.
+            Err(broken) if broken.is_closed() && broken.at() == Stage::Ehlo => {
+                Ok(self.judge_spoilt(NoTls::Broken(broken.to_string())))
             }
             Err(broken) => Err(broken.failure()),
         }

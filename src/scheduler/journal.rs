@@ -16,30 +16,30 @@ pub(super) fn delivered(attempt: &Attempt, result: &RecipientResult, to: &Mailbo
     };
     let age = attempt.entry.accepted.duration_until(Timestamp::now());
     tracing::info!(
-        queue_id = %attempt.entry.id, %to, connector = %attempt.connector.name, peer,
-        tls.wanted = wanted(attempt), tls.got = %tls, reply = %reply,
+        queue_id = %attempt.entry.id, to = to.to_string(), connector = %attempt.connector.name, peer,
+        tls.wanted = wanted(attempt), tls.got = tls, reply = reply.to_string(),
         delay_ms = i64::try_from(age.as_millis()).unwrap_or(i64::MAX), "message delivered"
     );
 }
 
 pub(super) fn deferred(attempt: &Attempt, to: &Mailbox, last: &Trouble, next: Timestamp) {
     tracing::warn!(
-        queue_id = %attempt.entry.id, %to, connector = %attempt.connector.name,
-        tls.wanted = wanted(attempt), status = %last.status, reason = %last.text, %next, "delivery deferred"
+        queue_id = %attempt.entry.id, to = to.to_string(), connector = %attempt.connector.name,
+        tls.wanted = wanted(attempt), status = %last.status, reason = last.text, %next, "delivery deferred"
     );
 }
 
 pub(super) fn held(attempt: &Attempt, to: &Mailbox, last: &Trouble) {
     tracing::warn!(
-        queue_id = %attempt.entry.id, %to, connector = %attempt.connector.name,
-        tls.wanted = wanted(attempt), status = %last.status, reason = %last.text, "delivery held until an operator decides"
+        queue_id = %attempt.entry.id, to = to.to_string(), connector = %attempt.connector.name,
+        tls.wanted = wanted(attempt), status = %last.status, reason = last.text, "delivery held until an operator decides"
     );
 }
 
 pub(super) fn failed(attempt: &Attempt, to: &Mailbox, last: &Trouble) {
     tracing::warn!(
-        queue_id = %attempt.entry.id, %to, connector = %attempt.connector.name,
-        tls.wanted = wanted(attempt), status = %last.status, reason = %last.text, "delivery failed for good"
+        queue_id = %attempt.entry.id, to = to.to_string(), connector = %attempt.connector.name,
+        tls.wanted = wanted(attempt), status = %last.status, reason = last.text, "delivery failed for good"
     );
 }
 

@@ -97,6 +97,10 @@ struct Lane {
     /// Sessions that broke since something last went well.
     shaken: u32,
     down: Option<Box<Down>>,
+    /// Whether the latest attempt that told anything went well.
+    proven: bool,
+    /// Whether it is among [`Lanes::crowded`].
+    is_crowded: bool,
     in_turn: bool,
     wake: Option<Millis>,
 }
@@ -114,6 +118,10 @@ pub(super) struct Lanes<T> {
     turn: VecDeque<LaneId>,
     /// Lanes that will have something to do.
     wakes: BTreeSet<(Millis, LaneId)>,
+    /// Attempts under way for destinations of which nothing good is known.
+    unproven: u32,
+    /// Lanes that wait for one of those to end.
+    crowded: VecDeque<LaneId>,
     serial: u64,
     /// Begins anew with other settings.
     era: u64,
@@ -126,6 +134,9 @@ const LONGEST_BACK_OFF: Duration = Duration::from_mins(15);
 /// Attempts at the same time for a destination of which nothing is known; each one that goes well earns
 /// it one more. Those that hang cannot take every attempt that the process may make.
 const WINDOW: u32 = 5;
+/// Attempts at the same time for all destinations of which nothing good is known, together: however
+/// many of them hang, those that work have the rest of what the process may make.
+const UNPROVEN_MAX: u32 = 700;
 /// Sessions that break one after another until a destination counts as down.
 const SHAKEN_MAX: u32 = 3;
 /// With more than this before it, a message is not tried soon.
@@ -141,6 +152,8 @@ impl<T> Lanes<T> {
             ages: BTreeMap::new(),
             turn: VecDeque::new(),
             wakes: BTreeSet::new(),
+            unproven: 0,
+            crowded: VecDeque::new(),
             serial: 0,
             era: 0,
             start,
@@ -194,6 +207,8 @@ impl<T> Lanes<T> {
             waiting: 0,
             shaken: 0,
             down: None,
+            proven: false,
+            is_crowded: false,
             in_turn: false,
             wake: None,
         };
@@ -234,15 +249,24 @@ impl<T> Lanes<T> {
     fn job(&mut self, id: LaneId, now: Millis) -> Option<Job<T>> {
         let lane = self.all.get(&id)?;
         if lane.active < lane.room(now)
+            && !self.is_crowded_out(lane)
             && let Some(key) = first(&self.due, id).filter(|key| key.at <= now)
         {
             let item = self.remove(key)?;
-            self.all.get_mut(&id)?.active += 1;
+            let lane = self.all.get_mut(&id)?;
+            lane.active += 1;
+            if !lane.proven {
+                self.unproven += 1;
+            }
             return Some(Job::Deliver(Ticket { lane: id, era: self.era }, item));
         }
         let due = self.next_age(id, lane).filter(|(at, _)| *at <= now)?.1;
         let last = lane.down.as_ref().map(|down| down.last.clone());
         Some(Job::Aged(self.remove(due)?, self.instant(due.at), last))
+    }
+
+    fn is_crowded_out(&self, lane: &Lane) -> bool {
+        !lane.proven && self.unproven >= UNPROVEN_MAX
     }
 
     /// The next deadline in a lane that is to be acted upon, and by what key its item waits. Who expires
@@ -274,7 +298,9 @@ impl<T> Lanes<T> {
             return;
         }
         // With every connection in use, the next one that ends gives the lane its turn.
-        let is_free = lane.active < lane.room(until.unwrap_or(now));
+        let is_crowded_out = self.is_crowded_out(lane);
+        let is_free = lane.active < lane.room(until.unwrap_or(now)) && !is_crowded_out;
+        let joins_crowd = is_crowded_out && lane.waiting > 0 && !lane.is_crowded;
         let try_at =
             first(&self.due, id).filter(|_| is_free).map(|key| until.map_or(key.at, |until| key.at.max(until)));
         let age_at = self.next_age(id, lane).map(|(at, _)| at);
@@ -283,6 +309,10 @@ impl<T> Lanes<T> {
         self.wakes.extend(wake.map(|at| (at, id)));
         if let Some(lane) = self.all.get_mut(&id) {
             (lane.in_turn, lane.wake) = (false, wake);
+            lane.is_crowded |= joins_crowd;
+        }
+        if joins_crowd {
+            self.crowded.push_back(id);
         }
     }
 
@@ -341,12 +371,14 @@ impl<T> Lanes<T> {
     pub(super) fn finished(&mut self, ticket: Ticket, now: Instant, health: Health, retry: &[Duration]) {
         let now = self.millis(now);
         let Some(lane) = self.all.get_mut(&ticket.lane) else { return };
+        let before = lane.unproven();
         lane.active = lane.active.saturating_sub(1);
         match health {
             Health::Unknown => {}
             _ if ticket.era != self.era => {}
             Health::Up => {
                 lane.down = None;
+                lane.proven = true;
                 lane.shaken = 0;
                 lane.window = lane.window.saturating_add(1).min(lane.limit.max(WINDOW));
             }
@@ -358,11 +390,24 @@ impl<T> Lanes<T> {
                 }
             }
         }
+        self.unproven = self.unproven.saturating_sub(before) + lane.unproven();
         self.take_turn(ticket.lane);
+        let free = UNPROVEN_MAX.saturating_sub(self.unproven) as usize;
+        for id in self.crowded.drain(..free.min(self.crowded.len())).collect::<Vec<_>>() {
+            if let Some(lane) = self.all.get_mut(&id) {
+                lane.is_crowded = false;
+            }
+            self.take_turn(id);
+        }
     }
 }
 
 impl Lane {
+    /// How many of its attempts count as unproven.
+    fn unproven(&self) -> u32 {
+        if self.proven { 0 } else { self.active }
+    }
+
     /// How many attempts may be under way.
     fn room(&self, now: Millis) -> u32 {
         match &self.down {
@@ -383,6 +428,7 @@ impl Lane {
         let until = now + wait.min(LONGEST_BACK_OFF).as_millis().try_into().unwrap_or(0);
         self.down = Some(Box::new(Down { until, failures: failures + 1, last }));
         self.window = WINDOW;
+        self.proven = false;
     }
 }
 

@@ -191,7 +191,12 @@ impl Scheduler {
                     None => reading = false,
                 },
                 // What the spool holds is complete in memory first: an order works on both.
-                Some(request) = self.orders.recv(), if !reading => self.take_request(request),
+                Some(request) = self.orders.recv(), if !reading => {
+                    while let Ok(entry) = accepted.try_recv() {
+                        self.enqueue_entry(entry);
+                    }
+                    self.take_request(request);
+                }
                 entry = accepted.recv() => match entry {
                     Some(entry) => self.enqueue_entry(entry),
                     None => break,
@@ -199,8 +204,9 @@ impl Scheduler {
                 () = tokio::time::sleep_until(wake.into()) => {}
             }
         }
-        // What is still accepted waits in the spool for the next run.
+        // What is still accepted waits in the spool for the next run, and no order is taken any more.
         drop(accepted);
+        self.orders.close();
         self.drain().await;
         Ok(())
     }
@@ -258,7 +264,7 @@ impl Scheduler {
                             self.enqueue(item, due);
                         }
                     }
-                    orders::Left::Anew(stored) => self.enqueue_stored(&stored),
+                    orders::Left::Anew(stored) => self.enqueue_released(&stored),
                 }
             }
         }
@@ -277,9 +283,25 @@ impl Scheduler {
         }
     }
 
+    /// A message that an operator lets go is tried at once, whatever is known of its destination, and
+    /// has time for more than one try, however old it is.
+    fn enqueue_released(&mut self, stored: &Stored) {
+        let now = Instant::now();
+        let retry = self.context.settings.load().config.queue.retry.clone();
+        let expires = self.expiry(now, stored.accepted).max(now + retry.iter().sum::<Duration>());
+        self.enqueue_until(stored, now, expires);
+        for waiting in destinations(&stored.envelope) {
+            let destination = self.destination(&waiting.host);
+            self.lanes.revive(&destination);
+        }
+    }
+
     fn enqueue_stored(&mut self, stored: &Stored) {
         let now = Instant::now();
-        let expires = self.expiry(now, stored.accepted);
+        self.enqueue_until(stored, now, self.expiry(now, stored.accepted));
+    }
+
+    fn enqueue_until(&mut self, stored: &Stored, now: Instant, expires: Instant) {
         let settings = self.context.settings.load_full();
         let warn_at = settle::warn_at(&settings, expires);
         for Waiting { host, next, warned } in destinations(&stored.envelope) {

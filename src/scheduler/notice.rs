@@ -81,7 +81,7 @@ async fn compose(
         returned,
         eight_bit: fields.as_ref().map_or(envelope.needs.eight_bit, |fields| !fields.is_ascii()),
     };
-    let mut draft = context.spool.draft();
+    let mut draft = context.spool.draft_report();
     let report = dsn::write(&about, action, told, &to, draft.id());
     draft.write(report.head.as_bytes()).await?;
     match fields {

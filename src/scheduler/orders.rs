@@ -260,9 +260,11 @@ async fn change(
 /// given up, because its sender could not be told, comes back.
 async fn bounce(context: &Arc<Context>, id: QueueId) -> Result<Option<Stored>, Refused> {
     let mut entry = context.spool.load(id).await?;
-    for recipient in &mut entry.envelope.recipients {
+    let mut held = Vec::new();
+    for (at, recipient) in entry.envelope.recipients.iter_mut().enumerate() {
         if let RecipientState::Held { attempts, history } = &recipient.state {
             let (attempts, history) = (*attempts, history.clone());
+            held.push(at);
             recipient.state = RecipientState::Pending { attempts, next: None, history, warned: true };
         }
     }
@@ -277,8 +279,16 @@ async fn bounce(context: &Arc<Context>, id: QueueId) -> Result<Option<Stored>, R
         let report = Report { results: attempt.recipients.iter().map(result).collect(), trail: Vec::new() };
         left |= settle::settle(context, &live, &attempt, &report, Instant::now()).await != settle::Left::Nothing;
     }
-    let envelope = live.envelope.lock().await.take().filter(|_| left);
-    Ok(envelope.map(|envelope| Stored { id, accepted: entry.accepted, envelope, size: entry.size }))
+    let Some(mut envelope) = live.envelope.lock().await.take().filter(|_| left) else { return Ok(None) };
+    // Who was held and could not be given up stays held.
+    for at in held {
+        let Some(recipient) = envelope.recipients.get_mut(at) else { continue };
+        if let RecipientState::Pending { attempts, history, .. } = &recipient.state {
+            recipient.state = RecipientState::Held { attempts: *attempts, history: history.clone() };
+        }
+    }
+    context.spool.record(id, envelope.clone()).await?;
+    Ok(Some(Stored { id, accepted: entry.accepted, envelope, size: entry.size }))
 }
 
 /// The attempt that would serve one recipient domain of a message.

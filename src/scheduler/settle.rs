@@ -11,14 +11,17 @@ use jiff::Timestamp;
 
 use crate::config::WarnAfter;
 use crate::dsn::{self, Action};
-use crate::envelope::{Envelope, History, Recipient, RecipientState, Trouble};
+use crate::envelope::{Envelope, History, QueueId, Recipient, RecipientState, Trouble};
 use crate::outbound::{Attempt, RecipientResult, Report};
 use crate::outcome::{Failure, Outcome, Persistence};
 use crate::smtp::reply::{EnhancedStatusCode, Status};
+use crate::spool::SpoolError;
 
 use super::notice::{self, Change};
 use super::{Context, Live, Settings, journal};
 
+/// Between two tries to write a result.
+const WRITE_PAUSE: Duration = Duration::from_secs(5);
 /// Characters of a reason that are kept, at most.
 const REASON_MAX: usize = 2000;
 
@@ -148,6 +151,11 @@ impl<'a> Books<'a> {
             Outcome::Held(failure) => {
                 let last = trouble(failure, self.trail, Persistence::Transient);
                 journal::held(self.attempt, &recipient.mailbox, &last);
+                // Nobody knows when an operator will decide, so the sender is told now.
+                if self.warn_at.is_some() && !warned && self.wants(recipient, Action::Delayed(Timestamp::now())) {
+                    let (recipient, last, history) = (result.recipient, last.clone(), History::default());
+                    self.late.push(Change { recipient, attempts: 0, history, last });
+                }
                 history.push(last, all);
                 recipient.state = RecipientState::Held { attempts, history };
             }
@@ -263,16 +271,29 @@ impl<'a> Books<'a> {
             }
         }
         notice::store(context, self.settings, self.attempt, envelope, Action::Relayed, &self.relayed).await;
-        let id = self.attempt.entry.id;
+        write_down(context, self.attempt.entry.id, envelope).await;
+        self.left
+    }
+}
+
+/// Writes the new state, or the end, of a message; again and again where that fails, for until it is
+/// written the message must not be looked at anew.
+async fn write_down(context: &Context, id: QueueId, envelope: &Envelope) {
+    loop {
         let written = if envelope.is_open() {
             context.spool.record(id, envelope.clone()).await
         } else {
             context.spool.remove(id).await
         };
-        if let Err(error) = written {
-            tracing::error!(queue_id = %id, %error, "the result of an attempt could not be written; it may be repeated after a restart");
+        match written {
+            Ok(()) => return,
+            // An operator has removed it, or the process is about to end.
+            Err(SpoolError::Missing(_) | SpoolError::Closed) => return,
+            Err(error) => {
+                tracing::error!(queue_id = %id, %error, "the result of an attempt cannot be written; trying again");
+                tokio::time::sleep(WRITE_PAUSE).await;
+            }
         }
-        self.left
     }
 }
 

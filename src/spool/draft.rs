@@ -36,8 +36,9 @@ pub(super) struct Drafts {
 }
 
 impl Drafts {
-    pub(super) fn start(self: &Arc<Self>) -> Draft {
+    pub(super) fn start(self: &Arc<Self>, purpose: Purpose) -> Draft {
         Draft {
+            purpose,
             id: self.ids.draw(),
             size: 0,
             crc: Hasher::new(),
@@ -48,9 +49,19 @@ impl Drafts {
     }
 }
 
+/// Why a message comes into the spool; it decides how full the disk may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// From outside.
+    Mail,
+    /// A report of our own about mail that is here already.
+    Report,
+}
+
 /// A message that is coming in: nothing of it is durable yet, and dropping it leaves no trace.
 #[derive(Debug)]
 pub struct Draft {
+    purpose: Purpose,
     id: QueueId,
     size: u64,
     crc: Hasher,
@@ -112,7 +123,7 @@ impl Draft {
     /// [`SpoolError::Full`] or [`SpoolError::Io`]; the draft is of no further use.
     pub async fn write(&mut self, content: &[u8]) -> Result<(), SpoolError> {
         if self.size == 0 {
-            self.drafts.room.admit(0)?;
+            self.admit(0)?;
         }
         self.size += content.len() as u64;
         self.crc.update(content);
@@ -130,11 +141,18 @@ impl Draft {
         Ok(())
     }
 
+    fn admit(&self, octets: usize) -> Result<(), SpoolError> {
+        match self.purpose {
+            Purpose::Mail => self.drafts.room.admit(octets as u64),
+            Purpose::Report => self.drafts.room.admit_report(octets as u64),
+        }
+    }
+
     /// Makes the content as durable as it can be before the row: nothing for a small one; file and
     /// folder for a large one.
     pub(super) async fn finish(mut self) -> Result<Finished, SpoolError> {
         let (id, size, crc) = (self.id, self.size, self.crc.clone().finalize());
-        self.drafts.room.admit(self.buffer.len() as u64)?;
+        self.admit(self.buffer.len())?;
         self.drafts.room.took(self.buffer.len() as u64);
         let content = match self.place {
             Place::Memory => Content::Row(self.buffer.freeze()),
@@ -154,7 +172,7 @@ impl Draft {
     /// between, the file goes with it.
     async fn spill(&mut self) -> Result<(), SpoolError> {
         let block = self.buffer.split();
-        self.drafts.room.admit(block.len() as u64)?;
+        self.admit(block.len())?;
         self.drafts.room.took(block.len() as u64);
         let place = std::mem::replace(&mut self.place, Place::Lost);
         let path = self.part_path();

@@ -86,6 +86,11 @@ pub struct Entry {
 pub trait Spool: Send + Sync + 'static {
     /// Starts a message.
     fn draft(&self) -> Draft;
+    /// Starts a report about a message that is in the spool. It may take some of the room that is kept
+    /// from new mail, so that a full disk does not keep undeliverable mail in the queue.
+    fn draft_report(&self) -> Draft {
+        self.draft()
+    }
     /// Whether a message of `octets` (0 where its size was not declared) may come in: cheap, for the
     /// answer to MAIL and DATA.
     ///

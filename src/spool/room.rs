@@ -63,6 +63,16 @@ impl Room {
     /// # Errors
     /// [`SpoolError::Full`].
     pub(super) fn admit(&self, octets: u64) -> Result<(), SpoolError> {
+        self.admit_beyond(octets, |kept| kept)
+    }
+
+    /// The same for a report to a sender: half of what is kept free will do for it, for a message that
+    /// cannot be delivered leaves the queue only after its report has come in.
+    pub(super) fn admit_report(&self, octets: u64) -> Result<(), SpoolError> {
+        self.admit_beyond(octets, |kept| kept / 2)
+    }
+
+    fn admit_beyond(&self, octets: u64, share: impl Fn(u64) -> u64) -> Result<(), SpoolError> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if state.looked.is_none_or(|at| at.elapsed() > BELIEVED) {
             // A disk that does not answer is not a full one: the write itself will tell.
@@ -76,7 +86,7 @@ impl Room {
             state.refusing = full;
             self.tell(&state, kept);
         }
-        if state.free >= kept.saturating_add(octets) {
+        if state.free >= share(kept).saturating_add(octets) {
             return Ok(());
         }
         Err(SpoolError::Full(format!(

@@ -167,6 +167,28 @@ async fn handshake_broken() {
     let thief = Pair { key: self_signed(&[HOP], |_| {}).key, ..world.authority.issue(&[HOP]) };
     let row = broken("broken", "the TLS handshake failed: ");
     check_row(&world, "has another key", Starttls::Tls(server_config(&thief, BOTH).into()), row).await;
+    // With TLS 1.3 our side is done before the peer says that it wants a certificate.
+    for versions in [&crate::certificates::TLS12, &crate::certificates::TLS13] {
+        let row = broken("broken", "the TLS handshake failed: ");
+        check_row(&world, "demands our certificate", demands_a_certificate(&world, versions), row).await;
+    }
+}
+
+/// A peer that takes nobody without a certificate.
+fn demands_a_certificate(world: &World, versions: crate::certificates::Versions<'_>) -> Starttls {
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(world.authority.certificate.clone()).expect("an authority");
+    let provider = crate::certificates::provider();
+    let verifier = rustls::server::WebPkiClientVerifier::builder_with_provider(roots.into(), provider.clone())
+        .build()
+        .expect("a verifier");
+    let pair = world.authority.issue(&[HOP]);
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_protocol_versions(versions)
+        .expect("versions")
+        .with_client_cert_verifier(verifier)
+        .with_cert_resolver(Arc::new(rustls::sign::SingleCertAndKey::from(pair.certified())));
+    Starttls::Tls(Arc::new(config))
 }
 
 /// A peer with this certificate.

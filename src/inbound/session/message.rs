@@ -103,7 +103,8 @@ impl Session {
             Err(TrySendError::Full(entry) | TrySendError::Closed(entry)) => entry,
         };
         // The client hears at once; only its next message has to wait.
-        wire.flush(self.settings.config.timeouts.command).await.map_err(|fault| End::Gone(fault.to_string()))?;
+        // Whatever has become of the client, the message goes on.
+        let told = wire.flush(self.settings.config.timeouts.command).await;
         let id = entry.id;
         select! {
             sent = self.inbound.accepted.send(entry) => if sent.is_err() {
@@ -111,7 +112,7 @@ impl Session {
             },
             () = self.stop.cancelled() => debug!(queue_id = %id, "message stays in the spool until the next start"),
         }
-        Ok(())
+        told.map_err(|fault| End::Gone(fault.to_string()))
     }
 
     fn log_accepted(&self, entry: &Entry) {
@@ -122,8 +123,8 @@ impl Session {
             Some(TlsOutcome::Clear(_)) | None => "none".to_owned(),
         };
         info!(
-            queue_id = %entry.id, from = %entry.envelope.reverse_path, recipients = entry.envelope.recipients.len(),
-            size = entry.size, listener = %self.listener.name, peer = %self.peer, connector, tls.got = %tls,
+            queue_id = %entry.id, from = entry.envelope.reverse_path.to_string(), recipients = entry.envelope.recipients.len(),
+            size = entry.size, listener = %self.listener.name, peer = %self.peer, connector, tls.got = tls,
             "message accepted"
         );
     }
@@ -133,7 +134,10 @@ impl Session {
         let full = matches!(fault, SpoolError::Full(_));
         let remedy =
             if full { "make room on the spool's disk" } else { "see that the spool's disk works and is ours to write" };
-        error!(listener = %self.listener.name, peer = %self.peer, error = %fault, remedy, "message cannot be stored");
+        // That the disk is full is said once, by the spool; each refusal is logged as one.
+        if !full {
+            error!(listener = %self.listener.name, peer = %self.peer, error = %fault, remedy, "message cannot be stored");
+        }
         if full {
             Reply::new(452, Status(3, 1), "Insufficient system storage, try again later")
         } else {

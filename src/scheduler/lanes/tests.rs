@@ -193,8 +193,8 @@ fn who_expires_in_a_queue_that_moves_has_its_turn_first() {
     let mut bench = Bench::new();
     bench.push(1, "a.example", 0, 1);
     let lane = bench.due_at(0)[0].1;
-    let brief = Item { deadline: bench.at(2), ..item(2, "a.example", bench.at(9)) };
-    for item in [brief, item(3, "a.example", bench.at(3))] {
+    let tardy = Item { deadline: bench.at(2), ..item(2, "a.example", bench.at(9)) };
+    for item in [tardy, item(3, "a.example", bench.at(3))] {
         bench.lanes.push(Destination::Domain(host("a.example")), 1, item, bench.start);
     }
     assert_eq!(bench.numbers_at(2), [1002], "its sender is to be told of the delay");
@@ -238,4 +238,37 @@ fn a_lane_with_nothing_in_it_is_closed() {
     let Lanes { all, names, due, ages, turn, wakes, .. } = bench.lanes;
     assert!(all.is_empty() && names.is_empty() && wakes.is_empty());
     assert!(due.is_empty() && ages.is_empty() && turn.is_empty());
+}
+
+#[test]
+fn however_many_destinations_hang_those_that_work_go_on() {
+    let mut bench = Bench::new();
+    bench.push(0, "works.example", 0, 9);
+    let (_, works) = bench.due_at(0)[0];
+    bench.push(1, "works.example", 5, 9);
+    bench.ends(works, 0, Health::Up);
+    for number in 0..u64::from(UNPROVEN_MAX) + 50 {
+        bench.push(1000 + number, &format!("hangs{number}.example"), 1, 9);
+    }
+    let hanging = bench.due_at(1);
+    assert_eq!(hanging.len(), UNPROVEN_MAX as usize);
+    assert_eq!(bench.numbers_at(5), [1], "what works is not held up");
+    assert_eq!(bench.numbers_at(6), NONE);
+    bench.ends(hanging[0].1, 6, Health::Down(trouble("refused")));
+    assert_eq!(bench.numbers_at(6).len(), 1, "the next in the crowd has its turn");
+    let wake = bench.lanes.next_wake().expect("somebody waits");
+    assert!(wake > bench.at(6), "nobody is woken for nothing");
+}
+
+#[test]
+fn a_probe_under_way_wakes_nobody() {
+    let mut bench = Bench::new();
+    for number in 0..3 {
+        bench.push(number, "a.example", 0, 1);
+    }
+    let first = bench.due_at(0);
+    bench.ends(first[0].1, 0, Health::Down(trouble("refused")));
+    assert_eq!(bench.due_at(10).len(), 1, "the probe");
+    assert_eq!(bench.numbers_at(11), NONE);
+    assert!(bench.lanes.next_wake().is_none_or(|wake| wake > bench.at(11)));
 }

@@ -56,6 +56,7 @@ pub struct Opening<'a> {
     extensions: Extensions,
     parser: ReplyParser,
     replies: usize,
+    is_ourselves: bool,
 }
 
 impl<'a> Opening<'a> {
@@ -70,6 +71,7 @@ impl<'a> Opening<'a> {
             extensions: Extensions::default(),
             parser: ReplyParser::default(),
             replies: 0,
+            is_ourselves: false,
         }
     }
 
@@ -84,6 +86,12 @@ impl<'a> Opening<'a> {
     #[must_use]
     pub fn awaited(&self) -> Stage {
         self.awaited
+    }
+
+    /// Whether the peer greeted us with our own name: what we sent there would come back.
+    #[must_use]
+    pub fn is_ourselves(&self) -> bool {
+        self.is_ourselves
     }
 
     /// How many whole replies have come.
@@ -127,6 +135,9 @@ impl<'a> Opening<'a> {
         let stage = self.awaited;
         match (stage, reply.severity()) {
             (Stage::Greeting, Severity::Success) => {
+                // RFC 5321 §4.2: the greeting begins with the server's name.
+                let name = reply.lines().first().and_then(|line| line.split_whitespace().next());
+                self.is_ourselves = name.is_some_and(|name| name.eq_ignore_ascii_case(self.hostname.as_str()));
                 self.hello(Stage::Ehlo, out);
                 None
             }

@@ -17,7 +17,7 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use super::body::{Aside, Body, FileBody};
-use super::draft::{Content, Draft, Drafts, Finished};
+use super::draft::{Content, Draft, Drafts, Finished, Purpose};
 use super::file::blocking;
 use super::room::Room;
 use super::{Entry, Receipt, Spool, SpoolError, SpoolFuture, Stored};
@@ -292,7 +292,11 @@ impl Aside for Core {
 
 impl Spool for SqliteSpool {
     fn draft(&self) -> Draft {
-        self.core.drafts.start()
+        self.core.drafts.start(Purpose::Mail)
+    }
+
+    fn draft_report(&self) -> Draft {
+        self.core.drafts.start(Purpose::Report)
     }
 
     fn admit(&self, octets: u64) -> Result<(), SpoolError> {
