@@ -29,8 +29,8 @@ const WORD_MAX: usize = 900;
 pub enum Action {
     /// Given up.
     Failed,
-    /// Still being tried, until this time.
-    Delayed(Timestamp),
+    /// Still being tried, until this time; without one, kept until an operator decides.
+    Delayed(Option<Timestamp>),
     /// Handed to a host that sends no reports of success (RFC 3461 §5.2.2).
     Relayed,
 }
@@ -188,7 +188,8 @@ fn header(about: &About<'_>, action: Action, to: &Mailbox, report: QueueId, boun
     let subject = match (action, &about.envelope.reverse_path) {
         (Action::Failed, ReversePath::Mailbox(_)) => "Undelivered mail returned to sender",
         (Action::Failed, ReversePath::Null) => "Undelivered report, returned to nobody",
-        (Action::Delayed(_), _) => "Delayed mail (still being retried)",
+        (Action::Delayed(Some(_)), _) => "Delayed mail (still being retried)",
+        (Action::Delayed(None), _) => "Delayed mail (held by the relay)",
         (Action::Relayed, _) => "Mail was passed on",
     };
     // Parts of eight bits make the whole one of eight bits (RFC 2045 §6.4).
@@ -221,7 +222,11 @@ fn explanation(about: &About<'_>, action: Action, told: &[Told<'_>]) -> String {
              recipients below, and will not be tried again. Nobody but you, the postmaster\r\n\
              of this relay, is told.",
         ),
-        (Action::Delayed(until), _) => {
+        (Action::Delayed(None), _) => out.push_str(
+            "Your message could not be delivered to the recipients below. It is kept here\r\n\
+             until an administrator of the relay decides about it.",
+        ),
+        (Action::Delayed(Some(until)), _) => {
             let _ = write!(
                 out,
                 "THIS IS A WARNING ONLY. YOU NEED NOT SEND YOUR MESSAGE AGAIN.\r\n\r\n\
@@ -295,7 +300,7 @@ fn recipient_fields(out: &mut String, action: Action, told: &Told<'_>, global: b
     let said = if global { said } else { said.replace(|c: char| !c.is_ascii(), "?") };
     fold(out, &format!("Diagnostic-Code: {kind}; "), "\t", &said);
     let _ = write!(out, "Last-Attempt-Date: {}\r\n", date(last.at));
-    if let Action::Delayed(until) = action {
+    if let Action::Delayed(Some(until)) = action {
         let _ = write!(out, "Will-Retry-Until: {}\r\n", date(until));
     }
 }

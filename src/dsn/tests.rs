@@ -32,12 +32,21 @@ fn tell(envelope: &Envelope, action: Action, last: &Trouble) -> Report {
 
 #[test]
 fn a_delay_says_until_when_and_returns_no_content() {
-    let report = tell(&envelope("a@example.org"), Action::Delayed(Timestamp::UNIX_EPOCH), &trouble());
+    let report = tell(&envelope("a@example.org"), Action::Delayed(Some(Timestamp::UNIX_EPOCH)), &trouble());
     for words in
         ["Action: delayed\r\n", "Will-Retry-Until: Thu, 1 Jan 1970", "A WARNING ONLY", "text/rfc822-headers\r\n"]
     {
         assert!(report.head.contains(words), "{words:?} is missing from\n{}", report.head);
     }
+}
+
+#[test]
+fn what_is_held_is_not_said_to_be_retried() {
+    let report = tell(&envelope("a@example.org"), Action::Delayed(None), &trouble());
+    for words in ["Subject: Delayed mail (held", "until an administrator of the relay decides", "Action: delayed\r\n"] {
+        assert!(report.head.contains(words), "{words:?} is missing from\n{}", report.head);
+    }
+    assert!(!report.head.contains("Will-Retry-Until") && !report.head.contains("tried"), "{}", report.head);
 }
 
 #[test]
@@ -158,7 +167,7 @@ fn notify_is_honoured() {
         (on(false, false, true), [false, true, false]),
     ] {
         recipient.notify = notify;
-        let actions = [Action::Failed, Action::Delayed(Timestamp::UNIX_EPOCH), Action::Relayed];
+        let actions = [Action::Failed, Action::Delayed(Some(Timestamp::UNIX_EPOCH)), Action::Relayed];
         assert_eq!(actions.map(|action| is_wanted(&sender, &recipient, action)), wanted, "{notify:?}");
         // A report that is lost is our postmaster's affair, though our own carry NOTIFY=NEVER.
         let told = actions.map(|action| is_wanted(&ReversePath::Null, &recipient, action));

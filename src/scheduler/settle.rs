@@ -113,6 +113,7 @@ struct Books<'a> {
     left: Left,
     failed: Vec<Change>,
     late: Vec<Change>,
+    held: Vec<Change>,
     relayed: Vec<Change>,
 }
 
@@ -129,6 +130,7 @@ impl<'a> Books<'a> {
             left: Left::Nothing,
             failed: Vec::new(),
             late: Vec::new(),
+            held: Vec::new(),
             relayed: Vec::new(),
         }
     }
@@ -152,9 +154,9 @@ impl<'a> Books<'a> {
                 let last = trouble(failure, self.trail, Persistence::Transient);
                 journal::held(self.attempt, &recipient.mailbox, &last);
                 // Nobody knows when an operator will decide, so the sender is told now.
-                if self.warn_at.is_some() && !warned && self.wants(recipient, Action::Delayed(Timestamp::now())) {
+                if self.warn_at.is_some() && !warned && self.wants(recipient, Action::Delayed(None)) {
                     let (recipient, last, history) = (result.recipient, last.clone(), History::default());
-                    self.late.push(Change { recipient, attempts: 0, history, last });
+                    self.held.push(Change { recipient, attempts: 0, history, last });
                 }
                 history.push(last, all);
                 recipient.state = RecipientState::Held { attempts, history };
@@ -205,7 +207,7 @@ impl<'a> Books<'a> {
         let Some(warn_at) = self.warn_at.filter(|_| !warned) else { return };
         if self.now < warn_at {
             self.left = self.left.and(self.expires, warn_at);
-        } else if self.wants(recipient, Action::Delayed(Timestamp::now())) {
+        } else if self.wants(recipient, Action::Delayed(None)) {
             self.late.push(Change { recipient: at, attempts: 0, history: History::default(), last });
         }
     }
@@ -260,7 +262,9 @@ impl<'a> Books<'a> {
             };
         }
         let until = Timestamp::now() + self.expires.saturating_duration_since(self.now);
-        if !notice::store(context, self.settings, self.attempt, envelope, Action::Delayed(until), &self.late).await {
+        if !notice::store(context, self.settings, self.attempt, envelope, Action::Delayed(Some(until)), &self.late)
+            .await
+        {
             self.late.clear();
             self.left = self.left.and(self.expires, soon);
         }
@@ -270,7 +274,9 @@ impl<'a> Books<'a> {
                 *warned = true;
             }
         }
-        notice::store(context, self.settings, self.attempt, envelope, Action::Relayed, &self.relayed).await;
+        for (action, changes) in [(Action::Delayed(None), &self.held), (Action::Relayed, &self.relayed)] {
+            notice::store(context, self.settings, self.attempt, envelope, action, changes).await;
+        }
         write_down(context, self.attempt.entry.id, envelope).await;
         self.left
     }

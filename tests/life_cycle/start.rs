@@ -15,7 +15,8 @@ fn refused(configuration: &Path) -> String {
     command.args(["run", "--config"]).arg(configuration).stdin(Stdio::null()).env("NO_COLOR", "1");
     let output = command.output().expect("it ends by itself");
     let said = String::from_utf8(output.stderr).expect("UTF-8");
-    assert_eq!(output.status.code(), Some(2), "{said}");
+    // Not 2, which says that the configuration is wrong: what is in the way may be gone at the next try.
+    assert_eq!(output.status.code(), Some(1), "{said}");
     said
 }
 
