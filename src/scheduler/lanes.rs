@@ -1,8 +1,9 @@
 //! Lanes: who is due, in which order, and who must wait because a destination is down.
 //!
-//! One lane for each destination. Time comes in as an argument and jobs come out: no clock, no I/O,
-//! no tasks, so that every rule here can be tested without waiting. A lane never looks at more than
-//! the front of its own lists, whatever it holds, and the lanes take turns.
+//! What waits for its time waits in one list; when it has come, in the lane of its destination. Time comes
+//! in as an argument and jobs come out: no clock, no I/O, no tasks, so that every rule here can be tested
+//! without waiting. Nothing looks at more than the front of a list, whatever that holds, and the lanes
+//! take turns.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -10,6 +11,11 @@ use std::time::{Duration, Instant};
 
 use crate::address::Host;
 use crate::envelope::{QueueId, Trouble};
+
+mod lane;
+
+pub(super) use lane::Health;
+use lane::{Lane, Millis};
 
 /// What shares a limit of connections and a back-off.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -52,29 +58,8 @@ pub(super) enum Job<T> {
     Aged(Item<T>, Instant, Option<Trouble>),
 }
 
-/// What an attempt told about the destination as a whole.
-#[derive(Debug)]
-pub(super) enum Health {
-    /// It took a message, or judged one.
-    Up,
-    /// No hop could be used; why.
-    Down(Trouble),
-    /// A session broke before anything was decided on it. One message may be to blame for that, several
-    /// are not.
-    Shaken(Trouble),
-    /// Nothing: it was not asked.
-    Unknown,
-}
-
-#[derive(Debug)]
-struct Down {
-    until: Millis,
-    failures: usize,
-    last: Trouble,
-}
-
-/// Orders what waits: by lane, then by time, then by arrival. One map for all lanes costs the same for
-/// each message, whether they are for one destination or each for another.
+/// Orders what waits in lanes: by lane, then by time, then by arrival. One map for all lanes costs the same
+/// for each message, whether they are for one destination or each for another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Key {
     lane: LaneId,
@@ -82,37 +67,17 @@ struct Key {
     serial: u64,
 }
 
-/// A moment, in milliseconds since the lanes were made: half the size of an [`Instant`].
-type Millis = u64;
-
-#[derive(Debug)]
-struct Lane {
-    destination: Destination,
-    /// Attempts at the same time, at most.
-    limit: u32,
-    /// How many of them the destination has earned.
-    window: u32,
-    active: u32,
-    waiting: usize,
-    /// Sessions that broke since something last went well.
-    shaken: u32,
-    down: Option<Box<Down>>,
-    /// Whether the latest attempt that told anything went well.
-    proven: bool,
-    /// Whether it is among [`Lanes::crowded`].
-    is_crowded: bool,
-    in_turn: bool,
-    wake: Option<Millis>,
-}
-
 /// Every lane there is.
 #[derive(Debug)]
 pub(super) struct Lanes<T> {
     all: HashMap<LaneId, Lane>,
     names: HashMap<Destination, LaneId>,
-    /// What waits, by the time at which it is to be tried.
+    /// What waits for its time, by that and by arrival; with the time at which it is to be tried, which may
+    /// come after its deadline.
+    later: BTreeMap<(Millis, u64), (Item<T>, Millis)>,
+    /// What is due and waits in a lane.
     due: BTreeMap<Key, Item<T>>,
-    /// The same, by deadline; with the time at which it is to be tried.
+    /// The same, by deadline; with the time at which it was due.
     ages: BTreeMap<Key, Millis>,
     /// Lanes that may have something to do now, in turn.
     turn: VecDeque<LaneId>,
@@ -123,22 +88,20 @@ pub(super) struct Lanes<T> {
     /// Lanes that wait for one of those to end.
     crowded: VecDeque<LaneId>,
     serial: u64,
+    opened: u64,
     /// Begins anew with other settings.
     era: u64,
     start: Instant,
 }
 
-/// A destination that is down is asked again at least this often, however long the schedule's waits:
-/// new mail should not wait hours for a server that is back.
-const LONGEST_BACK_OFF: Duration = Duration::from_mins(15);
-/// Attempts at the same time for a destination of which nothing is known; each one that goes well earns
-/// it one more. Those that hang cannot take every attempt that the process may make.
-const WINDOW: u32 = 5;
+/// What is known of a destination is remembered for so long after its last attempt or the end of its
+/// back-off …
+const REMEMBERED: Millis = 15 * 60 * 1000;
+/// … as long as there are no more lanes than these.
+const REMEMBERED_MAX: usize = 10_000;
 /// Attempts at the same time for all destinations of which nothing good is known, together: however
 /// many of them hang, those that work have the rest of what the process may make.
 const UNPROVEN_MAX: u32 = 700;
-/// Sessions that break one after another until a destination counts as down.
-const SHAKEN_MAX: u32 = 3;
 /// With more than this before it, a message is not tried soon.
 const SOON: usize = 1000;
 
@@ -148,6 +111,7 @@ impl<T> Lanes<T> {
         Self {
             all: HashMap::new(),
             names: HashMap::new(),
+            later: BTreeMap::new(),
             due: BTreeMap::new(),
             ages: BTreeMap::new(),
             turn: VecDeque::new(),
@@ -155,6 +119,7 @@ impl<T> Lanes<T> {
             unproven: 0,
             crowded: VecDeque::new(),
             serial: 0,
+            opened: 0,
             era: 0,
             start,
         }
@@ -170,18 +135,23 @@ impl<T> Lanes<T> {
 
     /// Items that wait.
     pub(super) fn len(&self) -> usize {
-        self.due.len()
+        self.later.len() + self.due.len()
     }
 
-    /// Puts an item into its destination's lane, to be tried at `due`. `limit` is how many attempts
-    /// the destination takes at the same time.
-    pub(super) fn push(&mut self, destination: Destination, limit: u32, mut item: Item<T>, due: Instant) {
+    /// Takes an item in, to be tried at `due`.
+    pub(super) fn push(&mut self, item: Item<T>, due: Instant) {
         self.serial += 1;
-        let (serial, deadline, due) = (self.serial, self.millis(item.deadline), self.millis(due));
+        let due = self.millis(due);
+        self.later.insert((due.min(self.millis(item.deadline)), self.serial), (item, due));
+    }
+
+    /// Puts an item that is due into its lane.
+    fn admit(&mut self, mut item: Item<T>, due: Millis, serial: u64, (destination, limit): (Destination, u32)) {
         let id = match self.names.get(&destination) {
             Some(id) => *id,
             None => self.open(destination),
         };
+        let deadline = self.millis(item.deadline);
         let Some(lane) = self.all.get_mut(&id) else { return };
         lane.limit = limit.max(1);
         lane.waiting += 1;
@@ -197,22 +167,10 @@ impl<T> Lanes<T> {
     }
 
     fn open(&mut self, destination: Destination) -> LaneId {
-        let id = LaneId(self.serial);
+        self.opened += 1;
+        let id = LaneId(self.opened);
         self.names.insert(destination.clone(), id);
-        let lane = Lane {
-            destination,
-            limit: 1,
-            window: WINDOW,
-            active: 0,
-            waiting: 0,
-            shaken: 0,
-            down: None,
-            proven: false,
-            is_crowded: false,
-            in_turn: false,
-            wake: None,
-        };
-        self.all.insert(id, lane);
+        self.all.insert(id, Lane::new(destination));
         id
     }
 
@@ -224,10 +182,21 @@ impl<T> Lanes<T> {
         }
     }
 
-    /// The next job, each lane in its turn; `None` until [`Lanes::next_wake`], or until an attempt
-    /// has finished.
-    pub(super) fn next(&mut self, now: Instant) -> Option<Job<T>> {
+    /// The next job, each lane in its turn; `None` until [`Lanes::next_wake`], or until an attempt has
+    /// finished. `place` says where mail for a host goes now, and how many attempts may be made there at
+    /// the same time.
+    pub(super) fn next(&mut self, now: Instant, place: impl Fn(&Host) -> (Destination, u32)) -> Option<Job<T>> {
         let now = self.millis(now);
+        while let Some(entry) = self.later.first_entry().filter(|entry| entry.key().0 <= now) {
+            let ((_, serial), (item, due)) = entry.remove_entry();
+            let place = place(&item.host);
+            // Who expires is tried once more, and so is who is due.
+            if due > now && item.deadline < item.expires {
+                let last = self.names.get(&place.0).and_then(|id| self.all.get(id)?.down.as_ref());
+                return Some(Job::Aged(item, self.instant(due), last.map(|down| down.last.clone())));
+            }
+            self.admit(item, due, serial, place);
+        }
         while let Some((at, id)) = self.wakes.first().copied().filter(|(at, _)| *at <= now) {
             self.wakes.remove(&(at, id));
             if let Some(lane) = self.all.get_mut(&id) {
@@ -250,7 +219,7 @@ impl<T> Lanes<T> {
         let lane = self.all.get(&id)?;
         if lane.active < lane.room(now)
             && !self.is_crowded_out(lane)
-            && let Some(key) = first(&self.due, id).filter(|key| key.at <= now)
+            && let Some(key) = first(&self.due, id)
         {
             let item = self.remove(key)?;
             let lane = self.all.get_mut(&id)?;
@@ -292,19 +261,21 @@ impl<T> Lanes<T> {
             self.wakes.remove(&(at, id));
         }
         let until = lane.down.as_ref().map(|down| down.until).filter(|until| now < *until);
-        if lane.waiting == 0 && lane.active == 0 && until.is_none() {
+        let memory = if self.all.len() > REMEMBERED_MAX { 0 } else { REMEMBERED };
+        let close_at = until.unwrap_or(lane.used) + memory;
+        let is_empty = lane.waiting == 0 && lane.active == 0;
+        if is_empty && close_at <= now {
             self.names.remove(&lane.destination);
             self.all.remove(&id);
             return;
         }
         // With every connection in use, the next one that ends gives the lane its turn.
         let is_crowded_out = self.is_crowded_out(lane);
-        let is_free = lane.active < lane.room(until.unwrap_or(now)) && !is_crowded_out;
+        let is_free = until.is_some_and(|until| lane.active < lane.room(until)) && !is_crowded_out;
         let joins_crowd = is_crowded_out && lane.waiting > 0 && !lane.is_crowded;
-        let try_at =
-            first(&self.due, id).filter(|_| is_free).map(|key| until.map_or(key.at, |until| key.at.max(until)));
+        let try_at = until.filter(|_| is_free && lane.waiting > 0);
         let age_at = self.next_age(id, lane).map(|(at, _)| at);
-        let close_at = until.filter(|_| lane.waiting == 0);
+        let close_at = is_empty.then_some(close_at);
         let wake = try_at.into_iter().chain(age_at).chain(close_at).min();
         self.wakes.extend(wake.map(|at| (at, id)));
         if let Some(lane) = self.all.get_mut(&id) {
@@ -321,14 +292,20 @@ impl<T> Lanes<T> {
     pub(super) fn take(&mut self, ids: &HashSet<QueueId>) -> Vec<(Item<T>, Instant)> {
         let wanted = self.due.iter().filter(|(_, item)| ids.contains(&item.id));
         let keys: Vec<Key> = wanted.map(|(key, _)| *key).collect();
-        keys.into_iter().filter_map(|key| Some((self.remove(key)?, self.instant(key.at)))).collect()
+        let due = keys.into_iter().filter_map(|key| Some((self.remove(key)?, key.at))).collect::<Vec<_>>();
+        let later = self.later.extract_if(.., |_, (item, _)| ids.contains(&item.id)).map(|(_, taken)| taken);
+        let all: Vec<_> = due.into_iter().chain(later).collect();
+        all.into_iter().map(|(item, due)| (item, self.instant(due))).collect()
     }
 
-    /// Takes out everything that waits, and forgets who is down: what is known of the destinations may
-    /// no longer be so. Attempts under way are still counted, but what they find out is not.
-    pub(super) fn take_all(&mut self) -> Vec<(Item<T>, Instant)> {
+    /// Forgets who is down, and where mail goes: it may go another way now. Attempts under way are still
+    /// counted, but what they find out is not.
+    pub(super) fn begin_anew(&mut self) {
         self.era += 1;
         self.ages.clear();
+        for (Key { at, serial, .. }, item) in std::mem::take(&mut self.due) {
+            self.later.insert((at, serial), (item, at));
+        }
         for lane in self.all.values_mut() {
             lane.waiting = 0;
             lane.down = None;
@@ -337,7 +314,6 @@ impl<T> Lanes<T> {
         for id in ids {
             self.take_turn(id);
         }
-        std::mem::take(&mut self.due).into_iter().map(|(key, item)| (item, self.instant(key.at))).collect()
     }
 
     /// Whether a message that is pushed and due at once will be tried soon.
@@ -363,7 +339,9 @@ impl<T> Lanes<T> {
 
     /// When [`Lanes::next`] should be asked again, if nothing happens before.
     pub(super) fn next_wake(&self) -> Option<Instant> {
-        self.wakes.first().map(|(at, _)| self.instant(*at))
+        let later = self.later.first_key_value().map(|((at, _), _)| *at);
+        let next = self.wakes.first().map(|(at, _)| *at).into_iter().chain(later).min();
+        next.map(|at| self.instant(at))
     }
 
     /// An attempt has left its connection; `health` tells what it found. A destination that is down is
@@ -372,24 +350,8 @@ impl<T> Lanes<T> {
         let now = self.millis(now);
         let Some(lane) = self.all.get_mut(&ticket.lane) else { return };
         let before = lane.unproven();
-        lane.active = lane.active.saturating_sub(1);
-        match health {
-            Health::Unknown => {}
-            _ if ticket.era != self.era => {}
-            Health::Up => {
-                lane.down = None;
-                lane.proven = true;
-                lane.shaken = 0;
-                lane.window = lane.window.saturating_add(1).min(lane.limit.max(WINDOW));
-            }
-            Health::Down(last) => lane.falls(now, last, retry),
-            Health::Shaken(last) => {
-                lane.shaken += 1;
-                if lane.shaken >= SHAKEN_MAX || lane.down.is_some() {
-                    lane.falls(now, last, retry);
-                }
-            }
-        }
+        let health = if ticket.era == self.era { health } else { Health::Unknown };
+        lane.ended(now, health, retry);
         self.unproven = self.unproven.saturating_sub(before) + lane.unproven();
         self.take_turn(ticket.lane);
         let free = UNPROVEN_MAX.saturating_sub(self.unproven) as usize;
@@ -399,36 +361,6 @@ impl<T> Lanes<T> {
             }
             self.take_turn(id);
         }
-    }
-}
-
-impl Lane {
-    /// How many of its attempts count as unproven.
-    fn unproven(&self) -> u32 {
-        if self.proven { 0 } else { self.active }
-    }
-
-    /// How many attempts may be under way.
-    fn room(&self, now: Millis) -> u32 {
-        match &self.down {
-            Some(down) if now < down.until => 0,
-            // One attempt finds out whether the destination is back.
-            Some(_) => 1,
-            None => self.window.min(self.limit),
-        }
-    }
-
-    fn falls(&mut self, now: Millis, last: Trouble, retry: &[Duration]) {
-        // Attempts that were already under way when the first one failed tell nothing new.
-        if self.down.as_ref().is_some_and(|down| now < down.until) {
-            return;
-        }
-        let failures = self.down.as_ref().map_or(0, |down| down.failures);
-        let wait = retry.get(failures).or(retry.last()).map_or(LONGEST_BACK_OFF, |wait| *wait);
-        let until = now + wait.min(LONGEST_BACK_OFF).as_millis().try_into().unwrap_or(0);
-        self.down = Some(Box::new(Down { until, failures: failures + 1, last }));
-        self.window = WINDOW;
-        self.proven = false;
     }
 }
 

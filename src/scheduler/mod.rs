@@ -184,7 +184,7 @@ impl Scheduler {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
-                () = replaced.notified() => self.begin_anew(),
+                () = replaced.notified() => self.lanes.begin_anew(),
                 Some(event) = self.events.recv() => self.take_event(event),
                 page = pages.recv(), if reading => match page {
                     Some(page) => page?.into_iter().for_each(|stored| self.enqueue_stored(&stored)),
@@ -209,13 +209,6 @@ impl Scheduler {
         self.orders.close();
         self.drain().await;
         Ok(())
-    }
-
-    /// Other settings: other ways and limits, perhaps, and other destinations.
-    fn begin_anew(&mut self) {
-        for (item, due) in self.lanes.take_all() {
-            self.enqueue(item, due);
-        }
     }
 
     /// Reads what an earlier run left, page by page. Ids only grow, so whatever is accepted from now
@@ -341,28 +334,21 @@ impl Scheduler {
     }
 
     fn enqueue(&mut self, mut item: Item<Cargo>, due: Instant) {
-        let destination = self.destination(&item.host);
-        if !self.lanes.is_prompt(&destination) {
+        if item.cargo.is_some() && !self.lanes.is_prompt(&self.destination(&item.host)) {
             // Its content need not wait in memory.
             item.cargo = None;
         }
-        let limit = self.context.settings.load().connectors.for_host(&item.host).outbound.connections;
-        self.lanes.push(destination, limit, item, due);
+        self.lanes.push(item, due);
     }
 
     fn destination(&self, host: &Host) -> Destination {
-        let settings = self.context.settings.load();
-        let connector = settings.connectors.for_host(host);
-        match &connector.outbound.route {
-            Route::Mx { .. } => Destination::Domain(host.clone()),
-            Route::SmartHosts(_) => Destination::SmartHosts(connector.name.as_str().into()),
-        }
+        place(&self.context.settings.load(), host).0
     }
 
     fn dispatch(&mut self) {
-        let now = Instant::now();
+        let (now, settings) = (Instant::now(), self.context.settings.load_full());
         while self.jobs < ATTEMPTS_MAX {
-            let Some(job) = self.lanes.next(now) else { return };
+            let Some(job) = self.lanes.next(now, |host| place(&settings, host)) else { return };
             let (Job::Deliver(_, item) | Job::Aged(item, _, _)) = &job;
             let live = self.live(item);
             *self.active.entry(item.id).or_default() += 1;
@@ -402,6 +388,16 @@ impl Scheduler {
             tracing::warn!(deliveries = left, "deliveries were cut short; they start again with the next run");
         }
     }
+}
+
+/// Where mail for a host goes, and how many attempts may be made there at the same time.
+fn place(settings: &Settings, host: &Host) -> (Destination, u32) {
+    let connector = settings.connectors.for_host(host);
+    let destination = match &connector.outbound.route {
+        Route::Mx { .. } => Destination::Domain(host.clone()),
+        Route::SmartHosts(_) => Destination::SmartHosts(connector.name.as_str().into()),
+    };
+    (destination, connector.outbound.connections)
 }
 
 /// A recipient domain that is still to be served.

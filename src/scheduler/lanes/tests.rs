@@ -29,17 +29,25 @@ fn trouble(text: &str) -> Trouble {
 struct Bench {
     lanes: Lanes<()>,
     start: Instant,
+    limit: u32,
 }
 
 impl Bench {
     fn new() -> Self {
         let start = Instant::now();
-        Self { lanes: Lanes::new(start), start }
+        Self { lanes: Lanes::new(start), start, limit: 1 }
     }
 
+    /// A message; from now on every destination takes so many attempts at the same time.
     fn push(&mut self, number: u64, name: &str, due: u32, limit: u32) {
-        let item = item(number, name, self.start + 1000 * SECOND);
-        self.lanes.push(Destination::Domain(host(name)), limit, item, self.at(due));
+        self.limit = limit;
+        let item = item(number, name, self.start + 100_000 * SECOND);
+        self.lanes.push(item, self.at(due));
+    }
+
+    fn next(&mut self, second: u32) -> Option<Job<()>> {
+        let limit = self.limit;
+        self.lanes.next(self.at(second), |host| (Destination::Domain(host.clone()), limit))
     }
 
     fn at(&self, second: u32) -> Instant {
@@ -54,7 +62,7 @@ impl Bench {
     /// The numbers of the messages that are due at a second, each with its ticket.
     fn due_at(&mut self, second: u32) -> Vec<(u64, Ticket)> {
         let mut jobs = Vec::new();
-        while let Some(job) = self.lanes.next(self.at(second)) {
+        while let Some(job) = self.next(second) {
             match job {
                 Job::Deliver(lane, item) => jobs.push((item.id.number(), lane)),
                 Job::Aged(item, _, _) => jobs.push((item.id.number() + 1000, Ticket { lane: LaneId(0), era: 0 })),
@@ -181,7 +189,7 @@ fn a_deadline_is_kept_while_the_destination_is_down() {
     bench.push(1, "a.example", 0, 1);
     let lane = bench.due_at(0)[0].1;
     let brief = item(2, "a.example", bench.at(3));
-    bench.lanes.push(Destination::Domain(host("a.example")), 1, brief, bench.at(2));
+    bench.lanes.push(brief, bench.at(2));
     bench.ends(lane, 0, Health::Down(trouble("refused")));
     assert_eq!(bench.numbers_at(2), NONE);
     assert_eq!(bench.lanes.next_wake(), Some(bench.at(3)));
@@ -195,7 +203,7 @@ fn who_expires_in_a_queue_that_moves_has_its_turn_first() {
     let lane = bench.due_at(0)[0].1;
     let tardy = Item { deadline: bench.at(2), ..item(2, "a.example", bench.at(9)) };
     for item in [tardy, item(3, "a.example", bench.at(3))] {
-        bench.lanes.push(Destination::Domain(host("a.example")), 1, item, bench.start);
+        bench.lanes.push(item, bench.start);
     }
     assert_eq!(bench.numbers_at(2), [1002], "its sender is to be told of the delay");
     assert_eq!(bench.numbers_at(4), NONE);
@@ -213,31 +221,62 @@ fn other_settings_begin_anew() {
     let lane = bench.due_at(0)[0].1;
     bench.ends(lane, 0, Health::Down(trouble("refused")));
     assert_eq!(bench.numbers_at(0), NONE);
-    let all = bench.lanes.take_all();
-    assert_eq!(all.iter().map(|(item, due)| (item.id.number(), *due)).collect::<Vec<_>>(), [(2, bench.start)]);
-    for (item, due) in all {
-        bench.lanes.push(Destination::Domain(item.host.clone()), 1, item, due);
-    }
+    bench.lanes.begin_anew();
+    bench.limit = 1;
     assert_eq!(bench.numbers_at(0), NONE, "one attempt is still under way, and that is the new limit");
     bench.ends(lane, 0, Health::Down(trouble("the old way")));
     assert_eq!(bench.numbers_at(0), [2], "that says nothing of the new one");
 }
 
 #[test]
-fn a_lane_with_nothing_in_it_is_closed() {
+fn a_lane_with_nothing_in_it_is_closed_after_a_while() {
     let mut bench = Bench::new();
     bench.push(1, "a.example", 0, 1);
     bench.push(2, "b.example", 0, 1);
     let jobs = bench.due_at(0);
     bench.ends(jobs[0].1, 0, Health::Up);
     bench.ends(jobs[1].1, 0, Health::Down(trouble("refused")));
-    assert_eq!(bench.numbers_at(0), NONE);
-    assert_eq!(bench.lanes.all.len(), 1, "that a destination is down is remembered");
-    assert_eq!(bench.lanes.next_wake(), Some(bench.at(10)));
-    assert_eq!(bench.numbers_at(10), NONE);
-    let Lanes { all, names, due, ages, turn, wakes, .. } = bench.lanes;
+    for (second, lanes, next) in [(0, 2, 900), (900, 1, 910)] {
+        assert_eq!(bench.numbers_at(second), NONE);
+        assert_eq!(bench.lanes.all.len(), lanes, "at {second}");
+        assert_eq!(bench.lanes.next_wake(), Some(bench.at(next)), "at {second}");
+    }
+    assert_eq!(bench.numbers_at(910), NONE);
+    let Lanes { all, names, later, due, ages, turn, wakes, .. } = bench.lanes;
     assert!(all.is_empty() && names.is_empty() && wakes.is_empty());
-    assert!(due.is_empty() && ages.is_empty() && turn.is_empty());
+    assert!(later.is_empty() && due.is_empty() && ages.is_empty() && turn.is_empty());
+}
+
+#[test]
+fn what_was_down_is_not_forgotten_when_it_is_asked_again() {
+    let mut bench = Bench::new();
+    for (second, next) in [(0, 20), (20, 50)] {
+        bench.push(1, "a.example", second, 1);
+        let lane = bench.due_at(second)[0].1;
+        bench.ends(lane, second, Health::Down(trouble("refused")));
+        assert_eq!(bench.numbers_at(next - 1), NONE);
+    }
+    bench.push(2, "a.example", 20, 1);
+    assert_eq!(bench.numbers_at(39), NONE, "the second wait is the longer one");
+    assert_eq!(bench.numbers_at(40), [2]);
+}
+
+#[test]
+fn what_waits_for_its_time_has_no_lane_and_is_found() {
+    let mut bench = Bench::new();
+    for number in 0..100 {
+        bench.push(number, &format!("{number}.example"), 50, 1);
+    }
+    let late = Item { deadline: bench.at(20), ..item(200, "late.example", bench.at(1000)) };
+    bench.lanes.push(late, bench.at(60));
+    assert_eq!(bench.numbers_at(0), NONE);
+    assert_eq!((bench.lanes.len(), bench.lanes.all.len()), (101, 0));
+    assert_eq!(bench.lanes.next_wake(), Some(bench.at(20)));
+    assert_eq!(bench.numbers_at(20), [1200], "its sender is to be told of the delay");
+    let wanted = [1, 99].map(|number| QueueId::from_number(number).expect("small")).into();
+    let taken: Vec<_> = bench.lanes.take(&wanted).iter().map(|(item, due)| (item.id.number(), *due)).collect();
+    assert_eq!(taken, [(1, bench.at(50)), (99, bench.at(50))]);
+    assert_eq!(bench.numbers_at(50).len(), 98);
 }
 
 #[test]

@@ -1,0 +1,132 @@
+//! One lane: what is known of a destination, and how many attempts that allows.
+
+use std::time::Duration;
+
+use crate::envelope::Trouble;
+
+use super::Destination;
+
+/// A destination that is down is asked again at least this often, however long the schedule's waits:
+/// new mail should not wait hours for a server that is back.
+const LONGEST_BACK_OFF: Duration = Duration::from_mins(15);
+/// Attempts at the same time for a destination of which nothing is known; each one that goes well earns
+/// it one more. Those that hang cannot take every attempt that the process may make.
+const WINDOW: u32 = 5;
+/// Sessions that break one after another until a destination counts as down.
+const SHAKEN_MAX: u32 = 3;
+
+/// A moment, in milliseconds since the lanes were made: half the size of an `Instant`.
+pub(super) type Millis = u64;
+
+/// What an attempt told about the destination as a whole.
+#[derive(Debug)]
+pub(in crate::scheduler) enum Health {
+    /// It took a message, or judged one.
+    Up,
+    /// No hop could be used; why.
+    Down(Trouble),
+    /// A session broke before anything was decided on it. One message may be to blame for that, several
+    /// are not.
+    Shaken(Trouble),
+    /// Nothing: it was not asked.
+    Unknown,
+}
+
+#[derive(Debug)]
+pub(super) struct Down {
+    pub(super) until: Millis,
+    failures: usize,
+    pub(super) last: Trouble,
+}
+
+#[derive(Debug)]
+pub(super) struct Lane {
+    pub(super) destination: Destination,
+    /// Attempts at the same time, at most.
+    pub(super) limit: u32,
+    /// How many of them the destination has earned.
+    window: u32,
+    pub(super) active: u32,
+    pub(super) waiting: usize,
+    /// When its latest attempt ended.
+    pub(super) used: Millis,
+    /// Sessions that broke since something last went well.
+    shaken: u32,
+    pub(super) down: Option<Box<Down>>,
+    /// Whether the latest attempt that told anything went well.
+    pub(super) proven: bool,
+    /// Whether it waits until others, of which nothing good is known, have ended.
+    pub(super) is_crowded: bool,
+    pub(super) in_turn: bool,
+    pub(super) wake: Option<Millis>,
+}
+
+impl Lane {
+    /// Of a destination of which nothing is known.
+    pub(super) fn new(destination: Destination) -> Self {
+        Self {
+            destination,
+            limit: 1,
+            window: WINDOW,
+            active: 0,
+            waiting: 0,
+            used: 0,
+            shaken: 0,
+            down: None,
+            proven: false,
+            is_crowded: false,
+            in_turn: false,
+            wake: None,
+        }
+    }
+
+    /// How many of its attempts count as unproven.
+    pub(super) fn unproven(&self) -> u32 {
+        if self.proven { 0 } else { self.active }
+    }
+
+    /// How many attempts may be under way.
+    pub(super) fn room(&self, now: Millis) -> u32 {
+        match &self.down {
+            Some(down) if now < down.until => 0,
+            // One attempt finds out whether the destination is back.
+            Some(_) => 1,
+            None => self.window.min(self.limit),
+        }
+    }
+
+    /// An attempt has ended, and told this of the destination.
+    pub(super) fn ended(&mut self, now: Millis, health: Health, retry: &[Duration]) {
+        self.active = self.active.saturating_sub(1);
+        self.used = now;
+        match health {
+            Health::Unknown => {}
+            Health::Up => {
+                self.down = None;
+                self.proven = true;
+                self.shaken = 0;
+                self.window = self.window.saturating_add(1).min(self.limit.max(WINDOW));
+            }
+            Health::Down(last) => self.falls(now, last, retry),
+            Health::Shaken(last) => {
+                self.shaken += 1;
+                if self.shaken >= SHAKEN_MAX || self.down.is_some() {
+                    self.falls(now, last, retry);
+                }
+            }
+        }
+    }
+
+    fn falls(&mut self, now: Millis, last: Trouble, retry: &[Duration]) {
+        // Attempts that were already under way when the first one failed tell nothing new.
+        if self.down.as_ref().is_some_and(|down| now < down.until) {
+            return;
+        }
+        let failures = self.down.as_ref().map_or(0, |down| down.failures);
+        let wait = retry.get(failures).or(retry.last()).map_or(LONGEST_BACK_OFF, |wait| *wait);
+        let until = now + wait.min(LONGEST_BACK_OFF).as_millis().try_into().unwrap_or(0);
+        self.down = Some(Box::new(Down { until, failures: failures + 1, last }));
+        self.window = WINDOW;
+        self.proven = false;
+    }
+}
