@@ -131,8 +131,8 @@ async fn serve(stream: TcpStream, manner: Manner, ears: Arc<Mutex<Heard>>) -> st
 }
 
 async fn say(talk: &mut Talk, line: &str) -> std::io::Result<()> {
-    talk.write_all(line.as_bytes()).await?;
-    talk.write_all(b"\r\n").await?;
+    // In one piece: the end of the line alone would wait for an acknowledgement of its beginning.
+    talk.write_all(format!("{line}\r\n").as_bytes()).await?;
     talk.flush().await
 }
 

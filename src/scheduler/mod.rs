@@ -62,6 +62,8 @@ struct Context {
     events: mpsc::UnboundedSender<Event>,
     /// Octets of content that wait in memory.
     in_memory: Arc<AtomicU64>,
+    /// Nothing is begun any more, and nothing that fails is tried again.
+    ending: CancellationToken,
 }
 
 /// What a delivery tells the scheduler. Their number is bounded by [`ATTEMPTS_MAX`].
@@ -144,7 +146,8 @@ impl Scheduler {
         let lanes = Lanes::new(Instant::now());
         let in_memory = Arc::new(AtomicU64::new(0));
         let first_new = spool.draft().id();
-        let context = Context { spool, outbound, settings, observer, events: sender, in_memory };
+        let ending = CancellationToken::new();
+        let context = Context { spool, outbound, settings, observer, events: sender, in_memory, ending };
         let (operator, orders) = orders::channel();
         Self {
             context: Arc::new(context),
@@ -377,6 +380,7 @@ impl Scheduler {
     }
 
     async fn drain(self) {
+        self.context.ending.cancel();
         self.tasks.close();
         let patience = self.context.settings.load().config.timeouts.drain;
         let waiting = self.tasks.len();

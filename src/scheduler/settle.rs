@@ -296,8 +296,14 @@ async fn write_down(context: &Context, id: QueueId, envelope: &Envelope) {
             // An operator has removed it, or the process is about to end.
             Err(SpoolError::Missing(_) | SpoolError::Closed) => return,
             Err(error) => {
+                if context.ending.is_cancelled() {
+                    tracing::error!(queue_id = %id, %error, "the result of an attempt was not written; the attempt may be repeated after the restart");
+                    return;
+                }
                 tracing::error!(queue_id = %id, %error, "the result of an attempt cannot be written; trying again");
-                tokio::time::sleep(WRITE_PAUSE).await;
+                let pause = tokio::time::timeout(WRITE_PAUSE, context.ending.cancelled());
+                // Time over, or one last try before the end.
+                let _ = pause.await;
             }
         }
     }
