@@ -93,12 +93,11 @@ impl Disk {
             transaction.execute("DELETE FROM host", [])?;
         }
         for (domain, host, row) in &batch.rows {
-            match row {
-                Some(row) => put(&transaction, domain, row)?,
-                None => {
-                    let mut gone = transaction.prepare_cached("DELETE FROM host WHERE domain = ?1 AND host = ?2")?;
-                    gone.execute([domain.to_string(), host.to_string()])?;
-                }
+            if let Some(row) = row {
+                put(&transaction, domain, row)?;
+            } else {
+                let mut gone = transaction.prepare_cached("DELETE FROM host WHERE domain = ?1 AND host = ?2")?;
+                gone.execute([domain.to_string(), host.to_string()])?;
             }
         }
         if let Some(forgotten) = &batch.forgotten {

@@ -139,7 +139,7 @@ impl Keeper {
         match disk.begin_anew(Timestamp::now().as_second(), &fault.text) {
             Ok(disk) => self.disk = Some(disk),
             Err(error) => {
-                tracing::error!(%error, "the memory of earlier deliveries is kept until the next restart only")
+                tracing::error!(%error, "the memory of earlier deliveries is kept until the next restart only");
             }
         }
         self.disk.is_some()

@@ -178,18 +178,14 @@ impl Memory {
         }
         let before = self.standing(domain, host, at);
         let known = self.domains.entry(domain.clone()).or_default();
-        let row = match known.rows.iter().position(|row| row.host == *host) {
-            Some(place) => &mut known.rows[place],
-            None => {
-                self.rows += 1;
-                let stretches = [None; 5];
-                // Never written, so that it will be.
-                let row = Row { host: host.clone(), stretches, seen: at, level, issuer: None, written: i64::MIN };
-                known.rows.push(row);
-                let last = known.rows.len() - 1;
-                &mut known.rows[last]
-            }
-        };
+        let place = known.rows.iter().position(|row| row.host == *host).unwrap_or_else(|| {
+            self.rows += 1;
+            let stretches = [None; 5];
+            // Never written, so that it will be.
+            known.rows.push(Row { host: host.clone(), stretches, seen: at, level, issuer: None, written: i64::MIN });
+            known.rows.len() - 1
+        });
+        let row = &mut known.rows[place];
         let issuer_before = row.issuer.as_ref().map(|(issuer, _)| Arc::clone(issuer));
         let mut changed = record(row, level, at);
         if let Some(issuer) = issuer.map(shortened).filter(|issuer| issuer_before.as_deref() != Some(issuer)) {

@@ -17,6 +17,8 @@ mod disk;
 mod keeper;
 pub mod level;
 mod memory;
+#[cfg(test)]
+mod tests;
 mod units;
 
 use std::path::Path;
@@ -250,6 +252,7 @@ impl History {
     /// Notes what a host of a domain showed: cleared, or refused for what it lacks. `issuer` is that of
     /// its certificate, as RFC 4514 writes a name. Where it fits into what others show, the alarm is
     /// raised, in the log.
+    #[must_use]
     pub fn note(&self, domain: &Host, host: &Host, level: Level, issuer: Option<&str>, at: Timestamp) -> Change {
         let seconds = at.as_second();
         let mut state = self.state();
