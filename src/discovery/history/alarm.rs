@@ -246,14 +246,21 @@ impl Watch {
         at
     }
 
-    /// Makes room for one contact at least.
+    /// Makes room: what has left the window goes, and where that is not enough the oldest tenth.
     fn make_room(&mut self, now: i64) {
         self.contacts.retain(|_, contact| contact.at > now - WINDOW);
-        while self.contacts.len() >= CONTACTS_MAX {
-            let oldest = self.contacts.iter().min_by_key(|(_, contact)| contact.at).map(|(key, _)| key.clone());
-            let Some(oldest) = oldest else { return };
-            self.contacts.remove(&oldest);
+        if self.contacts.len() < CONTACTS_MAX {
+            return;
         }
+        let mut times: Vec<i64> = self.contacts.values().map(|contact| contact.at).collect();
+        let (_, bound, _) = times.select_nth_unstable(CONTACTS_MAX / 10);
+        let bound = *bound;
+        let mut left = CONTACTS_MAX / 10 + 1;
+        self.contacts.retain(|_, contact| {
+            let go = contact.at <= bound && left > 0;
+            left -= usize::from(go);
+            !go
+        });
     }
 }
 
