@@ -11,20 +11,21 @@ use tokio_rustls::client::TlsStream;
 
 use super::identity::{ClientIdentity, Identity};
 use super::verifier::Remember;
-use super::{HandshakeError, Seen, TrustAnchors, versions};
+use super::{Against, HandshakeError, Seen, TrustAnchors, versions};
 use crate::address::Host;
-use crate::tls::TlsVersion;
+use crate::tls::{TlsVersion, TlsaSet};
 
 /// What one connector brings to outbound handshakes: the client identity, if any, and its trust.
 #[derive(Debug, Clone)]
 pub struct ClientTls {
     config: Arc<ClientConfig>,
     trust: Arc<TrustAnchors>,
+    default_trust: Arc<TrustAnchors>,
 }
 
 impl ClientTls {
-    pub(super) fn new(config: Arc<ClientConfig>, trust: Arc<TrustAnchors>) -> Self {
-        Self { config, trust }
+    pub(super) fn new(config: Arc<ClientConfig>, trust: Arc<TrustAnchors>, default_trust: Arc<TrustAnchors>) -> Self {
+        Self { config, trust, default_trust }
     }
 
     /// Shakes hands as a client; SNI is the name where the hop has one. No session is ever resumed.
@@ -52,10 +53,10 @@ impl ClientTls {
         Ok((stream, seen))
     }
 
-    /// What this connector's peers are held against.
+    /// What this connector's peers are held against; `tlsa` beside it, where their host has any.
     #[must_use]
-    pub fn trust(&self) -> &TrustAnchors {
-        &self.trust
+    pub fn against<'a>(&'a self, tlsa: Option<&'a Arc<TlsaSet>>) -> Against<'a> {
+        Against { trust: &self.trust, default_trust: &self.default_trust, tlsa }
     }
 }
 

@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
+use jiff::Timestamp;
+
 use crate::config::Connector;
-use crate::connector::outbound_policy;
+use crate::connector::{DaneFinding, Findings, MemoryFinding, StsFinding, Way, outbound_policy};
 use crate::outcome::{Failure, Scope};
-use crate::route::Hop;
+use crate::route::{Hop, Origin};
 use crate::smtp::client::{Mail, Obstacle};
 use crate::smtp::reply::Status;
 use crate::tls::TlsPolicy;
@@ -60,7 +62,7 @@ impl Delivery<'_> {
         let mut hops = hops.iter().peekable();
         while let Some(hop) = hops.next() {
             let more = hops.peek().is_some();
-            let policy = outbound_policy(self.connector, &self.attempt.host, hop.smart_host());
+            let policy = self.policy(hop);
             if let Reused::Nothing = self.reuse(hop, &policy, more).await {
                 self.dial(hop, &policy, more).await;
             }
@@ -68,6 +70,22 @@ impl Delivery<'_> {
                 return;
             }
         }
+    }
+
+    /// What the hop must show.
+    fn policy(&self, hop: &Hop) -> TlsPolicy {
+        let findings = Findings {
+            dane: DaneFinding::NotAsked("nothing is looked up"),
+            mta_sts: StsFinding::NotAsked("nothing is looked up"),
+            way: match hop.origin {
+                Origin::SmartHost => Way::SmartHost,
+                Origin::Literal => Way::Literal,
+                Origin::Mx { .. } | Origin::ImplicitMx => Way::Insecure("nothing is looked up".to_owned()),
+            },
+            memory: MemoryFinding::Nothing,
+        };
+        let requirement = self.attempt.entry.envelope.tls;
+        outbound_policy(self.connector, &self.attempt.host, &hop.host, &findings, requirement, Timestamp::now())
     }
 
     /// Among hops that are equally good, one that is connected already comes first.

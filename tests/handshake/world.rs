@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use gatepost::address::{Domain, Host, Mailbox};
 use gatepost::config::{
-    Admin, AdminSocket, Config, Connector, IdentityFiles, Inbound, Limits, Located, Log, LogFormat, OnFailure,
-    Outbound, OwnTls, Place, Queue, Relay, Route, Timeouts, TlsDemand, Trust, WarnAfter,
+    Admin, AdminSocket, Config, Connector, Downgrade, IdentityFiles, Inbound, Limits, Located, Log, LogFormat,
+    OnFailure, Outbound, OwnTls, Place, Queue, Relay, Route, Timeouts, TlsDemand, Trust, WarnAfter,
 };
 use gatepost::handshake::{HandshakeError, Material, Seen};
 use gatepost::tls::TlsVersion;
@@ -157,9 +157,13 @@ pub(crate) fn connector(name: &str, trust: Trust, client_identity: Option<Identi
         domains: Vec::new(),
         names: Vec::new(),
         trust: at(trust, 40),
+        pins: Vec::new(),
         outbound: Outbound {
             route: Route::Mx { port: 25 },
             tls: TlsDemand::Opportunistic,
+            discover: Vec::new(),
+            downgrade: Downgrade::Warn,
+            exception: None,
             on_failure: OnFailure::Defer,
             client_identity,
             connections: 1,
