@@ -200,7 +200,7 @@ pub(crate) fn config(identity: Option<IdentityFiles>, connectors: Vec<Connector>
             final_reply: second,
             drain: second,
         },
-        dns_servers: Vec::new(),
+        dns: Dns { servers: Vec::new(), dnssec: at(Dnssec::Off, 30), trust_anchor: TrustAnchor::BuiltIn },
         admin: Admin { socket: at(AdminSocket::Off, 30) },
         log: Log { format: at(LogFormat::Text, 30), level: "info".to_owned() },
     }
