@@ -106,7 +106,10 @@ impl Router {
     /// # Errors
     /// [`RouteError`], where /etc/resolv.conf is needed and unusable.
     pub fn new(config: &Config) -> Result<Self, RouteError> {
-        Ok(Self { dns: Dns::new(&config.dns.servers.iter().map(|server| server.value).collect::<Vec<_>>())?, hostname: config.hostname.clone() })
+        Ok(Self {
+            dns: Dns::new(&config.dns.servers.iter().map(|server| server.value).collect::<Vec<_>>())?,
+            hostname: config.hostname.clone(),
+        })
     }
 
     /// The hops for a destination, best first; never an empty list.

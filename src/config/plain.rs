@@ -107,8 +107,7 @@ pub(super) fn timeouts(mut table: Table<'_>, notes: &mut Notes<'_>) -> Timeouts 
 pub(super) fn dns(mut table: Table<'_>, notes: &mut Notes<'_>) -> Dns {
     let servers = table.or(notes, "servers", Vec::new(), |value, notes| list(value, notes, dns_server));
     let dnssec = table.read(notes, "dnssec", |value, notes| {
-        let choices =
-            [("validate", Dnssec::Validate), ("trust-resolver", Dnssec::TrustResolver), ("off", Dnssec::Off)];
+        let choices = [("validate", Dnssec::Validate), ("trust-resolver", Dnssec::TrustResolver), ("off", Dnssec::Off)];
         choice(value, notes, &choices)
     });
     let anchor = table.read(notes, "trust_anchor", path);
@@ -116,7 +115,10 @@ pub(super) fn dns(mut table: Table<'_>, notes: &mut Notes<'_>) -> Dns {
     table.finish(notes);
     let is_written = dnssec.located().is_some();
     let dnssec = Located { value: dnssec.or(Dnssec::Validate), place };
-    if is_written && dnssec.value != Dnssec::Validate && let Some(anchor) = anchor.located() {
+    if is_written
+        && dnssec.value != Dnssec::Validate
+        && let Some(anchor) = anchor.located()
+    {
         let message = "trust_anchor has no use: nothing is validated in this process";
         notes.fault(&anchor.place, message, "Remove it, or write dnssec = \"validate\".");
     }
