@@ -55,7 +55,7 @@ async fn what_requires_tls_goes_on_under_the_same_promise() {
         let peer = peer(&world.authority, "mx.partner.example", PROMISES).await;
         let outbound = world.outbound(&way(&[peer.address.port()], &format!("tls = \"{tls}\"")));
         assert_eq!(outcome(&deliver(&outbound, requiring()).await, 0), "delivered", "{tls}");
-        assert_eq!(mails(&peer), ["MAIL FROM:<sender@example.com> SIZE=36 REQUIRETLS"], "{tls}");
+        assert_eq!(mails(&peer), ["MAIL FROM:<sender@example.com> SIZE=37 REQUIRETLS"], "{tls}");
     }
 }
 
@@ -104,7 +104,7 @@ async fn a_server_that_cannot_prove_who_it_is_does_not_get_it() {
             assert_eq!(mails(&peer), Vec::<String>::new());
             // Other mail may go there, and promises nothing.
             assert_eq!(outcome(&deliver(&outbound, message(&["b@partner.example"])).await, 0), "delivered");
-            assert_eq!(mails(&peer), ["MAIL FROM:<sender@example.com> SIZE=36"]);
+            assert_eq!(mails(&peer), ["MAIL FROM:<sender@example.com> SIZE=37"]);
         }
     }
 }
@@ -167,7 +167,7 @@ async fn who_asks_for_nothing_is_promised_nothing() {
     for tls in [TlsRequirement::Ordinary, TlsRequirement::Relaxed] {
         assert_eq!(outcome(&deliver(&outbound, asking(tls)).await, 0), "delivered");
     }
-    assert_eq!(mails(&peer), ["MAIL FROM:<sender@example.com> SIZE=36"; 2]);
+    assert_eq!(mails(&peer), ["MAIL FROM:<sender@example.com> SIZE=37"; 2]);
 }
 
 /// `TLS-Required: No` sets aside what domains publish, never what the administrator says.
@@ -190,10 +190,10 @@ async fn a_report_is_promised_tls_where_that_can_be_and_is_not_lost_where_it_can
     let unknown = peer(&stranger, "mx.partner.example", PROMISES).await;
     let clear = Peer::start(Manner { keywords: PROMISES, ..Manner::new(Starttls::NotOffered) }).await;
     for (peer, said) in [
-        (&good, "MAIL FROM:<> SIZE=36 REQUIRETLS"),
-        (&silent, "MAIL FROM:<> SIZE=36"),
-        (&unknown, "MAIL FROM:<> SIZE=36"),
-        (&clear, "MAIL FROM:<> SIZE=36"),
+        (&good, "MAIL FROM:<> SIZE=37 REQUIRETLS"),
+        (&silent, "MAIL FROM:<> SIZE=37"),
+        (&unknown, "MAIL FROM:<> SIZE=37"),
+        (&clear, "MAIL FROM:<> SIZE=37"),
     ] {
         let outbound = world.outbound(&way(&[peer.address.port()], ""));
         assert_eq!(outcome(&deliver(&outbound, report()).await, 0), "delivered");
