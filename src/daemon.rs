@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::admin::Door;
 use crate::config::{Config, Fault, Located};
+use crate::discovery::history::{History, HistoryError};
 use crate::dns::Dns;
 use crate::handshake::Material;
 use crate::inbound::{self, Inbound};
@@ -44,6 +45,14 @@ pub enum StartError {
         place: crate::config::Place,
         /// Why.
         error: SpoolError,
+    },
+    /// The memory of what domains showed before can be neither opened nor set aside.
+    #[error("{place}: the memory of earlier deliveries cannot be opened: {error}")]
+    History {
+        /// Where the configuration names its folder, which is the spool's.
+        place: crate::config::Place,
+        /// Why.
+        error: HistoryError,
     },
 }
 
@@ -116,6 +125,8 @@ pub async fn start(config: Config, observer: Observer) -> Result<Running, StartE
     // The spool first: a second instance hears that there is a first, not that its ports are taken.
     let spool_error = |error| StartError::Spool { place: config.spool.place.clone(), error };
     let spool = Arc::new(SqliteSpool::open(&config.spool.value).map_err(spool_error)?);
+    let history_error = |error| StartError::History { place: config.spool.place.clone(), error };
+    let history = History::open(&config.spool.value, jiff::Timestamp::now()).map_err(history_error)?;
     let sockets = bind(&config).await.map_err(StartError::Sockets)?;
     let addresses = sockets
         .iter()
@@ -126,7 +137,7 @@ pub async fn start(config: Config, observer: Observer) -> Result<Running, StartE
     // A resolver that cannot do what is expected of it is told of now, not when the first mail comes.
     tokio::spawn(async move { dns.look_around().await });
     let stop = CancellationToken::new();
-    let rooms = Rooms { in_force: Arc::clone(&in_force), spool, observer, stop: stop.clone() };
+    let rooms = Rooms { in_force: Arc::clone(&in_force), spool, history, observer, stop: stop.clone() };
     let task = tokio::spawn(rooms.run(sockets, door));
     Ok(Running { addresses, in_force, stop, task })
 }
@@ -171,6 +182,7 @@ fn bind_fault(listener: &str, address: &Located<SocketAddr>, error: &std::io::Er
 struct Rooms {
     in_force: Arc<InForce>,
     spool: Arc<SqliteSpool>,
+    history: History,
     observer: Observer,
     stop: CancellationToken,
 }
@@ -183,7 +195,12 @@ impl Rooms {
         let mut deliveries = tokio::spawn(scheduler.run(work, self.stop.clone()));
         let mut listeners = self.listen(sockets, accepted);
         if let Some(door) = door {
-            listeners.spawn(door.serve(Arc::clone(&self.spool) as _, operator, self.stop.clone()));
+            listeners.spawn(door.serve(
+                Arc::clone(&self.spool) as _,
+                operator,
+                self.history.clone(),
+                self.stop.clone(),
+            ));
         }
         let watch = tokio::spawn(watch_certificates(Arc::clone(&self.in_force)));
         let end = tokio::select! {
@@ -210,6 +227,8 @@ impl Rooms {
             tracing::warn!("sessions were cut short; what they had not been answered for is not in the spool");
         }
         drop(listeners);
+        // The spool's lock keeps others from the folder: it goes last.
+        self.history.close().await;
         let closed = self.spool.close().await;
         end.and(closed.map_err(EndError::Spool))
     }

@@ -1,6 +1,8 @@
-//! What domains publish about themselves: found, remembered, and never obeyed here.
+//! What domains publish about themselves, and what they showed before: found, remembered, and never obeyed
+//! here.
 //!
-//! MTA-STS policies (RFC 8461) are in [`mta_sts`]. What follows from them for a delivery is said by the
-//! rooms above; whether a session meets it is judged in [`crate::tls`].
+//! MTA-STS policies (RFC 8461) are in [`mta_sts`], the downgrade memory in [`history`]. What follows from them
+//! for a delivery is joined in [`crate::connector`]; whether a session meets it is judged in [`crate::tls`].
 
+pub mod history;
 pub mod mta_sts;
