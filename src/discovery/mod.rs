@@ -1,5 +1,8 @@
-//! What domains published about their TLS and what they showed of it before, beyond what a connector says.
+//! What domains publish about themselves, and what they showed before: found, remembered, and never obeyed
+//! here.
 //!
-//! It gathers and keeps; what is demanded of a session is joined elsewhere, and judged by [`crate::tls`].
+//! MTA-STS policies (RFC 8461) are in [`mta_sts`], the downgrade memory in [`history`]. What follows from them
+//! for a delivery is joined in [`crate::connector`]; whether a session meets it is judged in [`crate::tls`].
 
 pub mod history;
+pub mod mta_sts;

@@ -7,7 +7,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::Standing;
-use crate::tls::{Authentication, Clearance, NoTls, Shortfall, TlsOutcome};
+use crate::tls::{Authentication, Clearance, DaneScope, NoTls, Shortfall, TlsOutcome};
 
 /// How far TLS with a host came; the greater the better.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -39,7 +39,10 @@ impl Level {
                 Authentication::Anonymous => Self::Tls,
                 Authentication::Untrusted(lack) => return Self::of_refused(lack),
                 Authentication::Trusted => Self::Trusted,
-                Authentication::Verified(_) => Self::Verified,
+                Authentication::Verified(_) | Authentication::Pinned(_) => Self::Verified,
+                Authentication::Dane { scope: DaneScope::Domain, .. } => Self::Dane,
+                // Of the host, and nobody knows whether it is the domain's (RFC 7672 §2.2.1).
+                Authentication::Dane { scope: DaneScope::Host, .. } => Self::Verified,
             }),
         }
     }
@@ -50,7 +53,13 @@ impl Level {
     pub fn of_refused(lack: &Shortfall) -> Option<Self> {
         match lack {
             Shortfall::NoTls(reason) => Self::without(reason),
-            Shortfall::Version(_) | Shortfall::NoCertificate | Shortfall::Chain(_) => Some(Self::Tls),
+            Shortfall::Version(_)
+            | Shortfall::NoCertificate
+            | Shortfall::Chain(_)
+            | Shortfall::Pin { .. }
+            | Shortfall::Dane(_) => Some(Self::Tls),
+            // Nobody was dialled.
+            Shortfall::Lack(_) => None,
             // Names are looked at only where the chain is good.
             Shortfall::Name { .. } => Some(Self::Trusted),
         }
