@@ -138,7 +138,10 @@ fn run(arguments: &Arguments) -> io::Result<bool> {
         thread::available_parallelism()?
     );
     if !arguments.plain {
-        println!("STARTTLS: client and sink offer {}; certificates are ECDSA on P-256", arguments.key_exchange().name());
+        println!(
+            "STARTTLS: client and sink offer {}; certificates are ECDSA on P-256",
+            arguments.key_exchange().name()
+        );
     }
     let mut rows = Vec::new();
     for case in arguments.cases() {

@@ -57,12 +57,7 @@ fn ask(connector: &Arc<Connector>, peer: &str, outcome: TlsOutcome) -> Result<bo
     ask_on(&listener(ListenerTls::Opportunistic, true), connector, peer, outcome)
 }
 
-fn ask_on(
-    listener: &Listener,
-    connector: &Arc<Connector>,
-    peer: &str,
-    outcome: TlsOutcome,
-) -> Result<bool, String> {
+fn ask_on(listener: &Listener, connector: &Arc<Connector>, peer: &str, outcome: TlsOutcome) -> Result<bool, String> {
     let from = ReversePath::parse("a@partner.example").expect("a path");
     judge(connector, listener, &from, peer.parse().expect("an address"), outcome)
         .map(|standing| standing.may_relay)
