@@ -48,6 +48,10 @@ use report::Row;
 use tls::KeyExchange;
 use trial::{Case, Make};
 
+/// What the two ends use of the cores is not there for the relay, whichever it is.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 /// How fast mail gets through Gatepost, and through Postfix beside it.
 #[derive(clap::Parser)]
 #[command(name = "cargo bench --bench path --")]
