@@ -54,6 +54,7 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 /// How fast mail gets through Gatepost, and through Postfix beside it.
 #[derive(clap::Parser)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own")]
 #[command(name = "cargo bench --bench path --")]
 struct Arguments {
     /// How many messages each trial sends
