@@ -48,10 +48,6 @@ use report::Row;
 use tls::KeyExchange;
 use trial::{Case, Make};
 
-/// What the two ends use of the cores is not there for the relay, whichever it is.
-#[global_allocator]
-static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
-
 /// How fast mail gets through Gatepost, and through Postfix beside it.
 #[derive(clap::Parser)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own")]
