@@ -16,9 +16,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::admin::Door;
 use crate::config::{Config, Fault, Located};
+use crate::discovery::history::{History, HistoryError};
+use crate::dns::Dns;
 use crate::handshake::Material;
 use crate::inbound::{self, Inbound};
-use crate::route::RouteError;
 use crate::scheduler::{Observer, Scheduler};
 use crate::spool::{SpoolError, SqliteSpool};
 use reload::InForce;
@@ -45,9 +46,14 @@ pub enum StartError {
         /// Why.
         error: SpoolError,
     },
-    /// Names cannot be looked up.
-    #[error("names cannot be looked up: {0}")]
-    Dns(#[from] RouteError),
+    /// The memory of what domains showed before can be neither opened nor set aside.
+    #[error("{place}: the memory of earlier deliveries cannot be opened: {error}")]
+    History {
+        /// Where the configuration names its folder, which is the spool's.
+        place: crate::config::Place,
+        /// Why.
+        error: HistoryError,
+    },
 }
 
 /// Why the daemon ended by itself.
@@ -108,22 +114,30 @@ impl Running {
 /// # Errors
 /// [`StartError`]; nothing is left open or bound then.
 pub async fn start(config: Config, observer: Observer) -> Result<Running, StartError> {
-    let (tls, warnings) = Material::load(&config).map_err(StartError::Faults)?;
+    let dns = Dns::new(&config.dns).map_err(|error| error.fault(&config.dns));
+    let ((tls, warnings), dns) = match (Material::load(&config), dns) {
+        (Ok(tls), Ok(dns)) => (tls, dns),
+        (tls, dns) => return Err(StartError::Faults(tls.err().into_iter().flatten().chain(dns.err()).collect())),
+    };
     for warning in warnings {
         tracing::warn!(place = %warning.place, remedy = %warning.remedy, "{}", warning.message);
     }
     // The spool first: a second instance hears that there is a first, not that its ports are taken.
     let spool_error = |error| StartError::Spool { place: config.spool.place.clone(), error };
     let spool = Arc::new(SqliteSpool::open(&config.spool.value).map_err(spool_error)?);
+    let history_error = |error| StartError::History { place: config.spool.place.clone(), error };
+    let history = History::open(&config.spool.value, jiff::Timestamp::now()).map_err(history_error)?;
     let sockets = bind(&config).await.map_err(StartError::Sockets)?;
     let addresses = sockets
         .iter()
         .flat_map(|(name, sockets)| sockets.iter().filter_map(|socket| Some((name.clone(), socket.local_addr().ok()?))))
         .collect();
     let door = Door::open(&config.admin.socket).await.map_err(|fault| StartError::Faults(vec![fault]))?;
-    let in_force = Arc::new(InForce::new(&Arc::new(config), tls)?);
+    let in_force = Arc::new(InForce::new(&Arc::new(config), tls, dns.clone()));
+    // A resolver that cannot do what is expected of it is told of now, not when the first mail comes.
+    tokio::spawn(async move { dns.look_around().await });
     let stop = CancellationToken::new();
-    let rooms = Rooms { in_force: Arc::clone(&in_force), spool, observer, stop: stop.clone() };
+    let rooms = Rooms { in_force: Arc::clone(&in_force), spool, history, observer, stop: stop.clone() };
     let task = tokio::spawn(rooms.run(sockets, door));
     Ok(Running { addresses, in_force, stop, task })
 }
@@ -168,6 +182,7 @@ fn bind_fault(listener: &str, address: &Located<SocketAddr>, error: &std::io::Er
 struct Rooms {
     in_force: Arc<InForce>,
     spool: Arc<SqliteSpool>,
+    history: History,
     observer: Observer,
     stop: CancellationToken,
 }
@@ -180,7 +195,12 @@ impl Rooms {
         let mut deliveries = tokio::spawn(scheduler.run(work, self.stop.clone()));
         let mut listeners = self.listen(sockets, accepted);
         if let Some(door) = door {
-            listeners.spawn(door.serve(Arc::clone(&self.spool) as _, operator, self.stop.clone()));
+            listeners.spawn(door.serve(
+                Arc::clone(&self.spool) as _,
+                operator,
+                self.history.clone(),
+                self.stop.clone(),
+            ));
         }
         let watch = tokio::spawn(watch_certificates(Arc::clone(&self.in_force)));
         let end = tokio::select! {
@@ -207,6 +227,8 @@ impl Rooms {
             tracing::warn!("sessions were cut short; what they had not been answered for is not in the spool");
         }
         drop(listeners);
+        // The spool's lock keeps others from the folder: it goes last.
+        self.history.close().await;
         let closed = self.spool.close().await;
         end.and(closed.map_err(EndError::Spool))
     }

@@ -4,10 +4,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use gatepost::config::{
-    self, AdminSocket, Config, DomainPattern, Fault, ListenerTls, LogFormat, OnFailure, Route, TlsDemand, Trust,
-    VerifyWanted,
+    self, AdminSocket, Config, Dnssec, DomainPattern, Downgrade, Fault, ListenerTls, LogFormat, OnFailure, Publication,
+    Route, TlsDemand, Trust, TrustAnchor, VerifyWanted,
 };
-use gatepost::tls::TlsVersion;
+use gatepost::tls::{Pin, TlsVersion};
 
 fn read(path: &str) -> (Config, Vec<Fault>) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
@@ -36,6 +36,9 @@ fn has_the_documented_values(config: &Config) {
     assert_eq!(connector.outbound.route, Route::Mx { port: 25 });
     assert_eq!(connector.outbound.tls, TlsDemand::Opportunistic);
     assert_eq!(connector.outbound.on_failure, OnFailure::Defer);
+    assert_eq!(connector.outbound.discover, [Publication::Dane, Publication::MtaSts]);
+    assert_eq!((connector.outbound.downgrade, &connector.outbound.exception), (Downgrade::Warn, &None));
+    assert!(connector.pins.is_empty());
     assert_eq!(connector.outbound.client_identity, None);
     assert_eq!((connector.outbound.connections, connector.outbound.messages_per_connection), (20, 100));
     assert_eq!(connector.inbound.tls, TlsDemand::Opportunistic);
@@ -55,7 +58,9 @@ fn has_the_documented_values(config: &Config) {
     assert_eq!((timeouts.reply, timeouts.final_reply), (minutes(5), minutes(10)));
     assert_eq!(timeouts.drain, Duration::from_secs(30));
 
-    assert!(config.dns_servers.is_empty());
+    assert!(config.dns.servers.is_empty());
+    assert_eq!(config.dns.dnssec.value, Dnssec::Validate);
+    assert_eq!(config.dns.trust_anchor, TrustAnchor::BuiltIn);
     assert_eq!(config.admin.socket.value, AdminSocket::Path("/run/gatepost/admin.sock".into()));
     assert_eq!(config.log.format.value, LogFormat::Auto);
     assert_eq!(config.log.level, "info");
@@ -86,7 +91,8 @@ fn words_become_what_they_mean() {
     assert_eq!(warnings, []);
     assert_eq!(config.hostname.as_str(), "relay.xn--bcher-kva.example");
     assert_eq!(config.postmaster.to_string(), "\"post master\"@example.com");
-    assert_eq!(texts(&config.dns_servers), ["127.0.0.1:5353", "[2001:db8::53]:53", "[2001:db8::54]:54"]);
+    let servers: Vec<_> = config.dns.servers.iter().map(|server| server.value).collect();
+    assert_eq!(texts(&servers), ["127.0.0.1:5353", "[2001:db8::53]:53", "[2001:db8::54]:54"]);
     assert_eq!(config.log.level, "warn,gatepost::outbound=debug");
     assert_eq!(config.admin.socket.value, AdminSocket::Off);
     assert_eq!(config.spool.value, folder.join("spool"));
@@ -111,7 +117,7 @@ fn words_become_what_they_mean() {
 fn connectors_become_what_they_mean() {
     let (config, _) = read("tests/config_good/partners.toml");
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/config_good");
-    let [smart, partner, none] = config.connectors.as_slice() else { panic!("three connectors are written") };
+    let [smart, partner, none, pinned] = config.connectors.as_slice() else { panic!("four connectors are written") };
 
     let Route::SmartHosts(hosts) = &smart.outbound.route else { panic!("smart hosts are written") };
     let meant =
@@ -136,6 +142,18 @@ fn connectors_become_what_they_mean() {
     assert!(partner.inbound.relay);
 
     assert_eq!(none.outbound.tls, TlsDemand::Off);
+    assert!(none.outbound.discover.is_empty(), "nothing can raise a demand for no TLS");
+
+    assert_eq!(smart.outbound.discover, [Publication::MtaSts]);
+    assert_eq!(smart.outbound.downgrade, Downgrade::Refuse);
+    let exception = smart.outbound.exception.as_ref().expect("an exception");
+    let any = TlsDemand::Forced { min_version: TlsVersion::V1_3, verify: VerifyWanted::None };
+    assert_eq!((exception.tls, exception.until.to_string().as_str()), (any, "2027-01-31"));
+    assert_eq!(exception.reason, "their new gateway, ticket 4711");
+
+    assert_eq!(pinned.pins, [Pin::new([9; 32]), Pin::new([10; 32])]);
+    let forced = |verify| TlsDemand::Forced { min_version: TlsVersion::V1_2, verify };
+    assert_eq!((pinned.outbound.tls, pinned.inbound.tls), (forced(VerifyWanted::Dane), forced(VerifyWanted::Pin)));
 }
 
 #[test]

@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
+use jiff::Timestamp;
+
 use crate::config::Connector;
-use crate::connector::outbound_policy;
+use crate::connector::{DaneFinding, Findings, MemoryFinding, StsFinding, Way, outbound_policy};
 use crate::outcome::{Failure, Scope, Unpromised};
-use crate::route::Hop;
+use crate::route::{Hop, Origin};
 use crate::smtp::client::{Mail, Obstacle, Promise};
 use crate::smtp::reply::Status;
 
@@ -48,7 +50,7 @@ pub(super) async fn deliver(snapshot: &Snapshot, attempt: &Attempt) -> Report {
     let ledger = Ledger::new(&attempt.recipients, connector.outbound.on_failure);
     let mut delivery = Delivery { snapshot, attempt, connector, ledger, dials: 0 };
     match settings.router.hops(&attempt.host, &connector.outbound.route).await {
-        Ok(hops) => delivery.hops(hops).await,
+        Ok(found) => delivery.hops(found.hops).await,
         Err(failure) => delivery.ledger.fail_all(failure, Further::Nothing),
     }
     delivery.ledger.into_report()
@@ -71,10 +73,22 @@ impl Delivery<'_> {
         }
     }
 
-    /// What holds for the message at a hop: the connector's floor, raised by what the message requires.
+    /// On which terms the hop may have the message.
     fn terms(&self, hop: &Hop) -> Terms {
-        let floor = outbound_policy(self.connector, &self.attempt.host, hop.smart_host());
-        Terms::new(&self.attempt.entry.envelope, floor, &hop.host)
+        let findings = Findings {
+            dane: DaneFinding::NotAsked("nothing is looked up"),
+            mta_sts: StsFinding::NotAsked("nothing is looked up"),
+            way: match hop.origin {
+                Origin::SmartHost => Way::SmartHost,
+                Origin::Literal => Way::Literal,
+                Origin::Mx { .. } | Origin::ImplicitMx => Way::Insecure("nothing is looked up".to_owned()),
+            },
+            memory: MemoryFinding::Nothing,
+        };
+        let now = Timestamp::now();
+        Terms::new(&self.attempt.entry.envelope, |requirement| {
+            outbound_policy(self.connector, &self.attempt.host, &hop.host, &findings, requirement, now)
+        })
     }
 
     /// Among hops that are equally good, one that is connected already comes first.
@@ -110,7 +124,7 @@ impl Delivery<'_> {
     async fn dial(&mut self, hop: &Hop, terms: &Terms, more: bool) {
         let settings = &self.snapshot.settings;
         let addresses = match settings.router.addresses(hop).await {
-            Ok(addresses) => addresses,
+            Ok(found) => found.addresses,
             Err(failure) => return self.ledger.fail_all(failure.with_peer(hop.to_string()), Further::hop_if(more)),
         };
         let destination = Destination::new(self.connector, hop);
