@@ -64,7 +64,9 @@ impl Delivery<'_> {
             let more = hops.peek().is_some();
             let terms = self.terms(hop);
             self.ledger.hop();
-            if let Reused::Nothing = self.reuse(hop, &terms, more).await {
+            if let Some(failure) = terms.refused() {
+                self.ledger.fail_all(failure.with_peer(hop.to_string()), Further::hop_if(more));
+            } else if let Reused::Nothing = self.reuse(hop, &terms, more).await {
                 self.dial(hop, &terms, more).await;
             }
             if self.ledger.is_complete() {

@@ -7,7 +7,7 @@ use crate::address::Host;
 use crate::envelope::{Envelope, TlsRequirement};
 use crate::outcome::{Cause, Failure, Unpromised};
 use crate::smtp::client::Promise;
-use crate::tls::{Layer, Refusal, Shortfall, TlsPolicy};
+use crate::tls::{Layer, Refusal, Shortfall, TlsPolicy, hopeless};
 
 use super::cleared::Cleared;
 use super::dial::reference;
@@ -45,6 +45,15 @@ impl Terms {
     pub(super) fn policy(&self) -> &TlsPolicy {
         match self {
             Self::Ordinary(policy) | Self::Preferred { policy, .. } | Self::Required(policy) => policy,
+        }
+    }
+
+    /// Why the message cannot go to the hop, whatever that would show: then nobody is dialled.
+    pub(super) fn refused(&self) -> Option<Failure> {
+        match self {
+            Self::Required(TlsPolicy::Off) => Some(Failure::unpromised(Unpromised::Off)),
+            Self::Required(policy) => hopeless(policy).map(|refusal| self.named(Failure::policy(refusal))),
+            Self::Ordinary(_) | Self::Preferred { .. } => None,
         }
     }
 
