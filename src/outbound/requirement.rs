@@ -7,7 +7,7 @@ use crate::address::Host;
 use crate::envelope::{Envelope, TlsRequirement};
 use crate::outcome::{Cause, Failure, Unpromised};
 use crate::smtp::client::Promise;
-use crate::tls::{Layer, Refusal, Shortfall, TlsPolicy, hopeless};
+use crate::tls::{Layer, Refusal, Shortfall, TlsPolicy};
 
 use super::cleared::Cleared;
 use super::dial::reference;
@@ -48,12 +48,14 @@ impl Terms {
         }
     }
 
-    /// Why the message cannot go to the hop, whatever that would show: then nobody is dialled.
+    /// Why the message cannot go to the hop, although no demand is in its way: TLS is switched off, and that is
+    /// the administrator's word.
     pub(super) fn refused(&self) -> Option<Failure> {
         match self {
             Self::Required(TlsPolicy::Off) => Some(Failure::unpromised(Unpromised::Off)),
-            Self::Required(policy) => hopeless(policy).map(|refusal| self.named(Failure::policy(refusal))),
-            Self::Ordinary(_) | Self::Preferred { .. } => None,
+            Self::Required(TlsPolicy::Opportunistic | TlsPolicy::Forced(_))
+            | Self::Ordinary(_)
+            | Self::Preferred { .. } => None,
         }
     }
 
