@@ -95,6 +95,9 @@ impl Delivery<'_> {
         let purpose = Purpose { recipient: &self.attempt.host, connector: self.connector, requirement: envelope.tls };
         let plan = Plan::make(settings, discovery, purpose, hop, via).await?;
         let terms = Terms::new(envelope, |requirement| plan.policy(Purpose { requirement, ..purpose }, hop));
+        if let Some(failure) = terms.refused() {
+            return Err(failure);
+        }
         if let Some(refusal) = tls::hopeless(terms.policy()) {
             self.warn_hopeless(hop, &refusal);
             return Err(self.final_word(terms.named(Failure::policy(refusal)), &plan.found).await);
