@@ -36,7 +36,7 @@ pub enum Persistence {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Cause {
     /// The connector's demand was not met.
-    Policy(Refusal),
+    Policy(Box<Refusal>),
     /// What the message itself requires was not to be had (REQUIRETLS, RFC 8689).
     Unpromised(Unpromised),
     /// The peer said no, to this command.
@@ -54,7 +54,7 @@ pub enum Cause {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Unpromised {
     /// The session falls short: step 4, or what the way there is known by, step 2.
-    Session(Refusal),
+    Session(Box<Refusal>),
     /// The connector switches TLS off, and that is not overruled by a message: nobody is dialled.
     Off,
     /// The peer does not offer REQUIRETLS: step 5.
@@ -115,7 +115,7 @@ impl Failure {
             scope: Scope::Hop,
             persistence: Persistence::Transient,
             status: refusal.status(),
-            cause: Cause::Policy(refusal),
+            cause: Cause::Policy(Box::new(refusal)),
             peer: None,
         }
     }
@@ -312,7 +312,7 @@ mod tests {
     #[test]
     fn what_the_message_requires_is_not_for_on_failure_to_decide() {
         for (why, status) in [
-            (Unpromised::Session(refusal()), "5.7.10"),
+            (Unpromised::Session(Box::new(refusal())), "5.7.10"),
             (Unpromised::Off, "5.7.10"),
             (Unpromised::NotOffered, "5.7.30"),
         ] {

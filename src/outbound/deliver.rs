@@ -129,8 +129,16 @@ impl Delivery<'_> {
     /// A refusal that would bounce the message is held against what the domain publishes now: a policy of
     /// its own that is out of date must not do that (RFC 8461 §5.1).
     async fn final_word(&self, failure: Failure, found: &Found) -> Failure {
-        let by_policy = matches!(&failure.cause, Cause::Policy(refusal) if refusal.wanted.layer == Layer::MtaSts);
-        if !by_policy || self.connector.outbound.on_failure != OnFailure::Bounce {
+        let bounces = match &failure.cause {
+            Cause::Policy(refusal) => {
+                refusal.wanted.layer == Layer::MtaSts && self.connector.outbound.on_failure == OnFailure::Bounce
+            }
+            Cause::Unpromised(Unpromised::Session(refusal)) => refusal.wanted.layer == Layer::MtaSts,
+            Cause::Unpromised(Unpromised::Off | Unpromised::NotOffered) | Cause::Reply { .. } | Cause::Other(_) => {
+                false
+            }
+        };
+        if !bounces {
             return failure;
         }
         let Asked::Yes(Published::Policy(policy)) = &found.published else { return failure };
