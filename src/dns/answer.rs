@@ -95,6 +95,31 @@ impl<T> Answer<T> {
     }
 }
 
+/// How far DNS vouches for where a name leads: what is left of an [`Answer`] once its records are taken out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Standing {
+    /// As in [`Answer::security`].
+    pub security: Security,
+    /// As in [`Answer::first`].
+    pub first: Security,
+    /// The name at the end of the CNAME chain, as in [`Answer::name`].
+    pub name: String,
+}
+
+impl<T> From<Answer<T>> for Standing {
+    fn from(answer: Answer<T>) -> Self {
+        Self { security: answer.security, first: answer.first, name: answer.name }
+    }
+}
+
+impl Standing {
+    /// The name at the end of the CNAME chain, where it is a host name.
+    #[must_use]
+    pub fn domain(&self) -> Option<Domain> {
+        Domain::parse(&self.name).ok()
+    }
+}
+
 /// What was found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Found<T> {

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use gatepost::address::{Domain, Host, Mailbox};
 use gatepost::config::{
-    Admin, AdminSocket, Config, Connector, IdentityFiles, Inbound, Limits, Located, Log, LogFormat, OnFailure,
-    Outbound, OwnTls, Place, Queue, Relay, Route, Timeouts, TlsDemand, Trust, WarnAfter,
+    Admin, AdminSocket, Config, Connector, Dns, Dnssec, IdentityFiles, Inbound, Limits, Located, Log, LogFormat,
+    OnFailure, Outbound, OwnTls, Place, Queue, Relay, Route, Timeouts, TlsDemand, Trust, TrustAnchor, WarnAfter,
 };
 use gatepost::handshake::{HandshakeError, Material, Seen};
 use gatepost::tls::TlsVersion;
