@@ -47,7 +47,7 @@ fn web(world: &World, host: &Host) -> Web {
 }
 
 fn open(world: &World, host: &Host) -> MtaSts {
-    MtaSts::open(world.folder.path(), web(world, host)).expect("it opens")
+    MtaSts::open(world.folder.path(), web(world, host))
 }
 
 /// What mail to `good.example` goes under, where its policy host plays this part.
@@ -164,7 +164,6 @@ async fn a_host_that_trickles_holds_up_its_own_domain_only() {
     let trickle = Part::Forever { head, again: b"x: y\n".to_vec(), pause: Duration::from_millis(20) };
     let host = host(&world, trickle).await;
     let policies = MtaSts::open(world.folder.path(), web(&world, &host).at(host.port, Duration::from_millis(800)));
-    let policies = policies.expect("it opens");
     let slow = tokio::spawn({
         let policies = policies.clone();
         async move { policies.policy(&domain("good.example")).await }
@@ -212,9 +211,7 @@ async fn a_policy_outlives_restarts_and_its_host() {
         move || Timestamp::from_second(now.load(Ordering::Relaxed)).expect("a time")
     };
     let first = host(&world, plain(POLICY)).await;
-    let open = |host: &Host| {
-        MtaSts::open_at(world.folder.path(), web(&world, host), Arc::new(clock.clone())).expect("it opens")
-    };
+    let open = |host: &Host| MtaSts::open_at(world.folder.path(), web(&world, host), Arc::new(clock.clone()));
     let Published::Policy(policy) = open(&first).policy(&domain("good.example")).await else { panic!("none") };
     drop(first);
     let gone = host(&world, answer("404 X", "", b"")).await;

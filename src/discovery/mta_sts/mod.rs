@@ -34,8 +34,7 @@ pub use failure::{Absent, Failure, FailureKind};
 pub use policy::{Listing, Mode, Policy, PolicyFault, evaluate};
 pub use record::{PolicyId, RecordFault};
 use shelf::{Held, Known, Shelf};
-pub use store::StoreError;
-use store::{Change, Store};
+use store::{Change, Store, StoreError};
 pub use web::Web;
 use web::{Record, Source};
 
@@ -127,50 +126,52 @@ enum Answer {
 }
 
 impl MtaSts {
-    /// Opens the policies that are kept in `policies.db` in the spool's folder. A damaged file is set aside
-    /// and begun anew. This reads files: it is not for a thread that drives other tasks.
+    /// Opens the policies that are kept in `policies.db` in the spool's folder. This reads files: it is not for
+    /// a thread that drives other tasks.
     ///
-    /// # Errors
-    /// [`StoreError`], where the disk or the system refuses.
-    pub fn open(folder: &Path, web: Web) -> Result<Self, StoreError> {
+    /// A damaged file is set aside and begun anew. Where the disk refuses, the log says so, and policies are
+    /// kept in memory until it no longer does: mail does not wait for a cache.
+    #[must_use]
+    pub fn open(folder: &Path, web: Web) -> Self {
         Self::open_at(folder, web, Arc::new(Timestamp::now))
     }
 
     /// The same with a clock of one's own.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub fn open_at(folder: &Path, web: Web, clock: Clock) -> Result<Self, StoreError> {
+    #[must_use]
+    pub fn open_at(folder: &Path, web: Web, clock: Clock) -> Self {
         Self::from_source(folder, Box::new(web), clock, SEARCH)
     }
 
-    fn from_source(
-        folder: &Path,
-        source: Box<dyn Source>,
-        clock: Clock,
-        patience: Duration,
-    ) -> Result<Self, StoreError> {
-        let (store, rows) = Store::open(folder)?;
+    fn from_source(folder: &Path, source: Box<dyn Source>, clock: Clock, patience: Duration) -> Self {
+        let (store, rows) = Store::open(folder);
         let (mut shelf, now, mut gone) = (Shelf::default(), clock(), Vec::new());
-        for (mut policy, used) in rows {
+        let mut failing = rows.is_err();
+        for (mut policy, used) in rows.unwrap_or_else(|error| {
+            tracing::error!(%error, "MTA-STS policies of before are not known, and new ones not saved; see to the disk");
+            Vec::new()
+        }) {
             if policy.fetched > now {
                 // The clock was wrong then, or is now; either way it is kept no longer than it may be.
                 Arc::make_mut(&mut policy).fetched = now;
             }
-            gone.extend(shelf.put(policy, used.min(now), now));
+            gone.extend(shelf.put(policy, used.min(now)).into_iter().map(Change::Remove));
         }
-        gone.extend(shelf.expire(now));
-        let gone: Vec<_> = gone.into_iter().map(Change::Remove).collect();
-        store.write(&gone)?;
-        Ok(Self(Arc::new(Inner {
+        gone.extend(shelf.expire(now).into_iter().map(Change::Remove));
+        if !gone.is_empty()
+            && let Err(error) = store.write(&gone)
+        {
+            failing = true;
+            tracing::error!(%error, "MTA-STS policies not saved: see to the disk");
+        }
+        Self(Arc::new(Inner {
             source: ArcSwap::from_pointee(source),
             clock,
             patience,
             shelf: Mutex::new(shelf),
             flights: Mutex::default(),
             store,
-            failing: AtomicBool::new(false),
-        })))
+            failing: AtomicBool::new(failing),
+        }))
     }
 
     /// Looks for policies with another resolver or other trust anchors from now on. What is known stays.
@@ -331,7 +332,7 @@ impl Inner {
             let mut shelf = self.shelf();
             let old = shelf.policy(policy.domain(), now).cloned();
             let used = shelf.used(policy.domain()).unwrap_or(now);
-            let gone = shelf.put(Arc::clone(&policy), used, now);
+            let gone = shelf.put(Arc::clone(&policy), used);
             (old, used, gone)
         };
         match old {
