@@ -13,6 +13,7 @@ use crate::host::{Host, Part, World, answer, plain, url};
 const LIMIT: usize = 64 * 1024;
 const RECORDS: &str = "
     web.example A 127.0.0.1
+    a.web.example A 127.0.0.1
     two.example A 127.0.0.1
     two.example AAAA ::1
     dead.example A 127.0.0.1
@@ -123,9 +124,9 @@ async fn only_a_certificate_in_order_is_spoken_to() {
         assert!(said.starts_with(&begin) && said[begin.len()..].starts_with(words), "{case}: {said}");
         assert_eq!(host.heard(), [""; 0], "{case}: not a word was said");
     }
-    for good in ["web.example", "*.example"] {
+    for (good, asked) in [("WEB.example", "web.example/x"), ("*.web.example", "a.web.example/x")] {
         let host = Host::start(&world.authority.issue(&[good]), plain(b"")).await;
-        world.https().get(&url(&host, "web.example/x"), LIMIT).await.expect(good);
+        world.https().get(&url(&host, asked), LIMIT).await.expect(good);
     }
 }
 

@@ -225,7 +225,12 @@ impl MtaSts {
                 Some(_) | None => Errand::Refetch,
             }
         };
-        let published = match self.search(domain, errand).await {
+        let mut landing = self.search(domain, errand).await;
+        if let (Errand::Refetch, Landing::Same) = (errand, &landing) {
+            // The search that was under way was content with the id.
+            landing = self.search(domain, errand).await;
+        }
+        let published = match landing {
             Landing::Failed(failure) => return Recheck::Unknown(failure),
             landing => self.published(domain, landing),
         };
