@@ -39,7 +39,7 @@ pub use web::Web;
 use web::{Record, Source};
 
 /// Record and policy together, at most; so long a message waits at first contact.
-const SEARCH: Duration = Duration::from_secs(60);
+const SEARCH: Duration = Duration::from_mins(1);
 /// A policy that was fetched this short a while ago need not be fetched again while its id is the same.
 const JUST_FETCHED: SignedDuration = SignedDuration::from_mins(5);
 
@@ -216,12 +216,12 @@ impl MtaSts {
     pub async fn recheck(&self, policy: &Policy) -> Recheck {
         let (domain, now) = (policy.domain(), (self.0.clock)());
         let errand = {
-            let shelf = self.0.shelf();
-            if let Some(failure) = shelf.trouble(domain, now) {
+            let known = self.0.shelf();
+            if let Some(failure) = known.trouble(domain, now) {
                 return Recheck::Unknown(Arc::clone(failure));
             }
-            match shelf.policy(domain, now) {
-                Some(known) if now.duration_since(known.fetched()) < JUST_FETCHED => Errand::Check,
+            match known.policy(domain, now) {
+                Some(policy) if now.duration_since(policy.fetched()) < JUST_FETCHED => Errand::Check,
                 Some(_) | None => Errand::Refetch,
             }
         };
@@ -302,8 +302,8 @@ impl Inner {
     /// Searches, and notes what came of it.
     async fn land(&self, domain: &Domain, errand: Errand) -> Landing {
         let known = {
-            let (shelf, now) = (self.shelf(), (self.clock)());
-            match (errand, shelf.policy(domain, now), shelf.trouble(domain, now)) {
+            let (all, now) = (self.shelf(), (self.clock)());
+            match (errand, all.policy(domain, now), all.trouble(domain, now)) {
                 // Somebody else's search landed since nothing was known.
                 (Errand::First, Some(_), _) => return Landing::Same,
                 (Errand::First, None, Some(failure)) => return Landing::Failed(Arc::clone(failure)),
@@ -334,15 +334,15 @@ impl Inner {
     async fn take(&self, policy: Policy) -> Arc<Policy> {
         let (policy, now) = (Arc::new(policy), (self.clock)());
         let (old, used, gone) = {
-            let mut shelf = self.shelf();
-            let old = shelf.policy(policy.domain(), now).cloned();
-            let used = shelf.used(policy.domain()).unwrap_or(now);
-            let gone = shelf.put(Arc::clone(&policy), used);
+            let mut all = self.shelf();
+            let old = all.policy(policy.domain(), now).cloned();
+            let used = all.used(policy.domain()).unwrap_or(now);
+            let gone = all.put(Arc::clone(&policy), used);
             (old, used, gone)
         };
         match old {
             Some(old) if old.terms == policy.terms => {
-                tracing::debug!(domain = %policy.domain, "MTA-STS policy fetched again")
+                tracing::debug!(domain = %policy.domain, "MTA-STS policy fetched again");
             }
             Some(_) | None => tracing::info!(
                 domain = %policy.domain,

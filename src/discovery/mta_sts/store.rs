@@ -45,7 +45,7 @@ pub(super) enum StoreError {
         what: &'static str,
         /// Of which file.
         file: PathBuf,
-        /// What the system or SQLite said.
+        /// What the system or the database said.
         fault: String,
     },
     /// The file is no database of ours, or a damaged one.
@@ -120,7 +120,7 @@ impl Store {
         write(connection, &rows).map_err(|error| of_sqlite("write", &self.file, &error))
     }
 
-    /// A panic under this lock leaves a transaction that SQLite rolls back.
+    /// A panic under this lock leaves a transaction that is rolled back.
     fn slot(&self) -> MutexGuard<'_, Option<Connection>> {
         self.connection.lock().unwrap_or_else(PoisonError::into_inner)
     }

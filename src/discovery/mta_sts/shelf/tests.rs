@@ -91,10 +91,10 @@ fn a_policy_outlives_failures_and_its_pause_grows_to_an_hour() {
     let (mut shelf, name) = (with(&policy("a.example", 10 * DAY, 0), 0), domain("a.example"));
     let (mut now, mut pauses) = (DAY, Vec::new());
     for _ in 0..7 {
-        assert_eq!(shelf.due(at(now)), [name.clone()]);
+        assert_eq!(shelf.due(at(now)), std::slice::from_ref(&name));
         assert_eq!(shelf.fail(&name, &failure(), at(now)), Held::Cached(Mode::Enforce));
         assert_eq!(look(&mut shelf, "a.example", now), "policy");
-        let pause = (1..).find(|minutes| !shelf.due(at(now + minutes * MINUTE)).is_empty()).expect("it ends");
+        let pause = (1..100).find(|minutes| !shelf.due(at(now + minutes * MINUTE)).is_empty()).expect("it ends");
         pauses.push(pause);
         now += pause * MINUTE;
         shelf.expire(at(now));
