@@ -3,12 +3,9 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use jiff::Timestamp;
-
 use crate::config::{Connector, OnFailure};
-use crate::connector::outbound_policy;
 use crate::discovery::mta_sts::{Published, Recheck};
-use crate::discovery::{Asked, Found, Question};
+use crate::discovery::{Asked, Found};
 use crate::outcome::{Cause, Failure, Scope, Unpromised};
 use crate::route::{Hop, Hops, Via};
 use crate::smtp::client::{Mail, Obstacle, Promise};
@@ -18,6 +15,7 @@ use crate::tls::{self, Layer, Refusal};
 use super::cleared::Cleared;
 use super::dial::{Target, reference};
 use super::memory::Memory;
+use super::plan::{Plan, Purpose};
 use super::pool::Destination;
 use super::requirement::Terms;
 use super::settle::{Further, Ledger};
@@ -92,31 +90,18 @@ impl Delivery<'_> {
     /// # Errors
     /// Why nobody there was spoken to.
     async fn hop(&mut self, hop: &Hop, via: &Via, more: bool) -> Result<(), Failure> {
-        let settings = &self.snapshot.settings;
-        let addresses = settings.router.addresses(hop).await?;
+        let Snapshot { settings, discovery, .. } = self.snapshot;
         let envelope = &self.attempt.entry.envelope;
-        let question = Question {
-            recipient: &self.attempt.host,
-            connector: self.connector,
-            hop,
-            via,
-            addresses: &addresses,
-            requirement: envelope.tls,
-            dns: settings.router.dns(),
-            now: Timestamp::now(),
-        };
-        let found = self.snapshot.discovery.ask(&question).await?;
-        let terms = Terms::new(envelope, |requirement| {
-            let Question { recipient, connector, hop, now, .. } = question;
-            outbound_policy(connector, recipient, &hop.host, &found.findings, requirement, now)
-        });
+        let purpose = Purpose { recipient: &self.attempt.host, connector: self.connector, requirement: envelope.tls };
+        let plan = Plan::make(settings, discovery, purpose, hop, via).await?;
+        let terms = Terms::new(envelope, |requirement| plan.policy(Purpose { requirement, ..purpose }, hop));
         if let Some(refusal) = tls::hopeless(terms.policy()) {
             self.warn_hopeless(hop, &refusal);
-            return Err(self.final_word(terms.named(Failure::policy(refusal)), &found).await);
+            return Err(self.final_word(terms.named(Failure::policy(refusal)), &plan.found).await);
         }
-        let stop = Stop { hop, terms: &terms, found: &found, more };
+        let stop = Stop { hop, terms: &terms, found: &plan.found, more };
         if let Reused::Nothing = self.reuse(&stop).await {
-            self.dial(&stop, &addresses.addresses).await;
+            self.dial(&stop, &plan.addresses.addresses).await;
         }
         Ok(())
     }

@@ -14,6 +14,7 @@ mod cleared;
 mod deliver;
 mod dial;
 mod memory;
+mod plan;
 mod pool;
 mod requirement;
 mod settle;
@@ -33,6 +34,7 @@ use crate::outcome::{Failure, Outcome};
 use crate::route::Router;
 use crate::spool::Entry;
 use crate::tls::Clearance;
+pub use plan::{Plan, Purpose};
 use pool::Pool;
 
 /// One message, one destination.
@@ -100,6 +102,12 @@ impl Settings {
     #[must_use]
     pub fn config(&self) -> &Arc<Config> {
         &self.config
+    }
+
+    /// Finds hops and addresses.
+    #[must_use]
+    pub fn router(&self) -> &Router {
+        &self.router
     }
 
     /// Its connectors, the built-in default among them.
