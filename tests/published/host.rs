@@ -52,11 +52,11 @@ impl Host {
 
     pub(crate) async fn start_with(config: rustls::ServerConfig, part: Part) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("loopback");
-        let port = listener.local_addr().expect("bound").port();
+        let bound = listener.local_addr().expect("bound").port();
         let (heard, acceptor) = (Arc::default(), TlsAcceptor::from(Arc::new(config)));
         let mut tasks = JoinSet::new();
         tasks.spawn(serve(listener, acceptor, part, Arc::clone(&heard)));
-        Self { port, heard, _tasks: tasks }
+        Self { port: bound, heard, _tasks: tasks }
     }
 
     /// Each request that it heard, whole, after the name of SNI and the protocol of ALPN.

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use gatepost::address::Domain;
-use gatepost::discovery::mta_sts::{Absent, Listing, Mode, MtaSts, Published, Recheck, Web, evaluate};
+use gatepost::discovery::mta_sts::{Absent, FailureKind, Listing, Mode, MtaSts, Published, Recheck, Web, evaluate};
 use jiff::Timestamp;
 use rcgen::date_time_ymd;
 
@@ -61,7 +61,7 @@ async fn good(part: Part) -> Published {
 fn absent(published: Published) -> (&'static str, String) {
     match published {
         Published::Policy(policy) => panic!("{policy:?}"),
-        Published::None(absent) => (absent.kind().map_or("nothing", |kind| kind.as_str()), absent.to_string()),
+        Published::None(absent) => (absent.kind().map_or("nothing", FailureKind::as_str), absent.to_string()),
     }
 }
 
@@ -88,7 +88,7 @@ async fn aliases_are_followed_in_dns_and_the_certificate_is_for_the_first_name()
     assert!(host.heard()[0].starts_with("mta-sts.alias.example "), "{:?}", host.heard());
     let other = Host::start(&world.authority.issue(&["mta-sts.good.example"]), plain(POLICY)).await;
     let asked = web(&world, &other).look_up(&domain("alias.example"), Timestamp::now()).await;
-    assert_eq!(asked.expect_err("the name is wrong").kind().map(|kind| kind.as_str()), Some("sts-webpki-invalid"));
+    assert_eq!(asked.expect_err("the name is wrong").kind().map(FailureKind::as_str), Some("sts-webpki-invalid"));
 }
 
 #[tokio::test]
@@ -152,7 +152,7 @@ async fn only_a_host_with_a_certificate_in_order_is_believed() {
         let host = Host::start(&pair, plain(POLICY)).await;
         let asked = web(&world, &host).look_up(&domain("good.example"), Timestamp::now()).await;
         let absent = asked.expect_err(case);
-        assert_eq!(absent.kind().map(|kind| kind.as_str()), Some("sts-webpki-invalid"), "{case}: {absent}");
+        assert_eq!(absent.kind().map(FailureKind::as_str), Some("sts-webpki-invalid"), "{case}: {absent}");
         assert_eq!(host.heard(), [""; 0], "{case}");
     }
 }
