@@ -17,7 +17,7 @@ use crate::dns::{Dns, Security};
 use crate::envelope::TlsRequirement;
 use crate::outcome::Failure;
 use crate::route::{Addresses, Hop, Origin, Via};
-use history::{History, Level};
+use history::History;
 use mta_sts::{Listing, Mode, MtaSts, Published};
 
 const NOT_IN_DISCOVER: &str = "the connector's discover does not name it";
@@ -120,11 +120,7 @@ impl Discovery {
     }
 
     fn memory(&self, question: &Question<'_>) -> MemoryFinding {
-        let standing = self.history.standing(question.recipient, &question.hop.host, question.now);
-        match standing.domain {
-            Some(best) if best.level > Level::Plain => MemoryFinding::TookTls { last: best.last },
-            Some(_) | None => MemoryFinding::Nothing,
-        }
+        self.history.standing(question.recipient, &question.hop.host, question.now).finding()
     }
 }
 
