@@ -16,6 +16,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::admin::Door;
 use crate::config::{Config, Fault, Located};
+use crate::discovery::Discovery;
+use crate::discovery::history::{History, HistoryError};
+use crate::discovery::mta_sts::{MtaSts, StoreError};
 use crate::dns::Dns;
 use crate::handshake::Material;
 use crate::inbound::{self, Inbound};
@@ -44,6 +47,22 @@ pub enum StartError {
         place: crate::config::Place,
         /// Why.
         error: SpoolError,
+    },
+    /// The policies that domains have published can be neither opened nor set aside.
+    #[error("{place}: the memory of published policies cannot be opened: {error}")]
+    Policies {
+        /// Where the configuration names its folder, which is the spool's.
+        place: crate::config::Place,
+        /// Why.
+        error: StoreError,
+    },
+    /// The memory of what domains showed before can be neither opened nor set aside.
+    #[error("{place}: the memory of earlier deliveries cannot be opened: {error}")]
+    History {
+        /// Where the configuration names its folder, which is the spool's.
+        place: crate::config::Place,
+        /// Why.
+        error: HistoryError,
     },
 }
 
@@ -116,13 +135,18 @@ pub async fn start(config: Config, observer: Observer) -> Result<Running, StartE
     // The spool first: a second instance hears that there is a first, not that its ports are taken.
     let spool_error = |error| StartError::Spool { place: config.spool.place.clone(), error };
     let spool = Arc::new(SqliteSpool::open(&config.spool.value).map_err(spool_error)?);
+    let history_error = |error| StartError::History { place: config.spool.place.clone(), error };
+    let history = History::open(&config.spool.value, jiff::Timestamp::now()).map_err(history_error)?;
+    let store_error = |error| StartError::Policies { place: config.spool.place.clone(), error };
+    let policies = MtaSts::open(&config.spool.value, reload::web(&tls, &dns)).map_err(store_error)?;
+    let discovery = Discovery::new(policies, history);
     let sockets = bind(&config).await.map_err(StartError::Sockets)?;
     let addresses = sockets
         .iter()
         .flat_map(|(name, sockets)| sockets.iter().filter_map(|socket| Some((name.clone(), socket.local_addr().ok()?))))
         .collect();
     let door = Door::open(&config.admin.socket).await.map_err(|fault| StartError::Faults(vec![fault]))?;
-    let in_force = Arc::new(InForce::new(&Arc::new(config), tls, dns.clone()));
+    let in_force = Arc::new(InForce::new(&Arc::new(config), tls, dns.clone(), discovery));
     // A resolver that cannot do what is expected of it is told of now, not when the first mail comes.
     tokio::spawn(async move { dns.look_around().await });
     let stop = CancellationToken::new();
@@ -183,9 +207,16 @@ impl Rooms {
         let mut deliveries = tokio::spawn(scheduler.run(work, self.stop.clone()));
         let mut listeners = self.listen(sockets, accepted);
         if let Some(door) = door {
-            listeners.spawn(door.serve(Arc::clone(&self.spool) as _, operator, self.stop.clone()));
+            listeners.spawn(door.serve(
+                Arc::clone(&self.spool) as _,
+                operator,
+                self.in_force.outbound.discovery().history().clone(),
+                self.stop.clone(),
+            ));
         }
         let watch = tokio::spawn(watch_certificates(Arc::clone(&self.in_force)));
+        let policies = self.in_force.outbound.discovery().mta_sts().clone();
+        let fresh = tokio::spawn(async move { policies.keep_fresh().await });
         let end = tokio::select! {
             // In this order: when we are told to stop, the others end by themselves. That is no death.
             biased;
@@ -195,6 +226,7 @@ impl Rooms {
             Some(Err(death)) = listeners.join_next() => Err(EndError::Died(death.to_string())),
         };
         watch.abort();
+        fresh.abort();
         self.stop.cancel();
         self.in_force.outbound.close();
         // Sessions and deliveries end side by side: what is still accepted waits in the spool.
@@ -210,6 +242,8 @@ impl Rooms {
             tracing::warn!("sessions were cut short; what they had not been answered for is not in the spool");
         }
         drop(listeners);
+        // The spool's lock keeps others from the folder: it goes last.
+        self.in_force.outbound.discovery().history().close().await;
         let closed = self.spool.close().await;
         end.and(closed.map_err(EndError::Spool))
     }

@@ -12,7 +12,8 @@ use jiff::tz::TimeZone;
 
 use super::{ConfigFile, show, show_faults, show_warnings};
 use crate::config::{
-    self, Config, Connector, Inbound, Listener, ListenerTls, OnFailure, Route, TlsDemand, Trust, VerifyWanted,
+    self, Config, Connector, Downgrade, Exception, Inbound, Listener, ListenerTls, OnFailure, Outbound, Publication,
+    Route, TlsDemand, Trust, VerifyWanted,
 };
 use crate::dns::Dns;
 use crate::handshake::{IdentitySummary, Material};
@@ -151,6 +152,7 @@ fn outbound(connector: &Connector) -> String {
         Route::SmartHosts(_) => "the smart host's own name",
     };
     lines.extend(demand(connector, outbound.tls, own_name));
+    lines.extend(raised(outbound, Timestamp::now()));
     if let Some(files) = &outbound.client_identity {
         lines.push(format!("we show {}", files.certificate.value.display()));
     }
@@ -197,6 +199,46 @@ fn demand(connector: &Connector, demand: TlsDemand, own_name: &str) -> Vec<Strin
             lines.push(format!("certificate for {}", if names.is_empty() { own_name } else { &names }));
             lines.push(format!("trusted by {}", trust(&connector.trust.value)));
         }
+        VerifyWanted::Dane => lines.push("certificate as its TLSA records say (DANE)".to_owned()),
+        VerifyWanted::Pin => lines.extend(connector.pins.iter().map(|pin| format!("key {pin}"))),
+    }
+    lines
+}
+
+/// What may raise the demand, and what lowers it for a time.
+fn raised(outbound: &Outbound, now: Timestamp) -> Vec<String> {
+    let mut lines = Vec::new();
+    let published: Vec<_> = outbound
+        .discover
+        .iter()
+        .map(|publication| match publication {
+            Publication::Dane => "DANE",
+            Publication::MtaSts => "MTA-STS",
+        })
+        .collect();
+    match (published.is_empty(), outbound.tls) {
+        (true, TlsDemand::Off) => {}
+        (true, TlsDemand::Opportunistic | TlsDemand::Forced { .. }) => {
+            lines.push("what they publish is not looked up".to_owned());
+        }
+        (false, _) => lines.push(format!("raised by {}", published.join(" and "))),
+    }
+    match outbound.downgrade {
+        Downgrade::Warn => {}
+        Downgrade::Allow => lines.push("no warning when they lose TLS".to_owned()),
+        Downgrade::Refuse => lines.push("forced once they have taken TLS".to_owned()),
+    }
+    if let Some(Exception { tls, until, reason }) = &outbound.exception {
+        let level = match tls {
+            TlsDemand::Off => "off",
+            TlsDemand::Opportunistic => "opportunistic",
+            TlsDemand::Forced { .. } => "forced, any certificate",
+        };
+        lines.push(if now.to_zoned_datetime(TimeZone::UTC).date() <= *until {
+            format!("EXCEPTION: TLS {level} until {until} ({reason})")
+        } else {
+            format!("the exception ended on {until} ({reason})")
+        });
     }
     lines
 }

@@ -1,0 +1,83 @@
+//! What a message itself asks of TLS, and what that makes of one hop (RFC 8689).
+//!
+//! What the hop must show is joined in [`crate::connector`] and judged in [`crate::tls`]; here it is chosen
+//! which of its policies counts, and what came of it is given its name.
+
+use crate::address::Host;
+use crate::envelope::{Envelope, TlsRequirement};
+use crate::outcome::{Cause, Failure, Unpromised};
+use crate::smtp::client::Promise;
+use crate::tls::{Layer, Refusal, Shortfall, TlsPolicy};
+
+use super::cleared::Cleared;
+use super::dial::reference;
+
+/// On which terms one hop may have the message.
+#[derive(Debug)]
+pub(super) enum Terms {
+    /// Those of the hop: the message asks for nothing, or for less than the administrator does.
+    Ordinary(TlsPolicy),
+    /// Those of the hop. The message is a report about one that required TLS: REQUIRETLS is asked for
+    /// where it can be had, and the report is not lost where it cannot (RFC 8689 §5).
+    Preferred {
+        /// What the hop must show.
+        policy: TlsPolicy,
+        /// What it must have shown before REQUIRETLS may be said to it.
+        required: TlsPolicy,
+    },
+    /// Those of the message (RFC 8689 §4.2.1).
+    Required(TlsPolicy),
+}
+
+impl Terms {
+    /// The terms for a message at a hop; `policy` tells what the hop must show, for what a message asks.
+    pub(super) fn new(envelope: &Envelope, policy: impl Fn(TlsRequirement) -> TlsPolicy) -> Self {
+        match (envelope.tls, envelope.reverse_path.mailbox()) {
+            (asked @ (TlsRequirement::Ordinary | TlsRequirement::Relaxed), _) => Self::Ordinary(policy(asked)),
+            (TlsRequirement::Require, None) => {
+                Self::Preferred { policy: policy(TlsRequirement::Ordinary), required: policy(TlsRequirement::Require) }
+            }
+            (TlsRequirement::Require, Some(_)) => Self::Required(policy(TlsRequirement::Require)),
+        }
+    }
+
+    /// What a session with the hop must show before anything is said of the message.
+    pub(super) fn policy(&self) -> &TlsPolicy {
+        match self {
+            Self::Ordinary(policy) | Self::Preferred { policy, .. } | Self::Required(policy) => policy,
+        }
+    }
+
+    /// What is asked of the peer on a session that meets the policy: REQUIRETLS may be said only where the
+    /// session is as RFC 8689 §2 wants it.
+    pub(super) fn promise(&self, connection: &mut Cleared, hop: &Host) -> Promise {
+        match self {
+            Self::Ordinary(_) => Promise::NotAsked,
+            Self::Required(_) => Promise::Needed,
+            Self::Preferred { required, .. } if connection.admits(required, &reference(hop)) => Promise::Welcome,
+            Self::Preferred { .. } => Promise::NotAsked,
+        }
+    }
+
+    /// A hop's failure by its right name: a session that falls short of what the message requires concerns
+    /// the message, not the connector, and `on_failure` has no say in it.
+    pub(super) fn named(&self, mut failure: Failure) -> Failure {
+        let Self::Required(_) = self else { return failure };
+        match failure.cause {
+            Cause::Policy(refusal) if falls_short_of_the_message(&refusal) => {
+                let peer = failure.peer.take();
+                Failure { peer, ..Failure::unpromised(Unpromised::Session(refusal)) }
+            }
+            cause => Failure { cause, ..failure },
+        }
+    }
+}
+
+/// Whether a refusal says that TLS to an authenticated server was not to be had, and not only that what the
+/// administrator wants was not met.
+fn falls_short_of_the_message(refusal: &Refusal) -> bool {
+    match refusal.wanted.layer {
+        Layer::Dane | Layer::MtaSts | Layer::RequireTls => true,
+        Layer::Connector | Layer::Exception | Layer::Memory => matches!(refusal.got, Shortfall::NoTls(_)),
+    }
+}
