@@ -1,10 +1,11 @@
 //! What domains publish about themselves, and what they showed before: found, remembered, and never obeyed
 //! here.
 //!
-//! MTA-STS policies (RFC 8461) are in [`mta_sts`], the downgrade memory in [`history`]. [`Discovery`] asks
-//! both about one hop; what follows for a delivery is joined in [`crate::connector`], and whether a
+//! TLSA records (RFC 7672) are in [`dane`], MTA-STS policies (RFC 8461) in [`mta_sts`], the downgrade memory
+//! in [`history`]. [`Discovery`] asks all about one hop; what follows for a delivery is joined in [`crate::connector`], and whether a
 //! session meets it is judged in [`crate::tls`].
 
+pub mod dane;
 pub mod history;
 pub mod mta_sts;
 
@@ -12,7 +13,7 @@ use jiff::Timestamp;
 
 use crate::address::{Domain, Host};
 use crate::config::{Connector, Publication, TlsDemand};
-use crate::connector::{DaneFinding, Findings, MemoryFinding, StsFinding, StsListing, Way, exception};
+use crate::connector::{Findings, MemoryFinding, StsFinding, StsListing, Way, exception};
 use crate::dns::{Dns, Security};
 use crate::envelope::TlsRequirement;
 use crate::outcome::{Failure, Scope};
@@ -96,7 +97,8 @@ impl Discovery {
     /// # Errors
     /// A [`Failure`] of this hop: what it publishes cannot be found out, so that it must not be used.
     pub async fn ask(&self, question: &Question<'_>) -> Result<Found, Failure> {
-        let published = self.published(question).await;
+        // A host that cannot be used is known as soon as one of the two says so.
+        let (dane, published) = tokio::try_join!(dane::find(question), async { Ok(self.published(question).await) })?;
         let way = way(question);
         if let Some(failure) = unproven_meanwhile(question, &way, &published) {
             return Err(failure);
@@ -105,8 +107,7 @@ impl Discovery {
             Asked::No(why) => StsFinding::NotAsked(why),
             Asked::Yes(published) => finding(published, &question.hop.host),
         };
-        let findings =
-            Findings { dane: DaneFinding::NotAsked(NOT_IN_DISCOVER), mta_sts, way, memory: self.memory(question) };
+        let findings = Findings { dane, mta_sts, way, memory: self.memory(question) };
         Ok(Found { findings, published })
     }
 
