@@ -17,7 +17,7 @@
 //!
 //! - `cli` and [`demo`]: the commands, and the play that shows what the policies do; [`daemon`] wires
 //!   the rooms and ends them in order;
-//! - movers, which are tokio tasks: [`admin`], [`inbound`], [`scheduler`], [`outbound`];
+//! - movers, which are tokio tasks: [`admin`], [`inbound`], [`scheduler`], [`outbound`], [`tlsrpt`];
 //! - hands, each touching one piece of the world: [`spool`], [`route`], [`handshake`];
 //! - rules, pure decisions over words: [`dsn`], [`outcome`] (the failure judge), [`access`],
 //!   [`connector`], [`config`], [`tls`] (the TLS judge);
@@ -48,3 +48,4 @@ pub mod scheduler;
 pub mod smtp;
 pub mod spool;
 pub mod tls;
+pub mod tlsrpt;

@@ -12,6 +12,7 @@ mod place;
 mod plain;
 mod reader;
 mod rules;
+mod tlsrpt;
 mod values;
 
 use std::fmt;
@@ -27,6 +28,7 @@ use crate::tls::{NamePattern, TlsVersion};
 
 pub use parse::{parse, read};
 pub use partner::default_connector;
+pub use tlsrpt::{DkimKey, SendReports, TlsReports};
 pub use values::parse_duration;
 
 /// Where something stands in a configuration file. Line and column count from 1.
@@ -104,6 +106,8 @@ pub struct Config {
     pub dns_servers: Vec<SocketAddr>,
     /// Where operators are answered.
     pub admin: Admin,
+    /// Reports to other domains about TLS.
+    pub tlsrpt: TlsReports,
     /// Logging.
     pub log: Log,
 }
