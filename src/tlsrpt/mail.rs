@@ -38,7 +38,7 @@ pub(super) fn write(
     let fields = vec![
         format!("From: <{contact}>"),
         format!("To: {}", to.join(",\r\n ")),
-        format!("Date: {}", rfc2822::to_string(&now.to_zoned(jiff::tz::TimeZone::UTC)).unwrap_or_default()),
+        format!("Date: {}", rfc2822::to_string(&now.to_zoned_datetime(jiff::tz::TimeZone::UTC)).unwrap_or_default()),
         format!("Subject: Report Domain: {domain}\r\n Submitter: {submitter}\r\n Report-ID: <{id}>"),
         format!("Message-ID: <{id}>"),
         format!("TLS-Report-Domain: {domain}"),

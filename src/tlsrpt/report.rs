@@ -47,19 +47,19 @@ pub struct Counted {
 /// When a UTC day begins.
 #[must_use]
 pub fn begin(day: Date) -> Timestamp {
-    day.to_zoned(TimeZone::UTC).map_or(Timestamp::MIN, |zoned| zoned.timestamp())
+    day.to_zoned_datetime(TimeZone::UTC).map_or(Timestamp::MIN, |zoned| zoned.timestamp())
 }
 
 /// The last second of a UTC day.
 #[must_use]
 pub fn end(day: Date) -> Timestamp {
-    day.at(23, 59, 59, 0).to_zoned(TimeZone::UTC).map_or(Timestamp::MAX, |zoned| zoned.timestamp())
+    day.at(23, 59, 59, 0).to_zoned_datetime(TimeZone::UTC).map_or(Timestamp::MAX, |zoned| zoned.timestamp())
 }
 
 /// The UTC day of a time.
 #[must_use]
 pub fn day_of(at: Timestamp) -> Date {
-    at.to_zoned(TimeZone::UTC).date()
+    at.to_zoned_datetime(TimeZone::UTC).date()
 }
 
 impl Report {

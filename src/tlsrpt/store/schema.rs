@@ -86,7 +86,7 @@ pub(super) fn open(file: &Path) -> Result<Connection, StoreError> {
         let _missing = std::fs::remove_file(file.with_extension(log));
     }
     tracing::error!(file = %aside.display(), damage, "TLS report counts are damaged and were set aside; counting begins anew");
-    try_open(file).map_err(|Refused::Damaged(what) | Refused::Other(what)| error(&what))
+    try_open(file).map_err(|(Refused::Damaged(what) | Refused::Other(what))| error(&what))
 }
 
 fn try_open(file: &Path) -> Result<Connection, Refused> {
