@@ -16,9 +16,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::admin::Door;
 use crate::config::{Config, Fault, Located};
+use crate::dns::Dns;
 use crate::handshake::Material;
 use crate::inbound::{self, Inbound};
-use crate::route::RouteError;
 use crate::scheduler::{Observer, Scheduler};
 use crate::spool::{SpoolError, SqliteSpool};
 use reload::InForce;
@@ -45,9 +45,6 @@ pub enum StartError {
         /// Why.
         error: SpoolError,
     },
-    /// Names cannot be looked up.
-    #[error("names cannot be looked up: {0}")]
-    Dns(#[from] RouteError),
 }
 
 /// Why the daemon ended by itself.
@@ -108,7 +105,11 @@ impl Running {
 /// # Errors
 /// [`StartError`]; nothing is left open or bound then.
 pub async fn start(config: Config, observer: Observer) -> Result<Running, StartError> {
-    let (tls, warnings) = Material::load(&config).map_err(StartError::Faults)?;
+    let dns = Dns::new(&config.dns).map_err(|error| error.fault(&config.dns));
+    let ((tls, warnings), dns) = match (Material::load(&config), dns) {
+        (Ok(tls), Ok(dns)) => (tls, dns),
+        (tls, dns) => return Err(StartError::Faults(tls.err().into_iter().flatten().chain(dns.err()).collect())),
+    };
     for warning in warnings {
         tracing::warn!(place = %warning.place, remedy = %warning.remedy, "{}", warning.message);
     }
@@ -121,7 +122,9 @@ pub async fn start(config: Config, observer: Observer) -> Result<Running, StartE
         .flat_map(|(name, sockets)| sockets.iter().filter_map(|socket| Some((name.clone(), socket.local_addr().ok()?))))
         .collect();
     let door = Door::open(&config.admin.socket).await.map_err(|fault| StartError::Faults(vec![fault]))?;
-    let in_force = Arc::new(InForce::new(&Arc::new(config), tls)?);
+    let in_force = Arc::new(InForce::new(&Arc::new(config), tls, dns.clone()));
+    // A resolver that cannot do what is expected of it is told of now, not when the first mail comes.
+    tokio::spawn(async move { dns.look_around().await });
     let stop = CancellationToken::new();
     let rooms = Rooms { in_force: Arc::clone(&in_force), spool, observer, stop: stop.clone() };
     let task = tokio::spawn(rooms.run(sockets, door));

@@ -18,7 +18,8 @@
 //! - `cli` and [`demo`]: the commands, and the play that shows what the policies do; [`daemon`] wires
 //!   the rooms and ends them in order;
 //! - movers, which are tokio tasks: [`admin`], [`inbound`], [`scheduler`], [`outbound`], [`tlsrpt`];
-//! - hands, each touching one piece of the world: [`spool`], [`route`], [`handshake`];
+//! - hands, each touching one piece of the world: [`spool`], [`route`], [`handshake`], and below them
+//!   [`dns`];
 //! - rules, pure decisions over words: [`dsn`], [`outcome`] (the failure judge), [`access`],
 //!   [`connector`], [`config`], [`tls`] (the TLS judge);
 //! - words, values and grammar without I/O, clock or async: [`envelope`], [`smtp`], [`address`].
@@ -37,6 +38,7 @@ pub mod config;
 pub mod connector;
 pub mod daemon;
 pub mod demo;
+pub mod dns;
 pub mod dsn;
 pub mod envelope;
 pub mod handshake;

@@ -4,8 +4,6 @@
 //! opens no connection and judges no TLS; published TLS policies are looked up elsewhere. Names are
 //! always complete: neither a search list nor the hosts file has a say in where mail goes.
 
-mod lookup;
-
 use std::cmp::Ordering;
 use std::fmt;
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
@@ -13,24 +11,55 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use crate::address::{Domain, Host};
 use crate::config::{Config, Route};
+use crate::dns::{Dns, Exchange, Found, LookupError, Mx, Standing};
 use crate::outcome::{Failure, Scope};
 use crate::smtp::reply::Status;
-use lookup::{Dns, MxAnswer};
 
 /// Hosts of one destination, at most: whoever publishes more does not make us dial for hours.
 const HOPS_MAX: usize = 20;
 /// Addresses of one host, at most.
 const ADDRESSES_MAX: usize = 10;
 
-/// Why there can be no router.
-#[derive(Debug, thiserror::Error)]
-pub enum RouteError {
-    /// The system's resolver configuration cannot be used.
-    #[error("/etc/resolv.conf cannot be used ({0}); correct it, or name servers in [dns] servers")]
-    SystemConfiguration(String),
-    /// The resolver cannot be set up.
-    #[error("the DNS resolver cannot be set up: {0}")]
-    Resolver(String),
+/// The hops of a destination, and how far the way to them can be believed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hops {
+    /// The hops, best first; never empty.
+    pub hops: Vec<Hop>,
+    /// What led to them.
+    pub via: Via,
+}
+
+/// What led from a destination to its hops.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Via {
+    /// MX records: their security with that of the CNAMEs before them, and the name that has them
+    /// (RFC 7672 §2.2.1).
+    Mx(Standing),
+    /// The destination has no MX record, and is its own host: how far that denial can be believed.
+    NoMx(Standing),
+    /// The connector's route, or an address: DNS had no say.
+    Given,
+}
+
+impl Via {
+    /// Whether nobody but the destination itself, or our own configuration, can have named the hops. A host
+    /// that an insecure MX record names may be anybody's.
+    #[must_use]
+    pub fn is_secure(&self) -> bool {
+        match self {
+            Self::Mx(standing) => standing.security.is_secure(),
+            Self::NoMx(_) | Self::Given => true,
+        }
+    }
+}
+
+/// The addresses of a hop, and how far they can be believed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Addresses {
+    /// IPv6 and IPv4 by turns; never empty.
+    pub addresses: Vec<SocketAddr>,
+    /// What DNSSEC says of them; [`None`] where DNS was not asked: for addresses, and for `localhost`.
+    pub standing: Option<Standing>,
 }
 
 /// One host that may take the mail of a destination. Its addresses are looked up only when it is its
@@ -87,7 +116,7 @@ impl fmt::Display for Hop {
     }
 }
 
-/// Finds hops and their addresses. Answers are cached for as long as DNS says.
+/// Finds hops and their addresses.
 pub struct Router {
     dns: Dns,
     hostname: Domain,
@@ -100,21 +129,19 @@ impl fmt::Debug for Router {
 }
 
 impl Router {
-    /// Makes a router that asks `[dns] servers`, or the servers of /etc/resolv.conf where there are
-    /// none. Nothing is asked yet.
-    ///
-    /// # Errors
-    /// [`RouteError`], where /etc/resolv.conf is needed and unusable.
-    pub fn new(config: &Config) -> Result<Self, RouteError> {
-        Ok(Self { dns: Dns::new(&config.dns_servers)?, hostname: config.hostname.clone() })
+    /// Makes a router. Nothing is asked yet.
+    #[must_use]
+    pub fn new(config: &Config, dns: Dns) -> Self {
+        Self { dns, hostname: config.hostname.clone() }
     }
 
-    /// The hops for a destination, best first; never an empty list.
+    /// The hops for a destination.
     ///
     /// # Errors
     /// A [`Failure`] of the destination: 5.1.10 for a null MX, 5.1.2 for a domain that does not
-    /// exist, 5.4.6 where mail would come back to us, 4.4.3 where DNS gave no answer.
-    pub async fn hops(&self, recipient: &Host, route: &Route) -> Result<Vec<Hop>, Failure> {
+    /// exist, 5.4.6 where mail would come back to us, 4.4.3 where DNS gave no answer, 4.7.5 where its
+    /// answer failed DNSSEC validation (RFC 7672 §2.2.1: mail waits).
+    pub async fn hops(&self, recipient: &Host, route: &Route) -> Result<Hops, Failure> {
         match (route, recipient) {
             (Route::SmartHosts(hosts), _) => {
                 let hop = |host: &crate::config::SmartHost| Hop {
@@ -122,41 +149,32 @@ impl Router {
                     port: host.port,
                     origin: Origin::SmartHost,
                 };
-                Ok(hosts.iter().map(hop).collect())
+                Ok(Hops { hops: hosts.iter().map(hop).collect(), via: Via::Given })
             }
             (Route::Mx { port }, Host::Literal(_)) => {
-                Ok(vec![Hop { host: recipient.clone(), port: *port, origin: Origin::Literal }])
+                let hop = Hop { host: recipient.clone(), port: *port, origin: Origin::Literal };
+                Ok(Hops { hops: vec![hop], via: Via::Given })
             }
             (Route::Mx { port }, Host::Domain(domain)) => self.mx_hops(domain, *port).await,
         }
     }
 
-    async fn mx_hops(&self, domain: &Domain, port: u16) -> Result<Vec<Hop>, Failure> {
+    async fn mx_hops(&self, domain: &Domain, port: u16) -> Result<Hops, Failure> {
         let destination = Scope::Destination;
-        let records = match self.dns.mx(domain).await {
-            MxAnswer::Records(records) => records,
-            MxAnswer::None => {
-                if *domain == self.hostname {
-                    return Err(loops_back(domain));
-                }
-                let host = Host::Domain(domain.clone());
-                return Ok(vec![Hop { host, port, origin: Origin::ImplicitMx }]);
+        let answer = self.dns.mx(domain).await.map_err(|fault| {
+            let text = format!("the MX lookup for {domain} failed: {fault}");
+            Failure::transient(destination, status(&fault), text)
+        })?;
+        let records = match &answer.found {
+            Found::Records(records) => hosts(domain, records)?,
+            Found::NoData if *domain == self.hostname => return Err(loops_back(domain)),
+            Found::NoData => {
+                let hop = Hop { host: Host::Domain(domain.clone()), port, origin: Origin::ImplicitMx };
+                return Ok(Hops { hops: vec![hop], via: Via::NoMx(answer.into()) });
             }
-            MxAnswer::Null => {
-                let text = format!("{domain} accepts no mail (it publishes a null MX record, RFC 7505)");
-                return Err(Failure::permanent(destination, Status(1, 10), text));
-            }
-            MxAnswer::NoDomain => {
+            Found::NoDomain => {
                 let text = format!("the domain {domain} does not exist");
                 return Err(Failure::permanent(destination, Status(1, 2), text));
-            }
-            MxAnswer::Unusable => {
-                let text = format!("no MX record of {domain} names a valid host");
-                return Err(Failure::transient(destination, Status(4, 4), text));
-            }
-            MxAnswer::Failed(fault) => {
-                let text = format!("the MX lookup for {domain} failed: {fault}");
-                return Err(Failure::transient(destination, Status(4, 3), text));
             }
         };
         let chosen = in_order(records, &self.hostname);
@@ -164,39 +182,72 @@ impl Router {
             return Err(loops_back(domain));
         }
         let hop = |(preference, name)| Hop { host: Host::Domain(name), port, origin: Origin::Mx { preference } };
-        Ok(chosen.into_iter().map(hop).collect())
+        Ok(Hops { hops: chosen.into_iter().map(hop).collect(), via: Via::Mx(answer.into()) })
     }
 
-    /// The addresses of a hop, IPv6 and IPv4 by turns; never an empty list.
+    /// The addresses of a hop.
     ///
     /// # Errors
     /// A [`Failure`] of this hop alone. Only where the hop is the recipient domain itself, and that
     /// has no address either, the failure is the destination's: 5.4.4.
-    pub async fn addresses(&self, hop: &Hop) -> Result<Vec<SocketAddr>, Failure> {
+    pub async fn addresses(&self, hop: &Hop) -> Result<Addresses, Failure> {
+        let at_port = |addresses: &[IpAddr], standing| {
+            let addresses = addresses.iter().take(ADDRESSES_MAX).map(|ip| SocketAddr::new(*ip, hop.port)).collect();
+            Ok(Addresses { addresses, standing })
+        };
         let name = match &hop.host {
-            Host::Literal(address) => return Ok(vec![SocketAddr::new(*address, hop.port)]),
+            Host::Literal(address) => return at_port(&[*address], None),
             Host::Domain(name) => name,
         };
-        let at_port = |addresses: Vec<IpAddr>| addresses.into_iter().map(|ip| SocketAddr::new(ip, hop.port)).collect();
         if is_localhost(name) {
-            return Ok(at_port(vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()]));
+            return at_port(&[Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()], None);
         }
-        let (six, four) = tokio::join!(self.dns.ipv6(name), self.dns.ipv4(name));
-        let fault = six.as_ref().err().or(four.as_ref().err()).cloned();
-        let addresses = by_turns(six.unwrap_or_default(), four.unwrap_or_default());
-        match (addresses.is_empty(), fault) {
-            (false, _) => Ok(at_port(addresses)),
-            (true, Some(fault)) => {
-                let text = format!("the address lookup for {name} failed: {fault}");
-                Err(Failure::transient(Scope::Hop, Status(4, 3), text))
+        match self.dns.addresses(name).await {
+            Ok(answer) if !answer.records().is_empty() => {
+                let standing = Standing::from(answer.clone());
+                at_port(answer.records(), Some(standing))
             }
-            (true, None) if hop.origin == Origin::ImplicitMx => {
+            Ok(_) if hop.origin == Origin::ImplicitMx => {
                 let text = format!("the domain {name} has neither MX nor address records");
                 Err(Failure::permanent(Scope::Destination, Status(4, 4), text))
             }
-            (true, None) => {
-                Err(Failure::permanent(Scope::Hop, Status(4, 4), format!("the host {name} has no address")))
+            Ok(_) => Err(Failure::permanent(Scope::Hop, Status(4, 4), format!("the host {name} has no address"))),
+            Err(fault) => {
+                let text = format!("the address lookup for {name} failed: {fault}");
+                Err(Failure::transient(Scope::Hop, status(&fault), text))
             }
+        }
+    }
+}
+
+/// What an enhanced status makes of a lookup that failed.
+fn status(fault: &LookupError) -> Status {
+    match fault {
+        LookupError::Bogus(_) => Status(7, 5),
+        LookupError::Server(_) | LookupError::Timeout => Status(4, 3),
+    }
+}
+
+/// The hosts that MX records name; at least one.
+fn hosts(domain: &Domain, records: &[Mx]) -> Result<Vec<(u16, Domain)>, Failure> {
+    let mut hosts = Vec::with_capacity(records.len());
+    let mut null = false;
+    for record in records {
+        match &record.exchange {
+            Exchange::Host(host) => hosts.push((record.preference, host.clone())),
+            Exchange::Null => null = true,
+            Exchange::NotAHost(name) => tracing::debug!(%domain, %name, "MX record does not name a host"),
+        }
+    }
+    match (hosts.is_empty(), null) {
+        (false, _) => Ok(hosts),
+        (true, true) => {
+            let text = format!("{domain} accepts no mail (it publishes a null MX record, RFC 7505)");
+            Err(Failure::permanent(Scope::Destination, Status(1, 10), text))
+        }
+        (true, false) => {
+            let text = format!("no MX record of {domain} names a valid host");
+            Err(Failure::transient(Scope::Destination, Status(4, 4), text))
         }
     }
 }
@@ -239,21 +290,6 @@ fn random() -> u64 {
     RandomState::new().build_hasher().finish()
 }
 
-fn by_turns(six: Vec<IpAddr>, four: Vec<IpAddr>) -> Vec<IpAddr> {
-    let (mut six, mut four) = (six.into_iter(), four.into_iter());
-    let mut addresses = Vec::new();
-    while addresses.len() < ADDRESSES_MAX {
-        let (next_six, next_four) = (six.next(), four.next());
-        if next_six.is_none() && next_four.is_none() {
-            break;
-        }
-        addresses.extend(next_six);
-        addresses.extend(next_four);
-    }
-    addresses.truncate(ADDRESSES_MAX);
-    addresses
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -282,18 +318,10 @@ mod tests {
     }
 
     #[test]
-    fn hosts_and_addresses_are_bounded() {
+    fn hosts_are_bounded() {
         let us = Domain::parse("us.example").expect("a domain");
         let many: Vec<(u16, Domain)> =
             (0..100).map(|n| (n, Domain::parse(&format!("m{n}.example")).expect("a domain"))).collect();
         assert_eq!(in_order(many, &us).len(), HOPS_MAX);
-        let four = vec![IpAddr::from(Ipv4Addr::LOCALHOST); 50];
-        let six = vec![IpAddr::from(Ipv6Addr::LOCALHOST); 2];
-        let addresses = by_turns(six, four);
-        assert_eq!(addresses.len(), ADDRESSES_MAX);
-        assert_eq!(
-            addresses.iter().map(IpAddr::is_ipv6).take(5).collect::<Vec<_>>(),
-            [true, false, true, false, false]
-        );
     }
 }

@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use gatepost::config::{
-    self, AdminSocket, Config, DomainPattern, Fault, ListenerTls, LogFormat, OnFailure, Route, TlsDemand, Trust,
-    VerifyWanted,
+    self, AdminSocket, Config, Dnssec, DomainPattern, Fault, ListenerTls, LogFormat, OnFailure, Route, TlsDemand,
+    Trust, TrustAnchor, VerifyWanted,
 };
 use gatepost::tls::TlsVersion;
 
@@ -55,7 +55,9 @@ fn has_the_documented_values(config: &Config) {
     assert_eq!((timeouts.reply, timeouts.final_reply), (minutes(5), minutes(10)));
     assert_eq!(timeouts.drain, Duration::from_secs(30));
 
-    assert!(config.dns_servers.is_empty());
+    assert!(config.dns.servers.is_empty());
+    assert_eq!(config.dns.dnssec.value, Dnssec::Validate);
+    assert_eq!(config.dns.trust_anchor, TrustAnchor::BuiltIn);
     assert_eq!(config.admin.socket.value, AdminSocket::Path("/run/gatepost/admin.sock".into()));
     assert_eq!(config.log.format.value, LogFormat::Auto);
     assert_eq!(config.log.level, "info");
@@ -86,7 +88,8 @@ fn words_become_what_they_mean() {
     assert_eq!(warnings, []);
     assert_eq!(config.hostname.as_str(), "relay.xn--bcher-kva.example");
     assert_eq!(config.postmaster.to_string(), "\"post master\"@example.com");
-    assert_eq!(texts(&config.dns_servers), ["127.0.0.1:5353", "[2001:db8::53]:53", "[2001:db8::54]:54"]);
+    let servers: Vec<_> = config.dns.servers.iter().map(|server| server.value).collect();
+    assert_eq!(texts(&servers), ["127.0.0.1:5353", "[2001:db8::53]:53", "[2001:db8::54]:54"]);
     assert_eq!(config.log.level, "warn,gatepost::outbound=debug");
     assert_eq!(config.admin.socket.value, AdminSocket::Off);
     assert_eq!(config.spool.value, folder.join("spool"));

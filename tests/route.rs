@@ -9,6 +9,7 @@ use std::path::Path;
 use dns::NameServer;
 use gatepost::address::Host;
 use gatepost::config::{Route, parse};
+use gatepost::dns::Dns;
 use gatepost::outcome::{Failure, Persistence, Scope};
 use gatepost::route::{Hop, Origin, Router};
 use gatepost::smtp::reply::Status;
@@ -53,11 +54,12 @@ async fn router() -> (Router, NameServer) {
         Ok((config, _)) => config,
         Err(faults) => panic!("{faults:?}"),
     };
-    (Router::new(&config).expect("a router"), server)
+    (Router::new(&config, Dns::new(&config.dns).expect("a resolver")), server)
 }
 
 async fn mx(router: &Router, domain: &str) -> Result<Vec<Hop>, Failure> {
-    router.hops(&Host::parse(domain).expect("a domain"), &Route::Mx { port: 25 }).await
+    let found = router.hops(&Host::parse(domain).expect("a domain"), &Route::Mx { port: 25 }).await?;
+    Ok(found.hops)
 }
 
 fn names(hops: &[Hop]) -> Vec<String> {
@@ -75,7 +77,7 @@ async fn mx_hosts_come_in_order_with_all_their_addresses() {
         let hops = mx(&router, domain).await.expect("hops");
         assert_eq!(names(&hops), ["mx1.plain.example:25", "mx2.plain.example:25"], "{domain}");
         assert_eq!(hops[0].origin, Origin::Mx { preference: 10 });
-        let found = router.addresses(&hops[0]).await.expect("addresses");
+        let found = router.addresses(&hops[0]).await.expect("addresses").addresses;
         assert_eq!(found[0], addresses(&["[2001:db8::1]:25"])[0], "by turns, IPv6 first");
         let mut found = found[1..].to_vec();
         found.sort();
@@ -88,7 +90,7 @@ async fn without_mx_the_domain_itself_is_the_host() {
     let (router, _server) = router().await;
     let hops = mx(&router, "implicit.example").await.expect("hops");
     assert_eq!((names(&hops), hops[0].origin), (vec!["implicit.example:25".to_owned()], Origin::ImplicitMx));
-    let found = router.addresses(&hops[0]).await.expect("addresses");
+    let found = router.addresses(&hops[0]).await.expect("addresses").addresses;
     assert_eq!(found, addresses(&["[2001:db8::9]:25", "192.0.2.9:25"]));
     assert_eq!(hops[0].smart_host(), None);
 }
@@ -158,15 +160,18 @@ async fn smart_hosts_and_literals_need_no_mx() {
         [connector.outbound]\nroute = [\"mx1.plain.example:587\", \"[192.0.2.7]:25\", \"localhost:26\"]\n";
     let (config, _) = parse(text, Path::new("gatepost.toml")).expect("valid");
     let domain = Host::parse("absent.example").expect("a domain");
-    let hops = router.hops(&domain, &config.connectors[0].outbound.route).await.expect("hops");
+    let hops = router.hops(&domain, &config.connectors[0].outbound.route).await.expect("hops").hops;
     assert_eq!(names(&hops), ["mx1.plain.example:587", "[192.0.2.7]:25", "localhost:26"]);
     assert_eq!(hops[1].smart_host(), Some(&hops[1].host));
-    assert_eq!(router.addresses(&hops[0]).await.expect("addresses").len(), 3);
-    assert_eq!(router.addresses(&hops[1]).await.expect("addresses"), addresses(&["192.0.2.7:25"]));
-    assert_eq!(router.addresses(&hops[2]).await.expect("addresses"), addresses(&["127.0.0.1:26", "[::1]:26"]));
+    assert_eq!(router.addresses(&hops[0]).await.expect("addresses").addresses.len(), 3);
+    assert_eq!(router.addresses(&hops[1]).await.expect("addresses").addresses, addresses(&["192.0.2.7:25"]));
+    assert_eq!(
+        router.addresses(&hops[2]).await.expect("addresses").addresses,
+        addresses(&["127.0.0.1:26", "[::1]:26"])
+    );
 
     let literal = Host::parse("[IPv6:2001:db8::5]").expect("a literal");
-    let hops = router.hops(&literal, &Route::Mx { port: 2525 }).await.expect("hops");
+    let hops = router.hops(&literal, &Route::Mx { port: 2525 }).await.expect("hops").hops;
     assert_eq!(hops[0].smart_host(), None);
-    assert_eq!(router.addresses(&hops[0]).await.expect("addresses"), addresses(&["[2001:db8::5]:2525"]));
+    assert_eq!(router.addresses(&hops[0]).await.expect("addresses").addresses, addresses(&["[2001:db8::5]:2525"]));
 }

@@ -14,6 +14,7 @@ use super::{ConfigFile, show, show_faults, show_warnings};
 use crate::config::{
     self, Config, Connector, Inbound, Listener, ListenerTls, OnFailure, Route, TlsDemand, Trust, VerifyWanted,
 };
+use crate::dns::Dns;
 use crate::handshake::{IdentitySummary, Material};
 use crate::tls::TlsVersion;
 
@@ -47,7 +48,11 @@ type Loaded = (Config, Vec<IdentitySummary>, Vec<config::Fault>);
 
 fn load(file: &std::path::Path) -> Result<Loaded, Vec<config::Fault>> {
     let (config, mut warnings) = config::read(file)?;
-    let (material, more) = Material::load(&config)?;
+    let dns = Dns::new(&config.dns).map_err(|error| error.fault(&config.dns));
+    let (material, more) = match (Material::load(&config), dns) {
+        (Ok(loaded), Ok(_)) => loaded,
+        (material, dns) => return Err(material.err().into_iter().flatten().chain(dns.err()).collect()),
+    };
     warnings.extend(more);
     warnings.sort();
     Ok((config, material.identities(), warnings))

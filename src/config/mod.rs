@@ -102,14 +102,45 @@ pub struct Config {
     pub limits: Limits,
     /// Patience.
     pub timeouts: Timeouts,
-    /// `[dns] servers`; empty for those of /etc/resolv.conf.
-    pub dns_servers: Vec<SocketAddr>,
+    /// Whom to ask, and what is believed of the answers.
+    pub dns: Dns,
     /// Where operators are answered.
     pub admin: Admin,
     /// Reports to other domains about TLS.
     pub tlsrpt: TlsReports,
     /// Logging.
     pub log: Log,
+}
+
+/// `[dns]`: whom to ask, and what is believed of the answers.
+#[derive(Debug, Clone)]
+pub struct Dns {
+    /// The name servers; empty for those of /etc/resolv.conf.
+    pub servers: Vec<Located<SocketAddr>>,
+    /// Who validates.
+    pub dnssec: Located<Dnssec>,
+    /// What validation starts from.
+    pub trust_anchor: TrustAnchor,
+}
+
+/// `[dns] dnssec`: who validates.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dnssec {
+    /// We do, in this process.
+    Validate,
+    /// The resolver does; its AD bit is believed. It must be on this machine.
+    TrustResolver,
+    /// Nobody does: every answer counts as insecure.
+    Off,
+}
+
+/// `[dns] trust_anchor`: what validation starts from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TrustAnchor {
+    /// The keys of the root zone, built in.
+    BuiltIn,
+    /// A file of DNSKEY or DS records.
+    File(Located<PathBuf>),
 }
 
 /// `[tls]`: our own certificates and default trust.

@@ -97,7 +97,7 @@ fn document_meant(document: &DeTable<'_>, notes: &mut Notes<'_>) -> Option<Confi
     let timeouts = root.table(notes, "timeouts", "[timeouts]");
     let timeouts = plain::timeouts(timeouts, notes);
     let dns = root.table(notes, "dns", "[dns]");
-    let dns_servers = plain::dns(dns, notes);
+    let dns = plain::dns(dns, notes);
     let admin = root.table(notes, "admin", "[admin]");
     let admin = plain::admin(admin, notes);
     let reports = root.table(notes, "tlsrpt", "[tlsrpt]");
@@ -124,7 +124,7 @@ fn document_meant(document: &DeTable<'_>, notes: &mut Notes<'_>) -> Option<Confi
         queue,
         limits,
         timeouts,
-        dns_servers,
+        dns,
         admin,
         tlsrpt: reports?,
         log,

@@ -1,7 +1,6 @@
 //! The tables without rules between them: `[queue]`, `[limits]`, `[timeouts]`, `[dns]`, `[admin]` and `[log]`,
 //! with their defaults.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use toml::de::DeValue;
@@ -11,7 +10,9 @@ use super::hosts::dns_server;
 use super::place::Notes;
 use super::reader::{Given, Table, Value, nearest, short};
 use super::values::{choice, count, duration, full_list, list, path, size, text};
-use super::{Admin, AdminSocket, Limits, Located, Log, LogFormat, Queue, Timeouts, WarnAfter};
+use super::{
+    Admin, AdminSocket, Dns, Dnssec, Limits, Located, Log, LogFormat, Queue, Timeouts, TrustAnchor, WarnAfter,
+};
 
 /// Where operators are answered unless `[admin] socket` says otherwise.
 const SOCKET: &str = "/run/gatepost/admin.sock";
@@ -103,10 +104,36 @@ pub(super) fn timeouts(mut table: Table<'_>, notes: &mut Notes<'_>) -> Timeouts 
     Timeouts { command, data_block, data_rate, handshake, connect, reply, final_reply, drain }
 }
 
-pub(super) fn dns(mut table: Table<'_>, notes: &mut Notes<'_>) -> Vec<SocketAddr> {
+pub(super) fn dns(mut table: Table<'_>, notes: &mut Notes<'_>) -> Dns {
     let servers = table.or(notes, "servers", Vec::new(), |value, notes| list(value, notes, dns_server));
+    let dnssec = table.read(notes, "dnssec", |value, notes| {
+        let choices = [("validate", Dnssec::Validate), ("trust-resolver", Dnssec::TrustResolver), ("off", Dnssec::Off)];
+        choice(value, notes, &choices)
+    });
+    let anchor = table.read(notes, "trust_anchor", path);
+    let place = dnssec.located().map_or(table.place(), |located| &located.place).clone();
     table.finish(notes);
-    servers.into_iter().map(|server: Located<SocketAddr>| server.value).collect()
+    let is_written = dnssec.located().is_some();
+    let dnssec = Located { value: dnssec.or(Dnssec::Validate), place };
+    if is_written
+        && dnssec.value != Dnssec::Validate
+        && let Some(anchor) = anchor.located()
+    {
+        let message = "trust_anchor has no use: nothing is validated in this process";
+        notes.fault(&anchor.place, message, "Remove it, or write dnssec = \"validate\".");
+    }
+    if dnssec.value == Dnssec::TrustResolver {
+        for server in servers.iter().filter(|server| !server.value.ip().to_canonical().is_loopback()) {
+            let message = format!("servers: {} is not on this machine, so its AD bit proves nothing", server.value);
+            let remedy = "Name a validating resolver on a loopback address, or write dnssec = \"validate\".";
+            notes.fault(&server.place, message, remedy);
+        }
+    }
+    let trust_anchor = match anchor {
+        Given::Good(file) => TrustAnchor::File(file),
+        Given::Absent | Given::Bad => TrustAnchor::BuiltIn,
+    };
+    Dns { servers, dnssec, trust_anchor }
 }
 
 pub(super) fn admin(mut table: Table<'_>, notes: &mut Notes<'_>) -> Admin {

@@ -7,10 +7,11 @@ use tokio::sync::Notify;
 
 use crate::config::{Config, Fault, Listener, Place, default_connector};
 use crate::connector::Connectors;
+use crate::dns::Dns;
 use crate::handshake::Material;
 use crate::inbound;
 use crate::outbound::{self, Outbound};
-use crate::route::{RouteError, Router};
+use crate::route::Router;
 use crate::scheduler;
 
 /// The configuration in force, as each mover has it.
@@ -31,28 +32,28 @@ struct Parts {
 }
 
 impl Parts {
-    fn new(config: &Arc<Config>, tls: Arc<Material>) -> Result<Self, RouteError> {
+    fn new(config: &Arc<Config>, tls: Arc<Material>, dns: Dns) -> Self {
         let default = default_connector(&config.tls.trust);
         let connectors = Arc::new(Connectors::new(&config.connectors, default));
-        let router = Arc::new(Router::new(config)?);
+        let router = Arc::new(Router::new(config, dns));
         let outbound = outbound::Settings::new(Arc::clone(config), Arc::clone(&tls), router);
-        Ok(Self {
+        Self {
             inbound: inbound::Settings { config: Arc::clone(config), connectors: Arc::clone(&connectors), tls },
             scheduler: scheduler::Settings { config: Arc::clone(config), connectors },
             outbound: Arc::new(outbound),
-        })
+        }
     }
 }
 
 impl InForce {
-    pub(super) fn new(config: &Arc<Config>, tls: Arc<Material>) -> Result<Self, RouteError> {
-        let Parts { inbound, scheduler, outbound } = Parts::new(config, tls)?;
-        Ok(Self {
+    pub(super) fn new(config: &Arc<Config>, tls: Arc<Material>, dns: Dns) -> Self {
+        let Parts { inbound, scheduler, outbound } = Parts::new(config, tls, dns);
+        Self {
             inbound: Arc::new(ArcSwap::from_pointee(inbound)),
             scheduler: Arc::new(ArcSwap::from_pointee(scheduler)),
             outbound: Arc::new(Outbound::new(outbound)),
             replaced: Arc::default(),
-        })
+        }
     }
 
     pub(super) fn config(&self) -> Arc<Config> {
@@ -66,19 +67,16 @@ impl InForce {
     /// See [`super::Running::reload`].
     pub(super) fn replace(&self, config: Config) -> Result<Vec<Fault>, Vec<Fault>> {
         let mut faults = needs_restart(&self.config(), &config);
-        let (tls, warnings) = match Material::load(&config) {
-            Ok((tls, warnings)) if faults.is_empty() => (tls, warnings),
-            Ok(_) => return Err(faults),
-            Err(more) => {
-                faults.extend(more);
+        let dns = Dns::new(&config.dns).map_err(|error| error.fault(&config.dns));
+        let ((tls, warnings), dns) = match (Material::load(&config), dns) {
+            (Ok(tls), Ok(dns)) if faults.is_empty() => (tls, dns),
+            (tls, dns) => {
+                faults.extend(tls.err().into_iter().flatten().chain(dns.err()));
                 return Err(faults);
             }
         };
         let config = Arc::new(config);
-        let Parts { inbound, scheduler, outbound } = Parts::new(&config, tls).map_err(|error| {
-            let remedy = "Name the servers in [dns] servers.".to_owned();
-            vec![Fault { place: config.spool.place.clone(), message: error.to_string(), remedy }]
-        })?;
+        let Parts { inbound, scheduler, outbound } = Parts::new(&config, tls, dns);
         self.inbound.store(Arc::new(inbound));
         self.scheduler.store(Arc::new(scheduler));
         self.outbound.replace(outbound);

@@ -48,7 +48,7 @@ pub(super) async fn deliver(snapshot: &Snapshot, attempt: &Attempt) -> Report {
     let ledger = Ledger::new(&attempt.recipients, connector.outbound.on_failure);
     let mut delivery = Delivery { snapshot, attempt, connector, ledger, dials: 0 };
     match settings.router.hops(&attempt.host, &connector.outbound.route).await {
-        Ok(hops) => delivery.hops(hops).await,
+        Ok(found) => delivery.hops(found.hops).await,
         Err(failure) => delivery.ledger.fail_all(failure, Further::Nothing),
     }
     delivery.ledger.into_report()
@@ -102,7 +102,7 @@ impl Delivery<'_> {
     async fn dial(&mut self, hop: &Hop, policy: &TlsPolicy, more: bool) {
         let settings = &self.snapshot.settings;
         let addresses = match settings.router.addresses(hop).await {
-            Ok(addresses) => addresses,
+            Ok(found) => found.addresses,
             Err(failure) => return self.ledger.fail_all(failure.with_peer(hop.to_string()), Further::hop_if(more)),
         };
         let destination = Destination::new(self.connector, hop);

@@ -18,6 +18,7 @@ const FLOORS: [&[&str]; 20] = [
     &["tlsrpt"],
     // Hands: each touches one piece of the world.
     &["spool", "route", "handshake"],
+    &["dns"],
     // Rules: pure decisions over words.
     &["dsn"],
     &["outcome"],

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use gatepost::address::{Domain, Host, Mailbox};
 use gatepost::config::{
-    Admin, AdminSocket, Config, Connector, IdentityFiles, Inbound, Limits, Located, Log, LogFormat, OnFailure,
-    Outbound, OwnTls, Place, Queue, Relay, Route, Timeouts, TlsDemand, Trust, WarnAfter,
+    Admin, AdminSocket, Config, Connector, Dns, Dnssec, IdentityFiles, Inbound, Limits, Located, Log, LogFormat,
+    OnFailure, Outbound, OwnTls, Place, Queue, Relay, Route, Timeouts, TlsDemand, Trust, TrustAnchor, WarnAfter,
 };
 use gatepost::handshake::{HandshakeError, Material, Seen};
 use gatepost::tls::TlsVersion;
@@ -200,7 +200,7 @@ pub(crate) fn config(identity: Option<IdentityFiles>, connectors: Vec<Connector>
             final_reply: second,
             drain: second,
         },
-        dns_servers: Vec::new(),
+        dns: Dns { servers: Vec::new(), dnssec: at(Dnssec::Off, 30), trust_anchor: TrustAnchor::BuiltIn },
         admin: Admin { socket: at(AdminSocket::Off, 30) },
         log: Log { format: at(LogFormat::Text, 30), level: "info".to_owned() },
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use gatepost::address::{Host, Mailbox, ReversePath};
 use gatepost::config::{Config, parse};
+use gatepost::dns::Dns;
 use gatepost::envelope::{Envelope, QueueId, Recipient};
 use gatepost::handshake::Material;
 use gatepost::outbound::{Attempt, Outbound, RecipientResult, Report, Settings};
@@ -63,7 +64,7 @@ impl World {
             Ok((material, _)) => material,
             Err(faults) => panic!("{faults:?}"),
         };
-        let router = Arc::new(Router::new(&config).expect("a router"));
+        let router = Arc::new(Router::new(&config, Dns::new(&config.dns).expect("a resolver")));
         Arc::new(Settings::new(config, tls, router))
     }
 

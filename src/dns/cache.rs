@@ -1,0 +1,77 @@
+//! Answers that still hold, and questions that are being asked: each is asked once, however many wait for it.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use hickory_resolver::proto::rr::{Name, RData, RecordType};
+use tokio::sync::OnceCell;
+
+use super::chase::Resolved;
+use super::{Found, LookupError};
+
+/// Octets of answers, about, at most.
+const OCTETS_MAX: u64 = 32 << 20;
+/// What an entry costs beside its records, about.
+const ENTRY: usize = 512;
+/// A failure is remembered for so long (RFC 9520 §3.2): enough for a crowd that asks at once, and no more.
+const FAILURE_HOLDS: Duration = Duration::from_secs(5);
+
+type Key = (Name, RecordType);
+pub(super) type Outcome = Result<Resolved, LookupError>;
+
+pub(super) struct Cache(moka::sync::Cache<Key, Arc<Entry>>);
+
+/// A question, and its outcome once there is one.
+#[derive(Default)]
+pub(super) struct Entry(OnceCell<(Outcome, Instant)>);
+
+impl Entry {
+    fn is_over(&self) -> bool {
+        self.0.get().is_some_and(|(_, until)| *until <= Instant::now())
+    }
+
+    fn octets(&self) -> usize {
+        let of_record = |data: &RData| match data {
+            RData::TXT(text) => text.txt_data.iter().map(|part| part.len() + 16).sum(),
+            RData::TLSA(tlsa) => tlsa.cert_data.len(),
+            _ => 0,
+        };
+        let records = match self.0.get() {
+            Some((Ok(Resolved { found: Found::Records(records), .. }), _)) => records.as_slice(),
+            _ => &[],
+        };
+        ENTRY + records.iter().map(|data| size_of::<RData>() + of_record(data)).sum::<usize>()
+    }
+}
+
+impl Cache {
+    pub(super) fn new() -> Self {
+        let weigher = |_: &Key, entry: &Arc<Entry>| u32::try_from(entry.octets()).unwrap_or(u32::MAX);
+        Self(moka::sync::Cache::builder().max_capacity(OCTETS_MAX).weigher(weigher).build())
+    }
+
+    /// The outcome of a question and until when it holds: a remembered one, one that somebody else is
+    /// waiting for, or that of `ask`.
+    pub(super) async fn get<T>(
+        &self,
+        name: Name,
+        kind: RecordType,
+        ask: impl AsyncFnOnce(&Name) -> Outcome,
+        read: impl FnOnce(&Resolved, Instant) -> T,
+    ) -> Result<T, LookupError> {
+        let key = (name, kind);
+        let entry = self.0.entry_by_ref(&key).or_insert_with_if(Arc::default, |entry| entry.is_over()).into_value();
+        let answered = entry
+            .0
+            .get_or_init(async || {
+                let outcome = ask(&key.0).await;
+                let holds = outcome.as_ref().map_or(FAILURE_HOLDS, |resolved| resolved.holds);
+                (outcome, Instant::now() + holds)
+            })
+            .await;
+        match answered {
+            (Ok(resolved), until) => Ok(read(resolved, *until)),
+            (Err(fault), _) => Err(fault.clone()),
+        }
+    }
+}

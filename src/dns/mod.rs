@@ -1,0 +1,252 @@
+//! Gatepost's own stub resolver: it asks the name servers it is told to ask, and says of every answer
+//! how far DNSSEC vouches for it.
+//!
+//! Names are always complete: neither a search list nor the hosts file has a say. Each answer carries the
+//! weakest link of its whole CNAME chain, also when it comes from the cache. It does not know what the
+//! answers are for: the way of mail is in [`crate::route`], TLS policies are in [`crate::discovery`].
+//! RFC 4033 to 4035 (DNSSEC), RFC 2308 (negative answers), RFC 6840 §5.7 (the AD bit), RFC 9520 (failures).
+
+mod anchor;
+mod answer;
+mod cache;
+mod chase;
+mod ground;
+mod reply;
+mod transport;
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hickory_resolver::net::NetError;
+use hickory_resolver::proto::rr::{Name, RData, RecordType};
+
+use crate::address::Domain;
+use crate::config::{self, Dnssec, Fault, TrustAnchor};
+use anchor::Anchors;
+pub use answer::{Answer, Exchange, Found, InsecureReason, LookupError, Mx, Security, Standing, TlsaRecord};
+use cache::Cache;
+use ground::Ground;
+use transport::Transport;
+
+/// One lookup, with all its retries, servers, aliases and signatures, takes no longer than this.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The resolver. A clone shares the cache and the connections of the first.
+#[derive(Clone)]
+pub struct Dns(Arc<Inner>);
+
+struct Inner {
+    ground: Ground,
+    cache: Cache,
+}
+
+impl fmt::Debug for Dns {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Dns").finish_non_exhaustive()
+    }
+}
+
+/// Why there can be no resolver.
+#[derive(Debug, thiserror::Error)]
+pub enum DnsError {
+    /// The system's resolver configuration cannot be used.
+    #[error("/etc/resolv.conf cannot be used ({0})")]
+    SystemConfiguration(String),
+    /// With `dnssec = "trust-resolver"`, /etc/resolv.conf names a server on another machine.
+    #[error("dnssec = \"trust-resolver\", and /etc/resolv.conf names {0}, which is not on this machine")]
+    NotOurs(IpAddr),
+    /// The trust anchor cannot be used.
+    #[error("trust_anchor: {} {fault}", .file.display())]
+    TrustAnchor {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong with it.
+        fault: String,
+    },
+    /// The resolver library cannot be set up.
+    #[error("the DNS resolver cannot be set up: {0}")]
+    Library(String),
+}
+
+impl DnsError {
+    /// The fault as the administrator is told it, with its place in the configuration.
+    #[must_use]
+    pub fn fault(&self, config: &config::Dns) -> Fault {
+        let (place, remedy) = match (self, &config.trust_anchor) {
+            (Self::SystemConfiguration(_), _) => {
+                (&config.dnssec.place, "Correct it, or name the servers in [dns] servers.")
+            }
+            (Self::NotOurs(_), _) => (
+                &config.dnssec.place,
+                "Name a validating resolver on a loopback address in [dns] servers, or write dnssec = \"validate\".",
+            ),
+            (Self::TrustAnchor { .. }, TrustAnchor::File(file)) => {
+                (&file.place, "Name a readable file with the DNSKEY or DS records of your root, as in a zone file.")
+            }
+            (Self::TrustAnchor { .. } | Self::Library(_), _) => (&config.dnssec.place, "Correct it and start again."),
+        };
+        Fault { place: place.clone(), message: self.to_string(), remedy: remedy.to_owned() }
+    }
+}
+
+impl Dns {
+    /// Makes a resolver that asks `[dns] servers`, or the servers of /etc/resolv.conf where there are
+    /// none. Nothing is asked yet.
+    ///
+    /// # Errors
+    /// [`DnsError`], where /etc/resolv.conf is needed and unusable, or the trust anchor is.
+    pub fn new(config: &config::Dns) -> Result<Self, DnsError> {
+        let mut servers: Vec<SocketAddr> = config.servers.iter().map(|server| server.value).collect();
+        if servers.is_empty() {
+            servers = transport::system_servers().map_err(DnsError::SystemConfiguration)?;
+        }
+        let elsewhere = servers.iter().map(SocketAddr::ip).find(|address| !address.to_canonical().is_loopback());
+        if let (Dnssec::TrustResolver, Some(address)) = (config.dnssec.value, elsewhere) {
+            return Err(DnsError::NotOurs(address));
+        }
+        let anchors = match &config.trust_anchor {
+            TrustAnchor::BuiltIn => Anchors::built_in(),
+            TrustAnchor::File(file) => {
+                Anchors::read(&file.value).map_err(|fault| DnsError::TrustAnchor { file: file.value.clone(), fault })?
+            }
+        };
+        let transport = Transport::new(&servers).map_err(|fault: NetError| DnsError::Library(fault.to_string()))?;
+        let ground = Ground::new(transport, config.dnssec.value, anchors);
+        Ok(Self(Arc::new(Inner { ground, cache: Cache::new() })))
+    }
+
+    /// Finds out whether the name servers pass DNSSEC on, and warns where they do not. The first lookup does
+    /// that too; this does it before there is one.
+    pub async fn look_around(&self) {
+        let _ = tokio::time::timeout(PATIENCE, self.0.ground.footing()).await;
+    }
+
+    /// The MX records of a domain.
+    ///
+    /// # Errors
+    /// [`LookupError`].
+    pub async fn mx(&self, domain: &Domain) -> Result<Answer<Mx>, LookupError> {
+        self.lookup(domain.as_str(), RecordType::MX, |data| match data {
+            RData::MX(mx) => Some(Mx { preference: mx.preference, exchange: exchange(&mx.exchange) }),
+            _ => None,
+        })
+        .await
+    }
+
+    /// The addresses of a host, IPv6 and IPv4 by turns. Where one family has none, or cannot be looked up, the
+    /// other's answer is the answer.
+    ///
+    /// # Errors
+    /// [`LookupError`], where neither family has an address and not both are known to have none.
+    pub async fn addresses(&self, host: &Domain) -> Result<Answer<IpAddr>, LookupError> {
+        let (six, four) = tokio::join!(
+            self.lookup(host.as_str(), RecordType::AAAA, RData::ip_addr),
+            self.lookup(host.as_str(), RecordType::A, RData::ip_addr),
+        );
+        match (six, four) {
+            (Ok(six), Ok(four)) => Ok(both_families(six, four)),
+            (Ok(one), Err(fault)) | (Err(fault), Ok(one)) => {
+                if one.records().is_empty() {
+                    Err(fault)
+                } else {
+                    Ok(one)
+                }
+            }
+            // A validation that failed says more than a server that is silent.
+            (Err(fault @ LookupError::Bogus(_)), Err(_)) | (Err(_), Err(fault)) => Err(fault),
+        }
+    }
+
+    /// The TXT records of a name such as `_mta-sts.example.org`, the character-strings of each joined.
+    ///
+    /// # Errors
+    /// [`LookupError`].
+    pub async fn txt(&self, name: &str) -> Result<Answer<String>, LookupError> {
+        self.lookup(name, RecordType::TXT, |data| match data {
+            RData::TXT(text) => Some(String::from_utf8_lossy(&text.txt_data.concat()).into_owned()),
+            _ => None,
+        })
+        .await
+    }
+
+    /// The TLSA records of `_PORT._tcp.HOST`, CNAMEs followed.
+    ///
+    /// # Errors
+    /// [`LookupError`].
+    pub async fn tlsa(&self, port: u16, host: &Domain) -> Result<Answer<TlsaRecord>, LookupError> {
+        self.lookup(&format!("_{port}._tcp.{host}"), RecordType::TLSA, |data| match data {
+            RData::TLSA(tlsa) => Some(TlsaRecord {
+                usage: tlsa.cert_usage.into(),
+                selector: tlsa.selector.into(),
+                matching: tlsa.matching.into(),
+                data: tlsa.cert_data.clone(),
+            }),
+            _ => None,
+        })
+        .await
+    }
+
+    async fn lookup<T>(
+        &self,
+        name: &str,
+        kind: RecordType,
+        read: impl Fn(&RData) -> Option<T>,
+    ) -> Result<Answer<T>, LookupError> {
+        let mut full = Name::from_ascii(name)
+            .map_err(|fault| LookupError::Server(format!("\"{name}\" cannot be asked for: {fault}")))?;
+        full.set_fqdn(true);
+        let ground = &self.0.ground;
+        let ask = async |name: &Name| {
+            let resolved = tokio::time::timeout(PATIENCE, chase::resolve(ground, name, kind)).await;
+            resolved.unwrap_or(Err(LookupError::Timeout))
+        };
+        self.0
+            .cache
+            .get(full, kind, ask, |resolved, expires| Answer {
+                found: match &resolved.found {
+                    Found::Records(records) => Found::Records(records.iter().filter_map(read).collect()),
+                    Found::NoData => Found::NoData,
+                    Found::NoDomain => Found::NoDomain,
+                },
+                security: resolved.security,
+                first: resolved.first,
+                name: resolved.name.clone(),
+                expires,
+            })
+            .await
+    }
+}
+
+fn exchange(name: &Name) -> Exchange {
+    if name.is_root() {
+        return Exchange::Null;
+    }
+    let name = name.to_ascii();
+    let name = name.strip_suffix('.').unwrap_or(&name);
+    Domain::parse(name).map_or_else(|_| Exchange::NotAHost(name.to_owned()), Exchange::Host)
+}
+
+fn both_families(six: Answer<IpAddr>, four: Answer<IpAddr>) -> Answer<IpAddr> {
+    match (&six.found, &four.found) {
+        (Found::Records(some), Found::Records(more)) => Answer {
+            found: Found::Records(by_turns(some, more)),
+            security: six.security.weakest(four.security),
+            first: six.first.weakest(four.first),
+            name: four.name,
+            expires: six.expires.min(four.expires),
+        },
+        (Found::Records(_), _) => Answer { expires: six.expires.min(four.expires), ..six },
+        (_, Found::Records(_)) | (Found::NoData | Found::NoDomain, _) => Answer {
+            security: if four.records().is_empty() { six.security.weakest(four.security) } else { four.security },
+            expires: six.expires.min(four.expires),
+            ..four
+        },
+    }
+}
+
+fn by_turns(six: &[IpAddr], four: &[IpAddr]) -> Vec<IpAddr> {
+    (0..six.len().max(four.len())).flat_map(|turn| six.get(turn).into_iter().chain(four.get(turn))).copied().collect()
+}
