@@ -18,8 +18,8 @@
 //! - `cli` and [`demo`]: the commands, and the play that shows what the policies do; [`daemon`] wires
 //!   the rooms and ends them in order;
 //! - movers, which are tokio tasks: [`admin`], [`inbound`], [`scheduler`], [`outbound`], [`tlsrpt`];
-//! - hands, each touching one piece of the world: [`spool`], [`route`], [`handshake`], and below them
-//!   [`dns`];
+//! - hands, each touching one piece of the world: [`discovery`] (what domains publish about themselves),
+//!   on [`https`]; [`spool`], [`route`], [`handshake`]; and below them [`dns`];
 //! - rules, pure decisions over words: [`dsn`], [`outcome`] (the failure judge), [`access`],
 //!   [`connector`], [`config`], [`tls`] (the TLS judge);
 //! - words, values and grammar without I/O, clock or async: [`envelope`], [`smtp`], [`address`].
@@ -38,10 +38,12 @@ pub mod config;
 pub mod connector;
 pub mod daemon;
 pub mod demo;
+pub mod discovery;
 pub mod dns;
 pub mod dsn;
 pub mod envelope;
 pub mod handshake;
+pub mod https;
 pub mod inbound;
 pub mod outbound;
 pub mod outcome;

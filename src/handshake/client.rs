@@ -15,7 +15,8 @@ use super::{HandshakeError, Seen, TrustAnchors, versions};
 use crate::address::Host;
 use crate::tls::TlsVersion;
 
-/// What one connector brings to outbound handshakes: the client identity, if any, and its trust.
+/// What outbound handshakes are made with: the client identity of a connector, if any, and its trust; or
+/// what is needed for HTTPS.
 #[derive(Debug, Clone)]
 pub struct ClientTls {
     config: Arc<ClientConfig>,
@@ -50,6 +51,14 @@ impl ClientTls {
             .map_err(|error| HandshakeError::of(&error))?;
         let seen = Seen::of(stream.get_ref().1)?;
         Ok((stream, seen))
+    }
+
+    /// The same trust and no identity, for HTTPS: the protocol is named in the handshake (ALPN,
+    /// RFC 7301), so that the host speaks HTTP/1.1 or nothing.
+    pub(super) fn for_https(&self) -> Self {
+        let mut config = ClientConfig::clone(&self.config);
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        Self { config: Arc::new(config), trust: Arc::clone(&self.trust) }
     }
 
     /// What this connector's peers are held against.

@@ -25,6 +25,7 @@ pub struct Material {
     /// By connector name.
     clients: HashMap<String, ClientTls>,
     default_client: ClientTls,
+    https: ClientTls,
 }
 
 impl Material {
@@ -53,7 +54,8 @@ impl Material {
         warnings.dedup();
         match default_client {
             Some(default_client) if faults.is_empty() => {
-                Ok((Arc::new(Self { provider, server, identities, clients, default_client }), warnings))
+                let https = default_client.for_https();
+                Ok((Arc::new(Self { provider, server, identities, clients, default_client, https }), warnings))
             }
             _ => Err(faults),
         }
@@ -64,6 +66,12 @@ impl Material {
     #[must_use]
     pub fn client(&self, connector: &Connector) -> &ClientTls {
         self.clients.get(&connector.name).unwrap_or(&self.default_client)
+    }
+
+    /// What HTTPS requests are made with: `[tls] trust`, and no identity of ours.
+    #[must_use]
+    pub fn https(&self) -> &ClientTls {
+        &self.https
     }
 
     /// Shakes hands as a server. The caller bounds the time.

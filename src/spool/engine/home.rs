@@ -6,6 +6,7 @@
 //! reserve    takes up room that states and removals may have when the disk is full
 //! bodies/    content over 128 KiB: <id>; while it comes in: <id>.part
 //! aside/     damaged entries: <id>.json (envelope), <id>.eml (content), <id>.txt (what is wrong)
+//! policies.db   what domains publish (`discovery`'s own), with policies.db-wal and policies.db-shm
 //! ```
 //!
 //! Everything else is foreign: reported and left alone.
@@ -35,8 +36,19 @@ pub(super) struct Paths {
 
 const LOCK: &str = "lock";
 /// What belongs in the folder.
-const OURS: [&str; 8] =
-    [LOCK, "queue.db", "queue.db-wal", "queue.db-shm", "queue.db-journal", "reserve", "bodies", "aside"];
+const OURS: [&str; 11] = [
+    LOCK,
+    "queue.db",
+    "queue.db-wal",
+    "queue.db-shm",
+    "queue.db-journal",
+    "reserve",
+    "bodies",
+    "aside",
+    "policies.db",
+    "policies.db-wal",
+    "policies.db-shm",
+];
 const PART: &str = "part";
 
 impl Paths {

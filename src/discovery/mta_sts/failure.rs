@@ -1,0 +1,116 @@
+//! Why a domain has no policy for us, or why a newer one cannot be had.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::policy::PolicyFault;
+use super::record::RecordFault;
+use crate::https::HttpsError;
+
+/// Why there is no policy to apply: mail to the domain goes as if it published none (RFC 8461 §3.3).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Absent {
+    /// The domain has no record of MTA-STS.
+    NoRecord,
+    /// It has records, and they name no policy, which counts as none (RFC 8461 §3.1).
+    Unusable(RecordFault),
+    /// It may have a policy, which cannot be had; and none is in the cache.
+    Failed(Arc<Failure>),
+}
+
+impl Absent {
+    /// What a TLS report says of it (RFC 8460 §4.3.2.2); `None` where the domain just publishes nothing.
+    #[must_use]
+    pub fn kind(&self) -> Option<FailureKind> {
+        match self {
+            Self::NoRecord => None,
+            Self::Unusable(_) => Some(FailureKind::Invalid),
+            Self::Failed(failure) => Some(failure.kind()),
+        }
+    }
+}
+
+impl fmt::Display for Absent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoRecord => f.write_str("the domain publishes no MTA-STS policy"),
+            Self::Unusable(fault) => write!(f, "the domain publishes no usable MTA-STS policy: {fault}"),
+            Self::Failed(failure) => write!(f, "the domain's MTA-STS policy cannot be had: {failure}"),
+        }
+    }
+}
+
+/// Why a policy cannot be had.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Failure {
+    /// DNS gave no answer about the record.
+    Lookup(String),
+    /// The policy host did not answer with a policy.
+    Fetch(HttpsError),
+    /// The policy host answered with something that is not plain text (RFC 8461 §3.2); what it calls it.
+    ContentType(Option<String>),
+    /// What it answered is not a policy.
+    Invalid(PolicyFault),
+    /// Record and policy together took longer than this.
+    Overrun(Duration),
+    /// The search was cut short on our side.
+    CutShort,
+}
+
+impl Failure {
+    /// What a TLS report says of it (RFC 8460 §4.3.2.2).
+    #[must_use]
+    pub fn kind(&self) -> FailureKind {
+        match self {
+            Self::Fetch(error) if error.fault.is_of_certificate() => FailureKind::WebPkiInvalid,
+            Self::Lookup(_) | Self::Fetch(_) | Self::Overrun(_) | Self::CutShort => FailureKind::FetchError,
+            Self::ContentType(_) | Self::Invalid(_) => FailureKind::Invalid,
+        }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Lookup(fault) => write!(f, "the lookup of its TXT record failed: {fault}"),
+            Self::Fetch(error) => error.fmt(f),
+            Self::ContentType(None) => f.write_str("the policy host does not say that its answer is text/plain"),
+            Self::ContentType(Some(kind)) => {
+                write!(f, "the policy host says that its answer is {kind:?}, and only text/plain can be a policy")
+            }
+            Self::Invalid(fault) => write!(f, "what the policy host answers is not a policy: {fault}"),
+            Self::Overrun(limit) => write!(f, "it was not found within {limit:?}"),
+            Self::CutShort => f.write_str("the search for it was cut short"),
+        }
+    }
+}
+
+/// The words of TLS reports for policies that cannot be had (RFC 8460 §4.3.2.2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum FailureKind {
+    /// The policy could not be retrieved.
+    FetchError,
+    /// It could be, and is none.
+    Invalid,
+    /// The policy host's certificate is not in order.
+    WebPkiInvalid,
+}
+
+impl FailureKind {
+    /// As a report has it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::FetchError => "sts-policy-fetch-error",
+            Self::Invalid => "sts-policy-invalid",
+            Self::WebPkiInvalid => "sts-webpki-invalid",
+        }
+    }
+}
+
+impl fmt::Display for FailureKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}

@@ -1,0 +1,168 @@
+//! Policy bodies as RFC 8461 §3.2 has them, and as it does not; MX hosts as in §4.1.
+
+use proptest::prelude::*;
+
+use super::*;
+
+const EXAMPLE: &str = "version: STSv1\nmode: enforce\nmx: mail.example.com\nmx: *.example.net\nmx: backupmx.example.com\nmax_age: 604800\n";
+
+fn parse(body: &str) -> Result<Terms, PolicyFault> {
+    Terms::parse(body.as_bytes())
+}
+
+fn patterns(terms: &Terms) -> Vec<String> {
+    terms.mx.iter().map(ToString::to_string).collect()
+}
+
+/// A policy with one thing in it changed.
+fn with(from: &str, to: &str) -> String {
+    assert!(EXAMPLE.contains(from), "{from}");
+    EXAMPLE.replace(from, to)
+}
+
+#[test]
+fn the_example_of_the_standard_is_read() {
+    for body in [EXAMPLE.to_owned(), EXAMPLE.replace('\n', "\r\n"), EXAMPLE.trim_end().to_owned()] {
+        let terms = parse(&body).expect(&body);
+        assert_eq!((terms.mode, terms.max_age), (Mode::Enforce, 604_800));
+        assert_eq!(patterns(&terms), ["mail.example.com", "*.example.net", "backupmx.example.com"]);
+    }
+}
+
+#[test]
+fn space_is_forgiven_where_the_grammar_has_it() {
+    let terms = parse("version:STSv1 \nmode:\ttesting\t\nmx:   MX.Example.ORG  \nmax_age:0\n\n\r\n").expect("a policy");
+    assert_eq!((terms.mode, terms.max_age, patterns(&terms)), (Mode::Testing, 0, vec!["mx.example.org".to_owned()]));
+}
+
+#[test]
+fn of_two_the_first_counts_but_all_mx() {
+    let body = "max_age: 1\nmode: testing\nversion: STSv1\nmx: a.example\nmode: enforce\nmax_age: x\nversion: STSv9\nmx: b.example";
+    let terms = parse(body).expect("a policy");
+    assert_eq!((terms.mode, terms.max_age, patterns(&terms).len()), (Mode::Testing, 1, 2));
+}
+
+#[test]
+fn unknown_fields_are_ignored() {
+    for field in ["foo: bar", "x-1.y_z: a b: c", "Mode: none", "MX: other.example", "empty:", "größe: 1"] {
+        let read = parse(&format!("{field}\n{EXAMPLE}"));
+        assert_eq!(read.is_ok(), field.is_ascii(), "{field}: {read:?}");
+        if let Ok(terms) = read {
+            assert_eq!((terms.mode, terms.mx.len()), (Mode::Enforce, 3), "{field}");
+        }
+    }
+}
+
+#[test]
+fn only_mode_none_needs_no_mx() {
+    let without = |mode: &str| parse(&format!("version: STSv1\nmode: {mode}\nmax_age: 86400\n"));
+    assert_eq!(without("none").expect("a policy").mode, Mode::None);
+    for mode in ["enforce", "testing"] {
+        assert_eq!(without(mode), Err(PolicyFault::Missing("mx")));
+    }
+}
+
+#[test]
+fn what_is_missing_is_named() {
+    for (line, field) in
+        [("version: STSv1\n", "version"), ("mode: enforce\n", "mode"), ("max_age: 604800\n", "max_age")]
+    {
+        assert_eq!(parse(&with(line, "")), Err(PolicyFault::Missing(field)));
+    }
+    assert_eq!(parse(""), Err(PolicyFault::Missing("version")));
+}
+
+#[test]
+fn a_wrong_value_is_named_with_its_line() {
+    let value = |line, field, value: &str| Err(PolicyFault::Value { line, field, value: value.to_owned() });
+    assert_eq!(parse(&with("STSv1", "STSv2")), value(1, "version", "STSv2"));
+    assert_eq!(parse(&with("STSv1", "stsv1")), value(1, "version", "stsv1"));
+    assert_eq!(parse(&with("enforce", "Enforce")), value(2, "mode", "Enforce"));
+    for mx in [
+        "*",
+        "*.",
+        "mail.*.com",
+        "*example.com",
+        ".example.com",
+        "192.0.2.1",
+        "a b",
+        "bücher.example",
+        "mx.example.",
+        "",
+    ] {
+        assert_eq!(parse(&with("mail.example.com", mx)), value(3, "mx", mx), "{mx}");
+    }
+    for age in ["31557601", "99999999999", "-1", "+1", "1d", "", "00000000001"] {
+        assert_eq!(parse(&with("604800", age)), value(6, "max_age", age), "{age}");
+    }
+    assert_eq!(parse(&with("604800", "31557600")).expect("the greatest").max_age, 31_557_600);
+}
+
+#[test]
+fn what_is_no_policy_at_all_is_refused() {
+    assert!(matches!(parse("<!DOCTYPE html>\n<html>"), Err(PolicyFault::Line { line: 1, .. })));
+    assert!(matches!(parse(&format!("\u{feff}{EXAMPLE}")), Err(PolicyFault::Line { line: 1, .. })));
+    assert!(matches!(parse(&with("mode: enforce", "mode : enforce")), Err(PolicyFault::Line { line: 2, .. })));
+    assert!(matches!(parse(&with("mode: enforce", "mode: enf\u{0}rce")), Err(PolicyFault::Line { line: 2, .. })));
+    assert!(matches!(parse(&with("mode: enforce\n", "mode: enforce\r")), Err(PolicyFault::Line { line: 2, .. })));
+    assert_eq!(Terms::parse(b"version: STSv1\nx: \xff\n"), Err(PolicyFault::NotUtf8));
+}
+
+#[test]
+fn the_limit_is_64_kib() {
+    let padded = |length: usize| format!("{EXAMPLE}x: {}", "y".repeat(length - EXAMPLE.len() - 3));
+    assert!(parse(&padded(BODY_MAX)).is_ok());
+    assert_eq!(parse(&padded(BODY_MAX + 1)), Err(PolicyFault::TooLong));
+}
+
+#[test]
+fn lines_are_a_policy_again() {
+    let terms = parse(&format!("x: y\n{}", EXAMPLE.replace('\n', "\r\n"))).expect("a policy");
+    assert_eq!(terms.lines().join("\n") + "\n", EXAMPLE);
+}
+
+fn policy(mx: &[&str]) -> Policy {
+    let lines: String = mx.iter().map(|mx| format!("mx: {mx}\n")).collect();
+    Policy {
+        domain: Domain::parse("example.com").expect("a domain"),
+        id: PolicyId::parse("1").expect("an id"),
+        terms: parse(&format!("version: STSv1\nmode: enforce\nmax_age: 10\n{lines}")).expect("a policy"),
+        fetched: Timestamp::UNIX_EPOCH,
+    }
+}
+
+#[test]
+fn a_host_is_listed_by_its_name_or_by_one_label() {
+    let policy = policy(&["mail.example.com", "*.Example.NET", "*.xn--bcher-kva.example"]);
+    for (mx, listing) in [
+        ("mail.example.com", Listing::Listed),
+        ("MAIL.EXAMPLE.COM", Listing::Listed),
+        ("a.example.net", Listing::Listed),
+        ("mx.bücher.example", Listing::Listed),
+        ("a.b.example.net", Listing::NotListed),
+        ("example.net", Listing::NotListed),
+        ("example.com", Listing::NotListed),
+        ("other.example.com", Listing::NotListed),
+        ("x.mail.example.com", Listing::NotListed),
+        ("aexample.net", Listing::NotListed),
+    ] {
+        assert_eq!(evaluate(&policy, &Domain::parse(mx).expect(mx)), listing, "{mx}");
+    }
+}
+
+#[test]
+fn it_expires_max_age_after_it_was_fetched() {
+    let policy = policy(&["mail.example.com"]);
+    assert_eq!(policy.expires(), Timestamp::from_second(10).expect("a time"));
+    let late = Policy { fetched: Timestamp::MAX, ..policy };
+    assert_eq!(late.expires(), Timestamp::MAX);
+}
+
+proptest! {
+    #[test]
+    fn no_body_makes_it_panic_and_what_is_read_is_read_again(body in "(version: STSv1|mode: none|mx: [*.a-z]{0,9}|max_age: [0-9]{0,12}|[ -~]{0,9}|\r|\n|:){0,12}") {
+        if let Ok(terms) = Terms::parse(body.as_bytes()) {
+            prop_assert_eq!(Terms::parse(terms.lines().join("\n").as_bytes()), Ok(terms));
+        }
+    }
+}

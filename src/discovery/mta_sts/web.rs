@@ -1,0 +1,153 @@
+//! Where policies come from: the TXT record `_mta-sts.DOMAIN`, and
+//! `https://mta-sts.DOMAIN/.well-known/mta-sts.txt` (RFC 8461 §3.1, §3.3).
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::failure::{Absent, Failure};
+use super::policy::{BODY_MAX, Policy, Terms};
+use super::record::{self, PolicyId, RecordFault};
+use crate::address::Domain;
+use crate::dns::Dns;
+use crate::https::{self, Answer, Https, HttpsError, HttpsFault, Url};
+
+/// How long a fetch may take: what is left of the minute that RFC 8461 §3.3 suggests, after DNS.
+const FETCH: Duration = Duration::from_secs(55);
+/// Where every domain has its policy (RFC 8461 §3.3).
+const PATH: &str = "/.well-known/mta-sts.txt";
+
+/// What the DNS says of a domain's policy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Record {
+    Id(PolicyId),
+    None,
+    Unusable(RecordFault),
+}
+
+pub(super) type Asked<'a, T> = Pin<Box<dyn Future<Output = Result<T, Failure>> + Send + 'a>>;
+
+/// Where policies come from; in tests, from a script.
+pub(super) trait Source: Send + Sync {
+    /// The record of a domain.
+    fn record<'a>(&'a self, domain: &'a Domain) -> Asked<'a, Record>;
+    /// The policy of a domain.
+    fn terms<'a>(&'a self, domain: &'a Domain) -> Asked<'a, Terms>;
+}
+
+/// The resolver and the HTTPS client that policies are looked for with.
+#[derive(Clone)]
+pub struct Web {
+    dns: Dns,
+    https: Https,
+    port: u16,
+}
+
+impl std::fmt::Debug for Web {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Web").field("port", &self.port).finish_non_exhaustive()
+    }
+}
+
+impl Web {
+    /// Looks for policies with these, at port 443. A fetch may take 55 seconds.
+    #[must_use]
+    pub fn new(dns: Dns, https: Https) -> Self {
+        Self { dns, https: https.within(FETCH), port: https::PORT }
+    }
+
+    /// The same, but policy hosts are asked at another port and within another time: where they are peers on
+    /// this machine.
+    #[must_use]
+    pub fn at(mut self, port: u16, limit: Duration) -> Self {
+        self.port = port;
+        self.https = self.https.within(limit);
+        self
+    }
+
+    /// Looks a policy up without any cache. `now` becomes the time that it was fetched.
+    ///
+    /// # Errors
+    /// [`Absent`].
+    pub async fn look_up(&self, domain: &Domain, now: Timestamp) -> Result<Policy, Absent> {
+        let failed = |failure| Absent::Failed(Arc::new(failure));
+        let id = match self.record(domain).await.map_err(failed)? {
+            Record::Id(id) => id,
+            Record::None => return Err(Absent::NoRecord),
+            Record::Unusable(fault) => return Err(Absent::Unusable(fault)),
+        };
+        let terms = self.terms(domain).await.map_err(failed)?;
+        Ok(Policy { domain: domain.clone(), id, terms, fetched: now })
+    }
+
+    async fn ask(&self, domain: &Domain) -> Result<Record, Failure> {
+        let answer = self.dns.txt(&format!("_mta-sts.{domain}")).await;
+        let answer = answer.map_err(|error| Failure::Lookup(error.to_string()))?;
+        Ok(match record::id(answer.records().iter().map(String::as_str)) {
+            Ok(Some(id)) => Record::Id(id),
+            Ok(None) => Record::None,
+            Err(fault) => Record::Unusable(fault),
+        })
+    }
+
+    async fn fetch(&self, domain: &Domain) -> Result<Terms, Failure> {
+        // A domain so long that there can be no host "mta-sts." of it has no policy host either.
+        let host = Domain::parse(&format!("mta-sts.{domain}"))
+            .map_err(|_| Failure::Lookup(format!("mta-sts.{domain} cannot be the name of a host")))?;
+        let url = Url::new(host, self.port, PATH)
+            .map_err(|error| Failure::Lookup(format!("its policy host cannot be asked: {error}")))?;
+        let answer = match self.https.get(&url, BODY_MAX).await {
+            Ok(answer) => answer,
+            Err(HttpsError { fault: HttpsFault::TooLarge(_), .. }) => {
+                return Err(Failure::Invalid(super::PolicyFault::TooLong));
+            }
+            Err(error) => return Err(Failure::Fetch(error)),
+        };
+        if !is_plain_text(&answer) {
+            return Err(Failure::ContentType(answer.content_type));
+        }
+        Terms::parse(&answer.body).map_err(Failure::Invalid)
+    }
+}
+
+impl Source for Web {
+    fn record<'a>(&'a self, domain: &'a Domain) -> Asked<'a, Record> {
+        Box::pin(self.ask(domain))
+    }
+
+    fn terms<'a>(&'a self, domain: &'a Domain) -> Asked<'a, Terms> {
+        Box::pin(self.fetch(domain))
+    }
+}
+
+/// Whether an answer is `text/plain`, whatever its parameters: where a host lets strangers put pages and
+/// pictures on it, none of those shall become a policy (RFC 8461 §3.2).
+fn is_plain_text(answer: &Answer) -> bool {
+    let kind = answer.content_type.as_deref().unwrap_or_default();
+    kind.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case("text/plain"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_plain_text_can_be_a_policy() {
+        for (kind, plain) in [
+            (Some("text/plain"), true),
+            (Some("Text/Plain; charset=utf-8"), true),
+            (Some("text/plain ;charset=us-ascii;x=y"), true),
+            (Some("text/html"), false),
+            (Some("text/plainer"), false),
+            (Some("application/octet-stream; text/plain"), false),
+            (Some(""), false),
+            (None, false),
+        ] {
+            let answer = Answer { status: 200, content_type: kind.map(str::to_owned), body: bytes::Bytes::new() };
+            assert_eq!(is_plain_text(&answer), plain, "{kind:?}");
+        }
+    }
+}

@@ -1,0 +1,102 @@
+//! From a URL to a TLS session with its host: addresses, TCP, handshake, and the host's certificate.
+
+use std::future::Future;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout_at};
+use tokio_rustls::client::TlsStream;
+
+use super::{Deadline, HttpsError, HttpsFault, Step, Url};
+use crate::address::Host;
+use crate::dns::Dns;
+use crate::handshake::{ClientTls, Role};
+use crate::tls::{NamePattern, Presented};
+
+/// Addresses that are tried, at most.
+const ADDRESSES_MAX: usize = 4;
+
+/// A session with the host, whose certificate is in order.
+pub(super) struct Dialled {
+    pub(super) stream: TlsStream<TcpStream>,
+    pub(super) address: SocketAddr,
+    pub(super) tried: usize,
+}
+
+/// Waits for a step, but not beyond the deadline of the request.
+pub(super) async fn by<T>(deadline: Deadline, step: Step, work: impl Future<Output = T>) -> Result<T, HttpsFault> {
+    let late = |_| HttpsFault::Timeout { step, limit: deadline.whole };
+    timeout_at(deadline.at, work).await.map_err(late)
+}
+
+/// Waits for a step that has a limit of its own, so that time is left for the next address.
+async fn at_most<T>(
+    deadline: Deadline,
+    limit: Duration,
+    step: Step,
+    work: impl Future<Output = T>,
+) -> Result<T, HttpsFault> {
+    let own = Deadline { at: deadline.at.min(Instant::now() + limit), whole: limit };
+    by(own, step, work).await
+}
+
+/// Dials the addresses of a host, one after the other, until one of them is it.
+pub(super) async fn dial(dns: &Dns, tls: &ClientTls, url: &Url, deadline: Deadline) -> Result<Dialled, HttpsError> {
+    let failed = |address, tried, fault| HttpsError { url: url.clone(), address, tried, fault };
+    let addresses = addresses(dns, url, deadline).await.map_err(|fault| failed(None, 0, fault))?;
+    let mut last = failed(None, 0, HttpsFault::NoAddress);
+    for (tried, address) in (1..).zip(addresses) {
+        let address = SocketAddr::new(address, url.port());
+        match session(tls, url, address, deadline).await {
+            Ok(stream) => return Ok(Dialled { stream, address, tried }),
+            Err(fault) => last = failed(Some(address), tried, fault),
+        }
+        if Instant::now() >= deadline.at {
+            break;
+        }
+    }
+    Err(last)
+}
+
+async fn addresses(dns: &Dns, url: &Url, deadline: Deadline) -> Result<Vec<IpAddr>, HttpsFault> {
+    let answer = by(deadline, Step::Lookup, dns.addresses(url.host())).await?;
+    let answer = answer.map_err(|error| HttpsFault::Lookup(error.to_string()))?;
+    Ok(answer.records().iter().copied().take(ADDRESSES_MAX).collect())
+}
+
+async fn session(
+    tls: &ClientTls,
+    url: &Url,
+    address: SocketAddr,
+    deadline: Deadline,
+) -> Result<TlsStream<TcpStream>, HttpsFault> {
+    let connecting = TcpStream::connect(address);
+    let stream = at_most(deadline, deadline.whole / 6, Step::Connect, connecting).await?;
+    let stream = stream.map_err(|error| HttpsFault::Connect(words(&error)))?;
+    let host = Host::Domain(url.host().clone());
+    let handshake = tls.connect(stream, &host);
+    let (stream, seen) = at_most(deadline, deadline.whole / 4, Step::Handshake, handshake)
+        .await?
+        .map_err(|error| HttpsFault::Handshake(error.to_string()))?;
+    let certificate = match seen.facts(tls.trust(), Role::Server, Timestamp::now()).certificate {
+        Presented::Nothing => return Err(HttpsFault::NoCertificate),
+        Presented::Certificate(certificate) => certificate,
+    };
+    certificate.chain.map_err(HttpsFault::Chain)?;
+    let wanted = NamePattern::Exact(url.host().clone());
+    if !certificate.names.iter().any(|name| wanted.accepts(name)) {
+        return Err(HttpsFault::Name(certificate.names));
+    }
+    Ok(stream)
+}
+
+fn words(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::ConnectionRefused => "connection refused".to_owned(),
+        io::ErrorKind::ConnectionReset => "connection reset".to_owned(),
+        _ => error.to_string(),
+    }
+}

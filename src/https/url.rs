@@ -1,0 +1,167 @@
+//! `https://host:port/path`, and nothing else that RFC 3986 knows: no other scheme, no user, no
+//! fragment, and a host that is a name, for a certificate must carry it.
+
+use std::fmt;
+
+use crate::address::Domain;
+
+/// Octets in a URL, at most; longer ones are nobody's policy host or report collector.
+const LENGTH_MAX: usize = 2000;
+
+/// The port of HTTPS (RFC 9110 §4.2.2).
+pub const PORT: u16 = 443;
+
+/// Why a text is not a URL that can be asked.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum UrlError {
+    /// It does not begin with `https://`.
+    #[error("the URL does not begin with \"https://\"")]
+    Scheme,
+    /// Its host is not a domain name; an address or a user in front of it is none either.
+    #[error("the host of the URL is not a domain name")]
+    Host,
+    /// Its port is no number from 1 to 65535.
+    #[error("the port of the URL is not a number from 1 to 65535")]
+    Port,
+    /// Its path or query has characters that a URL cannot have, or a fragment.
+    #[error("the path of the URL has characters that a URL cannot have")]
+    Path,
+    /// It is over 2000 octets.
+    #[error("the URL is longer than {LENGTH_MAX} octets")]
+    TooLong,
+}
+
+/// Where an HTTPS request goes (RFC 9110 §4.2.2).
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Url {
+    host: Domain,
+    port: u16,
+    /// From the first "/" on, with the query.
+    path: String,
+}
+
+impl Url {
+    /// A URL of its parts. `path` begins with "/".
+    ///
+    /// # Errors
+    /// [`UrlError::Port`] for 0, [`UrlError::Path`], [`UrlError::TooLong`].
+    pub fn new(host: Domain, port: u16, path: &str) -> Result<Self, UrlError> {
+        if port == 0 {
+            return Err(UrlError::Port);
+        }
+        // Printable ASCII only: nothing that could begin another line of the request (RFC 3986 §2).
+        let allowed = |octet: u8| octet.is_ascii_graphic() && !b"\"#<>\\^`{|}".contains(&octet);
+        if !path.starts_with('/') || !path.bytes().all(allowed) {
+            return Err(UrlError::Path);
+        }
+        if path.len() > LENGTH_MAX {
+            return Err(UrlError::TooLong);
+        }
+        Ok(Self { host, port, path: path.to_owned() })
+    }
+
+    /// Parses a URL as a DNS record or a configuration carries it.
+    ///
+    /// # Errors
+    /// Any [`UrlError`].
+    pub fn parse(text: &str) -> Result<Self, UrlError> {
+        if text.len() > LENGTH_MAX {
+            return Err(UrlError::TooLong);
+        }
+        let scheme = "https://";
+        let rest = match text.split_at_checked(scheme.len()) {
+            Some((begin, rest)) if begin.eq_ignore_ascii_case(scheme) => rest,
+            _ => return Err(UrlError::Scheme),
+        };
+        let (authority, path) = match rest.find(['/', '?', '#']) {
+            Some(at) => rest.split_at(at),
+            None => (rest, ""),
+        };
+        let (host, port) = match authority.split_once(':') {
+            Some((host, port)) if port.bytes().all(|octet| octet.is_ascii_digit()) => {
+                (host, port.parse().map_err(|_| UrlError::Port)?)
+            }
+            Some(_) => return Err(UrlError::Port),
+            None => (authority, PORT),
+        };
+        let host = Domain::parse(host).map_err(|_| UrlError::Host)?;
+        let path = if path.starts_with('/') { path.to_owned() } else { format!("/{path}") };
+        Self::new(host, port, &path)
+    }
+
+    /// The host, for DNS, SNI and its certificate.
+    #[must_use]
+    pub fn host(&self) -> &Domain {
+        &self.host
+    }
+
+    /// The TCP port.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The path with its query, as the request line has it.
+    #[must_use]
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// The value of the Host field (RFC 9110 §7.2).
+    pub(super) fn authority(&self) -> String {
+        match self.port {
+            PORT => self.host.to_string(),
+            port => format!("{}:{port}", self.host),
+        }
+    }
+}
+
+impl fmt::Display for Url {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "https://{}{}", self.authority(), self.path)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn urls_are_taken_apart_and_put_together() {
+        for (text, port, path, written) in [
+            ("https://a.example/x", 443, "/x", "https://a.example/x"),
+            ("HTTPS://A.Example", 443, "/", "https://a.example/"),
+            ("https://a.example:443/", 443, "/", "https://a.example/"),
+            ("https://a.example:8443/v1?q=%20&r", 8443, "/v1?q=%20&r", "https://a.example:8443/v1?q=%20&r"),
+            ("https://a.example?q", 443, "/?q", "https://a.example/?q"),
+        ] {
+            let url = Url::parse(text).expect(text);
+            assert_eq!((url.port(), url.path(), url.to_string().as_str()), (port, path, written));
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_asked_is_refused() {
+        for (text, error) in [
+            ("http://a.example/", UrlError::Scheme),
+            ("a.example", UrlError::Scheme),
+            ("", UrlError::Scheme),
+            ("https:/ü", UrlError::Scheme),
+            ("https://", UrlError::Host),
+            ("https://192.0.2.1/", UrlError::Host),
+            ("https://user@a.example/", UrlError::Host),
+            ("https://a.example:0/", UrlError::Port),
+            ("https://a.example:65536/", UrlError::Port),
+            ("https://a.example:+1/", UrlError::Port),
+            ("https://a.example:/", UrlError::Port),
+            ("https://[2001:db8::1]/", UrlError::Port),
+            ("https://a.example/x#y", UrlError::Path),
+            ("https://a.example/x y", UrlError::Path),
+            ("https://a.example/x\r\nHost: b", UrlError::Path),
+            ("https://a.example/ü", UrlError::Path),
+        ] {
+            assert_eq!(Url::parse(text), Err(error), "{text:?}");
+        }
+        assert_eq!(Url::parse(&format!("https://a.example/{}", "x".repeat(2000))), Err(UrlError::TooLong));
+    }
+}
