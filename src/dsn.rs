@@ -1,5 +1,5 @@
 //! Delivery status notifications: what the sender of a message that failed is told (RFC 3464, in the
-//! frame of RFC 6522; UTF-8 as in RFC 6533).
+//! frame of RFC 6522; UTF-8 as in RFC 6533; REQUIRETLS as in RFC 8689 §5).
 //!
 //! This module writes text from values. Whether anything has failed is decided in
 //! [`crate::outcome`]; storing and sending the report is the scheduler's affair.
@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use jiff::fmt::rfc2822;
 
 use crate::address::{Domain, Mailbox, ReversePath};
-use crate::envelope::{BodyType, Envelope, Notify, QueueId, Recipient, Ret, Trouble};
+use crate::envelope::{BodyType, Envelope, Notify, QueueId, Recipient, Ret, TlsRequirement, Trouble};
 
 /// Octets of a message that is returned whole, at most; of a larger one its header fields are.
 pub const WHOLE_MESSAGE_MAX: u64 = 50 * 1024;
@@ -110,10 +110,12 @@ pub fn addressee(envelope: &Envelope, told: &[Told<'_>], postmaster: &Mailbox) -
 }
 
 /// How much of a message of `size` octets is returned. `confidential`: its connector forced TLS, so its
-/// content must not travel back over a way that was not held to the same demand.
+/// content must not travel back over a way that was not held to the same demand. Where the message itself
+/// required that, RET=FULL counts for nothing (RFC 8689 §5).
 #[must_use]
-pub fn returned(action: Action, ret: Option<Ret>, size: u64, confidential: bool) -> Returned {
-    match (action, ret) {
+pub fn returned(action: Action, envelope: &Envelope, size: u64, confidential: bool) -> Returned {
+    let confidential = confidential || envelope.tls == TlsRequirement::Require;
+    match (action, envelope.ret) {
         // A message that is not lost need not come back.
         (Action::Delayed(_) | Action::Relayed, _) | (Action::Failed, Some(Ret::Hdrs)) => Returned::Headers,
         (Action::Failed, Some(Ret::Full) | None) if confidential || size > WHOLE_MESSAGE_MAX => Returned::Headers,
@@ -166,6 +168,12 @@ pub fn write(about: &About<'_>, action: Action, told: &[Told<'_>], to: &Mailbox,
 
     let mut envelope = Envelope::new(ReversePath::Null, vec![Recipient::new(to.clone())]);
     envelope.recipients[0].notify = Some(Notify::Never);
+    // RFC 8689 §5: what is told of such a message is protected as the message was. That a sender cared
+    // little for the recipient's policy (TLS-Required: No) says nothing of the policy of its own domain.
+    envelope.tls = match about.envelope.tls {
+        TlsRequirement::Require => TlsRequirement::Require,
+        TlsRequirement::Ordinary | TlsRequirement::Relaxed => TlsRequirement::Ordinary,
+    };
     envelope.needs.eight_bit = about.eight_bit || !head.is_ascii();
     envelope.needs.utf8_header = !to.is_ascii();
     envelope.smtputf8 = !to.is_ascii();

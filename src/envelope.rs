@@ -2,7 +2,9 @@
 //!
 //! Values only: grammar lives in [`crate::smtp`], storage in [`crate::spool`], decisions in
 //! [`crate::outcome`]. The serialised form is what the spool keeps, so a field once released keeps
-//! its name. RFC 5321 §2.3.1; DSN parameters from RFC 3461 §4.
+//! its name. RFC 5321 §2.3.1; DSN parameters from RFC 3461 §4; REQUIRETLS from RFC 8689.
+
+mod requirement;
 
 use std::fmt;
 
@@ -11,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::address::{Mailbox, ReversePath};
 use crate::smtp::reply::{EnhancedStatusCode, Reply};
+pub use requirement::TlsRequirement;
 
 /// The name of a message in our queue: unique in one spool, and sortable by arrival. Written as 13
 /// characters without 0/o or 1/l confusions (Crockford's base 32, lower case).
@@ -314,6 +317,9 @@ pub struct Envelope {
     /// ENVID as it was given (xtext), where it was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub envid: Option<String>,
+    /// What the message asks of TLS.
+    #[serde(default, skip_serializing_if = "TlsRequirement::is_ordinary")]
+    pub tls: TlsRequirement,
 }
 
 impl Envelope {
@@ -328,6 +334,7 @@ impl Envelope {
             needs: ContentNeeds::default(),
             ret: None,
             envid: None,
+            tls: TlsRequirement::Ordinary,
         }
     }
 

@@ -2,7 +2,7 @@
 //!
 //! A failure has a scope (whom does it concern?) and a persistence (will it pass?). The judge turns
 //! both into the next step. It sends nothing, waits for nothing and knows no schedule. After the
-//! manner of RFC 5321 §4.2.1, §5.1 and RFC 3463.
+//! manner of RFC 5321 §4.2.1, §5.1, RFC 3463 and, for REQUIRETLS, RFC 8689 §4.2.1.
 
 use std::fmt;
 
@@ -37,6 +37,8 @@ pub enum Persistence {
 pub enum Cause {
     /// The connector's demand was not met.
     Policy(Refusal),
+    /// What the message itself requires was not to be had (REQUIRETLS, RFC 8689).
+    Unpromised(Unpromised),
     /// The peer said no, to this command.
     Reply {
         /// The command or stage, as "RCPT TO" or "greeting".
@@ -46,6 +48,26 @@ pub enum Cause {
     },
     /// Anything else, in words: network, DNS, protocol, our own disk.
     Other(String),
+}
+
+/// Why a hop cannot have a message that requires TLS on its whole way (RFC 8689 §4.2.1).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Unpromised {
+    /// The session falls short: step 4, or what the way there is known by, step 2.
+    Session(Refusal),
+    /// The peer does not offer REQUIRETLS: step 5.
+    NotOffered,
+}
+
+impl fmt::Display for Unpromised {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Session(refusal) => write!(f, "the message requires TLS on its whole way (REQUIRETLS): {refusal}"),
+            Self::NotOffered => f.write_str(
+                "the message requires TLS on its whole way, and the host does not promise that (it does not offer REQUIRETLS)",
+            ),
+        }
+    }
 }
 
 /// A failure: scope, persistence, status and cause, and the host it happened with.
@@ -93,6 +115,29 @@ impl Failure {
         }
     }
 
+    /// A hop that cannot have a message that requires TLS. It will not pass: the sender is to hear of it,
+    /// once every hop has said so (RFC 8689 §4.2.1).
+    #[must_use]
+    pub fn unpromised(why: Unpromised) -> Self {
+        let status = match why {
+            Unpromised::Session(_) => Status(7, 10),
+            Unpromised::NotOffered => Status(7, 30),
+        };
+        Self {
+            scope: Scope::Hop,
+            persistence: Persistence::Permanent,
+            status,
+            cause: Cause::Unpromised(why),
+            peer: None,
+        }
+    }
+
+    /// Whether it speaks of what this message requires, and so of no other message.
+    #[must_use]
+    pub fn is_unpromised(&self) -> bool {
+        matches!(self.cause, Cause::Unpromised(_))
+    }
+
     /// Any other trouble that may pass.
     #[must_use]
     pub fn transient(scope: Scope, status: Status, text: impl Into<String>) -> Self {
@@ -126,7 +171,7 @@ impl Failure {
     pub fn peer_reply(&self) -> Option<&Reply> {
         match &self.cause {
             Cause::Reply { reply, .. } => Some(reply),
-            Cause::Policy(_) | Cause::Other(_) => None,
+            Cause::Policy(_) | Cause::Unpromised(_) | Cause::Other(_) => None,
         }
     }
 }
@@ -138,6 +183,7 @@ impl fmt::Display for Failure {
         }
         match &self.cause {
             Cause::Policy(refusal) => refusal.fmt(f),
+            Cause::Unpromised(why) => why.fmt(f),
             Cause::Reply { stage, reply } => write!(f, "answered {stage} with: {reply}"),
             Cause::Other(text) => f.write_str(text),
         }
@@ -161,7 +207,8 @@ pub enum Step {
 ///
 /// A negative answer that may pass moves on to the next hop, as RFC 5321 §5.1 wants alternate MX
 /// hosts to be used; one that will not pass ends the matter for whom it concerns. A hop's own 5xx
-/// (its greeting, say) speaks for that host alone and never bounces mail by itself.
+/// (its greeting, say) speaks for that host alone and never bounces mail by itself. That no hop promises
+/// what the message requires does (RFC 8689 §4.2.1).
 #[must_use]
 pub fn judge(failure: &Failure, hops_left: bool, on_failure: OnFailure) -> Step {
     match (failure.scope, failure.persistence) {
@@ -171,10 +218,14 @@ pub fn judge(failure: &Failure, hops_left: bool, on_failure: OnFailure) -> Step 
         {
             Step::NextHop
         }
-        (Scope::Hop, Persistence::Transient | Persistence::Permanent) => match (&failure.cause, on_failure) {
-            (Cause::Policy(_), OnFailure::Bounce) => Step::Bounce,
-            (Cause::Policy(_), OnFailure::Hold) => Step::Hold,
-            (Cause::Policy(_), OnFailure::Defer) | (Cause::Reply { .. } | Cause::Other(_), _) => Step::Defer,
+        (Scope::Hop, persistence) => match (&failure.cause, persistence, on_failure) {
+            (Cause::Policy(_), _, OnFailure::Bounce) => Step::Bounce,
+            (Cause::Policy(_), _, OnFailure::Hold) => Step::Hold,
+            // The sender asked for this, not the administrator.
+            (Cause::Unpromised(_), Persistence::Permanent, _) => Step::Bounce,
+            (Cause::Unpromised(_), Persistence::Transient, _)
+            | (Cause::Policy(_), _, OnFailure::Defer)
+            | (Cause::Reply { .. } | Cause::Other(_), ..) => Step::Defer,
         },
         (Scope::Destination | Scope::Message | Scope::Recipient, Persistence::Transient) => Step::Defer,
         (Scope::Destination | Scope::Message | Scope::Recipient, Persistence::Permanent) => Step::Bounce,
@@ -250,6 +301,22 @@ mod tests {
         for (on_failure, last) in [(OnFailure::Defer, Defer), (OnFailure::Bounce, Bounce)] {
             assert_eq!(judge(&failure, true, on_failure), NextHop);
             assert_eq!(judge(&failure, false, on_failure), last);
+        }
+    }
+
+    #[test]
+    fn what_the_message_requires_is_not_for_on_failure_to_decide() {
+        for (why, status) in
+            [(Unpromised::Session(refusal()), "5.7.10"), (Unpromised::NotOffered, "5.7.30")]
+        {
+            let failure = Failure::unpromised(why);
+            assert_eq!(failure.enhanced(Permanent).to_string(), status);
+            for on_failure in [OnFailure::Defer, OnFailure::Hold, OnFailure::Bounce] {
+                assert_eq!(judge(&failure, true, on_failure), NextHop);
+                assert_eq!(judge(&failure, false, on_failure), Bounce);
+                let passing = Failure { persistence: Transient, ..failure.clone() };
+                assert_eq!(judge(&passing, false, on_failure), Defer, "another hop may do better later");
+            }
         }
     }
 

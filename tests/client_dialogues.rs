@@ -7,7 +7,7 @@
 //!
 //! Settings: `starttls: wanted|not wanted` plays the opening; without it, `extensions:` are what the
 //! peer offers. `from:`, `to:` (one or more, with `NOTIFY=`/`ORCPT=` behind), `size:`, `smtputf8:`,
-//! `8bit:`, `ret:`, `envid:` describe the message; without `from:` there is no transaction.
+//! `8bit:`, `ret:`, `envid:`, `requiretls: needed|welcome|not asked` describe the message; without `from:` there is no transaction.
 
 use std::collections::VecDeque;
 use std::fmt::Write as _;
@@ -16,23 +16,32 @@ use std::path::Path;
 use gatepost::address::{Domain, Mailbox, ReversePath};
 use gatepost::envelope::{BodyType, Envelope, Notify, Recipient, Ret};
 use gatepost::smtp::client::{
-    Ending, Extensions, InClear, Mail, Opening, OpeningStep, RecipientStatus, Starttls, Step, Transaction, Violation,
+    Ending, Extensions, InClear, Mail, Opening, OpeningStep, Promise, RecipientStatus, Starttls, Step, Transaction,
+    Violation,
 };
 use gatepost::smtp::reply::Reply;
 
-#[derive(Default)]
 struct Script {
     starttls: Option<Starttls>,
     extensions: Extensions,
     envelope: Option<Envelope>,
     size: u64,
+    promise: Promise,
     whole: bool,
     transcript: String,
 }
 
 fn read(text: &str) -> Script {
     let (head, transcript) = text.split_once("\n\n").expect("settings, an empty line, a transcript");
-    let mut script = Script { size: 1000, transcript: transcript.trim_end().to_owned(), ..Script::default() };
+    let mut script = Script {
+        starttls: None,
+        extensions: Extensions::default(),
+        envelope: None,
+        size: 1000,
+        promise: Promise::NotAsked,
+        whole: false,
+        transcript: transcript.trim_end().to_owned(),
+    };
     for line in head.lines().filter(|line| !line.starts_with('#')) {
         let (key, value) = line.split_once(": ").expect("key: value");
         if let Some(envelope) = &mut script.envelope {
@@ -45,6 +54,14 @@ fn read(text: &str) -> Script {
                 }
                 "ret" => envelope.ret = Some(if value == "FULL" { Ret::Full } else { Ret::Hdrs }),
                 "envid" => envelope.envid = Some(value.to_owned()),
+                "requiretls" => {
+                    script.promise = match value {
+                        "needed" => Promise::Needed,
+                        "welcome" => Promise::Welcome,
+                        "not asked" => Promise::NotAsked,
+                        _ => panic!("requiretls: {value}?"),
+                    };
+                }
                 "size" => script.size = value.parse().expect("a size"),
                 "pieces" => script.whole = value == "whole",
                 _ => panic!("unknown setting {key}"),
@@ -169,7 +186,7 @@ fn play(script: &Script, bytewise: bool) -> String {
         extensions = open(&mut stage, starttls);
     }
     if let (Some(envelope), Some(extensions)) = (&script.envelope, extensions) {
-        hand_over(&mut stage, envelope, script.size, extensions);
+        hand_over(&mut stage, envelope, script, extensions);
     }
     if !stage.blocks.is_empty() {
         stage.note("(the peer was not heard to the end)");
@@ -215,10 +232,10 @@ fn open(stage: &mut Stage, starttls: Starttls) -> Option<Extensions> {
     }
 }
 
-fn hand_over(stage: &mut Stage, envelope: &Envelope, size: u64, extensions: Extensions) {
+fn hand_over(stage: &mut Stage, envelope: &Envelope, script: &Script, extensions: Extensions) {
     let mut recipients: Vec<usize> = (0..envelope.recipients.len()).collect();
     while !recipients.is_empty() {
-        let mail = Mail { envelope, size, recipients: &recipients };
+        let mail = Mail { envelope, size: script.size, recipients: &recipients, promise: script.promise };
         if let Err(obstacle) = mail.fits(extensions) {
             stage.note(&obstacle.to_string());
             return;

@@ -52,6 +52,7 @@ pub(super) async fn show(State(desk): State<Desk>, Path(id): Path<String>) -> Re
         smtputf8: envelope.smtputf8,
         ret: envelope.ret,
         envid: envelope.envid.clone(),
+        tls: envelope.tls,
         eight_bit: envelope.needs.eight_bit,
         utf8_header: envelope.needs.utf8_header,
     });

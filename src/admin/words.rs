@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::address::{Mailbox, ReversePath};
-use crate::envelope::{BodyType, Notify, QueueId, Ret};
+use crate::envelope::{BodyType, Notify, QueueId, Ret, TlsRequirement};
 use crate::scheduler::Order;
 
 /// Messages on a page, at most; also ids in an order.
@@ -59,6 +59,9 @@ pub struct Parameters {
     pub ret: Option<Ret>,
     /// ENVID, as it was given.
     pub envid: Option<String>,
+    /// What the message asks of TLS: `ordinary`, `require` (REQUIRETLS) or `relaxed` (`TLS-Required: No`).
+    #[serde(default)]
+    pub tls: TlsRequirement,
     /// Whether the content has octets above 127.
     pub eight_bit: bool,
     /// Whether a header field has.

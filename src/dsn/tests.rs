@@ -24,7 +24,7 @@ fn tell(envelope: &Envelope, action: Action, last: &Trouble) -> Report {
     let id = QueueId::from_number(1).expect("small");
     let told = [Told { recipient: &envelope.recipients[0], last }];
     let (accepted, now) = (Timestamp::UNIX_EPOCH, Timestamp::UNIX_EPOCH);
-    let returned = returned(action, envelope.ret, 100, false);
+    let returned = returned(action, envelope, 100, false);
     let about = About { hostname: &hostname, id, accepted, now, envelope, returned, eight_bit: false };
     let to = Mailbox::parse("a@example.org").expect("valid");
     write(&about, action, &told, &to, QueueId::from_number(2).expect("small"))
@@ -119,7 +119,27 @@ fn how_much_is_returned() {
         (Action::Failed, Some(Ret::Hdrs), 100, false, Returned::Headers),
         (Action::Relayed, Some(Ret::Full), 100, false, Returned::Headers),
     ] {
-        assert_eq!(returned(action, ret, size, confidential), wanted, "{ret:?} {size} {confidential}");
+        let envelope = Envelope { ret, ..envelope("a@example.org") };
+        assert_eq!(returned(action, &envelope, size, confidential), wanted, "{ret:?} {size} {confidential}");
+    }
+}
+
+#[test]
+fn of_a_message_that_required_tls_headers_alone_are_returned_and_under_the_same_demand() {
+    for (tls, part, report_tls) in [
+        (TlsRequirement::Require, Returned::Headers, TlsRequirement::Require),
+        (TlsRequirement::Relaxed, Returned::Whole, TlsRequirement::Ordinary),
+        (TlsRequirement::Ordinary, Returned::Whole, TlsRequirement::Ordinary),
+    ] {
+        for ret in [None, Some(Ret::Full)] {
+            let envelope = Envelope { ret, tls, ..envelope("a@example.org") };
+            assert_eq!(returned(Action::Failed, &envelope, 100, false), part, "{tls:?} {ret:?}");
+            for action in [Action::Failed, Action::Delayed(None), Action::Relayed] {
+                let report = tell(&envelope, action, &trouble());
+                assert_eq!(report.envelope.tls, report_tls, "{tls:?} {action:?}");
+                assert!(!report.head.contains("TLS-Required"), "{}", report.head);
+            }
+        }
     }
 }
 

@@ -4,15 +4,15 @@ use std::sync::Arc;
 
 use crate::config::Connector;
 use crate::connector::outbound_policy;
-use crate::outcome::{Failure, Scope};
+use crate::outcome::{Failure, Scope, Unpromised};
 use crate::route::Hop;
-use crate::smtp::client::{Mail, Obstacle};
+use crate::smtp::client::{Mail, Obstacle, Promise};
 use crate::smtp::reply::Status;
-use crate::tls::TlsPolicy;
 
 use super::cleared::Cleared;
 use super::dial::{Target, reference};
 use super::pool::Destination;
+use super::requirement::Terms;
 use super::settle::{Further, Ledger};
 use super::{Attempt, Report, Snapshot};
 
@@ -60,14 +60,21 @@ impl Delivery<'_> {
         let mut hops = hops.iter().peekable();
         while let Some(hop) = hops.next() {
             let more = hops.peek().is_some();
-            let policy = outbound_policy(self.connector, &self.attempt.host, hop.smart_host());
-            if let Reused::Nothing = self.reuse(hop, &policy, more).await {
-                self.dial(hop, &policy, more).await;
+            let terms = self.terms(hop);
+            self.ledger.hop();
+            if let Reused::Nothing = self.reuse(hop, &terms, more).await {
+                self.dial(hop, &terms, more).await;
             }
             if self.ledger.is_complete() {
                 return;
             }
         }
+    }
+
+    /// What holds for the message at a hop: the connector's floor, raised by what the message requires.
+    fn terms(&self, hop: &Hop) -> Terms {
+        let floor = outbound_policy(self.connector, &self.attempt.host, hop.smart_host());
+        Terms::new(&self.attempt.entry.envelope, floor, &hop.host)
     }
 
     /// Among hops that are equally good, one that is connected already comes first.
@@ -83,14 +90,15 @@ impl Delivery<'_> {
     }
 
     /// Tries the message on a connection that waits for work.
-    async fn reuse(&mut self, hop: &Hop, policy: &TlsPolicy, more: bool) -> Reused {
+    async fn reuse(&mut self, hop: &Hop, terms: &Terms, more: bool) -> Reused {
         let destination = Destination::new(self.connector, hop);
         while let Some(mut connection) = self.snapshot.pool.take(&destination) {
-            if !connection.is_quiet().await || !connection.admits(policy, &reference(&hop.host)) {
+            if !connection.is_quiet().await || !connection.admits(terms.policy(), &reference(&hop.host)) {
                 self.snapshot.pool.quit(destination.clone(), connection);
                 continue;
             }
-            match self.on(connection, &destination, more).await {
+            let promise = terms.promise(&mut connection, &hop.host);
+            match self.on(connection, &destination, promise, more).await {
                 Reused::Tried => return Reused::Tried,
                 Reused::Nothing => {}
             }
@@ -99,7 +107,7 @@ impl Delivery<'_> {
     }
 
     /// Tries the message at one address after the other.
-    async fn dial(&mut self, hop: &Hop, policy: &TlsPolicy, more: bool) {
+    async fn dial(&mut self, hop: &Hop, terms: &Terms, more: bool) {
         let settings = &self.snapshot.settings;
         let addresses = match settings.router.addresses(hop).await {
             Ok(found) => found.addresses,
@@ -108,16 +116,18 @@ impl Delivery<'_> {
         let destination = Destination::new(self.connector, hop);
         self.snapshot.pool.room(&destination).await;
         let queue_id = self.attempt.entry.id;
-        let target = Target { settings, connector: self.connector, hop, policy, queue_id };
+        let target = Target { settings, connector: self.connector, hop, policy: terms.policy(), queue_id };
         for (at, address) in addresses.iter().enumerate() {
             self.dials += 1;
             let more = (more || at + 1 < addresses.len()) && self.dials < DIALS_MAX;
             match target.dial(*address).await {
-                Ok(connection) => {
+                Ok(mut connection) => {
+                    let promise = terms.promise(&mut connection, &hop.host);
                     // A connection that was never used cannot have been given up.
-                    self.on(connection, &destination, more).await;
+                    self.on(connection, &destination, promise, more).await;
                 }
                 Err(failure) => {
+                    let failure = terms.named(failure);
                     tracing::debug!(
                         queue_id = %self.attempt.entry.id, connector = %self.connector.name, host = %hop.host,
                         %address, reason = %failure, "the hop cannot be used"
@@ -133,12 +143,18 @@ impl Delivery<'_> {
 
     /// Hands the message over on one connection, in as many transactions as the peer wants, and keeps
     /// the connection where it can be used again.
-    async fn on(&mut self, mut connection: Cleared, destination: &Destination, more: bool) -> Reused {
+    async fn on(
+        &mut self,
+        mut connection: Cleared,
+        destination: &Destination,
+        promise: Promise,
+        more: bool,
+    ) -> Reused {
         let entry = &*self.attempt.entry;
         let timeouts = self.snapshot.settings.config.timeouts;
-        let mut recipients = self.fitting(&connection, more);
+        let mut recipients = self.fitting(&connection, promise, more);
         while !recipients.is_empty() {
-            let mail = Mail { envelope: &entry.envelope, size: entry.size, recipients: &recipients };
+            let mail = Mail { envelope: &entry.envelope, size: entry.size, recipients: &recipients, promise };
             let handed = connection.hand_over(mail, &entry.body, &timeouts).await;
             if handed.was_stale {
                 return Reused::Nothing;
@@ -163,11 +179,11 @@ impl Delivery<'_> {
     }
 
     /// The recipients that this peer can take; the others, or all, fail here without a word to it.
-    fn fitting(&mut self, connection: &Cleared, more: bool) -> Vec<usize> {
+    fn fitting(&mut self, connection: &Cleared, promise: Promise, more: bool) -> Vec<usize> {
         let envelope = &self.attempt.entry.envelope;
         let extensions = connection.extensions();
         let everybody = self.ledger.open();
-        let mail = Mail { envelope, size: self.attempt.entry.size, recipients: &everybody };
+        let mail = Mail { envelope, size: self.attempt.entry.size, recipients: &everybody, promise };
         if let Err(obstacle) = mail.fits(extensions) {
             self.obstructed(&everybody, obstacle, connection, more);
             return Vec::new();
@@ -180,13 +196,14 @@ impl Delivery<'_> {
 
     /// A message that this peer cannot take: the next one may, and when there is none it is final.
     fn obstructed(&mut self, who: &[usize], obstacle: Obstacle, connection: &Cleared, more: bool) {
-        let status = match obstacle {
-            Obstacle::TooLarge { .. } => Status(3, 4),
-            Obstacle::NeedsEightBitMime => Status(6, 3),
-            Obstacle::NeedsSmtputf8 => Status(6, 7),
-        };
         let scope = if more { Scope::Hop } else { Scope::Message };
-        let failure = Failure::permanent(scope, status, obstacle.to_string());
+        let at = |status| Failure::permanent(scope, status, obstacle.to_string());
+        let failure = match obstacle {
+            Obstacle::TooLarge { .. } => at(Status(3, 4)),
+            Obstacle::NeedsEightBitMime => at(Status(6, 3)),
+            Obstacle::NeedsSmtputf8 => at(Status(6, 7)),
+            Obstacle::NeedsRequireTls => Failure::unpromised(Unpromised::NotOffered),
+        };
         self.ledger.fail(
             who,
             failure.with_peer(connection.via().peer.as_str()),

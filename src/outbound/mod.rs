@@ -7,12 +7,14 @@
 //!
 //! A connection goes one way through this room: `wire` opens it, `dial` leads it to the judge, and only
 //! what the judge cleared becomes a `Cleared` connection, on which alone MAIL FROM can be written.
-//! `pool` keeps such connections for the next message, `deliver` goes from hop to hop.
+//! `pool` keeps such connections for the next message, `deliver` goes from hop to hop. What the message
+//! itself asks of TLS (RFC 8689) is in `requirement`.
 
 mod cleared;
 mod deliver;
 mod dial;
 mod pool;
+mod requirement;
 mod settle;
 mod wire;
 

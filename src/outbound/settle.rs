@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use crate::config::OnFailure;
-use crate::outcome::{self, Cause, Failure, Outcome, Scope, Step};
+use crate::outcome::{self, Cause, Failure, Outcome, Persistence, Scope, Step};
 use crate::smtp::client::{Ending, RecipientStatus, Stage};
 use crate::smtp::reply::{Reply, Status};
 
@@ -36,6 +36,8 @@ pub(super) struct Ledger {
     open: Vec<Open>,
     results: Vec<RecipientResult>,
     trail: Vec<Failure>,
+    /// Where in the trail each hop begins.
+    hops: Vec<usize>,
     on_failure: OnFailure,
 }
 
@@ -60,7 +62,7 @@ impl Reason {
     fn weight(&self) -> u8 {
         match (&self.via, &self.failure.cause) {
             (Some(_), _) => 3,
-            (None, Cause::Policy(_)) => 2,
+            (None, Cause::Policy(_) | Cause::Unpromised(_)) => 2,
             (None, Cause::Reply { .. }) => 1,
             (None, Cause::Other(_)) => 0,
         }
@@ -75,7 +77,12 @@ impl Reason {
 impl Ledger {
     pub(super) fn new(recipients: &[usize], on_failure: OnFailure) -> Self {
         let open = recipients.iter().map(|recipient| Open { recipient: *recipient, reason: None }).collect();
-        Self { open, results: Vec::with_capacity(recipients.len()), trail: Vec::new(), on_failure }
+        Self { open, results: Vec::with_capacity(recipients.len()), trail: Vec::new(), hops: Vec::new(), on_failure }
+    }
+
+    /// From now on failures are those of another hop.
+    pub(super) fn hop(&mut self) {
+        self.hops.push(self.trail.len());
     }
 
     /// Recipients without a result, in the order of the attempt.
@@ -104,6 +111,7 @@ impl Ledger {
         }
         let reason = Reason { failure: failure.clone(), via: via.cloned() };
         self.trail.push(failure);
+        let reason = Reason { failure: self.tempered(reason.failure), ..reason };
         let step = outcome::judge(&reason.failure, further == Further::Hop, self.on_failure);
         for recipient in who {
             let Some(at) = self.open.iter().position(|open| open.recipient == *recipient) else { continue };
@@ -121,8 +129,24 @@ impl Ledger {
         self.fail(&self.open(), failure, None, further);
     }
 
+    /// That no hop promises what the message requires is final where every hop said so: one that could not
+    /// be asked may be the one that does. A hop has said so with one of its addresses, unless it said
+    /// something else with another.
+    fn tempered(&self, mut failure: Failure) -> Failure {
+        let ends = self.hops.iter().skip(1).copied().chain([self.trail.len()]);
+        let mut hops = self.hops.iter().zip(ends).map(|(from, to)| &self.trail[*from..to]);
+        let said_so = |hop: &[Failure]| {
+            hop.iter().any(Failure::is_unpromised) && !hop.iter().any(|failure| failure.peer_reply().is_some())
+        };
+        if failure.is_unpromised() {
+            failure.persistence = if hops.all(said_so) { Persistence::Permanent } else { Persistence::Transient };
+        }
+        failure
+    }
+
     /// No further hop for this recipient: the judge has the last word on why.
     fn end(&mut self, at: usize, Reason { failure, via }: Reason) {
+        let failure = self.tempered(failure);
         let outcome = match outcome::judge(&failure, false, self.on_failure) {
             Step::Bounce => Outcome::Bounced(failure),
             Step::Hold => Outcome::Held(failure),

@@ -136,7 +136,9 @@ fn health(report: &Report) -> Health {
     let mut spoken = false;
     for result in &report.results {
         match &result.outcome {
-            Outcome::Deferred(failure) if matches!(failure.scope, Scope::Hop | Scope::Destination) => {
+            Outcome::Deferred(failure)
+                if matches!(failure.scope, Scope::Hop | Scope::Destination) && !failure.is_unpromised() =>
+            {
                 last = Some(failure);
                 spoken |= result.via.is_some();
             }

@@ -66,7 +66,7 @@ async fn compose(
         tracing::error!(queue_id = %entry.id, "a report could not be delivered to the postmaster; nobody is left to be told");
         return Ok(());
     };
-    let returned = dsn::returned(action, envelope.ret, entry.size, is_confidential(settings, attempt));
+    let returned = dsn::returned(action, envelope, entry.size, is_confidential(settings, attempt));
     let mut original = entry.body.reader().await?;
     let fields = match returned {
         Returned::Whole => None,

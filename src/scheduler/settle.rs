@@ -328,7 +328,7 @@ pub(super) fn longest(retry: &[Duration]) -> Duration {
 /// A failure as the queue remembers it: with the reason of every hop that was tried.
 pub(super) fn trouble(failure: &Failure, trail: &[Failure], ends_as: Persistence) -> Trouble {
     let mut text = String::new();
-    for earlier in trail.iter().filter(|earlier| *earlier != failure) {
+    for earlier in trail.iter().filter(|earlier| (&earlier.peer, &earlier.cause) != (&failure.peer, &failure.cause)) {
         text.push_str(&earlier.to_string());
         text.push_str("; ");
     }

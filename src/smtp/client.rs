@@ -15,7 +15,7 @@ use std::fmt;
 
 pub use extensions::{Extensions, Size};
 pub use opening::{InClear, Opening, OpeningStep, Starttls};
-pub use parameters::{Mail, Obstacle};
+pub use parameters::{Mail, Obstacle, Promise};
 pub use transaction::{Ending, RecipientStatus, Results, Step, Transaction};
 
 use crate::smtp::reply::ReplyError;

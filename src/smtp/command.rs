@@ -3,7 +3,8 @@
 //! Grammar only: whether a command may come now is known to [`super::server`], who may send where to
 //! [`crate::access`]. A line ends with CRLF and nothing else. What a client says may be refused, but
 //! it is never repaired, for a repaired command means one thing to us and another to the next
-//! server. DSN parameters: RFC 3461 §4; SIZE: RFC 1870; SMTPUTF8: RFC 6531 §3.4; BDAT: RFC 3030 §2.
+//! server. DSN parameters: RFC 3461 §4; SIZE: RFC 1870; SMTPUTF8: RFC 6531 §3.4; REQUIRETLS: RFC 8689 §2;
+//! BDAT: RFC 3030 §2.
 
 mod params;
 #[cfg(test)]
@@ -85,6 +86,8 @@ pub struct MailFrom {
     pub ret: Option<Ret>,
     /// ENVID, as it was given: xtext.
     pub envid: Option<String>,
+    /// REQUIRETLS.
+    pub require_tls: bool,
 }
 
 /// RCPT TO and its parameters.

@@ -5,7 +5,7 @@
 //! MAIL and RCPT; content is handed out as slices of the input; and the 250 at the end of a message
 //! can be had only for a [`Durable`] proof. Pipelining (RFC 2920) needs no state: commands are taken
 //! one by one from the input, and whoever drives the machine writes when nothing more is to be taken.
-//! STARTTLS: RFC 3207. BDAT: RFC 3030.
+//! STARTTLS: RFC 3207. BDAT: RFC 3030. REQUIRETLS: RFC 8689.
 
 mod incoming;
 mod message;
@@ -348,10 +348,18 @@ impl Server {
         if self.transaction.is_some() {
             return self.say(replies::out_of_order("A transaction is open already; RSET ends it"));
         }
+        if from.require_tls && !self.offers_require_tls() {
+            return self.say(replies::require_tls_not_offered());
+        }
         if from.size.is_some_and(|size| size > self.profile.message_size) {
             return self.say(replies::too_large(self.profile.message_size));
         }
         Step::Mail(from)
+    }
+
+    /// Whether REQUIRETLS was offered to this client (RFC 8689 §2).
+    fn offers_require_tls(&self) -> bool {
+        self.channel == Channel::Tls && self.client.as_ref().is_some_and(|client| client.esmtp)
     }
 
     fn ask_rcpt<'a>(&mut self, rcpt: RcptTo) -> Step<'a> {

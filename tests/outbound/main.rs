@@ -9,5 +9,6 @@ mod dns;
 mod delivery;
 mod peer;
 mod policy_table;
+mod requiretls;
 mod reuse;
 mod world;

@@ -14,3 +14,4 @@ mod delays;
 mod failures;
 mod notify;
 mod postmaster;
+mod requiretls;

@@ -11,7 +11,7 @@ use super::list::Document;
 use super::words::{age, plain, sender, size, time, to_come};
 use super::{Chosen, Client, QueueError};
 use crate::admin::words::{Message, Parameters, Reason, Recipient, State};
-use crate::envelope::{BodyType, Notify, QueueId, Ret};
+use crate::envelope::{BodyType, Notify, QueueId, Ret, TlsRequirement};
 
 /// A part of the content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -156,6 +156,9 @@ fn told(message: &Message, now: Timestamp) -> String {
     if let Some(parameters) = message.parameters.as_ref().map(parameters).filter(|said| !said.is_empty()) {
         line("parameters", &parameters);
     }
+    if message.parameters.as_ref().is_some_and(|said| said.tls == TlsRequirement::Relaxed) {
+        line("header", "TLS-Required: No (what the recipients' domains publish is set aside)");
+    }
     if message.busy {
         line("now", "an attempt, or an order, is under way");
     }
@@ -181,6 +184,9 @@ fn parameters(parameters: &Parameters) -> String {
     }
     if let Some(envid) = &parameters.envid {
         said.push(format!("ENVID={}", plain(envid)));
+    }
+    if parameters.tls == TlsRequirement::Require {
+        said.push("REQUIRETLS".to_owned());
     }
     said.join(" ")
 }

@@ -20,6 +20,8 @@ pub struct Extensions {
     pub chunking: bool,
     /// ENHANCEDSTATUSCODES (RFC 2034).
     pub enhanced_status_codes: bool,
+    /// REQUIRETLS (RFC 8689): it hands on under TLS what it takes under this promise, or not at all.
+    pub require_tls: bool,
     /// SIZE (RFC 1870).
     pub size: Size,
 }
@@ -52,6 +54,7 @@ impl Extensions {
                 "SMTPUTF8" => all.smtputf8 = true,
                 "DSN" => all.dsn = true,
                 "CHUNKING" => all.chunking = true,
+                "REQUIRETLS" => all.require_tls = true,
                 "ENHANCEDSTATUSCODES" => all.enhanced_status_codes = true,
                 // Zero means "no fixed limit"; so does what cannot be read.
                 "SIZE" => {
@@ -64,5 +67,11 @@ impl Extensions {
             }
         }
         all
+    }
+
+    /// What of them counts in clear: REQUIRETLS is promised under TLS or not at all (RFC 8689 §2).
+    #[must_use]
+    pub fn in_clear(self) -> Self {
+        Self { require_tls: false, ..self }
     }
 }

@@ -142,7 +142,8 @@ impl<'a> Opening<'a> {
                 None
             }
             (Stage::Ehlo, Severity::Success) => {
-                self.extensions = Extensions::of(&reply);
+                let offered = Extensions::of(&reply);
+                self.extensions = if self.under_tls { offered } else { offered.in_clear() };
                 self.greeted(out)
             }
             // RFC 5321 §3.2: a server that does not know EHLO may know HELO.

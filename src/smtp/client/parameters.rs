@@ -1,6 +1,7 @@
 //! What is said of one message: MAIL and RCPT with their parameters, as far as the peer knows them.
 //!
-//! SIZE (RFC 1870), BODY (RFC 6152), SMTPUTF8 (RFC 6531), RET, ENVID, NOTIFY and ORCPT (RFC 3461).
+//! SIZE (RFC 1870), BODY (RFC 6152), SMTPUTF8 (RFC 6531), RET, ENVID, NOTIFY and ORCPT (RFC 3461),
+//! REQUIRETLS (RFC 8689).
 //! And what stands in the way: a message that the peer cannot take is known before MAIL is said.
 
 use std::fmt;
@@ -20,6 +21,22 @@ pub struct Mail<'a> {
     pub size: u64,
     /// For which recipients of the envelope, by index.
     pub recipients: &'a [usize],
+    /// Whether the peer must take it under REQUIRETLS.
+    pub promise: Promise,
+}
+
+/// What a peer is asked to promise with REQUIRETLS (RFC 8689 §2): that the message goes on under TLS, or
+/// comes back. It is asked only where the session itself is as RFC 8689 §2 wants it, which is not for
+/// the dialogue to know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Promise {
+    /// Nothing: the parameter is not said.
+    NotAsked,
+    /// Asked for where the peer offers it. The message goes without it, too (RFC 8689 §5: a report is
+    /// not lost for want of it).
+    Welcome,
+    /// The message goes under it, or not to this peer (RFC 8689 §4.2.1).
+    Needed,
 }
 
 /// Why a peer cannot take a message, although it was not asked.
@@ -37,6 +54,8 @@ pub enum Obstacle {
     /// It has octets above 127, and the peer has no 8BITMIME (RFC 6152 §3). It is not re-encoded: that
     /// would break its signatures.
     NeedsEightBitMime,
+    /// It requires TLS on its whole way, and the peer does not promise that (RFC 8689 §4.2.1).
+    NeedsRequireTls,
 }
 
 impl fmt::Display for Obstacle {
@@ -51,6 +70,9 @@ impl fmt::Display for Obstacle {
             Self::NeedsEightBitMime => {
                 f.write_str("the message has 8-bit content, and the peer takes 7-bit content only (no 8BITMIME)")
             }
+            Self::NeedsRequireTls => f.write_str(
+                "the message requires TLS on its whole way, and the peer does not promise that (no REQUIRETLS)",
+            ),
         }
     }
 }
@@ -62,6 +84,9 @@ impl Mail<'_> {
     /// # Errors
     /// The first [`Obstacle`].
     pub fn fits(&self, extensions: Extensions) -> Result<(), Obstacle> {
+        if self.promise == Promise::Needed && !extensions.require_tls {
+            return Err(Obstacle::NeedsRequireTls);
+        }
         if let Size::Limit(limit) = extensions.size
             && self.size > limit
         {
@@ -108,6 +133,12 @@ impl Mail<'_> {
             if let Some(envid) = &envelope.envid {
                 let _ = write!(out, " ENVID={envid}");
             }
+        }
+        // A message that needs it does not fit a peer that does not offer it.
+        match self.promise {
+            Promise::NotAsked => {}
+            Promise::Welcome | Promise::Needed if !extensions.require_tls => {}
+            Promise::Welcome | Promise::Needed => out.extend_from_slice(b" REQUIRETLS"),
         }
         out.extend_from_slice(b"\r\n");
     }

@@ -17,12 +17,15 @@ pub(super) fn mail(arguments: &str) -> Result<MailFrom, CommandError> {
     let (path, parameters) = path(arguments, "FROM:").ok_or(MAIL)?;
     let reverse_path = ReversePath::parse(path).map_err(CommandError::Sender)?;
     let (mut size, mut body, mut smtputf8, mut ret, mut envid) = (None, None, None, None, None);
+    let mut require_tls = None;
     for (keyword, value) in each(parameters) {
         match keyword.to_ascii_uppercase().as_str() {
             "SIZE" => once(&mut size, "SIZE", value.map(digits).ok_or(CommandError::BadParameter("SIZE"))??)?,
             "BODY" => once(&mut body, "BODY", value.and_then(body_type).ok_or(CommandError::BadParameter("BODY"))?)?,
             "SMTPUTF8" if value.is_none() => once(&mut smtputf8, "SMTPUTF8", ())?,
             "SMTPUTF8" => return Err(CommandError::BadParameter("SMTPUTF8")),
+            "REQUIRETLS" if value.is_none() => once(&mut require_tls, "REQUIRETLS", ())?,
+            "REQUIRETLS" => return Err(CommandError::BadParameter("REQUIRETLS")),
             "RET" => once(&mut ret, "RET", value.and_then(ret_value).ok_or(CommandError::BadParameter("RET"))?)?,
             "ENVID" => {
                 let value = value.filter(|value| value.len() <= ENVID_MAX && is_xtext(value));
@@ -34,7 +37,15 @@ pub(super) fn mail(arguments: &str) -> Result<MailFrom, CommandError> {
     if smtputf8.is_none() && !path.is_ascii() {
         return Err(CommandError::NeedsSmtpUtf8);
     }
-    Ok(MailFrom { reverse_path, size, body: body.unwrap_or_default(), smtputf8: smtputf8.is_some(), ret, envid })
+    Ok(MailFrom {
+        reverse_path,
+        size,
+        body: body.unwrap_or_default(),
+        smtputf8: smtputf8.is_some(),
+        ret,
+        envid,
+        require_tls: require_tls.is_some(),
+    })
 }
 
 /// Parses what follows `RCPT `.

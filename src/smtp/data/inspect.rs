@@ -1,9 +1,10 @@
 //! Content looked at as it streams by: is it whole lines, how large, how far has it travelled, and
-//! what does it need of the next hop?
+//! what does it need and ask of the next hop?
 
 use memchr::memchr2;
 
-use crate::envelope::ContentNeeds;
+use super::tls_required::TlsRequired;
+use crate::envelope::{ContentNeeds, TlsRequirement};
 use crate::smtp::reply::{Reply, Status};
 
 /// Why content is refused.
@@ -36,20 +37,51 @@ impl ContentFault {
     }
 }
 
-/// The field whose number tells a loop, in lower case.
-const RECEIVED: &[u8] = b"received";
+/// What was found in a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Findings {
+    /// What the content needs of the next hop.
+    pub needs: ContentNeeds,
+    /// What its header asks of TLS: [`TlsRequirement::Relaxed`], or nothing. REQUIRETLS is said in the
+    /// envelope, never in a header.
+    pub tls: TlsRequirement,
+}
+
+/// A field that means something here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Known {
+    /// Its number tells a loop.
+    Received,
+    /// RFC 8689 §3.
+    TlsRequired,
+}
+
+impl Known {
+    /// In lower case.
+    fn name(self) -> &'static [u8] {
+        match self {
+            Self::Received => b"received",
+            Self::TlsRequired => b"tls-required",
+        }
+    }
+}
+
+/// A field name so far: how many of its octets are those of a field that we know; nothing, where it is none.
+type Name = Option<(Known, usize)>;
 
 /// Where in the message the octets so far have ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum At {
     /// At the start of a line of the header.
     Line,
-    /// In a field name; this many of its octets are those of [`RECEIVED`], or one is not.
-    Name(Option<usize>),
+    /// In a field name.
+    Name(Name),
     /// Behind a field name, in the blanks that old mail may have before the colon (RFC 5322 §4.5).
-    Gap(Option<usize>),
+    Gap(Name),
     /// Behind the colon, or in a folded line.
     Value,
+    /// The same, of TLS-Required.
+    TlsRequired,
     /// In the body.
     Body,
 }
@@ -66,6 +98,7 @@ pub struct Inspector {
     cr: bool,
     at: At,
     needs: ContentNeeds,
+    tls_required: TlsRequired,
 }
 
 impl Inspector {
@@ -80,6 +113,7 @@ impl Inspector {
             cr: false,
             at: At::Line,
             needs: ContentNeeds::default(),
+            tls_required: TlsRequired::default(),
         }
     }
 
@@ -100,12 +134,19 @@ impl Inspector {
         if fits < content.len() { Err(ContentFault::TooLarge(self.limit)) } else { Ok(()) }
     }
 
-    /// Ends the message, and tells what its content needs.
+    /// Ends the message, and tells what was found.
     ///
     /// # Errors
     /// [`ContentFault::BareCr`] where the last octet is one.
-    pub fn finish(self) -> Result<ContentNeeds, ContentFault> {
-        if self.cr { Err(ContentFault::BareCr) } else { Ok(self.needs) }
+    pub fn finish(mut self) -> Result<Findings, ContentFault> {
+        if self.cr {
+            return Err(ContentFault::BareCr);
+        }
+        // Nothing continues the last line. One that has no end of its own is no whole field.
+        if self.at == At::Line {
+            self.tls_required.end();
+        }
+        Ok(Findings { needs: self.needs, tls: self.tls_required.requirement() })
     }
 
     fn lines(&mut self, mut rest: &[u8]) -> Result<(), ContentFault> {
@@ -134,9 +175,12 @@ impl Inspector {
 
     fn line_end(&mut self) {
         self.at = match self.at {
-            At::Value => At::Line,
+            At::Value | At::TlsRequired => At::Line,
             // An empty line ends the header, and so does one that is no field.
-            At::Line | At::Name(_) | At::Gap(_) | At::Body => At::Body,
+            At::Line | At::Name(_) | At::Gap(_) | At::Body => {
+                self.tls_required.end();
+                At::Body
+            }
         };
     }
 
@@ -148,32 +192,68 @@ impl Inspector {
         for octet in text {
             self.at = match (self.at, octet) {
                 (At::Value | At::Body, _) => break,
+                (At::TlsRequired, _) => self.value(*octet),
+                (At::Line, b' ' | b'\t') if self.tls_required.is_open() => self.value(*octet),
                 (At::Line, b' ' | b'\t') => At::Value,
-                (At::Line, b':') => At::Body,
-                (At::Name(Some(8)) | At::Gap(Some(8)), b':') => {
-                    self.received += 1;
-                    if self.received > self.received_limit {
-                        return Err(ContentFault::Loop(self.received_limit));
-                    }
-                    At::Value
-                }
-                (At::Name(_) | At::Gap(_), b':') => At::Value,
-                (At::Name(matched) | At::Gap(matched), b' ' | b'\t') => At::Gap(matched),
-                (At::Line, b'!'..=b'~') => At::Name(matches_at(0, *octet)),
-                (At::Name(matched), b'!'..=b'~') => At::Name(matched.and_then(|so_far| matches_at(so_far, *octet))),
-                (At::Line | At::Name(_) | At::Gap(_), _) => At::Body,
+                (At::Name(name), b':') => self.field(name, true)?,
+                (At::Gap(name), b':') => self.field(name, false)?,
+                (At::Name(name) | At::Gap(name), b' ' | b'\t') => At::Gap(name),
+                (At::Name(name), b'!'..=b'~') => At::Name(longer(name, *octet)),
+                (At::Line, _) => self.first(*octet),
+                (At::Name(_) | At::Gap(_), _) => At::Body,
             };
         }
-        if self.at == At::Value && !text.is_ascii() {
+        if matches!(self.at, At::Value | At::TlsRequired) && !text.is_ascii() {
             self.needs.utf8_header = true;
         }
         Ok(())
     }
+
+    /// The first octet of a line that continues no field.
+    fn first(&mut self, octet: u8) -> At {
+        self.tls_required.end();
+        match octet {
+            b':' => At::Body,
+            b'!'..=b'~' => At::Name(first(octet)),
+            _ => At::Body,
+        }
+    }
+
+    /// The colon behind a name. `as_written`: it follows the name at once.
+    fn field(&mut self, name: Name, as_written: bool) -> Result<At, ContentFault> {
+        match name.filter(|(known, so_far)| *so_far == known.name().len()) {
+            Some((Known::Received, _)) => {
+                self.received += 1;
+                if self.received > self.received_limit {
+                    return Err(ContentFault::Loop(self.received_limit));
+                }
+                Ok(At::Value)
+            }
+            Some((Known::TlsRequired, _)) => {
+                self.tls_required.begin(as_written);
+                Ok(At::TlsRequired)
+            }
+            None => Ok(At::Value),
+        }
+    }
+
+    fn value(&mut self, octet: u8) -> At {
+        self.tls_required.octet(octet);
+        At::TlsRequired
+    }
 }
 
-/// One more octet of [`RECEIVED`] matched, or none of it.
-fn matches_at(so_far: usize, octet: u8) -> Option<usize> {
-    RECEIVED.get(so_far).filter(|wanted| octet.eq_ignore_ascii_case(wanted)).map(|_| so_far + 1)
+/// A name that begins like this.
+fn first(octet: u8) -> Name {
+    let begins = |known: &Known| known.name().first().is_some_and(|first| first.eq_ignore_ascii_case(&octet));
+    [Known::Received, Known::TlsRequired].into_iter().find(begins).map(|known| (known, 1))
+}
+
+/// A name with one more octet.
+fn longer(name: Name, octet: u8) -> Name {
+    let (known, so_far) = name?;
+    let wanted = known.name().get(so_far)?;
+    octet.eq_ignore_ascii_case(wanted).then_some((known, so_far + 1))
 }
 
 #[cfg(test)]
@@ -182,7 +262,7 @@ mod tests {
 
     use super::*;
 
-    fn inspected<'a>(limit: u64, chunks: impl IntoIterator<Item = &'a [u8]>) -> Result<ContentNeeds, ContentFault> {
+    fn inspected<'a>(limit: u64, chunks: impl IntoIterator<Item = &'a [u8]>) -> Result<Findings, ContentFault> {
         let mut inspector = Inspector::new(limit, 2);
         for chunk in chunks {
             inspector.push(chunk)?;
@@ -190,7 +270,7 @@ mod tests {
         inspector.finish()
     }
 
-    fn whole(content: &str) -> Result<ContentNeeds, ContentFault> {
+    fn whole(content: &str) -> Result<Findings, ContentFault> {
         inspected(1000, [content.as_bytes()])
     }
 
@@ -207,13 +287,13 @@ mod tests {
             assert_eq!(whole(content), Err(fault), "{content:?}");
         }
         for content in ["", "a", "a\r\n", "\r\n\r\n", "a: b\r\n\r\nc"] {
-            assert_eq!(whole(content), Ok(ContentNeeds::default()), "{content:?}");
+            assert_eq!(whole(content), Ok(Findings::default()), "{content:?}");
         }
     }
 
     #[test]
     fn the_limit_itself_is_allowed() {
-        assert_eq!(inspected(4, [&b"ab\r\n"[..]]), Ok(ContentNeeds::default()));
+        assert_eq!(inspected(4, [&b"ab\r\n"[..]]), Ok(Findings::default()));
         assert_eq!(inspected(3, [&b"ab\r\n"[..]]), Err(ContentFault::TooLarge(3)));
         assert_eq!(inspected(4, [&b"ab\r\n"[..], b"c"]), Err(ContentFault::TooLarge(4)));
     }
@@ -229,7 +309,10 @@ mod tests {
 
     #[test]
     fn needs_tell_header_from_body() {
-        let needs = |eight_bit, utf8_header| Ok(ContentNeeds { eight_bit, utf8_header });
+        let needs = |eight_bit, utf8_header| {
+            let needs = ContentNeeds { eight_bit, utf8_header };
+            Ok(Findings { needs, ..Findings::default() })
+        };
         assert_eq!(whole("Subject: a\r\n\r\nb\r\n"), needs(false, false));
         assert_eq!(whole("Subject: a\r\n\r\n\u{fc}\r\n"), needs(true, false));
         assert_eq!(whole("Subject: \u{fc}\r\n\r\nb\r\n"), needs(true, true));
@@ -237,12 +320,54 @@ mod tests {
         assert_eq!(whole("\u{fc}: no field\r\n"), needs(true, false));
     }
 
+    #[test]
+    fn tls_required_counts_as_the_rfc_writes_it_and_no_other_way() {
+        for header in [
+            "TLS-Required: No\r\n",
+            "tls-required:nO\r\n",
+            "TLS-Required:\t \tNO\r\n",
+            "TLS-Required:\r\n No\r\n",
+            "Received: by a\r\nTLS-Required: No\r\nSubject: a\r\n",
+            "TLS-Required: No\r\nX-TLS-Required: Yes\r\nTLS-Require: Yes\r\n",
+        ] {
+            for content in [header.to_owned(), format!("{header}\r\nbody\r\n"), format!("{header}no field\r\n")] {
+                assert_eq!(whole(&content).expect(&content).tls, TlsRequirement::Relaxed, "{content:?}");
+            }
+        }
+        for content in [
+            "Subject: a\r\n\r\nTLS-Required: No\r\n",
+            "no field\r\nTLS-Required: No\r\n",
+            "TLS-Required: Yes\r\n",
+            "TLS-Required:\r\n",
+            "TLS-Required: N\r\n",
+            "TLS-Required: None\r\n",
+            "TLS-Required: N o\r\n",
+            "TLS-Required: No \r\n",
+            "TLS-Required: No\r\n \r\n",
+            "TLS-Required: No\r\n way\r\n",
+            "TLS-Required: No (please)\r\n",
+            "TLS-Required: \"No\"\r\n",
+            "TLS-Required: No; Yes\r\n",
+            "TLS-Required : No\r\n",
+            "X-TLS-Required: No\r\n",
+            "TLS-Required-: No\r\n",
+            "Received: by a\r\n TLS-Required: No\r\n",
+            "TLS-Required: No\r\nTLS-Required: No\r\n",
+            "TLS-Required: No\r\nSubject: a\r\nTLS-Required: Yes\r\n",
+            "TLS-Required: Yes\r\nTLS-Required: No\r\n",
+            "TLS-Required: No",
+        ] {
+            assert_eq!(whole(content).expect(content).tls, TlsRequirement::Ordinary, "{content:?}");
+        }
+    }
+
     proptest! {
         #[test]
         fn where_the_content_is_cut_makes_no_difference(
             pieces in proptest::collection::vec(
                 prop_oneof![
-                    4 => Just("\r\n"), 1 => Just("\r"), 1 => Just("\n"), 3 => Just("Received:"), 2 => Just("x"),
+                    4 => Just("\r\n"), 1 => Just("\r"), 1 => Just("\n"), 3 => Just("Received:"), 3 => Just("TLS-Required:"),
+                    2 => Just("No"), 2 => Just("x"),
                     2 => Just(" "), 1 => Just("\u{fc}"), 1 => Just(":")
                 ],
                 0..30,

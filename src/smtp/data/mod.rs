@@ -8,7 +8,8 @@
 mod decode;
 mod encode;
 mod inspect;
+mod tls_required;
 
 pub use decode::{Decoded, Decoder};
 pub use encode::Stuffer;
-pub use inspect::{ContentFault, Inspector};
+pub use inspect::{ContentFault, Findings, Inspector};

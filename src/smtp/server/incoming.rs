@@ -1,8 +1,8 @@
 //! A message on its way in: where it ends, and whether it is kept.
 
 use super::{Transaction, replies};
-use crate::envelope::{ContentNeeds, Envelope};
-use crate::smtp::data::{Decoded, Decoder, Inspector};
+use crate::envelope::{Envelope, TlsRequirement};
+use crate::smtp::data::{Decoded, Decoder, Findings, Inspector};
 use crate::smtp::reply::Reply;
 
 /// Content between its command and its end.
@@ -119,12 +119,16 @@ impl Transaction {
         }
     }
 
-    pub(super) fn envelope(self, mut needs: ContentNeeds) -> Envelope {
+    pub(super) fn envelope(self, findings: Findings) -> Envelope {
+        let Findings { mut needs, tls } = findings;
         // Octets above 127 in the header of mail that does not claim to be internationalised are an old
         // habit, not a need: every MTA passes them on as they are.
         needs.utf8_header &= self.from.smtputf8;
         let from = self.from;
+        // RFC 8689 §4.1: beside REQUIRETLS the header field counts for nothing.
+        let tls = if from.require_tls { TlsRequirement::Require } else { tls };
         Envelope {
+            tls,
             body: from.body,
             smtputf8: from.smtputf8,
             needs,

@@ -81,7 +81,7 @@ impl Server {
                 self.say(replies::chunk_ok(size))
             }
             (Ok(inspector), None) => match inspector.finish() {
-                Ok(needs) => Step::Commit(Box::new(transaction.envelope(needs))),
+                Ok(findings) => Step::Commit(Box::new(transaction.envelope(findings))),
                 Err(fault) => self.say(fault.reply()),
             },
             (Err(refusal), Some(_)) => {

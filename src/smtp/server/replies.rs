@@ -29,8 +29,11 @@ pub(super) fn ehlo(profile: &Profile, channel: Channel) -> Reply {
         "DSN".into(),
         "HELP".into(),
     ];
-    if matches!(channel, Channel::Offered | Channel::Required) {
-        lines.push("STARTTLS".into());
+    match channel {
+        Channel::Clear => {}
+        Channel::Offered | Channel::Required => lines.push("STARTTLS".into()),
+        // RFC 8689 §2: in clear there is nothing that could be promised.
+        Channel::Tls => lines.push("REQUIRETLS".into()),
     }
     Reply::multiline(250, lines)
 }
@@ -93,6 +96,11 @@ pub(super) fn too_many_recipients() -> Reply {
 
 pub(super) fn too_large(limit: u64) -> Reply {
     ContentFault::TooLarge(limit).reply()
+}
+
+/// A parameter that was not offered is one that we do not know (RFC 5321 §4.1.1.11).
+pub(super) fn require_tls_not_offered() -> Reply {
+    Reply::new(555, Status(5, 4), "REQUIRETLS is offered under TLS alone, in the answer to EHLO")
 }
 
 pub(super) fn starttls_first() -> Reply {
