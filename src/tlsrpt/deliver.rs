@@ -16,7 +16,7 @@ use super::report::{Report, begin, day_of};
 use super::store::{Job, Store};
 use super::{ENVELOPE_ID, Outbox, Schedule, Submitter, mail};
 use crate::address::{Mailbox, ReversePath};
-use crate::envelope::{Envelope, Notify, Recipient};
+use crate::envelope::{Envelope, Notify, Recipient, TlsRequirement};
 
 /// Reports that are on their way at the same time.
 const AT_ONCE: usize = 8;
@@ -287,5 +287,7 @@ fn envelope(submitter: &Submitter, report: &Report, to: &[Mailbox]) -> Envelope 
         Envelope::new(ReversePath::Mailbox(submitter.contact.clone()), to.iter().map(recipient).collect());
     let unique = report.id.split('@').next().unwrap_or_default();
     envelope.envid = Some(format!("{ENVELOPE_ID}{unique}"));
+    // As its header says.
+    envelope.tls = TlsRequirement::Relaxed;
     envelope
 }

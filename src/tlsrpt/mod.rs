@@ -13,21 +13,19 @@ mod counter;
 mod deliver;
 pub mod dkim;
 mod mail;
+mod network;
 mod observation;
 pub mod record;
 pub mod report;
 pub mod result;
 mod store;
 
-use std::future::Future;
 use std::path::Path;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use bytes::Bytes;
 use jiff::Timestamp;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -38,9 +36,9 @@ use crate::envelope::Envelope;
 use crate::spool::{Entry, Spool};
 use counter::{Batch, Counter};
 use dkim::Signer;
-use record::HttpsUri;
 use store::Store;
 
+pub use network::{Answer, Internet, Network};
 pub use observation::{Failure, Found, Observation, Policy, ResultType, Session};
 pub use store::{Bounds, StoreError};
 
@@ -104,18 +102,6 @@ impl Default for Schedule {
     fn default() -> Self {
         Self { settle: Duration::from_mins(10), spread: Duration::from_hours(4), patience: Duration::from_hours(24) }
     }
-}
-
-/// What a [`Network`] comes back with; trouble in words, and all of it is worth another try.
-pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, String>> + Send + 'a>>;
-
-/// The world outside, as reports need it.
-pub trait Network: Send + Sync + 'static {
-    /// The TXT records at a name, the character-strings of each joined; none where there are none.
-    fn txt<'a>(&'a self, name: &'a str) -> Answer<'a, Vec<String>>;
-    /// Posts a report (`Content-Type: application/tlsrpt+gzip`) to a host whose certificate is trusted, within
-    /// a bounded time; no redirect is followed. `Ok` is a status of success.
-    fn post<'a>(&'a self, to: &'a HttpsUri, report: Bytes) -> Answer<'a, ()>;
 }
 
 /// Who reports.

@@ -4,7 +4,8 @@
 
 use std::fmt;
 
-use crate::address::{Domain, Mailbox};
+use crate::address::Mailbox;
+use crate::https::Url;
 
 /// Destinations that are served, at most; a record may name more.
 pub const DESTINATIONS_MAX: usize = 10;
@@ -27,34 +28,14 @@ pub enum Destination {
     /// `mailto:`, without what RFC 6068 allows behind the address.
     Mail(Mailbox),
     /// `https:`.
-    Https(HttpsUri),
+    Https(Url),
 }
 
 impl fmt::Display for Destination {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Mail(mailbox) => write!(f, "mailto:{mailbox}"),
-            Self::Https(uri) => uri.fmt(f),
-        }
-    }
-}
-
-/// An `https:` URI with a domain name for its host (RFC 3986, RFC 9110 §4.2.2).
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct HttpsUri {
-    /// The host.
-    pub host: Domain,
-    /// The port; 443 unless the URI names another.
-    pub port: u16,
-    /// Path and query, as a request line carries them.
-    pub target: String,
-}
-
-impl fmt::Display for HttpsUri {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.port {
-            443 => write!(f, "https://{}{}", self.host, self.target),
-            port => write!(f, "https://{}:{port}{}", self.host, self.target),
+            Self::Https(url) => url.fmt(f),
         }
     }
 }
@@ -145,21 +126,25 @@ fn is_extension(name: &str, value: &str) -> bool {
     first && rest && name.len() <= 32 && !value.is_empty() && value.chars().all(value_fits)
 }
 
-fn destination(uri: &str) -> Result<Destination, &'static str> {
-    let (scheme, rest) = uri.split_once(':').ok_or("it is not a URI")?;
+fn destination(uri: &str) -> Result<Destination, String> {
+    let (scheme, rest) = uri.split_once(':').ok_or_else(|| "it is not a URI".to_owned())?;
     if !rest.chars().all(|c| c.is_ascii_graphic()) {
-        return Err("it has a character that no URI may have");
+        return Err("it has a character that no URI may have".to_owned());
     }
     // What follows a "!" would be a size limit in DMARC; here it must be encoded.
     if rest.contains('!') {
-        return Err("\"!\" must be written %21");
+        return Err("\"!\" must be written %21".to_owned());
     }
     if scheme.eq_ignore_ascii_case("mailto") {
-        mail(rest).map(Destination::Mail)
+        mail(rest).map(Destination::Mail).map_err(str::to_owned)
     } else if scheme.eq_ignore_ascii_case("https") {
-        https(rest).map(Destination::Https)
+        let url = Url::parse(uri).map_err(|error| error.to_string())?;
+        if url.host().parent().is_none() {
+            return Err("its host is not fully qualified".to_owned());
+        }
+        Ok(Destination::Https(url))
     } else {
-        Err("it is neither mailto: nor https:")
+        Err("it is neither mailto: nor https:".to_owned())
     }
 }
 
@@ -171,30 +156,6 @@ fn mail(rest: &str) -> Result<Mailbox, &'static str> {
         return Err("its host is an address, not a domain");
     }
     if mailbox.is_ascii() { Ok(mailbox) } else { Err("it needs SMTPUTF8") }
-}
-
-/// An address of a machine would let anybody aim us at machines inside our network.
-fn https(rest: &str) -> Result<HttpsUri, &'static str> {
-    let rest = rest.strip_prefix("//").ok_or("it has no host")?;
-    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
-    let (authority, target) = rest.split_at(end);
-    if authority.contains('@') {
-        return Err("it carries a user name");
-    }
-    let (host, port) = match authority.rsplit_once(':') {
-        Some((host, port)) => (host, port.parse().ok().filter(|port| *port != 0).ok_or("its port is none")?),
-        None => (authority, 443),
-    };
-    let host = Domain::parse(host).map_err(|_| "its host is not a domain name")?;
-    if host.parent().is_none() {
-        return Err("its host is not fully qualified");
-    }
-    let target = target.split('#').next().unwrap_or_default();
-    let target = if target.starts_with('/') { target.to_owned() } else { format!("/{target}") };
-    if target.chars().any(|c| "<>\"{}|\\^`".contains(c)) {
-        return Err("it has a character that no URI may have");
-    }
-    Ok(HttpsUri { host, port, target })
 }
 
 /// Percent-decoding (RFC 3986 §2.1), where the result is text.
@@ -242,7 +203,7 @@ mod tests {
             ("v=TLSRPTv1;rua=MAILTO:a%2bb%21@b.example?subject=x", "mailto:a+b!@b.example"),
             ("v=TLSRPTv1;rua=ftp://a.example/ , mailto:a@b.example", "mailto:a@b.example"),
             ("v=TLSRPTv1;rua=mailto:a@b.example,mailto:a@B.example", "mailto:a@b.example"),
-            ("v=TLSRPTv1;rua=https://A.example:8443?q=1#f", "https://a.example:8443/?q=1"),
+            ("v=TLSRPTv1;rua=https://A.example:8443/x?q=1", "https://a.example:8443/x?q=1"),
             ("v=TLSRPTv1;rua=mailto:a@b.example;rua=mailto:c@d.example", "mailto:a@b.example"),
         ] {
             assert_eq!(read(text).expect(text), [meant], "{text}");
@@ -270,7 +231,7 @@ mod tests {
     fn destinations_that_cannot_be_served_are_told() {
         for uri in ["", "a@b.example", "mailto:", "mailto:a", "mailto:a@[192.0.2.1]", "mailto:a%zz@b.example",
             "mailto:a@b.example!10m", "http://b.example/", "https:b.example", "https://192.0.2.1/", "https://[::1]/",
-            "https://localhost/", "https://u:p@b.example/", "https://b.example:0/", "https://b.example:x/",
+            "https://localhost/", "https://b.example/#f", "https://u:p@b.example/", "https://b.example:0/", "https://b.example:x/",
             "https://b.example/a b", "https://b.example/\u{e9}", "mailto:%c3%a9@b.example", "https://b.example/\"x\""] {
             let read = read(&format!("v=TLSRPTv1;rua={uri}"));
             assert!(matches!(read, Err(RecordError::Unusable(_))), "{uri}: {read:?}");

@@ -36,7 +36,7 @@ pub(super) struct Paths {
 
 const LOCK: &str = "lock";
 /// What belongs in the folder.
-const OURS: [&str; 11] = [
+const OURS: [&str; 15] = [
     LOCK,
     "queue.db",
     "queue.db-wal",
@@ -48,6 +48,10 @@ const OURS: [&str; 11] = [
     "policies.db",
     "policies.db-wal",
     "policies.db-shm",
+    "tlsrpt.db",
+    "tlsrpt.db-wal",
+    "tlsrpt.db-shm",
+    "tlsrpt.db.damaged",
 ];
 const PART: &str = "part";
 
