@@ -306,9 +306,7 @@ mod tests {
 
     #[test]
     fn what_the_message_requires_is_not_for_on_failure_to_decide() {
-        for (why, status) in
-            [(Unpromised::Session(refusal()), "5.7.10"), (Unpromised::NotOffered, "5.7.30")]
-        {
+        for (why, status) in [(Unpromised::Session(refusal()), "5.7.10"), (Unpromised::NotOffered, "5.7.30")] {
             let failure = Failure::unpromised(why);
             assert_eq!(failure.enhanced(Permanent).to_string(), status);
             for on_failure in [OnFailure::Defer, OnFailure::Hold, OnFailure::Bounce] {

@@ -12,11 +12,13 @@ use jiff::tz::TimeZone;
 
 use super::{ConfigFile, show, show_faults, show_warnings};
 use crate::config::{
-    self, Config, Connector, Inbound, Listener, ListenerTls, OnFailure, Route, TlsDemand, Trust, VerifyWanted,
+    self, Config, Connector, Inbound, Listener, ListenerTls, OnFailure, Route, SendReports, TlsDemand, TlsReports,
+    Trust, VerifyWanted,
 };
 use crate::dns::Dns;
 use crate::handshake::{IdentitySummary, Material};
 use crate::tls::TlsVersion;
+use crate::tlsrpt::Submitter;
 
 /// Read the configuration and everything it names, and show what it means
 ///
@@ -49,11 +51,16 @@ type Loaded = (Config, Vec<IdentitySummary>, Vec<config::Fault>);
 fn load(file: &std::path::Path) -> Result<Loaded, Vec<config::Fault>> {
     let (config, mut warnings) = config::read(file)?;
     let dns = Dns::new(&config.dns).map_err(|error| error.fault(&config.dns));
-    let (material, more) = match (Material::load(&config), dns) {
-        (Ok(loaded), Ok(_)) => loaded,
-        (material, dns) => return Err(material.err().into_iter().flatten().chain(dns.err()).collect()),
+    let submitter = Submitter::load(&config.tlsrpt);
+    let (material, more) = match (Material::load(&config), dns, &submitter) {
+        (Ok(loaded), Ok(_), Ok(_)) => loaded,
+        (material, dns, _) => {
+            let faults = material.err().into_iter().flatten().chain(dns.err()).chain(submitter.err());
+            return Err(faults.collect());
+        }
     };
     warnings.extend(more);
+    warnings.extend(submitter.into_iter().flat_map(|(_, more)| more));
     warnings.sort();
     Ok((config, material.identities(), warnings))
 }
@@ -73,9 +80,23 @@ fn report(config: &Config, identities: &[IdentitySummary]) -> String {
             listed(&config.relay.domains, "no domain")
         ),
         section("Connectors (for each domain the most specific pattern wins)", &connectors(config)),
+        reports(&config.tlsrpt),
         section("Our certificates", &certificates(identities)),
     ];
     sections.join("\n")
+}
+
+fn reports(reports: &TlsReports) -> String {
+    let signed = match &reports.dkim {
+        Some(key) => format!("signed with {}._domainkey.{}", key.selector, key.domain),
+        None => "not signed".to_owned(),
+    };
+    match reports.send.value {
+        SendReports::Off => "TLS reports are not sent\n".to_owned(),
+        SendReports::Daily => {
+            format!("TLS reports come from {}, {}; mail is {signed}\n", reports.organization, reports.contact)
+        }
+    }
 }
 
 fn section(title: &str, table: &Table) -> String {

@@ -112,7 +112,8 @@ impl Written {
         let missing = |has: &str, place: &Place, lacks: &str, remedy: &str, notes: &mut Notes<'_>| {
             notes.fault(place, format!("{has} stands without {lacks}"), remedy);
         };
-        const KEY: &str = "Add dkim_key, the PEM file of the private key, or remove the other keys that begin with dkim_.";
+        const KEY: &str =
+            "Add dkim_key, the PEM file of the private key, or remove the other keys that begin with dkim_.";
         const SELECTOR: &str = "Add dkim_selector: the public key is published at SELECTOR._domainkey.DOMAIN.";
         let (file, selector) = match (&self.key, &self.selector) {
             (Given::Good(file), Given::Good(selector)) => (file, selector),
@@ -153,7 +154,8 @@ impl Written {
 }
 
 fn check_contact(contact: &Located<Mailbox>, notes: &mut Notes<'_>) {
-    let remedy = "Write contact as a mailbox of ASCII letters at a domain of yours, such as \"tls-reports@example.com\".";
+    let remedy =
+        "Write contact as a mailbox of ASCII letters at a domain of yours, such as \"tls-reports@example.com\".";
     if contact.value.host().domain().is_none() {
         notes.fault(&contact.place, format!("the contact {} has no domain to report for", contact.value), remedy);
     } else if !contact.value.is_ascii() {
@@ -179,7 +181,11 @@ fn selector(value: &Value<'_>, notes: &mut Notes<'_>) -> Option<Domain> {
     let selector = Domain::parse(written).ok();
     if selector.is_none() {
         let message = format!("{}: \"{}\" is not a selector", value.key, short(written));
-        notes.fault(&value.place, message, "Write letters, digits and hyphens, with dots between, such as \"gatepost\".");
+        notes.fault(
+            &value.place,
+            message,
+            "Write letters, digits and hyphens, with dots between, such as \"gatepost\".",
+        );
     }
     selector
 }

@@ -22,10 +22,7 @@ pub(super) struct Reports {
 impl Reports {
     pub(super) fn new(submitter: Submitter, tls: &Material, dns: Dns) -> Self {
         let https = Https::new(dns.clone(), tls.https().clone());
-        Self {
-            submitter: Arc::new(ArcSwap::from_pointee(submitter)),
-            internet: Arc::new(Internet::new(dns, https)),
-        }
+        Self { submitter: Arc::new(ArcSwap::from_pointee(submitter)), internet: Arc::new(Internet::new(dns, https)) }
     }
 
     pub(super) fn replace(&self, submitter: Submitter, tls: &Material, dns: Dns) {

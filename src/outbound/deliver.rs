@@ -143,13 +143,7 @@ impl Delivery<'_> {
 
     /// Hands the message over on one connection, in as many transactions as the peer wants, and keeps
     /// the connection where it can be used again.
-    async fn on(
-        &mut self,
-        mut connection: Cleared,
-        destination: &Destination,
-        promise: Promise,
-        more: bool,
-    ) -> Reused {
+    async fn on(&mut self, mut connection: Cleared, destination: &Destination, promise: Promise, more: bool) -> Reused {
         let entry = &*self.attempt.entry;
         let timeouts = self.snapshot.settings.config.timeouts;
         let mut recipients = self.fitting(&connection, promise, more);

@@ -88,9 +88,7 @@ fn falls_short_of_the_message(refusal: &Refusal, floor: &TlsPolicy) -> bool {
 fn raised(floor: &TlsPolicy, hop: &Host) -> TlsPolicy {
     let authenticated = Verify::Name(hop.domain().map(|name| NamePattern::Exact(name.clone())).into_iter().collect());
     TlsPolicy::Forced(match floor {
-        TlsPolicy::Off | TlsPolicy::Opportunistic => {
-            Demand { min_version: TlsVersion::V1_2, verify: authenticated }
-        }
+        TlsPolicy::Off | TlsPolicy::Opportunistic => Demand { min_version: TlsVersion::V1_2, verify: authenticated },
         TlsPolicy::Forced(demand) => match &demand.verify {
             Verify::None | Verify::Chain => Demand { verify: authenticated, ..demand.clone() },
             // The names that the administrator gave are the stronger word.

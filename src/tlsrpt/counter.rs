@@ -117,9 +117,15 @@ impl Counter {
         match tokio::task::spawn_blocking(move || store.add(&batch)).await {
             Ok(Ok(Left { beyond: 0, late: 0 })) => {}
             Ok(Ok(Left { beyond, late })) => {
-                tracing::warn!(beyond, late, "TLS results were not counted: beyond the bounds of a day, or after its report");
+                tracing::warn!(
+                    beyond,
+                    late,
+                    "TLS results were not counted: beyond the bounds of a day, or after its report"
+                );
             }
-            Ok(Err(error)) => tracing::error!(sessions, %error, "TLS results are lost; these sessions are in no report"),
+            Ok(Err(error)) => {
+                tracing::error!(sessions, %error, "TLS results are lost; these sessions are in no report")
+            }
             Err(death) => tracing::error!(sessions, %death, "TLS results are lost; these sessions are in no report"),
         }
     }
@@ -128,7 +134,8 @@ impl Counter {
 /// A failure whose texts cannot grow, on one line each.
 fn clipped(failure: Failure) -> Failure {
     let clip = |text: Option<String>, most: usize| {
-        text.map(|text| text.chars().filter(|c| !c.is_control()).take(most).collect::<String>()).filter(|text| !text.is_empty())
+        text.map(|text| text.chars().filter(|c| !c.is_control()).take(most).collect::<String>())
+            .filter(|text| !text.is_empty())
     };
     let Failure { result, sending_ip, mx, helo, receiving_ip, reason, information } = failure;
     Failure {

@@ -258,7 +258,9 @@ async fn queue(
 ) -> Result<(), String> {
     let message = mail::write(report, compressed, &submitter.domain, to, now);
     let mut head = match &submitter.signer {
-        Some(signer) => signer.sign(&message.fields, message.body.as_bytes(), now).map_err(|error| error.to_string())?,
+        Some(signer) => {
+            signer.sign(&message.fields, message.body.as_bytes(), now).map_err(|error| error.to_string())?
+        }
         None => String::new(),
     };
     for field in &message.fields {

@@ -25,13 +25,7 @@ pub(super) struct Message {
 }
 
 /// Writes the message that carries `compressed`.
-pub(super) fn write(
-    report: &Report,
-    compressed: &[u8],
-    submitter: &Domain,
-    to: &[Mailbox],
-    now: Timestamp,
-) -> Message {
+pub(super) fn write(report: &Report, compressed: &[u8], submitter: &Domain, to: &[Mailbox], now: Timestamp) -> Message {
     let Report { domain, contact, id, .. } = report;
     let to: Vec<String> = to.iter().map(|mailbox| format!("<{mailbox}>")).collect();
     let boundary = format!("=_tlsrpt_{}", id.chars().filter(char::is_ascii_alphanumeric).collect::<String>());
@@ -50,9 +44,8 @@ pub(super) fn write(
         format!("Content-Type: multipart/report; report-type=\"tlsrpt\";\r\n boundary=\"{boundary}\""),
     ];
     let encoded = BASE64.encode(compressed);
-    let mut body = format!(
-        "--{boundary}\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: base64\r\n\r\n"
-    );
+    let mut body =
+        format!("--{boundary}\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: base64\r\n\r\n");
     // Base64, so that no name and no host's words can break a line or need 8BITMIME.
     push_lines(&mut body, &BASE64.encode(words(report, submitter)));
     let file = report.file_name(submitter);

@@ -111,7 +111,11 @@ fn parse_fields(fields: &str) -> Result<Record, RecordError> {
         }
     }
     unusable.truncate(DESTINATIONS_MAX);
-    if destinations.is_empty() { Err(RecordError::Unusable(unusable.join(", "))) } else { Ok(Record { destinations, unusable }) }
+    if destinations.is_empty() {
+        Err(RecordError::Unusable(unusable.join(", ")))
+    } else {
+        Ok(Record { destinations, unusable })
+    }
 }
 
 fn is_blank(c: char) -> bool {
@@ -167,7 +171,8 @@ fn decoded(text: &str) -> Option<String> {
             octets.push(octet);
             continue;
         }
-        let mut digit = || rest.next().and_then(|digit| char::from(digit).to_digit(16)).and_then(|d| u8::try_from(d).ok());
+        let mut digit =
+            || rest.next().and_then(|digit| char::from(digit).to_digit(16)).and_then(|d| u8::try_from(d).ok());
         octets.push(digit()? << 4 | digit()?);
     }
     String::from_utf8(octets).ok()
@@ -214,12 +219,18 @@ mod tests {
 
     #[test]
     fn a_record_that_is_none_is_refused_with_its_reason() {
-        let none = ["", "v=TLSRPTv1", "v=tlsrptv1;rua=mailto:a@b.example", " v=TLSRPTv1;rua=mailto:a@b.example", "v=spf1"];
+        let none =
+            ["", "v=TLSRPTv1", "v=tlsrptv1;rua=mailto:a@b.example", " v=TLSRPTv1;rua=mailto:a@b.example", "v=spf1"];
         for text in none {
             assert_eq!(read(text), Err(RecordError::None), "{text}");
         }
-        for text in ["v=TLSRPTv1;;rua=mailto:a@b.example", "v=TLSRPTv1;rua", "v=TLSRPTv1;a b=1;rua=mailto:a@b.example",
-            "v=TLSRPTv1;-x=1;rua=mailto:a@b.example", "v=TLSRPTv1;x=;rua=mailto:a@b.example"] {
+        for text in [
+            "v=TLSRPTv1;;rua=mailto:a@b.example",
+            "v=TLSRPTv1;rua",
+            "v=TLSRPTv1;a b=1;rua=mailto:a@b.example",
+            "v=TLSRPTv1;-x=1;rua=mailto:a@b.example",
+            "v=TLSRPTv1;x=;rua=mailto:a@b.example",
+        ] {
             assert!(matches!(read(text), Err(RecordError::Grammar(_))), "{text}");
         }
         for text in ["v=TLSRPTv1;x=1", "v=TLSRPTv1;RUA=mailto:a@b.example"] {
@@ -229,10 +240,28 @@ mod tests {
 
     #[test]
     fn destinations_that_cannot_be_served_are_told() {
-        for uri in ["", "a@b.example", "mailto:", "mailto:a", "mailto:a@[192.0.2.1]", "mailto:a%zz@b.example",
-            "mailto:a@b.example!10m", "http://b.example/", "https:b.example", "https://192.0.2.1/", "https://[::1]/",
-            "https://localhost/", "https://b.example/#f", "https://u:p@b.example/", "https://b.example:0/", "https://b.example:x/",
-            "https://b.example/a b", "https://b.example/\u{e9}", "mailto:%c3%a9@b.example", "https://b.example/\"x\""] {
+        for uri in [
+            "",
+            "a@b.example",
+            "mailto:",
+            "mailto:a",
+            "mailto:a@[192.0.2.1]",
+            "mailto:a%zz@b.example",
+            "mailto:a@b.example!10m",
+            "http://b.example/",
+            "https:b.example",
+            "https://192.0.2.1/",
+            "https://[::1]/",
+            "https://localhost/",
+            "https://b.example/#f",
+            "https://u:p@b.example/",
+            "https://b.example:0/",
+            "https://b.example:x/",
+            "https://b.example/a b",
+            "https://b.example/\u{e9}",
+            "mailto:%c3%a9@b.example",
+            "https://b.example/\"x\"",
+        ] {
             let read = read(&format!("v=TLSRPTv1;rua={uri}"));
             assert!(matches!(read, Err(RecordError::Unusable(_))), "{uri}: {read:?}");
         }

@@ -153,7 +153,8 @@ fn domain_row(
     domains: &mut HashMap<Date, u64>,
 ) -> rusqlite::Result<Option<(i64, bool)>> {
     let day_text = day.to_string();
-    let mut find = transaction.prepare_cached("SELECT id, closed IS NOT NULL FROM domain WHERE day = ?1 AND name = ?2")?;
+    let mut find =
+        transaction.prepare_cached("SELECT id, closed IS NOT NULL FROM domain WHERE day = ?1 AND name = ?2")?;
     let found = find.query_row(params![day_text, domain.as_str()], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
     if found.is_some() {
         return Ok(found);
@@ -186,8 +187,7 @@ fn count(
     bounds: Bounds,
 ) -> rusqlite::Result<()> {
     let column = if failure.is_some() { "failed" } else { "succeeded" };
-    let mut total =
-        transaction.prepare_cached(&format!("UPDATE policy SET {column} = {column} + ?2 WHERE id = ?1"))?;
+    let mut total = transaction.prepare_cached(&format!("UPDATE policy SET {column} = {column} + ?2 WHERE id = ?1"))?;
     total.execute(params![policy, sessions])?;
     let Some(failure) = failure else { return Ok(()) };
     if add_failure(transaction, policy, failure, sessions)? {
@@ -208,12 +208,7 @@ fn count(
 }
 
 /// Adds to a kind of failure that is there; says whether it is.
-fn add_failure(
-    transaction: &Transaction<'_>,
-    policy: i64,
-    failure: &Failure,
-    sessions: u64,
-) -> rusqlite::Result<bool> {
+fn add_failure(transaction: &Transaction<'_>, policy: i64, failure: &Failure, sessions: u64) -> rusqlite::Result<bool> {
     let mut add = transaction.prepare_cached(
         "UPDATE failure SET sessions = sessions + ?9 WHERE policy = ?1 AND result = ?2 AND sending_ip = ?3 AND mx = ?4 \
          AND helo = ?5 AND receiving_ip = ?6 AND reason = ?7 AND information = ?8",

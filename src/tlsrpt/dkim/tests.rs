@@ -2,7 +2,9 @@
 
 use std::io::Write as _;
 
-use aws_lc_rs::signature::{ED25519, RSA_PKCS1_1024_8192_SHA256_FOR_LEGACY_USE_ONLY, UnparsedPublicKey, VerificationAlgorithm};
+use aws_lc_rs::signature::{
+    ED25519, RSA_PKCS1_1024_8192_SHA256_FOR_LEGACY_USE_ONLY, UnparsedPublicKey, VerificationAlgorithm,
+};
 
 use super::*;
 use crate::config::{Located, Place};
@@ -98,9 +100,10 @@ fn a_signature_of_ours_verifies_and_covers_every_field() {
     let rsa = RsaKeyPair::generate(KeySize::Rsa2048).expect("a key");
     let rsa: aws_lc_rs::encoding::Pkcs8V1Der<'_> = rsa.as_der().expect("encoded");
     let ed25519 = Ed25519KeyPair::generate().expect("a key").to_pkcs8v1().expect("encoded");
-    for (der, algorithm) in
-        [(rsa.as_ref(), &RSA_PKCS1_1024_8192_SHA256_FOR_LEGACY_USE_ONLY as &'static dyn VerificationAlgorithm), (ed25519.as_ref(), &ED25519)]
-    {
+    for (der, algorithm) in [
+        (rsa.as_ref(), &RSA_PKCS1_1024_8192_SHA256_FOR_LEGACY_USE_ONLY as &'static dyn VerificationAlgorithm),
+        (ed25519.as_ref(), &ED25519),
+    ] {
         let (signer, _file) = loaded(&pem("PRIVATE KEY", der));
         let (signer, warning) = signer.expect("a usable key");
         assert_eq!(warning, None, "its mode is 0600");

@@ -36,8 +36,9 @@ impl Store {
             let transaction = inner.connection.transaction()?;
             let mut planned = 0;
             {
-                let mut find = transaction
-                    .prepare_cached("SELECT id, day FROM domain WHERE day < ?1 AND report IS NULL AND closed IS NULL")?;
+                let mut find = transaction.prepare_cached(
+                    "SELECT id, day FROM domain WHERE day < ?1 AND report IS NULL AND closed IS NULL",
+                )?;
                 let mut plan = transaction.prepare_cached("UPDATE domain SET report = ?2, due = ?3 WHERE id = ?1")?;
                 let mut rows = find.query([today.to_string()])?;
                 while let Some(row) = rows.next()? {
