@@ -174,7 +174,7 @@ async fn one(
         return close(&store, job, "given up").await;
     }
     let wait = RETRY[usize::try_from(job.attempts - 1).unwrap_or(usize::MAX).min(RETRY.len() - 1)];
-    let next = later(now, wait);
+    let next = later(now, wait).min(later(first, schedule.patience));
     tracing::info!(domain = %job.domain, day = %job.day, %next, trouble, "TLS report not sent everywhere yet");
     blocking(&store, move |store| store.note(&job).and_then(|()| store.put_off(&job, next))).await
 }
