@@ -1,14 +1,22 @@
 //! Which connector speaks for a domain, and what its demand means for one hop.
 //!
 //! The most specific pattern wins, whatever the order in the file. Nothing is looked up here and
-//! nothing is judged: the winner's words become a [`TlsPolicy`] for [`crate::tls::judge`].
+//! nothing is judged: the winner's words, joined with what else is known of the hop, become a
+//! [`TlsPolicy`] for [`crate::tls::judge`].
+
+mod join;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+
+pub use join::{DaneFinding, Findings, MemoryFinding, StsFinding, StsListing, Way, outbound_policy};
+
 use crate::address::{Domain, Host};
-use crate::config::{Connector, DomainPattern, TlsDemand, VerifyWanted};
-use crate::tls::{Demand, NamePattern, TlsPolicy, Verify};
+use crate::config::{Connector, DomainPattern, Exception, TlsDemand, VerifyWanted};
+use crate::tls::{Demand, Layer, NamePattern, TlsPolicy, Verify};
 
 /// The connectors of a configuration, ready to be asked.
 #[derive(Debug, Clone)]
@@ -69,12 +77,11 @@ impl Connectors {
     }
 }
 
-/// The policy for one hop of one recipient domain.
+/// The connector's own floor for one hop of one recipient domain, DANE apart.
 ///
 /// `smart_host` is the hop where the route names it, `None` where it came from MX: without `names`, a
 /// name demand wants the smart host's own name, else the recipient domain or one label under it.
-#[must_use]
-pub fn outbound_policy(connector: &Connector, recipient: &Host, smart_host: Option<&Host>) -> TlsPolicy {
+fn outbound_floor(connector: &Connector, recipient: &Host, smart_host: Option<&Host>, now: Timestamp) -> TlsPolicy {
     let default_names = || match (smart_host, recipient) {
         (Some(Host::Domain(name)), _) => vec![NamePattern::Exact(name.clone())],
         (None, Host::Domain(domain)) => {
@@ -83,17 +90,41 @@ pub fn outbound_policy(connector: &Connector, recipient: &Host, smart_host: Opti
         // An address has no name: the judge refuses an empty list.
         (Some(Host::Literal(_)), _) | (None, Host::Literal(_)) => Vec::new(),
     };
-    policy(connector, connector.outbound.tls, default_names)
+    match exception(connector, now) {
+        Some(exception) => floor(connector, Layer::Exception, exception.tls, default_names),
+        None => floor(connector, Layer::Connector, connector.outbound.tls, default_names),
+    }
+}
+
+/// The connector's exception, while it holds: to the end of its last day, in UTC.
+#[must_use]
+pub fn exception(connector: &Connector, now: Timestamp) -> Option<&Exception> {
+    let today = now.to_zoned_datetime(TimeZone::UTC).date();
+    connector.outbound.exception.as_ref().filter(|exception| today <= exception.until)
+}
+
+/// Whether the connector, as it stands now, makes DANE mandatory.
+#[must_use]
+pub fn demands_dane(connector: &Connector, now: Timestamp) -> bool {
+    let mandatory = matches!(connector.outbound.tls, TlsDemand::Forced { verify: VerifyWanted::Dane, .. });
+    mandatory && exception(connector, now).is_none()
 }
 
 /// The policy for sessions that carry mail from this connector's domains.
 #[must_use]
 pub fn inbound_policy(connector: &Connector) -> TlsPolicy {
     // The configuration refuses an inbound name demand without names.
-    policy(connector, connector.inbound.tls, Vec::new)
+    floor(connector, Layer::Connector, connector.inbound.tls, Vec::new)
 }
 
-fn policy(connector: &Connector, demand: TlsDemand, default_names: impl Fn() -> Vec<NamePattern>) -> TlsPolicy {
+/// What a direction demands. That its `verify = "dane"` wants records as well is for `join` to say, which
+/// knows them; so it is never met here alone, but always joined with them.
+fn floor(
+    connector: &Connector,
+    layer: Layer,
+    demand: TlsDemand,
+    default_names: impl Fn() -> Vec<NamePattern>,
+) -> TlsPolicy {
     match demand {
         TlsDemand::Off => TlsPolicy::Off,
         TlsDemand::Opportunistic => TlsPolicy::Opportunistic,
@@ -103,8 +134,10 @@ fn policy(connector: &Connector, demand: TlsDemand, default_names: impl Fn() -> 
                 VerifyWanted::Chain => Verify::Chain,
                 VerifyWanted::Name if connector.names.is_empty() => Verify::Name(default_names()),
                 VerifyWanted::Name => Verify::Name(connector.names.clone()),
+                VerifyWanted::Pin => Verify::Pin(connector.pins.clone()),
+                VerifyWanted::Dane => Verify::None,
             };
-            TlsPolicy::Forced(Demand { min_version, verify })
+            TlsPolicy::forced(Demand { layer, min_version, verify })
         }
     }
 }
@@ -114,7 +147,7 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::config::{Inbound, Located, OnFailure, Outbound, Place, Route, Trust};
+    use crate::config::{Downgrade, Inbound, Located, OnFailure, Outbound, Place, Publication, Route, Trust};
     use crate::tls::TlsVersion;
 
     fn connector(name: &str, domains: &[&str]) -> Connector {
@@ -130,9 +163,13 @@ mod tests {
             domains: domains.iter().map(pattern).collect(),
             names: Vec::new(),
             trust: Located { value: Trust::Webpki, place },
+            pins: Vec::new(),
             outbound: Outbound {
                 route: Route::Mx { port: 25 },
                 tls: TlsDemand::Opportunistic,
+                discover: vec![Publication::Dane, Publication::MtaSts],
+                downgrade: Downgrade::Warn,
+                exception: None,
                 on_failure: OnFailure::Defer,
                 client_identity: None,
                 connections: 1,
@@ -201,7 +238,7 @@ mod tests {
     }
 
     fn policy_of(verify: Verify) -> TlsPolicy {
-        TlsPolicy::Forced(Demand { min_version: TlsVersion::V1_3, verify })
+        TlsPolicy::forced(Demand { layer: Layer::Connector, min_version: TlsVersion::V1_3, verify })
     }
 
     #[test]
@@ -215,12 +252,12 @@ mod tests {
         ] {
             let mut out = connector("out", &["example.org"]);
             out.outbound.tls = demand;
-            assert_eq!(outbound_policy(&out, &recipient, None), policy);
+            assert_eq!(outbound_floor(&out, &recipient, None, Timestamp::UNIX_EPOCH), policy);
             assert_eq!(inbound_policy(&out), TlsPolicy::Opportunistic);
             let mut within = connector("in", &["example.org"]);
             within.inbound.tls = demand;
             assert_eq!(inbound_policy(&within), policy);
-            assert_eq!(outbound_policy(&within, &recipient, None), TlsPolicy::Opportunistic);
+            assert_eq!(outbound_floor(&within, &recipient, None, Timestamp::UNIX_EPOCH), TlsPolicy::Opportunistic);
         }
     }
 
@@ -245,7 +282,7 @@ mod tests {
             let recipient = recipient.expect("always given");
             let wanted = policy_of(Verify::Name(wanted.iter().map(pattern).collect()));
             assert_eq!(
-                outbound_policy(&connector, &recipient, smart_host.as_ref()),
+                outbound_floor(&connector, &recipient, smart_host.as_ref(), Timestamp::UNIX_EPOCH),
                 wanted,
                 "{recipient}, {smart_host:?}"
             );

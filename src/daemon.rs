@@ -17,6 +17,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::admin::Door;
 use crate::config::{Config, Fault, Located};
+use crate::discovery::Discovery;
+use crate::discovery::history::{History, HistoryError};
+use crate::discovery::mta_sts::{MtaSts, StoreError};
 use crate::dns::Dns;
 use crate::handshake::Material;
 use crate::inbound::{self, Inbound};
@@ -46,6 +49,22 @@ pub enum StartError {
         place: crate::config::Place,
         /// Why.
         error: SpoolError,
+    },
+    /// The policies that domains have published can be neither opened nor set aside.
+    #[error("{place}: the memory of published policies cannot be opened: {error}")]
+    Policies {
+        /// Where the configuration names its folder, which is the spool's.
+        place: crate::config::Place,
+        /// Why.
+        error: StoreError,
+    },
+    /// The memory of what domains showed before can be neither opened nor set aside.
+    #[error("{place}: the memory of earlier deliveries cannot be opened: {error}")]
+    History {
+        /// Where the configuration names its folder, which is the spool's.
+        place: crate::config::Place,
+        /// Why.
+        error: HistoryError,
     },
 }
 
@@ -130,13 +149,18 @@ pub async fn start(config: Config, observer: Observer) -> Result<Running, StartE
     let spool_error = |error| StartError::Spool { place: config.spool.place.clone(), error };
     let spool = Arc::new(SqliteSpool::open(&config.spool.value).map_err(spool_error)?);
     let (reporter, desk) = reports::desk(&config).map_err(|fault| StartError::Faults(vec![fault]))?;
+    let history_error = |error| StartError::History { place: config.spool.place.clone(), error };
+    let history = History::open(&config.spool.value, jiff::Timestamp::now()).map_err(history_error)?;
+    let store_error = |error| StartError::Policies { place: config.spool.place.clone(), error };
+    let policies = MtaSts::open(&config.spool.value, reload::web(&tls, &dns)).map_err(store_error)?;
+    let discovery = Discovery::new(policies, history);
     let sockets = bind(&config).await.map_err(StartError::Sockets)?;
     let addresses = sockets
         .iter()
         .flat_map(|(name, sockets)| sockets.iter().filter_map(|socket| Some((name.clone(), socket.local_addr().ok()?))))
         .collect();
     let door = Door::open(&config.admin.socket).await.map_err(|fault| StartError::Faults(vec![fault]))?;
-    let in_force = Arc::new(InForce::new(&Arc::new(config), tls, dns.clone(), submitter));
+    let in_force = Arc::new(InForce::new(&Arc::new(config), tls, dns.clone(), discovery, submitter));
     // A resolver that cannot do what is expected of it is told of now, not when the first mail comes.
     tokio::spawn(async move { dns.look_around().await });
     let stop = CancellationToken::new();
@@ -200,16 +224,19 @@ impl Rooms {
         let scheduler = self.scheduler();
         let operator = scheduler.operator();
         let mut deliveries = tokio::spawn(scheduler.run(work, self.stop.clone()));
-        let counted = CancellationToken::new();
-        let desk = desk.map(|desk| {
-            let outbox = self.in_force.reports.outbox(Arc::clone(&self.spool), accepted.clone());
-            tokio::spawn(desk.run(outbox, self.stop.clone(), counted.clone()))
-        });
+        let counting = self.in_force.reports.start(desk, &self.spool, &accepted, &self.stop);
         let mut listeners = self.listen(sockets, accepted);
         if let Some(door) = door {
-            listeners.spawn(door.serve(Arc::clone(&self.spool) as _, operator, self.stop.clone()));
+            listeners.spawn(door.serve(
+                Arc::clone(&self.spool) as _,
+                operator,
+                self.in_force.outbound.discovery().history().clone(),
+                self.stop.clone(),
+            ));
         }
         let watch = tokio::spawn(watch_certificates(Arc::clone(&self.in_force)));
+        let policies = self.in_force.outbound.discovery().mta_sts().clone();
+        let fresh = tokio::spawn(async move { policies.keep_fresh().await });
         let end = tokio::select! {
             // In this order: when we are told to stop, the others end by themselves. That is no death.
             biased;
@@ -219,6 +246,7 @@ impl Rooms {
             Some(Err(death)) = listeners.join_next() => Err(EndError::Died(death.to_string())),
         };
         watch.abort();
+        fresh.abort();
         self.stop.cancel();
         self.in_force.outbound.close();
         // Sessions and deliveries end side by side: what is still accepted waits in the spool.
@@ -235,12 +263,9 @@ impl Rooms {
         }
         drop(listeners);
         // The last sessions are over: what was seen of them is counted before the end.
-        counted.cancel();
-        if let Some(desk) = desk
-            && let Err(death) = desk.await
-        {
-            tracing::error!(%death, "the counting of TLS results died; results are lost");
-        }
+        counting.end().await;
+        // The spool's lock keeps others from the folder: it goes last.
+        self.in_force.outbound.discovery().history().close().await;
         let closed = self.spool.close().await;
         end.and(closed.map_err(EndError::Spool))
     }

@@ -18,8 +18,8 @@
 //! - `cli` and [`demo`]: the commands, and the play that shows what the policies do; [`daemon`] wires
 //!   the rooms and ends them in order;
 //! - movers, which are tokio tasks: [`admin`], [`inbound`], [`scheduler`], [`outbound`], [`tlsrpt`];
-//! - hands, each touching one piece of the world: [`discovery`] (what domains publish about themselves),
-//!   on [`https`]; [`spool`], [`route`], [`handshake`]; and below them [`dns`];
+//! - hands, each touching one piece of the world: [`discovery`] (what domains publish about themselves, and
+//!   what they showed before), on [`https`]; [`spool`], [`route`], [`handshake`]; and below them [`dns`];
 //! - rules, pure decisions over words: [`dsn`], [`outcome`] (the failure judge), [`access`],
 //!   [`connector`], [`config`], [`tls`] (the TLS judge);
 //! - words, values and grammar without I/O, clock or async: [`envelope`], [`smtp`], [`address`].

@@ -252,11 +252,11 @@ mod tests {
     use Step::{Bounce, Defer, NextHop};
 
     use super::*;
-    use crate::tls::{Demand, NoTls, TlsOutcome, TlsPolicy, TlsVersion, Verdict, Verify, judge as judge_tls};
+    use crate::tls::{Demand, Layer, NoTls, TlsOutcome, TlsPolicy, Verdict, Verify, judge as judge_tls};
 
     fn refusal() -> Refusal {
-        let demand = Demand { min_version: TlsVersion::V1_2, verify: Verify::None };
-        match judge_tls(&TlsPolicy::Forced(demand), TlsOutcome::Clear(NoTls::NotOffered), &[]) {
+        let demand = Demand::new(Layer::Connector, Verify::None);
+        match judge_tls(&TlsPolicy::forced(demand), TlsOutcome::Clear(NoTls::NotOffered), &[]) {
             Verdict::Refused(refusal) => refusal,
             other => panic!("no TLS under a forced policy: {other:?}"),
         }

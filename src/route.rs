@@ -135,6 +135,12 @@ impl Router {
         Self { dns, hostname: config.hostname.clone() }
     }
 
+    /// The resolver that is asked.
+    #[must_use]
+    pub fn dns(&self) -> &Dns {
+        &self.dns
+    }
+
     /// The hops for a destination.
     ///
     /// # Errors

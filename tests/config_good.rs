@@ -4,10 +4,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use gatepost::config::{
-    self, AdminSocket, Config, Dnssec, DomainPattern, Fault, ListenerTls, LogFormat, OnFailure, Route, SendReports,
-    TlsDemand, Trust, TrustAnchor, VerifyWanted,
+    self, AdminSocket, Config, Dnssec, DomainPattern, Downgrade, Fault, ListenerTls, LogFormat, OnFailure, Publication,
+    Route, SendReports, TlsDemand, Trust, TrustAnchor, VerifyWanted,
 };
-use gatepost::tls::TlsVersion;
+use gatepost::tls::{Pin, TlsVersion};
 
 fn read(path: &str) -> (Config, Vec<Fault>) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
@@ -36,6 +36,9 @@ fn has_the_documented_values(config: &Config) {
     assert_eq!(connector.outbound.route, Route::Mx { port: 25 });
     assert_eq!(connector.outbound.tls, TlsDemand::Opportunistic);
     assert_eq!(connector.outbound.on_failure, OnFailure::Defer);
+    assert_eq!(connector.outbound.discover, [Publication::Dane, Publication::MtaSts]);
+    assert_eq!((connector.outbound.downgrade, &connector.outbound.exception), (Downgrade::Warn, &None));
+    assert!(connector.pins.is_empty());
     assert_eq!(connector.outbound.client_identity, None);
     assert_eq!((connector.outbound.connections, connector.outbound.messages_per_connection), (20, 100));
     assert_eq!(connector.inbound.tls, TlsDemand::Opportunistic);
@@ -134,7 +137,7 @@ fn reports_become_what_they_mean() {
 fn connectors_become_what_they_mean() {
     let (config, _) = read("tests/config_good/partners.toml");
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/config_good");
-    let [smart, partner, none] = config.connectors.as_slice() else { panic!("three connectors are written") };
+    let [smart, partner, none, pinned] = config.connectors.as_slice() else { panic!("four connectors are written") };
 
     let Route::SmartHosts(hosts) = &smart.outbound.route else { panic!("smart hosts are written") };
     let meant =
@@ -159,6 +162,18 @@ fn connectors_become_what_they_mean() {
     assert!(partner.inbound.relay);
 
     assert_eq!(none.outbound.tls, TlsDemand::Off);
+    assert!(none.outbound.discover.is_empty(), "nothing can raise a demand for no TLS");
+
+    assert_eq!(smart.outbound.discover, [Publication::MtaSts]);
+    assert_eq!(smart.outbound.downgrade, Downgrade::Refuse);
+    let exception = smart.outbound.exception.as_ref().expect("an exception");
+    let any = TlsDemand::Forced { min_version: TlsVersion::V1_3, verify: VerifyWanted::None };
+    assert_eq!((exception.tls, exception.until.to_string().as_str()), (any, "2027-01-31"));
+    assert_eq!(exception.reason, "their new gateway, ticket 4711");
+
+    assert_eq!(pinned.pins, [Pin::new([9; 32]), Pin::new([10; 32])]);
+    let forced = |verify| TlsDemand::Forced { min_version: TlsVersion::V1_2, verify };
+    assert_eq!((pinned.outbound.tls, pinned.inbound.tls), (forced(VerifyWanted::Dane), forced(VerifyWanted::Pin)));
 }
 
 #[test]

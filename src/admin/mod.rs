@@ -1,12 +1,13 @@
-//! The operator's door: HTTP and JSON over a unix socket (`[admin] socket`), for `gatepost queue` and for
-//! whoever else may open the socket.
+//! The operator's door: HTTP and JSON over a unix socket (`[admin] socket`), for `gatepost queue`, `gatepost
+//! history` and whoever else may open the socket.
 //!
-//! It tells what the spool holds and the scheduler knows, and hands orders to the scheduler. It changes
-//! nothing itself, and who may do what is decided by the rights of the socket alone: owner and group may
+//! It tells what the spool holds, the scheduler knows and the downgrade memory remembers, and hands orders
+//! to them. It changes nothing itself, and who may do what is decided by the rights of the socket alone: owner and group may
 //! do everything. RFC 9112 (HTTP/1.1), one request for each connection.
 
 mod content;
 mod filter;
+mod history;
 mod queue;
 mod socket;
 pub mod words;
@@ -27,6 +28,7 @@ use tokio::net::UnixStream;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::discovery::history::History;
 use crate::scheduler::Operator;
 use crate::spool::{Spool, SpoolError};
 
@@ -52,6 +54,7 @@ const STOP_TIME: Duration = Duration::from_secs(5);
 struct Desk {
     spool: Arc<dyn Spool>,
     operator: Operator,
+    history: History,
 }
 
 /// Who asks: the user id of the other end, where the system tells it.
@@ -91,8 +94,8 @@ impl IntoResponse for Problem {
 
 impl Door {
     /// Answers until `stop`, then gives requests under way a few seconds.
-    pub async fn serve(self, spool: Arc<dyn Spool>, operator: Operator, stop: CancellationToken) {
-        let router = router(Desk { spool, operator });
+    pub async fn serve(self, spool: Arc<dyn Spool>, operator: Operator, history: History, stop: CancellationToken) {
+        let router = router(Desk { spool, operator, history });
         let mut connections = JoinSet::new();
         loop {
             tokio::select! {
@@ -140,6 +143,8 @@ fn router(desk: Desk) -> Router {
         .route("/v1/queue/orders", post(queue::order))
         .route("/v1/queue/{id}", get(queue::show))
         .route("/v1/queue/{id}/content", get(content::content))
+        .route("/v1/history", get(history::list))
+        .route("/v1/history/forget", post(history::forget))
         .fallback(|| async { Problem(StatusCode::NOT_FOUND, "there is nothing under this path".to_owned()) })
         .method_not_allowed_fallback(|| async {
             Problem(StatusCode::METHOD_NOT_ALLOWED, "this path is not asked in this way".to_owned())

@@ -4,11 +4,15 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::address::{Mailbox, ReversePath};
+use crate::discovery::history::Level;
 use crate::envelope::{BodyType, Notify, QueueId, Ret, TlsRequirement};
 use crate::scheduler::Order;
 
 /// Messages on a page, at most; also ids in an order.
 pub const PAGE_MAX: usize = 1000;
+
+/// Characters in a reason that an operator gives, at most.
+pub const REASON_MAX: usize = 500;
 
 /// The answer to anything that is not answered as wished.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -160,4 +164,89 @@ pub struct Answer {
     /// Why not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
+}
+
+/// `GET /v1/history`: some of what is remembered of domains' TLS, in their order.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct HistoryPage {
+    /// What there is, in the order in which it is shown.
+    pub items: Vec<HistoryItem>,
+    /// What to give as `after` for the next page; nothing at the end.
+    pub next: Option<String>,
+}
+
+/// One thing that is remembered.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "lowercase")]
+pub enum HistoryItem {
+    /// An alarm that is on; on the first page.
+    Alarm(AlarmOn),
+    /// A host of a domain.
+    Host(RememberedHost),
+    /// A domain that an operator had forgotten; on the first page.
+    Forgotten(ForgottenDomain),
+}
+
+/// Many unrelated domains suffer the same.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct AlarmOn {
+    /// `tls_lost` or `new_issuer`.
+    pub what: String,
+    /// The issuer, where it is about one.
+    pub issuer: Option<String>,
+    /// Since when.
+    pub since: Timestamp,
+    /// How many suffer.
+    pub domains: usize,
+    /// Of how many that could.
+    pub of: usize,
+    /// The first few.
+    pub examples: Vec<String>,
+}
+
+/// What a host of a domain has shown.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct RememberedHost {
+    /// The recipient domain.
+    pub domain: String,
+    /// The host.
+    pub host: String,
+    /// The best it has shown.
+    pub best: Level,
+    /// When it first did.
+    pub first: Timestamp,
+    /// When it last did.
+    pub last: Timestamp,
+    /// When it was last reached.
+    pub seen: Timestamp,
+    /// What it showed then.
+    pub level: Level,
+    /// Whether that is worse.
+    pub worse: bool,
+    /// Who issued the last certificate it showed.
+    pub issuer: Option<String>,
+}
+
+/// A domain that was forgotten.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ForgottenDomain {
+    /// Which.
+    pub domain: String,
+    /// When.
+    pub at: Timestamp,
+    /// Why.
+    pub reason: String,
+    /// By whom.
+    pub who: String,
+    /// How many of its hosts were remembered.
+    pub hosts: usize,
+}
+
+/// `POST /v1/history/forget`: which domain, and why. The answer is a [`ForgottenDomain`].
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Forget {
+    /// Which.
+    pub domain: String,
+    /// Why: from 1 to [`REASON_MAX`] characters.
+    pub reason: String,
 }

@@ -12,8 +12,8 @@ use jiff::tz::TimeZone;
 
 use super::{ConfigFile, show, show_faults, show_warnings};
 use crate::config::{
-    self, Config, Connector, Inbound, Listener, ListenerTls, OnFailure, Route, SendReports, TlsDemand, TlsReports,
-    Trust, VerifyWanted,
+    self, Config, Connector, Downgrade, Exception, Inbound, Listener, ListenerTls, OnFailure, Outbound, Publication,
+    Route, SendReports, TlsDemand, Trust, VerifyWanted,
 };
 use crate::dns::Dns;
 use crate::handshake::{IdentitySummary, Material};
@@ -33,8 +33,8 @@ pub(super) struct Arguments {
 pub(super) fn run(arguments: &Arguments) -> ExitCode {
     let file = &arguments.file.config;
     match load(file) {
-        Ok((config, identities, warnings)) => {
-            show(&report(&config, &identities));
+        Ok((config, identities, submitter, warnings)) => {
+            show(&report(&config, &identities, &submitter));
             show_warnings(&warnings);
             show(&format!("\n{} can be taken\n", file.display()));
             ExitCode::SUCCESS
@@ -46,26 +46,25 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
     }
 }
 
-type Loaded = (Config, Vec<IdentitySummary>, Vec<config::Fault>);
+type Loaded = (Config, Vec<IdentitySummary>, Submitter, Vec<config::Fault>);
 
 fn load(file: &std::path::Path) -> Result<Loaded, Vec<config::Fault>> {
     let (config, mut warnings) = config::read(file)?;
     let dns = Dns::new(&config.dns).map_err(|error| error.fault(&config.dns));
-    let submitter = Submitter::load(&config.tlsrpt);
-    let (material, more) = match (Material::load(&config), dns, &submitter) {
-        (Ok(loaded), Ok(_), Ok(_)) => loaded,
-        (material, dns, _) => {
+    let loaded = (Material::load(&config), dns, Submitter::load(&config.tlsrpt));
+    let ((material, more), (submitter, still_more)) = match loaded {
+        (Ok(material), Ok(_), Ok(submitter)) => (material, submitter),
+        (material, dns, submitter) => {
             let faults = material.err().into_iter().flatten().chain(dns.err()).chain(submitter.err());
             return Err(faults.collect());
         }
     };
-    warnings.extend(more);
-    warnings.extend(submitter.into_iter().flat_map(|(_, more)| more));
+    warnings.extend(more.into_iter().chain(still_more));
     warnings.sort();
-    Ok((config, material.identities(), warnings))
+    Ok((config, material.identities(), submitter, warnings))
 }
 
-fn report(config: &Config, identities: &[IdentitySummary]) -> String {
+fn report(config: &Config, identities: &[IdentitySummary], submitter: &Submitter) -> String {
     let sections = [
         format!(
             "We are {}; mail to our postmaster goes to {}; the spool is {}\n",
@@ -80,22 +79,23 @@ fn report(config: &Config, identities: &[IdentitySummary]) -> String {
             listed(&config.relay.domains, "no domain")
         ),
         section("Connectors (for each domain the most specific pattern wins)", &connectors(config)),
-        reports(&config.tlsrpt),
+        reports(config.tlsrpt.send.value, submitter),
         section("Our certificates", &certificates(identities)),
     ];
     sections.join("\n")
 }
 
-fn reports(reports: &TlsReports) -> String {
-    let signed = match &reports.dkim {
-        Some(key) => format!("signed with {}._domainkey.{}", key.selector, key.domain),
+fn reports(send: SendReports, submitter: &Submitter) -> String {
+    let Submitter { organization, contact, signer, .. } = submitter;
+    let signed = match signer {
+        Some(signer) => {
+            format!("signed with a key to be published as\n  {} TXT \"{}\"", signer.name(), signer.record())
+        }
         None => "not signed".to_owned(),
     };
-    match reports.send.value {
+    match send {
         SendReports::Off => "TLS reports are not sent\n".to_owned(),
-        SendReports::Daily => {
-            format!("TLS reports come from {}, {}; mail is {signed}\n", reports.organization, reports.contact)
-        }
+        SendReports::Daily => format!("TLS reports come from {organization}, {contact}; by mail they are {signed}\n"),
     }
 }
 
@@ -172,6 +172,7 @@ fn outbound(connector: &Connector) -> String {
         Route::SmartHosts(_) => "the smart host's own name",
     };
     lines.extend(demand(connector, outbound.tls, own_name));
+    lines.extend(raised(outbound, Timestamp::now()));
     if let Some(files) = &outbound.client_identity {
         lines.push(format!("we show {}", files.certificate.value.display()));
     }
@@ -218,6 +219,46 @@ fn demand(connector: &Connector, demand: TlsDemand, own_name: &str) -> Vec<Strin
             lines.push(format!("certificate for {}", if names.is_empty() { own_name } else { &names }));
             lines.push(format!("trusted by {}", trust(&connector.trust.value)));
         }
+        VerifyWanted::Dane => lines.push("certificate as its TLSA records say (DANE)".to_owned()),
+        VerifyWanted::Pin => lines.extend(connector.pins.iter().map(|pin| format!("key {pin}"))),
+    }
+    lines
+}
+
+/// What may raise the demand, and what lowers it for a time.
+fn raised(outbound: &Outbound, now: Timestamp) -> Vec<String> {
+    let mut lines = Vec::new();
+    let published: Vec<_> = outbound
+        .discover
+        .iter()
+        .map(|publication| match publication {
+            Publication::Dane => "DANE",
+            Publication::MtaSts => "MTA-STS",
+        })
+        .collect();
+    match (published.is_empty(), outbound.tls) {
+        (true, TlsDemand::Off) => {}
+        (true, TlsDemand::Opportunistic | TlsDemand::Forced { .. }) => {
+            lines.push("what they publish is not looked up".to_owned());
+        }
+        (false, _) => lines.push(format!("raised by {}", published.join(" and "))),
+    }
+    match outbound.downgrade {
+        Downgrade::Warn => {}
+        Downgrade::Allow => lines.push("no warning when they lose TLS".to_owned()),
+        Downgrade::Refuse => lines.push("forced once they have taken TLS".to_owned()),
+    }
+    if let Some(Exception { tls, until, reason }) = &outbound.exception {
+        let level = match tls {
+            TlsDemand::Off => "off",
+            TlsDemand::Opportunistic => "opportunistic",
+            TlsDemand::Forced { .. } => "forced, any certificate",
+        };
+        lines.push(if now.to_zoned_datetime(TimeZone::UTC).date() <= *until {
+            format!("EXCEPTION: TLS {level} until {until} ({reason})")
+        } else {
+            format!("the exception ended on {until} ({reason})")
+        });
     }
     lines
 }

@@ -4,6 +4,7 @@
 
 mod check;
 mod demo;
+mod history;
 mod queue;
 mod run;
 mod socket;
@@ -30,6 +31,7 @@ enum Command {
     Run(ConfigFile),
     Check(check::Arguments),
     Queue(queue::Arguments),
+    History(history::Arguments),
     /// Plays the scenarios of opportunistic and forced TLS with built-in peers, and shows each outcome
     Demo {
         /// Leave relay and peers running afterwards, until Ctrl-C
@@ -54,6 +56,7 @@ impl Cli {
             Command::Run(file) => run::run(&file.config),
             Command::Check(arguments) => check::run(&arguments),
             Command::Queue(arguments) => queue::run(&arguments),
+            Command::History(arguments) => history::run(&arguments),
             Command::Demo { keep } => demo::run(keep),
         }
     }

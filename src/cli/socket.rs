@@ -3,6 +3,7 @@
 use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -16,8 +17,10 @@ use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
+use super::show_faults;
 use crate::admin::ANSWER_TIME;
 use crate::admin::words::Complaint;
+use crate::config::{self, AdminSocket};
 
 /// How long the socket may take to take a connection.
 const CONNECT_TIME: Duration = Duration::from_secs(10);
@@ -70,8 +73,26 @@ pub(super) struct Client {
 }
 
 impl Client {
-    pub(super) fn new(path: &Path) -> Self {
-        Self { path: path.to_owned() }
+    /// The way to the daemon that runs on a configuration, for `gatepost command`.
+    ///
+    /// # Errors
+    /// Exit status 2, and it has been told why.
+    pub(super) fn of(file: &Path, command: &str) -> Result<Self, ExitCode> {
+        let (config, _) = config::read(file).map_err(|faults| {
+            show_faults(&faults);
+            ExitCode::from(2)
+        })?;
+        match config.admin.socket.value {
+            AdminSocket::Path(path) => Ok(Self { path }),
+            AdminSocket::Off => {
+                eprintln!(
+                    "gatepost {command}: [admin] socket is switched off in {}; give it a path there and restart the \
+                     daemon.",
+                    file.display()
+                );
+                Err(ExitCode::from(2))
+            }
+        }
     }
 
     /// Asks for something.

@@ -4,6 +4,8 @@
 //! remedy. It opens no certificate and binds no address: the rooms that own those do, and report
 //! what they find as a [`Fault`] at the [`Place`] kept here.
 
+mod connector;
+mod exception;
 mod hosts;
 mod own;
 mod parse;
@@ -23,9 +25,13 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use crate::address::{Domain, Host, Mailbox};
+use crate::address::{Domain, Mailbox};
 use crate::tls::{NamePattern, TlsVersion};
 
+pub use connector::{
+    Connector, Downgrade, Exception, Inbound, OnFailure, Outbound, Publication, Route, SmartHost, TlsDemand,
+    VerifyWanted,
+};
 pub use parse::{parse, read};
 pub use partner::default_connector;
 pub use tlsrpt::{DkimKey, SendReports, TlsReports};
@@ -240,116 +246,6 @@ impl fmt::Display for DomainPattern {
             Self::Exactly(domain) => domain.fmt(f),
         }
     }
-}
-
-/// `[[connector]]`: one partner, both directions.
-#[derive(Debug, Clone)]
-pub struct Connector {
-    /// Its name, in logs, reports and errors.
-    pub name: String,
-    /// The domains it speaks for.
-    pub domains: Vec<DomainPattern>,
-    /// The names the partner's certificates carry; empty where none were given.
-    pub names: Vec<NamePattern>,
-    /// What the partner's certificates are held against (the default trust where it has no own).
-    pub trust: Located<Trust>,
-    /// What is demanded when we send to them.
-    pub outbound: Outbound,
-    /// What is demanded when they send to us.
-    pub inbound: Inbound,
-}
-
-/// `[connector.outbound]`.
-#[derive(Debug, Clone)]
-pub struct Outbound {
-    /// Which way.
-    pub route: Route,
-    /// What is demanded.
-    pub tls: TlsDemand,
-    /// What happens where the demand is not met.
-    pub on_failure: OnFailure,
-    /// Who we are to the partner, where it wants to know.
-    pub client_identity: Option<IdentityFiles>,
-    /// Connections to one destination at the same time, at most; at least 1.
-    pub connections: u32,
-    /// Messages over one connection, at most; at least 1.
-    pub messages_per_connection: u32,
-}
-
-/// `[connector.inbound]`.
-#[derive(Debug, Clone)]
-pub struct Inbound {
-    /// What is demanded; never [`TlsDemand::Off`].
-    pub tls: TlsDemand,
-    /// Where the partner's mail may come from; empty for anywhere.
-    pub networks: Vec<IpNet>,
-    /// Whether a session that meets all of this may send to any domain.
-    pub relay: bool,
-}
-
-/// `tls`, `verify` and `min_version` of one direction.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum TlsDemand {
-    /// `tls = "off"`.
-    Off,
-    /// `tls = "opportunistic"`.
-    Opportunistic,
-    /// `tls = "forced"`.
-    Forced {
-        /// The oldest version that will do.
-        min_version: TlsVersion,
-        /// `verify`.
-        verify: VerifyWanted,
-    },
-}
-
-/// `verify` as written; which names `Name` means is known only with the hop.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum VerifyWanted {
-    /// `"none"`.
-    None,
-    /// `"chain"`.
-    Chain,
-    /// `"name"`.
-    Name,
-}
-
-/// `route`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Route {
-    /// The recipient domain's MX hosts, at this port.
-    Mx {
-        /// 25, unless the connector says otherwise.
-        port: u16,
-    },
-    /// These hosts, in order of preference; at least one.
-    SmartHosts(Vec<SmartHost>),
-}
-
-/// One smart host: a name or an address literal, and a port.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct SmartHost {
-    /// Its name or address.
-    pub host: Host,
-    /// Its port.
-    pub port: u16,
-}
-
-impl fmt::Display for SmartHost {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.host, self.port)
-    }
-}
-
-/// `on_failure`: what happens to mail whose policy no hop met.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum OnFailure {
-    /// Tried again until it expires.
-    Defer,
-    /// Held until an operator decides.
-    Hold,
-    /// Bounced at once.
-    Bounce,
 }
 
 /// `[queue]`.

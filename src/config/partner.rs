@@ -5,16 +5,17 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
+use super::exception::WrittenException;
 use super::hosts::{domain_pattern, name_pattern, network, smart_host};
 use super::own::identity;
 use super::place::Notes;
 use super::reader::{Given, Table, Value, short};
-use super::values::{boolean, choice, count, full_list, label, port, text, trust, version};
+use super::values::{boolean, choice, count, full_list, label, list, pin, port, text, trust, version};
 use super::{
-    Connector, DomainPattern, IdentityFiles, Inbound, Located, OnFailure, Outbound, OwnTls, Place, Route, SmartHost,
-    TlsDemand, Trust, VerifyWanted, without_places,
+    Connector, DomainPattern, Downgrade, IdentityFiles, Inbound, Located, OnFailure, Outbound, OwnTls, Place,
+    Publication, Route, SmartHost, TlsDemand, Trust, VerifyWanted, without_places,
 };
-use crate::tls::{NamePattern, TlsVersion};
+use crate::tls::{NamePattern, Pin, TlsVersion};
 
 /// The name of the connector that speaks where no other does.
 pub(super) const DEFAULT_NAME: &str = "default";
@@ -23,6 +24,16 @@ const MX_PORT: u16 = 25;
 const CONNECTIONS: u32 = 20;
 const MESSAGES_PER_CONNECTION: u32 = 100;
 const COUNT_MAX: u32 = 1_000_000;
+
+/// Everything that can be published.
+const EVERYTHING: [Publication; 2] = [Publication::Dane, Publication::MtaSts];
+/// What either direction can verify.
+const VERIFY: [(&str, VerifyWanted); 4] = [
+    ("none", VerifyWanted::None),
+    ("chain", VerifyWanted::Chain),
+    ("name", VerifyWanted::Name),
+    ("pin", VerifyWanted::Pin),
+];
 
 /// `tls` of a direction as written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,6 +56,7 @@ pub(super) struct WrittenConnector {
     pub(super) domains: Given<Vec<Located<DomainPattern>>>,
     pub(super) names: Given<Vec<Located<NamePattern>>>,
     pub(super) trust: Given<Trust>,
+    pub(super) pins: Given<Vec<Located<Pin>>>,
     pub(super) outbound: WrittenOutbound,
     pub(super) inbound: WrittenInbound,
 }
@@ -56,6 +68,9 @@ pub(super) struct WrittenOutbound {
     pub(super) tls: Given<Level>,
     pub(super) verify: Given<VerifyWanted>,
     pub(super) min_version: Given<TlsVersion>,
+    pub(super) discover: Given<Vec<Publication>>,
+    pub(super) downgrade: Given<Downgrade>,
+    pub(super) exception: Given<WrittenException>,
     pub(super) on_failure: Given<OnFailure>,
     pub(super) client_identity: Given<IdentityFiles>,
     connections: u32,
@@ -86,12 +101,15 @@ impl WrittenConnector {
             )
         });
         let trust = table.read(notes, "trust", trust);
+        let pins = table.read(notes, "pins", |value, notes| {
+            full_list(value, notes, "Write the partner's keys: [\"sha256:…\"]; or remove it.", pin)
+        });
         let outbound = table.table(notes, "outbound", "[connector.outbound]");
         let outbound = WrittenOutbound::read(outbound, notes);
         let inbound = table.table(notes, "inbound", "[connector.inbound]");
         let inbound = WrittenInbound::read(inbound, notes);
         table.finish(notes);
-        Self { name, domains, names, trust, outbound, inbound }
+        Self { name, domains, names, trust, pins, outbound, inbound }
     }
 
     pub(super) fn meant(self, own: &OwnTls) -> Arc<Connector> {
@@ -103,6 +121,7 @@ impl WrittenConnector {
                 Given::Good(trust) => trust,
                 Given::Absent | Given::Bad => own.trust.clone(),
             },
+            pins: without_places(self.pins.or(Vec::new())),
             outbound: self.outbound.meant(own),
             inbound: self.inbound.meant(own),
         })
@@ -116,8 +135,16 @@ impl WrittenOutbound {
             route: table.read(notes, "route", route),
             port: table.read(notes, "port", port),
             tls: table.read(notes, "tls", |value, notes| choice(value, notes, &levels)),
-            verify: table.read(notes, "verify", verify),
+            verify: table.read(notes, "verify", |value, notes| {
+                choice(value, notes, &[VERIFY.as_slice(), &[("dane", VerifyWanted::Dane)]].concat())
+            }),
             min_version: table.read(notes, "min_version", version),
+            discover: table.read(notes, "discover", discover),
+            downgrade: table.read(notes, "downgrade", |value, notes| {
+                let ways = [("allow", Downgrade::Allow), ("warn", Downgrade::Warn), ("refuse", Downgrade::Refuse)];
+                choice(value, notes, &ways)
+            }),
+            exception: WrittenException::take(&mut table, notes),
             on_failure: table.read(notes, "on_failure", |value, notes| {
                 let ways = [("defer", OnFailure::Defer), ("hold", OnFailure::Hold), ("bounce", OnFailure::Bounce)];
                 choice(value, notes, &ways)
@@ -141,9 +168,17 @@ impl WrittenOutbound {
             WrittenRoute::Mx => Route::Mx { port: self.port.or(MX_PORT) },
             WrittenRoute::SmartHosts(hosts) => Route::SmartHosts(without_places(hosts)),
         };
+        let exception = match self.exception {
+            Given::Good(exception) => Some(exception.value.meant(min_version)),
+            Given::Absent | Given::Bad => None,
+        };
+        let tls = demand(self.tls, self.verify, min_version);
         Outbound {
             route,
-            tls: demand(self.tls, self.verify, min_version),
+            tls,
+            discover: self.discover.or(if tls == TlsDemand::Off { Vec::new() } else { EVERYTHING.to_vec() }),
+            downgrade: self.downgrade.or(Downgrade::Warn),
+            exception,
             on_failure: self.on_failure.or(OnFailure::Defer),
             client_identity: match self.client_identity {
                 Given::Good(files) => Some(files.value),
@@ -161,7 +196,7 @@ impl WrittenInbound {
         let written = Self {
             place: table.place().clone(),
             tls: table.read(notes, "tls", |value, notes| choice(value, notes, &levels)),
-            verify: table.read(notes, "verify", verify),
+            verify: table.read(notes, "verify", |value, notes| choice(value, notes, &VERIFY)),
             networks: table.read(notes, "networks", |value, notes| {
                 let remedy = "Write the networks that their mail comes from, or remove it for anywhere.";
                 full_list(value, notes, remedy, network).map(without_places)
@@ -189,9 +224,10 @@ fn demand(tls: Given<Level>, verify: Given<VerifyWanted>, min_version: TlsVersio
     }
 }
 
-fn verify(value: &Value<'_>, notes: &mut Notes<'_>) -> Option<VerifyWanted> {
-    let words = [("none", VerifyWanted::None), ("chain", VerifyWanted::Chain), ("name", VerifyWanted::Name)];
-    choice(value, notes, &words)
+/// What may be published and is looked up.
+fn discover(value: &Value<'_>, notes: &mut Notes<'_>) -> Option<Vec<Publication>> {
+    let ways = [("dane", Publication::Dane), ("mta-sts", Publication::MtaSts)];
+    list(value, notes, |value, notes| choice(value, notes, &ways)).map(without_places)
 }
 
 /// `"mx"` or a list of smart hosts.
@@ -218,9 +254,13 @@ pub fn default_connector(trust: &Located<Trust>) -> Arc<Connector> {
         domains: vec![DomainPattern::Any],
         names: Vec::new(),
         trust: trust.clone(),
+        pins: Vec::new(),
         outbound: Outbound {
             route: Route::Mx { port: MX_PORT },
             tls: TlsDemand::Opportunistic,
+            discover: EVERYTHING.to_vec(),
+            downgrade: Downgrade::Warn,
+            exception: None,
             on_failure: OnFailure::Defer,
             client_identity: None,
             connections: CONNECTIONS,

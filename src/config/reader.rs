@@ -105,6 +105,11 @@ impl<'d> Table<'d> {
         &self.place
     }
 
+    /// Whether nobody wrote it.
+    pub(super) fn is_absent(&self) -> bool {
+        matches!(self.content, Content::Absent)
+    }
+
     fn get(&mut self, key: &'static str) -> Option<&'d Spanned<DeValue<'d>>> {
         self.asked.push(key);
         match self.content {

@@ -11,7 +11,7 @@ use super::own::{WrittenListener, WrittenTls};
 use super::partner::{DEFAULT_NAME, Level, WrittenConnector, WrittenInbound, WrittenOutbound, WrittenRoute};
 use super::place::Notes;
 use super::reader::{Given, short};
-use super::{ListenerTls, Located, Place, Trust, VerifyWanted};
+use super::{ListenerTls, Located, Place, Publication, Trust, VerifyWanted};
 use crate::address::{Domain, Host};
 use crate::tls::{NamePattern, TlsVersion};
 
@@ -140,10 +140,22 @@ fn identification(connector: &WrittenConnector, notes: &mut Notes<'_>) {
         let remedy = "Write tls = \"forced\" and verify = \"name\" in a direction, or remove names.";
         notes.fault(&names.place, "names is used by neither direction of this connector", remedy);
     }
-    let nobody = outbound == VerifyWanted::None && inbound == VerifyWanted::None;
-    if let Some(trust) = connector.trust.located().filter(|_| nobody) {
+    let follows = |verify| matches!(verify, VerifyWanted::Chain | VerifyWanted::Name);
+    if let Some(trust) = connector.trust.located().filter(|_| !follows(outbound) && !follows(inbound)) {
         let remedy = "Write tls = \"forced\" and verify = \"name\" or \"chain\" in a direction, or remove trust.";
         notes.fault(&trust.place, "trust is used by neither direction of this connector", remedy);
+    }
+    if let Some(pins) = connector.pins.located().filter(|_| ![outbound, inbound].contains(&VerifyWanted::Pin)) {
+        let remedy = "Write tls = \"forced\" and verify = \"pin\" in a direction, or remove pins.";
+        notes.fault(&pins.place, "pins is used by neither direction of this connector", remedy);
+    }
+    if connector.pins.is_absent() {
+        for verify in [&connector.outbound.verify, &connector.inbound.verify] {
+            if let Some(verify) = verify.located().filter(|verify| verify.value == VerifyWanted::Pin) {
+                let remedy = "Add pins to the connector: [\"sha256:…\"]; `gatepost probe` prints that of a server.";
+                notes.fault(&verify.place, "verify = \"pin\" has no pin to look for", remedy);
+            }
+        }
     }
     for pattern in connector.names.value().into_iter().flatten() {
         if matches!(&pattern.value, NamePattern::OneLabelUnder(base) if base.parent().is_none()) {
@@ -166,6 +178,7 @@ fn outbound(connector: &WrittenConnector, tls: &WrittenTls, notes: &mut Notes<'_
     let outbound = &connector.outbound;
     only_where_forced("verify", &outbound.verify, &outbound.tls, notes);
     only_where_forced("min_version", &outbound.min_version, &outbound.tls, notes);
+    published(outbound, notes);
     let newest = tls.min_version.value() == Some(&TlsVersion::V1_3);
     if let Some(version) = outbound.min_version.located().filter(|version| newest && version.value == TlsVersion::V1_2)
     {
@@ -215,7 +228,7 @@ fn inbound(
         if !listeners.iter().any(WrittenListener::offers_tls) {
             let remedy = "Let a listener offer TLS, or write tls = \"opportunistic\" here.";
             notes.fault(&forced.place, "tls = \"forced\" can never be met: no listener offers TLS", remedy);
-        } else if matches!(verifies, Some(VerifyWanted::Chain | VerifyWanted::Name))
+        } else if matches!(verifies, Some(VerifyWanted::Chain | VerifyWanted::Name | VerifyWanted::Pin))
             && !listeners.iter().any(WrittenListener::asks_for_certificate)
         {
             let remedy = "Write request_client_certificate = true in a listener that offers TLS.";
@@ -225,6 +238,46 @@ fn inbound(
     if let Some(relay) = inbound.relay.located().filter(|relay| relay.value) {
         let trust = if connector.trust.is_absent() { &tls.trust } else { &connector.trust };
         relays(relay, inbound, verifies, trust, notes);
+    }
+}
+
+/// What domains publish, what they did before, and what stands in for the demand for a time.
+fn published(outbound: &WrittenOutbound, notes: &mut Notes<'_>) {
+    let off = outbound.tls.value() == Some(&Level::Off);
+    if let Some(discover) = outbound.discover.located().filter(|discover| off && !discover.value.is_empty()) {
+        let remedy = "Remove discover, or write tls = \"opportunistic\" or \"forced\".";
+        notes.fault(&discover.place, "discover raises demands, but with tls = \"off\" TLS is not even tried", remedy);
+    }
+    if let Some(downgrade) = outbound.downgrade.located().filter(|_| off) {
+        let remedy = "Remove downgrade, or write tls = \"opportunistic\" or \"forced\".";
+        notes.fault(
+            &downgrade.place,
+            "downgrade has nothing to watch: with tls = \"off\" TLS is not even tried",
+            remedy,
+        );
+    }
+    let dane = outbound.verify.located().filter(|verify| verify.value == VerifyWanted::Dane);
+    let looked_up = outbound.discover.meant(vec![Publication::Dane]);
+    if let (Some(verify), Some(looked_up)) = (dane, looked_up)
+        && !looked_up.contains(&Publication::Dane)
+    {
+        let remedy = "Add \"dane\" to discover, or write another verify.";
+        notes.fault(&verify.place, "verify = \"dane\" can never be met: discover does not look for it", remedy);
+    }
+    let Some(exception) = outbound.exception.located() else { return };
+    let (Some(tls), Some(verify)) =
+        (outbound.tls.meant(Level::Opportunistic), outbound.verify.meant(VerifyWanted::None))
+    else {
+        return;
+    };
+    let lowers = match (tls, exception.value.tls) {
+        (Level::Forced, Level::Forced) => verify != VerifyWanted::None,
+        (Level::Forced, Level::Off | Level::Opportunistic) | (Level::Opportunistic, Level::Off) => true,
+        (Level::Opportunistic, Level::Opportunistic | Level::Forced) | (Level::Off, _) => false,
+    };
+    if !lowers {
+        let remedy = "Remove the exception, or write a tls in it that demands less than the connector does.";
+        notes.fault(&exception.value.tls_place, "the exception does not lower what the connector demands", remedy);
     }
 }
 
@@ -247,7 +300,8 @@ fn relays(
         Some(VerifyWanted::None) if networks == Some(true) => "its networks are the whole Internet",
         Some(VerifyWanted::None) => "nothing here proves who the client is",
         Some(VerifyWanted::Chain) if public => "anybody can have a certificate of a public authority",
-        Some(VerifyWanted::Chain | VerifyWanted::Name) | None => return,
+        // A server's TLSA records say nothing about a client.
+        Some(VerifyWanted::Chain | VerifyWanted::Name | VerifyWanted::Pin | VerifyWanted::Dane) | None => return,
     };
     let remedy = "Write tls = \"forced\" with verify = \"name\" (or \"chain\" with the partner's own authority as trust), \
                   or networks that are the partner's.";

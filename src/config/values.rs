@@ -11,7 +11,7 @@ use toml::de::DeValue;
 use super::place::Notes;
 use super::reader::{Value, kind, nearest, short};
 use super::{Located, Trust};
-use crate::tls::TlsVersion;
+use crate::tls::{Pin, TlsVersion};
 
 /// Longer waits than this are slips; and sums of times stay far from any overflow.
 const LONGEST: Duration = Duration::from_hours(10 * 366 * 24);
@@ -181,6 +181,21 @@ pub(super) fn trust(value: &Value<'_>, notes: &mut Notes<'_>) -> Option<Trust> {
             None
         }
         _ => path(value, notes).map(Trust::File),
+    }
+}
+
+/// The hash of a public key.
+pub(super) fn pin(value: &Value<'_>, notes: &mut Notes<'_>) -> Option<Pin> {
+    let written = text(value, notes)?;
+    match Pin::parse(written) {
+        Ok(pin) => Some(pin),
+        Err(fault) => {
+            let message = format!("{}: \"{}\" is not a pin: {fault}", value.key, short(written));
+            let remedy = "Write \"sha256:\" and the SHA-256 of the public key (SPKI), in base64 or hexadecimal; \
+                          `gatepost probe` prints it.";
+            notes.fault(&value.place, message, remedy);
+            None
+        }
     }
 }
 

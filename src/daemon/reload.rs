@@ -7,8 +7,11 @@ use tokio::sync::Notify;
 
 use crate::config::{Config, Fault, Listener, Place, default_connector};
 use crate::connector::Connectors;
+use crate::discovery::Discovery;
+use crate::discovery::mta_sts::Web;
 use crate::dns::Dns;
 use crate::handshake::Material;
+use crate::https::Https;
 use crate::inbound;
 use crate::outbound::{self, Outbound};
 use crate::route::Router;
@@ -50,13 +53,19 @@ impl Parts {
 }
 
 impl InForce {
-    pub(super) fn new(config: &Arc<Config>, tls: Arc<Material>, dns: Dns, submitter: Submitter) -> Self {
+    pub(super) fn new(
+        config: &Arc<Config>,
+        tls: Arc<Material>,
+        dns: Dns,
+        discovery: Discovery,
+        submitter: Submitter,
+    ) -> Self {
         let reports = Reports::new(submitter, &tls, dns.clone());
         let Parts { inbound, scheduler, outbound } = Parts::new(config, tls, dns);
         Self {
             inbound: Arc::new(ArcSwap::from_pointee(inbound)),
             scheduler: Arc::new(ArcSwap::from_pointee(scheduler)),
-            outbound: Arc::new(Outbound::new(outbound)),
+            outbound: Arc::new(Outbound::new(outbound, discovery)),
             replaced: Arc::default(),
             reports,
         }
@@ -85,6 +94,7 @@ impl InForce {
         warnings.extend(more);
         let config = Arc::new(config);
         self.reports.replace(submitter, &tls, dns.clone());
+        self.outbound.discovery().mta_sts().replace(web(&tls, &dns));
         let Parts { inbound, scheduler, outbound } = Parts::new(&config, tls, dns);
         self.inbound.store(Arc::new(inbound));
         self.scheduler.store(Arc::new(scheduler));
@@ -92,6 +102,11 @@ impl InForce {
         self.replaced.notify_one();
         Ok(warnings)
     }
+}
+
+/// What MTA-STS policies are looked for with.
+pub(super) fn web(tls: &Material, dns: &Dns) -> Web {
+    Web::new(dns.clone(), Https::new(dns.clone(), tls.https().clone()))
 }
 
 /// What cannot be changed while the daemon runs.

@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, Fault, SendReports};
 use crate::dns::Dns;
@@ -31,9 +33,43 @@ impl Reports {
         self.internet.replace(dns, https);
     }
 
-    pub(super) fn outbox(&self, spool: Arc<SqliteSpool>, accepted: mpsc::Sender<Entry>) -> Outbox {
-        let (submitter, network) = (Arc::clone(&self.submitter), Arc::clone(&self.internet));
-        Outbox { submitter, spool, accepted, network }
+    /// Sets a desk to work, where there is one: it reports until `stop`, and counts until the end.
+    pub(super) fn start(
+        &self,
+        desk: Option<Desk>,
+        spool: &Arc<SqliteSpool>,
+        accepted: &mpsc::Sender<Entry>,
+        stop: &CancellationToken,
+    ) -> Counting {
+        let end = CancellationToken::new();
+        let desk = desk.map(|desk| {
+            let outbox = Outbox {
+                submitter: Arc::clone(&self.submitter),
+                spool: Arc::clone(spool) as _,
+                accepted: accepted.clone(),
+                network: Arc::clone(&self.internet) as _,
+            };
+            tokio::spawn(desk.run(outbox, stop.clone(), end.clone()))
+        });
+        Counting { end, desk }
+    }
+}
+
+/// A desk at work.
+pub(super) struct Counting {
+    end: CancellationToken,
+    desk: Option<JoinHandle<()>>,
+}
+
+impl Counting {
+    /// Counts what was seen last, and ends.
+    pub(super) async fn end(self) {
+        self.end.cancel();
+        if let Some(desk) = self.desk
+            && let Err(death) = desk.await
+        {
+            tracing::error!(%death, "the counting of TLS results died; results are lost");
+        }
     }
 }
 

@@ -242,5 +242,7 @@ pub(super) fn who(authentication: &Authentication) -> String {
         Authentication::Untrusted(fault) => format!("untrusted: {fault}"),
         Authentication::Trusted => "trusted certificate".to_owned(),
         Authentication::Verified(name) => format!("verified: {name}"),
+        Authentication::Pinned(pin) => format!("pinned: {pin}"),
+        Authentication::Dane { record, .. } => format!("DANE: {record}"),
     }
 }

@@ -1,6 +1,182 @@
-//! What domains publish about themselves: found, remembered, and never obeyed here.
+//! What domains publish about themselves, and what they showed before: found, remembered, and never obeyed
+//! here.
 //!
-//! MTA-STS policies (RFC 8461) are in [`mta_sts`]. What follows from them for a delivery is said by the
-//! rooms above; whether a session meets it is judged in [`crate::tls`].
+//! MTA-STS policies (RFC 8461) are in [`mta_sts`], the downgrade memory in [`history`]. [`Discovery`] asks
+//! both about one hop; what follows for a delivery is joined in [`crate::connector`], and whether a
+//! session meets it is judged in [`crate::tls`].
 
+pub mod history;
 pub mod mta_sts;
+
+use jiff::Timestamp;
+
+use crate::address::{Domain, Host};
+use crate::config::{Connector, Publication, TlsDemand};
+use crate::connector::{DaneFinding, Findings, MemoryFinding, StsFinding, StsListing, Way, exception};
+use crate::dns::{Dns, Security};
+use crate::envelope::TlsRequirement;
+use crate::outcome::Failure;
+use crate::route::{Addresses, Hop, Origin, Via};
+use history::{History, Level};
+use mta_sts::{Listing, Mode, MtaSts, Published};
+
+const NOT_IN_DISCOVER: &str = "the connector's discover does not name it";
+const OFF: &str = "the connector has switched TLS off";
+const SET_ASIDE: &str = "the message sets it aside (TLS-Required: No)";
+const ADDRESS: &str = "the host is named by its address";
+
+/// Everything that is known of hops beside their connectors. One for the process; a clone is the same.
+#[derive(Debug, Clone)]
+pub struct Discovery {
+    mta_sts: MtaSts,
+    history: History,
+}
+
+/// One hop, about which is asked.
+#[derive(Debug, Clone, Copy)]
+pub struct Question<'a> {
+    /// The recipient domain.
+    pub recipient: &'a Host,
+    /// The connector that speaks for it.
+    pub connector: &'a Connector,
+    /// The hop.
+    pub hop: &'a Hop,
+    /// What led to it.
+    pub via: &'a Via,
+    /// Its addresses.
+    pub addresses: &'a Addresses,
+    /// What the message asks.
+    pub requirement: TlsRequirement,
+    /// The resolver of the configuration in force.
+    pub dns: &'a Dns,
+    /// The time.
+    pub now: Timestamp,
+}
+
+/// What was found of one hop.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    /// What the policy follows from.
+    pub findings: Findings,
+    /// The MTA-STS policy behind it, or why there is none; for reports.
+    pub published: Asked,
+}
+
+/// Whether the MTA-STS policy was asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Asked {
+    /// No; why.
+    No(&'static str),
+    /// Yes.
+    Yes(Published),
+}
+
+impl Discovery {
+    /// Puts the two together.
+    #[must_use]
+    pub fn new(mta_sts: MtaSts, history: History) -> Self {
+        Self { mta_sts, history }
+    }
+
+    /// The MTA-STS policies.
+    #[must_use]
+    pub fn mta_sts(&self) -> &MtaSts {
+        &self.mta_sts
+    }
+
+    /// The downgrade memory.
+    #[must_use]
+    pub fn history(&self) -> &History {
+        &self.history
+    }
+
+    /// Asks about one hop. What is not cached is waited for, each question for a bounded time.
+    ///
+    /// # Errors
+    /// A [`Failure`] of this hop: what it publishes cannot be found out, so that it must not be used.
+    pub async fn ask(&self, question: &Question<'_>) -> Result<Found, Failure> {
+        let published = self.published(question).await;
+        let mta_sts = match &published {
+            Asked::No(why) => StsFinding::NotAsked(why),
+            Asked::Yes(published) => finding(published, &question.hop.host),
+        };
+        let findings = Findings {
+            dane: DaneFinding::NotAsked(NOT_IN_DISCOVER),
+            mta_sts,
+            way: way(question),
+            memory: self.memory(question),
+        };
+        Ok(Found { findings, published })
+    }
+
+    async fn published(&self, question: &Question<'_>) -> Asked {
+        if let Some(why) = set_aside(question, Publication::MtaSts) {
+            return Asked::No(why);
+        }
+        match policy_domain(question) {
+            Some(domain) => Asked::Yes(self.mta_sts.policy(domain).await),
+            None => Asked::No(ADDRESS),
+        }
+    }
+
+    fn memory(&self, question: &Question<'_>) -> MemoryFinding {
+        let standing = self.history.standing(question.recipient, &question.hop.host, question.now);
+        match standing.domain {
+            Some(best) if best.level > Level::Plain => MemoryFinding::TookTls { last: best.last },
+            Some(_) | None => MemoryFinding::Nothing,
+        }
+    }
+}
+
+/// Why nobody need ask, where that is so.
+fn set_aside(question: &Question<'_>, publication: Publication) -> Option<&'static str> {
+    let connector = question.connector;
+    let tls = exception(connector, question.now).map_or(connector.outbound.tls, |exception| exception.tls);
+    if tls == TlsDemand::Off {
+        Some(OFF)
+    } else if !connector.outbound.discover.contains(&publication) {
+        Some(NOT_IN_DISCOVER)
+    } else if question.requirement == TlsRequirement::Relaxed {
+        Some(SET_ASIDE)
+    } else {
+        None
+    }
+}
+
+/// Whose policy counts: the recipient domain's, or that of the smart host itself (RFC 8461 §3.4).
+fn policy_domain<'a>(question: &Question<'a>) -> Option<&'a Domain> {
+    match question.hop.origin {
+        Origin::Mx { .. } | Origin::ImplicitMx => question.recipient.domain(),
+        Origin::SmartHost => question.hop.host.domain(),
+        Origin::Literal => None,
+    }
+}
+
+/// What a policy says of a host.
+fn finding(published: &Published, host: &Host) -> StsFinding {
+    let policy = match published {
+        Published::None(absent) => return StsFinding::None(absent.to_string()),
+        Published::Policy(policy) => policy,
+    };
+    let listing = match host.domain().map(|host| mta_sts::evaluate(policy, host)) {
+        Some(Listing::Listed) => StsListing::Listed,
+        Some(Listing::NotListed) | None => StsListing::NotListed(policy.mx().to_vec()),
+    };
+    match policy.mode() {
+        Mode::Enforce => StsFinding::Enforce(listing),
+        Mode::Testing => StsFinding::Testing(listing),
+        Mode::None => StsFinding::None("the domain has withdrawn its MTA-STS policy (mode: none)".to_owned()),
+    }
+}
+
+fn way(question: &Question<'_>) -> Way {
+    match (question.hop.origin, question.via) {
+        (Origin::SmartHost, _) => Way::SmartHost,
+        (Origin::Literal, _) => Way::Literal,
+        (Origin::Mx { .. } | Origin::ImplicitMx, Via::NoMx(_) | Via::Given) => Way::Secure,
+        (Origin::Mx { .. } | Origin::ImplicitMx, Via::Mx(standing)) => match standing.security {
+            Security::Secure => Way::Secure,
+            Security::Insecure(why) => Way::Insecure(format!("the MX records of {} are {why}", question.recipient)),
+        },
+    }
+}

@@ -23,8 +23,6 @@ pub enum TlsRequirement {
 impl TlsRequirement {
     /// Whether it asks for nothing, as all mail that was stored before it could be asked.
     #[must_use]
-    // The signature that serde wants.
-    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it with a reference")]
     pub fn is_ordinary(&self) -> bool {
         *self == Self::Ordinary
     }

@@ -9,7 +9,7 @@ use x509_parser::prelude::{FromDer, X509Certificate, X509Version};
 use x509_parser::x509::X509Name;
 
 use super::Role;
-use crate::tls::NamePattern;
+use crate::tls::{NamePattern, Pin};
 
 /// Characters of a distinguished name that are shown, at most: a peer's certificate ends up in logs.
 const NAME_SHOWN: usize = 200;
@@ -25,6 +25,24 @@ pub(super) fn public_key(der: &CertificateDer<'_>) -> Option<SubjectPublicKeyInf
         return Some(certificate.subject_public_key_info());
     }
     parse(der).map(|certificate| SubjectPublicKeyInfoDer::from(certificate.public_key().raw.to_vec()))
+}
+
+/// The hash by which a public key is pinned.
+pub(super) fn pin(key: &SubjectPublicKeyInfoDer<'_>) -> Pin {
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, key.as_ref());
+    let mut hash = [0; 32];
+    // SHA-256 has 32 octets.
+    hash.copy_from_slice(digest.as_ref());
+    Pin::new(hash)
+}
+
+/// Who issued the certificate, for people, and when it ends.
+pub(super) fn issuer_and_end(der: &CertificateDer<'_>) -> (String, Timestamp) {
+    match parse(der) {
+        Some(read) => (readable(read.issuer()), validity(&read).1),
+        // Only a key that could be read gets a certificate this far; what cannot be read has no end either.
+        None => ("without a name".to_owned(), Timestamp::MIN),
+    }
 }
 
 /// The DNS names (SAN), those that are well-formed.

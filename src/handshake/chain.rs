@@ -33,12 +33,24 @@ pub(super) fn check(
     if certificate::is_self_signed(&readable, trust.algorithms()) {
         return Err(ChainFault::SelfSigned);
     }
-    Err(match fault {
-        Error::UnknownIssuer => ChainFault::UnknownIssuer(missing_issuer(&readable, others)),
-        Error::CertExpired { not_after, .. } => expired(&readable, timestamp(not_after)),
-        Error::CertNotValidYet { not_before, .. } => not_yet_valid(&readable, timestamp(not_before)),
-        other => ChainFault::Invalid(words(&other, role)),
-    })
+    Err(in_words(&fault, &readable, others, role))
+}
+
+/// Why webpki found no path from `leaf`.
+pub(super) fn fault(error: &Error, leaf: &CertificateDer<'_>, others: &[CertificateDer<'_>], role: Role) -> ChainFault {
+    match certificate::parse(leaf) {
+        Some(readable) => in_words(error, &readable, others, role),
+        None => ChainFault::Invalid("it is malformed".to_owned()),
+    }
+}
+
+fn in_words(error: &Error, leaf: &X509Certificate<'_>, others: &[CertificateDer<'_>], role: Role) -> ChainFault {
+    match error {
+        Error::UnknownIssuer => ChainFault::UnknownIssuer(missing_issuer(leaf, others)),
+        Error::CertExpired { not_after, .. } => expired(leaf, timestamp(*not_after)),
+        Error::CertNotValidYet { not_before, .. } => not_yet_valid(leaf, timestamp(*not_before)),
+        other => ChainFault::Invalid(words(other, role)),
+    }
 }
 
 fn verify(

@@ -11,9 +11,9 @@ use tokio_rustls::client::TlsStream;
 
 use super::identity::{ClientIdentity, Identity};
 use super::verifier::Remember;
-use super::{HandshakeError, Seen, TrustAnchors, versions};
+use super::{Against, HandshakeError, Seen, TrustAnchors, versions};
 use crate::address::Host;
-use crate::tls::TlsVersion;
+use crate::tls::{TlsVersion, TlsaSet};
 
 /// What outbound handshakes are made with: the client identity of a connector, if any, and its trust; or
 /// what is needed for HTTPS.
@@ -21,11 +21,12 @@ use crate::tls::TlsVersion;
 pub struct ClientTls {
     config: Arc<ClientConfig>,
     trust: Arc<TrustAnchors>,
+    default_trust: Arc<TrustAnchors>,
 }
 
 impl ClientTls {
-    pub(super) fn new(config: Arc<ClientConfig>, trust: Arc<TrustAnchors>) -> Self {
-        Self { config, trust }
+    pub(super) fn new(config: Arc<ClientConfig>, trust: Arc<TrustAnchors>, default_trust: Arc<TrustAnchors>) -> Self {
+        Self { config, trust, default_trust }
     }
 
     /// Shakes hands as a client; SNI is the name where the hop has one. No session is ever resumed.
@@ -58,13 +59,14 @@ impl ClientTls {
     pub(super) fn for_https(&self) -> Self {
         let mut config = ClientConfig::clone(&self.config);
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
-        Self { config: Arc::new(config), trust: Arc::clone(&self.trust) }
+        let (trust, default_trust) = (Arc::clone(&self.trust), Arc::clone(&self.default_trust));
+        Self { config: Arc::new(config), trust, default_trust }
     }
 
-    /// What this connector's peers are held against.
+    /// What this connector's peers are held against; `tlsa` beside it, where their host has any.
     #[must_use]
-    pub fn trust(&self) -> &TrustAnchors {
-        &self.trust
+    pub fn against<'a>(&'a self, tlsa: Option<&'a Arc<TlsaSet>>) -> Against<'a> {
+        Against { trust: &self.trust, default_trust: &self.default_trust, tlsa }
     }
 }
 

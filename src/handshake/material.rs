@@ -178,7 +178,9 @@ impl<'a> Loader<'a> {
             }
             None => self.anonymous(),
         };
-        Some(ClientTls::new(config?, trust?))
+        // What it has to say about faults has been said when it was loaded for the default.
+        let default_trust = self.trust(&self.tls.trust);
+        Some(ClientTls::new(config?, trust?, default_trust?))
     }
 
     fn anonymous(&mut self) -> Option<Arc<ClientConfig>> {

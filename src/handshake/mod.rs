@@ -9,6 +9,7 @@
 mod certificate;
 mod chain;
 mod client;
+mod dane;
 mod error;
 mod facts;
 mod identity;
@@ -20,7 +21,7 @@ mod verifier;
 
 pub use client::ClientTls;
 pub use error::HandshakeError;
-pub use facts::Seen;
+pub use facts::{Against, Seen};
 pub use identity::IdentitySummary;
 pub use material::Material;
 pub use pem::{key_warning, private_key};

@@ -81,7 +81,7 @@ async fn session(
     let (stream, seen) = at_most(deadline, deadline.whole / 4, Step::Handshake, handshake)
         .await?
         .map_err(|error| HttpsFault::Handshake(error.to_string()))?;
-    let certificate = match seen.facts(tls.trust(), Role::Server, Timestamp::now()).certificate {
+    let certificate = match seen.facts(tls.against(None), Role::Server, Timestamp::now()).certificate {
         Presented::Nothing => return Err(HttpsFault::NoCertificate),
         Presented::Certificate(certificate) => certificate,
     };

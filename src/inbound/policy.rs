@@ -66,10 +66,11 @@ pub(super) fn judge(
 /// an open relay.
 fn identifies(connector: &Connector) -> bool {
     match connector.inbound.tls {
-        TlsDemand::Forced { verify: VerifyWanted::Chain | VerifyWanted::Name, .. } => true,
-        TlsDemand::Forced { verify: VerifyWanted::None, .. } | TlsDemand::Opportunistic | TlsDemand::Off => {
-            !connector.inbound.networks.is_empty()
-        }
+        TlsDemand::Forced { verify: VerifyWanted::Chain | VerifyWanted::Name | VerifyWanted::Pin, .. } => true,
+        // DANE is no demand of this direction.
+        TlsDemand::Forced { verify: VerifyWanted::None | VerifyWanted::Dane, .. }
+        | TlsDemand::Opportunistic
+        | TlsDemand::Off => !connector.inbound.networks.is_empty(),
     }
 }
 
@@ -83,6 +84,9 @@ fn refused(from: &ReversePath, refusal: &Refusal) -> Reply {
         Shortfall::NoCertificate => "let the sending server show its certificate as a TLS client",
         Shortfall::Chain(_) => "renew the certificate, or agree with the postmaster here on its issuer",
         Shortfall::Name { .. } => "show a certificate with a name agreed on",
+        Shortfall::Pin { .. } => "agree with the postmaster here on the new key",
+        // No inbound demand speaks of these.
+        Shortfall::Dane(_) | Shortfall::Lack(_) => "ask the postmaster here",
     };
     denied(&format!("Mail from {}: {refusal}; {remedy}", subject(from)))
 }

@@ -58,6 +58,8 @@ impl Received<'_> {
             Authentication::Untrusted(_) => "untrusted".to_owned(),
             Authentication::Trusted => "trusted".to_owned(),
             Authentication::Verified(name) => format!("verified as {name}"),
+            // What DANE says is said of servers, never of clients.
+            Authentication::Pinned(_) | Authentication::Dane { .. } => "pinned".to_owned(),
         };
         format!("\r\n\t({} {}, client certificate: {certificate})", facts.version, facts.cipher)
     }
@@ -88,7 +90,8 @@ mod tests {
     use crate::address::Mailbox;
     use crate::smtp::command::Command;
     use crate::tls::{
-        CertificateFacts, NamePattern, NoTls, Presented, TlsFacts, TlsPolicy, TlsVersion, Verdict, judge,
+        CertificateFacts, DaneFacts, NamePattern, NoTls, Pin, Presented, TlsFacts, TlsPolicy, TlsVersion, Verdict,
+        judge,
     };
 
     fn client(line: &str) -> Client {
@@ -118,7 +121,15 @@ mod tests {
 
     fn certificate(name: &str) -> Presented {
         let names = vec![NamePattern::parse(name).expect("a name")];
-        Presented::Certificate(CertificateFacts { names, chain: Ok(()) })
+        Presented::Certificate(Box::new(CertificateFacts {
+            names,
+            default_chain: Ok(()),
+            chain: Ok(()),
+            key: Pin::new([1; 32]),
+            issuer: "CN=Test CA".to_owned(),
+            not_after: jiff::Timestamp::MAX,
+            dane: DaneFacts::NotHeld,
+        }))
     }
 
     fn field(hello: &str, address: &str, clearance: &Clearance, smtputf8: bool, recipients: &[&str]) -> String {

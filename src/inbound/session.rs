@@ -304,7 +304,8 @@ impl Session {
         let outcome = match &self.layer {
             Layer::Clear => TlsOutcome::Clear(NoTls::NotUsed),
             Layer::Tls(seen) => {
-                TlsOutcome::Tls(seen.facts(settings.tls.client(connector).trust(), Role::Client, Timestamp::now()))
+                let against = settings.tls.client(connector).against(None);
+                TlsOutcome::Tls(seen.facts(against, Role::Client, Timestamp::now()))
             }
         };
         let judged = policy::judge(connector, &from.reverse_path, peer, outcome).and_then(|standing| {

@@ -1,16 +1,21 @@
 //! One attempt: hop after hop, address after address, until every recipient has a result.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
-use crate::config::Connector;
-use crate::connector::outbound_policy;
-use crate::outcome::{Failure, Scope, Unpromised};
-use crate::route::Hop;
+use crate::config::{Connector, OnFailure};
+use crate::discovery::mta_sts::{Published, Recheck};
+use crate::discovery::{Asked, Found};
+use crate::outcome::{Cause, Failure, Scope, Unpromised};
+use crate::route::{Hop, Hops, Via};
 use crate::smtp::client::{Mail, Obstacle, Promise};
 use crate::smtp::reply::Status;
+use crate::tls::{self, Layer, Refusal};
 
 use super::cleared::Cleared;
 use super::dial::{Target, reference};
+use super::memory::Memory;
+use super::plan::{Plan, Purpose};
 use super::pool::Destination;
 use super::requirement::Terms;
 use super::settle::{Further, Ledger};
@@ -26,6 +31,16 @@ struct Delivery<'a> {
     connector: &'a Arc<Connector>,
     ledger: Ledger,
     dials: usize,
+}
+
+/// One hop, and on which terms it may have the message.
+#[derive(Clone, Copy)]
+struct Stop<'a> {
+    hop: &'a Hop,
+    terms: &'a Terms,
+    found: &'a Found,
+    /// Whether another hop follows.
+    more: bool,
 }
 
 /// What came of a connection that was used before.
@@ -48,22 +63,21 @@ pub(super) async fn deliver(snapshot: &Snapshot, attempt: &Attempt) -> Report {
     let ledger = Ledger::new(&attempt.recipients, connector.outbound.on_failure);
     let mut delivery = Delivery { snapshot, attempt, connector, ledger, dials: 0 };
     match settings.router.hops(&attempt.host, &connector.outbound.route).await {
-        Ok(found) => delivery.hops(found.hops).await,
+        Ok(found) => delivery.hops(found).await,
         Err(failure) => delivery.ledger.fail_all(failure, Further::Nothing),
     }
     delivery.ledger.into_report()
 }
 
 impl Delivery<'_> {
-    async fn hops(&mut self, mut hops: Vec<Hop>) {
-        self.prefer_reuse(&mut hops);
-        let mut hops = hops.iter().peekable();
+    async fn hops(&mut self, mut found: Hops) {
+        self.prefer_reuse(&mut found.hops);
+        let mut hops = found.hops.iter().peekable();
         while let Some(hop) = hops.next() {
             let more = hops.peek().is_some();
-            let terms = self.terms(hop);
             self.ledger.hop();
-            if let Reused::Nothing = self.reuse(hop, &terms, more).await {
-                self.dial(hop, &terms, more).await;
+            if let Err(failure) = self.hop(hop, &found.via, more).await {
+                self.unused(hop, failure, more);
             }
             if self.ledger.is_complete() {
                 return;
@@ -71,10 +85,59 @@ impl Delivery<'_> {
         }
     }
 
-    /// What holds for the message at a hop: the connector's floor, raised by what the message requires.
-    fn terms(&self, hop: &Hop) -> Terms {
-        let floor = outbound_policy(self.connector, &self.attempt.host, hop.smart_host());
-        Terms::new(&self.attempt.entry.envelope, floor, &hop.host)
+    /// Tries the message at one hop.
+    ///
+    /// # Errors
+    /// Why nobody there was spoken to.
+    async fn hop(&mut self, hop: &Hop, via: &Via, more: bool) -> Result<(), Failure> {
+        let Snapshot { settings, discovery, .. } = self.snapshot;
+        let envelope = &self.attempt.entry.envelope;
+        let purpose = Purpose { recipient: &self.attempt.host, connector: self.connector, requirement: envelope.tls };
+        let plan = Plan::make(settings, discovery, purpose, hop, via).await?;
+        let terms = Terms::new(envelope, |requirement| plan.policy(Purpose { requirement, ..purpose }, hop));
+        if let Some(refusal) = tls::hopeless(terms.policy()) {
+            self.warn_hopeless(hop, &refusal);
+            return Err(self.final_word(terms.named(Failure::policy(refusal)), &plan.found).await);
+        }
+        let stop = Stop { hop, terms: &terms, found: &plan.found, more };
+        if let Reused::Nothing = self.reuse(&stop).await {
+            self.dial(&stop, &plan.addresses.addresses).await;
+        }
+        Ok(())
+    }
+
+    /// Enters that a hop was not spoken to.
+    fn unused(&mut self, hop: &Hop, failure: Failure, more: bool) {
+        tracing::debug!(
+            queue_id = %self.attempt.entry.id, connector = %self.connector.name, host = %hop.host,
+            reason = %failure, "the hop cannot be used"
+        );
+        self.ledger.fail_all(failure.with_peer(hop.to_string()), Further::hop_if(more));
+    }
+
+    fn warn_hopeless(&self, hop: &Hop, refusal: &Refusal) {
+        tracing::warn!(
+            queue_id = %self.attempt.entry.id, connector = %self.connector.name, host = %hop.host,
+            tls.wanted = %refusal.wanted, tls.got = %refusal.got,
+            "the hop cannot meet the TLS policy, it was not dialled"
+        );
+    }
+
+    /// A refusal that would bounce the message is held against what the domain publishes now: a policy of
+    /// its own that is out of date must not do that (RFC 8461 §5.1).
+    async fn final_word(&self, failure: Failure, found: &Found) -> Failure {
+        let by_policy = matches!(&failure.cause, Cause::Policy(refusal) if refusal.wanted.layer == Layer::MtaSts);
+        if !by_policy || self.connector.outbound.on_failure != OnFailure::Bounce {
+            return failure;
+        }
+        let Asked::Yes(Published::Policy(policy)) = &found.published else { return failure };
+        let now = match self.snapshot.discovery.mta_sts().recheck(policy).await {
+            Recheck::Confirmed => return failure,
+            Recheck::Changed(_) => "the domain has changed its MTA-STS policy meanwhile".to_owned(),
+            Recheck::Unknown(why) => format!("whether its MTA-STS policy still says so cannot be found out: {why}"),
+        };
+        let passing = Failure::transient(failure.scope, failure.status, format!("{failure}; {now}"));
+        Failure { peer: failure.peer, ..passing }
     }
 
     /// Among hops that are equally good, one that is connected already comes first.
@@ -90,7 +153,8 @@ impl Delivery<'_> {
     }
 
     /// Tries the message on a connection that waits for work.
-    async fn reuse(&mut self, hop: &Hop, terms: &Terms, more: bool) -> Reused {
+    async fn reuse(&mut self, stop: &Stop<'_>) -> Reused {
+        let Stop { hop, terms, more, .. } = *stop;
         let destination = Destination::new(self.connector, hop);
         while let Some(mut connection) = self.snapshot.pool.take(&destination) {
             if !connection.is_quiet().await || !connection.admits(terms.policy(), &reference(&hop.host)) {
@@ -107,29 +171,29 @@ impl Delivery<'_> {
     }
 
     /// Tries the message at one address after the other.
-    async fn dial(&mut self, hop: &Hop, terms: &Terms, more: bool) {
+    async fn dial(&mut self, stop: &Stop<'_>, addresses: &[SocketAddr]) {
+        let Stop { hop, terms, found, more } = *stop;
         let settings = &self.snapshot.settings;
-        let addresses = match settings.router.addresses(hop).await {
-            Ok(found) => found.addresses,
-            Err(failure) => return self.ledger.fail_all(failure.with_peer(hop.to_string()), Further::hop_if(more)),
-        };
         let destination = Destination::new(self.connector, hop);
         self.snapshot.pool.room(&destination).await;
         let queue_id = self.attempt.entry.id;
         let target = Target { settings, connector: self.connector, hop, policy: terms.policy(), queue_id };
+        let memory = Memory { history: self.snapshot.discovery.history(), attempt: self.attempt, hop };
         for (at, address) in addresses.iter().enumerate() {
             self.dials += 1;
             let more = (more || at + 1 < addresses.len()) && self.dials < DIALS_MAX;
             match target.dial(*address).await {
                 Ok(mut connection) => {
+                    memory.cleared(self.connector, &connection.via().clearance);
                     let promise = terms.promise(&mut connection, &hop.host);
                     // A connection that was never used cannot have been given up.
                     self.on(connection, &destination, promise, more).await;
                 }
                 Err(failure) => {
-                    let failure = terms.named(failure);
+                    memory.failed(&failure);
+                    let failure = self.final_word(terms.named(failure), found).await;
                     tracing::debug!(
-                        queue_id = %self.attempt.entry.id, connector = %self.connector.name, host = %hop.host,
+                        %queue_id, connector = %self.connector.name, host = %hop.host,
                         %address, reason = %failure, "the hop cannot be used"
                     );
                     self.ledger.fail_all(failure, Further::hop_if(more));

@@ -174,7 +174,7 @@ impl Target<'_> {
             Ok(secured) => secured,
             Err(fault) => return Ok(self.judge_spoilt(NoTls::Broken(fault))),
         };
-        let facts = seen.facts(client.trust(), Role::Server, Timestamp::now());
+        let facts = seen.facts(client.against(self.policy.tlsa()), Role::Server, Timestamp::now());
         let clearance = match self.judge(TlsOutcome::Tls(facts)) {
             Verdict::Cleared(clearance) => clearance,
             Verdict::Redial(fallback) => return Ok(First::Redial(fallback)),

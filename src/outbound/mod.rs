@@ -13,6 +13,8 @@
 mod cleared;
 mod deliver;
 mod dial;
+mod memory;
+mod plan;
 mod pool;
 mod requirement;
 mod settle;
@@ -26,11 +28,13 @@ use arc_swap::ArcSwap;
 use crate::address::Host;
 use crate::config::{Config, Connector, default_connector};
 use crate::connector::Connectors;
+use crate::discovery::Discovery;
 use crate::handshake::Material;
 use crate::outcome::{Failure, Outcome};
 use crate::route::Router;
 use crate::spool::Entry;
 use crate::tls::Clearance;
+pub use plan::{Plan, Purpose};
 use pool::Pool;
 
 /// One message, one destination.
@@ -100,6 +104,12 @@ impl Settings {
         &self.config
     }
 
+    /// Finds hops and addresses.
+    #[must_use]
+    pub fn router(&self) -> &Router {
+        &self.router
+    }
+
     /// Its connectors, the built-in default among them.
     #[must_use]
     pub fn connectors(&self) -> &Connectors {
@@ -117,20 +127,29 @@ impl fmt::Debug for Settings {
 #[derive(Debug)]
 pub struct Outbound {
     current: ArcSwap<Snapshot>,
+    discovery: Discovery,
 }
 
 /// Settings, and the connections that were judged under them.
 #[derive(Debug)]
 struct Snapshot {
     settings: Arc<Settings>,
+    discovery: Discovery,
     pool: Pool,
 }
 
 impl Outbound {
     /// Starts without any connection. Nothing is dialled before [`Outbound::deliver`].
     #[must_use]
-    pub fn new(settings: Arc<Settings>) -> Self {
-        Self { current: ArcSwap::from_pointee(Snapshot { settings, pool: Pool::default() }) }
+    pub fn new(settings: Arc<Settings>, discovery: Discovery) -> Self {
+        let snapshot = Snapshot { settings, discovery: discovery.clone(), pool: Pool::default() };
+        Self { current: ArcSwap::from_pointee(snapshot), discovery }
+    }
+
+    /// What is known of domains beside their connectors.
+    #[must_use]
+    pub fn discovery(&self) -> &Discovery {
+        &self.discovery
     }
 
     /// The settings in force.
@@ -142,7 +161,11 @@ impl Outbound {
     /// Puts other settings in force. Deliveries in flight end under those they began with; idle
     /// connections are closed, for they were judged under the old ones.
     pub fn replace(&self, settings: Arc<Settings>) {
-        let old = self.current.swap(Arc::new(Snapshot { settings, pool: Pool::default() }));
+        let old = self.current.swap(Arc::new(Snapshot {
+            settings,
+            discovery: self.discovery.clone(),
+            pool: Pool::default(),
+        }));
         old.pool.close();
     }
 

@@ -4,7 +4,7 @@ use std::fmt;
 
 use jiff::Timestamp;
 
-use super::NamePattern;
+use super::{DaneFacts, NamePattern, Pin};
 use crate::smtp::reply::Reply;
 
 /// A TLS protocol version that Gatepost speaks; nothing older exists here (RFC 8996, RFC 9325 §3.1.1).
@@ -83,7 +83,7 @@ pub enum Presented {
     /// No certificate (a client that has none).
     Nothing,
     /// A certificate, whose private key the peer proved to hold.
-    Certificate(CertificateFacts),
+    Certificate(Box<CertificateFacts>),
 }
 
 /// What a certificate says, and whether it stands under the trust anchors it was held against.
@@ -91,8 +91,26 @@ pub enum Presented {
 pub struct CertificateFacts {
     /// Its DNS names (SAN), those that are well-formed.
     pub names: Vec<NamePattern>,
-    /// Whether a path to a trust anchor was found at the time of the handshake.
+    /// Whether a path to one of the connector's trust anchors was found at the time of the handshake.
     pub chain: Result<(), ChainFault>,
+    /// The same for `[tls] trust`, which published policies are held against.
+    pub default_chain: Result<(), ChainFault>,
+    /// Its public key.
+    pub key: Pin,
+    /// Who issued it, in words.
+    pub issuer: String,
+    /// When it expires.
+    pub not_after: Timestamp,
+    /// What TLSA records say of it.
+    pub dane: DaneFacts,
+}
+
+impl CertificateFacts {
+    /// The first of its names that is one of those wanted.
+    #[must_use]
+    pub fn carries(&self, wanted: &[NamePattern]) -> Option<&NamePattern> {
+        self.names.iter().find(|name| wanted.iter().any(|wanted| wanted.accepts(name)))
+    }
 }
 
 /// Why a certificate does not stand under our trust anchors.

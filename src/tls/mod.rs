@@ -6,73 +6,25 @@
 //!
 //! Names are matched as RFC 9525 §6 says: DNS SANs only, never the common name.
 
+mod dane;
+mod demand;
 mod facts;
 mod names;
+mod pin;
+mod policy;
+mod shortfall;
 #[cfg(test)]
 mod tests;
 
 use std::fmt;
 
+pub use dane::{DaneFacts, DaneFault, DaneScope, Tlsa, TlsaMatching, TlsaSelector, TlsaSet, TlsaUsage};
+pub use demand::{Demand, Lack, Layer, Verify};
 pub use facts::{CertificateFacts, ChainFault, NoTls, Presented, TlsFacts, TlsOutcome, TlsVersion};
 pub use names::NamePattern;
-use names::any_of;
-
-use crate::smtp::reply::Status;
-
-/// What is demanded of a session before mail crosses it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum TlsPolicy {
-    /// TLS is not even tried.
-    Off,
-    /// TLS where it can be had, clear text otherwise.
-    Opportunistic,
-    /// TLS that meets the demand, or nothing.
-    Forced(Demand),
-}
-
-/// What a forced policy wants of the handshake.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Demand {
-    /// The oldest version that will do.
-    pub min_version: TlsVersion,
-    /// How the peer must prove who it is.
-    pub verify: Verify,
-}
-
-/// How a peer must prove who it is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Verify {
-    /// Encrypted, whoever answers.
-    None,
-    /// A certificate under a trusted authority, whatever its name.
-    Chain,
-    /// A certificate under a trusted authority that carries one of these names.
-    Name(Vec<NamePattern>),
-}
-
-impl fmt::Display for TlsPolicy {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Off => f.write_str("no TLS"),
-            Self::Opportunistic => f.write_str("TLS if offered"),
-            Self::Forced(demand) => demand.fmt(f),
-        }
-    }
-}
-
-impl fmt::Display for Demand {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.min_version {
-            TlsVersion::V1_2 => f.write_str("TLS")?,
-            version @ TlsVersion::V1_3 => write!(f, "{version}")?,
-        }
-        match &self.verify {
-            Verify::None => Ok(()),
-            Verify::Chain => f.write_str(" with a trusted certificate"),
-            Verify::Name(names) => write!(f, " with a trusted certificate for {}", any_of(names)),
-        }
-    }
-}
+pub use pin::{Pin, PinError};
+pub use policy::{Demands, TlsPolicy};
+pub use shortfall::{Refusal, Shortfall};
 
 /// How well the peer of a cleared session is known.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -86,6 +38,15 @@ pub enum Authentication {
     Trusted,
     /// Its certificate is trusted and carries this name, which was looked for.
     Verified(NamePattern),
+    /// Its key is one that the connector pins.
+    Pinned(Pin),
+    /// Its certificate is what this TLSA record says (RFC 7672).
+    Dane {
+        /// The record that matched.
+        record: Tlsa,
+        /// For whom it vouches.
+        scope: DaneScope,
+    },
 }
 
 impl fmt::Display for Authentication {
@@ -95,6 +56,8 @@ impl fmt::Display for Authentication {
             Self::Untrusted(fault) => write!(f, "untrusted: {fault}"),
             Self::Trusted => f.write_str("trusted"),
             Self::Verified(name) => write!(f, "verified as {name}"),
+            Self::Pinned(pin) => write!(f, "pinned by {pin}"),
+            Self::Dane { record, .. } => write!(f, "authenticated by DANE ({record})"),
         }
     }
 }
@@ -138,76 +101,6 @@ impl Fallback {
     }
 }
 
-/// A policy that was not met: what was wanted, and what was got.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Refusal {
-    /// What the policy demands.
-    pub wanted: Demand,
-    /// What is missing.
-    pub got: Shortfall,
-}
-
-impl Refusal {
-    /// Subject and detail: 7.4 where no TLS was to be had, 7.5 where it was not good enough
-    /// (RFC 3463 §3.8; Gatepost's policy table).
-    #[must_use]
-    pub fn status(&self) -> Status {
-        match &self.got {
-            Shortfall::NoTls(NoTls::NotWanted | NoTls::NotOffered | NoTls::Rejected(_) | NoTls::NotUsed) => {
-                Status(7, 4)
-            }
-            Shortfall::NoTls(NoTls::SpokeBeforeHandshake | NoTls::Broken(_))
-            | Shortfall::Version(_)
-            | Shortfall::NoCertificate
-            | Shortfall::Chain(_)
-            | Shortfall::Name { .. } => Status(7, 5),
-        }
-    }
-}
-
-impl fmt::Display for Refusal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} is demanded, but {}", self.wanted, self.got)
-    }
-}
-
-/// What a session lacks.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Shortfall {
-    /// TLS altogether.
-    NoTls(NoTls),
-    /// A newer version; this one was negotiated.
-    Version(TlsVersion),
-    /// A certificate.
-    NoCertificate,
-    /// A path to a trust anchor.
-    Chain(ChainFault),
-    /// A name that was looked for; the names that the certificate has.
-    Name {
-        /// Any of these would have done.
-        wanted: Vec<NamePattern>,
-        /// These are there.
-        presented: Vec<NamePattern>,
-    },
-}
-
-impl fmt::Display for Shortfall {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::NoTls(reason) => reason.fmt(f),
-            Self::Version(version) => write!(f, "only {version} was negotiated"),
-            Self::NoCertificate => f.write_str("no certificate was shown"),
-            Self::Chain(fault) => write!(f, "the certificate is not trusted: {fault}"),
-            Self::Name { wanted, presented } if presented.is_empty() => {
-                write!(f, "the certificate has no DNS name at all ({} was wanted)", any_of(wanted))
-            }
-            Self::Name { wanted, presented } => {
-                write!(f, "the certificate is for {}, not for {}", any_of(presented), any_of(wanted))
-            }
-        }
-    }
-}
-
 /// What may be done with a session.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
@@ -223,7 +116,8 @@ pub enum Verdict {
 /// inbound): it is looked for in the certificate where the policy itself names nobody, for the record
 /// only.
 ///
-/// This is the policy table of the design, one arm for each of its cells.
+/// This is the policy table of the design, one arm for each of its cells. Of several demands every one
+/// must be met; a refusal tells the first that is not.
 #[must_use]
 pub fn judge(policy: &TlsPolicy, outcome: TlsOutcome, reference: &[NamePattern]) -> Verdict {
     match (policy, outcome) {
@@ -237,34 +131,96 @@ pub fn judge(policy: &TlsPolicy, outcome: TlsOutcome, reference: &[NamePattern])
             let authentication = authenticate(&facts, reference);
             cleared(TlsOutcome::Tls(facts), authentication)
         }
-        (TlsPolicy::Forced(demand), TlsOutcome::Clear(reason)) => refused(demand, Shortfall::NoTls(reason)),
-        (TlsPolicy::Forced(demand), TlsOutcome::Tls(facts)) => judge_forced(demand, facts, reference),
+        (TlsPolicy::Forced(demands), outcome @ (TlsOutcome::Clear(_) | TlsOutcome::Tls(_))) => {
+            judge_forced(demands, outcome, reference)
+        }
     }
 }
 
-fn judge_forced(demand: &Demand, facts: TlsFacts, reference: &[NamePattern]) -> Verdict {
-    if facts.version < demand.min_version {
-        return refused(demand, Shortfall::Version(facts.version));
+/// The demand that no handshake can meet, where there is one: nobody need be dialled to refuse it.
+#[must_use]
+pub fn hopeless(policy: &TlsPolicy) -> Option<Refusal> {
+    policy.demands().find_map(|wanted| match &wanted.verify {
+        Verify::Unmeetable(lack) => Some(Refusal { wanted: wanted.clone(), got: Shortfall::Lack(lack.clone()) }),
+        Verify::None | Verify::Chain | Verify::Name(_) | Verify::Published(_) | Verify::Pin(_) | Verify::Dane(_) => {
+            None
+        }
+    })
+}
+
+fn judge_forced(demands: &Demands, outcome: TlsOutcome, reference: &[NamePattern]) -> Verdict {
+    let mut best: Option<Authentication> = None;
+    for demand in demands.iter() {
+        match meets(demand, &outcome, reference) {
+            Err(got) => return Verdict::Refused(Refusal { wanted: demand.clone(), got }),
+            Ok(authentication) => best = Some(stronger(best, authentication)),
+        }
     }
-    let authentication = match &demand.verify {
-        Verify::None | Verify::Chain => authenticate(&facts, reference),
-        Verify::Name(names) => authenticate(&facts, names),
+    cleared(outcome, best.unwrap_or(Authentication::Anonymous))
+}
+
+/// Judges each demand of a policy by itself, for whoever wants to tell them all. What [`judge`] says
+/// follows from this: it clears where nothing is missing.
+#[must_use]
+pub fn verdicts<'a>(
+    demands: &'a Demands,
+    outcome: &TlsOutcome,
+    reference: &[NamePattern],
+) -> Vec<(&'a Demand, Result<Authentication, Shortfall>)> {
+    demands.iter().map(|demand| (demand, meets(demand, outcome, reference))).collect()
+}
+
+/// Whether a session meets one demand, and how well its peer is known by it.
+fn meets(demand: &Demand, outcome: &TlsOutcome, reference: &[NamePattern]) -> Result<Authentication, Shortfall> {
+    // No handshake helps here, so none is waited for.
+    if let Verify::Unmeetable(lack) = &demand.verify {
+        return Err(Shortfall::Lack(lack.clone()));
+    }
+    let facts = match outcome {
+        TlsOutcome::Clear(reason) => return Err(Shortfall::NoTls(reason.clone())),
+        TlsOutcome::Tls(facts) => facts,
     };
-    match (&demand.verify, &facts.certificate, authentication) {
-        (Verify::None, _, authentication) => cleared(TlsOutcome::Tls(facts), authentication),
-        (Verify::Chain | Verify::Name(_), Presented::Nothing, _) => refused(demand, Shortfall::NoCertificate),
-        (Verify::Chain, Presented::Certificate(certificate), authentication) => match &certificate.chain {
-            Ok(()) => cleared(TlsOutcome::Tls(facts), authentication),
-            Err(fault) => refused(demand, Shortfall::Chain(fault.clone())),
+    if facts.version < demand.min_version {
+        return Err(Shortfall::Version(facts.version));
+    }
+    let certificate = match (&demand.verify, &facts.certificate) {
+        (Verify::None, _) => return Ok(authenticate(facts, reference)),
+        (_, Presented::Nothing) => return Err(Shortfall::NoCertificate),
+        (_, Presented::Certificate(certificate)) => certificate,
+    };
+    match &demand.verify {
+        Verify::None | Verify::Chain => match &certificate.chain {
+            Ok(()) => Ok(authenticate(facts, reference)),
+            Err(fault) => Err(Shortfall::Chain(fault.clone())),
         },
-        (Verify::Name(_), Presented::Certificate(_), authentication) => match authentication {
-            Authentication::Verified(_) => cleared(TlsOutcome::Tls(facts), authentication),
-            Authentication::Untrusted(fault) => refused(demand, fault),
-            // An empty list of names demands a name that nothing can carry.
-            Authentication::Trusted | Authentication::Anonymous => {
-                refused(demand, Shortfall::Name { wanted: Vec::new(), presented: Vec::new() })
-            }
+        Verify::Name(wanted) => named(certificate, &certificate.chain, wanted),
+        Verify::Published(host) => named(certificate, &certificate.default_chain, &[NamePattern::Exact(host.clone())]),
+        Verify::Pin(pins) => match pins.iter().find(|pin| **pin == certificate.key) {
+            Some(pin) => Ok(Authentication::Pinned(*pin)),
+            None => Err(Shortfall::Pin { wanted: pins.clone(), presented: certificate.key }),
         },
+        Verify::Dane(wanted) => match &certificate.dane {
+            DaneFacts::Held { against, found } if against == wanted => match found {
+                Ok(record) => Ok(Authentication::Dane { record: record.clone(), scope: wanted.scope }),
+                Err(fault) => Err(Shortfall::Dane(fault.clone())),
+            },
+            DaneFacts::Held { .. } | DaneFacts::NotHeld => Err(Shortfall::Dane(DaneFault::NotHeld)),
+        },
+        Verify::Unmeetable(lack) => Err(Shortfall::Lack(lack.clone())),
+    }
+}
+
+fn named(
+    certificate: &CertificateFacts,
+    chain: &Result<(), ChainFault>,
+    wanted: &[NamePattern],
+) -> Result<Authentication, Shortfall> {
+    if let Err(fault) = chain {
+        return Err(Shortfall::Chain(fault.clone()));
+    }
+    match certificate.carries(wanted) {
+        Some(name) => Ok(Authentication::Verified(name.clone())),
+        None => Err(Shortfall::Name { wanted: wanted.to_vec(), presented: certificate.names.clone() }),
     }
 }
 
@@ -273,26 +229,29 @@ fn authenticate(facts: &TlsFacts, reference: &[NamePattern]) -> Authentication {
     let Presented::Certificate(certificate) = &facts.certificate else {
         return Authentication::Anonymous;
     };
-    if let Err(fault) = &certificate.chain {
-        return Authentication::Untrusted(Shortfall::Chain(fault.clone()));
+    match named(certificate, &certificate.chain, reference) {
+        Ok(authentication) => authentication,
+        Err(Shortfall::Name { .. }) if reference.is_empty() => Authentication::Trusted,
+        Err(fault) => Authentication::Untrusted(fault),
     }
-    if reference.is_empty() {
-        return Authentication::Trusted;
-    }
-    let matches = |name: &&NamePattern| reference.iter().any(|wanted| wanted.accepts(name));
-    match certificate.names.iter().find(matches) {
-        Some(name) => Authentication::Verified(name.clone()),
-        None => Authentication::Untrusted(Shortfall::Name {
-            wanted: reference.to_vec(),
-            presented: certificate.names.clone(),
-        }),
+}
+
+/// Of two ways to know a peer, the one that tells more; of equals, the earlier.
+fn stronger(earlier: Option<Authentication>, later: Authentication) -> Authentication {
+    let rank = |authentication: &Authentication| match authentication {
+        Authentication::Anonymous => 0,
+        Authentication::Untrusted(_) => 1,
+        Authentication::Trusted => 2,
+        Authentication::Verified(_) => 3,
+        Authentication::Pinned(_) => 4,
+        Authentication::Dane { .. } => 5,
+    };
+    match earlier {
+        Some(earlier) if rank(&earlier) >= rank(&later) => earlier,
+        Some(_) | None => later,
     }
 }
 
 fn cleared(outcome: TlsOutcome, authentication: Authentication) -> Verdict {
     Verdict::Cleared(Clearance { outcome, authentication })
-}
-
-fn refused(demand: &Demand, got: Shortfall) -> Verdict {
-    Verdict::Refused(Refusal { wanted: demand.clone(), got })
 }

@@ -7,7 +7,7 @@ use crate::address::{AddressError, Domain};
 
 /// A name that a certificate must carry: `mail.example.org`, or `*.example.org` for one label under
 /// it (or for the name `*.example.org` itself).
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum NamePattern {
     /// Exactly this host.
     Exact(Domain),

@@ -28,7 +28,7 @@ pub(super) struct Message {
 pub(super) fn write(report: &Report, compressed: &[u8], submitter: &Domain, to: &[Mailbox], now: Timestamp) -> Message {
     let Report { domain, contact, id, .. } = report;
     let to: Vec<String> = to.iter().map(|mailbox| format!("<{mailbox}>")).collect();
-    let boundary = format!("=_tlsrpt_{}", id.chars().filter(char::is_ascii_alphanumeric).collect::<String>());
+    let boundary = format!("=_tlsrpt_{}", report.unique());
     let fields = vec![
         format!("From: <{contact}>"),
         format!("To: {}", to.join(",\r\n ")),

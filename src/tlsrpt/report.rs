@@ -83,8 +83,12 @@ impl Report {
     #[must_use]
     pub fn file_name(&self, submitter: &Domain) -> String {
         let (begin, end) = (begin(self.day).as_second(), end(self.day).as_second());
-        let unique: String = self.id.chars().filter(char::is_ascii_alphanumeric).collect();
-        format!("{submitter}!{}!{begin}!{end}!{unique}.json.gz", self.domain)
+        format!("{submitter}!{}!{begin}!{end}!{}.json.gz", self.domain, self.unique())
+    }
+
+    /// What tells it from others, in letters and digits alone.
+    pub(super) fn unique(&self) -> String {
+        self.id.split('@').next().unwrap_or_default().chars().filter(char::is_ascii_alphanumeric).collect()
     }
 
     /// Sessions that met their policy, and those that did not.

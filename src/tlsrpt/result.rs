@@ -4,7 +4,7 @@
 //! proven) has its result type from whom it happens to.
 
 use super::observation::ResultType;
-use crate::tls::{ChainFault, NoTls, Refusal, Shortfall};
+use crate::tls::{ChainFault, DaneFault, Lack, NoTls, Refusal, Shortfall};
 
 /// What a refused session counts as.
 #[must_use]
@@ -20,6 +20,23 @@ pub fn of_shortfall(shortfall: &Shortfall) -> ResultType {
         Shortfall::Version(_) | Shortfall::NoCertificate => ResultType::ValidationFailure,
         Shortfall::Chain(fault) => of_chain_fault(fault),
         Shortfall::Name { .. } => ResultType::CertificateHostMismatch,
+        // What we demand beyond what is published has no word of its own.
+        Shortfall::Pin { .. } => ResultType::ValidationFailure,
+        Shortfall::Dane(fault) => of_dane_fault(fault),
+        Shortfall::Lack(Lack::NoTlsa(_)) => ResultType::DaneRequired,
+        Shortfall::Lack(Lack::NotListed { .. } | Lack::Unproven(_)) => ResultType::ValidationFailure,
+    }
+}
+
+/// What a certificate counts as that the TLSA records do not lead to.
+#[must_use]
+pub fn of_dane_fault(fault: &DaneFault) -> ResultType {
+    match fault {
+        // §4.3.2.1: "none of the records in the RRset were found to be valid".
+        DaneFault::NoMatch { .. } => ResultType::TlsaInvalid,
+        DaneFault::Path(fault) => of_chain_fault(fault),
+        DaneFault::Name { .. } => ResultType::CertificateHostMismatch,
+        DaneFault::NotHeld => ResultType::ValidationFailure,
     }
 }
 
@@ -58,11 +75,24 @@ pub fn reason_of(shortfall: &Shortfall) -> Option<&'static str> {
         Shortfall::NoTls(NoTls::NotOffered | NoTls::NotWanted | NoTls::NotUsed) => None,
         Shortfall::Version(_) => Some("tls-version-too-old"),
         Shortfall::NoCertificate => Some("no-certificate"),
-        Shortfall::Chain(ChainFault::SelfSigned) => Some("self-signed"),
-        Shortfall::Chain(ChainFault::UnknownIssuer(_)) => Some("unknown-issuer"),
-        Shortfall::Chain(ChainFault::NotYetValid(_)) => Some("certificate-not-yet-valid"),
-        Shortfall::Chain(ChainFault::Invalid(_)) => Some("certificate-invalid"),
-        Shortfall::Chain(ChainFault::Expired(_)) | Shortfall::Name { .. } => None,
+        Shortfall::Chain(fault) | Shortfall::Dane(DaneFault::Path(fault)) => reason_of_chain(fault),
+        Shortfall::Name { .. } | Shortfall::Dane(DaneFault::Name { .. }) => None,
+        Shortfall::Pin { .. } => Some("pin-mismatch"),
+        Shortfall::Dane(DaneFault::NoMatch { .. }) => Some("tlsa-no-match"),
+        Shortfall::Dane(DaneFault::NotHeld) => Some("tlsa-changed"),
+        Shortfall::Lack(Lack::NoTlsa(_)) => None,
+        Shortfall::Lack(Lack::NotListed { .. }) => Some("mx-not-in-policy"),
+        Shortfall::Lack(Lack::Unproven(_)) => Some("mx-not-proven"),
+    }
+}
+
+fn reason_of_chain(fault: &ChainFault) -> Option<&'static str> {
+    match fault {
+        ChainFault::SelfSigned => Some("self-signed"),
+        ChainFault::UnknownIssuer(_) => Some("unknown-issuer"),
+        ChainFault::NotYetValid(_) => Some("certificate-not-yet-valid"),
+        ChainFault::Invalid(_) => Some("certificate-invalid"),
+        ChainFault::Expired(_) => None,
     }
 }
 
@@ -90,6 +120,15 @@ mod tests {
             (chain(ChainFault::Expired(Timestamp::UNIX_EPOCH)), "certificate-expired"),
             (chain(ChainFault::NotYetValid(Timestamp::UNIX_EPOCH)), "validation-failure"),
             (Shortfall::Name { wanted: vec![name], presented: Vec::new() }, "certificate-host-mismatch"),
+            (Shortfall::Dane(DaneFault::NoMatch { records: 2 }), "tlsa-invalid"),
+            (Shortfall::Dane(DaneFault::NotHeld), "validation-failure"),
+            (Shortfall::Dane(DaneFault::Path(ChainFault::Expired(Timestamp::UNIX_EPOCH))), "certificate-expired"),
+            (
+                Shortfall::Dane(DaneFault::Name { wanted: Vec::new(), presented: Vec::new() }),
+                "certificate-host-mismatch",
+            ),
+            (Shortfall::Lack(Lack::NoTlsa("insecure".to_owned())), "dane-required"),
+            (Shortfall::Lack(Lack::Unproven("no policy".to_owned())), "validation-failure"),
         ];
         for (shortfall, result) in rows {
             let got = of_shortfall(&shortfall);

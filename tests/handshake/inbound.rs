@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use gatepost::config::{Config, SniIdentity};
 use gatepost::handshake::{HandshakeError, Material, Role, Seen};
-use gatepost::tls::{CertificateFacts, ChainFault, NamePattern, Presented, TlsVersion};
+use gatepost::tls::{ChainFault, NamePattern, Presented, TlsVersion};
 use jiff::Timestamp;
 use rcgen::{ExtendedKeyUsagePurpose, KeyPair};
 use rustls::HandshakeKind;
@@ -79,8 +79,8 @@ fn ours() -> Ours {
     Ours { authority, pair, config, folder }
 }
 
-fn trust_of(material: &Material) -> &gatepost::handshake::TrustAnchors {
-    material.client(&connector("default", gatepost::config::Trust::Webpki, None)).trust()
+fn against(material: &Material) -> gatepost::handshake::Against<'_> {
+    material.client(&connector("default", gatepost::config::Trust::Webpki, None)).against(None)
 }
 
 #[tokio::test]
@@ -93,7 +93,7 @@ async fn a_client_that_verifies_us_is_content_and_negotiates_the_best() {
         let client = Arc::new(client_config(&ours.authority, versions, None));
         let (theirs, seen) = meet(&material, true, &client, "relay.example.com").await;
         assert_eq!(theirs.expect("a handshake").1, ours.pair.chain);
-        let facts = seen.expect("a handshake").facts(trust_of(&material), Role::Client, Timestamp::now());
+        let facts = seen.expect("a handshake").facts(against(&material), Role::Client, Timestamp::now());
         assert_eq!((facts.version, facts.key_exchange), (version, Some(key_exchange)));
         assert_eq!(facts.certificate, Presented::Nothing);
     }
@@ -108,13 +108,13 @@ async fn a_client_certificate_is_asked_for_only_where_wanted_and_never_required(
     let only = |usage: ExtendedKeyUsagePurpose| {
         move |params: &mut rcgen::CertificateParams| params.extended_key_usages = vec![usage.clone()]
     };
-    let shown = |chain| Presented::Certificate(CertificateFacts { names: vec![partner.clone()], chain });
+    let shown = |chain| Some((vec![partner.clone()], chain));
     let for_neither = "its extended key usage includes neither TLS clients nor TLS servers".to_owned();
     for versions in [&TLS12, &TLS13] {
         for (pair, ask, wanted) in [
             (Some(ours.authority.issue(&[name])), true, shown(Ok(()))),
-            (Some(ours.authority.issue(&[name])), false, Presented::Nothing),
-            (None, true, Presented::Nothing),
+            (Some(ours.authority.issue(&[name])), false, None),
+            (None, true, None),
             (Some(self_signed(&[name], |_| {})), true, shown(Err(ChainFault::SelfSigned))),
             (Some(ours.authority.issue_as(&[name], only(ExtendedKeyUsagePurpose::ServerAuth))), true, shown(Ok(()))),
             (
@@ -126,8 +126,12 @@ async fn a_client_certificate_is_asked_for_only_where_wanted_and_never_required(
             let client = Arc::new(client_config(&ours.authority, versions, pair.as_ref()));
             let (theirs, seen) = meet(&material, ask, &client, "relay.example.com").await;
             theirs.expect("a handshake");
-            let facts = seen.expect("a handshake").facts(trust_of(&material), Role::Client, Timestamp::now());
-            assert_eq!(facts.certificate, wanted);
+            let facts = seen.expect("a handshake").facts(against(&material), Role::Client, Timestamp::now());
+            let told = match facts.certificate {
+                Presented::Nothing => None,
+                Presented::Certificate(shown) => Some((shown.names, shown.chain)),
+            };
+            assert_eq!(told, wanted);
         }
     }
 }

@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use gatepost::address::{Domain, Host, Mailbox};
 use gatepost::config::{
-    Admin, AdminSocket, Config, Connector, Dns, Dnssec, IdentityFiles, Inbound, Limits, Located, Log, LogFormat,
-    OnFailure, Outbound, OwnTls, Place, Queue, Relay, Route, Timeouts, TlsDemand, Trust, TrustAnchor, WarnAfter,
+    Admin, AdminSocket, Config, Connector, Dns, Dnssec, Downgrade, IdentityFiles, Inbound, Limits, Located, Log,
+    LogFormat, OnFailure, Outbound, OwnTls, Place, Queue, Relay, Route, Timeouts, TlsDemand, Trust, TrustAnchor,
+    WarnAfter,
 };
 use gatepost::handshake::{HandshakeError, Material, Seen};
 use gatepost::tls::TlsVersion;
@@ -157,9 +158,13 @@ pub(crate) fn connector(name: &str, trust: Trust, client_identity: Option<Identi
         domains: Vec::new(),
         names: Vec::new(),
         trust: at(trust, 40),
+        pins: Vec::new(),
         outbound: Outbound {
             route: Route::Mx { port: 25 },
             tls: TlsDemand::Opportunistic,
+            discover: Vec::new(),
+            downgrade: Downgrade::Warn,
+            exception: None,
             on_failure: OnFailure::Defer,
             client_identity,
             connections: 1,

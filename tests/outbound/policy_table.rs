@@ -66,6 +66,8 @@ fn known_as(authentication: &Authentication) -> &'static str {
         Authentication::Anonymous => "anonymous",
         Authentication::Trusted => "trusted",
         Authentication::Verified(_) => "verified",
+        Authentication::Pinned(_) => "pinned",
+        Authentication::Dane { .. } => "DANE",
         Authentication::Untrusted(Shortfall::Chain(fault)) => match fault {
             ChainFault::SelfSigned => "self-signed",
             ChainFault::UnknownIssuer(_) => "unknown issuer",

@@ -5,9 +5,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 use gatepost::address::{Host, Mailbox, ReversePath};
 use gatepost::config::{Config, parse};
+use gatepost::discovery::Discovery;
+use gatepost::discovery::history::History;
+use gatepost::discovery::mta_sts::{MtaSts, Web};
 use gatepost::dns::Dns;
 use gatepost::envelope::{Envelope, QueueId, Recipient};
 use gatepost::handshake::Material;
+use gatepost::https::Https;
 use gatepost::outbound::{Attempt, Outbound, RecipientResult, Report, Settings};
 use gatepost::outcome::{Failure, Outcome};
 use gatepost::route::Router;
@@ -68,8 +72,19 @@ impl World {
         Arc::new(Settings::new(config, tls, router))
     }
 
+    /// What outside of connectors is known: nothing yet, in a folder of its own.
+    pub(crate) fn discovery(&self) -> Discovery {
+        let config = self.config("");
+        let dns = Dns::new(&config.dns).expect("a resolver");
+        let (material, _) = Material::load(&config).expect("a configuration that can be loaded");
+        let folder = tempfile::tempdir_in(self.folder.path()).expect("a folder").keep();
+        let web = Web::new(dns.clone(), Https::new(dns, material.https().clone()));
+        let policies = MtaSts::open(&folder, web).expect("policies");
+        Discovery::new(policies, History::open(&folder, jiff::Timestamp::now()).expect("a memory"))
+    }
+
     pub(crate) fn outbound(&self, connectors: &str) -> Outbound {
-        Outbound::new(self.settings(connectors))
+        Outbound::new(self.settings(connectors), self.discovery())
     }
 }
 

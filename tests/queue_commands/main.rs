@@ -1,5 +1,6 @@
 //! The operator's hands on the queue: `gatepost queue`, and the socket that it speaks to, with real daemons.
 
 mod commands;
+mod history;
 mod socket;
 mod world;

@@ -104,7 +104,14 @@ impl Relay {
         command.stdin(Stdio::null()).output().expect("gatepost runs")
     }
 
-    /// The same on a terminal, where somebody types.
+    /// `gatepost history …`.
+    pub(crate) fn history(&self, arguments: &[&str]) -> Output {
+        let mut command = Command::new(PROGRAM);
+        command.arg("history").args(arguments).arg("--config").arg(self.config());
+        command.stdin(Stdio::null()).output().expect("gatepost runs")
+    }
+
+    /// `gatepost queue …` on a terminal, where somebody types.
     pub(crate) fn queue_on_terminal(&self, arguments: &[&str], typed: &str) -> (i32, String) {
         use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
         let ours = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("a terminal");

@@ -46,17 +46,17 @@ pub(super) async fn run(client: &Client, chosen: &Chosen) -> Result<ExitCode, Qu
 
 /// A JSON array that is written as it comes. Where it breaks off it is no array, and nobody can take it for
 /// the whole.
-pub(super) struct Document {
+pub(in crate::cli) struct Document {
     wanted: bool,
     filled: bool,
 }
 
 impl Document {
-    pub(super) fn begin(wanted: bool) -> Self {
+    pub(in crate::cli) fn begin(wanted: bool) -> Self {
         Self { wanted, filled: false }
     }
 
-    pub(super) fn add(&mut self, item: &impl serde::Serialize) {
+    pub(in crate::cli) fn add(&mut self, item: &impl serde::Serialize) {
         if !self.wanted {
             return;
         }
@@ -67,7 +67,7 @@ impl Document {
         super::super::show(&format!("{before}{text}"));
     }
 
-    pub(super) fn end(self) {
+    pub(in crate::cli) fn end(self) {
         if self.wanted {
             super::super::show(if self.filled { "\n]\n" } else { "[]\n" });
         }

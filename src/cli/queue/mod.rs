@@ -4,18 +4,17 @@
 //! order is refused or no daemon answers; 2 where arguments or configuration cannot be used.
 
 mod act;
-mod list;
+pub(super) mod list;
 mod select;
 mod show;
-mod words;
+pub(super) mod words;
 
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 
+use super::ConfigFile;
 use super::socket::{Client, SocketError};
-use super::{ConfigFile, show_faults};
-use crate::config::{self, AdminSocket};
 use crate::scheduler::Order;
 use select::Selection;
 
@@ -99,7 +98,7 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
         Command::Remove(change) => (&change.chosen, Some((Order::Remove, change.yes))),
         Command::Bounce(change) => (&change.chosen, Some((Order::Bounce, change.yes))),
     };
-    let client = match client(chosen) {
+    let client = match Client::of(&chosen.file.config, "queue") {
         Ok(client) => client,
         Err(status) => return status,
     };
@@ -126,20 +125,4 @@ fn end(error: &QueueError) -> ExitCode {
         QueueError::Usage(_) => 2,
         QueueError::Socket(_) | QueueError::No(_) => 1,
     })
-}
-
-/// The way to the daemon that runs on this configuration.
-fn client(chosen: &Chosen) -> Result<Client, ExitCode> {
-    let file = &chosen.file.config;
-    let (config, _) = config::read(file).map_err(|faults| {
-        show_faults(&faults);
-        ExitCode::from(2)
-    })?;
-    match &config.admin.socket.value {
-        AdminSocket::Path(path) => Ok(Client::new(path)),
-        AdminSocket::Off => Err(end(&QueueError::Usage(format!(
-            "[admin] socket is switched off in {}; give it a path there and restart the daemon.",
-            file.display()
-        )))),
-    }
 }

@@ -53,7 +53,7 @@ pub(super) fn size(octets: u64) -> String {
 }
 
 /// A text that came from elsewhere, on one line and without anything that a terminal would obey.
-pub(super) fn plain(text: &str) -> String {
+pub(in crate::cli) fn plain(text: &str) -> String {
     let obeyed = |c: char| c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
     text.chars()
         .map(|c| {
@@ -69,7 +69,7 @@ pub(super) fn plain(text: &str) -> String {
 }
 
 /// The same, for a cell of a table.
-pub(super) fn short(text: &str) -> String {
+pub(in crate::cli) fn short(text: &str) -> String {
     let mut text = plain(text);
     if let Some((at, _)) = text.char_indices().nth(REASON_MAX) {
         text.truncate(at);

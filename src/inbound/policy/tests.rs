@@ -4,8 +4,8 @@ use std::path::Path;
 
 use super::*;
 use crate::address::Domain;
-use crate::config::{DomainPattern, Inbound, Located, OnFailure, Outbound, Place, Route, Trust};
-use crate::tls::{CertificateFacts, ChainFault, NamePattern, Presented, TlsFacts, TlsVersion};
+use crate::config::{DomainPattern, Downgrade, Inbound, Located, OnFailure, Outbound, Place, Route, Trust};
+use crate::tls::{CertificateFacts, ChainFault, DaneFacts, NamePattern, Pin, Presented, TlsFacts, TlsVersion};
 
 const FORCED: TlsDemand = TlsDemand::Forced { min_version: TlsVersion::V1_2, verify: VerifyWanted::None };
 const FORCED_1_3: TlsDemand = TlsDemand::Forced { min_version: TlsVersion::V1_3, verify: VerifyWanted::None };
@@ -19,9 +19,13 @@ fn partner(tls: TlsDemand, networks: &[&str], relay: bool) -> Arc<Connector> {
         domains: vec![DomainPattern::Exactly(Domain::parse("partner.example").expect("a domain"))],
         names: vec![NamePattern::parse("mail.partner.example").expect("a name")],
         trust: Located { value: Trust::Webpki, place },
+        pins: Vec::new(),
         outbound: Outbound {
             route: Route::Mx { port: 25 },
             tls: TlsDemand::Opportunistic,
+            discover: Vec::new(),
+            downgrade: Downgrade::Warn,
+            exception: None,
             on_failure: OnFailure::Defer,
             client_identity: None,
             connections: 1,
@@ -42,7 +46,15 @@ fn tls(certificate: Presented) -> TlsOutcome {
 
 fn named(name: &str, chain: Result<(), ChainFault>) -> TlsOutcome {
     let names = vec![NamePattern::parse(name).expect("a name")];
-    tls(Presented::Certificate(CertificateFacts { names, chain }))
+    tls(Presented::Certificate(Box::new(CertificateFacts {
+        names,
+        default_chain: chain.clone(),
+        chain,
+        key: Pin::new([1; 32]),
+        issuer: "CN=Test CA".to_owned(),
+        not_after: jiff::Timestamp::MAX,
+        dane: DaneFacts::NotHeld,
+    })))
 }
 
 fn clear() -> TlsOutcome {

@@ -7,6 +7,7 @@
 //! bodies/    content over 128 KiB: <id>; while it comes in: <id>.part
 //! aside/     damaged entries: <id>.json (envelope), <id>.eml (content), <id>.txt (what is wrong)
 //! policies.db   what domains publish (`discovery`'s own), with policies.db-wal and policies.db-shm
+//! history.db what domains' TLS was like before; none of the spool's business
 //! ```
 //!
 //! Everything else is foreign: reported and left alone.
@@ -36,7 +37,7 @@ pub(super) struct Paths {
 
 const LOCK: &str = "lock";
 /// What belongs in the folder.
-const OURS: [&str; 15] = [
+const OURS: [&str; 18] = [
     LOCK,
     "queue.db",
     "queue.db-wal",
@@ -52,6 +53,10 @@ const OURS: [&str; 15] = [
     "tlsrpt.db-wal",
     "tlsrpt.db-shm",
     "tlsrpt.db.damaged",
+    // The downgrade memory, which lives beside the spool.
+    "history.db",
+    "history.db-wal",
+    "history.db-shm",
 ];
 const PART: &str = "part";
 

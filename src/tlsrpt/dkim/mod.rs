@@ -85,6 +85,12 @@ impl Signer {
         Ok((signer, key_warning(&config.file)))
     }
 
+    /// Where the public key is looked for.
+    #[must_use]
+    pub fn name(&self) -> String {
+        format!("{}._domainkey.{}", self.selector, self.domain)
+    }
+
     /// The TXT record to publish at `SELECTOR._domainkey.DOMAIN`, for TLS reports alone (RFC 8460 §3).
     #[must_use]
     pub fn record(&self) -> String {

@@ -1,0 +1,105 @@
+//! `/v1/history`: what is remembered of domains' TLS, and forgetting it.
+
+use axum::Json;
+use axum::extract::rejection::{JsonRejection, QueryRejection};
+use axum::extract::{Extension, Query, State};
+use axum::http::StatusCode;
+use jiff::Timestamp;
+use serde::Deserialize;
+
+use super::words::{AlarmOn, Forget, ForgottenDomain, HistoryItem, HistoryPage, PAGE_MAX, REASON_MAX, RememberedHost};
+use super::{Asker, Desk, Problem};
+use crate::address::Host;
+use crate::discovery::history::{Alarm, AlarmKind, Forgotten, Remembered};
+
+/// Hosts on a page where nothing is said.
+const PAGE: usize = 500;
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Asked {
+    domain: Option<String>,
+    after: Option<String>,
+    limit: Option<usize>,
+}
+
+pub(super) async fn list(
+    State(desk): State<Desk>,
+    asked: Result<Query<Asked>, QueryRejection>,
+) -> Result<Json<HistoryPage>, Problem> {
+    let Query(asked) = asked.map_err(|rejection| Problem::bad(rejection.body_text()))?;
+    let limit = asked.limit.unwrap_or(PAGE);
+    if limit == 0 || limit > PAGE_MAX {
+        return Err(Problem::bad(format!("limit must be from 1 to {PAGE_MAX}")));
+    }
+    let domain = asked.domain.as_deref().map(|text| host("domain", text)).transpose()?;
+    let after = asked.after.as_deref().map(|text| host("after", text)).transpose()?;
+    let now = Timestamp::now();
+    let page = desk.history.page(domain.as_ref(), after.as_ref(), limit, now);
+    let mut items = Vec::new();
+    if domain.is_none() && after.is_none() {
+        items.extend(desk.history.alarms(now).into_iter().map(alarm));
+    }
+    items.extend(page.remembered.into_iter().map(remembered));
+    items.extend(page.forgotten.into_iter().map(|one| HistoryItem::Forgotten(forgotten(one))));
+    Ok(Json(HistoryPage { items, next: page.next.map(|next| next.to_string()) }))
+}
+
+pub(super) async fn forget(
+    State(desk): State<Desk>,
+    Extension(Asker(uid)): Extension<Asker>,
+    asked: Result<Json<Forget>, JsonRejection>,
+) -> Result<Json<ForgottenDomain>, Problem> {
+    let Json(Forget { domain, reason }) =
+        asked.map_err(|rejection| Problem(rejection.status(), rejection.body_text()))?;
+    let reason = reason.trim().to_owned();
+    if reason.is_empty() || reason.chars().count() > REASON_MAX {
+        return Err(Problem::bad(format!("a reason has 1 to {REASON_MAX} characters")));
+    }
+    let domain = host("domain", &domain)?;
+    let who = uid.map_or_else(|| "unknown".to_owned(), |uid| format!("uid {uid}"));
+    let at = Timestamp::now();
+    match desk.history.forget(&domain, &reason, &who, at).await {
+        Ok(0) => Err(Problem(StatusCode::NOT_FOUND, format!("nothing is remembered of {domain}"))),
+        Ok(hosts) => Ok(Json(forgotten(Forgotten { domain, at, reason, who, hosts }))),
+        Err(error) => Err(Problem(StatusCode::INTERNAL_SERVER_ERROR, error.to_string())),
+    }
+}
+
+fn host(what: &str, text: &str) -> Result<Host, Problem> {
+    Host::parse(text).map_err(|error| Problem::bad(format!("{what}: {error}")))
+}
+
+fn remembered(one: Remembered) -> HistoryItem {
+    HistoryItem::Host(RememberedHost {
+        domain: one.domain.to_string(),
+        host: one.host.to_string(),
+        best: one.best.level,
+        first: one.best.first,
+        last: one.best.last,
+        seen: one.seen,
+        level: one.level,
+        worse: one.level < one.best.level,
+        issuer: one.issuer.map(|issuer| issuer.to_string()),
+    })
+}
+
+fn forgotten(one: Forgotten) -> ForgottenDomain {
+    let Forgotten { domain, at, reason, who, hosts } = one;
+    ForgottenDomain { domain: domain.to_string(), at, reason, who, hosts }
+}
+
+fn alarm(one: Alarm) -> HistoryItem {
+    let (what, issuer) = match one.kind {
+        AlarmKind::TlsLost => ("tls_lost", None),
+        AlarmKind::NewIssuer(issuer) => ("new_issuer", Some(issuer.to_string())),
+    };
+    HistoryItem::Alarm(AlarmOn {
+        what: what.to_owned(),
+        issuer,
+        since: one.since,
+        domains: one.domains,
+        of: one.of,
+        examples: one.examples.iter().map(ToString::to_string).collect(),
+    })
+}

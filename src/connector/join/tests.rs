@@ -1,0 +1,337 @@
+//! The precedence table: connector × DANE × MTA-STS × memory × what the message asks, every combination.
+//!
+//! The rules are written a second time here, each as a sentence of its own, and every combination is
+//! held against all of them. `config/precedence.md` is the same table for people; the last test keeps the
+//! two together.
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use super::*;
+use crate::config::VerifyWanted;
+use crate::config::{Exception, Inbound, Located, OnFailure, Outbound, Place, Publication, Route, TlsDemand, Trust};
+use crate::tls::{Pin, TlsVersion, Tlsa, TlsaMatching, TlsaSelector, TlsaUsage};
+
+const NOW: Timestamp = Timestamp::UNIX_EPOCH;
+
+fn host(text: &str) -> Host {
+    Host::parse(text).expect("a host")
+}
+
+fn hop() -> Host {
+    host("mx.example.net")
+}
+
+fn set(scope: DaneScope) -> Arc<TlsaSet> {
+    let (usage, selector, matching) = (TlsaUsage::EndEntity, TlsaSelector::PublicKey, TlsaMatching::Sha256);
+    Arc::new(TlsaSet {
+        base: Domain::parse("mx.example.net").expect("a domain"),
+        records: vec![Tlsa { usage, selector, matching, data: vec![7; 32] }],
+        names: vec![NamePattern::parse("mx.example.net").expect("a name")],
+        scope,
+    })
+}
+
+fn connector(tls: TlsDemand, downgrade: Downgrade) -> Connector {
+    let place = Place { file: Arc::from(Path::new("gatepost.toml")), line: 1, column: 1 };
+    Connector {
+        name: "partner".to_owned(),
+        domains: Vec::new(),
+        names: vec![NamePattern::parse("mail.example.org").expect("a name")],
+        trust: Located { value: Trust::Webpki, place },
+        pins: vec![Pin::new([1; 32])],
+        outbound: Outbound {
+            route: Route::Mx { port: 25 },
+            tls,
+            discover: vec![Publication::Dane, Publication::MtaSts],
+            downgrade,
+            exception: None,
+            on_failure: OnFailure::Defer,
+            client_identity: None,
+            connections: 1,
+            messages_per_connection: 1,
+        },
+        inbound: Inbound { tls: TlsDemand::Opportunistic, networks: Vec::new(), relay: false },
+    }
+}
+
+fn forced(verify: VerifyWanted) -> TlsDemand {
+    TlsDemand::Forced { min_version: TlsVersion::V1_2, verify }
+}
+
+fn floors() -> [(&'static str, TlsDemand); 7] {
+    [
+        ("off", TlsDemand::Off),
+        ("opportunistic", TlsDemand::Opportunistic),
+        ("forced", forced(VerifyWanted::None)),
+        ("forced, chain", forced(VerifyWanted::Chain)),
+        ("forced, name", forced(VerifyWanted::Name)),
+        ("forced, pin", forced(VerifyWanted::Pin)),
+        ("forced, dane", forced(VerifyWanted::Dane)),
+    ]
+}
+
+fn danes() -> [(&'static str, DaneFinding); 5] {
+    [
+        ("not asked", DaneFinding::NotAsked("discover does not name it")),
+        ("none", DaneFinding::Absent("its zone is not signed".to_owned())),
+        ("unusable", DaneFinding::Unusable("PKIX usages only".to_owned())),
+        ("usable", DaneFinding::Usable(set(DaneScope::Domain))),
+        ("usable, MX unsigned", DaneFinding::Usable(set(DaneScope::Host))),
+    ]
+}
+
+fn policies() -> [(&'static str, StsFinding); 6] {
+    let elsewhere = || StsListing::NotListed(vec![NamePattern::parse("mx.example.com").expect("a name")]);
+    [
+        ("not asked", StsFinding::NotAsked("discover does not name it")),
+        ("none", StsFinding::None("no record".to_owned())),
+        ("testing, listed", StsFinding::Testing(StsListing::Listed)),
+        ("testing, not listed", StsFinding::Testing(elsewhere())),
+        ("enforce, listed", StsFinding::Enforce(StsListing::Listed)),
+        ("enforce, not listed", StsFinding::Enforce(elsewhere())),
+    ]
+}
+
+fn memories() -> [(&'static str, MemoryFinding, Downgrade); 4] {
+    let took = || MemoryFinding::TookTls { last: NOW };
+    [
+        ("nothing", MemoryFinding::Nothing, Downgrade::Refuse),
+        ("TLS, allow", took(), Downgrade::Allow),
+        ("TLS, warn", took(), Downgrade::Warn),
+        ("TLS, refuse", took(), Downgrade::Refuse),
+    ]
+}
+
+fn requirements() -> [(&'static str, TlsRequirement); 3] {
+    [
+        ("nothing", TlsRequirement::Ordinary),
+        ("REQUIRETLS", TlsRequirement::Require),
+        ("TLS-Required: No", TlsRequirement::Relaxed),
+    ]
+}
+
+/// One combination.
+struct Row {
+    words: [&'static str; 5],
+    floor: TlsDemand,
+    findings: Findings,
+    downgrade: Downgrade,
+    requirement: TlsRequirement,
+    policy: TlsPolicy,
+}
+
+fn way(dane: &DaneFinding) -> Way {
+    match dane {
+        DaneFinding::Usable(set) if set.scope == DaneScope::Domain => Way::Secure,
+        _ => Way::Insecure("the MX records are not signed".to_owned()),
+    }
+}
+
+fn rows() -> Vec<Row> {
+    let mut rows = Vec::new();
+    for (floor_word, floor) in floors() {
+        for (dane_word, dane) in danes() {
+            for (sts_word, mta_sts) in policies() {
+                for (memory_word, memory, downgrade) in memories() {
+                    for (asks, requirement) in requirements() {
+                        let way = way(&dane);
+                        let (dane, mta_sts, memory) = (dane.clone(), mta_sts.clone(), memory.clone());
+                        let findings = Findings { dane, mta_sts, way, memory };
+                        let connector = connector(floor, downgrade);
+                        let policy =
+                            outbound_policy(&connector, &host("example.org"), &hop(), &findings, requirement, NOW);
+                        let words = [floor_word, dane_word, sts_word, memory_word, asks];
+                        rows.push(Row { words, floor, findings, downgrade, requirement, policy });
+                    }
+                }
+            }
+        }
+    }
+    rows
+}
+
+impl Row {
+    fn wants(&self, layer: Layer) -> Vec<&Verify> {
+        self.policy.demands().filter(|demand| demand.layer == layer).map(|demand| &demand.verify).collect()
+    }
+
+    fn published_counts(&self) -> bool {
+        self.floor != TlsDemand::Off && self.requirement != TlsRequirement::Relaxed
+    }
+}
+
+#[test]
+fn off_stays_off_and_nothing_is_ever_lowered() {
+    for row in rows() {
+        let plain = match row.floor {
+            TlsDemand::Off => TlsPolicy::Off,
+            other => outbound_floor(&connector(other, row.downgrade), &host("example.org"), None, NOW),
+        };
+        match (&plain, &row.policy) {
+            (TlsPolicy::Off, policy) => assert_eq!(*policy, TlsPolicy::Off, "{:?}", row.words),
+            (TlsPolicy::Opportunistic, policy) => assert_ne!(*policy, TlsPolicy::Off, "{:?}", row.words),
+            (TlsPolicy::Forced(floor), policy) => {
+                for demand in floor.iter() {
+                    assert!(policy.demands().any(|had| had == demand), "{:?} loses {demand:?}", row.words);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn dane_demands_what_it_finds() {
+    for row in rows() {
+        let wanted = match &row.findings.dane {
+            _ if !row.published_counts() => vec![],
+            DaneFinding::NotAsked(_) | DaneFinding::Absent(_) => vec![],
+            DaneFinding::Unusable(_) => vec![&Verify::None],
+            DaneFinding::Usable(found) => {
+                assert!(matches!(row.wants(Layer::Dane)[..], [Verify::Dane(set)] if set == found), "{:?}", row.words);
+                continue;
+            }
+        };
+        assert_eq!(row.wants(Layer::Dane), wanted, "{:?}", row.words);
+    }
+}
+
+#[test]
+fn mta_sts_stands_back_behind_dane_and_only_reports_while_testing() {
+    for row in rows() {
+        let authenticated = matches!(row.findings.dane, DaneFinding::Usable(_));
+        let wants = row.wants(Layer::MtaSts);
+        match &row.findings.mta_sts {
+            StsFinding::Enforce(StsListing::Listed) if row.published_counts() && !authenticated => {
+                assert_eq!(wants, [&Verify::Published(hop().domain().expect("a name").clone())], "{:?}", row.words);
+            }
+            StsFinding::Enforce(StsListing::NotListed(_)) if row.published_counts() && !authenticated => {
+                assert!(matches!(wants[..], [Verify::Unmeetable(Lack::NotListed { .. })]), "{:?}", row.words);
+            }
+            _ => assert_eq!(wants, Vec::<&Verify>::new(), "{:?}", row.words),
+        }
+    }
+}
+
+#[test]
+fn mandatory_dane_is_never_met_without_records() {
+    for row in rows().iter().filter(|row| row.floor == forced(VerifyWanted::Dane)) {
+        let found = match (&row.findings.dane, row.wants(Layer::Connector)[..].as_ref()) {
+            (DaneFinding::Usable(_), [Verify::None, Verify::Dane(_)]) => true,
+            (DaneFinding::Usable(_), _) => false,
+            (_, [Verify::None, Verify::Unmeetable(Lack::NoTlsa(_))]) => true,
+            (_, _) => false,
+        };
+        assert!(found, "{:?}: {}", row.words, row.policy);
+    }
+}
+
+#[test]
+fn requiretls_wants_a_proven_host_that_proves_itself() {
+    for row in rows() {
+        let wants = row.wants(Layer::RequireTls);
+        if row.floor == TlsDemand::Off || row.requirement != TlsRequirement::Require {
+            assert_eq!(wants, Vec::<&Verify>::new(), "{:?}", row.words);
+            continue;
+        }
+        let listed = row.words[2].ends_with(", listed");
+        let proven = row.words[1] == "usable" || listed;
+        match wants[..] {
+            [Verify::Unmeetable(Lack::Unproven(_))] => assert!(!proven, "{:?}", row.words),
+            [Verify::Dane(_)] => assert!(proven && row.words[1].starts_with("usable"), "{:?}", row.words),
+            [Verify::Name(_)] => assert!(proven && !row.words[1].starts_with("usable"), "{:?}", row.words),
+            _ => panic!("{:?}: {wants:?}", row.words),
+        }
+    }
+}
+
+#[test]
+fn memory_demands_tls_where_the_connector_refuses_downgrades() {
+    for row in rows() {
+        let remembered = row.words[3] == "TLS, refuse" && row.floor != TlsDemand::Off;
+        let wanted: &[&Verify] = if remembered { &[&Verify::None] } else { &[] };
+        assert_eq!(row.wants(Layer::Memory), wanted, "{:?}", row.words);
+    }
+}
+
+#[test]
+fn an_exception_stands_in_for_the_floor_and_ends_by_itself() {
+    let mut partner = connector(forced(VerifyWanted::Name), Downgrade::Warn);
+    let until = "2027-01-31".parse().expect("a day");
+    partner.outbound.exception =
+        Some(Exception { tls: TlsDemand::Opportunistic, until, reason: "a new gateway".to_owned() });
+    let nothing = Findings {
+        dane: DaneFinding::Absent("its zone is not signed".to_owned()),
+        mta_sts: StsFinding::None("no record".to_owned()),
+        way: Way::Insecure("its zone is not signed".to_owned()),
+        memory: MemoryFinding::Nothing,
+    };
+    let at = |findings: &Findings, time: &str| {
+        let now = time.parse().expect("a time");
+        outbound_policy(&partner, &host("example.org"), &hop(), findings, TlsRequirement::Ordinary, now)
+    };
+    assert_eq!(at(&nothing, "2027-01-31T23:59:59Z"), TlsPolicy::Opportunistic);
+    assert!(matches!(at(&nothing, "2027-02-01T00:00:00Z"), TlsPolicy::Forced(_)));
+    // What the domain itself publishes is not lowered by it.
+    let published = Findings { dane: DaneFinding::Usable(set(DaneScope::Domain)), ..nothing };
+    let TlsPolicy::Forced(demands) = at(&published, "2027-01-31T12:00:00Z") else { panic!("DANE counts all the same") };
+    assert_eq!(demands.iter().map(|demand| demand.layer).collect::<Vec<_>>(), [Layer::Dane]);
+}
+
+/// What a policy demands, in as few words as fit a table.
+fn brief(policy: &TlsPolicy) -> String {
+    match policy {
+        TlsPolicy::Off => return "no TLS".to_owned(),
+        TlsPolicy::Opportunistic => return "TLS if offered".to_owned(),
+        TlsPolicy::Forced(_) => {}
+    }
+    let mut words: Vec<String> = Vec::new();
+    for demand in policy.demands() {
+        let what = match &demand.verify {
+            Verify::None => "TLS",
+            Verify::Chain => "trusted",
+            Verify::Name(_) => "name",
+            Verify::Published(_) => "MX name, public CA",
+            Verify::Pin(_) => "pin",
+            Verify::Dane(_) => "TLSA",
+            Verify::Unmeetable(_) => "**refused**",
+        };
+        words.push(format!("{what} ({})", demand.layer));
+    }
+    words.join(", ")
+}
+
+/// The table as it stands in the documentation: one line for each combination that is not told by its
+/// neighbours (REQUIRETLS and `TLS-Required: No` by rows of their own, memory likewise).
+fn table() -> String {
+    let mut text = String::from(
+        "| connector | TLSA records | MTA-STS policy | what it did before | the message asks | so what is demanded |\n\
+         |---|---|---|---|---|---|\n",
+    );
+    for row in rows() {
+        let [floor, dane, sts, memory, asks] = row.words;
+        let told = dane != "not asked" && sts != "not asked" && sts != "testing, not listed";
+        let plain_memory = memory == "nothing" || (memory == "TLS, refuse" && floor == "opportunistic");
+        let plain_floor = asks == "nothing" || matches!(floor, "opportunistic" | "forced, name");
+        if told && plain_memory && plain_floor && (memory == "nothing" || asks == "nothing") {
+            let _ = writeln!(text, "| {floor} | {dane} | {sts} | {memory} | {asks} | {} |", brief(&row.policy));
+        }
+    }
+    text
+}
+
+#[test]
+fn the_documented_table_is_the_one_that_is_in_force() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/precedence.md");
+    let documented = std::fs::read_to_string(&path).unwrap_or_default();
+    let table = table();
+    if std::env::var_os("GATEPOST_WRITE_TABLE").is_some() {
+        let head = documented.split("| connector |").next().unwrap_or_default();
+        std::fs::write(&path, format!("{head}{table}")).expect("the table can be written");
+        return;
+    }
+    assert!(
+        documented.ends_with(&table),
+        "config/precedence.md is out of date; GATEPOST_WRITE_TABLE=1 cargo test precedence writes it"
+    );
+}

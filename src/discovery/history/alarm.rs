@@ -1,0 +1,291 @@
+//! The alarm for somebody who sits between us and the Internet: what many unrelated domains suffer within
+//! an hour is no change of theirs.
+//!
+//! Two things are looked for: domains that took TLS and no longer do, and certificates of one issuer that
+//! nobody had before. One domain alone proves nothing and is the memory's affair. Pure: sightings and their
+//! time come in, news comes out. It follows one hour, in a bounded window.
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::memory::time;
+use super::units::{components, unit};
+use super::{Alarm, AlarmKind, Level};
+use crate::address::Host;
+
+/// What happens to many within so long has one cause.
+const WINDOW: i64 = 60 * 60;
+/// Unrelated domains that must suffer. Two or three break on any one day; five at once is no chance.
+const LEAST: usize = 5;
+/// One in so many of those that could suffer must: a relay that speaks to thousands of domains an hour sees
+/// five mishaps in it every day, and whoever sits on the line changes all or most.
+const SHARE: usize = 5;
+/// Below this it is over. Less than [`LEAST`], or it would come and go with each delivery.
+const OVER: usize = 3;
+/// How often it is told while it lasts.
+const TOLD_EVERY: i64 = 60 * 60;
+/// How often the window is looked through where nothing new came into it.
+const LOOK_EVERY: i64 = 60;
+/// Pairs of domain and host in the window, at most. More would only sharpen what is clear by then.
+const CONTACTS_MAX: usize = 5_000;
+/// Issuers that are known, at most. Self-signed certificates have one each; public authorities are a
+/// few hundred.
+const ISSUERS_MAX: usize = 50_000;
+/// Domains that are named.
+const EXAMPLES: usize = 5;
+
+/// One sighting, and what the memory knew before it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Sighting<'a> {
+    pub(super) domain: &'a Host,
+    pub(super) host: &'a Host,
+    pub(super) level: Level,
+    pub(super) took_tls: bool,
+    pub(super) issuer: Option<&'a str>,
+    pub(super) issuer_before: Option<&'a str>,
+    pub(super) at: i64,
+}
+
+/// What is new about the alarm.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum News {
+    /// It is on, or still on an hour later.
+    On(Alarm),
+    /// It is over.
+    Over(Alarm),
+}
+
+/// The latest sighting of one pair.
+#[derive(Debug)]
+struct Contact {
+    at: i64,
+    /// One domain of those that share the unit.
+    domain: Host,
+    took_tls: bool,
+    state: State,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum State {
+    /// It took TLS, and does not now.
+    Lost,
+    /// In clear, as ever.
+    Plain,
+    /// A certificate of an issuer that was new to everybody, and to it.
+    NewIssuer(Arc<str>),
+    /// A certificate that gives no cause.
+    Certificate,
+}
+
+/// An alarm that is on.
+#[derive(Debug)]
+struct On {
+    alarm: Alarm,
+    told: i64,
+}
+
+/// When an issuer was first and last seen.
+#[derive(Debug, Clone, Copy)]
+struct Span {
+    first: i64,
+    last: i64,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Watch {
+    /// By the units of domain and host.
+    contacts: HashMap<(String, String), Contact>,
+    issuers: HashMap<Arc<str>, Span>,
+    on: Vec<On>,
+    looked: i64,
+}
+
+impl Watch {
+    /// Makes an issuer known that the memory had.
+    pub(super) fn know(&mut self, level: Level, issuer: &str, since: i64) {
+        self.learn(key(level, issuer), since);
+    }
+
+    /// Takes in a sighting.
+    pub(super) fn see(&mut self, seen: Sighting<'_>) -> Vec<News> {
+        let key = (unit(seen.domain), unit(seen.host));
+        let before = self.contacts.get(&key).map(|contact| contact.state.clone());
+        let state = self.state(&seen, before.as_ref());
+        let is_news = before.as_ref() != Some(&state) && !matches!(state, State::Plain | State::Certificate);
+        if before.is_none() && self.contacts.len() >= CONTACTS_MAX {
+            self.make_room(seen.at);
+        }
+        let contact = Contact { at: seen.at, domain: seen.domain.clone(), took_tls: seen.took_tls, state };
+        self.contacts.insert(key, contact);
+        let is_due = !self.on.is_empty() && (seen.at - self.looked).abs() >= LOOK_EVERY;
+        if is_news || is_due { self.look(seen.at) } else { Vec::new() }
+    }
+
+    /// Looks through the window, and forgets what has left it.
+    pub(super) fn look(&mut self, now: i64) -> Vec<News> {
+        self.looked = now;
+        self.contacts.retain(|_, contact| contact.at > now - WINDOW);
+        let mut kinds = vec![AlarmKind::TlsLost];
+        for contact in self.contacts.values() {
+            if let State::NewIssuer(issuer) = &contact.state
+                && !kinds.iter().any(|kind| matches!(kind, AlarmKind::NewIssuer(one) if one == issuer))
+            {
+                kinds.push(AlarmKind::NewIssuer(Arc::clone(issuer)));
+            }
+        }
+        for on in &self.on {
+            if !kinds.contains(&on.alarm.kind) {
+                kinds.push(on.alarm.kind.clone());
+            }
+        }
+        kinds.into_iter().filter_map(|kind| self.weigh(&kind, now)).collect()
+    }
+
+    /// The alarms that are on as of the last look.
+    pub(super) fn current(&self) -> Vec<Alarm> {
+        self.on.iter().map(|on| on.alarm.clone()).collect()
+    }
+
+    /// What one kind of alarm comes to.
+    fn weigh(&mut self, kind: &AlarmKind, now: i64) -> Option<News> {
+        let place = self.on.iter().position(|on| on.alarm.kind == *kind);
+        let seen = self.count(kind, place.map_or(now, |place| self.on[place].alarm.since.as_second()));
+        let is_bad = seen.domains >= LEAST && seen.domains * SHARE >= seen.of;
+        match place {
+            None if is_bad => {
+                self.on.push(On { alarm: seen.clone(), told: now });
+                Some(News::On(seen))
+            }
+            None => None,
+            Some(place) if seen.domains < OVER => {
+                self.on.remove(place);
+                Some(News::Over(seen))
+            }
+            Some(place) => {
+                let on = &mut self.on[place];
+                on.alarm = seen.clone();
+                if !is_bad || now - on.told < TOLD_EVERY {
+                    return None;
+                }
+                on.told = now;
+                Some(News::On(seen))
+            }
+        }
+    }
+
+    fn count(&self, kind: &AlarmKind, since: i64) -> Alarm {
+        let suffers = |contact: &Contact| match (kind, &contact.state) {
+            (AlarmKind::TlsLost, State::Lost) => true,
+            (AlarmKind::NewIssuer(one), State::NewIssuer(issuer)) => one == issuer,
+            _ => false,
+        };
+        let could = |contact: &Contact| match kind {
+            AlarmKind::TlsLost => contact.took_tls,
+            AlarmKind::NewIssuer(_) => matches!(contact.state, State::NewIssuer(_) | State::Certificate),
+        };
+        let mut suffering: Vec<_> = self.contacts.iter().filter(|(_, contact)| suffers(contact)).collect();
+        suffering.sort_by_key(|(_, contact)| (contact.at, &contact.domain));
+        let mut examples: Vec<Host> = Vec::new();
+        for (_, contact) in &suffering {
+            if examples.len() < EXAMPLES && !examples.contains(&contact.domain) {
+                examples.push(contact.domain.clone());
+            }
+        }
+        let all = self.contacts.iter().filter(|(_, contact)| could(contact)).map(|(key, _)| key);
+        Alarm {
+            kind: kind.clone(),
+            since: time(since),
+            domains: components(suffering.into_iter().map(|(key, _)| key)),
+            of: components(all),
+            examples,
+        }
+    }
+
+    fn state(&mut self, seen: &Sighting<'_>, before: Option<&State>) -> State {
+        if seen.level == Level::Plain {
+            return if seen.took_tls { State::Lost } else { State::Plain };
+        }
+        let Some(issuer) = seen.issuer else { return State::Certificate };
+        let known = key(seen.level, issuer);
+        let first = self.learn(known, seen.at);
+        // DNSSEC vouches for the certificate: nobody on the line can have made it.
+        if seen.level == Level::Dane {
+            return State::Certificate;
+        }
+        let is_new = first > seen.at - WINDOW;
+        let has_changed = seen.issuer_before.is_some_and(|before| key(seen.level, before) != known);
+        match before {
+            Some(State::NewIssuer(one)) if **one == *known => State::NewIssuer(Arc::clone(one)),
+            _ if is_new && has_changed => State::NewIssuer(Arc::from(known)),
+            _ => State::Certificate,
+        }
+    }
+
+    /// Notes an issuer; when it was first seen.
+    fn learn(&mut self, issuer: &str, at: i64) -> i64 {
+        if let Some(span) = self.issuers.get_mut(issuer) {
+            *span = Span { first: span.first.min(at), last: span.last.max(at) };
+            return span.first;
+        }
+        if self.issuers.len() >= ISSUERS_MAX {
+            // A tenth at once: so it is rarely needed.
+            let mut last: Vec<i64> = self.issuers.values().map(|span| span.last).collect();
+            let (_, bound, _) = last.select_nth_unstable(ISSUERS_MAX / 10);
+            let bound = *bound;
+            let mut left = ISSUERS_MAX / 10 + 1;
+            self.issuers.retain(|_, span| {
+                let go = span.last <= bound && left > 0;
+                left -= usize::from(go);
+                !go
+            });
+        }
+        self.issuers.insert(Arc::from(issuer), Span { first: at, last: at });
+        at
+    }
+
+    /// Makes room: what has left the window goes, and where that is not enough the oldest tenth.
+    fn make_room(&mut self, now: i64) {
+        self.contacts.retain(|_, contact| contact.at > now - WINDOW);
+        if self.contacts.len() < CONTACTS_MAX {
+            return;
+        }
+        let mut times: Vec<i64> = self.contacts.values().map(|contact| contact.at).collect();
+        let (_, bound, _) = times.select_nth_unstable(CONTACTS_MAX / 10);
+        let bound = *bound;
+        let mut left = CONTACTS_MAX / 10 + 1;
+        self.contacts.retain(|_, contact| {
+            let go = contact.at <= bound && left > 0;
+            left -= usize::from(go);
+            !go
+        });
+    }
+}
+
+/// By what an issuer is known. Under a trusted authority it is the organization: public authorities bring
+/// new intermediates into use every few months, under new common names, and all their customers move to
+/// them. Where nobody vouches for the name it is taken whole, for it may say anything.
+fn key(level: Level, issuer: &str) -> &str {
+    match level {
+        Level::Trusted | Level::Verified => organization(issuer).unwrap_or(issuer),
+        Level::Plain | Level::Tls | Level::Dane => issuer,
+    }
+}
+
+/// The organization in a name as RFC 4514 writes it.
+fn organization(name: &str) -> Option<&str> {
+    let at = name
+        .match_indices("O=")
+        .map(|(at, _)| at)
+        .find(|at| name[..*at].trim_end().is_empty() || name[..*at].trim_end().ends_with([',', '+']))?;
+    let value = &name[at..];
+    let mut escaped = false;
+    let end = value.char_indices().find_map(|(at, c)| {
+        let ends = !escaped && matches!(c, ',' | '+');
+        escaped = c == '\\' && !escaped;
+        ends.then_some(at)
+    });
+    Some(value[..end.unwrap_or(value.len())].trim_end())
+}

@@ -1,0 +1,237 @@
+//! What raises the alarm, what must not, and how it ends.
+
+use super::*;
+use crate::discovery::history::memory::{DAY, Memory};
+
+/// Some time in 2026.
+const START: i64 = 1_780_000_000;
+const OLD: &str = "CN=R12, O=Let's Encrypt, C=US";
+const BOX: &str = "CN=Mail Guard 3000, O=Inspector";
+
+/// Memory and watch together, as [`super::super::History`] has them.
+struct World {
+    memory: Memory,
+    watch: Watch,
+    /// What was told, in words.
+    told: Vec<String>,
+}
+
+impl World {
+    fn new() -> Self {
+        Self { memory: Memory::new(10_000), watch: Watch::default(), told: Vec::new() }
+    }
+
+    fn note(&mut self, domain: &str, host: &str, level: Level, issuer: Option<&str>, at: i64) {
+        let (domain, host) = (parse(domain), parse(host));
+        let noted = self.memory.note(&domain, &host, level, issuer, at);
+        let news = self.watch.see(Sighting {
+            domain: &domain,
+            host: &host,
+            level,
+            took_tls: noted.took_tls,
+            issuer,
+            issuer_before: noted.issuer_before.as_deref(),
+            at,
+        });
+        self.tell(news);
+    }
+
+    fn tell(&mut self, news: Vec<News>) {
+        self.told.extend(news.into_iter().map(|news| match news {
+            News::On(alarm) => format!("on: {:?} {}/{}", alarm.kind, alarm.domains, alarm.of),
+            News::Over(alarm) => format!("over: {:?}", alarm.kind),
+        }));
+    }
+
+    /// Reaches unrelated domains, one after the other.
+    fn each(&mut self, numbers: std::ops::Range<i64>, level: Level, issuer: Option<&str>, at: i64) {
+        for number in numbers {
+            self.note(&format!("d{number}.example"), &format!("mx.h{number}.example"), level, issuer, at + number);
+        }
+    }
+}
+
+fn parse(name: &str) -> Host {
+    // Below "example" everybody registers, so the names get a top level of their own.
+    Host::parse(&name.replace(".example", "-x.test")).expect(name)
+}
+
+/// A day on which all went well.
+fn quiet(domains: i64) -> World {
+    let mut world = World::new();
+    world.each(0..domains, Level::Verified, Some(OLD), START - DAY);
+    assert!(world.told.is_empty());
+    world
+}
+
+#[test]
+fn many_that_lose_tls_raise_it_once() {
+    let mut world = quiet(20);
+    world.each(0..4, Level::Plain, None, START);
+    assert!(world.told.is_empty(), "four may be chance: {:?}", world.told);
+    world.each(4..20, Level::Plain, None, START);
+    world.each(0..20, Level::Plain, None, START + 1800);
+    assert_eq!(world.told, ["on: TlsLost 5/5"]);
+    let current = world.watch.current();
+    assert_eq!(current.len(), 1);
+    let examples: Vec<_> = current[0].examples.iter().map(ToString::to_string).collect();
+    assert_eq!(examples.len(), 5, "{examples:?}");
+}
+
+#[test]
+fn it_is_told_again_after_an_hour_and_ends() {
+    let mut world = quiet(10);
+    world.each(0..10, Level::Plain, None, START);
+    world.each(0..10, Level::Plain, None, START + 3000);
+    world.each(0..10, Level::Plain, None, START + 3700);
+    assert_eq!(world.told.len(), 2, "{:?}", world.told);
+    world.told.clear();
+    world.each(0..10, Level::Verified, Some(OLD), START + 4000);
+    let news = world.watch.look(START + 4100);
+    world.tell(news);
+    assert_eq!(world.told, ["over: TlsLost"]);
+    assert!(world.watch.current().is_empty());
+    world.told.clear();
+    world.each(0..10, Level::Plain, None, START + 4200);
+    assert_eq!(world.told.len(), 1, "it had ended, so it is news: {:?}", world.told);
+}
+
+#[test]
+fn it_ends_when_nothing_is_seen_any_more() {
+    let mut world = quiet(10);
+    world.each(0..10, Level::Plain, None, START);
+    let news = world.watch.look(START + 2 * WINDOW);
+    world.tell(news);
+    assert_eq!(world.told, ["on: TlsLost 5/5", "over: TlsLost"]);
+}
+
+#[test]
+fn what_must_not_raise_it() {
+    type Story = fn(&mut World);
+    let stories: [(&str, Story); 11] = [
+        ("domains that never took TLS", |world| {
+            world.each(100..120, Level::Plain, None, START - DAY);
+            world.each(100..120, Level::Plain, None, START);
+        }),
+        ("new domains in clear", |world| world.each(200..220, Level::Plain, None, START)),
+        ("many domains on one host", |world| {
+            for at in [START - DAY, START] {
+                for number in 0..20 {
+                    let level = if at == START { Level::Plain } else { Level::Tls };
+                    world.note(&format!("c{number}.example"), "mx.provider.example", level, None, at);
+                }
+            }
+        }),
+        ("many domains of one provider, each with a host of its own", |world| {
+            for at in [START - DAY, START] {
+                for number in 0..20 {
+                    let level = if at == START { Level::Plain } else { Level::Tls };
+                    world.note(
+                        &format!("c{number}.example"),
+                        &format!("c{number}.mail.provider.example"),
+                        level,
+                        None,
+                        at,
+                    );
+                }
+            }
+        }),
+        ("many hosts of one domain", |world| {
+            for at in [START - DAY, START] {
+                for number in 0..20 {
+                    let level = if at == START { Level::Plain } else { Level::Tls };
+                    world.note("big.example", &format!("mx.h{number}.example"), level, None, at);
+                }
+            }
+        }),
+        ("a few among very many", |world| {
+            world.each(0..50, Level::Verified, Some(OLD), START - 1000);
+            world.each(0..9, Level::Plain, None, START);
+        }),
+        ("one after the other over a day", |world| {
+            for number in 0..20 {
+                world.each(number..number + 1, Level::Plain, None, START + number * 1200);
+            }
+        }),
+        ("an authority's new intermediate", |world| {
+            world.each(0..50, Level::Verified, Some("CN=E9, O=Let's Encrypt, C=US"), START);
+        }),
+        ("authorities known from others", |world| {
+            world.each(100..101, Level::Verified, Some("CN=G1, O=Other Trust, C=NO"), START - DAY);
+            world.each(0..50, Level::Verified, Some("CN=G2, O=Other Trust, C=NO"), START);
+        }),
+        ("self-signed certificates, each its own", |world| {
+            for number in 0..50 {
+                world.each(number..number + 1, Level::Tls, Some(&format!("CN=host{number}")), START);
+            }
+        }),
+        ("keys that DNSSEC vouches for", |world| world.each(0..50, Level::Dane, Some(BOX), START)),
+    ];
+    for (what, story) in stories {
+        let mut world = quiet(50);
+        story(&mut world);
+        assert!(world.told.is_empty(), "{what}: {:?}", world.told);
+    }
+}
+
+#[test]
+fn one_new_issuer_for_many_raises_it() {
+    for level in [Level::Tls, Level::Verified] {
+        let mut world = quiet(20);
+        world.each(0..20, level, Some(BOX), START);
+        assert_eq!(world.told.len(), 1, "{:?}", world.told);
+        let issuer = if level == Level::Tls { BOX } else { "O=Inspector" };
+        assert!(world.told[0].starts_with(&format!("on: NewIssuer({issuer:?}) 5/")), "{:?}", world.told);
+        world.told.clear();
+        world.each(0..20, Level::Verified, Some(OLD), START + 600);
+        let news = world.watch.look(START + 700);
+        world.tell(news);
+        assert_eq!(world.told.len(), 1, "{:?}", world.told);
+        assert!(world.told[0].starts_with("over: NewIssuer"), "{:?}", world.told);
+    }
+}
+
+#[test]
+fn a_box_that_takes_the_name_of_an_authority_is_not_believed() {
+    let mut world = quiet(20);
+    world.each(0..20, Level::Tls, Some("CN=R99, O=Let's Encrypt, C=US"), START);
+    assert_eq!(world.told.len(), 1, "{:?}", world.told);
+}
+
+#[test]
+fn the_first_day_knows_nobody_and_says_nothing() {
+    let mut world = World::new();
+    world.each(0..50, Level::Tls, Some(BOX), START);
+    world.each(0..50, Level::Tls, Some(BOX), START + 100);
+    assert!(world.told.is_empty(), "{:?}", world.told);
+}
+
+#[test]
+fn the_window_is_bounded() {
+    let mut world = quiet(0);
+    world.memory = Memory::new(100);
+    for number in 0..12_000_i64 {
+        let issuer = format!("CN=host{number}");
+        world.each(number..number + 1, Level::Tls, Some(&issuer), START - number);
+    }
+    assert!(world.watch.contacts.len() <= CONTACTS_MAX);
+    for number in 0..120_000_i64 {
+        world.watch.know(Level::Tls, &format!("CN=other{number}"), START + number);
+    }
+    assert!(world.watch.issuers.len() <= ISSUERS_MAX);
+}
+
+#[test]
+fn the_organization_is_found_where_it_stands() {
+    for (name, found) in [
+        ("CN=R12, O=Let's Encrypt, C=US", Some("O=Let's Encrypt")),
+        ("C=US, O=Let's Encrypt, CN=E7", Some("O=Let's Encrypt")),
+        ("O=Acme\\, Inc., CN=x", Some("O=Acme\\, Inc.")),
+        ("C=US,O=A+OU=B", Some("O=A")),
+        ("CN=FOO=BAR", None),
+        ("CN=box.example", None),
+        ("", None),
+    ] {
+        assert_eq!(organization(name), found, "{name}");
+    }
+}

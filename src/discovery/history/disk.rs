@@ -1,0 +1,267 @@
+//! `history.db` in the spool's folder: an administrator may look into it with `sqlite3`.
+//!
+//! A memory is a help, not a promise: a database that cannot be read is set aside, and remembering begins
+//! anew. Everything here blocks, on a thread of its own or before the daemon starts.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rusqlite::{Connection, ErrorCode, OpenFlags, Row as Columns, params};
+
+use super::memory::{Batch, Row, Stretch, time};
+use super::{Forgotten, HistoryError, Level};
+use crate::address::Host;
+
+/// "GPSH": tells our databases from others.
+const APPLICATION_ID: i32 = 0x4750_5348;
+/// The form of the tables below.
+const VERSION: i32 = 1;
+/// How long to wait for somebody who works on the database with `sqlite3`.
+const BUSY: Duration = Duration::from_secs(5);
+/// Octets of the log that are kept for the next use.
+const WAL_KEPT: u32 = 4 << 20;
+
+const TABLES: &str = "
+CREATE TABLE host (
+    -- Times are seconds since 1970-01-01. To remove something use gatepost history forget.
+    domain TEXT NOT NULL,           -- the recipient domain
+    host TEXT NOT NULL,             -- one of the hosts that take its mail
+    seen INTEGER NOT NULL,          -- when it was last reached
+    level TEXT NOT NULL,            -- plain, tls, trusted, verified or dane: what it showed then
+    issuer TEXT,                    -- of its last certificate
+    issuer_since INTEGER,
+    plain_first INTEGER, plain_last INTEGER,        -- from when to when it showed each level
+    tls_first INTEGER, tls_last INTEGER,
+    trusted_first INTEGER, trusted_last INTEGER,
+    verified_first INTEGER, verified_last INTEGER,
+    dane_first INTEGER, dane_last INTEGER,
+    PRIMARY KEY (domain, host)
+) WITHOUT ROWID;
+CREATE TABLE forgotten (
+    at INTEGER NOT NULL,
+    domain TEXT NOT NULL,
+    hosts INTEGER NOT NULL,
+    reason TEXT NOT NULL,
+    who TEXT NOT NULL
+);
+";
+
+/// What was remembered.
+#[derive(Debug, Default)]
+pub(super) struct Kept {
+    pub(super) rows: Vec<(Host, Row)>,
+    pub(super) forgotten: Vec<Forgotten>,
+}
+
+/// The database.
+#[derive(Debug)]
+pub(super) struct Disk {
+    connection: Connection,
+    file: PathBuf,
+}
+
+impl Disk {
+    /// Opens or makes the database in `folder`, and reads all of it. One that cannot be read is set aside.
+    pub(super) fn open(folder: &Path, now: i64) -> Result<(Self, Kept), HistoryError> {
+        let file = folder.join("history.db");
+        match read(&file) {
+            Ok((connection, kept)) => return Ok((Self { connection, file }, kept)),
+            Err(Unreadable::Trouble(error)) => return Err(HistoryError::new("open", &file, &error)),
+            Err(Unreadable::Damaged(fault)) => set_aside(&file, now, &fault)?,
+        }
+        match read(&file) {
+            Ok((connection, kept)) => Ok((Self { connection, file }, kept)),
+            Err(Unreadable::Trouble(error)) => Err(HistoryError::new("make", &file, &error)),
+            Err(Unreadable::Damaged(fault)) => Err(HistoryError(format!("cannot make {}: {fault}", file.display()))),
+        }
+    }
+
+    /// Sets the database aside, and begins an empty one.
+    pub(super) fn begin_anew(self, now: i64, fault: &str) -> Result<Self, HistoryError> {
+        let Self { connection, file } = self;
+        drop(connection);
+        set_aside(&file, now, fault)?;
+        let folder = file.parent().unwrap_or(Path::new("."));
+        Self::open(folder, now).map(|(disk, _)| disk)
+    }
+
+    /// Writes a batch, whole or not at all, and durably.
+    pub(super) fn write(&mut self, batch: &Batch) -> rusqlite::Result<()> {
+        let transaction = self.connection.transaction()?;
+        if batch.all {
+            transaction.execute("DELETE FROM host", [])?;
+        }
+        for (domain, host, row) in &batch.rows {
+            if let Some(row) = row {
+                put(&transaction, domain, row)?;
+            } else {
+                let mut gone = transaction.prepare_cached("DELETE FROM host WHERE domain = ?1 AND host = ?2")?;
+                gone.execute([domain.to_string(), host.to_string()])?;
+            }
+        }
+        if let Some(forgotten) = &batch.forgotten {
+            transaction.execute("DELETE FROM forgotten", [])?;
+            for one in forgotten {
+                let sql = "INSERT INTO forgotten (at, domain, hosts, reason, who) VALUES (?1, ?2, ?3, ?4, ?5)";
+                let hosts = i64::try_from(one.hosts).unwrap_or(i64::MAX);
+                let domain = one.domain.to_string();
+                transaction.execute(sql, params![one.at.as_second(), domain, hosts, one.reason, one.who])?;
+            }
+        }
+        transaction.commit()
+    }
+
+    pub(super) fn file(&self) -> &Path {
+        &self.file
+    }
+}
+
+/// Whether an error tells that what is in the file is no good.
+pub(super) fn is_damage(error: &rusqlite::Error) -> bool {
+    matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase))
+}
+
+fn put(connection: &Connection, domain: &Host, row: &Row) -> rusqlite::Result<()> {
+    let mut statement = connection.prepare_cached(
+        "INSERT OR REPLACE INTO host VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)",
+    )?;
+    let (issuer, since) = row.issuer.as_ref().map(|(issuer, since)| (&**issuer, *since)).unzip();
+    let [plain, tls, trusted, verified, dane] =
+        row.stretches.map(|stretch| (stretch.map(|one| one.first), stretch.map(|one| one.last)));
+    statement.execute(params![
+        domain.to_string(),
+        row.host.to_string(),
+        row.seen,
+        row.level.word(),
+        issuer,
+        since,
+        plain.0,
+        plain.1,
+        tls.0,
+        tls.1,
+        trusted.0,
+        trusted.1,
+        verified.0,
+        verified.1,
+        dane.0,
+        dane.1,
+    ])?;
+    Ok(())
+}
+
+/// Why a database was not read.
+enum Unreadable {
+    /// It can be set aside.
+    Damaged(String),
+    /// That would not help.
+    Trouble(rusqlite::Error),
+}
+
+impl From<rusqlite::Error> for Unreadable {
+    fn from(error: rusqlite::Error) -> Self {
+        if is_damage(&error) { Self::Damaged(error.to_string()) } else { Self::Trouble(error) }
+    }
+}
+
+fn read(file: &Path) -> Result<(Connection, Kept), Unreadable> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(file, flags)?;
+    connection.busy_timeout(BUSY)?;
+    let number = |pragma: &str| connection.query_row(&format!("PRAGMA {pragma}"), [], |row| row.get::<_, i32>(0));
+    let (owner, version, changes) = (number("application_id")?, number("user_version")?, number("schema_version")?);
+    let is_new = match (owner, version) {
+        (APPLICATION_ID, VERSION) => false,
+        (0, 0) if changes == 0 => true,
+        (APPLICATION_ID, other) => {
+            return Err(Unreadable::Damaged(format!("it has the form {other} of another gatepost, not {VERSION}")));
+        }
+        _ => return Err(Unreadable::Damaged("it is of another program".to_owned())),
+    };
+    connection.pragma_update(None, "journal_mode", "WAL")?;
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    connection.pragma_update(None, "journal_size_limit", WAL_KEPT)?;
+    if is_new {
+        connection.execute_batch(&format!(
+            "BEGIN IMMEDIATE; {TABLES} PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {VERSION}; COMMIT;"
+        ))?;
+        return Ok((connection, Kept::default()));
+    }
+    let sound: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
+    if sound != "ok" {
+        return Err(Unreadable::Damaged(sound));
+    }
+    let kept = Kept { rows: rows(&connection)?, forgotten: forgotten(&connection)? };
+    Ok((connection, kept))
+}
+
+fn rows(connection: &Connection) -> Result<Vec<(Host, Row)>, Unreadable> {
+    let mut statement = connection.prepare(
+        "SELECT domain, host, seen, level, issuer, issuer_since, plain_first, plain_last, tls_first, tls_last, \
+         trusted_first, trusted_last, verified_first, verified_last, dane_first, dane_last FROM host",
+    )?;
+    let mut found = Vec::new();
+    let mut rows = statement.query([])?;
+    while let Some(columns) = rows.next()? {
+        let row = row(columns).map_err(|error| Unreadable::Damaged(format!("a row of it cannot be read: {error}")))?;
+        found.push(row);
+    }
+    Ok(found)
+}
+
+fn row(columns: &Columns<'_>) -> Result<(Host, Row), Box<dyn std::error::Error>> {
+    let domain = Host::parse(&columns.get::<_, String>("domain")?)?;
+    let host = Host::parse(&columns.get::<_, String>("host")?)?;
+    let word: String = columns.get("level")?;
+    let level = Level::parse(&word).ok_or_else(|| format!("\"{word}\" is no level"))?;
+    let mut stretches = [None; 5];
+    for (place, level) in stretches.iter_mut().zip(Level::ALL) {
+        let first: Option<i64> = columns.get(&*format!("{}_first", level.word()))?;
+        let last: Option<i64> = columns.get(&*format!("{}_last", level.word()))?;
+        *place = first.zip(last).map(|(first, last)| Stretch { first, last });
+    }
+    let (issuer, since): (Option<String>, Option<i64>) = (columns.get("issuer")?, columns.get("issuer_since")?);
+    let issuer = issuer.zip(since).map(|(issuer, since)| (Arc::from(issuer), since));
+    let seen = columns.get("seen")?;
+    Ok((domain, Row { host, stretches, seen, level, issuer, written: seen }))
+}
+
+fn forgotten(connection: &Connection) -> Result<Vec<Forgotten>, Unreadable> {
+    let mut statement =
+        connection.prepare("SELECT at, domain, hosts, reason, who FROM forgotten ORDER BY at, rowid")?;
+    let mut found = Vec::new();
+    let mut rows = statement.query([])?;
+    while let Some(columns) = rows.next()? {
+        let domain = Host::parse(&columns.get::<_, String>(1)?)
+            .map_err(|error| Unreadable::Damaged(format!("a row of it cannot be read: {error}")))?;
+        let hosts = usize::try_from(columns.get::<_, i64>(2)?).unwrap_or(0);
+        let (reason, who) = (columns.get(3)?, columns.get(4)?);
+        found.push(Forgotten { domain, at: time(columns.get(0)?), reason, who, hosts });
+    }
+    Ok(found)
+}
+
+/// Moves a database out of the way, with its log; what is not saved of it is told.
+fn set_aside(file: &Path, now: i64, fault: &str) -> Result<(), HistoryError> {
+    let folder = file.parent().unwrap_or(Path::new(".")).join("aside");
+    let failed = |what: &str, error: &std::io::Error| HistoryError::new(what, file, error);
+    std::fs::create_dir_all(&folder).map_err(|error| failed("make a folder to set aside", &error))?;
+    let aside = folder.join(format!("history-{now}.db"));
+    std::fs::rename(file, &aside).map_err(|error| failed("set aside", &error))?;
+    for (part, keep) in [("-wal", true), ("-journal", true), ("-shm", false)] {
+        let beside = |path: &Path| PathBuf::from(format!("{}{part}", path.display()));
+        // Mostly there is none. One that stayed would be taken for the new one's.
+        let moved =
+            if keep { std::fs::rename(beside(file), beside(&aside)) } else { std::fs::remove_file(beside(file)) };
+        match moved {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed("set aside", &error)),
+            Ok(()) | Err(_) => {}
+        }
+    }
+    tracing::error!(
+        file = %aside.display(), fault,
+        "the memory of earlier deliveries could not be read and was set aside: until domains are reached again, a loss \
+         of TLS goes unnoticed; sqlite3 FILE .recover may save it, and it can be deleted"
+    );
+    Ok(())
+}

@@ -1,0 +1,365 @@
+//! The memory over its sightings, its ages and its bounds; and the database behind it.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use jiff::SignedDuration;
+use tempfile::TempDir;
+
+use super::memory::DAY;
+use super::*;
+
+/// Some time in 2026.
+const START: i64 = 1_780_000_000;
+
+fn host(name: &str) -> Host {
+    Host::parse(name).expect(name)
+}
+
+fn at(seconds: i64) -> Timestamp {
+    Timestamp::from_second(seconds).expect("a time")
+}
+
+/// What a sighting was, in a word.
+fn word(change: Change) -> String {
+    match change {
+        Change::First => "first".to_owned(),
+        Change::Same => "same".to_owned(),
+        Change::Better { was } => format!("better than {}", was.level.word()),
+        Change::Worse { was } => format!("worse than {}", was.level.word()),
+    }
+}
+
+#[test]
+fn a_sighting_is_held_against_the_best_of_its_host() {
+    use Level::{Dane, Plain, Tls, Trusted, Verified};
+    let mut memory = Memory::new(100);
+    for (seconds, level, said) in [
+        (0, Plain, "first"),
+        (1, Plain, "same"),
+        (2, Verified, "better than plain"),
+        (3, Verified, "same"),
+        (4, Tls, "worse than verified"),
+        (5, Plain, "worse than verified"),
+        (6, Plain, "worse than verified"),
+        (7, Trusted, "worse than verified"),
+        (8, Dane, "better than verified"),
+        (9, Verified, "worse than dane"),
+    ] {
+        let noted = memory.note(&host("a.example"), &host("mx.a.example"), level, None, START + seconds);
+        assert_eq!(word(noted.change), said, "{level:?} at {seconds}");
+    }
+    let known = memory.get(&host("a.example"), &host("mx.a.example"), START + 10).expect("remembered");
+    assert_eq!(known.best, Best { level: Dane, first: at(START + 8), last: at(START + 8) });
+    assert_eq!((known.level, known.seen), (Verified, at(START + 9)));
+}
+
+#[test]
+fn a_new_host_in_clear_is_held_against_its_domain() {
+    let mut memory = Memory::new(100);
+    let mut note = |name: &str, level, days: i64| {
+        word(memory.note(&host("a.example"), &host(name), level, None, START + days * DAY).change)
+    };
+    assert_eq!(note("mx1.a.example", Level::Dane, 0), "first");
+    assert_eq!(note("mx2.a.example", Level::Tls, 0), "first", "it has TLS; more is its own affair");
+    assert_eq!(note("mx.evil.example", Level::Plain, 1), "worse than dane");
+    assert_eq!(note("mx.evil.example", Level::Plain, 7), "worse than dane", "it is still new");
+    assert_eq!(note("mx.evil.example", Level::Plain, 8), "same", "by now it is a host of the domain, as it is");
+    assert_eq!(
+        word(memory.note(&host("b.example"), &host("mx.evil.example"), Level::Plain, None, START).change),
+        "first"
+    );
+}
+
+#[test]
+fn the_best_ages_out_and_falls_to_what_was_seen_since() {
+    let mut memory = Memory::new(100);
+    let (domain, mx) = (host("a.example"), host("mx.a.example"));
+    let mut note = |level, days: i64| word(memory.note(&domain, &mx, level, None, START + days * DAY).change);
+    assert_eq!(note(Level::Verified, 0), "first");
+    assert_eq!(note(Level::Tls, 50), "worse than verified");
+    assert_eq!(note(Level::Tls, 89), "worse than verified");
+    assert_eq!(note(Level::Plain, 90), "worse than tls");
+    let best = |memory: &Memory, days: i64| {
+        memory.get(&domain, &mx, START + days * DAY).map(|known| (known.best.level, known.best.first.as_second()))
+    };
+    assert_eq!(best(&memory, 90), Some((Level::Tls, START + 50 * DAY)));
+    assert_eq!(best(&memory, 179), Some((Level::Plain, START + 90 * DAY)));
+    assert_eq!(best(&memory, 180), None);
+    assert_eq!(memory.best_of(&domain, START + 180 * DAY), None);
+    // Reached again after so long, it counts from then on.
+    let change = memory.note(&domain, &mx, Level::Verified, None, START + 179 * DAY).change;
+    assert_eq!(word(change), "better than plain");
+    assert_eq!(best(&memory, 180), Some((Level::Verified, START + 179 * DAY)));
+}
+
+#[test]
+fn what_is_seen_again_in_time_stays() {
+    let mut memory = Memory::new(100);
+    let (domain, mx) = (host("a.example"), host("mx.a.example"));
+    for month in 0..12 {
+        let _ = memory.note(&domain, &mx, Level::Trusted, None, START + month * 30 * DAY);
+    }
+    let best = memory.get(&domain, &mx, START + 400 * DAY).expect("remembered").best;
+    assert_eq!((best.first, best.last), (at(START), at(START + 330 * DAY)));
+}
+
+#[test]
+fn a_clock_that_was_set_back_changes_no_past() {
+    let mut memory = Memory::new(100);
+    let (domain, mx) = (host("a.example"), host("mx.a.example"));
+    let _ = memory.note(&domain, &mx, Level::Tls, None, START);
+    assert_eq!(word(memory.note(&domain, &mx, Level::Plain, None, START - 10 * DAY).change), "worse than tls");
+    let known = memory.get(&domain, &mx, START).expect("remembered");
+    assert_eq!((known.best.level, known.best.last, known.seen), (Level::Tls, at(START), at(START)));
+}
+
+#[test]
+fn of_a_domain_the_best_host_counts() {
+    let mut memory = Memory::new(100);
+    let domain = host("a.example");
+    for (name, level) in
+        [("mx1.a.example", Level::Tls), ("mx2.a.example", Level::Dane), ("mx3.a.example", Level::Plain)]
+    {
+        let _ = memory.note(&domain, &host(name), level, None, START);
+    }
+    assert_eq!(memory.best_of(&domain, START).expect("remembered").host, host("mx2.a.example"));
+    assert_eq!(memory.best_of(&host("b.example"), START), None);
+}
+
+#[test]
+fn refusing_demands_what_was_shown() {
+    let best = |level: Option<Level>| level.map(|level| Best { level, first: at(START), last: at(START) });
+    for (own, domain, held) in [
+        (None, None, Held::Nothing),
+        (None, Some(Level::Plain), Held::Nothing),
+        (None, Some(Level::Tls), Held::Tls),
+        (None, Some(Level::Verified), Held::Tls),
+        (None, Some(Level::Dane), Held::Tls),
+        (Some(Level::Plain), Some(Level::Plain), Held::Nothing),
+        (Some(Level::Plain), Some(Level::Tls), Held::Tls),
+        (Some(Level::Tls), Some(Level::Verified), Held::Tls),
+        (Some(Level::Trusted), Some(Level::Trusted), Held::Chain),
+        (Some(Level::Verified), Some(Level::Dane), Held::Name),
+        (Some(Level::Dane), Some(Level::Dane), Held::Tls),
+    ] {
+        assert_eq!(demand(&Standing { host: best(own), domain: best(domain) }), held, "{own:?} {domain:?}");
+    }
+}
+
+#[test]
+fn the_longest_unseen_go_first() {
+    let mut memory = Memory::new(1000);
+    for number in 0..5000_i64 {
+        let domain = host(&format!("d{number}.example"));
+        let _ = memory.note(&domain, &host("mx.example"), Level::Tls, None, START + number);
+    }
+    let all = memory.page(None, None, usize::MAX, START + 5000).remembered;
+    assert!((950..=1000).contains(&all.len()), "{}", all.len());
+    let oldest = all.iter().map(|one| one.seen.as_second()).min().expect("some");
+    assert_eq!(oldest, START + 5000 - i64::try_from(all.len()).expect("small"), "only the oldest are gone");
+}
+
+#[test]
+fn one_domain_takes_no_more_than_its_share() {
+    let mut memory = Memory::new(1000);
+    let domain = host("a.example");
+    for number in 0..200_i64 {
+        let _ = memory.note(&domain, &host(&format!("mx{number}.a.example")), Level::Tls, None, START + number);
+    }
+    let all = memory.page(Some(&domain), None, usize::MAX, START + 200).remembered;
+    assert_eq!(all.len(), 64);
+    assert!(all.iter().all(|one| one.seen >= at(START + 136)));
+}
+
+#[test]
+fn a_disk_that_takes_nothing_does_not_make_it_grow() {
+    let mut memory = Memory::new(100);
+    for number in 0..10_000_i64 {
+        let _ =
+            memory.note(&host(&format!("d{number}.example")), &host("mx.example"), Level::Tls, None, START + number);
+        if number % 1000 == 0 {
+            let batch = memory.take_batch();
+            memory.put_back(batch);
+        }
+    }
+    let batch = memory.take_batch();
+    assert!(batch.all && batch.rows.len() <= 100, "{} rows", batch.rows.len());
+    assert!(!memory.is_dirty());
+}
+
+#[test]
+fn a_delivery_that_tells_nothing_new_is_not_written() {
+    let mut memory = Memory::new(100);
+    let (domain, mx) = (host("a.example"), host("mx.a.example"));
+    let mut writes = |seconds: i64, level, issuer| {
+        let _ = memory.note(&domain, &mx, level, issuer, START + seconds);
+        !memory.take_batch().rows.is_empty()
+    };
+    assert!(writes(0, Level::Tls, Some("CN=a")));
+    assert!(!writes(1, Level::Tls, Some("CN=a")));
+    assert!(!writes(599, Level::Tls, None));
+    assert!(writes(600, Level::Tls, Some("CN=a")), "the date on disk has become stale");
+    assert!(writes(601, Level::Plain, None));
+    assert!(writes(602, Level::Tls, Some("CN=b")));
+}
+
+#[test]
+fn a_warning_comes_once_a_day_for_each_domain() {
+    let mut memory = Memory::new(100);
+    let mut warns = |domain: &str, seconds: i64| memory.may_warn(&host(domain), START + seconds);
+    assert!(warns("unknown.example", 0));
+    for domain in ["a.example", "b.example"] {
+        let _ = memory.note(&host(domain), &host("mx.example"), Level::Plain, None, START);
+    }
+    let mut warns = |domain: &str, seconds: i64| memory.may_warn(&host(domain), START + seconds);
+    assert!(warns("a.example", 0) && !warns("a.example", 10) && !warns("a.example", DAY - 1));
+    assert!(warns("b.example", 10));
+    assert!(warns("a.example", DAY));
+}
+
+/// A memory in a folder, and what it says of two hosts.
+fn filled(folder: &Path) -> Vec<Remembered> {
+    let history = History::open(folder, at(START)).expect("it opens");
+    let now = at(START + 100);
+    for (domain, name, level, issuer) in [
+        ("a.example", "mx1.a.example", Level::Verified, Some("CN=R12, O=Let's Encrypt, C=US")),
+        ("a.example", "[192.0.2.1]", Level::Plain, None),
+        ("b\u{fc}cher.example", "mx.b.example", Level::Dane, Some("CN=it's \"me\"; DROP TABLE host")),
+    ] {
+        let _ = history.note(&host(domain), &host(name), Level::Plain, None, at(START));
+        let _ = history.note(&host(domain), &host(name), level, issuer, now);
+    }
+    history.page(None, None, 10, now).remembered
+}
+
+#[test]
+fn what_is_remembered_survives_a_restart() {
+    let folder = TempDir::new().expect("a folder");
+    let before = filled(folder.path());
+    let history = History::open(folder.path(), at(START + 200)).expect("it opens");
+    assert_eq!(history.page(None, None, 10, at(START + 200)).remembered, before);
+    assert_eq!(before.len(), 3);
+    let known = history.best(&host("a.example"), &host("mx1.a.example"), at(START + 200)).expect("remembered");
+    assert_eq!(known.best, Best { level: Level::Verified, first: at(START + 100), last: at(START + 100) });
+    assert_eq!(known.issuer.as_deref(), Some("CN=R12, O=Let's Encrypt, C=US"));
+    drop(history);
+    let late = at(START + 91 * DAY);
+    let history = History::open(folder.path(), late).expect("it opens");
+    assert!(history.page(None, None, 10, late).remembered.is_empty(), "all has aged out");
+    drop(history);
+    assert_eq!(rows_on_disk(folder.path()), 0, "on the disk, too");
+}
+
+fn rows_on_disk(folder: &Path) -> i64 {
+    let connection = rusqlite::Connection::open(folder.join("history.db")).expect("a database");
+    connection.query_row("SELECT count(*) FROM host", [], |row| row.get(0)).expect("a table")
+}
+
+#[test]
+fn pages_hold_whole_domains() {
+    let folder = TempDir::new().expect("a folder");
+    let all = filled(folder.path());
+    let history = History::open(folder.path(), at(START + 200)).expect("it opens");
+    let first = history.page(None, None, 1, at(START + 200));
+    assert_eq!(first.remembered[..], all[..2]);
+    let second = history.page(None, first.next.as_ref(), 1, at(START + 200));
+    assert_eq!((&second.remembered[..], second.next), (&all[2..], None));
+}
+
+#[tokio::test]
+async fn what_is_forgotten_is_gone_at_once_and_for_good() {
+    let folder = TempDir::new().expect("a folder");
+    filled(folder.path());
+    let history = History::open(folder.path(), at(START + 200)).expect("it opens");
+    let forget = |domain: &str| {
+        let (history, domain) = (history.clone(), host(domain));
+        async move { history.forget(&domain, "new provider", "uid 7", at(START + 300)).await.expect("written") }
+    };
+    assert_eq!(forget("c.example").await, 0);
+    assert_eq!(forget("a.example").await, 2);
+    // It is on the disk already: nothing is closed, as if the power had failed.
+    assert_eq!(rows_on_disk(folder.path()), 1);
+    assert_eq!(history.best_of_domain(&host("a.example"), at(START + 301)), None);
+    history.close().await;
+    let history = History::open(folder.path(), at(START + 400)).expect("it opens");
+    assert_eq!(history.best_of_domain(&host("a.example"), at(START + 401)), None);
+    let page = history.page(None, None, 10, at(START + 401));
+    let (reason, who) = ("new provider".to_owned(), "uid 7".to_owned());
+    let expected = Forgotten { domain: host("a.example"), at: at(START + 300), reason, who, hosts: 2 };
+    assert_eq!(page.forgotten, [expected]);
+    assert_eq!(page.remembered.len(), 1);
+    let change = history.note(&host("a.example"), &host("mx1.a.example"), Level::Plain, None, at(START + 401));
+    assert_eq!(change, Change::First);
+}
+
+/// What lies in `aside/`.
+fn aside(folder: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = fs::read_dir(folder.join("aside")) else { return Vec::new() };
+    entries.map(|entry| entry.expect("an entry").path()).collect()
+}
+
+#[test]
+fn a_database_that_cannot_be_read_is_set_aside() {
+    let damages: [(&str, fn(&Path)); 5] = [
+        ("not a database", |file| fs::write(file, "nonsense ".repeat(1000)).expect("written")),
+        ("a broken page", |file| {
+            let mut octets = fs::read(file).expect("a file");
+            let end = octets.len();
+            octets[4096..end].fill(0xa5);
+            fs::write(file, octets).expect("written");
+        }),
+        ("a broken row", |file| {
+            let connection = rusqlite::Connection::open(file).expect("a database");
+            connection.execute("UPDATE host SET level = 'golden'", []).expect("changed");
+        }),
+        ("another program's", |file| {
+            let connection = rusqlite::Connection::open(file).expect("a database");
+            connection.pragma_update(None, "application_id", 5).expect("changed");
+        }),
+        ("a form to come", |file| {
+            let connection = rusqlite::Connection::open(file).expect("a database");
+            connection.pragma_update(None, "user_version", 2).expect("changed");
+        }),
+    ];
+    for (what, damage) in damages {
+        let folder = TempDir::new().expect("a folder");
+        filled(folder.path());
+        let file = folder.path().join("history.db");
+        damage(&file);
+        let octets = fs::read(&file).expect("a file");
+        let history = History::open(folder.path(), at(START + 200)).unwrap_or_else(|error| panic!("{what}: {error}"));
+        assert!(history.page(None, None, 10, at(START + 200)).remembered.is_empty(), "{what}");
+        let kept = folder.path().join(format!("aside/history-{}.db", START + 200));
+        assert_eq!(fs::read(&kept).expect(what), octets, "{what}: it is kept as it was");
+        let _ = history.note(&host("a.example"), &host("mx.a.example"), Level::Tls, None, at(START + 200));
+        drop(history);
+        assert_eq!(rows_on_disk(folder.path()), 1, "{what}: remembering goes on");
+        drop(History::open(folder.path(), at(START + 300)).expect("it opens"));
+        assert_eq!(aside(folder.path()), [kept], "{what}: and only once");
+    }
+}
+
+#[test]
+fn a_folder_that_is_none_is_no_damage() {
+    let folder = TempDir::new().expect("a folder");
+    let error = History::open(&folder.path().join("missing"), at(START)).expect_err("no folder").to_string();
+    assert!(error.contains("missing/history.db") && error.contains("check owner, rights and free space"), "{error}");
+}
+
+#[test]
+fn it_lives_on_without_its_disk() {
+    let folder = TempDir::new().expect("a folder");
+    let history = History::open(folder.path(), at(START)).expect("it opens");
+    let other = rusqlite::Connection::open(folder.path().join("history.db")).expect("a database");
+    other.execute_batch("DROP TABLE host").expect("gone");
+    let (domain, mx) = (host("a.example"), host("mx.a.example"));
+    let _ = history.note(&domain, &mx, Level::Tls, None, at(START));
+    let wait = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+    let forgotten = wait.block_on(history.forget(&domain, "test", "me", at(START)));
+    let error = forgotten.expect_err("it cannot be written").to_string();
+    assert!(error.contains("a.example is forgotten, but that could not be written"), "{error}");
+    let later = at(START) + SignedDuration::from_secs(5);
+    let change = history.note(&domain, &mx, Level::Tls, None, later);
+    assert_eq!((change, history.best(&domain, &mx, later).map(|known| known.level)), (Change::First, Some(Level::Tls)));
+}

@@ -1,0 +1,86 @@
+//! Which domains and hosts belong together, so that one provider's trouble counts once.
+//!
+//! A guess by names, without the public suffix list: it need only be good enough to count, and it errs on
+//! the side of counting too few.
+
+use std::collections::HashMap;
+
+use crate::address::Host;
+
+/// Second levels under which others register, where the first is a country's.
+const REGISTRIES: [&str; 16] =
+    ["co", "com", "net", "org", "gov", "edu", "ac", "or", "ne", "go", "mil", "gob", "gouv", "nom", "gv", "ltd"];
+
+/// The part of a name that somebody registered; an address is by itself.
+pub(super) fn unit(host: &Host) -> String {
+    let Host::Domain(domain) = host else { return host.to_string() };
+    let labels: Vec<&str> = domain.as_str().split('.').collect();
+    let is_registry = match labels[..] {
+        [.., second, first] => first.len() == 2 && REGISTRIES.contains(&second),
+        _ => false,
+    };
+    let kept = if is_registry { 3 } else { 2 };
+    labels[labels.len().saturating_sub(kept)..].join(".")
+}
+
+/// How many groups there are among pairs where whatever shares a unit belongs together.
+pub(super) fn components<'a>(pairs: impl Iterator<Item = &'a (String, String)>) -> usize {
+    let mut places: HashMap<&str, usize> = HashMap::new();
+    let mut parents: Vec<usize> = Vec::new();
+    for (one, other) in pairs {
+        let [one, other] = [one, other].map(|name| {
+            let place = *places.entry(name).or_insert_with(|| {
+                parents.push(parents.len());
+                parents.len() - 1
+            });
+            root(&mut parents, place)
+        });
+        parents[one] = other;
+    }
+    parents.iter().enumerate().filter(|(place, parent)| place == *parent).count()
+}
+
+/// The root of a tree, which is made flatter on the way.
+fn root(parents: &mut [usize], mut place: usize) -> usize {
+    while parents[place] != place {
+        parents[place] = parents[parents[place]];
+        place = parents[place];
+    }
+    place
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_unit_is_what_somebody_registered() {
+        for (name, expected) in [
+            ("example.org", "example.org"),
+            ("mx1.mail.example.org", "example.org"),
+            ("a-example.mail.protection.outlook.com", "outlook.com"),
+            ("mx.example.co.uk", "example.co.uk"),
+            ("mx-ha.web.de", "web.de"),
+            ("localhost", "localhost"),
+            ("[192.0.2.1]", "[192.0.2.1]"),
+        ] {
+            assert_eq!(unit(&Host::parse(name).expect(name)), expected);
+        }
+    }
+
+    #[test]
+    fn what_shares_a_name_is_one() {
+        let pair = |(one, other): &(&str, &str)| ((*one).to_owned(), (*other).to_owned());
+        for (pairs, expected) in [
+            (&[][..], 0),
+            (&[("a", "a")], 1),
+            (&[("a", "x"), ("b", "x"), ("c", "x")], 1),
+            (&[("a", "x"), ("b", "y"), ("c", "z")], 3),
+            (&[("a", "x"), ("b", "y"), ("c", "z"), ("a", "z")], 2),
+            (&[("a", "b"), ("b", "c"), ("c", "a"), ("d", "d")], 2),
+        ] {
+            let pairs: Vec<_> = pairs.iter().map(pair).collect();
+            assert_eq!(components(pairs.iter()), expected, "{pairs:?}");
+        }
+    }
+}

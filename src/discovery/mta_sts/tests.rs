@@ -1,0 +1,382 @@
+//! Searches against a script instead of DNS and HTTPS: who waits for whom, what is remembered, what the
+//! disk keeps. The rows of RFC 8461 §3.3 and §5 are in one table.
+
+mod disk;
+
+use std::sync::atomic::{AtomicI64, AtomicUsize};
+
+use tokio::sync::Semaphore;
+
+use super::web::Asked;
+use super::*;
+
+const EXAMPLE: &str = "version: STSv1\nmode: enforce\nmx: mx.example.org\nmax_age: 86400";
+
+fn domain(name: &str) -> Domain {
+    Domain::parse(name).expect(name)
+}
+
+fn terms(body: &str) -> policy::Terms {
+    policy::Terms::parse(body.as_bytes()).expect(body)
+}
+
+fn fetch_failed() -> Failure {
+    Failure::ContentType(None)
+}
+
+/// What domains publish, for all of them alike.
+struct Script {
+    record: Mutex<Result<Record, Failure>>,
+    terms: Mutex<Result<policy::Terms, Failure>>,
+    lookups: AtomicUsize,
+    fetches: AtomicUsize,
+    /// Fetches for `slow.example` wait for a permit.
+    gate: Semaphore,
+}
+
+impl Script {
+    fn publish(&self, id: &str, body: &str) {
+        self.set_record(Ok(Record::Id(PolicyId::parse(id).expect("an id"))));
+        self.set_terms(Ok(terms(body)));
+    }
+
+    fn set_record(&self, record: Result<Record, Failure>) {
+        *self.record.lock().expect("sound") = record;
+    }
+
+    fn set_terms(&self, terms: Result<policy::Terms, Failure>) {
+        *self.terms.lock().expect("sound") = terms;
+    }
+
+    /// How often record and policy were asked for.
+    fn asked(&self) -> (usize, usize) {
+        (self.lookups.load(Ordering::Relaxed), self.fetches.load(Ordering::Relaxed))
+    }
+}
+
+impl Source for Arc<Script> {
+    fn record<'a>(&'a self, _: &'a Domain) -> Asked<'a, Record> {
+        self.lookups.fetch_add(1, Ordering::Relaxed);
+        let record = self.record.lock().expect("sound").clone();
+        Box::pin(async { record })
+    }
+
+    fn terms<'a>(&'a self, of: &'a Domain) -> Asked<'a, policy::Terms> {
+        self.fetches.fetch_add(1, Ordering::Relaxed);
+        Box::pin(async {
+            if *of == domain("slow.example") {
+                self.gate.acquire().await.expect("open").forget();
+            }
+            self.terms.lock().expect("sound").clone()
+        })
+    }
+}
+
+struct World {
+    folder: tempfile::TempDir,
+    script: Arc<Script>,
+    now: Arc<AtomicI64>,
+}
+
+impl World {
+    fn new() -> Self {
+        let script = Script {
+            record: Mutex::new(Ok(Record::None)),
+            terms: Mutex::new(Err(fetch_failed())),
+            lookups: AtomicUsize::new(0),
+            fetches: AtomicUsize::new(0),
+            gate: Semaphore::new(0),
+        };
+        let folder = tempfile::tempdir().expect("a folder");
+        Self { folder, script: Arc::new(script), now: Arc::new(AtomicI64::new(1_800_000_000)) }
+    }
+
+    fn open(&self) -> MtaSts {
+        self.open_with(SEARCH)
+    }
+
+    fn open_with(&self, patience: Duration) -> MtaSts {
+        let now = Arc::clone(&self.now);
+        let clock = Arc::new(move || Timestamp::from_second(now.load(Ordering::Relaxed)).expect("a time"));
+        MtaSts::from_source(self.folder.path(), Box::new(Arc::clone(&self.script)), clock, patience).expect("it opens")
+    }
+
+    fn pass(&self, seconds: i64) {
+        self.now.fetch_add(seconds, Ordering::Relaxed);
+    }
+
+    fn database(&self) -> std::path::PathBuf {
+        self.folder.path().join("policies.db")
+    }
+}
+
+/// The policy's lines; or what kind of nothing there is.
+fn told(published: &Published) -> String {
+    match published {
+        Published::Policy(policy) => policy.lines().join("\n"),
+        Published::None(Absent::NoRecord) => "no record".to_owned(),
+        Published::None(Absent::Unusable(_)) => "unusable".to_owned(),
+        Published::None(Absent::Failed(failure)) => failure.kind().to_string(),
+    }
+}
+
+async fn policy(policies: &MtaSts) -> String {
+    told(&policies.policy(&domain("example.org")).await)
+}
+
+/// Lets what was begun behind a caller's back come to its end.
+async fn settle(policies: &MtaSts) {
+    while !policies.0.flights().is_empty() {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn a_policy_is_fetched_once_and_then_known() {
+    let world = World::new();
+    let policies = world.open();
+    world.script.publish("1", EXAMPLE);
+    assert_eq!(policies.cached(&domain("example.org")), None);
+    for _ in 0..3 {
+        assert_eq!(policy(&policies).await, EXAMPLE);
+    }
+    assert!(policies.cached(&domain("example.org")).is_some());
+    assert_eq!(world.script.asked(), (1, 1));
+}
+
+#[tokio::test]
+async fn without_a_record_no_host_is_asked() {
+    let world = World::new();
+    let policies = world.open();
+    for (record, said) in [(Record::None, "no record"), (Record::Unusable(RecordFault::Several(2)), "unusable")] {
+        world.script.set_record(Ok(record));
+        assert_eq!(policy(&policies).await, said);
+    }
+    assert_eq!(world.script.asked(), (2, 0));
+}
+
+#[tokio::test]
+async fn those_who_come_together_wait_for_one_search_and_no_other_domain_does() {
+    let world = World::new();
+    let policies = world.open();
+    world.script.publish("1", EXAMPLE);
+    let slow = domain("slow.example");
+    let impatient = policies.policy(&slow);
+    assert!(timeout(Duration::from_millis(20), impatient).await.is_err());
+    let waiting: Vec<_> = (0..5)
+        .map(|_| {
+            let (policies, slow) = (policies.clone(), slow.clone());
+            tokio::spawn(async move { policies.policy(&slow).await })
+        })
+        .collect();
+    assert_eq!(policy(&policies).await, EXAMPLE);
+    assert_eq!(world.script.asked(), (2, 2));
+    world.script.gate.add_permits(1);
+    for waiting in waiting {
+        assert_eq!(told(&waiting.await.expect("it ends")), EXAMPLE);
+    }
+    assert_eq!(world.script.asked(), (2, 2), "the search of the one who gave up served all");
+    settle(&policies).await;
+}
+
+#[tokio::test]
+async fn a_search_that_hangs_is_given_up() {
+    let world = World::new();
+    let policies = world.open_with(Duration::from_millis(20));
+    world.script.publish("1", EXAMPLE);
+    for _ in 0..2 {
+        let Published::None(absent) = policies.policy(&domain("slow.example")).await else { panic!("no policy") };
+        assert_eq!(absent, Absent::Failed(Arc::new(Failure::Overrun(Duration::from_millis(20)))));
+        assert_eq!(world.script.asked(), (1, 1));
+    }
+}
+
+#[tokio::test]
+async fn a_broken_host_is_left_alone_for_five_minutes() {
+    let world = World::new();
+    let policies = world.open();
+    world.script.publish("1", EXAMPLE);
+    world.script.set_terms(Err(fetch_failed()));
+    for _ in 0..3 {
+        assert_eq!(policy(&policies).await, "sts-policy-invalid");
+    }
+    world.pass(299);
+    assert_eq!(policy(&policies).await, "sts-policy-invalid");
+    assert_eq!(world.script.asked(), (1, 1));
+    world.pass(1);
+    world.script.publish("1", EXAMPLE);
+    assert_eq!(policy(&policies).await, EXAMPLE);
+}
+
+#[tokio::test]
+async fn another_id_is_noticed_and_meanwhile_nobody_waits() {
+    let world = World::new();
+    let policies = world.open();
+    world.script.publish("1", EXAMPLE);
+    policy(&policies).await;
+    world.pass(300);
+    assert_eq!(policy(&policies).await, EXAMPLE);
+    settle(&policies).await;
+    assert_eq!(world.script.asked(), (2, 1), "the same id, so nothing is fetched");
+    let new = EXAMPLE.replace("enforce", "testing");
+    world.script.publish("2", &new);
+    world.pass(300);
+    assert_eq!(policy(&policies).await, EXAMPLE);
+    settle(&policies).await;
+    assert_eq!(policy(&policies).await, new);
+    assert_eq!(world.script.asked(), (3, 2));
+}
+
+#[tokio::test]
+async fn a_policy_that_may_not_be_kept_counts_for_those_who_waited() {
+    let world = World::new();
+    let policies = world.open();
+    let fleeting = EXAMPLE.replace("86400", "0");
+    world.script.publish("1", &fleeting);
+    for asked in 1..3 {
+        assert_eq!(policy(&policies).await, fleeting);
+        assert_eq!(world.script.asked(), (asked, asked));
+    }
+}
+
+/// RFC 8461 §3.3 and §5.1: what is in the cache × what can be had → what mail goes under.
+#[tokio::test]
+async fn every_row_of_cache_and_fetch() {
+    let (old, new) = (EXAMPLE, EXAMPLE.replace("enforce", "testing"));
+    let id = |id| Ok(Record::Id(PolicyId::parse(id).expect("an id")));
+    let dns = || Err(Failure::Lookup("SERVFAIL".to_owned()));
+    let several = || Ok(Record::Unusable(RecordFault::Several(2)));
+    let good = || Ok(terms(&EXAMPLE.replace("enforce", "testing")));
+    let bad = || Err(fetch_failed());
+    let rows = [
+        // Nothing known: what is published now counts, or nothing does.
+        ("empty", id("2"), good(), new.as_str()),
+        ("empty", id("2"), bad(), "sts-policy-invalid"),
+        ("empty", Ok(Record::None), good(), "no record"),
+        ("empty", several(), good(), "unusable"),
+        ("empty", dns(), good(), "sts-policy-fetch-error"),
+        // Unexpired: it counts until something else was fetched.
+        ("unexpired", id("2"), good(), new.as_str()),
+        ("unexpired", id("2"), bad(), old),
+        ("unexpired", id("1"), good(), old),
+        ("unexpired", Ok(Record::None), good(), old),
+        ("unexpired", several(), good(), old),
+        ("unexpired", dns(), good(), old),
+        // Expired: as if nothing were known.
+        ("expired", id("1"), good(), new.as_str()),
+        ("expired", id("2"), bad(), "sts-policy-invalid"),
+        ("expired", Ok(Record::None), good(), "no record"),
+        ("expired", several(), good(), "unusable"),
+        ("expired", dns(), good(), "sts-policy-fetch-error"),
+    ];
+    for (cache, record, fetched, wanted) in rows {
+        let world = World::new();
+        let policies = world.open();
+        if cache != "empty" {
+            world.script.publish("1", EXAMPLE);
+            policy(&policies).await;
+        }
+        let row = format!("{cache}, {record:?}, {fetched:?}");
+        world.script.set_record(record);
+        world.script.set_terms(fetched);
+        world.pass(if cache == "expired" { 86_400 } else { 3_600 });
+        let first = policy(&policies).await;
+        assert_eq!(first, if cache == "unexpired" { old } else { wanted }, "{row}");
+        settle(&policies).await;
+        assert_eq!(policy(&policies).await, wanted, "{row}");
+    }
+}
+
+/// RFC 8461 §5.1: before mail fails for good, something newer is looked for.
+#[tokio::test]
+async fn every_row_of_a_recheck() {
+    let new = || terms(&EXAMPLE.replace("mx.example.org", "*.example.org"));
+    let id = |id| Ok(Record::Id(PolicyId::parse(id).expect("an id")));
+    let rows = [
+        // The id is the same: after five minutes the policy is fetched all the same, in case it was forgotten.
+        (60, id("1"), Ok(new()), "confirmed", 0),
+        (300, id("1"), Ok(new()), "changed", 1),
+        (300, id("1"), Ok(terms(EXAMPLE)), "confirmed", 1),
+        (60, id("2"), Ok(new()), "changed", 1),
+        (60, id("2"), Ok(terms(EXAMPLE)), "confirmed", 1),
+        (60, id("2"), Err(fetch_failed()), "unknown", 1),
+        (300, Ok(Record::None), Ok(new()), "confirmed", 0),
+        (60, Err(Failure::Lookup("SERVFAIL".to_owned())), Ok(new()), "unknown", 0),
+        (86_400, id("1"), Ok(terms(EXAMPLE)), "confirmed", 1),
+        (86_400, Ok(Record::None), Ok(new()), "changed", 0),
+    ];
+    for (later, record, fetched, wanted, fetches) in rows {
+        let world = World::new();
+        let policies = world.open();
+        world.script.publish("1", EXAMPLE);
+        let Published::Policy(failed_under) = policies.policy(&domain("example.org")).await else { panic!("a policy") };
+        let row = format!("{later} s, {record:?}, {fetched:?}");
+        world.script.set_record(record);
+        world.script.set_terms(fetched);
+        world.pass(later);
+        let said = match policies.recheck(&failed_under).await {
+            Recheck::Confirmed => "confirmed",
+            Recheck::Changed(published) => {
+                assert_eq!(policy(&policies).await, told(&published), "{row}");
+                "changed"
+            }
+            Recheck::Unknown(_) => "unknown",
+        };
+        assert_eq!((said, world.script.asked().1 - 1), (wanted, fetches), "{row}");
+    }
+}
+
+#[tokio::test]
+async fn a_recheck_does_not_hammer_a_broken_host() {
+    let world = World::new();
+    let policies = world.open();
+    world.script.publish("1", EXAMPLE);
+    let Published::Policy(known) = policies.policy(&domain("example.org")).await else { panic!("a policy") };
+    world.pass(600);
+    world.script.set_terms(Err(fetch_failed()));
+    for _ in 0..3 {
+        assert!(matches!(policies.recheck(&known).await, Recheck::Unknown(_)));
+    }
+    assert_eq!(world.script.asked(), (2, 2));
+    assert_eq!(policy(&policies).await, EXAMPLE);
+}
+
+#[tokio::test]
+async fn policies_are_refreshed_daily_and_so_never_expire() {
+    let world = World::new();
+    let policies = world.open();
+    world.script.publish("1", EXAMPLE);
+    policy(&policies).await;
+    policies.round().await;
+    assert_eq!(world.script.asked(), (1, 1));
+    for day in 1..5 {
+        world.pass(86_399);
+        policies.round().await;
+        assert_eq!(world.script.asked(), (day + 1, day + 1));
+        assert!(policies.cached(&domain("example.org")).is_some());
+    }
+    world.script.set_terms(Err(fetch_failed()));
+    world.pass(86_399);
+    policies.round().await;
+    assert_eq!(policy(&policies).await, EXAMPLE);
+    world.pass(1);
+    policies.round().await;
+    assert_eq!(policies.cached(&domain("example.org")), None);
+}
+
+#[tokio::test]
+async fn the_task_looks_at_once_and_then_each_minute() {
+    let world = World::new();
+    let policies = world.open();
+    world.script.publish("1", EXAMPLE);
+    policy(&policies).await;
+    world.pass(86_399);
+    let task = tokio::spawn({
+        let policies = policies.clone();
+        async move { policies.keep_fresh().await }
+    });
+    while world.script.asked() != (2, 2) {
+        tokio::task::yield_now().await;
+    }
+    task.abort();
+}

@@ -1,0 +1,130 @@
+//! What the disk keeps: restarts, damage, clocks that were wrong.
+
+use super::*;
+
+#[tokio::test]
+async fn policies_survive_a_restart() {
+    let world = World::new();
+    let policies = world.open();
+    world.script.publish("1", EXAMPLE);
+    policy(&policies).await;
+    // What was in memory is gone without a word of goodbye, as after kill -9.
+    std::mem::forget(policies);
+    world.script.set_record(Err(Failure::Lookup("SERVFAIL".to_owned())));
+    world.pass(86_399);
+    let policies = world.open();
+    assert_eq!(policy(&policies).await, EXAMPLE);
+    drop(policies);
+    world.pass(1);
+    let policies = world.open();
+    assert_eq!(policy(&policies).await, "sts-policy-fetch-error");
+    assert_eq!(world.script.asked(), (3, 1));
+}
+
+#[tokio::test]
+async fn use_and_changes_survive_a_restart() {
+    let world = World::new();
+    let long = EXAMPLE.replace("86400", "31557600");
+    let policies = world.open();
+    world.script.publish("1", &long);
+    policy(&policies).await;
+    world.script.publish("2", &long.replace("enforce", "none"));
+    world.pass(20 * 86_400);
+    policy(&policies).await;
+    settle(&policies).await;
+    policies.round().await;
+    drop(policies);
+    world.pass(20 * 86_400);
+    let policies = world.open();
+    assert_eq!(policy(&policies).await, long.replace("enforce", "none"));
+    drop(policies);
+    let policies = world.open();
+    policies.round().await;
+    assert_eq!(world.script.asked().1, 3, "used 20 days ago, so it is refreshed");
+}
+
+#[tokio::test]
+async fn a_damaged_file_is_set_aside_and_begun_anew() {
+    let world = World::new();
+    for damage in ["not a database, but long enough to have a header of one: ".repeat(20), "short".to_owned()] {
+        std::fs::write(world.database(), &damage).expect("ours");
+        let policies = world.open();
+        world.script.publish("1", EXAMPLE);
+        policy(&policies).await;
+        drop(policies);
+        let aside = world.folder.path().join("aside/policies.db");
+        assert_eq!(std::fs::read_to_string(aside).expect("it was set aside"), damage);
+        assert!(world.open().cached(&domain("example.org")).is_some());
+    }
+}
+
+#[tokio::test]
+async fn the_database_of_another_program_is_set_aside() {
+    let world = World::new();
+    let other = rusqlite::Connection::open(world.database()).expect("ours");
+    other.execute_batch("CREATE TABLE x (y)").expect("a table");
+    drop(other);
+    drop(world.open());
+    assert!(world.folder.path().join("aside/policies.db").exists());
+}
+
+#[tokio::test]
+async fn damage_while_it_is_in_use_loses_nothing() {
+    let world = World::new();
+    let policies = world.open();
+    world.script.publish("1", EXAMPLE);
+    policy(&policies).await;
+    let other = rusqlite::Connection::open(world.database()).expect("ours");
+    other.execute_batch("DROP TABLE policy").expect("it is dropped");
+    drop(other);
+    policies.policy(&domain("b.example")).await;
+    drop(policies);
+    let policies = world.open();
+    for name in ["example.org", "b.example"] {
+        assert!(policies.cached(&domain(name)).is_some(), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn rows_that_make_no_sense_are_left_out() {
+    let world = World::new();
+    let policies = world.open();
+    world.script.publish("1", EXAMPLE);
+    policy(&policies).await;
+    drop(policies);
+    let other = rusqlite::Connection::open(world.database()).expect("ours");
+    other
+        .execute_batch(
+            "INSERT INTO policy SELECT 'a.example', id, 'mode: enforce', fetched, used FROM policy;
+             INSERT INTO policy SELECT 'b.example', '-', terms, fetched, used FROM policy WHERE domain = 'example.org';
+             INSERT INTO policy SELECT 'c example', id, terms, fetched, used FROM policy WHERE domain = 'example.org';",
+        )
+        .expect("rows");
+    drop(other);
+    let policies = world.open();
+    assert_eq!(policies.0.shelf().all().len(), 1);
+    assert_eq!(policy(&policies).await, EXAMPLE);
+}
+
+#[tokio::test]
+async fn a_policy_from_the_future_is_kept_no_longer_than_it_may_be() {
+    let world = World::new();
+    let policies = world.open();
+    world.script.publish("1", EXAMPLE);
+    policy(&policies).await;
+    drop(policies);
+    world.pass(-1_000_000);
+    let policies = world.open();
+    assert_eq!(policy(&policies).await, EXAMPLE);
+    world.pass(86_400);
+    assert_eq!(policies.cached(&domain("example.org")), None);
+}
+
+#[tokio::test]
+async fn a_folder_that_cannot_be_written_is_told() {
+    let world = World::new();
+    let missing = world.folder.path().join("missing");
+    let opened = MtaSts::from_source(&missing, Box::new(Arc::clone(&world.script)), Arc::new(Timestamp::now), SEARCH);
+    let error = opened.expect_err("there is no such folder").to_string();
+    assert!(error.contains("cannot open") && error.contains("missing/policies.db"), "{error}");
+}

@@ -1,0 +1,61 @@
+//! What a session showed, for the downgrade memory; and the word that is due where a domain lost its TLS.
+
+use jiff::Timestamp;
+
+use crate::config::{Connector, Downgrade};
+use crate::discovery::history::{Change, Downgraded, History, Level};
+use crate::outcome::{Cause, Failure, Unpromised};
+use crate::route::Hop;
+use crate::tls::{Clearance, Presented, TlsOutcome};
+
+use super::Attempt;
+
+/// The memory, for the sessions of one attempt with one hop.
+pub(super) struct Memory<'a> {
+    pub(super) history: &'a History,
+    pub(super) attempt: &'a Attempt,
+    pub(super) hop: &'a Hop,
+}
+
+impl Memory<'_> {
+    /// A session may carry mail. Where the domain showed more before, and the connector does not allow
+    /// that in silence, it is said.
+    pub(super) fn cleared(&self, connector: &Connector, clearance: &Clearance) {
+        let Some(level) = Level::of(clearance) else { return };
+        let now = Timestamp::now();
+        let (domain, host) = (&self.attempt.host, &self.hop.host);
+        let was = match self.history.note(domain, host, level, issuer(clearance.outcome()), now) {
+            Change::Worse { was } => was,
+            Change::First | Change::Same | Change::Better { .. } => return,
+        };
+        match connector.outbound.downgrade {
+            Downgrade::Allow => {}
+            // Refused where TLS is lost; what goes on all the same has lost less than that.
+            Downgrade::Warn | Downgrade::Refuse => {
+                self.history.warn(&Downgraded { connector: &connector.name, domain, host, was, got: level }, now);
+            }
+        }
+    }
+
+    /// A session was refused for what it lacked: that is remembered too, as far as it says how far TLS came.
+    pub(super) fn failed(&self, failure: &Failure) {
+        let refusal = match &failure.cause {
+            Cause::Policy(refusal) | Cause::Unpromised(Unpromised::Session(refusal)) => refusal,
+            Cause::Unpromised(Unpromised::NotOffered) | Cause::Reply { .. } | Cause::Other(_) => return,
+        };
+        if let Some(level) = Level::of_refused(&refusal.got) {
+            // Nothing follows from the change: the refusal is told by itself.
+            let _ = self.history.note(&self.attempt.host, &self.hop.host, level, None, Timestamp::now());
+        }
+    }
+}
+
+fn issuer(outcome: &TlsOutcome) -> Option<&str> {
+    match outcome {
+        TlsOutcome::Tls(facts) => match &facts.certificate {
+            Presented::Certificate(certificate) => Some(&certificate.issuer),
+            Presented::Nothing => None,
+        },
+        TlsOutcome::Clear(_) => None,
+    }
+}

@@ -1,0 +1,65 @@
+//! What is planned for one hop before it is dialled: its addresses, what is known of it, and the policy that
+//! follows. Deliveries act on it; `gatepost explain` and `gatepost probe` tell it.
+
+use jiff::Timestamp;
+
+use crate::address::Host;
+use crate::config::Connector;
+use crate::connector::outbound_policy;
+use crate::discovery::{Discovery, Found, Question};
+use crate::envelope::TlsRequirement;
+use crate::outcome::Failure;
+use crate::route::{Addresses, Hop, Via};
+use crate::tls::TlsPolicy;
+
+use super::Settings;
+
+/// Whose mail is planned for.
+#[derive(Debug, Clone, Copy)]
+pub struct Purpose<'a> {
+    /// The recipient domain.
+    pub recipient: &'a Host,
+    /// The connector that speaks for it.
+    pub connector: &'a Connector,
+    /// What the message asks of TLS.
+    pub requirement: TlsRequirement,
+}
+
+/// A hop that can be dialled.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plan {
+    /// Where.
+    pub addresses: Addresses,
+    /// What is known of it.
+    pub found: Found,
+    now: Timestamp,
+}
+
+impl Plan {
+    /// Finds out what must be known of a hop. What is not cached is waited for, each question for a bounded
+    /// time.
+    ///
+    /// # Errors
+    /// Why this hop cannot be used at all: it has no address, or what it publishes cannot be found out.
+    pub async fn make(
+        settings: &Settings,
+        discovery: &Discovery,
+        purpose: Purpose<'_>,
+        hop: &Hop,
+        via: &Via,
+    ) -> Result<Self, Failure> {
+        let addresses = settings.router.addresses(hop).await?;
+        let Purpose { recipient, connector, requirement } = purpose;
+        let (dns, now) = (settings.router.dns(), Timestamp::now());
+        let question = Question { recipient, connector, hop, via, addresses: &addresses, requirement, dns, now };
+        let found = discovery.ask(&question).await?;
+        Ok(Self { addresses, found, now })
+    }
+
+    /// What the hop must show, by every layer.
+    #[must_use]
+    pub fn policy(&self, purpose: Purpose<'_>, hop: &Hop) -> TlsPolicy {
+        let Purpose { recipient, connector, requirement } = purpose;
+        outbound_policy(connector, recipient, &hop.host, &self.found.findings, requirement, self.now)
+    }
+}

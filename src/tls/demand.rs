@@ -1,0 +1,130 @@
+//! One demand: which layer set it, and how the peer must prove who it is.
+
+use std::fmt;
+use std::sync::Arc;
+
+use super::names::any_of;
+use super::{NamePattern, Pin, TlsVersion, TlsaSet};
+use crate::address::Domain;
+
+/// Who set a demand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Layer {
+    /// The connector: its floor.
+    Connector,
+    /// The connector's exception, which stands in for its floor until it ends.
+    Exception,
+    /// TLSA records of the host (RFC 7672).
+    Dane,
+    /// The MTA-STS policy of the domain (RFC 8461).
+    MtaSts,
+    /// The message itself (RFC 8689).
+    RequireTls,
+    /// What the domain did before, under `downgrade = "refuse"`.
+    Memory,
+}
+
+impl fmt::Display for Layer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Connector => "connector",
+            Self::Exception => "exception",
+            Self::Dane => "DANE",
+            Self::MtaSts => "MTA-STS",
+            Self::RequireTls => "REQUIRETLS",
+            Self::Memory => "downgrade memory",
+        })
+    }
+}
+
+/// What one layer wants of the handshake.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Demand {
+    /// Who wants it.
+    pub layer: Layer,
+    /// The oldest version that will do.
+    pub min_version: TlsVersion,
+    /// How the peer must prove who it is.
+    pub verify: Verify,
+}
+
+impl Demand {
+    /// A demand of a layer that has no opinion about versions.
+    #[must_use]
+    pub fn new(layer: Layer, verify: Verify) -> Self {
+        Self { layer, min_version: TlsVersion::V1_2, verify }
+    }
+}
+
+/// How a peer must prove who it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verify {
+    /// Encrypted, whoever answers.
+    None,
+    /// A certificate under one of the connector's authorities, whatever its name.
+    Chain,
+    /// A certificate under one of the connector's authorities that carries one of these names.
+    Name(Vec<NamePattern>),
+    /// A certificate for this host under an authority of `[tls] trust`: what MTA-STS wants, whose
+    /// policies are published for all the world (RFC 8461 §4.2).
+    Published(Domain),
+    /// One of these keys.
+    Pin(Vec<Pin>),
+    /// What these TLSA records say.
+    Dane(Arc<TlsaSet>),
+    /// Nothing that a handshake could show.
+    Unmeetable(Lack),
+}
+
+/// What is missing before anybody is dialled, so that no handshake can make it good.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Lack {
+    /// DANE is mandatory, and the host has no usable TLSA record; why.
+    NoTlsa(String),
+    /// The domain's MTA-STS policy does not list the host.
+    NotListed {
+        /// The host.
+        host: Domain,
+        /// What the policy lists.
+        listed: Vec<NamePattern>,
+    },
+    /// The message requires TLS with a host that is proven to be the domain's, and neither DNSSEC nor
+    /// MTA-STS proves this one (RFC 8689 §4.2.1); why.
+    Unproven(String),
+}
+
+impl fmt::Display for Lack {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoTlsa(why) => write!(f, "there is no usable TLSA record: {why}"),
+            Self::NotListed { host, listed } if listed.is_empty() => {
+                write!(f, "{host} is not listed by it, which lists no host at all")
+            }
+            Self::NotListed { host, listed } => write!(f, "{host} is not among the hosts listed: {}", any_of(listed)),
+            Self::Unproven(why) => write!(f, "nothing proves that the host is the domain's: {why}"),
+        }
+    }
+}
+
+impl fmt::Display for Demand {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.min_version {
+            TlsVersion::V1_2 => f.write_str("TLS")?,
+            version @ TlsVersion::V1_3 => write!(f, "{version}")?,
+        }
+        match &self.verify {
+            Verify::None => Ok(()),
+            Verify::Chain => f.write_str(" with a trusted certificate"),
+            Verify::Name(names) => write!(f, " with a trusted certificate for {}", any_of(names)),
+            Verify::Published(host) => write!(f, " with a publicly trusted certificate for {host}"),
+            Verify::Pin(pins) => match pins.as_slice() {
+                [pin] => write!(f, " with the key {pin}"),
+                pins => write!(f, " with one of {} pinned keys", pins.len()),
+            },
+            Verify::Dane(set) => write!(f, " with a certificate that the TLSA records of {} name", set.base),
+            Verify::Unmeetable(Lack::NoTlsa(_)) => f.write_str(" authenticated by DANE"),
+            Verify::Unmeetable(Lack::NotListed { .. }) => f.write_str(" with a host that the domain's policy lists"),
+            Verify::Unmeetable(Lack::Unproven(_)) => f.write_str(" with a host proven to be the domain's"),
+        }
+    }
+}

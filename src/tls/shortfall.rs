@@ -1,0 +1,99 @@
+//! What a session lacks, and the refusal that follows.
+
+use std::fmt;
+
+use super::names::any_of;
+use super::{ChainFault, DaneFault, Demand, Lack, Layer, NamePattern, NoTls, Pin, TlsVersion};
+use crate::smtp::reply::Status;
+
+/// A policy that was not met: what was wanted, and what was got.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// The demand that is not met; the first of several.
+    pub wanted: Demand,
+    /// What is missing.
+    pub got: Shortfall,
+}
+
+impl Refusal {
+    /// Subject and detail: 7.4 where no TLS was to be had, 7.5 where it was not good enough
+    /// (RFC 3463 §3.8; Gatepost's policy table).
+    #[must_use]
+    pub fn status(&self) -> Status {
+        match &self.got {
+            Shortfall::NoTls(NoTls::NotWanted | NoTls::NotOffered | NoTls::Rejected(_) | NoTls::NotUsed) => {
+                Status(7, 4)
+            }
+            Shortfall::NoTls(NoTls::SpokeBeforeHandshake | NoTls::Broken(_))
+            | Shortfall::Version(_)
+            | Shortfall::NoCertificate
+            | Shortfall::Chain(_)
+            | Shortfall::Name { .. }
+            | Shortfall::Pin { .. }
+            | Shortfall::Dane(_)
+            | Shortfall::Lack(_) => Status(7, 5),
+        }
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.wanted.layer {
+            Layer::Connector => write!(f, "{} is demanded, but {}", self.wanted, self.got),
+            layer @ (Layer::Exception | Layer::Dane | Layer::MtaSts | Layer::RequireTls | Layer::Memory) => {
+                write!(f, "{} is demanded by {layer}, but {}", self.wanted, self.got)
+            }
+        }
+    }
+}
+
+/// What a session lacks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Shortfall {
+    /// TLS altogether.
+    NoTls(NoTls),
+    /// A newer version; this one was negotiated.
+    Version(TlsVersion),
+    /// A certificate.
+    NoCertificate,
+    /// A path to a trust anchor.
+    Chain(ChainFault),
+    /// A name that was looked for; the names that the certificate has.
+    Name {
+        /// Any of these would have done.
+        wanted: Vec<NamePattern>,
+        /// These are there.
+        presented: Vec<NamePattern>,
+    },
+    /// A key that is pinned.
+    Pin {
+        /// Any of these would have done.
+        wanted: Vec<Pin>,
+        /// This is the peer's.
+        presented: Pin,
+    },
+    /// What the TLSA records say.
+    Dane(DaneFault),
+    /// What no handshake can make good.
+    Lack(Lack),
+}
+
+impl fmt::Display for Shortfall {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoTls(reason) => reason.fmt(f),
+            Self::Version(version) => write!(f, "only {version} was negotiated"),
+            Self::NoCertificate => f.write_str("no certificate was shown"),
+            Self::Chain(fault) => write!(f, "the certificate is not trusted: {fault}"),
+            Self::Name { wanted, presented } if presented.is_empty() => {
+                write!(f, "the certificate has no DNS name at all ({} was wanted)", any_of(wanted))
+            }
+            Self::Name { wanted, presented } => {
+                write!(f, "the certificate is for {}, not for {}", any_of(presented), any_of(wanted))
+            }
+            Self::Pin { presented, .. } => write!(f, "the key is another: {presented}"),
+            Self::Dane(fault) => fault.fmt(f),
+            Self::Lack(lack) => lack.fmt(f),
+        }
+    }
+}
