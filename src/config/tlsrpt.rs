@@ -11,6 +11,9 @@ use crate::address::{Domain, Mailbox};
 
 /// Characters of an organization's name, at most.
 const ORGANIZATION_MAX: usize = 200;
+const KEY_REMEDY: &str =
+    "Add dkim_key, the PEM file of the private key, or remove the other keys that begin with dkim_.";
+const SELECTOR_REMEDY: &str = "Add dkim_selector: the public key is published at SELECTOR._domainkey.DOMAIN.";
 
 /// `[tlsrpt]`.
 #[derive(Debug, Clone)]
@@ -112,22 +115,19 @@ impl Written {
         let missing = |has: &str, place: &Place, lacks: &str, remedy: &str, notes: &mut Notes<'_>| {
             notes.fault(place, format!("{has} stands without {lacks}"), remedy);
         };
-        const KEY: &str =
-            "Add dkim_key, the PEM file of the private key, or remove the other keys that begin with dkim_.";
-        const SELECTOR: &str = "Add dkim_selector: the public key is published at SELECTOR._domainkey.DOMAIN.";
         let (file, selector) = match (&self.key, &self.selector) {
             (Given::Good(file), Given::Good(selector)) => (file, selector),
             (Given::Good(file), Given::Absent) => {
-                missing("dkim_key", &file.place, "dkim_selector", SELECTOR, notes);
+                missing("dkim_key", &file.place, "dkim_selector", SELECTOR_REMEDY, notes);
                 return None;
             }
             (Given::Absent, Given::Good(selector)) => {
-                missing("dkim_selector", &selector.place, "dkim_key", KEY, notes);
+                missing("dkim_selector", &selector.place, "dkim_key", KEY_REMEDY, notes);
                 return None;
             }
             (Given::Absent, Given::Absent) => {
                 if let Some(domain) = self.domain.located() {
-                    missing("dkim_domain", &domain.place, "dkim_key", KEY, notes);
+                    missing("dkim_domain", &domain.place, "dkim_key", KEY_REMEDY, notes);
                 }
                 return None;
             }
