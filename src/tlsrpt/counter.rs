@@ -124,7 +124,7 @@ impl Counter {
                 );
             }
             Ok(Err(error)) => {
-                tracing::error!(sessions, %error, "TLS results are lost; these sessions are in no report")
+                tracing::error!(sessions, %error, "TLS results are lost; these sessions are in no report");
             }
             Err(death) => tracing::error!(sessions, %death, "TLS results are lost; these sessions are in no report"),
         }

@@ -23,7 +23,7 @@ pub(super) use read::Job;
 /// Days whose number of domains is remembered, at most.
 const DAYS_KNOWN: usize = 8;
 
-/// The store's trouble, in words: the file, what was tried and what SQLite said.
+/// The store's trouble, in words: the file, what was tried and what `SQLite` said.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{0}")]
 pub struct StoreError(String);
