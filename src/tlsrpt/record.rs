@@ -248,6 +248,7 @@ mod tests {
             "mailto:a@[192.0.2.1]",
             "mailto:a%zz@b.example",
             "mailto:a@b.example!10m",
+            "https://b.example/a!10m",
             "http://b.example/",
             "https:b.example",
             "https://192.0.2.1/",
