@@ -8,6 +8,7 @@ mod history;
 mod queue;
 mod run;
 mod socket;
+mod status;
 
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -32,6 +33,7 @@ enum Command {
     Check(check::Arguments),
     Queue(queue::Arguments),
     History(history::Arguments),
+    Status(status::Arguments),
     /// Plays the scenarios of opportunistic and forced TLS with built-in peers, and shows each outcome
     Demo {
         /// Leave relay and peers running afterwards, until Ctrl-C
@@ -57,6 +59,7 @@ impl Cli {
             Command::Check(arguments) => check::run(&arguments),
             Command::Queue(arguments) => queue::run(&arguments),
             Command::History(arguments) => history::run(&arguments),
+            Command::Status(arguments) => status::run(&arguments),
             Command::Demo { keep } => demo::run(keep),
         }
     }

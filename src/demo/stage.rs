@@ -210,6 +210,7 @@ path = "spool"
 
 [admin]
 socket = "admin.sock"
+http = ""
 
 [[listener]]
 name = "mx"

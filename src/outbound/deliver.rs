@@ -119,10 +119,14 @@ impl Delivery<'_> {
     }
 
     fn warn_hopeless(&self, hop: &Hop, refusal: &Refusal) {
+        let what = "the hop cannot meet the TLS policy, it was not dialled";
+        if !self.snapshot.settings.monitor.is_news(what, &hop.host, refusal) {
+            return;
+        }
         tracing::warn!(
             queue_id = %self.attempt.entry.id, connector = %self.connector.name, host = %hop.host,
             tls.wanted = %refusal.wanted, tls.got = %refusal.got,
-            "the hop cannot meet the TLS policy, it was not dialled"
+            "{what}"
         );
     }
 
@@ -189,7 +193,8 @@ impl Delivery<'_> {
         self.snapshot.pool.room(&destination).await;
         let queue_id = self.attempt.entry.id;
         let target = Target { settings, connector: self.connector, hop, policy: terms.policy(), queue_id };
-        let memory = Memory { history: self.snapshot.discovery.history(), attempt: self.attempt, hop };
+        let (history, monitor) = (self.snapshot.discovery.history(), &settings.monitor);
+        let memory = Memory { history, monitor, attempt: self.attempt, hop };
         for (at, address) in addresses.iter().enumerate() {
             self.dials += 1;
             let more = (more || at + 1 < addresses.len()) && self.dials < DIALS_MAX;

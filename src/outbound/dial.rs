@@ -11,6 +11,7 @@ use crate::address::Host;
 use crate::config::{Connector, Timeouts};
 use crate::envelope::QueueId;
 use crate::handshake::{ClientTls, Role};
+use crate::monitor::certificates::Shown;
 use crate::outcome::{Failure, Scope};
 use crate::route::Hop;
 use crate::smtp::client::{Extensions, InClear, Opening, OpeningStep, Stage, Starttls};
@@ -109,7 +110,8 @@ impl Target<'_> {
     async fn open(&self, address: SocketAddr, opening: &mut Opening<'_>) -> Result<Session, Failure> {
         let mut wire = Wire::connect(address, self.timeouts().connect)
             .await
-            .map_err(|fault| Failure::transient(Scope::Hop, Status(4, 1), fault))?;
+            .map_err(|fault| Failure::transient(Scope::Hop, Status(4, 1), fault))?
+            .counted(self.settings.monitor.connection());
         let step = match wire.converse(opening, self.timeouts().reply).await {
             Ok(step) => step,
             // Asking for TLS broke the connection; that is no better than a broken handshake.
@@ -170,7 +172,9 @@ impl Target<'_> {
 
     async fn handshake(&self, wire: Wire, mut opening: Opening<'_>) -> Result<First, Failure> {
         let client: &ClientTls = self.settings.tls.client(self.connector);
-        let (mut wire, seen) = match wire.secure(client, &self.hop.host, self.timeouts().handshake).await {
+        let shaken = wire.secure(client, &self.hop.host, self.timeouts().handshake).await;
+        self.shaken(shaken.as_ref().ok().map(|(_, seen)| seen));
+        let (mut wire, seen) = match shaken {
             Ok(secured) => secured,
             Err(fault) => return Ok(self.judge_spoilt(NoTls::Broken(fault))),
         };
@@ -204,15 +208,7 @@ impl Target<'_> {
 
     /// Once more to the same address, in clear, with the judge's leave.
     async fn redial(&self, address: SocketAddr, peer: &str, fallback: Fallback) -> Result<Cleared, Failure> {
-        tracing::warn!(
-            queue_id = %self.queue_id,
-            connector = %self.connector.name,
-            host = %self.hop.host,
-            %address,
-            tls.wanted = %self.policy,
-            tls.got = %fallback.reason(),
-            "TLS failed, going on in clear on a fresh connection"
-        );
+        self.warn_fallback(address, &fallback);
         let mut opening = Opening::new(&self.settings.config.hostname, Starttls::NotWanted);
         match self.open(address, &mut opening).await? {
             Session::Clear { wire, extensions, .. } => {
@@ -226,18 +222,9 @@ impl Target<'_> {
     }
 
     fn judge(&self, outcome: TlsOutcome) -> Verdict {
-        tls::judge(self.policy, outcome, &reference(&self.hop.host))
-    }
-
-    fn warn_refused(&self, address: SocketAddr, refusal: &Refusal) {
-        tracing::warn!(
-            queue_id = %self.queue_id,
-            connector = %self.connector.name,
-            host = %self.hop.host,
-            %address,
-            tls.wanted = %refusal.wanted,
-            tls.got = %refusal.got,
-            "the hop does not meet the TLS policy, nothing was said of the message"
-        );
+        let shown = Shown::of(&outcome);
+        let verdict = tls::judge(self.policy, outcome, &reference(&self.hop.host));
+        self.judged(shown, &verdict);
+        verdict
     }
 }

@@ -18,6 +18,7 @@ mod plan;
 mod pool;
 mod requirement;
 mod settle;
+mod watched;
 mod wire;
 
 use std::fmt;
@@ -30,6 +31,7 @@ use crate::config::{Config, Connector, default_connector};
 use crate::connector::Connectors;
 use crate::discovery::Discovery;
 use crate::handshake::Material;
+use crate::monitor::Monitor;
 use crate::outcome::{Failure, Outcome};
 use crate::route::Router;
 use crate::spool::Entry;
@@ -88,6 +90,7 @@ pub struct Settings {
     tls: Arc<Material>,
     router: Arc<Router>,
     connectors: Connectors,
+    monitor: Monitor,
 }
 
 impl Settings {
@@ -95,7 +98,13 @@ impl Settings {
     #[must_use]
     pub fn new(config: Arc<Config>, tls: Arc<Material>, router: Arc<Router>) -> Self {
         let connectors = Connectors::new(&config.connectors, default_connector(&config.tls.trust));
-        Self { config, tls, router, connectors }
+        Self { config, tls, router, connectors, monitor: Monitor::default() }
+    }
+
+    /// Tells this monitor what sessions with next hops come to.
+    #[must_use]
+    pub fn monitored(self, monitor: Monitor) -> Self {
+        Self { monitor, ..self }
     }
 
     /// The configuration.
