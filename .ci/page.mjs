@@ -18,7 +18,7 @@ const looks = [
 ];
 const texts = [
     "relay.example.com", "2 destinations in trouble", "b.example", "partner.example", "cannot connect",
-    "their new gateway, ticket 4711", "Sent: ", "mail2.partner.example (partner)", "12 days left", "refused",
+    "their new gateway, ticket 4711", "Sent: ", "mail2.partner.example (partner)", "11 days left", "refused",
     "Must issue a STARTTLS command first", "None since the start.", "As of ",
 ];
 

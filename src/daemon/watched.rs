@@ -57,8 +57,14 @@ pub(super) async fn round(in_force: Arc<InForce>) {
 fn look(in_force: &InForce) {
     let own = in_force.tls().identities().into_iter();
     let own: Vec<Own> = own.map(|own| Own { file: own.file.display().to_string(), not_after: own.not_after }).collect();
-    let config = in_force.config();
-    in_force.monitor.certificates().look(&own, |direction, name| is_forced(&config, direction, name), Timestamp::now());
+    let settings = in_force.inbound.load_full();
+    let config = &settings.config;
+    let any = std::iter::once(settings.connectors.for_every());
+    in_force.monitor.prepare(
+        config.listeners.iter().map(|listener| listener.name.as_str()),
+        config.connectors.iter().chain(any).map(|connector| connector.name.as_str()),
+    );
+    in_force.monitor.certificates().look(&own, |direction, name| is_forced(config, direction, name), Timestamp::now());
 }
 
 /// Whether a connector demands TLS: what only a domain publishes is its own affair.

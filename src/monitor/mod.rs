@@ -107,6 +107,26 @@ impl Monitor {
         self.0.meters.text(reading, format)
     }
 
+    /// Counts from nothing what alerts look at: a counter that appears with its first event has not risen. To be
+    /// called for whatever a configuration names.
+    pub fn prepare<'a>(&self, listeners: impl Iterator<Item = &'a str>, connectors: impl Iterator<Item = &'a str>) {
+        let meters = &self.0.meters;
+        for listener in listeners {
+            for limit in ["connections", "connections_per_client"] {
+                drop(meters.turned_away.get_or_create(&Limit { listener: listener.to_owned(), limit }));
+            }
+        }
+        for connector in connectors.map(str::to_owned) {
+            for direction in [Direction::Inbound, Direction::Outbound] {
+                let (direction, connector) = (direction.word(), connector.clone());
+                let (policy, outcome) = (Demanded::Forced.word(), PolicyEnd::Refused.word());
+                drop(meters.judged.get_or_create(&Judged { direction, connector, policy, outcome }));
+            }
+            drop(meters.downgrades.get_or_create(&Connector { connector: connector.clone() }));
+            drop(meters.delay.get_or_create(&Connector { connector }));
+        }
+    }
+
     /// A session has begun.
     #[must_use]
     pub fn session(&self, listener: &str) -> Counted {

@@ -52,10 +52,11 @@ fn bar(html: &mut Html, x: usize, date: Date, day: Option<&Day>) {
     let title = format!("{date}: {} verified, {} encrypted, {} in clear", day.verified, day.encrypted, day.clear);
     let mut top = HEIGHT + 2;
     let parts = [("verified", day.verified), ("encrypted", day.encrypted), ("clear", day.clear)];
-    for (class, part) in parts.into_iter().filter(|(_, part)| *part > 0) {
-        // What is there is seen, however little it is.
-        let height = (u128::from(part) * u128::from(HEIGHT) / u128::from(day.all())).max(2) as u64;
-        let height = height.min(top);
+    let mut parts = parts.into_iter().filter(|(_, part)| *part > 0).peekable();
+    while let Some((class, part)) = parts.next() {
+        // What is there is seen, however little it is; the last one fills what rounding has left.
+        let height = u64::try_from(u128::from(part) * u128::from(HEIGHT) / u128::from(day.all())).unwrap_or(HEIGHT);
+        let height = if parts.peek().is_some() { height.clamp(2, HEIGHT - 4) } else { top.saturating_sub(2).max(2) };
         top -= height;
         html.raw(&rectangle(class, x, top, height)).element("<title>", &title, "</title></rect>");
     }
