@@ -85,7 +85,11 @@ impl World {
     }
 
     pub(crate) fn outbound(&self, connectors: &str) -> Outbound {
-        Outbound::new(self.settings(connectors), self.discovery(), Reporter::off())
+        self.observed(connectors, Reporter::off())
+    }
+
+    pub(crate) fn observed(&self, connectors: &str, reporter: Reporter) -> Outbound {
+        Outbound::new(self.settings(connectors), self.discovery(), reporter)
     }
 }
 
