@@ -47,7 +47,7 @@ fn validating() -> Vec<(String, Config)> {
     let mut all = Vec::new();
     for variable in ["DNSSEC_AUTHORITY", "DNSSEC_FORWARDER", "DNSSEC_VALIDATOR"] {
         for kind in ["root.dnskey", "root.ds"] {
-            let config = config(server(variable), &format!("trust_anchor = {:?}", anchor(kind)));
+            let config = config(server(variable), &format!("trust_anchor = \"{}\"", anchor(kind).display()));
             all.push((format!("{variable} {kind}"), config));
         }
     }
