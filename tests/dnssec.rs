@@ -67,7 +67,7 @@ fn resolver(config: &Config) -> Dns {
 struct Wrong(Vec<String>);
 
 impl Wrong {
-    fn check<T: std::fmt::Debug + PartialEq>(&mut self, what: &str, found: T, wanted: T) {
+    fn check<T: std::fmt::Debug + PartialEq>(&mut self, what: &str, found: &T, wanted: &T) {
         if found != wanted {
             self.0.push(format!("{what}: {found:?} instead of {wanted:?}"));
         }
@@ -108,7 +108,7 @@ async fn answers_of(dns: &Dns, zone: &str, security: Security, who: &str, wrong:
     let mut hosts = vec![at("mx"), "mx.nsec.test".to_owned()];
     hosts.sort();
     hosts.dedup();
-    wrong.check(&format!("{who} {zone} MX"), mx, Ok((hosts, security)));
+    wrong.check(&format!("{who} {zone} MX"), &mx, &Ok((hosts, security)));
     for (label, count, target, security) in [
         ("mx", 2, "mx", security),
         ("four", 1, "four", security),
@@ -124,14 +124,14 @@ async fn answers_of(dns: &Dns, zone: &str, security: Security, who: &str, wrong:
         ("no.where.at.all", 0, "no.where.at.all", loose),
     ] {
         let found = addresses(dns, &at(label)).await;
-        wrong.check(&format!("{who} {}", at(label)), found, Ok((count, security, at(target))));
+        wrong.check(&format!("{who} {}", at(label)), &found, &Ok((count, security, at(target))));
     }
     let wild = dns.mx(&domain(&at("x.wild"))).await.map(|answer| (answer.records().len(), answer.security));
-    wrong.check(&format!("{who} {} MX", at("x.wild")), wild, Ok((1, loose)));
+    wrong.check(&format!("{who} {} MX", at("x.wild")), &wild, &Ok((1, loose)));
     let none = dns.mx(&domain(&at("mx"))).await.map(|answer| (answer.found, answer.security));
-    wrong.check(&format!("{who} {} MX", at("mx")), none, Ok((Found::NoData, security)));
+    wrong.check(&format!("{who} {} MX", at("mx")), &none, &Ok((Found::NoData, security)));
     let text = dns.txt(&at("_mta-sts")).await.map(|answer| (answer.records().to_vec(), answer.security));
-    wrong.check(&format!("{who} {zone} TXT"), text, Ok((vec!["v=STSv1; id=1;".to_owned()], security)));
+    wrong.check(&format!("{who} {zone} TXT"), &text, &Ok((vec!["v=STSv1; id=1;".to_owned()], security)));
     for (port, host, count, security) in [
         (25, "mx", 3, security),
         (443, "mx", 3, security),
@@ -140,7 +140,7 @@ async fn answers_of(dns: &Dns, zone: &str, security: Security, who: &str, wrong:
         (25, "any.wild", 0, loose),
     ] {
         let tlsa = dns.tlsa(port, &domain(&at(host))).await.map(|answer| (answer.records().len(), answer.security));
-        wrong.check(&format!("{who} {} TLSA {port}", at(host)), tlsa, Ok((count, security)));
+        wrong.check(&format!("{who} {} TLSA {port}", at(host)), &tlsa, &Ok((count, security)));
     }
 }
 
@@ -169,13 +169,17 @@ async fn bogus_zones_have_no_answers() {
         let failed = |error: &LookupError| matches!(error, LookupError::Bogus(_)) || who.contains("VALIDATOR");
         for zone in BOGUS_ZONES {
             let mx = dns.mx(&domain(zone)).await.map(|answer| answer.found);
-            wrong.check(&format!("{who} {zone} MX {mx:?}"), mx.is_err_and(|error| failed(&error)), true);
+            wrong.check(&format!("{who} {zone} MX {mx:?}"), &mx.is_err_and(|error| failed(&error)), &true);
             for label in ["mx", "four", "any.wild"] {
                 let found = addresses(&dns, &format!("{label}.{zone}")).await;
-                wrong.check(&format!("{who} {label}.{zone} {found:?}"), found.is_err_and(|error| failed(&error)), true);
+                wrong.check(
+                    &format!("{who} {label}.{zone} {found:?}"),
+                    &found.is_err_and(|error| failed(&error)),
+                    &true,
+                );
             }
             let tlsa = dns.tlsa(25, &domain(&format!("mx.{zone}"))).await.map(|answer| answer.found);
-            wrong.check(&format!("{who} {zone} TLSA {tlsa:?}"), tlsa.is_err_and(|error| failed(&error)), true);
+            wrong.check(&format!("{who} {zone} TLSA {tlsa:?}"), &tlsa.is_err_and(|error| failed(&error)), &true);
         }
     }
 }
@@ -199,10 +203,10 @@ async fn aliases_across_zones_are_as_secure_as_their_weakest_link() {
                     let answer = dns.addresses(&domain(&name)).await;
                     let found =
                         answer.map(|answer| (answer.records().len(), answer.security, answer.first, answer.name));
-                    wrong.check(&format!("{who} {name}"), found, Ok((2, security, own, target.to_owned())));
+                    wrong.check(&format!("{who} {name}"), &found, &Ok((2, security, own, target.to_owned())));
                 }
                 let bogus = addresses(&dns, &format!("to-bogus.{zone}")).await;
-                wrong.check(&format!("{who} to-bogus.{zone} {bogus:?}"), bogus.is_err(), true);
+                wrong.check(&format!("{who} to-bogus.{zone} {bogus:?}"), &bogus.is_err(), &true);
             }
         }
     }
@@ -221,20 +225,20 @@ async fn the_word_of_a_validator_on_this_machine_is_as_good() {
                 [("mx", own), ("four", own), ("any.wild", loose), ("to-nsec3", own), ("to-plain", unvouched)]
             {
                 let found = addresses(&dns, &format!("{label}.{zone}")).await.map(|(_, security, _)| security);
-                wrong.check(&format!("{label}.{zone}"), found, Ok(security));
+                wrong.check(&format!("{label}.{zone}"), &found, &Ok(security));
             }
             let tlsa = dns.tlsa(25, &domain(&format!("mx.{zone}"))).await.map(|answer| answer.security);
-            wrong.check(&format!("{zone} TLSA"), tlsa, Ok(own));
+            wrong.check(&format!("{zone} TLSA"), &tlsa, &Ok(own));
         }
     }
     for zone in BOGUS_ZONES {
         let found = addresses(&dns, &format!("mx.{zone}")).await;
-        wrong.check(&format!("{zone} {found:?}"), matches!(found, Err(LookupError::Server(_))), true);
+        wrong.check(&format!("{zone} {found:?}"), &matches!(found, Err(LookupError::Server(_))), &true);
     }
     // A forwarder vouches for nothing.
     let dns = resolver(&config(server("DNSSEC_FORWARDER"), "dnssec = \"trust-resolver\""));
     let found = addresses(&dns, "mx.nsec.test").await.map(|(_, security, _)| security);
-    wrong.check("forwarder", found, Ok(unvouched));
+    wrong.check("forwarder", &found, &Ok(unvouched));
 }
 
 /// What is found for a host that stands in MX records, in words.
@@ -293,15 +297,15 @@ async fn dane_finds_what_each_host_publishes() {
                 (format!("very.deep.below.{zone}"), "absent".to_owned()),
                 (format!("to-plain.{zone}"), "absent".to_owned()),
             ] {
-                wrong.check(&format!("{who} {recipient}"), finding(&config, &recipient).await, wanted);
+                wrong.check(&format!("{who} {recipient}"), &finding(&config, &recipient).await, &wanted);
             }
         }
         for zone in UNSIGNED_ZONES {
-            wrong.check(&format!("{who} {zone}"), finding(&config, zone).await, "absent".to_owned());
+            wrong.check(&format!("{who} {zone}"), &finding(&config, zone).await, &"absent".to_owned());
         }
         for zone in BOGUS_ZONES {
             let found = finding(&config, zone).await;
-            wrong.check(&format!("{who} {zone} {found}"), found.starts_with("the domain fails: the MX lookup"), true);
+            wrong.check(&format!("{who} {zone} {found}"), &found.starts_with("the domain fails: the MX lookup"), &true);
         }
     }
 }
