@@ -107,7 +107,7 @@ impl Zone {
     pub(super) fn anchors(&self) -> [(&'static str, String); 2] {
         let ds = digest(&self.origin, &self.key);
         let key = data_encoding(self.key.public_key().public_bytes());
-        let hex: String = ds.digest().iter().map(|octet| format!("{octet:02x}")).collect();
+        let hex = ds.digest().iter().map(|octet| format!("{octet:02x}")).collect::<Vec<_>>().concat();
         [("dnskey", format!(". IN DNSKEY 257 3 13 {key}\n")), ("ds", format!(". IN DS {} 13 2 {hex}\n", ds.key_tag()))]
     }
 
