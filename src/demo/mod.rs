@@ -9,6 +9,7 @@ mod peer;
 mod scenarios;
 mod stage;
 mod table;
+pub mod zones;
 
 use std::io::IsTerminal as _;
 
