@@ -5,10 +5,11 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use tokio::sync::Notify;
 
+use super::Surroundings;
 use crate::config::{Config, Fault, Listener, Place, default_connector};
 use crate::connector::Connectors;
 use crate::discovery::Discovery;
-use crate::discovery::mta_sts::Web;
+use crate::discovery::mta_sts::{FETCH, Web};
 use crate::dns::Dns;
 use crate::handshake::Material;
 use crate::https::Https;
@@ -25,6 +26,7 @@ pub(super) struct InForce {
     pub(super) outbound: Arc<Outbound>,
     /// Tells the scheduler that its settings were replaced.
     pub(super) replaced: Arc<Notify>,
+    surroundings: Surroundings,
 }
 
 /// The settings of the three movers, all made from one configuration.
@@ -49,13 +51,20 @@ impl Parts {
 }
 
 impl InForce {
-    pub(super) fn new(config: &Arc<Config>, tls: Arc<Material>, dns: Dns, discovery: Discovery) -> Self {
+    pub(super) fn new(
+        config: &Arc<Config>,
+        tls: Arc<Material>,
+        dns: Dns,
+        discovery: Discovery,
+        surroundings: Surroundings,
+    ) -> Self {
         let Parts { inbound, scheduler, outbound } = Parts::new(config, tls, dns);
         Self {
             inbound: Arc::new(ArcSwap::from_pointee(inbound)),
             scheduler: Arc::new(ArcSwap::from_pointee(scheduler)),
             outbound: Arc::new(Outbound::new(outbound, discovery)),
             replaced: Arc::default(),
+            surroundings,
         }
     }
 
@@ -79,7 +88,7 @@ impl InForce {
             }
         };
         let config = Arc::new(config);
-        self.outbound.discovery().mta_sts().replace(web(&tls, &dns));
+        self.outbound.discovery().mta_sts().replace(web(&tls, &dns, self.surroundings));
         let Parts { inbound, scheduler, outbound } = Parts::new(&config, tls, dns);
         self.inbound.store(Arc::new(inbound));
         self.scheduler.store(Arc::new(scheduler));
@@ -90,8 +99,8 @@ impl InForce {
 }
 
 /// What MTA-STS policies are looked for with.
-pub(super) fn web(tls: &Material, dns: &Dns) -> Web {
-    Web::new(dns.clone(), Https::new(dns.clone(), tls.https().clone()))
+pub(super) fn web(tls: &Material, dns: &Dns, surroundings: Surroundings) -> Web {
+    Web::new(dns.clone(), Https::new(dns.clone(), tls.https().clone())).at(surroundings.policy_port, FETCH)
 }
 
 /// What cannot be changed while the daemon runs.

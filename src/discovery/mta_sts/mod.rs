@@ -36,7 +36,7 @@ pub use record::{PolicyId, RecordFault};
 use shelf::{Held, Known, Shelf};
 pub use store::StoreError;
 use store::{Change, Store};
-pub use web::Web;
+pub use web::{FETCH, Web};
 use web::{Record, Source};
 
 /// Record and policy together, at most; so long a message waits at first contact.
