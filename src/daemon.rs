@@ -18,7 +18,7 @@ use crate::admin::Door;
 use crate::config::{Config, Fault, Located};
 use crate::discovery::Discovery;
 use crate::discovery::history::{History, HistoryError};
-use crate::discovery::mta_sts::{MtaSts, StoreError};
+use crate::discovery::mta_sts::MtaSts;
 use crate::dns::Dns;
 use crate::handshake::Material;
 use crate::https;
@@ -48,14 +48,6 @@ pub enum StartError {
         place: crate::config::Place,
         /// Why.
         error: SpoolError,
-    },
-    /// The policies that domains have published can be neither opened nor set aside.
-    #[error("{place}: the memory of published policies cannot be opened: {error}")]
-    Policies {
-        /// Where the configuration names its folder, which is the spool's.
-        place: crate::config::Place,
-        /// Why.
-        error: StoreError,
     },
     /// The memory of what domains showed before can be neither opened nor set aside.
     #[error("{place}: the memory of earlier deliveries cannot be opened: {error}")]
@@ -160,8 +152,7 @@ pub async fn start_in(surroundings: Surroundings, config: Config, observer: Obse
     let spool = Arc::new(SqliteSpool::open(&config.spool.value).map_err(spool_error)?);
     let history_error = |error| StartError::History { place: config.spool.place.clone(), error };
     let history = History::open(&config.spool.value, jiff::Timestamp::now()).map_err(history_error)?;
-    let store_error = |error| StartError::Policies { place: config.spool.place.clone(), error };
-    let policies = MtaSts::open(&config.spool.value, reload::web(&tls, &dns, surroundings)).map_err(store_error)?;
+    let policies = MtaSts::open(&config.spool.value, reload::web(&tls, &dns, surroundings));
     let discovery = Discovery::new(policies, history);
     let sockets = bind(&config).await.map_err(StartError::Sockets)?;
     let addresses = sockets
