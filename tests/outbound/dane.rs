@@ -116,7 +116,7 @@ async fn two_hosts(broken: Option<Fault>) -> (Internet, Peer, Peer) {
 
 #[tokio::test]
 async fn a_host_whose_records_cannot_be_had_is_passed_over() {
-    for broken in [None, Some(Fault::ServFail), Some(Fault::Refused), Some(Fault::Silence)] {
+    for broken in [None, Some(Fault::ServFail), Some(Fault::Refused)] {
         let (internet, first, second) = two_hosts(broken).await;
         let outbound = internet.outbound(&first, "");
         let report = deliver(&outbound, message(&[TO])).await;
@@ -125,6 +125,27 @@ async fn a_host_whose_records_cannot_be_had_is_passed_over() {
         assert!(first.heard().is_empty(), "{broken:?}: nobody dials a host whose records are not known");
         assert_eq!(second.messages().len(), 1);
     }
+}
+
+#[tokio::test]
+async fn a_lookup_that_hangs_ends_and_holds_up_no_other_host() {
+    let (internet, first, second) = two_hosts(Some(Fault::Silence)).await;
+    let outbound = internet.outbound(&first, "");
+    let hangs = deliver(&outbound, message(&[TO]));
+    tokio::pin!(hangs);
+    // The second host is known by its own domain as well.
+    tokio::select! {
+        biased;
+        report = &mut hangs => panic!("that was first: {report:?}"),
+        report = deliver(&outbound, message(&["b@mx2.good.example"])) => {
+            assert_eq!(outcome(&report, 0), "delivered", "{report:?}");
+        }
+    }
+    let report = hangs.await;
+    assert_eq!((outcome(&report, 0).as_str(), report.trail.len()), ("delivered", 1), "{report:?}");
+    assert!(report.trail[0].to_string().starts_with("mx1.good.example:"), "{report:?}");
+    assert!(first.heard().is_empty());
+    assert_eq!(second.messages().len(), 2);
 }
 
 #[tokio::test]
