@@ -1,5 +1,6 @@
 //! Handshakes over real sockets, with real certificates, in both directions.
 
+mod dane;
 mod files;
 mod inbound;
 mod outbound;

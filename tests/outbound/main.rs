@@ -8,6 +8,7 @@ mod dns;
 
 mod delivery;
 mod peer;
+mod pins;
 mod policy_table;
 mod requiretls;
 mod reuse;
