@@ -22,12 +22,17 @@ use TlsaSelector::{Certificate, PublicKey};
 use TlsaUsage::{EndEntity, TrustAnchor};
 
 /// The name under which the host was found.
-const NAME: &str = "mail.partner.example";
-const SELECTORS: [TlsaSelector; 2] = [Certificate, PublicKey];
-const MATCHINGS: [TlsaMatching; 3] = [Full, Sha256, Sha512];
+pub(crate) const NAME: &str = "mail.partner.example";
+pub(crate) const SELECTORS: [TlsaSelector; 2] = [Certificate, PublicKey];
+pub(crate) const MATCHINGS: [TlsaMatching; 3] = [Full, Sha256, Sha512];
 
 /// The record about a certificate.
-fn record(usage: TlsaUsage, selector: TlsaSelector, matching: TlsaMatching, der: &CertificateDer<'_>) -> Tlsa {
+pub(crate) fn record(
+    usage: TlsaUsage,
+    selector: TlsaSelector,
+    matching: TlsaMatching,
+    der: &CertificateDer<'_>,
+) -> Tlsa {
     let octets = match selector {
         Certificate => der.to_vec(),
         PublicKey => {
@@ -44,7 +49,7 @@ fn record(usage: TlsaUsage, selector: TlsaSelector, matching: TlsaMatching, der:
 }
 
 /// The same of another certificate, or key, of the same kind.
-fn another(record: &Tlsa) -> Tlsa {
+pub(crate) fn another(record: &Tlsa) -> Tlsa {
     let mut other = record.clone();
     *other.data.last_mut().expect("never empty") ^= 1;
     other
@@ -56,7 +61,7 @@ fn patterns(names: &[&str]) -> Vec<NamePattern> {
 
 /// Shows a chain in a handshake, and holds it against records. None of the connector's authorities has
 /// anything to do with it.
-async fn held(pair: &Pair, records: &[Tlsa]) -> Result<Tlsa, DaneFault> {
+pub(crate) async fn held(pair: &Pair, records: &[Tlsa]) -> Result<Tlsa, DaneFault> {
     let connector = connector("partner", Trust::Webpki, None);
     let material = load(&config(None, vec![connector.clone()]));
     let (address, server) = serve(server_config(pair, BOTH), 1).await;
@@ -81,7 +86,7 @@ async fn held(pair: &Pair, records: &[Tlsa]) -> Result<Tlsa, DaneFault> {
 }
 
 /// A chain that ends with its root.
-fn with_root(root: &Authority, mut pair: Pair) -> Pair {
+pub(crate) fn with_root(root: &Authority, mut pair: Pair) -> Pair {
     pair.chain.push(root.certificate.clone());
     pair
 }

@@ -3,5 +3,6 @@
 mod dane;
 mod files;
 mod inbound;
+mod openssl;
 mod outbound;
 mod world;
