@@ -16,7 +16,7 @@ use crate::outbound::probe::{ProbedHop, Seen, Sighting, trusted};
 use crate::outcome::{Failure, Persistence};
 use crate::route::Origin;
 use crate::smtp::client::{Extensions, Size};
-use crate::tls::{NamePattern, TlsOutcome, TlsPolicy};
+use crate::tls::{Authentication, NamePattern, TlsOutcome};
 
 /// Names of a certificate that are written out; it may have hundreds.
 const NAMES_SHOWN: usize = 8;
@@ -74,7 +74,7 @@ fn hop(out: &mut String, probed: &ProbedHop) {
         line(out, "REFUSED", &format!("{}; a delivery does not even dial it", told(failure, failure.persistence)));
     }
     for sighting in addresses {
-        address(out, sighting, policy);
+        address(out, sighting);
     }
 }
 
@@ -107,7 +107,7 @@ fn mta_sts(found: &StsFinding) -> String {
     }
 }
 
-fn address(out: &mut String, sighting: &Sighting, policy: &TlsPolicy) {
+fn address(out: &mut String, sighting: &Sighting) {
     let _ = writeln!(out, "\n  {}", sighting.peer);
     match &sighting.outcome {
         Some(TlsOutcome::Tls(facts)) => {
@@ -120,7 +120,7 @@ fn address(out: &mut String, sighting: &Sighting, policy: &TlsPolicy) {
     for (demand, verdict) in &sighting.verdicts {
         line(out, "demand", &plain(&format!("{}: {demand}", demand.layer)));
         match verdict {
-            Ok(authentication) => line(out, "", &plain(&format!("met: {authentication}"))),
+            Ok(authentication) => line(out, "", &plain(&format!("met{}", known(authentication)))),
             Err(lack) => line(out, "", &plain(&format!("NOT MET: {lack}"))),
         }
     }
@@ -137,9 +137,9 @@ fn address(out: &mut String, sighting: &Sighting, policy: &TlsPolicy) {
     }
     match &sighting.end {
         Ok(clearance) => {
-            let how = match (clearance.outcome(), policy) {
-                (TlsOutcome::Tls(_), _) => format!("under TLS, the peer {}", clearance.authentication()),
-                (TlsOutcome::Clear(_), _) => "IN CLEAR".to_owned(),
+            let how = match clearance.outcome() {
+                TlsOutcome::Tls(_) => format!("under TLS{}", known(clearance.authentication())),
+                TlsOutcome::Clear(_) => "IN CLEAR".to_owned(),
             };
             line(out, "verdict", &plain(&format!("mail may cross it {how}")));
         }
@@ -147,6 +147,18 @@ fn address(out: &mut String, sighting: &Sighting, policy: &TlsPolicy) {
             let without_peer = Failure { peer: None, ..failure.clone() };
             line(out, "verdict", &format!("FAILS: {}", told(&without_peer, failure.persistence)));
         }
+    }
+}
+
+/// How the peer is known. What nobody demanded is no shortfall, but worth a word.
+fn known(authentication: &Authentication) -> String {
+    match authentication {
+        Authentication::Untrusted(lack) => format!(", though {lack}"),
+        Authentication::Anonymous
+        | Authentication::Trusted
+        | Authentication::Verified(_)
+        | Authentication::Pinned(_)
+        | Authentication::Dane { .. } => format!(": {authentication}"),
     }
 }
 
@@ -237,7 +249,7 @@ fn prospect(done: &Done, config: &Config) -> String {
 pub(super) fn brief(prospect: &Prospect) -> (&'static str, String) {
     let (word, failure, ends_as) = match prospect {
         Prospect::GoesOn { peer, clearance } => {
-            return ("ok", plain(&format!("{peer}, {}", clearance.authentication())));
+            return ("ok", plain(&format!("{peer}{}", known(clearance.authentication()))));
         }
         Prospect::Deferred(failure) => ("WAITS", failure, Persistence::Transient),
         Prospect::Held(failure) => ("HELD", failure, Persistence::Transient),
