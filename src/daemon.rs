@@ -18,7 +18,7 @@ use crate::admin::Door;
 use crate::config::{Config, Fault, Located};
 use crate::discovery::Discovery;
 use crate::discovery::history::{History, HistoryError};
-use crate::discovery::mta_sts::{MtaSts, StoreError};
+use crate::discovery::mta_sts::MtaSts;
 use crate::dns::Dns;
 use crate::handshake::Material;
 use crate::inbound::{self, Inbound};
@@ -47,14 +47,6 @@ pub enum StartError {
         place: crate::config::Place,
         /// Why.
         error: SpoolError,
-    },
-    /// The policies that domains have published can be neither opened nor set aside.
-    #[error("{place}: the memory of published policies cannot be opened: {error}")]
-    Policies {
-        /// Where the configuration names its folder, which is the spool's.
-        place: crate::config::Place,
-        /// Why.
-        error: StoreError,
     },
     /// The memory of what domains showed before can be neither opened nor set aside.
     #[error("{place}: the memory of earlier deliveries cannot be opened: {error}")]
@@ -137,8 +129,7 @@ pub async fn start(config: Config, observer: Observer) -> Result<Running, StartE
     let spool = Arc::new(SqliteSpool::open(&config.spool.value).map_err(spool_error)?);
     let history_error = |error| StartError::History { place: config.spool.place.clone(), error };
     let history = History::open(&config.spool.value, jiff::Timestamp::now()).map_err(history_error)?;
-    let store_error = |error| StartError::Policies { place: config.spool.place.clone(), error };
-    let policies = MtaSts::open(&config.spool.value, reload::web(&tls, &dns)).map_err(store_error)?;
+    let policies = MtaSts::open(&config.spool.value, reload::web(&tls, &dns));
     let discovery = Discovery::new(policies, history);
     let sockets = bind(&config).await.map_err(StartError::Sockets)?;
     let addresses = sockets

@@ -93,6 +93,8 @@ fn words_become_what_they_mean() {
     assert_eq!(config.postmaster.to_string(), "\"post master\"@example.com");
     let servers: Vec<_> = config.dns.servers.iter().map(|server| server.value).collect();
     assert_eq!(texts(&servers), ["127.0.0.1:5353", "[2001:db8::53]:53", "[2001:db8::54]:54"]);
+    let TrustAnchor::File(anchor) = &config.dns.trust_anchor else { panic!("{:?}", config.dns.trust_anchor) };
+    assert_eq!(anchor.value, folder.join("root.key"));
     assert_eq!(config.log.level, "warn,gatepost::outbound=debug");
     assert_eq!(config.admin.socket.value, AdminSocket::Off);
     assert_eq!(config.spool.value, folder.join("spool"));
