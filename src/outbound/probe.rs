@@ -132,10 +132,9 @@ impl Sighting {
         })
     }
 
-    /// The first time at which a certificate of the chain expires, and whose it is, of those that a demand
-    /// hangs on.
+    /// The next time at which a certificate of the chain expires that a demand hangs on, and whose it is.
     #[must_use]
-    pub fn breaks_at(&self) -> Option<(Timestamp, &str)> {
+    pub fn breaks_at(&self, now: Timestamp) -> Option<(Timestamp, &str)> {
         if !self.dates_count() {
             return None;
         }
@@ -143,7 +142,7 @@ impl Sighting {
             SentCertificate::Readable(certificate) => Some((certificate.not_after, certificate.subject.as_str())),
             SentCertificate::Malformed => None,
         });
-        readable.min_by_key(|(not_after, _)| *not_after)
+        readable.filter(|(not_after, _)| *not_after > now).min_by_key(|(not_after, _)| *not_after)
     }
 
     fn new(look: Look, policy: &TlsPolicy, hop: &Hop) -> Self {

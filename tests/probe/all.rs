@@ -78,6 +78,29 @@ async fn a_certificate_that_expires_soon_is_told_where_a_demand_hangs_on_it() {
 }
 
 #[tokio::test]
+async fn our_own_certificate_and_an_exception_that_end_soon_are_told() {
+    let world = World::new().await;
+    let files = world.authority.issue_as(&["relay.example.com"], ends_in(5)).write(world.folder.path(), "ours");
+    let (certificate, key) = (files.certificate.value.display().to_string(), files.key.value.display().to_string());
+    let peer = world.good(&[HOP]).await;
+    let today = jiff::Timestamp::now().to_zoned(jiff::tz::TimeZone::UTC).date();
+    let until = today.checked_add(jiff::Span::new().days(9)).expect("a date");
+    let more = format!(
+        "{NAME}\nclient_certificate = \"{certificate}\"\nclient_key = \"{key}\"\n\
+         exception = {{ tls = \"opportunistic\", until = \"{until}\", reason = \"a ticket\" }}"
+    );
+    world.write(&smart("partner", &["partner.example"], peer.address.port(), &more));
+    let answer = world.probe(&["--all"]).await;
+    answer
+        .ends(0)
+        .has(&format!("SOON: the certificate that we show them (connector \"partner\"), {certificate}, expires "));
+    answer
+        .has(", in 5 days\n")
+        .has("SOON: the exception of connector \"partner\" ends ")
+        .has("TLS is forced again then");
+}
+
+#[tokio::test]
 async fn of_patterns_only_smart_hosts_can_be_probed() {
     let world = World::new().await;
     let peer = world.good(&[HOP]).await;

@@ -33,7 +33,7 @@ pub(super) async fn run(apart: &Apart, json: bool) -> ExitCode {
     let (work, unnamed) = plan(&apart.settings.config().connectors);
     let looking = work.into_iter().map(|Work { recipient, connector }| look(apart, recipient, connector));
     let all: Vec<Done> = stream::iter(looking).buffered(AT_A_TIME).collect().await;
-    let soon: Vec<Vec<Soon>> = all.iter().map(soon::of).collect();
+    let soon: Vec<Vec<Soon>> = all.iter().map(|done| soon::of(done, apart)).collect();
     if json {
         let documents: Vec<_> = all.iter().zip(&soon).map(|(done, soon)| json::done(done, soon)).collect();
         show(&json::document(&documents));

@@ -17,7 +17,7 @@ use crate::discovery::Discovery;
 use crate::discovery::history::{History, Level};
 use crate::discovery::mta_sts::{MtaSts, Web};
 use crate::dns::Dns;
-use crate::handshake::Material;
+use crate::handshake::{IdentitySummary, Material};
 use crate::https::Https;
 use crate::outbound::Settings;
 use crate::route::Router;
@@ -26,6 +26,8 @@ use crate::route::Router;
 pub(super) struct Apart {
     pub(super) settings: Settings,
     pub(super) discovery: Discovery,
+    /// Our own certificates.
+    pub(super) identities: Vec<IdentitySummary>,
     daemon: Option<Client>,
     /// What is found is written here and goes with it.
     _folder: TempDir,
@@ -78,8 +80,9 @@ impl Apart {
             AdminSocket::Path(path) => Some(Client::at(path.clone())),
             AdminSocket::Off => None,
         };
+        let identities = tls.identities();
         let settings = Settings::new(Arc::clone(config), tls, router);
-        Ok(Self { settings, discovery: Discovery::new(policies, history), daemon, _folder: folder })
+        Ok(Self { settings, discovery: Discovery::new(policies, history), identities, daemon, _folder: folder })
     }
 
     /// Asks the daemon what it remembers.
@@ -98,13 +101,12 @@ impl Apart {
     }
 }
 
+/// As the daemon has it: a domain took TLS where any of its hosts did.
 fn finding(page: &HistoryPage) -> MemoryFinding {
-    let hosts = page.items.iter().filter_map(|item| match item {
-        HistoryItem::Host(host) => Some(host),
-        HistoryItem::Alarm(_) | HistoryItem::Forgotten(_) => None,
+    let took = page.items.iter().filter_map(|item| match item {
+        HistoryItem::Host(host) if host.level > Level::Plain => Some(host.seen),
+        HistoryItem::Host(host) if host.best > Level::Plain => Some(host.last),
+        HistoryItem::Host(_) | HistoryItem::Alarm(_) | HistoryItem::Forgotten(_) => None,
     });
-    match hosts.max_by_key(|host| (host.best, host.last)) {
-        Some(best) if best.best > Level::Plain => MemoryFinding::TookTls { last: best.last },
-        Some(_) | None => MemoryFinding::Nothing,
-    }
+    took.max().map_or(MemoryFinding::Nothing, |last| MemoryFinding::TookTls { last })
 }

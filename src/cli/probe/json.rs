@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::soon::{Soon, days_left};
+use super::soon::{Soon, What, days_left};
 use super::{Done, Prospect, Remembered};
 use crate::connector::MemoryFinding;
 use crate::handshake::SentCertificate;
@@ -120,9 +120,12 @@ struct Offers {
 
 #[derive(Serialize)]
 struct Breaks {
-    peer: String,
-    certificate: String,
-    expires: Timestamp,
+    /// `their_certificate`, `our_certificate` or `exception`.
+    what: &'static str,
+    peer: Option<String>,
+    /// Whose it is, or its file.
+    certificate: Option<String>,
+    at: Timestamp,
     days_left: i64,
 }
 
@@ -168,12 +171,12 @@ fn told(failure: &Failure, ends_as: Persistence) -> Told {
 }
 
 fn breaks(soon: &Soon) -> Breaks {
-    Breaks {
-        peer: soon.peer.clone(),
-        certificate: soon.subject.clone(),
-        expires: soon.expires,
-        days_left: days_left(soon.expires),
-    }
+    let (what, peer, certificate) = match &soon.what {
+        What::Theirs { peer, subject } => ("their_certificate", Some(peer.clone()), Some(subject.clone())),
+        What::Ours { file } => ("our_certificate", None, Some(file.clone())),
+        What::Exception => ("exception", None, None),
+    };
+    Breaks { what, peer, certificate, at: soon.at, days_left: days_left(soon.at) }
 }
 
 fn hop(probed: &ProbedHop) -> Hop {

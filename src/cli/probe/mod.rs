@@ -122,7 +122,7 @@ fn named(config: &config::Config, name: &str) -> Result<Arc<Connector>, String> 
 async fn one(apart: &Apart, recipient: &Host, connector: Option<Arc<Connector>>, json: bool) -> ExitCode {
     let speaks = connector.unwrap_or_else(|| Arc::clone(apart.settings.connectors().for_host(recipient)));
     let done = look(apart, recipient.clone(), speaks).await;
-    let soon = soon::of(&done);
+    let soon = soon::of(&done, apart);
     if json {
         show(&json::document(&json::done(&done, &soon)));
     } else {

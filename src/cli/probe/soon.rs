@@ -1,55 +1,88 @@
-//! What will break soon: certificates that a demand hangs on and that expire within 30 days.
+//! What will break within 30 days: certificates that a demand hangs on, theirs and ours, and exceptions.
 
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 
 use super::super::queue::words::plain;
 use super::Done;
+use super::apart::Apart;
+use crate::config::TlsDemand;
+use crate::connector::exception;
 
-/// So long before it expires, a certificate is told of.
+/// So long before it ends, something is told of.
 const NEAR: SignedDuration = SignedDuration::from_hours(30 * 24);
 
-/// A certificate that expires.
+/// Something that ends.
 #[derive(Debug)]
 pub(super) struct Soon {
-    /// Under which connector.
+    /// Of which connector.
     pub(super) connector: String,
-    /// Who shows it.
-    pub(super) peer: String,
-    /// Whose it is, in words.
-    pub(super) subject: String,
+    pub(super) what: What,
     /// When.
-    pub(super) expires: Timestamp,
+    pub(super) at: Timestamp,
+}
+
+/// What ends.
+#[derive(Debug)]
+pub(super) enum What {
+    /// A certificate that a peer sends, and that a demand hangs on.
+    Theirs {
+        /// Who sends it.
+        peer: String,
+        /// Whose it is, in words.
+        subject: String,
+    },
+    /// The certificate that we show them.
+    Ours {
+        /// Its file.
+        file: String,
+    },
+    /// The exception that holds now: TLS is forced again behind it.
+    Exception,
 }
 
 /// What of a probe will break soon. What is broken already is told by its verdict.
-pub(super) fn of(done: &Done) -> Vec<Soon> {
+pub(super) fn of(done: &Done, apart: &Apart) -> Vec<Soon> {
     let now = Timestamp::now();
+    let connector = &done.connector;
+    let soon = |what, at| Soon { connector: connector.name.clone(), what, at };
     let hops = done.probe.hops.iter().flatten();
     let sightings = hops.filter_map(|hop| hop.seen.as_ref().ok()).flat_map(|seen| &seen.addresses);
-    let near = sightings.filter_map(|sighting| {
-        let (expires, subject) = sighting.breaks_at()?;
-        let is_near = expires > now && now.duration_until(expires) < NEAR;
-        is_near.then(|| Soon {
-            connector: done.connector.name.clone(),
-            peer: sighting.peer.clone(),
-            subject: subject.to_owned(),
-            expires,
-        })
+    let theirs = sightings.filter_map(|sighting| {
+        let (at, subject) = sighting.breaks_at(now)?;
+        Some(soon(What::Theirs { peer: sighting.peer.clone(), subject: subject.to_owned() }, at))
     });
-    near.collect()
+    let identity = connector.outbound.client_identity.as_ref();
+    let ours = apart.identities.iter().filter_map(|ours| {
+        let is_shown = identity.is_some_and(|files| files.certificate.value == ours.file);
+        is_shown.then(|| soon(What::Ours { file: ours.file.display().to_string() }, ours.not_after))
+    });
+    let lowered = match connector.outbound.tls {
+        TlsDemand::Forced { .. } => exception(connector, now),
+        TlsDemand::Off | TlsDemand::Opportunistic => None,
+    };
+    let ends = lowered.and_then(|exception| exception.until.tomorrow().ok()?.to_zoned(TimeZone::UTC).ok());
+    let exceptions = ends.map(|day| soon(What::Exception, day.timestamp()));
+    let is_near = |soon: &Soon| soon.at > now && now.duration_until(soon.at) < NEAR;
+    theirs.chain(ours).chain(exceptions).filter(is_near).collect()
 }
 
 /// A line for each.
 pub(super) fn lines(all: &[Soon]) -> String {
     let line = |soon: &Soon| {
-        format!(
-            "SOON: {} is to show a valid certificate (connector \"{}\"), and {} expires {}\n",
-            soon.peer,
-            soon.connector,
-            plain(&soon.subject),
-            expiry(soon.expires)
-        )
+        let (connector, at) = (&soon.connector, expiry(soon.at));
+        let text = match &soon.what {
+            What::Theirs { peer, subject } => {
+                format!("{peer} is to show a valid certificate (connector \"{connector}\"), and {subject} expires {at}")
+            }
+            What::Ours { file } => {
+                format!("the certificate that we show them (connector \"{connector}\"), {file}, expires {at}")
+            }
+            What::Exception => {
+                format!("the exception of connector \"{connector}\" ends {at}: TLS is forced again then")
+            }
+        };
+        format!("SOON: {}\n", plain(&text))
     };
     all.iter().map(line).collect()
 }
