@@ -73,7 +73,7 @@ impl Apart {
         };
         let folder = tempfile::tempdir().map_err(|error| refused(&error))?;
         let web = Web::new(dns.clone(), Https::new(dns.clone(), tls.https().clone()));
-        let policies = MtaSts::open(folder.path(), web).map_err(|error| refused(&error))?;
+        let policies = MtaSts::open(folder.path(), web);
         let history = History::open(folder.path(), Timestamp::now()).map_err(|error| refused(&error))?;
         let router = Arc::new(Router::new(config, dns));
         let daemon = match &config.admin.socket.value {

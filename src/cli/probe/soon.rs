@@ -61,7 +61,8 @@ pub(super) fn of(done: &Done, apart: &Apart) -> Vec<Soon> {
         TlsDemand::Forced { .. } => exception(connector, now),
         TlsDemand::Off | TlsDemand::Opportunistic => None,
     };
-    let ends = lowered.and_then(|exception| exception.until.tomorrow().ok()?.to_zoned(TimeZone::UTC).ok());
+    let ends =
+        lowered.and_then(|exception| exception.until.tomorrow().ok()?.at(0, 0, 0, 0).to_zoned(TimeZone::UTC).ok());
     let exceptions = ends.map(|day| soon(What::Exception, day.timestamp()));
     let is_near = |soon: &Soon| soon.at > now && now.duration_until(soon.at) < NEAR;
     theirs.chain(ours).chain(exceptions).filter(is_near).collect()
