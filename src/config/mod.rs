@@ -14,6 +14,7 @@ mod place;
 mod plain;
 mod reader;
 mod rules;
+mod tlsrpt;
 mod values;
 
 use std::fmt;
@@ -33,6 +34,7 @@ pub use connector::{
 };
 pub use parse::{parse, read};
 pub use partner::default_connector;
+pub use tlsrpt::{DkimKey, SendReports, TlsReports};
 pub use values::parse_duration;
 
 /// Where something stands in a configuration file. Line and column count from 1.
@@ -110,6 +112,8 @@ pub struct Config {
     pub dns: Dns,
     /// Where operators are answered.
     pub admin: Admin,
+    /// Reports to other domains about TLS.
+    pub tlsrpt: TlsReports,
     /// Logging.
     pub log: Log,
 }

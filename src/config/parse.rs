@@ -11,7 +11,7 @@ use super::partner::WrittenConnector;
 use super::place::Notes;
 use super::reader::{Given, Table};
 use super::values::path;
-use super::{Config, Fault, Located, Place, plain, rules};
+use super::{Config, Fault, Located, Place, plain, rules, tlsrpt};
 
 /// Where the spool is unless `[spool] path` says otherwise.
 const SPOOL: &str = "/var/spool/gatepost";
@@ -100,6 +100,8 @@ fn document_meant(document: &DeTable<'_>, notes: &mut Notes<'_>) -> Option<Confi
     let dns = plain::dns(dns, notes);
     let admin = root.table(notes, "admin", "[admin]");
     let admin = plain::admin(admin, notes);
+    let reports = root.table(notes, "tlsrpt", "[tlsrpt]");
+    let reports = tlsrpt::Written::read(reports, notes);
     let log = root.table(notes, "log", "[log]");
     let log = plain::log(log, notes);
     root.finish(notes);
@@ -107,6 +109,7 @@ fn document_meant(document: &DeTable<'_>, notes: &mut Notes<'_>) -> Option<Confi
     rules::hostname(&hostname, notes);
     rules::own(&tls, listeners.as_deref(), notes);
     rules::connectors(&connectors, &tls, listeners.as_deref(), notes);
+    let reports = reports.meant(&hostname, &postmaster, notes);
 
     let (Given::Good(hostname), Given::Good(postmaster)) = (hostname, postmaster) else { return None };
     let tls = tls.meant();
@@ -123,6 +126,7 @@ fn document_meant(document: &DeTable<'_>, notes: &mut Notes<'_>) -> Option<Confi
         timeouts,
         dns,
         admin,
+        tlsrpt: reports?,
         log,
     })
 }

@@ -25,6 +25,7 @@ pub use error::HandshakeError;
 pub use facts::{Against, Seen};
 pub use identity::IdentitySummary;
 pub use material::Material;
+pub use pem::{key_warning, private_key};
 pub use sent::{CertificateWords, SentCertificate};
 pub use trust::TrustAnchors;
 
