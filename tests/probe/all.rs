@@ -83,8 +83,8 @@ async fn our_own_certificate_and_an_exception_that_end_soon_are_told() {
     let files = world.authority.issue_as(&["relay.example.com"], ends_in(5)).write(world.folder.path(), "ours");
     let (certificate, key) = (files.certificate.value.display().to_string(), files.key.value.display().to_string());
     let peer = world.good(&[HOP]).await;
-    let today = jiff::Timestamp::now().to_zoned(jiff::tz::TimeZone::UTC).date();
-    let until = today.checked_add(jiff::Span::new().days(9)).expect("a date");
+    let today = jiff::Timestamp::now().to_zoned_datetime(jiff::tz::TimeZone::UTC).date();
+    let until = (0..9).fold(today, |day, _| day.tomorrow().expect("a date"));
     let more = format!(
         "{NAME}\nclient_certificate = \"{certificate}\"\nclient_key = \"{key}\"\n\
          exception = {{ tls = \"opportunistic\", until = \"{until}\", reason = \"a ticket\" }}"

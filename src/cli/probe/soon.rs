@@ -61,9 +61,12 @@ pub(super) fn of(done: &Done, apart: &Apart) -> Vec<Soon> {
         TlsDemand::Forced { .. } => exception(connector, now),
         TlsDemand::Off | TlsDemand::Opportunistic => None,
     };
-    let ends =
-        lowered.and_then(|exception| exception.until.tomorrow().ok()?.at(0, 0, 0, 0).to_zoned(TimeZone::UTC).ok());
-    let exceptions = ends.map(|day| soon(What::Exception, day.timestamp()));
+    // To the end of its last day, in UTC.
+    let ends = lowered.and_then(|exception| {
+        let day = exception.until.tomorrow().ok()?;
+        TimeZone::UTC.to_timestamp(day.at(0, 0, 0, 0)).ok()
+    });
+    let exceptions = ends.map(|at| soon(What::Exception, at));
     let is_near = |soon: &Soon| soon.at > now && now.duration_until(soon.at) < NEAR;
     theirs.chain(ours).chain(exceptions).filter(is_near).collect()
 }
