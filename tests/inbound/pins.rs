@@ -1,5 +1,7 @@
 //! Pinned keys, and several partners who must not be taken for each other, on the way in.
 
+use std::fmt::Write as _;
+
 use crate::certificates::{Authority, Pair, key_pin, self_signed};
 use crate::relay::{Relay, Wanted};
 
@@ -14,11 +16,15 @@ impl Partners {
         Self { folder: tempfile::tempdir().expect("a folder"), toml: String::new() }
     }
 
+    fn write(&mut self, toml: std::fmt::Arguments<'_>) {
+        self.toml.write_fmt(toml).expect("a String takes everything");
+    }
+
     /// A client that shows this certificate, under this name.
     fn client(&mut self, name: &str, pair: &Pair) {
         let files = pair.write(self.folder.path(), name);
         let (certificate, key) = (files.certificate.value.display().to_string(), files.key.value.display().to_string());
-        self.toml.push_str(&format!(
+        self.write(format_args!(
             "[[connector]]\nname = \"{name}\"\ndomains = [\"{name}.client.example\"]\n[connector.outbound]\n\
              client_certificate = \"{certificate}\"\nclient_key = \"{key}\"\n"
         ));
@@ -26,7 +32,7 @@ impl Partners {
 
     /// The connector for the senders of `NAME.example`.
     fn connector(&mut self, name: &str, lines: &str, verify: &str) {
-        self.toml.push_str(&format!(
+        self.write(format_args!(
             "[[connector]]\nname = \"{name}\"\ndomains = [\"{name}.example\"]\n{lines}\n[connector.inbound]\n\
              tls = \"forced\"\nverify = \"{verify}\"\n"
         ));

@@ -24,10 +24,7 @@ impl Drop for Wild {
 }
 
 impl Wild {
-    async fn start<F: Future<Output = std::io::Result<()>> + Send>(manner: fn(TcpStream) -> F) -> Self
-    where
-        F: 'static,
-    {
+    async fn start<F: Future<Output = std::io::Result<()>> + Send + 'static>(manner: fn(TcpStream) -> F) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback");
         let address = listener.local_addr().expect("bound");
         let task = tokio::spawn(async move {
