@@ -86,11 +86,10 @@ async fn every_record_about_every_certificate_of_every_chain() {
                 for selector in SELECTORS {
                     for matching in MATCHINGS {
                         let only = record(usage, selector, matching, certificate);
-                        // To OpenSSL no leaf is an authority, not even its own. RFC 6698 §2.1.1 lets any
-                        // certificate of the chain be one.
-                        if what == "self-signed" && usage == TrustAnchor {
-                            assert_eq!(held(&pair, std::slice::from_ref(&only)).await, Ok(only.clone()));
-                            assert!(!takes(&pair, &[only]).await.0, "OpenSSL has changed its mind");
+                        // An authority that a record gives in full stands above the leaf to OpenSSL, and so
+                        // is never a leaf that issued itself. By its hash it may be, here and there.
+                        if what == "self-signed" && usage == TrustAnchor && matching == TlsaMatching::Full {
+                            assert_eq!(held(&pair, std::slice::from_ref(&only)).await, Ok(only));
                         } else {
                             agree(what, &pair, &[only]).await;
                         }
