@@ -16,6 +16,7 @@ mod layers;
 mod memory;
 mod mta_sts;
 mod peer;
+mod pins;
 mod policy_table;
 mod requiretls;
 mod reuse;
