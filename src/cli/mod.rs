@@ -4,6 +4,7 @@
 
 mod check;
 mod demo;
+mod explain;
 mod history;
 mod queue;
 mod run;
@@ -30,6 +31,7 @@ enum Command {
     /// Runs the relay in the foreground, as systemd does
     Run(ConfigFile),
     Check(check::Arguments),
+    Explain(explain::Arguments),
     Queue(queue::Arguments),
     History(history::Arguments),
     /// Plays the scenarios of opportunistic and forced TLS with built-in peers, and shows each outcome
@@ -55,6 +57,7 @@ impl Cli {
         match self.command {
             Command::Run(file) => run::run(&file.config),
             Command::Check(arguments) => check::run(&arguments),
+            Command::Explain(arguments) => explain::run(&arguments),
             Command::Queue(arguments) => queue::run(&arguments),
             Command::History(arguments) => history::run(&arguments),
             Command::Demo { keep } => demo::run(keep),

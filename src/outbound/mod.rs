@@ -13,6 +13,7 @@
 mod cleared;
 mod deliver;
 mod dial;
+mod forecast;
 mod memory;
 mod plan;
 mod pool;
@@ -34,6 +35,7 @@ use crate::outcome::{Failure, Outcome};
 use crate::route::Router;
 use crate::spool::Entry;
 use crate::tls::Clearance;
+pub use forecast::{Ending, Prospect, forecast};
 pub use plan::{Plan, Purpose};
 use pool::Pool;
 

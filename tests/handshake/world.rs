@@ -9,7 +9,7 @@ use gatepost::address::{Domain, Host, Mailbox};
 use gatepost::config::{
     Admin, AdminSocket, Config, Connector, Dns, Dnssec, Downgrade, IdentityFiles, Inbound, Limits, Located, Log,
     LogFormat, OnFailure, Outbound, OwnTls, Place, Queue, Relay, Route, Timeouts, TlsDemand, Trust, TrustAnchor,
-    WarnAfter,
+    WarnAfter, Written,
 };
 use gatepost::handshake::{HandshakeError, Material, Seen};
 use gatepost::tls::TlsVersion;
@@ -208,6 +208,7 @@ pub(crate) fn config(identity: Option<IdentityFiles>, connectors: Vec<Connector>
         dns: Dns { servers: Vec::new(), dnssec: at(Dnssec::Off, 30), trust_anchor: TrustAnchor::BuiltIn },
         admin: Admin { socket: at(AdminSocket::Off, 30) },
         log: Log { format: at(LogFormat::Text, 30), level: "info".to_owned() },
+        written: Written { file: Arc::from(Path::new("gatepost.toml")), text: Arc::from("") },
     }
 }
 
