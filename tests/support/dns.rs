@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
-use hickory_resolver::proto::rr::rdata::{A, AAAA, CNAME, MX, SOA};
+use hickory_resolver::proto::rr::rdata::{A, AAAA, CNAME, MX, SOA, TXT};
 use hickory_resolver::proto::rr::{LowerName, Name, RData, Record};
 use hickory_server::Server;
 use hickory_server::store::in_memory::InMemoryZoneHandler;
@@ -33,6 +33,7 @@ fn record(line: &str) -> Record {
         },
         ["AAAA", address] => RData::AAAA(AAAA(address.parse().expect("an address"))),
         ["MX", preference, host] => RData::MX(MX::new(preference.parse().expect("a number"), full(host))),
+        ["TXT", ref words @ ..] => RData::TXT(TXT::new(vec![words.join(" ")])),
         ["CNAME", target] => RData::CNAME(CNAME(full(target))),
         _ => panic!("{line}"),
     };

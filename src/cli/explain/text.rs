@@ -39,9 +39,6 @@ pub(super) fn outbound(answer: &Outbound) -> String {
     if let Some(route) = &answer.route {
         text.pair(2, 10, "route", route);
     }
-    if let Some(why) = &answer.memory.why {
-        text.pair(2, 10, "memory", &format!("not asked: {why}"));
-    }
     for (at, hop) in answer.hops.iter().enumerate() {
         text.line("");
         hop_lines(&mut text, at, hop, &answer.hops[..at]);

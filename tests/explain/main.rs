@@ -1,0 +1,17 @@
+//! `gatepost explain` and `gatepost check --against` as an administrator runs them: the real program, a real name
+//! server, a real policy host, and a real daemon where one is needed.
+
+#[allow(dead_code, reason = "shared with the tests of handshakes, which use more of it")]
+#[path = "../handshake/world.rs"]
+mod certificates;
+#[path = "../support/dns.rs"]
+mod dns;
+#[allow(dead_code, reason = "shared with the tests of the queue's commands, which use more of it")]
+#[path = "../queue_commands/world.rs"]
+mod relay;
+
+mod against;
+mod inbound;
+mod mta_sts;
+mod outbound;
+mod world;
