@@ -45,10 +45,12 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use report::Row;
+use tls::KeyExchange;
 use trial::{Case, Make};
 
 /// How fast mail gets through Gatepost, and through Postfix beside it.
 #[derive(clap::Parser)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own")]
 #[command(name = "cargo bench --bench path --")]
 struct Arguments {
     /// How many messages each trial sends
@@ -63,6 +65,9 @@ struct Arguments {
     /// Only the cases without TLS
     #[arg(long)]
     plain: bool,
+    /// The bench's two ends prefer X25519MLKEM768, for relays that have it; else X25519 is all that they offer
+    #[arg(long)]
+    post_quantum: bool,
     /// Messages per connection on both legs, instead of 50 and then 1
     #[arg(long, value_name = "N", value_parser = at_least_one)]
     per_connection: Option<usize>,
@@ -78,12 +83,17 @@ fn at_least_one(text: &str) -> Result<usize, String> {
 impl Arguments {
     fn cases(&self) -> Vec<Case> {
         let counts = self.per_connection.map_or_else(|| vec![50, 1], |count| vec![count]);
+        let key_exchange = self.key_exchange();
         let with = |messages_per_connection| {
             let case = move |tls| Case { tls, messages_per_connection };
-            [case(false), case(true)]
+            [case(None), case(Some(key_exchange))]
         };
         let all = counts.into_iter().flat_map(with);
-        all.filter(|case| if case.tls { !self.plain } else { !self.tls }).collect()
+        all.filter(|case| if case.tls.is_some() { !self.plain } else { !self.tls }).collect()
+    }
+
+    fn key_exchange(&self) -> KeyExchange {
+        if self.post_quantum { KeyExchange::PostQuantum } else { KeyExchange::Classical }
     }
 
     fn wants(&self, make: Make) -> bool {
@@ -128,6 +138,12 @@ fn run(arguments: &Arguments) -> io::Result<bool> {
         trial::file_system()?,
         thread::available_parallelism()?
     );
+    if !arguments.plain {
+        println!(
+            "STARTTLS: client and sink offer {}; certificates are ECDSA on P-256",
+            arguments.key_exchange().name()
+        );
+    }
     let mut rows = Vec::new();
     for case in arguments.cases() {
         let one = |make: Make, wanted: bool| {

@@ -5,6 +5,7 @@
 
 mod exceptions;
 mod reload;
+mod reports;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -19,12 +20,13 @@ use crate::admin::Door;
 use crate::config::{Config, Fault, Located};
 use crate::discovery::Discovery;
 use crate::discovery::history::{History, HistoryError};
-use crate::discovery::mta_sts::{MtaSts, StoreError};
+use crate::discovery::mta_sts::MtaSts;
 use crate::dns::Dns;
 use crate::handshake::Material;
 use crate::inbound::{self, Inbound};
 use crate::scheduler::{Observer, Scheduler};
 use crate::spool::{SpoolError, SqliteSpool};
+use crate::tlsrpt::{Desk, Reporter, Submitter};
 use exceptions::Told;
 use reload::InForce;
 
@@ -49,14 +51,6 @@ pub enum StartError {
         place: crate::config::Place,
         /// Why.
         error: SpoolError,
-    },
-    /// The policies that domains have published can be neither opened nor set aside.
-    #[error("{place}: the memory of published policies cannot be opened: {error}")]
-    Policies {
-        /// Where the configuration names its folder, which is the spool's.
-        place: crate::config::Place,
-        /// Why.
-        error: StoreError,
     },
     /// The memory of what domains showed before can be neither opened nor set aside.
     #[error("{place}: the memory of earlier deliveries cannot be opened: {error}")]
@@ -88,6 +82,7 @@ pub struct Running {
     /// Each bound address with the name of its listener.
     pub addresses: Vec<(String, SocketAddr)>,
     in_force: Arc<InForce>,
+    reporter: Reporter,
     stop: CancellationToken,
     task: JoinHandle<Result<(), EndError>>,
 }
@@ -102,6 +97,12 @@ impl Running {
     /// old configuration then stays in force, whole.
     pub fn reload(&self, config: Config) -> Result<Vec<Fault>, Vec<Fault>> {
         self.in_force.replace(config)
+    }
+
+    /// Where sessions are observed for TLS reports.
+    #[must_use]
+    pub fn reporter(&self) -> &Reporter {
+        &self.reporter
     }
 
     /// Asks the daemon to stop: it takes no more mail and lets deliveries in flight finish.
@@ -127,20 +128,24 @@ impl Running {
 /// [`StartError`]; nothing is left open or bound then.
 pub async fn start(config: Config, observer: Observer) -> Result<Running, StartError> {
     let dns = Dns::new(&config.dns).map_err(|error| error.fault(&config.dns));
-    let ((tls, warnings), dns) = match (Material::load(&config), dns) {
-        (Ok(tls), Ok(dns)) => (tls, dns),
-        (tls, dns) => return Err(StartError::Faults(tls.err().into_iter().flatten().chain(dns.err()).collect())),
-    };
-    for warning in warnings {
+    let ((tls, warnings), dns, (submitter, more)) =
+        match (Material::load(&config), dns, Submitter::load(&config.tlsrpt)) {
+            (Ok(tls), Ok(dns), Ok(submitter)) => (tls, dns, submitter),
+            (tls, dns, submitter) => {
+                let faults = tls.err().into_iter().flatten().chain(dns.err()).chain(submitter.err());
+                return Err(StartError::Faults(faults.collect()));
+            }
+        };
+    for warning in warnings.into_iter().chain(more) {
         tracing::warn!(place = %warning.place, remedy = %warning.remedy, "{}", warning.message);
     }
     // The spool first: a second instance hears that there is a first, not that its ports are taken.
     let spool_error = |error| StartError::Spool { place: config.spool.place.clone(), error };
     let spool = Arc::new(SqliteSpool::open(&config.spool.value).map_err(spool_error)?);
+    let (reporter, desk) = reports::desk(&config).map_err(|fault| StartError::Faults(vec![fault]))?;
     let history_error = |error| StartError::History { place: config.spool.place.clone(), error };
     let history = History::open(&config.spool.value, jiff::Timestamp::now()).map_err(history_error)?;
-    let store_error = |error| StartError::Policies { place: config.spool.place.clone(), error };
-    let policies = MtaSts::open(&config.spool.value, reload::web(&tls, &dns)).map_err(store_error)?;
+    let policies = MtaSts::open(&config.spool.value, reload::web(&tls, &dns));
     let discovery = Discovery::new(policies, history);
     let sockets = bind(&config).await.map_err(StartError::Sockets)?;
     let addresses = sockets
@@ -148,13 +153,13 @@ pub async fn start(config: Config, observer: Observer) -> Result<Running, StartE
         .flat_map(|(name, sockets)| sockets.iter().filter_map(|socket| Some((name.clone(), socket.local_addr().ok()?))))
         .collect();
     let door = Door::open(&config.admin.socket).await.map_err(|fault| StartError::Faults(vec![fault]))?;
-    let in_force = Arc::new(InForce::new(&Arc::new(config), tls, dns.clone(), discovery));
+    let in_force = Arc::new(InForce::new(&Arc::new(config), tls, dns.clone(), discovery, submitter));
     // A resolver that cannot do what is expected of it is told of now, not when the first mail comes.
     tokio::spawn(async move { dns.look_around().await });
     let stop = CancellationToken::new();
     let rooms = Rooms { in_force: Arc::clone(&in_force), spool, observer, stop: stop.clone() };
-    let task = tokio::spawn(rooms.run(sockets, door));
-    Ok(Running { addresses, in_force, stop, task })
+    let task = tokio::spawn(rooms.run(sockets, door, desk));
+    Ok(Running { addresses, in_force, reporter, stop, task })
 }
 
 /// Binds every address of every listener, or none.
@@ -202,11 +207,17 @@ struct Rooms {
 }
 
 impl Rooms {
-    async fn run(self, sockets: Vec<(String, Vec<TcpListener>)>, door: Option<Door>) -> Result<(), EndError> {
+    async fn run(
+        self,
+        sockets: Vec<(String, Vec<TcpListener>)>,
+        door: Option<Door>,
+        desk: Option<Desk>,
+    ) -> Result<(), EndError> {
         let (accepted, work) = mpsc::channel(ACCEPTED_MAX);
         let scheduler = self.scheduler();
         let operator = scheduler.operator();
         let mut deliveries = tokio::spawn(scheduler.run(work, self.stop.clone()));
+        let counting = self.in_force.reports.start(desk, &self.spool, &accepted, &self.stop);
         let mut listeners = self.listen(sockets, accepted);
         if let Some(door) = door {
             listeners.spawn(door.serve(
@@ -245,6 +256,8 @@ impl Rooms {
             tracing::warn!("sessions were cut short; what they had not been answered for is not in the spool");
         }
         drop(listeners);
+        // The last sessions are over: what was seen of them is counted before the end.
+        counting.end().await;
         // The spool's lock keeps others from the folder: it goes last.
         self.in_force.outbound.discovery().history().close().await;
         let closed = self.spool.close().await;

@@ -18,7 +18,7 @@
 //! - `cli` and [`demo`]: the commands, and the play that shows what the policies do; [`explain`], which
 //!   says in advance what either direction would do, in the words of both; [`daemon`] wires the rooms and
 //!   ends them in order;
-//! - movers, which are tokio tasks: [`admin`], [`inbound`], [`scheduler`], [`outbound`];
+//! - movers, which are tokio tasks: [`admin`], [`inbound`], [`scheduler`], [`outbound`], [`tlsrpt`];
 //! - hands, each touching one piece of the world: [`discovery`] (what domains publish about themselves, and
 //!   what they showed before), on [`https`]; [`spool`], [`route`], [`handshake`]; and below them [`dns`];
 //! - rules, pure decisions over words: [`dsn`], [`outcome`] (the failure judge), [`access`],
@@ -54,3 +54,4 @@ pub mod scheduler;
 pub mod smtp;
 pub mod spool;
 pub mod tls;
+pub mod tlsrpt;

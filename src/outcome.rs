@@ -36,7 +36,7 @@ pub enum Persistence {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Cause {
     /// The connector's demand was not met.
-    Policy(Refusal),
+    Policy(Box<Refusal>),
     /// What the message itself requires was not to be had (REQUIRETLS, RFC 8689).
     Unpromised(Unpromised),
     /// The peer said no, to this command.
@@ -54,7 +54,9 @@ pub enum Cause {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Unpromised {
     /// The session falls short: step 4, or what the way there is known by, step 2.
-    Session(Refusal),
+    Session(Box<Refusal>),
+    /// The connector switches TLS off, and that is not overruled by a message: nobody is dialled.
+    Off,
     /// The peer does not offer REQUIRETLS: step 5.
     NotOffered,
 }
@@ -63,6 +65,9 @@ impl fmt::Display for Unpromised {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Session(refusal) => write!(f, "the message requires TLS on its whole way (REQUIRETLS): {refusal}"),
+            Self::Off => f.write_str(
+                "the message requires TLS on its whole way (REQUIRETLS), and the connector has it switched off",
+            ),
             Self::NotOffered => f.write_str(
                 "the message requires TLS on its whole way, and the host does not promise that (it does not offer REQUIRETLS)",
             ),
@@ -110,7 +115,7 @@ impl Failure {
             scope: Scope::Hop,
             persistence: Persistence::Transient,
             status: refusal.status(),
-            cause: Cause::Policy(refusal),
+            cause: Cause::Policy(Box::new(refusal)),
             peer: None,
         }
     }
@@ -120,7 +125,7 @@ impl Failure {
     #[must_use]
     pub fn unpromised(why: Unpromised) -> Self {
         let status = match why {
-            Unpromised::Session(_) => Status(7, 10),
+            Unpromised::Session(_) | Unpromised::Off => Status(7, 10),
             Unpromised::NotOffered => Status(7, 30),
         };
         Self {
@@ -306,7 +311,11 @@ mod tests {
 
     #[test]
     fn what_the_message_requires_is_not_for_on_failure_to_decide() {
-        for (why, status) in [(Unpromised::Session(refusal()), "5.7.10"), (Unpromised::NotOffered, "5.7.30")] {
+        for (why, status) in [
+            (Unpromised::Session(Box::new(refusal())), "5.7.10"),
+            (Unpromised::Off, "5.7.10"),
+            (Unpromised::NotOffered, "5.7.30"),
+        ] {
             let failure = Failure::unpromised(why);
             assert_eq!(failure.enhanced(Permanent).to_string(), status);
             for on_failure in [OnFailure::Defer, OnFailure::Hold, OnFailure::Bounce] {

@@ -93,7 +93,7 @@ fn pieces() -> impl Strategy<Value = String> {
 }
 
 const KEYS: &str = "hostname postmaster name names domains address tls route port verify trust networks relay retry \
-    expire message_size recipients command servers level path certificate key client_key min_version on_failure";
+    expire message_size recipients command servers dnssec trust_anchor level path certificate key client_key min_version on_failure";
 const TABLES: &str = "[tls] [[tls.sni]] [[listener]] [[connector]] [connector.outbound] [connector.inbound] [relay] \
     [queue] [limits] [timeouts] [dns] [log] [spool]";
 

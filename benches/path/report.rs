@@ -26,7 +26,7 @@ const DISTURBED: f64 = 0.2;
 impl Case {
     /// How people call it.
     pub(crate) fn name(self) -> String {
-        let how = if self.tls { "STARTTLS" } else { "plain" };
+        let how = if self.tls.is_some() { "STARTTLS" } else { "plain" };
         format!("{how}, {} per connection", self.messages_per_connection)
     }
 

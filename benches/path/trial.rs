@@ -20,6 +20,7 @@ use crate::client::Load;
 use crate::ledger::{Ledger, Passage};
 use crate::processes::{ThreadClock, computer_time};
 use crate::relay::{Relay, Task};
+use crate::tls::KeyExchange;
 use crate::{gatepost, postfix, sink, tls};
 
 /// At once, on either side of the relay.
@@ -47,8 +48,8 @@ pub(crate) enum Make {
 /// How the mail travels.
 #[derive(Clone, Copy)]
 pub(crate) struct Case {
-    /// STARTTLS on both legs, or neither.
-    pub(crate) tls: bool,
+    /// STARTTLS on both legs with this key exchange, or on neither.
+    pub(crate) tls: Option<KeyExchange>,
     /// On both legs.
     pub(crate) messages_per_connection: usize,
 }
@@ -85,7 +86,7 @@ pub(crate) fn run(make: Make, case: Case, messages: usize, cancelled: &Cancellat
     let task = Task {
         folder: folder.path(),
         sink: sink.address,
-        tls: case.tls,
+        tls: case.tls.is_some(),
         connections: CONNECTIONS,
         messages_per_connection: case.messages_per_connection,
     };
@@ -149,7 +150,7 @@ fn carry(
 ) -> io::Result<Duration> {
     let load = Load {
         address: relay.address,
-        tls: case.tls.then(tls::connector).transpose()?,
+        tls: case.tls.map(tls::connector).transpose()?,
         connections: CONNECTIONS,
         messages_per_connection: case.messages_per_connection,
         ledger: Arc::clone(ledger),
@@ -193,8 +194,8 @@ struct Sink {
 }
 
 impl Sink {
-    fn start(with_tls: bool, ledger: &Arc<Ledger>) -> io::Result<Self> {
-        let tls = with_tls.then(tls::acceptor).transpose()?;
+    fn start(tls: Option<KeyExchange>, ledger: &Arc<Ledger>) -> io::Result<Self> {
+        let tls = tls.map(tls::acceptor).transpose()?;
         let ledger = Arc::clone(ledger);
         let stop = CancellationToken::new();
         let stopped = stop.clone();

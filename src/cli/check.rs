@@ -16,12 +16,13 @@ use jiff::tz::TimeZone;
 use super::{ConfigFile, show, show_faults, show_warnings};
 use crate::config::{
     self, Config, Connector, Downgrade, Exception, Inbound, Listener, ListenerTls, OnFailure, Outbound, Publication,
-    Route, TlsDemand, Trust, VerifyWanted,
+    Route, SendReports, TlsDemand, Trust, VerifyWanted,
 };
 use crate::connector::ended_exception;
 use crate::dns::Dns;
 use crate::handshake::{IdentitySummary, Material};
 use crate::tls::TlsVersion;
+use crate::tlsrpt::Submitter;
 use against::Old;
 
 /// Read the configuration and everything it names, and show what it means
@@ -60,7 +61,7 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
 fn compare(arguments: &Arguments, old: &Old<'_>) -> ExitCode {
     let file = &arguments.file.config;
     let file = std::path::absolute(file).unwrap_or_else(|_| file.clone());
-    let (config, _, warnings) = match load(&file) {
+    let (config, _, _, warnings) = match load(&file) {
         Ok(loaded) => loaded,
         Err(faults) => {
             show_faults(&faults);
@@ -82,8 +83,8 @@ fn compare(arguments: &Arguments, old: &Old<'_>) -> ExitCode {
 
 fn check(file: &Path) -> ExitCode {
     match load(file) {
-        Ok((config, identities, warnings)) => {
-            show(&report(&config, &identities));
+        Ok((config, identities, submitter, warnings)) => {
+            show(&report(&config, &identities, &submitter));
             show_warnings(&warnings);
             show(&format!("\n{} can be taken\n", file.display()));
             ExitCode::SUCCESS
@@ -95,19 +96,23 @@ fn check(file: &Path) -> ExitCode {
     }
 }
 
-type Loaded = (Config, Vec<IdentitySummary>, Vec<config::Fault>);
+type Loaded = (Config, Vec<IdentitySummary>, Submitter, Vec<config::Fault>);
 
 fn load(file: &Path) -> Result<Loaded, Vec<config::Fault>> {
     let (config, mut warnings) = config::read(file)?;
     let dns = Dns::new(&config.dns).map_err(|error| error.fault(&config.dns));
-    let (material, more) = match (Material::load(&config), dns) {
-        (Ok(loaded), Ok(_)) => loaded,
-        (material, dns) => return Err(material.err().into_iter().flatten().chain(dns.err()).collect()),
+    let loaded = (Material::load(&config), dns, Submitter::load(&config.tlsrpt));
+    let ((material, more), (submitter, still_more)) = match loaded {
+        (Ok(material), Ok(_), Ok(submitter)) => (material, submitter),
+        (material, dns, submitter) => {
+            let faults = material.err().into_iter().flatten().chain(dns.err()).chain(submitter.err());
+            return Err(faults.collect());
+        }
     };
-    warnings.extend(more);
+    warnings.extend(more.into_iter().chain(still_more));
     warnings.extend(config.connectors.iter().filter_map(|connector| ended(connector, Timestamp::now())));
     warnings.sort();
-    Ok((config, material.identities(), warnings))
+    Ok((config, material.identities(), submitter, warnings))
 }
 
 /// An exception that has ended, as a warning.
@@ -122,7 +127,7 @@ fn ended(connector: &Connector, now: Timestamp) -> Option<config::Fault> {
     })
 }
 
-fn report(config: &Config, identities: &[IdentitySummary]) -> String {
+fn report(config: &Config, identities: &[IdentitySummary], submitter: &Submitter) -> String {
     let sections = [
         format!(
             "We are {}; mail to our postmaster goes to {}; the spool is {}\n",
@@ -137,9 +142,24 @@ fn report(config: &Config, identities: &[IdentitySummary]) -> String {
             listed(&config.relay.domains, "no domain")
         ),
         section("Connectors (for each domain the most specific pattern wins)", &connectors(config)),
+        reports(config.tlsrpt.send.value, submitter),
         section("Our certificates", &certificates(identities)),
     ];
     sections.join("\n")
+}
+
+fn reports(send: SendReports, submitter: &Submitter) -> String {
+    let Submitter { organization, contact, signer, .. } = submitter;
+    let signed = match signer {
+        Some(signer) => {
+            format!("signed with a key to be published as\n  {} TXT \"{}\"", signer.name(), signer.record())
+        }
+        None => "not signed".to_owned(),
+    };
+    match send {
+        SendReports::Off => "TLS reports are not sent\n".to_owned(),
+        SendReports::Daily => format!("TLS reports come from {organization}, {contact}; by mail they are {signed}\n"),
+    }
 }
 
 fn section(title: &str, table: &Table) -> String {

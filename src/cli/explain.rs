@@ -15,7 +15,8 @@ use super::{ConfigFile, show, show_faults};
 use crate::address::Host;
 use crate::admin::words::{HistoryItem, HistoryPage};
 use crate::config::{self, AdminSocket, Config};
-use crate::discovery::history::Best;
+use crate::connector::MemoryFinding;
+use crate::discovery::history::Level;
 use crate::envelope::TlsRequirement;
 use crate::explain::{Explainer, Recollection, Subject};
 
@@ -35,17 +36,24 @@ pub(super) struct Arguments {
     /// Explain mail from them: which connector speaks, what a session must show, what it would be answered
     #[arg(long)]
     sender: bool,
+    #[command(flatten)]
+    message: Message,
+    /// Answer with one JSON document
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    file: ConfigFile,
+}
+
+/// What the message asks of TLS.
+#[derive(Debug, Args)]
+struct Message {
     /// For a message that was sent with REQUIRETLS (RFC 8689)
     #[arg(long, conflicts_with_all = ["sender", "tls_not_required"])]
     requiretls: bool,
     /// For a message with "TLS-Required: No" (RFC 8689)
     #[arg(long, conflicts_with = "sender")]
     tls_not_required: bool,
-    /// Answer with one JSON document
-    #[arg(long)]
-    json: bool,
-    #[command(flatten)]
-    file: ConfigFile,
 }
 
 pub(super) fn run(arguments: &Arguments) -> ExitCode {
@@ -74,7 +82,7 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
     };
     let answer = runtime.block_on(async {
         let memory = recall(&config, &recipient).await;
-        explainer.outbound(&arguments.subject, &recipient, requirement(arguments), &memory).await
+        explainer.outbound(&arguments.subject, &recipient, requirement(&arguments.message), &memory).await
     });
     show(&if arguments.json { json(&answer) } else { text::outbound(&answer) });
     if answer.can_go { ExitCode::SUCCESS } else { ExitCode::FAILURE }
@@ -85,10 +93,10 @@ fn load(arguments: &Arguments) -> Result<(Config, Explainer), Vec<config::Fault>
     Ok((config.clone(), Explainer::new(config)?))
 }
 
-fn requirement(arguments: &Arguments) -> TlsRequirement {
-    if arguments.requiretls {
+fn requirement(message: &Message) -> TlsRequirement {
+    if message.requiretls {
         TlsRequirement::Require
-    } else if arguments.tls_not_required {
+    } else if message.tls_not_required {
         TlsRequirement::Relaxed
     } else {
         TlsRequirement::Ordinary
@@ -106,8 +114,8 @@ async fn recall(config: &Config, domain: &Host) -> Recollection {
         AdminSocket::Path(path) => path.clone(),
         AdminSocket::Off => return Recollection::NotAsked("[admin] socket is switched off".to_owned()),
     };
-    match best(&Client::at(path.clone()), domain).await {
-        Ok(best) => Recollection::Told(best),
+    match took_tls(&Client::at(path.clone()), domain).await {
+        Ok(finding) => Recollection::Told(finding),
         Err(SocketError::NoDaemon { .. }) => {
             Recollection::NotAsked(format!("no running Gatepost answers on {}", path.display()))
         }
@@ -115,13 +123,14 @@ async fn recall(config: &Config, domain: &Host) -> Recollection {
     }
 }
 
-/// The best that any host of the domain has shown; of equals the latest.
-async fn best(client: &Client, domain: &Host) -> Result<Option<Best>, SocketError> {
+/// When a host of the domain last took TLS, as far as the list tells.
+async fn took_tls(client: &Client, domain: &Host) -> Result<MemoryFinding, SocketError> {
     let target = format!("/v1/history?limit={PAGE}&domain={}", percent_encoded(&domain.to_string()));
     let page: HistoryPage = client.get(&target).await?;
-    let hosts = page.items.into_iter().filter_map(|item| match item {
-        HistoryItem::Host(host) => Some(Best { level: host.best, first: host.first, last: host.last }),
-        HistoryItem::Alarm(_) | HistoryItem::Forgotten(_) => None,
+    let last = page.items.iter().filter_map(|item| match item {
+        HistoryItem::Host(host) if host.level > Level::Plain => Some(host.seen),
+        HistoryItem::Host(host) if host.best > Level::Plain => Some(host.last),
+        HistoryItem::Host(_) | HistoryItem::Alarm(_) | HistoryItem::Forgotten(_) => None,
     });
-    Ok(hosts.max_by_key(|best| (best.level, best.last)))
+    Ok(last.max().map_or(MemoryFinding::Nothing, |last| MemoryFinding::TookTls { last }))
 }

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use super::{
     AdminSocket, Config, Connector, Dns, Dnssec, Downgrade, IdentityFiles, Inbound, Limits, Listener, ListenerTls,
-    LogFormat, OnFailure, Outbound, OwnTls, Publication, Queue, Route, Timeouts, TlsDemand, Trust, TrustAnchor,
-    VerifyWanted, WarnAfter,
+    LogFormat, OnFailure, Outbound, OwnTls, Publication, Queue, Route, SendReports, Timeouts, TlsDemand, TlsReports,
+    Trust, TrustAnchor, VerifyWanted, WarnAfter,
 };
 use crate::tls::TlsVersion;
 
@@ -48,6 +48,7 @@ pub fn sections(config: &Config) -> Vec<Section> {
         timeouts: patience,
         dns: servers,
         admin,
+        tlsrpt: reported,
         log,
         written: _,
     } = config;
@@ -65,6 +66,7 @@ pub fn sections(config: &Config) -> Vec<Section> {
         timeouts(patience),
         dns(servers),
         Section::new("[admin]", vec![("socket", socket)]),
+        tlsrpt(reported),
         Section::new("[log]", vec![("format", text(format(log.format.value))), ("level", text(&log.level))]),
     ];
     all.extend(listeners.iter().map(listener));
@@ -189,6 +191,23 @@ fn dns(dns: &Dns) -> Section {
         TrustAnchor::File(file) => text(file.value.display()),
     };
     Section::new("[dns]", vec![("servers", list(&servers)), ("dnssec", text(dnssec)), ("trust_anchor", anchor)])
+}
+
+fn tlsrpt(reports: &TlsReports) -> Section {
+    let send = match reports.send.value {
+        SendReports::Off => false,
+        SendReports::Daily => true,
+    };
+    let dkim = reports.dkim.as_ref();
+    let pairs = vec![
+        ("send", number(send)),
+        ("organization", text(&reports.organization)),
+        ("contact", text(&reports.contact)),
+        ("dkim_domain", dkim.map_or_else(none, |dkim| text(&dkim.domain))),
+        ("dkim_selector", dkim.map_or_else(none, |dkim| text(&dkim.selector))),
+        ("dkim_key", dkim.map_or_else(none, |dkim| text(dkim.file.value.display()))),
+    ];
+    Section::new("[tlsrpt]", pairs)
 }
 
 fn format(format: LogFormat) -> &'static str {

@@ -15,6 +15,7 @@ mod place;
 mod plain;
 mod reader;
 mod rules;
+mod tlsrpt;
 mod values;
 
 use std::fmt;
@@ -35,6 +36,7 @@ pub use connector::{
 pub use flat::{ChangedKey, Pair, Section, changed, sections, treatment};
 pub use parse::{parse, read};
 pub use partner::default_connector;
+pub use tlsrpt::{DkimKey, SendReports, TlsReports};
 pub use values::parse_duration;
 
 /// Where something stands in a configuration file. Line and column count from 1.
@@ -112,6 +114,8 @@ pub struct Config {
     pub dns: Dns,
     /// Where operators are answered.
     pub admin: Admin,
+    /// Reports to other domains about TLS.
+    pub tlsrpt: TlsReports,
     /// Logging.
     pub log: Log,
     /// What all of this was read from.

@@ -11,7 +11,7 @@ use super::partner::WrittenConnector;
 use super::place::Notes;
 use super::reader::{Given, Table};
 use super::values::path;
-use super::{Config, Fault, Located, Place, Written, plain, rules};
+use super::{Config, Fault, Located, Place, Written, plain, rules, tlsrpt};
 
 /// Where the spool is unless `[spool] path` says otherwise.
 const SPOOL: &str = "/var/spool/gatepost";
@@ -101,6 +101,8 @@ fn document_meant(document: &DeTable<'_>, notes: &mut Notes<'_>, written: Writte
     let dns = plain::dns(dns, notes);
     let admin = root.table(notes, "admin", "[admin]");
     let admin = plain::admin(admin, notes);
+    let reports = root.table(notes, "tlsrpt", "[tlsrpt]");
+    let reports = tlsrpt::Written::read(reports, notes);
     let log = root.table(notes, "log", "[log]");
     let log = plain::log(log, notes);
     root.finish(notes);
@@ -108,6 +110,7 @@ fn document_meant(document: &DeTable<'_>, notes: &mut Notes<'_>, written: Writte
     rules::hostname(&hostname, notes);
     rules::own(&tls, listeners.as_deref(), notes);
     rules::connectors(&connectors, &tls, listeners.as_deref(), notes);
+    let reports = reports.meant(&hostname, &postmaster, notes);
 
     let (Given::Good(hostname), Given::Good(postmaster)) = (hostname, postmaster) else { return None };
     let tls = tls.meant();
@@ -124,6 +127,7 @@ fn document_meant(document: &DeTable<'_>, notes: &mut Notes<'_>, written: Writte
         timeouts,
         dns,
         admin,
+        tlsrpt: reports?,
         log,
         written,
     })

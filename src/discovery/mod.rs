@@ -1,10 +1,11 @@
 //! What domains publish about themselves, and what they showed before: found, remembered, and never obeyed
 //! here.
 //!
-//! MTA-STS policies (RFC 8461) are in [`mta_sts`], the downgrade memory in [`history`]. [`Discovery`] asks
-//! both about one hop; what follows for a delivery is joined in [`crate::connector`], and whether a
+//! TLSA records (RFC 7672) are in [`dane`], MTA-STS policies (RFC 8461) in [`mta_sts`], the downgrade memory
+//! in [`history`]. [`Discovery`] asks all about one hop; what follows for a delivery is joined in [`crate::connector`], and whether a
 //! session meets it is judged in [`crate::tls`].
 
+pub mod dane;
 pub mod history;
 pub mod mta_sts;
 
@@ -14,13 +15,14 @@ use jiff::Timestamp;
 
 use crate::address::{Domain, Host};
 use crate::config::{Connector, Publication, TlsDemand};
-use crate::connector::{DaneFinding, Findings, MemoryFinding, StsFinding, StsListing, Way, exception};
+use crate::connector::{Findings, MemoryFinding, StsFinding, StsListing, Way, exception};
 use crate::dns::{Dns, Security};
 use crate::envelope::TlsRequirement;
-use crate::outcome::Failure;
+use crate::outcome::{Failure, Scope};
 use crate::route::{Addresses, Hop, Origin, Via};
-use history::{Best, History, Level};
-use mta_sts::{Listing, Mode, MtaSts, Published};
+use crate::smtp::reply::Status;
+use history::History;
+use mta_sts::{Absent, Listing, Mode, MtaSts, Published};
 
 const NOT_IN_DISCOVER: &str = "the connector's discover does not name it";
 const OFF: &str = "the connector has switched TLS off";
@@ -40,8 +42,8 @@ pub trait Knowledge: Sync {
     /// The MTA-STS policy of a domain. It takes a bounded time.
     fn policy(&self, domain: &Domain) -> impl Future<Output = Published> + Send;
 
-    /// The best that any host of a recipient domain has shown; `host` is the one that is about to be dialled.
-    fn best(&self, domain: &Host, host: &Host, now: Timestamp) -> Option<Best>;
+    /// What a recipient domain did before, for a host of it that is about to be dialled.
+    fn remembered(&self, domain: &Host, host: &Host, now: Timestamp) -> MemoryFinding;
 }
 
 /// Policies and memory on disk: the daemon's own.
@@ -56,8 +58,8 @@ impl Knowledge for Kept {
         self.mta_sts.policy(domain).await
     }
 
-    fn best(&self, domain: &Host, host: &Host, now: Timestamp) -> Option<Best> {
-        self.history.standing(domain, host, now).domain
+    fn remembered(&self, domain: &Host, host: &Host, now: Timestamp) -> MemoryFinding {
+        self.history.standing(domain, host, now).finding()
     }
 }
 
@@ -132,17 +134,17 @@ impl<K: Knowledge> Discovery<K> {
     /// # Errors
     /// A [`Failure`] of this hop: what it publishes cannot be found out, so that it must not be used.
     pub async fn ask(&self, question: &Question<'_>) -> Result<Found, Failure> {
-        let published = self.published(question).await;
+        // A host that cannot be used is known as soon as one of the two says so.
+        let (dane, published) = tokio::try_join!(dane::find(question), async { Ok(self.published(question).await) })?;
+        let way = way(question);
+        if let Some(failure) = unproven_meanwhile(question, &way, &published) {
+            return Err(failure);
+        }
         let mta_sts = match &published {
             Asked::No(why) => StsFinding::NotAsked(why),
             Asked::Yes(published) => finding(published, &question.hop.host),
         };
-        let findings = Findings {
-            dane: DaneFinding::NotAsked(NOT_IN_DISCOVER),
-            mta_sts,
-            way: way(question),
-            memory: self.memory(question),
-        };
+        let findings = Findings { dane, mta_sts, way, memory: self.memory(question) };
         Ok(Found { findings, published })
     }
 
@@ -157,10 +159,7 @@ impl<K: Knowledge> Discovery<K> {
     }
 
     fn memory(&self, question: &Question<'_>) -> MemoryFinding {
-        match self.known.best(question.recipient, &question.hop.host, question.now) {
-            Some(best) if best.level > Level::Plain => MemoryFinding::TookTls { last: best.last },
-            Some(_) | None => MemoryFinding::Nothing,
-        }
+        self.known.remembered(question.recipient, &question.hop.host, question.now)
     }
 }
 
@@ -203,6 +202,16 @@ fn finding(published: &Published, host: &Host) -> StsFinding {
         Mode::Testing => StsFinding::Testing(listing),
         Mode::None => StsFinding::None("the domain has withdrawn its MTA-STS policy (mode: none)".to_owned()),
     }
+}
+
+/// A message that requires TLS wants a host that is proven to be the domain's (RFC 8689 §4.2.1). Where the
+/// policy that might prove it cannot be had for the moment, that is no reason to give the message up.
+fn unproven_meanwhile(question: &Question<'_>, way: &Way, published: &Asked) -> Option<Failure> {
+    let Asked::Yes(Published::None(absent @ Absent::Failed(_))) = published else { return None };
+    let wanted = question.requirement == TlsRequirement::Require && matches!(way, Way::Insecure(_));
+    let text =
+        format!("the message requires TLS with a host that is proven to be the domain's (REQUIRETLS), but {absent}");
+    wanted.then(|| Failure::transient(Scope::Hop, Status(7, 5), text))
 }
 
 fn way(question: &Question<'_>) -> Way {

@@ -13,6 +13,7 @@ mod chase;
 mod ground;
 mod reply;
 mod transport;
+mod wildcard;
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};

@@ -14,7 +14,7 @@ use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
 use jiff::Timestamp;
 
 use super::ground::{Footing, Ground, Validator, options, request};
-use super::{InsecureReason, LookupError, Security};
+use super::{InsecureReason, LookupError, Security, wildcard};
 
 /// What a reply is judged by.
 #[derive(Clone, Copy)]
@@ -55,6 +55,9 @@ async fn validated(validator: &Validator, name: &Name, kind: RecordType) -> Resu
         Proof::Insecure => {
             let judge = Judge::Word(Security::Insecure(InsecureReason::Unsigned));
             Ok(Reply::new(response.into_message(), judge))
+        }
+        Proof::Bogus if wildcard::are_proved(&response.answers, &response.authorities) => {
+            Ok(Reply::new(response.into_message(), Judge::Proofs))
         }
         // What is denied here is the alias's target, and the validator looks for the alias in the denial. So
         // the alias is asked for by itself, and its target is the next question.

@@ -12,7 +12,7 @@ use crate::address::{Host, ReversePath};
 use crate::config::{Connector, Listener, ListenerTls};
 use crate::connector::inbound_policy;
 use crate::inbound::{connector_for, judge_sender};
-use crate::tls::{Peer, TlsOutcome};
+use crate::tls::{Peer, TlsOutcome, TlsPolicy};
 
 /// Addresses of nobody (RFC 5737, RFC 3849), of which one is a client's where nothing says from where it comes.
 const CLIENTS: [&str; 4] = ["192.0.2.1", "198.51.100.1", "203.0.113.1", "2001:db8::1"];
@@ -24,15 +24,13 @@ pub(super) fn answer(explainer: &Explainer, subject: &Subject, now: Timestamp) -
     let networks = &connector.inbound.networks;
     let client = networks.first().map_or(nobody, a_host_of);
     let host = from.mailbox().map(|mailbox| mailbox.host().clone());
-    let policy = inbound_policy(connector);
-    let sessions: Vec<_> = Peer::clients(&policy)
-        .into_iter()
-        .map(|peer| session(connector, &from, client, peer, peer.outcome(&policy, &connector.names, now)))
-        .collect();
-    let right = Peer::Right.outcome(&policy, &connector.names, now);
-    let foreign = match networks.is_empty() {
-        true => None,
-        false => judge_sender(connector, &from, elsewhere(networks), right).err().map(|reply| reply.to_string()),
+    let ground = Ground { connector, from: &from, client, policy: inbound_policy(connector), now };
+    let listeners: Vec<_> = explainer.config.listeners.iter().map(|listener| ground.listener(listener)).collect();
+    let foreign = if networks.is_empty() {
+        None
+    } else {
+        let stranger = Ground { client: elsewhere(networks), policy: ground.policy.clone(), ..ground };
+        explainer.config.listeners.first().map(|listener| stranger.session(listener, Peer::Right).text)
     };
     words::Inbound {
         direction: "inbound",
@@ -41,13 +39,12 @@ pub(super) fn answer(explainer: &Explainer, subject: &Subject, now: Timestamp) -
         note: note(subject, &from),
         at: now,
         speakers: explainer.speakers(&host.unwrap_or(Host::Literal(nobody))),
-        policy: policy.to_string(),
+        policy: inbound_policy(connector).to_string(),
         networks: networks.iter().map(ToString::to_string).collect(),
         foreign,
         relay: connector.inbound.relay,
-        listeners: explainer.config.listeners.iter().map(listener).collect(),
-        can_come: sessions.iter().any(|session| session.taken),
-        sessions,
+        can_come: listeners.iter().any(|listener| listener.sessions.iter().any(|session| session.taken)),
+        listeners,
     }
 }
 
@@ -70,34 +67,57 @@ fn note(subject: &Subject, from: &ReversePath) -> Option<String> {
     }
 }
 
-fn session(connector: &Arc<Connector>, from: &ReversePath, client: IpAddr, peer: Peer, outcome: TlsOutcome) -> Answer {
-    let (word, shows) = (peer.word().to_owned(), peer.to_string());
-    match judge_sender(connector, from, client, outcome) {
-        Ok(standing) => Answer {
-            peer: word,
-            shows,
-            taken: true,
-            may_send_to: Some(if standing.may_relay { "any" } else { "ours" }),
-            text: match standing.clearance.outcome() {
-                TlsOutcome::Clear(_) => "in clear".to_owned(),
-                TlsOutcome::Tls(_) => standing.clearance.authentication().to_string(),
-            },
-        },
-        Err(reply) => Answer { peer: word, shows, taken: false, may_send_to: None, text: reply.to_string() },
-    }
+/// What sessions are judged by.
+#[derive(Clone)]
+struct Ground<'a> {
+    connector: &'a Arc<Connector>,
+    from: &'a ReversePath,
+    client: IpAddr,
+    policy: TlsPolicy,
+    now: Timestamp,
 }
 
-fn listener(listener: &Listener) -> words::Listener {
-    words::Listener {
-        name: listener.name.clone(),
-        addresses: listener.addresses.iter().map(|address| address.value.to_string()).collect(),
-        tls: match listener.tls {
-            ListenerTls::Off => "off",
-            ListenerTls::Opportunistic => "opportunistic",
-            ListenerTls::Forced => "forced",
-            ListenerTls::Implicit => "implicit",
-        },
-        client_certificate: listener.tls != ListenerTls::Off && listener.request_client_certificate,
+impl Ground<'_> {
+    fn session(&self, listener: &Listener, peer: Peer) -> Answer {
+        let outcome = peer.outcome(&self.policy, &self.connector.names, self.now);
+        let (word, shows) = (peer.word().to_owned(), peer.to_string());
+        match judge_sender(self.connector, listener, self.from, self.client, outcome) {
+            Ok(standing) => Answer {
+                peer: word,
+                shows,
+                taken: true,
+                may_send_to: Some(if standing.may_relay { "any" } else { "ours" }),
+                text: match standing.clearance.outcome() {
+                    TlsOutcome::Clear(_) => "in clear".to_owned(),
+                    TlsOutcome::Tls(_) => standing.clearance.authentication().to_string(),
+                },
+            },
+            Err(reply) => Answer { peer: word, shows, taken: false, may_send_to: None, text: reply.to_string() },
+        }
+    }
+
+    fn listener(&self, listener: &Listener) -> words::Listener {
+        let (tls, in_clear, with_tls) = match listener.tls {
+            ListenerTls::Off => ("off", true, false),
+            ListenerTls::Opportunistic => ("opportunistic", true, true),
+            // Before TLS nothing of mail is heard there.
+            ListenerTls::Forced => ("forced", false, true),
+            ListenerTls::Implicit => ("implicit", false, true),
+        };
+        let client_certificate = with_tls && listener.request_client_certificate;
+        let can_be = |peer: &Peer| match peer {
+            Peer::NotUsed => in_clear,
+            Peer::NoCertificate => with_tls,
+            _ => client_certificate,
+        };
+        let peers = Peer::clients(&self.policy).into_iter().filter(can_be);
+        words::Listener {
+            name: listener.name.clone(),
+            addresses: listener.addresses.iter().map(|address| address.value.to_string()).collect(),
+            tls,
+            client_certificate,
+            sessions: peers.map(|peer| self.session(listener, peer)).collect(),
+        }
     }
 }
 

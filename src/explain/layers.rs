@@ -34,10 +34,10 @@ impl Ground<'_> {
             LayerNote { layer: word, demands, why }
         };
         let off = *policy == TlsPolicy::Off;
-        let or_off = |why: Option<String>| if off { Some(OFF.to_owned()) } else { why };
+        let or_off = |why: String| Some(if off { OFF.to_owned() } else { why });
         vec![
             note(Layer::Connector, "connector", self.connector(policy)),
-            note(Layer::Exception, "exception", self.exception()),
+            note(Layer::Exception, "exception", Some(self.exception())),
             note(Layer::Dane, "dane", or_off(self.dane())),
             note(Layer::MtaSts, "mta-sts", or_off(self.mta_sts())),
             note(Layer::RequireTls, "requiretls", or_off(self.requiretls())),
@@ -61,70 +61,70 @@ impl Ground<'_> {
         Some(format!("{built_in}{floor}"))
     }
 
-    fn exception(&self) -> Option<String> {
-        Some(match (exception(self.connector, self.now), ended_exception(self.connector, self.now)) {
+    fn exception(&self) -> String {
+        match (exception(self.connector, self.now), ended_exception(self.connector, self.now)) {
             (Some(holds), _) => format!("until {} ({})", holds.until, holds.reason),
             (None, Some(ended)) => format!("ended on {} ({}): it has no say any more", ended.until, ended.reason),
             (None, None) => "the connector has none".to_owned(),
-        })
+        }
     }
 
-    fn dane(&self) -> Option<String> {
+    fn dane(&self) -> String {
         match &self.findings.dane {
-            DaneFinding::NotAsked(why) => Some((*why).to_owned()),
-            DaneFinding::Absent(why) => Some(why.clone()),
-            DaneFinding::Unusable(why) => Some(format!("its records cannot be used, so TLS will do: {why}")),
+            DaneFinding::NotAsked(why) => (*why).to_owned(),
+            DaneFinding::Absent(why) => why.clone(),
+            DaneFinding::Unusable(why) => format!("its records cannot be used, so TLS will do: {why}"),
             DaneFinding::Usable(_) if self.requirement == TlsRequirement::Relaxed => {
-                Some("the message sets it aside (TLS-Required: No)".to_owned())
+                "the message sets it aside (TLS-Required: No)".to_owned()
             }
             DaneFinding::Usable(set) => {
                 let records: Vec<_> = set.records.iter().take(5).map(|record| format!("\"{record}\"")).collect();
-                Some(format!("TLSA records of {}: {}", set.base, records.join(", ")))
+                format!("TLSA records of {}: {}", set.base, records.join(", "))
             }
         }
     }
 
-    fn mta_sts(&self) -> Option<String> {
+    fn mta_sts(&self) -> String {
         let listed = |listing: &StsListing| match listing {
             StsListing::Listed => "lists the host",
             StsListing::NotListed(_) => "does not list the host",
         };
         match (&self.findings.mta_sts, &self.findings.dane) {
-            (StsFinding::NotAsked(why), _) => Some((*why).to_owned()),
-            (StsFinding::None(why), _) => Some(why.clone()),
+            (StsFinding::NotAsked(why), _) => (*why).to_owned(),
+            (StsFinding::None(why), _) => why.clone(),
             (StsFinding::Testing(listing), _) => {
-                Some(format!("the policy is in testing mode, which is only reported; it {}", listed(listing)))
+                format!("the policy is in testing mode, which is only reported; it {}", listed(listing))
             }
             (StsFinding::Enforce(_), DaneFinding::Usable(_)) => {
-                Some("the policy stands back: DANE authenticates the host (RFC 8461, 2)".to_owned())
+                "the policy stands back: DANE authenticates the host (RFC 8461, 2)".to_owned()
             }
             (StsFinding::Enforce(listing), _) => {
                 let literal =
                     if self.hop.domain().is_none() { "; a host without a name is not asked for one" } else { "" };
-                Some(format!("the policy is in enforce mode, and {}{literal}", listed(listing)))
+                format!("the policy is in enforce mode, and {}{literal}", listed(listing))
             }
         }
     }
 
-    fn requiretls(&self) -> Option<String> {
+    fn requiretls(&self) -> String {
         match self.requirement {
-            TlsRequirement::Ordinary => Some("an ordinary message does not ask for it (see --requiretls)".to_owned()),
+            TlsRequirement::Ordinary => "an ordinary message does not ask for it (see --requiretls)".to_owned(),
             TlsRequirement::Relaxed => {
-                Some("the message says TLS-Required: No, which sets aside what domains publish".to_owned())
+                "the message says TLS-Required: No, which sets aside what domains publish".to_owned()
             }
-            TlsRequirement::Require => Some("the host must offer REQUIRETLS, too (RFC 8689)".to_owned()),
+            TlsRequirement::Require => "the host must offer REQUIRETLS, too (RFC 8689)".to_owned(),
         }
     }
 
-    fn memory(&self) -> Option<String> {
+    fn memory(&self) -> String {
         if let Recollection::NotAsked(why) = self.memory {
             let matters = match self.connector.outbound.downgrade {
                 Downgrade::Refuse => "; downgrade = \"refuse\" may demand TLS",
                 Downgrade::Allow | Downgrade::Warn => "; it would demand nothing here",
             };
-            return Some(format!("it was not asked: {why}{matters}"));
+            return format!("it was not asked: {why}{matters}");
         }
-        Some(match (&self.findings.memory, self.connector.outbound.downgrade) {
+        match (&self.findings.memory, self.connector.outbound.downgrade) {
             (MemoryFinding::Nothing, _) => "no TLS of the domain is remembered".to_owned(),
             (MemoryFinding::TookTls { last }, downgrade) => {
                 let last = last.strftime("%Y-%m-%d");
@@ -135,6 +135,6 @@ impl Ground<'_> {
                 };
                 format!("the domain took TLS, last on {last}; {then}")
             }
-        })
+        }
     }
 }

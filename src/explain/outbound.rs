@@ -12,11 +12,11 @@ use crate::config::{Connector, OnFailure};
 use crate::discovery::Discovery;
 use crate::dns::{Security, Standing};
 use crate::envelope::TlsRequirement;
-use crate::outbound::{Ending, Plan, Prospect, Purpose, forecast};
+use crate::outbound::{Ending, Plan, Prospect, Purpose, forecast, not_dialled};
 use crate::outcome::{self, Cause, Failure, Persistence, Scope, Step, Unpromised};
 use crate::route::{Hop, Hops, Origin, Via};
 use crate::smtp::reply::Status;
-use crate::tls::{self, Layer, TlsOutcome};
+use crate::tls::{Layer, TlsOutcome};
 
 pub(super) struct Question<'a> {
     pub(super) explainer: &'a Explainer,
@@ -141,16 +141,9 @@ impl Question<'_> {
         };
         told.addresses = plan.addresses.addresses.iter().map(ToString::to_string).collect();
         told.layers = ground.layers(&policy);
-        let prospects = forecast(&policy, purpose, hop, self.now);
-        if let Some(refusal) = tls::hopeless(&policy) {
-            // Every peer has the same end: the first one tells it, by the name that the message gives it.
-            told.problem = prospects.iter().find_map(|prospect| match &prospect.ending {
-                Ending::Refused { failure, .. } => Some(problem(failure, connector)),
-                Ending::Sent(_) | Ending::SentAgain(_) => None,
-            });
-            told.problem.get_or_insert_with(|| problem(&Failure::policy(refusal), connector));
-        } else {
-            told.peers = prospects.iter().map(row).collect();
+        match not_dialled(&policy, self.requirement) {
+            Some(failure) => told.problem = Some(problem(&failure, connector)),
+            None => told.peers = forecast(&policy, purpose, hop, self.now).iter().map(row).collect(),
         }
         told.policy = Some(policy.to_string());
     }
@@ -236,7 +229,7 @@ fn layer(failure: &Failure) -> Option<String> {
         Cause::Policy(refusal) | Cause::Unpromised(Unpromised::Session(refusal)) => {
             Some(refusal.wanted.layer.to_string())
         }
-        Cause::Unpromised(Unpromised::NotOffered) => Some(Layer::RequireTls.to_string()),
+        Cause::Unpromised(Unpromised::NotOffered | Unpromised::Off) => Some(Layer::RequireTls.to_string()),
         Cause::Reply { .. } | Cause::Other(_) => None,
     }
 }

@@ -8,15 +8,15 @@ use jiff::Timestamp;
 use tokio::sync::{Mutex, OnceCell};
 
 use crate::address::{Domain, Host};
+use crate::connector::MemoryFinding;
 use crate::discovery::Knowledge;
-use crate::discovery::history::Best;
 use crate::discovery::mta_sts::{Published, Web};
 
 /// What is remembered of one recipient domain.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Recollection {
-    /// The best that its hosts have shown, as the daemon remembers it; nothing where it remembers none.
-    Told(Option<Best>),
+    /// This, by the running daemon.
+    Told(MemoryFinding),
     /// Nobody could be asked; why.
     NotAsked(String),
 }
@@ -25,7 +25,7 @@ pub enum Recollection {
 #[derive(Debug)]
 pub(super) struct Sources {
     web: Web,
-    memory: Option<Best>,
+    memory: MemoryFinding,
     /// Each domain is asked once, however many hops it has.
     policies: Mutex<HashMap<Domain, Arc<OnceCell<Published>>>>,
 }
@@ -33,8 +33,8 @@ pub(super) struct Sources {
 impl Sources {
     pub(super) fn new(web: Web, memory: &Recollection) -> Self {
         let memory = match memory {
-            Recollection::Told(best) => *best,
-            Recollection::NotAsked(_) => None,
+            Recollection::Told(finding) => finding.clone(),
+            Recollection::NotAsked(_) => MemoryFinding::Nothing,
         };
         Self { web, memory, policies: Mutex::default() }
     }
@@ -50,7 +50,7 @@ impl Knowledge for Sources {
         cell.get_or_init(look_up).await.clone()
     }
 
-    fn best(&self, _: &Host, _: &Host, _: Timestamp) -> Option<Best> {
-        self.memory
+    fn remembered(&self, _: &Host, _: &Host, _: Timestamp) -> MemoryFinding {
+        self.memory.clone()
     }
 }

@@ -191,10 +191,8 @@ pub struct Inbound {
     pub foreign: Option<String>,
     /// Whether `relay` is set: a session that meets all of this may send to any domain.
     pub relay: bool,
-    /// Our listeners.
+    /// Our listeners, and what each kind of session there would be answered at MAIL.
     pub listeners: Vec<Listener>,
-    /// What each kind of session would be answered at MAIL.
-    pub sessions: Vec<Answer>,
     /// Whether any would be taken.
     pub can_come: bool,
 }
@@ -210,10 +208,12 @@ pub struct Listener {
     pub tls: &'static str,
     /// Whether clients are asked for a certificate; one that is not asked shows none.
     pub client_certificate: bool,
+    /// The kinds of session there can be, and what each is answered at MAIL.
+    pub sessions: Vec<Answer>,
 }
 
 /// A kind of session, and what it is answered at MAIL.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Answer {
     /// Which: a word that stays.
     pub peer: String,

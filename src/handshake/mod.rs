@@ -24,6 +24,7 @@ pub use error::HandshakeError;
 pub use facts::{Against, Seen};
 pub use identity::IdentitySummary;
 pub use material::Material;
+pub use pem::{key_warning, private_key};
 pub use trust::TrustAnchors;
 
 use rustls::SupportedProtocolVersion;

@@ -30,7 +30,7 @@ pub use error::{HttpsError, HttpsFault, Step};
 pub use url::{PORT, Url, UrlError};
 
 /// A whole request, from the address lookup to the last octet (RFC 8461 §3.3 suggests one minute).
-const WHOLE: Duration = Duration::from_secs(60);
+const WHOLE: Duration = Duration::from_mins(1);
 /// Fields in the head of an answer, at most.
 const FIELDS_MAX: usize = 64;
 /// Octets in the head of an answer, at most.

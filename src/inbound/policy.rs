@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::address::{Host, ReversePath};
-use crate::config::{Connector, TlsDemand, VerifyWanted};
+use crate::config::{Connector, Listener, ListenerTls, TlsDemand, VerifyWanted};
 use crate::connector::{Connectors, inbound_policy};
 use crate::smtp::reply::{Reply, Status};
 use crate::tls::{self, Clearance, NoTls, Refusal, Shortfall, TlsOutcome, Verdict};
@@ -40,6 +40,7 @@ pub fn connector<'a>(connectors: &'a Connectors, from: &ReversePath, peer: IpAdd
 /// The reply to MAIL: what is missing, and what to do about it.
 pub fn judge(
     connector: &Arc<Connector>,
+    listener: &Listener,
     from: &ReversePath,
     peer: IpAddr,
     outcome: TlsOutcome,
@@ -57,7 +58,7 @@ pub fn judge(
             let may_relay = inbound.relay && identifies(connector);
             Ok(Standing { connector: Arc::clone(connector), clearance, may_relay })
         }
-        Verdict::Refused(refusal) => Err(refused(from, &refusal)),
+        Verdict::Refused(refusal) => Err(refused(listener, from, &refusal)),
         // A handshake that failed has ended the session long before.
         Verdict::Redial(fallback) => Err(denied(&fallback.reason().to_string())),
     }
@@ -75,8 +76,16 @@ fn identifies(connector: &Connector) -> bool {
     }
 }
 
-fn refused(from: &ReversePath, refusal: &Refusal) -> Reply {
+fn refused(listener: &Listener, from: &ReversePath, refusal: &Refusal) -> Reply {
     let remedy = match &refusal.got {
+        // What the listener does not offer, no client can use (RFC 3207 §4 has 530 for where it can).
+        Shortfall::NoTls(NoTls::NotUsed) if listener.tls == ListenerTls::Off => {
+            let (from, wanted) = (subject(from), &refusal.wanted);
+            return denied(&format!("Mail from {from}: {wanted} is demanded, and TLS is not offered on this port"));
+        }
+        Shortfall::NoCertificate if !listener.request_client_certificate => {
+            "clients are not asked for one on this port, use another"
+        }
         Shortfall::NoTls(NoTls::NotUsed) => {
             return Reply::new(530, Status(7, 0), "Must issue a STARTTLS command first");
         }

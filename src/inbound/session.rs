@@ -308,7 +308,7 @@ impl Session {
                 TlsOutcome::Tls(seen.facts(against, Role::Client, Timestamp::now()))
             }
         };
-        let judged = policy::judge(connector, &from.reverse_path, peer, outcome).and_then(|standing| {
+        let judged = policy::judge(connector, &self.listener, &from.reverse_path, peer, outcome).and_then(|standing| {
             let room = self.inbound.spool.admit(from.size.unwrap_or(0));
             room.map_err(|fault| self.cannot_store(&fault)).map(|()| standing)
         });

@@ -95,6 +95,9 @@ impl Delivery<'_> {
         let purpose = Purpose { recipient: &self.attempt.host, connector: self.connector, requirement: envelope.tls };
         let plan = Plan::make(&settings.router, discovery, purpose, hop, via).await?;
         let terms = Terms::new(envelope, |requirement| plan.policy(Purpose { requirement, ..purpose }, hop));
+        if let Some(failure) = terms.refused() {
+            return Err(failure);
+        }
         if let Some(refusal) = tls::hopeless(terms.policy()) {
             self.warn_hopeless(hop, &refusal);
             return Err(self.final_word(terms.named(Failure::policy(refusal)), &plan.found).await);
@@ -126,8 +129,16 @@ impl Delivery<'_> {
     /// A refusal that would bounce the message is held against what the domain publishes now: a policy of
     /// its own that is out of date must not do that (RFC 8461 §5.1).
     async fn final_word(&self, failure: Failure, found: &Found) -> Failure {
-        let by_policy = matches!(&failure.cause, Cause::Policy(refusal) if refusal.wanted.layer == Layer::MtaSts);
-        if !by_policy || self.connector.outbound.on_failure != OnFailure::Bounce {
+        let bounces = match &failure.cause {
+            Cause::Policy(refusal) => {
+                refusal.wanted.layer == Layer::MtaSts && self.connector.outbound.on_failure == OnFailure::Bounce
+            }
+            Cause::Unpromised(Unpromised::Session(refusal)) => refusal.wanted.layer == Layer::MtaSts,
+            Cause::Unpromised(Unpromised::Off | Unpromised::NotOffered) | Cause::Reply { .. } | Cause::Other(_) => {
+                false
+            }
+        };
+        if !bounces {
             return failure;
         }
         let Asked::Yes(Published::Policy(policy)) = &found.published else { return failure };

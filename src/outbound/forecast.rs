@@ -39,7 +39,22 @@ pub enum Ending {
     },
 }
 
-/// Asks the judges about each kind of peer at a hop.
+/// Why a hop is not even dialled, where that is so: no peer could meet the policy.
+#[must_use]
+pub fn not_dialled(policy: &TlsPolicy, requirement: TlsRequirement) -> Option<Failure> {
+    let terms = terms(policy, requirement);
+    terms.refused().or_else(|| tls::hopeless(policy).map(|refusal| terms.named(Failure::policy(refusal))))
+}
+
+/// As for any message but a report.
+fn terms(policy: &TlsPolicy, requirement: TlsRequirement) -> Terms {
+    match requirement {
+        TlsRequirement::Ordinary | TlsRequirement::Relaxed => Terms::Ordinary(policy.clone()),
+        TlsRequirement::Require => Terms::Required(policy.clone()),
+    }
+}
+
+/// Asks the judges about each kind of peer at a hop that is dialled.
 #[must_use]
 pub fn forecast(policy: &TlsPolicy, purpose: Purpose<'_>, hop: &Hop, now: Timestamp) -> Vec<Prospect> {
     let on_failure = purpose.connector.outbound.on_failure;
@@ -47,10 +62,7 @@ pub fn forecast(policy: &TlsPolicy, purpose: Purpose<'_>, hop: &Hop, now: Timest
         let last = outcome::judge(&failure, false, on_failure);
         Ending::Refused { failure, last }
     };
-    let terms = match purpose.requirement {
-        TlsRequirement::Ordinary | TlsRequirement::Relaxed => Terms::Ordinary(policy.clone()),
-        TlsRequirement::Require => Terms::Required(policy.clone()),
-    };
+    let terms = terms(policy, purpose.requirement);
     let names = reference(&hop.host);
     let ask = |peer: Peer| match tls::judge(policy, peer.outcome(policy, &names, now), &names) {
         Verdict::Cleared(clearance) => Ending::Sent(clearance),

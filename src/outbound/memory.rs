@@ -3,10 +3,10 @@
 use jiff::Timestamp;
 
 use crate::config::{Connector, Downgrade};
-use crate::discovery::history::{Change, Downgraded, History, Level};
+use crate::discovery::history::{Change, Downgraded, History, Level, issuer};
 use crate::outcome::{Cause, Failure, Unpromised};
 use crate::route::Hop;
-use crate::tls::{Clearance, Presented, TlsOutcome};
+use crate::tls::Clearance;
 
 use super::Attempt;
 
@@ -41,21 +41,13 @@ impl Memory<'_> {
     pub(super) fn failed(&self, failure: &Failure) {
         let refusal = match &failure.cause {
             Cause::Policy(refusal) | Cause::Unpromised(Unpromised::Session(refusal)) => refusal,
-            Cause::Unpromised(Unpromised::NotOffered) | Cause::Reply { .. } | Cause::Other(_) => return,
+            Cause::Unpromised(Unpromised::Off | Unpromised::NotOffered) | Cause::Reply { .. } | Cause::Other(_) => {
+                return;
+            }
         };
         if let Some(level) = Level::of_refused(&refusal.got) {
             // Nothing follows from the change: the refusal is told by itself.
             let _ = self.history.note(&self.attempt.host, &self.hop.host, level, None, Timestamp::now());
         }
-    }
-}
-
-fn issuer(outcome: &TlsOutcome) -> Option<&str> {
-    match outcome {
-        TlsOutcome::Tls(facts) => match &facts.certificate {
-            Presented::Certificate(certificate) => Some(&certificate.issuer),
-            Presented::Nothing => None,
-        },
-        TlsOutcome::Clear(_) => None,
     }
 }

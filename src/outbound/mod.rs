@@ -35,7 +35,7 @@ use crate::outcome::{Failure, Outcome};
 use crate::route::Router;
 use crate::spool::Entry;
 use crate::tls::Clearance;
-pub use forecast::{Ending, Prospect, forecast};
+pub use forecast::{Ending, Prospect, forecast, not_dialled};
 pub use plan::{Plan, Purpose};
 use pool::Pool;
 

@@ -48,6 +48,17 @@ impl Terms {
         }
     }
 
+    /// Why the message cannot go to the hop, although no demand is in its way: TLS is switched off, and that is
+    /// the administrator's word.
+    pub(super) fn refused(&self) -> Option<Failure> {
+        match self {
+            Self::Required(TlsPolicy::Off) => Some(Failure::unpromised(Unpromised::Off)),
+            Self::Required(TlsPolicy::Opportunistic | TlsPolicy::Forced(_))
+            | Self::Ordinary(_)
+            | Self::Preferred { .. } => None,
+        }
+    }
+
     /// What is asked of the peer on a session that meets the policy: REQUIRETLS may be said only where the
     /// session is as RFC 8689 §2 wants it.
     pub(super) fn promise(&self, connection: &mut Cleared, hop: &Host) -> Promise {

@@ -45,6 +45,8 @@ pub(super) struct Item<T> {
     /// When its age matters next, tried or not: a notice to its sender is due, or it expires.
     pub(super) deadline: Instant,
     pub(super) expires: Instant,
+    /// The `[queue] expire` that `expires` was reckoned with.
+    pub(super) expire: Duration,
     pub(super) cargo: T,
 }
 
@@ -77,8 +79,10 @@ pub(super) struct Lanes<T> {
     later: BTreeMap<(Millis, u64), (Item<T>, Millis)>,
     /// What is due and waits in a lane.
     due: BTreeMap<Key, Item<T>>,
-    /// The same, by deadline; with the time at which it was due.
-    ages: BTreeMap<Key, Millis>,
+    /// Of those, by deadline, the ones whose sender is to be told next; with the time at which each was due.
+    notices: BTreeMap<Key, Millis>,
+    /// The others, by when they expire; likewise.
+    ends: BTreeMap<Key, Millis>,
     /// Lanes that may have something to do now, in turn.
     turn: VecDeque<LaneId>,
     /// Lanes that will have something to do.
@@ -113,7 +117,8 @@ impl<T> Lanes<T> {
             names: HashMap::new(),
             later: BTreeMap::new(),
             due: BTreeMap::new(),
-            ages: BTreeMap::new(),
+            notices: BTreeMap::new(),
+            ends: BTreeMap::new(),
             turn: VecDeque::new(),
             wakes: BTreeSet::new(),
             unproven: 0,
@@ -161,7 +166,7 @@ impl<T> Lanes<T> {
         {
             item.host = host.clone();
         }
-        self.ages.insert(Key { lane: id, at: deadline, serial }, due);
+        self.ages(&item).insert(Key { lane: id, at: deadline, serial }, due);
         self.due.insert(Key { lane: id, at: due, serial }, item);
         self.take_turn(id);
     }
@@ -239,17 +244,25 @@ impl<T> Lanes<T> {
     }
 
     /// The next deadline in a lane that is to be acted upon, and by what key its item waits. Who expires
-    /// while the destination is up has its turn there first.
+    /// while the destination is up has its turn there first; no notice waits for that.
     fn next_age(&self, id: LaneId, lane: &Lane) -> Option<(Millis, Key)> {
-        let age = first(&self.ages, id)?;
-        let due = Key { at: *self.ages.get(&age)?, ..age };
-        let item = self.due.get(&due)?;
-        (lane.down.is_some() || item.deadline < item.expires).then_some((age.at, due))
+        let next = |ages: &BTreeMap<Key, Millis>| {
+            let age = first(ages, id)?;
+            Some((age.at, Key { at: *ages.get(&age)?, ..age }))
+        };
+        let end = lane.down.as_ref().and_then(|_| next(&self.ends));
+        next(&self.notices).into_iter().chain(end).min()
+    }
+
+    /// Where the deadline of an item that is due is noted.
+    fn ages(&mut self, item: &Item<T>) -> &mut BTreeMap<Key, Millis> {
+        if item.deadline < item.expires { &mut self.notices } else { &mut self.ends }
     }
 
     fn remove(&mut self, key: Key) -> Option<Item<T>> {
         let item = self.due.remove(&key)?;
-        self.ages.remove(&Key { at: self.millis(item.deadline), ..key });
+        let at = self.millis(item.deadline);
+        self.ages(&item).remove(&Key { at, ..key });
         self.all.get_mut(&key.lane)?.waiting -= 1;
         Some(item)
     }
@@ -298,13 +311,19 @@ impl<T> Lanes<T> {
         all.into_iter().map(|(item, due)| (item, self.instant(due))).collect()
     }
 
-    /// Forgets who is down, and where mail goes: it may go another way now. Attempts under way are still
-    /// counted, but what they find out is not.
-    pub(super) fn begin_anew(&mut self) {
+    /// Forgets who is down, and where mail goes: it may go another way now, and at another age, which
+    /// `age` puts into each item. Attempts under way are still counted, but what they find out is not.
+    pub(super) fn begin_anew(&mut self, age: impl Fn(&mut Item<T>)) {
         self.era += 1;
-        self.ages.clear();
-        for (Key { at, serial, .. }, item) in std::mem::take(&mut self.due) {
-            self.later.insert((at, serial), (item, at));
+        self.notices.clear();
+        self.ends.clear();
+        let due = std::mem::take(&mut self.due).into_iter().map(|(Key { at, serial, .. }, item)| (serial, item, at));
+        let later = std::mem::take(&mut self.later).into_iter().map(|((_, serial), (item, due))| (serial, item, due));
+        for (serial, mut item, due) in due.chain(later) {
+            age(&mut item);
+            // Who expires is tried once more then.
+            let due = due.min(self.millis(item.expires));
+            self.later.insert((due.min(self.millis(item.deadline)), serial), (item, due));
         }
         for lane in self.all.values_mut() {
             lane.waiting = 0;

@@ -187,7 +187,7 @@ impl Scheduler {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
-                () = replaced.notified() => self.lanes.begin_anew(),
+                () = replaced.notified() => self.begin_anew(),
                 Some(event) = self.events.recv() => self.take_event(event),
                 page = pages.recv(), if reading => match page {
                     Some(page) => page?.into_iter().for_each(|stored| self.enqueue_stored(&stored)),
@@ -282,10 +282,10 @@ impl Scheduler {
     /// A message that an operator lets go is tried at once, whatever is known of its destination, and
     /// has time for more than one try, however old it is.
     fn enqueue_released(&mut self, stored: &Stored) {
-        let now = Instant::now();
-        let retry = self.context.settings.load().config.queue.retry.clone();
-        let expires = self.expiry(now, stored.accepted).max(now + retry.iter().sum::<Duration>());
-        self.enqueue_until(stored, now, expires);
+        let (now, settings) = (Instant::now(), self.context.settings.load_full());
+        let longest = settings.config.queue.retry.iter().sum::<Duration>();
+        let expires = expiry(&settings, now, stored.accepted).max(now + longest);
+        self.enqueue_until(stored, &settings, now, expires);
         for waiting in destinations(&stored.envelope) {
             let destination = self.destination(&waiting.host);
             self.lanes.revive(&destination);
@@ -293,31 +293,32 @@ impl Scheduler {
     }
 
     fn enqueue_stored(&mut self, stored: &Stored) {
-        let now = Instant::now();
-        self.enqueue_until(stored, now, self.expiry(now, stored.accepted));
+        let (now, settings) = (Instant::now(), self.context.settings.load_full());
+        self.enqueue_until(stored, &settings, now, expiry(&settings, now, stored.accepted));
     }
 
-    fn enqueue_until(&mut self, stored: &Stored, now: Instant, expires: Instant) {
-        let settings = self.context.settings.load_full();
-        let warn_at = settle::warn_at(&settings, expires);
+    fn enqueue_until(&mut self, stored: &Stored, settings: &Settings, now: Instant, expires: Instant) {
+        let warn_at = settle::warn_at(settings, expires);
         for Waiting { host, next, warned } in destinations(&stored.envelope) {
             let due = next.map_or(now, |at| now + until(at, &settings.config.queue.retry)).min(expires);
             let deadline = warn_at.filter(|_| !warned).unwrap_or(expires);
-            self.enqueue(Item { id: stored.id, host, deadline, expires, cargo: None }, due);
+            let expire = settings.config.queue.expire;
+            self.enqueue(Item { id: stored.id, host, deadline, expires, expire, cargo: None }, due);
         }
     }
 
     fn enqueue_entry(&mut self, entry: Entry) {
-        let now = Instant::now();
-        let expires = self.expiry(now, entry.accepted);
+        let (now, settings) = (Instant::now(), self.context.settings.load_full());
+        let expires = expiry(&settings, now, entry.accepted);
         let hosts = destinations(&entry.envelope);
         let live = self.keep(entry);
         if let (Some(live), true) = (&live.1, hosts.len() > 1) {
             self.live.insert(live.id, Arc::downgrade(live));
         }
-        let deadline = settle::warn_at(&self.context.settings.load(), expires).unwrap_or(expires);
+        let deadline = settle::warn_at(&settings, expires).unwrap_or(expires);
+        let expire = settings.config.queue.expire;
         for Waiting { host, .. } in hosts {
-            self.enqueue(Item { id: live.0, host, deadline, expires, cargo: live.1.clone() }, now);
+            self.enqueue(Item { id: live.0, host, deadline, expires, expire, cargo: live.1.clone() }, now);
         }
     }
 
@@ -341,7 +342,18 @@ impl Scheduler {
             // Its content need not wait in memory.
             item.cargo = None;
         }
+        // It may have been on its way while the settings were replaced.
+        let settings = self.context.settings.load();
+        if item.expire != settings.config.queue.expire {
+            settle::reckon(&settings, &mut item);
+        }
         self.lanes.push(item, due);
+    }
+
+    /// There are other settings: they hold for the mail that waits, too.
+    fn begin_anew(&mut self) {
+        let settings = self.context.settings.load();
+        self.lanes.begin_anew(|item| settle::reckon(&settings, item));
     }
 
     fn destination(&self, host: &Host) -> Destination {
@@ -373,12 +385,6 @@ impl Scheduler {
         live
     }
 
-    fn expiry(&self, now: Instant, accepted: Timestamp) -> Instant {
-        let expire = self.context.settings.load().config.queue.expire;
-        let age = Duration::try_from(accepted.duration_until(Timestamp::now())).unwrap_or_default();
-        now + expire.saturating_sub(age)
-    }
-
     async fn drain(self) {
         self.context.ending.cancel();
         self.tasks.close();
@@ -402,6 +408,12 @@ fn place(settings: &Settings, host: &Host) -> (Destination, u32) {
         Route::SmartHosts(_) => Destination::SmartHosts(connector.name.as_str().into()),
     };
     (destination, connector.outbound.connections)
+}
+
+/// When a message that was accepted then is given up.
+fn expiry(settings: &Settings, now: Instant, accepted: Timestamp) -> Instant {
+    let age = Duration::try_from(accepted.duration_until(Timestamp::now())).unwrap_or_default();
+    now + settings.config.queue.expire.saturating_sub(age)
 }
 
 /// A recipient domain that is still to be served.

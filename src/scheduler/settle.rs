@@ -17,6 +17,7 @@ use crate::outcome::{Failure, Outcome, Persistence};
 use crate::smtp::reply::{EnhancedStatusCode, Status};
 use crate::spool::SpoolError;
 
+use super::lanes::Item;
 use super::notice::{self, Change};
 use super::{Context, Live, Settings, journal};
 
@@ -100,6 +101,18 @@ pub(super) fn warn_at(settings: &Settings, expires: Instant) -> Option<Instant> 
         }
         WarnAfter::Age(_) | WarnAfter::Never => None,
     }
+}
+
+/// Reckons the age of what waits by these settings, where that was done by others. Who is too old now is
+/// tried once more, as after a restart.
+pub(super) fn reckon<T>(settings: &Settings, item: &mut Item<T>) {
+    let (before, expire) = (item.expire, settings.config.queue.expire);
+    let awaits_notice = item.deadline < item.expires;
+    let later = item.expires + expire.saturating_sub(before);
+    // Before the machine was started is as good as now.
+    item.expires = later.checked_sub(before.saturating_sub(expire)).unwrap_or_else(Instant::now);
+    item.expire = expire;
+    item.deadline = warn_at(settings, item.expires).filter(|_| awaits_notice).unwrap_or(item.expires);
 }
 
 /// The entries that are made in the state of one attempt's recipients.

@@ -80,7 +80,7 @@ fn another_file_can_be_compared_with_and_what_cannot_ends_with_2() {
         &out(&output),
         &["[limits]: changed\n  recipients: 1000 -> 500\n", "The queue was not asked: a file has none.\n"],
     );
-    let bad = file("bad.toml", "[limits]\nrecipients = 1\n");
+    let bad = file("bad.toml", "[limits]\nrecipients = 0\n");
     for (file, arguments, said) in [
         (&bad, &["--against", old][..], "this configuration is not taken"),
         (&other, &["--against", bad.to_str().expect("text")], "the other file cannot be compared with"),

@@ -37,7 +37,7 @@ async fn each_kind_of_session_has_the_reply_of_the_daemon() {
             "networks    192.0.2.0/24\n",
             "from elsewhere: 550 5.7.1 Mail from partner.example is not taken from 198.51.100.1; send it through the servers agreed on\n",
             "relay       set: who proves to be them may send to any domain\n",
-            "listeners   mx (127.0.0.1:2525): TLS opportunistic, client certificate asked for\n",
+            "At listener mx (127.0.0.1:2525; TLS opportunistic, client certificate asked for)\n",
             "uses no TLS",
             "530 5.7.0 Must issue a STARTTLS command first\n",
             "TLS, no certificate",
@@ -51,7 +51,7 @@ async fn each_kind_of_session_has_the_reply_of_the_daemon() {
         (&told["direction"], &told["asked"], &told["can_come"]),
         (&json!("inbound"), &json!("partner.example"), &json!(true))
     );
-    let sessions = told["sessions"].as_array().expect("sessions");
+    let sessions = told["listeners"][0]["sessions"].as_array().expect("sessions");
     let taken: Vec<_> = sessions.iter().filter(|one| one["taken"] == true).map(|one| &one["peer"]).collect();
     assert_eq!(taken, ["right"]);
 }

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use gatepost::config::parse;
+use gatepost::connector::MemoryFinding;
 use gatepost::envelope::TlsRequirement;
 use gatepost::explain::words::{Hop, Outbound};
 use gatepost::explain::{Explainer, Recollection, Subject};
@@ -55,7 +56,8 @@ async fn explain(policy: &'static str, connectors: &str, requirement: TlsRequire
         Explainer::new(config).expect("it can be used").policies_at(address.port(), Duration::from_secs(10));
     let subject = Subject::parse("bob@sts.example").expect("an address");
     let recipient = explainer.recipient(&subject).expect("it has a domain");
-    let answer = explainer.outbound(&subject, &recipient, requirement, &Recollection::Told(None)).await;
+    let answer =
+        explainer.outbound(&subject, &recipient, requirement, &Recollection::Told(MemoryFinding::Nothing)).await;
     (answer, asked.load(Ordering::SeqCst))
 }
 

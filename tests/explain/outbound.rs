@@ -136,7 +136,7 @@ async fn every_spelling_of_a_destination_is_understood() {
     let smart = connector(
         "smart",
         &["smart.example"],
-        "route = [\"smart.partner.example:587\", \"[127.0.0.9]:26\"]\ntls = \"forced\"\nverify = \"name\"",
+        "route = [\"smart.partner.example:587\", \"[127.0.0.9]:26\"]\ntls = \"forced\"",
     );
     for (asked, pieces) in [
         (
@@ -163,7 +163,7 @@ async fn every_spelling_of_a_destination_is_understood() {
             &[
                 "the smart hosts of the connector's route, in their order\n",
                 "Hop 1: smart.partner.example:587, smart host\n",
-                "certificate for smart.partner.example\n",
+                "must show   TLS\n",
                 "Hop 2: [127.0.0.9]:26, smart host\n",
             ],
         ),
@@ -211,6 +211,9 @@ async fn what_the_message_asks_counts() {
             "REQUIRETLS not met    it bounces at once\n",
         ],
     );
+    let off = connector("off", &["*"], "tls = \"off\"");
+    let said = world.said(&off, &["partner.example", "--requiretls"], 1);
+    assert!(said.contains("and the connector has it switched off (5.7.10); it bounces at once.\n"), "{said}");
     let relaxed = world.said("", &["partner.example", "--tls-not-required"], 0);
     in_order(&relaxed, &["MTA-STS     nothing: the message sets it aside (TLS-Required: No)\n"]);
 }

@@ -4,6 +4,7 @@ mod relay;
 
 use std::time::{Duration, Instant};
 
+use gatepost::envelope::TlsRequirement;
 use gatepost::spool::Spool as _;
 use relay::{Relay, Wanted, content};
 
@@ -112,6 +113,32 @@ async fn tls_is_told_in_the_received_field() {
     client.says("QUIT").await;
     client.hears("221 2.0.0").await;
     client.hears_the_end().await;
+    relay.ends().await;
+}
+
+#[tokio::test]
+async fn requiretls_is_offered_under_tls_alone_and_is_kept_with_the_message() {
+    let mut relay = Relay::start(Wanted::default()).await;
+    let mut clear = relay.client().await;
+    clear.says("EHLO client.example").await;
+    let offered = clear.reply().await;
+    assert!(offered.contains("STARTTLS") && !offered.contains("REQUIRETLS"), "{offered}");
+    clear.says("MAIL FROM:<a@example.org> REQUIRETLS").await;
+    clear.hears("555 5.5.4").await;
+    let mut client = relay.secured(false).await;
+    client.says("EHLO client.example").await;
+    let offered = client.reply().await;
+    assert!(!offered.contains("STARTTLS") && offered.ends_with("250 REQUIRETLS"), "{offered}");
+    client.says("MAIL FROM:<a@example.org> REQUIRETLS\nRCPT TO:<b@example.com>\nDATA").await;
+    for words in ["250 2.1.0", "250 2.1.5", "354"] {
+        client.hears(words).await;
+    }
+    client.says("TLS-Required: No\n\na\n.").await;
+    client.hears("250 2.0.0").await;
+    let entry = relay.entry().await;
+    assert_eq!(entry.envelope.tls, TlsRequirement::Require);
+    assert_eq!(relay.spool.load(entry.id).await.expect("stored").envelope, entry.envelope);
+    assert_eq!(content(&entry).await.1, "TLS-Required: No\r\n\r\na\r\n");
     relay.ends().await;
 }
 

@@ -35,6 +35,8 @@ struct Wanted<'a> {
     /// Lines of the connector's outbound table.
     outbound: &'a str,
     log: &'a str,
+    /// Lines of the queue's table.
+    queue: &'a str,
     /// Other tables.
     more: &'a str,
 }
@@ -42,16 +44,17 @@ struct Wanted<'a> {
 impl Wanted<'_> {
     fn mail_to(route: SocketAddr) -> Self {
         let log = "format = \"text\"";
-        Self { hostname: "relay.example.com", listener: "127.0.0.1:0", route, outbound: "", log, more: "" }
+        let queue = "retry = [\"1h\"]";
+        Self { hostname: "relay.example.com", listener: "127.0.0.1:0", route, outbound: "", log, queue, more: "" }
     }
 
     fn write(&self, folder: &Path) -> PathBuf {
-        let Self { hostname, listener, route, outbound, log, more } = self;
+        let Self { hostname, listener, route, outbound, log, queue, more } = self;
         let text = format!(
             "hostname = \"{hostname}\"\npostmaster = \"postmaster@example.com\"\n\
              [[listener]]\nname = \"mx\"\naddress = [\"{listener}\"]\ntls = \"off\"\n\
              [spool]\npath = \"spool\"\n[admin]\nsocket = \"\"\n[relay]\nnetworks = [\"127.0.0.0/8\"]\n\
-             [log]\n{log}\n[queue]\nretry = [\"1h\"]\n{more}\n\
+             [log]\n{log}\n[queue]\n{queue}\n{more}\n\
              [[connector]]\nname = \"all\"\ndomains = [\"*\"]\n[connector.outbound]\n\
              route = [\"{route}\"]\ntls = \"off\"\n{outbound}\n"
         );

@@ -81,3 +81,19 @@ async fn mail_that_waits_goes_the_new_way_within_the_new_limits() {
     sink.seen(|seen| assert_eq!(seen.peak, 1));
     assert!(relay.terminate().status.is_some_and(|status| status.success()));
 }
+
+/// Whoever shortens the life of mail means the mail that is there.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn mail_that_waits_has_the_new_age() {
+    let nobody = crate::peer::Nobody::at([127, 0, 0, 1], 0);
+    let (folder, mut relay) = Wanted::mail_to(nobody.address).start();
+    let mut client = Client::connect(relay.address).expect("a session");
+    client.send(&Message::new("test", &["a.example"], 500));
+    relay.hears("delivery deferred");
+    let queue = "retry = [\"100ms\"]\nexpire = \"200ms\"";
+    Wanted { queue, ..Wanted::mail_to(nobody.address) }.write(folder.path());
+    relay.signal("HUP");
+    relay.hears("configuration reloaded");
+    relay.hears("not delivered within 200ms");
+    assert!(relay.terminate().status.is_some_and(|status| status.success()));
+}

@@ -46,12 +46,42 @@ fn mails(peer: &Peer) -> Vec<String> {
     heard.filter(|line| line.starts_with("MAIL")).collect()
 }
 
+/// An administrator who has switched TLS off is not overruled, and neither is the sender.
+#[tokio::test]
+async fn where_tls_is_switched_off_nobody_is_dialled() {
+    let world = World::new().await;
+    let peer = peer(&world.authority, "mx.partner.example", PROMISES).await;
+    let outbound = world.outbound(&way(&[peer.address.port()], "tls = \"off\""));
+    let report = deliver(&outbound, requiring()).await;
+    assert_eq!(outcome(&report, 0), "bounced 5.7.10");
+    assert!(failure(&report, 0).to_string().ends_with("and the connector has it switched off"), "{report:?}");
+    assert!(peer.heard().is_empty());
+}
+
+/// RFC 8689 §4.2.1, step 2: a certificate is worth little where anybody could have named the host.
+#[tokio::test]
+async fn a_host_that_unsigned_mx_records_name_does_not_get_it() {
+    let world = World::new().await;
+    let pair = world.authority.issue(&["mx1.partner.example"]);
+    let manner = Manner::new(Starttls::Tls(server_config(&pair, BOTH).into()));
+    let peer = Peer::start(Manner { keywords: PROMISES, ..manner }).await;
+    let domain = ["other.example"];
+    let outbound = world.outbound(&connector("other", &domain, &format!("port = {}", peer.address.port())));
+    let mut entry = message(&["b@other.example"]);
+    entry.envelope.tls = TlsRequirement::Require;
+    let report = deliver(&outbound, entry).await;
+    assert_eq!(outcome(&report, 0), "bounced 5.7.10", "{report:?}");
+    assert!(failure(&report, 0).to_string().contains("nothing proves that the host is the domain's"), "{report:?}");
+    assert!(peer.heard().is_empty(), "there was no need to dial");
+    assert_eq!(outcome(&deliver(&outbound, message(&["b@other.example"])).await, 0), "delivered");
+}
+
 const ON_FAILURE: [&str; 3] = ["", "on_failure = \"hold\"", "on_failure = \"bounce\""];
 
 #[tokio::test]
 async fn what_requires_tls_goes_on_under_the_same_promise() {
     let world = World::new().await;
-    for tls in ["off", "opportunistic", "forced"] {
+    for tls in ["opportunistic", "forced"] {
         let peer = peer(&world.authority, "mx.partner.example", PROMISES).await;
         let outbound = world.outbound(&way(&[peer.address.port()], &format!("tls = \"{tls}\"")));
         assert_eq!(outcome(&deliver(&outbound, requiring()).await, 0), "delivered", "{tls}");

@@ -79,7 +79,7 @@ impl World {
         let (material, _) = Material::load(&config).expect("a configuration that can be loaded");
         let folder = tempfile::tempdir_in(self.folder.path()).expect("a folder").keep();
         let web = Web::new(dns.clone(), Https::new(dns, material.https().clone()));
-        let policies = MtaSts::open(&folder, web).expect("policies");
+        let policies = MtaSts::open(&folder, web);
         Discovery::new(policies, History::open(&folder, jiff::Timestamp::now()).expect("a memory"))
     }
 

@@ -119,6 +119,8 @@ fn show_tells_the_envelope_every_attempt_and_the_next() {
     let told = json(&relay.queue(&["show", &first, "--json"]));
     assert_eq!(told["id"], *first);
     assert_eq!(told["parameters"]["body"], "7BIT");
+    assert_eq!(told["parameters"]["tls"], "ordinary");
+    assert!(!out(&output).contains("TLS"), "{}", out(&output));
     let history = told["recipients"][0]["history"].as_array().expect("what failed");
     assert_eq!(history.len(), 1);
     assert_eq!(history[0]["status"], "4.4.1");
@@ -128,6 +130,16 @@ fn show_tells_the_envelope_every_attempt_and_the_next() {
     let output = relay.queue(&["show", "0000000000005"]);
     assert_eq!((code(&output), err(&output)), (1, "0000000000005: no such message in the queue\n".to_owned()));
     assert_eq!(code(&relay.queue(&["show"])), 2);
+}
+
+#[test]
+fn show_tells_what_a_message_asks_of_tls() {
+    let relay = Relay::start("");
+    let id = relay.send_whole("alice@example.org", &["bob@example.net"], "TLS-Required: No\r\n\r\nbody");
+    let output = relay.queue(&["show", &id]);
+    let line = "header     TLS-Required: No (what the recipients' domains publish is set aside)\n";
+    assert!(out(&output).contains(line), "{}", out(&output));
+    assert_eq!(json(&relay.queue(&["show", &id, "--json"]))["parameters"]["tls"], "relaxed");
 }
 
 #[test]

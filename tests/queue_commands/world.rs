@@ -144,6 +144,11 @@ impl Relay {
 
     /// Hands a message in, and gives its id.
     pub(crate) fn send(&self, from: &str, to: &[&str], body: &str) -> String {
+        self.send_whole(from, to, &format!("Subject: test\r\n\r\n{body}"))
+    }
+
+    /// The same, with a header of the test's own.
+    pub(crate) fn send_whole(&self, from: &str, to: &[&str], content: &str) -> String {
         let stream = TcpStream::connect(self.address).expect("a listener");
         stream.set_read_timeout(Some(PATIENCE)).expect("a socket");
         let mut answers = BufReader::new(stream.try_clone().expect("a descriptor")).lines();
@@ -166,7 +171,7 @@ impl Relay {
             say(&format!("RCPT TO:<{to}>"), "250");
         }
         say("DATA", "354");
-        let taken = say(&format!("Subject: test\r\n\r\n{body}\r\n."), "250");
+        let taken = say(&format!("{content}\r\n."), "250");
         say("QUIT", "221");
         let id = taken.rsplit(' ').next().expect("an id").to_owned();
         assert!(self.list().iter().any(|message| message["id"] == *id), "what was accepted is in the queue");

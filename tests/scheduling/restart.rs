@@ -136,3 +136,28 @@ async fn a_time_far_in_the_future_is_no_reason_to_wait_for_years() {
     running.stop();
     running.ended().await.expect("an orderly end");
 }
+
+/// What dies is the work on one message, and not for good.
+#[tokio::test]
+async fn work_that_panics_is_done_again_and_holds_up_nobody() {
+    let (home, sink) = (willing().await, Sink::start(1000).await);
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder");
+    let before = "[queue]\nretry = [\"100ms\"]";
+    let one = "connections = 1";
+    let config = configured(folder.path(), home.address, before, &[connector("a.example", sink.address, one)]);
+    let died = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let observer = move |_: &Attempt, _: &Report| {
+        assert!(died.swap(true, std::sync::atomic::Ordering::Relaxed), "the first attempt is meant to die");
+    };
+    let (relay, mut running) = run(config, Arc::new(observer)).await;
+    Client::connect(relay).await.sends("b@a.example").await;
+    Client::connect(relay).await.sends("c@a.example").await;
+    until("the queue is empty", || queue(folder.path()).is_empty().then_some(())).await;
+    running.stop();
+    running.ended().await.expect("an orderly end");
+    sink.seen(|seen| {
+        let mut taken: Vec<usize> = seen.taken.values().copied().collect();
+        taken.sort_unstable();
+        assert_eq!(taken, [1, 2], "what was taken before the work died comes twice, and all comes: {seen:?}");
+    });
+}

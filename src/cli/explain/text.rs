@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use crate::cli::queue::words::plain;
-use crate::explain::words::{Answer, Hop, Inbound, LayerNote, Outbound, Row, Speakers};
+use crate::explain::words::{Answer, Hop, Inbound, LayerNote, Listener, Outbound, Row, Speakers};
 
 /// A text in the making. Nothing in it can be written in vain, so no result is looked at.
 #[derive(Default)]
@@ -167,26 +167,33 @@ pub(super) fn inbound(answer: &Inbound) -> String {
         if answer.relay { "set: who proves to be them may send to any domain" } else { "not set" },
     );
     for (at, listener) in answer.listeners.iter().enumerate() {
-        let certificate = match (listener.tls, listener.client_certificate) {
-            ("off", _) => "",
-            (_, true) => ", client certificate asked for",
-            (_, false) => ", client certificate not asked for: none is shown",
-        };
-        let word = if at == 0 { "listeners" } else { "" };
-        let addresses = listener.addresses.join(", ");
-        text.pair(2, 10, word, &format!("{} ({addresses}): TLS {}{certificate}", listener.name, listener.tls));
-    }
-    text.line("");
-    text.line("If the client shows this, MAIL FROM is answered …");
-    let width = answer.sessions.iter().map(|session| session.shows.chars().count()).max().unwrap_or_default();
-    for session in &answer.sessions {
-        text.pair(2, width, &session.shows, &reply(session));
+        text.line("");
+        listener_lines(&mut text, listener, &answer.listeners[..at]);
     }
     if !answer.can_come {
         text.line("");
         text.line("No session can bring this mail.");
     }
     text.0
+}
+
+fn listener_lines(text: &mut Text, listener: &Listener, before: &[Listener]) {
+    let certificate = match (listener.tls, listener.client_certificate) {
+        ("off", _) => "",
+        (_, true) => ", client certificate asked for",
+        (_, false) => ", client certificate not asked for",
+    };
+    let addresses = listener.addresses.join(", ");
+    text.line(&format!("At listener {} ({addresses}; TLS {}{certificate})", listener.name, listener.tls));
+    if let Some(same) = before.iter().find(|other| other.sessions == listener.sessions) {
+        text.line(&format!("  the same as at {}", same.name));
+        return;
+    }
+    text.line("  If the client shows this, MAIL FROM is answered …");
+    let width = listener.sessions.iter().map(|session| session.shows.chars().count()).max().unwrap_or_default();
+    for session in &listener.sessions {
+        text.pair(4, width, &session.shows, &reply(session));
+    }
 }
 
 fn reply(session: &Answer) -> String {

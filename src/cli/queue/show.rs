@@ -248,6 +248,18 @@ fn reason(reason: &Reason) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::envelope::TlsRequirement::{Ordinary, Relaxed, Require};
+
+    #[test]
+    fn requiretls_is_told_as_it_was_said() {
+        for (tls, words) in [(Ordinary, ""), (Require, "REQUIRETLS"), (Relaxed, "")] {
+            let said = serde_json::json!({
+                "body": "7BIT", "smtputf8": false, "ret": null, "envid": null, "tls": tls, "eight_bit": false,
+                "utf8_header": false
+            });
+            assert_eq!(parameters(&serde_json::from_value(said).expect("parameters")), words);
+        }
+    }
 
     #[test]
     fn a_terminal_gets_text_alone_wherever_it_is_cut() {

@@ -1,4 +1,4 @@
-//! How far TLS with a host came, as one of five levels; and what the memory of a level demands.
+//! How far TLS with a host came, as one of five levels.
 //!
 //! Pure words. What a handshake was worth is the judge's word, [`crate::tls`]; this only puts it in order.
 
@@ -6,8 +6,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::Standing;
-use crate::tls::{Authentication, Clearance, DaneScope, NoTls, Shortfall, TlsOutcome};
+use crate::tls::{Authentication, Clearance, DaneScope, NoTls, Presented, Shortfall, TlsOutcome};
 
 /// How far TLS with a host came; the greater the better.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -105,37 +104,103 @@ impl fmt::Display for Level {
     }
 }
 
-/// What the memory demands of a host where `downgrade = "refuse"`: each includes those before it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Held {
-    /// Nothing.
-    Nothing,
-    /// TLS, whoever answers.
-    Tls,
-    /// A certificate under a trusted authority.
-    Chain,
-    /// A trusted certificate for the host's own name.
-    Name,
+/// Who issued the certificate that a session showed, as [`super::History::note`] wants to know it.
+#[must_use]
+pub fn issuer(outcome: &TlsOutcome) -> Option<&str> {
+    match outcome {
+        TlsOutcome::Clear(_) => None,
+        TlsOutcome::Tls(facts) => match &facts.certificate {
+            Presented::Nothing => None,
+            Presented::Certificate(certificate) => Some(&certificate.issuer),
+        },
+    }
 }
 
-/// What `downgrade = "refuse"` demands of a host; `allow` and `warn` demand nothing.
-///
-/// The domain took TLS: so must each of its hosts, a new one too, for whoever forges an MX record (RFC 7672
-/// §1.3.2) brings a new name. More than TLS is demanded only of a host that showed more itself: what
-/// another host of the domain has says nothing about its certificate. Of DANE no more than TLS is left
-/// here. Where a domain still publishes, DANE demands the rest itself; and where it withdrew its records,
-/// its certificates need not be of any authority.
-#[must_use]
-pub fn demand(standing: &Standing) -> Held {
-    let own = standing.host.map_or(Held::Nothing, |best| match best.level {
-        Level::Plain => Held::Nothing,
-        Level::Tls | Level::Dane => Held::Tls,
-        Level::Trusted => Held::Chain,
-        Level::Verified => Held::Name,
-    });
-    let shared = standing.domain.map_or(Held::Nothing, |best| match best.level {
-        Level::Plain => Held::Nothing,
-        Level::Tls | Level::Trusted | Level::Verified | Level::Dane => Held::Tls,
-    });
-    own.max(shared)
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+
+    use super::*;
+    use crate::smtp::reply::Reply;
+    use crate::tls::{
+        CertificateFacts, ChainFault, DaneFacts, DaneFault, Lack, NamePattern, Pin, TlsFacts, TlsPolicy, TlsVersion,
+        Verdict, judge,
+    };
+
+    /// A session with a certificate for mail.example.org.
+    fn shown(chain: Result<(), ChainFault>) -> TlsOutcome {
+        let certificate = CertificateFacts {
+            names: vec![NamePattern::parse("mail.example.org").expect("a name")],
+            default_chain: chain.clone(),
+            chain,
+            key: Pin::new([1; 32]),
+            issuer: "CN=Test CA".to_owned(),
+            not_after: Timestamp::MAX,
+            dane: DaneFacts::NotHeld,
+        };
+        with(Presented::Certificate(Box::new(certificate)))
+    }
+
+    fn with(certificate: Presented) -> TlsOutcome {
+        TlsOutcome::Tls(TlsFacts { version: TlsVersion::V1_3, cipher: "x", key_exchange: None, certificate })
+    }
+
+    /// What the judge of opportunistic TLS makes of it, and the level of that.
+    fn level(outcome: TlsOutcome, reference: &str) -> Option<Level> {
+        let reference: Vec<_> = NamePattern::parse(reference).into_iter().collect();
+        match judge(&TlsPolicy::Opportunistic, outcome, &reference) {
+            Verdict::Cleared(clearance) => Level::of(&clearance),
+            Verdict::Redial(fallback) => Level::of(&fallback.clearance()),
+            Verdict::Refused(refusal) => panic!("opportunistic TLS refuses nothing: {refusal}"),
+        }
+    }
+
+    #[test]
+    fn a_clearance_has_the_level_of_what_was_proved() {
+        let clear = TlsOutcome::Clear;
+        for (outcome, reference, expected) in [
+            (clear(NoTls::NotWanted), "", None),
+            (clear(NoTls::NotUsed), "", None),
+            (clear(NoTls::NotOffered), "", Some(Level::Plain)),
+            (clear(NoTls::Rejected(Reply::bare(454, "not now"))), "", Some(Level::Plain)),
+            (clear(NoTls::SpokeBeforeHandshake), "", Some(Level::Plain)),
+            (clear(NoTls::Broken("cut".to_owned())), "", Some(Level::Plain)),
+            (with(Presented::Nothing), "mail.example.org", Some(Level::Tls)),
+            (shown(Err(ChainFault::SelfSigned)), "mail.example.org", Some(Level::Tls)),
+            (shown(Err(ChainFault::Expired(Timestamp::UNIX_EPOCH))), "mail.example.org", Some(Level::Tls)),
+            (shown(Ok(())), "", Some(Level::Trusted)),
+            (shown(Ok(())), "mx.example.net", Some(Level::Trusted)),
+            (shown(Ok(())), "mail.example.org", Some(Level::Verified)),
+        ] {
+            assert_eq!(level(outcome.clone(), reference), expected, "{outcome:?} for {reference:?}");
+        }
+    }
+
+    #[test]
+    fn a_refusal_has_the_level_of_what_was_left() {
+        for (lack, expected) in [
+            (Shortfall::NoTls(NoTls::NotOffered), Some(Level::Plain)),
+            (Shortfall::Version(TlsVersion::V1_2), Some(Level::Tls)),
+            (Shortfall::Dane(DaneFault::NoMatch { records: 1 }), Some(Level::Tls)),
+            (Shortfall::Name { wanted: Vec::new(), presented: Vec::new() }, Some(Level::Trusted)),
+            (Shortfall::Lack(Lack::NoTlsa("the zone is not signed".to_owned())), None),
+        ] {
+            assert_eq!(Level::of_refused(&lack), expected, "{lack}");
+        }
+    }
+
+    #[test]
+    fn only_a_certificate_has_an_issuer() {
+        assert_eq!(issuer(&shown(Ok(()))), Some("CN=Test CA"));
+        assert_eq!(issuer(&with(Presented::Nothing)), None);
+        assert_eq!(issuer(&TlsOutcome::Clear(NoTls::NotOffered)), None);
+    }
+
+    #[test]
+    fn words_lead_back() {
+        for level in Level::ALL {
+            assert_eq!(Level::parse(level.word()), Some(level));
+        }
+        assert_eq!(Level::parse("golden"), None);
+    }
 }

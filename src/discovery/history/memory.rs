@@ -169,7 +169,15 @@ impl Memory {
         Standing {
             host: self.get(domain, host, now).map(|one| one.best),
             domain: self.best_of(domain, now).map(|one| one.best),
+            took_tls: self.took_tls(domain, now),
         }
+    }
+
+    /// When a host of a domain last took TLS.
+    fn took_tls(&self, domain: &Host, now: i64) -> Option<Timestamp> {
+        let rows = &self.domains.get(domain)?.rows;
+        let with_tls = rows.iter().flat_map(|row| &row.stretches[Level::Tls as usize..]).flatten();
+        with_tls.map(|stretch| stretch.last).filter(|last| *last > now - KEPT).max().map(time)
     }
 
     pub(super) fn note(&mut self, domain: &Host, host: &Host, level: Level, issuer: Option<&str>, at: i64) -> Noted {

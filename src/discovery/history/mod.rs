@@ -5,7 +5,7 @@
 //! a relay that remembers notices. What is done about it is the connector's `downgrade`: `allow`,
 //! `warn` or `refuse`.
 //!
-//! - [`level`] puts sightings in order, and says what a memory demands; `memory` keeps and compares
+//! - [`level`] puts sightings in order; `memory` keeps and compares
 //!   them; `alarm` looks for what many domains suffer at once, counting related ones (`units`) as one.
 //!   All of these are pure.
 //! - `keeper` writes behind, on a thread of its own; `disk` is the database. Reads never touch it.
@@ -29,12 +29,13 @@ use jiff::Timestamp;
 use tokio::sync::oneshot;
 
 use crate::address::Host;
+use crate::connector::MemoryFinding;
 use alarm::{News, Sighting, Watch};
 use disk::Disk;
 use keeper::Shared;
 use memory::Memory;
 
-pub use level::{Held, Level, demand};
+pub use level::{Level, issuer};
 
 /// Pairs of domain and host that are remembered; beyond it those go that were not seen for the longest
 /// time. Some 60 MB where each is used.
@@ -87,6 +88,17 @@ pub struct Standing {
     pub host: Option<Best>,
     /// The best of all hosts of its domain.
     pub domain: Option<Best>,
+    /// When a host of its domain last took TLS of whatever kind, within 90 days.
+    pub took_tls: Option<Timestamp>,
+}
+
+impl Standing {
+    /// What it comes to where all demands join. All hosts of a domain that took TLS must take it, a new one
+    /// too: whoever forges an MX record brings a new name (RFC 7672 §1.3.2).
+    #[must_use]
+    pub fn finding(&self) -> MemoryFinding {
+        self.took_tls.map_or(MemoryFinding::Nothing, |last| MemoryFinding::TookTls { last })
+    }
 }
 
 /// What a sighting is against what was remembered.
@@ -243,7 +255,7 @@ impl History {
         self.state().memory.best_of(domain, now.as_second())
     }
 
-    /// What [`demand`] goes by.
+    /// What it holds against a host of a domain.
     #[must_use]
     pub fn standing(&self, domain: &Host, host: &Host, now: Timestamp) -> Standing {
         self.state().memory.standing(domain, host, now.as_second())

@@ -128,23 +128,22 @@ fn of_a_domain_the_best_host_counts() {
 }
 
 #[test]
-fn refusing_demands_what_was_shown() {
-    let best = |level: Option<Level>| level.map(|level| Best { level, first: at(START), last: at(START) });
-    for (own, domain, held) in [
-        (None, None, Held::Nothing),
-        (None, Some(Level::Plain), Held::Nothing),
-        (None, Some(Level::Tls), Held::Tls),
-        (None, Some(Level::Verified), Held::Tls),
-        (None, Some(Level::Dane), Held::Tls),
-        (Some(Level::Plain), Some(Level::Plain), Held::Nothing),
-        (Some(Level::Plain), Some(Level::Tls), Held::Tls),
-        (Some(Level::Tls), Some(Level::Verified), Held::Tls),
-        (Some(Level::Trusted), Some(Level::Trusted), Held::Chain),
-        (Some(Level::Verified), Some(Level::Dane), Held::Name),
-        (Some(Level::Dane), Some(Level::Dane), Held::Tls),
-    ] {
-        assert_eq!(demand(&Standing { host: best(own), domain: best(domain) }), held, "{own:?} {domain:?}");
+fn a_domain_that_took_tls_is_found_by_any_host_until_it_ages_out() {
+    let mut memory = Memory::new(100);
+    let domain = host("a.example");
+    let finding =
+        |memory: &Memory, name: &str, days: i64| memory.standing(&domain, &host(name), START + days * DAY).finding();
+    assert_eq!(finding(&memory, "mx1.a.example", 0), MemoryFinding::Nothing);
+    let _ = memory.note(&domain, &host("mx1.a.example"), Level::Plain, None, START);
+    assert_eq!(finding(&memory, "mx1.a.example", 0), MemoryFinding::Nothing);
+    let _ = memory.note(&domain, &host("mx1.a.example"), Level::Verified, None, START + DAY);
+    let _ = memory.note(&domain, &host("mx1.a.example"), Level::Tls, None, START + 2 * DAY);
+    let _ = memory.note(&domain, &host("mx1.a.example"), Level::Plain, None, START + 3 * DAY);
+    for name in ["mx1.a.example", "mx.new.example"] {
+        assert_eq!(finding(&memory, name, 3), MemoryFinding::TookTls { last: at(START + 2 * DAY) }, "{name}");
+        assert_eq!(finding(&memory, name, 92), MemoryFinding::Nothing, "{name}");
     }
+    assert_eq!(memory.standing(&host("b.example"), &host("mx1.a.example"), START).finding(), MemoryFinding::Nothing);
 }
 
 #[test]
@@ -299,9 +298,12 @@ fn aside(folder: &Path) -> Vec<PathBuf> {
     entries.map(|entry| entry.expect("an entry").path()).collect()
 }
 
+/// What befalls a file.
+type Damage = fn(&Path);
+
 #[test]
 fn a_database_that_cannot_be_read_is_set_aside() {
-    let damages: [(&str, fn(&Path)); 5] = [
+    let damages: [(&str, Damage); 5] = [
         ("not a database", |file| fs::write(file, "nonsense ".repeat(1000)).expect("written")),
         ("a broken page", |file| {
             let mut octets = fs::read(file).expect("a file");

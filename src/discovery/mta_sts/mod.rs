@@ -34,13 +34,12 @@ pub use failure::{Absent, Failure, FailureKind};
 pub use policy::{Listing, Mode, Policy, PolicyFault, evaluate};
 pub use record::{PolicyId, RecordFault};
 use shelf::{Held, Known, Shelf};
-pub use store::StoreError;
-use store::{Change, Store};
+use store::{Change, Store, StoreError};
 pub use web::Web;
 use web::{Record, Source};
 
 /// Record and policy together, at most; so long a message waits at first contact.
-const SEARCH: Duration = Duration::from_secs(60);
+const SEARCH: Duration = Duration::from_mins(1);
 /// A policy that was fetched this short a while ago need not be fetched again while its id is the same.
 const JUST_FETCHED: SignedDuration = SignedDuration::from_mins(5);
 
@@ -127,50 +126,52 @@ enum Answer {
 }
 
 impl MtaSts {
-    /// Opens the policies that are kept in `policies.db` in the spool's folder. A damaged file is set aside
-    /// and begun anew. This reads files: it is not for a thread that drives other tasks.
+    /// Opens the policies that are kept in `policies.db` in the spool's folder. This reads files: it is not for
+    /// a thread that drives other tasks.
     ///
-    /// # Errors
-    /// [`StoreError`], where the disk or the system refuses.
-    pub fn open(folder: &Path, web: Web) -> Result<Self, StoreError> {
+    /// A damaged file is set aside and begun anew. Where the disk refuses, the log says so, and policies are
+    /// kept in memory until it no longer does: mail does not wait for a cache.
+    #[must_use]
+    pub fn open(folder: &Path, web: Web) -> Self {
         Self::open_at(folder, web, Arc::new(Timestamp::now))
     }
 
     /// The same with a clock of one's own.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub fn open_at(folder: &Path, web: Web, clock: Clock) -> Result<Self, StoreError> {
+    #[must_use]
+    pub fn open_at(folder: &Path, web: Web, clock: Clock) -> Self {
         Self::from_source(folder, Box::new(web), clock, SEARCH)
     }
 
-    fn from_source(
-        folder: &Path,
-        source: Box<dyn Source>,
-        clock: Clock,
-        patience: Duration,
-    ) -> Result<Self, StoreError> {
-        let (store, rows) = Store::open(folder)?;
+    fn from_source(folder: &Path, source: Box<dyn Source>, clock: Clock, patience: Duration) -> Self {
+        let (store, rows) = Store::open(folder);
         let (mut shelf, now, mut gone) = (Shelf::default(), clock(), Vec::new());
-        for (mut policy, used) in rows {
+        let mut failing = rows.is_err();
+        for (mut policy, used) in rows.unwrap_or_else(|error| {
+            tracing::error!(%error, "MTA-STS policies of before are not known, and new ones not saved; see to the disk");
+            Vec::new()
+        }) {
             if policy.fetched > now {
                 // The clock was wrong then, or is now; either way it is kept no longer than it may be.
                 Arc::make_mut(&mut policy).fetched = now;
             }
-            gone.extend(shelf.put(policy, used.min(now), now));
+            gone.extend(shelf.put(policy, used.min(now)).into_iter().map(Change::Remove));
         }
-        gone.extend(shelf.expire(now));
-        let gone: Vec<_> = gone.into_iter().map(Change::Remove).collect();
-        store.write(&gone)?;
-        Ok(Self(Arc::new(Inner {
+        gone.extend(shelf.expire(now).into_iter().map(Change::Remove));
+        if !gone.is_empty()
+            && let Err(error) = store.write(&gone)
+        {
+            failing = true;
+            tracing::error!(%error, "MTA-STS policies not saved: see to the disk");
+        }
+        Self(Arc::new(Inner {
             source: ArcSwap::from_pointee(source),
             clock,
             patience,
             shelf: Mutex::new(shelf),
             flights: Mutex::default(),
             store,
-            failing: AtomicBool::new(false),
-        })))
+            failing: AtomicBool::new(failing),
+        }))
     }
 
     /// Looks for policies with another resolver or other trust anchors from now on. What is known stays.
@@ -215,16 +216,21 @@ impl MtaSts {
     pub async fn recheck(&self, policy: &Policy) -> Recheck {
         let (domain, now) = (policy.domain(), (self.0.clock)());
         let errand = {
-            let shelf = self.0.shelf();
-            if let Some(failure) = shelf.trouble(domain, now) {
+            let known = self.0.shelf();
+            if let Some(failure) = known.trouble(domain, now) {
                 return Recheck::Unknown(Arc::clone(failure));
             }
-            match shelf.policy(domain, now) {
-                Some(known) if now.duration_since(known.fetched()) < JUST_FETCHED => Errand::Check,
+            match known.policy(domain, now) {
+                Some(policy) if now.duration_since(policy.fetched()) < JUST_FETCHED => Errand::Check,
                 Some(_) | None => Errand::Refetch,
             }
         };
-        let published = match self.search(domain, errand).await {
+        let mut landing = self.search(domain, errand).await;
+        if let (Errand::Refetch, Landing::Same) = (errand, &landing) {
+            // The search that was under way was content with the id.
+            landing = self.search(domain, errand).await;
+        }
+        let published = match landing {
             Landing::Failed(failure) => return Recheck::Unknown(failure),
             landing => self.published(domain, landing),
         };
@@ -296,8 +302,8 @@ impl Inner {
     /// Searches, and notes what came of it.
     async fn land(&self, domain: &Domain, errand: Errand) -> Landing {
         let known = {
-            let (shelf, now) = (self.shelf(), (self.clock)());
-            match (errand, shelf.policy(domain, now), shelf.trouble(domain, now)) {
+            let (all, now) = (self.shelf(), (self.clock)());
+            match (errand, all.policy(domain, now), all.trouble(domain, now)) {
                 // Somebody else's search landed since nothing was known.
                 (Errand::First, Some(_), _) => return Landing::Same,
                 (Errand::First, None, Some(failure)) => return Landing::Failed(Arc::clone(failure)),
@@ -328,15 +334,15 @@ impl Inner {
     async fn take(&self, policy: Policy) -> Arc<Policy> {
         let (policy, now) = (Arc::new(policy), (self.clock)());
         let (old, used, gone) = {
-            let mut shelf = self.shelf();
-            let old = shelf.policy(policy.domain(), now).cloned();
-            let used = shelf.used(policy.domain()).unwrap_or(now);
-            let gone = shelf.put(Arc::clone(&policy), used, now);
+            let mut all = self.shelf();
+            let old = all.policy(policy.domain(), now).cloned();
+            let used = all.used(policy.domain()).unwrap_or(now);
+            let gone = all.put(Arc::clone(&policy), used);
             (old, used, gone)
         };
         match old {
             Some(old) if old.terms == policy.terms => {
-                tracing::debug!(domain = %policy.domain, "MTA-STS policy fetched again")
+                tracing::debug!(domain = %policy.domain, "MTA-STS policy fetched again");
             }
             Some(_) | None => tracing::info!(
                 domain = %policy.domain,

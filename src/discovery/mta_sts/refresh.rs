@@ -10,7 +10,7 @@ use super::store::Change;
 use super::{Errand, MtaSts};
 
 /// How often somebody looks who is due.
-const ROUND: Duration = Duration::from_secs(60);
+const ROUND: Duration = Duration::from_mins(1);
 /// Policies that are fetched at the same time, at most.
 const AT_ONCE: usize = 8;
 
@@ -31,10 +31,10 @@ impl MtaSts {
 
     pub(super) async fn round(&self) {
         let (changes, due) = {
-            let (mut shelf, now) = (self.0.shelf(), (self.0.clock)());
-            let mut changes: Vec<_> = shelf.expire(now).into_iter().map(Change::Remove).collect();
-            changes.extend(shelf.take_unsaved().into_iter().map(|(domain, at)| Change::Used(domain, at)));
-            (changes, shelf.due(now))
+            let (mut known, now) = (self.0.shelf(), (self.0.clock)());
+            let mut changes: Vec<_> = known.expire(now).into_iter().map(Change::Remove).collect();
+            changes.extend(known.take_unsaved().into_iter().map(|(domain, at)| Change::Used(domain, at)));
+            (changes, known.due(now))
         };
         self.0.save(changes).await;
         let mut searches = JoinSet::new();

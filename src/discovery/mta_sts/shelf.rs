@@ -89,19 +89,18 @@ impl Shelf {
     /// What is known, for somebody who is about to send mail.
     pub(super) fn look(&mut self, domain: &Domain, now: Timestamp) -> Known {
         let troubled = self.trouble(domain, now).cloned();
-        match self.kept.get_mut(domain) {
-            Some(kept) if now < kept.policy.expires() => {
-                kept.used = now;
-                kept.unsaved = true;
+        if let Some(kept) = self.kept.get_mut(domain) {
+            (kept.used, kept.unsaved) = (now, true);
+            if now < kept.policy.expires() {
                 let check = troubled.is_none() && now.duration_since(kept.checked) >= CHECKED_EVERY;
                 if check {
                     // Whoever comes next need not start the same.
                     kept.checked = now;
                 }
-                Known::Policy { policy: Arc::clone(&kept.policy), check }
+                return Known::Policy { policy: Arc::clone(&kept.policy), check };
             }
-            Some(_) | None => troubled.map_or(Known::Nothing, Known::Failed),
         }
+        troubled.map_or(Known::Nothing, Known::Failed)
     }
 
     /// The policy in force, without leaving a trace.
@@ -120,12 +119,13 @@ impl Shelf {
     }
 
     /// Takes a policy in, new or from disk. Returns whose policies had to go for it.
-    pub(super) fn put(&mut self, policy: Arc<Policy>, used: Timestamp, now: Timestamp) -> Vec<Domain> {
+    pub(super) fn put(&mut self, policy: Arc<Policy>, used: Timestamp) -> Vec<Domain> {
         let domain = policy.domain().clone();
         self.troubles.remove(&domain);
         let refresh = self.refresh(&policy);
         self.weight += policy.weight();
-        let kept = Kept { policy, used, checked: now, refresh, unsaved: false };
+        let checked = policy.fetched();
+        let kept = Kept { policy, used, checked, refresh, unsaved: false };
         if let Some(old) = self.kept.insert(domain, kept) {
             self.weight -= old.policy.weight();
         }

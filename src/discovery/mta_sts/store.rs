@@ -6,7 +6,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -37,7 +37,7 @@ CREATE TABLE policy (
 
 /// Why the policies on disk cannot be read or written.
 #[derive(Debug, thiserror::Error)]
-pub enum StoreError {
+pub(super) enum StoreError {
     /// The disk or the system refuses.
     #[error("cannot {what} {}: {fault}", file.display())]
     Io {
@@ -45,7 +45,7 @@ pub enum StoreError {
         what: &'static str,
         /// Of which file.
         file: PathBuf,
-        /// What the system or SQLite said.
+        /// What the system or the database said.
         fault: String,
     },
     /// The file is no database of ours, or a damaged one.
@@ -76,37 +76,53 @@ pub(super) enum Change {
 #[derive(Debug, Clone)]
 pub(super) struct Store {
     file: PathBuf,
-    connection: Arc<Mutex<Connection>>,
+    /// `None` while the file cannot be opened; each write tries again.
+    connection: Arc<Mutex<Option<Connection>>>,
 }
 
 impl Store {
-    /// Opens the file in a folder, or makes it. Where it is damaged it is set aside, and begun anew.
-    pub(super) fn open(folder: &Path) -> Result<(Self, Vec<Row>), StoreError> {
+    /// Opens the file in a folder, or makes it. Where it is damaged it is set aside, and begun anew. Where it
+    /// cannot be opened, the store is there all the same: mail does not wait for a cache.
+    pub(super) fn open(folder: &Path) -> (Self, Result<Vec<Row>, StoreError>) {
         let file = folder.join("policies.db");
         let opened = open(&file).and_then(|connection| {
             let rows = load(&connection, &file)?;
             Ok((connection, rows))
         });
-        let (connection, rows) = match opened {
-            Ok(opened) => opened,
-            Err(StoreError::Damaged { fault, .. }) => (anew(&file, &fault)?, Vec::new()),
-            Err(error @ StoreError::Io { .. }) => return Err(error),
+        let opened = match opened {
+            Err(StoreError::Damaged { fault, .. }) => anew(&file, &fault).map(|connection| (connection, Vec::new())),
+            opened => opened,
         };
-        Ok((Self { file, connection: Arc::new(Mutex::new(connection)) }, rows))
+        let (connection, rows) = match opened {
+            Ok((connection, rows)) => (Some(connection), Ok(rows)),
+            Err(error) => (None, Err(error)),
+        };
+        (Self { file, connection: Arc::new(Mutex::new(connection)) }, rows)
     }
 
     /// Writes changes, all or none.
     pub(super) fn write(&self, changes: &[Change]) -> Result<(), StoreError> {
-        let mut connection = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
-        write(&mut connection, changes).map_err(|error| of_sqlite("write", &self.file, &error))
+        let mut slot = self.slot();
+        let connection = match slot.take() {
+            Some(connection) => slot.insert(connection),
+            None => slot.insert(open(&self.file)?),
+        };
+        write(connection, changes).map_err(|error| of_sqlite("write", &self.file, &error))
     }
 
     /// Begins anew with these rows, for the file turned out to be damaged while it was in use.
     pub(super) fn begin_anew(&self, fault: &str, rows: Vec<Row>) -> Result<(), StoreError> {
-        let mut connection = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
-        *connection = anew(&self.file, fault)?;
+        let mut slot = self.slot();
+        // Closed before its file is moved.
+        *slot = None;
+        let connection = slot.insert(anew(&self.file, fault)?);
         let rows: Vec<_> = rows.into_iter().map(|(policy, used)| Change::Put(policy, used)).collect();
-        write(&mut connection, &rows).map_err(|error| of_sqlite("write", &self.file, &error))
+        write(connection, &rows).map_err(|error| of_sqlite("write", &self.file, &error))
+    }
+
+    /// A panic under this lock leaves a transaction that is rolled back.
+    fn slot(&self) -> MutexGuard<'_, Option<Connection>> {
+        self.connection.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

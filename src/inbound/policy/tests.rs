@@ -61,9 +61,17 @@ fn clear() -> TlsOutcome {
     TlsOutcome::Clear(NoTls::NotUsed)
 }
 
+fn listener(tls: ListenerTls, request_client_certificate: bool) -> Listener {
+    Listener { name: "public".into(), addresses: Vec::new(), tls, request_client_certificate }
+}
+
 fn ask(connector: &Arc<Connector>, peer: &str, outcome: TlsOutcome) -> Result<bool, String> {
+    ask_on(&listener(ListenerTls::Opportunistic, true), connector, peer, outcome)
+}
+
+fn ask_on(listener: &Listener, connector: &Arc<Connector>, peer: &str, outcome: TlsOutcome) -> Result<bool, String> {
     let from = ReversePath::parse("a@partner.example").expect("a path");
-    judge(connector, &from, peer.parse().expect("an address"), outcome)
+    judge(connector, listener, &from, peer.parse().expect("an address"), outcome)
         .map(|standing| standing.may_relay)
         .map_err(|reply| reply.to_string())
 }
@@ -75,6 +83,20 @@ fn without_tls_a_forced_demand_says_what_to_do() {
         assert_eq!(refused, Err("530 5.7.0 Must issue a STARTTLS command first".into()), "{demand:?}");
     }
     assert_eq!(ask(&partner(TlsDemand::Opportunistic, &[], false), "192.0.2.1", clear()), Ok(false));
+}
+
+#[test]
+fn nobody_is_told_to_use_what_the_listener_does_not_offer() {
+    let off = listener(ListenerTls::Off, false);
+    for demand in [FORCED, FORCED_1_3, CHAIN, NAME] {
+        let refused = ask_on(&off, &partner(demand, &[], false), "192.0.2.1", clear()).expect_err("no TLS");
+        assert!(refused.starts_with("550 5.7.1 Mail from partner.example: TLS"), "{refused}");
+        assert!(refused.ends_with("is demanded, and TLS is not offered on this port"), "{refused}");
+    }
+    let bare = listener(ListenerTls::Opportunistic, false);
+    let refused = ask_on(&bare, &partner(NAME, &[], false), "192.0.2.1", tls(Presented::Nothing)).expect_err("bare");
+    assert!(refused.starts_with("550 5.7.1 "), "{refused}");
+    assert!(refused.ends_with("; clients are not asked for one on this port, use another"), "{refused}");
 }
 
 #[test]

@@ -13,7 +13,8 @@ fn host(name: &str) -> Host {
 }
 
 fn item(number: u64, name: &str, expires: Instant) -> Item<()> {
-    Item { id: QueueId::from_number(number).expect("small"), host: host(name), deadline: expires, expires, cargo: () }
+    let id = QueueId::from_number(number).expect("small");
+    Item { id, host: host(name), deadline: expires, expires, expire: 100_000 * SECOND, cargo: () }
 }
 
 fn trouble(text: &str) -> Trouble {
@@ -213,6 +214,39 @@ fn who_expires_in_a_queue_that_moves_has_its_turn_first() {
 }
 
 #[test]
+fn no_notice_waits_for_one_who_expires() {
+    let mut bench = Bench::new();
+    bench.push(1, "a.example", 0, 1);
+    let lane = bench.due_at(0)[0].1;
+    let tardy = Item { deadline: bench.at(5), ..item(3, "a.example", bench.at(9)) };
+    for item in [item(2, "a.example", bench.at(3)), tardy] {
+        bench.lanes.push(item, bench.start);
+    }
+    assert_eq!(bench.numbers_at(4), NONE, "the only attempt there may be hangs");
+    assert_eq!(bench.lanes.next_wake(), Some(bench.at(5)));
+    assert_eq!(bench.numbers_at(5), [1003], "its sender is to be told of the delay");
+    bench.ends(lane, 6, Health::Up);
+    assert_eq!(bench.numbers_at(6), [2]);
+}
+
+#[test]
+fn another_age_holds_for_what_waits() {
+    let mut bench = Bench::new();
+    bench.push(1, "a.example", 0, 1);
+    let lane = bench.due_at(0)[0].1;
+    bench.push(2, "a.example", 0, 1);
+    bench.push(3, "later.example", 50, 1);
+    bench.ends(lane, 0, Health::Down(trouble("refused")));
+    assert_eq!(bench.numbers_at(0), NONE);
+    let soon = bench.at(20);
+    bench.lanes.begin_anew(|item| (item.deadline, item.expires) = (soon, soon));
+    let lane = bench.due_at(0)[0].1;
+    bench.ends(lane, 0, Health::Up);
+    assert_eq!(bench.numbers_at(19), NONE);
+    assert_eq!(bench.numbers_at(20), [3], "who expires is tried once more");
+}
+
+#[test]
 fn other_settings_begin_anew() {
     let mut bench = Bench::new();
     for number in 0..3 {
@@ -221,7 +255,7 @@ fn other_settings_begin_anew() {
     let lane = bench.due_at(0)[0].1;
     bench.ends(lane, 0, Health::Down(trouble("refused")));
     assert_eq!(bench.numbers_at(0), NONE);
-    bench.lanes.begin_anew();
+    bench.lanes.begin_anew(|_| ());
     bench.limit = 1;
     assert_eq!(bench.numbers_at(0), NONE, "one attempt is still under way, and that is the new limit");
     bench.ends(lane, 0, Health::Down(trouble("the old way")));
@@ -242,9 +276,9 @@ fn a_lane_with_nothing_in_it_is_closed_after_a_while() {
         assert_eq!(bench.lanes.next_wake(), Some(bench.at(next)), "at {second}");
     }
     assert_eq!(bench.numbers_at(910), NONE);
-    let Lanes { all, names, later, due, ages, turn, wakes, .. } = bench.lanes;
+    let Lanes { all, names, later, due, notices, ends, turn, wakes, .. } = bench.lanes;
     assert!(all.is_empty() && names.is_empty() && wakes.is_empty());
-    assert!(later.is_empty() && due.is_empty() && ages.is_empty() && turn.is_empty());
+    assert!(later.is_empty() && due.is_empty() && notices.is_empty() && ends.is_empty() && turn.is_empty());
 }
 
 #[test]

@@ -67,7 +67,7 @@ impl Known {
 }
 
 /// A field name so far: how many of its octets are those of a field that we know; nothing, where it is none.
-type Name = Option<(Known, usize)>;
+type Name = Option<(Known, u8)>;
 
 /// Where in the message the octets so far have ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -221,7 +221,7 @@ impl Inspector {
 
     /// The colon behind a name. `as_written`: it follows the name at once.
     fn field(&mut self, name: Name, as_written: bool) -> Result<At, ContentFault> {
-        match name.filter(|(known, so_far)| *so_far == known.name().len()) {
+        match name.filter(|(known, so_far)| usize::from(*so_far) == known.name().len()) {
             Some((Known::Received, _)) => {
                 self.received += 1;
                 if self.received > self.received_limit {
@@ -252,7 +252,7 @@ fn first(octet: u8) -> Name {
 /// A name with one more octet.
 fn longer(name: Name, octet: u8) -> Name {
     let (known, so_far) = name?;
-    let wanted = known.name().get(so_far)?;
+    let wanted = known.name().get(usize::from(so_far))?;
     octet.eq_ignore_ascii_case(wanted).then_some((known, so_far + 1))
 }
 

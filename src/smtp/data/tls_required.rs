@@ -8,7 +8,7 @@ use crate::envelope::TlsRequirement;
 /// What has been seen of such fields.
 #[derive(Debug, Default)]
 pub(super) struct TlsRequired {
-    fields: u32,
+    fields: u8,
     /// The value of the field that is passing.
     open: Option<Value>,
     says_no: bool,

@@ -3,6 +3,7 @@
 //! Its length is bounded by those who wait: each has handed in one operation and holds its memory.
 
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use tokio::sync::oneshot;
@@ -17,6 +18,10 @@ use crate::envelope::{Envelope, QueueId};
 const BATCH_OCTETS: usize = 8 << 20;
 /// Operations in one transaction, at most.
 const BATCH_OPS: usize = 1024;
+
+/// So long removals wait for mail to share its sync with. Whatever happens until then happens between a
+/// delivery and its removal, as it could before: the message comes twice at worst.
+const FOR_COMPANY: Duration = Duration::from_millis(2);
 
 pub(super) type Reply<T> = oneshot::Sender<Result<T, SpoolError>>;
 
@@ -37,6 +42,14 @@ impl Op {
         match self {
             Self::Commit(_, reply) => reply.is_closed(),
             Self::Record(..) | Self::Remove(..) | Self::Evict(..) => false,
+        }
+    }
+
+    /// Whether a peer waits for it.
+    fn is_urgent(&self) -> bool {
+        match self {
+            Self::Commit(..) | Self::Record(..) | Self::Evict(..) => true,
+            Self::Remove(..) => false,
         }
     }
 
@@ -153,10 +166,10 @@ impl Queue {
             op.answer_error(SpoolError::Closed);
             return Err(SpoolError::Closed);
         }
+        let wakes = state.ops.is_empty() || op.is_urgent();
         state.ops.push(op);
-        let first = state.ops.len() == 1;
         drop(state);
-        if first {
+        if wakes {
             self.filled.notify_one();
         }
         Ok(())
@@ -167,6 +180,14 @@ impl Queue {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         while state.ops.is_empty() && !state.closed {
             state = self.filled.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        let until = Instant::now() + FOR_COMPANY;
+        while !state.closed && !state.ops.iter().any(Op::is_urgent) {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break;
+            }
+            state = self.filled.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
         }
         let mut octets = 0;
         let fits = |op: &&Op| {

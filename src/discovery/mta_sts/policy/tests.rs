@@ -122,7 +122,7 @@ fn lines_are_a_policy_again() {
 }
 
 fn policy(mx: &[&str]) -> Policy {
-    let lines: String = mx.iter().map(|mx| format!("mx: {mx}\n")).collect();
+    let lines = mx.iter().map(|mx| format!("mx: {mx}")).collect::<Vec<_>>().join("\n");
     Policy {
         domain: Domain::parse("example.com").expect("a domain"),
         id: PolicyId::parse("1").expect("an id"),

@@ -121,10 +121,16 @@ async fn a_policy_from_the_future_is_kept_no_longer_than_it_may_be() {
 }
 
 #[tokio::test]
-async fn a_folder_that_cannot_be_written_is_told() {
+async fn where_the_disk_refuses_memory_serves_until_it_no_longer_does() {
     let world = World::new();
-    let missing = world.folder.path().join("missing");
-    let opened = MtaSts::from_source(&missing, Box::new(Arc::clone(&world.script)), Arc::new(Timestamp::now), SEARCH);
-    let error = opened.expect_err("there is no such folder").to_string();
-    assert!(error.contains("cannot open") && error.contains("missing/policies.db"), "{error}");
+    std::fs::create_dir(world.database()).expect("something is in the way");
+    let policies = world.open();
+    world.script.publish("1", EXAMPLE);
+    assert_eq!(policy(&policies).await, EXAMPLE);
+    assert_eq!(policy(&policies).await, EXAMPLE);
+    assert_eq!(world.script.asked(), (1, 1));
+    std::fs::remove_dir(world.database()).expect("ours");
+    policies.policy(&domain("b.example")).await;
+    drop(policies);
+    assert!(world.open().cached(&domain("b.example")).is_some());
 }

@@ -1,0 +1,322 @@
+//! DANE for SMTP: from a hop to its TLSA records, or to the reason why there are none.
+//!
+//! RFC 7672 §2.2 (which lookups count, and under which name), RFC 7671 §4 and §9 (which records are usable, and
+//! digest agility). It holds no certificate against them ([`crate::handshake`]) and judges none
+//! ([`crate::tls`]). Where the lookup itself fails, the host must not be used: whoever can break a lookup
+//! must not be able to switch DANE off with it.
+
+use std::fmt;
+use std::sync::Arc;
+
+use super::{Question, set_aside};
+use crate::address::{Domain, Host};
+use crate::config::Publication;
+use crate::connector::{DaneFinding, demands_dane};
+use crate::dns::{Found, LookupError, Security, Standing, TlsaRecord};
+use crate::outcome::{Failure, Scope};
+use crate::route::Via;
+use crate::smtp::reply::Status;
+use crate::tls::{DaneScope, NamePattern, Tlsa, TlsaMatching, TlsaSelector, TlsaSet, TlsaUsage};
+
+/// Records of one host that a certificate is held against, at most.
+const RECORDS_MAX: usize = 32;
+const ADDRESS: &str = "the host is named by its address";
+const LOCAL: &str = "the host is this machine, and DNS is not asked about it";
+
+/// Looks for the TLSA records of a hop.
+///
+/// # Errors
+/// A [`Failure`] of this hop, 4.7.5: whether it has TLSA records cannot be found out (RFC 7672 §2.1.2).
+pub async fn find(question: &Question<'_>) -> Result<DaneFinding, Failure> {
+    // What the connector itself demands, no message sets aside.
+    if !demands_dane(question.connector, question.now)
+        && let Some(why) = set_aside(question, Publication::Dane)
+    {
+        return Ok(DaneFinding::NotAsked(why));
+    }
+    let Host::Domain(host) = &question.hop.host else { return Ok(DaneFinding::NotAsked(ADDRESS)) };
+    let Some(standing) = &question.addresses.standing else { return Ok(DaneFinding::NotAsked(LOCAL)) };
+    let mut absent = format!("the addresses of {host} are {}", insecurity(standing));
+    for base in bases(host, standing) {
+        let name = format!("_{}._tcp.{base}", question.hop.port);
+        let answer = question.dns.tlsa(question.hop.port, &base).await.map_err(|fault| failed(&name, &fault))?;
+        absent = match (&answer.found, answer.security) {
+            (Found::Records(records), Security::Secure) => {
+                return Ok(judged(&name, records, |records| TlsaSet {
+                    names: names(question, host, &base),
+                    scope: scope(question.via),
+                    base,
+                    records,
+                }));
+            }
+            (Found::NoData | Found::NoDomain, Security::Secure) => {
+                format!("DNSSEC proves that {name} has no TLSA records")
+            }
+            (_, Security::Insecure(why)) => format!("what DNS says of {name} is {why}"),
+        };
+    }
+    Ok(DaneFinding::Absent(absent))
+}
+
+/// The names under which TLSA records are looked for, best first (RFC 7672 §2.2.2): where the alias leads, if
+/// all of the way there is secure; then the name itself, if its own zone is.
+fn bases(host: &Domain, standing: &Standing) -> Vec<Domain> {
+    let expanded = standing.domain().filter(|expanded| expanded != host && standing.security.is_secure());
+    let original = standing.first.is_secure().then(|| host.clone());
+    expanded.into_iter().chain(original).collect()
+}
+
+fn insecurity(standing: &Standing) -> String {
+    match standing.security {
+        Security::Insecure(why) => why.to_string(),
+        Security::Secure => "secure".to_owned(),
+    }
+}
+
+/// Whether the records vouch for the recipient domain or for the host alone (RFC 7672 §2.2.1).
+fn scope(via: &Via) -> DaneScope {
+    if via.is_secure() { DaneScope::Domain } else { DaneScope::Host }
+}
+
+/// Any of these a certificate under a DANE-TA record may carry (RFC 7672 §3.2.2): the base domain, the host's own
+/// name, and, where the MX records are secure, the recipient domain and where its alias leads.
+fn names(question: &Question<'_>, host: &Domain, base: &Domain) -> Vec<NamePattern> {
+    let mut names = vec![base.clone(), host.clone()];
+    if let Via::Mx(standing) = question.via
+        && standing.security.is_secure()
+    {
+        names.extend(question.recipient.domain().cloned().into_iter().chain(standing.domain()));
+    }
+    let mut unique: Vec<NamePattern> = Vec::new();
+    for name in names.into_iter().map(NamePattern::Exact) {
+        if !unique.contains(&name) {
+            unique.push(name);
+        }
+    }
+    unique
+}
+
+fn failed(name: &str, fault: &LookupError) -> Failure {
+    let text = format!(
+        "the TLSA lookup for {name} failed, and a host whose TLSA records are not known is not used (RFC 7672): {fault}"
+    );
+    Failure::transient(Scope::Hop, Status(7, 5), text)
+}
+
+/// What secure records come to.
+fn judged(name: &str, records: &[TlsaRecord], set: impl FnOnce(Vec<Tlsa>) -> TlsaSet) -> DaneFinding {
+    let mut usable = Vec::new();
+    let mut unfit = Vec::new();
+    for record in records {
+        match fit(record) {
+            Ok(tlsa) if usable.contains(&tlsa) => {}
+            Ok(tlsa) => usable.push(tlsa),
+            Err(why) if unfit.contains(&why) => {}
+            Err(why) => unfit.push(why),
+        }
+    }
+    if usable.is_empty() {
+        let reasons = unfit.iter().take(3).map(ToString::to_string).collect::<Vec<_>>().join("; ");
+        return DaneFinding::Unusable(format!("no TLSA record of {name} can be used: {reasons}"));
+    }
+    let mut records = agile(&usable);
+    records.truncate(RECORDS_MAX);
+    DaneFinding::Usable(Arc::new(set(records)))
+}
+
+/// Digest agility (RFC 7671 §9): of the digests over one thing the strongest counts alone; a full value always
+/// counts. DANE-EE comes first, since it needs no path.
+fn agile(records: &[Tlsa]) -> Vec<Tlsa> {
+    let has_stronger = |record: &Tlsa| {
+        record.matching == TlsaMatching::Sha256
+            && records.iter().any(|other| {
+                (other.usage, other.selector, other.matching) == (record.usage, record.selector, TlsaMatching::Sha512)
+            })
+    };
+    let of = |usage| records.iter().filter(move |record| record.usage == usage && !has_stronger(record));
+    of(TlsaUsage::EndEntity).chain(of(TlsaUsage::TrustAnchor)).cloned().collect()
+}
+
+/// Why a TLSA record cannot be used (RFC 7672 §3.1.3, RFC 7671 §4).
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Unfit {
+    /// PKIX-TA or PKIX-EE: SMTP has no list of authorities that both sides agree on.
+    Pkix(u8),
+    Usage(u8),
+    Selector(u8),
+    Matching(u8),
+    /// A digest of so many octets.
+    Digest(usize),
+    /// A full value that is no DER.
+    Encoding,
+}
+
+impl fmt::Display for Unfit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Pkix(usage) => write!(f, "certificate usage {usage} (PKIX) means nothing to SMTP"),
+            Self::Usage(usage) => write!(f, "there is no certificate usage {usage}"),
+            Self::Selector(selector) => write!(f, "there is no selector {selector}"),
+            Self::Matching(matching) => write!(f, "there is no matching type {matching}"),
+            Self::Digest(octets) => write!(f, "a digest has {octets} octets"),
+            Self::Encoding => f.write_str("a certificate or key is not in DER"),
+        }
+    }
+}
+
+fn fit(record: &TlsaRecord) -> Result<Tlsa, Unfit> {
+    let usage = match record.usage {
+        2 => TlsaUsage::TrustAnchor,
+        3 => TlsaUsage::EndEntity,
+        usage @ (0 | 1) => return Err(Unfit::Pkix(usage)),
+        usage => return Err(Unfit::Usage(usage)),
+    };
+    let selector = match record.selector {
+        0 => TlsaSelector::Certificate,
+        1 => TlsaSelector::PublicKey,
+        selector => return Err(Unfit::Selector(selector)),
+    };
+    let (matching, length) = match record.matching {
+        0 => (TlsaMatching::Full, None),
+        1 => (TlsaMatching::Sha256, Some(32)),
+        2 => (TlsaMatching::Sha512, Some(64)),
+        matching => return Err(Unfit::Matching(matching)),
+    };
+    match length {
+        Some(length) if record.data.len() != length => return Err(Unfit::Digest(record.data.len())),
+        None if !is_one_sequence(&record.data) => return Err(Unfit::Encoding),
+        Some(_) | None => {}
+    }
+    Ok(Tlsa { usage, selector, matching, data: record.data.clone() })
+}
+
+/// Whether octets are one DER SEQUENCE, as certificates and public keys are, and nothing else.
+fn is_one_sequence(octets: &[u8]) -> bool {
+    let (length, content, least) = match octets {
+        [0x30, length @ 0..=0x7f, content @ ..] => (usize::from(*length), content, 0),
+        [0x30, 0x81, length, content @ ..] => (usize::from(*length), content, 0x80),
+        [0x30, 0x82, high, low, content @ ..] => (usize::from(u16::from_be_bytes([*high, *low])), content, 0x100),
+        _ => return false,
+    };
+    // DER writes a length in the fewest octets (X.690 §10.1).
+    content.len() == length && length >= least
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(usage: u8, selector: u8, matching: u8, data: &[u8]) -> TlsaRecord {
+        TlsaRecord { usage, selector, matching, data: data.to_vec() }
+    }
+
+    /// What is left of records, as `usage selector matching`.
+    fn left(records: &[TlsaRecord]) -> String {
+        let set = |records| TlsaSet {
+            base: Domain::parse("mx.test").expect("a domain"),
+            records,
+            names: Vec::new(),
+            scope: DaneScope::Domain,
+        };
+        match judged("_25._tcp.mx.test", records, set) {
+            DaneFinding::Usable(set) => {
+                set.records.iter().map(|tlsa| tlsa.to_string()[..5].to_owned()).collect::<Vec<_>>().join(", ")
+            }
+            DaneFinding::Unusable(why) => why,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn every_usage_selector_and_matching_type_is_used_or_refused() {
+        let der = [&[0x30, 0x82, 1, 0][..], &[7; 256]].concat();
+        for usage in 0..=4_u8 {
+            for selector in 0..=2_u8 {
+                for (matching, data) in [(0, der.as_slice()), (1, &[7; 32]), (2, &[7; 64]), (3, &[7; 32])] {
+                    let left = left(&[record(usage, selector, matching, data)]);
+                    let expected = match (usage, selector, matching) {
+                        (2 | 3, 0 | 1, 0..=2) => format!("{usage} {selector} {matching}"),
+                        _ => {
+                            let why = match (usage, selector, matching) {
+                                (0 | 1, ..) => format!("certificate usage {usage} (PKIX) means nothing to SMTP"),
+                                (4, ..) => "there is no certificate usage 4".to_owned(),
+                                (_, 2, _) => "there is no selector 2".to_owned(),
+                                _ => "there is no matching type 3".to_owned(),
+                            };
+                            format!("no TLSA record of _25._tcp.mx.test can be used: {why}")
+                        }
+                    };
+                    assert_eq!(left, expected);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn data_that_cannot_match_anything_is_not_usable() {
+        for (matching, data, words) in [
+            (1, [7; 31].as_slice(), "a digest has 31 octets"),
+            (1, &[7; 64], "a digest has 64 octets"),
+            (2, &[7; 32], "a digest has 32 octets"),
+            (1, &[], "a digest has 0 octets"),
+            (0, &[], "a certificate or key is not in DER"),
+            (0, &[7; 32], "a certificate or key is not in DER"),
+            (0, &[0x30, 2, 1], "a certificate or key is not in DER"),
+            (0, &[0x30, 1, 1, 1], "a certificate or key is not in DER"),
+            (0, &[0x30, 0x80, 0, 0], "a certificate or key is not in DER"),
+        ] {
+            for usage in [2, 3] {
+                assert!(left(&[record(usage, 1, matching, data)]).ends_with(words), "{matching} {data:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_can_be_used_counts_beside_what_cannot() {
+        let good = record(3, 1, 1, &[7; 32]);
+        assert_eq!(left(&[record(1, 1, 1, &[7; 32]), good.clone(), record(3, 1, 1, &[7; 3])]), "3 1 1");
+        let all = left(&[record(0, 0, 1, &[7; 32]), record(3, 1, 1, &[]), record(0, 0, 1, &[8; 32])]);
+        assert!(all.ends_with("certificate usage 0 (PKIX) means nothing to SMTP; a digest has 0 octets"), "{all}");
+    }
+
+    #[test]
+    fn the_strongest_digest_of_one_thing_counts_and_full_values_always() {
+        let (two, four, der) = ([7; 32], [7; 64], [0x30, 1, 7]);
+        for (records, expected) in [
+            (vec![record(3, 1, 1, &two), record(3, 1, 2, &four)], "3 1 2"),
+            (vec![record(3, 1, 1, &two), record(3, 0, 2, &four)], "3 1 1, 3 0 2"),
+            (vec![record(3, 1, 1, &two), record(2, 1, 2, &four)], "3 1 1, 2 1 2"),
+            (vec![record(2, 0, 1, &two), record(2, 0, 2, &four), record(3, 0, 1, &two)], "3 0 1, 2 0 2"),
+            (vec![record(3, 1, 0, &der), record(3, 1, 1, &two), record(3, 1, 2, &four)], "3 1 0, 3 1 2"),
+            (vec![record(3, 1, 1, &two), record(3, 1, 1, &[8; 32]), record(3, 1, 1, &two)], "3 1 1, 3 1 1"),
+            // A digest that cannot match is no digest.
+            (vec![record(3, 1, 1, &two), record(3, 1, 2, &two)], "3 1 1"),
+        ] {
+            assert_eq!(left(&records), expected);
+        }
+    }
+
+    #[test]
+    fn records_are_bounded() {
+        let many: Vec<_> = (0..200).map(|number| record(3, 1, 1, &[number; 32])).collect();
+        assert_eq!(left(&many).split(", ").count(), RECORDS_MAX);
+    }
+
+    #[test]
+    fn an_alias_leads_to_the_better_name_only_where_all_of_it_is_secure() {
+        let unsigned = Security::Insecure(crate::dns::InsecureReason::Unsigned);
+        let (host, target) = ("mx.test", "host.test");
+        for (security, first, name, expected) in [
+            (Security::Secure, Security::Secure, host, vec![host]),
+            (Security::Secure, Security::Secure, target, vec![target, host]),
+            (unsigned, Security::Secure, target, vec![host]),
+            (unsigned, unsigned, target, vec![]),
+            (unsigned, unsigned, host, vec![]),
+            (Security::Secure, Security::Secure, "_no.host", vec![host]),
+        ] {
+            let standing = Standing { security, first, name: name.to_owned() };
+            let bases = bases(&Domain::parse(host).expect("a domain"), &standing);
+            assert_eq!(bases.iter().map(Domain::as_str).collect::<Vec<_>>(), expected, "{standing:?}");
+        }
+    }
+}
