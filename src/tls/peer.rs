@@ -133,7 +133,7 @@ impl Peer {
                 without @ TlsOutcome::Clear(_) => without,
             },
             Self::SelfSigned => shows(Err(ChainFault::SelfSigned), true, Key::Other),
-            Self::Expired => shows(Err(ChainFault::Expired(now - SignedDuration::from_hours(24))), true, Key::Other),
+            Self::Expired => shows(Err(ChainFault::Expired(yesterday(now))), true, Key::Other),
             Self::UnknownAuthority => shows(Err(unknown()), true, Key::Other),
             Self::OtherName => shows(Ok(()), false, Key::Other),
             Self::OtherKey => shows(Ok(()), true, Key::Other),
@@ -163,6 +163,12 @@ impl fmt::Display for Peer {
             Self::Right => "TLS, certificate as wanted",
         })
     }
+}
+
+/// Certificates count in seconds.
+fn yesterday(now: Timestamp) -> Timestamp {
+    let then = now - SignedDuration::from_hours(24);
+    Timestamp::from_second(then.as_second()).unwrap_or(then)
 }
 
 /// Which key a certificate has.

@@ -52,7 +52,8 @@ fn speakers(text: &mut Text, speakers: &Speakers, domain: &str) {
     let winner = &speakers.connector;
     let built_in = if winner.built_in { " (built in)" } else { "" };
     text.pair(2, 10, "connector", &format!("{}{built_in}: its \"{}\" names {domain}", winner.name, winner.pattern));
-    for other in &speakers.others {
+    // The winner's other patterns need no explanation.
+    for other in speakers.others.iter().filter(|other| other.speaker.name != winner.name) {
         text.pair(2, 10, "", &format!("not {}: its \"{}\" {}", other.speaker.name, other.speaker.pattern, other.why));
     }
 }
