@@ -153,7 +153,7 @@ pub async fn start(config: Config, observer: Observer) -> Result<Running, StartE
         .flat_map(|(name, sockets)| sockets.iter().filter_map(|socket| Some((name.clone(), socket.local_addr().ok()?))))
         .collect();
     let door = Door::open(&config.admin.socket).await.map_err(|fault| StartError::Faults(vec![fault]))?;
-    let in_force = Arc::new(InForce::new(&Arc::new(config), tls, dns.clone(), discovery, submitter));
+    let in_force = Arc::new(InForce::new(&Arc::new(config), tls, dns.clone(), discovery, reporter.clone(), submitter));
     // A resolver that cannot do what is expected of it is told of now, not when the first mail comes.
     tokio::spawn(async move { dns.look_around().await });
     let stop = CancellationToken::new();

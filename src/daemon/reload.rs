@@ -16,7 +16,7 @@ use crate::inbound;
 use crate::outbound::{self, Outbound};
 use crate::route::Router;
 use crate::scheduler;
-use crate::tlsrpt::Submitter;
+use crate::tlsrpt::{Reporter, Submitter};
 
 use super::reports::Reports;
 
@@ -58,6 +58,7 @@ impl InForce {
         tls: Arc<Material>,
         dns: Dns,
         discovery: Discovery,
+        reporter: Reporter,
         submitter: Submitter,
     ) -> Self {
         let reports = Reports::new(submitter, &tls, dns.clone());
@@ -65,7 +66,7 @@ impl InForce {
         Self {
             inbound: Arc::new(ArcSwap::from_pointee(inbound)),
             scheduler: Arc::new(ArcSwap::from_pointee(scheduler)),
-            outbound: Arc::new(Outbound::new(outbound, discovery)),
+            outbound: Arc::new(Outbound::new(outbound, discovery, reporter)),
             replaced: Arc::default(),
             reports,
         }

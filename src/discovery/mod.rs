@@ -152,7 +152,7 @@ impl<K: Knowledge> Discovery<K> {
         if let Some(why) = set_aside(question, Publication::MtaSts) {
             return Asked::No(why);
         }
-        match policy_domain(question) {
+        match policy_domain(question.recipient, question.hop) {
             Some(domain) => Asked::Yes(self.known.policy(domain).await),
             None => Asked::No(ADDRESS),
         }
@@ -179,10 +179,12 @@ fn set_aside(question: &Question<'_>, publication: Publication) -> Option<&'stat
 }
 
 /// Whose policy counts: the recipient domain's, or that of the smart host itself (RFC 8461 §3.4).
-fn policy_domain<'a>(question: &Question<'a>) -> Option<&'a Domain> {
-    match question.hop.origin {
-        Origin::Mx { .. } | Origin::ImplicitMx => question.recipient.domain(),
-        Origin::SmartHost => question.hop.host.domain(),
+/// Nobody's where the host is named by its address.
+#[must_use]
+pub fn policy_domain<'a>(recipient: &'a Host, hop: &'a Hop) -> Option<&'a Domain> {
+    match hop.origin {
+        Origin::Mx { .. } | Origin::ImplicitMx => recipient.domain(),
+        Origin::SmartHost => hop.host.domain(),
         Origin::Literal => None,
     }
 }

@@ -18,6 +18,7 @@ use super::memory::Memory;
 use super::plan::{Plan, Purpose};
 use super::pool::Destination;
 use super::requirement::Terms;
+use super::seen::Seen;
 use super::settle::{Further, Ledger};
 use super::{Attempt, Report, Snapshot};
 
@@ -100,6 +101,8 @@ impl Delivery<'_> {
         }
         if let Some(refusal) = tls::hopeless(terms.policy()) {
             self.warn_hopeless(hop, &refusal);
+            let seen = Seen { reporter: &self.snapshot.reporter, attempt: self.attempt, hop, found: &plan.found };
+            seen.failed(None, &Failure::policy(refusal.clone()));
             return Err(self.final_word(terms.named(Failure::policy(refusal)), &plan.found).await);
         }
         let stop = Stop { hop, terms: &terms, found: &plan.found, more };
@@ -190,18 +193,21 @@ impl Delivery<'_> {
         let queue_id = self.attempt.entry.id;
         let target = Target { settings, connector: self.connector, hop, policy: terms.policy(), queue_id };
         let memory = Memory { history: self.snapshot.discovery.history(), attempt: self.attempt, hop };
+        let seen = Seen { reporter: &self.snapshot.reporter, attempt: self.attempt, hop, found };
         for (at, address) in addresses.iter().enumerate() {
             self.dials += 1;
             let more = (more || at + 1 < addresses.len()) && self.dials < DIALS_MAX;
             match target.dial(*address).await {
                 Ok(mut connection) => {
                     memory.cleared(self.connector, &connection.via().clearance);
+                    seen.cleared(*address, &connection.via().clearance);
                     let promise = terms.promise(&mut connection, &hop.host);
                     // A connection that was never used cannot have been given up.
                     self.on(connection, &destination, promise, more).await;
                 }
                 Err(failure) => {
                     memory.failed(&failure);
+                    seen.failed(Some(*address), &failure);
                     let failure = self.final_word(terms.named(failure), found).await;
                     tracing::debug!(
                         %queue_id, connector = %self.connector.name, host = %hop.host,

@@ -18,6 +18,7 @@ mod memory;
 mod plan;
 mod pool;
 mod requirement;
+mod seen;
 mod settle;
 mod wire;
 
@@ -35,6 +36,7 @@ use crate::outcome::{Failure, Outcome};
 use crate::route::Router;
 use crate::spool::Entry;
 use crate::tls::Clearance;
+use crate::tlsrpt::Reporter;
 pub use forecast::{Ending, Prospect, forecast, not_dialled};
 pub use plan::{Plan, Purpose};
 use pool::Pool;
@@ -130,6 +132,7 @@ impl fmt::Debug for Settings {
 pub struct Outbound {
     current: ArcSwap<Snapshot>,
     discovery: Discovery,
+    reporter: Reporter,
 }
 
 /// Settings, and the connections that were judged under them.
@@ -137,15 +140,22 @@ pub struct Outbound {
 struct Snapshot {
     settings: Arc<Settings>,
     discovery: Discovery,
+    reporter: Reporter,
     pool: Pool,
+}
+
+impl Snapshot {
+    fn new(settings: Arc<Settings>, discovery: &Discovery, reporter: &Reporter) -> Self {
+        Self { settings, discovery: discovery.clone(), reporter: reporter.clone(), pool: Pool::default() }
+    }
 }
 
 impl Outbound {
     /// Starts without any connection. Nothing is dialled before [`Outbound::deliver`].
     #[must_use]
-    pub fn new(settings: Arc<Settings>, discovery: Discovery) -> Self {
-        let snapshot = Snapshot { settings, discovery: discovery.clone(), pool: Pool::default() };
-        Self { current: ArcSwap::from_pointee(snapshot), discovery }
+    pub fn new(settings: Arc<Settings>, discovery: Discovery, reporter: Reporter) -> Self {
+        let snapshot = Snapshot::new(settings, &discovery, &reporter);
+        Self { current: ArcSwap::from_pointee(snapshot), discovery, reporter }
     }
 
     /// What is known of domains beside their connectors.
@@ -163,11 +173,7 @@ impl Outbound {
     /// Puts other settings in force. Deliveries in flight end under those they began with; idle
     /// connections are closed, for they were judged under the old ones.
     pub fn replace(&self, settings: Arc<Settings>) {
-        let old = self.current.swap(Arc::new(Snapshot {
-            settings,
-            discovery: self.discovery.clone(),
-            pool: Pool::default(),
-        }));
+        let old = self.current.swap(Arc::new(Snapshot::new(settings, &self.discovery, &self.reporter)));
         old.pool.close();
     }
 

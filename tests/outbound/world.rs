@@ -16,6 +16,7 @@ use gatepost::outbound::{Attempt, Outbound, RecipientResult, Report, Settings};
 use gatepost::outcome::{Failure, Outcome};
 use gatepost::route::Router;
 use gatepost::spool::{Body, Entry};
+use gatepost::tlsrpt::Reporter;
 
 use crate::certificates::Authority;
 use crate::dns::NameServer;
@@ -84,7 +85,11 @@ impl World {
     }
 
     pub(crate) fn outbound(&self, connectors: &str) -> Outbound {
-        Outbound::new(self.settings(connectors), self.discovery())
+        self.observed(connectors, Reporter::off())
+    }
+
+    pub(crate) fn observed(&self, connectors: &str, reporter: Reporter) -> Outbound {
+        Outbound::new(self.settings(connectors), self.discovery(), reporter)
     }
 }
 
