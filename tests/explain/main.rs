@@ -10,7 +10,12 @@ mod dns;
 #[path = "../queue_commands/world.rs"]
 mod relay;
 
+#[allow(dead_code, reason = "shared with the tests of DNS, which use more of it")]
+#[path = "../support/zones/mod.rs"]
+mod zones;
+
 mod against;
+mod dane;
 mod inbound;
 mod mta_sts;
 mod outbound;
