@@ -3,6 +3,7 @@
 //! It decides nothing about mail. What it starts, it ends: listeners first, then sessions and deliveries
 //! in flight, the spool last.
 
+mod exceptions;
 mod reload;
 mod reports;
 
@@ -27,10 +28,11 @@ use crate::inbound::{self, Inbound};
 use crate::scheduler::{Observer, Scheduler};
 use crate::spool::{SpoolError, SqliteSpool};
 use crate::tlsrpt::{Desk, Reporter, Submitter};
+use exceptions::Told;
 use reload::InForce;
 
-/// How often our own certificate files are looked at for a change.
-const CERTIFICATE_WATCH: Duration = Duration::from_mins(1);
+/// How often our own certificate files are looked at for a change, and exceptions for their end.
+const WATCH: Duration = Duration::from_mins(1);
 /// Accepted messages between inbound sessions and the scheduler; what is beyond waits in its session.
 const ACCEPTED_MAX: usize = 1024;
 
@@ -253,10 +255,11 @@ impl Rooms {
                 Arc::clone(&self.spool) as _,
                 operator,
                 self.in_force.outbound.discovery().history().clone(),
+                Arc::clone(&self.in_force.scheduler),
                 self.stop.clone(),
             ));
         }
-        let watch = tokio::spawn(watch_certificates(Arc::clone(&self.in_force)));
+        let watch = tokio::spawn(watch(Arc::clone(&self.in_force)));
         let policies = self.in_force.outbound.discovery().mta_sts().clone();
         let fresh = tokio::spawn(async move { policies.keep_fresh().await });
         let end = tokio::select! {
@@ -322,10 +325,13 @@ fn scheduler_end(death: Result<Result<(), SpoolError>, tokio::task::JoinError>) 
     }
 }
 
-/// Takes up renewed certificates, as ACME clients leave them, without a restart.
-async fn watch_certificates(in_force: Arc<InForce>) {
+/// Takes up renewed certificates, as ACME clients leave them, without a restart; and says when a connector's
+/// exception has ended.
+async fn watch(in_force: Arc<InForce>) {
+    let mut ended = Told::default();
     loop {
-        tokio::time::sleep(CERTIFICATE_WATCH).await;
+        ended.tell(&in_force.config().connectors, jiff::Timestamp::now());
+        tokio::time::sleep(WATCH).await;
         let tls = in_force.tls();
         let Ok(result) = tokio::task::spawn_blocking(move || tls.refresh()).await else { return };
         match result {
