@@ -73,7 +73,7 @@ pub(super) struct Client {
 }
 
 impl Client {
-    /// The way to the daemon whose socket is here.
+    /// The way to the daemon whose socket this is.
     pub(super) fn at(path: PathBuf) -> Self {
         Self { path }
     }

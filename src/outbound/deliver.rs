@@ -13,7 +13,7 @@ use crate::smtp::reply::Status;
 use crate::tls::{self, Layer, Refusal};
 
 use super::cleared::Cleared;
-use super::dial::{Target, reference};
+use super::dial::{Errand, Target, reference};
 use super::memory::Memory;
 use super::plan::{Plan, Purpose};
 use super::pool::Destination;
@@ -23,7 +23,7 @@ use super::settle::{Further, Ledger};
 use super::{Attempt, Report, Snapshot};
 
 /// Addresses dialled in one attempt, at most: whoever publishes more waits for the next attempt.
-const DIALS_MAX: usize = 50;
+pub(super) const DIALS_MAX: usize = 50;
 
 /// One attempt on its way.
 struct Delivery<'a> {
@@ -191,7 +191,8 @@ impl Delivery<'_> {
         let destination = Destination::new(self.connector, hop);
         self.snapshot.pool.room(&destination).await;
         let queue_id = self.attempt.entry.id;
-        let target = Target { settings, connector: self.connector, hop, policy: terms.policy(), queue_id };
+        let errand = Errand::Mail(queue_id);
+        let target = Target { settings, connector: self.connector, hop, policy: terms.policy(), errand };
         let memory = Memory { history: self.snapshot.discovery.history(), attempt: self.attempt, hop };
         let seen = Seen { reporter: &self.snapshot.reporter, attempt: self.attempt, hop, found };
         for (at, address) in addresses.iter().enumerate() {

@@ -8,15 +8,18 @@
 //! A connection goes one way through this room: `wire` opens it, `dial` leads it to the judge, and only
 //! what the judge cleared becomes a `Cleared` connection, on which alone MAIL FROM can be written.
 //! `pool` keeps such connections for the next message, `deliver` goes from hop to hop. What the message
-//! itself asks of TLS (RFC 8689) is in `requirement`.
+//! itself asks of TLS (RFC 8689) is in `requirement`. Who only wants to see what a message would meet gets
+//! as far as the judge, with [`probe`].
 
 mod cleared;
 mod deliver;
 mod dial;
 mod forecast;
+mod look;
 mod memory;
 mod plan;
 mod pool;
+pub mod probe;
 mod requirement;
 mod seen;
 mod settle;

@@ -55,6 +55,14 @@ impl Pair {
     }
 }
 
+/// The key of a certificate, as a configuration pins it.
+pub(crate) fn key_pin(certificate: &CertificateDer<'_>) -> String {
+    let (_, read) = x509_parser::parse_x509_certificate(certificate).expect("a certificate");
+    let hash = ::aws_lc_rs::digest::digest(&::aws_lc_rs::digest::SHA256, read.public_key().raw);
+    let hash: [u8; 32] = hash.as_ref().try_into().expect("SHA-256 has 32 octets");
+    gatepost::tls::Pin::new(hash).to_string()
+}
+
 /// RFC 7468 §2.
 pub(crate) fn pem(label: &str, der: &[u8]) -> String {
     const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
