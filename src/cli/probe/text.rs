@@ -115,7 +115,8 @@ fn address(out: &mut String, sighting: &Sighting) {
             line(out, "TLS", &format!("{}, {}, key exchange {key_exchange}", facts.version, facts.cipher));
         }
         Some(TlsOutcome::Clear(reason)) => line(out, "no TLS", &plain(&reason.to_string())),
-        None => line(out, "no TLS", "the session did not get so far"),
+        // The verdict tells why.
+        None => {}
     }
     for (demand, verdict) in &sighting.verdicts {
         line(out, "demand", &plain(&format!("{}: {demand}", demand.layer)));
