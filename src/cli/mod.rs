@@ -4,6 +4,7 @@
 
 mod check;
 mod demo;
+mod explain;
 mod history;
 mod probe;
 mod queue;
@@ -31,6 +32,7 @@ enum Command {
     /// Runs the relay in the foreground, as systemd does
     Run(ConfigFile),
     Check(check::Arguments),
+    Explain(explain::Arguments),
     Probe(probe::Arguments),
     Queue(queue::Arguments),
     History(history::Arguments),
@@ -57,6 +59,7 @@ impl Cli {
         match self.command {
             Command::Run(file) => run::run(&file.config),
             Command::Check(arguments) => check::run(&arguments),
+            Command::Explain(arguments) => explain::run(&arguments),
             Command::Probe(arguments) => probe::run(&arguments),
             Command::Queue(arguments) => queue::run(&arguments),
             Command::History(arguments) => history::run(&arguments),

@@ -94,7 +94,7 @@ impl Delivery<'_> {
         let Snapshot { settings, discovery, .. } = self.snapshot;
         let envelope = &self.attempt.entry.envelope;
         let purpose = Purpose { recipient: &self.attempt.host, connector: self.connector, requirement: envelope.tls };
-        let plan = Plan::make(settings, discovery, purpose, hop, via).await?;
+        let plan = Plan::make(&settings.router, discovery, purpose, hop, via).await?;
         let terms = Terms::new(envelope, |requirement| plan.policy(Purpose { requirement, ..purpose }, hop));
         if let Some(failure) = terms.refused() {
             return Err(failure);

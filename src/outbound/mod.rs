@@ -14,6 +14,7 @@
 mod cleared;
 mod deliver;
 mod dial;
+mod forecast;
 mod look;
 mod memory;
 mod plan;
@@ -39,6 +40,7 @@ use crate::route::Router;
 use crate::spool::Entry;
 use crate::tls::Clearance;
 use crate::tlsrpt::Reporter;
+pub use forecast::{Ending, Prospect, forecast, not_dialled};
 pub use plan::{Plan, Purpose};
 use pool::Pool;
 

@@ -200,7 +200,7 @@ async fn look(
 ) -> Result<Seen, Failure> {
     let Question { recipient, connector, memory } = question;
     let purpose = Purpose { recipient, connector, requirement: TlsRequirement::Ordinary };
-    let mut plan = Plan::make(settings, discovery, purpose, hop, via)
+    let mut plan = Plan::make(&settings.router, discovery, purpose, hop, via)
         .await
         .map_err(|failure| failure.with_peer(hop.to_string()))?;
     plan.found.findings.memory = memory.clone();

@@ -9,7 +9,7 @@ use gatepost::address::{Domain, Host, Mailbox};
 use gatepost::config::{
     Admin, AdminSocket, Config, Connector, Dns, Dnssec, Downgrade, IdentityFiles, Inbound, Limits, Located, Log,
     LogFormat, OnFailure, Outbound, OwnTls, Place, Queue, Relay, Route, SendReports, Timeouts, TlsDemand, TlsReports,
-    Trust, TrustAnchor, WarnAfter,
+    Trust, TrustAnchor, WarnAfter, Written,
 };
 use gatepost::handshake::{HandshakeError, Material, Seen};
 use gatepost::tls::TlsVersion;
@@ -222,6 +222,7 @@ pub(crate) fn config(identity: Option<IdentityFiles>, connectors: Vec<Connector>
             dkim: None,
         },
         log: Log { format: at(LogFormat::Text, 30), level: "info".to_owned() },
+        written: Written { file: Arc::from(Path::new("gatepost.toml")), text: Arc::from("") },
         hostname,
     }
 }
