@@ -1,8 +1,8 @@
 //! `gatepost probe`: what a delivery would meet at each hop, without a message.
 //!
-//! It goes a delivery's way: [`Plan`] says what a hop must show, [`Target`] dials it and asks the judge, and
-//! the ledger says what would become of a recipient. But of a [`Target`] it has only [`Target::look`], which
-//! hands out notes and no connection: nothing here could write MAIL. Nothing is noted in the downgrade memory.
+//! It goes a delivery's way: [`Plan`] says what a hop must show, a `Target` dials it and asks the judge, and
+//! the ledger says what would become of a recipient. But of a `Target` it has only `look`, which hands out
+//! notes and no connection: nothing here could write MAIL. Nothing is noted in the downgrade memory.
 
 use std::net::SocketAddr;
 
