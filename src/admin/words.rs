@@ -2,6 +2,8 @@
 
 pub mod status;
 
+use std::path::PathBuf;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -251,4 +253,15 @@ pub struct Forget {
     pub domain: String,
     /// Why: from 1 to [`REASON_MAX`] characters.
     pub reason: String,
+}
+
+/// `GET /v1/config`: the configuration in force.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct InForce {
+    /// The file it was read from; relative paths in it start from its folder.
+    pub file: PathBuf,
+    /// The SHA-256 of the text, in hexadecimal.
+    pub sha256: String,
+    /// The text, as it was when it was read.
+    pub text: String,
 }

@@ -43,7 +43,7 @@ impl Target<'_> {
         let what = "TLS failed, going on in clear on a fresh connection";
         if self.settings.monitor.is_news(what, &self.hop.host, fallback.reason()) {
             tracing::warn!(
-                queue_id = %self.queue_id, connector = %self.connector.name, host = %self.hop.host, %address,
+                queue_id = self.queue_id(), connector = %self.connector.name, host = %self.hop.host, %address,
                 tls.wanted = %self.policy, tls.got = %fallback.reason(), "{what}"
             );
         }
@@ -54,7 +54,7 @@ impl Target<'_> {
         let monitor = &self.settings.monitor;
         if monitor.is_news(what, &self.hop.host, refusal) {
             tracing::warn!(
-                queue_id = %self.queue_id, connector = %self.connector.name, host = %self.hop.host, %address,
+                queue_id = self.queue_id(), connector = %self.connector.name, host = %self.hop.host, %address,
                 tls.wanted = %refusal.wanted, tls.got = %refusal.got, "{what}"
             );
         }
