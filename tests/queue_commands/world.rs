@@ -261,7 +261,7 @@ fn run(folder: &Path) -> (Daemon, SocketAddr, SocketAddr) {
         // Shown by the test runner where a test fails.
         println!("{}", lines.lock().expect("nobody panicked").join("\n"));
     });
-    let mut next = || address.recv_timeout(PATIENCE).expect("it listens");
+    let next = || address.recv_timeout(PATIENCE).expect("it listens");
     (daemon, next(), next())
 }
 
