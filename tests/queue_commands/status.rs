@@ -60,7 +60,7 @@ fn exceptions_and_refusals_are_told() {
     let relay = Relay::start(
         "[[connector]]\nname = \"partner\"\ndomains = [\"partner.example\"]\n[connector.outbound]\ntls = \"forced\"\n\
          exception = { tls = \"opportunistic\", until = \"2099-01-31\", reason = \"their new gateway\" }\n\
-         [connector.inbound]\ntls = \"forced\"\nverify = \"none\"\nnetworks = [\"192.0.2.0/24\"]\n[limits]\nerrors = 50\n",
+         [connector.inbound]\nnetworks = [\"192.0.2.0/24\"]\n[limits]\nerrors = 50\n",
     );
     for _ in 0..3 {
         relay.refused("x@partner.example", "550");

@@ -1,3 +1,5 @@
+//! The page from a status: what peers say stays text, and nothing is asked of anybody else.
+
 use super::*;
 
 /// A status with something hostile in every text.
@@ -23,7 +25,7 @@ fn hostile() -> Status {
 fn whatever_peers_say_is_text() {
     let page = render(&hostile());
     assert!(!page.contains("<script"), "{page}");
-    assert_eq!(page.matches("&lt;script&gt;alert(1)&lt;/script&gt;&quot;&#39;&amp;").count(), 21, "{page}");
+    assert_eq!(page.matches("&lt;script&gt;alert(1)&lt;/script&gt;&quot;&#39;&amp;").count(), 23, "{page}");
     assert!(page.contains("Alarm: look at the network") && page.contains("and 3 more"), "{page}");
 }
 

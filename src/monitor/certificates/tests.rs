@@ -1,3 +1,5 @@
+//! When is warned, and of what change, without a clock.
+
 use super::*;
 
 const DAY: i64 = 86_400;
