@@ -190,9 +190,8 @@ pub async fn start_in(surroundings: Surroundings, config: Config, observer: Obse
         tls,
         dns.clone(),
         discovery,
-        reporter.clone(),
+        (reporter.clone(), monitor),
         submitter,
-        monitor,
         surroundings,
     ));
     // A resolver that cannot do what is expected of it is told of now, not when the first mail comes.

@@ -62,9 +62,8 @@ impl InForce {
         tls: Arc<Material>,
         dns: Dns,
         discovery: Discovery,
-        reporter: Reporter,
+        (reporter, monitor): (Reporter, Monitor),
         submitter: Submitter,
-        monitor: Monitor,
         surroundings: Surroundings,
     ) -> Self {
         let reports = Reports::new(submitter, &tls, dns.clone());

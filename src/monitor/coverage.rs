@@ -110,10 +110,16 @@ impl Coverage {
     /// The days of a connector on which there was mail, the oldest first.
     #[must_use]
     pub fn days(&self, connector: &str, direction: Direction, now: Timestamp) -> Vec<Day> {
-        let first = today(now).checked_sub(jiff::Span::new().days(DAYS as i64 - 1)).unwrap_or(Date::MIN);
+        let today = today(now);
         let list = self.days.get(&key(connector, direction));
-        list.into_iter().flatten().filter(|day| day.date >= first).copied().collect()
+        list.into_iter().flatten().filter(|day| is_recent(day.date, today)).copied().collect()
     }
+}
+
+/// Whether a day is one of the last ones.
+fn is_recent(day: Date, today: Date) -> bool {
+    let days = today.since(day).map_or(i32::MAX, |span| span.get_days());
+    usize::try_from(days).is_ok_and(|days| days < DAYS)
 }
 
 #[derive(Debug, Clone, Copy)]

@@ -92,8 +92,8 @@ impl From<&TlsPolicy> for Demanded {
     }
 }
 
-impl From<&TlsDemand> for Demanded {
-    fn from(demand: &TlsDemand) -> Self {
+impl From<TlsDemand> for Demanded {
+    fn from(demand: TlsDemand) -> Self {
         match demand {
             TlsDemand::Off => Self::Off,
             TlsDemand::Opportunistic => Self::Opportunistic,

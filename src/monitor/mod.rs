@@ -4,7 +4,7 @@
 //! A [`Monitor`] is handed to whoever has something to tell, in a line each; nothing here is asked before a
 //! decision, and nothing is global. Whatever it holds is bounded: labels are names from the configuration or
 //! words of ours, never a peer's. It opens no socket; who shows it is [`crate::admin`]. Metric names follow
-//! the Prometheus conventions and are written in the OpenMetrics text format.
+//! the Prometheus conventions and are written in the `OpenMetrics` text format.
 
 pub mod certificates;
 pub mod coverage;

@@ -1,7 +1,9 @@
 //! Metrics as text: what is counted all the time, and what is read when somebody asks.
 //!
-//! OpenMetrics 1.0 for who asks for it, else the older text format of Prometheus, in which a counter is
+//! `OpenMetrics` 1.0 for who asks for it, else the older text format of Prometheus, in which a counter is
 //! declared by its whole name.
+
+use std::fmt::Write as _;
 
 use jiff::Timestamp;
 use prometheus_client::encoding::text::encode_registry;
@@ -15,7 +17,7 @@ use super::labels::{Alarm, Certificate, Connector, Queued, Version};
 /// How metrics are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
-    /// OpenMetrics 1.0.
+    /// `OpenMetrics` 1.0.
     OpenMetrics,
     /// The text format of Prometheus, 0.0.4.
     Classic,
@@ -187,9 +189,9 @@ fn classic(text: &str) -> String {
         if let Some((name, kind)) = line.strip_prefix("# TYPE ").and_then(|typed| typed.split_once(' ')) {
             let suffix = if kind == "counter" { "_total" } else { "" };
             if let Some((_, words)) = help.take() {
-                written.push_str(&format!("# HELP {name}{suffix} {words}\n"));
+                let _ = writeln!(written, "# HELP {name}{suffix} {words}");
             }
-            written.push_str(&format!("# TYPE {name}{suffix} {kind}\n"));
+            let _ = writeln!(written, "# TYPE {name}{suffix} {kind}");
             continue;
         }
         written.push_str(line);

@@ -134,8 +134,8 @@ fn connectors(desk: &Desk, all: &[std::sync::Arc<config::Connector>], now: Times
     let coverage = desk.monitor.coverage();
     let told = all.iter().map(|connector| Connector {
         name: connector.name.clone(),
-        outbound: demand(exception(connector, now).map_or(&connector.outbound.tls, |exception| &exception.tls)),
-        inbound: demand(&connector.inbound.tls),
+        outbound: demand(exception(connector, now).map_or(connector.outbound.tls, |exception| exception.tls)),
+        inbound: demand(connector.inbound.tls),
         sent: coverage.days(&connector.name, Direction::Outbound, now),
         received: coverage.days(&connector.name, Direction::Inbound, now),
     });
@@ -143,7 +143,7 @@ fn connectors(desk: &Desk, all: &[std::sync::Arc<config::Connector>], now: Times
 }
 
 /// A demand in a few words.
-fn demand(tls: &TlsDemand) -> String {
+fn demand(tls: TlsDemand) -> String {
     let verify = match tls {
         TlsDemand::Off => return "no TLS".to_owned(),
         TlsDemand::Opportunistic => return "TLS if offered".to_owned(),
@@ -164,7 +164,7 @@ fn exceptions(config: &Config, now: Timestamp) -> Vec<Exception> {
         let exception = exception(connector, now)?;
         Some(Exception {
             connector: connector.name.clone(),
-            tls: demand(&exception.tls),
+            tls: demand(exception.tls),
             until: exception.until,
             reason: exception.reason.clone(),
         })

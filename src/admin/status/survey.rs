@@ -74,7 +74,9 @@ impl Surveyor {
             let page = spool.scan(after, PAGE).await?;
             let Some(end) = page.last() else { break };
             after = Some(end.id);
-            page.iter().for_each(|stored| survey.enter(stored));
+            for stored in &page {
+                survey.enter(stored);
+            }
         }
         let survey = Arc::new(survey);
         let good_until = Instant::now() + GOOD_FOR.max(began.elapsed() * SHARE);
@@ -91,7 +93,7 @@ impl Survey {
     fn enter(&mut self, stored: &Stored) {
         self.messages += 1;
         self.octets += stored.size;
-        self.oldest = earlier(self.oldest, stored.accepted);
+        lower(&mut self.oldest, stored.accepted);
         for recipient in stored.envelope.recipients.iter().filter(|recipient| recipient.state.is_open()) {
             let host = recipient.mailbox.host();
             let is_full = self.domains.len() >= DOMAINS_MAX && !self.domains.contains_key(host);
@@ -111,7 +113,7 @@ impl Load {
             RecipientState::Pending { next, history, .. } => {
                 self.waiting += 1;
                 if let Some(next) = next {
-                    self.next = earlier(self.next, *next);
+                    lower(&mut self.next, *next);
                 }
                 history
             }
@@ -121,7 +123,7 @@ impl Load {
             }
             RecipientState::Delivered | RecipientState::Failed => return,
         };
-        self.oldest = earlier(self.oldest, accepted);
+        lower(&mut self.oldest, accepted);
         let last = history.last().filter(|last| self.trouble.as_ref().is_none_or(|known| known.at < last.at));
         if let Some(last) = last {
             self.trouble = Some(last.clone());
@@ -129,6 +131,7 @@ impl Load {
     }
 }
 
-fn earlier(one: Option<Timestamp>, other: Timestamp) -> Option<Timestamp> {
-    Some(one.map_or(other, |one| one.min(other)))
+/// Keeps the earlier of two moments.
+fn lower(kept: &mut Option<Timestamp>, other: Timestamp) {
+    *kept = Some(kept.map_or(other, |kept| kept.min(other)));
 }

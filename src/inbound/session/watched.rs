@@ -52,7 +52,7 @@ impl Session {
             Ok(_) => (PolicyEnd::Cleared, None),
             Err(reply) => (PolicyEnd::Refused, Some(reply.to_string())),
         };
-        monitor.judged(Direction::Inbound, &connector.name, (&connector.inbound.tls).into(), end);
+        monitor.judged(Direction::Inbound, &connector.name, connector.inbound.tls.into(), end);
         if let (Some(shown), TlsDemand::Forced { .. }, Some(mailbox)) = (shown, &connector.inbound.tls, from.mailbox())
         {
             let sighting = Sighting {

@@ -86,7 +86,7 @@ fn partners_are_warned_of_until_their_connector_is_no_longer_forced() {
 #[test]
 fn the_oldest_partner_goes_where_there_are_too_many() {
     let mut certificates = Certificates::default();
-    for host in 0..=PARTNERS_MAX as i64 {
+    for host in 0..=i64::try_from(PARTNERS_MAX).expect("a small number") {
         let one = Sighting { host: host.to_string(), ..sighting(&shown("a.example", "CN=One", "k1", 5), None) };
         certificates.enter(&one, at(host));
     }
