@@ -3,6 +3,7 @@
 //! It decides nothing about mail. What it starts, it ends: listeners first, then sessions and deliveries
 //! in flight, the spool last.
 
+mod exceptions;
 mod reload;
 mod reports;
 
@@ -22,14 +23,16 @@ use crate::discovery::history::{History, HistoryError};
 use crate::discovery::mta_sts::MtaSts;
 use crate::dns::Dns;
 use crate::handshake::Material;
+use crate::https;
 use crate::inbound::{self, Inbound};
 use crate::scheduler::{Observer, Scheduler};
 use crate::spool::{SpoolError, SqliteSpool};
 use crate::tlsrpt::{Desk, Reporter, Submitter};
+use exceptions::Told;
 use reload::InForce;
 
-/// How often our own certificate files are looked at for a change.
-const CERTIFICATE_WATCH: Duration = Duration::from_mins(1);
+/// How often our own certificate files are looked at for a change, and exceptions for their end.
+const WATCH: Duration = Duration::from_mins(1);
 /// Accepted messages between inbound sessions and the scheduler; what is beyond waits in its session.
 const ACCEPTED_MAX: usize = 1024;
 
@@ -120,11 +123,33 @@ impl Running {
     }
 }
 
+/// What lies around the daemon and is not for an administrator to choose. Plays and tests put peers on this
+/// machine in the place of the world, where they cannot have its ports.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Surroundings {
+    /// The port at which MTA-STS policy hosts are asked: 443 (RFC 8461 §3.3).
+    pub policy_port: u16,
+}
+
+impl Default for Surroundings {
+    fn default() -> Self {
+        Self { policy_port: https::PORT }
+    }
+}
+
 /// Starts a daemon: everything is loaded, opened and bound when this returns.
 ///
 /// # Errors
 /// [`StartError`]; nothing is left open or bound then.
 pub async fn start(config: Config, observer: Observer) -> Result<Running, StartError> {
+    start_in(Surroundings::default(), config, observer).await
+}
+
+/// The same, in other surroundings than the world.
+///
+/// # Errors
+/// [`StartError`]; nothing is left open or bound then.
+pub async fn start_in(surroundings: Surroundings, config: Config, observer: Observer) -> Result<Running, StartError> {
     let dns = Dns::new(&config.dns).map_err(|error| error.fault(&config.dns));
     let ((tls, warnings), dns, (submitter, more)) =
         match (Material::load(&config), dns, Submitter::load(&config.tlsrpt)) {
@@ -143,7 +168,7 @@ pub async fn start(config: Config, observer: Observer) -> Result<Running, StartE
     let (reporter, desk) = reports::desk(&config).map_err(|fault| StartError::Faults(vec![fault]))?;
     let history_error = |error| StartError::History { place: config.spool.place.clone(), error };
     let history = History::open(&config.spool.value, jiff::Timestamp::now()).map_err(history_error)?;
-    let policies = MtaSts::open(&config.spool.value, reload::web(&tls, &dns));
+    let policies = MtaSts::open(&config.spool.value, reload::web(&tls, &dns, surroundings));
     let discovery = Discovery::new(policies, history);
     let sockets = bind(&config).await.map_err(StartError::Sockets)?;
     let addresses = sockets
@@ -151,7 +176,15 @@ pub async fn start(config: Config, observer: Observer) -> Result<Running, StartE
         .flat_map(|(name, sockets)| sockets.iter().filter_map(|socket| Some((name.clone(), socket.local_addr().ok()?))))
         .collect();
     let door = Door::open(&config.admin.socket).await.map_err(|fault| StartError::Faults(vec![fault]))?;
-    let in_force = Arc::new(InForce::new(&Arc::new(config), tls, dns.clone(), discovery, submitter));
+    let in_force = Arc::new(InForce::new(
+        &Arc::new(config),
+        tls,
+        dns.clone(),
+        discovery,
+        reporter.clone(),
+        submitter,
+        surroundings,
+    ));
     // A resolver that cannot do what is expected of it is told of now, not when the first mail comes.
     tokio::spawn(async move { dns.look_around().await });
     let stop = CancellationToken::new();
@@ -222,10 +255,11 @@ impl Rooms {
                 Arc::clone(&self.spool) as _,
                 operator,
                 self.in_force.outbound.discovery().history().clone(),
+                Arc::clone(&self.in_force.scheduler),
                 self.stop.clone(),
             ));
         }
-        let watch = tokio::spawn(watch_certificates(Arc::clone(&self.in_force)));
+        let watch = tokio::spawn(watch(Arc::clone(&self.in_force)));
         let policies = self.in_force.outbound.discovery().mta_sts().clone();
         let fresh = tokio::spawn(async move { policies.keep_fresh().await });
         let end = tokio::select! {
@@ -291,10 +325,13 @@ fn scheduler_end(death: Result<Result<(), SpoolError>, tokio::task::JoinError>) 
     }
 }
 
-/// Takes up renewed certificates, as ACME clients leave them, without a restart.
-async fn watch_certificates(in_force: Arc<InForce>) {
+/// Takes up renewed certificates, as ACME clients leave them, without a restart; and says when a connector's
+/// exception has ended.
+async fn watch(in_force: Arc<InForce>) {
+    let mut ended = Told::default();
     loop {
-        tokio::time::sleep(CERTIFICATE_WATCH).await;
+        ended.tell(&in_force.config().connectors, jiff::Timestamp::now());
+        tokio::time::sleep(WATCH).await;
         let tls = in_force.tls();
         let Ok(result) = tokio::task::spawn_blocking(move || tls.refresh()).await else { return };
         match result {

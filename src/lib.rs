@@ -15,8 +15,9 @@
 //!
 //! Imports point down only; `tests/floors.rs` reads them. From the top:
 //!
-//! - `cli` and [`demo`]: the commands, and the play that shows what the policies do; [`daemon`] wires
-//!   the rooms and ends them in order;
+//! - `cli` and [`demo`]: the commands, and the play that shows what the policies do; [`explain`], which
+//!   says in advance what either direction would do, in the words of both; [`daemon`] wires the rooms and
+//!   ends them in order;
 //! - movers, which are tokio tasks: [`admin`], [`inbound`], [`scheduler`], [`outbound`], [`tlsrpt`];
 //! - hands, each touching one piece of the world: [`discovery`] (what domains publish about themselves, and
 //!   what they showed before), on [`https`]; [`spool`], [`route`], [`handshake`]; and below them [`dns`];
@@ -42,6 +43,7 @@ pub mod discovery;
 pub mod dns;
 pub mod dsn;
 pub mod envelope;
+pub mod explain;
 pub mod handshake;
 pub mod https;
 pub mod inbound;

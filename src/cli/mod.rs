@@ -4,7 +4,9 @@
 
 mod check;
 mod demo;
+mod explain;
 mod history;
+mod probe;
 mod queue;
 mod run;
 mod socket;
@@ -30,6 +32,8 @@ enum Command {
     /// Runs the relay in the foreground, as systemd does
     Run(ConfigFile),
     Check(check::Arguments),
+    Explain(explain::Arguments),
+    Probe(probe::Arguments),
     Queue(queue::Arguments),
     History(history::Arguments),
     /// Plays the scenarios of opportunistic and forced TLS with built-in peers, and shows each outcome
@@ -55,6 +59,8 @@ impl Cli {
         match self.command {
             Command::Run(file) => run::run(&file.config),
             Command::Check(arguments) => check::run(&arguments),
+            Command::Explain(arguments) => explain::run(&arguments),
+            Command::Probe(arguments) => probe::run(&arguments),
             Command::Queue(arguments) => queue::run(&arguments),
             Command::History(arguments) => history::run(&arguments),
             Command::Demo { keep } => demo::run(keep),

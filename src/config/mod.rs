@@ -6,6 +6,7 @@
 
 mod connector;
 mod exception;
+mod flat;
 mod hosts;
 mod own;
 mod parse;
@@ -32,6 +33,7 @@ pub use connector::{
     Connector, Downgrade, Exception, Inbound, OnFailure, Outbound, Publication, Route, SmartHost, TlsDemand,
     VerifyWanted,
 };
+pub use flat::{ChangedKey, Pair, Section, changed, sections, treatment};
 pub use parse::{parse, read};
 pub use partner::default_connector;
 pub use tlsrpt::{DkimKey, SendReports, TlsReports};
@@ -116,6 +118,17 @@ pub struct Config {
     pub tlsrpt: TlsReports,
     /// Logging.
     pub log: Log,
+    /// What all of this was read from.
+    pub written: Written,
+}
+
+/// A configuration as it is written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Written {
+    /// The file; relative paths in it start from its folder.
+    pub file: Arc<Path>,
+    /// Its text.
+    pub text: Arc<str>,
 }
 
 /// `[dns]`: whom to ask, and what is believed of the answers.

@@ -5,10 +5,11 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use tokio::sync::Notify;
 
+use super::Surroundings;
 use crate::config::{Config, Fault, Listener, Place, default_connector};
 use crate::connector::Connectors;
 use crate::discovery::Discovery;
-use crate::discovery::mta_sts::Web;
+use crate::discovery::mta_sts::{FETCH, Web};
 use crate::dns::Dns;
 use crate::handshake::Material;
 use crate::https::Https;
@@ -16,7 +17,7 @@ use crate::inbound;
 use crate::outbound::{self, Outbound};
 use crate::route::Router;
 use crate::scheduler;
-use crate::tlsrpt::Submitter;
+use crate::tlsrpt::{Reporter, Submitter};
 
 use super::reports::Reports;
 
@@ -29,6 +30,7 @@ pub(super) struct InForce {
     /// Tells the scheduler that its settings were replaced.
     pub(super) replaced: Arc<Notify>,
     pub(super) reports: Reports,
+    surroundings: Surroundings,
 }
 
 /// The settings of the three movers, all made from one configuration.
@@ -58,16 +60,19 @@ impl InForce {
         tls: Arc<Material>,
         dns: Dns,
         discovery: Discovery,
+        reporter: Reporter,
         submitter: Submitter,
+        surroundings: Surroundings,
     ) -> Self {
         let reports = Reports::new(submitter, &tls, dns.clone());
         let Parts { inbound, scheduler, outbound } = Parts::new(config, tls, dns);
         Self {
             inbound: Arc::new(ArcSwap::from_pointee(inbound)),
             scheduler: Arc::new(ArcSwap::from_pointee(scheduler)),
-            outbound: Arc::new(Outbound::new(outbound, discovery)),
+            outbound: Arc::new(Outbound::new(outbound, discovery, reporter)),
             replaced: Arc::default(),
             reports,
+            surroundings,
         }
     }
 
@@ -94,7 +99,7 @@ impl InForce {
         warnings.extend(more);
         let config = Arc::new(config);
         self.reports.replace(submitter, &tls, dns.clone());
-        self.outbound.discovery().mta_sts().replace(web(&tls, &dns));
+        self.outbound.discovery().mta_sts().replace(web(&tls, &dns, self.surroundings));
         let Parts { inbound, scheduler, outbound } = Parts::new(&config, tls, dns);
         self.inbound.store(Arc::new(inbound));
         self.scheduler.store(Arc::new(scheduler));
@@ -105,8 +110,8 @@ impl InForce {
 }
 
 /// What MTA-STS policies are looked for with.
-pub(super) fn web(tls: &Material, dns: &Dns) -> Web {
-    Web::new(dns.clone(), Https::new(dns.clone(), tls.https().clone()))
+pub(super) fn web(tls: &Material, dns: &Dns, surroundings: Surroundings) -> Web {
+    Web::new(dns.clone(), Https::new(dns.clone(), tls.https().clone())).at(surroundings.policy_port, FETCH)
 }
 
 /// What cannot be changed while the daemon runs.

@@ -9,7 +9,7 @@ use crate::source::{Source, Token, is_word, text};
 const FLOORS: [&[&str]; 23] = [
     &["main"],
     &["cli"],
-    &["demo"],
+    &["demo", "explain"],
     &["daemon"],
     // Movers: tokio tasks.
     &["admin"],

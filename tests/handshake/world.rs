@@ -9,7 +9,7 @@ use gatepost::address::{Domain, Host, Mailbox};
 use gatepost::config::{
     Admin, AdminSocket, Config, Connector, Dns, Dnssec, Downgrade, IdentityFiles, Inbound, Limits, Located, Log,
     LogFormat, OnFailure, Outbound, OwnTls, Place, Queue, Relay, Route, SendReports, Timeouts, TlsDemand, TlsReports,
-    Trust, TrustAnchor, WarnAfter,
+    Trust, TrustAnchor, WarnAfter, Written,
 };
 use gatepost::handshake::{HandshakeError, Material, Seen};
 use gatepost::tls::TlsVersion;
@@ -53,6 +53,14 @@ impl Pair {
         std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o600)).expect("the file is ours");
         IdentityFiles { certificate: at(certificate, 11), key: at(key, 12) }
     }
+}
+
+/// The key of a certificate, as a configuration pins it.
+pub(crate) fn key_pin(certificate: &CertificateDer<'_>) -> String {
+    let (_, read) = x509_parser::parse_x509_certificate(certificate).expect("a certificate");
+    let hash = ::aws_lc_rs::digest::digest(&::aws_lc_rs::digest::SHA256, read.public_key().raw);
+    let hash: [u8; 32] = hash.as_ref().try_into().expect("SHA-256 has 32 octets");
+    gatepost::tls::Pin::new(hash).to_string()
 }
 
 /// RFC 7468 §2.
@@ -214,6 +222,7 @@ pub(crate) fn config(identity: Option<IdentityFiles>, connectors: Vec<Connector>
             dkim: None,
         },
         log: Log { format: at(LogFormat::Text, 30), level: "info".to_owned() },
+        written: Written { file: Arc::from(Path::new("gatepost.toml")), text: Arc::from("") },
         hostname,
     }
 }

@@ -19,6 +19,9 @@ mod relay;
 #[path = "../support/mod.rs"]
 #[allow(dead_code, reason = "shared with the tests of durability, which use more of it")]
 mod support;
+#[path = "../outbound/world.rs"]
+#[allow(dead_code, reason = "shared with the tests of deliveries, which use more of it")]
+mod world;
 
 mod counts;
 mod days;
@@ -26,3 +29,4 @@ mod desk;
 mod example;
 mod https;
 mod mail;
+mod sessions;
