@@ -18,7 +18,7 @@ use super::memory::Memory;
 use super::plan::{Plan, Purpose};
 use super::pool::Destination;
 use super::requirement::Terms;
-use super::seen::Seen;
+use super::seen::{self, Seen};
 use super::settle::{Further, Ledger};
 use super::{Attempt, Report, Snapshot};
 
@@ -94,7 +94,13 @@ impl Delivery<'_> {
         let Snapshot { settings, discovery, .. } = self.snapshot;
         let envelope = &self.attempt.entry.envelope;
         let purpose = Purpose { recipient: &self.attempt.host, connector: self.connector, requirement: envelope.tls };
-        let plan = Plan::make(&settings.router, discovery, purpose, hop, via).await?;
+        let plan = match Plan::make(&settings.router, discovery, purpose, hop, via).await {
+            Ok(plan) => plan,
+            Err(no_plan) => {
+                seen::without_plan(&self.snapshot.reporter, self.attempt, hop, &no_plan);
+                return Err(no_plan.into());
+            }
+        };
         let terms = Terms::new(envelope, |requirement| plan.policy(Purpose { requirement, ..purpose }, hop));
         if let Some(failure) = terms.refused() {
             return Err(failure);

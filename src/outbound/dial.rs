@@ -222,7 +222,10 @@ impl Target<'_> {
 
     async fn handshake(&self, wire: Wire, mut opening: Opening<'_>, notes: &mut Notes) -> Result<First, Failure> {
         let client: &ClientTls = self.settings.tls.client(self.connector);
-        let shaken = wire.secure(client, &self.hop.host, self.timeouts().handshake).await;
+        // With TLSA records the name under which they stand is the one to ask for (RFC 7672 §8.1).
+        let base = self.policy.tlsa().map(|set| Host::Domain(set.base.clone()));
+        let name = base.as_ref().unwrap_or(&self.hop.host);
+        let shaken = wire.secure(client, name, self.timeouts().handshake).await;
         self.shaken(shaken.as_ref().ok().map(|(_, seen)| seen));
         let (mut wire, seen) = match shaken {
             Ok(secured) => secured,

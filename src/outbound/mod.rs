@@ -43,7 +43,7 @@ use crate::spool::Entry;
 use crate::tls::Clearance;
 use crate::tlsrpt::Reporter;
 pub use forecast::{Ending, Prospect, forecast, not_dialled};
-pub use plan::{Plan, Purpose};
+pub use plan::{NoPlan, Plan, Purpose};
 use pool::Pool;
 
 /// One message, one destination.
