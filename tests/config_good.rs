@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use gatepost::config::{
-    self, AdminHttp, AdminSocket, Config, Dnssec, DomainPattern, Downgrade, Fault, ListenerTls, LogFormat, OnFailure, Publication,
-    Route, SendReports, TlsDemand, Trust, TrustAnchor, VerifyWanted,
+    self, AdminHttp, AdminSocket, Config, Dnssec, DomainPattern, Downgrade, Fault, ListenerTls, LogFormat, OnFailure,
+    Publication, Route, SendReports, TlsDemand, Trust, TrustAnchor, VerifyWanted,
 };
 use gatepost::tls::{Pin, TlsVersion};
 
