@@ -40,10 +40,10 @@ async fn a_bad_one_changes_nothing_and_says_why() {
     let (folder, mut relay) = good().start();
     let restart = "Restart the daemon for this";
     for (bad, place, words) in [
-        (Wanted { more: "unknown = 1", ..good() }, "17:1", "unknown"),
-        (Wanted { more: "[tls]\ntrust = \"missing.pem\"", ..good() }, "18:9", "missing.pem"),
+        (Wanted { more: "unknown = 1", ..good() }, "18:1", "unknown"),
+        (Wanted { more: "[tls]\ntrust = \"missing.pem\"", ..good() }, "19:9", "missing.pem"),
         (Wanted { listener: "127.0.0.1:1", ..good() }, "5:12", restart),
-        (Wanted { log: "format = \"json\"", ..good() }, "14:10", restart),
+        (Wanted { log: "format = \"json\"", ..good() }, "15:10", restart),
     ] {
         let bad = Wanted { hostname: "other.example.com", ..bad };
         let file = bad.write(folder.path());
