@@ -15,11 +15,12 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::admin::Door;
-use crate::config::{Config, Fault, Located};
+use crate::config::{Config, EvidencePath, Fault, Located};
 use crate::discovery::Discovery;
 use crate::discovery::history::{History, HistoryError};
 use crate::discovery::mta_sts::MtaSts;
 use crate::dns::Dns;
+use crate::evidence::{Evidence, EvidenceError};
 use crate::handshake::Material;
 use crate::inbound::{self, Inbound};
 use crate::scheduler::{Observer, Scheduler};
@@ -48,6 +49,14 @@ pub enum StartError {
         /// Why.
         error: SpoolError,
     },
+    /// Evidence cannot be kept where the configuration says.
+    #[error("{place}: {error}")]
+    Evidence {
+        /// Where the configuration names its folder.
+        place: crate::config::Place,
+        /// Why.
+        error: EvidenceError,
+    },
     /// The memory of what domains showed before can be neither opened nor set aside.
     #[error("{place}: the memory of earlier deliveries cannot be opened: {error}")]
     History {
@@ -64,6 +73,9 @@ pub enum EndError {
     /// The spool's writer has ended, so nothing can be accepted or recorded any more.
     #[error("the spool can no longer be written; the reason is in the log above")]
     SpoolClosed,
+    /// The writer of the evidence has ended, so no delivery can be finished any more.
+    #[error("the evidence can no longer be written; the reason is in the log above")]
+    EvidenceClosed,
     /// The spool could not be read at the start.
     #[error("the spool could not be read: {0}")]
     Spool(SpoolError),
@@ -127,6 +139,11 @@ pub async fn start(config: Config, observer: Observer) -> Result<Running, StartE
     // The spool first: a second instance hears that there is a first, not that its ports are taken.
     let spool_error = |error| StartError::Spool { place: config.spool.place.clone(), error };
     let spool = Arc::new(SqliteSpool::open(&config.spool.value).map_err(spool_error)?);
+    let evidence_error = |error| StartError::Evidence { place: config.evidence.path.place.clone(), error };
+    let evidence = match &config.evidence.path.value {
+        EvidencePath::Off => Evidence::off(),
+        EvidencePath::Folder(folder) => Evidence::open(folder, config.evidence.keep).map_err(evidence_error)?,
+    };
     let history_error = |error| StartError::History { place: config.spool.place.clone(), error };
     let history = History::open(&config.spool.value, jiff::Timestamp::now()).map_err(history_error)?;
     let policies = MtaSts::open(&config.spool.value, reload::web(&tls, &dns));
@@ -137,7 +154,7 @@ pub async fn start(config: Config, observer: Observer) -> Result<Running, StartE
         .flat_map(|(name, sockets)| sockets.iter().filter_map(|socket| Some((name.clone(), socket.local_addr().ok()?))))
         .collect();
     let door = Door::open(&config.admin.socket).await.map_err(|fault| StartError::Faults(vec![fault]))?;
-    let in_force = Arc::new(InForce::new(&Arc::new(config), tls, dns.clone(), discovery));
+    let in_force = Arc::new(InForce::new(&Arc::new(config), tls, dns.clone(), discovery, evidence));
     // A resolver that cannot do what is expected of it is told of now, not when the first mail comes.
     tokio::spawn(async move { dns.look_around().await });
     let stop = CancellationToken::new();
@@ -213,6 +230,7 @@ impl Rooms {
             biased;
             () = self.stop.cancelled() => Ok(()),
             () = self.spool.closed() => Err(EndError::SpoolClosed),
+            () = self.in_force.evidence.closed() => Err(EndError::EvidenceClosed),
             death = &mut deliveries => Err(scheduler_end(death)),
             Some(Err(death)) = listeners.join_next() => Err(EndError::Died(death.to_string())),
         };
@@ -234,16 +252,17 @@ impl Rooms {
         }
         drop(listeners);
         // The spool's lock keeps others from the folder: it goes last.
+        self.in_force.evidence.close().await;
         self.in_force.outbound.discovery().history().close().await;
         let closed = self.spool.close().await;
         end.and(closed.map_err(EndError::Spool))
     }
 
     fn scheduler(&self) -> Scheduler {
-        let InForce { outbound, scheduler, replaced, .. } = &*self.in_force;
+        let InForce { outbound, scheduler, replaced, evidence, .. } = &*self.in_force;
         let (outbound, settings) = (Arc::clone(outbound), Arc::clone(scheduler));
         let (observer, replaced) = (Arc::clone(&self.observer), Arc::clone(replaced));
-        Scheduler::new(Arc::clone(&self.spool) as _, outbound, settings, observer, replaced)
+        Scheduler::new(Arc::clone(&self.spool) as _, evidence.clone(), outbound, settings, observer, replaced)
     }
 
     fn listen(

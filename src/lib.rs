@@ -19,7 +19,8 @@
 //!   the rooms and ends them in order;
 //! - movers, which are tokio tasks: [`admin`], [`inbound`], [`scheduler`], [`outbound`];
 //! - hands, each touching one piece of the world: [`discovery`] (what domains publish about themselves, and
-//!   what they showed before), on [`https`]; [`spool`], [`route`], [`handshake`]; and below them [`dns`];
+//!   what they showed before), on [`https`]; [`spool`], [`evidence`] (what became of each delivery, chained), [`route`],
+//!   [`handshake`]; and below them [`dns`];
 //! - rules, pure decisions over words: [`dsn`], [`outcome`] (the failure judge), [`access`],
 //!   [`connector`], [`config`], [`tls`] (the TLS judge);
 //! - words, values and grammar without I/O, clock or async: [`envelope`], [`smtp`], [`address`].
@@ -42,6 +43,7 @@ pub mod discovery;
 pub mod dns;
 pub mod dsn;
 pub mod envelope;
+pub mod evidence;
 pub mod handshake;
 pub mod https;
 pub mod inbound;

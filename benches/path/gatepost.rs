@@ -46,6 +46,9 @@ socket = ""
 [spool]
 path = "spool"
 
+[evidence]
+path = "{evidence}"
+
 [[listener]]
 name = "load"
 address = ["{address}"]
@@ -68,6 +71,7 @@ connections = {connections}
 messages_per_connection = {messages_per_connection}
 "#,
         listener = if task.tls { "opportunistic" } else { "off" },
+        evidence = if task.evidence { "evidence" } else { "" },
         sink = task.sink,
         connections = task.connections,
         messages_per_connection = task.messages_per_connection,

@@ -12,8 +12,8 @@ use jiff::tz::TimeZone;
 
 use super::{ConfigFile, show, show_faults, show_warnings};
 use crate::config::{
-    self, Config, Connector, Downgrade, Exception, Inbound, Listener, ListenerTls, OnFailure, Outbound, Publication,
-    Route, TlsDemand, Trust, VerifyWanted,
+    self, Config, Connector, Downgrade, EvidencePath, Exception, Inbound, Listener, ListenerTls, OnFailure, Outbound,
+    Publication, Route, TlsDemand, Trust, VerifyWanted,
 };
 use crate::dns::Dns;
 use crate::handshake::{IdentitySummary, Material};
@@ -62,10 +62,11 @@ fn load(file: &std::path::Path) -> Result<Loaded, Vec<config::Fault>> {
 fn report(config: &Config, identities: &[IdentitySummary]) -> String {
     let sections = [
         format!(
-            "We are {}; mail to our postmaster goes to {}; the spool is {}\n",
+            "We are {}; mail to our postmaster goes to {}; the spool is {}; {}\n",
             config.hostname,
             config.postmaster,
-            config.spool.value.display()
+            config.spool.value.display(),
+            evidence(&config.evidence)
         ),
         section("Listeners", &listeners(&config.listeners)),
         format!(
@@ -77,6 +78,16 @@ fn report(config: &Config, identities: &[IdentitySummary]) -> String {
         section("Our certificates", &certificates(identities)),
     ];
     sections.join("\n")
+}
+
+fn evidence(evidence: &config::Evidence) -> String {
+    match &evidence.path.value {
+        EvidencePath::Off => "no evidence of deliveries is kept".to_owned(),
+        EvidencePath::Folder(folder) => {
+            let keep = humantime::format_duration(evidence.keep);
+            format!("evidence of deliveries is kept in {} for {keep}", folder.display())
+        }
+    }
 }
 
 fn section(title: &str, table: &Table) -> String {

@@ -4,6 +4,7 @@
 
 mod check;
 mod demo;
+mod evidence;
 mod history;
 mod queue;
 mod run;
@@ -32,6 +33,7 @@ enum Command {
     Check(check::Arguments),
     Queue(queue::Arguments),
     History(history::Arguments),
+    Evidence(evidence::Arguments),
     /// Plays the scenarios of opportunistic and forced TLS with built-in peers, and shows each outcome
     Demo {
         /// Leave relay and peers running afterwards, until Ctrl-C
@@ -57,6 +59,7 @@ impl Cli {
             Command::Check(arguments) => check::run(&arguments),
             Command::Queue(arguments) => queue::run(&arguments),
             Command::History(arguments) => history::run(&arguments),
+            Command::Evidence(arguments) => evidence::run(&arguments),
             Command::Demo { keep } => demo::run(keep),
         }
     }

@@ -45,6 +45,7 @@ pub fn read(path: &Path) -> Result<(Config, Vec<Fault>), Vec<Fault>> {
 /// Every fault of the text, in the order of their places. A text that is not TOML has only the faults
 /// of its syntax: what the rest of it means cannot be known.
 pub fn parse(text: &str, file: &Path) -> Result<(Config, Vec<Fault>), Vec<Fault>> {
+    let digest = digest(text);
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let mut notes = Notes::new(text, file);
     let (document, errors) = DeTable::parse_recoverable(text);
@@ -63,7 +64,7 @@ pub fn parse(text: &str, file: &Path) -> Result<(Config, Vec<Fault>), Vec<Fault>
             notes.fault(&place, message, "Text stands in double quotes, lists in square brackets, one key on a line.");
         }
     }
-    let config = if is_toml { document_meant(document.get_ref(), &mut notes) } else { None };
+    let config = if is_toml { document_meant(document.get_ref(), digest, &mut notes) } else { None };
     let Notes { mut faults, mut warnings, .. } = notes;
     faults.sort();
     faults.dedup();
@@ -75,7 +76,7 @@ pub fn parse(text: &str, file: &Path) -> Result<(Config, Vec<Fault>), Vec<Fault>
 }
 
 /// The document as meant. Whatever is wrong has been noted; without a note there is a configuration.
-fn document_meant(document: &DeTable<'_>, notes: &mut Notes<'_>) -> Option<Config> {
+fn document_meant(document: &DeTable<'_>, digest: String, notes: &mut Notes<'_>) -> Option<Config> {
     let mut root = Table::root(document, notes);
     let hostname = root.required(notes, "hostname", "hostname = \"relay.example.com\"", domain);
     let postmaster = root.required(notes, "postmaster", "postmaster = \"postmaster@example.com\"", mailbox);
@@ -98,6 +99,8 @@ fn document_meant(document: &DeTable<'_>, notes: &mut Notes<'_>) -> Option<Confi
     let timeouts = plain::timeouts(timeouts, notes);
     let dns = root.table(notes, "dns", "[dns]");
     let dns = plain::dns(dns, notes);
+    let evidence = root.table(notes, "evidence", "[evidence]");
+    let evidence = plain::evidence(evidence, notes);
     let admin = root.table(notes, "admin", "[admin]");
     let admin = plain::admin(admin, notes);
     let log = root.table(notes, "log", "[log]");
@@ -122,9 +125,17 @@ fn document_meant(document: &DeTable<'_>, notes: &mut Notes<'_>) -> Option<Confi
         limits,
         timeouts,
         dns,
+        evidence,
         admin,
         log,
+        digest,
     })
+}
+
+/// What tells one text of a configuration from another.
+fn digest(text: &str) -> String {
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, text.as_bytes());
+    digest.as_ref().iter().map(|octet| format!("{octet:02x}")).collect()
 }
 
 fn spool_path(mut table: Table<'_>, notes: &mut Notes<'_>) -> Located<std::path::PathBuf> {

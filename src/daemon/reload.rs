@@ -10,6 +10,7 @@ use crate::connector::Connectors;
 use crate::discovery::Discovery;
 use crate::discovery::mta_sts::Web;
 use crate::dns::Dns;
+use crate::evidence::Evidence;
 use crate::handshake::Material;
 use crate::https::Https;
 use crate::inbound;
@@ -23,6 +24,7 @@ pub(super) struct InForce {
     pub(super) inbound: Arc<ArcSwap<inbound::Settings>>,
     pub(super) scheduler: Arc<ArcSwap<scheduler::Settings>>,
     pub(super) outbound: Arc<Outbound>,
+    pub(super) evidence: Evidence,
     /// Tells the scheduler that its settings were replaced.
     pub(super) replaced: Arc<Notify>,
 }
@@ -49,12 +51,19 @@ impl Parts {
 }
 
 impl InForce {
-    pub(super) fn new(config: &Arc<Config>, tls: Arc<Material>, dns: Dns, discovery: Discovery) -> Self {
+    pub(super) fn new(
+        config: &Arc<Config>,
+        tls: Arc<Material>,
+        dns: Dns,
+        discovery: Discovery,
+        evidence: Evidence,
+    ) -> Self {
         let Parts { inbound, scheduler, outbound } = Parts::new(config, tls, dns);
         Self {
             inbound: Arc::new(ArcSwap::from_pointee(inbound)),
             scheduler: Arc::new(ArcSwap::from_pointee(scheduler)),
             outbound: Arc::new(Outbound::new(outbound, discovery)),
+            evidence,
             replaced: Arc::default(),
         }
     }
@@ -80,6 +89,7 @@ impl InForce {
         };
         let config = Arc::new(config);
         self.outbound.discovery().mta_sts().replace(web(&tls, &dns));
+        self.evidence.keep(config.evidence.keep);
         let Parts { inbound, scheduler, outbound } = Parts::new(&config, tls, dns);
         self.inbound.store(Arc::new(inbound));
         self.scheduler.store(Arc::new(scheduler));
@@ -107,6 +117,9 @@ fn needs_restart(old: &Config, new: &Config) -> Vec<Fault> {
     };
     if old.spool.value != new.spool.value {
         fault(&new.spool.place, "[spool] path");
+    }
+    if old.evidence.path.value != new.evidence.path.value {
+        fault(&new.evidence.path.place, "[evidence] path");
     }
     if old.log.format.value != new.log.format.value {
         fault(&new.log.format.place, "[log] format");

@@ -208,6 +208,9 @@ trust = "ca.pem"
 [spool]
 path = "spool"
 
+[evidence]
+path = "evidence"
+
 [admin]
 socket = "admin.sock"
 

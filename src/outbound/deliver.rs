@@ -66,7 +66,8 @@ pub(super) async fn deliver(snapshot: &Snapshot, attempt: &Attempt) -> Report {
         Ok(found) => delivery.hops(found).await,
         Err(failure) => delivery.ledger.fail_all(failure, Further::Nothing),
     }
-    delivery.ledger.into_report()
+    let (connector, config) = (Arc::clone(delivery.connector), Arc::clone(&settings.config));
+    delivery.ledger.into_report(connector, config)
 }
 
 impl Delivery<'_> {
@@ -95,6 +96,7 @@ impl Delivery<'_> {
         let purpose = Purpose { recipient: &self.attempt.host, connector: self.connector, requirement: envelope.tls };
         let plan = Plan::make(settings, discovery, purpose, hop, via).await?;
         let terms = Terms::new(envelope, |requirement| plan.policy(Purpose { requirement, ..purpose }, hop));
+        self.ledger.demands(terms.policy());
         if let Some(failure) = terms.refused() {
             return Err(failure);
         }
@@ -195,7 +197,9 @@ impl Delivery<'_> {
             let more = (more || at + 1 < addresses.len()) && self.dials < DIALS_MAX;
             match target.dial(*address).await {
                 Ok(mut connection) => {
-                    memory.cleared(self.connector, &connection.via().clearance);
+                    if let Some(was) = memory.cleared(self.connector, &connection.via().clearance) {
+                        connection.is_less_than(was);
+                    }
                     let promise = terms.promise(&mut connection, &hop.host);
                     // A connection that was never used cannot have been given up.
                     self.on(connection, &destination, promise, more).await;

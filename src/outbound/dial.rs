@@ -18,7 +18,7 @@ use crate::smtp::reply::Status;
 use crate::tls::{self, Clearance, Fallback, NamePattern, NoTls, Refusal, TlsOutcome, TlsPolicy, Verdict};
 
 use super::Settings;
-use super::cleared::Cleared;
+use super::cleared::{Cleared, Peer};
 use super::wire::Wire;
 
 /// The service closes the connection behind such a reply (RFC 5321 §3.8).
@@ -69,23 +69,24 @@ impl Target<'_> {
             Ok(First::Cleared { wire, opening, clearance }) => {
                 Ok(Cleared::new(wire, opening, peer.clone(), clearance, self.policy.clone()))
             }
-            Ok(First::Redial(fallback)) => self.redial(address, &peer, fallback).await,
+            Ok(First::Redial(fallback)) => self.redial(peer.clone(), fallback).await,
             Ok(First::Refused(refusal)) => {
                 self.warn_refused(address, &refusal);
                 Err(Failure::policy(refusal))
             }
             Err(failure) => Err(failure),
         };
-        dialled.map_err(|failure| failure.with_peer(peer))
+        dialled.map_err(|failure| failure.with_peer(peer.text))
     }
 
     /// `mx.example.org [192.0.2.1]:25`.
-    fn peer(&self, address: SocketAddr) -> String {
+    fn peer(&self, address: SocketAddr) -> Peer {
         let (ip, port) = (address.ip(), address.port());
-        match &self.hop.host {
+        let text = match &self.hop.host {
             Host::Domain(name) => format!("{name} [{ip}]:{port}"),
             Host::Literal(_) => format!("[{ip}]:{port}"),
-        }
+        };
+        Peer { text, host: self.hop.host.clone(), address }
     }
 
     fn timeouts(&self) -> &Timeouts {
@@ -203,7 +204,8 @@ impl Target<'_> {
     }
 
     /// Once more to the same address, in clear, with the judge's leave.
-    async fn redial(&self, address: SocketAddr, peer: &str, fallback: Fallback) -> Result<Cleared, Failure> {
+    async fn redial(&self, peer: Peer, fallback: Fallback) -> Result<Cleared, Failure> {
+        let address = peer.address;
         tracing::warn!(
             queue_id = %self.queue_id,
             connector = %self.connector.name,
@@ -217,7 +219,7 @@ impl Target<'_> {
         match self.open(address, &mut opening).await? {
             Session::Clear { wire, extensions, .. } => {
                 let clearance = fallback.clearance();
-                Ok(Cleared::fallback(wire, extensions, peer.to_owned(), clearance, self.policy.clone()))
+                Ok(Cleared::fallback(wire, extensions, peer, clearance, self.policy.clone()))
             }
             Session::Spoilt(_) | Session::Handshake(_) => {
                 unreachable!("an opening without STARTTLS is in clear or fails")

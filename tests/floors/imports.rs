@@ -18,7 +18,7 @@ const FLOORS: [&[&str]; 22] = [
     // Hands: each touches one piece of the world.
     &["discovery"],
     &["https"],
-    &["spool", "route", "handshake"],
+    &["spool", "evidence", "route", "handshake"],
     &["dns"],
     // Rules: pure decisions over words.
     &["dsn"],

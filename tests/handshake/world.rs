@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use gatepost::address::{Domain, Host, Mailbox};
 use gatepost::config::{
-    Admin, AdminSocket, Config, Connector, Dns, Dnssec, Downgrade, IdentityFiles, Inbound, Limits, Located, Log,
-    LogFormat, OnFailure, Outbound, OwnTls, Place, Queue, Relay, Route, Timeouts, TlsDemand, Trust, TrustAnchor,
-    WarnAfter,
+    Admin, AdminSocket, Config, Connector, Dns, Dnssec, Downgrade, Evidence, EvidencePath, IdentityFiles, Inbound,
+    Limits, Located, Log, LogFormat, OnFailure, Outbound, OwnTls, Place, Queue, Relay, Route, Timeouts, TlsDemand,
+    Trust, TrustAnchor, WarnAfter,
 };
 use gatepost::handshake::{HandshakeError, Material, Seen};
 use gatepost::tls::TlsVersion;
@@ -206,8 +206,10 @@ pub(crate) fn config(identity: Option<IdentityFiles>, connectors: Vec<Connector>
             drain: second,
         },
         dns: Dns { servers: Vec::new(), dnssec: at(Dnssec::Off, 30), trust_anchor: TrustAnchor::BuiltIn },
+        evidence: Evidence { path: at(EvidencePath::Off, 30), keep: second },
         admin: Admin { socket: at(AdminSocket::Off, 30) },
         log: Log { format: at(LogFormat::Text, 30), level: "info".to_owned() },
+        digest: String::new(),
     }
 }
 

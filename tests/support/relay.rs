@@ -44,6 +44,9 @@ socket = ""
 [spool]
 path = "{spool}"
 
+[evidence]
+path = ""
+
 [[listener]]
 name = "mx"
 address = ["127.0.0.1:0"]
