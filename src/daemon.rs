@@ -237,6 +237,7 @@ impl Rooms {
         watch.abort();
         fresh.abort();
         self.stop.cancel();
+        self.in_force.evidence.hurry();
         self.in_force.outbound.close();
         // Sessions and deliveries end side by side: what is still accepted waits in the spool.
         let drain = self.in_force.config().timeouts.drain;

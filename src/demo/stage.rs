@@ -207,13 +207,10 @@ trust = "ca.pem"
 
 [spool]
 path = "spool"
-
 [evidence]
 path = "evidence"
-
 [admin]
 socket = "admin.sock"
-
 [[listener]]
 name = "mx"
 address = ["127.0.0.1:0"]

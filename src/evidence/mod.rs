@@ -102,7 +102,7 @@ impl Evidence {
     }
 
     /// Appends records; when this returns `Ok` they are durable. While the disk cannot be written it waits:
-    /// the writer says so, and tries again until it can or until [`Evidence::close`].
+    /// the writer says so, and tries again until it can or until [`Evidence::hurry`].
     ///
     /// # Errors
     /// [`NotWritten`].
@@ -122,10 +122,17 @@ impl Evidence {
         }
     }
 
-    /// Writes what was handed in, once, and ends.
-    pub async fn close(&self) {
+    /// The process is about to end: nothing that fails is tried again from now on.
+    pub fn hurry(&self) {
         if let Some(open) = &self.0 {
             open.ending.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Writes what was handed in, once, and ends.
+    pub async fn close(&self) {
+        self.hurry();
+        if let Some(open) = &self.0 {
             let _ = open.orders.send(Order::Close);
             open.ended.cancelled().await;
         }

@@ -87,7 +87,7 @@ impl Writer {
 
     /// Starts the thread.
     pub(super) fn start(
-        mut self,
+        self,
         orders: Receiver<Order>,
         ending: Arc<AtomicBool>,
         ended: CancellationToken,
@@ -95,7 +95,9 @@ impl Writer {
         let folder = self.folder.clone();
         let run = move || {
             let _ending = Ending(ended);
-            self.run(&orders, &ending);
+            // Gone before that is told, and the lock with it.
+            let mut writer = self;
+            writer.run(&orders, &ending);
         };
         let started = std::thread::Builder::new().name("evidence-writer".into()).spawn(run);
         started.map(drop).map_err(|error| EvidenceError::new("start the writer of", &folder, &error))
@@ -128,16 +130,17 @@ impl Writer {
                 }
                 next = if closes || octets >= BATCH { None } else { orders.try_recv().ok() };
             }
-            if !self.settle(&lines, waiting, ending) || closes {
+            self.settle(&lines, waiting, ending);
+            if closes {
                 return;
             }
         }
     }
 
-    /// Writes a batch and answers for it. False: it was given up, for the process ends.
-    fn settle(&mut self, lines: &[String], waiting: Vec<oneshot::Sender<()>>, ending: &AtomicBool) -> bool {
+    /// Writes a batch and answers for it. Where the process ends it may be given up; then nobody is answered.
+    fn settle(&mut self, lines: &[String], waiting: Vec<oneshot::Sender<()>>, ending: &AtomicBool) {
         if lines.is_empty() {
-            return true;
+            return;
         }
         while let Err(error) = self.append(lines, Timestamp::now()) {
             // Looked at before the word and behind the try: the end has one try of its own.
@@ -145,7 +148,7 @@ impl Writer {
             self.tell(&error, lines.len());
             if gives_up {
                 tracing::error!(folder = %self.folder.display(), records = lines.len(), "evidence was not written before the end: its deliveries are not marked as done, and may be repeated after the restart");
-                return false;
+                return;
             }
             let until = Instant::now() + PAUSE;
             while Instant::now() < until && !ending.load(Ordering::Relaxed) {
@@ -160,7 +163,6 @@ impl Writer {
             // Who does not wait any more was cut short; it is durable all the same.
             let _ = done.send(());
         }
-        true
     }
 
     /// Says that nothing can be written: at once, then once a minute.

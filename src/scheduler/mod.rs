@@ -304,7 +304,7 @@ impl Scheduler {
     fn enqueue_until(&mut self, stored: &Stored, settings: &Settings, now: Instant, expires: Instant) {
         let warn_at = settle::warn_at(settings, expires);
         for Waiting { host, next, warned } in destinations(&stored.envelope) {
-            let due = next.map_or(now, |at| now + until(at, &settings.config.queue.retry)).min(expires);
+            let due = next.map_or(now, |at| now + settle::until(at, &settings.config.queue.retry)).min(expires);
             let deadline = warn_at.filter(|_| !warned).unwrap_or(expires);
             let expire = settings.config.queue.expire;
             self.enqueue(Item { id: stored.id, host, deadline, expires, expire, cargo: None }, due);
@@ -442,11 +442,4 @@ fn destinations(envelope: &Envelope) -> Vec<Waiting> {
         }
     }
     all
-}
-
-/// How long it is until a stored time; what is past is now. Where the clock was set in between, a message
-/// still waits no longer than the schedule lets any message wait.
-fn until(at: Timestamp, retry: &[Duration]) -> Duration {
-    let wait = Duration::try_from(Timestamp::now().duration_until(at)).unwrap_or_default();
-    wait.min(settle::longest(retry))
 }

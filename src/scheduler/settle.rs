@@ -349,9 +349,16 @@ pub(super) fn wait(retry: &[Duration], attempts: u32) -> Duration {
 }
 
 /// The longest wait that [`wait`] gives.
-pub(super) fn longest(retry: &[Duration]) -> Duration {
+fn longest(retry: &[Duration]) -> Duration {
     let step = retry.iter().max().copied().unwrap_or(Duration::from_hours(1));
     step + step / 10
+}
+
+/// How long it is until a stored time; what is past is now. Where the clock was set in between, a message
+/// still waits no longer than the schedule lets any message wait.
+pub(super) fn until(at: Timestamp, retry: &[Duration]) -> Duration {
+    let wait = Duration::try_from(Timestamp::now().duration_until(at)).unwrap_or_default();
+    wait.min(longest(retry))
 }
 
 /// A failure as the queue remembers it: with the reason of every hop that was tried.
