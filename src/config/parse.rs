@@ -1,5 +1,6 @@
 //! From text to the configuration as meant, or to every fault it has.
 
+use std::fmt::Write as _;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -135,7 +136,11 @@ fn document_meant(document: &DeTable<'_>, digest: String, notes: &mut Notes<'_>)
 /// What tells one text of a configuration from another.
 fn digest(text: &str) -> String {
     let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, text.as_bytes());
-    digest.as_ref().iter().map(|octet| format!("{octet:02x}")).collect()
+    digest.as_ref().iter().fold(String::new(), |mut text, octet| {
+        // Writing into a String cannot fail.
+        let _ = write!(text, "{octet:02x}");
+        text
+    })
 }
 
 fn spool_path(mut table: Table<'_>, notes: &mut Notes<'_>) -> Located<std::path::PathBuf> {

@@ -7,7 +7,7 @@
 //! The hash is SHA-256 over the line up to the comma before `"hash"`, in 64 hexadecimal digits, so that
 //! anybody can check it with `sed` and `sha256sum`. The first record of all hangs on 64 zeros.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 
 use aws_lc_rs::digest::{SHA256, digest};
 use jiff::Timestamp;
@@ -105,9 +105,10 @@ impl Head {
     pub(super) fn seal(&mut self, inside: &str, out: &mut String) {
         self.seq += 1;
         let start = out.len();
-        out.push_str(&format!("{{\"seq\":{},\"prev\":\"{}\",{inside}", self.seq, self.hash));
+        // Writing into a String cannot fail.
+        let _ = write!(out, "{{\"seq\":{},\"prev\":\"{}\",{inside}", self.seq, self.hash);
         self.hash = RecordHash::of(&out.as_bytes()[start..]);
-        out.push_str(&format!("{BEFORE_HASH}{}{BEHIND_HASH}\n", self.hash));
+        let _ = writeln!(out, "{BEFORE_HASH}{}{BEHIND_HASH}", self.hash);
     }
 }
 
@@ -133,13 +134,14 @@ pub enum BadLine {
 /// # Errors
 /// [`BadLine`].
 pub(super) fn read(line: &[u8]) -> Result<Link, BadLine> {
-    let link: Link = serde_json::from_slice(line).map_err(|error| BadLine::NotARecord(error.to_string()))?;
+    let record: Link = serde_json::from_slice(line).map_err(|error| BadLine::NotARecord(error.to_string()))?;
     let covered = line.len().saturating_sub(TAIL);
-    let tail = format!("{BEFORE_HASH}{}{BEHIND_HASH}", link.hash);
+    let tail = format!("{BEFORE_HASH}{}{BEHIND_HASH}", record.hash);
     if line.get(covered..) != Some(tail.as_bytes()) {
         return Err(BadLine::NotARecord("its hash does not stand at its end".to_owned()));
     }
-    if RecordHash::of(&line[..covered]) == link.hash { Ok(link) } else { Err(BadLine::WrongHash(Box::new(link))) }
+    let is_sound = RecordHash::of(&line[..covered]) == record.hash;
+    if is_sound { Ok(record) } else { Err(BadLine::WrongHash(Box::new(record))) }
 }
 
 #[cfg(test)]

@@ -67,16 +67,12 @@ fn skip_line(reader: &mut BufReader<File>) -> std::io::Result<bool> {
         if buffer.is_empty() {
             return Ok(false);
         }
-        match memchr::memchr(b'\n', buffer) {
-            Some(at) => {
-                reader.consume(at + 1);
-                return Ok(true);
-            }
-            None => {
-                let all = buffer.len();
-                reader.consume(all);
-            }
+        if let Some(at) = memchr::memchr(b'\n', buffer) {
+            reader.consume(at + 1);
+            return Ok(true);
         }
+        let all = buffer.len();
+        reader.consume(all);
     }
 }
 

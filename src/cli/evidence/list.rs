@@ -101,7 +101,7 @@ pub(super) fn run(
             more => format!("{more} deliveries\n"),
         });
     }
-    status(!left_out(reading, folder) && count > 0)
+    Ok(status(!left_out(reading, folder) && count > 0))
 }
 
 fn row(link: &Link, delivery: &Delivery) -> [String; 8] {

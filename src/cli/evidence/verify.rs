@@ -1,5 +1,6 @@
 //! `gatepost evidence verify`.
 
+use std::fmt::Write as _;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -15,7 +16,7 @@ pub(super) fn run(folder: &Path, head: bool, heads: &[RecordHash], json: bool) -
     let is_whole = verified.findings.is_empty() && verified.last.is_some();
     if json {
         show(&as_json(&verified, is_whole));
-        return status(is_whole);
+        return Ok(status(is_whole));
     }
     for finding in &verified.findings {
         eprintln!("{}", plain(&finding.to_string()));
@@ -29,7 +30,7 @@ pub(super) fn run(folder: &Path, head: bool, heads: &[RecordHash], json: bool) -
         Some(_) if head => eprintln!("the chain is not whole, so its head is worth nothing"),
         Some(last) => show(&text(&verified, last, heads, is_whole)),
     }
-    status(is_whole)
+    Ok(status(is_whole))
 }
 
 fn text(verified: &Verified, last: &Link, heads: &[RecordHash], is_whole: bool) -> String {
@@ -46,13 +47,14 @@ fn text(verified: &Verified, last: &Link, heads: &[RecordHash], is_whole: bool) 
     match verified.beginning {
         Beginning::Nothing | Beginning::First | Beginning::Unexplained => {}
         Beginning::Kept { dropped } => {
-            out.push_str(&format!("the {dropped} records before were dropped as too old, which is on record\n"));
+            // Writing into a String cannot fail.
+            let _ = writeln!(out, "the {dropped} records before were dropped as too old, which is on record");
         }
     }
     if verified.is_growing {
         out.push_str("the daemon is writing one more at this moment\n");
     }
-    out.push_str(&format!("head: {}\n", last.hash));
+    let _ = writeln!(out, "head: {}", last.hash);
     if heads.is_empty() {
         out.push_str(
             "that its end was not cut off, nor all of it written anew, is proven only by a head that was kept elsewhere \

@@ -25,7 +25,7 @@ pub(super) enum Framing {
 #[derive(Debug)]
 pub(super) enum Target {
     /// Kept, as long as nothing is wrong with it; the reply says what is.
-    Store { transaction: Transaction, content: Result<Inspector, Reply> },
+    Store { transaction: Transaction, content: Result<Box<Inspector>, Reply> },
     /// Read and dropped, then answered for.
     Drop(Reply),
 }

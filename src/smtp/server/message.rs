@@ -93,7 +93,7 @@ impl Server {
         }
     }
 
-    fn inspector(&self) -> Inspector {
-        Inspector::new(self.profile.message_size, self.profile.received)
+    fn inspector(&self) -> Box<Inspector> {
+        Box::new(Inspector::new(self.profile.message_size, self.profile.received))
     }
 }
