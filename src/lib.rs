@@ -15,9 +15,10 @@
 //!
 //! Imports point down only; `tests/floors.rs` reads them. From the top:
 //!
-//! - `cli` and [`demo`]: the commands, and the play that shows what the policies do; [`daemon`] wires
-//!   the rooms and ends them in order;
-//! - movers, which are tokio tasks: [`admin`], [`inbound`], [`scheduler`], [`outbound`];
+//! - `cli` and [`demo`]: the commands, and the play that shows what the policies do; [`explain`], which
+//!   says in advance what either direction would do, in the words of both; [`daemon`] wires the rooms and
+//!   ends them in order;
+//! - movers, which are tokio tasks: [`admin`], [`inbound`], [`scheduler`], [`outbound`], [`tlsrpt`];
 //! - hands, each touching one piece of the world: [`discovery`] (what domains publish about themselves, and
 //!   what they showed before), on [`https`]; [`spool`], [`evidence`] (what became of each delivery, chained), [`route`],
 //!   [`handshake`]; and below them [`dns`];
@@ -44,6 +45,7 @@ pub mod dns;
 pub mod dsn;
 pub mod envelope;
 pub mod evidence;
+pub mod explain;
 pub mod handshake;
 pub mod https;
 pub mod inbound;
@@ -54,3 +56,4 @@ pub mod scheduler;
 pub mod smtp;
 pub mod spool;
 pub mod tls;
+pub mod tlsrpt;

@@ -5,7 +5,9 @@
 mod check;
 mod demo;
 mod evidence;
+mod explain;
 mod history;
+mod probe;
 mod queue;
 mod run;
 mod socket;
@@ -31,6 +33,8 @@ enum Command {
     /// Runs the relay in the foreground, as systemd does
     Run(ConfigFile),
     Check(check::Arguments),
+    Explain(explain::Arguments),
+    Probe(probe::Arguments),
     Queue(queue::Arguments),
     History(history::Arguments),
     Evidence(evidence::Arguments),
@@ -57,6 +61,8 @@ impl Cli {
         match self.command {
             Command::Run(file) => run::run(&file.config),
             Command::Check(arguments) => check::run(&arguments),
+            Command::Explain(arguments) => explain::run(&arguments),
+            Command::Probe(arguments) => probe::run(&arguments),
             Command::Queue(arguments) => queue::run(&arguments),
             Command::History(arguments) => history::run(&arguments),
             Command::Evidence(arguments) => evidence::run(&arguments),

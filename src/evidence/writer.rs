@@ -26,6 +26,8 @@ use super::{EvidenceError, Order};
 const BATCH: usize = 4 << 20;
 /// How often old files are looked for while nothing happens.
 const ROUND: Duration = Duration::from_hours(1);
+/// So long a record waits for others to share its sync with.
+const FOR_COMPANY: Duration = Duration::from_millis(2);
 /// Between two tries, and between two words about it.
 const PAUSE: Duration = Duration::from_secs(2);
 const REMINDER: Duration = Duration::from_mins(1);
@@ -106,7 +108,11 @@ impl Writer {
     fn run(&mut self, orders: &Receiver<Order>, ending: &AtomicBool) {
         loop {
             let mut next = match orders.recv_timeout(ROUND) {
-                Ok(order) => Some(order),
+                Ok(order) => {
+                    // Nobody holds a connection or a client while he waits here.
+                    std::thread::sleep(FOR_COMPANY);
+                    Some(order)
+                }
                 Err(RecvTimeoutError::Timeout) => {
                     self.tidy(Timestamp::now());
                     continue;

@@ -5,14 +5,14 @@
 
 use std::sync::Arc;
 
-use crate::config::{Config, Connector, OnFailure};
+use crate::config::OnFailure;
 use crate::outcome::{self, Cause, Failure, Outcome, Persistence, Scope, Step};
 use crate::smtp::client::{Ending, RecipientStatus, Stage};
 use crate::smtp::reply::{Reply, Status};
 use crate::tls::TlsPolicy;
 
 use super::cleared::{Handed, Interruption};
-use super::{RecipientResult, Report, Via};
+use super::{RecipientResult, Via};
 
 /// What may follow a failure in the same attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -106,13 +106,13 @@ impl Ledger {
         self.open.is_empty()
     }
 
-    /// Ends the attempt. Nobody is left without a result.
-    pub(super) fn into_report(mut self, connector: Arc<Connector>, config: Arc<Config>) -> Report {
+    /// Ends the attempt: the results, and every failure on the way. Nobody is left without a result.
+    pub(super) fn into_parts(mut self) -> (Vec<RecipientResult>, Vec<Failure>) {
         if !self.is_complete() {
             let text = "no host of the destination could be tried";
             self.fail_all(Failure::transient(Scope::Destination, Status(4, 0), text), Further::NoHop);
         }
-        Report { results: self.results, trail: self.trail, connector, config }
+        (self.results, self.trail)
     }
 
     /// One failure for all these recipients.
