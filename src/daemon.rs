@@ -6,6 +6,7 @@
 mod exceptions;
 mod reload;
 mod reports;
+mod watched;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -16,7 +17,7 @@ use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
-use crate::admin::Door;
+use crate::admin::{self, Door, Window};
 use crate::config::{Config, EvidencePath, Fault, Located};
 use crate::discovery::Discovery;
 use crate::discovery::history::{History, HistoryError};
@@ -26,8 +27,9 @@ use crate::evidence::{Evidence, EvidenceError};
 use crate::handshake::Material;
 use crate::https;
 use crate::inbound::{self, Inbound};
-use crate::scheduler::{Observer, Scheduler};
-use crate::spool::{SpoolError, SqliteSpool};
+use crate::monitor::Monitor;
+use crate::scheduler::{Observer, Operator, Scheduler};
+use crate::spool::{self, SpoolError, SqliteSpool};
 use crate::tlsrpt::{Desk, Reporter, Submitter};
 use exceptions::Told;
 use reload::InForce;
@@ -94,6 +96,8 @@ pub enum EndError {
 pub struct Running {
     /// Each bound address with the name of its listener.
     pub addresses: Vec<(String, SocketAddr)>,
+    /// Where status and metrics are shown, unless nowhere.
+    pub http: Option<SocketAddr>,
     in_force: Arc<InForce>,
     reporter: Reporter,
     stop: CancellationToken,
@@ -176,7 +180,10 @@ pub async fn start_in(surroundings: Surroundings, config: Config, observer: Obse
     }
     // The spool first: a second instance hears that there is a first, not that its ports are taken.
     let spool_error = |error| StartError::Spool { place: config.spool.place.clone(), error };
-    let spool = Arc::new(SqliteSpool::open(&config.spool.value).map_err(spool_error)?);
+    let monitor = Monitor::default();
+    let options = spool::Options { monitor: monitor.clone(), ..spool::Options::default() };
+    let spool = Arc::new(SqliteSpool::open_with(&config.spool.value, &options).map_err(spool_error)?);
+    monitor.restore(&config.spool.value, jiff::Timestamp::now());
     let evidence = evidence(&config)?;
     let (reporter, desk) = reports::desk(&config).map_err(|fault| StartError::Faults(vec![fault]))?;
     let history_error = |error| StartError::History { place: config.spool.place.clone(), error };
@@ -189,15 +196,18 @@ pub async fn start_in(surroundings: Surroundings, config: Config, observer: Obse
         .flat_map(|(name, sockets)| sockets.iter().filter_map(|socket| Some((name.clone(), socket.local_addr().ok()?))))
         .collect();
     let door = Door::open(&config.admin.socket).await.map_err(|fault| StartError::Faults(vec![fault]))?;
-    let in_force =
-        InForce::new(&Arc::new(config), tls, dns.clone(), discovery, reporter.clone(), submitter, surroundings);
+    let window = Window::open(&config.admin.http).await.map_err(|fault| StartError::Sockets(vec![fault]))?;
+    let http = window.as_ref().and_then(Window::address);
+    let config = Arc::new(config);
+    let watched = (reporter.clone(), monitor);
+    let in_force = InForce::new(&config, tls, dns.clone(), discovery, watched, submitter, surroundings);
     let in_force = Arc::new(InForce { evidence, ..in_force });
     // A resolver that cannot do what is expected of it is told of now, not when the first mail comes.
     tokio::spawn(async move { dns.look_around().await });
     let stop = CancellationToken::new();
     let rooms = Rooms { in_force: Arc::clone(&in_force), spool, observer, stop: stop.clone() };
-    let task = tokio::spawn(rooms.run(sockets, door, desk));
-    Ok(Running { addresses, in_force, reporter, stop, task })
+    let task = tokio::spawn(rooms.run(sockets, (door, window), desk));
+    Ok(Running { addresses, http, in_force, reporter, stop, task })
 }
 
 fn evidence(config: &Config) -> Result<Evidence, StartError> {
@@ -254,7 +264,7 @@ impl Rooms {
     async fn run(
         self,
         sockets: Vec<(String, Vec<TcpListener>)>,
-        door: Option<Door>,
+        (door, window): (Option<Door>, Option<Window>),
         desk: Option<Desk>,
     ) -> Result<(), EndError> {
         let (accepted, work) = mpsc::channel(ACCEPTED_MAX);
@@ -263,16 +273,15 @@ impl Rooms {
         let mut deliveries = tokio::spawn(scheduler.run(work, self.stop.clone()));
         let counting = self.in_force.reports.start(desk, &self.spool, &accepted, &self.stop);
         let mut listeners = self.listen(sockets, accepted);
+        let admin = self.admin(operator);
         if let Some(door) = door {
-            listeners.spawn(door.serve(
-                Arc::clone(&self.spool) as _,
-                operator,
-                self.in_force.outbound.discovery().history().clone(),
-                Arc::clone(&self.in_force.scheduler),
-                self.stop.clone(),
-            ));
+            listeners.spawn(door.serve(admin.clone(), self.stop.clone()));
+        }
+        if let Some(window) = window {
+            listeners.spawn(window.serve(admin, self.stop.clone()));
         }
         let watch = tokio::spawn(watch(Arc::clone(&self.in_force)));
+        let round = tokio::spawn(watched::round(Arc::clone(&self.in_force)));
         let policies = self.in_force.outbound.discovery().mta_sts().clone();
         let fresh = tokio::spawn(async move { policies.keep_fresh().await });
         let end = tokio::select! {
@@ -286,6 +295,7 @@ impl Rooms {
         };
         watch.abort();
         fresh.abort();
+        round.abort();
         self.stop.cancel();
         self.in_force.evidence.hurry();
         self.in_force.outbound.close();
@@ -304,6 +314,7 @@ impl Rooms {
         drop(listeners);
         // The last sessions are over: what was seen of them is counted before the end.
         counting.end().await;
+        watched::save(&self.in_force).await;
         // The spool's lock keeps others from the folder: it goes last.
         self.in_force.evidence.close().await;
         self.in_force.outbound.discovery().history().close().await;
@@ -314,8 +325,15 @@ impl Rooms {
     fn scheduler(&self) -> Scheduler {
         let InForce { outbound, scheduler, replaced, evidence, .. } = &*self.in_force;
         let (outbound, settings) = (Arc::clone(outbound), Arc::clone(scheduler));
-        let (observer, replaced) = (Arc::clone(&self.observer), Arc::clone(replaced));
+        let observer = watched::observer(self.in_force.monitor.clone(), Arc::clone(&self.observer));
+        let replaced = Arc::clone(replaced);
         Scheduler::new(Arc::clone(&self.spool) as _, evidence.clone(), outbound, settings, observer, replaced)
+    }
+
+    fn admin(&self, operator: Operator) -> admin::Desk {
+        let InForce { outbound, inbound, monitor, .. } = &*self.in_force;
+        let (spool, settings) = (Arc::clone(&self.spool) as _, Arc::clone(inbound));
+        admin::Desk::new(spool, operator, outbound.discovery(), settings, monitor.clone(), jiff::Timestamp::now())
     }
 
     fn listen(
@@ -324,7 +342,9 @@ impl Rooms {
         accepted: mpsc::Sender<crate::spool::Entry>,
     ) -> JoinSet<()> {
         let settings = Arc::clone(&self.in_force.inbound);
-        let inbound = Arc::new(Inbound::new(settings, Arc::clone(&self.spool) as _, accepted));
+        let inbound = Arc::new(
+            Inbound::new(settings, Arc::clone(&self.spool) as _, accepted).monitored(self.in_force.monitor.clone()),
+        );
         let mut listeners = JoinSet::new();
         for (name, sockets) in sockets {
             listeners.spawn(inbound::serve(Arc::clone(&inbound), name, sockets, self.stop.clone()));

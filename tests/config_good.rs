@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use gatepost::config::{
-    self, AdminSocket, Config, Dnssec, DomainPattern, Downgrade, EvidencePath, Fault, ListenerTls, LogFormat,
-    OnFailure, Publication, Route, SendReports, TlsDemand, Trust, TrustAnchor, VerifyWanted,
+    self, AdminHttp, AdminSocket, Config, Dnssec, DomainPattern, Downgrade, EvidencePath, Fault, ListenerTls,
+    LogFormat, OnFailure, Publication, Route, SendReports, TlsDemand, Trust, TrustAnchor, VerifyWanted,
 };
 use gatepost::tls::{Pin, TlsVersion};
 
@@ -64,6 +64,7 @@ fn has_the_documented_values(config: &Config) {
     assert_eq!(config.admin.socket.value, AdminSocket::Path("/run/gatepost/admin.sock".into()));
     assert_eq!(config.evidence.path.value, EvidencePath::Folder("/var/lib/gatepost/evidence".into()));
     assert_eq!(config.evidence.keep, minutes(400 * 24 * 60));
+    assert_eq!(config.admin.http.value, AdminHttp::Address("127.0.0.1:9025".parse().expect("an address")));
     assert_eq!(config.tlsrpt.send.value, SendReports::Off);
     assert_eq!(config.tlsrpt.organization, "relay.example.com");
     assert_eq!(config.tlsrpt.contact.to_string(), "postmaster@example.com");
@@ -105,6 +106,7 @@ fn words_become_what_they_mean() {
     assert_eq!(config.admin.socket.value, AdminSocket::Off);
     assert_eq!(config.evidence.path.value, EvidencePath::Off);
     assert_eq!(config.evidence.keep, Duration::from_hours(48));
+    assert_eq!(config.admin.http.value, AdminHttp::Off);
     assert_eq!(config.spool.value, folder.join("spool"));
     assert_eq!(config.spool.place.to_string(), format!("{}:6:14", folder.join("partners.toml").display()));
 

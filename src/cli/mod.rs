@@ -11,6 +11,7 @@ mod probe;
 mod queue;
 mod run;
 mod socket;
+mod status;
 
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -38,6 +39,7 @@ enum Command {
     Queue(queue::Arguments),
     History(history::Arguments),
     Evidence(evidence::Arguments),
+    Status(status::Arguments),
     /// Plays the scenarios of opportunistic and forced TLS with built-in peers, and shows each outcome
     Demo {
         /// Leave relay and peers running afterwards, until Ctrl-C
@@ -66,6 +68,7 @@ impl Cli {
             Command::Queue(arguments) => queue::run(&arguments),
             Command::History(arguments) => history::run(&arguments),
             Command::Evidence(arguments) => evidence::run(&arguments),
+            Command::Status(arguments) => status::run(&arguments),
             Command::Demo { keep } => demo::run(keep),
         }
     }

@@ -61,6 +61,9 @@ async fn serve(config: config::Config, file: &Path, level: &LogLevel) -> ExitCod
     for (listener, address) in &running.addresses {
         tracing::info!(listener, %address, "listening");
     }
+    if let Some(address) = running.http {
+        tracing::info!(%address, "showing status and metrics");
+    }
     notify(&[NotifyState::Ready]);
     let mut stopping = false;
     let end = loop {

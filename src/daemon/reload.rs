@@ -15,6 +15,7 @@ use crate::evidence::Evidence;
 use crate::handshake::Material;
 use crate::https::Https;
 use crate::inbound;
+use crate::monitor::Monitor;
 use crate::outbound::{self, Outbound};
 use crate::route::Router;
 use crate::scheduler;
@@ -32,6 +33,7 @@ pub(super) struct InForce {
     /// Tells the scheduler that its settings were replaced.
     pub(super) replaced: Arc<Notify>,
     pub(super) reports: Reports,
+    pub(super) monitor: Monitor,
     pub(super) surroundings: Surroundings,
 }
 
@@ -43,11 +45,11 @@ struct Parts {
 }
 
 impl Parts {
-    fn new(config: &Arc<Config>, tls: Arc<Material>, dns: Dns) -> Self {
+    fn new(config: &Arc<Config>, tls: Arc<Material>, dns: Dns, monitor: Monitor) -> Self {
         let default = default_connector(&config.tls.trust);
         let connectors = Arc::new(Connectors::new(&config.connectors, default));
         let router = Arc::new(Router::new(config, dns));
-        let outbound = outbound::Settings::new(Arc::clone(config), Arc::clone(&tls), router);
+        let outbound = outbound::Settings::new(Arc::clone(config), Arc::clone(&tls), router).monitored(monitor);
         Self {
             inbound: inbound::Settings { config: Arc::clone(config), connectors: Arc::clone(&connectors), tls },
             scheduler: scheduler::Settings { config: Arc::clone(config), connectors },
@@ -62,12 +64,12 @@ impl InForce {
         tls: Arc<Material>,
         dns: Dns,
         discovery: Discovery,
-        reporter: Reporter,
+        (reporter, monitor): (Reporter, Monitor),
         submitter: Submitter,
         surroundings: Surroundings,
     ) -> Self {
         let reports = Reports::new(submitter, &tls, dns.clone());
-        let Parts { inbound, scheduler, outbound } = Parts::new(config, tls, dns);
+        let Parts { inbound, scheduler, outbound } = Parts::new(config, tls, dns, monitor.clone());
         Self {
             inbound: Arc::new(ArcSwap::from_pointee(inbound)),
             scheduler: Arc::new(ArcSwap::from_pointee(scheduler)),
@@ -75,6 +77,7 @@ impl InForce {
             evidence: Evidence::off(),
             replaced: Arc::default(),
             reports,
+            monitor,
             surroundings,
         }
     }
@@ -104,7 +107,7 @@ impl InForce {
         self.evidence.keep(config.evidence.keep);
         self.reports.replace(submitter, &tls, dns.clone());
         self.outbound.discovery().mta_sts().replace(web(&tls, &dns, self.surroundings));
-        let Parts { inbound, scheduler, outbound } = Parts::new(&config, tls, dns);
+        let Parts { inbound, scheduler, outbound } = Parts::new(&config, tls, dns, self.monitor.clone());
         self.inbound.store(Arc::new(inbound));
         self.scheduler.store(Arc::new(scheduler));
         self.outbound.replace(outbound);
@@ -143,6 +146,9 @@ fn needs_restart(old: &Config, new: &Config) -> Vec<Fault> {
     }
     if old.tlsrpt.send.value != new.tlsrpt.send.value {
         fault(&new.tlsrpt.send.place, "[tlsrpt] send");
+    }
+    if old.admin.http.value != new.admin.http.value {
+        fault(&new.admin.http.place, "[admin] http");
     }
     if bound(&old.listeners) != bound(&new.listeners) {
         let place = new.listeners.first().and_then(|listener| listener.addresses.first()).map(|first| &first.place);

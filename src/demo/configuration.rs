@@ -26,6 +26,7 @@ path = "evidence"
 
 [admin]
 socket = "admin.sock"
+http = ""
 
 [[listener]]
 name = "mx"

@@ -26,7 +26,7 @@ const CERTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/certs");
 fn configure(folder: &Path, evidence: &str, connectors: &str) -> PathBuf {
     let text = format!(
         "hostname = \"relay.example.com\"\npostmaster = \"postmaster@example.com\"\n[spool]\npath = \"spool\"\n\
-         [evidence]\n{evidence}\n[admin]\nsocket = \"\"\n[[listener]]\nname = \"mx\"\naddress = [\"127.0.0.1:0\"]\n\
+         [evidence]\n{evidence}\n[admin]\nsocket = \"\"\nhttp = \"\"\n[[listener]]\nname = \"mx\"\naddress = [\"127.0.0.1:0\"]\n\
          tls = \"off\"\n[relay]\nnetworks = [\"127.0.0.0/8\"]\n[queue]\nretry = [\"1h\"]\n[log]\nformat = \"text\"\n\
          {connectors}"
     );
