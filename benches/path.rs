@@ -71,6 +71,9 @@ struct Arguments {
     /// Messages per connection on both legs, instead of 50 and then 1
     #[arg(long, value_name = "N", value_parser = at_least_one)]
     per_connection: Option<usize>,
+    /// Gatepost keeps no evidence of its deliveries
+    #[arg(long)]
+    no_evidence: bool,
     /// Said by cargo
     #[arg(long, hide = true)]
     bench: bool,
@@ -84,8 +87,9 @@ impl Arguments {
     fn cases(&self) -> Vec<Case> {
         let counts = self.per_connection.map_or_else(|| vec![50, 1], |count| vec![count]);
         let key_exchange = self.key_exchange();
+        let evidence = !self.no_evidence;
         let with = |messages_per_connection| {
-            let case = move |tls| Case { tls, messages_per_connection };
+            let case = move |tls| Case { tls, messages_per_connection, evidence };
             [case(None), case(Some(key_exchange))]
         };
         let all = counts.into_iter().flat_map(with);

@@ -18,11 +18,12 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::admin::{self, Door, Window};
-use crate::config::{Config, Fault, Located};
+use crate::config::{Config, EvidencePath, Fault, Located};
 use crate::discovery::Discovery;
 use crate::discovery::history::{History, HistoryError};
 use crate::discovery::mta_sts::MtaSts;
 use crate::dns::Dns;
+use crate::evidence::{Evidence, EvidenceError};
 use crate::handshake::Material;
 use crate::https;
 use crate::inbound::{self, Inbound};
@@ -55,6 +56,14 @@ pub enum StartError {
         /// Why.
         error: SpoolError,
     },
+    /// Evidence cannot be kept where the configuration says.
+    #[error("{place}: {error}")]
+    Evidence {
+        /// Where the configuration names its folder.
+        place: crate::config::Place,
+        /// Why.
+        error: EvidenceError,
+    },
     /// The memory of what domains showed before can be neither opened nor set aside.
     #[error("{place}: the memory of earlier deliveries cannot be opened: {error}")]
     History {
@@ -71,6 +80,9 @@ pub enum EndError {
     /// The spool's writer has ended, so nothing can be accepted or recorded any more.
     #[error("the spool can no longer be written; the reason is in the log above")]
     SpoolClosed,
+    /// The writer of the evidence has ended, so no delivery can be finished any more.
+    #[error("the evidence can no longer be written; the reason is in the log above")]
+    EvidenceClosed,
     /// The spool could not be read at the start.
     #[error("the spool could not be read: {0}")]
     Spool(SpoolError),
@@ -172,6 +184,7 @@ pub async fn start_in(surroundings: Surroundings, config: Config, observer: Obse
     let options = spool::Options { monitor: monitor.clone(), ..spool::Options::default() };
     let spool = Arc::new(SqliteSpool::open_with(&config.spool.value, &options).map_err(spool_error)?);
     monitor.restore(&config.spool.value, jiff::Timestamp::now());
+    let evidence = evidence(&config)?;
     let (reporter, desk) = reports::desk(&config).map_err(|fault| StartError::Faults(vec![fault]))?;
     let history_error = |error| StartError::History { place: config.spool.place.clone(), error };
     let history = History::open(&config.spool.value, jiff::Timestamp::now()).map_err(history_error)?;
@@ -185,21 +198,22 @@ pub async fn start_in(surroundings: Surroundings, config: Config, observer: Obse
     let door = Door::open(&config.admin.socket).await.map_err(|fault| StartError::Faults(vec![fault]))?;
     let window = Window::open(&config.admin.http).await.map_err(|fault| StartError::Sockets(vec![fault]))?;
     let http = window.as_ref().and_then(Window::address);
-    let in_force = Arc::new(InForce::new(
-        &Arc::new(config),
-        tls,
-        dns.clone(),
-        discovery,
-        (reporter.clone(), monitor),
-        submitter,
-        surroundings,
-    ));
+    let config = Arc::new(config);
+    let watched = (reporter.clone(), monitor);
+    let in_force = InForce::new(&config, tls, dns.clone(), discovery, watched, submitter, surroundings);
+    let in_force = Arc::new(InForce { evidence, ..in_force });
     // A resolver that cannot do what is expected of it is told of now, not when the first mail comes.
     tokio::spawn(async move { dns.look_around().await });
     let stop = CancellationToken::new();
     let rooms = Rooms { in_force: Arc::clone(&in_force), spool, observer, stop: stop.clone() };
     let task = tokio::spawn(rooms.run(sockets, (door, window), desk));
     Ok(Running { addresses, http, in_force, reporter, stop, task })
+}
+
+fn evidence(config: &Config) -> Result<Evidence, StartError> {
+    let EvidencePath::Folder(folder) = &config.evidence.path.value else { return Ok(Evidence::off()) };
+    let failed = |error| StartError::Evidence { place: config.evidence.path.place.clone(), error };
+    Evidence::open(folder, config.evidence.keep).map_err(failed)
 }
 
 /// Binds every address of every listener, or none.
@@ -275,6 +289,7 @@ impl Rooms {
             biased;
             () = self.stop.cancelled() => Ok(()),
             () = self.spool.closed() => Err(EndError::SpoolClosed),
+            () = self.in_force.evidence.closed() => Err(EndError::EvidenceClosed),
             death = &mut deliveries => Err(scheduler_end(death)),
             Some(Err(death)) = listeners.join_next() => Err(EndError::Died(death.to_string())),
         };
@@ -282,6 +297,7 @@ impl Rooms {
         fresh.abort();
         round.abort();
         self.stop.cancel();
+        self.in_force.evidence.hurry();
         self.in_force.outbound.close();
         // Sessions and deliveries end side by side: what is still accepted waits in the spool.
         let drain = self.in_force.config().timeouts.drain;
@@ -300,17 +316,18 @@ impl Rooms {
         counting.end().await;
         watched::save(&self.in_force).await;
         // The spool's lock keeps others from the folder: it goes last.
+        self.in_force.evidence.close().await;
         self.in_force.outbound.discovery().history().close().await;
         let closed = self.spool.close().await;
         end.and(closed.map_err(EndError::Spool))
     }
 
     fn scheduler(&self) -> Scheduler {
-        let InForce { outbound, scheduler, replaced, .. } = &*self.in_force;
+        let InForce { outbound, scheduler, replaced, evidence, .. } = &*self.in_force;
         let (outbound, settings) = (Arc::clone(outbound), Arc::clone(scheduler));
         let observer = watched::observer(self.in_force.monitor.clone(), Arc::clone(&self.observer));
         let replaced = Arc::clone(replaced);
-        Scheduler::new(Arc::clone(&self.spool) as _, outbound, settings, observer, replaced)
+        Scheduler::new(Arc::clone(&self.spool) as _, evidence.clone(), outbound, settings, observer, replaced)
     }
 
     fn admin(&self, operator: Operator) -> admin::Desk {

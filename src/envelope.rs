@@ -320,6 +320,9 @@ pub struct Envelope {
     /// What the message asks of TLS.
     #[serde(default, skip_serializing_if = "TlsRequirement::is_ordinary")]
     pub tls: TlsRequirement,
+    /// Its Message-ID, where it has one: for records alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message_id: Option<Box<str>>,
 }
 
 impl Envelope {
@@ -335,6 +338,7 @@ impl Envelope {
             ret: None,
             envid: None,
             tls: TlsRequirement::Ordinary,
+            message_id: None,
         }
     }
 

@@ -20,8 +20,9 @@
 //!   ends them in order;
 //! - movers, which are tokio tasks: [`admin`], [`inbound`], [`scheduler`], [`outbound`], [`tlsrpt`];
 //! - hands, each touching one piece of the world: [`discovery`] (what domains publish about themselves, and
-//!   what they showed before), on [`https`]; [`spool`], [`route`], [`handshake`]; below them [`dns`], and
-//!   [`monitor`], to which all of them tell what is to be watched;
+//!   what they showed before), on [`https`]; [`spool`], [`evidence`] (what became of each delivery, chained),
+//!   [`route`], [`handshake`]; below them [`dns`], and [`monitor`], to which all of them tell what is to be
+//!   watched;
 //! - rules, pure decisions over words: [`dsn`], [`outcome`] (the failure judge), [`access`],
 //!   [`connector`], [`config`], [`tls`] (the TLS judge);
 //! - words, values and grammar without I/O, clock or async: [`envelope`], [`smtp`], [`address`].
@@ -44,6 +45,7 @@ pub mod discovery;
 pub mod dns;
 pub mod dsn;
 pub mod envelope;
+pub mod evidence;
 pub mod explain;
 pub mod handshake;
 pub mod https;

@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use gatepost::config::{
-    self, AdminHttp, AdminSocket, Config, Dnssec, DomainPattern, Downgrade, Fault, ListenerTls, LogFormat, OnFailure,
-    Publication, Route, SendReports, TlsDemand, Trust, TrustAnchor, VerifyWanted,
+    self, AdminHttp, AdminSocket, Config, Dnssec, DomainPattern, Downgrade, EvidencePath, Fault, ListenerTls,
+    LogFormat, OnFailure, Publication, Route, SendReports, TlsDemand, Trust, TrustAnchor, VerifyWanted,
 };
 use gatepost::tls::{Pin, TlsVersion};
 
@@ -62,6 +62,8 @@ fn has_the_documented_values(config: &Config) {
     assert_eq!(config.dns.dnssec.value, Dnssec::Validate);
     assert_eq!(config.dns.trust_anchor, TrustAnchor::BuiltIn);
     assert_eq!(config.admin.socket.value, AdminSocket::Path("/run/gatepost/admin.sock".into()));
+    assert_eq!(config.evidence.path.value, EvidencePath::Folder("/var/lib/gatepost/evidence".into()));
+    assert_eq!(config.evidence.keep, minutes(400 * 24 * 60));
     assert_eq!(config.admin.http.value, AdminHttp::Address("127.0.0.1:9025".parse().expect("an address")));
     assert_eq!(config.tlsrpt.send.value, SendReports::Off);
     assert_eq!(config.tlsrpt.organization, "relay.example.com");
@@ -102,6 +104,8 @@ fn words_become_what_they_mean() {
     assert_eq!(anchor.value, folder.join("root.key"));
     assert_eq!(config.log.level, "warn,gatepost::outbound=debug");
     assert_eq!(config.admin.socket.value, AdminSocket::Off);
+    assert_eq!(config.evidence.path.value, EvidencePath::Off);
+    assert_eq!(config.evidence.keep, Duration::from_hours(48));
     assert_eq!(config.admin.http.value, AdminHttp::Off);
     assert_eq!(config.spool.value, folder.join("spool"));
     assert_eq!(config.spool.place.to_string(), format!("{}:6:14", folder.join("partners.toml").display()));
@@ -189,6 +193,7 @@ fn the_sample_is_taken_without_a_word() {
     }
     assert_eq!(texts(&config.relay.networks), ["127.0.0.1/32"], "127.0.0.2 is to be a stranger");
     // What the sample writes out are the defaults, as it says.
+    assert_eq!(config.evidence.keep, Duration::from_hours(400 * 24));
     assert_eq!(config.queue.expire, Duration::from_hours(5 * 24));
     assert_eq!(config.limits.message_size, 50 << 20);
 }

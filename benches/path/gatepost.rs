@@ -47,6 +47,9 @@ http = ""
 [spool]
 path = "spool"
 
+[evidence]
+path = "{evidence}"
+
 [[listener]]
 name = "load"
 address = ["{address}"]
@@ -69,6 +72,7 @@ connections = {connections}
 messages_per_connection = {messages_per_connection}
 "#,
         listener = if task.tls { "opportunistic" } else { "off" },
+        evidence = if task.evidence { "evidence" } else { "" },
         sink = task.sink,
         connections = task.connections,
         messages_per_connection = task.messages_per_connection,

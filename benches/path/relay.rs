@@ -24,6 +24,8 @@ pub(crate) struct Task<'a> {
     /// On the way to the sink, at most.
     pub(crate) connections: usize,
     pub(crate) messages_per_connection: usize,
+    /// Gatepost keeps evidence of each delivery.
+    pub(crate) evidence: bool,
 }
 
 /// How a relay is ended.

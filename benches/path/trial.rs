@@ -52,6 +52,8 @@ pub(crate) struct Case {
     pub(crate) tls: Option<KeyExchange>,
     /// On both legs.
     pub(crate) messages_per_connection: usize,
+    /// Gatepost keeps evidence, as it does unless it is told not to.
+    pub(crate) evidence: bool,
 }
 
 /// What one trial showed.
@@ -89,6 +91,7 @@ pub(crate) fn run(make: Make, case: Case, messages: usize, cancelled: &Cancellat
         tls: case.tls.is_some(),
         connections: CONNECTIONS,
         messages_per_connection: case.messages_per_connection,
+        evidence: case.evidence,
     };
     let relay = match make {
         Make::Gatepost => gatepost::start(&task)?,

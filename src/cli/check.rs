@@ -15,8 +15,8 @@ use jiff::tz::TimeZone;
 
 use super::{ConfigFile, show, show_faults, show_warnings};
 use crate::config::{
-    self, Config, Connector, Downgrade, Exception, Inbound, Listener, ListenerTls, OnFailure, Outbound, Publication,
-    Route, SendReports, TlsDemand, Trust, VerifyWanted,
+    self, Config, Connector, Downgrade, EvidencePath, Exception, Inbound, Listener, ListenerTls, OnFailure, Outbound,
+    Publication, Route, SendReports, TlsDemand, Trust, VerifyWanted,
 };
 use crate::connector::ended_exception;
 use crate::dns::Dns;
@@ -136,10 +136,11 @@ fn ended(connector: &Connector, now: Timestamp) -> Option<config::Fault> {
 fn report(config: &Config, identities: &[IdentitySummary], submitter: &Submitter) -> String {
     let sections = [
         format!(
-            "We are {}; mail to our postmaster goes to {}; the spool is {}\n",
+            "We are {}; mail to our postmaster goes to {}; the spool is {}; {}\n",
             config.hostname,
             config.postmaster,
-            config.spool.value.display()
+            config.spool.value.display(),
+            evidence(&config.evidence)
         ),
         section("Listeners", &listeners(&config.listeners)),
         format!(
@@ -152,6 +153,16 @@ fn report(config: &Config, identities: &[IdentitySummary], submitter: &Submitter
         section("Our certificates", &certificates(identities)),
     ];
     sections.join("\n")
+}
+
+fn evidence(evidence: &config::Evidence) -> String {
+    match &evidence.path.value {
+        EvidencePath::Off => "no evidence of deliveries is kept".to_owned(),
+        EvidencePath::Folder(folder) => {
+            let keep = humantime::format_duration(evidence.keep);
+            format!("evidence of deliveries is kept in {} for {keep}", folder.display())
+        }
+    }
 }
 
 fn reports(send: SendReports, submitter: &Submitter) -> String {

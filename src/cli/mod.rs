@@ -4,6 +4,7 @@
 
 mod check;
 mod demo;
+mod evidence;
 mod explain;
 mod history;
 mod probe;
@@ -37,6 +38,7 @@ enum Command {
     Probe(probe::Arguments),
     Queue(queue::Arguments),
     History(history::Arguments),
+    Evidence(evidence::Arguments),
     Status(status::Arguments),
     /// Plays the scenarios of opportunistic and forced TLS with built-in peers, and shows each outcome
     Demo {
@@ -65,6 +67,7 @@ impl Cli {
             Command::Probe(arguments) => probe::run(&arguments),
             Command::Queue(arguments) => queue::run(&arguments),
             Command::History(arguments) => history::run(&arguments),
+            Command::Evidence(arguments) => evidence::run(&arguments),
             Command::Status(arguments) => status::run(&arguments),
             Command::Demo { keep } => demo::run(keep),
         }

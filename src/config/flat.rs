@@ -7,9 +7,9 @@ use std::fmt::Display;
 use std::time::Duration;
 
 use super::{
-    AdminSocket, Config, Connector, Dns, Dnssec, Downgrade, IdentityFiles, Inbound, Limits, Listener, ListenerTls,
-    LogFormat, OnFailure, Outbound, OwnTls, Publication, Queue, Route, SendReports, Timeouts, TlsDemand, TlsReports,
-    Trust, TrustAnchor, VerifyWanted, WarnAfter,
+    AdminSocket, Config, Connector, Dns, Dnssec, Downgrade, EvidencePath, IdentityFiles, Inbound, Limits, Listener,
+    ListenerTls, LogFormat, OnFailure, Outbound, OwnTls, Publication, Queue, Route, SendReports, Timeouts, TlsDemand,
+    TlsReports, Trust, TrustAnchor, VerifyWanted, WarnAfter,
 };
 use crate::tls::TlsVersion;
 
@@ -47,6 +47,7 @@ pub fn sections(config: &Config) -> Vec<Section> {
         limits: bounds,
         timeouts: patience,
         dns: servers,
+        evidence,
         admin,
         tlsrpt: reported,
         log,
@@ -55,6 +56,10 @@ pub fn sections(config: &Config) -> Vec<Section> {
     let socket = match &admin.socket.value {
         AdminSocket::Off => text(""),
         AdminSocket::Path(path) => text(path.display()),
+    };
+    let kept = match &evidence.path.value {
+        EvidencePath::Off => text(""),
+        EvidencePath::Folder(path) => text(path.display()),
     };
     let mut all = vec![
         Section::new("", vec![("hostname", text(hostname)), ("postmaster", text(postmaster))]),
@@ -65,6 +70,7 @@ pub fn sections(config: &Config) -> Vec<Section> {
         limits(bounds),
         timeouts(patience),
         dns(servers),
+        Section::new("[evidence]", vec![("path", kept), ("keep", time(evidence.keep))]),
         Section::new("[admin]", vec![("socket", socket)]),
         tlsrpt(reported),
         Section::new("[log]", vec![("format", text(format(log.format.value))), ("level", text(&log.level))]),

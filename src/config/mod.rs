@@ -112,6 +112,8 @@ pub struct Config {
     pub timeouts: Timeouts,
     /// Whom to ask, and what is believed of the answers.
     pub dns: Dns,
+    /// What is kept for auditors.
+    pub evidence: Evidence,
     /// Where operators are answered.
     pub admin: Admin,
     /// Reports to other domains about TLS.
@@ -129,6 +131,8 @@ pub struct Written {
     pub file: Arc<Path>,
     /// Its text.
     pub text: Arc<str>,
+    /// SHA-256 of the file, in hexadecimal digits: what was in force, for the record.
+    pub digest: String,
 }
 
 /// `[dns]`: whom to ask, and what is believed of the answers.
@@ -317,6 +321,24 @@ pub struct Timeouts {
     pub final_reply: Duration,
     /// Deliveries in flight when we are told to stop.
     pub drain: Duration,
+}
+
+/// `[evidence]`: what is kept for auditors.
+#[derive(Debug, Clone)]
+pub struct Evidence {
+    /// Where.
+    pub path: Located<EvidencePath>,
+    /// For how long; at least a day.
+    pub keep: Duration,
+}
+
+/// `[evidence] path`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum EvidencePath {
+    /// `""`: none is kept.
+    Off,
+    /// A folder.
+    Folder(PathBuf),
 }
 
 /// `[admin]`.

@@ -1,5 +1,6 @@
 //! From text to the configuration as meant, or to every fault it has.
 
+use std::fmt::Write as _;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -45,6 +46,7 @@ pub fn read(path: &Path) -> Result<(Config, Vec<Fault>), Vec<Fault>> {
 /// Every fault of the text, in the order of their places. A text that is not TOML has only the faults
 /// of its syntax: what the rest of it means cannot be known.
 pub fn parse(text: &str, file: &Path) -> Result<(Config, Vec<Fault>), Vec<Fault>> {
+    let digest = digest(text);
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let mut notes = Notes::new(text, file);
     let (document, errors) = DeTable::parse_recoverable(text);
@@ -63,7 +65,7 @@ pub fn parse(text: &str, file: &Path) -> Result<(Config, Vec<Fault>), Vec<Fault>
             notes.fault(&place, message, "Text stands in double quotes, lists in square brackets, one key on a line.");
         }
     }
-    let written = Written { file: Arc::from(file), text: Arc::from(text) };
+    let written = Written { file: Arc::from(file), text: Arc::from(text), digest };
     let config = if is_toml { document_meant(document.get_ref(), &mut notes, written) } else { None };
     let Notes { mut faults, mut warnings, .. } = notes;
     faults.sort();
@@ -99,6 +101,8 @@ fn document_meant(document: &DeTable<'_>, notes: &mut Notes<'_>, written: Writte
     let timeouts = plain::timeouts(timeouts, notes);
     let dns = root.table(notes, "dns", "[dns]");
     let dns = plain::dns(dns, notes);
+    let evidence = root.table(notes, "evidence", "[evidence]");
+    let evidence = plain::evidence(evidence, notes);
     let admin = root.table(notes, "admin", "[admin]");
     let admin = plain::admin(admin, notes);
     let reports = root.table(notes, "tlsrpt", "[tlsrpt]");
@@ -126,10 +130,21 @@ fn document_meant(document: &DeTable<'_>, notes: &mut Notes<'_>, written: Writte
         limits,
         timeouts,
         dns,
+        evidence,
         admin,
         tlsrpt: reports?,
         log,
         written,
+    })
+}
+
+/// What tells one text of a configuration from another.
+fn digest(text: &str) -> String {
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, text.as_bytes());
+    digest.as_ref().iter().fold(String::new(), |mut text, octet| {
+        // Writing into a String cannot fail.
+        let _ = write!(text, "{octet:02x}");
+        text
     })
 }
 

@@ -1,5 +1,5 @@
-//! The tables without rules between them: `[queue]`, `[limits]`, `[timeouts]`, `[dns]`, `[admin]` and `[log]`,
-//! with their defaults.
+//! The tables without rules between them: `[queue]`, `[limits]`, `[timeouts]`, `[dns]`, `[evidence]`, `[admin]` and
+//! `[log]`, with their defaults.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -12,12 +12,14 @@ use super::place::Notes;
 use super::reader::{Given, Table, Value, nearest, short};
 use super::values::{choice, count, duration, full_list, list, path, size, text};
 use super::{
-    Admin, AdminHttp, AdminSocket, Dns, Dnssec, Limits, Located, Log, LogFormat, Queue, Timeouts, TrustAnchor,
-    WarnAfter,
+    Admin, AdminHttp, AdminSocket, Dns, Dnssec, Evidence, EvidencePath, Limits, Located, Log, LogFormat, Queue,
+    Timeouts, TrustAnchor, WarnAfter,
 };
 
 /// Where operators are answered unless `[admin] socket` says otherwise.
 const SOCKET: &str = "/run/gatepost/admin.sock";
+/// Where evidence is kept unless `[evidence] path` says otherwise.
+const EVIDENCE: &str = "/var/lib/gatepost/evidence";
 /// Where monitoring is answered unless `[admin] http` says otherwise: on this machine alone.
 const HTTP: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, 9025);
 /// More than any of these counts can mean in earnest.
@@ -138,6 +140,27 @@ pub(super) fn dns(mut table: Table<'_>, notes: &mut Notes<'_>) -> Dns {
         Given::Absent | Given::Bad => TrustAnchor::BuiltIn,
     };
     Dns { servers, dnssec, trust_anchor }
+}
+
+pub(super) fn evidence(mut table: Table<'_>, notes: &mut Notes<'_>) -> Evidence {
+    let path = table.read(notes, "path", evidence_path);
+    let keep = table.read(notes, "keep", duration);
+    let place = table.place().clone();
+    table.finish(notes);
+    if let Some(short) = keep.located().filter(|keep| keep.value < Duration::from_secs(DAY)) {
+        let message = format!("keep = \"{}\" is less than a day", humantime::format_duration(short.value));
+        notes.fault(&short.place, message, "A file of evidence holds a day: write at least \"1d\".");
+    }
+    let default = || Located { value: EvidencePath::Folder(EVIDENCE.into()), place };
+    let path = path.located().cloned().unwrap_or_else(default);
+    Evidence { path, keep: keep.or(Duration::from_secs(400 * DAY)) }
+}
+
+fn evidence_path(value: &Value<'_>, notes: &mut Notes<'_>) -> Option<EvidencePath> {
+    match value.raw {
+        DeValue::String(text) if text.is_empty() => Some(EvidencePath::Off),
+        _ => path(value, notes).map(EvidencePath::Folder),
+    }
 }
 
 pub(super) fn admin(mut table: Table<'_>, notes: &mut Notes<'_>) -> Admin {

@@ -11,6 +11,7 @@ use crate::connector::Connectors;
 use crate::discovery::Discovery;
 use crate::discovery::mta_sts::{FETCH, Web};
 use crate::dns::Dns;
+use crate::evidence::Evidence;
 use crate::handshake::Material;
 use crate::https::Https;
 use crate::inbound;
@@ -28,11 +29,12 @@ pub(super) struct InForce {
     pub(super) inbound: Arc<ArcSwap<inbound::Settings>>,
     pub(super) scheduler: Arc<ArcSwap<scheduler::Settings>>,
     pub(super) outbound: Arc<Outbound>,
+    pub(super) evidence: Evidence,
     /// Tells the scheduler that its settings were replaced.
     pub(super) replaced: Arc<Notify>,
     pub(super) reports: Reports,
     pub(super) monitor: Monitor,
-    surroundings: Surroundings,
+    pub(super) surroundings: Surroundings,
 }
 
 /// The settings of the three movers, all made from one configuration.
@@ -72,6 +74,7 @@ impl InForce {
             inbound: Arc::new(ArcSwap::from_pointee(inbound)),
             scheduler: Arc::new(ArcSwap::from_pointee(scheduler)),
             outbound: Arc::new(Outbound::new(outbound, discovery, reporter)),
+            evidence: Evidence::off(),
             replaced: Arc::default(),
             reports,
             monitor,
@@ -101,6 +104,7 @@ impl InForce {
         };
         warnings.extend(more);
         let config = Arc::new(config);
+        self.evidence.keep(config.evidence.keep);
         self.reports.replace(submitter, &tls, dns.clone());
         self.outbound.discovery().mta_sts().replace(web(&tls, &dns, self.surroundings));
         let Parts { inbound, scheduler, outbound } = Parts::new(&config, tls, dns, self.monitor.clone());
@@ -130,6 +134,9 @@ fn needs_restart(old: &Config, new: &Config) -> Vec<Fault> {
     };
     if old.spool.value != new.spool.value {
         fault(&new.spool.place, "[spool] path");
+    }
+    if old.evidence.path.value != new.evidence.path.value {
+        fault(&new.evidence.path.place, "[evidence] path");
     }
     if old.log.format.value != new.log.format.value {
         fault(&new.log.format.place, "[log] format");

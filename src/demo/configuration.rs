@@ -21,6 +21,9 @@ trust = "ca.pem"
 [spool]
 path = "spool"
 
+[evidence]
+path = "evidence"
+
 [admin]
 socket = "admin.sock"
 http = ""

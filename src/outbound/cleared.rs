@@ -3,11 +3,14 @@
 //! [`Wire::converse`] takes dialogues, and the only dialogue that has a transaction in it is the private
 //! [`Permitted`], which cannot be made without the clearance of the connection it runs on.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use tokio::task::JoinHandle;
 
+use crate::address::Host;
 use crate::config::Timeouts;
+use crate::discovery::history::Level;
 use crate::smtp::client::{Ending, Extensions, Mail, Results, Stage, Step, Transaction, Violation};
 use crate::smtp::data::Stuffer;
 use crate::spool::{Body, SpoolError};
@@ -32,6 +35,15 @@ pub(super) struct Cleared {
     /// It has waited for this message; the peer may have given it up meanwhile.
     has_waited: bool,
     transactions: u32,
+}
+
+/// Who is at the other end.
+#[derive(Debug, Clone)]
+pub(super) struct Peer {
+    /// `mx.example.org [192.0.2.1]:25`.
+    pub(super) text: String,
+    pub(super) host: Host,
+    pub(super) address: SocketAddr,
 }
 
 /// Why a transaction came to no end of its own.
@@ -76,14 +88,9 @@ impl Dialogue for Permitted<'_, '_> {
 
 impl Cleared {
     /// A connection that the judge cleared under `policy`. `wire` is open: EHLO was answered.
-    pub(super) fn new(
-        wire: Wire,
-        extensions: Extensions,
-        peer: String,
-        clearance: Clearance,
-        policy: TlsPolicy,
-    ) -> Self {
-        let via = Arc::new(Via { peer, clearance, offers_dsn: extensions.dsn });
+    pub(super) fn new(wire: Wire, extensions: Extensions, peer: Peer, clearance: Clearance, policy: TlsPolicy) -> Self {
+        let Peer { text: peer, host, address } = peer;
+        let via = Arc::new(Via { peer, host, address, clearance, offers_dsn: extensions.dsn, was: None });
         Self { wire, extensions, via, policy, is_fallback: false, has_waited: false, transactions: 0 }
     }
 
@@ -92,7 +99,7 @@ impl Cleared {
     pub(super) fn fallback(
         wire: Wire,
         extensions: Extensions,
-        peer: String,
+        peer: Peer,
         clearance: Clearance,
         policy: TlsPolicy,
     ) -> Self {
@@ -102,6 +109,11 @@ impl Cleared {
     /// The session, for the record.
     pub(super) fn via(&self) -> &Arc<Via> {
         &self.via
+    }
+
+    /// The domain had shown more before.
+    pub(super) fn is_less_than(&mut self, was: Level) {
+        self.via = Arc::new(Via { was: Some(was), ..Via::clone(&self.via) });
     }
 
     /// What the peer can do.
@@ -126,7 +138,7 @@ impl Cleared {
             return false;
         }
         let Verdict::Cleared(clearance) = judge(policy, outcome.clone(), reference) else { return false };
-        self.via = Arc::new(Via { peer: self.via.peer.clone(), clearance, offers_dsn: self.via.offers_dsn });
+        self.via = Arc::new(Via { clearance, ..Via::clone(&self.via) });
         self.policy = policy.clone();
         true
     }

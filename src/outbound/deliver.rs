@@ -67,7 +67,9 @@ pub(super) async fn deliver(snapshot: &Snapshot, attempt: &Attempt) -> Report {
         Ok(found) => delivery.hops(found).await,
         Err(failure) => delivery.ledger.fail_all(failure, Further::Nothing),
     }
-    delivery.ledger.into_report()
+    let (connector, config) = (Arc::clone(delivery.connector), Arc::clone(&settings.config));
+    let (results, trail) = delivery.ledger.into_parts();
+    Report { results, trail, connector, config }
 }
 
 impl Delivery<'_> {
@@ -102,6 +104,7 @@ impl Delivery<'_> {
             }
         };
         let terms = Terms::new(envelope, |requirement| plan.policy(Purpose { requirement, ..purpose }, hop));
+        self.ledger.demands(terms.policy());
         if let Some(failure) = terms.refused() {
             return Err(failure);
         }
@@ -211,7 +214,9 @@ impl Delivery<'_> {
             let more = (more || at + 1 < addresses.len()) && self.dials < DIALS_MAX;
             match target.dial(*address).await {
                 Ok(mut connection) => {
-                    memory.cleared(self.connector, &connection.via().clearance);
+                    if let Some(was) = memory.cleared(self.connector, &connection.via().clearance) {
+                        connection.is_less_than(was);
+                    }
                     seen.cleared(*address, &connection.via().clearance);
                     let promise = terms.promise(&mut connection, &hop.host);
                     // A connection that was never used cannot have been given up.

@@ -19,7 +19,7 @@ use crate::smtp::reply::Status;
 use crate::tls::{self, Clearance, Fallback, NamePattern, NoTls, Refusal, TlsOutcome, TlsPolicy, Verdict};
 
 use super::Settings;
-use super::cleared::Cleared;
+use super::cleared::{Cleared, Peer};
 use super::look::{Look, Notes};
 use super::wire::Wire;
 
@@ -92,7 +92,7 @@ impl Target<'_> {
             }
             Err(failure) => Err(failure),
         };
-        dialled.map_err(|failure| failure.with_peer(peer))
+        dialled.map_err(|failure| failure.with_peer(peer.text))
     }
 
     /// Leads one address of the hop to the judge and says QUIT, whatever the verdict. No connection leaves
@@ -116,7 +116,7 @@ impl Target<'_> {
             Ok(First::Refused(refusal)) => Err(Failure::policy(refusal)),
             Err(failure) => Err(failure),
         };
-        let peer = self.peer(address);
+        let peer = self.peer(address).text;
         Look { address, notes, end: end.map_err(|failure| failure.with_peer(peer.clone())), peer }
     }
 
@@ -130,12 +130,13 @@ impl Target<'_> {
     }
 
     /// `mx.example.org [192.0.2.1]:25`.
-    fn peer(&self, address: SocketAddr) -> String {
+    fn peer(&self, address: SocketAddr) -> Peer {
         let (ip, port) = (address.ip(), address.port());
-        match &self.hop.host {
+        let text = match &self.hop.host {
             Host::Domain(name) => format!("{name} [{ip}]:{port}"),
             Host::Literal(_) => format!("[{ip}]:{port}"),
-        }
+        };
+        Peer { text, host: self.hop.host.clone(), address }
     }
 
     fn timeouts(&self) -> &Timeouts {

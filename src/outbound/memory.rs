@@ -22,17 +22,17 @@ pub(super) struct Memory<'a> {
 
 impl Memory<'_> {
     /// A session may carry mail. Where the domain showed more before, and the connector does not allow
-    /// that in silence, it is said.
-    pub(super) fn cleared(&self, connector: &Connector, clearance: &Clearance) {
-        let Some(level) = Level::of(clearance) else { return };
+    /// that in silence, it is said, and what it was is given.
+    pub(super) fn cleared(&self, connector: &Connector, clearance: &Clearance) -> Option<Level> {
+        let level = Level::of(clearance)?;
         let now = Timestamp::now();
         let (domain, host) = (&self.attempt.host, &self.hop.host);
         let was = match self.history.note(domain, host, level, issuer(clearance.outcome()), now) {
             Change::Worse { was } => was,
-            Change::First | Change::Same | Change::Better { .. } => return,
+            Change::First | Change::Same | Change::Better { .. } => return None,
         };
         match connector.outbound.downgrade {
-            config::Downgrade::Allow => {}
+            config::Downgrade::Allow => None,
             // Refused where TLS is lost; what goes on all the same has lost less than that.
             config::Downgrade::Warn | config::Downgrade::Refuse => {
                 self.monitor.note_downgrade(Downgrade {
@@ -44,6 +44,7 @@ impl Memory<'_> {
                     got: level.to_string(),
                 });
                 self.history.warn(&Downgraded { connector: &connector.name, domain, host, was, got: level }, now);
+                Some(was.level)
             }
         }
     }

@@ -27,6 +27,7 @@ mod watched;
 mod wire;
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -35,12 +36,13 @@ use crate::address::Host;
 use crate::config::{Config, Connector, default_connector};
 use crate::connector::Connectors;
 use crate::discovery::Discovery;
+use crate::discovery::history::Level;
 use crate::handshake::Material;
 use crate::monitor::Monitor;
 use crate::outcome::{Failure, Outcome};
 use crate::route::Router;
 use crate::spool::Entry;
-use crate::tls::Clearance;
+use crate::tls::{Clearance, TlsPolicy};
 use crate::tlsrpt::Reporter;
 pub use forecast::{Ending, Prospect, forecast, not_dialled};
 pub use plan::{NoPlan, Plan, Purpose};
@@ -67,6 +69,10 @@ pub struct Report {
     pub results: Vec<RecipientResult>,
     /// Every failure on the way, hop by hop, those that the next hop made good included.
     pub trail: Vec<Failure>,
+    /// The connector that spoke for the domain.
+    pub connector: Arc<Connector>,
+    /// The configuration that it is of.
+    pub config: Arc<Config>,
 }
 
 /// How an attempt ended for one recipient.
@@ -78,17 +84,25 @@ pub struct RecipientResult {
     pub outcome: Outcome,
     /// The session on which it was decided; `None` where no session got as far as a clearance.
     pub via: Option<Arc<Via>>,
+    /// What the hop where it was decided had to show; `None` where it did not come as far as that.
+    pub policy: Option<Arc<TlsPolicy>>,
 }
 
 /// A cleared session, for the record.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Via {
     /// `mx.example.org [192.0.2.1]:25`.
     pub peer: String,
+    /// The host of that.
+    pub host: Host,
+    /// Its address.
+    pub address: SocketAddr,
     /// Under which clearance.
     pub clearance: Clearance,
     /// Whether the peer offers DSN (RFC 3461), so that what the sender wants reported was passed on.
     pub offers_dsn: bool,
+    /// What the domain had shown before, where this is less and the connector minds.
+    pub was: Option<Level>,
 }
 
 /// What deliveries need of one configuration; all parts come from the same one.

@@ -245,7 +245,7 @@ fn foretell(hops: &[ProbedHop], lost: Option<&Failure>, connector: &Connector) -
     }
     let unknown =
         || Failure::transient(crate::outcome::Scope::Destination, crate::smtp::reply::Status(4, 0), "no host");
-    match ledger.into_report().results.pop().map(|result| result.outcome) {
+    match ledger.into_parts().0.pop().map(|result| result.outcome) {
         Some(Outcome::Deferred(failure)) => Prospect::Deferred(failure),
         Some(Outcome::Held(failure)) => Prospect::Held(failure),
         Some(Outcome::Bounced(failure)) => Prospect::Bounced(failure),

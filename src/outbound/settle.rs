@@ -9,9 +9,10 @@ use crate::config::OnFailure;
 use crate::outcome::{self, Cause, Failure, Outcome, Persistence, Scope, Step};
 use crate::smtp::client::{Ending, RecipientStatus, Stage};
 use crate::smtp::reply::{Reply, Status};
+use crate::tls::TlsPolicy;
 
 use super::cleared::{Handed, Interruption};
-use super::{RecipientResult, Report, Via};
+use super::{RecipientResult, Via};
 
 /// What may follow a failure in the same attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,6 +39,8 @@ pub(super) struct Ledger {
     trail: Vec<Failure>,
     /// Where in the trail each hop begins.
     hops: Vec<usize>,
+    /// What the hop at hand must show, as soon as that is known.
+    policy: Option<Arc<TlsPolicy>>,
     on_failure: OnFailure,
 }
 
@@ -53,6 +56,7 @@ struct Open {
 struct Reason {
     failure: Failure,
     via: Option<Arc<Via>>,
+    policy: Option<Arc<TlsPolicy>>,
 }
 
 impl Reason {
@@ -77,12 +81,19 @@ impl Reason {
 impl Ledger {
     pub(super) fn new(recipients: &[usize], on_failure: OnFailure) -> Self {
         let open = recipients.iter().map(|recipient| Open { recipient: *recipient, reason: None }).collect();
-        Self { open, results: Vec::with_capacity(recipients.len()), trail: Vec::new(), hops: Vec::new(), on_failure }
+        let (results, trail, hops) = (Vec::with_capacity(recipients.len()), Vec::new(), Vec::new());
+        Self { open, results, trail, hops, policy: None, on_failure }
     }
 
     /// From now on failures are those of another hop.
     pub(super) fn hop(&mut self) {
         self.hops.push(self.trail.len());
+        self.policy = None;
+    }
+
+    /// What that hop must show.
+    pub(super) fn demands(&mut self, policy: &TlsPolicy) {
+        self.policy = Some(Arc::new(policy.clone()));
     }
 
     /// Recipients without a result, in the order of the attempt.
@@ -95,13 +106,13 @@ impl Ledger {
         self.open.is_empty()
     }
 
-    /// Ends the attempt. Nobody is left without a result.
-    pub(super) fn into_report(mut self) -> Report {
+    /// Ends the attempt: the results, and every failure on the way. Nobody is left without a result.
+    pub(super) fn into_parts(mut self) -> (Vec<RecipientResult>, Vec<Failure>) {
         if !self.is_complete() {
             let text = "no host of the destination could be tried";
             self.fail_all(Failure::transient(Scope::Destination, Status(4, 0), text), Further::NoHop);
         }
-        Report { results: self.results, trail: self.trail }
+        (self.results, self.trail)
     }
 
     /// One failure for all these recipients.
@@ -109,7 +120,7 @@ impl Ledger {
         if who.is_empty() {
             return;
         }
-        let reason = Reason { failure: failure.clone(), via: via.cloned() };
+        let reason = Reason { failure: failure.clone(), via: via.cloned(), policy: self.policy.clone() };
         self.trail.push(failure);
         let reason = Reason { failure: self.tempered(reason.failure), ..reason };
         let step = outcome::judge(&reason.failure, further == Further::Hop, self.on_failure);
@@ -145,7 +156,7 @@ impl Ledger {
     }
 
     /// No further hop for this recipient: the judge has the last word on why.
-    fn end(&mut self, at: usize, Reason { failure, via }: Reason) {
+    fn end(&mut self, at: usize, Reason { failure, via, policy }: Reason) {
         let failure = self.tempered(failure);
         let outcome = match outcome::judge(&failure, false, self.on_failure) {
             Step::Bounce => Outcome::Bounced(failure),
@@ -153,7 +164,7 @@ impl Ledger {
             Step::Defer | Step::NextHop => Outcome::Deferred(failure),
         };
         let recipient = self.open.remove(at).recipient;
-        self.results.push(RecipientResult { recipient, outcome, via });
+        self.results.push(RecipientResult { recipient, outcome, via, policy });
     }
 
     fn deliver(&mut self, who: &[usize], reply: &Reply, via: &Arc<Via>) {
@@ -162,6 +173,7 @@ impl Ledger {
             recipient: *recipient,
             outcome: Outcome::Delivered(reply.clone()),
             via: Some(Arc::clone(via)),
+            policy: self.policy.clone(),
         };
         self.results.extend(who.iter().map(delivered));
     }

@@ -11,6 +11,7 @@ mod notice;
 mod orders;
 mod outlook;
 mod settle;
+mod witness;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -27,6 +28,7 @@ use crate::address::Host;
 use crate::config::{Config, Route};
 use crate::connector::Connectors;
 use crate::envelope::{Envelope, QueueId, RecipientState};
+use crate::evidence::Evidence;
 use crate::outbound::{Attempt, Outbound, Report};
 use crate::spool::{Body, Entry, Spool, SpoolError, Stored};
 
@@ -56,6 +58,7 @@ pub type Observer = Arc<dyn Fn(&Attempt, &Report) + Send + Sync>;
 /// What every delivery needs.
 struct Context {
     spool: Arc<dyn Spool>,
+    evidence: Evidence,
     outbound: Arc<Outbound>,
     settings: Arc<ArcSwap<Settings>>,
     observer: Observer,
@@ -137,6 +140,7 @@ impl Scheduler {
     #[must_use]
     pub fn new(
         spool: Arc<dyn Spool>,
+        evidence: Evidence,
         outbound: Arc<Outbound>,
         settings: Arc<ArcSwap<Settings>>,
         observer: Observer,
@@ -147,7 +151,7 @@ impl Scheduler {
         let in_memory = Arc::new(AtomicU64::new(0));
         let first_new = spool.draft().id();
         let ending = CancellationToken::new();
-        let context = Context { spool, outbound, settings, observer, events: sender, in_memory, ending };
+        let context = Context { spool, evidence, outbound, settings, observer, events: sender, in_memory, ending };
         let (operator, orders) = orders::channel();
         Self {
             context: Arc::new(context),
@@ -300,7 +304,7 @@ impl Scheduler {
     fn enqueue_until(&mut self, stored: &Stored, settings: &Settings, now: Instant, expires: Instant) {
         let warn_at = settle::warn_at(settings, expires);
         for Waiting { host, next, warned } in destinations(&stored.envelope) {
-            let due = next.map_or(now, |at| now + until(at, &settings.config.queue.retry)).min(expires);
+            let due = next.map_or(now, |at| now + settle::until(at, &settings.config.queue.retry)).min(expires);
             let deadline = warn_at.filter(|_| !warned).unwrap_or(expires);
             let expire = settings.config.queue.expire;
             self.enqueue(Item { id: stored.id, host, deadline, expires, expire, cargo: None }, due);
@@ -438,11 +442,4 @@ fn destinations(envelope: &Envelope) -> Vec<Waiting> {
         }
     }
     all
-}
-
-/// How long it is until a stored time; what is past is now. Where the clock was set in between, a message
-/// still waits no longer than the schedule lets any message wait.
-fn until(at: Timestamp, retry: &[Duration]) -> Duration {
-    let wait = Duration::try_from(Timestamp::now().duration_until(at)).unwrap_or_default();
-    wait.min(settle::longest(retry))
 }

@@ -20,7 +20,7 @@ use crate::spool::{SpoolError, Stored};
 
 use super::lanes::Item;
 use super::outlook::Question;
-use super::{Cargo, Context, Event, Live, destinations, settle};
+use super::{Cargo, Context, Event, Live, destinations, settle, witness};
 
 /// Orders and questions that may wait for the scheduler.
 const WAITING_MAX: usize = 16;
@@ -187,6 +187,7 @@ async fn carry_out(context: &Arc<Context>, order: Order, id: QueueId) -> Result<
     let as_before = |refused: Refused| (refused, Left::Nothing);
     match order {
         Order::Remove => {
+            witness::removed(context, id).await.map_err(as_before)?;
             context.spool.remove(id).await.map_err(|error| as_before(error.into()))?;
             tracing::warn!(queue_id = %id, "message removed by an operator");
             Ok(Left::Nothing)
@@ -272,11 +273,18 @@ async fn bounce(context: &Arc<Context>, id: QueueId) -> Result<Option<Stored>, R
     let live = Live::new(id, OnceCell::new_with(Some(Arc::clone(&entry))), 0, context);
     let mut left = false;
     for waiting in destinations(&entry.envelope) {
-        let attempt = attempt(&context.settings.load().connectors, &entry, &entry.envelope, &waiting.host);
+        let settings = context.settings.load();
+        let attempt = attempt(&settings.connectors, &entry, &entry.envelope, &waiting.host);
         let failure = Failure::permanent(Scope::Message, Status(3, 0), "given up by the administrator of the relay");
-        let result =
-            |at: &usize| RecipientResult { recipient: *at, outcome: Outcome::Bounced(failure.clone()), via: None };
-        let report = Report { results: attempt.recipients.iter().map(result).collect(), trail: Vec::new() };
+        let result = |at: &usize| RecipientResult {
+            recipient: *at,
+            outcome: Outcome::Bounced(failure.clone()),
+            via: None,
+            policy: None,
+        };
+        let results = attempt.recipients.iter().map(result).collect();
+        let (connector, config) = (Arc::clone(&attempt.connector), Arc::clone(&settings.config));
+        let report = Report { results, trail: Vec::new(), connector, config };
         left |= settle::settle(context, &live, &attempt, &report, Instant::now()).await != settle::Left::Nothing;
     }
     let Some(mut envelope) = live.envelope.lock().await.take().filter(|_| left) else { return Ok(None) };

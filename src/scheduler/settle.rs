@@ -1,7 +1,7 @@
 //! Writing down what an attempt, or a message's age, came to: states, the next time, removal.
 //!
 //! The order keeps the promise: a report is durable before the recipient it tells of is marked as
-//! failed, and a message is removed only when nothing of it is left to do.
+//! failed, the evidence of an attempt before the queue has its result, and a message is removed only when nothing of it is left to do.
 
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::sync::Arc;
@@ -12,6 +12,7 @@ use jiff::Timestamp;
 use crate::config::WarnAfter;
 use crate::dsn::{self, Action};
 use crate::envelope::{Envelope, History, QueueId, Recipient, RecipientState, Trouble};
+use crate::evidence;
 use crate::outbound::{Attempt, RecipientResult, Report};
 use crate::outcome::{Failure, Outcome, Persistence};
 use crate::smtp::reply::{EnhancedStatusCode, Status};
@@ -19,6 +20,7 @@ use crate::spool::SpoolError;
 
 use super::lanes::Item;
 use super::notice::{self, Change};
+use super::witness::Witness;
 use super::{Context, Live, Settings, journal};
 
 /// Between two tries to write a result.
@@ -64,7 +66,7 @@ pub(super) async fn settle(
     let settings = context.settings.load_full();
     let mut state = live.envelope.lock().await;
     let envelope = state.get_or_insert_with(|| attempt.entry.envelope.clone());
-    let mut books = Books::open(&settings, attempt, &report.trail, expires);
+    let mut books = Books::open(&settings, attempt, Some(report), expires);
     for result in &report.results {
         books.enter(envelope, result);
     }
@@ -84,7 +86,7 @@ pub(super) async fn age(
     let settings = context.settings.load_full();
     let mut state = live.envelope.lock().await;
     let envelope = state.get_or_insert_with(|| attempt.entry.envelope.clone());
-    let mut books = Books::open(&settings, attempt, &[], expires);
+    let mut books = Books::open(&settings, attempt, None, expires);
     for recipient in &attempt.recipients {
         books.age(envelope, *recipient, down.as_ref(), due);
     }
@@ -128,10 +130,12 @@ struct Books<'a> {
     late: Vec<Change>,
     held: Vec<Change>,
     relayed: Vec<Change>,
+    witness: Witness<'a>,
 }
 
 impl<'a> Books<'a> {
-    fn open(settings: &'a Settings, attempt: &'a Attempt, trail: &'a [Failure], expires: Instant) -> Self {
+    fn open(settings: &'a Settings, attempt: &'a Attempt, report: Option<&'a Report>, expires: Instant) -> Self {
+        let trail = report.map_or(&[][..], |report| &report.trail);
         let warn_at = warn_at(settings, expires);
         Self {
             settings,
@@ -145,10 +149,11 @@ impl<'a> Books<'a> {
             late: Vec::new(),
             held: Vec::new(),
             relayed: Vec::new(),
+            witness: Witness::new(settings, attempt, report),
         }
     }
 
-    fn enter(&mut self, envelope: &mut Envelope, result: &RecipientResult) {
+    fn enter(&mut self, envelope: &mut Envelope, result: &'a RecipientResult) {
         let all = envelope.recipients.len();
         let Some(recipient) = envelope.recipients.get_mut(result.recipient) else { return };
         let RecipientState::Pending { attempts, warned, history, .. } = &mut recipient.state else { return };
@@ -157,15 +162,18 @@ impl<'a> Books<'a> {
             Outcome::Delivered(reply) => {
                 journal::delivered(self.attempt, result, &recipient.mailbox, reply);
                 self.relay(result, recipient, reply);
+                self.witness.delivered(result, attempts, reply);
                 recipient.state = RecipientState::Delivered;
             }
             Outcome::Bounced(failure) => {
                 let last = trouble(failure, self.trail, Persistence::Permanent);
+                self.witness.failed(result, attempts, evidence::Outcome::Bounced, &last);
                 self.give_up(result.recipient, recipient, attempts, history, last);
             }
             Outcome::Held(failure) => {
                 let last = trouble(failure, self.trail, Persistence::Transient);
                 journal::held(self.attempt, &recipient.mailbox, &last);
+                self.witness.failed(result, attempts, evidence::Outcome::Held, &last);
                 // Nobody knows when an operator will decide, so the sender is told now.
                 if self.warn_at.is_some() && !warned && self.wants(recipient, Action::Delayed(None)) {
                     let (recipient, last, history) = (result.recipient, last.clone(), History::default());
@@ -178,11 +186,13 @@ impl<'a> Books<'a> {
                 let last = trouble(failure, self.trail, Persistence::Transient);
                 if self.now >= self.expires {
                     let last = self.expired(last);
+                    self.witness.failed(result, attempts, evidence::Outcome::Bounced, &last);
                     return self.give_up(result.recipient, recipient, attempts, history, last);
                 }
                 let due = (self.now + wait(&self.settings.config.queue.retry, attempts)).min(self.expires);
                 let next = Timestamp::now() + due.saturating_duration_since(self.now);
                 journal::deferred(self.attempt, &recipient.mailbox, &last, next);
+                self.witness.failed(result, attempts, evidence::Outcome::Deferred, &last);
                 self.check_delay(result.recipient, recipient, warned, last.clone());
                 history.push(last, all);
                 recipient.state = RecipientState::Pending { attempts, next: Some(next), history, warned };
@@ -204,6 +214,7 @@ impl<'a> Books<'a> {
         });
         if self.now >= self.expires {
             let last = self.expired(last);
+            self.witness.too_old(at, &last);
             return self.give_up(at, recipient, attempts, history, last);
         }
         self.check_delay(at, recipient, warned, last);
@@ -290,6 +301,11 @@ impl<'a> Books<'a> {
         for (action, changes) in [(Action::Delayed(None), &self.held), (Action::Relayed, &self.relayed)] {
             notice::store(context, self.settings, self.attempt, envelope, action, changes).await;
         }
+        // Whoever looks for what became of a recipient finds it before the queue forgets.
+        if !self.witness.testify(&context.evidence, envelope, told).await {
+            tracing::error!(queue_id = %self.attempt.entry.id, "the result of an attempt is not written down, for its evidence is not; the attempt may be repeated after the restart");
+            return self.left;
+        }
         write_down(context, self.attempt.entry.id, envelope).await;
         self.left
     }
@@ -333,9 +349,16 @@ pub(super) fn wait(retry: &[Duration], attempts: u32) -> Duration {
 }
 
 /// The longest wait that [`wait`] gives.
-pub(super) fn longest(retry: &[Duration]) -> Duration {
+fn longest(retry: &[Duration]) -> Duration {
     let step = retry.iter().max().copied().unwrap_or(Duration::from_hours(1));
     step + step / 10
+}
+
+/// How long it is until a stored time; what is past is now. Where the clock was set in between, a message
+/// still waits no longer than the schedule lets any message wait.
+pub(super) fn until(at: Timestamp, retry: &[Duration]) -> Duration {
+    let wait = Duration::try_from(Timestamp::now().duration_until(at)).unwrap_or_default();
+    wait.min(longest(retry))
 }
 
 /// A failure as the queue remembers it: with the reason of every hop that was tried.

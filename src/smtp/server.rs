@@ -122,7 +122,7 @@ enum Progress {
     /// Nothing of the content has come.
     Envelope,
     /// BDAT chunks have come, not the last.
-    Chunks(Inspector),
+    Chunks(Box<Inspector>),
     /// A chunk was refused: RSET is due (RFC 3030 §2).
     Failed,
 }

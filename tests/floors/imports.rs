@@ -19,7 +19,7 @@ const FLOORS: [&[&str]; 24] = [
     // Hands: each touches one piece of the world.
     &["discovery"],
     &["https"],
-    &["spool", "route", "handshake"],
+    &["spool", "evidence", "route", "handshake"],
     &["dns"],
     &["monitor"],
     // Rules: pure decisions over words.

@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use gatepost::address::{Domain, Host, Mailbox};
 use gatepost::config::{
-    Admin, AdminHttp, AdminSocket, Config, Connector, Dns, Dnssec, Downgrade, IdentityFiles, Inbound, Limits, Located,
-    Log, LogFormat, OnFailure, Outbound, OwnTls, Place, Queue, Relay, Route, SendReports, Timeouts, TlsDemand,
-    TlsReports, Trust, TrustAnchor, WarnAfter, Written,
+    Admin, AdminHttp, AdminSocket, Config, Connector, Dns, Dnssec, Downgrade, Evidence, EvidencePath, IdentityFiles,
+    Inbound, Limits, Located, Log, LogFormat, OnFailure, Outbound, OwnTls, Place, Queue, Relay, Route, SendReports,
+    Timeouts, TlsDemand, TlsReports, Trust, TrustAnchor, WarnAfter, Written,
 };
 use gatepost::handshake::{HandshakeError, Material, Seen};
 use gatepost::tls::TlsVersion;
@@ -213,6 +213,7 @@ pub(crate) fn config(identity: Option<IdentityFiles>, connectors: Vec<Connector>
             drain: second,
         },
         dns: Dns { servers: Vec::new(), dnssec: at(Dnssec::Off, 30), trust_anchor: TrustAnchor::BuiltIn },
+        evidence: Evidence { path: at(EvidencePath::Off, 30), keep: second },
         admin: Admin { socket: at(AdminSocket::Off, 30), http: at(AdminHttp::Off, 31) },
         tlsrpt: TlsReports {
             send: at(SendReports::Off, 30),
@@ -222,7 +223,7 @@ pub(crate) fn config(identity: Option<IdentityFiles>, connectors: Vec<Connector>
             dkim: None,
         },
         log: Log { format: at(LogFormat::Text, 30), level: "info".to_owned() },
-        written: Written { file: Arc::from(Path::new("gatepost.toml")), text: Arc::from("") },
+        written: Written { file: Arc::from(Path::new("gatepost.toml")), text: Arc::from(""), digest: String::new() },
         hostname,
     }
 }

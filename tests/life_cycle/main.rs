@@ -56,7 +56,7 @@ impl Wanted<'_> {
              [spool]\npath = \"spool\"\n[admin]\nsocket = \"\"\nhttp = \"\"\n[relay]\nnetworks = [\"127.0.0.0/8\"]\n\
              [log]\n{log}\n[queue]\n{queue}\n{more}\n\
              [[connector]]\nname = \"all\"\ndomains = [\"*\"]\n[connector.outbound]\n\
-             route = [\"{route}\"]\ntls = \"off\"\n{outbound}\n"
+             route = [\"{route}\"]\ntls = \"off\"\n{outbound}\n[evidence]\npath = \"evidence\"\n"
         );
         let file = folder.join("gatepost.toml");
         std::fs::write(&file, text).expect("the folder is ours");

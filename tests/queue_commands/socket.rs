@@ -41,7 +41,8 @@ fn one_that_answers_is_left_alone() {
     let relay = Relay::start("");
     let text = fs::read_to_string(relay.config()).expect("a configuration");
     let second = relay.folder.path().join("second.toml");
-    fs::write(&second, text.replace("path = \"spool\"", "path = \"second\"")).expect("a configuration");
+    fs::write(&second, text.replace("path = \"spool\"", "path = \"second\"").replace("\"evidence\"", "\"other\""))
+        .expect("a configuration");
     let said = refused(&second);
     for part in
         ["second.toml:6:10: the admin socket", "another program answers on it", "give each its own [admin] socket"]

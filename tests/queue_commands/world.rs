@@ -61,7 +61,7 @@ impl Relay {
         let smart_host = TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a free port");
         let text = format!(
             "hostname = \"relay.example.com\"\npostmaster = \"postmaster@example.com\"\n[spool]\npath = \
-             \"spool\"\n[admin]\nsocket = \"run/admin.sock\"\nhttp = \"127.0.0.1:0\"\n[queue]\nretry = [\"1h\"]\n[[listener]]\nname = \
+             \"spool\"\n[evidence]\npath = \"evidence\"\n[admin]\nsocket = \"run/admin.sock\"\nhttp = \"127.0.0.1:0\"\n[queue]\nretry = [\"1h\"]\n[[listener]]\nname = \
              \"mx\"\naddress = [\"127.0.0.1:0\"]\ntls = \"off\"\n[[connector]]\nname = \"internet\"\ndomains = \
              [\"*\"]\n[connector.outbound]\nroute = [\"{smart_host}\"]\ntls = \"off\"\n[log]\nformat = \"json\"\n{more}"
         );

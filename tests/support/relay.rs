@@ -45,6 +45,9 @@ http = ""
 [spool]
 path = "{spool}"
 
+[evidence]
+path = ""
+
 [[listener]]
 name = "mx"
 address = ["127.0.0.1:0"]

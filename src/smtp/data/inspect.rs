@@ -3,6 +3,7 @@
 
 use memchr::memchr2;
 
+use super::message_id::MessageId;
 use super::tls_required::TlsRequired;
 use crate::envelope::{ContentNeeds, TlsRequirement};
 use crate::smtp::reply::{Reply, Status};
@@ -38,13 +39,15 @@ impl ContentFault {
 }
 
 /// What was found in a message.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Findings {
     /// What the content needs of the next hop.
     pub needs: ContentNeeds,
     /// What its header asks of TLS: [`TlsRequirement::Relaxed`], or nothing. REQUIRETLS is said in the
     /// envelope, never in a header.
     pub tls: TlsRequirement,
+    /// Its Message-ID, where it has one; cut to 255 octets.
+    pub message_id: Option<Box<str>>,
 }
 
 /// A field that means something here.
@@ -54,6 +57,8 @@ enum Known {
     Received,
     /// RFC 8689 §3.
     TlsRequired,
+    /// RFC 5322 §3.6.4.
+    MessageId,
 }
 
 impl Known {
@@ -62,6 +67,7 @@ impl Known {
         match self {
             Self::Received => b"received",
             Self::TlsRequired => b"tls-required",
+            Self::MessageId => b"message-id",
         }
     }
 }
@@ -82,11 +88,13 @@ enum At {
     Value,
     /// The same, of TLS-Required.
     TlsRequired,
+    /// The same, of Message-ID.
+    MessageId,
     /// In the body.
     Body,
 }
 
-/// Looks at content without keeping any of it.
+/// Looks at content without keeping any of it, but for its Message-ID.
 #[derive(Debug)]
 pub struct Inspector {
     /// Octets that may still come, and how many there could be from the start.
@@ -99,6 +107,7 @@ pub struct Inspector {
     at: At,
     needs: ContentNeeds,
     tls_required: TlsRequired,
+    message_id: MessageId,
 }
 
 impl Inspector {
@@ -114,6 +123,7 @@ impl Inspector {
             at: At::Line,
             needs: ContentNeeds::default(),
             tls_required: TlsRequired::default(),
+            message_id: MessageId::default(),
         }
     }
 
@@ -146,7 +156,8 @@ impl Inspector {
         if self.at == At::Line {
             self.tls_required.end();
         }
-        Ok(Findings { needs: self.needs, tls: self.tls_required.requirement() })
+        let message_id = self.message_id.value();
+        Ok(Findings { needs: self.needs, tls: self.tls_required.requirement(), message_id })
     }
 
     fn lines(&mut self, mut rest: &[u8]) -> Result<(), ContentFault> {
@@ -175,10 +186,10 @@ impl Inspector {
 
     fn line_end(&mut self) {
         self.at = match self.at {
-            At::Value | At::TlsRequired => At::Line,
+            At::Value | At::TlsRequired | At::MessageId => At::Line,
             // An empty line ends the header, and so does one that is no field.
             At::Line | At::Name(_) | At::Gap(_) | At::Body => {
-                self.tls_required.end();
+                self.end_field();
                 At::Body
             }
         };
@@ -193,7 +204,9 @@ impl Inspector {
             self.at = match (self.at, octet) {
                 (At::Value | At::Body, _) => break,
                 (At::TlsRequired, _) => self.value(*octet),
+                (At::MessageId, _) => self.id(*octet),
                 (At::Line, b' ' | b'\t') if self.tls_required.is_open() => self.value(*octet),
+                (At::Line, b' ' | b'\t') if self.message_id.is_open() => self.id(*octet),
                 (At::Line, b' ' | b'\t') => At::Value,
                 (At::Name(name), b':') => self.field(name, true)?,
                 (At::Gap(name), b':') => self.field(name, false)?,
@@ -203,7 +216,7 @@ impl Inspector {
                 (At::Name(_) | At::Gap(_), _) => At::Body,
             };
         }
-        if matches!(self.at, At::Value | At::TlsRequired) && !text.is_ascii() {
+        if matches!(self.at, At::Value | At::TlsRequired | At::MessageId) && !text.is_ascii() {
             self.needs.utf8_header = true;
         }
         Ok(())
@@ -211,7 +224,7 @@ impl Inspector {
 
     /// The first octet of a line that continues no field.
     fn first(&mut self, octet: u8) -> At {
-        self.tls_required.end();
+        self.end_field();
         match octet {
             b':' => At::Body,
             b'!'..=b'~' => At::Name(first(octet)),
@@ -233,8 +246,23 @@ impl Inspector {
                 self.tls_required.begin(as_written);
                 Ok(At::TlsRequired)
             }
+            Some((Known::MessageId, _)) => {
+                self.message_id.begin();
+                Ok(At::MessageId)
+            }
             None => Ok(At::Value),
         }
+    }
+
+    /// What follows does not continue the field that came before.
+    fn end_field(&mut self) {
+        self.tls_required.end();
+        self.message_id.end();
+    }
+
+    fn id(&mut self, octet: u8) -> At {
+        self.message_id.octet(octet);
+        At::MessageId
     }
 
     fn value(&mut self, octet: u8) -> At {
@@ -246,7 +274,7 @@ impl Inspector {
 /// A name that begins like this.
 fn first(octet: u8) -> Name {
     let begins = |known: &Known| known.name().first().is_some_and(|first| first.eq_ignore_ascii_case(&octet));
-    [Known::Received, Known::TlsRequired].into_iter().find(begins).map(|known| (known, 1))
+    [Known::Received, Known::TlsRequired, Known::MessageId].into_iter().find(begins).map(|known| (known, 1))
 }
 
 /// A name with one more octet.
@@ -321,6 +349,23 @@ mod tests {
     }
 
     #[test]
+    fn the_first_message_id_is_kept_and_bounded() {
+        let kept = |content: &str| inspected(2000, [content.as_bytes()]).expect(content).message_id;
+        for (content, id) in [
+            ("Message-ID: <a@b>\r\n\r\nMessage-ID: <body>\r\n", Some("<a@b>")),
+            ("Received: by a\r\nmessage-id:\r\n\t<a@b>\r\nMessage-ID: <c@d>\r\n\r\n", Some("<a@b>")),
+            ("Message-Id: <a\r\n b>\r\nSubject: c\r\n\r\n", Some("<ab>")),
+            ("Message-ID: <\u{1b}[1m\u{fc}>\r\n\r\n", Some("<[1m\u{fc}>")),
+            ("Message-ID:\r\nSubject: <a@b>\r\n\r\n", None),
+            ("X-Message-ID: <a@b>\r\nReceived: by a\r\n Message-ID: <a@b>\r\n\r\n", None),
+        ] {
+            assert_eq!(kept(content).as_deref(), id, "{content:?}");
+        }
+        let long = kept(&format!("Message-ID: {}\r\n\r\n", "x".repeat(900))).expect("one");
+        assert_eq!(long.len(), 255);
+    }
+
+    #[test]
     fn tls_required_counts_as_the_rfc_writes_it_and_no_other_way() {
         for header in [
             "TLS-Required: No\r\n",
@@ -367,6 +412,7 @@ mod tests {
             pieces in proptest::collection::vec(
                 prop_oneof![
                     4 => Just("\r\n"), 1 => Just("\r"), 1 => Just("\n"), 3 => Just("Received:"), 3 => Just("TLS-Required:"),
+                    3 => Just("Message-ID:"),
                     2 => Just("No"), 2 => Just("x"),
                     2 => Just(" "), 1 => Just("\u{fc}"), 1 => Just(":")
                 ],

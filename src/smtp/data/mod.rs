@@ -2,12 +2,13 @@
 //!
 //! Framing and looking only (RFC 5321 §4.5.2): nothing is stored here. Every part works on chunks of
 //! any size and gives the same result however the content is cut up; none copies content octet by
-//! octet or keeps any. BDAT needs no unframing (RFC 3030 §2), so its chunks go to the [`Inspector`]
+//! octet or keeps any, but for the Message-ID. BDAT needs no unframing (RFC 3030 §2), so its chunks go to the [`Inspector`]
 //! as they are.
 
 mod decode;
 mod encode;
 mod inspect;
+mod message_id;
 mod tls_required;
 
 pub use decode::{Decoded, Decoder};

@@ -25,7 +25,7 @@ pub(super) enum Framing {
 #[derive(Debug)]
 pub(super) enum Target {
     /// Kept, as long as nothing is wrong with it; the reply says what is.
-    Store { transaction: Transaction, content: Result<Inspector, Reply> },
+    Store { transaction: Transaction, content: Result<Box<Inspector>, Reply> },
     /// Read and dropped, then answered for.
     Drop(Reply),
 }
@@ -120,7 +120,7 @@ impl Transaction {
     }
 
     pub(super) fn envelope(self, findings: Findings) -> Envelope {
-        let Findings { mut needs, tls } = findings;
+        let Findings { mut needs, tls, message_id } = findings;
         // Octets above 127 in the header of mail that does not claim to be internationalised are an old
         // habit, not a need: every MTA passes them on as they are.
         needs.utf8_header &= self.from.smtputf8;
@@ -134,6 +134,7 @@ impl Transaction {
             needs,
             ret: from.ret,
             envid: from.envid,
+            message_id,
             ..Envelope::new(from.reverse_path, self.recipients)
         }
     }

@@ -15,7 +15,7 @@ impl Server {
         match self.transaction.take() {
             Some(transaction) if matches!(transaction.progress, Progress::Envelope) => match transaction.fault() {
                 None => {
-                    self.begin(Framing::data(), Target::Store { transaction, content: Ok(self.inspector()) });
+                    self.begin(Framing::data(), Target::Store { transaction, content: Ok(Box::new(self.inspector())) });
                     Step::Reply(replies::go_ahead())
                 }
                 Some(fault) => {
@@ -40,7 +40,7 @@ impl Server {
             return self.drop_chunk(size, last, fault);
         }
         let inspector = match std::mem::replace(&mut transaction.progress, Progress::Failed) {
-            Progress::Envelope => self.inspector(),
+            Progress::Envelope => Box::new(self.inspector()),
             Progress::Chunks(inspector) => inspector,
             Progress::Failed => {
                 // Behind the last chunk the next transaction may be in the pipeline already.

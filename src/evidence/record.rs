@@ -1,0 +1,304 @@
+//! What a record says: words and numbers, as an auditor reads them years later and without Gatepost.
+//!
+//! No content and no secret is in it: of the message its envelope and Message-ID, of keys their hashes.
+//! What came from elsewhere (replies, names) is cut to a length.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::chain::RecordHash;
+use crate::config::Exception;
+use crate::tls::{Authentication, Clearance, Demand, NoTls, Presented, Refusal, TlsFacts, TlsOutcome, TlsPolicy};
+
+mod level;
+
+pub use level::{Level, Standing};
+
+/// Characters of a text that came from elsewhere, at most.
+pub const TEXT_MAX: usize = 1000;
+
+/// What one record tells.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum Statement {
+    /// What became of one recipient in one attempt.
+    Delivery(Box<Delivery>),
+    /// The chain begins.
+    Begun {
+        /// By which version.
+        gatepost: String,
+    },
+    /// What a crash had left behind the last whole record was set aside.
+    Torn {
+        /// Where it is now, in the same folder.
+        aside: String,
+        /// How many octets.
+        octets: u64,
+    },
+    /// Files older than `[evidence] keep` are about to be removed: the chain now begins behind this record.
+    Dropped {
+        /// How many files.
+        files: u64,
+        /// The number of the last record that goes.
+        last_seq: u64,
+        /// Its hash.
+        last_hash: RecordHash,
+    },
+    /// A word of a later version.
+    #[serde(other)]
+    Unknown,
+}
+
+impl Statement {
+    /// As JSON without its braces, with its time.
+    pub(super) fn inside(&self, at: Timestamp) -> String {
+        // Milliseconds are enough, and shorter.
+        let at = Timestamp::from_millisecond(at.as_millisecond()).unwrap_or(at);
+        // Our own words always have a form in JSON.
+        let text = serde_json::to_string(self).unwrap_or_default();
+        format!("\"time\":\"{at}\",{}", text.trim_start_matches('{').strip_suffix('}').unwrap_or_default())
+    }
+}
+
+/// What became of one recipient in one attempt.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Delivery {
+    /// The message's name in the queue.
+    pub queue_id: String,
+    /// Its Message-ID, where it has one.
+    pub message_id: Option<String>,
+    /// The reverse-path; empty for none.
+    pub from: String,
+    /// The recipient.
+    pub to: String,
+    /// The recipient domain.
+    pub domain: String,
+    /// Which attempt for this recipient it was; 0 where none was made.
+    pub attempt: u32,
+    /// The connector that speaks for the domain.
+    pub connector: String,
+    /// SHA-256 of the configuration file, in hexadecimal digits.
+    pub configuration: String,
+    /// What was demanded of the host, where it came as far as that.
+    pub policy: Option<Policy>,
+    /// The connector's exception, where one held.
+    pub exception: Option<ExceptionHeld>,
+    /// The host that decided it.
+    pub host: Option<String>,
+    /// Its address and port.
+    pub address: Option<String>,
+    /// The session, where one was cleared.
+    pub session: Option<Session>,
+    /// The demand that was not met, where that is why it failed.
+    pub unmet: Option<Unmet>,
+    /// What the domain had shown before, where it showed less now and the connector minds.
+    pub downgraded_from: Option<String>,
+    /// How what was reached compares with what was demanded.
+    pub standing: Standing,
+    /// What became of the recipient.
+    pub outcome: Outcome,
+    /// The enhanced status (RFC 3463).
+    pub status: String,
+    /// What the peer said.
+    pub reply: Option<String>,
+    /// Why it was not delivered.
+    pub reason: Option<String>,
+}
+
+/// What became of a recipient.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Outcome {
+    /// The next hop took responsibility.
+    Delivered,
+    /// It is tried again.
+    Deferred,
+    /// It waits for an operator.
+    Held,
+    /// It was given up.
+    Bounced,
+    /// An operator removed it; nobody was told.
+    Removed,
+}
+
+impl Outcome {
+    /// The word for it.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Delivered => "delivered",
+            Self::Deferred => "deferred",
+            Self::Held => "held",
+            Self::Bounced => "bounced",
+            Self::Removed => "removed",
+        }
+    }
+}
+
+/// What was demanded.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Policy {
+    /// `off`, `opportunistic` or `forced`.
+    pub tls: String,
+    /// Every demand; none unless it is forced.
+    pub demands: Vec<Demanded>,
+}
+
+/// One demand, and who set it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Demanded {
+    /// Who set it.
+    pub layer: String,
+    /// In words.
+    pub wanted: String,
+    /// How well the peer must be known.
+    pub level: Level,
+}
+
+/// An exception that held.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExceptionHeld {
+    /// Its last day.
+    pub until: String,
+    /// Why it was made.
+    pub reason: String,
+}
+
+/// A demand that was not met.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unmet {
+    /// Who set it.
+    pub layer: String,
+    /// What was wanted.
+    pub wanted: String,
+    /// What was got instead.
+    pub got: String,
+}
+
+/// A session that carried mail, or was allowed to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Session {
+    /// How well the peer was known.
+    pub level: Level,
+    /// Why there was no TLS, where there was none.
+    pub no_tls: Option<String>,
+    /// The TLS session, where there was one.
+    pub tls: Option<TlsSession>,
+}
+
+/// A TLS session.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TlsSession {
+    /// `TLSv1.3`.
+    pub version: String,
+    /// The cipher suite, by its IANA name.
+    pub cipher: String,
+    /// The key exchange group, where there was one.
+    pub key_exchange: Option<String>,
+    /// How the peer was authenticated, in words.
+    pub authentication: String,
+    /// The name that was looked for and found.
+    pub matched_name: Option<String>,
+    /// The certificate, where one was shown.
+    pub certificate: Option<Certificate>,
+}
+
+/// What is kept of a certificate.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Certificate {
+    /// SHA-256 of its public key, as pins are written.
+    pub spki: String,
+    /// Who issued it.
+    pub issuer: String,
+    /// When it expires.
+    pub not_after: Timestamp,
+}
+
+/// A text from elsewhere, not longer than [`TEXT_MAX`].
+#[must_use]
+pub fn cut(text: &str) -> String {
+    text.chars().take(TEXT_MAX).collect()
+}
+
+impl Policy {
+    /// A policy in words.
+    #[must_use]
+    pub fn of(policy: &TlsPolicy) -> Self {
+        let tls = match policy {
+            TlsPolicy::Off => "off",
+            TlsPolicy::Opportunistic => "opportunistic",
+            TlsPolicy::Forced(_) => "forced",
+        };
+        let demanded = |demand: &Demand| Demanded {
+            layer: demand.layer.to_string(),
+            wanted: cut(&demand.to_string()),
+            level: Level::demanded(demand),
+        };
+        Self { tls: tls.to_owned(), demands: policy.demands().map(demanded).collect() }
+    }
+}
+
+impl ExceptionHeld {
+    /// An exception in words.
+    #[must_use]
+    pub fn of(exception: &Exception) -> Self {
+        Self { until: exception.until.to_string(), reason: exception.reason.clone() }
+    }
+}
+
+impl Unmet {
+    /// A refusal in words.
+    #[must_use]
+    pub fn of(refusal: &Refusal) -> Self {
+        Self {
+            layer: refusal.wanted.layer.to_string(),
+            wanted: cut(&refusal.wanted.to_string()),
+            got: cut(&refusal.got.to_string()),
+        }
+    }
+}
+
+impl Session {
+    /// A cleared session in words.
+    #[must_use]
+    pub fn of(clearance: &Clearance) -> Self {
+        let (no_tls, tls) = match clearance.outcome() {
+            TlsOutcome::Clear(reason) => (Some(without(reason)), None),
+            TlsOutcome::Tls(facts) => (None, Some(TlsSession::of(facts, clearance.authentication()))),
+        };
+        Self { level: Level::of(clearance), no_tls, tls }
+    }
+}
+
+fn without(reason: &NoTls) -> String {
+    cut(&reason.to_string())
+}
+
+impl TlsSession {
+    fn of(facts: &TlsFacts, authentication: &Authentication) -> Self {
+        let certificate = match &facts.certificate {
+            Presented::Nothing => None,
+            Presented::Certificate(shown) => Some(Certificate {
+                spki: shown.key.to_string(),
+                issuer: cut(&shown.issuer),
+                not_after: shown.not_after,
+            }),
+        };
+        let matched_name = match authentication {
+            Authentication::Verified(name) => Some(name.to_string()),
+            Authentication::Anonymous
+            | Authentication::Untrusted(_)
+            | Authentication::Trusted
+            | Authentication::Pinned(_)
+            | Authentication::Dane { .. } => None,
+        };
+        Self {
+            version: facts.version.to_string(),
+            cipher: facts.cipher.to_owned(),
+            key_exchange: facts.key_exchange.map(str::to_owned),
+            authentication: cut(&authentication.to_string()),
+            matched_name,
+            certificate,
+        }
+    }
+}

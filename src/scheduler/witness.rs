@@ -1,0 +1,215 @@
+//! What is said for the record of an attempt: from outbound's report to [`crate::evidence`].
+//!
+//! It decides nothing; what became of a recipient is told by `settle`.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use crate::address::Host;
+use crate::config::{Config, Connector};
+use crate::connector::exception;
+use crate::envelope::{Envelope, QueueId, Trouble};
+use crate::evidence::{Delivery, Evidence, ExceptionHeld, Outcome, Policy, Session, Standing, Statement, Unmet, cut};
+use crate::outbound::{Attempt, RecipientResult, Report};
+use crate::outcome::{self, Cause, Failure, Unpromised};
+use crate::smtp::reply::{EnhancedStatusCode, Reply, Status};
+use crate::spool::SpoolError;
+
+use super::orders::Refused;
+use super::{Context, Settings};
+
+/// What became of the recipients of one attempt, until it is written down.
+pub(super) struct Witness<'a> {
+    attempt: &'a Attempt,
+    connector: &'a Arc<Connector>,
+    config: &'a Arc<Config>,
+    at: Timestamp,
+    said: Vec<Said<'a>>,
+}
+
+/// The same of one recipient.
+struct Said<'a> {
+    recipient: usize,
+    /// What the attempt came to; `None` where none was made.
+    result: Option<&'a RecipientResult>,
+    attempts: u32,
+    outcome: Outcome,
+    status: EnhancedStatusCode,
+    host: Option<String>,
+    reply: Option<String>,
+    reason: Option<String>,
+}
+
+impl<'a> Witness<'a> {
+    /// `report`: of the attempt, where one was made.
+    pub(super) fn new(settings: &'a Settings, attempt: &'a Attempt, report: Option<&'a Report>) -> Self {
+        let (connector, config) = match report {
+            Some(report) => (&report.connector, &report.config),
+            None => (&attempt.connector, &settings.config),
+        };
+        Self { attempt, connector, config, at: Timestamp::now(), said: Vec::new() }
+    }
+
+    pub(super) fn delivered(&mut self, result: &'a RecipientResult, attempts: u32, reply: &Reply) {
+        self.said.push(Said {
+            recipient: result.recipient,
+            result: Some(result),
+            attempts,
+            outcome: Outcome::Delivered,
+            status: reply.enhanced().unwrap_or(EnhancedStatusCode::success(Status(0, 0))),
+            host: None,
+            reply: Some(cut(&reply.to_string())),
+            reason: None,
+        });
+    }
+
+    pub(super) fn failed(&mut self, result: &'a RecipientResult, attempts: u32, outcome: Outcome, last: &Trouble) {
+        self.said.push(Said { result: Some(result), attempts, ..told(result.recipient, outcome, last) });
+    }
+
+    /// It was given up for its age, without an attempt.
+    pub(super) fn too_old(&mut self, recipient: usize, last: &Trouble) {
+        self.said.push(told(recipient, Outcome::Bounced, last));
+    }
+
+    /// Makes it durable; false where that cannot be. `told`: the sender was told of what was given up, which
+    /// otherwise is not.
+    pub(super) async fn testify(self, evidence: &Evidence, envelope: &Envelope, told: bool) -> bool {
+        if !evidence.is_kept() {
+            return true;
+        }
+        let statements = self.said.iter().filter_map(|said| self.statement(envelope, said, told)).collect();
+        evidence.write(self.at, statements).await.is_ok()
+    }
+
+    fn statement(&self, envelope: &Envelope, said: &Said<'_>, told: bool) -> Option<Statement> {
+        let Attempt { entry, host, .. } = self.attempt;
+        let recipient = envelope.recipients.get(said.recipient)?;
+        let via = said.result.and_then(|result| result.via.as_deref());
+        let policy = said.result.and_then(|result| result.policy.as_deref());
+        let refusal = said.result.and_then(|result| failure(result)).and_then(unmet);
+        let standing = match (via, &refusal) {
+            (_, Some(_)) => Standing::Refused,
+            (Some(via), None) => Standing::of(policy, &via.clearance),
+            (None, None) => Standing::Unreached,
+        };
+        let outcome = match said.outcome {
+            Outcome::Bounced if !told => Outcome::Deferred,
+            outcome => outcome,
+        };
+        Some(Statement::Delivery(Box::new(Delivery {
+            queue_id: entry.id.to_string(),
+            message_id: envelope.message_id.as_deref().map(str::to_owned),
+            from: envelope.reverse_path.mailbox().map(ToString::to_string).unwrap_or_default(),
+            to: recipient.mailbox.to_string(),
+            domain: name(host),
+            attempt: said.attempts,
+            connector: self.connector.name.clone(),
+            configuration: self.config.written.digest.clone(),
+            policy: policy.map(Policy::of),
+            exception: exception(self.connector, self.at).map(ExceptionHeld::of),
+            host: via.map(|via| name(&via.host)).or_else(|| said.host.clone()),
+            address: via.map(|via| via.address).or_else(|| dialled(said.result)).map(|address| address.to_string()),
+            session: via.map(|via| Session::of(&via.clearance)),
+            unmet: refusal,
+            downgraded_from: via.and_then(|via| via.was).map(|was| was.word().to_owned()),
+            standing,
+            outcome,
+            status: said.status.to_string(),
+            reply: said.reply.clone(),
+            reason: said.reason.clone(),
+        })))
+    }
+}
+
+/// A failure as the queue remembers it, for the record.
+fn told<'a>(recipient: usize, outcome: Outcome, last: &Trouble) -> Said<'a> {
+    Said {
+        recipient,
+        result: None,
+        attempts: 0,
+        outcome,
+        status: last.status,
+        host: last.host.clone(),
+        reply: last.reply.as_ref().map(|reply| cut(&reply.to_string())),
+        reason: Some(cut(&last.text)),
+    }
+}
+
+fn name(host: &Host) -> String {
+    host.to_string()
+}
+
+fn failure(result: &RecipientResult) -> Option<&Failure> {
+    match &result.outcome {
+        outcome::Outcome::Delivered(_) => None,
+        outcome::Outcome::Deferred(failure) | outcome::Outcome::Held(failure) | outcome::Outcome::Bounced(failure) => {
+            Some(failure)
+        }
+    }
+}
+
+/// The address that a failure happened with, where one was dialled.
+fn dialled(result: Option<&RecipientResult>) -> Option<SocketAddr> {
+    // `mx.example.org [192.0.2.1]:25`
+    let peer = failure(result?)?.peer.as_deref()?;
+    let (ip, port) = peer.rsplit_once('[')?.1.split_once("]:")?;
+    Some(SocketAddr::new(ip.parse().ok()?, port.parse().ok()?))
+}
+
+/// The demand that was not met, where that is what went wrong.
+fn unmet(failure: &Failure) -> Option<Unmet> {
+    match &failure.cause {
+        Cause::Policy(refusal) | Cause::Unpromised(Unpromised::Session(refusal)) => Some(Unmet::of(refusal)),
+        Cause::Unpromised(why @ (Unpromised::Off | Unpromised::NotOffered)) => Some(Unmet {
+            layer: crate::tls::Layer::RequireTls.to_string(),
+            wanted: "TLS on the whole way".to_owned(),
+            got: why.to_string(),
+        }),
+        Cause::Reply { .. } | Cause::Other(_) => None,
+    }
+}
+
+/// An operator is about to remove a message: what was open of it is on the record first.
+pub(super) async fn removed(context: &Context, id: QueueId) -> Result<(), Refused> {
+    if !context.evidence.is_kept() {
+        return Ok(());
+    }
+    let entry = match context.spool.load(id).await {
+        Ok(entry) => Arc::new(entry),
+        // What cannot be read can be removed all the same, and is nobody's mail any more.
+        Err(SpoolError::Damaged { .. } | SpoolError::Missing(_)) => return Ok(()),
+        Err(error) => return Err(error.into()),
+    };
+    let settings = context.settings.load_full();
+    let at = Timestamp::now();
+    let mut statements = Vec::new();
+    for recipient in entry.envelope.recipients.iter().filter(|recipient| recipient.state.is_open()) {
+        let host = recipient.mailbox.host();
+        statements.push(Statement::Delivery(Box::new(Delivery {
+            queue_id: id.to_string(),
+            message_id: entry.envelope.message_id.as_deref().map(str::to_owned),
+            from: entry.envelope.reverse_path.mailbox().map(ToString::to_string).unwrap_or_default(),
+            to: recipient.mailbox.to_string(),
+            domain: name(host),
+            attempt: 0,
+            connector: settings.connectors.for_host(host).name.clone(),
+            configuration: settings.config.written.digest.clone(),
+            policy: None,
+            exception: None,
+            host: None,
+            address: None,
+            session: None,
+            unmet: None,
+            downgraded_from: None,
+            standing: Standing::Unreached,
+            outcome: Outcome::Removed,
+            status: String::new(),
+            reply: None,
+            reason: Some("removed by an operator".to_owned()),
+        })));
+    }
+    context.evidence.write(at, statements).await.map_err(|_| Refused::Stopping)
+}

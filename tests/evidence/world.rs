@@ -1,0 +1,81 @@
+//! A folder with a chain in it, and hands to spoil it.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use gatepost::evidence::{Delivery, Evidence, Level, Outcome, Session, Standing, Statement};
+use jiff::Timestamp;
+use tempfile::TempDir;
+
+pub(crate) const KEEP: Duration = Duration::from_hours(24 * 400);
+
+pub(crate) fn folder() -> TempDir {
+    tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder")
+}
+
+/// A delivery in clear to this domain.
+pub(crate) fn delivery(to: &str, connector: &str) -> Delivery {
+    Delivery {
+        queue_id: "0000000000005".to_owned(),
+        message_id: Some("<a@b.example>".to_owned()),
+        from: "sender@example.com".to_owned(),
+        to: format!("a@{to}"),
+        domain: to.to_owned(),
+        attempt: 1,
+        connector: connector.to_owned(),
+        configuration: "00".to_owned(),
+        policy: None,
+        exception: None,
+        host: Some(format!("mx.{to}")),
+        address: Some("192.0.2.1:25".to_owned()),
+        session: Some(Session {
+            level: Level::Clear,
+            no_tls: Some("the peer does not offer STARTTLS".to_owned()),
+            tls: None,
+        }),
+        unmet: None,
+        downgraded_from: None,
+        standing: Standing::Met,
+        outcome: Outcome::Delivered,
+        status: "2.0.0".to_owned(),
+        reply: Some("250 2.0.0 Ok".to_owned()),
+        reason: None,
+    }
+}
+
+pub(crate) fn one(to: &str) -> Vec<Statement> {
+    vec![Statement::Delivery(Box::new(delivery(to, "internet")))]
+}
+
+/// Writes so many records, one by one, behind what is there; the very first is that the chain begins.
+pub(crate) async fn write(folder: &Path, count: usize) {
+    let evidence = Evidence::open(folder, KEEP).expect("the folder is ours");
+    for at in 0..count {
+        evidence.write(Timestamp::now(), one(&format!("d{at}.example"))).await.expect("it is written");
+    }
+    evidence.close().await;
+}
+
+/// The files with records, the oldest first.
+pub(crate) fn files(folder: &Path) -> Vec<PathBuf> {
+    let mut files: Vec<_> =
+        fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("an entry").path()).collect();
+    files.retain(|path| path.extension().is_some_and(|extension| extension == "jsonl"));
+    files.sort();
+    files
+}
+
+pub(crate) fn lines(file: &Path) -> Vec<String> {
+    fs::read_to_string(file).expect("text").lines().map(str::to_owned).collect()
+}
+
+pub(crate) fn put(file: &Path, lines: &[String]) {
+    fs::write(file, lines.iter().map(|line| format!("{line}\n")).collect::<String>()).expect("the folder is ours");
+}
+
+/// The day of which the file is, that many days ago.
+pub(crate) fn name(days_ago: i64) -> String {
+    let at = Timestamp::now().checked_sub(Duration::from_hours(24 * days_ago.unsigned_abs())).expect("in range");
+    format!("{}.jsonl", at.strftime("%Y-%m-%d"))
+}
