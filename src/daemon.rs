@@ -3,19 +3,20 @@
 //! It decides nothing about mail. What it starts, it ends: listeners first, then sessions and deliveries
 //! in flight, the spool last.
 
+mod pulse;
 mod reload;
+mod sockets;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::admin::Door;
-use crate::config::{Config, Fault, Located};
+use crate::config::{Config, Fault};
 use crate::discovery::Discovery;
 use crate::discovery::history::{History, HistoryError};
 use crate::discovery::mta_sts::MtaSts;
@@ -24,7 +25,10 @@ use crate::handshake::Material;
 use crate::inbound::{self, Inbound};
 use crate::scheduler::{Observer, Scheduler};
 use crate::spool::{SpoolError, SqliteSpool};
+pub use pulse::{Pulse, Silent, Standing};
 use reload::InForce;
+pub use sockets::Passed;
+use sockets::Bound;
 
 /// How often our own certificate files are looked at for a change.
 const CERTIFICATE_WATCH: Duration = Duration::from_mins(1);
@@ -78,6 +82,7 @@ pub struct Running {
     /// Each bound address with the name of its listener.
     pub addresses: Vec<(String, SocketAddr)>,
     in_force: Arc<InForce>,
+    pulse: Pulse,
     stop: CancellationToken,
     task: JoinHandle<Result<(), EndError>>,
 }
@@ -92,6 +97,12 @@ impl Running {
     /// old configuration then stays in force, whole.
     pub fn reload(&self, config: Config) -> Result<Vec<Fault>, Vec<Fault>> {
         self.in_force.replace(config)
+    }
+
+    /// A hand on its pulse.
+    #[must_use]
+    pub fn pulse(&self) -> Pulse {
+        self.pulse.clone()
     }
 
     /// Asks the daemon to stop: it takes no more mail and lets deliveries in flight finish.
@@ -111,11 +122,12 @@ impl Running {
     }
 }
 
-/// Starts a daemon: everything is loaded, opened and bound when this returns.
+/// Starts a daemon: everything is loaded, opened and bound when this returns. `passed` are the sockets that
+/// listeners may name.
 ///
 /// # Errors
 /// [`StartError`]; nothing is left open or bound then.
-pub async fn start(config: Config, observer: Observer) -> Result<Running, StartError> {
+pub async fn start(config: Config, passed: Passed, observer: Observer) -> Result<Running, StartError> {
     let dns = Dns::new(&config.dns).map_err(|error| error.fault(&config.dns));
     let ((tls, warnings), dns) = match (Material::load(&config), dns) {
         (Ok(tls), Ok(dns)) => (tls, dns),
@@ -131,7 +143,7 @@ pub async fn start(config: Config, observer: Observer) -> Result<Running, StartE
     let history = History::open(&config.spool.value, jiff::Timestamp::now()).map_err(history_error)?;
     let policies = MtaSts::open(&config.spool.value, reload::web(&tls, &dns));
     let discovery = Discovery::new(policies, history);
-    let sockets = bind(&config).await.map_err(StartError::Sockets)?;
+    let sockets = sockets::bind(&config, passed).await.map_err(StartError::Sockets)?;
     let addresses = sockets
         .iter()
         .flat_map(|(name, sockets)| sockets.iter().filter_map(|socket| Some((name.clone(), socket.local_addr().ok()?))))
@@ -141,45 +153,12 @@ pub async fn start(config: Config, observer: Observer) -> Result<Running, StartE
     // A resolver that cannot do what is expected of it is told of now, not when the first mail comes.
     tokio::spawn(async move { dns.look_around().await });
     let stop = CancellationToken::new();
-    let rooms = Rooms { in_force: Arc::clone(&in_force), spool, observer, stop: stop.clone() };
-    let task = tokio::spawn(rooms.run(sockets, door));
-    Ok(Running { addresses, in_force, stop, task })
-}
-
-/// Binds every address of every listener, or none.
-async fn bind(config: &Config) -> Result<Vec<(String, Vec<TcpListener>)>, Vec<Fault>> {
-    let mut faults = Vec::new();
-    let mut all = Vec::new();
-    for listener in &config.listeners {
-        let mut sockets = Vec::new();
-        for address in &listener.addresses {
-            match TcpListener::bind(address.value).await {
-                Ok(socket) => sockets.push(socket),
-                Err(error) => faults.push(bind_fault(&listener.name, address, &error)),
-            }
-        }
-        all.push((listener.name.clone(), sockets));
-    }
-    if faults.is_empty() { Ok(all) } else { Err(faults) }
-}
-
-fn bind_fault(listener: &str, address: &Located<SocketAddr>, error: &std::io::Error) -> Fault {
-    let remedy = match error.kind() {
-        std::io::ErrorKind::AddrInUse => format!(
-            "Another program listens there; find it with `ss -ltnp 'sport = :{}'` and stop it, or choose another port.",
-            address.value.port()
-        ),
-        std::io::ErrorKind::PermissionDenied => {
-            "Ports below 1024 need a privilege: start Gatepost from its systemd unit, or choose a higher port."
-                .to_owned()
-        }
-        std::io::ErrorKind::AddrNotAvailable => {
-            "No interface of this machine has that address; `ip address` shows those there are.".to_owned()
-        }
-        _ => "Choose an address and port that this machine can listen on.".to_owned(),
-    };
-    let message = format!("listener \"{listener}\" cannot listen on {}: {error}", address.value);
-    Fault { place: address.place.clone(), message, remedy }
+    let (refused, observer) = pulse::counted(observer);
+    let rooms = Rooms { in_force: Arc::clone(&in_force), spool: Arc::clone(&spool), observer, stop: stop.clone() };
+    let scheduler = rooms.scheduler();
+    let pulse = Pulse::new(scheduler.pulse(), spool, refused);
+    let task = tokio::spawn(rooms.run(scheduler, sockets, door));
+    Ok(Running { addresses, in_force, pulse, stop, task })
 }
 
 /// Everything that runs.
@@ -191,9 +170,8 @@ struct Rooms {
 }
 
 impl Rooms {
-    async fn run(self, sockets: Vec<(String, Vec<TcpListener>)>, door: Option<Door>) -> Result<(), EndError> {
+    async fn run(self, scheduler: Scheduler, sockets: Bound, door: Option<Door>) -> Result<(), EndError> {
         let (accepted, work) = mpsc::channel(ACCEPTED_MAX);
-        let scheduler = self.scheduler();
         let operator = scheduler.operator();
         let mut deliveries = tokio::spawn(scheduler.run(work, self.stop.clone()));
         let mut listeners = self.listen(sockets, accepted);
@@ -248,7 +226,7 @@ impl Rooms {
 
     fn listen(
         &self,
-        sockets: Vec<(String, Vec<TcpListener>)>,
+        sockets: Bound,
         accepted: mpsc::Sender<crate::spool::Entry>,
     ) -> JoinSet<()> {
         let settings = Arc::clone(&self.in_force.inbound);

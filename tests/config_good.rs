@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use gatepost::config::{
-    self, AdminSocket, Config, Dnssec, DomainPattern, Downgrade, Fault, ListenerTls, LogFormat, OnFailure, Publication,
+    self, AdminSocket, Config, Dnssec, DomainPattern, Downgrade, Fault, ListenAddress, ListenerTls, LogFormat, OnFailure, Publication,
     Route, TlsDemand, Trust, TrustAnchor, VerifyWanted,
 };
 use gatepost::tls::{Pin, TlsVersion};
@@ -106,8 +106,8 @@ fn words_become_what_they_mean() {
     assert_eq!(texts(&config.tls.sni[0].names), ["mx.example.net", "*.example.net"]);
     assert_eq!(config.tls.sni[0].files.key.value, folder.join("net.key"));
 
-    let addresses: Vec<_> = config.listeners[0].addresses.iter().map(|address| address.value).collect();
-    assert_eq!(texts(&addresses), ["[::]:25", "192.0.2.1:26"]);
+    let addresses: Vec<_> = config.listeners[0].addresses.iter().map(|address| &address.value).collect();
+    assert_eq!(texts(&addresses), ["[::]:25", "192.0.2.1:26", "systemd:mx"]);
     assert_eq!(config.listeners[1].tls, ListenerTls::Implicit);
     assert!(!config.listeners[1].request_client_certificate);
     assert_eq!(texts(&config.relay.networks), ["10.0.0.0/8", "2001:db8::7/128"]);
@@ -163,7 +163,8 @@ fn the_sample_is_taken_without_a_word() {
     let (config, warnings) = read("config/gatepost.toml");
     assert_eq!(warnings, []);
     for address in config.listeners.iter().flat_map(|listener| &listener.addresses) {
-        assert!(address.value.ip().is_loopback() && address.value.port() > 1023, "the sample needs no privilege");
+        let ListenAddress::Bind(address) = &address.value else { panic!("the sample needs no systemd: {address:?}") };
+        assert!(address.ip().is_loopback() && address.port() > 1023, "the sample needs no privilege");
     }
     assert_eq!(texts(&config.relay.networks), ["127.0.0.1/32"], "127.0.0.2 is to be a stranger");
     // What the sample writes out are the defaults, as it says.
