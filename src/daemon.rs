@@ -27,8 +27,8 @@ use crate::scheduler::{Observer, Scheduler};
 use crate::spool::{SpoolError, SqliteSpool};
 pub use pulse::{Pulse, Silent, Standing};
 use reload::InForce;
-pub use sockets::Passed;
 use sockets::Bound;
+pub use sockets::Passed;
 
 /// How often our own certificate files are looked at for a change.
 const CERTIFICATE_WATCH: Duration = Duration::from_mins(1);
@@ -224,11 +224,7 @@ impl Rooms {
         Scheduler::new(Arc::clone(&self.spool) as _, outbound, settings, observer, replaced)
     }
 
-    fn listen(
-        &self,
-        sockets: Bound,
-        accepted: mpsc::Sender<crate::spool::Entry>,
-    ) -> JoinSet<()> {
+    fn listen(&self, sockets: Bound, accepted: mpsc::Sender<crate::spool::Entry>) -> JoinSet<()> {
         let settings = Arc::clone(&self.in_force.inbound);
         let inbound = Arc::new(Inbound::new(settings, Arc::clone(&self.spool) as _, accepted));
         let mut listeners = JoinSet::new();

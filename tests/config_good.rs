@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use gatepost::config::{
-    self, AdminSocket, Config, Dnssec, DomainPattern, Downgrade, Fault, ListenAddress, ListenerTls, LogFormat, OnFailure, Publication,
-    Route, TlsDemand, Trust, TrustAnchor, VerifyWanted,
+    self, AdminSocket, Config, Dnssec, DomainPattern, Downgrade, Fault, ListenAddress, ListenerTls, LogFormat,
+    OnFailure, Publication, Route, TlsDemand, Trust, TrustAnchor, VerifyWanted,
 };
 use gatepost::tls::{Pin, TlsVersion};
 

@@ -10,8 +10,8 @@ use super::place::Notes;
 use super::reader::{Given, Table};
 use super::values::{boolean, choice, full_list, label, list, path, trust, version};
 use super::{
-    DomainPattern, IdentityFiles, ListenAddress, Listener, ListenerTls, Located, OwnTls, Place, Relay, SniIdentity, Trust,
-    without_places,
+    DomainPattern, IdentityFiles, ListenAddress, Listener, ListenerTls, Located, OwnTls, Place, Relay, SniIdentity,
+    Trust, without_places,
 };
 use crate::tls::{NamePattern, TlsVersion};
 

@@ -1,6 +1,6 @@
 //! The sockets that listeners have: bound here, or bound by systemd and passed by name (`systemd:NAME`).
 //!
-//! Passed sockets are those of sd_listen_fds(3). With them, port 25 needs no privilege, and connections
+//! Passed sockets are those of `sd_listen_fds(3)`. With them, port 25 needs no privilege, and connections
 //! wait through a restart. Nothing is accepted here.
 
 use std::net::{SocketAddr, TcpListener as StdListener};

@@ -147,7 +147,9 @@ impl Stage {
         let (config, _) = crate::config::read(&config_file).map_err(DemoError::Faults)?;
         let ledger = Arc::new(Ledger::default());
         let scribe = Arc::clone(&ledger);
-        let running = daemon::start(config, Passed::default(), Arc::new(move |attempt, report| scribe.enter(attempt, report))).await?;
+        let running =
+            daemon::start(config, Passed::default(), Arc::new(move |attempt, report| scribe.enter(attempt, report)))
+                .await?;
         let relay = running.addresses.first().map(|(_, address)| *address).ok_or(DemoError::NoListener)?;
         Ok(Self {
             relay,

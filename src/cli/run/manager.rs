@@ -1,4 +1,4 @@
-//! What systemd is told (sd_notify(3)): ready, reloading, stopping, how things stand, and that we are alive.
+//! What systemd is told (`sd_notify(3)`): ready, reloading, stopping, how things stand, and that we are alive.
 //!
 //! Without systemd (no `NOTIFY_SOCKET`) nobody listens and nothing happens. What it passes to us is in
 //! [`crate::daemon::Passed`].
@@ -73,11 +73,11 @@ impl Drop for Heart {
 
 async fn beat(pulse: &Pulse, watchdog: Option<Duration>, stopping: &AtomicBool) {
     let every = watchdog.map_or(STATUS_EVERY, |interval| (interval / 2).min(STATUS_EVERY));
-    let mut ticks = tokio::time::interval(every);
-    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut beats = tokio::time::interval(every);
+    beats.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut silent = None;
     loop {
-        ticks.tick().await;
+        beats.tick().await;
         if stopping.load(Ordering::Relaxed) {
             feed(watchdog, None);
             continue;
@@ -100,10 +100,10 @@ async fn beat(pulse: &Pulse, watchdog: Option<Duration>, stopping: &AtomicBool) 
 
 /// Tells the status, and that we are alive where that is wanted.
 fn feed(watchdog: Option<Duration>, status: Option<&str>) {
-    let states = watchdog.map(|_| NotifyState::Watchdog).into_iter().chain(status.map(NotifyState::Status));
-    let states: Vec<_> = states.collect();
-    if !states.is_empty() {
-        notify(&states);
+    let alive = watchdog.map(|_| NotifyState::Watchdog);
+    let all: Vec<_> = alive.into_iter().chain(status.map(NotifyState::Status)).collect();
+    if !all.is_empty() {
+        notify(&all);
     }
 }
 
@@ -115,8 +115,8 @@ fn missed(part: Silent, silent: &mut Option<Silent>) {
     notify(&[NotifyState::Status(&format!("In trouble: {part}"))]);
 }
 
-fn status(standing: Standing) -> String {
-    let Standing { waiting, under_way, refused } = standing;
+fn status(now: Standing) -> String {
+    let Standing { waiting, under_way, refused } = now;
     let refused = match refused {
         0 => "none was refused for its TLS policy".to_owned(),
         1 => "1 attempt was refused for its TLS policy".to_owned(),
