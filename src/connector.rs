@@ -4,6 +4,7 @@
 //! nothing is judged: the winner's words, joined with what else is known of the hop, become a
 //! [`TlsPolicy`] for [`crate::tls::judge`].
 
+mod contest;
 mod join;
 
 use std::collections::HashMap;
@@ -12,6 +13,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
+pub use contest::{Claim, Contest, Lost};
 pub use join::{DaneFinding, Findings, MemoryFinding, StsFinding, StsListing, Way, outbound_policy};
 
 use crate::address::{Domain, Host};
@@ -57,6 +59,11 @@ impl Connectors {
         if let Some(connector) = self.exactly.get(domain) {
             return connector;
         }
+        self.for_any_below(domain)
+    }
+
+    /// The connector that a pattern above the domain names.
+    fn for_any_below(&self, domain: &Domain) -> &Arc<Connector> {
         let mut above = domain.parent();
         while let Some(ancestor) = above {
             if let Some(connector) = self.below.get(&ancestor) {
@@ -101,6 +108,15 @@ fn outbound_floor(connector: &Connector, recipient: &Host, smart_host: Option<&H
 pub fn exception(connector: &Connector, now: Timestamp) -> Option<&Exception> {
     let today = now.to_zoned_datetime(TimeZone::UTC).date();
     connector.outbound.exception.as_ref().filter(|exception| today <= exception.until)
+}
+
+/// The connector's exception, once its last day is over: the connector's own demand holds again.
+#[must_use]
+pub fn ended_exception(connector: &Connector, now: Timestamp) -> Option<&Exception> {
+    match exception(connector, now) {
+        Some(_) => None,
+        None => connector.outbound.exception.as_ref(),
+    }
 }
 
 /// Whether the connector, as it stands now, makes DANE mandatory.
@@ -209,8 +225,70 @@ mod tests {
             ] {
                 let host = Host::parse(host).expect("a host");
                 assert_eq!(connectors.for_host(&host).name, winner, "{host}");
+                assert_eq!(connectors.contest(&host).winner.connector.name, winner, "{host}");
             }
             all.reverse();
+        }
+    }
+
+    #[test]
+    fn who_lost_is_told_with_the_reason() {
+        let all = [
+            Arc::new(connector("any", &["*"])),
+            Arc::new(connector("org", &["*.org"])),
+            Arc::new(connector("below", &["*.example.org", "*.mail.example.org"])),
+            Arc::new(connector("exact", &["mail.example.org"])),
+        ];
+        let connectors = Connectors::new(&all, Arc::new(connector("default", &[])));
+        for (host, winner, others) in [
+            (
+                "mail.example.org",
+                "exact \"mail.example.org\"",
+                &[
+                    "below \"*.mail.example.org\" names what is below mail.example.org, not mail.example.org itself",
+                    "below \"*.example.org\" is less specific than \"mail.example.org\"",
+                    "org \"*.org\" is less specific than \"mail.example.org\"",
+                    "any \"*\" is less specific than \"mail.example.org\"",
+                ][..],
+            ),
+            (
+                "example.org",
+                "org \"*.org\"",
+                &[
+                    "below \"*.example.org\" names what is below example.org, not example.org itself",
+                    "any \"*\" is less specific than \"*.org\"",
+                ],
+            ),
+            ("example.net", "any \"*\"", &[]),
+            ("[192.0.2.1]", "any \"*\"", &[]),
+        ] {
+            let contest = connectors.contest(&Host::parse(host).expect("a host"));
+            let said = |claim: &Claim<'_>| format!("{} \"{}\"", claim.connector.name, claim.pattern);
+            assert_eq!(said(&contest.winner), winner, "{host}");
+            let lost: Vec<_> = contest.others.iter().map(|(claim, lost)| format!("{} {lost}", said(claim))).collect();
+            assert_eq!(lost, others, "{host}");
+        }
+    }
+
+    #[test]
+    fn a_pattern_has_the_connector_of_what_no_closer_one_names() {
+        let all = [
+            Arc::new(connector("org", &["*.org"])),
+            Arc::new(connector("below", &["*.example.org"])),
+            Arc::new(connector("exact", &["mail.example.org"])),
+        ];
+        let connectors = Connectors::new(&all, Arc::new(connector("default", &[])));
+        let domain = |text: &str| Domain::parse(text).expect("a domain");
+        for (pattern, winner) in [
+            (DomainPattern::Any, "default"),
+            (DomainPattern::Below(domain("net")), "default"),
+            (DomainPattern::Below(domain("example.org")), "below"),
+            // What is below mail.example.org is below example.org; mail.example.org itself is another matter.
+            (DomainPattern::Below(domain("mail.example.org")), "below"),
+            (DomainPattern::Exactly(domain("mail.example.org")), "exact"),
+            (DomainPattern::Exactly(domain("example.org")), "org"),
+        ] {
+            assert_eq!(connectors.for_pattern(&pattern).name, winner, "{pattern}");
         }
     }
 

@@ -3,8 +3,10 @@
 //! It decides nothing about mail. What it starts, it ends: listeners first, then sessions and deliveries
 //! in flight, the spool last.
 
+mod exceptions;
 mod pulse;
 mod reload;
+mod reports;
 mod sockets;
 
 use std::net::SocketAddr;
@@ -22,16 +24,19 @@ use crate::discovery::history::{History, HistoryError};
 use crate::discovery::mta_sts::MtaSts;
 use crate::dns::Dns;
 use crate::handshake::Material;
+use crate::https;
 use crate::inbound::{self, Inbound};
 use crate::scheduler::{Observer, Scheduler};
 use crate::spool::{SpoolError, SqliteSpool};
+use crate::tlsrpt::{Desk, Reporter, Submitter};
+use exceptions::Told;
 pub use pulse::{Pulse, Silent, Standing};
 use reload::InForce;
 use sockets::Bound;
 pub use sockets::Passed;
 
-/// How often our own certificate files are looked at for a change.
-const CERTIFICATE_WATCH: Duration = Duration::from_mins(1);
+/// How often our own certificate files are looked at for a change, and exceptions for their end.
+const WATCH: Duration = Duration::from_mins(1);
 /// Accepted messages between inbound sessions and the scheduler; what is beyond waits in its session.
 const ACCEPTED_MAX: usize = 1024;
 
@@ -83,6 +88,7 @@ pub struct Running {
     pub addresses: Vec<(String, SocketAddr)>,
     in_force: Arc<InForce>,
     pulse: Pulse,
+    reporter: Reporter,
     stop: CancellationToken,
     task: JoinHandle<Result<(), EndError>>,
 }
@@ -105,6 +111,12 @@ impl Running {
         self.pulse.clone()
     }
 
+    /// Where sessions are observed for TLS reports.
+    #[must_use]
+    pub fn reporter(&self) -> &Reporter {
+        &self.reporter
+    }
+
     /// Asks the daemon to stop: it takes no more mail and lets deliveries in flight finish.
     pub fn stop(&self) {
         self.stop.cancel();
@@ -122,26 +134,57 @@ impl Running {
     }
 }
 
-/// Starts a daemon: everything is loaded, opened and bound when this returns. `passed` are the sockets that
-/// listeners may name.
+/// What lies around the daemon and is not for an administrator to choose. Plays and tests put peers on this
+/// machine in the place of the world, where they cannot have its ports.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Surroundings {
+    /// The port at which MTA-STS policy hosts are asked: 443 (RFC 8461 §3.3).
+    pub policy_port: u16,
+}
+
+impl Default for Surroundings {
+    fn default() -> Self {
+        Self { policy_port: https::PORT }
+    }
+}
+
+/// Starts a daemon: everything is loaded, opened and bound when this returns.
 ///
 /// # Errors
 /// [`StartError`]; nothing is left open or bound then.
-pub async fn start(config: Config, passed: Passed, observer: Observer) -> Result<Running, StartError> {
+pub async fn start(config: Config, observer: Observer) -> Result<Running, StartError> {
+    start_in(Surroundings::default(), Passed::default(), config, observer).await
+}
+
+/// The same, in other surroundings than the world, and with sockets that listeners may name.
+///
+/// # Errors
+/// [`StartError`]; nothing is left open or bound then.
+pub async fn start_in(
+    surroundings: Surroundings,
+    passed: Passed,
+    config: Config,
+    observer: Observer,
+) -> Result<Running, StartError> {
     let dns = Dns::new(&config.dns).map_err(|error| error.fault(&config.dns));
-    let ((tls, warnings), dns) = match (Material::load(&config), dns) {
-        (Ok(tls), Ok(dns)) => (tls, dns),
-        (tls, dns) => return Err(StartError::Faults(tls.err().into_iter().flatten().chain(dns.err()).collect())),
-    };
-    for warning in warnings {
+    let ((tls, warnings), dns, (submitter, more)) =
+        match (Material::load(&config), dns, Submitter::load(&config.tlsrpt)) {
+            (Ok(tls), Ok(dns), Ok(submitter)) => (tls, dns, submitter),
+            (tls, dns, submitter) => {
+                let faults = tls.err().into_iter().flatten().chain(dns.err()).chain(submitter.err());
+                return Err(StartError::Faults(faults.collect()));
+            }
+        };
+    for warning in warnings.into_iter().chain(more) {
         tracing::warn!(place = %warning.place, remedy = %warning.remedy, "{}", warning.message);
     }
     // The spool first: a second instance hears that there is a first, not that its ports are taken.
     let spool_error = |error| StartError::Spool { place: config.spool.place.clone(), error };
     let spool = Arc::new(SqliteSpool::open(&config.spool.value).map_err(spool_error)?);
+    let (reporter, desk) = reports::desk(&config).map_err(|fault| StartError::Faults(vec![fault]))?;
     let history_error = |error| StartError::History { place: config.spool.place.clone(), error };
     let history = History::open(&config.spool.value, jiff::Timestamp::now()).map_err(history_error)?;
-    let policies = MtaSts::open(&config.spool.value, reload::web(&tls, &dns));
+    let policies = MtaSts::open(&config.spool.value, reload::web(&tls, &dns, surroundings));
     let discovery = Discovery::new(policies, history);
     let sockets = sockets::bind(&config, passed).await.map_err(StartError::Sockets)?;
     let addresses = sockets
@@ -149,7 +192,15 @@ pub async fn start(config: Config, passed: Passed, observer: Observer) -> Result
         .flat_map(|(name, sockets)| sockets.iter().filter_map(|socket| Some((name.clone(), socket.local_addr().ok()?))))
         .collect();
     let door = Door::open(&config.admin.socket).await.map_err(|fault| StartError::Faults(vec![fault]))?;
-    let in_force = Arc::new(InForce::new(&Arc::new(config), tls, dns.clone(), discovery));
+    let in_force = Arc::new(InForce::new(
+        &Arc::new(config),
+        tls,
+        dns.clone(),
+        discovery,
+        reporter.clone(),
+        submitter,
+        surroundings,
+    ));
     // A resolver that cannot do what is expected of it is told of now, not when the first mail comes.
     tokio::spawn(async move { dns.look_around().await });
     let stop = CancellationToken::new();
@@ -157,8 +208,8 @@ pub async fn start(config: Config, passed: Passed, observer: Observer) -> Result
     let rooms = Rooms { in_force: Arc::clone(&in_force), spool: Arc::clone(&spool), observer, stop: stop.clone() };
     let scheduler = rooms.scheduler();
     let pulse = Pulse::new(scheduler.pulse(), spool, refused);
-    let task = tokio::spawn(rooms.run(scheduler, sockets, door));
-    Ok(Running { addresses, in_force, pulse, stop, task })
+    let task = tokio::spawn(rooms.run(scheduler, sockets, door, desk));
+    Ok(Running { addresses, in_force, pulse, reporter, stop, task })
 }
 
 /// Everything that runs.
@@ -170,20 +221,28 @@ struct Rooms {
 }
 
 impl Rooms {
-    async fn run(self, scheduler: Scheduler, sockets: Bound, door: Option<Door>) -> Result<(), EndError> {
+    async fn run(
+        self,
+        scheduler: Scheduler,
+        sockets: Bound,
+        door: Option<Door>,
+        desk: Option<Desk>,
+    ) -> Result<(), EndError> {
         let (accepted, work) = mpsc::channel(ACCEPTED_MAX);
         let operator = scheduler.operator();
         let mut deliveries = tokio::spawn(scheduler.run(work, self.stop.clone()));
+        let counting = self.in_force.reports.start(desk, &self.spool, &accepted, &self.stop);
         let mut listeners = self.listen(sockets, accepted);
         if let Some(door) = door {
             listeners.spawn(door.serve(
                 Arc::clone(&self.spool) as _,
                 operator,
                 self.in_force.outbound.discovery().history().clone(),
+                Arc::clone(&self.in_force.scheduler),
                 self.stop.clone(),
             ));
         }
-        let watch = tokio::spawn(watch_certificates(Arc::clone(&self.in_force)));
+        let watch = tokio::spawn(watch(Arc::clone(&self.in_force)));
         let policies = self.in_force.outbound.discovery().mta_sts().clone();
         let fresh = tokio::spawn(async move { policies.keep_fresh().await });
         let end = tokio::select! {
@@ -211,6 +270,8 @@ impl Rooms {
             tracing::warn!("sessions were cut short; what they had not been answered for is not in the spool");
         }
         drop(listeners);
+        // The last sessions are over: what was seen of them is counted before the end.
+        counting.end().await;
         // The spool's lock keeps others from the folder: it goes last.
         self.in_force.outbound.discovery().history().close().await;
         let closed = self.spool.close().await;
@@ -243,10 +304,13 @@ fn scheduler_end(death: Result<Result<(), SpoolError>, tokio::task::JoinError>) 
     }
 }
 
-/// Takes up renewed certificates, as ACME clients leave them, without a restart.
-async fn watch_certificates(in_force: Arc<InForce>) {
+/// Takes up renewed certificates, as ACME clients leave them, without a restart; and says when a connector's
+/// exception has ended.
+async fn watch(in_force: Arc<InForce>) {
+    let mut ended = Told::default();
     loop {
-        tokio::time::sleep(CERTIFICATE_WATCH).await;
+        ended.tell(&in_force.config().connectors, jiff::Timestamp::now());
+        tokio::time::sleep(WATCH).await;
         let tls = in_force.tls();
         let Ok(result) = tokio::task::spawn_blocking(move || tls.refresh()).await else { return };
         match result {

@@ -15,9 +15,10 @@
 //!
 //! Imports point down only; `tests/floors.rs` reads them. From the top:
 //!
-//! - `cli` and [`demo`]: the commands, and the play that shows what the policies do; [`daemon`] wires
-//!   the rooms and ends them in order;
-//! - movers, which are tokio tasks: [`admin`], [`inbound`], [`scheduler`], [`outbound`];
+//! - `cli` and [`demo`]: the commands, and the play that shows what the policies do; [`explain`], which
+//!   says in advance what either direction would do, in the words of both; [`daemon`] wires the rooms and
+//!   ends them in order;
+//! - movers, which are tokio tasks: [`admin`], [`inbound`], [`scheduler`], [`outbound`], [`tlsrpt`];
 //! - hands, each touching one piece of the world: [`discovery`] (what domains publish about themselves, and
 //!   what they showed before), on [`https`]; [`spool`], [`route`], [`handshake`]; and below them [`dns`];
 //! - rules, pure decisions over words: [`dsn`], [`outcome`] (the failure judge), [`access`],
@@ -42,6 +43,7 @@ pub mod discovery;
 pub mod dns;
 pub mod dsn;
 pub mod envelope;
+pub mod explain;
 pub mod handshake;
 pub mod https;
 pub mod inbound;
@@ -52,3 +54,4 @@ pub mod scheduler;
 pub mod smtp;
 pub mod spool;
 pub mod tls;
+pub mod tlsrpt;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use gatepost::config::{
     self, AdminSocket, Config, Dnssec, DomainPattern, Downgrade, Fault, ListenAddress, ListenerTls, LogFormat,
-    OnFailure, Publication, Route, TlsDemand, Trust, TrustAnchor, VerifyWanted,
+    OnFailure, Publication, Route, SendReports, TlsDemand, Trust, TrustAnchor, VerifyWanted,
 };
 use gatepost::tls::{Pin, TlsVersion};
 
@@ -62,6 +62,10 @@ fn has_the_documented_values(config: &Config) {
     assert_eq!(config.dns.dnssec.value, Dnssec::Validate);
     assert_eq!(config.dns.trust_anchor, TrustAnchor::BuiltIn);
     assert_eq!(config.admin.socket.value, AdminSocket::Path("/run/gatepost/admin.sock".into()));
+    assert_eq!(config.tlsrpt.send.value, SendReports::Off);
+    assert_eq!(config.tlsrpt.organization, "relay.example.com");
+    assert_eq!(config.tlsrpt.contact.to_string(), "postmaster@example.com");
+    assert_eq!(config.tlsrpt.dkim, None);
     assert_eq!(config.log.format.value, LogFormat::Auto);
     assert_eq!(config.log.level, "info");
 }
@@ -113,6 +117,22 @@ fn words_become_what_they_mean() {
     assert_eq!(texts(&config.relay.networks), ["10.0.0.0/8", "2001:db8::7/128"]);
     assert_eq!(texts(&config.relay.domains), ["example.com", "*.example.com"]);
     assert_eq!(config.queue.retry, [Duration::from_secs(90), Duration::from_mins(90)]);
+}
+
+#[test]
+fn reports_become_what_they_mean() {
+    let (config, _) = read("tests/config_good/partners.toml");
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/config_good");
+    let reports = &config.tlsrpt;
+    assert_eq!(reports.send.value, SendReports::Daily);
+    assert_eq!(
+        (reports.organization.as_str(), reports.contact.to_string().as_str()),
+        ("Bücher AG", "tls@mail.example.com")
+    );
+    assert_eq!(reports.submitter.as_str(), "mail.example.com");
+    let key = reports.dkim.as_ref().expect("a key");
+    assert_eq!((key.domain.as_str(), key.selector.as_str()), ("example.com", "2026.reports"));
+    assert_eq!(key.file.value, folder.join("dkim.pem"));
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! From a recipient to TLSA records, with signed zones and a real resolver: the rows of RFC 7672 §2.2.
 
 #[path = "support/zones/mod.rs"]
+#[allow(dead_code, reason = "shared with the tests of the resolver, which use more of it")]
 mod zones;
 
 use std::path::Path;
@@ -105,8 +106,11 @@ struct World {
 
 impl World {
     fn new(server: &Server, dns: &str, outbound: &str) -> Self {
-        let anchor =
-            if dns.is_empty() { format!("trust_anchor = {:?}", server.anchor("dnskey")) } else { dns.to_owned() };
+        let anchor = if dns.is_empty() {
+            format!("trust_anchor = \"{}\"", server.anchor("dnskey").display())
+        } else {
+            dns.to_owned()
+        };
         let text = format!(
             "hostname = \"relay.example.com\"\npostmaster = \"postmaster@example.com\"\n\
              [[listener]]\nname = \"mx\"\naddress = [\"127.0.0.1:2525\"]\ntls = \"off\"\n\

@@ -1,10 +1,11 @@
 //! The operator's door: HTTP and JSON over a unix socket (`[admin] socket`), for `gatepost queue`, `gatepost
 //! history` and whoever else may open the socket.
 //!
-//! It tells what the spool holds, the scheduler knows and the downgrade memory remembers, and hands orders
-//! to them. It changes nothing itself, and who may do what is decided by the rights of the socket alone: owner and group may
-//! do everything. RFC 9112 (HTTP/1.1), one request for each connection.
+//! It tells what the spool holds, the scheduler knows, the downgrade memory remembers and which configuration
+//! is in force, and hands orders to them. It changes nothing itself, and who may do what is decided by the
+//! rights of the socket alone: owner and group may do everything. RFC 9112 (HTTP/1.1), one request for each connection.
 
+mod config;
 mod content;
 mod filter;
 mod history;
@@ -15,6 +16,7 @@ pub mod words;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use axum::extract::{DefaultBodyLimit, Extension, Request};
 use axum::http::StatusCode;
 use axum::middleware::{self, Next};
@@ -29,7 +31,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::discovery::history::History;
-use crate::scheduler::Operator;
+use crate::scheduler::{Operator, Settings};
 use crate::spool::{Spool, SpoolError};
 
 pub use socket::Door;
@@ -55,6 +57,7 @@ struct Desk {
     spool: Arc<dyn Spool>,
     operator: Operator,
     history: History,
+    settings: Arc<ArcSwap<Settings>>,
 }
 
 /// Who asks: the user id of the other end, where the system tells it.
@@ -94,8 +97,15 @@ impl IntoResponse for Problem {
 
 impl Door {
     /// Answers until `stop`, then gives requests under way a few seconds.
-    pub async fn serve(self, spool: Arc<dyn Spool>, operator: Operator, history: History, stop: CancellationToken) {
-        let router = router(Desk { spool, operator, history });
+    pub async fn serve(
+        self,
+        spool: Arc<dyn Spool>,
+        operator: Operator,
+        history: History,
+        settings: Arc<ArcSwap<Settings>>,
+        stop: CancellationToken,
+    ) {
+        let router = router(Desk { spool, operator, history, settings });
         let mut connections = JoinSet::new();
         loop {
             tokio::select! {
@@ -143,6 +153,7 @@ fn router(desk: Desk) -> Router {
         .route("/v1/queue/orders", post(queue::order))
         .route("/v1/queue/{id}", get(queue::show))
         .route("/v1/queue/{id}/content", get(content::content))
+        .route("/v1/config", get(config::in_force))
         .route("/v1/history", get(history::list))
         .route("/v1/history/forget", post(history::forget))
         .fallback(|| async { Problem(StatusCode::NOT_FOUND, "there is nothing under this path".to_owned()) })

@@ -1,5 +1,7 @@
 //! What is said over the admin socket, in JSON. A name once released keeps its meaning; new ones may come.
 
+use std::path::PathBuf;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -249,4 +251,15 @@ pub struct Forget {
     pub domain: String,
     /// Why: from 1 to [`REASON_MAX`] characters.
     pub reason: String,
+}
+
+/// `GET /v1/config`: the configuration in force.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct InForce {
+    /// The file it was read from; relative paths in it start from its folder.
+    pub file: PathBuf,
+    /// The SHA-256 of the text, in hexadecimal.
+    pub sha256: String,
+    /// The text, as it was when it was read.
+    pub text: String,
 }

@@ -1,8 +1,11 @@
 //! `gatepost check`: reads everything that a start would read, and shows the configuration as meant.
 //!
-//! Binds no address, asks no DNS and opens no spool.
+//! Binds no address, asks no DNS and opens no spool. With `--against` it shows instead what would be different.
+
+mod against;
 
 use std::fmt::Display;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Args;
@@ -13,27 +16,75 @@ use jiff::tz::TimeZone;
 use super::{ConfigFile, show, show_faults, show_warnings};
 use crate::config::{
     self, Config, Connector, Downgrade, Exception, Inbound, Listener, ListenerTls, OnFailure, Outbound, Publication,
-    Route, TlsDemand, Trust, VerifyWanted,
+    Route, SendReports, TlsDemand, Trust, VerifyWanted,
 };
+use crate::connector::ended_exception;
 use crate::dns::Dns;
 use crate::handshake::{IdentitySummary, Material};
 use crate::tls::TlsVersion;
+use crate::tlsrpt::Submitter;
+use against::Old;
 
 /// Read the configuration and everything it names, and show what it means
 ///
 /// Prints listeners, relay rules, connectors and certificates as meant, with every default filled in. Exit
 /// status 1, and every fault with its line and remedy, where the configuration cannot be taken.
+///
+/// With --against it prints what the file would treat differently: tables and keys, domains that another
+/// connector speaks for, and messages in the queue. Exit status then: 0 no difference, 1 some, 2 no comparison.
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
     #[command(flatten)]
     file: ConfigFile,
+    /// Compare with the running daemon's configuration and queue, or with another FILE
+    #[arg(long, value_name = "FILE", num_args = 0..=1)]
+    #[allow(clippy::option_option, reason = "given or not, and if given with a file or not: what clap makes of it")]
+    against: Option<Option<PathBuf>>,
+    /// The running daemon's admin socket, where the file has another
+    #[arg(long, value_name = "PATH", requires = "against")]
+    socket: Option<PathBuf>,
+    /// Answer with one JSON document
+    #[arg(long, requires = "against")]
+    json: bool,
 }
 
 pub(super) fn run(arguments: &Arguments) -> ExitCode {
     let file = &arguments.file.config;
+    match (&arguments.against, &arguments.socket) {
+        (None, _) => check(file),
+        (Some(Some(old)), _) => compare(arguments, &Old::File(old)),
+        (Some(None), socket) => compare(arguments, &Old::Running(socket.as_deref())),
+    }
+}
+
+/// Paths that both sides name must be the same on both.
+fn compare(arguments: &Arguments, old: &Old<'_>) -> ExitCode {
+    let file = &arguments.file.config;
+    let file = std::path::absolute(file).unwrap_or_else(|_| file.clone());
+    let (config, _, _, warnings) = match load(&file) {
+        Ok(loaded) => loaded,
+        Err(faults) => {
+            show_faults(&faults);
+            return ExitCode::from(2);
+        }
+    };
+    show_warnings(&warnings);
+    match against::compare(&config, old) {
+        Ok(report) => {
+            show(&if arguments.json { against::json(&report) } else { against::text(&report) });
+            if report.is_same() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        }
+        Err(error) => {
+            eprintln!("gatepost check: {error}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn check(file: &Path) -> ExitCode {
     match load(file) {
-        Ok((config, identities, warnings)) => {
-            show(&report(&config, &identities));
+        Ok((config, identities, submitter, warnings)) => {
+            show(&report(&config, &identities, &submitter));
             show_warnings(&warnings);
             show(&format!("\n{} can be taken\n", file.display()));
             ExitCode::SUCCESS
@@ -45,21 +96,38 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
     }
 }
 
-type Loaded = (Config, Vec<IdentitySummary>, Vec<config::Fault>);
+type Loaded = (Config, Vec<IdentitySummary>, Submitter, Vec<config::Fault>);
 
-fn load(file: &std::path::Path) -> Result<Loaded, Vec<config::Fault>> {
+fn load(file: &Path) -> Result<Loaded, Vec<config::Fault>> {
     let (config, mut warnings) = config::read(file)?;
     let dns = Dns::new(&config.dns).map_err(|error| error.fault(&config.dns));
-    let (material, more) = match (Material::load(&config), dns) {
-        (Ok(loaded), Ok(_)) => loaded,
-        (material, dns) => return Err(material.err().into_iter().flatten().chain(dns.err()).collect()),
+    let loaded = (Material::load(&config), dns, Submitter::load(&config.tlsrpt));
+    let ((material, more), (submitter, still_more)) = match loaded {
+        (Ok(material), Ok(_), Ok(submitter)) => (material, submitter),
+        (material, dns, submitter) => {
+            let faults = material.err().into_iter().flatten().chain(dns.err()).chain(submitter.err());
+            return Err(faults.collect());
+        }
     };
-    warnings.extend(more);
+    warnings.extend(more.into_iter().chain(still_more));
+    warnings.extend(config.connectors.iter().filter_map(|connector| ended(connector, Timestamp::now())));
     warnings.sort();
-    Ok((config, material.identities(), warnings))
+    Ok((config, material.identities(), submitter, warnings))
 }
 
-fn report(config: &Config, identities: &[IdentitySummary]) -> String {
+/// An exception that has ended, as a warning.
+fn ended(connector: &Connector, now: Timestamp) -> Option<config::Fault> {
+    ended_exception(connector, now).map(|exception| config::Fault {
+        place: exception.place.clone(),
+        message: format!(
+            "the exception of the connector \"{}\" ended on {} ({})",
+            connector.name, exception.until, exception.reason
+        ),
+        remedy: "The connector's own demand holds again. Take the exception out, or give it a later day.".to_owned(),
+    })
+}
+
+fn report(config: &Config, identities: &[IdentitySummary], submitter: &Submitter) -> String {
     let sections = [
         format!(
             "We are {}; mail to our postmaster goes to {}; the spool is {}\n",
@@ -74,9 +142,24 @@ fn report(config: &Config, identities: &[IdentitySummary]) -> String {
             listed(&config.relay.domains, "no domain")
         ),
         section("Connectors (for each domain the most specific pattern wins)", &connectors(config)),
+        reports(config.tlsrpt.send.value, submitter),
         section("Our certificates", &certificates(identities)),
     ];
     sections.join("\n")
+}
+
+fn reports(send: SendReports, submitter: &Submitter) -> String {
+    let Submitter { organization, contact, signer, .. } = submitter;
+    let signed = match signer {
+        Some(signer) => {
+            format!("signed with a key to be published as\n  {} TXT \"{}\"", signer.name(), signer.record())
+        }
+        None => "not signed".to_owned(),
+    };
+    match send {
+        SendReports::Off => "TLS reports are not sent\n".to_owned(),
+        SendReports::Daily => format!("TLS reports come from {organization}, {contact}; by mail they are {signed}\n"),
+    }
 }
 
 fn section(title: &str, table: &Table) -> String {
@@ -228,7 +311,7 @@ fn raised(outbound: &Outbound, now: Timestamp) -> Vec<String> {
         Downgrade::Allow => lines.push("no warning when they lose TLS".to_owned()),
         Downgrade::Refuse => lines.push("forced once they have taken TLS".to_owned()),
     }
-    if let Some(Exception { tls, until, reason }) = &outbound.exception {
+    if let Some(Exception { tls, until, reason, place: _ }) = &outbound.exception {
         let level = match tls {
             TlsDemand::Off => "off",
             TlsDemand::Opportunistic => "opportunistic",

@@ -5,8 +5,10 @@
 
 mod check;
 mod demo;
+mod explain;
 mod history;
 mod pages;
+mod probe;
 mod queue;
 mod run;
 mod sendmail;
@@ -34,6 +36,8 @@ enum Command {
     /// Runs the relay in the foreground, as systemd does
     Run(ConfigFile),
     Check(check::Arguments),
+    Explain(explain::Arguments),
+    Probe(probe::Arguments),
     Queue(queue::Arguments),
     History(history::Arguments),
     Sendmail(sendmail::Arguments),
@@ -65,6 +69,8 @@ impl Cli {
         match self.command {
             Command::Run(file) => run::run(&file.config),
             Command::Check(arguments) => check::run(&arguments),
+            Command::Explain(arguments) => explain::run(&arguments),
+            Command::Probe(arguments) => probe::run(&arguments),
             Command::Queue(arguments) => queue::run(&arguments),
             Command::History(arguments) => history::run(&arguments),
             Command::Sendmail(arguments) => sendmail::run(arguments),

@@ -13,7 +13,7 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer, Registry};
 
 use crate::config::{self, Log, LogFormat};
-use crate::daemon::{self, Passed, Running, StartError};
+use crate::daemon::{self, Passed, Running, StartError, Surroundings};
 use manager::Heart;
 
 /// Puts another `[log] level` in force.
@@ -53,7 +53,7 @@ async fn serve(config: config::Config, passed: Passed, file: &Path, level: &LogL
         Ok(signals) => signals,
         Err(error) => return refuse(&format!("signals cannot be received: {error}")),
     };
-    let mut running = match daemon::start(config, passed, Arc::new(|_, _| ())).await {
+    let mut running = match daemon::start_in(Surroundings::default(), passed, config, Arc::new(|_, _| ())).await {
         Ok(running) => running,
         Err(error @ StartError::Faults(_)) => return refuse(&error.to_string()),
         // A disk, an address or a resolver may be back in a moment: worth another start.

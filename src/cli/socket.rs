@@ -73,6 +73,11 @@ pub(super) struct Client {
 }
 
 impl Client {
+    /// The way to the daemon whose socket this is.
+    pub(super) fn at(path: PathBuf) -> Self {
+        Self { path }
+    }
+
     /// The way to the daemon that runs on a configuration, for `gatepost command`.
     ///
     /// # Errors

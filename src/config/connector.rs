@@ -7,7 +7,7 @@ use std::fmt;
 use ipnet::IpNet;
 use jiff::civil::Date;
 
-use super::{DomainPattern, IdentityFiles, Located, Trust};
+use super::{DomainPattern, IdentityFiles, Located, Place, Trust};
 use crate::address::Host;
 use crate::tls::{NamePattern, Pin, TlsVersion};
 
@@ -109,6 +109,8 @@ pub struct Exception {
     pub until: Date,
     /// Why, for whoever reads the record.
     pub reason: String,
+    /// Where it stands.
+    pub place: Place,
 }
 
 /// `verify` as written; which names `Name` means is known only with the hop.

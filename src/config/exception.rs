@@ -47,13 +47,13 @@ impl WrittenException {
         }
     }
 
-    pub(super) fn meant(self, min_version: TlsVersion) -> Exception {
+    pub(super) fn meant(self, min_version: TlsVersion, place: Place) -> Exception {
         let tls = match self.tls {
             Level::Off => TlsDemand::Off,
             Level::Opportunistic => TlsDemand::Opportunistic,
             Level::Forced => TlsDemand::Forced { min_version, verify: VerifyWanted::None },
         };
-        Exception { tls, until: self.until, reason: self.reason }
+        Exception { tls, until: self.until, reason: self.reason, place }
     }
 }
 

@@ -6,6 +6,7 @@
 
 mod connector;
 mod exception;
+mod flat;
 mod hosts;
 mod own;
 mod parse;
@@ -14,6 +15,7 @@ mod place;
 mod plain;
 mod reader;
 mod rules;
+mod tlsrpt;
 mod values;
 
 use std::fmt;
@@ -31,8 +33,10 @@ pub use connector::{
     Connector, Downgrade, Exception, Inbound, OnFailure, Outbound, Publication, Route, SmartHost, TlsDemand,
     VerifyWanted,
 };
+pub use flat::{ChangedKey, Pair, Section, changed, sections, treatment};
 pub use parse::{parse, read};
 pub use partner::default_connector;
+pub use tlsrpt::{DkimKey, SendReports, TlsReports};
 pub use values::parse_duration;
 
 /// Where something stands in a configuration file. Line and column count from 1.
@@ -110,8 +114,21 @@ pub struct Config {
     pub dns: Dns,
     /// Where operators are answered.
     pub admin: Admin,
+    /// Reports to other domains about TLS.
+    pub tlsrpt: TlsReports,
     /// Logging.
     pub log: Log,
+    /// What all of this was read from.
+    pub written: Written,
+}
+
+/// A configuration as it is written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Written {
+    /// The file; relative paths in it start from its folder.
+    pub file: Arc<Path>,
+    /// Its text.
+    pub text: Arc<str>,
 }
 
 /// `[dns]`: whom to ask, and what is believed of the answers.

@@ -11,7 +11,7 @@ use super::partner::WrittenConnector;
 use super::place::Notes;
 use super::reader::{Given, Table};
 use super::values::path;
-use super::{Config, Fault, Located, Place, plain, rules};
+use super::{Config, Fault, Located, Place, Written, plain, rules, tlsrpt};
 
 /// Where the spool is unless `[spool] path` says otherwise.
 const SPOOL: &str = "/var/spool/gatepost";
@@ -63,7 +63,8 @@ pub fn parse(text: &str, file: &Path) -> Result<(Config, Vec<Fault>), Vec<Fault>
             notes.fault(&place, message, "Text stands in double quotes, lists in square brackets, one key on a line.");
         }
     }
-    let config = if is_toml { document_meant(document.get_ref(), &mut notes) } else { None };
+    let written = Written { file: Arc::from(file), text: Arc::from(text) };
+    let config = if is_toml { document_meant(document.get_ref(), &mut notes, written) } else { None };
     let Notes { mut faults, mut warnings, .. } = notes;
     faults.sort();
     faults.dedup();
@@ -75,7 +76,7 @@ pub fn parse(text: &str, file: &Path) -> Result<(Config, Vec<Fault>), Vec<Fault>
 }
 
 /// The document as meant. Whatever is wrong has been noted; without a note there is a configuration.
-fn document_meant(document: &DeTable<'_>, notes: &mut Notes<'_>) -> Option<Config> {
+fn document_meant(document: &DeTable<'_>, notes: &mut Notes<'_>, written: Written) -> Option<Config> {
     let mut root = Table::root(document, notes);
     let hostname = root.required(notes, "hostname", "hostname = \"relay.example.com\"", domain);
     let postmaster = root.required(notes, "postmaster", "postmaster = \"postmaster@example.com\"", mailbox);
@@ -100,6 +101,8 @@ fn document_meant(document: &DeTable<'_>, notes: &mut Notes<'_>) -> Option<Confi
     let dns = plain::dns(dns, notes);
     let admin = root.table(notes, "admin", "[admin]");
     let admin = plain::admin(admin, notes);
+    let reports = root.table(notes, "tlsrpt", "[tlsrpt]");
+    let reports = tlsrpt::Written::read(reports, notes);
     let log = root.table(notes, "log", "[log]");
     let log = plain::log(log, notes);
     root.finish(notes);
@@ -107,6 +110,7 @@ fn document_meant(document: &DeTable<'_>, notes: &mut Notes<'_>) -> Option<Confi
     rules::hostname(&hostname, notes);
     rules::own(&tls, listeners.as_deref(), notes);
     rules::connectors(&connectors, &tls, listeners.as_deref(), notes);
+    let reports = reports.meant(&hostname, &postmaster, notes);
 
     let (Given::Good(hostname), Given::Good(postmaster)) = (hostname, postmaster) else { return None };
     let tls = tls.meant();
@@ -123,7 +127,9 @@ fn document_meant(document: &DeTable<'_>, notes: &mut Notes<'_>) -> Option<Confi
         timeouts,
         dns,
         admin,
+        tlsrpt: reports?,
         log,
+        written,
     })
 }
 

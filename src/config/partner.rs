@@ -169,7 +169,7 @@ impl WrittenOutbound {
             WrittenRoute::SmartHosts(hosts) => Route::SmartHosts(without_places(hosts)),
         };
         let exception = match self.exception {
-            Given::Good(exception) => Some(exception.value.meant(min_version)),
+            Given::Good(exception) => Some(exception.value.meant(min_version, exception.place)),
             Given::Absent | Given::Bad => None,
         };
         let tls = demand(self.tls, self.verify, min_version);
@@ -244,6 +244,15 @@ fn route(value: &Value<'_>, notes: &mut Notes<'_>) -> Option<WrittenRoute> {
     let remedy = format!("Write \"mx\", or a list of smart hosts: [\"{example}\"].");
     notes.fault(&value.place, format!("route cannot be \"{}\"", short(word)), remedy);
     None
+}
+
+impl Connector {
+    /// Whether it is [`default_connector`], which stands in no file.
+    #[must_use]
+    pub fn is_built_in(&self) -> bool {
+        // The configuration gives that name to no other.
+        self.name == DEFAULT_NAME
+    }
 }
 
 /// The connector for every domain that no other speaks for: opportunistic both ways, by MX.

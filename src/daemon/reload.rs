@@ -5,10 +5,11 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use tokio::sync::Notify;
 
+use super::Surroundings;
 use crate::config::{Config, Fault, ListenAddress, Listener, Place, default_connector};
 use crate::connector::Connectors;
 use crate::discovery::Discovery;
-use crate::discovery::mta_sts::Web;
+use crate::discovery::mta_sts::{FETCH, Web};
 use crate::dns::Dns;
 use crate::handshake::Material;
 use crate::https::Https;
@@ -16,6 +17,9 @@ use crate::inbound;
 use crate::outbound::{self, Outbound};
 use crate::route::Router;
 use crate::scheduler;
+use crate::tlsrpt::{Reporter, Submitter};
+
+use super::reports::Reports;
 
 /// The configuration in force, as each mover has it.
 #[derive(Debug)]
@@ -25,6 +29,8 @@ pub(super) struct InForce {
     pub(super) outbound: Arc<Outbound>,
     /// Tells the scheduler that its settings were replaced.
     pub(super) replaced: Arc<Notify>,
+    pub(super) reports: Reports,
+    surroundings: Surroundings,
 }
 
 /// The settings of the three movers, all made from one configuration.
@@ -49,13 +55,24 @@ impl Parts {
 }
 
 impl InForce {
-    pub(super) fn new(config: &Arc<Config>, tls: Arc<Material>, dns: Dns, discovery: Discovery) -> Self {
+    pub(super) fn new(
+        config: &Arc<Config>,
+        tls: Arc<Material>,
+        dns: Dns,
+        discovery: Discovery,
+        reporter: Reporter,
+        submitter: Submitter,
+        surroundings: Surroundings,
+    ) -> Self {
+        let reports = Reports::new(submitter, &tls, dns.clone());
         let Parts { inbound, scheduler, outbound } = Parts::new(config, tls, dns);
         Self {
             inbound: Arc::new(ArcSwap::from_pointee(inbound)),
             scheduler: Arc::new(ArcSwap::from_pointee(scheduler)),
-            outbound: Arc::new(Outbound::new(outbound, discovery)),
+            outbound: Arc::new(Outbound::new(outbound, discovery, reporter)),
             replaced: Arc::default(),
+            reports,
+            surroundings,
         }
     }
 
@@ -71,15 +88,18 @@ impl InForce {
     pub(super) fn replace(&self, config: Config) -> Result<Vec<Fault>, Vec<Fault>> {
         let mut faults = needs_restart(&self.config(), &config);
         let dns = Dns::new(&config.dns).map_err(|error| error.fault(&config.dns));
-        let ((tls, warnings), dns) = match (Material::load(&config), dns) {
-            (Ok(tls), Ok(dns)) if faults.is_empty() => (tls, dns),
-            (tls, dns) => {
-                faults.extend(tls.err().into_iter().flatten().chain(dns.err()));
+        let submitter = Submitter::load(&config.tlsrpt);
+        let ((tls, mut warnings), dns, (submitter, more)) = match (Material::load(&config), dns, submitter) {
+            (Ok(tls), Ok(dns), Ok((submitter, more))) if faults.is_empty() => (tls, dns, (submitter, more)),
+            (tls, dns, submitter) => {
+                faults.extend(tls.err().into_iter().flatten().chain(dns.err()).chain(submitter.err()));
                 return Err(faults);
             }
         };
+        warnings.extend(more);
         let config = Arc::new(config);
-        self.outbound.discovery().mta_sts().replace(web(&tls, &dns));
+        self.reports.replace(submitter, &tls, dns.clone());
+        self.outbound.discovery().mta_sts().replace(web(&tls, &dns, self.surroundings));
         let Parts { inbound, scheduler, outbound } = Parts::new(&config, tls, dns);
         self.inbound.store(Arc::new(inbound));
         self.scheduler.store(Arc::new(scheduler));
@@ -90,8 +110,8 @@ impl InForce {
 }
 
 /// What MTA-STS policies are looked for with.
-pub(super) fn web(tls: &Material, dns: &Dns) -> Web {
-    Web::new(dns.clone(), Https::new(dns.clone(), tls.https().clone()))
+pub(super) fn web(tls: &Material, dns: &Dns, surroundings: Surroundings) -> Web {
+    Web::new(dns.clone(), Https::new(dns.clone(), tls.https().clone())).at(surroundings.policy_port, FETCH)
 }
 
 /// What cannot be changed while the daemon runs.
@@ -113,6 +133,9 @@ fn needs_restart(old: &Config, new: &Config) -> Vec<Fault> {
     }
     if old.admin.socket.value != new.admin.socket.value {
         fault(&new.admin.socket.place, "[admin] socket");
+    }
+    if old.tlsrpt.send.value != new.tlsrpt.send.value {
+        fault(&new.tlsrpt.send.place, "[tlsrpt] send");
     }
     if bound(&old.listeners) != bound(&new.listeners) {
         let place = new.listeners.first().and_then(|listener| listener.addresses.first()).map(|first| &first.place);

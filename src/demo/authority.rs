@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
+use aws_lc_rs::digest::{SHA256, digest};
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose,
+    KeyUsagePurpose, PublicKeyData as _,
 };
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
@@ -22,6 +23,8 @@ pub(super) struct Authority {
 pub(super) struct Identity {
     pub(super) certificate_pem: String,
     pub(super) key_pem: String,
+    /// SHA-256 of the public key: what a TLSA record "3 1 1" says.
+    pub(super) key_sha256: Vec<u8>,
     chain: Vec<CertificateDer<'static>>,
     key: PrivateKeyDer<'static>,
 }
@@ -54,8 +57,14 @@ impl Authority {
     }
 
     pub(super) fn issue(&self, host: &str, flaw: Flaw) -> Result<Identity, DemoError> {
-        let mut params = CertificateParams::new(vec![host.to_owned()])?;
-        params.distinguished_name = name(host);
+        self.issue_for(vec![host.to_owned()], flaw)
+    }
+
+    /// A certificate for several hosts, named after the first.
+    pub(super) fn issue_for(&self, hosts: Vec<String>, flaw: Flaw) -> Result<Identity, DemoError> {
+        let title = name(hosts.first().map_or("", String::as_str));
+        let mut params = CertificateParams::new(hosts)?;
+        params.distinguished_name = title;
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         if flaw == Flaw::Expired {
             params.not_before = rcgen::date_time_ymd(2000, 1, 1);
@@ -66,7 +75,9 @@ impl Authority {
             Flaw::SelfSigned => params.self_signed(&key)?,
             Flaw::None | Flaw::Expired => params.signed_by(&key, &self.issuer)?,
         };
+        let key_digest = digest(&SHA256, &key.subject_public_key_info());
         Ok(Identity {
+            key_sha256: key_digest.as_ref().to_vec(),
             certificate_pem: certificate.pem(),
             key_pem: key.serialize_pem(),
             chain: vec![certificate.der().clone()],

@@ -1,14 +1,19 @@
-//! The demo: a relay and its peers in one process, and every scenario of opportunistic and forced TLS
-//! played through them over TCP. Loopback and a temporary folder are all it touches.
+//! The demo: a relay and its peers in one process, and every scenario of opportunistic, forced, published and
+//! remembered TLS played through them over TCP. Loopback and a temporary folder are all it touches.
 //!
 //! The relay is the real one, started from a real configuration file. What is shown was seen by the
 //! peers and recorded by the relay; nothing is taken from what the demo meant to happen.
 
 mod authority;
+mod configuration;
+mod ledger;
 mod peer;
+pub mod policies;
+mod published;
 mod scenarios;
 mod stage;
 mod table;
+pub mod zones;
 
 use std::io::IsTerminal as _;
 
@@ -29,6 +34,9 @@ pub enum DemoError {
     /// TLS could not be set up.
     #[error("TLS could not be set up: {0}")]
     Tls(#[from] rustls::Error),
+    /// The zones could not be made.
+    #[error("the demo's DNS zones could not be made: {0}")]
+    Zones(#[from] zones::ZoneError),
     /// The demo's own configuration is refused: a fault of Gatepost.
     #[error("the demo's configuration is refused: {}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
     Faults(Vec<Fault>),
@@ -58,11 +66,13 @@ pub async fn play(keep: bool) -> Result<bool, DemoError> {
     let mut rows = scenarios::play_outgoing(&stage).await?;
     rows.extend(scenarios::play_incoming(&stage).await?);
     rows.extend(scenarios::play_mixture(&stage).await?);
+    rows.extend(published::play_publishers(&stage).await?);
+    rows.extend(published::play_losers(&stage).await?);
     table::print(&rows, std::io::stdout().is_terminal());
     let kept = rows.iter().filter(|row| row.kept).count();
     println!("\n{kept} of {} outcomes are what the policy promises.", rows.len());
     println!(
-        "Refused means: the session ended before a word of the envelope was said; the message waits in the queue."
+        "Refused means: no session was begun, or it ended before a word of the envelope was said; the message waits in the queue."
     );
     if keep {
         invite(&stage);
@@ -83,6 +93,14 @@ fn invite(stage: &Stage) {
     for (case, peer) in scenarios::OUTGOING.iter().zip(&stage.peers) {
         println!("  {}  {}: {}", peer.address, case.domain, case.title);
     }
+    for (case, peer) in published::PUBLISHERS.iter().zip(&stage.publishers.peers) {
+        println!("  {}  {}: {}", peer.address, case.domain, case.title);
+    }
+    for ((domain, downgrade, _), (_, on_the_way)) in published::LOSERS.iter().zip(&stage.publishers.losers) {
+        println!("  {}  {domain}, with TLS that was stripped on the way (downgrade {downgrade})", on_the_way.address);
+    }
+    println!("  {}  their DNS", stage.publishers.names);
+    println!("  127.0.0.1:{}  their MTA-STS policies", stage.publishers.policies.port);
     println!("Try:");
     println!("  swaks --server {} --tls --from alice@our.example --to bob@domain-a.com,bob@domain-b.com", stage.relay);
     println!("Ctrl-C ends everything.");

@@ -45,6 +45,18 @@ pub(super) struct Heard {
     pub(super) quits: usize,
 }
 
+impl Heard {
+    /// What was heard after `before`, which was heard by the same peer.
+    pub(super) fn since(&self, before: &Self) -> Self {
+        Self {
+            connections: self.connections - before.connections,
+            mail_from: self.mail_from[before.mail_from.len()..].to_vec(),
+            messages: self.messages[before.messages.len()..].to_vec(),
+            quits: self.quits - before.quits,
+        }
+    }
+}
+
 /// A peer that is running, until it is dropped.
 pub(super) struct Peer {
     pub(super) address: SocketAddr,

@@ -1,11 +1,12 @@
 //! What is played, and what each policy promises of it.
 
-use crate::tls::{Authentication, NoTls, Shortfall};
+use crate::tls::{Authentication, DaneScope, NoTls, Shortfall};
 
 use super::DemoError;
 use super::authority::Flaw;
+use super::ledger::{End, Record};
 use super::peer::{Heard, submit};
-use super::stage::{End, PARTNER, Record, Stage};
+use super::stage::{PARTNER, Stage};
 use super::table::Row;
 
 /// What a peer shows of itself.
@@ -57,8 +58,11 @@ pub(super) enum Promise {
     ClearOnFreshConnection,
     Tls,
     TlsUntrusted,
-    TlsVerified,
+    TlsVerified(&'static str),
+    Dane,
     Refused(&'static str),
+    /// Refused, and nobody was even dialled.
+    NotDialled(&'static str),
 }
 
 /// An outgoing scenario.
@@ -105,10 +109,16 @@ pub(super) const OUTGOING: &[Outgoing] = &[
     ),
     outgoing("self-signed certificate", "n2.example", Policy::ForcedName, Shown::SelfSigned, Promise::Refused("4.7.5")),
     outgoing("expired certificate", "n3.example", Policy::ForcedName, Shown::Expired, Promise::Refused("4.7.5")),
-    outgoing("certificate of the right name", "n4.example", Policy::ForcedName, Shown::Good, Promise::TlsVerified),
+    outgoing(
+        "certificate of the right name",
+        "n4.example",
+        Policy::ForcedName,
+        Shown::Good,
+        Promise::TlsVerified(PARTNER),
+    ),
 ];
 
-const SENDER: &str = "alice@our.example";
+pub(super) const SENDER: &str = "alice@our.example";
 
 /// Plays every outgoing scenario.
 pub(super) async fn play_outgoing(stage: &Stage) -> Result<Vec<Row>, DemoError> {
@@ -125,7 +135,7 @@ pub(super) async fn play_outgoing(stage: &Stage) -> Result<Vec<Row>, DemoError> 
 
 impl Promise {
     /// Whether the relay's record and the peer's ears both say what was promised.
-    fn is_kept(self, record: &Record, heard: &Heard) -> bool {
+    pub(super) fn is_kept(self, record: &Record, heard: &Heard) -> bool {
         let once = |encrypted: bool| {
             matches!(heard.messages.as_slice(), [(_, over_tls)] if *over_tls == encrypted)
                 && heard.mail_from.iter().all(|(_, over_tls)| *over_tls == encrypted)
@@ -139,9 +149,13 @@ impl Promise {
             }
             (Self::Tls, End::Tls { .. }) => once(true),
             (Self::TlsUntrusted, End::Tls { authentication: Authentication::Untrusted(_), .. }) => once(true),
-            (Self::TlsVerified, End::Tls { authentication: Authentication::Verified(name), .. }) => {
-                once(true) && name.to_string() == PARTNER
+            (Self::TlsVerified(wanted), End::Tls { authentication: Authentication::Verified(name), .. }) => {
+                once(true) && name.to_string() == wanted
             }
+            (Self::Dane, End::Tls { authentication: Authentication::Dane { scope: DaneScope::Domain, .. }, .. }) => {
+                once(true)
+            }
+            (Self::NotDialled(wanted), End::Waits { status, .. }) => status == wanted && heard.connections == 0,
             (Self::Refused(wanted), End::Waits { status, .. }) => status == wanted && silence,
             _ => false,
         }

@@ -4,9 +4,9 @@ use comfy_table::{ContentArrangement, Table, presets};
 
 use crate::tls::NoTls;
 
+use super::ledger::{End, Record};
 use super::peer::Submitted;
 use super::scenarios::who;
-use super::stage::{End, Record};
 
 /// Characters that a terminal of unknown width is given.
 const WIDTH: u16 = 132;

@@ -9,6 +9,8 @@ pub mod dane;
 pub mod history;
 pub mod mta_sts;
 
+use std::future::Future;
+
 use jiff::Timestamp;
 
 use crate::address::{Domain, Host};
@@ -28,10 +30,37 @@ const SET_ASIDE: &str = "the message sets it aside (TLS-Required: No)";
 const ADDRESS: &str = "the host is named by its address";
 
 /// Everything that is known of hops beside their connectors. One for the process; a clone is the same.
+///
+/// The daemon keeps what it learns ([`Kept`]). A command that only wants to know asks somebody else.
 #[derive(Debug, Clone)]
-pub struct Discovery {
+pub struct Discovery<K = Kept> {
+    known: K,
+}
+
+/// Who is asked for what stands neither in the configuration nor among a hop's own records.
+pub trait Knowledge: Sync {
+    /// The MTA-STS policy of a domain. It takes a bounded time.
+    fn policy(&self, domain: &Domain) -> impl Future<Output = Published> + Send;
+
+    /// What a recipient domain did before, for a host of it that is about to be dialled.
+    fn remembered(&self, domain: &Host, host: &Host, now: Timestamp) -> MemoryFinding;
+}
+
+/// Policies and memory on disk: the daemon's own.
+#[derive(Debug, Clone)]
+pub struct Kept {
     mta_sts: MtaSts,
     history: History,
+}
+
+impl Knowledge for Kept {
+    async fn policy(&self, domain: &Domain) -> Published {
+        self.mta_sts.policy(domain).await
+    }
+
+    fn remembered(&self, domain: &Host, host: &Host, now: Timestamp) -> MemoryFinding {
+        self.history.standing(domain, host, now).finding()
+    }
 }
 
 /// One hop, about which is asked.
@@ -77,19 +106,27 @@ impl Discovery {
     /// Puts the two together.
     #[must_use]
     pub fn new(mta_sts: MtaSts, history: History) -> Self {
-        Self { mta_sts, history }
+        Self { known: Kept { mta_sts, history } }
     }
 
     /// The MTA-STS policies.
     #[must_use]
     pub fn mta_sts(&self) -> &MtaSts {
-        &self.mta_sts
+        &self.known.mta_sts
     }
 
     /// The downgrade memory.
     #[must_use]
     pub fn history(&self) -> &History {
-        &self.history
+        &self.known.history
+    }
+}
+
+impl<K: Knowledge> Discovery<K> {
+    /// Asks this one.
+    #[must_use]
+    pub fn of(known: K) -> Self {
+        Self { known }
     }
 
     /// Asks about one hop. What is not cached is waited for, each question for a bounded time.
@@ -115,14 +152,14 @@ impl Discovery {
         if let Some(why) = set_aside(question, Publication::MtaSts) {
             return Asked::No(why);
         }
-        match policy_domain(question) {
-            Some(domain) => Asked::Yes(self.mta_sts.policy(domain).await),
+        match policy_domain(question.recipient, question.hop) {
+            Some(domain) => Asked::Yes(self.known.policy(domain).await),
             None => Asked::No(ADDRESS),
         }
     }
 
     fn memory(&self, question: &Question<'_>) -> MemoryFinding {
-        self.history.standing(question.recipient, &question.hop.host, question.now).finding()
+        self.known.remembered(question.recipient, &question.hop.host, question.now)
     }
 }
 
@@ -142,10 +179,12 @@ fn set_aside(question: &Question<'_>, publication: Publication) -> Option<&'stat
 }
 
 /// Whose policy counts: the recipient domain's, or that of the smart host itself (RFC 8461 §3.4).
-fn policy_domain<'a>(question: &Question<'a>) -> Option<&'a Domain> {
-    match question.hop.origin {
-        Origin::Mx { .. } | Origin::ImplicitMx => question.recipient.domain(),
-        Origin::SmartHost => question.hop.host.domain(),
+/// Nobody's where the host is named by its address.
+#[must_use]
+pub fn policy_domain<'a>(recipient: &'a Host, hop: &'a Hop) -> Option<&'a Domain> {
+    match hop.origin {
+        Origin::Mx { .. } | Origin::ImplicitMx => recipient.domain(),
+        Origin::SmartHost => hop.host.domain(),
         Origin::Literal => None,
     }
 }

@@ -6,6 +6,7 @@
 //! could have protected, and a warning says so again and again. Once validation has worked, signatures
 //! that vanish are an attack, or look like one: from then on every answer is validated, come what may.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use hickory_resolver::net::dnssec::DnssecDnsHandle;
@@ -37,7 +38,7 @@ pub(super) type Validator = DnssecDnsHandle<Transport>;
 #[derive(Clone)]
 pub(super) enum Footing {
     /// Its signatures.
-    Validated(Validator),
+    Validated(Arc<Validator>),
     /// The resolver's AD bit.
     Vouched,
     /// Nothing: it is insecure, for this reason.
@@ -90,7 +91,7 @@ impl Ground {
                     answer = %what,
                     "the name servers have stopped to pass DNSSEC on; every answer fails until they do again"
                 );
-                (self.validator(self.anchors.keys.clone()), Some(AGAIN))
+                (Footing::Validated(self.validator(self.anchors.keys.clone())), Some(AGAIN))
             }
             Passes::No(what) => {
                 tracing::warn!(
@@ -103,7 +104,7 @@ impl Ground {
             }
             Passes::NobodyKnows(what) => {
                 tracing::warn!(error = %what, "the keys of the root zone could not be looked up; trying again");
-                (self.validator(self.anchors.keys.clone()), Some(AGAIN))
+                (Footing::Validated(self.validator(self.anchors.keys.clone())), Some(AGAIN))
             }
         };
         known.footing = Some((footing.clone(), again.map(|after| Instant::now() + after)));
@@ -112,12 +113,14 @@ impl Ground {
 
     /// Whether the root's keys validate with these anchors, and how soon to look again.
     async fn validated(&self, known: &mut Known, anchors: TrustAnchors) -> (Footing, Option<Duration>) {
-        let footing = self.validator(anchors);
-        let Footing::Validated(validator) = &footing else { return (footing, Some(AGAIN)) };
+        let validator = self.validator(anchors);
         let question = Query::query(Name::root(), RecordType::DNSKEY);
         let keys = validator.lookup(question, options(true)).first_answer().await;
-        let mut proofs = keys.iter().flat_map(|keys| &keys.answers).filter(|record| key(record).is_some());
-        if proofs.next().is_some_and(|first| first.proof == Proof::Secure) {
+        let keys = keys.iter().flat_map(|keys| &keys.answers).filter(|record| key(record).is_some());
+        let proofs: Vec<Proof> = keys.map(|key| key.proof).collect();
+        let good = !proofs.is_empty() && proofs.iter().all(Proof::is_secure);
+        let footing = Footing::Validated(validator);
+        if good {
             known.has_validated = true;
             return (footing, (!self.anchors.digests.is_empty()).then_some(KEYS_FOR));
         }
@@ -130,13 +133,13 @@ impl Ground {
         (footing, Some(AGAIN))
     }
 
-    fn validator(&self, anchors: TrustAnchors) -> Footing {
+    fn validator(&self, anchors: TrustAnchors) -> Arc<Validator> {
         let none = Duration::ZERO..=Duration::ZERO;
-        let validator = DnssecDnsHandle::with_trust_anchor(self.transport.clone(), anchors.into())
+        let validator = DnssecDnsHandle::with_trust_anchor(self.transport.clone(), Arc::new(anchors))
             .validation_cache_size(VALIDATIONS)
             // A failure is found anew each time: what it was made of may have been replaced since.
             .negative_validation_ttl(none);
-        Footing::Validated(validator)
+        Arc::new(validator)
     }
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use hickory_resolver::net::xfer::{DnsHandle as _, FirstAnswer as _};
 use hickory_resolver::net::{DnsError, NetError, NoRecords};
 use hickory_resolver::proto::dnssec::Proof;
-use hickory_resolver::proto::dnssec::rdata::DNSSECRData;
+use hickory_resolver::proto::dnssec::rdata::{DNSSECRData, NSEC3, RRSIG};
 use hickory_resolver::proto::op::{Query, ResponseCode};
 use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
 use jiff::Timestamp;
@@ -119,7 +119,10 @@ impl Reply {
         if records.is_empty() {
             return Ok(None);
         }
-        let security = self.security(&records).ok_or_else(|| not_validated(name, kind))?;
+        let mut security = self.security(&records).ok_or_else(|| not_validated(name, kind))?;
+        if self.is_wildcard(name, kind) {
+            security = security.weakest(self.without_opt_out(0));
+        }
         let ttl = self.holds(name, kind, &records);
         Ok(Some(Link { data: records.into_iter().map(|record| &record.data).collect(), security, ttl }))
     }
@@ -152,7 +155,9 @@ impl Reply {
             Judge::Proofs if proofs.is_empty() => Security::Insecure(InsecureReason::Unsigned),
             Judge::Proofs => {
                 let all: Vec<&Record> = soa.iter().chain(&proofs).copied().collect();
-                self.security(&all).ok_or_else(|| not_validated(name, kind))?
+                let security = self.security(&all).ok_or_else(|| not_validated(name, kind))?;
+                // The one that matches a name denies a type there; more of them deny the name.
+                security.weakest(self.without_opt_out(1))
             }
         };
         let minimum = |record: &&Record| match &record.data {
@@ -163,6 +168,35 @@ impl Reply {
         let expiry = self.authorities.iter().filter_map(remaining).min();
         let ttl = Duration::from_secs(ttl.into());
         Ok((security, Some(expiry.map_or(ttl, |expiry| ttl.min(expiry)))))
+    }
+
+    /// Where there are more NSEC3 records than `exact`, they say that a name does not exist; with opt-out it may exist
+    /// all the same, in a zone that is not signed (RFC 5155 §9.2).
+    fn without_opt_out(&self, exact: usize) -> Security {
+        let nsec3 = self.authorities.iter().filter_map(|record| match (&self.judge, &record.data) {
+            (Judge::Proofs, RData::DNSSEC(DNSSECRData::NSEC3(nsec3))) => Some(nsec3),
+            _ => None,
+        });
+        let mut opt_out = nsec3.clone().map(NSEC3::opt_out);
+        if nsec3.count() > exact && opt_out.any(|opt_out| opt_out) {
+            Security::Insecure(InsecureReason::Unsigned)
+        } else {
+            Security::Secure
+        }
+    }
+
+    /// Whether a signature says that records were made from a wildcard (RFC 4035 §5.3.4).
+    fn is_wildcard(&self, name: &Name, kind: RecordType) -> bool {
+        self.signatures(name, kind).any(|(_, signature)| signature.input().num_labels < name.num_labels())
+    }
+
+    fn signatures<'a>(&'a self, name: &'a Name, kind: RecordType) -> impl Iterator<Item = (&'a Record, &'a RRSIG)> {
+        let of_name = self.answers.iter().filter(move |record| record.name == *name);
+        let signatures = of_name.filter_map(|record| match &record.data {
+            RData::DNSSEC(DNSSECRData::RRSIG(signature)) => Some((record, signature)),
+            _ => None,
+        });
+        signatures.filter(move |(_, signature)| signature.input().type_covered == kind)
     }
 
     /// `None` where one of them is bogus, or nothing is known of it.
@@ -185,13 +219,7 @@ impl Reply {
     /// How long records hold: their TTL, but never longer than a signature over them.
     fn holds(&self, name: &Name, kind: RecordType, records: &[&Record]) -> Duration {
         let ttl = records.iter().map(|record| record.ttl).min().unwrap_or_default();
-        let covers = |record: &&Record| match &record.data {
-            RData::DNSSEC(DNSSECRData::RRSIG(signature)) => {
-                record.name == *name && signature.input().type_covered == kind
-            }
-            _ => false,
-        };
-        let expiry = self.answers.iter().filter(covers).filter_map(remaining).min();
+        let expiry = self.signatures(name, kind).filter_map(|(record, _)| remaining(record)).min();
         let ttl = Duration::from_secs(ttl.into());
         expiry.map_or(ttl, |expiry| ttl.min(expiry))
     }

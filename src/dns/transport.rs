@@ -29,6 +29,9 @@ const KEPT: u64 = 4096;
 /// How long one is kept, at most: a zone that changes its keys is noticed soon.
 const KEPT_FOR: Duration = Duration::from_mins(5);
 
+/// What is asked for, and whether signatures are.
+type Key = (Name, RecordType, bool);
+type Outcome = Result<DnsResponse, NetError>;
 type Pool = NameServerPool<TokioRuntimeProvider>;
 
 /// The way to the name servers.
@@ -38,7 +41,7 @@ pub(super) struct Transport {
     both: Pool,
     /// A firewall that eats large UDP answers must not cost us a domain.
     tcp: Pool,
-    kept: moka::sync::Cache<(Name, RecordType, bool), (Instant, Result<DnsResponse, NetError>)>,
+    kept: moka::sync::Cache<Key, (Instant, Outcome)>,
 }
 
 impl Transport {
@@ -60,7 +63,7 @@ impl Transport {
     }
 
     /// Asks once: by UDP, by TCP where nothing came back, then by UDP for the last time.
-    async fn ask(&self, request: DnsRequest) -> Result<DnsResponse, NetError> {
+    async fn ask(&self, request: DnsRequest) -> Outcome {
         let mut outcome = self.both.send(request.clone()).first_answer().await;
         for pool in [&self.tcp, &self.both] {
             match outcome {
@@ -77,7 +80,7 @@ impl Transport {
         outcome
     }
 
-    async fn ask_or_remember(self, request: DnsRequest) -> Result<DnsResponse, NetError> {
+    async fn ask_or_remember(self, request: DnsRequest) -> Outcome {
         let wanted = request.queries.first().map(|query| (query.name.clone(), query.query_type));
         let dnssec = request.edns.as_ref().is_some_and(|edns| edns.flags().dnssec_ok);
         let key = match wanted {
@@ -98,7 +101,7 @@ impl Transport {
 }
 
 /// For how long a response may be kept; `None` where it is no answer.
-fn may_be_kept(response: &Result<DnsResponse, NetError>) -> Option<Duration> {
+fn may_be_kept(response: &Outcome) -> Option<Duration> {
     let ttl = match response {
         Ok(response) => response.answers.iter().chain(&response.authorities).map(|record| record.ttl).min(),
         Err(NetError::Dns(DnsError::NoRecordsFound(NoRecords { negative_ttl, .. }))) => *negative_ttl,
@@ -108,7 +111,7 @@ fn may_be_kept(response: &Result<DnsResponse, NetError>) -> Option<Duration> {
 }
 
 impl DnsHandle for Transport {
-    type Response = Pin<Box<dyn Stream<Item = Result<DnsResponse, NetError>> + Send>>;
+    type Response = Pin<Box<dyn Stream<Item = Outcome> + Send>>;
     type Runtime = TokioRuntimeProvider;
 
     fn send(&self, request: DnsRequest) -> Self::Response {

@@ -61,6 +61,16 @@ impl Material {
         }
     }
 
+    /// What HTTPS requests are made with, and nothing else: for commands, which may not read our keys.
+    ///
+    /// # Errors
+    /// Every fault of `[tls] trust`.
+    pub fn load_https(tls: &OwnTls) -> Result<ClientTls, Vec<Fault>> {
+        let mut loader = Loader::new(tls);
+        let client = loader.client(&tls.trust, None);
+        client.map(|client| client.for_https()).ok_or(loader.faults)
+    }
+
     /// What a connector brings. The connector must be one of the configuration this was loaded from
     /// or its built-in default.
     #[must_use]

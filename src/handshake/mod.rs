@@ -15,6 +15,7 @@ mod facts;
 mod identity;
 mod material;
 mod pem;
+mod sent;
 mod server;
 mod trust;
 mod verifier;
@@ -24,6 +25,8 @@ pub use error::HandshakeError;
 pub use facts::{Against, Seen};
 pub use identity::IdentitySummary;
 pub use material::Material;
+pub use pem::{key_warning, private_key};
+pub use sent::{CertificateWords, SentCertificate};
 pub use trust::TrustAnchors;
 
 use rustls::SupportedProtocolVersion;

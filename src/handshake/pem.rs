@@ -26,7 +26,10 @@ pub(super) fn certificates(file: &Located<PathBuf>) -> Result<Vec<CertificateDer
 }
 
 /// The first private key of a PEM file.
-pub(super) fn private_key(file: &Located<PathBuf>) -> Result<PrivateKeyDer<'static>, Fault> {
+///
+/// # Errors
+/// What is wrong with the file, with its remedy.
+pub fn private_key(file: &Located<PathBuf>) -> Result<PrivateKeyDer<'static>, Fault> {
     let bytes = read(file)?;
     match PrivateKeyDer::from_pem_slice(&bytes) {
         Ok(key) if !is_encrypted(&bytes) => Ok(key),
@@ -36,7 +39,8 @@ pub(super) fn private_key(file: &Located<PathBuf>) -> Result<PrivateKeyDer<'stat
 }
 
 /// A warning where others than its owner can read a key, or change it.
-pub(super) fn key_warning(file: &Located<PathBuf>) -> Option<Fault> {
+#[must_use]
+pub fn key_warning(file: &Located<PathBuf>) -> Option<Fault> {
     let mode = std::fs::metadata(&file.value).ok()?.mode();
     let who = match (mode & 0o070, mode & 0o007) {
         (_, others) if others != 0 => "every user of this machine",

@@ -25,6 +25,7 @@ use crate::smtp::server::Durable;
 use crate::spool::{Entry, Receipt, Spool};
 
 pub use listener::serve;
+pub use policy::{Standing, connector as connector_for, judge as judge_sender};
 
 /// Everything of one configuration that a session needs. A session keeps what it began with; a
 /// reload is for those that come after.

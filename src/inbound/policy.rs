@@ -15,18 +15,19 @@ const TEXT_MAX: usize = 400;
 
 /// A session that may bring mail from one sender.
 #[derive(Debug)]
-pub(super) struct Standing {
+pub struct Standing {
     /// The connector that speaks for the sender.
-    pub(super) connector: Arc<Connector>,
+    pub connector: Arc<Connector>,
     /// The judge's leave.
-    pub(super) clearance: Clearance,
+    pub clearance: Clearance,
     /// Whether it may send to any domain.
-    pub(super) may_relay: bool,
+    pub may_relay: bool,
 }
 
 /// The connector that speaks for a sender. A report has no domain, and neither has an address
 /// literal: none but `*` speaks for them.
-pub(super) fn connector<'a>(connectors: &'a Connectors, from: &ReversePath, peer: IpAddr) -> &'a Arc<Connector> {
+#[must_use]
+pub fn connector<'a>(connectors: &'a Connectors, from: &ReversePath, peer: IpAddr) -> &'a Arc<Connector> {
     match from.mailbox() {
         Some(mailbox) => connectors.for_host(mailbox.host()),
         None => connectors.for_host(&Host::Literal(peer)),
@@ -37,7 +38,7 @@ pub(super) fn connector<'a>(connectors: &'a Connectors, from: &ReversePath, peer
 ///
 /// # Errors
 /// The reply to MAIL: what is missing, and what to do about it.
-pub(super) fn judge(
+pub fn judge(
     connector: &Arc<Connector>,
     listener: &Listener,
     from: &ReversePath,

@@ -13,16 +13,17 @@ use crate::smtp::reply::Status;
 use crate::tls::{self, Layer, Refusal};
 
 use super::cleared::Cleared;
-use super::dial::{Target, reference};
+use super::dial::{Errand, Target, reference};
 use super::memory::Memory;
 use super::plan::{Plan, Purpose};
 use super::pool::Destination;
 use super::requirement::Terms;
+use super::seen::Seen;
 use super::settle::{Further, Ledger};
 use super::{Attempt, Report, Snapshot};
 
 /// Addresses dialled in one attempt, at most: whoever publishes more waits for the next attempt.
-const DIALS_MAX: usize = 50;
+pub(super) const DIALS_MAX: usize = 50;
 
 /// One attempt on its way.
 struct Delivery<'a> {
@@ -93,13 +94,15 @@ impl Delivery<'_> {
         let Snapshot { settings, discovery, .. } = self.snapshot;
         let envelope = &self.attempt.entry.envelope;
         let purpose = Purpose { recipient: &self.attempt.host, connector: self.connector, requirement: envelope.tls };
-        let plan = Plan::make(settings, discovery, purpose, hop, via).await?;
+        let plan = Plan::make(&settings.router, discovery, purpose, hop, via).await?;
         let terms = Terms::new(envelope, |requirement| plan.policy(Purpose { requirement, ..purpose }, hop));
         if let Some(failure) = terms.refused() {
             return Err(failure);
         }
         if let Some(refusal) = tls::hopeless(terms.policy()) {
             self.warn_hopeless(hop, &refusal);
+            let seen = Seen { reporter: &self.snapshot.reporter, attempt: self.attempt, hop, found: &plan.found };
+            seen.failed(None, &Failure::policy(refusal.clone()));
             return Err(self.final_word(terms.named(Failure::policy(refusal)), &plan.found).await);
         }
         let stop = Stop { hop, terms: &terms, found: &plan.found, more };
@@ -188,20 +191,24 @@ impl Delivery<'_> {
         let destination = Destination::new(self.connector, hop);
         self.snapshot.pool.room(&destination).await;
         let queue_id = self.attempt.entry.id;
-        let target = Target { settings, connector: self.connector, hop, policy: terms.policy(), queue_id };
+        let errand = Errand::Mail(queue_id);
+        let target = Target { settings, connector: self.connector, hop, policy: terms.policy(), errand };
         let memory = Memory { history: self.snapshot.discovery.history(), attempt: self.attempt, hop };
+        let seen = Seen { reporter: &self.snapshot.reporter, attempt: self.attempt, hop, found };
         for (at, address) in addresses.iter().enumerate() {
             self.dials += 1;
             let more = (more || at + 1 < addresses.len()) && self.dials < DIALS_MAX;
             match target.dial(*address).await {
                 Ok(mut connection) => {
                     memory.cleared(self.connector, &connection.via().clearance);
+                    seen.cleared(*address, &connection.via().clearance);
                     let promise = terms.promise(&mut connection, &hop.host);
                     // A connection that was never used cannot have been given up.
                     self.on(connection, &destination, promise, more).await;
                 }
                 Err(failure) => {
                     memory.failed(&failure);
+                    seen.failed(Some(*address), &failure);
                     let failure = self.final_word(terms.named(failure), found).await;
                     tracing::debug!(
                         %queue_id, connector = %self.connector.name, host = %hop.host,

@@ -19,6 +19,7 @@ use crate::tls::{self, Clearance, Fallback, NamePattern, NoTls, Refusal, TlsOutc
 
 use super::Settings;
 use super::cleared::Cleared;
+use super::look::{Look, Notes};
 use super::wire::Wire;
 
 /// The service closes the connection behind such a reply (RFC 5321 §3.8).
@@ -30,8 +31,16 @@ pub(super) struct Target<'a> {
     pub(super) connector: &'a Connector,
     pub(super) hop: &'a Hop,
     pub(super) policy: &'a TlsPolicy,
-    /// For the log alone.
-    pub(super) queue_id: QueueId,
+    pub(super) errand: Errand,
+}
+
+/// What a host is dialled for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Errand {
+    /// A message; which, for the log.
+    Mail(QueueId),
+    /// To see what a message would meet. The peer is asked for all that it shows, whatever the judge says.
+    Look,
 }
 
 /// The names under which a hop is known: looked for in its certificate, for the record.
@@ -65,11 +74,17 @@ impl Target<'_> {
     /// The [`Failure`] of this address; nothing of the envelope was said to it.
     pub(super) async fn dial(&self, address: SocketAddr) -> Result<Cleared, Failure> {
         let peer = self.peer(address);
-        let dialled = match self.first(address).await {
+        let dialled = match self.first(address, &mut Notes::default()).await {
             Ok(First::Cleared { wire, opening, clearance }) => {
                 Ok(Cleared::new(wire, opening, peer.clone(), clearance, self.policy.clone()))
             }
-            Ok(First::Redial(fallback)) => self.redial(address, &peer, fallback).await,
+            Ok(First::Redial(fallback)) => {
+                self.warn_fallback(address, &fallback);
+                self.redial(address).await.map(|(wire, extensions)| {
+                    let clearance = fallback.clearance();
+                    Cleared::fallback(wire, extensions, peer.clone(), clearance, self.policy.clone())
+                })
+            }
             Ok(First::Refused(refusal)) => {
                 self.warn_refused(address, &refusal);
                 Err(Failure::policy(refusal))
@@ -77,6 +92,40 @@ impl Target<'_> {
             Err(failure) => Err(failure),
         };
         dialled.map_err(|failure| failure.with_peer(peer))
+    }
+
+    /// Leads one address of the hop to the judge and says QUIT, whatever the verdict. No connection leaves
+    /// this function, so whoever looks has nothing that MAIL could be written on.
+    pub(super) async fn look(&self, address: SocketAddr) -> Look {
+        let mut notes = Notes::default();
+        let end = match self.first(address, &mut notes).await {
+            Ok(First::Cleared { wire, opening, clearance }) => {
+                notes.extensions = Some(opening);
+                self.farewell(wire).await;
+                Ok(clearance)
+            }
+            Ok(First::Redial(fallback)) => match self.redial(address).await {
+                Ok((wire, extensions)) => {
+                    notes.extensions = Some(extensions);
+                    self.farewell(wire).await;
+                    Ok(fallback.clearance())
+                }
+                Err(failure) => Err(failure),
+            },
+            Ok(First::Refused(refusal)) => Err(Failure::policy(refusal)),
+            Err(failure) => Err(failure),
+        };
+        let peer = self.peer(address);
+        Look { address, notes, end: end.map_err(|failure| failure.with_peer(peer.clone())), peer }
+    }
+
+    /// Ends a session. Who only looks waits until the peer has heard it: nothing else holds the process.
+    async fn farewell(&self, wire: Wire) {
+        let said = wire.quit();
+        match self.errand {
+            Errand::Mail(_) => {}
+            Errand::Look => drop(said.await),
+        }
     }
 
     /// `mx.example.org [192.0.2.1]:25`.
@@ -92,16 +141,16 @@ impl Target<'_> {
         &self.settings.config.timeouts
     }
 
-    async fn first(&self, address: SocketAddr) -> Result<First, Failure> {
+    async fn first(&self, address: SocketAddr, notes: &mut Notes) -> Result<First, Failure> {
         let starttls = match self.policy {
             TlsPolicy::Off => Starttls::NotWanted,
             TlsPolicy::Opportunistic | TlsPolicy::Forced(_) => Starttls::Wanted,
         };
         let mut opening = Opening::new(&self.settings.config.hostname, starttls);
         match self.open(address, &mut opening).await? {
-            Session::Clear { wire, extensions, reason } => Ok(self.judge_clear(wire, extensions, reason)),
-            Session::Spoilt(reason) => Ok(self.judge_spoilt(reason)),
-            Session::Handshake(wire) => self.handshake(wire, opening).await,
+            Session::Clear { wire, extensions, reason } => Ok(self.judge_clear(wire, extensions, reason, notes).await),
+            Session::Spoilt(reason) => Ok(self.judge_spoilt(reason, notes)),
+            Session::Handshake(wire) => self.handshake(wire, opening, notes).await,
         }
     }
 
@@ -120,14 +169,14 @@ impl Target<'_> {
         };
         // A smart host was named by the administrator; what DNS names may be anybody, ourselves included.
         if opening.is_ourselves() && self.hop.smart_host().is_none() {
-            wire.quit();
+            self.farewell(wire).await;
             let text = "the host greets us with our own name: the message would come back";
             return Err(Failure::permanent(Scope::Destination, Status(4, 6), text));
         }
         let reason = match step {
             OpeningStep::Handshake | OpeningStep::Secured => return Ok(Session::Handshake(wire)),
             OpeningStep::Failed { stage, reply } => {
-                wire.quit();
+                self.farewell(wire).await;
                 return Err(Failure::reply(Scope::Hop, stage.name(), reply));
             }
             OpeningStep::InClear(InClear::SpokeBeforeHandshake) => {
@@ -140,53 +189,58 @@ impl Target<'_> {
         Ok(Session::Clear { wire, extensions: opening.extensions(), reason })
     }
 
-    fn judge_clear(&self, wire: Wire, extensions: Extensions, reason: NoTls) -> First {
+    async fn judge_clear(&self, wire: Wire, extensions: Extensions, reason: NoTls, notes: &mut Notes) -> First {
+        notes.extensions = Some(extensions);
         let closing = match &reason {
             NoTls::Rejected(reply) if reply.code().get() == CLOSING => {
                 Some(NoTls::Broken(format!("the peer answered STARTTLS with: {reply}")))
             }
             _ => None,
         };
-        match (self.judge(TlsOutcome::Clear(reason)), closing) {
+        match (self.judge(TlsOutcome::Clear(reason), notes), closing) {
             // The peer refused STARTTLS and closes the connection with it: there is no "same connection".
-            (Verdict::Cleared(_), Some(broken)) => self.judge_spoilt(broken),
+            (Verdict::Cleared(_), Some(broken)) => self.judge_spoilt(broken, notes),
             (Verdict::Cleared(clearance), None) => First::Cleared { wire, opening: extensions, clearance },
             (Verdict::Redial(fallback), _) => First::Redial(fallback),
             (Verdict::Refused(refusal), _) => {
-                wire.quit();
+                self.farewell(wire).await;
                 First::Refused(refusal)
             }
         }
     }
 
     /// Judges a session whose connection is gone: there is nothing left to clear.
-    fn judge_spoilt(&self, reason: NoTls) -> First {
-        match self.judge(TlsOutcome::Clear(reason)) {
+    fn judge_spoilt(&self, reason: NoTls, notes: &mut Notes) -> First {
+        match self.judge(TlsOutcome::Clear(reason), notes) {
             Verdict::Redial(fallback) => First::Redial(fallback),
             Verdict::Refused(refusal) => First::Refused(refusal),
             Verdict::Cleared(_) => unreachable!("the judge clears no session that TLS spoilt"),
         }
     }
 
-    async fn handshake(&self, wire: Wire, mut opening: Opening<'_>) -> Result<First, Failure> {
+    async fn handshake(&self, wire: Wire, mut opening: Opening<'_>, notes: &mut Notes) -> Result<First, Failure> {
         let client: &ClientTls = self.settings.tls.client(self.connector);
         let (mut wire, seen) = match wire.secure(client, &self.hop.host, self.timeouts().handshake).await {
             Ok(secured) => secured,
-            Err(fault) => return Ok(self.judge_spoilt(NoTls::Broken(fault))),
+            Err(fault) => return Ok(self.judge_spoilt(NoTls::Broken(fault), notes)),
         };
         let facts = seen.facts(client.against(self.policy.tlsa()), Role::Server, Timestamp::now());
-        let clearance = match self.judge(TlsOutcome::Tls(facts)) {
+        notes.seen = Some(seen);
+        let clearance = match self.judge(TlsOutcome::Tls(facts), notes) {
             Verdict::Cleared(clearance) => clearance,
             Verdict::Redial(fallback) => return Ok(First::Redial(fallback)),
             Verdict::Refused(refusal) => {
-                wire.quit();
+                if self.errand == Errand::Look {
+                    self.greet_again(&mut wire, &mut opening, notes).await;
+                }
+                self.farewell(wire).await;
                 return Ok(First::Refused(refusal));
             }
         };
         wire.secured(&mut opening);
         match wire.converse(&mut opening, self.timeouts().reply).await {
             Ok(OpeningStep::Failed { stage, reply }) => {
-                wire.quit();
+                self.farewell(wire).await;
                 Err(Failure::reply(Scope::Hop, stage.name(), reply))
             }
             // Under TLS an opening has no other end than this.
@@ -196,16 +250,39 @@ impl Target<'_> {
             // With TLS 1.3 we have done our part before the peer has looked at it: what it thinks of our
             // certificate, or of its absence, comes as an alert in the place of its first answer.
             Err(broken) if broken.is_closed() && broken.at() == Stage::Ehlo => {
-                Ok(self.judge_spoilt(NoTls::Broken(broken.to_string())))
+                Ok(self.judge_spoilt(NoTls::Broken(broken.to_string()), notes))
             }
             Err(broken) => Err(broken.failure()),
         }
     }
 
+    /// What a peer offers under TLS that is refused already; where it does not say, that is no matter.
+    async fn greet_again(&self, wire: &mut Wire, opening: &mut Opening<'_>, notes: &mut Notes) {
+        wire.secured(opening);
+        if let Ok(OpeningStep::Secured) = wire.converse(opening, self.timeouts().reply).await {
+            notes.extensions = Some(opening.extensions());
+        }
+    }
+
     /// Once more to the same address, in clear, with the judge's leave.
-    async fn redial(&self, address: SocketAddr, peer: &str, fallback: Fallback) -> Result<Cleared, Failure> {
+    async fn redial(&self, address: SocketAddr) -> Result<(Wire, Extensions), Failure> {
+        let mut opening = Opening::new(&self.settings.config.hostname, Starttls::NotWanted);
+        match self.open(address, &mut opening).await? {
+            Session::Clear { wire, extensions, .. } => Ok((wire, extensions)),
+            Session::Spoilt(_) | Session::Handshake(_) => {
+                unreachable!("an opening without STARTTLS is in clear or fails")
+            }
+        }
+    }
+
+    fn judge(&self, outcome: TlsOutcome, notes: &mut Notes) -> Verdict {
+        notes.outcome = Some(outcome.clone());
+        tls::judge(self.policy, outcome, &reference(&self.hop.host))
+    }
+
+    fn warn_fallback(&self, address: SocketAddr, fallback: &Fallback) {
         tracing::warn!(
-            queue_id = %self.queue_id,
+            queue_id = self.queue_id(),
             connector = %self.connector.name,
             host = %self.hop.host,
             %address,
@@ -213,25 +290,18 @@ impl Target<'_> {
             tls.got = %fallback.reason(),
             "TLS failed, going on in clear on a fresh connection"
         );
-        let mut opening = Opening::new(&self.settings.config.hostname, Starttls::NotWanted);
-        match self.open(address, &mut opening).await? {
-            Session::Clear { wire, extensions, .. } => {
-                let clearance = fallback.clearance();
-                Ok(Cleared::fallback(wire, extensions, peer.to_owned(), clearance, self.policy.clone()))
-            }
-            Session::Spoilt(_) | Session::Handshake(_) => {
-                unreachable!("an opening without STARTTLS is in clear or fails")
-            }
-        }
     }
 
-    fn judge(&self, outcome: TlsOutcome) -> Verdict {
-        tls::judge(self.policy, outcome, &reference(&self.hop.host))
+    fn queue_id(&self) -> Option<tracing::field::DisplayValue<QueueId>> {
+        match self.errand {
+            Errand::Mail(id) => Some(tracing::field::display(id)),
+            Errand::Look => None,
+        }
     }
 
     fn warn_refused(&self, address: SocketAddr, refusal: &Refusal) {
         tracing::warn!(
-            queue_id = %self.queue_id,
+            queue_id = self.queue_id(),
             connector = %self.connector.name,
             host = %self.hop.host,
             %address,

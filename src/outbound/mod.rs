@@ -8,15 +8,20 @@
 //! A connection goes one way through this room: `wire` opens it, `dial` leads it to the judge, and only
 //! what the judge cleared becomes a `Cleared` connection, on which alone MAIL FROM can be written.
 //! `pool` keeps such connections for the next message, `deliver` goes from hop to hop. What the message
-//! itself asks of TLS (RFC 8689) is in `requirement`.
+//! itself asks of TLS (RFC 8689) is in `requirement`. Who only wants to see what a message would meet gets
+//! as far as the judge, with [`probe`].
 
 mod cleared;
 mod deliver;
 mod dial;
+mod forecast;
+mod look;
 mod memory;
 mod plan;
 mod pool;
+pub mod probe;
 mod requirement;
+mod seen;
 mod settle;
 mod wire;
 
@@ -34,6 +39,8 @@ use crate::outcome::{Failure, Outcome};
 use crate::route::Router;
 use crate::spool::Entry;
 use crate::tls::Clearance;
+use crate::tlsrpt::Reporter;
+pub use forecast::{Ending, Prospect, forecast, not_dialled};
 pub use plan::{Plan, Purpose};
 use pool::Pool;
 
@@ -128,6 +135,7 @@ impl fmt::Debug for Settings {
 pub struct Outbound {
     current: ArcSwap<Snapshot>,
     discovery: Discovery,
+    reporter: Reporter,
 }
 
 /// Settings, and the connections that were judged under them.
@@ -135,15 +143,22 @@ pub struct Outbound {
 struct Snapshot {
     settings: Arc<Settings>,
     discovery: Discovery,
+    reporter: Reporter,
     pool: Pool,
+}
+
+impl Snapshot {
+    fn new(settings: Arc<Settings>, discovery: &Discovery, reporter: &Reporter) -> Self {
+        Self { settings, discovery: discovery.clone(), reporter: reporter.clone(), pool: Pool::default() }
+    }
 }
 
 impl Outbound {
     /// Starts without any connection. Nothing is dialled before [`Outbound::deliver`].
     #[must_use]
-    pub fn new(settings: Arc<Settings>, discovery: Discovery) -> Self {
-        let snapshot = Snapshot { settings, discovery: discovery.clone(), pool: Pool::default() };
-        Self { current: ArcSwap::from_pointee(snapshot), discovery }
+    pub fn new(settings: Arc<Settings>, discovery: Discovery, reporter: Reporter) -> Self {
+        let snapshot = Snapshot::new(settings, &discovery, &reporter);
+        Self { current: ArcSwap::from_pointee(snapshot), discovery, reporter }
     }
 
     /// What is known of domains beside their connectors.
@@ -161,11 +176,7 @@ impl Outbound {
     /// Puts other settings in force. Deliveries in flight end under those they began with; idle
     /// connections are closed, for they were judged under the old ones.
     pub fn replace(&self, settings: Arc<Settings>) {
-        let old = self.current.swap(Arc::new(Snapshot {
-            settings,
-            discovery: self.discovery.clone(),
-            pool: Pool::default(),
-        }));
+        let old = self.current.swap(Arc::new(Snapshot::new(settings, &self.discovery, &self.reporter)));
         old.pool.close();
     }
 

@@ -6,13 +6,11 @@ use jiff::Timestamp;
 use crate::address::Host;
 use crate::config::Connector;
 use crate::connector::outbound_policy;
-use crate::discovery::{Discovery, Found, Question};
+use crate::discovery::{Discovery, Found, Knowledge, Question};
 use crate::envelope::TlsRequirement;
 use crate::outcome::Failure;
-use crate::route::{Addresses, Hop, Via};
+use crate::route::{Addresses, Hop, Router, Via};
 use crate::tls::TlsPolicy;
-
-use super::Settings;
 
 /// Whose mail is planned for.
 #[derive(Debug, Clone, Copy)]
@@ -41,16 +39,16 @@ impl Plan {
     ///
     /// # Errors
     /// Why this hop cannot be used at all: it has no address, or what it publishes cannot be found out.
-    pub async fn make(
-        settings: &Settings,
-        discovery: &Discovery,
+    pub async fn make<K: Knowledge>(
+        router: &Router,
+        discovery: &Discovery<K>,
         purpose: Purpose<'_>,
         hop: &Hop,
         via: &Via,
     ) -> Result<Self, Failure> {
-        let addresses = settings.router.addresses(hop).await?;
+        let addresses = router.addresses(hop).await?;
         let Purpose { recipient, connector, requirement } = purpose;
-        let (dns, now) = (settings.router.dns(), Timestamp::now());
+        let (dns, now) = (router.dns(), Timestamp::now());
         let question = Question { recipient, connector, hop, via, addresses: &addresses, requirement, dns, now };
         let found = discovery.ask(&question).await?;
         Ok(Self { addresses, found, now })

@@ -53,7 +53,7 @@ pub struct Tlsa {
 }
 
 impl fmt::Display for Tlsa {
-    /// As in a zone file; of long data, the beginning.
+    /// As in a zone file; of long data, the beginning, unless `{:#}` asks for all of it.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let usage = match self.usage {
             TlsaUsage::TrustAnchor => 2,
@@ -69,10 +69,11 @@ impl fmt::Display for Tlsa {
             TlsaMatching::Sha512 => 2,
         };
         write!(f, "{usage} {selector} {matching} ")?;
-        for octet in self.data.iter().take(8) {
+        let shown = if f.alternate() { self.data.len() } else { 8 };
+        for octet in self.data.iter().take(shown) {
             write!(f, "{octet:02x}")?;
         }
-        if self.data.len() > 8 { f.write_str("…") } else { Ok(()) }
+        if self.data.len() > shown { f.write_str("…") } else { Ok(()) }
     }
 }
 

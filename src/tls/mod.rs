@@ -10,6 +10,7 @@ mod dane;
 mod demand;
 mod facts;
 mod names;
+mod peer;
 mod pin;
 mod policy;
 mod shortfall;
@@ -22,6 +23,7 @@ pub use dane::{DaneFacts, DaneFault, DaneScope, Tlsa, TlsaMatching, TlsaSelector
 pub use demand::{Demand, Lack, Layer, Verify};
 pub use facts::{CertificateFacts, ChainFault, NoTls, Presented, TlsFacts, TlsOutcome, TlsVersion};
 pub use names::NamePattern;
+pub use peer::Peer;
 pub use pin::{Pin, PinError};
 pub use policy::{Demands, TlsPolicy};
 pub use shortfall::{Refusal, Shortfall};

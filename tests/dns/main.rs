@@ -1,6 +1,7 @@
 //! The resolver, against a root of its own and a server that answers as resolvers do.
 
 #[path = "../support/zones/mod.rs"]
+#[allow(dead_code, reason = "shared with other tests, which use more of it")]
 mod zones;
 
 mod bounds;

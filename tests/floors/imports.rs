@@ -6,15 +6,16 @@ use crate::source::{Source, Token, is_word, text};
 
 /// The house, from the top down. A room may import what lies on a floor below it; rooms on one floor
 /// never import each other. A part of a room can have a floor of its own.
-const FLOORS: [&[&str]; 22] = [
+const FLOORS: [&[&str]; 23] = [
     &["main"],
     &["cli"],
-    &["demo"],
+    &["demo", "explain"],
     &["daemon"],
     // Movers: tokio tasks.
     &["admin"],
     &["inbound", "scheduler"],
     &["outbound"],
+    &["tlsrpt"],
     // Hands: each touches one piece of the world.
     &["discovery"],
     &["https"],

@@ -1,6 +1,8 @@
 //! Handshakes over real sockets, with real certificates, in both directions.
 
+mod dane;
 mod files;
 mod inbound;
+mod openssl;
 mod outbound;
 mod world;

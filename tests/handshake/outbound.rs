@@ -34,7 +34,7 @@ fn tlv(tag: u8, content: &[u8]) -> Vec<u8> {
 }
 
 /// A self-signed X.509 version 1 certificate, as no library writes them any more (RFC 5280 §4.1).
-fn version_1() -> Pair {
+pub(crate) fn version_1() -> Pair {
     let key = KeyPair::generate().expect("a key");
     let template = self_signed_with(&key);
     let (_, template) = x509_parser::parse_x509_certificate(&template).expect("rcgen writes DER");

@@ -8,8 +8,8 @@ use std::time::Duration;
 use gatepost::address::{Domain, Host, Mailbox};
 use gatepost::config::{
     Admin, AdminSocket, Config, Connector, Dns, Dnssec, Downgrade, IdentityFiles, Inbound, Limits, Located, Log,
-    LogFormat, OnFailure, Outbound, OwnTls, Place, Queue, Relay, Route, Timeouts, TlsDemand, Trust, TrustAnchor,
-    WarnAfter,
+    LogFormat, OnFailure, Outbound, OwnTls, Place, Queue, Relay, Route, SendReports, Timeouts, TlsDemand, TlsReports,
+    Trust, TrustAnchor, WarnAfter, Written,
 };
 use gatepost::handshake::{HandshakeError, Material, Seen};
 use gatepost::tls::TlsVersion;
@@ -53,6 +53,14 @@ impl Pair {
         std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o600)).expect("the file is ours");
         IdentityFiles { certificate: at(certificate, 11), key: at(key, 12) }
     }
+}
+
+/// The key of a certificate, as a configuration pins it.
+pub(crate) fn key_pin(certificate: &CertificateDer<'_>) -> String {
+    let (_, read) = x509_parser::parse_x509_certificate(certificate).expect("a certificate");
+    let hash = ::aws_lc_rs::digest::digest(&::aws_lc_rs::digest::SHA256, read.public_key().raw);
+    let hash: [u8; 32] = hash.as_ref().try_into().expect("SHA-256 has 32 octets");
+    gatepost::tls::Pin::new(hash).to_string()
 }
 
 /// RFC 7468 §2.
@@ -180,7 +188,6 @@ pub(crate) fn config(identity: Option<IdentityFiles>, connectors: Vec<Connector>
     let hostname = Domain::parse("relay.example.com").expect("a domain");
     Config {
         postmaster: Mailbox::postmaster(hostname.clone()),
-        hostname,
         tls: OwnTls { identity, sni: Vec::new(), trust: at(Trust::Webpki, 10), min_version: TlsVersion::V1_2 },
         spool: at(PathBuf::from("spool"), 20),
         listeners: Vec::new(),
@@ -207,7 +214,16 @@ pub(crate) fn config(identity: Option<IdentityFiles>, connectors: Vec<Connector>
         },
         dns: Dns { servers: Vec::new(), dnssec: at(Dnssec::Off, 30), trust_anchor: TrustAnchor::BuiltIn },
         admin: Admin { socket: at(AdminSocket::Off, 30) },
+        tlsrpt: TlsReports {
+            send: at(SendReports::Off, 30),
+            organization: hostname.to_string(),
+            contact: Mailbox::postmaster(hostname.clone()),
+            submitter: hostname.clone(),
+            dkim: None,
+        },
         log: Log { format: at(LogFormat::Text, 30), level: "info".to_owned() },
+        written: Written { file: Arc::from(Path::new("gatepost.toml")), text: Arc::from("") },
+        hostname,
     }
 }
 

@@ -1,5 +1,9 @@
 //! Sessions over real sockets, with real TLS and a real spool.
 
+#[allow(dead_code, reason = "shared with the tests of handshakes, which use more of it")]
+#[path = "../handshake/world.rs"]
+mod certificates;
+mod pins;
 mod relay;
 
 use std::time::{Duration, Instant};

@@ -191,7 +191,22 @@ impl Relay {
         client: Client<TcpStream>,
         with_certificate: bool,
     ) -> Client<impl AsyncRead + AsyncWrite + Unpin + use<>> {
-        let which = if with_certificate { "domain-c" } else { "elsewhere" };
+        self.shaken_as(client, if with_certificate { "domain-c" } else { "elsewhere" }).await
+    }
+
+    /// Says STARTTLS, and shakes hands with the client certificate of a connector.
+    pub(crate) async fn secured_as(&self, which: &str) -> Client<impl AsyncRead + AsyncWrite + Unpin + use<>> {
+        let mut client = self.client().await;
+        client.says("STARTTLS").await;
+        client.hears("220 2.0.0 Ready to start TLS").await;
+        self.shaken_as(client, which).await
+    }
+
+    async fn shaken_as(
+        &self,
+        client: Client<TcpStream>,
+        which: &str,
+    ) -> Client<impl AsyncRead + AsyncWrite + Unpin + use<>> {
         let connector = self.partner.connectors.iter().find(|connector| connector.name == which).expect("configured");
         assert!(client.stream.buffer().is_empty(), "the relay spoke before the handshake");
         let name = Host::parse("relay.example.com").expect("a name");

@@ -5,9 +5,18 @@
 mod certificates;
 #[path = "../support/dns.rs"]
 mod dns;
+#[allow(dead_code, reason = "shared with the tests of the resolver, which use more of it")]
+#[path = "../support/zones/mod.rs"]
+mod zones;
 
+mod dane;
 mod delivery;
+mod internet;
+mod layers;
+mod memory;
+mod mta_sts;
 mod peer;
+mod pins;
 mod policy_table;
 mod requiretls;
 mod reuse;

@@ -1,5 +1,6 @@
 //! Configurations, messages and deliveries for the tests.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -7,7 +8,7 @@ use gatepost::address::{Host, Mailbox, ReversePath};
 use gatepost::config::{Config, parse};
 use gatepost::discovery::Discovery;
 use gatepost::discovery::history::History;
-use gatepost::discovery::mta_sts::{MtaSts, Web};
+use gatepost::discovery::mta_sts::{FETCH, MtaSts, Web};
 use gatepost::dns::Dns;
 use gatepost::envelope::{Envelope, QueueId, Recipient};
 use gatepost::handshake::Material;
@@ -16,6 +17,7 @@ use gatepost::outbound::{Attempt, Outbound, RecipientResult, Report, Settings};
 use gatepost::outcome::{Failure, Outcome};
 use gatepost::route::Router;
 use gatepost::spool::{Body, Entry};
+use gatepost::tlsrpt::Reporter;
 
 use crate::certificates::Authority;
 use crate::dns::NameServer;
@@ -34,15 +36,26 @@ const PARTNER: &str = "
 pub(crate) struct World {
     pub(crate) authority: Authority,
     folder: tempfile::TempDir,
-    names: NameServer,
+    /// The lines of `[dns]`.
+    pub(crate) dns: String,
+    /// Where policy hosts are asked.
+    pub(crate) policy_port: u16,
+    /// A name server of unsigned zones, where there is no other.
+    _names: Option<NameServer>,
 }
 
 impl World {
     pub(crate) async fn new() -> Self {
-        let authority = Authority::root("The Test Authority");
+        let names = NameServer::start(&[("example", PARTNER)]).await;
+        let dns = format!("servers = [\"{}\"]", names.address);
+        Self { _names: Some(names), ..Self::of(Authority::root("The Test Authority"), dns) }
+    }
+
+    /// One that trusts this authority, and asks for names as these lines of `[dns]` say.
+    pub(crate) fn of(authority: Authority, dns: String) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         std::fs::write(folder.path().join("ca.pem"), authority.pem()).expect("the folder is ours");
-        Self { authority, folder, names: NameServer::start(&[("example", PARTNER)]).await }
+        Self { authority, folder, dns, policy_port: 443, _names: None }
     }
 
     /// A configuration that trusts the authority, with these connectors.
@@ -51,10 +64,10 @@ impl World {
             "hostname = \"relay.example.com\"\npostmaster = \"postmaster@example.com\"\n\
              [tls]\ntrust = \"ca.pem\"\n\
              [[listener]]\nname = \"mx\"\naddress = [\"127.0.0.1:2525\"]\ntls = \"off\"\n\
-             [dns]\nservers = [\"{}\"]\n\
+             [dns]\n{}\n\
              [timeouts]\nconnect = \"5s\"\nreply = \"2s\"\nhandshake = \"5s\"\nfinal_reply = \"2s\"\ndata_block = \"2s\"\n\
              {connectors}",
-            self.names.address
+            self.dns
         );
         match parse(&text, &self.folder.path().join("gatepost.toml")) {
             Ok((config, _)) => config,
@@ -72,19 +85,27 @@ impl World {
         Arc::new(Settings::new(config, tls, router))
     }
 
-    /// What outside of connectors is known: nothing yet, in a folder of its own.
-    pub(crate) fn discovery(&self) -> Discovery {
+    /// What outside of connectors is known, as far as it is in this folder.
+    pub(crate) fn discovery(&self, folder: &Path) -> Discovery {
         let config = self.config("");
         let dns = Dns::new(&config.dns).expect("a resolver");
         let (material, _) = Material::load(&config).expect("a configuration that can be loaded");
-        let folder = tempfile::tempdir_in(self.folder.path()).expect("a folder").keep();
         let web = Web::new(dns.clone(), Https::new(dns, material.https().clone()));
-        let policies = MtaSts::open(&folder, web);
-        Discovery::new(policies, History::open(&folder, jiff::Timestamp::now()).expect("a memory"))
+        let policies = MtaSts::open(folder, web.at(self.policy_port, FETCH));
+        Discovery::new(policies, History::open(folder, jiff::Timestamp::now()).expect("a memory"))
+    }
+
+    /// A folder of its own, for what is known outside of connectors.
+    pub(crate) fn folder(&self) -> PathBuf {
+        tempfile::tempdir_in(self.folder.path()).expect("a folder").keep()
     }
 
     pub(crate) fn outbound(&self, connectors: &str) -> Outbound {
-        Outbound::new(self.settings(connectors), self.discovery())
+        self.observed(connectors, Reporter::off())
+    }
+
+    pub(crate) fn observed(&self, connectors: &str, reporter: Reporter) -> Outbound {
+        Outbound::new(self.settings(connectors), self.discovery(&self.folder()), reporter)
     }
 }
 

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use gatepost::address::Host;
 use gatepost::config::{Config, parse};
-use gatepost::daemon::{self, Passed, Running};
+use gatepost::daemon::{self, Running};
 use gatepost::handshake::Material;
 use gatepost::scheduler::Observer;
 use rusqlite::OpenFlags;
@@ -173,7 +173,7 @@ pub(crate) fn configured(folder: &Path, home: SocketAddr, before: &str, connecto
 
 /// Starts a relay; says where it listens.
 pub(crate) async fn run(config: Config, observer: Observer) -> (SocketAddr, Running) {
-    let running = daemon::start(config, Passed::default(), observer).await.unwrap_or_else(|error| panic!("{error}"));
+    let running = daemon::start(config, observer).await.unwrap_or_else(|error| panic!("{error}"));
     (running.addresses[0].1, running)
 }
 

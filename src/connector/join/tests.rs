@@ -258,8 +258,9 @@ fn memory_demands_tls_where_the_connector_refuses_downgrades() {
 fn an_exception_stands_in_for_the_floor_and_ends_by_itself() {
     let mut partner = connector(forced(VerifyWanted::Name), Downgrade::Warn);
     let until = "2027-01-31".parse().expect("a day");
+    let place = partner.trust.place.clone();
     partner.outbound.exception =
-        Some(Exception { tls: TlsDemand::Opportunistic, until, reason: "a new gateway".to_owned() });
+        Some(Exception { tls: TlsDemand::Opportunistic, until, reason: "a new gateway".to_owned(), place });
     let nothing = Findings {
         dane: DaneFinding::Absent("its zone is not signed".to_owned()),
         mta_sts: StsFinding::None("no record".to_owned()),

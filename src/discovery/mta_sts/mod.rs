@@ -35,7 +35,7 @@ pub use policy::{Listing, Mode, Policy, PolicyFault, evaluate};
 pub use record::{PolicyId, RecordFault};
 use shelf::{Held, Known, Shelf};
 use store::{Change, Store, StoreError};
-pub use web::Web;
+pub use web::{FETCH, Web};
 use web::{Record, Source};
 
 /// Record and policy together, at most; so long a message waits at first contact.

@@ -16,7 +16,7 @@ use crate::dns::Dns;
 use crate::https::{self, Answer, Https, HttpsError, HttpsFault, Url};
 
 /// How long a fetch may take: what is left of the minute that RFC 8461 §3.3 suggests, after DNS.
-const FETCH: Duration = Duration::from_secs(55);
+pub const FETCH: Duration = Duration::from_secs(55);
 /// Where every domain has its policy (RFC 8461 §3.3).
 const PATH: &str = "/.well-known/mta-sts.txt";
 

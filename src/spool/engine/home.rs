@@ -37,7 +37,7 @@ pub(super) struct Paths {
 
 const LOCK: &str = "lock";
 /// What belongs in the folder.
-const OURS: [&str; 14] = [
+const OURS: [&str; 18] = [
     LOCK,
     "queue.db",
     "queue.db-wal",
@@ -49,6 +49,10 @@ const OURS: [&str; 14] = [
     "policies.db",
     "policies.db-wal",
     "policies.db-shm",
+    "tlsrpt.db",
+    "tlsrpt.db-wal",
+    "tlsrpt.db-shm",
+    "tlsrpt.db.damaged",
     // The downgrade memory, which lives beside the spool.
     "history.db",
     "history.db-wal",

@@ -1,5 +1,4 @@
-//! A validating world in the process: a root of its own, signed and unsigned zones below it, and a server that
-//! answers about them as a recursive resolver does, on a port of its own.
+//! A validating world in the process: the zones of the demo, with a resolver that fails when it is told to.
 //!
 //! ```ignore
 //! let dns = Zones::new()
@@ -11,51 +10,17 @@
 //! let config = format!("[dns]\nservers = [\"{}\"]\ntrust_anchor = \"{}\"", dns.address, dns.anchor("dnskey"));
 //! assert_eq!(dns.asked("good.test", RecordType::MX), 1);
 //! ```
-//! The parent of each zone delegates to it and vouches for it (DS) as its kind says. Proofs of absence are
-//! NSEC, with wildcards and empty non-terminals as RFC 4035 §3.1.3 wants them.
 
-mod answer;
-mod sign;
-
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
-use hickory_resolver::proto::op::{Message, ResponseCode};
+pub(crate) use gatepost::demo::zones::Kind;
+use gatepost::demo::zones::{self, Over};
+use hickory_resolver::proto::op::{Message, Query, ResponseCode};
 use hickory_resolver::proto::rr::{Name, RecordType};
-use hickory_resolver::proto::serialize::binary::{BinDecodable as _, BinEncodable as _};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::task::JoinSet;
-
-use sign::Zone;
-
-/// How a zone is signed, and what its parent says about it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kind {
-    /// As it should be.
-    Signed,
-    /// Signed, for so many seconds from now on.
-    SignedFor(u32),
-    /// Not at all, and the parent proves it.
-    Unsigned,
-    /// It is signed, and the parent does not know.
-    Island,
-    /// The parent's DS means another key.
-    WrongKey,
-    /// All signatures are over.
-    Expired,
-    /// The parent says that it is signed, and there are no signatures.
-    SignaturesLost,
-}
-
-impl Kind {
-    /// Whether a validator takes it for secure.
-    fn is_good(self) -> bool {
-        matches!(self, Self::Signed | Self::SignedFor(_))
-    }
-}
 
 /// What happens instead of an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -94,9 +59,9 @@ impl Zones {
 
     /// Serves them, with a signed root above, until the server is dropped.
     pub(crate) async fn start(self, resolver: Resolver) -> Server {
-        let zones = sign::house(&self.0);
+        let zones = zones::Zones::new(&self.0).expect("zones");
         let folder = tempfile::tempdir().expect("a folder");
-        for (kind, line) in zones[0].anchors() {
+        for (kind, line) in [("dnskey", zones.anchor_dnskey()), ("ds", zones.anchor_ds().expect("a digest"))] {
             std::fs::write(folder.path().join(kind), line).expect("written");
         }
         let inner = Arc::new(Inner {
@@ -106,11 +71,7 @@ impl Zones {
             faults: Mutex::default(),
             asked: Mutex::default(),
         });
-        let (udp, tcp) = one_port().await;
-        let address = udp.local_addr().expect("bound");
-        let mut tasks = JoinSet::new();
-        tasks.spawn(serve_udp(Arc::clone(&inner), udp));
-        tasks.spawn(serve_tcp(Arc::clone(&inner), tcp));
+        let (address, tasks) = zones::serve(Arc::clone(&inner) as _).await.expect("a port");
         Server { address, inner, folder, _tasks: tasks }
     }
 }
@@ -124,8 +85,7 @@ pub(crate) struct Server {
 }
 
 struct Inner {
-    /// The root first.
-    zones: Vec<Zone>,
+    zones: zones::Zones,
     resolver: Resolver,
     strips: AtomicBool,
     faults: Mutex<Vec<(Name, Option<RecordType>, Fault)>>,
@@ -166,89 +126,26 @@ impl Server {
 }
 
 pub(crate) fn full(text: &str) -> Name {
-    let mut full = Name::from_ascii(text).expect("a name");
-    full.set_fqdn(true);
-    full
+    zones::full_name(text).expect("a name")
 }
 
-impl Inner {
-    /// The reply to a datagram or a message on a stream; `None` for silence.
-    fn reply(&self, octets: &[u8], udp: bool) -> Option<Vec<u8>> {
-        let request = Message::from_bytes(octets).expect("a question");
-        let query = request.queries.first().expect("a question").clone();
+impl zones::Resolver for Inner {
+    fn fill(&self, reply: &mut Message, query: &Query, wants_dnssec: bool, over: Over) -> bool {
         self.asked.lock().expect("no panic").push((query.name.to_lowercase(), query.query_type));
         let faults = self.faults.lock().expect("no panic").clone();
         let fault = faults
             .iter()
             .find(|(name, kind, _)| name.zone_of(&query.name) && kind.is_none_or(|kind| kind == query.query_type));
-        let mut reply = Message::response(request.metadata.id, request.metadata.op_code);
-        reply.metadata.recursion_desired = true;
-        reply.metadata.recursion_available = true;
-        reply.add_query(query.clone());
         match fault.map(|(.., fault)| fault) {
-            Some(Fault::Silence) => return None,
-            Some(Fault::OnlyTcp) if udp => return None,
+            Some(Fault::Silence) => return false,
+            Some(Fault::OnlyTcp) if over == Over::Udp => return false,
             Some(Fault::ServFail) => reply.metadata.response_code = ResponseCode::ServFail,
             Some(Fault::Refused) => reply.metadata.response_code = ResponseCode::Refused,
             Some(Fault::OnlyTcp) | None => {
-                let strips = self.strips.load(Ordering::SeqCst);
-                let dnssec = !strips && request.edns.as_ref().is_some_and(|edns| edns.flags().dnssec_ok);
-                answer::fill(&mut reply, &self.zones, &query, dnssec, self.resolver.validates);
+                let dnssec = wants_dnssec && !self.strips.load(Ordering::SeqCst);
+                self.zones.answer(reply, query, dnssec, self.resolver.validates).expect("an answer");
             }
         }
-        if let Some(edns) = &request.edns {
-            reply.edns = Some(edns.clone());
-        }
-        let octets = reply.to_bytes().expect("encoded");
-        if udp && octets.len() > usize::from(request.max_payload()) {
-            reply.answers.clear();
-            reply.authorities.clear();
-            reply.metadata.truncation = true;
-            return Some(reply.to_bytes().expect("encoded"));
-        }
-        Some(octets)
+        true
     }
-}
-
-async fn serve_udp(inner: Arc<Inner>, socket: UdpSocket) {
-    let mut buffer = [0; 4096];
-    while let Ok((length, from)) = socket.recv_from(&mut buffer).await {
-        if let Some(reply) = inner.reply(&buffer[..length], true) {
-            let _ = socket.send_to(&reply, from).await;
-        }
-    }
-}
-
-async fn serve_tcp(inner: Arc<Inner>, listener: TcpListener) {
-    let mut connections = JoinSet::new();
-    while let Ok((stream, _)) = listener.accept().await {
-        connections.spawn(serve_stream(Arc::clone(&inner), stream));
-    }
-}
-
-async fn serve_stream(inner: Arc<Inner>, mut stream: TcpStream) {
-    while let Ok(length) = stream.read_u16().await {
-        let mut question = vec![0; length.into()];
-        if stream.read_exact(&mut question).await.is_err() {
-            return;
-        }
-        if let Some(reply) = inner.reply(&question, false) {
-            let length = u16::try_from(reply.len()).expect("short enough");
-            let framed = [length.to_be_bytes().as_slice(), &reply].concat();
-            if stream.write_all(&framed).await.is_err() {
-                return;
-            }
-        }
-    }
-}
-
-/// The same port for UDP and TCP: one that is free for one may be in use for the other.
-async fn one_port() -> (UdpSocket, TcpListener) {
-    for _ in 0..100 {
-        let tcp = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("loopback");
-        if let Ok(udp) = UdpSocket::bind(tcp.local_addr().expect("bound")).await {
-            return (udp, tcp);
-        }
-    }
-    panic!("no port is free for both UDP and TCP");
 }

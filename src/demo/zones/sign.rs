@@ -1,15 +1,18 @@
 //! Zones with their keys, signatures and NSEC chains, and what each parent says about its children.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use base64::Engine as _;
 use hickory_resolver::proto::dnssec::crypto::EcdsaSigningKey;
 use hickory_resolver::proto::dnssec::rdata::{DNSKEY, DNSSECRData, DS, NSEC, RRSIG, SigInput};
 use hickory_resolver::proto::dnssec::{Algorithm, DigestType, DnssecSigner, PublicKey as _, SigningKey as _, TBS};
-use hickory_resolver::proto::rr::rdata::{A, AAAA, CNAME, MX, NS, SOA, TLSA, TXT};
+use hickory_resolver::proto::rr::rdata::{NS, SOA};
 use hickory_resolver::proto::rr::{DNSClass, Name, RData, Record, RecordType, SerialNumber};
 
-use super::{Kind, full};
+use super::record::{full_name, parse};
+use super::{Kind, ZoneError};
 
 /// The TTL of everything but denials.
 const TTL: u32 = 3600;
@@ -31,54 +34,58 @@ pub(super) struct Zone {
 }
 
 /// The root and all zones below it.
-pub(super) fn house(written: &[(String, Kind, String)]) -> Vec<Zone> {
-    let mut zones = vec![Zone::new(Name::root(), Kind::Signed, "")];
-    zones.extend(written.iter().map(|(origin, kind, records)| Zone::new(full(origin), *kind, records)));
+pub(super) fn house<T: AsRef<str>>(written: &[(T, Kind, T)]) -> Result<Vec<Zone>, ZoneError> {
+    let mut zones = vec![Zone::new(Name::root(), Kind::Signed, "")?];
+    for (origin, kind, records) in written {
+        zones.push(Zone::new(full_name(origin.as_ref())?, *kind, records.as_ref())?);
+    }
     for child in 1..zones.len() {
-        let delegation = zones[child].delegation();
+        let delegation = zones[child].delegation()?;
         let origin = zones[child].origin.clone();
         let parents = zones.iter_mut().filter(|zone| zone.origin != origin && zone.origin.zone_of(&origin));
-        let parent = parents.max_by_key(|zone| zone.origin.num_labels()).expect("the root at least");
+        let Some(parent) = parents.max_by_key(|zone| zone.origin.num_labels()) else { continue };
         for record in delegation {
-            parent.add(record);
+            parent.add(record)?;
         }
     }
     for zone in &mut zones {
-        zone.sign();
+        zone.sign()?;
     }
-    zones
+    Ok(zones)
 }
 
-fn new_key(origin: &Name) -> (DNSKEY, DnssecSigner) {
+fn new_key(origin: &Name) -> Result<(DNSKEY, DnssecSigner), ZoneError> {
     let algorithm = Algorithm::ECDSAP256SHA256;
-    let pkcs8 = EcdsaSigningKey::generate_pkcs8(algorithm).expect("a key");
-    let key = EcdsaSigningKey::from_pkcs8(&pkcs8, algorithm).expect("a key");
-    let public = DNSKEY::with_flags(257, key.to_public_key().expect("its public half"));
+    let pkcs8 = EcdsaSigningKey::generate_pkcs8(algorithm)?;
+    let key = EcdsaSigningKey::from_pkcs8(&pkcs8, algorithm)?;
+    let public = DNSKEY::with_flags(257, key.to_public_key()?);
     let signer = DnssecSigner::new(public.clone(), Box::new(key), origin.clone(), std::time::Duration::ZERO);
-    (public, signer)
+    Ok((public, signer))
 }
 
 impl Zone {
-    fn new(origin: Name, kind: Kind, records: &str) -> Self {
-        let (key, signer) = new_key(&origin);
+    fn new(origin: Name, kind: Kind, records: &str) -> Result<Self, ZoneError> {
+        let (key, signer) = new_key(&origin)?;
         let (sets, signatures, names) = Default::default();
         let mut zone = Self { origin, kind, sets, signatures, names, key, signer };
-        let soa = SOA::new(full("ns.invalid"), full("root.invalid"), 1, 60, 60, 60, NEGATIVE_TTL);
+        let soa = SOA::new(full_name("ns.invalid")?, full_name("root.invalid")?, 1, 60, 60, 60, NEGATIVE_TTL);
         let apex = zone.origin.clone();
-        zone.add(Record::from_rdata(apex.clone(), NEGATIVE_TTL, RData::SOA(soa)));
-        zone.add(Record::from_rdata(apex.clone(), TTL, RData::NS(NS(full("ns.invalid")))));
+        zone.add(Record::from_rdata(apex.clone(), NEGATIVE_TTL, RData::SOA(soa)))?;
+        zone.add(Record::from_rdata(apex.clone(), TTL, RData::NS(NS(full_name("ns.invalid")?))))?;
         if !matches!(kind, Kind::Unsigned) {
             let key = RData::DNSSEC(DNSSECRData::DNSKEY(zone.key.clone()));
-            zone.add(Record::from_rdata(apex, TTL, key));
+            zone.add(Record::from_rdata(apex, TTL, key))?;
         }
         for line in records.lines().map(str::trim).filter(|line| !line.is_empty()) {
-            zone.add(record(line));
+            zone.add(parse(line, TTL)?)?;
         }
-        zone
+        Ok(zone)
     }
 
-    fn add(&mut self, record: Record) {
-        assert!(self.origin.zone_of(&record.name), "{record} is not in {}", self.origin);
+    fn add(&mut self, record: Record) -> Result<(), ZoneError> {
+        if !self.origin.zone_of(&record.name) {
+            return Err(ZoneError::Record(record.to_string()));
+        }
         let mut name = record.name.clone();
         while name != self.origin {
             self.names.insert(name.clone());
@@ -86,29 +93,39 @@ impl Zone {
         }
         self.names.insert(name);
         self.sets.entry((record.name.clone(), record.record_type())).or_default().push(record);
+        Ok(())
     }
 
     /// What the parent says: NS, and DS where it takes the zone for signed.
-    fn delegation(&self) -> Vec<Record> {
-        let mut records = vec![Record::from_rdata(self.origin.clone(), TTL, RData::NS(NS(full("ns.invalid"))))];
+    fn delegation(&self) -> Result<Vec<Record>, ZoneError> {
+        let mut records = vec![Record::from_rdata(self.origin.clone(), TTL, RData::NS(NS(full_name("ns.invalid")?)))];
         let meant = match self.kind {
             Kind::Unsigned | Kind::Island => None,
-            Kind::WrongKey => Some(new_key(&self.origin).0),
+            Kind::WrongKey => Some(new_key(&self.origin)?.0),
             Kind::Signed | Kind::SignedFor(_) | Kind::Expired | Kind::SignaturesLost => Some(self.key.clone()),
         };
         if let Some(key) = meant {
-            let ds = RData::DNSSEC(DNSSECRData::DS(digest(&self.origin, &key)));
+            let ds = RData::DNSSEC(DNSSECRData::DS(digest(&self.origin, &key)?));
             records.push(Record::from_rdata(self.origin.clone(), TTL, ds));
         }
-        records
+        Ok(records)
     }
 
-    /// The trust anchor for this zone, as it stands in a file: by kind of record.
-    pub(super) fn anchors(&self) -> [(&'static str, String); 2] {
-        let ds = digest(&self.origin, &self.key);
-        let key = data_encoding(self.key.public_key().public_bytes());
-        let hex: String = ds.digest().iter().map(|octet| format!("{octet:02x}")).collect();
-        [("dnskey", format!(". IN DNSKEY 257 3 13 {key}\n")), ("ds", format!(". IN DS {} 13 2 {hex}\n", ds.key_tag()))]
+    /// Its key as a trust anchor, by a DNSKEY record.
+    pub(super) fn anchor_dnskey(&self) -> String {
+        let key = base64::engine::general_purpose::STANDARD.encode(self.key.public_key().public_bytes());
+        format!(". IN DNSKEY 257 3 13 {key}\n")
+    }
+
+    /// The same by a DS record.
+    pub(super) fn anchor_ds(&self) -> Result<String, ZoneError> {
+        let ds = digest(&self.origin, &self.key)?;
+        let mut line = format!(". IN DS {} 13 2 ", ds.key_tag());
+        for octet in ds.digest() {
+            // Writing into a String cannot fail.
+            let _ = write!(line, "{octet:02x}");
+        }
+        Ok(line + "\n")
     }
 
     /// Whether this zone has handed the name's subtree to another.
@@ -116,14 +133,16 @@ impl Zone {
         *name != self.origin && self.sets.contains_key(&(name.clone(), RecordType::NS))
     }
 
-    fn sign(&mut self) {
+    fn sign(&mut self) -> Result<(), ZoneError> {
         if matches!(self.kind, Kind::Unsigned | Kind::SignaturesLost) {
-            return;
+            return Ok(());
         }
         self.chain();
         let sets = self.sets.iter().filter(|((name, kind), _)| !(self.is_cut(name) && *kind == RecordType::NS));
-        self.signatures =
-            sets.map(|((name, kind), records)| ((name.clone(), *kind), self.signature(name, *kind, records))).collect();
+        let signed =
+            sets.map(|((name, kind), records)| Ok(((name.clone(), *kind), self.signature(name, *kind, records)?)));
+        self.signatures = signed.collect::<Result<_, ZoneError>>()?;
+        Ok(())
     }
 
     /// The NSEC chain (RFC 4034 §4). Empty non-terminals are not in it.
@@ -141,9 +160,9 @@ impl Zone {
         }
     }
 
-    fn signature(&self, name: &Name, kind: RecordType, records: &[Record]) -> Record {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs();
-        let now = u32::try_from(now).expect("before 2106");
+    fn signature(&self, name: &Name, kind: RecordType, records: &[Record]) -> Result<Record, ZoneError> {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_err(|_| ZoneError::Clock)?;
+        let now = u32::try_from(now.as_secs()).map_err(|_| ZoneError::Clock)?;
         let expiration = match self.kind {
             Kind::Expired => now - 60,
             Kind::SignedFor(seconds) => now + seconds,
@@ -156,13 +175,13 @@ impl Zone {
             original_ttl: records[0].ttl,
             sig_expiration: SerialNumber::new(expiration),
             sig_inception: SerialNumber::new(now - 7200),
-            key_tag: self.key.calculate_key_tag().expect("a tag"),
+            key_tag: self.key.calculate_key_tag()?,
             signer_name: self.origin.clone(),
         };
-        let signed = TBS::from_input(name, DNSClass::IN, &input, records.iter()).expect("to be signed");
-        let signature = self.signer.sign(&signed).expect("signed");
+        let signed = TBS::from_input(name, DNSClass::IN, &input, records.iter())?;
+        let signature = self.signer.sign(&signed)?;
         let rrsig = RData::DNSSEC(DNSSECRData::RRSIG(RRSIG::from_sig(input, signature)));
-        Record::from_rdata(name.clone(), records[0].ttl, rrsig)
+        Ok(Record::from_rdata(name.clone(), records[0].ttl, rrsig))
     }
 
     pub(super) fn exists(&self, name: &Name) -> bool {
@@ -189,46 +208,8 @@ impl Zone {
     }
 }
 
-fn digest(origin: &Name, key: &DNSKEY) -> DS {
-    let digest = key.to_digest(origin, DigestType::SHA256).expect("a digest");
-    let tag = key.calculate_key_tag().expect("a tag");
-    DS::new(tag, Algorithm::ECDSAP256SHA256, DigestType::SHA256, digest.as_ref().to_vec())
-}
-
-/// Base64 (RFC 4648 §4).
-fn data_encoding(octets: &[u8]) -> String {
-    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut text = String::new();
-    for chunk in octets.chunks(3) {
-        let bits = chunk.iter().fold(0, |bits, octet| bits << 8 | u32::from(*octet)) << (8 * (3 - chunk.len()));
-        for at in 0..4 {
-            let index = (bits >> (18 - 6 * at)) as usize & 63;
-            text.push(if at <= chunk.len() { char::from(ALPHABET[index]) } else { '=' });
-        }
-    }
-    text
-}
-
-fn octets(hex: &str) -> Vec<u8> {
-    (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).expect("hex")).collect()
-}
-
-fn record(line: &str) -> Record {
-    let words: Vec<&str> = line.split_whitespace().collect();
-    let number = |text: &str| text.parse().expect("a number");
-    let data = match words[1..] {
-        ["A", address] => RData::A(A(address.parse().expect("an address"))),
-        ["AAAA", address] => RData::AAAA(AAAA(address.parse().expect("an address"))),
-        ["MX", preference, host] => RData::MX(MX::new(preference.parse().expect("a number"), full(host))),
-        ["CNAME", target] => RData::CNAME(CNAME(full(target))),
-        ["TXT", ref strings @ ..] => RData::TXT(TXT::new(strings.iter().map(|&text| text.to_owned()).collect())),
-        ["TLSA", usage, selector, matching, hex] => RData::TLSA(TLSA::new(
-            u8::into(number(usage)),
-            u8::into(number(selector)),
-            u8::into(number(matching)),
-            octets(hex),
-        )),
-        _ => panic!("{line}"),
-    };
-    Record::from_rdata(full(words[0]), TTL, data)
+fn digest(origin: &Name, key: &DNSKEY) -> Result<DS, ZoneError> {
+    let digest = key.to_digest(origin, DigestType::SHA256)?;
+    let tag = key.calculate_key_tag()?;
+    Ok(DS::new(tag, Algorithm::ECDSAP256SHA256, DigestType::SHA256, digest.as_ref().to_vec()))
 }

@@ -3,11 +3,17 @@
 use hickory_resolver::proto::op::{Message, Query, ResponseCode};
 use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
 
-use super::Kind;
 use super::sign::Zone;
+use super::{Kind, ZoneError};
 
 /// Fills a reply; with `dnssec`, signatures and proofs come along.
-pub(super) fn fill(reply: &mut Message, zones: &[Zone], query: &Query, dnssec: bool, validates: bool) {
+pub(super) fn fill(
+    reply: &mut Message,
+    zones: &[Zone],
+    query: &Query,
+    dnssec: bool,
+    validates: bool,
+) -> Result<(), ZoneError> {
     let mut answers = Vec::new();
     let mut authorities = Vec::new();
     let (mut good, mut bogus) = (true, false);
@@ -18,7 +24,7 @@ pub(super) fn fill(reply: &mut Message, zones: &[Zone], query: &Query, dnssec: b
         let zone = zone_of(zones, &at, query.query_type);
         good &= chain(zones, &zone.origin).all(|zone| zone.kind.is_good());
         bogus |= !good && chain(zones, &zone.origin).all(|zone| !matches!(zone.kind, Kind::Unsigned | Kind::Island));
-        let found = lookup(zone, &at, query.query_type);
+        let found = lookup(zone, &at, query.query_type)?;
         answers.extend(found.answers);
         authorities.extend(found.authorities);
         reply.metadata.response_code = found.code;
@@ -34,11 +40,12 @@ pub(super) fn fill(reply: &mut Message, zones: &[Zone], query: &Query, dnssec: b
     }
     if validates && bogus {
         reply.metadata.response_code = ResponseCode::ServFail;
-        return;
+        return Ok(());
     }
     reply.metadata.authentic_data = validates && good;
     reply.insert_answers(answers);
     reply.insert_authorities(authorities);
+    Ok(())
 }
 
 struct Found {
@@ -60,18 +67,18 @@ fn chain<'a>(zones: &'a [Zone], origin: &'a Name) -> impl Iterator<Item = &'a Zo
     zones.iter().filter(|zone| zone.origin.zone_of(origin))
 }
 
-fn lookup(zone: &Zone, name: &Name, kind: RecordType) -> Found {
+fn lookup(zone: &Zone, name: &Name, kind: RecordType) -> Result<Found, ZoneError> {
     if zone.exists(name) {
-        return at(zone, name, kind, name, Vec::new());
+        return Ok(at(zone, name, kind, name, Vec::new()));
     }
     let mut encloser = name.base_name();
     while !zone.exists(&encloser) {
         encloser = encloser.base_name();
     }
-    let wildcard = encloser.prepend_label("*").expect("a name");
+    let wildcard = encloser.prepend_label("*")?;
     let uncovered = zone.nsec(name);
     if zone.exists(&wildcard) {
-        return at(zone, &wildcard, kind, name, uncovered);
+        return Ok(at(zone, &wildcard, kind, name, uncovered));
     }
     let mut authorities = soa(zone);
     authorities.extend(uncovered);
@@ -80,7 +87,7 @@ fn lookup(zone: &Zone, name: &Name, kind: RecordType) -> Found {
             authorities.push(record);
         }
     }
-    Found { answers: Vec::new(), authorities, code: ResponseCode::NXDomain, next: None }
+    Ok(Found { answers: Vec::new(), authorities, code: ResponseCode::NXDomain, next: None })
 }
 
 /// What stands at a name that exists; `asked` is the name that a wildcard stands for.

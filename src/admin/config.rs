@@ -1,0 +1,26 @@
+//! `/v1/config`: the configuration in force, as it was read.
+//!
+//! Nothing in it is secret: keys are named there, not held.
+
+use std::fmt::Write as _;
+
+use aws_lc_rs::digest::{SHA256, digest};
+use axum::Json;
+use axum::extract::State;
+
+use super::Desk;
+use super::words::InForce;
+
+pub(super) async fn in_force(State(desk): State<Desk>) -> Json<InForce> {
+    let config = &desk.settings.load().config;
+    let written = &config.written;
+    // Whoever asks stands in another folder.
+    let file = std::path::absolute(&written.file).unwrap_or_else(|_| written.file.to_path_buf());
+    let hash = digest(&SHA256, written.text.as_bytes());
+    let mut sha256 = String::new();
+    for octet in hash.as_ref() {
+        // Writing to a text cannot fail.
+        let _ = write!(sha256, "{octet:02x}");
+    }
+    Json(InForce { file, sha256, text: written.text.to_string() })
+}

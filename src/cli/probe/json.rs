@@ -1,0 +1,261 @@
+//! A probe for programs. A name once released keeps its meaning; new ones may come.
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+use super::soon::{Soon, What, days_left};
+use super::{Done, Prospect, Remembered};
+use crate::connector::MemoryFinding;
+use crate::handshake::SentCertificate;
+use crate::outbound::probe::{ProbedHop, Sighting, trusted};
+use crate::outcome::{Failure, Persistence};
+use crate::smtp::client::{Extensions, Size};
+use crate::tls::TlsOutcome;
+
+/// Names of a certificate, at most.
+const NAMES_MAX: usize = 100;
+
+#[derive(Serialize)]
+pub(super) struct Document {
+    domain: String,
+    connector: String,
+    memory: Memory,
+    hops: Vec<Hop>,
+    outcome: &'static str,
+    fails: bool,
+    /// Who would be spoken to of mail.
+    peer: Option<String>,
+    /// Whether that would be under TLS.
+    under_tls: Option<bool>,
+    /// Why mail would not go on.
+    failure: Option<Told>,
+    breaks_soon: Vec<Breaks>,
+}
+
+#[derive(Serialize)]
+#[serde(tag = "state", rename_all = "snake_case")]
+enum Memory {
+    Nothing,
+    TookTls { last: Timestamp },
+    Unknown { why: String },
+}
+
+#[derive(Serialize)]
+struct Told {
+    status: String,
+    text: String,
+}
+
+#[derive(Serialize)]
+struct Hop {
+    host: String,
+    port: u16,
+    wanted: Option<String>,
+    /// Why it could not be used, whatever its addresses show.
+    failure: Option<Told>,
+    addresses: Vec<Sighted>,
+}
+
+#[derive(Serialize)]
+struct Sighted {
+    address: String,
+    peer: String,
+    tls: Option<Tls>,
+    no_tls: Option<String>,
+    demands: Vec<Verdict>,
+    chain: Vec<Certificate>,
+    trusted: Option<bool>,
+    not_trusted: Option<String>,
+    extensions: Option<Offers>,
+    cleared: bool,
+    authentication: Option<String>,
+    failure: Option<Told>,
+}
+
+#[derive(Serialize)]
+struct Tls {
+    version: String,
+    cipher: &'static str,
+    key_exchange: Option<&'static str>,
+}
+
+#[derive(Serialize)]
+struct Verdict {
+    layer: String,
+    demand: String,
+    met: bool,
+    /// How the peer is known, or what is missing.
+    why: String,
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Certificate {
+    Malformed { malformed: bool },
+    Readable(Box<Words>),
+}
+
+#[derive(Serialize)]
+struct Words {
+    subject: String,
+    issuer: String,
+    names: Vec<String>,
+    not_before: Timestamp,
+    not_after: Timestamp,
+    days_left: i64,
+    pin: String,
+}
+
+#[derive(Serialize)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a keyword of the EHLO answer, independent of the others")]
+struct Offers {
+    /// Whether SIZE is offered.
+    size: bool,
+    size_limit: Option<u64>,
+    eight_bit_mime: bool,
+    smtputf8: bool,
+    dsn: bool,
+    requiretls: bool,
+}
+
+#[derive(Serialize)]
+struct Breaks {
+    /// `their_certificate`, `our_certificate` or `exception`.
+    what: &'static str,
+    peer: Option<String>,
+    /// Whose it is, or its file.
+    certificate: Option<String>,
+    at: Timestamp,
+    days_left: i64,
+}
+
+/// The text of a document.
+pub(super) fn document(content: &impl Serialize) -> String {
+    // Our own words always have a form in JSON.
+    serde_json::to_string_pretty(content).unwrap_or_default() + "\n"
+}
+
+/// One probe.
+pub(super) fn done(done: &Done, soon: &[Soon]) -> Document {
+    let (mut peer, mut under_tls) = (None, None);
+    let (outcome, failure) = match &done.probe.prospect {
+        Prospect::GoesOn { peer: to, clearance } => {
+            peer = Some(to.clone());
+            under_tls = Some(matches!(clearance.outcome(), TlsOutcome::Tls(_)));
+            ("goes_on", None)
+        }
+        Prospect::Deferred(failure) => ("deferred", Some(told(failure, Persistence::Transient))),
+        Prospect::Held(failure) => ("held", Some(told(failure, Persistence::Transient))),
+        Prospect::Bounced(failure) => ("bounced", Some(told(failure, Persistence::Permanent))),
+    };
+    Document {
+        domain: done.recipient.to_string(),
+        connector: done.connector.name.clone(),
+        memory: match &done.remembered {
+            Remembered::Told(MemoryFinding::Nothing) => Memory::Nothing,
+            Remembered::Told(MemoryFinding::TookTls { last }) => Memory::TookTls { last: *last },
+            Remembered::Unknown(why) => Memory::Unknown { why: why.clone() },
+        },
+        hops: done.probe.hops.iter().flatten().map(hop).collect(),
+        outcome,
+        fails: done.fails(),
+        peer,
+        under_tls,
+        failure,
+        breaks_soon: soon.iter().map(breaks).collect(),
+    }
+}
+
+fn told(failure: &Failure, ends_as: Persistence) -> Told {
+    Told { status: failure.enhanced(ends_as).to_string(), text: failure.to_string() }
+}
+
+fn breaks(soon: &Soon) -> Breaks {
+    let (what, peer, certificate) = match &soon.what {
+        What::Theirs { peer, subject } => ("their_certificate", Some(peer.clone()), Some(subject.clone())),
+        What::Ours { file } => ("our_certificate", None, Some(file.clone())),
+        What::Exception => ("exception", None, None),
+    };
+    Breaks { what, peer, certificate, at: soon.at, days_left: days_left(soon.at) }
+}
+
+fn hop(probed: &ProbedHop) -> Hop {
+    let (wanted, failure, addresses) = match &probed.seen {
+        Err(failure) => (None, Some(failure), Vec::new()),
+        Ok(seen) => {
+            (Some(seen.policy.to_string()), seen.hopeless.as_ref(), seen.addresses.iter().map(address).collect())
+        }
+    };
+    Hop {
+        host: probed.hop.host.to_string(),
+        port: probed.hop.port,
+        wanted,
+        failure: failure.map(|failure| told(failure, failure.persistence)),
+        addresses,
+    }
+}
+
+fn address(sighting: &Sighting) -> Sighted {
+    let (tls, no_tls) = match &sighting.outcome {
+        Some(TlsOutcome::Tls(facts)) => {
+            let (version, cipher, key_exchange) = (facts.version.to_string(), facts.cipher, facts.key_exchange);
+            (Some(Tls { version, cipher, key_exchange }), None)
+        }
+        Some(TlsOutcome::Clear(reason)) => (None, Some(reason.to_string())),
+        None => (None, None),
+    };
+    let trusted = sighting.facts().and_then(trusted);
+    Sighted {
+        address: sighting.address.to_string(),
+        peer: sighting.peer.clone(),
+        tls,
+        no_tls,
+        demands: sighting
+            .verdicts
+            .iter()
+            .map(|(demand, verdict)| Verdict {
+                layer: demand.layer.to_string(),
+                demand: demand.to_string(),
+                met: verdict.is_ok(),
+                why: verdict.as_ref().map_or_else(ToString::to_string, ToString::to_string),
+            })
+            .collect(),
+        chain: sighting.chain.iter().map(certificate).collect(),
+        trusted: trusted.map(Result::is_ok),
+        not_trusted: trusted.and_then(|trusted| trusted.as_ref().err()).map(ToString::to_string),
+        extensions: sighting.extensions.map(offers),
+        cleared: sighting.end.is_ok(),
+        authentication: sighting.end.as_ref().ok().map(|clearance| clearance.authentication().to_string()),
+        failure: sighting.end.as_ref().err().map(|failure| told(failure, failure.persistence)),
+    }
+}
+
+fn certificate(sent: &SentCertificate) -> Certificate {
+    match sent {
+        SentCertificate::Malformed => Certificate::Malformed { malformed: true },
+        SentCertificate::Readable(certificate) => Certificate::Readable(Box::new(Words {
+            subject: certificate.subject.clone(),
+            issuer: certificate.issuer.clone(),
+            names: certificate.names.iter().take(NAMES_MAX).map(ToString::to_string).collect(),
+            not_before: certificate.not_before,
+            not_after: certificate.not_after,
+            days_left: days_left(certificate.not_after),
+            pin: certificate.key.to_string(),
+        })),
+    }
+}
+
+fn offers(extensions: Extensions) -> Offers {
+    let size_limit = match extensions.size {
+        Size::Limit(octets) => Some(octets),
+        Size::NoLimit | Size::NotOffered => None,
+    };
+    Offers {
+        size: extensions.size != Size::NotOffered,
+        size_limit,
+        eight_bit_mime: extensions.eight_bit_mime,
+        smtputf8: extensions.smtputf8,
+        dsn: extensions.dsn,
+        requiretls: extensions.require_tls,
+    }
+}

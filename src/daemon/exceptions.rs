@@ -1,0 +1,89 @@
+//! Exceptions that have ended: each is told once, at the start, after a reload or when its last day is over.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use jiff::civil::Date;
+
+use crate::config::{Connector, Exception};
+use crate::connector::ended_exception;
+
+/// What has been told. It grows no larger than the configuration.
+#[derive(Debug, Default)]
+pub(super) struct Told(BTreeSet<(String, Date)>);
+
+impl Told {
+    /// The exceptions that have ended and have not been told; they are from here on.
+    fn news<'a>(&mut self, connectors: &'a [Arc<Connector>], now: Timestamp) -> Vec<(&'a str, &'a Exception)> {
+        let ended: Vec<_> = connectors
+            .iter()
+            .filter_map(|connector| Some((connector.name.as_str(), ended_exception(connector, now)?)))
+            .collect();
+        let before = std::mem::take(&mut self.0);
+        self.0 = ended.iter().map(|(name, exception)| ((*name).to_owned(), exception.until)).collect();
+        let is_news = |(name, exception): &(&str, &Exception)| !before.contains(&((*name).to_owned(), exception.until));
+        ended.into_iter().filter(is_news).collect()
+    }
+
+    /// Tells the log what has ended.
+    pub(super) fn tell(&mut self, connectors: &[Arc<Connector>], now: Timestamp) {
+        for (connector, Exception { until, reason, place, .. }) in self.news(connectors, now) {
+            tracing::warn!(
+                connector, %until, ?reason, %place,
+                "the exception of a connector has ended: its own demand holds; take the exception out of the file"
+            );
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::config::parse;
+
+    fn connectors(exceptions: &[(&str, &str)]) -> Vec<Arc<Connector>> {
+        let mut text = "hostname = \"relay.example.com\"\npostmaster = \"postmaster@example.com\"\n[[listener]]\n\
+                        name = \"mx\"\naddress = [\"127.0.0.1:2525\"]\ntls = \"off\"\n"
+            .to_owned();
+        for (name, until) in exceptions {
+            text.push_str(&format!(
+                "[[connector]]\nname = \"{name}\"\ndomains = [\"{name}.example\"]\n[connector.outbound]\ntls = \
+                 \"forced\"\nexception = {{ tls = \"opportunistic\", until = \"{until}\", reason = \"why\" }}\n"
+            ));
+        }
+        parse(&text, Path::new("gatepost.toml")).expect("a good configuration").0.connectors
+    }
+
+    fn names(told: &mut Told, connectors: &[Arc<Connector>], now: &str) -> Vec<String> {
+        let news = told.news(connectors, now.parse().expect("a time"));
+        news.into_iter().map(|(name, exception)| format!("{name} {}", exception.until)).collect()
+    }
+
+    #[test]
+    fn each_end_is_told_once() {
+        let mut told = Told::default();
+        let file = connectors(&[("a", "2026-01-31"), ("b", "2026-02-28")]);
+        for (now, news) in [
+            ("2026-01-31T23:59:59Z", &[][..]),
+            ("2026-02-01T00:00:00Z", &["a 2026-01-31"]),
+            ("2026-02-01T00:01:00Z", &[]),
+            ("2026-03-01T00:00:00Z", &["b 2026-02-28"]),
+            ("2026-03-02T00:00:00Z", &[]),
+        ] {
+            assert_eq!(names(&mut told, &file, now), news, "{now}");
+        }
+    }
+
+    #[test]
+    fn what_had_ended_before_the_start_is_told_and_after_a_reload_what_is_new() {
+        let mut told = Told::default();
+        let now = "2026-06-01T00:00:00Z";
+        assert_eq!(names(&mut told, &connectors(&[("a", "2026-01-31")]), now), ["a 2026-01-31"]);
+        let longer = connectors(&[("a", "2026-03-31"), ("b", "2026-02-28")]);
+        assert_eq!(names(&mut told, &longer, now), ["a 2026-03-31", "b 2026-02-28"]);
+        assert_eq!(names(&mut told, &connectors(&[]), now), Vec::<String>::new());
+    }
+}

@@ -1,0 +1,91 @@
+//! TLS reports: what is loaded for them, and the desk that counts and sends.
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::{Config, Fault, SendReports};
+use crate::dns::Dns;
+use crate::handshake::Material;
+use crate::https::Https;
+use crate::spool::{Entry, SqliteSpool};
+use crate::tlsrpt::{Bounds, Desk, Internet, Outbox, Reporter, Schedule, Submitter};
+
+/// Who reports, and by what; both are replaced on reload.
+#[derive(Debug)]
+pub(super) struct Reports {
+    submitter: Arc<ArcSwap<Submitter>>,
+    internet: Arc<Internet>,
+}
+
+impl Reports {
+    pub(super) fn new(submitter: Submitter, tls: &Material, dns: Dns) -> Self {
+        let https = Https::new(dns.clone(), tls.https().clone());
+        Self { submitter: Arc::new(ArcSwap::from_pointee(submitter)), internet: Arc::new(Internet::new(dns, https)) }
+    }
+
+    pub(super) fn replace(&self, submitter: Submitter, tls: &Material, dns: Dns) {
+        let https = Https::new(dns.clone(), tls.https().clone());
+        self.submitter.store(Arc::new(submitter));
+        self.internet.replace(dns, https);
+    }
+
+    /// Sets a desk to work, where there is one: it reports until `stop`, and counts until the end.
+    pub(super) fn start(
+        &self,
+        desk: Option<Desk>,
+        spool: &Arc<SqliteSpool>,
+        accepted: &mpsc::Sender<Entry>,
+        stop: &CancellationToken,
+    ) -> Counting {
+        let end = CancellationToken::new();
+        let desk = desk.map(|desk| {
+            let outbox = Outbox {
+                submitter: Arc::clone(&self.submitter),
+                spool: Arc::clone(spool) as _,
+                accepted: accepted.clone(),
+                network: Arc::clone(&self.internet) as _,
+            };
+            tokio::spawn(desk.run(outbox, stop.clone(), end.clone()))
+        });
+        Counting { end, desk }
+    }
+}
+
+/// A desk at work.
+pub(super) struct Counting {
+    end: CancellationToken,
+    desk: Option<JoinHandle<()>>,
+}
+
+impl Counting {
+    /// Counts what was seen last, and ends.
+    pub(super) async fn end(self) {
+        self.end.cancel();
+        if let Some(desk) = self.desk
+            && let Err(death) = desk.await
+        {
+            tracing::error!(%death, "the counting of TLS results died; results are lost");
+        }
+    }
+}
+
+/// The desk, where reports are wanted, and the way to it.
+pub(super) fn desk(config: &Config) -> Result<(Reporter, Option<Desk>), Fault> {
+    let send = &config.tlsrpt.send;
+    match send.value {
+        SendReports::Off => Ok((Reporter::off(), None)),
+        SendReports::Daily => {
+            let opened = Desk::open(&config.spool.value, Bounds::default(), Schedule::default());
+            let (reporter, desk) = opened.map_err(|error| Fault {
+                place: send.place.clone(),
+                message: format!("TLS results cannot be counted: {error}"),
+                remedy: "Let the user that runs Gatepost write to [spool] path, or write send = false.".to_owned(),
+            })?;
+            Ok((reporter, Some(desk)))
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! Each layer's demand at one hop, or why it has none.
+//!
+//! The demands are those of the joined policy; the reasons are those of the findings it was joined from.
+
+use jiff::Timestamp;
+
+use super::words::LayerNote;
+use crate::address::Host;
+use crate::config::{Connector, Downgrade};
+use crate::connector::{DaneFinding, Findings, MemoryFinding, StsFinding, StsListing, ended_exception, exception};
+use crate::envelope::TlsRequirement;
+use crate::tls::{Layer, TlsPolicy};
+
+use super::sources::Recollection;
+
+/// What the layers of one hop follow from.
+pub(super) struct Ground<'a> {
+    pub(super) connector: &'a Connector,
+    pub(super) hop: &'a Host,
+    pub(super) findings: &'a Findings,
+    pub(super) requirement: TlsRequirement,
+    pub(super) memory: &'a Recollection,
+    pub(super) now: Timestamp,
+}
+
+const OFF: &str = "the connector has switched TLS off, which nothing raises";
+
+impl Ground<'_> {
+    /// Every layer, in the order in which demands are joined.
+    pub(super) fn layers(&self, policy: &TlsPolicy) -> Vec<LayerNote> {
+        let note = |layer, word, why: Option<String>| {
+            let demands: Vec<_> =
+                policy.demands().filter(|demand| demand.layer == layer).map(ToString::to_string).collect();
+            LayerNote { layer: word, demands, why }
+        };
+        let off = *policy == TlsPolicy::Off;
+        let or_off = |why: String| Some(if off { OFF.to_owned() } else { why });
+        vec![
+            note(Layer::Connector, "connector", self.connector(policy)),
+            note(Layer::Exception, "exception", Some(self.exception())),
+            note(Layer::Dane, "dane", or_off(self.dane())),
+            note(Layer::MtaSts, "mta-sts", or_off(self.mta_sts())),
+            note(Layer::RequireTls, "requiretls", or_off(self.requiretls())),
+            note(Layer::Memory, "memory", or_off(self.memory())),
+        ]
+    }
+
+    fn connector(&self, policy: &TlsPolicy) -> Option<String> {
+        if exception(self.connector, self.now).is_some() {
+            return Some("its exception stands in for its own demand".to_owned());
+        }
+        let built_in =
+            if self.connector.is_built_in() { "default: no connector of the file names the domain; " } else { "" };
+        let floor = if policy.demands().any(|demand| demand.layer == Layer::Connector) {
+            return None;
+        } else if *policy == TlsPolicy::Off {
+            "TLS is switched off"
+        } else {
+            "TLS where it is offered"
+        };
+        Some(format!("{built_in}{floor}"))
+    }
+
+    fn exception(&self) -> String {
+        match (exception(self.connector, self.now), ended_exception(self.connector, self.now)) {
+            (Some(holds), _) => format!("until {} ({})", holds.until, holds.reason),
+            (None, Some(ended)) => format!("ended on {} ({}): it has no say any more", ended.until, ended.reason),
+            (None, None) => "the connector has none".to_owned(),
+        }
+    }
+
+    fn dane(&self) -> String {
+        match &self.findings.dane {
+            DaneFinding::NotAsked(why) => (*why).to_owned(),
+            DaneFinding::Absent(why) => why.clone(),
+            DaneFinding::Unusable(why) => format!("its records cannot be used, so TLS will do: {why}"),
+            DaneFinding::Usable(_) if self.requirement == TlsRequirement::Relaxed => {
+                "the message sets it aside (TLS-Required: No)".to_owned()
+            }
+            DaneFinding::Usable(set) => {
+                let records: Vec<_> = set.records.iter().take(5).map(|record| format!("\"{record}\"")).collect();
+                format!("TLSA records of {}: {}", set.base, records.join(", "))
+            }
+        }
+    }
+
+    fn mta_sts(&self) -> String {
+        let listed = |listing: &StsListing| match listing {
+            StsListing::Listed => "lists the host",
+            StsListing::NotListed(_) => "does not list the host",
+        };
+        match (&self.findings.mta_sts, &self.findings.dane) {
+            (StsFinding::NotAsked(why), _) => (*why).to_owned(),
+            (StsFinding::None(why), _) => why.clone(),
+            (StsFinding::Testing(listing), _) => {
+                format!("the policy is in testing mode, which is only reported; it {}", listed(listing))
+            }
+            (StsFinding::Enforce(_), DaneFinding::Usable(_)) => {
+                "the policy stands back: DANE authenticates the host (RFC 8461, 2)".to_owned()
+            }
+            (StsFinding::Enforce(listing), _) => {
+                let literal =
+                    if self.hop.domain().is_none() { "; a host without a name is not asked for one" } else { "" };
+                format!("the policy is in enforce mode, and {}{literal}", listed(listing))
+            }
+        }
+    }
+
+    fn requiretls(&self) -> String {
+        match self.requirement {
+            TlsRequirement::Ordinary => "an ordinary message does not ask for it (see --requiretls)".to_owned(),
+            TlsRequirement::Relaxed => {
+                "the message says TLS-Required: No, which sets aside what domains publish".to_owned()
+            }
+            TlsRequirement::Require => "the host must offer REQUIRETLS, too (RFC 8689)".to_owned(),
+        }
+    }
+
+    fn memory(&self) -> String {
+        if let Recollection::NotAsked(why) = self.memory {
+            let matters = match self.connector.outbound.downgrade {
+                Downgrade::Refuse => "; downgrade = \"refuse\" may demand TLS",
+                Downgrade::Allow | Downgrade::Warn => "; it would demand nothing here",
+            };
+            return format!("it was not asked: {why}{matters}");
+        }
+        match (&self.findings.memory, self.connector.outbound.downgrade) {
+            (MemoryFinding::Nothing, _) => "no TLS of the domain is remembered".to_owned(),
+            (MemoryFinding::TookTls { last }, downgrade) => {
+                let last = last.strftime("%Y-%m-%d");
+                let then = match downgrade {
+                    Downgrade::Allow => "without it mail goes all the same (downgrade = \"allow\")",
+                    Downgrade::Warn => "without it mail goes, and that is logged (downgrade = \"warn\")",
+                    Downgrade::Refuse => "so it must now (downgrade = \"refuse\")",
+                };
+                format!("the domain took TLS, last on {last}; {then}")
+            }
+        }
+    }
+}

@@ -1,0 +1,235 @@
+//! Mail to a domain: its route, its hops, their layers and their peers.
+
+use futures_util::future::join_all;
+use jiff::Timestamp;
+
+use super::layers::Ground;
+use super::sources::{Recollection, Sources};
+use super::words::{self, MemoryNote, NoHopLeft, Problem, Row};
+use super::{Explainer, Subject, exception_note, step};
+use crate::address::Host;
+use crate::config::{Connector, OnFailure};
+use crate::discovery::Discovery;
+use crate::dns::{Security, Standing};
+use crate::envelope::TlsRequirement;
+use crate::outbound::{Ending, Plan, Prospect, Purpose, forecast, not_dialled};
+use crate::outcome::{self, Cause, Failure, Persistence, Scope, Step, Unpromised};
+use crate::route::{Hop, Hops, Origin, Via};
+use crate::smtp::reply::Status;
+use crate::tls::{Layer, TlsOutcome};
+
+pub(super) struct Question<'a> {
+    pub(super) explainer: &'a Explainer,
+    pub(super) subject: &'a Subject,
+    pub(super) recipient: &'a Host,
+    pub(super) requirement: TlsRequirement,
+    pub(super) memory: &'a Recollection,
+    pub(super) now: Timestamp,
+}
+
+impl Question<'_> {
+    pub(super) async fn answer(&self) -> words::Outbound {
+        let connector = self.connector();
+        let found = self.explainer.router.hops(self.recipient, &connector.outbound.route).await;
+        let (route, hops, problem) = match found {
+            Ok(found) => {
+                let hops = self.hops(&found).await;
+                let none = hops.iter().all(|hop| hop.problem.is_some());
+                let problem = if none { hops.last().and_then(|hop| hop.problem.clone()) } else { None };
+                (Some(self.route(&found)), hops, problem)
+            }
+            Err(failure) => (None, Vec::new(), Some(problem(&failure, connector))),
+        };
+        let asked = match self.subject {
+            Subject::Address(mailbox) => mailbox.to_string(),
+            Subject::Postmaster => "postmaster".to_owned(),
+            Subject::Null | Subject::Host(_) => self.recipient.to_string(),
+        };
+        let postmaster = &self.explainer.config.postmaster;
+        let note = (*self.subject == Subject::Postmaster)
+            .then(|| format!("mail to <postmaster> without a domain goes to {postmaster}, as the configuration says"));
+        words::Outbound {
+            direction: "outbound",
+            asked,
+            domain: self.recipient.to_string(),
+            note,
+            at: self.now,
+            requirement: self.requirement,
+            speakers: self.explainer.speakers(self.recipient),
+            exception: exception_note(connector, self.now),
+            memory: self.memory_note(),
+            route,
+            can_go: problem.is_none(),
+            hops,
+            problem,
+            no_hop_left: self.no_hop_left(),
+        }
+    }
+
+    fn connector(&self) -> &Connector {
+        self.explainer.connectors.for_host(self.recipient)
+    }
+
+    fn purpose(&self) -> Purpose<'_> {
+        Purpose { recipient: self.recipient, connector: self.connector(), requirement: self.requirement }
+    }
+
+    fn memory_note(&self) -> MemoryNote {
+        match self.memory {
+            Recollection::Told(_) => MemoryNote { asked: true, why: None },
+            Recollection::NotAsked(why) => MemoryNote { asked: false, why: Some(why.clone()) },
+        }
+    }
+
+    fn route(&self, found: &Hops) -> String {
+        let domain = self.recipient;
+        let standing = |standing: &Standing| match standing.security {
+            Security::Secure => "secured by DNSSEC".to_owned(),
+            Security::Insecure(why) => why.to_string(),
+        };
+        match (&found.via, found.hops.first().map(|hop| hop.origin)) {
+            (Via::Mx(mx), _) => format!("the MX records of {domain} ({})", standing(mx)),
+            (Via::NoMx(denial), _) => {
+                format!("{domain} has no MX record and is its own host (RFC 5321, 5.1; {})", standing(denial))
+            }
+            (Via::Given, Some(Origin::Literal)) => "the address names its host itself".to_owned(),
+            (Via::Given, _) => "the smart hosts of the connector's route, in their order".to_owned(),
+        }
+    }
+
+    /// All hops are asked about at once: one that hangs holds up no other.
+    async fn hops(&self, found: &Hops) -> Vec<words::Hop> {
+        let discovery = Discovery::of(Sources::new(self.explainer.web.clone(), self.memory));
+        join_all(found.hops.iter().map(|hop| self.hop(&discovery, hop, &found.via))).await
+    }
+
+    async fn hop(&self, discovery: &Discovery<Sources>, hop: &Hop, via: &Via) -> words::Hop {
+        let (origin, preference) = match hop.origin {
+            Origin::Mx { preference } => ("mx", Some(preference)),
+            Origin::ImplicitMx => ("implicit-mx", None),
+            Origin::Literal => ("literal", None),
+            Origin::SmartHost => ("smart-host", None),
+        };
+        let mut told = words::Hop {
+            host: hop.host.to_string(),
+            port: hop.port,
+            origin,
+            preference,
+            addresses: Vec::new(),
+            problem: None,
+            policy: None,
+            layers: Vec::new(),
+            peers: Vec::new(),
+        };
+        match Plan::make(&self.explainer.router, discovery, self.purpose(), hop, via).await {
+            Ok(plan) => self.plan(&plan, hop, &mut told),
+            Err(failure) => told.problem = Some(problem(&failure, self.connector())),
+        }
+        told
+    }
+
+    fn plan(&self, plan: &Plan, hop: &Hop, told: &mut words::Hop) {
+        let (purpose, connector) = (self.purpose(), self.connector());
+        let policy = plan.policy(purpose, hop);
+        let ground = Ground {
+            connector,
+            hop: &hop.host,
+            findings: &plan.found.findings,
+            requirement: self.requirement,
+            memory: self.memory,
+            now: self.now,
+        };
+        told.addresses = plan.addresses.addresses.iter().map(ToString::to_string).collect();
+        told.layers = ground.layers(&policy);
+        match not_dialled(&policy, self.requirement) {
+            Some(failure) => told.problem = Some(problem(&failure, connector)),
+            None => told.peers = forecast(&policy, purpose, hop, self.now).iter().map(row).collect(),
+        }
+        told.policy = Some(policy.to_string());
+    }
+
+    fn no_hop_left(&self) -> NoHopLeft {
+        let outbound = &self.connector().outbound;
+        let last = |failure: &Failure| outcome::judge(failure, false, outbound.on_failure);
+        let required = Failure::unpromised(Unpromised::NotOffered);
+        let unreachable = Failure::transient(Scope::Hop, Status(4, 1), String::new());
+        let (on_failure, policy) = match outbound.on_failure {
+            OnFailure::Defer => ("defer", Step::Defer),
+            OnFailure::Hold => ("hold", Step::Hold),
+            OnFailure::Bounce => ("bounce", Step::Bounce),
+        };
+        NoHopLeft {
+            on_failure,
+            policy_not_met: self.then(policy),
+            unreachable: self.then(last(&unreachable)),
+            requirement_not_met: (self.requirement == TlsRequirement::Require).then(|| self.then(last(&required))),
+        }
+    }
+
+    fn then(&self, step: Step) -> String {
+        let queue = &self.explainer.config.queue;
+        match step {
+            Step::NextHop | Step::Defer => {
+                let first = queue.retry.first().copied().unwrap_or_default();
+                format!(
+                    "it waits and is tried again, first after {}, and bounces after {}",
+                    humantime::format_duration(first),
+                    humantime::format_duration(queue.expire)
+                )
+            }
+            Step::Hold => "it is held until an operator decides (gatepost queue release, or bounce)".to_owned(),
+            Step::Bounce => "it bounces at once".to_owned(),
+        }
+    }
+}
+
+fn problem(failure: &Failure, connector: &Connector) -> Problem {
+    let last = outcome::judge(failure, false, connector.outbound.on_failure);
+    Problem { status: status(failure, last), text: failure.to_string(), then: step(last) }
+}
+
+fn status(failure: &Failure, last: Step) -> String {
+    let ends_as = match last {
+        Step::Bounce => Persistence::Permanent,
+        Step::NextHop | Step::Defer | Step::Hold => Persistence::Transient,
+    };
+    failure.enhanced(ends_as).to_string()
+}
+
+fn row(prospect: &Prospect) -> Row {
+    let (mut peer, mut shows) = (prospect.peer.word().to_owned(), prospect.peer.to_string());
+    if !prospect.offers_requiretls {
+        peer.push_str("-without-requiretls");
+        shows.push_str(", no REQUIRETLS");
+    }
+    match &prospect.ending {
+        Ending::Sent(clearance) | Ending::SentAgain(clearance) => {
+            let (result, text) = match (clearance.outcome(), &prospect.ending) {
+                (TlsOutcome::Tls(_), _) => ("tls", clearance.authentication().to_string()),
+                (TlsOutcome::Clear(reason), Ending::SentAgain(_)) => ("clear-again", reason.to_string()),
+                (TlsOutcome::Clear(reason), _) => ("clear", reason.to_string()),
+            };
+            Row { peer, shows, result, status: None, by: None, text, then: None }
+        }
+        Ending::Refused { failure, last } => Row {
+            peer,
+            shows,
+            result: "refused",
+            status: Some(status(failure, *last)),
+            by: layer(failure),
+            text: failure.to_string(),
+            then: Some(step(*last)),
+        },
+    }
+}
+
+/// Whose demand a failure speaks of.
+fn layer(failure: &Failure) -> Option<String> {
+    match &failure.cause {
+        Cause::Policy(refusal) | Cause::Unpromised(Unpromised::Session(refusal)) => {
+            Some(refusal.wanted.layer.to_string())
+        }
+        Cause::Unpromised(Unpromised::NotOffered | Unpromised::Off) => Some(Layer::RequireTls.to_string()),
+        Cause::Reply { .. } | Cause::Other(_) => None,
+    }
+}

@@ -1,0 +1,85 @@
+//! What would come of a hop, for each kind of peer that may answer there: the judges' own words, asked
+//! before anybody is dialled.
+
+use jiff::Timestamp;
+
+use crate::envelope::TlsRequirement;
+use crate::outcome::{self, Failure, Step, Unpromised};
+use crate::route::Hop;
+use crate::tls::{self, Clearance, Peer, TlsPolicy, Verdict};
+
+use super::dial::reference;
+use super::plan::Purpose;
+use super::requirement::Terms;
+
+/// One kind of peer, and what would come of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Prospect {
+    /// What answers.
+    pub peer: Peer,
+    /// Whether it offers what the message asks beside TLS (REQUIRETLS); every peer does that need not.
+    pub offers_requiretls: bool,
+    /// What follows.
+    pub ending: Ending,
+}
+
+/// What would come of a peer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ending {
+    /// The message is handed over.
+    Sent(Clearance),
+    /// The message is handed over on a fresh connection, in clear.
+    SentAgain(Clearance),
+    /// Nothing of the message is said; the next hop is tried.
+    Refused {
+        /// Why.
+        failure: Failure,
+        /// What becomes of the message where there is no next hop.
+        last: Step,
+    },
+}
+
+/// Why a hop is not even dialled, where that is so: no peer could meet the policy.
+#[must_use]
+pub fn not_dialled(policy: &TlsPolicy, requirement: TlsRequirement) -> Option<Failure> {
+    let terms = terms(policy, requirement);
+    terms.refused().or_else(|| tls::hopeless(policy).map(|refusal| terms.named(Failure::policy(refusal))))
+}
+
+/// As for any message but a report.
+fn terms(policy: &TlsPolicy, requirement: TlsRequirement) -> Terms {
+    match requirement {
+        TlsRequirement::Ordinary | TlsRequirement::Relaxed => Terms::Ordinary(policy.clone()),
+        TlsRequirement::Require => Terms::Required(policy.clone()),
+    }
+}
+
+/// Asks the judges about each kind of peer at a hop that is dialled.
+#[must_use]
+pub fn forecast(policy: &TlsPolicy, purpose: Purpose<'_>, hop: &Hop, now: Timestamp) -> Vec<Prospect> {
+    let on_failure = purpose.connector.outbound.on_failure;
+    let refused = |failure: Failure| {
+        let last = outcome::judge(&failure, false, on_failure);
+        Ending::Refused { failure, last }
+    };
+    let terms = terms(policy, purpose.requirement);
+    let names = reference(&hop.host);
+    let ask = |peer: Peer| match tls::judge(policy, peer.outcome(policy, &names, now), &names) {
+        Verdict::Cleared(clearance) => Ending::Sent(clearance),
+        Verdict::Redial(fallback) => Ending::SentAgain(fallback.clearance()),
+        Verdict::Refused(refusal) => refused(terms.named(Failure::policy(refusal))),
+    };
+    let mut prospects: Vec<_> = Peer::servers(policy)
+        .into_iter()
+        .map(|peer| Prospect { peer, offers_requiretls: true, ending: ask(peer) })
+        .collect();
+    let best = prospects.last().map(|prospect| (prospect.peer, prospect.ending.clone()));
+    match (purpose.requirement, best) {
+        (TlsRequirement::Require, Some((peer, Ending::Sent(_) | Ending::SentAgain(_)))) => {
+            let ending = refused(Failure::unpromised(Unpromised::NotOffered));
+            prospects.push(Prospect { peer, offers_requiretls: false, ending });
+        }
+        (TlsRequirement::Require | TlsRequirement::Ordinary | TlsRequirement::Relaxed, _) => {}
+    }
+    prospects
+}

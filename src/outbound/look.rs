@@ -1,0 +1,30 @@
+//! What a session showed on its way to the judge, for whoever wants to tell it: values, and no connection.
+
+use std::net::SocketAddr;
+
+use crate::handshake::Seen;
+use crate::outcome::Failure;
+use crate::smtp::client::Extensions;
+use crate::tls::{Clearance, TlsOutcome};
+
+/// Notes of one session. What is missing was not reached.
+#[derive(Debug, Default)]
+pub(super) struct Notes {
+    /// What the judge was shown, the last time.
+    pub(super) outcome: Option<TlsOutcome>,
+    /// What the handshake showed.
+    pub(super) seen: Option<Seen>,
+    /// The answer to EHLO: under TLS where that came about.
+    pub(super) extensions: Option<Extensions>,
+}
+
+/// One address, looked at.
+#[derive(Debug)]
+pub(super) struct Look {
+    pub(super) address: SocketAddr,
+    /// `mx.example.org [192.0.2.1]:25`.
+    pub(super) peer: String,
+    pub(super) notes: Notes,
+    /// The judge's leave, which nobody will use, or why there would be no delivery here.
+    pub(super) end: Result<Clearance, Failure>,
+}

@@ -1,0 +1,156 @@
+//! What a session showed, for the report that the domain may want of it (RFC 8460 §4.3).
+//!
+//! A report speaks of what the domain itself publishes, not of our connectors: a session that only fell
+//! short of our own demand is none of its failures. What a session is worth under what is published is
+//! asked of the one judge, [`tls::verdicts`].
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use crate::address::Domain;
+use crate::connector::{DaneFinding, StsFinding, StsListing};
+use crate::discovery::mta_sts::{FailureKind, Published};
+use crate::discovery::{Asked, Found, policy_domain};
+use crate::outcome::{Cause, Failure, Unpromised};
+use crate::route::Hop;
+use crate::tls::{self, Clearance, Demand, Lack, Layer, NoTls, Shortfall, TlsOutcome, TlsPolicy, Verify};
+use crate::tlsrpt::{self, Observation, Policy, Reporter, ResultType, Session, result};
+
+use super::Attempt;
+
+/// The sessions of one attempt with one hop, as they are observed.
+pub(super) struct Seen<'a> {
+    pub(super) reporter: &'a Reporter,
+    pub(super) attempt: &'a Attempt,
+    pub(super) hop: &'a Hop,
+    pub(super) found: &'a Found,
+}
+
+/// What is published about a host, as a report names it.
+struct Wish {
+    policy: Policy,
+    /// What a session must show for it; or why it is of no use to anybody.
+    verify: Result<Verify, ResultType>,
+}
+
+impl Seen<'_> {
+    /// A session may carry mail.
+    pub(super) fn cleared(&self, address: SocketAddr, clearance: &Clearance) {
+        let outcome = clearance.outcome();
+        // That we do not want TLS is no news for the domain.
+        if matches!(outcome, TlsOutcome::Clear(NoTls::NotWanted | NoTls::NotUsed)) {
+            return;
+        }
+        self.observe(Some(address), |wish| match &wish.verify {
+            Err(kind) => Err(tlsrpt::Failure::new(*kind)),
+            Ok(verify) => held_against(verify, outcome),
+        });
+    }
+
+    /// A session was refused, or, without an address, the hop was not dialled.
+    pub(super) fn failed(&self, address: Option<SocketAddr>, failure: &Failure) {
+        let refusal = match &failure.cause {
+            Cause::Policy(refusal) | Cause::Unpromised(Unpromised::Session(refusal)) => refusal,
+            Cause::Unpromised(Unpromised::Off | Unpromised::NotOffered) | Cause::Reply { .. } | Cause::Other(_) => {
+                return;
+            }
+        };
+        let is_theirs = match refusal.wanted.layer {
+            Layer::Dane | Layer::MtaSts => true,
+            Layer::Connector | Layer::Exception | Layer::RequireTls | Layer::Memory => {
+                matches!(refusal.got, Shortfall::NoTls(_))
+            }
+        };
+        if is_theirs {
+            self.observe(address, |_| Err(failed(&refusal.got)));
+        }
+    }
+
+    fn observe(&self, address: Option<SocketAddr>, session: impl FnOnce(&Wish) -> Result<(), tlsrpt::Failure>) {
+        if !self.reporter.is_on() || tlsrpt::is_report(&self.attempt.entry.envelope) {
+            return;
+        }
+        let Some(domain) = policy_domain(&self.attempt.host, self.hop) else { return };
+        let wish = self.wish(domain);
+        let session = match session(&wish) {
+            Ok(()) => Session::Succeeded,
+            Err(failure) => Session::Failed(tlsrpt::Failure {
+                mx: Some(self.hop.host.to_string()),
+                receiving_ip: address.map(|address| address.ip()),
+                ..failure
+            }),
+        };
+        let (at, domain) = (Timestamp::now(), domain.clone());
+        self.reporter.observe(Observation { at, domain, policy: Arc::new(wish.policy), session });
+    }
+
+    fn wish(&self, domain: &Domain) -> Wish {
+        let of = |found| Policy { domain: domain.clone(), found };
+        match &self.found.findings.dane {
+            DaneFinding::Usable(set) => {
+                let records = set.records.iter().map(|record| format!("{record:#}")).collect();
+                let policy = Policy { domain: set.base.clone(), found: tlsrpt::Found::Tlsa(records) };
+                return Wish { policy, verify: Ok(Verify::Dane(Arc::clone(set))) };
+            }
+            DaneFinding::Unusable(_) => {
+                return Wish { policy: of(tlsrpt::Found::Tlsa(Vec::new())), verify: Err(ResultType::TlsaInvalid) };
+            }
+            DaneFinding::NotAsked(_) | DaneFinding::Absent(_) => {}
+        }
+        match &self.found.published {
+            Asked::Yes(Published::Policy(policy)) => {
+                let mx = policy.mx().iter().map(ToString::to_string).collect();
+                let verify = match &self.found.findings.mta_sts {
+                    StsFinding::Enforce(listing) | StsFinding::Testing(listing) => self.listed(listing),
+                    StsFinding::NotAsked(_) | StsFinding::None(_) => Verify::None,
+                };
+                Wish { policy: of(tlsrpt::Found::Sts { lines: policy.lines(), mx }), verify: Ok(verify) }
+            }
+            Asked::Yes(Published::None(absent)) => match absent.kind() {
+                Some(kind) => {
+                    let found = tlsrpt::Found::Sts { lines: Vec::new(), mx: Vec::new() };
+                    Wish { policy: of(found), verify: Err(of_kind(kind)) }
+                }
+                None => Wish { policy: of(tlsrpt::Found::Nothing), verify: Ok(Verify::None) },
+            },
+            Asked::No(_) => Wish { policy: of(tlsrpt::Found::Nothing), verify: Ok(Verify::None) },
+        }
+    }
+
+    fn listed(&self, listing: &StsListing) -> Verify {
+        match (listing, self.hop.host.domain()) {
+            (StsListing::Listed, Some(host)) => Verify::Published(host.clone()),
+            (StsListing::NotListed(listed), Some(host)) => {
+                Verify::Unmeetable(Lack::NotListed { host: host.clone(), listed: listed.clone() })
+            }
+            // A host without a name has no policy.
+            (_, None) => Verify::None,
+        }
+    }
+}
+
+fn held_against(verify: &Verify, outcome: &TlsOutcome) -> Result<(), tlsrpt::Failure> {
+    let TlsPolicy::Forced(demands) = TlsPolicy::forced(Demand::new(Layer::Dane, verify.clone())) else {
+        return Ok(());
+    };
+    let verdicts = tls::verdicts(&demands, outcome, &[]);
+    match verdicts.into_iter().find_map(|(_, verdict)| verdict.err()) {
+        None => Ok(()),
+        Some(shortfall) => Err(failed(&shortfall)),
+    }
+}
+
+fn failed(shortfall: &Shortfall) -> tlsrpt::Failure {
+    let reason = result::reason_of(shortfall).map(str::to_owned);
+    tlsrpt::Failure { reason, ..tlsrpt::Failure::new(result::of_shortfall(shortfall)) }
+}
+
+fn of_kind(kind: FailureKind) -> ResultType {
+    match kind {
+        FailureKind::FetchError => ResultType::StsPolicyFetchError,
+        FailureKind::Invalid => ResultType::StsPolicyInvalid,
+        FailureKind::WebPkiInvalid => ResultType::StsWebpkiInvalid,
+    }
+}

@@ -1,0 +1,361 @@
+//! Peers of every kind, as outcomes for the judge: what a policy means can be shown before anybody is dialled.
+//!
+//! Nothing is judged here. These are the rows of the policy table; its cells come from [`super::judge`].
+
+use std::fmt;
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::{
+    CertificateFacts, ChainFault, DaneFacts, DaneFault, NamePattern, NoTls, Pin, Presented, TlsFacts, TlsOutcome,
+    TlsPolicy, TlsVersion, TlsaUsage, Verify,
+};
+use crate::address::Domain;
+use crate::smtp::reply::{Reply, Status};
+
+/// A kind of peer, by what it shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Peer {
+    /// Outbound: whatever it offers, we ask for nothing.
+    NotAsked,
+    /// Outbound: its EHLO answer has no STARTTLS.
+    NotOffered,
+    /// Outbound: it answers STARTTLS with 4xx or 5xx.
+    Rejects,
+    /// It breaks the handshake.
+    Breaks,
+    /// Outbound: it says something in clear after its 220 to STARTTLS.
+    SpeaksEarly,
+    /// Inbound: it does not issue STARTTLS.
+    NotUsed,
+    /// Inbound: TLS without a certificate.
+    NoCertificate,
+    /// TLS 1.2, with a certificate as wanted in everything.
+    OldVersion,
+    /// TLS with a self-signed certificate.
+    SelfSigned,
+    /// TLS with an expired one.
+    Expired,
+    /// TLS with one of an authority that is not trusted.
+    UnknownAuthority,
+    /// TLS with a trusted one for another name.
+    OtherName,
+    /// TLS with a trusted one for the right name, and not the key that is wanted.
+    OtherKey,
+    /// TLS with the key that is wanted, in a self-signed certificate.
+    KeyAlone,
+    /// TLS with a certificate as wanted in everything.
+    Right,
+}
+
+impl Peer {
+    /// The servers that a policy tells apart.
+    #[must_use]
+    pub fn servers(policy: &TlsPolicy) -> Vec<Self> {
+        if *policy == TlsPolicy::Off {
+            return vec![Self::NotAsked];
+        }
+        let mut peers = vec![Self::NotOffered, Self::Rejects, Self::Breaks, Self::SpeaksEarly];
+        peers.extend(Self::with_tls(policy));
+        peers
+    }
+
+    /// The clients that a policy tells apart. One that breaks the handshake has no session to judge.
+    #[must_use]
+    pub fn clients(policy: &TlsPolicy) -> Vec<Self> {
+        let mut peers = vec![Self::NotUsed, Self::NoCertificate];
+        peers.extend(Self::with_tls(policy));
+        peers
+    }
+
+    fn with_tls(policy: &TlsPolicy) -> Vec<Self> {
+        let mut peers = Vec::new();
+        if policy.demands().any(|demand| demand.min_version > TlsVersion::V1_2) {
+            peers.push(Self::OldVersion);
+        }
+        peers.extend([Self::SelfSigned, Self::Expired, Self::UnknownAuthority, Self::OtherName]);
+        let keys = Keys::of(policy);
+        if keys.wanted {
+            peers.push(Self::OtherKey);
+        }
+        if keys.alone {
+            peers.push(Self::KeyAlone);
+        }
+        peers.push(Self::Right);
+        peers
+    }
+
+    /// The word for it in JSON.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::NotAsked => "not-asked",
+            Self::NotOffered => "no-starttls",
+            Self::Rejects => "starttls-rejected",
+            Self::Breaks => "handshake-broken",
+            Self::SpeaksEarly => "speaks-before-handshake",
+            Self::NotUsed => "no-tls",
+            Self::NoCertificate => "no-certificate",
+            Self::OldVersion => "old-version",
+            Self::SelfSigned => "self-signed",
+            Self::Expired => "expired",
+            Self::UnknownAuthority => "unknown-authority",
+            Self::OtherName => "other-name",
+            Self::OtherKey => "other-key",
+            Self::KeyAlone => "wanted-key-self-signed",
+            Self::Right => "right",
+        }
+    }
+
+    /// What a session with it reaches under a policy. `reference` is whom we mean to reach, as for
+    /// [`super::judge`].
+    #[must_use]
+    pub fn outcome(self, policy: &TlsPolicy, reference: &[NamePattern], now: Timestamp) -> TlsOutcome {
+        let clear = TlsOutcome::Clear;
+        let tls = |version, certificate| {
+            TlsOutcome::Tls(TlsFacts { version, cipher: "TLS_AES_256_GCM_SHA384", key_exchange: None, certificate })
+        };
+        let shows = |chain, right_name, key| {
+            let certificate = certificate(policy, reference, now, &Shown { chain, right_name, key });
+            tls(TlsVersion::V1_3, Presented::Certificate(Box::new(certificate)))
+        };
+        let unknown = || ChainFault::UnknownIssuer("CN=An authority that is not trusted".to_owned());
+        match self {
+            Self::NotAsked => clear(NoTls::NotWanted),
+            Self::NotOffered => clear(NoTls::NotOffered),
+            Self::Rejects => clear(NoTls::Rejected(Reply::new(454, Status(7, 0), "TLS is not available now"))),
+            Self::Breaks => clear(NoTls::Broken("the peer ends it".to_owned())),
+            Self::SpeaksEarly => clear(NoTls::SpokeBeforeHandshake),
+            Self::NotUsed => clear(NoTls::NotUsed),
+            Self::NoCertificate => tls(TlsVersion::V1_3, Presented::Nothing),
+            Self::OldVersion => match shows(Ok(()), true, Key::Wanted) {
+                TlsOutcome::Tls(facts) => tls(TlsVersion::V1_2, facts.certificate),
+                without @ TlsOutcome::Clear(_) => without,
+            },
+            Self::SelfSigned => shows(Err(ChainFault::SelfSigned), true, Key::Other),
+            Self::Expired => shows(Err(ChainFault::Expired(yesterday(now))), true, Key::Other),
+            Self::UnknownAuthority => shows(Err(unknown()), true, Key::Other),
+            Self::OtherName => shows(Ok(()), false, Key::Other),
+            Self::OtherKey => shows(Ok(()), true, Key::Other),
+            Self::KeyAlone => shows(Err(ChainFault::SelfSigned), true, Key::Wanted),
+            Self::Right => shows(Ok(()), true, Key::Wanted),
+        }
+    }
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NotAsked => "offers whatever it may (TLS is not asked for)",
+            Self::NotOffered => "offers no STARTTLS",
+            Self::Rejects => "answers STARTTLS with 4xx or 5xx",
+            Self::Breaks => "breaks the handshake",
+            Self::SpeaksEarly => "speaks in clear after its 220 to STARTTLS",
+            Self::NotUsed => "uses no TLS",
+            Self::NoCertificate => "TLS, no certificate",
+            Self::OldVersion => "TLSv1.2, certificate as wanted",
+            Self::SelfSigned => "TLS, certificate self-signed",
+            Self::Expired => "TLS, certificate expired",
+            Self::UnknownAuthority => "TLS, certificate of an unknown authority",
+            Self::OtherName => "TLS, certificate for another name",
+            Self::OtherKey => "TLS, trusted and for the right name, another key",
+            Self::KeyAlone => "TLS, the wanted key, self-signed",
+            Self::Right => "TLS, certificate as wanted",
+        })
+    }
+}
+
+/// Certificates count in seconds.
+fn yesterday(now: Timestamp) -> Timestamp {
+    let then = now - SignedDuration::from_hours(24);
+    Timestamp::from_second(then.as_second()).unwrap_or(then)
+}
+
+/// Which key a certificate has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Key {
+    /// One that is pinned, or that TLSA records name.
+    Wanted,
+    /// Any other.
+    Other,
+}
+
+/// Whether a policy looks at keys.
+#[derive(Debug, Clone, Copy)]
+struct Keys {
+    wanted: bool,
+    /// Whether a key is enough for each demand that looks at keys, whatever stands around it.
+    alone: bool,
+}
+
+impl Keys {
+    fn of(policy: &TlsPolicy) -> Self {
+        let mut keys = Self { wanted: false, alone: false };
+        for demand in policy.demands() {
+            let alone = match &demand.verify {
+                Verify::Pin(_) => true,
+                Verify::Dane(set) => set.records.iter().any(|record| record.usage == TlsaUsage::EndEntity),
+                Verify::None | Verify::Chain | Verify::Name(_) | Verify::Published(_) | Verify::Unmeetable(_) => {
+                    continue;
+                }
+            };
+            keys.alone = alone && (keys.alone || !keys.wanted);
+            keys.wanted = true;
+        }
+        keys
+    }
+}
+
+/// What is shown of a certificate.
+struct Shown {
+    chain: Result<(), ChainFault>,
+    right_name: bool,
+    key: Key,
+}
+
+fn certificate(policy: &TlsPolicy, reference: &[NamePattern], now: Timestamp, shown: &Shown) -> CertificateFacts {
+    let names = if shown.right_name { wanted_names(policy, reference) } else { elsewhere() };
+    CertificateFacts {
+        names,
+        chain: shown.chain.clone(),
+        default_chain: shown.chain.clone(),
+        key: key(policy, shown.key),
+        issuer: "CN=An authority".to_owned(),
+        not_after: now + SignedDuration::from_hours(24 * 90),
+        dane: dane(policy, shown),
+    }
+}
+
+/// Every name that a demand looks for, and those of whom we mean to reach.
+fn wanted_names(policy: &TlsPolicy, reference: &[NamePattern]) -> Vec<NamePattern> {
+    let mut names = Vec::new();
+    for demand in policy.demands() {
+        match &demand.verify {
+            Verify::Name(wanted) => names.extend(wanted.iter().cloned()),
+            Verify::Published(host) => names.push(NamePattern::Exact(host.clone())),
+            Verify::Dane(set) => names.extend(set.names.iter().cloned()),
+            Verify::None | Verify::Chain | Verify::Pin(_) | Verify::Unmeetable(_) => {}
+        }
+    }
+    names.extend(reference.iter().cloned());
+    if names.is_empty() { elsewhere() } else { names }
+}
+
+/// A name of somebody else; "invalid" is nobody's (RFC 6761 §6.4).
+fn elsewhere() -> Vec<NamePattern> {
+    Domain::parse("another-name.invalid").map(NamePattern::Exact).into_iter().collect()
+}
+
+fn key(policy: &TlsPolicy, key: Key) -> Pin {
+    let pins: Vec<Pin> = policy
+        .demands()
+        .flat_map(|demand| match &demand.verify {
+            Verify::Pin(pins) => pins.clone(),
+            _ => Vec::new(),
+        })
+        .collect();
+    match (key, pins.first()) {
+        (Key::Wanted, Some(pin)) => *pin,
+        // One that is not pinned: among 256 there is one unless all are listed.
+        (Key::Other, _) | (Key::Wanted, None) => (0..=u8::MAX)
+            .map(|octet| Pin::new([octet; 32]))
+            .find(|pin| !pins.contains(pin))
+            .unwrap_or_else(|| Pin::new([0; 32])),
+    }
+}
+
+fn dane(policy: &TlsPolicy, shown: &Shown) -> DaneFacts {
+    let Some(set) = policy.tlsa() else { return DaneFacts::NotHeld };
+    let record = match (shown.key, &shown.chain) {
+        (Key::Other, _) => None,
+        (Key::Wanted, Ok(())) => set.records.first(),
+        // An authority's record needs a path to it; the peer's own does not.
+        (Key::Wanted, Err(_)) => set.records.iter().find(|record| record.usage == TlsaUsage::EndEntity),
+    };
+    let found = record.cloned().ok_or(DaneFault::NoMatch { records: set.records.len() });
+    DaneFacts::Held { against: set.clone(), found }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::tls::{DaneScope, Demand, Layer, Tlsa, TlsaMatching, TlsaSelector, TlsaSet, Verdict, judge};
+
+    fn names(list: &[&str]) -> Vec<NamePattern> {
+        list.iter().map(|name| NamePattern::parse(name).expect("a name")).collect()
+    }
+
+    fn forced(verify: Verify) -> TlsPolicy {
+        TlsPolicy::forced(Demand::new(Layer::Connector, verify))
+    }
+
+    fn tlsa(usage: TlsaUsage) -> Verify {
+        let base = Domain::parse("mx.example.org").expect("a domain");
+        let record =
+            Tlsa { usage, selector: TlsaSelector::PublicKey, matching: TlsaMatching::Sha256, data: vec![7; 32] };
+        let names = names(&["mx.example.org"]);
+        Verify::Dane(Arc::new(TlsaSet { base, records: vec![record], names, scope: DaneScope::Domain }))
+    }
+
+    /// The cells of the policy table, in the order of [`Peer::servers`].
+    fn cells(policy: &TlsPolicy) -> Vec<String> {
+        let reference = names(&["mx.example.org"]);
+        let cell = |peer: Peer| match judge(policy, peer.outcome(policy, &reference, Timestamp::UNIX_EPOCH), &reference)
+        {
+            Verdict::Cleared(clearance) => match clearance.outcome() {
+                TlsOutcome::Clear(_) => "clear".to_owned(),
+                TlsOutcome::Tls(_) => "TLS".to_owned(),
+            },
+            Verdict::Redial(_) => "clear again".to_owned(),
+            Verdict::Refused(refusal) => format!("4.{}.{}", refusal.status().0, refusal.status().1),
+        };
+        Peer::servers(policy).into_iter().map(|peer| format!("{} {}", peer.word(), cell(peer))).collect()
+    }
+
+    #[test]
+    fn every_policy_has_its_column_of_the_table() {
+        let refused =
+            ["no-starttls 4.7.4", "starttls-rejected 4.7.4", "handshake-broken 4.7.5", "speaks-before-handshake 4.7.5"];
+        let bad = ["self-signed 4.7.5", "expired 4.7.5", "unknown-authority 4.7.5"];
+        let (good, taken) = (["self-signed TLS", "expired TLS", "unknown-authority TLS"], "other-name TLS");
+        assert_eq!(cells(&TlsPolicy::Off), ["not-asked clear"]);
+        let opportunistic = [
+            "no-starttls clear",
+            "starttls-rejected clear",
+            "handshake-broken clear again",
+            "speaks-before-handshake clear again",
+        ];
+        assert_eq!(cells(&TlsPolicy::Opportunistic), [&opportunistic[..], &good, &[taken, "right TLS"]].concat());
+        assert_eq!(cells(&forced(Verify::None)), [&refused[..], &good, &[taken, "right TLS"]].concat());
+        assert_eq!(cells(&forced(Verify::Chain)), [&refused[..], &bad, &[taken, "right TLS"]].concat());
+        let name = forced(Verify::Name(names(&["*.example.org"])));
+        assert_eq!(cells(&name), [&refused[..], &bad, &["other-name 4.7.5", "right TLS"]].concat());
+        for verify in [Verify::Pin(vec![Pin::new([0; 32]), Pin::new([1; 32])]), tlsa(TlsaUsage::EndEntity)] {
+            let rest = ["other-name 4.7.5", "other-key 4.7.5", "wanted-key-self-signed TLS", "right TLS"];
+            assert_eq!(cells(&forced(verify)), [&refused[..], &bad, &rest].concat());
+        }
+        let rest = ["other-name 4.7.5", "other-key 4.7.5", "right TLS"];
+        assert_eq!(cells(&forced(tlsa(TlsaUsage::TrustAnchor))), [&refused[..], &bad, &rest].concat());
+    }
+
+    #[test]
+    fn an_old_version_is_told_apart_where_a_newer_one_is_demanded() {
+        let mut demand = Demand::new(Layer::Connector, Verify::None);
+        demand.min_version = TlsVersion::V1_3;
+        assert!(cells(&TlsPolicy::forced(demand)).contains(&"old-version 4.7.5".to_owned()));
+    }
+
+    #[test]
+    fn what_is_right_meets_every_demand_at_once() {
+        let host = Domain::parse("mx.example.org").expect("a domain");
+        let policy = forced(Verify::Name(names(&["mail.partner.example"])))
+            .raised_by(Demand::new(Layer::MtaSts, Verify::Published(host)))
+            .raised_by(Demand::new(Layer::Memory, Verify::None));
+        assert_eq!(cells(&policy).last().map(String::as_str), Some("right TLS"));
+        let both = forced(Verify::Pin(vec![Pin::new([1; 32])]))
+            .raised_by(Demand::new(Layer::Dane, tlsa(TlsaUsage::EndEntity)));
+        assert_eq!(cells(&both).last().map(String::as_str), Some("right TLS"));
+    }
+}

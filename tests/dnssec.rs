@@ -1,0 +1,311 @@
+//! The resolver and DANE against BIND and Unbound, which `.ci/dnssec` sets up; nothing here is ours but what asks.
+//!
+//! Three servers know the same zones: BIND as their authority, which follows no alias out of a zone; Unbound
+//! as a plain forwarder, which has the whole chain in one answer; and Unbound as a validator, whose AD bit is
+//! believed. `cargo test` leaves all this to `.ci/dnssec`.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use gatepost::address::{Domain, Host};
+use gatepost::config::{Config, parse};
+use gatepost::connector::DaneFinding;
+use gatepost::discovery::{Question, dane};
+use gatepost::dns::{Dns, Exchange, Found, InsecureReason, LookupError, Security};
+use gatepost::envelope::TlsRequirement;
+use gatepost::route::Router;
+
+const SECURE: Security = Security::Secure;
+const UNSIGNED: Security = Security::Insecure(InsecureReason::Unsigned);
+const SIGNED_ZONES: [&str; 3] = ["nsec.test", "nsec3.test", "optout.test"];
+const UNSIGNED_ZONES: [&str; 3] = ["plain.test", "plain.optout.test", "island.test"];
+const BOGUS_ZONES: [&str; 4] = ["changed.test", "wrongds.test", "expired.test", "lost.test"];
+
+fn told(variable: &str) -> String {
+    std::env::var(variable).unwrap_or_else(|_| panic!("{variable} is not set: run .ci/dnssec"))
+}
+
+fn server(variable: &str) -> SocketAddr {
+    told(variable).parse().expect("an address")
+}
+
+fn config(server: SocketAddr, dns: &str) -> Config {
+    let text = format!(
+        "hostname = \"relay.example.com\"\npostmaster = \"postmaster@example.com\"\n\
+         [[listener]]\nname = \"mx\"\naddress = [\"127.0.0.1:2525\"]\ntls = \"off\"\n\
+         [dns]\nservers = [\"{server}\"]\n{dns}\n[[connector]]\nname = \"all\"\ndomains = [\"*\"]\n"
+    );
+    match parse(&text, Path::new("gatepost.toml")) {
+        Ok((config, _)) => config,
+        Err(faults) => panic!("{faults:?}"),
+    }
+}
+
+/// Validating resolvers of ours, by what they ask and what they start from.
+fn validating() -> Vec<(String, Config)> {
+    let anchor = |kind: &str| PathBuf::from(told("DNSSEC_ZONES")).join(kind);
+    let mut all = Vec::new();
+    for variable in ["DNSSEC_AUTHORITY", "DNSSEC_FORWARDER", "DNSSEC_VALIDATOR"] {
+        for kind in ["root.dnskey", "root.ds"] {
+            let config = config(server(variable), &format!("trust_anchor = \"{}\"", anchor(kind).display()));
+            all.push((format!("{variable} {kind}"), config));
+        }
+    }
+    all
+}
+
+fn domain(name: &str) -> Domain {
+    Domain::parse(name).expect("a domain")
+}
+
+fn resolver(config: &Config) -> Dns {
+    Dns::new(&config.dns).expect("a resolver")
+}
+
+/// What is wrong with answers, all of it.
+#[derive(Default)]
+struct Wrong(Vec<String>);
+
+impl Wrong {
+    fn check<T: std::fmt::Debug + PartialEq>(&mut self, what: &str, found: &T, wanted: &T) {
+        if found != wanted {
+            self.0.push(format!("{what}: {found:?} instead of {wanted:?}"));
+        }
+    }
+}
+
+impl Drop for Wrong {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            assert!(self.0.is_empty(), "{} wrong\n{}", self.0.len(), self.0.join("\n"));
+        }
+    }
+}
+
+/// How many addresses, how secure, and under which name.
+async fn addresses(dns: &Dns, name: &str) -> Result<(usize, Security, String), LookupError> {
+    let answer = dns.addresses(&domain(name)).await?;
+    Ok((answer.records().len(), answer.security, answer.name))
+}
+
+async fn answers_of(dns: &Dns, zone: &str, security: Security, who: &str, wrong: &mut Wrong) {
+    let at = |label: &str| format!("{label}.{zone}");
+    // With opt-out, nothing proves that a name does not exist, nor that a wildcard stands for it (RFC 5155 §9.2).
+    let loose = if zone == "optout.test" { UNSIGNED } else { security };
+    let mx = dns.mx(&domain(zone)).await.map(|answer| {
+        let mut hosts: Vec<_> = answer
+            .records()
+            .iter()
+            .map(|mx| match &mx.exchange {
+                Exchange::Host(host) => host.to_string(),
+                other => format!("{other:?}"),
+            })
+            .collect();
+        hosts.sort();
+        hosts.dedup();
+        (hosts, answer.security)
+    });
+    let mut hosts = vec![at("mx"), "mx.nsec.test".to_owned()];
+    hosts.sort();
+    hosts.dedup();
+    wrong.check(&format!("{who} {zone} MX"), &mx, &Ok((hosts, security)));
+    for (label, count, target, security) in [
+        ("mx", 2, "mx", security),
+        ("four", 1, "four", security),
+        ("alias", 2, "mx", security),
+        ("alias-four", 1, "four", security),
+        ("any.wild", 1, "any.wild", loose),
+        ("any.deep.wild", 1, "any.deep.wild", loose),
+        ("any.wilder", 2, "mx", loose),
+        ("very.deep.below", 1, "very.deep.below", security),
+        ("deep.below", 0, "deep.below", security),
+        ("alias-nowhere", 0, "nowhere", loose),
+        ("nowhere", 0, "nowhere", loose),
+        ("no.where.at.all", 0, "no.where.at.all", loose),
+    ] {
+        let found = addresses(dns, &at(label)).await;
+        wrong.check(&format!("{who} {}", at(label)), &found, &Ok((count, security, at(target))));
+    }
+    let wild = dns.mx(&domain(&at("x.wild"))).await.map(|answer| (answer.records().len(), answer.security));
+    wrong.check(&format!("{who} {} MX", at("x.wild")), &wild, &Ok((1, loose)));
+    let none = dns.mx(&domain(&at("mx"))).await.map(|answer| (answer.found, answer.security));
+    wrong.check(&format!("{who} {} MX", at("mx")), &none, &Ok((Found::NoData, security)));
+    let text = dns.txt(&at("_mta-sts")).await.map(|answer| (answer.records().to_vec(), answer.security));
+    wrong.check(&format!("{who} {zone} TXT"), &text, &Ok((vec!["v=STSv1; id=1;".to_owned()], security)));
+    for (port, host, count, security) in [
+        (25, "mx", 3, security),
+        (443, "mx", 3, security),
+        (26, "mx", 0, loose),
+        (25, "nowhere", 0, loose),
+        (25, "any.wild", 0, loose),
+    ] {
+        let tlsa = dns.tlsa(port, &domain(&at(host))).await.map(|answer| (answer.records().len(), answer.security));
+        wrong.check(&format!("{who} {} TLSA {port}", at(host)), &tlsa, &Ok((count, security)));
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs the name servers of .ci/dnssec"]
+async fn signed_zones_are_secure_and_unsigned_ones_insecure() {
+    let mut wrong = Wrong::default();
+    for (who, config) in validating() {
+        let dns = resolver(&config);
+        for zone in SIGNED_ZONES {
+            answers_of(&dns, zone, SECURE, &who, &mut wrong).await;
+        }
+        for zone in UNSIGNED_ZONES {
+            answers_of(&dns, zone, UNSIGNED, &who, &mut wrong).await;
+        }
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs the name servers of .ci/dnssec"]
+async fn bogus_zones_have_no_answers() {
+    let mut wrong = Wrong::default();
+    for (who, config) in validating() {
+        let dns = resolver(&config);
+        // Behind a validator, the same trouble comes as SERVFAIL.
+        let failed = |error: &LookupError| matches!(error, LookupError::Bogus(_)) || who.contains("VALIDATOR");
+        for zone in BOGUS_ZONES {
+            let mx = dns.mx(&domain(zone)).await.map(|answer| answer.found);
+            wrong.check(&format!("{who} {zone} MX {mx:?}"), &mx.is_err_and(|error| failed(&error)), &true);
+            for label in ["mx", "four", "any.wild"] {
+                let found = addresses(&dns, &format!("{label}.{zone}")).await;
+                wrong.check(
+                    &format!("{who} {label}.{zone} {found:?}"),
+                    &found.is_err_and(|error| failed(&error)),
+                    &true,
+                );
+            }
+            let tlsa = dns.tlsa(25, &domain(&format!("mx.{zone}"))).await.map(|answer| answer.found);
+            wrong.check(&format!("{who} {zone} TLSA {tlsa:?}"), &tlsa.is_err_and(|error| failed(&error)), &true);
+        }
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs the name servers of .ci/dnssec"]
+async fn aliases_across_zones_are_as_secure_as_their_weakest_link() {
+    let mut wrong = Wrong::default();
+    for (who, config) in validating() {
+        let dns = resolver(&config);
+        for _ in 0..2 {
+            for zone in SIGNED_ZONES.into_iter().chain(UNSIGNED_ZONES) {
+                let own = if SIGNED_ZONES.contains(&zone) { SECURE } else { UNSIGNED };
+                for (label, target, security) in [
+                    ("to-nsec", "mx.nsec.test", own),
+                    ("to-nsec3", "mx.nsec3.test", own),
+                    ("to-plain", "mx.plain.test", UNSIGNED),
+                    ("mx.moved", "mx.nsec.test", own),
+                ] {
+                    let name = format!("{label}.{zone}");
+                    let answer = dns.addresses(&domain(&name)).await;
+                    let found =
+                        answer.map(|answer| (answer.records().len(), answer.security, answer.first, answer.name));
+                    wrong.check(&format!("{who} {name}"), &found, &Ok((2, security, own, target.to_owned())));
+                }
+                let bogus = addresses(&dns, &format!("to-bogus.{zone}")).await;
+                wrong.check(&format!("{who} to-bogus.{zone} {bogus:?}"), &bogus.is_err(), &true);
+            }
+        }
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs the name servers of .ci/dnssec"]
+async fn the_word_of_a_validator_on_this_machine_is_as_good() {
+    let mut wrong = Wrong::default();
+    let dns = resolver(&config(server("DNSSEC_VALIDATOR"), "dnssec = \"trust-resolver\""));
+    let unvouched = Security::Insecure(InsecureReason::NotVouchedFor);
+    for (zones, own) in [(SIGNED_ZONES, SECURE), (UNSIGNED_ZONES, unvouched)] {
+        for zone in zones {
+            let loose = if zone == "optout.test" { unvouched } else { own };
+            for (label, security) in
+                [("mx", own), ("four", own), ("any.wild", loose), ("to-nsec3", own), ("to-plain", unvouched)]
+            {
+                let found = addresses(&dns, &format!("{label}.{zone}")).await.map(|(_, security, _)| security);
+                wrong.check(&format!("{label}.{zone}"), &found, &Ok(security));
+            }
+            let tlsa = dns.tlsa(25, &domain(&format!("mx.{zone}"))).await.map(|answer| answer.security);
+            wrong.check(&format!("{zone} TLSA"), &tlsa, &Ok(own));
+        }
+    }
+    for zone in BOGUS_ZONES {
+        let found = addresses(&dns, &format!("mx.{zone}")).await;
+        wrong.check(&format!("{zone} {found:?}"), &matches!(found, Err(LookupError::Server(_))), &true);
+    }
+    // A forwarder vouches for nothing.
+    let dns = resolver(&config(server("DNSSEC_FORWARDER"), "dnssec = \"trust-resolver\""));
+    let found = addresses(&dns, "mx.nsec.test").await.map(|(_, security, _)| security);
+    wrong.check("forwarder", &found, &Ok(unvouched));
+}
+
+/// What is found for a host that stands in MX records, in words.
+async fn finding(config: &Config, recipient: &str) -> String {
+    let dns = resolver(config);
+    let router = Router::new(config, dns.clone());
+    let recipient = Host::parse(recipient).expect("a host");
+    let connector = &config.connectors[0];
+    let hops = match router.hops(&recipient, &connector.outbound.route).await {
+        Ok(hops) => hops,
+        Err(failure) => return format!("the domain fails: {failure}"),
+    };
+    let hop = &hops.hops[0];
+    let addresses = match router.addresses(hop).await {
+        Ok(addresses) => addresses,
+        Err(failure) => return format!("the host fails: {failure}"),
+    };
+    let question = Question {
+        recipient: &recipient,
+        connector,
+        hop,
+        via: &hops.via,
+        addresses: &addresses,
+        requirement: TlsRequirement::Ordinary,
+        dns: &dns,
+        now: jiff::Timestamp::now(),
+    };
+    match dane::find(&question).await {
+        Ok(DaneFinding::Usable(set)) => {
+            let records: Vec<_> = set.records.iter().map(|record| record.to_string()[..5].to_owned()).collect();
+            format!("{} {} {:?}", set.base, records.join(", "), set.scope)
+        }
+        Ok(DaneFinding::Unusable(_)) => "unusable".to_owned(),
+        Ok(DaneFinding::Absent(_)) => "absent".to_owned(),
+        Ok(DaneFinding::NotAsked(why)) => why.to_owned(),
+        Err(failure) => format!("fails: {failure}"),
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs the name servers of .ci/dnssec"]
+async fn dane_finds_what_each_host_publishes() {
+    let mut wrong = Wrong::default();
+    for (who, config) in validating() {
+        for zone in SIGNED_ZONES {
+            let loose = if zone == "optout.test" { "Host" } else { "Domain" };
+            for (recipient, wanted) in [
+                (zone.to_owned(), format!("mx.{zone} 3 1 2, 2 0 1 Domain")),
+                // No MX: implicit.
+                (format!("mx.{zone}"), format!("mx.{zone} 3 1 2, 2 0 1 Domain")),
+                (format!("alias.{zone}"), format!("mx.{zone} 3 1 2, 2 0 1 Domain")),
+                (format!("to-nsec3.{zone}"), "mx.nsec3.test 3 1 2, 2 0 1 Domain".to_owned()),
+                (format!("x.wild.{zone}"), format!("mx.{zone} 3 1 2, 2 0 1 {loose}")),
+                (format!("four.{zone}"), "unusable".to_owned()),
+                (format!("zz.{zone}"), format!("zz.{zone} 3 0 0 Domain")),
+                (format!("very.deep.below.{zone}"), "absent".to_owned()),
+                (format!("to-plain.{zone}"), "absent".to_owned()),
+            ] {
+                wrong.check(&format!("{who} {recipient}"), &finding(&config, &recipient).await, &wanted);
+            }
+        }
+        for zone in UNSIGNED_ZONES {
+            wrong.check(&format!("{who} {zone}"), &finding(&config, zone).await, &"absent".to_owned());
+        }
+        for zone in BOGUS_ZONES {
+            let found = finding(&config, zone).await;
+            wrong.check(&format!("{who} {zone} {found}"), &found.starts_with("the domain fails: the MX lookup"), &true);
+        }
+    }
+}
