@@ -191,3 +191,29 @@ fn the_sample_is_taken_without_a_word() {
     assert_eq!(config.queue.expire, Duration::from_hours(5 * 24));
     assert_eq!(config.limits.message_size, 50 << 20);
 }
+
+#[test]
+fn the_packaged_configuration_is_taken_without_a_word() {
+    let (config, warnings) = read("config/package/gatepost.toml");
+    assert_eq!(warnings, []);
+    let addresses: Vec<_> = config.listeners[0].addresses.iter().map(|address| &address.value).collect();
+    assert_eq!(addresses, [&ListenAddress::Passed("mx".to_owned())], "gatepost.socket names it so");
+    assert_eq!(texts(&config.relay.networks), ["127.0.0.0/8", "::1/128"], "nobody else may relay");
+    assert!(config.relay.domains.is_empty());
+}
+
+#[test]
+fn the_manual_page_knows_every_key() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let text = |path: &str| std::fs::read_to_string(folder.join(path)).expect("it is there");
+    let page = text("config/package/gatepost.toml.5");
+    let bold: Vec<_> = page.lines().filter(|line| line.starts_with(".B")).collect();
+    for file in ["documented", "partners"] {
+        let text = text(&format!("tests/config_good/{file}.toml"));
+        let key = |line: &str| line.split_once(" =").map(|(key, _)| key.trim_start_matches(['#', ' ']).to_owned());
+        for key in text.lines().filter_map(key).filter(|key| key.chars().all(|c| c.is_ascii_lowercase() || c == '_')) {
+            let is_it = |word: &str| word.trim_matches(',') == key;
+            assert!(bold.iter().any(|line| line.split([' ', '"']).any(is_it)), "{key} is missing");
+        }
+    }
+}
