@@ -52,7 +52,13 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
     let file = &arguments.file.config;
     match (&arguments.against, &arguments.socket) {
         (None, _) => check(file),
-        (Some(Some(old)), _) => compare(arguments, &Old::File(old)),
+        (Some(Some(old)), None) => compare(arguments, &Old::File(old)),
+        (Some(Some(_)), Some(_)) => {
+            eprintln!(
+                "gatepost check: --socket is for the running daemon, and --against names a file: give one of them"
+            );
+            ExitCode::from(2)
+        }
         (Some(None), socket) => compare(arguments, &Old::Running(socket.as_deref())),
     }
 }

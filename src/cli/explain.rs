@@ -109,7 +109,7 @@ fn json(answer: &impl serde::Serialize) -> String {
 }
 
 /// What the daemon remembers of a domain.
-async fn recall(config: &Config, domain: &Host) -> Recollection {
+pub(super) async fn recall(config: &Config, domain: &Host) -> Recollection {
     let path = match &config.admin.socket.value {
         AdminSocket::Path(path) => path.clone(),
         AdminSocket::Off => return Recollection::NotAsked("[admin] socket is switched off".to_owned()),

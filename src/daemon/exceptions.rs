@@ -39,6 +39,7 @@ impl Told {
 
 #[cfg(test)]
 mod tests {
+    use std::fmt::Write as _;
     use std::path::Path;
 
     use super::*;
@@ -49,10 +50,12 @@ mod tests {
                         name = \"mx\"\naddress = [\"127.0.0.1:2525\"]\ntls = \"off\"\n"
             .to_owned();
         for (name, until) in exceptions {
-            text.push_str(&format!(
+            write!(
+                text,
                 "[[connector]]\nname = \"{name}\"\ndomains = [\"{name}.example\"]\n[connector.outbound]\ntls = \
                  \"forced\"\nexception = {{ tls = \"opportunistic\", until = \"{until}\", reason = \"why\" }}\n"
-            ));
+            )
+            .expect("a string takes all");
         }
         parse(&text, Path::new("gatepost.toml")).expect("a good configuration").0.connectors
     }

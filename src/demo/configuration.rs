@@ -8,10 +8,8 @@ use super::published::{LOSERS, PUBLISHERS, Publishers};
 use super::scenarios::OUTGOING;
 use super::stage::PARTNER;
 
-/// Writes it. Domains that are found by DNS have a port of their own, for they all are on this machine.
-pub(super) fn configuration(peers: &[Peer], [mailboxes, a, b, c]: [SocketAddr; 4], publishers: &Publishers) -> String {
-    let mut text = String::from(
-        r#"# The relay of `gatepost demo`.
+/// What does not depend on where the peers are.
+const HEAD: &str = r#"# The relay of `gatepost demo`.
 hostname = "relay.example"
 postmaster = "postmaster@our.example"
 
@@ -52,8 +50,11 @@ names = ["mail.partner.example"]
 [connector.inbound]
 tls = "forced"
 verify = "name"
-"#,
-    );
+"#;
+
+/// Writes it. Domains that are found by DNS have a port of their own, for they all are on this machine.
+pub(super) fn configuration(peers: &[Peer], [mailboxes, a, b, c]: [SocketAddr; 4], publishers: &Publishers) -> String {
+    let mut text = HEAD.to_owned();
     // Writing into a String cannot fail.
     let _ = write!(
         text,

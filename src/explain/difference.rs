@@ -203,7 +203,7 @@ mod tests {
     fn said(old: &str, new: &str, messages: &[&[&str]]) -> Vec<String> {
         let found = Difference::between(&config(old), &config(new), &waiting(messages));
         let keys = |keys: &[ChangedKey]| {
-            keys.iter().map(|key| format!(" {}: {} to {}", key.key, key.old, key.new)).collect::<String>()
+            keys.iter().map(|key| format!(" {}: {} to {}", key.key, key.old, key.new)).collect::<Vec<_>>().concat()
         };
         let mut all: Vec<_> =
             found.changes.iter().map(|one| format!("{} {}{}", one.table, one.what, keys(&one.keys))).collect();

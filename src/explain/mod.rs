@@ -28,7 +28,7 @@ use crate::https::Https;
 use crate::outcome::Step;
 use crate::route::Router;
 
-pub use sources::Recollection;
+pub use sources::{Recollection, Sources};
 pub use subject::Subject;
 
 /// Explains one configuration.

@@ -21,9 +21,9 @@ pub enum Recollection {
     NotAsked(String),
 }
 
-/// The sources for one explanation.
+/// The sources for one explanation, or one probe.
 #[derive(Debug)]
-pub(super) struct Sources {
+pub struct Sources {
     web: Web,
     memory: MemoryFinding,
     /// Each domain is asked once, however many hops it has.
@@ -31,7 +31,9 @@ pub(super) struct Sources {
 }
 
 impl Sources {
-    pub(super) fn new(web: Web, memory: &Recollection) -> Self {
+    /// Policies are looked up through `web`; what is not remembered demands nothing.
+    #[must_use]
+    pub fn new(web: Web, memory: &Recollection) -> Self {
         let memory = match memory {
             Recollection::Told(finding) => finding.clone(),
             Recollection::NotAsked(_) => MemoryFinding::Nothing,

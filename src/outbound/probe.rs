@@ -1,8 +1,8 @@
 //! `gatepost probe`: what a delivery would meet at each hop, without a message.
 //!
-//! It goes a delivery's way: [`Plan`] says what a hop must show, [`Target`] dials it and asks the judge, and
-//! the ledger says what would become of a recipient. But of a [`Target`] it has only [`Target::look`], which
-//! hands out notes and no connection: nothing here could write MAIL. Nothing is noted in the downgrade memory.
+//! It goes a delivery's way: [`Plan`] says what a hop must show, a `Target` dials it and asks the judge, and
+//! the ledger says what would become of a recipient. But of a `Target` it has only `look`, which hands out
+//! notes and no connection: nothing here could write MAIL. Nothing is noted in the downgrade memory.
 
 use std::net::SocketAddr;
 
@@ -11,8 +11,7 @@ use jiff::Timestamp;
 
 use crate::address::Host;
 use crate::config::Connector;
-use crate::connector::MemoryFinding;
-use crate::discovery::{Discovery, Found};
+use crate::discovery::{Discovery, Found, Knowledge};
 use crate::envelope::TlsRequirement;
 use crate::handshake::SentCertificate;
 use crate::outcome::{Failure, Outcome};
@@ -32,14 +31,12 @@ use super::settle::{Further, Ledger};
 const AT_A_TIME: usize = 4;
 
 /// What is probed.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy)]
 pub struct Question<'a> {
     /// The recipient domain.
     pub recipient: &'a Host,
     /// The connector whose demands are tried on it.
     pub connector: &'a Connector,
-    /// What the daemon remembers of the domain.
-    pub memory: MemoryFinding,
 }
 
 /// What came of it.
@@ -170,8 +167,8 @@ pub fn trusted(facts: &TlsFacts) -> Option<&Result<(), crate::tls::ChainFault>> 
 
 /// Looks at every address of every hop, some at a time. It ends by itself: each step has the time limit that
 /// it has in a delivery, and the number of hosts and addresses is bounded.
-pub async fn probe(settings: &Settings, discovery: &Discovery, question: &Question<'_>) -> Probe {
-    let Question { recipient, connector, .. } = question;
+pub async fn probe<K: Knowledge>(settings: &Settings, discovery: &Discovery<K>, question: Question<'_>) -> Probe {
+    let Question { recipient, connector } = question;
     let Hops { hops, via } = match settings.router.hops(recipient, &connector.outbound.route).await {
         Ok(found) => found,
         Err(failure) => {
@@ -191,19 +188,18 @@ pub async fn probe(settings: &Settings, discovery: &Discovery, question: &Questi
     Probe { hops: Ok(hops), prospect }
 }
 
-async fn look(
+async fn look<K: Knowledge>(
     settings: &Settings,
-    discovery: &Discovery,
-    question: &Question<'_>,
+    discovery: &Discovery<K>,
+    question: Question<'_>,
     hop: &Hop,
     via: &crate::route::Via,
 ) -> Result<Seen, Failure> {
-    let Question { recipient, connector, memory } = question;
+    let Question { recipient, connector } = question;
     let purpose = Purpose { recipient, connector, requirement: TlsRequirement::Ordinary };
-    let mut plan = Plan::make(&settings.router, discovery, purpose, hop, via)
+    let plan = Plan::make(&settings.router, discovery, purpose, hop, via)
         .await
         .map_err(|failure| failure.with_peer(hop.to_string()))?;
-    plan.found.findings.memory = memory.clone();
     let policy = plan.policy(purpose, hop);
     let hopeless = tls::hopeless(&policy).map(|refusal| Failure::policy(refusal).with_peer(hop.to_string()));
     let target = Target { settings, connector, hop, policy: &policy, errand: Errand::Look };

@@ -44,7 +44,7 @@ impl Seen<'_> {
             return;
         }
         self.observe(Some(address), |wish| match &wish.verify {
-            Err(kind) => Err(tlsrpt::Failure::new(*kind)),
+            Err(kind) => Session::Failed(tlsrpt::Failure::new(*kind)),
             Ok(verify) => held_against(verify, outcome),
         });
     }
@@ -64,19 +64,19 @@ impl Seen<'_> {
             }
         };
         if is_theirs {
-            self.observe(address, |_| Err(failed(&refusal.got)));
+            self.observe(address, |_| Session::Failed(failed(&refusal.got)));
         }
     }
 
-    fn observe(&self, address: Option<SocketAddr>, session: impl FnOnce(&Wish) -> Result<(), tlsrpt::Failure>) {
+    fn observe(&self, address: Option<SocketAddr>, session: impl FnOnce(&Wish) -> Session) {
         if !self.reporter.is_on() || tlsrpt::is_report(&self.attempt.entry.envelope) {
             return;
         }
         let Some(domain) = policy_domain(&self.attempt.host, self.hop) else { return };
         let wish = self.wish(domain);
         let session = match session(&wish) {
-            Ok(()) => Session::Succeeded,
-            Err(failure) => Session::Failed(tlsrpt::Failure {
+            Session::Succeeded => Session::Succeeded,
+            Session::Failed(failure) => Session::Failed(tlsrpt::Failure {
                 mx: Some(self.hop.host.to_string()),
                 receiving_ip: address.map(|address| address.ip()),
                 ..failure
@@ -131,14 +131,14 @@ impl Seen<'_> {
     }
 }
 
-fn held_against(verify: &Verify, outcome: &TlsOutcome) -> Result<(), tlsrpt::Failure> {
+fn held_against(verify: &Verify, outcome: &TlsOutcome) -> Session {
     let TlsPolicy::Forced(demands) = TlsPolicy::forced(Demand::new(Layer::Dane, verify.clone())) else {
-        return Ok(());
+        return Session::Succeeded;
     };
     let verdicts = tls::verdicts(&demands, outcome, &[]);
     match verdicts.into_iter().find_map(|(_, verdict)| verdict.err()) {
-        None => Ok(()),
-        Some(shortfall) => Err(failed(&shortfall)),
+        None => Session::Succeeded,
+        Some(shortfall) => Session::Failed(failed(&shortfall)),
     }
 }
 

@@ -87,6 +87,7 @@ fn another_file_can_be_compared_with_and_what_cannot_ends_with_2() {
         (&other, &["--against"], "no running Gatepost answers on "),
         (&other, &["--against", "--socket", "/nonexistent/sock"], "no running Gatepost answers on /nonexistent/sock"),
         (&other, &["--json"], "--against"),
+        (&other, &["--against", old, "--socket", "s"], "give one of them"),
     ] {
         let output = check(file, arguments);
         assert_eq!((code(&output), out(&output).as_str()), (2, ""), "{arguments:?}");

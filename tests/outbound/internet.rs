@@ -52,7 +52,7 @@ async fn serve(zones: &[Written<'_>]) -> Server {
 }
 
 fn dns(names: &Server) -> String {
-    format!("servers = [\"{}\"]\ntrust_anchor = {:?}", names.address, names.anchor("dnskey"))
+    format!("servers = [\"{}\"]\ntrust_anchor = \"{}\"", names.address, names.anchor("dnskey").display())
 }
 
 /// A connector for everybody, by MX, with `more` lines.
@@ -86,14 +86,14 @@ pub(crate) fn sts(domain: &str, id: &str) -> String {
 
 /// The policy of a domain that lists these hosts.
 pub(crate) fn policy(mode: &str, hosts: &[&str]) -> String {
-    let hosts: String = hosts.iter().map(|host| format!("mx: {host}\r\n")).collect();
+    let hosts = hosts.iter().map(|host| format!("mx: {host}\r\n")).collect::<Vec<_>>().concat();
     format!("version: STSv1\r\nmode: {mode}\r\n{hosts}max_age: 86400\r\n")
 }
 
 /// A TLSA record for a peer's certificate.
 pub(crate) fn tlsa(host: &str, peer: &Peer, pair: &Pair) -> String {
     let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &pair.chain[0]);
-    let hex: String = digest.as_ref().iter().map(|octet| format!("{octet:02x}")).collect();
+    let hex = digest.as_ref().iter().map(|octet| format!("{octet:02x}")).collect::<Vec<_>>().concat();
     format!("_{}._tcp.{host} TLSA 3 0 1 {hex}\n", peer.address.port())
 }
 

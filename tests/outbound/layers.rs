@@ -1,4 +1,4 @@
-//! Layers that meet: what a message asks beside what its domain publishes, exceptions and pins beside the
+//! Layers that meet: what a message asks beside what its domain publishes, exceptions beside the
 //! connector's demand, and connections that were cleared under another policy.
 
 use gatepost::envelope::TlsRequirement;
@@ -141,37 +141,6 @@ async fn an_exception_does_not_set_aside_what_the_domain_publishes() {
     assert_eq!(outcome(&report, 0), "deferred 4.7.4", "{report:?}");
     assert!(failure(&report, 0).to_string().contains("DANE"), "{}", failure(&report, 0));
     assert_told_nothing(&peer).await;
-}
-
-/// The SHA-256 of a pair's public key, as a pin is written.
-fn pin(pair: &Pair) -> String {
-    use rcgen::PublicKeyData as _;
-    let der = rustls::pki_types::PrivatePkcs8KeyDer::from(pair.key.clone()).into();
-    let key = rcgen::KeyPair::from_der_and_sign_algo(&der, &rcgen::PKCS_ECDSA_P256_SHA256).expect("a key");
-    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &key.subject_public_key_info());
-    digest.as_ref().iter().map(|octet| format!("{octet:02x}")).collect()
-}
-
-#[tokio::test]
-async fn a_pinned_key_is_enough_and_another_hears_nothing() {
-    let world = World::new().await;
-    let pinned = own("anything.example");
-    let trusted = world.authority.issue(&["mx.partner.example"]);
-    for (shown, ends) in [(&pinned, "delivered"), (&trusted, "deferred 4.7.5")] {
-        let peer = shows(shown).await;
-        let route =
-            format!("route = [\"mx.partner.example:{}\"]\ntls = \"forced\"\nverify = \"pin\"", peer.address.port());
-        let pins = format!("pins = [\"sha256:{}\"]\n[connector.outbound]", pin(&pinned));
-        let outbound =
-            world.outbound(&connector("partner", &["partner.example"], &route).replace("[connector.outbound]", &pins));
-        let report = deliver(&outbound, message(&["b@partner.example"])).await;
-        assert_eq!(outcome(&report, 0), ends, "{report:?}");
-        if ends == "delivered" {
-            assert!(known_as(&report).starts_with("pinned by"), "{}", known_as(&report));
-        } else {
-            assert_told_nothing(&peer).await;
-        }
-    }
 }
 
 /// A connection that was cleared for mail that sets TLSA records aside was never held against them.

@@ -69,7 +69,7 @@ async fn a_line_without_end() {
 #[tokio::test]
 async fn silence() {
     let peer = Wild::start(|stream| async move {
-        tokio::time::sleep(Duration::from_secs(60)).await;
+        tokio::time::sleep(Duration::from_mins(1)).await;
         drop(stream);
         Ok(())
     })
@@ -99,7 +99,7 @@ async fn a_handshake_that_stops() {
         stream.write_all(b"250-peer\r\n250 STARTTLS\r\n").await?;
         let _ = stream.read(&mut heard).await?;
         stream.write_all(b"220 go ahead\r\n").await?;
-        tokio::time::sleep(Duration::from_secs(60)).await;
+        tokio::time::sleep(Duration::from_mins(1)).await;
         Ok(())
     })
     .await;

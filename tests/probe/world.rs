@@ -71,13 +71,17 @@ impl World {
 
     /// Writes a configuration with these connectors.
     pub(crate) fn write(&self, connectors: &str) {
+        self.write_with(&format!("servers = [\"{}\"]\ndnssec = \"off\"", self.names.address), connectors);
+    }
+
+    /// The same with another `[dns]`.
+    pub(crate) fn write_with(&self, dns: &str, connectors: &str) {
         let text = format!(
             "hostname = \"relay.example.com\"\npostmaster = \"postmaster@example.com\"\n\
              [tls]\ntrust = \"ca.pem\"\n[spool]\npath = \"spool\"\n[admin]\nsocket = \"run/admin.sock\"\n\
              [[listener]]\nname = \"mx\"\naddress = [\"127.0.0.1:0\"]\ntls = \"off\"\n\
-             [dns]\nservers = [\"{}\"]\ndnssec = \"off\"\n\
-             [timeouts]\nconnect = \"5s\"\nreply = \"2s\"\nhandshake = \"2s\"\n{connectors}",
-            self.names.address
+             [dns]\n{dns}\n\
+             [timeouts]\nconnect = \"5s\"\nreply = \"2s\"\nhandshake = \"2s\"\n{connectors}"
         );
         std::fs::write(self.file(), text).expect("the folder is ours");
     }

@@ -40,7 +40,7 @@ async fn collector(listener: TcpListener, authority: &Authority, name: &str, ans
     Some(heard)
 }
 
-async fn internet(folder: &Path, authority: &Authority, names: &NameServer) -> Internet {
+fn internet(folder: &Path, authority: &Authority, names: &NameServer) -> Internet {
     std::fs::write(folder.join("trust.pem"), authority.pem()).expect("the folder is ours");
     let text = format!(
         "hostname = \"relay.example.com\"\npostmaster = \"postmaster@example.com\"\n[tls]\ntrust = \"trust.pem\"\n\
@@ -59,12 +59,12 @@ async fn posted(name: &str, answer: &'static str) -> (Result<(), String>, Option
     let folder = folder();
     let authority = Authority::root("collectors");
     let names = NameServer::start(&[("collector.example", "collector.example A 127.0.0.1")]).await;
-    let internet = internet(folder.path(), &authority, &names).await;
+    let internet = internet(folder.path(), &authority, &names);
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("loopback");
     let port = listener.local_addr().expect("bound").port();
     let url = Url::parse(&format!("https://collector.example:{port}/v1?x")).expect("a URL");
-    let post = internet.post(&url, Bytes::from_static(b"a report, THE END"));
-    tokio::join!(post, collector(listener, &authority, name, answer))
+    let sending = internet.post(&url, Bytes::from_static(b"a report, THE END"));
+    tokio::join!(sending, collector(listener, &authority, name, answer))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

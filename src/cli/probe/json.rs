@@ -4,8 +4,9 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::soon::{Soon, What, days_left};
-use super::{Done, Prospect, Remembered};
+use super::{Done, Prospect};
 use crate::connector::MemoryFinding;
+use crate::explain::Recollection;
 use crate::handshake::SentCertificate;
 use crate::outbound::probe::{ProbedHop, Sighting, trusted};
 use crate::outcome::{Failure, Persistence};
@@ -152,9 +153,9 @@ pub(super) fn done(done: &Done, soon: &[Soon]) -> Document {
         domain: done.recipient.to_string(),
         connector: done.connector.name.clone(),
         memory: match &done.remembered {
-            Remembered::Told(MemoryFinding::Nothing) => Memory::Nothing,
-            Remembered::Told(MemoryFinding::TookTls { last }) => Memory::TookTls { last: *last },
-            Remembered::Unknown(why) => Memory::Unknown { why: why.clone() },
+            Recollection::Told(MemoryFinding::Nothing) => Memory::Nothing,
+            Recollection::Told(MemoryFinding::TookTls { last }) => Memory::TookTls { last: *last },
+            Recollection::NotAsked(why) => Memory::Unknown { why: why.clone() },
         },
         hops: done.probe.hops.iter().flatten().map(hop).collect(),
         outcome,

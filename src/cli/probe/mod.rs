@@ -15,11 +15,14 @@ use std::sync::Arc;
 
 use clap::Args;
 
+use super::explain::recall;
 use super::{ConfigFile, show, show_faults};
 use crate::address::{Host, Mailbox};
 use crate::config::{self, Connector, default_connector};
+use crate::discovery::Discovery;
+use crate::explain::{Recollection, Sources};
 use crate::outbound::probe::{Probe, Prospect, Question, probe};
-use apart::{Apart, Remembered};
+use apart::Apart;
 
 /// Dial the hosts that take a domain's mail, and judge them as a delivery would; no mail is sent
 ///
@@ -57,7 +60,7 @@ pub(super) struct Done {
     /// The recipient domain.
     recipient: Host,
     connector: Arc<Connector>,
-    remembered: Remembered,
+    remembered: Recollection,
     probe: Probe,
 }
 
@@ -134,8 +137,9 @@ async fn one(apart: &Apart, recipient: &Host, connector: Option<Arc<Connector>>,
 
 /// Makes one probe.
 async fn look(apart: &Apart, recipient: Host, connector: Arc<Connector>) -> Done {
-    let remembered = apart.remembered(&recipient).await;
-    let question = Question { recipient: &recipient, connector: &connector, memory: remembered.finding() };
-    let probe = probe(&apart.settings, &apart.discovery, &question).await;
+    let remembered = recall(apart.settings.config(), &recipient).await;
+    let discovery = Discovery::of(Sources::new(apart.web.clone(), &remembered));
+    let question = Question { recipient: &recipient, connector: &connector };
+    let probe = probe(&apart.settings, &discovery, question).await;
     Done { recipient, connector, remembered, probe }
 }

@@ -6,11 +6,11 @@ use std::fmt::Write as _;
 use jiff::tz::TimeZone;
 
 use super::super::queue::words::plain;
-use super::apart::Remembered;
 use super::soon::expiry;
 use super::{Done, Prospect};
 use crate::config::{Config, WarnAfter};
 use crate::connector::{DaneFinding, MemoryFinding, StsFinding, StsListing};
+use crate::explain::Recollection;
 use crate::handshake::SentCertificate;
 use crate::outbound::probe::{ProbedHop, Seen, Sighting, trusted};
 use crate::outcome::{Failure, Persistence};
@@ -41,13 +41,13 @@ pub(super) fn report(done: &Done, config: &Config) -> String {
     out
 }
 
-fn remembered(remembered: &Remembered) -> String {
+fn remembered(remembered: &Recollection) -> String {
     match remembered {
-        Remembered::Told(MemoryFinding::Nothing) => "no TLS of this domain is remembered".to_owned(),
-        Remembered::Told(MemoryFinding::TookTls { last }) => {
+        Recollection::Told(MemoryFinding::Nothing) => "no TLS of this domain is remembered".to_owned(),
+        Recollection::Told(MemoryFinding::TookTls { last }) => {
             format!("the domain took TLS, last on {}", last.to_zoned_datetime(TimeZone::UTC).date())
         }
-        Remembered::Unknown(why) => format!("left out: {}", plain(why)),
+        Recollection::NotAsked(why) => format!("left out: {}", plain(why)),
     }
 }
 
@@ -115,7 +115,8 @@ fn address(out: &mut String, sighting: &Sighting) {
             line(out, "TLS", &format!("{}, {}, key exchange {key_exchange}", facts.version, facts.cipher));
         }
         Some(TlsOutcome::Clear(reason)) => line(out, "no TLS", &plain(&reason.to_string())),
-        None => line(out, "no TLS", "the session did not get so far"),
+        // The verdict tells why.
+        None => {}
     }
     for (demand, verdict) in &sighting.verdicts {
         line(out, "demand", &plain(&format!("{}: {demand}", demand.layer)));
