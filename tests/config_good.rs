@@ -207,13 +207,14 @@ fn the_manual_page_knows_every_key() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR"));
     let text = |path: &str| std::fs::read_to_string(folder.join(path)).expect("it is there");
     let page = text("config/package/gatepost.toml.5");
-    let bold: Vec<_> = page.lines().filter(|line| line.starts_with(".B")).collect();
+    let named = |line: &&str| line.starts_with(".B") || line.starts_with(".SH [");
+    let named: Vec<_> = page.lines().filter(named).collect();
     for file in ["documented", "partners"] {
         let text = text(&format!("tests/config_good/{file}.toml"));
         let key = |line: &str| line.split_once(" =").map(|(key, _)| key.trim_start_matches(['#', ' ']).to_owned());
         for key in text.lines().filter_map(key).filter(|key| key.chars().all(|c| c.is_ascii_lowercase() || c == '_')) {
-            let is_it = |word: &str| word.trim_matches(',') == key;
-            assert!(bold.iter().any(|line| line.split([' ', '"']).any(is_it)), "{key} is missing");
+            let is_it = |word: &str| word.trim_matches(['[', ']', ',']) == key;
+            assert!(named.iter().any(|line| line.split([' ', '"']).any(is_it)), "{key} is missing");
         }
     }
 }

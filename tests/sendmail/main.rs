@@ -42,7 +42,8 @@ fn configure(folder: &Path, listener: SocketAddr, route: SocketAddr) -> PathBuf 
     let text = format!(
         "hostname = \"relay.example.com\"\npostmaster = \"admin@example.com\"\n[spool]\npath = \"spool\"\n[admin]\n\
          socket = \"admin.sock\"\n[[listener]]\nname = \"mx\"\naddress = [\"{listener}\"]\ntls = \"off\"\n[log]\n\
-         format = \"text\"\n[limits]\nmessage_size = \"64KiB\"\n[relay]\nnetworks = [\"127.0.0.0/8\"]\n\
+         format = \"text\"\n[limits]\nmessage_size = \"64KiB\"\n[relay]\nnetworks = [\"127.9.9.9/32\"]\n\
+         domains = [\"b.example\", \"example.com\"]\n\
          [[connector]]\nname = \"all\"\ndomains = [\"*\"]\n[connector.outbound]\nroute = [\"{route}\"]\ntls = \"off\"\n\
          [[connector]]\nname = \"strict\"\ndomains = [\"strict.example\"]\n[connector.inbound]\n\
          networks = [\"192.0.2.0/24\"]\n"
@@ -215,6 +216,7 @@ async fn what_is_refused_has_the_status_of_sysexits_and_goes_to_nobody() {
     let large = format!("Subject: x\n\n{}\n", "x".repeat(70 * 1024));
     for (words, message, status, why) in [
         (&["-f", "a@strict.example", "b@b.example"][..], "Subject: x\n\nhello\n", 69, "the relay refuses"),
+        (&["b@b.example", "c@c.example"], "Subject: x\n\nhello\n", 67, "c@c.example: 550 5.7.1"),
         (&["not@an@address"], "Subject: x\n\nhello\n", 67, "is no address"),
         (&["b@b.example"], &large, 65, "larger than 65536 octets"),
         (&["-t"], "Subject: x\n\nhello\n", 65, "no recipient"),
