@@ -77,7 +77,7 @@ fn measure(messages: usize, destinations: usize) -> (usize, Duration) {
 fn configuration(sink: SocketAddr) -> String {
     format!(
         "hostname = \"relay.example.com\"\npostmaster = \"postmaster@example.com\"\n[spool]\npath = \"spool\"\n\
-         [admin]\nsocket = \"\"\n[[listener]]\nname = \"mx\"\naddress = [\"127.0.0.1:0\"]\ntls = \"off\"\n\
+         [admin]\nsocket = \"\"\nhttp = \"\"\n[[listener]]\nname = \"mx\"\naddress = [\"127.0.0.1:0\"]\ntls = \"off\"\n\
          [log]\nlevel = \"error\"\n[dns]\nservers = [\"127.0.0.1:53\"]\n\
          [[connector]]\nname = \"first\"\ndomains = [\"{FIRST}\"]\n[connector.outbound]\nroute = [\"{sink}\"]\ntls = \"off\"\n"
     )

@@ -74,6 +74,12 @@ impl Connectors {
         &self.any
     }
 
+    /// The connector for domains that no other pattern names.
+    #[must_use]
+    pub fn for_every(&self) -> &Arc<Connector> {
+        &self.any
+    }
+
     /// The connector for what stands right of the "@". No pattern but `*` can name an address literal.
     #[must_use]
     pub fn for_host(&self, host: &Host) -> &Arc<Connector> {

@@ -8,6 +8,7 @@ mod pulse;
 mod reload;
 mod reports;
 mod sockets;
+mod watched;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -17,7 +18,7 @@ use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
-use crate::admin::Door;
+use crate::admin::{self, Door, Window};
 use crate::config::{Config, Fault};
 use crate::discovery::Discovery;
 use crate::discovery::history::{History, HistoryError};
@@ -26,8 +27,9 @@ use crate::dns::Dns;
 use crate::handshake::Material;
 use crate::https;
 use crate::inbound::{self, Inbound};
-use crate::scheduler::{Observer, Scheduler};
-use crate::spool::{SpoolError, SqliteSpool};
+use crate::monitor::Monitor;
+use crate::scheduler::{Observer, Operator, Scheduler};
+use crate::spool::{self, SpoolError, SqliteSpool};
 use crate::tlsrpt::{Desk, Reporter, Submitter};
 use exceptions::Told;
 pub use pulse::{Pulse, Silent, Standing};
@@ -86,6 +88,8 @@ pub enum EndError {
 pub struct Running {
     /// Each bound address with the name of its listener.
     pub addresses: Vec<(String, SocketAddr)>,
+    /// Where status and metrics are shown, unless nowhere.
+    pub http: Option<SocketAddr>,
     in_force: Arc<InForce>,
     pulse: Pulse,
     reporter: Reporter,
@@ -180,7 +184,10 @@ pub async fn start_in(
     }
     // The spool first: a second instance hears that there is a first, not that its ports are taken.
     let spool_error = |error| StartError::Spool { place: config.spool.place.clone(), error };
-    let spool = Arc::new(SqliteSpool::open(&config.spool.value).map_err(spool_error)?);
+    let monitor = Monitor::default();
+    let options = spool::Options { monitor: monitor.clone(), ..spool::Options::default() };
+    let spool = Arc::new(SqliteSpool::open_with(&config.spool.value, &options).map_err(spool_error)?);
+    monitor.restore(&config.spool.value, jiff::Timestamp::now());
     let (reporter, desk) = reports::desk(&config).map_err(|fault| StartError::Faults(vec![fault]))?;
     let history_error = |error| StartError::History { place: config.spool.place.clone(), error };
     let history = History::open(&config.spool.value, jiff::Timestamp::now()).map_err(history_error)?;
@@ -192,12 +199,14 @@ pub async fn start_in(
         .flat_map(|(name, sockets)| sockets.iter().filter_map(|socket| Some((name.clone(), socket.local_addr().ok()?))))
         .collect();
     let door = Door::open(&config.admin.socket).await.map_err(|fault| StartError::Faults(vec![fault]))?;
+    let window = Window::open(&config.admin.http).await.map_err(|fault| StartError::Sockets(vec![fault]))?;
+    let http = window.as_ref().and_then(Window::address);
     let in_force = Arc::new(InForce::new(
         &Arc::new(config),
         tls,
         dns.clone(),
         discovery,
-        reporter.clone(),
+        (reporter.clone(), monitor),
         submitter,
         surroundings,
     ));
@@ -208,8 +217,8 @@ pub async fn start_in(
     let rooms = Rooms { in_force: Arc::clone(&in_force), spool: Arc::clone(&spool), observer, stop: stop.clone() };
     let scheduler = rooms.scheduler();
     let pulse = Pulse::new(scheduler.pulse(), spool, refused);
-    let task = tokio::spawn(rooms.run(scheduler, sockets, door, desk));
-    Ok(Running { addresses, in_force, pulse, reporter, stop, task })
+    let task = tokio::spawn(rooms.run(scheduler, sockets, (door, window), desk));
+    Ok(Running { addresses, http, in_force, pulse, reporter, stop, task })
 }
 
 /// Everything that runs.
@@ -225,7 +234,7 @@ impl Rooms {
         self,
         scheduler: Scheduler,
         sockets: Bound,
-        door: Option<Door>,
+        (door, window): (Option<Door>, Option<Window>),
         desk: Option<Desk>,
     ) -> Result<(), EndError> {
         let (accepted, work) = mpsc::channel(ACCEPTED_MAX);
@@ -233,16 +242,15 @@ impl Rooms {
         let mut deliveries = tokio::spawn(scheduler.run(work, self.stop.clone()));
         let counting = self.in_force.reports.start(desk, &self.spool, &accepted, &self.stop);
         let mut listeners = self.listen(sockets, accepted);
+        let admin = self.admin(operator);
         if let Some(door) = door {
-            listeners.spawn(door.serve(
-                Arc::clone(&self.spool) as _,
-                operator,
-                self.in_force.outbound.discovery().history().clone(),
-                Arc::clone(&self.in_force.scheduler),
-                self.stop.clone(),
-            ));
+            listeners.spawn(door.serve(admin.clone(), self.stop.clone()));
+        }
+        if let Some(window) = window {
+            listeners.spawn(window.serve(admin, self.stop.clone()));
         }
         let watch = tokio::spawn(watch(Arc::clone(&self.in_force)));
+        let round = tokio::spawn(watched::round(Arc::clone(&self.in_force)));
         let policies = self.in_force.outbound.discovery().mta_sts().clone();
         let fresh = tokio::spawn(async move { policies.keep_fresh().await });
         let end = tokio::select! {
@@ -255,6 +263,7 @@ impl Rooms {
         };
         watch.abort();
         fresh.abort();
+        round.abort();
         self.stop.cancel();
         self.in_force.outbound.close();
         // Sessions and deliveries end side by side: what is still accepted waits in the spool.
@@ -272,6 +281,7 @@ impl Rooms {
         drop(listeners);
         // The last sessions are over: what was seen of them is counted before the end.
         counting.end().await;
+        watched::save(&self.in_force).await;
         // The spool's lock keeps others from the folder: it goes last.
         self.in_force.outbound.discovery().history().close().await;
         let closed = self.spool.close().await;
@@ -281,13 +291,22 @@ impl Rooms {
     fn scheduler(&self) -> Scheduler {
         let InForce { outbound, scheduler, replaced, .. } = &*self.in_force;
         let (outbound, settings) = (Arc::clone(outbound), Arc::clone(scheduler));
-        let (observer, replaced) = (Arc::clone(&self.observer), Arc::clone(replaced));
+        let observer = watched::observer(self.in_force.monitor.clone(), Arc::clone(&self.observer));
+        let replaced = Arc::clone(replaced);
         Scheduler::new(Arc::clone(&self.spool) as _, outbound, settings, observer, replaced)
+    }
+
+    fn admin(&self, operator: Operator) -> admin::Desk {
+        let InForce { outbound, inbound, monitor, .. } = &*self.in_force;
+        let (spool, settings) = (Arc::clone(&self.spool) as _, Arc::clone(inbound));
+        admin::Desk::new(spool, operator, outbound.discovery(), settings, monitor.clone(), jiff::Timestamp::now())
     }
 
     fn listen(&self, sockets: Bound, accepted: mpsc::Sender<crate::spool::Entry>) -> JoinSet<()> {
         let settings = Arc::clone(&self.in_force.inbound);
-        let inbound = Arc::new(Inbound::new(settings, Arc::clone(&self.spool) as _, accepted));
+        let inbound = Arc::new(
+            Inbound::new(settings, Arc::clone(&self.spool) as _, accepted).monitored(self.in_force.monitor.clone()),
+        );
         let mut listeners = JoinSet::new();
         for (name, sockets) in sockets {
             listeners.spawn(inbound::serve(Arc::clone(&inbound), name, sockets, self.stop.clone()));

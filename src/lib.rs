@@ -20,7 +20,8 @@
 //!   ends them in order;
 //! - movers, which are tokio tasks: [`admin`], [`inbound`], [`scheduler`], [`outbound`], [`tlsrpt`];
 //! - hands, each touching one piece of the world: [`discovery`] (what domains publish about themselves, and
-//!   what they showed before), on [`https`]; [`spool`], [`route`], [`handshake`]; and below them [`dns`];
+//!   what they showed before), on [`https`]; [`spool`], [`route`], [`handshake`]; below them [`dns`], and
+//!   [`monitor`], to which all of them tell what is to be watched;
 //! - rules, pure decisions over words: [`dsn`], [`outcome`] (the failure judge), [`access`],
 //!   [`connector`], [`config`], [`tls`] (the TLS judge);
 //! - words, values and grammar without I/O, clock or async: [`envelope`], [`smtp`], [`address`].
@@ -47,6 +48,7 @@ pub mod explain;
 pub mod handshake;
 pub mod https;
 pub mod inbound;
+pub mod monitor;
 pub mod outbound;
 pub mod outcome;
 pub mod route;

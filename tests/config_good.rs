@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use gatepost::config::{
-    self, AdminSocket, Config, Dnssec, DomainPattern, Downgrade, Fault, ListenAddress, ListenerTls, LogFormat,
-    OnFailure, Publication, Route, SendReports, TlsDemand, Trust, TrustAnchor, VerifyWanted,
+    self, AdminHttp, AdminSocket, Config, Dnssec, DomainPattern, Downgrade, Fault, ListenAddress, ListenerTls,
+    LogFormat, OnFailure, Publication, Route, SendReports, TlsDemand, Trust, TrustAnchor, VerifyWanted,
 };
 use gatepost::tls::{Pin, TlsVersion};
 
@@ -62,6 +62,7 @@ fn has_the_documented_values(config: &Config) {
     assert_eq!(config.dns.dnssec.value, Dnssec::Validate);
     assert_eq!(config.dns.trust_anchor, TrustAnchor::BuiltIn);
     assert_eq!(config.admin.socket.value, AdminSocket::Path("/run/gatepost/admin.sock".into()));
+    assert_eq!(config.admin.http.value, AdminHttp::Address("127.0.0.1:9025".parse().expect("an address")));
     assert_eq!(config.tlsrpt.send.value, SendReports::Off);
     assert_eq!(config.tlsrpt.organization, "relay.example.com");
     assert_eq!(config.tlsrpt.contact.to_string(), "postmaster@example.com");
@@ -101,6 +102,7 @@ fn words_become_what_they_mean() {
     assert_eq!(anchor.value, folder.join("root.key"));
     assert_eq!(config.log.level, "warn,gatepost::outbound=debug");
     assert_eq!(config.admin.socket.value, AdminSocket::Off);
+    assert_eq!(config.admin.http.value, AdminHttp::Off);
     assert_eq!(config.spool.value, folder.join("spool"));
     assert_eq!(config.spool.place.to_string(), format!("{}:6:14", folder.join("partners.toml").display()));
 

@@ -42,6 +42,7 @@ postmaster = "postmaster@example.com"
 
 [admin]
 socket = ""
+http = ""
 
 [spool]
 path = "spool"

@@ -38,7 +38,7 @@ pub(super) async fn list(
     let page = desk.history.page(domain.as_ref(), after.as_ref(), limit, now);
     let mut items = Vec::new();
     if domain.is_none() && after.is_none() {
-        items.extend(desk.history.alarms(now).into_iter().map(alarm));
+        items.extend(desk.history.alarms(now).into_iter().map(|one| HistoryItem::Alarm(alarm(one))));
     }
     items.extend(page.remembered.into_iter().map(remembered));
     items.extend(page.forgotten.into_iter().map(|one| HistoryItem::Forgotten(forgotten(one))));
@@ -89,17 +89,17 @@ fn forgotten(one: Forgotten) -> ForgottenDomain {
     ForgottenDomain { domain: domain.to_string(), at, reason, who, hosts }
 }
 
-fn alarm(one: Alarm) -> HistoryItem {
+pub(super) fn alarm(one: Alarm) -> AlarmOn {
     let (what, issuer) = match one.kind {
         AlarmKind::TlsLost => ("tls_lost", None),
         AlarmKind::NewIssuer(issuer) => ("new_issuer", Some(issuer.to_string())),
     };
-    HistoryItem::Alarm(AlarmOn {
+    AlarmOn {
         what: what.to_owned(),
         issuer,
         since: one.since,
         domains: one.domains,
         of: one.of,
         examples: one.examples.iter().map(ToString::to_string).collect(),
-    })
+    }
 }

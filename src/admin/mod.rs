@@ -4,13 +4,18 @@
 //! It tells what the spool holds, the scheduler knows, the downgrade memory remembers and which configuration
 //! is in force, and hands orders to them. It changes nothing itself, and who may do what is decided by the
 //! rights of the socket alone: owner and group may do everything. RFC 9112 (HTTP/1.1), one request for each connection.
+//! Beside it is a window for everybody who can reach its address (`[admin] http`): metrics, health and the
+//! status page.
 
 mod config;
 mod content;
 mod filter;
 mod history;
+mod http;
+mod page;
 mod queue;
 mod socket;
+mod status;
 pub mod words;
 
 use std::sync::Arc;
@@ -26,15 +31,22 @@ use axum::{Json, Router};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use jiff::Timestamp;
 use tokio::net::UnixStream;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::discovery::Discovery;
 use crate::discovery::history::History;
-use crate::scheduler::{Operator, Settings};
+use crate::discovery::mta_sts::MtaSts;
+use crate::inbound::Settings;
+use crate::monitor::Monitor;
+use crate::scheduler::Operator;
 use crate::spool::{Spool, SpoolError};
 
+pub use http::Window;
 pub use socket::Door;
+use status::Surveyor;
 
 /// Connections at the same time; what is beyond waits in the socket's own queue.
 const CONNECTIONS_MAX: usize = 32;
@@ -53,11 +65,32 @@ const STOP_TIME: Duration = Duration::from_secs(5);
 
 /// What the handlers work with.
 #[derive(Clone)]
-struct Desk {
+pub struct Desk {
     spool: Arc<dyn Spool>,
     operator: Operator,
     history: History,
+    policies: MtaSts,
     settings: Arc<ArcSwap<Settings>>,
+    monitor: Monitor,
+    surveyor: Arc<Surveyor>,
+    since: Timestamp,
+}
+
+impl Desk {
+    /// Brings together what is asked: the spool, the scheduler by its operator, what is known of domains, the
+    /// configuration in force and the monitor. The daemon was started at `since`.
+    #[must_use]
+    pub fn new(
+        spool: Arc<dyn Spool>,
+        operator: Operator,
+        discovery: &Discovery,
+        settings: Arc<ArcSwap<Settings>>,
+        monitor: Monitor,
+        since: Timestamp,
+    ) -> Self {
+        let (history, policies) = (discovery.history().clone(), discovery.mta_sts().clone());
+        Self { spool, operator, history, policies, settings, monitor, surveyor: Arc::default(), since }
+    }
 }
 
 /// Who asks: the user id of the other end, where the system tells it.
@@ -97,15 +130,8 @@ impl IntoResponse for Problem {
 
 impl Door {
     /// Answers until `stop`, then gives requests under way a few seconds.
-    pub async fn serve(
-        self,
-        spool: Arc<dyn Spool>,
-        operator: Operator,
-        history: History,
-        settings: Arc<ArcSwap<Settings>>,
-        stop: CancellationToken,
-    ) {
-        let router = router(Desk { spool, operator, history, settings });
+    pub async fn serve(self, desk: Desk, stop: CancellationToken) {
+        let router = router(desk);
         let mut connections = JoinSet::new();
         loop {
             tokio::select! {
@@ -153,6 +179,7 @@ fn router(desk: Desk) -> Router {
         .route("/v1/queue/orders", post(queue::order))
         .route("/v1/queue/{id}", get(queue::show))
         .route("/v1/queue/{id}/content", get(content::content))
+        .route("/v1/status", get(status::status))
         .route("/v1/config", get(config::in_force))
         .route("/v1/history", get(history::list))
         .route("/v1/history/forget", post(history::forget))

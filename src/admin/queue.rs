@@ -237,7 +237,7 @@ fn recipient((recipient, way): (&envelope::Recipient, &Way)) -> Recipient {
     told
 }
 
-fn reason(trouble: &Trouble) -> Reason {
+pub(super) fn reason(trouble: &Trouble) -> Reason {
     Reason {
         at: trouble.at,
         status: trouble.status.to_string(),

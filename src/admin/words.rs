@@ -1,5 +1,7 @@
 //! What is said over the admin socket, in JSON. A name once released keeps its meaning; new ones may come.
 
+pub mod status;
+
 use std::path::PathBuf;
 
 use jiff::Timestamp;

@@ -211,7 +211,7 @@ fn forgotten_lines(forgotten: &[ForgottenDomain]) -> String {
     lines.collect()
 }
 
-fn alarm_line(alarm: &AlarmOn) -> String {
+pub(super) fn alarm_line(alarm: &AlarmOn) -> String {
     let what = match &alarm.issuer {
         None => "that took TLS before no longer do".to_owned(),
         Some(issuer) => format!("show certificates of an issuer that was new to them ({})", short(issuer)),

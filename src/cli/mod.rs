@@ -13,6 +13,7 @@ mod queue;
 mod run;
 mod sendmail;
 mod socket;
+mod status;
 
 use std::ffi::OsString;
 use std::io::Write as _;
@@ -40,6 +41,7 @@ enum Command {
     Probe(probe::Arguments),
     Queue(queue::Arguments),
     History(history::Arguments),
+    Status(status::Arguments),
     Sendmail(sendmail::Arguments),
     #[command(hide = true)]
     Pages(pages::Arguments),
@@ -73,6 +75,7 @@ impl Cli {
             Command::Probe(arguments) => probe::run(&arguments),
             Command::Queue(arguments) => queue::run(&arguments),
             Command::History(arguments) => history::run(&arguments),
+            Command::Status(arguments) => status::run(&arguments),
             Command::Sendmail(arguments) => sendmail::run(arguments),
             Command::Pages(arguments) => pages::run(&arguments),
             Command::Demo { keep } => demo::run(keep),

@@ -65,6 +65,9 @@ async fn serve(config: config::Config, passed: Passed, file: &Path, level: &LogL
     for (listener, address) in &running.addresses {
         tracing::info!(listener, %address, "listening");
     }
+    if let Some(address) = running.http {
+        tracing::info!(%address, "showing status and metrics");
+    }
     manager::ready();
     let heart = Heart::start(running.pulse());
     let mut stopping = false;

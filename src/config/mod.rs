@@ -342,6 +342,8 @@ pub struct Timeouts {
 pub struct Admin {
     /// What the commands that work on the queue speak to.
     pub socket: Located<AdminSocket>,
+    /// Where monitoring and browsers are answered.
+    pub http: Located<AdminHttp>,
 }
 
 /// `[admin] socket`.
@@ -351,6 +353,15 @@ pub enum AdminSocket {
     Off,
     /// A unix socket here.
     Path(PathBuf),
+}
+
+/// `[admin] http`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AdminHttp {
+    /// `""`: there are no metrics and no status page.
+    Off,
+    /// HTTP here.
+    Address(SocketAddr),
 }
 
 /// `[log]`.

@@ -1,6 +1,7 @@
 //! The tables without rules between them: `[queue]`, `[limits]`, `[timeouts]`, `[dns]`, `[admin]` and `[log]`,
 //! with their defaults.
 
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use toml::de::DeValue;
@@ -11,11 +12,14 @@ use super::place::Notes;
 use super::reader::{Given, Table, Value, nearest, short};
 use super::values::{choice, count, duration, full_list, list, path, size, text};
 use super::{
-    Admin, AdminSocket, Dns, Dnssec, Limits, Located, Log, LogFormat, Queue, Timeouts, TrustAnchor, WarnAfter,
+    Admin, AdminHttp, AdminSocket, Dns, Dnssec, Limits, Located, Log, LogFormat, Queue, Timeouts, TrustAnchor,
+    WarnAfter,
 };
 
 /// Where operators are answered unless `[admin] socket` says otherwise.
 const SOCKET: &str = "/run/gatepost/admin.sock";
+/// Where monitoring is answered unless `[admin] http` says otherwise: on this machine alone.
+const HTTP: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, 9025);
 /// More than any of these counts can mean in earnest.
 const COUNT_MAX: u32 = 1_000_000;
 const MINUTE: u64 = 60;
@@ -138,10 +142,38 @@ pub(super) fn dns(mut table: Table<'_>, notes: &mut Notes<'_>) -> Dns {
 
 pub(super) fn admin(mut table: Table<'_>, notes: &mut Notes<'_>) -> Admin {
     let socket = table.read(notes, "socket", socket);
+    let http = table.read(notes, "http", http);
     let place = table.place().clone();
     table.finish(notes);
-    let default = || Located { value: AdminSocket::Path(SOCKET.into()), place };
-    Admin { socket: socket.located().cloned().unwrap_or_else(default) }
+    if let Some(Located { value: AdminHttp::Address(address), place }) = http.located()
+        && !address.ip().to_canonical().is_loopback()
+    {
+        let message = format!("http = \"{address}\" shows status and metrics to whoever can reach it, unencrypted");
+        let remedy = "Write an address of this machine alone, such as \"127.0.0.1:9025\", or see that a firewall lets \
+                      only your monitoring in.";
+        notes.warn(place, message, remedy);
+    }
+    let default = || Located { value: AdminSocket::Path(SOCKET.into()), place: place.clone() };
+    let socket = socket.located().cloned().unwrap_or_else(default);
+    let default = || Located { value: AdminHttp::Address(SocketAddr::from(HTTP)), place: place.clone() };
+    Admin { socket, http: http.located().cloned().unwrap_or_else(default) }
+}
+
+fn http(value: &Value<'_>, notes: &mut Notes<'_>) -> Option<AdminHttp> {
+    let written = text(value, notes)?;
+    if written.is_empty() {
+        return Some(AdminHttp::Off);
+    }
+    if let Ok(address) = written.parse() {
+        return Some(AdminHttp::Address(address));
+    }
+    let message = format!("{}: \"{}\" is not an address with a port", value.key, short(written));
+    notes.fault(
+        &value.place,
+        message,
+        "Write one such as \"127.0.0.1:9025\", or \"\" for no metrics and no status page.",
+    );
+    None
 }
 
 fn socket(value: &Value<'_>, notes: &mut Notes<'_>) -> Option<AdminSocket> {

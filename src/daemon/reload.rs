@@ -14,6 +14,7 @@ use crate::dns::Dns;
 use crate::handshake::Material;
 use crate::https::Https;
 use crate::inbound;
+use crate::monitor::Monitor;
 use crate::outbound::{self, Outbound};
 use crate::route::Router;
 use crate::scheduler;
@@ -30,6 +31,7 @@ pub(super) struct InForce {
     /// Tells the scheduler that its settings were replaced.
     pub(super) replaced: Arc<Notify>,
     pub(super) reports: Reports,
+    pub(super) monitor: Monitor,
     surroundings: Surroundings,
 }
 
@@ -41,11 +43,11 @@ struct Parts {
 }
 
 impl Parts {
-    fn new(config: &Arc<Config>, tls: Arc<Material>, dns: Dns) -> Self {
+    fn new(config: &Arc<Config>, tls: Arc<Material>, dns: Dns, monitor: Monitor) -> Self {
         let default = default_connector(&config.tls.trust);
         let connectors = Arc::new(Connectors::new(&config.connectors, default));
         let router = Arc::new(Router::new(config, dns));
-        let outbound = outbound::Settings::new(Arc::clone(config), Arc::clone(&tls), router);
+        let outbound = outbound::Settings::new(Arc::clone(config), Arc::clone(&tls), router).monitored(monitor);
         Self {
             inbound: inbound::Settings { config: Arc::clone(config), connectors: Arc::clone(&connectors), tls },
             scheduler: scheduler::Settings { config: Arc::clone(config), connectors },
@@ -60,18 +62,19 @@ impl InForce {
         tls: Arc<Material>,
         dns: Dns,
         discovery: Discovery,
-        reporter: Reporter,
+        (reporter, monitor): (Reporter, Monitor),
         submitter: Submitter,
         surroundings: Surroundings,
     ) -> Self {
         let reports = Reports::new(submitter, &tls, dns.clone());
-        let Parts { inbound, scheduler, outbound } = Parts::new(config, tls, dns);
+        let Parts { inbound, scheduler, outbound } = Parts::new(config, tls, dns, monitor.clone());
         Self {
             inbound: Arc::new(ArcSwap::from_pointee(inbound)),
             scheduler: Arc::new(ArcSwap::from_pointee(scheduler)),
             outbound: Arc::new(Outbound::new(outbound, discovery, reporter)),
             replaced: Arc::default(),
             reports,
+            monitor,
             surroundings,
         }
     }
@@ -100,7 +103,7 @@ impl InForce {
         let config = Arc::new(config);
         self.reports.replace(submitter, &tls, dns.clone());
         self.outbound.discovery().mta_sts().replace(web(&tls, &dns, self.surroundings));
-        let Parts { inbound, scheduler, outbound } = Parts::new(&config, tls, dns);
+        let Parts { inbound, scheduler, outbound } = Parts::new(&config, tls, dns, self.monitor.clone());
         self.inbound.store(Arc::new(inbound));
         self.scheduler.store(Arc::new(scheduler));
         self.outbound.replace(outbound);
@@ -136,6 +139,9 @@ fn needs_restart(old: &Config, new: &Config) -> Vec<Fault> {
     }
     if old.tlsrpt.send.value != new.tlsrpt.send.value {
         fault(&new.tlsrpt.send.place, "[tlsrpt] send");
+    }
+    if old.admin.http.value != new.admin.http.value {
+        fault(&new.admin.http.place, "[admin] http");
     }
     if bound(&old.listeners) != bound(&new.listeners) {
         let place = new.listeners.first().and_then(|listener| listener.addresses.first()).map(|first| &first.place);

@@ -23,6 +23,7 @@ path = "spool"
 
 [admin]
 socket = "admin.sock"
+http = ""
 
 [[listener]]
 name = "mx"

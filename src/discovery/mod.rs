@@ -102,6 +102,23 @@ pub enum Asked {
     Yes(Published),
 }
 
+/// Why a hop must not be used: what had to be known of it cannot be found out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Unknown {
+    /// Its TLSA records (RFC 7672 §2.1.2).
+    Tlsa(Failure),
+    /// Whether it is the domain's, which this message wants proven (RFC 8689 §4.2.1).
+    Proof(Failure),
+}
+
+impl From<Unknown> for Failure {
+    fn from(unknown: Unknown) -> Self {
+        match unknown {
+            Unknown::Tlsa(failure) | Unknown::Proof(failure) => failure,
+        }
+    }
+}
+
 impl Discovery {
     /// Puts the two together.
     #[must_use]
@@ -132,13 +149,14 @@ impl<K: Knowledge> Discovery<K> {
     /// Asks about one hop. What is not cached is waited for, each question for a bounded time.
     ///
     /// # Errors
-    /// A [`Failure`] of this hop: what it publishes cannot be found out, so that it must not be used.
-    pub async fn ask(&self, question: &Question<'_>) -> Result<Found, Failure> {
+    /// [`Unknown`].
+    pub async fn ask(&self, question: &Question<'_>) -> Result<Found, Unknown> {
         // A host that cannot be used is known as soon as one of the two says so.
-        let (dane, published) = tokio::try_join!(dane::find(question), async { Ok(self.published(question).await) })?;
+        let (dane, published) = tokio::try_join!(dane::find(question), async { Ok(self.published(question).await) })
+            .map_err(Unknown::Tlsa)?;
         let way = way(question);
         if let Some(failure) = unproven_meanwhile(question, &way, &published) {
-            return Err(failure);
+            return Err(Unknown::Proof(failure));
         }
         let mta_sts = match &published {
             Asked::No(why) => StsFinding::NotAsked(why),

@@ -44,7 +44,11 @@ pub(super) async fn resolve(ground: &Ground, name: &Name, kind: RecordType) -> R
     let Err(LookupError::Bogus(_)) = outcome else { return outcome };
     // What is kept of the chain of trust may be older than what it leads to: once more, all of it fresh.
     ground.transport.forget();
-    follow(ground, name, kind).await
+    let outcome = follow(ground, name, kind).await;
+    if let Err(LookupError::Bogus(_)) = outcome {
+        ground.doubt().await;
+    }
+    outcome
 }
 
 async fn follow(ground: &Ground, name: &Name, kind: RecordType) -> Result<Resolved, LookupError> {

@@ -57,6 +57,7 @@ pub(super) struct Ground {
 struct Known {
     footing: Option<(Footing, Option<Instant>)>,
     has_validated: bool,
+    doubted: Option<Instant>,
 }
 
 impl Ground {
@@ -75,6 +76,18 @@ impl Ground {
         match &known.footing {
             Some((footing, until)) if until.is_none_or(|until| Instant::now() < until) => footing.clone(),
             _ => self.find_out(&mut known).await,
+        }
+    }
+
+    /// A validation has failed: before the next answer is judged, it is found out anew what the name servers do.
+    /// Not for each failure, though: most are a zone's own.
+    pub(super) async fn doubt(&self) {
+        let mut known = self.known.lock().await;
+        if known.doubted.is_none_or(|last| last.elapsed() >= AGAIN)
+            && let Some((_, until)) = &mut known.footing
+        {
+            *until = Some(Instant::now());
+            known.doubted = Some(Instant::now());
         }
     }
 

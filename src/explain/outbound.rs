@@ -123,7 +123,7 @@ impl Question<'_> {
         };
         match Plan::make(&self.explainer.router, discovery, self.purpose(), hop, via).await {
             Ok(plan) => self.plan(&plan, hop, &mut told),
-            Err(failure) => told.problem = Some(problem(&failure, self.connector())),
+            Err(no_plan) => told.problem = Some(problem(&no_plan.into(), self.connector())),
         }
         told
     }

@@ -77,6 +77,12 @@ impl Seen {
         TlsFacts { version: self.version, cipher: self.cipher, key_exchange: self.key_exchange, certificate }
     }
 
+    /// The version of the session.
+    #[must_use]
+    pub fn version(&self) -> TlsVersion {
+        self.version
+    }
+
     /// The chain as the peer sent it, leaf first; empty where it showed nothing.
     #[must_use]
     pub fn chain(&self) -> &[CertificateDer<'static>] {

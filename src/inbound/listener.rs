@@ -111,7 +111,11 @@ impl Door {
                         Reply::new(421, Status(7, 0), format!("{hostname} Too many connections from your address")),
                     ),
                 };
-                info!(listener = %self.name, %peer, limit, "connection refused, a limit is reached");
+                let monitor = &self.inbound.monitor;
+                monitor.turned_away(&self.name, limit);
+                if monitor.is_news("connection refused, a limit is reached", peer.ip(), limit) {
+                    info!(listener = %self.name, %peer, limit, "connection refused, a limit is reached");
+                }
                 refuse(stream, Some(&listener), &reply);
             }
         }

@@ -21,6 +21,7 @@ use crate::config::Config;
 use crate::connector::Connectors;
 use crate::envelope::QueueId;
 use crate::handshake::Material;
+use crate::monitor::Monitor;
 use crate::smtp::server::Durable;
 use crate::spool::{Entry, Receipt, Spool};
 
@@ -45,6 +46,7 @@ pub struct Inbound {
     spool: Arc<dyn Spool>,
     accepted: mpsc::Sender<Entry>,
     gate: Arc<gate::Gate>,
+    monitor: Monitor,
 }
 
 impl Inbound {
@@ -53,7 +55,13 @@ impl Inbound {
     /// the message stays in the spool and is taken up on the next start.
     #[must_use]
     pub fn new(settings: Arc<ArcSwap<Settings>>, spool: Arc<dyn Spool>, accepted: mpsc::Sender<Entry>) -> Self {
-        Self { settings, spool, accepted, gate: Arc::default() }
+        Self { settings, spool, accepted, gate: Arc::default(), monitor: Monitor::default() }
+    }
+
+    /// Tells this monitor what sessions do.
+    #[must_use]
+    pub fn monitored(self, monitor: Monitor) -> Self {
+        Self { monitor, ..self }
     }
 }
 

@@ -1,6 +1,7 @@
 //! One session: the pump between a connection and [`Server`], with its clocks.
 
 mod message;
+mod watched;
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -23,6 +24,8 @@ use super::{Inbound, Settings};
 use crate::access;
 use crate::config::{Listener, ListenerTls};
 use crate::handshake::{Role, Seen};
+use crate::monitor::Reason;
+use crate::monitor::certificates::Shown;
 use crate::smtp::command::{MailFrom, RcptTo};
 use crate::smtp::reply::{Reply, Severity};
 use crate::smtp::server::{Channel, Farewell, Profile, Server, Step};
@@ -84,6 +87,8 @@ struct Session {
     command_due: Instant,
     /// Refusals that may still be logged: no client writes our log full.
     lines_left: u32,
+    /// The refusal that is about to be said was logged, or counted, with its reason.
+    is_logged: bool,
 }
 
 /// Refusals that one session has logged, at most.
@@ -130,12 +135,13 @@ pub(super) async fn run(
         pace: Pace::default(),
         command_due,
         lines_left: REFUSALS_LOGGED,
+        is_logged: false,
     };
     debug!(listener = %session.listener.name, %peer, "session opened");
+    let open = session.inbound.monitor.session(&session.listener.name);
     let end = session.whole(stream).await;
-    if let End::Handshake(fault) = &end {
-        info!(listener = %session.listener.name, %peer, reason = %fault, "TLS handshake failed");
-    }
+    drop(open);
+    session.ended(&end);
     debug!(listener = %session.listener.name, %peer, reason = %end, "session closed");
 }
 
@@ -189,6 +195,7 @@ impl Session {
             () = self.stop.cancelled() => return Err(End::Shutdown),
             shaken = timeout(patience, shaking) => shaken,
         };
+        self.shaken(shaken.as_ref().ok().and_then(|shaken| shaken.as_ref().ok()).map(|(_, seen)| seen));
         match shaken {
             Ok(Ok((tls, seen))) => {
                 self.layer = Layer::Tls(seen);
@@ -256,19 +263,12 @@ impl Session {
         if !self.server.is_storing() {
             self.draft = None;
         }
-        if matches!(reply.severity(), Severity::Transient | Severity::Permanent) && self.may_log() {
+        let is_refusal = matches!(reply.severity(), Severity::Transient | Severity::Permanent);
+        // What was logged with its reason is not logged once more as a reply.
+        if is_refusal && !std::mem::take(&mut self.is_logged) && self.may_log("client refused", reply) {
             info!(listener = %self.listener.name, peer = %self.peer, reply = reply.to_string(), "client refused");
         }
         wire.say(reply);
-    }
-
-    /// Whether one more refusal may be logged.
-    fn may_log(&mut self) -> bool {
-        if self.lines_left == 1 {
-            info!(listener = %self.listener.name, peer = %self.peer, "client refused too often, no more of it is logged");
-        }
-        self.lines_left = self.lines_left.saturating_sub(1);
-        self.lines_left > 0
     }
 
     /// Sends what was said, and waits for more: the client has nothing else in the pipeline.
@@ -308,7 +308,10 @@ impl Session {
                 TlsOutcome::Tls(seen.facts(against, Role::Client, Timestamp::now()))
             }
         };
-        let judged = policy::judge(connector, &self.listener, &from.reverse_path, peer, outcome).and_then(|standing| {
+        let shown = Shown::of(&outcome);
+        let judged = policy::judge(connector, &self.listener, &from.reverse_path, peer, outcome);
+        self.judged(connector, &from.reverse_path, shown, &judged);
+        let judged = judged.and_then(|standing| {
             let room = self.inbound.spool.admit(from.size.unwrap_or(0));
             room.map_err(|fault| self.cannot_store(&fault)).map(|()| standing)
         });
@@ -326,10 +329,14 @@ impl Session {
         let may_relay = self.standing.as_ref().is_some_and(|standing| standing.may_relay);
         let peer = access::Peer { address: self.peer.ip(), local: self.local, may_relay };
         let answer = access::recipient((&*self.settings.config).into(), peer, &rcpt.forward_path);
-        if let Err(denied) = &answer
-            && self.lines_left > 1
-        {
-            info!(listener = %self.listener.name, peer = %self.peer, recipient = rcpt.forward_path.to_string(), reason = %denied, "recipient refused");
+        if let Err(denied) = &answer {
+            let connector = self.standing.as_ref().map(|standing| standing.connector.name.clone()).unwrap_or_default();
+            self.refused(&connector, Reason::Recipient, denied.to_string());
+            let recipient = rcpt.forward_path.to_string();
+            if self.may_log("recipient refused", &recipient) {
+                info!(listener = %self.listener.name, peer = %self.peer, recipient, reason = %denied, "recipient refused");
+            }
+            self.is_logged = true;
         }
         self.server.rcpt(rcpt, answer.map_err(access::Denied::reply))
     }

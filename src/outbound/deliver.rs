@@ -18,7 +18,7 @@ use super::memory::Memory;
 use super::plan::{Plan, Purpose};
 use super::pool::Destination;
 use super::requirement::Terms;
-use super::seen::Seen;
+use super::seen::{self, Seen};
 use super::settle::{Further, Ledger};
 use super::{Attempt, Report, Snapshot};
 
@@ -94,7 +94,13 @@ impl Delivery<'_> {
         let Snapshot { settings, discovery, .. } = self.snapshot;
         let envelope = &self.attempt.entry.envelope;
         let purpose = Purpose { recipient: &self.attempt.host, connector: self.connector, requirement: envelope.tls };
-        let plan = Plan::make(&settings.router, discovery, purpose, hop, via).await?;
+        let plan = match Plan::make(&settings.router, discovery, purpose, hop, via).await {
+            Ok(plan) => plan,
+            Err(no_plan) => {
+                seen::without_plan(&self.snapshot.reporter, self.attempt, hop, &no_plan);
+                return Err(no_plan.into());
+            }
+        };
         let terms = Terms::new(envelope, |requirement| plan.policy(Purpose { requirement, ..purpose }, hop));
         if let Some(failure) = terms.refused() {
             return Err(failure);
@@ -122,10 +128,14 @@ impl Delivery<'_> {
     }
 
     fn warn_hopeless(&self, hop: &Hop, refusal: &Refusal) {
+        let what = "the hop cannot meet the TLS policy, it was not dialled";
+        if !self.snapshot.settings.monitor.is_news(what, &hop.host, refusal) {
+            return;
+        }
         tracing::warn!(
             queue_id = %self.attempt.entry.id, connector = %self.connector.name, host = %hop.host,
             tls.wanted = %refusal.wanted, tls.got = %refusal.got,
-            "the hop cannot meet the TLS policy, it was not dialled"
+            "{what}"
         );
     }
 
@@ -193,7 +203,8 @@ impl Delivery<'_> {
         let queue_id = self.attempt.entry.id;
         let errand = Errand::Mail(queue_id);
         let target = Target { settings, connector: self.connector, hop, policy: terms.policy(), errand };
-        let memory = Memory { history: self.snapshot.discovery.history(), attempt: self.attempt, hop };
+        let (history, monitor) = (self.snapshot.discovery.history(), &settings.monitor);
+        let memory = Memory { history, monitor, attempt: self.attempt, hop };
         let seen = Seen { reporter: &self.snapshot.reporter, attempt: self.attempt, hop, found };
         for (at, address) in addresses.iter().enumerate() {
             self.dials += 1;

@@ -11,6 +11,7 @@ use crate::address::Host;
 use crate::config::{Connector, Timeouts};
 use crate::envelope::QueueId;
 use crate::handshake::{ClientTls, Role};
+use crate::monitor::certificates::Shown;
 use crate::outcome::{Failure, Scope};
 use crate::route::Hop;
 use crate::smtp::client::{Extensions, InClear, Opening, OpeningStep, Stage, Starttls};
@@ -158,7 +159,8 @@ impl Target<'_> {
     async fn open(&self, address: SocketAddr, opening: &mut Opening<'_>) -> Result<Session, Failure> {
         let mut wire = Wire::connect(address, self.timeouts().connect)
             .await
-            .map_err(|fault| Failure::transient(Scope::Hop, Status(4, 1), fault))?;
+            .map_err(|fault| Failure::transient(Scope::Hop, Status(4, 1), fault))?
+            .counted(self.settings.monitor.connection());
         let step = match wire.converse(opening, self.timeouts().reply).await {
             Ok(step) => step,
             // Asking for TLS broke the connection; that is no better than a broken handshake.
@@ -220,7 +222,12 @@ impl Target<'_> {
 
     async fn handshake(&self, wire: Wire, mut opening: Opening<'_>, notes: &mut Notes) -> Result<First, Failure> {
         let client: &ClientTls = self.settings.tls.client(self.connector);
-        let (mut wire, seen) = match wire.secure(client, &self.hop.host, self.timeouts().handshake).await {
+        // With TLSA records the name under which they stand is the one to ask for (RFC 7672 §8.1).
+        let base = self.policy.tlsa().map(|set| Host::Domain(set.base.clone()));
+        let name = base.as_ref().unwrap_or(&self.hop.host);
+        let shaken = wire.secure(client, name, self.timeouts().handshake).await;
+        self.shaken(shaken.as_ref().ok().map(|(_, seen)| seen));
+        let (mut wire, seen) = match shaken {
             Ok(secured) => secured,
             Err(fault) => return Ok(self.judge_spoilt(NoTls::Broken(fault), notes)),
         };
@@ -277,37 +284,17 @@ impl Target<'_> {
 
     fn judge(&self, outcome: TlsOutcome, notes: &mut Notes) -> Verdict {
         notes.outcome = Some(outcome.clone());
-        tls::judge(self.policy, outcome, &reference(&self.hop.host))
+        let shown = Shown::of(&outcome);
+        let verdict = tls::judge(self.policy, outcome, &reference(&self.hop.host));
+        self.judged(shown, &verdict);
+        verdict
     }
 
-    fn warn_fallback(&self, address: SocketAddr, fallback: &Fallback) {
-        tracing::warn!(
-            queue_id = self.queue_id(),
-            connector = %self.connector.name,
-            host = %self.hop.host,
-            %address,
-            tls.wanted = %self.policy,
-            tls.got = %fallback.reason(),
-            "TLS failed, going on in clear on a fresh connection"
-        );
-    }
-
-    fn queue_id(&self) -> Option<tracing::field::DisplayValue<QueueId>> {
+    /// For the log.
+    pub(super) fn queue_id(&self) -> Option<tracing::field::DisplayValue<QueueId>> {
         match self.errand {
             Errand::Mail(id) => Some(tracing::field::display(id)),
             Errand::Look => None,
         }
-    }
-
-    fn warn_refused(&self, address: SocketAddr, refusal: &Refusal) {
-        tracing::warn!(
-            queue_id = self.queue_id(),
-            connector = %self.connector.name,
-            host = %self.hop.host,
-            %address,
-            tls.wanted = %refusal.wanted,
-            tls.got = %refusal.got,
-            "the hop does not meet the TLS policy, nothing was said of the message"
-        );
     }
 }

@@ -2,8 +2,10 @@
 
 use jiff::Timestamp;
 
-use crate::config::{Connector, Downgrade};
+use crate::config::{self, Connector};
 use crate::discovery::history::{Change, Downgraded, History, Level, issuer};
+use crate::monitor::Monitor;
+use crate::monitor::troubles::Downgrade;
 use crate::outcome::{Cause, Failure, Unpromised};
 use crate::route::Hop;
 use crate::tls::Clearance;
@@ -13,6 +15,7 @@ use super::Attempt;
 /// The memory, for the sessions of one attempt with one hop.
 pub(super) struct Memory<'a> {
     pub(super) history: &'a History,
+    pub(super) monitor: &'a Monitor,
     pub(super) attempt: &'a Attempt,
     pub(super) hop: &'a Hop,
 }
@@ -29,9 +32,17 @@ impl Memory<'_> {
             Change::First | Change::Same | Change::Better { .. } => return,
         };
         match connector.outbound.downgrade {
-            Downgrade::Allow => {}
+            config::Downgrade::Allow => {}
             // Refused where TLS is lost; what goes on all the same has lost less than that.
-            Downgrade::Warn | Downgrade::Refuse => {
+            config::Downgrade::Warn | config::Downgrade::Refuse => {
+                self.monitor.note_downgrade(Downgrade {
+                    at: now,
+                    connector: connector.name.clone(),
+                    domain: domain.to_string(),
+                    host: host.to_string(),
+                    was: was.level.to_string(),
+                    got: level.to_string(),
+                });
                 self.history.warn(&Downgraded { connector: &connector.name, domain, host, was, got: level }, now);
             }
         }

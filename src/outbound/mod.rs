@@ -23,6 +23,7 @@ pub mod probe;
 mod requirement;
 mod seen;
 mod settle;
+mod watched;
 mod wire;
 
 use std::fmt;
@@ -35,13 +36,14 @@ use crate::config::{Config, Connector, default_connector};
 use crate::connector::Connectors;
 use crate::discovery::Discovery;
 use crate::handshake::Material;
+use crate::monitor::Monitor;
 use crate::outcome::{Failure, Outcome};
 use crate::route::Router;
 use crate::spool::Entry;
 use crate::tls::Clearance;
 use crate::tlsrpt::Reporter;
 pub use forecast::{Ending, Prospect, forecast, not_dialled};
-pub use plan::{Plan, Purpose};
+pub use plan::{NoPlan, Plan, Purpose};
 use pool::Pool;
 
 /// One message, one destination.
@@ -95,6 +97,7 @@ pub struct Settings {
     tls: Arc<Material>,
     router: Arc<Router>,
     connectors: Connectors,
+    monitor: Monitor,
 }
 
 impl Settings {
@@ -102,7 +105,13 @@ impl Settings {
     #[must_use]
     pub fn new(config: Arc<Config>, tls: Arc<Material>, router: Arc<Router>) -> Self {
         let connectors = Connectors::new(&config.connectors, default_connector(&config.tls.trust));
-        Self { config, tls, router, connectors }
+        Self { config, tls, router, connectors, monitor: Monitor::default() }
+    }
+
+    /// Tells this monitor what sessions with next hops come to.
+    #[must_use]
+    pub fn monitored(self, monitor: Monitor) -> Self {
+        Self { monitor, ..self }
     }
 
     /// The configuration.

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use crate::address::Host;
 use crate::config::Connector;
 use crate::connector::outbound_policy;
-use crate::discovery::{Discovery, Found, Knowledge, Question};
+use crate::discovery::{Discovery, Found, Knowledge, Question, Unknown};
 use crate::envelope::TlsRequirement;
 use crate::outcome::Failure;
 use crate::route::{Addresses, Hop, Router, Via};
@@ -33,24 +33,42 @@ pub struct Plan {
     now: Timestamp,
 }
 
+/// Why a hop cannot be used at all.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NoPlan {
+    /// It has no address, or none that can be found.
+    NoAddress(Failure),
+    /// What had to be known of it cannot be found out.
+    Unknown(Unknown),
+}
+
+impl From<NoPlan> for Failure {
+    fn from(no_plan: NoPlan) -> Self {
+        match no_plan {
+            NoPlan::NoAddress(failure) => failure,
+            NoPlan::Unknown(unknown) => unknown.into(),
+        }
+    }
+}
+
 impl Plan {
     /// Finds out what must be known of a hop. What is not cached is waited for, each question for a bounded
     /// time.
     ///
     /// # Errors
-    /// Why this hop cannot be used at all: it has no address, or what it publishes cannot be found out.
+    /// [`NoPlan`].
     pub async fn make<K: Knowledge>(
         router: &Router,
         discovery: &Discovery<K>,
         purpose: Purpose<'_>,
         hop: &Hop,
         via: &Via,
-    ) -> Result<Self, Failure> {
-        let addresses = router.addresses(hop).await?;
+    ) -> Result<Self, NoPlan> {
+        let addresses = router.addresses(hop).await.map_err(NoPlan::NoAddress)?;
         let Purpose { recipient, connector, requirement } = purpose;
         let (dns, now) = (router.dns(), Timestamp::now());
         let question = Question { recipient, connector, hop, via, addresses: &addresses, requirement, dns, now };
-        let found = discovery.ask(&question).await?;
+        let found = discovery.ask(&question).await.map_err(NoPlan::Unknown)?;
         Ok(Self { addresses, found, now })
     }
 

@@ -199,7 +199,7 @@ async fn look<K: Knowledge>(
     let purpose = Purpose { recipient, connector, requirement: TlsRequirement::Ordinary };
     let plan = Plan::make(&settings.router, discovery, purpose, hop, via)
         .await
-        .map_err(|failure| failure.with_peer(hop.to_string()))?;
+        .map_err(|no_plan| Failure::from(no_plan).with_peer(hop.to_string()))?;
     let policy = plan.policy(purpose, hop);
     let hopeless = tls::hopeless(&policy).map(|refusal| Failure::policy(refusal).with_peer(hop.to_string()));
     let target = Target { settings, connector, hop, policy: &policy, errand: Errand::Look };

@@ -12,13 +12,13 @@ use jiff::Timestamp;
 use crate::address::Domain;
 use crate::connector::{DaneFinding, StsFinding, StsListing};
 use crate::discovery::mta_sts::{FailureKind, Published};
-use crate::discovery::{Asked, Found, policy_domain};
+use crate::discovery::{Asked, Found, Unknown, policy_domain};
 use crate::outcome::{Cause, Failure, Unpromised};
 use crate::route::Hop;
 use crate::tls::{self, Clearance, Demand, Lack, Layer, NoTls, Shortfall, TlsOutcome, TlsPolicy, Verify};
 use crate::tlsrpt::{self, Observation, Policy, Reporter, ResultType, Session, result};
 
-use super::Attempt;
+use super::{Attempt, NoPlan};
 
 /// The sessions of one attempt with one hop, as they are observed.
 pub(super) struct Seen<'a> {
@@ -26,6 +26,24 @@ pub(super) struct Seen<'a> {
     pub(super) attempt: &'a Attempt,
     pub(super) hop: &'a Hop,
     pub(super) found: &'a Found,
+}
+
+/// A hop that was not dialled because DNSSEC does not prove what its TLSA records are: to the domain, that is
+/// a session that failed (RFC 8460 §4.3.2.1, `dnssec-invalid`).
+pub(super) fn without_plan(reporter: &Reporter, attempt: &Attempt, hop: &Hop, why: &NoPlan) {
+    match why {
+        NoPlan::Unknown(Unknown::Tlsa(_)) => {}
+        // That it has no address, or that the message wants more of it, says nothing about its TLS.
+        NoPlan::Unknown(Unknown::Proof(_)) | NoPlan::NoAddress(_) => return,
+    }
+    let (Some(domain), Some(host)) = (policy_domain(&attempt.host, hop), hop.host.domain()) else { return };
+    if !reporter.is_on() || tlsrpt::is_report(&attempt.entry.envelope) {
+        return;
+    }
+    let policy = Policy { domain: host.clone(), found: tlsrpt::Found::Tlsa(Vec::new()) };
+    let failure = tlsrpt::Failure { mx: Some(host.to_string()), ..tlsrpt::Failure::new(ResultType::DnssecInvalid) };
+    let (at, domain, session) = (Timestamp::now(), domain.clone(), Session::Failed(failure));
+    reporter.observe(Observation { at, domain, policy: Arc::new(policy), session });
 }
 
 /// What is published about a host, as a report names it.

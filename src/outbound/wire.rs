@@ -20,6 +20,7 @@ use tokio_rustls::client::TlsStream;
 
 use crate::address::Host;
 use crate::handshake::{ClientTls, Seen};
+use crate::monitor::Counted;
 use crate::outcome::{Failure, Scope};
 use crate::smtp::client::{Opening, OpeningStep, Stage, Violation};
 use crate::smtp::reply::Status;
@@ -121,6 +122,8 @@ pub(super) struct Wire {
     stream: Stream,
     input: BytesMut,
     output: Vec<u8>,
+    /// Counted as open for as long as it lives.
+    counted: Option<Counted>,
 }
 
 #[derive(Debug)]
@@ -141,7 +144,12 @@ impl Wire {
         if let Err(fault) = stream.set_nodelay(true) {
             tracing::debug!(%address, %fault, "TCP_NODELAY cannot be set");
         }
-        Ok(Self { stream: Stream::Clear(stream), input: BytesMut::new(), output: Vec::new() })
+        Ok(Self { stream: Stream::Clear(stream), input: BytesMut::new(), output: Vec::new(), counted: None })
+    }
+
+    /// Keeps this until the connection is over.
+    pub(super) fn counted(self, counted: Counted) -> Self {
+        Self { counted: Some(counted), ..self }
     }
 
     /// Shakes hands. What was received in clear is gone afterwards; the error says why there is no TLS.
@@ -152,7 +160,7 @@ impl Wire {
         match timeout(limit, client.connect(stream, name)).await {
             Ok(Ok((stream, seen))) => {
                 let stream = Stream::Tls(Box::new(stream));
-                Ok((Self { stream, input: BytesMut::new(), output: Vec::new() }, seen))
+                Ok((Self { stream, input: BytesMut::new(), output: Vec::new(), counted: self.counted }, seen))
             }
             Ok(Err(fault)) => Err(fault.to_string()),
             Err(_) => Err(format!("it was not complete within {} s", limit.as_secs())),

@@ -136,8 +136,9 @@ async fn an_answer_never_outlives_a_signature() {
         .zone("short.test", Kind::SignedFor(100), "short.test MX 10 mx.short.test")
         .start(Resolver::default())
         .await;
-    let dns = validating(&server);
-    let answer = dns.mx(&domain("short.test")).await.expect("an answer");
-    let left = answer.expires.saturating_duration_since(std::time::Instant::now());
-    assert!(left.as_secs() <= 100, "the TTL is an hour, and {left:?} are left");
+    for dns in [validating(&server), mode(&server, "trust-resolver")] {
+        let answer = dns.mx(&domain("short.test")).await.expect("an answer");
+        let left = answer.expires.saturating_duration_since(std::time::Instant::now());
+        assert!(left.as_secs() <= 100, "the TTL is an hour, and {left:?} are left");
+    }
 }

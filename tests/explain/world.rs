@@ -43,7 +43,7 @@ impl World {
     pub(crate) fn config(&self, tls: &str, connectors: &str) -> String {
         format!(
             "hostname = \"relay.example.com\"\npostmaster = \"postmaster@partner.example\"\n\
-             [tls]\n{tls}\n[spool]\npath = \"spool\"\n[admin]\nsocket = \"admin.sock\"\n\
+             [tls]\n{tls}\n[spool]\npath = \"spool\"\n[admin]\nsocket = \"admin.sock\"\nhttp = \"\"\n\
              [[listener]]\nname = \"mx\"\naddress = [\"127.0.0.1:2525\"]\n{}\
              [dns]\nservers = [\"{}\"]\ndnssec = \"off\"\n{connectors}",
             if tls.contains("certificate") { "" } else { "tls = \"off\"\n" },

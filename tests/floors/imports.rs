@@ -6,7 +6,7 @@ use crate::source::{Source, Token, is_word, text};
 
 /// The house, from the top down. A room may import what lies on a floor below it; rooms on one floor
 /// never import each other. A part of a room can have a floor of its own.
-const FLOORS: [&[&str]; 23] = [
+const FLOORS: [&[&str]; 24] = [
     &["main"],
     &["cli"],
     &["demo", "explain"],
@@ -21,6 +21,7 @@ const FLOORS: [&[&str]; 23] = [
     &["https"],
     &["spool", "route", "handshake"],
     &["dns"],
+    &["monitor"],
     // Rules: pure decisions over words.
     &["dsn"],
     &["outcome"],

@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use gatepost::address::{Domain, Host, Mailbox};
 use gatepost::config::{
-    Admin, AdminSocket, Config, Connector, Dns, Dnssec, Downgrade, IdentityFiles, Inbound, Limits, Located, Log,
-    LogFormat, OnFailure, Outbound, OwnTls, Place, Queue, Relay, Route, SendReports, Timeouts, TlsDemand, TlsReports,
-    Trust, TrustAnchor, WarnAfter, Written,
+    Admin, AdminHttp, AdminSocket, Config, Connector, Dns, Dnssec, Downgrade, IdentityFiles, Inbound, Limits, Located,
+    Log, LogFormat, OnFailure, Outbound, OwnTls, Place, Queue, Relay, Route, SendReports, Timeouts, TlsDemand,
+    TlsReports, Trust, TrustAnchor, WarnAfter, Written,
 };
 use gatepost::handshake::{HandshakeError, Material, Seen};
 use gatepost::tls::TlsVersion;
@@ -213,7 +213,7 @@ pub(crate) fn config(identity: Option<IdentityFiles>, connectors: Vec<Connector>
             drain: second,
         },
         dns: Dns { servers: Vec::new(), dnssec: at(Dnssec::Off, 30), trust_anchor: TrustAnchor::BuiltIn },
-        admin: Admin { socket: at(AdminSocket::Off, 30) },
+        admin: Admin { socket: at(AdminSocket::Off, 30), http: at(AdminHttp::Off, 31) },
         tlsrpt: TlsReports {
             send: at(SendReports::Off, 30),
             organization: hostname.to_string(),

@@ -100,6 +100,7 @@ certificate = "{certs}/relay.pem"
 key = "{certs}/relay.key"
 [admin]
 socket = ""
+http = ""
 [spool]
 path = "{spool}"
 [[listener]]

@@ -54,7 +54,7 @@ impl Wanted<'_> {
         let text = format!(
             "hostname = \"{hostname}\"\npostmaster = \"postmaster@example.com\"\n\
              [[listener]]\nname = \"mx\"\naddress = [\"{listener}\"]\ntls = \"off\"\n\
-             [spool]\npath = \"spool\"\n[admin]\nsocket = \"\"\n[relay]\nnetworks = [\"127.0.0.0/8\"]\n\
+             [spool]\npath = \"spool\"\n[admin]\nsocket = \"\"\nhttp = \"\"\n[relay]\nnetworks = [\"127.0.0.0/8\"]\n\
              [log]\n{log}\n[queue]\n{queue}\n{more}\n\
              [[connector]]\nname = \"all\"\ndomains = [\"*\"]\n[connector.outbound]\n\
              route = [\"{route}\"]\ntls = \"off\"\n{outbound}\n"

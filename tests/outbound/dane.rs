@@ -5,9 +5,9 @@ use gatepost::discovery::history::Level;
 use hickory_resolver::proto::rr::RecordType;
 use jiff::Timestamp;
 
-use crate::certificates::{Authority, Pair, self_signed};
+use crate::certificates::{Authority, BOTH, Pair, self_signed, server_config};
 use crate::internet::{Internet, assert_told_nothing, in_clear, known_as, one_host, shows, tls, tlsa};
-use crate::peer::Peer;
+use crate::peer::{Manner, Peer, Starttls};
 use crate::world::{deliver, failure, message, outcome};
 use crate::zones::{Fault, Kind};
 
@@ -216,4 +216,26 @@ async fn who_does_not_discover_does_not_ask() {
     let report = deliver(&internet.outbound(&peer, "discover = [\"mta-sts\"]"), message(&[TO])).await;
     assert_eq!(outcome(&report, 0), "delivered");
     assert_eq!(internet.names.asked(&format!("_{}._tcp.{HOST}", peer.address.port()), RecordType::TLSA), 0);
+}
+
+/// A certificate that is shown only to who asks for its name.
+fn only_for(name: &str, pair: &Pair) -> Manner {
+    let mut names = rustls::server::ResolvesServerCertUsingSni::new();
+    names.add(name, pair.certified()).expect("the certificate is for the name");
+    let mut config = server_config(pair, BOTH);
+    config.cert_resolver = std::sync::Arc::new(names);
+    Manner::new(Starttls::Tls(config.into()))
+}
+
+/// RFC 7672 §8.1: the name that the TLSA records stand under is the one that the host is asked for.
+#[tokio::test]
+async fn the_host_behind_an_alias_is_asked_for_by_the_name_that_has_the_records() {
+    const REAL: &str = "real.good.example";
+    let pair = own(REAL);
+    let peer = Peer::start(only_for(REAL, &pair)).await;
+    let records =
+        format!("{DOMAIN} MX 10 {HOST}\n{HOST} CNAME {REAL}\n{REAL} A 127.0.0.1\n") + &tlsa(REAL, &peer, &pair);
+    let internet = Internet::new(Authority::root("Test"), &[(DOMAIN, Kind::Signed, records)], &[]).await;
+    let report = deliver(&internet.outbound(&peer, ""), message(&[TO])).await;
+    assert_eq!(outcome(&report, 0), "delivered", "{report:?}");
 }

@@ -78,7 +78,7 @@ impl World {
     pub(crate) fn write_with(&self, dns: &str, connectors: &str) {
         let text = format!(
             "hostname = \"relay.example.com\"\npostmaster = \"postmaster@example.com\"\n\
-             [tls]\ntrust = \"ca.pem\"\n[spool]\npath = \"spool\"\n[admin]\nsocket = \"run/admin.sock\"\n\
+             [tls]\ntrust = \"ca.pem\"\n[spool]\npath = \"spool\"\n[admin]\nsocket = \"run/admin.sock\"\nhttp = \"\"\n\
              [[listener]]\nname = \"mx\"\naddress = [\"127.0.0.1:0\"]\ntls = \"off\"\n\
              [dns]\n{dns}\n\
              [timeouts]\nconnect = \"5s\"\nreply = \"2s\"\nhandshake = \"2s\"\n{connectors}"

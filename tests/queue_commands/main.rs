@@ -1,6 +1,8 @@
-//! The operator's hands on the queue: `gatepost queue`, and the socket that it speaks to, with real daemons.
+//! The operator's hands on the queue, and eyes on the rest: `gatepost queue`, `gatepost status`, the socket that
+//! they speak to and the window for monitoring, with real daemons.
 
 mod commands;
 mod history;
 mod socket;
+mod status;
 mod world;

@@ -39,10 +39,12 @@ pub(crate) struct Relay {
     pub(crate) folder: TempDir,
     daemon: Daemon,
     address: SocketAddr,
+    /// Where status and metrics are.
+    pub(crate) http: SocketAddr,
 }
 
-/// A child that does not outlive us.
-struct Daemon(Child);
+/// A child that does not outlive us, and the lines that it has logged.
+struct Daemon(Child, Arc<Mutex<Vec<String>>>);
 
 impl Drop for Daemon {
     fn drop(&mut self) {
@@ -59,13 +61,13 @@ impl Relay {
         let smart_host = TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a free port");
         let text = format!(
             "hostname = \"relay.example.com\"\npostmaster = \"postmaster@example.com\"\n[spool]\npath = \
-             \"spool\"\n[admin]\nsocket = \"run/admin.sock\"\n[queue]\nretry = [\"1h\"]\n[[listener]]\nname = \
+             \"spool\"\n[admin]\nsocket = \"run/admin.sock\"\nhttp = \"127.0.0.1:0\"\n[queue]\nretry = [\"1h\"]\n[[listener]]\nname = \
              \"mx\"\naddress = [\"127.0.0.1:0\"]\ntls = \"off\"\n[[connector]]\nname = \"internet\"\ndomains = \
              [\"*\"]\n[connector.outbound]\nroute = [\"{smart_host}\"]\ntls = \"off\"\n[log]\nformat = \"json\"\n{more}"
         );
         fs::write(folder.path().join("gatepost.toml"), text).expect("a configuration");
-        let (daemon, address) = run(folder.path());
-        Self { smart_host, folder, daemon, address }
+        let (daemon, address, http) = run(folder.path());
+        Self { smart_host, folder, daemon, address, http }
     }
 
     pub(crate) fn config(&self) -> PathBuf {
@@ -78,7 +80,14 @@ impl Relay {
 
     /// Starts the daemon again.
     pub(crate) fn start_again(&mut self) {
-        (self.daemon, self.address) = run(self.folder.path());
+        (self.daemon, self.address, self.http) = run(self.folder.path());
+    }
+
+    /// The lines of the log with this message.
+    pub(crate) fn logged(&self, message: &str) -> Vec<Value> {
+        let lines = self.daemon.1.lock().expect("nobody panicked");
+        let events = lines.iter().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        events.filter(|event| event["message"] == message).collect()
     }
 
     /// Ends the daemon in order.
@@ -109,6 +118,23 @@ impl Relay {
         let mut command = Command::new(PROGRAM);
         command.arg("history").args(arguments).arg("--config").arg(self.config());
         command.stdin(Stdio::null()).output().expect("gatepost runs")
+    }
+
+    /// `gatepost status …`.
+    pub(crate) fn status(&self, arguments: &[&str]) -> Output {
+        let mut command = Command::new(PROGRAM);
+        command.arg("status").args(arguments).arg("--config").arg(self.config());
+        command.stdin(Stdio::null()).output().expect("gatepost runs")
+    }
+
+    /// Asks the status page's address: the whole answer.
+    pub(crate) fn http(&self, head: &str) -> String {
+        let mut stream = TcpStream::connect(self.http).expect("somebody listens");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a socket");
+        stream.write_all(format!("{head}\r\nhost: x\r\n\r\n").as_bytes()).expect("a request");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("an answer");
+        answer
     }
 
     /// `gatepost queue …` on a terminal, where somebody types.
@@ -149,56 +175,94 @@ impl Relay {
 
     /// The same, with a header of the test's own.
     pub(crate) fn send_whole(&self, from: &str, to: &[&str], content: &str) -> String {
-        let stream = TcpStream::connect(self.address).expect("a listener");
-        stream.set_read_timeout(Some(PATIENCE)).expect("a socket");
-        let mut answers = BufReader::new(stream.try_clone().expect("a descriptor")).lines();
-        let mut say = |line: &str, expected: &str| {
-            if !line.is_empty() {
-                (&stream).write_all(format!("{line}\r\n").as_bytes()).expect("a session");
-            }
-            loop {
-                let answer = answers.next().expect("an answer").expect("an answer");
-                if answer.as_bytes().get(3) != Some(&b'-') {
-                    assert!(answer.starts_with(expected), "{line}: {answer}");
-                    return answer;
-                }
-            }
-        };
-        say("", "220");
-        say("EHLO client.example", "250");
-        say(&format!("MAIL FROM:<{from}> SMTPUTF8"), "250");
-        for to in to {
-            say(&format!("RCPT TO:<{to}>"), "250");
-        }
-        say("DATA", "354");
-        let taken = say(&format!("{content}\r\n."), "250");
-        say("QUIT", "221");
-        let id = taken.rsplit(' ').next().expect("an id").to_owned();
+        let id = self.hand_in(from, to, content);
         assert!(self.list().iter().any(|message| message["id"] == *id), "what was accepted is in the queue");
         id
+    }
+
+    /// Hands a message in that may be delivered at once.
+    pub(crate) fn send_quickly(&self, from: &str, to: &[&str], body: &str) {
+        self.hand_in(from, to, &format!("Subject: test\r\n\r\n{body}"));
+    }
+
+    /// A session whose MAIL is refused.
+    pub(crate) fn refused(&self, from: &str, code: &str) {
+        let mut session = self.session();
+        session.say(&format!("MAIL FROM:<{from}>"), code);
+        session.say("QUIT", "221");
+    }
+
+    fn session(&self) -> Session {
+        let stream = TcpStream::connect(self.address).expect("a listener");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a socket");
+        let answers = BufReader::new(stream.try_clone().expect("a descriptor")).lines();
+        let mut session = Session { stream, answers };
+        session.say("", "220");
+        session.say("EHLO client.example", "250");
+        session
+    }
+
+    fn hand_in(&self, from: &str, to: &[&str], content: &str) -> String {
+        let mut session = self.session();
+        session.say(&format!("MAIL FROM:<{from}> SMTPUTF8"), "250");
+        for to in to {
+            session.say(&format!("RCPT TO:<{to}>"), "250");
+        }
+        session.say("DATA", "354");
+        let taken = session.say(&format!("{content}\r\n."), "250");
+        session.say("QUIT", "221");
+        taken.rsplit(' ').next().expect("an id").to_owned()
+    }
+}
+
+/// A client's session.
+struct Session {
+    stream: TcpStream,
+    answers: std::io::Lines<BufReader<TcpStream>>,
+}
+
+impl Session {
+    fn say(&mut self, line: &str, expected: &str) -> String {
+        if !line.is_empty() {
+            self.stream.write_all(format!("{line}\r\n").as_bytes()).expect("a session");
+        }
+        loop {
+            let answer = self.answers.next().expect("an answer").expect("an answer");
+            if answer.as_bytes().get(3) != Some(&b'-') {
+                assert!(answer.starts_with(expected), "{line}: {answer}");
+                return answer;
+            }
+        }
     }
 }
 
 /// A daemon on the configuration in a folder, and where it listens.
-fn run(folder: &Path) -> (Daemon, SocketAddr) {
+fn run(folder: &Path) -> (Daemon, SocketAddr, SocketAddr) {
     let mut command = Command::new(PROGRAM);
     command.arg("run").arg("--config").arg(folder.join("gatepost.toml"));
-    let mut daemon = command.stdin(Stdio::null()).stderr(Stdio::piped()).spawn().map(Daemon).expect("gatepost runs");
+    let mut daemon = command
+        .stdin(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map(|child| Daemon(child, Arc::default()))
+        .expect("gatepost runs");
+    let lines = Arc::clone(&daemon.1);
     let log = BufReader::new(daemon.0.stderr.take().expect("its log"));
     let (sender, address) = mpsc::channel();
     std::thread::spawn(move || {
-        let mut told = Vec::new();
         for line in log.lines().map_while(Result::ok) {
             let event: Value = serde_json::from_str(&line).unwrap_or_default();
-            if event["message"] == "listening" {
+            // The listener comes first.
+            if event["message"] == "listening" || event["message"] == "showing status and metrics" {
                 let _ = sender.send(event["address"].as_str().and_then(|text| text.parse().ok()).expect("an address"));
             }
-            told.push(line);
+            lines.lock().expect("nobody panicked").push(line);
         }
         // Shown by the test runner where a test fails.
-        println!("{}", told.join("\n"));
+        println!("{}", lines.lock().expect("nobody panicked").join("\n"));
     });
-    (daemon, address.recv_timeout(PATIENCE).expect("it listens"))
+    let next = || address.recv_timeout(PATIENCE).expect("it listens");
+    (daemon, next(), next())
 }
 
 /// A server without TLS that takes everything.

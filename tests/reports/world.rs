@@ -157,7 +157,7 @@ pub(crate) fn configured(folder: &Path, home: SocketAddr, before: &str, connecto
     let tls = if before.contains("[tls]") { "opportunistic" } else { "off" };
     let mut text = format!(
         "hostname = \"relay.example.com\"\npostmaster = \"postmaster@example.com\"\n\
-         [spool]\npath = \"spool\"\n[admin]\nsocket = \"\"\n\
+         [spool]\npath = \"spool\"\n[admin]\nsocket = \"\"\nhttp = \"\"\n\
          [[listener]]\nname = \"mx\"\naddress = [\"127.0.0.1:0\"]\ntls = \"{tls}\"\n\
          [relay]\nnetworks = [\"127.0.0.0/8\"]\n{before}\n\
          [[connector]]\nname = \"home\"\ndomains = [\"*\"]\n[connector.outbound]\nroute = [\"{home}\"]\ntls = \"off\"\n"

@@ -26,7 +26,8 @@ async fn the_queue_is_worked_off_on_a_full_disk() {
     let disk = Path::new(&disk);
     let folder = tempfile::tempdir_in(disk).expect("a folder");
     // Nothing is kept free, so that the writes themselves meet the full disk.
-    let spool = SqliteSpool::open_with(folder.path(), &Options { keep_free: Some(0) }).expect("a spool");
+    let spool =
+        SqliteSpool::open_with(folder.path(), &Options { keep_free: Some(0), ..Options::default() }).expect("a spool");
     let mut queued = Vec::new();
     for seed in 0..40 {
         queued.push(put(&spool, "a@example.org", &content(seed, 5_000)).await);

@@ -218,7 +218,8 @@ async fn a_database_that_is_not_ours_is_refused_and_left_alone() {
 async fn full_disk_refuses_new_mail_and_lets_the_queue_be_worked_off() {
     let folder = tempfile::tempdir().expect("a folder");
     let entry = put(&open(folder.path()), "a@example.org", &content(1, LARGE)).await;
-    let spool = SqliteSpool::open_with(folder.path(), &Options { keep_free: Some(u64::MAX / 2) }).expect("opens");
+    let spool = SqliteSpool::open_with(folder.path(), &Options { keep_free: Some(u64::MAX / 2), ..Options::default() })
+        .expect("opens");
     assert!(matches!(spool.admit(0), Err(SpoolError::Full(_))));
     let mut draft = spool.draft();
     let refused = draft.write(b"x").await.expect_err("full").to_string();

@@ -40,6 +40,7 @@ postmaster = "postmaster@example.com"
 
 [admin]
 socket = ""
+http = ""
 
 [spool]
 path = "{spool}"

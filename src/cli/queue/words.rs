@@ -13,12 +13,12 @@ pub(super) fn count(messages: usize) -> String {
 }
 
 /// A time, to the second.
-pub(super) fn time(at: Timestamp) -> String {
+pub(in crate::cli) fn time(at: Timestamp) -> String {
     at.strftime("%Y-%m-%d %H:%M:%S UTC").to_string()
 }
 
 /// How long ago.
-pub(super) fn age(at: Timestamp, now: Timestamp) -> String {
+pub(in crate::cli) fn age(at: Timestamp, now: Timestamp) -> String {
     brief(at.duration_until(now))
 }
 
@@ -28,7 +28,7 @@ pub(super) fn to_come(at: Timestamp, now: Timestamp) -> String {
 }
 
 /// The two largest units of a duration.
-pub(super) fn brief(duration: SignedDuration) -> String {
+pub(in crate::cli) fn brief(duration: SignedDuration) -> String {
     let seconds = Duration::try_from(duration).unwrap_or_default().as_secs();
     let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86400);
     match (days, hours, minutes) {
@@ -40,7 +40,7 @@ pub(super) fn brief(duration: SignedDuration) -> String {
 }
 
 /// Octets, in the largest unit that leaves a number before the point.
-pub(super) fn size(octets: u64) -> String {
+pub(in crate::cli) fn size(octets: u64) -> String {
     let units = [(40, "TiB"), (30, "GiB"), (20, "MiB"), (10, "KiB")];
     match units.into_iter().find(|(bits, _)| octets >> bits > 0) {
         Some((bits, unit)) => {

@@ -174,6 +174,12 @@ impl MtaSts {
         }))
     }
 
+    /// How many policies are known.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.0.shelf().len()
+    }
+
     /// Looks for policies with another resolver or other trust anchors from now on. What is known stays.
     pub fn replace(&self, web: Web) {
         self.0.source.store(Arc::new(Box::new(web)));

@@ -103,6 +103,11 @@ impl Shelf {
         troubled.map_or(Known::Nothing, Known::Failed)
     }
 
+    /// How many policies are kept.
+    pub(super) fn len(&self) -> usize {
+        self.kept.len()
+    }
+
     /// The policy in force, without leaving a trace.
     pub(super) fn policy(&self, domain: &Domain, now: Timestamp) -> Option<&Arc<Policy>> {
         self.kept.get(domain).map(|kept| &kept.policy).filter(|policy| now < policy.expires())

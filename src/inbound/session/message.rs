@@ -10,6 +10,7 @@ use super::{End, Session};
 use crate::envelope::{Envelope, Recipient};
 use crate::inbound::received::Received;
 use crate::inbound::wire::Wire;
+use crate::monitor::{Accepted, Reason};
 use crate::smtp::reply::{Reply, Status};
 use crate::spool::{Draft, Entry, SpoolError};
 use crate::tls::TlsOutcome;
@@ -86,6 +87,15 @@ impl Session {
         };
         if let Some(entry) = entry {
             self.log_accepted(&entry);
+            if let Some(standing) = &self.standing {
+                self.inbound.monitor.accepted(&Accepted {
+                    listener: &self.listener.name,
+                    connector: &standing.connector.name,
+                    clearance: &standing.clearance,
+                    octets: entry.size,
+                    recipients: entry.envelope.recipients.len(),
+                });
+            }
             self.hand_on(wire, entry).await?;
         }
         self.command_due = Instant::now() + self.settings.config.timeouts.command;
@@ -132,6 +142,8 @@ impl Session {
     /// Our own trouble is always transient towards others.
     pub(super) fn cannot_store(&self, fault: &SpoolError) -> Reply {
         let full = matches!(fault, SpoolError::Full(_));
+        let connector = self.standing.as_ref().map_or("", |standing| standing.connector.name.as_str());
+        self.inbound.monitor.refused(&self.listener.name, connector, Reason::Storage);
         let remedy =
             if full { "make room on the spool's disk" } else { "see that the spool's disk works and is ours to write" };
         // That the disk is full is said once, by the spool; each refusal is logged as one.

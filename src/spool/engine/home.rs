@@ -8,6 +8,7 @@
 //! aside/     damaged entries: <id>.json (envelope), <id>.eml (content), <id>.txt (what is wrong)
 //! policies.db   what domains publish (`discovery`'s own), with policies.db-wal and policies.db-shm
 //! history.db what domains' TLS was like before; none of the spool's business
+//! monitor.json what is watched; likewise
 //! ```
 //!
 //! Everything else is foreign: reported and left alone.
@@ -37,7 +38,7 @@ pub(super) struct Paths {
 
 const LOCK: &str = "lock";
 /// What belongs in the folder.
-const OURS: [&str; 18] = [
+const OURS: [&str; 20] = [
     LOCK,
     "queue.db",
     "queue.db-wal",
@@ -57,6 +58,9 @@ const OURS: [&str; 18] = [
     "history.db",
     "history.db-wal",
     "history.db-shm",
+    // What is watched, likewise.
+    "monitor.json",
+    "monitor.json.new",
 ];
 const PART: &str = "part";
 

@@ -22,6 +22,7 @@ use super::file::blocking;
 use super::room::Room;
 use super::{Entry, Receipt, Spool, SpoolError, SpoolFuture, Stored};
 use crate::envelope::{Envelope, QueueId};
+use crate::monitor::Monitor;
 
 mod aside;
 mod checkpoint;
@@ -43,6 +44,8 @@ use readers::Readers;
 pub struct Options {
     /// Octets of the disk that new mail leaves free; by default 64 MiB, or a twentieth of a small disk.
     pub keep_free: Option<u64>,
+    /// Is told how long each commit takes.
+    pub monitor: Monitor,
 }
 
 /// What the engine has done since it was opened.
@@ -80,6 +83,7 @@ struct Core {
     drafts: Arc<Drafts>,
     ended: CancellationToken,
     counters: Counters,
+    monitor: Monitor,
     me: Weak<Core>,
 }
 
@@ -121,6 +125,7 @@ impl SqliteSpool {
             drafts: Arc::new(Drafts { bodies: paths.bodies.clone(), room, ids, folder_failed: false.into() }),
             ended: CancellationToken::new(),
             counters: Counters::default(),
+            monitor: options.monitor.clone(),
             paths,
             me: me.clone(),
         });

@@ -151,6 +151,7 @@ fn core(home: &Home) -> Arc<Core> {
         ended: CancellationToken::new(),
         counters: Counters::default(),
         paths,
+        monitor: crate::monitor::Monitor::default(),
         me: me.clone(),
     })
 }

@@ -7,6 +7,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
+use std::time::Instant;
 
 use rusqlite::{Connection, params};
 
@@ -113,7 +114,12 @@ impl Writer<'_> {
         }
         self.run("BEGIN IMMEDIATE")?;
         let done = batch.iter().map(|op| self.one(op)).collect::<rusqlite::Result<Vec<_>>>();
-        let result = done.and_then(|done| self.run("COMMIT").map(|()| done));
+        let result = done.and_then(|done| {
+            let began = Instant::now();
+            self.run("COMMIT")?;
+            self.core.monitor.spool_sync(began.elapsed());
+            Ok(done)
+        });
         if result.is_err() && !self.connection.is_autocommit() {
             // Where this fails as well the transaction is still open, and that is fatal.
             let _still_open = self.run("ROLLBACK");

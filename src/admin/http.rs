@@ -1,0 +1,155 @@
+//! Monitoring over HTTP (`[admin] http`): metrics, health, and the status page. RFC 9110, RFC 9112.
+//!
+//! It is read-only, knows four paths and takes nothing but GET and HEAD; who may reach it is decided by its
+//! address. What it says tells neither content nor secrets, but it does name hosts and domains.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::middleware;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::{Desk, Problem, in_time, page, status};
+use crate::config::{AdminHttp, Fault, Located};
+use crate::monitor::Format;
+
+/// Connections at the same time; what is beyond waits in the socket's own queue.
+const CONNECTIONS_MAX: usize = 32;
+/// Octets in the head of a request, at most.
+const HEAD_MAX: usize = 16 * 1024;
+/// How long a request's head may take.
+const HEAD_TIME: Duration = Duration::from_secs(10);
+/// How long a connection may take in all.
+const CONNECTION_TIME: Duration = Duration::from_mins(2);
+/// How long the scheduler may take to show that it works.
+const READY_TIME: Duration = Duration::from_secs(2);
+
+/// The address, bound.
+#[derive(Debug)]
+pub struct Window {
+    listener: TcpListener,
+}
+
+impl Window {
+    /// Binds the address that `[admin] http` names; nothing where that is switched off.
+    ///
+    /// # Errors
+    /// A fault where it cannot be bound.
+    pub async fn open(http: &Located<AdminHttp>) -> Result<Option<Self>, Fault> {
+        let address = match http.value {
+            AdminHttp::Off => return Ok(None),
+            AdminHttp::Address(address) => address,
+        };
+        match TcpListener::bind(address).await {
+            Ok(listener) => Ok(Some(Self { listener })),
+            Err(error) => Err(Fault {
+                place: http.place.clone(),
+                message: format!("status and metrics cannot be shown on {address}: {error}"),
+                remedy: "Set [admin] http to an address and port that are free on this machine, or to \"\" for none; `ss -ltnp` \
+                         shows who has which."
+                    .to_owned(),
+            }),
+        }
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn address(&self) -> Option<SocketAddr> {
+        self.listener.local_addr().ok()
+    }
+
+    /// Answers until `stop`. Nothing that is under way then is waited for.
+    pub async fn serve(self, desk: Desk, stop: CancellationToken) {
+        let router = router(desk, stop.clone());
+        let mut connections = JoinSet::new();
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                Some(end) = connections.join_next() => if let Err(death) = end {
+                    tracing::error!(error = %death, "a request for status or metrics died");
+                },
+                accepted = self.listener.accept(), if connections.len() < CONNECTIONS_MAX => match accepted {
+                    Ok((stream, _)) => drop(connections.spawn(converse(stream, router.clone()))),
+                    Err(error) => {
+                        tracing::error!(%error, "status and metrics take no connection at the moment");
+                        tokio::time::sleep(Duration::from_secs(1)).await;
+                    }
+                },
+            }
+        }
+    }
+}
+
+async fn converse(stream: TcpStream, router: Router) {
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIME)
+        .keep_alive(false)
+        .max_buf_size(HEAD_MAX)
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+    match tokio::time::timeout(CONNECTION_TIME, connection).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::debug!(%error, "a connection for status or metrics broke"),
+        Err(_) => tracing::debug!("a connection for status or metrics took too long"),
+    }
+}
+
+fn router(desk: Desk, stop: CancellationToken) -> Router {
+    let ready = {
+        let desk = desk.clone();
+        move || ready(desk.clone(), stop.clone())
+    };
+    Router::new()
+        .route("/", get(page::page))
+        .route("/metrics", get(metrics))
+        .route("/healthz", get(|| async { plain(StatusCode::OK, "alive\n") }))
+        .route("/readyz", get(ready))
+        .fallback(|| async { plain(StatusCode::NOT_FOUND, "there is nothing under this path\n") })
+        .method_not_allowed_fallback(|| async { plain(StatusCode::METHOD_NOT_ALLOWED, "this is for reading only\n") })
+        .layer(middleware::from_fn(in_time))
+        .with_state(desk)
+}
+
+/// Words that no browser takes for anything else.
+fn plain(status: StatusCode, words: &'static str) -> Response {
+    let headers = [
+        (header::CONTENT_TYPE, "text/plain; charset=utf-8"),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (header::CACHE_CONTROL, "no-store"),
+    ];
+    (status, headers, words).into_response()
+}
+
+async fn metrics(State(desk): State<Desk>, headers: HeaderMap) -> Result<Response, Problem> {
+    let reading = status::reading(&desk).await?;
+    let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
+    let format = Format::asked(accept);
+    let mut response = desk.monitor.text(&reading, format).into_response();
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(format.media_type()));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    Ok(response)
+}
+
+/// Whether mail is taken and delivered: the queue has been read, the scheduler answers, and nobody has told
+/// us to stop.
+async fn ready(desk: Desk, stop: CancellationToken) -> Response {
+    if stop.is_cancelled() {
+        return plain(StatusCode::SERVICE_UNAVAILABLE, "stopping\n");
+    }
+    match tokio::time::timeout(READY_TIME, desk.operator.outlook(Vec::new())).await {
+        Ok(Some(_)) => plain(StatusCode::OK, "ready\n"),
+        Ok(None) => plain(StatusCode::SERVICE_UNAVAILABLE, "stopping\n"),
+        Err(_) => plain(StatusCode::SERVICE_UNAVAILABLE, "the queue is being read, or deliveries do not go on\n"),
+    }
+}

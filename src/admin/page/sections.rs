@@ -1,0 +1,196 @@
+//! The parts of the page, from the top to the bottom.
+
+use super::chart;
+use super::html::{Html, count, number, size, span};
+use crate::admin::words::status::{Certificate, Connector, Destination, Owner, Refusal, Status};
+
+/// Days before the end of a certificate at which it stands out.
+const SOON: i64 = 30;
+const VERY_SOON: i64 = 7;
+
+pub(super) fn header(html: &mut Html, status: &Status) {
+    html.element("<header><div><h1>", &status.hostname, "</h1><p class=\"meta\">Gatepost ").text(&status.version);
+    html.raw(", up since ").time(status.since);
+    html.element(" (", &span(status.since, status.at), ")</p></div>");
+    let (class, words) = verdict(status);
+    html.raw(&format!("<p class=\"state {class}\">")).text(&words).raw("</p></header>\n");
+}
+
+/// The state in a few words.
+fn verdict(status: &Status) -> (&'static str, String) {
+    let ended = status.certificates.iter().any(|own| own.owner == Owner::Own && own.days_left < 0);
+    let soon = status.certificates.iter().any(|own| own.owner == Owner::Own && own.days_left < SOON);
+    let troubles = (status.troubles.len() + status.more_troubles) as u64;
+    if !status.alarms.is_empty() {
+        ("bad", "Alarm: look at the network".to_owned())
+    } else if ended {
+        ("bad", "Our own certificate has expired".to_owned())
+    } else if troubles > 0 {
+        ("warn", count(troubles, "destination in trouble", "destinations in trouble"))
+    } else if status.queue.held > 0 {
+        ("warn", "Held mail waits for you".to_owned())
+    } else if soon {
+        ("warn", "Our own certificate expires soon".to_owned())
+    } else {
+        ("good", "All is well".to_owned())
+    }
+}
+
+pub(super) fn alarms(html: &mut Html, status: &Status) {
+    for alarm in &status.alarms {
+        let what = match &alarm.issuer {
+            None => "that took TLS before no longer do".to_owned(),
+            Some(issuer) => format!("show certificates of an issuer that was new to them: {issuer}"),
+        };
+        html.raw("<section class=\"bad\" role=\"alert\"><h2>Somebody may be between us and the Internet</h2><p>");
+        html.text(&format!("{} of {} unrelated domains {what}.", alarm.domains, alarm.of)).raw("</p><p>Since ");
+        html.time(alarm.since).element(", ", &alarm.examples.join(", "), " …</p>");
+        html.raw("<p>Look at the firewall and its mail inspection first, then at the provider's line.</p></section>\n");
+    }
+}
+
+pub(super) fn queue(html: &mut Html, status: &Status) {
+    let queue = &status.queue;
+    html.raw("<section aria-labelledby=\"queue\"><h2 id=\"queue\">Queue</h2><dl class=\"tiles\">");
+    let oldest = queue.oldest.map_or_else(|| "–".to_owned(), |oldest| span(oldest, status.at));
+    for (name, value) in [
+        ("messages", number(queue.messages)),
+        ("recipients waiting", number(queue.waiting)),
+        ("recipients held", number(queue.held)),
+        ("oldest message", oldest),
+        ("in all", size(queue.octets)),
+    ] {
+        html.element("<div><dt>", name, "</dt>").element("<dd>", &value, "</dd></div>");
+    }
+    html.raw("</dl></section>\n");
+}
+
+/// A list with its heading; a sentence where there is nothing.
+fn list<T>(html: &mut Html, (id, heading, nothing): (&str, &str, &str), items: &[T], each: impl Fn(&mut Html, &T)) {
+    html.raw(&format!("<section aria-labelledby=\"{id}\"><h2 id=\"{id}\">{heading}</h2>"));
+    if items.is_empty() {
+        html.raw(&format!("<p class=\"meta\">{nothing}</p>"));
+    } else {
+        html.raw("<ul>");
+        for item in items {
+            html.raw("<li>");
+            each(html, item);
+            html.raw("</li>");
+        }
+        html.raw("</ul>");
+    }
+}
+
+fn end(html: &mut Html, more: usize) {
+    if more > 0 {
+        html.element("<p class=\"meta\">and ", &number(more as u64), " more</p>");
+    }
+    html.raw("</section>\n");
+}
+
+pub(super) fn troubles(html: &mut Html, status: &Status) {
+    let words = ("troubles", "Destinations in trouble", "None: whatever was tried was delivered.");
+    list(html, words, &status.troubles, |html, one: &Destination| {
+        html.element("<div class=\"row\"><h3>", &one.domain, "</h3><span class=\"meta\">");
+        let mut waits = Vec::new();
+        if one.waiting > 0 {
+            waits.push(format!("{} waiting", count(one.waiting, "recipient", "recipients")));
+        }
+        if one.held > 0 {
+            waits.push(format!("{} held", number(one.held)));
+        }
+        html.text(&waits.join(", ")).element(", since ", &span(one.oldest, status.at), "</span></div><p>");
+        html.text(&one.reason.text).raw("</p><p class=\"meta\">");
+        html.element("Connector ", &one.connector, "; ").element("status ", &one.reason.status, "; last tried ");
+        html.time(one.reason.at);
+        match one.next {
+            Some(next) => html.element("; next in ", &span(status.at, next), "</p>"),
+            None if one.waiting > 0 => html.raw("; next as soon as there is a connection</p>"),
+            None => html.raw("; waits for an operator</p>"),
+        };
+    });
+    end(html, status.more_troubles);
+}
+
+pub(super) fn downgrades(html: &mut Html, status: &Status) {
+    let words = ("downgrades", "Downgrade warnings", "None since the start.");
+    list(html, words, &status.downgrades, |html, one| {
+        html.element("<div class=\"row\"><h3>", &one.domain, "</h3><span class=\"meta\">").time(one.at);
+        html.element("</span></div><p>", &one.host, " had ").text(&one.was).element(" and now has ", &one.got, "</p>");
+        html.element("<p class=\"meta\">Connector ", &one.connector, "</p>");
+    });
+    end(html, 0);
+}
+
+pub(super) fn connectors(html: &mut Html, status: &Status) {
+    let words = ("connectors", "Connectors", "None.");
+    list(html, words, &status.connectors, |html, one: &Connector| {
+        html.element("<h3>", &one.name, "</h3><p class=\"meta\">").element("Sends with: ", &one.outbound, ". ");
+        html.element("Takes with: ", &one.inbound, ".</p><div class=\"charts\"><div>");
+        chart::draw(html, "Sent", &one.sent, status.at);
+        html.raw("</div><div>");
+        chart::draw(html, "Received", &one.received, status.at);
+        html.raw("</div></div>");
+    });
+    html.raw("<p class=\"meta legend\">");
+    for (class, words) in [
+        ("verified", "TLS, the peer proved who it is"),
+        ("encrypted", "TLS, the peer proved nothing"),
+        ("clear", "in clear"),
+        ("none", "no mail"),
+    ] {
+        let square = "<svg aria-hidden=\"true\" viewBox=\"0 0 10 10\"><rect width=\"10\" height=\"10\" class=\"";
+        html.raw("<span>").raw(square).raw(class).element("\"></rect></svg>", words, "</span>");
+    }
+    html.raw("</p>");
+    end(html, status.more_connectors);
+}
+
+pub(super) fn certificates(html: &mut Html, status: &Status) {
+    let words = ("certificates", "Certificates", "None: there is no TLS of our own, and no partner has shown any.");
+    list(html, words, &status.certificates, |html, one: &Certificate| {
+        let name = match &one.connector {
+            None => format!("Ours: {}", one.place),
+            Some(connector) => format!("{} ({connector})", one.place),
+        };
+        html.element("<div class=\"row\"><h3>", &name, "</h3>");
+        let (class, left) = match one.days_left {
+            ..0 => ("bad", "expired".to_owned()),
+            days @ 0..VERY_SOON => ("bad", count(days.unsigned_abs(), "day left", "days left")),
+            days @ VERY_SOON..SOON => ("warn", count(days.unsigned_abs(), "day left", "days left")),
+            days => ("good", count(days.unsigned_abs(), "day left", "days left")),
+        };
+        html.raw(&format!("<span class=\"state {class}\">")).text(&left).raw("</span></div><p class=\"meta\">");
+        html.text(&one.names.join(", ")).raw("; until ").time(one.not_after).raw("</p>");
+        if let Some(refused) = &one.refused {
+            html.element("<p><span class=\"state bad\">refused</span> ", refused, "</p>");
+        }
+    });
+    end(html, status.more_certificates);
+}
+
+pub(super) fn exceptions(html: &mut Html, status: &Status) {
+    let words = ("exceptions", "Exceptions in force", "None.");
+    list(html, words, &status.exceptions, |html, one| {
+        html.element("<div class=\"row\"><h3>", &one.connector, "</h3><span class=\"meta\">until the end of ");
+        html.text(&one.until.to_string()).element(" UTC</span></div><p>", &one.tls, ": ").text(&one.reason).raw("</p>");
+    });
+    end(html, 0);
+}
+
+pub(super) fn refusals(html: &mut Html, status: &Status) {
+    let words = ("refusals", "Last refusals", "None since the start.");
+    list(html, words, &status.refusals, |html, one: &Refusal| {
+        html.element("<div class=\"row\"><h3>", &one.peer, "</h3><span class=\"meta\">").time(one.at);
+        if one.times > 1 {
+            html.element(", ", &number(one.times), " times");
+        }
+        html.element("</span></div><p>", &one.reason, "</p><p class=\"meta\">");
+        html.text(if one.direction == "inbound" { "Mail to us" } else { "Mail from us" });
+        if !one.connector.is_empty() {
+            html.element("; connector ", &one.connector, "");
+        }
+        html.raw("</p>");
+    });
+    end(html, 0);
+}

@@ -1,0 +1,41 @@
+//! The page from a status: what peers say stays text, and nothing is asked of anybody else.
+
+use super::*;
+
+/// A status with something hostile in every text.
+fn hostile() -> Status {
+    let evil = "<script>alert(1)</script>\\\"'&";
+    let text = format!(
+        r#"{{"version":"1","hostname":"relay.example.com","since":"2026-11-26T00:00:00Z","at":"2026-11-26T01:00:00Z",
+        "queue":{{"messages":1,"octets":5,"waiting":1,"held":1,"oldest":"2026-11-26T00:30:00Z","counted":null}},
+        "troubles":[{{"domain":"{evil}","connector":"{evil}","waiting":1,"held":1,"oldest":"2026-11-26T00:30:00Z",
+        "reason":{{"at":"2026-11-26T00:31:00Z","status":"4.7.5","text":"{evil}","host":null,"reply":null}},"next":null}}],
+        "more_troubles":3,"connectors":[{{"name":"{evil}","outbound":"{evil}","inbound":"{evil}","sent":[],"received":[]}}],
+        "more_connectors":0,"certificates":[{{"owner":"partner","place":"{evil}","connector":"{evil}","names":["{evil}"],
+        "not_after":"2026-12-01T00:00:00Z","days_left":4,"refused":"{evil}"}}],"more_certificates":0,
+        "exceptions":[{{"connector":"{evil}","tls":"{evil}","until":"2026-12-01","reason":"{evil}"}}],
+        "refusals":[{{"at":"2026-11-26T00:31:00Z","direction":"inbound","connector":"{evil}","peer":"{evil}","reason":"{evil}","times":2}}],
+        "downgrades":[{{"at":"2026-11-26T00:31:00Z","connector":"{evil}","domain":"{evil}","host":"{evil}","was":"{evil}","got":"{evil}"}}],
+        "alarms":[{{"what":"new_issuer","issuer":"{evil}","since":"2026-11-26T00:31:00Z","domains":9,"of":10,"examples":["{evil}"]}}]}}"#
+    );
+    serde_json::from_str(&text).expect("a status")
+}
+
+#[test]
+fn whatever_peers_say_is_text() {
+    let page = render(&hostile());
+    assert!(!page.contains("<script"), "{page}");
+    assert_eq!(page.matches("&lt;script&gt;alert(1)&lt;/script&gt;&quot;&#39;&amp;").count(), 23, "{page}");
+    assert!(page.contains("Alarm: look at the network") && page.contains("and 3 more"), "{page}");
+}
+
+#[test]
+fn nothing_is_asked_of_anybody_else() {
+    let page = render(&hostile());
+    for elsewhere in ["http:", "https:", "//", "<script", "style=", " on", "@import", "url("] {
+        let markup = page.split_once("<style>").map(|(_, rest)| rest).unwrap_or_default();
+        let found = markup.contains(elsewhere) && elsewhere != " on";
+        assert!(!found, "{elsewhere} in {page}");
+    }
+    assert!(policy().starts_with("default-src 'none'; style-src 'sha256-"), "{}", policy());
+}

@@ -1,0 +1,47 @@
+//! The figures of our own process, as Linux tells them in /proc (proc(5)). What it does not tell is nothing.
+
+use std::fs;
+
+use crate::monitor::Process;
+
+/// Ticks of the processor clock a second, and octets in a page: what Linux has on every machine that
+/// Gatepost is built for (sysconf(3) would tell, with code that is not safe).
+const TICKS: f64 = 100.0;
+const PAGE: u64 = 4096;
+
+/// Reads the figures. A few small reads of memory, no disk.
+pub(super) fn read() -> Process {
+    let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    // The name in parentheses may hold anything; what follows the last one are numbers.
+    let fields: Vec<&str> = stat.rsplit_once(')').map_or("", |(_, rest)| rest).split_whitespace().collect();
+    // The first of them is field 3.
+    let field = |number: usize| fields.get(number - 3).and_then(|field| field.parse::<f64>().ok()).unwrap_or(0.0);
+    let whole = |number: usize| fields.get(number - 3).and_then(|field| field.parse::<u64>().ok()).unwrap_or(0);
+    let booted = fs::read_to_string("/proc/stat").unwrap_or_default();
+    let booted = booted.lines().find_map(|line| line.strip_prefix("btime ")?.parse::<f64>().ok()).unwrap_or(0.0);
+    let limits = fs::read_to_string("/proc/self/limits").unwrap_or_default();
+    let descriptors_max =
+        limits.lines().find_map(|line| line.strip_prefix("Max open files")?.split_whitespace().next()?.parse().ok());
+    Process {
+        resident: whole(24).saturating_mul(PAGE),
+        virtual_memory: whole(23),
+        cpu: (field(14) + field(15)) / TICKS,
+        descriptors: fs::read_dir("/proc/self/fd").map_or(0, |open| open.count() as u64),
+        descriptors_max: descriptors_max.unwrap_or(0),
+        threads: whole(20),
+        started: booted + field(22) / TICKS,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn we_are_a_process() {
+        let process = super::read();
+        assert!(process.resident > 1 << 20 && process.virtual_memory > process.resident, "{process:?}");
+        assert!(process.threads >= 1 && process.descriptors >= 3, "{process:?}");
+        assert!(process.descriptors_max >= process.descriptors, "{process:?}");
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970").as_secs_f64();
+        assert!(process.started > now - 3600.0 && process.started < now + 10.0, "{process:?}, now {now}");
+    }
+}

@@ -1,0 +1,174 @@
+//! `GET /v1/status`: how things stand, for `gatepost status` and the status page alike. Lists are bounded;
+//! where something was left out, it is counted.
+
+use jiff::Timestamp;
+use jiff::civil::Date;
+use serde::{Deserialize, Serialize};
+
+use super::{AlarmOn, Reason};
+use crate::monitor::coverage::Day;
+
+/// How things stand.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Status {
+    /// The version of Gatepost.
+    pub version: String,
+    /// Our own name.
+    pub hostname: String,
+    /// When the daemon was started.
+    pub since: Timestamp,
+    /// When this was put together.
+    pub at: Timestamp,
+    /// The queue.
+    pub queue: Queue,
+    /// Destinations in trouble, those with the most mail first.
+    pub troubles: Vec<Destination>,
+    /// How many more there are.
+    pub more_troubles: usize,
+    /// The connectors in the order of the configuration, the built-in default last.
+    pub connectors: Vec<Connector>,
+    /// How many more there are.
+    pub more_connectors: usize,
+    /// Our own certificates, and those of partners that connectors hold to their policy; what ends first
+    /// comes first.
+    pub certificates: Vec<Certificate>,
+    /// How many more there are.
+    pub more_certificates: usize,
+    /// Exceptions in force.
+    pub exceptions: Vec<Exception>,
+    /// The last refusals since the start, newest first.
+    pub refusals: Vec<Refusal>,
+    /// Hosts that show less TLS than before, since the start, newest first.
+    pub downgrades: Vec<Downgrade>,
+    /// Alarms that are on.
+    pub alarms: Vec<AlarmOn>,
+}
+
+/// The queue.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Queue {
+    /// Messages.
+    pub messages: u64,
+    /// Octets of their contents.
+    pub octets: u64,
+    /// Recipients that wait for delivery.
+    pub waiting: u64,
+    /// Recipients that wait for an operator.
+    pub held: u64,
+    /// When the oldest message was accepted.
+    pub oldest: Option<Timestamp>,
+    /// When it was counted: a long queue is not counted each time.
+    pub counted: Option<Timestamp>,
+}
+
+/// A recipient domain with mail that waits after a failed attempt.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Destination {
+    /// Which.
+    pub domain: String,
+    /// The connector that speaks for it.
+    pub connector: String,
+    /// Recipients that wait for delivery.
+    pub waiting: u64,
+    /// Recipients that wait for an operator.
+    pub held: u64,
+    /// When the oldest of their messages was accepted.
+    pub oldest: Timestamp,
+    /// Why the last attempt failed.
+    pub reason: Reason,
+    /// When it is tried again; nothing where that is now, or where all is held.
+    pub next: Option<Timestamp>,
+}
+
+/// A connector.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Connector {
+    /// Its name.
+    pub name: String,
+    /// What it demands of next hops now, in words.
+    pub outbound: String,
+    /// What it demands of senders, in words.
+    pub inbound: String,
+    /// How recipients were reached on the last days on which there was mail, the oldest first.
+    pub sent: Vec<Day>,
+    /// The same for mail that came in.
+    pub received: Vec<Day>,
+}
+
+/// Whose a certificate is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Owner {
+    /// Ours.
+    Own,
+    /// A partner's.
+    Partner,
+}
+
+/// A certificate.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Certificate {
+    /// Whose.
+    pub owner: Owner,
+    /// The file of our own, or the partner's host.
+    pub place: String,
+    /// The partner's connector.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connector: Option<String>,
+    /// Its names.
+    pub names: Vec<String>,
+    /// When it ends.
+    pub not_after: Timestamp,
+    /// Whole days until then; negative where it has ended.
+    pub days_left: i64,
+    /// Why the connector refused it the last time, where it did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused: Option<String>,
+}
+
+/// An exception in force.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Exception {
+    /// Of which connector.
+    pub connector: String,
+    /// What is demanded instead.
+    pub tls: String,
+    /// Its last day.
+    pub until: Date,
+    /// Why.
+    pub reason: String,
+}
+
+/// A refusal.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Refusal {
+    /// When, the last time.
+    pub at: Timestamp,
+    /// `inbound` or `outbound`.
+    pub direction: String,
+    /// The connector.
+    pub connector: String,
+    /// Who was refused.
+    pub peer: String,
+    /// Why.
+    pub reason: String,
+    /// How often.
+    pub times: u64,
+}
+
+/// A host that shows less TLS than before.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Downgrade {
+    /// When, the last time.
+    pub at: Timestamp,
+    /// The connector that let it through.
+    pub connector: String,
+    /// The recipient domain.
+    pub domain: String,
+    /// The host.
+    pub host: String,
+    /// What it showed before.
+    pub was: String,
+    /// What it shows now.
+    pub got: String,
+}

@@ -1,0 +1,174 @@
+//! `gatepost status`: how things stand, on one screen.
+//!
+//! It asks a running daemon over the admin socket. Exit status: 0; 1 where no daemon answers; 2 where
+//! arguments or configuration cannot be used.
+
+use std::fmt::Write as _;
+use std::process::ExitCode;
+
+use clap::Args;
+use jiff::Timestamp;
+
+use super::history::alarm_line;
+use super::queue::words::{age, brief, plain, short, size, time};
+use super::socket::Client;
+use super::{ConfigFile, show};
+use crate::admin::words::status::{Certificate, Destination, Downgrade, Exception, Owner, Refusal, Status};
+
+/// Of each list so many are shown; all of them are in the JSON.
+const SHOWN: usize = 5;
+
+/// See how things stand: queue, destinations in trouble, certificates, exceptions, refusals
+///
+/// The command speaks to the running daemon over its admin socket. The same is shown on the status page
+/// ([admin] http).
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    /// Answer with one JSON document, with everything that is known
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    file: ConfigFile,
+}
+
+pub(super) fn run(arguments: &Arguments) -> ExitCode {
+    let client = match Client::of(&arguments.file.config, "status") {
+        Ok(client) => client,
+        Err(status) => return status,
+    };
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("gatepost status: the system gives us no threads: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    match runtime.block_on(client.get::<Status>("/v1/status")) {
+        Ok(status) if arguments.json => {
+            // Our own words always have a form in JSON.
+            show(&format!("{}\n", serde_json::to_string(&status).unwrap_or_default()));
+            ExitCode::SUCCESS
+        }
+        Ok(status) => {
+            show(&screen(&status));
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("gatepost status: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Everything on one screen.
+fn screen(status: &Status) -> String {
+    let now = status.at;
+    let (version, since) = (plain(&status.version), time(status.since));
+    let mut text =
+        format!("{}, Gatepost {version}, up since {since} ({})\n", plain(&status.hostname), age(status.since, now));
+    status.alarms.iter().for_each(|alarm| text.push_str(&alarm_line(alarm)));
+    let queue = &status.queue;
+    let oldest = queue.oldest.map(|oldest| format!(", oldest {}", age(oldest, now))).unwrap_or_default();
+    let (octets, waiting, held) = (size(queue.octets), queue.waiting, queue.held);
+    let messages = if queue.messages == 1 { "1 message".to_owned() } else { format!("{} messages", queue.messages) };
+    let _ = writeln!(text, "\nqueue: {messages} ({octets}), recipients: {waiting} waiting, {held} held{oldest}");
+    list(&mut text, "destinations in trouble", &status.troubles, status.more_troubles, |one| trouble(one, now));
+    list(&mut text, "certificates", &status.certificates, status.more_certificates, certificate);
+    list(&mut text, "exceptions in force", &status.exceptions, 0, exception);
+    list(&mut text, "downgrade warnings", &status.downgrades, 0, downgrade);
+    list(&mut text, "last refusals", &status.refusals, 0, refusal);
+    text
+}
+
+fn list<T>(text: &mut String, heading: &str, all: &[T], more: usize, line: impl Fn(&T) -> String) {
+    if all.is_empty() {
+        let _ = writeln!(text, "\n{heading}: none");
+        return;
+    }
+    let _ = writeln!(text, "\n{heading}:");
+    for one in all.iter().take(SHOWN) {
+        let _ = writeln!(text, "  {}", line(one));
+    }
+    let more = more + all.len().saturating_sub(SHOWN);
+    if more > 0 {
+        let _ = writeln!(text, "  and {more} more");
+    }
+}
+
+fn trouble(one: &Destination, now: Timestamp) -> String {
+    let next = match one.next {
+        Some(next) => format!(", next try in {}", brief(now.duration_until(next))),
+        None if one.waiting > 0 => ", next try as soon as there is a connection".to_owned(),
+        None => String::new(),
+    };
+    format!(
+        "{} ({}): {} waiting, {} held, since {}{next}\n    {} {}",
+        plain(&one.domain),
+        plain(&one.connector),
+        one.waiting,
+        one.held,
+        age(one.oldest, now),
+        plain(&one.reason.status),
+        short(&one.reason.text)
+    )
+}
+
+fn certificate(one: &Certificate) -> String {
+    let whose = match (one.owner, &one.connector) {
+        (Owner::Own, _) | (Owner::Partner, None) => plain(&one.place),
+        (Owner::Partner, Some(connector)) => format!("{} ({})", plain(&one.place), plain(connector)),
+    };
+    let left = match one.days_left {
+        ..=-1 => "EXPIRED".to_owned(),
+        1 => "1 day left".to_owned(),
+        days => format!("{days} days left"),
+    };
+    let refused = one.refused.as_ref().map(|why| format!("\n    REFUSED: {}", short(why))).unwrap_or_default();
+    format!("{whose}: {left}, until {}{refused}", one.not_after.strftime("%Y-%m-%d"))
+}
+
+fn exception(one: &Exception) -> String {
+    format!("{}: {} until the end of {}: {}", plain(&one.connector), plain(&one.tls), one.until, short(&one.reason))
+}
+
+fn downgrade(one: &Downgrade) -> String {
+    let Downgrade { connector, domain, host, was, got, .. } = one;
+    let [domain, host, was, got, connector] = [domain, host, was, got, connector].map(|text| plain(text));
+    format!("{domain} ({connector}): {host} had {was} and now has {got}")
+}
+
+fn refusal(one: &Refusal) -> String {
+    let times = if one.times > 1 { format!(", {} times", one.times) } else { String::new() };
+    format!("{} {} {}{times}\n    {}", time(one.at), plain(&one.direction), plain(&one.peer), short(&one.reason))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_is_one_screen() {
+        let certificate = r#"{"owner":"own","place":"relay.pem","names":["relay.example.com"],"not_after":"2026-12-06T00:00:00Z","days_left":9}"#;
+        let refusal = r#"{"at":"2026-11-26T00:31:00Z","direction":"inbound","connector":"","peer":"192.0.2.1","reason":"550 no","times":2}"#;
+        let text = format!(
+            r#"{{"version":"0.1.0","hostname":"relay.example.com","since":"2026-11-26T00:00:00Z","at":"2026-11-26T01:30:00Z",
+            "queue":{{"messages":1,"octets":2048,"waiting":1,"held":0,"oldest":"2026-11-26T00:30:00Z","counted":null}},
+            "troubles":[{{"domain":"b.example","connector":"internet","waiting":1,"held":0,"oldest":"2026-11-26T00:30:00Z",
+            "reason":{{"at":"2026-11-26T01:00:00Z","status":"4.7.4","text":"mx.b.example: no\u001b[31m TLS","host":null,"reply":null}},
+            "next":"2026-11-26T01:35:00Z"}}],"more_troubles":0,"connectors":[],"more_connectors":0,
+            "certificates":[{certificate},{certificate},{certificate},{certificate},{certificate},{certificate}],"more_certificates":2,
+            "exceptions":[],"refusals":[{refusal}],"downgrades":[],"alarms":[]}}"#
+        );
+        let status: Status = serde_json::from_str(&text).expect("a status");
+        let line = "  relay.pem: 9 days left, until 2026-12-06\n";
+        let expected = format!(
+            "relay.example.com, Gatepost 0.1.0, up since 2026-11-26 00:00:00 UTC (1h 30m)\n\n\
+             queue: 1 message (2.0 KiB), recipients: 1 waiting, 0 held, oldest 1h 0m\n\n\
+             destinations in trouble:\n  b.example (internet): 1 waiting, 0 held, since 1h 0m, next try in 5m\n    \
+             4.7.4 mx.b.example: no\u{fffd}[31m TLS\n\ncertificates:\n{}  and 3 more\n\nexceptions in force: none\n\n\
+             downgrade warnings: none\n\nlast refusals:\n  2026-11-26 00:31:00 UTC inbound 192.0.2.1, 2 times\n    550 no\n",
+            line.repeat(5)
+        );
+        assert_eq!(screen(&status), expected);
+    }
+}

@@ -1,0 +1,86 @@
+//! What the daemon tells its monitor: how attempts ended; and what it does once a minute for it.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use super::reload::InForce;
+use crate::config::{Config, TlsDemand};
+use crate::monitor::certificates::Own;
+use crate::monitor::labels::Direction;
+use crate::monitor::{Fate, Monitor, ROUND};
+use crate::outbound::{Attempt, Report};
+use crate::outcome::Outcome;
+use crate::scheduler::Observer;
+
+/// Counts every attempt, and tells `next` of it.
+pub(super) fn observer(monitor: Monitor, next: Observer) -> Observer {
+    Arc::new(move |attempt, report| {
+        count(&monitor, attempt, report);
+        next(attempt, report);
+    })
+}
+
+fn count(monitor: &Monitor, attempt: &Attempt, report: &Report) {
+    let connector = attempt.connector.name.as_str();
+    let (mut taken, mut recipients) = (None, 0);
+    for result in &report.results {
+        let clearance = result.via.as_ref().map(|via| &via.clearance);
+        let fate = match &result.outcome {
+            Outcome::Delivered(_) => {
+                recipients += 1;
+                taken = taken.or(clearance);
+                Fate::Delivered
+            }
+            Outcome::Deferred(_) => Fate::Deferred,
+            Outcome::Held(_) => Fate::Held,
+            Outcome::Bounced(_) => Fate::Bounced,
+        };
+        monitor.tried(connector, fate, clearance, 1);
+    }
+    if let Some(clearance) = taken {
+        let age = attempt.entry.accepted.duration_until(Timestamp::now()).try_into().unwrap_or_default();
+        monitor.delivered(connector, clearance, attempt.entry.size, recipients, age);
+    }
+}
+
+/// Once a minute: sums up repeated log lines, looks at certificates, and keeps what is watched.
+pub(super) async fn round(in_force: Arc<InForce>) {
+    loop {
+        look(&in_force);
+        save(&in_force).await;
+        tokio::time::sleep(ROUND).await;
+        in_force.monitor.tell_repeats();
+    }
+}
+
+fn look(in_force: &InForce) {
+    let own = in_force.tls().identities().into_iter();
+    let own: Vec<Own> = own.map(|own| Own { file: own.file.display().to_string(), not_after: own.not_after }).collect();
+    let settings = in_force.inbound.load_full();
+    let config = &settings.config;
+    let any = std::iter::once(settings.connectors.for_every());
+    in_force.monitor.prepare(
+        config.listeners.iter().map(|listener| listener.name.as_str()),
+        config.connectors.iter().chain(any).map(|connector| connector.name.as_str()),
+    );
+    in_force.monitor.certificates().look(&own, |direction, name| is_forced(config, direction, name), Timestamp::now());
+}
+
+/// Whether a connector demands TLS: what only a domain publishes is its own affair.
+fn is_forced(config: &Config, direction: Direction, name: &str) -> bool {
+    config.connectors.iter().filter(|connector| connector.name == name).any(|connector| {
+        let demand = match direction {
+            Direction::Inbound => &connector.inbound.tls,
+            Direction::Outbound => &connector.outbound.tls,
+        };
+        matches!(demand, TlsDemand::Forced { .. })
+    })
+}
+
+/// Keeps what is watched for the next run.
+pub(super) async fn save(in_force: &InForce) {
+    let (monitor, folder) = (in_force.monitor.clone(), in_force.config().spool.value.clone());
+    // It fails only where the runtime goes down.
+    let _ = tokio::task::spawn_blocking(move || monitor.save(&folder)).await;
+}

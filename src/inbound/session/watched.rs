@@ -1,0 +1,97 @@
+//! What a session tells the monitor and the log of its end, its handshake and its refusals.
+
+use jiff::Timestamp;
+use tracing::info;
+
+use super::{End, Session};
+use crate::address::ReversePath;
+use crate::config::{Connector, TlsDemand};
+use crate::handshake::Seen;
+use crate::inbound::policy::Standing;
+use crate::monitor::certificates::{Shown, Sighting};
+use crate::monitor::labels::Direction;
+use crate::monitor::troubles::Refusal;
+use crate::monitor::{HandshakeEnd, PolicyEnd, Reason, SessionEnd};
+use crate::smtp::reply::Reply;
+
+impl Session {
+    /// The session is over.
+    pub(super) fn ended(&self, end: &End) {
+        let monitor = &self.inbound.monitor;
+        if let End::Handshake(fault) = end
+            && monitor.is_news("TLS handshake failed", self.peer.ip(), fault)
+        {
+            info!(listener = %self.listener.name, peer = %self.peer, reason = %fault, "TLS handshake failed");
+        }
+        let end = match end {
+            End::Said | End::StartTls => SessionEnd::Said,
+            End::Handshake(_) => SessionEnd::Handshake,
+            End::Timeout => SessionEnd::Timeout,
+            End::Shutdown => SessionEnd::Shutdown,
+            End::Gone(_) => SessionEnd::Gone,
+        };
+        monitor.session_ended(&self.listener.name, end);
+    }
+
+    /// The handshake is over.
+    pub(super) fn shaken(&self, seen: Option<&Seen>) {
+        let end = seen.map_or(HandshakeEnd::Failed, |seen| HandshakeEnd::Completed(seen.version()));
+        self.inbound.monitor.handshake(Direction::Inbound, end);
+    }
+
+    /// The judge has spoken about a sender.
+    pub(super) fn judged(
+        &self,
+        connector: &Connector,
+        from: &ReversePath,
+        shown: Option<Shown>,
+        verdict: &Result<Standing, Reply>,
+    ) {
+        let monitor = &self.inbound.monitor;
+        let (end, refused) = match verdict {
+            Ok(_) => (PolicyEnd::Cleared, None),
+            Err(reply) => (PolicyEnd::Refused, Some(reply.to_string())),
+        };
+        monitor.judged(Direction::Inbound, &connector.name, connector.inbound.tls.into(), end);
+        if let (Some(shown), TlsDemand::Forced { .. }, Some(mailbox)) = (shown, &connector.inbound.tls, from.mailbox())
+        {
+            let sighting = Sighting {
+                connector: &connector.name,
+                direction: Direction::Inbound,
+                host: mailbox.host().to_string(),
+                shown,
+                refused: refused.clone(),
+            };
+            monitor.certificates().seen(sighting, Timestamp::now());
+        }
+        if let Some(reason) = refused {
+            self.refused(&connector.name, Reason::Policy, reason);
+        }
+    }
+
+    /// A sender or recipient is refused.
+    pub(super) fn refused(&self, connector: &str, why: Reason, reason: String) {
+        let monitor = &self.inbound.monitor;
+        monitor.refused(&self.listener.name, connector, why);
+        monitor.note_refusal(Refusal {
+            at: Timestamp::now(),
+            direction: Direction::Inbound,
+            connector: connector.to_owned(),
+            peer: self.peer.ip().to_string(),
+            reason,
+            times: 1,
+        });
+    }
+
+    /// Whether a refusal is to be logged: not what was said a moment ago, and not without end.
+    pub(super) fn may_log(&mut self, what: &'static str, said: impl std::fmt::Display) -> bool {
+        if self.lines_left == 0 || !self.inbound.monitor.is_news(what, self.peer.ip(), said) {
+            return false;
+        }
+        self.lines_left -= 1;
+        if self.lines_left == 0 {
+            info!(listener = %self.listener.name, peer = %self.peer, "client refused too often, no more of it is logged");
+        }
+        self.lines_left > 0
+    }
+}

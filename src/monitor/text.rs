@@ -1,0 +1,236 @@
+//! Metrics as text: what is counted all the time, and what is read when somebody asks.
+//!
+//! `OpenMetrics` 1.0 for who asks for it, else the older text format of Prometheus, in which a counter is
+//! declared by its whole name.
+
+use std::fmt::Write as _;
+
+use jiff::Timestamp;
+use prometheus_client::encoding::text::encode_registry;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::{Registry, Unit};
+
+use super::labels::{Alarm, Certificate, Connector, Queued, Version};
+
+/// How metrics are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// `OpenMetrics` 1.0.
+    OpenMetrics,
+    /// The text format of Prometheus, 0.0.4.
+    Classic,
+}
+
+impl Format {
+    /// What an Accept field asks for.
+    #[must_use]
+    pub fn asked(accept: &str) -> Self {
+        if accept.contains("application/openmetrics-text") { Self::OpenMetrics } else { Self::Classic }
+    }
+
+    /// The media type.
+    #[must_use]
+    pub fn media_type(self) -> &'static str {
+        match self {
+            Self::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
+            Self::Classic => "text/plain; version=0.0.4; charset=utf-8",
+        }
+    }
+}
+
+/// What is read at the moment of asking.
+#[derive(Debug, Clone, Default)]
+pub struct Reading {
+    /// The queue, by connector.
+    pub queue: Vec<QueueReading>,
+    /// Destinations in trouble.
+    pub troubled: usize,
+    /// Certificates: `own` or `partner`, which, and when it ends.
+    pub certificates: Vec<(&'static str, String, Timestamp)>,
+    /// MTA-STS policies that are known.
+    pub policies: usize,
+    /// Alarms that are known of, and whether each is on.
+    pub alarms: Vec<(&'static str, bool)>,
+    /// Tasks of the runtime.
+    pub tasks: usize,
+    /// The process.
+    pub process: Process,
+}
+
+/// The queue for one connector.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct QueueReading {
+    /// Which.
+    pub connector: String,
+    /// Recipients that wait for delivery.
+    pub waiting: u64,
+    /// Recipients that wait for an operator.
+    pub held: u64,
+    /// Seconds since the oldest of them was accepted.
+    pub oldest: u64,
+}
+
+/// The process, as the system tells.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Process {
+    /// Octets of memory in use.
+    pub resident: u64,
+    /// Octets of address space.
+    pub virtual_memory: u64,
+    /// Seconds of processor time.
+    pub cpu: f64,
+    /// Open descriptors.
+    pub descriptors: u64,
+    /// How many there may be.
+    pub descriptors_max: u64,
+    /// Threads.
+    pub threads: u64,
+    /// When it was started, in seconds since 1970.
+    pub started: f64,
+}
+
+/// Everything as text.
+pub(super) fn write(registry: &Registry, reading: &Reading, format: Format) -> String {
+    let mut text = String::new();
+    // Writing into a String cannot fail.
+    let _ = encode_registry(&mut text, registry);
+    let _ = encode_registry(&mut text, &read(reading));
+    let _ = encode_registry(&mut text, &process(&reading.process));
+    match format {
+        Format::OpenMetrics => text + "# EOF\n",
+        Format::Classic => classic(&text),
+    }
+}
+
+fn number(value: impl TryInto<i64>) -> i64 {
+    value.try_into().unwrap_or(i64::MAX)
+}
+
+/// A registry of its own for each time: what is no longer there is not shown.
+fn read(reading: &Reading) -> Registry {
+    let mut registry = Registry::with_prefix("gatepost");
+    let (queued, oldest) = (Family::<Queued, Gauge>::default(), Family::<Connector, Gauge>::default());
+    for queue in &reading.queue {
+        for (state, count) in [("waiting", queue.waiting), ("held", queue.held)] {
+            queued.get_or_create(&Queued { connector: queue.connector.clone(), state }).set(number(count));
+        }
+        oldest.get_or_create(&Connector { connector: queue.connector.clone() }).set(number(queue.oldest));
+    }
+    registry.register("queue_recipients", "Recipients in the queue", queued);
+    let help = "Age of the oldest message in the queue";
+    registry.register_with_unit("queue_oldest_age", help, Unit::Seconds, oldest);
+    let one = |value: i64| {
+        let gauge = Gauge::<i64>::default();
+        gauge.set(value);
+        gauge
+    };
+    let help = "Destinations whose mail waits after a failed attempt";
+    registry.register("queue_troubled_destinations", help, one(number(reading.troubled)));
+    let certificates = Family::<Certificate, Gauge>::default();
+    for (owner, certificate, ends) in &reading.certificates {
+        let label = Certificate { owner, certificate: certificate.clone() };
+        certificates.get_or_create(&label).set(ends.as_second());
+    }
+    let help = "When a certificate ends: our own by its file, a partner's (the first to end) by its connector";
+    registry.register_with_unit("certificate_expiry_timestamp", help, Unit::Seconds, certificates);
+    registry.register("mta_sts_policies", "MTA-STS policies that are cached", one(number(reading.policies)));
+    let alarms = Family::<Alarm, Gauge>::default();
+    for (alarm, is_on) in &reading.alarms {
+        alarms.get_or_create(&Alarm { alarm }).set(i64::from(*is_on));
+    }
+    let help = "Whether many unrelated domains suffer the same: somebody is between us and the Internet";
+    registry.register("interception_alarm", help, alarms);
+    registry.register("runtime_tasks", "Tasks of the asynchronous runtime", one(number(reading.tasks)));
+    let version = Family::<Version, Gauge>::default();
+    version.get_or_create(&Version { version: env!("CARGO_PKG_VERSION") }).set(1);
+    registry.register("build_info", "The version of Gatepost", version);
+    registry
+}
+
+/// The figures that every process shows under the same names.
+fn process(process: &Process) -> Registry {
+    let mut registry = Registry::with_prefix("process");
+    let mut gauge = |name: &str, help: &str, unit: Option<Unit>, value: u64| {
+        let gauge = Gauge::<i64>::default();
+        gauge.set(number(value));
+        match unit {
+            Some(unit) => registry.register_with_unit(name, help, unit, gauge),
+            None => registry.register(name, help, gauge),
+        }
+    };
+    gauge("resident_memory", "Resident memory", Some(Unit::Bytes), process.resident);
+    gauge("virtual_memory", "Virtual memory", Some(Unit::Bytes), process.virtual_memory);
+    gauge("open_fds", "Open file descriptors", None, process.descriptors);
+    gauge("max_fds", "Most file descriptors that may be open", None, process.descriptors_max);
+    gauge("threads", "Threads of the operating system", None, process.threads);
+    let start = Gauge::<f64, std::sync::atomic::AtomicU64>::default();
+    start.set(process.started);
+    registry.register_with_unit("start_time", "Start of the process since the Unix epoch", Unit::Seconds, start);
+    let cpu = Counter::<f64, std::sync::atomic::AtomicU64>::default();
+    cpu.inc_by(process.cpu);
+    registry.register_with_unit("cpu", "Processor time of user and system", Unit::Seconds, cpu);
+    registry
+}
+
+/// The older format: HELP and TYPE of a counter name it with `_total`, and there is no UNIT.
+fn classic(text: &str) -> String {
+    let mut written = String::with_capacity(text.len());
+    let mut help = None;
+    for line in text.lines() {
+        if line.starts_with("# UNIT ") {
+            continue;
+        }
+        if let Some(described) = line.strip_prefix("# HELP ") {
+            help = described.split_once(' ');
+            continue;
+        }
+        if let Some((name, kind)) = line.strip_prefix("# TYPE ").and_then(|typed| typed.split_once(' ')) {
+            let suffix = if kind == "counter" { "_total" } else { "" };
+            if let Some((_, words)) = help.take() {
+                let _ = writeln!(written, "# HELP {name}{suffix} {words}");
+            }
+            let _ = writeln!(written, "# TYPE {name}{suffix} {kind}");
+            continue;
+        }
+        written.push_str(line);
+        written.push('\n');
+    }
+    written
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_older_format_declares_counters_by_their_whole_name() {
+        let text = "# HELP a_bytes Octets.\n# TYPE a_bytes counter\n# UNIT a_bytes bytes\na_bytes_total{x=\"1\"} 5\n\
+                    # HELP b Now.\n# TYPE b gauge\nb 1\n";
+        let expected = "# HELP a_bytes_total Octets.\n# TYPE a_bytes_total counter\na_bytes_total{x=\"1\"} 5\n\
+                        # HELP b Now.\n# TYPE b gauge\nb 1\n";
+        assert_eq!(classic(text), expected);
+    }
+
+    #[test]
+    fn what_is_read_has_its_name_and_unit() {
+        let queue = QueueReading { connector: "internet".to_owned(), waiting: 3, held: 1, oldest: 60 };
+        let ends = Timestamp::from_second(1_800_000_000).expect("a time");
+        let certificates = vec![("own", "relay.pem".to_owned(), ends)];
+        let reading =
+            Reading { queue: vec![queue], certificates, alarms: vec![("tls_lost", true)], ..Reading::default() };
+        let text = write(&Registry::default(), &reading, Format::OpenMetrics);
+        for line in [
+            "gatepost_queue_recipients{connector=\"internet\",state=\"held\"} 1",
+            "gatepost_queue_oldest_age_seconds{connector=\"internet\"} 60",
+            "gatepost_certificate_expiry_timestamp_seconds{owner=\"own\",certificate=\"relay.pem\"} 1800000000",
+            "gatepost_interception_alarm{alarm=\"tls_lost\"} 1",
+            "# TYPE process_cpu_seconds counter",
+        ] {
+            assert!(text.lines().any(|written| written == line), "{line} is not in\n{text}");
+        }
+        assert!(text.ends_with("# EOF\n"));
+        assert!(!write(&Registry::default(), &reading, Format::Classic).contains("# EOF"));
+    }
+}

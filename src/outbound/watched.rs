@@ -1,0 +1,70 @@
+//! What a dialled hop tells the monitor and the log: its handshake, its certificate, and why it was refused.
+
+use std::net::SocketAddr;
+
+use jiff::Timestamp;
+
+use crate::config::TlsDemand;
+use crate::handshake::Seen;
+use crate::monitor::certificates::{Shown, Sighting};
+use crate::monitor::labels::Direction;
+use crate::monitor::troubles::Refusal as Noted;
+use crate::monitor::{HandshakeEnd, PolicyEnd};
+use crate::tls::{Fallback, Refusal, TlsPolicy, Verdict};
+
+use super::dial::Target;
+
+impl Target<'_> {
+    /// The handshake is over.
+    pub(super) fn shaken(&self, seen: Option<&Seen>) {
+        let end = seen.map_or(HandshakeEnd::Failed, |seen| HandshakeEnd::Completed(seen.version()));
+        self.settings.monitor.handshake(Direction::Outbound, end);
+    }
+
+    /// The judge has spoken; `shown` is the certificate of the session.
+    pub(super) fn judged(&self, shown: Option<Shown>, verdict: &Verdict) {
+        let (end, refused) = match verdict {
+            Verdict::Cleared(_) => (PolicyEnd::Cleared, None),
+            Verdict::Redial(_) => (PolicyEnd::FellBack, None),
+            Verdict::Refused(refusal) => (PolicyEnd::Refused, Some(refusal.to_string())),
+        };
+        let (monitor, connector) = (&self.settings.monitor, self.connector.name.as_str());
+        monitor.judged(Direction::Outbound, connector, self.policy.into(), end);
+        // What an exception lets through, or a domain alone demands, is no partner's promise.
+        let forced = (&self.connector.outbound.tls, self.policy);
+        if let (Some(shown), (TlsDemand::Forced { .. }, TlsPolicy::Forced(_))) = (shown, forced) {
+            let (direction, host) = (Direction::Outbound, self.hop.host.to_string());
+            let sighting = Sighting { connector, direction, host, shown, refused };
+            monitor.certificates().seen(sighting, Timestamp::now());
+        }
+    }
+
+    pub(super) fn warn_fallback(&self, address: SocketAddr, fallback: &Fallback) {
+        let what = "TLS failed, going on in clear on a fresh connection";
+        if self.settings.monitor.is_news(what, &self.hop.host, fallback.reason()) {
+            tracing::warn!(
+                queue_id = self.queue_id(), connector = %self.connector.name, host = %self.hop.host, %address,
+                tls.wanted = %self.policy, tls.got = %fallback.reason(), "{what}"
+            );
+        }
+    }
+
+    pub(super) fn warn_refused(&self, address: SocketAddr, refusal: &Refusal) {
+        let what = "the hop does not meet the TLS policy, nothing was said of the message";
+        let monitor = &self.settings.monitor;
+        if monitor.is_news(what, &self.hop.host, refusal) {
+            tracing::warn!(
+                queue_id = self.queue_id(), connector = %self.connector.name, host = %self.hop.host, %address,
+                tls.wanted = %refusal.wanted, tls.got = %refusal.got, "{what}"
+            );
+        }
+        monitor.note_refusal(Noted {
+            at: Timestamp::now(),
+            direction: Direction::Outbound,
+            connector: self.connector.name.clone(),
+            peer: self.hop.host.to_string(),
+            reason: refusal.to_string(),
+            times: 1,
+        });
+    }
+}
