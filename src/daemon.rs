@@ -4,21 +4,22 @@
 //! in flight, the spool last.
 
 mod exceptions;
+mod pulse;
 mod reload;
 mod reports;
+mod sockets;
 mod watched;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::admin::{self, Door, Window};
-use crate::config::{Config, EvidencePath, Fault, Located};
+use crate::config::{Config, EvidencePath, Fault};
 use crate::discovery::Discovery;
 use crate::discovery::history::{History, HistoryError};
 use crate::discovery::mta_sts::MtaSts;
@@ -32,7 +33,10 @@ use crate::scheduler::{Observer, Operator, Scheduler};
 use crate::spool::{self, SpoolError, SqliteSpool};
 use crate::tlsrpt::{Desk, Reporter, Submitter};
 use exceptions::Told;
+pub use pulse::{Pulse, Silent, Standing};
 use reload::InForce;
+use sockets::Bound;
+pub use sockets::Passed;
 
 /// How often our own certificate files are looked at for a change, and exceptions for their end.
 const WATCH: Duration = Duration::from_mins(1);
@@ -99,6 +103,7 @@ pub struct Running {
     /// Where status and metrics are shown, unless nowhere.
     pub http: Option<SocketAddr>,
     in_force: Arc<InForce>,
+    pulse: Pulse,
     reporter: Reporter,
     stop: CancellationToken,
     task: JoinHandle<Result<(), EndError>>,
@@ -114,6 +119,12 @@ impl Running {
     /// old configuration then stays in force, whole.
     pub fn reload(&self, config: Config) -> Result<Vec<Fault>, Vec<Fault>> {
         self.in_force.replace(config)
+    }
+
+    /// A hand on its pulse.
+    #[must_use]
+    pub fn pulse(&self) -> Pulse {
+        self.pulse.clone()
     }
 
     /// Where sessions are observed for TLS reports.
@@ -158,14 +169,19 @@ impl Default for Surroundings {
 /// # Errors
 /// [`StartError`]; nothing is left open or bound then.
 pub async fn start(config: Config, observer: Observer) -> Result<Running, StartError> {
-    start_in(Surroundings::default(), config, observer).await
+    start_in(Surroundings::default(), Passed::default(), config, observer).await
 }
 
-/// The same, in other surroundings than the world.
+/// The same, in other surroundings than the world, and with sockets that listeners may name.
 ///
 /// # Errors
 /// [`StartError`]; nothing is left open or bound then.
-pub async fn start_in(surroundings: Surroundings, config: Config, observer: Observer) -> Result<Running, StartError> {
+pub async fn start_in(
+    surroundings: Surroundings,
+    passed: Passed,
+    config: Config,
+    observer: Observer,
+) -> Result<Running, StartError> {
     let dns = Dns::new(&config.dns).map_err(|error| error.fault(&config.dns));
     let ((tls, warnings), dns, (submitter, more)) =
         match (Material::load(&config), dns, Submitter::load(&config.tlsrpt)) {
@@ -190,7 +206,7 @@ pub async fn start_in(surroundings: Surroundings, config: Config, observer: Obse
     let history = History::open(&config.spool.value, jiff::Timestamp::now()).map_err(history_error)?;
     let policies = MtaSts::open(&config.spool.value, reload::web(&tls, &dns, surroundings));
     let discovery = Discovery::new(policies, history);
-    let sockets = bind(&config).await.map_err(StartError::Sockets)?;
+    let sockets = sockets::bind(&config, passed).await.map_err(StartError::Sockets)?;
     let addresses = sockets
         .iter()
         .flat_map(|(name, sockets)| sockets.iter().filter_map(|socket| Some((name.clone(), socket.local_addr().ok()?))))
@@ -205,51 +221,18 @@ pub async fn start_in(surroundings: Surroundings, config: Config, observer: Obse
     // A resolver that cannot do what is expected of it is told of now, not when the first mail comes.
     tokio::spawn(async move { dns.look_around().await });
     let stop = CancellationToken::new();
-    let rooms = Rooms { in_force: Arc::clone(&in_force), spool, observer, stop: stop.clone() };
-    let task = tokio::spawn(rooms.run(sockets, (door, window), desk));
-    Ok(Running { addresses, http, in_force, reporter, stop, task })
+    let (refused, observer) = pulse::counted(observer);
+    let rooms = Rooms { in_force: Arc::clone(&in_force), spool: Arc::clone(&spool), observer, stop: stop.clone() };
+    let scheduler = rooms.scheduler();
+    let pulse = Pulse::new(scheduler.pulse(), spool, refused);
+    let task = tokio::spawn(rooms.run(scheduler, sockets, (door, window), desk));
+    Ok(Running { addresses, http, in_force, pulse, reporter, stop, task })
 }
 
 fn evidence(config: &Config) -> Result<Evidence, StartError> {
     let EvidencePath::Folder(folder) = &config.evidence.path.value else { return Ok(Evidence::off()) };
     let failed = |error| StartError::Evidence { place: config.evidence.path.place.clone(), error };
     Evidence::open(folder, config.evidence.keep).map_err(failed)
-}
-
-/// Binds every address of every listener, or none.
-async fn bind(config: &Config) -> Result<Vec<(String, Vec<TcpListener>)>, Vec<Fault>> {
-    let mut faults = Vec::new();
-    let mut all = Vec::new();
-    for listener in &config.listeners {
-        let mut sockets = Vec::new();
-        for address in &listener.addresses {
-            match TcpListener::bind(address.value).await {
-                Ok(socket) => sockets.push(socket),
-                Err(error) => faults.push(bind_fault(&listener.name, address, &error)),
-            }
-        }
-        all.push((listener.name.clone(), sockets));
-    }
-    if faults.is_empty() { Ok(all) } else { Err(faults) }
-}
-
-fn bind_fault(listener: &str, address: &Located<SocketAddr>, error: &std::io::Error) -> Fault {
-    let remedy = match error.kind() {
-        std::io::ErrorKind::AddrInUse => format!(
-            "Another program listens there; find it with `ss -ltnp 'sport = :{}'` and stop it, or choose another port.",
-            address.value.port()
-        ),
-        std::io::ErrorKind::PermissionDenied => {
-            "Ports below 1024 need a privilege: start Gatepost from its systemd unit, or choose a higher port."
-                .to_owned()
-        }
-        std::io::ErrorKind::AddrNotAvailable => {
-            "No interface of this machine has that address; `ip address` shows those there are.".to_owned()
-        }
-        _ => "Choose an address and port that this machine can listen on.".to_owned(),
-    };
-    let message = format!("listener \"{listener}\" cannot listen on {}: {error}", address.value);
-    Fault { place: address.place.clone(), message, remedy }
 }
 
 /// Everything that runs.
@@ -263,12 +246,12 @@ struct Rooms {
 impl Rooms {
     async fn run(
         self,
-        sockets: Vec<(String, Vec<TcpListener>)>,
+        scheduler: Scheduler,
+        sockets: Bound,
         (door, window): (Option<Door>, Option<Window>),
         desk: Option<Desk>,
     ) -> Result<(), EndError> {
         let (accepted, work) = mpsc::channel(ACCEPTED_MAX);
-        let scheduler = self.scheduler();
         let operator = scheduler.operator();
         let mut deliveries = tokio::spawn(scheduler.run(work, self.stop.clone()));
         let counting = self.in_force.reports.start(desk, &self.spool, &accepted, &self.stop);
@@ -336,11 +319,7 @@ impl Rooms {
         admin::Desk::new(spool, operator, outbound.discovery(), settings, monitor.clone(), jiff::Timestamp::now())
     }
 
-    fn listen(
-        &self,
-        sockets: Vec<(String, Vec<TcpListener>)>,
-        accepted: mpsc::Sender<crate::spool::Entry>,
-    ) -> JoinSet<()> {
+    fn listen(&self, sockets: Bound, accepted: mpsc::Sender<crate::spool::Entry>) -> JoinSet<()> {
         let settings = Arc::clone(&self.in_force.inbound);
         let inbound = Arc::new(
             Inbound::new(settings, Arc::clone(&self.spool) as _, accepted).monitored(self.in_force.monitor.clone()),

@@ -2,8 +2,6 @@
 
 use std::process::ExitCode;
 
-use clap::Parser as _;
-
 fn main() -> ExitCode {
-    gatepost::cli::Cli::parse().run()
+    gatepost::cli::main(std::env::args_os())
 }

@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use gatepost::config::{
-    self, AdminHttp, AdminSocket, Config, Dnssec, DomainPattern, Downgrade, EvidencePath, Fault, ListenerTls,
-    LogFormat, OnFailure, Publication, Route, SendReports, TlsDemand, Trust, TrustAnchor, VerifyWanted,
+    self, AdminHttp, AdminSocket, Config, Dnssec, DomainPattern, Downgrade, EvidencePath, Fault, ListenAddress,
+    ListenerTls, LogFormat, OnFailure, Publication, Route, SendReports, TlsDemand, Trust, TrustAnchor, VerifyWanted,
 };
 use gatepost::tls::{Pin, TlsVersion};
 
@@ -116,8 +116,8 @@ fn words_become_what_they_mean() {
     assert_eq!(texts(&config.tls.sni[0].names), ["mx.example.net", "*.example.net"]);
     assert_eq!(config.tls.sni[0].files.key.value, folder.join("net.key"));
 
-    let addresses: Vec<_> = config.listeners[0].addresses.iter().map(|address| address.value).collect();
-    assert_eq!(texts(&addresses), ["[::]:25", "192.0.2.1:26"]);
+    let addresses: Vec<_> = config.listeners[0].addresses.iter().map(|address| &address.value).collect();
+    assert_eq!(texts(&addresses), ["[::]:25", "192.0.2.1:26", "systemd:mx"]);
     assert_eq!(config.listeners[1].tls, ListenerTls::Implicit);
     assert!(!config.listeners[1].request_client_certificate);
     assert_eq!(texts(&config.relay.networks), ["10.0.0.0/8", "2001:db8::7/128"]);
@@ -189,11 +189,39 @@ fn the_sample_is_taken_without_a_word() {
     let (config, warnings) = read("config/gatepost.toml");
     assert_eq!(warnings, []);
     for address in config.listeners.iter().flat_map(|listener| &listener.addresses) {
-        assert!(address.value.ip().is_loopback() && address.value.port() > 1023, "the sample needs no privilege");
+        let ListenAddress::Bind(address) = &address.value else { panic!("the sample needs no systemd: {address:?}") };
+        assert!(address.ip().is_loopback() && address.port() > 1023, "the sample needs no privilege");
     }
     assert_eq!(texts(&config.relay.networks), ["127.0.0.1/32"], "127.0.0.2 is to be a stranger");
     // What the sample writes out are the defaults, as it says.
     assert_eq!(config.evidence.keep, Duration::from_hours(400 * 24));
     assert_eq!(config.queue.expire, Duration::from_hours(5 * 24));
     assert_eq!(config.limits.message_size, 50 << 20);
+}
+
+#[test]
+fn the_packaged_configuration_is_taken_without_a_word() {
+    let (config, warnings) = read("config/package/gatepost.toml");
+    assert_eq!(warnings, []);
+    let addresses: Vec<_> = config.listeners[0].addresses.iter().map(|address| &address.value).collect();
+    assert_eq!(addresses, [&ListenAddress::Passed("mx".to_owned())], "gatepost.socket names it so");
+    assert_eq!(texts(&config.relay.networks), ["127.0.0.0/8", "::1/128"], "nobody else may relay");
+    assert!(config.relay.domains.is_empty());
+}
+
+#[test]
+fn the_manual_page_knows_every_key() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let text = |path: &str| std::fs::read_to_string(folder.join(path)).expect("it is there");
+    let page = text("config/package/gatepost.toml.5");
+    let named = |line: &&str| line.starts_with(".B") || line.starts_with(".SH [");
+    let named: Vec<_> = page.lines().filter(named).collect();
+    for file in ["documented", "partners"] {
+        let text = text(&format!("tests/config_good/{file}.toml"));
+        let key = |line: &str| line.split_once(" =").map(|(key, _)| key.trim_start_matches(['#', ' ']).to_owned());
+        for key in text.lines().filter_map(key).filter(|key| key.chars().all(|c| c.is_ascii_lowercase() || c == '_')) {
+            let is_it = |word: &str| word.trim_matches(['[', ']', ',']) == key;
+            assert!(named.iter().any(|line| line.split([' ', '"', '.']).any(is_it)), "{key} is missing");
+        }
+    }
 }

@@ -204,7 +204,7 @@ fn stacked<T: Display>(items: &[T]) -> String {
 fn listeners(listeners: &[Listener]) -> Table {
     let mut table = table(&["name", "address", "TLS", "client certificate"]);
     for listener in listeners {
-        let addresses: Vec<_> = listener.addresses.iter().map(|address| address.value).collect();
+        let addresses: Vec<_> = listener.addresses.iter().map(|address| &address.value).collect();
         let tls = match listener.tls {
             ListenerTls::Off => "off",
             ListenerTls::Opportunistic => "opportunistic",

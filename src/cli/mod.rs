@@ -1,20 +1,24 @@
 //! The commands: arguments in, exit status out. Each command is one thin file that asks the rooms below.
 //!
-//! Exit status: 0, 1 (the answer is no), 2 (unusable arguments, which clap answers itself).
+//! Exit status: 0, 1 (the answer is no), 2 (unusable arguments, which clap answers itself); `sendmail` has
+//! those of sysexits.h.
 
 mod check;
 mod demo;
 mod evidence;
 mod explain;
 mod history;
+mod pages;
 mod probe;
 mod queue;
 mod run;
+mod sendmail;
 mod socket;
 mod status;
 
+use std::ffi::OsString;
 use std::io::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
@@ -40,6 +44,9 @@ enum Command {
     History(history::Arguments),
     Evidence(evidence::Arguments),
     Status(status::Arguments),
+    Sendmail(sendmail::Arguments),
+    #[command(hide = true)]
+    Pages(pages::Arguments),
     /// Plays the scenarios of opportunistic and forced TLS with built-in peers, and shows each outcome
     Demo {
         /// Leave relay and peers running afterwards, until Ctrl-C
@@ -48,11 +55,14 @@ enum Command {
     },
 }
 
+/// Where the configuration is, unless somebody says otherwise.
+const CONFIG_FILE: &str = "/etc/gatepost/gatepost.toml";
+
 /// Which configuration; the same for every command.
 #[derive(Debug, Args)]
 struct ConfigFile {
     /// The configuration file
-    #[arg(long, value_name = "FILE", default_value = "/etc/gatepost/gatepost.toml")]
+    #[arg(long, value_name = "FILE", default_value = CONFIG_FILE)]
     config: PathBuf,
 }
 
@@ -69,9 +79,21 @@ impl Cli {
             Command::History(arguments) => history::run(&arguments),
             Command::Evidence(arguments) => evidence::run(&arguments),
             Command::Status(arguments) => status::run(&arguments),
+            Command::Sendmail(arguments) => sendmail::run(arguments),
+            Command::Pages(arguments) => pages::run(&arguments),
             Command::Demo { keep } => demo::run(keep),
         }
     }
+}
+
+/// The program: its first word is the name that it was called by, which may be another program's
+/// (`sendmail`, `mailq`, `newaliases`).
+#[must_use]
+pub fn main(words: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let words: Vec<_> = words.into_iter().collect();
+    let name = words.first().and_then(|word| Path::new(word).file_name()).and_then(|name| name.to_str());
+    let other = name.and_then(|name| sendmail::by_name(name, words.iter().skip(1).cloned().collect()));
+    other.unwrap_or_else(|| Cli::parse_from(words).run())
 }
 
 /// Shows an answer. A reader who has gone away (`| head`) is no error.

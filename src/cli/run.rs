@@ -1,18 +1,20 @@
 //! `gatepost run`: the daemon in the foreground, as systemd and people start it.
 
+mod manager;
+
 use std::io::IsTerminal as _;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use sd_notify::NotifyState;
 use tokio::signal::unix::{self as signal, SignalKind};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer, Registry};
 
 use crate::config::{self, Log, LogFormat};
-use crate::daemon::{self, Running, StartError};
+use crate::daemon::{self, Passed, Running, StartError, Surroundings};
+use manager::Heart;
 
 /// Puts another `[log] level` in force.
 type LogLevel = tracing_subscriber::reload::Handle<EnvFilter, Registry>;
@@ -23,6 +25,8 @@ type LogLevel = tracing_subscriber::reload::Handle<EnvFilter, Registry>;
 /// could not go on.
 #[must_use]
 pub(super) fn run(file: &Path) -> ExitCode {
+    // First of all: it must happen before there are threads.
+    let passed = Passed::from_environment();
     let (config, warnings) = match config::read(file) {
         Ok(read) => read,
         Err(faults) => return refuse(&faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")),
@@ -38,18 +42,18 @@ pub(super) fn run(file: &Path) -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return refuse(&format!("the system gives us no threads: {error}")),
     };
-    let end = runtime.block_on(serve(config, file, &level));
+    let end = runtime.block_on(serve(config, passed, file, &level));
     // What is still blocked (a lookup, a disk) must not hold up the end.
     runtime.shutdown_timeout(std::time::Duration::from_secs(1));
     end
 }
 
-async fn serve(config: config::Config, file: &Path, level: &LogLevel) -> ExitCode {
+async fn serve(config: config::Config, passed: Passed, file: &Path, level: &LogLevel) -> ExitCode {
     let mut signals = match Signals::new() {
         Ok(signals) => signals,
         Err(error) => return refuse(&format!("signals cannot be received: {error}")),
     };
-    let mut running = match daemon::start(config, Arc::new(|_, _| ())).await {
+    let mut running = match daemon::start_in(Surroundings::default(), passed, config, Arc::new(|_, _| ())).await {
         Ok(running) => running,
         Err(error @ StartError::Faults(_)) => return refuse(&error.to_string()),
         // A disk, an address or a resolver may be back in a moment: worth another start.
@@ -64,7 +68,8 @@ async fn serve(config: config::Config, file: &Path, level: &LogLevel) -> ExitCod
     if let Some(address) = running.http {
         tracing::info!(%address, "showing status and metrics");
     }
-    notify(&[NotifyState::Ready]);
+    manager::ready();
+    let heart = Heart::start(running.pulse());
     let mut stopping = false;
     let end = loop {
         tokio::select! {
@@ -78,7 +83,7 @@ async fn serve(config: config::Config, file: &Path, level: &LogLevel) -> ExitCod
                 }
                 Signal::End(name) => {
                     tracing::info!(signal = name, "stopping: no new mail is taken, deliveries in flight may finish");
-                    notify(&[NotifyState::Stopping]);
+                    heart.stopping();
                     stopping = true;
                     running.stop();
                 }
@@ -99,9 +104,7 @@ async fn serve(config: config::Config, file: &Path, level: &LogLevel) -> ExitCod
 
 /// Takes the configuration file anew, whole or not at all.
 fn reload(running: &Running, file: &Path, level: &LogLevel) {
-    if let Ok(now) = NotifyState::monotonic_usec_now() {
-        notify(&[NotifyState::Reloading, now]);
-    }
+    manager::reloading();
     let taken = config::read(file).and_then(|(config, mut warnings)| {
         let log = config.log.clone();
         warnings.extend(running.reload(config)?);
@@ -118,27 +121,21 @@ fn reload(running: &Running, file: &Path, level: &LogLevel) {
                 tracing::warn!(place = %warning.place, remedy = %warning.remedy, "{}", warning.message);
             }
             tracing::info!(file = %file.display(), "configuration reloaded");
+            manager::reloaded("Configuration reloaded");
         }
         Err(faults) => {
             for fault in faults {
                 tracing::error!(place = %fault.place, remedy = %fault.remedy, "{}", fault.message);
             }
             tracing::error!(file = %file.display(), "configuration not reloaded, the old one stays in force");
+            manager::reloaded("Configuration not reloaded: the old one stays in force, the log says why");
         }
     }
-    notify(&[NotifyState::Ready]);
 }
 
 fn refuse(message: &str) -> ExitCode {
     eprintln!("gatepost: not started\n{message}");
     ExitCode::from(2)
-}
-
-/// Tells systemd; without systemd nobody listens and nothing happens.
-fn notify(states: &[NotifyState<'_>]) {
-    if let Err(error) = sd_notify::notify(states) {
-        tracing::warn!(%error, "systemd could not be told");
-    }
 }
 
 /// What a signal asks for.

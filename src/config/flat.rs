@@ -226,7 +226,7 @@ fn format(format: LogFormat) -> &'static str {
 }
 
 fn listener(listener: &Listener) -> Section {
-    let addresses: Vec<_> = listener.addresses.iter().map(|address| address.value).collect();
+    let addresses: Vec<_> = listener.addresses.iter().map(|address| &address.value).collect();
     let tls = match listener.tls {
         ListenerTls::Off => "off",
         ListenerTls::Opportunistic => "opportunistic",

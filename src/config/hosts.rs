@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use super::place::Notes;
 use super::reader::{Value, short};
 use super::values::text;
-use super::{DomainPattern, SmartHost};
+use super::{DomainPattern, ListenAddress, SmartHost};
 use crate::address::{Domain, Host, Mailbox};
 use crate::tls::NamePattern;
 
@@ -81,15 +81,28 @@ pub(super) fn name_pattern(value: &Value<'_>, notes: &mut Notes<'_>) -> Option<N
     refuse(value, notes, written, is_not, remedy.to_owned())
 }
 
-/// Where to listen: an address and a port.
-pub(super) fn listen_address(value: &Value<'_>, notes: &mut Notes<'_>) -> Option<SocketAddr> {
+/// Octets in the name of a socket, at most: systemd has no longer ones.
+const SOCKET_NAME_MAX: usize = 255;
+
+/// Where to listen: an address and a port, or the name of a socket that systemd passes.
+pub(super) fn listen_address(value: &Value<'_>, notes: &mut Notes<'_>) -> Option<ListenAddress> {
     let written = text(value, notes)?;
     if let Ok(address) = written.parse() {
-        return Some(address);
+        return Some(ListenAddress::Bind(address));
+    }
+    if let Some(name) = written.strip_prefix("systemd:") {
+        // As systemd.socket(5) has it for FileDescriptorName=.
+        let usable = !name.is_empty() && name.len() <= SOCKET_NAME_MAX;
+        if usable && name.bytes().all(|octet| octet.is_ascii_graphic() && octet != b':') {
+            return Some(ListenAddress::Passed(name.to_owned()));
+        }
+        let remedy = "Write the FileDescriptorName= of the socket unit behind \"systemd:\", such as \"systemd:mx\".";
+        return refuse(value, notes, written, "names no socket that systemd could pass", remedy.to_owned());
     }
     let remedy = match (written.parse::<IpAddr>(), without_brackets(written)) {
         (Ok(address), _) | (_, Some(address)) => format!("Add the port: \"{}\".", SocketAddr::new(address, 25)),
-        _ => "Write an address and a port: \"[::]:25\" for all, or one such as \"192.0.2.1:25\".".to_owned(),
+        _ => "Write an address and a port: \"[::]:25\" for all, or one such as \"192.0.2.1:25\"; or \"systemd:NAME\" for a \
+              socket that systemd passes.".to_owned(),
     };
     refuse(value, notes, written, "is not an address to listen on", remedy)
 }

@@ -214,12 +214,30 @@ pub enum Trust {
 pub struct Listener {
     /// Its name, in logs and errors.
     pub name: String,
-    /// The addresses it binds.
-    pub addresses: Vec<Located<SocketAddr>>,
+    /// Where it listens.
+    pub addresses: Vec<Located<ListenAddress>>,
     /// What it offers or demands.
     pub tls: ListenerTls,
     /// Whether clients are asked for a certificate.
     pub request_client_certificate: bool,
+}
+
+/// An item of `[[listener]] address`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum ListenAddress {
+    /// We bind it.
+    Bind(SocketAddr),
+    /// `systemd:NAME`: systemd has bound it, and passes it under this name (`FileDescriptorName=`).
+    Passed(String),
+}
+
+impl fmt::Display for ListenAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Bind(address) => address.fmt(f),
+            Self::Passed(name) => write!(f, "systemd:{name}"),
+        }
+    }
 }
 
 /// `[[listener]] tls`.

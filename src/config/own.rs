@@ -1,6 +1,6 @@
 //! What is ours: `[tls]`, `[[listener]]` and `[relay]` as written.
 
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 
 use ipnet::{Ipv4Net, Ipv6Net};
@@ -10,8 +10,8 @@ use super::place::Notes;
 use super::reader::{Given, Table};
 use super::values::{boolean, choice, full_list, label, list, path, trust, version};
 use super::{
-    DomainPattern, IdentityFiles, Listener, ListenerTls, Located, OwnTls, Place, Relay, SniIdentity, Trust,
-    without_places,
+    DomainPattern, IdentityFiles, ListenAddress, Listener, ListenerTls, Located, OwnTls, Place, Relay, SniIdentity,
+    Trust, without_places,
 };
 use crate::tls::{NamePattern, TlsVersion};
 
@@ -108,7 +108,7 @@ pub(super) fn identity(
 pub(super) struct WrittenListener {
     pub(super) place: Place,
     pub(super) name: Given<String>,
-    pub(super) addresses: Given<Vec<Located<SocketAddr>>>,
+    pub(super) addresses: Given<Vec<Located<ListenAddress>>>,
     pub(super) tls: Given<ListenerTls>,
     pub(super) request_client_certificate: Given<bool>,
 }

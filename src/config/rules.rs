@@ -11,7 +11,7 @@ use super::own::{WrittenListener, WrittenTls};
 use super::partner::{DEFAULT_NAME, Level, WrittenConnector, WrittenInbound, WrittenOutbound, WrittenRoute};
 use super::place::Notes;
 use super::reader::{Given, short};
-use super::{ListenerTls, Located, Place, Publication, Trust, VerifyWanted};
+use super::{ListenAddress, ListenerTls, Located, Place, Publication, Trust, VerifyWanted};
 use crate::address::{Domain, Host};
 use crate::tls::{NamePattern, TlsVersion};
 
@@ -68,8 +68,8 @@ pub(super) fn own(tls: &WrittenTls, listeners: Option<&[WrittenListener]>, notes
     });
     let addresses = listeners.iter().filter_map(|listener| listener.addresses.value()).flatten();
     // Port 0 is a different port each time.
-    let addresses = addresses.filter(|address| address.value.port() != 0);
-    twice(addresses.map(|address| (address.value, &address.place)), notes, |address| {
+    let addresses = addresses.filter(|address| bound(&address.value).is_none_or(|address| address.port() != 0));
+    twice(addresses.map(|address| (&address.value, &address.place)), notes, |address| {
         (format!("{address} is listened on already"), "Remove it here or there.".to_owned())
     });
     for listener in listeners {
@@ -315,10 +315,19 @@ fn loops(outbound: &WrittenOutbound, listeners: &[WrittenListener], notes: &mut 
         let Host::Literal(address) = &host.value.host else { continue };
         let target = SocketAddr::new(*address, host.value.port);
         let addresses = listeners.iter().filter_map(|listener| listener.addresses.value()).flatten();
-        if let Some(own) = addresses.into_iter().find(|own| reaches(target, own.value)) {
+        let reached = |own: &ListenAddress| bound(own).is_some_and(|own| reaches(target, own));
+        if let Some(own) = addresses.into_iter().find(|own| reached(&own.value)) {
             let message = format!("{} is our own listener ({}): mail would go round in a loop", host.value, own.place);
             notes.fault(&host.place, message, "Write the address of the server that takes the mail.");
         }
+    }
+}
+
+/// The address that we bind ourselves. Which one a passed socket has is known to systemd alone.
+fn bound(address: &ListenAddress) -> Option<SocketAddr> {
+    match address {
+        ListenAddress::Bind(address) => Some(*address),
+        ListenAddress::Passed(_) => None,
     }
 }
 

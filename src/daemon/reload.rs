@@ -6,7 +6,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::Notify;
 
 use super::Surroundings;
-use crate::config::{Config, Fault, Listener, Place, default_connector};
+use crate::config::{Config, Fault, ListenAddress, Listener, Place, default_connector};
 use crate::connector::Connectors;
 use crate::discovery::Discovery;
 use crate::discovery::mta_sts::{FETCH, Web};
@@ -157,9 +157,9 @@ fn needs_restart(old: &Config, new: &Config) -> Vec<Fault> {
     faults
 }
 
-fn bound(listeners: &[Listener]) -> Vec<(&str, Vec<std::net::SocketAddr>)> {
+fn bound(listeners: &[Listener]) -> Vec<(&str, Vec<&ListenAddress>)> {
     listeners
         .iter()
-        .map(|listener| (listener.name.as_str(), listener.addresses.iter().map(|address| address.value).collect()))
+        .map(|listener| (listener.name.as_str(), listener.addresses.iter().map(|address| &address.value).collect()))
         .collect()
 }

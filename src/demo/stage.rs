@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use tempfile::TempDir;
 
-use crate::daemon::{self, Running, Surroundings};
+use crate::daemon::{self, Passed, Running, Surroundings};
 
 use super::DemoError;
 use super::authority::{Authority, Flaw, Identity};
@@ -66,7 +66,7 @@ impl Stage {
         let scribe = Arc::clone(&ledger);
         let surroundings = Surroundings { policy_port: publishers.policies.port };
         let observer = Arc::new(move |attempt: &_, report: &_| scribe.enter(attempt, report));
-        let running = daemon::start_in(surroundings, config, observer).await?;
+        let running = daemon::start_in(surroundings, Passed::default(), config, observer).await?;
         let relay = running.addresses.first().map(|(_, address)| *address).ok_or(DemoError::NoListener)?;
         Ok(Self {
             relay,

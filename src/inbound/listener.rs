@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
 use tokio::select;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, info, warn};
@@ -21,11 +22,23 @@ const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_s
 
 /// Serves one listener on its sockets until `stop`. Ends when its last session has ended: each
 /// finishes the message that is coming in, if one is, and then says 421.
+///
+/// # Panics
+/// Where a task that accepts connections did: nobody would miss it but those who knock in vain, so the
+/// daemon is to end with it.
 pub async fn serve(inbound: Arc<Inbound>, name: String, sockets: Vec<TcpListener>, stop: CancellationToken) {
     let tasks = TaskTracker::new();
+    let mut doors = JoinSet::new();
     for socket in sockets {
         let door = Door { inbound: Arc::clone(&inbound), name: name.clone(), stop: stop.clone(), tasks: tasks.clone() };
-        tasks.spawn(async move { door.accept(socket).await });
+        doors.spawn(async move { door.accept(socket).await });
+    }
+    while let Some(end) = doors.join_next().await {
+        if let Err(death) = end
+            && let Ok(panic) = death.try_into_panic()
+        {
+            std::panic::resume_unwind(panic);
+        }
     }
     tasks.close();
     tasks.wait().await;

@@ -4,12 +4,14 @@
 //! that reports back. What is in the queue is in the spool first: were this task lost, a restart
 //! takes everything up again. It opens no connection and reads no policy but the connector's limits.
 
+mod backlog;
 mod delivery;
 mod journal;
 mod lanes;
 mod notice;
 mod orders;
 mod outlook;
+mod pulse;
 mod settle;
 mod witness;
 
@@ -35,13 +37,12 @@ use crate::spool::{Body, Entry, Spool, SpoolError, Stored};
 use lanes::{Destination, Health, Item, Job, Lanes, Ticket};
 pub use orders::{Answer, Operator, Order, Refused};
 pub use outlook::{Outlook, Prospect, Way};
+pub use pulse::{Pulse, Work};
 
 /// Attempts at the same time, over all destinations.
 const ATTEMPTS_MAX: usize = 1000;
 /// Octets of content that may wait in memory for their first attempt; what is over is read again.
 const MEMORY_MAX: u64 = 64 << 20;
-/// Entries that are taken from the spool at a time when the daemon starts.
-const PAGE: usize = 1000;
 
 /// What the scheduler takes from the configuration.
 #[derive(Debug)]
@@ -124,6 +125,8 @@ pub struct Scheduler {
     replaced: Arc<Notify>,
     operator: Operator,
     orders: mpsc::Receiver<orders::Request>,
+    pulse: Pulse,
+    felt: mpsc::Receiver<pulse::Feel>,
     tasks: TaskTracker,
 }
 
@@ -153,6 +156,7 @@ impl Scheduler {
         let ending = CancellationToken::new();
         let context = Context { spool, evidence, outbound, settings, observer, events: sender, in_memory, ending };
         let (operator, orders) = orders::channel();
+        let (pulse, felt) = pulse::channel();
         Self {
             context: Arc::new(context),
             first_new,
@@ -164,6 +168,8 @@ impl Scheduler {
             replaced,
             operator,
             orders,
+            pulse,
+            felt,
             tasks: TaskTracker::new(),
         }
     }
@@ -197,6 +203,7 @@ impl Scheduler {
                     Some(page) => page?.into_iter().for_each(|stored| self.enqueue_stored(&stored)),
                     None => reading = false,
                 },
+                Some(answer) = self.felt.recv() => self.beat(answer),
                 // What the spool holds is complete in memory first: an order works on both.
                 Some(request) = self.orders.recv(), if !reading => {
                     while let Ok(entry) = accepted.try_recv() {
@@ -216,29 +223,6 @@ impl Scheduler {
         self.orders.close();
         self.drain().await;
         Ok(())
-    }
-
-    /// Reads what an earlier run left, page by page. Ids only grow, so whatever is accepted from now
-    /// on has a larger one and comes in through `accepted` alone.
-    fn read_spool(&self) -> mpsc::Receiver<Result<Vec<Stored>, SpoolError>> {
-        let (sender, pages) = mpsc::channel(1);
-        let spool = Arc::clone(&self.context.spool);
-        let first_new = self.first_new;
-        tokio::spawn(async move {
-            let mut after = None;
-            loop {
-                let page = spool.scan(after, PAGE).await.map(|mut page| {
-                    page.retain(|stored| stored.id < first_new);
-                    page
-                });
-                after = page.as_ref().ok().and_then(|page| page.last()).map(|stored| stored.id);
-                // An empty page is the end; an error is told, and is the end too.
-                if page.as_ref().is_ok_and(Vec::is_empty) || sender.send(page).await.is_err() || after.is_none() {
-                    return;
-                }
-            }
-        });
-        pages
     }
 
     fn take_event(&mut self, event: Event) {

@@ -19,6 +19,7 @@ mod world;
 mod end;
 mod reload;
 mod start;
+mod systemd;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};

@@ -129,6 +129,12 @@ impl<'a> Transaction<'a> {
         transaction
     }
 
+    /// What has become of each recipient so far, in the order of [`Mail::recipients`].
+    #[must_use]
+    pub fn recipients(&self) -> &[RecipientStatus] {
+        &self.recipients
+    }
+
     /// What is awaited an answer to.
     #[must_use]
     pub fn awaited(&self) -> Stage {

@@ -160,6 +160,14 @@ impl SqliteSpool {
         .await
     }
 
+    /// Waits for the thread that writes to come round: it answers once it has done what was handed in before.
+    ///
+    /// # Errors
+    /// [`SpoolError::Closed`] where it has ended, [`SpoolError::Io`] where the disk fails.
+    pub async fn sign_of_life(&self) -> Result<(), SpoolError> {
+        self.core.ask(Op::Nothing).await
+    }
+
     /// What it has done so far.
     #[must_use]
     pub fn stats(&self) -> SpoolStats {

@@ -34,6 +34,8 @@ pub(super) enum Op {
     Remove(QueueId, Option<Reply<Option<Discard>>>),
     /// Takes a row out that was set aside, whatever its id is; its file is elsewhere already.
     Evict(i64, Reply<()>),
+    /// Nothing but a sign of life.
+    Nothing(Reply<()>),
 }
 
 impl Op {
@@ -41,6 +43,7 @@ impl Op {
     pub(super) fn is_given_up(&self) -> bool {
         match self {
             Self::Commit(_, reply) => reply.is_closed(),
+            Self::Nothing(reply) => reply.is_closed(),
             Self::Record(..) | Self::Remove(..) | Self::Evict(..) => false,
         }
     }
@@ -48,7 +51,7 @@ impl Op {
     /// Whether a peer waits for it.
     fn is_urgent(&self) -> bool {
         match self {
-            Self::Commit(..) | Self::Record(..) | Self::Evict(..) => true,
+            Self::Commit(..) | Self::Record(..) | Self::Evict(..) | Self::Nothing(..) => true,
             Self::Remove(..) => false,
         }
     }
@@ -57,7 +60,7 @@ impl Op {
         // Where nobody waits for the answer there is nobody to tell.
         match self {
             Self::Commit(_, reply) => drop(reply.send(Err(error))),
-            Self::Record(_, _, reply) | Self::Evict(_, reply) => drop(reply.send(Err(error))),
+            Self::Record(_, _, reply) | Self::Evict(_, reply) | Self::Nothing(reply) => drop(reply.send(Err(error))),
             Self::Remove(id, None) => tracing::warn!(queue_id = %id, %error, "withdrawn message not removed"),
             Self::Remove(_, Some(reply)) => drop(reply.send(Err(error))),
         }
@@ -83,7 +86,7 @@ impl Op {
                 Content::Row(bytes) => bytes.len(),
                 Content::File(..) => 0,
             },
-            Self::Record(..) | Self::Remove(..) | Self::Evict(..) => 0,
+            Self::Record(..) | Self::Remove(..) | Self::Evict(..) | Self::Nothing(..) => 0,
         }
     }
 }

@@ -138,6 +138,7 @@ impl Writer<'_> {
             Op::Record(id, envelope, _) => self.update(*id, envelope),
             Op::Remove(id, _) => self.delete(row_id(*id)),
             Op::Evict(row, _) => self.delete(*row),
+            Op::Nothing(_) => Ok(Done::Changed),
         }
     }
 
@@ -204,7 +205,7 @@ impl Writer<'_> {
                 // Where nobody waits the file is dropped, and so removed, here.
                 drop(reply.map(|reply| reply.send(result)));
             }
-            Op::Evict(_, reply) => drop(reply.send(Ok(()))),
+            Op::Evict(_, reply) | Op::Nothing(reply) => drop(reply.send(Ok(()))),
         }
     }
 

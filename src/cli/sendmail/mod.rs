@@ -1,0 +1,180 @@
+//! `gatepost sendmail`: the local submission interface that cron, scripts and mail programs expect.
+//!
+//! It hands the message to the running relay over its own listener, and tells with an exit status of
+//! sysexits.h what became of that. It keeps nothing: while the relay is down, the answer is 75, "later". A
+//! recipient without a domain goes to `postmaster`, for there are no mailboxes here. Called by the names
+//! `sendmail`, `mailq` and `newaliases`, the program is the same.
+
+mod arguments;
+mod exit;
+mod list;
+mod message;
+mod submit;
+mod user;
+
+use std::ffi::OsString;
+use std::io;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser as _};
+use jiff::Timestamp;
+use jiff::fmt::rfc2822;
+use jiff::tz::TimeZone;
+
+use super::{Cli, ConfigFile};
+use crate::address::{Mailbox, ReversePath};
+use crate::config::{self, Config};
+use crate::envelope::{Envelope, Recipient};
+use crate::smtp::data::Inspector;
+use arguments::{Mode, Wanted};
+use exit::{Sysexit, Unsent};
+use message::{Message, Missing};
+use submit::Relay;
+use user::User;
+
+/// Take a message from standard input, as sendmail(8) does
+///
+/// The flags are those of Postfix and Exim: -t takes recipients from the header, -i lets a line with a single
+/// dot pass, -f and -F name the sender, -bs speaks SMTP on standard input and output, -bp lists the queue.
+/// -N, -R and -V ask for delivery reports. What means nothing here (-v, -m, -oem and the like) is passed over.
+///
+/// The message goes to all recipients or to none. Exit status, as in sysexits.h: 0 it was taken; 64 unusable
+/// arguments; 65 unusable message; 67 a recipient was refused; 69 the message was refused; 75 not now, as
+/// while the relay is down; 78 unusable configuration.
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    #[command(flatten)]
+    file: ConfigFile,
+    /// Flags and recipients
+    #[arg(value_name = "FLAG|ADDRESS", trailing_var_arg = true, allow_hyphen_values = true)]
+    words: Vec<OsString>,
+}
+
+/// `gatepost sendmail …`.
+pub(super) fn run(arguments: Arguments) -> ExitCode {
+    start(Mode::Message, arguments.file.config, arguments.words)
+}
+
+/// Under another name: `sendmail`, `mailq` or `newaliases`; `None` under every other.
+pub(super) fn by_name(name: &str, words: Vec<OsString>) -> Option<ExitCode> {
+    let mode = match name {
+        "sendmail" => Mode::Message,
+        "mailq" => Mode::List,
+        "newaliases" => Mode::Aliases,
+        _ => return None,
+    };
+    Some(start(mode, PathBuf::from(super::CONFIG_FILE), words))
+}
+
+fn start(mode: Mode, config: PathBuf, words: Vec<OsString>) -> ExitCode {
+    let words: Vec<_> = words.into_iter().map(|word| word.to_string_lossy().into_owned()).collect();
+    let done = Wanted::read(mode, config, &words).and_then(|wanted| match wanted.mode {
+        Mode::Message => send(&wanted).map(|()| ExitCode::SUCCESS),
+        Mode::Smtp => {
+            read_config(&wanted).and_then(|config| Relay::connect(&config)?.pipe()).map(|()| ExitCode::SUCCESS)
+        }
+        Mode::List => Ok(gatepost(&["queue", "list", "--config"], wanted.config)),
+        Mode::Flush => Ok(gatepost(&["queue", "retry", "--all", "--config"], wanted.config)),
+        Mode::Aliases => Ok(ExitCode::SUCCESS),
+    });
+    done.unwrap_or_else(|unsent| {
+        eprintln!("sendmail: {unsent}");
+        ExitCode::from(unsent.status as u8)
+    })
+}
+
+/// Another command of ours.
+fn gatepost(words: &[&str], config: PathBuf) -> ExitCode {
+    let words = ["gatepost"].iter().chain(words).map(OsString::from);
+    Cli::parse_from(words.chain([config.into_os_string()])).run()
+}
+
+fn read_config(wanted: &Wanted) -> Result<Config, Unsent> {
+    let (config, _) = config::read(&wanted.config).map_err(|faults| {
+        let faults: Vec<_> = faults.iter().map(ToString::to_string).collect();
+        Unsent::new(Sysexit::Config, faults.join("\n"))
+    })?;
+    Ok(config)
+}
+
+fn send(wanted: &Wanted) -> Result<(), Unsent> {
+    if wanted.recipients.is_empty() && !wanted.from_header {
+        let message = "no recipient: name one, or let -t take those that the header names";
+        return Err(Unsent::new(Sysexit::Usage, message));
+    }
+    let config = read_config(wanted)?;
+    let sender = sender(wanted, &config)?;
+    // The whole message first: a program that fails while it writes must not leave half a message behind.
+    let text = message::read(io::stdin().lock(), wanted.dots, config.limits.message_size)?;
+    let Message { content, recipients: named } = message::complete(&text, &missing(wanted, &config, &sender));
+    let mut addresses: Vec<_> = wanted.recipients.iter().flat_map(|word| list::addresses(word)).collect();
+    if wanted.from_header {
+        addresses.extend(named);
+    }
+    let recipients = recipients(addresses, &config)?;
+    let mut inspector = Inspector::new(config.limits.message_size, config.limits.received);
+    let found = inspector.push(&content).and_then(|()| inspector.finish());
+    let found = found.map_err(|fault| Unsent::new(Sysexit::Data, fault.to_string()))?;
+    let named = |mailbox| Recipient { notify: wanted.notify, ..Recipient::new(mailbox) };
+    let mut envelope = Envelope::new(sender, recipients.into_iter().map(named).collect());
+    envelope.needs = found.needs;
+    envelope.ret = wanted.ret;
+    envelope.envid.clone_from(&wanted.envid);
+    Relay::connect(&config)?.submit(&envelope, &content)
+}
+
+/// Who sends: as `-f` says, or the caller on this machine.
+fn sender(wanted: &Wanted, config: &Config) -> Result<ReversePath, Unsent> {
+    let written = match &wanted.sender {
+        // `-f ""` and `-f "<>"`.
+        Some(written) => list::addresses(written).into_iter().next().unwrap_or_default(),
+        None => User::caller().map(|user| user.name).ok_or_else(|| {
+            Unsent::new(Sysexit::System, "who calls has no name on this machine: name the sender with -f")
+        })?,
+    };
+    let whole =
+        if written.is_empty() || written.contains('@') { written } else { format!("{written}@{}", config.hostname) };
+    ReversePath::parse(&whole)
+        .map_err(|error| Unsent::new(Sysexit::Usage, format!("the sender {whole:?} is no address: {error}")))
+}
+
+fn recipients(addresses: Vec<String>, config: &Config) -> Result<Vec<Mailbox>, Unsent> {
+    let most = config.limits.recipients;
+    let mut all: Vec<Mailbox> = Vec::new();
+    for address in addresses {
+        let mailbox = if address.contains('@') {
+            Mailbox::parse(&address)
+                .map_err(|error| Unsent::new(Sysexit::NoUser, format!("{address:?} is no address: {error}")))?
+        } else {
+            config.postmaster.clone()
+        };
+        if !all.contains(&mailbox) {
+            all.push(mailbox);
+        }
+        if all.len() > most {
+            let message = format!("more than {most} recipients, which is the limit ([limits] recipients)");
+            return Err(Unsent::new(Sysexit::Data, message));
+        }
+    }
+    if all.is_empty() {
+        return Err(Unsent::new(Sysexit::Data, "no recipient: neither the arguments nor To, Cc and Bcc name one"));
+    }
+    Ok(all)
+}
+
+fn missing(wanted: &Wanted, config: &Config, sender: &ReversePath) -> Missing {
+    let (now, hostname) = (Timestamp::now(), &config.hostname);
+    let address = match sender {
+        ReversePath::Null => format!("MAILER-DAEMON@{hostname}"),
+        ReversePath::Mailbox(mailbox) => mailbox.to_string(),
+    };
+    let caller = || User::caller().filter(|_| wanted.sender.is_none()).and_then(|user| user.full_name);
+    let name = wanted.full_name.clone().or_else(caller);
+    Missing {
+        from: message::named(name.as_deref(), &address),
+        // Only a year beyond 9999 could not be told.
+        date: rfc2822::to_string(&now.to_zoned_datetime(TimeZone::UTC)).unwrap_or_else(|_| now.to_string()),
+        id: format!("<{}.{}@{hostname}>", now.as_nanosecond(), std::process::id()),
+    }
+}

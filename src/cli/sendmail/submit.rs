@@ -1,0 +1,283 @@
+//! The way into the relay: its own listener, over loopback (RFC 5321), with one message or as a pipe.
+//!
+//! Whoever answers must greet with the relay's name: another server on that port is not handed mail. It is
+//! one conversation in clear that does not leave the machine, and every step of it is bounded in time.
+
+use std::io::{self, Read, Write};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpStream};
+use std::time::Duration;
+
+use super::exit::{Sysexit, Unsent};
+use crate::config::{Config, ListenAddress, ListenerTls};
+use crate::envelope::Envelope;
+use crate::smtp::client::{
+    Ending, Extensions, Mail, Opening, OpeningStep, Promise, RecipientStatus, Results, Starttls, Step, Transaction,
+    Violation,
+};
+use crate::smtp::data::Stuffer;
+use crate::smtp::reply::{Reply, Severity};
+use crate::tls::{Clearance, NoTls, TlsOutcome, TlsPolicy, Verdict, judge};
+
+/// Loopback answers at once, or nobody is there.
+const CONNECT_TIME: Duration = Duration::from_secs(10);
+/// Where a listener is expected whose socket systemd passes: its address is known to systemd alone.
+const SMTP_PORT: u16 = 25;
+/// Octets written at a time.
+const BLOCK: usize = 64 * 1024;
+
+/// A conversation with the relay.
+pub(super) struct Relay<'a> {
+    config: &'a Config,
+    stream: TcpStream,
+    address: SocketAddr,
+}
+
+impl<'a> Relay<'a> {
+    /// Connects to the first listener that takes mail in clear and answers.
+    ///
+    /// # Errors
+    /// 78 where no listener could be spoken to, 75 where none answers.
+    pub(super) fn connect(config: &'a Config) -> Result<Self, Unsent> {
+        let addresses = addresses(config);
+        let mut last = None;
+        for address in addresses {
+            match TcpStream::connect_timeout(&address, CONNECT_TIME) {
+                Ok(stream) => return Ok(Self { config, stream, address }),
+                Err(error) => last = last.or(Some((address, error))),
+            }
+        }
+        Err(match last {
+            Some((address, error)) => later(format!(
+                "nobody takes mail on {address} ({error}); the message was not taken.\nIs Gatepost running? See \
+                 `systemctl status gatepost`, then send it again."
+            )),
+            None => Unsent::new(
+                Sysexit::Config,
+                "no listener takes mail from this machine in clear: add a [[listener]] with address = \
+                 [\"127.0.0.1:25\"] and tls = \"opportunistic\" or \"off\"",
+            ),
+        })
+    }
+
+    /// Hands a message over: to all of its recipients, or to none.
+    ///
+    /// # Errors
+    /// Why not; nobody gets it then.
+    pub(super) fn submit(mut self, envelope: &Envelope, content: &[u8]) -> Result<(), Unsent> {
+        let extensions = self.open()?;
+        // What leaves no machine needs no TLS: the policy is "off", and the judge says so like anybody's.
+        let outcome = TlsOutcome::Clear(NoTls::NotWanted);
+        let clearance = match judge(&TlsPolicy::Off, outcome, &[]) {
+            Verdict::Cleared(clearance) => clearance,
+            Verdict::Refused(refusal) => return Err(later(refusal.to_string())),
+            Verdict::Redial(fallback) => return Err(later(fallback.reason().to_string())),
+        };
+        let results = self.transact(&clearance, envelope, content, extensions)?;
+        let _ = self.stream.write_all(b"QUIT\r\n");
+        verdict(envelope, &results)
+    }
+
+    fn open(&mut self) -> Result<Extensions, Unsent> {
+        let mut opening = Opening::new(&self.config.hostname, Starttls::NotWanted);
+        let limit = self.config.timeouts.reply;
+        match self.pump(limit, |input, out| opening.receive(input, out))? {
+            OpeningStep::InClear(_) if opening.is_ourselves() => Ok(opening.extensions()),
+            OpeningStep::Failed { reply, .. } => Err(later(format!("the relay takes no mail now: {reply}"))),
+            OpeningStep::InClear(_) | OpeningStep::Secured | OpeningStep::Handshake => Err(later(format!(
+                "what answers on {} is not {}: it has another name, and is not handed the message",
+                self.address, self.config.hostname
+            ))),
+        }
+    }
+
+    fn transact(
+        &mut self,
+        _leave: &Clearance,
+        envelope: &Envelope,
+        content: &[u8],
+        extensions: Extensions,
+    ) -> Result<Results, Unsent> {
+        let recipients: Vec<usize> = (0..envelope.recipients.len()).collect();
+        let size = content.len() as u64;
+        let mail = Mail { envelope, size, recipients: &recipients, promise: Promise::NotAsked };
+        mail.fits(extensions).map_err(|obstacle| Unsent::new(Sysexit::Unavailable, obstacle.to_string()))?;
+        let mut out = Vec::new();
+        let mut transaction = Transaction::start(mail, extensions, &mut out);
+        self.send(&out)?;
+        let limit = self.config.timeouts.reply;
+        if self.pump(limit, |input, out| transaction.receive(input, out))? == Step::Over {
+            return Ok(transaction.into_results());
+        }
+        if transaction.recipients().iter().any(|status| *status != RecipientStatus::Accepted) {
+            // Before the content: whoever was accepted does not get it either.
+            let results = transaction.into_results();
+            verdict(envelope, &results)?;
+            return Ok(results);
+        }
+        let mut stuffer = Stuffer::new();
+        for block in content.chunks(BLOCK) {
+            out.clear();
+            stuffer.push(block, &mut out);
+            self.send(&out)?;
+        }
+        out.clear();
+        stuffer.finish(&mut out);
+        self.send(&out)?;
+        transaction.content_sent();
+        let limit = self.config.timeouts.final_reply;
+        self.pump(limit, |input, out| transaction.receive(input, out))?;
+        Ok(transaction.into_results())
+    }
+
+    /// Reads and answers until a dialogue comes to its next step.
+    fn pump<S>(
+        &mut self,
+        limit: Duration,
+        mut receive: impl FnMut(&[u8], &mut Vec<u8>) -> Result<(usize, Option<S>), Violation>,
+    ) -> Result<S, Unsent> {
+        let (mut input, mut out, mut block) = (Vec::new(), Vec::new(), [0; 2048]);
+        self.stream.set_read_timeout(Some(limit)).map_err(|error| self.broken(&error))?;
+        loop {
+            let length = match self.stream.read(&mut block) {
+                Ok(0) => return Err(self.broken(&io::Error::from(io::ErrorKind::UnexpectedEof))),
+                Ok(length) => length,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(self.broken(&error)),
+            };
+            input.extend_from_slice(&block[..length]);
+            while !input.is_empty() {
+                let (used, step) = receive(&input, &mut out).map_err(|violation| later(violation.to_string()))?;
+                input.drain(..used);
+                self.send(&out)?;
+                out.clear();
+                if let Some(step) = step {
+                    return Ok(step);
+                }
+                if used == 0 {
+                    break;
+                }
+            }
+        }
+    }
+
+    fn send(&mut self, octets: &[u8]) -> Result<(), Unsent> {
+        let limit = self.config.timeouts.data_block;
+        let sent = self.stream.set_write_timeout(Some(limit)).and_then(|()| self.stream.write_all(octets));
+        sent.map_err(|error| self.broken(&error))
+    }
+
+    fn broken(&self, error: &io::Error) -> Unsent {
+        later(format!(
+            "the connection to the relay on {} broke ({error}): whether the message was taken is not known, so send \
+             it again",
+            self.address
+        ))
+    }
+
+    /// Passes what comes on standard input to the relay, and its answers back, until it closes.
+    ///
+    /// # Errors
+    /// 75 where the connection breaks.
+    pub(super) fn pipe(self) -> Result<(), Unsent> {
+        let mut answers = &self.stream;
+        let mut asker = self.stream.try_clone().map_err(|error| self.broken(&error))?;
+        // It ends with the process: nothing wakes a read from standard input.
+        std::thread::spawn(move || {
+            let _ = io::copy(&mut io::stdin().lock(), &mut asker);
+            let _ = asker.shutdown(Shutdown::Write);
+        });
+        let mut stdout = io::stdout().lock();
+        let mut block = [0; 2048];
+        loop {
+            match answers.read(&mut block) {
+                Ok(0) => return Ok(()),
+                Ok(length) => {
+                    // Who does not listen any more has ended the conversation.
+                    if stdout.write_all(&block[..length]).and_then(|()| stdout.flush()).is_err() {
+                        return Ok(());
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(self.broken(&error)),
+            }
+        }
+    }
+}
+
+/// What the relay's answers mean for the caller.
+fn verdict(envelope: &Envelope, results: &Results) -> Result<(), Unsent> {
+    let mut refused = Vec::new();
+    let mut status = None;
+    for (recipient, result) in envelope.recipients.iter().zip(&results.recipients) {
+        let (said, new) = match result {
+            RecipientStatus::Refused(reply) => (reply.to_string(), severity(reply, Sysexit::NoUser)),
+            RecipientStatus::Overflow => ("too many recipients".to_owned(), Sysexit::TemporaryFailure),
+            RecipientStatus::Open | RecipientStatus::Accepted => continue,
+        };
+        refused.push(format!("{}: {said}", recipient.mailbox));
+        // What will pass wins: the same again may do then.
+        status = Some(if status == Some(Sysexit::TemporaryFailure) { Sysexit::TemporaryFailure } else { new });
+    }
+    if let Some(status) = status {
+        let message = format!("the message was sent to nobody, for the relay refuses\n{}", refused.join("\n"));
+        return Err(Unsent::new(status, message));
+    }
+    match &results.ending {
+        Ending::Taken(_) => Ok(()),
+        Ending::Refused { stage, reply } | Ending::Closing { stage, reply } => {
+            let message = format!("the relay refuses the message after {stage}: {reply}");
+            Err(Unsent::new(severity(reply, Sysexit::Unavailable), message))
+        }
+        Ending::Unfinished | Ending::NoRecipient => Err(later("the relay took no recipient".to_owned())),
+    }
+}
+
+fn later(message: String) -> Unsent {
+    Unsent::new(Sysexit::TemporaryFailure, message)
+}
+
+fn severity(reply: &Reply, permanent: Sysexit) -> Sysexit {
+    match reply.severity() {
+        Severity::Permanent => permanent,
+        Severity::Transient | Severity::Intermediate | Severity::Success => Sysexit::TemporaryFailure,
+    }
+}
+
+/// Where to knock, loopback first: that is where every client may send to any domain by default.
+fn addresses(config: &Config) -> Vec<SocketAddr> {
+    let listeners = config.listeners.iter().filter(|listener| match listener.tls {
+        ListenerTls::Off | ListenerTls::Opportunistic => true,
+        ListenerTls::Forced | ListenerTls::Implicit => false,
+    });
+    let (v4, v6) = (IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST));
+    let mut all: Vec<SocketAddr> = Vec::new();
+    for address in listeners.flat_map(|listener| &listener.addresses) {
+        let (ips, port) = match &address.value {
+            ListenAddress::Passed(_) => (vec![v4, v6], SMTP_PORT),
+            ListenAddress::Bind(own) if own.ip().is_unspecified() && own.is_ipv6() => (vec![v4, v6], own.port()),
+            ListenAddress::Bind(own) if own.ip().is_unspecified() => (vec![v4], own.port()),
+            ListenAddress::Bind(own) => (vec![own.ip()], own.port()),
+        };
+        all.extend(ips.into_iter().map(|ip| SocketAddr::new(ip, port)));
+    }
+    all.sort_by_key(|address| !address.ip().is_loopback());
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn loopback_comes_first_and_what_needs_tls_not_at_all() {
+        let text = "hostname = \"relay.example.com\"\npostmaster = \"p@example.com\"\n[tls]\ncertificate = \"c\"\n\
+                    key = \"k\"\n[[listener]]\nname = \"a\"\naddress = [\"192.0.2.1:25\", \"[::]:26\"]\n[[listener]]\n\
+                    name = \"b\"\naddress = [\"127.0.0.1:2526\"]\ntls = \"forced\"\n[[listener]]\nname = \"c\"\n\
+                    address = [\"systemd:mx\"]\ntls = \"off\"\n";
+        let (config, _) = crate::config::parse(text, Path::new("gatepost.toml")).expect("it is good");
+        let addresses: Vec<_> = addresses(&config).iter().map(ToString::to_string).collect();
+        assert_eq!(addresses, ["127.0.0.1:26", "[::1]:26", "127.0.0.1:25", "[::1]:25", "192.0.2.1:25"]);
+    }
+}

@@ -1,0 +1,47 @@
+//! Who calls: the name of the user, and what the system knows of it (passwd(5)).
+
+/// The caller.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct User {
+    /// The login name.
+    pub(super) name: String,
+    /// The full name, where there is one.
+    pub(super) full_name: Option<String>,
+}
+
+impl User {
+    /// The user that this process runs as. The environment is not believed: it is the caller's to write.
+    pub(super) fn caller() -> Option<Self> {
+        let accounts = std::fs::read("/etc/passwd").unwrap_or_default();
+        Self::find(&String::from_utf8_lossy(&accounts), rustix::process::getuid().as_raw())
+    }
+
+    fn find(accounts: &str, uid: u32) -> Option<Self> {
+        accounts.lines().find_map(|line| {
+            let mut fields = line.split(':');
+            let name = fields.next().filter(|name| !name.is_empty())?;
+            if fields.nth(1)?.parse() != Ok(uid) {
+                return None;
+            }
+            // The first part is the name; `&` stands for the login name.
+            let full_name = fields.nth(1).and_then(|gecos| gecos.split(',').next()).unwrap_or_default();
+            let full_name = full_name.replace('&', name);
+            Some(Self { name: name.to_owned(), full_name: Some(full_name).filter(|name| !name.trim().is_empty()) })
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::User;
+
+    #[test]
+    fn the_account_is_found_by_its_number() {
+        let accounts = "root:x:0:0:root:/root:/bin/sh\nbroken\nalice:x:1000:1000:Alice Doe,Room 1,,:/home/alice:/bin/sh\n\
+                        eric:x:1001:1001::/home/eric:/bin/sh\n";
+        let alice = User { name: "alice".into(), full_name: Some("Alice Doe".into()) };
+        assert_eq!(User::find(accounts, 1000), Some(alice));
+        assert_eq!(User::find(accounts, 1001).map(|user| user.full_name), Some(None));
+        assert_eq!(User::find(accounts, 7), None);
+    }
+}

@@ -1,0 +1,144 @@
+//! The sockets that listeners have: bound here, or bound by systemd and passed by name (`systemd:NAME`).
+//!
+//! Passed sockets are those of `sd_listen_fds(3)`. With them, port 25 needs no privilege, and connections
+//! wait through a restart. Nothing is accepted here.
+
+use std::net::{SocketAddr, TcpListener as StdListener};
+
+use listenfd::ListenFd;
+use socket2::SockRef;
+use tokio::net::TcpListener;
+
+use crate::config::{Config, Fault, ListenAddress, Located, Place};
+
+/// The sockets of each listener, by its name.
+pub(super) type Bound = Vec<(String, Vec<TcpListener>)>;
+
+/// The sockets that systemd passed to this process.
+#[derive(Debug, Default)]
+pub struct Passed {
+    sockets: Vec<(String, Result<StdListener, String>)>,
+}
+
+impl Passed {
+    /// Takes what the environment speaks of (`LISTEN_PID`, `LISTEN_FDS`, `LISTEN_FDNAMES`).
+    ///
+    /// Once in a process, and before it has threads: the variables are taken out, so that nobody takes the
+    /// same sockets again.
+    #[must_use]
+    pub fn from_environment() -> Self {
+        // Without it the variables may be meant for whoever started us.
+        if std::env::var_os("LISTEN_PID").is_none() {
+            return Self::default();
+        }
+        let names = std::env::var("LISTEN_FDNAMES").unwrap_or_default();
+        let mut names = names.split(':');
+        let mut passed = ListenFd::from_env();
+        let sockets = (0..passed.len()).map(|at| {
+            let name = names.next().filter(|name| !name.is_empty()).unwrap_or("unknown");
+            (name.to_owned(), take(&mut passed, at))
+        });
+        Self { sockets: sockets.collect() }
+    }
+
+    /// The sockets of one name; a socket unit with several `ListenStream=` passes as many.
+    fn of(&mut self, name: &str) -> Result<Vec<TcpListener>, String> {
+        let (mine, others) = std::mem::take(&mut self.sockets).into_iter().partition(|(other, _)| other == name);
+        self.sockets = others;
+        let mine: Vec<(String, _)> = mine;
+        if mine.is_empty() {
+            let mut names: Vec<_> = self.sockets.iter().map(|(name, _)| format!("\"{name}\"")).collect();
+            names.dedup();
+            return Err(if names.is_empty() {
+                "systemd passed no socket at all".to_owned()
+            } else {
+                format!("systemd passed {} only", names.join(", "))
+            });
+        }
+        let listen = |socket: StdListener| {
+            socket.set_nonblocking(true)?;
+            TcpListener::from_std(socket)
+        };
+        mine.into_iter().map(|(_, socket)| listen(socket?).map_err(|error| error.to_string())).collect()
+    }
+
+    /// The names of the sockets that no listener has taken.
+    fn left(&self) -> Vec<&str> {
+        let mut names: Vec<_> = self.sockets.iter().map(|(name, _)| name.as_str()).collect();
+        names.dedup();
+        names
+    }
+}
+
+/// One descriptor, if it is what a listener can use.
+fn take(passed: &mut ListenFd, at: usize) -> Result<StdListener, String> {
+    let socket = passed.take_tcp_listener(at).map_err(|error| error.to_string())?;
+    let socket = socket.ok_or("it is taken already")?;
+    match SockRef::from(&socket).is_listener() {
+        Ok(true) => Ok(socket),
+        Ok(false) => Err("it is a connection, not a socket to accept them on; set Accept=no".to_owned()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// Binds every address of every listener, and takes every passed socket that they name; or nothing.
+pub(super) async fn bind(config: &Config, mut passed: Passed) -> Result<Bound, Vec<Fault>> {
+    let mut faults = Vec::new();
+    let mut all = Vec::new();
+    for listener in &config.listeners {
+        let mut sockets = Vec::new();
+        for address in &listener.addresses {
+            match &address.value {
+                ListenAddress::Bind(to) => match TcpListener::bind(to).await {
+                    Ok(socket) => sockets.push(socket),
+                    Err(error) => faults.push(bind_fault(&listener.name, *to, &address.place, &error)),
+                },
+                ListenAddress::Passed(name) => match passed.of(name) {
+                    Ok(taken) => sockets.extend(taken),
+                    Err(why) => faults.push(passed_fault(&listener.name, name, address, &why)),
+                },
+            }
+        }
+        all.push((listener.name.clone(), sockets));
+    }
+    if !faults.is_empty() {
+        return Err(faults);
+    }
+    for name in passed.left() {
+        tracing::warn!(
+            socket = name,
+            remedy = format!("write address = [\"systemd:{name}\"] in a listener, or disable the socket unit"),
+            "systemd passed a socket that no listener names; connections to it wait for ever"
+        );
+    }
+    Ok(all)
+}
+
+fn passed_fault(listener: &str, name: &str, address: &Located<ListenAddress>, why: &str) -> Fault {
+    let message = format!("listener \"{listener}\" has no socket \"{name}\" from systemd: {why}");
+    let remedy = format!(
+        "Write FileDescriptorName={name} and Service=gatepost.service into a socket unit, and start that: `systemctl \
+         enable --now gatepost.socket`. Or write an address and a port here."
+    );
+    Fault { place: address.place.clone(), message, remedy }
+}
+
+fn bind_fault(listener: &str, address: SocketAddr, place: &Place, error: &std::io::Error) -> Fault {
+    let port = address.port();
+    let remedy = match error.kind() {
+        std::io::ErrorKind::AddrInUse => format!(
+            "Another program listens there; find it with `ss -ltnp 'sport = :{port}'` and stop it, or choose another port."
+        ),
+        std::io::ErrorKind::PermissionDenied => {
+            "Ports below 1024 need a privilege: write address = [\"systemd:mx\"] and let gatepost.socket listen there, or \
+             choose a higher port."
+                .to_owned()
+        }
+        std::io::ErrorKind::AddrNotAvailable => {
+            "No interface of this machine has that address; `ip address` shows those there are.".to_owned()
+        }
+        _ => "Choose an address and port that this machine can listen on.".to_owned(),
+    };
+    let message = format!("listener \"{listener}\" cannot listen on {address}: {error}");
+    Fault { place: place.clone(), message, remedy }
+}
