@@ -221,7 +221,7 @@ pub struct Answer {
     pub shows: String,
     /// Whether its mail is taken.
     pub taken: bool,
-    /// Where it may send: `any` or `ours` ([relay] domains, or anywhere from [relay] networks).
+    /// Where it may send: `any` or `ours` (`[relay] domains`, or anywhere from `[relay] networks`).
     pub may_send_to: Option<&'static str>,
     /// How the client would be known, or the reply.
     pub text: String,

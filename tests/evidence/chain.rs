@@ -23,7 +23,7 @@ fn resealed(line: &str, from: &str, to: &str) -> String {
     assert_ne!(changed, line);
     let covered = &changed[..changed.len() - 75];
     let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, covered.as_bytes());
-    let hash: String = digest.as_ref().iter().map(|octet| format!("{octet:02x}")).collect();
+    let hash = digest.as_ref().iter().map(|octet| format!("{octet:02x}")).collect::<Vec<_>>().concat();
     format!("{covered},\"hash\":\"{hash}\"}}")
 }
 
@@ -37,7 +37,8 @@ fn a_chain_that_nobody_touched_is_whole() {
 #[test]
 fn every_spoilt_record_is_named() {
     type Spoil = fn(&mut Vec<String>);
-    let cases: [(&str, Spoil, Vec<(u64, Found)>); 13] = [
+    type Case = (&'static str, Spoil, Vec<(u64, Found)>);
+    let cases: [Case; 13] = [
         ("edited", |all| all[2] = all[2].replace("d1.example", "d7.example"), vec![(3, Found::Edited { seq: 3 })]),
         ("the last edited", |all| all[5] = all[5].replace("met", "exceeded"), vec![(6, Found::Edited { seq: 6 })]),
         (

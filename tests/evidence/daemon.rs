@@ -1,6 +1,7 @@
 //! The real daemon: nothing is finished without its evidence, whatever happens, and the commands tell it.
 
 use std::collections::HashSet;
+use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -226,13 +227,15 @@ async fn play(folder: &Path) -> PathBuf {
     let mut peers = Vec::new();
     for (domain, outbound, manner) in scripted() {
         let peer = Peer::start(manner).await;
-        connectors.push_str(&format!(
+        write!(
+            connectors,
             "[[connector]]\nname = \"{}\"\ndomains = [\"{domain}\"]\n{}\
              [connector.outbound]\nroute = [\"{}\"]\ndiscover = []\n{outbound}",
             domain.trim_end_matches(".example"),
             if outbound.contains("\"name\"") { "names = [\"mail.domain-c.com\"]\n" } else { "" },
             peer.address
-        ));
+        )
+        .expect("a string takes all");
         peers.push(peer);
     }
     connectors.push_str("[[connector]]\nname = \"reports\"\ndomains = [\"sender.example\"]\n[connector.outbound]\ntls = \"off\"\nroute = [\"127.0.0.1:9\"]\n");

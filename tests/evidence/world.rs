@@ -71,7 +71,8 @@ pub(crate) fn lines(file: &Path) -> Vec<String> {
 }
 
 pub(crate) fn put(file: &Path, lines: &[String]) {
-    fs::write(file, lines.iter().map(|line| format!("{line}\n")).collect::<String>()).expect("the folder is ours");
+    fs::write(file, lines.iter().map(|line| format!("{line}\n")).collect::<Vec<_>>().concat())
+        .expect("the folder is ours");
 }
 
 /// The day of which the file is, that many days ago.
