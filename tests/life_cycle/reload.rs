@@ -67,7 +67,7 @@ async fn a_bad_one_changes_nothing_and_says_why() {
 /// limit means the mail that waits, too.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn mail_that_waits_goes_the_new_way_within_the_new_limits() {
-    let (sink, nobody) = (Sink::start(100).await, crate::peer::Nobody::at([127, 0, 0, 1], 0));
+    let (sink, nobody) = (Sink::start(100).await, crate::peer::Nobody::at([127, 0, 0, 1]));
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder");
     fill(&folder.path().join("spool"), (0..20).map(|number| format!("b{number}@a.example")), |_| ()).await;
     let file = Wanted::mail_to(nobody.address).write(folder.path());
@@ -85,7 +85,7 @@ async fn mail_that_waits_goes_the_new_way_within_the_new_limits() {
 /// Whoever shortens the life of mail means the mail that is there.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn mail_that_waits_has_the_new_age() {
-    let nobody = crate::peer::Nobody::at([127, 0, 0, 1], 0);
+    let nobody = crate::peer::Nobody::at([127, 0, 0, 1]);
     let (folder, mut relay) = Wanted::mail_to(nobody.address).start();
     let mut client = Client::connect(relay.address).expect("a session");
     client.send(&Message::new("test", &["a.example"], 500));

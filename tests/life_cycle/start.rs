@@ -46,7 +46,7 @@ async fn an_address_in_use_is_named_with_its_place_and_remedy() {
     let address = taken.local_addr().expect("bound");
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder");
     let listener = address.to_string();
-    let elsewhere = crate::peer::Nobody::at([127, 0, 0, 1], 0);
+    let elsewhere = crate::peer::Nobody::at([127, 0, 0, 1]);
     let file = Wanted { listener: &listener, ..Wanted::mail_to(elsewhere.address) }.write(folder.path());
     let said = refused(&file);
     let place = format!("{}:5:12: ", file.display());

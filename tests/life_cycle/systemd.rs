@@ -166,7 +166,7 @@ async fn listeners_take_the_sockets_that_systemd_passes_by_name() {
 
 #[test]
 fn a_socket_that_is_not_passed_is_named_with_its_place_and_remedy() {
-    let nobody = crate::peer::Nobody::at([127, 0, 0, 1], 0);
+    let nobody = crate::peer::Nobody::at([127, 0, 0, 1]);
     let (_folder, file) = place(&Wanted { listener: "systemd:mx", ..Wanted::mail_to(nobody.address) });
     let place = format!("{}:5:12: listener \"mx\" has no socket \"mx\" from systemd", file.display());
     let mut manager = Manager::start(&file, vec![loopback().0], &[("LISTEN_FDNAMES", "other")]);

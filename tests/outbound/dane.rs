@@ -96,8 +96,7 @@ async fn a_domain_that_proves_to_have_no_records_gets_what_it_got_before() {
 /// Two hosts of one domain, at 127.0.0.1 and 127.0.0.2, on the same port; the second has good records.
 async fn two_hosts(broken: Option<Fault>) -> (Internet, Peer, Peer) {
     let pair = own("anything.example");
-    let first = shows(&pair).await;
-    let second = Peer::start_at(([127, 0, 0, 2], first.address.port()).into(), tls(&pair)).await;
+    let (first, second) = Peer::twins(tls(&pair), tls(&pair)).await;
     let mut records = "good.example MX 10 mx1.good.example\ngood.example MX 20 mx2.good.example\n\
                        mx1.good.example A 127.0.0.1\nmx2.good.example A 127.0.0.2\n"
         .to_owned();

@@ -155,9 +155,8 @@ async fn a_peer_that_says_nothing_is_left_after_the_time_limit() {
 #[tokio::test]
 async fn nobody_there_is_told_as_such() {
     let world = World::new().await;
-    let first = Nobody::at([127, 0, 0, 1], 0);
+    let (first, _second) = Nobody::twins();
     let port = first.address.port();
-    let _second = Nobody::at([127, 0, 0, 2], port);
     let policy = format!("port = {port}");
     let outbound = world.outbound(&connector("partner", &["partner.example"], &policy));
     let report = deliver(&outbound, message(&["b@partner.example"])).await;
@@ -179,8 +178,7 @@ async fn a_domain_without_mail_bounces_at_once() {
 #[tokio::test]
 async fn the_second_mx_host_takes_what_the_first_cannot() {
     let world = World::new().await;
-    let first = Nobody::at([127, 0, 0, 1], 0);
-    let backup = Peer::start_at(([127, 0, 0, 2], first.address.port()).into(), plain()).await;
+    let (first, backup) = Nobody::before(plain).await;
     let outbound =
         world.outbound(&connector("partner", &["partner.example"], &format!("port = {}", backup.address.port())));
     let report = deliver(&outbound, message(&["b@partner.example"])).await;

@@ -69,8 +69,7 @@ async fn a_policy_that_is_tested_or_withdrawn_refuses_nobody() {
 async fn a_host_that_is_not_listed_is_not_dialled_and_the_next_one_is() {
     let authority = Authority::root("Test");
     let pair = authority.issue(&["mx1.plain.example", "mx2.plain.example"]);
-    let first = shows(&pair).await;
-    let second = Peer::start_at(([127, 0, 0, 2], first.address.port()).into(), tls(&pair)).await;
+    let (first, second) = Peer::twins(tls(&pair), tls(&pair)).await;
     let records = "plain.example MX 10 mx1.plain.example\nplain.example MX 20 mx2.plain.example\n\
                    mx1.plain.example A 127.0.0.1\nmx2.plain.example A 127.0.0.2\n";
     let zones = [(DOMAIN, Kind::Unsigned, records.to_owned() + &sts(DOMAIN, "1"))];

@@ -106,8 +106,23 @@ impl Peer {
         Self::start_at((Ipv4Addr::LOCALHOST, 0).into(), manner).await
     }
 
-    pub(crate) async fn start_at(address: SocketAddr, manner: Manner) -> Self {
-        let listener = TcpListener::bind(address).await.expect("loopback");
+    async fn start_at(address: SocketAddr, manner: Manner) -> Self {
+        Self::on(TcpListener::bind(address).await.expect("loopback"), manner)
+    }
+
+    /// Two peers on one port, the first at 127.0.0.1 and the second at 127.0.0.2.
+    pub(crate) async fn twins(first: Manner, second: Manner) -> (Self, Self) {
+        loop {
+            let one = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("loopback");
+            let port = one.local_addr().expect("bound").port();
+            // Somebody else may have the port there.
+            if let Ok(two) = TcpListener::bind((Ipv4Addr::new(127, 0, 0, 2), port)).await {
+                return (Self::on(one, first), Self::on(two, second));
+            }
+        }
+    }
+
+    fn on(listener: TcpListener, manner: Manner) -> Self {
         let address = listener.local_addr().expect("bound");
         let counts = manner.answers.iter().map(|_| AtomicUsize::new(0)).collect();
         let shared = Arc::new(Shared { manner, heard: Mutex::default(), counts, active: watch::Sender::new(0) });
@@ -316,10 +331,35 @@ pub(crate) struct Nobody {
 }
 
 impl Nobody {
-    /// At this address of loopback; port 0 takes any.
-    pub(crate) fn at(ip: [u8; 4], port: u16) -> Self {
+    /// At this address of loopback, on a port of its own.
+    pub(crate) fn at(ip: [u8; 4]) -> Self {
+        Self::on(ip, 0).expect("loopback")
+    }
+
+    /// At 127.0.0.1, on the port of a peer that is started at 127.0.0.2.
+    pub(crate) async fn before(manner: impl Fn() -> Manner) -> (Self, Peer) {
+        loop {
+            let peer = Peer::start_at(([127, 0, 0, 2], 0).into(), manner()).await;
+            // Somebody else may have the port there.
+            if let Some(nobody) = Self::on([127, 0, 0, 1], peer.address.port()) {
+                return (nobody, peer);
+            }
+        }
+    }
+
+    /// Two of them on one port, at 127.0.0.1 and 127.0.0.2.
+    pub(crate) fn twins() -> (Self, Self) {
+        loop {
+            let first = Self::at([127, 0, 0, 1]);
+            if let Some(second) = Self::on([127, 0, 0, 2], first.address.port()) {
+                return (first, second);
+            }
+        }
+    }
+
+    fn on(ip: [u8; 4], port: u16) -> Option<Self> {
         let socket = TcpSocket::new_v4().expect("a socket");
-        socket.bind((ip, port).into()).expect("loopback");
-        Self { address: socket.local_addr().expect("bound"), _socket: socket }
+        socket.bind((ip, port).into()).ok()?;
+        Some(Self { address: socket.local_addr().expect("bound"), _socket: socket })
     }
 }

@@ -287,7 +287,7 @@ async fn when_no_hop_is_left_on_failure_decides() {
     let peer = Peer::start(Manner::new(Starttls::NotOffered)).await;
     let port = peer.address.port();
     // The second hop is not there at all: that does not hide the demand which the first did not meet.
-    let nobody = Nobody::at([127, 0, 0, 1], 0);
+    let nobody = Nobody::at([127, 0, 0, 1]);
     let policy =
         format!("route = [\"{HOP}:{port}\", \"{HOP}:{}\"]\ntls = \"forced\"\nverify = \"none\"", nobody.address.port());
     for (on_failure, ends) in [("defer", "deferred 4.7.4"), ("bounce", "bounced 5.7.4")] {

@@ -168,7 +168,7 @@ async fn a_hop_that_promises_is_found_behind_those_that_do_not() {
 #[tokio::test]
 async fn it_bounces_only_where_every_hop_has_said_no() {
     let world = World::new().await;
-    let down = Nobody::at([127, 0, 0, 1], 0);
+    let down = Nobody::at([127, 0, 0, 1]);
     let silent = peer(&world.authority, "mx.partner.example", PROMISES_NOTHING).await;
     for ports in [[silent.address.port(), down.address.port()], [down.address.port(), silent.address.port()]] {
         let outbound = world.outbound(&way(&ports, ""));

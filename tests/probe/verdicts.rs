@@ -137,8 +137,7 @@ async fn a_pin_that_was_told_can_be_pasted() {
 async fn every_hop_is_looked_at_and_one_good_one_is_enough() {
     let world = World::new().await;
     let pair = world.authority.issue(&["mx2.partner.example"]);
-    let second = Peer::start_at(([127, 0, 0, 2], 0).into(), Manner::new(tls(&pair))).await;
-    let nobody = Nobody::at([127, 0, 0, 1], second.address.port());
+    let (nobody, second) = Nobody::before(|| Manner::new(tls(&pair))).await;
     let port = nobody.address.port();
     world.write(&connector(
         "partner",

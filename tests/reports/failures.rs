@@ -48,7 +48,7 @@ async fn content_that_is_refused_is_reported_once_for_all() {
 #[tokio::test]
 async fn what_expires_tells_the_last_reason() {
     let bad = peer(&[], &[("RCPT", "451 4.2.2 the mailbox is full")]).await;
-    let down = Nobody::at([127, 0, 0, 1], 0);
+    let down = Nobody::at([127, 0, 0, 1]);
     let connectors = [connector("bad.example", bad.address, ""), connector("down.example", down.address, "")];
     let before = "[queue]\nretry = [\"200ms\"]\nexpire = \"2500ms\"\nwarn_after = \"never\"";
     let world = World::start(before, &connectors).await;

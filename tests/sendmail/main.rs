@@ -40,7 +40,7 @@ fn free() -> SocketAddr {
 
 fn configure(folder: &Path, listener: SocketAddr, route: SocketAddr) -> PathBuf {
     let text = format!(
-        "hostname = \"relay.example.com\"\npostmaster = \"admin@example.com\"\n[spool]\npath = \"spool\"\n[admin]\n\
+        "hostname = \"relay.example.com\"\npostmaster = \"admin@example.com\"\n[spool]\npath = \"spool\"\n[evidence]\npath = \"\"\n[admin]\n\
          socket = \"admin.sock\"\nhttp = \"\"\n[[listener]]\nname = \"mx\"\naddress = [\"{listener}\"]\ntls = \"off\"\n[log]\n\
          format = \"text\"\n[limits]\nmessage_size = \"64KiB\"\n[relay]\nnetworks = [\"127.9.9.9/32\"]\n\
          domains = [\"b.example\", \"example.com\"]\n\
