@@ -178,7 +178,7 @@ async fn a_domain_without_mail_bounces_at_once() {
 #[tokio::test]
 async fn the_second_mx_host_takes_what_the_first_cannot() {
     let world = World::new().await;
-    let (first, backup) = Nobody::before(plain).await;
+    let (_nobody, backup) = Nobody::before(plain).await;
     let outbound =
         world.outbound(&connector("partner", &["partner.example"], &format!("port = {}", backup.address.port())));
     let report = deliver(&outbound, message(&["b@partner.example"])).await;
