@@ -159,7 +159,7 @@ fn evidence(evidence: &config::Evidence) -> String {
     match &evidence.path.value {
         EvidencePath::Off => "no evidence of deliveries is kept".to_owned(),
         EvidencePath::Folder(folder) => {
-            let keep = humantime::format_duration(evidence.keep);
+            let keep = config::write_duration(evidence.keep);
             format!("evidence of deliveries is kept in {} for {keep}", folder.display())
         }
     }

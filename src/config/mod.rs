@@ -37,7 +37,7 @@ pub use flat::{ChangedKey, Pair, Section, changed, sections, treatment};
 pub use parse::{parse, read};
 pub use partner::default_connector;
 pub use tlsrpt::{DkimKey, SendReports, TlsReports};
-pub use values::parse_duration;
+pub use values::{parse_duration, write_duration};
 
 /// Where something stands in a configuration file. Line and column count from 1.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]

@@ -117,6 +117,18 @@ pub fn parse_duration(text: &str) -> Option<Duration> {
     humantime::parse_duration(text).ok()
 }
 
+/// A duration as people write it here, and as [`parse_duration`] reads it.
+#[must_use]
+pub fn write_duration(duration: Duration) -> String {
+    const UNITS: [(u64, char); 3] = [(24 * 60 * 60, 'd'), (60 * 60, 'h'), (60, 'm')];
+    let seconds = duration.as_secs();
+    match UNITS.iter().find(|(unit, _)| seconds > 0 && seconds % unit == 0) {
+        _ if duration.subsec_nanos() > 0 => humantime::format_duration(duration).to_string(),
+        Some((unit, letter)) => format!("{}{letter}", seconds / unit),
+        None => format!("{seconds}s"),
+    }
+}
+
 /// A number of octets, at least 1.
 pub(super) fn size(value: &Value<'_>, notes: &mut Notes<'_>) -> Option<u64> {
     let (size, written) = match (value.raw, whole(value)) {
@@ -258,6 +270,14 @@ mod tests {
         for text in ["", "5", "5 parsecs", "5M", "-5s", "5µs", "s", "18446744073709551615s1000000000ns"] {
             assert_eq!(parse_duration(text), None, "{text}");
         }
+    }
+
+    #[test]
+    fn durations_are_written_as_they_are_read() {
+        for text in ["30s", "90s", "5m", "90m", "4h", "25h", "5d", "400d"] {
+            assert_eq!(write_duration(parse_duration(text).expect(text)), text);
+        }
+        assert_eq!(write_duration(Duration::from_millis(1500)), "1s 500ms");
     }
 
     #[test]

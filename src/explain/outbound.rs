@@ -8,7 +8,7 @@ use super::sources::{Recollection, Sources};
 use super::words::{self, MemoryNote, NoHopLeft, Problem, Row};
 use super::{Explainer, Subject, exception_note, step};
 use crate::address::Host;
-use crate::config::{Connector, OnFailure};
+use crate::config::{Connector, OnFailure, write_duration};
 use crate::discovery::Discovery;
 use crate::dns::{Security, Standing};
 use crate::envelope::TlsRequirement;
@@ -173,8 +173,8 @@ impl Question<'_> {
                 let first = queue.retry.first().copied().unwrap_or_default();
                 format!(
                     "it waits and is tried again, first after {}, and bounces after {}",
-                    humantime::format_duration(first),
-                    humantime::format_duration(queue.expire)
+                    write_duration(first),
+                    write_duration(queue.expire)
                 )
             }
             Step::Hold => "it is held until an operator decides (gatepost queue release, or bounce)".to_owned(),

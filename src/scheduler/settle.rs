@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 
-use crate::config::WarnAfter;
+use crate::config::{WarnAfter, write_duration};
 use crate::dsn::{self, Action};
 use crate::envelope::{Envelope, History, QueueId, Recipient, RecipientState, Trouble};
 use crate::evidence;
@@ -257,7 +257,7 @@ impl<'a> Books<'a> {
 
     /// The failure of a message whose time is over: 5.4.7, with the last reason.
     fn expired(&self, last: Trouble) -> Trouble {
-        let age = humantime::format_duration(self.settings.config.queue.expire);
+        let age = write_duration(self.settings.config.queue.expire);
         Trouble {
             status: EnhancedStatusCode::permanent(Status(4, 7)),
             text: format!(

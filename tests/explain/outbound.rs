@@ -56,7 +56,7 @@ async fn a_forced_partner_is_explained_from_connector_to_bounce_and_nobody_is_di
             "the same as at hop 1.\n",
             "When no hop is left\n",
             "policy not met        it is held until an operator decides (gatepost queue release, or bounce) (on_failure = \"hold\")\n",
-            "hosts unreachable     it waits and is tried again, first after 1m, and bounces after 5days\n",
+            "hosts unreachable     it waits and is tried again, first after 1m, and bounces after 5d\n",
         ],
     );
     assert_eq!(host.accept().expect_err("nobody dialled").kind(), std::io::ErrorKind::WouldBlock);

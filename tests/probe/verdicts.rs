@@ -53,7 +53,7 @@ async fn what_falls_short_hears_the_same_and_never_mail() {
         world.write(&smart("partner", &["partner.example"], peer.address.port(), &policy));
         let answer = world.probe(&["partner.example"]).await;
         answer.ends(1).has("NOT MET: the certificate is ").has(words).has("FAILS: 4.7.5 ");
-        answer.has("Mail for partner.example would WAIT:\n  4.7.5 ").has("5.4.7 not delivered within 5days");
+        answer.has("Mail for partner.example would WAIT:\n  4.7.5 ").has("5.4.7 not delivered within 5d");
         // What it offers is asked for all the same.
         answer.has("offers    SIZE");
         assert_eq!(commands(&peer).await, [WHOLE], "{what}");

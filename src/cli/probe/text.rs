@@ -8,7 +8,7 @@ use jiff::tz::TimeZone;
 use super::super::queue::words::plain;
 use super::soon::expiry;
 use super::{Done, Prospect};
-use crate::config::{Config, WarnAfter};
+use crate::config::{Config, WarnAfter, write_duration};
 use crate::connector::{DaneFinding, MemoryFinding, StsFinding, StsListing};
 use crate::explain::Recollection;
 use crate::handshake::SentCertificate;
@@ -220,14 +220,11 @@ fn prospect(done: &Done, config: &Config) -> String {
         },
         Prospect::Deferred(failure) => {
             let why = told(failure, Persistence::Transient);
-            let expire = humantime::format_duration(config.queue.expire);
+            let expire = write_duration(config.queue.expire);
             let warned = match config.queue.warn_after {
                 WarnAfter::Never => String::new(),
                 WarnAfter::Age(age) => {
-                    format!(
-                        "after {} its sender is told that it is still being tried; ",
-                        humantime::format_duration(age)
-                    )
+                    format!("after {} its sender is told that it is still being tried; ", write_duration(age))
                 }
             };
             format!(
