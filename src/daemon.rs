@@ -263,10 +263,12 @@ impl Rooms {
         if let Some(window) = window {
             listeners.spawn(window.serve(admin, self.stop.clone()));
         }
-        let watch = tokio::spawn(watch(Arc::clone(&self.in_force)));
-        let round = tokio::spawn(watched::round(Arc::clone(&self.in_force)));
+        // These never end by themselves; without them certificates and policies would grow old in silence.
+        let mut chores = JoinSet::new();
+        chores.spawn(watch(Arc::clone(&self.in_force)));
+        chores.spawn(watched::round(Arc::clone(&self.in_force)));
         let policies = self.in_force.outbound.discovery().mta_sts().clone();
-        let fresh = tokio::spawn(async move { policies.keep_fresh().await });
+        chores.spawn(async move { policies.keep_fresh().await });
         let end = tokio::select! {
             // In this order: when we are told to stop, the others end by themselves. That is no death.
             biased;
@@ -275,10 +277,9 @@ impl Rooms {
             () = self.in_force.evidence.closed() => Err(EndError::EvidenceClosed),
             death = &mut deliveries => Err(scheduler_end(death)),
             Some(Err(death)) = listeners.join_next() => Err(EndError::Died(death.to_string())),
+            Some(Err(death)) = chores.join_next() => Err(EndError::Died(death.to_string())),
         };
-        watch.abort();
-        fresh.abort();
-        round.abort();
+        chores.abort_all();
         self.stop.cancel();
         self.in_force.evidence.hurry();
         self.in_force.outbound.close();
@@ -348,7 +349,13 @@ async fn watch(in_force: Arc<InForce>) {
         ended.tell(&in_force.config().connectors, jiff::Timestamp::now());
         tokio::time::sleep(WATCH).await;
         let tls = in_force.tls();
-        let Ok(result) = tokio::task::spawn_blocking(move || tls.refresh()).await else { return };
+        let result = match tokio::task::spawn_blocking(move || tls.refresh()).await {
+            Ok(result) => result,
+            Err(error) => {
+                tracing::error!(%error, "our certificates could not be looked at; it is tried again in a minute");
+                continue;
+            }
+        };
         match result {
             Ok(replaced) => {
                 for identity in replaced {

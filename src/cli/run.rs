@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use tokio::signal::unix::{self as signal, SignalKind};
+use tracing_subscriber::filter::ParseError;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer, Registry};
@@ -109,7 +110,7 @@ fn reload(running: &Running, file: &Path, level: &LogLevel) {
         let log = config.log.clone();
         warnings.extend(running.reload(config)?);
         // Reading has tried it already.
-        if let Ok(filter) = EnvFilter::try_new(&log.level) {
+        if let Ok(filter) = filter(&log.level) {
             // Only a program that ends has no log any more.
             let _ = level.reload(filter);
         }
@@ -169,13 +170,18 @@ impl Signals {
     }
 }
 
+/// The filter as it is written, but that the resolver library is quiet unless it is named: it writes out whole
+/// messages of strangers, as long as they like.
+fn filter(level: &str) -> Result<EnvFilter, ParseError> {
+    EnvFilter::try_new(format!("hickory_net=off,hickory_proto=off,hickory_resolver=off,{level}"))
+}
+
 /// Sends log lines where `[log]` says.
 ///
 /// # Errors
 /// A filter that cannot be read, or a journal that cannot be reached, in words.
 fn start_logging(log: &Log) -> Result<LogLevel, String> {
-    let filter =
-        EnvFilter::try_new(&log.level).map_err(|error| format!("level = \"{}\" is no filter: {error}", log.level))?;
+    let filter = filter(&log.level).map_err(|error| format!("level = \"{}\" is no filter: {error}", log.level))?;
     let (filter, handle) = tracing_subscriber::reload::Layer::new(filter);
     let under_systemd = std::env::var_os("JOURNAL_STREAM").is_some();
     let colour = std::io::stderr().is_terminal();

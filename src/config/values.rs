@@ -122,7 +122,7 @@ pub fn parse_duration(text: &str) -> Option<Duration> {
 pub fn write_duration(duration: Duration) -> String {
     const UNITS: [(u64, char); 3] = [(24 * 60 * 60, 'd'), (60 * 60, 'h'), (60, 'm')];
     let seconds = duration.as_secs();
-    match UNITS.iter().find(|(unit, _)| seconds > 0 && seconds % unit == 0) {
+    match UNITS.iter().find(|(unit, _)| seconds > 0 && seconds.is_multiple_of(*unit)) {
         _ if duration.subsec_nanos() > 0 => humantime::format_duration(duration).to_string(),
         Some((unit, letter)) => format!("{}{letter}", seconds / unit),
         None => format!("{seconds}s"),

@@ -61,14 +61,20 @@ impl Cache {
     ) -> Result<T, LookupError> {
         let key = (name, kind);
         let entry = self.0.entry_by_ref(&key).or_insert_with_if(Arc::default, |entry| entry.is_over()).into_value();
+        let mut is_new = false;
         let answered = entry
             .0
             .get_or_init(async || {
+                is_new = true;
                 let outcome = ask(&key.0).await;
                 let holds = outcome.as_ref().map_or(FAILURE_HOLDS, |resolved| resolved.holds);
                 (outcome, Instant::now() + holds)
             })
             .await;
+        if is_new {
+            // An entry is weighed when it is put in: now with its records.
+            self.0.insert(key.clone(), Arc::clone(&entry));
+        }
         match answered {
             (Ok(resolved), until) => Ok(read(resolved, *until)),
             (Err(fault), _) => Err(fault.clone()),

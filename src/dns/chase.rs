@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use hickory_resolver::proto::rr::{Name, RData, RecordType};
 
-use super::ground::Ground;
+use super::ground::{Ground, STRIPS_FOR};
 use super::reply::{Reply, ask};
-use super::{Found, LookupError, Security};
+use super::{Found, InsecureReason, LookupError, Security};
 
 /// CNAMEs on the way to one answer, at most.
 const ALIASES_MAX: usize = 10;
@@ -98,7 +98,14 @@ impl Chain {
             security: self.security,
             first: self.first.unwrap_or(self.security),
             name: name.strip_suffix('.').unwrap_or(&name).to_owned(),
-            holds: self.holds.clamp(TTL_MIN, TTL_MAX),
+            // What nobody could validate is believed no longer than that nobody can.
+            holds: match (self.security, self.first) {
+                (Security::Insecure(InsecureReason::ResolverStrips), _)
+                | (_, Some(Security::Insecure(InsecureReason::ResolverStrips))) => {
+                    self.holds.clamp(TTL_MIN, STRIPS_FOR)
+                }
+                _ => self.holds.clamp(TTL_MIN, TTL_MAX),
+            },
         }
     }
 }

@@ -24,7 +24,7 @@ use super::transport::Transport;
 use crate::config::Dnssec;
 
 /// How long it is believed that a resolver strips DNSSEC; so often the warning is repeated.
-const STRIPS_FOR: Duration = Duration::from_mins(5);
+pub(super) const STRIPS_FOR: Duration = Duration::from_mins(5);
 /// How soon is looked again where nothing could be found out, or the keys did not validate.
 const AGAIN: Duration = Duration::from_secs(30);
 /// How soon the keys are matched anew with the digests of the trust anchor.

@@ -8,6 +8,7 @@
 
 mod anchor;
 mod answer;
+mod bound;
 mod cache;
 mod chase;
 mod ground;

@@ -14,7 +14,7 @@ use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
 use jiff::Timestamp;
 
 use super::ground::{Footing, Ground, Validator, options, request};
-use super::{InsecureReason, LookupError, Security, wildcard};
+use super::{InsecureReason, LookupError, Security, bound, wildcard};
 
 /// What a reply is judged by.
 #[derive(Clone, Copy)]
@@ -51,8 +51,8 @@ async fn validated(validator: &Validator, name: &Name, kind: RecordType) -> Resu
     };
     let NetError::Dns(DnsError::Nsec { response, proof, .. }) = fault else { return Err(in_words(fault)) };
     match proof {
-        // NSEC3 with more iterations than one should compute (RFC 9276 §3.2).
-        Proof::Insecure => {
+        // NSEC3 with more iterations than one should compute (RFC 9276 §3.2); those of the name's own zone count.
+        Proof::Insecure if bound::hashed_above(name, &response.authorities) => {
             let judge = Judge::Word(Security::Insecure(InsecureReason::Unsigned));
             Ok(Reply::new(response.into_message(), judge))
         }
@@ -61,12 +61,12 @@ async fn validated(validator: &Validator, name: &Name, kind: RecordType) -> Resu
         }
         // What is denied here is the alias's target, and the validator looks for the alias in the denial. So
         // the alias is asked for by itself, and its target is the next question.
-        Proof::Secure | Proof::Bogus | Proof::Indeterminate
+        Proof::Secure | Proof::Insecure | Proof::Bogus | Proof::Indeterminate
             if kind != RecordType::CNAME && alias(&response.answers, name).is_some() =>
         {
             Box::pin(validated(validator, name, RecordType::CNAME)).await
         }
-        Proof::Secure | Proof::Bogus | Proof::Indeterminate => Err(LookupError::Bogus(format!(
+        Proof::Secure | Proof::Insecure | Proof::Bogus | Proof::Indeterminate => Err(LookupError::Bogus(format!(
             "that {name} has no {kind} records is not proved as DNSSEC wants it proved"
         ))),
     }
@@ -121,6 +121,13 @@ impl Reply {
         }
         let mut security = self.security(&records).ok_or_else(|| not_validated(name, kind))?;
         if self.is_wildcard(name, kind) {
+            let is_proved = match self.judge {
+                Judge::Proofs => !security.is_secure() || bound::has_proof(name, &self.authorities),
+                Judge::Word(_) => true,
+            };
+            if !is_proved {
+                return Err(not_validated(name, kind));
+            }
             security = security.weakest(self.without_opt_out(0));
         }
         let ttl = self.holds(name, kind, &records);
@@ -152,10 +159,16 @@ impl Reply {
         let proofs: Vec<&Record> = of_type(RecordType::NSEC).chain(of_type(RecordType::NSEC3)).collect();
         let security = match self.judge {
             Judge::Word(word) => word,
-            Judge::Proofs if proofs.is_empty() => Security::Insecure(InsecureReason::Unsigned),
             Judge::Proofs => {
                 let all: Vec<&Record> = soa.iter().chain(&proofs).copied().collect();
-                let security = self.security(&all).ok_or_else(|| not_validated(name, kind))?;
+                let security = if proofs.is_empty() {
+                    Security::Insecure(InsecureReason::Unsigned)
+                } else {
+                    self.security(&all).ok_or_else(|| not_validated(name, kind))?
+                };
+                if !self.speaks_for(name, security) {
+                    return Err(not_validated(name, kind));
+                }
                 // The one that matches a name denies a type there; more of them deny the name.
                 security.weakest(self.without_opt_out(1))
             }
@@ -168,6 +181,15 @@ impl Reply {
         let expiry = self.authorities.iter().filter_map(remaining).min();
         let ttl = Duration::from_secs(ttl.into());
         Ok((security, Some(expiry.map_or(ttl, |expiry| ttl.min(expiry)))))
+    }
+
+    /// Whether the authority section is that of a zone which has `name` in it. Where there is none at all, the
+    /// library has asked whether the zone is signed.
+    fn speaks_for(&self, name: &Name, security: Security) -> bool {
+        match security {
+            Security::Secure => bound::signed_above(name, &self.authorities),
+            Security::Insecure(_) => self.authorities.is_empty() || bound::unsigned_above(name, &self.authorities),
+        }
     }
 
     /// Where there are more NSEC3 records than `exact`, they say that a name does not exist; with opt-out it may exist

@@ -4,6 +4,7 @@
 //! 2026-11-26.jsonl   the records of a day, in UTC
 //! lock               held by the running instance, with its process id
 //! torn-…             what a crash left of a record
+//! reserve            room that is given up when the disk is full
 //! ```
 //!
 //! Everything else is foreign and left alone.
@@ -21,6 +22,9 @@ use super::EvidenceError;
 use super::chain::{self, Head};
 
 const LOCK: &str = "lock";
+const RESERVE: &str = "reserve";
+/// Octets in reserve: some 16,000 records.
+const RESERVE_SIZE: u64 = 16 << 20;
 const SUFFIX: &str = ".jsonl";
 const TORN: &str = "torn-";
 /// Set aside, and not told of in the chain yet.
@@ -58,6 +62,31 @@ pub(super) fn files(folder: &Path) -> Result<Vec<DayFile>, EvidenceError> {
     }
     found.sort();
     Ok(found)
+}
+
+/// Whether a write failed for want of room.
+pub(super) fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+/// Gives the reserve up; whether there was one.
+pub(super) fn give_up_reserve(folder: &Path) -> bool {
+    fs::remove_file(folder.join(RESERVE)).is_ok()
+}
+
+/// Takes up the reserve where it is missing and the disk has ten times as much to give.
+pub(super) fn keep_reserve(folder: &Path) -> io::Result<()> {
+    let disk = rustix::fs::statvfs(folder)?;
+    let path = folder.join(RESERVE);
+    if path.exists() || disk.f_bavail.saturating_mul(disk.f_frsize) < 10 * RESERVE_SIZE {
+        return Ok(());
+    }
+    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
+    let taken = rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, RESERVE_SIZE);
+    if taken.is_err() {
+        fs::remove_file(&path)?;
+    }
+    Ok(taken?)
 }
 
 /// Makes the names in a folder durable.
@@ -104,8 +133,8 @@ pub(super) fn take(folder: &Path) -> Result<File, EvidenceError> {
         }
         Err(TryLockError::Error(error)) => return Err(EvidenceError::new("lock", &path, &error)),
     }
-    let written = lock.set_len(0).and_then(|()| writeln!(lock, "{}", std::process::id()));
-    written.map_err(|error| remedy("write to the folder for the evidence,", &error))?;
+    // For people only: a full disk must not keep us from the start.
+    let _unwritten = lock.set_len(0).and_then(|()| writeln!(lock, "{}", std::process::id()));
     Ok(lock)
 }
 

@@ -62,6 +62,8 @@ struct Open {
     orders: Sender<Order>,
     /// Nothing that fails is tried again.
     ending: Arc<AtomicBool>,
+    /// Nothing can be written at the moment.
+    stuck: Arc<AtomicBool>,
     /// The writer has ended.
     ended: CancellationToken,
 }
@@ -90,9 +92,16 @@ impl Evidence {
         let (orders, received) = mpsc::channel();
         let ending = Arc::new(AtomicBool::new(false));
         let ended = CancellationToken::new();
-        let writer = writer::Writer::open(folder, keep, Timestamp::now())?;
+        let stuck = Arc::new(AtomicBool::new(false));
+        let writer = writer::Writer::open(folder, keep, Timestamp::now(), Arc::clone(&stuck))?;
         writer.start(received, Arc::clone(&ending), ended.clone())?;
-        Ok(Self(Some(Arc::new(Open { orders, ending, ended }))))
+        Ok(Self(Some(Arc::new(Open { orders, ending, stuck, ended }))))
+    }
+
+    /// Whether records wait because they cannot be written: what is begun now could not be finished.
+    #[must_use]
+    pub fn is_stuck(&self) -> bool {
+        self.0.as_ref().is_some_and(|open| open.stuck.load(Ordering::Relaxed))
     }
 
     /// Whether any is kept.

@@ -52,6 +52,8 @@ pub(super) struct Writer {
     page: Option<Page>,
     /// Since when nothing can be written, and when that was last said.
     trouble: Option<(Instant, Instant)>,
+    /// Whether that is so now, for those who would begin more.
+    stuck: Arc<AtomicBool>,
     _lock: File,
 }
 
@@ -66,10 +68,15 @@ impl Drop for Ending {
 
 impl Writer {
     /// Takes the folder, sets right what a crash left, and says so in the chain.
-    pub(super) fn open(folder: &Path, keep: Duration, now: Timestamp) -> Result<Self, EvidenceError> {
+    pub(super) fn open(
+        folder: &Path,
+        keep: Duration,
+        now: Timestamp,
+        stuck: Arc<AtomicBool>,
+    ) -> Result<Self, EvidenceError> {
         let lock = folder::take(folder)?;
         let head = folder::recover(folder, now)?;
-        let mut writer = Self { folder: folder.to_owned(), keep, head, page: None, trouble: None, _lock: lock };
+        let mut writer = Self { folder: folder.to_owned(), keep, head, page: None, trouble: None, stuck, _lock: lock };
         let failed = |error: io::Error| EvidenceError::new("write to the evidence in", folder, &error);
         if let Some(newest) = folder::files(folder)?.pop().filter(|newest| newest.day > folder::day(now)) {
             tracing::warn!(file = %newest.path.display(), "the evidence reaches into the future; was the clock wrong? it goes on in that file");
@@ -83,7 +90,12 @@ impl Writer {
             writer.append(&[torn.inside(now)], now).map_err(failed)?;
             untold.told(folder)?;
         }
-        writer.tidy(now);
+        // A clock that is far ahead, as before its first setting, must not drop what is young: a round tells.
+        let is_over = |newest: &DayFile| now.checked_sub(keep).is_ok_and(|then| newest.day < folder::day(then));
+        if !folder::files(folder)?.last().is_some_and(is_over) {
+            writer.tidy(now);
+        }
+        writer.reserve();
         Ok(writer)
     }
 
@@ -149,6 +161,11 @@ impl Writer {
             return;
         }
         while let Err(error) = self.append(lines, Timestamp::now()) {
+            if folder::is_full(&error) && folder::give_up_reserve(&self.folder) {
+                tracing::warn!(folder = %self.folder.display(), "the disk is full; what was kept in reserve for evidence is given up");
+                continue;
+            }
+            self.stuck.store(true, Ordering::Relaxed);
             // Looked at before the word and behind the try: the end has one try of its own.
             let gives_up = ending.load(Ordering::Relaxed);
             self.tell(&error, lines.len());
@@ -161,6 +178,7 @@ impl Writer {
                 std::thread::sleep(Duration::from_millis(50));
             }
         }
+        self.stuck.store(false, Ordering::Relaxed);
         if let Some((since, _)) = self.trouble.take() {
             let seconds = since.elapsed().as_secs();
             tracing::info!(folder = %self.folder.display(), seconds, "evidence can be written again");
@@ -209,6 +227,13 @@ impl Writer {
     /// chain.
     fn turn(&mut self, now: Timestamp) -> io::Result<()> {
         let today = folder::day(now);
+        // What a failed write has left is cut off while the file is still ours: in the file of a day that is
+        // over, it would be taken for records that stand twice.
+        if let Some(page) = self.page.as_mut().filter(|page| page.unsure && page.is_in_place()) {
+            page.file.set_len(page.length)?;
+            page.file.sync_data()?;
+            page.unsure = false;
+        }
         if let Some(page) = &self.page {
             if page.of.day >= today && page.is_in_place() {
                 return Ok(());
@@ -230,8 +255,17 @@ impl Writer {
         Ok(())
     }
 
+    /// Takes up some room, where there is plenty, for the records that a full disk must still take: without
+    /// them no delivery is finished, and nothing of the queue leaves the disk.
+    fn reserve(&self) {
+        if let Err(error) = folder::keep_reserve(&self.folder) {
+            tracing::debug!(folder = %self.folder.display(), %error, "no room is kept in reserve for evidence");
+        }
+    }
+
     /// Drops files that are too old, and says so in the chain first. What fails here is tried again later.
     fn tidy(&mut self, now: Timestamp) {
+        self.reserve();
         if let Err(error) = self.drop_old(now) {
             tracing::error!(folder = %self.folder.display(), %error, "old evidence could not be dropped; it is tried again");
         }

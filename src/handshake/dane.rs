@@ -14,6 +14,10 @@ use webpki::{EndEntityCert, Error, KeyUsage, anchor_from_trusted_cert};
 use super::{Role, certificate, chain};
 use crate::tls::{ChainFault, DaneFault, NamePattern, Tlsa, TlsaMatching, TlsaSelector, TlsaSet, TlsaUsage};
 
+/// Authorities that are tried for one record, at most: each costs a search for a path, and the peer decides
+/// how many certificates it sends.
+const ANCHORS_MAX: usize = 4;
+
 /// The record that a certificate matches, or why none does. DANE-EE first: it needs no path.
 pub(super) fn find(
     set: &TlsaSet,
@@ -68,7 +72,13 @@ fn anchors(record: &Tlsa, leaf: &CertificateDer<'_>, others: &[CertificateDer<'_
         (TlsaSelector::Certificate | TlsaSelector::PublicKey, _) => None,
     };
     let sent = std::iter::once(leaf).chain(others).filter(|other| names_it(record, other));
-    sent.chain(given.as_ref())
+    let mut seen = Vec::new();
+    let sent = sent.chain(given.as_ref()).filter(|der| {
+        let is_new = !seen.contains(der);
+        seen.push(*der);
+        is_new
+    });
+    sent.take(ANCHORS_MAX)
         .filter_map(|der| anchor_from_trusted_cert(der).ok().map(|anchor| anchor.to_owned()))
         .collect()
 }

@@ -5,6 +5,7 @@
 //! refused was refused by [`crate::tls`].
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -77,6 +78,9 @@ pub struct Partner {
     pub seen: Timestamp,
     /// Why its connector refused that, where it did.
     pub refused: Option<String>,
+    /// From where it called when it was last taken; nothing where we call it.
+    #[serde(default)]
+    pub from: Option<IpAddr>,
     /// What it showed when it was last taken.
     taken: Option<Shown>,
     /// The key of a changed certificate that was told of.
@@ -94,6 +98,8 @@ pub struct Sighting<'a> {
     pub direction: Direction,
     /// The host, or the sender's domain.
     pub host: String,
+    /// From where it called; nothing where we call it.
+    pub from: Option<IpAddr>,
     /// Its certificate.
     pub shown: Shown,
     /// Why the judge refused it, in words.
@@ -178,8 +184,16 @@ impl Certificates {
 
     /// What has changed, where it is to be told.
     fn enter(&mut self, sighting: &Sighting<'_>, now: Timestamp) -> Option<String> {
-        let Sighting { connector, direction, host, shown, refused } = sighting;
+        let Sighting { connector, direction, host, from, shown, refused } = sighting;
         let key = format!("{}\n{connector}\n{host}", direction.word());
+        // Who calls us is whoever he is: only from where the partner was taken before, a refused certificate
+        // is the partner's own.
+        if refused.is_some() && *direction == Direction::Inbound {
+            let known = self.kept.partners.get(&key).and_then(|partner| partner.from);
+            if known.is_none() || known != *from {
+                return None;
+            }
+        }
         self.is_dirty = true;
         if !self.kept.partners.contains_key(&key) && self.kept.partners.len() >= PARTNERS_MAX {
             let oldest = self.kept.partners.iter().min_by_key(|(_, partner)| partner.seen);
@@ -190,6 +204,7 @@ impl Certificates {
             shown: shown.clone(),
             seen: now,
             refused: None,
+            from: None,
             taken: None,
             told: None,
             warned: None,
@@ -199,6 +214,7 @@ impl Certificates {
         }
         (partner.shown, partner.seen, partner.refused) = (shown.clone(), now, refused.clone());
         if refused.is_none() {
+            partner.from = *from;
             (partner.taken, partner.told) = (Some(shown.clone()), None);
             return None;
         }

@@ -65,7 +65,11 @@ impl Terms {
         match self {
             Self::Ordinary(_) => Promise::NotAsked,
             Self::Required(_) => Promise::Needed,
-            Self::Preferred { required, .. } if connection.admits(required, &reference(hop)) => Promise::Welcome,
+            Self::Preferred { required: required @ TlsPolicy::Forced(_), .. }
+                if connection.admits(required, &reference(hop)) =>
+            {
+                Promise::Welcome
+            }
             Self::Preferred { .. } => Promise::NotAsked,
         }
     }

@@ -34,7 +34,7 @@ impl Target<'_> {
         let forced = (&self.connector.outbound.tls, self.policy);
         if let (Some(shown), (TlsDemand::Forced { .. }, TlsPolicy::Forced(_))) = (shown, forced) {
             let (direction, host) = (Direction::Outbound, self.hop.host.to_string());
-            let sighting = Sighting { connector, direction, host, shown, refused };
+            let sighting = Sighting { connector, direction, host, from: None, shown, refused };
             monitor.certificates().seen(sighting, Timestamp::now());
         }
     }

@@ -192,7 +192,7 @@ impl Scheduler {
         loop {
             self.dispatch();
             // With every attempt taken, the next one that ends wakes us.
-            let wake = self.lanes.next_wake().filter(|_| self.jobs < ATTEMPTS_MAX);
+            let wake = self.lanes.next_wake().filter(|_| self.may_begin());
             let wake = wake.unwrap_or_else(|| Instant::now() + Duration::from_hours(1));
             tokio::select! {
                 biased;
@@ -348,9 +348,15 @@ impl Scheduler {
         place(&self.context.settings.load(), host).0
     }
 
+    /// Whether another attempt may begin. One whose evidence cannot be written would only be made again; the
+    /// first that can be finished wakes us.
+    fn may_begin(&self) -> bool {
+        self.jobs < ATTEMPTS_MAX && !(self.jobs > 0 && self.context.evidence.is_stuck())
+    }
+
     fn dispatch(&mut self) {
         let (now, settings) = (Instant::now(), self.context.settings.load_full());
-        while self.jobs < ATTEMPTS_MAX {
+        while self.may_begin() {
             let Some(job) = self.lanes.next(now, |host| place(&settings, host)) else { return };
             let (Job::Deliver(_, item) | Job::Aged(item, _, _)) = &job;
             let live = self.live(item);

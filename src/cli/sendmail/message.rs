@@ -32,6 +32,10 @@ pub(super) fn read(input: impl BufRead, dots: Dots, limit: u64) -> Result<Vec<u8
             Err(error) if error.kind() == ErrorKind::Interrupted => continue,
             Err(error) => return Err(Unsent::new(Sysexit::Io, format!("the message cannot be read: {error}"))),
         }
+        // What is cut off here is neither a line nor the dot that ends a message.
+        if input.limit() == 0 {
+            return Err(too_large());
+        }
         if line.last() == Some(&b'\n') {
             line.pop();
             line.pop_if(|octet| *octet == b'\r');

@@ -56,6 +56,12 @@ impl Row {
         })
     }
 
+    /// Whether the host ever took TLS, as far as is known.
+    fn took_tls(&self) -> bool {
+        let with_tls = |(level, stretch): (Level, Option<Stretch>)| level > Level::Plain && stretch.is_some();
+        Level::ALL.into_iter().zip(self.stretches).any(with_tls)
+    }
+
     /// When it was first seen at all.
     fn first(&self) -> i64 {
         self.stretches.iter().flatten().map(|stretch| stretch.first).min().unwrap_or(self.seen)
@@ -347,7 +353,9 @@ impl Memory {
 
     fn drop_oldest_host(&mut self, domain: &Host) {
         let rows = self.domains.get(domain).map(|known| known.rows.iter());
-        let oldest = rows.into_iter().flatten().min_by_key(|row| row.seen).map(|row| row.host.clone());
+        // Those that never took TLS first: made-up hosts must not push out the one that did.
+        let order = |row: &&Row| (row.took_tls(), row.seen);
+        let oldest = rows.into_iter().flatten().min_by_key(order).map(|row| row.host.clone());
         let Some((host, known)) = oldest.zip(self.domains.get_mut(domain)) else { return };
         known.rows.retain(|row| row.host != host);
         self.rows -= 1;

@@ -171,6 +171,20 @@ fn one_domain_takes_no_more_than_its_share() {
     assert!(all.iter().all(|one| one.seen >= at(START + 136)));
 }
 
+/// Whoever forges MX records has as many names as he likes, and none of them needs TLS.
+#[test]
+fn made_up_hosts_without_tls_push_out_none_that_took_it() {
+    let mut memory = Memory::new(1000);
+    let domain = host("a.example");
+    let _ = memory.note(&domain, &host("mx.a.example"), Level::Verified, None, START);
+    for number in 0..200_i64 {
+        let _ = memory.note(&domain, &host(&format!("forged{number}.example")), Level::Plain, None, START + number);
+    }
+    let best = memory.best_of(&domain, START + 200).map(|known| known.best.level);
+    assert_eq!(best, Some(Level::Verified));
+    assert!(memory.page(Some(&domain), None, usize::MAX, START + 200).remembered.len() <= 64);
+}
+
 #[test]
 fn a_disk_that_takes_nothing_does_not_make_it_grow() {
     let mut memory = Memory::new(100);

@@ -59,6 +59,7 @@ impl Session {
                 connector: &connector.name,
                 direction: Direction::Inbound,
                 host: mailbox.host().to_string(),
+                from: Some(self.peer.ip()),
                 shown,
                 refused: refused.clone(),
             };

@@ -14,6 +14,7 @@ fn shown(name: &str, issuer: &str, key: &str, ends: i64) -> Shown {
 
 fn sighting(shown: &Shown, refused: Option<&str>) -> Sighting<'static> {
     Sighting {
+        from: None,
         connector: "partner",
         direction: Direction::Outbound,
         host: "mx.partner.example".to_owned(),
