@@ -1,8 +1,8 @@
 //! What is secure, what is insecure, and what is neither.
 
-use gatepost::dns::{Answer, Exchange, Found, TlsaRecord};
+use gatepost::dns::{Answer, Exchange, Found, LookupError, TlsaRecord};
 
-use crate::zones::{Kind, Resolver, Server, Zones};
+use crate::zones::{Fault, Kind, Resolver, Server, Zones};
 use crate::{SECURE, UNSIGNED, bogus, domain, validating};
 
 /// Zones of every kind, with aliases between them.
@@ -180,4 +180,25 @@ async fn mx_records_say_whom_they_name() {
     assert_eq!(null.records()[0].exchange, Exchange::Null);
     let odd = dns.mx(&domain("odd.good.test")).await.expect("an answer");
     assert_eq!(odd.records()[0].exchange, Exchange::NotAHost("under_score.good.test".to_owned()));
+}
+
+/// Whoever is between us and the resolver can put any true denial into an answer; it must be that of the zone.
+#[tokio::test]
+async fn what_a_strangers_zone_denies_is_not_denied_here() {
+    use hickory_resolver::proto::rr::RecordType;
+
+    let host = domain("mx.good.test");
+    for stranger in ["_25._tcp.four.plain.test", "nothing.plain.test", "_25._tcp.four.evil.test", "nothing.evil.test"] {
+        let server = Zones::new()
+            .zone("test", Kind::Signed, "")
+            .zone("good.test", Kind::Signed, "mx.good.test A 192.0.2.1\n_25._tcp.mx.good.test TLSA 3 1 1 abcd\n")
+            .zone("plain.test", Kind::Unsigned, "four.plain.test A 192.0.2.1\n")
+            .zone("evil.test", Kind::Signed, "four.evil.test A 192.0.2.1\n")
+            .start(Resolver::default())
+            .await;
+        assert!(validating(&server).tlsa(25, &host).await.is_ok(), "undisturbed");
+        server.fail("_25._tcp.mx.good.test", Some(RecordType::TLSA), Fault::Stranger(stranger));
+        let told = validating(&server).tlsa(25, &host).await;
+        assert!(matches!(told, Err(LookupError::Bogus(_))), "{stranger}: {told:?}");
+    }
 }

@@ -31,6 +31,8 @@ pub(crate) enum Fault {
     Silence,
     /// Nothing comes back by UDP.
     OnlyTcp,
+    /// What is true of this name is said of the one that was asked.
+    Stranger(&'static str),
 }
 
 /// How the resolver behaves.
@@ -141,6 +143,10 @@ impl zones::Resolver for Inner {
             Some(Fault::OnlyTcp) if over == Over::Udp => return false,
             Some(Fault::ServFail) => reply.metadata.response_code = ResponseCode::ServFail,
             Some(Fault::Refused) => reply.metadata.response_code = ResponseCode::Refused,
+            Some(Fault::Stranger(other)) => {
+                let of_another = Query::query(full(other), query.query_type);
+                self.zones.answer(reply, &of_another, wants_dnssec, false).expect("an answer");
+            }
             Some(Fault::OnlyTcp) | None => {
                 let dnssec = wants_dnssec && !self.strips.load(Ordering::SeqCst);
                 self.zones.answer(reply, query, dnssec, self.resolver.validates).expect("an answer");
