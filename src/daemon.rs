@@ -263,12 +263,7 @@ impl Rooms {
         if let Some(window) = window {
             listeners.spawn(window.serve(admin, self.stop.clone()));
         }
-        // These never end by themselves; without them certificates and policies would grow old in silence.
-        let mut chores = JoinSet::new();
-        chores.spawn(watch(Arc::clone(&self.in_force)));
-        chores.spawn(watched::round(Arc::clone(&self.in_force)));
-        let policies = self.in_force.outbound.discovery().mta_sts().clone();
-        chores.spawn(async move { policies.keep_fresh().await });
+        let mut chores = self.chores();
         let end = tokio::select! {
             // In this order: when we are told to stop, the others end by themselves. That is no death.
             biased;
@@ -318,6 +313,17 @@ impl Rooms {
         let InForce { outbound, inbound, monitor, .. } = &*self.in_force;
         let (spool, settings) = (Arc::clone(&self.spool) as _, Arc::clone(inbound));
         admin::Desk::new(spool, operator, outbound.discovery(), settings, monitor.clone(), jiff::Timestamp::now())
+    }
+
+    /// What is done from time to time. These never end by themselves; without them certificates and policies would
+    /// grow old in silence.
+    fn chores(&self) -> JoinSet<()> {
+        let mut chores = JoinSet::new();
+        chores.spawn(watch(Arc::clone(&self.in_force)));
+        chores.spawn(watched::round(Arc::clone(&self.in_force)));
+        let policies = self.in_force.outbound.discovery().mta_sts().clone();
+        chores.spawn(async move { policies.keep_fresh().await });
+        chores
     }
 
     fn listen(&self, sockets: Bound, accepted: mpsc::Sender<crate::spool::Entry>) -> JoinSet<()> {
