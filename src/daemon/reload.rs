@@ -93,7 +93,8 @@ impl InForce {
     /// See [`super::Running::reload`].
     pub(super) fn replace(&self, config: Config) -> Result<Vec<Fault>, Vec<Fault>> {
         let mut faults = needs_restart(&self.config(), &config);
-        let dns = Dns::new(&config.dns).map_err(|error| error.fault(&config.dns));
+        let settings = self.outbound.settings();
+        let dns = settings.router().dns().renewed(&config.dns).map_err(|error| error.fault(&config.dns));
         let submitter = Submitter::load(&config.tlsrpt);
         let ((tls, mut warnings), dns, (submitter, more)) = match (Material::load(&config), dns, submitter) {
             (Ok(tls), Ok(dns), Ok((submitter, more))) if faults.is_empty() => (tls, dns, (submitter, more)),

@@ -7,6 +7,7 @@
 //! that vanish are an attack, or look like one: from then on every answer is validated, come what may.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use hickory_resolver::net::dnssec::DnssecDnsHandle;
@@ -51,18 +52,29 @@ pub(super) struct Ground {
     dnssec: Dnssec,
     anchors: Anchors,
     known: Mutex<Known>,
+    /// Validation has worked once: signatures that vanish from then on are an attack.
+    has_validated: AtomicBool,
 }
 
 #[derive(Default)]
 struct Known {
     footing: Option<(Footing, Option<Instant>)>,
-    has_validated: bool,
     doubted: Option<Instant>,
 }
 
 impl Ground {
     pub(super) fn new(transport: Transport, dnssec: Dnssec, anchors: Anchors) -> Self {
-        Self { transport, dnssec, anchors, known: Mutex::default() }
+        Self { transport, dnssec, anchors, known: Mutex::default(), has_validated: AtomicBool::new(false) }
+    }
+
+    /// Whether validation has worked once.
+    pub(super) fn has_validated(&self) -> bool {
+        self.has_validated.load(Ordering::Relaxed)
+    }
+
+    /// The same name servers were asked before, and validation has worked: that is not forgotten.
+    pub(super) fn go_on_from(&self, earlier: &Self) {
+        self.has_validated.store(earlier.has_validated(), Ordering::Relaxed);
     }
 
     /// What to judge by. Found out at the first call, and again when that has become old; meanwhile all wait.
@@ -97,9 +109,9 @@ impl Ground {
         let (footing, again) = match passes_dnssec(&shown) {
             Passes::Yes => {
                 let keys: Vec<&DNSKEY> = shown.iter().flat_map(|shown| &shown.answers).filter_map(key).collect();
-                self.validated(known, self.anchors.with(keys.into_iter())).await
+                self.validated(self.anchors.with(keys.into_iter())).await
             }
-            Passes::No(what) if known.has_validated => {
+            Passes::No(what) if self.has_validated() => {
                 tracing::warn!(
                     answer = %what,
                     "the name servers have stopped to pass DNSSEC on; every answer fails until they do again"
@@ -125,7 +137,7 @@ impl Ground {
     }
 
     /// Whether the root's keys validate with these anchors, and how soon to look again.
-    async fn validated(&self, known: &mut Known, anchors: TrustAnchors) -> (Footing, Option<Duration>) {
+    async fn validated(&self, anchors: TrustAnchors) -> (Footing, Option<Duration>) {
         let validator = self.validator(anchors);
         let question = Query::query(Name::root(), RecordType::DNSKEY);
         let keys = validator.lookup(question, options(true)).first_answer().await;
@@ -134,7 +146,7 @@ impl Ground {
         let good = !proofs.is_empty() && proofs.iter().all(Proof::is_secure);
         let footing = Footing::Validated(validator);
         if good {
-            known.has_validated = true;
+            self.has_validated.store(true, Ordering::Relaxed);
             return (footing, (!self.anchors.digests.is_empty()).then_some(KEYS_FOR));
         }
         self.transport.forget();

@@ -41,6 +41,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 pub struct Dns(Arc<Inner>);
 
 struct Inner {
+    servers: Vec<SocketAddr>,
     ground: Ground,
     cache: Cache,
 }
@@ -117,7 +118,20 @@ impl Dns {
         };
         let transport = Transport::new(&servers).map_err(|fault: NetError| DnsError::Library(fault.to_string()))?;
         let ground = Ground::new(transport, config.dnssec.value, anchors);
-        Ok(Self(Arc::new(Inner { ground, cache: Cache::new() })))
+        Ok(Self(Arc::new(Inner { servers, ground, cache: Cache::new() })))
+    }
+
+    /// Makes the resolver of another configuration, which goes on where this one is: that validation has worked
+    /// with the same name servers is not forgotten, for a moment without signatures must not begin with a reload.
+    ///
+    /// # Errors
+    /// As [`Dns::new`].
+    pub fn renewed(&self, config: &config::Dns) -> Result<Self, DnsError> {
+        let new = Self::new(config)?;
+        if new.0.servers == self.0.servers {
+            new.0.ground.go_on_from(&self.0.ground);
+        }
+        Ok(new)
     }
 
     /// Finds out whether the name servers pass DNSSEC on, and warns where they do not. The first lookup does

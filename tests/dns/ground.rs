@@ -5,7 +5,7 @@ use hickory_resolver::proto::rr::RecordType;
 
 use crate::security::{world, world_of};
 use crate::zones::{Fault, Kind, Resolver, Zones};
-use crate::{SECURE, bogus, config, domain, mode, validating, with_anchor};
+use crate::{SECURE, bogus, config, domain, mode, of_server, validating, with_anchor};
 
 const STRIPS: Security = Security::Insecure(InsecureReason::ResolverStrips);
 
@@ -62,6 +62,12 @@ async fn once_it_has_worked_signatures_may_not_vanish() {
     bogus(dns.addresses(&domain("mx.good.test")).await);
     // An unsigned zone cannot be told from one whose signatures were taken away.
     bogus(dns.addresses(&domain("mx.plain.test")).await);
+    // Nor does a reload of the configuration forget it.
+    let renewed = dns.renewed(&of_server(&server, "ds")).expect("a resolver");
+    bogus(renewed.addresses(&domain("mx.good.test")).await);
+    let begun_anew = with_anchor(&server, "ds");
+    let stripped = begun_anew.addresses(&domain("mx.good.test")).await.expect("an answer").security;
+    assert_eq!(stripped, Security::Insecure(InsecureReason::ResolverStrips));
 }
 
 #[tokio::test]

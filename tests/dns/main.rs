@@ -36,9 +36,12 @@ pub(crate) fn validating(server: &Server) -> Dns {
 }
 
 pub(crate) fn with_anchor(server: &Server, kind: &str) -> Dns {
+    Dns::new(&of_server(server, kind)).expect("a resolver")
+}
+
+pub(crate) fn of_server(server: &Server, kind: &str) -> config::Dns {
     let anchor = server.anchor(kind);
-    let lines = format!("servers = [\"{}\"]\ntrust_anchor = \"{}\"", server.address, anchor.display());
-    Dns::new(&config(&lines)).expect("a resolver")
+    config(&format!("servers = [\"{}\"]\ntrust_anchor = \"{}\"", server.address, anchor.display()))
 }
 
 pub(crate) fn mode(server: &Server, dnssec: &str) -> Dns {
