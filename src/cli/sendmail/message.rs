@@ -196,6 +196,13 @@ mod tests {
     }
 
     #[test]
+    fn a_dot_where_the_input_is_cut_off_ends_no_message() {
+        // The limit and one octet are read: the last of them is the dot of ".com".
+        let text = "aaaa\r\nbb\r\n.com and more\r\n";
+        assert!(read(text.as_bytes(), Dots::End, 10).is_err(), "half a message was taken for a whole one");
+    }
+
+    #[test]
     fn every_line_end_becomes_the_one_that_travels() {
         let read =
             |text: &str, dots| read(text.as_bytes(), dots, 4096).map(|text| String::from_utf8(text).expect("UTF-8"));

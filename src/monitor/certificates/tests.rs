@@ -94,3 +94,22 @@ fn the_oldest_partner_goes_where_there_are_too_many() {
     assert_eq!(certificates.partners().count(), PARTNERS_MAX);
     assert!(certificates.partners().all(|(_, _, host, _)| host != "0"));
 }
+
+/// Whoever writes a partner's domain into MAIL FROM is not the partner for that.
+#[test]
+fn a_refused_client_from_elsewhere_is_no_sighting_of_the_partner() {
+    let mut certificates = Certificates::default();
+    let (theirs, strange) = (shown("a.example", "CN=One", "k1", 400), shown("x.example", "CN=Two", "k2", 1));
+    let from = |address: &str| Some(address.parse().expect("an address"));
+    let inbound = |shown: &Shown, refused, address| Sighting {
+        direction: Direction::Inbound,
+        from: from(address),
+        ..sighting(shown, refused)
+    };
+    assert_eq!(certificates.enter(&inbound(&strange, Some("name"), "192.0.2.9"), at(0)), None);
+    assert_eq!(certificates.partners().count(), 0, "nobody was taken yet");
+    assert_eq!(certificates.enter(&inbound(&theirs, None, "192.0.2.1"), at(1)), None);
+    assert_eq!(certificates.enter(&inbound(&strange, Some("name"), "192.0.2.9"), at(2)), None);
+    assert_eq!(certificates.partners().next().expect("one").3.shown, theirs);
+    assert!(certificates.enter(&inbound(&strange, Some("name"), "192.0.2.1"), at(3)).is_some(), "from the partner's");
+}
