@@ -54,6 +54,7 @@ path = "{evidence}"
 name = "load"
 address = ["{address}"]
 tls = "{listener}"
+request_client_certificate = false
 
 [relay]
 networks = ["127.0.0.1/32"]

@@ -8,7 +8,9 @@ use serde::{Deserialize, Serialize};
 
 use super::chain::RecordHash;
 use crate::config::Exception;
-use crate::tls::{Authentication, Clearance, Demand, NoTls, Presented, Refusal, TlsFacts, TlsOutcome, TlsPolicy};
+use crate::tls::{
+    Acquaintance, Authentication, Clearance, Demand, NoTls, Presented, Refusal, TlsFacts, TlsOutcome, TlsPolicy,
+};
 
 mod level;
 
@@ -195,6 +197,9 @@ pub struct TlsSession {
     pub cipher: String,
     /// The key exchange group, where there was one.
     pub key_exchange: Option<String>,
+    /// Whether an earlier session was taken up, in which the certificate was shown.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub resumed: bool,
     /// How the peer was authenticated, in words.
     pub authentication: String,
     /// The name that was looked for and found.
@@ -296,6 +301,7 @@ impl TlsSession {
             version: facts.version.to_string(),
             cipher: facts.cipher.to_owned(),
             key_exchange: facts.key_exchange.map(str::to_owned),
+            resumed: facts.acquaintance == Acquaintance::Renewed,
             authentication: cut(&authentication.to_string()),
             matched_name,
             certificate,

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use rustls::client::{ClientConfig, Resumption};
+use rustls::client::{ClientConfig, Resumption, Tls12Resumption};
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -10,26 +10,35 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use super::identity::{ClientIdentity, Identity};
+use super::tickets::Tickets;
 use super::verifier::Remember;
 use super::{Against, HandshakeError, Seen, TrustAnchors, versions};
 use crate::address::Host;
-use crate::tls::{TlsVersion, TlsaSet};
+use crate::tls::{Acquaintance, TlsVersion, TlsaSet};
 
 /// What outbound handshakes are made with: the client identity of a connector, if any, and its trust; or
 /// what is needed for HTTPS.
 #[derive(Debug, Clone)]
 pub struct ClientTls {
+    /// It resumes nothing by itself.
     config: Arc<ClientConfig>,
+    /// Of all connectors that show the same identity, or none.
+    tickets: Tickets,
     trust: Arc<TrustAnchors>,
     default_trust: Arc<TrustAnchors>,
 }
 
 impl ClientTls {
-    pub(super) fn new(config: Arc<ClientConfig>, trust: Arc<TrustAnchors>, default_trust: Arc<TrustAnchors>) -> Self {
-        Self { config, trust, default_trust }
+    pub(super) fn new(
+        (config, tickets): (Arc<ClientConfig>, Tickets),
+        trust: Arc<TrustAnchors>,
+        default_trust: Arc<TrustAnchors>,
+    ) -> Self {
+        Self { config, tickets, trust, default_trust }
     }
 
-    /// Shakes hands as a client; SNI is the name where the hop has one. No session is ever resumed.
+    /// Shakes hands as a client; SNI is the name where the hop has one. An earlier session with a server of
+    /// that name may be taken up where its acquaintance need not be made anew.
     ///
     /// The caller bounds the time.
     ///
@@ -39,6 +48,7 @@ impl ClientTls {
         &self,
         stream: S,
         name: &Host,
+        acquaintance: Acquaintance,
     ) -> Result<(TlsStream<S>, Seen), HandshakeError> {
         let name = match name {
             Host::Domain(domain) => ServerName::try_from(domain.as_str().to_owned())
@@ -46,12 +56,24 @@ impl ClientTls {
             // An address is no SNI (RFC 6066 §3): rustls sends none then.
             Host::Literal(address) => ServerName::IpAddress((*address).into()),
         };
-        let stream = TlsConnector::from(Arc::clone(&self.config))
-            .connect(name, stream)
-            .await
-            .map_err(|error| HandshakeError::of(&error))?;
+        let config = match acquaintance {
+            Acquaintance::Made => Arc::clone(&self.config),
+            Acquaintance::Renewed => self.resuming(),
+        };
+        let stream = TlsConnector::from(config).connect(name.clone(), stream).await.map_err(|error| {
+            self.tickets.forget(&name);
+            HandshakeError::of(&error)
+        })?;
         let seen = Seen::of(stream.get_ref().1)?;
         Ok((stream, seen))
+    }
+
+    /// The settings of one handshake that takes a session up where it can.
+    fn resuming(&self) -> Arc<ClientConfig> {
+        let mut config = ClientConfig::clone(&self.config);
+        config.resumption =
+            Resumption::store(self.tickets.for_one_session()).tls12_resumption(Tls12Resumption::Disabled);
+        Arc::new(config)
     }
 
     /// The same trust and no identity, for HTTPS: the protocol is named in the handshake (ALPN,
@@ -60,7 +82,7 @@ impl ClientTls {
         let mut config = ClientConfig::clone(&self.config);
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         let (trust, default_trust) = (Arc::clone(&self.trust), Arc::clone(&self.default_trust));
-        Self { config: Arc::new(config), trust, default_trust }
+        Self { config: Arc::new(config), tickets: self.tickets.clone(), trust, default_trust }
     }
 
     /// What this connector's peers are held against; `tlsa` beside it, where their host has any.
@@ -84,7 +106,7 @@ pub(super) fn config(
         Some(identity) => builder.with_client_cert_resolver(Arc::new(ClientIdentity(Arc::clone(identity)))),
         None => builder.with_no_client_auth(),
     };
-    // On resumption no certificate is shown, and what a laxer policy began would serve a stricter one.
+    // Whoever may take a session up brings the tickets for it.
     config.resumption = Resumption::disabled();
     Ok(Arc::new(config))
 }

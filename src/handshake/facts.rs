@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use rustls::pki_types::CertificateDer;
-use rustls::{CipherSuite, CommonState, ProtocolVersion};
+use rustls::{CipherSuite, CommonState, HandshakeKind, ProtocolVersion};
 
 use super::{HandshakeError, Role, TrustAnchors, certificate, chain, dane};
-use crate::tls::{CertificateFacts, DaneFacts, Pin, Presented, TlsFacts, TlsVersion, TlsaSet};
+use crate::tls::{Acquaintance, CertificateFacts, DaneFacts, Pin, Presented, TlsFacts, TlsVersion, TlsaSet};
 
 /// What a completed handshake showed.
 #[derive(Debug, Clone)]
@@ -17,6 +17,7 @@ pub struct Seen {
     key_exchange: Option<&'static str>,
     /// What the peer showed of itself.
     shown: Shown,
+    acquaintance: Acquaintance,
 }
 
 #[derive(Debug, Clone)]
@@ -54,11 +55,16 @@ impl Seen {
                 Shown::Chain(chain.into(), certificate::pin(&key))
             }
         };
+        let acquaintance = match session.handshake_kind() {
+            Some(HandshakeKind::Resumed) => Acquaintance::Renewed,
+            Some(HandshakeKind::Full | HandshakeKind::FullWithHelloRetryRequest) | None => Acquaintance::Made,
+        };
         Ok(Self {
             version,
             cipher: session.negotiated_cipher_suite().map_or("unknown", |suite| cipher_name(suite.suite())),
             key_exchange: session.negotiated_key_exchange_group().and_then(|group| group.name().as_str()),
             shown,
+            acquaintance,
         })
     }
 
@@ -74,7 +80,8 @@ impl Seen {
                 }
             },
         };
-        TlsFacts { version: self.version, cipher: self.cipher, key_exchange: self.key_exchange, certificate }
+        let Self { version, cipher, key_exchange, acquaintance, .. } = *self;
+        TlsFacts { version, cipher, key_exchange, certificate, acquaintance }
     }
 
     /// The version of the session.

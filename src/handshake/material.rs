@@ -11,6 +11,7 @@ use tokio_rustls::server::TlsStream;
 
 use super::identity::{Identity, ServerIdentities};
 use super::server::ServerTls;
+use super::tickets::Tickets;
 use super::{ClientTls, HandshakeError, IdentitySummary, Seen, TrustAnchors, client, pem};
 use crate::config::{Config, Connector, Fault, IdentityFiles, Located, OwnTls, Trust};
 use crate::tls::NamePattern;
@@ -127,6 +128,9 @@ impl Material {
                 Err(bad) => faults.extend(bad),
             }
         }
+        if let (Some(server), false) = (&self.server, replaced.is_empty()) {
+            server.void_tickets();
+        }
         if faults.is_empty() { Ok(replaced) } else { Err(faults) }
     }
 }
@@ -139,7 +143,7 @@ struct Loader<'a> {
     identities: Vec<Arc<Identity>>,
     /// `None` where it could not be loaded, which has been told.
     trusts: HashMap<Trust, Option<Arc<TrustAnchors>>>,
-    anonymous: Option<Arc<ClientConfig>>,
+    anonymous: Option<(Arc<ClientConfig>, Tickets)>,
     warnings: Vec<Fault>,
     faults: Vec<Fault>,
 }
@@ -193,16 +197,16 @@ impl<'a> Loader<'a> {
         Some(ClientTls::new(config?, trust?, default_trust?))
     }
 
-    fn anonymous(&mut self) -> Option<Arc<ClientConfig>> {
+    fn anonymous(&mut self) -> Option<(Arc<ClientConfig>, Tickets)> {
         if self.anonymous.is_none() {
             self.anonymous = self.client_config(None);
         }
         self.anonymous.clone()
     }
 
-    fn client_config(&mut self, identity: Option<&Arc<Identity>>) -> Option<Arc<ClientConfig>> {
+    fn client_config(&mut self, identity: Option<&Arc<Identity>>) -> Option<(Arc<ClientConfig>, Tickets)> {
         match client::config(&self.provider, self.tls.min_version, identity) {
-            Ok(config) => Some(config),
+            Ok(config) => Some((config, Tickets::new())),
             Err(error) => self.refused_by_rustls(&error),
         }
     }

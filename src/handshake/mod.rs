@@ -3,8 +3,8 @@
 //! A handshake here succeeds with whatever certificate the peer shows, as long as the peer proves to
 //! hold its key; whether that satisfies anybody is for [`crate::tls::judge`] to say, over the
 //! [`TlsFacts`](crate::tls::TlsFacts) that [`Seen::facts`] makes. Identities and trust anchors are
-//! loaded, and re-read, here. TLS 1.2 and 1.3 only (RFC 5246, RFC 8446, RFC 9325); no session is ever
-//! resumed, for a resumed one proves nothing anew.
+//! loaded, and re-read, here. TLS 1.2 and 1.3 only (RFC 5246, RFC 8446, RFC 9325). A session is taken up
+//! again only where nobody asks who the peer is: it proves nothing anew.
 
 mod certificate;
 mod chain;
@@ -17,6 +17,7 @@ mod material;
 mod pem;
 mod sent;
 mod server;
+mod tickets;
 mod trust;
 mod verifier;
 

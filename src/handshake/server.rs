@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use rustls::ServerConfig;
-use rustls::crypto::CryptoProvider;
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::server::NoServerSessionStorage;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsAcceptor;
@@ -17,7 +18,8 @@ use crate::tls::TlsVersion;
 /// The settings of handshakes as a server: without and with a request for the client's certificate.
 #[derive(Debug)]
 pub(super) struct ServerTls {
-    plain: Arc<ServerConfig>,
+    /// It asks for nothing, so a session that is taken up under it lacks nothing.
+    plain: ArcSwap<ServerConfig>,
     asking: Arc<ServerConfig>,
 }
 
@@ -31,9 +33,16 @@ impl ServerTls {
         let builder =
             || ServerConfig::builder_with_provider(Arc::clone(provider)).with_protocol_versions(versions(oldest));
         let verifier = Arc::new(Remember(provider.signature_verification_algorithms));
-        let plain = builder()?.with_no_client_auth().with_cert_resolver(identities.clone());
-        let asking = builder()?.with_client_cert_verifier(verifier).with_cert_resolver(identities);
-        Ok(Self { plain: without_resumption(plain), asking: without_resumption(asking) })
+        let mut plain = builder()?.with_no_client_auth().with_cert_resolver(identities.clone());
+        let mut asking = builder()?.with_client_cert_verifier(verifier).with_cert_resolver(identities);
+        plain.ticketer = aws_lc_rs::Ticketer::new()?;
+        plain.send_tls13_tickets = 1;
+        // A session that is taken up would keep the client certificate of an earlier hour.
+        asking.send_tls13_tickets = 0;
+        for config in [&mut plain, &mut asking] {
+            config.session_storage = Arc::new(NoServerSessionStorage {});
+        }
+        Ok(Self { plain: ArcSwap::from_pointee(plain), asking: Arc::new(asking) })
     }
 
     pub(super) async fn accept<S: AsyncRead + AsyncWrite + Unpin>(
@@ -41,17 +50,24 @@ impl ServerTls {
         stream: S,
         request_client_certificate: bool,
     ) -> Result<(TlsStream<S>, Seen), HandshakeError> {
-        let config = if request_client_certificate { &self.asking } else { &self.plain };
-        let stream =
-            TlsAcceptor::from(Arc::clone(config)).accept(stream).await.map_err(|error| HandshakeError::of(&error))?;
+        let config = if request_client_certificate { Arc::clone(&self.asking) } else { self.plain.load_full() };
+        let stream = TlsAcceptor::from(config).accept(stream).await.map_err(|error| HandshakeError::of(&error))?;
         let seen = Seen::of(stream.get_ref().1)?;
         Ok((stream, seen))
     }
-}
 
-/// A resumed session would keep the client certificate of an earlier day.
-fn without_resumption(mut config: ServerConfig) -> Arc<ServerConfig> {
-    config.send_tls13_tickets = 0;
-    config.session_storage = Arc::new(NoServerSessionStorage {});
-    Arc::new(config)
+    /// No ticket given so far counts any more: whoever comes again sees the certificate of today.
+    pub(super) fn void_tickets(&self) {
+        let mut plain = ServerConfig::clone(&self.plain.load());
+        match aws_lc_rs::Ticketer::new() {
+            Ok(ticketer) => {
+                plain.ticketer = ticketer;
+                self.plain.store(Arc::new(plain));
+            }
+            Err(error) => tracing::warn!(
+                %error,
+                "clients may take up sessions that began under the old certificate, for 12 hours at most"
+            ),
+        }
+    }
 }

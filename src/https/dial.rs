@@ -14,7 +14,7 @@ use super::{Deadline, HttpsError, HttpsFault, Step, Url};
 use crate::address::Host;
 use crate::dns::Dns;
 use crate::handshake::{ClientTls, Role};
-use crate::tls::{NamePattern, Presented};
+use crate::tls::{Acquaintance, NamePattern, Presented};
 
 /// Addresses that are tried, at most.
 const ADDRESSES_MAX: usize = 4;
@@ -77,7 +77,7 @@ async fn session(
     let stream = at_most(deadline, deadline.whole / 6, Step::Connect, connecting).await?;
     let stream = stream.map_err(|error| HttpsFault::Connect(words(&error)))?;
     let host = Host::Domain(url.host().clone());
-    let handshake = tls.connect(stream, &host);
+    let handshake = tls.connect(stream, &host, Acquaintance::Made);
     let (stream, seen) = at_most(deadline, deadline.whole / 4, Step::Handshake, handshake)
         .await?
         .map_err(|error| HttpsFault::Handshake(error.to_string()))?;

@@ -90,8 +90,8 @@ mod tests {
     use crate::address::Mailbox;
     use crate::smtp::command::Command;
     use crate::tls::{
-        CertificateFacts, DaneFacts, NamePattern, NoTls, Pin, Presented, TlsFacts, TlsPolicy, TlsVersion, Verdict,
-        judge,
+        Acquaintance, CertificateFacts, DaneFacts, NamePattern, NoTls, Pin, Presented, TlsFacts, TlsPolicy, TlsVersion,
+        Verdict, judge,
     };
 
     fn client(line: &str) -> Client {
@@ -111,6 +111,7 @@ mod tests {
                 cipher: "TLS_AES_256_GCM_SHA384",
                 key_exchange: None,
                 certificate,
+                acquaintance: Acquaintance::Made,
             }),
         };
         match judge(&TlsPolicy::Opportunistic, outcome, &[wanted]) {

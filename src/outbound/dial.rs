@@ -16,7 +16,9 @@ use crate::outcome::{Failure, Scope};
 use crate::route::Hop;
 use crate::smtp::client::{Extensions, InClear, Opening, OpeningStep, Stage, Starttls};
 use crate::smtp::reply::Status;
-use crate::tls::{self, Clearance, Fallback, NamePattern, NoTls, Refusal, TlsOutcome, TlsPolicy, Verdict};
+use crate::tls::{
+    self, Acquaintance, Clearance, Fallback, NamePattern, NoTls, Refusal, TlsOutcome, TlsPolicy, Verdict,
+};
 
 use super::Settings;
 use super::cleared::{Cleared, Peer};
@@ -226,7 +228,7 @@ impl Target<'_> {
         // With TLSA records the name under which they stand is the one to ask for (RFC 7672 §8.1).
         let base = self.policy.tlsa().map(|set| Host::Domain(set.base.clone()));
         let name = base.as_ref().unwrap_or(&self.hop.host);
-        let shaken = wire.secure(client, name, self.timeouts().handshake).await;
+        let shaken = wire.secure(client, name, self.acquaintance(), self.timeouts().handshake).await;
         self.shaken(shaken.as_ref().ok().map(|(_, seen)| seen));
         let (mut wire, seen) = match shaken {
             Ok(secured) => secured,
@@ -261,6 +263,14 @@ impl Target<'_> {
                 Ok(self.judge_spoilt(NoTls::Broken(broken.to_string()), notes))
             }
             Err(broken) => Err(broken.failure()),
+        }
+    }
+
+    /// Who looks at what a host shows has it shown, whatever the policy.
+    fn acquaintance(&self) -> Acquaintance {
+        match self.errand {
+            Errand::Mail(_) => self.policy.acquaintance(),
+            Errand::Look => Acquaintance::Made,
         }
     }
 

@@ -24,7 +24,7 @@ use crate::monitor::Counted;
 use crate::outcome::{Failure, Scope};
 use crate::smtp::client::{Opening, OpeningStep, Stage, Violation};
 use crate::smtp::reply::Status;
-use crate::tls::Clearance;
+use crate::tls::{Acquaintance, Clearance};
 
 /// The peer's answer to QUIT is waited for no longer than this; nothing hangs on it.
 const FAREWELL: Duration = Duration::from_secs(5);
@@ -153,11 +153,17 @@ impl Wire {
     }
 
     /// Shakes hands. What was received in clear is gone afterwards; the error says why there is no TLS.
-    pub(super) async fn secure(self, client: &ClientTls, name: &Host, limit: Duration) -> Result<(Self, Seen), String> {
+    pub(super) async fn secure(
+        self,
+        client: &ClientTls,
+        name: &Host,
+        acquaintance: Acquaintance,
+        limit: Duration,
+    ) -> Result<(Self, Seen), String> {
         let Stream::Clear(stream) = self.stream else {
             return Err("TLS is there already".to_owned());
         };
-        match timeout(limit, client.connect(stream, name)).await {
+        match timeout(limit, client.connect(stream, name, acquaintance)).await {
             Ok(Ok((stream, seen))) => {
                 let stream = Stream::Tls(Box::new(stream));
                 Ok((Self { stream, input: BytesMut::new(), output: Vec::new(), counted: self.counted }, seen))

@@ -73,8 +73,20 @@ pub struct TlsFacts {
     pub cipher: &'static str,
     /// The key exchange group, where the session had one (a resumed TLS 1.2 session has none).
     pub key_exchange: Option<&'static str>,
-    /// What the peer showed of itself.
+    /// What the peer showed of itself, in this session or in the one that it takes up.
     pub certificate: Presented,
+    /// Which of the two.
+    pub acquaintance: Acquaintance,
+}
+
+/// When the peer of a session shows who it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Acquaintance {
+    /// In its own handshake, where it proves to hold the certificate's key.
+    Made,
+    /// In an earlier session's: it proves to be the peer of that one, by a secret that the two have shared
+    /// since (resumption, RFC 8446 §2.2).
+    Renewed,
 }
 
 /// What the peer showed of itself.

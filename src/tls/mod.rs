@@ -21,7 +21,7 @@ use std::fmt;
 
 pub use dane::{DaneFacts, DaneFault, DaneScope, Tlsa, TlsaMatching, TlsaSelector, TlsaSet, TlsaUsage};
 pub use demand::{Demand, Lack, Layer, Verify};
-pub use facts::{CertificateFacts, ChainFault, NoTls, Presented, TlsFacts, TlsOutcome, TlsVersion};
+pub use facts::{Acquaintance, CertificateFacts, ChainFault, NoTls, Presented, TlsFacts, TlsOutcome, TlsVersion};
 pub use names::NamePattern;
 pub use peer::Peer;
 pub use pin::{Pin, PinError};
@@ -188,6 +188,10 @@ fn meets(demand: &Demand, outcome: &TlsOutcome, reference: &[NamePattern]) -> Re
     let certificate = match (&demand.verify, &facts.certificate) {
         (Verify::None, _) => return Ok(authenticate(facts, reference)),
         (_, Presented::Nothing) => return Err(Shortfall::NoCertificate),
+        // Who is asked for by name shows it now.
+        (_, Presented::Certificate(_)) if facts.acquaintance == Acquaintance::Renewed => {
+            return Err(Shortfall::NoCertificate);
+        }
         (_, Presented::Certificate(certificate)) => certificate,
     };
     match &demand.verify {

@@ -7,8 +7,8 @@ use std::fmt;
 use jiff::{SignedDuration, Timestamp};
 
 use super::{
-    CertificateFacts, ChainFault, DaneFacts, DaneFault, NamePattern, NoTls, Pin, Presented, TlsFacts, TlsOutcome,
-    TlsPolicy, TlsVersion, TlsaUsage, Verify,
+    Acquaintance, CertificateFacts, ChainFault, DaneFacts, DaneFault, NamePattern, NoTls, Pin, Presented, TlsFacts,
+    TlsOutcome, TlsPolicy, TlsVersion, TlsaUsage, Verify,
 };
 use crate::address::Domain;
 use crate::smtp::reply::{Reply, Status};
@@ -113,7 +113,13 @@ impl Peer {
     pub fn outcome(self, policy: &TlsPolicy, reference: &[NamePattern], now: Timestamp) -> TlsOutcome {
         let clear = TlsOutcome::Clear;
         let tls = |version, certificate| {
-            TlsOutcome::Tls(TlsFacts { version, cipher: "TLS_AES_256_GCM_SHA384", key_exchange: None, certificate })
+            TlsOutcome::Tls(TlsFacts {
+                version,
+                cipher: "TLS_AES_256_GCM_SHA384",
+                key_exchange: None,
+                certificate,
+                acquaintance: Acquaintance::Made,
+            })
         };
         let shows = |chain, right_name, key| {
             let certificate = certificate(policy, reference, now, &Shown { chain, right_name, key });

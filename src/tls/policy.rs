@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::{Demand, Layer, TlsaSet, Verify};
+use super::{Acquaintance, Demand, Layer, TlsaSet, Verify};
 
 /// What is demanded of a session before mail crosses it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,6 +50,22 @@ impl TlsPolicy {
             | Verify::Pin(_)
             | Verify::Unmeetable(_) => None,
         })
+    }
+
+    /// What a session must be able to say: where no demand is about who the peer is, but only that there is
+    /// TLS, an earlier acquaintance will do.
+    #[must_use]
+    pub fn acquaintance(&self) -> Acquaintance {
+        let asks_who = self.demands().any(|demand| match &demand.verify {
+            Verify::None => false,
+            Verify::Chain
+            | Verify::Name(_)
+            | Verify::Published(_)
+            | Verify::Dane(_)
+            | Verify::Pin(_)
+            | Verify::Unmeetable(_) => true,
+        });
+        if asks_who { Acquaintance::Made } else { Acquaintance::Renewed }
     }
 
     /// What is demanded; nothing unless it is forced.

@@ -105,7 +105,13 @@ fn chains() -> Vec<Result<(), ChainFault>> {
 }
 
 fn facts(version: TlsVersion, certificate: Presented) -> TlsFacts {
-    TlsFacts { version, cipher: "TLS_AES_256_GCM_SHA384", key_exchange: Some("X25519MLKEM768"), certificate }
+    TlsFacts {
+        version,
+        cipher: "TLS_AES_256_GCM_SHA384",
+        key_exchange: Some("X25519MLKEM768"),
+        certificate,
+        acquaintance: Acquaintance::Made,
+    }
 }
 
 fn certificate(names_in_it: &[&str], chain: Result<(), ChainFault>) -> CertificateFacts {
@@ -321,4 +327,24 @@ fn a_clearance_tells_what_was_reached_and_how_well_the_peer_is_known() {
             (authentication, _) => panic!("{policy:?} makes {authentication:?} of {outcome:?}"),
         }
     });
+}
+
+#[test]
+fn an_acquaintance_made_earlier_meets_no_demand_that_asks_who_the_peer_is() {
+    let good = || facts(TlsVersion::V1_3, shown(&["mail.example.org"], Ok(())));
+    let earlier = || TlsOutcome::Tls(TlsFacts { acquaintance: Acquaintance::Renewed, ..good() });
+    for policy in [TlsPolicy::Opportunistic, forced(TlsVersion::V1_2, Verify::None)] {
+        assert_eq!(policy.acquaintance(), Acquaintance::Renewed, "{policy}");
+        assert!(matches!(judge(&policy, earlier(), &[]), Verdict::Cleared(_)), "{policy}");
+    }
+    for verify in ladder().into_iter().skip(1).chain(others()) {
+        let policy = forced(TlsVersion::V1_2, verify);
+        assert_eq!(policy.acquaintance(), Acquaintance::Made, "{policy}");
+        assert!(matches!(judge(&policy, earlier(), &[]), Verdict::Refused(_)), "{policy}");
+    }
+    // The same certificate, shown now, is all that the second asks for.
+    let policy = forced(TlsVersion::V1_2, Verify::Chain);
+    assert!(matches!(judge(&policy, TlsOutcome::Tls(good()), &[]), Verdict::Cleared(_)));
+    let Verdict::Refused(refusal) = judge(&policy, earlier(), &[]) else { panic!("refused") };
+    assert_eq!(refusal.got, Shortfall::NoCertificate);
 }

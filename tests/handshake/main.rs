@@ -5,4 +5,5 @@ mod files;
 mod inbound;
 mod openssl;
 mod outbound;
+mod resumption;
 mod world;

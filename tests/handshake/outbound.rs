@@ -7,7 +7,6 @@ use gatepost::handshake::Role;
 use gatepost::tls::{ChainFault, NamePattern, Presented, TlsVersion};
 use jiff::Timestamp;
 use rcgen::{CertificateParams, CustomExtension, ExtendedKeyUsagePurpose, IsCa, KeyPair, SigningKey, date_time_ymd};
-use rustls::HandshakeKind;
 use rustls::pki_types::CertificateDer;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
@@ -194,22 +193,6 @@ async fn sni_is_the_name_of_the_hop_and_an_address_is_none() {
         connect(&material, &connector, address, name).await.expect("a handshake");
         let seen = peer.await.expect("the peer");
         assert_eq!(seen[0].as_ref().expect("complete").sni.as_deref(), sni, "{name}");
-    }
-}
-
-#[tokio::test]
-async fn no_session_is_resumed_though_the_server_offers_it() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let trusted = Authority::root("Partner CA");
-    let (material, connector) = material_trusting(&trusted, folder.path());
-    for versions in [&TLS12, &TLS13] {
-        let (address, peer) = serve(server_config(&trusted.issue(&["mail.partner.example"]), versions), 2).await;
-        for _ in 0..2 {
-            connect(&material, &connector, address, "mail.partner.example").await.expect("a handshake");
-        }
-        for session in peer.await.expect("the peer") {
-            assert_ne!(session.expect("complete").kind, HandshakeKind::Resumed, "{versions:?}");
-        }
     }
 }
 

@@ -12,7 +12,7 @@ use gatepost::config::{
     Timeouts, TlsDemand, TlsReports, Trust, TrustAnchor, WarnAfter, Written,
 };
 use gatepost::handshake::{HandshakeError, Material, Seen};
-use gatepost::tls::TlsVersion;
+use gatepost::tls::{Acquaintance, TlsVersion};
 use rcgen::{BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair};
 use rustls::SupportedProtocolVersion;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
@@ -300,9 +300,20 @@ pub(crate) async fn connect(
     address: SocketAddr,
     name: &str,
 ) -> Result<Seen, HandshakeError> {
+    connect_by(material, connector, address, name, Acquaintance::Made).await
+}
+
+/// The same, where an earlier acquaintance may do.
+pub(crate) async fn connect_by(
+    material: &Material,
+    connector: &Connector,
+    address: SocketAddr,
+    name: &str,
+    acquaintance: Acquaintance,
+) -> Result<Seen, HandshakeError> {
     let stream = TcpStream::connect(address).await.expect("loopback");
     let name = host(name);
-    let handshake = material.client(connector).connect(stream, &name);
+    let handshake = material.client(connector).connect(stream, &name, acquaintance);
     let (mut stream, seen) = tokio::time::timeout(PATIENCE, handshake).await.expect("in time")?;
     stream.read_u8().await.expect("the octet");
     Ok(seen)

@@ -15,7 +15,7 @@ use crate::evidence::{Delivery, EvidenceError, Level, Link, TlsSession, deliveri
 /// Rows that are laid out at a time.
 const PAGE: usize = 500;
 
-const COLUMNS: [&str; 29] = [
+const COLUMNS: [&str; 30] = [
     "seq",
     "time",
     "queue_id",
@@ -36,6 +36,7 @@ const COLUMNS: [&str; 29] = [
     "tls_version",
     "cipher",
     "key_exchange",
+    "resumed",
     "spki",
     "authentication",
     "matched_name",
@@ -175,6 +176,7 @@ fn as_csv(link: &Link, delivery: &Delivery) -> String {
         of_tls(|tls| tls.version.clone()),
         of_tls(|tls| tls.cipher.clone()),
         of_tls(|tls| tls.key_exchange.clone().unwrap_or_default()),
+        of_tls(|tls| if tls.resumed { "yes".to_owned() } else { String::new() }),
         of_tls(|tls| tls.certificate.as_ref().map(|certificate| certificate.spki.clone()).unwrap_or_default()),
         of_tls(|tls| tls.authentication.clone()),
         of_tls(|tls| tls.matched_name.clone().unwrap_or_default()),

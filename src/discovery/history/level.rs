@@ -123,8 +123,8 @@ mod tests {
     use super::*;
     use crate::smtp::reply::Reply;
     use crate::tls::{
-        CertificateFacts, ChainFault, DaneFacts, DaneFault, Lack, NamePattern, Pin, TlsFacts, TlsPolicy, TlsVersion,
-        Verdict, judge,
+        Acquaintance, CertificateFacts, ChainFault, DaneFacts, DaneFault, Lack, NamePattern, Pin, TlsFacts, TlsPolicy,
+        TlsVersion, Verdict, judge,
     };
 
     /// A session with a certificate for mail.example.org.
@@ -142,7 +142,13 @@ mod tests {
     }
 
     fn with(certificate: Presented) -> TlsOutcome {
-        TlsOutcome::Tls(TlsFacts { version: TlsVersion::V1_3, cipher: "x", key_exchange: None, certificate })
+        TlsOutcome::Tls(TlsFacts {
+            version: TlsVersion::V1_3,
+            cipher: "x",
+            key_exchange: None,
+            certificate,
+            acquaintance: Acquaintance::Made,
+        })
     }
 
     /// What the judge of opportunistic TLS makes of it, and the level of that.

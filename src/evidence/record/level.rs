@@ -128,7 +128,7 @@ impl Standing {
 mod tests {
     use super::*;
     use crate::smtp::reply::Reply;
-    use crate::tls::{Layer, Presented, TlsFacts, TlsVersion, Verdict, judge};
+    use crate::tls::{Acquaintance, Layer, Presented, TlsFacts, TlsVersion, Verdict, judge};
 
     fn clearance(policy: &TlsPolicy, outcome: TlsOutcome) -> Clearance {
         match judge(policy, outcome, &[]) {
@@ -142,7 +142,13 @@ mod tests {
     fn what_was_reached_is_held_against_what_was_demanded() {
         let tls = || {
             let (version, cipher) = (TlsVersion::V1_3, "TLS_AES_256_GCM_SHA384");
-            TlsOutcome::Tls(TlsFacts { version, cipher, key_exchange: None, certificate: Presented::Nothing })
+            TlsOutcome::Tls(TlsFacts {
+                version,
+                cipher,
+                key_exchange: None,
+                certificate: Presented::Nothing,
+                acquaintance: Acquaintance::Made,
+            })
         };
         let forced = TlsPolicy::forced(Demand::new(Layer::Connector, Verify::None));
         let clear = TlsOutcome::Clear;

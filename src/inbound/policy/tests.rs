@@ -5,7 +5,9 @@ use std::path::Path;
 use super::*;
 use crate::address::Domain;
 use crate::config::{DomainPattern, Downgrade, Inbound, Located, OnFailure, Outbound, Place, Route, Trust};
-use crate::tls::{CertificateFacts, ChainFault, DaneFacts, NamePattern, Pin, Presented, TlsFacts, TlsVersion};
+use crate::tls::{
+    Acquaintance, CertificateFacts, ChainFault, DaneFacts, NamePattern, Pin, Presented, TlsFacts, TlsVersion,
+};
 
 const FORCED: TlsDemand = TlsDemand::Forced { min_version: TlsVersion::V1_2, verify: VerifyWanted::None };
 const FORCED_1_3: TlsDemand = TlsDemand::Forced { min_version: TlsVersion::V1_3, verify: VerifyWanted::None };
@@ -40,7 +42,13 @@ fn partner(tls: TlsDemand, networks: &[&str], relay: bool) -> Arc<Connector> {
 }
 
 fn tls(certificate: Presented) -> TlsOutcome {
-    let facts = TlsFacts { version: TlsVersion::V1_2, cipher: "TLS_X", key_exchange: None, certificate };
+    let facts = TlsFacts {
+        version: TlsVersion::V1_2,
+        cipher: "TLS_X",
+        key_exchange: None,
+        certificate,
+        acquaintance: Acquaintance::Made,
+    };
     TlsOutcome::Tls(facts)
 }
 
