@@ -57,7 +57,7 @@ impl Charge {
         let Some(item) = self.item.take() else { return };
         let id = item.id;
         let left = match left {
-            Left::Nothing => None,
+            Left::Nothing | Left::Unwritten => None,
             Left::Until { due, deadline } => Some((Item { deadline, ..item }, due)),
         };
         let _ = self.context.events.send(Event::Settled(id, left));

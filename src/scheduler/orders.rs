@@ -10,17 +10,19 @@ use std::time::Instant;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{OnceCell, mpsc, oneshot};
 use tokio::task::JoinSet;
+use tokio_util::task::AbortOnDropHandle;
 
+use crate::address::Host;
 use crate::connector::Connectors;
 use crate::envelope::{Envelope, QueueId, RecipientState};
 use crate::outbound::{Attempt, RecipientResult, Report};
 use crate::outcome::{Failure, Outcome, Scope};
 use crate::smtp::reply::Status;
-use crate::spool::{SpoolError, Stored};
+use crate::spool::{Entry, SpoolError, Stored};
 
 use super::lanes::Item;
 use super::outlook::Question;
-use super::{Cargo, Context, Event, Live, destinations, settle, witness};
+use super::{Cargo, Context, Event, Live, Settings, settle, witness};
 
 /// Orders and questions that may wait for the scheduler.
 const WAITING_MAX: usize = 16;
@@ -58,6 +60,9 @@ pub enum Refused {
     /// The spool.
     #[error("{0}")]
     Spool(#[from] SpoolError),
+    /// A defect of Gatepost's.
+    #[error("the work on it died, and the log says how; look at it with \"gatepost queue show\" and try again")]
+    Died,
     /// The scheduler is ending.
     #[error("the daemon is stopping")]
     Stopping,
@@ -142,7 +147,8 @@ impl super::Scheduler {
                     answers.extend(under_way.join_next().await.and_then(Result::ok));
                 }
                 let items = waiting.remove(&id).unwrap_or_default();
-                under_way.spawn(work(Arc::clone(&context), order, id, items));
+                let work = work(Arc::clone(&context), order, id, items);
+                under_way.spawn(survived(Arc::clone(&context), id, work));
             }
             while let Some(done) = under_way.join_next().await {
                 answers.extend(done.ok());
@@ -161,6 +167,25 @@ impl super::Scheduler {
             self.lanes.revive(&destination);
         }
         Ok(())
+    }
+}
+
+/// The answer of the work on one message. Should it die, the message goes on as the spool has it: else
+/// it would be worked on for ever.
+async fn survived(context: Arc<Context>, id: QueueId, work: impl Future<Output = Answer> + Send + 'static) -> Answer {
+    match AbortOnDropHandle::new(tokio::spawn(work)).await {
+        Ok(answer) => answer,
+        Err(died) => {
+            tracing::error!(queue_id = %id, %died, "the work on an operator's order died; the message goes on as the spool has it");
+            let left = match context.spool.load(id).await {
+                Ok(Entry { accepted, envelope, size, .. }) => {
+                    Left::Anew(Box::new(Stored { id, accepted, envelope, size }))
+                }
+                Err(_) => Left::Nothing,
+            };
+            let _ = context.events.send(Event::Ordered(id, left));
+            (id, Err(Refused::Died))
+        }
     }
 }
 
@@ -260,43 +285,92 @@ async fn change(
 /// Gives up every recipient whose fate is open, as if each had been refused for good. What could not be
 /// given up, because its sender could not be told, comes back.
 async fn bounce(context: &Arc<Context>, id: QueueId) -> Result<Option<Stored>, Refused> {
-    let mut entry = context.spool.load(id).await?;
+    let entry = Arc::new(context.spool.load(id).await?);
+    let live = Live::new(id, OnceCell::new_with(Some(Arc::clone(&entry))), 0, context);
+    let mut envelope = entry.envelope.clone();
+    let mut left = false;
+    for host in open(&envelope) {
+        // One domain after the other: where this is interrupted, the others are as they were.
+        let held = unhold(&mut envelope, &host);
+        let settings = context.settings.load();
+        let attempt = attempt(&settings.connectors, &entry, &envelope, &host);
+        *live.envelope.lock().await = Some(envelope);
+        let outcome = settle::settle(context, &live, &attempt, &given_up(&settings, &attempt), Instant::now()).await;
+        envelope = live.envelope.lock().await.take().unwrap_or_else(|| entry.envelope.clone());
+        match outcome {
+            settle::Left::Nothing => {}
+            settle::Left::Until { .. } => {
+                left = true;
+                // Who was held and could not be given up stays held.
+                if hold_again(&mut envelope, &held) {
+                    context.spool.record(id, envelope.clone()).await?;
+                }
+            }
+            settle::Left::Unwritten => return Err(Refused::Stopping),
+        }
+    }
+    Ok(left.then(|| Stored { id, accepted: entry.accepted, envelope, size: entry.size }))
+}
+
+/// The recipient domains of a message of which somebody waits or is held.
+fn open(envelope: &Envelope) -> Vec<Host> {
+    let mut hosts: Vec<Host> = Vec::new();
+    for recipient in &envelope.recipients {
+        let is_open = match recipient.state {
+            RecipientState::Pending { .. } | RecipientState::Held { .. } => true,
+            RecipientState::Delivered | RecipientState::Failed => false,
+        };
+        if is_open && !hosts.contains(recipient.mailbox.host()) {
+            hosts.push(recipient.mailbox.host().clone());
+        }
+    }
+    hosts
+}
+
+/// Ends the hold on the recipients of one domain, and tells which they were.
+fn unhold(envelope: &mut Envelope, host: &Host) -> Vec<usize> {
     let mut held = Vec::new();
-    for (at, recipient) in entry.envelope.recipients.iter_mut().enumerate() {
-        if let RecipientState::Held { attempts, history } = &recipient.state {
+    for (at, recipient) in envelope.recipients.iter_mut().enumerate() {
+        if let RecipientState::Held { attempts, history } = &recipient.state
+            && recipient.mailbox.host() == host
+        {
             let (attempts, history) = (*attempts, history.clone());
             held.push(at);
             recipient.state = RecipientState::Pending { attempts, next: None, history, warned: true };
         }
     }
-    let entry = Arc::new(entry);
-    let live = Live::new(id, OnceCell::new_with(Some(Arc::clone(&entry))), 0, context);
-    let mut left = false;
-    for waiting in destinations(&entry.envelope) {
-        let settings = context.settings.load();
-        let attempt = attempt(&settings.connectors, &entry, &entry.envelope, &waiting.host);
-        let failure = Failure::permanent(Scope::Message, Status(3, 0), "given up by the administrator of the relay");
-        let result = |at: &usize| RecipientResult {
-            recipient: *at,
-            outcome: Outcome::Bounced(failure.clone()),
-            via: None,
-            policy: None,
-        };
-        let results = attempt.recipients.iter().map(result).collect();
-        let (connector, config) = (Arc::clone(&attempt.connector), Arc::clone(&settings.config));
-        let report = Report { results, trail: Vec::new(), connector, config };
-        left |= settle::settle(context, &live, &attempt, &report, Instant::now()).await != settle::Left::Nothing;
-    }
-    let Some(mut envelope) = live.envelope.lock().await.take().filter(|_| left) else { return Ok(None) };
-    // Who was held and could not be given up stays held.
+    held
+}
+
+/// Holds those of these recipients that still wait; false where there is none.
+fn hold_again(envelope: &mut Envelope, held: &[usize]) -> bool {
+    let mut any = false;
     for at in held {
-        let Some(recipient) = envelope.recipients.get_mut(at) else { continue };
+        let Some(recipient) = envelope.recipients.get_mut(*at) else { continue };
         if let RecipientState::Pending { attempts, history, .. } = &recipient.state {
             recipient.state = RecipientState::Held { attempts: *attempts, history: history.clone() };
+            any = true;
         }
     }
-    context.spool.record(id, envelope.clone()).await?;
-    Ok(Some(Stored { id, accepted: entry.accepted, envelope, size: entry.size }))
+    any
+}
+
+/// What an attempt comes to that an administrator has decided.
+fn given_up(settings: &Settings, attempt: &Attempt) -> Report {
+    let failure = Failure::permanent(Scope::Message, Status(3, 0), "given up by the administrator of the relay");
+    let result = |at: &usize| RecipientResult {
+        recipient: *at,
+        outcome: Outcome::Bounced(failure.clone()),
+        via: None,
+        policy: None,
+    };
+    let results = attempt.recipients.iter().map(result).collect();
+    Report {
+        results,
+        trail: Vec::new(),
+        connector: Arc::clone(&attempt.connector),
+        config: Arc::clone(&settings.config),
+    }
 }
 
 /// The attempt that would serve one recipient domain of a message.
@@ -304,7 +378,7 @@ pub(super) fn attempt(
     connectors: &Connectors,
     entry: &Arc<crate::spool::Entry>,
     envelope: &Envelope,
-    host: &crate::address::Host,
+    host: &Host,
 ) -> Attempt {
     let mine = |(at, recipient): (usize, &crate::envelope::Recipient)| {
         (recipient.state.is_pending() && recipient.mailbox.host() == host).then_some(at)

@@ -40,6 +40,8 @@ pub(super) enum Left {
         /// When its age matters next, tried or not.
         deadline: Instant,
     },
+    /// What the next start finds: the result could not be written down, for the daemon is ending.
+    Unwritten,
 }
 
 impl Left {
@@ -50,6 +52,7 @@ impl Left {
             Self::Until { due: earlier, deadline: sooner } => {
                 Self::Until { due: due.min(earlier), deadline: deadline.min(sooner) }
             }
+            Self::Unwritten => Self::Unwritten,
         }
     }
 }
@@ -304,7 +307,7 @@ impl<'a> Books<'a> {
         // Whoever looks for what became of a recipient finds it before the queue forgets.
         if !self.witness.testify(&context.evidence, envelope, told).await {
             tracing::error!(queue_id = %self.attempt.entry.id, "the result of an attempt is not written down, for its evidence is not; the attempt may be repeated after the restart");
-            return self.left;
+            return Left::Unwritten;
         }
         write_down(context, self.attempt.entry.id, envelope).await;
         self.left
