@@ -22,6 +22,9 @@ use super::folder::{self, DayFile};
 use super::record::Statement;
 use super::{EvidenceError, Order};
 
+#[cfg(test)]
+mod tests;
+
 /// Octets that are written at once, at most, but for what one attempt hands in.
 const BATCH: usize = 4 << 20;
 /// How often old files are looked for while nothing happens.
@@ -78,7 +81,9 @@ impl Writer {
         let head = folder::recover(folder, now)?;
         let mut writer = Self { folder: folder.to_owned(), keep, head, page: None, trouble: None, stuck, _lock: lock };
         let failed = |error: io::Error| EvidenceError::new("write to the evidence in", folder, &error);
-        if let Some(newest) = folder::files(folder)?.pop().filter(|newest| newest.day > folder::day(now)) {
+        // Before anything is written with the time of now, which would be the newest.
+        let newest = folder::files(folder)?.pop();
+        if let Some(newest) = newest.as_ref().filter(|newest| newest.day > folder::day(now)) {
             tracing::warn!(file = %newest.path.display(), "the evidence reaches into the future; was the clock wrong? it goes on in that file");
         }
         if head == Head::START {
@@ -92,7 +97,7 @@ impl Writer {
         }
         // A clock that is far ahead, as before its first setting, must not drop what is young: a round tells.
         let is_over = |newest: &DayFile| now.checked_sub(keep).is_ok_and(|then| newest.day < folder::day(then));
-        if !folder::files(folder)?.last().is_some_and(is_over) {
+        if !newest.as_ref().is_some_and(is_over) {
             writer.tidy(now);
         }
         writer.reserve();
