@@ -20,11 +20,11 @@ use crate::support::sink::Sink;
 use crate::support::{Dice, within};
 use crate::world::{files, folder};
 
-const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 const CERTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/certs");
 
 /// Writes a configuration with these connectors.
-fn configure(folder: &Path, evidence: &str, connectors: &str) -> PathBuf {
+pub(crate) fn configure(folder: &Path, evidence: &str, connectors: &str) -> PathBuf {
     let text = format!(
         "hostname = \"relay.example.com\"\npostmaster = \"postmaster@example.com\"\n[spool]\npath = \"spool\"\n\
          [evidence]\n{evidence}\n[admin]\nsocket = \"\"\nhttp = \"\"\n[[listener]]\nname = \"mx\"\naddress = [\"127.0.0.1:0\"]\n\
@@ -36,18 +36,18 @@ fn configure(folder: &Path, evidence: &str, connectors: &str) -> PathBuf {
     file
 }
 
-fn to(sink: &Sink) -> String {
+pub(crate) fn to(sink: &Sink) -> String {
     let route = sink.address;
     format!(
         "[[connector]]\nname = \"all\"\ndomains = [\"*\"]\n[connector.outbound]\nroute = [\"{route}\"]\ntls = \"off\"\n"
     )
 }
 
-fn start(file: &Path) -> Relay {
+pub(crate) fn start(file: &Path) -> Relay {
     Relay::run(file, &[]).unwrap_or_else(|end| panic!("{}", end.log))
 }
 
-fn queued(folder: &Path) -> Option<i64> {
+pub(crate) fn queued(folder: &Path) -> Option<i64> {
     let flags = rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY;
     let database = rusqlite::Connection::open_with_flags(folder.join("spool/queue.db"), flags).ok()?;
     database.busy_timeout(Duration::from_secs(5)).ok()?;
@@ -55,7 +55,7 @@ fn queued(folder: &Path) -> Option<i64> {
 }
 
 /// Every delivery on record.
-fn told(folder: &Path) -> Vec<Delivery> {
+pub(crate) fn told(folder: &Path) -> Vec<Delivery> {
     let mut all = Vec::new();
     let reading = deliveries(&folder.join("evidence"), None, |_, _, delivery| {
         all.push(delivery);
@@ -65,7 +65,7 @@ fn told(folder: &Path) -> Vec<Delivery> {
     all
 }
 
-fn is_whole(folder: &Path) {
+pub(crate) fn is_whole(folder: &Path) {
     let verified = verify(&folder.join("evidence"), &[]).expect("readable");
     assert_eq!(verified.findings, []);
 }

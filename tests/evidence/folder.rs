@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::Write as _;
+use std::os::unix::fs::{MetadataExt as _, symlink};
 use std::time::Duration;
 
 use gatepost::evidence::{Beginning, Evidence, Found, deliveries, verify};
@@ -159,4 +160,41 @@ async fn many_at_once_are_one_chain() {
     assert_eq!(evidence.write(Timestamp::now(), one("late.example")).await, Err(gatepost::evidence::NotWritten));
     let verified = verify(folder.path(), &[]).expect("readable");
     assert_eq!((verified.records, verified.findings.len(), count(folder.path())), (201, 0, 200));
+}
+
+#[tokio::test]
+async fn a_full_disk_takes_the_reserve_and_no_other_trouble_does() {
+    let folder = folder();
+    let evidence = Evidence::open(folder.path(), KEEP).expect("ours");
+    let (page, reserve) = (folder.path().join(name(0)), folder.path().join("reserve"));
+    let taken = || fs::metadata(&reserve).map_or(0, |file| file.blocks() * 512);
+    assert!(taken() >= 16 << 20, "the reserve takes up no room, or this disk has not 160 MiB to spare");
+    fs::rename(&page, folder.path().join("elsewhere")).and_then(|()| fs::create_dir(&page)).expect("ours");
+    let writing = tokio::spawn({
+        let evidence = evidence.clone();
+        async move { evidence.write(Timestamp::now(), one("a.example")).await }
+    });
+    until(|| evidence.is_stuck()).await;
+    assert!(taken() > 0, "a file that cannot be opened needs no room");
+    // Takes nothing, as a full disk does.
+    fs::remove_dir(&page).and_then(|()| symlink("/dev/full", &page)).expect("ours");
+    until(|| !reserve.exists()).await;
+    assert!(evidence.is_stuck() && !writing.is_finished());
+    fs::remove_file(&page).and_then(|()| fs::rename(folder.path().join("elsewhere"), &page)).expect("ours");
+    assert_eq!(writing.await.expect("no panic"), Ok(()));
+    assert!(!evidence.is_stuck() && !reserve.exists());
+    evidence.keep(KEEP);
+    until(|| taken() >= 16 << 20).await;
+    evidence.close().await;
+    let verified = verify(folder.path(), &[]).expect("readable");
+    assert_eq!((verified.records, verified.findings.len()), (2, 0));
+}
+
+async fn until(mut is_so: impl FnMut() -> bool) {
+    let asked = async {
+        while !is_so() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), asked).await.expect("it comes to that");
 }

@@ -10,4 +10,5 @@ mod support;
 mod chain;
 mod daemon;
 mod folder;
+mod stuck;
 mod world;
