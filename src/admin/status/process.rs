@@ -2,15 +2,16 @@
 
 use std::fs;
 
-use crate::monitor::Process;
+use rustix::param::{clock_ticks_per_second, page_size};
 
-/// Ticks of the processor clock a second, and octets in a page: what Linux has on every machine that
-/// Gatepost is built for (sysconf(3) would tell, with code that is not safe).
-const TICKS: f64 = 100.0;
-const PAGE: u64 = 4096;
+use crate::monitor::Process;
 
 /// Reads the figures. A few small reads of memory, no disk.
 pub(super) fn read() -> Process {
+    // Pages of 64 KiB are common on 64-bit ARM, so neither is taken for granted.
+    let page = u64::try_from(page_size()).unwrap_or(u64::MAX);
+    // An `f64` holds any number of ticks that there is.
+    let ticks = f64::from(u32::try_from(clock_ticks_per_second()).unwrap_or(u32::MAX));
     let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();
     // The name in parentheses may hold anything; what follows the last one are numbers.
     let fields: Vec<&str> = stat.rsplit_once(')').map_or("", |(_, rest)| rest).split_whitespace().collect();
@@ -23,13 +24,13 @@ pub(super) fn read() -> Process {
     let descriptors_max =
         limits.lines().find_map(|line| line.strip_prefix("Max open files")?.split_whitespace().next()?.parse().ok());
     Process {
-        resident: whole(24).saturating_mul(PAGE),
+        resident: whole(24).saturating_mul(page),
         virtual_memory: whole(23),
-        cpu: (field(14) + field(15)) / TICKS,
+        cpu: (field(14) + field(15)) / ticks,
         descriptors: fs::read_dir("/proc/self/fd").map_or(0, |open| open.count() as u64),
         descriptors_max: descriptors_max.unwrap_or(0),
         threads: whole(20),
-        started: booted + field(22) / TICKS,
+        started: booted + field(22) / ticks,
     }
 }
 
