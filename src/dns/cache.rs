@@ -81,3 +81,36 @@ impl Cache {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use hickory_resolver::proto::rr::rdata::TXT;
+
+    use super::*;
+    use crate::dns::Security;
+
+    /// A question is put in before there is an answer, when it weighs next to nothing; a hostile zone must not
+    /// get its answers in at that price.
+    #[tokio::test]
+    async fn large_answers_push_each_other_out() {
+        let cache = Cache::new();
+        let text = "x".repeat(250);
+        let each = 100 * 250;
+        let many = 3 * usize::try_from(OCTETS_MAX).expect("it fits") / each / 2;
+        for number in 0..many {
+            let resolved = Resolved {
+                found: Found::Records((0..100).map(|_| RData::TXT(TXT::new(vec![text.clone()]))).collect()),
+                security: Security::Secure,
+                first: Security::Secure,
+                name: "big.example".to_owned(),
+                holds: Duration::from_mins(5),
+            };
+            let name = Name::from_ascii(format!("n{number}.big.example.")).expect("a name");
+            let got = cache.get(name, RecordType::TXT, async |_| Ok(resolved), |_, _| ()).await;
+            assert!(got.is_ok());
+        }
+        cache.0.run_pending_tasks();
+        let octets: usize = cache.0.iter().map(|(_, entry)| entry.octets()).sum();
+        assert!(octets as u64 <= OCTETS_MAX, "{octets} octets are kept");
+    }
+}
