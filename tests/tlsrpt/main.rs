@@ -7,6 +7,9 @@ mod certificates;
 #[path = "../support/dns.rs"]
 #[allow(dead_code, reason = "shared with the tests of routing, which use more of it")]
 mod dns;
+#[path = "../outbound/internet.rs"]
+#[allow(dead_code, reason = "shared with the tests of deliveries, which use more of it")]
+mod internet;
 #[path = "../outbound/peer.rs"]
 #[allow(dead_code, reason = "shared with the tests of deliveries, which use more of it")]
 mod peer;
@@ -22,6 +25,9 @@ mod support;
 #[path = "../outbound/world.rs"]
 #[allow(dead_code, reason = "shared with the tests of deliveries, which use more of it")]
 mod world;
+#[path = "../support/zones/mod.rs"]
+#[allow(dead_code, reason = "shared with the tests of the resolver, which use more of it")]
+mod zones;
 
 mod counts;
 mod days;

@@ -4,10 +4,12 @@ use gatepost::tlsrpt::Bounds;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
-use crate::certificates::{BOTH, server_config};
+use crate::certificates::{Authority, BOTH, server_config};
 use crate::desk::{AT_ONCE, Office, folder};
+use crate::internet::{Internet, one_host};
 use crate::peer::{Manner, Peer, Starttls};
 use crate::world::{World, connector, deliver, message, outcome};
+use crate::zones::{Fault, Kind};
 
 /// Delivers once to partner.example by MX, and reads the policies of the day's report.
 async fn reported(world: &World, manner: Manner, policy: &str, wanted: &str) -> Vec<Value> {
@@ -78,4 +80,31 @@ async fn that_we_want_no_tls_is_not_reported() {
     let world = World::new().await;
     let policies = reported(&world, Manner::new(Starttls::NotOffered), "tls = \"off\"", "delivered").await;
     assert_eq!(policies, Vec::<Value>::new());
+}
+
+/// RFC 8460 §4.3.2.1: nobody was dialled, and to the domain that is a session that failed.
+#[tokio::test]
+async fn a_host_whose_tlsa_records_cannot_be_proved_is_a_failure_by_that_name() {
+    let tlsa = format!("_25._tcp.mx.partner.example TLSA 3 1 1 {}\n", "ab".repeat(32));
+    for broken in [None, Some(Fault::ServFail)] {
+        let mut zones = vec![("partner.example", Kind::Signed, one_host("partner.example"))];
+        if broken.is_none() {
+            // In a zone whose signatures are over.
+            zones.push(("_tcp.mx.partner.example", Kind::Expired, tlsa.clone()));
+        }
+        let internet = Internet::new(Authority::root("Test"), &zones, &[]).await;
+        if let Some(fault) = broken {
+            internet.names.fail("_tcp.mx.partner.example", None, fault);
+        }
+        let manner = Manner::new(Starttls::NotOffered);
+        let policies = reported(&internet.world, manner, "tls = \"opportunistic\"", "deferred 4.7.5").await;
+        let [told] = policies.as_slice() else { panic!("{broken:?}: {policies:#?}") };
+        assert_eq!(told["policy"]["policy-type"], "tlsa");
+        assert_eq!(told["policy"]["policy-domain"], "mx.partner.example");
+        assert_eq!(told["summary"], json!({"total-successful-session-count": 0, "total-failure-session-count": 1}));
+        let [detail] = told["failure-details"].as_array().expect("a list").as_slice() else { panic!("{told:#?}") };
+        assert_eq!(detail["result-type"], "dnssec-invalid");
+        assert_eq!(detail["receiving-mx-hostname"], "mx.partner.example");
+        assert_eq!(detail.get("receiving-ip"), None, "nobody was dialled");
+    }
 }
