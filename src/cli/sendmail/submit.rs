@@ -22,6 +22,8 @@ use crate::tls::{Clearance, NoTls, TlsOutcome, TlsPolicy, Verdict, judge};
 const CONNECT_TIME: Duration = Duration::from_secs(10);
 /// Where a listener is expected whose socket systemd passes: its address is known to systemd alone.
 const SMTP_PORT: u16 = 25;
+/// What is proposed where that one is taken.
+const LOCAL_PORTS: std::ops::RangeInclusive<u16> = 10_025..=10_099;
 /// Octets written at a time.
 const BLOCK: usize = 64 * 1024;
 
@@ -51,11 +53,7 @@ impl<'a> Relay<'a> {
                 "nobody takes mail on {address} ({error}); the message was not taken.\nIs Gatepost running? See \
                  `systemctl status gatepost`, then send it again."
             )),
-            None => Unsent::new(
-                Sysexit::Config,
-                "no listener takes mail from this machine in clear: add a [[listener]] with address = \
-                 [\"127.0.0.1:25\"] and tls = \"opportunistic\" or \"off\"",
-            ),
+            None => Unsent::new(Sysexit::Config, no_way_in(config)),
         })
     }
 
@@ -264,6 +262,27 @@ fn addresses(config: &Config) -> Vec<SocketAddr> {
     all
 }
 
+/// That every listener wants TLS, which is not spoken here, and what to write so that there is one that does not:
+/// on a port of loopback that none of the others has.
+fn no_way_in(config: &Config) -> String {
+    let names: Vec<_> = config.listeners.iter().map(|listener| format!("\"{}\"", listener.name)).collect();
+    let is_taken = |port: u16| {
+        let addresses = config.listeners.iter().flat_map(|listener| &listener.addresses);
+        addresses.into_iter().any(|address| match &address.value {
+            ListenAddress::Bind(own) => own.port() == port,
+            ListenAddress::Passed(_) => port == SMTP_PORT,
+        })
+    };
+    let ports = [SMTP_PORT].into_iter().chain(LOCAL_PORTS);
+    let port = ports.into_iter().find(|port| !is_taken(*port)).unwrap_or(SMTP_PORT);
+    format!(
+        "every listener ({}) wants TLS, which sendmail does not speak; the message was not taken.\nAdd a listener for \
+         this machine alone to the configuration, then run `systemctl restart gatepost`:\n\n[[listener]]\nname = \
+         \"local\"\naddress = [\"127.0.0.1:{port}\"]\ntls = \"off\"",
+        names.join(", ")
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use std::path::Path;
@@ -279,5 +298,28 @@ mod tests {
         let (config, _) = crate::config::parse(text, Path::new("gatepost.toml")).expect("it is good");
         let addresses: Vec<_> = addresses(&config).iter().map(ToString::to_string).collect();
         assert_eq!(addresses, ["127.0.0.1:26", "[::1]:26", "127.0.0.1:25", "[::1]:25", "192.0.2.1:25"]);
+    }
+    /// A configuration whose only listeners want TLS, and `more`.
+    fn with_tls_alone(more: &str) -> Config {
+        let text = format!(
+            "hostname = \"relay.example.com\"\npostmaster = \"p@example.com\"\n[tls]\ncertificate = \"c\"\nkey = \"k\"\n\
+             [[listener]]\nname = \"mx\"\naddress = [\"[::]:25\"]\ntls = \"forced\"\n[[listener]]\nname = \"tls\"\n\
+             address = [\"[::]:465\", \"127.0.0.1:10025\"]\ntls = \"implicit\"\n{more}\n"
+        );
+        crate::config::parse(&text, Path::new("gatepost.toml")).expect("it is good").0
+    }
+
+    #[test]
+    fn where_every_listener_wants_tls_the_error_has_the_lines_that_help() {
+        let config = with_tls_alone("");
+        let Err(unsent) = Relay::connect(&config) else { panic!("there is nobody to speak to") };
+        assert_eq!(unsent.status, Sysexit::Config);
+        let said = unsent.to_string();
+        assert!(said.contains("every listener (\"mx\", \"tls\") wants TLS"), "{said}");
+        let (_, lines) = said.split_once("\n\n").expect("lines to copy");
+        // What is proposed must be what is needed: the same configuration with it has a way in, and no clash.
+        let mended = with_tls_alone(lines);
+        let ways: Vec<_> = addresses(&mended).iter().map(ToString::to_string).collect();
+        assert_eq!(ways, ["127.0.0.1:10026"]);
     }
 }
