@@ -57,6 +57,7 @@ impl Charge {
         let Some(item) = self.item.take() else { return };
         let id = item.id;
         let left = match left {
+            // What is not written down the next start finds in the spool.
             Left::Nothing | Left::Unwritten => None,
             Left::Until { due, deadline } => Some((Item { deadline, ..item }, due)),
         };

@@ -10,9 +10,7 @@ use std::time::Instant;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{OnceCell, mpsc, oneshot};
 use tokio::task::JoinSet;
-use tokio_util::task::AbortOnDropHandle;
 
-use crate::address::Host;
 use crate::connector::Connectors;
 use crate::envelope::{Envelope, QueueId, RecipientState};
 use crate::outbound::{Attempt, RecipientResult, Report};
@@ -22,7 +20,7 @@ use crate::spool::{Entry, SpoolError, Stored};
 
 use super::lanes::Item;
 use super::outlook::Question;
-use super::{Cargo, Context, Event, Live, Settings, settle, witness};
+use super::{Cargo, Context, Event, Live, settle, witness};
 
 /// Orders and questions that may wait for the scheduler.
 const WAITING_MAX: usize = 16;
@@ -60,9 +58,6 @@ pub enum Refused {
     /// The spool.
     #[error("{0}")]
     Spool(#[from] SpoolError),
-    /// A defect of Gatepost's.
-    #[error("the work on it died, and the log says how; look at it with \"gatepost queue show\" and try again")]
-    Died,
     /// The scheduler is ending.
     #[error("the daemon is stopping")]
     Stopping,
@@ -147,8 +142,7 @@ impl super::Scheduler {
                     answers.extend(under_way.join_next().await.and_then(Result::ok));
                 }
                 let items = waiting.remove(&id).unwrap_or_default();
-                let work = work(Arc::clone(&context), order, id, items);
-                under_way.spawn(survived(Arc::clone(&context), id, work));
+                under_way.spawn(work(Arc::clone(&context), order, id, items));
             }
             while let Some(done) = under_way.join_next().await {
                 answers.extend(done.ok());
@@ -167,25 +161,6 @@ impl super::Scheduler {
             self.lanes.revive(&destination);
         }
         Ok(())
-    }
-}
-
-/// The answer of the work on one message. Should it die, the message goes on as the spool has it: else
-/// it would be worked on for ever.
-async fn survived(context: Arc<Context>, id: QueueId, work: impl Future<Output = Answer> + Send + 'static) -> Answer {
-    match AbortOnDropHandle::new(tokio::spawn(work)).await {
-        Ok(answer) => answer,
-        Err(died) => {
-            tracing::error!(queue_id = %id, %died, "the work on an operator's order died; the message goes on as the spool has it");
-            let left = match context.spool.load(id).await {
-                Ok(Entry { accepted, envelope, size, .. }) => {
-                    Left::Anew(Box::new(Stored { id, accepted, envelope, size }))
-                }
-                Err(_) => Left::Nothing,
-            };
-            let _ = context.events.send(Event::Ordered(id, left));
-            (id, Err(Refused::Died))
-        }
     }
 }
 
@@ -227,7 +202,7 @@ async fn carry_out(context: &Arc<Context>, order: Order, id: QueueId) -> Result<
             tracing::info!(queue_id = %id, "message released by an operator");
             Ok(Left::Anew(Box::new(stored)))
         }
-        Order::Bounce => match bounce(context, id).await.map_err(as_before)? {
+        Order::Bounce => match bounce(context, id).await? {
             None => {
                 tracing::warn!(queue_id = %id, "message bounced by an operator");
                 Ok(Left::Nothing)
@@ -283,105 +258,62 @@ async fn change(
 }
 
 /// Gives up every recipient whose fate is open, as if each had been refused for good. What could not be
-/// given up, because its sender could not be told, comes back.
-async fn bounce(context: &Arc<Context>, id: QueueId) -> Result<Option<Stored>, Refused> {
-    let entry = Arc::new(context.spool.load(id).await?);
-    let live = Live::new(id, OnceCell::new_with(Some(Arc::clone(&entry))), 0, context);
-    let mut envelope = entry.envelope.clone();
-    let mut left = false;
-    for host in open(&envelope) {
-        // One domain after the other: where this is interrupted, the others are as they were.
-        let held = unhold(&mut envelope, &host);
-        let settings = context.settings.load();
-        let attempt = attempt(&settings.connectors, &entry, &envelope, &host);
-        *live.envelope.lock().await = Some(envelope);
-        let outcome = settle::settle(context, &live, &attempt, &given_up(&settings, &attempt), Instant::now()).await;
-        envelope = live.envelope.lock().await.take().unwrap_or_else(|| entry.envelope.clone());
-        match outcome {
-            settle::Left::Nothing => {}
-            settle::Left::Until { .. } => {
-                left = true;
-                // Who was held and could not be given up stays held.
-                if hold_again(&mut envelope, &held) {
-                    context.spool.record(id, envelope.clone()).await?;
-                }
-            }
-            settle::Left::Unwritten => return Err(Refused::Stopping),
-        }
-    }
-    Ok(left.then(|| Stored { id, accepted: entry.accepted, envelope, size: entry.size }))
-}
-
-/// The recipient domains of a message of which somebody waits or is held.
-fn open(envelope: &Envelope) -> Vec<Host> {
-    let mut hosts: Vec<Host> = Vec::new();
-    for recipient in &envelope.recipients {
-        let is_open = match recipient.state {
-            RecipientState::Pending { .. } | RecipientState::Held { .. } => true,
-            RecipientState::Delivered | RecipientState::Failed => false,
-        };
-        if is_open && !hosts.contains(recipient.mailbox.host()) {
+/// given up, because its sender could not be told, comes back. Each recipient domain is written down for
+/// itself; what was not come to yet is as it was, held or not.
+async fn bounce(context: &Arc<Context>, id: QueueId) -> Result<Option<Stored>, (Refused, Left)> {
+    let entry = context.spool.load(id).await.map_err(|error| (error.into(), Left::Nothing))?;
+    let (entry, mut hosts) = (Arc::new(entry), Vec::new());
+    for recipient in entry.envelope.recipients.iter().filter(|recipient| recipient.state.is_open()) {
+        if !hosts.contains(recipient.mailbox.host()) {
             hosts.push(recipient.mailbox.host().clone());
         }
     }
-    hosts
-}
-
-/// Ends the hold on the recipients of one domain, and tells which they were.
-fn unhold(envelope: &mut Envelope, host: &Host) -> Vec<usize> {
-    let mut held = Vec::new();
-    for (at, recipient) in envelope.recipients.iter_mut().enumerate() {
-        if let RecipientState::Held { attempts, history } = &recipient.state
-            && recipient.mailbox.host() == host
-        {
-            let (attempts, history) = (*attempts, history.clone());
-            held.push(at);
-            recipient.state = RecipientState::Pending { attempts, next: None, history, warned: true };
+    let live = Live::new(id, OnceCell::new_with(Some(Arc::clone(&entry))), 0, context);
+    let mut is_left = false;
+    for host in hosts {
+        let settings = context.settings.load();
+        let attempt = serve(&settings.connectors, &entry, &entry.envelope, &host, RecipientState::is_open);
+        let failure = Failure::permanent(Scope::Message, Status(3, 0), "given up by the administrator of the relay");
+        let result = |at: &usize| RecipientResult {
+            recipient: *at,
+            outcome: Outcome::Bounced(failure.clone()),
+            via: None,
+            policy: None,
+        };
+        let results = attempt.recipients.iter().map(result).collect();
+        let (connector, config) = (Arc::clone(&attempt.connector), Arc::clone(&settings.config));
+        let report = Report { results, trail: Vec::new(), connector, config };
+        match settle::settle(context, &live, &attempt, &report, Instant::now()).await {
+            settle::Left::Nothing => {}
+            settle::Left::Until { .. } => is_left = true,
+            // The next start goes on with what the spool has; what is in memory of it may not be true.
+            settle::Left::Unwritten => return Err((Refused::Stopping, Left::AsBefore(Vec::new()))),
         }
     }
-    held
-}
-
-/// Holds those of these recipients that still wait; false where there is none.
-fn hold_again(envelope: &mut Envelope, held: &[usize]) -> bool {
-    let mut any = false;
-    for at in held {
-        let Some(recipient) = envelope.recipients.get_mut(*at) else { continue };
-        if let RecipientState::Pending { attempts, history, .. } = &recipient.state {
-            recipient.state = RecipientState::Held { attempts: *attempts, history: history.clone() };
-            any = true;
-        }
-    }
-    any
-}
-
-/// What an attempt comes to that an administrator has decided.
-fn given_up(settings: &Settings, attempt: &Attempt) -> Report {
-    let failure = Failure::permanent(Scope::Message, Status(3, 0), "given up by the administrator of the relay");
-    let result = |at: &usize| RecipientResult {
-        recipient: *at,
-        outcome: Outcome::Bounced(failure.clone()),
-        via: None,
-        policy: None,
-    };
-    let results = attempt.recipients.iter().map(result).collect();
-    Report {
-        results,
-        trail: Vec::new(),
-        connector: Arc::clone(&attempt.connector),
-        config: Arc::clone(&settings.config),
-    }
+    let envelope = live.envelope.lock().await.take().filter(|_| is_left);
+    Ok(envelope.map(|envelope| Stored { id, accepted: entry.accepted, envelope, size: entry.size }))
 }
 
 /// The attempt that would serve one recipient domain of a message.
 pub(super) fn attempt(
     connectors: &Connectors,
-    entry: &Arc<crate::spool::Entry>,
+    entry: &Arc<Entry>,
     envelope: &Envelope,
-    host: &Host,
+    host: &crate::address::Host,
+) -> Attempt {
+    serve(connectors, entry, envelope, host, RecipientState::is_pending)
+}
+
+/// The same, of those recipients whose state is one of `which`.
+fn serve(
+    connectors: &Connectors,
+    entry: &Arc<Entry>,
+    envelope: &Envelope,
+    host: &crate::address::Host,
+    which: impl Fn(&RecipientState) -> bool,
 ) -> Attempt {
     let mine = |(at, recipient): (usize, &crate::envelope::Recipient)| {
-        (recipient.state.is_pending() && recipient.mailbox.host() == host).then_some(at)
+        (which(&recipient.state) && recipient.mailbox.host() == host).then_some(at)
     };
     let recipients = envelope.recipients.iter().enumerate().filter_map(mine).collect();
     let connector = Arc::clone(connectors.for_host(host));

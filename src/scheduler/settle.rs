@@ -33,6 +33,9 @@ const REASON_MAX: usize = 2000;
 pub(super) enum Left {
     /// Nothing.
     Nothing,
+    /// The process ends, and the result could not be written: the spool has what was before, and the next start
+    /// goes on from there.
+    Unwritten,
     /// Another attempt.
     Until {
         /// When.
@@ -40,19 +43,16 @@ pub(super) enum Left {
         /// When its age matters next, tried or not.
         deadline: Instant,
     },
-    /// What the next start finds: the result could not be written down, for the daemon is ending.
-    Unwritten,
 }
 
 impl Left {
     /// Another attempt at `due`, or earlier where that is already so.
     fn and(self, due: Instant, deadline: Instant) -> Self {
         match self {
-            Self::Nothing => Self::Until { due, deadline },
+            Self::Nothing | Self::Unwritten => Self::Until { due, deadline },
             Self::Until { due: earlier, deadline: sooner } => {
                 Self::Until { due: due.min(earlier), deadline: deadline.min(sooner) }
             }
-            Self::Unwritten => Self::Unwritten,
         }
     }
 }
@@ -159,8 +159,13 @@ impl<'a> Books<'a> {
     fn enter(&mut self, envelope: &mut Envelope, result: &'a RecipientResult) {
         let all = envelope.recipients.len();
         let Some(recipient) = envelope.recipients.get_mut(result.recipient) else { return };
-        let RecipientState::Pending { attempts, warned, history, .. } = &mut recipient.state else { return };
-        let (attempts, warned, mut history) = (attempts.saturating_add(1), *warned, std::mem::take(history));
+        let (attempts, warned, mut history) = match &mut recipient.state {
+            RecipientState::Pending { attempts, warned, history, .. } => (*attempts, *warned, std::mem::take(history)),
+            // An operator gives it up.
+            RecipientState::Held { attempts, history } => (*attempts, true, std::mem::take(history)),
+            RecipientState::Delivered | RecipientState::Failed => return,
+        };
+        let attempts = attempts.saturating_add(1);
         match &result.outcome {
             Outcome::Delivered(reply) => {
                 journal::delivered(self.attempt, result, &recipient.mailbox, reply);
@@ -281,11 +286,17 @@ impl<'a> Books<'a> {
         let all = envelope.recipients.len();
         for Change { recipient, attempts, mut history, last } in self.failed {
             let Some(recipient) = envelope.recipients.get_mut(recipient) else { continue };
-            recipient.state = if told {
-                RecipientState::Failed
-            } else {
-                history.push(last, all);
-                RecipientState::Pending { attempts, next: None, history, warned: true }
+            if told {
+                recipient.state = RecipientState::Failed;
+                continue;
+            }
+            history.push(last, all);
+            recipient.state = match recipient.state {
+                // Who was held and could not be given up stays held.
+                RecipientState::Held { .. } => RecipientState::Held { attempts, history },
+                RecipientState::Pending { .. } | RecipientState::Delivered | RecipientState::Failed => {
+                    RecipientState::Pending { attempts, next: None, history, warned: true }
+                }
             };
         }
         let until = Timestamp::now() + self.expires.saturating_duration_since(self.now);
@@ -309,14 +320,23 @@ impl<'a> Books<'a> {
             tracing::error!(queue_id = %self.attempt.entry.id, "the result of an attempt is not written down, for its evidence is not; the attempt may be repeated after the restart");
             return Left::Unwritten;
         }
-        write_down(context, self.attempt.entry.id, envelope).await;
-        self.left
+        match write_down(context, self.attempt.entry.id, envelope).await {
+            Written::Yes => self.left,
+            Written::No => Left::Unwritten,
+        }
     }
+}
+
+/// Whether a result is in the spool.
+enum Written {
+    Yes,
+    /// The process is about to end.
+    No,
 }
 
 /// Writes the new state, or the end, of a message; again and again where that fails, for until it is
 /// written the message must not be looked at anew.
-async fn write_down(context: &Context, id: QueueId, envelope: &Envelope) {
+async fn write_down(context: &Context, id: QueueId, envelope: &Envelope) -> Written {
     loop {
         let written = if envelope.is_open() {
             context.spool.record(id, envelope.clone()).await
@@ -324,13 +344,13 @@ async fn write_down(context: &Context, id: QueueId, envelope: &Envelope) {
             context.spool.remove(id).await
         };
         match written {
-            Ok(()) => return,
-            // An operator has removed it, or the process is about to end.
-            Err(SpoolError::Missing(_) | SpoolError::Closed) => return,
+            // What an operator has removed has no result any more.
+            Ok(()) | Err(SpoolError::Missing(_)) => return Written::Yes,
+            Err(SpoolError::Closed) => return Written::No,
             Err(error) => {
                 if context.ending.is_cancelled() {
                     tracing::error!(queue_id = %id, %error, "the result of an attempt was not written; the attempt may be repeated after the restart");
-                    return;
+                    return Written::No;
                 }
                 tracing::error!(queue_id = %id, %error, "the result of an attempt cannot be written; trying again");
                 let pause = tokio::time::timeout(WRITE_PAUSE, context.ending.cancelled());

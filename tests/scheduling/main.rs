@@ -13,5 +13,6 @@ mod world;
 mod back_off;
 mod connections;
 mod fairness;
+mod orders;
 mod restart;
 mod sink;
