@@ -3,7 +3,7 @@
 //! An order names messages by their ids; which those are was decided by who gives it. A message that is
 //! being delivered at the moment is not touched: its fate is about to be known.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -58,6 +58,11 @@ pub enum Refused {
     /// The spool.
     #[error("{0}")]
     Spool(#[from] SpoolError),
+    /// The work on it panicked.
+    #[error(
+        "the work on it died half way, which is a fault in Gatepost; the reason is in the log. See what became of it with `gatepost queue show`"
+    )]
+    Died,
     /// The scheduler is ending.
     #[error("the daemon is stopping")]
     Stopping,
@@ -137,6 +142,7 @@ impl super::Scheduler {
         let context = Arc::clone(&self.context);
         self.tasks.spawn(async move {
             let mut under_way = JoinSet::new();
+            let mut owed = free.clone();
             for id in free {
                 if under_way.len() >= AT_ONCE {
                     answers.extend(under_way.join_next().await.and_then(Result::ok));
@@ -147,6 +153,10 @@ impl super::Scheduler {
             while let Some(done) = under_way.join_next().await {
                 answers.extend(done.ok());
             }
+            // Who does not answer has died.
+            let answered: HashSet<QueueId> = answers.iter().map(|(id, _)| *id).collect();
+            owed.retain(|id| !answered.contains(id));
+            answers.extend(owed.into_iter().map(|id| (id, Err(Refused::Died))));
             let _ = answer.send(answers);
         });
     }
@@ -164,9 +174,34 @@ impl super::Scheduler {
     }
 }
 
+/// An order on one message in hand, with those items of it that waited. Should the work on it die, they wait
+/// again, and it does not stay busy until the next start.
+struct Duty {
+    context: Arc<Context>,
+    id: QueueId,
+    /// Until the scheduler is told what is left.
+    items: Option<Vec<(Item<Cargo>, Instant)>>,
+}
+
+impl Drop for Duty {
+    fn drop(&mut self) {
+        // A runtime that ends drops its work half way, too: then the next start goes on from the spool.
+        let Some(mut items) = self.items.take().filter(|_| std::thread::panicking()) else { return };
+        tracing::error!(queue_id = %self.id, "the work on an operator's order died; the message waits as before");
+        // How far the work came only the spool can tell.
+        for (item, _) in &mut items {
+            item.cargo = None;
+        }
+        let _ = self.context.events.send(Event::Ordered(self.id, Left::AsBefore(items)));
+    }
+}
+
 /// Carries an order out on one message, whose waiting items are `items`.
 async fn work(context: Arc<Context>, order: Order, id: QueueId, items: Vec<(Item<Cargo>, Instant)>) -> Answer {
-    let (result, left) = match carry_out(&context, order, id).await {
+    let mut duty = Duty { context: Arc::clone(&context), id, items: Some(items) };
+    let carried = carry_out(&context, order, id).await;
+    let items = duty.items.take().unwrap_or_default();
+    let (result, left) = match carried {
         Err((refused, Left::Nothing)) => (Err(refused), Left::AsBefore(items)),
         Err((refused, left)) => (Err(refused), only(left, items)),
         Ok(left) => (Ok(()), only(left, items)),

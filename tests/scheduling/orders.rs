@@ -1,5 +1,5 @@
-//! What an operator's order leaves behind where it is cut short: the spool fails between two domains, or
-//! the evidence is given up at the end.
+//! What an operator's order leaves behind where it is cut short: the spool fails between two domains, the
+//! evidence is given up at the end, or the work panics.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -32,6 +32,8 @@ use crate::world::{SENDER, configured};
 /// A spool that fails where the test wants it.
 struct Brittle {
     spool: SqliteSpool,
+    /// The next record panics.
+    panics: AtomicBool,
     /// What was recorded goes in, and after that nothing.
     ends_after_one: AtomicBool,
     ended: AtomicBool,
@@ -45,6 +47,7 @@ impl Spool for Brittle {
         self.spool.commit(draft, envelope)
     }
     fn record(&self, id: QueueId, envelope: Envelope) -> SpoolFuture<'_, ()> {
+        assert!(!self.panics.swap(false, Ordering::SeqCst), "the work on an order dies, says the test");
         Box::pin(async move {
             if self.ended.load(Ordering::SeqCst) {
                 return Err(SpoolError::Closed);
@@ -84,6 +87,7 @@ impl Queue {
         let config = Arc::new(configured(folder.path(), "127.0.0.1:1".parse().expect("an address"), "", &[]));
         let spool = Arc::new(Brittle {
             spool: SqliteSpool::open(&folder.path().join("spool")).expect("nobody else has it"),
+            panics: AtomicBool::new(false),
             ends_after_one: AtomicBool::new(false),
             ended: AtomicBool::new(false),
         });
@@ -164,5 +168,17 @@ async fn a_bounce_without_its_evidence_is_no_success() {
     assert!(matches!(refused, Refused::Stopping), "{refused:?}");
     let states = queue.states().await;
     assert!(states.iter().all(|state| matches!(state, RecipientState::Held { attempts: 1, .. })), "{states:?}");
+    queue.ends().await;
+}
+
+#[tokio::test]
+async fn an_order_that_dies_leaves_its_message_free_for_the_next() {
+    let queue = Queue::start(|_| Evidence::off()).await;
+    queue.spool.panics.store(true, Ordering::SeqCst);
+    let refused = queue.order(Order::Bounce).await.expect_err("it died");
+    assert!(matches!(refused, Refused::Died), "{refused:?}");
+    queue.order(Order::Bounce).await.expect("it is not busy, and nothing stands in the way any more");
+    let id = queue.id;
+    assert!(matches!(queue.spool.load(id).await, Err(SpoolError::Missing(_))), "nothing of it is left");
     queue.ends().await;
 }
