@@ -188,7 +188,7 @@ fn meets(demand: &Demand, outcome: &TlsOutcome, reference: &[NamePattern]) -> Re
     let certificate = match (&demand.verify, &facts.certificate) {
         (Verify::None, _) => return Ok(authenticate(facts, reference)),
         (_, Presented::Nothing) => return Err(Shortfall::NoCertificate),
-        // Who is asked for by name shows it now.
+        // Whoever is asked who it is shows it now.
         (_, Presented::Certificate(_)) if facts.acquaintance == Acquaintance::Renewed => {
             return Err(Shortfall::NoCertificate);
         }

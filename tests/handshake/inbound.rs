@@ -83,7 +83,7 @@ pub(crate) fn ours() -> Ours {
     Ours { authority, pair, config, folder }
 }
 
-pub(crate) fn against(material: &Material) -> gatepost::handshake::Against<'_> {
+fn against(material: &Material) -> gatepost::handshake::Against<'_> {
     material.client(&connector("default", gatepost::config::Trust::Webpki, None)).against(None)
 }
 

@@ -299,6 +299,7 @@ mod tests {
         let addresses: Vec<_> = addresses(&config).iter().map(ToString::to_string).collect();
         assert_eq!(addresses, ["127.0.0.1:26", "[::1]:26", "127.0.0.1:25", "[::1]:25", "192.0.2.1:25"]);
     }
+
     /// A configuration whose only listeners want TLS, and `more`.
     fn with_tls_alone(more: &str) -> Config {
         let text = format!(
