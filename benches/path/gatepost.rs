@@ -70,14 +70,15 @@ domains = ["{DESTINATION}"]
 [connector.outbound]
 route = ["{sink}"]
 connections = {connections}
-messages_per_connection = {messages_per_connection}
 "#,
         listener = if task.tls { "opportunistic" } else { "off" },
         evidence = if task.evidence { "evidence" } else { "" },
         sink = task.sink,
         connections = task.connections,
-        messages_per_connection = task.messages_per_connection,
     );
+    if let Some(messages) = task.messages_per_connection {
+        let _ = writeln!(text, "messages_per_connection = {messages}");
+    }
     if task.tls {
         let (certificate, key) = (quoted(&tls::file("relay.pem")), quoted(&tls::file("relay.key")));
         text += "tls = \"forced\"\nverify = \"none\"\n";

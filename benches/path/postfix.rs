@@ -93,19 +93,21 @@ initial_destination_concurrency = {connections}
 smtp_destination_concurrency_limit = {connections}
 "
     );
-    if task.messages_per_connection > 1 {
-        let messages = task.messages_per_connection;
+    let reuses = task.messages_per_connection != Some(1);
+    if reuses {
         let _ = writeln!(text, "smtp_connection_cache_destinations = {host}");
-        let _ = writeln!(text, "smtp_connection_reuse_count_limit = {messages}");
     } else {
         text += "smtp_connection_cache_on_demand = no\n";
+    }
+    if let Some(messages) = task.messages_per_connection {
+        let _ = writeln!(text, "smtp_connection_reuse_count_limit = {messages}");
     }
     if task.tls {
         let (key, certificate) = (tls::file("relay.key"), tls::file("relay.pem"));
         let _ = writeln!(text, "smtpd_tls_chain_files = {}, {}", key.display(), certificate.display());
         text += "smtpd_tls_security_level = may\n";
         text += "smtp_tls_security_level = encrypt\n";
-        if task.messages_per_connection > 1 {
+        if reuses {
             text += "smtp_tls_connection_reuse = yes\n";
         }
     }

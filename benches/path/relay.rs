@@ -23,7 +23,8 @@ pub(crate) struct Task<'a> {
     pub(crate) tls: bool,
     /// On the way to the sink, at most.
     pub(crate) connections: usize,
-    pub(crate) messages_per_connection: usize,
+    /// No more than these; `None` leaves it to the relay.
+    pub(crate) messages_per_connection: Option<usize>,
     /// Gatepost keeps evidence of each delivery.
     pub(crate) evidence: bool,
 }

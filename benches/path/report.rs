@@ -2,7 +2,7 @@
 
 use comfy_table::{CellAlignment, Table, presets};
 
-use crate::trial::{Case, Figures, Make};
+use crate::trial::{Case, Figures, Make, Onward};
 
 /// A case with what each relay showed in it, where it was asked.
 pub(crate) struct Row {
@@ -27,14 +27,18 @@ impl Case {
     /// How people call it.
     pub(crate) fn name(self) -> String {
         let how = if self.tls.is_some() { "STARTTLS" } else { "plain" };
-        format!("{how}, {} per connection", self.messages_per_connection)
+        let legs = match self.onward {
+            Onward::AsItLikes => "",
+            Onward::AsTheLoad => ", on both legs",
+        };
+        format!("{how}, {} per connection{legs}", self.messages_per_connection)
     }
 
     /// How many times as fast, and as cheap, as Postfix Gatepost has to be.
     fn bar(self) -> Option<f64> {
-        match self.messages_per_connection {
-            1 => Some(5.0),
-            50 => Some(10.0),
+        match (self.messages_per_connection, self.onward) {
+            (1, Onward::AsItLikes) => Some(5.0),
+            (50, Onward::AsItLikes) => Some(10.0),
             _ => None,
         }
     }

@@ -45,13 +45,24 @@ pub(crate) enum Make {
     Postfix,
 }
 
+/// How many messages a connection from the relay to the sink may carry.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Onward {
+    /// As many as the relay itself finds right when nothing hinders it from using connections again.
+    AsItLikes,
+    /// As few as the load's own connections.
+    AsTheLoad,
+}
+
 /// How the mail travels.
 #[derive(Clone, Copy)]
 pub(crate) struct Case {
     /// STARTTLS on both legs with this key exchange, or on neither.
     pub(crate) tls: Option<KeyExchange>,
-    /// On both legs.
+    /// Of the load.
     pub(crate) messages_per_connection: usize,
+    /// On the way to the sink.
+    pub(crate) onward: Onward,
     /// Gatepost keeps evidence, as it does unless it is told not to.
     pub(crate) evidence: bool,
 }
@@ -90,7 +101,10 @@ pub(crate) fn run(make: Make, case: Case, messages: usize, cancelled: &Cancellat
         sink: sink.address,
         tls: case.tls.is_some(),
         connections: CONNECTIONS,
-        messages_per_connection: case.messages_per_connection,
+        messages_per_connection: match case.onward {
+            Onward::AsItLikes => None,
+            Onward::AsTheLoad => Some(case.messages_per_connection),
+        },
         evidence: case.evidence,
     };
     let relay = match make {
