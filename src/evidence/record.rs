@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize};
 use super::chain::RecordHash;
 use crate::config::Exception;
 use crate::tls::{
-    Acquaintance, Authentication, Clearance, Demand, NoTls, Presented, Refusal, TlsFacts, TlsOutcome, TlsPolicy,
+    Acquaintance, Authentication, CertificateFacts, Demand, Judged, NoTls, Presented, Reached, Refusal, TlsFacts,
+    TlsOutcome, TlsPolicy,
 };
 
 mod level;
@@ -18,6 +19,8 @@ pub use level::{Level, Standing};
 
 /// Characters of a text that came from elsewhere, at most.
 pub const TEXT_MAX: usize = 1000;
+/// Names of a certificate that are written out, at most; some have hundreds.
+const NAMES_MAX: usize = 20;
 
 /// What one record tells.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -89,7 +92,7 @@ pub struct Delivery {
     pub host: Option<String>,
     /// Its address and port.
     pub address: Option<String>,
-    /// The session, where one was cleared.
+    /// The session, where one was cleared; where one was refused, the TLS that it had all the same.
     pub session: Option<Session>,
     /// The demand that was not met, where that is why it failed.
     pub unmet: Option<Unmet>,
@@ -177,7 +180,7 @@ pub struct Unmet {
     pub got: String,
 }
 
-/// A session that carried mail, or was allowed to.
+/// A session that carried mail, was allowed to, or was refused in spite of its TLS: `standing` says which.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Session {
     /// How well the peer was known.
@@ -213,6 +216,12 @@ pub struct TlsSession {
 pub struct Certificate {
     /// SHA-256 of its public key, as pins are written.
     pub spki: String,
+    /// Its DNS names, the first twenty of them. Earlier versions kept none.
+    #[serde(default)]
+    pub names: Vec<String>,
+    /// How many more it has.
+    #[serde(default)]
+    pub more_names: usize,
     /// Who issued it.
     pub issuer: String,
     /// When it expires.
@@ -264,14 +273,24 @@ impl Unmet {
 }
 
 impl Session {
-    /// A cleared session in words.
+    /// A session in words.
     #[must_use]
-    pub fn of(clearance: &Clearance) -> Self {
-        let (no_tls, tls) = match clearance.outcome() {
+    pub fn of(reached: &Reached) -> Self {
+        let (no_tls, tls) = match &reached.outcome {
             TlsOutcome::Clear(reason) => (Some(without(reason)), None),
-            TlsOutcome::Tls(facts) => (None, Some(TlsSession::of(facts, clearance.authentication()))),
+            TlsOutcome::Tls(facts) => (None, Some(TlsSession::of(facts, &reached.authentication))),
         };
-        Self { level: Level::of(clearance), no_tls, tls }
+        Self { level: Level::of(reached), no_tls, tls }
+    }
+
+    /// The TLS that was not good enough, in words. Where there was none, [`Unmet`] says why.
+    #[must_use]
+    pub fn refused(refusal: &Refusal) -> Option<Self> {
+        let Judged::Session(reached) = &refusal.judged else { return None };
+        match reached.outcome {
+            TlsOutcome::Clear(_) => None,
+            TlsOutcome::Tls(_) => Some(Self::of(reached)),
+        }
     }
 }
 
@@ -283,11 +302,7 @@ impl TlsSession {
     fn of(facts: &TlsFacts, authentication: &Authentication) -> Self {
         let certificate = match &facts.certificate {
             Presented::Nothing => None,
-            Presented::Certificate(shown) => Some(Certificate {
-                spki: shown.key.to_string(),
-                issuer: cut(&shown.issuer),
-                not_after: shown.not_after,
-            }),
+            Presented::Certificate(shown) => Some(Certificate::of(shown)),
         };
         let matched_name = match authentication {
             Authentication::Verified(name) => Some(name.to_string()),
@@ -306,5 +321,70 @@ impl TlsSession {
             matched_name,
             certificate,
         }
+    }
+}
+
+impl Certificate {
+    fn of(shown: &CertificateFacts) -> Self {
+        Self {
+            spki: shown.key.to_string(),
+            names: shown.names.iter().take(NAMES_MAX).map(ToString::to_string).collect(),
+            more_names: shown.names.len().saturating_sub(NAMES_MAX),
+            issuer: cut(&shown.issuer),
+            not_after: shown.not_after,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tls::{DaneFacts, NamePattern, Pin, TlsVersion, Verdict, Verify, judge};
+
+    fn shown(names: usize) -> TlsOutcome {
+        let name = |number| NamePattern::parse(&format!("host{number}.example.net")).expect("a name");
+        TlsOutcome::Tls(TlsFacts {
+            version: TlsVersion::V1_2,
+            cipher: "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256",
+            key_exchange: None,
+            certificate: Presented::Certificate(Box::new(CertificateFacts {
+                names: (0..names).map(name).collect(),
+                chain: Ok(()),
+                default_chain: Ok(()),
+                key: Pin::new([9; 32]),
+                issuer: "CN=Test CA".to_owned(),
+                not_after: Timestamp::UNIX_EPOCH,
+                dane: DaneFacts::NotHeld,
+            })),
+            acquaintance: Acquaintance::Made,
+        })
+    }
+
+    fn refusal(outcome: TlsOutcome) -> Refusal {
+        let wanted = NamePattern::parse("mail.example.org").expect("a name");
+        let policy = TlsPolicy::forced(Demand::new(crate::tls::Layer::Connector, Verify::Name(vec![wanted])));
+        match judge(&policy, outcome, &[]) {
+            Verdict::Refused(refusal) => refusal,
+            other => panic!("the name is another: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn of_a_refused_session_its_tls_is_on_record_and_of_hundreds_of_names_the_first() {
+        let session = Session::refused(&refusal(shown(300))).expect("there was TLS");
+        assert_eq!((session.level, session.no_tls), (Level::Trusted, None));
+        let tls = session.tls.expect("there was TLS");
+        assert_eq!((tls.version.as_str(), tls.authentication.as_str(), tls.matched_name), ("TLSv1.2", "trusted", None));
+        let certificate = tls.certificate.expect("one was shown");
+        assert_eq!((certificate.names.len(), certificate.more_names), (NAMES_MAX, 300 - NAMES_MAX));
+        assert_eq!((certificate.names[1].as_str(), certificate.issuer.as_str()), ("host1.example.net", "CN=Test CA"));
+        assert_eq!(Session::refused(&refusal(TlsOutcome::Clear(NoTls::NotOffered))), None, "`unmet` says why");
+    }
+
+    #[test]
+    fn what_earlier_versions_kept_of_a_certificate_can_be_read() {
+        let text = r#"{"spki":"sha256:CQ","issuer":"CN=Test CA","not_after":"2027-01-01T00:00:00Z"}"#;
+        let certificate: Certificate = serde_json::from_str(text).expect("readable");
+        assert_eq!((certificate.names.len(), certificate.more_names), (0, 0));
     }
 }

@@ -89,8 +89,9 @@ impl<'a> Witness<'a> {
         let recipient = envelope.recipients.get(said.recipient)?;
         let via = said.result.and_then(|result| result.via.as_deref());
         let policy = said.result.and_then(|result| result.policy.as_deref());
-        let refusal = said.result.and_then(|result| failure(result)).and_then(unmet);
-        let standing = match (via, &refusal) {
+        let failure = said.result.and_then(failure);
+        let unmet = failure.and_then(unmet);
+        let standing = match (via, &unmet) {
             (_, Some(_)) => Standing::Refused,
             (Some(via), None) => Standing::of(policy, &via.clearance),
             (None, None) => Standing::Unreached,
@@ -112,8 +113,8 @@ impl<'a> Witness<'a> {
             exception: exception(self.connector, self.at).map(ExceptionHeld::of),
             host: via.map(|via| name(&via.host)).or_else(|| said.host.clone()),
             address: via.map(|via| via.address).or_else(|| dialled(said.result)).map(|address| address.to_string()),
-            session: via.map(|via| Session::of(&via.clearance)),
-            unmet: refusal,
+            session: via.map(|via| Session::of(via.clearance.reached())).or_else(|| failure.and_then(refused)),
+            unmet,
             downgraded_from: via.and_then(|via| via.was).map(|was| was.word().to_owned()),
             standing,
             outcome,
@@ -169,6 +170,14 @@ fn unmet(failure: &Failure) -> Option<Unmet> {
             got: why.to_string(),
         }),
         Cause::Reply { .. } | Cause::Other(_) => None,
+    }
+}
+
+/// The TLS session that was not good enough, where that is what went wrong.
+fn refused(failure: &Failure) -> Option<Session> {
+    match &failure.cause {
+        Cause::Policy(refusal) | Cause::Unpromised(Unpromised::Session(refusal)) => Session::refused(refusal),
+        Cause::Unpromised(Unpromised::Off | Unpromised::NotOffered) | Cause::Reply { .. } | Cause::Other(_) => None,
     }
 }
 

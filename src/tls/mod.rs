@@ -26,9 +26,9 @@ pub use names::NamePattern;
 pub use peer::Peer;
 pub use pin::{Pin, PinError};
 pub use policy::{Demands, TlsPolicy};
-pub use shortfall::{Refusal, Shortfall};
+pub use shortfall::{Judged, Refusal, Shortfall};
 
-/// How well the peer of a cleared session is known.
+/// How well the peer of a session is known.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Authentication {
     /// Not at all: the session is in clear, or the peer showed no certificate.
@@ -64,24 +64,38 @@ impl fmt::Display for Authentication {
     }
 }
 
+/// What a session came to, whatever was demanded of it: a fact for the record, and no leave to do anything.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reached {
+    /// The facts of its handshake, or the reason that there was none.
+    pub outcome: TlsOutcome,
+    /// How well its peer is known.
+    pub authentication: Authentication,
+}
+
 /// The judge's leave to speak of mail on one session. Nothing else leads to MAIL FROM.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Clearance {
-    outcome: TlsOutcome,
-    authentication: Authentication,
+    reached: Reached,
 }
 
 impl Clearance {
+    /// What the session came to.
+    #[must_use]
+    pub fn reached(&self) -> &Reached {
+        &self.reached
+    }
+
     /// What the session reached.
     #[must_use]
     pub fn outcome(&self) -> &TlsOutcome {
-        &self.outcome
+        &self.reached.outcome
     }
 
     /// How well the peer is known.
     #[must_use]
     pub fn authentication(&self) -> &Authentication {
-        &self.authentication
+        &self.reached.authentication
     }
 }
 
@@ -93,7 +107,8 @@ impl Fallback {
     /// The clearance of the fresh connection, which carries why it is in clear.
     #[must_use]
     pub fn clearance(self) -> Clearance {
-        Clearance { outcome: TlsOutcome::Clear(self.0), authentication: Authentication::Anonymous }
+        let outcome = TlsOutcome::Clear(self.0);
+        Clearance { reached: Reached { outcome, authentication: Authentication::Anonymous } }
     }
 
     /// Why TLS failed.
@@ -143,7 +158,10 @@ pub fn judge(policy: &TlsPolicy, outcome: TlsOutcome, reference: &[NamePattern])
 #[must_use]
 pub fn hopeless(policy: &TlsPolicy) -> Option<Refusal> {
     policy.demands().find_map(|wanted| match &wanted.verify {
-        Verify::Unmeetable(lack) => Some(Refusal { wanted: wanted.clone(), got: Shortfall::Lack(lack.clone()) }),
+        Verify::Unmeetable(lack) => {
+            let got = Shortfall::Lack(lack.clone());
+            Some(Refusal { wanted: wanted.clone(), got, judged: Judged::Nobody })
+        }
         Verify::None | Verify::Chain | Verify::Name(_) | Verify::Published(_) | Verify::Pin(_) | Verify::Dane(_) => {
             None
         }
@@ -151,14 +169,24 @@ pub fn hopeless(policy: &TlsPolicy) -> Option<Refusal> {
 }
 
 fn judge_forced(demands: &Demands, outcome: TlsOutcome, reference: &[NamePattern]) -> Verdict {
-    let mut best: Option<Authentication> = None;
+    let (mut best, mut missing) = (None, None);
     for demand in demands.iter() {
         match meets(demand, &outcome, reference) {
-            Err(got) => return Verdict::Refused(Refusal { wanted: demand.clone(), got }),
+            Err(got) => missing = missing.or(Some((demand, got))),
             Ok(authentication) => best = Some(stronger(best, authentication)),
         }
     }
-    cleared(outcome, best.unwrap_or(Authentication::Anonymous))
+    let authentication = best.unwrap_or_else(|| match &outcome {
+        TlsOutcome::Clear(_) => Authentication::Anonymous,
+        TlsOutcome::Tls(facts) => authenticate(facts, reference),
+    });
+    match missing {
+        None => cleared(outcome, authentication),
+        Some((wanted, got)) => {
+            let judged = Judged::Session(Box::new(Reached { outcome, authentication }));
+            Verdict::Refused(Refusal { wanted: wanted.clone(), got, judged })
+        }
+    }
 }
 
 /// Judges each demand of a policy by itself, for whoever wants to tell them all. What [`judge`] says
@@ -259,5 +287,5 @@ fn stronger(earlier: Option<Authentication>, later: Authentication) -> Authentic
 }
 
 fn cleared(outcome: TlsOutcome, authentication: Authentication) -> Verdict {
-    Verdict::Cleared(Clearance { outcome, authentication })
+    Verdict::Cleared(Clearance { reached: Reached { outcome, authentication } })
 }

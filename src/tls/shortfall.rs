@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::names::any_of;
-use super::{ChainFault, DaneFault, Demand, Lack, Layer, NamePattern, NoTls, Pin, TlsVersion};
+use super::{ChainFault, DaneFault, Demand, Lack, Layer, NamePattern, NoTls, Pin, Reached, TlsVersion};
 use crate::smtp::reply::Status;
 
 /// A policy that was not met: what was wanted, and what was got.
@@ -13,6 +13,17 @@ pub struct Refusal {
     pub wanted: Demand,
     /// What is missing.
     pub got: Shortfall,
+    /// With what the peer had answered, for the record: it is not enough.
+    pub judged: Judged,
+}
+
+/// What was held against a policy that was not met.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Judged {
+    /// Nobody's session: no handshake can meet the demand, so nobody was dialled.
+    Nobody,
+    /// A session, and what it had reached.
+    Session(Box<Reached>),
 }
 
 impl Refusal {

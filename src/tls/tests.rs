@@ -348,3 +348,48 @@ fn an_acquaintance_made_earlier_meets_no_demand_that_asks_who_the_peer_is() {
     let Verdict::Refused(refusal) = judge(&policy, earlier(), &[]) else { panic!("refused") };
     assert_eq!(refusal.got, Shortfall::NoCertificate);
 }
+
+#[test]
+fn a_refusal_tells_what_the_peer_had_answered() {
+    for_all(|policy, outcome, verdict| {
+        let Verdict::Refused(refusal) = verdict else { return };
+        let Judged::Session(reached) = &refusal.judged else { panic!("{policy}: a session was judged") };
+        assert_eq!(&reached.outcome, outcome);
+        let has_certificate = matches!(outcome, TlsOutcome::Tls(facts) if facts.certificate != Presented::Nothing);
+        assert_eq!(reached.authentication != Authentication::Anonymous, has_certificate, "{policy}: {reached:?}");
+        // Where it met nothing, the record is that of a session of which nothing was demanded.
+        let TlsPolicy::Forced(demands) = policy else { panic!("{policy} refuses") };
+        if verdicts(demands, outcome, &[]).iter().all(|(_, verdict)| verdict.is_err()) {
+            assert!(!matches!(reached.authentication, Authentication::Pinned(_) | Authentication::Dane { .. }));
+        }
+        assert!(hopeless(policy).is_none_or(|hopeless| hopeless.judged == Judged::Nobody));
+    });
+}
+
+#[test]
+fn a_refusal_tells_the_best_that_is_known_of_the_peer() {
+    let authentication = |policy: &TlsPolicy, certificate: CertificateFacts, reference: &[NamePattern]| {
+        let outcome = TlsOutcome::Tls(facts(TlsVersion::V1_3, Presented::Certificate(Box::new(certificate))));
+        match judge(policy, outcome, reference) {
+            Verdict::Refused(Refusal { judged: Judged::Session(reached), .. }) => reached.authentication,
+            other => panic!("{policy} does not refuse a session: {other:?}"),
+        }
+    };
+    let org = names(&["mail.example.org"]);
+    let wanted = forced(TlsVersion::V1_2, Verify::Name(org.clone()));
+    let wrong = || certificate(&["mail.example.net"], Ok(()));
+    assert_eq!(authentication(&wanted, wrong(), &[]), Authentication::Trusted);
+    let Authentication::Untrusted(Shortfall::Name { presented, .. }) = authentication(&wanted, wrong(), &org) else {
+        panic!("the certificate has another name")
+    };
+    assert_eq!(presented, names(&["mail.example.net"]));
+    // What DANE demands is met, what the connector demands is not: in whichever order they stand.
+    let held = DaneFacts::Held { against: records(1, DaneScope::Domain), found: Ok(record(1)) };
+    let (pinned, dane) = (Verify::Pin(vec![pin(1)]), Verify::Dane(records(1, DaneScope::Domain)));
+    for (one, other) in [(pinned.clone(), dane.clone()), (dane, pinned)] {
+        let policy = forced(TlsVersion::V1_2, one).raised_by(Demand::new(Layer::Dane, other));
+        let shown = CertificateFacts { dane: held.clone(), ..certificate(&[], Err(ChainFault::SelfSigned)) };
+        let known = authentication(&policy, shown, &[]);
+        assert_eq!(known, Authentication::Dane { record: record(1), scope: DaneScope::Domain });
+    }
+}

@@ -21,7 +21,7 @@ use crate::support::{Dice, within};
 use crate::world::{files, folder};
 
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
-const CERTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/certs");
+pub(crate) const CERTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/certs");
 
 /// Writes a configuration with these connectors.
 pub(crate) fn configure(folder: &Path, evidence: &str, connectors: &str) -> PathBuf {
@@ -70,16 +70,16 @@ pub(crate) fn is_whole(folder: &Path) {
     assert_eq!(verified.findings, []);
 }
 
-fn evidence(file: &Path, arguments: &[&str]) -> Output {
+pub(crate) fn evidence(file: &Path, arguments: &[&str]) -> Output {
     let mut command = Command::new(program());
     command.arg("evidence").args(arguments).arg("--config").arg(file).output().expect("gatepost runs")
 }
 
-fn out(output: &Output) -> String {
+pub(crate) fn out(output: &Output) -> String {
     String::from_utf8(output.stdout.clone()).expect("UTF-8")
 }
 
-fn err(output: &Output) -> String {
+pub(crate) fn err(output: &Output) -> String {
     String::from_utf8(output.stderr.clone()).expect("UTF-8")
 }
 
@@ -182,7 +182,7 @@ fn an_end_in_trouble_comes_all_the_same_and_the_message_is_not_forgotten() {
 }
 
 /// A peer with the certificate of mail.domain-c.com.
-fn partner() -> Starttls {
+pub(crate) fn partner() -> Starttls {
     let certificates = CertificateDer::pem_file_iter(format!("{CERTS}/partner.pem")).expect("a file");
     let key = PrivateKeyDer::from_pem_file(format!("{CERTS}/partner.key")).expect("a key");
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());

@@ -10,5 +10,6 @@ mod support;
 mod chain;
 mod daemon;
 mod folder;
+mod refused;
 mod stuck;
 mod world;

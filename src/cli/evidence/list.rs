@@ -10,12 +10,12 @@ use super::super::queue::words::{plain, short};
 use super::{Form, csv, left_out, status};
 use crate::address::Host;
 use crate::cli::show;
-use crate::evidence::{Delivery, EvidenceError, Level, Link, TlsSession, deliveries};
+use crate::evidence::{Certificate, Delivery, EvidenceError, Level, Link, TlsSession, deliveries};
 
 /// Rows that are laid out at a time.
 const PAGE: usize = 500;
 
-const COLUMNS: [&str; 30] = [
+const COLUMNS: [&str; 32] = [
     "seq",
     "time",
     "queue_id",
@@ -38,6 +38,8 @@ const COLUMNS: [&str; 30] = [
     "key_exchange",
     "resumed",
     "spki",
+    "names",
+    "issuer",
     "authentication",
     "matched_name",
     "standing",
@@ -144,11 +146,18 @@ fn table(rows: &[[String; 8]]) -> String {
     table.lines().map(|line| line.strip_prefix(' ').unwrap_or(&line).trim_end().to_owned() + "\n").collect()
 }
 
+fn names(certificate: &Certificate) -> String {
+    let all = certificate.names.join(" ");
+    if certificate.more_names == 0 { all } else { format!("{all} and {} more", certificate.more_names) }
+}
+
 fn as_csv(link: &Link, delivery: &Delivery) -> String {
     let session = delivery.session.as_ref();
     let tls = session.and_then(|session| session.tls.as_ref());
     let text = |text: &Option<String>| text.clone().unwrap_or_default();
     let of_tls = |part: fn(&TlsSession) -> String| tls.map(part).unwrap_or_default();
+    let certificate = tls.and_then(|tls| tls.certificate.as_ref());
+    let shown = |part: fn(&Certificate) -> String| certificate.map(part).unwrap_or_default();
     let demands = delivery.policy.as_ref().map(|policy| {
         let all = policy.demands.iter().map(|demand| format!("{}: {}", demand.layer, demand.wanted));
         all.collect::<Vec<_>>().join("; ")
@@ -177,7 +186,9 @@ fn as_csv(link: &Link, delivery: &Delivery) -> String {
         of_tls(|tls| tls.cipher.clone()),
         of_tls(|tls| tls.key_exchange.clone().unwrap_or_default()),
         of_tls(|tls| if tls.resumed { "yes".to_owned() } else { String::new() }),
-        of_tls(|tls| tls.certificate.as_ref().map(|certificate| certificate.spki.clone()).unwrap_or_default()),
+        shown(|certificate| certificate.spki.clone()),
+        shown(names),
+        shown(|certificate| certificate.issuer.clone()),
         of_tls(|tls| tls.authentication.clone()),
         of_tls(|tls| tls.matched_name.clone().unwrap_or_default()),
         delivery.standing.word().to_owned(),

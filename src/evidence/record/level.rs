@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::tls::{Authentication, Clearance, Demand, NoTls, Shortfall, TlsOutcome, TlsPolicy, Verify};
+use crate::tls::{Authentication, Clearance, Demand, NoTls, Reached, Shortfall, TlsOutcome, TlsPolicy, Verify};
 
 /// How well a peer was known, or had to be; the greater the better.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -28,10 +28,10 @@ impl Level {
     /// All of them, the least first.
     pub const ALL: [Self; 6] = [Self::Clear, Self::Tls, Self::Trusted, Self::Verified, Self::Pinned, Self::Dane];
 
-    /// What a cleared session reached.
+    /// What a session reached, whether it was cleared or refused.
     #[must_use]
-    pub fn of(clearance: &Clearance) -> Self {
-        match (clearance.outcome(), clearance.authentication()) {
+    pub fn of(reached: &Reached) -> Self {
+        match (&reached.outcome, &reached.authentication) {
             (TlsOutcome::Clear(_), _) => Self::Clear,
             // Names are looked at only where the chain is good.
             (_, Authentication::Trusted | Authentication::Untrusted(Shortfall::Name { .. })) => Self::Trusted,
@@ -106,7 +106,11 @@ impl Standing {
             TlsOutcome::Clear(NoTls::Rejected(_) | NoTls::SpokeBeforeHandshake | NoTls::Broken(_)) => Self::Fallback,
             TlsOutcome::Tls(_) => {
                 let demanded = policy.and_then(|policy| policy.demands().map(Level::demanded).max());
-                if Level::of(clearance) > demanded.unwrap_or(Level::Clear) { Self::Exceeded } else { Self::Met }
+                if Level::of(clearance.reached()) > demanded.unwrap_or(Level::Clear) {
+                    Self::Exceeded
+                } else {
+                    Self::Met
+                }
             }
         }
     }
