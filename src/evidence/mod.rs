@@ -84,7 +84,8 @@ impl Evidence {
     }
 
     /// Takes the folder for this process, making it where it is missing; sets right what a crash left, and
-    /// goes on with the chain. It blocks. Files older than `keep` are dropped, now and later.
+    /// goes on with the chain. It blocks. Files older than `keep` are dropped, now and later, unless the clock has
+    /// leapt ahead: then only when it has gone on from there for a day.
     ///
     /// # Errors
     /// [`EvidenceError`]: what cannot be done, and the remedy.
@@ -93,7 +94,7 @@ impl Evidence {
         let ending = Arc::new(AtomicBool::new(false));
         let ended = CancellationToken::new();
         let stuck = Arc::new(AtomicBool::new(false));
-        let writer = writer::Writer::open(folder, keep, Timestamp::now(), Arc::clone(&stuck))?;
+        let writer = writer::Writer::open(folder, keep, writer::Moment::now(), Arc::clone(&stuck))?;
         writer.start(received, Arc::clone(&ending), ended.clone())?;
         Ok(Self(Some(Arc::new(Open { orders, ending, stuck, ended }))))
     }

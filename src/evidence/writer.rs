@@ -13,7 +13,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
-use jiff::Timestamp;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
@@ -22,8 +21,12 @@ use super::folder::{self, DayFile};
 use super::record::Statement;
 use super::{EvidenceError, Order};
 
+mod clock;
 #[cfg(test)]
 mod tests;
+
+use clock::Clock;
+pub(super) use clock::Moment;
 
 /// Octets that are written at once, at most, but for what one attempt hands in.
 const BATCH: usize = 4 << 20;
@@ -53,6 +56,9 @@ pub(super) struct Writer {
     keep: Duration,
     head: Head,
     page: Option<Page>,
+    clock: Clock,
+    /// It was said that nothing is dropped because the clock is in doubt.
+    is_doubt_told: bool,
     /// Since when nothing can be written, and when that was last said.
     trouble: Option<(Instant, Instant)>,
     /// Whether that is so now, for those who would begin more.
@@ -74,33 +80,38 @@ impl Writer {
     pub(super) fn open(
         folder: &Path,
         keep: Duration,
-        now: Timestamp,
+        now: Moment,
         stuck: Arc<AtomicBool>,
     ) -> Result<Self, EvidenceError> {
         let lock = folder::take(folder)?;
-        let head = folder::recover(folder, now)?;
-        let mut writer = Self { folder: folder.to_owned(), keep, head, page: None, trouble: None, stuck, _lock: lock };
-        let failed = |error: io::Error| EvidenceError::new("write to the evidence in", folder, &error);
+        let head = folder::recover(folder, now.wall)?;
         // Before anything is written with the time of now, which would be the newest.
-        let newest = folder::files(folder)?.pop();
-        if let Some(newest) = newest.as_ref().filter(|newest| newest.day > folder::day(now)) {
-            tracing::warn!(file = %newest.path.display(), "the evidence reaches into the future; was the clock wrong? it goes on in that file");
+        let days: Vec<_> = folder::files(folder)?.into_iter().map(|file| file.day).collect();
+        let mut writer = Self {
+            folder: folder.to_owned(),
+            keep,
+            head,
+            page: None,
+            clock: Clock::new(&days, keep, now),
+            is_doubt_told: false,
+            trouble: None,
+            stuck,
+            _lock: lock,
+        };
+        let failed = |error: io::Error| EvidenceError::new("write to the evidence in", folder, &error);
+        if let Some(newest) = days.last().filter(|newest| **newest > folder::day(now.wall)) {
+            tracing::warn!(file = %DayFile::of(folder, *newest).path.display(), "the evidence reaches into the future; was the clock wrong? it goes on in that file");
         }
         if head == Head::START {
             let begun = Statement::Begun { gatepost: env!("CARGO_PKG_VERSION").to_owned() };
-            writer.append(&[begun.inside(now)], now).map_err(failed)?;
+            writer.append(&[begun.inside(now.wall)], now).map_err(failed)?;
         }
         for untold in folder::untold(folder)? {
             let torn = Statement::Torn { aside: untold.final_name(), octets: untold.octets };
-            writer.append(&[torn.inside(now)], now).map_err(failed)?;
+            writer.append(&[torn.inside(now.wall)], now).map_err(failed)?;
             untold.told(folder)?;
         }
-        // A clock that is far ahead, as before its first setting, must not drop what is young: a round tells.
-        let is_over = |newest: &DayFile| now.checked_sub(keep).is_ok_and(|then| newest.day < folder::day(then));
-        if !newest.as_ref().is_some_and(is_over) {
-            writer.tidy(now);
-        }
-        writer.reserve();
+        writer.tidy(now);
         Ok(writer)
     }
 
@@ -131,7 +142,7 @@ impl Writer {
                     Some(order)
                 }
                 Err(RecvTimeoutError::Timeout) => {
-                    self.tidy(Timestamp::now());
+                    self.tidy(Moment::now());
                     continue;
                 }
                 Err(RecvTimeoutError::Disconnected) => return,
@@ -147,7 +158,7 @@ impl Writer {
                     }
                     Order::Keep(keep) => {
                         self.keep = keep;
-                        self.tidy(Timestamp::now());
+                        self.tidy(Moment::now());
                     }
                     Order::Close => closes = true,
                 }
@@ -165,7 +176,7 @@ impl Writer {
         if lines.is_empty() {
             return;
         }
-        while let Err(error) = self.append(lines, Timestamp::now()) {
+        while let Err(error) = self.append(lines, Moment::now()) {
             if folder::is_full(&error) && folder::give_up_reserve(&self.folder) {
                 tracing::warn!(folder = %self.folder.display(), "the disk is full; what was kept in reserve for evidence is given up");
                 continue;
@@ -209,7 +220,7 @@ impl Writer {
     }
 
     /// Appends records, durably; all of them or, where this fails, none that counts.
-    fn append(&mut self, lines: &[String], now: Timestamp) -> io::Result<()> {
+    fn append(&mut self, lines: &[String], now: Moment) -> io::Result<()> {
         self.turn(now)?;
         let Some(page) = &mut self.page else { return Err(io::Error::other("there is no file")) };
         let (mut head, mut text) = (self.head, String::new());
@@ -230,8 +241,8 @@ impl Writer {
 
     /// Opens the file of the day. Days do not go back, whatever the clock does: the order is that of the
     /// chain.
-    fn turn(&mut self, now: Timestamp) -> io::Result<()> {
-        let today = folder::day(now);
+    fn turn(&mut self, now: Moment) -> io::Result<()> {
+        let today = folder::day(now.wall);
         // What a failed write has left is cut off while the file is still ours: in the file of a day that is
         // over, it would be taken for records that stand twice.
         if let Some(page) = self.page.as_mut().filter(|page| page.unsure && page.is_in_place()) {
@@ -269,27 +280,35 @@ impl Writer {
     }
 
     /// Drops files that are too old, and says so in the chain first. What fails here is tried again later.
-    fn tidy(&mut self, now: Timestamp) {
+    fn tidy(&mut self, now: Moment) {
         self.reserve();
-        if let Err(error) = self.drop_old(now) {
+        let is_believed = self.clock.is_believed(now, self.keep);
+        self.is_doubt_told &= !is_believed;
+        if let Err(error) = self.drop_old(now, is_believed) {
             tracing::error!(folder = %self.folder.display(), %error, "old evidence could not be dropped; it is tried again");
         }
     }
 
-    fn drop_old(&mut self, now: Timestamp) -> Result<(), EvidenceError> {
+    fn drop_old(&mut self, now: Moment, is_believed: bool) -> Result<(), EvidenceError> {
         let files = folder::files(&self.folder)?;
         // A file is as old as the last moment of its day.
-        let Some(oldest) = now.checked_sub(self.keep).ok().map(folder::day) else { return Ok(()) };
+        let Some(oldest) = now.wall.checked_sub(self.keep).ok().map(folder::day) else { return Ok(()) };
         let newest = files.last().map(|newest| newest.day);
         let (old, kept): (Vec<_>, Vec<_>) =
             files.into_iter().partition(|file| file.day < oldest && Some(file.day) != newest);
         if old.is_empty() {
             return Ok(());
         }
+        if !is_believed {
+            if !std::mem::replace(&mut self.is_doubt_told, true) {
+                tracing::warn!(folder = %self.folder.display(), clock = %now.wall, "no evidence is dropped for now: the clock is far ahead of the last record and of the time that has gone by; if it is wrong, set it, and nothing is lost; if it is right, what is older than [evidence] keep goes when it has gone on like that for a day");
+            }
+            return Ok(());
+        }
         let last = before(&kept)?.unwrap_or(self.head);
         let files = old.len() as u64;
         let dropped = Statement::Dropped { files, last_seq: last.seq, last_hash: last.hash };
-        self.append(&[dropped.inside(now)], now)
+        self.append(&[dropped.inside(now.wall)], now)
             .map_err(|error| EvidenceError::new("write to the evidence in", &self.folder, &error))?;
         for file in &old {
             fs::remove_file(&file.path).map_err(|error| EvidenceError::new("remove", &file.path, &error))?;

@@ -2,6 +2,7 @@
 
 use std::fs::OpenOptions;
 use std::io::Write as _;
+use std::sync::LazyLock;
 
 use tempfile::TempDir;
 
@@ -9,19 +10,42 @@ use super::super::verify;
 use super::*;
 
 const DAY: Duration = Duration::from_hours(24);
+const HOUR: Duration = Duration::from_hours(1);
 const KEEP: Duration = Duration::from_hours(24 * 400);
+/// When the process was started, whichever day that is.
+static START: LazyLock<Instant> = LazyLock::new(Instant::now);
 
-fn at(text: &str) -> Timestamp {
-    text.parse().expect("a time")
+fn at(text: &str) -> Moment {
+    Moment { wall: text.parse().expect("a time"), steady: *START }
 }
 
-fn open(folder: &TempDir, now: Timestamp) -> Writer {
+/// The clock is set to this.
+fn set(now: Moment, text: &str) -> Moment {
+    Moment { wall: text.parse().expect("a time"), ..now }
+}
+
+/// Time goes by, by both clocks.
+fn after(now: Moment, time: Duration) -> Moment {
+    Moment { wall: now.wall + time, steady: now.steady + time }
+}
+
+fn open(folder: &TempDir, now: Moment) -> Writer {
     Writer::open(folder.path(), KEEP, now, Arc::default()).expect("the folder is ours")
 }
 
+/// A folder with a record of each of these days.
+fn recorded(days: &[&str]) -> TempDir {
+    let folder = TempDir::new().expect("a folder");
+    for day in days {
+        let noon = at(&format!("{day}T12:00:00Z"));
+        open(&folder, noon).append(&record(noon), noon).expect("written");
+    }
+    folder
+}
+
 /// What an order would hand in. The chain asks nothing of it but its form.
-fn record(now: Timestamp) -> [String; 1] {
-    [Statement::Begun { gatepost: "test".to_owned() }.inside(now)]
+fn record(now: Moment) -> [String; 1] {
+    [Statement::Begun { gatepost: "test".to_owned() }.inside(now.wall)]
 }
 
 fn names(folder: &TempDir) -> Vec<String> {
@@ -37,7 +61,7 @@ fn whole(folder: &TempDir) -> u64 {
 }
 
 /// A write that fails with these octets in the file, as one does whose sync fails, or that a full disk cuts.
-fn fail(writer: &mut Writer, left: &str, now: Timestamp) {
+fn fail(writer: &mut Writer, left: &str, now: Moment) {
     let page = writer.page.as_mut().expect("it has written before");
     let able = std::mem::replace(&mut page.file, File::open(&page.of.path).expect("ours"));
     writer.append(&record(now), now).expect_err("a file that is open to be read only takes nothing");
@@ -71,10 +95,7 @@ fn what_a_failed_write_left_is_cut_off_before_the_day_turns() {
 fn a_clock_far_ahead_at_the_start_drops_nothing() {
     let (today, ahead) = (at("2026-11-26T12:00:00Z"), at("2046-11-26T12:00:00Z"));
     for torn in ["", "{\"seq\":3,"] {
-        let folder = TempDir::new().expect("a folder");
-        for now in [today - DAY, today] {
-            open(&folder, now).append(&record(now), now).expect("written");
-        }
+        let folder = recorded(&["2026-11-25", "2026-11-26"]);
         let newest = folder.path().join("2026-11-26.jsonl");
         OpenOptions::new()
             .append(true)
@@ -92,12 +113,90 @@ fn a_clock_far_ahead_at_the_start_drops_nothing() {
 
 #[test]
 fn a_clock_that_is_right_at_the_start_drops_what_is_too_old() {
-    let (today, later) = (at("2026-11-26T12:00:00Z"), at("2028-01-31T12:00:00Z"));
-    let folder = TempDir::new().expect("a folder");
-    for now in [today, later - DAY] {
-        open(&folder, now).append(&record(now), now).expect("written");
-    }
-    let writer = open(&folder, later);
-    assert_eq!(names(&folder), ["2028-01-30", "2028-01-31"]);
+    let folder = recorded(&["2026-11-26", "2028-01-28", "2028-01-29", "2028-01-30"]);
+    let writer = open(&folder, at("2028-01-31T12:00:00Z"));
+    assert_eq!(names(&folder), ["2028-01-28", "2028-01-29", "2028-01-30", "2028-01-31"]);
     assert_eq!(whole(&folder), writer.head.seq - 2, "the chain says what is gone");
+}
+
+#[test]
+fn a_clock_that_is_far_ahead_drops_nothing_before_it_has_gone_on_for_a_day() {
+    let folder = recorded(&["2026-11-25", "2026-11-26"]);
+    let ahead = at("2046-11-26T23:30:00Z");
+    let mut writer = open(&folder, ahead);
+    writer.append(&record(ahead), ahead).expect("written");
+    // A round, a reload, another day, and another start, whose newest record is no older than yesterday.
+    for now in [after(ahead, HOUR / 4), after(ahead, HOUR)] {
+        writer.tidy(now);
+        writer.append(&record(now), now).expect("written");
+    }
+    drop(writer);
+    let again = after(ahead, 2 * HOUR);
+    let mut writer = open(&folder, again);
+    writer.keep = 30 * DAY;
+    writer.tidy(after(again, 23 * HOUR));
+    let all = ["2026-11-25", "2026-11-26", "2046-11-26", "2046-11-27"];
+    assert_eq!(names(&folder), all);
+    assert_eq!(whole(&folder), 6);
+    writer.tidy(after(again, DAY));
+    assert_eq!(names(&folder), ["2046-11-26", "2046-11-27", "2046-11-28"], "so late it is");
+    whole(&folder);
+}
+
+#[test]
+fn a_clock_that_leaps_ahead_drops_nothing_and_is_believed_at_once_when_it_is_set_right() {
+    let folder = recorded(&["2025-10-25", "2025-10-26", "2026-11-24", "2026-11-25", "2026-11-26"]);
+    let morning = at("2026-11-26T14:00:00Z");
+    let mut writer = open(&folder, morning);
+    let ahead = set(after(morning, HOUR), "2027-11-26T15:00:00Z");
+    writer.append(&record(ahead), ahead).expect("written");
+    writer.tidy(after(ahead, 5 * HOUR));
+    // Not so far ahead that it would drop all, and again within the day, to another year.
+    let other = set(after(ahead, 20 * HOUR), "2036-11-26T15:00:00Z");
+    writer.tidy(other);
+    writer.tidy(after(other, 12 * HOUR));
+    let all = ["2025-10-25", "2025-10-26", "2026-11-24", "2026-11-25", "2026-11-26", "2027-11-26"];
+    assert_eq!(names(&folder), all);
+    let right = set(after(other, 13 * HOUR), "2026-11-28T00:00:00Z");
+    writer.tidy(right);
+    assert_eq!(names(&folder), all, "nothing is older than 400 days yet");
+    writer.tidy(after(right, 2 * DAY));
+    assert_eq!(names(&folder), all[1..], "by now one is");
+    whole(&folder);
+}
+
+#[test]
+fn a_machine_that_was_off_for_longer_than_keep_drops_after_a_day_or_a_few_starts() {
+    let days = ["2026-11-25", "2026-11-26"];
+    let folder = recorded(&days);
+    let on = at("2028-06-01T08:00:00Z");
+    let mut writer = open(&folder, on);
+    writer.append(&record(on), on).expect("written");
+    writer.tidy(after(on, 23 * HOUR));
+    assert_eq!(names(&folder)[..2], days);
+    writer.tidy(after(on, DAY));
+    assert_eq!(names(&folder), ["2028-06-01", "2028-06-02"]);
+    // It runs for a few hours a day.
+    let folder = recorded(&days);
+    for (day, left) in [(0, &days[..]), (1, &days), (2, &days), (3, &[])] {
+        let now = after(on, day * DAY);
+        let mut writer = open(&folder, now);
+        writer.append(&record(now), now).expect("written");
+        writer.tidy(after(now, 8 * HOUR));
+        let old: Vec<_> = names(&folder).into_iter().filter(|name| name.starts_with("2026")).collect();
+        assert_eq!(old, left, "on day {day}");
+    }
+    whole(&folder);
+}
+
+#[test]
+fn a_quiet_week_and_a_clock_that_is_behind_are_no_leaps() {
+    let days = ["2025-10-01", "2026-11-18", "2026-11-19", "2026-11-20"];
+    let folder = recorded(&days);
+    let behind = at("1970-01-01T00:01:00Z");
+    let mut writer = open(&folder, behind);
+    assert_eq!(names(&folder), days);
+    writer.tidy(set(after(behind, HOUR), "2026-11-27T12:00:00Z"));
+    assert_eq!(names(&folder)[..3], days[1..], "the record vouches for the twentieth");
+    whole(&folder);
 }
