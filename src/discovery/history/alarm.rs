@@ -8,7 +8,7 @@
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use super::memory::time;
@@ -80,6 +80,17 @@ enum State {
     Certificate,
 }
 
+impl State {
+    /// Of which alarm it is a sign.
+    fn suffers(&self) -> Option<AlarmKind> {
+        match self {
+            Self::Lost => Some(AlarmKind::TlsLost),
+            Self::NewIssuer(issuer) => Some(AlarmKind::NewIssuer(Arc::clone(issuer))),
+            Self::Plain | Self::Certificate => None,
+        }
+    }
+}
+
 /// An alarm that is on.
 #[derive(Debug)]
 struct On {
@@ -128,20 +139,27 @@ impl Watch {
     pub(super) fn look(&mut self, now: i64) -> Vec<News> {
         self.looked = now;
         self.contacts.retain(|_, contact| contact.at > now - WINDOW);
-        let mut kinds = vec![AlarmKind::TlsLost];
-        for contact in self.contacts.values() {
-            if let State::NewIssuer(issuer) = &contact.state
-                && !kinds.iter().any(|kind| matches!(kind, AlarmKind::NewIssuer(one) if one == issuer))
-            {
-                kinds.push(AlarmKind::NewIssuer(Arc::clone(issuer)));
+        // One that is on is weighed though nobody suffers any more.
+        let mut suffering: BTreeMap<_, Vec<_>> = self.on.iter().map(|on| (on.alarm.kind.clone(), Vec::new())).collect();
+        for (units, contact) in &self.contacts {
+            if let Some(kind) = contact.state.suffers() {
+                suffering.entry(kind).or_default().push((units, contact));
             }
         }
-        for on in &self.on {
-            if !kinds.contains(&on.alarm.kind) {
-                kinds.push(on.alarm.kind.clone());
-            }
-        }
-        kinds.into_iter().filter_map(|kind| self.weigh(&kind, now)).collect()
+        let count = |could: fn(&Contact) -> bool| {
+            components(self.contacts.iter().filter(|(_, contact)| could(contact)).map(|(units, _)| units))
+        };
+        let took_tls = count(|contact| contact.took_tls);
+        let certificates = count(|contact| matches!(contact.state, State::NewIssuer(_) | State::Certificate));
+        let seen = suffering.into_iter().map(|(kind, contacts)| {
+            let of = match kind {
+                AlarmKind::TlsLost => took_tls,
+                AlarmKind::NewIssuer(_) => certificates,
+            };
+            alarm(kind, contacts, of, now)
+        });
+        let seen: Vec<_> = seen.collect();
+        seen.into_iter().filter_map(|seen| self.weigh(seen, now)).collect()
     }
 
     /// The alarms that are on as of the last look.
@@ -150,9 +168,11 @@ impl Watch {
     }
 
     /// What one kind of alarm comes to.
-    fn weigh(&mut self, kind: &AlarmKind, now: i64) -> Option<News> {
-        let place = self.on.iter().position(|on| on.alarm.kind == *kind);
-        let seen = self.count(kind, place.map_or(now, |place| self.on[place].alarm.since.as_second()));
+    fn weigh(&mut self, mut seen: Alarm, now: i64) -> Option<News> {
+        let place = self.on.iter().position(|on| on.alarm.kind == seen.kind);
+        if let Some(place) = place {
+            seen.since = self.on[place].alarm.since;
+        }
         let is_bad = seen.domains >= LEAST && seen.domains * SHARE >= seen.of;
         match place {
             None if is_bad => {
@@ -173,34 +193,6 @@ impl Watch {
                 on.told = now;
                 Some(News::On(seen))
             }
-        }
-    }
-
-    fn count(&self, kind: &AlarmKind, since: i64) -> Alarm {
-        let suffers = |contact: &Contact| match (kind, &contact.state) {
-            (AlarmKind::TlsLost, State::Lost) => true,
-            (AlarmKind::NewIssuer(one), State::NewIssuer(issuer)) => one == issuer,
-            _ => false,
-        };
-        let could = |contact: &Contact| match kind {
-            AlarmKind::TlsLost => contact.took_tls,
-            AlarmKind::NewIssuer(_) => matches!(contact.state, State::NewIssuer(_) | State::Certificate),
-        };
-        let mut suffering: Vec<_> = self.contacts.iter().filter(|(_, contact)| suffers(contact)).collect();
-        suffering.sort_by_key(|(_, contact)| (contact.at, &contact.domain));
-        let mut examples: Vec<Host> = Vec::new();
-        for (_, contact) in &suffering {
-            if examples.len() < EXAMPLES && !examples.contains(&contact.domain) {
-                examples.push(contact.domain.clone());
-            }
-        }
-        let all = self.contacts.iter().filter(|(_, contact)| could(contact)).map(|(key, _)| key);
-        Alarm {
-            kind: kind.clone(),
-            since: time(since),
-            domains: components(suffering.into_iter().map(|(key, _)| key)),
-            of: components(all),
-            examples,
         }
     }
 
@@ -262,6 +254,19 @@ impl Watch {
             !go
         });
     }
+}
+
+/// What these contacts, with their units, and so many that could suffer come to, if it begins now.
+fn alarm(kind: AlarmKind, mut suffering: Vec<(&(String, String), &Contact)>, of: usize, now: i64) -> Alarm {
+    suffering.sort_by_key(|(_, contact)| (contact.at, &contact.domain));
+    let mut examples: Vec<Host> = Vec::new();
+    for (_, contact) in &suffering {
+        if examples.len() < EXAMPLES && !examples.contains(&contact.domain) {
+            examples.push(contact.domain.clone());
+        }
+    }
+    let domains = components(suffering.into_iter().map(|(units, _)| units));
+    Alarm { kind, since: time(now), domains, of, examples }
 }
 
 /// By what an issuer is known. Under a trusted authority it is the organization: public authorities bring

@@ -162,7 +162,7 @@ pub struct Alarm {
 }
 
 /// What many domains suffer.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum AlarmKind {
     /// They took TLS, and no longer do.
     TlsLost,

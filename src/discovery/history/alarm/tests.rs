@@ -214,6 +214,21 @@ fn the_window_is_bounded() {
 }
 
 #[test]
+fn as_many_issuers_as_domains_are_weighed_in_no_time() {
+    let mut world = World::new();
+    let begun = std::time::Instant::now();
+    for (when, at) in [("old", START - DAY), ("new", START)] {
+        for number in 0..1000 {
+            world.each(number..number + 1, Level::Tls, Some(&format!("CN={when}{number}")), at);
+            assert!(begun.elapsed().as_secs() < 30, "{number} took {:?}", begun.elapsed());
+        }
+    }
+    assert!(world.told.is_empty(), "{:?}", world.told);
+    let news = world.watch.contacts.values().filter(|contact| matches!(contact.state, State::NewIssuer(_))).count();
+    assert_eq!(news, 1000, "each is news, and so the window is looked through for each");
+}
+
+#[test]
 fn the_organization_is_found_where_it_stands() {
     for (name, found) in [
         ("CN=R12, O=Let's Encrypt, C=US", Some("O=Let's Encrypt")),
