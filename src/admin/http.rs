@@ -1,15 +1,17 @@
 //! Monitoring over HTTP (`[admin] http`): metrics, health, and the status page. RFC 9110, RFC 9112.
 //!
 //! It is read-only, knows four paths and takes nothing but GET and HEAD; who may reach it is decided by its
-//! address. What it says tells neither content nor secrets, but it does name hosts and domains.
+//! address. What it says tells neither content nor secrets, but it does name hosts and domains: the page is
+//! therefore shown under our own names alone, so that no stranger's can be pointed at it.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::State;
+use axum::extract::{Request, State};
+use axum::http::uri::Authority;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
-use axum::middleware;
+use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use hyper::server::conn::http1;
@@ -20,6 +22,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::{Desk, Problem, in_time, page, status};
+use crate::address::Domain;
 use crate::config::{AdminHttp, Fault, Located};
 use crate::monitor::Format;
 
@@ -110,7 +113,7 @@ fn router(desk: Desk, stop: CancellationToken) -> Router {
         move || ready(desk.clone(), stop.clone())
     };
     Router::new()
-        .route("/", get(page::page))
+        .route("/", get(page::page).route_layer(middleware::from_fn_with_state(desk.clone(), under_our_name)))
         .route("/metrics", get(metrics))
         .route("/healthz", get(|| async { plain(StatusCode::OK, "alive\n") }))
         .route("/readyz", get(ready))
@@ -121,13 +124,51 @@ fn router(desk: Desk, stop: CancellationToken) -> Router {
 }
 
 /// Words that no browser takes for anything else.
-fn plain(status: StatusCode, words: &'static str) -> Response {
+fn plain(status: StatusCode, words: impl IntoResponse) -> Response {
     let headers = [
         (header::CONTENT_TYPE, "text/plain; charset=utf-8"),
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
         (header::CACHE_CONTROL, "no-store"),
     ];
     (status, headers, words).into_response()
+}
+
+/// Goes on where the page is asked for under a name of ours. A browser that can reach us takes a stranger's name
+/// for ours once his DNS says so, and would let his scripts read the page (DNS rebinding); it cannot send
+/// another name than the one it was given. Metrics and health are scraped under whatever name there is.
+async fn under_our_name(State(desk): State<Desk>, request: Request, next: Next) -> Response {
+    let hostname = desk.settings.load().config.hostname.clone();
+    let asked = asked_for(&request);
+    match asked {
+        None => plain(StatusCode::BAD_REQUEST, "a request says in one Host field whom it is for\n"),
+        Some(host) if is_ours(host.host(), &hostname) => next.run(request).await,
+        Some(_) => plain(
+            StatusCode::MISDIRECTED_REQUEST,
+            format!(
+                "this page is shown under an IP address, localhost or {hostname} only: ask for it under one of these; \
+                 a proxy in front of it has to send one of them as Host\n"
+            ),
+        ),
+    }
+}
+
+/// Whom a request is for (RFC 9112 §3.2).
+fn asked_for(request: &Request) -> Option<Authority> {
+    if let Some(authority) = request.uri().authority() {
+        return Some(authority.clone());
+    }
+    let mut hosts = request.headers().get_all(header::HOST).iter();
+    let (one, None) = (hosts.next()?, hosts.next()) else { return None };
+    Authority::try_from(one.as_bytes()).ok()
+}
+
+fn is_ours(host: &str, hostname: &Domain) -> bool {
+    let v6 = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+    let name = host.strip_suffix('.').unwrap_or(host);
+    v6.is_some_and(|host| host.parse::<Ipv6Addr>().is_ok())
+        || host.parse::<Ipv4Addr>().is_ok()
+        || name.eq_ignore_ascii_case("localhost")
+        || name.eq_ignore_ascii_case(hostname.as_str())
 }
 
 async fn metrics(State(desk): State<Desk>, headers: HeaderMap) -> Result<Response, Problem> {

@@ -81,7 +81,7 @@ fn exceptions_and_refusals_are_told() {
 #[test]
 fn the_page_shows_the_same_and_allows_nothing_from_elsewhere() {
     let relay = troubled();
-    let page = relay.http("GET / HTTP/1.1");
+    let page = relay.http_at("localhost", "GET / HTTP/1.1");
     assert!(page.starts_with("HTTP/1.1 200"), "{page}");
     let policy = page.lines().find(|line| line.starts_with("content-security-policy:")).expect("a policy");
     assert!(policy.contains("default-src 'none'") && !policy.contains("unsafe"), "{policy}");
@@ -155,6 +155,42 @@ fn health_and_strangers() {
     ] {
         let answer = relay.http(head);
         assert!(answer.starts_with(&format!("HTTP/1.1 {status}")) && answer.contains(words), "{head}: {answer}");
+    }
+}
+
+#[test]
+fn the_page_is_shown_under_our_own_names_alone() {
+    let relay = Relay::start("");
+    for host in [
+        "127.0.0.1",
+        "127.0.0.1:9025",
+        "192.0.2.7:80",
+        "[::1]:9025",
+        "LocalHost:9025",
+        "relay.example.com",
+        "Relay.Example.Com.:80",
+    ] {
+        let answer = relay.http_at(host, "GET / HTTP/1.1");
+        assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("<title>relay.example.com"), "{host}: {answer}");
+    }
+    let strangers =
+        ["evil.example", "127.0.0.1.evil.example:9025", "localhost.evil.example", "relay.example.com.evil.example"];
+    for host in strangers {
+        let answer = relay.http_at(host, "GET / HTTP/1.1");
+        assert!(answer.starts_with("HTTP/1.1 421") && !answer.contains("<title>"), "{host}: {answer}");
+        assert!(answer.contains("under an IP address, localhost or relay.example.com only"), "{host}: {answer}");
+        for path in ["/metrics", "/healthz", "/readyz"] {
+            let answer = relay.http_at(host, &format!("GET {path} HTTP/1.1"));
+            assert!(answer.starts_with("HTTP/1.1 200"), "{path} is read under any name: {answer}");
+        }
+    }
+    for (head, status) in [
+        ("HEAD / HTTP/1.1\r\nhost: evil.example", "400"),
+        ("GET / HTTP/1.1\r\nhost: 127.0.0.1", "400"),
+        ("GET http://evil.example/ HTTP/1.1", "421"),
+    ] {
+        let answer = relay.http_at("127.0.0.1", head);
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status}")) && !answer.contains("<title>"), "{head}: {answer}");
     }
 }
 

@@ -129,9 +129,14 @@ impl Relay {
 
     /// Asks the status page's address: the whole answer.
     pub(crate) fn http(&self, head: &str) -> String {
+        self.http_at("x", head)
+    }
+
+    /// The same, asked of this host.
+    pub(crate) fn http_at(&self, host: &str, head: &str) -> String {
         let mut stream = TcpStream::connect(self.http).expect("somebody listens");
         stream.set_read_timeout(Some(PATIENCE)).expect("a socket");
-        stream.write_all(format!("{head}\r\nhost: x\r\n\r\n").as_bytes()).expect("a request");
+        stream.write_all(format!("{head}\r\nhost: {host}\r\n\r\n").as_bytes()).expect("a request");
         let mut answer = String::new();
         stream.read_to_string(&mut answer).expect("an answer");
         answer
