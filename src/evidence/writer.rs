@@ -176,6 +176,7 @@ impl Writer {
         if lines.is_empty() {
             return;
         }
+        let day = self.page.as_ref().map(|page| page.of.day);
         while let Err(error) = self.append(lines, Moment::now()) {
             if folder::is_full(&error) && folder::give_up_reserve(&self.folder) {
                 tracing::warn!(folder = %self.folder.display(), "the disk is full; what was kept in reserve for evidence is given up");
@@ -202,6 +203,9 @@ impl Writer {
         for done in waiting {
             // Who does not wait any more was cut short; it is durable all the same.
             let _ = done.send(());
+        }
+        if self.page.as_ref().map(|page| page.of.day) > day {
+            self.tidy(Moment::now());
         }
     }
 
@@ -263,11 +267,7 @@ impl Writer {
         }
         let newest = folder::files(&self.folder).map_err(io::Error::other)?.pop();
         let day = newest.map_or(today, |newest| newest.day.max(today));
-        let is_new = self.page.as_ref().is_some_and(|page| page.of.day < day);
         self.page = Some(Page::open(&self.folder, day)?);
-        if is_new {
-            self.tidy(now);
-        }
         Ok(())
     }
 

@@ -200,3 +200,30 @@ fn a_quiet_week_and_a_clock_that_is_behind_are_no_leaps() {
     assert_eq!(names(&folder)[..3], days[1..], "the record vouches for the twentieth");
     whole(&folder);
 }
+
+#[test]
+fn a_round_on_a_new_day_drops_what_is_too_old_once() {
+    let folder = recorded(&["2028-01-28", "2028-01-29", "2028-01-30"]);
+    let evening = at("2028-01-30T20:00:00Z");
+    let mut writer = open(&folder, evening);
+    writer.append(&record(evening), evening).expect("written");
+    writer.keep = 2 * DAY;
+    writer.tidy(after(evening, 6 * HOUR));
+    assert_eq!(names(&folder), ["2028-01-29", "2028-01-30", "2028-01-31"]);
+    assert_eq!(whole(&folder), 4, "three that are left, and one that says what is gone");
+}
+
+#[test]
+fn the_first_record_of_a_day_drops_what_is_too_old() {
+    let folder = TempDir::new().expect("a folder");
+    let now = Moment::now();
+    let yesterday = Moment { wall: now.wall - DAY, ..now };
+    let mut writer = open(&folder, yesterday);
+    let old = folder.path().join("2020-01-01.jsonl");
+    fs::write(&old, "").expect("ours");
+    writer.append(&record(yesterday), yesterday).expect("written");
+    assert!(old.exists());
+    writer.settle(&record(now), Vec::new(), &AtomicBool::new(false));
+    assert!(!old.exists());
+    assert_eq!(whole(&folder), 4, "one that begins it, one of each day, one that says what is gone");
+}
