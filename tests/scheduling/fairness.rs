@@ -36,7 +36,8 @@ async fn a_hundred_destinations_that_hang_hold_up_no_other() {
         client.sends(&format!("c{number}@quick.example")).await;
         until("it has gone past those that hang", || (sink.taken() > number).then_some(())).await;
     }
-    assert_eq!(queue(folder.path()).len(), 2000, "the others still wait");
+    // The last one is forgotten a moment after it has arrived.
+    until("the others alone still wait", || (queue(folder.path()).len() == 2000).then_some(())).await;
     running.stop();
     running.ended().await.expect("an orderly end");
 }
