@@ -38,12 +38,15 @@ pub fn private_key(file: &Located<PathBuf>) -> Result<PrivateKeyDer<'static>, Fa
     }
 }
 
-/// A warning where others than its owner can read a key, or change it.
+/// A warning where others than its owner can read a key, or change it; but root may hand it to a service's group to
+/// be read.
 #[must_use]
 pub fn key_warning(file: &Located<PathBuf>) -> Option<Fault> {
-    let mode = std::fs::metadata(&file.value).ok()?.mode();
+    let about = std::fs::metadata(&file.value).ok()?;
+    let mode = about.mode();
     let who = match (mode & 0o070, mode & 0o007) {
         (_, others) if others != 0 => "every user of this machine",
+        (0o040, _) if about.uid() == 0 => return None,
         (group, _) if group != 0 => "its whole group",
         _ => return None,
     };

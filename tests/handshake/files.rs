@@ -149,10 +149,29 @@ fn an_open_key_is_a_warning() {
     ] {
         let files = desk.good();
         let key = files.key.value.clone();
+        // Some user's: root's keys are another matter, and where root runs this, the files are root's.
+        let _not_root = std::os::unix::fs::chown(&key, Some(1), None);
         std::fs::set_permissions(&key, std::fs::Permissions::from_mode(mode)).expect("the file is ours");
         let told = told.map(|who| format!("line 12: relay.key is a private key, and open to {who}"));
         assert_eq!(desk.warnings(&config(Some(files), Vec::new())), Vec::from_iter(told));
         std::fs::remove_file(key).expect("the file is ours");
+    }
+}
+
+/// 0640 root:gatepost is how root lets a service read a key, and not change it.
+#[test]
+fn a_key_that_root_hands_to_a_group_is_no_warning() {
+    let desk = Desk::new();
+    let files = desk.good();
+    let key = files.key.value.clone();
+    let config = config(Some(files), Vec::new());
+    if std::os::unix::fs::chown(&key, Some(0), None).is_err() {
+        // Only root can.
+        return;
+    }
+    for (mode, is_told) in [(0o640, false), (0o660, true), (0o644, true)] {
+        std::fs::set_permissions(&key, std::fs::Permissions::from_mode(mode)).expect("the file is ours");
+        assert_eq!(!desk.warnings(&config).is_empty(), is_told, "{mode:o}");
     }
 }
 
