@@ -1,5 +1,6 @@
 //! `gatepost run`: the daemon in the foreground, as systemd and people start it.
 
+mod journal;
 mod manager;
 
 use std::io::IsTerminal as _;
@@ -15,6 +16,7 @@ use tracing_subscriber::{EnvFilter, Layer, Registry};
 
 use crate::config::{self, Log, LogFormat};
 use crate::daemon::{self, Passed, Running, StartError, Surroundings};
+use journal::Journal;
 use manager::Heart;
 
 /// Puts another `[log] level` in force.
@@ -192,9 +194,8 @@ fn start_logging(log: &Log) -> Result<LogLevel, String> {
         LogFormat::Json => {
             tracing_subscriber::fmt::layer().json().flatten_event(true).with_writer(std::io::stderr).boxed()
         }
-        LogFormat::Auto | LogFormat::Journald => tracing_journald::layer()
+        LogFormat::Auto | LogFormat::Journald => Journal::open(Path::new(journal::SOCKET))
             .map_err(|error| format!("the journal cannot be reached ({error}); set format = \"text\""))?
-            .with_field_prefix(Some("GATEPOST".to_owned()))
             .boxed(),
     };
     tracing_subscriber::registry().with(filter).with(layer).try_init().map_err(|error| error.to_string())?;
