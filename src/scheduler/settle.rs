@@ -69,7 +69,7 @@ pub(super) async fn settle(
     let settings = context.settings.load_full();
     let mut state = live.envelope.lock().await;
     let envelope = state.get_or_insert_with(|| attempt.entry.envelope.clone());
-    let mut books = Books::open(&settings, attempt, Some(report), expires);
+    let mut books = Books::open(&settings, attempt, Some(report), expires, envelope);
     for result in &report.results {
         books.enter(envelope, result);
     }
@@ -89,7 +89,7 @@ pub(super) async fn age(
     let settings = context.settings.load_full();
     let mut state = live.envelope.lock().await;
     let envelope = state.get_or_insert_with(|| attempt.entry.envelope.clone());
-    let mut books = Books::open(&settings, attempt, None, expires);
+    let mut books = Books::open(&settings, attempt, None, expires, envelope);
     for recipient in &attempt.recipients {
         books.age(envelope, *recipient, down.as_ref(), due);
     }
@@ -134,10 +134,19 @@ struct Books<'a> {
     held: Vec<Change>,
     relayed: Vec<Change>,
     witness: Witness<'a>,
+    /// The state of the attempt's recipients before.
+    before: Vec<(usize, RecipientState)>,
 }
 
 impl<'a> Books<'a> {
-    fn open(settings: &'a Settings, attempt: &'a Attempt, report: Option<&'a Report>, expires: Instant) -> Self {
+    fn open(
+        settings: &'a Settings,
+        attempt: &'a Attempt,
+        report: Option<&'a Report>,
+        expires: Instant,
+        envelope: &Envelope,
+    ) -> Self {
+        let state = |at: &usize| envelope.recipients.get(*at).map(|recipient| (*at, recipient.state.clone()));
         let trail = report.map_or(&[][..], |report| &report.trail);
         let warn_at = warn_at(settings, expires);
         Self {
@@ -153,6 +162,7 @@ impl<'a> Books<'a> {
             held: Vec::new(),
             relayed: Vec::new(),
             witness: Witness::new(settings, attempt, report),
+            before: attempt.recipients.iter().filter_map(state).collect(),
         }
     }
 
@@ -318,6 +328,12 @@ impl<'a> Books<'a> {
         // Whoever looks for what became of a recipient finds it before the queue forgets.
         if !self.witness.testify(&context.evidence, envelope, told).await {
             tracing::error!(queue_id = %self.attempt.entry.id, "the result of an attempt is not written down, for its evidence is not; the attempt may be repeated after the restart");
+            // Another destination's attempt may still be written down, and must not take this one with it.
+            for (at, state) in self.before {
+                if let Some(recipient) = envelope.recipients.get_mut(at) {
+                    recipient.state = state;
+                }
+            }
             return Left::Unwritten;
         }
         match write_down(context, self.attempt.entry.id, envelope).await {

@@ -1,6 +1,8 @@
-//! While evidence cannot be written nothing new is begun: it could not be finished, and would be done again.
+//! While evidence cannot be written nothing new is begun: it could not be finished, and would be done again. Nor
+//! is anything forgotten, whatever else is finished meanwhile.
 
 use std::fs;
+use std::net::TcpListener;
 use std::time::Duration;
 
 use crate::daemon::{PATIENCE, configure, is_whole, queued, start, to, told};
@@ -39,4 +41,43 @@ fn nothing_is_begun_while_evidence_cannot_be_written_and_all_of_it_once_it_can()
     let tally = sink.tally().unwrap_or_else(|fault| panic!("{fault}"));
     assert_eq!((tally.len(), told(folder.path()).len()), (11, 11));
     assert!(tally.values().all(|relays| relays.len() == 1), "each arrives once: {tally:?}");
+}
+
+/// Two destinations of one message share what is known of it, and each writes down all of that.
+#[test]
+fn a_delivery_that_is_not_on_record_is_not_forgotten_with_another_that_is() {
+    let folder = folder();
+    let sink = Sink::start();
+    // It connects, and nobody greets.
+    let slow = TcpListener::bind("127.0.0.1:0").expect("loopback has a free port");
+    let route = slow.local_addr().expect("it is bound");
+    let connectors = format!(
+        "{}[[connector]]\nname = \"slow\"\ndomains = [\"slow.example\"]\n[connector.outbound]\n\
+         route = [\"{route}\"]\ntls = \"off\"\n",
+        to(&sink)
+    );
+    let file = configure(folder.path(), "path = \"evidence\"", &connectors);
+    let mut relay = start(&file);
+    let page = files(&folder.path().join("evidence")).remove(0);
+    let elsewhere = folder.path().join("elsewhere");
+    fs::rename(&page, &elsewhere).and_then(|()| fs::create_dir(&page)).expect("ours");
+    let message = Message::new("m", &["a.example", "slow.example"], 500);
+    let verdict = Client::connect(relay.address).expect("it listens").send(&message);
+    assert!(matches!(verdict, Verdict::Accepted(_)), "{verdict:?}");
+    relay.hears("evidence cannot be written, and no delivery is finished without it");
+    relay.signal("TERM");
+    relay.hears("the result of an attempt is not written down, for its evidence is not");
+    fs::remove_dir(&page).and_then(|()| fs::rename(&elsewhere, &page)).expect("ours");
+    // The other one is still in flight, and can be put on record.
+    sink.serve(slow);
+    assert!(relay.ends_by_itself().status.is_some_and(|status| status.success()));
+    assert_eq!(sink.wait_for(&message.recipients, PATIENCE), Vec::<&str>::new());
+    assert_eq!(told(folder.path()).into_iter().map(|delivery| delivery.to).collect::<Vec<_>>(), ["m@slow.example"]);
+    assert_eq!(queued(folder.path()), Some(1), "m@a.example is not on record, and must not be forgotten");
+    let relay = start(&file);
+    assert!(within(PATIENCE, || queued(folder.path()) == Some(0)), "{:?}", queued(folder.path()));
+    assert!(relay.terminate().status.is_some_and(|status| status.success()));
+    let told: Vec<_> = told(folder.path()).into_iter().map(|delivery| delivery.to).collect();
+    assert_eq!(told, ["m@slow.example", "m@a.example"]);
+    is_whole(folder.path());
 }
