@@ -78,8 +78,15 @@ pub(super) fn give_up_reserve(folder: &Path) -> bool {
 pub(super) fn keep_reserve(folder: &Path) -> io::Result<()> {
     let disk = rustix::fs::statvfs(folder)?;
     let path = folder.join(RESERVE);
-    if path.exists() || disk.f_bavail.saturating_mul(disk.f_frsize) < 10 * RESERVE_SIZE {
+    let there = fs::metadata(&path).ok().map(|file| file.len());
+    if there.is_some_and(|octets| octets >= RESERVE_SIZE)
+        || disk.f_bavail.saturating_mul(disk.f_frsize) < 10 * RESERVE_SIZE
+    {
         return Ok(());
+    }
+    if there.is_some() {
+        // A crash came between its making and its growth.
+        fs::remove_file(&path)?;
     }
     let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
     let taken = rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, RESERVE_SIZE);
@@ -187,6 +194,9 @@ pub(super) fn recover(folder: &Path, now: Timestamp) -> Result<Head, EvidenceErr
             );
         }
         if end > 0 {
+            // The last process may have been killed before its sync. The one of the next record would cover
+            // that as well, but only in this file, and the next record may belong to another day.
+            opened.sync_all().map_err(failed("sync"))?;
             return Ok(head);
         }
         fs::remove_file(&file.path).and_then(|()| sync(folder)).map_err(failed("remove the empty"))?;

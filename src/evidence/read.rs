@@ -99,9 +99,9 @@ pub fn deliveries(
     for file in folder::files(folder)?.into_iter().filter(|file| from.is_none_or(|from| file.day >= from)) {
         let mut lines = Lines::open(&file.path)?;
         while let Some(line) = lines.next()? {
-            // What has no end is being written, or no record.
+            // What has no end is being written, or no record. What is read behind it would be the rest of it.
             if !line.is_whole {
-                continue;
+                break;
             }
             let (Ok(link), Ok(text)) = (chain::read(line.text), std::str::from_utf8(line.text)) else {
                 bad += 1;

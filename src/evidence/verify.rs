@@ -164,7 +164,8 @@ pub fn verify(folder: &Path, heads: &[RecordHash]) -> Result<Verified, EvidenceE
             tally.at(&file.path, line.number);
             if !line.is_whole && at + 1 == files.len() && folder::is_in_use(folder) {
                 is_growing = true;
-                continue;
+                // What is read behind it would be the rest of it, written in this moment.
+                break;
             }
             match chain::read(line.text) {
                 Ok(link) => tally.record(link, dropped(line.text)),

@@ -187,6 +187,7 @@ impl Writer {
             let gives_up = ending.load(Ordering::Relaxed);
             self.tell(&error, lines.len());
             if gives_up {
+                self.forget();
                 tracing::error!(folder = %self.folder.display(), records = lines.len(), "evidence was not written before the end: its deliveries are not marked as done, and may be repeated after the restart");
                 return;
             }
@@ -206,6 +207,14 @@ impl Writer {
         }
         if self.page.as_ref().map(|page| page.of.day) > day {
             self.tidy(Moment::now());
+        }
+    }
+
+    /// Cuts off what may not be durable: the next process could not tell, and would go on from it.
+    fn forget(&mut self) {
+        if let Some(page) = self.page.as_ref().filter(|page| page.unsure && page.is_in_place()) {
+            // Where this fails as well, the next process finds it.
+            let _ = page.file.set_len(page.length);
         }
     }
 

@@ -1,8 +1,12 @@
 //! `verify` against every way in which somebody might change what was written.
 
-use gatepost::evidence::{Beginning, Found, RecordHash, Verified, verify};
+use std::fs;
+use std::io::Write as _;
 
-use crate::world::{files, folder, lines, name, put, write};
+use gatepost::evidence::{Beginning, Evidence, Found, RecordHash, Verified, deliveries, verify};
+use jiff::Timestamp;
+
+use crate::world::{KEEP, files, folder, lines, name, one, put, write};
 
 /// A chain of six records, spoilt, and what is found: line and finding.
 fn spoilt(spoil: impl FnOnce(&mut Vec<String>)) -> (Vec<(u64, Found)>, Verified) {
@@ -136,4 +140,35 @@ fn files_are_one_chain_and_a_missing_one_is_named() {
     assert_eq!(finding.file, folder.path().join(name(0)));
     let said = finding.to_string();
     assert!(said.ends_with(":1: records 3 to 4 are missing before this line"), "{said}");
+}
+
+/// A reader may see half a line, and the other half when it looks again.
+#[tokio::test]
+async fn a_chain_that_grows_while_it_is_read_is_whole() {
+    let (source, folder) = (folder(), folder());
+    let evidence = Evidence::open(source.path(), KEEP).expect("the folder is ours");
+    let many = (0..1000).flat_map(|at| one(&format!("d{at}.example"))).collect();
+    evidence.write(Timestamp::now(), many).await.expect("it is written");
+    let octets = fs::read(&files(source.path())[0]).expect("ours");
+    // As the daemon holds it.
+    let lock = fs::File::create(folder.path().join("lock")).expect("ours");
+    lock.lock().expect("nobody else has it");
+    let mut page = fs::File::create(folder.path().join(name(0))).expect("ours");
+    let (mut growing, mut bad) = (0, 0);
+    std::thread::scope(|scope| {
+        let writer = scope.spawn(|| {
+            // Slowly, and hardly ever to the end of a line.
+            for part in octets.chunks(5) {
+                page.write_all(part).expect("there is room");
+            }
+        });
+        while !writer.is_finished() {
+            let verified = verify(folder.path(), &[]).expect("readable");
+            assert_eq!(verified.findings, []);
+            growing += u64::from(verified.is_growing);
+            bad += deliveries(folder.path(), None, |_, _, _| true).expect("readable").bad;
+        }
+    });
+    assert_eq!(bad, 0, "no line is bad because it is not there yet");
+    assert!(growing > 0, "it was never seen half written: this proves nothing");
 }

@@ -76,6 +76,17 @@ async fn what_was_set_aside_is_told_of_though_that_start_came_to_no_end() {
 }
 
 #[tokio::test]
+async fn a_reserve_that_a_crash_kept_from_growing_is_made_anew() {
+    let folder = folder();
+    write(folder.path(), 1).await;
+    let reserve = folder.path().join("reserve");
+    let whole = fs::metadata(&reserve).expect("a disk with a few GiB free").len();
+    fs::write(&reserve, "").expect("ours");
+    write(folder.path(), 1).await;
+    assert_eq!(fs::metadata(&reserve).expect("it is there").len(), whole);
+}
+
+#[tokio::test]
 async fn an_empty_file_of_a_crash_does_not_break_the_chain() {
     let folder = folder();
     write(folder.path(), 2).await;
