@@ -1,15 +1,24 @@
-//! 250 means on disk: proofs with the real daemon.
+//! 250 means on disk, and delivered means on record: proofs with the real daemon.
 //!
 //! - [`kill9`]: eight clients send while it is killed at random, again and again.
 //! - [`order`]: in the trace of an undisturbed exchange, what a message consists of is synced between its
 //!   last octet and its 250.
+//! - [`evidence`]: in such a trace, each delivery is on record, synced, before the queue forgets it; and it is
+//!   so with each call on the evidence failed, or made the daemon's last.
 //! - [`power`]: that trace is replayed up to a moment, what was not synced by then is forgotten, and a
 //!   relay is started on what a disk would still have had.
-//! - [`faults`]: each write, sync, rename and unlink in turn fails, or is the last thing the daemon does.
+//! - [`faults`]: each write, sync, rename and unlink in the spool in turn fails, or is the last thing the daemon does.
 //! - [`full_disk`]: a disk that fills up, and has room again.
+//!
+//! In all of them evidence is kept, and in the end everything that has arrived is on record, no more often than it
+//! arrived, and `gatepost evidence verify` finds nothing wrong.
 //!
 //! All but the first need strace, or root, and minutes: `cargo test` leaves them to `.ci/durability`.
 
+#[path = "durability/disk.rs"]
+mod disk;
+#[path = "durability/evidence.rs"]
+mod evidence;
 #[path = "durability/faults.rs"]
 mod faults;
 #[path = "durability/full_disk.rs"]

@@ -16,8 +16,8 @@ use std::time::{Duration, SystemTime};
 use gatepost::envelope::QueueId;
 
 use crate::strace::{self, CHANGES, Call};
-use crate::support::client::send_all;
-use crate::support::relay::{End, Home, Relay};
+use crate::support::client::{Verdict, send_all};
+use crate::support::relay::{Home, Relay};
 use crate::support::sink::{ClosedPort, Sink};
 use crate::support::{place, within};
 use crate::{ARRIVES, owed, script, side_by_side};
@@ -29,26 +29,44 @@ const FIRST_ID: u64 = ((FUTURE - 1_577_836_800) * 1000 + 1) << 22;
 /// How long a relay that was struck may take to deliver what it still can.
 const STRUCK: Duration = Duration::from_secs(2);
 
+/// Seconds that a start may take.
+const STARTS: u64 = 15;
+
 /// What the queue's log is called here.
 const LOG: &str = "log";
 
-/// Files of the spool that are struck together.
+/// Files that are struck together.
 #[derive(Debug, Clone)]
-struct Kind {
-    name: &'static str,
-    files: Vec<String>,
-    /// From an empty folder: the first start is struck, too.
-    cold: bool,
+pub(crate) struct Kind {
+    pub(crate) name: &'static str,
+    /// Below the relay's folder.
+    pub(crate) files: Vec<String>,
+    /// What is struck there.
+    pub(crate) calls: String,
+    pub(crate) before: Before,
+}
+
+/// What the relay finds when it starts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Before {
+    /// Nothing: the first start of all is struck.
+    Nothing,
+    /// A spool that is empty, and the beginning of a chain.
+    Used,
+    /// The same, but the chain ends with half a record.
+    Torn,
 }
 
 impl Kind {
-    fn new(name: &'static str, files: &[&str], cold: bool) -> Self {
-        Self { name, files: files.iter().map(ToString::to_string).collect(), cold }
+    /// Files of the spool.
+    fn new(name: &'static str, files: &[&str], before: Before) -> Self {
+        let files = files.iter().map(|file| if *file == ".." { String::new() } else { format!("spool/{file}") });
+        Self { name, files: files.collect(), calls: CHANGES.to_owned(), before }
     }
 
     /// The file of one body, under both of its names.
     fn body(name: &'static str, id: QueueId) -> Self {
-        Self::new(name, &[&format!("bodies/{id}.part"), &format!("bodies/{id}")], false)
+        Self::new(name, &[&format!("bodies/{id}.part"), &format!("bodies/{id}")], Before::Used)
     }
 }
 
@@ -56,16 +74,16 @@ fn kinds(used: &Path) -> Result<Vec<Kind>, String> {
     let bodies = body_ids(used)?;
     let &[first, second] = &bodies[..] else { return Err(format!("two messages should have a body file: {bodies:?}")) };
     Ok(vec![
-        Kind::new(LOG, &["queue.db-wal"], false),
-        Kind::new("database", &["queue.db", "queue.db-journal"], false),
+        Kind::new(LOG, &["queue.db-wal"], Before::Used),
+        Kind::new("database", &["queue.db", "queue.db-journal"], Before::Used),
         Kind::body("first body", first),
         Kind::body("second body", second),
-        Kind::new("folders", &["", "bodies", "aside"], false),
-        Kind::new("index, lock and reserve", &["queue.db-shm", "lock", "reserve"], false),
-        Kind::new("new log", &["queue.db-wal"], true),
-        Kind::new("new database", &["queue.db", "queue.db-journal"], true),
-        Kind::new("new folders", &["", "bodies", "aside", ".."], true),
-        Kind::new("new index, lock and reserve", &["queue.db-shm", "lock", "reserve"], true),
+        Kind::new("folders", &["", "bodies", "aside"], Before::Used),
+        Kind::new("index, lock and reserve", &["queue.db-shm", "lock", "reserve"], Before::Used),
+        Kind::new("new log", &["queue.db-wal"], Before::Nothing),
+        Kind::new("new database", &["queue.db", "queue.db-journal"], Before::Nothing),
+        Kind::new("new folders", &["", "bodies", "aside", ".."], Before::Nothing),
+        Kind::new("new index, lock and reserve", &["queue.db-shm", "lock", "reserve"], Before::Nothing),
     ])
 }
 
@@ -74,7 +92,7 @@ fn kinds(used: &Path) -> Result<Vec<Kind>, String> {
 fn body_ids(used: &Path) -> Result<Vec<QueueId>, String> {
     let next: Vec<_> = (0..32).filter_map(|number| QueueId::from_number(FIRST_ID + number)).collect();
     let files = next.iter().flat_map(|id| Kind::body("", *id).files).collect();
-    let calls = undisturbed(&Kind { name: "any body", files, cold: false }, used)?;
+    let calls = undisturbed(&Kind { files, ..Kind::new("any body", &[], Before::Used) }, used)?;
     let names: HashSet<_> =
         calls.iter().filter_map(|call| call.target()?.rsplit('/').next().map(str::to_owned)).collect();
     Ok(next.into_iter().filter(|id| names.contains(&format!("{id}.part"))).collect())
@@ -82,18 +100,18 @@ fn body_ids(used: &Path) -> Result<Vec<QueueId>, String> {
 
 /// One run.
 #[derive(Debug)]
-struct Case {
-    kind: Kind,
+pub(crate) struct Case {
+    pub(crate) kind: Kind,
     /// In strace's words.
-    faults: Vec<String>,
+    pub(crate) faults: Vec<String>,
 }
 
 /// What a run came to.
 #[derive(Debug)]
-struct Ran {
-    struck: bool,
-    accepted: usize,
-    copies: usize,
+pub(crate) struct Ran {
+    pub(crate) struck: bool,
+    pub(crate) accepted: usize,
+    pub(crate) copies: usize,
 }
 
 #[test]
@@ -102,9 +120,19 @@ fn every_write_sync_rename_and_unlink_may_fail_or_be_the_last() {
     let shared = place();
     let used = shared.path().join("used");
     make_used(&used);
-    let mut cases = Vec::new();
     let kinds = kinds(&used).unwrap_or_else(|fault| panic!("{fault}"));
-    for (kind, calls) in kinds.iter().zip(side_by_side(kinds.clone(), |kind| undisturbed(&kind, &used))) {
+    all(&kinds, &used, faults, |case| case.run(&used));
+}
+
+/// Counts the calls on files of each kind, and runs what `faults` makes of each of them.
+pub(crate) fn all(
+    kinds: &[Kind],
+    used: &Path,
+    faults: impl Fn(&Kind, &str, usize) -> Vec<Vec<String>>,
+    run: impl Fn(Case) -> Result<Ran, String> + Sync,
+) {
+    let mut cases = Vec::new();
+    for (kind, calls) in kinds.iter().zip(side_by_side(kinds.to_vec(), |kind| undisturbed(&kind, used))) {
         let counted = most(calls.unwrap_or_else(|fault| panic!("{}, undisturbed: {fault}", kind.name)));
         println!("{:28} {counted:?}", kind.name);
         assert!(!counted.is_empty(), "nothing was ever done to {:?}: this proves nothing", kind.files);
@@ -118,13 +146,16 @@ fn every_write_sync_rename_and_unlink_may_fail_or_be_the_last() {
     let only = std::env::var("ONLY").unwrap_or_default();
     cases.retain(|case| case.title().contains(&only));
     let all = cases.len();
-    let ran = side_by_side(cases, |case| case.run(&used).map_err(|fault| format!("{}: {fault}", case.title())));
+    let ran = side_by_side(cases, |case| {
+        let title = case.title();
+        run(case).map_err(|fault| format!("{title}: {fault}"))
+    });
     let faults: Vec<_> = ran.iter().filter_map(|ran| ran.as_ref().err()).collect();
     let ran: Vec<_> = ran.iter().flatten().collect();
     let struck = ran.iter().filter(|ran| ran.struck).count();
     println!(
-        "{all} runs, {struck} were struck; {} of {} messages accepted in them, all of them delivered; {} copies too many, \
-         of what was delivered when it could not be recorded any more",
+        "{all} runs, {struck} were struck; {} of {} messages accepted in them, all of them delivered and on record; {} \
+         copies too many, of what was delivered when it could not be recorded any more",
         ran.iter().map(|ran| ran.accepted).sum::<usize>(),
         all * script().len(),
         ran.iter().map(|ran| ran.copies).sum::<usize>(),
@@ -139,7 +170,7 @@ fn every_write_sync_rename_and_unlink_may_fail_or_be_the_last() {
 
 /// What may happen to the `number`th call, in strace's words. With `+` it happens to all later ones of
 /// that thread as well: a disk that dies, or is full for good.
-fn faults(kind: &Kind, call: &str, number: usize) -> Vec<Vec<String>> {
+pub(crate) fn faults(kind: &Kind, call: &str, number: usize) -> Vec<Vec<String>> {
     let fault = |what: &str, on: &str| format!("{call}:{what}:when={number}{on}");
     let mut faults =
         vec![vec![fault("signal=SIGKILL", "")], vec![fault("error=EIO", "")], vec![fault("error=EIO", "+")]];
@@ -154,43 +185,76 @@ fn faults(kind: &Kind, call: &str, number: usize) -> Vec<Vec<String>> {
     faults
 }
 
-/// A spool that has been used before, and is empty.
-fn make_used(folder: &Path) {
+/// A relay's folder that has been used before, with nothing in its queue.
+pub(crate) fn make_used(folder: &Path) {
     fs::create_dir(folder).expect("a folder");
     let nobody = ClosedPort::take();
     let spool = folder.join("spool");
-    let home = Home { folder: folder.to_owned(), spool: spool.clone(), sink: nobody.address, down: nobody.address };
+    let home = Home { folder: folder.to_owned(), spool, sink: nobody.address, down: nobody.address };
     let relay = Relay::start(&home, "first.example", &[]).unwrap_or_else(|end| panic!("{}", end.log));
     home.expect_clean(relay).unwrap_or_else(|fault| panic!("{fault}"));
-    fs::remove_file(spool.join("reserve")).expect("the reserve, which each start makes anew");
 }
 
-/// A place for one run.
-fn settle(kind: &Kind, used: &Path, folder: &Path, sink: &Sink, closed: &ClosedPort) -> std::io::Result<Home> {
+/// A place for one run. Reserves are not there: each start makes them anew.
+pub(crate) fn settle(
+    kind: &Kind,
+    used: &Path,
+    folder: &Path,
+    sink: &Sink,
+    closed: &ClosedPort,
+) -> std::io::Result<Home> {
     let spool = folder.join("spool");
-    if !kind.cold {
-        for folder in ["", "bodies", "aside"] {
-            fs::create_dir(spool.join(folder))?;
-        }
-        let database = spool.join("queue.db");
-        fs::copy(used.join("spool/queue.db"), &database)?;
-        let future = SystemTime::UNIX_EPOCH + Duration::from_secs(FUTURE);
-        fs::File::options().write(true).open(database)?.set_modified(future)?;
+    let home = Home { folder: folder.to_owned(), spool, sink: sink.address, down: closed.address };
+    if kind.before == Before::Nothing {
+        return Ok(home);
     }
-    Ok(Home { folder: folder.to_owned(), spool, sink: sink.address, down: closed.address })
+    for folder in ["", "bodies", "aside"] {
+        fs::create_dir(home.spool.join(folder))?;
+    }
+    let database = home.spool.join("queue.db");
+    fs::copy(used.join("spool/queue.db"), &database)?;
+    let future = SystemTime::UNIX_EPOCH + Duration::from_secs(FUTURE);
+    fs::File::options().write(true).open(database)?.set_modified(future)?;
+    fs::create_dir(home.evidence())?;
+    for entry in fs::read_dir(used.join("evidence"))? {
+        let page = entry?.path();
+        let Some(name) = page.file_name().filter(|_| page.extension().is_some_and(|ending| ending == "jsonl")) else {
+            continue;
+        };
+        let mut records = fs::read(&page)?;
+        if kind.before == Before::Torn {
+            records.extend_from_within(..records.len() / 2);
+        }
+        fs::write(home.evidence().join(name), records)?;
+    }
+    Ok(home)
 }
 
 /// The words that start a relay under strace, which looks at files of one kind.
-fn under(home: &Home, kind: &Kind, faults: &[String]) -> Vec<String> {
-    let mut options: Vec<String> = vec!["-e".into(), format!("trace={CHANGES}")];
-    for file in &kind.files {
-        let path = if file == ".." { home.folder.clone() } else { home.spool.join(file) };
+pub(crate) fn under(home: &Home, kind: &Kind, faults: &[String]) -> Vec<String> {
+    let mut options: Vec<String> = vec!["-e".into(), format!("trace={}", kind.calls)];
+    for file in kind.files.iter().cloned().chain(torn(home, kind)) {
         // The path with a stroke at its end is none that a descriptor ever has.
-        let path: PathBuf = path.components().collect();
+        let path: PathBuf = home.folder.join(file).components().collect();
         options.extend(["-P".into(), path.display().to_string()]);
     }
     options.extend(faults.iter().flat_map(|fault| ["-e".into(), format!("inject={fault}")]));
     strace::command(&home.folder.join("trace"), &options.iter().map(String::as_str).collect::<Vec<_>>())
+}
+
+/// The names under which half a record is set aside, by the second in which that is done.
+fn torn(home: &Home, kind: &Kind) -> Vec<String> {
+    let mut names = Vec::new();
+    if kind.before == Before::Torn {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |now| now.as_secs());
+        for page in fs::read_dir(home.evidence()).into_iter().flatten().flatten() {
+            let page = page.path();
+            let day = page.file_stem().unwrap_or_default().display();
+            let name = |second| format!("evidence/torn-{day}-{second}");
+            names.extend((now..now + STARTS).flat_map(|second| [name(second), name(second) + ".untold"]));
+        }
+    }
+    names
 }
 
 /// The calls of an undisturbed run on files of one kind.
@@ -225,50 +289,67 @@ fn reachable<'a>(recipients: &[&'a str]) -> Vec<&'a str> {
     recipients.iter().copied().filter(|to| !to.ends_with("@down.example")).collect()
 }
 
+/// What a relay that was struck came to.
+#[derive(Debug)]
+pub(crate) struct Struck {
+    pub(crate) verdicts: Vec<Verdict>,
+    pub(crate) killed: bool,
+    /// Whether it was struck at all.
+    pub(crate) noticed: bool,
+    /// What it said.
+    pub(crate) log: String,
+}
+
 impl Case {
     fn title(&self) -> String {
         format!("{}: {}", self.kind.name, self.faults.join(" and "))
+    }
+
+    /// Sends the script to a relay that is struck, and ends it.
+    pub(crate) fn strike(&self, home: &Home, sink: &Sink) -> Result<Struck, String> {
+        let messages = script();
+        let (verdicts, end) = match Relay::start(home, "struck.example", &under(home, &self.kind, &self.faults)) {
+            Ok(mut relay) => {
+                let verdicts = send_all(relay.address, &messages);
+                let awaited = reachable(&owed(&messages, &verdicts));
+                within(STRUCK, || relay.has_ended() || sink.wait_for(&awaited, Duration::ZERO).is_empty());
+                (verdicts, relay.terminate())
+            }
+            Err(end) => (Vec::new(), end),
+        };
+        end.check()?;
+        let killed = end.status.and_then(|status| status.signal()) == Some(9);
+        let trace = fs::read_to_string(home.folder.join("trace")).map_err(|error| error.to_string())?;
+        Ok(Struck { verdicts, killed, noticed: killed || trace.contains("(INJECTED)"), log: end.log })
     }
 
     fn run(&self, used: &Path) -> Result<Ran, String> {
         let folder = place();
         let (sink, closed) = (Sink::start(), ClosedPort::take());
         let home = settle(&self.kind, used, folder.path(), &sink, &closed).map_err(|error| error.to_string())?;
-        let messages = script();
-        let mut killed = false;
-        let mut look = |end: End| {
-            killed = end.status.and_then(|status| status.signal()) == Some(9);
-            end.check()
-        };
-        let verdicts = match Relay::start(&home, "struck.example", &under(&home, &self.kind, &self.faults)) {
-            Ok(mut relay) => {
-                let verdicts = send_all(relay.address, &messages);
-                let awaited = reachable(&owed(&messages, &verdicts));
-                within(STRUCK, || relay.has_ended() || sink.wait_for(&awaited, Duration::ZERO).is_empty());
-                look(relay.terminate())?;
-                verdicts
-            }
-            Err(end) => {
-                look(end)?;
-                Vec::new()
-            }
-        };
-        let owed = owed(&messages, &verdicts);
-        sink.serve(closed.open());
-        let relay =
-            Relay::start(&home, "afterwards.example", &[]).map_err(|end| format!("no second start: {}", end.log))?;
-        let missing = sink.wait_for(&owed, ARRIVES);
-        let clean = home.expect_clean(relay);
-        if !missing.is_empty() {
-            return Err(format!("accepted, but never arrived: {missing:?}; {clean:?}"));
-        }
-        clean?;
-        let tally = sink.tally()?;
-        let trace = fs::read_to_string(home.folder.join("trace")).map_err(|error| error.to_string())?;
-        Ok(Ran {
-            struck: killed || trace.contains("(INJECTED)"),
-            accepted: verdicts.iter().filter(|verdict| matches!(verdict, crate::Verdict::Accepted(_))).count(),
-            copies: tally.values().map(|relays| relays.len() - 1).sum(),
-        })
+        let struck = self.strike(&home, &sink)?;
+        afterwards(&home, &sink, closed, &struck)
     }
+}
+
+/// Starts a relay where another was struck: everything that was accepted arrives, and all that has arrived
+/// is on record.
+pub(crate) fn afterwards(home: &Home, sink: &Sink, closed: ClosedPort, struck: &Struck) -> Result<Ran, String> {
+    let messages = script();
+    let owed = owed(&messages, &struck.verdicts);
+    sink.serve(closed.open());
+    let relay = Relay::start(home, "afterwards.example", &[]).map_err(|end| format!("no second start: {}", end.log))?;
+    let missing = sink.wait_for(&owed, ARRIVES);
+    let clean = home.expect_clean(relay);
+    if !missing.is_empty() {
+        return Err(format!("accepted, but never arrived: {missing:?}; {clean:?}"));
+    }
+    clean?;
+    let tally = sink.tally()?;
+    home.expect_recorded(tally.keys(), &sink.times())?;
+    Ok(Ran {
+        struck: struck.noticed,
+        accepted: struck.verdicts.iter().filter(|verdict| matches!(verdict, Verdict::Accepted(_))).count(),
+        copies: tally.values().map(|relays| relays.len() - 1).sum(),
+    })
 }

@@ -1,5 +1,5 @@
 //! kill -9 at any moment loses nothing: eight clients send, the daemon is killed ten times and started
-//! again, and in the end every message that was answered with 250 is at the sink, whole.
+//! again, and in the end every message that was answered with 250 is at the sink, whole, and on record.
 //!
 //! Clients never send a message twice, so one that arrives twice was repeated by the relay. It may do
 //! that for one reason only: it was killed between the sink's 250 and its own record of it. Each start
@@ -96,6 +96,8 @@ impl Crowd {
         let relay = Relay::start(home, &format!("life{life}.example"), &[]);
         let relay = relay.map_err(|end| format!("life {life} did not begin:\n{}", end.log))?;
         self.at(Some(relay.address));
+        // What the kill before has torn is set aside and told of by now.
+        home.expect_chain().map_err(|fault| format!("life {life}: {fault}"))?;
         std::thread::sleep(Duration::from_millis(dice.below(LONGEST_LIFE)));
         self.at(None);
         relay.kill().check().map_err(|fault| format!("life {life}: {fault}"))
@@ -160,6 +162,8 @@ fn finish(home: &Home, sink: &Sink, known: &Known) {
     assert!(known.accepted > 100, "only {} messages were accepted: this proves nothing", known.accepted);
 
     let tally = sink.tally().unwrap_or_else(|fault| panic!("{fault}"));
+    home.expect_recorded(known.owed.iter().chain(tally.keys()), &sink.times())
+        .unwrap_or_else(|fault| panic!("{fault}"));
     let owed: HashSet<&str> = known.owed.iter().map(String::as_str).collect();
     let unasked = tally.keys().filter(|recipient| !owed.contains(recipient.as_str())).count();
     let again: Vec<_> = tally.iter().filter(|(_, relays)| relays.len() > 1).collect();

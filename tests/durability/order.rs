@@ -18,7 +18,7 @@ fn each_message_is_synced_before_its_250() {
     let spool = folder.path().join("spool");
     let home = Home { folder: folder.path().to_owned(), spool, sink: sink.address, down: closed.address };
     let trace = folder.path().join("trace");
-    let (messages, verdicts) = (script(), traced(&home, &sink, closed, &trace));
+    let (messages, verdicts) = (script(), traced(&home, &sink, closed, &trace, &[]));
     let calls = strace::read(&trace);
     for (message, verdict) in messages.iter().zip(&verdicts) {
         let Verdict::Accepted(id) = verdict else { panic!("{}: {verdict:?}", message.name) };
@@ -29,10 +29,11 @@ fn each_message_is_synced_before_its_250() {
     assert!(tally.values().all(|relays| relays.len() == 1), "undisturbed, each arrives once: {tally:?}");
 }
 
-/// The script, undisturbed, under strace, until everything has arrived and the relay has ended.
-pub(crate) fn traced(home: &Home, sink: &Sink, closed: ClosedPort, trace: &Path) -> Vec<Verdict> {
+/// The script, undisturbed, under strace, until everything has arrived and the relay has ended. `more` are
+/// options of strace.
+pub(crate) fn traced(home: &Home, sink: &Sink, closed: ClosedPort, trace: &Path, more: &[&str]) -> Vec<Verdict> {
     let calls = format!("trace={CHANGES},{TALK}");
-    let under = strace::command(trace, &["-s", "1000000", "-e", &calls]);
+    let under = strace::command(trace, &[&["-s", "1000000", "-e", &calls], more].concat());
     let relay = Relay::start(home, "traced.example", &under).unwrap_or_else(|end| panic!("{}", end.log));
     let messages = script();
     let verdicts = send_all(relay.address, &messages);
@@ -41,7 +42,7 @@ pub(crate) fn traced(home: &Home, sink: &Sink, closed: ClosedPort, trace: &Path)
     let missing = sink.wait_for(&owed, ARRIVES);
     let clean = home.expect_clean(relay);
     assert!(missing.is_empty(), "never arrived: {missing:?}");
-    clean.unwrap_or_else(|fault| panic!("{fault}"));
+    clean.and_then(|()| home.expect_recorded(owed, &sink.times())).unwrap_or_else(|fault| panic!("{fault}"));
     verdicts
 }
 

@@ -22,7 +22,7 @@ pub(crate) fn program() -> PathBuf {
 /// Where a relay lives and whom it delivers to.
 #[derive(Debug, Clone)]
 pub(crate) struct Home {
-    /// The configuration is written here.
+    /// The configuration is written here, and the evidence.
     pub(crate) folder: PathBuf,
     pub(crate) spool: PathBuf,
     /// Where all mail goes …
@@ -46,7 +46,7 @@ http = ""
 path = "{spool}"
 
 [evidence]
-path = ""
+path = "{evidence}"
 
 [[listener]]
 name = "mx"
@@ -79,12 +79,17 @@ retry = ["200ms"]
 format = "text"
 "#,
             spool = self.spool.display(),
+            evidence = self.evidence().display(),
             sink = self.sink,
             down = self.down,
         );
-        let file = self.folder.join("gatepost.toml");
+        let file = self.configuration();
         std::fs::write(&file, text).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
         file
+    }
+
+    pub(crate) fn configuration(&self) -> PathBuf {
+        self.folder.join("gatepost.toml")
     }
 
     /// Entries in the queue, as the database tells; while the relay runs, too.
@@ -99,7 +104,8 @@ format = "text"
         database.query_row(question, [], |row| row.get(0))
     }
 
-    /// Waits until the queue is empty, ends the relay, and looks at what is left: nothing may be.
+    /// Waits until the queue is empty, ends the relay, and looks at what is left: nothing may be, but for the
+    /// evidence, which must be whole.
     pub(crate) fn expect_clean(&self, relay: Relay) -> Result<(), String> {
         let empty = within(PATIENCE, || matches!(self.queued(), Ok(0)));
         let left = self.queued();
@@ -123,7 +129,7 @@ format = "text"
                 return fault(format!("{folder}/ holds {files:?}"));
             }
         }
-        Ok(())
+        self.expect_chain().or_else(fault)
     }
 }
 

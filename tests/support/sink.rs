@@ -54,6 +54,15 @@ impl Sink {
         self.arrived.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// How often something has arrived for each recipient.
+    pub(crate) fn times(&self) -> BTreeMap<String, usize> {
+        let mut times = BTreeMap::new();
+        for arrival in self.arrivals() {
+            *times.entry(arrival.recipient).or_default() += 1;
+        }
+        times
+    }
+
     /// Waits until each of these recipients has had mail. Tells those that have not.
     pub(crate) fn wait_for<'a, T: AsRef<str>>(&self, recipients: &'a [T], limit: Duration) -> Vec<&'a str> {
         let mut missing = Vec::new();
