@@ -139,7 +139,9 @@ fn downgrade(one: &Downgrade) -> String {
 
 fn refusal(one: &Refusal) -> String {
     let times = if one.times > 1 { format!(", {} times", one.times) } else { String::new() };
-    format!("{} {} {}{times}\n    {}", time(one.at), plain(&one.direction), plain(&one.peer), short(&one.reason))
+    let connector = if one.connector.is_empty() { String::new() } else { format!(" ({})", plain(&one.connector)) };
+    let (at, direction, peer) = (time(one.at), plain(&one.direction), plain(&one.peer));
+    format!("{at} {direction} {peer}{connector}{times}\n    {}", short(&one.reason))
 }
 
 #[cfg(test)]
@@ -150,6 +152,7 @@ mod tests {
     fn it_is_one_screen() {
         let certificate = r#"{"owner":"own","place":"relay.pem","names":["relay.example.com"],"not_after":"2026-12-06T00:00:00Z","days_left":9}"#;
         let refusal = r#"{"at":"2026-11-26T00:31:00Z","direction":"inbound","connector":"","peer":"192.0.2.1","reason":"550 no","times":2}"#;
+        let of_a_connector = r#"{"at":"2026-11-26T00:30:00Z","direction":"outbound","connector":"bank","peer":"mx.bank.example","reason":"no TLS","times":1}"#;
         let text = format!(
             r#"{{"version":"0.1.0","hostname":"relay.example.com","since":"2026-11-26T00:00:00Z","at":"2026-11-26T01:30:00Z",
             "queue":{{"messages":1,"octets":2048,"waiting":1,"held":0,"oldest":"2026-11-26T00:30:00Z","counted":null}},
@@ -157,7 +160,7 @@ mod tests {
             "reason":{{"at":"2026-11-26T01:00:00Z","status":"4.7.4","text":"mx.b.example: no\u001b[31m TLS","host":null,"reply":null}},
             "next":"2026-11-26T01:35:00Z"}}],"more_troubles":0,"connectors":[],"more_connectors":0,
             "certificates":[{certificate},{certificate},{certificate},{certificate},{certificate},{certificate}],"more_certificates":2,
-            "exceptions":[],"refusals":[{refusal}],"downgrades":[],"alarms":[]}}"#
+            "exceptions":[],"refusals":[{refusal},{of_a_connector}],"downgrades":[],"alarms":[]}}"#
         );
         let status: Status = serde_json::from_str(&text).expect("a status");
         let line = "  relay.pem: 9 days left, until 2026-12-06\n";
@@ -166,7 +169,8 @@ mod tests {
              queue: 1 message (2.0 KiB), recipients: 1 waiting, 0 held, oldest 1h 0m\n\n\
              destinations in trouble:\n  b.example (internet): 1 waiting, 0 held, since 1h 0m, next try in 5m\n    \
              4.7.4 mx.b.example: no\u{fffd}[31m TLS\n\ncertificates:\n{}  and 3 more\n\nexceptions in force: none\n\n\
-             downgrade warnings: none\n\nlast refusals:\n  2026-11-26 00:31:00 UTC inbound 192.0.2.1, 2 times\n    550 no\n",
+             downgrade warnings: none\n\nlast refusals:\n  2026-11-26 00:31:00 UTC inbound 192.0.2.1, 2 times\n    550 no\n  \
+             2026-11-26 00:30:00 UTC outbound mx.bank.example (bank)\n    no TLS\n",
             line.repeat(5)
         );
         assert_eq!(screen(&status), expected);

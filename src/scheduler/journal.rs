@@ -25,7 +25,7 @@ pub(super) fn delivered(attempt: &Attempt, result: &RecipientResult, to: &Mailbo
 pub(super) fn deferred(attempt: &Attempt, to: &Mailbox, last: &Trouble, next: Timestamp) {
     tracing::warn!(
         queue_id = %attempt.entry.id, to = to.to_string(), connector = %attempt.connector.name,
-        tls.wanted = wanted(attempt), status = %last.status, reason = last.text, %next, "delivery deferred"
+        tls.wanted = wanted(attempt), status = %last.status, reason = last.text, next = %format_args!("{next:.0}"), "delivery deferred"
     );
 }
 
