@@ -33,7 +33,7 @@ const BATCH: usize = 4 << 20;
 /// How often old files are looked for while nothing happens.
 const ROUND: Duration = Duration::from_hours(1);
 /// So long a record waits for others to share its sync with.
-const FOR_COMPANY: Duration = Duration::from_millis(2);
+const FOR_COMPANY: Duration = Duration::from_millis(5);
 /// Between two tries, and between two words about it.
 const PAUSE: Duration = Duration::from_secs(2);
 const REMINDER: Duration = Duration::from_mins(1);

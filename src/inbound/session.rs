@@ -19,7 +19,7 @@ use tracing::{debug, info};
 
 use super::pace::Pace;
 use super::policy::{self, Standing};
-use super::wire::Wire;
+use super::wire::{Ending, Wire};
 use super::{Inbound, Settings};
 use crate::access;
 use crate::config::{Listener, ListenerTls};
@@ -172,12 +172,12 @@ impl Session {
         }
     }
 
-    async fn rest<S: AsyncRead + AsyncWrite + Unpin>(&mut self, mut wire: Wire<S>) -> End {
+    async fn rest<S: AsyncRead + AsyncWrite + Ending + Unpin>(&mut self, mut wire: Wire<S>) -> End {
         let end = self.talk(&mut wire).await;
         self.close(wire, end).await
     }
 
-    async fn close<S: AsyncRead + AsyncWrite + Unpin>(&self, mut wire: Wire<S>, end: End) -> End {
+    async fn close<S: AsyncRead + AsyncWrite + Ending + Unpin>(&self, mut wire: Wire<S>, end: End) -> End {
         match end {
             End::Timeout => wire.say(&self.server.farewell(Farewell::Timeout)),
             End::Shutdown => wire.say(&self.server.farewell(Farewell::Shutdown)),

@@ -1,18 +1,21 @@
 //! A connection with its two buffers: what has come and was not used, and what was said and not sent.
 
-use std::io;
+use std::io::{self, Write as _};
 use std::time::Duration;
 
 use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 use tokio::time::timeout;
+use tokio_rustls::server::TlsStream;
 
 use crate::smtp::reply::Reply;
 
 /// Octets to make room for when commands are read. An idle session should cost little.
 const FOR_COMMANDS: usize = 4 * 1024;
-/// Octets to make room for when content is read.
-const FOR_CONTENT: usize = 64 * 1024;
+/// Octets to make room for when content is read: at first, and at most when it comes that fast. Most
+/// messages are small.
+const FOR_CONTENT: (usize, usize) = (8 * 1024, 64 * 1024);
 /// Replies that may wait to be sent together.
 const UNSENT_MAX: usize = 16 * 1024;
 /// How long, and for how much, we listen to a client that we have ended the session with: closing at
@@ -26,11 +29,33 @@ pub(super) struct Wire<S> {
     /// What has come and was not used yet.
     pub(super) input: BytesMut,
     unsent: Vec<u8>,
+    /// Octets to make room for when content is read.
+    for_content: usize,
+}
+
+/// How a connection ends.
+pub(super) trait Ending {
+    /// Takes of our last words what it can send together with the end of its own.
+    fn take_last(&mut self, words: &mut Vec<u8>);
+}
+
+impl Ending for TcpStream {
+    fn take_last(&mut self, _words: &mut Vec<u8>) {}
+}
+
+/// One write, and for the client one awakening, for our 221 and `close_notify` (RFC 8446 §6.1).
+impl<S> Ending for TlsStream<S> {
+    fn take_last(&mut self, words: &mut Vec<u8>) {
+        let (_, tls) = self.get_mut();
+        if let Ok(taken) = tls.writer().write(words) {
+            words.drain(..taken);
+        }
+    }
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     pub(super) fn new(stream: S) -> Self {
-        Self { stream, input: BytesMut::new(), unsent: Vec::new() }
+        Self { stream, input: BytesMut::new(), unsent: Vec::new(), for_content: FOR_CONTENT.0 }
     }
 
     /// The connection itself. Nothing may be left in the buffers.
@@ -65,17 +90,24 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
 
     /// Reads once; the octets that came, 0 at the end.
     pub(super) async fn fill(&mut self, content: bool) -> io::Result<usize> {
-        let room = if content { FOR_CONTENT } else { FOR_COMMANDS };
+        let room = if content { self.for_content } else { FOR_COMMANDS };
         if self.input.is_empty() && self.input.capacity() > FOR_COMMANDS && !content {
             self.input = BytesMut::new();
         }
         self.input.reserve(room.saturating_sub(self.input.len()).max(FOR_COMMANDS));
-        self.stream.read_buf(&mut self.input).await
+        let octets = self.stream.read_buf(&mut self.input).await?;
+        if content && self.input.len() >= self.for_content {
+            self.for_content = (2 * self.for_content).min(FOR_CONTENT.1);
+        }
+        Ok(octets)
     }
-
     /// Ends the connection in order: our last words, the end of TLS where there is one, and the end.
-    pub(super) async fn close(mut self, patience: Duration) {
-        if self.flush(patience).await.is_err() || timeout(LINGER, self.stream.shutdown()).await.is_err() {
+    pub(super) async fn close(mut self, patience: Duration)
+    where
+        S: Ending,
+    {
+        self.stream.take_last(&mut self.unsent);
+        if self.flush(patience).await.is_err() || timeout(patience, self.stream.shutdown()).await.is_err() {
             return;
         }
         let dropping = async {
