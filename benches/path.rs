@@ -50,6 +50,10 @@ use report::Row;
 use tls::KeyExchange;
 use trial::{Case, Make, Onward};
 
+/// Both ends take from the cores that they share with the relay; the less, the better is the relay measured.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// How fast mail gets through Gatepost, and through Postfix beside it.
 #[derive(clap::Parser)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own")]

@@ -16,7 +16,7 @@ use tokio_rustls::rustls::pki_types::ServerName;
 
 use crate::ledger::Ledger;
 use crate::message::{ENVELOPE, Message};
-use crate::wire::Wire;
+use crate::wire::{FOR_REPLIES, Wire};
 
 /// Where to, and how.
 pub(crate) struct Load {
@@ -43,7 +43,7 @@ impl Load {
     async fn connect(&self) -> io::Result<Wire<TcpStream>> {
         let stream = TcpStream::connect(self.address).await?;
         stream.set_nodelay(true)?;
-        let mut wire = Wire::new(stream);
+        let mut wire = Wire::new(stream, FOR_REPLIES);
         wire.expect("220").await?;
         wire.say(b"EHLO client.bench.example\r\n").await?;
         wire.expect("250").await?;
@@ -57,7 +57,7 @@ impl Load {
         wire.say(b"STARTTLS\r\n").await?;
         wire.expect("220").await?;
         let name = ServerName::try_from("localhost").map_err(io::Error::other)?;
-        let mut wire = Wire::new(tls.connect(name, wire.into_stream()?).await?);
+        let mut wire = Wire::new(tls.connect(name, wire.into_stream()?).await?, FOR_REPLIES);
         wire.say(b"EHLO client.bench.example\r\n").await?;
         wire.expect("250").await?;
         self.messages(wire, number, counter, message).await

@@ -11,7 +11,7 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::ledger::Ledger;
 use crate::message::number_of;
-use crate::wire::Wire;
+use crate::wire::{FOR_MESSAGES, Wire};
 
 /// Serves whoever connects, until its runtime ends.
 ///
@@ -31,12 +31,12 @@ pub(crate) async fn serve(listener: TcpListener, tls: Option<TlsAcceptor>, ledge
 
 async fn session(stream: TcpStream, tls: Option<TlsAcceptor>, ledger: &Ledger) -> io::Result<()> {
     stream.set_nodelay(true)?;
-    let mut wire = Wire::new(stream);
+    let mut wire = Wire::new(stream, FOR_MESSAGES);
     wire.say(b"220 sink.example ESMTP\r\n").await?;
     let Some(tls) = tls else { return converse(&mut wire, false, ledger).await.map(drop) };
     if let End::StartTls = converse(&mut wire, true, ledger).await? {
         let stream = tls.accept(wire.into_stream()?).await?;
-        converse(&mut Wire::new(stream), false, ledger).await?;
+        converse(&mut Wire::new(stream, FOR_MESSAGES), false, ledger).await?;
     }
     Ok(())
 }

@@ -9,7 +9,9 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use crate::message::END;
 
 /// More than a message with all that a relay adds to it, and as much as one read can bring.
-const ROOM: usize = 32 << 10;
+pub(crate) const FOR_MESSAGES: usize = 32 << 10;
+/// More than any reply.
+pub(crate) const FOR_REPLIES: usize = 2 << 10;
 
 /// A connection with what has been read from it and not yet been taken.
 pub(crate) struct Wire<S> {
@@ -20,8 +22,9 @@ pub(crate) struct Wire<S> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
-    pub(crate) fn new(stream: S) -> Self {
-        Self { stream, octets: vec![0; ROOM].into_boxed_slice(), from: 0, to: 0 }
+    /// `room`: octets, for the longest line or message and what comes behind it at once.
+    pub(crate) fn new(stream: S, room: usize) -> Self {
+        Self { stream, octets: vec![0; room].into_boxed_slice(), from: 0, to: 0 }
     }
 
     /// The connection itself, to shake hands on.
