@@ -101,6 +101,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         }
         Ok(octets)
     }
+
     /// Ends the connection in order: our last words, the end of TLS where there is one, and the end.
     pub(super) async fn close(mut self, patience: Duration)
     where
