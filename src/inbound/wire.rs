@@ -125,3 +125,26 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         let _ = timeout(LINGER, dropping).await;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn room_for_content_grows_with_what_comes_and_commands_take_little() {
+        let (mut client, server) = tokio::io::duplex(4 * FOR_CONTENT.1);
+        client.write_all(&vec![b'x'; 3 * FOR_CONTENT.1]).await.expect("there is room");
+        let mut wire = Wire::new(server);
+        let first = wire.fill(true).await.expect("it is there");
+        assert!((FOR_CONTENT.0..FOR_CONTENT.1).contains(&first), "{first} octets at once for a small message");
+        let mut largest = 0;
+        for _ in 0..4 {
+            wire.input.clear();
+            largest = wire.fill(true).await.expect("there is more").max(largest);
+        }
+        assert!(largest >= FOR_CONTENT.1, "a large message comes in pieces of {largest} octets");
+        wire.input.clear();
+        wire.fill(false).await.expect("there is more");
+        assert!(wire.input.capacity() < FOR_CONTENT.0, "{} octets for commands", wire.input.capacity());
+    }
+}
