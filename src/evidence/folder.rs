@@ -23,8 +23,10 @@ use super::chain::{self, Head};
 
 const LOCK: &str = "lock";
 const RESERVE: &str = "reserve";
-/// Octets in reserve: some 16,000 records.
+/// Octets in reserve: some 16,000 records; a tenth of what is free where that is less.
 const RESERVE_SIZE: u64 = 16 << 20;
+/// Octets below which a reserve is not worth its while.
+const RESERVE_LEAST: u64 = 256 << 10;
 const SUFFIX: &str = ".jsonl";
 const TORN: &str = "torn-";
 /// Set aside, and not told of in the chain yet.
@@ -74,22 +76,21 @@ pub(super) fn give_up_reserve(folder: &Path) -> bool {
     fs::remove_file(folder.join(RESERVE)).is_ok()
 }
 
-/// Takes up the reserve where it is missing and the disk has ten times as much to give.
+/// Takes up the reserve where it is missing, and a larger one where the disk has more to give by now.
 pub(super) fn keep_reserve(folder: &Path) -> io::Result<()> {
     let disk = rustix::fs::statvfs(folder)?;
+    let size = RESERVE_SIZE.min(disk.f_bavail.saturating_mul(disk.f_frsize) / 10);
     let path = folder.join(RESERVE);
     let there = fs::metadata(&path).ok().map(|file| file.len());
-    if there.is_some_and(|octets| octets >= RESERVE_SIZE)
-        || disk.f_bavail.saturating_mul(disk.f_frsize) < 10 * RESERVE_SIZE
-    {
+    if size < RESERVE_LEAST || there.is_some_and(|octets| octets >= size) {
         return Ok(());
     }
     if there.is_some() {
-        // A crash came between its making and its growth.
+        // Or a crash came between its making and its growth.
         fs::remove_file(&path)?;
     }
     let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
-    let taken = rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, RESERVE_SIZE);
+    let taken = rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, size);
     if taken.is_err() {
         fs::remove_file(&path)?;
     }
@@ -181,12 +182,20 @@ pub(super) fn recover(folder: &Path, now: Timestamp) -> Result<Head, EvidenceErr
         let length = opened.metadata().map_err(failed("look at"))?.len();
         let (head, end) = last_record(&mut opened, length).map_err(failed("read"))?.unwrap_or((Head::START, 0));
         if end < length {
-            let name = format!("{TORN}{}-{}{UNTOLD}", file.day, now.as_second());
-            let aside = folder.join(name);
-            opened.seek(SeekFrom::Start(end)).map_err(failed("read"))?;
-            let copied = File::options().write(true).create(true).truncate(true).mode(0o600).open(&aside);
-            let copied = copied.and_then(|mut copy| io::copy(&mut opened, &mut copy).and_then(|_| copy.sync_all()));
-            copied.and_then(|()| sync(folder)).map_err(|error| EvidenceError::new("write", &aside, &error))?;
+            let aside = folder.join(format!("{TORN}{}-{}{UNTOLD}", file.day, now.as_second()));
+            let mut copied = copy_from(&mut opened, end, &aside);
+            if copied.as_ref().is_err_and(is_full) && give_up_reserve(folder) {
+                copied = copy_from(&mut opened, end, &aside);
+            }
+            copied.and_then(|()| sync(folder)).map_err(|error| {
+                EvidenceError(format!(
+                    "cannot set aside the {} octets that a crash left behind the last whole record of {}, in {}: {error}; \
+                     see that this disk has room and works, and start again: all of it is where it was",
+                    length - end,
+                    path.display(),
+                    aside.display()
+                ))
+            })?;
             opened.set_len(end).and_then(|()| opened.sync_all()).map_err(failed("cut"))?;
             tracing::error!(
                 file = %file.path.display(), octets = length - end, aside = %aside.display(),
@@ -202,6 +211,18 @@ pub(super) fn recover(folder: &Path, now: Timestamp) -> Result<Head, EvidenceErr
         fs::remove_file(&file.path).and_then(|()| sync(folder)).map_err(failed("remove the empty"))?;
     }
     Ok(Head::START)
+}
+
+/// Copies the end of a file, durably or not at all.
+fn copy_from(file: &mut File, start: u64, to: &Path) -> io::Result<()> {
+    file.seek(SeekFrom::Start(start))?;
+    let copy = File::options().write(true).create(true).truncate(true).mode(0o600).open(to);
+    let copied = copy.and_then(|mut copy| io::copy(file, &mut copy).and_then(|_| copy.sync_all()));
+    if copied.is_err() {
+        // Half a copy would be told of as if it were whole.
+        let _never_made = fs::remove_file(to);
+    }
+    copied
 }
 
 /// What was set aside now, or by an earlier start that came to no end.

@@ -30,8 +30,10 @@ pub(super) use clock::Moment;
 
 /// Octets that are written at once, at most, but for what one attempt hands in.
 const BATCH: usize = 4 << 20;
-/// How often old files are looked for while nothing happens.
+/// How often old files are looked for.
 const ROUND: Duration = Duration::from_hours(1);
+/// How often it is looked whether there is room for a reserve again.
+const LOOK: Duration = Duration::from_mins(1);
 /// So long a record waits for others to share its sync with.
 const FOR_COMPANY: Duration = Duration::from_millis(5);
 /// Between two tries, and between two words about it.
@@ -106,13 +108,29 @@ impl Writer {
             let begun = Statement::Begun { gatepost: env!("CARGO_PKG_VERSION").to_owned() };
             writer.append(&[begun.inside(now.wall)], now).map_err(failed)?;
         }
-        for untold in folder::untold(folder)? {
-            let torn = Statement::Torn { aside: untold.final_name(), octets: untold.octets };
-            writer.append(&[torn.inside(now.wall)], now).map_err(failed)?;
-            untold.told(folder)?;
-        }
+        writer.tell_torn(now)?;
         writer.tidy(now);
         Ok(writer)
+    }
+
+    /// Says in the chain what was set aside. On a full disk a later start does; mail must not wait for it.
+    fn tell_torn(&mut self, now: Moment) -> Result<(), EvidenceError> {
+        for untold in folder::untold(&self.folder)? {
+            let torn = [Statement::Torn { aside: untold.final_name(), octets: untold.octets }.inside(now.wall)];
+            let mut told = self.append(&torn, now);
+            if told.as_ref().is_err_and(folder::is_full) && folder::give_up_reserve(&self.folder) {
+                told = self.append(&torn, now);
+            }
+            match told {
+                Ok(()) => untold.told(&self.folder)?,
+                Err(error) if folder::is_full(&error) => {
+                    tracing::warn!(aside = %untold.path.display(), %error, "the evidence does not tell yet what was set aside; the next start with room on the disk does");
+                    return Ok(());
+                }
+                Err(error) => return Err(EvidenceError::new("write to the evidence in", &self.folder, &error)),
+            }
+        }
+        Ok(())
     }
 
     /// Starts the thread.
@@ -134,17 +152,23 @@ impl Writer {
     }
 
     fn run(&mut self, orders: &Receiver<Order>, ending: &AtomicBool) {
+        let (mut looked, mut tidied) = (Instant::now(), Instant::now());
         loop {
-            let mut next = match orders.recv_timeout(ROUND) {
+            let order = orders.recv_timeout(LOOK);
+            if tidied.elapsed() >= ROUND {
+                tidied = Instant::now();
+                self.tidy(Moment::now());
+            } else if looked.elapsed() >= LOOK {
+                looked = Instant::now();
+                self.reserve();
+            }
+            let mut next = match order {
                 Ok(order) => {
                     // Nobody holds a connection or a client while he waits here.
                     std::thread::sleep(FOR_COMPANY);
                     Some(order)
                 }
-                Err(RecvTimeoutError::Timeout) => {
-                    self.tidy(Moment::now());
-                    continue;
-                }
+                Err(RecvTimeoutError::Timeout) => continue,
                 Err(RecvTimeoutError::Disconnected) => return,
             };
             let (mut lines, mut waiting, mut octets) = (Vec::new(), Vec::new(), 0);
@@ -244,8 +268,11 @@ impl Writer {
             page.file.set_len(page.length)?;
         }
         page.unsure = true;
-        page.file.write_all(text.as_bytes())?;
-        page.file.sync_data()?;
+        if let Err(error) = page.file.write_all(text.as_bytes()).and_then(|()| page.file.sync_data()) {
+            // At once: a process that is killed before the next try must not leave what may not be durable.
+            let _next_try_cuts = page.file.set_len(page.length);
+            return Err(error);
+        }
         page.unsure = false;
         page.length += text.len() as u64;
         self.head = head;
