@@ -52,6 +52,10 @@ impl Room {
             reserve_size: RESERVE.min(total / 50),
             state: Mutex::new(State { looked: None, free: 0, reserved, refusing: false }),
         };
+        // A start needs some room for itself: each database of the folder makes an index of its log anew.
+        if reserved && room.free().is_some_and(|free| free < room.reserve_size / 4) {
+            room.release();
+        }
         // Without room for a reserve new mail is refused, and it is made as soon as there is some.
         let _full = room.admit(0);
         Ok(room)

@@ -4,12 +4,14 @@
 //! The spool gets a small file system of its own, which takes root; once with the evidence, once without.
 
 use std::fs;
+use std::io::Write as _;
 use std::net::SocketAddr;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use crate::support::client::{Client, Verdict};
+use crate::support::client::{Client, Verdict, send_all};
 use crate::support::message::Message;
 use crate::support::relay::{Home, Relay};
 use crate::support::sink::{ClosedPort, Sink};
@@ -33,11 +35,16 @@ const NOTICED: Duration = Duration::from_millis(200);
 struct Mounted(PathBuf);
 
 impl Mounted {
-    /// `None` where we may not.
+    /// `None` where we may not; root may.
     fn on(folder: PathBuf, size: u64) -> Option<Self> {
         let size = format!("size={size},mode=700");
         let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &size, "gatepost-test"]).arg(&folder).output();
-        mounted.is_ok_and(|mounted| mounted.status.success()).then(|| Self(folder))
+        if mounted.is_ok_and(|mounted| mounted.status.success()) {
+            return Some(Self(folder));
+        }
+        assert_ne!(fs::metadata("/proc/self").map_or(0, |own| own.uid()), 0, "root cannot mount a small file system");
+        println!("SKIPPED: a small file system could not be mounted; run this as root");
+        None
     }
 }
 
@@ -113,10 +120,7 @@ fn a_disk_that_is_full_takes_the_evidence_of_what_is_worked_off() {
 
 fn fill_up(disk: &Path, size: u64, home: impl Fn(&Sink, &ClosedPort) -> Home) {
     fs::create_dir(disk).expect("a folder");
-    let Some(mounted) = Mounted::on(disk.to_owned(), size) else {
-        println!("SKIPPED: a small file system could not be mounted; run this as root");
-        return;
-    };
+    let Some(mounted) = Mounted::on(disk.to_owned(), size) else { return };
     let (sink, closed) = (Sink::start(), ClosedPort::take());
     let home = home(&sink, &closed);
     let relay = Relay::start(&home, "full.example", &[]).unwrap_or_else(|end| panic!("{}", end.log));
@@ -131,7 +135,7 @@ fn fill_up(disk: &Path, size: u64, home: impl Fn(&Sink, &ClosedPort) -> Home) {
     assert!(missing.is_empty(), "the queue is not worked off on a full disk: {missing:?}");
     assert!(within(Duration::from_secs(20), || matches!(home.queued(), Ok(0))), "{:?} entries are left", home.queued());
     // On the full disk either reserve may be the one that makes room, the spool's or this: one of them it was.
-    let made_room = !reserve.exists() || octets(&of_the_spool) == 0;
+    let made_room = octets(&reserve) < EVIDENCE || octets(&of_the_spool) == 0;
     assert!(made_room, "nothing was given up, so the disk was never full");
     assert!(reserve.exists() || reserve.starts_with(disk), "it is given up, and its own disk was never full");
 
@@ -148,6 +152,89 @@ fn fill_up(disk: &Path, size: u64, home: impl Fn(&Sink, &ClosedPort) -> Home) {
     let tally = sink.tally().unwrap_or_else(|fault| panic!("{fault}"));
     assert_eq!(tally.len(), owed.len(), "what was refused must not arrive");
     assert!(tally.values().all(|relays| relays.len() == 1), "each arrives once: {tally:?}");
+    drop(mounted);
+}
+
+/// A relay with all it has on a small disk, and mail in its queue.
+struct Cramped {
+    mounted: Mounted,
+    home: Home,
+    ballast: Ballast,
+    sink: Sink,
+    closed: ClosedPort,
+    relay: Relay,
+    owed: Vec<String>,
+}
+
+fn cramped(disk: &Path) -> Option<Cramped> {
+    fs::create_dir(disk).expect("a folder");
+    let mounted = Mounted::on(disk.to_owned(), SMALL)?;
+    let (sink, closed) = (Sink::start(), ClosedPort::take());
+    let home = Home { folder: disk.to_owned(), spool: disk.join("spool"), sink: sink.address, down: closed.address };
+    let relay = Relay::start(&home, "before.example", &[]).unwrap_or_else(|end| panic!("{}", end.log));
+    let ballast = Ballast(home.spool.join("bodies/ballast"));
+    let messages: Vec<_> =
+        (0..20_usize).map(|at| Message::new(&format!("m{at}"), &["down.example"], 3000 + at % 4 * 60_000)).collect();
+    let verdicts = send_all(relay.address, &messages);
+    assert!(verdicts.iter().all(|verdict| matches!(verdict, Verdict::Accepted(_))), "{verdicts:?}");
+    let owed = messages.into_iter().flat_map(|message| message.recipients).collect();
+    Some(Cramped { mounted, home, ballast, sink, closed, relay, owed })
+}
+
+/// The file that evidence is written to.
+fn page(home: &Home) -> PathBuf {
+    let files = fs::read_dir(home.evidence()).expect("it is kept").flatten().map(|entry| entry.path());
+    files.filter(|file| file.extension().is_some_and(|end| end == "jsonl")).max().expect("a page")
+}
+
+#[test]
+#[ignore = "needs root: .ci/durability"]
+fn a_relay_starts_on_a_full_disk_and_works_its_queue_off() {
+    let folder = place();
+    let Some(cramped) = cramped(&folder.path().join("disk")) else { return };
+    let Cramped { mounted, home, ballast, sink, closed, relay, owed } = cramped;
+    // An orderly end takes the log and its index away, and the next start makes them anew.
+    relay.terminate().check().unwrap_or_else(|fault| panic!("{fault}"));
+    let page = page(&home);
+    let torn = fs::read(&page).map(|records| records[..200].to_vec()).expect("a record");
+    fs::File::options().append(true).open(page).and_then(|mut page| page.write_all(&torn)).expect("half a record");
+    ballast.leave(0);
+
+    let relay = Relay::start(&home, "after.example", &[]).unwrap_or_else(|end| panic!("{}", end.log));
+    let verdict = Client::connect(relay.address).expect("it listens").send(&Message::new("no", &["a.example"], 500));
+    assert!(matches!(&verdict, Verdict::Refused(reply) if reply.starts_with("452 4.3.1 ")), "{verdict:?}");
+    sink.serve(closed.open());
+    let missing = sink.wait_for(&owed, Duration::from_mins(1));
+    assert!(missing.is_empty(), "the queue is not worked off: {missing:?}");
+    assert!(within(Duration::from_secs(20), || matches!(home.queued(), Ok(0))), "{:?} entries are left", home.queued());
+    ballast.drop_all();
+    home.expect_clean(relay).unwrap_or_else(|fault| panic!("{fault}"));
+    home.expect_recorded(&owed, &sink.times()).unwrap_or_else(|fault| panic!("{fault}"));
+    drop(mounted);
+}
+
+#[test]
+#[ignore = "needs root: .ci/durability"]
+fn a_kill_while_evidence_waits_for_room_tears_no_record() {
+    let folder = place();
+    let Some(cramped) = cramped(&folder.path().join("disk")) else { return };
+    let Cramped { mounted, home, ballast, sink, closed, mut relay, owed } = cramped;
+    for reserve in [home.evidence().join("reserve"), home.spool.join("reserve")] {
+        fs::remove_file(reserve).expect("there is one");
+    }
+    ballast.leave(0);
+    sink.serve(closed.open());
+    relay.hears("evidence cannot be written");
+    relay.kill();
+    let records = fs::read(page(&home)).expect("it is there");
+    assert!(records.ends_with(b"}\n"), "half a record was left behind");
+
+    ballast.drop_all();
+    let relay = Relay::start(&home, "after.example", &[]).unwrap_or_else(|end| panic!("{}", end.log));
+    let missing = sink.wait_for(&owed, Duration::from_mins(1));
+    assert!(missing.is_empty(), "{missing:?}");
+    home.expect_clean(relay).unwrap_or_else(|fault| panic!("{fault}"));
+    home.expect_recorded(&owed, &sink.times()).unwrap_or_else(|fault| panic!("{fault}"));
     drop(mounted);
 }
 
