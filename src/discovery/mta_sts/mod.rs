@@ -156,7 +156,6 @@ impl MtaSts {
             }
             gone.extend(shelf.put(policy, used.min(now)).into_iter().map(Change::Remove));
         }
-        gone.extend(shelf.expire(now).into_iter().map(Change::Remove));
         if !gone.is_empty()
             && let Err(error) = store.write(&gone)
         {

@@ -31,6 +31,9 @@ const UNUSED: SignedDuration = SignedDuration::from_hours(30 * 24);
 const FAILED_FETCH: SignedDuration = SignedDuration::from_mins(5);
 /// How long a failed lookup is: DNS recovers sooner, and mail meanwhile goes without the policy.
 const FAILED_LOOKUP: SignedDuration = SignedDuration::from_secs(30);
+/// In so many rounds, of a minute each, a policy must be found to have expired before it is dropped: a clock that is
+/// ahead, as at a start without a network, may be put right meanwhile, and without its policy mail would go unprotected.
+const ROUNDS_OVER: u32 = 24 * 60;
 /// How long the pause grows to where a policy in the cache makes waiting harmless.
 const PAUSE_MAX: SignedDuration = SignedDuration::from_hours(1);
 
@@ -46,6 +49,8 @@ pub(super) struct Kept {
     refresh: Timestamp,
     /// Whether `used` is newer than what the disk has.
     unsaved: bool,
+    /// In so many rounds it was found to have expired.
+    over: u32,
 }
 
 /// A failure and until when it counts.
@@ -92,7 +97,7 @@ impl Shelf {
         if let Some(kept) = self.kept.get_mut(domain) {
             (kept.used, kept.unsaved) = (now, true);
             if now < kept.policy.expires() {
-                let check = troubled.is_none() && now.duration_since(kept.checked) >= CHECKED_EVERY;
+                let check = troubled.is_none() && now.duration_since(kept.checked).abs() >= CHECKED_EVERY;
                 if check {
                     // Whoever comes next need not start the same.
                     kept.checked = now;
@@ -120,7 +125,9 @@ impl Shelf {
 
     /// The last failure, while it counts.
     pub(super) fn trouble(&self, domain: &Domain, now: Timestamp) -> Option<&Arc<Failure>> {
-        self.troubles.get(domain).filter(|trouble| now < trouble.until).map(|trouble| &trouble.failure)
+        // One from a time when the clock was ahead does not count until the clock is there again.
+        let counts = |trouble: &&Trouble| now < trouble.until && trouble.until.duration_since(now) <= PAUSE_MAX;
+        self.troubles.get(domain).filter(counts).map(|trouble| &trouble.failure)
     }
 
     /// Takes a policy in, new or from disk. Returns whose policies had to go for it.
@@ -130,7 +137,7 @@ impl Shelf {
         let refresh = self.refresh(&policy);
         self.weight += policy.weight();
         let checked = policy.fetched();
-        let kept = Kept { policy, used, checked, refresh, unsaved: false };
+        let kept = Kept { policy, used, checked, refresh, unsaved: false, over: 0 };
         if let Some(old) = self.kept.insert(domain, kept) {
             self.weight -= old.policy.weight();
         }
@@ -226,10 +233,13 @@ impl Shelf {
         due.into_iter().map(|(_, domain)| domain).collect()
     }
 
-    /// Drops what no longer counts, and says whose policies those were.
+    /// Drops what has not counted for long, and says whose policies those were. To be called once a round.
     pub(super) fn expire(&mut self, now: Timestamp) -> Vec<Domain> {
-        let over = |(domain, kept): (&Domain, &Kept)| (kept.policy.expires() <= now).then(|| domain.clone());
-        let gone: Vec<_> = self.kept.iter().filter_map(over).collect();
+        let over = |(domain, kept): (&Domain, &mut Kept)| {
+            kept.over = if kept.policy.expires() <= now { kept.over + 1 } else { 0 };
+            (kept.over >= ROUNDS_OVER).then(|| domain.clone())
+        };
+        let gone: Vec<_> = self.kept.iter_mut().filter_map(over).collect();
         for domain in &gone {
             self.remove(domain);
         }

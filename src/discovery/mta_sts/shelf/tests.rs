@@ -144,8 +144,28 @@ fn one_that_nobody_uses_is_left_to_expire() {
     assert_eq!(shelf.due(at(30 * DAY)), []);
     look(&mut shelf, "a.example", 30 * DAY);
     assert_eq!(shelf.due(at(30 * DAY)).len(), 1);
+    for _ in 1..ROUNDS_OVER {
+        assert_eq!(shelf.expire(at(60 * DAY)), []);
+    }
     assert_eq!(shelf.expire(at(60 * DAY)), [domain("a.example")]);
     assert_eq!((look(&mut shelf, "a.example", 0), shelf.weight), ("nothing", 0));
+}
+
+#[test]
+fn a_clock_that_was_ahead_for_a_while_has_taken_nothing_away() {
+    let mut shelf = with(&policy("a.example", 10 * DAY, 0), 0);
+    // Twice for most of a day: it is not added up.
+    for _ in 0..2 {
+        for _ in 1..ROUNDS_OVER {
+            assert_eq!(shelf.expire(at(3650 * DAY)), []);
+        }
+        assert_eq!(look(&mut shelf, "a.example", 3650 * DAY), "nothing");
+        assert_eq!(shelf.expire(at(DAY)), []);
+    }
+    assert_eq!(look(&mut shelf, "a.example", DAY), "policy, check", "it was last looked at in the future");
+    // Nor does a failure of then keep anybody from trying.
+    shelf.fail(&domain("b.example"), &failure(), at(3650 * DAY));
+    assert_eq!(look(&mut shelf, "b.example", DAY), "nothing");
 }
 
 #[test]
