@@ -4,6 +4,7 @@
 //! that reports back. What is in the queue is in the spool first: were this task lost, a restart
 //! takes everything up again. It opens no connection and reads no policy but the connector's limits.
 
+mod ages;
 mod backlog;
 mod delivery;
 mod journal;
@@ -34,6 +35,7 @@ use crate::evidence::Evidence;
 use crate::outbound::{Attempt, Outbound, Report};
 use crate::spool::{Body, Entry, Spool, SpoolError, Stored};
 
+use ages::Ages;
 use lanes::{Destination, Health, Item, Job, Lanes, Ticket};
 pub use orders::{Answer, Operator, Order, Refused};
 pub use outlook::{Outlook, Prospect, Way};
@@ -114,6 +116,7 @@ impl Drop for Live {
 pub struct Scheduler {
     context: Arc<Context>,
     first_new: QueueId,
+    ages: Ages,
     events: mpsc::UnboundedReceiver<Event>,
     lanes: Lanes<Cargo>,
     live: HashMap<QueueId, Weak<Live>>,
@@ -153,6 +156,7 @@ impl Scheduler {
         let lanes = Lanes::new(Instant::now());
         let in_memory = Arc::new(AtomicU64::new(0));
         let first_new = spool.draft().id();
+        let ages = Ages::new(spool.last_written(), Timestamp::now());
         let ending = CancellationToken::new();
         let context = Context { spool, evidence, outbound, settings, observer, events: sender, in_memory, ending };
         let (operator, orders) = orders::channel();
@@ -160,6 +164,7 @@ impl Scheduler {
         Self {
             context: Arc::new(context),
             first_new,
+            ages,
             events,
             lanes,
             live: HashMap::new(),
@@ -272,7 +277,7 @@ impl Scheduler {
     fn enqueue_released(&mut self, stored: &Stored) {
         let (now, settings) = (Instant::now(), self.context.settings.load_full());
         let longest = settings.config.queue.retry.iter().sum::<Duration>();
-        let expires = expiry(&settings, now, stored.accepted).max(now + longest);
+        let expires = self.expiry(&settings, now, stored.accepted).max(now + longest);
         self.enqueue_until(stored, &settings, now, expires);
         for waiting in destinations(&stored.envelope) {
             let destination = self.destination(&waiting.host);
@@ -280,9 +285,14 @@ impl Scheduler {
         }
     }
 
+    /// When a message that was accepted then is given up.
+    fn expiry(&self, settings: &Settings, now: Instant, accepted: Timestamp) -> Instant {
+        now + settings.config.queue.expire.saturating_sub(self.ages.of(accepted))
+    }
+
     fn enqueue_stored(&mut self, stored: &Stored) {
         let (now, settings) = (Instant::now(), self.context.settings.load_full());
-        self.enqueue_until(stored, &settings, now, expiry(&settings, now, stored.accepted));
+        self.enqueue_until(stored, &settings, now, self.expiry(&settings, now, stored.accepted));
     }
 
     fn enqueue_until(&mut self, stored: &Stored, settings: &Settings, now: Instant, expires: Instant) {
@@ -297,7 +307,7 @@ impl Scheduler {
 
     fn enqueue_entry(&mut self, entry: Entry) {
         let (now, settings) = (Instant::now(), self.context.settings.load_full());
-        let expires = expiry(&settings, now, entry.accepted);
+        let expires = self.expiry(&settings, now, entry.accepted);
         let hosts = destinations(&entry.envelope);
         let live = self.keep(entry);
         if let (Some(live), true) = (&live.1, hosts.len() > 1) {
@@ -402,12 +412,6 @@ fn place(settings: &Settings, host: &Host) -> (Destination, u32) {
         Route::SmartHosts(_) => Destination::SmartHosts(connector.name.as_str().into()),
     };
     (destination, connector.outbound.connections)
-}
-
-/// When a message that was accepted then is given up.
-fn expiry(settings: &Settings, now: Instant, accepted: Timestamp) -> Instant {
-    let age = Duration::try_from(accepted.duration_until(Timestamp::now())).unwrap_or_default();
-    now + settings.config.queue.expire.saturating_sub(age)
 }
 
 /// A recipient domain that is still to be served.

@@ -100,6 +100,11 @@ pub trait Spool: Send + Sync + 'static {
         let _ = octets;
         Ok(())
     }
+    /// When the spool was last written to before this process opened it, by the clock of then; `None` where it is
+    /// new, or nobody knows.
+    fn last_written(&self) -> Option<Timestamp> {
+        None
+    }
     /// Makes a message durable. When this returns `Ok`, it survives kill -9 and power loss.
     fn commit(&self, draft: Draft, envelope: Envelope) -> SpoolFuture<'_, (Receipt, Entry)>;
     /// Replaces the envelope (states of recipients) of a message, durably.

@@ -77,6 +77,8 @@ struct Threads {
 #[derive(Debug)]
 struct Core {
     paths: home::Paths,
+    /// When it was last written to before it was opened.
+    written: Option<Timestamp>,
     queue: Arc<Queue>,
     wal: checkpoint::Wal,
     readers: Readers,
@@ -126,6 +128,7 @@ impl SqliteSpool {
             ended: CancellationToken::new(),
             counters: Counters::default(),
             monitor: options.monitor.clone(),
+            written: written.and_then(|at| Timestamp::try_from(at).ok()),
             paths,
             me: me.clone(),
         });
@@ -314,6 +317,10 @@ impl Spool for SqliteSpool {
 
     fn admit(&self, octets: u64) -> Result<(), SpoolError> {
         self.core.drafts.room.admit(octets)
+    }
+
+    fn last_written(&self) -> Option<Timestamp> {
+        self.core.written
     }
 
     fn commit(&self, draft: Draft, envelope: Envelope) -> SpoolFuture<'_, (Receipt, Entry)> {
