@@ -20,7 +20,7 @@ use crate::spool::SpoolError;
 
 use super::lanes::Item;
 use super::notice::{self, Change};
-use super::witness::Witness;
+use super::witness::{self, Witness};
 use super::{Context, Live, Settings, journal};
 
 /// Between two tries to write a result.
@@ -288,13 +288,17 @@ impl<'a> Books<'a> {
 
     /// Stores the reports, then the new state.
     async fn close(mut self, context: &Arc<Context>, envelope: &mut Envelope) -> Left {
+        let reports = [&self.failed, &self.late, &self.held, &self.relayed].iter().any(|changes| !changes.is_empty());
+        if reports && !witness::evidence_flows(context).await {
+            return unwritten(self.attempt.entry.id, self.before, envelope);
+        }
         let soon = self.now + wait(&self.settings.config.queue.retry, 1);
         let told = notice::store(context, self.settings, self.attempt, envelope, Action::Failed, &self.failed).await;
         if !told {
             self.left = self.left.and(soon, self.expires.max(soon));
         }
         let all = envelope.recipients.len();
-        for Change { recipient, attempts, mut history, last } in self.failed {
+        for Change { recipient, attempts, mut history, last } in std::mem::take(&mut self.failed) {
             let Some(recipient) = envelope.recipients.get_mut(recipient) else { continue };
             if told {
                 recipient.state = RecipientState::Failed;
@@ -327,20 +331,25 @@ impl<'a> Books<'a> {
         }
         // Whoever looks for what became of a recipient finds it before the queue forgets.
         if !self.witness.testify(&context.evidence, envelope, told).await {
-            tracing::error!(queue_id = %self.attempt.entry.id, "the result of an attempt is not written down, for its evidence is not; the attempt may be repeated after the restart");
-            // Another destination's attempt may still be written down, and must not take this one with it.
-            for (at, state) in self.before {
-                if let Some(recipient) = envelope.recipients.get_mut(at) {
-                    recipient.state = state;
-                }
-            }
-            return Left::Unwritten;
+            return unwritten(self.attempt.entry.id, self.before, envelope);
         }
         match write_down(context, self.attempt.entry.id, envelope).await {
             Written::Yes => self.left,
             Written::No => Left::Unwritten,
         }
     }
+}
+
+/// The end comes first, and the recipients are as they were. Another destination's attempt may still be written down,
+/// and must not take this one with it.
+fn unwritten(id: QueueId, before: Vec<(usize, RecipientState)>, envelope: &mut Envelope) -> Left {
+    tracing::error!(queue_id = %id, "the result of an attempt is not written down, for its evidence is not; the attempt may be repeated after the restart");
+    for (at, state) in before {
+        if let Some(recipient) = envelope.recipients.get_mut(at) {
+            recipient.state = state;
+        }
+    }
+    Left::Unwritten
 }
 
 /// Whether a result is in the spool.

@@ -4,6 +4,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
 
@@ -19,6 +20,9 @@ use crate::spool::SpoolError;
 
 use super::orders::Refused;
 use super::{Context, Settings};
+
+/// How often it is looked whether evidence can be written again.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// What became of the recipients of one attempt, until it is written down.
 pub(super) struct Witness<'a> {
@@ -221,4 +225,18 @@ pub(super) async fn removed(context: &Context, id: QueueId) -> Result<(), Refuse
         })));
     }
     context.evidence.write(at, statements).await.map_err(|_| Refused::Stopping)
+}
+
+/// Waits until evidence can be written. A report that went out before its evidence would go out again, were the
+/// process to end in between. Whether it can; if not, the process is about to end.
+pub(super) async fn evidence_flows(context: &Context) -> bool {
+    while context.evidence.is_stuck() {
+        if context.ending.is_cancelled() {
+            return false;
+        }
+        let pause = tokio::time::timeout(LOOK, context.ending.cancelled());
+        // Time over, or one last look before the end.
+        let _ = pause.await;
+    }
+    true
 }
