@@ -14,7 +14,7 @@ use bytes::{Bytes, BytesMut};
 use crc32fast::Hasher;
 
 use super::SpoolError;
-use super::file::{Discard, blocking, fault, sync_folder};
+use super::file::{Discard, blocking, fault};
 use super::ids::Ids;
 use super::room::Room;
 use crate::envelope::QueueId;
@@ -215,9 +215,14 @@ impl Part {
     /// Data first, then the name, then the folder that holds the name. A sync that fails is not
     /// repeated: the kernel may have dropped the pages, and the second one would lie.
     fn settle(mut self, path: PathBuf, drafts: &Drafts) -> Result<Content, SpoolError> {
+        // Before anything has a name: too many open files are no fault of the folder.
+        let folder = File::open(&drafts.bodies).map_err(|error| fault("open", &drafts.bodies, &error))?;
         self.file.sync_all().map_err(|error| fault("sync", &path, &error))?;
         self.discard.rename(path.clone())?;
-        sync_folder(&drafts.bodies).inspect_err(|_| drafts.folder_failed.store(true, Ordering::Relaxed))?;
+        folder.sync_all().map_err(|error| {
+            drafts.folder_failed.store(true, Ordering::Relaxed);
+            fault("sync", &drafts.bodies, &error)
+        })?;
         Ok(Content::File(path, self.discard))
     }
 }

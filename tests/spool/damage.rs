@@ -73,6 +73,30 @@ async fn damaged_rows_are_set_aside_and_harm_no_other() {
 }
 
 #[tokio::test]
+async fn what_cannot_be_set_aside_stays_and_everything_else_goes_out() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let spool = open(folder.path());
+    let mut put_ids = Vec::new();
+    for seed in 0..3 {
+        put_ids.push(put(&spool, "a@example.org", &content(seed, 5_000)).await.id);
+    }
+    drop(spool);
+    tamper(folder.path(), &format!("UPDATE message SET size = 12 WHERE id = {}", put_ids[1].number()));
+    // Root may write anywhere, so a folder stands where the report would.
+    let report = folder.path().join(format!("aside/{}.txt", put_ids[1]));
+    std::fs::create_dir(&report).expect("ours");
+    let spool = open(folder.path());
+    assert_eq!(ids(&spool).await, [put_ids[0], put_ids[2]]);
+    assert_eq!(spool.stats().set_aside, 0);
+    drop(spool);
+    std::fs::remove_dir(&report).expect("ours");
+    let spool = open(folder.path());
+    assert_eq!(ids(&spool).await, [put_ids[0], put_ids[2]]);
+    assert_eq!(spool.stats().set_aside, 1, "the next start tries again");
+    assert!(report.is_file());
+}
+
+#[tokio::test]
 async fn damaged_files_are_set_aside_and_harm_no_other() {
     damaged(LARGE, "1000 octets", |folder, id| {
         let file = std::fs::File::options().write(true).open(folder.join(format!("bodies/{id}"))).expect("there");

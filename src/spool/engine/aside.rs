@@ -35,9 +35,7 @@ pub(super) fn scan(
         for (raw, stored) in page {
             match stored {
                 Ok(stored) => sound.push(stored),
-                Err(RowError::Damage(fault)) => {
-                    set_row_aside(core, connection, raw, &fault)?;
-                }
+                Err(RowError::Damage(fault)) => aside_or_left(core, connection, raw, &fault)?,
                 Err(RowError::Spool(error)) => return Err(error),
             }
         }
@@ -46,6 +44,25 @@ pub(super) fn scan(
             return Ok(sound);
         }
         after = last;
+    }
+}
+
+/// Sets a row aside where that can be done; it must not keep the rest of the queue from going out.
+fn aside_or_left(core: &Core, connection: &Connection, raw: i64, fault: &str) -> Result<(), SpoolError> {
+    let mut done = set_row_aside(core, connection, raw, fault);
+    if matches!(done, Err(SpoolError::Full(_))) && core.drafts.room.release() {
+        done = set_row_aside(core, connection, raw, fault);
+    }
+    match done {
+        Ok(_) => Ok(()),
+        Err(SpoolError::Closed) => Err(SpoolError::Closed),
+        Err(error) => {
+            tracing::error!(
+                queue_id = name(raw), fault, %error,
+                "damaged message not set aside; it stays in the queue, undelivered, and the next start tries again: mend what is in the way, then restart gatepost"
+            );
+            Ok(())
+        }
     }
 }
 
@@ -61,8 +78,7 @@ pub(super) fn set_aside(core: &Core, connection: &Connection, id: QueueId, fault
 
 /// Where it is now; `None` where there is no such row any more.
 fn set_row_aside(core: &Core, connection: &Connection, raw: i64, fault: &str) -> Result<Option<String>, SpoolError> {
-    let id = row::queue_id(raw);
-    let name = id.map_or_else(|| format!("row{raw}"), |id| id.to_string());
+    let (id, name) = (row::queue_id(raw), name(raw));
     let place = Place { folder: &core.paths.aside, name: &name };
     if !place.write_row(core, connection, raw, fault)? {
         return Ok(None);
@@ -83,6 +99,10 @@ fn set_row_aside(core: &Core, connection: &Connection, raw: i64, fault: &str) ->
         "damaged message set aside; look at its files there and send it again by hand, or tell its sender"
     );
     Ok(Some(aside))
+}
+
+fn name(raw: i64) -> String {
+    row::queue_id(raw).map_or_else(|| format!("row{raw}"), |id| id.to_string())
 }
 
 struct Place<'a> {

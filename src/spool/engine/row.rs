@@ -148,7 +148,8 @@ fn checked(row: &Row<'_>, paths: &Paths) -> Result<Head, RowError> {
         IN_ROW => None,
         IN_FILE => {
             let path = paths.body(id);
-            if let Some(fault) = file_damage(&path, size).map_err(RowError::Spool)? {
+            // What cannot even be looked at is no damage yet: whoever reads it is told.
+            if let Ok(Some(fault)) = file_damage(&path, size) {
                 return Err(damage(fault));
             }
             Some(path)

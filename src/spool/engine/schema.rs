@@ -68,10 +68,12 @@ pub(super) fn open(paths: &Paths) -> Result<Database, SpoolError> {
             queue_view(),
         ));
         made.map_err(failed("make the tables of"))?;
-        sync_folder(&paths.folder)?;
     } else {
+        empty_log(&connection, paths)?;
         shrink(&connection, paths);
     }
+    // The names of the database and of its log; the engine does not look whether its own sync of them failed.
+    sync_folder(&paths.folder)?;
     Ok(Database { connection, is_new })
 }
 
@@ -117,6 +119,20 @@ fn check_owner(connection: &Connection, paths: &Paths) -> Result<bool, SpoolErro
         _ => Err(SpoolError::Io(format!(
             "{file} is the database of another program; give gatepost a [spool] path of its own"
         ))),
+    }
+}
+
+/// Moves what the log holds into the database, so that the log begins anew. A process that was killed after a
+/// failed sync leaves entries that the kernel remembers and the disk may not have: what came behind them would
+/// be lost with them when power fails.
+fn empty_log(connection: &Connection, paths: &Paths) -> Result<(), SpoolError> {
+    match connection.query_row("PRAGMA wal_checkpoint(RESTART)", [], |_| Ok(())) {
+        Ok(()) => Ok(()),
+        Err(error) if is_full(&error) => {
+            tracing::warn!(database = %paths.database.display(), %error, "log not moved into the spool database for want of room; it is tried again");
+            Ok(())
+        }
+        Err(error) => Err(database_error(paths, "move the log into", &error)),
     }
 }
 
@@ -167,6 +183,11 @@ pub(super) fn is_full(error: &rusqlite::Error) -> bool {
     inner.code == ErrorCode::DiskFull || inner.extended_code == rusqlite::ffi::SQLITE_IOERR_SHMSIZE
 }
 
+/// Whether another program holds the database.
+pub(super) fn is_busy(error: &rusqlite::Error) -> bool {
+    error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy)
+}
+
 /// Whether the disk failed under us: what the kernel still holds is then unknown, and nothing more may
 /// be claimed by this process.
 pub(super) fn is_fatal(error: &rusqlite::Error) -> bool {
@@ -178,7 +199,7 @@ pub(super) fn database_error(paths: &Paths, what: &str, error: &rusqlite::Error)
     let file = paths.database.display();
     let text = format!("cannot {what} {file}: {error}");
     if is_full(error) {
-        return SpoolError::Full(text);
+        return SpoolError::Full(format!("{text}; make room on the disk of {}", paths.folder.display()));
     }
     match error.sqlite_error_code() {
         Some(ErrorCode::NotADatabase) => SpoolError::Io(format!(

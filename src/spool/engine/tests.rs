@@ -99,6 +99,59 @@ async fn a_full_database_refuses_mail_gives_the_reserve_up_and_recovers() {
     thread.join().expect("no panic");
 }
 
+/// Counts who asks for a database that another program holds; nobody waits for it here.
+static ASKED: AtomicU64 = AtomicU64::new(0);
+
+#[tokio::test]
+async fn a_database_that_another_program_holds_is_asked_for_once_a_batch() {
+    let folder = tempfile::tempdir().expect("a folder");
+    drop(SqliteSpool::open(folder.path()).expect("a spool"));
+    let home = Home::take(folder.path()).expect("free");
+    let mut writing = schema::connect(&home.paths).expect("ours");
+    let gave_up = |_| {
+        ASKED.fetch_add(1, Ordering::Relaxed);
+        false
+    };
+    writing.busy_handler(Some(gave_up)).expect("set");
+    let holder = schema::connect(&home.paths).expect("one more");
+    holder.execute_batch("BEGIN IMMEDIATE").expect("held");
+    let core = core(&home);
+    let ask = |number| core.ask(move |reply| Op::Commit(Box::new(message(id(number), 10)), reply));
+    // All of them wait before the writer is there to take them.
+    let started = async { writer::start(Arc::clone(&core), writing).expect("started") };
+    let (one, two, three, thread) = tokio::join!(ask(1), ask(2), ask(3), started);
+    for answer in [one, two, three] {
+        let fault = answer.map(Committed::told).expect_err("it is held").to_string();
+        assert!(fault.contains("another program keeps it locked"), "{fault}");
+    }
+    assert_eq!(ASKED.load(Ordering::Relaxed), 1);
+    holder.execute_batch("COMMIT").expect("given up");
+    ask(4).await.map(Committed::told).expect("nothing is wrong with it");
+    core.queue.close();
+    thread.join().expect("no panic");
+}
+
+/// After a kill nobody knows what of the log is on the disk; what is committed next must not hang on it.
+#[tokio::test]
+async fn a_start_moves_what_the_log_holds_into_the_database() {
+    let (folder, killed) = (tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder"));
+    let spool = SqliteSpool::open(folder.path()).expect("a spool");
+    let mut draft = spool.draft();
+    draft.write(b"Subject: m\r\n\r\nm\r\n").await.expect("written");
+    let (receipt, _) = spool.commit(draft, envelope()).await.expect("durable");
+    for file in ["queue.db", "queue.db-wal"] {
+        std::fs::copy(folder.path().join(file), killed.path().join(file)).expect("copied");
+    }
+    let home = Home::take(killed.path()).expect("free");
+    // Not closed: that would empty the log by itself.
+    std::mem::forget(schema::open(&home.paths).expect("ours").connection);
+    // The log is gone, as if the disk had never had it.
+    let alone = tempfile::tempdir().expect("a folder");
+    std::fs::copy(killed.path().join("queue.db"), alone.path().join("queue.db")).expect("copied");
+    let spool = SqliteSpool::open(alone.path()).expect("a spool");
+    assert_eq!(spool.scan(None, 10).await.expect("listed")[0].id, receipt.id());
+}
+
 #[tokio::test]
 async fn the_end_of_the_writer_is_noticed() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -150,6 +203,7 @@ fn core(home: &Home) -> Arc<Core> {
         }),
         ended: CancellationToken::new(),
         counters: Counters::default(),
+        written: None,
         paths,
         monitor: crate::monitor::Monitor::default(),
         me: me.clone(),

@@ -17,7 +17,7 @@ use super::super::file::{Discard, fault};
 use super::Core;
 use super::queue::{Committed, NewMessage, Op};
 use super::row::{EnvelopeText, IN_FILE, IN_ROW, row_id};
-use super::schema::{database_error, is_fatal, is_full};
+use super::schema::{database_error, is_busy, is_fatal, is_full};
 use crate::envelope::QueueId;
 
 /// Starts the thread.
@@ -94,6 +94,12 @@ impl Writer<'_> {
                 op.answer_unsure(SpoolError::Io(text.clone()));
             }
             return Err(Fatal);
+        }
+        if is_busy(&error) {
+            // Nothing was begun, and each alone would wait as long again.
+            let text = database_error(&self.core.paths, "write to", &error).to_string();
+            batch.into_iter().for_each(|op| op.answer_error(SpoolError::Io(text.clone())));
+            return Ok(());
         }
         if batch.len() > 1 {
             return batch.into_iter().try_for_each(|op| self.settle(vec![op]));
