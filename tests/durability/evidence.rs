@@ -18,10 +18,10 @@ use crate::order::traced;
 use crate::strace::{self, CHANGES, Call};
 use crate::support::client::{Verdict, send_all};
 use crate::support::message::Message;
-use crate::support::place;
 use crate::support::relay::{Home, Relay};
 use crate::support::sink::{ClosedPort, Sink};
-use crate::{owed, script};
+use crate::support::{place, within};
+use crate::{ARRIVES, owed, script};
 
 /// The relay says so where it ends without a record, or without having told the queue.
 const REPEATED: &str = "may be repeated after the restart";
@@ -176,6 +176,8 @@ fn what_could_not_be_synced_at_the_end_is_not_left_for_the_next_start() {
     let message = Message::new("late", &["down.example"], 500);
     let verdicts = send_all(relay.address, std::slice::from_ref(&message));
     assert!(matches!(verdicts[..], [Verdict::Accepted(_)]), "{verdicts:?}");
+    let port = silent.local_addr().expect("it is bound").port();
+    assert!(within(ARRIVES, || is_called(port)), "nothing was begun");
     relay.signal("TERM");
     relay.hears("waiting for deliveries in flight");
     sink.serve(silent);
@@ -186,6 +188,16 @@ fn what_could_not_be_synced_at_the_end_is_not_left_for_the_next_start() {
     home.expect_clean(relay).unwrap_or_else(|fault| panic!("{fault}"));
     home.expect_recorded(&message.recipients, &sink.times()).unwrap_or_else(|fault| panic!("{fault}"));
     assert_eq!(sink.times().into_values().collect::<Vec<_>>(), [2], "once more, for the first is not on record");
+}
+
+/// Whether somebody on this machine is connected to a port of it.
+fn is_called(port: u16) -> bool {
+    let sockets = fs::read_to_string("/proc/net/tcp").expect("Linux tells its sockets");
+    sockets.lines().any(|line| {
+        let columns: Vec<_> = line.split_whitespace().collect();
+        // The other end's address, and 01 for a connection that stands.
+        columns.get(2).is_some_and(|far| far.ends_with(&format!(":{port:04X}"))) && columns.get(3) == Some(&"01")
+    })
 }
 
 #[test]

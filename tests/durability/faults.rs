@@ -318,6 +318,16 @@ impl Case {
             Err(end) => (Vec::new(), end),
         };
         end.check()?;
+        for verdict in &verdicts {
+            // Our own trouble is always transient towards others.
+            if let Verdict::Refused(reply) = verdict
+                && !reply.starts_with("452 4.3.1 ")
+                && !reply.starts_with("451 4.3.0 ")
+                && !reply.starts_with("421 ")
+            {
+                return Err(format!("the answer was {reply:?}"));
+            }
+        }
         let killed = end.status.and_then(|status| status.signal()) == Some(9);
         let trace = fs::read_to_string(home.folder.join("trace")).map_err(|error| error.to_string())?;
         Ok(Struck { verdicts, killed, noticed: killed || trace.contains("(INJECTED)"), log: end.log })

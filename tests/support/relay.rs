@@ -149,14 +149,14 @@ pub(crate) struct End {
 }
 
 impl End {
-    /// However it ended: it did not panic, and no signal that it raised itself ended it.
+    /// However it ended: by itself, without a panic, and by no signal that it raised itself.
     ///
     /// # Errors
     /// What happened.
     pub(crate) fn check(&self) -> Result<(), String> {
         use std::os::unix::process::ExitStatusExt as _;
-        let killed = self.status.and_then(|status| status.signal()).is_some_and(|signal| signal != 9);
-        if killed || self.log.contains("panicked") {
+        let ended = self.status.is_some_and(|status| status.signal().is_none_or(|signal| signal == 9));
+        if !ended || self.log.contains("panicked") {
             return Err(format!("the relay ended with {:?} and said:\n{}", self.status, self.log));
         }
         Ok(())
