@@ -137,6 +137,43 @@ async fn a_time_far_in_the_future_is_no_reason_to_wait_for_years() {
     running.ended().await.expect("an orderly end");
 }
 
+/// The clock is years ahead at the start, as it can be until it has asked the network: here it is the queue that is
+/// years behind, which is the same.
+#[tokio::test]
+async fn a_clock_that_is_years_ahead_at_the_start_bounces_nothing() {
+    let (home, slow) = (willing().await, peer(&[], &[("RCPT", "451 4.2.1 later")]).await);
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder");
+    let spool = folder.path().join("spool");
+    fill(&spool, ["b@slow.example".to_owned()], |_| ()).await;
+    let then = Timestamp::now() - jiff::SignedDuration::from_hours(24 * 3650);
+    accepted_at(&spool.join("queue.db"), then);
+    let before = "[queue]\nretry = [\"100ms\"]\nexpire = \"1h\"";
+    let config = configured(folder.path(), home.address, before, &[connector("slow.example", slow.address, "")]);
+    let (log, observer) = logging();
+    let (_, mut running) = run(config, observer).await;
+    until("it was tried three times", || (tried(&log).len() >= 3).then_some(())).await;
+    running.stop();
+    running.ended().await.expect("an orderly end");
+    let left: Vec<_> = queue(folder.path()).into_iter().map(|(_, envelope)| envelope["recipients"].clone()).collect();
+    assert_eq!((left.len(), left[0][0]["mailbox"].as_str()), (1, Some("b@slow.example")), "no report, and no end");
+}
+
+/// As if the one message there had come in then, and nothing since.
+fn accepted_at(database: &std::path::Path, then: Timestamp) {
+    let queue = rusqlite::Connection::open(database).expect("a database");
+    let row = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get(2)?));
+    let (id, size, content): (i64, i64, u32) =
+        queue.query_row("SELECT id, size, content_crc FROM message", [], row).expect("a message");
+    let millis = then.as_millisecond();
+    let fixed = [&id.to_le_bytes()[..], &millis.to_le_bytes(), &size.to_le_bytes(), &content.to_le_bytes()].concat();
+    let sql = "UPDATE message SET accepted = ?1, fixed_crc = ?2";
+    queue.execute(sql, (millis, crc32fast::hash(&fixed))).expect("changed");
+    drop(queue);
+    let file = std::fs::File::options().write(true).open(database).expect("ours");
+    let modified = std::time::UNIX_EPOCH + Duration::from_millis(millis.unsigned_abs());
+    file.set_modified(modified).expect("ours");
+}
+
 /// What dies is the work on one message, and not for good.
 #[tokio::test]
 async fn work_that_panics_is_done_again_and_holds_up_nobody() {
