@@ -98,7 +98,9 @@ impl Writer<'_> {
         if is_busy(&error) {
             // Nothing was begun, and each alone would wait as long again.
             let text = database_error(&self.core.paths, "write to", &error).to_string();
-            batch.into_iter().for_each(|op| op.answer_error(SpoolError::Io(text.clone())));
+            for op in batch {
+                op.answer_error(SpoolError::Io(text.clone()));
+            }
             return Ok(());
         }
         if batch.len() > 1 {
