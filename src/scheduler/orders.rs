@@ -48,8 +48,10 @@ pub enum Order {
 /// Why an order was not carried out on a message.
 #[derive(Debug, thiserror::Error)]
 pub enum Refused {
-    /// An attempt, or another order, is under way.
-    #[error("it is being worked on at this moment; try again in a minute")]
+    /// An attempt, or another order, is under way; or it is not in the queue's memory yet.
+    #[error(
+        "it has only just come in, or an attempt or another order is under way, which may take minutes; `gatepost queue show` tells when that is over"
+    )]
     Busy,
     /// Nothing of it waits for what the order ends.
     #[error("{0}")]
@@ -205,9 +207,23 @@ async fn stored(context: &Context, id: QueueId) -> Result<Option<Stored>, SpoolE
     Ok(context.spool.scan(before, 1).await?.into_iter().next().filter(|stored| stored.id == id))
 }
 
+/// Whether a message was accepted a moment ago and is still on its way to the scheduler, which would deliver
+/// what it is handed then, whatever was done to the message meanwhile. `items` are those of it that waited.
+async fn is_on_its_way(context: &Context, id: QueueId, items: &[(Item<Cargo>, Instant)]) -> Result<bool, SpoolError> {
+    if !items.is_empty() {
+        return Ok(false);
+    }
+    let stored = stored(context, id).await?;
+    Ok(stored.is_some_and(|stored| stored.envelope.recipients.iter().any(|recipient| recipient.state.is_pending())))
+}
+
 /// Carries an order out on one message, whose waiting items are `items`.
 async fn work(context: Arc<Context>, order: Order, id: QueueId, items: Vec<(Item<Cargo>, Instant)>) -> Answer {
-    let carried = carry_out(&context, order, id).await;
+    let carried = match is_on_its_way(&context, id, &items).await {
+        Ok(false) => carry_out(&context, order, id).await,
+        Ok(true) => Err((Refused::Busy, Left::Nothing)),
+        Err(error) => Err((error.into(), Left::Nothing)),
+    };
     let (result, left) = match carried {
         Err((refused, Left::Nothing)) => (Err(refused), Left::AsBefore(items)),
         Err((refused, left)) => (Err(refused), only(left, items)),

@@ -207,6 +207,31 @@ async fn a_release_that_dies_once_it_is_written_is_tried_all_the_same() {
     queue.ends().await;
 }
 
+#[tokio::test]
+async fn a_message_on_its_way_to_the_scheduler_takes_no_order() {
+    let queue = Queue::start(|_| Evidence::off()).await;
+    // Until this is answered, the scheduler is not yet through with what was there before.
+    assert!(queue.order(Order::Retry).await.is_err(), "it is held");
+    let recipient = Recipient::new(Mailbox::parse("c@three.example").expect("an address"));
+    let envelope = Envelope::new(ReversePath::parse(SENDER).expect("an address"), vec![recipient]);
+    let mut draft = queue.spool.draft();
+    draft.write(b"Subject: test\r\n\r\nbody\r\n").await.expect("room");
+    let (_, entry) = queue.spool.commit(draft, envelope).await.expect("stored");
+    let id = entry.id;
+    for order in [Order::Hold, Order::Remove, Order::Bounce, Order::Release] {
+        let refused = queue.order_for(order, id).await.expect_err("it would be delivered nevertheless");
+        assert!(matches!(refused, Refused::Busy), "{order:?}: {refused:?}");
+    }
+    let states = queue.states_of(id).await;
+    assert!(matches!(states[..], [RecipientState::Pending { attempts: 0, .. }]), "{states:?}");
+    queue.accepted.send(entry).await.expect("somebody takes it");
+    // The first attempt may be under way.
+    eventually("it is held", async || queue.order_for(Order::Hold, id).await.is_ok()).await;
+    let states = queue.states_of(id).await;
+    assert!(matches!(states[..], [RecipientState::Held { .. }]), "{states:?}");
+    queue.ends().await;
+}
+
 /// Waits for what happens without anybody's doing.
 async fn eventually(what: &str, is_so: impl AsyncFn() -> bool) {
     let wait = async {
