@@ -17,7 +17,7 @@ use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
-use super::show_faults;
+use super::{note, show_faults};
 use crate::admin::ANSWER_TIME;
 use crate::admin::words::Complaint;
 use crate::config::{self, AdminSocket};
@@ -121,7 +121,8 @@ impl Client {
         whole(self.ask(Method::POST, target, content.into()).await?).await
     }
 
-    /// Asks for octets, and passes them on as they come. A reader who has gone away ends it.
+    /// Asks for octets, and passes them on as they come, until they cannot be written: then that is told as every
+    /// trouble with an answer.
     ///
     /// # Errors
     /// [`SocketError`]; some of it may have been passed on by then.
@@ -129,11 +130,14 @@ impl Client {
         let mut body = self.ask(Method::GET, target, Bytes::new()).await?.into_body();
         while let Some(frame) = timeout(PIECE_TIME, body.frame()).await.map_err(|_| SocketError::Silent)? {
             let frame = frame.map_err(|_| SocketError::Broken("it ended early; its log tells why".to_owned()))?;
-            if frame.data_ref().is_some_and(|data| to.write_all(data).is_err()) {
+            if let Some(data) = frame.data_ref()
+                && let Err(error) = to.write_all(data)
+            {
+                note(Err(error));
                 return Ok(());
             }
         }
-        let _ = to.flush();
+        note(to.flush());
         Ok(())
     }
 

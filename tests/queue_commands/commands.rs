@@ -275,6 +275,41 @@ fn removing_asks_on_a_terminal_and_wants_yes_elsewhere() {
 }
 
 #[test]
+fn an_answer_that_cannot_be_written_is_no_success() {
+    let (relay, [first, _]) = filled();
+    let full = || std::fs::File::options().write(true).open("/dev/full").expect("every Linux has it");
+    for arguments in [
+        &["show", &first, "--headers", "--body"][..],
+        &["show", &first, "--body"],
+        &["show", &first],
+        &["show", &first, "--json"],
+        &["show", "--all", "--json", "--headers"],
+        &["list"],
+        &["list", "--json"],
+        &["hold", &first],
+    ] {
+        let output = relay.queue_into(full(), arguments);
+        assert_eq!(code(&output), 1, "{arguments:?}: {}", err(&output));
+        for said in ["the answer could not be written", "No space left on device", "Make room"] {
+            assert_eq!(err(&output).matches(said).count(), 1, "{arguments:?}: {said:?} in\n{}", err(&output));
+        }
+    }
+    assert_eq!(state(&relay.list()[0], 0), "held", "the order was carried out");
+}
+
+#[test]
+fn a_reader_who_has_gone_away_is_no_fault() {
+    let relay = Relay::start("");
+    let large = relay.send("alice@example.org", &["bob@example.net"], &"a line\r\n".repeat(100_000));
+    for arguments in [&["show", &large, "--headers", "--body"][..], &["show", &large], &["list"]] {
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        drop(reader);
+        let output = relay.queue_into(writer, arguments);
+        assert_eq!((code(&output), err(&output)), (0, String::new()), "{arguments:?}");
+    }
+}
+
+#[test]
 fn changing_commands_want_a_choice() {
     let relay = Relay::start("");
     for command in ["retry", "hold", "release", "remove", "bounce"] {

@@ -113,6 +113,15 @@ impl Relay {
         command.stdin(Stdio::null()).output().expect("gatepost runs")
     }
 
+    /// The same, with its answer written there.
+    pub(crate) fn queue_into(&self, to: impl Into<Stdio>, arguments: &[&str]) -> Output {
+        let mut command = Command::new(PROGRAM);
+        command.arg("queue").args(arguments).arg("--config").arg(self.config());
+        // `output` would make a pipe of its own.
+        let child = command.stdin(Stdio::null()).stdout(to).stderr(Stdio::piped()).spawn().expect("gatepost runs");
+        child.wait_with_output().expect("it ends")
+    }
+
     /// `gatepost history …`.
     pub(crate) fn history(&self, arguments: &[&str]) -> Output {
         let mut command = Command::new(PROGRAM);

@@ -1,6 +1,5 @@
 //! `gatepost queue list`.
 
-use std::io::{self, Write as _};
 use std::process::ExitCode;
 
 use comfy_table::{Table, presets};
@@ -71,7 +70,6 @@ impl Document {
         if self.wanted {
             super::super::show(if self.filled { "\n]\n" } else { "[]\n" });
         }
-        let _ = io::stdout().flush();
     }
 }
 

@@ -11,6 +11,7 @@ use super::list::Document;
 use super::words::{age, plain, sender, size, time, to_come};
 use super::{Chosen, Client, QueueError};
 use crate::admin::words::{Message, Parameters, Reason, Recipient, State};
+use crate::cli::is_unwritten;
 use crate::envelope::{BodyType, Notify, QueueId, Ret, TlsRequirement};
 
 /// A part of the content.
@@ -60,6 +61,9 @@ pub(super) async fn run(client: &Client, chosen: &Chosen, headers: bool, body: b
             (false, true, false) => write(client, *id, Part::Headers).await?,
             (false, false, true) => write(client, *id, Part::Body).await?,
             (false, true, true) => write(client, *id, Part::Whole).await?,
+        }
+        if is_unwritten() {
+            break;
         }
     }
     document.end();
