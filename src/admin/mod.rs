@@ -194,7 +194,7 @@ fn router(desk: Desk) -> Router {
 
 async fn in_time(request: Request, next: Next) -> Response {
     tokio::time::timeout(ANSWER_TIME, next.run(request)).await.unwrap_or_else(|_| {
-        let sentence = "the daemon could not answer in time; an order that was given is still carried out";
+        let sentence = "the daemon could not answer in time; an order that was given may still be carried out";
         Problem(StatusCode::GATEWAY_TIMEOUT, sentence.to_owned()).into_response()
     })
 }

@@ -310,6 +310,18 @@ fn a_reader_who_has_gone_away_is_no_fault() {
 }
 
 #[test]
+fn who_gave_an_order_is_on_record_before_it_is_carried_out() {
+    let (relay, [first, _]) = filled();
+    assert_eq!(code(&relay.queue(&["hold", &first])), 0);
+    let [given, done] = ["an operator gave an order", "message held by an operator"].map(|line| relay.logged(line));
+    assert_eq!((given.len(), done.len()), (1, 1));
+    assert!(
+        given[0]["uid"].is_u64() && given[0]["timestamp"].as_str() < done[0]["timestamp"].as_str(),
+        "{given:?} {done:?}"
+    );
+}
+
+#[test]
 fn changing_commands_want_a_choice() {
     let relay = Relay::start("");
     for command in ["retry", "hold", "release", "remove", "bounce"] {
