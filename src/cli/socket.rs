@@ -55,7 +55,10 @@ pub(super) enum SocketError {
         /// What to do.
         remedy: String,
     },
-    /// It answered, with a complaint.
+    /// It answered that there is no such thing.
+    #[error("{0}")]
+    Missing(String),
+    /// It answered, with another complaint.
     #[error("{0}")]
     Complaint(String),
     /// It answered with something else.
@@ -162,7 +165,11 @@ impl Client {
         }
         let status = response.status();
         let complaint: Result<Complaint, _> = whole(response).await;
-        Err(SocketError::Complaint(complaint.map_or_else(|_| status.to_string(), |complaint| complaint.error)))
+        let complaint = complaint.map_or_else(|_| status.to_string(), |complaint| complaint.error);
+        Err(match status {
+            StatusCode::NOT_FOUND => SocketError::Missing(complaint),
+            _ => SocketError::Complaint(complaint),
+        })
     }
 
     fn unreachable(&self, error: io::Error) -> SocketError {

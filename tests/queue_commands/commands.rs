@@ -1,7 +1,7 @@
 //! `gatepost queue` as an operator runs it: the real program against a real daemon, whose smart host is
 //! dead, so that mail waits.
 
-use crate::world::{Relay, Sink, code, err, json, out};
+use crate::world::{Relay, Sink, code, err, json, out, raw, stand_in};
 use serde_json::Value;
 
 /// Alice's message to Bob and to Jürgen's domain, and Carol's to Bob.
@@ -307,6 +307,25 @@ fn a_reader_who_has_gone_away_is_no_fault() {
         let output = relay.queue_into(writer, arguments);
         assert_eq!((code(&output), err(&output)), (0, String::new()), "{arguments:?}");
     }
+}
+
+#[test]
+fn what_leaves_the_queue_while_it_is_shown_is_missed_only_where_it_was_named() {
+    let (mut relay, [first, second]) = filled();
+    let get = |target: &str| raw(&relay.socket(), &format!("GET {target} HTTP/1.1\r\nHost: x\r\n\r\n")).1;
+    let one = format!("/v1/queue/{second}");
+    let answers = vec![("/v1/queue".to_owned(), get("/v1/queue")), (one.clone(), get(&one))];
+    relay.stop();
+    stand_in(&relay.socket(), answers);
+
+    let output = relay.queue(&["show", "--all", "--json"]);
+    assert_eq!((code(&output), err(&output)), (0, String::new()));
+    let shown = json(&output);
+    let ids: Vec<_> = shown.as_array().expect("an array").iter().map(|message| message["id"].clone()).collect();
+    assert_eq!(ids, [second.as_str()]);
+    let output = relay.queue(&["show", &first, &second]);
+    assert_eq!((code(&output), err(&output)), (1, format!("{first}: no such message in the queue\n")));
+    assert!(out(&output).starts_with(&format!("message    {second}\n")), "{}", out(&output));
 }
 
 #[test]

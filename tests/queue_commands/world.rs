@@ -330,6 +330,27 @@ fn converse(mut stream: &TcpStream, taken: &Mutex<Vec<String>>) -> Option<()> {
     }
 }
 
+/// Stands in for a daemon at its socket: what is asked for that is not among the answers is not there.
+pub(crate) fn stand_in(socket: &Path, answers: Vec<(String, Value)>) {
+    fs::create_dir_all(socket.parent().expect("a folder")).expect("our own folder");
+    let listener = std::os::unix::net::UnixListener::bind(socket).expect("nobody is there");
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().map_while(Result::ok) {
+            let mut request = BufReader::new(stream.try_clone().expect("a descriptor")).lines().map_while(Result::ok);
+            let line = request.next().unwrap_or_default();
+            request.take_while(|line| !line.is_empty()).for_each(drop);
+            let target = line.split(' ').nth(1).unwrap_or_default();
+            let found = answers.iter().find(|(at, _)| target.split("?limit").next() == Some(at.as_str()));
+            let (status, body) = match found {
+                Some((_, body)) => ("200 OK", body.to_string()),
+                None => ("404 Not Found", serde_json::json!({"error": "there is no such entry"}).to_string()),
+            };
+            let length = body.len();
+            let _ = write!(stream, "HTTP/1.1 {status}\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}");
+        }
+    });
+}
+
 /// Says something to the admin socket, and gives status line and body of the answer.
 pub(crate) fn raw(socket: &Path, request: &str) -> (String, Value) {
     let mut stream = std::os::unix::net::UnixStream::connect(socket).expect("a daemon");
