@@ -36,7 +36,7 @@ const ANSWER_MAX: usize = 256 << 20;
 pub(super) enum SocketError {
     /// Nobody is there.
     #[error(
-        "no running Gatepost answers on {} ({error}).\nIs it running? See `systemctl status gatepost`, or start it with `gatepost run`.",
+        "no running Gatepost answers on {} ({error}).\nIs it running, or stopping at this moment? See `systemctl status gatepost`, or start it with `gatepost run`.",
         path.display()
     )]
     NoDaemon {

@@ -329,6 +329,34 @@ fn what_leaves_the_queue_while_it_is_shown_is_missed_only_where_it_was_named() {
 }
 
 #[test]
+fn an_id_among_other_wishes_is_not_said_to_be_gone() {
+    let (relay, [first, _]) = filled();
+    let output = relay.queue(&["remove", &first, "--domain", "nobody.example", "--yes"]);
+    assert_eq!((code(&output), out(&output)), (1, "0 messages removed, 1 not\n".to_owned()));
+    assert_eq!(err(&output), format!("{first}: not in the queue, or not among what else was asked for\n"));
+}
+
+#[test]
+fn what_is_being_tried_needs_no_push() {
+    // Connections are made, and nobody says a word.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let slow = format!(
+        "[[connector]]\nname = \"slow\"\ndomains = [\"slow.example\"]\n[connector.outbound]\nroute = [\"{}\"]\ntls = \
+         \"off\"\n",
+        silent.local_addr().expect("bound")
+    );
+    let relay = Relay::start(&slow);
+    let id = relay.send("alice@example.org", &["bob@slow.example"], "x");
+    relay.wait_for("an attempt", |queue| queue[0]["busy"] == true);
+    let output = relay.queue(&["retry", "--all"]);
+    let said = "1 message being tried at this moment, nothing to do\n";
+    assert_eq!((code(&output), out(&output).as_str()), (1, said), "{}", err(&output));
+    let output = relay.queue(&["hold", &id]);
+    assert_eq!(code(&output), 1);
+    assert!(err(&output).contains("an attempt or another order is under way"), "{}", err(&output));
+}
+
+#[test]
 fn who_gave_an_order_is_on_record_before_it_is_carried_out() {
     let (relay, [first, _]) = filled();
     assert_eq!(code(&relay.queue(&["hold", &first])), 0);

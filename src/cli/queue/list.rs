@@ -39,7 +39,7 @@ pub(super) async fn run(client: &Client, chosen: &Chosen) -> Result<ExitCode, Qu
             (true, false) => "the queue is empty\n".to_owned(),
         });
     }
-    let no = !missing.0.is_empty() || (nothing && chosen.selection.chooses());
+    let no = !missing.ids.is_empty() || (nothing && chosen.selection.chooses());
     Ok(if no { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 

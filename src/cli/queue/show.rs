@@ -66,7 +66,7 @@ pub(super) async fn run(client: &Client, chosen: &Chosen, headers: bool, body: b
             Ok(()) => shown += 1,
             // It has left the queue since it was listed. Who named it is told; out of a crowd it is not missed.
             Err(SocketError::Missing(_)) if selection.ids.is_empty() => {}
-            Err(SocketError::Missing(_)) => missing.0.push(id),
+            Err(SocketError::Missing(_)) => missing.ids.push(id),
             Err(error) => return Err(error.into()),
         }
         if is_unwritten() {
@@ -75,10 +75,10 @@ pub(super) async fn run(client: &Client, chosen: &Chosen, headers: bool, body: b
     }
     document.end();
     missing.tell();
-    if shown == 0 && missing.0.is_empty() {
+    if shown == 0 && missing.ids.is_empty() {
         eprintln!("no message matches");
     }
-    Ok(if shown == 0 || !missing.0.is_empty() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    Ok(if shown == 0 || !missing.ids.is_empty() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
 /// Writes octets as they are stored; on a terminal, without what it would obey.
