@@ -1,7 +1,7 @@
 //! The commands: arguments in, exit status out. Each command is one thin file that asks the rooms below.
 //!
-//! Exit status: 0, 1 (the answer is no), 2 (unusable arguments, which clap answers itself); `sendmail` has
-//! those of sysexits.h.
+//! Exit status: 0, 1 (the answer is no, or could not be written), 2 (unusable arguments, which clap answers
+//! itself); `sendmail` has those of sysexits.h.
 
 mod check;
 mod demo;
