@@ -35,6 +35,7 @@ use crate::tlsrpt::{Desk, Reporter, Submitter};
 use exceptions::Told;
 pub use pulse::{Pulse, Silent, Standing};
 use reload::InForce;
+pub use reload::needs_restart;
 use sockets::Bound;
 pub use sockets::Passed;
 
