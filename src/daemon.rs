@@ -19,11 +19,11 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::admin::{self, Door, Window};
-use crate::config::{Config, EvidencePath, Fault};
+use crate::config::{self, Config, EvidencePath, Fault};
 use crate::discovery::Discovery;
 use crate::discovery::history::{History, HistoryError};
 use crate::discovery::mta_sts::MtaSts;
-use crate::dns::Dns;
+use crate::dns::{Dns, DnsError};
 use crate::evidence::{Evidence, EvidenceError};
 use crate::handshake::Material;
 use crate::https;
@@ -35,6 +35,7 @@ use crate::tlsrpt::{Desk, Reporter, Submitter};
 use exceptions::Told;
 pub use pulse::{Pulse, Silent, Standing};
 use reload::InForce;
+pub use reload::needs_restart;
 use sockets::Bound;
 pub use sockets::Passed;
 
@@ -49,9 +50,10 @@ pub enum StartError {
     /// The configuration names something that cannot be used; every such thing.
     #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
     Faults(Vec<Fault>),
-    /// Addresses cannot be listened on; every one of them.
+    /// Something around us is in the way, and may be gone at the next start: addresses that are taken, an admin
+    /// socket that cannot be made, a system without a resolver.
     #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
-    Sockets(Vec<Fault>),
+    Now(Vec<Fault>),
     /// The spool cannot be opened.
     #[error("{place}: the spool cannot be opened: {error}")]
     Spool {
@@ -182,15 +184,14 @@ pub async fn start_in(
     config: Config,
     observer: Observer,
 ) -> Result<Running, StartError> {
-    let dns = Dns::new(&config.dns).map_err(|error| error.fault(&config.dns));
-    let ((tls, warnings), dns, (submitter, more)) =
-        match (Material::load(&config), dns, Submitter::load(&config.tlsrpt)) {
-            (Ok(tls), Ok(dns), Ok(submitter)) => (tls, dns, submitter),
-            (tls, dns, submitter) => {
-                let faults = tls.err().into_iter().flatten().chain(dns.err()).chain(submitter.err());
-                return Err(StartError::Faults(faults.collect()));
-            }
-        };
+    let loaded = (Material::load(&config), Dns::new(&config.dns), Submitter::load(&config.tlsrpt));
+    let ((tls, warnings), dns, (submitter, more)) = match loaded {
+        (Ok(tls), Ok(dns), Ok(submitter)) => (tls, dns, submitter),
+        (tls, dns, submitter) => {
+            let faults = tls.err().into_iter().flatten().chain(submitter.err()).collect();
+            return Err(unusable(faults, dns.err(), &config.dns));
+        }
+    };
     for warning in warnings.into_iter().chain(more) {
         tracing::warn!(place = %warning.place, remedy = %warning.remedy, "{}", warning.message);
     }
@@ -201,18 +202,18 @@ pub async fn start_in(
     let spool = Arc::new(SqliteSpool::open_with(&config.spool.value, &options).map_err(spool_error)?);
     monitor.restore(&config.spool.value, jiff::Timestamp::now());
     let evidence = evidence(&config)?;
-    let (reporter, desk) = reports::desk(&config).map_err(|fault| StartError::Faults(vec![fault]))?;
+    let (reporter, desk) = reports::desk(&config);
     let history_error = |error| StartError::History { place: config.spool.place.clone(), error };
     let history = History::open(&config.spool.value, jiff::Timestamp::now()).map_err(history_error)?;
     let policies = MtaSts::open(&config.spool.value, reload::web(&tls, &dns, surroundings));
     let discovery = Discovery::new(policies, history);
-    let sockets = sockets::bind(&config, passed).await.map_err(StartError::Sockets)?;
+    let sockets = sockets::bind(&config, passed).await.map_err(StartError::Now)?;
     let addresses = sockets
         .iter()
         .flat_map(|(name, sockets)| sockets.iter().filter_map(|socket| Some((name.clone(), socket.local_addr().ok()?))))
         .collect();
-    let door = Door::open(&config.admin.socket).await.map_err(|fault| StartError::Faults(vec![fault]))?;
-    let window = Window::open(&config.admin.http).await.map_err(|fault| StartError::Sockets(vec![fault]))?;
+    let door = Door::open(&config.admin.socket).await.map_err(|fault| StartError::Now(vec![fault]))?;
+    let window = Window::open(&config.admin.http).await.map_err(|fault| StartError::Now(vec![fault]))?;
     let http = window.as_ref().and_then(Window::address);
     let config = Arc::new(config);
     let watched = (reporter.clone(), monitor);
@@ -227,6 +228,13 @@ pub async fn start_in(
     let pulse = Pulse::new(scheduler.pulse(), spool, refused);
     let task = tokio::spawn(rooms.run(scheduler, sockets, (door, window), desk));
     Ok(Running { addresses, http, in_force, pulse, reporter, stop, task })
+}
+
+/// Why what the configuration names cannot be loaded. Another start is worth it only where that alone may mend it.
+fn unusable(mut faults: Vec<Fault>, dns: Option<DnsError>, config: &config::Dns) -> StartError {
+    let may_pass = faults.is_empty() && dns.as_ref().is_some_and(DnsError::may_pass);
+    faults.extend(dns.map(|error| error.fault(config)));
+    if may_pass { StartError::Now(faults) } else { StartError::Faults(faults) }
 }
 
 fn evidence(config: &Config) -> Result<Evidence, StartError> {
@@ -377,5 +385,25 @@ async fn watch(in_force: Arc<InForce>) {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_start_is_worth_it_where_only_the_surroundings_are_at_fault() {
+        let text = "hostname = \"relay.example.com\"\npostmaster = \"p@example.com\"\n\
+                    [[listener]]\nname = \"mx\"\naddress = [\"127.0.0.1:0\"]\ntls = \"off\"\n";
+        let (config, _) = config::parse(text, std::path::Path::new("gatepost.toml")).expect("a good configuration");
+        let system = || Some(DnsError::SystemConfiguration("no nameservers".to_owned()));
+        let start = unusable(Vec::new(), system(), &config.dns);
+        assert!(matches!(&start, StartError::Now(faults) if faults.len() == 1), "{start}");
+        let fault = DnsError::Library("of ours".to_owned()).fault(&config.dns);
+        let start = unusable(vec![fault], system(), &config.dns);
+        assert!(matches!(&start, StartError::Faults(faults) if faults.len() == 2), "{start}");
+        let elsewhere = Some(DnsError::NotOurs([192, 0, 2, 1].into()));
+        assert!(matches!(unusable(Vec::new(), elsewhere, &config.dns), StartError::Faults(_)));
     }
 }

@@ -1,8 +1,8 @@
 //! The operator's door: HTTP and JSON over a unix socket (`[admin] socket`), for `gatepost queue`, `gatepost
 //! history` and whoever else may open the socket.
 //!
-//! It tells what the spool holds, the scheduler knows, the downgrade memory remembers and which configuration
-//! is in force, and hands orders to them. It changes nothing itself, and who may do what is decided by the
+//! It tells what the spool holds, the scheduler knows, the downgrade memory remembers, and which MTA-STS policies
+//! and which configuration are in force, and hands orders to them. It changes nothing itself, and who may do what is decided by the
 //! rights of the socket alone: owner and group may do everything. RFC 9112 (HTTP/1.1), one request for each connection.
 //! Beside it is a window for everybody who can reach its address (`[admin] http`): metrics, health and the
 //! status page.
@@ -13,6 +13,7 @@ mod filter;
 mod history;
 mod http;
 mod page;
+mod policy;
 mod queue;
 mod socket;
 mod status;
@@ -181,6 +182,7 @@ fn router(desk: Desk) -> Router {
         .route("/v1/queue/{id}/content", get(content::content))
         .route("/v1/status", get(status::status))
         .route("/v1/config", get(config::in_force))
+        .route("/v1/policy", get(policy::known))
         .route("/v1/history", get(history::list))
         .route("/v1/history/forget", post(history::forget))
         .fallback(|| async { Problem(StatusCode::NOT_FOUND, "there is nothing under this path".to_owned()) })
@@ -194,7 +196,7 @@ fn router(desk: Desk) -> Router {
 
 async fn in_time(request: Request, next: Next) -> Response {
     tokio::time::timeout(ANSWER_TIME, next.run(request)).await.unwrap_or_else(|_| {
-        let sentence = "the daemon could not answer in time; an order that was given is still carried out";
+        let sentence = "the daemon could not answer in time; an order that was given may still be carried out";
         Problem(StatusCode::GATEWAY_TIMEOUT, sentence.to_owned()).into_response()
     })
 }

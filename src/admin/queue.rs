@@ -81,6 +81,8 @@ pub(super) async fn order(
             None => answers.push(refusal(id, SpoolError::Missing(id).to_string())),
         }
     }
+    // Before it is carried out: who asked may go away meanwhile, and then nothing below is reached.
+    tracing::info!(?order, uid, messages = there.len(), "an operator gave an order");
     for (id, result) in desk.operator.order(order, there).await {
         answers.push(match result {
             Ok(()) => Answer { id, done: true, error: None },
@@ -89,7 +91,7 @@ pub(super) async fn order(
     }
     answers.sort_by_key(|answer| answer.id);
     let done = answers.iter().filter(|answer| answer.done).count();
-    tracing::info!(?order, uid, done, refused = answers.len() - done, "an operator gave an order");
+    tracing::info!(?order, uid, done, refused = answers.len() - done, "an operator's order was answered");
     Ok(Json(Answers { answers }))
 }
 

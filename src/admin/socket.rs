@@ -48,9 +48,6 @@ impl DoorError {
         match self {
             Self::InUse => "Another Gatepost, most likely: give each its own [admin] socket, or stop the other.".into(),
             Self::Foreign => "Remove it, or choose another path for [admin] socket.".into(),
-            Self::Io(error) if error.kind() == ErrorKind::InvalidInput => {
-                "The path of a socket may have 107 octets at most: choose a shorter one.".into()
-            }
             Self::Io(_) => format!(
                 "Let the user that Gatepost runs as write to {folder} (the systemd unit makes /run/gatepost), or set \
                  [admin] socket to a path that it can write to, or to \"\" for none."

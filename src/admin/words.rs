@@ -255,6 +255,18 @@ pub struct Forget {
     pub reason: String,
 }
 
+/// `GET /v1/policy?domain=D`: the MTA-STS policy of a domain that the daemon has and goes by. `null` where it has
+/// none; whether the domain publishes one is not asked.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct KnownPolicy {
+    /// The id that the domain's TXT record had when it was fetched.
+    pub id: String,
+    /// Its lines, as far as they mean something.
+    pub lines: Vec<String>,
+    /// When it was fetched.
+    pub fetched: Timestamp,
+}
+
 /// `GET /v1/config`: the configuration in force.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct InForce {

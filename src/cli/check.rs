@@ -1,8 +1,10 @@
 //! `gatepost check`: reads everything that a start would read, and shows the configuration as meant.
 //!
-//! Binds no address, asks no DNS and opens no spool. With `--against` it shows instead what would be different.
+//! Binds no address, asks no DNS and opens no spool. With `--against` it shows instead what would be different,
+//! and with `--reload` it asks the running daemon's configuration what only a restart can change.
 
 mod against;
+mod reload;
 
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
@@ -36,6 +38,9 @@ use against::Old;
 pub(super) struct Arguments {
     #[command(flatten)]
     file: ConfigFile,
+    /// Refuse what the running daemon cannot take without a restart, too, as `systemctl reload` does
+    #[arg(long, conflicts_with = "against")]
+    reload: bool,
     /// Compare with the running daemon's configuration and queue, or with another FILE
     #[arg(long, value_name = "FILE", num_args = 0..=1)]
     #[allow(clippy::option_option, reason = "given or not, and if given with a file or not: what clap makes of it")]
@@ -51,7 +56,7 @@ pub(super) struct Arguments {
 pub(super) fn run(arguments: &Arguments) -> ExitCode {
     let file = &arguments.file.config;
     match (&arguments.against, &arguments.socket) {
-        (None, _) => check(file),
+        (None, _) => check(file, arguments.reload),
         (Some(Some(old)), None) => compare(arguments, &Old::File(old)),
         (Some(Some(_)), Some(_)) => {
             eprintln!(
@@ -87,8 +92,12 @@ fn compare(arguments: &Arguments, old: &Old<'_>) -> ExitCode {
     }
 }
 
-fn check(file: &Path) -> ExitCode {
-    match load(file) {
+fn check(file: &Path, reload: bool) -> ExitCode {
+    let loaded = load(file).and_then(|loaded| {
+        let faults = if reload { reload::faults(&loaded.0) } else { Vec::new() };
+        if faults.is_empty() { Ok(loaded) } else { Err(faults) }
+    });
+    match loaded {
         Ok((config, identities, submitter, warnings)) => {
             show(&report(&config, &identities, &submitter));
             show_warnings(&warnings);

@@ -1,7 +1,7 @@
 //! `gatepost explain`: what would become of mail to or from somebody, and why.
 //!
-//! The answer is made in [`crate::explain`]. What domains did before is asked of a running daemon, where one
-//! answers. Exit status: 0; 1 where mail could not go at all; 2 where arguments or configuration cannot be
+//! The answer is made in [`crate::explain`]. What domains did before, and the MTA-STS policies that count, are asked
+//! of a running daemon, where one answers. Exit status: 0; 1 where mail could not go at all; 2 where arguments or configuration cannot be
 //! used.
 
 mod text;
@@ -12,13 +12,14 @@ use clap::Args;
 
 use super::socket::{Client, SocketError, percent_encoded};
 use super::{ConfigFile, show, show_faults};
-use crate::address::Host;
-use crate::admin::words::{HistoryItem, HistoryPage};
+use crate::address::{Domain, Host};
+use crate::admin::words::{HistoryItem, HistoryPage, KnownPolicy};
 use crate::config::{self, AdminSocket, Config};
 use crate::connector::MemoryFinding;
 use crate::discovery::history::Level;
+use crate::discovery::mta_sts::Policy;
 use crate::envelope::TlsRequirement;
-use crate::explain::{Explainer, Recollection, Subject};
+use crate::explain::{DaemonPolicies, Explainer, Recollection, Subject};
 
 /// Hosts of the domain that are asked for at a time.
 const PAGE: usize = 500;
@@ -26,8 +27,8 @@ const PAGE: usize = 500;
 /// See which policy applies to mail for somebody, which layer demands what and why, and what would happen
 ///
 /// Nothing is sent but DNS queries and the fetch of an MTA-STS policy; no mail host is dialled. It works from the
-/// configuration file, with or without a running daemon; what the domain did before is asked of the daemon, where
-/// one answers. Exit status 1 where mail could not go at all.
+/// configuration file, with or without a running daemon; what the domain did before, and which MTA-STS policy mail
+/// goes by at this moment, is asked of the daemon, where one answers. Exit status 1 where mail could not go at all.
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
     /// A recipient (with --sender: a sender), or a domain, or an address literal such as [192.0.2.1]
@@ -81,7 +82,8 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
         }
     };
     let answer = runtime.block_on(async {
-        let memory = recall(&config, &recipient).await;
+        let (memory, policies) = recall(&config, &recipient, &explainer.policy_domains(&recipient)).await;
+        let explainer = explainer.knowing(policies);
         explainer.outbound(&arguments.subject, &recipient, requirement(&arguments.message), &memory).await
     });
     show(&if arguments.json { json(&answer) } else { text::outbound(&answer) });
@@ -108,19 +110,32 @@ fn json(answer: &impl serde::Serialize) -> String {
     serde_json::to_string_pretty(answer).unwrap_or_default() + "\n"
 }
 
-/// What the daemon remembers of a domain.
-pub(super) async fn recall(config: &Config, domain: &Host) -> Recollection {
+/// What the daemon remembers of a domain, and which policies it has of those domains.
+pub(super) async fn recall(config: &Config, domain: &Host, policies: &[Domain]) -> (Recollection, DaemonPolicies) {
+    let not_asked = |why: String| (Recollection::NotAsked(why), DaemonPolicies::default());
     let path = match &config.admin.socket.value {
         AdminSocket::Path(path) => path.clone(),
-        AdminSocket::Off => return Recollection::NotAsked("[admin] socket is switched off".to_owned()),
+        AdminSocket::Off => return not_asked("[admin] socket is switched off".to_owned()),
     };
-    match took_tls(&Client::at(path.clone()), domain).await {
-        Ok(finding) => Recollection::Told(finding),
-        Err(SocketError::NoDaemon { .. }) => {
-            Recollection::NotAsked(format!("no running Gatepost answers on {}", path.display()))
-        }
-        Err(error) => Recollection::NotAsked(error.to_string().replace('\n', " ")),
+    let client = Client::at(path.clone());
+    match took_tls(&client, domain).await {
+        Ok(finding) => (Recollection::Told(finding), known(&client, policies).await),
+        Err(SocketError::NoDaemon { .. }) => not_asked(format!("no running Gatepost answers on {}", path.display())),
+        Err(error) => not_asked(error.to_string().replace('\n', " ")),
     }
+}
+
+/// The policies that the daemon goes by. One that it cannot tell of is looked up, as it would look it up itself.
+async fn known(client: &Client, domains: &[Domain]) -> DaemonPolicies {
+    let mut known = Vec::new();
+    for domain in domains {
+        let target = format!("/v1/policy?domain={}", percent_encoded(domain.as_str()));
+        let told: Result<Option<KnownPolicy>, _> = client.get(&target).await;
+        if let Ok(Some(KnownPolicy { id, lines, fetched })) = told {
+            known.extend(Policy::from_parts(domain.clone(), &id, &lines.join("\n"), fetched));
+        }
+    }
+    known.into_iter().collect()
 }
 
 /// When a host of the domain last took TLS, as far as the list tells.

@@ -1,7 +1,7 @@
 //! The commands: arguments in, exit status out. Each command is one thin file that asks the rooms below.
 //!
-//! Exit status: 0, 1 (the answer is no), 2 (unusable arguments, which clap answers itself); `sendmail` has
-//! those of sysexits.h.
+//! Exit status: 0, 1 (the answer is no, or could not be written), 2 (unusable arguments, which clap answers
+//! itself); `sendmail` has those of sysexits.h.
 
 mod check;
 mod demo;
@@ -17,9 +17,10 @@ mod socket;
 mod status;
 
 use std::ffi::OsString;
-use std::io::Write as _;
+use std::io::{self, ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::OnceLock;
 
 use clap::{Args, Parser, Subcommand};
 
@@ -70,7 +71,7 @@ impl Cli {
     /// Runs the command that was asked for.
     #[must_use]
     pub fn run(self) -> ExitCode {
-        match self.command {
+        let status = match self.command {
             Command::Run(file) => run::run(&file.config),
             Command::Check(arguments) => check::run(&arguments),
             Command::Explain(arguments) => explain::run(&arguments),
@@ -82,7 +83,8 @@ impl Cli {
             Command::Sendmail(arguments) => sendmail::run(arguments),
             Command::Pages(arguments) => pages::run(&arguments),
             Command::Demo { keep } => demo::run(keep),
-        }
+        };
+        written(status)
     }
 }
 
@@ -96,9 +98,38 @@ pub fn main(words: impl IntoIterator<Item = OsString>) -> ExitCode {
     other.unwrap_or_else(|| Cli::parse_from(words).run())
 }
 
-/// Shows an answer. A reader who has gone away (`| head`) is no error.
+/// The first trouble in writing an answer out.
+static UNWRITTEN: OnceLock<io::Error> = OnceLock::new();
+
+/// Shows an answer. Trouble with that is told at the end ([`written`]): an order that is under way goes on.
 fn show(text: &str) {
-    let _ = std::io::stdout().write_all(text.as_bytes());
+    note(io::stdout().write_all(text.as_bytes()));
+}
+
+/// Notes trouble in writing an answer out. A reader who has gone away (`| head`) is none.
+fn note(written: io::Result<()>) {
+    if let Err(error) = written
+        && error.kind() != ErrorKind::BrokenPipe
+    {
+        // Those that follow have the same reason as the first.
+        let _ = UNWRITTEN.set(error);
+    }
+}
+
+/// Whether some of the answer could not be written.
+fn is_unwritten() -> bool {
+    UNWRITTEN.get().is_some()
+}
+
+/// The exit status of a command, when its answer has been written out.
+fn written(status: ExitCode) -> ExitCode {
+    note(io::stdout().flush());
+    let Some(error) = UNWRITTEN.get() else { return status };
+    eprintln!(
+        "gatepost: the answer could not be written, what there is of it is not whole: {error}.\nMake room where it goes, \
+         or write it elsewhere, and ask again. An order that was given stands."
+    );
+    ExitCode::FAILURE
 }
 
 /// Shows what makes a configuration unusable, and how many there are.

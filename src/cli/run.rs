@@ -25,7 +25,7 @@ type LogLevel = tracing_subscriber::reload::Handle<EnvFilter, Registry>;
 /// Runs the daemon until SIGTERM or SIGINT; a second one ends it at once. SIGHUP reloads the configuration.
 ///
 /// Exit status 0 after an orderly end, 2 where the configuration cannot be used, 1 where the daemon
-/// could not go on.
+/// could not go on, or could not start for another reason.
 #[must_use]
 pub(super) fn run(file: &Path) -> ExitCode {
     // First of all: it must happen before there are threads.
@@ -36,14 +36,14 @@ pub(super) fn run(file: &Path) -> ExitCode {
     };
     let level = match start_logging(&config.log) {
         Ok(level) => level,
-        Err(error) => return refuse(&format!("{}: [log]: {error}", config.log.format.place)),
+        Err(error) => return fail(&format!("{}: [log]: {error}", config.log.format.place)),
     };
     for warning in warnings {
         tracing::warn!(place = %warning.place, remedy = %warning.remedy, "{}", warning.message);
     }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
-        Err(error) => return refuse(&format!("the system gives us no threads: {error}")),
+        Err(error) => return fail(&format!("the system gives us no threads: {error}")),
     };
     let end = runtime.block_on(serve(config, passed, file, &level));
     // What is still blocked (a lookup, a disk) must not hold up the end.
@@ -54,16 +54,12 @@ pub(super) fn run(file: &Path) -> ExitCode {
 async fn serve(config: config::Config, passed: Passed, file: &Path, level: &LogLevel) -> ExitCode {
     let mut signals = match Signals::new() {
         Ok(signals) => signals,
-        Err(error) => return refuse(&format!("signals cannot be received: {error}")),
+        Err(error) => return fail(&format!("signals cannot be received: {error}")),
     };
     let mut running = match daemon::start_in(Surroundings::default(), passed, config, Arc::new(|_, _| ())).await {
         Ok(running) => running,
         Err(error @ StartError::Faults(_)) => return refuse(&error.to_string()),
-        // A disk, an address or a resolver may be back in a moment: worth another start.
-        Err(error) => {
-            refuse(&error.to_string());
-            return ExitCode::FAILURE;
-        }
+        Err(error) => return fail(&error.to_string()),
     };
     for (listener, address) in &running.addresses {
         tracing::info!(listener, %address, "listening");
@@ -136,9 +132,16 @@ fn reload(running: &Running, file: &Path, level: &LogLevel) {
     }
 }
 
+/// The configuration cannot be used: another start would find the same. systemd does not try one then.
 fn refuse(message: &str) -> ExitCode {
     eprintln!("gatepost: not started\n{message}");
     ExitCode::from(2)
+}
+
+/// A disk, an address or a resolver may be back in a moment: worth another start.
+fn fail(message: &str) -> ExitCode {
+    eprintln!("gatepost: not started\n{message}");
+    ExitCode::FAILURE
 }
 
 /// What a signal asks for.

@@ -17,7 +17,7 @@ use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
-use super::show_faults;
+use super::{note, show_faults};
 use crate::admin::ANSWER_TIME;
 use crate::admin::words::Complaint;
 use crate::config::{self, AdminSocket};
@@ -36,7 +36,7 @@ const ANSWER_MAX: usize = 256 << 20;
 pub(super) enum SocketError {
     /// Nobody is there.
     #[error(
-        "no running Gatepost answers on {} ({error}).\nIs it running? See `systemctl status gatepost`, or start it with `gatepost run`.",
+        "no running Gatepost answers on {} ({error}).\nIs it running, or stopping at this moment? See `systemctl status gatepost`, or start it with `gatepost run`.",
         path.display()
     )]
     NoDaemon {
@@ -55,7 +55,10 @@ pub(super) enum SocketError {
         /// What to do.
         remedy: String,
     },
-    /// It answered, with a complaint.
+    /// It answered that there is no such thing.
+    #[error("{0}")]
+    Missing(String),
+    /// It answered, with another complaint.
     #[error("{0}")]
     Complaint(String),
     /// It answered with something else.
@@ -121,7 +124,8 @@ impl Client {
         whole(self.ask(Method::POST, target, content.into()).await?).await
     }
 
-    /// Asks for octets, and passes them on as they come. A reader who has gone away ends it.
+    /// Asks for octets, and passes them on as they come, until they cannot be written: then that is told as every
+    /// trouble with an answer.
     ///
     /// # Errors
     /// [`SocketError`]; some of it may have been passed on by then.
@@ -129,11 +133,14 @@ impl Client {
         let mut body = self.ask(Method::GET, target, Bytes::new()).await?.into_body();
         while let Some(frame) = timeout(PIECE_TIME, body.frame()).await.map_err(|_| SocketError::Silent)? {
             let frame = frame.map_err(|_| SocketError::Broken("it ended early; its log tells why".to_owned()))?;
-            if frame.data_ref().is_some_and(|data| to.write_all(data).is_err()) {
+            if let Some(data) = frame.data_ref()
+                && let Err(error) = to.write_all(data)
+            {
+                note(Err(error));
                 return Ok(());
             }
         }
-        let _ = to.flush();
+        note(to.flush());
         Ok(())
     }
 
@@ -158,7 +165,11 @@ impl Client {
         }
         let status = response.status();
         let complaint: Result<Complaint, _> = whole(response).await;
-        Err(SocketError::Complaint(complaint.map_or_else(|_| status.to_string(), |complaint| complaint.error)))
+        let complaint = complaint.map_or_else(|_| status.to_string(), |complaint| complaint.error);
+        Err(match status {
+            StatusCode::NOT_FOUND => SocketError::Missing(complaint),
+            _ => SocketError::Complaint(complaint),
+        })
     }
 
     fn unreachable(&self, error: io::Error) -> SocketError {

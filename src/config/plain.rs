@@ -18,6 +18,8 @@ use super::{
 
 /// Where operators are answered unless `[admin] socket` says otherwise.
 const SOCKET: &str = "/run/gatepost/admin.sock";
+/// Octets in the path of a unix socket, at most (unix(7)).
+const SOCKET_PATH_MAX: usize = 107;
 /// Where evidence is kept unless `[evidence] path` says otherwise.
 const EVIDENCE: &str = "/var/lib/gatepost/evidence";
 /// Where monitoring is answered unless `[admin] http` says otherwise: on this machine alone.
@@ -202,7 +204,16 @@ fn http(value: &Value<'_>, notes: &mut Notes<'_>) -> Option<AdminHttp> {
 fn socket(value: &Value<'_>, notes: &mut Notes<'_>) -> Option<AdminSocket> {
     match value.raw {
         DeValue::String(text) if text.is_empty() => Some(AdminSocket::Off),
-        _ => path(value, notes).map(AdminSocket::Path),
+        _ => {
+            let path = path(value, notes)?;
+            let length = path.as_os_str().len();
+            if length > SOCKET_PATH_MAX {
+                let message = format!("{}: the path of a socket cannot have {length} octets", value.key);
+                notes.fault(&value.place, message, format!("Choose one of {SOCKET_PATH_MAX} octets at most."));
+                return None;
+            }
+            Some(AdminSocket::Path(path))
+        }
     }
 }
 

@@ -122,8 +122,10 @@ pub(super) fn web(tls: &Material, dns: &Dns, surroundings: Surroundings) -> Web 
     Web::new(dns.clone(), Https::new(dns.clone(), tls.https().clone())).at(surroundings.policy_port, FETCH)
 }
 
-/// What cannot be changed while the daemon runs.
-fn needs_restart(old: &Config, new: &Config) -> Vec<Fault> {
+/// What cannot be changed while a daemon runs that has `old` in force; [`Running::reload`](super::Running::reload)
+/// refuses it.
+#[must_use]
+pub fn needs_restart(old: &Config, new: &Config) -> Vec<Fault> {
     let mut faults = Vec::new();
     let mut fault = |place: &Place, what: &str| {
         let remedy = "Restart the daemon for this; nothing of the new configuration is in force yet.".to_owned();

@@ -7,7 +7,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{Config, Fault, SendReports};
+use crate::config::{Config, SendReports};
 use crate::dns::Dns;
 use crate::handshake::Material;
 use crate::https::Https;
@@ -73,19 +73,23 @@ impl Counting {
     }
 }
 
-/// The desk, where reports are wanted, and the way to it.
-pub(super) fn desk(config: &Config) -> Result<(Reporter, Option<Desk>), Fault> {
+/// The desk, where reports are wanted, and the way to it. Mail does not wait for counts: where they cannot be kept,
+/// there are none until the next start.
+pub(super) fn desk(config: &Config) -> (Reporter, Option<Desk>) {
     let send = &config.tlsrpt.send;
     match send.value {
-        SendReports::Off => Ok((Reporter::off(), None)),
-        SendReports::Daily => {
-            let opened = Desk::open(&config.spool.value, Bounds::default(), Schedule::default());
-            let (reporter, desk) = opened.map_err(|error| Fault {
-                place: send.place.clone(),
-                message: format!("TLS results cannot be counted: {error}"),
-                remedy: "Let the user that runs Gatepost write to [spool] path, or write send = false.".to_owned(),
-            })?;
-            Ok((reporter, Some(desk)))
-        }
+        SendReports::Off => (Reporter::off(), None),
+        SendReports::Daily => match Desk::open(&config.spool.value, Bounds::default(), Schedule::default()) {
+            Ok((reporter, desk)) => (reporter, Some(desk)),
+            Err(error) => {
+                let remedy = "Let the user that Gatepost runs as write to [spool] path and see that its disk has room, \
+                              then restart; or write [tlsrpt] send = false.";
+                tracing::error!(
+                    place = %send.place, %error, remedy,
+                    "TLS results are not counted and no TLS reports are sent until the next start; mail goes on"
+                );
+                (Reporter::off(), None)
+            }
+        },
     }
 }

@@ -75,6 +75,16 @@ pub enum DnsError {
 }
 
 impl DnsError {
+    /// Whether it may be otherwise in a moment, with the same configuration: /etc/resolv.conf is written anew by
+    /// whoever brings the network up.
+    #[must_use]
+    pub fn may_pass(&self) -> bool {
+        match self {
+            Self::SystemConfiguration(_) | Self::Library(_) => true,
+            Self::NotOurs(_) | Self::TrustAnchor { .. } => false,
+        }
+    }
+
     /// The fault as the administrator is told it, with its place in the configuration.
     #[must_use]
     pub fn fault(&self, config: &config::Dns) -> Fault {

@@ -2,8 +2,8 @@
 //! which hops there are, and what each kind of peer would come to.
 //!
 //! Nothing is decided here. Connectors, layers and peers are asked where deliveries and sessions ask them;
-//! this puts their answers together. Nothing is sent but DNS queries and the fetch of an MTA-STS policy,
-//! and no file of a running daemon is touched.
+//! this puts their answers together. Nothing is sent but DNS queries and the fetch of an MTA-STS policy that the
+//! running daemon does not have, and no file of a running daemon is touched.
 
 pub mod difference;
 mod inbound;
@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use crate::address::Host;
+use crate::address::{Domain, Host};
 use crate::config::{Config, Connector, Fault, TlsDemand, default_connector};
 use crate::connector::{Claim, Connectors, ended_exception, exception};
 use crate::discovery::mta_sts::Web;
@@ -28,7 +28,7 @@ use crate::https::Https;
 use crate::outcome::Step;
 use crate::route::Router;
 
-pub use sources::{Recollection, Sources};
+pub use sources::{DaemonPolicies, Recollection, Sources, policy_domains};
 pub use subject::Subject;
 
 /// Explains one configuration.
@@ -38,6 +38,7 @@ pub struct Explainer {
     connectors: Connectors,
     router: Router,
     web: Web,
+    known: DaemonPolicies,
 }
 
 impl Explainer {
@@ -51,7 +52,7 @@ impl Explainer {
         let web = Web::new(dns.clone(), Https::new(dns.clone(), Material::load_https(&config.tls)?));
         let connectors = Connectors::new(&config.connectors, default_connector(&config.tls.trust));
         let router = Router::new(&config, dns);
-        Ok(Self { config, connectors, router, web })
+        Ok(Self { config, connectors, router, web, known: DaemonPolicies::default() })
     }
 
     /// The same, but policy hosts are asked at another port and within another time: where they are peers on
@@ -60,6 +61,19 @@ impl Explainer {
     pub fn policies_at(mut self, port: u16, limit: Duration) -> Self {
         self.web = self.web.at(port, limit);
         self
+    }
+
+    /// The same, but what a running daemon has is taken from there.
+    #[must_use]
+    pub fn knowing(mut self, policies: DaemonPolicies) -> Self {
+        self.known = policies;
+        self
+    }
+
+    /// The domains whose MTA-STS policies may count for mail to a recipient domain.
+    #[must_use]
+    pub fn policy_domains(&self, recipient: &Host) -> Vec<Domain> {
+        policy_domains(recipient, &self.connectors.for_host(recipient).outbound.route)
     }
 
     /// The recipient domain that is meant, where there is one.

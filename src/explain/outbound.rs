@@ -99,7 +99,8 @@ impl Question<'_> {
 
     /// All hops are asked about at once: one that hangs holds up no other.
     async fn hops(&self, found: &Hops) -> Vec<words::Hop> {
-        let discovery = Discovery::of(Sources::new(self.explainer.web.clone(), self.memory));
+        let discovery =
+            Discovery::of(Sources::new(self.explainer.web.clone(), self.memory, self.explainer.known.clone()));
         join_all(found.hops.iter().map(|hop| self.hop(&discovery, hop, &found.via))).await
     }
 
@@ -119,6 +120,7 @@ impl Question<'_> {
             problem: None,
             policy: None,
             layers: Vec::new(),
+            mta_sts_policy: None,
             peers: Vec::new(),
         };
         match Plan::make(&self.explainer.router, discovery, self.purpose(), hop, via).await {
@@ -141,6 +143,7 @@ impl Question<'_> {
         };
         told.addresses = plan.addresses.addresses.iter().map(ToString::to_string).collect();
         told.layers = ground.layers(&policy);
+        told.mta_sts_policy = self.explainer.known.note(&plan.found.published);
         match not_dialled(&policy, self.requirement) {
             Some(failure) => told.problem = Some(problem(&failure, connector)),
             None => told.peers = forecast(&policy, purpose, hop, self.now).iter().map(row).collect(),

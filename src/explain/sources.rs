@@ -1,5 +1,5 @@
-//! Where an explanation has its findings from: policies are looked up anew, and what domains did before is
-//! told by the daemon, whose files are not touched.
+//! Where an explanation has its findings from: policies are the running daemon's, or are looked up anew where it has
+//! none, and what domains did before is told by the daemon, whose files are not touched.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -7,10 +7,12 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use tokio::sync::{Mutex, OnceCell};
 
+use super::words::{PolicyFrom, PolicyNote};
 use crate::address::{Domain, Host};
+use crate::config::Route;
 use crate::connector::MemoryFinding;
-use crate::discovery::Knowledge;
-use crate::discovery::mta_sts::{Published, Web};
+use crate::discovery::mta_sts::{Policy, Published, Web};
+use crate::discovery::{Asked, Knowledge};
 
 /// What is remembered of one recipient domain.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,29 +23,69 @@ pub enum Recollection {
     NotAsked(String),
 }
 
+/// Policies that the running daemon has, and goes by: it does so whatever can be had of their hosts now.
+#[derive(Debug, Clone, Default)]
+pub struct DaemonPolicies(HashMap<Domain, Arc<Policy>>);
+
+impl FromIterator<Policy> for DaemonPolicies {
+    fn from_iter<T: IntoIterator<Item = Policy>>(policies: T) -> Self {
+        Self(policies.into_iter().map(|policy| (policy.domain().clone(), Arc::new(policy))).collect())
+    }
+}
+
+impl DaemonPolicies {
+    /// What is to be said of a policy that was found, where one was.
+    #[must_use]
+    pub fn note(&self, asked: &Asked) -> Option<PolicyNote> {
+        let Asked::Yes(Published::Policy(policy)) = asked else { return None };
+        let is_known = self.0.contains_key(policy.domain());
+        Some(PolicyNote {
+            domain: policy.domain().to_string(),
+            id: policy.id().to_string(),
+            mode: policy.mode().as_str(),
+            from: if is_known { PolicyFrom::Daemon } else { PolicyFrom::Network },
+            fetched: policy.fetched(),
+        })
+    }
+}
+
+/// The domains whose policies may count for mail to a recipient domain by a route, where they can be told
+/// beforehand (see [`policy_domain`](crate::discovery::policy_domain)).
+#[must_use]
+pub fn policy_domains(recipient: &Host, route: &Route) -> Vec<Domain> {
+    match route {
+        Route::Mx { .. } => recipient.domain().cloned().into_iter().collect(),
+        Route::SmartHosts(hosts) => hosts.iter().filter_map(|smart| smart.host.domain().cloned()).collect(),
+    }
+}
+
 /// The sources for one explanation, or one probe.
 #[derive(Debug)]
 pub struct Sources {
     web: Web,
     memory: MemoryFinding,
+    known: DaemonPolicies,
     /// Each domain is asked once, however many hops it has.
     policies: Mutex<HashMap<Domain, Arc<OnceCell<Published>>>>,
 }
 
 impl Sources {
-    /// Policies are looked up through `web`; what is not remembered demands nothing.
+    /// Policies that are not `known` are looked up through `web`; what is not remembered demands nothing.
     #[must_use]
-    pub fn new(web: Web, memory: &Recollection) -> Self {
+    pub fn new(web: Web, memory: &Recollection, known: DaemonPolicies) -> Self {
         let memory = match memory {
             Recollection::Told(finding) => finding.clone(),
             Recollection::NotAsked(_) => MemoryFinding::Nothing,
         };
-        Self { web, memory, policies: Mutex::default() }
+        Self { web, memory, known, policies: Mutex::default() }
     }
 }
 
 impl Knowledge for Sources {
     async fn policy(&self, domain: &Domain) -> Published {
+        if let Some(policy) = self.known.0.get(domain) {
+            return Published::Policy(Arc::clone(policy));
+        }
         let cell = Arc::clone(self.policies.lock().await.entry(domain.clone()).or_default());
         let look_up = async || match self.web.look_up(domain, Timestamp::now()).await {
             Ok(policy) => Published::Policy(Arc::new(policy)),

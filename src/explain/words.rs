@@ -1,6 +1,8 @@
 //! What an explanation says, in values that have a form in JSON. A name once released keeps its meaning;
 //! new ones may come.
 
+use std::fmt;
+
 use jiff::Timestamp;
 use serde::Serialize;
 
@@ -120,8 +122,48 @@ pub struct Hop {
     pub policy: Option<String>,
     /// Each layer, and what it demands or why it does not.
     pub layers: Vec<LayerNote>,
+    /// The MTA-STS policy that counts here, where there is one.
+    pub mta_sts_policy: Option<PolicyNote>,
     /// What would come of each kind of peer.
     pub peers: Vec<Row>,
+}
+
+/// The MTA-STS policy that counts at a hop.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct PolicyNote {
+    /// Whose it is.
+    pub domain: String,
+    /// The id that the domain's TXT record had when it was fetched.
+    pub id: String,
+    /// `enforce`, `testing` or `none`.
+    pub mode: &'static str,
+    /// Who had it.
+    pub from: PolicyFrom,
+    /// When it was fetched.
+    pub fetched: Timestamp,
+}
+
+/// Who had a policy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PolicyFrom {
+    /// The running daemon, which goes by it.
+    Daemon,
+    /// The domain: it was fetched for this answer.
+    Network,
+}
+
+impl fmt::Display for PolicyNote {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { domain, id, fetched, .. } = self;
+        let fetched = fetched.strftime("%Y-%m-%d %H:%M:%S UTC");
+        match self.from {
+            PolicyFrom::Daemon => {
+                write!(f, "the policy {id} of {domain}, as the running daemon fetched it at {fetched} and goes by it")
+            }
+            PolicyFrom::Network => write!(f, "the policy {id} of {domain}, fetched anew"),
+        }
+    }
 }
 
 /// What one layer demands.

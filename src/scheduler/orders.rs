@@ -5,7 +5,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::{OnceCell, mpsc, oneshot};
@@ -24,6 +24,8 @@ use super::{Cargo, Context, Event, Live, settle, witness};
 
 /// Orders and questions that may wait for the scheduler.
 const WAITING_MAX: usize = 16;
+/// Between two tries to read what became of a message.
+const READ_PAUSE: Duration = Duration::from_secs(5);
 /// Messages that one order works on at the same time: they share the spool's syncs.
 const AT_ONCE: usize = 64;
 
@@ -46,8 +48,10 @@ pub enum Order {
 /// Why an order was not carried out on a message.
 #[derive(Debug, thiserror::Error)]
 pub enum Refused {
-    /// An attempt, or another order, is under way.
-    #[error("it is being worked on at this moment; try again in a minute")]
+    /// An attempt, or another order, is under way; or it is not in the queue's memory yet.
+    #[error(
+        "it has only just come in, or an attempt or another order is under way, which may take minutes; `gatepost queue show` tells when that is over"
+    )]
     Busy,
     /// Nothing of it waits for what the order ends.
     #[error("{0}")]
@@ -156,7 +160,10 @@ impl super::Scheduler {
             // Who does not answer has died.
             let answered: HashSet<QueueId> = answers.iter().map(|(id, _)| *id).collect();
             owed.retain(|id| !answered.contains(id));
-            answers.extend(owed.into_iter().map(|id| (id, Err(Refused::Died))));
+            for id in owed {
+                take_up(&context, id).await;
+                answers.push((id, Err(Refused::Died)));
+            }
             let _ = answer.send(answers);
         });
     }
@@ -174,33 +181,49 @@ impl super::Scheduler {
     }
 }
 
-/// An order on one message in hand, with those items of it that waited. Should the work on it die, they wait
-/// again, and it does not stay busy until the next start.
-struct Duty {
-    context: Arc<Context>,
-    id: QueueId,
-    /// Until the scheduler is told what is left.
-    items: Option<Vec<(Item<Cargo>, Instant)>>,
+/// Puts a message back into the queue after the work on it died: how far that came only the spool can tell.
+async fn take_up(context: &Context, id: QueueId) {
+    tracing::error!(queue_id = %id, "the work on an operator's order died; the message goes on from what the spool has of it");
+    let left = loop {
+        match stored(context, id).await {
+            Ok(Some(stored)) => break Left::Anew(Box::new(stored)),
+            Ok(None) | Err(SpoolError::Closed) => break Left::Nothing,
+            Err(error) => {
+                tracing::error!(queue_id = %id, %error, "it cannot be read from the spool; trying again");
+                let pause = tokio::time::timeout(READ_PAUSE, context.ending.cancelled());
+                // The next start takes it up otherwise.
+                if pause.await.is_ok() {
+                    break Left::Nothing;
+                }
+            }
+        }
+    };
+    let _ = context.events.send(Event::Ordered(id, left));
 }
 
-impl Drop for Duty {
-    fn drop(&mut self) {
-        // A runtime that ends drops its work half way, too: then the next start goes on from the spool.
-        let Some(mut items) = self.items.take().filter(|_| std::thread::panicking()) else { return };
-        tracing::error!(queue_id = %self.id, "the work on an operator's order died; the message waits as before");
-        // How far the work came only the spool can tell.
-        for (item, _) in &mut items {
-            item.cargo = None;
-        }
-        let _ = self.context.events.send(Event::Ordered(self.id, Left::AsBefore(items)));
+/// A message as the spool has it, without its content.
+async fn stored(context: &Context, id: QueueId) -> Result<Option<Stored>, SpoolError> {
+    let before = id.number().checked_sub(1).and_then(QueueId::from_number);
+    Ok(context.spool.scan(before, 1).await?.into_iter().next().filter(|stored| stored.id == id))
+}
+
+/// Whether a message was accepted a moment ago and is still on its way to the scheduler, which would deliver
+/// what it is handed then, whatever was done to the message meanwhile. `items` are those of it that waited.
+async fn is_on_its_way(context: &Context, id: QueueId, items: &[(Item<Cargo>, Instant)]) -> Result<bool, SpoolError> {
+    if !items.is_empty() {
+        return Ok(false);
     }
+    let stored = stored(context, id).await?;
+    Ok(stored.is_some_and(|stored| stored.envelope.recipients.iter().any(|recipient| recipient.state.is_pending())))
 }
 
 /// Carries an order out on one message, whose waiting items are `items`.
 async fn work(context: Arc<Context>, order: Order, id: QueueId, items: Vec<(Item<Cargo>, Instant)>) -> Answer {
-    let mut duty = Duty { context: Arc::clone(&context), id, items: Some(items) };
-    let carried = carry_out(&context, order, id).await;
-    let items = duty.items.take().unwrap_or_default();
+    let carried = match is_on_its_way(&context, id, &items).await {
+        Ok(false) => carry_out(&context, order, id).await,
+        Ok(true) => Err((Refused::Busy, Left::Nothing)),
+        Err(error) => Err((error.into(), Left::Nothing)),
+    };
     let (result, left) = match carried {
         Err((refused, Left::Nothing)) => (Err(refused), Left::AsBefore(items)),
         Err((refused, left)) => (Err(refused), only(left, items)),

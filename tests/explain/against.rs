@@ -59,6 +59,38 @@ fn the_running_configuration_and_its_queue_are_compared_with() {
 }
 
 #[test]
+fn what_needs_a_restart_is_told_before_a_reload() {
+    let mut relay = Relay::start("");
+    let text = fs::read_to_string(relay.config()).expect("a file");
+    let other = text.replace("retry = [\"1h\"]", "retry = [\"2h\"]");
+    let restart = "Restart the daemon for this";
+    for (new, status, said) in [
+        (text.clone(), 0, &[][..]),
+        (other.clone(), 0, &[]),
+        (other.replace("127.0.0.1:0\"]\ntls", "127.0.0.1:2525\"]\ntls"), 1, &["listeners cannot change", restart]),
+        (
+            other.replace("\"spool\"", "\"spool2\"").replace("\"evidence\"", "\"\""),
+            1,
+            &["[spool] path cannot change", "[evidence] path cannot change", "2 faults"],
+        ),
+        (text.replace("run/admin.sock", "run/other.sock"), 1, &["no running Gatepost answers on ", "restart it"]),
+        // Nobody can be asked.
+        (text.replace("run/admin.sock", ""), 0, &[]),
+    ] {
+        fs::write(relay.config(), &new).expect("a file");
+        let output = check(&relay.config(), &["--reload"]);
+        assert_eq!(code(&output), status, "{}\n{new}", err(&output));
+        for words in said {
+            assert!(err(&output).contains(words), "{words:?} is missing from\n{}", err(&output));
+        }
+        assert_eq!(code(&check(&relay.config(), &[])), 0, "it can be taken all the same\n{new}");
+    }
+    fs::write(relay.config(), "hostname = 7").expect("a file");
+    assert_eq!(code(&check(&relay.config(), &["--reload"])), 1);
+    relay.stop();
+}
+
+#[test]
 fn another_file_can_be_compared_with_and_what_cannot_ends_with_2() {
     let folder = tempfile::tempdir().expect("a folder");
     let file = |name: &str, more: &str| {

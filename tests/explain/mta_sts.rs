@@ -6,16 +6,21 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use gatepost::address::{Mailbox, ReversePath};
 use gatepost::config::parse;
 use gatepost::connector::MemoryFinding;
-use gatepost::envelope::TlsRequirement;
-use gatepost::explain::words::{Hop, Outbound};
+use gatepost::daemon::{self, Passed, Surroundings};
+use gatepost::envelope::{Envelope, Recipient, TlsRequirement};
+use gatepost::explain::words::{Hop, Outbound, PolicyFrom};
 use gatepost::explain::{Explainer, Recollection, Subject};
+use gatepost::spool::{Spool as _, SqliteSpool};
+use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
 use crate::certificates::{Authority, BOTH, server_config};
-use crate::world::{World, connector};
+use crate::relay::{code, json, out, raw};
+use crate::world::{World, connector, in_order};
 
 /// Serves a policy at every path, and counts how often.
 async fn policy_host(authority: &Authority, policy: &'static str) -> (SocketAddr, Arc<AtomicUsize>) {
@@ -76,6 +81,11 @@ async fn an_enforced_policy_demands_the_hosts_own_name() {
     let row = answer.hops[0].peers.iter().find(|row| row.peer == "no-starttls").expect("a row");
     assert_eq!((row.result, row.status.as_deref(), row.by.as_deref()), ("refused", Some("4.7.4"), Some("MTA-STS")));
     assert_eq!((answer.can_go, asked), (true, 1));
+    let note = answer.hops[0].mta_sts_policy.as_ref().expect("a policy");
+    assert_eq!(
+        (note.from, note.to_string().as_str()),
+        (PolicyFrom::Network, "the policy 20261126 of sts.example, fetched anew")
+    );
     // It proves whose the host is, too.
     let (answer, _) = explain(policy, "", TlsRequirement::Require).await;
     assert!(answer.can_go, "{answer:#?}");
@@ -114,4 +124,81 @@ async fn a_policy_that_nobody_wants_is_not_fetched_and_one_that_cannot_be_had_is
     let (answer, asked) = explain("nonsense", "", TlsRequirement::Ordinary).await;
     let why = layer(&answer.hops[0], "mta-sts").1;
     assert!(why.starts_with("the domain's MTA-STS policy cannot be had: ") && asked == 1, "{why}");
+}
+
+/// A message that waits in the spool for whoever starts there.
+async fn leave_mail(world: &World) {
+    let spool = SqliteSpool::open(&world.folder.path().join("spool")).expect("nobody else has it");
+    let recipient = Recipient::new(Mailbox::parse("bob@sts.example").expect("an address"));
+    let sender = ReversePath::parse("alice@example.com").expect("an address");
+    let mut draft = spool.draft();
+    draft.write(b"Subject: test\r\n\r\nbody\r\n").await.expect("room");
+    spool.commit(draft, Envelope::new(sender, vec![recipient])).await.expect("stored");
+    spool.close().await.expect("all is written");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_policy_that_the_daemon_goes_by_counts_though_its_host_is_silent() {
+    let world = World::new().await;
+    let authority = Authority::root("The Test Authority");
+    std::fs::write(world.folder.path().join("ca.pem"), authority.pem()).expect("the folder is ours");
+    let policy = "version: STSv1\nmode: enforce\nmx: *.partner.example\nmax_age: 86400\n";
+    let (address, _) = policy_host(&authority, policy).await;
+    // Only the daemon asks at its port. Where the commands ask, nobody is.
+    let text = world.config("trust = \"ca.pem\"", &connector("all", &["*"], "port = 1")).replace(":2525", ":0");
+    let (config, _) = parse(&text, &world.folder.path().join("gatepost.toml")).expect("a good configuration");
+    leave_mail(&world).await;
+    let surroundings = Surroundings { policy_port: address.port() };
+    let daemon = daemon::start_in(surroundings, Passed::default(), config, Arc::new(|_, _| ())).await;
+    let mut daemon = daemon.expect("it starts");
+
+    let socket = world.folder.path().join("admin.sock");
+    let ask = |domain: &str| raw(&socket, &format!("GET /v1/policy?domain={domain} HTTP/1.1\r\nHost: x\r\n\r\n"));
+    let deadline = std::time::Instant::now() + Duration::from_secs(20);
+    let known = loop {
+        let (_, known) = ask("sts.example");
+        if known != Value::Null {
+            break known;
+        }
+        assert!(std::time::Instant::now() < deadline, "the daemon delivers, and needs the policy for that");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    };
+    assert_eq!((known["id"].as_str(), known["lines"][1].as_str()), (Some("20261126"), Some("mode: enforce")));
+    assert_eq!(ask("other.example").1, Value::Null);
+    let (line, said) = ask("a%20b");
+    assert!(line.contains(" 400 ") && said["error"].to_string().contains("is not a domain name"), "{line}: {said}");
+
+    let output = world.explain_file(&text, &["bob@sts.example"]);
+    assert_eq!(code(&output), 0);
+    in_order(
+        &out(&output),
+        &[
+            "MTA-STS     TLS with a publicly trusted certificate for mx1.partner.example (the policy is in enforce mode",
+            "the policy 20261126 of sts.example, as the running daemon fetched it at 20",
+        ],
+    );
+    let told = json(&world.explain_file(&text, &["sts.example", "--json"]));
+    let note = &told["hops"][0]["mta_sts_policy"];
+    assert_eq!(
+        (&note["from"], &note["mode"], &note["fetched"]),
+        (&"daemon".into(), &"enforce".into(), &known["fetched"])
+    );
+    let probed = probe(&world, &["sts.example"]);
+    in_order(&probed, &["MTA-STS   enforce: the policy lists this host", "as the running daemon fetched it at 20"]);
+    let probed: Value = serde_json::from_str(&probe(&world, &["sts.example", "--json"])).expect("a document");
+    assert_eq!(probed["hops"][0]["mta_sts_policy"]["from"], "daemon");
+
+    daemon.stop();
+    daemon.ended().await.expect("an orderly end");
+    let told = json(&world.explain_file(&text, &["sts.example", "--json"]));
+    assert_eq!(told["hops"][0]["mta_sts_policy"], Value::Null);
+    let why = crate::world::layer(&told["hops"][0], "mta-sts")["why"].to_string();
+    assert!(why.contains("the domain's MTA-STS policy cannot be had"), "{why}");
+}
+
+/// What `gatepost probe` says, whatever it comes to.
+fn probe(world: &World, arguments: &[&str]) -> String {
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_gatepost"));
+    command.arg("probe").args(arguments).arg("--config").arg(world.folder.path().join("gatepost.toml"));
+    out(&command.stdin(std::process::Stdio::null()).output().expect("gatepost runs"))
 }

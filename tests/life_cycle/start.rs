@@ -59,3 +59,20 @@ async fn an_address_in_use_is_named_with_its_place_and_remedy() {
     let relay = crate::Relay::run(&file, &[]).unwrap_or_else(|end| panic!("{}", end.log));
     assert!(relay.terminate().status.is_some_and(|status| status.success()));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn counts_that_cannot_be_kept_do_not_keep_mail_from_going() {
+    let sink = Sink::start(1).await;
+    let more = "[tlsrpt]\nsend = true";
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder");
+    let file = Wanted { more, ..Wanted::mail_to(sink.address) }.write(folder.path());
+    std::fs::create_dir_all(folder.path().join("spool/tlsrpt.db/in the way")).expect("the folder is ours");
+    let relay = crate::Relay::run(&file, &[]).unwrap_or_else(|end| panic!("{}", end.log));
+    Client::connect(relay.address).await.sends("b@a.example").await;
+    until("it is delivered", || (sink.taken() == 1).then_some(())).await;
+    let end = relay.terminate();
+    for words in ["TLS results are not counted", "tlsrpt.db", "[spool] path", "send = false", "gatepost.toml:"] {
+        assert!(end.log.contains(words), "{words:?} is missing from\n{}", end.log);
+    }
+    assert!(end.status.is_some_and(|status| status.success()));
+}

@@ -1,7 +1,7 @@
 //! `gatepost queue` as an operator runs it: the real program against a real daemon, whose smart host is
 //! dead, so that mail waits.
 
-use crate::world::{Relay, Sink, code, err, json, out};
+use crate::world::{Relay, Sink, code, err, json, out, raw, stand_in};
 use serde_json::Value;
 
 /// Alice's message to Bob and to Jürgen's domain, and Carol's to Bob.
@@ -272,6 +272,100 @@ fn removing_asks_on_a_terminal_and_wants_yes_elsewhere() {
     let output = relay.queue(&["remove", &second, "--yes"]);
     assert_eq!((code(&output), out(&output)), (1, "0 messages removed, 1 not\n".to_owned()));
     assert_eq!(err(&output), format!("{second}: no such message in the queue\n"));
+}
+
+#[test]
+fn an_answer_that_cannot_be_written_is_no_success() {
+    let (relay, [first, _]) = filled();
+    let full = || std::fs::File::options().write(true).open("/dev/full").expect("every Linux has it");
+    for arguments in [
+        &["show", &first, "--headers", "--body"][..],
+        &["show", &first, "--body"],
+        &["show", &first],
+        &["show", &first, "--json"],
+        &["show", "--all", "--json", "--headers"],
+        &["list"],
+        &["list", "--json"],
+        &["hold", &first],
+    ] {
+        let output = relay.queue_into(full(), arguments);
+        assert_eq!(code(&output), 1, "{arguments:?}: {}", err(&output));
+        for said in ["the answer could not be written", "No space left on device", "Make room"] {
+            assert_eq!(err(&output).matches(said).count(), 1, "{arguments:?}: {said:?} in\n{}", err(&output));
+        }
+    }
+    assert_eq!(state(&relay.list()[0], 0), "held", "the order was carried out");
+}
+
+#[test]
+fn a_reader_who_has_gone_away_is_no_fault() {
+    let relay = Relay::start("");
+    let large = relay.send("alice@example.org", &["bob@example.net"], &"a line\r\n".repeat(100_000));
+    for arguments in [&["show", &large, "--headers", "--body"][..], &["show", &large], &["list"]] {
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        drop(reader);
+        let output = relay.queue_into(writer, arguments);
+        assert_eq!((code(&output), err(&output)), (0, String::new()), "{arguments:?}");
+    }
+}
+
+#[test]
+fn what_leaves_the_queue_while_it_is_shown_is_missed_only_where_it_was_named() {
+    let (mut relay, [first, second]) = filled();
+    let get = |target: &str| raw(&relay.socket(), &format!("GET {target} HTTP/1.1\r\nHost: x\r\n\r\n")).1;
+    let one = format!("/v1/queue/{second}");
+    let answers = vec![("/v1/queue".to_owned(), get("/v1/queue")), (one.clone(), get(&one))];
+    relay.stop();
+    stand_in(&relay.socket(), answers);
+
+    let output = relay.queue(&["show", "--all", "--json"]);
+    assert_eq!((code(&output), err(&output)), (0, String::new()));
+    let shown = json(&output);
+    let ids: Vec<_> = shown.as_array().expect("an array").iter().map(|message| message["id"].clone()).collect();
+    assert_eq!(ids, [second.as_str()]);
+    let output = relay.queue(&["show", &first, &second]);
+    assert_eq!((code(&output), err(&output)), (1, format!("{first}: no such message in the queue\n")));
+    assert!(out(&output).starts_with(&format!("message    {second}\n")), "{}", out(&output));
+}
+
+#[test]
+fn an_id_among_other_wishes_is_not_said_to_be_gone() {
+    let (relay, [first, _]) = filled();
+    let output = relay.queue(&["remove", &first, "--domain", "nobody.example", "--yes"]);
+    assert_eq!((code(&output), out(&output)), (1, "0 messages removed, 1 not\n".to_owned()));
+    assert_eq!(err(&output), format!("{first}: not in the queue, or not among what else was asked for\n"));
+}
+
+#[test]
+fn what_is_being_tried_needs_no_push() {
+    // Connections are made, and nobody says a word.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let slow = format!(
+        "[[connector]]\nname = \"slow\"\ndomains = [\"slow.example\"]\n[connector.outbound]\nroute = [\"{}\"]\ntls = \
+         \"off\"\n",
+        silent.local_addr().expect("bound")
+    );
+    let relay = Relay::start(&slow);
+    let id = relay.send("alice@example.org", &["bob@slow.example"], "x");
+    relay.wait_for("an attempt", |queue| queue[0]["busy"] == true);
+    let output = relay.queue(&["retry", "--all"]);
+    let said = "1 message being tried at this moment, nothing to do\n";
+    assert_eq!((code(&output), out(&output).as_str()), (1, said), "{}", err(&output));
+    let output = relay.queue(&["hold", &id]);
+    assert_eq!(code(&output), 1);
+    assert!(err(&output).contains("an attempt or another order is under way"), "{}", err(&output));
+}
+
+#[test]
+fn who_gave_an_order_is_on_record_before_it_is_carried_out() {
+    let (relay, [first, _]) = filled();
+    assert_eq!(code(&relay.queue(&["hold", &first])), 0);
+    let [given, done] = ["an operator gave an order", "message held by an operator"].map(|line| relay.logged(line));
+    assert_eq!((given.len(), done.len()), (1, 1));
+    assert!(
+        given[0]["uid"].is_u64() && given[0]["timestamp"].as_str() < done[0]["timestamp"].as_str(),
+        "{given:?} {done:?}"
+    );
 }
 
 #[test]

@@ -113,6 +113,15 @@ impl Relay {
         command.stdin(Stdio::null()).output().expect("gatepost runs")
     }
 
+    /// The same, with its answer written there.
+    pub(crate) fn queue_into(&self, to: impl Into<Stdio>, arguments: &[&str]) -> Output {
+        let mut command = Command::new(PROGRAM);
+        command.arg("queue").args(arguments).arg("--config").arg(self.config());
+        // `output` would make a pipe of its own.
+        let child = command.stdin(Stdio::null()).stdout(to).stderr(Stdio::piped()).spawn().expect("gatepost runs");
+        child.wait_with_output().expect("it ends")
+    }
+
     /// `gatepost history …`.
     pub(crate) fn history(&self, arguments: &[&str]) -> Output {
         let mut command = Command::new(PROGRAM);
@@ -319,6 +328,27 @@ fn converse(mut stream: &TcpStream, taken: &Mutex<Vec<String>>) -> Option<()> {
         };
         stream.write_all(format!("{answer}\r\n").as_bytes()).ok()?;
     }
+}
+
+/// Stands in for a daemon at its socket: what is asked for that is not among the answers is not there.
+pub(crate) fn stand_in(socket: &Path, answers: Vec<(String, Value)>) {
+    fs::create_dir_all(socket.parent().expect("a folder")).expect("our own folder");
+    let listener = std::os::unix::net::UnixListener::bind(socket).expect("nobody is there");
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().map_while(Result::ok) {
+            let mut request = BufReader::new(stream.try_clone().expect("a descriptor")).lines().map_while(Result::ok);
+            let line = request.next().unwrap_or_default();
+            request.take_while(|line| !line.is_empty()).for_each(drop);
+            let target = line.split(' ').nth(1).unwrap_or_default();
+            let found = answers.iter().find(|(at, _)| target.split("?limit").next() == Some(at.as_str()));
+            let (status, body) = match found {
+                Some((_, body)) => ("200 OK", body.to_string()),
+                None => ("404 Not Found", serde_json::json!({"error": "there is no such entry"}).to_string()),
+            };
+            let length = body.len();
+            let _ = write!(stream, "HTTP/1.1 {status}\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}");
+        }
+    });
 }
 
 /// Says something to the admin socket, and gives status line and body of the answer.

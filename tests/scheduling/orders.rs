@@ -32,8 +32,10 @@ use crate::world::{SENDER, configured};
 /// A spool that fails where the test wants it.
 struct Brittle {
     spool: SqliteSpool,
-    /// The next record panics.
+    /// The next record panics …
     panics: AtomicBool,
+    /// … or does so once it is written.
+    panics_afterwards: AtomicBool,
     /// What was recorded goes in, and after that nothing.
     ends_after_one: AtomicBool,
     ended: AtomicBool,
@@ -53,7 +55,9 @@ impl Spool for Brittle {
                 return Err(SpoolError::Closed);
             }
             self.ended.store(self.ends_after_one.load(Ordering::SeqCst), Ordering::SeqCst);
-            self.spool.record(id, envelope).await
+            let written = self.spool.record(id, envelope).await;
+            assert!(!self.panics_afterwards.swap(false, Ordering::SeqCst), "the work on an order dies, says the test");
+            written
         })
     }
     fn remove(&self, id: QueueId) -> SpoolFuture<'_, ()> {
@@ -76,7 +80,7 @@ struct Queue {
     id: QueueId,
     stop: CancellationToken,
     running: JoinHandle<Result<(), SpoolError>>,
-    _accepted: mpsc::Sender<Entry>,
+    accepted: mpsc::Sender<Entry>,
     _folder: tempfile::TempDir,
 }
 
@@ -88,6 +92,7 @@ impl Queue {
         let spool = Arc::new(Brittle {
             spool: SqliteSpool::open(&folder.path().join("spool")).expect("nobody else has it"),
             panics: AtomicBool::new(false),
+            panics_afterwards: AtomicBool::new(false),
             ends_after_one: AtomicBool::new(false),
             ended: AtomicBool::new(false),
         });
@@ -115,18 +120,26 @@ impl Queue {
         let (operator, stop) = (scheduler.operator(), CancellationToken::new());
         let (sender, accepted) = mpsc::channel(1);
         let running = tokio::spawn(scheduler.run(accepted, stop.clone()));
-        Self { spool, operator, id, stop, running, _accepted: sender, _folder: folder }
+        Self { spool, operator, id, stop, running, accepted: sender, _folder: folder }
     }
 
     async fn order(&self, order: Order) -> Result<(), Refused> {
-        let mut answers = self.operator.order(order, vec![self.id]).await;
+        self.order_for(order, self.id).await
+    }
+
+    async fn order_for(&self, order: Order, id: QueueId) -> Result<(), Refused> {
+        let mut answers = self.operator.order(order, vec![id]).await;
         assert_eq!(answers.len(), 1, "one message, one answer: {answers:?}");
         answers.remove(0).1
     }
 
     /// The states as the next start would find them.
     async fn states(&self) -> Vec<RecipientState> {
-        let envelope = self.spool.load(self.id).await.expect("it is in the spool").envelope;
+        self.states_of(self.id).await
+    }
+
+    async fn states_of(&self, id: QueueId) -> Vec<RecipientState> {
+        let envelope = self.spool.load(id).await.expect("it is in the spool").envelope;
         envelope.recipients.into_iter().map(|recipient| recipient.state).collect()
     }
 
@@ -181,4 +194,50 @@ async fn an_order_that_dies_leaves_its_message_free_for_the_next() {
     let id = queue.id;
     assert!(matches!(queue.spool.load(id).await, Err(SpoolError::Missing(_))), "nothing of it is left");
     queue.ends().await;
+}
+
+#[tokio::test]
+async fn a_release_that_dies_once_it_is_written_is_tried_all_the_same() {
+    let queue = Queue::start(|_| Evidence::off()).await;
+    queue.spool.panics_afterwards.store(true, Ordering::SeqCst);
+    let refused = queue.order(Order::Release).await.expect_err("it died");
+    assert!(matches!(refused, Refused::Died), "{refused:?}");
+    let tried = |state: &RecipientState| matches!(state, RecipientState::Pending { attempts: 2, .. });
+    eventually("both domains are tried", async || queue.states().await.iter().all(tried)).await;
+    queue.ends().await;
+}
+
+#[tokio::test]
+async fn a_message_on_its_way_to_the_scheduler_takes_no_order() {
+    let queue = Queue::start(|_| Evidence::off()).await;
+    // Until this is answered, the scheduler is not yet through with what was there before.
+    assert!(queue.order(Order::Retry).await.is_err(), "it is held");
+    let recipient = Recipient::new(Mailbox::parse("c@three.example").expect("an address"));
+    let envelope = Envelope::new(ReversePath::parse(SENDER).expect("an address"), vec![recipient]);
+    let mut draft = queue.spool.draft();
+    draft.write(b"Subject: test\r\n\r\nbody\r\n").await.expect("room");
+    let (_, entry) = queue.spool.commit(draft, envelope).await.expect("stored");
+    let id = entry.id;
+    for order in [Order::Hold, Order::Remove, Order::Bounce, Order::Release] {
+        let refused = queue.order_for(order, id).await.expect_err("it would be delivered nevertheless");
+        assert!(matches!(refused, Refused::Busy), "{order:?}: {refused:?}");
+    }
+    let states = queue.states_of(id).await;
+    assert!(matches!(states[..], [RecipientState::Pending { attempts: 0, .. }]), "{states:?}");
+    queue.accepted.send(entry).await.expect("somebody takes it");
+    // The first attempt may be under way.
+    eventually("it is held", async || queue.order_for(Order::Hold, id).await.is_ok()).await;
+    let states = queue.states_of(id).await;
+    assert!(matches!(states[..], [RecipientState::Held { .. }]), "{states:?}");
+    queue.ends().await;
+}
+
+/// Waits for what happens without anybody's doing.
+async fn eventually(what: &str, is_so: impl AsyncFn() -> bool) {
+    let wait = async {
+        while !is_so().await {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), wait).await.unwrap_or_else(|_| panic!("waited for this: {what}"));
 }

@@ -86,18 +86,23 @@ pub(super) fn compare(new: &Config, old: &Old<'_>) -> Result<Report, AgainstErro
             let client = client(new, *socket)?;
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             let runtime = runtime.map_err(AgainstError::System)?;
-            let (in_force, waiting) = runtime.block_on(async {
-                let in_force: InForce = client.get("/v1/config").await?;
-                Ok::<_, SocketError>((in_force, queue(&client, waiting).await?))
+            let ((running, sha256), waiting) = runtime.block_on(async {
+                Ok::<_, AgainstError>((in_force(&client).await?, queue(&client, waiting).await?))
             })?;
-            let read = config::parse(&in_force.text, &in_force.file)
-                .map_err(|faults| AgainstError::Old { what: "the running configuration", faults })?;
-            (read.0, Some(in_force.sha256), waiting, true)
+            (running, Some(sha256), waiting, true)
         }
     };
     let difference = Difference::between(&old, new, &waiting);
     let (new, old) = (new.written.file.to_path_buf(), old.written.file.to_path_buf());
     Ok(Report { new, old, running_sha256, same: difference.is_none(), queue_asked, difference })
+}
+
+/// The configuration that the daemon has in force, and the SHA-256 of its text.
+pub(super) async fn in_force(client: &Client) -> Result<(Config, String), AgainstError> {
+    let InForce { file, sha256, text } = client.get("/v1/config").await?;
+    let read = config::parse(&text, &file);
+    let (config, _) = read.map_err(|faults| AgainstError::Old { what: "the running configuration", faults })?;
+    Ok((config, sha256))
 }
 
 fn client(new: &Config, socket: Option<&Path>) -> Result<Client, AgainstError> {

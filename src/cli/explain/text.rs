@@ -74,6 +74,9 @@ fn hop_lines(text: &mut Text, at: usize, hop: &Hop, before: &[Hop]) {
     }
     for layer in &hop.layers {
         layer_line(text, layer);
+        if let Some(policy) = hop.mta_sts_policy.as_ref().filter(|_| layer.layer == "mta-sts") {
+            text.pair(4, 10, "", &policy.to_string());
+        }
     }
     if let Some(problem) = &hop.problem {
         text.pair(2, 10, "NOT USED", &format!("{} ({})", problem.text, problem.status));

@@ -6,7 +6,8 @@ use serde::Serialize;
 use super::soon::{Soon, What, days_left};
 use super::{Done, Prospect};
 use crate::connector::MemoryFinding;
-use crate::explain::Recollection;
+use crate::explain::words::PolicyNote;
+use crate::explain::{DaemonPolicies, Recollection};
 use crate::handshake::SentCertificate;
 use crate::outbound::probe::{ProbedHop, Sighting, trusted};
 use crate::outcome::{Failure, Persistence};
@@ -52,6 +53,8 @@ struct Hop {
     host: String,
     port: u16,
     wanted: Option<String>,
+    /// The MTA-STS policy that counts here, where there is one.
+    mta_sts_policy: Option<PolicyNote>,
     /// Why it could not be used, whatever its addresses show.
     failure: Option<Told>,
     addresses: Vec<Sighted>,
@@ -157,7 +160,7 @@ pub(super) fn done(done: &Done, soon: &[Soon]) -> Document {
             Recollection::Told(MemoryFinding::TookTls { last }) => Memory::TookTls { last: *last },
             Recollection::NotAsked(why) => Memory::Unknown { why: why.clone() },
         },
-        hops: done.probe.hops.iter().flatten().map(hop).collect(),
+        hops: done.probe.hops.iter().flatten().map(|probed| hop(probed, &done.known)).collect(),
         outcome,
         fails: done.fails(),
         peer,
@@ -180,7 +183,7 @@ fn breaks(soon: &Soon) -> Breaks {
     Breaks { what, peer, certificate, at: soon.at, days_left: days_left(soon.at) }
 }
 
-fn hop(probed: &ProbedHop) -> Hop {
+fn hop(probed: &ProbedHop, known: &DaemonPolicies) -> Hop {
     let (wanted, failure, addresses) = match &probed.seen {
         Err(failure) => (None, Some(failure), Vec::new()),
         Ok(seen) => {
@@ -191,6 +194,7 @@ fn hop(probed: &ProbedHop) -> Hop {
         host: probed.hop.host.to_string(),
         port: probed.hop.port,
         wanted,
+        mta_sts_policy: probed.seen.as_ref().ok().and_then(|seen| known.note(&seen.found.published)),
         failure: failure.map(|failure| told(failure, failure.persistence)),
         addresses,
     }

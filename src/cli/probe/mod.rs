@@ -20,7 +20,7 @@ use super::{ConfigFile, show, show_faults};
 use crate::address::{Host, Mailbox};
 use crate::config::{self, Connector, default_connector};
 use crate::discovery::Discovery;
-use crate::explain::{Recollection, Sources};
+use crate::explain::{DaemonPolicies, Recollection, Sources, policy_domains};
 use crate::outbound::probe::{Probe, Prospect, Question, probe};
 use apart::Apart;
 
@@ -61,6 +61,8 @@ pub(super) struct Done {
     recipient: Host,
     connector: Arc<Connector>,
     remembered: Recollection,
+    /// Policies that are the daemon's.
+    known: DaemonPolicies,
     probe: Probe,
 }
 
@@ -137,9 +139,10 @@ async fn one(apart: &Apart, recipient: &Host, connector: Option<Arc<Connector>>,
 
 /// Makes one probe.
 async fn look(apart: &Apart, recipient: Host, connector: Arc<Connector>) -> Done {
-    let remembered = recall(apart.settings.config(), &recipient).await;
-    let discovery = Discovery::of(Sources::new(apart.web.clone(), &remembered));
+    let policies = policy_domains(&recipient, &connector.outbound.route);
+    let (remembered, known) = recall(apart.settings.config(), &recipient, &policies).await;
+    let discovery = Discovery::of(Sources::new(apart.web.clone(), &remembered, known.clone()));
     let question = Question { recipient: &recipient, connector: &connector };
     let probe = probe(&apart.settings, &discovery, question).await;
-    Done { recipient, connector, remembered, probe }
+    Done { recipient, connector, remembered, known, probe }
 }

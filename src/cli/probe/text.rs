@@ -10,7 +10,7 @@ use super::soon::expiry;
 use super::{Done, Prospect};
 use crate::config::{Config, WarnAfter, write_duration};
 use crate::connector::{DaneFinding, MemoryFinding, StsFinding, StsListing};
-use crate::explain::Recollection;
+use crate::explain::{DaemonPolicies, Recollection};
 use crate::handshake::SentCertificate;
 use crate::outbound::probe::{ProbedHop, Seen, Sighting, trusted};
 use crate::outcome::{Failure, Persistence};
@@ -30,7 +30,7 @@ pub(super) fn report(done: &Done, config: &Config) -> String {
     match &done.probe.hops {
         Ok(hops) => {
             for probed in hops {
-                hop(&mut out, probed);
+                hop(&mut out, probed, &done.known);
             }
         }
         Err(failure) => {
@@ -51,7 +51,7 @@ fn remembered(remembered: &Recollection) -> String {
     }
 }
 
-fn hop(out: &mut String, probed: &ProbedHop) {
+fn hop(out: &mut String, probed: &ProbedHop, known: &DaemonPolicies) {
     let origin = match probed.hop.origin {
         Origin::Mx { preference } => format!("MX {preference}"),
         Origin::ImplicitMx => "the domain itself, which has no MX".to_owned(),
@@ -70,6 +70,9 @@ fn hop(out: &mut String, probed: &ProbedHop) {
     line(out, "wanted", &plain(&policy.to_string()));
     line(out, "DANE", &plain(&dane(&found.findings.dane)));
     line(out, "MTA-STS", &plain(&mta_sts(&found.findings.mta_sts)));
+    if let Some(policy) = known.note(&found.published) {
+        line(out, "", &plain(&policy.to_string()));
+    }
     if let Some(failure) = hopeless {
         line(out, "REFUSED", &format!("{}; a delivery does not even dial it", told(failure, failure.persistence)));
     }

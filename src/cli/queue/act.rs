@@ -39,13 +39,13 @@ pub(super) async fn run(client: &Client, chosen: &Chosen, order: Order, yes: boo
     if ask && !io::stdin().is_terminal() {
         return Err(QueueError::Usage(format!("nobody can be asked here; say --yes to {} them.", verb.to_lowercase())));
     }
-    let (ids, missing) = find(client, selection, order).await?;
+    let Found { ids, missing, trying } = find(client, selection, order).await?;
     if ask && !ids.is_empty() && !confirmed(verb, ids.len()) {
         return Err(QueueError::No("nothing was done.".to_owned()));
     }
-    let mut report = Report::begin(chosen.json);
-    for id in &missing.0 {
-        report.take(Answer { id: *id, done: false, error: Some(Missing::REASON.to_owned()) });
+    let mut report = Report::begin(chosen.json, trying);
+    for id in &missing.ids {
+        report.take(Answer { id: *id, done: false, error: Some(missing.reason().to_owned()) });
     }
     for batch in ids.chunks(BATCH) {
         let orders = Orders { order, ids: batch.to_vec() };
@@ -64,16 +64,30 @@ pub(super) async fn run(client: &Client, chosen: &Chosen, order: Order, yes: boo
     Ok(report.end(done))
 }
 
+/// What is chosen.
+struct Found {
+    ids: Vec<QueueId>,
+    missing: Missing,
+    /// Messages that are left out because they are being tried at this moment.
+    trying: usize,
+}
+
 /// The messages that are chosen. Out of a crowd, those that the order means nothing to are left out; one
 /// that was named is told why.
-async fn find(client: &Client, selection: &Selection, order: Order) -> Result<(Vec<QueueId>, Missing), QueueError> {
+async fn find(client: &Client, selection: &Selection, order: Order) -> Result<Found, QueueError> {
     let named = !selection.ids.is_empty();
-    let mut ids = Vec::new();
-    let taken = |message: &Message| named || concerns(order, message);
-    let missing = selection
-        .each_page(client, |page| ids.extend(page.iter().filter(|message| taken(message)).map(|message| message.id)))
-        .await?;
-    Ok((ids, missing))
+    let (mut ids, mut trying) = (Vec::new(), 0);
+    let take = |page: Vec<Message>| {
+        for message in page {
+            if named || concerns(order, &message) {
+                ids.push(message.id);
+            } else if order == Order::Retry && message.busy {
+                trying += 1;
+            }
+        }
+    };
+    let missing = selection.each_page(client, take).await?;
+    Ok(Found { ids, missing, trying })
 }
 
 fn concerns(order: Order, message: &Message) -> bool {
@@ -103,13 +117,15 @@ fn is_yes(line: &str) -> bool {
 struct Report {
     document: Document,
     json: bool,
+    /// Messages that nothing was to be done for: they are being tried.
+    trying: usize,
     done: usize,
     refused: usize,
 }
 
 impl Report {
-    fn begin(json: bool) -> Self {
-        Self { document: Document::begin(json), json, done: 0, refused: 0 }
+    fn begin(json: bool, trying: usize) -> Self {
+        Self { document: Document::begin(json), json, trying, done: 0, refused: 0 }
     }
 
     fn take(&mut self, answer: Answer) {
@@ -129,6 +145,9 @@ impl Report {
         self.document.end();
         if !self.json {
             super::super::show(&match (self.done, self.refused) {
+                (0, 0) if self.trying > 0 => {
+                    format!("{} being tried at this moment, nothing to do\n", count(self.trying))
+                }
                 (0, 0) => "no message matches\n".to_owned(),
                 (some, 0) => format!("{} {done}\n", count(some)),
                 (some, refused) => format!("{} {done}, {refused} not\n", count(some)),

@@ -1,6 +1,5 @@
 //! `gatepost queue list`.
 
-use std::io::{self, Write as _};
 use std::process::ExitCode;
 
 use comfy_table::{Table, presets};
@@ -40,7 +39,7 @@ pub(super) async fn run(client: &Client, chosen: &Chosen) -> Result<ExitCode, Qu
             (true, false) => "the queue is empty\n".to_owned(),
         });
     }
-    let no = !missing.0.is_empty() || (nothing && chosen.selection.chooses());
+    let no = !missing.ids.is_empty() || (nothing && chosen.selection.chooses());
     Ok(if no { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
@@ -71,7 +70,6 @@ impl Document {
         if self.wanted {
             super::super::show(if self.filled { "\n]\n" } else { "[]\n" });
         }
-        let _ = io::stdout().flush();
     }
 }
 

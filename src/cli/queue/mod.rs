@@ -1,7 +1,8 @@
 //! `gatepost queue`: an operator's hands on the queue of a running daemon.
 //!
 //! It asks over the admin socket and decides nothing itself. Exit status: 0; 1 where nothing matches, an
-//! order is refused or no daemon answers; 2 where arguments or configuration cannot be used.
+//! order is refused, no daemon answers or the answer cannot be written; 2 where arguments or configuration cannot
+//! be used.
 
 mod act;
 pub(super) mod list;

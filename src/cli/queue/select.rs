@@ -59,7 +59,12 @@ impl Selection {
 
     /// Whether some messages are chosen out of the queue, so that finding none is an answer of no.
     pub(super) fn chooses(&self) -> bool {
-        !self.ids.is_empty() || self.domain.is_some() || self.sender.is_some() || self.older_than.is_some()
+        !self.ids.is_empty() || self.filters()
+    }
+
+    /// Whether more is asked of messages than their ids.
+    fn filters(&self) -> bool {
+        self.domain.is_some() || self.sender.is_some() || self.older_than.is_some()
     }
 
     /// Asks for the messages, page by page.
@@ -74,7 +79,7 @@ impl Selection {
         let mut ids = self.ids.clone();
         ids.sort_unstable();
         ids.dedup();
-        let mut missing = Missing(Vec::new());
+        let mut missing = Missing { ids: Vec::new(), chosen: self.filters() };
         for group in ids.chunks(PAGE) {
             let mut unseen = group.to_vec();
             self.pages(client, group, |messages| {
@@ -82,7 +87,7 @@ impl Selection {
                 take(messages);
             })
             .await?;
-            missing.0.extend(unseen);
+            missing.ids.extend(unseen);
         }
         if ids.is_empty() {
             self.pages(client, &[], take).await?;
@@ -134,17 +139,27 @@ impl Selection {
 }
 
 /// Ids that were named and are not to be found, or not among what else was asked.
-pub(super) struct Missing(pub(super) Vec<QueueId>);
+pub(super) struct Missing {
+    pub(super) ids: Vec<QueueId>,
+    /// Whether anything else was asked.
+    chosen: bool,
+}
 
 impl Missing {
     /// Tells of each.
     pub(super) fn tell(&self) {
-        for id in &self.0 {
-            eprintln!("{id}: {}", Self::REASON);
+        for id in &self.ids {
+            eprintln!("{id}: {}", self.reason());
         }
     }
 
-    pub(super) const REASON: &str = "no such message in the queue";
+    pub(super) fn reason(&self) -> &'static str {
+        if self.chosen {
+            "not in the queue, or not among what else was asked for"
+        } else {
+            "no such message in the queue"
+        }
+    }
 }
 
 #[cfg(test)]

@@ -11,6 +11,8 @@ use super::list::Document;
 use super::words::{age, plain, sender, size, time, to_come};
 use super::{Chosen, Client, QueueError};
 use crate::admin::words::{Message, Parameters, Reason, Recipient, State};
+use crate::cli::is_unwritten;
+use crate::cli::socket::SocketError;
 use crate::envelope::{BodyType, Notify, QueueId, Ret, TlsRequirement};
 
 /// A part of the content.
@@ -39,51 +41,59 @@ pub(super) async fn run(client: &Client, chosen: &Chosen, headers: bool, body: b
         return Err(QueueError::Usage(sentence.to_owned()));
     }
     let mut ids = Vec::new();
-    let missing = selection.each_page(client, |page| ids.extend(page.iter().map(|message| message.id))).await?;
+    let mut missing = selection.each_page(client, |page| ids.extend(page.iter().map(|message| message.id))).await?;
     // One that was named stands for itself, whatever was found.
     let single = selection.ids.len() == 1;
     let mut document = Document::begin(chosen.json && !single);
-    for (at, id) in ids.iter().enumerate() {
-        match (chosen.json, headers, body) {
-            (true, _, _) => {
-                let message = json(client, *id, headers, body).await?;
+    let mut shown = 0_usize;
+    for id in ids {
+        let done = match (chosen.json, headers, body) {
+            (true, _, _) => json(client, id, headers, body).await.map(|message| {
                 if single {
                     super::super::show(&format!("{message}\n"));
                 }
                 document.add(&message);
-            }
-            (false, false, false) => {
-                let message: Message = client.get(&format!("/v1/queue/{id}")).await?;
-                let gap = if at == 0 { "" } else { "\n" };
+            }),
+            (false, false, false) => client.get(&format!("/v1/queue/{id}")).await.map(|message: Message| {
+                let gap = if shown == 0 { "" } else { "\n" };
                 super::super::show(&format!("{gap}{}", told(&message, Timestamp::now())));
-            }
-            (false, true, false) => write(client, *id, Part::Headers).await?,
-            (false, false, true) => write(client, *id, Part::Body).await?,
-            (false, true, true) => write(client, *id, Part::Whole).await?,
+            }),
+            (false, true, false) => write(client, id, Part::Headers).await,
+            (false, false, true) => write(client, id, Part::Body).await,
+            (false, true, true) => write(client, id, Part::Whole).await,
+        };
+        match done {
+            Ok(()) => shown += 1,
+            // It has left the queue since it was listed. Who named it is told; out of a crowd it is not missed.
+            Err(SocketError::Missing(_)) if selection.ids.is_empty() => {}
+            Err(SocketError::Missing(_)) => missing.ids.push(id),
+            Err(error) => return Err(error.into()),
+        }
+        if is_unwritten() {
+            break;
         }
     }
     document.end();
     missing.tell();
-    if ids.is_empty() && missing.0.is_empty() {
+    if shown == 0 && missing.ids.is_empty() {
         eprintln!("no message matches");
     }
-    Ok(if ids.is_empty() || !missing.0.is_empty() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    Ok(if shown == 0 || !missing.ids.is_empty() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
 /// Writes octets as they are stored; on a terminal, without what it would obey.
-async fn write(client: &Client, id: QueueId, part: Part) -> Result<(), QueueError> {
+async fn write(client: &Client, id: QueueId, part: Part) -> Result<(), SocketError> {
     let mut stdout = io::stdout().lock();
     let target = part.target(id);
     if stdout.is_terminal() {
-        client.copy(&target, &mut Tame { to: stdout, rest: Vec::new() }).await?;
+        client.copy(&target, &mut Tame { to: stdout, rest: Vec::new() }).await
     } else {
-        client.copy(&target, &mut stdout).await?;
+        client.copy(&target, &mut stdout).await
     }
-    Ok(())
 }
 
 /// The message, with its content where that is wanted. What is not UTF-8 of it is replaced.
-async fn json(client: &Client, id: QueueId, headers: bool, body: bool) -> Result<Value, QueueError> {
+async fn json(client: &Client, id: QueueId, headers: bool, body: bool) -> Result<Value, SocketError> {
     let mut message: Value = client.get(&format!("/v1/queue/{id}")).await?;
     for (wanted, part, key) in [(headers, Part::Headers, "headers"), (body, Part::Body, "body")] {
         if wanted {

@@ -166,6 +166,13 @@ pub struct Policy {
 }
 
 impl Policy {
+    /// A policy that was fetched then, from its [`lines`](Self::lines) and its id as somebody wrote them down;
+    /// nothing where they make no sense.
+    #[must_use]
+    pub fn from_parts(domain: Domain, id: &str, lines: &str, fetched: Timestamp) -> Option<Self> {
+        Some(Self { domain, id: PolicyId::parse(id)?, terms: Terms::parse(lines.as_bytes()).ok()?, fetched })
+    }
+
     /// The policy domain: the recipient domain, or the smart host's own name (RFC 8461 §3.4).
     #[must_use]
     pub fn domain(&self) -> &Domain {

@@ -12,8 +12,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use rusqlite::{Connection, ErrorCode, OpenFlags, params};
 
-use super::policy::{Policy, Terms};
-use super::record::PolicyId;
+use super::policy::Policy;
 use crate::address::Domain;
 
 /// "GPSP": tells our databases from others.
@@ -189,12 +188,8 @@ fn load(connection: &Connection, file: &Path) -> Result<Vec<Row>, StoreError> {
 }
 
 fn parse([domain, id, terms]: &[String; 3], fetched: i64, used: i64) -> Option<Row> {
-    let policy = Policy {
-        domain: Domain::parse(domain).ok()?,
-        id: PolicyId::parse(id)?,
-        terms: Terms::parse(terms.as_bytes()).ok()?,
-        fetched: Timestamp::from_second(fetched).ok()?,
-    };
+    let (domain, fetched) = (Domain::parse(domain).ok()?, Timestamp::from_second(fetched).ok()?);
+    let policy = Policy::from_parts(domain, id, terms, fetched)?;
     Some((Arc::new(policy), Timestamp::from_second(used).ok()?))
 }
 
