@@ -211,7 +211,10 @@ fn stacked<T: Display>(items: &[T]) -> String {
 }
 
 fn listeners(listeners: &[Listener]) -> Table {
-    let mut table = table(&["name", "address", "TLS", "client certificate"]);
+    let behind_balancers = listeners.iter().any(|listener| !listener.proxy_protocol.is_empty());
+    let mut headings = vec!["name", "address", "TLS", "client certificate"];
+    headings.extend(behind_balancers.then_some("PROXY header from"));
+    let mut table = table(&headings);
     for listener in listeners {
         let addresses: Vec<_> = listener.addresses.iter().map(|address| &address.value).collect();
         let tls = match listener.tls {
@@ -225,7 +228,12 @@ fn listeners(listeners: &[Listener]) -> Table {
             (_, true) => "asked for",
             (_, false) => "not asked for",
         };
-        table.add_row([listener.name.clone(), stacked(&addresses), tls.to_owned(), certificate.to_owned()]);
+        let mut row = vec![listener.name.clone(), stacked(&addresses), tls.to_owned(), certificate.to_owned()];
+        row.extend(behind_balancers.then(|| match &*listener.proxy_protocol {
+            [] => "-".to_owned(),
+            networks => stacked(networks),
+        }));
+        table.add_row(row);
     }
     table
 }

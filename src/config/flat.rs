@@ -237,6 +237,7 @@ fn listener(listener: &Listener) -> Section {
         ("address", list(&addresses)),
         ("tls", text(tls)),
         ("request_client_certificate", number(listener.request_client_certificate)),
+        ("proxy_protocol", list(&listener.proxy_protocol)),
     ];
     Section::new(format!("[[listener]] {}", listener.name), pairs)
 }

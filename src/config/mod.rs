@@ -220,6 +220,8 @@ pub struct Listener {
     pub tls: ListenerTls,
     /// Whether clients are asked for a certificate.
     pub request_client_certificate: bool,
+    /// Load balancers, whose word on who calls is believed.
+    pub proxy_protocol: Vec<IpNet>,
 }
 
 /// An item of `[[listener]] address`.

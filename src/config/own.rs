@@ -3,7 +3,7 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 
-use ipnet::{Ipv4Net, Ipv6Net};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::hosts::{domain_pattern, is_everybody, listen_address, name_pattern, network};
 use super::place::Notes;
@@ -111,6 +111,7 @@ pub(super) struct WrittenListener {
     pub(super) addresses: Given<Vec<Located<ListenAddress>>>,
     pub(super) tls: Given<ListenerTls>,
     pub(super) request_client_certificate: Given<bool>,
+    pub(super) proxy_protocol: Given<Vec<IpNet>>,
 }
 
 impl WrittenListener {
@@ -129,9 +130,15 @@ impl WrittenListener {
             choice(value, notes, &words)
         });
         let request_client_certificate = table.read(notes, "request_client_certificate", boolean);
+        let proxy_protocol =
+            table.read(notes, "proxy_protocol", |value, notes| list(value, notes, network).map(without_places));
+        if let Some(open) = proxy_protocol.located().filter(|networks| is_everybody(&networks.value)) {
+            let remedy = "List the addresses of your own load balancers only.";
+            notes.fault(&open.place, "proxy_protocol lets the whole Internet say which address it has", remedy);
+        }
         let place = table.place().clone();
         table.finish(notes);
-        Self { place, name, addresses, tls, request_client_certificate }
+        Self { place, name, addresses, tls, request_client_certificate, proxy_protocol }
     }
 
     /// Whether a session here can have TLS; yes where that is unknown.
@@ -150,6 +157,7 @@ impl WrittenListener {
             addresses: self.addresses.or(Vec::new()),
             tls: self.tls.or(ListenerTls::Opportunistic),
             request_client_certificate: self.request_client_certificate.or(true),
+            proxy_protocol: self.proxy_protocol.or(Vec::new()),
         }
     }
 }

@@ -8,12 +8,13 @@ use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::select;
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, info, warn};
 
 use super::gate::Crowded;
-use super::{Inbound, session};
+use super::{Inbound, Settings, proxied, session};
 use crate::config::{Listener, ListenerTls};
 use crate::smtp::reply::{Reply, Status};
 
@@ -45,6 +46,7 @@ pub async fn serve(inbound: Arc<Inbound>, name: String, sockets: Vec<TcpListener
 }
 
 /// What the accept loop of one socket knows.
+#[derive(Clone)]
 struct Door {
     inbound: Arc<Inbound>,
     name: String,
@@ -63,7 +65,7 @@ impl Door {
             match accepted {
                 Ok((stream, peer)) => {
                     pause = PAUSE.0;
-                    self.admit(stream, peer);
+                    self.arrive(stream, peer);
                 }
                 Err(error) if is_of_the_peer(&error) => {
                     debug!(listener = %self.name, %error, "connection lost before it was accepted");
@@ -82,15 +84,59 @@ impl Door {
         }
     }
 
-    fn admit(&self, stream: TcpStream, peer: SocketAddr) {
+    /// Finds out who calls.
+    fn arrive(&self, stream: TcpStream, peer: SocketAddr) {
         let settings = self.inbound.settings.load_full();
-        let hostname = settings.config.hostname.clone();
+        let hostname = &settings.config.hostname;
         let Some(listener) = settings.config.listeners.iter().find(|listener| listener.name == self.name).cloned()
         else {
             // Taken out of the configuration by a reload; whoever runs us is about to stop us.
             debug!(listener = %self.name, %peer, "listener is no longer configured");
             return refuse(stream, None, &Reply::new(421, Status(3, 2), format!("{hostname} Service not available")));
         };
+        if !proxied::is_expected(&listener.proxy_protocol, peer.ip()) {
+            return self.admit(stream, peer, settings, listener);
+        }
+        // A balancer is no client: all that it brings may wait for their headers, as far as anybody may.
+        let all = settings.config.limits.connections;
+        let Ok(seat) = self.inbound.gate.enter(peer.ip(), all, all) else {
+            return self.turn_away(stream, peer, Crowded::Everyone, &settings, &listener);
+        };
+        let door = self.clone();
+        self.tasks.spawn(async move {
+            let Some((stream, client)) = door.introduced(stream, peer, &settings).await else { return };
+            drop(seat);
+            door.admit(stream, client, settings, listener);
+        });
+    }
+
+    /// Reads a balancer's header, and says whose connection it is.
+    async fn introduced(
+        &self,
+        mut stream: TcpStream,
+        peer: SocketAddr,
+        settings: &Settings,
+    ) -> Option<(TcpStream, SocketAddr)> {
+        let patience = settings.config.timeouts.handshake;
+        let read = select! {
+            () = self.stop.cancelled() => return None,
+            read = timeout(patience, proxied::client(&mut stream)) => read,
+        };
+        let fault = match read {
+            Ok(Ok(client)) => return Some((stream, client.unwrap_or(peer))),
+            Ok(Err(fault)) => fault.to_string(),
+            Err(_) => format!("its PROXY header was not there after {} seconds", patience.as_secs_f32()),
+        };
+        if self.inbound.monitor.is_news("connection closed for want of a PROXY header", peer.ip(), &fault) {
+            warn!(
+                listener = %self.name, %peer, error = fault,
+                "connection closed for want of a PROXY header; let the balancer there send one, or take its network out of proxy_protocol"
+            );
+        }
+        None
+    }
+
+    fn admit(&self, stream: TcpStream, peer: SocketAddr, settings: Arc<Settings>, listener: Listener) {
         let limits = settings.config.limits;
         match self.inbound.gate.enter(peer.ip(), limits.connections, limits.connections_per_client) {
             Ok(seat) => {
@@ -100,25 +146,35 @@ impl Door {
                     drop(seat);
                 });
             }
-            Err(crowded) => {
-                let (limit, reply) = match crowded {
-                    Crowded::Everyone => (
-                        "connections",
-                        Reply::new(421, Status(3, 2), format!("{hostname} Too many connections, try again later")),
-                    ),
-                    Crowded::Client => (
-                        "connections_per_client",
-                        Reply::new(421, Status(7, 0), format!("{hostname} Too many connections from your address")),
-                    ),
-                };
-                let monitor = &self.inbound.monitor;
-                monitor.turned_away(&self.name, limit);
-                if monitor.is_news("connection refused, a limit is reached", peer.ip(), limit) {
-                    info!(listener = %self.name, %peer, limit, "connection refused, a limit is reached");
-                }
-                refuse(stream, Some(&listener), &reply);
-            }
+            Err(crowded) => self.turn_away(stream, peer, crowded, &settings, &listener),
         }
+    }
+
+    fn turn_away(
+        &self,
+        stream: TcpStream,
+        peer: SocketAddr,
+        crowded: Crowded,
+        settings: &Settings,
+        listener: &Listener,
+    ) {
+        let hostname = &settings.config.hostname;
+        let (limit, reply) = match crowded {
+            Crowded::Everyone => (
+                "connections",
+                Reply::new(421, Status(3, 2), format!("{hostname} Too many connections, try again later")),
+            ),
+            Crowded::Client => (
+                "connections_per_client",
+                Reply::new(421, Status(7, 0), format!("{hostname} Too many connections from your address")),
+            ),
+        };
+        let monitor = &self.inbound.monitor;
+        monitor.turned_away(&self.name, limit);
+        if monitor.is_news("connection refused, a limit is reached", peer.ip(), limit) {
+            info!(listener = %self.name, %peer, limit, "connection refused, a limit is reached");
+        }
+        refuse(stream, Some(listener), &reply);
     }
 }
 

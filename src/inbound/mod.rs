@@ -8,6 +8,7 @@ mod gate;
 mod listener;
 mod pace;
 mod policy;
+mod proxied;
 mod received;
 mod session;
 mod wire;

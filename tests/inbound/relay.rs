@@ -75,6 +75,8 @@ pub(crate) struct Wanted<'a> {
     pub(crate) tls: &'a str,
     /// More TOML, at the end.
     pub(crate) more: &'a str,
+    /// A network of load balancers.
+    pub(crate) balancers: &'a str,
     /// Networks that may relay.
     pub(crate) networks: &'a str,
     /// Whether commits go through at once.
@@ -84,13 +86,14 @@ pub(crate) struct Wanted<'a> {
 
 impl Default for Wanted<'_> {
     fn default() -> Self {
-        Self { tls: "opportunistic", more: "", networks: "", at_once: true, full: false }
+        Self { tls: "opportunistic", more: "", balancers: "", networks: "", at_once: true, full: false }
     }
 }
 
 fn configured(wanted: &Wanted<'_>, spool: &Path) -> Config {
     let certs = Path::new(env!("CARGO_MANIFEST_DIR")).join("certs");
-    let Wanted { tls, more, networks, .. } = wanted;
+    let Wanted { tls, more, balancers, networks, .. } = wanted;
+    let balancers = if balancers.is_empty() { String::new() } else { format!("\"{balancers}\"") };
     let (certs, spool) = (certs.display(), spool.display());
     let text = format!(
         r#"
@@ -108,6 +111,7 @@ path = "{spool}"
 name = "test"
 address = ["127.0.0.1:2525"]
 tls = "{tls}"
+proxy_protocol = [{balancers}]
 [relay]
 networks = [{networks}]
 domains = ["example.com"]

@@ -70,7 +70,13 @@ fn clear() -> TlsOutcome {
 }
 
 fn listener(tls: ListenerTls, request_client_certificate: bool) -> Listener {
-    Listener { name: "public".into(), addresses: Vec::new(), tls, request_client_certificate }
+    Listener {
+        name: "public".into(),
+        addresses: Vec::new(),
+        tls,
+        request_client_certificate,
+        proxy_protocol: Vec::new(),
+    }
 }
 
 fn ask(connector: &Arc<Connector>, peer: &str, outcome: TlsOutcome) -> Result<bool, String> {

@@ -1,0 +1,143 @@
+//! The header of a load balancer (HAProxy's proxy-protocol.txt, versions 1 and 2), which tells who calls in truth.
+//!
+//! It is believed, and demanded, on connections from the networks of `[[listener]] proxy_protocol` alone; from anybody
+//! else it is no SMTP. What it says of TLS is not read: facts about TLS come from our own handshake.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+
+use ipnet::IpNet;
+use proxy_header::{ParseConfig, Protocol, ProxiedAddress, ProxyHeader};
+use tokio::io::{AsyncRead, AsyncReadExt as _};
+
+/// What a header of version 2 begins with. None of version 1 is shorter.
+const SIGNATURE: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";
+const VERSION_1: &[u8] = b"PROXY ";
+/// Octets of a header of version 1, at most (§2.1).
+const LINE_MAX: usize = 107;
+/// Octets behind the first sixteen of one of version 2, at most: addresses, and what balancers like to add.
+const REST_MAX: usize = 4096;
+
+/// Why a header was not taken.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ProxyFault {
+    /// Something else came.
+    #[error("the connection does not begin with a PROXY header")]
+    Missing,
+    /// It cannot be understood.
+    #[error("its PROXY header cannot be read")]
+    Malformed,
+    /// It is of something that is no TCP.
+    #[error("its PROXY header is not of a TCP connection")]
+    NotTcp,
+    /// The connection ended or broke.
+    #[error("it ended within its PROXY header: {0}")]
+    Broken(#[from] io::Error),
+}
+
+/// Whether what comes from there begins with a header.
+pub(super) fn is_expected(networks: &[IpNet], peer: IpAddr) -> bool {
+    let peer = peer.to_canonical();
+    networks.iter().any(|network| network.contains(&peer))
+}
+
+/// Reads the header, and not an octet more. Whose connection it is: nobody's where the balancer speaks for itself, to
+/// see whether we are well.
+pub(super) async fn client(stream: &mut (impl AsyncRead + Unpin)) -> Result<Option<SocketAddr>, ProxyFault> {
+    let mut header = vec![0; SIGNATURE.len()];
+    stream.read_exact(&mut header).await?;
+    if header == SIGNATURE {
+        header.resize(SIGNATURE.len() + 4, 0);
+        stream.read_exact(&mut header[SIGNATURE.len()..]).await?;
+        let rest = usize::from(u16::from_be_bytes([header[14], header[15]]));
+        if rest > REST_MAX {
+            return Err(ProxyFault::Malformed);
+        }
+        header.resize(header.len() + rest, 0);
+        stream.read_exact(&mut header[SIGNATURE.len() + 4..]).await?;
+    } else if header.starts_with(VERSION_1) {
+        // What follows the line is not ours to take.
+        while !header.ends_with(b"\n") {
+            if header.len() >= LINE_MAX {
+                return Err(ProxyFault::Malformed);
+            }
+            header.push(stream.read_u8().await?);
+        }
+    } else {
+        return Err(ProxyFault::Missing);
+    }
+    let parsed = ProxyHeader::parse(&header, ParseConfig { include_tlvs: false, ..ParseConfig::default() });
+    let (parsed, _) = parsed.map_err(|_| ProxyFault::Malformed)?;
+    match parsed.proxied_address() {
+        None => Ok(None),
+        Some(ProxiedAddress { protocol: Protocol::Stream, source, .. }) => Ok(Some(*source)),
+        Some(ProxiedAddress { protocol: Protocol::Datagram, .. }) => Err(ProxyFault::NotTcp),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const IPV4: &[u8] = b"\x11\0\x0c\xc0\0\x02\x01\x0a\0\0\x01\x04\xd2\0\x19";
+
+    /// Version 2, with this command, and what follows it.
+    fn v2(command: u8, rest: &[u8]) -> Vec<u8> {
+        [&SIGNATURE[..], &[command], rest].concat()
+    }
+
+    async fn read(header: &[u8]) -> (String, Vec<u8>) {
+        let all = [header, b"EHLO"].concat();
+        let mut stream = &all[..];
+        let said = match client(&mut stream).await {
+            Ok(Some(address)) => address.to_string(),
+            Ok(None) => "its own".to_owned(),
+            Err(fault) => fault.to_string(),
+        };
+        (said, stream.to_vec())
+    }
+
+    #[tokio::test]
+    async fn it_is_read_to_its_end_and_no_further() {
+        let with_more = [b"\x11\0\x12", &IPV4[3..], b"\x04\0\x03abc"].concat();
+        for (header, client) in [
+            (b"PROXY TCP4 192.0.2.1 10.0.0.1 1234 25\r\n".to_vec(), "192.0.2.1:1234"),
+            (b"PROXY TCP6 2001:db8::1 2001:db8::2 1234 25\r\n".to_vec(), "[2001:db8::1]:1234"),
+            (b"PROXY UNKNOWN\r\n".to_vec(), "its own"),
+            (b"PROXY UNKNOWN ffff::1 ffff::2 65535 65535\r\n".to_vec(), "its own"),
+            (v2(0x21, IPV4), "192.0.2.1:1234"),
+            (v2(0x21, &with_more), "192.0.2.1:1234"),
+            (v2(0x20, b"\0\0\0"), "its own"),
+            // What a balancer that speaks for itself says of addresses does not count (§2.2).
+            (v2(0x20, IPV4), "its own"),
+        ] {
+            assert_eq!(read(&header).await, (client.to_owned(), b"EHLO".to_vec()), "{header:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn anything_else_is_not_taken() {
+        let none = "the connection does not begin with a PROXY header";
+        let bad = "its PROXY header cannot be read";
+        let long = format!("PROXY TCP4 192.0.2.1 {} 1234 25\r\n", "1".repeat(100));
+        let datagram = [b"\x12", &IPV4[1..]].concat();
+        for (header, fault) in [
+            (b"EHLO client.example\r\n".to_vec(), none),
+            (b"proxy TCP4 192.0.2.1 10.0.0.1 1234 25\r\n".to_vec(), none),
+            (b"PROXY TCP4 192.0.2.1 10.0.0.1 1234\r\n".to_vec(), bad),
+            (b"PROXY TCP4 192.0.2.256 10.0.0.1 1234 25\r\n".to_vec(), bad),
+            (b"PROXY TCP4 192.0.2.1 10.0.0.1 1234 25\n".to_vec(), bad),
+            (b"PROXY TCP5 192.0.2.1 10.0.0.1 1234 25\r\n".to_vec(), bad),
+            (long.into_bytes(), bad),
+            (v2(0x22, IPV4), bad),
+            (v2(0x31, IPV4), bad),
+            (v2(0x21, b"\x11\0\x02ab"), bad),
+            (v2(0x21, b"\x11\xff\xff"), bad),
+            (v2(0x21, &datagram), "its PROXY header is not of a TCP connection"),
+        ] {
+            assert_eq!(read(&header).await.0, fault, "{header:?}");
+        }
+        let mut cut = &b"PROXY TCP4 192.0.2.1"[..];
+        assert!(matches!(client(&mut cut).await, Err(ProxyFault::Broken(_))));
+    }
+}

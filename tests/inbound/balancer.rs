@@ -1,0 +1,90 @@
+//! Behind a load balancer: who calls is whom its PROXY header names, and nobody else is believed.
+
+use crate::relay::{Relay, Wanted, content};
+
+const BEHIND: &str = "127.0.0.1/32";
+
+#[tokio::test]
+async fn the_client_is_the_one_that_the_header_names() {
+    let mut relay = Relay::start(Wanted { balancers: BEHIND, networks: "\"192.0.2.0/24\"", ..Wanted::default() }).await;
+    // The connector wants its senders' own network, and that may send anywhere.
+    let mut client = relay.silent().await;
+    client.says("PROXY TCP4 192.0.2.77 10.0.0.1 40000 25").await;
+    client.hears("220").await;
+    client.begins("a@elsewhere.example", "b@far.example").await;
+    client.says("a\n.").await;
+    client.hears("250 2.0.0").await;
+    let (received, _) = content(&relay.entry().await).await;
+    assert!(received.contains("([192.0.2.77])"), "{received}");
+
+    let mut client = relay.silent().await;
+    client.says("PROXY TCP4 203.0.113.9 10.0.0.1 40000 25").await;
+    client.hears("220").await;
+    client.says("EHLO client.example").await;
+    client.hears("250").await;
+    client.says("MAIL FROM:<a@elsewhere.example>").await;
+    client.hears("550 5.7.1").await;
+    client.says("MAIL FROM:<a@example.org>").await;
+    client.hears("250").await;
+    client.says("RCPT TO:<b@far.example>").await;
+    client.hears("550 5.7.1").await;
+    relay.ends().await;
+}
+
+#[tokio::test]
+async fn a_balancer_that_looks_whether_we_are_well_is_itself() {
+    let relay = Relay::start(Wanted { balancers: BEHIND, ..Wanted::default() }).await;
+    let mut client = relay.silent().await;
+    client.says("PROXY UNKNOWN").await;
+    client.hears("220").await;
+    client.says("QUIT").await;
+    client.hears("221 2.0.0").await;
+    client.hears_the_end().await;
+    relay.ends().await;
+}
+
+#[tokio::test]
+async fn who_comes_without_a_header_hears_nothing() {
+    let relay = Relay::start(Wanted { balancers: BEHIND, ..Wanted::default() }).await;
+    for first in ["EHLO client.example", "PROXY TCP4 nonsense here 40000 25 and more of it"] {
+        let mut client = relay.silent().await;
+        client.hears_nothing().await;
+        client.says(first).await;
+        client.hears_no_reply().await;
+    }
+    relay.ends().await;
+}
+
+#[tokio::test]
+async fn nobody_else_is_believed() {
+    let relay = Relay::start(Wanted { balancers: "192.0.2.1/32", ..Wanted::default() }).await;
+    let mut client = relay.silent().await;
+    client.hears("220").await;
+    client.says("PROXY TCP4 192.0.2.77 10.0.0.1 40000 25").await;
+    client.hears("500 5.5.2").await;
+    relay.ends().await;
+}
+
+#[tokio::test]
+async fn a_crowded_client_is_one_behind_the_balancer() {
+    let limits = "[limits]\nconnections_per_client = 1\n";
+    let relay = Relay::start(Wanted { balancers: BEHIND, more: limits, ..Wanted::default() }).await;
+    let mut open = Vec::new();
+    for (address, heard) in [("192.0.2.1", "220"), ("192.0.2.2", "220"), ("192.0.2.1", "421 4.7.0")] {
+        let mut client = relay.silent().await;
+        client.says(&format!("PROXY TCP4 {address} 10.0.0.1 40000 25")).await;
+        client.hears(heard).await;
+        open.push(client);
+    }
+    relay.ends().await;
+}
+
+#[tokio::test]
+async fn tls_from_the_first_byte_begins_behind_the_header() {
+    let relay = Relay::start(Wanted { tls: "implicit", balancers: BEHIND, ..Wanted::default() }).await;
+    let mut client = relay.silent().await;
+    client.says("PROXY TCP6 2001:db8::1 2001:db8::2 40000 465").await;
+    let mut client = relay.shaken(client, false).await;
+    client.hears("220").await;
+    relay.ends().await;
+}
