@@ -1,4 +1,4 @@
-//! The header of a load balancer (HAProxy's proxy-protocol.txt, versions 1 and 2), which tells who calls in truth.
+//! The header of a load balancer (`HAProxy`'s proxy-protocol.txt, versions 1 and 2), which tells who calls in truth.
 //!
 //! It is believed, and demanded, on connections from the networks of `[[listener]] proxy_protocol` alone; from anybody
 //! else it is no SMTP. What it says of TLS is not read: facts about TLS come from our own handshake.

@@ -223,7 +223,7 @@ fn row(columns: &Columns<'_>) -> Result<(Host, Row), Box<dyn std::error::Error>>
     let (issuer, since): (Option<String>, Option<i64>) = (columns.get("issuer")?, columns.get("issuer_since")?);
     let issuer = issuer.zip(since).map(|(issuer, since)| (Arc::from(issuer), since));
     let seen = columns.get("seen")?;
-    Ok((domain, Row { host, stretches, seen, level, issuer, written: seen }))
+    Ok((domain, Row { host, stretches, seen, level, issuer, written: seen, aged: 0 }))
 }
 
 fn forgotten(connection: &Connection) -> Result<Vec<Forgotten>, Unreadable> {

@@ -15,6 +15,9 @@ use crate::address::Host;
 pub(super) const DAY: i64 = 24 * 60 * 60;
 /// A level that was not reached again for so long is no longer held against anybody.
 const KEPT: i64 = 90 * DAY;
+/// In so many rounds, a day apart, a host must be found to have aged out before it is dropped: a clock that is ahead, as
+/// at a start without a network, may be put right meanwhile, and what it took would be missed then.
+const ROUNDS_AGED: u8 = 3;
 /// How long a host is new. A new host in clear is held against what its domain has shown: it may be a forged
 /// MX. After that it is taken as what it is: a domain may well have one host with TLS and one without.
 const NEW: i64 = 7 * DAY;
@@ -46,6 +49,8 @@ pub(super) struct Row {
     pub(super) issuer: Option<(Arc<str>, i64)>,
     /// As of when the disk knows it.
     pub(super) written: i64,
+    /// In so many rounds it was found to have aged out.
+    pub(super) aged: u8,
 }
 
 impl Row {
@@ -187,7 +192,7 @@ impl Memory {
     }
 
     pub(super) fn note(&mut self, domain: &Host, host: &Host, level: Level, issuer: Option<&str>, at: i64) -> Noted {
-        if at - self.pruned >= DAY {
+        if at.abs_diff(self.pruned) >= DAY.unsigned_abs() {
             self.prune(at);
         }
         let before = self.standing(domain, host, at);
@@ -196,7 +201,15 @@ impl Memory {
             self.rows += 1;
             let stretches = [None; 5];
             // Never written, so that it will be.
-            known.rows.push(Row { host: host.clone(), stretches, seen: at, level, issuer: None, written: i64::MIN });
+            known.rows.push(Row {
+                host: host.clone(),
+                stretches,
+                seen: at,
+                level,
+                issuer: None,
+                written: i64::MIN,
+                aged: 0,
+            });
             known.rows.len() - 1
         });
         let row = &mut known.rows[place];
@@ -327,10 +340,13 @@ impl Memory {
         }
     }
 
-    /// Drops what has aged out.
+    /// Drops what has aged out, round after round.
     fn prune(&mut self, now: i64) {
         self.pruned = now;
-        self.drop_rows(|row| row.best(now).is_none());
+        for row in self.domains.values_mut().flat_map(|known| &mut known.rows) {
+            row.aged = if row.best(now).is_none() { row.aged + 1 } else { 0 };
+        }
+        self.drop_rows(|row| row.aged >= ROUNDS_AGED);
     }
 
     /// Drops the rows that were not seen for the longest time, some more than needed: so it is rarely needed.

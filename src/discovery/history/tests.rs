@@ -261,7 +261,31 @@ fn what_is_remembered_survives_a_restart() {
     let history = History::open(folder.path(), late).expect("it opens");
     assert!(history.page(None, None, 10, late).remembered.is_empty(), "all has aged out");
     drop(history);
-    assert_eq!(rows_on_disk(folder.path()), 0, "on the disk, too");
+    assert_eq!(rows_on_disk(folder.path()), 3, "the clock may be wrong");
+    let history = History::open(folder.path(), late).expect("it opens");
+    for days in [1, 2] {
+        let _ =
+            history.note(&host("c.example"), &host("mx.c.example"), Level::Tls, None, at(START + (91 + days) * DAY));
+    }
+    drop(history);
+    assert_eq!(rows_on_disk(folder.path()), 1, "on the disk, too");
+}
+
+#[test]
+fn a_clock_that_was_ahead_for_a_while_has_forgotten_nothing() {
+    let mut memory = Memory::new(100);
+    let mut note = |name: &str, level, days: i64| {
+        word(memory.note(&host(name), &host(&format!("mx.{name}")), level, None, START + days * DAY).change)
+    };
+    note("a.example", Level::Verified, 0);
+    // Another domain's mail, on two days of a year far off, and then on the next one.
+    for days in [3650, 3651, 1] {
+        note("b.example", Level::Tls, days);
+    }
+    for days in [3650, 3651, 1] {
+        note("b.example", Level::Tls, days);
+    }
+    assert_eq!(note("a.example", Level::Plain, 1), "worse than verified");
 }
 
 fn rows_on_disk(folder: &Path) -> i64 {

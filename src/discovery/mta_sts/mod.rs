@@ -357,6 +357,9 @@ impl Inner {
                 "MTA-STS policy fetched"
             ),
         }
+        for domain in &gone {
+            tracing::warn!(%domain, "MTA-STS policy dropped: as many are kept as may be; the next mail to the domain fetches it again");
+        }
         let mut changes = vec![Change::Put(Arc::clone(&policy), used)];
         changes.extend(gone.into_iter().map(Change::Remove));
         self.save(changes).await;

@@ -163,7 +163,7 @@ impl Shelf {
             let last = if self.weight > weight {
                 all.max_by_key(|(_, kept)| kept.policy.weight())
             } else {
-                all.min_by_key(|(_, kept)| kept.used)
+                all.min_by_key(|(_, kept)| (kept.over == 0, kept.policy.mode() != Mode::None, kept.used))
             };
             let Some(domain) = last.map(|(domain, _)| domain.clone()) else { break };
             self.remove(&domain);

@@ -192,6 +192,10 @@ fn the_least_used_goes_where_there_are_too_many() {
         shelf.put(policy(name, DAY, 0), at(used));
     }
     assert_eq!(shelf.make_room(2, WEIGHT_MAX), [domain("b.example")]);
+    // One that has expired is worth less, however lately it was asked for.
+    shelf.put(policy("d.example", 5, 0), at(4));
+    shelf.expire(at(5));
+    assert_eq!(shelf.make_room(2, WEIGHT_MAX), [domain("d.example")]);
 }
 
 #[test]
