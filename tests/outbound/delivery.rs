@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use gatepost::address::Mailbox;
 use gatepost::envelope::BodyType;
+use gatepost::outcome::Outcome;
 use gatepost::spool::{Body, Spool as _, SqliteSpool};
 
 use crate::peer::{Manner, Nobody, Peer, Starttls};
@@ -33,6 +34,27 @@ async fn each_recipient_has_its_own_result() {
     let peer_name = format!("mx.partner.example [127.0.0.1]:{}", peer.address.port());
     assert_eq!(failure(&report, 0).to_string(), format!("{peer_name}: answered RCPT TO with: 550 5.1.1 no such user"));
     assert_eq!(result(&report, 1).via.as_ref().map(|via| via.peer.clone()), Some(peer_name));
+}
+
+/// A thousand recipients may each have an answer, and the queue keeps them for days.
+#[tokio::test]
+async fn the_beginning_of_an_answer_is_kept_however_long_it_is() {
+    let world = World::new().await;
+    let long = |code: &str| -> &'static str {
+        format!("{}{code} end", format!("{code}-{}\r\n", "x".repeat(4000)).repeat(20)).leak()
+    };
+    let peer = Peer::start(plain().answer("RCPT TO:<gone@", long("550")).answer(".", long("250"))).await;
+    let outbound = world.outbound(&smart_hosts(&[&peer]));
+    let report = deliver(&outbound, message(&["gone@partner.example", "b@partner.example"])).await;
+    assert_eq!([outcome(&report, 0), outcome(&report, 1)], ["bounced 5.0.0", "delivered"]);
+    let Outcome::Delivered(taken) = &result(&report, 1).outcome else { panic!("it was delivered") };
+    for reply in [failure(&report, 0).peer_reply().expect("a reply"), taken] {
+        let lengths: Vec<usize> = reply.lines().iter().map(|line| line.len()).collect();
+        assert_eq!(lengths, [1024]);
+    }
+    let greeted = Peer::start(Manner { greeting: long("554"), ..plain() }).await;
+    let report = deliver(&world.outbound(&smart_hosts(&[&greeted])), message(&["b@partner.example"])).await;
+    assert_eq!(failure(&report, 0).peer_reply().expect("a reply").lines().len(), 1);
 }
 
 #[tokio::test]
