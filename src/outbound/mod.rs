@@ -68,7 +68,7 @@ pub struct Report {
     /// One result for each recipient of the attempt.
     pub results: Vec<RecipientResult>,
     /// Every failure on the way, hop by hop, those that the next hop made good included.
-    pub trail: Vec<Failure>,
+    pub trail: Vec<Arc<Failure>>,
     /// The connector that spoke for the domain.
     pub connector: Arc<Connector>,
     /// The configuration that it is of.
@@ -86,6 +86,9 @@ pub struct RecipientResult {
     pub via: Option<Arc<Via>>,
     /// What the hop where it was decided had to show; `None` where it did not come as far as that.
     pub policy: Option<Arc<TlsPolicy>>,
+    /// What failed for this recipient on the way, hop by hop, the end included; nothing of what failed for others
+    /// alone. Not told of who has the message.
+    pub trail: Vec<Arc<Failure>>,
 }
 
 /// A cleared session, for the record.

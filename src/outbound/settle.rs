@@ -36,7 +36,7 @@ impl Further {
 pub(super) struct Ledger {
     open: Vec<Open>,
     results: Vec<RecipientResult>,
-    trail: Vec<Failure>,
+    trail: Vec<Arc<Failure>>,
     /// Where in the trail each hop begins.
     hops: Vec<usize>,
     /// What the hop at hand must show, as soon as that is known.
@@ -49,6 +49,8 @@ struct Open {
     recipient: usize,
     /// The most telling failure so far, where there was one.
     reason: Option<Reason>,
+    /// Every failure so far.
+    trail: Vec<Arc<Failure>>,
 }
 
 /// A failure, and the session that it happened on.
@@ -80,7 +82,8 @@ impl Reason {
 
 impl Ledger {
     pub(super) fn new(recipients: &[usize], on_failure: OnFailure) -> Self {
-        let open = recipients.iter().map(|recipient| Open { recipient: *recipient, reason: None }).collect();
+        let fresh = |recipient: &usize| Open { recipient: *recipient, reason: None, trail: Vec::new() };
+        let open = recipients.iter().map(fresh).collect();
         let (results, trail, hops) = (Vec::with_capacity(recipients.len()), Vec::new(), Vec::new());
         Self { open, results, trail, hops, policy: None, on_failure }
     }
@@ -107,7 +110,7 @@ impl Ledger {
     }
 
     /// Ends the attempt: the results, and every failure on the way. Nobody is left without a result.
-    pub(super) fn into_parts(mut self) -> (Vec<RecipientResult>, Vec<Failure>) {
+    pub(super) fn into_parts(mut self) -> (Vec<RecipientResult>, Vec<Arc<Failure>>) {
         if !self.is_complete() {
             let text = "no host of the destination could be tried";
             self.fail_all(Failure::transient(Scope::Destination, Status(4, 0), text), Further::NoHop);
@@ -121,11 +124,13 @@ impl Ledger {
             return;
         }
         let reason = Reason { failure: failure.clone(), via: via.cloned(), policy: self.policy.clone() };
-        self.trail.push(failure);
+        let failure = Arc::new(failure);
+        self.trail.push(Arc::clone(&failure));
         let reason = Reason { failure: self.tempered(reason.failure), ..reason };
         let step = outcome::judge(&reason.failure, further == Further::Hop, self.on_failure);
         for recipient in who {
             let Some(at) = self.open.iter().position(|open| open.recipient == *recipient) else { continue };
+            self.open[at].trail.push(Arc::clone(&failure));
             let earlier = self.open[at].reason.take();
             match (step, further) {
                 (Step::NextHop, _) => self.open[at].reason = Some(reason.clone().or_earlier(earlier)),
@@ -146,8 +151,8 @@ impl Ledger {
     fn tempered(&self, mut failure: Failure) -> Failure {
         let ends = self.hops.iter().skip(1).copied().chain([self.trail.len()]);
         let mut hops = self.hops.iter().zip(ends).map(|(from, to)| &self.trail[*from..to]);
-        let said_so = |hop: &[Failure]| {
-            hop.iter().any(Failure::is_unpromised) && !hop.iter().any(|failure| failure.peer_reply().is_some())
+        let said_so = |hop: &[Arc<Failure>]| {
+            hop.iter().any(|failure| failure.is_unpromised()) && !hop.iter().any(|failure| failure.peer_reply().is_some())
         };
         if failure.is_unpromised() {
             failure.persistence = if hops.all(said_so) { Persistence::Permanent } else { Persistence::Transient };
@@ -163,8 +168,8 @@ impl Ledger {
             Step::Hold => Outcome::Held(failure),
             Step::Defer | Step::NextHop => Outcome::Deferred(failure),
         };
-        let recipient = self.open.remove(at).recipient;
-        self.results.push(RecipientResult { recipient, outcome, via, policy });
+        let Open { recipient, trail, .. } = self.open.remove(at);
+        self.results.push(RecipientResult { recipient, outcome, via, policy, trail });
     }
 
     fn deliver(&mut self, who: &[usize], reply: &Reply, via: &Arc<Via>) {
@@ -174,6 +179,7 @@ impl Ledger {
             outcome: Outcome::Delivered(reply.clone()),
             via: Some(Arc::clone(via)),
             policy: self.policy.clone(),
+            trail: Vec::new(),
         };
         self.results.extend(who.iter().map(delivered));
     }

@@ -140,13 +140,13 @@ fn health(report: &Report) -> Health {
             Outcome::Deferred(failure)
                 if matches!(failure.scope, Scope::Hop | Scope::Destination) && !failure.is_unpromised() =>
             {
-                last = Some(failure);
+                last = Some((failure, &result.trail));
                 spoken |= result.via.is_some();
             }
             Outcome::Deferred(_) | Outcome::Delivered(_) | Outcome::Held(_) | Outcome::Bounced(_) => return Health::Up,
         }
     }
-    let Some(failure) = last else { return Health::Unknown };
-    let trouble = settle::trouble(failure, &report.trail, Persistence::Transient);
+    let Some((failure, trail)) = last else { return Health::Unknown };
+    let trouble = settle::trouble(failure, trail, Persistence::Transient);
     if spoken { Health::Shaken(trouble) } else { Health::Down(trouble) }
 }

@@ -314,6 +314,7 @@ async fn bounce(context: &Arc<Context>, id: QueueId) -> Result<Option<Stored>, (
             outcome: Outcome::Bounced(failure.clone()),
             via: None,
             policy: None,
+            trail: Vec::new(),
         };
         let results = attempt.recipients.iter().map(result).collect();
         let (connector, config) = (Arc::clone(&attempt.connector), Arc::clone(&settings.config));

@@ -124,7 +124,6 @@ pub(super) fn reckon<T>(settings: &Settings, item: &mut Item<T>) {
 struct Books<'a> {
     settings: &'a Settings,
     attempt: &'a Attempt,
-    trail: &'a [Failure],
     now: Instant,
     expires: Instant,
     warn_at: Option<Instant>,
@@ -147,12 +146,10 @@ impl<'a> Books<'a> {
         envelope: &Envelope,
     ) -> Self {
         let state = |at: &usize| envelope.recipients.get(*at).map(|recipient| (*at, recipient.state.clone()));
-        let trail = report.map_or(&[][..], |report| &report.trail);
         let warn_at = warn_at(settings, expires);
         Self {
             settings,
             attempt,
-            trail,
             now: Instant::now(),
             expires,
             warn_at,
@@ -184,12 +181,12 @@ impl<'a> Books<'a> {
                 recipient.state = RecipientState::Delivered;
             }
             Outcome::Bounced(failure) => {
-                let last = trouble(failure, self.trail, Persistence::Permanent);
+                let last = trouble(failure, &result.trail, Persistence::Permanent);
                 self.witness.failed(result, attempts, evidence::Outcome::Bounced, &last);
                 self.give_up(result.recipient, recipient, attempts, history, last);
             }
             Outcome::Held(failure) => {
-                let last = trouble(failure, self.trail, Persistence::Transient);
+                let last = trouble(failure, &result.trail, Persistence::Transient);
                 journal::held(self.attempt, &recipient.mailbox, &last);
                 self.witness.failed(result, attempts, evidence::Outcome::Held, &last);
                 // Nobody knows when an operator will decide, so the sender is told now.
@@ -201,7 +198,7 @@ impl<'a> Books<'a> {
                 recipient.state = RecipientState::Held { attempts, history };
             }
             Outcome::Deferred(failure) => {
-                let last = trouble(failure, self.trail, Persistence::Transient);
+                let last = trouble(failure, &result.trail, Persistence::Transient);
                 if self.now >= self.expires {
                     let last = self.expired(last);
                     self.witness.failed(result, attempts, evidence::Outcome::Bounced, &last);
@@ -400,14 +397,16 @@ pub(super) fn until(at: Timestamp, retry: &[Duration]) -> Duration {
     wait.min(longest(retry))
 }
 
-/// A failure as the queue remembers it: with the reason of every hop that was tried.
-pub(super) fn trouble(failure: &Failure, trail: &[Failure], ends_as: Persistence) -> Trouble {
-    let mut text = String::new();
+/// A failure as the queue remembers it: with the reason of every hop that was tried, its own first.
+pub(super) fn trouble(failure: &Failure, trail: &[Arc<Failure>], ends_as: Persistence) -> Trouble {
+    let mut text = failure.to_string();
     for earlier in trail.iter().filter(|earlier| (&earlier.peer, &earlier.cause) != (&failure.peer, &failure.cause)) {
-        text.push_str(&earlier.to_string());
+        if text.len() >= REASON_MAX {
+            break;
+        }
         text.push_str("; ");
+        text.push_str(&earlier.to_string());
     }
-    text.push_str(&failure.to_string());
     Trouble {
         at: Timestamp::now(),
         status: failure.enhanced(ends_as),

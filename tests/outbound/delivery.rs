@@ -72,6 +72,21 @@ async fn who_may_do_better_elsewhere_is_tried_elsewhere() {
 }
 
 #[tokio::test]
+async fn what_failed_on_the_way_is_told_of_those_for_whom_it_did() {
+    let world = World::new().await;
+    let first = plain().answer("RCPT TO:<b@", "450 4.2.1 b is away").answer("RCPT TO:<c@", "450 4.2.1 c is away");
+    let second = plain().answer("RCPT TO:<c@", "550 5.1.1 c is gone").answer(".", "451 4.3.0 not now");
+    let (first, second) = (Peer::start(first).await, Peer::start(second).await);
+    let outbound = world.outbound(&smart_hosts(&[&first, &second]));
+    let report = deliver(&outbound, message(&["b@partner.example", "c@partner.example"])).await;
+    let told = |at| result(&report, at).trail.iter().map(ToString::to_string).collect::<Vec<_>>();
+    let ends = |told: &[String], ends: [&str; 2]| told.len() == 2 && (0..2).all(|at| told[at].ends_with(ends[at]));
+    assert!(ends(&told(0), ["450 4.2.1 b is away", "451 4.3.0 not now"]), "{:?}", told(0));
+    assert!(ends(&told(1), ["450 4.2.1 c is away", "550 5.1.1 c is gone"]), "{:?}", told(1));
+    assert_eq!(report.trail.len(), 4, "{:?}", report.trail);
+}
+
+#[tokio::test]
 async fn a_permanent_answer_is_final_whatever_hops_are_left() {
     let world = World::new().await;
     for (stage, words) in [("MAIL", "MAIL FROM"), ("DATA", "DATA"), (".", "the end of the message")] {
