@@ -416,8 +416,28 @@ pub(super) fn trouble(failure: &Failure, trail: &[Arc<Failure>], ends_as: Persis
     }
 }
 
-/// The host of `mx.example.org [192.0.2.1]:25` or, where it has no name, of `[192.0.2.1]:25`.
+/// The host of `mx.example.org [192.0.2.1]:25`, of `mx.example.org:25` where it was not dialled or, where it has
+/// no name, of `[192.0.2.1]:25`.
 fn host(peer: &str) -> String {
-    let end = peer.find(' ').or_else(|| peer.find(']').map(|at| at + 1)).unwrap_or(peer.len());
+    let address = peer.find(' ').or_else(|| peer.find(']').map(|at| at + 1));
+    let end = address.or_else(|| peer.rfind(':')).unwrap_or(peer.len());
     peer[..end].to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_is_told_without_address_and_port() {
+        for (peer, named) in [
+            ("mx.example.org [192.0.2.1]:25", "mx.example.org"),
+            ("mx.example.org [2001:db8::1]:25", "mx.example.org"),
+            ("mx.example.org:25", "mx.example.org"),
+            ("[192.0.2.1]:25", "[192.0.2.1]"),
+            ("[IPv6:2001:db8::1]:25", "[IPv6:2001:db8::1]"),
+        ] {
+            assert_eq!(host(peer), named);
+        }
+    }
 }
