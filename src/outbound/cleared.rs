@@ -11,7 +11,9 @@ use tokio::task::JoinHandle;
 use crate::address::Host;
 use crate::config::Timeouts;
 use crate::discovery::history::Level;
-use crate::smtp::client::{Ending, Extensions, Mail, Results, Stage, Step, Transaction, Violation};
+use crate::smtp::client::{
+    Ending, Extensions, Mail, RecipientStatus, Results, Stage, Step, Transaction, Violation,
+};
 use crate::smtp::data::Stuffer;
 use crate::spool::{Body, SpoolError};
 use crate::tls::{Clearance, NamePattern, NoTls, TlsOutcome, TlsPolicy, Verdict, judge};
@@ -62,6 +64,14 @@ pub(super) struct Handed {
     pub(super) interruption: Option<Interruption>,
     /// The peer had given up an idle connection: nothing was asked of it, and nothing failed.
     pub(super) was_stale: bool,
+}
+
+impl Handed {
+    /// Whether the peer answered anything that counts for a recipient.
+    pub(super) fn is_answered(&self) -> bool {
+        let refused = |status: &RecipientStatus| matches!(status, RecipientStatus::Refused(_));
+        self.interruption.is_none() || self.results.recipients.iter().any(refused)
+    }
 }
 
 /// A transaction with the leave to hold it.

@@ -24,6 +24,10 @@ use super::{Attempt, Report, Snapshot};
 
 /// Addresses dialled in one attempt, at most: whoever publishes more waits for the next attempt.
 pub(super) const DIALS_MAX: usize = 50;
+/// Sessions of one attempt in which the peer answered, at most, for a recipient who gets no more than "not now": a
+/// message that one greylists is not sent to ten others. Who was not reached, or not let near the message, has
+/// not answered.
+const ANSWERED_MAX: usize = 2;
 
 /// One attempt on its way.
 struct Delivery<'a> {
@@ -32,6 +36,8 @@ struct Delivery<'a> {
     connector: &'a Arc<Connector>,
     ledger: Ledger,
     dials: usize,
+    /// Sessions in which the peer answered.
+    answered: usize,
 }
 
 /// One hop, and on which terms it may have the message.
@@ -62,7 +68,7 @@ pub(super) async fn deliver(snapshot: &Snapshot, attempt: &Attempt) -> Report {
         connector = current;
     }
     let ledger = Ledger::new(&attempt.recipients, connector.outbound.on_failure);
-    let mut delivery = Delivery { snapshot, attempt, connector, ledger, dials: 0 };
+    let mut delivery = Delivery { snapshot, attempt, connector, ledger, dials: 0, answered: 0 };
     match settings.router.hops(&attempt.host, &connector.outbound.route).await {
         Ok(found) => delivery.hops(found).await,
         Err(failure) => delivery.ledger.fail_all(failure, Further::Nothing),
@@ -239,11 +245,13 @@ impl Delivery<'_> {
         }
     }
 
-    /// Hands the message over on one connection, in as many transactions as the peer wants, and keeps
-    /// the connection where it can be used again.
+    /// Hands the message over on one connection, in as many transactions as the peer wants. The connection is
+    /// kept for the next message only where nothing is left to do for this one: whoever is dialled next would
+    /// be one connection more than there may be.
     async fn on(&mut self, mut connection: Cleared, destination: &Destination, promise: Promise, more: bool) -> Reused {
         let entry = &*self.attempt.entry;
         let timeouts = self.snapshot.settings.config.timeouts;
+        let (before, further) = (self.answered, Further::hop_if(more));
         let mut recipients = self.fitting(&connection, promise, more);
         while !recipients.is_empty() {
             let mail = Mail { envelope: &entry.envelope, size: entry.size, recipients: &recipients, promise };
@@ -256,13 +264,18 @@ impl Delivery<'_> {
                 queue_id = %entry.id, connector = %self.connector.name, peer = %connection.via().peer,
                 ending = ?handed.results.ending, "transaction over"
             );
-            recipients = self.ledger.settle(&recipients, handed, connection.via(), Further::hop_if(more));
+            self.answered = self.answered.max(before + usize::from(handed.is_answered()));
+            let answered = Further::hop_if(more && self.answered < ANSWERED_MAX);
+            recipients = self.ledger.settle(&recipients, handed, connection.via(), answered, further);
             if !reusable {
                 self.cut_short(&recipients, &connection, more);
                 return Reused::Tried;
             }
         }
-        if connection.is_reusable(self.connector.outbound.messages_per_connection) {
+        if !self.ledger.is_complete() {
+            // A peer that does not answer to QUIT is not waited for long.
+            let _ = connection.quit().await;
+        } else if connection.is_reusable(self.connector.outbound.messages_per_connection) {
             self.snapshot.pool.put(destination.clone(), connection);
         } else {
             self.snapshot.pool.quit(destination.clone(), connection);

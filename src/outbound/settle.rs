@@ -184,8 +184,16 @@ impl Ledger {
         self.results.extend(who.iter().map(delivered));
     }
 
-    /// Enters what a transaction with `who` came to; returns those who belong into a further one.
-    pub(super) fn settle(&mut self, who: &[usize], handed: Handed, via: &Arc<Via>, further: Further) -> Vec<usize> {
+    /// Enters what a transaction with `who` came to; returns those who belong into a further one. `answered`:
+    /// what may follow the peer's own words; `further`: what may follow anything else.
+    pub(super) fn settle(
+        &mut self,
+        who: &[usize],
+        handed: Handed,
+        via: &Arc<Via>,
+        answered: Further,
+        further: Further,
+    ) -> Vec<usize> {
         let Handed { results, interruption, .. } = handed;
         // Those whom the end of the transaction concerns, and those it had no room for.
         let (mut others, mut overflow) = (Vec::new(), Vec::new());
@@ -193,7 +201,7 @@ impl Ledger {
             match status {
                 RecipientStatus::Refused(reply) => {
                     let failure = Failure::reply(Scope::Recipient, Stage::Rcpt.name(), reply);
-                    self.fail(&[*recipient], failure.with_peer(via.peer.as_str()), Some(via), further);
+                    self.fail(&[*recipient], failure.with_peer(via.peer.as_str()), Some(via), answered);
                 }
                 RecipientStatus::Overflow => overflow.push(*recipient),
                 RecipientStatus::Accepted | RecipientStatus::Open => others.push(*recipient),
@@ -206,8 +214,8 @@ impl Ledger {
             }
             // Nobody is left but those who were refused one by one.
             (Ending::NoRecipient, _) if others.is_empty() => return overflow,
-            (Ending::Refused { stage, reply }, _) => (Failure::reply(Scope::Message, stage.name(), reply), further),
-            (Ending::Closing { stage, reply }, _) => (Failure::reply(Scope::Hop, stage.name(), reply), further),
+            (Ending::Refused { stage, reply }, _) => (Failure::reply(Scope::Message, stage.name(), reply), answered),
+            (Ending::Closing { stage, reply }, _) => (Failure::reply(Scope::Hop, stage.name(), reply), answered),
             (Ending::Unfinished | Ending::NoRecipient, Some(interruption)) => interrupted(&interruption, further),
             (Ending::Unfinished | Ending::NoRecipient, None) => {
                 (Failure::transient(Scope::Hop, Status(5, 0), "the session came to no end"), further)

@@ -86,6 +86,62 @@ async fn what_failed_on_the_way_is_told_of_those_for_whom_it_did() {
     assert_eq!(report.trail.len(), 4, "{:?}", report.trail);
 }
 
+fn heard_of(peer: &Peer, command: &str) -> usize {
+    peer.heard().iter().filter(|heard| heard.has(command)).count()
+}
+
+/// A message that greylisting, or a full disk behind all hosts, puts off is not sent to each of them.
+#[tokio::test]
+async fn what_is_put_off_twice_is_not_tried_at_every_other_host() {
+    let world = World::new().await;
+    for at in ["MAIL", "RCPT", "DATA", "."] {
+        for answer in ["450 4.7.1 not now", "421 4.7.1 not now"] {
+            let start = || Peer::start(plain().answer(at, answer));
+            let peers = [start().await, start().await, start().await, start().await];
+            let outbound = world.outbound(&smart_hosts(&peers.each_ref()));
+            let report = deliver(&outbound, message(&["b@partner.example"])).await;
+            assert_eq!(outcome(&report, 0), "deferred 4.7.1", "{answer} to {at}");
+            assert_eq!(peers.map(|peer| heard_of(&peer, at)), [1, 1, 0, 0], "{answer} to {at}");
+        }
+    }
+}
+
+/// Those who were put off wait; those whom nobody has answered go on to the end of the list.
+#[tokio::test]
+async fn who_was_not_answered_goes_on_however_many_others_were() {
+    let world = World::new().await;
+    let later = || plain().answer("RCPT TO:<later@", "450 4.2.1 later");
+    let nobody = Nobody::at([127, 0, 0, 1]);
+    let lost = Peer::start(plain().answer("MAIL", "")).await;
+    let narrow = [Peer::start(later()).await, Peer::start(later()).await];
+    let wide = Manner { keywords: &["PIPELINING", "SMTPUTF8", "8BITMIME"], ..plain() };
+    let wide = Peer::start(wide).await;
+    let addresses = [nobody.address, lost.address, narrow[0].address, narrow[1].address, wide.address];
+    let hosts = addresses.map(|address| format!("mx.partner.example:{}", address.port()));
+    let route = format!("route = {hosts:?}\ntls = \"opportunistic\"");
+    let outbound = world.outbound(&connector("partner", &["partner.example"], &route));
+    let mut entry = message(&["later@partner.example", "u@partner.example"]);
+    entry.envelope.recipients[1].mailbox = Mailbox::parse("jürgen@partner.example").expect("a mailbox");
+    let report = deliver(&outbound, entry).await;
+    assert_eq!([outcome(&report, 0), outcome(&report, 1)], ["deferred 4.2.1", "delivered"], "{report:?}");
+    assert_eq!(narrow.map(|peer| heard_of(&peer, "RCPT TO:<later@")), [1, 1]);
+    assert!(heard_of(&wide, "RCPT TO:<jürgen@") == 1 && heard_of(&wide, "RCPT TO:<later@") == 0);
+}
+
+#[tokio::test]
+async fn a_session_has_ended_before_the_next_host_is_dialled() {
+    let world = World::new().await;
+    let small = Manner { keywords: &["SIZE 10"], ..plain() };
+    for manner in [plain().answer("RCPT", "450 4.2.1 later"), plain().answer(".", "450 4.2.1 later"), small] {
+        let (first, second) = (Peer::start(manner).await, Peer::start(plain()).await);
+        let outbound = world.outbound(&smart_hosts(&[&first, &second]));
+        assert_eq!(outcome(&deliver(&outbound, message(&["b@partner.example"])).await, 0), "delivered");
+        let heard = first.heard();
+        assert_eq!(heard[0].commands.last().map(String::as_str), Some("QUIT"), "{heard:?}");
+        assert!(!second.heard()[0].has("QUIT"), "it waits for the next message");
+    }
+}
+
 #[tokio::test]
 async fn a_permanent_answer_is_final_whatever_hops_are_left() {
     let world = World::new().await;
