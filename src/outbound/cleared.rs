@@ -133,7 +133,12 @@ impl Cleared {
 
     /// Whether another message may follow, as far as the number of messages goes; none on a fallback in clear.
     pub(super) fn is_reusable(&self, messages_per_connection: u32) -> bool {
-        !self.is_fallback && self.transactions < messages_per_connection
+        !self.is_fallback && !self.is_spent(messages_per_connection)
+    }
+
+    /// Whether it has carried as many messages as it may.
+    pub(super) fn is_spent(&self, messages_per_connection: u32) -> bool {
+        self.transactions >= messages_per_connection
     }
 
     /// Whether mail under `policy` may cross this session too. Its own handshake is judged, anew unless

@@ -50,12 +50,14 @@ struct Stop<'a> {
     more: bool,
 }
 
-/// What came of a connection that was used before.
-enum Reused {
+/// What came of a connection.
+enum Used {
     /// There is none, or none that is still alive: nothing was tried.
     Nothing,
     /// The message was tried on it.
     Tried,
+    /// It has carried as many messages as it may, and recipients are left who belong into a further transaction.
+    Spent,
 }
 
 pub(super) async fn deliver(snapshot: &Snapshot, attempt: &Attempt) -> Report {
@@ -121,7 +123,7 @@ impl Delivery<'_> {
             return Err(self.final_word(terms.named(Failure::policy(refusal)), &plan.found).await);
         }
         let stop = Stop { hop, terms: &terms, found: &plan.found, more };
-        if let Reused::Nothing = self.reuse(&stop).await {
+        if let Used::Nothing = self.reuse(&stop).await {
             self.dial(&stop, &plan.addresses.addresses).await;
         }
         Ok(())
@@ -186,7 +188,7 @@ impl Delivery<'_> {
     }
 
     /// Tries the message on a connection that waits for work.
-    async fn reuse(&mut self, stop: &Stop<'_>) -> Reused {
+    async fn reuse(&mut self, stop: &Stop<'_>) -> Used {
         let Stop { hop, terms, more, .. } = *stop;
         let destination = Destination::new(self.connector, hop);
         while let Some(mut connection) = self.snapshot.pool.take(&destination) {
@@ -196,11 +198,11 @@ impl Delivery<'_> {
             }
             let promise = terms.promise(&mut connection, &hop.host);
             match self.on(connection, &destination, promise, more).await {
-                Reused::Tried => return Reused::Tried,
-                Reused::Nothing => {}
+                Used::Tried => return Used::Tried,
+                Used::Nothing | Used::Spent => {}
             }
         }
-        Reused::Nothing
+        Used::Nothing
     }
 
     /// Tries the message at one address after the other.
@@ -218,7 +220,8 @@ impl Delivery<'_> {
         for (at, address) in addresses.iter().enumerate() {
             self.dials += 1;
             let more = (more || at + 1 < addresses.len()) && self.dials < DIALS_MAX;
-            match target.dial(*address).await {
+            // Each connection that is spent has carried the message for somebody.
+            while let Used::Spent = match target.dial(*address).await {
                 Ok(mut connection) => {
                     if let Some(was) = memory.cleared(self.connector, &connection.via().clearance) {
                         connection.is_less_than(was);
@@ -226,7 +229,7 @@ impl Delivery<'_> {
                     seen.cleared(*address, &connection.via().clearance);
                     let promise = terms.promise(&mut connection, &hop.host);
                     // A connection that was never used cannot have been given up.
-                    self.on(connection, &destination, promise, more).await;
+                    self.on(connection, &destination, promise, more).await
                 }
                 Err(failure) => {
                     memory.failed(&failure);
@@ -237,8 +240,9 @@ impl Delivery<'_> {
                         %address, reason = %failure, "the hop cannot be used"
                     );
                     self.ledger.fail_all(failure, Further::hop_if(more));
+                    Used::Nothing
                 }
-            }
+            } {}
             if self.ledger.is_complete() {
                 return;
             }
@@ -248,16 +252,17 @@ impl Delivery<'_> {
     /// Hands the message over on one connection, in as many transactions as the peer wants. The connection is
     /// kept for the next message only where nothing is left to do for this one: whoever is dialled next would
     /// be one connection more than there may be.
-    async fn on(&mut self, mut connection: Cleared, destination: &Destination, promise: Promise, more: bool) -> Reused {
+    async fn on(&mut self, mut connection: Cleared, destination: &Destination, promise: Promise, more: bool) -> Used {
         let entry = &*self.attempt.entry;
         let timeouts = self.snapshot.settings.config.timeouts;
+        let most = self.connector.outbound.messages_per_connection;
         let (before, further) = (self.answered, Further::hop_if(more));
         let mut recipients = self.fitting(&connection, promise, more);
         while !recipients.is_empty() {
             let mail = Mail { envelope: &entry.envelope, size: entry.size, recipients: &recipients, promise };
             let handed = connection.hand_over(mail, &entry.body, &timeouts).await;
             if handed.was_stale {
-                return Reused::Nothing;
+                return Used::Nothing;
             }
             let reusable = handed.results.reusable;
             tracing::debug!(
@@ -269,18 +274,21 @@ impl Delivery<'_> {
             recipients = self.ledger.settle(&recipients, handed, connection.via(), answered, further);
             if !reusable {
                 self.cut_short(&recipients, &connection, more);
-                return Reused::Tried;
+                return Used::Tried;
+            }
+            if connection.is_spent(most) {
+                break;
             }
         }
         if !self.ledger.is_complete() {
             // A peer that does not answer to QUIT is not waited for long.
             let _ = connection.quit().await;
-        } else if connection.is_reusable(self.connector.outbound.messages_per_connection) {
+        } else if connection.is_reusable(most) {
             self.snapshot.pool.put(destination.clone(), connection);
         } else {
             self.snapshot.pool.quit(destination.clone(), connection);
         }
-        Reused::Tried
+        if recipients.is_empty() { Used::Tried } else { Used::Spent }
     }
 
     /// The recipients that this peer can take; the others, or all, fail here without a word to it.

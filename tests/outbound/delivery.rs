@@ -179,6 +179,24 @@ async fn too_many_recipients_go_in_further_transactions_on_one_connection() {
 }
 
 #[tokio::test]
+async fn no_connection_carries_more_transactions_than_messages_are_allowed_on_it() {
+    let world = World::new().await;
+    // Takes one recipient at a time.
+    let one = |manner: Manner, name| manner.answer_after(1, name, "250 ok").answer(name, "452 4.5.3 too many");
+    let manner = one(plain(), "RCPT TO:<c@").answer_after(2, "RCPT TO:<d@", "250 ok");
+    let peer = Peer::start(manner.answer("RCPT TO:<d@", "452 4.5.3 too many")).await;
+    let outbound = world.outbound(&format!("{}\nmessages_per_connection = 2", smart_hosts(&[&peer])));
+    let to = ["a@partner.example", "b@partner.example", "c@partner.example", "d@partner.example"];
+    assert_eq!(outcome(&deliver(&outbound, message(&to[..1])).await, 0), "delivered");
+    let report = deliver(&outbound, message(&to[1..])).await;
+    assert_eq!([0, 1, 2].map(|at| outcome(&report, at)), ["delivered", "delivered", "delivered"], "{report:?}");
+    assert_eq!(report.trail.len(), 0, "{:?}", report.trail);
+    outbound.close();
+    let messages: Vec<usize> = peer.heard_to_the_end().await.iter().map(|heard| heard.messages.len()).collect();
+    assert_eq!(messages, [2, 2], "the first message, and the second in three transactions");
+}
+
+#[tokio::test]
 async fn who_could_not_be_named_any_more_is_not_forgotten() {
     let world = World::new().await;
     for (farewell, words) in [
