@@ -187,6 +187,10 @@ impl Cleared {
         let closed = match (&interruption, &results.ending) {
             (Some(Interruption::Connection(broken)), _) => unanswered && broken.is_closed(),
             (_, Ending::Closing { stage: Stage::Mail, .. }) => true,
+            // Some look at the clock only when it comes to a recipient.
+            (_, Ending::Closing { stage: Stage::Rcpt, .. }) => {
+                results.recipients.iter().all(|status| *status == RecipientStatus::Open)
+            }
             _ => false,
         };
         Handed { results, interruption, was_stale: closed && has_waited }
