@@ -37,8 +37,8 @@ pub(super) struct Ledger {
     open: Vec<Open>,
     results: Vec<RecipientResult>,
     trail: Vec<Arc<Failure>>,
-    /// Where in the trail each hop begins.
-    hops: Vec<usize>,
+    /// Whether there was a hop before the one at hand.
+    is_under_way: bool,
     /// What the hop at hand must show, as soon as that is known.
     policy: Option<Arc<TlsPolicy>>,
     on_failure: OnFailure,
@@ -51,6 +51,38 @@ struct Open {
     reason: Option<Reason>,
     /// Every failure so far.
     trail: Vec<Arc<Failure>>,
+    /// What the hop at hand has said.
+    here: Word,
+    /// Whether a hop before it may take the message another time: it could not be asked, or said something
+    /// else than that it is unable to.
+    may_yet: bool,
+}
+
+/// What a hop has said of a recipient; of the words of its addresses the greatest counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Word {
+    /// Nothing: it could not be asked.
+    Nothing,
+    /// That it cannot take such a message: the message is not made for it, whenever it is asked.
+    Unable,
+    /// Anything else.
+    Answer,
+}
+
+impl Open {
+    fn hears(&mut self, reason: &Reason) {
+        self.here = self.here.max(reason.word());
+    }
+
+    /// That a hop cannot take the message, or does not promise what it requires, is final where every hop said so:
+    /// one that could not be asked may be the one that can.
+    fn tempered(&self, mut reason: Reason) -> Reason {
+        if reason.word() == Word::Unable {
+            let is_final = self.here == Word::Unable && !self.may_yet;
+            reason.failure.persistence = if is_final { Persistence::Permanent } else { Persistence::Transient };
+        }
+        reason
+    }
 }
 
 /// A failure, and the session that it happened on.
@@ -74,6 +106,16 @@ impl Reason {
         }
     }
 
+    fn word(&self) -> Word {
+        match (&self.failure.cause, &self.via) {
+            (Cause::Unpromised(_), _) => Word::Unable,
+            // On a session, only what the peer does not offer will not pass.
+            (Cause::Other(_), Some(_)) if self.failure.persistence == Persistence::Permanent => Word::Unable,
+            (Cause::Reply { .. }, _) => Word::Answer,
+            (Cause::Policy(_) | Cause::Other(_), _) => Word::Nothing,
+        }
+    }
+
     /// The more telling of two; of equals, the later.
     fn or_earlier(self, earlier: Option<Self>) -> Self {
         earlier.filter(|earlier| earlier.weight() > self.weight()).unwrap_or(self)
@@ -82,15 +124,25 @@ impl Reason {
 
 impl Ledger {
     pub(super) fn new(recipients: &[usize], on_failure: OnFailure) -> Self {
-        let fresh = |recipient: &usize| Open { recipient: *recipient, reason: None, trail: Vec::new() };
+        let fresh = |recipient: &usize| Open {
+            recipient: *recipient,
+            reason: None,
+            trail: Vec::new(),
+            here: Word::Nothing,
+            may_yet: false,
+        };
         let open = recipients.iter().map(fresh).collect();
-        let (results, trail, hops) = (Vec::with_capacity(recipients.len()), Vec::new(), Vec::new());
-        Self { open, results, trail, hops, policy: None, on_failure }
+        let (results, trail) = (Vec::with_capacity(recipients.len()), Vec::new());
+        Self { open, results, trail, is_under_way: false, policy: None, on_failure }
     }
 
     /// From now on failures are those of another hop.
     pub(super) fn hop(&mut self) {
-        self.hops.push(self.trail.len());
+        for open in &mut self.open {
+            open.may_yet |= self.is_under_way && open.here != Word::Unable;
+            open.here = Word::Nothing;
+        }
+        self.is_under_way = true;
         self.policy = None;
     }
 
@@ -126,16 +178,18 @@ impl Ledger {
         let reason = Reason { failure: failure.clone(), via: via.cloned(), policy: self.policy.clone() };
         let failure = Arc::new(failure);
         self.trail.push(Arc::clone(&failure));
-        let reason = Reason { failure: self.tempered(reason.failure), ..reason };
-        let step = outcome::judge(&reason.failure, further == Further::Hop, self.on_failure);
         for recipient in who {
             let Some(at) = self.open.iter().position(|open| open.recipient == *recipient) else { continue };
-            self.open[at].trail.push(Arc::clone(&failure));
-            let earlier = self.open[at].reason.take();
+            let open = &mut self.open[at];
+            open.trail.push(Arc::clone(&failure));
+            open.hears(&reason);
+            let reason = open.tempered(reason.clone());
+            let step = outcome::judge(&reason.failure, further == Further::Hop, self.on_failure);
+            let earlier = open.reason.take();
             match (step, further) {
-                (Step::NextHop, _) => self.open[at].reason = Some(reason.clone().or_earlier(earlier)),
-                (Step::Defer, Further::Hop | Further::NoHop) => self.end(at, reason.clone().or_earlier(earlier)),
-                (Step::Defer, Further::Nothing) | (Step::Hold | Step::Bounce, _) => self.end(at, reason.clone()),
+                (Step::NextHop, _) => open.reason = Some(reason.or_earlier(earlier)),
+                (Step::Defer, Further::Hop | Further::NoHop) => self.end(at, reason.or_earlier(earlier)),
+                (Step::Defer, Further::Nothing) | (Step::Hold | Step::Bounce, _) => self.end(at, reason),
             }
         }
     }
@@ -145,24 +199,9 @@ impl Ledger {
         self.fail(&self.open(), failure, None, further);
     }
 
-    /// That no hop promises what the message requires is final where every hop said so: one that could not
-    /// be asked may be the one that does. A hop has said so with one of its addresses, unless it said
-    /// something else with another.
-    fn tempered(&self, mut failure: Failure) -> Failure {
-        let ends = self.hops.iter().skip(1).copied().chain([self.trail.len()]);
-        let mut hops = self.hops.iter().zip(ends).map(|(from, to)| &self.trail[*from..to]);
-        let said_so = |hop: &[Arc<Failure>]| {
-            hop.iter().any(|failure| failure.is_unpromised()) && !hop.iter().any(|failure| failure.peer_reply().is_some())
-        };
-        if failure.is_unpromised() {
-            failure.persistence = if hops.all(said_so) { Persistence::Permanent } else { Persistence::Transient };
-        }
-        failure
-    }
-
     /// No further hop for this recipient: the judge has the last word on why.
-    fn end(&mut self, at: usize, Reason { failure, via, policy }: Reason) {
-        let failure = self.tempered(failure);
+    fn end(&mut self, at: usize, reason: Reason) {
+        let Reason { failure, via, policy } = self.open[at].tempered(reason);
         let outcome = match outcome::judge(&failure, false, self.on_failure) {
             Step::Bounce => Outcome::Bounced(failure),
             Step::Hold => Outcome::Held(failure),

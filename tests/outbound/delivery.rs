@@ -323,6 +323,42 @@ async fn what_a_peer_cannot_take_is_tried_elsewhere_and_then_bounced() {
     }
 }
 
+/// The host that is down may be the one that can take it.
+#[tokio::test]
+async fn what_a_peer_cannot_take_waits_for_the_host_that_could_not_be_asked() {
+    let world = World::new().await;
+    let small = || Manner { keywords: &["PIPELINING", "SIZE 10"], ..plain() };
+    let nobody = Nobody::at([127, 0, 0, 1]);
+    let busy = Peer::start(plain().answer("RCPT", "450 4.2.1 later")).await;
+    let (first, second) = (Peer::start(small()).await, Peer::start(small()).await);
+    for (hosts, ends) in [
+        ([nobody.address, first.address, second.address], "deferred 4.3.4"),
+        ([first.address, nobody.address, second.address], "deferred 4.3.4"),
+        ([first.address, second.address, nobody.address], "deferred 4.3.4"),
+        ([busy.address, first.address, second.address], "deferred 4.3.4"),
+        ([first.address, second.address, first.address], "bounced 5.3.4"),
+    ] {
+        let route = hosts.map(|address| format!("mx.partner.example:{}", address.port()));
+        let policy = format!("route = {route:?}\ntls = \"opportunistic\"");
+        let outbound = world.outbound(&connector("partner", &["partner.example"], &policy));
+        let report = deliver(&outbound, message(&["b@partner.example"])).await;
+        assert_eq!(outcome(&report, 0), ends, "{report:?}");
+    }
+}
+
+/// What a host said of one recipient says nothing of another.
+#[tokio::test]
+async fn what_no_host_can_take_bounces_whatever_becomes_of_others() {
+    let world = World::new().await;
+    let later = || plain().answer("RCPT TO:<later@", "450 4.2.1 later");
+    let (first, second) = (Peer::start(later()).await, Peer::start(later()).await);
+    let outbound = world.outbound(&smart_hosts(&[&first, &second]));
+    let mut entry = message(&["later@partner.example", "u@partner.example"]);
+    entry.envelope.recipients[1].mailbox = Mailbox::parse("jürgen@partner.example").expect("a mailbox");
+    let report = deliver(&outbound, entry).await;
+    assert_eq!([outcome(&report, 0), outcome(&report, 1)], ["deferred 4.2.1", "bounced 5.6.7"], "{report:?}");
+}
+
 #[tokio::test]
 async fn only_the_recipient_that_needs_smtputf8_fails_without_it() {
     let world = World::new().await;
