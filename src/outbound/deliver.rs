@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::config::{Connector, OnFailure};
-use crate::discovery::mta_sts::{Published, Recheck};
+use crate::discovery::mta_sts::{Mode, Published, Recheck};
 use crate::discovery::{Asked, Found};
 use crate::outcome::{Cause, Failure, Scope, Unpromised};
 use crate::route::{Hop, Hops, Via};
@@ -15,7 +15,7 @@ use crate::tls::{self, Layer, Refusal};
 use super::cleared::Cleared;
 use super::dial::{Errand, Target, reference};
 use super::memory::Memory;
-use super::plan::{Plan, Purpose};
+use super::plan::{NoPlan, Plan, Purpose};
 use super::pool::Destination;
 use super::requirement::Terms;
 use super::seen::{self, Seen};
@@ -101,10 +101,9 @@ impl Delivery<'_> {
     /// # Errors
     /// Why nobody there was spoken to.
     async fn hop(&mut self, hop: &Hop, via: &Via, more: bool) -> Result<(), Failure> {
-        let Snapshot { settings, discovery, .. } = self.snapshot;
         let envelope = &self.attempt.entry.envelope;
         let purpose = Purpose { recipient: &self.attempt.host, connector: self.connector, requirement: envelope.tls };
-        let plan = match Plan::make(&settings.router, discovery, purpose, hop, via).await {
+        let plan = match self.plan(purpose, hop, via).await {
             Ok(plan) => plan,
             Err(no_plan) => {
                 seen::without_plan(&self.snapshot.reporter, self.attempt, hop, &no_plan);
@@ -129,6 +128,21 @@ impl Delivery<'_> {
         Ok(())
     }
 
+    /// Finds out what must be known of a hop. In an attempt that may be the last, a policy of the domain's that is
+    /// out of date must not be what the message fails under (RFC 8461 §5.1).
+    async fn plan(&self, purpose: Purpose<'_>, hop: &Hop, via: &Via) -> Result<Plan, NoPlan> {
+        let Snapshot { settings, discovery, .. } = self.snapshot;
+        let plan = Plan::make(&settings.router, discovery, purpose, hop, via).await?;
+        let Asked::Yes(Published::Policy(policy)) = &plan.found.published else { return Ok(plan) };
+        if !self.attempt.may_be_last || policy.mode() != Mode::Enforce {
+            return Ok(plan);
+        }
+        match discovery.mta_sts().recheck(policy).await {
+            Recheck::Changed(_) => Plan::make(&settings.router, discovery, purpose, hop, via).await,
+            Recheck::Confirmed | Recheck::Unknown(_) => Ok(plan),
+        }
+    }
+
     /// Enters that a hop was not spoken to.
     fn unused(&mut self, hop: &Hop, failure: Failure, more: bool) {
         tracing::debug!(
@@ -150,19 +164,25 @@ impl Delivery<'_> {
         );
     }
 
-    /// A refusal that would bounce the message is held against what the domain publishes now: a policy of
-    /// its own that is out of date must not do that (RFC 8461 §5.1).
+    /// A refusal that would bounce the message, or hold it, is held against what the domain publishes now: a policy
+    /// of its own that is out of date must not do that (RFC 8461 §5.1).
     async fn final_word(&self, failure: Failure, found: &Found) -> Failure {
-        let bounces = match &failure.cause {
+        let ends = match &failure.cause {
             Cause::Policy(refusal) => {
-                refusal.wanted.layer == Layer::MtaSts && self.connector.outbound.on_failure == OnFailure::Bounce
+                let ends = match self.connector.outbound.on_failure {
+                    OnFailure::Defer => false,
+                    OnFailure::Bounce => true,
+                    // Who waits at the end of its time would bounce. The policy was looked for just now.
+                    OnFailure::Hold => !self.attempt.may_be_last,
+                };
+                refusal.wanted.layer == Layer::MtaSts && ends
             }
             Cause::Unpromised(Unpromised::Session(refusal)) => refusal.wanted.layer == Layer::MtaSts,
             Cause::Unpromised(Unpromised::Off | Unpromised::NotOffered) | Cause::Reply { .. } | Cause::Other(_) => {
                 false
             }
         };
-        if !bounces {
+        if !ends {
             return failure;
         }
         let Asked::Yes(Published::Policy(policy)) = &found.published else { return failure };

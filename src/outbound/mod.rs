@@ -60,6 +60,8 @@ pub struct Attempt {
     /// The connector that speaks for it, from [`Settings::connectors`]. Where the settings have been
     /// replaced since, the connector that speaks for `host` now is taken instead.
     pub connector: Arc<Connector>,
+    /// Whether it may be the last one: the message expires, or is about to.
+    pub may_be_last: bool,
 }
 
 /// How an attempt ended.

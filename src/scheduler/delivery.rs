@@ -15,6 +15,9 @@ use super::{Cargo, Context, Event, Live};
 /// When the spool cannot be read, the message is tried again after this long.
 const SPOOL_PAUSE: Duration = Duration::from_mins(1);
 
+/// An attempt that begins so shortly before its message expires may end afterwards, and be the last.
+const LAST: Duration = Duration::from_mins(10);
+
 /// The place of an attempt in its lane. It is given back whatever becomes of the attempt.
 struct Slot {
     context: Arc<Context>,
@@ -96,11 +99,12 @@ pub(super) async fn work(context: Arc<Context>, live: Arc<Live>, job: Job<Cargo>
 }
 
 async fn deliver(context: &Arc<Context>, live: &Live, item: &Item<Cargo>, slot: Slot) -> Left {
-    let attempt = match prepare(context, live, item).await {
+    let mut attempt = match prepare(context, live, item).await {
         Ok(Some(attempt)) => attempt,
         Ok(None) => return Left::Nothing,
         Err(left) => return left,
     };
+    attempt.may_be_last = item.expires.saturating_duration_since(Instant::now()) < LAST;
     let report = context.outbound.deliver(attempt.clone()).await;
     slot.give_back(health(&report));
     (context.observer)(&attempt, &report);

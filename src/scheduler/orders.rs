@@ -353,5 +353,5 @@ fn serve(
     };
     let recipients = envelope.recipients.iter().enumerate().filter_map(mine).collect();
     let connector = Arc::clone(connectors.for_host(host));
-    Attempt { entry: Arc::clone(entry), recipients, host: host.clone(), connector }
+    Attempt { entry: Arc::clone(entry), recipients, host: host.clone(), connector, may_be_last: false }
 }
