@@ -106,6 +106,9 @@ const REMEMBERED_MAX: usize = 10_000;
 /// Attempts at the same time for all destinations of which nothing good is known, together: however
 /// many of them hang, those that work have the rest of what the process may make.
 const UNPROVEN_MAX: u32 = 700;
+/// With more than these of them under way, a destination makes no second one beside its first: the rest is for those
+/// that have none.
+const UNPROVEN_MANY: u32 = UNPROVEN_MAX / 2;
 /// With more than this before it, a message is not tried soon.
 const SOON: usize = 1000;
 
@@ -240,7 +243,8 @@ impl<T> Lanes<T> {
     }
 
     fn is_crowded_out(&self, lane: &Lane) -> bool {
-        !lane.proven && self.unproven >= UNPROVEN_MAX
+        let most = if lane.active > 0 { UNPROVEN_MANY } else { UNPROVEN_MAX };
+        !lane.proven && self.unproven >= most
     }
 
     /// The next deadline in a lane that is to be acted upon, and by what key its item waits. Who expires
@@ -285,7 +289,8 @@ impl<T> Lanes<T> {
         // With every connection in use, the next one that ends gives the lane its turn.
         let is_crowded_out = self.is_crowded_out(lane);
         let is_free = until.is_some_and(|until| lane.active < lane.room(until)) && !is_crowded_out;
-        let joins_crowd = is_crowded_out && lane.waiting > 0 && !lane.is_crowded;
+        // Who has an attempt under way has its turn when that ends.
+        let joins_crowd = is_crowded_out && lane.waiting > 0 && lane.active == 0 && !lane.is_crowded;
         let try_at = until.filter(|_| is_free && lane.waiting > 0);
         let age_at = self.next_age(id, lane).map(|(at, _)| at);
         let close_at = is_empty.then_some(close_at);

@@ -334,6 +334,44 @@ fn however_many_destinations_hang_those_that_work_go_on() {
 }
 
 #[test]
+fn destinations_that_hang_with_many_messages_leave_room_for_first_contacts() {
+    let mut bench = Bench::new();
+    for round in 0..5 {
+        for number in 0..200 {
+            bench.push(1000 + 200 * round + number, &format!("hangs{number}.example"), 0, 9);
+        }
+    }
+    let hanging = bench.due_at(0);
+    assert_eq!(hanging.len(), UNPROVEN_MANY as usize);
+    for number in 0..u64::from(UNPROVEN_MANY) + 1 {
+        bench.push(number, &format!("new{number}.example"), 1, 9);
+    }
+    assert_eq!(bench.numbers_at(1).len(), UNPROVEN_MANY as usize, "each has its first attempt");
+    // One that had a second ends: the room is for the one that has none.
+    bench.ends(hanging[0].1, 2, Health::Unknown);
+    assert_eq!(bench.numbers_at(2), [u64::from(UNPROVEN_MANY)]);
+    // One that proves to be good has what it may have.
+    bench.ends(hanging[1].1, 3, Health::Up);
+    assert!(bench.numbers_at(3).len() > 1);
+}
+
+#[test]
+fn a_destination_with_one_attempt_among_many_goes_on_when_that_ends() {
+    let mut bench = Bench::new();
+    for number in 0..u64::from(UNPROVEN_MANY) {
+        bench.push(1000 + number, &format!("hangs{number}.example"), 0, 9);
+    }
+    assert_eq!(bench.due_at(0).len(), UNPROVEN_MANY as usize);
+    bench.push(1, "slow.example", 1, 9);
+    bench.push(2, "slow.example", 1, 9);
+    let slow = bench.due_at(1);
+    assert_eq!(slow.iter().map(|(number, _)| *number).collect::<Vec<_>>(), [1]);
+    assert!(bench.lanes.next_wake().is_none_or(|wake| wake > bench.at(1)), "nobody is woken for nothing");
+    bench.ends(slow[0].1, 2, Health::Unknown);
+    assert_eq!(bench.numbers_at(2), [2]);
+}
+
+#[test]
 fn a_probe_under_way_wakes_nobody() {
     let mut bench = Bench::new();
     for number in 0..3 {
