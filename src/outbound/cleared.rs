@@ -11,9 +11,7 @@ use tokio::task::JoinHandle;
 use crate::address::Host;
 use crate::config::Timeouts;
 use crate::discovery::history::Level;
-use crate::smtp::client::{
-    Ending, Extensions, Mail, RecipientStatus, Results, Stage, Step, Transaction, Violation,
-};
+use crate::smtp::client::{Ending, Extensions, Mail, RecipientStatus, Results, Stage, Step, Transaction, Violation};
 use crate::smtp::data::Stuffer;
 use crate::spool::{Body, SpoolError};
 use crate::tls::{Clearance, NamePattern, NoTls, TlsOutcome, TlsPolicy, Verdict, judge};

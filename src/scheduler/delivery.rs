@@ -10,7 +10,7 @@ use crate::spool::{Entry, SpoolError};
 
 use super::lanes::{Health, Item, Job, Ticket};
 use super::settle::{self, Left};
-use super::{Cargo, Context, Event, Live};
+use super::{Cargo, Context, Event, Live, waits};
 
 /// When the spool cannot be read, the message is tried again after this long.
 const SPOOL_PAUSE: Duration = Duration::from_mins(1);
@@ -73,7 +73,7 @@ impl Drop for Charge {
         // A runtime that ends drops its work half way, too: then the next start does it.
         let Some(item) = self.item.take().filter(|_| std::thread::panicking()) else { return };
         tracing::error!(queue_id = %item.id, "the work on a message died, and is done again later");
-        let due = Instant::now() + settle::wait(&self.context.settings.load().config.queue.retry, 1);
+        let due = Instant::now() + waits::wait(&self.context.settings.load().config.queue.retry, 1);
         let _ = self.context.events.send(Event::Settled(item.id, Some((item, due))));
     }
 }

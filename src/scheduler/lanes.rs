@@ -15,7 +15,7 @@ use crate::envelope::{QueueId, Trouble};
 mod lane;
 
 pub(super) use lane::Health;
-use lane::{Lane, Millis};
+use lane::{Lane, Millis, Spread};
 
 /// What shares a limit of connections and a back-off.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -96,6 +96,7 @@ pub(super) struct Lanes<T> {
     /// Begins anew with other settings.
     era: u64,
     start: Instant,
+    spread: Spread,
 }
 
 /// What is known of a destination is remembered for so long after its last attempt or the end of its
@@ -113,8 +114,8 @@ const UNPROVEN_MANY: u32 = UNPROVEN_MAX / 2;
 const SOON: usize = 1000;
 
 impl<T> Lanes<T> {
-    /// No lanes yet. No time that is told later lies before `start`.
-    pub(super) fn new(start: Instant) -> Self {
+    /// No lanes yet. No time that is told later lies before `start`; `spread` is for the back-off of destinations.
+    pub(super) fn new(start: Instant, spread: Spread) -> Self {
         Self {
             all: HashMap::new(),
             names: HashMap::new(),
@@ -130,6 +131,7 @@ impl<T> Lanes<T> {
             opened: 0,
             era: 0,
             start,
+            spread,
         }
     }
 
@@ -375,7 +377,7 @@ impl<T> Lanes<T> {
         let Some(lane) = self.all.get_mut(&ticket.lane) else { return };
         let before = lane.unproven();
         let health = if ticket.era == self.era { health } else { Health::Unknown };
-        lane.ended(now, health, retry);
+        lane.ended(now, health, retry, self.spread);
         self.unproven = self.unproven.saturating_sub(before) + lane.unproven();
         self.take_turn(ticket.lane);
         let free = UNPROVEN_MAX.saturating_sub(self.unproven) as usize;

@@ -3,7 +3,6 @@
 //! The order keeps the promise: a report is durable before the recipient it tells of is marked as
 //! failed, the evidence of an attempt before the queue has its result, and a message is removed only when nothing of it is left to do.
 
-use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -20,6 +19,7 @@ use crate::spool::SpoolError;
 
 use super::lanes::Item;
 use super::notice::{self, Change};
+use super::waits::wait;
 use super::witness::Witness;
 use super::{Context, Live, Settings, journal};
 
@@ -372,29 +372,6 @@ async fn write_down(context: &Context, id: QueueId, envelope: &Envelope) -> Writ
             }
         }
     }
-}
-
-/// The wait after so many attempts, and up to a tenth more, so that what failed together does not come
-/// back together.
-pub(super) fn wait(retry: &[Duration], attempts: u32) -> Duration {
-    let at = (attempts.max(1) as usize - 1).min(retry.len().saturating_sub(1));
-    let wait = retry.get(at).copied().unwrap_or(Duration::from_hours(1));
-    // Each `RandomState` has keys of its own; nothing secret hangs on them.
-    let dice = RandomState::new().build_hasher().finish() % 1001;
-    wait + wait.mul_f64(f64::from(u32::try_from(dice).unwrap_or(0)) / 10_000.0)
-}
-
-/// The longest wait that [`wait`] gives.
-fn longest(retry: &[Duration]) -> Duration {
-    let step = retry.iter().max().copied().unwrap_or(Duration::from_hours(1));
-    step + step / 10
-}
-
-/// How long it is until a stored time; what is past is now. Where the clock was set in between, a message
-/// still waits no longer than the schedule lets any message wait.
-pub(super) fn until(at: Timestamp, retry: &[Duration]) -> Duration {
-    let wait = Duration::try_from(Timestamp::now().duration_until(at)).unwrap_or_default();
-    wait.min(longest(retry))
 }
 
 /// A failure as the queue remembers it: with the reason of every hop that was tried, its own first.

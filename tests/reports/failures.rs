@@ -38,7 +38,8 @@ async fn each_recipient_has_its_own_reason_and_nobody_elses() {
     let answers: Vec<(&'static str, &'static str)> = names
         .iter()
         .map(|name| {
-            let (command, words) = (format!("RCPT TO:<{name}@"), format!("550 5.1.1 {name}-is-unknown {}", "x".repeat(70)));
+            let (command, words) =
+                (format!("RCPT TO:<{name}@"), format!("550 5.1.1 {name}-is-unknown {}", "x".repeat(70)));
             (&*command.leak(), &*words.leak())
         })
         .collect();
