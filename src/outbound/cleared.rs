@@ -13,6 +13,7 @@ use crate::config::Timeouts;
 use crate::discovery::history::Level;
 use crate::smtp::client::{Ending, Extensions, Mail, RecipientStatus, Results, Stage, Step, Transaction, Violation};
 use crate::smtp::data::Stuffer;
+use crate::smtp::reply::{Reply, Severity};
 use crate::spool::{Body, SpoolError};
 use crate::tls::{Clearance, NamePattern, NoTls, TlsOutcome, TlsPolicy, Verdict, judge};
 
@@ -65,10 +66,15 @@ pub(super) struct Handed {
 }
 
 impl Handed {
-    /// Whether the peer answered anything that counts for a recipient.
-    pub(super) fn is_answered(&self) -> bool {
-        let refused = |status: &RecipientStatus| matches!(status, RecipientStatus::Refused(_));
-        self.interruption.is_none() || self.results.recipients.iter().any(refused)
+    /// Whether the peer put the message off for anybody, in its own words.
+    pub(super) fn is_put_off(&self) -> bool {
+        let later = |reply: &Reply| reply.severity() != Severity::Permanent;
+        let refused = |status: &RecipientStatus| matches!(status, RecipientStatus::Refused(reply) if later(reply));
+        let ending = match &self.results.ending {
+            Ending::Refused { reply, .. } | Ending::Closing { reply, .. } => later(reply),
+            Ending::Unfinished | Ending::Taken(_) | Ending::NoRecipient => false,
+        };
+        ending || self.results.recipients.iter().any(refused)
     }
 }
 

@@ -24,10 +24,9 @@ use super::{Attempt, Report, Snapshot};
 
 /// Addresses dialled in one attempt, at most: whoever publishes more waits for the next attempt.
 pub(super) const DIALS_MAX: usize = 50;
-/// Sessions of one attempt in which the peer answered, at most, for a recipient who gets no more than "not now": a
-/// message that one greylists is not sent to ten others. Who was not reached, or not let near the message, has
-/// not answered.
-const ANSWERED_MAX: usize = 2;
+/// Sessions of one attempt in which the peer put the message off, at most, for a recipient for whom it did: what one
+/// host greylists is not sent to ten others. Who was not reached, or not let near the message, has not put it off.
+const PUT_OFF_MAX: usize = 2;
 
 /// One attempt on its way.
 struct Delivery<'a> {
@@ -36,8 +35,8 @@ struct Delivery<'a> {
     connector: &'a Arc<Connector>,
     ledger: Ledger,
     dials: usize,
-    /// Sessions in which the peer answered.
-    answered: usize,
+    /// Sessions in which the peer put the message off.
+    put_off: usize,
 }
 
 /// One hop, and on which terms it may have the message.
@@ -70,7 +69,7 @@ pub(super) async fn deliver(snapshot: &Snapshot, attempt: &Attempt) -> Report {
         connector = current;
     }
     let ledger = Ledger::new(&attempt.recipients, connector.outbound.on_failure);
-    let mut delivery = Delivery { snapshot, attempt, connector, ledger, dials: 0, answered: 0 };
+    let mut delivery = Delivery { snapshot, attempt, connector, ledger, dials: 0, put_off: 0 };
     match settings.router.hops(&attempt.host, &connector.outbound.route).await {
         Ok(found) => delivery.hops(found).await,
         Err(failure) => delivery.ledger.fail_all(failure, Further::Nothing),
@@ -276,7 +275,7 @@ impl Delivery<'_> {
         let entry = &*self.attempt.entry;
         let timeouts = self.snapshot.settings.config.timeouts;
         let most = self.connector.outbound.messages_per_connection;
-        let (before, further) = (self.answered, Further::hop_if(more));
+        let (before, further) = (self.put_off, Further::hop_if(more));
         let mut recipients = self.fitting(&connection, promise, more);
         while !recipients.is_empty() {
             let mail = Mail { envelope: &entry.envelope, size: entry.size, recipients: &recipients, promise };
@@ -289,8 +288,8 @@ impl Delivery<'_> {
                 queue_id = %entry.id, connector = %self.connector.name, peer = %connection.via().peer,
                 ending = ?handed.results.ending, "transaction over"
             );
-            self.answered = self.answered.max(before + usize::from(handed.is_answered()));
-            let answered = Further::hop_if(more && self.answered < ANSWERED_MAX);
+            self.put_off = self.put_off.max(before + usize::from(handed.is_put_off()));
+            let answered = Further::hop_if(more && self.put_off < PUT_OFF_MAX);
             recipients = self.ledger.settle(&recipients, handed, connection.via(), answered, further);
             if !reusable {
                 self.cut_short(&recipients, &connection, more);

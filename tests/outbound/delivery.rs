@@ -128,6 +128,23 @@ async fn who_was_not_answered_goes_on_however_many_others_were() {
     assert!(heard_of(&wide, "RCPT TO:<jürgen@") == 1 && heard_of(&wide, "RCPT TO:<later@") == 0);
 }
 
+/// A host that takes some and puts one off has put off once, in however many sessions it did so.
+#[tokio::test]
+async fn sessions_that_put_nobody_off_do_not_count() {
+    let world = World::new().await;
+    let first = plain()
+        .answer_after(1, "RCPT TO:<b@", "250 ok")
+        .answer("RCPT TO:<b@", "452 4.5.3 too many")
+        .answer_after(2, "RCPT TO:<c@", "450 4.2.1 later")
+        .answer("RCPT TO:<c@", "452 4.5.3 too many");
+    let (first, second) = (Peer::start(first).await, Peer::start(plain()).await);
+    let outbound = world.outbound(&format!("{}\nmessages_per_connection = 1", smart_hosts(&[&first, &second])));
+    let to = ["a@partner.example", "b@partner.example", "c@partner.example"];
+    let report = deliver(&outbound, message(&to)).await;
+    assert_eq!([0, 1, 2].map(|at| outcome(&report, at)), ["delivered", "delivered", "delivered"], "{report:?}");
+    assert_eq!((first.messages().len(), second.messages().len()), (2, 1));
+}
+
 #[tokio::test]
 async fn a_session_has_ended_before_the_next_host_is_dialled() {
     let world = World::new().await;
