@@ -37,6 +37,9 @@ struct Delivery<'a> {
     dials: usize,
     /// Sessions in which the peer put the message off.
     put_off: usize,
+    /// Those whom a connection to the hop at hand had no room for, where it is spent: the next one there is for
+    /// them alone.
+    rest: Vec<usize>,
 }
 
 /// One hop, and on which terms it may have the message.
@@ -69,7 +72,7 @@ pub(super) async fn deliver(snapshot: &Snapshot, attempt: &Attempt) -> Report {
         connector = current;
     }
     let ledger = Ledger::new(&attempt.recipients, connector.outbound.on_failure);
-    let mut delivery = Delivery { snapshot, attempt, connector, ledger, dials: 0, put_off: 0 };
+    let mut delivery = Delivery { snapshot, attempt, connector, ledger, dials: 0, put_off: 0, rest: Vec::new() };
     match settings.router.hops(&attempt.host, &connector.outbound.route).await {
         Ok(found) => delivery.hops(found).await,
         Err(failure) => delivery.ledger.fail_all(failure, Further::Nothing),
@@ -259,6 +262,7 @@ impl Delivery<'_> {
                         %address, reason = %failure, "the hop cannot be used"
                     );
                     self.ledger.fail_all(failure, Further::hop_if(more));
+                    self.rest.clear();
                     Used::Nothing
                 }
             } {}
@@ -283,6 +287,7 @@ impl Delivery<'_> {
             if handed.was_stale {
                 return Used::Nothing;
             }
+            self.rest.clear();
             let reusable = handed.results.reusable;
             tracing::debug!(
                 queue_id = %entry.id, connector = %self.connector.name, peer = %connection.via().peer,
@@ -307,14 +312,15 @@ impl Delivery<'_> {
         } else {
             self.snapshot.pool.quit(destination.clone(), connection);
         }
-        if recipients.is_empty() { Used::Tried } else { Used::Spent }
+        self.rest = recipients;
+        if self.rest.is_empty() { Used::Tried } else { Used::Spent }
     }
 
     /// The recipients that this peer can take; the others, or all, fail here without a word to it.
     fn fitting(&mut self, connection: &Cleared, promise: Promise, more: bool) -> Vec<usize> {
         let envelope = &self.attempt.entry.envelope;
         let extensions = connection.extensions();
-        let everybody = self.ledger.open();
+        let everybody = if self.rest.is_empty() { self.ledger.open() } else { self.rest.clone() };
         let mail = Mail { envelope, size: self.attempt.entry.size, recipients: &everybody, promise };
         if let Err(obstacle) = mail.fits(extensions) {
             self.obstructed(&everybody, obstacle, connection, more);

@@ -214,6 +214,22 @@ async fn no_connection_carries_more_transactions_than_messages_are_allowed_on_it
 }
 
 #[tokio::test]
+async fn a_connection_in_the_place_of_a_spent_one_is_for_the_rest_alone() {
+    let world = World::new().await;
+    let first = plain()
+        .answer("RCPT TO:<later@", "450 4.2.1 later")
+        .answer_after(1, "RCPT TO:<c@", "250 ok")
+        .answer("RCPT TO:<c@", "452 4.5.3 too many");
+    let (first, second) = (Peer::start(first).await, Peer::start(plain()).await);
+    let outbound = world.outbound(&format!("{}\nmessages_per_connection = 1", smart_hosts(&[&first, &second])));
+    let to = ["later@partner.example", "b@partner.example", "c@partner.example"];
+    let report = deliver(&outbound, message(&to)).await;
+    assert_eq!([0, 1, 2].map(|at| outcome(&report, at)), ["delivered", "delivered", "delivered"], "{report:?}");
+    assert_eq!((first.messages().len(), second.messages().len()), (2, 1));
+    assert_eq!(heard_of(&first, "RCPT TO:<later@"), 1, "it was asked again what it had answered");
+}
+
+#[tokio::test]
 async fn who_could_not_be_named_any_more_is_not_forgotten() {
     let world = World::new().await;
     for (farewell, words) in [
