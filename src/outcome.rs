@@ -91,7 +91,8 @@ pub struct Failure {
 }
 
 impl Failure {
-    /// A peer's negative reply. The enhanced status is the peer's own where it gave one.
+    /// A peer's negative reply, of which not more is kept than is worth telling. The enhanced status is the peer's
+    /// own where it gave one.
     ///
     /// A reply that is not negative where a negative or another positive one belongs (a 2xx to DATA,
     /// say) is a fault of the peer's that may pass.
@@ -105,7 +106,7 @@ impl Failure {
             Some(enhanced) if enhanced.severity() == reply.severity() => enhanced.status(),
             _ => Status(0, 0),
         };
-        Self { scope, persistence, status, cause: Cause::Reply { stage, reply }, peer: None }
+        Self { scope, persistence, status, cause: Cause::Reply { stage, reply: reply.brief() }, peer: None }
     }
 
     /// A hop that does not meet the connector's demand.

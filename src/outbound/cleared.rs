@@ -11,8 +11,9 @@ use tokio::task::JoinHandle;
 use crate::address::Host;
 use crate::config::Timeouts;
 use crate::discovery::history::Level;
-use crate::smtp::client::{Ending, Extensions, Mail, Results, Stage, Step, Transaction, Violation};
+use crate::smtp::client::{Ending, Extensions, Mail, RecipientStatus, Results, Stage, Step, Transaction, Violation};
 use crate::smtp::data::Stuffer;
+use crate::smtp::reply::{Reply, Severity};
 use crate::spool::{Body, SpoolError};
 use crate::tls::{Clearance, NamePattern, NoTls, TlsOutcome, TlsPolicy, Verdict, judge};
 
@@ -62,6 +63,19 @@ pub(super) struct Handed {
     pub(super) interruption: Option<Interruption>,
     /// The peer had given up an idle connection: nothing was asked of it, and nothing failed.
     pub(super) was_stale: bool,
+}
+
+impl Handed {
+    /// Whether the peer put the message off for anybody, in its own words.
+    pub(super) fn is_put_off(&self) -> bool {
+        let later = |reply: &Reply| reply.severity() != Severity::Permanent;
+        let refused = |status: &RecipientStatus| matches!(status, RecipientStatus::Refused(reply) if later(reply));
+        let ending = match &self.results.ending {
+            Ending::Refused { reply, .. } | Ending::Closing { reply, .. } => later(reply),
+            Ending::Unfinished | Ending::Taken(_) | Ending::NoRecipient => false,
+        };
+        ending || self.results.recipients.iter().any(refused)
+    }
 }
 
 /// A transaction with the leave to hold it.
@@ -123,7 +137,12 @@ impl Cleared {
 
     /// Whether another message may follow, as far as the number of messages goes; none on a fallback in clear.
     pub(super) fn is_reusable(&self, messages_per_connection: u32) -> bool {
-        !self.is_fallback && self.transactions < messages_per_connection
+        !self.is_fallback && !self.is_spent(messages_per_connection)
+    }
+
+    /// Whether it has carried as many messages as it may.
+    pub(super) fn is_spent(&self, messages_per_connection: u32) -> bool {
+        self.transactions >= messages_per_connection
     }
 
     /// Whether mail under `policy` may cross this session too. Its own handshake is judged, anew unless
@@ -172,6 +191,10 @@ impl Cleared {
         let closed = match (&interruption, &results.ending) {
             (Some(Interruption::Connection(broken)), _) => unanswered && broken.is_closed(),
             (_, Ending::Closing { stage: Stage::Mail, .. }) => true,
+            // Some look at the clock only when it comes to a recipient.
+            (_, Ending::Closing { stage: Stage::Rcpt, .. }) => {
+                results.recipients.iter().all(|status| *status == RecipientStatus::Open)
+            }
             _ => false,
         };
         Handed { results, interruption, was_stale: closed && has_waited }

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::config::{Connector, OnFailure};
-use crate::discovery::mta_sts::{Published, Recheck};
+use crate::discovery::mta_sts::{Mode, Published, Recheck};
 use crate::discovery::{Asked, Found};
 use crate::outcome::{Cause, Failure, Scope, Unpromised};
 use crate::route::{Hop, Hops, Via};
@@ -15,7 +15,7 @@ use crate::tls::{self, Layer, Refusal};
 use super::cleared::Cleared;
 use super::dial::{Errand, Target, reference};
 use super::memory::Memory;
-use super::plan::{Plan, Purpose};
+use super::plan::{NoPlan, Plan, Purpose};
 use super::pool::Destination;
 use super::requirement::Terms;
 use super::seen::{self, Seen};
@@ -24,6 +24,9 @@ use super::{Attempt, Report, Snapshot};
 
 /// Addresses dialled in one attempt, at most: whoever publishes more waits for the next attempt.
 pub(super) const DIALS_MAX: usize = 50;
+/// Sessions of one attempt in which the peer put the message off, at most, for a recipient for whom it did: what one
+/// host greylists is not sent to ten others. Who was not reached, or not let near the message, has not put it off.
+const PUT_OFF_MAX: usize = 2;
 
 /// One attempt on its way.
 struct Delivery<'a> {
@@ -32,6 +35,11 @@ struct Delivery<'a> {
     connector: &'a Arc<Connector>,
     ledger: Ledger,
     dials: usize,
+    /// Sessions in which the peer put the message off.
+    put_off: usize,
+    /// Those whom a connection to the hop at hand had no room for, where it is spent: the next one there is for
+    /// them alone.
+    rest: Vec<usize>,
 }
 
 /// One hop, and on which terms it may have the message.
@@ -44,12 +52,14 @@ struct Stop<'a> {
     more: bool,
 }
 
-/// What came of a connection that was used before.
-enum Reused {
+/// What came of a connection.
+enum Used {
     /// There is none, or none that is still alive: nothing was tried.
     Nothing,
     /// The message was tried on it.
     Tried,
+    /// It has carried as many messages as it may, and recipients are left who belong into a further transaction.
+    Spent,
 }
 
 pub(super) async fn deliver(snapshot: &Snapshot, attempt: &Attempt) -> Report {
@@ -62,7 +72,7 @@ pub(super) async fn deliver(snapshot: &Snapshot, attempt: &Attempt) -> Report {
         connector = current;
     }
     let ledger = Ledger::new(&attempt.recipients, connector.outbound.on_failure);
-    let mut delivery = Delivery { snapshot, attempt, connector, ledger, dials: 0 };
+    let mut delivery = Delivery { snapshot, attempt, connector, ledger, dials: 0, put_off: 0, rest: Vec::new() };
     match settings.router.hops(&attempt.host, &connector.outbound.route).await {
         Ok(found) => delivery.hops(found).await,
         Err(failure) => delivery.ledger.fail_all(failure, Further::Nothing),
@@ -93,10 +103,9 @@ impl Delivery<'_> {
     /// # Errors
     /// Why nobody there was spoken to.
     async fn hop(&mut self, hop: &Hop, via: &Via, more: bool) -> Result<(), Failure> {
-        let Snapshot { settings, discovery, .. } = self.snapshot;
         let envelope = &self.attempt.entry.envelope;
         let purpose = Purpose { recipient: &self.attempt.host, connector: self.connector, requirement: envelope.tls };
-        let plan = match Plan::make(&settings.router, discovery, purpose, hop, via).await {
+        let plan = match self.plan(purpose, hop, via).await {
             Ok(plan) => plan,
             Err(no_plan) => {
                 seen::without_plan(&self.snapshot.reporter, self.attempt, hop, &no_plan);
@@ -115,10 +124,25 @@ impl Delivery<'_> {
             return Err(self.final_word(terms.named(Failure::policy(refusal)), &plan.found).await);
         }
         let stop = Stop { hop, terms: &terms, found: &plan.found, more };
-        if let Reused::Nothing = self.reuse(&stop).await {
+        if let Used::Nothing = self.reuse(&stop).await {
             self.dial(&stop, &plan.addresses.addresses).await;
         }
         Ok(())
+    }
+
+    /// Finds out what must be known of a hop. In an attempt that may be the last, a policy of the domain's that is
+    /// out of date must not be what the message fails under (RFC 8461 §5.1).
+    async fn plan(&self, purpose: Purpose<'_>, hop: &Hop, via: &Via) -> Result<Plan, NoPlan> {
+        let Snapshot { settings, discovery, .. } = self.snapshot;
+        let plan = Plan::make(&settings.router, discovery, purpose, hop, via).await?;
+        let Asked::Yes(Published::Policy(policy)) = &plan.found.published else { return Ok(plan) };
+        if !self.attempt.may_be_last || policy.mode() != Mode::Enforce {
+            return Ok(plan);
+        }
+        match discovery.mta_sts().recheck(policy).await {
+            Recheck::Changed(_) => Plan::make(&settings.router, discovery, purpose, hop, via).await,
+            Recheck::Confirmed | Recheck::Unknown(_) => Ok(plan),
+        }
     }
 
     /// Enters that a hop was not spoken to.
@@ -142,19 +166,25 @@ impl Delivery<'_> {
         );
     }
 
-    /// A refusal that would bounce the message is held against what the domain publishes now: a policy of
-    /// its own that is out of date must not do that (RFC 8461 §5.1).
+    /// A refusal that would bounce the message, or hold it, is held against what the domain publishes now: a policy
+    /// of its own that is out of date must not do that (RFC 8461 §5.1).
     async fn final_word(&self, failure: Failure, found: &Found) -> Failure {
-        let bounces = match &failure.cause {
+        let ends = match &failure.cause {
             Cause::Policy(refusal) => {
-                refusal.wanted.layer == Layer::MtaSts && self.connector.outbound.on_failure == OnFailure::Bounce
+                let ends = match self.connector.outbound.on_failure {
+                    OnFailure::Defer => false,
+                    OnFailure::Bounce => true,
+                    // Who waits at the end of its time would bounce. The policy was looked for just now.
+                    OnFailure::Hold => !self.attempt.may_be_last,
+                };
+                refusal.wanted.layer == Layer::MtaSts && ends
             }
             Cause::Unpromised(Unpromised::Session(refusal)) => refusal.wanted.layer == Layer::MtaSts,
             Cause::Unpromised(Unpromised::Off | Unpromised::NotOffered) | Cause::Reply { .. } | Cause::Other(_) => {
                 false
             }
         };
-        if !bounces {
+        if !ends {
             return failure;
         }
         let Asked::Yes(Published::Policy(policy)) = &found.published else { return failure };
@@ -180,7 +210,7 @@ impl Delivery<'_> {
     }
 
     /// Tries the message on a connection that waits for work.
-    async fn reuse(&mut self, stop: &Stop<'_>) -> Reused {
+    async fn reuse(&mut self, stop: &Stop<'_>) -> Used {
         let Stop { hop, terms, more, .. } = *stop;
         let destination = Destination::new(self.connector, hop);
         while let Some(mut connection) = self.snapshot.pool.take(&destination) {
@@ -190,11 +220,11 @@ impl Delivery<'_> {
             }
             let promise = terms.promise(&mut connection, &hop.host);
             match self.on(connection, &destination, promise, more).await {
-                Reused::Tried => return Reused::Tried,
-                Reused::Nothing => {}
+                Used::Tried => return Used::Tried,
+                Used::Nothing | Used::Spent => {}
             }
         }
-        Reused::Nothing
+        Used::Nothing
     }
 
     /// Tries the message at one address after the other.
@@ -212,7 +242,8 @@ impl Delivery<'_> {
         for (at, address) in addresses.iter().enumerate() {
             self.dials += 1;
             let more = (more || at + 1 < addresses.len()) && self.dials < DIALS_MAX;
-            match target.dial(*address).await {
+            // Each connection that is spent has carried the message for somebody.
+            while let Used::Spent = match target.dial(*address).await {
                 Ok(mut connection) => {
                     if let Some(was) = memory.cleared(self.connector, &connection.via().clearance) {
                         connection.is_less_than(was);
@@ -220,7 +251,7 @@ impl Delivery<'_> {
                     seen.cleared(*address, &connection.via().clearance);
                     let promise = terms.promise(&mut connection, &hop.host);
                     // A connection that was never used cannot have been given up.
-                    self.on(connection, &destination, promise, more).await;
+                    self.on(connection, &destination, promise, more).await
                 }
                 Err(failure) => {
                     memory.failed(&failure);
@@ -231,50 +262,65 @@ impl Delivery<'_> {
                         %address, reason = %failure, "the hop cannot be used"
                     );
                     self.ledger.fail_all(failure, Further::hop_if(more));
+                    self.rest.clear();
+                    Used::Nothing
                 }
-            }
+            } {}
             if self.ledger.is_complete() {
                 return;
             }
         }
     }
 
-    /// Hands the message over on one connection, in as many transactions as the peer wants, and keeps
-    /// the connection where it can be used again.
-    async fn on(&mut self, mut connection: Cleared, destination: &Destination, promise: Promise, more: bool) -> Reused {
+    /// Hands the message over on one connection, in as many transactions as the peer wants. The connection is
+    /// kept for the next message only where nothing is left to do for this one: whoever is dialled next would
+    /// be one connection more than there may be.
+    async fn on(&mut self, mut connection: Cleared, destination: &Destination, promise: Promise, more: bool) -> Used {
         let entry = &*self.attempt.entry;
         let timeouts = self.snapshot.settings.config.timeouts;
+        let most = self.connector.outbound.messages_per_connection;
+        let (before, further) = (self.put_off, Further::hop_if(more));
         let mut recipients = self.fitting(&connection, promise, more);
         while !recipients.is_empty() {
             let mail = Mail { envelope: &entry.envelope, size: entry.size, recipients: &recipients, promise };
             let handed = connection.hand_over(mail, &entry.body, &timeouts).await;
             if handed.was_stale {
-                return Reused::Nothing;
+                return Used::Nothing;
             }
+            self.rest.clear();
             let reusable = handed.results.reusable;
             tracing::debug!(
                 queue_id = %entry.id, connector = %self.connector.name, peer = %connection.via().peer,
                 ending = ?handed.results.ending, "transaction over"
             );
-            recipients = self.ledger.settle(&recipients, handed, connection.via(), Further::hop_if(more));
+            self.put_off = self.put_off.max(before + usize::from(handed.is_put_off()));
+            let answered = Further::hop_if(more && self.put_off < PUT_OFF_MAX);
+            recipients = self.ledger.settle(&recipients, handed, connection.via(), answered, further);
             if !reusable {
                 self.cut_short(&recipients, &connection, more);
-                return Reused::Tried;
+                return Used::Tried;
+            }
+            if connection.is_spent(most) {
+                break;
             }
         }
-        if connection.is_reusable(self.connector.outbound.messages_per_connection) {
+        if !self.ledger.is_complete() {
+            // A peer that does not answer to QUIT is not waited for long.
+            let _ = connection.quit().await;
+        } else if connection.is_reusable(most) {
             self.snapshot.pool.put(destination.clone(), connection);
         } else {
             self.snapshot.pool.quit(destination.clone(), connection);
         }
-        Reused::Tried
+        self.rest = recipients;
+        if self.rest.is_empty() { Used::Tried } else { Used::Spent }
     }
 
     /// The recipients that this peer can take; the others, or all, fail here without a word to it.
     fn fitting(&mut self, connection: &Cleared, promise: Promise, more: bool) -> Vec<usize> {
         let envelope = &self.attempt.entry.envelope;
         let extensions = connection.extensions();
-        let everybody = self.ledger.open();
+        let everybody = if self.rest.is_empty() { self.ledger.open() } else { self.rest.clone() };
         let mail = Mail { envelope, size: self.attempt.entry.size, recipients: &everybody, promise };
         if let Err(obstacle) = mail.fits(extensions) {
             self.obstructed(&everybody, obstacle, connection, more);

@@ -60,6 +60,8 @@ pub struct Attempt {
     /// The connector that speaks for it, from [`Settings::connectors`]. Where the settings have been
     /// replaced since, the connector that speaks for `host` now is taken instead.
     pub connector: Arc<Connector>,
+    /// Whether it may be the last one: the message expires, or is about to.
+    pub may_be_last: bool,
 }
 
 /// How an attempt ended.
@@ -68,7 +70,7 @@ pub struct Report {
     /// One result for each recipient of the attempt.
     pub results: Vec<RecipientResult>,
     /// Every failure on the way, hop by hop, those that the next hop made good included.
-    pub trail: Vec<Failure>,
+    pub trail: Vec<Arc<Failure>>,
     /// The connector that spoke for the domain.
     pub connector: Arc<Connector>,
     /// The configuration that it is of.
@@ -86,6 +88,9 @@ pub struct RecipientResult {
     pub via: Option<Arc<Via>>,
     /// What the hop where it was decided had to show; `None` where it did not come as far as that.
     pub policy: Option<Arc<TlsPolicy>>,
+    /// What failed for this recipient on the way, hop by hop, the end included; nothing of what failed for others
+    /// alone. Not told of who has the message.
+    pub trail: Vec<Arc<Failure>>,
 }
 
 /// A cleared session, for the record.

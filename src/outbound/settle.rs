@@ -36,9 +36,9 @@ impl Further {
 pub(super) struct Ledger {
     open: Vec<Open>,
     results: Vec<RecipientResult>,
-    trail: Vec<Failure>,
-    /// Where in the trail each hop begins.
-    hops: Vec<usize>,
+    trail: Vec<Arc<Failure>>,
+    /// Whether there was a hop before the one at hand.
+    is_under_way: bool,
     /// What the hop at hand must show, as soon as that is known.
     policy: Option<Arc<TlsPolicy>>,
     on_failure: OnFailure,
@@ -49,6 +49,40 @@ struct Open {
     recipient: usize,
     /// The most telling failure so far, where there was one.
     reason: Option<Reason>,
+    /// Every failure so far.
+    trail: Vec<Arc<Failure>>,
+    /// What the hop at hand has said.
+    here: Word,
+    /// Whether a hop before it may take the message another time: it could not be asked, or said something
+    /// else than that it is unable to.
+    may_yet: bool,
+}
+
+/// What a hop has said of a recipient; of the words of its addresses the greatest counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Word {
+    /// Nothing: it could not be asked.
+    Nothing,
+    /// That it cannot take such a message: the message is not made for it, whenever it is asked.
+    Unable,
+    /// Anything else.
+    Answer,
+}
+
+impl Open {
+    fn hears(&mut self, reason: &Reason) {
+        self.here = self.here.max(reason.word());
+    }
+
+    /// That a hop cannot take the message, or does not promise what it requires, is final where every hop said so:
+    /// one that could not be asked may be the one that can.
+    fn tempered(&self, mut reason: Reason) -> Reason {
+        if reason.word() == Word::Unable {
+            let is_final = self.here == Word::Unable && !self.may_yet;
+            reason.failure.persistence = if is_final { Persistence::Permanent } else { Persistence::Transient };
+        }
+        reason
+    }
 }
 
 /// A failure, and the session that it happened on.
@@ -72,6 +106,16 @@ impl Reason {
         }
     }
 
+    fn word(&self) -> Word {
+        match (&self.failure.cause, &self.via) {
+            (Cause::Unpromised(_), _) => Word::Unable,
+            // On a session, only what the peer does not offer will not pass.
+            (Cause::Other(_), Some(_)) if self.failure.persistence == Persistence::Permanent => Word::Unable,
+            (Cause::Reply { .. }, _) => Word::Answer,
+            (Cause::Policy(_) | Cause::Other(_), _) => Word::Nothing,
+        }
+    }
+
     /// The more telling of two; of equals, the later.
     fn or_earlier(self, earlier: Option<Self>) -> Self {
         earlier.filter(|earlier| earlier.weight() > self.weight()).unwrap_or(self)
@@ -80,14 +124,25 @@ impl Reason {
 
 impl Ledger {
     pub(super) fn new(recipients: &[usize], on_failure: OnFailure) -> Self {
-        let open = recipients.iter().map(|recipient| Open { recipient: *recipient, reason: None }).collect();
-        let (results, trail, hops) = (Vec::with_capacity(recipients.len()), Vec::new(), Vec::new());
-        Self { open, results, trail, hops, policy: None, on_failure }
+        let fresh = |recipient: &usize| Open {
+            recipient: *recipient,
+            reason: None,
+            trail: Vec::new(),
+            here: Word::Nothing,
+            may_yet: false,
+        };
+        let open = recipients.iter().map(fresh).collect();
+        let (results, trail) = (Vec::with_capacity(recipients.len()), Vec::new());
+        Self { open, results, trail, is_under_way: false, policy: None, on_failure }
     }
 
     /// From now on failures are those of another hop.
     pub(super) fn hop(&mut self) {
-        self.hops.push(self.trail.len());
+        for open in &mut self.open {
+            open.may_yet |= self.is_under_way && open.here != Word::Unable;
+            open.here = Word::Nothing;
+        }
+        self.is_under_way = true;
         self.policy = None;
     }
 
@@ -107,7 +162,7 @@ impl Ledger {
     }
 
     /// Ends the attempt: the results, and every failure on the way. Nobody is left without a result.
-    pub(super) fn into_parts(mut self) -> (Vec<RecipientResult>, Vec<Failure>) {
+    pub(super) fn into_parts(mut self) -> (Vec<RecipientResult>, Vec<Arc<Failure>>) {
         if !self.is_complete() {
             let text = "no host of the destination could be tried";
             self.fail_all(Failure::transient(Scope::Destination, Status(4, 0), text), Further::NoHop);
@@ -121,16 +176,20 @@ impl Ledger {
             return;
         }
         let reason = Reason { failure: failure.clone(), via: via.cloned(), policy: self.policy.clone() };
-        self.trail.push(failure);
-        let reason = Reason { failure: self.tempered(reason.failure), ..reason };
-        let step = outcome::judge(&reason.failure, further == Further::Hop, self.on_failure);
+        let failure = Arc::new(failure);
+        self.trail.push(Arc::clone(&failure));
         for recipient in who {
             let Some(at) = self.open.iter().position(|open| open.recipient == *recipient) else { continue };
-            let earlier = self.open[at].reason.take();
+            let open = &mut self.open[at];
+            open.trail.push(Arc::clone(&failure));
+            open.hears(&reason);
+            let reason = open.tempered(reason.clone());
+            let step = outcome::judge(&reason.failure, further == Further::Hop, self.on_failure);
+            let earlier = open.reason.take();
             match (step, further) {
-                (Step::NextHop, _) => self.open[at].reason = Some(reason.clone().or_earlier(earlier)),
-                (Step::Defer, Further::Hop | Further::NoHop) => self.end(at, reason.clone().or_earlier(earlier)),
-                (Step::Defer, Further::Nothing) | (Step::Hold | Step::Bounce, _) => self.end(at, reason.clone()),
+                (Step::NextHop, _) => open.reason = Some(reason.or_earlier(earlier)),
+                (Step::Defer, Further::Hop | Further::NoHop) => self.end(at, reason.or_earlier(earlier)),
+                (Step::Defer, Further::Nothing) | (Step::Hold | Step::Bounce, _) => self.end(at, reason),
             }
         }
     }
@@ -140,31 +199,16 @@ impl Ledger {
         self.fail(&self.open(), failure, None, further);
     }
 
-    /// That no hop promises what the message requires is final where every hop said so: one that could not
-    /// be asked may be the one that does. A hop has said so with one of its addresses, unless it said
-    /// something else with another.
-    fn tempered(&self, mut failure: Failure) -> Failure {
-        let ends = self.hops.iter().skip(1).copied().chain([self.trail.len()]);
-        let mut hops = self.hops.iter().zip(ends).map(|(from, to)| &self.trail[*from..to]);
-        let said_so = |hop: &[Failure]| {
-            hop.iter().any(Failure::is_unpromised) && !hop.iter().any(|failure| failure.peer_reply().is_some())
-        };
-        if failure.is_unpromised() {
-            failure.persistence = if hops.all(said_so) { Persistence::Permanent } else { Persistence::Transient };
-        }
-        failure
-    }
-
     /// No further hop for this recipient: the judge has the last word on why.
-    fn end(&mut self, at: usize, Reason { failure, via, policy }: Reason) {
-        let failure = self.tempered(failure);
+    fn end(&mut self, at: usize, reason: Reason) {
+        let Reason { failure, via, policy } = self.open[at].tempered(reason);
         let outcome = match outcome::judge(&failure, false, self.on_failure) {
             Step::Bounce => Outcome::Bounced(failure),
             Step::Hold => Outcome::Held(failure),
             Step::Defer | Step::NextHop => Outcome::Deferred(failure),
         };
-        let recipient = self.open.remove(at).recipient;
-        self.results.push(RecipientResult { recipient, outcome, via, policy });
+        let Open { recipient, trail, .. } = self.open.remove(at);
+        self.results.push(RecipientResult { recipient, outcome, via, policy, trail });
     }
 
     fn deliver(&mut self, who: &[usize], reply: &Reply, via: &Arc<Via>) {
@@ -174,12 +218,21 @@ impl Ledger {
             outcome: Outcome::Delivered(reply.clone()),
             via: Some(Arc::clone(via)),
             policy: self.policy.clone(),
+            trail: Vec::new(),
         };
         self.results.extend(who.iter().map(delivered));
     }
 
-    /// Enters what a transaction with `who` came to; returns those who belong into a further one.
-    pub(super) fn settle(&mut self, who: &[usize], handed: Handed, via: &Arc<Via>, further: Further) -> Vec<usize> {
+    /// Enters what a transaction with `who` came to; returns those who belong into a further one. `answered`:
+    /// what may follow the peer's own words; `further`: what may follow anything else.
+    pub(super) fn settle(
+        &mut self,
+        who: &[usize],
+        handed: Handed,
+        via: &Arc<Via>,
+        answered: Further,
+        further: Further,
+    ) -> Vec<usize> {
         let Handed { results, interruption, .. } = handed;
         // Those whom the end of the transaction concerns, and those it had no room for.
         let (mut others, mut overflow) = (Vec::new(), Vec::new());
@@ -187,7 +240,7 @@ impl Ledger {
             match status {
                 RecipientStatus::Refused(reply) => {
                     let failure = Failure::reply(Scope::Recipient, Stage::Rcpt.name(), reply);
-                    self.fail(&[*recipient], failure.with_peer(via.peer.as_str()), Some(via), further);
+                    self.fail(&[*recipient], failure.with_peer(via.peer.as_str()), Some(via), answered);
                 }
                 RecipientStatus::Overflow => overflow.push(*recipient),
                 RecipientStatus::Accepted | RecipientStatus::Open => others.push(*recipient),
@@ -200,8 +253,8 @@ impl Ledger {
             }
             // Nobody is left but those who were refused one by one.
             (Ending::NoRecipient, _) if others.is_empty() => return overflow,
-            (Ending::Refused { stage, reply }, _) => (Failure::reply(Scope::Message, stage.name(), reply), further),
-            (Ending::Closing { stage, reply }, _) => (Failure::reply(Scope::Hop, stage.name(), reply), further),
+            (Ending::Refused { stage, reply }, _) => (Failure::reply(Scope::Message, stage.name(), reply), answered),
+            (Ending::Closing { stage, reply }, _) => (Failure::reply(Scope::Hop, stage.name(), reply), answered),
             (Ending::Unfinished | Ending::NoRecipient, Some(interruption)) => interrupted(&interruption, further),
             (Ending::Unfinished | Ending::NoRecipient, None) => {
                 (Failure::transient(Scope::Hop, Status(5, 0), "the session came to no end"), further)

@@ -10,10 +10,13 @@ use crate::spool::{Entry, SpoolError};
 
 use super::lanes::{Health, Item, Job, Ticket};
 use super::settle::{self, Left};
-use super::{Cargo, Context, Event, Live};
+use super::{Cargo, Context, Event, Live, waits};
 
 /// When the spool cannot be read, the message is tried again after this long.
 const SPOOL_PAUSE: Duration = Duration::from_mins(1);
+
+/// An attempt that begins so shortly before its message expires may end afterwards, and be the last.
+const LAST: Duration = Duration::from_mins(10);
 
 /// The place of an attempt in its lane. It is given back whatever becomes of the attempt.
 struct Slot {
@@ -70,7 +73,7 @@ impl Drop for Charge {
         // A runtime that ends drops its work half way, too: then the next start does it.
         let Some(item) = self.item.take().filter(|_| std::thread::panicking()) else { return };
         tracing::error!(queue_id = %item.id, "the work on a message died, and is done again later");
-        let due = Instant::now() + settle::wait(&self.context.settings.load().config.queue.retry, 1);
+        let due = Instant::now() + waits::wait(&self.context.settings.load().config.queue.retry, 1);
         let _ = self.context.events.send(Event::Settled(item.id, Some((item, due))));
     }
 }
@@ -96,11 +99,12 @@ pub(super) async fn work(context: Arc<Context>, live: Arc<Live>, job: Job<Cargo>
 }
 
 async fn deliver(context: &Arc<Context>, live: &Live, item: &Item<Cargo>, slot: Slot) -> Left {
-    let attempt = match prepare(context, live, item).await {
+    let mut attempt = match prepare(context, live, item).await {
         Ok(Some(attempt)) => attempt,
         Ok(None) => return Left::Nothing,
         Err(left) => return left,
     };
+    attempt.may_be_last = item.expires.saturating_duration_since(Instant::now()) < LAST;
     let report = context.outbound.deliver(attempt.clone()).await;
     slot.give_back(health(&report));
     (context.observer)(&attempt, &report);
@@ -140,13 +144,13 @@ fn health(report: &Report) -> Health {
             Outcome::Deferred(failure)
                 if matches!(failure.scope, Scope::Hop | Scope::Destination) && !failure.is_unpromised() =>
             {
-                last = Some(failure);
+                last = Some((failure, &result.trail));
                 spoken |= result.via.is_some();
             }
             Outcome::Deferred(_) | Outcome::Delivered(_) | Outcome::Held(_) | Outcome::Bounced(_) => return Health::Up,
         }
     }
-    let Some(failure) = last else { return Health::Unknown };
-    let trouble = settle::trouble(failure, &report.trail, Persistence::Transient);
+    let Some((failure, trail)) = last else { return Health::Unknown };
+    let trouble = settle::trouble(failure, trail, Persistence::Transient);
     if spoken { Health::Shaken(trouble) } else { Health::Down(trouble) }
 }

@@ -15,7 +15,7 @@ use crate::envelope::{QueueId, Trouble};
 mod lane;
 
 pub(super) use lane::Health;
-use lane::{Lane, Millis};
+use lane::{Lane, Millis, Spread};
 
 /// What shares a limit of connections and a back-off.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -96,6 +96,7 @@ pub(super) struct Lanes<T> {
     /// Begins anew with other settings.
     era: u64,
     start: Instant,
+    spread: Spread,
 }
 
 /// What is known of a destination is remembered for so long after its last attempt or the end of its
@@ -106,12 +107,15 @@ const REMEMBERED_MAX: usize = 10_000;
 /// Attempts at the same time for all destinations of which nothing good is known, together: however
 /// many of them hang, those that work have the rest of what the process may make.
 const UNPROVEN_MAX: u32 = 700;
+/// With more than these of them under way, a destination makes no second one beside its first: the rest is for those
+/// that have none.
+const UNPROVEN_MANY: u32 = UNPROVEN_MAX / 2;
 /// With more than this before it, a message is not tried soon.
 const SOON: usize = 1000;
 
 impl<T> Lanes<T> {
-    /// No lanes yet. No time that is told later lies before `start`.
-    pub(super) fn new(start: Instant) -> Self {
+    /// No lanes yet. No time that is told later lies before `start`; `spread` is for the back-off of destinations.
+    pub(super) fn new(start: Instant, spread: Spread) -> Self {
         Self {
             all: HashMap::new(),
             names: HashMap::new(),
@@ -127,6 +131,7 @@ impl<T> Lanes<T> {
             opened: 0,
             era: 0,
             start,
+            spread,
         }
     }
 
@@ -240,7 +245,8 @@ impl<T> Lanes<T> {
     }
 
     fn is_crowded_out(&self, lane: &Lane) -> bool {
-        !lane.proven && self.unproven >= UNPROVEN_MAX
+        let most = if lane.active > 0 { UNPROVEN_MANY } else { UNPROVEN_MAX };
+        !lane.proven && self.unproven >= most
     }
 
     /// The next deadline in a lane that is to be acted upon, and by what key its item waits. Who expires
@@ -285,7 +291,8 @@ impl<T> Lanes<T> {
         // With every connection in use, the next one that ends gives the lane its turn.
         let is_crowded_out = self.is_crowded_out(lane);
         let is_free = until.is_some_and(|until| lane.active < lane.room(until)) && !is_crowded_out;
-        let joins_crowd = is_crowded_out && lane.waiting > 0 && !lane.is_crowded;
+        // Who has an attempt under way has its turn when that ends.
+        let joins_crowd = is_crowded_out && lane.waiting > 0 && lane.active == 0 && !lane.is_crowded;
         let try_at = until.filter(|_| is_free && lane.waiting > 0);
         let age_at = self.next_age(id, lane).map(|(at, _)| at);
         let close_at = is_empty.then_some(close_at);
@@ -370,7 +377,7 @@ impl<T> Lanes<T> {
         let Some(lane) = self.all.get_mut(&ticket.lane) else { return };
         let before = lane.unproven();
         let health = if ticket.era == self.era { health } else { Health::Unknown };
-        lane.ended(now, health, retry);
+        lane.ended(now, health, retry, self.spread);
         self.unproven = self.unproven.saturating_sub(before) + lane.unproven();
         self.take_turn(ticket.lane);
         let free = UNPROVEN_MAX.saturating_sub(self.unproven) as usize;

@@ -14,6 +14,7 @@ mod orders;
 mod outlook;
 mod pulse;
 mod settle;
+mod waits;
 mod witness;
 
 use std::collections::HashMap;
@@ -153,7 +154,7 @@ impl Scheduler {
         replaced: Arc<Notify>,
     ) -> Self {
         let (sender, events) = mpsc::unbounded_channel();
-        let lanes = Lanes::new(Instant::now());
+        let lanes = Lanes::new(Instant::now(), waits::spread);
         let in_memory = Arc::new(AtomicU64::new(0));
         let first_new = spool.draft().id();
         let ages = Ages::new(spool.last_written(), Timestamp::now());
@@ -298,7 +299,7 @@ impl Scheduler {
     fn enqueue_until(&mut self, stored: &Stored, settings: &Settings, now: Instant, expires: Instant) {
         let warn_at = settle::warn_at(settings, expires);
         for Waiting { host, next, warned } in destinations(&stored.envelope) {
-            let due = next.map_or(now, |at| now + settle::until(at, &settings.config.queue.retry)).min(expires);
+            let due = next.map_or(now, |at| now + waits::until(at, &settings.config.queue.retry)).min(expires);
             let deadline = warn_at.filter(|_| !warned).unwrap_or(expires);
             let expire = settings.config.queue.expire;
             self.enqueue(Item { id: stored.id, host, deadline, expires, expire, cargo: None }, due);

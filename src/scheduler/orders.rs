@@ -337,6 +337,7 @@ async fn bounce(context: &Arc<Context>, id: QueueId) -> Result<Option<Stored>, (
             outcome: Outcome::Bounced(failure.clone()),
             via: None,
             policy: None,
+            trail: Vec::new(),
         };
         let results = attempt.recipients.iter().map(result).collect();
         let (connector, config) = (Arc::clone(&attempt.connector), Arc::clone(&settings.config));
@@ -375,5 +376,5 @@ fn serve(
     };
     let recipients = envelope.recipients.iter().enumerate().filter_map(mine).collect();
     let connector = Arc::clone(connectors.for_host(host));
-    Attempt { entry: Arc::clone(entry), recipients, host: host.clone(), connector }
+    Attempt { entry: Arc::clone(entry), recipients, host: host.clone(), connector, may_be_last: false }
 }

@@ -3,7 +3,6 @@
 //! The order keeps the promise: a report is durable before the recipient it tells of is marked as
 //! failed, the evidence of an attempt before the queue has its result, and a message is removed only when nothing of it is left to do.
 
-use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -20,6 +19,7 @@ use crate::spool::SpoolError;
 
 use super::lanes::Item;
 use super::notice::{self, Change};
+use super::waits::wait;
 use super::witness::{self, Witness};
 use super::{Context, Live, Settings, journal};
 
@@ -124,7 +124,6 @@ pub(super) fn reckon<T>(settings: &Settings, item: &mut Item<T>) {
 struct Books<'a> {
     settings: &'a Settings,
     attempt: &'a Attempt,
-    trail: &'a [Failure],
     now: Instant,
     expires: Instant,
     warn_at: Option<Instant>,
@@ -147,12 +146,10 @@ impl<'a> Books<'a> {
         envelope: &Envelope,
     ) -> Self {
         let state = |at: &usize| envelope.recipients.get(*at).map(|recipient| (*at, recipient.state.clone()));
-        let trail = report.map_or(&[][..], |report| &report.trail);
         let warn_at = warn_at(settings, expires);
         Self {
             settings,
             attempt,
-            trail,
             now: Instant::now(),
             expires,
             warn_at,
@@ -184,12 +181,12 @@ impl<'a> Books<'a> {
                 recipient.state = RecipientState::Delivered;
             }
             Outcome::Bounced(failure) => {
-                let last = trouble(failure, self.trail, Persistence::Permanent);
+                let last = trouble(failure, &result.trail, Persistence::Permanent);
                 self.witness.failed(result, attempts, evidence::Outcome::Bounced, &last);
                 self.give_up(result.recipient, recipient, attempts, history, last);
             }
             Outcome::Held(failure) => {
-                let last = trouble(failure, self.trail, Persistence::Transient);
+                let last = trouble(failure, &result.trail, Persistence::Transient);
                 journal::held(self.attempt, &recipient.mailbox, &last);
                 self.witness.failed(result, attempts, evidence::Outcome::Held, &last);
                 // Nobody knows when an operator will decide, so the sender is told now.
@@ -201,7 +198,7 @@ impl<'a> Books<'a> {
                 recipient.state = RecipientState::Held { attempts, history };
             }
             Outcome::Deferred(failure) => {
-                let last = trouble(failure, self.trail, Persistence::Transient);
+                let last = trouble(failure, &result.trail, Persistence::Transient);
                 if self.now >= self.expires {
                     let last = self.expired(last);
                     self.witness.failed(result, attempts, evidence::Outcome::Bounced, &last);
@@ -386,37 +383,16 @@ async fn write_down(context: &Context, id: QueueId, envelope: &Envelope) -> Writ
     }
 }
 
-/// The wait after so many attempts, and up to a tenth more, so that what failed together does not come
-/// back together.
-pub(super) fn wait(retry: &[Duration], attempts: u32) -> Duration {
-    let at = (attempts.max(1) as usize - 1).min(retry.len().saturating_sub(1));
-    let wait = retry.get(at).copied().unwrap_or(Duration::from_hours(1));
-    // Each `RandomState` has keys of its own; nothing secret hangs on them.
-    let dice = RandomState::new().build_hasher().finish() % 1001;
-    wait + wait.mul_f64(f64::from(u32::try_from(dice).unwrap_or(0)) / 10_000.0)
-}
-
-/// The longest wait that [`wait`] gives.
-fn longest(retry: &[Duration]) -> Duration {
-    let step = retry.iter().max().copied().unwrap_or(Duration::from_hours(1));
-    step + step / 10
-}
-
-/// How long it is until a stored time; what is past is now. Where the clock was set in between, a message
-/// still waits no longer than the schedule lets any message wait.
-pub(super) fn until(at: Timestamp, retry: &[Duration]) -> Duration {
-    let wait = Duration::try_from(Timestamp::now().duration_until(at)).unwrap_or_default();
-    wait.min(longest(retry))
-}
-
-/// A failure as the queue remembers it: with the reason of every hop that was tried.
-pub(super) fn trouble(failure: &Failure, trail: &[Failure], ends_as: Persistence) -> Trouble {
-    let mut text = String::new();
+/// A failure as the queue remembers it: with the reason of every hop that was tried, its own first.
+pub(super) fn trouble(failure: &Failure, trail: &[Arc<Failure>], ends_as: Persistence) -> Trouble {
+    let mut text = failure.to_string();
     for earlier in trail.iter().filter(|earlier| (&earlier.peer, &earlier.cause) != (&failure.peer, &failure.cause)) {
-        text.push_str(&earlier.to_string());
+        if text.len() >= REASON_MAX {
+            break;
+        }
         text.push_str("; ");
+        text.push_str(&earlier.to_string());
     }
-    text.push_str(&failure.to_string());
     Trouble {
         at: Timestamp::now(),
         status: failure.enhanced(ends_as),
@@ -426,8 +402,28 @@ pub(super) fn trouble(failure: &Failure, trail: &[Failure], ends_as: Persistence
     }
 }
 
-/// The host of `mx.example.org [192.0.2.1]:25` or, where it has no name, of `[192.0.2.1]:25`.
+/// The host of `mx.example.org [192.0.2.1]:25`, of `mx.example.org:25` where it was not dialled or, where it has
+/// no name, of `[192.0.2.1]:25`.
 fn host(peer: &str) -> String {
-    let end = peer.find(' ').or_else(|| peer.find(']').map(|at| at + 1)).unwrap_or(peer.len());
+    let address = peer.find(' ').or_else(|| peer.find(']').map(|at| at + 1));
+    let end = address.or_else(|| peer.rfind(':')).unwrap_or(peer.len());
     peer[..end].to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_is_told_without_address_and_port() {
+        for (peer, named) in [
+            ("mx.example.org [192.0.2.1]:25", "mx.example.org"),
+            ("mx.example.org [2001:db8::1]:25", "mx.example.org"),
+            ("mx.example.org:25", "mx.example.org"),
+            ("[192.0.2.1]:25", "[192.0.2.1]"),
+            ("[IPv6:2001:db8::1]:25", "[IPv6:2001:db8::1]"),
+        ] {
+            assert_eq!(host(peer), named);
+        }
+    }
 }

@@ -15,6 +15,11 @@ use serde::{Deserialize, Serialize};
 const LINE_MAX: usize = 4096;
 /// Lines in one reply, at most. EHLO answers have about twenty.
 const LINES_MAX: usize = 128;
+/// Octets of text that are kept of one reply of a peer. An EHLO answer has a tenth of it; lines for which there is
+/// no room are passed over.
+const TEXT_MAX: usize = 8 * 1024;
+/// Octets of text that are kept of a reply beyond its session: with each recipient whom it was for, and in the log.
+const BRIEF_MAX: usize = 1024;
 
 /// How a reply ends the matter: the first digit of both of its codes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -208,6 +213,28 @@ impl Reply {
         &self.lines
     }
 
+    /// The reply with so much of its text as is kept beyond its session.
+    #[must_use]
+    pub fn brief(mut self) -> Self {
+        let (mut room, mut kept) = (BRIEF_MAX, 0);
+        for line in &mut self.lines {
+            if kept > 0 && room == 0 {
+                break;
+            }
+            kept += 1;
+            if line.len() > room {
+                *line = cut(line, room);
+                break;
+            }
+            room -= line.len();
+        }
+        if kept < self.lines.len() {
+            self.lines.truncate(kept);
+            self.lines.shrink_to_fit();
+        }
+        self
+    }
+
     /// Appends the reply as it goes over the wire (RFC 5321 §4.2.1), the enhanced status on every
     /// line (RFC 2034 §4).
     pub fn write_to(&self, out: &mut Vec<u8>) {
@@ -248,6 +275,11 @@ fn one_line(text: Cow<'static, str>) -> Cow<'static, str> {
     }
 }
 
+/// The front of a line, up to so many octets.
+fn cut(line: &str, most: usize) -> Cow<'static, str> {
+    Cow::Owned(line[..line.floor_char_boundary(most)].to_owned())
+}
+
 /// Why a peer's bytes are not a reply.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ReplyError {
@@ -271,7 +303,16 @@ pub enum ReplyError {
 /// unlike in a message, nothing can be smuggled past anyone with it.
 #[derive(Debug, Default)]
 pub struct ReplyParser {
-    partial: Option<Reply>,
+    partial: Option<Partial>,
+}
+
+/// A reply that has not come to its end.
+#[derive(Debug)]
+struct Partial {
+    reply: Reply,
+    /// Lines that have come, and octets of text that are kept of them.
+    lines: usize,
+    octets: usize,
 }
 
 impl ReplyParser {
@@ -311,21 +352,29 @@ impl ReplyParser {
         };
         let (status, words) = split_status(code, text.get(4..).unwrap_or(""));
         let words = one_line(Cow::Owned(words.to_owned()));
-        let reply = match self.partial.take() {
-            None => Reply { code, status, lines: vec![words] },
-            Some(first) if first.code != code => {
+        let partial = match self.partial.take() {
+            None => {
+                let words = if words.len() > TEXT_MAX { cut(&words, TEXT_MAX) } else { words };
+                Partial { lines: 1, octets: words.len(), reply: Reply { code, status, lines: vec![words] } }
+            }
+            Some(Partial { reply: first, .. }) if first.code != code => {
                 return Err(ReplyError::CodeChanged { first: first.code.get(), then: code.get() });
             }
-            Some(first) if first.lines.len() >= LINES_MAX => return Err(ReplyError::TooLong),
+            Some(first) if first.lines >= LINES_MAX => return Err(ReplyError::TooLong),
             Some(mut first) => {
-                first.lines.push(words);
+                first.lines += 1;
+                // Half a line may say something else than the whole one: SIZE 10 in the place of SIZE 1000.
+                if first.octets + words.len() <= TEXT_MAX {
+                    first.octets += words.len();
+                    first.reply.lines.push(words);
+                }
                 first
             }
         };
         if last {
-            return Ok(Some(reply));
+            return Ok(Some(partial.reply));
         }
-        self.partial = Some(reply);
+        self.partial = Some(partial);
         Ok(None)
     }
 }
@@ -340,57 +389,4 @@ fn split_status(code: ReplyCode, words: &str) -> (Option<Status>, &str) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn wire(reply: &Reply) -> String {
-        let mut out = Vec::new();
-        reply.write_to(&mut out);
-        String::from_utf8(out).expect("replies are UTF-8")
-    }
-
-    #[test]
-    fn both_codes_share_one_severity() {
-        assert_eq!(wire(&Reply::new(451, Status(4, 3), "try later")), "451 4.4.3 try later\r\n");
-        assert_eq!(wire(&Reply::new(550, Status(7, 1), "no")), "550 5.7.1 no\r\n");
-        assert_eq!(wire(&Reply::multiline(250, vec!["a".into(), "b".into()])), "250-a\r\n250 b\r\n");
-    }
-
-    #[test]
-    fn no_text_can_end_a_reply_early() {
-        assert_eq!(wire(&Reply::bare(250, "a\r\n250 b".to_owned())), "250 a??250 b\r\n");
-    }
-
-    #[test]
-    fn replies_are_read_in_pieces() {
-        let mut parser = ReplyParser::default();
-        assert_eq!(parser.parse(b"250-a.exam"), Ok((0, None)));
-        assert_eq!(parser.parse(b"250-a.example\r\n250-SIZE\r\n250"), Ok((25, None)));
-        let (used, reply) = parser.parse(b"250 OK\r\n250 next\r\n").expect("a reply");
-        assert_eq!((used, wire(&reply.expect("complete"))), (8, "250-a.example\r\n250-SIZE\r\n250 OK\r\n".into()));
-    }
-
-    #[test]
-    fn a_status_of_another_class_is_only_text() {
-        let (_, reply) = ReplyParser::default().parse(b"451 5.7.1 odd\r\n").expect("a reply");
-        assert_eq!(reply.map(|r| (r.enhanced(), r.to_string())), Some((None, "451 5.7.1 odd".into())));
-    }
-
-    #[test]
-    fn what_is_not_a_reply_is_an_error() {
-        for line in ["hello\r\n", "25\r\n", "199 x\r\n", "250+x\r\n", "999 x\r\n", "\r\n"] {
-            assert!(matches!(ReplyParser::default().parse(line.as_bytes()), Err(ReplyError::NotAReply(_))), "{line:?}");
-        }
-        assert!(matches!(ReplyParser::default().parse(b"250-a\r\n550 b\r\n"), Err(ReplyError::CodeChanged { .. })));
-        assert_eq!(ReplyParser::default().parse(&[b'2'; 5000]), Err(ReplyError::TooLong));
-        assert_eq!(ReplyParser::default().parse("250-x\r\n".repeat(200).as_bytes()), Err(ReplyError::TooLong));
-    }
-
-    #[test]
-    fn enhanced_codes_are_strict() {
-        assert_eq!(EnhancedStatusCode::parse("5.7.1").map(|c| c.to_string()), Some("5.7.1".into()));
-        for text in ["3.1.1", "5.7", "5.7.1.1", "5..1", "5.7.1234", "5.+7.1", ""] {
-            assert_eq!(EnhancedStatusCode::parse(text), None, "{text}");
-        }
-    }
-}
+mod tests;

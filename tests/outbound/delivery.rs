@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use gatepost::address::Mailbox;
 use gatepost::envelope::BodyType;
+use gatepost::outcome::Outcome;
 use gatepost::spool::{Body, Spool as _, SqliteSpool};
 
 use crate::peer::{Manner, Nobody, Peer, Starttls};
@@ -35,6 +36,27 @@ async fn each_recipient_has_its_own_result() {
     assert_eq!(result(&report, 1).via.as_ref().map(|via| via.peer.clone()), Some(peer_name));
 }
 
+/// A thousand recipients may each have an answer, and the queue keeps them for days.
+#[tokio::test]
+async fn the_beginning_of_an_answer_is_kept_however_long_it_is() {
+    let world = World::new().await;
+    let long = |code: &str| -> &'static str {
+        format!("{}{code} end", format!("{code}-{}\r\n", "x".repeat(4000)).repeat(20)).leak()
+    };
+    let peer = Peer::start(plain().answer("RCPT TO:<gone@", long("550")).answer(".", long("250"))).await;
+    let outbound = world.outbound(&smart_hosts(&[&peer]));
+    let report = deliver(&outbound, message(&["gone@partner.example", "b@partner.example"])).await;
+    assert_eq!([outcome(&report, 0), outcome(&report, 1)], ["bounced 5.0.0", "delivered"]);
+    let Outcome::Delivered(taken) = &result(&report, 1).outcome else { panic!("it was delivered") };
+    for reply in [failure(&report, 0).peer_reply().expect("a reply"), taken] {
+        let lengths: Vec<usize> = reply.lines().iter().map(|line| line.len()).collect();
+        assert_eq!(lengths, [1024]);
+    }
+    let greeted = Peer::start(Manner { greeting: long("554"), ..plain() }).await;
+    let report = deliver(&world.outbound(&smart_hosts(&[&greeted])), message(&["b@partner.example"])).await;
+    assert_eq!(failure(&report, 0).peer_reply().expect("a reply").lines().len(), 1);
+}
+
 #[tokio::test]
 async fn who_may_do_better_elsewhere_is_tried_elsewhere() {
     let world = World::new().await;
@@ -47,6 +69,94 @@ async fn who_may_do_better_elsewhere_is_tried_elsewhere() {
     let heard = second.heard_to_the_end().await;
     assert!(heard[0].has("RCPT TO:<later@partner.example>") && !heard[0].has("RCPT TO:<b@"), "{heard:?}");
     assert_eq!((first.messages().len(), second.messages().len()), (1, 1));
+}
+
+#[tokio::test]
+async fn what_failed_on_the_way_is_told_of_those_for_whom_it_did() {
+    let world = World::new().await;
+    let first = plain().answer("RCPT TO:<b@", "450 4.2.1 b is away").answer("RCPT TO:<c@", "450 4.2.1 c is away");
+    let second = plain().answer("RCPT TO:<c@", "550 5.1.1 c is gone").answer(".", "451 4.3.0 not now");
+    let (first, second) = (Peer::start(first).await, Peer::start(second).await);
+    let outbound = world.outbound(&smart_hosts(&[&first, &second]));
+    let report = deliver(&outbound, message(&["b@partner.example", "c@partner.example"])).await;
+    let told = |at| result(&report, at).trail.iter().map(ToString::to_string).collect::<Vec<_>>();
+    let ends = |told: &[String], ends: [&str; 2]| told.len() == 2 && (0..2).all(|at| told[at].ends_with(ends[at]));
+    assert!(ends(&told(0), ["450 4.2.1 b is away", "451 4.3.0 not now"]), "{:?}", told(0));
+    assert!(ends(&told(1), ["450 4.2.1 c is away", "550 5.1.1 c is gone"]), "{:?}", told(1));
+    assert_eq!(report.trail.len(), 4, "{:?}", report.trail);
+}
+
+fn heard_of(peer: &Peer, command: &str) -> usize {
+    peer.heard().iter().filter(|heard| heard.has(command)).count()
+}
+
+/// A message that greylisting, or a full disk behind all hosts, puts off is not sent to each of them.
+#[tokio::test]
+async fn what_is_put_off_twice_is_not_tried_at_every_other_host() {
+    let world = World::new().await;
+    for at in ["MAIL", "RCPT", "DATA", "."] {
+        for answer in ["450 4.7.1 not now", "421 4.7.1 not now"] {
+            let start = || Peer::start(plain().answer(at, answer));
+            let peers = [start().await, start().await, start().await, start().await];
+            let outbound = world.outbound(&smart_hosts(&peers.each_ref()));
+            let report = deliver(&outbound, message(&["b@partner.example"])).await;
+            assert_eq!(outcome(&report, 0), "deferred 4.7.1", "{answer} to {at}");
+            assert_eq!(peers.map(|peer| heard_of(&peer, at)), [1, 1, 0, 0], "{answer} to {at}");
+        }
+    }
+}
+
+/// Those who were put off wait; those whom nobody has answered go on to the end of the list.
+#[tokio::test]
+async fn who_was_not_answered_goes_on_however_many_others_were() {
+    let world = World::new().await;
+    let later = || plain().answer("RCPT TO:<later@", "450 4.2.1 later");
+    let nobody = Nobody::at([127, 0, 0, 1]);
+    let lost = Peer::start(plain().answer("MAIL", "")).await;
+    let narrow = [Peer::start(later()).await, Peer::start(later()).await];
+    let wide = Manner { keywords: &["PIPELINING", "SMTPUTF8", "8BITMIME"], ..plain() };
+    let wide = Peer::start(wide).await;
+    let addresses = [nobody.address, lost.address, narrow[0].address, narrow[1].address, wide.address];
+    let hosts = addresses.map(|address| format!("mx.partner.example:{}", address.port()));
+    let route = format!("route = {hosts:?}\ntls = \"opportunistic\"");
+    let outbound = world.outbound(&connector("partner", &["partner.example"], &route));
+    let mut entry = message(&["later@partner.example", "u@partner.example"]);
+    entry.envelope.recipients[1].mailbox = Mailbox::parse("jürgen@partner.example").expect("a mailbox");
+    let report = deliver(&outbound, entry).await;
+    assert_eq!([outcome(&report, 0), outcome(&report, 1)], ["deferred 4.2.1", "delivered"], "{report:?}");
+    assert_eq!(narrow.map(|peer| heard_of(&peer, "RCPT TO:<later@")), [1, 1]);
+    assert!(heard_of(&wide, "RCPT TO:<jürgen@") == 1 && heard_of(&wide, "RCPT TO:<later@") == 0);
+}
+
+/// A host that takes some and puts one off has put off once, in however many sessions it did so.
+#[tokio::test]
+async fn sessions_that_put_nobody_off_do_not_count() {
+    let world = World::new().await;
+    let first = plain()
+        .answer_after(1, "RCPT TO:<b@", "250 ok")
+        .answer("RCPT TO:<b@", "452 4.5.3 too many")
+        .answer_after(2, "RCPT TO:<c@", "450 4.2.1 later")
+        .answer("RCPT TO:<c@", "452 4.5.3 too many");
+    let (first, second) = (Peer::start(first).await, Peer::start(plain()).await);
+    let outbound = world.outbound(&format!("{}\nmessages_per_connection = 1", smart_hosts(&[&first, &second])));
+    let to = ["a@partner.example", "b@partner.example", "c@partner.example"];
+    let report = deliver(&outbound, message(&to)).await;
+    assert_eq!([0, 1, 2].map(|at| outcome(&report, at)), ["delivered", "delivered", "delivered"], "{report:?}");
+    assert_eq!((first.messages().len(), second.messages().len()), (2, 1));
+}
+
+#[tokio::test]
+async fn a_session_has_ended_before_the_next_host_is_dialled() {
+    let world = World::new().await;
+    let small = Manner { keywords: &["SIZE 10"], ..plain() };
+    for manner in [plain().answer("RCPT", "450 4.2.1 later"), plain().answer(".", "450 4.2.1 later"), small] {
+        let (first, second) = (Peer::start(manner).await, Peer::start(plain()).await);
+        let outbound = world.outbound(&smart_hosts(&[&first, &second]));
+        assert_eq!(outcome(&deliver(&outbound, message(&["b@partner.example"])).await, 0), "delivered");
+        let heard = first.heard();
+        assert_eq!(heard[0].commands.last().map(String::as_str), Some("QUIT"), "{heard:?}");
+        assert!(!second.heard()[0].has("QUIT"), "it waits for the next message");
+    }
 }
 
 #[tokio::test]
@@ -83,6 +193,40 @@ async fn too_many_recipients_go_in_further_transactions_on_one_connection() {
     outbound.close();
     let heard = peer.heard_to_the_end().await;
     assert_eq!((heard.len(), heard[0].messages.len()), (1, 2));
+}
+
+#[tokio::test]
+async fn no_connection_carries_more_transactions_than_messages_are_allowed_on_it() {
+    let world = World::new().await;
+    // Takes one recipient at a time.
+    let one = |manner: Manner, name| manner.answer_after(1, name, "250 ok").answer(name, "452 4.5.3 too many");
+    let manner = one(plain(), "RCPT TO:<c@").answer_after(2, "RCPT TO:<d@", "250 ok");
+    let peer = Peer::start(manner.answer("RCPT TO:<d@", "452 4.5.3 too many")).await;
+    let outbound = world.outbound(&format!("{}\nmessages_per_connection = 2", smart_hosts(&[&peer])));
+    let to = ["a@partner.example", "b@partner.example", "c@partner.example", "d@partner.example"];
+    assert_eq!(outcome(&deliver(&outbound, message(&to[..1])).await, 0), "delivered");
+    let report = deliver(&outbound, message(&to[1..])).await;
+    assert_eq!([0, 1, 2].map(|at| outcome(&report, at)), ["delivered", "delivered", "delivered"], "{report:?}");
+    assert_eq!(report.trail.len(), 0, "{:?}", report.trail);
+    outbound.close();
+    let messages: Vec<usize> = peer.heard_to_the_end().await.iter().map(|heard| heard.messages.len()).collect();
+    assert_eq!(messages, [2, 2], "the first message, and the second in three transactions");
+}
+
+#[tokio::test]
+async fn a_connection_in_the_place_of_a_spent_one_is_for_the_rest_alone() {
+    let world = World::new().await;
+    let first = plain()
+        .answer("RCPT TO:<later@", "450 4.2.1 later")
+        .answer_after(1, "RCPT TO:<c@", "250 ok")
+        .answer("RCPT TO:<c@", "452 4.5.3 too many");
+    let (first, second) = (Peer::start(first).await, Peer::start(plain()).await);
+    let outbound = world.outbound(&format!("{}\nmessages_per_connection = 1", smart_hosts(&[&first, &second])));
+    let to = ["later@partner.example", "b@partner.example", "c@partner.example"];
+    let report = deliver(&outbound, message(&to)).await;
+    assert_eq!([0, 1, 2].map(|at| outcome(&report, at)), ["delivered", "delivered", "delivered"], "{report:?}");
+    assert_eq!((first.messages().len(), second.messages().len()), (2, 1));
+    assert_eq!(heard_of(&first, "RCPT TO:<later@"), 1, "it was asked again what it had answered");
 }
 
 #[tokio::test]
@@ -210,6 +354,42 @@ async fn what_a_peer_cannot_take_is_tried_elsewhere_and_then_bounced() {
         both.close();
         assert!(first.heard_to_the_end().await.iter().all(|heard| !heard.has("MAIL")), "MAIL was said for nothing");
     }
+}
+
+/// The host that is down may be the one that can take it.
+#[tokio::test]
+async fn what_a_peer_cannot_take_waits_for_the_host_that_could_not_be_asked() {
+    let world = World::new().await;
+    let small = || Manner { keywords: &["PIPELINING", "SIZE 10"], ..plain() };
+    let nobody = Nobody::at([127, 0, 0, 1]);
+    let busy = Peer::start(plain().answer("RCPT", "450 4.2.1 later")).await;
+    let (first, second) = (Peer::start(small()).await, Peer::start(small()).await);
+    for (hosts, ends) in [
+        ([nobody.address, first.address, second.address], "deferred 4.3.4"),
+        ([first.address, nobody.address, second.address], "deferred 4.3.4"),
+        ([first.address, second.address, nobody.address], "deferred 4.3.4"),
+        ([busy.address, first.address, second.address], "deferred 4.3.4"),
+        ([first.address, second.address, first.address], "bounced 5.3.4"),
+    ] {
+        let route = hosts.map(|address| format!("mx.partner.example:{}", address.port()));
+        let policy = format!("route = {route:?}\ntls = \"opportunistic\"");
+        let outbound = world.outbound(&connector("partner", &["partner.example"], &policy));
+        let report = deliver(&outbound, message(&["b@partner.example"])).await;
+        assert_eq!(outcome(&report, 0), ends, "{report:?}");
+    }
+}
+
+/// What a host said of one recipient says nothing of another.
+#[tokio::test]
+async fn what_no_host_can_take_bounces_whatever_becomes_of_others() {
+    let world = World::new().await;
+    let later = || plain().answer("RCPT TO:<later@", "450 4.2.1 later");
+    let (first, second) = (Peer::start(later()).await, Peer::start(later()).await);
+    let outbound = world.outbound(&smart_hosts(&[&first, &second]));
+    let mut entry = message(&["later@partner.example", "u@partner.example"]);
+    entry.envelope.recipients[1].mailbox = Mailbox::parse("jürgen@partner.example").expect("a mailbox");
+    let report = deliver(&outbound, entry).await;
+    assert_eq!([outcome(&report, 0), outcome(&report, 1)], ["deferred 4.2.1", "bounced 5.6.7"], "{report:?}");
 }
 
 #[tokio::test]

@@ -1,6 +1,6 @@
 //! Deliveries to domains with MTA-STS policies (RFC 8461), found by real DNS at a real policy host.
 
-use gatepost::outbound::Outbound;
+use gatepost::outbound::{Attempt, Outbound};
 use gatepost::tlsrpt::Reporter;
 
 use crate::certificates::{Authority, Pair, self_signed};
@@ -8,7 +8,7 @@ use crate::internet::{
     Internet, assert_told_nothing, by_mx, in_clear, known_as, one_host, policy, shows, sts, tls, tlsa,
 };
 use crate::peer::Peer;
-use crate::world::{deliver, failure, message, outcome};
+use crate::world::{attempt, deliver, failure, message, outcome};
 use crate::zones::{Fault, Kind};
 
 const DOMAIN: &str = "plain.example";
@@ -119,14 +119,23 @@ async fn a_policy_that_cannot_be_had_holds_up_nothing() {
 
 /// A relay that learned an old policy, which lists another host, and whose administrator wants failures to bounce.
 async fn with_old_policy(peer: &Peer, now: &[crate::internet::Written<'_>]) -> (Internet, Outbound) {
-    let authority = Authority::root("Test");
+    with_old_policy_of(Authority::root("Test"), peer, now, ("bounce", "bounced 5.7.5")).await
+}
+
+/// The same for domains whose certificates are of this authority, and with another `on_failure`.
+async fn with_old_policy_of(
+    authority: Authority,
+    peer: &Peer,
+    now: &[crate::internet::Written<'_>],
+    (on_failure, ends): (&str, &str),
+) -> (Internet, Outbound) {
     let mut internet = internet(authority, "enforce", &["old.plain.example"]).await;
-    let (folder, connectors) = (internet.world.folder(), by_mx(peer, "on_failure = \"bounce\""));
+    let (folder, connectors) = (internet.world.folder(), by_mx(peer, &format!("on_failure = \"{on_failure}\"")));
     {
         let outbound =
             Outbound::new(internet.world.settings(&connectors), internet.world.discovery(&folder), Reporter::off());
         let report = deliver(&outbound, message(&[TO])).await;
-        assert_eq!(outcome(&report, 0), "bounced 5.7.5", "a policy that is confirmed is final: {report:?}");
+        assert_eq!(outcome(&report, 0), ends, "a policy that is confirmed is final: {report:?}");
         outbound.discovery().history().close().await;
     }
     internet.rename(now).await;
@@ -153,6 +162,47 @@ async fn a_policy_that_has_changed_bounces_nothing() {
     let report = deliver(&outbound, message(&[TO])).await;
     assert_eq!(outcome(&report, 0), "bounced 5.7.5", "{report:?}");
     assert_told_nothing(&peer).await;
+}
+
+/// Nobody tries again what is held, so nobody would see that the policy is another one.
+#[tokio::test]
+async fn a_policy_that_has_changed_or_cannot_be_confirmed_holds_nothing() {
+    for (answers, words) in [(true, "has changed its MTA-STS policy meanwhile"), (false, "cannot be found out")] {
+        let authority = Authority::root("Test");
+        let peer = shows(&authority.issue(&[HOST])).await;
+        let now = [(DOMAIN, Kind::Unsigned, one_host(DOMAIN) + &sts(DOMAIN, "2"))];
+        let (internet, outbound) = with_old_policy_of(authority, &peer, &now, ("hold", "held 4.7.5")).await;
+        if !answers {
+            internet.names.fail("mta-sts.plain.example", None, Fault::ServFail);
+        }
+        let report = deliver(&outbound, message(&[TO])).await;
+        assert_eq!(outcome(&report, 0), "deferred 4.7.5", "{report:?}");
+        assert!(failure(&report, 0).to_string().contains(words), "{}", failure(&report, 0));
+        let again = deliver(&outbound, message(&[TO])).await;
+        assert_eq!(outcome(&again, 0) == "delivered", answers, "{again:?}");
+        if !answers {
+            let last = Attempt { may_be_last: true, ..attempt(&outbound, message(&[TO])) };
+            assert_eq!(outcome(&outbound.deliver(last).await, 0), "held 4.7.5", "otherwise it would bounce now");
+        }
+    }
+}
+
+/// What waits until it expires is not given up under a policy that was replaced.
+#[tokio::test]
+async fn the_last_attempt_is_made_under_the_policy_of_its_time() {
+    let authority = Authority::root("Test");
+    let peer = shows(&authority.issue(&[HOST])).await;
+    let now = [(DOMAIN, Kind::Unsigned, one_host(DOMAIN) + &sts(DOMAIN, "2"))];
+    let (internet, outbound) = with_old_policy_of(authority, &peer, &now, ("defer", "deferred 4.7.5")).await;
+    let before = internet.policies.asked(DOMAIN);
+    let last = Attempt { may_be_last: true, ..attempt(&outbound, message(&[TO])) };
+    let report = outbound.deliver(last).await;
+    assert_eq!((outcome(&report, 0).as_str(), report.trail.len()), ("delivered", 0), "{report:?}");
+    assert_eq!(internet.policies.asked(DOMAIN), before + 1);
+    // One that cannot be had changes nothing.
+    internet.names.fail("mta-sts.plain.example", None, Fault::ServFail);
+    let last = Attempt { may_be_last: true, ..attempt(&outbound, message(&[TO])) };
+    assert_eq!(outcome(&outbound.deliver(last).await, 0), "delivered");
 }
 
 #[tokio::test]

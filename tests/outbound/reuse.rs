@@ -41,13 +41,15 @@ async fn a_connection_carries_many_messages_and_no_more_than_it_may() {
 async fn a_connection_given_up_by_the_peer_is_no_failure() {
     let world = World::new().await;
     let quiet = |farewell| Manner { farewell: Some(farewell), ..plain() };
-    // The second MAIL that it hears is answered so, and no other.
-    let once = |answer| plain().answer_after(2, "MAIL", "250 ok").answer_after(1, "MAIL", answer);
+    // The second of these commands that it hears is answered so, and no other.
+    let once_to = |at, answer| plain().answer_after(2, at, "250 ok").answer_after(1, at, answer);
+    let once = |answer| once_to("MAIL", answer);
     for (way, manner) in [
         ("closed", quiet("")),
         ("closed with a 421", quiet("421 4.4.2 idle")),
         ("closed at the next MAIL", once("")),
         ("421 to the next MAIL", once("421 4.4.2 idle for too long")),
+        ("421 to the next RCPT", once_to("RCPT", "421 4.4.2 idle for too long")),
     ] {
         let peer = Peer::start(manner).await;
         let outbound = world.outbound(&smart_host(&peer, "tls = \"opportunistic\""));

@@ -132,7 +132,7 @@ pub(crate) fn attempt(outbound: &Outbound, entry: Entry) -> Attempt {
     let host: Host = entry.envelope.recipients[0].mailbox.host().clone();
     let connector = Arc::clone(outbound.settings().connectors().for_host(&host));
     let recipients = (0..entry.envelope.recipients.len()).collect();
-    Attempt { entry: Arc::new(entry), recipients, host, connector }
+    Attempt { entry: Arc::new(entry), recipients, host, connector, may_be_last: false }
 }
 
 pub(crate) async fn deliver(outbound: &Outbound, entry: Entry) -> Report {

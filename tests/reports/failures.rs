@@ -33,6 +33,32 @@ async fn a_recipient_that_is_refused_is_reported_alone() {
 }
 
 #[tokio::test]
+async fn each_recipient_has_its_own_reason_and_nobody_elses() {
+    let names: Vec<String> = (0..40).map(|number| format!("u{number}")).collect();
+    let answers: Vec<(&'static str, &'static str)> = names
+        .iter()
+        .map(|name| {
+            let (command, words) =
+                (format!("RCPT TO:<{name}@"), format!("550 5.1.1 {name}-is-unknown {}", "x".repeat(70)));
+            (&*command.leak(), &*words.leak())
+        })
+        .collect();
+    let bad = peer(&["PIPELINING"], &answers).await;
+    let world = World::start("", &[connector("bad.example", bad.address, "")]).await;
+    let to: Vec<String> = names.iter().map(|name| format!("<{name}@bad.example>")).collect();
+    world.sends("<alice@sender.example>", &to.iter().map(String::as_str).collect::<Vec<_>>(), CONTENT).await;
+    let report = world.the_report().await;
+    let told: Vec<&str> = report.text.split("\n<u").skip(1).collect();
+    assert_eq!(told.len(), names.len());
+    for (told, name) in told.iter().zip(&names) {
+        assert!(told.starts_with(&format!("{}@bad.example>:", &name[1..])), "{told}");
+        assert!(told.contains(&format!("{name}-is-unknown")), "{told}");
+        assert_eq!(told.matches("-is-unknown").count(), 1, "{told}");
+    }
+    world.ends().await;
+}
+
+#[tokio::test]
 async fn content_that_is_refused_is_reported_once_for_all() {
     let bad = peer(&["PIPELINING"], &[(".", "554 5.6.0 we do not like it")]).await;
     let world = World::start("", &[connector("bad.example", bad.address, "")]).await;

@@ -50,6 +50,26 @@ async fn the_schedule_is_kept_and_its_last_step_repeats() {
     }
 }
 
+/// Who makes the attempt looks once more at what may be out of date, where there may be no other.
+#[tokio::test]
+async fn an_attempt_knows_whether_it_may_be_the_last() {
+    for (expire, may_be_last) in [("1h", false), ("5m", true)] {
+        let home = willing().await;
+        let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder");
+        let before = format!("[queue]\nretry = [\"1m\"]\nexpire = \"{expire}\"\nwarn_after = \"never\"");
+        let config = configured(folder.path(), home.address, &before, &[]);
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let noting = Arc::clone(&seen);
+        let observer = move |attempt: &Attempt, _: &Report| noting.lock().expect("no panic").push(attempt.may_be_last);
+        let (relay, mut running) = run(config, Arc::new(observer)).await;
+        Client::connect(relay).await.sends("b@anywhere.example").await;
+        until("it was tried", || (!seen.lock().expect("no panic").is_empty()).then_some(())).await;
+        running.stop();
+        running.ended().await.expect("an orderly end");
+        assert_eq!(*seen.lock().expect("no panic"), [may_be_last], "{expire}");
+    }
+}
+
 #[tokio::test]
 async fn what_fails_together_does_not_come_back_together() {
     let home = willing().await;

@@ -6,14 +6,18 @@ use crate::envelope::Trouble;
 
 use super::Destination;
 
-/// A destination that is down is asked again at least this often, however long the schedule's waits:
-/// new mail should not wait hours for a server that is back.
+/// A destination that is down is asked again at least this often, but for what [`Spread`] adds, however long the
+/// schedule's waits: new mail should not wait hours for a server that is back.
 const LONGEST_BACK_OFF: Duration = Duration::from_mins(15);
 /// Attempts at the same time for a destination of which nothing is known; each one that goes well earns
 /// it one more. Those that hang cannot take every attempt that the process may make.
 const WINDOW: u32 = 5;
 /// Sessions that break one after another until a destination counts as down.
 const SHAKEN_MAX: u32 = 3;
+
+/// Makes a wait a little longer, each time by another measure, so that those who fell together do not come back
+/// together.
+pub(in crate::scheduler) type Spread = fn(Duration) -> Duration;
 
 /// A moment, in milliseconds since the lanes were made: half the size of an `Instant`.
 pub(super) type Millis = u64;
@@ -96,7 +100,7 @@ impl Lane {
     }
 
     /// An attempt has ended, and told this of the destination.
-    pub(super) fn ended(&mut self, now: Millis, health: Health, retry: &[Duration]) {
+    pub(super) fn ended(&mut self, now: Millis, health: Health, retry: &[Duration], spread: Spread) {
         self.active = self.active.saturating_sub(1);
         self.used = now;
         match health {
@@ -107,24 +111,24 @@ impl Lane {
                 self.shaken = 0;
                 self.window = self.window.saturating_add(1).min(self.limit.max(WINDOW));
             }
-            Health::Down(last) => self.falls(now, last, retry),
+            Health::Down(last) => self.falls(now, last, retry, spread),
             Health::Shaken(last) => {
                 self.shaken += 1;
                 if self.shaken >= SHAKEN_MAX || self.down.is_some() {
-                    self.falls(now, last, retry);
+                    self.falls(now, last, retry, spread);
                 }
             }
         }
     }
 
-    fn falls(&mut self, now: Millis, last: Trouble, retry: &[Duration]) {
+    fn falls(&mut self, now: Millis, last: Trouble, retry: &[Duration], spread: Spread) {
         // Attempts that were already under way when the first one failed tell nothing new.
         if self.down.as_ref().is_some_and(|down| now < down.until) {
             return;
         }
         let failures = self.down.as_ref().map_or(0, |down| down.failures);
         let wait = retry.get(failures).or(retry.last()).map_or(LONGEST_BACK_OFF, |wait| *wait);
-        let until = now + wait.min(LONGEST_BACK_OFF).as_millis().try_into().unwrap_or(0);
+        let until = now + spread(wait.min(LONGEST_BACK_OFF)).as_millis().try_into().unwrap_or(0);
         self.down = Some(Box::new(Down { until, failures: failures + 1, last }));
         self.window = WINDOW;
         self.proven = false;

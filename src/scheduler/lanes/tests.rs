@@ -35,8 +35,12 @@ struct Bench {
 
 impl Bench {
     fn new() -> Self {
+        Self::spread(|wait| wait)
+    }
+
+    fn spread(spread: Spread) -> Self {
         let start = Instant::now();
-        Self { lanes: Lanes::new(start), start, limit: 1 }
+        Self { lanes: Lanes::new(start, spread), start, limit: 1 }
     }
 
     /// A message; from now on every destination takes so many attempts at the same time.
@@ -142,6 +146,23 @@ fn a_destination_that_is_down_is_tried_once_not_per_message() {
     assert_eq!(bench.numbers_at(30), [3], "nothing was learnt, so one more finds out");
     bench.ends(lane, 30, Health::Up);
     assert_eq!(bench.numbers_at(30), [4]);
+}
+
+#[test]
+fn the_back_off_of_a_destination_is_spread_however_long_it_has_been_down() {
+    let mut bench = Bench::spread(|wait| wait + wait / 10);
+    bench.push(1, "a.example", 0, 1);
+    bench.push(2, "a.example", 0, 1);
+    let lane = bench.due_at(0)[0].1;
+    bench.ends(lane, 0, Health::Down(trouble("refused")));
+    assert_eq!(bench.numbers_at(10), NONE);
+    assert_eq!(bench.numbers_at(11), [2]);
+    bench.push(3, "a.example", 11, 1);
+    // The schedule's hour counts as a quarter of one, and is spread then.
+    let hour = [Duration::from_hours(1)];
+    bench.lanes.finished(lane, bench.at(11), Health::Down(trouble("refused")), &hour);
+    assert_eq!(bench.numbers_at(11 + 989), NONE);
+    assert_eq!(bench.numbers_at(11 + 990), [3]);
 }
 
 #[test]
@@ -331,6 +352,44 @@ fn however_many_destinations_hang_those_that_work_go_on() {
     assert_eq!(bench.numbers_at(6).len(), 1, "the next in the crowd has its turn");
     let wake = bench.lanes.next_wake().expect("somebody waits");
     assert!(wake > bench.at(6), "nobody is woken for nothing");
+}
+
+#[test]
+fn destinations_that_hang_with_many_messages_leave_room_for_first_contacts() {
+    let mut bench = Bench::new();
+    for round in 0..5 {
+        for number in 0..200 {
+            bench.push(1000 + 200 * round + number, &format!("hangs{number}.example"), 0, 9);
+        }
+    }
+    let hanging = bench.due_at(0);
+    assert_eq!(hanging.len(), UNPROVEN_MANY as usize);
+    for number in 0..=u64::from(UNPROVEN_MANY) {
+        bench.push(number, &format!("new{number}.example"), 1, 9);
+    }
+    assert_eq!(bench.numbers_at(1).len(), UNPROVEN_MANY as usize, "each has its first attempt");
+    // One that had a second ends: the room is for the one that has none.
+    bench.ends(hanging[0].1, 2, Health::Unknown);
+    assert_eq!(bench.numbers_at(2), [u64::from(UNPROVEN_MANY)]);
+    // One that proves to be good has what it may have.
+    bench.ends(hanging[1].1, 3, Health::Up);
+    assert!(bench.numbers_at(3).len() > 1);
+}
+
+#[test]
+fn a_destination_with_one_attempt_among_many_goes_on_when_that_ends() {
+    let mut bench = Bench::new();
+    for number in 0..u64::from(UNPROVEN_MANY) {
+        bench.push(1000 + number, &format!("hangs{number}.example"), 0, 9);
+    }
+    assert_eq!(bench.due_at(0).len(), UNPROVEN_MANY as usize);
+    bench.push(1, "slow.example", 1, 9);
+    bench.push(2, "slow.example", 1, 9);
+    let slow = bench.due_at(1);
+    assert_eq!(slow.iter().map(|(number, _)| *number).collect::<Vec<_>>(), [1]);
+    assert!(bench.lanes.next_wake().is_none_or(|wake| wake > bench.at(1)), "nobody is woken for nothing");
+    bench.ends(slow[0].1, 2, Health::Unknown);
+    assert_eq!(bench.numbers_at(2), [2]);
 }
 
 #[test]

@@ -156,7 +156,7 @@ impl<'a> Opening<'a> {
                 self.extensions = Extensions::default();
                 Some(OpeningStep::Handshake)
             }
-            (Stage::Starttls, _) => Some(OpeningStep::InClear(InClear::Rejected(reply))),
+            (Stage::Starttls, _) => Some(OpeningStep::InClear(InClear::Rejected(reply.brief()))),
             _ => Some(OpeningStep::Failed { stage, reply }),
         }
     }

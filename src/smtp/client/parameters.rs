@@ -4,13 +4,17 @@
 //! REQUIRETLS (RFC 8689).
 //! And what stands in the way: a message that the peer cannot take is known before MAIL is said.
 
-use std::fmt;
+use std::borrow::Cow;
+use std::fmt::{self, Write as _};
 use std::io::Write as _;
 
 use crate::envelope::{BodyType, Envelope, Notify, Recipient, Ret};
 
 use super::Extensions;
 use super::extensions::Size;
+
+/// Characters in ORCPT, at most (RFC 3461 §4.2).
+const ORCPT_MAX: usize = 500;
 
 /// One message for some of its recipients.
 #[derive(Debug, Clone, Copy)]
@@ -153,11 +157,29 @@ impl Mail<'_> {
                 Some(Notify::On { success, failure, delay }) => write_notify(success, failure, delay, out),
                 None => {}
             }
-            if let Some(orcpt) = &recipient.orcpt {
+            if let Some(orcpt) = recipient.orcpt.as_deref().and_then(|orcpt| self.orcpt(orcpt, extensions)) {
                 let _ = write!(out, " ORCPT={orcpt}");
             }
         }
         out.extend_from_slice(b"\r\n");
+    }
+
+    /// ORCPT in the form that may be said: where SMTPUTF8 is not, characters beyond ASCII are named by their numbers
+    /// (`utf-8-addr-xtext`, RFC 6533 §3). `None` where that is longer than the parameter may be.
+    fn orcpt<'a>(&self, orcpt: &'a str, extensions: Extensions) -> Option<Cow<'a, str>> {
+        if orcpt.is_ascii() || (extensions.smtputf8 && self.uses_utf8()) {
+            return Some(orcpt.into());
+        }
+        let mut ascii = String::with_capacity(orcpt.len() * 2);
+        for c in orcpt.chars() {
+            if c.is_ascii() {
+                ascii.push(c);
+            } else {
+                // Writing into a String cannot fail.
+                let _ = write!(ascii, "\\x{{{:X}}}", u32::from(c));
+            }
+        }
+        (ascii.len() <= ORCPT_MAX).then_some(ascii.into())
     }
 
     fn uses_utf8(&self) -> bool {

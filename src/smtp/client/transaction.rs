@@ -157,7 +157,8 @@ impl<'a> Transaction<'a> {
         loop {
             let (taken, reply) = self.parser.parse(&input[used..])?;
             used += taken;
-            let Some(reply) = reply else { return Ok((used, None)) };
+            // Each recipient may have one, and the results outlive the session.
+            let Some(reply) = reply.map(Reply::brief) else { return Ok((used, None)) };
             self.replies += 1;
             self.outstanding = self.outstanding.saturating_sub(1);
             let more = used < input.len();
