@@ -15,7 +15,7 @@ use crate::smtp::client::{Ending, Extensions, Mail, RecipientStatus, Results, St
 use crate::smtp::data::Stuffer;
 use crate::smtp::reply::{Reply, Severity};
 use crate::spool::{Body, SpoolError};
-use crate::tls::{Clearance, NamePattern, NoTls, TlsOutcome, TlsPolicy, Verdict, judge};
+use crate::tls::{Acquaintance, Clearance, NamePattern, NoTls, TlsOutcome, TlsPolicy, Verdict, judge};
 
 use super::Via;
 use super::wire::{Broken, Dialogue, Wire};
@@ -125,9 +125,16 @@ impl Cleared {
         &self.via
     }
 
-    /// The domain had shown more before.
-    pub(super) fn is_less_than(&mut self, was: Level) {
-        self.via = Arc::new(Via { was: Some(was), ..Via::clone(&self.via) });
+    /// What the domain of the message at hand had shown before, where that was more.
+    pub(super) fn is_less_than(&mut self, was: Option<Level>) {
+        if self.via.was != was {
+            self.via = Arc::new(Via { was, ..Via::clone(&self.via) });
+        }
+    }
+
+    /// Whether the session was taken up again from an earlier one, so that no certificate was shown in it.
+    pub(super) fn is_renewed(&self) -> bool {
+        matches!(self.via.clearance.outcome(), TlsOutcome::Tls(facts) if facts.acquaintance == Acquaintance::Renewed)
     }
 
     /// What the peer can do.

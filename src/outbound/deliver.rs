@@ -13,7 +13,7 @@ use crate::smtp::reply::Status;
 use crate::tls::{self, Layer, Refusal};
 
 use super::cleared::Cleared;
-use super::dial::{Errand, Target, reference};
+use super::dial::{Errand, Target};
 use super::memory::Memory;
 use super::plan::{NoPlan, Plan, Purpose};
 use super::pool::Destination;
@@ -209,15 +209,28 @@ impl Delivery<'_> {
         }
     }
 
+    /// What is remembered of the domain and a hop of it.
+    fn memory<'h>(&self, hop: &'h Hop) -> Memory<'h>
+    where
+        Self: 'h,
+    {
+        let Snapshot { settings, discovery, .. } = self.snapshot;
+        Memory { history: discovery.history(), monitor: &settings.monitor, attempt: self.attempt, hop }
+    }
+
     /// Tries the message on a connection that waits for work.
     async fn reuse(&mut self, stop: &Stop<'_>) -> Used {
         let Stop { hop, terms, more, .. } = *stop;
         let destination = Destination::new(self.connector, hop);
+        let memory = self.memory(hop);
         while let Some(mut connection) = self.snapshot.pool.take(&destination) {
-            if !connection.is_quiet().await || !connection.admits(terms.policy(), &reference(&hop.host)) {
+            if !connection.is_quiet().await || !terms.admit(&mut connection, &hop.host) {
                 self.snapshot.pool.quit(destination.clone(), connection);
                 continue;
             }
+            // It may have been opened for another domain, of which other things are remembered.
+            let was = memory.cleared(self.connector, &connection.via().clearance);
+            connection.is_less_than(was);
             let promise = terms.promise(&mut connection, &hop.host);
             match self.on(connection, &destination, promise, more).await {
                 Used::Tried => return Used::Tried,
@@ -234,10 +247,9 @@ impl Delivery<'_> {
         let destination = Destination::new(self.connector, hop);
         self.snapshot.pool.room(&destination).await;
         let queue_id = self.attempt.entry.id;
-        let errand = Errand::Mail(queue_id);
+        let errand = Errand::Mail(queue_id, terms.acquaintance());
         let target = Target { settings, connector: self.connector, hop, policy: terms.policy(), errand };
-        let (history, monitor) = (self.snapshot.discovery.history(), &settings.monitor);
-        let memory = Memory { history, monitor, attempt: self.attempt, hop };
+        let memory = self.memory(hop);
         let seen = Seen { reporter: &self.snapshot.reporter, attempt: self.attempt, hop, found };
         for (at, address) in addresses.iter().enumerate() {
             self.dials += 1;
@@ -245,9 +257,8 @@ impl Delivery<'_> {
             // Each connection that is spent has carried the message for somebody.
             while let Used::Spent = match target.dial(*address).await {
                 Ok(mut connection) => {
-                    if let Some(was) = memory.cleared(self.connector, &connection.via().clearance) {
-                        connection.is_less_than(was);
-                    }
+                    let was = memory.cleared(self.connector, &connection.via().clearance);
+                    connection.is_less_than(was);
                     seen.cleared(*address, &connection.via().clearance);
                     let promise = terms.promise(&mut connection, &hop.host);
                     // A connection that was never used cannot have been given up.

@@ -40,8 +40,8 @@ pub(super) struct Target<'a> {
 /// What a host is dialled for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Errand {
-    /// A message; which, for the log.
-    Mail(QueueId),
+    /// A message; which, for the log, and what a session must be able to say for it.
+    Mail(QueueId, Acquaintance),
     /// To see what a message would meet. The peer is asked for all that it shows, whatever the judge says.
     Look,
 }
@@ -126,7 +126,7 @@ impl Target<'_> {
     async fn farewell(&self, wire: Wire) {
         let said = wire.quit();
         match self.errand {
-            Errand::Mail(_) => {}
+            Errand::Mail(..) => {}
             Errand::Look => drop(said.await),
         }
     }
@@ -269,7 +269,7 @@ impl Target<'_> {
     /// Who looks at what a host shows has it shown, whatever the policy.
     fn acquaintance(&self) -> Acquaintance {
         match self.errand {
-            Errand::Mail(_) => self.policy.acquaintance(),
+            Errand::Mail(_, acquaintance) => acquaintance,
             Errand::Look => Acquaintance::Made,
         }
     }
@@ -304,7 +304,7 @@ impl Target<'_> {
     /// For the log.
     pub(super) fn queue_id(&self) -> Option<tracing::field::DisplayValue<QueueId>> {
         match self.errand {
-            Errand::Mail(id) => Some(tracing::field::display(id)),
+            Errand::Mail(id, _) => Some(tracing::field::display(id)),
             Errand::Look => None,
         }
     }

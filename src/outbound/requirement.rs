@@ -7,7 +7,7 @@ use crate::address::Host;
 use crate::envelope::{Envelope, TlsRequirement};
 use crate::outcome::{Cause, Failure, Unpromised};
 use crate::smtp::client::Promise;
-use crate::tls::{Layer, Refusal, Shortfall, TlsPolicy};
+use crate::tls::{Acquaintance, Layer, Refusal, Shortfall, TlsPolicy};
 
 use super::cleared::Cleared;
 use super::dial::reference;
@@ -45,6 +45,25 @@ impl Terms {
     pub(super) fn policy(&self) -> &TlsPolicy {
         match self {
             Self::Ordinary(policy) | Self::Preferred { policy, .. } | Self::Required(policy) => policy,
+        }
+    }
+
+    /// What a session must be able to say of the peer: who is to promise more than the hop must show has to show who
+    /// it is.
+    pub(super) fn acquaintance(&self) -> Acquaintance {
+        match self {
+            Self::Ordinary(policy) | Self::Required(policy) => policy.acquaintance(),
+            Self::Preferred { required, .. } => required.acquaintance(),
+        }
+    }
+
+    /// Whether the message may go over a connection that waits. One that shows no certificate, for it was taken up
+    /// again from an earlier one, makes way where a fresh one may do better.
+    pub(super) fn admit(&self, connection: &mut Cleared, hop: &Host) -> bool {
+        let mut admits = |policy: &TlsPolicy| connection.admits(policy, &reference(hop));
+        match self {
+            Self::Ordinary(policy) | Self::Required(policy) => admits(policy),
+            Self::Preferred { policy, required } => admits(policy) && (admits(required) || !connection.is_renewed()),
         }
     }
 

@@ -4,6 +4,7 @@ use std::io::Write;
 use std::sync::{Arc, Mutex};
 
 use gatepost::address::Host;
+use gatepost::discovery::history::Level;
 use gatepost::outbound::Outbound;
 use gatepost::tls::NoTls;
 use jiff::Timestamp;
@@ -90,6 +91,46 @@ async fn mail_for_a_domain_that_lost_tls_goes_and_it_is_said_or_it_waits() {
             assert_told_nothing(&peer).await;
         }
     }
+}
+
+/// Two domains at one host, with one connector.
+fn shared(peer: &Peer, downgrade: &str) -> String {
+    let route = format!("route = [\"mx.partner.example:{}\"]\n{downgrade}", peer.address.port());
+    connector("partner", &["partner.example", "other.example"], &route)
+}
+
+#[tokio::test]
+async fn a_connection_that_served_two_domains_is_remembered_of_both() {
+    let world = World::new().await;
+    let before = shows(&self_signed(&["mx.partner.example"], |_| {})).await;
+    let downgrade = "downgrade = \"refuse\"";
+    let outbound = world.outbound(&shared(&before, downgrade));
+    for to in [TO, "b@other.example"] {
+        assert_eq!(outcome(&deliver(&outbound, message(&[to])).await, 0), "delivered");
+    }
+    assert_eq!(before.heard().len(), 1, "one connection");
+    let clear = in_clear().await;
+    outbound.replace(world.settings(&shared(&clear, downgrade)));
+    for to in [TO, "b@other.example"] {
+        assert_eq!(outcome(&deliver(&outbound, message(&[to])).await, 0), "deferred 4.7.4", "{to}");
+    }
+    outbound.close();
+    assert_told_nothing(&clear).await;
+}
+
+#[tokio::test]
+async fn what_a_domain_has_lost_is_told_of_its_own_mail_alone() {
+    let world = World::new().await;
+    let (before, clear) = (shows(&self_signed(&["mx.partner.example"], |_| {})).await, in_clear().await);
+    let outbound = world.outbound(&shared(&before, ""));
+    assert_eq!(outcome(&deliver(&outbound, message(&["b@other.example"])).await, 0), "delivered");
+    outbound.replace(world.settings(&shared(&clear, "")));
+    for (to, was) in [(TO, None), ("b@other.example", Some(Level::Tls)), (TO, None)] {
+        let report = deliver(&outbound, message(&[to])).await;
+        assert_eq!(outcome(&report, 0), "delivered");
+        assert_eq!(report.results[0].via.as_ref().expect("a session").was, was, "{to}");
+    }
+    assert_eq!(clear.heard().len(), 1, "one connection");
 }
 
 #[tokio::test]

@@ -231,6 +231,22 @@ async fn a_report_is_promised_tls_where_that_can_be_and_is_not_lost_where_it_can
     }
 }
 
+/// A session that is taken up again from an earlier one shows no certificate, and REQUIRETLS wants one.
+#[tokio::test]
+async fn a_report_is_promised_tls_though_the_host_is_known_from_before() {
+    let world = World::new().await;
+    // One for each message; then, of two messages, with one that waits and was taken up again.
+    for (most, before) in [(1, 1), (2, 3)] {
+        let peer = peer(&world.authority, "mx.partner.example", PROMISES).await;
+        let outbound = world.outbound(&way(&[peer.address.port()], &format!("messages_per_connection = {most}")));
+        for _ in 0..before {
+            assert_eq!(outcome(&deliver(&outbound, asking(TlsRequirement::Ordinary)).await, 0), "delivered");
+        }
+        assert_eq!(outcome(&deliver(&outbound, report()).await, 0), "delivered");
+        assert_eq!(mails(&peer).last().map(String::as_str), Some("MAIL FROM:<> SIZE=37 REQUIRETLS"), "{most}");
+    }
+}
+
 #[tokio::test]
 async fn a_connection_is_used_again_where_its_own_handshake_is_good_enough() {
     let world = World::new().await;
