@@ -145,6 +145,7 @@ pub(crate) fn all(
     }
     let only = std::env::var("ONLY").unwrap_or_default();
     cases.retain(|case| case.title().contains(&only));
+    assert!(!cases.is_empty(), "no fault has {only:?} in its name");
     let all = cases.len();
     let ran = side_by_side(cases, |case| {
         let title = case.title();
