@@ -226,6 +226,17 @@ pub(super) fn verb(line: &[u8]) -> &[u8] {
 }
 
 impl Command {
+    /// Whether it brings no mail forward, however it is answered. MAIL alone does not: it can be taken back, and said
+    /// again.
+    pub(super) fn is_idle(&self) -> bool {
+        match self {
+            Self::Ehlo(_) | Self::Helo(_) | Self::Mail(_) | Self::Rset | Self::Noop => true,
+            Self::Vrfy | Self::Expn | Self::Help => true,
+            Self::Bdat { size, last } => *size == 0 && !last,
+            Self::StartTls | Self::Rcpt(_) | Self::Data | Self::Quit => false,
+        }
+    }
+
     /// Parses one line without its CRLF.
     ///
     /// # Errors
