@@ -291,6 +291,7 @@ impl Server {
         match command::line(input) {
             Line::Partial => (0, Step::Read),
             Line::Whole(line, used) => (used, self.obey(line, &input[used..])),
+            Line::Bad(fault, used) if fault.is_fatal() => (used, self.close(fault.reply())),
             Line::Bad(fault, used) => {
                 self.mode = Mode::Skip;
                 (used, self.say(fault.reply()))
