@@ -225,6 +225,7 @@ impl Server {
             Flow::More => Step::Read,
             Flow::Content(content) => Step::Content(content),
             Flow::End => self.end(),
+            Flow::Enough(refusal) => self.close(replies::refused_without_end(&self.profile.hostname, &refusal)),
         };
         (used, step)
     }

@@ -64,7 +64,8 @@ impl Server {
     }
 
     fn begin<'a>(&mut self, framing: Framing, target: Target) -> Step<'a> {
-        self.mode = Mode::Incoming(Box::new(Incoming { framing, target }));
+        let patience = self.profile.message_size;
+        self.mode = Mode::Incoming(Box::new(Incoming { framing, target, patience }));
         // An empty chunk has ended already.
         let (_, step) = self.advance(&[]);
         step
@@ -75,7 +76,7 @@ impl Server {
         let Mode::Incoming(incoming) = std::mem::replace(&mut self.mode, Mode::Command) else {
             return Step::Read;
         };
-        let Incoming { framing, target } = *incoming;
+        let Incoming { framing, target, .. } = *incoming;
         let (mut transaction, content) = match target {
             Target::Drop(answer) => return self.say(answer),
             Target::Store { transaction, content } => (transaction, content),
