@@ -298,3 +298,58 @@ fn every_dialogue_goes_as_written() {
     }
     assert!(faults.is_empty(), "{faults}");
 }
+
+const GREETED: &str = "S: 220 …\nC: HELO client.example\nS: 250 relay.example.com\n";
+const MESSAGE: &str = "C: MAIL FROM:<a@example.org>\nS: 250 2.1.0 …\nC: RCPT TO:<b@example.com>\nS: 250 2.1.5 …\n\
+                       C: DATA\nS: 354 …\nC: a\nC: .\nS: 250 2.0.0 Ok: queued as …\n";
+const ENOUGH: &str = "S: 421 4.7.0 relay.example.com Too many commands without a message…\n== closed\n";
+
+fn goes(settings: &str, text: &str) {
+    let settings = Settings::read(settings);
+    for piece in [0, 7] {
+        play(text, &settings, piece).unwrap_or_else(|fault| panic!("pieces of {piece}: {fault}"));
+    }
+}
+
+#[test]
+fn commands_that_bring_no_mail_forward_have_an_end() {
+    for (command, answer) in [
+        ("NOOP", "250 2.0.0 Ok"),
+        ("RSET", "250 2.0.0 Ok"),
+        ("HELO x", "250 relay.example.com"),
+        ("VRFY a", "252 2.0.0 …"),
+        ("HELP", "214 2.0.0 …"),
+    ] {
+        // HELO was one; a message makes up for all.
+        let idle = |count: usize| format!("C: {command}\nS: {answer}\n").repeat(count);
+        goes("", &format!("{GREETED}{}{MESSAGE}{}C: {command}\n{ENOUGH}", idle(98), idle(100)));
+    }
+    let taken_back =
+        "C: MAIL FROM:<a@example.org>\nS: 250 2.1.0 …\nC: RCPT TO:<b@example.com>\nS: 250 2.1.5 …\nC: RSET\nS: 250 …\n";
+    goes("", &format!("{GREETED}{}C: NOOP\nS: 250 …\nC: NOOP\n{ENOUGH}", taken_back.repeat(49)));
+    let empty = "C: BDAT 0\nS: 250 2.0.0 Ok: 0 octets received\n".repeat(98);
+    let begun = "C: MAIL FROM:<a@example.org>\nS: 250 2.1.0 …\nC: RCPT TO:<b@example.com>\nS: 250 2.1.5 …\n";
+    goes("", &format!("{GREETED}{begun}{empty}C: BDAT 0\n{ENOUGH}"));
+    let idle = "C: NOOP\nS: 250 …\n".repeat(99);
+    goes("", &format!("{GREETED}{idle}C: QUIT\nS: 221 …\n== closed\n"));
+}
+
+#[test]
+fn recipients_chunks_and_messages_are_no_idle_commands() {
+    let begun = "C: MAIL FROM:<a@example.org>\nS: 250 2.1.0 …\n";
+    let taken = "C: RCPT TO:<b@example.com>\nS: 250 2.1.5 …\n";
+    let chunks = "C: BDAT 1\nC| a\nS: 250 …\n".repeat(150);
+    goes(
+        "# recipients: 150",
+        &format!("{GREETED}{begun}{}{chunks}C: BDAT 0 LAST\nS: 250 …\n=> stored 150\n", taken.repeat(150)),
+    );
+    goes("", &format!("{GREETED}{}=> stored 3\n", MESSAGE.repeat(150)));
+    // A long list in one piece: the message goes to those that were taken. But a list ends.
+    let (asked, over) = ("C: RCPT TO:<b@example.com>\n", "S: 452 4.5.3 …\n");
+    let long = format!("{GREETED}{begun}{taken}{}{}", asked.repeat(1000), over.repeat(1000));
+    goes("# recipients: 1", &format!("{long}C: DATA\nS: 354 …\nC: a\nC: .\nS: 250 …\n=> stored 3\n"));
+    goes(
+        "# recipients: 1",
+        &format!("{long}{}{}C: RCPT TO:<b@example.com>\n{ENOUGH}", asked.repeat(98), over.repeat(98)),
+    );
+}

@@ -148,7 +148,7 @@ pub enum CommandError {
     /// Characters beyond ASCII without SMTPUTF8 (RFC 6531 §3.5).
     #[error("An address with characters beyond ASCII needs SMTPUTF8")]
     NeedsSmtpUtf8,
-    /// BDAT without a chunk size: nobody knows where the next command begins.
+    /// BDAT without a chunk size, or with anything else wrong in its line: nobody knows where the next command begins.
     #[error("Syntax: BDAT size [LAST]; what follows cannot be told from commands")]
     ChunkSize,
 }
@@ -198,6 +198,13 @@ pub(super) enum Line<'a> {
 /// A fault is told as soon as it is seen, once, and ends the line only where CRLF does: someone
 /// between the client and us may see one line here, so we see no two.
 pub(super) fn line(input: &[u8]) -> Line<'_> {
+    match any_line(input) {
+        Line::Bad(fault, used) => Line::Bad(fatal_in_bdat(fault, input), used),
+        line @ (Line::Partial | Line::Whole(..)) => line,
+    }
+}
+
+fn any_line(input: &[u8]) -> Line<'_> {
     let window = &input[..input.len().min(LINE_MAX)];
     let Some(at) = memchr2(b'\r', b'\n', window) else {
         return if input.len() < LINE_MAX { Line::Partial } else { Line::Bad(CommandError::LineTooLong, LINE_MAX) };
@@ -209,6 +216,12 @@ pub(super) fn line(input: &[u8]) -> Line<'_> {
         (_, Some(b'\n')) => Line::Whole(&input[..at], at + 2),
         (_, Some(_)) => Line::Bad(CommandError::BareCr, at + 1),
     }
+}
+
+/// A chunk follows whatever is wrong with its command, and must never be read as commands.
+fn fatal_in_bdat(fault: CommandError, line: &[u8]) -> CommandError {
+    let is_bdat = line.get(..4).is_some_and(|verb| verb.eq_ignore_ascii_case(b"BDAT"));
+    if is_bdat { CommandError::ChunkSize } else { fault }
 }
 
 /// Skips to the end of a line that was refused: how many octets to drop, and whether that was all.
@@ -226,11 +239,26 @@ pub(super) fn verb(line: &[u8]) -> &[u8] {
 }
 
 impl Command {
+    /// Whether it brings no mail forward, however it is answered. MAIL alone does not: it can be taken back, and said
+    /// again.
+    pub(super) fn is_idle(&self) -> bool {
+        match self {
+            Self::Ehlo(_) | Self::Helo(_) | Self::Mail(_) | Self::Rset | Self::Noop => true,
+            Self::Vrfy | Self::Expn | Self::Help => true,
+            Self::Bdat { size, last } => *size == 0 && !last,
+            Self::StartTls | Self::Rcpt(_) | Self::Data | Self::Quit => false,
+        }
+    }
+
     /// Parses one line without its CRLF.
     ///
     /// # Errors
     /// [`CommandError`], which knows its reply.
     pub fn parse(line: &[u8]) -> Result<Self, CommandError> {
+        Self::parse_any(line).map_err(|fault| fatal_in_bdat(fault, line))
+    }
+
+    fn parse_any(line: &[u8]) -> Result<Self, CommandError> {
         let text = std::str::from_utf8(line).map_err(|_| CommandError::NotUtf8)?;
         if text.chars().any(char::is_control) {
             return Err(CommandError::Control);

@@ -18,6 +18,14 @@ use crate::address::{Domain, Mailbox};
 use crate::envelope::{Envelope, QueueId, Recipient};
 use incoming::{Flow, Incoming};
 
+/// Commands that bring no mail forward since the last accepted message, at most: they cost a client nothing, and one
+/// every few minutes would hold its seat for ever. As many as Postfix lets pass (`smtpd_junk_command_limit`).
+const IDLE_MAX: u32 = 100;
+/// Recipients beyond the limit that a transaction may be asked to take before each is such a command: a client
+/// that pipelines a long list is told 452 for what is too much of it, and its message goes to the others (RFC 5321
+/// §4.5.3.1.10). Again as Postfix has it (`smtpd_recipient_overshoot_limit`).
+const OVERSHOOT_MAX: u32 = 1000;
+
 /// Proof that a message and its envelope are durable. [`crate::spool::Receipt`] is the only thing in
 /// Gatepost that implements it; tests of the dialogue have their own.
 pub trait Durable {
@@ -114,6 +122,8 @@ struct Transaction {
     recipients: Vec<Recipient>,
     /// Whether RCPT was said at all.
     rcpt: bool,
+    /// Recipients beyond the limit.
+    overshoot: u32,
     progress: Progress,
 }
 
@@ -136,13 +146,15 @@ pub struct Server {
     transaction: Option<Transaction>,
     mode: Mode,
     errors: u32,
+    /// Commands since the last accepted message that brought no mail forward.
+    idle: u32,
 }
 
 impl Server {
     /// Starts a session.
     #[must_use]
     pub fn new(profile: Profile, channel: Channel) -> Self {
-        Self { profile, channel, client: None, transaction: None, mode: Mode::Command, errors: 0 }
+        Self { profile, channel, client: None, transaction: None, mode: Mode::Command, errors: 0, idle: 0 }
     }
 
     /// What we say first.
@@ -213,6 +225,7 @@ impl Server {
             Flow::More => Step::Read,
             Flow::Content(content) => Step::Content(content),
             Flow::End => self.end(),
+            Flow::Enough(refusal) => self.close(replies::refused_without_end(&self.profile.hostname, &refusal)),
         };
         (used, step)
     }
@@ -222,7 +235,7 @@ impl Server {
         let reply = match answer {
             Ok(()) => {
                 let (recipients, progress) = (Vec::new(), Progress::Envelope);
-                self.transaction = Some(Transaction { from, recipients, rcpt: false, progress });
+                self.transaction = Some(Transaction { from, recipients, rcpt: false, overshoot: 0, progress });
                 replies::sender_ok()
             }
             Err(refusal) => refusal,
@@ -247,6 +260,7 @@ impl Server {
     /// Answers [`Step::Commit`] where the message is safe. Nothing else makes this reply.
     pub fn accepted(&mut self, proof: &impl Durable) -> Reply {
         self.errors = 0;
+        self.idle = 0;
         replies::queued(proof.id())
     }
 
@@ -278,6 +292,7 @@ impl Server {
         match command::line(input) {
             Line::Partial => (0, Step::Read),
             Line::Whole(line, used) => (used, self.obey(line, &input[used..])),
+            Line::Bad(fault, used) if fault.is_fatal() => (used, self.close(fault.reply())),
             Line::Bad(fault, used) => {
                 self.mode = Mode::Skip;
                 (used, self.say(fault.reply()))
@@ -294,6 +309,9 @@ impl Server {
                 Err(fault) if fault.is_fatal() => self.close(fault.reply()),
                 Ok(_) | Err(_) => self.say(replies::starttls_first()),
             };
+        }
+        if parsed.as_ref().is_ok_and(Command::is_idle) && !self.may_idle() {
+            return self.close(replies::too_many_idle(&self.profile.hostname));
         }
         match parsed {
             Err(fault) if fault.is_fatal() => self.close(fault.reply()),
@@ -363,7 +381,8 @@ impl Server {
     }
 
     fn ask_rcpt<'a>(&mut self, rcpt: RcptTo) -> Step<'a> {
-        let Some(Transaction { progress: Progress::Envelope, from, recipients, rcpt: said }) = &mut self.transaction
+        let Some(Transaction { progress: Progress::Envelope, from, recipients, rcpt: said, overshoot }) =
+            &mut self.transaction
         else {
             return self.say(replies::out_of_order("RCPT comes behind MAIL and before the message"));
         };
@@ -372,6 +391,10 @@ impl Server {
             return self.say(command::CommandError::NeedsSmtpUtf8.reply());
         }
         if recipients.len() >= self.profile.recipients {
+            *overshoot = overshoot.saturating_add(1);
+            if *overshoot > OVERSHOOT_MAX && !self.may_idle() {
+                return self.close(replies::too_many_idle(&self.profile.hostname));
+            }
             return self.say(replies::too_many_recipients());
         }
         Step::Rcpt(rcpt)
@@ -384,6 +407,12 @@ impl Server {
     fn close<'a>(&mut self, reply: Reply) -> Step<'a> {
         self.mode = Mode::Closed;
         Step::Close(reply)
+    }
+
+    /// Counts a command that brings no mail forward; says whether it was not one too many.
+    fn may_idle(&mut self) -> bool {
+        self.idle = self.idle.saturating_add(1);
+        self.idle <= IDLE_MAX
     }
 
     fn counted(&mut self, reply: Reply) -> Reply {

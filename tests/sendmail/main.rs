@@ -55,7 +55,10 @@ fn configure(folder: &Path, listener: SocketAddr, route: SocketAddr) -> PathBuf 
 
 impl Post {
     async fn open() -> Self {
-        let peer = world::willing().await;
+        Self::to(world::willing().await)
+    }
+
+    fn to(peer: Peer) -> Self {
         let folder = support::place();
         for _ in 0..10 {
             let config = configure(folder.path(), free(), peer.address);
@@ -139,6 +142,23 @@ async fn recipients_stand_in_the_header_and_bcc_goes_without_its_field() {
         );
     }
     assert!(commands.iter().any(|command| command.starts_with("MAIL FROM:<alice@a.example>")), "{commands:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn octets_above_127_in_a_header_alone_need_no_smtputf8_and_in_an_address_they_do() {
+    let post = Post::to(world::peer(&["PIPELINING", "8BITMIME"], &[]).await);
+    let output = post.sendmail(&["-f", "alice@a.example", "b@b.example"], "Subject: Gr\u{fc}\u{df}e\n\nhello\n");
+    assert_eq!((code(&output), said(&output)), (0, String::new()));
+    let message = post.delivered(1).await.remove(0);
+    assert!(message.contains("\r\nSubject: Gr\u{fc}\u{df}e\r\n"), "{message}");
+    assert!(message.contains(" with ESMTP\r\n"), "{message}");
+    let post = Post::open().await;
+    let output = post.sendmail(&["-f", "j\u{fc}rgen@a.example", "b@b.example"], "Subject: x\n\nhello\n");
+    assert_eq!((code(&output), said(&output)), (0, String::new()));
+    let message = post.delivered(1).await.remove(0);
+    assert!(message.contains(" with UTF8SMTP\r\n"), "{message}");
+    let mail = post.commands().into_iter().find(|command| command.starts_with("MAIL")).expect("it was delivered");
+    assert!(mail.starts_with("MAIL FROM:<j\u{fc}rgen@a.example>") && mail.contains(" SMTPUTF8"), "{mail}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

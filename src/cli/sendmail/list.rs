@@ -56,9 +56,12 @@ impl Item {
     fn end(self, found: &mut Vec<String>) {
         let text = self.angle.unwrap_or(self.plain);
         // Blanks may stand around the dots and the at sign (RFC 5322 §4.4), and mean nothing there.
-        let mut quoted = false;
+        let (mut quoted, mut escaped) = (false, false);
         let kept = |c: &char| {
-            quoted ^= *c == '"';
+            // Behind a backslash a quote is a character like any other.
+            let plain = std::mem::take(&mut escaped);
+            escaped = quoted && !plain && *c == '\\';
+            quoted ^= !plain && *c == '"';
             quoted || !c.is_whitespace()
         };
         let address: String = text.chars().filter(kept).collect();
@@ -98,6 +101,9 @@ mod tests {
             ("undisclosed-recipients:;", &[]),
             ("\"odd, local\"@x.example", &["\"odd, local\"@x.example"]),
             ("\"a\\\"b\"@x.example", &["\"a\\\"b\"@x.example"]),
+            ("\"a\\\" b\"@x.example", &["\"a\\\" b\"@x.example"]),
+            ("\"a \\\\\" @ x.example", &["\"a \\\\\"@x.example"]),
+            ("B <\"a\\\" b\" @x.example>", &["\"a\\\" b\"@x.example"]),
             ("<@relay.example:a@x.example>", &["@relay.example:a@x.example"]),
             ("a@[IPv6:2001:db8::1]", &["a@[IPv6:2001:db8::1]"]),
             ("root", &["root"]),

@@ -25,7 +25,7 @@ use jiff::tz::TimeZone;
 use super::{Cli, ConfigFile};
 use crate::address::{Mailbox, ReversePath};
 use crate::config::{self, Config};
-use crate::envelope::{Envelope, Recipient};
+use crate::envelope::{ContentNeeds, Envelope, Recipient};
 use crate::smtp::data::Inspector;
 use arguments::{Mode, Wanted};
 use exit::{Sysexit, Unsent};
@@ -118,7 +118,9 @@ fn send(wanted: &Wanted) -> Result<(), Unsent> {
     let found = found.map_err(|fault| Unsent::new(Sysexit::Data, fault.to_string()))?;
     let named = |mailbox| Recipient { notify: wanted.notify, ..Recipient::new(mailbox) };
     let mut envelope = Envelope::new(sender, recipients.into_iter().map(named).collect());
-    envelope.needs = found.needs;
+    // Octets above 127 in a header do not make mail internationalised (the relay passes them on as they are, over
+    // SMTP as well); addresses do. SMTPUTF8 said for the header alone would be a bounce at every hop without it.
+    envelope.needs = ContentNeeds { utf8_header: false, ..found.needs };
     envelope.ret = wanted.ret;
     envelope.envid.clone_from(&wanted.envid);
     Relay::connect(&config)?.submit(&envelope, &content)

@@ -160,6 +160,14 @@ fn a_chunk_without_a_size_is_fatal() {
         assert!(error.is_fatal(), "{text}");
         assert_eq!(code(text), "501 5.5.4");
     }
+    for text in ["BDAT\t50 LAST", "BDAT 50\tLAST", "BDATX 50", "bDaT 50 LAST\u{7f}"] {
+        assert_eq!(parse(text), Err(CommandError::ChunkSize), "{text:?}");
+    }
+    assert_eq!(Command::parse(b"BDAT 50 LAST\xff"), Err(CommandError::ChunkSize));
+    assert_eq!(line(b"bdat 50\nQUIT\r\n"), Line::Bad(CommandError::ChunkSize, 8));
+    assert_eq!(line(b"BDAT 50\rQUIT\r\n"), Line::Bad(CommandError::ChunkSize, 8));
+    let long = format!("BDAT 50 LAST{}", " ".repeat(LINE_MAX));
+    assert_eq!(line(long.as_bytes()), Line::Bad(CommandError::ChunkSize, LINE_MAX));
 }
 
 #[test]

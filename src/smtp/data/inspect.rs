@@ -17,6 +17,11 @@ pub enum ContentFault {
     /// A LF without its CR (RFC 5321 §2.3.8).
     #[error("The message has a bare LF; lines end with CR LF, and LF stands nowhere else")]
     BareLf,
+    /// A first line that would continue our Received field, and put a client's words into it. Postfix parts the two
+    /// with an empty line, which makes the client's header a part of the body: another message than was sent. What a
+    /// client says is refused here, never repaired.
+    #[error("The first line begins with a blank, and would continue the field that is put before it")]
+    BlankStart,
     /// Over this many octets.
     #[error("The message is larger than {0} octets, which is the limit")]
     TooLarge(u64),
@@ -30,7 +35,7 @@ impl ContentFault {
     #[must_use]
     pub fn reply(self) -> Reply {
         let (code, status) = match self {
-            Self::BareCr | Self::BareLf => (550, Status(6, 0)),
+            Self::BareCr | Self::BareLf | Self::BlankStart => (550, Status(6, 0)),
             Self::TooLarge(_) => (552, Status(3, 4)),
             Self::Loop(_) => (554, Status(4, 6)),
         };
@@ -78,7 +83,9 @@ type Name = Option<(Known, u8)>;
 /// Where in the message the octets so far have ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum At {
-    /// At the start of a line of the header.
+    /// Before the first octet.
+    Start,
+    /// At the start of another line of the header.
     Line,
     /// In a field name.
     Name(Name),
@@ -120,7 +127,7 @@ impl Inspector {
             received: 0,
             received_limit,
             cr: false,
-            at: At::Line,
+            at: At::Start,
             needs: ContentNeeds::default(),
             tls_required: TlsRequired::default(),
             message_id: MessageId::default(),
@@ -188,7 +195,7 @@ impl Inspector {
         self.at = match self.at {
             At::Value | At::TlsRequired | At::MessageId => At::Line,
             // An empty line ends the header, and so does one that is no field.
-            At::Line | At::Name(_) | At::Gap(_) | At::Body => {
+            At::Start | At::Line | At::Name(_) | At::Gap(_) | At::Body => {
                 self.end_field();
                 At::Body
             }
@@ -205,6 +212,7 @@ impl Inspector {
                 (At::Value | At::Body, _) => break,
                 (At::TlsRequired, _) => self.value(*octet),
                 (At::MessageId, _) => self.id(*octet),
+                (At::Start, b' ' | b'\t') => return Err(ContentFault::BlankStart),
                 (At::Line, b' ' | b'\t') if self.tls_required.is_open() => self.value(*octet),
                 (At::Line, b' ' | b'\t') if self.message_id.is_open() => self.id(*octet),
                 (At::Line, b' ' | b'\t') => At::Value,
@@ -212,7 +220,7 @@ impl Inspector {
                 (At::Gap(name), b':') => self.field(name, false)?,
                 (At::Name(name) | At::Gap(name), b' ' | b'\t') => At::Gap(name),
                 (At::Name(name), b'!'..=b'~') => At::Name(longer(name, *octet)),
-                (At::Line, _) => self.first(*octet),
+                (At::Start | At::Line, _) => self.first(*octet),
                 (At::Name(_) | At::Gap(_), _) => At::Body,
             };
         }
@@ -315,6 +323,16 @@ mod tests {
             assert_eq!(whole(content), Err(fault), "{content:?}");
         }
         for content in ["", "a", "a\r\n", "\r\n\r\n", "a: b\r\n\r\nc"] {
+            assert_eq!(whole(content), Ok(Findings::default()), "{content:?}");
+        }
+    }
+
+    #[test]
+    fn the_first_line_continues_nothing() {
+        for content in [" a: b\r\n", "\ta", " ", " \r\n\r\n"] {
+            assert_eq!(whole(content), Err(ContentFault::BlankStart), "{content:?}");
+        }
+        for content in ["a: b\r\n c\r\n", "\r\n a\r\n", "a\r\n b\r\n"] {
             assert_eq!(whole(content), Ok(Findings::default()), "{content:?}");
         }
     }

@@ -10,6 +10,8 @@ use crate::smtp::reply::Reply;
 pub(super) struct Incoming {
     pub(super) framing: Framing,
     pub(super) target: Target,
+    /// Octets that may still be dropped: whoever was refused gets a chance to hear of it, not our time without end.
+    pub(super) patience: u64,
 }
 
 /// How its end is told.
@@ -36,6 +38,8 @@ pub(super) enum Flow<'a> {
     More,
     Content(&'a [u8]),
     End,
+    /// So much has been dropped that the end is not waited for. The reply is why it was.
+    Enough(Reply),
 }
 
 impl Framing {
@@ -103,7 +107,12 @@ impl Incoming {
                         Err(_) => {}
                     }
                 }
-                (Decoded::Content(_), Target::Store { .. } | Target::Drop(_)) => {}
+                (Decoded::Content(octets), Target::Store { content: Err(refusal), .. } | Target::Drop(refusal)) => {
+                    match self.patience.checked_sub(octets.len() as u64) {
+                        Some(left) => self.patience = left,
+                        None => return (used, Flow::Enough(refusal.clone())),
+                    }
+                }
             }
         }
     }

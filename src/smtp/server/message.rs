@@ -1,7 +1,7 @@
 //! DATA and BDAT: how a message begins, goes on and ends.
 
 use super::incoming::{Framing, Incoming, Target};
-use super::{Mode, Progress, Server, Step, replies};
+use super::{Mode, Progress, Server, Step, Transaction, replies};
 use crate::smtp::data::Inspector;
 use crate::smtp::reply::Reply;
 
@@ -36,16 +36,14 @@ impl Server {
             return self.drop_chunk(size, last, replies::out_of_order("BDAT comes behind RCPT"));
         };
         if let Some(fault) = transaction.fault() {
-            self.transaction = Some(transaction);
-            return self.drop_chunk(size, last, fault);
+            return self.refuse_chunk(transaction, size, last, fault);
         }
         let inspector = match std::mem::replace(&mut transaction.progress, Progress::Failed) {
             Progress::Envelope => Box::new(self.inspector()),
             Progress::Chunks(inspector) => inspector,
             Progress::Failed => {
-                // Behind the last chunk the next transaction may be in the pipeline already.
-                self.transaction = Some(transaction).filter(|_| !last);
-                return self.drop_chunk(size, last, replies::out_of_order("An earlier chunk was refused; RSET first"));
+                let answer = replies::out_of_order("An earlier chunk was refused; RSET first");
+                return self.refuse_chunk(transaction, size, last, answer);
             }
         };
         let content =
@@ -53,12 +51,21 @@ impl Server {
         self.begin(Framing::chunk(size, last), Target::Store { transaction, content })
     }
 
+    /// A chunk that is refused takes its transaction with it: what comes behind it is not the whole message.
+    fn refuse_chunk<'a>(&mut self, mut transaction: Transaction, size: u64, last: bool, answer: Reply) -> Step<'a> {
+        transaction.progress = Progress::Failed;
+        // Behind the last chunk the next transaction may be in the pipeline already.
+        self.transaction = Some(transaction).filter(|_| !last);
+        self.drop_chunk(size, last, answer)
+    }
+
     pub(super) fn drop_chunk<'a>(&mut self, size: u64, last: bool, answer: Reply) -> Step<'a> {
         self.begin(Framing::chunk(size, last), Target::Drop(answer))
     }
 
     fn begin<'a>(&mut self, framing: Framing, target: Target) -> Step<'a> {
-        self.mode = Mode::Incoming(Box::new(Incoming { framing, target }));
+        let patience = self.profile.message_size;
+        self.mode = Mode::Incoming(Box::new(Incoming { framing, target, patience }));
         // An empty chunk has ended already.
         let (_, step) = self.advance(&[]);
         step
@@ -69,7 +76,7 @@ impl Server {
         let Mode::Incoming(incoming) = std::mem::replace(&mut self.mode, Mode::Command) else {
             return Step::Read;
         };
-        let Incoming { framing, target } = *incoming;
+        let Incoming { framing, target, .. } = *incoming;
         let (mut transaction, content) = match target {
             Target::Drop(answer) => return self.say(answer),
             Target::Store { transaction, content } => (transaction, content),
