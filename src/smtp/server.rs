@@ -225,7 +225,8 @@ impl Server {
             Flow::More => Step::Read,
             Flow::Content(content) => Step::Content(content),
             Flow::End => self.end(),
-            Flow::Enough(refusal) => self.close(replies::refused_without_end(&self.profile.hostname, &refusal)),
+            // No 421 for it: who hears that sends all of it again.
+            Flow::Enough(refusal) => self.close(refusal),
         };
         (used, step)
     }

@@ -125,11 +125,6 @@ pub(super) fn too_many_idle(hostname: &Domain) -> Reply {
     Reply::new(421, Status(7, 0), text)
 }
 
-pub(super) fn refused_without_end(hostname: &Domain, refusal: &Reply) -> Reply {
-    let text = format!("{hostname} Closing the connection, for too much has come of what was refused: {refusal}");
-    Reply::new(421, Status(7, 0), text)
-}
-
 pub(super) fn farewell(hostname: &Domain, why: Farewell) -> Reply {
     match why {
         Farewell::Timeout => {
