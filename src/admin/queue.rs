@@ -183,8 +183,7 @@ fn message(stored: &Stored, outlook: &Outlook, prospect: &Prospect) -> Message {
     Message {
         id: stored.id,
         accepted: stored.accepted,
-        // Durations of the configuration end at ten years; a clock far from any sense ends here.
-        expires: stored.accepted.checked_add(outlook.expire).unwrap_or(Timestamp::MAX),
+        expires: outlook.expires(stored.accepted),
         size: stored.size,
         sender: stored.envelope.reverse_path.clone(),
         busy: prospect.busy,

@@ -4,7 +4,6 @@
 //! that reports back. What is in the queue is in the spool first: were this task lost, a restart
 //! takes everything up again. It opens no connection and reads no policy but the connector's limits.
 
-mod ages;
 mod backlog;
 mod delivery;
 mod journal;
@@ -34,9 +33,8 @@ use crate::connector::Connectors;
 use crate::envelope::{Envelope, QueueId, RecipientState};
 use crate::evidence::Evidence;
 use crate::outbound::{Attempt, Outbound, Report};
-use crate::spool::{Body, Entry, Spool, SpoolError, Stored};
+use crate::spool::{Body, Entry, Leaps, Spool, SpoolError, Stored};
 
-use ages::Ages;
 use lanes::{Destination, Health, Item, Job, Lanes, Ticket};
 pub use orders::{Answer, Operator, Order, Refused};
 pub use outlook::{Outlook, Prospect, Way};
@@ -117,7 +115,7 @@ impl Drop for Live {
 pub struct Scheduler {
     context: Arc<Context>,
     first_new: QueueId,
-    ages: Ages,
+    leaps: Leaps,
     events: mpsc::UnboundedReceiver<Event>,
     lanes: Lanes<Cargo>,
     live: HashMap<QueueId, Weak<Live>>,
@@ -157,7 +155,7 @@ impl Scheduler {
         let lanes = Lanes::new(Instant::now(), waits::spread);
         let in_memory = Arc::new(AtomicU64::new(0));
         let first_new = spool.draft().id();
-        let ages = Ages::new(spool.last_written(), Timestamp::now());
+        let leaps = spool.leaps();
         let ending = CancellationToken::new();
         let context = Context { spool, evidence, outbound, settings, observer, events: sender, in_memory, ending };
         let (operator, orders) = orders::channel();
@@ -165,7 +163,7 @@ impl Scheduler {
         Self {
             context: Arc::new(context),
             first_new,
-            ages,
+            leaps,
             events,
             lanes,
             live: HashMap::new(),
@@ -288,7 +286,7 @@ impl Scheduler {
 
     /// When a message that was accepted then is given up.
     fn expiry(&self, settings: &Settings, now: Instant, accepted: Timestamp) -> Instant {
-        now + settings.config.queue.expire.saturating_sub(self.ages.of(accepted))
+        now + settings.config.queue.expire.saturating_sub(self.leaps.age(accepted, Timestamp::now()))
     }
 
     fn enqueue_stored(&mut self, stored: &Stored) {

@@ -8,6 +8,7 @@ use tokio::sync::oneshot;
 
 use crate::address::Host;
 use crate::envelope::{QueueId, Trouble};
+use crate::spool::Leaps;
 
 use super::orders::{Operator, Request};
 
@@ -15,9 +16,18 @@ use super::orders::{Operator, Request};
 #[derive(Debug)]
 pub struct Outlook {
     /// The age at which a message bounces.
-    pub expire: Duration,
+    expire: Duration,
+    leaps: Leaps,
     /// One for each message that was asked about, in order.
     pub messages: Vec<Prospect>,
+}
+
+impl Outlook {
+    /// When a message that was accepted then bounces.
+    #[must_use]
+    pub fn expires(&self, accepted: Timestamp) -> Timestamp {
+        self.leaps.reaches(accepted, self.expire, Timestamp::now())
+    }
 }
 
 /// The prospects of one message.
@@ -62,8 +72,8 @@ impl super::Scheduler {
             busy: self.active.contains_key(&id),
             ways: hosts.iter().map(|host| self.way(host, now)).collect(),
         });
-        let outlook =
-            Outlook { expire: self.context.settings.load().config.queue.expire, messages: messages.collect() };
+        let expire = self.context.settings.load().config.queue.expire;
+        let outlook = Outlook { expire, leaps: self.leaps.clone(), messages: messages.collect() };
         // The asker may have gone away.
         let _ = question.answer.send(outlook);
     }

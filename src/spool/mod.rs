@@ -17,11 +17,13 @@ mod draft;
 mod engine;
 mod file;
 mod ids;
+mod leaps;
 mod room;
 
 pub use body::{Body, BodyReader, FileBody};
 pub use draft::Draft;
 pub use engine::{Options, SpoolStats, SqliteSpool};
+pub use leaps::Leaps;
 
 /// A future that a [`Spool`] hands out.
 pub type SpoolFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, SpoolError>> + Send + 'a>>;
@@ -100,10 +102,9 @@ pub trait Spool: Send + Sync + 'static {
         let _ = octets;
         Ok(())
     }
-    /// When the spool was last written to before this process opened it, by the clock of then; `None` where it is
-    /// new, or nobody knows.
-    fn last_written(&self) -> Option<Timestamp> {
-        None
+    /// The leaps of the clock, by which no message grows older.
+    fn leaps(&self) -> Leaps {
+        Leaps::default()
     }
     /// Makes a message durable. When this returns `Ok`, it survives kill -9 and power loss.
     fn commit(&self, draft: Draft, envelope: Envelope) -> SpoolFuture<'_, (Receipt, Entry)>;

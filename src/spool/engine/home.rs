@@ -5,6 +5,7 @@
 //! queue.db   the database, with queue.db-wal and queue.db-shm
 //! reserve    takes up room that states and removals may have when the disk is full
 //! bodies/    content over 128 KiB: <id>; while it comes in: <id>.part
+//! leaps.json   leaps of the clock, where there were any
 //! aside/     damaged entries: <id>.json (envelope), <id>.eml (content), <id>.txt (what is wrong)
 //! policies.db   what domains publish (`discovery`'s own), with policies.db-wal and policies.db-shm
 //! history.db what domains' TLS was like before; none of the spool's business
@@ -32,19 +33,22 @@ pub(super) struct Paths {
     pub(super) database: PathBuf,
     pub(super) wal: PathBuf,
     pub(super) reserve: PathBuf,
+    pub(super) leaps: PathBuf,
     pub(super) bodies: PathBuf,
     pub(super) aside: PathBuf,
 }
 
 const LOCK: &str = "lock";
 /// What belongs in the folder.
-const OURS: [&str; 20] = [
+const OURS: [&str; 22] = [
     LOCK,
     "queue.db",
     "queue.db-wal",
     "queue.db-shm",
     "queue.db-journal",
     "reserve",
+    "leaps.json",
+    "leaps.json.new",
     "bodies",
     "aside",
     "policies.db",
@@ -71,6 +75,7 @@ impl Paths {
             database: folder.join("queue.db"),
             wal: folder.join("queue.db-wal"),
             reserve: folder.join("reserve"),
+            leaps: folder.join("leaps.json"),
             bodies: folder.join("bodies"),
             aside: folder.join("aside"),
         }

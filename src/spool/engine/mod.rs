@@ -20,7 +20,7 @@ use super::body::{Aside, Body, FileBody};
 use super::draft::{Content, Draft, Drafts, Finished, Purpose};
 use super::file::blocking;
 use super::room::Room;
-use super::{Entry, Receipt, Spool, SpoolError, SpoolFuture, Stored};
+use super::{Entry, Leaps, Receipt, Spool, SpoolError, SpoolFuture, Stored};
 use crate::envelope::{Envelope, QueueId};
 use crate::monitor::Monitor;
 
@@ -77,8 +77,7 @@ struct Threads {
 #[derive(Debug)]
 struct Core {
     paths: home::Paths,
-    /// When it was last written to before it was opened.
-    written: Option<Timestamp>,
+    leaps: Leaps,
     queue: Arc<Queue>,
     wal: checkpoint::Wal,
     readers: Readers,
@@ -116,6 +115,8 @@ impl SqliteSpool {
         let paths = home.paths.clone();
         let room = Room::open(&paths.folder, paths.reserve.clone(), options.keep_free)?;
         let written = home.written();
+        // Before anything is written.
+        let leaps = Leaps::find(&paths.leaps, written, Timestamp::now());
         let database = schema::open(&paths)?;
         home.tidy(&database)?;
         let ids = super::ids::Ids::after(row::highest(&database.connection, &paths)?, written);
@@ -128,7 +129,7 @@ impl SqliteSpool {
             ended: CancellationToken::new(),
             counters: Counters::default(),
             monitor: options.monitor.clone(),
-            written: written.and_then(|at| Timestamp::try_from(at).ok()),
+            leaps,
             paths,
             me: me.clone(),
         });
@@ -319,8 +320,8 @@ impl Spool for SqliteSpool {
         self.core.drafts.room.admit(octets)
     }
 
-    fn last_written(&self) -> Option<Timestamp> {
-        self.core.written
+    fn leaps(&self) -> Leaps {
+        self.core.leaps.clone()
     }
 
     fn commit(&self, draft: Draft, envelope: Envelope) -> SpoolFuture<'_, (Receipt, Entry)> {

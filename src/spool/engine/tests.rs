@@ -203,7 +203,7 @@ fn core(home: &Home) -> Arc<Core> {
         }),
         ended: CancellationToken::new(),
         counters: Counters::default(),
-        written: None,
+        leaps: Leaps::default(),
         paths,
         monitor: crate::monitor::Monitor::default(),
         me: me.clone(),
