@@ -91,6 +91,8 @@ pub(super) struct Lanes<T> {
     unproven: u32,
     /// Lanes that wait for one of those to end.
     crowded: VecDeque<LaneId>,
+    /// Lanes that wait with one of their own under way, until there are few of those.
+    modest: VecDeque<LaneId>,
     serial: u64,
     opened: u64,
     /// Begins anew with other settings.
@@ -127,6 +129,7 @@ impl<T> Lanes<T> {
             wakes: BTreeSet::new(),
             unproven: 0,
             crowded: VecDeque::new(),
+            modest: VecDeque::new(),
             serial: 0,
             opened: 0,
             era: 0,
@@ -291,8 +294,9 @@ impl<T> Lanes<T> {
         // With every connection in use, the next one that ends gives the lane its turn.
         let is_crowded_out = self.is_crowded_out(lane);
         let is_free = until.is_some_and(|until| lane.active < lane.room(until)) && !is_crowded_out;
-        // Who has an attempt under way has its turn when that ends.
-        let joins_crowd = is_crowded_out && lane.waiting > 0 && lane.active == 0 && !lane.is_crowded;
+        let waits = is_crowded_out && lane.waiting > 0;
+        let joins_crowd = waits && lane.active == 0 && !lane.waits.crowded;
+        let joins_modest = waits && lane.active > 0 && !lane.waits.modest;
         let try_at = until.filter(|_| is_free && lane.waiting > 0);
         let age_at = self.next_age(id, lane).map(|(at, _)| at);
         let close_at = is_empty.then_some(close_at);
@@ -300,10 +304,14 @@ impl<T> Lanes<T> {
         self.wakes.extend(wake.map(|at| (at, id)));
         if let Some(lane) = self.all.get_mut(&id) {
             (lane.in_turn, lane.wake) = (false, wake);
-            lane.is_crowded |= joins_crowd;
+            lane.waits.crowded |= joins_crowd;
+            lane.waits.modest |= joins_modest;
         }
         if joins_crowd {
             self.crowded.push_back(id);
+        }
+        if joins_modest {
+            self.modest.push_back(id);
         }
     }
 
@@ -383,7 +391,14 @@ impl<T> Lanes<T> {
         let free = UNPROVEN_MAX.saturating_sub(self.unproven) as usize;
         for id in self.crowded.drain(..free.min(self.crowded.len())).collect::<Vec<_>>() {
             if let Some(lane) = self.all.get_mut(&id) {
-                lane.is_crowded = false;
+                lane.waits.crowded = false;
+            }
+            self.take_turn(id);
+        }
+        let few = UNPROVEN_MANY.saturating_sub(self.unproven) as usize;
+        for id in self.modest.drain(..few.min(self.modest.len())).collect::<Vec<_>>() {
+            if let Some(lane) = self.all.get_mut(&id) {
+                lane.waits.modest = false;
             }
             self.take_turn(id);
         }

@@ -43,6 +43,15 @@ pub(super) struct Down {
     pub(super) last: Trouble,
 }
 
+/// In which rows a lane stands.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Waits {
+    /// For a first attempt.
+    pub(super) crowded: bool,
+    /// For another beside its own, until there are fewer.
+    pub(super) modest: bool,
+}
+
 #[derive(Debug)]
 pub(super) struct Lane {
     pub(super) destination: Destination,
@@ -59,8 +68,8 @@ pub(super) struct Lane {
     pub(super) down: Option<Box<Down>>,
     /// Whether the latest attempt that told anything went well.
     pub(super) proven: bool,
-    /// Whether it waits until others, of which nothing good is known, have ended.
-    pub(super) is_crowded: bool,
+    /// Where it waits until others, of which nothing good is known, have ended.
+    pub(super) waits: Waits,
     pub(super) in_turn: bool,
     pub(super) wake: Option<Millis>,
 }
@@ -78,7 +87,7 @@ impl Lane {
             shaken: 0,
             down: None,
             proven: false,
-            is_crowded: false,
+            waits: Waits::default(),
             in_turn: false,
             wake: None,
         }

@@ -393,6 +393,22 @@ fn a_destination_with_one_attempt_among_many_goes_on_when_that_ends() {
 }
 
 #[test]
+fn a_destination_with_one_attempt_among_many_goes_on_when_the_many_have_ended() {
+    let mut bench = Bench::new();
+    for number in 0..u64::from(UNPROVEN_MANY) {
+        bench.push(1000 + number, &format!("hangs{number}.example"), 0, 9);
+    }
+    let hanging = bench.due_at(0);
+    bench.push(1, "slow.example", 1, 9);
+    bench.push(2, "slow.example", 1, 9);
+    assert_eq!(bench.numbers_at(1), [1]);
+    bench.ends(hanging[0].1, 2, Health::Unknown);
+    assert_eq!(bench.numbers_at(2), NONE, "there are still many");
+    bench.ends(hanging[1].1, 3, Health::Unknown);
+    assert_eq!(bench.numbers_at(3), [2]);
+}
+
+#[test]
 fn a_probe_under_way_wakes_nobody() {
     let mut bench = Bench::new();
     for number in 0..3 {
