@@ -24,7 +24,7 @@ use super::{Attempt, Report, Snapshot};
 
 /// Addresses dialled in one attempt, at most: whoever publishes more waits for the next attempt.
 pub(super) const DIALS_MAX: usize = 50;
-/// Sessions of one attempt in which the peer put the message off, at most, for a recipient for whom it did: what one
+/// Addresses of one attempt at which the peer put the message off, at most, for a recipient for whom it did: what one
 /// host greylists is not sent to ten others. Who was not reached, or not let near the message, has not put it off.
 const PUT_OFF_MAX: usize = 2;
 
@@ -35,8 +35,9 @@ struct Delivery<'a> {
     connector: &'a Arc<Connector>,
     ledger: Ledger,
     dials: usize,
-    /// Sessions in which the peer put the message off.
+    /// Addresses at which the peer put the message off, and how many of them there were before the one at hand.
     put_off: usize,
+    put_off_before: usize,
     /// Those whom a connection to the hop at hand had no room for, where it is spent: the next one there is for
     /// them alone.
     rest: Vec<usize>,
@@ -72,7 +73,8 @@ pub(super) async fn deliver(snapshot: &Snapshot, attempt: &Attempt) -> Report {
         connector = current;
     }
     let ledger = Ledger::new(&attempt.recipients, connector.outbound.on_failure);
-    let mut delivery = Delivery { snapshot, attempt, connector, ledger, dials: 0, put_off: 0, rest: Vec::new() };
+    let mut delivery =
+        Delivery { snapshot, attempt, connector, ledger, dials: 0, put_off: 0, put_off_before: 0, rest: Vec::new() };
     match settings.router.hops(&attempt.host, &connector.outbound.route).await {
         Ok(found) => delivery.hops(found).await,
         Err(failure) => delivery.ledger.fail_all(failure, Further::Nothing),
@@ -223,6 +225,7 @@ impl Delivery<'_> {
         let Stop { hop, terms, more, .. } = *stop;
         let destination = Destination::new(self.connector, hop);
         let memory = self.memory(hop);
+        self.put_off_before = self.put_off;
         while let Some(mut connection) = self.snapshot.pool.take(&destination) {
             if !connection.is_quiet().await || !terms.admit(&mut connection, &hop.host) {
                 self.snapshot.pool.quit(destination.clone(), connection);
@@ -253,6 +256,7 @@ impl Delivery<'_> {
         let seen = Seen { reporter: &self.snapshot.reporter, attempt: self.attempt, hop, found };
         for (at, address) in addresses.iter().enumerate() {
             self.dials += 1;
+            self.put_off_before = self.put_off;
             let more = (more || at + 1 < addresses.len()) && self.dials < DIALS_MAX;
             // Each connection that is spent has carried the message for somebody.
             while let Used::Spent = match target.dial(*address).await {
@@ -272,8 +276,10 @@ impl Delivery<'_> {
                         %queue_id, connector = %self.connector.name, host = %hop.host,
                         %address, reason = %failure, "the hop cannot be used"
                     );
-                    self.ledger.fail_all(failure, Further::hop_if(more));
-                    self.rest.clear();
+                    match std::mem::take(&mut self.rest) {
+                        rest if rest.is_empty() => self.ledger.fail_all(failure, Further::hop_if(more)),
+                        rest => self.ledger.fail(&rest, failure, None, Further::hop_if(more)),
+                    }
                     Used::Nothing
                 }
             } {}
@@ -290,7 +296,7 @@ impl Delivery<'_> {
         let entry = &*self.attempt.entry;
         let timeouts = self.snapshot.settings.config.timeouts;
         let most = self.connector.outbound.messages_per_connection;
-        let (before, further) = (self.put_off, Further::hop_if(more));
+        let further = Further::hop_if(more);
         let mut recipients = self.fitting(&connection, promise, more);
         while !recipients.is_empty() {
             let mail = Mail { envelope: &entry.envelope, size: entry.size, recipients: &recipients, promise };
@@ -304,7 +310,7 @@ impl Delivery<'_> {
                 queue_id = %entry.id, connector = %self.connector.name, peer = %connection.via().peer,
                 ending = ?handed.results.ending, "transaction over"
             );
-            self.put_off = self.put_off.max(before + usize::from(handed.is_put_off()));
+            self.put_off = self.put_off.max(self.put_off_before + usize::from(handed.is_put_off()));
             let answered = Further::hop_if(more && self.put_off < PUT_OFF_MAX);
             recipients = self.ledger.settle(&recipients, handed, connection.via(), answered, further);
             if !reusable {

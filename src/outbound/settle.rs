@@ -201,7 +201,13 @@ impl Ledger {
 
     /// No further hop for this recipient: the judge has the last word on why.
     fn end(&mut self, at: usize, reason: Reason) {
-        let Reason { failure, via, policy } = self.open[at].tempered(reason);
+        let reason = self.open[at].tempered(reason);
+        let is_final = reason.word() == Word::Unable && reason.failure.persistence == Persistence::Permanent;
+        let Reason { mut failure, via, policy } = reason;
+        if is_final && matches!(failure.cause, Cause::Other(_)) {
+            // Said of the message by every hop, and not only of one of them.
+            failure.scope = Scope::Message;
+        }
         let outcome = match outcome::judge(&failure, false, self.on_failure) {
             Step::Bounce => Outcome::Bounced(failure),
             Step::Hold => Outcome::Held(failure),

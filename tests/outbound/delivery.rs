@@ -379,6 +379,21 @@ async fn what_a_peer_cannot_take_waits_for_the_host_that_could_not_be_asked() {
     }
 }
 
+/// A host has said so with one of its addresses, whichever is asked first.
+#[tokio::test]
+async fn what_a_host_cannot_take_is_final_though_another_address_of_it_is_dead() {
+    let world = World::new().await;
+    let small = || Manner { keywords: &["PIPELINING", "SIZE 10"], ..plain() };
+    let first = Peer::start(small()).await;
+    let (_nobody, second) = Nobody::before(small).await;
+    for port in [first.address.port(), second.address.port()] {
+        let policy = format!("route = [\"two.partner.example:{port}\"]\ntls = \"opportunistic\"");
+        let outbound = world.outbound(&connector("partner", &["partner.example"], &policy));
+        let report = deliver(&outbound, message(&["b@partner.example"])).await;
+        assert_eq!(outcome(&report, 0), "bounced 5.3.4", "{report:?}");
+    }
+}
+
 /// What a host said of one recipient says nothing of another.
 #[tokio::test]
 async fn what_no_host_can_take_bounces_whatever_becomes_of_others() {

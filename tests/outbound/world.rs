@@ -27,6 +27,8 @@ const PARTNER: &str = "
     mx.partner.example A 127.0.0.1
     mx1.partner.example A 127.0.0.1
     mx2.partner.example A 127.0.0.2
+    two.partner.example A 127.0.0.1
+    two.partner.example A 127.0.0.2
     partner.example MX 10 mx1.partner.example
     partner.example MX 20 mx2.partner.example
     other.example MX 10 mx1.partner.example
