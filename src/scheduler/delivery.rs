@@ -15,8 +15,9 @@ use super::{Cargo, Context, Event, Live, waits};
 /// When the spool cannot be read, the message is tried again after this long.
 const SPOOL_PAUSE: Duration = Duration::from_mins(1);
 
-/// An attempt that begins so shortly before its message expires may end afterwards, and be the last.
-const LAST: Duration = Duration::from_mins(10);
+/// An attempt that begins so shortly before its message expires may be the last: it may end afterwards, or find a
+/// destination down, which is then left alone for up to a quarter of an hour and a tenth more.
+const LAST: Duration = Duration::from_mins(30);
 
 /// The place of an attempt in its lane. It is given back whatever becomes of the attempt.
 struct Slot {

@@ -222,7 +222,8 @@ impl Shelf {
 
     /// Whose policies are to be fetched again now, the most urgent first.
     pub(super) fn due(&self, now: Timestamp) -> Vec<Domain> {
-        let wanted = |kept: &Kept| kept.refresh <= now && now.duration_since(kept.used) < UNUSED;
+        let wanted =
+            |kept: &Kept| kept.refresh <= now && now < kept.policy.expires() && now.duration_since(kept.used) < UNUSED;
         let mut due: Vec<_> = self
             .kept
             .iter()

@@ -147,6 +147,8 @@ fn one_that_nobody_uses_is_left_to_expire() {
     for _ in 1..ROUNDS_OVER {
         assert_eq!(shelf.expire(at(60 * DAY)), []);
     }
+    look(&mut shelf, "a.example", 60 * DAY);
+    assert_eq!(shelf.due(at(60 * DAY)), [], "whoever sends fetches it");
     assert_eq!(shelf.expire(at(60 * DAY)), [domain("a.example")]);
     assert_eq!((look(&mut shelf, "a.example", 0), shelf.weight), ("nothing", 0));
 }
