@@ -19,7 +19,7 @@ use crate::envelope::{Envelope, QueueId, Recipient};
 use incoming::{Flow, Incoming};
 
 /// Commands that bring no mail forward since the last accepted message, at most: they cost a client nothing, and one
-/// every few minutes would hold its seat for ever. As many as Postfix lets pass (`smtpd_junk_command_limit`).
+/// every few minutes would hold its seat for ever. Postfix's `smtpd_junk_command_limit` is the same.
 const IDLE_MAX: u32 = 100;
 /// Recipients beyond the limit that a transaction may be asked to take before each is such a command: a client
 /// that pipelines a long list is told 452 for what is too much of it, and its message goes to the others (RFC 5321

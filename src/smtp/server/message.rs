@@ -5,6 +5,10 @@ use super::{Mode, Progress, Server, Step, Transaction, replies};
 use crate::smtp::data::Inspector;
 use crate::smtp::reply::Reply;
 
+/// Of content that was refused so many times a whole message is read, so that the client hears why: the network takes
+/// an answer away from who is still sending when the connection is closed.
+const PATIENCE: u64 = 4;
+
 impl Server {
     pub(super) fn data<'a>(&mut self, behind: &[u8]) -> Step<'a> {
         // A client that does not wait for the answer to DATA sends a message that might be taken for
@@ -64,7 +68,7 @@ impl Server {
     }
 
     fn begin<'a>(&mut self, framing: Framing, target: Target) -> Step<'a> {
-        let patience = self.profile.message_size;
+        let patience = self.profile.message_size.saturating_mul(PATIENCE);
         self.mode = Mode::Incoming(Box::new(Incoming { framing, target, patience }));
         // An empty chunk has ended already.
         let (_, step) = self.advance(&[]);
