@@ -124,6 +124,10 @@ impl Door {
         };
         let fault = match read {
             Ok(Ok(client)) => return Some((stream, client.unwrap_or(peer))),
+            Ok(Err(proxied::ProxyFault::Silent)) => {
+                debug!(listener = %self.name, %peer, "connection closed before its PROXY header");
+                return None;
+            }
             Ok(Err(fault)) => fault.to_string(),
             Err(_) => format!("its PROXY header was not there after {} seconds", patience.as_secs_f32()),
         };

@@ -30,6 +30,9 @@ pub(super) enum ProxyFault {
     /// It is of something that is no TCP.
     #[error("its PROXY header is not of a TCP connection")]
     NotTcp,
+    /// It was closed without a word, as by a balancer that only looks whether anybody listens.
+    #[error("it was closed before its PROXY header")]
+    Silent,
     /// The connection ended or broke.
     #[error("it ended within its PROXY header: {0}")]
     Broken(#[from] io::Error),
@@ -45,7 +48,11 @@ pub(super) fn is_expected(networks: &[IpNet], peer: IpAddr) -> bool {
 /// see whether we are well.
 pub(super) async fn client(stream: &mut (impl AsyncRead + Unpin)) -> Result<Option<SocketAddr>, ProxyFault> {
     let mut header = vec![0; SIGNATURE.len()];
-    stream.read_exact(&mut header).await?;
+    let begun = stream.read(&mut header).await?;
+    if begun == 0 {
+        return Err(ProxyFault::Silent);
+    }
+    stream.read_exact(&mut header[begun..]).await?;
     if header == SIGNATURE {
         header.resize(SIGNATURE.len() + 4, 0);
         stream.read_exact(&mut header[SIGNATURE.len()..]).await?;
@@ -139,5 +146,6 @@ mod tests {
         }
         let mut cut = &b"PROXY TCP4 192.0.2.1"[..];
         assert!(matches!(client(&mut cut).await, Err(ProxyFault::Broken(_))));
+        assert!(matches!(client(&mut &b""[..]).await, Err(ProxyFault::Silent)));
     }
 }
