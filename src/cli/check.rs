@@ -93,7 +93,9 @@ fn compare(arguments: &Arguments, old: &Old<'_>) -> ExitCode {
 }
 
 fn check(file: &Path, reload: bool) -> ExitCode {
-    let loaded = load(file).and_then(|loaded| {
+    // What runs tells its paths whole.
+    let whole = if reload { std::path::absolute(file).ok() } else { None };
+    let loaded = load(whole.as_deref().unwrap_or(file)).and_then(|loaded| {
         let faults = if reload { reload::faults(&loaded.0) } else { Vec::new() };
         if faults.is_empty() { Ok(loaded) } else { Err(faults) }
     });

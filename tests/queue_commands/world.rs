@@ -90,6 +90,18 @@ impl Relay {
         events.filter(|event| event["message"] == message).collect()
     }
 
+    /// The same, once there are any.
+    pub(crate) fn hears(&self, message: &str) -> Vec<Value> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let lines = self.logged(message);
+            if !lines.is_empty() || Instant::now() > deadline {
+                return lines;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
     /// Ends the daemon in order.
     pub(crate) fn stop(&mut self) {
         let id = rustix::process::Pid::from_child(&self.daemon.0);
