@@ -13,9 +13,11 @@ use crate::address::Host;
 use crate::envelope::{QueueId, Trouble};
 
 mod lane;
+mod later;
 
 pub(super) use lane::Health;
 use lane::{Lane, Millis, Spread};
+use later::Later;
 
 /// What shares a limit of connections and a back-off.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -74,9 +76,8 @@ struct Key {
 pub(super) struct Lanes<T> {
     all: HashMap<LaneId, Lane>,
     names: HashMap<Destination, LaneId>,
-    /// What waits for its time, by that and by arrival; with the time at which it is to be tried, which may
-    /// come after its deadline.
-    later: BTreeMap<(Millis, u64), (Item<T>, Millis)>,
+    /// What waits for its time, by that and by arrival.
+    later: BTreeMap<(Millis, u64), Later<T>>,
     /// What is due and waits in a lane.
     due: BTreeMap<Key, Item<T>>,
     /// Of those, by deadline, the ones whose sender is to be told next; with the time at which each was due.
@@ -155,7 +156,12 @@ impl<T> Lanes<T> {
     pub(super) fn push(&mut self, item: Item<T>, due: Instant) {
         self.serial += 1;
         let due = self.millis(due);
-        self.later.insert((due.min(self.millis(item.deadline)), self.serial), (item, due));
+        self.put_off(item, due, self.serial);
+    }
+
+    fn put_off(&mut self, item: Item<T>, due: Millis, serial: u64) {
+        let later = Later::new(item, due, |at| self.millis(at));
+        self.later.insert((later.at(), serial), later);
     }
 
     /// Puts an item that is due into its lane.
@@ -201,7 +207,8 @@ impl<T> Lanes<T> {
     pub(super) fn next(&mut self, now: Instant, place: impl Fn(&Host) -> (Destination, u32)) -> Option<Job<T>> {
         let now = self.millis(now);
         while let Some(entry) = self.later.first_entry().filter(|entry| entry.key().0 <= now) {
-            let ((_, serial), (item, due)) = entry.remove_entry();
+            let ((_, serial), later) = entry.remove_entry();
+            let (item, due) = later.item(|at| self.instant(at));
             let place = place(&item.host);
             // Who expires is tried once more, and so is who is due.
             if due > now && item.deadline < item.expires {
@@ -321,7 +328,8 @@ impl<T> Lanes<T> {
         let wanted = self.due.iter().filter(|(_, item)| ids.contains(&item.id));
         let keys: Vec<Key> = wanted.map(|(key, _)| *key).collect();
         let due = keys.into_iter().filter_map(|key| Some((self.remove(key)?, key.at))).collect::<Vec<_>>();
-        let later = self.later.extract_if(.., |_, (item, _)| ids.contains(&item.id)).map(|(_, taken)| taken);
+        let later: Vec<_> = self.later.extract_if(.., |_, later| ids.contains(&later.id)).collect();
+        let later = later.into_iter().map(|(_, later)| later.item(|at| self.instant(at)));
         let all: Vec<_> = due.into_iter().chain(later).collect();
         all.into_iter().map(|(item, due)| (item, self.instant(due))).collect()
     }
@@ -333,12 +341,19 @@ impl<T> Lanes<T> {
         self.notices.clear();
         self.ends.clear();
         let due = std::mem::take(&mut self.due).into_iter().map(|(Key { at, serial, .. }, item)| (serial, item, at));
-        let later = std::mem::take(&mut self.later).into_iter().map(|((_, serial), (item, due))| (serial, item, due));
-        for (serial, mut item, due) in due.chain(later) {
+        let waited = std::mem::take(&mut self.later);
+        let again = |lanes: &mut Self, mut item: Item<T>, due: Millis, serial| {
             age(&mut item);
             // Who expires is tried once more then.
-            let due = due.min(self.millis(item.expires));
-            self.later.insert((due.min(self.millis(item.deadline)), serial), (item, due));
+            let due = due.min(lanes.millis(item.expires));
+            lanes.put_off(item, due, serial);
+        };
+        for (serial, item, due) in due {
+            again(self, item, due, serial);
+        }
+        for ((_, serial), later) in waited {
+            let (item, due) = later.item(|at| self.instant(at));
+            again(self, item, due, serial);
         }
         for lane in self.all.values_mut() {
             lane.waiting = 0;

@@ -1,0 +1,41 @@
+//! What waits for its time, in little room: of those there may be hundreds of thousands.
+
+use std::time::{Duration, Instant};
+
+use super::Item;
+use super::lane::Millis;
+use crate::address::Host;
+use crate::envelope::QueueId;
+
+/// An [`Item`], its times in milliseconds since the lanes were made.
+#[derive(Debug)]
+pub(super) struct Later<T> {
+    pub(super) id: QueueId,
+    host: Host,
+    /// When it is to be tried, which may be after its deadline.
+    due: Millis,
+    deadline: Millis,
+    expires: Millis,
+    expire: Millis,
+    cargo: T,
+}
+
+impl<T> Later<T> {
+    pub(super) fn new(item: Item<T>, due: Millis, millis: impl Fn(Instant) -> Millis) -> Self {
+        let Item { id, host, deadline, expires, expire, cargo } = item;
+        let expire = expire.as_millis().try_into().unwrap_or(Millis::MAX);
+        Self { id, host, due, deadline: millis(deadline), expires: millis(expires), expire, cargo }
+    }
+
+    /// When it matters next.
+    pub(super) fn at(&self) -> Millis {
+        self.due.min(self.deadline)
+    }
+
+    /// The item, and when it is to be tried.
+    pub(super) fn item(self, instant: impl Fn(Millis) -> Instant) -> (Item<T>, Millis) {
+        let Self { id, host, due, deadline, expires, expire, cargo } = self;
+        let (deadline, expires) = (instant(deadline), instant(expires));
+        (Item { id, host, deadline, expires, expire: Duration::from_millis(expire), cargo }, due)
+    }
+}
