@@ -59,6 +59,9 @@ pub(super) struct Writer {
     head: Head,
     page: Option<Page>,
     clock: Clock,
+    /// When old files were last looked for, and room for a reserve.
+    tidied: Instant,
+    looked: Instant,
     /// It was said that nothing is dropped because the clock is in doubt.
     is_doubt_told: bool,
     /// Since when nothing can be written, and when that was last said.
@@ -95,6 +98,8 @@ impl Writer {
             head,
             page: None,
             clock: Clock::new(&days, keep, now),
+            tidied: now.steady,
+            looked: now.steady,
             is_doubt_told: false,
             trouble: None,
             stuck,
@@ -152,16 +157,9 @@ impl Writer {
     }
 
     fn run(&mut self, orders: &Receiver<Order>, ending: &AtomicBool) {
-        let (mut looked, mut tidied) = (Instant::now(), Instant::now());
         loop {
             let order = orders.recv_timeout(LOOK);
-            if tidied.elapsed() >= ROUND {
-                tidied = Instant::now();
-                self.tidy(Moment::now());
-            } else if looked.elapsed() >= LOOK {
-                looked = Instant::now();
-                self.reserve();
-            }
+            self.look_round(Moment::now());
             let mut next = match order {
                 Ok(order) => {
                     // Nobody holds a connection or a client while he waits here.
@@ -192,6 +190,18 @@ impl Writer {
             if closes {
                 return;
             }
+        }
+    }
+
+    /// What is done from time to time, however much there is to write.
+    fn look_round(&mut self, now: Moment) {
+        let since = |earlier| now.steady.saturating_duration_since(earlier);
+        if since(self.tidied) >= ROUND {
+            self.tidied = now.steady;
+            self.tidy(now);
+        } else if since(self.looked) >= LOOK {
+            self.looked = now.steady;
+            self.reserve();
         }
     }
 

@@ -4,6 +4,7 @@
 use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::daemon::{PATIENCE, configure, is_whole, queued, start, to, told};
@@ -44,6 +45,17 @@ fn nothing_is_begun_while_evidence_cannot_be_written_and_all_of_it_once_it_can()
     assert!(tally.values().all(|relays| relays.len() == 1), "each arrives once: {tally:?}");
 }
 
+/// A configuration by which mail for slow.example goes to `slow`, and all other to the sink.
+fn beside(sink: &Sink, slow: &TcpListener, folder: &Path) -> PathBuf {
+    let route = slow.local_addr().expect("it is bound");
+    let connectors = format!(
+        "{}[[connector]]\nname = \"slow\"\ndomains = [\"slow.example\"]\n[connector.outbound]\n\
+         route = [\"{route}\"]\ntls = \"off\"\n",
+        to(sink)
+    );
+    configure(folder, "path = \"evidence\"", &connectors)
+}
+
 /// Greets, and refuses everybody's mail.
 fn refuse(stream: &TcpStream) {
     let mut lines = BufReader::new(stream.try_clone().expect("one more handle")).lines();
@@ -64,13 +76,7 @@ fn a_sender_is_not_told_before_it_is_on_record_and_is_told_once() {
     let folder = folder();
     let sink = Sink::start();
     let slow = TcpListener::bind("127.0.0.1:0").expect("loopback has a free port");
-    let route = slow.local_addr().expect("it is bound");
-    let connectors = format!(
-        "{}[[connector]]\nname = \"slow\"\ndomains = [\"slow.example\"]\n[connector.outbound]\n\
-         route = [\"{route}\"]\ntls = \"off\"\n",
-        to(&sink)
-    );
-    let file = configure(folder.path(), "path = \"evidence\"", &connectors);
+    let file = beside(&sink, &slow, folder.path());
     let mut relay = start(&file);
     let mut client = Client::connect(relay.address).expect("it listens");
     assert!(matches!(client.send(&Message::new("refused", &["slow.example"], 500)), Verdict::Accepted(_)));
@@ -103,13 +109,7 @@ fn a_delivery_that_is_not_on_record_is_not_forgotten_with_another_that_is() {
     let sink = Sink::start();
     // It connects, and nobody greets.
     let slow = TcpListener::bind("127.0.0.1:0").expect("loopback has a free port");
-    let route = slow.local_addr().expect("it is bound");
-    let connectors = format!(
-        "{}[[connector]]\nname = \"slow\"\ndomains = [\"slow.example\"]\n[connector.outbound]\n\
-         route = [\"{route}\"]\ntls = \"off\"\n",
-        to(&sink)
-    );
-    let file = configure(folder.path(), "path = \"evidence\"", &connectors);
+    let file = beside(&sink, &slow, folder.path());
     let mut relay = start(&file);
     let page = files(&folder.path().join("evidence")).remove(0);
     let elsewhere = folder.path().join("elsewhere");

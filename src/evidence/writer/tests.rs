@@ -227,3 +227,22 @@ fn the_first_record_of_a_day_drops_what_is_too_old() {
     assert!(!old.exists());
     assert_eq!(whole(&folder), 4, "one that begins it, one of each day, one that says what is gone");
 }
+
+#[test]
+fn a_reserve_that_was_given_up_is_taken_up_again_and_old_files_are_looked_for_however_busy_it_is() {
+    let now = at("2026-11-26T12:00:00Z");
+    let folder = recorded(&["2026-11-19", "2026-11-25"]);
+    let mut writer = open(&folder, now);
+    let reserve = folder.path().join("reserve");
+    assert!(folder::give_up_reserve(folder.path()));
+    writer.look_round(after(now, LOOK / 2));
+    assert!(!reserve.exists());
+    writer.look_round(after(now, LOOK));
+    assert!(reserve.exists());
+    // Older than that is the first one of them.
+    writer.keep = 5 * DAY;
+    writer.look_round(after(now, ROUND / 2));
+    assert_eq!(names(&folder)[0], "2026-11-19");
+    writer.look_round(after(now, ROUND));
+    assert!(!names(&folder).contains(&"2026-11-19".to_owned()), "{:?}", names(&folder));
+}
