@@ -17,6 +17,7 @@ use gatepost::envelope::QueueId;
 
 use crate::strace::{self, CHANGES, Call};
 use crate::support::client::{Verdict, send_all};
+use crate::support::message::Message;
 use crate::support::relay::{Home, Relay};
 use crate::support::sink::{ClosedPort, Sink};
 use crate::support::{place, within};
@@ -122,6 +123,30 @@ fn every_write_sync_rename_and_unlink_may_fail_or_be_the_last() {
     make_used(&used);
     let kinds = kinds(&used).unwrap_or_else(|fault| panic!("{fault}"));
     all(&kinds, &used, faults, |case| case.run(&used));
+}
+
+/// Too many open files are no fault of the folder: one message is put off, and the relay goes on.
+#[test]
+#[ignore = "needs strace: .ci/durability"]
+fn a_folder_that_cannot_be_opened_for_a_moment_ends_nothing() {
+    let shared = place();
+    let used = shared.path().join("used");
+    make_used(&used);
+    let (sink, closed) = (Sink::start(), ClosedPort::take());
+    let folder = shared.path().join("home");
+    let kind = Kind { calls: "openat".to_owned(), ..Kind::new("bodies", &["bodies"], Before::Used) };
+    let home = fs::create_dir(&folder).and_then(|()| settle(&kind, &used, &folder, &sink, &closed)).expect("ours");
+    let struck = under(&home, &kind, &["openat:error=EMFILE:when=2".to_owned()]);
+    let relay = Relay::start(&home, "struck.example", &struck).unwrap_or_else(|end| panic!("{}", end.log));
+    // Each has a body file, and the folder is opened for each; who of the threads does that differs.
+    let messages: Vec<_> = (0..20).map(|at| Message::new(&format!("m{at}"), &["a.example"], 200_000)).collect();
+    let verdicts = send_all(relay.address, &messages);
+    let refused = |verdict: &Verdict| matches!(verdict, Verdict::Refused(reply) if reply.starts_with("451 4.3.0 "));
+    assert!(verdicts.iter().any(refused), "none was struck: {verdicts:?}");
+    assert!(verdicts.iter().all(|verdict| refused(verdict) || matches!(verdict, Verdict::Accepted(_))), "{verdicts:?}");
+    let owed = owed(&messages, &verdicts);
+    assert_eq!(sink.wait_for(&owed, ARRIVES), Vec::<&str>::new());
+    home.expect_clean(relay).unwrap_or_else(|fault| panic!("{fault}"));
 }
 
 /// Counts the calls on files of each kind, and runs what `faults` makes of each of them.
