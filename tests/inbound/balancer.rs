@@ -88,3 +88,15 @@ async fn tls_from_the_first_byte_begins_behind_the_header() {
     client.hears("220").await;
     relay.ends().await;
 }
+
+#[tokio::test]
+async fn a_header_must_come_in_time() {
+    let timeouts = "[timeouts]\nhandshake = \"200ms\"\n";
+    let relay = Relay::start(Wanted { balancers: BEHIND, more: timeouts, ..Wanted::default() }).await;
+    for begun in ["", "PROXY TCP4 192.0.2.1"] {
+        let mut client = relay.silent().await;
+        client.sends(begun.as_bytes()).await;
+        client.hears_no_reply().await;
+    }
+    relay.ends().await;
+}
