@@ -33,7 +33,7 @@ pub enum AddressError {
     /// The local part is over 64 octets (RFC 5321 §4.5.3.1.1).
     #[error("the part before the \"@\" is longer than 64 octets")]
     LocalPartTooLong,
-    /// The domain is not letters, digits and hyphens between dots, or a valid internationalised name.
+    /// The domain is not letters, digits, hyphens and underscores between dots, or a valid internationalised name.
     #[error("\"{0}\" is not a domain name")]
     Domain(String),
     /// The address literal is neither `[192.0.2.1]` nor `[IPv6:2001:db8::1]`.
@@ -47,6 +47,10 @@ pub enum AddressError {
     SourceRoute,
 }
 
+/// ASCII characters that stand in no domain name: all but letters, digits, hyphens, dots and underscores. Host names
+/// have no underscore (RFC 1123 §2.1), but DNS does (RFC 2181 §11), and mail servers under such names exist.
+const NOT_IN_DOMAINS: AsciiDenyList = AsciiDenyList::new(true, "!\"#$%&'()*+,/:;<=>?@[\\]^`{|}~");
+
 /// A domain name in A-label form, lower case, without the trailing dot (RFC 5890 §2.3.2.1).
 ///
 /// Two spellings of one domain compare equal, because only one spelling is kept.
@@ -58,11 +62,11 @@ impl Domain {
     ///
     /// # Errors
     /// [`AddressError::Domain`] where the text is not a host name (RFC 5321 §2.3.5: letters, digits
-    /// and hyphens; at most 63 octets a label and 253 in all).
+    /// and hyphens; here underscores as well; at most 63 octets a label and 253 in all).
     pub fn parse(text: &str) -> Result<Self, AddressError> {
         let bad = || AddressError::Domain(text.to_owned());
         let ascii = Uts46::new()
-            .to_ascii(text.as_bytes(), AsciiDenyList::STD3, Hyphens::CheckFirstLast, DnsLength::Verify)
+            .to_ascii(text.as_bytes(), NOT_IN_DOMAINS, Hyphens::CheckFirstLast, DnsLength::Verify)
             .map_err(|_| bad())?;
         // "1.2.3.4" is an address that lost its brackets, not a name (RFC 1123 §2.1).
         if ascii.parse::<Ipv4Addr>().is_ok() {

@@ -125,6 +125,26 @@ fn words_become_what_they_mean() {
     assert_eq!(config.queue.retry, [Duration::from_secs(90), Duration::from_mins(90)]);
 }
 
+/// DNS has underscores in names, and so have partners.
+#[test]
+fn every_name_may_have_an_underscore() {
+    let text = "hostname = \"relay.example.com\"\npostmaster = \"p@mail_1.example.com\"\n[[listener]]\nname = \"mx\"\n\
+                address = [\"127.0.0.1:2525\"]\ntls = \"off\"\n[relay]\ndomains = [\"our_own.example\", \"*.our_own.example\"]\n\
+                [[connector]]\nname = \"partner\"\ndomains = [\"a_b.example\", \"*.a_b.example\"]\n\
+                names = [\"mail_1.a_b.example\", \"*.a_b.example\"]\n[connector.outbound]\n\
+                route = [\"mail_1.a_b.example:25\"]\ntls = \"forced\"\nverify = \"name\"\n";
+    let (config, warnings) =
+        config::parse(text, Path::new("gatepost.toml")).unwrap_or_else(|faults| panic!("{faults:#?}"));
+    assert_eq!(warnings, []);
+    assert_eq!(config.postmaster.to_string(), "p@mail_1.example.com");
+    assert_eq!(texts(&config.relay.domains), ["our_own.example", "*.our_own.example"]);
+    let partner = &config.connectors[0];
+    assert_eq!(texts(&partner.domains), ["a_b.example", "*.a_b.example"]);
+    assert_eq!(texts(&partner.names), ["mail_1.a_b.example", "*.a_b.example"]);
+    let Route::SmartHosts(hosts) = &partner.outbound.route else { panic!("a smart host is written") };
+    assert_eq!(texts(hosts), ["mail_1.a_b.example:25"]);
+}
+
 #[test]
 fn reports_become_what_they_mean() {
     let (config, _) = read("tests/config_good/partners.toml");

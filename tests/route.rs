@@ -37,7 +37,9 @@ const EXAMPLE: &str = "
     we-are-second.example MX 30 mx3.plain.example
     we-are-first.example MX 10 relay.example.com
     we-are-first.example MX 20 mx1.plain.example
-    odd.example MX 10 under_score.example
+    odd.example MX 10 hyphen-.example
+    under.example MX 10 mail_1.example
+    mail_1.example A 192.0.2.11
     half.example MX 10 mx.elsewhere.test
     half.example MX 20 mx1.plain.example
 ";
@@ -83,6 +85,14 @@ async fn mx_hosts_come_in_order_with_all_their_addresses() {
         found.sort();
         assert_eq!(found, addresses(&["192.0.2.1:25", "192.0.2.2:25"]));
     }
+}
+
+#[tokio::test]
+async fn a_host_may_have_an_underscore_in_its_name() {
+    let (router, _server) = router().await;
+    let hops = mx(&router, "under.example").await.expect("hops");
+    assert_eq!(names(&hops), ["mail_1.example:25"]);
+    assert_eq!(router.addresses(&hops[0]).await.expect("addresses").addresses, addresses(&["192.0.2.11:25"]));
 }
 
 #[tokio::test]

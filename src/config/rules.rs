@@ -15,16 +15,19 @@ use super::{ListenAddress, ListenerTls, Located, Place, Publication, Trust, Veri
 use crate::address::{Domain, Host};
 use crate::tls::{NamePattern, TlsVersion};
 
-/// Our own name: one that others can look up.
+/// Our own name: one that others can look up, and accept in EHLO.
 pub(super) fn hostname(hostname: &Given<Domain>, notes: &mut Notes<'_>) {
-    if let Some(hostname) = hostname.located().filter(|hostname| hostname.value.parent().is_none()) {
+    let Some(hostname) = hostname.located() else { return };
+    let name = &hostname.value;
+    let remedy = "Write the name that DNS knows this host by, such as \"relay.example.com\".";
+    if name.parent().is_none() {
+        let message = format!("hostname \"{name}\" is not fully qualified; many servers refuse mail from it");
+        notes.warn(&hostname.place, message, remedy);
+    }
+    if name.as_str().contains('_') {
         let message =
-            format!("hostname \"{}\" is not fully qualified; many servers refuse mail from it", hostname.value);
-        notes.warn(
-            &hostname.place,
-            message,
-            "Write the name that DNS knows this host by, such as \"relay.example.com\".",
-        );
+            format!("hostname \"{name}\" has an underscore; some servers refuse it in EHLO (Exim by default)");
+        notes.warn(&hostname.place, message, remedy);
     }
 }
 

@@ -175,10 +175,10 @@ fn organization(value: &Value<'_>, notes: &mut Notes<'_>) -> Option<String> {
     Some(name.trim().to_owned())
 }
 
-/// RFC 6376 §3.1: labels with dots between them, as in a domain.
+/// A DKIM selector: labels with dots between them, as in a domain, but without underscores (RFC 6376 §3.1).
 fn selector(value: &Value<'_>, notes: &mut Notes<'_>) -> Option<Domain> {
     let written = text(value, notes)?;
-    let selector = Domain::parse(written).ok();
+    let selector = Domain::parse(written).ok().filter(|selector| !selector.as_str().contains('_'));
     if selector.is_none() {
         let message = format!("{}: \"{}\" is not a selector", value.key, short(written));
         notes.fault(

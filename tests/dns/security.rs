@@ -25,7 +25,7 @@ pub(crate) async fn world_of(resolver: Resolver) -> Server {
         to-four.good.test CNAME four.good.test\nround.good.test CNAME about.good.test\n\
         about.good.test CNAME round.good.test\n*.wild.good.test A 192.0.2.7\n*.wilder.good.test CNAME mx.good.test\n\
         chain1.good.test CNAME chain2.plain.test\nto-wild.good.test CNAME any.wild.good.test\n\
-        null.good.test MX 0 .\nodd.good.test MX 10 under_score.good.test\n\
+        null.good.test MX 0 .\nodd.good.test MX 10 hyphen-.good.test\n\
         _25._tcp.to-plain.good.test TLSA 3 1 1 abcd\n_443._tcp.mx.good.test CNAME _25._tcp.mx.good.test\n";
     let plain = "to-good.plain.test CNAME mx.good.test\nchain2.plain.test CNAME mx.good.test\n";
     Zones::new()
@@ -179,7 +179,7 @@ async fn mx_records_say_whom_they_name() {
     let null = dns.mx(&domain("null.good.test")).await.expect("an answer");
     assert_eq!(null.records()[0].exchange, Exchange::Null);
     let odd = dns.mx(&domain("odd.good.test")).await.expect("an answer");
-    assert_eq!(odd.records()[0].exchange, Exchange::NotAHost("under_score.good.test".to_owned()));
+    assert_eq!(odd.records()[0].exchange, Exchange::NotAHost("hyphen-.good.test".to_owned()));
 }
 
 /// Whoever is between us and the resolver can put any true denial into an answer; it must be that of the zone.

@@ -52,6 +52,26 @@ async fn an_enforced_policy_wants_a_listed_host_with_a_trusted_certificate_for_i
 }
 
 #[tokio::test]
+async fn an_underscore_in_the_name_of_a_host_is_matched_by_policy_and_certificate() {
+    const NAME: &str = "mail_1.plain.example";
+    let authority = Authority::root("Test");
+    let records = format!("{DOMAIN} MX 10 {NAME}\n{NAME} A 127.0.0.1\n{}", sts(DOMAIN, "1"));
+    let (right, wrong) = (authority.issue(&[NAME]), authority.issue(&["mail-1.plain.example"]));
+    let internet = Internet::new(authority, &[(DOMAIN, Kind::Unsigned, records)], &[DOMAIN]).await;
+    internet.policies.publish(DOMAIN, &policy("enforce", &[NAME]));
+    for (pair, ends) in [(right, "delivered"), (wrong, "deferred 4.7.5")] {
+        let peer = shows(&pair).await;
+        let report = deliver(&internet.outbound(&peer, ""), message(&[TO])).await;
+        assert_eq!(outcome(&report, 0), ends, "{report:?}");
+        if ends == "delivered" {
+            assert_eq!(known_as(&report), format!("verified as {NAME}"));
+        } else {
+            assert_told_nothing(&peer).await;
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_policy_that_is_tested_or_withdrawn_refuses_nobody() {
     for (mode, hosts) in [("testing", &[HOST][..]), ("testing", &["other.plain.example"]), ("none", &[HOST])] {
         let authority = Authority::root("Test");
