@@ -13,6 +13,8 @@
 //! => nothing stored      no message was made durable in the whole dialogue
 //! ```
 //!
+//! A dialogue that begins with the client is one of a client that does not wait for the greeting.
+//!
 //! Every dialogue is played twice: as written, and with the client's bytes one by one. `# pieces: no`
 //! leaves the second out, where it matters what has come in one piece. At the end nothing may be
 //! unsaid on either side. Mail from `refused.example` and to `elsewhere.example` is refused.
@@ -85,6 +87,8 @@ struct Played {
     stored: Vec<(Vec<u8>, Envelope)>,
     wants_tls: bool,
     closed: bool,
+    /// The client spoke first, and is not listened to.
+    deaf: bool,
 }
 
 impl Played {
@@ -98,10 +102,20 @@ impl Played {
             stored: Vec::new(),
             wants_tls: false,
             closed: false,
+            deaf: false,
             server,
         };
-        played.say(&played.server.greeting());
         played
+    }
+
+    fn greet(&mut self, spoke_first: bool) {
+        match self.server.greet(spoke_first) {
+            Ok(greeting) => self.say(&greeting),
+            Err(reply) => {
+                self.say(&reply);
+                (self.closed, self.deaf) = (true, true);
+            }
+        }
     }
 
     fn say(&mut self, reply: &Reply) {
@@ -113,6 +127,9 @@ impl Played {
     }
 
     fn hear(&mut self, buffer: &mut Vec<u8>) {
+        if self.deaf {
+            return buffer.clear();
+        }
         loop {
             if (self.closed || self.wants_tls) && !buffer.is_empty() {
                 self.said.push("nothing: the session had ended before the client did".to_owned());
@@ -208,6 +225,11 @@ fn unescaped(text: &str) -> Vec<u8> {
 /// Plays a dialogue; tells where it went another way.
 fn play(text: &str, settings: &Settings, piece: usize) -> Result<(), String> {
     let mut played = Played::new(settings);
+    let begins_with = |speaker: &str| {
+        text.lines().find(|line| line.starts_with(['C', 'S'])).is_some_and(|line| line.starts_with(speaker))
+    };
+    let speaks_first = begins_with("C: ") || begins_with("C| ");
+    played.greet(speaks_first);
     let (mut buffer, mut unsent, mut heard) = (Vec::new(), Vec::new(), 0);
     for (at, line) in text.lines().enumerate() {
         let wrong = |what: String| format!("line {}: {line}\n  {what}", at + 1);
@@ -300,6 +322,9 @@ fn every_dialogue_goes_as_written() {
 }
 
 const GREETED: &str = "S: 220 …\nC: HELO client.example\nS: 250 relay.example.com\n";
+/// The same with EHLO: commands may come in one piece.
+const WELCOMED: &str = "S: 220 …\nC: EHLO client.example\nS: 250-…\nS: 250-PIPELINING\nS: 250-SIZE 1000\nS: 250-8BITMIME\n\
+                        S: 250-SMTPUTF8\nS: 250-ENHANCEDSTATUSCODES\nS: 250-CHUNKING\nS: 250-DSN\nS: 250-HELP\nS: 250 STARTTLS\n";
 const MESSAGE: &str = "C: MAIL FROM:<a@example.org>\nS: 250 2.1.0 …\nC: RCPT TO:<b@example.com>\nS: 250 2.1.5 …\n\
                        C: DATA\nS: 354 …\nC: a\nC: .\nS: 250 2.0.0 Ok: queued as …\n";
 const ENOUGH: &str = "S: 421 4.7.0 relay.example.com Too many commands without a message…\n== closed\n";
@@ -346,7 +371,7 @@ fn recipients_chunks_and_messages_are_no_idle_commands() {
     goes("", &format!("{GREETED}{}=> stored 3\n", MESSAGE.repeat(150)));
     // A long list in one piece: the message goes to those that were taken. But a list ends.
     let (asked, over) = ("C: RCPT TO:<b@example.com>\n", "S: 452 4.5.3 …\n");
-    let long = format!("{GREETED}{begun}{taken}{}{}", asked.repeat(1000), over.repeat(1000));
+    let long = format!("{WELCOMED}{begun}{taken}{}{}", asked.repeat(1000), over.repeat(1000));
     goes("# recipients: 1", &format!("{long}C: DATA\nS: 354 …\nC: a\nC: .\nS: 250 …\n=> stored 3\n"));
     goes(
         "# recipients: 1",

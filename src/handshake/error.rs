@@ -31,8 +31,12 @@ fn of_tls(error: &rustls::Error) -> String {
         Error::AlertReceived(AlertDescription::ProtocolVersion) => {
             "no TLS version in common: the peer sent the alert protocol_version".to_owned()
         }
-        Error::AlertReceived(AlertDescription::NoApplicationProtocol) | Error::NoApplicationProtocol => {
+        Error::AlertReceived(AlertDescription::NoApplicationProtocol) => {
             "the peer does not speak HTTP/1.1 (ALPN)".to_owned()
+        }
+        // We send it as a server alone.
+        Error::NoApplicationProtocol => {
+            "the client offers other protocols than SMTP (ALPN), as a browser does".to_owned()
         }
         Error::AlertReceived(alert) => format!("the peer sent the alert {}", alert_name(*alert)),
         Error::PeerIncompatible(why) => of_incompatible(why),

@@ -15,6 +15,10 @@ use super::verifier::Remember;
 use super::{HandshakeError, Seen, versions};
 use crate::tls::TlsVersion;
 
+/// The protocols that a client may offer by ALPN (RFC 7301), as Exim has them. One that offers others alone is a browser,
+/// whatever port it was led to: its handshake fails (ALPACA). One that offers nothing is a mail server.
+const PROTOCOLS: [&[u8]; 2] = [b"smtp", b"esmtp"];
+
 /// The settings of handshakes as a server: without and with a request for the client's certificate.
 #[derive(Debug)]
 pub(super) struct ServerTls {
@@ -41,6 +45,7 @@ impl ServerTls {
         asking.send_tls13_tickets = 0;
         for config in [&mut plain, &mut asking] {
             config.session_storage = Arc::new(NoServerSessionStorage {});
+            config.alpn_protocols = PROTOCOLS.map(<[u8]>::to_vec).to_vec();
         }
         Ok(Self { plain: ArcSwap::from_pointee(plain), asking: Arc::new(asking) })
     }

@@ -19,7 +19,7 @@ use tracing::{debug, info};
 
 use super::pace::Pace;
 use super::policy::{self, Standing};
-use super::wire::{Ending, Wire};
+use super::wire::{Transport, Wire};
 use super::{Inbound, Settings};
 use crate::access;
 use crate::config::{Listener, ListenerTls};
@@ -149,22 +149,17 @@ impl Session {
     async fn whole(&mut self, tcp: TcpStream) -> End {
         if self.listener.tls == ListenerTls::Implicit {
             return match self.shake_hands(tcp).await {
-                Ok(tls) => {
-                    let mut wire = Wire::new(tls);
-                    wire.say(&self.server.greeting());
-                    self.rest(wire).await
-                }
+                Ok(tls) => self.rest(Wire::new(tls), true).await,
                 Err(end) => end,
             };
         }
         let mut wire = Wire::new(tcp);
-        wire.say(&self.server.greeting());
-        match self.talk(&mut wire).await {
+        match self.greet_and_talk(&mut wire).await {
             End::StartTls => match self.shake_hands(wire.into_stream()).await {
                 Ok(tls) => {
                     self.server.secured();
                     self.standing = None;
-                    self.rest(Wire::new(tls)).await
+                    self.rest(Wire::new(tls), false).await
                 }
                 Err(end) => end,
             },
@@ -172,12 +167,25 @@ impl Session {
         }
     }
 
-    async fn rest<S: AsyncRead + AsyncWrite + Ending + Unpin>(&mut self, mut wire: Wire<S>) -> End {
-        let end = self.talk(&mut wire).await;
+    async fn rest<S: Transport>(&mut self, mut wire: Wire<S>, greet: bool) -> End {
+        let end = if greet { self.greet_and_talk(&mut wire).await } else { self.talk(&mut wire).await };
         self.close(wire, end).await
     }
 
-    async fn close<S: AsyncRead + AsyncWrite + Ending + Unpin>(&self, mut wire: Wire<S>, end: End) -> End {
+    async fn greet_and_talk<S: Transport>(&mut self, wire: &mut Wire<S>) -> End {
+        match self.server.greet(wire.has_input()) {
+            Ok(greeting) => {
+                wire.say(&greeting);
+                self.talk(wire).await
+            }
+            Err(reply) => {
+                self.say(wire, &reply);
+                End::Said
+            }
+        }
+    }
+
+    async fn close<S: Transport>(&self, mut wire: Wire<S>, end: End) -> End {
         match end {
             End::Timeout => wire.say(&self.server.farewell(Farewell::Timeout)),
             End::Shutdown => wire.say(&self.server.farewell(Farewell::Shutdown)),

@@ -1,9 +1,11 @@
 //! A connection with its two buffers: what has come and was not used, and what was said and not sent.
 
 use std::io::{self, Write as _};
+use std::mem::MaybeUninit;
 use std::time::Duration;
 
 use bytes::BytesMut;
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -33,18 +35,32 @@ pub(super) struct Wire<S> {
     for_content: usize,
 }
 
-/// How a connection ends.
-pub(super) trait Ending {
+/// The beginning and the end of a connection, which are different in the clear and under TLS.
+pub(super) trait Transport: AsyncRead + AsyncWrite + Unpin {
+    /// Whether the client has sent something already. Nothing is read and nothing is waited for.
+    fn has_input(&mut self) -> bool;
+
     /// Takes of our last words what it can send together with the end of its own.
     fn take_last(&mut self, words: &mut Vec<u8>);
 }
 
-impl Ending for TcpStream {
+impl Transport for TcpStream {
+    fn has_input(&mut self) -> bool {
+        // Of the system itself: a fresh connection is not known to tokio as readable yet.
+        let mut one = [MaybeUninit::uninit()];
+        SockRef::from(&*self).peek(&mut one).is_ok_and(|octets| octets > 0)
+    }
+
     fn take_last(&mut self, _words: &mut Vec<u8>) {}
 }
 
-/// One write, and for the client one awakening, for our 221 and `close_notify` (RFC 8446 §6.1).
-impl<S> Ending for TlsStream<S> {
+impl Transport for TlsStream<TcpStream> {
+    fn has_input(&mut self) -> bool {
+        let (tcp, tls) = self.get_mut();
+        tls.process_new_packets().is_ok_and(|state| state.plaintext_bytes_to_read() > 0) || tcp.has_input()
+    }
+
+    /// One write, and for the client one awakening, for our 221 and `close_notify` (RFC 8446 §6.1).
     fn take_last(&mut self, words: &mut Vec<u8>) {
         let (_, tls) = self.get_mut();
         if let Ok(taken) = tls.writer().write(words) {
@@ -61,6 +77,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     /// The connection itself. Nothing may be left in the buffers.
     pub(super) fn into_stream(self) -> S {
         self.stream
+    }
+
+    /// Whether the client has sent something already.
+    pub(super) fn has_input(&mut self) -> bool
+    where
+        S: Transport,
+    {
+        self.stream.has_input()
     }
 
     /// Puts a reply with what is to be sent.
@@ -105,7 +129,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     /// Ends the connection in order: our last words, the end of TLS where there is one, and the end.
     pub(super) async fn close(mut self, patience: Duration)
     where
-        S: Ending,
+        S: Transport,
     {
         self.stream.take_last(&mut self.unsent);
         if self.flush(patience).await.is_err() || timeout(patience, self.stream.shutdown()).await.is_err() {

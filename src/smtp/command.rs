@@ -19,6 +19,9 @@ use crate::envelope::{BodyType, Notify, Ret};
 /// Octets in a command line with its CRLF, at most: RFC 5321 §4.5.3.1.4 says 512, and extensions
 /// add to it.
 pub const LINE_MAX: usize = 2048;
+/// The methods of HTTP, which a browser can be made to send to any port.
+const HTTP_METHODS: [&[u8]; 10] =
+    [b"GET", b"POST", b"PUT", b"HEAD", b"OPTIONS", b"DELETE", b"PATCH", b"TRACE", b"CONNECT", b"PRI"];
 /// Octets in the argument of EHLO and HELO, at most: as long as a domain can be.
 const NAME_MAX: usize = 255;
 
@@ -151,6 +154,9 @@ pub enum CommandError {
     /// BDAT without a chunk size, or with anything else wrong in its line: nobody knows where the next command begins.
     #[error("Syntax: BDAT size [LAST]; what follows cannot be told from commands")]
     ChunkSize,
+    /// A line of HTTP, of TLS or of a message header. A web page can have a browser send SMTP commands behind it.
+    #[error("This is SMTP, and that is another protocol; closing the connection")]
+    NotSmtp,
 }
 
 impl CommandError {
@@ -169,6 +175,7 @@ impl CommandError {
             Self::UnknownParameter(_) => (555, Status(5, 4)),
             Self::SizeOverflow => (552, Status(3, 4)),
             Self::NeedsSmtpUtf8 => (553, Status(6, 7)),
+            Self::NotSmtp => (554, Status(5, 1)),
         };
         // Words of the client's may be in it: they come back in ASCII.
         let text: String = self.to_string().chars().map(|c| if c.is_ascii() { c } else { '?' }).collect();
@@ -178,7 +185,7 @@ impl CommandError {
     /// Whether the session cannot go on, for what follows could be taken for commands.
     #[must_use]
     pub fn is_fatal(&self) -> bool {
-        *self == Self::ChunkSize
+        matches!(self, Self::ChunkSize | Self::NotSmtp)
     }
 }
 
@@ -199,7 +206,7 @@ pub(super) enum Line<'a> {
 /// between the client and us may see one line here, so we see no two.
 pub(super) fn line(input: &[u8]) -> Line<'_> {
     match any_line(input) {
-        Line::Bad(fault, used) => Line::Bad(fatal_in_bdat(fault, input), used),
+        Line::Bad(fault, used) => Line::Bad(or_fatal(fault, input), used),
         line @ (Line::Partial | Line::Whole(..)) => line,
     }
 }
@@ -218,10 +225,28 @@ fn any_line(input: &[u8]) -> Line<'_> {
     }
 }
 
-/// A chunk follows whatever is wrong with its command, and must never be read as commands.
-fn fatal_in_bdat(fault: CommandError, line: &[u8]) -> CommandError {
+/// Turns a fault into a fatal one where the following octets must never be read as commands: a chunk follows BDAT
+/// whatever is wrong with its line, and octets of a stranger's choice follow a line of another protocol.
+fn or_fatal(fault: CommandError, line: &[u8]) -> CommandError {
     let is_bdat = line.get(..4).is_some_and(|verb| verb.eq_ignore_ascii_case(b"BDAT"));
-    if is_bdat { CommandError::ChunkSize } else { fault }
+    match fault {
+        _ if is_bdat => CommandError::ChunkSize,
+        _ if is_foreign(line) => CommandError::NotSmtp,
+        fault => fault,
+    }
+}
+
+/// Whether a faulty line belongs to another protocol, as Postfix tells it (`smtpd_forbidden_commands`): a method of
+/// HTTP, a header field, or anything that does not begin with a letter (TLS, or the body of a message).
+fn is_foreign(line: &[u8]) -> bool {
+    let line = line.split(|octet| matches!(octet, b'\r' | b'\n')).next().unwrap_or(line);
+    let Some(first) = line.first() else { return false };
+    let word = verb(line);
+    let name = word.split(|octet| *octet == b':').next().unwrap_or(word);
+    let is_field = name.len() < word.len() && name.iter().all(|octet| octet.is_ascii_alphanumeric() || *octet == b'-');
+    let is_request = HTTP_METHODS.iter().any(|method| word.eq_ignore_ascii_case(method))
+        || line.rsplit(|octet| *octet == b' ').next().is_some_and(|last| last.starts_with(b"HTTP/"));
+    is_field || is_request || !(first.is_ascii_alphabetic() || matches!(first, b' ' | b'\t'))
 }
 
 /// Skips to the end of a line that was refused: how many octets to drop, and whether that was all.
@@ -255,7 +280,7 @@ impl Command {
     /// # Errors
     /// [`CommandError`], which knows its reply.
     pub fn parse(line: &[u8]) -> Result<Self, CommandError> {
-        Self::parse_any(line).map_err(|fault| fatal_in_bdat(fault, line))
+        Self::parse_any(line).map_err(|fault| or_fatal(fault, line))
     }
 
     fn parse_any(line: &[u8]) -> Result<Self, CommandError> {

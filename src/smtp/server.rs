@@ -157,10 +157,16 @@ impl Server {
         Self { profile, channel, client: None, transaction: None, mode: Mode::Command, errors: 0, idle: 0 }
     }
 
-    /// What we say first.
-    #[must_use]
-    pub fn greeting(&self) -> Reply {
-        Reply::bare(220, format!("{} ESMTP Gatepost", self.profile.hostname))
+    /// Returns the greeting.
+    ///
+    /// # Errors
+    /// The last reply to a client that spoke before it ("pregreet" in Postfix's log); the session ends with it.
+    pub fn greet(&mut self, spoke_first: bool) -> Result<Reply, Reply> {
+        if spoke_first {
+            self.mode = Mode::Closed;
+            return Err(replies::spoke_before_greeting());
+        }
+        Ok(Reply::bare(220, format!("{} ESMTP Gatepost", self.profile.hostname)))
     }
 
     /// How the client has introduced itself, where it has.
@@ -304,6 +310,9 @@ impl Server {
     /// Carries out one line. `behind` is what the client has sent behind it already.
     fn obey<'a>(&mut self, line: &[u8], behind: &[u8]) -> Step<'a> {
         let parsed = Command::parse(line);
+        if self.runs_ahead(&parsed, behind) {
+            return self.close(replies::spoke_too_early());
+        }
         if self.channel == Channel::Required && !replies::is_free_of_tls(command::verb(line)) {
             return match parsed {
                 Ok(Command::Bdat { size, last }) => self.drop_chunk(size, last, replies::starttls_first()),
@@ -333,6 +342,22 @@ impl Server {
             Ok(Command::Vrfy) => self.say(replies::cannot_verify()),
             Ok(Command::Expn) => self.say(replies::not_implemented("EXPN")),
             Ok(Command::Help) => self.say(replies::help()),
+        }
+    }
+
+    /// Whether commands came behind one that must be answered first: EHLO and HELO are the last of their group
+    /// (RFC 2920 §3.1), and without an answer to EHLO nothing has been offered. What a client sends blindly may be
+    /// another protocol's (Postfix's `smtpd_forbid_unauth_pipelining`).
+    fn runs_ahead(&self, parsed: &Result<Command, command::CommandError>, behind: &[u8]) -> bool {
+        let is_offered = self.client.as_ref().is_some_and(|client| client.esmtp);
+        match parsed {
+            // The fault has a reply of its own.
+            Err(fault) if fault.is_fatal() => false,
+            Ok(Command::Ehlo(_) | Command::Helo(_)) => !behind.is_empty(),
+            // These look themselves at what is behind them.
+            Ok(Command::StartTls | Command::Data | Command::Quit) => false,
+            Ok(Command::Bdat { size, .. }) => !is_offered && behind.len() as u64 > *size,
+            Ok(_) | Err(_) => !is_offered && !behind.is_empty(),
         }
     }
 

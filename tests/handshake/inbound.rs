@@ -104,6 +104,30 @@ async fn a_client_that_verifies_us_is_content_and_negotiates_the_best() {
 }
 
 #[tokio::test]
+async fn a_client_that_offers_other_protocols_alone_is_a_browser() {
+    let ours = ours();
+    let material = load(&ours.config);
+    let why = "the client offers other protocols than SMTP (ALPN), as a browser does";
+    for versions in [&TLS12, &TLS13] {
+        for (offered, wanted) in [
+            (&[][..], None),
+            (&["smtp"][..], None),
+            (&["h2", "smtp"], None),
+            (&["h2", "http/1.1"], Some(why)),
+            (&["ftp"], Some(why)),
+        ] {
+            let mut client = client_config(&ours.authority, versions, None);
+            client.alpn_protocols = offered.iter().map(|name| name.as_bytes().to_vec()).collect();
+            for ask in [true, false] {
+                let (theirs, seen) = meet(&material, ask, &Arc::new(client.clone()), "relay.example.com").await;
+                assert_eq!(theirs.is_ok(), wanted.is_none(), "{offered:?}: {theirs:?}");
+                assert_eq!(seen.err().map(|fault| fault.0).as_deref(), wanted, "{offered:?}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_client_certificate_is_asked_for_only_where_wanted_and_never_required() {
     let ours = ours();
     let material = load(&ours.config);

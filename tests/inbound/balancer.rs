@@ -56,6 +56,19 @@ async fn who_comes_without_a_header_hears_nothing() {
 }
 
 #[tokio::test]
+async fn who_speaks_before_the_greeting_is_heard_no_further() {
+    let relay = Relay::start(Wanted { balancers: BEHIND, ..Wanted::default() }).await;
+    // In one piece with the header, the words are there before the greeting is due.
+    for early in ["EHLO client.example", "POST / HTTP/1.1"] {
+        let mut client = relay.silent().await;
+        client.says(&format!("PROXY TCP4 192.0.2.77 10.0.0.1 40000 25\n{early}")).await;
+        client.hears("554 5.5.0 The server speaks first").await;
+        client.hears_the_end().await;
+    }
+    relay.ends().await;
+}
+
+#[tokio::test]
 async fn nobody_else_is_believed() {
     let relay = Relay::start(Wanted { balancers: "192.0.2.1/32", ..Wanted::default() }).await;
     let mut client = relay.silent().await;

@@ -180,14 +180,16 @@ async fn clear_text_behind_starttls_ends_the_session() {
 #[tokio::test]
 async fn a_partner_is_held_to_its_connector() {
     let mut relay = Relay::start(Wanted::default()).await;
-    let mail = "EHLO client.example\nMAIL FROM:<a@domain-c.com>";
+    let mail = "MAIL FROM:<a@domain-c.com>";
     let mut clear = relay.client().await;
-    clear.says(mail).await;
+    clear.says("EHLO client.example").await;
     clear.hears("250-").await;
+    clear.says(mail).await;
     clear.hears("530 5.7.0 Must issue a STARTTLS command first").await;
     let mut bare = relay.secured(false).await;
-    bare.says(mail).await;
+    bare.says("EHLO client.example").await;
     bare.hears("250-").await;
+    bare.says(mail).await;
     bare.hears("550 5.7.1 Mail from domain-c.com: TLS with a trusted certificate for mail.domain-c.com is demanded")
         .await;
     // Its own domain's rule does not follow it to others.
@@ -213,8 +215,9 @@ async fn strangers_do_not_relay() {
     drop(known);
     let mut stranger = relay.from("127.0.0.2").await;
     stranger.hears("220").await;
-    stranger.says("EHLO client.example\nMAIL FROM:<a@elsewhere.example>\nMAIL FROM:<a@example.org>").await;
+    stranger.says("EHLO client.example").await;
     stranger.hears("250-").await;
+    stranger.says("MAIL FROM:<a@elsewhere.example>\nMAIL FROM:<a@example.org>").await;
     stranger.hears("550 5.7.1 Mail from elsewhere.example is not taken from 127.0.0.2").await;
     stranger.hears("250 2.1.0").await;
     for path in

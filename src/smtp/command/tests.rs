@@ -39,8 +39,34 @@ fn what_takes_no_argument_is_given_none() {
     for text in ["DATA x", "STARTTLS foo", "QUIT foo", "RSET foo", "VRFY", "EXPN", "EHLO", "HELO ", "EHLO a b"] {
         assert_eq!(code(text), "501 5.5.4", "{text}");
     }
-    for text in ["", " NOOP", "LHLO x", "NOOPS", "FOO", "GET / HTTP/1.1", "NOOP\u{e9}"] {
+    for text in ["", " NOOP", "LHLO x", "NOOPS", "FOO", "GETS x", "NOOP\u{e9}"] {
         assert_eq!(code(text), "500 5.5.2", "{text}");
+    }
+}
+
+#[test]
+fn another_protocol_ends_the_session() {
+    for line in [
+        &b"GET / HTTP/1.1"[..],
+        b"post /upload HTTP/1.1",
+        b"PRI * HTTP/2.0",
+        b"CONNECT relay.example.com:25",
+        b"PROPFIND /x HTTP/1.1",
+        b"Host: relay.example.com",
+        b"X-Field:",
+        b"--boundary",
+        b"{\"json\": 1}",
+        b"\x16\x03\x01\x02\0\x01",
+        b"220 mx.example.org ESMTP",
+        b".",
+        b"\xff\xfb\x1f",
+    ] {
+        let fault = Command::parse(line).expect_err("no command");
+        assert_eq!((fault.reply().to_string().get(..9), fault.is_fatal()), (Some("554 5.5.1"), true), "{line:?}");
+    }
+    assert_eq!(super::line(b"POST /\n"), Line::Bad(CommandError::NotSmtp, 7), "whatever else is wrong with it");
+    for text in ["MAIL FROM:x", "RCPT TO : x", "EHLO a:b c", "XFOO a:b", " GET /", "NOOP\u{e9}", ""] {
+        assert!(!parse(text).expect_err(text).is_fatal(), "{text}");
     }
 }
 

@@ -115,6 +115,14 @@ pub(super) fn spoke_behind_data() -> Reply {
     Reply::new(554, PROTOCOL, "A message must wait for the answer to DATA")
 }
 
+pub(super) fn spoke_before_greeting() -> Reply {
+    Reply::new(554, PROTOCOL, "The server speaks first; wait for its greeting")
+}
+
+pub(super) fn spoke_too_early() -> Reply {
+    Reply::new(554, PROTOCOL, "Wait for the answer to EHLO, which offers PIPELINING, before the next command")
+}
+
 pub(super) fn too_many_errors(hostname: &Domain) -> Reply {
     Reply::new(421, Status(7, 0), format!("{hostname} Too many errors, closing the connection"))
 }
