@@ -21,8 +21,8 @@
 //! - movers, which are tokio tasks: [`admin`], [`inbound`], [`scheduler`], [`outbound`], [`tlsrpt`];
 //! - hands, each touching one piece of the world: [`discovery`] (what domains publish about themselves, and
 //!   what they showed before), on [`https`]; [`spool`], [`evidence`] (what became of each delivery, chained),
-//!   [`route`], [`handshake`]; below them [`dns`], and [`monitor`], to which all of them tell what is to be
-//!   watched;
+//!   [`route`], [`handshake`]; below them [`dns`], [`ownership`] (of folders), and [`monitor`], to which all of them tell
+//!   what is to be watched;
 //! - rules, pure decisions over words: [`dsn`], [`outcome`] (the failure judge), [`access`],
 //!   [`connector`], [`config`], [`tls`] (the TLS judge);
 //! - words, values and grammar without I/O, clock or async: [`envelope`], [`smtp`], [`address`].
@@ -53,6 +53,7 @@ pub mod inbound;
 pub mod monitor;
 pub mod outbound;
 pub mod outcome;
+pub mod ownership;
 pub mod route;
 pub mod scheduler;
 pub mod smtp;

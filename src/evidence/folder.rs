@@ -20,6 +20,7 @@ use jiff::tz::TimeZone;
 
 use super::EvidenceError;
 use super::chain::{self, Head};
+use crate::ownership;
 
 const LOCK: &str = "lock";
 const RESERVE: &str = "reserve";
@@ -123,6 +124,7 @@ pub(super) fn take(folder: &Path) -> Result<File, EvidenceError> {
         let parent = folder.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
         sync(parent).map_err(|error| EvidenceError::new("sync", parent, &error))?;
     }
+    ownership::check(folder).map_err(|fault| EvidenceError(format!("the folder for the evidence, {fault}")))?;
     let path = folder.join(LOCK);
     let opened = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
     let mut lock = opened.map_err(|error| remedy("write to the folder for the evidence,", &error))?;

@@ -21,7 +21,7 @@ const FLOORS: [&[&str]; 24] = [
     &["https"],
     &["spool", "evidence", "route", "handshake"],
     &["dns"],
-    &["monitor"],
+    &["monitor", "ownership"],
     // Rules: pure decisions over words.
     &["dsn"],
     &["outcome"],

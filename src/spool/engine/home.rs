@@ -25,6 +25,7 @@ use super::super::file::{fault, sync_folder};
 use super::row::{IN_FILE, row_id};
 use super::schema::{Database, database_error};
 use crate::envelope::QueueId;
+use crate::ownership;
 
 /// What is where.
 #[derive(Debug, Clone)]
@@ -98,6 +99,7 @@ impl Home {
     pub(super) fn take(folder: &Path) -> Result<Self, SpoolError> {
         let paths = Paths::new(folder);
         make_folder(folder)?;
+        ownership::check(folder).map_err(|fault| SpoolError::Io(format!("the spool {fault}")))?;
         let lock = take_lock(&folder.join(LOCK), folder)?;
         for folder in [&paths.bodies, &paths.aside] {
             make_folder(folder)?;
