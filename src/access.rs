@@ -31,8 +31,8 @@ impl<'a> From<&'a Config> for Rules<'a> {
 /// Who is asking.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Peer {
-    /// Its address. An IPv4-mapped IPv6 address is taken for the IPv4 address it is.
-    pub address: IpAddr,
+    /// Its address, where it is known. An IPv4-mapped IPv6 address is taken for the IPv4 address it is.
+    pub address: Option<IpAddr>,
     /// Our own address that it speaks to.
     pub local: IpAddr,
     /// Whether its session has met everything that a connector with `relay = true` demands.
@@ -79,8 +79,9 @@ pub fn recipient(rules: Rules<'_>, peer: Peer, path: &ForwardPath) -> Result<Mai
     if ourselves && mailbox.local_part().eq_ignore_ascii_case("postmaster") {
         return Ok(rules.postmaster.clone());
     }
-    let address = peer.address.to_canonical();
-    let in_networks = rules.relay.networks.iter().any(|network| network.contains(&address));
+    let address = peer.address.map(|address| address.to_canonical());
+    let in_networks =
+        address.is_some_and(|address| rules.relay.networks.iter().any(|network| network.contains(&address)));
     match mailbox.host() {
         _ if in_networks => Ok(mailbox.clone()),
         Host::Literal(_) => Err(Denied::Literal),

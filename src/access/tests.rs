@@ -14,7 +14,7 @@ fn relay() -> Relay {
 
 fn ask(address: &str, may_relay: bool, path: &str) -> Result<String, Denied> {
     let address = address.parse().expect("an address");
-    let peer = Peer { address, local: "192.0.2.25".parse().expect("an address"), may_relay };
+    let peer = Peer { address: Some(address), local: "192.0.2.25".parse().expect("an address"), may_relay };
     let path = ForwardPath::parse(path).unwrap_or_else(|error| panic!("{path}: {error}"));
     let rules = Rules {
         hostname: &Domain::parse("relay.example.com").expect("a domain"),
@@ -76,6 +76,19 @@ fn our_own_clients_may_write_anywhere() {
     for address in ["::ffff:203.0.113.9", "::2", "2001:db9::1"] {
         assert_eq!(ask(address, false, "a@example.net"), Err(Denied::Domain), "{address}");
     }
+}
+
+#[test]
+fn who_is_unknown_is_a_stranger() {
+    let asked = |path: &str| {
+        let peer = Peer { address: None, local: "192.0.2.25".parse().expect("an address"), may_relay: false };
+        let hostname = Domain::parse("relay.example.com").expect("a domain");
+        let postmaster = Mailbox::parse("admin@example.com").expect("a mailbox");
+        let rules = Rules { hostname: &hostname, postmaster: &postmaster, relay: &relay() };
+        recipient(rules, peer, &ForwardPath::parse(path).expect("a path")).map(|mailbox| mailbox.to_string())
+    };
+    assert_eq!(asked("a@example.net"), Err(Denied::Domain));
+    assert_eq!(asked("a@example.com"), Ok("a@example.com".to_owned()));
 }
 
 #[test]

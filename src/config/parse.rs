@@ -113,6 +113,7 @@ fn document_meant(document: &DeTable<'_>, notes: &mut Notes<'_>, written: Writte
 
     rules::hostname(&hostname, notes);
     rules::own(&tls, listeners.as_deref(), notes);
+    rules::balancers(listeners.as_deref().unwrap_or_default(), &relay.networks, notes);
     rules::connectors(&connectors, &tls, listeners.as_deref(), notes);
     let reports = reports.meant(&hostname, &postmaster, notes);
 

@@ -6,6 +6,8 @@ use std::collections::HashMap;
 use std::hash::Hash;
 use std::net::SocketAddr;
 
+use ipnet::IpNet;
+
 use super::hosts::is_everybody;
 use super::own::{WrittenListener, WrittenTls};
 use super::partner::{DEFAULT_NAME, Level, WrittenConnector, WrittenInbound, WrittenOutbound, WrittenRoute};
@@ -77,6 +79,23 @@ pub(super) fn own(tls: &WrittenTls, listeners: Option<&[WrittenListener]>, notes
     });
     for listener in listeners {
         one_listener(listener, tls, notes);
+    }
+}
+
+/// A load balancer with the rights of a client lends them to whoever reaches us through it without its header.
+pub(super) fn balancers(listeners: &[WrittenListener], relay: &[IpNet], notes: &mut Notes<'_>) {
+    for balancers in listeners.iter().filter_map(|listener| listener.proxy_protocol.located()) {
+        let overlaps = |one: &IpNet, other: &IpNet| one.contains(other) || other.contains(one);
+        let pairs = balancers.value.iter().flat_map(|one| relay.iter().map(move |other| (one, other)));
+        if let Some((balancer, network)) = pairs.into_iter().find(|(one, other)| overlaps(one, other)) {
+            let message = format!(
+                "proxy_protocol {balancer} overlaps [relay] networks {network}: a client that reaches another listener \
+                 through that balancer may send to any domain"
+            );
+            let remedy = "Name in [relay] networks the clients alone, without the balancer; where the key is missing, all \
+                          of 127.0.0.0/8 and ::1 are clients.";
+            notes.warn(&balancers.place, message, remedy);
+        }
     }
 }
 

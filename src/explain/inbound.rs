@@ -81,7 +81,7 @@ impl Ground<'_> {
     fn session(&self, listener: &Listener, peer: Peer) -> Answer {
         let outcome = peer.outcome(&self.policy, &self.connector.names, self.now);
         let (word, shows) = (peer.word().to_owned(), peer.to_string());
-        match judge_sender(self.connector, listener, self.from, self.client, outcome) {
+        match judge_sender(self.connector, listener, self.from, Some(self.client), outcome) {
             Ok(standing) => Answer {
                 peer: word,
                 shows,

@@ -14,7 +14,8 @@ use tokio_util::task::TaskTracker;
 use tracing::{debug, info, warn};
 
 use super::gate::Crowded;
-use super::{Inbound, Settings, proxied, session};
+use super::proxied::{self, Origin};
+use super::{Inbound, Settings, session};
 use crate::config::{Listener, ListenerTls};
 use crate::smtp::reply::{Reply, Status};
 
@@ -95,7 +96,7 @@ impl Door {
             return refuse(stream, None, &Reply::new(421, Status(3, 2), format!("{hostname} Service not available")));
         };
         if !proxied::is_expected(&listener.proxy_protocol, peer.ip()) {
-            return self.admit(stream, peer, settings, listener);
+            return self.admit(stream, Origin::Client(peer), settings, listener);
         }
         // A balancer is no client: all that it brings may wait for their headers, as far as anybody may.
         let all = settings.config.limits.connections;
@@ -104,9 +105,9 @@ impl Door {
         };
         let door = self.clone();
         self.tasks.spawn(async move {
-            let Some((stream, client)) = door.introduced(stream, peer, &settings).await else { return };
+            let Some((stream, origin)) = door.introduced(stream, peer, &settings).await else { return };
             drop(seat);
-            door.admit(stream, client, settings, listener);
+            door.admit(stream, origin, settings, listener);
         });
     }
 
@@ -116,14 +117,14 @@ impl Door {
         mut stream: TcpStream,
         peer: SocketAddr,
         settings: &Settings,
-    ) -> Option<(TcpStream, SocketAddr)> {
+    ) -> Option<(TcpStream, Origin)> {
         let patience = settings.config.timeouts.handshake;
         let read = select! {
             () = self.stop.cancelled() => return None,
             read = timeout(patience, proxied::client(&mut stream)) => read,
         };
         let fault = match read {
-            Ok(Ok(client)) => return Some((stream, client.unwrap_or(peer))),
+            Ok(Ok(client)) => return Some((stream, client.map_or(Origin::Balancer(peer), Origin::Client))),
             Ok(Err(proxied::ProxyFault::Silent)) => {
                 debug!(listener = %self.name, %peer, "connection closed before its PROXY header");
                 return None;
@@ -140,13 +141,14 @@ impl Door {
         None
     }
 
-    fn admit(&self, stream: TcpStream, peer: SocketAddr, settings: Arc<Settings>, listener: Listener) {
+    fn admit(&self, stream: TcpStream, origin: Origin, settings: Arc<Settings>, listener: Listener) {
+        let peer = origin.address();
         let limits = settings.config.limits;
         match self.inbound.gate.enter(peer.ip(), limits.connections, limits.connections_per_client) {
             Ok(seat) => {
                 let (inbound, stop) = (Arc::clone(&self.inbound), self.stop.clone());
                 self.tasks.spawn(async move {
-                    session::run(inbound, settings, listener, stream, peer, stop).await;
+                    session::run(inbound, settings, listener, stream, origin, stop).await;
                     drop(seat);
                 });
             }

@@ -34,7 +34,7 @@ pub fn connector<'a>(connectors: &'a Connectors, from: &ReversePath, peer: IpAdd
     }
 }
 
-/// Judges a session by the connector of its sender.
+/// Judges a session by the connector of its sender. The client's address is missing where a load balancer names none.
 ///
 /// # Errors
 /// The reply to MAIL: what is missing, and what to do about it.
@@ -42,15 +42,17 @@ pub fn judge(
     connector: &Arc<Connector>,
     listener: &Listener,
     from: &ReversePath,
-    peer: IpAddr,
+    client: Option<IpAddr>,
     outcome: TlsOutcome,
 ) -> Result<Standing, Reply> {
     let inbound = &connector.inbound;
-    let address = peer.to_canonical();
-    if !inbound.networks.is_empty() && !inbound.networks.iter().any(|network| network.contains(&address)) {
+    let address = client.map(|client| client.to_canonical());
+    let is_inside = address.is_some_and(|address| inbound.networks.iter().any(|network| network.contains(&address)));
+    if !inbound.networks.is_empty() && !is_inside {
         return Err(denied(&format!(
-            "Mail from {} is not taken from {address}; send it through the servers agreed on",
-            subject(from)
+            "Mail from {} is not taken from {}; send it through the servers agreed on",
+            subject(from),
+            address.map_or_else(|| "an unknown address".to_owned(), |address| address.to_string())
         )));
     }
     match tls::judge(&inbound_policy(connector), outcome, &connector.names) {

@@ -38,6 +38,33 @@ pub(super) enum ProxyFault {
     Broken(#[from] io::Error),
 }
 
+/// Where a session comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Origin {
+    /// A client, at its own address or at the one that a balancer's header names.
+    Client(SocketAddr),
+    /// A load balancer whose header names nobody (`PROXY UNKNOWN`, or LOCAL in version 2), as it checks that we are
+    /// well. The client behind it is unknown, if there is one, so no address gives it rights.
+    Balancer(SocketAddr),
+}
+
+impl Origin {
+    /// The address in logs and records.
+    pub(super) fn address(self) -> SocketAddr {
+        match self {
+            Self::Client(address) | Self::Balancer(address) => address,
+        }
+    }
+
+    /// The address of the client, where it is known.
+    pub(super) fn client(self) -> Option<IpAddr> {
+        match self {
+            Self::Client(address) => Some(address.ip()),
+            Self::Balancer(_) => None,
+        }
+    }
+}
+
 /// Whether what comes from there begins with a header.
 pub(super) fn is_expected(networks: &[IpNet], peer: IpAddr) -> bool {
     let peer = peer.to_canonical();

@@ -19,6 +19,7 @@ use tracing::{debug, info};
 
 use super::pace::Pace;
 use super::policy::{self, Standing};
+use super::proxied::Origin;
 use super::wire::{Transport, Wire};
 use super::{Inbound, Settings};
 use crate::access;
@@ -74,6 +75,8 @@ struct Session {
     settings: Arc<Settings>,
     listener: Listener,
     peer: SocketAddr,
+    /// The client's address as far as it gives rights.
+    client: Option<IpAddr>,
     local: IpAddr,
     stop: CancellationToken,
     server: Server,
@@ -100,9 +103,10 @@ pub(super) async fn run(
     settings: Arc<Settings>,
     listener: Listener,
     stream: TcpStream,
-    peer: SocketAddr,
+    origin: Origin,
     stop: CancellationToken,
 ) {
+    let (peer, client) = (origin.address(), origin.client());
     // Replies are short and gathered by ourselves; waiting for more would only cost time.
     let _ = stream.set_nodelay(true);
     let local = stream.local_addr().map_or(peer.ip(), |address| address.ip());
@@ -127,6 +131,7 @@ pub(super) async fn run(
         settings,
         listener,
         peer,
+        client,
         local,
         stop,
         layer: Layer::Clear,
@@ -317,7 +322,7 @@ impl Session {
             }
         };
         let shown = Shown::of(&outcome);
-        let judged = policy::judge(connector, &self.listener, &from.reverse_path, peer, outcome);
+        let judged = policy::judge(connector, &self.listener, &from.reverse_path, self.client, outcome);
         self.judged(connector, &from.reverse_path, shown, &judged);
         let judged = judged.and_then(|standing| {
             let room = self.inbound.spool.admit(from.size.unwrap_or(0));
@@ -335,7 +340,7 @@ impl Session {
 
     fn rcpt(&mut self, rcpt: RcptTo) -> Reply {
         let may_relay = self.standing.as_ref().is_some_and(|standing| standing.may_relay);
-        let peer = access::Peer { address: self.peer.ip(), local: self.local, may_relay };
+        let peer = access::Peer { address: self.client, local: self.local, may_relay };
         let answer = access::recipient((&*self.settings.config).into(), peer, &rcpt.forward_path);
         if let Err(denied) = &answer {
             let connector = self.standing.as_ref().map(|standing| standing.connector.name.clone()).unwrap_or_default();

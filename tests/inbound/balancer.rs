@@ -44,6 +44,33 @@ async fn a_balancer_that_looks_whether_we_are_well_is_itself() {
 }
 
 #[tokio::test]
+async fn a_balancer_that_names_nobody_has_no_rights() {
+    // Whoever is behind it has not the balancer's rights: it would be an open relay.
+    let relay = Relay::start(Wanted { balancers: BEHIND, networks: "\"127.0.0.0/8\"", ..Wanted::default() }).await;
+    let local = b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0";
+    for header in [&b"PROXY UNKNOWN\r\n"[..], b"PROXY UNKNOWN ffff::1 ffff::2 65535 65535\r\n", local] {
+        let mut client = relay.silent().await;
+        client.sends(header).await;
+        client.hears("220").await;
+        client.says("EHLO client.example").await;
+        client.hears("250").await;
+        client.says("MAIL FROM:<a@elsewhere.example>").await;
+        client.hears("550 5.7.1 Mail from elsewhere.example is not taken from an unknown address").await;
+        client.says("MAIL FROM:<a@example.org>\nRCPT TO:<b@far.example>\nRCPT TO:<b@example.com>").await;
+        client.hears("250 2.1.0").await;
+        client.hears("550 5.7.1 Relaying denied").await;
+        client.hears("250 2.1.5").await;
+    }
+    // The same balancer's word on a client of ours still counts.
+    let mut client = relay.silent().await;
+    client.says("PROXY TCP4 127.0.0.9 127.0.0.1 40000 25").await;
+    client.hears("220").await;
+    client.begins("a@example.org", "b@far.example").await;
+    drop(client);
+    relay.ends().await;
+}
+
+#[tokio::test]
 async fn who_comes_without_a_header_hears_nothing() {
     let relay = Relay::start(Wanted { balancers: BEHIND, ..Wanted::default() }).await;
     for first in ["EHLO client.example", "PROXY TCP4 nonsense here 40000 25 and more of it"] {
