@@ -220,7 +220,7 @@ pub async fn start_in(
     let in_force = InForce::new(&config, tls, dns.clone(), discovery, watched, submitter, surroundings);
     let in_force = Arc::new(InForce { evidence, ..in_force });
     // A resolver that cannot do what is expected of it is told of now, not when the first mail comes.
-    tokio::spawn(async move { dns.look_around().await });
+    tokio::spawn(async move { dns.probe_dnssec().await });
     let stop = CancellationToken::new();
     let (refused, observer) = pulse::counted(observer);
     let rooms = Rooms { in_force: Arc::clone(&in_force), spool: Arc::clone(&spool), observer, stop: stop.clone() };

@@ -189,6 +189,7 @@ fn dns(dns: &Dns) -> Section {
     let servers: Vec<_> = dns.servers.iter().map(|server| server.value).collect();
     let dnssec = match dns.dnssec.value {
         Dnssec::Validate => "validate",
+        Dnssec::Require => "require",
         Dnssec::TrustResolver => "trust-resolver",
         Dnssec::Off => "off",
     };

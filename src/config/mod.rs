@@ -151,6 +151,8 @@ pub struct Dns {
 pub enum Dnssec {
     /// We do, in this process.
     Validate,
+    /// We do, and name servers that return no DNSSEC records make every answer fail, from the first one on.
+    Require,
     /// The resolver does; its AD bit is believed. It must be on this machine.
     TrustResolver,
     /// Nobody does: every answer counts as insecure.

@@ -115,7 +115,12 @@ pub(super) fn timeouts(mut table: Table<'_>, notes: &mut Notes<'_>) -> Timeouts 
 pub(super) fn dns(mut table: Table<'_>, notes: &mut Notes<'_>) -> Dns {
     let servers = table.or(notes, "servers", Vec::new(), |value, notes| list(value, notes, dns_server));
     let dnssec = table.read(notes, "dnssec", |value, notes| {
-        let choices = [("validate", Dnssec::Validate), ("trust-resolver", Dnssec::TrustResolver), ("off", Dnssec::Off)];
+        let choices = [
+            ("validate", Dnssec::Validate),
+            ("require", Dnssec::Require),
+            ("trust-resolver", Dnssec::TrustResolver),
+            ("off", Dnssec::Off),
+        ];
         choice(value, notes, &choices)
     });
     let anchor = table.read(notes, "trust_anchor", path);
@@ -124,7 +129,7 @@ pub(super) fn dns(mut table: Table<'_>, notes: &mut Notes<'_>) -> Dns {
     let is_written = dnssec.located().is_some();
     let dnssec = Located { value: dnssec.or(Dnssec::Validate), place };
     if is_written
-        && dnssec.value != Dnssec::Validate
+        && matches!(dnssec.value, Dnssec::TrustResolver | Dnssec::Off)
         && let Some(anchor) = anchor.located()
     {
         let message = "trust_anchor has no use: nothing is validated in this process";

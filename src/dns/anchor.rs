@@ -7,7 +7,11 @@ use std::path::Path;
 use std::str::FromStr as _;
 
 use hickory_resolver::proto::dnssec::rdata::{DNSKEY, DS};
-use hickory_resolver::proto::dnssec::{Algorithm, DigestType, TrustAnchors};
+use hickory_resolver::proto::dnssec::{Algorithm, DigestType, PublicKey as _, TrustAnchors};
+use hickory_resolver::proto::rr::Name;
+
+use super::LookupError;
+use super::validator::{Work, is_digest_of, is_supported};
 
 /// More than any anchor file has in earnest.
 const FILE_MAX: u64 = 256 << 10;
@@ -60,6 +64,7 @@ impl Anchors {
                 let keys =
                     TrustAnchors::from_str(&line).map_err(|fault| format!("the DNSKEY is malformed: {fault}"))?;
                 let key = keys.get(0).ok_or("the DNSKEY is malformed")?;
+                known(key.algorithm())?;
                 self.keys.insert(key);
                 Ok(())
             }
@@ -72,17 +77,10 @@ impl Anchors {
         }
     }
 
-    /// The keys to validate with, where a zone shows these: those of the file, and those of the zone that a
-    /// digest of the file covers (RFC 4035 §5.2).
-    pub(super) fn with<'a>(&self, shown: impl Iterator<Item = &'a DNSKEY>) -> TrustAnchors {
-        let mut keys = self.keys.clone();
-        let root = hickory_resolver::proto::rr::Name::root();
-        for key in shown.filter(|key| !key.revoke()) {
-            if self.digests.iter().any(|digest| digest.covers(&root, key).unwrap_or(false)) {
-                keys.insert(key.public_key());
-            }
-        }
-        keys
+    /// Checks whether a key of the root zone is one of these keys, or has one of these digests (RFC 4035 §5.2).
+    pub(super) fn vouch_for(&self, tag: u16, key: &DNSKEY, work: &mut Work) -> Result<bool, LookupError> {
+        let is_kept = self.keys.contains(key.public_key());
+        Ok(is_kept || is_digest_of(&self.digests, &Name::root(), tag, key, work)?)
     }
 }
 
@@ -95,6 +93,7 @@ fn digest(data: &[String]) -> Result<DS, String> {
     let tag = tag.parse().map_err(|_| malformed("the key tag is not a number"))?;
     let algorithm =
         algorithm.parse().map(Algorithm::from_u8).map_err(|_| malformed("the algorithm is not a number"))?;
+    known(algorithm)?;
     let kind = kind.parse::<u8>().map(DigestType::from).map_err(|_| malformed("the digest type is not a number"))?;
     let length = match kind {
         DigestType::SHA256 => 32,
@@ -110,6 +109,14 @@ fn digest(data: &[String]) -> Result<DS, String> {
         Some(digest) if digest.len() == length => Ok(DS::new(tag, algorithm, kind, digest)),
         _ => Err(malformed(&format!("the digest is not {length} octets in hex"))),
     }
+}
+
+/// Refuses an anchor that nothing could be validated from.
+fn known(algorithm: Algorithm) -> Result<(), String> {
+    if is_supported(algorithm) {
+        return Ok(());
+    }
+    Err(format!("the algorithm {} is not supported; 8, 10, 13, 14 and 15 are", u8::from(algorithm)))
 }
 
 /// The records of a zone file, each as words with the line it begins on.
@@ -168,6 +175,7 @@ mod tests {
             (". IN DS 1 8 2 00", "the digest is not 32 octets in hex"),
             (". IN DS 1 8 1 00", "neither 2 (SHA-256) nor 4 (SHA-384)"),
             (". IN DS 1 8", "it wants a key tag"),
+            (". IN DS 1 5 2 00", "the algorithm 5 is not supported"),
             (". IN DNSKEY 257 3 13 !", "the DNSKEY is malformed"),
             (". IN DNSKEY (\n257", "a parenthesis is never closed"),
             (". IN", "the record has no type"),

@@ -2,11 +2,15 @@
 
 use std::time::Duration;
 
-use hickory_resolver::proto::rr::{Name, RData, RecordType};
+use hickory_resolver::proto::dnssec::rdata::DNSSECRData;
+use hickory_resolver::proto::op::ResponseCode;
+use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
 
-use super::ground::{Ground, STRIPS_FOR};
-use super::reply::{Reply, ask};
-use super::{Found, InsecureReason, LookupError, Security};
+use super::resolver::{ResolverState, STRIPS_FOR, Trust};
+use super::rrset::{self, RrSet};
+use super::transport::Response;
+use super::validator::{LeafProof, Validator, Verdict};
+use super::{Found, InsecureReason, LookupError, Security, cname};
 
 /// CNAMEs on the way to one answer, at most.
 const ALIASES_MAX: usize = 10;
@@ -28,7 +32,17 @@ pub(super) struct Resolved {
     pub(super) holds: Duration,
 }
 
-/// What is known of a chain so far.
+/// The rule by which the answers of one lookup are judged.
+enum Judge<'a> {
+    /// Their signatures.
+    Validator(Box<Validator<'a>>),
+    /// The resolver's AD bit.
+    AdBit(&'a ResolverState),
+    /// None: every answer is insecure, for this reason.
+    Insecure(&'a ResolverState, InsecureReason),
+}
+
+/// The links of a chain so far.
 struct Chain {
     at: Name,
     aliases: usize,
@@ -39,56 +53,128 @@ struct Chain {
 }
 
 /// Follows a name to its records, or to the denial of them.
-pub(super) async fn resolve(ground: &Ground, name: &Name, kind: RecordType) -> Result<Resolved, LookupError> {
-    let outcome = follow(ground, name, kind).await;
+pub(super) async fn resolve(state: &ResolverState, name: &Name, kind: RecordType) -> Result<Resolved, LookupError> {
+    let outcome = follow(state, name, kind, false).await;
     let Err(LookupError::Bogus(_)) = outcome else { return outcome };
-    // What is kept of the chain of trust may be older than what it leads to: once more, all of it fresh.
-    ground.transport.forget();
-    let outcome = follow(ground, name, kind).await;
+    // The zone cuts that are remembered may be older than what they lead to: once more, with new ones.
+    let outcome = follow(state, name, kind, true).await;
     if let Err(LookupError::Bogus(_)) = outcome {
-        ground.doubt().await;
+        state.doubt();
     }
     outcome
 }
 
-async fn follow(ground: &Ground, name: &Name, kind: RecordType) -> Result<Resolved, LookupError> {
+async fn follow(state: &ResolverState, name: &Name, kind: RecordType, fresh: bool) -> Result<Resolved, LookupError> {
+    let mut judge = Judge::new(state, fresh).await?;
     let mut chain = Chain { at: name.clone(), aliases: 0, security: Security::Secure, first: None, holds: TTL_MAX };
     loop {
         let asked = chain.at.clone();
-        let reply = ask(ground, &asked, kind).await?;
-        // A reply often has the whole chain; what is not in it is asked for.
+        let response = judge.ask(&asked, kind).await?;
+        // A response often has the whole chain; what is not in it is asked for.
         loop {
-            if let Some(link) = reply.records(&chain.at, kind)? {
-                chain.add(link.security, link.ttl);
-                let records = link.data.into_iter().take(RECORDS_MAX).cloned().collect();
-                return Ok(chain.end(Found::Records(records)));
+            if let Some(set) = RrSet::find(&response.answers, &chain.at, kind) {
+                if response.code == ResponseCode::NXDomain {
+                    return Err(LookupError::Bogus(format!("records of {} come with \"no such name\"", chain.at)));
+                }
+                chain.add(judge.judge(&set, &response).await?);
+                return Ok(chain.end(Found::Records(set.data().take(RECORDS_MAX).cloned().collect())));
             }
-            let Some((target, security, ttl)) = reply.alias(&chain.at)? else { break };
-            chain.add(security, ttl);
+            let alias = cname::target(&response.answers, &chain.at).zip(cname::evidence(&response.answers, &chain.at));
+            let Some((target, evidence)) = alias else { break };
+            chain.add(judge.judge(&evidence, &response).await?);
             chain.aliases += 1;
             if chain.aliases > ALIASES_MAX {
                 return Err(LookupError::Server(format!("{name} leads through more than {ALIASES_MAX} aliases")));
             }
-            chain.at = target;
+            chain.at = target.clone();
         }
         if chain.at == asked {
-            return chain.denied(&reply, kind);
+            let (found, verdict) = judge.judge_denial(&asked, kind, &response).await?;
+            chain.add(verdict);
+            return Ok(chain.end(found));
         }
     }
 }
 
+impl<'a> Judge<'a> {
+    async fn new(state: &'a ResolverState, fresh: bool) -> Result<Self, LookupError> {
+        Ok(match state.trust().await? {
+            Trust::Validated(root) => Self::Validator(Box::new(state.validator(root, fresh))),
+            Trust::Vouched => Self::AdBit(state),
+            Trust::Insecure(reason) => Self::Insecure(state, reason),
+        })
+    }
+
+    async fn ask(&mut self, name: &Name, kind: RecordType) -> Result<Response, LookupError> {
+        match self {
+            Self::Validator(validator) => validator.ask(name, kind).await,
+            Self::AdBit(state) => state.transport().ask(name.clone(), kind, true).await?.usable(),
+            Self::Insecure(state, _) => state.transport().ask(name.clone(), kind, false).await?.usable(),
+        }
+    }
+
+    async fn judge(&mut self, set: &RrSet<'_>, response: &Response) -> Result<Verdict, LookupError> {
+        match self {
+            Self::Validator(validator) => validator.judge(set, &response.authorities).await,
+            Self::AdBit(_) if response.authentic => Ok((Security::Secure, set.holds(rrset::now()))),
+            Self::AdBit(_) => Ok((Security::Insecure(InsecureReason::NotVouchedFor), set.holds(rrset::now()))),
+            Self::Insecure(_, reason) => Ok((Security::Insecure(*reason), set.holds(rrset::now()))),
+        }
+    }
+
+    /// Judges a response that has nothing for the name (RFC 2308 §2, RFC 4035 §5.4).
+    async fn judge_denial(
+        &mut self,
+        name: &Name,
+        kind: RecordType,
+        response: &Response,
+    ) -> Result<(Found<RData>, Verdict), LookupError> {
+        let by_code = if response.code == ResponseCode::NXDomain { Found::NoDomain } else { Found::NoData };
+        let insecure = |reason| (Security::Insecure(reason), negative_ttl(&response.authorities));
+        let validator = match self {
+            // The library does not pass the AD bit on with a denial. It makes no demand either way.
+            Self::AdBit(_) => return Ok((by_code, insecure(InsecureReason::NotVouchedFor))),
+            Self::Insecure(_, reason) => return Ok((by_code, insecure(*reason))),
+            Self::Validator(validator) => validator,
+        };
+        match validator.judge_denial(name, kind, &response.authorities).await? {
+            None => Ok((by_code, insecure(InsecureReason::Unsigned))),
+            Some((LeafProof::MayBeUnsigned, holds)) => {
+                Ok((by_code, (Security::Insecure(InsecureReason::Unsigned), holds.min(NEGATIVE_TTL_MAX))))
+            }
+            Some((LeafProof::NoData, holds)) => Ok((Found::NoData, (Security::Secure, holds.min(NEGATIVE_TTL_MAX)))),
+            Some((LeafProof::NoName, holds)) if response.code == ResponseCode::NXDomain => {
+                Ok((Found::NoDomain, (Security::Secure, holds.min(NEGATIVE_TTL_MAX))))
+            }
+            Some((LeafProof::NoName, _)) => {
+                Err(LookupError::Bogus(format!("{name} is said to exist, and proved not to")))
+            }
+        }
+    }
+}
+
+/// For how long an unproved denial is believed (RFC 2308 §5), never longer than a signature in it.
+fn negative_ttl(authorities: &[Record]) -> Duration {
+    let soa = authorities.iter().filter_map(|record| match &record.data {
+        RData::SOA(soa) => Some(Duration::from_secs(record.ttl.min(soa.minimum).into())),
+        _ => None,
+    });
+    let expiry = authorities.iter().filter_map(|record| match &record.data {
+        RData::DNSSEC(DNSSECRData::RRSIG(signature)) => {
+            Some(rrset::time_left(signature, rrset::now()).unwrap_or_default())
+        }
+        _ => None,
+    });
+    soa.min()
+        .map_or(TTL_MIN, |ttl| expiry.map(|left| Duration::from_secs(left.into())).fold(ttl, Duration::min))
+        .min(NEGATIVE_TTL_MAX)
+}
+
 impl Chain {
-    fn add(&mut self, security: Security, holds: Duration) {
+    fn add(&mut self, (security, holds): Verdict) {
         self.security = self.security.weakest(security);
         self.first.get_or_insert(security);
         self.holds = self.holds.min(holds);
-    }
-
-    fn denied(mut self, reply: &Reply, kind: RecordType) -> Result<Resolved, LookupError> {
-        let (security, holds) = reply.denial(&self.at, kind)?;
-        self.add(security, holds.unwrap_or(TTL_MIN).min(NEGATIVE_TTL_MAX));
-        let found = if reply.no_such_name { Found::NoDomain } else { Found::NoData };
-        Ok(self.end(found))
     }
 
     fn end(self, found: Found<RData>) -> Resolved {

@@ -8,17 +8,19 @@
 
 mod anchor;
 mod answer;
-mod bound;
 mod cache;
 mod chase;
-mod ground;
-mod reply;
+mod cname;
+mod memory;
+mod resolver;
+mod rrset;
 mod transport;
-mod wildcard;
+mod validator;
 
 use std::fmt;
+use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,7 +32,8 @@ use crate::config::{self, Dnssec, Fault, TrustAnchor};
 use anchor::Anchors;
 pub use answer::{Answer, Exchange, Found, InsecureReason, LookupError, Mx, Security, Standing, TlsaRecord};
 use cache::Cache;
-use ground::Ground;
+use memory::Memory;
+use resolver::ResolverState;
 use transport::Transport;
 
 /// One lookup, with all its retries, servers, aliases and signatures, takes no longer than this.
@@ -41,8 +44,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 pub struct Dns(Arc<Inner>);
 
 struct Inner {
-    servers: Vec<SocketAddr>,
-    ground: Ground,
+    state: ResolverState,
     cache: Cache,
 }
 
@@ -107,11 +109,24 @@ impl DnsError {
 
 impl Dns {
     /// Makes a resolver that asks `[dns] servers`, or the servers of /etc/resolv.conf where there are
-    /// none. Nothing is asked yet.
+    /// none. Nothing is asked yet, and nothing is known of earlier validations.
     ///
     /// # Errors
     /// [`DnsError`], where /etc/resolv.conf is needed and unusable, or the trust anchor is.
     pub fn new(config: &config::Dns) -> Result<Self, DnsError> {
+        Self::with_memory(config, Arc::default())
+    }
+
+    /// Makes the resolver of another configuration, which keeps the memory that validation has worked: a moment
+    /// without signatures must not begin with a reload.
+    ///
+    /// # Errors
+    /// As [`Dns::new`].
+    pub fn renewed(&self, config: &config::Dns) -> Result<Self, DnsError> {
+        Self::with_memory(config, Arc::clone(self.0.state.memory()))
+    }
+
+    fn with_memory(config: &config::Dns, memory: Arc<Memory>) -> Result<Self, DnsError> {
         let mut servers: Vec<SocketAddr> = config.servers.iter().map(|server| server.value).collect();
         if servers.is_empty() {
             servers = transport::system_servers().map_err(DnsError::SystemConfiguration)?;
@@ -127,27 +142,32 @@ impl Dns {
             }
         };
         let transport = Transport::new(&servers).map_err(|fault: NetError| DnsError::Library(fault.to_string()))?;
-        let ground = Ground::new(transport, config.dnssec.value, anchors);
-        Ok(Self(Arc::new(Inner { servers, ground, cache: Cache::new() })))
+        let state = ResolverState::new(transport, config.dnssec.value, anchors, memory);
+        Ok(Self(Arc::new(Inner { state, cache: Cache::new() })))
     }
 
-    /// Makes the resolver of another configuration, which goes on where this one is: that validation has worked
-    /// with the same name servers is not forgotten, for a moment without signatures must not begin with a reload.
+    /// Reads in the folder of the spool whether validation has worked before, and keeps it there from now on.
+    /// Reads and writes a file.
+    pub fn remember_in(&self, folder: &Path) {
+        self.0.state.memory().keep_in(folder);
+    }
+
+    /// Forgets that validation has worked: a resolver that returns no DNSSEC records is accepted again, unless
+    /// DNSSEC is required. Returns whether there was anything to forget. Writes a file.
     ///
     /// # Errors
-    /// As [`Dns::new`].
-    pub fn renewed(&self, config: &config::Dns) -> Result<Self, DnsError> {
-        let new = Self::new(config)?;
-        if new.0.servers == self.0.servers {
-            new.0.ground.go_on_from(&self.0.ground);
-        }
-        Ok(new)
+    /// The file cannot be removed.
+    pub fn forget_dnssec(&self) -> io::Result<bool> {
+        let had_validated = self.0.state.memory().has_validated();
+        self.0.state.memory().forget()?;
+        self.0.state.forget();
+        Ok(had_validated)
     }
 
-    /// Finds out whether the name servers pass DNSSEC on, and warns where they do not. The first lookup does
-    /// that too; this does it before there is one.
-    pub async fn look_around(&self) {
-        let _ = tokio::time::timeout(PATIENCE, self.0.ground.footing()).await;
+    /// Finds out whether the name servers return DNSSEC records, and warns where they do not. The first lookup
+    /// does that too; this does it before there is one.
+    pub async fn probe_dnssec(&self) {
+        let _ = tokio::time::timeout(PATIENCE, self.0.state.trust()).await;
     }
 
     /// The MX records of a domain.
@@ -224,9 +244,9 @@ impl Dns {
         let mut full = Name::from_ascii(name)
             .map_err(|fault| LookupError::Server(format!("\"{name}\" cannot be asked for: {fault}")))?;
         full.set_fqdn(true);
-        let ground = &self.0.ground;
+        let state = &self.0.state;
         let ask = async |name: &Name| {
-            let resolved = tokio::time::timeout(PATIENCE, chase::resolve(ground, name, kind)).await;
+            let resolved = tokio::time::timeout(PATIENCE, chase::resolve(state, name, kind)).await;
             resolved.unwrap_or(Err(LookupError::Timeout))
         };
         self.0

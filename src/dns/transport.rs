@@ -1,47 +1,45 @@
 //! Questions to the name servers and their raw answers: UDP, then TCP, with a bound on each try.
 //!
-//! It believes nothing and validates nothing. The records that make up chains of trust (DS, DNSKEY and
-//! the NS records that mark zone cuts) are kept for a short while, since nearly every validation needs
-//! the same few; the validator above checks them anew each time.
+//! Nothing is believed, validated or kept here.
 
 use std::net::{IpAddr, SocketAddr};
-use std::pin::Pin;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use futures_util::Stream;
-use futures_util::stream;
 use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolverOpts};
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
-use hickory_resolver::net::xfer::{DnsHandle, FirstAnswer as _};
+use hickory_resolver::net::xfer::{DnsHandle as _, FirstAnswer as _};
 use hickory_resolver::net::{DnsError, NetError, NoRecords};
-use hickory_resolver::proto::op::{DnsRequest, DnsResponse};
-use hickory_resolver::proto::rr::{Name, RecordType};
+use hickory_resolver::proto::op::{DnsRequest, DnsRequestOptions, DnsResponse, Query, ResponseCode};
+use hickory_resolver::proto::rr::{Name, Record, RecordType};
 use hickory_resolver::{NameServerPool, PoolContext, TlsConfig};
+
+use super::LookupError;
 
 /// One try with all servers.
 const TRY: Duration = Duration::from_secs(4);
 /// Questions that one connection to a name server carries at the same time; above it the resolver
 /// fails lookups, so it is far above what deliveries need.
 const QUESTIONS_AT_ONCE: usize = 4096;
-/// Responses that are kept for validation, at most.
-const KEPT: u64 = 4096;
-/// How long one is kept, at most: a zone that changes its keys is noticed soon.
-const KEPT_FOR: Duration = Duration::from_mins(5);
 
-/// What is asked for, and whether signatures are.
-type Key = (Name, RecordType, bool);
-type Outcome = Result<DnsResponse, NetError>;
 type Pool = NameServerPool<TokioRuntimeProvider>;
 
-/// The way to the name servers.
+/// The name servers.
 #[derive(Clone)]
 pub(super) struct Transport {
     /// UDP, and TCP for what is truncated.
     both: Pool,
-    /// A firewall that eats large UDP answers must not cost us a domain.
+    /// A firewall that drops large UDP answers must not cost us a domain.
     tcp: Pool,
-    kept: moka::sync::Cache<Key, (Instant, Outcome)>,
+}
+
+/// A response, whatever its code. Nothing in it is validated.
+pub(super) struct Response {
+    pub(super) code: ResponseCode,
+    pub(super) answers: Vec<Record>,
+    pub(super) authorities: Vec<Record>,
+    /// The AD bit. The library drops it from responses without answers.
+    pub(super) authentic: bool,
 }
 
 impl Transport {
@@ -54,16 +52,28 @@ impl Transport {
             let servers = servers.iter().map(|server| of_server(*server, udp));
             Pool::from_config(servers, Arc::clone(&context), TokioRuntimeProvider::default())
         };
-        Ok(Self { both: pool(true), tcp: pool(false), kept: moka::sync::Cache::new(KEPT) })
+        Ok(Self { both: pool(true), tcp: pool(false) })
     }
 
-    /// Forgets what was kept for validation: something in it may be the reason why one failed.
-    pub(super) fn forget(&self) {
-        self.kept.invalidate_all();
+    /// Asks one question; with `dnssec`, signatures and the AD bit are asked for.
+    ///
+    /// # Errors
+    /// `Timeout` or `Server` where no response came.
+    pub(super) async fn ask(&self, name: Name, kind: RecordType, dnssec: bool) -> Result<Response, LookupError> {
+        match self.exchange(request(name, kind, dnssec)).await {
+            Ok(response) => Ok(response.into()),
+            Err(NetError::Dns(DnsError::ResponseCode(code))) => {
+                Ok(Response { code, answers: Vec::new(), authorities: Vec::new(), authentic: false })
+            }
+            Err(NetError::Dns(DnsError::NoRecordsFound(none))) => Ok(none.into()),
+            Err(NetError::Timeout) => Err(LookupError::Timeout),
+            Err(NetError::Io(fault)) => Err(LookupError::Server(format!("no name server can be reached: {fault}"))),
+            Err(fault) => Err(LookupError::Server(fault.to_string())),
+        }
     }
 
-    /// Asks once: by UDP, by TCP where nothing came back, then by UDP for the last time.
-    async fn ask(&self, request: DnsRequest) -> Outcome {
+    /// Asks by UDP, by TCP where nothing came back, then by UDP for the last time.
+    async fn exchange(&self, request: DnsRequest) -> Result<DnsResponse, NetError> {
         let mut outcome = self.both.send(request.clone()).first_answer().await;
         for pool in [&self.tcp, &self.both] {
             match outcome {
@@ -79,43 +89,52 @@ impl Transport {
         }
         outcome
     }
+}
 
-    async fn ask_or_remember(self, request: DnsRequest) -> Outcome {
-        let wanted = request.queries.first().map(|query| (query.name.clone(), query.query_type));
-        let dnssec = request.edns.as_ref().is_some_and(|edns| edns.flags().dnssec_ok);
-        let key = match wanted {
-            Some((name, kind @ (RecordType::DS | RecordType::DNSKEY | RecordType::NS))) => (name, kind, dnssec),
-            _ => return self.ask(request).await,
-        };
-        if let Some((until, response)) = self.kept.get(&key)
-            && Instant::now() < until
-        {
-            return response;
+impl Response {
+    /// Returns a response that says something about the name: records, or that there are none.
+    ///
+    /// # Errors
+    /// `Server`, with the code of any other.
+    pub(super) fn usable(self) -> Result<Self, LookupError> {
+        match self.code {
+            ResponseCode::NoError | ResponseCode::NXDomain => Ok(self),
+            code => Err(LookupError::Server(format!("the name server answered {code}"))),
         }
-        let response = self.ask(request).await;
-        if let Some(time) = may_be_kept(&response) {
-            self.kept.insert(key, (Instant::now() + time, response.clone()));
-        }
-        response
     }
 }
 
-/// For how long a response may be kept; `None` where it is no answer.
-fn may_be_kept(response: &Outcome) -> Option<Duration> {
-    let ttl = match response {
-        Ok(response) => response.answers.iter().chain(&response.authorities).map(|record| record.ttl).min(),
-        Err(NetError::Dns(DnsError::NoRecordsFound(NoRecords { negative_ttl, .. }))) => *negative_ttl,
-        Err(_) => None,
-    };
-    ttl.map(|ttl| Duration::from_secs(ttl.into()).min(KEPT_FOR))
+fn request(name: Name, kind: RecordType, dnssec: bool) -> DnsRequest {
+    let mut options = DnsRequestOptions::default();
+    options.use_edns = true;
+    options.recursion_desired = true;
+    options.edns_set_dnssec_ok = dnssec;
+    let mut request = DnsRequest::from_query(Query::query(name, kind), options);
+    request.metadata.authentic_data = dnssec;
+    request
 }
 
-impl DnsHandle for Transport {
-    type Response = Pin<Box<dyn Stream<Item = Outcome> + Send>>;
-    type Runtime = TokioRuntimeProvider;
+impl From<DnsResponse> for Response {
+    fn from(response: DnsResponse) -> Self {
+        let message = response.into_message();
+        let authentic = message.metadata.authentic_data;
+        Self {
+            code: message.metadata.response_code,
+            answers: message.answers,
+            authorities: message.authorities,
+            authentic,
+        }
+    }
+}
 
-    fn send(&self, request: DnsRequest) -> Self::Response {
-        Box::pin(stream::once(self.clone().ask_or_remember(request)))
+impl From<NoRecords> for Response {
+    fn from(none: NoRecords) -> Self {
+        let NoRecords { soa, authorities, response_code, .. } = none;
+        let mut authorities: Vec<Record> = authorities.map(|all| all.to_vec()).unwrap_or_default();
+        if authorities.is_empty() {
+            authorities.extend(soa.map(|soa| soa.into_record_of_rdata()));
+        }
+        Self { code: response_code, answers: Vec::new(), authorities, authentic: false }
     }
 }
 

@@ -1,0 +1,39 @@
+//! Aliases: CNAME records, and those that a DNAME record stands for (RFC 1034 §3.6.2, RFC 6672).
+
+use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
+use hickory_resolver::proto::serialize::binary::BinDecodable as _;
+
+use super::rrset::RrSet;
+
+/// Where an alias leads; `None` where the name is none.
+pub(super) fn target<'a>(answers: &'a [Record], name: &Name) -> Option<&'a Name> {
+    let set = RrSet::find(answers, name, RecordType::CNAME)?;
+    let mut targets = set.data().filter_map(|data| match data {
+        RData::CNAME(target) => Some(&target.0),
+        _ => None,
+    });
+    targets.next()
+}
+
+/// The RRset that makes a name an alias: its CNAME record or, where that has no signature of its own, the
+/// DNAME record above that it follows from (RFC 6672 §5.3.1).
+pub(super) fn evidence<'a>(answers: &'a [Record], name: &Name) -> Option<RrSet<'a>> {
+    let alias = RrSet::find(answers, name, RecordType::CNAME)?;
+    if alias.is_signed() {
+        return Some(alias);
+    }
+    let target = target(answers, name)?;
+    let ancestors = (0..name.iter().len()).map(|labels| name.trim_to(labels));
+    let mut sets = ancestors.filter_map(|owner| RrSet::find(answers, &owner, RecordType::DNAME));
+    Some(sets.find(|set| set.data().any(|data| stands_for(data, set.owner, name, target))).unwrap_or(alias))
+}
+
+/// Checks that a DNAME at `owner` turns `name` into `target` (RFC 6672 §2.2). The library does not know the
+/// type, and leaves its data, one uncompressed name, as octets.
+fn stands_for(data: &RData, owner: &Name, name: &Name, target: &Name) -> bool {
+    let RData::Unknown { rdata, .. } = data else { return false };
+    let Ok(suffix) = Name::from_bytes(&rdata.anything) else { return false };
+    let kept = name.iter().len().saturating_sub(owner.iter().len());
+    let labels: Vec<&[u8]> = name.iter().take(kept).collect();
+    Name::from_labels(labels).and_then(|prefix| prefix.append_domain(&suffix)).is_ok_and(|meant| meant == *target)
+}

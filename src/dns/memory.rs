@@ -1,0 +1,140 @@
+//! The memory that validation has worked on this machine, kept on disk over restarts.
+//!
+//! From then on a resolver that passes no signatures on is an attack, or looks like one. Only an operator's
+//! command forgets it. A file that cannot be read counts as the memory itself: it is the stricter reading.
+
+use std::fs::{self, File};
+use std::io::{self, ErrorKind, Write as _};
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+/// Its name, in the folder of the spool.
+const NAME: &str = "dnssec.json";
+const NEW: &str = "dnssec.json.new";
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Content {
+    /// The first validation that worked.
+    validated_since: Timestamp,
+}
+
+/// Remembers that validation has worked once.
+#[derive(Debug, Default)]
+pub(super) struct Memory {
+    has_validated: AtomicBool,
+    /// The folder of the file, where there is one.
+    folder: Mutex<Option<PathBuf>>,
+}
+
+impl Memory {
+    pub(super) fn has_validated(&self) -> bool {
+        self.has_validated.load(Ordering::Relaxed)
+    }
+
+    /// Reads the file of a folder, and keeps the memory there from now on.
+    pub(super) fn keep_in(&self, folder: &Path) {
+        let file = folder.join(NAME);
+        let found = match fs::read(&file) {
+            Err(error) if error.kind() == ErrorKind::NotFound => false,
+            Err(error) => {
+                tracing::warn!(file = %file.display(), %error, "cannot read the memory of DNSSEC; DNSSEC is required");
+                true
+            }
+            Ok(content) => {
+                if let Err(error) = serde_json::from_slice::<Content>(&content) {
+                    tracing::warn!(file = %file.display(), %error, "the memory of DNSSEC is damaged; DNSSEC is required");
+                }
+                true
+            }
+        };
+        *self.lock() = Some(folder.to_owned());
+        if found {
+            self.has_validated.store(true, Ordering::Relaxed);
+        } else if self.has_validated() {
+            self.write();
+        }
+    }
+
+    /// Remembers that validation has worked just now.
+    pub(super) fn remember(&self) {
+        if !self.has_validated.swap(true, Ordering::Relaxed) {
+            self.write();
+        }
+    }
+
+    /// Forgets it, on disk as well.
+    pub(super) fn forget(&self) -> io::Result<()> {
+        if let Some(folder) = &*self.lock() {
+            match fs::remove_file(folder.join(NAME)) {
+                Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+                Err(_) => {}
+                Ok(()) => File::open(folder)?.sync_all()?,
+            }
+        }
+        self.has_validated.store(false, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn write(&self) {
+        let Some(folder) = self.lock().clone() else { return };
+        if let Err(error) = write(&folder) {
+            let file = folder.join(NAME);
+            tracing::warn!(file = %file.display(), %error, "cannot write the memory of DNSSEC; a restart forgets it");
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Option<PathBuf>> {
+        self.folder.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+fn write(folder: &Path) -> io::Result<()> {
+    let content = serde_json::to_vec(&Content { validated_since: Timestamp::now() })?;
+    let new = folder.join(NEW);
+    let mut file = File::create(&new)?;
+    file.write_all(&content)?;
+    file.sync_all()?;
+    fs::rename(&new, folder.join(NAME))?;
+    File::open(folder)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn opened(folder: &Path) -> Memory {
+        let memory = Memory::default();
+        memory.keep_in(folder);
+        memory
+    }
+
+    #[test]
+    fn only_forget_forgets() {
+        let folder = tempfile::tempdir().expect("a folder");
+        assert!(!opened(folder.path()).has_validated());
+        opened(folder.path()).remember();
+        assert!(opened(folder.path()).has_validated());
+        opened(folder.path()).forget().expect("a folder that can be written");
+        assert!(!opened(folder.path()).has_validated());
+    }
+
+    #[test]
+    fn a_damaged_file_is_the_memory_itself() {
+        let folder = tempfile::tempdir().expect("a folder");
+        fs::write(folder.path().join(NAME), "{half").expect("written");
+        assert!(opened(folder.path()).has_validated());
+    }
+
+    #[test]
+    fn what_worked_before_the_folder_was_known_is_written() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let memory = Memory::default();
+        memory.remember();
+        memory.keep_in(folder.path());
+        assert!(opened(folder.path()).has_validated());
+    }
+}

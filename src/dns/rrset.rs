@@ -1,0 +1,111 @@
+//! RRsets: the records of one owner, class and type in a section, with the signatures that cover them
+//! (RFC 2181 §5, RFC 4035 §5.3.1).
+//!
+//! Everything that is validated is validated as an `RrSet`, so a record can never count for another owner,
+//! class or type than its own.
+
+use std::time::Duration;
+
+use hickory_resolver::proto::dnssec::rdata::{DNSSECRData, RRSIG};
+use hickory_resolver::proto::rr::{DNSClass, Name, RData, Record, RecordType};
+use jiff::Timestamp;
+
+/// Signatures of one RRset that are looked at; a zone that changes its keys has a few.
+const SIGNATURES_MAX: usize = 8;
+/// Signers of one RRset that are looked at.
+const SIGNERS_MAX: usize = 3;
+
+/// At least one record of class IN, all of one owner and one type.
+pub(super) struct RrSet<'a> {
+    pub(super) owner: &'a Name,
+    pub(super) kind: RecordType,
+    pub(super) records: Vec<&'a Record>,
+    /// The signatures at the same owner that cover this type.
+    pub(super) signatures: Vec<&'a RRSIG>,
+}
+
+impl<'a> RrSet<'a> {
+    /// Finds the RRset of an owner and a type in a section.
+    pub(super) fn find(section: &'a [Record], owner: &Name, kind: RecordType) -> Option<Self> {
+        let of_owner = |record: &&Record| record.dns_class == DNSClass::IN && record.name == *owner;
+        let records: Vec<&Record> =
+            section.iter().filter(of_owner).filter(|record| record.record_type() == kind).collect();
+        let owner = &records.first()?.name;
+        let signatures = section.iter().filter(of_owner).filter_map(signature);
+        let signatures = signatures.filter(|signature| signature.input().type_covered == kind);
+        Some(Self { owner, kind, signatures: signatures.take(SIGNATURES_MAX).collect(), records })
+    }
+
+    /// Finds the RRsets of a type in a section, at most so many.
+    pub(super) fn all(section: &'a [Record], kind: RecordType, at_most: usize) -> Vec<Self> {
+        let mut sets: Vec<Self> = Vec::new();
+        for record in section.iter().filter(|record| record.record_type() == kind) {
+            if sets.len() < at_most && sets.iter().all(|set| *set.owner != record.name) {
+                sets.extend(Self::find(section, &record.name, kind));
+            }
+        }
+        sets
+    }
+
+    /// The data of the records.
+    pub(super) fn data(&self) -> impl Iterator<Item = &'a RData> + '_ {
+        self.records.iter().map(|record| &record.data)
+    }
+
+    /// Checks whether there is any signature, whatever it is worth.
+    pub(super) fn is_signed(&self) -> bool {
+        !self.signatures.is_empty()
+    }
+
+    /// The shortest TTL of the records.
+    pub(super) fn ttl(&self) -> Duration {
+        Duration::from_secs(self.records.iter().map(|record| record.ttl).min().unwrap_or_default().into())
+    }
+
+    /// The time for which the records hold where nobody validates them: their TTL, but never longer than a signature.
+    pub(super) fn holds(&self, now: u32) -> Duration {
+        let left = self
+            .signatures
+            .iter()
+            .map(|signature| Duration::from_secs(time_left(signature, now).unwrap_or_default().into()));
+        left.fold(self.ttl(), Duration::min)
+    }
+
+    /// Returns the names of the zones that claim to have signed this RRset and can have: the owner's own or an
+    /// ancestor's, and an ancestor's alone for DS records. The one nearest the root comes first.
+    pub(super) fn signers(&self) -> Vec<&'a Name> {
+        let is_possible =
+            |signer: &Name| signer.zone_of(self.owner) && (self.kind != RecordType::DS || signer != self.owner);
+        let mut signers: Vec<&Name> = Vec::new();
+        for signature in &self.signatures {
+            let signer = &signature.input().signer_name;
+            if is_possible(signer) && !signers.contains(&signer) {
+                signers.push(signer);
+            }
+        }
+        signers.sort_by_key(|signer| signer.iter().len());
+        signers.truncate(SIGNERS_MAX);
+        signers
+    }
+}
+
+fn signature(record: &Record) -> Option<&RRSIG> {
+    match &record.data {
+        RData::DNSSEC(DNSSECRData::RRSIG(signature)) => Some(signature),
+        _ => None,
+    }
+}
+
+/// The seconds that are left to a signature; `None` where it has expired or is not valid yet. Serial
+/// arithmetic (RFC 4034 §3.1.5): the differences are right across 2106.
+pub(super) fn time_left(signature: &RRSIG, now: u32) -> Option<u32> {
+    let input = signature.input();
+    let left = input.sig_expiration.get().wrapping_sub(now);
+    let age = now.wrapping_sub(input.sig_inception.get());
+    (left < 1 << 31 && age < 1 << 31).then_some(left)
+}
+
+/// The time as signatures count it: seconds modulo 2³² (RFC 4034 §3.1.5).
+pub(super) fn now() -> u32 {
+    u32::try_from(Timestamp::now().as_second().rem_euclid(1 << 32)).unwrap_or_default()
+}

@@ -1,0 +1,133 @@
+//! Proofs that something does not exist, from the NSEC and NSEC3 records that one zone has signed.
+
+use std::time::Duration;
+
+use hickory_resolver::proto::dnssec::rdata::DNSSECRData;
+use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
+
+use super::super::LookupError;
+use super::super::rrset::RrSet;
+use super::nsec::{Nsec, NsecProofs};
+use super::nsec3::Nsec3Proofs;
+use super::work::Work;
+use super::zone::Zone;
+
+/// RRsets of one section that are looked at; a proof needs three.
+const SETS_MAX: usize = 8;
+
+/// A proof about a name and a type.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::dns) enum LeafProof {
+    /// The name exists and has no records of this type, nor an alias.
+    NoData,
+    /// The name does not exist.
+    NoName,
+    /// The zone says that there is nothing, but not of unsigned delegations (opt-out), or with more iterations
+    /// than count: the answer is insecure.
+    MayBeUnsigned,
+}
+
+/// A proof that no signed zone begins at a name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum CutProof {
+    /// An unsigned zone begins here, or may (opt-out).
+    Unsigned,
+    /// The name belongs to the zone above it.
+    NoCut,
+    /// The name does not exist, and neither does anything below it.
+    NoName,
+}
+
+impl CutProof {
+    /// Reads the types that the parent zone has at a name (RFC 6840 §4.4).
+    pub(super) fn of_types(has: impl Fn(RecordType) -> bool) -> Option<Self> {
+        if has(RecordType::DS) || has(RecordType::SOA) {
+            // There is a DS record; or this is what the zone below says of itself.
+            return None;
+        }
+        Some(if has(RecordType::NS) { Self::Unsigned } else { Self::NoCut })
+    }
+}
+
+/// The denying records of an answer that one zone has signed.
+pub(super) struct Proofs<'a> {
+    nsec: NsecProofs<'a>,
+    nsec3: Nsec3Proofs<'a>,
+    /// The time for which all of them hold.
+    pub(super) holds: Duration,
+}
+
+impl<'a> Proofs<'a> {
+    /// Takes those NSEC and NSEC3 records of a section that the zone has signed under their own names.
+    pub(super) fn new(section: &'a [Record], zone: &'a Zone, work: &mut Work, now: u32) -> Result<Self, LookupError> {
+        let mut holds = Duration::MAX;
+        let mut signed: Vec<&Record> = Vec::new();
+        for kind in [RecordType::NSEC, RecordType::NSEC3] {
+            for set in RrSet::all(section, kind, SETS_MAX) {
+                if let Some(verified) = zone.verify_unexpanded(&set, work, now)? {
+                    holds = holds.min(verified.holds);
+                    signed.extend(set.records);
+                }
+            }
+        }
+        let nsec = signed.iter().filter_map(|record| match &record.data {
+            RData::DNSSEC(DNSSECRData::NSEC(data)) => Some(Nsec { owner: &record.name, data }),
+            _ => None,
+        });
+        let nsec3 = signed.iter().filter_map(|record| match &record.data {
+            RData::DNSSEC(DNSSECRData::NSEC3(data)) => Some((&record.name, data)),
+            _ => None,
+        });
+        let (nsec, nsec3) = (nsec.collect(), Nsec3Proofs::new(&zone.apex, nsec3));
+        Ok(Self { nsec: NsecProofs { apex: &zone.apex, records: nsec }, nsec3, holds })
+    }
+
+    /// Proves that a name has no records of a type, nor an alias.
+    pub(super) fn prove_leaf(
+        &mut self,
+        name: &Name,
+        kind: RecordType,
+        work: &mut Work,
+    ) -> Result<Option<LeafProof>, LookupError> {
+        match self.nsec.prove_leaf(name, kind) {
+            Some(proof) => Ok(Some(proof)),
+            None => self.nsec3.prove_leaf(name, kind, work),
+        }
+    }
+
+    /// Proves that no signed zone begins at a name.
+    pub(super) fn prove_cut(&mut self, name: &Name, work: &mut Work) -> Result<Option<CutProof>, LookupError> {
+        match self.nsec.prove_cut(name) {
+            Some(proof) => Ok(Some(proof)),
+            None => self.nsec3.prove_cut(name, work),
+        }
+    }
+
+    /// Proves that a wildcard whose parent has so many labels may stand for `owner`.
+    pub(super) fn prove_expansion(
+        &mut self,
+        owner: &Name,
+        labels: u8,
+        work: &mut Work,
+    ) -> Result<Option<LeafProof>, LookupError> {
+        if self.nsec.prove_expansion(owner, labels) {
+            return Ok(Some(LeafProof::NoName));
+        }
+        self.nsec3.prove_expansion(owner, labels, work)
+    }
+
+    /// Returns the names of the zones that claim to have signed denying records of a section, and that have
+    /// `name` in them; the one nearest the root comes first.
+    pub(super) fn signers(section: &'a [Record], name: &Name) -> Vec<&'a Name> {
+        let mut signers: Vec<&Name> = Vec::new();
+        for kind in [RecordType::NSEC, RecordType::NSEC3] {
+            for signer in RrSet::all(section, kind, SETS_MAX).iter().flat_map(RrSet::signers) {
+                if signer.zone_of(name) && !signers.contains(&signer) {
+                    signers.push(signer);
+                }
+            }
+        }
+        signers.sort_by_key(|signer| signer.iter().len());
+        signers
+    }
+}

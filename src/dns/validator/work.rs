@@ -1,0 +1,66 @@
+//! The work that one lookup may cause, so that a hostile zone makes nobody else wait (KeyTrap,
+//! CVE-2023-50387; NSEC3, CVE-2023-50868; RFC 9276).
+
+use super::super::LookupError;
+
+/// Questions to the name servers, aliases and zone cuts included.
+const QUESTIONS: u32 = 100;
+/// Signatures that are checked and digests of keys that are computed.
+const CHECKS: u32 = 200;
+/// Checks that may fail: more are needed only where keys or signatures are made to collide.
+const FAILURES: u32 = 24;
+/// Rounds of SHA-1 over names: some four milliseconds.
+const HASH_ROUNDS: u32 = 20_000;
+
+/// The budget of one lookup. Each charge fails once its part is used up.
+#[derive(Debug, Default)]
+pub(in crate::dns) struct Work {
+    questions: u32,
+    checks: u32,
+    failures: u32,
+    hash_rounds: u32,
+}
+
+impl Work {
+    pub(super) fn charge_question(&mut self) -> Result<(), LookupError> {
+        charge(&mut self.questions, 1, QUESTIONS, "questions")
+    }
+
+    pub(super) fn charge_check(&mut self) -> Result<(), LookupError> {
+        charge(&mut self.checks, 1, CHECKS, "signature checks")
+    }
+
+    pub(super) fn charge_failure(&mut self) -> Result<(), LookupError> {
+        charge(&mut self.failures, 1, FAILURES, "failed signature checks")
+    }
+
+    pub(super) fn charge_hash(&mut self, iterations: u16) -> Result<(), LookupError> {
+        charge(&mut self.hash_rounds, u32::from(iterations) + 1, HASH_ROUNDS, "rounds of NSEC3 hashes")
+    }
+}
+
+fn charge(used: &mut u32, more: u32, limit: u32, what: &str) -> Result<(), LookupError> {
+    *used = used.saturating_add(more);
+    if *used > limit {
+        return Err(LookupError::Bogus(format!("the answer needs more than {limit} {what}")));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_part_ends_by_itself() {
+        let mut work = Work::default();
+        for _ in 0..FAILURES {
+            assert_eq!(work.charge_failure(), Ok(()));
+        }
+        assert!(work.charge_failure().is_err());
+        assert_eq!(work.charge_check(), Ok(()));
+        assert_eq!(work.charge_hash(u16::MAX >> 2), Ok(()));
+        assert!(work.charge_hash(u16::MAX >> 2).is_err());
+        assert_eq!(work.charge_question(), Ok(()));
+    }
+}

@@ -1,0 +1,166 @@
+//! Signed zones: their keys, and RRsets that these keys have signed (RFC 4035 §5.2, §5.3).
+
+use std::time::Duration;
+
+use hickory_resolver::proto::dnssec::rdata::{DNSKEY, DNSSECRData, DS, RRSIG};
+use hickory_resolver::proto::dnssec::{Algorithm, DigestType, PublicKey as _, TBS, Verifier as _};
+use hickory_resolver::proto::rr::{DNSClass, Name, RData, Record};
+use hickory_resolver::proto::serialize::binary::BinEncodable as _;
+
+use super::super::LookupError;
+use super::super::rrset::{RrSet, time_left};
+use super::work::Work;
+
+/// Keys of one zone that are used.
+const KEYS_MAX: usize = 32;
+/// DS records of one zone that are used.
+const DIGESTS_MAX: usize = 16;
+
+/// A zone whose keys are proved to be its own, by a chain of signatures from the trust anchor.
+#[derive(Debug)]
+pub(in crate::dns) struct Zone {
+    pub(super) apex: Name,
+    /// The zone's keys, each with its key tag.
+    keys: Vec<(u16, DNSKEY)>,
+}
+
+/// A signature that holds.
+pub(super) struct Verified {
+    /// The labels of the signed owner (RFC 4034 §3.1.3): fewer than the owner's own where a wildcard was expanded.
+    pub(super) labels: u8,
+    /// The time for which the RRset may be believed: its TTL, but never longer than the signature.
+    pub(super) holds: Duration,
+}
+
+impl Zone {
+    /// Takes the keys of a DNSKEY RRset, where one of them that `vouched_for` accepts has signed the RRset.
+    pub(in crate::dns) fn from_keys(
+        set: &RrSet<'_>,
+        vouched_for: impl Fn(u16, &DNSKEY, &mut Work) -> Result<bool, LookupError>,
+        work: &mut Work,
+        now: u32,
+    ) -> Result<Option<(Self, Duration)>, LookupError> {
+        let keys: Vec<(u16, DNSKEY)> =
+            set.records.iter().filter_map(|record| usable_key(record)).take(KEYS_MAX).collect();
+        let mut entry = Self { apex: set.owner.clone(), keys: Vec::new() };
+        for (tag, key) in &keys {
+            if vouched_for(*tag, key, work)? {
+                entry.keys.push((*tag, key.clone()));
+            }
+        }
+        let Some(verified) = entry.verify_unexpanded(set, work, now)? else { return Ok(None) };
+        Ok(Some((Self { keys, ..entry }, verified.holds)))
+    }
+
+    /// Checks that this zone has signed an RRset, as its own or from a wildcard.
+    pub(super) fn verify(&self, set: &RrSet<'_>, work: &mut Work, now: u32) -> Result<Option<Verified>, LookupError> {
+        let mut records = None;
+        for signature in &set.signatures {
+            let input = signature.input();
+            let is_possible = input.signer_name == self.apex
+                && self.apex.zone_of(set.owner)
+                && input.num_labels <= set.owner.num_labels()
+                && usize::from(input.num_labels) >= self.apex.iter().len();
+            let (Some(left), true) = (time_left(signature, now), is_possible) else { continue };
+            let keys = self
+                .keys
+                .iter()
+                .filter(|(tag, key)| *tag == input.key_tag && key.public_key().algorithm() == input.algorithm);
+            for (_, key) in keys {
+                work.charge_check()?;
+                if is_signed_by(key, signature, set.owner, records.get_or_insert_with(|| canonical(set))) {
+                    let ttl = set.records.iter().map(|record| record.ttl).min().unwrap_or_default();
+                    let holds = Duration::from_secs(ttl.min(input.original_ttl).min(left).into());
+                    return Ok(Some(Verified { labels: input.num_labels, holds }));
+                }
+                work.charge_failure()?;
+            }
+        }
+        Ok(None)
+    }
+
+    /// Checks that this zone has signed an RRset under the very name that it has.
+    pub(super) fn verify_unexpanded(
+        &self,
+        set: &RrSet<'_>,
+        work: &mut Work,
+        now: u32,
+    ) -> Result<Option<Verified>, LookupError> {
+        let verified = self.verify(set, work, now)?;
+        Ok(verified.filter(|verified| verified.labels == set.owner.num_labels()))
+    }
+}
+
+/// The DS records that can be used: algorithms and digests that are known, and no SHA-1 digest beside a
+/// better one (RFC 4509 §3). None at all means that the zone counts as unsigned (RFC 4035 §5.2).
+pub(super) fn usable_digests<'a>(set: &RrSet<'a>) -> Vec<&'a DS> {
+    let digests = set.records.iter().filter_map(|record| match &record.data {
+        RData::DNSSEC(DNSSECRData::DS(digest)) => Some(digest),
+        _ => None,
+    });
+    let usable = digests.filter(|digest| is_supported(digest.algorithm()) && digest.digest_type().is_supported());
+    let mut usable: Vec<&DS> = usable.take(DIGESTS_MAX).collect();
+    if usable.iter().any(|digest| digest.digest_type() != DigestType::SHA1) {
+        usable.retain(|digest| digest.digest_type() != DigestType::SHA1);
+    }
+    usable
+}
+
+/// Checks whether one of the digests is that of a zone's key.
+pub(in crate::dns) fn is_digest_of<'a>(
+    digests: impl IntoIterator<Item = &'a DS>,
+    zone: &Name,
+    tag: u16,
+    key: &DNSKEY,
+    work: &mut Work,
+) -> Result<bool, LookupError> {
+    for digest in digests {
+        if digest.key_tag() == tag && digest.algorithm() == key.public_key().algorithm() {
+            work.charge_check()?;
+            if digest.covers(zone, key).unwrap_or(false) {
+                return Ok(true);
+            }
+            work.charge_failure()?;
+        }
+    }
+    Ok(false)
+}
+
+/// The signing algorithms that count. SHA-1 does not (RFC 9905): a zone that has nothing else counts as unsigned.
+pub(in crate::dns) fn is_supported(algorithm: Algorithm) -> bool {
+    matches!(
+        algorithm,
+        Algorithm::RSASHA256
+            | Algorithm::RSASHA512
+            | Algorithm::ECDSAP256SHA256
+            | Algorithm::ECDSAP384SHA384
+            | Algorithm::ED25519
+    )
+}
+
+/// A key that may sign the zone: a zone key that is not revoked (RFC 4034 §2.1.1, RFC 5011 §2.1), with its tag.
+fn usable_key(record: &Record) -> Option<(u16, DNSKEY)> {
+    let RData::DNSSEC(DNSSECRData::DNSKEY(key)) = &record.data else { return None };
+    let usable = key.zone_key() && !key.revoke() && is_supported(key.public_key().algorithm());
+    usable.then(|| key.calculate_key_tag().ok()).flatten().map(|tag| (tag, key.clone()))
+}
+
+/// The records in canonical order, each once (RFC 4034 §6.3). The TTL is made the same for all, since the library
+/// sorts by it before the data; what is signed has the signature's own.
+fn canonical(set: &RrSet<'_>) -> Vec<Record> {
+    let mut records: Vec<(Vec<u8>, Record)> = Vec::with_capacity(set.records.len());
+    for record in &set.records {
+        let Ok(octets) = record.data.to_bytes() else { continue };
+        let mut record = Record::clone(record);
+        record.ttl = 0;
+        records.push((octets, record));
+    }
+    records.sort_by(|(one, _), (other, _)| one.cmp(other));
+    records.dedup_by(|(one, _), (other, _)| one == other);
+    records.into_iter().map(|(_, record)| record).collect()
+}
+
+fn is_signed_by(key: &DNSKEY, signature: &RRSIG, owner: &Name, records: &[Record]) -> bool {
+    TBS::from_input(owner, DNSClass::IN, signature.input(), records.iter())
+        .is_ok_and(|signed| key.verify(signed.as_ref(), signature.sig()).is_ok())
+}
