@@ -201,6 +201,7 @@ pub async fn start_in(
     let options = spool::Options { monitor: monitor.clone(), ..spool::Options::default() };
     let spool = Arc::new(SqliteSpool::open_with(&config.spool.value, &options).map_err(spool_error)?);
     monitor.restore(&config.spool.value, jiff::Timestamp::now());
+    dns.remember_in(&config.spool.value);
     let evidence = evidence(&config)?;
     let (reporter, desk) = reports::desk(&config);
     let history_error = |error| StartError::History { place: config.spool.place.clone(), error };
@@ -320,7 +321,8 @@ impl Rooms {
     fn admin(&self, operator: Operator) -> admin::Desk {
         let InForce { outbound, inbound, monitor, .. } = &*self.in_force;
         let (spool, settings) = (Arc::clone(&self.spool) as _, Arc::clone(inbound));
-        admin::Desk::new(spool, operator, outbound.discovery(), settings, monitor.clone(), jiff::Timestamp::now())
+        let (dns, since) = (outbound.settings().router().dns().clone(), jiff::Timestamp::now());
+        admin::Desk::new(spool, operator, outbound.discovery(), dns, settings, monitor.clone(), since)
     }
 
     /// What is done from time to time. These never end by themselves; without them certificates and policies would

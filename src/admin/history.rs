@@ -7,7 +7,10 @@ use axum::http::StatusCode;
 use jiff::Timestamp;
 use serde::Deserialize;
 
-use super::words::{AlarmOn, Forget, ForgottenDomain, HistoryItem, HistoryPage, PAGE_MAX, REASON_MAX, RememberedHost};
+use super::words::{
+    AlarmOn, Forget, ForgetDnssec, ForgottenDnssec, ForgottenDomain, HistoryItem, HistoryPage, PAGE_MAX, REASON_MAX,
+    RememberedHost,
+};
 use super::{Asker, Desk, Problem};
 use crate::address::Host;
 use crate::discovery::history::{Alarm, AlarmKind, Forgotten, Remembered};
@@ -52,18 +55,50 @@ pub(super) async fn forget(
 ) -> Result<Json<ForgottenDomain>, Problem> {
     let Json(Forget { domain, reason }) =
         asked.map_err(|rejection| Problem(rejection.status(), rejection.body_text()))?;
-    let reason = reason.trim().to_owned();
-    if reason.is_empty() || reason.chars().count() > REASON_MAX {
-        return Err(Problem::bad(format!("a reason has 1 to {REASON_MAX} characters")));
-    }
+    let reason = good_reason(&reason)?;
     let domain = host("domain", &domain)?;
-    let who = uid.map_or_else(|| "unknown".to_owned(), |uid| format!("uid {uid}"));
+    let who = operator(uid);
     let at = Timestamp::now();
     match desk.history.forget(&domain, &reason, &who, at).await {
         Ok(0) => Err(Problem(StatusCode::NOT_FOUND, format!("nothing is remembered of {domain}"))),
         Ok(hosts) => Ok(Json(forgotten(Forgotten { domain, at, reason, who, hosts }))),
         Err(error) => Err(Problem(StatusCode::INTERNAL_SERVER_ERROR, error.to_string())),
     }
+}
+
+/// Forgets that DNSSEC validation has worked on this machine.
+pub(super) async fn forget_dnssec(
+    State(desk): State<Desk>,
+    Extension(Asker(uid)): Extension<Asker>,
+    asked: Result<Json<ForgetDnssec>, JsonRejection>,
+) -> Result<Json<ForgottenDnssec>, Problem> {
+    let Json(ForgetDnssec { reason }) =
+        asked.map_err(|rejection| Problem(rejection.status(), rejection.body_text()))?;
+    let (reason, who, at) = (good_reason(&reason)?, operator(uid), Timestamp::now());
+    let forgotten = tokio::task::spawn_blocking(move || desk.dns.forget_dnssec()).await;
+    match forgotten.unwrap_or_else(|died| Err(std::io::Error::other(died))) {
+        Ok(true) => {
+            tracing::warn!(who, reason, "an operator had the memory of DNSSEC forgotten");
+            Ok(Json(ForgottenDnssec { at, reason, who }))
+        }
+        Ok(false) => Err(Problem(StatusCode::NOT_FOUND, "DNSSEC validation has not worked here before".to_owned())),
+        Err(error) => {
+            let sentence = format!("cannot remove dnssec.json in the spool's folder: {error}");
+            Err(Problem(StatusCode::INTERNAL_SERVER_ERROR, sentence))
+        }
+    }
+}
+
+fn good_reason(reason: &str) -> Result<String, Problem> {
+    let reason = reason.trim();
+    if reason.is_empty() || reason.chars().count() > REASON_MAX {
+        return Err(Problem::bad(format!("a reason has 1 to {REASON_MAX} characters")));
+    }
+    Ok(reason.to_owned())
+}
+
+fn operator(uid: Option<u32>) -> String {
+    uid.map_or_else(|| "unknown".to_owned(), |uid| format!("uid {uid}"))
 }
 
 fn host(what: &str, text: &str) -> Result<Host, Problem> {

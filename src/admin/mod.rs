@@ -40,6 +40,7 @@ use tokio_util::sync::CancellationToken;
 use crate::discovery::Discovery;
 use crate::discovery::history::History;
 use crate::discovery::mta_sts::MtaSts;
+use crate::dns::Dns;
 use crate::inbound::Settings;
 use crate::monitor::Monitor;
 use crate::scheduler::Operator;
@@ -71,6 +72,7 @@ pub struct Desk {
     operator: Operator,
     history: History,
     policies: MtaSts,
+    dns: Dns,
     settings: Arc<ArcSwap<Settings>>,
     monitor: Monitor,
     surveyor: Arc<Surveyor>,
@@ -78,19 +80,20 @@ pub struct Desk {
 }
 
 impl Desk {
-    /// Brings together what is asked: the spool, the scheduler by its operator, what is known of domains, the
-    /// configuration in force and the monitor. The daemon was started at `since`.
+    /// Brings together what is asked: the spool, the scheduler by its operator, what is known of domains, a resolver
+    /// that shares the memory of DNSSEC, the configuration in force and the monitor. The daemon was started at `since`.
     #[must_use]
     pub fn new(
         spool: Arc<dyn Spool>,
         operator: Operator,
         discovery: &Discovery,
+        dns: Dns,
         settings: Arc<ArcSwap<Settings>>,
         monitor: Monitor,
         since: Timestamp,
     ) -> Self {
         let (history, policies) = (discovery.history().clone(), discovery.mta_sts().clone());
-        Self { spool, operator, history, policies, settings, monitor, surveyor: Arc::default(), since }
+        Self { spool, operator, history, policies, dns, settings, monitor, surveyor: Arc::default(), since }
     }
 }
 
@@ -185,6 +188,7 @@ fn router(desk: Desk) -> Router {
         .route("/v1/policy", get(policy::known))
         .route("/v1/history", get(history::list))
         .route("/v1/history/forget", post(history::forget))
+        .route("/v1/dnssec/forget", post(history::forget_dnssec))
         .fallback(|| async { Problem(StatusCode::NOT_FOUND, "there is nothing under this path".to_owned()) })
         .method_not_allowed_fallback(|| async {
             Problem(StatusCode::METHOD_NOT_ALLOWED, "this path is not asked in this way".to_owned())

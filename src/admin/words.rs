@@ -255,6 +255,25 @@ pub struct Forget {
     pub reason: String,
 }
 
+/// `POST /v1/dnssec/forget`: an order to forget that DNSSEC validation has worked. The answer is a
+/// [`ForgottenDnssec`].
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ForgetDnssec {
+    /// The reason: from 1 to [`REASON_MAX`] characters.
+    pub reason: String,
+}
+
+/// The memory of DNSSEC is forgotten.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ForgottenDnssec {
+    /// The time of the order.
+    pub at: Timestamp,
+    /// The reason given.
+    pub reason: String,
+    /// The operator who gave it.
+    pub who: String,
+}
+
 /// `GET /v1/policy?domain=D`: the MTA-STS policy of a domain that the daemon has and goes by. `null` where it has
 /// none; whether the domain publishes one is not asked.
 #[derive(Debug, Clone, Serialize, Deserialize)]

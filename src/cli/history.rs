@@ -14,7 +14,10 @@ use super::queue::words::{plain, short};
 use super::socket::{Client, SocketError, percent_encoded};
 use super::{ConfigFile, show};
 use crate::address::Host;
-use crate::admin::words::{AlarmOn, Forget, ForgottenDomain, HistoryItem, HistoryPage, REASON_MAX, RememberedHost};
+use crate::admin::words::{
+    AlarmOn, Forget, ForgetDnssec, ForgottenDnssec, ForgottenDomain, HistoryItem, HistoryPage, REASON_MAX,
+    RememberedHost,
+};
 
 /// Hosts that are asked for at a time.
 const PAGE: usize = 500;
@@ -40,11 +43,14 @@ enum Command {
         #[command(flatten)]
         how: How,
     },
-    /// Forget a domain: whatever it shows next is as good as anything
+    /// Forget a domain, so that whatever it shows next is accepted; or forget DNSSEC
     Forget {
-        /// Which
-        #[arg(value_name = "DOMAIN", value_parser = domain)]
-        domain: Host,
+        /// The domain
+        #[arg(value_name = "DOMAIN", value_parser = domain, required_unless_present = "dnssec")]
+        domain: Option<Host>,
+        /// Forget that DNSSEC validation has worked here: a resolver without DNSSEC is accepted again
+        #[arg(long, conflicts_with = "domain")]
+        dnssec: bool,
         /// Why; it is logged, kept and listed
         #[arg(long, value_name = "TEXT", value_parser = reason)]
         reason: String,
@@ -88,7 +94,10 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
     let done = runtime.block_on(async {
         match &arguments.command {
             Command::List { domain, how } => list(&client, domain.as_ref(), how.json).await,
-            Command::Forget { domain, reason, how } => forget(&client, domain, reason, how.json).await,
+            Command::Forget { domain: Some(domain), reason, how, .. } => {
+                forget(&client, domain, reason, how.json).await
+            }
+            Command::Forget { domain: None, reason, how, .. } => forget_dnssec(&client, reason, how.json).await,
         }
     });
     done.unwrap_or_else(|error| {
@@ -141,6 +150,18 @@ async fn forget(client: &Client, domain: &Host, reason: &str, json: bool) -> Res
         show(&format!("{}\n", serde_json::to_string(&done).unwrap_or_default()));
     } else {
         show(&format!("{} forgotten, {}\n", done.domain, hosts(done.hosts)));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn forget_dnssec(client: &Client, reason: &str, json: bool) -> Result<ExitCode, SocketError> {
+    let order = ForgetDnssec { reason: reason.to_owned() };
+    let done: ForgottenDnssec = client.post("/v1/dnssec/forget", &order).await?;
+    if json {
+        // Our own words always have a form in JSON.
+        show(&format!("{}\n", serde_json::to_string(&done).unwrap_or_default()));
+    } else {
+        show("DNSSEC forgotten; it is remembered again once validation works\n");
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -7,7 +7,7 @@ use std::fs::{self, File};
 use std::io::{self, ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -26,6 +26,7 @@ struct Content {
 #[derive(Debug, Default)]
 pub(super) struct Memory {
     has_validated: AtomicBool,
+    times_forgotten: AtomicU64,
     /// The folder of the file, where there is one.
     folder: Mutex<Option<PathBuf>>,
 }
@@ -33,6 +34,11 @@ pub(super) struct Memory {
 impl Memory {
     pub(super) fn has_validated(&self) -> bool {
         self.has_validated.load(Ordering::Relaxed)
+    }
+
+    /// How often an operator had it forgotten since the start.
+    pub(super) fn times_forgotten(&self) -> u64 {
+        self.times_forgotten.load(Ordering::Relaxed)
     }
 
     /// Reads the file of a folder, and keeps the memory there from now on.
@@ -76,6 +82,7 @@ impl Memory {
             }
         }
         self.has_validated.store(false, Ordering::Relaxed);
+        self.times_forgotten.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }
 

@@ -160,7 +160,6 @@ impl Dns {
     pub fn forget_dnssec(&self) -> io::Result<bool> {
         let had_validated = self.0.state.memory().has_validated();
         self.0.state.memory().forget()?;
-        self.0.state.forget();
         Ok(had_validated)
     }
 

@@ -66,6 +66,8 @@ struct Known {
     /// Validated keys are not used any longer.
     expires: Option<Instant>,
     doubted: Option<Instant>,
+    /// How often the memory of DNSSEC had been forgotten at the last probe: what was found before does not count.
+    forgotten: u64,
 }
 
 /// The outcome of one look at the root's keys.
@@ -133,11 +135,6 @@ impl ResolverState {
         }
     }
 
-    /// Forgets what the last probe found.
-    pub(super) fn forget(&self) {
-        *self.0.known() = Known::default();
-    }
-
     fn probe_beside(&self) {
         if !self.0.is_probing.swap(true, Ordering::Relaxed) {
             let state = self.clone();
@@ -163,6 +160,7 @@ impl Inner {
         let is_due = known.due.is_none_or(|due| due <= now);
         let has_expired = known.expires.is_some_and(|expires| expires <= now);
         match &known.outcome {
+            _ if known.forgotten != self.memory.times_forgotten() => (None, true),
             Some(Ok(trust)) if !has_expired => (Some(trust.clone()), is_due),
             _ => (None, true),
         }
@@ -176,7 +174,8 @@ impl Inner {
         }
         let failed_lately = {
             let known = self.known();
-            known.due.filter(|due| Instant::now() < *due).and_then(|_| known.outcome.clone())
+            let holds = known.forgotten == self.memory.times_forgotten();
+            known.due.filter(|due| holds && Instant::now() < *due).and_then(|_| known.outcome.clone())
         };
         if let Some(outcome @ Err(_)) = failed_lately {
             return outcome;
@@ -192,7 +191,9 @@ impl Inner {
         let now = Instant::now();
         let mut known = self.known();
         known.due = Some(now + found.again);
-        let has_keys = matches!(known.outcome, Some(Ok(Trust::Validated(_))))
+        let forgotten = std::mem::replace(&mut known.forgotten, self.memory.times_forgotten());
+        let has_keys = forgotten == known.forgotten
+            && matches!(known.outcome, Some(Ok(Trust::Validated(_))))
             && known.expires.is_some_and(|expires| now < expires);
         if !has_keys || matches!(found.outcome, Ok(Trust::Validated(_))) {
             known.expires = found.holds.map(|holds| now + holds);

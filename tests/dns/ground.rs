@@ -1,10 +1,12 @@
 //! Who validates, from what, and what happens where nobody can.
 
+use std::path::Path;
+
 use gatepost::dns::{Dns, DnsError, InsecureReason, LookupError, Security};
 use hickory_resolver::proto::rr::RecordType;
 
 use crate::security::{world, world_of};
-use crate::zones::{Fault, Kind, Resolver, Zones};
+use crate::zones::{Fault, Kind, Resolver, Server, Zones};
 use crate::{SECURE, bogus, config, domain, mode, of_server, validating, with_anchor};
 
 const STRIPS: Security = Security::Insecure(InsecureReason::ResolverStrips);
@@ -65,9 +67,47 @@ async fn once_it_has_worked_signatures_may_not_vanish() {
     // Nor does a reload of the configuration forget it.
     let renewed = dns.renewed(&of_server(&server, "ds")).expect("a resolver");
     bogus(renewed.addresses(&domain("mx.good.test")).await);
-    let begun_anew = with_anchor(&server, "ds");
-    let stripped = begun_anew.addresses(&domain("mx.good.test")).await.expect("an answer").security;
-    assert_eq!(stripped, Security::Insecure(InsecureReason::ResolverStrips));
+}
+
+/// Answers of a resolver that returns no DNSSEC records, from a relay that keeps its memory in a folder.
+async fn stripped(server: &Server, folder: &Path) -> Result<Security, LookupError> {
+    let dns = with_anchor(server, "ds");
+    dns.remember_in(folder);
+    dns.addresses(&domain("mx.good.test")).await.map(|answer| answer.security)
+}
+
+#[tokio::test]
+async fn only_an_operator_forgets_that_validation_has_worked() {
+    let (server, folder) = (world().await, tempfile::tempdir().expect("a folder"));
+    server.strip(true);
+    assert_eq!(stripped(&server, folder.path()).await, Ok(STRIPS), "it never worked");
+    server.strip(false);
+    assert_eq!(stripped(&server, folder.path()).await, Ok(SECURE));
+    server.strip(true);
+    bogus(stripped(&server, folder.path()).await);
+
+    let dns = with_anchor(&server, "ds");
+    dns.remember_in(folder.path());
+    bogus(dns.mx(&domain("plain.test")).await);
+    assert!(dns.forget_dnssec().expect("a folder that can be written"));
+    assert_eq!(dns.mx(&domain("good.test")).await.expect("an answer").security, STRIPS, "at once");
+    assert_eq!(stripped(&server, folder.path()).await, Ok(STRIPS), "and after a restart");
+    assert!(!dns.forget_dnssec().expect("nothing to remove"));
+}
+
+#[tokio::test]
+async fn dnssec_that_is_required_is_required_from_the_first_answer_on() {
+    let server = world_of(Resolver { strips: true, ..Resolver::default() }).await;
+    let lines = format!(
+        "servers = [\"{}\"]\ntrust_anchor = \"{}\"\ndnssec = \"require\"",
+        server.address,
+        server.anchor("ds").display()
+    );
+    let dns = Dns::new(&config(&lines)).expect("a resolver");
+    bogus(dns.mx(&domain("good.test")).await);
+    server.strip(false);
+    let dns = Dns::new(&config(&lines)).expect("a resolver");
+    assert_eq!(dns.mx(&domain("good.test")).await.expect("an answer").security, SECURE);
 }
 
 #[tokio::test]

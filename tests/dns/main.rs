@@ -5,6 +5,7 @@
 mod zones;
 
 mod bounds;
+mod forged;
 mod ground;
 mod security;
 

@@ -155,3 +155,24 @@ fn pages_and_what_cannot_be_answered() {
         assert!(body["error"].as_str().expect("a sentence").contains(said), "{target}: {body}");
     }
 }
+
+/// The memory that DNSSEC has worked is a file beside the spool, which only this command removes.
+#[test]
+fn dnssec_is_forgotten_by_order_alone() {
+    let mut relay = Relay::start("");
+    let file = relay.folder.path().join("spool/dnssec.json");
+    let order = ["forget", "--dnssec", "--reason", "a new resolver"];
+    let output = relay.history(&order);
+    assert_eq!(code(&output), 1);
+    assert!(err(&output).contains("DNSSEC validation has not worked here before"), "{}", err(&output));
+
+    relay.stop();
+    fs::write(&file, r#"{"validated_since":"2026-11-29T10:00:00Z"}"#).expect("written");
+    relay.start_again();
+    let output = relay.history(&["forget", "--dnssec", "a.example", "--reason", "both"]);
+    assert_eq!(code(&output), 2, "one at a time");
+    assert!(file.exists());
+    let output = relay.history(&order);
+    assert_eq!((code(&output), file.exists()), (0, false), "{}", err(&output));
+    assert_eq!(out(&output), "DNSSEC forgotten; it is remembered again once validation works\n");
+}

@@ -74,7 +74,7 @@ impl std::fmt::Debug for Zones {
 
 impl Zones {
     /// Makes and signs them: each with its origin and its records, one a line, with complete names:
-    /// `example.test MX 10 mx.example.test`. A, AAAA, MX, CNAME, TXT and TLSA can be written.
+    /// `example.test MX 10 mx.example.test`. A, AAAA, MX, CNAME, TXT, TLSA and DS can be written.
     ///
     /// # Errors
     /// [`ZoneError`].

@@ -3,6 +3,8 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use hickory_resolver::proto::ProtoError;
+use hickory_resolver::proto::dnssec::Algorithm;
+use hickory_resolver::proto::dnssec::rdata::{DNSSECRData, DS};
 use hickory_resolver::proto::rr::rdata::{A, AAAA, CNAME, MX, TLSA, TXT};
 use hickory_resolver::proto::rr::{Name, RData, Record};
 
@@ -36,6 +38,12 @@ pub(super) fn parse(line: &str, ttl: u32) -> Result<Record, ZoneError> {
             octet(matching)?.into(),
             octets(hex).ok_or_else(fault)?,
         )),
+        ["DS", tag, algorithm, digest_type, hex] => RData::DNSSEC(DNSSECRData::DS(DS::new(
+            tag.parse().map_err(|_| fault())?,
+            Algorithm::from_u8(octet(algorithm)?),
+            octet(digest_type)?.into(),
+            octets(hex).ok_or_else(fault)?,
+        ))),
         _ => return Err(fault()),
     };
     Ok(Record::from_rdata(full_name(owner)?, ttl, data))

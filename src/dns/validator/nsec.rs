@@ -102,3 +102,99 @@ impl Nsec<'_> {
         name.trim_to(common(self.owner).max(common(self.next())))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use RecordType::{A, CNAME, DNAME, DS, MX, NS, SOA, TLSA};
+
+    use super::*;
+
+    type Row<'t> = (&'t str, &'t str, &'t [RecordType]);
+
+    fn name(text: &str) -> Name {
+        Name::from_ascii(text).expect("a name")
+    }
+
+    /// Asks what records of `z.test.` prove.
+    fn with<T>(rows: &[Row<'_>], ask: impl FnOnce(&NsecProofs<'_>) -> T) -> T {
+        let owned: Vec<(Name, NSEC)> = rows
+            .iter()
+            .map(|(owner, next, kinds)| (name(owner), NSEC::new(name(next), kinds.iter().copied())))
+            .collect();
+        let records = owned.iter().map(|(owner, data)| Nsec { owner, data }).collect();
+        ask(&NsecProofs { apex: &name("z.test."), records })
+    }
+
+    #[test]
+    fn a_leaf_is_denied_by_its_own_record_or_by_what_spans_it() {
+        use LeafProof::{NoData, NoName};
+        let end: Row<'_> = ("x.z.test.", "z.test.", &[A]);
+        let wild: Row<'_> = ("*.z.test.", "a.z.test.", &[A]);
+        let apex: Row<'_> = ("z.test.", "a.z.test.", &[NS, SOA]);
+        for (rows, asked, expected) in [
+            (vec![("m.z.test.", "n.z.test.", [A].as_slice())], "m.z.test.", Some(NoData)),
+            (vec![("m.z.test.", "n.z.test.", &[TLSA])], "m.z.test.", None),
+            (vec![("m.z.test.", "n.z.test.", &[CNAME])], "m.z.test.", None),
+            // The parent's record at a zone cut, and what a zone says below one or below a DNAME.
+            (vec![("m.z.test.", "n.z.test.", &[NS])], "m.z.test.", None),
+            (vec![("m.z.test.", "n.z.test.", &[NS]), apex], "a.m.z.test.", None),
+            (vec![("m.z.test.", "n.z.test.", &[A, DNAME]), apex], "a.m.z.test.", None),
+            // An empty non-terminal.
+            (vec![("l.z.test.", "a.m.z.test.", &[A])], "m.z.test.", Some(NoData)),
+            // No such name: the wildcard that could stand for it is denied too, or has no such record.
+            (vec![("l.z.test.", "n.z.test.", &[A]), apex], "m.z.test.", Some(NoName)),
+            (vec![("l.z.test.", "n.z.test.", &[A])], "m.z.test.", None),
+            (vec![("l.z.test.", "n.z.test.", &[A]), wild], "m.z.test.", Some(NoData)),
+            (vec![("l.z.test.", "n.z.test.", &[A]), ("*.z.test.", "a.z.test.", &[TLSA])], "m.z.test.", None),
+            (vec![end, apex], "y.z.test.", Some(NoName)),
+            (vec![end, apex], "x.z.test.", Some(NoData)),
+            (vec![end, apex], "b.z.test.", None),
+            // Another zone's names are not spanned, however the records lie.
+            (vec![("l.z.test.", "z.zz.", &[A]), apex], "m.z.test.", None),
+            (vec![end, apex], "z.test.z.", None),
+            (vec![end, apex], "zz.test.", None),
+        ] {
+            assert_eq!(with(&rows, |proofs| proofs.prove_leaf(&name(asked), TLSA)), expected, "{asked} {rows:?}");
+        }
+    }
+
+    #[test]
+    fn a_cut_is_denied_by_the_zone_above_it() {
+        use CutProof::{NoCut, NoName, Unsigned};
+        for (row, asked, expected) in [
+            (("m.z.test.", "n.z.test.", [NS].as_slice()), "m.z.test.", Some(Unsigned)),
+            (("m.z.test.", "n.z.test.", &[A, MX]), "m.z.test.", Some(NoCut)),
+            (("m.z.test.", "n.z.test.", &[NS, DS]), "m.z.test.", None),
+            (("m.z.test.", "n.z.test.", &[NS, SOA]), "m.z.test.", None),
+            (("l.z.test.", "a.m.z.test.", &[A]), "m.z.test.", Some(NoCut)),
+            (("l.z.test.", "n.z.test.", &[A]), "m.z.test.", Some(NoName)),
+            (("m.z.test.", "n.z.test.", &[NS]), "a.m.z.test.", None),
+            (("a.z.test.", "b.z.test.", &[A]), "m.z.test.", None),
+        ] {
+            assert_eq!(with(&[row], |proofs| proofs.prove_cut(&name(asked))), expected, "{asked} {row:?}");
+        }
+    }
+
+    #[test]
+    fn a_wildcard_stands_where_nothing_closer_exists() {
+        for (row, expected) in [
+            (("*.w.z.test.", "x.z.test.", [A].as_slice()), true),
+            (("a.w.z.test.", "c.w.z.test.", &[A]), true),
+            (("*.w.z.test.", "z.test.", &[A]), true),
+            (("*.w.z.test.", "a.w.z.test.", &[A]), false),
+            (("c.w.z.test.", "d.w.z.test.", &[A]), false),
+            // "b.w.z.test." exists, or has a name below it.
+            (("b.w.z.test.", "c.w.z.test.", &[A]), false),
+            (("*.b.w.z.test.", "c.w.z.test.", &[A]), false),
+            (("*.w.z.test.", "c.b.w.z.test.", &[A]), false),
+            // The parent's word for what it has delegated.
+            (("w.z.test.", "x.z.test.", &[NS]), false),
+            (("w.z.test.", "x.z.test.", &[A, DNAME]), false),
+            (("w.z.test.", "x.z.test.", &[NS, SOA]), true),
+            (("w.z.test.", "x.zz.", &[A]), false),
+        ] {
+            let proved = with(&[row], |proofs| proofs.prove_expansion(&name("a.b.w.z.test."), 3));
+            assert_eq!(proved, expected, "{row:?}");
+        }
+    }
+}

@@ -195,3 +195,178 @@ impl Nsec3<'_> {
         if owner < next { owner < hash && hash < next } else { owner < hash || hash < next }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use RecordType::{A, CNAME, DNAME, DS, NS, SOA, TLSA};
+
+    use super::*;
+
+    const SALT: &[u8] = b"salt";
+    const APEX: &str = "z.test.";
+
+    fn name(text: &str) -> Name {
+        Name::from_ascii(text).expect("a name")
+    }
+
+    fn hash(of: &str, iterations: u16) -> Vec<u8> {
+        Nsec3HashAlgorithm::SHA1.hash(SALT, &name(of), iterations).expect("a hash").as_ref().to_vec()
+    }
+
+    /// The octets, one more or one less: a record that spans them, or none of its neighbours.
+    fn beside(hash: &[u8], up: bool) -> Vec<u8> {
+        let mut hash = hash.to_vec();
+        for octet in hash.iter_mut().rev() {
+            let (next, carried) = if up { octet.overflowing_add(1) } else { octet.overflowing_sub(1) };
+            *octet = next;
+            if !carried {
+                break;
+            }
+        }
+        hash
+    }
+
+    /// Records of a zone, by what they are about.
+    #[derive(Default)]
+    struct Zone {
+        iterations: u16,
+        records: Vec<(Name, NSEC3)>,
+    }
+
+    impl Zone {
+        fn add(mut self, owner: &[u8], next: &[u8], opt_out: bool, kinds: &[RecordType]) -> Self {
+            let label = BASE32_DNSSEC.encode(owner);
+            let data = NSEC3::new(
+                Nsec3HashAlgorithm::SHA1,
+                opt_out,
+                self.iterations,
+                SALT.to_vec(),
+                next.to_vec(),
+                kinds.iter().copied(),
+            );
+            self.records.push((name(&format!("{label}.{APEX}")), data));
+            self
+        }
+
+        /// A name that exists.
+        fn has(self, of: &str, kinds: &[RecordType]) -> Self {
+            let hash = hash(of, self.iterations);
+            self.add(&hash, &beside(&hash, true), false, kinds)
+        }
+
+        /// A name that does not.
+        fn lacks(self, of: &str, opt_out: bool) -> Self {
+            let hash = hash(of, self.iterations);
+            self.add(&beside(&hash, false), &beside(&hash, true), opt_out, &[])
+        }
+
+        fn ask<T>(&self, ask: impl FnOnce(&mut Nsec3Proofs<'_>, &mut Work) -> Result<T, LookupError>) -> T {
+            let apex = name(APEX);
+            let records = self.records.iter().map(|(owner, data)| (owner, data));
+            ask(&mut Nsec3Proofs::new(&apex, records), &mut Work::default()).expect("work enough")
+        }
+    }
+
+    fn zone() -> Zone {
+        Zone::default()
+    }
+
+    #[test]
+    fn a_leaf_is_denied_by_its_own_record_or_by_the_closest_encloser() {
+        use LeafProof::{MayBeUnsigned, NoData, NoName};
+        let many = || Zone { iterations: ITERATIONS_MAX + 1, ..Zone::default() };
+        let apex = [NS, SOA].as_slice();
+        for (number, (zone, expected)) in [
+            (zone().has("m.z.test.", &[A]), Some(NoData)),
+            (zone().has("m.z.test.", &[TLSA]), None),
+            (zone().has("m.z.test.", &[CNAME]), None),
+            (zone().has("m.z.test.", &[NS]), None),
+            (zone().has(APEX, apex).lacks("m.z.test.", false).lacks("*.z.test.", false), Some(NoName)),
+            (zone().has(APEX, apex).lacks("m.z.test.", false).has("*.z.test.", &[A]), Some(NoData)),
+            (zone().has(APEX, apex).lacks("m.z.test.", false).has("*.z.test.", &[TLSA]), None),
+            (zone().has(APEX, apex).lacks("m.z.test.", false), None),
+            (zone().has(APEX, apex).lacks("*.z.test.", false), None),
+            // No closest encloser, or none that speaks for what is below it.
+            (zone().lacks("m.z.test.", false).lacks("*.z.test.", false), None),
+            (zone().lacks("m.z.test.", true), None),
+            (zone().has(APEX, &[NS]).lacks("m.z.test.", false).lacks("*.z.test.", false), None),
+            (zone().has(APEX, &[SOA, NS, DNAME]).lacks("m.z.test.", false).lacks("*.z.test.", false), None),
+            (zone().has(APEX, apex).lacks("m.z.test.", true).lacks("*.z.test.", false), Some(MayBeUnsigned)),
+            (many().has("m.z.test.", &[A]), Some(MayBeUnsigned)),
+            (many().has("m.z.test.", &[TLSA]), None),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let proof = zone.ask(|proofs, work| proofs.prove_leaf(&name("m.z.test."), TLSA, work));
+            assert_eq!(proof, expected, "case {number}");
+        }
+    }
+
+    /// RFC 5155 §8.6: that the hash is covered is not enough.
+    #[test]
+    fn an_opt_out_counts_behind_its_closest_encloser_alone() {
+        use CutProof::{NoCut, NoName, Unsigned};
+        let many = || Zone { iterations: 500, ..Zone::default() };
+        let apex = [NS, SOA].as_slice();
+        for (number, (zone, expected)) in [
+            (zone().lacks("m.z.test.", true), None),
+            (zone().has(APEX, apex).lacks("m.z.test.", true), Some(Unsigned)),
+            (zone().has(APEX, apex).lacks("m.z.test.", false), Some(NoName)),
+            (zone().has("m.z.test.", &[NS]), Some(Unsigned)),
+            (zone().has("m.z.test.", &[A]), Some(NoCut)),
+            (zone().has("m.z.test.", &[NS, DS]), None),
+            (zone().has("m.z.test.", apex), None),
+            (zone().has("other.z.test.", &[NS]), None),
+            // Many iterations prove no less; records of another name prove nothing however many there are.
+            (many().has("m.z.test.", &[NS]), Some(Unsigned)),
+            (many().has("other.z.test.", &[NS]), None),
+            (many().lacks("other.z.test.", true), None),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let proof = zone.ask(|proofs, work| proofs.prove_cut(&name("m.z.test."), work));
+            assert_eq!(proof, expected, "case {number}");
+        }
+    }
+
+    #[test]
+    fn a_wildcard_stands_where_the_next_closer_name_does_not_exist() {
+        use LeafProof::{MayBeUnsigned, NoName};
+        for (zone, expected) in [
+            (zone().lacks("b.w.z.test.", false), Some(NoName)),
+            (zone().lacks("b.w.z.test.", true), Some(MayBeUnsigned)),
+            (zone().lacks("a.b.w.z.test.", false), None),
+            (zone().has("b.w.z.test.", &[]), None),
+        ] {
+            let proof = zone.ask(|proofs, work| proofs.prove_expansion(&name("a.b.w.z.test."), 3, work));
+            assert_eq!(proof, expected);
+        }
+    }
+
+    #[test]
+    fn records_of_another_zone_or_another_salt_do_not_count() {
+        let genuine = zone().has("m.z.test.", &[A]);
+        let apex = name("other.test.");
+        let records = || genuine.records.iter().map(|(owner, data)| (owner, data));
+        let mut proofs = Nsec3Proofs::new(&apex, records());
+        assert_eq!(proofs.prove_leaf(&name("m.z.test."), TLSA, &mut Work::default()), Ok(None));
+        let salted = NSEC3::new(Nsec3HashAlgorithm::SHA1, false, 0, b"pepper".to_vec(), vec![0; 20], [A]);
+        let owner = name(&format!("{}.{APEX}", BASE32_DNSSEC.encode(&[0; 20])));
+        let apex = name(APEX);
+        let mut proofs = Nsec3Proofs::new(&apex, [(&owner, &salted)].into_iter().chain(records()));
+        assert_eq!(proofs.prove_leaf(&name("m.z.test."), TLSA, &mut Work::default()), Ok(None));
+    }
+
+    /// CVE-2023-50868: the hashes of a lookup are counted, and a name of many labels has many.
+    #[test]
+    fn hashing_has_an_end() {
+        let zone = Zone { iterations: 2500, ..Zone::default() }.has("other.z.test.", &[A]);
+        let long = name(&format!("{}{APEX}", "a.".repeat(20)));
+        let apex = name(APEX);
+        let records = zone.records.iter().map(|(owner, data)| (owner, data));
+        let outcome = Nsec3Proofs::new(&apex, records).prove_leaf(&long, TLSA, &mut Work::default());
+        assert!(matches!(&outcome, Err(LookupError::Bogus(fault)) if fault.contains("NSEC3")), "{outcome:?}");
+    }
+}

@@ -164,3 +164,137 @@ fn is_signed_by(key: &DNSKEY, signature: &RRSIG, owner: &Name, records: &[Record
     TBS::from_input(owner, DNSClass::IN, signature.input(), records.iter())
         .is_ok_and(|signed| key.verify(signed.as_ref(), signature.sig()).is_ok())
 }
+
+#[cfg(test)]
+mod tests {
+    use hickory_resolver::proto::dnssec::crypto::EcdsaSigningKey;
+    use hickory_resolver::proto::dnssec::rdata::SigInput;
+    use hickory_resolver::proto::dnssec::{DnssecSigner, SigningKey as _};
+    use hickory_resolver::proto::rr::rdata::A;
+    use hickory_resolver::proto::rr::{RecordType, SerialNumber};
+
+    use super::*;
+
+    const NOW: u32 = 1_800_000_000;
+
+    fn name(text: &str) -> Name {
+        Name::from_ascii(text).expect("a name")
+    }
+
+    struct Signed {
+        zone: Zone,
+        signer: DnssecSigner,
+    }
+
+    fn signed(flags: u16) -> Signed {
+        let algorithm = Algorithm::ECDSAP256SHA256;
+        let pkcs8 = EcdsaSigningKey::generate_pkcs8(algorithm).expect("a key");
+        let key = EcdsaSigningKey::from_pkcs8(&pkcs8, algorithm).expect("a key");
+        let public = DNSKEY::with_flags(flags, key.to_public_key().expect("a key"));
+        let tag = public.calculate_key_tag().expect("a tag");
+        let zone = Zone { apex: name("z.test."), keys: vec![(tag, public.clone())] };
+        Signed { zone, signer: DnssecSigner::new(public, Box::new(key), name("z.test."), Duration::ZERO) }
+    }
+
+    /// An A record and its signature, made from `change`d input.
+    fn section(signed: &Signed, owner: &str, change: impl FnOnce(&mut SigInput)) -> Vec<Record> {
+        let owner = name(owner);
+        let record = Record::from_rdata(owner.clone(), 300, RData::A(A::new(192, 0, 2, 1)));
+        let mut input = SigInput {
+            type_covered: RecordType::A,
+            algorithm: Algorithm::ECDSAP256SHA256,
+            num_labels: owner.num_labels(),
+            original_ttl: 300,
+            sig_expiration: SerialNumber::new(NOW + 100),
+            sig_inception: SerialNumber::new(NOW - 100),
+            key_tag: signed.zone.keys[0].0,
+            signer_name: signed.zone.apex.clone(),
+        };
+        change(&mut input);
+        let octets = TBS::from_input(&owner, DNSClass::IN, &input, std::iter::once(&record)).expect("octets");
+        let signature = signed.signer.sign(&octets).expect("a signature");
+        let data = RData::DNSSEC(DNSSECRData::RRSIG(RRSIG::from_sig(input, signature)));
+        vec![record, Record::from_rdata(owner, 300, data)]
+    }
+
+    fn verify(zone: &Zone, section: &[Record], owner: &str) -> Option<(u8, u64)> {
+        let set = RrSet::find(section, &name(owner), RecordType::A).expect("a set");
+        let verified = zone.verify(&set, &mut Work::default(), NOW).expect("work enough");
+        verified.map(|verified| (verified.labels, verified.holds.as_secs()))
+    }
+
+    #[test]
+    fn a_signature_holds_for_its_owner_zone_and_time() {
+        let ours = signed(257);
+        let good = |change: fn(&mut SigInput)| verify(&ours.zone, &section(&ours, "mx.z.test.", change), "mx.z.test.");
+        assert_eq!(good(|_| ()), Some((3, 100)), "the signature ends before the TTL");
+        assert_eq!(good(|input| input.original_ttl = 60), Some((3, 60)));
+        assert_eq!(good(|input| input.num_labels = 2), Some((2, 100)), "made from *.z.test.");
+        for change in [
+            |input: &mut SigInput| input.sig_expiration = SerialNumber::new(NOW - 1),
+            |input: &mut SigInput| input.sig_inception = SerialNumber::new(NOW + 1),
+            |input: &mut SigInput| input.signer_name = Name::from_ascii("test.").expect("a name"),
+            |input: &mut SigInput| input.key_tag ^= 1,
+            |input: &mut SigInput| input.num_labels = 1,
+        ] {
+            assert_eq!(good(change), None);
+        }
+        // Another owner's signature, and another key's.
+        let mut moved = section(&ours, "mx.z.test.", |_| ());
+        for record in &mut moved {
+            record.name = name("my.z.test.");
+        }
+        assert_eq!(verify(&ours.zone, &moved, "my.z.test."), None);
+        assert_eq!(verify(&signed(257).zone, &section(&ours, "mx.z.test.", |_| ()), "mx.z.test."), None);
+        assert_eq!(verify(&ours.zone, &section(&ours, "mx.y.test.", |_| ()), "mx.y.test."), None, "not in the zone");
+    }
+
+    #[test]
+    fn order_repetition_and_ttl_do_not_matter() {
+        let ours = signed(257);
+        let mut section = section(&ours, "mx.z.test.", |_| ());
+        let mut again = section[0].clone();
+        again.ttl = 5;
+        section.insert(0, again);
+        assert_eq!(verify(&ours.zone, &section, "mx.z.test."), Some((3, 5)));
+    }
+
+    #[test]
+    fn keys_that_are_revoked_or_not_the_zones_do_not_count() {
+        for (flags, counts) in [(257, true), (256, true), (257 | 0x80, false), (0, false)] {
+            let ours = signed(flags);
+            let data = RData::DNSSEC(DNSSECRData::DNSKEY(ours.zone.keys[0].1.clone()));
+            assert_eq!(usable_key(&Record::from_rdata(name("z.test."), 60, data)).is_some(), counts, "{flags}");
+        }
+    }
+
+    #[test]
+    fn a_weaker_digest_beside_a_better_one_does_not_count() {
+        let ds = |algorithm: u8, digest: u8| {
+            let ds = DS::new(1, Algorithm::from_u8(algorithm), digest.into(), vec![0; 32]);
+            Record::from_rdata(name("z.test."), 60, RData::DNSSEC(DNSSECRData::DS(ds)))
+        };
+        for (records, count) in [
+            (vec![ds(13, 2), ds(13, 1)], 1),
+            (vec![ds(13, 1)], 1),
+            (vec![ds(13, 2), ds(8, 4), ds(200, 2), ds(13, 77), ds(5, 2)], 2),
+            (vec![ds(200, 2), ds(16, 2), ds(7, 1)], 0),
+        ] {
+            let set = RrSet::find(&records, &name("z.test."), RecordType::DS).expect("a set");
+            assert_eq!(usable_digests(&set).len(), count);
+        }
+    }
+
+    /// CVE-2023-50387: keys of one tag times signatures that do not hold.
+    #[test]
+    fn collisions_use_the_budget_up() {
+        let mut ours = signed(257);
+        let other = signed(257).zone.keys.remove(0).1;
+        ours.zone.keys = vec![(ours.zone.keys[0].0, other); KEYS_MAX];
+        let mut section = section(&ours, "mx.z.test.", |_| ());
+        section.extend(vec![section[1].clone(); 30]);
+        let set = RrSet::find(&section, &name("mx.z.test."), RecordType::A).expect("a set");
+        let outcome = ours.zone.verify(&set, &mut Work::default(), NOW).map(|verified| verified.is_some());
+        assert!(matches!(&outcome, Err(LookupError::Bogus(fault)) if fault.contains("failed")), "{outcome:?}");
+    }
+}

@@ -9,6 +9,7 @@
 //! aside/     damaged entries: <id>.json (envelope), <id>.eml (content), <id>.txt (what is wrong)
 //! policies.db   what domains publish (`discovery`'s own), with policies.db-wal and policies.db-shm
 //! history.db what domains' TLS was like before; none of the spool's business
+//! dnssec.json that DNSSEC validation has worked; likewise
 //! monitor.json what is watched; likewise
 //! ```
 //!
@@ -41,7 +42,7 @@ pub(super) struct Paths {
 
 const LOCK: &str = "lock";
 /// What belongs in the folder.
-const OURS: [&str; 22] = [
+const OURS: [&str; 24] = [
     LOCK,
     "queue.db",
     "queue.db-wal",
@@ -63,6 +64,9 @@ const OURS: [&str; 22] = [
     "history.db",
     "history.db-wal",
     "history.db-shm",
+    // That DNSSEC validation has worked, likewise.
+    "dnssec.json",
+    "dnssec.json.new",
     // What is watched, likewise.
     "monitor.json",
     "monitor.json.new",

@@ -44,6 +44,9 @@ pub(crate) struct Resolver {
     pub(crate) validates: bool,
 }
 
+/// Makes something else of the reply that is due.
+type Forgery = Box<dyn Fn(&zones::Zones, &mut Message) + Send + Sync>;
+
 /// Zones before they are served.
 #[derive(Debug, Default)]
 pub(crate) struct Zones(Vec<(String, Kind, String)>);
@@ -71,6 +74,7 @@ impl Zones {
             resolver,
             strips: AtomicBool::new(resolver.strips),
             faults: Mutex::default(),
+            forgeries: Mutex::default(),
             asked: Mutex::default(),
         });
         let (address, tasks) = zones::serve(Arc::clone(&inner) as _).await.expect("a port");
@@ -91,6 +95,7 @@ struct Inner {
     resolver: Resolver,
     strips: AtomicBool,
     faults: Mutex<Vec<(Name, Option<RecordType>, Fault)>>,
+    forgeries: Mutex<Vec<(Name, RecordType, Forgery)>>,
     asked: Mutex<Vec<(Name, RecordType)>>,
 }
 
@@ -103,6 +108,17 @@ impl Server {
     /// From now on, questions about this name and all below it come to nothing; for one type, or for all.
     pub(crate) fn fail(&self, name: &str, kind: Option<RecordType>, fault: Fault) {
         self.inner.faults.lock().expect("no panic").push((full(name), kind, fault));
+    }
+
+    /// From now on, whoever asks this question gets what `forgery` makes of the genuine reply.
+    #[allow(dead_code, reason = "shared with tests that forge nothing")]
+    pub(crate) fn forge(
+        &self,
+        name: &str,
+        kind: RecordType,
+        forgery: impl Fn(&zones::Zones, &mut Message) + Send + Sync + 'static,
+    ) {
+        self.inner.forgeries.lock().expect("no panic").push((full(name), kind, Box::new(forgery)));
     }
 
     /// All is well again.
@@ -150,6 +166,11 @@ impl zones::Resolver for Inner {
             Some(Fault::OnlyTcp) | None => {
                 let dnssec = wants_dnssec && !self.strips.load(Ordering::SeqCst);
                 self.zones.answer(reply, query, dnssec, self.resolver.validates).expect("an answer");
+            }
+        }
+        for (name, kind, forgery) in &*self.forgeries.lock().expect("no panic") {
+            if *name == query.name && *kind == query.query_type {
+                forgery(&self.zones, reply);
             }
         }
         true
