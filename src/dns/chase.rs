@@ -137,17 +137,18 @@ impl<'a> Judge<'a> {
             Self::Insecure(_, reason) => return Ok((by_code, insecure(*reason))),
             Self::Validator(validator) => validator,
         };
-        match validator.judge_denial(name, kind, &response.authorities).await? {
-            None => Ok((by_code, insecure(InsecureReason::Unsigned))),
-            Some((LeafProof::MayBeUnsigned, holds)) => {
-                Ok((by_code, (Security::Insecure(InsecureReason::Unsigned), holds.min(NEGATIVE_TTL_MAX))))
+        let Some((proof, holds)) = validator.judge_denial(name, kind, &response.authorities).await? else {
+            return Ok((by_code, insecure(InsecureReason::Unsigned)));
+        };
+        let holds = holds.min(NEGATIVE_TTL_MAX);
+        match (proof, &by_code) {
+            (LeafProof::MayBeUnsigned, _) => Ok((by_code, (Security::Insecure(InsecureReason::Unsigned), holds))),
+            (LeafProof::NoDataByNsec, _) => Ok((Found::NoData, (Security::Secure, holds))),
+            (LeafProof::NoData, Found::NoData) | (LeafProof::NoName, Found::NoDomain) => {
+                Ok((by_code, (Security::Secure, holds)))
             }
-            Some((LeafProof::NoData, holds)) => Ok((Found::NoData, (Security::Secure, holds.min(NEGATIVE_TTL_MAX)))),
-            Some((LeafProof::NoName, holds)) if response.code == ResponseCode::NXDomain => {
-                Ok((Found::NoDomain, (Security::Secure, holds.min(NEGATIVE_TTL_MAX))))
-            }
-            Some((LeafProof::NoName, _)) => {
-                Err(LookupError::Bogus(format!("{name} is said to exist, and proved not to")))
+            (LeafProof::NoData | LeafProof::NoName, _) => {
+                Err(LookupError::Bogus(format!("the answer for {name} is not what its proof says")))
             }
         }
     }

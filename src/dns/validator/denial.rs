@@ -20,6 +20,8 @@ const SETS_MAX: usize = 8;
 pub(in crate::dns) enum LeafProof {
     /// The name exists and has no records of this type, nor an alias.
     NoData,
+    /// The same by NSEC records. Some servers say "no such name" of an empty non-terminal all the same.
+    NoDataByNsec,
     /// The name does not exist.
     NoName,
     /// The zone says that there is nothing, but not of unsigned delegations (opt-out), or with more iterations

@@ -25,19 +25,19 @@ impl NsecProofs<'_> {
     /// Proves that a name has no records of a type, nor an alias (RFC 4035 §5.4).
     pub(super) fn prove_leaf(&self, name: &Name, kind: RecordType) -> Option<LeafProof> {
         if let Some(exact) = self.at(name) {
-            return exact.lacks(kind).then_some(LeafProof::NoData);
+            return exact.lacks(kind).then_some(LeafProof::NoDataByNsec);
         }
         let covering = self.covering(name)?;
         if name.zone_of(covering.next()) {
             // An empty non-terminal: there are names below it alone.
-            return Some(LeafProof::NoData);
+            return Some(LeafProof::NoDataByNsec);
         }
         let wildcard = covering.closest_encloser(name).prepend_label("*").ok()?;
         if let Some(exact) = self.at(&wildcard) {
-            return exact.lacks(kind).then_some(LeafProof::NoData);
+            return exact.lacks(kind).then_some(LeafProof::NoDataByNsec);
         }
         let covering = self.covering(&wildcard)?;
-        Some(if wildcard.zone_of(covering.next()) { LeafProof::NoData } else { LeafProof::NoName })
+        Some(if wildcard.zone_of(covering.next()) { LeafProof::NoDataByNsec } else { LeafProof::NoName })
     }
 
     /// Proves that no signed zone begins at a name (RFC 4035 §5.2, RFC 6840 §4.4). These are the parent's records.
@@ -127,7 +127,7 @@ mod tests {
 
     #[test]
     fn a_leaf_is_denied_by_its_own_record_or_by_what_spans_it() {
-        use LeafProof::{NoData, NoName};
+        use LeafProof::{NoDataByNsec as NoData, NoName};
         let end: Row<'_> = ("x.z.test.", "z.test.", &[A]);
         let wild: Row<'_> = ("*.z.test.", "a.z.test.", &[A]);
         let apex: Row<'_> = ("z.test.", "a.z.test.", &[NS, SOA]);
