@@ -1,8 +1,12 @@
 //! Why a handshake failed, in words for people.
 
+use std::fmt;
 use std::io;
 
 use rustls::{AlertDescription, CertificateError, InvalidMessage, PeerIncompatible};
+
+/// Characters of a name of rustls' that are shown, at most.
+const NAME_SHOWN: usize = 100;
 
 /// Why a handshake did not complete, in words for people: what rustls or the network said.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -46,10 +50,10 @@ fn of_tls(error: &rustls::Error) -> String {
             | InvalidMessage::MessageTooLarge
             | InvalidMessage::InvalidEmptyPayload,
         ) => "the peer did not speak TLS".to_owned(),
-        Error::InvalidMessage(why) => format!("the peer sent a malformed TLS message ({why:?})"),
-        Error::InappropriateMessage { got_type, .. } => format!("the peer sent {got_type:?} out of turn"),
-        Error::InappropriateHandshakeMessage { got_type, .. } => format!("the peer sent {got_type:?} out of turn"),
-        Error::PeerMisbehaved(why) => format!("the peer breaks the TLS protocol ({why:?})"),
+        Error::InvalidMessage(why) => format!("the peer sent a malformed TLS message ({})", in_words(why)),
+        Error::InappropriateMessage { got_type, .. } => out_of_turn(got_type),
+        Error::InappropriateHandshakeMessage { got_type, .. } => out_of_turn(got_type),
+        Error::PeerMisbehaved(why) => format!("the peer breaks the TLS protocol ({})", in_words(why)),
         Error::InvalidCertificate(CertificateError::BadEncoding) => "the peer's certificate is malformed".to_owned(),
         Error::InvalidCertificate(_) => "the peer does not prove that it holds its certificate's key (another key, \
              or one that is not accepted, as RSA under 2048 bits)"
@@ -75,8 +79,29 @@ fn of_incompatible(why: &PeerIncompatible) -> String {
         PeerIncompatible::NoSignatureSchemesInCommon
         | PeerIncompatible::SignatureAlgorithmsExtensionRequired
         | PeerIncompatible::NoCertificateRequestSignatureSchemesInCommon => "no signature scheme in common".to_owned(),
-        other => format!("nothing in common with the peer ({other:?})"),
+        other => format!("nothing in common with the peer ({})", in_words(other)),
     }
+}
+
+fn out_of_turn(message: &impl fmt::Debug) -> String {
+    format!("the peer sent \"{}\" out of turn", in_words(message))
+}
+
+/// The name that rustls has for something, as words: `HandshakePayloadTooLarge` is "handshake payload too large".
+fn in_words(name: &impl fmt::Debug) -> String {
+    let mut words = String::new();
+    for letter in format!("{name:?}").chars().take(NAME_SHOWN) {
+        match letter {
+            'A'..='Z' if words.ends_with(|before: char| before.is_ascii_lowercase() || before.is_ascii_digit()) => {
+                words.push(' ');
+                words.push(letter.to_ascii_lowercase());
+            }
+            '(' => words.push_str(": "),
+            ')' | '"' => {}
+            _ => words.push(letter.to_ascii_lowercase()),
+        }
+    }
+    words
 }
 
 /// The alert's name in the words of RFC 8446 §6.
@@ -101,7 +126,44 @@ fn alert_name(alert: AlertDescription) -> String {
 
 #[cfg(test)]
 mod tests {
+    use rustls::{ContentType, Error, PeerMisbehaved};
+
     use super::*;
+
+    #[test]
+    fn what_rustls_says_is_told_in_words() {
+        for (error, words) in [
+            (
+                Error::InvalidMessage(InvalidMessage::HandshakePayloadTooLarge),
+                "the peer sent a malformed TLS message (handshake payload too large)",
+            ),
+            (
+                Error::InvalidMessage(InvalidMessage::MissingData("ServerKeyShare")),
+                "the peer sent a malformed TLS message (missing data: server key share)",
+            ),
+            (
+                Error::InvalidMessage(InvalidMessage::TrailingData("ClientExtensions")),
+                "the peer sent a malformed TLS message (trailing data: client extensions)",
+            ),
+            (
+                Error::PeerMisbehaved(PeerMisbehaved::SelectedUnofferedKxGroup),
+                "the peer breaks the TLS protocol (selected unoffered kx group)",
+            ),
+            (
+                Error::InappropriateMessage {
+                    expect_types: vec![ContentType::Handshake],
+                    got_type: ContentType::ApplicationData,
+                },
+                "the peer sent \"application data\" out of turn",
+            ),
+            (
+                Error::PeerIncompatible(PeerIncompatible::ExtendedMasterSecretExtensionRequired),
+                "nothing in common with the peer (extended master secret extension required)",
+            ),
+        ] {
+            assert_eq!(of_tls(&error), words);
+        }
+    }
 
     #[test]
     fn alerts_have_the_names_of_the_standard() {
