@@ -8,7 +8,6 @@ use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate, X509Version};
 use x509_parser::x509::X509Name;
 
-use super::Role;
 use crate::tls::{NamePattern, Pin};
 
 /// Characters of a distinguished name that are shown, at most: a peer's certificate ends up in logs.
@@ -89,16 +88,9 @@ pub(super) fn is_authority(certificate: &X509Certificate<'_>) -> bool {
     certificate.is_ca() || (certificate.version() == X509Version::V1 && self_issued)
 }
 
-/// Whether the extended key usage lets the certificate be used so (RFC 5280 §4.2.1.12).
-pub(super) fn allows(certificate: &X509Certificate<'_>, role: Role) -> bool {
-    match certificate.extended_key_usage() {
-        Ok(None) => true,
-        Ok(Some(usage)) => match role {
-            Role::Server => usage.value.any || usage.value.server_auth,
-            Role::Client => usage.value.any || usage.value.client_auth || usage.value.server_auth,
-        },
-        Err(_) => false,
-    }
+/// The subject of a certificate, for people.
+pub(super) fn subject(der: &CertificateDer<'_>) -> String {
+    parse(der).map_or_else(|| "without a name".to_owned(), |certificate| readable(certificate.subject()))
 }
 
 /// A distinguished name for people: bounded, on one line.

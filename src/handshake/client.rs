@@ -12,7 +12,7 @@ use tokio_rustls::client::TlsStream;
 use super::identity::{ClientIdentity, Identity};
 use super::tickets::Tickets;
 use super::verifier::Remember;
-use super::{Against, HandshakeError, Seen, TrustAnchors, versions};
+use super::{Against, HandshakeError, Paths, Seen, TrustAnchors, versions};
 use crate::address::Host;
 use crate::tls::{Acquaintance, TlsVersion, TlsaSet};
 
@@ -85,10 +85,11 @@ impl ClientTls {
         Self { config: Arc::new(config), tickets: self.tickets.clone(), trust, default_trust }
     }
 
-    /// What this connector's peers are held against; `tlsa` beside it, where their host has any.
+    /// What this connector's peers are held against, all of it; `tlsa` beside it, where their host has any.
     #[must_use]
     pub fn against<'a>(&'a self, tlsa: Option<&'a Arc<TlsaSet>>) -> Against<'a> {
-        Against { trust: &self.trust, default_trust: &self.default_trust, tlsa }
+        let paths = Paths { connector: true, default: true };
+        Against { trust: &self.trust, default_trust: &self.default_trust, tlsa, paths }
     }
 }
 

@@ -6,8 +6,9 @@ use jiff::Timestamp;
 use rustls::pki_types::CertificateDer;
 use rustls::{CipherSuite, CommonState, HandshakeKind, ProtocolVersion};
 
-use super::{HandshakeError, Role, TrustAnchors, certificate, chain, dane};
-use crate::tls::{Acquaintance, CertificateFacts, DaneFacts, Pin, Presented, TlsFacts, TlsVersion, TlsaSet};
+use super::examine::Chain;
+use super::{HandshakeError, Role, TrustAnchors, certificate};
+use crate::tls::{Acquaintance, Presented, TlsFacts, TlsPolicy, TlsVersion, TlsaSet};
 
 /// What a completed handshake showed.
 #[derive(Debug, Clone)]
@@ -23,8 +24,8 @@ pub struct Seen {
 #[derive(Debug, Clone)]
 enum Shown {
     Nothing,
-    /// The chain as the peer sent it, leaf first, and the leaf's key.
-    Chain(Arc<[CertificateDer<'static>]>, Pin),
+    /// Its certificates.
+    Chain(Chain),
 }
 
 /// What a certificate is held against.
@@ -36,6 +37,31 @@ pub struct Against<'a> {
     pub default_trust: &'a Arc<TrustAnchors>,
     /// The TLSA records of the host; `None` where it has none that count.
     pub tlsa: Option<&'a Arc<TlsaSet>>,
+    /// The paths that are looked for.
+    pub paths: Paths,
+}
+
+/// The anchors to which a path is looked for; of the others it is said that nobody looked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Paths {
+    /// Those of the connector.
+    pub connector: bool,
+    /// Those of `[tls] trust`.
+    pub default: bool,
+}
+
+impl Against<'_> {
+    /// The same, where paths are looked for only as a policy asks for them.
+    #[must_use]
+    pub fn asked_by(self, policy: &TlsPolicy) -> Self {
+        Self { paths: Paths { connector: policy.asks_for_chain(), default: policy.asks_for_default_chain() }, ..self }
+    }
+
+    /// The same, where the path to the connector's anchors is looked for in any case, for the record.
+    #[must_use]
+    pub fn recorded(self) -> Self {
+        Self { paths: Paths { connector: true, ..self.paths }, ..self }
+    }
 }
 
 impl Seen {
@@ -52,7 +78,7 @@ impl Seen {
             Some(leaf) => {
                 let key = certificate::public_key(leaf)
                     .ok_or_else(|| HandshakeError("the certificate of the peer has no readable key".to_owned()))?;
-                Shown::Chain(chain.into(), certificate::pin(&key))
+                Shown::Chain(Chain { sent: chain.into(), key: certificate::pin(&key), findings: Arc::default() })
             }
         };
         let acquaintance = match session.handshake_kind() {
@@ -68,17 +94,12 @@ impl Seen {
         })
     }
 
-    /// Holds what was shown against trust anchors and TLSA records.
-    #[must_use]
-    pub fn facts(&self, against: Against<'_>, role: Role, now: Timestamp) -> TlsFacts {
+    /// Holds what was shown against trust anchors and TLSA records. A path that was looked for once in this session
+    /// is not looked for again, so what is said of it is of the time when it was.
+    pub async fn facts(&self, against: Against<'_>, role: Role, now: Timestamp) -> TlsFacts {
         let certificate = match &self.shown {
             Shown::Nothing => Presented::Nothing,
-            Shown::Chain(chain, key) => match chain.split_first() {
-                None => Presented::Nothing,
-                Some((leaf, others)) => {
-                    Presented::Certificate(Box::new(facts_of(leaf, others, *key, against, role, now)))
-                }
-            },
+            Shown::Chain(chain) => Presented::Certificate(Box::new(chain.facts(against, role, now).await)),
         };
         let Self { version, cipher, key_exchange, acquaintance, .. } = *self;
         TlsFacts { version, cipher, key_exchange, certificate, acquaintance }
@@ -95,35 +116,9 @@ impl Seen {
     pub fn chain(&self) -> &[CertificateDer<'static>] {
         match &self.shown {
             Shown::Nothing => &[],
-            Shown::Chain(chain, _) => chain,
+            Shown::Chain(chain) => &chain.sent,
         }
     }
-}
-
-fn facts_of(
-    leaf: &CertificateDer<'_>,
-    others: &[CertificateDer<'_>],
-    key: Pin,
-    against: Against<'_>,
-    role: Role,
-    now: Timestamp,
-) -> CertificateFacts {
-    let names = certificate::dns_names(leaf);
-    let chain = chain::check(leaf, others, against.trust, role, now);
-    let default_chain = if Arc::ptr_eq(against.trust, against.default_trust) {
-        chain.clone()
-    } else {
-        chain::check(leaf, others, against.default_trust, role, now)
-    };
-    let dane = match against.tlsa {
-        None => DaneFacts::NotHeld,
-        Some(set) => DaneFacts::Held {
-            against: Arc::clone(set),
-            found: dane::find(set, leaf, others, &names, against.trust.algorithms(), now),
-        },
-    };
-    let (issuer, not_after) = certificate::issuer_and_end(leaf);
-    CertificateFacts { names, chain, default_chain, key, issuer, not_after, dane }
 }
 
 /// The IANA name; rustls has its own spelling for the suites of TLS 1.3.

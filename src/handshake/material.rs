@@ -230,7 +230,7 @@ impl<'a> Loader<'a> {
         if let Some(known) = self.trusts.get(&trust.value) {
             return known.clone();
         }
-        let loaded = match TrustAnchors::load(trust, &self.provider) {
+        let loaded = match TrustAnchors::load(trust, &self.provider, self.now) {
             Ok((anchors, warnings)) => {
                 self.warnings.extend(warnings);
                 Some(Arc::new(anchors))

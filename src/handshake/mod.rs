@@ -6,24 +6,30 @@
 //! loaded, and re-read, here. TLS 1.2 and 1.3 only (RFC 5246, RFC 8446, RFC 9325). A session is taken up
 //! again only where nobody asks who the peer is: it proves nothing anew.
 
+mod anchor;
 mod certificate;
 mod chain;
 mod client;
 mod dane;
 mod error;
+mod examine;
 mod facts;
+mod fault;
 mod identity;
+mod key;
 mod material;
+mod path;
 mod pem;
 mod sent;
 mod server;
 mod tickets;
 mod trust;
+mod usage;
 mod verifier;
 
 pub use client::ClientTls;
 pub use error::HandshakeError;
-pub use facts::{Against, Seen};
+pub use facts::{Against, Paths, Seen};
 pub use identity::IdentitySummary;
 pub use material::Material;
 pub use pem::{key_warning, private_key};

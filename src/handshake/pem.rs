@@ -16,13 +16,77 @@ pub(super) fn fault(place: &Place, message: impl Into<String>, remedy: impl Into
 }
 
 /// Every certificate of a PEM file, in order; at least one.
+///
+/// # Errors
+/// A fault also where a certificate stands there in a form that cannot be read: a chain has no gaps.
 pub(super) fn certificates(file: &Located<PathBuf>) -> Result<Vec<CertificateDer<'static>>, Fault> {
+    let (all, left_out) = trusted(file)?;
+    left_out.into_iter().next().map_or(Ok(all), Err)
+}
+
+/// Every certificate of a PEM file of trust anchors, and a fault for each section that looks like one and is left
+/// out; at least one of the former.
+pub(super) fn trusted(file: &Located<PathBuf>) -> Result<(Vec<CertificateDer<'static>>, Vec<Fault>), Fault> {
     let bytes = read(file)?;
     let mut all = Vec::new();
     for certificate in CertificateDer::pem_slice_iter(&bytes) {
         all.push(certificate.map_err(|error| damaged(file, &error))?);
     }
-    if all.is_empty() { Err(without_certificate(file, &bytes)) } else { Ok(all) }
+    let path = file.value.display();
+    let left_out = FORMS.iter().filter(|form| count(&bytes, &begin(form.label)) > 0);
+    let mut left_out: Vec<_> = left_out
+        .map(|form| {
+            let remedy = form.remedy.replace("FILE", &path.to_string());
+            fault(&file.place, format!("{path} has a section that is not read: {}", form.name), remedy)
+        })
+        .collect();
+    if count(&bytes, &begin("CERTIFICATE")) > all.len() {
+        left_out.push(fault(
+            &file.place,
+            format!("{path} has a certificate that does not begin at the start of a line"),
+            "Let each -----BEGIN CERTIFICATE----- begin a line of its own.",
+        ));
+    }
+    match (all.is_empty(), left_out.len()) {
+        (false, _) => Ok((all, left_out)),
+        (true, 0) => Err(without_certificate(file, &bytes)),
+        (true, _) => Err(left_out.remove(0)),
+    }
+}
+
+/// A form of certificates that some program writes and nobody here reads.
+struct Form {
+    /// What stands behind BEGIN.
+    label: &'static str,
+    name: &'static str,
+    /// FILE is the path.
+    remedy: &'static str,
+}
+
+const FORMS: [Form; 3] = [
+    Form {
+        label: "TRUSTED CERTIFICATE",
+        name: "a certificate with trust settings in OpenSSL's own form (TRUSTED CERTIFICATE)",
+        remedy: "openssl x509 -in FILE -out FILE.pem, for each certificate of the file.",
+    },
+    Form {
+        label: "PKCS7",
+        name: "certificates in PKCS#7",
+        remedy: "openssl pkcs7 -print_certs -in FILE -out FILE.pem",
+    },
+    Form {
+        label: "PKCS #7 SIGNED DATA",
+        name: "certificates in PKCS#7",
+        remedy: "openssl pkcs7 -print_certs -in FILE -out FILE.pem",
+    },
+];
+
+fn begin(label: &str) -> String {
+    format!("-----BEGIN {label}-----")
+}
+
+fn count(bytes: &[u8], text: &str) -> usize {
+    memchr::memmem::find_iter(bytes, text.as_bytes()).count()
 }
 
 /// The first private key of a PEM file.
@@ -58,8 +122,36 @@ pub fn key_warning(file: &Located<PathBuf>) -> Option<Fault> {
     ))
 }
 
+/// Reads a file. A byte order mark, which would hide the line that it stands on, is taken out, and a certificate under
+/// its old label is put under its present one (RFC 7468 §5.1).
 fn read(file: &Located<PathBuf>) -> Result<Vec<u8>, Fault> {
-    std::fs::read(&file.value).map_err(|error| unreadable(file, &error))
+    let mut bytes = std::fs::read(&file.value).map_err(|error| unreadable(file, &error))?;
+    if is_binary(&bytes) {
+        return Ok(bytes);
+    }
+    for (old, new) in [
+        ("\u{feff}", ""),
+        ("BEGIN X509 CERTIFICATE-", "BEGIN CERTIFICATE-"),
+        ("END X509 CERTIFICATE-", "END CERTIFICATE-"),
+    ] {
+        bytes = replaced(bytes, old.as_bytes(), new.as_bytes());
+    }
+    Ok(bytes)
+}
+
+fn replaced(bytes: Vec<u8>, old: &[u8], new: &[u8]) -> Vec<u8> {
+    let mut found = memchr::memmem::find_iter(&bytes, old).peekable();
+    if found.peek().is_none() {
+        return bytes;
+    }
+    let (mut all, mut done) = (Vec::with_capacity(bytes.len()), 0);
+    for at in found {
+        all.extend_from_slice(&bytes[done..at]);
+        all.extend_from_slice(new);
+        done = at + old.len();
+    }
+    all.extend_from_slice(&bytes[done..]);
+    all
 }
 
 fn unreadable(file: &Located<PathBuf>, error: &io::Error) -> Fault {
@@ -93,6 +185,8 @@ fn without_certificate(file: &Located<PathBuf>, bytes: &[u8]) -> Fault {
     let path = file.value.display();
     let (message, remedy) = if bytes.is_empty() {
         (format!("{path} is empty"), "Put the certificate chain there, in PEM, leaf first.".to_owned())
+    } else if is_utf16(bytes) {
+        (format!("{path} is text in UTF-16"), "Save it as plain text (ASCII or UTF-8).".to_owned())
     } else if is_binary(bytes) && certificate::parse(&CertificateDer::from(bytes)).is_some() {
         (
             format!("{path} is a certificate in DER, not in PEM"),
@@ -118,6 +212,8 @@ fn without_key(file: &Located<PathBuf>, bytes: &[u8]) -> Fault {
         )
     } else if bytes.is_empty() {
         (format!("{path} is empty"), "Put the private key there, in PEM.".to_owned())
+    } else if is_utf16(bytes) {
+        (format!("{path} is text in UTF-16"), "Save it as plain text (ASCII or UTF-8).".to_owned())
     } else if is_binary(bytes) {
         (format!("{path} is not PEM (DER, perhaps)"), format!("openssl pkey -inform der -in {path} -out {path}.pem"))
     } else {
@@ -147,6 +243,11 @@ fn damaged(file: &Located<PathBuf>, error: &PemError) -> Fault {
 /// DER, and PKCS#12 with it, begins with a SEQUENCE.
 fn is_binary(bytes: &[u8]) -> bool {
     bytes.first() == Some(&0x30)
+}
+
+/// The byte order marks of UTF-16, as Windows writes what a shell prints into a file.
+fn is_utf16(bytes: &[u8]) -> bool {
+    bytes.starts_with(&[0xff, 0xfe]) || bytes.starts_with(&[0xfe, 0xff])
 }
 
 fn is_encrypted(bytes: &[u8]) -> bool {

@@ -4,10 +4,12 @@ use std::collections::HashSet;
 use std::fmt;
 use std::path::PathBuf;
 
+use jiff::Timestamp;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, SignatureVerificationAlgorithm, TrustAnchor};
-use webpki::anchor_from_trusted_cert;
+use x509_parser::prelude::X509Certificate;
 
+use super::anchor::{self, AnchorFault};
 use super::certificate;
 use super::pem::{self, fault};
 use crate::config::{Fault, Located, Place, Trust};
@@ -20,7 +22,17 @@ pub struct TrustAnchors {
     anchors: Vec<TrustAnchor<'static>>,
     /// The DER of every certificate of the PEM file.
     listed: HashSet<Vec<u8>>,
+    unfit: Vec<Unfit>,
     algorithms: &'static [&'static dyn SignatureVerificationAlgorithm],
+}
+
+/// An authority that is listed and cannot be a trust anchor.
+#[derive(Debug)]
+pub(super) struct Unfit {
+    /// Its name, as it stands in what it has issued.
+    pub(super) subject: Vec<u8>,
+    /// The reason, as a sentence about "it".
+    pub(super) why: String,
 }
 
 impl fmt::Debug for TrustAnchors {
@@ -31,55 +43,59 @@ impl fmt::Debug for TrustAnchors {
 }
 
 impl TrustAnchors {
-    /// Loads them, and says what looks wrong with them.
-    pub(super) fn load(trust: &Located<Trust>, provider: &CryptoProvider) -> Result<(Self, Vec<Fault>), Vec<Fault>> {
+    /// Loads them, with warnings about what is wrong with some of them.
+    pub(super) fn load(
+        trust: &Located<Trust>,
+        provider: &CryptoProvider,
+        now: Timestamp,
+    ) -> Result<(Self, Vec<Fault>), Vec<Fault>> {
         let algorithms = provider.signature_verification_algorithms.all;
-        let mut all = Self { anchors: Vec::new(), listed: HashSet::new(), algorithms };
-        let mut warnings = Vec::new();
+        let mut all = Self { anchors: Vec::new(), listed: HashSet::new(), unfit: Vec::new(), algorithms };
         match &trust.value {
             Trust::Webpki => all.anchors = webpki_roots::TLS_SERVER_ROOTS.to_vec(),
-            Trust::System => all.anchors = of_the_system(&trust.place).map_err(|fault| vec![fault])?,
+            Trust::System => all.add_system(&trust.place).map_err(|fault| vec![fault])?,
             Trust::File(path) => {
-                warnings = all.add_file(&Located { value: path.clone(), place: trust.place.clone() })?;
+                let file = Located { value: path.clone(), place: trust.place.clone() };
+                let warnings =
+                    TrustFile { file: &file, now, problems: Vec::new(), errors: Vec::new() }.add(&mut all)?;
+                return Ok((all, warnings));
             }
         }
-        Ok((all, warnings))
+        Ok((all, Vec::new()))
     }
 
-    fn add_file(&mut self, file: &Located<PathBuf>) -> Result<Vec<Fault>, Vec<Fault>> {
-        let path = file.value.display();
-        let (mut faults, mut warnings) = (Vec::new(), Vec::new());
-        let certificates = pem::certificates(file).map_err(|fault| vec![fault])?;
-        for (number, der) in (1..).zip(&certificates) {
-            let Some(read) = certificate::parse(der) else {
-                faults.push(fault(
-                    &file.place,
-                    format!("certificate {number} of {path} is malformed"),
-                    "Take it out of the file, or get it again.",
-                ));
-                continue;
-            };
-            self.listed.insert(der.to_vec());
-            let name = certificate::readable(read.subject());
-            if !certificate::is_authority(&read) {
-                warnings.push(fault(
-                    &file.place,
-                    format!("certificate {number} of {path} ({name}) is not a CA certificate: it is trusted itself, and nothing else by it"),
-                    "List the certificate of its authority instead, if it has one; else list the new certificate \
-                     whenever the partner changes it.",
-                ));
-                continue;
-            }
-            match anchor_from_trusted_cert(der) {
-                Ok(anchor) => self.anchors.push(anchor.to_owned()),
-                Err(error) => faults.push(fault(
-                    &file.place,
-                    format!("certificate {number} of {path} ({name}) cannot be a trust anchor: {error:?}"),
-                    "Take it out of the file.",
-                )),
+    /// The operating system's store. Single certificates that cannot be used are left out, as every other
+    /// program of that system does.
+    fn add_system(&mut self, place: &Place) -> Result<(), Fault> {
+        let found = rustls_native_certs::load_native_certs();
+        for der in &found.certs {
+            if let Some(read) = certificate::parse(der) {
+                // What cannot be used is told of where it is missed.
+                let _ = self.add(der, &read);
             }
         }
-        if faults.is_empty() { Ok(warnings) } else { Err(faults) }
+        if !self.anchors.is_empty() {
+            return Ok(());
+        }
+        let why = found.errors.first().map_or(String::new(), |error| format!(": {error}"));
+        Err(fault(
+            place,
+            format!("the operating system has no trusted certificates{why}"),
+            "Install the package ca-certificates, or write trust = \"webpki\".",
+        ))
+    }
+
+    fn add(&mut self, der: &CertificateDer<'_>, read: &X509Certificate<'_>) -> Result<(), AnchorFault> {
+        match anchor::of(der, read, self.algorithms) {
+            Ok(anchor) => {
+                self.anchors.push(anchor);
+                Ok(())
+            }
+            Err(why) => {
+                self.unfit.push(Unfit { subject: read.subject().as_raw().to_vec(), why: why.words() });
+                Err(why)
+            }
+        }
     }
 
     /// The authorities.
@@ -87,7 +103,12 @@ impl TrustAnchors {
         &self.anchors
     }
 
-    /// Whether this very certificate stands in the PEM file.
+    /// The authorities that are listed and cannot be used.
+    pub(super) fn unfit(&self) -> &[Unfit] {
+        &self.unfit
+    }
+
+    /// Tells whether this very certificate stands in the PEM file.
     pub(super) fn lists(&self, certificate: &CertificateDer<'_>) -> bool {
         self.listed.contains(certificate.as_ref())
     }
@@ -98,22 +119,104 @@ impl TrustAnchors {
     }
 }
 
-/// The operating system's store. Single certificates that cannot be read are left out, as every other
-/// program of that system does.
-fn of_the_system(place: &Place) -> Result<Vec<TrustAnchor<'static>>, Fault> {
-    let found = rustls_native_certs::load_native_certs();
-    let anchors: Vec<_> = found
-        .certs
-        .iter()
-        .filter_map(|certificate| anchor_from_trusted_cert(certificate).ok().map(|anchor| anchor.to_owned()))
-        .collect();
-    if !anchors.is_empty() {
-        return Ok(anchors);
+/// A PEM file of trust anchors while it is read.
+struct TrustFile<'a> {
+    file: &'a Located<PathBuf>,
+    now: Timestamp,
+    /// Warnings, unless nothing else in the file can be used.
+    problems: Vec<Fault>,
+    errors: Vec<Fault>,
+}
+
+impl TrustFile<'_> {
+    fn add(mut self, all: &mut TrustAnchors) -> Result<Vec<Fault>, Vec<Fault>> {
+        let (certificates, left_out) = pem::trusted(self.file).map_err(|fault| vec![fault])?;
+        self.problems = left_out;
+        let (mut warnings, mut is_of_use) = (Vec::new(), false);
+        for (number, der) in (1..).zip(&certificates) {
+            let Some(read) = certificate::parse(der) else {
+                self.problem(&format!("certificate {number}"), "is malformed");
+                continue;
+            };
+            all.listed.insert(der.to_vec());
+            let which = format!("certificate {number}");
+            let is_authority = certificate::is_authority(&read);
+            if is_authority {
+                match all.add(der, &read) {
+                    Ok(()) => is_of_use = true,
+                    Err(why) => {
+                        self.unfit(&which, &read, &why);
+                        continue;
+                    }
+                }
+            } else {
+                is_of_use = true;
+                warnings.push(self.not_an_authority(&which, &read));
+            }
+            warnings.extend(self.date(&which, &read, is_authority));
+        }
+        if !is_of_use {
+            self.errors.append(&mut self.problems);
+        }
+        if self.errors.is_empty() {
+            warnings.append(&mut self.problems);
+            Ok(warnings)
+        } else {
+            Err(self.errors)
+        }
     }
-    let why = found.errors.first().map_or(String::new(), |error| format!(": {error}"));
-    Err(fault(
-        place,
-        format!("the operating system has no trusted certificates{why}"),
-        "Install the package ca-certificates, or write trust = \"webpki\".",
-    ))
+
+    fn fault(&self, which: &str, read: &X509Certificate<'_>, what: &str, remedy: &str) -> Fault {
+        let (path, name) = (self.file.value.display(), certificate::readable(read.subject()));
+        fault(&self.file.place, format!("{which} of {path} ({name}) {what}"), remedy)
+    }
+
+    fn problem(&mut self, which: &str, what: &str) {
+        let message = format!("{which} of {} {what}", self.file.value.display());
+        self.problems.push(fault(&self.file.place, message, "Take it out of the file, or get it again."));
+    }
+
+    fn unfit(&mut self, which: &str, read: &X509Certificate<'_>, why: &AnchorFault) {
+        let what = format!("cannot be a trust anchor: {}", why.words());
+        match why {
+            AnchorFault::MayNotIssue => {
+                let remedy = "Get the authority's own certificate; to trust a single host by this one, pin its key.";
+                let fault = self.fault(which, read, &what, remedy);
+                self.errors.push(fault);
+            }
+            AnchorFault::Key(_) | AnchorFault::Encoding => {
+                let fault = self.fault(which, read, &what, "Take it out of the file, and get a newer one.");
+                self.problems.push(fault);
+            }
+        }
+    }
+
+    fn not_an_authority(&self, which: &str, read: &X509Certificate<'_>) -> Fault {
+        self.fault(
+            which,
+            read,
+            "is not a CA certificate: it is trusted itself, and nothing else by it",
+            "List the certificate of its authority instead, if it has one; else list the new certificate \
+             whenever the partner changes it.",
+        )
+    }
+
+    /// A warning about a certificate that has ended or has not begun. RFC 5280 §6.1.1 (d) gives a trust anchor no
+    /// dates, so an authority still vouches for others then; a single certificate does not even for itself.
+    fn date(&self, which: &str, read: &X509Certificate<'_>, is_authority: bool) -> Option<Fault> {
+        let (begins, ends) = certificate::validity(read);
+        let date = if self.now > ends {
+            format!("expired on {ends}")
+        } else if self.now < begins {
+            format!("is not valid before {begins}")
+        } else {
+            return None;
+        };
+        let effect = if is_authority {
+            "what it has issued is trusted all the same"
+        } else {
+            "the host that shows it is not trusted"
+        };
+        Some(self.fault(which, read, &format!("{date}; {effect}"), "Get the new certificate, and take this one out."))
+    }
 }

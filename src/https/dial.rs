@@ -81,7 +81,8 @@ async fn session(
     let (stream, seen) = at_most(deadline, deadline.whole / 4, Step::Handshake, handshake)
         .await?
         .map_err(|error| HttpsFault::Handshake(error.to_string()))?;
-    let certificate = match seen.facts(tls.against(None), Role::Server, Timestamp::now()).certificate {
+    let facts = by(deadline, Step::Handshake, seen.facts(tls.against(None), Role::Server, Timestamp::now())).await?;
+    let certificate = match facts.certificate {
         Presented::Nothing => return Err(HttpsFault::NoCertificate),
         Presented::Certificate(certificate) => certificate,
     };

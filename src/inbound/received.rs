@@ -10,7 +10,7 @@ use jiff::tz::TimeZone;
 use crate::address::{Domain, Host};
 use crate::envelope::{QueueId, Recipient};
 use crate::smtp::server::Client;
-use crate::tls::{Authentication, Clearance, TlsOutcome};
+use crate::tls::{Authentication, Clearance, Presented, TlsOutcome};
 
 /// What the field tells.
 pub(super) struct Received<'a> {
@@ -54,7 +54,11 @@ impl Received<'_> {
     fn tls(&self) -> String {
         let TlsOutcome::Tls(facts) = self.clearance.outcome() else { return String::new() };
         let certificate = match self.clearance.authentication() {
-            Authentication::Anonymous => "none".to_owned(),
+            Authentication::Anonymous => match facts.certificate {
+                Presented::Nothing => "none".to_owned(),
+                // The sender's connector does not ask whose it is.
+                Presented::Certificate(_) => "not checked".to_owned(),
+            },
             Authentication::Untrusted(_) => "untrusted".to_owned(),
             Authentication::Trusted => "trusted".to_owned(),
             Authentication::Verified(name) => format!("verified as {name}"),
@@ -90,8 +94,8 @@ mod tests {
     use crate::address::Mailbox;
     use crate::smtp::command::Command;
     use crate::tls::{
-        Acquaintance, CertificateFacts, DaneFacts, NamePattern, NoTls, Pin, Presented, TlsFacts, TlsPolicy, TlsVersion,
-        Verdict, judge,
+        Acquaintance, CertificateFacts, ChainFault, DaneFacts, NamePattern, NoTls, Pin, Presented, TlsFacts, TlsPolicy,
+        TlsVersion, Verdict, judge,
     };
 
     fn client(line: &str) -> Client {
@@ -131,6 +135,12 @@ mod tests {
             not_after: jiff::Timestamp::MAX,
             dane: DaneFacts::NotHeld,
         }))
+    }
+
+    fn unchecked(name: &str) -> Presented {
+        let Presented::Certificate(mut facts) = certificate(name) else { panic!("it is one") };
+        facts.chain = Err(ChainFault::NotChecked);
+        Presented::Certificate(facts)
     }
 
     fn field(hello: &str, address: &str, clearance: &Clearance, smtputf8: bool, recipients: &[&str]) -> String {
@@ -174,6 +184,12 @@ mod tests {
             ("EHLO x", &tls, true, " with UTF8SMTPS\r\n"),
             ("EHLO x", &tls, false, "client certificate: none)"),
             ("EHLO x", &self::clearance(Some(certificate("other.example"))), false, "client certificate: untrusted)"),
+            (
+                "EHLO x",
+                &self::clearance(Some(unchecked("mail.example.org"))),
+                false,
+                "client certificate: not checked)",
+            ),
         ] {
             let text = field(hello, "192.0.2.1", clearance, smtputf8, &[]);
             assert!(text.contains(protocol), "{text}");

@@ -24,6 +24,7 @@ use super::wire::{Transport, Wire};
 use super::{Inbound, Settings};
 use crate::access;
 use crate::config::{Listener, ListenerTls};
+use crate::connector::inbound_policy;
 use crate::handshake::{Role, Seen};
 use crate::monitor::Reason;
 use crate::monitor::certificates::Shown;
@@ -238,7 +239,7 @@ impl Session {
                     continue;
                 }
                 Step::Reply(reply) => reply,
-                Step::Mail(from) => self.mail(from),
+                Step::Mail(from) => self.mail(from).await,
                 Step::Rcpt(rcpt) => self.rcpt(rcpt),
                 Step::Commit(envelope) => {
                     wire.input.advance(used);
@@ -311,14 +312,14 @@ impl Session {
         }
     }
 
-    fn mail(&mut self, from: MailFrom) -> Reply {
+    async fn mail(&mut self, from: MailFrom) -> Reply {
         let (settings, peer) = (&self.settings, self.peer.ip());
         let connector = policy::connector(&settings.connectors, &from.reverse_path, peer);
         let outcome = match &self.layer {
             Layer::Clear => TlsOutcome::Clear(NoTls::NotUsed),
             Layer::Tls(seen) => {
-                let against = settings.tls.client(connector).against(None);
-                TlsOutcome::Tls(seen.facts(against, Role::Client, Timestamp::now()))
+                let against = settings.tls.client(connector).against(None).asked_by(&inbound_policy(connector));
+                TlsOutcome::Tls(seen.facts(against, Role::Client, Timestamp::now()).await)
             }
         };
         let shown = Shown::of(&outcome);

@@ -234,7 +234,8 @@ impl Target<'_> {
             Ok(secured) => secured,
             Err(fault) => return Ok(self.judge_spoilt(NoTls::Broken(fault), notes)),
         };
-        let facts = seen.facts(client.against(self.policy.tlsa()), Role::Server, Timestamp::now());
+        let against = client.against(self.policy.tlsa()).asked_by(self.policy).recorded();
+        let facts = seen.facts(against, Role::Server, Timestamp::now()).await;
         notes.seen = Some(seen);
         let clearance = match self.judge(TlsOutcome::Tls(facts), notes) {
             Verdict::Cleared(clearance) => clearance,

@@ -103,7 +103,7 @@ pub enum Presented {
 pub struct CertificateFacts {
     /// Its DNS names (SAN), those that are well-formed.
     pub names: Vec<NamePattern>,
-    /// Whether a path to one of the connector's trust anchors was found at the time of the handshake.
+    /// Whether a path to one of the connector's trust anchors was found, where one was looked for.
     pub chain: Result<(), ChainFault>,
     /// The same for `[tls] trust`, which published policies are held against.
     pub default_chain: Result<(), ChainFault>,
@@ -136,6 +136,8 @@ pub enum ChainFault {
     Expired(Timestamp),
     /// Its time has not come.
     NotYetValid(Timestamp),
+    /// No path was looked for: no demand asked for one.
+    NotChecked,
     /// Anything else, in words.
     Invalid(String),
 }
@@ -147,6 +149,7 @@ impl fmt::Display for ChainFault {
             Self::UnknownIssuer(issuer) => write!(f, "its issuer ({issuer}) is not trusted"),
             Self::Expired(at) => write!(f, "it expired on {at}"),
             Self::NotYetValid(at) => write!(f, "it is not valid before {at}"),
+            Self::NotChecked => f.write_str("it was not checked"),
             Self::Invalid(fault) => f.write_str(fault),
         }
     }

@@ -31,7 +31,7 @@ pub use shortfall::{Judged, Refusal, Shortfall};
 /// How well the peer of a session is known.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Authentication {
-    /// Not at all: the session is in clear, or the peer showed no certificate.
+    /// Not at all: the session is in clear, the peer showed no certificate, or nobody asked whose it is.
     Anonymous,
     /// Its certificate falls short of trust; TLS is used all the same.
     Untrusted(Shortfall),
@@ -266,6 +266,7 @@ fn authenticate(facts: &TlsFacts, reference: &[NamePattern]) -> Authentication {
     match named(certificate, &certificate.chain, reference) {
         Ok(authentication) => authentication,
         Err(Shortfall::Name { .. }) if reference.is_empty() => Authentication::Trusted,
+        Err(Shortfall::Chain(ChainFault::NotChecked)) => Authentication::Anonymous,
         Err(fault) => Authentication::Untrusted(fault),
     }
 }

@@ -68,6 +68,29 @@ impl TlsPolicy {
         if asks_who { Acquaintance::Made } else { Acquaintance::Renewed }
     }
 
+    /// Tells whether a demand asks for a path to the connector's trust anchors.
+    #[must_use]
+    pub fn asks_for_chain(&self) -> bool {
+        self.demands().any(|demand| match &demand.verify {
+            Verify::Chain | Verify::Name(_) => true,
+            Verify::None | Verify::Published(_) | Verify::Dane(_) | Verify::Pin(_) | Verify::Unmeetable(_) => false,
+        })
+    }
+
+    /// Tells whether a demand asks for a path to the anchors of `[tls] trust`.
+    #[must_use]
+    pub fn asks_for_default_chain(&self) -> bool {
+        self.demands().any(|demand| match &demand.verify {
+            Verify::Published(_) => true,
+            Verify::None
+            | Verify::Chain
+            | Verify::Name(_)
+            | Verify::Dane(_)
+            | Verify::Pin(_)
+            | Verify::Unmeetable(_) => false,
+        })
+    }
+
     /// What is demanded; nothing unless it is forced.
     pub fn demands(&self) -> impl Iterator<Item = &Demand> {
         let demands = match self {

@@ -100,6 +100,7 @@ fn chains() -> Vec<Result<(), ChainFault>> {
         Err(ChainFault::UnknownIssuer("CN=Stranger CA".to_owned())),
         Err(ChainFault::Expired(Timestamp::UNIX_EPOCH)),
         Err(ChainFault::NotYetValid(Timestamp::MAX)),
+        Err(ChainFault::NotChecked),
         Err(ChainFault::Invalid("it is malformed".to_owned())),
     ]
 }
@@ -307,6 +308,9 @@ fn a_clearance_tells_what_was_reached_and_how_well_the_peer_is_known() {
         };
         match (clearance.authentication(), chain) {
             (Authentication::Anonymous, None) => {}
+            (Authentication::Anonymous, Some(certificate)) => {
+                assert_eq!(certificate.chain, Err(ChainFault::NotChecked))
+            }
             (Authentication::Untrusted(Shortfall::Chain(fault)), Some(certificate)) => {
                 assert_eq!(Err(fault.clone()), certificate.chain);
             }
@@ -355,8 +359,13 @@ fn a_refusal_tells_what_the_peer_had_answered() {
         let Verdict::Refused(refusal) = verdict else { return };
         let Judged::Session(reached) = &refusal.judged else { panic!("{policy}: a session was judged") };
         assert_eq!(&reached.outcome, outcome);
-        let has_certificate = matches!(outcome, TlsOutcome::Tls(facts) if facts.certificate != Presented::Nothing);
-        assert_eq!(reached.authentication != Authentication::Anonymous, has_certificate, "{policy}: {reached:?}");
+        let is_anonymous = reached.authentication == Authentication::Anonymous;
+        match outcome {
+            TlsOutcome::Tls(TlsFacts { certificate: Presented::Certificate(shown), .. }) => {
+                assert!(!is_anonymous || shown.chain == Err(ChainFault::NotChecked), "{policy}: {reached:?}");
+            }
+            TlsOutcome::Tls(_) | TlsOutcome::Clear(_) => assert!(is_anonymous, "{policy}: {reached:?}"),
+        }
         // Where it met nothing, the record is that of a session of which nothing was demanded.
         let TlsPolicy::Forced(demands) = policy else { panic!("{policy} refuses") };
         if verdicts(demands, outcome, &[]).iter().all(|(_, verdict)| verdict.is_err()) {

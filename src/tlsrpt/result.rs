@@ -60,7 +60,7 @@ pub fn of_chain_fault(fault: &ChainFault) -> ResultType {
         ChainFault::SelfSigned | ChainFault::UnknownIssuer(_) => ResultType::CertificateNotTrusted,
         ChainFault::Expired(_) => ResultType::CertificateExpired,
         // §4.3.1 has a word for what has expired, and none for what is not valid yet.
-        ChainFault::NotYetValid(_) | ChainFault::Invalid(_) => ResultType::ValidationFailure,
+        ChainFault::NotYetValid(_) | ChainFault::NotChecked | ChainFault::Invalid(_) => ResultType::ValidationFailure,
     }
 }
 
@@ -92,7 +92,7 @@ fn reason_of_chain(fault: &ChainFault) -> Option<&'static str> {
         ChainFault::UnknownIssuer(_) => Some("unknown-issuer"),
         ChainFault::NotYetValid(_) => Some("certificate-not-yet-valid"),
         ChainFault::Invalid(_) => Some("certificate-invalid"),
-        ChainFault::Expired(_) => None,
+        ChainFault::Expired(_) | ChainFault::NotChecked => None,
     }
 }
 

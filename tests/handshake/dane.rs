@@ -73,7 +73,7 @@ pub(crate) async fn held(pair: &Pair, records: &[Tlsa]) -> Result<Tlsa, DaneFaul
         names: patterns(&[NAME]),
         scope: DaneScope::Domain,
     });
-    let facts = seen.facts(material.client(&connector).against(Some(&set)), Role::Server, Timestamp::now());
+    let facts = seen.facts(material.client(&connector).against(Some(&set)), Role::Server, Timestamp::now()).await;
     let Presented::Certificate(certificate) = facts.certificate else { panic!("a certificate was shown") };
     assert!(certificate.chain.is_err(), "no authority of the connector's vouches for it");
     match certificate.dane {

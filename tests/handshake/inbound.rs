@@ -83,7 +83,7 @@ pub(crate) fn ours() -> Ours {
     Ours { authority, pair, config, folder }
 }
 
-fn against(material: &Material) -> gatepost::handshake::Against<'_> {
+pub(crate) fn against(material: &Material) -> gatepost::handshake::Against<'_> {
     material.client(&connector("default", gatepost::config::Trust::Webpki, None)).against(None)
 }
 
@@ -97,7 +97,7 @@ async fn a_client_that_verifies_us_is_content_and_negotiates_the_best() {
         let client = Arc::new(client_config(&ours.authority, versions, None));
         let (theirs, seen) = meet(&material, true, &client, "relay.example.com").await;
         assert_eq!(theirs.expect("a handshake").1, ours.pair.chain);
-        let facts = seen.expect("a handshake").facts(against(&material), Role::Client, Timestamp::now());
+        let facts = seen.expect("a handshake").facts(against(&material), Role::Client, Timestamp::now()).await;
         assert_eq!((facts.version, facts.key_exchange), (version, Some(key_exchange)));
         assert_eq!(facts.certificate, Presented::Nothing);
     }
@@ -154,7 +154,7 @@ async fn a_client_certificate_is_asked_for_only_where_wanted_and_never_required(
             let client = Arc::new(client_config(&ours.authority, versions, pair.as_ref()));
             let (theirs, seen) = meet(&material, ask, &client, "relay.example.com").await;
             theirs.expect("a handshake");
-            let facts = seen.expect("a handshake").facts(against(&material), Role::Client, Timestamp::now());
+            let facts = seen.expect("a handshake").facts(against(&material), Role::Client, Timestamp::now()).await;
             let told = match facts.certificate {
                 Presented::Nothing => None,
                 Presented::Certificate(shown) => Some((shown.names, shown.chain)),

@@ -5,5 +5,8 @@ mod files;
 mod inbound;
 mod openssl;
 mod outbound;
+mod paths;
 mod resumption;
+mod trust;
+mod words;
 mod world;

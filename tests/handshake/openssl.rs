@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use gatepost::tls::{Tlsa, TlsaMatching, TlsaSelector, TlsaUsage};
-use rcgen::date_time_ymd;
+use rcgen::{KeyUsagePurpose, date_time_ymd};
 use tokio::net::TcpListener;
 
 use crate::dane::{MATCHINGS, NAME, SELECTORS, another, held, record, with_root};
@@ -51,7 +51,12 @@ fn chains() -> Vec<(&'static str, Pair)> {
     let root = Authority::root("Partner CA");
     let deep = root.intermediate("Partner CA 2");
     let ended = |params: &mut rcgen::CertificateParams| params.not_after = date_time_ymd(2021, 2, 3);
+    let for_data = |params: &mut rcgen::CertificateParams| params.key_usages = vec![KeyUsagePurpose::DataEncipherment];
+    let crippled = Authority::root_as("Crippled CA", for_data);
     vec![
+        ("over an issuer without keyCertSign", with_root(&root, root.intermediate_as("CA 3", for_data).issue(&[NAME]))),
+        ("under a root without keyCertSign", with_root(&crippled, crippled.issue(&[NAME]))),
+        ("with a key usage without TLS", with_root(&root, root.issue_as(&[NAME], for_data))),
         ("good", with_root(&root, root.issue(&[NAME]))),
         ("over an intermediate", with_root(&root, deep.issue(&[NAME]))),
         ("without the root", deep.issue(&[NAME])),

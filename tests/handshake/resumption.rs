@@ -43,7 +43,7 @@ impl Partner {
         for acquaintance in wanted {
             let seen = connect_by(&self.material, &self.connector, address, NAME, acquaintance).await;
             let against = self.material.client(&self.connector).against(None);
-            let facts = seen.expect("a handshake").facts(against, Role::Server, Timestamp::now());
+            let facts = seen.expect("a handshake").facts(against, Role::Server, Timestamp::now()).await;
             let Presented::Certificate(certificate) = &facts.certificate else {
                 panic!("the certificate is told, whenever it was shown: {facts:?}")
             };
@@ -100,7 +100,8 @@ async fn a_handshake_that_breaks_takes_the_tickets_with_it() {
     connect(closing).await.expect_err("closed");
     closed.await.expect("the listener");
     let seen = connect(address).await.expect("a handshake");
-    let facts = seen.facts(partner.material.client(&partner.connector).against(None), Role::Server, Timestamp::now());
+    let facts =
+        seen.facts(partner.material.client(&partner.connector).against(None), Role::Server, Timestamp::now()).await;
     assert_eq!(facts.acquaintance, Acquaintance::Made);
 }
 

@@ -11,8 +11,9 @@ use gatepost::config::{
     Inbound, Limits, Located, Log, LogFormat, OnFailure, Outbound, OwnTls, Place, Queue, Relay, Route, SendReports,
     Timeouts, TlsDemand, TlsReports, Trust, TrustAnchor, WarnAfter, Written,
 };
-use gatepost::handshake::{HandshakeError, Material, Seen};
-use gatepost::tls::{Acquaintance, TlsVersion};
+use gatepost::handshake::{HandshakeError, Material, Role, Seen};
+use gatepost::tls::{Acquaintance, ChainFault, Presented, TlsVersion};
+use jiff::Timestamp;
 use rcgen::{BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair};
 use rustls::SupportedProtocolVersion;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
@@ -102,16 +103,41 @@ impl Authority {
     }
 
     pub(crate) fn root(name: &str) -> Self {
-        let (params, key) = (Self::params(name), KeyPair::generate().expect("a key"));
+        Self::root_as(name, |_| {})
+    }
+
+    pub(crate) fn root_as(name: &str, edit: impl FnOnce(&mut CertificateParams)) -> Self {
+        let (mut params, key) = (Self::params(name), KeyPair::generate().expect("a key"));
+        edit(&mut params);
         let certificate = params.self_signed(&key).expect("a root").der().clone();
         Self { params, key, certificate, above: Vec::new() }
     }
 
     pub(crate) fn intermediate(&self, name: &str) -> Self {
-        let (params, key) = (Self::params(name), KeyPair::generate().expect("a key"));
+        self.intermediate_as(name, |_| {})
+    }
+
+    pub(crate) fn intermediate_as(&self, name: &str, edit: impl FnOnce(&mut CertificateParams)) -> Self {
+        let (mut params, key) = (Self::params(name), KeyPair::generate().expect("a key"));
+        edit(&mut params);
+        let certificate = self.certify(&params, &key);
+        Self { params, key, above: [vec![certificate.clone()], self.above.clone()].concat(), certificate }
+    }
+
+    /// Another certificate for another authority, by this one.
+    pub(crate) fn cross_sign(
+        &self,
+        other: &Self,
+        edit: impl FnOnce(&mut CertificateParams),
+    ) -> CertificateDer<'static> {
+        let mut params = other.params.clone();
+        edit(&mut params);
+        self.certify(&params, &other.key)
+    }
+
+    fn certify(&self, params: &CertificateParams, key: &KeyPair) -> CertificateDer<'static> {
         let issuer = Issuer::from_params(&self.params, &self.key);
-        let certificate = params.signed_by(&key, &issuer).expect("an intermediate").der().clone();
-        Self { params, key, above: vec![certificate.clone()], certificate }
+        params.signed_by(key, &issuer).expect("an intermediate").der().clone()
     }
 
     pub(crate) fn issue(&self, names: &[&str]) -> Pair {
@@ -226,6 +252,26 @@ pub(crate) fn config(identity: Option<IdentityFiles>, connectors: Vec<Connector>
         written: Written { file: Arc::from(Path::new("gatepost.toml")), text: Arc::from(""), digest: String::new() },
         hostname,
     }
+}
+
+/// Shows a chain to a connector that trusts `authority` alone: the verdict on its path.
+pub(crate) async fn path_of(authority: &Authority, pair: &Pair) -> Result<(), ChainFault> {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("trust.pem");
+    std::fs::write(&file, authority.pem()).expect("the folder is ours");
+    path_under(&file, pair).await
+}
+
+/// The same under all that stands in a PEM file.
+pub(crate) async fn path_under(file: &Path, pair: &Pair) -> Result<(), ChainFault> {
+    let connector = connector("partner", Trust::File(file.to_owned()), None);
+    let material = load(&config(None, vec![connector.clone()]));
+    let (address, peer) = serve(server_config(pair, BOTH), 1).await;
+    let seen = connect(&material, &connector, address, "mail.partner.example").await.expect("a handshake");
+    peer.await.expect("the peer");
+    let facts = seen.facts(material.client(&connector).against(None), Role::Server, Timestamp::now()).await;
+    let Presented::Certificate(shown) = facts.certificate else { panic!("a certificate was shown") };
+    shown.chain
 }
 
 pub(crate) fn load(config: &Config) -> Arc<Material> {

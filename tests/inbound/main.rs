@@ -207,6 +207,25 @@ async fn a_partner_is_held_to_its_connector() {
     relay.ends().await;
 }
 
+/// Whoever shows a certificate makes no work where nobody asks for it.
+#[tokio::test]
+async fn a_certificate_that_no_connector_asks_for_is_not_checked() {
+    let mut relay = Relay::start(Wanted::default()).await;
+    let mut partner = relay.secured(true).await;
+    partner.begins("a@example.org", "b@example.com").await;
+    partner.says("a\n.").await;
+    partner.hears("250 2.0.0").await;
+    let (received, _) = content(&relay.entry().await).await;
+    assert!(received.contains("client certificate: not checked)"), "{received}");
+    // For the next sender of the same session it is asked for.
+    partner.begins("a@domain-c.com", "b@example.com").await;
+    partner.says("a\n.").await;
+    partner.hears("250 2.0.0").await;
+    let (received, _) = content(&relay.entry().await).await;
+    assert!(received.contains("client certificate: verified as mail.domain-c.com)"), "{received}");
+    relay.ends().await;
+}
+
 #[tokio::test]
 async fn strangers_do_not_relay() {
     let relay = Relay::start(Wanted { networks: "\"127.0.0.1/32\"", ..Wanted::default() }).await;

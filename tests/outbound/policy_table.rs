@@ -72,7 +72,7 @@ fn known_as(authentication: &Authentication) -> &'static str {
             ChainFault::SelfSigned => "self-signed",
             ChainFault::UnknownIssuer(_) => "unknown issuer",
             ChainFault::Expired(_) => "expired",
-            ChainFault::NotYetValid(_) | ChainFault::Invalid(_) => "invalid",
+            ChainFault::NotYetValid(_) | ChainFault::NotChecked | ChainFault::Invalid(_) => "invalid",
         },
         Authentication::Untrusted(Shortfall::Name { .. }) => "another name",
         Authentication::Untrusted(_) => "untrusted",

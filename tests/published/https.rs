@@ -142,6 +142,19 @@ async fn a_certificate_for_clients_only_is_none() {
 }
 
 #[tokio::test]
+async fn an_issuer_that_may_not_issue_vouches_for_no_policy_host() {
+    let world = world().await;
+    let crippled = world.authority.intermediate_as("Web CA", |params| {
+        params.key_usages = vec![rcgen::KeyUsagePurpose::DigitalSignature];
+    });
+    let host = Host::start(&crippled.issue(&["web.example"]), plain(b"")).await;
+    let result = world.https().get(&url(&host, "web.example/x"), LIMIT).await;
+    let words = "an issuer of it (CN=Web CA) may not issue certificates: its key usage lacks keyCertSign";
+    assert_eq!(fault(result), HttpsFault::Chain(ChainFault::Invalid(words.to_owned())));
+    assert_eq!(host.heard(), [""; 0], "not a word was said");
+}
+
+#[tokio::test]
 async fn no_redirection_is_followed() {
     let world = world().await;
     let pair = world.authority.issue(&["web.example"]);
