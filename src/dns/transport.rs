@@ -77,14 +77,13 @@ impl Transport {
         let mut outcome = self.both.send(request.clone()).first_answer().await;
         for pool in [&self.tcp, &self.both] {
             match outcome {
-                Err(NetError::Timeout | NetError::Io(_) | NetError::NoConnections | NetError::Busy) => {
-                    outcome = pool.send(request.clone()).first_answer().await;
-                }
                 // One more try: SERVFAIL is often over as soon as it is there.
                 Err(NetError::Dns(DnsError::ResponseCode(_))) => {
                     return self.both.send(request).first_answer().await;
                 }
-                _ => break,
+                Ok(_) | Err(NetError::Dns(_)) => break,
+                // No answer, for whatever reason: also a crowd that fills the library's queues.
+                Err(_) => outcome = pool.send(request.clone()).first_answer().await,
             }
         }
         outcome

@@ -11,8 +11,10 @@ use tokio::sync::OnceCell;
 use super::super::LookupError;
 use super::zone::Zone;
 
-/// Cuts that are kept, at most.
-const KEPT: u64 = 16_384;
+/// Octets of cuts, about, that are kept at most.
+const OCTETS_MAX: u64 = 16 << 20;
+/// What an entry costs beside the keys of its zone, about.
+const ENTRY: usize = 512;
 /// How long one is kept, at most: a zone that changes its keys is noticed soon.
 const KEPT_FOR: Duration = Duration::from_mins(15);
 /// How long one is kept, at least: a TTL of 0 must not cost a walk for every lookup.
@@ -37,7 +39,7 @@ pub(in crate::dns) enum Cut {
 pub(in crate::dns) struct Cuts(moka::sync::Cache<Name, Arc<Entry>>);
 
 #[derive(Default)]
-pub(super) struct Entry(OnceCell<Found>);
+struct Entry(OnceCell<Found>);
 
 struct Found {
     outcome: Result<Cut, LookupError>,
@@ -47,12 +49,42 @@ struct Found {
 
 impl Cuts {
     pub(in crate::dns) fn new() -> Self {
-        Self(moka::sync::Cache::new(KEPT))
+        let weigher = |_: &Name, entry: &Arc<Entry>| u32::try_from(entry.octets()).unwrap_or(u32::MAX);
+        Self(moka::sync::Cache::builder().max_capacity(OCTETS_MAX).weigher(weigher).build())
     }
 
-    /// The entry of a name: empty where nothing is known, or nothing that is new enough.
-    pub(super) fn entry(&self, name: &Name, fresh: bool) -> Arc<Entry> {
-        self.0.entry_by_ref(name).or_insert_with_if(Arc::default, |entry| entry.is_over(fresh)).into_value()
+    /// Returns the outcome for a name that is known, that somebody else is waiting for, or that of `find`. With
+    /// `fresh`, what was looked up a while ago does not count.
+    pub(super) async fn get(
+        &self,
+        name: &Name,
+        fresh: bool,
+        find: impl AsyncFnOnce() -> Result<(Cut, Duration), LookupError>,
+    ) -> Result<Cut, LookupError> {
+        let entry =
+            self.0.entry_by_ref(name).or_insert_with_if(Arc::default, |entry| entry.is_over(fresh)).into_value();
+        let mut is_new = false;
+        let init = async || {
+            is_new = true;
+            Found::of(find().await)
+        };
+        let outcome = entry.0.get_or_init(init).await.outcome.clone();
+        if is_new {
+            // An entry is weighed when it is put in: now with its keys.
+            self.0.insert(name.clone(), Arc::clone(&entry));
+        }
+        outcome
+    }
+}
+
+impl Found {
+    fn of(found: Result<(Cut, Duration), LookupError>) -> Self {
+        let (outcome, holds) = match found {
+            Ok((cut, holds)) => (Ok(cut), holds.clamp(KEPT_AT_LEAST, KEPT_FOR)),
+            Err(fault) => (Err(fault), Duration::ZERO),
+        };
+        let since = Instant::now();
+        Self { outcome, since, until: since + holds }
     }
 }
 
@@ -64,19 +96,29 @@ impl Entry {
         })
     }
 
-    /// The outcome that is known, that somebody else is waiting for, or that of `find`.
-    pub(super) async fn get_or_init(
-        &self,
-        find: impl AsyncFnOnce() -> Result<(Cut, Duration), LookupError>,
-    ) -> Result<Cut, LookupError> {
-        let init = async || {
-            let (outcome, holds) = match find().await {
-                Ok((cut, holds)) => (Ok(cut), holds.clamp(KEPT_AT_LEAST, KEPT_FOR)),
-                Err(fault) => (Err(fault), Duration::ZERO),
-            };
-            let since = Instant::now();
-            Found { outcome, since, until: since + holds }
+    fn octets(&self) -> usize {
+        let keys = match self.0.get().map(|found| &found.outcome) {
+            Some(Ok(Cut::Signed(zone))) => zone.octets(),
+            _ => 0,
         };
-        self.0.get_or_init(init).await.outcome.clone()
+        ENTRY + keys
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_failure_is_looked_up_again_and_a_find_is_not() {
+        let (cuts, name) = (Cuts::new(), Name::root());
+        let failed = cuts.get(&name, false, async || Err(LookupError::Timeout)).await;
+        assert!(matches!(failed, Err(LookupError::Timeout)));
+        let found = cuts.get(&name, false, async || Ok((Cut::Unsigned, Duration::ZERO))).await;
+        assert!(matches!(found, Ok(Cut::Unsigned)));
+        for fresh in [false, true] {
+            let kept = cuts.get(&name, fresh, async || Err(LookupError::Timeout)).await;
+            assert!(matches!(kept, Ok(Cut::Unsigned)), "it was found a moment ago");
+        }
     }
 }

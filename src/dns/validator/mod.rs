@@ -165,14 +165,13 @@ impl<'a> Validator<'a> {
 
     /// Finds out whether a zone begins at a name, as it is remembered or as the zone above it says.
     async fn cut(&mut self, above: &Zone, name: &Name) -> Result<Cut, LookupError> {
-        let entry = self.cuts.entry(name, self.fresh);
+        let (cuts, fresh) = (self.cuts, self.fresh);
         let mut is_ours = false;
-        let found = entry
-            .get_or_init(async || {
-                is_ours = true;
-                self.find_cut(above, name).await
-            })
-            .await;
+        let find = async || {
+            is_ours = true;
+            self.find_cut(above, name).await
+        };
+        let found = cuts.get(name, fresh, find).await;
         match found {
             Ok(cut) => Ok(cut),
             // Somebody else's lookup has failed, perhaps for its own reasons.

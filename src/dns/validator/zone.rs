@@ -52,6 +52,12 @@ impl Zone {
         Ok(Some((Self { keys, ..entry }, verified.holds)))
     }
 
+    /// The memory that its keys take up, about.
+    pub(super) fn octets(&self) -> usize {
+        let of_key = |key: &DNSKEY| size_of::<(u16, DNSKEY)>() + key.public_key().public_bytes().len();
+        self.keys.iter().map(|(_, key)| of_key(key)).sum()
+    }
+
     /// Checks that this zone has signed an RRset, as its own or from a wildcard.
     pub(super) fn verify(&self, set: &RrSet<'_>, work: &mut Work, now: u32) -> Result<Option<Verified>, LookupError> {
         let mut records = None;
