@@ -15,8 +15,8 @@ use super::super::LookupError;
 use super::denial::{CutProof, LeafProof};
 use super::work::Work;
 
-/// Iterations above which a proof is not secure (RFC 9276 §3.2): Unbound draws the line at 150.
-const ITERATIONS_MAX: u16 = 149;
+/// Iterations above which a proof is not secure (RFC 9276 §3.2; BIND and Unbound draw the line here).
+const ITERATIONS_MAX: u16 = 150;
 
 /// An NSEC3 record with the hash that is its owner's first label.
 struct Nsec3<'a> {
