@@ -51,6 +51,7 @@ fn has_the_documented_values(config: &Config) {
     assert_eq!((limits.message_size, limits.recipients), (50 * 1024 * 1024, 1000));
     assert_eq!((limits.connections, limits.connections_per_client), (4000, 100));
     assert_eq!((limits.errors, limits.received), (20, 100));
+    assert_eq!((limits.delivery_attempts, limits.delivery_attempt_time), (2000, minutes(30)));
 
     let timeouts = &config.timeouts;
     assert_eq!((timeouts.command, timeouts.data_block, timeouts.data_rate), (minutes(5), minutes(3), 1024));

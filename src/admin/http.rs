@@ -21,10 +21,12 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use super::words::status::Attempts;
 use super::{Desk, Problem, in_time, page, status};
 use crate::address::Domain;
 use crate::config::{AdminHttp, Fault, Located};
 use crate::monitor::Format;
+use crate::scheduler::Share;
 
 /// Connections at the same time; what is beyond waits in the socket's own queue.
 const CONNECTIONS_MAX: usize = 32;
@@ -182,15 +184,67 @@ async fn metrics(State(desk): State<Desk>, headers: HeaderMap) -> Result<Respons
     Ok(response)
 }
 
-/// Whether mail is taken and delivered: the queue has been read, the scheduler answers, and nobody has told
-/// us to stop.
+/// Whether mail is taken and delivered: the queue has been read, the scheduler answers, nobody has told us to stop, and
+/// mail for what the configuration names goes out. Strangers' domains that hang must not take the relay out of
+/// service: that all attempts for these are in use is said, and it is ready nevertheless.
 async fn ready(desk: Desk, stop: CancellationToken) -> Response {
     if stop.is_cancelled() {
         return plain(StatusCode::SERVICE_UNAVAILABLE, "stopping\n");
     }
     match tokio::time::timeout(READY_TIME, desk.operator.outlook(Vec::new())).await {
-        Ok(Some(_)) => plain(StatusCode::OK, "ready\n"),
+        Ok(Some(_)) => {
+            let (status, words) = readiness(&status::attempts(&desk));
+            plain(status, words)
+        }
         Ok(None) => plain(StatusCode::SERVICE_UNAVAILABLE, "stopping\n"),
         Err(_) => plain(StatusCode::SERVICE_UNAVAILABLE, "the queue is being read, or deliveries do not go on\n"),
+    }
+}
+
+fn readiness(attempts: &[Attempts]) -> (StatusCode, String) {
+    let full = attempts.iter().filter(|share| share.is_full());
+    let (mut status, mut words) = (StatusCode::OK, String::new());
+    for share in full {
+        if share.share == Share::Named.word() {
+            status = StatusCode::SERVICE_UNAVAILABLE;
+        }
+        let (destinations, waiting) = (share.destinations(), share.waiting);
+        words += &format!("all delivery attempts for {destinations} are in use; {waiting} destinations wait\n");
+    }
+    if status == StatusCode::OK {
+        words.insert_str(0, "ready\n");
+    }
+    (status, words)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn share(share: &str, waiting: u64, full_seconds: Option<u64>) -> Attempts {
+        Attempts { share: share.to_owned(), most: 800, running: 800, slow: 700, waiting, full_seconds }
+    }
+
+    #[test]
+    fn readiness_tells_that_all_attempts_are_in_use() {
+        let (named, by_mx) = (share("named", 2, Some(60)), share("mx", 9, Some(60)));
+        for (shares, status, words) in [
+            (vec![], 200, "ready\n"),
+            (vec![share("named", 0, None), share("mx", 5, Some(59))], 200, "ready\n"),
+            (
+                vec![by_mx.clone()],
+                200,
+                "ready\nall delivery attempts for destinations by MX are in use; 9 destinations wait\n",
+            ),
+            (
+                vec![named, by_mx],
+                503,
+                "all delivery attempts for named connectors and smart hosts are in use; 2 destinations wait\n\
+                 all delivery attempts for destinations by MX are in use; 9 destinations wait\n",
+            ),
+        ] {
+            let (got, said) = readiness(&shares);
+            assert_eq!((got.as_u16(), said.as_str()), (status, words));
+        }
     }
 }

@@ -7,13 +7,13 @@ use std::fmt::Write as _;
 use std::process::ExitCode;
 
 use clap::Args;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use super::history::alarm_line;
 use super::queue::words::{age, brief, plain, short, size, time};
 use super::socket::Client;
 use super::{ConfigFile, show};
-use crate::admin::words::status::{Certificate, Destination, Downgrade, Exception, Owner, Refusal, Status};
+use crate::admin::words::status::{Attempts, Certificate, Destination, Downgrade, Exception, Owner, Refusal, Status};
 
 /// Of each list so many are shown; all of them are in the JSON.
 const SHOWN: usize = 5;
@@ -72,12 +72,26 @@ fn screen(status: &Status) -> String {
     let (octets, waiting, held) = (size(queue.octets), queue.waiting, queue.held);
     let messages = if queue.messages == 1 { "1 message".to_owned() } else { format!("{} messages", queue.messages) };
     let _ = writeln!(text, "\nqueue: {messages} ({octets}), recipients: {waiting} waiting, {held} held{oldest}");
+    status.attempts.iter().for_each(|share| text.push_str(&attempts(share)));
     list(&mut text, "destinations in trouble", &status.troubles, status.more_troubles, |one| trouble(one, now));
     list(&mut text, "certificates", &status.certificates, status.more_certificates, certificate);
     list(&mut text, "exceptions in force", &status.exceptions, 0, exception);
     list(&mut text, "downgrade warnings", &status.downgrades, 0, downgrade);
     list(&mut text, "last refusals", &status.refusals, 0, refusal);
     text
+}
+
+/// One share of the delivery attempts.
+fn attempts(share: &Attempts) -> String {
+    let Attempts { most, running, slow, waiting, .. } = share;
+    let full = match share.full_seconds {
+        Some(seconds) => format!(
+            "; ALL IN USE for {}, {waiting} destinations wait",
+            brief(SignedDuration::from_secs(i64::try_from(seconds).unwrap_or(i64::MAX)))
+        ),
+        None => String::new(),
+    };
+    format!("delivery attempts for {}: {running} of {most}, {slow} slow{full}\n", share.destinations())
 }
 
 fn list<T>(text: &mut String, heading: &str, all: &[T], more: usize, line: impl Fn(&T) -> String) {
@@ -156,6 +170,8 @@ mod tests {
         let text = format!(
             r#"{{"version":"0.1.0","hostname":"relay.example.com","since":"2026-11-26T00:00:00Z","at":"2026-11-26T01:30:00Z",
             "queue":{{"messages":1,"octets":2048,"waiting":1,"held":0,"oldest":"2026-11-26T00:30:00Z","counted":null}},
+            "attempts":[{{"share":"named","most":800,"running":3,"slow":1,"waiting":0,"full_seconds":null}},
+            {{"share":"mx","most":1200,"running":1200,"slow":900,"waiting":7,"full_seconds":130}}],
             "troubles":[{{"domain":"b.example","connector":"internet","waiting":1,"held":0,"oldest":"2026-11-26T00:30:00Z",
             "reason":{{"at":"2026-11-26T01:00:00Z","status":"4.7.4","text":"mx.b.example: no\u001b[31m TLS","host":null,"reply":null}},
             "next":"2026-11-26T01:35:00Z"}}],"more_troubles":0,"connectors":[],"more_connectors":0,
@@ -166,7 +182,9 @@ mod tests {
         let line = "  relay.pem: 9 days left, until 2026-12-06\n";
         let expected = format!(
             "relay.example.com, Gatepost 0.1.0, up since 2026-11-26 00:00:00 UTC (1h 30m)\n\n\
-             queue: 1 message (2.0 KiB), recipients: 1 waiting, 0 held, oldest 1h 0m\n\n\
+             queue: 1 message (2.0 KiB), recipients: 1 waiting, 0 held, oldest 1h 0m\n\
+             delivery attempts for named connectors and smart hosts: 3 of 800, 1 slow\n\
+             delivery attempts for destinations by MX: 1200 of 1200, 900 slow; ALL IN USE for 2m, 7 destinations wait\n\n\
              destinations in trouble:\n  b.example (internet): 1 waiting, 0 held, since 1h 0m, next try in 5m\n    \
              4.7.4 mx.b.example: no\u{fffd}[31m TLS\n\ncertificates:\n{}  and 3 more\n\nexceptions in force: none\n\n\
              downgrade warnings: none\n\nlast refusals:\n  2026-11-26 00:31:00 UTC inbound 192.0.2.1, 2 times\n    550 no\n  \

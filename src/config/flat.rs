@@ -167,6 +167,8 @@ fn limits(limits: &Limits) -> Section {
         ("connections_per_client", number(limits.connections_per_client)),
         ("errors", number(limits.errors)),
         ("received", number(limits.received)),
+        ("delivery_attempts", number(limits.delivery_attempts)),
+        ("delivery_attempt_time", time(limits.delivery_attempt_time)),
     ];
     Section::new("[limits]", pairs)
 }

@@ -322,6 +322,10 @@ pub struct Limits {
     pub errors: u32,
     /// Received fields before it is a loop (RFC 5321 §6.3).
     pub received: u32,
+    /// Delivery attempts at the same time.
+    pub delivery_attempts: u32,
+    /// The time that one delivery attempt may take.
+    pub delivery_attempt_time: Duration,
 }
 
 /// `[timeouts]`: each bounds a whole step (RFC 5321 §4.5.3.2).

@@ -26,6 +26,8 @@ const EVIDENCE: &str = "/var/lib/gatepost/evidence";
 const HTTP: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, 9025);
 /// More than any of these counts can mean in earnest.
 const COUNT_MAX: u32 = 1_000_000;
+/// Fewer delivery attempts at the same time cannot be shared out.
+const ATTEMPTS_MIN: u32 = 100;
 const MINUTE: u64 = 60;
 const HOUR: u64 = 60 * MINUTE;
 const DAY: u64 = 24 * HOUR;
@@ -72,8 +74,18 @@ pub(super) fn limits(mut table: Table<'_>, notes: &mut Notes<'_>) -> Limits {
     let connections_per_client = number(notes, "connections_per_client").or(100);
     let errors = number(notes, "errors").or(20);
     let received = number(notes, "received");
+    let delivery_attempts = number(notes, "delivery_attempts");
     let message_size = table.read(notes, "message_size", size);
+    let delivery_attempt_time = table.or(notes, "delivery_attempt_time", Duration::from_secs(30 * MINUTE), duration);
     table.finish(notes);
+    if let Some(few) = delivery_attempts.located().filter(|given| given.value < ATTEMPTS_MIN) {
+        let message = format!("delivery_attempts = {} is too low: slow destinations would hold up all mail", few.value);
+        notes.fault(
+            &few.place,
+            message,
+            format!("Write {ATTEMPTS_MIN} or more, or remove it for the default of 2000."),
+        );
+    }
     at_least(&recipients, 100, "recipients", "RFC 5321 4.5.3.1.8 wants at least 100", notes);
     at_least(&received, 100, "received", "RFC 5321 6.3 wants at least 100", notes);
     at_least(&message_size, 64 << 10, "message_size", "RFC 5321 4.5.3.1.7 wants at least 64KiB", notes);
@@ -84,6 +96,8 @@ pub(super) fn limits(mut table: Table<'_>, notes: &mut Notes<'_>) -> Limits {
         connections_per_client: connections_per_client as usize,
         errors,
         received: received.or(100),
+        delivery_attempts: delivery_attempts.or(2000),
+        delivery_attempt_time,
     }
 }
 

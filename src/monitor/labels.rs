@@ -220,5 +220,7 @@ label_sets! {
     Queued { connector: String, state: &'static str }
     Certificate { owner: &'static str, certificate: String }
     Alarm { alarm: &'static str }
+    AttemptShare { share: &'static str }
+    AttemptEnded { reason: &'static str }
     Version { version: &'static str }
 }

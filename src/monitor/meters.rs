@@ -9,7 +9,8 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 
 use super::labels::{
-    Connector, ConnectorReached, Handshake, Inbound, Judged, Limit, Listener, Recipients, Refused, Session,
+    AttemptEnded, Connector, ConnectorReached, Handshake, Inbound, Judged, Limit, Listener, Recipients, Refused,
+    Session,
 };
 use super::text::{Format, Reading};
 
@@ -52,6 +53,7 @@ pub(super) struct Meters {
     pub(super) outbound_messages: Family<ConnectorReached, Counter>,
     pub(super) outbound_bytes: Family<ConnectorReached, Counter>,
     pub(super) open_connections: Count,
+    pub(super) attempts_ended: Family<AttemptEnded, Counter>,
     pub(super) delay: Family<Connector, Histogram>,
     pub(super) downgrades: Family<Connector, Counter>,
     pub(super) spool_sync: Histogram,
@@ -74,6 +76,7 @@ impl Default for Meters {
             outbound_messages: Family::default(),
             outbound_bytes: Family::default(),
             open_connections: Count::default(),
+            attempts_ended: Family::default(),
             delay: Family::new_with_constructor(|| Histogram::new(DELAYS)),
             downgrades: Family::default(),
             // From a quarter of a millisecond to four seconds.
@@ -109,6 +112,8 @@ impl Meters {
         let registry = &mut self.registry;
         let help = "Connections to next hops that are open, those waiting for work included";
         registry.register("outbound_open_connections", help, self.open_connections.clone());
+        let help = "Delivery attempts that [limits] ended, by why: time_over, or gave_way to other destinations";
+        registry.register("delivery_attempts_ended", help, self.attempts_ended.clone());
         let help = "Recipients tried, by how the attempt ended for them and what its session reached";
         registry.register("outbound_recipients", help, self.recipients.clone());
         let help = "Messages handed over, once for each destination";

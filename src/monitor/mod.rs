@@ -24,11 +24,14 @@ use jiff::Timestamp;
 use crate::tls::{Clearance, TlsVersion};
 use certificates::Certificates;
 use coverage::Coverage;
-use labels::{Connector, ConnectorReached, Direction, Handshake, Inbound, Judged, Limit, Reached, Recipients, Refused};
+use labels::{
+    AttemptEnded, Connector, ConnectorReached, Direction, Handshake, Inbound, Judged, Limit, Reached, Recipients,
+    Refused,
+};
 pub use labels::{Demanded, Fate, HandshakeEnd, PolicyEnd, Reason, SessionEnd};
 use meters::{Meters, Open};
 use repeats::Repeats;
-pub use text::{Format, Process, QueueReading, Reading};
+pub use text::{AttemptsReading, Format, Process, QueueReading, Reading};
 use troubles::{Downgrade, Refusal, Troubles};
 
 /// How often repeated log lines are summed up and what is kept is written.
@@ -116,6 +119,9 @@ impl Monitor {
                 drop(meters.turned_away.get_or_create(&Limit { listener: listener.to_owned(), limit }));
             }
         }
+        for reason in ["time_over", "gave_way"] {
+            drop(meters.attempts_ended.get_or_create(&AttemptEnded { reason }));
+        }
         for connector in connectors.map(str::to_owned) {
             for direction in [Direction::Inbound, Direction::Outbound] {
                 let (direction, connector) = (direction.word(), connector.clone());
@@ -196,6 +202,11 @@ impl Monitor {
     #[must_use]
     pub fn connection(&self) -> Counted {
         Counted { _open: Open::new(self.0.meters.open_connections.clone()) }
+    }
+
+    /// An attempt was ended by one of `[limits]`; why.
+    pub fn attempt_ended(&self, reason: &'static str) {
+        self.0.meters.attempts_ended.get_or_create(&AttemptEnded { reason }).inc();
     }
 
     /// An attempt has ended like this for so many recipients, on a session with that clearance, if any.

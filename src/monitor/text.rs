@@ -12,7 +12,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::{Registry, Unit};
 
-use super::labels::{Alarm, Certificate, Connector, Queued, Version};
+use super::labels::{Alarm, AttemptShare, Certificate, Connector, Queued, Version};
 
 /// How metrics are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,6 +47,8 @@ pub struct Reading {
     pub queue: Vec<QueueReading>,
     /// Destinations in trouble.
     pub troubled: usize,
+    /// The delivery attempts, by share.
+    pub attempts: Vec<AttemptsReading>,
     /// Certificates: `own` or `partner`, which, and when it ends.
     pub certificates: Vec<(&'static str, String, Timestamp)>,
     /// MTA-STS policies that are known.
@@ -70,6 +72,21 @@ pub struct QueueReading {
     pub held: u64,
     /// Seconds since the oldest of them was accepted.
     pub oldest: u64,
+}
+
+/// One share of the delivery attempts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AttemptsReading {
+    /// Which.
+    pub share: &'static str,
+    /// Attempts that may be under way.
+    pub most: u64,
+    /// Attempts under way.
+    pub running: u64,
+    /// Of these, the slow ones.
+    pub slow: u64,
+    /// Destinations that find no place for one.
+    pub waiting: u64,
 }
 
 /// The process, as the system tells.
@@ -128,6 +145,7 @@ fn read(reading: &Reading) -> Registry {
     };
     let help = "Destinations whose mail waits after a failed attempt";
     registry.register("queue_troubled_destinations", help, one(number(reading.troubled)));
+    attempts(&mut registry, &reading.attempts);
     let certificates = Family::<Certificate, Gauge>::default();
     for (owner, certificate, ends) in &reading.certificates {
         let label = Certificate { owner, certificate: certificate.clone() };
@@ -147,6 +165,25 @@ fn read(reading: &Reading) -> Registry {
     version.get_or_create(&Version { version: env!("CARGO_PKG_VERSION") }).set(1);
     registry.register("build_info", "The version of Gatepost", version);
     registry
+}
+
+fn attempts(registry: &mut Registry, shares: &[AttemptsReading]) {
+    let mut family = |name: &str, help: &str, value: fn(&AttemptsReading) -> u64| {
+        let family = Family::<AttemptShare, Gauge>::default();
+        for share in shares {
+            family.get_or_create(&AttemptShare { share: share.share }).set(number(value(share)));
+        }
+        registry.register(name, help, family);
+    };
+    let help =
+        "Delivery attempts under way, by share: destinations that connectors name, and others by their MX records";
+    family("delivery_attempts", help, |share| share.running);
+    let help = "Delivery attempts that have run for more than two seconds; most of these leave their place to others";
+    family("delivery_attempts_slow", help, |share| share.slow);
+    let help = "Delivery attempts that may be under way: the share's part of [limits] delivery_attempts";
+    family("delivery_attempts_max", help, |share| share.most);
+    let help = "Destinations whose mail is due and waits because all delivery attempts of the share are in use";
+    family("delivery_destinations_waiting", help, |share| share.waiting);
 }
 
 /// The figures that every process shows under the same names.
@@ -218,11 +255,16 @@ mod tests {
         let queue = QueueReading { connector: "internet".to_owned(), waiting: 3, held: 1, oldest: 60 };
         let ends = Timestamp::from_second(1_800_000_000).expect("a time");
         let certificates = vec![("own", "relay.pem".to_owned(), ends)];
-        let reading =
-            Reading { queue: vec![queue], certificates, alarms: vec![("tls_lost", true)], ..Reading::default() };
+        let attempts = vec![AttemptsReading { share: "mx", most: 1200, running: 601, slow: 600, waiting: 3 }];
+        let alarms = vec![("tls_lost", true)];
+        let reading = Reading { queue: vec![queue], certificates, attempts, alarms, ..Reading::default() };
         let text = write(&Registry::default(), &reading, Format::OpenMetrics);
         for line in [
             "gatepost_queue_recipients{connector=\"internet\",state=\"held\"} 1",
+            "gatepost_delivery_attempts{share=\"mx\"} 601",
+            "gatepost_delivery_attempts_slow{share=\"mx\"} 600",
+            "gatepost_delivery_attempts_max{share=\"mx\"} 1200",
+            "gatepost_delivery_destinations_waiting{share=\"mx\"} 3",
             "gatepost_queue_oldest_age_seconds{connector=\"internet\"} 60",
             "gatepost_certificate_expiry_timestamp_seconds{owner=\"own\",certificate=\"relay.pem\"} 1800000000",
             "gatepost_interception_alarm{alarm=\"tls_lost\"} 1",

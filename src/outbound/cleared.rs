@@ -18,6 +18,7 @@ use crate::spool::{Body, SpoolError};
 use crate::tls::{Acquaintance, Clearance, NamePattern, NoTls, TlsOutcome, TlsPolicy, Verdict, judge};
 
 use super::Via;
+use super::limit::AttemptLimit;
 use super::wire::{Broken, Dialogue, Wire};
 
 /// Content is sent in blocks of at least this many octets, or whole where it is smaller.
@@ -186,13 +187,22 @@ impl Cleared {
     }
 
     /// Hands one message over. The message must fit the peer ([`Mail::fits`]).
-    pub(super) async fn hand_over(&mut self, mail: Mail<'_>, body: &Body, timeouts: &Timeouts) -> Handed {
+    pub(super) async fn hand_over(
+        &mut self,
+        mail: Mail<'_>,
+        body: &Body,
+        timeouts: &Timeouts,
+        limit: &AttemptLimit,
+    ) -> Handed {
         let leave = &self.via.clearance;
         let has_waited = std::mem::take(&mut self.has_waited);
         self.transactions = self.transactions.saturating_add(1);
+        limit.transaction(mail.recipients.len());
+        let content = Content { body, octets: mail.size, timeouts, limit };
         let transaction = Transaction::start(mail, self.extensions, self.wire.output(leave));
         let mut permitted = Permitted { _leave: leave, transaction };
-        let interruption = carry(&mut self.wire, &mut permitted, leave, body, timeouts).await.err();
+        let interruption = carry(&mut self.wire, &mut permitted, leave, &content).await.err();
+        limit.transaction_over();
         let unanswered = permitted.transaction.replies() == 0;
         let results = permitted.transaction.into_results();
         let closed = match (&interruption, &results.ending) {
@@ -208,18 +218,26 @@ impl Cleared {
     }
 }
 
+/// What is handed over, and in which time.
+struct Content<'a> {
+    body: &'a Body,
+    octets: u64,
+    timeouts: &'a Timeouts,
+    limit: &'a AttemptLimit,
+}
+
 async fn carry(
     wire: &mut Wire,
     permitted: &mut Permitted<'_, '_>,
     leave: &Clearance,
-    body: &Body,
-    timeouts: &Timeouts,
+    content: &Content<'_>,
 ) -> Result<(), Interruption> {
+    let timeouts = content.timeouts;
     match wire.converse(permitted, timeouts.reply).await.map_err(Interruption::Connection)? {
         Step::Over => return Ok(()),
         Step::Content => {}
     }
-    send_content(wire, leave, body, timeouts).await?;
+    send_content(wire, leave, content).await?;
     permitted.transaction.content_sent();
     // After the dot there is nothing to send but an answer to wait for.
     wire.converse(permitted, timeouts.final_reply).await.map_err(Interruption::Connection)?;
@@ -228,12 +246,9 @@ async fn carry(
 
 /// Streams the content. Where it cannot be read to its end, the final dot is not sent: half a message
 /// must not pass for a whole one.
-async fn send_content(
-    wire: &mut Wire,
-    leave: &Clearance,
-    body: &Body,
-    timeouts: &Timeouts,
-) -> Result<(), Interruption> {
+async fn send_content(wire: &mut Wire, leave: &Clearance, content: &Content<'_>) -> Result<(), Interruption> {
+    let Content { body, octets, timeouts, limit } = *content;
+    limit.content(octets, timeouts.data_rate);
     let mut reader = body.reader().await.map_err(Interruption::Spool)?;
     let mut stuffer = Stuffer::new();
     while let Some(chunk) = reader.next().await.map_err(Interruption::Spool)? {
@@ -244,5 +259,6 @@ async fn send_content(
         }
     }
     stuffer.finish(wire.output(leave));
+    limit.final_reply();
     wire.flush(timeouts.data_block).await.map_err(Interruption::Connection)
 }

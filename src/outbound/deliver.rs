@@ -14,6 +14,7 @@ use crate::tls::{self, Layer, Refusal};
 
 use super::cleared::Cleared;
 use super::dial::{Errand, Target};
+use super::limit::{AttemptLimit, Ended};
 use super::memory::Memory;
 use super::plan::{NoPlan, Plan, Purpose};
 use super::pool::Destination;
@@ -33,7 +34,10 @@ struct Delivery<'a> {
     snapshot: &'a Snapshot,
     attempt: &'a Attempt,
     connector: &'a Arc<Connector>,
+    limit: &'a AttemptLimit,
     ledger: Ledger,
+    /// The peer at hand.
+    peer: Option<String>,
     dials: usize,
     /// Addresses at which the peer put the message off, and how many of them there were before the one at hand.
     put_off: usize,
@@ -49,8 +53,8 @@ struct Stop<'a> {
     hop: &'a Hop,
     terms: &'a Terms,
     found: &'a Found,
-    /// Whether another hop follows.
-    more: bool,
+    /// How many further hops there are.
+    left: usize,
 }
 
 /// What came of a connection.
@@ -63,7 +67,7 @@ enum Used {
     Spent,
 }
 
-pub(super) async fn deliver(snapshot: &Snapshot, attempt: &Attempt) -> Report {
+pub(super) async fn deliver(snapshot: &Snapshot, attempt: &Attempt, limit: &AttemptLimit) -> Report {
     let settings = &snapshot.settings;
     let mut connector = &attempt.connector;
     let current = settings.connectors.for_host(&attempt.host);
@@ -72,12 +76,26 @@ pub(super) async fn deliver(snapshot: &Snapshot, attempt: &Attempt) -> Report {
         tracing::debug!(queue_id = %attempt.entry.id, connector = %current.name, "the settings were replaced");
         connector = current;
     }
-    let ledger = Ledger::new(&attempt.recipients, connector.outbound.on_failure);
-    let mut delivery =
-        Delivery { snapshot, attempt, connector, ledger, dials: 0, put_off: 0, put_off_before: 0, rest: Vec::new() };
-    match settings.router.hops(&attempt.host, &connector.outbound.route).await {
-        Ok(found) => delivery.hops(found).await,
-        Err(failure) => delivery.ledger.fail_all(failure, Further::Nothing),
+    let mut delivery = Delivery {
+        snapshot,
+        attempt,
+        connector,
+        limit,
+        ledger: Ledger::new(&attempt.recipients, connector.outbound.on_failure),
+        peer: None,
+        dials: 0,
+        put_off: 0,
+        put_off_before: 0,
+        rest: Vec::new(),
+    };
+    let ended = tokio::select! {
+        // In this order: what a peer has answered is entered before the attempt can be ended.
+        biased;
+        () = delivery.run() => None,
+        ended = limit.over() => Some(ended),
+    };
+    if let Some(ended) = ended {
+        delivery.ended(ended);
     }
     let (connector, config) = (Arc::clone(delivery.connector), Arc::clone(&settings.config));
     let (results, trail) = delivery.ledger.into_parts();
@@ -85,14 +103,29 @@ pub(super) async fn deliver(snapshot: &Snapshot, attempt: &Attempt) -> Report {
 }
 
 impl Delivery<'_> {
+    async fn run(&mut self) {
+        let route = &self.connector.outbound.route;
+        match self.snapshot.settings.router.hops(&self.attempt.host, route).await {
+            Ok(found) => self.hops(found).await,
+            Err(failure) => self.ledger.fail_all(failure, Further::Nothing),
+        }
+    }
+
+    /// Defers whoever has no result yet: the attempt came to no end by itself.
+    fn ended(&mut self, ended: Ended) {
+        self.snapshot.settings.monitor.attempt_ended(ended.word());
+        let failure = Failure::transient(Scope::Destination, Status(4, 2), ended.to_string());
+        self.ledger.fail_all(Failure { peer: self.peer.take(), ..failure }, Further::Nothing);
+    }
+
     async fn hops(&mut self, mut found: Hops) {
         self.prefer_reuse(&mut found.hops);
-        let mut hops = found.hops.iter().peekable();
+        let mut hops = found.hops.iter();
         while let Some(hop) = hops.next() {
-            let more = hops.peek().is_some();
+            let left = hops.len();
             self.ledger.hop();
-            if let Err(failure) = self.hop(hop, &found.via, more).await {
-                self.unused(hop, failure, more);
+            if let Err(failure) = self.hop(hop, &found.via, left).await {
+                self.unused(hop, failure, left > 0);
             }
             if self.ledger.is_complete() {
                 return;
@@ -104,7 +137,8 @@ impl Delivery<'_> {
     ///
     /// # Errors
     /// Why nobody there was spoken to.
-    async fn hop(&mut self, hop: &Hop, via: &Via, more: bool) -> Result<(), Failure> {
+    async fn hop(&mut self, hop: &Hop, via: &Via, left: usize) -> Result<(), Failure> {
+        self.peer = Some(hop.to_string());
         let envelope = &self.attempt.entry.envelope;
         let purpose = Purpose { recipient: &self.attempt.host, connector: self.connector, requirement: envelope.tls };
         let plan = match self.plan(purpose, hop, via).await {
@@ -125,7 +159,7 @@ impl Delivery<'_> {
             seen.failed(None, &Failure::policy(refusal.clone()));
             return Err(self.final_word(terms.named(Failure::policy(refusal)), &plan.found).await);
         }
-        let stop = Stop { hop, terms: &terms, found: &plan.found, more };
+        let stop = Stop { hop, terms: &terms, found: &plan.found, left };
         if let Used::Nothing = self.reuse(&stop).await {
             self.dial(&stop, &plan.addresses.addresses).await;
         }
@@ -222,7 +256,7 @@ impl Delivery<'_> {
 
     /// Tries the message on a connection that waits for work.
     async fn reuse(&mut self, stop: &Stop<'_>) -> Used {
-        let Stop { hop, terms, more, .. } = *stop;
+        let Stop { hop, terms, left, .. } = *stop;
         let destination = Destination::new(self.connector, hop);
         let memory = self.memory(hop);
         self.put_off_before = self.put_off;
@@ -235,7 +269,7 @@ impl Delivery<'_> {
             let was = memory.cleared(self.connector, &connection.via().clearance);
             connection.is_less_than(was);
             let promise = terms.promise(&mut connection, &hop.host);
-            match self.on(connection, &destination, promise, more).await {
+            match self.on(connection, &destination, promise, left > 0).await {
                 Used::Tried => return Used::Tried,
                 Used::Nothing | Used::Spent => {}
             }
@@ -245,7 +279,7 @@ impl Delivery<'_> {
 
     /// Tries the message at one address after the other.
     async fn dial(&mut self, stop: &Stop<'_>, addresses: &[SocketAddr]) {
-        let Stop { hop, terms, found, more } = *stop;
+        let Stop { hop, terms, found, left } = *stop;
         let settings = &self.snapshot.settings;
         let destination = Destination::new(self.connector, hop);
         self.snapshot.pool.room(&destination).await;
@@ -257,9 +291,10 @@ impl Delivery<'_> {
         for (at, address) in addresses.iter().enumerate() {
             self.dials += 1;
             self.put_off_before = self.put_off;
-            let more = (more || at + 1 < addresses.len()) && self.dials < DIALS_MAX;
+            let further = addresses.len() - at - 1 + left;
+            let more = further > 0 && self.dials < DIALS_MAX;
             // Each connection that is spent has carried the message for somebody.
-            while let Used::Spent = match target.dial(*address).await {
+            while let Used::Spent = match self.dial_in_time(&target, *address, further).await {
                 Ok(mut connection) => {
                     let was = memory.cleared(self.connector, &connection.via().clearance);
                     connection.is_less_than(was);
@@ -289,6 +324,31 @@ impl Delivery<'_> {
         }
     }
 
+    /// Leads one address to a cleared connection, in its part of the time that is left: with `further` addresses and
+    /// hops after it, those that hang must not keep the others from being tried.
+    async fn dial_in_time(
+        &mut self,
+        target: &Target<'_>,
+        address: SocketAddr,
+        further: usize,
+    ) -> Result<Cleared, Failure> {
+        let (peer, time) = (target.peer(address).text, self.limit.part(further + 1));
+        self.peer = Some(peer.clone());
+        if further == 0 {
+            return target.dial(address).await;
+        }
+        match tokio::time::timeout(time, target.dial(address)).await {
+            Ok(dialled) => dialled,
+            Err(_) => {
+                let text = format!(
+                    "no session within {} s, its part of [limits] delivery_attempt_time among all addresses",
+                    time.as_secs().max(1)
+                );
+                Err(Failure::transient(Scope::Hop, Status(4, 2), text).with_peer(peer))
+            }
+        }
+    }
+
     /// Hands the message over on one connection, in as many transactions as the peer wants. The connection is
     /// kept for the next message only where nothing is left to do for this one: whoever is dialled next would
     /// be one connection more than there may be.
@@ -297,10 +357,11 @@ impl Delivery<'_> {
         let timeouts = self.snapshot.settings.config.timeouts;
         let most = self.connector.outbound.messages_per_connection;
         let further = Further::hop_if(more);
+        self.peer = Some(connection.via().peer.clone());
         let mut recipients = self.fitting(&connection, promise, more);
         while !recipients.is_empty() {
             let mail = Mail { envelope: &entry.envelope, size: entry.size, recipients: &recipients, promise };
-            let handed = connection.hand_over(mail, &entry.body, &timeouts).await;
+            let handed = connection.hand_over(mail, &entry.body, &timeouts, self.limit).await;
             if handed.was_stale {
                 return Used::Nothing;
             }

@@ -132,7 +132,7 @@ impl Target<'_> {
     }
 
     /// `mx.example.org [192.0.2.1]:25`.
-    fn peer(&self, address: SocketAddr) -> Peer {
+    pub(super) fn peer(&self, address: SocketAddr) -> Peer {
         let (ip, port) = (address.ip(), address.port());
         let text = match &self.hop.host {
             Host::Domain(name) => format!("{name} [{ip}]:{port}"),

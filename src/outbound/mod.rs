@@ -8,13 +8,14 @@
 //! A connection goes one way through this room: `wire` opens it, `dial` leads it to the judge, and only
 //! what the judge cleared becomes a `Cleared` connection, on which alone MAIL FROM can be written.
 //! `pool` keeps such connections for the next message, `deliver` goes from hop to hop. What the message
-//! itself asks of TLS (RFC 8689) is in `requirement`. Who only wants to see what a message would meet gets
+//! itself asks of TLS (RFC 8689) is in `requirement`, how long it all may take in `limit`. Who only wants to see what a message would meet gets
 //! as far as the judge, with [`probe`].
 
 mod cleared;
 mod deliver;
 mod dial;
 mod forecast;
+mod limit;
 mod look;
 mod memory;
 mod plan;
@@ -45,6 +46,7 @@ use crate::spool::Entry;
 use crate::tls::{Clearance, TlsPolicy};
 use crate::tlsrpt::Reporter;
 pub use forecast::{Ending, Prospect, forecast, not_dialled};
+pub use limit::AttemptLimit;
 pub use plan::{NoPlan, Plan, Purpose};
 use pool::Pool;
 
@@ -208,14 +210,19 @@ impl Outbound {
         old.pool.close();
     }
 
-    /// Makes one attempt. It ends by itself: each step has a time limit, and the number of hosts and
-    /// addresses is bounded.
+    /// Makes one attempt, in the time that `[limits] delivery_attempt_time` allows.
     ///
     /// Where the connection breaks after the message and before its answer, the recipients are deferred:
     /// such a message may arrive twice, for the alternative is that it may not arrive.
     pub async fn deliver(&self, attempt: Attempt) -> Report {
+        let limit = AttemptLimit::new(self.settings().config.limits.delivery_attempt_time);
+        self.deliver_within(attempt, &limit).await
+    }
+
+    /// Makes one attempt that others may end. What is left of it then is deferred.
+    pub async fn deliver_within(&self, attempt: Attempt, limit: &AttemptLimit) -> Report {
         let snapshot = self.current.load_full();
-        deliver::deliver(&snapshot, &attempt).await
+        deliver::deliver(&snapshot, &attempt, limit).await
     }
 
     /// Says goodbye on all idle connections. What is delivered afterwards keeps none.

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::envelope::Envelope;
-use crate::outbound::{Attempt, Report};
-use crate::outcome::{Outcome, Persistence, Scope};
+use crate::outbound::{Attempt, AttemptLimit, RecipientResult, Report};
+use crate::outcome::{Cause, Failure, Outcome, Persistence, Scope};
 use crate::spool::{Entry, SpoolError};
 
 use super::lanes::{Health, Item, Job, Ticket};
@@ -79,14 +79,14 @@ impl Drop for Charge {
     }
 }
 
-/// Does a job from beginning to end.
-pub(super) async fn work(context: Arc<Context>, live: Arc<Live>, job: Job<Cargo>) {
+/// Does a job from beginning to end; `limit` is that of an attempt.
+pub(super) async fn work(context: Arc<Context>, live: Arc<Live>, job: Job<Cargo>, limit: AttemptLimit) {
     let (Job::Deliver(_, item) | Job::Aged(item, ..)) = &job;
     let charge = Charge::of(&context, item);
     let left = match job {
         Job::Deliver(ticket, item) => {
             let slot = Slot { context: Arc::clone(&context), ticket: Some(ticket) };
-            deliver(&context, &live, &item, slot).await
+            deliver(&context, &live, &item, slot, &limit).await
         }
         Job::Aged(item, due, down) => match prepare(&context, &live, &item).await {
             Ok(Some(attempt)) => settle::age(&context, &live, &attempt, down, due, item.expires).await,
@@ -99,14 +99,14 @@ pub(super) async fn work(context: Arc<Context>, live: Arc<Live>, job: Job<Cargo>
     charge.settled(left);
 }
 
-async fn deliver(context: &Arc<Context>, live: &Live, item: &Item<Cargo>, slot: Slot) -> Left {
+async fn deliver(context: &Arc<Context>, live: &Live, item: &Item<Cargo>, slot: Slot, limit: &AttemptLimit) -> Left {
     let mut attempt = match prepare(context, live, item).await {
         Ok(Some(attempt)) => attempt,
         Ok(None) => return Left::Nothing,
         Err(left) => return left,
     };
     attempt.may_be_last = item.expires.saturating_duration_since(Instant::now()) < LAST;
-    let report = context.outbound.deliver(attempt.clone()).await;
+    let report = context.outbound.deliver_within(attempt.clone(), limit).await;
     slot.give_back(health(&report));
     (context.observer)(&attempt, &report);
     settle::settle(context, live, &attempt, &report, item.expires).await
@@ -135,23 +135,132 @@ async fn load(context: &Context, live: &Live) -> Result<Arc<Entry>, SpoolError> 
     context.spool.load(live.id).await.map(Arc::new)
 }
 
-/// Whether the destination as a whole could be used: not where no recipient's fate was decided, and
-/// nothing that was said concerned this message alone.
+/// Says what an attempt shows of the destination as a whole. It is up where a peer decided about a recipient in its
+/// own words: nothing else earns further connections. It is down where no hop could be used. A refusal by a policy of
+/// ours that holds or bounces the message, and trouble with the message itself, show nothing.
 fn health(report: &Report) -> Health {
     let mut last = None;
     let mut spoken = false;
     for result in &report.results {
         match &result.outcome {
+            Outcome::Delivered(_) => return Health::Up,
+            Outcome::Deferred(failure) | Outcome::Held(failure) | Outcome::Bounced(failure)
+                if is_decided_by_peer(result, failure) =>
+            {
+                return Health::Up;
+            }
             Outcome::Deferred(failure)
                 if matches!(failure.scope, Scope::Hop | Scope::Destination) && !failure.is_unpromised() =>
             {
                 last = Some((failure, &result.trail));
                 spoken |= result.via.is_some();
             }
-            Outcome::Deferred(_) | Outcome::Delivered(_) | Outcome::Held(_) | Outcome::Bounced(_) => return Health::Up,
+            Outcome::Deferred(_) | Outcome::Held(_) | Outcome::Bounced(_) => {}
         }
     }
     let Some((failure, trail)) = last else { return Health::Unknown };
     let trouble = settle::trouble(failure, trail, Persistence::Transient);
     if spoken { Health::Shaken(trouble) } else { Health::Down(trouble) }
+}
+
+/// Whether the peer said this of the message or of the recipient, on a session that was good enough for mail.
+fn is_decided_by_peer(result: &RecipientResult, failure: &Failure) -> bool {
+    let is_reply = matches!(failure.cause, Cause::Reply { .. });
+    is_reply && result.via.is_some() && matches!(failure.scope, Scope::Message | Scope::Recipient)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::address::Host;
+    use crate::config::{TlsDemand, default_connector};
+    use crate::outbound::Via;
+    use crate::outcome::Unpromised;
+    use crate::smtp::reply::{Reply, Status};
+    use crate::tls::{Clearance, Demand, Layer, NoTls, Refusal, TlsOutcome, TlsPolicy, Verdict, Verify, judge};
+
+    fn clearance() -> Clearance {
+        match judge(&TlsPolicy::Off, TlsOutcome::Clear(NoTls::NotWanted), &[]) {
+            Verdict::Cleared(clearance) => clearance,
+            other => panic!("nothing is wanted: {other:?}"),
+        }
+    }
+
+    fn refusal() -> Refusal {
+        let policy = TlsPolicy::forced(Demand::new(Layer::Connector, Verify::None));
+        match judge(&policy, TlsOutcome::Clear(NoTls::NotOffered), &[]) {
+            Verdict::Refused(refusal) => refusal,
+            other => panic!("no TLS under a forced policy: {other:?}"),
+        }
+    }
+
+    /// `up`, `down`, `shaken` or `unknown`, for an attempt with these results, each with whether there was a session.
+    fn shown(results: Vec<(Outcome, bool)>) -> &'static str {
+        let text = "hostname = \"relay.example.com\"\npostmaster = \"p@example.com\"\n\
+                    [[listener]]\nname = \"mx\"\naddress = [\"127.0.0.1:0\"]\ntls = \"off\"\n";
+        let (config, _) = crate::config::parse(text, std::path::Path::new("gatepost.toml")).expect("good");
+        let via = Arc::new(Via {
+            peer: "mx.example.org [192.0.2.1]:25".to_owned(),
+            host: Host::parse("mx.example.org").expect("a host"),
+            address: "192.0.2.1:25".parse().expect("an address"),
+            clearance: clearance(),
+            offers_dsn: false,
+            was: None,
+        });
+        let connector = default_connector(&config.tls.trust);
+        assert_eq!(connector.outbound.tls, TlsDemand::Opportunistic);
+        let result = |(recipient, (outcome, session)): (usize, (Outcome, bool))| RecipientResult {
+            recipient,
+            outcome,
+            via: session.then(|| Arc::clone(&via)),
+            policy: None,
+            trail: Vec::new(),
+        };
+        let results = results.into_iter().enumerate().map(result).collect();
+        match health(&Report { results, trail: Vec::new(), connector, config: Arc::new(config) }) {
+            Health::Up => "up",
+            Health::Down(_) => "down",
+            Health::Shaken(_) => "shaken",
+            Health::Unknown => "unknown",
+        }
+    }
+
+    #[test]
+    fn only_a_peers_own_words_about_mail_show_that_a_destination_is_up() {
+        let said = |scope, code| Failure::reply(scope, "RCPT TO", Reply::bare(code, "no"));
+        let other = |scope| Failure::transient(scope, Status(4, 1), "cannot connect");
+        let policy = || Failure::policy(refusal());
+        for (outcome, session, expected) in [
+            (Outcome::Delivered(Reply::bare(250, "ok")), true, "up"),
+            (Outcome::Bounced(said(Scope::Recipient, 550)), true, "up"),
+            (Outcome::Deferred(said(Scope::Recipient, 451)), true, "up"),
+            (Outcome::Bounced(said(Scope::Message, 554)), true, "up"),
+            (Outcome::Deferred(said(Scope::Hop, 421)), true, "shaken"),
+            (Outcome::Deferred(said(Scope::Hop, 554)), false, "down"),
+            (Outcome::Deferred(other(Scope::Hop)), false, "down"),
+            (Outcome::Deferred(other(Scope::Destination)), false, "down"),
+            (Outcome::Deferred(policy()), false, "down"),
+            // A policy of ours, or what a message requires, earns nothing.
+            (Outcome::Held(policy()), false, "unknown"),
+            (Outcome::Bounced(policy()), false, "unknown"),
+            (Outcome::Bounced(Failure::unpromised(Unpromised::Off)), false, "unknown"),
+            (
+                Outcome::Bounced(Failure::permanent(Scope::Destination, Status(1, 2), "no such domain")),
+                false,
+                "unknown",
+            ),
+            (Outcome::Deferred(other(Scope::Message)), false, "unknown"),
+        ] {
+            assert_eq!(shown(vec![(outcome.clone(), session)]), expected, "{outcome:?}");
+        }
+        let mixed = vec![
+            (Outcome::Deferred(said(Scope::Hop, 421)), true),
+            (Outcome::Bounced(said(Scope::Recipient, 550)), true),
+        ];
+        assert_eq!(shown(mixed), "up");
+        assert_eq!(
+            shown(vec![(Outcome::Held(policy()), false), (Outcome::Deferred(other(Scope::Hop)), false)]),
+            "down"
+        );
+    }
 }

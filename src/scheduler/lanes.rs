@@ -12,12 +12,17 @@ use std::time::{Duration, Instant};
 use crate::address::Host;
 use crate::envelope::{QueueId, Trouble};
 
+mod attempts;
 mod lane;
 mod later;
+mod share;
 
+use attempts::Attempts;
+pub(super) use attempts::{AttemptId, ShareUse};
 pub(super) use lane::Health;
 use lane::{Lane, Millis, Spread};
 use later::Later;
+pub use share::Share;
 
 /// What shares a limit of connections and a back-off.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -28,6 +33,15 @@ pub(super) enum Destination {
     SmartHosts(Arc<str>),
 }
 
+/// Where mail for a host goes now.
+#[derive(Debug, Clone)]
+pub(super) struct Place {
+    pub(super) destination: Destination,
+    /// Attempts that may be made there at the same time.
+    pub(super) limit: u32,
+    pub(super) share: Share,
+}
+
 /// The name of a lane while it exists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 struct LaneId(u64);
@@ -36,7 +50,13 @@ struct LaneId(u64);
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Ticket {
     lane: LaneId,
+    pub(super) attempt: AttemptId,
     era: u64,
+}
+
+#[cfg(test)]
+impl Ticket {
+    const NONE: Self = Self { lane: LaneId(0), attempt: AttemptId::NONE, era: 0 };
 }
 
 /// One message for one recipient domain, waiting in a lane. `T` is what its owner keeps with it.
@@ -84,16 +104,12 @@ pub(super) struct Lanes<T> {
     notices: BTreeMap<Key, Millis>,
     /// The others, by when they expire; likewise.
     ends: BTreeMap<Key, Millis>,
-    /// Lanes that may have something to do now, in turn.
+    /// Lanes that may have something to do now, in turn: first those that have waited for a place.
+    called: VecDeque<LaneId>,
     turn: VecDeque<LaneId>,
     /// Lanes that will have something to do.
     wakes: BTreeSet<(Millis, LaneId)>,
-    /// Attempts under way for destinations of which nothing good is known.
-    unproven: u32,
-    /// Lanes that wait for one of those to end.
-    crowded: VecDeque<LaneId>,
-    /// Lanes that wait with one of their own under way, until there are few of those.
-    modest: VecDeque<LaneId>,
+    attempts: Attempts,
     serial: u64,
     opened: u64,
     /// Begins anew with other settings.
@@ -107,18 +123,13 @@ pub(super) struct Lanes<T> {
 const REMEMBERED: Millis = 15 * 60 * 1000;
 /// … as long as there are no more lanes than these.
 const REMEMBERED_MAX: usize = 10_000;
-/// Attempts at the same time for all destinations of which nothing good is known, together: however
-/// many of them hang, those that work have the rest of what the process may make.
-const UNPROVEN_MAX: u32 = 700;
-/// With more than these of them under way, a destination makes no second one beside its first: the rest is for those
-/// that have none.
-const UNPROVEN_MANY: u32 = UNPROVEN_MAX / 2;
 /// With more than this before it, a message is not tried soon.
 const SOON: usize = 1000;
 
 impl<T> Lanes<T> {
-    /// No lanes yet. No time that is told later lies before `start`; `spread` is for the back-off of destinations.
-    pub(super) fn new(start: Instant, spread: Spread) -> Self {
+    /// No lanes yet, and so many attempts at the same time. No time that is told later lies before `start`; `spread`
+    /// is for the back-off of destinations.
+    pub(super) fn new(start: Instant, spread: Spread, attempts: u32) -> Self {
         Self {
             all: HashMap::new(),
             names: HashMap::new(),
@@ -126,11 +137,10 @@ impl<T> Lanes<T> {
             due: BTreeMap::new(),
             notices: BTreeMap::new(),
             ends: BTreeMap::new(),
+            called: VecDeque::new(),
             turn: VecDeque::new(),
             wakes: BTreeSet::new(),
-            unproven: 0,
-            crowded: VecDeque::new(),
-            modest: VecDeque::new(),
+            attempts: Attempts::new(attempts),
             serial: 0,
             opened: 0,
             era: 0,
@@ -165,7 +175,8 @@ impl<T> Lanes<T> {
     }
 
     /// Puts an item that is due into its lane.
-    fn admit(&mut self, mut item: Item<T>, due: Millis, serial: u64, (destination, limit): (Destination, u32)) {
+    fn admit(&mut self, mut item: Item<T>, due: Millis, serial: u64, place: Place) {
+        let Place { destination, limit, share } = place;
         let id = match self.names.get(&destination) {
             Some(id) => *id,
             None => self.open(destination),
@@ -173,6 +184,7 @@ impl<T> Lanes<T> {
         let deadline = self.millis(item.deadline);
         let Some(lane) = self.all.get_mut(&id) else { return };
         lane.limit = limit.max(1);
+        self.attempts.transfer(id, lane, share);
         lane.waiting += 1;
         // A hundred thousand messages for one domain need its name once.
         if let Destination::Domain(host) = &lane.destination
@@ -202,17 +214,18 @@ impl<T> Lanes<T> {
     }
 
     /// The next job, each lane in its turn; `None` until [`Lanes::next_wake`], or until an attempt has
-    /// finished. `place` says where mail for a host goes now, and how many attempts may be made there at
-    /// the same time.
-    pub(super) fn next(&mut self, now: Instant, place: impl Fn(&Host) -> (Destination, u32)) -> Option<Job<T>> {
+    /// finished. `place` says where mail for a host goes now.
+    pub(super) fn next(&mut self, now: Instant, place: impl Fn(&Host) -> Place) -> Option<Job<T>> {
         let now = self.millis(now);
+        self.attempts.age(now, &mut self.all);
+        self.call();
         while let Some(entry) = self.later.first_entry().filter(|entry| entry.key().0 <= now) {
             let ((_, serial), later) = entry.remove_entry();
             let (item, due) = later.item(|at| self.instant(at));
             let place = place(&item.host);
             // Who expires is tried once more, and so is who is due.
             if due > now && item.deadline < item.expires {
-                let last = self.names.get(&place.0).and_then(|id| self.all.get(id)?.down.as_ref());
+                let last = self.names.get(&place.destination).and_then(|id| self.all.get(id)?.down.as_ref());
                 return Some(Job::Aged(item, self.instant(due), last.map(|down| down.last.clone())));
             }
             self.admit(item, due, serial, place);
@@ -224,7 +237,7 @@ impl<T> Lanes<T> {
             }
             self.take_turn(id);
         }
-        while let Some(id) = self.turn.pop_front() {
+        while let Some(id) = self.called.pop_front().or_else(|| self.turn.pop_front()) {
             if let Some(job) = self.job(id, now) {
                 self.turn.push_back(id);
                 return Some(job);
@@ -238,25 +251,28 @@ impl<T> Lanes<T> {
     fn job(&mut self, id: LaneId, now: Millis) -> Option<Job<T>> {
         let lane = self.all.get(&id)?;
         if lane.active < lane.room(now)
-            && !self.is_crowded_out(lane)
+            && self.attempts.decide(lane).is_ok()
             && let Some(key) = first(&self.due, id)
         {
             let item = self.remove(key)?;
             let lane = self.all.get_mut(&id)?;
-            lane.active += 1;
-            if !lane.proven {
-                self.unproven += 1;
-            }
-            return Some(Job::Deliver(Ticket { lane: id, era: self.era }, item));
+            let attempt = self.attempts.begin(id, lane, now);
+            return Some(Job::Deliver(Ticket { lane: id, attempt, era: self.era }, item));
         }
         let due = self.next_age(id, lane).filter(|(at, _)| *at <= now)?.1;
         let last = lane.down.as_ref().map(|down| down.last.clone());
         Some(Job::Aged(self.remove(due)?, self.instant(due.at), last))
     }
 
-    fn is_crowded_out(&self, lane: &Lane) -> bool {
-        let most = if lane.active > 0 { UNPROVEN_MANY } else { UNPROVEN_MAX };
-        !lane.proven && self.unproven >= most
+    /// Gives those their turn, before others, for whom there is a place now.
+    fn call(&mut self) {
+        for id in self.attempts.call(&mut self.all) {
+            let Some(lane) = self.all.get_mut(&id) else { continue };
+            if !lane.in_turn {
+                lane.in_turn = true;
+                self.called.push_back(id);
+            }
+        }
     }
 
     /// The next deadline in a lane that is to be acted upon, and by what key its item waits. Who expires
@@ -294,31 +310,23 @@ impl<T> Lanes<T> {
         let close_at = until.unwrap_or(lane.used) + memory;
         let is_empty = lane.waiting == 0 && lane.active == 0;
         if is_empty && close_at <= now {
-            self.names.remove(&lane.destination);
-            self.all.remove(&id);
+            if let Some(mut lane) = self.all.remove(&id) {
+                self.names.remove(&lane.destination);
+                self.attempts.wait(id, &mut lane, None);
+            }
             return;
         }
         // With every connection in use, the next one that ends gives the lane its turn.
-        let is_crowded_out = self.is_crowded_out(lane);
-        let is_free = until.is_some_and(|until| lane.active < lane.room(until)) && !is_crowded_out;
-        let waits = is_crowded_out && lane.waiting > 0;
-        let joins_crowd = waits && lane.active == 0 && !lane.waits.crowded;
-        let joins_modest = waits && lane.active > 0 && !lane.waits.modest;
-        let try_at = until.filter(|_| is_free && lane.waiting > 0);
+        let wants = |at: Millis| lane.waiting > 0 && lane.active < lane.room(at);
+        let row = if wants(now) { self.attempts.decide(lane).err() } else { None };
+        let try_at = until.filter(|until| wants(*until));
         let age_at = self.next_age(id, lane).map(|(at, _)| at);
         let close_at = is_empty.then_some(close_at);
         let wake = try_at.into_iter().chain(age_at).chain(close_at).min();
         self.wakes.extend(wake.map(|at| (at, id)));
         if let Some(lane) = self.all.get_mut(&id) {
             (lane.in_turn, lane.wake) = (false, wake);
-            lane.waits.crowded |= joins_crowd;
-            lane.waits.modest |= joins_modest;
-        }
-        if joins_crowd {
-            self.crowded.push_back(id);
-        }
-        if joins_modest {
-            self.modest.push_back(id);
+            self.attempts.wait(id, lane, row);
         }
     }
 
@@ -327,6 +335,7 @@ impl<T> Lanes<T> {
     pub(super) fn take(&mut self, ids: &HashSet<QueueId>) -> Vec<(Item<T>, Instant)> {
         let wanted = self.due.iter().filter(|(_, item)| ids.contains(&item.id));
         let keys: Vec<Key> = wanted.map(|(key, _)| *key).collect();
+        keys.iter().for_each(|key| self.take_turn(key.lane));
         let due = keys.into_iter().filter_map(|key| Some((self.remove(key)?, key.at))).collect::<Vec<_>>();
         let later: Vec<_> = self.later.extract_if(.., |_, later| ids.contains(&later.id)).collect();
         let later = later.into_iter().map(|(_, later)| later.item(|at| self.instant(at)));
@@ -389,7 +398,8 @@ impl<T> Lanes<T> {
     /// When [`Lanes::next`] should be asked again, if nothing happens before.
     pub(super) fn next_wake(&self) -> Option<Instant> {
         let later = self.later.first_key_value().map(|((at, _), _)| *at);
-        let next = self.wakes.first().map(|(at, _)| *at).into_iter().chain(later).min();
+        let slow = self.attempts.next_slow();
+        let next = self.wakes.first().map(|(at, _)| *at).into_iter().chain(later).chain(slow).min();
         next.map(|at| self.instant(at))
     }
 
@@ -398,25 +408,29 @@ impl<T> Lanes<T> {
     pub(super) fn finished(&mut self, ticket: Ticket, now: Instant, health: Health, retry: &[Duration]) {
         let now = self.millis(now);
         let Some(lane) = self.all.get_mut(&ticket.lane) else { return };
-        let before = lane.unproven();
+        if !self.attempts.end(ticket.attempt, lane) {
+            return;
+        }
         let health = if ticket.era == self.era { health } else { Health::Unknown };
         lane.ended(now, health, retry, self.spread);
-        self.unproven = self.unproven.saturating_sub(before) + lane.unproven();
         self.take_turn(ticket.lane);
-        let free = UNPROVEN_MAX.saturating_sub(self.unproven) as usize;
-        for id in self.crowded.drain(..free.min(self.crowded.len())).collect::<Vec<_>>() {
-            if let Some(lane) = self.all.get_mut(&id) {
-                lane.waits.crowded = false;
-            }
-            self.take_turn(id);
-        }
-        let few = UNPROVEN_MANY.saturating_sub(self.unproven) as usize;
-        for id in self.modest.drain(..few.min(self.modest.len())).collect::<Vec<_>>() {
-            if let Some(lane) = self.all.get_mut(&id) {
-                lane.waits.modest = false;
-            }
-            self.take_turn(id);
-        }
+        self.call();
+    }
+
+    /// From now on so many attempts may be under way. Those that are go on.
+    pub(super) fn resize(&mut self, attempts: u32) {
+        self.attempts.resize(attempts);
+    }
+
+    /// The slow attempts that must end so that other destinations find a place, among those that `may` end: their
+    /// message was not begun. To be asked after [`Lanes::next`] has nothing more to do; each is named once.
+    pub(super) fn to_end(&mut self, may: impl Fn(AttemptId) -> bool) -> Vec<AttemptId> {
+        self.attempts.to_end(&self.all, may)
+    }
+
+    /// How much of each share of the attempts is in use.
+    pub(super) fn in_use(&self) -> [ShareUse; 2] {
+        self.attempts.in_use()
     }
 }
 

@@ -6,6 +6,7 @@
 
 mod backlog;
 mod delivery;
+mod dispatch;
 mod journal;
 mod lanes;
 mod notice;
@@ -13,6 +14,7 @@ mod orders;
 mod outlook;
 mod pulse;
 mod settle;
+mod usage;
 mod waits;
 mod witness;
 
@@ -28,20 +30,22 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::address::Host;
-use crate::config::{Config, Route};
+use crate::config::Config;
 use crate::connector::Connectors;
 use crate::envelope::{Envelope, QueueId, RecipientState};
 use crate::evidence::Evidence;
-use crate::outbound::{Attempt, Outbound, Report};
+use crate::outbound::{Attempt, AttemptLimit, Outbound, Report};
 use crate::spool::{Body, Entry, Leaps, Spool, SpoolError, Stored};
 
-use lanes::{Destination, Health, Item, Job, Lanes, Ticket};
+use dispatch::place;
+pub use lanes::Share;
+use lanes::{AttemptId, Destination, Health, Item, Lanes, Ticket};
 pub use orders::{Answer, Operator, Order, Refused};
 pub use outlook::{Outlook, Prospect, Way};
 pub use pulse::{Pulse, Work};
+pub use usage::ShareUsage;
+use usage::Usage;
 
-/// Attempts at the same time, over all destinations.
-const ATTEMPTS_MAX: usize = 1000;
 /// Octets of content that may wait in memory for their first attempt; what is over is read again.
 const MEMORY_MAX: u64 = 64 << 20;
 
@@ -71,7 +75,7 @@ struct Context {
     ending: CancellationToken,
 }
 
-/// What a delivery tells the scheduler. Their number is bounded by [`ATTEMPTS_MAX`].
+/// What a delivery tells the scheduler. Their number is bounded by that of the jobs.
 enum Event {
     /// The connection is free again.
     Finished(Ticket, Health),
@@ -123,6 +127,10 @@ pub struct Scheduler {
     active: HashMap<QueueId, usize>,
     /// Jobs under way.
     jobs: usize,
+    /// The limits of the attempts under way.
+    limits: HashMap<AttemptId, AttemptLimit>,
+    /// How much of the attempts is in use, for those who watch.
+    usage: Usage,
     /// Told when the settings were replaced.
     replaced: Arc<Notify>,
     operator: Operator,
@@ -152,13 +160,15 @@ impl Scheduler {
         replaced: Arc<Notify>,
     ) -> Self {
         let (sender, events) = mpsc::unbounded_channel();
-        let lanes = Lanes::new(Instant::now(), waits::spread);
+        let attempts = settings.load().config.limits.delivery_attempts;
+        let lanes = Lanes::new(Instant::now(), waits::spread, attempts);
+        let usage = Usage::default();
         let in_memory = Arc::new(AtomicU64::new(0));
         let first_new = spool.draft().id();
         let leaps = spool.leaps();
         let ending = CancellationToken::new();
         let context = Context { spool, evidence, outbound, settings, observer, events: sender, in_memory, ending };
-        let (operator, orders) = orders::channel();
+        let (operator, orders) = orders::channel(usage.clone());
         let (pulse, felt) = pulse::channel();
         Self {
             context: Arc::new(context),
@@ -169,6 +179,8 @@ impl Scheduler {
             live: HashMap::new(),
             active: HashMap::new(),
             jobs: 0,
+            limits: HashMap::new(),
+            usage,
             replaced,
             operator,
             orders,
@@ -232,6 +244,7 @@ impl Scheduler {
     fn take_event(&mut self, event: Event) {
         match event {
             Event::Finished(ticket, health) => {
+                self.limits.remove(&ticket.attempt);
                 let settings = self.context.settings.load();
                 self.lanes.finished(ticket, Instant::now(), health, &settings.config.queue.retry);
             }
@@ -350,42 +363,12 @@ impl Scheduler {
     /// There are other settings: they hold for the mail that waits, too.
     fn begin_anew(&mut self) {
         let settings = self.context.settings.load();
+        self.lanes.resize(settings.config.limits.delivery_attempts);
         self.lanes.begin_anew(|item| settle::reckon(&settings, item));
     }
 
     fn destination(&self, host: &Host) -> Destination {
-        place(&self.context.settings.load(), host).0
-    }
-
-    /// Whether another attempt may begin. One whose evidence cannot be written would only be made again; the
-    /// first that can be finished wakes us.
-    fn may_begin(&self) -> bool {
-        self.jobs < ATTEMPTS_MAX && !(self.jobs > 0 && self.context.evidence.is_stuck())
-    }
-
-    fn dispatch(&mut self) {
-        let (now, settings) = (Instant::now(), self.context.settings.load_full());
-        while self.may_begin() {
-            let Some(job) = self.lanes.next(now, |host| place(&settings, host)) else { return };
-            let (Job::Deliver(_, item) | Job::Aged(item, _, _)) = &job;
-            let live = self.live(item);
-            *self.active.entry(item.id).or_default() += 1;
-            self.jobs += 1;
-            self.tasks.spawn(delivery::work(Arc::clone(&self.context), live, job));
-        }
-    }
-
-    /// The message behind an item: the one that other destinations are working on, if any are.
-    fn live(&mut self, item: &Item<Cargo>) -> Arc<Live> {
-        if let Some(live) = &item.cargo {
-            return Arc::clone(live);
-        }
-        if let Some(live) = self.live.get(&item.id).and_then(Weak::upgrade) {
-            return live;
-        }
-        let live = Arc::new(Live::new(item.id, OnceCell::new(), 0, &self.context));
-        self.live.insert(item.id, Arc::downgrade(&live));
-        live
+        place(&self.context.settings.load(), host).destination
     }
 
     async fn drain(self) {
@@ -401,16 +384,6 @@ impl Scheduler {
             tracing::warn!(deliveries = left, "deliveries were cut short; they start again with the next run");
         }
     }
-}
-
-/// Where mail for a host goes, and how many attempts may be made there at the same time.
-fn place(settings: &Settings, host: &Host) -> (Destination, u32) {
-    let connector = settings.connectors.for_host(host);
-    let destination = match &connector.outbound.route {
-        Route::Mx { .. } => Destination::Domain(host.clone()),
-        Route::SmartHosts(_) => Destination::SmartHosts(connector.name.as_str().into()),
-    };
-    (destination, connector.outbound.connections)
 }
 
 /// A recipient domain that is still to be served.

@@ -20,6 +20,7 @@ use crate::spool::{Entry, SpoolError, Stored};
 
 use super::lanes::Item;
 use super::outlook::Question;
+use super::usage::Usage;
 use super::{Cargo, Context, Event, Live, settle, witness};
 
 /// Orders and questions that may wait for the scheduler.
@@ -77,7 +78,10 @@ pub type Answer = (QueueId, Result<(), Refused>);
 
 /// Gives orders to a running scheduler.
 #[derive(Debug, Clone)]
-pub struct Operator(mpsc::Sender<Request>);
+pub struct Operator {
+    requests: mpsc::Sender<Request>,
+    pub(super) usage: Usage,
+}
 
 /// What an operator wants.
 #[derive(Debug)]
@@ -95,9 +99,9 @@ pub(super) enum Left {
     Anew(Box<Stored>),
 }
 
-pub(super) fn channel() -> (Operator, mpsc::Receiver<Request>) {
-    let (sender, receiver) = mpsc::channel(WAITING_MAX);
-    (Operator(sender), receiver)
+pub(super) fn channel(usage: Usage) -> (Operator, mpsc::Receiver<Request>) {
+    let (requests, receiver) = mpsc::channel(WAITING_MAX);
+    (Operator { requests, usage }, receiver)
 }
 
 impl Operator {
@@ -114,7 +118,7 @@ impl Operator {
     }
 
     pub(super) async fn ask(&self, request: Request) -> Result<(), Refused> {
-        self.0.send(request).await.map_err(|_| Refused::Stopping)
+        self.requests.send(request).await.map_err(|_| Refused::Stopping)
     }
 }
 

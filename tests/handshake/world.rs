@@ -227,6 +227,8 @@ pub(crate) fn config(identity: Option<IdentityFiles>, connectors: Vec<Connector>
             connections_per_client: 1,
             errors: 1,
             received: 1,
+            delivery_attempts: 100,
+            delivery_attempt_time: second,
         },
         timeouts: Timeouts {
             command: second,

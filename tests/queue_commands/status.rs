@@ -37,9 +37,11 @@ fn status_tells_what_waits_and_why() {
     );
     assert_eq!(troubles[0]["connector"], "internet");
     assert!(troubles[0]["reason"]["text"].as_str().is_some_and(|text| text.contains("cannot connect")), "{status:#}");
+    assert_eq!((&status["attempts"][1]["share"], &status["attempts"][1]["most"]), (&"mx".into(), &1200.into()));
     let output = relay.status(&[]);
     assert_eq!(code(&output), 0);
     let said = out(&output);
+    assert!(said.contains("delivery attempts for named connectors and smart hosts: 0 of 800, 0 slow\n"), "{said}");
     assert!(said.contains("queue: 1 message ("), "{said}");
     assert!(said.contains("b.example (internet): 1 waiting, 0 held, since"), "{said}");
     assert!(said.contains("cannot connect"), "{said}");
@@ -112,6 +114,9 @@ fn metrics_count_what_came_and_went() {
     ] {
         assert!((metric(&metrics, line) - 1.0).abs() < 0.5, "{line} in\n{metrics}");
     }
+    assert!(metric(&metrics, "gatepost_delivery_attempts_max{share=\"named\"}") > 799.0, "{metrics}");
+    assert!(metric(&metrics, "gatepost_delivery_destinations_waiting{share=\"mx\"}") < 0.5, "{metrics}");
+    assert!(metric(&metrics, "gatepost_delivery_attempts_ended_total{reason=\"gave_way\"}") < 0.5, "{metrics}");
     assert!(metric(&metrics, "gatepost_spool_sync_seconds_count") >= 2.0, "{metrics}");
     assert!(metric(&metrics, "process_resident_memory_bytes") > 1e6, "{metrics}");
     assert!(metric(&metrics, "gatepost_inbound_open_sessions{listener=\"mx\"}") < 0.5, "{metrics}");

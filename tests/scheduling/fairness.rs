@@ -9,15 +9,15 @@ use crate::sink::{Sink, fill};
 use crate::world::{Client, configured, connector, queue, run, until, willing};
 
 /// A listener that never accepts: the system answers for it, and then nobody does.
-fn hanging() -> Socket {
+pub(crate) fn hanging() -> Socket {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
     socket.bind(&std::net::SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()).expect("loopback");
     socket.listen(4096).expect("bound");
     socket
 }
 
-/// 2,000 attempts could be made at once, twice what the process makes in all: none is left for others,
-/// unless those that hang are kept from taking them.
+/// 2,000 attempts could be made at once, more than are made in all: none is left for others, unless those that hang
+/// are kept from taking them.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_hundred_destinations_that_hang_hold_up_no_other() {
     let (hanging, home, sink) = (hanging(), willing().await, Sink::start(1000).await);

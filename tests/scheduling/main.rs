@@ -13,6 +13,7 @@ mod world;
 mod back_off;
 mod connections;
 mod fairness;
+mod limits;
 mod orders;
 mod restart;
 mod sink;

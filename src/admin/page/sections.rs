@@ -2,7 +2,7 @@
 
 use super::chart;
 use super::html::{Html, count, number, size, span};
-use crate::admin::words::status::{Certificate, Connector, Destination, Owner, Refusal, Status};
+use crate::admin::words::status::{Attempts, Certificate, Connector, Destination, Owner, Refusal, Status};
 
 /// Days before the end of a certificate at which it stands out.
 const SOON: i64 = 30;
@@ -25,6 +25,8 @@ fn verdict(status: &Status) -> (&'static str, String) {
         ("bad", "Alarm: look at the network".to_owned())
     } else if ended {
         ("bad", "Our own certificate has expired".to_owned())
+    } else if status.attempts.iter().any(Attempts::is_full) {
+        ("bad", "All delivery attempts are in use".to_owned())
     } else if troubles > 0 {
         ("warn", count(troubles, "destination in trouble", "destinations in trouble"))
     } else if status.queue.held > 0 {
@@ -62,7 +64,17 @@ pub(super) fn queue(html: &mut Html, status: &Status) {
     ] {
         html.element("<div><dt>", name, "</dt>").element("<dd>", &value, "</dd></div>");
     }
-    html.raw("</dl></section>\n");
+    html.raw("</dl>");
+    for share in &status.attempts {
+        html.element("<p class=\"meta\">Delivery attempts for ", share.destinations(), ": ");
+        html.text(&format!("{} of {}", share.running, share.most));
+        html.element(", ", &format!("{} slow", share.slow), "</p>");
+        if share.waiting > 0 {
+            let waits = count(share.waiting, "destination waits", "destinations wait");
+            html.element("<p><span class=\"state bad\">all in use</span> ", &waits, "</p>");
+        }
+    }
+    html.raw("</section>\n");
 }
 
 /// A list with its heading; a sentence where there is nothing.

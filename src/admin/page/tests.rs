@@ -1,6 +1,7 @@
 //! The page from a status: what peers say stays text, and nothing is asked of anybody else.
 
 use super::*;
+use crate::admin::words::status::Attempts;
 
 /// A status with something hostile in every text.
 fn hostile() -> Status {
@@ -27,6 +28,25 @@ fn whatever_peers_say_is_text() {
     assert!(!page.contains("<script"), "{page}");
     assert_eq!(page.matches("&lt;script&gt;alert(1)&lt;/script&gt;&quot;&#39;&amp;").count(), 23, "{page}");
     assert!(page.contains("Alarm: look at the network") && page.contains("and 3 more"), "{page}");
+}
+
+#[test]
+fn attempts_that_are_all_in_use_for_long_are_told_at_the_top() {
+    let by_mx = |full| Attempts {
+        share: "mx".to_owned(),
+        most: 1200,
+        running: 1200,
+        slow: 900,
+        waiting: 7,
+        full_seconds: Some(full),
+    };
+    for (seconds, top) in [(59, "2 destinations in trouble"), (60, "All delivery attempts are in use")] {
+        let status = Status { alarms: Vec::new(), more_troubles: 1, attempts: vec![by_mx(seconds)], ..hostile() };
+        let page = render(&status);
+        assert!(page.contains(top), "{top} is not in {page}");
+        assert!(page.contains("Delivery attempts for destinations by MX: 1200 of 1200, 900 slow"), "{page}");
+        assert!(page.contains("all in use</span> 7 destinations wait"), "{page}");
+    }
 }
 
 #[test]

@@ -10,7 +10,9 @@ use axum::Json;
 use axum::extract::State;
 use jiff::{SignedDuration, Timestamp};
 
-use super::words::status::{Certificate, Connector, Destination, Downgrade, Exception, Owner, Queue, Refusal, Status};
+use super::words::status::{
+    Attempts, Certificate, Connector, Destination, Downgrade, Exception, Owner, Queue, Refusal, Status,
+};
 use super::{Desk, Problem, history, queue};
 use crate::config::{self, Config, TlsDemand, VerifyWanted};
 use crate::connector::{Connectors, exception};
@@ -18,7 +20,8 @@ use crate::discovery::history::AlarmKind;
 use crate::handshake::Material;
 use crate::inbound::Settings;
 use crate::monitor::labels::Direction;
-use crate::monitor::{QueueReading, Reading};
+use crate::monitor::{AttemptsReading, QueueReading, Reading};
+use crate::scheduler::ShareUsage;
 pub(in crate::admin) use survey::Surveyor;
 use survey::{Load, Survey};
 
@@ -49,6 +52,7 @@ pub(super) async fn of(desk: &Desk) -> Result<Status, Problem> {
         since: desk.since,
         at: now,
         queue: queue(&survey),
+        attempts: attempts(desk),
         troubles,
         more_troubles,
         connectors,
@@ -74,6 +78,7 @@ pub(super) async fn reading(desk: &Desk) -> Result<Reading, Problem> {
     let issuer = on.iter().any(|alarm| matches!(alarm.kind, AlarmKind::NewIssuer(_)));
     Ok(Reading {
         queue: queue_readings(&survey, &settings, now),
+        attempts: desk.operator.usage().iter().map(attempts_reading).collect(),
         troubled: survey.loads().filter(|load| load.trouble.is_some()).count(),
         certificates: certificate_readings(certificates(desk, &settings.tls, now)),
         policies: desk.policies.count(),
@@ -98,6 +103,29 @@ fn queue(survey: &Survey) -> Queue {
         held: sum(|load| load.held),
         oldest: survey.oldest,
         counted: Some(survey.at),
+    }
+}
+
+/// The shares of the delivery attempts.
+pub(super) fn attempts(desk: &Desk) -> Vec<Attempts> {
+    let told = desk.operator.usage().into_iter().map(|usage| Attempts {
+        share: usage.share.word().to_owned(),
+        most: usage.most,
+        running: usage.running,
+        slow: usage.slow,
+        waiting: usage.waiting as u64,
+        full_seconds: usage.full_for.map(|time| time.as_secs()),
+    });
+    told.collect()
+}
+
+fn attempts_reading(usage: &ShareUsage) -> AttemptsReading {
+    AttemptsReading {
+        share: usage.share.word(),
+        most: usage.most.into(),
+        running: usage.running.into(),
+        slow: usage.slow.into(),
+        waiting: usage.waiting as u64,
     }
 }
 

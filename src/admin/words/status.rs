@@ -21,6 +21,9 @@ pub struct Status {
     pub at: Timestamp,
     /// The queue.
     pub queue: Queue,
+    /// The shares of the delivery attempts; nothing before the first delivery.
+    #[serde(default)]
+    pub attempts: Vec<Attempts>,
     /// Destinations in trouble, those with the most mail first.
     pub troubles: Vec<Destination>,
     /// How many more there are.
@@ -59,6 +62,40 @@ pub struct Queue {
     pub oldest: Option<Timestamp>,
     /// When it was counted: a long queue is not counted each time.
     pub counted: Option<Timestamp>,
+}
+
+/// One share of the delivery attempts.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Attempts {
+    /// `named` for destinations that connectors name, `mx` for those that only their MX records do.
+    pub share: String,
+    /// Attempts that may be under way.
+    pub most: u32,
+    /// Attempts under way.
+    pub running: u32,
+    /// Of these, those that have run for long.
+    pub slow: u32,
+    /// Destinations whose mail is due and waits, since all attempts are in use.
+    pub waiting: u64,
+    /// For how many seconds there have been such destinations.
+    pub full_seconds: Option<u64>,
+}
+
+impl Attempts {
+    /// Seconds after which it is worth a word that all attempts are in use: a burst of mail does that for a moment.
+    pub const FULL: u64 = 60;
+
+    /// Whether all attempts have been in use for longer than a burst of mail explains.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.full_seconds.is_some_and(|seconds| seconds >= Self::FULL)
+    }
+
+    /// The destinations of the share, in words.
+    #[must_use]
+    pub fn destinations(&self) -> &'static str {
+        if self.share == "named" { "named connectors and smart hosts" } else { "destinations by MX" }
+    }
 }
 
 /// A recipient domain with mail that waits after a failed attempt.

@@ -5,12 +5,13 @@ use std::time::Duration;
 use crate::envelope::Trouble;
 
 use super::Destination;
+use super::share::{Counts, Row, Share};
 
 /// A destination that is down is asked again at least this often, but for what [`Spread`] adds, however long the
 /// schedule's waits: new mail should not wait hours for a server that is back.
 const LONGEST_BACK_OFF: Duration = Duration::from_mins(15);
 /// Attempts at the same time for a destination of which nothing is known; each one that goes well earns
-/// it one more. Those that hang cannot take every attempt that the process may make.
+/// it one more.
 const WINDOW: u32 = 5;
 /// Sessions that break one after another until a destination counts as down.
 const SHAKEN_MAX: u32 = 3;
@@ -43,15 +44,6 @@ pub(super) struct Down {
     pub(super) last: Trouble,
 }
 
-/// In which rows a lane stands.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Waits {
-    /// For a first attempt.
-    pub(super) crowded: bool,
-    /// For another beside its own, until there are fewer.
-    pub(super) modest: bool,
-}
-
 #[derive(Debug)]
 pub(super) struct Lane {
     pub(super) destination: Destination,
@@ -59,17 +51,20 @@ pub(super) struct Lane {
     pub(super) limit: u32,
     /// How many of them the destination has earned.
     window: u32,
+    /// The share that its attempts are of.
+    pub(super) share: Share,
+    /// Attempts under way.
     pub(super) active: u32,
+    /// Of these, the slow ones.
+    pub(super) slow: u32,
     pub(super) waiting: usize,
     /// When its latest attempt ended.
     pub(super) used: Millis,
     /// Sessions that broke since something last went well.
     shaken: u32,
     pub(super) down: Option<Box<Down>>,
-    /// Whether the latest attempt that told anything went well.
-    pub(super) proven: bool,
-    /// Where it waits until others, of which nothing good is known, have ended.
-    pub(super) waits: Waits,
+    /// The row in which it waits for a place, and its place in that.
+    pub(super) row: Option<(Row, u64)>,
     pub(super) in_turn: bool,
     pub(super) wake: Option<Millis>,
 }
@@ -81,21 +76,22 @@ impl Lane {
             destination,
             limit: 1,
             window: WINDOW,
+            share: Share::ByMx,
             active: 0,
+            slow: 0,
             waiting: 0,
             used: 0,
             shaken: 0,
             down: None,
-            proven: false,
-            waits: Waits::default(),
+            row: None,
             in_turn: false,
             wake: None,
         }
     }
 
-    /// How many of its attempts count as unproven.
-    pub(super) fn unproven(&self) -> u32 {
-        if self.proven { 0 } else { self.active }
+    /// Its attempts under way.
+    pub(super) fn counts(&self) -> Counts {
+        Counts::of(self.active, self.slow)
     }
 
     /// How many attempts may be under way.
@@ -110,13 +106,11 @@ impl Lane {
 
     /// An attempt has ended, and told this of the destination.
     pub(super) fn ended(&mut self, now: Millis, health: Health, retry: &[Duration], spread: Spread) {
-        self.active = self.active.saturating_sub(1);
         self.used = now;
         match health {
             Health::Unknown => {}
             Health::Up => {
                 self.down = None;
-                self.proven = true;
                 self.shaken = 0;
                 self.window = self.window.saturating_add(1).min(self.limit.max(WINDOW));
             }
@@ -140,6 +134,5 @@ impl Lane {
         let until = now + spread(wait.min(LONGEST_BACK_OFF)).as_millis().try_into().unwrap_or(0);
         self.down = Some(Box::new(Down { until, failures: failures + 1, last }));
         self.window = WINDOW;
-        self.proven = false;
     }
 }

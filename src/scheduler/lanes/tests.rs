@@ -6,6 +6,8 @@ use crate::smtp::reply::{EnhancedStatusCode, Status};
 
 const SECOND: Duration = Duration::from_secs(1);
 const NONE: [u64; 0] = [];
+/// Of these, 400 are for named destinations (200 places), and 600 for others (300 places).
+const ATTEMPTS: u32 = 1000;
 const RETRY: [Duration; 2] = [Duration::from_secs(10), Duration::from_secs(20)];
 
 fn host(name: &str) -> Host {
@@ -40,7 +42,7 @@ impl Bench {
 
     fn spread(spread: Spread) -> Self {
         let start = Instant::now();
-        Self { lanes: Lanes::new(start, spread), start, limit: 1 }
+        Self { lanes: Lanes::new(start, spread, ATTEMPTS), start, limit: 1 }
     }
 
     /// A message; from now on every destination takes so many attempts at the same time.
@@ -52,16 +54,29 @@ impl Bench {
 
     fn next(&mut self, second: u32) -> Option<Job<()>> {
         let limit = self.limit;
-        self.lanes.next(self.at(second), |host| (Destination::Domain(host.clone()), limit))
+        self.lanes.next(self.at(second), |host| Place {
+            destination: Destination::Domain(host.clone()),
+            limit,
+            share: if host.to_string().contains("named") { Share::Named } else { Share::ByMx },
+        })
     }
 
     fn at(&self, second: u32) -> Instant {
         self.start + second * SECOND
     }
 
-    /// An attempt ends at a second.
-    fn ends(&mut self, lane: Ticket, second: u32, health: Health) {
-        self.lanes.finished(lane, self.at(second), health, &RETRY);
+    /// An attempt ends at a second: this one or, where it has ended before, the oldest for the same destination.
+    fn ends(&mut self, ticket: Ticket, second: u32, health: Health) {
+        self.ends_with(ticket, second, health, &RETRY);
+    }
+
+    fn ends_with(&mut self, ticket: Ticket, second: u32, health: Health, retry: &[Duration]) {
+        let attempt = if self.lanes.attempts.is_under_way(ticket.attempt) {
+            ticket.attempt
+        } else {
+            self.lanes.attempts.oldest_of(ticket.lane).expect("an attempt is under way")
+        };
+        self.lanes.finished(Ticket { attempt, ..ticket }, self.at(second), health, retry);
     }
 
     /// The numbers of the messages that are due at a second, each with its ticket.
@@ -70,7 +85,7 @@ impl Bench {
         while let Some(job) = self.next(second) {
             match job {
                 Job::Deliver(lane, item) => jobs.push((item.id.number(), lane)),
-                Job::Aged(item, _, _) => jobs.push((item.id.number() + 1000, Ticket { lane: LaneId(0), era: 0 })),
+                Job::Aged(item, _, _) => jobs.push((item.id.number() + 1000, Ticket::NONE)),
             }
         }
         jobs
@@ -160,7 +175,7 @@ fn the_back_off_of_a_destination_is_spread_however_long_it_has_been_down() {
     bench.push(3, "a.example", 11, 1);
     // The schedule's hour counts as a quarter of one, and is spread then.
     let hour = [Duration::from_hours(1)];
-    bench.lanes.finished(lane, bench.at(11), Health::Down(trouble("refused")), &hour);
+    bench.ends_with(lane, 11, Health::Down(trouble("refused")), &hour);
     assert_eq!(bench.numbers_at(11 + 989), NONE);
     assert_eq!(bench.numbers_at(11 + 990), [3]);
 }
@@ -335,80 +350,6 @@ fn what_waits_for_its_time_has_no_lane_and_is_found() {
 }
 
 #[test]
-fn however_many_destinations_hang_those_that_work_go_on() {
-    let mut bench = Bench::new();
-    bench.push(0, "works.example", 0, 9);
-    let (_, works) = bench.due_at(0)[0];
-    bench.push(1, "works.example", 5, 9);
-    bench.ends(works, 0, Health::Up);
-    for number in 0..u64::from(UNPROVEN_MAX) + 50 {
-        bench.push(1000 + number, &format!("hangs{number}.example"), 1, 9);
-    }
-    let hanging = bench.due_at(1);
-    assert_eq!(hanging.len(), UNPROVEN_MAX as usize);
-    assert_eq!(bench.numbers_at(5), [1], "what works is not held up");
-    assert_eq!(bench.numbers_at(6), NONE);
-    bench.ends(hanging[0].1, 6, Health::Down(trouble("refused")));
-    assert_eq!(bench.numbers_at(6).len(), 1, "the next in the crowd has its turn");
-    let wake = bench.lanes.next_wake().expect("somebody waits");
-    assert!(wake > bench.at(6), "nobody is woken for nothing");
-}
-
-#[test]
-fn destinations_that_hang_with_many_messages_leave_room_for_first_contacts() {
-    let mut bench = Bench::new();
-    for round in 0..5 {
-        for number in 0..200 {
-            bench.push(1000 + 200 * round + number, &format!("hangs{number}.example"), 0, 9);
-        }
-    }
-    let hanging = bench.due_at(0);
-    assert_eq!(hanging.len(), UNPROVEN_MANY as usize);
-    for number in 0..=u64::from(UNPROVEN_MANY) {
-        bench.push(number, &format!("new{number}.example"), 1, 9);
-    }
-    assert_eq!(bench.numbers_at(1).len(), UNPROVEN_MANY as usize, "each has its first attempt");
-    // One that had a second ends: the room is for the one that has none.
-    bench.ends(hanging[0].1, 2, Health::Unknown);
-    assert_eq!(bench.numbers_at(2), [u64::from(UNPROVEN_MANY)]);
-    // One that proves to be good has what it may have.
-    bench.ends(hanging[1].1, 3, Health::Up);
-    assert!(bench.numbers_at(3).len() > 1);
-}
-
-#[test]
-fn a_destination_with_one_attempt_among_many_goes_on_when_that_ends() {
-    let mut bench = Bench::new();
-    for number in 0..u64::from(UNPROVEN_MANY) {
-        bench.push(1000 + number, &format!("hangs{number}.example"), 0, 9);
-    }
-    assert_eq!(bench.due_at(0).len(), UNPROVEN_MANY as usize);
-    bench.push(1, "slow.example", 1, 9);
-    bench.push(2, "slow.example", 1, 9);
-    let slow = bench.due_at(1);
-    assert_eq!(slow.iter().map(|(number, _)| *number).collect::<Vec<_>>(), [1]);
-    assert!(bench.lanes.next_wake().is_none_or(|wake| wake > bench.at(1)), "nobody is woken for nothing");
-    bench.ends(slow[0].1, 2, Health::Unknown);
-    assert_eq!(bench.numbers_at(2), [2]);
-}
-
-#[test]
-fn a_destination_with_one_attempt_among_many_goes_on_when_the_many_have_ended() {
-    let mut bench = Bench::new();
-    for number in 0..u64::from(UNPROVEN_MANY) {
-        bench.push(1000 + number, &format!("hangs{number}.example"), 0, 9);
-    }
-    let hanging = bench.due_at(0);
-    bench.push(1, "slow.example", 1, 9);
-    bench.push(2, "slow.example", 1, 9);
-    assert_eq!(bench.numbers_at(1), [1]);
-    bench.ends(hanging[0].1, 2, Health::Unknown);
-    assert_eq!(bench.numbers_at(2), NONE, "there are still many");
-    bench.ends(hanging[1].1, 3, Health::Unknown);
-    assert_eq!(bench.numbers_at(3), [2]);
-}
-
-#[test]
 fn a_probe_under_way_wakes_nobody() {
     let mut bench = Bench::new();
     for number in 0..3 {
@@ -420,3 +361,5 @@ fn a_probe_under_way_wakes_nobody() {
     assert_eq!(bench.numbers_at(11), NONE);
     assert!(bench.lanes.next_wake().is_none_or(|wake| wake > bench.at(11)));
 }
+
+mod shares;
