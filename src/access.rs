@@ -9,6 +9,7 @@ use std::net::IpAddr;
 
 use crate::address::{Domain, ForwardPath, Host, Mailbox};
 use crate::config::{Config, DomainPattern, Relay};
+use crate::connector::Connectors;
 use crate::smtp::reply::{Reply, Status};
 
 /// What of the configuration decides.
@@ -20,11 +21,21 @@ pub struct Rules<'a> {
     pub postmaster: &'a Mailbox,
     /// `[relay]`.
     pub relay: &'a Relay,
+    /// The connectors, one of which may name this host.
+    pub connectors: &'a Connectors,
 }
 
-impl<'a> From<&'a Config> for Rules<'a> {
-    fn from(config: &'a Config) -> Self {
-        Self { hostname: &config.hostname, postmaster: &config.postmaster, relay: &config.relay }
+impl<'a> Rules<'a> {
+    /// The rules of a configuration, whose connectors these are.
+    #[must_use]
+    pub fn new(config: &'a Config, connectors: &'a Connectors) -> Self {
+        Self { hostname: &config.hostname, postmaster: &config.postmaster, relay: &config.relay, connectors }
+    }
+
+    /// Whether a domain stands in `[relay] domains` or in a connector, not only below a wildcard.
+    fn names(&self, domain: &Domain) -> bool {
+        let ours = |pattern: &DomainPattern| matches!(pattern, DomainPattern::Exactly(name) if name == domain);
+        self.relay.domains.iter().any(ours) || self.connectors.names(domain)
     }
 }
 
@@ -82,15 +93,33 @@ pub fn recipient(rules: Rules<'_>, peer: Peer, path: &ForwardPath) -> Result<Mai
     let address = peer.address.map(|address| address.to_canonical());
     let in_networks =
         address.is_some_and(|address| rules.relay.networks.iter().any(|network| network.contains(&address)));
+    let or_local = || self::local(rules, mailbox).unwrap_or_else(|| mailbox.clone());
     match mailbox.host() {
-        _ if in_networks => Ok(mailbox.clone()),
+        Host::Literal(_) if in_networks && ourselves => Ok(rules.postmaster.clone()),
+        _ if in_networks => Ok(or_local()),
         Host::Literal(_) => Err(Denied::Literal),
-        Host::Domain(_) if peer.may_relay => Ok(mailbox.clone()),
+        Host::Domain(_) if peer.may_relay => Ok(or_local()),
         Host::Domain(domain) if !rules.relay.domains.iter().any(|ours| matches(ours, domain)) => Err(Denied::Domain),
         // The next hop may trust us more than it should, and follow such a route.
         Host::Domain(_) if mailbox.local_part().contains(['%', '!', '@']) => Err(Denied::Routing),
         Host::Domain(_) => Ok(mailbox.clone()),
     }
+}
+
+/// The mailbox that mail to a user of this very host goes to, `user@HOSTNAME` and `user@localhost`: the postmaster's, for
+/// there are no mailboxes here, and `*` would send it out and back. Where the configuration names the host, its way is
+/// settled, and `localhost` is another word for it. Nothing for every other mailbox.
+#[must_use]
+pub fn local(rules: Rules<'_>, mailbox: &Mailbox) -> Option<Mailbox> {
+    let domain = mailbox.host().domain()?;
+    let is_localhost = domain.as_str() == "localhost" && domain != rules.hostname;
+    if (!is_localhost && domain != rules.hostname) || rules.names(domain) {
+        return None;
+    }
+    if is_localhost && rules.names(rules.hostname) {
+        return Some(mailbox.clone().at(Host::Domain(rules.hostname.clone())));
+    }
+    Some(rules.postmaster.clone())
 }
 
 fn matches(pattern: &DomainPattern, domain: &Domain) -> bool {

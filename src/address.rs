@@ -200,6 +200,12 @@ impl Mailbox {
         Self { local: "postmaster".into(), host: Host::Domain(domain) }
     }
 
+    /// The same local part at another host.
+    #[must_use]
+    pub fn at(self, host: Host) -> Self {
+        Self { host, ..self }
+    }
+
     /// The local part as it was written, quotes included.
     #[must_use]
     pub fn local_part(&self) -> &str {

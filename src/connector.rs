@@ -62,6 +62,12 @@ impl Connectors {
         self.for_any_below(domain)
     }
 
+    /// Whether a connector names this very domain, not only with a wildcard.
+    #[must_use]
+    pub fn names(&self, domain: &Domain) -> bool {
+        self.exactly.contains_key(domain)
+    }
+
     /// The connector that a pattern above the domain names.
     fn for_any_below(&self, domain: &Domain) -> &Arc<Connector> {
         let mut above = domain.parent();

@@ -1,8 +1,12 @@
 //! Every spelling that might be a way through, from every kind of peer.
 
+use std::path::Path;
+
 use super::*;
+use crate::config;
 
 const STRANGER: &str = "203.0.113.9";
+const OURS: &str = "127.0.0.1";
 
 fn relay() -> Relay {
     let domain = |text: &str| Domain::parse(text).expect("a domain");
@@ -12,14 +16,35 @@ fn relay() -> Relay {
     }
 }
 
+/// Connectors, one of which has these domains.
+fn connectors(domains: &[&str]) -> Connectors {
+    let connector = match domains {
+        [] => String::new(),
+        domains => format!("[[connector]]\nname = \"c\"\ndomains = {domains:?}\n"),
+    };
+    let text = format!(
+        "hostname = \"relay.example.com\"\npostmaster = \"p@example.com\"\n[[listener]]\nname = \"mx\"\naddress = \
+         [\"127.0.0.1:2525\"]\ntls = \"off\"\n{connector}"
+    );
+    let (config, _) = config::parse(&text, Path::new("gatepost.toml")).unwrap_or_else(|faults| panic!("{faults:?}"));
+    Connectors::new(&config.connectors, config::default_connector(&config.tls.trust))
+}
+
 fn ask(address: &str, may_relay: bool, path: &str) -> Result<String, Denied> {
+    ask_with(relay(), &[], address, may_relay, path)
+}
+
+/// Asks where a connector has these domains.
+fn ask_with(relay: Relay, connector: &[&str], address: &str, may_relay: bool, path: &str) -> Result<String, Denied> {
+    let connectors = connectors(connector);
     let address = address.parse().expect("an address");
     let peer = Peer { address: Some(address), local: "192.0.2.25".parse().expect("an address"), may_relay };
     let path = ForwardPath::parse(path).unwrap_or_else(|error| panic!("{path}: {error}"));
     let rules = Rules {
         hostname: &Domain::parse("relay.example.com").expect("a domain"),
         postmaster: &Mailbox::parse("admin@example.com").expect("a mailbox"),
-        relay: &relay(),
+        relay: &relay,
+        connectors: &connectors,
     };
     recipient(rules, peer, &path).map(|mailbox| mailbox.to_string())
 }
@@ -84,7 +109,8 @@ fn who_is_unknown_is_a_stranger() {
         let peer = Peer { address: None, local: "192.0.2.25".parse().expect("an address"), may_relay: false };
         let hostname = Domain::parse("relay.example.com").expect("a domain");
         let postmaster = Mailbox::parse("admin@example.com").expect("a mailbox");
-        let rules = Rules { hostname: &hostname, postmaster: &postmaster, relay: &relay() };
+        let (relay, connectors) = (relay(), connectors(&[]));
+        let rules = Rules { hostname: &hostname, postmaster: &postmaster, relay: &relay, connectors: &connectors };
         recipient(rules, peer, &ForwardPath::parse(path).expect("a path")).map(|mailbox| mailbox.to_string())
     };
     assert_eq!(asked("a@example.net"), Err(Denied::Domain));
@@ -105,4 +131,42 @@ fn the_postmaster_is_always_there() {
     assert_eq!(ask(STRANGER, false, "postmaster@example.com"), Ok("postmaster@example.com".into()));
     assert_eq!(ask(STRANGER, false, "postmaster@example.net"), Err(Denied::Domain));
     assert_eq!(ask(STRANGER, false, "postmaster@[192.0.2.26]"), Err(Denied::Literal));
+}
+
+#[test]
+fn mail_for_this_very_host_goes_to_the_postmaster() {
+    for path in
+        ["root@relay.example.com", "root@RELAY.example.com", "root@localhost", "a%b@localhost", "root@[192.0.2.25]"]
+    {
+        assert_eq!(ask(OURS, false, path), Ok("admin@example.com".into()), "{path}");
+    }
+    assert_eq!(ask(STRANGER, true, "root@localhost"), Ok("admin@example.com".into()), "nor does a partner's go out");
+    for connector in [&["*"][..], &["*.example.com", "example.com"]] {
+        assert_eq!(ask_with(relay(), connector, OURS, false, "root@relay.example.com"), Ok("admin@example.com".into()));
+    }
+    // It opens nothing to others.
+    for path in ["root@relay.example.com", "root@localhost"] {
+        assert_eq!(ask(STRANGER, false, path), Err(Denied::Domain), "{path}");
+    }
+}
+
+#[test]
+fn who_names_this_host_gets_its_mail() {
+    let named = |name: &str| {
+        let mut relay = relay();
+        relay.domains.push(DomainPattern::Exactly(Domain::parse(name).expect("a domain")));
+        relay
+    };
+    let hostname = "relay.example.com";
+    for (relay, connector) in [(named(hostname), &[][..]), (relay(), &["relay.example.com"])] {
+        for path in ["root@relay.example.com", "root@localhost"] {
+            let to = ask_with(relay.clone(), connector, OURS, false, path);
+            assert_eq!(to, Ok("root@relay.example.com".into()), "{path}");
+        }
+    }
+    for (relay, connector) in [(named("localhost"), &[][..]), (relay(), &["localhost"])] {
+        let to = |path| ask_with(relay.clone(), connector, OURS, false, path);
+        assert_eq!(to("root@localhost"), Ok("root@localhost".into()));
+        assert_eq!(to("root@relay.example.com"), Ok("admin@example.com".into()));
+    }
 }

@@ -342,7 +342,8 @@ impl Session {
     fn rcpt(&mut self, rcpt: RcptTo) -> Reply {
         let may_relay = self.standing.as_ref().is_some_and(|standing| standing.may_relay);
         let peer = access::Peer { address: self.client, local: self.local, may_relay };
-        let answer = access::recipient((&*self.settings.config).into(), peer, &rcpt.forward_path);
+        let rules = access::Rules::new(&self.settings.config, &self.settings.connectors);
+        let answer = access::recipient(rules, peer, &rcpt.forward_path);
         if let Err(denied) = &answer {
             let connector = self.standing.as_ref().map(|standing| standing.connector.name.clone()).unwrap_or_default();
             self.refused(&connector, Reason::Recipient, denied.to_string());

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
+use crate::access::{self, Rules};
 use crate::config::TlsDemand;
 use crate::dsn::{self, About, Action, Returned, Told};
 use crate::envelope::{Envelope, History, Trouble};
@@ -66,6 +67,8 @@ async fn compose(
         tracing::error!(queue_id = %entry.id, "a report could not be delivered to the postmaster; nobody is left to be told");
         return Ok(());
     };
+    // A sender on this host, cron's root for one, has no mailbox here.
+    let to = access::local(Rules::new(config, &settings.connectors), &to).unwrap_or(to);
     let returned = dsn::returned(action, envelope, entry.size, is_confidential(settings, attempt));
     let mut original = entry.body.reader().await?;
     let fields = match returned {

@@ -38,6 +38,20 @@ async fn a_message_is_durable_before_its_250() {
 }
 
 #[tokio::test]
+async fn mail_of_our_own_clients_for_this_host_goes_to_the_postmaster() {
+    let mut relay = Relay::start(Wanted { networks: "\"127.0.0.0/8\"", ..Wanted::default() }).await;
+    let mut client = relay.client().await;
+    for to in ["root@relay.example.com", "root@localhost", "root@[127.0.0.1]", "b@example.net"] {
+        client.begins("a@example.org", to).await;
+        client.says("Subject: a\n\nb\n.").await;
+        client.hears("250 2.0.0 Ok: queued as").await;
+        let wanted = if to.ends_with(".net") { to } else { "admin@example.com" };
+        assert_eq!(relay.entry().await.envelope.recipients[0].mailbox.to_string(), wanted);
+    }
+    relay.ends().await;
+}
+
+#[tokio::test]
 async fn a_full_spool_is_our_trouble() {
     let relay = Relay::start(Wanted { full: true, ..Wanted::default() }).await;
     let mut client = relay.client().await;

@@ -17,6 +17,16 @@ async fn a_message_from_nobody_is_told_to_the_postmaster_alone() {
 }
 
 #[tokio::test]
+async fn a_report_to_a_user_of_this_host_goes_to_the_postmaster() {
+    let bad = peer(&[], &[("RCPT", "550 5.1.1 nobody")]).await;
+    let world = World::start("", &[connector("bad.example", bad.address, "")]).await;
+    world.sends("<root@relay.example.com>", &["<bob@bad.example>"], CONTENT).await;
+    world.is_done().await;
+    world.one_report("postmaster@example.com").only("bob@bad.example", "failed", "5.1.1");
+    world.ends().await;
+}
+
+#[tokio::test]
 async fn a_report_that_cannot_be_delivered_goes_to_the_postmaster() {
     let bad = peer(&[], &[("RCPT", "550 5.1.1 nobody")]).await;
     let gone = peer(&["8BITMIME", "DSN"], &[("RCPT", "550 5.1.6 alice has moved")]).await;
