@@ -7,11 +7,13 @@ use axum::http::StatusCode;
 use jiff::Timestamp;
 
 use super::filter::{self, Filter};
-use super::words::{self, Answer, Answers, Down, Message, Orders, PAGE_MAX, Page, Parameters, Reason, Recipient};
+use super::words::{
+    self, Answer, Answers, Down, Meanwhile, Message, Orders, PAGE_MAX, Page, Parameters, Reason, Recipient,
+};
 use super::{Asker, Desk, Problem};
 use crate::address::Host;
 use crate::envelope::{self, QueueId, RecipientState, Trouble};
-use crate::scheduler::{Outlook, Prospect, Way};
+use crate::scheduler::{Outlook, Prospect, Refused, Way};
 use crate::spool::{Spool, SpoolError, Stored};
 
 /// Messages that are taken from the spool at a time.
@@ -78,15 +80,22 @@ pub(super) async fn order(
     for id in ids {
         match find(&*desk.spool, id).await? {
             Some(_) => there.push(id),
-            None => answers.push(refusal(id, SpoolError::Missing(id).to_string())),
+            None => answers.push(refusal(id, &SpoolError::Missing(id).into())),
         }
     }
     // Before it is carried out: who asked may go away meanwhile, and then nothing below is reached.
     tracing::info!(?order, uid, messages = there.len(), "an operator gave an order");
     for (id, result) in desk.operator.order(order, there).await {
+        let result = match result {
+            // Nothing of it waits, perhaps because it has been delivered in the meantime.
+            Err(Refused::Pointless(_)) if find(&*desk.spool, id).await?.is_none() => {
+                Err(SpoolError::Missing(id).into())
+            }
+            result => result,
+        };
         answers.push(match result {
-            Ok(()) => Answer { id, done: true, error: None },
-            Err(refused) => refusal(id, refused.to_string()),
+            Ok(()) => Answer { id, done: true, error: None, meanwhile: None },
+            Err(refused) => refusal(id, &refused),
         });
     }
     answers.sort_by_key(|answer| answer.id);
@@ -95,8 +104,13 @@ pub(super) async fn order(
     Ok(Json(Answers { answers }))
 }
 
-fn refusal(id: QueueId, error: String) -> Answer {
-    Answer { id, done: false, error: Some(error) }
+fn refusal(id: QueueId, refused: &Refused) -> Answer {
+    let meanwhile = match refused {
+        Refused::Spool(SpoolError::Missing(_)) => Some(Meanwhile::Gone),
+        Refused::Busy => Some(Meanwhile::Busy),
+        Refused::Spool(_) | Refused::Pointless(_) | Refused::Untold | Refused::Died | Refused::Stopping => None,
+    };
+    Answer { id, done: false, error: Some(refused.to_string()), meanwhile }
 }
 
 /// One message without its content.

@@ -168,6 +168,19 @@ pub struct Answer {
     /// Why not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
+    /// What happened to the message between the list and the order, where that is why not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub meanwhile: Option<Meanwhile>,
+}
+
+/// What may happen to a message before an order reaches it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Meanwhile {
+    /// It has left the queue: it was delivered, given up or removed.
+    Gone,
+    /// It is being tried, or another order is under way.
+    Busy,
 }
 
 /// `GET /v1/history`: some of what is remembered of domains' TLS, in their order.

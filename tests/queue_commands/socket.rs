@@ -111,8 +111,8 @@ fn what_cannot_be_answered_is_told_in_a_sentence() {
     }
     let (line, body) = raw(&relay.socket(), &post("{\"order\":\"hold\",\"ids\":[\"0000000000005\"]}"));
     assert!(line.starts_with("HTTP/1.1 200"), "{line}");
-    let answer =
-        serde_json::json!({"id": "0000000000005", "done": false, "error": "there is no queue entry 0000000000005"});
+    let sentence = "there is no queue entry 0000000000005";
+    let answer = serde_json::json!({"id": "0000000000005", "done": false, "error": sentence, "meanwhile": "gone"});
     assert_eq!(body, serde_json::json!({"answers": [answer]}));
 }
 

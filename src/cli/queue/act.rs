@@ -7,7 +7,7 @@ use super::list::Document;
 use super::select::{Missing, Selection};
 use super::words::count;
 use super::{Chosen, Client, QueueError};
-use crate::admin::words::{Answer, Answers, Message, Orders, State};
+use crate::admin::words::{Answer, Answers, Meanwhile, Message, Orders, State};
 use crate::envelope::QueueId;
 use crate::scheduler::Order;
 
@@ -25,8 +25,33 @@ fn words(order: Order) -> (&'static str, &'static str) {
     }
 }
 
+/// Gives an order, and shows what became of it.
 pub(super) async fn run(client: &Client, chosen: &Chosen, order: Order, yes: bool) -> Result<ExitCode, QueueError> {
-    let selection = &chosen.selection;
+    let (_, done) = words(order);
+    let (report, failed) = carry_out(client, &chosen.selection, chosen.json, order, yes).await?;
+    let status = report.end(done);
+    // Errors come behind what was done before them.
+    failed.map_or(Ok(status), Err)
+}
+
+/// Tries everything now, and says nothing of what goes well: there being nothing to try is no failure.
+pub(super) async fn flush(client: &Client) -> Result<ExitCode, QueueError> {
+    let (report, failed) = carry_out(client, &Selection::everything(), false, Order::Retry, true).await?;
+    match failed {
+        Some(error) => Err(error),
+        None if report.refused > 0 => Ok(ExitCode::FAILURE),
+        None => Ok(ExitCode::SUCCESS),
+    }
+}
+
+/// Gives an order to all that is chosen. What was done before an error is reported as well.
+async fn carry_out(
+    client: &Client,
+    selection: &Selection,
+    json: bool,
+    order: Order,
+    yes: bool,
+) -> Result<(Report, Option<QueueError>), QueueError> {
     if selection.is_empty() {
         return Err(QueueError::Usage(
             "nothing was chosen: name messages by their ids, choose them with --domain, --sender or --older-than, or \
@@ -35,7 +60,7 @@ pub(super) async fn run(client: &Client, chosen: &Chosen, order: Order, yes: boo
         ));
     }
     let ask = matches!(order, Order::Remove | Order::Bounce) && !yes;
-    let (verb, done) = words(order);
+    let (verb, _) = words(order);
     if ask && !io::stdin().is_terminal() {
         return Err(QueueError::Usage(format!("nobody can be asked here; say --yes to {} them.", verb.to_lowercase())));
     }
@@ -43,25 +68,21 @@ pub(super) async fn run(client: &Client, chosen: &Chosen, order: Order, yes: boo
     if ask && !ids.is_empty() && !confirmed(verb, ids.len()) {
         return Err(QueueError::No("nothing was done.".to_owned()));
     }
-    let mut report = Report::begin(chosen.json, trying);
+    let mut report = Report::begin(order, json, !selection.ids.is_empty(), trying);
     for id in &missing.ids {
-        report.take(Answer { id: *id, done: false, error: Some(missing.reason().to_owned()) });
+        report.take(Answer { id: *id, done: false, error: Some(missing.reason().to_owned()), meanwhile: None });
     }
     for batch in ids.chunks(BATCH) {
         let orders = Orders { order, ids: batch.to_vec() };
         let Answers { answers } = match client.post("/v1/queue/orders", &orders).await {
             Ok(answers) => answers,
-            Err(error) => {
-                // What was done before must not go untold.
-                report.end(done);
-                return Err(error.into());
-            }
+            Err(error) => return Ok((report, Some(error.into()))),
         };
         for answer in answers {
             report.take(answer);
         }
     }
-    Ok(report.end(done))
+    Ok((report, None))
 }
 
 /// What is chosen.
@@ -115,8 +136,11 @@ fn is_yes(line: &str) -> bool {
 
 /// What became of it, told as it comes.
 struct Report {
+    order: Order,
     document: Document,
     json: bool,
+    /// Whether messages were named by their ids: each of these gets an answer.
+    named: bool,
     /// Messages that nothing was to be done for: they are being tried.
     trying: usize,
     done: usize,
@@ -124,11 +148,21 @@ struct Report {
 }
 
 impl Report {
-    fn begin(json: bool, trying: usize) -> Self {
-        Self { document: Document::begin(json), json, trying, done: 0, refused: 0 }
+    fn begin(order: Order, json: bool, named: bool, trying: usize) -> Self {
+        Self { order, document: Document::begin(json), json, named, trying, done: 0, refused: 0 }
     }
 
     fn take(&mut self, answer: Answer) {
+        // Out of a crowd, whatever left the queue after the list was made is passed over, and so is what is being
+        // tried by now.
+        match answer.meanwhile {
+            Some(Meanwhile::Gone) if !self.named => return,
+            Some(Meanwhile::Busy) if !self.named && self.order == Order::Retry => {
+                self.trying += 1;
+                return;
+            }
+            Some(Meanwhile::Gone | Meanwhile::Busy) | None => {}
+        }
         self.document.add(&answer);
         match answer.error {
             None if answer.done => self.done += 1,
@@ -160,6 +194,27 @@ impl Report {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// What a report counts: done, refused, and being tried.
+    fn counted(named: bool, order: Order) -> (usize, usize, usize) {
+        let mut report = Report::begin(order, false, named, 0);
+        let id = QueueId::from_number(5).expect("small");
+        let answer = |meanwhile| Answer { id, done: false, error: Some("no".to_owned()), meanwhile };
+        report.take(Answer { done: true, error: None, ..answer(None) });
+        for meanwhile in [None, Some(Meanwhile::Gone), Some(Meanwhile::Busy)] {
+            report.take(answer(meanwhile));
+        }
+        (report.done, report.refused, report.trying)
+    }
+
+    #[test]
+    fn what_left_the_queue_meanwhile_is_passed_over_unless_it_was_named() {
+        assert_eq!(counted(false, Order::Retry), (1, 1, 1));
+        assert_eq!(counted(false, Order::Hold), (1, 2, 0));
+        for order in [Order::Retry, Order::Hold] {
+            assert_eq!(counted(true, order), (1, 3, 0));
+        }
+    }
 
     #[test]
     fn only_a_clear_yes_is_one() {

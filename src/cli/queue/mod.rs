@@ -10,6 +10,7 @@ mod select;
 mod show;
 pub(super) mod words;
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
@@ -99,7 +100,21 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
         Command::Remove(change) => (&change.chosen, Some((Order::Remove, change.yes))),
         Command::Bounce(change) => (&change.chosen, Some((Order::Bounce, change.yes))),
     };
-    let client = match Client::of(&chosen.file.config, "queue") {
+    ask(&chosen.file.config, async |client| match (&arguments.command, order) {
+        (Command::Show { chosen, headers, body }, _) => show::run(&client, chosen, *headers, *body).await,
+        (_, Some((order, yes))) => act::run(&client, chosen, order, yes).await,
+        (_, None) => list::run(&client, chosen).await,
+    })
+}
+
+/// `sendmail -q`: tries everything now, in silence.
+pub(super) fn flush(config: &Path) -> ExitCode {
+    ask(config, async |client| act::flush(&client).await)
+}
+
+/// Runs a command with the daemon of a configuration.
+fn ask(config: &Path, command: impl AsyncFnOnce(Client) -> Result<ExitCode, QueueError>) -> ExitCode {
+    let client = match Client::of(config, "queue") {
         Ok(client) => client,
         Err(status) => return status,
     };
@@ -107,14 +122,7 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return end(&QueueError::No(format!("the system gives us no threads: {error}"))),
     };
-    let done = runtime.block_on(async {
-        match (&arguments.command, order) {
-            (Command::Show { chosen, headers, body }, _) => show::run(&client, chosen, *headers, *body).await,
-            (_, Some((order, yes))) => act::run(&client, chosen, order, yes).await,
-            (_, None) => list::run(&client, chosen).await,
-        }
-    });
-    match done {
+    match runtime.block_on(command(client)) {
         Ok(status) => status,
         Err(error) => end(&error),
     }

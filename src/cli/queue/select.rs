@@ -52,6 +52,11 @@ fn age(text: &str) -> Result<Duration, String> {
 }
 
 impl Selection {
+    /// Every message.
+    pub(super) fn everything() -> Self {
+        Self { all: true, ..Self::default() }
+    }
+
     /// Whether anything was said at all.
     pub(super) fn is_empty(&self) -> bool {
         !self.all && !self.chooses()
