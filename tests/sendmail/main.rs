@@ -59,9 +59,16 @@ impl Post {
     }
 
     fn to(peer: Peer) -> Self {
+        Self::configured(peer, |text| text)
+    }
+
+    /// A relay whose configuration is edited.
+    fn configured(peer: Peer, edit: impl Fn(String) -> String) -> Self {
         let folder = support::place();
         for _ in 0..10 {
             let config = configure(folder.path(), free(), peer.address);
+            let text = std::fs::read_to_string(&config).expect("it was written");
+            std::fs::write(&config, edit(text)).expect("the folder is ours");
             // Somebody else may have been faster with the port.
             if let Ok(relay) = Relay::run(&config, &[]) {
                 return Self { folder, config, relay: Some(relay), peer };
@@ -124,6 +131,58 @@ async fn a_message_of_cron_is_completed_and_goes_to_postmaster() {
     let commands = post.commands();
     assert!(commands.iter().any(|command| command.starts_with("RCPT TO:<admin@example.com>")), "{commands:?}");
     assert!(commands.iter().any(|command| command.contains("@relay.example.com>")), "the caller sends: {commands:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_address_without_a_domain_leaves_with_ours_and_goes_to_postmaster() {
+    let post = Post::open().await;
+    let message =
+        "From: root (Cron Daemon)\nTo: root, Alice <alice@b.example>\nCc: ops@localhost, ops@RELAY.example.com\n\nx\n";
+    let output = post.sendmail(&["-t", "-f", "root"], message);
+    assert_eq!((code(&output), said(&output)), (0, String::new()));
+    post.delivered(1).await;
+    world::until("both are delivered", || {
+        let commands = post.commands();
+        let to: Vec<_> = commands.iter().filter_map(|line| line.strip_prefix("RCPT TO:<")).collect();
+        (to.len() >= 2).then(|| {
+            assert!(to.iter().any(|line| line.starts_with("admin@example.com>")), "{commands:?}");
+            assert!(to.iter().any(|line| line.starts_with("alice@b.example>")), "{commands:?}");
+            assert_eq!(to.len(), 2, "nothing goes to this host itself: {commands:?}");
+        })
+    })
+    .await;
+    let message = post.delivered(1).await.remove(0);
+    for field in ["From: root@relay.example.com (Cron Daemon)", "To: root@relay.example.com, Alice <alice@b.example>"] {
+        assert!(message.contains(&format!("\r\n{field}\r\n")), "{field} is missing from {message}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connector_that_names_this_host_gets_its_mail() {
+    let named = "\n[[connector]]\nname = \"own\"\ndomains = [\"relay.example.com\"]\n[connector.outbound]\nroute = ";
+    let peer = world::willing().await;
+    let route = peer.address;
+    let post = Post::configured(peer, |text| {
+        text.replace("127.9.9.9/32", "127.0.0.0/8") + named + &format!("[\"{route}\"]\ntls = \"off\"\n")
+    });
+    let output = post.sendmail(&["root", "alice@localhost"], "Subject: x\n\nhello\n");
+    assert_eq!((code(&output), said(&output)), (0, String::new()));
+    post.delivered(1).await;
+    let commands = post.commands();
+    for to in ["root@relay.example.com", "alice@relay.example.com"] {
+        assert!(commands.iter().any(|line| line.starts_with(&format!("RCPT TO:<{to}>"))), "{to}: {commands:?}");
+    }
+    assert!(!commands.iter().any(|line| line.contains("admin@example.com")), "{commands:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cr_in_a_header_is_no_line_end() {
+    let post = Post::open().await;
+    let output = post.sendmail(&["-t"], "To: b@b.example\nSubject: hi\rBcc: c@b.example\n\nhello\n");
+    assert_eq!((code(&output), said(&output)), (0, String::new()));
+    let message = post.delivered(1).await.remove(0);
+    assert!(message.contains("\r\nSubject: hi Bcc: c@b.example\r\n"), "{message:?}");
+    assert!(!post.commands().iter().any(|line| line.contains("RCPT TO:<c@")), "{:?}", post.commands());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -209,6 +268,43 @@ async fn with_bs_it_is_a_way_to_speak_smtp() {
     post.delivered(1).await;
 }
 
+/// Everything stands on standard input at once, with the line ends of a file.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn with_bs_a_whole_session_is_taken_from_a_file() {
+    let post = Post::open().await;
+    let begin = |to: &str| format!("MAIL FROM:<a@a.example>\nRCPT TO:<{to}@b.example>\n");
+    let session = format!(
+        "EHLO me\n{}DATA\nSubject: one\n\n..\nhello\n.\n{}BDAT 16\nSubject: two\r\n\r\nBDAT 7 LAST\nhello\r\n{}DATA\nSubject: three\n.\nQUIT\n",
+        begin("b"),
+        begin("c"),
+        begin("d"),
+    );
+    let mut command = Command::new(program());
+    command.args(["sendmail", "-C"]).arg(&post.config).arg("-bs");
+    let output = run(command, &session);
+    assert_eq!((code(&output), said(&output)), (0, String::new()));
+    let text = String::from_utf8(output.stdout).expect("ASCII");
+    let codes: Vec<_> = text.lines().filter(|line| line.as_bytes()[3] == b' ').map(|line| &line[..3]).collect();
+    let taken = ["250", "250", "354", "250"];
+    let chunks = ["250"; 4];
+    assert_eq!(codes, [&["220", "250"][..], &taken, &chunks, &taken, &["221"]].concat(), "{text}");
+    let messages = post.delivered(3).await;
+    for (subject, body) in [("one", "..\r\nhello\r\n"), ("two", "hello\r\n"), ("three", "")] {
+        let field = format!("\r\nSubject: {subject}\r\n");
+        let message = messages.iter().find(|message| message.contains(&field)).unwrap_or_else(|| panic!("{subject}"));
+        assert!(message.ends_with(&format!("{field}\r\n{body}")) || body.is_empty(), "{message:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_empty_queue_is_flushed_without_a_word() {
+    let post = Post::open().await;
+    for word in ["-q", "-q30m"] {
+        let output = post.sendmail(&[word], "");
+        assert_eq!((code(&output), said(&output), output.stdout), (0, String::new(), Vec::new()), "{word}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn while_the_relay_is_down_the_answer_is_later() {
     let mut post = Post::open().await;
@@ -240,6 +336,22 @@ async fn what_is_refused_has_the_status_of_sysexits_and_goes_to_nobody() {
         (&["not@an@address"], "Subject: x\n\nhello\n", 67, "is no address"),
         (&["b@b.example"], &large, 65, "larger than 65536 octets"),
         (&["-t"], "Subject: x\n\nhello\n", 65, "no recipient"),
+        (
+            &["-t"],
+            "Cc: Bob <bob@b.example, Alice <alice@b.example>\n\nx\n",
+            65,
+            "its Cc cannot be read: a \"<\" is not",
+        ),
+        (&["-t"], "To: a@b.example (late, b@b.example\n\nx\n", 65, "its To cannot be read: a comment is not closed"),
+        (
+            &["-t"],
+            "To: b@b.example\nBcc: Alice Smith alice@b.example\n\nx\n",
+            65,
+            "\"Alice Smith alice@b.example\" is not one",
+        ),
+        (&["-t"], "To: b@b.example, a@b@c.example\n\nx\n", 65, "\"a@b@c.example\" is no address"),
+        (&["b@b.example", "Bob <bob@b.example"], "Subject: x\n\nhello\n", 65, "a \"<\" is not closed"),
+        (&["-f", "a@a.example b@a.example", "b@b.example"], "Subject: x\n\nhello\n", 64, "is not one address"),
         (&[], "Subject: x\n\nhello\n", 64, "no recipient"),
         (&["-bd"], "", 64, "gatepost run"),
     ] {

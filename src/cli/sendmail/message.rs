@@ -8,12 +8,14 @@ use base64::engine::general_purpose::STANDARD;
 
 use super::arguments::Dots;
 use super::exit::{Sysexit, Unsent};
-use super::list::addresses;
+use super::list::{Found, ListFault, addresses};
+use crate::address::Domain;
 
 /// Octets of a name in one encoded word, at most: 75 with everything around it (RFC 2047 §2).
 const WORD_OCTETS: usize = 42;
 
-/// Reads a message of at most `limit` octets, whatever its line ends are.
+/// Reads a message of at most `limit` octets, whatever its line ends are. A CR that ends no line becomes a space, as in
+/// Postfix (`cleanup_replace_stray_cr_lf`): it may not travel (RFC 5321 §2.3.8), and must not make a line of its own.
 ///
 /// # Errors
 /// It is too large, or cannot be read.
@@ -36,18 +38,12 @@ pub(super) fn read(input: impl BufRead, dots: Dots, limit: u64) -> Result<Vec<u8
         if input.limit() == 0 {
             return Err(too_large());
         }
-        if line.last() == Some(&b'\n') {
-            line.pop();
-            line.pop_if(|octet| *octet == b'\r');
+        strip_line_end(&mut line);
+        if dots == Dots::End && line == b"." {
+            return if text.len() as u64 > limit { Err(too_large()) } else { Ok(text) };
         }
-        // A CR alone ends a line, too: it may not travel (RFC 5321 §2.3.8).
-        for line in line.split(|octet| *octet == b'\r') {
-            if dots == Dots::End && line == b"." {
-                return if text.len() as u64 > limit { Err(too_large()) } else { Ok(text) };
-            }
-            text.extend_from_slice(line);
-            text.extend_from_slice(b"\r\n");
-        }
+        text.extend_from_slice(&line);
+        text.extend_from_slice(b"\r\n");
         if text.len() as u64 > limit {
             return Err(too_large());
         }
@@ -55,9 +51,19 @@ pub(super) fn read(input: impl BufRead, dots: Dots, limit: u64) -> Result<Vec<u8
     Ok(text)
 }
 
+/// Takes the line end from a line, be it LF, CR LF or CR CR LF, and makes every other CR a space.
+pub(super) fn strip_line_end(line: &mut Vec<u8>) {
+    if line.pop_if(|octet| *octet == b'\n').is_some() {
+        while line.pop_if(|octet| *octet == b'\r').is_some() {}
+    }
+    line.iter_mut().filter(|octet| **octet == b'\r').for_each(|octet| *octet = b' ');
+}
+
 /// What is put in where it is missing.
 #[derive(Debug)]
-pub(super) struct Missing {
+pub(super) struct Missing<'a> {
+    /// The domain of addresses without one.
+    pub(super) hostname: &'a Domain,
     /// The value of From.
     pub(super) from: String,
     /// The value of Date.
@@ -70,18 +76,20 @@ pub(super) struct Missing {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Message {
     pub(super) content: Vec<u8>,
-    /// Whom its header names: To, Cc and Bcc, or Resent-To and so on where it is resent (RFC 5322 §3.6.6).
-    pub(super) recipients: Vec<String>,
+    /// The recipients that its header names: To, Cc and Bcc, or Resent-To and so on where it is resent (RFC 5322
+    /// §3.6.6); else the field that cannot be read, and the reason.
+    pub(super) recipients: Result<Vec<Found>, (String, ListFault)>,
 }
 
-/// Completes a message with CRLF line ends. Bcc goes: who is named there is nobody else's business.
-pub(super) fn complete(text: &[u8], missing: &Missing) -> Message {
+/// Completes a message with CRLF line ends. Bcc is removed, for nobody else may know who is named there, and so is
+/// Return-Path, which the last host writes (RFC 5321 §4.4). Addresses without a domain get ours.
+pub(super) fn complete(text: &[u8], missing: &Missing<'_>) -> Message {
     let (fields, body) = split(text);
     let has = |name: &str| fields.iter().any(|field| field.is(name));
     let resent = fields.iter().any(|field| field.name.starts_with("resent-"));
     let mut content = Vec::with_capacity(text.len() + 256);
-    for field in fields.iter().filter(|field| !field.is("bcc") && !field.is("resent-bcc")) {
-        content.extend_from_slice(field.whole);
+    for field in fields.iter().filter(|field| !REMOVED.contains(&field.name.as_str())) {
+        field.write_qualified(missing.hostname, &mut content);
     }
     for prefix in if resent { &["", "Resent-"][..] } else { &[""][..] } {
         for (name, value) in [("From", &missing.from), ("Date", &missing.date), ("Message-ID", &missing.id)] {
@@ -95,9 +103,26 @@ pub(super) fn complete(text: &[u8], missing: &Missing) -> Message {
     content.extend_from_slice(body);
     let naming = if resent { ["resent-to", "resent-cc", "resent-bcc"] } else { ["to", "cc", "bcc"] };
     let naming = fields.iter().filter(|field| naming.contains(&field.name.as_str()));
-    let recipients = naming.flat_map(|field| addresses(&String::from_utf8_lossy(field.value))).collect();
+    let read = |field: &Field<'_>| addresses(field.value).map_err(|fault| (field.written_name(), fault));
+    let recipients = naming.map(read).collect::<Result<Vec<_>, _>>().map(|lists| lists.concat());
     Message { content, recipients }
 }
+
+/// Fields that do not leave.
+const REMOVED: [&str; 3] = ["bcc", "resent-bcc", "return-path"];
+/// Fields whose addresses get a domain where they have none.
+const ADDRESS_FIELDS: [&str; 10] = [
+    "from",
+    "sender",
+    "reply-to",
+    "to",
+    "cc",
+    "resent-from",
+    "resent-sender",
+    "resent-reply-to",
+    "resent-to",
+    "resent-cc",
+];
 
 /// One header field.
 struct Field<'a> {
@@ -111,6 +136,26 @@ struct Field<'a> {
 impl Field<'_> {
     fn is(&self, name: &str) -> bool {
         self.name == name
+    }
+
+    /// The name as it is written.
+    fn written_name(&self) -> String {
+        String::from_utf8_lossy(&self.whole[..self.name.len()]).into_owned()
+    }
+
+    /// Writes the field, with our domain behind each address that has none. A list that cannot be read is left alone.
+    fn write_qualified(&self, hostname: &Domain, content: &mut Vec<u8>) {
+        let found = if ADDRESS_FIELDS.contains(&self.name.as_str()) { addresses(self.value) } else { Ok(Vec::new()) };
+        let mut rest = self.value;
+        content.extend_from_slice(&self.whole[..self.whole.len() - rest.len()]);
+        let mut written = 0;
+        for bare in found.unwrap_or_default().iter().filter(|found| !found.has_domain && !found.address.is_empty()) {
+            let (before, behind) = rest.split_at(bare.end - written);
+            content.extend_from_slice(before);
+            content.extend_from_slice(format!("@{hostname}").as_bytes());
+            (rest, written) = (behind, bare.end);
+        }
+        content.extend_from_slice(rest);
     }
 }
 
@@ -184,14 +229,16 @@ fn encoded(name: &str) -> String {
 mod tests {
     use super::*;
 
-    fn missing() -> Missing {
+    fn complete(text: &str) -> Message {
+        let text = read(text.as_bytes(), Dots::Content, 4096).expect("it is small");
+        let hostname = Domain::parse("relay.example.com").expect("a domain");
         let (from, date) = ("Alice <alice@relay.example.com>".into(), "Thu, 1 Jan 1970 00:00:00 +0000".into());
-        Missing { from, date, id: "<1@relay.example.com>".into() }
+        super::complete(&text, &Missing { hostname: &hostname, from, date, id: "<1@relay.example.com>".into() })
     }
 
     fn completed(text: &str) -> (String, Vec<String>) {
-        let text = read(text.as_bytes(), Dots::Content, 4096).expect("it is small");
-        let Message { content, recipients } = complete(&text, &missing());
+        let Message { content, recipients } = complete(text);
+        let recipients = recipients.expect("lists").into_iter().map(|found| found.address).collect();
         (String::from_utf8(content).expect("UTF-8"), recipients)
     }
 
@@ -206,8 +253,9 @@ mod tests {
     fn every_line_end_becomes_the_one_that_travels() {
         let read =
             |text: &str, dots| read(text.as_bytes(), dots, 4096).map(|text| String::from_utf8(text).expect("UTF-8"));
-        assert_eq!(read("a\nb\r\nc\rd", Dots::Content).expect("small"), "a\r\nb\r\nc\r\nd\r\n");
-        assert_eq!(read("a\r\r\nb\n", Dots::Content).expect("small"), "a\r\n\r\nb\r\n");
+        assert_eq!(read("a\nb\r\nc\rd", Dots::Content).expect("small"), "a\r\nb\r\nc d\r\n");
+        assert_eq!(read("a\r\r\nb\n", Dots::Content).expect("small"), "a\r\nb\r\n");
+        assert_eq!(read("a\r.\rb\n\r\n", Dots::End).expect("small"), "a . b\r\n\r\n");
         assert_eq!(read("a\n.\nb\n", Dots::End).expect("small"), "a\r\n");
         assert_eq!(read("a\n.\nb\n", Dots::Content).expect("small"), "a\r\n.\r\nb\r\n");
         assert_eq!(read("", Dots::End).expect("small"), "");
@@ -255,6 +303,46 @@ mod tests {
         let (content, resent) = completed("To: a@x.example\nResent-To: r@x.example\nResent-Bcc: s@x.example\n\n");
         assert_eq!(resent, ["r@x.example", "s@x.example"]);
         assert!(!content.contains("s@x.example"), "{content}");
+    }
+
+    #[test]
+    fn a_cr_in_a_header_is_no_line_end() {
+        let (content, recipients) = completed(
+            "To: a@x.example\nSubject: hi\rBcc: victim@x.example\nX-Note: a\r\rb\r\r\nFrom: b@x.example\n\nbody\n",
+        );
+        assert_eq!(recipients, ["a@x.example"]);
+        for field in ["\r\nSubject: hi Bcc: victim@x.example\r\n", "\r\nX-Note: a  b\r\nFrom: b@x.example\r\n"] {
+            assert!(content.contains(field), "{field:?} is missing from {content:?}");
+        }
+    }
+
+    #[test]
+    fn an_address_without_a_domain_gets_ours() {
+        let (content, recipients) = completed(
+            "From: root (Cron Daemon)\nTO: root, Bob <bob>,\n b@x.example, \"a b\"\nReply-To: Group: carl;\nSender:ann\n\
+             X-To: root\nMessage-ID: none\nDate: now\nSubject: root\n\nTo: root\n",
+        );
+        assert_eq!(
+            content,
+            "From: root@relay.example.com (Cron Daemon)\r\nTO: root@relay.example.com, Bob \
+             <bob@relay.example.com>,\r\n b@x.example, \"a b\"@relay.example.com\r\nReply-To: Group: \
+             carl@relay.example.com;\r\nSender:ann@relay.example.com\r\nX-To: root\r\nMessage-ID: none\r\nDate: \
+             now\r\nSubject: root\r\n\r\nTo: root\r\n"
+        );
+        assert_eq!(recipients, ["root", "bob", "b@x.example", "\"a b\""]);
+        // What is no list is nobody's to mend, and names no recipient.
+        let message = complete("From: My Program\nTo: a@x.example\nCc : Bob <bob, Alice <alice@x.example>\n\n");
+        let content = String::from_utf8(message.content).expect("UTF-8");
+        assert!(content.contains("From: My Program\r\n") && content.contains("Cc : Bob <bob, Alice"), "{content}");
+        assert_eq!(message.recipients.expect_err("a fault").0, "Cc");
+    }
+
+    #[test]
+    fn a_return_path_is_removed() {
+        let (content, _) =
+            completed("Return-Path: <a@x.example>\nSubject: x\nreturn-path:\n <b@x.example>\n\nReturn-Path: c\n");
+        assert!(content.starts_with("Subject: x\r\nFrom: "), "{content}");
+        assert!(content.ends_with("\r\n\r\nReturn-Path: c\r\n"), "{content}");
     }
 
     #[test]

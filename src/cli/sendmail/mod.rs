@@ -1,14 +1,15 @@
 //! `gatepost sendmail`: the local submission interface that cron, scripts and mail programs expect.
 //!
 //! It hands the message to the running relay over its own listener, and tells with an exit status of
-//! sysexits.h what became of that. It keeps nothing: while the relay is down, the answer is 75, "later". A
-//! recipient without a domain goes to `postmaster`, for there are no mailboxes here. Called by the names
-//! `sendmail`, `mailq` and `newaliases`, the program is the same.
+//! sysexits.h what became of that. It keeps nothing: while the relay is down, the answer is 75, "later". An
+//! address without a domain gets our hostname, whose mail goes to `postmaster` unless the configuration names it, for
+//! there are no mailboxes here. Called by the names `sendmail`, `mailq` and `newaliases`, the program is the same.
 
 mod arguments;
 mod exit;
 mod list;
 mod message;
+mod session;
 mod submit;
 mod user;
 
@@ -22,13 +23,16 @@ use jiff::Timestamp;
 use jiff::fmt::rfc2822;
 use jiff::tz::TimeZone;
 
-use super::{Cli, ConfigFile};
+use super::{Cli, ConfigFile, queue};
+use crate::access::{self, Rules};
 use crate::address::{Mailbox, ReversePath};
 use crate::config::{self, Config};
+use crate::connector::Connectors;
 use crate::envelope::{ContentNeeds, Envelope, Recipient};
 use crate::smtp::data::Inspector;
 use arguments::{Mode, Wanted};
 use exit::{Sysexit, Unsent};
+use list::Found;
 use message::{Message, Missing};
 use submit::Relay;
 use user::User;
@@ -37,9 +41,11 @@ use user::User;
 ///
 /// The flags are those of Postfix and Exim: -t takes recipients from the header, -i lets a line with a single
 /// dot pass, -f and -F name the sender, -bs speaks SMTP on standard input and output, -bp lists the queue.
-/// -N, -R and -V ask for delivery reports. What means nothing here (-v, -m, -oem and the like) is passed over.
+/// -q tries everything that waits now. -N, -R and -V ask for delivery reports. What means nothing here (-v, -m, -oem and
+/// the like) is passed over.
 ///
-/// The message goes to all recipients or to none. Exit status, as in sysexits.h: 0 it was taken; 64 unusable
+/// The message goes to all recipients or to none. An address without a domain gets our hostname; mail for the hostname
+/// and for localhost goes to the postmaster, unless [relay] domains or a connector names it. Exit status, as in sysexits.h: 0 it was taken; 64 unusable
 /// arguments; 65 unusable message; 67 a recipient was refused; 69 the message was refused; 75 not now, as
 /// while the relay is down; 78 unusable configuration.
 #[derive(Debug, Args)]
@@ -72,10 +78,10 @@ fn start(mode: Mode, config: PathBuf, words: Vec<OsString>) -> ExitCode {
     let done = Wanted::read(mode, config, &words).and_then(|wanted| match wanted.mode {
         Mode::Message => send(&wanted).map(|()| ExitCode::SUCCESS),
         Mode::Smtp => {
-            read_config(&wanted).and_then(|config| Relay::connect(&config)?.pipe()).map(|()| ExitCode::SUCCESS)
+            read_config(&wanted).and_then(|config| Relay::connect(&config)?.session()).map(|()| ExitCode::SUCCESS)
         }
         Mode::List => Ok(gatepost(&["queue", "list", "--config"], wanted.config)),
-        Mode::Flush => Ok(gatepost(&["queue", "retry", "--all", "--config"], wanted.config)),
+        Mode::Flush => Ok(queue::flush(&wanted.config)),
         Mode::Aliases => Ok(ExitCode::SUCCESS),
     });
     done.unwrap_or_else(|unsent| {
@@ -108,11 +114,22 @@ fn send(wanted: &Wanted) -> Result<(), Unsent> {
     // The whole message first: a program that fails while it writes must not leave half a message behind.
     let text = message::read(io::stdin().lock(), wanted.dots, config.limits.message_size)?;
     let Message { content, recipients: named } = message::complete(&text, &missing(wanted, &config, &sender));
-    let mut addresses: Vec<_> = wanted.recipients.iter().flat_map(|word| list::addresses(word)).collect();
-    if wanted.from_header {
-        addresses.extend(named);
+    let mut recipients = Recipients::new(&config);
+    for word in &wanted.recipients {
+        let found = list::addresses(word.as_bytes())
+            .map_err(|fault| Unsent::new(Sysexit::Data, format!("the recipient {word:?} cannot be read: {fault}")))?;
+        recipients.add(found, Sysexit::NoUser)?;
     }
-    let recipients = recipients(addresses, &config)?;
+    if wanted.from_header {
+        let named = named.map_err(|(field, fault)| {
+            Unsent::new(
+                Sysexit::Data,
+                format!("the message was sent to nobody, for its {field} cannot be read: {fault}"),
+            )
+        })?;
+        recipients.add(named, Sysexit::Data)?;
+    }
+    let recipients = recipients.all()?;
     let mut inspector = Inspector::new(config.limits.message_size, config.limits.received);
     let found = inspector.push(&content).and_then(|()| inspector.finish());
     let found = found.map_err(|fault| Unsent::new(Sysexit::Data, fault.to_string()))?;
@@ -128,44 +145,66 @@ fn send(wanted: &Wanted) -> Result<(), Unsent> {
 
 /// Who sends: as `-f` says, or the caller on this machine.
 fn sender(wanted: &Wanted, config: &Config) -> Result<ReversePath, Unsent> {
+    let no_address = |written: &str, fault: &dyn std::fmt::Display| {
+        Unsent::new(Sysexit::Usage, format!("the sender {written:?} is no address: {fault}"))
+    };
     let written = match &wanted.sender {
-        // `-f ""` and `-f "<>"`.
-        Some(written) => list::addresses(written).into_iter().next().unwrap_or_default(),
+        // `-f ""` and `-f "<>"` are the null sender.
+        Some(written) => match list::addresses(written.as_bytes()).map_err(|fault| no_address(written, &fault))? {
+            found if found.len() > 1 => return Err(no_address(written, &"it is a list")),
+            found => found.into_iter().next().map(|found| found.address).unwrap_or_default(),
+        },
         None => User::caller().map(|user| user.name).ok_or_else(|| {
             Unsent::new(Sysexit::System, "who calls has no name on this machine: name the sender with -f")
         })?,
     };
     let whole =
         if written.is_empty() || written.contains('@') { written } else { format!("{written}@{}", config.hostname) };
-    ReversePath::parse(&whole)
-        .map_err(|error| Unsent::new(Sysexit::Usage, format!("the sender {whole:?} is no address: {error}")))
+    ReversePath::parse(&whole).map_err(|error| no_address(&whole, &error))
 }
 
-fn recipients(addresses: Vec<String>, config: &Config) -> Result<Vec<Mailbox>, Unsent> {
-    let most = config.limits.recipients;
-    let mut all: Vec<Mailbox> = Vec::new();
-    for address in addresses {
-        let mailbox = if address.contains('@') {
-            Mailbox::parse(&address)
-                .map_err(|error| Unsent::new(Sysexit::NoUser, format!("{address:?} is no address: {error}")))?
-        } else {
-            config.postmaster.clone()
-        };
-        if !all.contains(&mailbox) {
-            all.push(mailbox);
-        }
-        if all.len() > most {
-            let message = format!("more than {most} recipients, which is the limit ([limits] recipients)");
-            return Err(Unsent::new(Sysexit::Data, message));
-        }
-    }
-    if all.is_empty() {
-        return Err(Unsent::new(Sysexit::Data, "no recipient: neither the arguments nor To, Cc and Bcc name one"));
-    }
-    Ok(all)
+/// The recipients of the envelope: each once, and those on this machine as what they mean.
+struct Recipients<'a> {
+    config: &'a Config,
+    connectors: Connectors,
+    all: Vec<Mailbox>,
 }
 
-fn missing(wanted: &Wanted, config: &Config, sender: &ReversePath) -> Missing {
+impl<'a> Recipients<'a> {
+    fn new(config: &'a Config) -> Self {
+        let default = config::default_connector(&config.tls.trust);
+        Self { config, connectors: Connectors::new(&config.connectors, default), all: Vec::new() }
+    }
+
+    /// Adds the addresses of a list. `status` is for one that is no address.
+    fn add(&mut self, found: Vec<Found>, status: Sysexit) -> Result<(), Unsent> {
+        let most = self.config.limits.recipients;
+        for Found { address, has_domain, .. } in found {
+            let whole =
+                if has_domain || address.is_empty() { address } else { format!("{address}@{}", self.config.hostname) };
+            let mailbox = Mailbox::parse(&whole)
+                .map_err(|error| Unsent::new(status, format!("{whole:?} is no address: {error}")))?;
+            let mailbox = access::local(Rules::new(self.config, &self.connectors), &mailbox).unwrap_or(mailbox);
+            if !self.all.contains(&mailbox) {
+                self.all.push(mailbox);
+            }
+            if self.all.len() > most {
+                let message = format!("more than {most} recipients, which is the limit ([limits] recipients)");
+                return Err(Unsent::new(Sysexit::Data, message));
+            }
+        }
+        Ok(())
+    }
+
+    fn all(self) -> Result<Vec<Mailbox>, Unsent> {
+        if self.all.is_empty() {
+            return Err(Unsent::new(Sysexit::Data, "no recipient: neither the arguments nor To, Cc and Bcc name one"));
+        }
+        Ok(self.all)
+    }
+}
+
+fn missing<'a>(wanted: &Wanted, config: &'a Config, sender: &ReversePath) -> Missing<'a> {
     let (now, hostname) = (Timestamp::now(), &config.hostname);
     let address = match sender {
         ReversePath::Null => format!("MAILER-DAEMON@{hostname}"),
@@ -174,6 +213,7 @@ fn missing(wanted: &Wanted, config: &Config, sender: &ReversePath) -> Missing {
     let caller = || User::caller().filter(|_| wanted.sender.is_none()).and_then(|user| user.full_name);
     let name = wanted.full_name.clone().or_else(caller);
     Missing {
+        hostname,
         from: message::named(name.as_deref(), &address),
         // Only a year beyond 9999 could not be told.
         date: rfc2822::to_string(&now.to_zoned_datetime(TimeZone::UTC)).unwrap_or_else(|_| now.to_string()),

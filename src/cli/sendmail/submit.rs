@@ -1,13 +1,14 @@
-//! The way into the relay: its own listener, over loopback (RFC 5321), with one message or as a pipe.
+//! The way into the relay: its own listener, over loopback (RFC 5321), with one message or with a session.
 //!
 //! Whoever answers must greet with the relay's name: another server on that port is not handed mail. It is
 //! one conversation in clear that does not leave the machine, and every step of it is bounded in time.
 
 use std::io::{self, Read, Write};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::time::Duration;
 
 use super::exit::{Sysexit, Unsent};
+use super::session;
 use crate::config::{Config, ListenAddress, ListenerTls};
 use crate::envelope::Envelope;
 use crate::smtp::client::{
@@ -172,33 +173,12 @@ impl<'a> Relay<'a> {
         ))
     }
 
-    /// Passes what comes on standard input to the relay, and its answers back, until it closes.
+    /// Passes the session on standard input to the relay, and its answers back, until it closes.
     ///
     /// # Errors
     /// 75 where the connection breaks.
-    pub(super) fn pipe(self) -> Result<(), Unsent> {
-        let mut answers = &self.stream;
-        let mut asker = self.stream.try_clone().map_err(|error| self.broken(&error))?;
-        // It ends with the process: nothing wakes a read from standard input.
-        std::thread::spawn(move || {
-            let _ = io::copy(&mut io::stdin().lock(), &mut asker);
-            let _ = asker.shutdown(Shutdown::Write);
-        });
-        let mut stdout = io::stdout().lock();
-        let mut block = [0; 2048];
-        loop {
-            match answers.read(&mut block) {
-                Ok(0) => return Ok(()),
-                Ok(length) => {
-                    // Who does not listen any more has ended the conversation.
-                    if stdout.write_all(&block[..length]).and_then(|()| stdout.flush()).is_err() {
-                        return Ok(());
-                    }
-                }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(self.broken(&error)),
-            }
-        }
+    pub(super) fn session(self) -> Result<(), Unsent> {
+        session::run(&self.stream).map_err(|error| self.broken(&error))
     }
 }
 
