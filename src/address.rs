@@ -13,9 +13,8 @@ use std::sync::Arc;
 
 use idna::uts46::{AsciiDenyList, DnsLength, Hyphens, Uts46};
 
-/// Octets in a local part, at most (RFC 5321 §4.5.3.1.1).
-const LOCAL_PART_MAX: usize = 64;
-/// Octets in a path without its angle brackets, at most (RFC 5321 §4.5.3.1.3).
+/// Octets in a path without its angle brackets, at most (RFC 5321 §4.5.3.1.3). A local part may be as long as that
+/// leaves: the 64 octets of §4.5.3.1.1 are too few for addresses that carry another (VERP, SRS).
 const PATH_MAX: usize = 254;
 
 /// Why a text is not an address.
@@ -30,9 +29,6 @@ pub enum AddressError {
     /// The part before the "@" breaks RFC 5321's grammar.
     #[error("the part before the \"@\" is not a dot-atom or a quoted string")]
     LocalPart,
-    /// The local part is over 64 octets (RFC 5321 §4.5.3.1.1).
-    #[error("the part before the \"@\" is longer than 64 octets")]
-    LocalPartTooLong,
     /// The domain is not letters, digits, hyphens and underscores between dots, or a valid internationalised name.
     #[error("\"{0}\" is not a domain name")]
     Domain(String),
@@ -179,8 +175,7 @@ impl Mailbox {
         if mailbox.to_string().len() > PATH_MAX { Err(AddressError::TooLong) } else { Ok(mailbox) }
     }
 
-    /// Parses what was parsed before, and is kept. However long it is: a message that was taken is not lost
-    /// over it. Its parts have limits of their own.
+    /// Parses what was parsed before, and is kept, however long it is: a message that was accepted is not lost over it.
     fn kept(text: &str) -> Result<Self, AddressError> {
         if text.is_empty() {
             return Err(AddressError::Empty);
@@ -188,9 +183,6 @@ impl Mailbox {
         let end = local_part_end(text)?;
         let (local, rest) = text.split_at(end);
         let host = rest.strip_prefix('@').ok_or(AddressError::NoDomain)?;
-        if local.len() > LOCAL_PART_MAX {
-            return Err(AddressError::LocalPartTooLong);
-        }
         Ok(Self { local: local.into(), host: Host::parse(host)? })
     }
 
@@ -232,7 +224,8 @@ impl fmt::Display for Mailbox {
     }
 }
 
-/// Where the local part ends: at the "@" after a dot-string or a quoted string.
+/// The end of the local part: at the "@" after a dot-string or a quoted string. Dots may stand anywhere in a dot-string,
+/// for some providers have handed out `name.@` and `a..b@`, and other servers pass them on.
 fn local_part_end(text: &str) -> Result<usize, AddressError> {
     if let Some(quoted) = text.strip_prefix('"') {
         let mut escaped = false;
@@ -250,8 +243,8 @@ fn local_part_end(text: &str) -> Result<usize, AddressError> {
         return Err(AddressError::LocalPart);
     }
     let end = text.find('@').ok_or(AddressError::NoDomain)?;
-    let atom = |atom: &str| !atom.is_empty() && atom.chars().all(is_atext);
-    if text[..end].split('.').all(atom) { Ok(end) } else { Err(AddressError::LocalPart) }
+    let is_dot_string = end > 0 && text[..end].chars().all(|c| c == '.' || is_atext(c));
+    if is_dot_string { Ok(end) } else { Err(AddressError::LocalPart) }
 }
 
 /// RFC 5322 §3.2.3 atext, widened to UTF-8 by RFC 6531 §3.3.

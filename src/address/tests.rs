@@ -51,6 +51,9 @@ fn mailboxes_keep_their_local_part_as_written() {
         "user@[IPv6:2001:db8::1]",
         "jürgen@example.org",
         "\"\"@example.org",
+        "name.@example.org",
+        ".name@example.org",
+        "a..b@example.org",
     ] {
         assert_eq!(Mailbox::parse(text).expect(text).to_string(), text);
     }
@@ -63,9 +66,6 @@ fn malformed_mailboxes_are_refused() {
         "a",
         "@b.c",
         "a@",
-        ".a@b.c",
-        "a.@b.c",
-        "a..b@c.d",
         "a b@c.d",
         "a@b@c.d",
         "\"a@b.c",
@@ -81,7 +81,8 @@ fn malformed_mailboxes_are_refused() {
     ] {
         assert!(Mailbox::parse(text).is_err(), "{text:?} was taken");
     }
-    assert_eq!(Mailbox::parse(&format!("{}@b.c", "x".repeat(65))), Err(AddressError::LocalPartTooLong));
+    assert!(Mailbox::parse(&format!("{}@b.c", "x".repeat(250))).is_ok());
+    assert_eq!(Mailbox::parse(&format!("{}@b.c", "x".repeat(251))), Err(AddressError::TooLong));
     assert_eq!(Mailbox::parse(&format!("x@{}.c", "y.".repeat(130))), Err(AddressError::TooLong));
 }
 
@@ -119,7 +120,7 @@ fn what_was_kept_before_is_read_whatever_its_length() {
     for text in ["\"\"", "\"a\"", "\"a@b..c\""] {
         assert!(serde_json::from_str::<Mailbox>(text).is_err(), "{text} was taken");
     }
-    assert!(serde_json::from_str::<Mailbox>(&format!("\"{}@b.c\"", "a".repeat(65))).is_err());
+    assert!(serde_json::from_str::<Mailbox>(&format!("\"{}@b.c\"", "a".repeat(65))).is_ok());
 }
 
 proptest! {

@@ -10,6 +10,8 @@ mod params;
 #[cfg(test)]
 mod tests;
 
+use std::fmt;
+
 use memchr::{memchr2, memmem};
 
 use super::reply::{Reply, Status};
@@ -61,8 +63,7 @@ pub enum Command {
     Help,
 }
 
-/// What a client calls itself in EHLO or HELO: printable ASCII without spaces, at most 255 octets.
-/// Nothing is decided by it.
+/// The name that a client gives itself in EHLO or HELO: anything printable, at most 255 octets. Nothing is decided by it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClientName(Box<str>);
 
@@ -71,6 +72,21 @@ impl ClientName {
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+}
+
+impl fmt::Display for ClientName {
+    /// Writes the name so that it means nothing in a header field: letters, digits and `.-_:[]` as they are, every other
+    /// octet as `%` and its two hexadecimal digits.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for octet in self.0.bytes() {
+            if octet.is_ascii_alphanumeric() || b".-_:[]".contains(&octet) {
+                write!(f, "{}", char::from(octet))?;
+            } else {
+                write!(f, "%{octet:02X}")?;
+            }
+        }
+        Ok(())
     }
 }
 
@@ -258,9 +274,9 @@ pub(super) fn skip(input: &[u8]) -> (usize, bool) {
     }
 }
 
-/// The verb of a line: what stands before the first space.
+/// The verb of a line: what stands before the first blank.
 pub(super) fn verb(line: &[u8]) -> &[u8] {
-    line.split(|octet| *octet == b' ').next().unwrap_or(line)
+    line.split(|octet| matches!(octet, b' ' | b'\t')).next().unwrap_or(line)
 }
 
 impl Command {
@@ -285,11 +301,11 @@ impl Command {
 
     fn parse_any(line: &[u8]) -> Result<Self, CommandError> {
         let text = std::str::from_utf8(line).map_err(|_| CommandError::NotUtf8)?;
+        // Trailing white space is tolerated (RFC 5321 §4.1.1).
+        let text = text.trim_end_matches([' ', '\t']);
         if text.chars().any(char::is_control) {
             return Err(CommandError::Control);
         }
-        // Trailing spaces are tolerated (RFC 5321 §4.1.1).
-        let text = text.trim_end_matches(' ');
         let (verb, arguments) = match text.split_once(' ') {
             Some((verb, arguments)) => (verb, Some(arguments)),
             None => (text, None),
@@ -322,9 +338,8 @@ impl Command {
 }
 
 fn client_name(argument: Option<&str>, syntax: &'static str) -> Result<ClientName, CommandError> {
-    let name = argument.unwrap_or_default();
-    let fits = (1..=NAME_MAX).contains(&name.len()) && name.bytes().all(|octet| octet.is_ascii_graphic());
-    if fits { Ok(ClientName(name.into())) } else { Err(CommandError::Syntax(syntax)) }
+    let name = argument.unwrap_or_default().trim_start_matches(' ');
+    if (1..=NAME_MAX).contains(&name.len()) { Ok(ClientName(name.into())) } else { Err(CommandError::Syntax(syntax)) }
 }
 
 fn bdat(arguments: &str) -> Result<Command, CommandError> {

@@ -68,32 +68,41 @@ pub(super) fn rcpt(arguments: &str) -> Result<RcptTo, CommandError> {
     Ok(RcptTo { forward_path, notify, orcpt, utf8: !arguments.is_ascii() })
 }
 
-/// Splits `FROM:<path> parameters`. Spaces after the colon are no part of the grammar, but so many
-/// clients write one that Postfix and Exchange take it, and it can mean nothing else.
+/// Splits `FROM:<path> parameters`. Spaces before the path and an address without angle brackets are no part of the
+/// grammar, but devices write them, Postfix and Exchange accept them, and they can mean nothing else.
 fn path<'a>(arguments: &'a str, prefix: &str) -> Option<(&'a str, &'a str)> {
+    let arguments = arguments.trim_start_matches(' ');
     let head = arguments.get(..prefix.len()).filter(|head| head.eq_ignore_ascii_case(prefix))?;
-    let rest = arguments[head.len()..].trim_start_matches(' ').strip_prefix('<')?;
-    let (mut quoted, mut escaped) = (false, false);
-    // A ">" inside quotes is part of the path.
-    let end = rest.bytes().position(|octet| {
-        match octet {
-            _ if escaped => escaped = false,
-            b'\\' if quoted => escaped = true,
-            b'"' => quoted = !quoted,
-            b'>' if !quoted => return true,
-            _ => {}
-        }
-        false
-    })?;
+    let rest = arguments[head.len()..].trim_start_matches(' ');
+    let Some(rest) = rest.strip_prefix('<') else {
+        let end = end_of_path(rest, b' ').unwrap_or(rest.len());
+        return Some(rest.split_at(end)).filter(|(path, _)| !path.is_empty());
+    };
+    let end = end_of_path(rest, b'>')?;
     match &rest[end + 1..] {
         "" => Some((&rest[..end], "")),
         more => more.strip_prefix(' ').map(|parameters| (&rest[..end], parameters)),
     }
 }
 
-/// Each parameter: its keyword and its value, where it has one.
+/// The offset of the octet that ends a path; inside quotes it is part of the path.
+fn end_of_path(text: &str, end: u8) -> Option<usize> {
+    let (mut quoted, mut escaped) = (false, false);
+    text.bytes().position(|octet| {
+        match octet {
+            _ if escaped => escaped = false,
+            b'\\' if quoted => escaped = true,
+            b'"' => quoted = !quoted,
+            octet if octet == end && !quoted => return true,
+            _ => {}
+        }
+        false
+    })
+}
+
+/// Each parameter: its keyword and its value, where it has one. There may be more than one space between two.
 fn each(parameters: &str) -> impl Iterator<Item = (&str, Option<&str>)> {
-    let words = (!parameters.is_empty()).then(|| parameters.split(' ')).into_iter().flatten();
+    let words = parameters.split(' ').filter(|word| !word.is_empty());
     words.map(|word| word.split_once('=').map_or((word, None), |(keyword, value)| (keyword, Some(value))))
 }
 
@@ -174,12 +183,13 @@ fn is_xtext(value: &str) -> bool {
     !value.is_empty()
 }
 
-/// Two upper-case hexadecimal digits, as xtext has them.
+/// Two hexadecimal digits, as xtext has them; its letters are upper-case ones (RFC 3461 §4), but not every client's.
 fn hex(digits: &[u8]) -> Option<u8> {
     digits.iter().try_fold(0_u8, |sum, digit| {
         let value = match digit {
             b'0'..=b'9' => digit - b'0',
             b'A'..=b'F' => digit - b'A' + 10,
+            b'a'..=b'f' => digit - b'a' + 10,
             _ => return None,
         };
         Some((sum << 4) | value)
