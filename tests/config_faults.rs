@@ -74,6 +74,22 @@ fn a_file_that_is_not_there_is_one_fault_with_a_remedy() {
     assert!(faults[0].remedy.contains("--config"));
 }
 
+#[test]
+fn an_octet_that_is_not_utf_8_is_a_fault_at_its_place() {
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    let read = |octets: &[u8]| {
+        fs::write(file.path(), octets).expect("our own file");
+        let faults = config::read(file.path()).expect_err("it is not UTF-8");
+        faults.iter().map(|fault| (fault.place.line, fault.place.column, fault.message.clone())).collect::<Vec<_>>()
+    };
+    let told = |octet: &str| format!("the octet {octet} here is not UTF-8 text");
+    let text = b"hostname = \"relay.example.com\"\n# \xc3\xbc, and B\xfcro and B\xe4r\n\nname = \"\xdf\"\n";
+    assert_eq!(read(text), [(2, 11, told("0xFC")), (4, 9, told("0xDF"))]);
+    assert_eq!(read(&[b"\xef\xbb\xbf", &text[..]].concat())[0], (2, 11, told("0xFC")));
+    // A character that is cut off at the end of the file.
+    assert_eq!(read(b"hostname = \"\xc3"), [(1, 13, told("0xC3"))]);
+}
+
 const PIECES: &str = r#"hostname postmaster tls [tls] [[tls.sni]] [[listener]] [listener] [[connector]]
     [connector.outbound] [connector.inbound] [relay] [queue] [limits] [timeouts] [dns] [log] name names domains address
     route verify networks retry message_size connector.name = . , { } [ ] " ' # """ \ "mx" "*" "forced" "5parsecs"

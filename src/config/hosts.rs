@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 
 use super::place::Notes;
 use super::reader::{Value, short};
@@ -118,6 +118,9 @@ pub(super) fn dns_server(value: &Value<'_>, notes: &mut Notes<'_>) -> Option<Soc
     refuse(value, notes, written, "is not the address of a DNS server", remedy)
 }
 
+/// Bits before the IPv4 address in an IPv4-mapped one.
+const MAPPED_PREFIX: u8 = 96;
+
 /// A network, or one address.
 pub(super) fn network(value: &Value<'_>, notes: &mut Notes<'_>) -> Option<IpNet> {
     let written = text(value, notes)?;
@@ -134,7 +137,14 @@ pub(super) fn network(value: &Value<'_>, notes: &mut Notes<'_>) -> Option<IpNet>
         );
         return refuse(value, notes, written, "has bits behind its prefix", remedy);
     }
-    Some(network)
+    Some(canonical(network))
+}
+
+/// The IPv4 network that an IPv4-mapped one is (RFC 4291 §2.5.5.2): clients' addresses are compared as what they are.
+fn canonical(network: IpNet) -> IpNet {
+    let IpNet::V6(six) = network else { return network };
+    let four = six.addr().to_ipv4_mapped().zip(six.prefix_len().checked_sub(MAPPED_PREFIX));
+    four.and_then(|(address, prefix)| Ipv4Net::new(address, prefix).ok()).map_or(network, IpNet::V4)
 }
 
 /// Whether these networks together are the Internet, or one of its two halves (IPv4, IPv6).
@@ -212,6 +222,21 @@ mod tests {
             ["mx1.example.org", "2001:db8::1", "2001:db8::1:25", ":25", "a:0", "a:65536", "a:+25", "a b:25", "[a]:25"]
         {
             assert_eq!(parse_smart_host(written), None, "{written}");
+        }
+    }
+
+    #[test]
+    fn an_ipv4_mapped_network_is_that_ipv4_network() {
+        for (written, meant) in [
+            ("::ffff:127.0.0.0/104", "127.0.0.0/8"),
+            ("::ffff:192.0.2.1/128", "192.0.2.1/32"),
+            ("::ffff:0:0/96", "0.0.0.0/0"),
+            ("::ffff:0:0/95", "::fffe:0:0/95"),
+            ("2001:db8::/32", "2001:db8::/32"),
+            ("10.0.0.0/8", "10.0.0.0/8"),
+        ] {
+            let network: IpNet = written.parse().expect("a network");
+            assert_eq!(canonical(network).trunc().to_string(), meant, "{written}");
         }
     }
 

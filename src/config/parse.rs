@@ -34,9 +34,30 @@ pub fn read(path: &Path) -> Result<(Config, Vec<Fault>), Vec<Fault>> {
         };
         fault(format!("the configuration cannot be read: {error}"), remedy)
     })?;
-    let text = String::from_utf8(octets)
-        .map_err(|_| fault("the configuration is not UTF-8 text".to_owned(), "Save the file as UTF-8."))?;
-    parse(&text, path)
+    match String::from_utf8(octets) {
+        Ok(text) => parse(&text, path),
+        Err(error) => Err(not_utf8(error.as_bytes(), path)),
+    }
+}
+
+/// A fault for each line that is not UTF-8, at its first octet that is none.
+fn not_utf8(octets: &[u8], file: &Path) -> Vec<Fault> {
+    let (mut text, mut bad) = (String::new(), Vec::new());
+    for chunk in octets.strip_prefix(b"\xef\xbb\xbf").unwrap_or(octets).utf8_chunks() {
+        text.push_str(chunk.valid());
+        if let Some(octet) = chunk.invalid().first() {
+            bad.push((text.len(), *octet));
+            text.push(char::REPLACEMENT_CHARACTER);
+        }
+    }
+    let mut notes = Notes::new(&text, file);
+    for (offset, octet) in bad {
+        let place = notes.place(offset);
+        if !notes.faults.iter().any(|fault| fault.place.line == place.line) {
+            notes.fault(&place, format!("the octet 0x{octet:02X} here is not UTF-8 text"), "Save the file as UTF-8.");
+        }
+    }
+    notes.faults
 }
 
 /// Parses a configuration; `file` is named in faults, and relative paths start from its folder. With the
