@@ -90,9 +90,7 @@ pub fn recipient(rules: Rules<'_>, peer: Peer, path: &ForwardPath) -> Result<Mai
     if ourselves && mailbox.local_part().eq_ignore_ascii_case("postmaster") {
         return Ok(rules.postmaster.clone());
     }
-    let address = peer.address.map(|address| address.to_canonical());
-    let in_networks =
-        address.is_some_and(|address| rules.relay.networks.iter().any(|network| network.contains(&address)));
+    let in_networks = is_own_client(rules.relay, peer.address);
     let or_local = || self::local(rules, mailbox).unwrap_or_else(|| mailbox.clone());
     match mailbox.host() {
         Host::Literal(_) if in_networks && ourselves => Ok(rules.postmaster.clone()),
@@ -104,6 +102,13 @@ pub fn recipient(rules: Rules<'_>, peer: Peer, path: &ForwardPath) -> Result<Mai
         Host::Domain(_) if mailbox.local_part().contains(['%', '!', '@']) => Err(Denied::Routing),
         Host::Domain(_) => Ok(mailbox.clone()),
     }
+}
+
+/// Whether a client belongs to `[relay] networks`. One whose address is unknown does not.
+#[must_use]
+pub fn is_own_client(relay: &Relay, address: Option<IpAddr>) -> bool {
+    let address = address.map(|address| address.to_canonical());
+    address.is_some_and(|address| relay.networks.iter().any(|network| network.contains(&address)))
 }
 
 /// The mailbox that mail to a user of this very host goes to, `user@HOSTNAME` and `user@localhost`: the postmaster's, for

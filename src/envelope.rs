@@ -118,6 +118,27 @@ pub enum Notify {
     },
 }
 
+impl Notify {
+    /// The reports that either of two wishes asks for. No wish asks for failures and delays, as senders are used to.
+    #[must_use]
+    pub fn either(one: Option<Self>, other: Option<Self>) -> Option<Self> {
+        let reports = |wish: Option<Self>| match wish {
+            None => (false, true, true),
+            Some(Self::Never) => (false, false, false),
+            Some(Self::On { success, failure, delay }) => (success, failure, delay),
+        };
+        if one == other {
+            return one;
+        }
+        let ((success, failure, delay), (more_success, more_failure, more_delay)) = (reports(one), reports(other));
+        Some(Self::On {
+            success: success || more_success,
+            failure: failure || more_failure,
+            delay: delay || more_delay,
+        })
+    }
+}
+
 /// One recipient of a message.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Recipient {
@@ -363,6 +384,22 @@ mod tests {
         }
         for text in ["", "5", "zzzzzzzzzzzzz", "000000000000o", "00000000000005"] {
             assert_eq!(QueueId::parse(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn either_wish_for_reports_counts() {
+        let on = |success, failure, delay| Some(Notify::On { success, failure, delay });
+        for (one, other, both) in [
+            (None, None, None),
+            (Some(Notify::Never), Some(Notify::Never), Some(Notify::Never)),
+            (None, Some(Notify::Never), on(false, true, true)),
+            (on(true, false, false), None, on(true, true, true)),
+            (on(true, false, false), Some(Notify::Never), on(true, false, false)),
+            (on(true, false, false), on(false, true, false), on(true, true, false)),
+        ] {
+            assert_eq!(Notify::either(one, other), both, "{one:?} {other:?}");
+            assert_eq!(Notify::either(other, one), both, "{other:?} {one:?}");
         }
     }
 

@@ -1,7 +1,7 @@
 //! The server dialogue, played from files: `tests/dialogues/server/*.txt`, one behaviour each.
 //!
 //! ```text
-//! # tls: forced          settings: tls, size, recipients, errors, received; spool: full; never: TEXT
+//! # tls: forced          settings: tls, size, recipients, errors, received; client: ours; spool: full; never: TEXT
 //! C: NOOP                the client says this and CRLF; lines in a row go out in one piece
 //! C| NOOP\n              the same without CRLF; \r \n \0 \\ and \xHH are escapes in both
 //! S: 250 2.0.0 Ok        the server says exactly this; "…" at the end stands for any rest
@@ -49,7 +49,8 @@ struct Settings {
 impl Settings {
     fn read(text: &str) -> Self {
         let hostname = Domain::parse("relay.example.com").unwrap();
-        let profile = Profile { hostname, message_size: 1000, recipients: 100, errors: 20, received: 100 };
+        let profile =
+            Profile { hostname, message_size: 1000, recipients: 100, errors: 20, received: 100, completed: false };
         let mut settings = Self { channel: Channel::Offered, profile, full: false, pieces: true, never: Vec::new() };
         for line in text.lines().filter_map(|line| line.strip_prefix("# ")) {
             let Some((key, value)) = line.split_once(": ") else { continue };
@@ -67,6 +68,7 @@ impl Settings {
                 "recipients" => settings.profile.recipients = value.parse().unwrap(),
                 "errors" => settings.profile.errors = value.parse().unwrap(),
                 "received" => settings.profile.received = value.parse().unwrap(),
+                "client" => settings.profile.completed = value == "ours",
                 "spool" => settings.full = value == "full",
                 "pieces" => settings.pieces = value != "no",
                 "never" => settings.never.push(String::from_utf8(unescaped(value)).unwrap()),

@@ -6,6 +6,7 @@ mod watched;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Buf as _;
 use jiff::Timestamp;
@@ -31,7 +32,6 @@ use crate::monitor::certificates::Shown;
 use crate::smtp::command::{MailFrom, RcptTo};
 use crate::smtp::reply::{Reply, Severity};
 use crate::smtp::server::{Channel, Farewell, Profile, Server, Step};
-use crate::spool::Draft;
 use crate::tls::{NoTls, TlsOutcome};
 
 /// What the bytes travel in.
@@ -85,7 +85,7 @@ struct Session {
     /// What the judge said at MAIL; of the last MAIL that was taken.
     standing: Option<Standing>,
     /// What of a message has come.
-    draft: Option<Draft>,
+    draft: Option<message::Arriving>,
     pace: Pace,
     /// By when the next command must be complete.
     command_due: Instant,
@@ -97,6 +97,9 @@ struct Session {
 
 /// Refusals that one session has logged, at most.
 const REFUSALS_LOGGED: u32 = 100;
+
+/// The wait for more of refused content that seems to be over, for its client may have ended it with bare LFs.
+const SEEMS_OVER: Duration = Duration::from_secs(3);
 
 /// Runs one session to its end.
 pub(super) async fn run(
@@ -118,6 +121,7 @@ pub(super) async fn run(
         recipients: config.limits.recipients,
         errors: config.limits.errors,
         received: config.limits.received,
+        completed: access::is_own_client(&config.relay, client),
     };
     let channel = match listener.tls {
         ListenerTls::Off => Channel::Clear,
@@ -292,7 +296,10 @@ impl Session {
         let content = self.server.takes_content();
         let read = if content {
             // A message on its way in is worth more than a quick end.
-            let patience = self.pace.patience(timeouts.data_block, timeouts.data_rate);
+            let mut patience = self.pace.patience(timeouts.data_block, timeouts.data_rate);
+            if self.server.seems_over() {
+                patience = patience.min(SEEMS_OVER);
+            }
             let since = Instant::now();
             let read = timeout(patience, wire.fill(true)).await;
             self.pace.note(since.elapsed(), read.as_ref().map_or(0, |octets| *octets.as_ref().unwrap_or(&0)));
@@ -308,7 +315,14 @@ impl Session {
             Ok(Ok(0)) => Err(End::Gone("closed by the client without QUIT".into())),
             Ok(Ok(_)) => Ok(()),
             Ok(Err(fault)) => Err(End::Gone(fault.to_string())),
-            Err(_) => Err(End::Timeout),
+            // A client that was refused is told why: at 421 it would send all of it again.
+            Err(_) => match self.server.refusal().cloned() {
+                Some(refusal) => {
+                    self.say(wire, &refusal);
+                    Err(End::Said)
+                }
+                None => Err(End::Timeout),
+            },
         }
     }
 

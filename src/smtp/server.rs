@@ -46,6 +46,8 @@ pub struct Profile {
     pub errors: u32,
     /// Received fields before it is a loop.
     pub received: u32,
+    /// Whether what its messages lack is added ([`super::data::Completer`]), which is for our own clients alone.
+    pub completed: bool,
 }
 
 /// What the bytes travel in, and what the client may or must do about it.
@@ -269,13 +271,6 @@ impl Server {
         self.errors = 0;
         self.idle = 0;
         replies::queued(proof.id())
-    }
-
-    /// Says that content cannot be stored: the rest of it is dropped, and answered for with `reply`.
-    pub fn fail(&mut self, reply: Reply) {
-        if let Mode::Incoming(incoming) = &mut self.mode {
-            incoming.fail(reply);
-        }
     }
 
     /// Answers [`Step::StartTls`] after the handshake: the session forgets all (RFC 3207 §4.2).

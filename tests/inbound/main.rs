@@ -51,6 +51,80 @@ async fn mail_of_our_own_clients_for_this_host_goes_to_the_postmaster() {
     relay.ends().await;
 }
 
+/// Content without a header, with half of one, and with all of it; from our own clients, and from others.
+#[tokio::test]
+async fn what_a_message_lacks_is_added_for_our_own_clients_alone() {
+    for (networks, is_ours) in [("\"127.0.0.0/8\"", true), ("", false)] {
+        let mut relay = Relay::start(Wanted { networks, ..Wanted::default() }).await;
+        let mut client = relay.client().await;
+        for (sent, before, behind, lacks_date) in [
+            ("Subject: a\n\nDate: b\n", "Subject: a\r\n", "\r\nDate: b\r\n", true),
+            ("Scan ready\n", "", "\r\nScan ready\r\n", true),
+            ("DATE: x\nmessage-id: <x@y>\n\nb\n", "DATE: x\r\nmessage-id: <x@y>\r\n\r\nb\r\n", "", false),
+            ("", "", "\r\n", true),
+        ] {
+            client.begins("a@example.org", "b@example.com").await;
+            client.says(&format!("{sent}.")).await;
+            client.hears("250 2.0.0 Ok: queued as").await;
+            let entry = relay.entry().await;
+            let (_, content) = content(&entry).await;
+            let id = format!("<{}@relay.example.com>", entry.id);
+            if is_ours && lacks_date {
+                let added = content.strip_prefix(before).and_then(|rest| rest.strip_suffix(behind)).expect(&content);
+                let date = added.strip_prefix("Date: ").and_then(|rest| rest.split_once("\r\n")).expect(&content).0;
+                assert!(jiff::fmt::rfc2822::parse(date).is_ok(), "{date}");
+                assert_eq!(added, format!("Date: {date}\r\nMessage-ID: {id}\r\n"));
+                assert_eq!(entry.envelope.message_id.as_deref(), Some(id.as_str()));
+            } else {
+                assert_eq!(content, sent.replace('\n', "\r\n"));
+                assert_ne!(entry.envelope.message_id.as_deref(), Some(id.as_str()));
+            }
+        }
+        relay.ends().await;
+    }
+}
+
+#[tokio::test]
+async fn text_that_begins_with_a_blank_is_a_body_for_our_own_clients() {
+    let mut relay = Relay::start(Wanted { networks: "\"127.0.0.0/8\"", ..Wanted::default() }).await;
+    let mut client = relay.client().await;
+    client.says("EHLO x\nMAIL FROM:<a@example.org>\nRCPT TO:<b@example.com>\nBDAT 9\n  hello\nBDAT 8 LAST").await;
+    client.sends(b" there\r\n").await;
+    for words in ["250-relay", "250 2.1.0", "250 2.1.5", "250 2.0.0 Ok: 9", "250 2.0.0 Ok: queued"] {
+        client.hears(words).await;
+    }
+    let (received, content) = content(&relay.entry().await).await;
+    assert!(!received.contains("hello") && content.starts_with("Date: "), "{received}{content}");
+    assert!(content.ends_with(">\r\n\r\n  hello\r\n there\r\n"), "{content}");
+    relay.ends().await;
+}
+
+#[tokio::test]
+async fn a_message_that_ends_with_bare_lfs_is_refused_with_that_reason() {
+    let relay = Relay::start(Wanted::default()).await;
+    for end in ["\n.\n", "\n.\r\n", "\r\n.\n"] {
+        let mut client = relay.client().await;
+        client.begins("a@example.org", "b@example.com").await;
+        client.sends(format!("Subject: a\n\nb{end}").as_bytes()).await;
+        client.hears("550 5.6.0 The message has a bare LF").await;
+        client.hears_the_end().await;
+    }
+    assert!(relay.stored().await.is_empty());
+    relay.ends().await;
+}
+
+#[tokio::test]
+async fn a_client_that_stops_in_refused_content_hears_the_reason() {
+    let more = "[timeouts]\ndata_block = \"1s\"";
+    let relay = Relay::start(Wanted { more, ..Wanted::default() }).await;
+    let mut client = relay.client().await;
+    client.begins("a@example.org", "b@example.com").await;
+    client.sends(b"Subject: a\rb\r\n").await;
+    client.hears("550 5.6.0 The message has a bare CR").await;
+    client.hears_the_end().await;
+    relay.ends().await;
+}
+
 #[tokio::test]
 async fn a_full_spool_is_our_trouble() {
     let relay = Relay::start(Wanted { full: true, ..Wanted::default() }).await;

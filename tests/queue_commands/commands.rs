@@ -149,7 +149,7 @@ fn the_content_comes_as_it_is_stored() {
     let line = "0123456789 a line of some length, and the next\r\n";
     let large = relay.send("alice@example.org", &["bob@example.net"], &line.repeat(20_000));
     let headers = out(&relay.queue(&["show", &large, "--headers"]));
-    assert!(headers.starts_with("Received: ") && headers.ends_with("Subject: test\r\n"), "{headers}");
+    assert!(headers.starts_with("Received: ") && headers.contains("\r\nSubject: test\r\n"), "{headers}");
     let body = out(&relay.queue(&["show", &large, "--body"]));
     assert_eq!(body, format!("{}\r\n", line.repeat(20_000)));
     let whole = out(&relay.queue(&["show", &large, "--headers", "--body"]));

@@ -4,7 +4,9 @@ use crate::peer::Nobody;
 use crate::reader::Report;
 use crate::world::{World, connector, peer, queue, until};
 
-const CONTENT: &str = "From: Alice <alice@sender.example>\r\nSubject: minutes\r\n\r\nThe very words.\r\n";
+/// Nothing is missing that the relay would add.
+const CONTENT: &str = "From: Alice <alice@sender.example>\r\nDate: Thu, 1 Jan 1970 00:00:00 +0000\r\n\
+                       Message-ID: <1@sender.example>\r\nSubject: minutes\r\n\r\nThe very words.\r\n";
 
 #[tokio::test]
 async fn a_recipient_that_is_refused_is_reported_alone() {

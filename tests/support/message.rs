@@ -34,7 +34,9 @@ fn last_line(name: &str) -> String {
 /// Lines of many lengths, some with leading dots.
 fn content(name: &str, size: usize) -> Vec<u8> {
     let mut dice = Dice::new(u64::from(crc32fast::hash(name.as_bytes())));
-    let mut text = format!("From: <{SENDER}>\r\nSubject: {name}\r\nX-Size: {size}\r\n\r\n");
+    // Nothing is missing that the relay would add.
+    let whole = format!("Date: Thu, 1 Jan 1970 00:00:00 +0000\r\nMessage-ID: <{name}@sender.example>\r\n");
+    let mut text = format!("From: <{SENDER}>\r\nSubject: {name}\r\nX-Size: {size}\r\n{whole}\r\n");
     let last = last_line(name);
     while text.len() + last.len() < size {
         for _ in 0..dice.below(4).saturating_sub(1) {

@@ -7,13 +7,45 @@ use tokio::time::Instant;
 use tracing::{debug, error, info};
 
 use super::{End, Session};
+use crate::access;
 use crate::envelope::{Envelope, Recipient};
-use crate::inbound::received::Received;
+use crate::inbound::received::{self, Received};
 use crate::inbound::wire::Wire;
 use crate::monitor::{Accepted, Reason};
+use crate::smtp::data::Completer;
 use crate::smtp::reply::{Reply, Status};
 use crate::spool::{Draft, Entry, SpoolError};
 use crate::tls::TlsOutcome;
+
+/// A message that is arriving.
+pub(super) struct Arriving {
+    draft: Draft,
+    /// Adds what the message lacks, where it comes from a client of ours.
+    completer: Option<Completer>,
+}
+
+impl Arriving {
+    async fn write(&mut self, octets: &[u8]) -> Result<(), SpoolError> {
+        let Some(completer) = &mut self.completer else { return self.draft.write(octets).await };
+        let (made, rest) = completer.push(octets);
+        if !made.is_empty() {
+            self.draft.write(&made).await?;
+        }
+        self.draft.write(rest).await
+    }
+
+    /// Ends the message. Its envelope learns the Message-ID that was added.
+    async fn finish(mut self, envelope: &mut Envelope) -> Result<Draft, SpoolError> {
+        if let Some(completer) = self.completer {
+            let (made, id) = completer.finish();
+            self.draft.write(&made).await?;
+            if let Some(id) = id {
+                envelope.message_id = Some(id.into());
+            }
+        }
+        Ok(self.draft)
+    }
+}
 
 impl Session {
     /// Puts content into the draft. Where that fails, the rest is dropped and the client is told at
@@ -35,39 +67,46 @@ impl Session {
             self.draft = Some(self.begin(smtputf8, recipients).await?);
         }
         match &mut self.draft {
-            Some(draft) => draft.write(octets).await,
+            Some(arriving) => arriving.write(octets).await,
             None => Ok(()),
         }
     }
 
     /// Starts a draft with our Received field.
-    async fn begin(&self, smtputf8: bool, recipients: &[Recipient]) -> Result<Draft, SpoolError> {
-        let mut draft = self.inbound.spool.draft();
+    async fn begin(&self, smtputf8: bool, recipients: &[Recipient]) -> Result<Arriving, SpoolError> {
+        let (mut draft, at) = (self.inbound.spool.draft(), Timestamp::now());
+        let config = &self.settings.config;
+        let completer = access::is_own_client(&config.relay, self.client)
+            .then(|| Completer::new(received::date(at), format!("<{}@{}>", draft.id(), config.hostname)));
         // There is no transaction without a standing.
         if let Some(standing) = &self.standing {
             let received = Received {
                 client: self.server.client(),
                 address: self.peer.ip(),
-                hostname: &self.settings.config.hostname,
+                hostname: &config.hostname,
                 clearance: &standing.clearance,
                 smtputf8,
                 id: draft.id(),
                 recipients,
-                at: Timestamp::now(),
+                at,
             };
             draft.write(received.field().as_bytes()).await?;
         }
-        Ok(draft)
+        Ok(Arriving { draft, completer })
     }
 
     /// Makes the message durable, answers for it, and hands it on.
-    pub(super) async fn commit<S>(&mut self, wire: &mut Wire<S>, envelope: Envelope) -> Result<(), End>
+    pub(super) async fn commit<S>(&mut self, wire: &mut Wire<S>, mut envelope: Envelope) -> Result<(), End>
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
-        let draft = match self.draft.take() {
-            Some(draft) => Ok(draft),
+        let arriving = match self.draft.take() {
+            Some(arriving) => Ok(arriving),
             None => self.begin(envelope.smtputf8, &envelope.recipients).await,
+        };
+        let draft = match arriving {
+            Ok(arriving) => arriving.finish(&mut envelope).await,
+            Err(fault) => Err(fault),
         };
         let stored = match draft {
             Ok(draft) => self.inbound.spool.commit(draft, envelope).await,

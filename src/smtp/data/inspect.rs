@@ -113,6 +113,8 @@ pub struct Inspector {
     limit: u64,
     received: u32,
     received_limit: u32,
+    /// Whether a header that is missing is added behind us.
+    completed: bool,
     /// Whether the last octet was a CR.
     cr: bool,
     at: At,
@@ -130,12 +132,19 @@ impl Inspector {
             limit: size_limit,
             received: 0,
             received_limit,
+            completed: false,
             cr: false,
             at: At::Start,
             needs: ContentNeeds::default(),
             tls_required: TlsRequired::default(),
             message_id: MessageId::default(),
         }
+    }
+
+    /// Lets the first line begin with a blank, for a message that a [`super::Completer`] completes: it has no header.
+    #[must_use]
+    pub fn completed(self, completed: bool) -> Self {
+        Self { completed, ..self }
     }
 
     /// Octets that may still come.
@@ -217,6 +226,7 @@ impl Inspector {
                 (At::Value | At::Body, _) => break,
                 (At::TlsRequired, _) => self.value(*octet),
                 (At::MessageId, _) => self.id(*octet),
+                (At::Start, b' ' | b'\t') if self.completed => At::Body,
                 (At::Start, b' ' | b'\t') => return Err(ContentFault::BlankStart),
                 (At::Line, b' ' | b'\t') if self.tls_required.is_open() => self.value(*octet),
                 (At::Line, b' ' | b'\t') if self.message_id.is_open() => self.id(*octet),

@@ -5,12 +5,14 @@
 //! octet or keeps any, but for the Message-ID. BDAT needs no unframing (RFC 3030 §2), so its chunks go to the [`Inspector`]
 //! as they are.
 
+mod complete;
 mod decode;
 mod encode;
 mod inspect;
 mod message_id;
 mod tls_required;
 
+pub use complete::Completer;
 pub use decode::{Decoded, Decoder};
 pub use encode::Stuffer;
 pub use inspect::{ContentFault, Findings, Inspector};

@@ -1,7 +1,10 @@
 //! A message on its way in: where it ends, and whether it is kept.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+
 use super::{Transaction, replies};
-use crate::envelope::{Envelope, TlsRequirement};
+use crate::envelope::{Envelope, Notify, Recipient, TlsRequirement};
 use crate::smtp::data::{Decoded, Decoder, Findings, Inspector};
 use crate::smtp::reply::Reply;
 
@@ -12,7 +15,12 @@ pub(super) struct Incoming {
     pub(super) target: Target,
     /// Octets that may still be dropped: whoever was refused gets a chance to hear of it, not our time without end.
     pub(super) patience: u64,
+    /// The last octets that came, as they came.
+    pub(super) tail: Vec<u8>,
 }
+
+/// Octets of a dot that stands alone in a line, with the line ends around it.
+const LONE_DOT_MAX: usize = 4;
 
 /// How its end is told.
 #[derive(Debug)]
@@ -85,6 +93,21 @@ impl Incoming {
         }
     }
 
+    /// The answer to content that was refused, which is due at its end.
+    pub(super) fn refusal(&self) -> Option<&Reply> {
+        match &self.target {
+            Target::Store { content, .. } => content.as_ref().err(),
+            Target::Drop(refusal) => Some(refusal),
+        }
+    }
+
+    /// Whether refused content seems to have ended, but with a dot between bare LFs, which ends nothing.
+    pub(super) fn seems_over(&self) -> bool {
+        let is_data = matches!(self.framing, Framing::Data(_));
+        // Were the first of these a CR LF, and the last, it would be the end.
+        is_data && self.refusal().is_some() && (self.tail.ends_with(b"\n.\n") || self.tail.ends_with(b"\n.\r\n"))
+    }
+
     pub(super) fn fail(&mut self, reply: Reply) {
         if let Target::Store { content, .. } = &mut self.target {
             *content = Err(reply);
@@ -93,6 +116,13 @@ impl Incoming {
 
     /// Takes octets from the front of `input`: good content comes out, whatever else is passed over.
     pub(super) fn take<'a>(&mut self, input: &'a [u8]) -> (usize, Flow<'a>) {
+        let (used, flow) = self.flow(input);
+        self.tail.extend_from_slice(&input[used.saturating_sub(LONE_DOT_MAX)..used]);
+        self.tail.drain(..self.tail.len().saturating_sub(LONE_DOT_MAX));
+        (used, flow)
+    }
+
+    fn flow<'a>(&mut self, input: &'a [u8]) -> (usize, Flow<'a>) {
         let mut used = 0;
         loop {
             let (more, decoded) = self.framing.unframed(&input[used..]);
@@ -144,7 +174,28 @@ impl Transaction {
             ret: from.ret,
             envid: from.envid,
             message_id,
-            ..Envelope::new(from.reverse_path, self.recipients)
+            ..Envelope::new(from.reverse_path, each_once(self.recipients))
         }
     }
+}
+
+/// The recipients without repetitions: who is named twice gets one copy, and every report that was asked for. The first
+/// ORCPT counts.
+fn each_once(recipients: Vec<Recipient>) -> Vec<Recipient> {
+    let mut once: Vec<Recipient> = Vec::with_capacity(recipients.len());
+    let mut places = HashMap::with_capacity(recipients.len());
+    for recipient in recipients {
+        match places.entry(recipient.mailbox.clone()) {
+            Entry::Vacant(place) => {
+                place.insert(once.len());
+                once.push(recipient);
+            }
+            Entry::Occupied(place) => {
+                let first = &mut once[*place.get()];
+                first.notify = Notify::either(first.notify, recipient.notify);
+                first.orcpt = first.orcpt.take().or(recipient.orcpt);
+            }
+        }
+    }
+    once
 }

@@ -10,6 +10,29 @@ use crate::smtp::reply::Reply;
 const PATIENCE: u64 = 4;
 
 impl Server {
+    /// Says that content cannot be stored: the rest of it is dropped, and answered for with `reply`.
+    pub fn fail(&mut self, reply: Reply) {
+        if let Mode::Incoming(incoming) = &mut self.mode {
+            incoming.fail(reply);
+        }
+    }
+
+    /// The answer to content that was refused, where its end has not come yet.
+    #[must_use]
+    pub fn refusal(&self) -> Option<&Reply> {
+        match &self.mode {
+            Mode::Incoming(incoming) => incoming.refusal(),
+            Mode::Command | Mode::Skip | Mode::Closed => None,
+        }
+    }
+
+    /// Whether refused content seems to have ended, though not as SMTP has it: its client waits for an answer, as we do
+    /// for the end.
+    #[must_use]
+    pub fn seems_over(&self) -> bool {
+        matches!(&self.mode, Mode::Incoming(incoming) if incoming.seems_over())
+    }
+
     pub(super) fn data<'a>(&mut self, behind: &[u8]) -> Step<'a> {
         // A client that does not wait for the answer to DATA sends a message that might be taken for
         // commands (RFC 2920 §3.1: DATA is the last of its group).
@@ -69,7 +92,7 @@ impl Server {
 
     fn begin<'a>(&mut self, framing: Framing, target: Target) -> Step<'a> {
         let patience = self.profile.message_size.saturating_mul(PATIENCE);
-        self.mode = Mode::Incoming(Box::new(Incoming { framing, target, patience }));
+        self.mode = Mode::Incoming(Box::new(Incoming { framing, target, patience, tail: Vec::new() }));
         // An empty chunk has ended already.
         let (_, step) = self.advance(&[]);
         step
@@ -105,6 +128,6 @@ impl Server {
     }
 
     fn inspector(&self) -> Inspector {
-        Inspector::new(self.profile.message_size, self.profile.received)
+        Inspector::new(self.profile.message_size, self.profile.received).completed(self.profile.completed)
     }
 }

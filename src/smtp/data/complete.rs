@@ -1,0 +1,262 @@
+//! What a message of our own clients lacks, added as it passes: Date and Message-ID (RFC 6409 §8.2, §8.3), and the empty
+//! line behind them where the message has no header at all.
+//!
+//! The fields are put behind those that are there. Content is passed on as it is, and copied only as long as the header
+//! lasts; the beginning of a line is held back until it is known to be a field.
+
+use memchr::memchr;
+
+/// Octets of a line that are looked at for the colon behind a field's name: a whole line (RFC 5322 §2.1.1).
+const NAME_MAX: usize = 998;
+
+/// A place in a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum At {
+    /// In a line of the header of which nothing is known yet.
+    Line,
+    /// In a line that belongs to a field.
+    Field,
+    /// Behind the header.
+    Body,
+}
+
+/// A line of the header, as far as it has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Line {
+    /// It may become anything.
+    Open,
+    /// A field begins.
+    Field,
+    /// The field before goes on.
+    Continued,
+    /// The empty line at the end of the header.
+    End,
+    /// It belongs to the body: the header has ended without an empty line.
+    Body,
+}
+
+/// Completes the header of one message.
+#[derive(Debug)]
+pub struct Completer {
+    at: At,
+    /// The beginning of the line that is not known yet.
+    line: Vec<u8>,
+    has_fields: bool,
+    has_date: bool,
+    has_id: bool,
+    date: String,
+    id: String,
+}
+
+impl Completer {
+    /// Starts a message, whose Date and Message-ID these become if it has none.
+    #[must_use]
+    pub fn new(date: String, id: String) -> Self {
+        Self { at: At::Line, line: Vec::new(), has_fields: false, has_date: false, has_id: false, date, id }
+    }
+
+    /// Takes the next content, with CRLF line ends. It becomes the octets that are returned: those made here, then the
+    /// rest of the content as it is.
+    pub fn push<'a>(&mut self, content: &'a [u8]) -> (Vec<u8>, &'a [u8]) {
+        let (mut made, mut rest) = (Vec::new(), content);
+        while let [octet, more @ ..] = rest {
+            match self.at {
+                At::Body => break,
+                At::Field => {
+                    let end = memchr(b'\n', rest).map_or(rest.len(), |end| {
+                        self.at = At::Line;
+                        end + 1
+                    });
+                    made.extend_from_slice(&rest[..end]);
+                    rest = &rest[end..];
+                }
+                At::Line => {
+                    self.line.push(*octet);
+                    rest = more;
+                    self.advance(&mut made);
+                }
+            }
+        }
+        (made, rest)
+    }
+
+    /// Ends the message: the octets that are still to come, and the Message-ID if it was added.
+    #[must_use]
+    pub fn finish(mut self) -> (Vec<u8>, Option<String>) {
+        let mut made = Vec::new();
+        match self.at {
+            At::Body => {}
+            At::Field => {
+                if !(self.has_date && self.has_id) {
+                    made.extend_from_slice(b"\r\n");
+                }
+                self.add_fields(&mut made);
+            }
+            At::Line if self.has_fields && self.line.is_empty() => self.add_fields(&mut made),
+            At::Line => self.end_header(&mut made),
+        }
+        (made, Some(self.id).filter(|_| !self.has_id))
+    }
+
+    /// Looks at the line with its latest octet.
+    fn advance(&mut self, made: &mut Vec<u8>) {
+        match self.kind() {
+            Line::Open => return,
+            Line::Field => {
+                let name = self.line[..self.line.len() - 1].trim_ascii_end();
+                self.has_date |= name.eq_ignore_ascii_case(b"Date");
+                self.has_id |= name.eq_ignore_ascii_case(b"Message-ID");
+                self.has_fields = true;
+                self.at = At::Field;
+            }
+            Line::Continued => self.at = At::Field,
+            Line::End => {
+                self.add_fields(made);
+                self.at = At::Body;
+            }
+            Line::Body => return self.end_header(made),
+        }
+        made.append(&mut self.line);
+    }
+
+    fn kind(&self) -> Line {
+        let is_blank = |octet: &u8| matches!(octet, b' ' | b'\t');
+        match self.line.as_slice() {
+            [b'\r'] => Line::Open,
+            b"\r\n" => Line::End,
+            [first, ..] if is_blank(first) => {
+                if self.has_fields {
+                    Line::Continued
+                } else {
+                    Line::Body
+                }
+            }
+            [_, .., b':'] => Line::Field,
+            [name @ .., b'!'..=b'9' | b';'..=b'~'] if name.len() < NAME_MAX && !name.last().is_some_and(is_blank) => {
+                Line::Open
+            }
+            // Old mail may have blanks before the colon (RFC 5322 §4.5).
+            [_, .., b' ' | b'\t'] if self.line.len() < NAME_MAX => Line::Open,
+            _ => Line::Body,
+        }
+    }
+
+    /// Ends a header that has no end of its own; what is held back belongs to the body.
+    fn end_header(&mut self, made: &mut Vec<u8>) {
+        self.add_fields(made);
+        made.extend_from_slice(b"\r\n");
+        made.append(&mut self.line);
+        self.at = At::Body;
+    }
+
+    fn add_fields(&self, made: &mut Vec<u8>) {
+        for (is_there, name, value) in [(self.has_date, "Date", &self.date), (self.has_id, "Message-ID", &self.id)] {
+            if !is_there {
+                made.extend_from_slice(format!("{name}: {value}\r\n").as_bytes());
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::Inspector;
+    use super::*;
+
+    const DATE: &str = "Date: now\r\n";
+    const ID: &str = "Message-ID: <a@b>\r\n";
+
+    fn completed<'a>(chunks: impl IntoIterator<Item = &'a [u8]>) -> (String, bool) {
+        let (mut completer, mut whole) = (Completer::new("now".to_owned(), "<a@b>".to_owned()), Vec::new());
+        for chunk in chunks {
+            let (made, rest) = completer.push(chunk);
+            whole.extend_from_slice(&made);
+            whole.extend_from_slice(rest);
+        }
+        let (made, id) = completer.finish();
+        whole.extend_from_slice(&made);
+        (String::from_utf8(whole).expect("text"), id.is_some())
+    }
+
+    fn whole(content: &str) -> String {
+        completed([content.as_bytes()]).0
+    }
+
+    #[test]
+    fn fields_are_added_behind_those_that_are_there() {
+        for (content, wanted) in [
+            ("Subject: a\r\n\r\nb\r\n", format!("Subject: a\r\n{DATE}{ID}\r\nb\r\n")),
+            ("date : x\r\nSubject: a\r\n folded\r\n\r\n", format!("date : x\r\nSubject: a\r\n folded\r\n{ID}\r\n")),
+            ("MESSAGE-ID: x\r\n\r\nDate: b\r\n", format!("MESSAGE-ID: x\r\n{DATE}\r\nDate: b\r\n")),
+            (
+                "X-Date: x\r\n Date: y\r\nDates: z\r\n\r\n",
+                format!("X-Date: x\r\n Date: y\r\nDates: z\r\n{DATE}{ID}\r\n"),
+            ),
+            // A header without a body.
+            ("Subject: a\r\n", format!("Subject: a\r\n{DATE}{ID}")),
+            ("Subject: a", format!("Subject: a\r\n{DATE}{ID}")),
+        ] {
+            assert_eq!(whole(content), wanted, "{content:?}");
+        }
+    }
+
+    #[test]
+    fn where_there_is_no_header_there_is_an_empty_line() {
+        for content in [
+            "",
+            "hello\r\n",
+            "hello there: x\r\n",
+            ": x\r\n",
+            " indented\r\nSubject: a\r\n",
+            "hello",
+            "\u{fc}: x\r\n",
+            "hello\r\nSubject: a\r\n\r\nb\r\n",
+        ] {
+            assert_eq!(whole(content), format!("{DATE}{ID}\r\n{content}"), "{content:?}");
+        }
+        // The empty line is there.
+        assert_eq!(whole("\r\nb\r\n"), format!("{DATE}{ID}\r\nb\r\n"));
+        assert_eq!(whole("Subject: a\r\nhello\r\n"), format!("Subject: a\r\n{DATE}{ID}\r\nhello\r\n"));
+        let long = "x".repeat(2 * NAME_MAX);
+        assert_eq!(whole(&format!("{long}: a\r\n")), format!("{DATE}{ID}\r\n{long}: a\r\n"));
+    }
+
+    #[test]
+    fn a_whole_message_passes_unchanged() {
+        for content in [
+            "Date: x\r\nMessage-ID: y\r\n\r\nb\r\n",
+            "message-id:\r\n y\r\nDATE\t: x\r\n\r\n",
+            "Date:\r\nMessage-ID:\r\n",
+        ] {
+            assert_eq!(completed([content.as_bytes()]), (content.to_owned(), false), "{content:?}");
+        }
+        assert!(completed([&b"Date: x\r\n\r\n"[..]]).1);
+    }
+
+    proptest! {
+        #[test]
+        fn where_the_content_is_cut_makes_no_difference(
+            pieces in proptest::collection::vec(
+                prop_oneof![
+                    4 => Just("\r\n"), 3 => Just("Date"), 3 => Just("Message-ID"), 4 => Just(":"), 2 => Just("x"),
+                    2 => Just(" "), 1 => Just("\u{fc}")
+                ],
+                0..30,
+            ),
+            size in 1..5_usize,
+        ) {
+            let content = pieces.concat();
+            let (whole, added) = completed([content.as_bytes()]);
+            let cut = completed(content.as_bytes().chunks(size));
+            prop_assert_eq!(&cut, &(whole.clone(), added));
+            // Complete is complete, and the inspector sees the field that was added.
+            prop_assert_eq!(completed([whole.as_bytes()]), (whole.clone(), false));
+            let mut inspector = Inspector::new(10_000, 2);
+            inspector.push(whole.as_bytes()).expect("whole lines");
+            let id = inspector.finish().expect("whole lines").message_id;
+            prop_assert!(!added || id.as_deref() == Some("<a@b>"), "{:?}: {:?}", whole, id);
+        }
+    }
+}
