@@ -17,7 +17,8 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use crate::address::{Domain, Host};
+use crate::access::{self, Rules};
+use crate::address::{Domain, Host, Mailbox};
 use crate::config::{Config, Connector, Fault, TlsDemand, default_connector};
 use crate::connector::{Claim, Connectors, ended_exception, exception};
 use crate::discovery::mta_sts::Web;
@@ -82,9 +83,19 @@ impl Explainer {
         match subject {
             Subject::Postmaster => Some(self.config.postmaster.host().clone()),
             Subject::Null => None,
-            Subject::Address(mailbox) => Some(mailbox.host().clone()),
-            Subject::Host(host) => Some(host.clone()),
+            Subject::Address(mailbox) => Some(self.local(subject).as_ref().unwrap_or(mailbox).host().clone()),
+            Subject::Host(host) => Some(self.local(subject).as_ref().map_or(host, Mailbox::host).clone()),
         }
+    }
+
+    /// The mailbox that mail of our own clients goes to, where the recipient is on this host.
+    fn local(&self, subject: &Subject) -> Option<Mailbox> {
+        let mailbox = match subject {
+            Subject::Postmaster | Subject::Null => return None,
+            Subject::Address(mailbox) => mailbox.clone(),
+            Subject::Host(host) => self.config.postmaster.clone().at(host.clone()),
+        };
+        access::local(Rules::new(&self.config, &self.connectors), &mailbox)
     }
 
     /// What would become of mail to a recipient domain. `asked` is how it was called. DNS and the MTA-STS

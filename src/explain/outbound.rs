@@ -43,11 +43,20 @@ impl Question<'_> {
         let asked = match self.subject {
             Subject::Address(mailbox) => mailbox.to_string(),
             Subject::Postmaster => "postmaster".to_owned(),
-            Subject::Null | Subject::Host(_) => self.recipient.to_string(),
+            Subject::Host(host) => host.to_string(),
+            Subject::Null => self.recipient.to_string(),
         };
         let postmaster = &self.explainer.config.postmaster;
-        let note = (*self.subject == Subject::Postmaster)
-            .then(|| format!("mail to <postmaster> without a domain goes to {postmaster}, as the configuration says"));
+        let note = match self.subject {
+            Subject::Postmaster => {
+                Some(format!("mail to <postmaster> without a domain goes to {postmaster}, as the configuration says"))
+            }
+            subject => self.explainer.local(subject).map(|to| {
+                let is_whole = to == *postmaster || matches!(subject, Subject::Address(_));
+                let to = if is_whole { to.to_string() } else { to.host().to_string() };
+                format!("{asked} is on this host itself: mail of our own clients for it goes to {to}")
+            }),
+        };
         words::Outbound {
             direction: "outbound",
             asked,
