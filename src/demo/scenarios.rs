@@ -252,6 +252,7 @@ pub(super) async fn play_mixture(stage: &Stage) -> Result<Vec<Row>, DemoError> {
 pub(super) fn who(authentication: &Authentication) -> String {
     match authentication {
         Authentication::Anonymous => "nobody showed a certificate".to_owned(),
+        Authentication::Unproved(key) => format!("key not proved: {key}"),
         Authentication::Untrusted(Shortfall::Chain(fault)) => format!("untrusted: {fault}"),
         Authentication::Untrusted(fault) => format!("untrusted: {fault}"),
         Authentication::Trusted => "trusted certificate".to_owned(),

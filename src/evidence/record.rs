@@ -301,12 +301,13 @@ fn without(reason: &NoTls) -> String {
 impl TlsSession {
     fn of(facts: &TlsFacts, authentication: &Authentication) -> Self {
         let certificate = match &facts.certificate {
-            Presented::Nothing => None,
+            Presented::Nothing | Presented::Unproved(_) => None,
             Presented::Certificate(shown) => Some(Certificate::of(shown)),
         };
         let matched_name = match authentication {
             Authentication::Verified(name) => Some(name.to_string()),
             Authentication::Anonymous
+            | Authentication::Unproved(_)
             | Authentication::Untrusted(_)
             | Authentication::Trusted
             | Authentication::Pinned(_)

@@ -8,6 +8,7 @@ use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate, X509Version};
 use x509_parser::x509::X509Name;
 
+use super::leaf::CheckableKey;
 use crate::tls::{NamePattern, Pin};
 
 /// Characters of a distinguished name that are shown, at most: a peer's certificate ends up in logs.
@@ -27,7 +28,12 @@ pub(super) fn public_key(der: &CertificateDer<'_>) -> Option<SubjectPublicKeyInf
 }
 
 /// The hash by which a public key is pinned.
-pub(super) fn pin(key: &SubjectPublicKeyInfoDer<'_>) -> Pin {
+pub(super) fn pin(key: &CheckableKey) -> Pin {
+    hash(key.spki())
+}
+
+/// The hash of a public key, whoever holds it.
+pub(super) fn hash(key: &SubjectPublicKeyInfoDer<'_>) -> Pin {
     let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, key.as_ref());
     let mut hash = [0; 32];
     // SHA-256 has 32 octets.

@@ -10,7 +10,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use super::identity::{ClientIdentity, Identity};
-use super::tickets::Tickets;
+use super::tickets::{OneSession, Tickets};
 use super::verifier::Remember;
 use super::{Against, HandshakeError, Paths, Seen, TrustAnchors, versions};
 use crate::address::Host;
@@ -56,23 +56,28 @@ impl ClientTls {
             // An address is no SNI (RFC 6066 §3): rustls sends none then.
             Host::Literal(address) => ServerName::IpAddress((*address).into()),
         };
-        let config = match acquaintance {
-            Acquaintance::Made => Arc::clone(&self.config),
-            Acquaintance::Renewed => self.resuming(),
+        let (config, session) = match acquaintance {
+            Acquaintance::Made => (Arc::clone(&self.config), None),
+            Acquaintance::Renewed => {
+                let session = self.tickets.for_one_session();
+                (self.resuming(Arc::clone(&session)), Some(session))
+            }
         };
         let stream = TlsConnector::from(config).connect(name.clone(), stream).await.map_err(|error| {
             self.tickets.forget(&name);
             HandshakeError::of(&error)
         })?;
         let seen = Seen::of(stream.get_ref().1)?;
+        if let (Some(session), true) = (session, seen.is_proved()) {
+            session.admit();
+        }
         Ok((stream, seen))
     }
 
     /// The settings of one handshake that takes a session up where it can.
-    fn resuming(&self) -> Arc<ClientConfig> {
+    fn resuming(&self, session: Arc<OneSession>) -> Arc<ClientConfig> {
         let mut config = ClientConfig::clone(&self.config);
-        config.resumption =
-            Resumption::store(self.tickets.for_one_session()).tls12_resumption(Tls12Resumption::Disabled);
+        config.resumption = Resumption::store(session).tls12_resumption(Tls12Resumption::Disabled);
         Arc::new(config)
     }
 
@@ -102,7 +107,7 @@ pub(super) fn config(
     let builder = ClientConfig::builder_with_provider(Arc::clone(provider))
         .with_protocol_versions(versions(oldest))?
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(Remember(provider.signature_verification_algorithms)));
+        .with_custom_certificate_verifier(Arc::new(Remember::new()));
     let mut config = match identity {
         Some(identity) => builder.with_client_cert_resolver(Arc::new(ClientIdentity(Arc::clone(identity)))),
         None => builder.with_no_client_auth(),

@@ -55,9 +55,7 @@ fn of_tls(error: &rustls::Error) -> String {
         Error::InappropriateHandshakeMessage { got_type, .. } => out_of_turn(got_type),
         Error::PeerMisbehaved(why) => format!("the peer breaks the TLS protocol ({})", in_words(why)),
         Error::InvalidCertificate(CertificateError::BadEncoding) => "the peer's certificate is malformed".to_owned(),
-        Error::InvalidCertificate(_) => "the peer does not prove that it holds its certificate's key (another key, \
-             or one that is not accepted, as RSA under 2048 bits)"
-            .to_owned(),
+        Error::InvalidCertificate(_) => "the peer does not prove that it holds its certificate's key".to_owned(),
         Error::NoCertificatesPresented => "the peer showed no certificate".to_owned(),
         Error::DecryptError => "the peer's message cannot be decrypted".to_owned(),
         Error::PeerSentOversizedRecord => "the peer sent an oversized TLS record".to_owned(),

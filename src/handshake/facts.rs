@@ -7,8 +7,9 @@ use rustls::pki_types::CertificateDer;
 use rustls::{CipherSuite, CommonState, HandshakeKind, ProtocolVersion};
 
 use super::examine::Chain;
+use super::leaf::LeafKey;
 use super::{HandshakeError, Role, TrustAnchors, certificate};
-use crate::tls::{Acquaintance, Presented, TlsFacts, TlsPolicy, TlsVersion, TlsaSet};
+use crate::tls::{Acquaintance, Presented, TlsFacts, TlsPolicy, TlsVersion, TlsaSet, UncheckableKey};
 
 /// What a completed handshake showed.
 #[derive(Debug, Clone)]
@@ -24,8 +25,10 @@ pub struct Seen {
 #[derive(Debug, Clone)]
 enum Shown {
     Nothing,
-    /// Its certificates.
-    Chain(Chain),
+    /// Its certificates; it proved to hold the key of the first.
+    Proved(Chain),
+    /// The certificates as it sent them, and why they prove nothing: they may be anybody's.
+    Unproved(Arc<[CertificateDer<'static>]>, UncheckableKey),
 }
 
 /// What a certificate is held against.
@@ -75,11 +78,12 @@ impl Seen {
         let chain = session.peer_certificates().unwrap_or_default();
         let shown = match chain.first() {
             None => Shown::Nothing,
-            Some(leaf) => {
-                let key = certificate::public_key(leaf)
-                    .ok_or_else(|| HandshakeError("the certificate of the peer has no readable key".to_owned()))?;
-                Shown::Chain(Chain { sent: chain.into(), key: certificate::pin(&key), findings: Arc::default() })
-            }
+            Some(leaf) => match LeafKey::of(leaf) {
+                LeafKey::Checkable(key) => {
+                    Shown::Proved(Chain { sent: chain.into(), key: certificate::pin(&key), findings: Arc::default() })
+                }
+                LeafKey::Uncheckable(key) => Shown::Unproved(chain.into(), key),
+            },
         };
         let acquaintance = match session.handshake_kind() {
             Some(HandshakeKind::Resumed) => Acquaintance::Renewed,
@@ -99,7 +103,8 @@ impl Seen {
     pub async fn facts(&self, against: Against<'_>, role: Role, now: Timestamp) -> TlsFacts {
         let certificate = match &self.shown {
             Shown::Nothing => Presented::Nothing,
-            Shown::Chain(chain) => Presented::Certificate(Box::new(chain.facts(against, role, now).await)),
+            Shown::Unproved(_, key) => Presented::Unproved(key.clone()),
+            Shown::Proved(chain) => Presented::Certificate(Box::new(chain.facts(against, role, now).await)),
         };
         let Self { version, cipher, key_exchange, acquaintance, .. } = *self;
         TlsFacts { version, cipher, key_exchange, certificate, acquaintance }
@@ -116,7 +121,16 @@ impl Seen {
     pub fn chain(&self) -> &[CertificateDer<'static>] {
         match &self.shown {
             Shown::Nothing => &[],
-            Shown::Chain(chain) => &chain.sent,
+            Shown::Proved(chain) => &chain.sent,
+            Shown::Unproved(sent, _) => sent,
+        }
+    }
+
+    /// Tells whether the peer proved to hold the key of the certificate that it showed.
+    pub(super) fn is_proved(&self) -> bool {
+        match &self.shown {
+            Shown::Proved(_) => true,
+            Shown::Nothing | Shown::Unproved(..) => false,
         }
     }
 }

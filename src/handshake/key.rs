@@ -7,7 +7,7 @@ use x509_parser::signature_algorithm::RsaSsaPssParams;
 use x509_parser::x509::SubjectPublicKeyInfo;
 
 /// The sizes of RSA keys with which signatures are checked (RFC 9325 §4.5 wants 2048 at least).
-const RSA_BITS: std::ops::RangeInclusive<usize> = 2048..=8192;
+pub(super) const RSA_BITS: std::ops::RangeInclusive<usize> = 2048..=8192;
 
 /// Why no signature by this key can be checked; nothing where one can.
 pub(super) fn unusable(
@@ -30,7 +30,7 @@ pub(super) fn is_known(identifier: &[u8], algorithms: &[&dyn SignatureVerificati
 }
 
 /// The content of the `AlgorithmIdentifier` that a key begins with.
-fn identifier<'a>(key: &SubjectPublicKeyInfo<'a>) -> Option<&'a [u8]> {
+pub(super) fn identifier<'a>(key: &SubjectPublicKeyInfo<'a>) -> Option<&'a [u8]> {
     fn content(octets: &[u8]) -> Option<&[u8]> {
         let (_, any) = Any::from_der(octets).ok()?;
         Some(any.data)

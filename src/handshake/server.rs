@@ -36,7 +36,7 @@ impl ServerTls {
         let identities = Arc::new(identities);
         let builder =
             || ServerConfig::builder_with_provider(Arc::clone(provider)).with_protocol_versions(versions(oldest));
-        let verifier = Arc::new(Remember(provider.signature_verification_algorithms));
+        let verifier = Arc::new(Remember::new());
         let mut plain = builder()?.with_no_client_auth().with_cert_resolver(identities.clone());
         let mut asking = builder()?.with_client_cert_verifier(verifier).with_cert_resolver(identities);
         plain.ticketer = aws_lc_rs::Ticketer::new()?;

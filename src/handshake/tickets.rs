@@ -3,7 +3,8 @@
 //! Who takes up a session proves to hold its secret and shows no certificate; the one that was shown at the
 //! start still stands for it, and is judged again. So a ticket serves only where nobody asks who the peer
 //! is ([`Acquaintance::Renewed`](crate::tls::Acquaintance)), and none serves longer than an hour after the certificate was shown. Of
-//! TLS 1.3 only: an older session that is taken up has no key exchange of its own.
+//! TLS 1.3 only: an older session that is taken up has no key exchange of its own. A server whose key could not
+//! be checked is never resumed.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -30,6 +31,7 @@ pub(super) struct Tickets {
     groups: Cache<ServerName<'static>, NamedGroup>,
 }
 
+#[derive(Debug)]
 struct Ticket {
     value: Tls13ClientSessionValue,
     /// When the certificate was shown that stands for it.
@@ -45,8 +47,8 @@ impl Tickets {
     }
 
     /// What one handshake takes a ticket from, and its session leaves new ones in.
-    pub(super) fn for_one_session(&self) -> Arc<dyn ClientSessionStore> {
-        Arc::new(OneSession { tickets: self.clone(), shown: Mutex::new(None) })
+    pub(super) fn for_one_session(&self) -> Arc<OneSession> {
+        Arc::new(OneSession { tickets: self.clone(), state: Mutex::default() })
     }
 
     /// Forgets a server: what it gave us may be why a handshake broke.
@@ -78,29 +80,53 @@ impl fmt::Debug for Tickets {
 }
 
 /// The tickets, as one handshake sees them: those that its session is given are as old as the one that it
-/// began with.
+/// began with. They are kept once the session is admitted, for a peer that proved nothing is not to be resumed.
 #[derive(Debug)]
-struct OneSession {
+pub(super) struct OneSession {
     tickets: Tickets,
-    shown: Mutex<Option<Instant>>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// When the certificate was shown that stands for the session.
+    shown: Option<Instant>,
+    admitted: bool,
+    /// Tickets that came before the session was admitted.
+    waiting: Vec<(ServerName<'static>, Ticket)>,
 }
 
 impl OneSession {
-    fn shown(&self) -> MutexGuard<'_, Option<Instant>> {
-        self.shown.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Keeps the tickets of this session: its peer proved to hold the key of its certificate.
+    pub(super) fn admit(&self) {
+        let mut state = self.state();
+        state.admitted = true;
+        for (server, ticket) in state.waiting.drain(..) {
+            self.tickets.keep(server, ticket);
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl ClientSessionStore for OneSession {
     fn take_tls13_ticket(&self, server: &ServerName<'static>) -> Option<Tls13ClientSessionValue> {
         let ticket = self.tickets.take(server)?;
-        *self.shown() = Some(ticket.shown);
+        self.state().shown = Some(ticket.shown);
         Some(ticket.value)
     }
 
     fn insert_tls13_ticket(&self, server: ServerName<'static>, value: Tls13ClientSessionValue) {
-        let shown = *self.shown().get_or_insert_with(Instant::now);
-        self.tickets.keep(server, Ticket { value, shown });
+        let mut state = self.state();
+        let shown = *state.shown.get_or_insert_with(Instant::now);
+        let ticket = Ticket { value, shown };
+        if state.admitted {
+            self.tickets.keep(server, ticket);
+        } else if state.waiting.len() < TICKETS_MAX {
+            state.waiting.push((server, ticket));
+        }
     }
 
     fn set_kx_hint(&self, server: ServerName<'static>, group: NamedGroup) {

@@ -1,8 +1,9 @@
-//! Verifiers that take any certificate, and no peer that cannot prove to hold its key.
+//! Verifiers that accept any certificate, and check that the peer holds its key wherever that can be checked.
 //!
 //! rustls' own signature check reads the whole certificate again and so refuses X.509 v1 and unknown
 //! critical extensions. Here the signature is checked with the bare public key: what the certificate
-//! is worth is judged after the handshake, but it is always the peer's own.
+//! is worth is judged after the handshake, but it is always the peer's own. A key that the library cannot
+//! check ([`LeafKey::Uncheckable`]) breaks no handshake, and proves nothing: it is nobody's to be judged.
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{WebPkiSupportedAlgorithms, verify_tls13_signature_with_raw_key};
@@ -11,22 +12,43 @@ use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, PeerMisbehaved, SignatureScheme};
 use webpki::RawPublicKeyEntity;
 
-use super::certificate;
+use super::leaf::{ALGORITHMS, CheckableKey, LeafKey};
 
 /// The verifier of both directions.
 #[derive(Debug)]
-pub(super) struct Remember(pub(super) WebPkiSupportedAlgorithms);
+pub(super) struct Remember(WebPkiSupportedAlgorithms);
 
 impl Remember {
+    pub(super) fn new() -> Self {
+        Self(*ALGORITHMS)
+    }
+
+    /// Checks a handshake signature with the key of the certificate, unless that key cannot be checked.
+    fn check(
+        &self,
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+        verify: impl FnOnce(&CheckableKey) -> Result<HandshakeSignatureValid, Error>,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        match LeafKey::of(certificate) {
+            LeafKey::Checkable(key) => verify(&key),
+            // A scheme that was not offered is a fault of the peer's all the same (RFC 8446 §4.4.3).
+            LeafKey::Uncheckable(_) if self.0.mapping.iter().all(|(offered, _)| *offered != signed.scheme) => {
+                Err(PeerMisbehaved::SignedHandshakeWithUnadvertisedSigScheme.into())
+            }
+            // rustls knows no other word for "go on". What it means is said by `Seen`, which shows no key then.
+            LeafKey::Uncheckable(_) => Ok(HandshakeSignatureValid::assertion()),
+        }
+    }
+
     /// TLS 1.3: the scheme alone says which algorithm it is (RFC 8446 §4.2.3).
     fn tls13(
         &self,
         message: &[u8],
-        certificate: &CertificateDer<'_>,
+        key: &CheckableKey,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        let key = certificate::public_key(certificate).ok_or(CertificateError::BadEncoding)?;
-        verify_tls13_signature_with_raw_key(message, &key, signed, &self.0)
+        verify_tls13_signature_with_raw_key(message, key.spki(), signed, &self.0)
     }
 
     /// TLS 1.2: a scheme names the hash, and the key the curve; so each algorithm of the scheme is
@@ -34,14 +56,13 @@ impl Remember {
     fn tls12(
         &self,
         message: &[u8],
-        certificate: &CertificateDer<'_>,
+        key: &CheckableKey,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
         let Some((_, algorithms)) = self.0.mapping.iter().find(|(scheme, _)| *scheme == signed.scheme) else {
             return Err(PeerMisbehaved::SignedHandshakeWithUnadvertisedSigScheme.into());
         };
-        let key = certificate::public_key(certificate).ok_or(CertificateError::BadEncoding)?;
-        let key = RawPublicKeyEntity::try_from(&key).map_err(|_| CertificateError::BadEncoding)?;
+        let key = RawPublicKeyEntity::try_from(key.spki()).map_err(|_| CertificateError::BadEncoding)?;
         if algorithms.iter().any(|algorithm| key.verify_signature(*algorithm, message, signed.signature()).is_ok()) {
             Ok(HandshakeSignatureValid::assertion())
         } else {
@@ -68,7 +89,7 @@ impl ServerCertVerifier for Remember {
         certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.tls12(message, certificate, signed)
+        self.check(certificate, signed, |key| self.tls12(message, key, signed))
     }
 
     fn verify_tls13_signature(
@@ -77,7 +98,7 @@ impl ServerCertVerifier for Remember {
         certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.tls13(message, certificate, signed)
+        self.check(certificate, signed, |key| self.tls13(message, key, signed))
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
@@ -111,7 +132,7 @@ impl ClientCertVerifier for Remember {
         certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.tls12(message, certificate, signed)
+        self.check(certificate, signed, |key| self.tls12(message, key, signed))
     }
 
     fn verify_tls13_signature(
@@ -120,7 +141,7 @@ impl ClientCertVerifier for Remember {
         certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.tls13(message, certificate, signed)
+        self.check(certificate, signed, |key| self.tls13(message, key, signed))
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {

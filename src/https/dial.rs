@@ -84,6 +84,7 @@ async fn session(
     let facts = by(deadline, Step::Handshake, seen.facts(tls.against(None), Role::Server, Timestamp::now())).await?;
     let certificate = match facts.certificate {
         Presented::Nothing => return Err(HttpsFault::NoCertificate),
+        Presented::Unproved(key) => return Err(HttpsFault::Unproved(key)),
         Presented::Certificate(certificate) => certificate,
     };
     certificate.chain.map_err(HttpsFault::Chain)?;

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::Url;
-use crate::tls::{ChainFault, NamePattern};
+use crate::tls::{ChainFault, NamePattern, UncheckableKey};
 
 /// Names of a certificate that are shown, at most.
 const NAMES_SHOWN: usize = 5;
@@ -51,6 +51,8 @@ pub enum HttpsFault {
     Handshake(String),
     /// The host showed no certificate.
     NoCertificate,
+    /// Its certificate proves nothing: the key cannot be checked.
+    Unproved(UncheckableKey),
     /// Its certificate does not stand under our trust anchors.
     Chain(ChainFault),
     /// Its certificate is for others.
@@ -77,7 +79,7 @@ impl HttpsFault {
     #[must_use]
     pub fn is_of_certificate(&self) -> bool {
         match self {
-            Self::NoCertificate | Self::Chain(_) | Self::Name(_) => true,
+            Self::NoCertificate | Self::Unproved(_) | Self::Chain(_) | Self::Name(_) => true,
             Self::Lookup(_)
             | Self::NoAddress
             | Self::Connect(_)
@@ -99,6 +101,7 @@ impl fmt::Display for HttpsFault {
             Self::Connect(fault) => write!(f, "no connection: {fault}"),
             Self::Handshake(fault) => write!(f, "the TLS handshake failed: {fault}"),
             Self::NoCertificate => f.write_str("the host showed no certificate"),
+            Self::Unproved(key) => write!(f, "the certificate proves nothing: its key cannot be checked ({key})"),
             Self::Chain(fault) => write!(f, "the certificate is not trusted: {fault}"),
             Self::Name(names) if names.is_empty() => f.write_str("the certificate carries no DNS name at all"),
             Self::Name(names) => {

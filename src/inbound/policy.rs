@@ -94,6 +94,7 @@ fn refused(listener: &Listener, from: &ReversePath, refusal: &Refusal) -> Reply 
         Shortfall::NoTls(_) => "use STARTTLS",
         Shortfall::Version(_) => "enable the newer version in the sending server",
         Shortfall::NoCertificate => "let the sending server show its certificate as a TLS client",
+        Shortfall::Unproved(_) => "use a certificate with an RSA key of 2048 bits or more, P-256, P-384 or Ed25519",
         Shortfall::Chain(_) => "renew the certificate, or agree with the postmaster here on its issuer",
         Shortfall::Name { .. } => "show a certificate with a name agreed on",
         Shortfall::Pin { .. } => "agree with the postmaster here on the new key",

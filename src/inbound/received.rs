@@ -57,8 +57,9 @@ impl Received<'_> {
             Authentication::Anonymous => match facts.certificate {
                 Presented::Nothing => "none".to_owned(),
                 // The sender's connector does not ask whose it is.
-                Presented::Certificate(_) => "not checked".to_owned(),
+                Presented::Certificate(_) | Presented::Unproved(_) => "not checked".to_owned(),
             },
+            Authentication::Unproved(_) => "key not proved".to_owned(),
             Authentication::Untrusted(_) => "untrusted".to_owned(),
             Authentication::Trusted => "trusted".to_owned(),
             Authentication::Verified(name) => format!("verified as {name}"),

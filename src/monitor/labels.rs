@@ -186,6 +186,7 @@ impl Reached {
         };
         let verification = match clearance.authentication() {
             Authentication::Anonymous => "anonymous",
+            Authentication::Unproved(_) => "key-not-proved",
             Authentication::Untrusted(_) => "untrusted",
             Authentication::Trusted => "chain",
             Authentication::Verified(_) => "name",

@@ -161,7 +161,7 @@ impl Sighting {
 pub fn trusted(facts: &TlsFacts) -> Option<&Result<(), crate::tls::ChainFault>> {
     match &facts.certificate {
         Presented::Certificate(certificate) => Some(&certificate.chain),
-        Presented::Nothing => None,
+        Presented::Nothing | Presented::Unproved(_) => None,
     }
 }
 

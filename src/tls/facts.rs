@@ -4,7 +4,7 @@ use std::fmt;
 
 use jiff::Timestamp;
 
-use super::{DaneFacts, NamePattern, Pin};
+use super::{DaneFacts, NamePattern, Pin, UncheckableKey};
 use crate::smtp::reply::Reply;
 
 /// A TLS protocol version that Gatepost speaks; nothing older exists here (RFC 8996, RFC 9325 §3.1.1).
@@ -96,6 +96,9 @@ pub enum Presented {
     Nothing,
     /// A certificate, whose private key the peer proved to hold.
     Certificate(Box<CertificateFacts>),
+    /// A certificate with a key that cannot be checked: nothing proves that it is the peer's, so nothing of it
+    /// counts.
+    Unproved(UncheckableKey),
 }
 
 /// What a certificate says, and whether it stands under the trust anchors it was held against.

@@ -9,6 +9,7 @@
 mod dane;
 mod demand;
 mod facts;
+mod key;
 mod names;
 mod peer;
 mod pin;
@@ -22,6 +23,7 @@ use std::fmt;
 pub use dane::{DaneFacts, DaneFault, DaneScope, Tlsa, TlsaMatching, TlsaSelector, TlsaSet, TlsaUsage};
 pub use demand::{Demand, Lack, Layer, Verify};
 pub use facts::{Acquaintance, CertificateFacts, ChainFault, NoTls, Presented, TlsFacts, TlsOutcome, TlsVersion};
+pub use key::UncheckableKey;
 pub use names::NamePattern;
 pub use peer::Peer;
 pub use pin::{Pin, PinError};
@@ -33,6 +35,8 @@ pub use shortfall::{Judged, Refusal, Shortfall};
 pub enum Authentication {
     /// Not at all: the session is in clear, the peer showed no certificate, or nobody asked whose it is.
     Anonymous,
+    /// Not at all: its certificate has a key that cannot be checked, so it may be anybody's.
+    Unproved(UncheckableKey),
     /// Its certificate falls short of trust; TLS is used all the same.
     Untrusted(Shortfall),
     /// Its certificate stands under a trust anchor; no name was asked for or none matched is told by
@@ -55,6 +59,7 @@ impl fmt::Display for Authentication {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Anonymous => f.write_str("anonymous"),
+            Self::Unproved(key) => write!(f, "key not proved: {key}"),
             Self::Untrusted(fault) => write!(f, "untrusted: {fault}"),
             Self::Trusted => f.write_str("trusted"),
             Self::Verified(name) => write!(f, "verified as {name}"),
@@ -216,6 +221,7 @@ fn meets(demand: &Demand, outcome: &TlsOutcome, reference: &[NamePattern]) -> Re
     let certificate = match (&demand.verify, &facts.certificate) {
         (Verify::None, _) => return Ok(authenticate(facts, reference)),
         (_, Presented::Nothing) => return Err(Shortfall::NoCertificate),
+        (_, Presented::Unproved(key)) => return Err(Shortfall::Unproved(key.clone())),
         // Whoever is asked who it is shows it now.
         (_, Presented::Certificate(_)) if facts.acquaintance == Acquaintance::Renewed => {
             return Err(Shortfall::NoCertificate);
@@ -260,8 +266,10 @@ fn named(
 
 /// How well the facts identify the peer as one of `reference`.
 fn authenticate(facts: &TlsFacts, reference: &[NamePattern]) -> Authentication {
-    let Presented::Certificate(certificate) = &facts.certificate else {
-        return Authentication::Anonymous;
+    let certificate = match &facts.certificate {
+        Presented::Nothing => return Authentication::Anonymous,
+        Presented::Unproved(key) => return Authentication::Unproved(key.clone()),
+        Presented::Certificate(certificate) => certificate,
     };
     match named(certificate, &certificate.chain, reference) {
         Ok(authentication) => authentication,
@@ -274,7 +282,7 @@ fn authenticate(facts: &TlsFacts, reference: &[NamePattern]) -> Authentication {
 /// Of two ways to know a peer, the one that tells more; of equals, the earlier.
 fn stronger(earlier: Option<Authentication>, later: Authentication) -> Authentication {
     let rank = |authentication: &Authentication| match authentication {
-        Authentication::Anonymous => 0,
+        Authentication::Anonymous | Authentication::Unproved(_) => 0,
         Authentication::Untrusted(_) => 1,
         Authentication::Trusted => 2,
         Authentication::Verified(_) => 3,

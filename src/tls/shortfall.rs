@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::names::any_of;
-use super::{ChainFault, DaneFault, Demand, Lack, Layer, NamePattern, NoTls, Pin, Reached, TlsVersion};
+use super::{ChainFault, DaneFault, Demand, Lack, Layer, NamePattern, NoTls, Pin, Reached, TlsVersion, UncheckableKey};
 use crate::smtp::reply::Status;
 
 /// A policy that was not met: what was wanted, and what was got.
@@ -38,6 +38,7 @@ impl Refusal {
             Shortfall::NoTls(NoTls::SpokeBeforeHandshake | NoTls::Broken(_))
             | Shortfall::Version(_)
             | Shortfall::NoCertificate
+            | Shortfall::Unproved(_)
             | Shortfall::Chain(_)
             | Shortfall::Name { .. }
             | Shortfall::Pin { .. }
@@ -67,6 +68,8 @@ pub enum Shortfall {
     Version(TlsVersion),
     /// A certificate.
     NoCertificate,
+    /// A certificate with a key that can be checked.
+    Unproved(UncheckableKey),
     /// A path to a trust anchor.
     Chain(ChainFault),
     /// A name that was looked for; the names that the certificate has.
@@ -95,6 +98,7 @@ impl fmt::Display for Shortfall {
             Self::NoTls(reason) => reason.fmt(f),
             Self::Version(version) => write!(f, "only {version} was negotiated"),
             Self::NoCertificate => f.write_str("no certificate was shown"),
+            Self::Unproved(key) => write!(f, "the certificate proves nothing: its key cannot be checked ({key})"),
             Self::Chain(fault) => write!(f, "the certificate is not trusted: {fault}"),
             Self::Name { wanted, presented } if presented.is_empty() => {
                 write!(f, "the certificate has no DNS name at all ({} was wanted)", any_of(wanted))

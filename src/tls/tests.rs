@@ -154,6 +154,7 @@ fn outcomes() -> Vec<TlsOutcome> {
     let mut all: Vec<_> = reasons().into_iter().map(TlsOutcome::Clear).collect();
     for version in [TlsVersion::V1_2, TlsVersion::V1_3] {
         all.push(TlsOutcome::Tls(facts(version, Presented::Nothing)));
+        all.push(TlsOutcome::Tls(facts(version, Presented::Unproved(UncheckableKey::RsaSize(1024)))));
         all.extend(odd_ones().into_iter().map(|certificate| TlsOutcome::Tls(facts(version, certificate))));
         for names_in_it in [
             &[][..],
@@ -307,7 +308,10 @@ fn a_clearance_tells_what_was_reached_and_how_well_the_peer_is_known() {
             TlsOutcome::Tls(_) | TlsOutcome::Clear(_) => None,
         };
         match (clearance.authentication(), chain) {
-            (Authentication::Anonymous, None) => {}
+            (Authentication::Anonymous, None) => assert!(!matches!(outcome, TlsOutcome::Tls(facts)
+                if facts.certificate != Presented::Nothing)),
+            (Authentication::Unproved(key), None) => assert!(matches!(outcome, TlsOutcome::Tls(facts)
+                if facts.certificate == Presented::Unproved(key.clone()))),
             (Authentication::Anonymous, Some(certificate)) => {
                 assert_eq!(certificate.chain, Err(ChainFault::NotChecked))
             }

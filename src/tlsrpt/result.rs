@@ -17,7 +17,7 @@ pub fn of_refusal(refusal: &Refusal) -> ResultType {
 pub fn of_shortfall(shortfall: &Shortfall) -> ResultType {
     match shortfall {
         Shortfall::NoTls(reason) => of_no_tls(reason),
-        Shortfall::Version(_) | Shortfall::NoCertificate => ResultType::ValidationFailure,
+        Shortfall::Version(_) | Shortfall::NoCertificate | Shortfall::Unproved(_) => ResultType::ValidationFailure,
         Shortfall::Chain(fault) => of_chain_fault(fault),
         Shortfall::Name { .. } => ResultType::CertificateHostMismatch,
         // What we demand beyond what is published has no word of its own.
@@ -75,6 +75,7 @@ pub fn reason_of(shortfall: &Shortfall) -> Option<&'static str> {
         Shortfall::NoTls(NoTls::NotOffered | NoTls::NotWanted | NoTls::NotUsed) => None,
         Shortfall::Version(_) => Some("tls-version-too-old"),
         Shortfall::NoCertificate => Some("no-certificate"),
+        Shortfall::Unproved(_) => Some("certificate-key-not-supported"),
         Shortfall::Chain(fault) | Shortfall::Dane(DaneFault::Path(fault)) => reason_of_chain(fault),
         Shortfall::Name { .. } | Shortfall::Dane(DaneFault::Name { .. }) => None,
         Shortfall::Pin { .. } => Some("pin-mismatch"),
@@ -102,7 +103,7 @@ mod tests {
 
     use super::*;
     use crate::smtp::reply::Reply;
-    use crate::tls::{NamePattern, TlsVersion};
+    use crate::tls::{NamePattern, TlsVersion, UncheckableKey};
 
     #[test]
     fn each_shortfall_has_the_result_type_that_the_standard_names() {
@@ -115,6 +116,7 @@ mod tests {
             (Shortfall::NoTls(NoTls::SpokeBeforeHandshake), "validation-failure"),
             (Shortfall::Version(TlsVersion::V1_2), "validation-failure"),
             (Shortfall::NoCertificate, "validation-failure"),
+            (Shortfall::Unproved(UncheckableKey::RsaSize(1024)), "validation-failure"),
             (chain(ChainFault::SelfSigned), "certificate-not-trusted"),
             (chain(ChainFault::UnknownIssuer("CN=x".to_owned())), "certificate-not-trusted"),
             (chain(ChainFault::Expired(Timestamp::UNIX_EPOCH)), "certificate-expired"),

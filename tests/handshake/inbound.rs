@@ -157,6 +157,7 @@ async fn a_client_certificate_is_asked_for_only_where_wanted_and_never_required(
             let facts = seen.expect("a handshake").facts(against(&material), Role::Client, Timestamp::now()).await;
             let told = match facts.certificate {
                 Presented::Nothing => None,
+                Presented::Unproved(key) => panic!("it can be checked: {key}"),
                 Presented::Certificate(shown) => Some((shown.names, shown.chain)),
             };
             assert_eq!(told, wanted);

@@ -3,10 +3,13 @@
 mod dane;
 mod files;
 mod inbound;
+mod keys;
 mod openssl;
+mod openssl_keys;
 mod outbound;
 mod paths;
 mod resumption;
 mod trust;
+mod uncheckable;
 mod words;
 mod world;

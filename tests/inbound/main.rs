@@ -4,8 +4,12 @@ mod balancer;
 #[allow(dead_code, reason = "shared with the tests of handshakes, which use more of it")]
 #[path = "../handshake/world.rs"]
 mod certificates;
+mod keys;
 mod pins;
 mod relay;
+#[allow(dead_code, reason = "shared with the tests of handshakes, which use more of it")]
+#[path = "../handshake/uncheckable.rs"]
+mod uncheckable;
 
 use std::time::{Duration, Instant};
 

@@ -208,6 +208,20 @@ impl Relay {
         self.shaken_as(client, which).await
     }
 
+    /// Says STARTTLS, and shakes hands as a client of any kind.
+    pub(crate) async fn secured_by(
+        &self,
+        config: rustls::ClientConfig,
+    ) -> Client<impl AsyncRead + AsyncWrite + Unpin + use<>> {
+        let mut client = self.client().await;
+        client.says("STARTTLS").await;
+        client.hears("220 2.0.0 Ready to start TLS").await;
+        let name = rustls::pki_types::ServerName::try_from("relay.example.com").expect("a name");
+        let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
+        let shaking = connector.connect(name, client.stream.into_inner());
+        Client::new(timeout(PATIENCE, shaking).await.expect("in time").expect("a handshake"))
+    }
+
     async fn shaken_as(
         &self,
         client: Client<TcpStream>,

@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use crate::certificates::{Authority, BOTH, Pair, self_signed, server_config};
 use crate::internet::{Internet, assert_told_nothing, in_clear, known_as, one_host, shows, tls, tlsa};
 use crate::peer::{Manner, Peer, Starttls};
+use crate::uncheckable::{self, RSA_1024};
 use crate::world::{deliver, failure, message, outcome};
 use crate::zones::{Fault, Kind};
 
@@ -58,6 +59,19 @@ async fn another_certificate_hears_nothing_however_trusted_it_is() {
     assert!(text.starts_with(&format!("{HOST} [127.0.0.1]:{}: ", peer.address.port())), "{text}");
     assert!(text.contains("DANE") && text.contains("is not the one that the TLSA record names"), "{text}");
     assert_eq!(peer.heard().len(), 1);
+    assert_told_nothing(&peer).await;
+}
+
+/// Anybody can show the certificate of the record: without its key it is nobody's.
+#[tokio::test]
+async fn the_certificate_of_the_record_with_a_key_that_cannot_be_checked_is_not_enough() {
+    let pair = Pair { chain: vec![uncheckable::certificate(RSA_1024)], key: Vec::new() };
+    let peer = Peer::start(Manner::new(Starttls::Tls(uncheckable::server(RSA_1024, BOTH).into()))).await;
+    let internet = internet(&tlsa(HOST, &peer, &pair)).await;
+    let report = deliver(&internet.outbound(&peer, ""), message(&[TO])).await;
+    assert_eq!(outcome(&report, 0), "deferred 4.7.5");
+    let text = failure(&report, 0).to_string();
+    assert!(text.contains("its key cannot be checked (RSA key of 1024 bits)"), "{text}");
     assert_told_nothing(&peer).await;
 }
 

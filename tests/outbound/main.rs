@@ -5,6 +5,9 @@
 mod certificates;
 #[path = "../support/dns.rs"]
 mod dns;
+#[allow(dead_code, reason = "shared with the tests of handshakes, which use more of it")]
+#[path = "../handshake/uncheckable.rs"]
+mod uncheckable;
 #[allow(dead_code, reason = "shared with the tests of the resolver, which use more of it")]
 #[path = "../support/zones/mod.rs"]
 mod zones;

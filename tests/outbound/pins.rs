@@ -8,6 +8,7 @@ use rcgen::date_time_ymd;
 
 use crate::certificates::{Authority, BOTH, Pair, key_pin, provider, self_signed, server_config};
 use crate::peer::{Manner, Peer, Starttls};
+use crate::uncheckable::{self, RSA_1024};
 use crate::world::{World, deliver, failure, message, outcome, result};
 
 /// The name under which every peer is dialled.
@@ -61,6 +62,20 @@ async fn another_key_hears_nothing_of_the_message_however_good_its_certificate()
     let text = failure(&report, 0).to_string();
     assert!(text.contains("TLS with one of 2 pinned keys is demanded, but the key is another: sha256:"), "{text}");
     assert!(text.ends_with(&key_pin(&good.chain[0])), "the key is told as it would be pinned: {text}");
+    peer.heard_to_the_end().await;
+    assert!(!heard_of_mail(&peer));
+}
+
+/// Anybody can show a certificate: without its key it meets no pin.
+#[tokio::test]
+async fn a_pinned_key_that_cannot_be_checked_is_not_met() {
+    let world = World::new().await;
+    let pins = [key_pin(&uncheckable::certificate(RSA_1024))];
+    let peer = Peer::start(Manner::new(Starttls::Tls(uncheckable::server(RSA_1024, BOTH).into()))).await;
+    let report = deliver(&world.outbound(&pinned("partner", &pins, &peer)), message(&["b@partner.example"])).await;
+    assert_eq!(outcome(&report, 0), "deferred 4.7.5");
+    let text = failure(&report, 0).to_string();
+    assert!(text.contains("its key cannot be checked (RSA key of 1024 bits)"), "{text}");
     peer.heard_to_the_end().await;
     assert!(!heard_of_mail(&peer));
 }

@@ -8,6 +8,7 @@ use rcgen::date_time_ymd;
 
 use crate::certificates::{Authority, BOTH, Pair, self_signed, server_config};
 use crate::peer::{Manner, Nobody, Peer, Starttls};
+use crate::uncheckable::{self, KINDS};
 use crate::world::{CONTENT, World, connector, deliver, failure, message, outcome, result};
 
 /// The name of the one hop.
@@ -64,6 +65,7 @@ fn reason(outcome: &TlsOutcome) -> &'static str {
 fn known_as(authentication: &Authentication) -> &'static str {
     match authentication {
         Authentication::Anonymous => "anonymous",
+        Authentication::Unproved(_) => "key not proved",
         Authentication::Trusted => "trusted",
         Authentication::Verified(_) => "verified",
         Authentication::Pinned(_) => "pinned",
@@ -214,6 +216,19 @@ async fn certificate_not_trusted() {
         let refused = Refused("4.7.5", words);
         let row = [Clear("not wanted", 1), Tls(known), Tls(known), refused, refused];
         check_row(&world, known, shows(&pair), row).await;
+    }
+}
+
+/// A key that cannot be checked is as good as no certificate: TLS where nobody asks who the peer is, and nothing
+/// else. The words name the key.
+#[tokio::test]
+async fn certificate_with_a_key_that_cannot_be_checked() {
+    let world = World::new().await;
+    for kind in KINDS {
+        let words = format!("the certificate proves nothing: its key cannot be checked ({})", kind.words).leak();
+        let refused = Refused("4.7.5", words);
+        let row = [Clear("not wanted", 1), Tls("key not proved"), Tls("key not proved"), refused, refused];
+        check_row(&world, kind.words, Starttls::Tls(uncheckable::server(kind, BOTH).into()), row).await;
     }
 }
 

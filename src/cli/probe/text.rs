@@ -159,6 +159,7 @@ fn known(authentication: &Authentication) -> String {
     match authentication {
         Authentication::Untrusted(lack) => format!(", though {lack}"),
         Authentication::Anonymous
+        | Authentication::Unproved(_)
         | Authentication::Trusted
         | Authentication::Verified(_)
         | Authentication::Pinned(_)

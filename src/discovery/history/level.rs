@@ -35,7 +35,7 @@ impl Level {
         match clearance.outcome() {
             TlsOutcome::Clear(reason) => Self::without(reason),
             TlsOutcome::Tls(_) => Some(match clearance.authentication() {
-                Authentication::Anonymous => Self::Tls,
+                Authentication::Anonymous | Authentication::Unproved(_) => Self::Tls,
                 Authentication::Untrusted(lack) => return Self::of_refused(lack),
                 Authentication::Trusted => Self::Trusted,
                 Authentication::Verified(_) | Authentication::Pinned(_) => Self::Verified,
@@ -54,6 +54,7 @@ impl Level {
             Shortfall::NoTls(reason) => Self::without(reason),
             Shortfall::Version(_)
             | Shortfall::NoCertificate
+            | Shortfall::Unproved(_)
             | Shortfall::Chain(_)
             | Shortfall::Pin { .. }
             | Shortfall::Dane(_) => Some(Self::Tls),
@@ -110,7 +111,7 @@ pub fn issuer(outcome: &TlsOutcome) -> Option<&str> {
     match outcome {
         TlsOutcome::Clear(_) => None,
         TlsOutcome::Tls(facts) => match &facts.certificate {
-            Presented::Nothing => None,
+            Presented::Nothing | Presented::Unproved(_) => None,
             Presented::Certificate(certificate) => Some(&certificate.issuer),
         },
     }

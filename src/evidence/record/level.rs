@@ -35,7 +35,7 @@ impl Level {
             (TlsOutcome::Clear(_), _) => Self::Clear,
             // Names are looked at only where the chain is good.
             (_, Authentication::Trusted | Authentication::Untrusted(Shortfall::Name { .. })) => Self::Trusted,
-            (_, Authentication::Anonymous | Authentication::Untrusted(_)) => Self::Tls,
+            (_, Authentication::Anonymous | Authentication::Unproved(_) | Authentication::Untrusted(_)) => Self::Tls,
             (_, Authentication::Verified(_)) => Self::Verified,
             (_, Authentication::Pinned(_)) => Self::Pinned,
             (_, Authentication::Dane { .. }) => Self::Dane,

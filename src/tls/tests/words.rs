@@ -48,6 +48,12 @@ fn a_refusal_of_poor_tls_names_the_first_thing_that_is_missing() {
         (
             TlsVersion::V1_2,
             Verify::Chain,
+            Presented::Unproved(UncheckableKey::RsaSize(1024)),
+            format!("{any} the certificate proves nothing: its key cannot be checked (RSA key of 1024 bits)"),
+        ),
+        (
+            TlsVersion::V1_2,
+            Verify::Chain,
             shown(&["mail.example.org"], Err(ChainFault::SelfSigned)),
             format!("{any} the certificate is not trusted: it is self-signed"),
         ),
