@@ -44,6 +44,8 @@ impl ServerTls {
         // A session that is taken up would keep the client certificate of an earlier hour.
         asking.send_tls13_tickets = 0;
         for config in [&mut plain, &mut asking] {
+            // The strongest suite that both sides have, whatever a client would rather use.
+            config.ignore_client_order = true;
             config.session_storage = Arc::new(NoServerSessionStorage {});
             config.alpn_protocols = PROTOCOLS.map(<[u8]>::to_vec).to_vec();
         }

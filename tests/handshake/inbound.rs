@@ -103,6 +103,40 @@ async fn a_client_that_verifies_us_is_content_and_negotiates_the_best() {
     }
 }
 
+/// The order is ours: AES-256-GCM, AES-128-GCM, ChaCha20-Poly1305.
+#[tokio::test]
+async fn of_the_cipher_suites_of_a_client_our_first_is_taken() {
+    let ours = ours();
+    let material = load(&ours.config);
+    let order = ["AES_256_GCM_SHA384", "AES_128_GCM_SHA256", "CHACHA20_POLY1305_SHA256"];
+    for (versions, prefix) in [(&TLS12, "TLS_ECDHE_ECDSA_WITH"), (&TLS13, "TLS")] {
+        for ask in [true, false] {
+            for offered in [&[2, 1, 0][..], &[1, 2, 0], &[2, 1], &[2]] {
+                let suite = |at: usize| format!("{prefix}_{}", order[at]);
+                let mut provider = rustls::crypto::aws_lc_rs::default_provider();
+                let named = |name: &String| {
+                    let all = rustls::crypto::aws_lc_rs::ALL_CIPHER_SUITES;
+                    let spelt = |suite: &rustls::CipherSuite| suite.as_str().expect("a name").replace("TLS13_", "TLS_");
+                    *all.iter().find(|suite| spelt(&suite.suite()) == *name).expect("a suite")
+                };
+                provider.cipher_suites = offered.iter().map(|at| named(&suite(*at))).collect();
+                let mut roots = rustls::RootCertStore::empty();
+                roots.add(ours.authority.certificate.clone()).expect("a root");
+                let client = rustls::ClientConfig::builder_with_provider(Arc::new(provider))
+                    .with_protocol_versions(versions)
+                    .expect("versions")
+                    .with_root_certificates(roots)
+                    .with_no_client_auth();
+                let (theirs, seen) = meet(&material, ask, &Arc::new(client), "relay.example.com").await;
+                theirs.expect("a handshake");
+                let facts = seen.expect("a handshake").facts(against(&material), Role::Client, Timestamp::now());
+                let best = *offered.iter().min().expect("one at least");
+                assert_eq!(facts.cipher, suite(best), "{offered:?}, asked: {ask}");
+            }
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_client_that_offers_other_protocols_alone_is_a_browser() {
     let ours = ours();
