@@ -215,7 +215,7 @@ fn finding(published: &Published, host: &Host) -> StsFinding {
     };
     let listing = match host.domain().map(|host| mta_sts::evaluate(policy, host)) {
         Some(Listing::Listed) => StsListing::Listed,
-        Some(Listing::NotListed) | None => StsListing::NotListed(policy.mx().to_vec()),
+        Some(Listing::NotListed) | None => StsListing::NotListed(policy.mx().cloned().collect()),
     };
     match policy.mode() {
         Mode::Enforce => StsFinding::Enforce(listing),

@@ -119,7 +119,7 @@ impl Seen<'_> {
         }
         match &self.found.published {
             Asked::Yes(Published::Policy(policy)) => {
-                let mx = policy.mx().iter().map(ToString::to_string).collect();
+                let mx = policy.mx_lines();
                 let verify = match &self.found.findings.mta_sts {
                     StsFinding::Enforce(listing) | StsFinding::Testing(listing) => self.listed(listing),
                     StsFinding::NotAsked(_) | StsFinding::None(_) => Verify::None,

@@ -98,7 +98,7 @@ impl fmt::Display for Lack {
         match self {
             Self::NoTlsa(why) => write!(f, "there is no usable TLSA record: {why}"),
             Self::NotListed { host, listed } if listed.is_empty() => {
-                write!(f, "{host} is not listed by it, which lists no host at all")
+                write!(f, "{host} is not listed: the policy has no mx line that can be used")
             }
             Self::NotListed { host, listed } => write!(f, "{host} is not among the hosts listed: {}", any_of(listed)),
             Self::Unproven(why) => write!(f, "nothing proves that the host is the domain's: {why}"),

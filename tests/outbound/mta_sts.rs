@@ -103,6 +103,31 @@ async fn a_host_that_is_not_listed_is_not_dialled_and_the_next_one_is() {
     assert_eq!(second.messages().len(), 1);
 }
 
+/// RFC 8461 §3.2: a line that cannot be used matches nothing, and the policy stays in force; also where no line can.
+#[tokio::test]
+async fn a_line_that_cannot_be_used_voids_no_policy() {
+    let listed = [HOST, "192.0.2.1", "mx.elsewhere.example."];
+    for (hosts, ends, words) in [
+        (&listed[..], "delivered", ""),
+        (&listed[1..], "deferred 4.7.5", "mx.plain.example is not listed: the policy has no mx line that can be used"),
+        (&["mx.plain.example."], "deferred 4.7.5", "no mx line that can be used"),
+        (&["127.0.0.1", "mx.other.example"], "deferred 4.7.5", "is not among the hosts listed: mx.other.example"),
+    ] {
+        let authority = Authority::root("Test");
+        let peer = shows(&authority.issue(&[HOST])).await;
+        let internet = internet(authority, "enforce", hosts).await;
+        let report = deliver(&internet.outbound(&peer, ""), message(&[TO])).await;
+        assert_eq!(outcome(&report, 0), ends, "{hosts:?}: {report:?}");
+        if ends == "delivered" {
+            assert_eq!(known_as(&report), format!("verified as {HOST}"));
+        } else {
+            let text = failure(&report, 0).to_string();
+            assert!(text.contains("MTA-STS") && text.contains(words), "{hosts:?}: {text}");
+            assert!(peer.heard().is_empty(), "{hosts:?}");
+        }
+    }
+}
+
 /// RFC 8461 §2: where DANE authenticates the host, it alone counts, for better and for worse.
 #[tokio::test]
 async fn a_policy_never_overrides_dane() {

@@ -85,8 +85,51 @@ pub enum PolicyFault {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Terms {
     pub(super) mode: Mode,
-    pub(super) mx: Vec<NamePattern>,
+    pub(super) mx: Vec<MxLine>,
     pub(super) max_age: u32,
+}
+
+/// The value of one `mx` line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum MxLine {
+    /// `["*."] Domain`.
+    Pattern(NamePattern),
+    /// Anything else (an address, a name with a final dot, a U-label): it matches no host, and the other lines
+    /// count all the same.
+    Unusable(String),
+}
+
+impl MxLine {
+    fn parse(value: &str) -> Self {
+        // In A-labels; a U-label has no place there.
+        match value.is_ascii().then(|| NamePattern::parse(value)) {
+            Some(Ok(pattern)) => Self::Pattern(pattern),
+            Some(Err(_)) | None => Self::Unusable(value.to_owned()),
+        }
+    }
+
+    fn pattern(&self) -> Option<&NamePattern> {
+        match self {
+            Self::Pattern(pattern) => Some(pattern),
+            Self::Unusable(_) => None,
+        }
+    }
+
+    fn weight(&self) -> usize {
+        match self {
+            Self::Pattern(_) => 96,
+            Self::Unusable(value) => 96 + value.len(),
+        }
+    }
+}
+
+impl fmt::Display for MxLine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Pattern(pattern) => pattern.fmt(f),
+            Self::Unusable(value) => f.write_str(value),
+        }
+    }
 }
 
 impl Terms {
@@ -118,7 +161,7 @@ impl Terms {
                 "max_age" if max_age.is_none() => {
                     max_age = Some(parse_max_age(value).ok_or_else(|| bad("max_age"))?);
                 }
-                "mx" => mx.push(parse_mx(value).ok_or_else(|| bad("mx"))?),
+                "mx" => mx.push(MxLine::parse(value)),
                 _ => {}
             }
         }
@@ -145,11 +188,6 @@ fn parse_max_age(value: &str) -> Option<u32> {
     let digits = (1..=10).contains(&value.len()) && value.bytes().all(|octet| octet.is_ascii_digit());
     // What is over the greatest value is no value: the standard leaves no room to guess a lower one.
     value.parse().ok().filter(|age| digits && *age <= MAX_AGE_MAX)
-}
-
-/// `["*."] Domain`, in A-labels; a U-label has no place there.
-fn parse_mx(value: &str) -> Option<NamePattern> {
-    value.is_ascii().then(|| NamePattern::parse(value).ok()).flatten()
 }
 
 fn quoted(text: &str) -> String {
@@ -191,10 +229,15 @@ impl Policy {
         self.terms.mode
     }
 
-    /// Which hosts may take its mail.
+    /// The hosts that may take its mail: of its `mx` lines, those that can be used.
+    pub fn mx(&self) -> impl Iterator<Item = &NamePattern> {
+        self.terms.mx.iter().filter_map(MxLine::pattern)
+    }
+
+    /// All of its `mx` lines as they were written, for `mx-host` of a TLS report (RFC 8460 §4.2).
     #[must_use]
-    pub fn mx(&self) -> &[NamePattern] {
-        &self.terms.mx
+    pub fn mx_lines(&self) -> Vec<String> {
+        self.terms.mx.iter().map(ToString::to_string).collect()
     }
 
     /// How long it may be kept after it was fetched.
@@ -223,7 +266,7 @@ impl Policy {
 
     /// Octets that it takes up in memory, roughly.
     pub(super) fn weight(&self) -> usize {
-        self.terms.mx.len() * 96 + 256
+        self.terms.mx.iter().map(MxLine::weight).sum::<usize>() + 256
     }
 }
 
@@ -242,7 +285,7 @@ pub enum Listing {
 #[must_use]
 pub fn evaluate(policy: &Policy, mx: &Domain) -> Listing {
     let host = NamePattern::Exact(mx.clone());
-    if policy.terms.mx.iter().any(|pattern| pattern.accepts(&host)) { Listing::Listed } else { Listing::NotListed }
+    if policy.mx().any(|pattern| pattern.accepts(&host)) { Listing::Listed } else { Listing::NotListed }
 }
 
 #[cfg(test)]

@@ -78,6 +78,16 @@ fn a_wrong_value_is_named_with_its_line() {
     assert_eq!(parse(&with("STSv1", "STSv2")), value(1, "version", "STSv2"));
     assert_eq!(parse(&with("STSv1", "stsv1")), value(1, "version", "stsv1"));
     assert_eq!(parse(&with("enforce", "Enforce")), value(2, "mode", "Enforce"));
+    for age in ["31557601", "99999999999", "-1", "+1", "1d", "", "00000000001"] {
+        assert_eq!(parse(&with("604800", age)), value(6, "max_age", age), "{age}");
+    }
+    assert_eq!(parse(&with("604800", "31557600")).expect("the greatest").max_age, 31_557_600);
+}
+
+/// RFC 8461 §3.2: what is no pattern is passed over, and the other lines count. It stays in the policy as it was
+/// written: for reports, and so that a policy without a usable line is one after a restart, too.
+#[test]
+fn an_mx_line_that_cannot_be_used_matches_nothing_and_the_others_count() {
     for mx in [
         "*",
         "*.",
@@ -85,17 +95,40 @@ fn a_wrong_value_is_named_with_its_line() {
         "*example.com",
         ".example.com",
         "192.0.2.1",
+        "[192.0.2.1]",
+        "2001:db8::1",
         "a b",
         "bücher.example",
+        "xn--a.example",
         "mx.example.",
+        "mail.example.com.",
         "",
     ] {
-        assert_eq!(parse(&with("mail.example.com", mx)), value(3, "mx", mx), "{mx}");
+        let body = with("mail.example.com", mx);
+        let read = Policy { terms: parse(&body).expect(mx), ..policy(&["mail.example.com"]) };
+        assert_eq!(read.terms.lines().join("\n") + "\n", body, "{mx}");
+        assert_eq!(parse(&read.terms.lines().join("\n")), Ok(read.terms.clone()), "{mx}");
+        assert_eq!(read.mx().map(ToString::to_string).collect::<Vec<_>>(), ["*.example.net", "backupmx.example.com"]);
+        assert_eq!(read.mx_lines()[0], mx);
+        for (host, listing) in [
+            ("backupmx.example.com", Listing::Listed),
+            ("a.example.net", Listing::Listed),
+            ("mail.example.com", Listing::NotListed),
+            ("mx.example", Listing::NotListed),
+        ] {
+            assert_eq!(evaluate(&read, &Domain::parse(host).expect("a domain")), listing, "{mx}: {host}");
+        }
     }
-    for age in ["31557601", "99999999999", "-1", "+1", "1d", "", "00000000001"] {
-        assert_eq!(parse(&with("604800", age)), value(6, "max_age", age), "{age}");
+}
+
+#[test]
+fn a_policy_without_a_line_that_can_be_used_is_met_by_no_host() {
+    for mode in ["enforce", "testing"] {
+        let terms = parse(&format!("version: STSv1\nmode: {mode}\nmx: 192.0.2.1\nmx:\nmax_age: 10\n"));
+        let read = Policy { terms: terms.expect("a policy"), ..policy(&["mail.example.com"]) };
+        assert_eq!((read.mode().as_str(), read.mx().count(), read.mx_lines().len()), (mode, 0, 2));
+        assert_eq!(evaluate(&read, &Domain::parse("mail.example.com").expect("a domain")), Listing::NotListed);
     }
-    assert_eq!(parse(&with("604800", "31557600")).expect("the greatest").max_age, 31_557_600);
 }
 
 #[test]
