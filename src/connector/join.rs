@@ -76,6 +76,8 @@ pub enum Way {
     Secure,
     /// Unsigned DNS; why it is.
     Insecure(String),
+    /// The host is the domain itself, for want of MX records, but that there are none is unsigned DNS; why.
+    OwnHost(String),
 }
 
 /// What was seen of the domain before.
@@ -102,7 +104,7 @@ pub fn outbound_policy(
 ) -> TlsPolicy {
     let smart_host = match &findings.way {
         Way::SmartHost => Some(hop),
-        Way::Literal | Way::Secure | Way::Insecure(_) => None,
+        Way::Literal | Way::Secure | Way::Insecure(_) | Way::OwnHost(_) => None,
     };
     let mut policy = outbound_floor(connector, recipient, smart_host, now);
     let mut raise = |demand: Option<Demand>| {
@@ -111,7 +113,7 @@ pub fn outbound_policy(
         }
     };
     if demands_dane(connector, now) {
-        raise(Some(Demand::new(Layer::Connector, mandatory_dane(&findings.dane))));
+        raise(Some(Demand::new(Layer::Connector, mandatory_dane(findings))));
     }
     match requirement {
         // The sender sets aside what domains publish (RFC 8689 §4.2.2).
@@ -131,12 +133,18 @@ pub fn outbound_policy(
     policy
 }
 
-/// `verify = "dane"`: records, or nothing will do.
-fn mandatory_dane(found: &DaneFinding) -> Verify {
-    match found {
-        DaneFinding::Usable(set) => Verify::Dane(Arc::clone(set)),
-        DaneFinding::NotAsked(why) => Verify::Unmeetable(Lack::NoTlsa((*why).to_owned())),
-        DaneFinding::Absent(why) | DaneFinding::Unusable(why) => Verify::Unmeetable(Lack::NoTlsa(why.clone())),
+/// `verify = "dane"`: TLSA records, of a host that is the domain's. Whoever forges unsigned MX records names a
+/// signed host of his own, whose certificate its TLSA records name (RFC 7672 §2.2.1).
+fn mandatory_dane(findings: &Findings) -> Verify {
+    let unsigned = match &findings.way {
+        Way::SmartHost | Way::Literal | Way::Secure => None,
+        Way::Insecure(why) | Way::OwnHost(why) => Some(why),
+    };
+    match (&findings.dane, unsigned) {
+        (DaneFinding::NotAsked(why), _) => Verify::Unmeetable(Lack::NoTlsa((*why).to_owned())),
+        (_, Some(why)) => Verify::Unmeetable(Lack::UnsignedMx(why.clone())),
+        (DaneFinding::Usable(set), None) => Verify::Dane(Arc::clone(set)),
+        (DaneFinding::Absent(why) | DaneFinding::Unusable(why), None) => Verify::Unmeetable(Lack::NoTlsa(why.clone())),
     }
 }
 
@@ -177,7 +185,7 @@ fn require_tls(findings: &Findings, hop: &Host) -> Verify {
     let listed =
         matches!(findings.mta_sts, StsFinding::Enforce(StsListing::Listed) | StsFinding::Testing(StsListing::Listed));
     match &findings.way {
-        Way::SmartHost | Way::Literal | Way::Secure => {}
+        Way::SmartHost | Way::Literal | Way::Secure | Way::OwnHost(_) => {}
         Way::Insecure(_) if listed => {}
         Way::Insecure(why) => {
             let why = format!("{why}, and no MTA-STS policy lists it");

@@ -238,7 +238,11 @@ fn way(question: &Question<'_>) -> Way {
     match (question.hop.origin, question.via) {
         (Origin::SmartHost, _) => Way::SmartHost,
         (Origin::Literal, _) => Way::Literal,
-        (Origin::Mx { .. } | Origin::ImplicitMx, Via::NoMx(_) | Via::Given) => Way::Secure,
+        (Origin::Mx { .. } | Origin::ImplicitMx, Via::Given) => Way::Secure,
+        (Origin::Mx { .. } | Origin::ImplicitMx, Via::NoMx(standing)) => match standing.security {
+            Security::Secure => Way::Secure,
+            Security::Insecure(why) => Way::OwnHost(format!("that {} has no MX records is {why}", question.recipient)),
+        },
         (Origin::Mx { .. } | Origin::ImplicitMx, Via::Mx(standing)) => match standing.security {
             Security::Secure => Way::Secure,
             Security::Insecure(why) => Way::Insecure(format!("the MX records of {} are {why}", question.recipient)),

@@ -81,6 +81,8 @@ pub enum Verify {
 pub enum Lack {
     /// DANE is mandatory, and the host has no usable TLSA record; why.
     NoTlsa(String),
+    /// DANE is mandatory, and the MX records that name the host, or their absence, are not secure; in words.
+    UnsignedMx(String),
     /// The domain's MTA-STS policy does not list the host.
     NotListed {
         /// The host.
@@ -97,6 +99,7 @@ impl fmt::Display for Lack {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NoTlsa(why) => write!(f, "there is no usable TLSA record: {why}"),
+            Self::UnsignedMx(why) => write!(f, "{why}, so that the host may be anybody's"),
             Self::NotListed { host, listed } if listed.is_empty() => {
                 write!(f, "{host} is not listed: the policy has no mx line that can be used")
             }
@@ -122,7 +125,7 @@ impl fmt::Display for Demand {
                 pins => write!(f, " with one of {} pinned keys", pins.len()),
             },
             Verify::Dane(set) => write!(f, " with a certificate that the TLSA records of {} name", set.base),
-            Verify::Unmeetable(Lack::NoTlsa(_)) => f.write_str(" authenticated by DANE"),
+            Verify::Unmeetable(Lack::NoTlsa(_) | Lack::UnsignedMx(_)) => f.write_str(" authenticated by DANE"),
             Verify::Unmeetable(Lack::NotListed { .. }) => f.write_str(" with a host that the domain's policy lists"),
             Verify::Unmeetable(Lack::Unproven(_)) => f.write_str(" with a host proven to be the domain's"),
         }

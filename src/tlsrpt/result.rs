@@ -23,7 +23,7 @@ pub fn of_shortfall(shortfall: &Shortfall) -> ResultType {
         // What we demand beyond what is published has no word of its own.
         Shortfall::Pin { .. } => ResultType::ValidationFailure,
         Shortfall::Dane(fault) => of_dane_fault(fault),
-        Shortfall::Lack(Lack::NoTlsa(_)) => ResultType::DaneRequired,
+        Shortfall::Lack(Lack::NoTlsa(_) | Lack::UnsignedMx(_)) => ResultType::DaneRequired,
         Shortfall::Lack(Lack::NotListed { .. } | Lack::Unproven(_)) => ResultType::ValidationFailure,
     }
 }
@@ -82,6 +82,7 @@ pub fn reason_of(shortfall: &Shortfall) -> Option<&'static str> {
         Shortfall::Dane(DaneFault::NoMatch { .. }) => Some("tlsa-no-match"),
         Shortfall::Dane(DaneFault::NotHeld) => Some("tlsa-changed"),
         Shortfall::Lack(Lack::NoTlsa(_)) => None,
+        Shortfall::Lack(Lack::UnsignedMx(_)) => Some("mx-not-signed"),
         Shortfall::Lack(Lack::NotListed { .. }) => Some("mx-not-in-policy"),
         Shortfall::Lack(Lack::Unproven(_)) => Some("mx-not-proven"),
     }
@@ -130,6 +131,7 @@ mod tests {
                 "certificate-host-mismatch",
             ),
             (Shortfall::Lack(Lack::NoTlsa("insecure".to_owned())), "dane-required"),
+            (Shortfall::Lack(Lack::UnsignedMx("the MX records are unsigned".to_owned())), "dane-required"),
             (Shortfall::Lack(Lack::Unproven("no policy".to_owned())), "validation-failure"),
         ];
         for (shortfall, result) in rows {

@@ -26,12 +26,16 @@ async fn names() -> Server {
 }
 
 fn explain(names: &Server, arguments: &[&str]) -> Output {
+    explain_by(names, "", arguments)
+}
+
+fn explain_by(names: &Server, connectors: &str, arguments: &[&str]) -> Output {
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("gatepost.toml");
     let text = format!(
         "hostname = \"relay.example.com\"\npostmaster = \"postmaster@example.com\"\n[admin]\nsocket = \"s\"\n\
          [[listener]]\nname = \"mx\"\naddress = [\"127.0.0.1:2525\"]\ntls = \"off\"\n\
-         [dns]\nservers = [\"{}\"]\ntrust_anchor = \"{}\"\n",
+         [dns]\nservers = [\"{}\"]\ntrust_anchor = \"{}\"\n{connectors}",
         names.address,
         names.anchor("dnskey").display()
     );
@@ -66,6 +70,25 @@ async fn secure_records_demand_and_their_rows_tell_the_key_apart() {
     let relaxed: Value = json(&explain(&names, &["good.test", "--tls-not-required", "--json"]));
     let dane = layer(&relaxed["hops"][0], "dane");
     assert_eq!((&dane["demands"], &dane["why"]), (&json!([]), &json!("the message sets it aside (TLS-Required: No)")));
+}
+
+/// Mandatory DANE means the domain.
+#[tokio::test(flavor = "multi_thread")]
+async fn under_mandatory_dane_a_host_of_unsigned_mx_records_is_not_used() {
+    let names = names().await;
+    let connector = "[[connector]]\nname = \"all\"\ndomains = [\"*\"]\n[connector.outbound]\ntls = \"forced\"\n\
+                     verify = \"dane\"\n";
+    let output = explain_by(&names, connector, &["plain.test"]);
+    assert_eq!(code(&output), 1, "{}{}", out(&output), err(&output));
+    in_order(
+        &out(&output),
+        &[
+            "route       the MX records of plain.test (not signed with DNSSEC)\n",
+            "TLS authenticated by DANE is demanded, but the MX records of plain.test are not signed with DNSSEC, so that \
+             the host may be anybody's",
+        ],
+    );
+    assert_eq!(code(&explain_by(&names, connector, &["good.test"])), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -206,9 +206,10 @@ async fn unsigned_mx_records_to_a_host_with_records_are_held_to_them_and_remembe
 async fn mandatory_dane_dials_nobody_without_records() {
     let pair = own(HOST);
     let forced = "tls = \"forced\"\nverify = \"dane\"";
-    for (kind, words) in
-        [(Kind::Signed, "DNSSEC proves that"), (Kind::Unsigned, "the addresses of mx.good.example are")]
-    {
+    for (kind, words) in [
+        (Kind::Signed, "DNSSEC proves that"),
+        (Kind::Unsigned, "the MX records of good.example are not signed with DNSSEC"),
+    ] {
         let peer = shows(&pair).await;
         let zones = [(DOMAIN, kind, one_host(DOMAIN))];
         let internet = Internet::new(Authority::root("Test"), &zones, &[]).await;
@@ -220,6 +221,34 @@ async fn mandatory_dane_dials_nobody_without_records() {
     let peer = shows(&pair).await;
     let internet = internet(&tlsa(HOST, &peer, &pair)).await;
     assert_eq!(outcome(&deliver(&internet.outbound(&peer, forced), message(&[TO])).await, 0), "delivered");
+}
+
+/// Whoever forges unsigned MX records names a signed host of his own: mandatory DANE means the domain. What the
+/// domain publishes raises the demand all the same (RFC 7672 §2.2.1), and a route of the connector's own is trusted.
+#[tokio::test]
+async fn mandatory_dane_is_not_content_with_a_host_that_unsigned_mx_records_name() {
+    const PLAIN: &str = "b@plain.example";
+    let pair = own(HOST);
+    let peer = shows(&pair).await;
+    let zones = [
+        ("plain.example", Kind::Unsigned, format!("plain.example MX 10 {HOST}\n")),
+        (DOMAIN, Kind::Signed, one_host(DOMAIN) + &tlsa(HOST, &peer, &pair)),
+    ];
+    let internet = Internet::new(Authority::root("Test"), &zones, &[]).await;
+    let forced = "tls = \"forced\"\nverify = \"dane\"";
+    let report = deliver(&internet.outbound(&peer, forced), message(&[PLAIN])).await;
+    assert_eq!(outcome(&report, 0), "deferred 4.7.5");
+    let text = failure(&report, 0).to_string();
+    let words = "TLS authenticated by DANE is demanded, but the MX records of plain.example are not signed with DNSSEC, \
+                 so that the host may be anybody's";
+    assert!(text.contains(words), "{text}");
+    assert!(peer.heard().is_empty());
+    let route = format!("route = [\"{HOST}:{}\"]\n{forced}", peer.address.port());
+    for more in ["", &route] {
+        let report = deliver(&internet.outbound(&peer, more), message(&[PLAIN])).await;
+        assert_eq!(outcome(&report, 0), "delivered", "{more}: {report:?}");
+        assert!(known_as(&report).starts_with("authenticated by DANE"), "{more}");
+    }
 }
 
 #[tokio::test]

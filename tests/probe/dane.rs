@@ -42,6 +42,33 @@ async fn the_record_that_matched_is_told() {
     assert_eq!(heard, [WHOLE]);
 }
 
+/// Mandatory DANE means the domain: nobody is dialled whom unsigned MX records name, and a delivery is not either.
+#[tokio::test]
+async fn under_mandatory_dane_unsigned_mx_records_are_refused() {
+    let pair = self_signed(&["whatever.example"], |_| {});
+    let (world, peer) = (World::new().await, showing(&pair).await);
+    let port = peer.address.port();
+    let good = format!("mx.good.test A 127.0.0.1\n_{port}._tcp.mx.good.test TLSA {:#}", record(&pair));
+    let zones = Zones::new()
+        .zone("test", Kind::Signed, "")
+        .zone("good.test", Kind::Signed, &good)
+        .zone("plain.test", Kind::Unsigned, "plain.test MX 10 mx.good.test")
+        .start(Resolver::default())
+        .await;
+    let dns = format!("servers = [\"{}\"]\ntrust_anchor = \"{}\"", zones.address, zones.anchor("dnskey").display());
+    let connector = format!(
+        "[[connector]]\nname = \"internet\"\ndomains = [\"*\"]\n[connector.outbound]\nport = {port}\ndiscover = \
+         [\"dane\"]\ntls = \"forced\"\nverify = \"dane\"\n"
+    );
+    world.write_with(&dns, &connector);
+    let answer = world.probe(&["plain.test"]).await;
+    answer.ends(1).has("REFUSED   4.7.5 ").has(
+        "TLS authenticated by DANE is demanded, but the MX records of plain.test are not signed with DNSSEC, so that the \
+         host may be anybody's; a delivery does not even dial it",
+    );
+    assert!(commands(&peer).await.iter().flatten().all(|line| !line.starts_with("MAIL")));
+}
+
 #[tokio::test]
 async fn a_key_that_no_record_names_is_refused() {
     let (shown, named) = (self_signed(&["mx.good.test"], |_| {}), self_signed(&["mx.good.test"], |_| {}));

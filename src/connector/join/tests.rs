@@ -216,13 +216,52 @@ fn mta_sts_stands_back_behind_dane_and_only_reports_while_testing() {
 #[test]
 fn mandatory_dane_is_never_met_without_records() {
     for row in rows().iter().filter(|row| row.floor == forced(VerifyWanted::Dane)) {
-        let found = match (&row.findings.dane, row.wants(Layer::Connector)[..].as_ref()) {
-            (DaneFinding::Usable(_), [Verify::None, Verify::Dane(_)]) => true,
+        let met = match (&row.findings.dane, row.wants(Layer::Connector)[..].as_ref()) {
+            (DaneFinding::Usable(set), [Verify::None, Verify::Dane(_)]) => set.scope == DaneScope::Domain,
+            (DaneFinding::Usable(set), [Verify::None, Verify::Unmeetable(Lack::UnsignedMx(_))]) => {
+                set.scope == DaneScope::Host
+            }
             (DaneFinding::Usable(_), _) => false,
-            (_, [Verify::None, Verify::Unmeetable(Lack::NoTlsa(_))]) => true,
+            (DaneFinding::NotAsked(_), [Verify::None, Verify::Unmeetable(Lack::NoTlsa(_))])
+            | (_, [Verify::None, Verify::Unmeetable(Lack::UnsignedMx(_))]) => true,
             (_, _) => false,
         };
-        assert!(found, "{:?}: {}", row.words, row.policy);
+        assert!(met, "{:?}: {}", row.words, row.policy);
+    }
+}
+
+/// Mandatory DANE means the domain: the way from it to the host must be secure as well, or the connector's own.
+#[test]
+fn mandatory_dane_wants_a_host_that_is_proven_to_be_the_domains() {
+    let partner = connector(forced(VerifyWanted::Dane), Downgrade::Warn);
+    let why = || "not signed with DNSSEC".to_owned();
+    for (way, met) in [
+        (Way::Secure, true),
+        (Way::SmartHost, true),
+        (Way::Literal, true),
+        (Way::Insecure(why()), false),
+        (Way::OwnHost(why()), false),
+    ] {
+        let found = |dane| Findings {
+            dane,
+            mta_sts: StsFinding::Enforce(StsListing::Listed),
+            way: way.clone(),
+            memory: MemoryFinding::Nothing,
+        };
+        let wanted = |dane| {
+            let findings = found(dane);
+            let policy =
+                outbound_policy(&partner, &host("example.org"), &hop(), &findings, TlsRequirement::Ordinary, NOW);
+            crate::tls::hopeless(&policy).map(|refusal| refusal.to_string())
+        };
+        // The scope follows from the way, but it is the way that counts.
+        for scope in [DaneScope::Domain, DaneScope::Host] {
+            let refused = "TLS authenticated by DANE is demanded, but not signed with DNSSEC, so that the host may be \
+                           anybody's";
+            assert_eq!(wanted(DaneFinding::Usable(set(scope))), (!met).then(|| refused.to_owned()), "{way:?}");
+        }
+        let absent = wanted(DaneFinding::Absent("its zone is not signed".to_owned())).expect("refused in any case");
+        assert_eq!(absent.contains("there is no usable TLSA record: its zone is not signed"), met, "{absent}");
     }
 }
 
