@@ -311,7 +311,7 @@ mod tests {
             (unsigned, Security::Secure, target, vec![host]),
             (unsigned, unsigned, target, vec![]),
             (unsigned, unsigned, host, vec![]),
-            (Security::Secure, Security::Secure, "_no.host", vec![host]),
+            (Security::Secure, Security::Secure, "no host", vec![host]),
         ] {
             let standing = Standing { security, first, name: name.to_owned() };
             let bases = bases(&Domain::parse(host).expect("a domain"), &standing);

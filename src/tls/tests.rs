@@ -368,7 +368,12 @@ fn a_refusal_tells_what_the_peer_had_answered() {
             TlsOutcome::Tls(TlsFacts { certificate: Presented::Certificate(shown), .. }) => {
                 assert!(!is_anonymous || shown.chain == Err(ChainFault::NotChecked), "{policy}: {reached:?}");
             }
-            TlsOutcome::Tls(_) | TlsOutcome::Clear(_) => assert!(is_anonymous, "{policy}: {reached:?}"),
+            TlsOutcome::Tls(TlsFacts { certificate: Presented::Unproved(key), .. }) => {
+                assert_eq!(reached.authentication, Authentication::Unproved(key.clone()), "{policy}: {reached:?}");
+            }
+            TlsOutcome::Tls(TlsFacts { certificate: Presented::Nothing, .. }) | TlsOutcome::Clear(_) => {
+                assert!(is_anonymous, "{policy}: {reached:?}");
+            }
         }
         // Where it met nothing, the record is that of a session of which nothing was demanded.
         let TlsPolicy::Forced(demands) = policy else { panic!("{policy} refuses") };

@@ -129,7 +129,7 @@ async fn of_the_cipher_suites_of_a_client_our_first_is_taken() {
                     .with_no_client_auth();
                 let (theirs, seen) = meet(&material, ask, &Arc::new(client), "relay.example.com").await;
                 theirs.expect("a handshake");
-                let facts = seen.expect("a handshake").facts(against(&material), Role::Client, Timestamp::now());
+                let facts = seen.expect("a handshake").facts(against(&material), Role::Client, Timestamp::now()).await;
                 let best = *offered.iter().min().expect("one at least");
                 assert_eq!(facts.cipher, suite(best), "{offered:?}, asked: {ask}");
             }

@@ -113,14 +113,10 @@ fn told(presented: &Presented) -> Option<String> {
 async fn every_server_of_openssl_is_heard_where_nobody_asks_who_it_is() {
     let folder = tempfile::tempdir().expect("a folder");
     let (material, connector) = material_trusting(&Authority::root("Partner CA"), folder.path());
-    for key in KEYS {
+    // OpenSSL's server has no use for a key on a curve that a client does not offer.
+    for key in KEYS.into_iter().filter(|key| !key.2.is_some_and(|words| words.starts_with("ECDSA on "))) {
         let files = make(folder.path(), key);
-        // For these curves there is no signature in TLS 1.3 (RFC 8446 §4.2.3), so that OpenSSL has none.
-        let has_tls13 = !key.2.is_some_and(|words| words.starts_with("ECDSA on "));
         for oldest in [TlsVersion::V1_2, TlsVersion::V1_3] {
-            if oldest == TlsVersion::V1_3 && !has_tls13 {
-                continue;
-            }
             let (_server, address) = server(&files, oldest).await;
             let presented = handshake(&material, &connector, address).await;
             assert_eq!(presented.as_ref().map(told), Ok(key.2.map(str::to_owned)), "{key:?}, {oldest:?}");

@@ -9,7 +9,7 @@ use crate::certificates::{Authority, BOTH, Pair, self_signed, server_config};
 use crate::internet::{Internet, assert_told_nothing, in_clear, known_as, one_host, shows, tls, tlsa};
 use crate::peer::{Manner, Peer, Starttls};
 use crate::uncheckable::{self, RSA_1024};
-use crate::world::{deliver, failure, message, outcome};
+use crate::world::{connector, deliver, failure, message, outcome};
 use crate::zones::{Fault, Kind};
 
 const DOMAIN: &str = "good.example";
@@ -244,10 +244,11 @@ async fn mandatory_dane_is_not_content_with_a_host_that_unsigned_mx_records_name
     assert!(text.contains(words), "{text}");
     assert!(peer.heard().is_empty());
     let route = format!("route = [\"{HOST}:{}\"]\n{forced}", peer.address.port());
-    for more in ["", &route] {
-        let report = deliver(&internet.outbound(&peer, more), message(&[PLAIN])).await;
-        assert_eq!(outcome(&report, 0), "delivered", "{more}: {report:?}");
-        assert!(known_as(&report).starts_with("authenticated by DANE"), "{more}");
+    let routed = internet.world.outbound(&connector("plain", &["plain.example"], &route));
+    for outbound in [routed, internet.outbound(&peer, "")] {
+        let report = deliver(&outbound, message(&[PLAIN])).await;
+        assert_eq!(outcome(&report, 0), "delivered", "{report:?}");
+        assert!(known_as(&report).starts_with("authenticated by DANE"), "{}", known_as(&report));
     }
 }
 

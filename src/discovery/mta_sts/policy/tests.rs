@@ -166,8 +166,17 @@ fn policy(mx: &[&str]) -> Policy {
 
 #[test]
 fn a_host_is_listed_by_its_name_or_by_one_label() {
-    let policy = policy(&["mail.example.com", "*.Example.NET", "*.xn--bcher-kva.example"]);
+    let policy = policy(&[
+        "mail.example.com",
+        "*.Example.NET",
+        "*.xn--bcher-kva.example",
+        "mx_1.example.org",
+        "*.a_b.example.org",
+    ]);
     for (mx, listing) in [
+        ("MX_1.example.org", Listing::Listed),
+        ("mail_2.a_b.example.org", Listing::Listed),
+        ("mx_2.example.org", Listing::NotListed),
         ("mail.example.com", Listing::Listed),
         ("MAIL.EXAMPLE.COM", Listing::Listed),
         ("a.example.net", Listing::Listed),
