@@ -69,7 +69,7 @@ fn run(program: &Path) -> io::Result<bool> {
             }
         });
     }
-    client.block_on(tokio::time::sleep(Duration::from_secs(1)));
+    client.block_on(async { tokio::time::sleep(Duration::from_secs(1)).await });
     let before = refused.load(Relaxed);
     let began = Instant::now();
     let busy = client.block_on(measure(&good, relay.address))?;
@@ -156,6 +156,8 @@ http = ""
 path = "spool"
 [evidence]
 path = ""
+[dns]
+dnssec = "off"
 [tls]
 certificate = {certificate}
 key = {key}
@@ -167,7 +169,7 @@ tls = "opportunistic"
 domains = ["example.com"]
 [log]
 format = "text"
-level = "warn"
+level = "error"
 [[connector]]
 name = "ours"
 domains = ["example.com"]
