@@ -22,7 +22,7 @@ use crate::admin::{self, Door, Window};
 use crate::config::{self, Config, EvidencePath, Fault};
 use crate::discovery::Discovery;
 use crate::discovery::history::{History, HistoryError};
-use crate::discovery::mta_sts::MtaSts;
+use crate::discovery::mta_sts::{MtaSts, StoreError};
 use crate::dns::{Dns, DnsError};
 use crate::evidence::{Evidence, EvidenceError};
 use crate::handshake::Material;
@@ -69,6 +69,14 @@ pub enum StartError {
         place: crate::config::Place,
         /// Why.
         error: EvidenceError,
+    },
+    /// The cache of MTA-STS policies is of another version.
+    #[error("{place}: the MTA-STS policies cannot be opened: {error}")]
+    Policies {
+        /// Where the configuration names its folder, which is the spool's.
+        place: crate::config::Place,
+        /// Why.
+        error: StoreError,
     },
     /// The memory of what domains showed before can be neither opened nor set aside.
     #[error("{place}: the memory of earlier deliveries cannot be opened: {error}")]
@@ -206,7 +214,9 @@ pub async fn start_in(
     let (reporter, desk) = reports::desk(&config);
     let history_error = |error| StartError::History { place: config.spool.place.clone(), error };
     let history = History::open(&config.spool.value, jiff::Timestamp::now()).map_err(history_error)?;
-    let policies = MtaSts::open(&config.spool.value, reload::web(&tls, &dns, surroundings));
+    let policies_error = |error| StartError::Policies { place: config.spool.place.clone(), error };
+    let web = reload::web(&tls, &dns, surroundings);
+    let policies = MtaSts::open(&config.spool.value, web).map_err(policies_error)?;
     let discovery = Discovery::new(policies, history);
     let sockets = sockets::bind(&config, passed).await.map_err(StartError::Now)?;
     let addresses = sockets

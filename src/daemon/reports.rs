@@ -12,7 +12,7 @@ use crate::dns::Dns;
 use crate::handshake::Material;
 use crate::https::Https;
 use crate::spool::{Entry, SqliteSpool};
-use crate::tlsrpt::{Bounds, Desk, Internet, Outbox, Reporter, Schedule, Submitter};
+use crate::tlsrpt::{Bounds, Desk, Internet, Outbox, Reporter, Schedule, StoreError, Submitter};
 
 /// Who reports, and by what; both are replaced on reload.
 #[derive(Debug)]
@@ -82,8 +82,16 @@ pub(super) fn desk(config: &Config) -> (Reporter, Option<Desk>) {
         SendReports::Daily => match Desk::open(&config.spool.value, Bounds::default(), Schedule::default()) {
             Ok((reporter, desk)) => (reporter, Some(desk)),
             Err(error) => {
-                let remedy = "Let the user that Gatepost runs as write to [spool] path and see that its disk has room, \
-                              then restart; or write [tlsrpt] send = false.";
+                let remedy = match &error {
+                    StoreError::OtherVersion { .. } => {
+                        "Run the gatepost that wrote the file, or move it away with its -wal file and lose what is not \
+                         reported yet; or write [tlsrpt] send = false."
+                    }
+                    StoreError::Failed(_) => {
+                        "Let the user that Gatepost runs as write to [spool] path and see that its disk has room, then \
+                         restart; or write [tlsrpt] send = false."
+                    }
+                };
                 tracing::error!(
                     place = %send.place, %error, remedy,
                     "TLS results are not counted and no TLS reports are sent until the next start; mail goes on"

@@ -19,14 +19,26 @@ use super::observation::{Failure, Found, Policy};
 use crate::address::Domain;
 
 pub(super) use read::Job;
+use schema::VERSION;
 
 /// Days whose number of domains is remembered, at most.
 const DAYS_KNOWN: usize = 8;
 
-/// The store's trouble, in words: the file, what was tried and what `SQLite` said.
+/// Why the counts on disk cannot be read or written.
 #[derive(Debug, Clone, thiserror::Error)]
-#[error("{0}")]
-pub struct StoreError(String);
+pub enum StoreError {
+    /// The file, what was tried and what `SQLite` said, in words.
+    #[error("{0}")]
+    Failed(String),
+    /// The file is sound, and of another version than ours. It was not touched.
+    #[error("{} has version {version} and this gatepost knows version {VERSION}", file.display())]
+    OtherVersion {
+        /// The file.
+        file: PathBuf,
+        /// Its version.
+        version: i32,
+    },
+}
 
 /// How much is kept of one day.
 #[derive(Debug, Clone, Copy)]
@@ -85,7 +97,7 @@ impl Store {
     }
 
     fn error(&self, what: &str, error: &rusqlite::Error) -> StoreError {
-        StoreError(format!("could not {what} {}: {error}", self.file.display()))
+        StoreError::Failed(format!("could not {what} {}: {error}", self.file.display()))
     }
 
     fn with<T>(&self, what: &str, work: impl FnOnce(&mut Inner) -> rusqlite::Result<T>) -> Result<T, StoreError> {

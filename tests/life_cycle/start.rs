@@ -40,6 +40,39 @@ async fn a_second_instance_on_one_spool_is_refused() {
     assert!(relay.terminate().status.is_some_and(|status| status.success()));
 }
 
+/// As a rollback meets them. Only TLS report counts are not worth a start.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn databases_of_a_newer_version_are_left_alone_and_named_with_the_remedy() {
+    let sink = Sink::start(1).await;
+    let wanted = Wanted { more: "[tlsrpt]\nsend = true", ..Wanted::mail_to(sink.address) };
+    let (folder, relay) = wanted.start();
+    let file = folder.path().join("gatepost.toml");
+    assert!(relay.terminate().status.is_some_and(|status| status.success()));
+    let spool = folder.path().join("spool");
+    let set_version = |database: &str, version: i32| {
+        let other = rusqlite::Connection::open(spool.join(database)).expect("it was made");
+        other.pragma_update(None, "user_version", version).expect("changed");
+    };
+    for database in ["queue.db", "history.db", "policies.db"] {
+        set_version(database, 2);
+        let octets = std::fs::read(spool.join(database)).expect("a file");
+        let said = refused(&file);
+        for words in [database, "run the gatepost that", ":8:8"] {
+            assert!(said.contains(words), "{words:?} is missing from\n{said}");
+        }
+        assert_eq!(std::fs::read(spool.join(database)).expect("still there"), octets, "{database}");
+        set_version(database, 1);
+    }
+    set_version("tlsrpt.db", 2);
+    let octets = std::fs::read(spool.join("tlsrpt.db")).expect("a file");
+    let end = crate::Relay::run(&file, &[]).unwrap_or_else(|end| panic!("{}", end.log)).terminate();
+    for words in ["TLS results are not counted", "tlsrpt.db has version 2", "Run the gatepost that wrote the file"] {
+        assert!(end.log.contains(words), "{words:?} is missing from\n{}", end.log);
+    }
+    assert_eq!(std::fs::read(spool.join("tlsrpt.db")).expect("still there"), octets);
+    assert_eq!(std::fs::read_dir(spool.join("aside")).expect("made at the first start").count(), 0);
+}
+
 #[tokio::test]
 async fn an_address_in_use_is_named_with_its_place_and_remedy() {
     let taken = TcpListener::bind("127.0.0.1:0").expect("loopback");

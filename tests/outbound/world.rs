@@ -93,7 +93,7 @@ impl World {
         let dns = Dns::new(&config.dns).expect("a resolver");
         let (material, _) = Material::load(&config).expect("a configuration that can be loaded");
         let web = Web::new(dns.clone(), Https::new(dns, material.https().clone()));
-        let policies = MtaSts::open(folder, web.at(self.policy_port, FETCH));
+        let policies = MtaSts::open(folder, web.at(self.policy_port, FETCH)).expect("our own version");
         Discovery::new(policies, History::open(folder, jiff::Timestamp::now()).expect("a memory"))
     }
 

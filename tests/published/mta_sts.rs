@@ -47,7 +47,7 @@ fn web(world: &World, host: &Host) -> Web {
 }
 
 fn open(world: &World, host: &Host) -> MtaSts {
-    MtaSts::open(world.folder.path(), web(world, host))
+    MtaSts::open(world.folder.path(), web(world, host)).expect("our own version")
 }
 
 /// What mail to `good.example` goes under, where its policy host plays this part.
@@ -163,7 +163,8 @@ async fn a_host_that_trickles_holds_up_its_own_domain_only() {
     let head = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n\r\n".to_vec();
     let trickle = Part::Forever { head, again: b"x: y\n".to_vec(), pause: Duration::from_millis(20) };
     let host = host(&world, trickle).await;
-    let policies = MtaSts::open(world.folder.path(), web(&world, &host).at(host.port, Duration::from_millis(800)));
+    let policies = MtaSts::open(world.folder.path(), web(&world, &host).at(host.port, Duration::from_millis(800)))
+        .expect("our own version");
     let slow = tokio::spawn({
         let policies = policies.clone();
         async move { policies.policy(&domain("good.example")).await }
@@ -211,7 +212,7 @@ async fn a_policy_outlives_restarts_and_its_host() {
         move || Timestamp::from_second(now.load(Ordering::Relaxed)).expect("a time")
     };
     let first = host(&world, plain(POLICY)).await;
-    let open = |host: &Host| MtaSts::open_at(world.folder.path(), web(&world, host), Arc::new(clock.clone()));
+    let open = |host: &Host| MtaSts::open_at(world.folder.path(), web(&world, host), Arc::new(clock.clone())).expect("our own version");
     let Published::Policy(policy) = open(&first).policy(&domain("good.example")).await else { panic!("none") };
     drop(first);
     let gone = host(&world, answer("404 X", "", b"")).await;

@@ -155,7 +155,7 @@ fn way_out(config: &Arc<Config>, folder: &Path) -> Outbound {
     let dns = Dns::new(&config.dns).expect("a resolver");
     let web = Web::new(dns.clone(), Https::new(dns.clone(), tls.https().clone()));
     let memory = History::open(folder, jiff::Timestamp::now()).expect("a memory");
-    let discovery = Discovery::new(MtaSts::open(folder, web), memory);
+    let discovery = Discovery::new(MtaSts::open(folder, web).expect("our own version"), memory);
     let settings = outbound::Settings::new(Arc::clone(config), tls, Arc::new(Router::new(config, dns)));
     Outbound::new(Arc::new(settings), discovery, Reporter::off())
 }

@@ -1,7 +1,8 @@
 //! `history.db` in the spool's folder: an administrator may look into it with `sqlite3`.
 //!
 //! A memory is a help, not a promise: a database that cannot be read is set aside, and remembering begins
-//! anew. Everything here blocks, on a thread of its own or before the daemon starts.
+//! anew. One that a newer Gatepost wrote is sound, and is left alone: the daemon does not start with it.
+//! Everything here blocks, on a thread of its own or before the daemon starts.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -62,18 +63,18 @@ pub(super) struct Disk {
 }
 
 impl Disk {
-    /// Opens or makes the database in `folder`, and reads all of it. One that cannot be read is set aside.
+    /// Opens or makes the database in `folder`, and reads all of it. One that cannot be read is set aside; one of
+    /// another version is an error, and is not touched.
     pub(super) fn open(folder: &Path, now: i64) -> Result<(Self, Kept), HistoryError> {
         let file = folder.join("history.db");
         match read(&file) {
             Ok((connection, kept)) => return Ok((Self { connection, file }, kept)),
-            Err(Unreadable::Trouble(error)) => return Err(HistoryError::new("open", &file, &error)),
             Err(Unreadable::Damaged(fault)) => set_aside(&file, now, &fault)?,
+            Err(unreadable) => return Err(unreadable.error("open", &file)),
         }
         match read(&file) {
             Ok((connection, kept)) => Ok((Self { connection, file }, kept)),
-            Err(Unreadable::Trouble(error)) => Err(HistoryError::new("make", &file, &error)),
-            Err(Unreadable::Damaged(fault)) => Err(HistoryError(format!("cannot make {}: {fault}", file.display()))),
+            Err(unreadable) => Err(unreadable.error("make", &file)),
         }
     }
 
@@ -154,8 +155,24 @@ fn put(connection: &Connection, domain: &Host, row: &Row) -> rusqlite::Result<()
 enum Unreadable {
     /// It can be set aside.
     Damaged(String),
+    /// It is sound, and of this other version.
+    OtherVersion(i32),
     /// That would not help.
     Trouble(rusqlite::Error),
+}
+
+impl Unreadable {
+    fn error(self, what: &str, file: &Path) -> HistoryError {
+        match self {
+            Self::Trouble(error) => HistoryError::new(what, file, &error),
+            Self::Damaged(fault) => HistoryError(format!("cannot {what} {}: {fault}", file.display())),
+            Self::OtherVersion(version) => HistoryError(format!(
+                "{} has version {version} and this gatepost knows version {VERSION}; it was left as it is: run the \
+                 gatepost that wrote it, or move it away with its -wal file and lose what it remembers of each domain",
+                file.display()
+            )),
+        }
+    }
 }
 
 impl From<rusqlite::Error> for Unreadable {
@@ -173,9 +190,7 @@ fn read(file: &Path) -> Result<(Connection, Kept), Unreadable> {
     let is_new = match (owner, version) {
         (APPLICATION_ID, VERSION) => false,
         (0, 0) if changes == 0 => true,
-        (APPLICATION_ID, other) => {
-            return Err(Unreadable::Damaged(format!("it has the form {other} of another gatepost, not {VERSION}")));
-        }
+        (APPLICATION_ID, other) => return Err(Unreadable::OtherVersion(other)),
         _ => return Err(Unreadable::Damaged("it is of another program".to_owned())),
     };
     connection.pragma_update(None, "journal_mode", "WAL")?;

@@ -224,7 +224,8 @@ impl History {
     /// `aside/`, with an error in the log. Blocks.
     ///
     /// # Errors
-    /// Where the file can be neither used nor set aside.
+    /// Where the file can be neither used nor set aside, and where another version of Gatepost wrote it: then
+    /// it is not touched.
     pub fn open(folder: &Path, now: Timestamp) -> Result<Self, HistoryError> {
         Self::open_bounded(folder, now, ROWS_MAX)
     }

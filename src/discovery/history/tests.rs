@@ -341,7 +341,7 @@ type Damage = fn(&Path);
 
 #[test]
 fn a_database_that_cannot_be_read_is_set_aside() {
-    let damages: [(&str, Damage); 5] = [
+    let damages: [(&str, Damage); 4] = [
         ("not a database", |file| fs::write(file, "nonsense ".repeat(1000)).expect("written")),
         ("a broken page", |file| {
             let mut octets = fs::read(file).expect("a file");
@@ -356,10 +356,6 @@ fn a_database_that_cannot_be_read_is_set_aside() {
         ("another program's", |file| {
             let connection = rusqlite::Connection::open(file).expect("a database");
             connection.pragma_update(None, "application_id", 5).expect("changed");
-        }),
-        ("a form to come", |file| {
-            let connection = rusqlite::Connection::open(file).expect("a database");
-            connection.pragma_update(None, "user_version", 2).expect("changed");
         }),
     ];
     for (what, damage) in damages {
@@ -378,6 +374,27 @@ fn a_database_that_cannot_be_read_is_set_aside() {
         drop(History::open(folder.path(), at(START + 300)).expect("it opens"));
         assert_eq!(aside(folder.path()), [kept], "{what}: and only once");
     }
+}
+
+/// After a rollback, 90 days of memory are worth more than a start: a `downgrade = "refuse"` hangs on them.
+#[test]
+fn a_database_of_a_newer_version_is_refused_and_left_alone() {
+    let folder = TempDir::new().expect("a folder");
+    filled(folder.path());
+    let file = folder.path().join("history.db");
+    let newer = rusqlite::Connection::open(&file).expect("a database");
+    newer.pragma_update(None, "user_version", 2).expect("changed");
+    drop(newer);
+    let octets = fs::read(&file).expect("a file");
+    let error = History::open(folder.path(), at(START + 200)).expect_err("newer").to_string();
+    for words in ["history.db has version 2", "knows version 1", "run the gatepost that wrote it, or move it away"] {
+        assert!(error.contains(words), "{error}");
+    }
+    assert_eq!(fs::read(&file).expect("still there"), octets);
+    assert!(aside(folder.path()).is_empty());
+    rusqlite::Connection::open(&file).expect("ours").pragma_update(None, "user_version", 1).expect("changed");
+    let history = History::open(folder.path(), at(START + 200)).expect("it opens in the version that wrote it");
+    assert!(history.best_of_domain(&host("a.example"), at(START + 200)).is_some());
 }
 
 #[test]

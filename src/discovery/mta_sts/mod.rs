@@ -34,7 +34,8 @@ pub use failure::{Absent, Failure, FailureKind};
 pub use policy::{Listing, Mode, Policy, PolicyFault, evaluate};
 pub use record::{PolicyId, RecordFault};
 use shelf::{Held, Known, Shelf};
-use store::{Change, Store, StoreError};
+pub use store::StoreError;
+use store::{Change, Store};
 pub use web::{FETCH, Web};
 use web::{Record, Source};
 
@@ -131,19 +132,31 @@ impl MtaSts {
     ///
     /// A damaged file is set aside and begun anew. Where the disk refuses, the log says so, and policies are
     /// kept in memory until it no longer does: mail does not wait for a cache.
-    #[must_use]
-    pub fn open(folder: &Path, web: Web) -> Self {
+    ///
+    /// # Errors
+    /// Where another version of Gatepost wrote the file, which is not touched then.
+    pub fn open(folder: &Path, web: Web) -> Result<Self, StoreError> {
         Self::open_at(folder, web, Arc::new(Timestamp::now))
     }
 
     /// The same with a clock of one's own.
-    #[must_use]
-    pub fn open_at(folder: &Path, web: Web, clock: Clock) -> Self {
+    ///
+    /// # Errors
+    /// As there.
+    pub fn open_at(folder: &Path, web: Web, clock: Clock) -> Result<Self, StoreError> {
         Self::from_source(folder, Box::new(web), clock, SEARCH)
     }
 
-    fn from_source(folder: &Path, source: Box<dyn Source>, clock: Clock, patience: Duration) -> Self {
+    fn from_source(
+        folder: &Path,
+        source: Box<dyn Source>,
+        clock: Clock,
+        patience: Duration,
+    ) -> Result<Self, StoreError> {
         let (store, rows) = Store::open(folder);
+        if let Err(error @ StoreError::OtherVersion { .. }) = rows {
+            return Err(error);
+        }
         let (mut shelf, now, mut gone) = (Shelf::default(), clock(), Vec::new());
         let mut failing = rows.is_err();
         for (mut policy, used) in rows.unwrap_or_else(|error| {
@@ -162,7 +175,7 @@ impl MtaSts {
             failing = true;
             tracing::error!(%error, "MTA-STS policies not saved: see to the disk");
         }
-        Self(Arc::new(Inner {
+        Ok(Self(Arc::new(Inner {
             source: ArcSwap::from_pointee(source),
             clock,
             patience,
@@ -170,7 +183,7 @@ impl MtaSts {
             flights: Mutex::default(),
             store,
             failing: AtomicBool::new(failing),
-        }))
+        })))
     }
 
     /// How many policies are known.

@@ -1,8 +1,8 @@
 //! The policies on disk: `policies.db` in the spool's folder, a row for each domain.
 //!
 //! It is a cache whose loss costs protection until the policies are fetched again, not mail: so a file
-//! that is damaged is set aside, told, and begun anew. Everything here blocks. An administrator may look
-//! inside with `sqlite3`.
+//! that is damaged is set aside, told, and begun anew. One that another version of Gatepost wrote is sound, and
+//! is left alone. Everything here blocks. An administrator may look inside with `sqlite3`.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -36,7 +36,7 @@ CREATE TABLE policy (
 
 /// Why the policies on disk cannot be read or written.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum StoreError {
+pub enum StoreError {
     /// The disk or the system refuses.
     #[error("cannot {what} {}: {fault}", file.display())]
     Io {
@@ -54,6 +54,18 @@ pub(super) enum StoreError {
         file: PathBuf,
         /// What is wrong.
         fault: String,
+    },
+    /// The file is sound, and of another version than ours.
+    #[error(
+        "{} has version {version} and this gatepost knows version {VERSION}; it was left as it is: run the gatepost that \
+         wrote it, or move it away with its -wal file and have the policies fetched again",
+        file.display()
+    )]
+    OtherVersion {
+        /// The file.
+        file: PathBuf,
+        /// Its version.
+        version: i32,
     },
 }
 
@@ -138,7 +150,7 @@ fn open(file: &Path) -> Result<Connection, StoreError> {
         (APPLICATION_ID, VERSION, _) => false,
         (0, 0, 0) => true,
         (APPLICATION_ID, version, _) => {
-            return Err(damaged(file, format!("it has the form {version} of another gatepost")));
+            return Err(StoreError::OtherVersion { file: file.to_owned(), version });
         }
         _ => return Err(damaged(file, "it is the database of another program".to_owned())),
     };

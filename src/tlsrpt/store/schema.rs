@@ -12,7 +12,7 @@ pub(super) const FILE: &str = "tlsrpt.db";
 /// "GPTR": tells our databases from others.
 const APPLICATION_ID: i32 = 0x4750_5452;
 /// The form of the tables below.
-const VERSION: i32 = 1;
+pub(super) const VERSION: i32 = 1;
 /// How long to wait for somebody who looks into the database with `sqlite3`.
 const BUSY: Duration = Duration::from_secs(5);
 
@@ -58,6 +58,8 @@ CREATE TABLE failure (
 enum Refused {
     /// It cannot be read as a database at all.
     Damaged(String),
+    /// It is sound, and of this other version.
+    OtherVersion(i32),
     /// Anything else.
     Other(String),
 }
@@ -72,12 +74,15 @@ impl From<rusqlite::Error> for Refused {
 /// Opens the database. Counts are not worth a start that fails: a damaged one is set aside, and a new
 /// one made.
 pub(super) fn open(file: &Path) -> Result<Connection, StoreError> {
-    let name = file.display();
-    let error = |what: &str| StoreError(format!("could not open {name}: {what}"));
+    let error = |what: &str| StoreError::Failed(format!("could not open {}: {what}", file.display()));
+    let refused = |refused: Refused| match refused {
+        Refused::Damaged(what) | Refused::Other(what) => error(&what),
+        Refused::OtherVersion(version) => StoreError::OtherVersion { file: file.to_owned(), version },
+    };
     let damage = match try_open(file) {
         Ok(connection) => return Ok(connection),
-        Err(Refused::Other(what)) => return Err(error(&what)),
         Err(Refused::Damaged(what)) => what,
+        Err(other) => return Err(refused(other)),
     };
     let aside = file.with_extension("db.damaged");
     std::fs::rename(file, &aside).map_err(|fault| error(&format!("{damage}; it could not be set aside: {fault}")))?;
@@ -86,29 +91,27 @@ pub(super) fn open(file: &Path) -> Result<Connection, StoreError> {
         let _missing = std::fs::remove_file(file.with_extension(log));
     }
     tracing::error!(file = %aside.display(), damage, "TLS report counts are damaged and were set aside; counting begins anew");
-    try_open(file).map_err(|(Refused::Damaged(what) | Refused::Other(what))| error(&what))
+    try_open(file).map_err(refused)
 }
 
 fn try_open(file: &Path) -> Result<Connection, Refused> {
     let connection = Connection::open(file)?;
     connection.busy_timeout(BUSY)?;
+    let owner: i32 = connection.pragma_query_value(None, "application_id", |row| row.get(0))?;
+    let version: i32 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    match (owner, version) {
+        (APPLICATION_ID, VERSION) | (0, 0) => {}
+        (APPLICATION_ID, other) => return Err(Refused::OtherVersion(other)),
+        _ => return Err(Refused::Other("it is a database of another program; move it elsewhere".to_owned())),
+    }
     connection.pragma_update(None, "journal_mode", "WAL")?;
     // A crash of ours loses nothing and a power failure the latest counts, but never the file.
     connection.pragma_update(None, "synchronous", "NORMAL")?;
     connection.pragma_update(None, "foreign_keys", true)?;
-    let owner: i32 = connection.pragma_query_value(None, "application_id", |row| row.get(0))?;
-    let version: i32 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
-    match (owner, version) {
-        (APPLICATION_ID, VERSION) => Ok(connection),
-        (0, 0) => {
-            connection.execute_batch(&format!(
-                "BEGIN IMMEDIATE; {TABLES} PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {VERSION}; COMMIT;"
-            ))?;
-            Ok(connection)
-        }
-        (APPLICATION_ID, newer) => {
-            Err(Refused::Other(format!("its form is {newer}, and this version of Gatepost knows {VERSION}")))
-        }
-        _ => Err(Refused::Other("it is a database of another program; move it elsewhere".to_owned())),
+    if owner == 0 {
+        connection.execute_batch(&format!(
+            "BEGIN IMMEDIATE; {TABLES} PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {VERSION}; COMMIT;"
+        ))?;
     }
+    Ok(connection)
 }

@@ -69,6 +69,31 @@ async fn the_database_of_another_program_is_set_aside() {
 }
 
 #[tokio::test]
+async fn the_file_of_a_newer_version_is_refused_and_left_alone() {
+    let world = World::new();
+    let policies = world.open();
+    world.script.publish("1", EXAMPLE);
+    policy(&policies).await;
+    drop(policies);
+    let set_version = |version: i32| {
+        let other = rusqlite::Connection::open(world.database()).expect("ours");
+        other.pragma_update(None, "user_version", version).expect("changed");
+    };
+    set_version(2);
+    let octets = std::fs::read(world.database()).expect("a file");
+    let clock: Clock = Arc::new(|| Timestamp::UNIX_EPOCH);
+    let opened = MtaSts::from_source(world.folder.path(), Box::new(Arc::clone(&world.script)), clock, SEARCH);
+    let error = opened.expect_err("newer").to_string();
+    for words in ["policies.db has version 2", "knows version 1", "run the gatepost that wrote it, or move it away"] {
+        assert!(error.contains(words), "{error}");
+    }
+    assert_eq!(std::fs::read(world.database()).expect("still there"), octets);
+    assert!(!world.folder.path().join("aside").exists());
+    set_version(1);
+    assert!(world.open().cached(&domain("example.org")).is_some());
+}
+
+#[tokio::test]
 async fn damage_while_it_is_in_use_loses_nothing() {
     let world = World::new();
     let policies = world.open();
