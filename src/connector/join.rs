@@ -124,7 +124,7 @@ pub fn outbound_policy(
         }
     }
     if requirement == TlsRequirement::Require {
-        raise(Some(Demand::new(Layer::RequireTls, require_tls(findings, hop))));
+        raise(Some(Demand::new(Layer::RequireTls, require_tls(connector, findings, hop))));
     }
     match (&findings.memory, connector.outbound.downgrade) {
         (MemoryFinding::TookTls { .. }, Downgrade::Refuse) => raise(Some(Demand::new(Layer::Memory, Verify::None))),
@@ -180,22 +180,30 @@ fn not_listed(host: &Domain, listed: &[NamePattern]) -> Verify {
     Verify::Unmeetable(Lack::NotListed { host: host.clone(), listed: listed.to_vec() })
 }
 
-/// A host that is proven to be the domain's, and that proves to be itself (RFC 8689 §4.2.1).
-fn require_tls(findings: &Findings, hop: &Host) -> Verify {
+/// A host that is proven to be the domain's, and that proves to be itself (RFC 8689 §4.2.1). A host in the
+/// administrator's route is proven by that, and proves to be itself with one of the connector's `names`, too.
+fn require_tls(connector: &Connector, findings: &Findings, hop: &Host) -> Verify {
     let listed =
         matches!(findings.mta_sts, StsFinding::Enforce(StsListing::Listed) | StsFinding::Testing(StsListing::Listed));
-    match &findings.way {
-        Way::SmartHost | Way::Literal | Way::Secure | Way::OwnHost(_) => {}
-        Way::Insecure(_) if listed => {}
+    let names = match &findings.way {
+        Way::SmartHost => &connector.names[..],
+        Way::Literal | Way::Secure | Way::OwnHost(_) => &[],
+        Way::Insecure(_) if listed => &[],
         Way::Insecure(why) => {
             let why = format!("{why}, and no MTA-STS policy lists it");
             return Verify::Unmeetable(Lack::Unproven(why));
         }
+    };
+    if let DaneFinding::Usable(set) = &findings.dane
+        && (set.scope == DaneScope::Domain || listed)
+    {
+        return Verify::Dane(Arc::clone(set));
     }
-    match (&findings.dane, hop) {
-        (DaneFinding::Usable(set), _) if set.scope == DaneScope::Domain || listed => Verify::Dane(Arc::clone(set)),
-        (_, Host::Domain(name)) => Verify::Name(vec![NamePattern::Exact(name.clone())]),
-        // An address has no name: the judge refuses an empty list.
-        (_, Host::Literal(_)) => Verify::Name(Vec::new()),
+    let own = hop.domain().map(|name| NamePattern::Exact(name.clone()));
+    let names: Vec<_> = own.into_iter().chain(names.iter().cloned()).collect();
+    if names.is_empty() {
+        let remedy = if findings.way == Way::SmartHost { ", and the connector has no `names`" } else { "" };
+        return Verify::Unmeetable(Lack::Unproven(format!("{hop} has no name{remedy}")));
     }
+    Verify::Name(names)
 }

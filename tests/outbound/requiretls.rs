@@ -89,6 +89,46 @@ async fn what_requires_tls_goes_on_under_the_same_promise() {
     }
 }
 
+/// The administrator's route and names prove the host as well as a name in the route does.
+#[tokio::test]
+async fn the_connectors_names_prove_a_smart_host_whatever_the_route_calls_it() {
+    let world = World::new().await;
+    // Names that are there for the other direction count as well.
+    let inbound = "tls = \"opportunistic\"\n[connector.inbound]\ntls = \"forced\"\nverify = \"name\"";
+    for host in ["[127.0.0.1]", "mx1.partner.example"] {
+        for (demand, refused) in
+            [("tls = \"forced\"\nverify = \"name\"", "deferred 4.7.5"), (inbound, "bounced 5.7.10")]
+        {
+            for (name, ends, mail) in [
+                ("only.partner.example", "delivered", &["MAIL FROM:<sender@example.com> SIZE=37 REQUIRETLS"][..]),
+                ("other.example", refused, &[]),
+            ] {
+                let peer = peer(&world.authority, name, PROMISES).await;
+                let route = format!("route = [\"{host}:{}\"]\n{demand}", peer.address.port());
+                let domains = "domains = [\"partner.example\"]";
+                let names = format!("{domains}\nnames = [\"only.partner.example\"]");
+                let way = connector("partner", &["partner.example"], &route).replace(domains, &names);
+                let report = deliver(&world.outbound(&way), requiring()).await;
+                assert_eq!(outcome(&report, 0), ends, "{host}, {demand}: {report:?}");
+                assert_eq!(mails(&peer), mail, "{host}, {demand}");
+            }
+        }
+    }
+}
+
+/// Without names nothing proves the host, and the report says what is missing.
+#[tokio::test]
+async fn a_smart_host_named_by_its_address_alone_does_not_get_it() {
+    let world = World::new().await;
+    let peer = peer(&world.authority, "mx.partner.example", PROMISES).await;
+    let route = format!("route = [\"[127.0.0.1]:{}\"]", peer.address.port());
+    let report = deliver(&world.outbound(&connector("partner", &["partner.example"], &route)), requiring()).await;
+    assert_eq!(outcome(&report, 0), "bounced 5.7.10", "{report:?}");
+    let text = failure(&report, 0).to_string();
+    assert!(text.contains("[127.0.0.1] has no name, and the connector has no `names`"), "{text}");
+    assert!(peer.heard().is_empty(), "there was no need to dial");
+}
+
 #[tokio::test]
 async fn without_the_promise_nothing_is_said_of_the_message_and_it_bounces() {
     let world = World::new().await;
