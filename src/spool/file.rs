@@ -6,7 +6,7 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::SpoolError;
+use super::{SpoolError, quota};
 
 /// A file that is removed when this is dropped, unless it was kept.
 #[derive(Debug)]
@@ -55,10 +55,7 @@ pub(super) fn sync_folder(folder: &Path) -> Result<(), SpoolError> {
 /// What the system said, as people need it.
 pub(super) fn fault(what: &str, path: &Path, error: &io::Error) -> SpoolError {
     let text = format!("cannot {what} {}: {error}", path.display());
-    match error.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => SpoolError::Full(text),
-        _ => SpoolError::Io(text),
-    }
+    if quota::is_full(error) { SpoolError::Full(text) } else { SpoolError::Io(text) }
 }
 
 /// Runs `work` where blocking harms nobody.

@@ -18,6 +18,7 @@ mod engine;
 mod file;
 mod ids;
 mod leaps;
+mod quota;
 mod room;
 
 pub use body::{Body, BodyReader, FileBody};

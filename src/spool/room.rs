@@ -5,13 +5,14 @@
 //! them. Not a quota: what the spool holds is limited by the disk alone.
 
 use std::fs::File;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::fs::FallocateFlags;
 
-use super::SpoolError;
+use super::{SpoolError, quota};
 
 /// Octets that new mail leaves free, at most; on small disks a twentieth of them.
 const KEEP_FREE: u64 = 64 << 20;
@@ -19,6 +20,8 @@ const KEEP_FREE: u64 = 64 << 20;
 const RESERVE: u64 = 16 << 20;
 /// How long a look at the disk is believed. What was written since is subtracted.
 const BELIEVED: Duration = Duration::from_millis(100);
+/// How long a quota that is used up is believed to be so.
+const OVER_QUOTA: Duration = Duration::from_secs(5);
 
 /// The room in one file system.
 #[derive(Debug)]
@@ -36,6 +39,8 @@ struct State {
     free: u64,
     reserved: bool,
     refusing: bool,
+    /// A quota left no room for the reserve, when that was last tried: what the disk says of its room is not for us.
+    over_quota: Option<Instant>,
 }
 
 impl Room {
@@ -45,12 +50,14 @@ impl Room {
             .map_err(|error| SpoolError::Io(format!("cannot ask how full {} is: {error}", folder.display())))?;
         let total = disk.f_blocks.saturating_mul(disk.f_frsize);
         let reserved = std::fs::metadata(&reserve).is_ok_and(|file| file.len() > 0);
+        // Left by a crash.
+        let _mostly_none = std::fs::remove_file(quota::probe_file(folder));
         let room = Self {
             folder: folder.to_owned(),
             reserve,
             keep_free: keep_free.unwrap_or(KEEP_FREE.min(total / 20)),
             reserve_size: RESERVE.min(total / 50),
-            state: Mutex::new(State { looked: None, free: 0, reserved, refusing: false }),
+            state: Mutex::new(State { looked: None, free: 0, reserved, refusing: false, over_quota: None }),
         };
         // A start needs some room for itself: each database of the folder makes an index of its log anew.
         if reserved && room.free().is_some_and(|free| free < room.reserve_size / 4) {
@@ -67,7 +74,18 @@ impl Room {
     /// # Errors
     /// [`SpoolError::Full`].
     pub(super) fn admit(&self, octets: u64) -> Result<(), SpoolError> {
-        self.admit_beyond(octets, |kept| kept)
+        self.admit_beyond(octets, |kept| kept)?;
+        if !self.is_over_quota() {
+            return Ok(());
+        }
+        let folder = self.folder.display();
+        Err(SpoolError::Full(format!(
+            "the quota of the disk of {folder} is used up; make room there, or raise the quota"
+        )))
+    }
+
+    fn is_over_quota(&self) -> bool {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).over_quota.is_some()
     }
 
     /// The same for a report to a sender: half of what is kept free will do for it, for a message that
@@ -85,7 +103,7 @@ impl Room {
             self.restore(&mut state);
         }
         let kept = self.kept(&state);
-        let full = state.free < kept;
+        let full = state.free < kept || state.over_quota.is_some();
         if full != state.refusing {
             state.refusing = full;
             self.tell(&state, kept);
@@ -121,7 +139,8 @@ impl Room {
     fn tell(&self, state: &State, kept: u64) {
         let (folder, free) = (self.folder.display(), state.free);
         if state.refusing {
-            tracing::error!(%folder, free, kept, "disk full, new mail is refused");
+            let over_quota = state.over_quota.is_some();
+            tracing::error!(%folder, free, kept, over_quota, "disk full, new mail is refused");
         } else {
             tracing::info!(%folder, free, kept, "disk has room again, new mail is taken");
         }
@@ -137,15 +156,22 @@ impl Room {
     }
 
     fn restore(&self, state: &mut State) {
-        if state.reserved || state.free < self.kept(state) {
+        let is_known = state.over_quota.is_some_and(|at| at.elapsed() < OVER_QUOTA);
+        if state.reserved || is_known || state.free < self.kept(state) {
             return;
         }
-        let made = File::create(&self.reserve).map_err(|error| error.to_string()).and_then(|file| {
-            rustix::fs::fallocate(file, FallocateFlags::empty(), 0, self.reserve_size.max(1))
-                .map_err(|error| error.to_string())
+        let made = File::create(&self.reserve).and_then(|file| {
+            rustix::fs::fallocate(file, FallocateFlags::empty(), 0, self.reserve_size.max(1)).map_err(io::Error::from)
         });
+        if made.as_ref().is_err_and(quota::is_full) {
+            // What came of it takes up room, and is not what it should be.
+            let _mostly_empty = std::fs::remove_file(&self.reserve);
+            state.over_quota = Some(Instant::now());
+            return;
+        }
+        state.over_quota = None;
         if let Err(error) = made {
-            tracing::warn!(file = %self.reserve.display(), error, "no reserve could be made; a full disk may hold the queue up");
+            tracing::warn!(file = %self.reserve.display(), %error, "no reserve could be made; a full disk may hold the queue up");
         }
         // Tried once: a file system that cannot reserve is not asked for each message.
         state.reserved = true;
@@ -177,6 +203,24 @@ mod tests {
         assert!(!room.release());
         room.admit(1).expect("room again");
         assert!(file.exists());
+    }
+
+    /// The system tells how much is free on the disk, and not how much of it a quota leaves us.
+    #[test]
+    fn a_quota_that_leaves_no_room_for_the_reserve_refuses_mail_and_not_reports() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let room = Room::open(folder.path(), folder.path().join("reserve"), Some(1 << 20)).expect("room");
+        room.state.lock().expect("nobody panics").over_quota = Some(Instant::now());
+        let refused = room.admit(1);
+        assert!(matches!(&refused, Err(SpoolError::Full(text)) if text.contains("quota")), "{refused:?}");
+        room.admit_report(1).expect("it takes a message out of the queue");
+        assert!(room.release());
+        assert!(room.admit(1).is_err(), "it was tried just now");
+        let long_ago = Instant::now().checked_sub(OVER_QUOTA).expect("the machine has run for a while");
+        room.state.lock().expect("nobody panics").over_quota = Some(long_ago);
+        std::thread::sleep(BELIEVED * 2);
+        room.admit(1).expect("the reserve is there again, so there is room");
+        assert!(folder.path().join("reserve").exists());
     }
 
     #[test]

@@ -149,6 +149,38 @@ fn a_folder_that_cannot_be_opened_for_a_moment_ends_nothing() {
     home.expect_clean(relay).unwrap_or_else(|fault| panic!("{fault}"));
 }
 
+/// `SQLite` tells a quota from a disk that fails by nothing: mail is refused, what is in the queue stays there, and
+/// nothing ends.
+#[test]
+#[ignore = "needs strace: .ci/durability"]
+fn a_quota_that_is_used_up_refuses_mail_and_ends_nothing() {
+    let shared = place();
+    let used = shared.path().join("used");
+    make_used(&used);
+    let (sink, closed) = (Sink::start(), ClosedPort::take());
+    let folder = shared.path().join("home");
+    let files = ["queue.db-wal", "quota-probe"];
+    let kind = Kind { calls: "write,pwrite64".to_owned(), ..Kind::new("quota", &files, Before::Used) };
+    let home = fs::create_dir(&folder).and_then(|()| settle(&kind, &used, &folder, &sink, &closed)).expect("ours");
+    // The writer's own, from its hundredth on.
+    let faults = ["pwrite64:error=EDQUOT:when=100+".to_owned(), "write:error=EDQUOT".to_owned()];
+    let struck = under(&home, &kind, &faults);
+    let mut relay = Relay::start(&home, "struck.example", &struck).unwrap_or_else(|end| panic!("{}", end.log));
+    let messages: Vec<_> = (0..40).map(|at| Message::new(&format!("m{at}"), &["down.example"], 3000)).collect();
+    let verdicts = send_all(relay.address, &messages);
+    let refused = |verdict: &Verdict| matches!(verdict, Verdict::Refused(reply) if reply.starts_with("452 4.3.1 "));
+    assert!(verdicts.iter().any(refused), "none was struck: {verdicts:?}");
+    assert!(verdicts.iter().all(|verdict| refused(verdict) || matches!(verdict, Verdict::Accepted(_))), "{verdicts:?}");
+    assert!(!relay.has_ended(), "a full disk is no reason to end");
+    relay.kill();
+    sink.serve(closed.open());
+    let relay = Relay::start(&home, "afterwards.example", &[]).unwrap_or_else(|end| panic!("{}", end.log));
+    let owed = owed(&messages, &verdicts);
+    assert!(!owed.is_empty(), "none was accepted before");
+    assert_eq!(sink.wait_for(&owed, ARRIVES), Vec::<&str>::new());
+    home.expect_clean(relay).unwrap_or_else(|fault| panic!("{fault}"));
+}
+
 /// Counts the calls on files of each kind, and runs what `faults` makes of each of them.
 pub(crate) fn all(
     kinds: &[Kind],

@@ -153,7 +153,7 @@ fn checkpoint(connection: &Connection, paths: &Paths, mode: CheckpointMode) -> R
         Err(error) => error,
     };
     let text = database_error(paths, "move the log into", &error).to_string();
-    if is_fatal(&error) {
+    if is_fatal(paths, &error) {
         tracing::error!(error = text, "spool failed, the process must restart");
         return Err(Fatal);
     }

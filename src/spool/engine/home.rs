@@ -4,6 +4,7 @@
 //! lock       held by the running instance, with its process id
 //! queue.db   the database, with queue.db-wal and queue.db-shm
 //! reserve    takes up room that states and removals may have when the disk is full
+//! quota-probe  is written, and removed, to find out whether a quota is used up
 //! bodies/    content over 128 KiB: <id>; while it comes in: <id>.part
 //! leaps.json   leaps of the clock, where there were any
 //! aside/     damaged entries: <id>.json (envelope), <id>.eml (content), <id>.txt (what is wrong)
@@ -42,13 +43,14 @@ pub(super) struct Paths {
 
 const LOCK: &str = "lock";
 /// What belongs in the folder.
-const OURS: [&str; 24] = [
+const OURS: [&str; 25] = [
     LOCK,
     "queue.db",
     "queue.db-wal",
     "queue.db-shm",
     "queue.db-journal",
     "reserve",
+    "quota-probe",
     "leaps.json",
     "leaps.json.new",
     "bodies",

@@ -10,6 +10,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use super::super::SpoolError;
 use super::super::file::sync_folder;
+use super::super::quota;
 use super::home::Paths;
 
 /// "GPST": tells our databases from others.
@@ -128,7 +129,7 @@ fn check_owner(connection: &Connection, paths: &Paths) -> Result<bool, SpoolErro
 fn empty_log(connection: &Connection, paths: &Paths) -> Result<(), SpoolError> {
     match connection.query_row("PRAGMA wal_checkpoint(RESTART)", [], |_| Ok(())) {
         Ok(()) => Ok(()),
-        Err(error) if is_full(&error) => {
+        Err(error) if is_full(paths, &error) => {
             tracing::warn!(database = %paths.database.display(), %error, "log not moved into the spool database for want of room; it is tried again");
             Ok(())
         }
@@ -176,11 +177,16 @@ FROM message ORDER BY id;"
     )
 }
 
-/// Whether the disk is full, also where the engine says so in other words.
-pub(super) fn is_full(error: &rusqlite::Error) -> bool {
+/// Whether the disk is full, or our quota of it, also where the engine says so in other words.
+pub(super) fn is_full(paths: &Paths, error: &rusqlite::Error) -> bool {
     let Some(inner) = error.sqlite_error() else { return false };
-    // The log's index lives in a file that must grow too.
-    inner.code == ErrorCode::DiskFull || inner.extended_code == rusqlite::ffi::SQLITE_IOERR_SHMSIZE
+    match inner.extended_code {
+        // The log's index lives in a file that must grow too.
+        rusqlite::ffi::SQLITE_IOERR_SHMSIZE => true,
+        // A write that fails for a quota (EDQUOT) is told as any other. What it was to write is rolled back.
+        rusqlite::ffi::SQLITE_IOERR_WRITE => quota::is_used_up(&paths.folder),
+        _ => inner.code == ErrorCode::DiskFull,
+    }
 }
 
 /// Whether another program holds the database.
@@ -190,16 +196,19 @@ pub(super) fn is_busy(error: &rusqlite::Error) -> bool {
 
 /// Whether the disk failed under us: what the kernel still holds is then unknown, and nothing more may
 /// be claimed by this process.
-pub(super) fn is_fatal(error: &rusqlite::Error) -> bool {
-    !is_full(error) && error.sqlite_error_code() == Some(ErrorCode::SystemIoFailure)
+pub(super) fn is_fatal(paths: &Paths, error: &rusqlite::Error) -> bool {
+    error.sqlite_error_code() == Some(ErrorCode::SystemIoFailure) && !is_full(paths, error)
 }
 
 /// What the database said, as people need it.
 pub(super) fn database_error(paths: &Paths, what: &str, error: &rusqlite::Error) -> SpoolError {
     let file = paths.database.display();
     let text = format!("cannot {what} {file}: {error}");
-    if is_full(error) {
-        return SpoolError::Full(format!("{text}; make room on the disk of {}", paths.folder.display()));
+    if is_full(paths, error) {
+        return SpoolError::Full(format!(
+            "{text}; make room on the disk of {}, or raise its quota",
+            paths.folder.display()
+        ));
     }
     match error.sqlite_error_code() {
         Some(ErrorCode::NotADatabase) => SpoolError::Io(format!(

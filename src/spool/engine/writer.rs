@@ -84,7 +84,7 @@ impl Writer<'_> {
             }
             Err(error) => error,
         };
-        if is_fatal(&error) || !self.connection.is_autocommit() {
+        if is_fatal(&self.core.paths, &error) || !self.connection.is_autocommit() {
             let text = database_error(&self.core.paths, "write to", &error).to_string();
             tracing::error!(
                 error = text,
@@ -108,7 +108,8 @@ impl Writer<'_> {
         }
         let Some(op) = batch.pop() else { return Ok(()) };
         // States and removals may have what was kept for them; new mail may not.
-        if is_full(&error) && !matches!(op, Op::Commit(..)) && self.core.drafts.room.release() {
+        let may_have_reserve = !matches!(op, Op::Commit(..));
+        if may_have_reserve && is_full(&self.core.paths, &error) && self.core.drafts.room.release() {
             return self.settle(vec![op]);
         }
         op.answer_error(database_error(&self.core.paths, "write to", &error));
