@@ -3,15 +3,23 @@
 //!
 //! This module writes text from values. Whether anything has failed is decided in
 //! [`crate::outcome`]; storing and sending the report is the scheduler's affair.
+//!
+//! A report must pass where its message did not. So it has seven bits and short lines (`encode`) unless its
+//! addressee can only be reached by hosts that take eight, and what cannot be returned in that form is left out.
+//! A host that refuses it all the same gets its text alone (`plain`).
 
-use std::borrow::Cow;
+mod encode;
+mod plain;
+
 use std::fmt::Write as _;
 
 use jiff::Timestamp;
 use jiff::fmt::rfc2822;
 
 use crate::address::{Domain, Mailbox, ReversePath};
-use crate::envelope::{BodyType, Envelope, Notify, QueueId, Recipient, Ret, TlsRequirement, Trouble};
+use crate::envelope::{BodyType, Envelope, Notify, QueueId, Recipient, ReportForm, Ret, TlsRequirement, Trouble};
+use encode::{from_xtext, passes, quoted_printable, seven_bit_orcpt, utf8_xtext};
+pub use plain::{Refused, plain};
 
 /// Octets of a message that is returned whole, at most; of a larger one its header fields are.
 pub const WHOLE_MESSAGE_MAX: u64 = 50 * 1024;
@@ -57,10 +65,10 @@ pub struct About<'a> {
     pub now: Timestamp,
     /// Its envelope.
     pub envelope: &'a Envelope,
-    /// How much of it is returned; see [`returned`].
+    /// How much of it is returned, at most; see [`returned`].
     pub returned: Returned,
-    /// Whether that has octets above 127.
-    pub eight_bit: bool,
+    /// The whole message, or a front of it that has its header fields.
+    pub original: &'a [u8],
 }
 
 /// How much of the message goes into its report.
@@ -72,13 +80,11 @@ pub enum Returned {
     Headers,
 }
 
-/// A report: its text before and after what is returned of the message, and its envelope.
+/// A report and its envelope.
 #[derive(Debug, Clone)]
 pub struct Report {
-    /// Everything before the returned part.
-    pub head: String,
-    /// Everything after it.
-    pub tail: String,
+    /// Its header and its parts.
+    pub content: Vec<u8>,
     /// To whom, under the null reverse-path (RFC 5321 §4.5.5).
     pub envelope: Envelope,
 }
@@ -143,56 +149,14 @@ pub fn header_fields(message: &[u8]) -> &[u8] {
 /// Writes a report. `report` is the id of the new message.
 #[must_use]
 pub fn write(about: &About<'_>, action: Action, told: &[Told<'_>], to: &Mailbox, report: QueueId) -> Report {
-    let boundary = format!("=_gatepost_{report}");
-    let mut parts = String::new();
-    let text = explanation(about, action, told);
-    part(&mut parts, &boundary, "text/plain; charset=utf-8", !text.is_ascii());
-    parts.push_str(&text);
-    // RFC 6533 §3: a part of its own kind for addresses beyond ASCII; all else must be ASCII.
-    let global = told.iter().any(|Told { recipient, .. }| {
-        !recipient.mailbox.is_ascii() || recipient.orcpt.as_ref().is_some_and(|orcpt| !orcpt.is_ascii())
-    });
-    let kind = if global { "message/global-delivery-status" } else { "message/delivery-status" };
-    part(&mut parts, &boundary, kind, global);
-    status(&mut parts, about, action, told, global);
-    let kind = match (about.returned, about.envelope.needs.utf8_header) {
-        (Returned::Whole, false) => "message/rfc822",
-        (Returned::Whole, true) => "message/global",
-        (Returned::Headers, false) => "text/rfc822-headers",
-        (Returned::Headers, true) => "message/global-headers",
-    };
-    part(&mut parts, &boundary, kind, about.eight_bit);
-    let eight_bit = about.eight_bit || !parts.is_ascii();
-    let mut head = header(about, action, to, report, &boundary, eight_bit);
-    head.push_str(&parts);
+    // Mail for an address beyond ASCII goes under SMTPUTF8 alone, and that comes with 8BITMIME (RFC 6531 §3.1).
+    let mut parts = Parts::new(report, !to.is_ascii());
+    parts.add("text/plain; charset=utf-8", explanation(about, action, told).as_bytes());
+    let (kind, status) = status_part(about, action, told, parts.wide);
+    parts.add(kind, status.as_bytes());
+    let (kind, returned) = returned_part(about, parts.wide);
+    parts.add(kind, returned);
 
-    let mut envelope = Envelope::new(ReversePath::Null, vec![Recipient::new(to.clone())]);
-    envelope.recipients[0].notify = Some(Notify::Never);
-    // RFC 8689 §5: what is told of such a message is protected as the message was. That a sender cared
-    // little for the recipient's policy (TLS-Required: No) says nothing of the policy of its own domain.
-    envelope.tls = match about.envelope.tls {
-        TlsRequirement::Require => TlsRequirement::Require,
-        TlsRequirement::Ordinary | TlsRequirement::Relaxed => TlsRequirement::Ordinary,
-    };
-    envelope.needs.eight_bit = about.eight_bit || !head.is_ascii();
-    envelope.needs.utf8_header = !to.is_ascii();
-    envelope.smtputf8 = !to.is_ascii();
-    if envelope.needs.eight_bit {
-        envelope.body = BodyType::EightBitMime;
-    }
-    Report { head, tail: format!("\r\n--{boundary}--\r\n"), envelope }
-}
-
-// Writing into a String cannot fail, so the results of `write!` are dropped below.
-
-/// The line before a part, and its header.
-fn part(out: &mut String, boundary: &str, kind: &str, eight_bit: bool) {
-    let encoding = if eight_bit { "Content-Transfer-Encoding: 8bit\r\n" } else { "" };
-    let _ = write!(out, "--{boundary}\r\nContent-Type: {kind}\r\n{encoding}\r\n");
-}
-
-fn header(about: &About<'_>, action: Action, to: &Mailbox, report: QueueId, boundary: &str, eight_bit: bool) -> String {
-    let host = about.hostname;
     let subject = match (action, &about.envelope.reverse_path) {
         (Action::Failed, ReversePath::Mailbox(_)) => "Undelivered mail returned to sender",
         (Action::Failed, ReversePath::Null) => "Undelivered report, returned to nobody",
@@ -200,8 +164,90 @@ fn header(about: &About<'_>, action: Action, to: &Mailbox, report: QueueId, boun
         (Action::Delayed(None), _) => "Delayed mail (held by the relay)",
         (Action::Relayed, _) => "Mail was passed on",
     };
-    // Parts of eight bits make the whole one of eight bits (RFC 2045 §6.4).
-    let encoding = if eight_bit { "Content-Transfer-Encoding: 8bit\r\n" } else { "" };
+    let mut content = header(about.hostname, about.now, to, subject, report).into_bytes();
+    // RFC 8689 §5: what is told of such a message is protected as the message was. That a sender cared
+    // little for the recipient's policy (TLS-Required: No) says nothing of the policy of its own domain.
+    let tls = match about.envelope.tls {
+        TlsRequirement::Require => TlsRequirement::Require,
+        TlsRequirement::Ordinary | TlsRequirement::Relaxed => TlsRequirement::Ordinary,
+    };
+    let envelope = report_envelope(to, tls, parts.eight_bit, ReportForm::Full);
+    parts.finish(&mut content);
+    Report { content, envelope }
+}
+
+/// The envelope of a report.
+fn report_envelope(to: &Mailbox, tls: TlsRequirement, eight_bit: bool, form: ReportForm) -> Envelope {
+    let recipient = Recipient { notify: Some(Notify::Never), ..Recipient::new(to.clone()) };
+    let mut envelope = Envelope::new(ReversePath::Null, vec![recipient]);
+    envelope.tls = tls;
+    envelope.report = Some(form);
+    envelope.needs.eight_bit = eight_bit;
+    envelope.needs.utf8_header = !to.is_ascii();
+    envelope.smtputf8 = !to.is_ascii();
+    if eight_bit {
+        envelope.body = BodyType::EightBitMime;
+    }
+    envelope
+}
+
+// Writing into a String cannot fail, so the results of `write!` are dropped below.
+
+/// The parts of a report, written one after the other.
+struct Parts {
+    boundary: String,
+    /// Whether the path is known to take eight bits.
+    wide: bool,
+    eight_bit: bool,
+    octets: Vec<u8>,
+}
+
+impl Parts {
+    fn new(report: QueueId, wide: bool) -> Self {
+        Self { boundary: boundary(report), wide, eight_bit: false, octets: Vec::new() }
+    }
+
+    /// Adds a part, encoded where it does not pass as it is.
+    fn add(&mut self, kind: &str, content: &[u8]) {
+        let as_it_is = passes(content, self.wide);
+        let eight_bit = as_it_is && !content.is_ascii();
+        let encoding = match (as_it_is, eight_bit) {
+            (false, _) => "Content-Transfer-Encoding: quoted-printable\r\n",
+            (true, true) => "Content-Transfer-Encoding: 8bit\r\n",
+            (true, false) => "",
+        };
+        let head = format!("\r\n--{}\r\nContent-Type: {kind}\r\n{encoding}\r\n", self.boundary);
+        self.octets.extend_from_slice(head.as_bytes());
+        if as_it_is {
+            self.octets.extend_from_slice(content);
+        } else {
+            self.octets.extend_from_slice(&quoted_printable(content));
+        }
+        self.eight_bit |= eight_bit;
+    }
+
+    /// Appends the rest of the header, and the parts.
+    fn finish(self, out: &mut Vec<u8>) {
+        let Self { boundary, eight_bit, octets, .. } = self;
+        // Parts of eight bits make the whole one of eight bits (RFC 2045 §6.4).
+        let encoding = if eight_bit { "Content-Transfer-Encoding: 8bit\r\n" } else { "" };
+        let head = format!(
+            "Content-Type: multipart/report; report-type=delivery-status;\r\n\tboundary=\"{boundary}\"\r\n{encoding}\r\n\
+             This is a MIME-encapsulated message.\r\n"
+        );
+        out.extend_from_slice(head.as_bytes());
+        out.extend_from_slice(&octets);
+        out.extend_from_slice(format!("\r\n--{boundary}--\r\n").as_bytes());
+    }
+}
+
+/// What stands between the parts of the report of this name.
+fn boundary(report: QueueId) -> String {
+    format!("=_gatepost_{report}")
+}
+
+/// The header of a report, without the fields about its content.
+fn header(host: &Domain, now: Timestamp, to: &Mailbox, subject: &str, report: QueueId) -> String {
     format!(
         "Date: {}\r\n\
          From: Mail Delivery System <mailer-daemon@{host}>\r\n\
@@ -209,12 +255,21 @@ fn header(about: &About<'_>, action: Action, to: &Mailbox, report: QueueId, boun
          Subject: {subject}\r\n\
          Message-ID: <{report}@{host}>\r\n\
          Auto-Submitted: auto-replied\r\n\
-         MIME-Version: 1.0\r\n\
-         Content-Type: multipart/report; report-type=delivery-status;\r\n\tboundary=\"{boundary}\"\r\n\
-         {encoding}\r\n\
-         This is a MIME-encapsulated message.\r\n\r\n",
-        date(about.now)
+         MIME-Version: 1.0\r\n",
+        date(now)
     )
+}
+
+/// What is returned, and its content type: less than what may be, where that does not pass.
+fn returned_part<'a>(about: &About<'a>, wide: bool) -> (&'static str, &'a [u8]) {
+    match (about.returned, about.envelope.needs.utf8_header) {
+        // RFC 6532 §3.7, RFC 6533 §6: these kinds may be encoded.
+        (Returned::Whole, true) => ("message/global", about.original),
+        (Returned::Headers, true) => ("message/global-headers", header_fields(about.original)),
+        // RFC 2046 §5.2.1: this one may not.
+        (Returned::Whole, false) if passes(about.original, wide) => ("message/rfc822", about.original),
+        (Returned::Whole | Returned::Headers, false) => ("text/rfc822-headers", header_fields(about.original)),
+    }
 }
 
 /// The part for people.
@@ -260,20 +315,35 @@ fn explanation(about: &About<'_>, action: Action, told: &[Told<'_>]) -> String {
              administrators of the two sides can. Please show them this report.\r\n",
         );
     }
-    out.push_str("\r\n");
     out
 }
 
-/// The part for programs (RFC 3464 §2).
-fn status(out: &mut String, about: &About<'_>, action: Action, told: &[Told<'_>], global: bool) {
+/// The part for programs, and its content type. Addresses beyond ASCII have a form of seven bits, and a kind of
+/// their own that may be encoded, for paths of eight bits and for where that form makes too long a line (RFC 6533).
+fn status_part(about: &About<'_>, action: Action, told: &[Told<'_>], wide: bool) -> (&'static str, String) {
+    let beyond_ascii = told.iter().any(|Told { recipient, .. }| {
+        !recipient.mailbox.is_ascii() || recipient.orcpt.as_ref().is_some_and(|orcpt| !orcpt.is_ascii())
+    });
+    if !(wide && beyond_ascii) {
+        let status = status(about, action, told, false);
+        if passes(status.as_bytes(), false) {
+            return ("message/delivery-status", status);
+        }
+    }
+    ("message/global-delivery-status", status(about, action, told, true))
+}
+
+/// The fields of that part (RFC 3464 §2); `global`: with characters beyond ASCII as they are.
+fn status(about: &About<'_>, action: Action, told: &[Told<'_>], global: bool) -> String {
+    let mut out = String::new();
     if let Some(envid) = &about.envelope.envid {
         let _ = write!(out, "Original-Envelope-Id: {}\r\n", from_xtext(envid));
     }
     let _ = write!(out, "Reporting-MTA: dns; {}\r\nArrival-Date: {}\r\n", about.hostname, date(about.accepted));
     for told in told {
-        recipient_fields(out, action, told, global);
+        recipient_fields(&mut out, action, told, global);
     }
-    out.push_str("\r\n");
+    out
 }
 
 /// The fields about one recipient (RFC 3464 §2.3).
@@ -281,22 +351,25 @@ fn recipient_fields(out: &mut String, action: Action, told: &Told<'_>, global: b
     let Told { recipient, last } = told;
     out.push_str("\r\n");
     if let Some((kind, address)) = recipient.orcpt.as_deref().and_then(|orcpt| orcpt.split_once(';')) {
-        // RFC 6533 §3: this kind has an ASCII form of its own, which is left as it is.
-        let is_utf8 = kind.eq_ignore_ascii_case("utf-8");
-        let address = if is_utf8 { Cow::Borrowed(address) } else { Cow::Owned(from_xtext(address)) };
+        let address = match (kind.eq_ignore_ascii_case("utf-8"), global) {
+            (true, true) => address.into(),
+            (true, false) => seven_bit_orcpt(address),
+            (false, _) => from_xtext(address).into(),
+        };
         let _ = write!(out, "Original-Recipient: {kind}; {address}\r\n");
     }
-    let kind = if recipient.mailbox.is_ascii() { "rfc822" } else { "utf-8" };
+    let address = recipient.mailbox.to_string();
+    let (kind, address) = match (address.is_ascii(), global) {
+        (true, _) => ("rfc822", address),
+        (false, true) => ("utf-8", address),
+        (false, false) => ("utf-8", utf8_xtext(&address)),
+    };
     let action_word = match action {
         Action::Failed => "failed",
         Action::Delayed(_) => "delayed",
         Action::Relayed => "relayed",
     };
-    let _ = write!(
-        out,
-        "Final-Recipient: {kind}; {}\r\nAction: {action_word}\r\nStatus: {}\r\n",
-        recipient.mailbox, last.status
-    );
+    let _ = write!(out, "Final-Recipient: {kind}; {address}\r\nAction: {action_word}\r\nStatus: {}\r\n", last.status);
     if let Some(host) = &last.host {
         let _ = write!(out, "Remote-MTA: dns; {host}\r\n");
     }
@@ -350,20 +423,6 @@ fn pieces(word: &str) -> impl Iterator<Item = &str> {
         rest = more;
         (!piece.is_empty()).then_some(piece)
     })
-}
-
-/// Decodes xtext (RFC 3461 §4): "+41" is "A". What is not xtext is left as it stands, and control
-/// characters do not come out.
-fn from_xtext(text: &str) -> String {
-    let bytes = text.as_bytes();
-    let mut out = Vec::with_capacity(bytes.len());
-    let mut at = 0;
-    while let Some(&byte) = bytes.get(at) {
-        let hex = text.get(at + 1..at + 3).filter(|_| byte == b'+').and_then(|hex| u8::from_str_radix(hex, 16).ok());
-        out.push(hex.unwrap_or(byte));
-        at += if hex.is_some() { 3 } else { 1 };
-    }
-    out.iter().map(|byte| if (b' '..=b'~').contains(byte) { char::from(*byte) } else { '?' }).collect()
 }
 
 #[cfg(test)]

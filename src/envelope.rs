@@ -4,6 +4,7 @@
 //! [`crate::outcome`]. The serialised form is what the spool keeps, so a field once released keeps
 //! its name. RFC 5321 §2.3.1; DSN parameters from RFC 3461 §4; REQUIRETLS from RFC 8689.
 
+mod report;
 mod requirement;
 
 use std::fmt;
@@ -13,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::address::{Mailbox, ReversePath};
 use crate::smtp::reply::{EnhancedStatusCode, Reply};
+pub use report::ReportForm;
 pub use requirement::TlsRequirement;
 
 /// The name of a message in our queue: unique in one spool, and sortable by arrival. Written as 13
@@ -153,13 +155,16 @@ pub struct Recipient {
     /// How far delivery has come.
     #[serde(default, skip_serializing_if = "RecipientState::is_fresh")]
     pub state: RecipientState,
+    /// The report to the sender that the recipient is held, or was delivered, where it could not be stored yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owed: Option<Box<Trouble>>,
 }
 
 impl Recipient {
     /// A recipient to whom nothing has been tried yet, without DSN parameters.
     #[must_use]
     pub fn new(mailbox: Mailbox) -> Self {
-        Self { mailbox, notify: None, orcpt: None, state: RecipientState::default() }
+        Self { mailbox, notify: None, orcpt: None, state: RecipientState::default(), owed: None }
     }
 }
 
@@ -181,6 +186,9 @@ pub enum RecipientState {
         /// Whether the sender was told of the delay.
         #[serde(default, skip_serializing_if = "is_false")]
         warned: bool,
+        /// Whether a session ended with its answer, or while that was awaited: it goes into a transaction of its own.
+        #[serde(default, skip_serializing_if = "is_false")]
+        apart: bool,
     },
     /// Neither tried nor given up until an operator decides.
     Held {
@@ -199,7 +207,7 @@ pub enum RecipientState {
 
 impl Default for RecipientState {
     fn default() -> Self {
-        Self::Pending { attempts: 0, next: None, history: History::default(), warned: false }
+        Self::Pending { attempts: 0, next: None, history: History::default(), warned: false, apart: false }
     }
 }
 
@@ -344,6 +352,9 @@ pub struct Envelope {
     /// Its Message-ID, where it has one: for records alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message_id: Option<Box<str>>,
+    /// Its form, where it is a report of ours to a sender.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub report: Option<ReportForm>,
 }
 
 impl Envelope {
@@ -360,13 +371,14 @@ impl Envelope {
             envid: None,
             tls: TlsRequirement::Ordinary,
             message_id: None,
+            report: None,
         }
     }
 
-    /// Whether the fate of any recipient is still open.
+    /// Whether anything is left to do: the fate of a recipient is open, or a report to the sender is owed.
     #[must_use]
     pub fn is_open(&self) -> bool {
-        self.recipients.iter().any(|recipient| recipient.state.is_open())
+        self.recipients.iter().any(|recipient| recipient.state.is_open() || recipient.owed.is_some())
     }
 }
 
@@ -433,8 +445,13 @@ mod tests {
         );
         let mut history = History::default();
         history.push(refused(1), 1);
-        envelope.recipients[0].state =
-            RecipientState::Pending { attempts: 2, next: Some(Timestamp::UNIX_EPOCH), history, warned: true };
+        envelope.recipients[0].state = RecipientState::Pending {
+            attempts: 2,
+            next: Some(Timestamp::UNIX_EPOCH),
+            history,
+            warned: true,
+            apart: true,
+        };
         let text = serde_json::to_string(&envelope).expect("serialises");
         assert_eq!(serde_json::from_str::<Envelope>(&text).expect(&text), envelope);
     }

@@ -4,11 +4,13 @@
 //! both into the next step. It sends nothing, waits for nothing and knows no schedule. After the
 //! manner of RFC 5321 §4.2.1, §5.1, RFC 3463 and, for REQUIRETLS, RFC 8689 §4.2.1.
 
+mod tls_demanded;
+
 use std::fmt;
 
 use crate::config::OnFailure;
 use crate::smtp::reply::{EnhancedStatusCode, Reply, Severity, Status};
-use crate::tls::Refusal;
+use crate::tls::{Refusal, TlsOutcome};
 
 /// Whom a failure concerns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,6 +48,8 @@ pub enum Cause {
         /// What it said.
         reply: Reply,
     },
+    /// The host is this relay itself: what shows it.
+    Ourselves(String),
     /// Anything else, in words: network, DNS, protocol, our own disk.
     Other(String),
 }
@@ -109,6 +113,21 @@ impl Failure {
         Self { scope, persistence, status, cause: Cause::Reply { stage, reply: reply.brief() }, peer: None }
     }
 
+    /// A peer's negative reply on a session that came to this. One that demands TLS may pass where TLS was tried there
+    /// and failed, or was not offered: then both reasons are given, and another hop may do better.
+    #[must_use]
+    pub fn answer(scope: Scope, stage: &'static str, reply: Reply, outcome: &TlsOutcome) -> Self {
+        match tls_demanded::in_vain(&reply, outcome) {
+            None => Self::reply(scope, stage, reply),
+            Some(reason) => {
+                let Self { status, .. } = Self::reply(scope, stage, reply.clone());
+                let text =
+                    format!("answered {stage} with: {}, for the session is in the clear: {reason}", reply.brief());
+                Self::transient(Scope::Hop, status, text)
+            }
+        }
+    }
+
     /// A hop that does not meet the connector's demand.
     #[must_use]
     pub fn policy(refusal: Refusal) -> Self {
@@ -136,6 +155,20 @@ impl Failure {
             cause: Cause::Unpromised(why),
             peer: None,
         }
+    }
+
+    /// A host that is this relay itself. One host does not prove a mail loop, so it may pass: it is left out, with
+    /// every host that is not better (RFC 5321 §5.1).
+    #[must_use]
+    pub fn ourselves(how: impl Into<String>) -> Self {
+        let (scope, persistence) = (Scope::Hop, Persistence::Transient);
+        Self { scope, persistence, status: Status(4, 6), cause: Cause::Ourselves(how.into()), peer: None }
+    }
+
+    /// Whether the host is this relay itself.
+    #[must_use]
+    pub fn is_ourselves(&self) -> bool {
+        matches!(self.cause, Cause::Ourselves(_))
     }
 
     /// Whether it speaks of what this message requires, and so of no other message.
@@ -177,7 +210,7 @@ impl Failure {
     pub fn peer_reply(&self) -> Option<&Reply> {
         match &self.cause {
             Cause::Reply { reply, .. } => Some(reply),
-            Cause::Policy(_) | Cause::Unpromised(_) | Cause::Other(_) => None,
+            Cause::Policy(_) | Cause::Unpromised(_) | Cause::Ourselves(_) | Cause::Other(_) => None,
         }
     }
 }
@@ -191,7 +224,7 @@ impl fmt::Display for Failure {
             Cause::Policy(refusal) => refusal.fmt(f),
             Cause::Unpromised(why) => why.fmt(f),
             Cause::Reply { stage, reply } => write!(f, "answered {stage} with: {reply}"),
-            Cause::Other(text) => f.write_str(text),
+            Cause::Ourselves(text) | Cause::Other(text) => f.write_str(text),
         }
     }
 }
@@ -231,7 +264,7 @@ pub fn judge(failure: &Failure, hops_left: bool, on_failure: OnFailure) -> Step 
             (Cause::Unpromised(_), Persistence::Permanent, _) => Step::Bounce,
             (Cause::Unpromised(_), Persistence::Transient, _)
             | (Cause::Policy(_), _, OnFailure::Defer)
-            | (Cause::Reply { .. } | Cause::Other(_), ..) => Step::Defer,
+            | (Cause::Reply { .. } | Cause::Ourselves(_) | Cause::Other(_), ..) => Step::Defer,
         },
         (Scope::Destination | Scope::Message | Scope::Recipient, Persistence::Transient) => Step::Defer,
         (Scope::Destination | Scope::Message | Scope::Recipient, Persistence::Permanent) => Step::Bounce,

@@ -4,6 +4,8 @@
 //! opens no connection and judges no TLS; published TLS policies are looked up elsewhere. Names are
 //! always complete: neither a search list nor the hosts file has a say in where mail goes.
 
+mod own;
+
 use std::cmp::Ordering;
 use std::fmt;
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
@@ -14,6 +16,7 @@ use crate::config::{Config, Route};
 use crate::dns::{Dns, Exchange, Found, LookupError, Mx, Standing};
 use crate::outcome::{Failure, Scope};
 use crate::smtp::reply::Status;
+use own::OwnAddresses;
 
 /// Hosts of one destination, at most: whoever publishes more does not make us dial for hours.
 const HOPS_MAX: usize = 20;
@@ -27,6 +30,21 @@ pub struct Hops {
     pub hops: Vec<Hop>,
     /// What led to them.
     pub via: Via,
+}
+
+impl Hops {
+    /// The failure of a hop that is at one of our own addresses. Where DNS names no better or equal one, mail for the
+    /// destination would come back for ever; otherwise it waits for the better ones (RFC 5321 §5.1).
+    #[must_use]
+    pub fn at_our_own(&self, hop: &Hop, address: SocketAddr, destination: &Host) -> Failure {
+        let how = format!("the address {address} of {} is one of our own", hop.host);
+        let (better, others) = self.hops.split_at(self.hops.iter().position(|other| other == hop).unwrap_or(0));
+        if !better.is_empty() || others.iter().skip(1).any(|other| other.is_as_good_as(hop)) {
+            return Failure::ourselves(how);
+        }
+        let text = format!("mail for {destination} loops back to myself: {how}");
+        Failure::permanent(Scope::Destination, Status(4, 6), text)
+    }
 }
 
 /// What led from a destination to its hops.
@@ -120,6 +138,7 @@ impl fmt::Display for Hop {
 pub struct Router {
     dns: Dns,
     hostname: Domain,
+    own: OwnAddresses,
 }
 
 impl fmt::Debug for Router {
@@ -132,13 +151,19 @@ impl Router {
     /// Makes a router. Nothing is asked yet.
     #[must_use]
     pub fn new(config: &Config, dns: Dns) -> Self {
-        Self { dns, hostname: config.hostname.clone() }
+        Self { dns, hostname: config.hostname.clone(), own: OwnAddresses::new(config) }
     }
 
     /// The resolver that is asked.
     #[must_use]
     pub fn dns(&self) -> &Dns {
         &self.dns
+    }
+
+    /// Whether one of our own listeners answers at an address.
+    #[must_use]
+    pub fn is_own(&self, address: SocketAddr) -> bool {
+        self.own.contains(address)
     }
 
     /// The hops for a destination.

@@ -81,7 +81,7 @@ pub(super) async fn deliver(snapshot: &Snapshot, attempt: &Attempt, limit: &Atte
         attempt,
         connector,
         limit,
-        ledger: Ledger::new(&attempt.recipients, connector.outbound.on_failure),
+        ledger: Ledger::new(&attempt.recipients, &attempt.apart, connector.outbound.on_failure),
         peer: None,
         dials: 0,
         put_off: 0,
@@ -124,7 +124,7 @@ impl Delivery<'_> {
         while let Some(hop) = hops.next() {
             let left = hops.len();
             self.ledger.hop();
-            if let Err(failure) = self.hop(hop, &found.via, left).await {
+            if let Err(failure) = self.hop(hop, &found, left).await {
                 self.unused(hop, failure, left > 0);
             }
             if self.ledger.is_complete() {
@@ -137,17 +137,20 @@ impl Delivery<'_> {
     ///
     /// # Errors
     /// Why nobody there was spoken to.
-    async fn hop(&mut self, hop: &Hop, via: &Via, left: usize) -> Result<(), Failure> {
+    async fn hop(&mut self, hop: &Hop, hops: &Hops, left: usize) -> Result<(), Failure> {
         self.peer = Some(hop.to_string());
         let envelope = &self.attempt.entry.envelope;
         let purpose = Purpose { recipient: &self.attempt.host, connector: self.connector, requirement: envelope.tls };
-        let plan = match self.plan(purpose, hop, via).await {
+        let plan = match self.plan(purpose, hop, &hops.via).await {
             Ok(plan) => plan,
             Err(no_plan) => {
                 seen::without_plan(&self.snapshot.reporter, self.attempt, hop, &no_plan);
                 return Err(no_plan.into());
             }
         };
+        if let Some(address) = self.own_address(hop, &plan.addresses.addresses) {
+            return Err(hops.at_our_own(hop, address, &self.attempt.host));
+        }
         let terms = Terms::new(envelope, |requirement| plan.policy(Purpose { requirement, ..purpose }, hop));
         self.ledger.demands(terms.policy());
         if let Some(failure) = terms.refused() {
@@ -187,7 +190,14 @@ impl Delivery<'_> {
             queue_id = %self.attempt.entry.id, connector = %self.connector.name, host = %hop.host,
             reason = %failure, "the hop cannot be used"
         );
-        self.ledger.fail_all(failure.with_peer(hop.to_string()), Further::hop_if(more));
+        let further = Further::after(&failure, more);
+        self.ledger.fail_all(failure.with_peer(hop.to_string()), further);
+    }
+
+    /// The address at which the hop is this relay, where it is. A smart host was named by the administrator.
+    fn own_address(&self, hop: &Hop, addresses: &[SocketAddr]) -> Option<SocketAddr> {
+        let router = &self.snapshot.settings.router;
+        addresses.iter().copied().find(|address| hop.smart_host().is_none() && router.is_own(*address))
     }
 
     fn warn_hopeless(&self, hop: &Hop, refusal: &Refusal) {
@@ -216,9 +226,10 @@ impl Delivery<'_> {
                 refusal.wanted.layer == Layer::MtaSts && ends
             }
             Cause::Unpromised(Unpromised::Session(refusal)) => refusal.wanted.layer == Layer::MtaSts,
-            Cause::Unpromised(Unpromised::Off | Unpromised::NotOffered) | Cause::Reply { .. } | Cause::Other(_) => {
-                false
-            }
+            Cause::Unpromised(Unpromised::Off | Unpromised::NotOffered)
+            | Cause::Reply { .. }
+            | Cause::Ourselves(_)
+            | Cause::Other(_) => false,
         };
         if !ends {
             return failure;
@@ -311,9 +322,10 @@ impl Delivery<'_> {
                         %queue_id, connector = %self.connector.name, host = %hop.host,
                         %address, reason = %failure, "the hop cannot be used"
                     );
+                    let further = Further::after(&failure, more);
                     match std::mem::take(&mut self.rest) {
-                        rest if rest.is_empty() => self.ledger.fail_all(failure, Further::hop_if(more)),
-                        rest => self.ledger.fail(&rest, failure, None, Further::hop_if(more)),
+                        rest if rest.is_empty() => self.ledger.fail_all(failure, further),
+                        rest => self.ledger.fail(&rest, failure, None, further),
                     }
                     Used::Nothing
                 }
@@ -359,6 +371,10 @@ impl Delivery<'_> {
         let further = Further::hop_if(more);
         self.peer = Some(connection.via().peer.clone());
         let mut recipients = self.fitting(&connection, promise, more);
+        let mut apart = self.ledger.take_apart(&mut recipients);
+        if recipients.is_empty() {
+            recipients.extend(apart.pop());
+        }
         while !recipients.is_empty() {
             let mail = Mail { envelope: &entry.envelope, size: entry.size, recipients: &recipients, promise };
             let handed = connection.hand_over(mail, &entry.body, &timeouts, self.limit).await;
@@ -375,13 +391,18 @@ impl Delivery<'_> {
             let answered = Further::hop_if(more && self.put_off < PUT_OFF_MAX);
             recipients = self.ledger.settle(&recipients, handed, connection.via(), answered, further);
             if !reusable {
+                recipients.append(&mut apart);
                 self.cut_short(&recipients, &connection, more);
                 return Used::Tried;
+            }
+            if recipients.is_empty() {
+                recipients.extend(apart.pop());
             }
             if connection.is_spent(most) {
                 break;
             }
         }
+        recipients.append(&mut apart);
         if !self.ledger.is_complete() {
             // A peer that does not answer to QUIT is not waited for long.
             let _ = connection.quit().await;

@@ -175,8 +175,7 @@ impl Target<'_> {
         // A smart host was named by the administrator; what DNS names may be anybody, ourselves included.
         if opening.is_ourselves() && self.hop.smart_host().is_none() {
             self.farewell(wire).await;
-            let text = "the host greets us with our own name: the message would come back";
-            return Err(Failure::permanent(Scope::Destination, Status(4, 6), text));
+            return Err(Failure::ourselves("the host greets with our own name: the message would come back"));
         }
         let reason = match step {
             OpeningStep::Handshake | OpeningStep::Secured => return Ok(Session::Handshake(wire)),

@@ -53,9 +53,10 @@ impl Memory<'_> {
     pub(super) fn failed(&self, failure: &Failure) {
         let refusal = match &failure.cause {
             Cause::Policy(refusal) | Cause::Unpromised(Unpromised::Session(refusal)) => refusal,
-            Cause::Unpromised(Unpromised::Off | Unpromised::NotOffered) | Cause::Reply { .. } | Cause::Other(_) => {
-                return;
-            }
+            Cause::Unpromised(Unpromised::Off | Unpromised::NotOffered)
+            | Cause::Reply { .. }
+            | Cause::Ourselves(_)
+            | Cause::Other(_) => return,
         };
         if let Some(level) = Level::of_refused(&refusal.got) {
             // Nothing follows from the change: the refusal is told by itself.

@@ -57,6 +57,8 @@ pub struct Attempt {
     pub entry: Arc<Entry>,
     /// Which of its recipients, by index: all have `host` right of the "@". At least one.
     pub recipients: Vec<usize>,
+    /// Those of them with which sessions ended: each goes into a transaction of its own, behind the others.
+    pub apart: Vec<usize>,
     /// The recipient domain.
     pub host: Host,
     /// The connector that speaks for it, from [`Settings::connectors`]. Where the settings have been
@@ -93,6 +95,8 @@ pub struct RecipientResult {
     /// What failed for this recipient on the way, hop by hop, the end included; nothing of what failed for others
     /// alone. Not told of who has the message.
     pub trail: Vec<Arc<Failure>>,
+    /// Whether a session ended with its answer, or while that was awaited, in this attempt or before.
+    pub apart: bool,
 }
 
 /// A cleared session, for the record.

@@ -212,17 +212,20 @@ async fn look<K: Knowledge>(
 
 /// What a delivery would make of it: the same ledger, fed in the same order.
 fn foretell(hops: &[ProbedHop], lost: Option<&Failure>, connector: &Connector) -> Prospect {
-    let mut ledger = Ledger::new(&[0], connector.outbound.on_failure);
+    let mut ledger = Ledger::new(&[0], &[], connector.outbound.on_failure);
     if let Some(failure) = lost {
         ledger.fail_all(failure.clone(), Further::Nothing);
     }
     let (mut left, mut dials) = (hops.len(), 0);
     for ProbedHop { seen, .. } in hops {
         left -= 1;
+        if ledger.is_complete() {
+            break;
+        }
         ledger.hop();
         let seen = match seen {
             Ok(Seen { hopeless: Some(failure), .. }) | Err(failure) => {
-                ledger.fail_all(failure.clone(), Further::hop_if(left > 0));
+                ledger.fail_all(failure.clone(), Further::after(failure, left > 0));
                 continue;
             }
             Ok(seen) => seen,
@@ -238,7 +241,7 @@ fn foretell(hops: &[ProbedHop], lost: Option<&Failure>, connector: &Connector) -
                 }
                 Err(failure) => {
                     let more = (left > 0 || at + 1 < seen.addresses.len()) && dials < DIALS_MAX;
-                    ledger.fail_all(failure.clone(), Further::hop_if(more));
+                    ledger.fail_all(failure.clone(), Further::after(failure, more));
                 }
             }
         }

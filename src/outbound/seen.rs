@@ -71,9 +71,10 @@ impl Seen<'_> {
     pub(super) fn failed(&self, address: Option<SocketAddr>, failure: &Failure) {
         let refusal = match &failure.cause {
             Cause::Policy(refusal) | Cause::Unpromised(Unpromised::Session(refusal)) => refusal,
-            Cause::Unpromised(Unpromised::Off | Unpromised::NotOffered) | Cause::Reply { .. } | Cause::Other(_) => {
-                return;
-            }
+            Cause::Unpromised(Unpromised::Off | Unpromised::NotOffered)
+            | Cause::Reply { .. }
+            | Cause::Ourselves(_)
+            | Cause::Other(_) => return,
         };
         let is_theirs = match refusal.wanted.layer {
             Layer::Dane | Layer::MtaSts => true,

@@ -3,6 +3,7 @@
 //! What a failure means is asked of [`outcome::judge`], once for each failure and recipient; nothing is
 //! decided here.
 
+use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::sync::Arc;
 
 use crate::config::OnFailure;
@@ -30,6 +31,12 @@ impl Further {
     pub(super) fn hop_if(more: bool) -> Self {
         if more { Self::Hop } else { Self::NoHop }
     }
+
+    /// What may follow the failure of a host as such: where that is ourselves, nothing does, for what follows is not
+    /// better (RFC 5321 §5.1).
+    pub(super) fn after(failure: &Failure, more: bool) -> Self {
+        Self::hop_if(more && !failure.is_ourselves())
+    }
 }
 
 /// The state of an attempt.
@@ -51,6 +58,8 @@ struct Open {
     reason: Option<Reason>,
     /// Every failure so far.
     trail: Vec<Arc<Failure>>,
+    /// Whether a session ended with its answer, or while that was awaited.
+    apart: bool,
     /// What the hop at hand has said.
     here: Word,
     /// Whether a hop before it may take the message another time: it could not be asked, or said something
@@ -71,13 +80,13 @@ enum Word {
 
 impl Open {
     fn hears(&mut self, reason: &Reason) {
-        self.here = self.here.max(reason.word());
+        self.here = self.here.max(reason.word);
     }
 
     /// That a hop cannot take the message, or does not promise what it requires, is final where every hop said so:
     /// one that could not be asked may be the one that can.
     fn tempered(&self, mut reason: Reason) -> Reason {
-        if reason.word() == Word::Unable {
+        if reason.word == Word::Unable {
             let is_final = self.here == Word::Unable && !self.may_yet;
             reason.failure.persistence = if is_final { Persistence::Permanent } else { Persistence::Transient };
         }
@@ -89,45 +98,59 @@ impl Open {
 #[derive(Clone)]
 struct Reason {
     failure: Failure,
+    /// What it says of the host.
+    word: Word,
     via: Option<Arc<Via>>,
     policy: Option<Arc<TlsPolicy>>,
 }
 
 impl Reason {
-    /// How much a failure tells: that a host could not be reached says less than what another one
-    /// answered, and that less than a demand which was not met. What was said on a cleared session, where
-    /// the demand was met, counts before all of them.
-    fn weight(&self) -> u8 {
-        match (&self.via, &self.failure.cause) {
-            (Some(_), _) => 3,
-            (None, Cause::Policy(_) | Cause::Unpromised(_)) => 2,
-            (None, Cause::Reply { .. }) => 1,
-            (None, Cause::Other(_)) => 0,
-        }
-    }
-
-    fn word(&self) -> Word {
-        match (&self.failure.cause, &self.via) {
+    fn new(failure: Failure, via: Option<Arc<Via>>, policy: Option<Arc<TlsPolicy>>) -> Self {
+        let word = match (&failure.cause, &via) {
             (Cause::Unpromised(_), _) => Word::Unable,
             // On a session, only what the peer does not offer will not pass.
-            (Cause::Other(_), Some(_)) if self.failure.persistence == Persistence::Permanent => Word::Unable,
+            (Cause::Other(_), Some(_)) if failure.persistence == Persistence::Permanent => Word::Unable,
             (Cause::Reply { .. }, _) => Word::Answer,
-            (Cause::Policy(_) | Cause::Other(_), _) => Word::Nothing,
+            (Cause::Policy(_) | Cause::Ourselves(_) | Cause::Other(_), _) => Word::Nothing,
+        };
+        Self { failure, word, via, policy }
+    }
+
+    /// How much a failure tells: that a host could not be reached says less than what another one
+    /// answered, and that less than a demand which was not met. What was said on a cleared session, where
+    /// the demand was met, counts before all of them; that a host is ourselves, after all.
+    fn weight(&self) -> u8 {
+        match (&self.via, &self.failure.cause) {
+            (Some(_), _) => 4,
+            (None, Cause::Policy(_) | Cause::Unpromised(_)) => 3,
+            (None, Cause::Reply { .. }) => 2,
+            (None, Cause::Other(_)) => 1,
+            (None, Cause::Ourselves(_)) => 0,
         }
     }
 
-    /// The more telling of two; of equals, the later.
+    /// The more telling of two; of equals, the later. Where one host does not meet the policy and another cannot take
+    /// the message, the policy is what keeps it here, and `on_failure` decides.
     fn or_earlier(self, earlier: Option<Self>) -> Self {
-        earlier.filter(|earlier| earlier.weight() > self.weight()).unwrap_or(self)
+        let Some(earlier) = earlier else { return self };
+        let is_policy = |reason: &Self| matches!(reason.failure.cause, Cause::Policy(_));
+        let earlier_tells_more = match (earlier.word, self.word) {
+            (_, Word::Unable) if is_policy(&earlier) => true,
+            (Word::Unable, _) if is_policy(&self) => false,
+            _ => earlier.weight() > self.weight(),
+        };
+        if earlier_tells_more { earlier } else { self }
     }
 }
 
 impl Ledger {
-    pub(super) fn new(recipients: &[usize], on_failure: OnFailure) -> Self {
+    /// `apart`: those of the recipients with which sessions ended before.
+    pub(super) fn new(recipients: &[usize], apart: &[usize], on_failure: OnFailure) -> Self {
         let fresh = |recipient: &usize| Open {
             recipient: *recipient,
             reason: None,
             trail: Vec::new(),
+            apart: apart.contains(recipient),
             here: Word::Nothing,
             may_yet: false,
         };
@@ -156,6 +179,15 @@ impl Ledger {
         self.open.iter().map(|open| open.recipient).collect()
     }
 
+    /// Takes those out who go into a transaction of their own. Their order is another each time, so that one who
+    /// ends the session does not always keep the same others from being named.
+    pub(super) fn take_apart(&self, who: &mut Vec<usize>) -> Vec<usize> {
+        let is_apart = |who: &mut usize| self.open.iter().any(|open| open.recipient == *who && open.apart);
+        let mut apart: Vec<(u64, usize)> = who.extract_if(.., is_apart).map(|who| (random(), who)).collect();
+        apart.sort_unstable();
+        apart.into_iter().map(|(_, who)| who).collect()
+    }
+
     /// Whether everybody has a result.
     pub(super) fn is_complete(&self) -> bool {
         self.open.is_empty()
@@ -175,7 +207,7 @@ impl Ledger {
         if who.is_empty() {
             return;
         }
-        let reason = Reason { failure: failure.clone(), via: via.cloned(), policy: self.policy.clone() };
+        let reason = Reason::new(failure.clone(), via.cloned(), self.policy.clone());
         let failure = Arc::new(failure);
         self.trail.push(Arc::clone(&failure));
         for recipient in who {
@@ -202,8 +234,8 @@ impl Ledger {
     /// No further hop for this recipient: the judge has the last word on why.
     fn end(&mut self, at: usize, reason: Reason) {
         let reason = self.open[at].tempered(reason);
-        let is_final = reason.word() == Word::Unable && reason.failure.persistence == Persistence::Permanent;
-        let Reason { mut failure, via, policy } = reason;
+        let is_final = reason.word == Word::Unable && reason.failure.persistence == Persistence::Permanent;
+        let Reason { mut failure, via, policy, .. } = reason;
         if is_final && matches!(failure.cause, Cause::Other(_)) {
             // Said of the message by every hop, and not only of one of them.
             failure.scope = Scope::Message;
@@ -213,8 +245,8 @@ impl Ledger {
             Step::Hold => Outcome::Held(failure),
             Step::Defer | Step::NextHop => Outcome::Deferred(failure),
         };
-        let Open { recipient, trail, .. } = self.open.remove(at);
-        self.results.push(RecipientResult { recipient, outcome, via, policy, trail });
+        let Open { recipient, trail, apart, .. } = self.open.remove(at);
+        self.results.push(RecipientResult { recipient, outcome, via, policy, trail, apart });
     }
 
     fn deliver(&mut self, who: &[usize], reply: &Reply, via: &Arc<Via>) {
@@ -225,19 +257,20 @@ impl Ledger {
             via: Some(Arc::clone(via)),
             policy: self.policy.clone(),
             trail: Vec::new(),
+            apart: false,
         };
         self.results.extend(who.iter().map(delivered));
     }
 
     /// Enters what a transaction with `who` came to; returns those who belong into a further one. `answered`:
-    /// what may follow the peer's own words; `further`: what may follow anything else.
+    /// what may follow the peer's own words; `unanswered`: what may follow anything else.
     pub(super) fn settle(
         &mut self,
         who: &[usize],
         handed: Handed,
         via: &Arc<Via>,
         answered: Further,
-        further: Further,
+        unanswered: Further,
     ) -> Vec<usize> {
         let Handed { results, interruption, .. } = handed;
         // Those whom the end of the transaction concerns, and those it had no room for.
@@ -245,7 +278,7 @@ impl Ledger {
         for (status, recipient) in results.recipients.into_iter().zip(who) {
             match status {
                 RecipientStatus::Refused(reply) => {
-                    let failure = Failure::reply(Scope::Recipient, Stage::Rcpt.name(), reply);
+                    let failure = answer(Scope::Recipient, Stage::Rcpt, reply, via);
                     self.fail(&[*recipient], failure.with_peer(via.peer.as_str()), Some(via), answered);
                 }
                 RecipientStatus::Overflow => overflow.push(*recipient),
@@ -259,17 +292,43 @@ impl Ledger {
             }
             // Nobody is left but those who were refused one by one.
             (Ending::NoRecipient, _) if others.is_empty() => return overflow,
-            (Ending::Refused { stage, reply }, _) => (Failure::reply(Scope::Message, stage.name(), reply), answered),
-            (Ending::Closing { stage, reply }, _) => (Failure::reply(Scope::Hop, stage.name(), reply), answered),
-            (Ending::Unfinished | Ending::NoRecipient, Some(interruption)) => interrupted(&interruption, further),
+            (Ending::Refused { stage, reply }, _) => (answer(Scope::Message, stage, reply, via), answered),
+            (Ending::Closing { stage, reply }, _) => (answer(Scope::Hop, stage, reply, via), answered),
+            (Ending::Unfinished | Ending::NoRecipient, Some(interruption)) => interrupted(&interruption, unanswered),
             (Ending::Unfinished | Ending::NoRecipient, None) => {
-                (Failure::transient(Scope::Hop, Status(5, 0), "the session came to no end"), further)
+                (Failure::transient(Scope::Hop, Status(5, 0), "the session came to no end"), unanswered)
             }
         };
         others.append(&mut overflow);
-        self.fail(&others, failure.with_peer(via.peer.as_str()), Some(via), further);
+        if let Some(last) = results.last_named.and_then(|at| who.get(at).copied()) {
+            // What one recipient is answered is not said of the others.
+            others.retain(|other| *other != last);
+            self.set_apart(last);
+            self.fail(&[last], failure.clone().with_peer(via.peer.as_str()), Some(via), further);
+            let text = format!("the session ended at another recipient: {failure}");
+            let failure = Failure::transient(Scope::Hop, Status(4, 2), text);
+            self.fail(&others, failure.with_peer(via.peer.as_str()), Some(via), unanswered);
+        } else {
+            self.fail(&others, failure.with_peer(via.peer.as_str()), Some(via), further);
+        }
         Vec::new()
     }
+
+    fn set_apart(&mut self, recipient: usize) {
+        if let Some(open) = self.open.iter_mut().find(|open| open.recipient == recipient) {
+            open.apart = true;
+        }
+    }
+}
+
+/// A number that spreads load; nothing secret hangs on it. Each `RandomState` has keys of its own.
+fn random() -> u64 {
+    RandomState::new().build_hasher().finish()
+}
+
+/// What a negative answer means on this session: where TLS failed there and the answer demands it, it may pass.
+fn answer(scope: Scope, stage: Stage, reply: Reply, via: &Via) -> Failure {
+    Failure::answer(scope, stage.name(), reply, via.clearance.outcome())
 }
 
 /// What an interruption means, and what may follow it.

@@ -3,14 +3,14 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::envelope::Envelope;
+use crate::envelope::{Envelope, Recipient};
 use crate::outbound::{Attempt, AttemptLimit, RecipientResult, Report};
 use crate::outcome::{Cause, Failure, Outcome, Persistence, Scope};
 use crate::spool::{Entry, SpoolError};
 
 use super::lanes::{Health, Item, Job, Ticket};
 use super::settle::{self, Left};
-use super::{Cargo, Context, Event, Live, waits};
+use super::{Cargo, Context, Event, Live, trouble, waits};
 
 /// When the spool cannot be read, the message is tried again after this long.
 const SPOOL_PAUSE: Duration = Duration::from_mins(1);
@@ -105,14 +105,20 @@ async fn deliver(context: &Arc<Context>, live: &Live, item: &Item<Cargo>, slot: 
         Ok(None) => return Left::Nothing,
         Err(left) => return left,
     };
+    if attempt.recipients.is_empty() {
+        slot.give_back(Health::Unknown);
+        let due = Instant::now() + waits::wait(&context.settings.load().config.queue.retry, 1);
+        return settle::age(context, live, &attempt, None, due, item.expires).await;
+    }
     attempt.may_be_last = item.expires.saturating_duration_since(Instant::now()) < LAST;
     let report = context.outbound.deliver_within(attempt.clone(), limit).await;
-    slot.give_back(health(&report));
+    slot.give_back(health(&attempt, &report));
     (context.observer)(&attempt, &report);
     settle::settle(context, live, &attempt, &report, item.expires).await
 }
 
-/// The attempt for an item: `None` where nothing is left to do, an error where the spool failed.
+/// The attempt for an item, without recipients where only a report to the sender is owed; `None` where nothing is
+/// left to do, an error where the spool failed.
 async fn prepare(context: &Context, live: &Live, item: &Item<Cargo>) -> Result<Option<Attempt>, Left> {
     let entry = match live.entry.get_or_try_init(|| load(context, live)).await {
         Ok(entry) => Arc::clone(entry),
@@ -128,7 +134,9 @@ async fn prepare(context: &Context, live: &Live, item: &Item<Cargo>) -> Result<O
     let envelope: &Envelope = state.as_ref().unwrap_or(&entry.envelope);
     let settings = context.settings.load();
     let attempt = super::orders::attempt(&settings.connectors, &entry, envelope, &item.host);
-    Ok((!attempt.recipients.is_empty()).then_some(attempt))
+    let is_owed = |recipient: &Recipient| recipient.owed.is_some() && *recipient.mailbox.host() == item.host;
+    let has_work = !attempt.recipients.is_empty() || envelope.recipients.iter().any(is_owed);
+    Ok(has_work.then_some(attempt))
 }
 
 async fn load(context: &Context, live: &Live) -> Result<Arc<Entry>, SpoolError> {
@@ -138,7 +146,7 @@ async fn load(context: &Context, live: &Live) -> Result<Arc<Entry>, SpoolError> 
 /// Says what an attempt shows of the destination as a whole. It is up where a peer decided about a recipient in its
 /// own words: nothing else earns further connections. It is down where no hop could be used. A refusal by a policy of
 /// ours that holds or bounces the message, and trouble with the message itself, show nothing.
-fn health(report: &Report) -> Health {
+fn health(attempt: &Attempt, report: &Report) -> Health {
     let mut last = None;
     let mut spoken = false;
     for result in &report.results {
@@ -149,6 +157,8 @@ fn health(report: &Report) -> Health {
             {
                 return Health::Up;
             }
+            // That such a recipient ends sessions is known, and says nothing of the destination.
+            Outcome::Deferred(_) if result.via.is_some() && attempt.apart.contains(&result.recipient) => {}
             Outcome::Deferred(failure)
                 if matches!(failure.scope, Scope::Hop | Scope::Destination) && !failure.is_unpromised() =>
             {
@@ -159,7 +169,7 @@ fn health(report: &Report) -> Health {
         }
     }
     let Some((failure, trail)) = last else { return Health::Unknown };
-    let trouble = settle::trouble(failure, trail, Persistence::Transient);
+    let trouble = trouble::trouble(failure, trail, Persistence::Transient);
     if spoken { Health::Shaken(trouble) } else { Health::Down(trouble) }
 }
 
@@ -172,11 +182,13 @@ fn is_decided_by_peer(result: &RecipientResult, failure: &Failure) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::address::Host;
+    use crate::address::{Host, ReversePath};
     use crate::config::{TlsDemand, default_connector};
+    use crate::envelope::QueueId;
     use crate::outbound::Via;
     use crate::outcome::Unpromised;
     use crate::smtp::reply::{Reply, Status};
+    use crate::spool::Body;
     use crate::tls::{Clearance, Demand, Layer, NoTls, Refusal, TlsOutcome, TlsPolicy, Verdict, Verify, judge};
 
     fn clearance() -> Clearance {
@@ -215,9 +227,22 @@ mod tests {
             via: session.then(|| Arc::clone(&via)),
             policy: None,
             trail: Vec::new(),
+            apart: false,
         };
-        let results = results.into_iter().enumerate().map(result).collect();
-        match health(&Report { results, trail: Vec::new(), connector, config: Arc::new(config) }) {
+        let results: Vec<_> = results.into_iter().enumerate().map(result).collect();
+        let entry = Arc::new(Entry {
+            id: QueueId::from_number(1).expect("small"),
+            accepted: jiff::Timestamp::UNIX_EPOCH,
+            envelope: Envelope::new(ReversePath::Null, Vec::new()),
+            size: 0,
+            body: Body::Memory(bytes::Bytes::new()),
+        });
+        let host = Host::parse("example.org").expect("a host");
+        let recipients = (0..results.len()).collect();
+        let connector_of = Arc::clone(&connector);
+        let attempt =
+            Attempt { entry, recipients, apart: Vec::new(), host, connector: connector_of, may_be_last: false };
+        match health(&attempt, &Report { results, trail: Vec::new(), connector, config: Arc::new(config) }) {
             Health::Up => "up",
             Health::Down(_) => "down",
             Health::Shaken(_) => "shaken",

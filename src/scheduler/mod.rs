@@ -14,6 +14,7 @@ mod orders;
 mod outlook;
 mod pulse;
 mod settle;
+mod trouble;
 mod usage;
 mod waits;
 mod witness;
@@ -405,6 +406,12 @@ fn destinations(envelope: &Envelope) -> Vec<Waiting> {
                 waiting.warned &= warned;
             }
             None => all.push(Waiting { host: recipient.mailbox.host().clone(), next: *next, warned: *warned }),
+        }
+    }
+    // What is owed to the sender goes along with an attempt, or is due at once where there is none.
+    for recipient in envelope.recipients.iter().filter(|recipient| recipient.owed.is_some()) {
+        if all.iter().all(|waiting| waiting.host != *recipient.mailbox.host()) {
+            all.push(Waiting { host: recipient.mailbox.host().clone(), next: None, warned: true });
         }
     }
     all

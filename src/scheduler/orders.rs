@@ -289,7 +289,8 @@ async fn hold(context: &Context, id: QueueId) -> Result<Stored, Refused> {
 async fn release(context: &Context, id: QueueId) -> Result<Stored, Refused> {
     change(context, id, "it is not held", |state| match state {
         RecipientState::Held { attempts, history } => {
-            Some(RecipientState::Pending { attempts: *attempts, next: None, history: history.clone(), warned: true })
+            let history = history.clone();
+            Some(RecipientState::Pending { attempts: *attempts, next: None, history, warned: true, apart: false })
         }
         RecipientState::Pending { .. } | RecipientState::Delivered | RecipientState::Failed => None,
     })
@@ -309,6 +310,8 @@ async fn change(
     for recipient in &mut envelope.recipients {
         if let Some(state) = new(&recipient.state) {
             recipient.state = state;
+            // It speaks of the state before.
+            recipient.owed = None;
             changed = true;
         }
     }
@@ -342,6 +345,7 @@ async fn bounce(context: &Arc<Context>, id: QueueId) -> Result<Option<Stored>, (
             via: None,
             policy: None,
             trail: Vec::new(),
+            apart: false,
         };
         let results = attempt.recipients.iter().map(result).collect();
         let (connector, config) = (Arc::clone(&attempt.connector), Arc::clone(&settings.config));
@@ -353,7 +357,7 @@ async fn bounce(context: &Arc<Context>, id: QueueId) -> Result<Option<Stored>, (
             settle::Left::Unwritten => return Err((Refused::Stopping, Left::AsBefore(Vec::new()))),
         }
     }
-    let envelope = live.envelope.lock().await.take().filter(|_| is_left);
+    let envelope = live.envelope.lock().await.take().filter(|envelope| is_left || envelope.is_open());
     Ok(envelope.map(|envelope| Stored { id, accepted: entry.accepted, envelope, size: entry.size }))
 }
 
@@ -375,10 +379,12 @@ fn serve(
     host: &crate::address::Host,
     which: impl Fn(&RecipientState) -> bool,
 ) -> Attempt {
+    let apart = |at: &usize| matches!(envelope.recipients[*at].state, RecipientState::Pending { apart: true, .. });
     let mine = |(at, recipient): (usize, &crate::envelope::Recipient)| {
         (which(&recipient.state) && recipient.mailbox.host() == host).then_some(at)
     };
-    let recipients = envelope.recipients.iter().enumerate().filter_map(mine).collect();
+    let recipients: Vec<usize> = envelope.recipients.iter().enumerate().filter_map(mine).collect();
+    let apart = recipients.iter().copied().filter(apart).collect();
     let connector = Arc::clone(connectors.for_host(host));
-    Attempt { entry: Arc::clone(entry), recipients, host: host.clone(), connector, may_be_last: false }
+    Attempt { entry: Arc::clone(entry), recipients, apart, host: host.clone(), connector, may_be_last: false }
 }

@@ -8,25 +8,24 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 
-use crate::config::{WarnAfter, write_duration};
+use crate::config::{Connector, WarnAfter, write_duration};
 use crate::dsn::{self, Action};
-use crate::envelope::{Envelope, History, QueueId, Recipient, RecipientState, Trouble};
+use crate::envelope::{Envelope, QueueId, Recipient, RecipientState, Trouble};
 use crate::evidence;
 use crate::outbound::{Attempt, RecipientResult, Report};
-use crate::outcome::{Failure, Outcome, Persistence};
+use crate::outcome::{Outcome, Persistence};
 use crate::smtp::reply::{EnhancedStatusCode, Status};
 use crate::spool::SpoolError;
 
 use super::lanes::Item;
-use super::notice::{self, Change};
+use super::notice::{self, Change, Subject};
+use super::trouble::{host, is_of_content, trouble};
 use super::waits::wait;
 use super::witness::{self, Witness};
 use super::{Context, Live, Settings, journal};
 
 /// Between two tries to write a result.
 const WRITE_PAUSE: Duration = Duration::from_secs(5);
-/// Characters of a reason that are kept, at most.
-const REASON_MAX: usize = 2000;
 
 /// What is left to do for the recipients of an attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,6 +69,7 @@ pub(super) async fn settle(
     let mut state = live.envelope.lock().await;
     let envelope = state.get_or_insert_with(|| attempt.entry.envelope.clone());
     let mut books = Books::open(&settings, attempt, Some(report), expires, envelope);
+    books.collect_owed(envelope);
     for result in &report.results {
         books.enter(envelope, result);
     }
@@ -90,6 +90,7 @@ pub(super) async fn age(
     let mut state = live.envelope.lock().await;
     let envelope = state.get_or_insert_with(|| attempt.entry.envelope.clone());
     let mut books = Books::open(&settings, attempt, None, expires, envelope);
+    books.collect_owed(envelope);
     for recipient in &attempt.recipients {
         books.age(envelope, *recipient, down.as_ref(), due);
     }
@@ -124,6 +125,8 @@ pub(super) fn reckon<T>(settings: &Settings, item: &mut Item<T>) {
 struct Books<'a> {
     settings: &'a Settings,
     attempt: &'a Attempt,
+    /// The connector under which the attempt was judged.
+    connector: &'a Connector,
     now: Instant,
     expires: Instant,
     warn_at: Option<Instant>,
@@ -133,8 +136,15 @@ struct Books<'a> {
     held: Vec<Change>,
     relayed: Vec<Change>,
     witness: Witness<'a>,
-    /// The state of the attempt's recipients before.
-    before: Vec<(usize, RecipientState)>,
+    /// What is changed here, as it was before.
+    before: Vec<Before>,
+}
+
+/// A recipient before an attempt.
+struct Before {
+    at: usize,
+    state: RecipientState,
+    owed: Option<Box<Trouble>>,
 }
 
 impl<'a> Books<'a> {
@@ -145,11 +155,15 @@ impl<'a> Books<'a> {
         expires: Instant,
         envelope: &Envelope,
     ) -> Self {
-        let state = |at: &usize| envelope.recipients.get(*at).map(|recipient| (*at, recipient.state.clone()));
+        let before = envelope.recipients.iter().enumerate().filter_map(|(at, recipient)| {
+            let is_concerned = recipient.owed.is_some() || attempt.recipients.contains(&at);
+            is_concerned.then(|| Before { at, state: recipient.state.clone(), owed: recipient.owed.clone() })
+        });
         let warn_at = warn_at(settings, expires);
         Self {
             settings,
             attempt,
+            connector: report.map_or(&attempt.connector, |report| &report.connector),
             now: Instant::now(),
             expires,
             warn_at,
@@ -159,7 +173,24 @@ impl<'a> Books<'a> {
             held: Vec::new(),
             relayed: Vec::new(),
             witness: Witness::new(settings, attempt, report),
-            before: attempt.recipients.iter().filter_map(state).collect(),
+            before: before.collect(),
+        }
+    }
+
+    /// Takes up the reports that could not be stored before.
+    fn collect_owed(&mut self, envelope: &Envelope) {
+        for (at, recipient) in envelope.recipients.iter().enumerate() {
+            let Some(last) = recipient.owed.as_deref().filter(|_| *recipient.mailbox.host() == self.attempt.host)
+            else {
+                continue;
+            };
+            let change = Change::notice(at, last.clone());
+            match recipient.state {
+                RecipientState::Held { .. } => self.held.push(change),
+                RecipientState::Delivered | RecipientState::Failed | RecipientState::Pending { .. } => {
+                    self.relayed.push(change);
+                }
+            }
         }
     }
 
@@ -183,7 +214,9 @@ impl<'a> Books<'a> {
             Outcome::Bounced(failure) => {
                 let last = trouble(failure, &result.trail, Persistence::Permanent);
                 self.witness.failed(result, attempts, evidence::Outcome::Bounced, &last);
-                self.give_up(result.recipient, recipient, attempts, history, last);
+                let is_of_content = is_of_content(failure) && result.via.is_some();
+                let at = result.recipient;
+                self.give_up(recipient, Change { recipient: at, attempts, history, last, is_of_content });
             }
             Outcome::Held(failure) => {
                 let last = trouble(failure, &result.trail, Persistence::Transient);
@@ -191,8 +224,7 @@ impl<'a> Books<'a> {
                 self.witness.failed(result, attempts, evidence::Outcome::Held, &last);
                 // Nobody knows when an operator will decide, so the sender is told now.
                 if self.warn_at.is_some() && !warned && self.wants(recipient, Action::Delayed(None)) {
-                    let (recipient, last, history) = (result.recipient, last.clone(), History::default());
-                    self.held.push(Change { recipient, attempts: 0, history, last });
+                    self.held.push(Change::notice(result.recipient, last.clone()));
                 }
                 history.push(last, all);
                 recipient.state = RecipientState::Held { attempts, history };
@@ -202,7 +234,9 @@ impl<'a> Books<'a> {
                 if self.now >= self.expires {
                     let last = self.expired(last);
                     self.witness.failed(result, attempts, evidence::Outcome::Bounced, &last);
-                    return self.give_up(result.recipient, recipient, attempts, history, last);
+                    let at = result.recipient;
+                    let change = Change { recipient: at, attempts, history, last, is_of_content: false };
+                    return self.give_up(recipient, change);
                 }
                 let due = (self.now + wait(&self.settings.config.queue.retry, attempts)).min(self.expires);
                 let next = Timestamp::now() + due.saturating_duration_since(self.now);
@@ -210,7 +244,8 @@ impl<'a> Books<'a> {
                 self.witness.failed(result, attempts, evidence::Outcome::Deferred, &last);
                 self.check_delay(result.recipient, recipient, warned, last.clone());
                 history.push(last, all);
-                recipient.state = RecipientState::Pending { attempts, next: Some(next), history, warned };
+                let apart = result.apart;
+                recipient.state = RecipientState::Pending { attempts, next: Some(next), history, warned, apart };
                 self.left = self.left.and(due, self.expires);
             }
         }
@@ -230,15 +265,16 @@ impl<'a> Books<'a> {
         if self.now >= self.expires {
             let last = self.expired(last);
             self.witness.too_old(at, &last);
-            return self.give_up(at, recipient, attempts, history, last);
+            let change = Change { recipient: at, attempts, history, last, is_of_content: false };
+            return self.give_up(recipient, change);
         }
         self.check_delay(at, recipient, warned, last);
         self.left = self.left.and(due, self.expires);
     }
 
-    fn give_up(&mut self, at: usize, recipient: &Recipient, attempts: u32, history: History, last: Trouble) {
-        journal::failed(self.attempt, &recipient.mailbox, &last);
-        self.failed.push(Change { recipient: at, attempts, history, last });
+    fn give_up(&mut self, recipient: &Recipient, change: Change) {
+        journal::failed(self.attempt, &recipient.mailbox, &change.last);
+        self.failed.push(change);
     }
 
     /// Notes that the sender must be told of a delay, once.
@@ -247,7 +283,7 @@ impl<'a> Books<'a> {
         if self.now < warn_at {
             self.left = self.left.and(self.expires, warn_at);
         } else if self.wants(recipient, Action::Delayed(None)) {
-            self.late.push(Change { recipient: at, attempts: 0, history: History::default(), last });
+            self.late.push(Change::notice(at, last));
         }
     }
 
@@ -262,7 +298,7 @@ impl<'a> Books<'a> {
                 host: Some(host(&via.peer)),
                 reply: Some(reply.clone()),
             };
-            self.relayed.push(Change { recipient: result.recipient, attempts: 0, history: History::default(), last });
+            self.relayed.push(Change::notice(result.recipient, last));
         }
     }
 
@@ -283,6 +319,21 @@ impl<'a> Books<'a> {
         }
     }
 
+    /// Keeps in mind which of these reports are owed still. A message that is held outlives its time.
+    fn owe(&mut self, envelope: &mut Envelope, changes: Vec<Change>, is_stored: bool, soon: Instant) {
+        let is_over = self.now >= self.expires + self.settings.config.queue.expire;
+        for Change { recipient, last, .. } in changes {
+            let Some(recipient) = envelope.recipients.get_mut(recipient) else { continue };
+            recipient.owed = (!is_stored && !is_over).then(|| Box::new(last));
+            if recipient.owed.is_some() {
+                self.left = self.left.and(soon, self.expires.max(soon));
+            } else if !is_stored {
+                let (id, to) = (self.attempt.entry.id, &recipient.mailbox);
+                tracing::error!(queue_id = %id, %to, "report to the sender could not be stored for days; discarding it");
+            }
+        }
+    }
+
     /// Stores the reports, then the new state.
     async fn close(mut self, context: &Arc<Context>, envelope: &mut Envelope) -> Left {
         let reports = [&self.failed, &self.late, &self.held, &self.relayed].iter().any(|changes| !changes.is_empty());
@@ -290,12 +341,13 @@ impl<'a> Books<'a> {
             return unwritten(self.attempt.entry.id, self.before, envelope);
         }
         let soon = self.now + wait(&self.settings.config.queue.retry, 1);
-        let told = notice::store(context, self.settings, self.attempt, envelope, Action::Failed, &self.failed).await;
+        let subject = Subject { settings: self.settings, attempt: self.attempt, connector: self.connector };
+        let told = notice::store(context, &subject, envelope, Action::Failed, &self.failed).await;
         if !told {
             self.left = self.left.and(soon, self.expires.max(soon));
         }
         let all = envelope.recipients.len();
-        for Change { recipient, attempts, mut history, last } in std::mem::take(&mut self.failed) {
+        for Change { recipient, attempts, mut history, last, .. } in std::mem::take(&mut self.failed) {
             let Some(recipient) = envelope.recipients.get_mut(recipient) else { continue };
             if told {
                 recipient.state = RecipientState::Failed;
@@ -306,14 +358,12 @@ impl<'a> Books<'a> {
                 // Who was held and could not be given up stays held.
                 RecipientState::Held { .. } => RecipientState::Held { attempts, history },
                 RecipientState::Pending { .. } | RecipientState::Delivered | RecipientState::Failed => {
-                    RecipientState::Pending { attempts, next: None, history, warned: true }
+                    RecipientState::Pending { attempts, next: None, history, warned: true, apart: false }
                 }
             };
         }
         let until = Timestamp::now() + self.expires.saturating_duration_since(self.now);
-        if !notice::store(context, self.settings, self.attempt, envelope, Action::Delayed(Some(until)), &self.late)
-            .await
-        {
+        if !notice::store(context, &subject, envelope, Action::Delayed(Some(until)), &self.late).await {
             self.late.clear();
             self.left = self.left.and(self.expires, soon);
         }
@@ -323,8 +373,12 @@ impl<'a> Books<'a> {
                 *warned = true;
             }
         }
-        for (action, changes) in [(Action::Delayed(None), &self.held), (Action::Relayed, &self.relayed)] {
-            notice::store(context, self.settings, self.attempt, envelope, action, changes).await;
+        for (action, changes) in [
+            (Action::Delayed(None), std::mem::take(&mut self.held)),
+            (Action::Relayed, std::mem::take(&mut self.relayed)),
+        ] {
+            let is_stored = notice::store(context, &subject, envelope, action, &changes).await;
+            self.owe(envelope, changes, is_stored, soon);
         }
         // Whoever looks for what became of a recipient finds it before the queue forgets.
         if !self.witness.testify(&context.evidence, envelope, told).await {
@@ -339,11 +393,11 @@ impl<'a> Books<'a> {
 
 /// The end comes first, and the recipients are as they were. Another destination's attempt may still be written down,
 /// and must not take this one with it.
-fn unwritten(id: QueueId, before: Vec<(usize, RecipientState)>, envelope: &mut Envelope) -> Left {
+fn unwritten(id: QueueId, before: Vec<Before>, envelope: &mut Envelope) -> Left {
     tracing::error!(queue_id = %id, "the result of an attempt is not written down, for its evidence is not; the attempt may be repeated after the restart");
-    for (at, state) in before {
+    for Before { at, state, owed } in before {
         if let Some(recipient) = envelope.recipients.get_mut(at) {
-            recipient.state = state;
+            (recipient.state, recipient.owed) = (state, owed);
         }
     }
     Left::Unwritten
@@ -379,51 +433,6 @@ async fn write_down(context: &Context, id: QueueId, envelope: &Envelope) -> Writ
                 // Time over, or one last try before the end.
                 let _ = pause.await;
             }
-        }
-    }
-}
-
-/// A failure as the queue remembers it: with the reason of every hop that was tried, its own first.
-pub(super) fn trouble(failure: &Failure, trail: &[Arc<Failure>], ends_as: Persistence) -> Trouble {
-    let mut text = failure.to_string();
-    for earlier in trail.iter().filter(|earlier| (&earlier.peer, &earlier.cause) != (&failure.peer, &failure.cause)) {
-        if text.len() >= REASON_MAX {
-            break;
-        }
-        text.push_str("; ");
-        text.push_str(&earlier.to_string());
-    }
-    Trouble {
-        at: Timestamp::now(),
-        status: failure.enhanced(ends_as),
-        text: text.chars().take(REASON_MAX).collect(),
-        host: failure.peer.as_deref().map(host),
-        reply: failure.peer_reply().cloned(),
-    }
-}
-
-/// The host of `mx.example.org [192.0.2.1]:25`, of `mx.example.org:25` where it was not dialled or, where it has
-/// no name, of `[192.0.2.1]:25`.
-fn host(peer: &str) -> String {
-    let address = peer.find(' ').or_else(|| peer.find(']').map(|at| at + 1));
-    let end = address.or_else(|| peer.rfind(':')).unwrap_or(peer.len());
-    peer[..end].to_owned()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_host_is_told_without_address_and_port() {
-        for (peer, named) in [
-            ("mx.example.org [192.0.2.1]:25", "mx.example.org"),
-            ("mx.example.org [2001:db8::1]:25", "mx.example.org"),
-            ("mx.example.org:25", "mx.example.org"),
-            ("[192.0.2.1]:25", "[192.0.2.1]"),
-            ("[IPv6:2001:db8::1]:25", "[IPv6:2001:db8::1]"),
-        ] {
-            assert_eq!(host(peer), named);
         }
     }
 }

@@ -173,7 +173,7 @@ fn unmet(failure: &Failure) -> Option<Unmet> {
             wanted: "TLS on the whole way".to_owned(),
             got: why.to_string(),
         }),
-        Cause::Reply { .. } | Cause::Other(_) => None,
+        Cause::Reply { .. } | Cause::Ourselves(_) | Cause::Other(_) => None,
     }
 }
 
@@ -181,7 +181,10 @@ fn unmet(failure: &Failure) -> Option<Unmet> {
 fn refused(failure: &Failure) -> Option<Session> {
     match &failure.cause {
         Cause::Policy(refusal) | Cause::Unpromised(Unpromised::Session(refusal)) => Session::refused(refusal),
-        Cause::Unpromised(Unpromised::Off | Unpromised::NotOffered) | Cause::Reply { .. } | Cause::Other(_) => None,
+        Cause::Unpromised(Unpromised::Off | Unpromised::NotOffered)
+        | Cause::Reply { .. }
+        | Cause::Ourselves(_)
+        | Cause::Other(_) => None,
     }
 }
 

@@ -6,6 +6,7 @@ use gatepost::envelope::BodyType;
 use gatepost::outcome::Outcome;
 use gatepost::spool::{Body, Spool as _, SqliteSpool};
 
+use crate::certificates::{BOTH, server_config};
 use crate::peer::{Manner, Nobody, Peer, Starttls};
 use crate::world::{World, connector, deliver, failure, message, outcome, result};
 
@@ -376,6 +377,25 @@ async fn what_a_peer_cannot_take_waits_for_the_host_that_could_not_be_asked() {
         let outbound = world.outbound(&connector("partner", &["partner.example"], &policy));
         let report = deliver(&outbound, message(&["b@partner.example"])).await;
         assert_eq!(outcome(&report, 0), ends, "{report:?}");
+    }
+}
+
+/// The host that could take it does not meet the policy: what becomes of that is the administrator's to say.
+#[tokio::test]
+async fn what_a_peer_cannot_take_leaves_a_policy_that_is_not_met_to_on_failure() {
+    let world = World::new().await;
+    let pair = world.authority.issue(&["mx.partner.example"]);
+    let small = Manner::new(Starttls::Tls(server_config(&pair, BOTH).into()));
+    let small = Peer::start(Manner { keywords: &["SIZE 10"], ..small }).await;
+    let clear = Peer::start(plain()).await;
+    for (on_failure, ends) in [("defer", "deferred 4.7.4"), ("hold", "held 4.7.4"), ("bounce", "bounced 5.7.4")] {
+        for peers in [[&small, &clear], [&clear, &small]] {
+            let more = format!("verify = \"none\"\non_failure = \"{on_failure}\"");
+            let forced = smart_hosts(&peers).replace("opportunistic\"", &format!("forced\"\n{more}"));
+            let report = deliver(&world.outbound(&forced), message(&["b@partner.example"])).await;
+            assert_eq!(outcome(&report, 0), ends, "{report:?}");
+            assert!(report.trail.len() == 2 && clear.heard().iter().all(|heard| !heard.has("MAIL")), "{report:?}");
+        }
     }
 }
 

@@ -32,6 +32,8 @@ const PARTNER: &str = "
     partner.example MX 10 mx1.partner.example
     partner.example MX 20 mx2.partner.example
     other.example MX 10 mx1.partner.example
+    backup.example MX 10 mx2.partner.example
+    backup.example MX 20 mx1.partner.example
     null.example MX 0 .
 ";
 
@@ -134,7 +136,7 @@ pub(crate) fn attempt(outbound: &Outbound, entry: Entry) -> Attempt {
     let host: Host = entry.envelope.recipients[0].mailbox.host().clone();
     let connector = Arc::clone(outbound.settings().connectors().for_host(&host));
     let recipients = (0..entry.envelope.recipients.len()).collect();
-    Attempt { entry: Arc::new(entry), recipients, host, connector, may_be_last: false }
+    Attempt { entry: Arc::new(entry), recipients, apart: Vec::new(), host, connector, may_be_last: false }
 }
 
 pub(crate) async fn deliver(outbound: &Outbound, entry: Entry) -> Report {

@@ -212,7 +212,9 @@ async fn a_policy_outlives_restarts_and_its_host() {
         move || Timestamp::from_second(now.load(Ordering::Relaxed)).expect("a time")
     };
     let first = host(&world, plain(POLICY)).await;
-    let open = |host: &Host| MtaSts::open_at(world.folder.path(), web(&world, host), Arc::new(clock.clone())).expect("our own version");
+    let open = |host: &Host| {
+        MtaSts::open_at(world.folder.path(), web(&world, host), Arc::new(clock.clone())).expect("our own version")
+    };
     let Published::Policy(policy) = open(&first).policy(&domain("good.example")).await else { panic!("none") };
     drop(first);
     let gone = host(&world, answer("404 X", "", b"")).await;

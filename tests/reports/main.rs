@@ -12,6 +12,8 @@ mod addresses;
 mod confidential;
 mod delays;
 mod failures;
+mod groups;
 mod notify;
+mod passing;
 mod postmaster;
 mod requiretls;

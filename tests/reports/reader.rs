@@ -91,19 +91,28 @@ impl Report {
         let (header, body) = Fields::read(&whole);
         let boundary = outer(&header, body);
         let parts = parts(body, &boundary);
-        let [people, status, returned] = parts.as_slice() else { panic!("{} parts in\n{whole}", parts.len()) };
+        assert_eq!(parts.len(), 3, "{whole}");
         let encodings: Vec<_> = parts.iter().map(|part| part.0.find("Content-Transfer-Encoding")).collect();
         let is_eight_bit = encodings.contains(&Some("8bit"));
         assert_eq!(header.find("Content-Transfer-Encoding"), is_eight_bit.then_some("8bit"), "RFC 2045 §6.4");
         for ((fields, content), encoding) in parts.iter().zip(encodings) {
             fields.only(&["Content-Type", "Content-Transfer-Encoding"]);
-            assert_eq!(encoding, (!content.is_ascii()).then_some("8bit"), "{content}");
+            match encoding {
+                Some("quoted-printable") => {
+                    let kind = fields.get("Content-Type");
+                    // RFC 2046 §5.2.1, RFC 3464 §2.1; RFC 6532 §3.7 and RFC 6533 §5 allow it of their own.
+                    assert!(kind.starts_with("text/") || kind.starts_with("message/global"), "{kind} is encoded");
+                }
+                encoding => assert_eq!(encoding, (!content.is_ascii()).then_some("8bit"), "{content}"),
+            }
         }
+        let parts: Vec<_> = parts.iter().map(|(fields, content)| (fields.clone(), decoded(fields, content))).collect();
+        let [people, status, returned] = parts.as_slice() else { unreachable!("as many as before") };
         assert_eq!(people.0.get("Content-Type"), "text/plain; charset=utf-8");
         let kind = status.0.get("Content-Type").to_owned();
         assert_eq!(kind == "message/global-delivery-status", !status.1.is_ascii(), "{kind}");
         assert!(kind == "message/global-delivery-status" || kind == "message/delivery-status", "{kind}");
-        let (message, recipients) = groups(status.1);
+        let (message, recipients) = groups(&status.1);
         check_message(&message);
         recipients.iter().for_each(check_recipient);
         Self {
@@ -111,7 +120,7 @@ impl Report {
             message,
             recipients,
             kind,
-            returned: (returned.0.get("Content-Type").to_owned(), returned.1.to_owned()),
+            returned: (returned.0.get("Content-Type").to_owned(), returned.1.clone()),
             header,
             whole,
         }
@@ -165,6 +174,32 @@ fn parts<'a>(body: &'a str, boundary: &str) -> Vec<(Fields, &'a str)> {
     parts.split(&format!("\r\n--{boundary}\r\n")).map(Fields::read).collect()
 }
 
+/// The content of a part, without its encoding.
+fn decoded(fields: &Fields, content: &str) -> String {
+    if fields.find("Content-Transfer-Encoding") != Some("quoted-printable") {
+        return content.to_owned();
+    }
+    assert!(
+        content.split("\r\n").all(|line| line.len() <= 76 && !line.ends_with([' ', '\t'])),
+        "RFC 2045 §6.7: {content}"
+    );
+    let joined = content.replace("=\r\n", "");
+    let mut octets = Vec::new();
+    let mut rest = joined.as_bytes();
+    while let Some((first, after)) = rest.split_first() {
+        if *first == b'=' {
+            let hex = std::str::from_utf8(&after[..2]).expect("two digits");
+            assert!(hex.bytes().all(|digit| digit.is_ascii_digit() || (b'A'..=b'F').contains(&digit)), "={hex}");
+            octets.push(u8::from_str_radix(hex, 16).expect("checked"));
+            rest = &after[2..];
+        } else {
+            octets.push(*first);
+            rest = after;
+        }
+    }
+    String::from_utf8(octets).expect("UTF-8")
+}
+
 /// The group about the message, and those about its recipients (RFC 3464 §2.1).
 fn groups(status: &str) -> (Fields, Vec<Fields>) {
     let (mut groups, mut rest) = (Vec::new(), status);
@@ -197,7 +232,8 @@ fn check_recipient(fields: &Fields) {
         "Will-Retry-Until",
     ]);
     let recipient = fields.typed("Final-Recipient", &["rfc822", "utf-8"]).expect("a recipient");
-    let kind = if recipient.is_ascii() { "rfc822; " } else { "utf-8; " };
+    // In seven bits, characters are named by their numbers (RFC 6533 §3).
+    let kind = if recipient.is_ascii() && !recipient.contains("\\x{") { "rfc822; " } else { "utf-8; " };
     assert!(fields.get("Final-Recipient").starts_with(kind), "{fields:?}");
     let class = match fields.get("Action") {
         "failed" => 5,

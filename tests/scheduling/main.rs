@@ -15,5 +15,6 @@ mod connections;
 mod fairness;
 mod limits;
 mod orders;
+mod owed;
 mod restart;
 mod sink;

@@ -30,8 +30,11 @@ use tokio_util::sync::CancellationToken;
 use crate::world::{SENDER, configured};
 
 /// A spool that fails where the test wants it.
-struct Brittle {
-    spool: SqliteSpool,
+#[derive(Debug)]
+pub(crate) struct Brittle {
+    pub(crate) spool: SqliteSpool,
+    /// No report goes in.
+    pub(crate) refuses_reports: AtomicBool,
     /// The next record panics …
     panics: AtomicBool,
     /// … or does so once it is written.
@@ -41,11 +44,27 @@ struct Brittle {
     ended: AtomicBool,
 }
 
+impl Brittle {
+    pub(crate) fn open(folder: &Path) -> Self {
+        Self {
+            spool: SqliteSpool::open(&folder.join("spool")).expect("nobody else has it"),
+            refuses_reports: AtomicBool::new(false),
+            panics: AtomicBool::new(false),
+            panics_afterwards: AtomicBool::new(false),
+            ends_after_one: AtomicBool::new(false),
+            ended: AtomicBool::new(false),
+        }
+    }
+}
+
 impl Spool for Brittle {
     fn draft(&self) -> Draft {
         self.spool.draft()
     }
     fn commit(&self, draft: Draft, envelope: Envelope) -> SpoolFuture<'_, (Receipt, Entry)> {
+        if envelope.reverse_path == ReversePath::Null && self.refuses_reports.load(Ordering::SeqCst) {
+            return Box::pin(async { Err(SpoolError::Full("says the test".to_owned())) });
+        }
         self.spool.commit(draft, envelope)
     }
     fn record(&self, id: QueueId, envelope: Envelope) -> SpoolFuture<'_, ()> {
@@ -89,13 +108,7 @@ impl Queue {
         let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder");
         // Nobody listens there, and nothing is to be dialled.
         let config = Arc::new(configured(folder.path(), "127.0.0.1:1".parse().expect("an address"), "", &[]));
-        let spool = Arc::new(Brittle {
-            spool: SqliteSpool::open(&folder.path().join("spool")).expect("nobody else has it"),
-            panics: AtomicBool::new(false),
-            panics_afterwards: AtomicBool::new(false),
-            ends_after_one: AtomicBool::new(false),
-            ended: AtomicBool::new(false),
-        });
+        let spool = Arc::new(Brittle::open(folder.path()));
         let held = |address: &str| Recipient {
             state: RecipientState::Held { attempts: 1, history: Past::default() },
             ..Recipient::new(Mailbox::parse(address).expect("an address"))
@@ -150,7 +163,7 @@ impl Queue {
     }
 }
 
-fn way_out(config: &Arc<Config>, folder: &Path) -> Outbound {
+pub(crate) fn way_out(config: &Arc<Config>, folder: &Path) -> Outbound {
     let (tls, _) = Material::load(config).expect("it names no files");
     let dns = Dns::new(&config.dns).expect("a resolver");
     let web = Web::new(dns.clone(), Https::new(dns.clone(), tls.https().clone()));
@@ -233,7 +246,7 @@ async fn a_message_on_its_way_to_the_scheduler_takes_no_order() {
 }
 
 /// Waits for what happens without anybody's doing.
-async fn eventually(what: &str, is_so: impl AsyncFn() -> bool) {
+pub(crate) async fn eventually(what: &str, is_so: impl AsyncFn() -> bool) {
     let wait = async {
         while !is_so().await {
             tokio::time::sleep(Duration::from_millis(20)).await;

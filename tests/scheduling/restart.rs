@@ -106,6 +106,7 @@ async fn a_restart_takes_everything_up_where_it_was() {
         next,
         history: History::default(),
         warned: false,
+        apart: false,
     };
     let now = Timestamp::now();
     let hours = |hours: i64| Some(now + jiff::SignedDuration::from_hours(hours));
@@ -146,7 +147,7 @@ async fn a_time_far_in_the_future_is_no_reason_to_wait_for_years() {
     let (home, sink) = (willing().await, Sink::start(1000).await);
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder");
     let next = Some(Timestamp::now() + jiff::SignedDuration::from_hours(24 * 3650));
-    let state = RecipientState::Pending { attempts: 1, next, history: History::default(), warned: false };
+    let state = RecipientState::Pending { attempts: 1, next, history: History::default(), warned: false, apart: false };
     let change = |envelope: &mut gatepost::envelope::Envelope| envelope.recipients[0].state = state.clone();
     fill(&folder.path().join("spool"), ["b@a.example".to_owned()], change).await;
     let before = "[queue]\nretry = [\"100ms\", \"500ms\"]";

@@ -98,7 +98,8 @@ impl World {
     fn open_with(&self, patience: Duration) -> MtaSts {
         let now = Arc::clone(&self.now);
         let clock = Arc::new(move || Timestamp::from_second(now.load(Ordering::Relaxed)).expect("a time"));
-        MtaSts::from_source(self.folder.path(), Box::new(Arc::clone(&self.script)), clock, patience).expect("our own version")
+        MtaSts::from_source(self.folder.path(), Box::new(Arc::clone(&self.script)), clock, patience)
+            .expect("our own version")
     }
 
     fn pass(&self, seconds: i64) {

@@ -65,6 +65,9 @@ pub struct Results {
     pub ending: Ending,
     /// Whether the session is as it was before MAIL, and another transaction can follow.
     pub reusable: bool,
+    /// The recipient, by its place in [`Mail::recipients`], whose answer ended the session or was awaited when the
+    /// connection broke.
+    pub last_named: Option<usize>,
 }
 
 /// One transaction.
@@ -191,7 +194,14 @@ impl<'a> Transaction<'a> {
     /// The results, whether the transaction is over or the connection broke.
     #[must_use]
     pub fn into_results(self) -> Results {
-        Results { recipients: self.recipients, ending: self.ending, reusable: self.over && self.reusable }
+        let is_named = self.awaited == Stage::Rcpt && self.mail_taken && self.answered < self.named;
+        let ended = matches!(self.ending, Ending::Closing { .. } | Ending::Unfinished);
+        Results {
+            last_named: (is_named && ended).then_some(self.answered),
+            recipients: self.recipients,
+            ending: self.ending,
+            reusable: self.over && self.reusable,
+        }
     }
 
     /// Takes one reply; says whether it is the peer's leave to send the content.

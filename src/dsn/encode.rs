@@ -1,0 +1,146 @@
+//! How the parts of a report are written so that they pass everywhere: seven bits and short lines, or
+//! quoted-printable (RFC 2045 §6.7); addresses beyond ASCII by the numbers of their characters (RFC 6533 §3).
+
+use std::borrow::Cow;
+use std::fmt::Write as _;
+
+/// Octets in a line, at most, without its end (RFC 5321 §4.5.3.1.6).
+const LINE_MAX: usize = 998;
+/// Octets in a line of quoted-printable, at most, without the "=" of a soft line break.
+const QUOTED_MAX: usize = 75;
+
+/// Whether content passes as it is: whole lines that are not too long, no NUL and, unless the path is known to take
+/// eight bits (`wide`), no octet above 127.
+pub(super) fn passes(content: &[u8], wide: bool) -> bool {
+    let is_good = |octet: &u8| !matches!(octet, 0 | b'\r') && (wide || octet.is_ascii());
+    content.split_inclusive(|octet| *octet == b'\n').all(|line| match line.strip_suffix(b"\r\n") {
+        Some(line) => line.len() <= LINE_MAX && line.iter().all(is_good),
+        None => false,
+    })
+}
+
+/// Content in quoted-printable. Line ends stay; everything that is no printable ASCII is named by its number.
+pub(super) fn quoted_printable(content: &[u8]) -> Vec<u8> {
+    const HEX: &[u8; 16] = b"0123456789ABCDEF";
+    let mut out = Vec::with_capacity(content.len() + content.len() / 4);
+    let (mut column, mut rest) = (0, content);
+    while let Some((octet, after)) = rest.split_first() {
+        if let Some(after) = rest.strip_prefix(b"\r\n") {
+            out.extend_from_slice(b"\r\n");
+            (column, rest) = (0, after);
+            continue;
+        }
+        let ends_line = after.is_empty() || after.starts_with(b"\r\n");
+        let is_plain = match octet {
+            b' ' | b'\t' => !ends_line,
+            b'=' => false,
+            octet => octet.is_ascii_graphic(),
+        };
+        let width = if is_plain { 1 } else { 3 };
+        if column + width > QUOTED_MAX {
+            out.extend_from_slice(b"=\r\n");
+            column = 0;
+        }
+        if is_plain {
+            out.push(*octet);
+        } else {
+            out.extend_from_slice(&[b'=', HEX[usize::from(octet >> 4)], HEX[usize::from(octet & 15)]]);
+        }
+        column += width;
+        rest = after;
+    }
+    out
+}
+
+/// An address in seven bits: `utf-8-addr-xtext`.
+pub(super) fn utf8_xtext(address: &str) -> String {
+    by_number(address, |c| !c.is_ascii_graphic() || matches!(c, '\\' | '+' | '='))
+}
+
+/// An ORCPT of the type utf-8 in seven bits; what is in that form already stays as it is.
+pub(super) fn seven_bit_orcpt(orcpt: &str) -> Cow<'_, str> {
+    if orcpt.is_ascii() { orcpt.into() } else { by_number(orcpt, |c| !c.is_ascii()).into() }
+}
+
+fn by_number(text: &str, is_named: impl Fn(char) -> bool) -> String {
+    let mut out = String::with_capacity(text.len() * 2);
+    for c in text.chars() {
+        if is_named(c) {
+            // Writing into a String cannot fail.
+            let _ = write!(out, "\\x{{{:02X}}}", u32::from(c));
+        } else {
+            out.push(c);
+        }
+    }
+    out
+}
+
+/// Decodes xtext (RFC 3461 §4): "+41" is "A". What is not xtext is left as it stands, and control
+/// characters do not come out.
+pub(super) fn from_xtext(text: &str) -> String {
+    let bytes = text.as_bytes();
+    let mut out = Vec::with_capacity(bytes.len());
+    let mut at = 0;
+    while let Some(&byte) = bytes.get(at) {
+        let hex = text.get(at + 1..at + 3).filter(|_| byte == b'+').and_then(|hex| u8::from_str_radix(hex, 16).ok());
+        out.push(hex.unwrap_or(byte));
+        at += if hex.is_some() { 3 } else { 1 };
+    }
+    out.iter().map(|byte| if (b' '..=b'~').contains(byte) { char::from(*byte) } else { '?' }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn xtext_is_decoded_and_cannot_break_a_line() {
+        assert_eq!(from_xtext("a+2Bb+0D+0Ac+zz"), "a+b??c+zz");
+    }
+
+    #[test]
+    fn addresses_are_named_by_number() {
+        assert_eq!(utf8_xtext("bö+x=\\@example.net"), "b\\x{F6}\\x{2B}x\\x{3D}\\x{5C}@example.net");
+        assert_eq!(utf8_xtext("\"a b\u{20ac}\"@example.net"), "\"a\\x{20}b\\x{20AC}\"@example.net");
+        assert_eq!(seven_bit_orcpt("b\\x{F6}ü"), "b\\x{F6}\\x{FC}");
+        assert_eq!(seven_bit_orcpt("a\\x{2B}b"), "a\\x{2B}b");
+    }
+
+    #[test]
+    fn content_passes_as_it_is_or_does_not() {
+        let long = |length: usize| format!("{}\r\n", "x".repeat(length));
+        for (content, narrow, wide) in [
+            ("", true, true),
+            ("a\r\n\r\nb\r\n", true, true),
+            (&long(998), true, true),
+            (&long(999), false, false),
+            ("Wörter\r\n", false, true),
+            ("no end", false, false),
+            ("a\rb\r\n", false, false),
+            ("a\nb\r\n", false, false),
+            ("a\0b\r\n", false, false),
+        ] {
+            assert_eq!(
+                (passes(content.as_bytes(), false), passes(content.as_bytes(), true)),
+                (narrow, wide),
+                "{content:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn quoted_printable_is_short_and_of_seven_bits() {
+        for (content, quoted) in [
+            ("für =\r\n", "f=C3=BCr =3D\r\n"),
+            ("blank \r\ntab\t\r\nend ", "blank=20\r\ntab=09\r\nend=20"),
+            ("a\rb\nc\0\r\n", "a=0Db=0Ac=00\r\n"),
+            (&"x".repeat(76), &format!("{}=\r\nx", "x".repeat(75))),
+            (&format!("{}ü", "x".repeat(74)), &format!("{}=\r\n=C3=BC", "x".repeat(74))),
+        ] {
+            assert_eq!(String::from_utf8(quoted_printable(content.as_bytes())).expect("ASCII"), quoted);
+        }
+        let all: Vec<u8> = (0..=255).cycle().take(3000).collect();
+        let quoted = quoted_printable(&all);
+        assert!(quoted.split(|octet| *octet == b'\n').all(|line| line.len() <= 77) && quoted.is_ascii());
+    }
+}

@@ -1,0 +1,41 @@
+//! A report once more, without what it returned and without parts: for a host that has refused it for its content.
+
+use jiff::Timestamp;
+
+use super::{Report, boundary, header, report_envelope};
+use crate::address::Domain;
+use crate::envelope::{Envelope, QueueId, ReportForm};
+
+/// What is said behind the text of the report.
+const NOTE: &str = "\r\nYour mail server did not accept the full report, so this one returns nothing of\r\n\
+                    your message.\r\n";
+
+/// A report of ours that was refused.
+#[derive(Debug, Clone, Copy)]
+pub struct Refused<'a> {
+    /// Its name in the queue.
+    pub id: QueueId,
+    /// Its envelope.
+    pub envelope: &'a Envelope,
+    /// Its content.
+    pub content: &'a [u8],
+}
+
+/// Writes the part for people of a report as a report of its own; `report` is the id of that. `None` where the
+/// content is no report as [`super::write`] makes them.
+#[must_use]
+pub fn plain(refused: &Refused<'_>, hostname: &Domain, now: Timestamp, report: QueueId) -> Option<Report> {
+    let Refused { id, envelope, content } = *refused;
+    let to = &envelope.recipients.first()?.mailbox;
+    let delimiter = format!("\r\n--{}\r\n", boundary(id));
+    let parts = content.get(memchr::memmem::find(content, delimiter.as_bytes())? + delimiter.len()..)?;
+    let part = std::str::from_utf8(&parts[..memchr::memmem::find(parts, delimiter.as_bytes())?]).ok()?;
+    let (kind, text) = part.split_once("\r\n\r\n")?;
+    let start = memchr::memmem::find(content, b"\r\nSubject: ")? + "\r\nSubject: ".len();
+    let subject = content.get(start..)?.split(|octet| *octet == b'\r').next()?;
+    let subject = std::str::from_utf8(subject).ok()?;
+    let content = format!("{}{kind}\r\n\r\n{text}{NOTE}", header(hostname, now, to, subject, report)).into_bytes();
+    let eight_bit = !content.is_ascii();
+    let envelope = report_envelope(to, envelope.tls, eight_bit, ReportForm::Plain);
+    Some(Report { content, envelope })
+}

@@ -1,0 +1,72 @@
+//! Answers that demand TLS of a session that has none (RFC 3207 §4), although we wanted it.
+
+use crate::smtp::reply::{Reply, Severity, Status};
+use crate::tls::{NoTls, TlsOutcome};
+
+/// Why a session is in the clear, where a permanent answer on it demands TLS that we would have used.
+pub(super) fn in_vain<'a>(reply: &Reply, outcome: &'a TlsOutcome) -> Option<&'a NoTls> {
+    let TlsOutcome::Clear(reason) = outcome else { return None };
+    if reply.severity() != Severity::Permanent {
+        return None;
+    }
+    let is_demanded = match reason {
+        NoTls::Rejected(_) | NoTls::SpokeBeforeHandshake | NoTls::Broken(_) => {
+            has_code(reply) || (is_about_security(reply) && names_tls(reply))
+        }
+        // 530 5.7.0 also asks for authentication, which nothing that passes would change.
+        NoTls::NotOffered => is_about_security(reply) && names_tls(reply),
+        NoTls::NotWanted | NoTls::NotUsed => false,
+    };
+    is_demanded.then_some(reason)
+}
+
+/// 530 (RFC 3207), 523 and 538 (RFC 5248), and the statuses X.7.0 of a 530, X.7.4, X.7.10 and X.7.11.
+fn has_code(reply: &Reply) -> bool {
+    const STATUSES: [Status; 3] = [Status(7, 4), Status(7, 10), Status(7, 11)];
+    let status = reply.enhanced().map(|enhanced| enhanced.status());
+    matches!(reply.code().get(), 523 | 530 | 538) || status.is_some_and(|status| STATUSES.contains(&status))
+}
+
+/// Whether the status, where there is one, is about security or policy (RFC 3463 §3.8).
+fn is_about_security(reply: &Reply) -> bool {
+    reply.enhanced().is_none_or(|enhanced| enhanced.status().0 == 7)
+}
+
+fn names_tls(reply: &Reply) -> bool {
+    reply.lines().iter().any(|line| {
+        let line = line.to_ascii_lowercase();
+        let mut words = line.split(|c: char| !c.is_ascii_alphanumeric());
+        words.any(|word| matches!(word, "starttls" | "tls" | "ssl") || word.starts_with("encrypt"))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_demand_is_told_from_other_refusals() {
+        let broken = || NoTls::Broken("alert".to_owned());
+        let rejected = || NoTls::Rejected(Reply::bare(454, "not now"));
+        for (code, status, text, reason, in_vain) in [
+            (530, Some(Status(7, 0)), "Must issue a STARTTLS command first", broken(), true),
+            (530, None, "no", broken(), true),
+            (550, Some(Status(7, 4)), "no", rejected(), true),
+            (523, Some(Status(7, 10)), "no", NoTls::SpokeBeforeHandshake, true),
+            (550, Some(Status(7, 1)), "TLS required", broken(), true),
+            (550, None, "Encryption required, please", broken(), true),
+            (550, Some(Status(7, 1)), "blocked", broken(), false),
+            (550, Some(Status(1, 1)), "no user tls", broken(), false),
+            (451, Some(Status(7, 3)), "STARTTLS is required", broken(), false),
+            (530, Some(Status(7, 0)), "Must issue a STARTTLS command first", NoTls::NotOffered, true),
+            (530, Some(Status(7, 0)), "Authentication required", NoTls::NotOffered, false),
+            (530, Some(Status(7, 0)), "Must issue a STARTTLS command first", NoTls::NotWanted, false),
+        ] {
+            let reply = match status {
+                Some(status) => Reply::new(code, status, text),
+                None => Reply::bare(code, text),
+            };
+            assert_eq!(super::in_vain(&reply, &TlsOutcome::Clear(reason)).is_some(), in_vain, "{reply}");
+        }
+    }
+}

@@ -1,0 +1,73 @@
+//! Our own addresses: where one of our listeners answers.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+
+use crate::config::{Config, ListenAddress};
+
+/// The addresses of our listeners. Those that systemd binds are not known here.
+#[derive(Debug)]
+pub(super) struct OwnAddresses {
+    listeners: Vec<SocketAddr>,
+    /// Whether the system binds addresses of this machine alone, so that a try tells which they are.
+    tells_local: bool,
+}
+
+impl OwnAddresses {
+    pub(super) fn new(config: &Config) -> Self {
+        let addresses = config.listeners.iter().flat_map(|listener| &listener.addresses);
+        let listeners = addresses.filter_map(|address| match &address.value {
+            ListenAddress::Bind(address) => Some(*address),
+            ListenAddress::Passed(_) => None,
+        });
+        // Addresses for documentation, which no machine has (RFC 5737, RFC 3849).
+        let nobody = [Ipv4Addr::new(192, 0, 2, 1).into(), Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1).into()];
+        Self { listeners: listeners.collect(), tells_local: !nobody.into_iter().any(is_local) }
+    }
+
+    pub(super) fn contains(&self, address: SocketAddr) -> bool {
+        self.listeners.iter().any(|listener| match listener.ip() {
+            _ if listener.port() != address.port() => false,
+            IpAddr::V4(ip) if ip.is_unspecified() => address.is_ipv4() && self.is_here(address.ip()),
+            // It takes IPv4 as well, by default.
+            IpAddr::V6(ip) if ip.is_unspecified() => self.is_here(address.ip()),
+            ip => ip.to_canonical() == address.ip().to_canonical(),
+        })
+    }
+
+    fn is_here(&self, ip: IpAddr) -> bool {
+        ip.is_loopback() || (self.tells_local && is_local(ip))
+    }
+}
+
+/// Whether the system lets us bind an address, as it does with its own. Nothing is sent.
+fn is_local(ip: IpAddr) -> bool {
+    UdpSocket::bind((ip, 0)).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn own_addresses_are_those_where_a_listener_answers() {
+        for (listener, address, own) in [
+            ("192.0.2.7:25", "192.0.2.7:25", true),
+            ("192.0.2.7:25", "192.0.2.7:26", false),
+            ("192.0.2.7:25", "192.0.2.8:25", false),
+            ("[::ffff:192.0.2.7]:25", "192.0.2.7:25", true),
+            ("0.0.0.0:25", "127.0.0.1:25", true),
+            ("0.0.0.0:25", "[::1]:25", false),
+            ("[::]:25", "127.0.0.1:25", true),
+            ("[::]:25", "[::1]:25", true),
+            ("[::]:25", "192.0.2.7:25", false),
+            ("[::]:25", "127.0.0.1:2525", false),
+        ] {
+            let listeners = vec![listener.parse().expect(listener)];
+            let own_addresses = OwnAddresses { listeners, tells_local: true };
+            assert_eq!(own_addresses.contains(address.parse().expect(address)), own, "{listener} {address}");
+        }
+        // Where the system binds anything, nothing is learnt from that.
+        let blind = OwnAddresses { listeners: vec!["0.0.0.0:25".parse().expect("an address")], tells_local: false };
+        assert!(!blind.contains("192.0.2.7:25".parse().expect("an address")));
+    }
+}
