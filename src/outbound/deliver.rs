@@ -119,7 +119,7 @@ impl Delivery<'_> {
     }
 
     async fn hops(&mut self, mut found: Hops) {
-        self.prefer_reuse(&mut found.hops);
+        self.snapshot.pool.prefer(self.connector, &mut found.hops);
         let mut hops = found.hops.iter();
         while let Some(hop) = hops.next() {
             let left = hops.len();
@@ -242,18 +242,6 @@ impl Delivery<'_> {
         };
         let passing = Failure::transient(failure.scope, failure.status, format!("{failure}; {now}"));
         Failure { peer: failure.peer, ..passing }
-    }
-
-    /// Among hops that are equally good, one that is connected already comes first.
-    fn prefer_reuse(&self, hops: &mut [Hop]) {
-        if hops.len() < 2 {
-            return;
-        }
-        let equals = hops.iter().take_while(|hop| hop.is_as_good_as(&hops[0]));
-        let mut destinations = equals.map(|hop| Destination::new(self.connector, hop));
-        if let Some(at) = destinations.position(|destination| self.snapshot.pool.has(&destination)) {
-            hops.swap(0, at);
-        }
     }
 
     /// What is remembered of the domain and a hop of it.

@@ -84,8 +84,20 @@ impl Pool {
         lock(&self.0)
     }
 
+    /// Among hops that are equally good, one that is connected already comes first.
+    pub(super) fn prefer(&self, connector: &Arc<Connector>, hops: &mut [Hop]) {
+        if hops.len() < 2 {
+            return;
+        }
+        let equals = hops.iter().take_while(|hop| hop.is_as_good_as(&hops[0]));
+        let mut destinations = equals.map(|hop| Destination::new(connector, hop));
+        if let Some(at) = destinations.position(|destination| self.has(&destination)) {
+            hops.swap(0, at);
+        }
+    }
+
     /// Whether a connection waits for this destination.
-    pub(super) fn has(&self, destination: &Destination) -> bool {
+    fn has(&self, destination: &Destination) -> bool {
         self.shelf().waiting.contains_key(destination)
     }
 

@@ -3,10 +3,12 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::config::Route;
 use crate::envelope::{Envelope, Recipient};
 use crate::outbound::{Attempt, AttemptLimit, RecipientResult, Report};
 use crate::outcome::{Cause, Failure, Outcome, Persistence, Scope};
 use crate::spool::{Entry, SpoolError};
+use crate::tls::Layer;
 
 use super::lanes::{Health, Item, Job, Ticket};
 use super::settle::{self, Left};
@@ -159,6 +161,8 @@ fn health(attempt: &Attempt, report: &Report) -> Health {
             }
             // That such a recipient ends sessions is known, and says nothing of the destination.
             Outcome::Deferred(_) if result.via.is_some() && attempt.apart.contains(&result.recipient) => {}
+            // What is remembered of one domain is held against that, not against the smart hosts that it shares.
+            Outcome::Deferred(failure) if is_of_one_domain(report, failure) => {}
             Outcome::Deferred(failure)
                 if matches!(failure.scope, Scope::Hop | Scope::Destination) && !failure.is_unpromised() =>
             {
@@ -171,6 +175,13 @@ fn health(attempt: &Attempt, report: &Report) -> Health {
     let Some((failure, trail)) = last else { return Health::Unknown };
     let trouble = trouble::trouble(failure, trail, Persistence::Transient);
     if spoken { Health::Shaken(trouble) } else { Health::Down(trouble) }
+}
+
+/// Whether a failure says nothing of the other domains behind the same smart hosts: the downgrade memory demands TLS
+/// for this domain alone.
+fn is_of_one_domain(report: &Report, failure: &Failure) -> bool {
+    let is_remembered = matches!(&failure.cause, Cause::Policy(refusal) if refusal.wanted.layer == Layer::Memory);
+    is_remembered && matches!(report.connector.outbound.route, Route::SmartHosts(_))
 }
 
 /// Whether the peer said this of the message or of the recipient, on a session that was good enough for mail.
@@ -189,7 +200,7 @@ mod tests {
     use crate::outcome::Unpromised;
     use crate::smtp::reply::{Reply, Status};
     use crate::spool::Body;
-    use crate::tls::{Clearance, Demand, Layer, NoTls, Refusal, TlsOutcome, TlsPolicy, Verdict, Verify, judge};
+    use crate::tls::{Clearance, Demand, NoTls, Refusal, TlsOutcome, TlsPolicy, Verdict, Verify, judge};
 
     fn clearance() -> Clearance {
         match judge(&TlsPolicy::Off, TlsOutcome::Clear(NoTls::NotWanted), &[]) {

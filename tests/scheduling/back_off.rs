@@ -4,6 +4,8 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use gatepost::address::Host;
+use gatepost::discovery::history::{Change, History, Level};
 use gatepost::outbound::{Attempt, Report};
 use tokio::net::TcpListener;
 
@@ -72,6 +74,34 @@ async fn a_server_that_ends_every_session_is_left_alone() {
     running.ended().await.expect("an orderly end");
     // Five at a time, and two more for the first two that were ended.
     assert!(busy.heard().len() <= 7, "{} sessions", busy.heard().len());
+}
+
+/// What is remembered of one domain keeps its own mail here, and not that of the smart host's other domains.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_domain_that_lost_tls_does_not_close_the_smart_host_that_it_shares() {
+    let (home, clear) = (willing().await, peer(&["PIPELINING"], &[]).await);
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder");
+    let (spool, now) = (folder.path().join("spool"), jiff::Timestamp::now());
+    std::fs::create_dir(&spool).expect("a folder");
+    let [lost, host] = ["lost.example", "[127.0.0.1]"].map(|name| Host::parse(name).expect(name));
+    let memory = History::open(&spool, now).expect("a memory");
+    assert_eq!(memory.note(&lost, &host, Level::Tls, None, now), Change::First);
+    memory.close().await;
+    let shared = connector("lost.example", clear.address, "tls = \"opportunistic\"\ndowngrade = \"refuse\"");
+    let shared = shared.replace("domains = [\"lost.example\"]", "domains = [\"lost.example\", \"fine.example\"]");
+    let config = configured(folder.path(), home.address, "[queue]\nretry = [\"1h\"]", &[shared]);
+    let (relay, mut running) = run(config, Arc::new(|_, _| ())).await;
+    let mut client = Client::connect(relay).await;
+    for number in 0..3 {
+        client.sends(&format!("b{number}@lost.example")).await;
+    }
+    let refused = |envelope: &serde_json::Value| envelope["recipients"][0]["state"]["pending"]["attempts"] == 1;
+    let all = || queue(folder.path()).iter().filter(|(_, envelope)| refused(envelope)).count() == 3;
+    until("each has been refused", || all().then_some(())).await;
+    client.sends("b@fine.example").await;
+    until("the other domain's mail has gone", || (clear.messages().len() == 1).then_some(())).await;
+    running.stop();
+    running.ended().await.expect("an orderly end");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
