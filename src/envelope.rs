@@ -6,6 +6,7 @@
 
 mod report;
 mod requirement;
+mod trouble;
 
 use std::fmt;
 
@@ -13,9 +14,9 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::address::{Mailbox, ReversePath};
-use crate::smtp::reply::{EnhancedStatusCode, Reply};
 pub use report::ReportForm;
 pub use requirement::TlsRequirement;
+pub use trouble::Trouble;
 
 /// The name of a message in our queue: unique in one spool, and sortable by arrival. Written as 13
 /// characters without 0/o or 1/l confusions (Crockford's base 32, lower case).
@@ -279,39 +280,6 @@ impl History {
     }
 }
 
-/// A failure as the queue remembers it and reports tell it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Trouble {
-    /// When it happened.
-    pub at: Timestamp,
-    /// Its status, `4.7.5` and the like.
-    #[serde(with = "enhanced_as_text")]
-    pub status: EnhancedStatusCode,
-    /// What happened, in words, naming host and address.
-    pub text: String,
-    /// The host that was spoken to, where one was.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub host: Option<String>,
-    /// What the peer said, where it said something.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub reply: Option<Reply>,
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it with a reference")]
-mod enhanced_as_text {
-    use super::EnhancedStatusCode;
-    use serde::Deserialize as _;
-
-    pub(super) fn serialize<S: serde::Serializer>(code: &EnhancedStatusCode, to: S) -> Result<S::Ok, S::Error> {
-        to.collect_str(code)
-    }
-
-    pub(super) fn deserialize<'de, D: serde::Deserializer<'de>>(from: D) -> Result<EnhancedStatusCode, D::Error> {
-        let text = String::deserialize(from)?;
-        EnhancedStatusCode::parse(&text).ok_or_else(|| serde::de::Error::custom("not an enhanced status code"))
-    }
-}
-
 /// What a message needs of the next hop beyond plain SMTP; known once its content was seen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct ContentNeeds {
@@ -385,6 +353,7 @@ impl Envelope {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::smtp::reply::{EnhancedStatusCode, Reply};
 
     #[test]
     fn queue_ids_are_thirteen_sortable_characters() {
