@@ -113,12 +113,15 @@ impl Theatre {
         let theirs = together(&ours.verdict, question.kind, theirs);
         let true_verdict = together(&ours.verdict, question.kind, truth.verdicts.clone());
         let laxity = laxity(&ours.verdict, &theirs);
-        let is_tolerant = laxity.is_some() && is_true(&ours.verdict, &true_verdict);
+        let is_of_unsigned = truth.is_unsigned && matches!(ours.verdict, Verdict::Insecure(_));
+        let is_tolerant = laxity.is_some() && (is_of_unsigned || is_true(&ours.verdict, &true_verdict));
         let laxity = laxity.filter(|_| !is_tolerant);
         let mut laxities: Vec<String> = laxity.map(|laxity| format!("than Unbound: {laxity}")).into_iter().collect();
-        // What the attacker signs in his own zone is true.
+        // What the attacker signs in his own zone is true, a delegation of his making too.
         let of_attacker = question.wire().iter().any(|(name, _)| crate::wire::is_in(name, &self.0.world.attacker.zone));
-        if !of_attacker && let Some(falsehood) = falsehood(&ours, &true_verdict, truth.first, truth.is_unsigned) {
+        if of_attacker {
+            laxities.retain(|_| ours.verdict == Verdict::Endless);
+        } else if let Some(falsehood) = falsehood(&ours, &true_verdict, truth.first, truth.is_unsigned) {
             laxities.push(format!("than the truth: {falsehood}"));
         }
         let log = plan.log.lock().expect("no panic");

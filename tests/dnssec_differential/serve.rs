@@ -12,7 +12,7 @@ use crate::attack::{ATTACKS, Attack};
 use crate::dice::Dice;
 use crate::mutation::mutate;
 use crate::stage::Stage;
-use crate::wire::{Message, Name, Record, flag, kind, lower};
+use crate::wire::{Message, Name, Record, flag, is_name, kind, lower};
 use crate::world::World;
 
 /// CNAMEs that one answer follows, at most.
@@ -71,7 +71,10 @@ impl Plan {
             let of_name = |record: &&Record| lower(&record.owner) == at;
             let alias = message.answers.iter().filter(of_name).find(|record| record.kind == kind::CNAME);
             let is_over = message.answers.iter().filter(of_name).any(|record| record.kind == kind);
-            let Some(target) = alias.filter(|_| !is_over).map(|alias| lower(&alias.data)) else { break };
+            let Some(target) = alias.filter(|alias| !is_over && is_name(&alias.data)).map(|alias| lower(&alias.data))
+            else {
+                break;
+            };
             at = target;
             let is_answered =
                 message.answers.iter().any(|record| lower(&record.owner) == at && record.set() != kind::NSEC);

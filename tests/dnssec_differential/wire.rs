@@ -262,10 +262,16 @@ pub(crate) fn name(text: &str) -> Name {
 pub(crate) fn labels(name: &[u8]) -> Vec<&[u8]> {
     let (mut labels, mut at) = (Vec::new(), 0);
     while let Some(&length) = name.get(at).filter(|length| **length > 0) {
-        labels.push(&name[at + 1..=at + usize::from(length)]);
+        let Some(label) = name.get(at + 1..=at + usize::from(length)) else { break };
+        labels.push(label);
         at += usize::from(length) + 1;
     }
     labels
+}
+
+/// Whether octets are a name: data that was changed need not be.
+pub(crate) fn is_name(octets: &[u8]) -> bool {
+    labels(octets).iter().map(|label| label.len() + 1).sum::<usize>() + 1 == octets.len() && octets.len() < 256
 }
 
 pub(crate) fn text(name: &[u8]) -> String {
