@@ -31,11 +31,11 @@ fn connectors(domains: &[&str]) -> Connectors {
 }
 
 fn ask(address: &str, may_relay: bool, path: &str) -> Result<String, Denied> {
-    ask_with(relay(), &[], address, may_relay, path)
+    ask_with(&relay(), &[], address, may_relay, path)
 }
 
 /// Asks where a connector has these domains.
-fn ask_with(relay: Relay, connector: &[&str], address: &str, may_relay: bool, path: &str) -> Result<String, Denied> {
+fn ask_with(relay: &Relay, connector: &[&str], address: &str, may_relay: bool, path: &str) -> Result<String, Denied> {
     let connectors = connectors(connector);
     let address = address.parse().expect("an address");
     let peer = Peer { address: Some(address), local: "192.0.2.25".parse().expect("an address"), may_relay };
@@ -43,7 +43,7 @@ fn ask_with(relay: Relay, connector: &[&str], address: &str, may_relay: bool, pa
     let rules = Rules {
         hostname: &Domain::parse("relay.example.com").expect("a domain"),
         postmaster: &Mailbox::parse("admin@example.com").expect("a mailbox"),
-        relay: &relay,
+        relay,
         connectors: &connectors,
     };
     recipient(rules, peer, &path).map(|mailbox| mailbox.to_string())
@@ -142,7 +142,10 @@ fn mail_for_this_very_host_goes_to_the_postmaster() {
     }
     assert_eq!(ask(STRANGER, true, "root@localhost"), Ok("admin@example.com".into()), "nor does a partner's go out");
     for connector in [&["*"][..], &["*.example.com", "example.com"]] {
-        assert_eq!(ask_with(relay(), connector, OURS, false, "root@relay.example.com"), Ok("admin@example.com".into()));
+        assert_eq!(
+            ask_with(&relay(), connector, OURS, false, "root@relay.example.com"),
+            Ok("admin@example.com".into())
+        );
     }
     // It opens nothing to others.
     for path in ["root@relay.example.com", "root@localhost"] {
@@ -160,12 +163,12 @@ fn who_names_this_host_gets_its_mail() {
     let hostname = "relay.example.com";
     for (relay, connector) in [(named(hostname), &[][..]), (relay(), &["relay.example.com"])] {
         for path in ["root@relay.example.com", "root@localhost"] {
-            let to = ask_with(relay.clone(), connector, OURS, false, path);
+            let to = ask_with(&relay, connector, OURS, false, path);
             assert_eq!(to, Ok("root@relay.example.com".into()), "{path}");
         }
     }
     for (relay, connector) in [(named("localhost"), &[][..]), (relay(), &["localhost"])] {
-        let to = |path| ask_with(relay.clone(), connector, OURS, false, path);
+        let to = |path| ask_with(&relay, connector, OURS, false, path);
         assert_eq!(to("root@localhost"), Ok("root@localhost".into()));
         assert_eq!(to("root@relay.example.com"), Ok("admin@example.com".into()));
     }

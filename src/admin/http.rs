@@ -4,6 +4,7 @@
 //! address. What it says tells neither content nor secrets, but it does name hosts and domains: the page is
 //! therefore shown under our own names alone, so that no stranger's can be pointed at it.
 
+use std::fmt::Write as _;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
@@ -209,7 +210,8 @@ fn readiness(attempts: &[Attempts]) -> (StatusCode, String) {
             status = StatusCode::SERVICE_UNAVAILABLE;
         }
         let (destinations, waiting) = (share.destinations(), share.waiting);
-        words += &format!("all delivery attempts for {destinations} are in use; {waiting} destinations wait\n");
+        // Writing into a String cannot fail.
+        let _ = writeln!(words, "all delivery attempts for {destinations} are in use; {waiting} destinations wait");
     }
     if status == StatusCode::OK {
         words.insert_str(0, "ready\n");

@@ -337,16 +337,14 @@ impl Delivery<'_> {
         if further == 0 {
             return target.dial(address).await;
         }
-        match tokio::time::timeout(time, target.dial(address)).await {
-            Ok(dialled) => dialled,
-            Err(_) => {
-                let text = format!(
-                    "no session within {} s, its part of [limits] delivery_attempt_time among all addresses",
-                    time.as_secs().max(1)
-                );
-                Err(Failure::transient(Scope::Hop, Status(4, 2), text).with_peer(peer))
-            }
+        if let Ok(dialled) = tokio::time::timeout(time, target.dial(address)).await {
+            return dialled;
         }
+        let text = format!(
+            "no session within {} s, its part of [limits] delivery_attempt_time among all addresses",
+            time.as_secs().max(1)
+        );
+        Err(Failure::transient(Scope::Hop, Status(4, 2), text).with_peer(peer))
     }
 
     /// Hands the message over on one connection, in as many transactions as the peer wants. The connection is

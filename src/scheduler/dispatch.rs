@@ -38,7 +38,7 @@ impl Scheduler {
             }
             self.tasks.spawn(delivery::work(Arc::clone(&self.context), live, job, limit));
         }
-        let ends = self.lanes.to_end(|attempt| self.limits.get(&attempt).is_some_and(AttemptLimit::may_end));
+        let ends = self.lanes.choose_to_end(|attempt| self.limits.get(&attempt).is_some_and(AttemptLimit::may_end));
         for attempt in ends {
             if let Some(limit) = self.limits.get(&attempt) {
                 limit.end();

@@ -335,7 +335,9 @@ impl<T> Lanes<T> {
     pub(super) fn take(&mut self, ids: &HashSet<QueueId>) -> Vec<(Item<T>, Instant)> {
         let wanted = self.due.iter().filter(|(_, item)| ids.contains(&item.id));
         let keys: Vec<Key> = wanted.map(|(key, _)| *key).collect();
-        keys.iter().for_each(|key| self.take_turn(key.lane));
+        for key in &keys {
+            self.take_turn(key.lane);
+        }
         let due = keys.into_iter().filter_map(|key| Some((self.remove(key)?, key.at))).collect::<Vec<_>>();
         let later: Vec<_> = self.later.extract_if(.., |_, later| ids.contains(&later.id)).collect();
         let later = later.into_iter().map(|(_, later)| later.item(|at| self.instant(at)));
@@ -424,8 +426,8 @@ impl<T> Lanes<T> {
 
     /// The slow attempts that must end so that other destinations find a place, among those that `may` end: their
     /// message was not begun. To be asked after [`Lanes::next`] has nothing more to do; each is named once.
-    pub(super) fn to_end(&mut self, may: impl Fn(AttemptId) -> bool) -> Vec<AttemptId> {
-        self.attempts.to_end(&self.all, may)
+    pub(super) fn choose_to_end(&mut self, may: impl Fn(AttemptId) -> bool) -> Vec<AttemptId> {
+        self.attempts.choose_to_end(&self.all, may)
     }
 
     /// How much of each share of the attempts is in use.

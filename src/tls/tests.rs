@@ -313,7 +313,7 @@ fn a_clearance_tells_what_was_reached_and_how_well_the_peer_is_known() {
             (Authentication::Unproved(key), None) => assert!(matches!(outcome, TlsOutcome::Tls(facts)
                 if facts.certificate == Presented::Unproved(key.clone()))),
             (Authentication::Anonymous, Some(certificate)) => {
-                assert_eq!(certificate.chain, Err(ChainFault::NotChecked))
+                assert_eq!(certificate.chain, Err(ChainFault::NotChecked));
             }
             (Authentication::Untrusted(Shortfall::Chain(fault)), Some(certificate)) => {
                 assert_eq!(Err(fault.clone()), certificate.chain);

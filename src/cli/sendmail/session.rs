@@ -126,7 +126,9 @@ mod tests {
     /// What the relay hears of this input while it answers so.
     fn heard(input: &[u8], answers: &[u16]) -> String {
         let (sender, receiver) = mpsc::channel();
-        answers.iter().for_each(|code| sender.send(*code).expect("it listens"));
+        for code in answers {
+            sender.send(*code).expect("it listens");
+        }
         drop(sender);
         let mut relay = Vec::new();
         feed(input, &mut relay, &receiver).expect("memory");

@@ -226,7 +226,11 @@ impl Attempts {
 
     /// Chooses the attempts that must end so that others find a place, among those that `may` end: from the
     /// destination with the most of them, the longest-running first.
-    pub(super) fn to_end(&mut self, lanes: &HashMap<LaneId, Lane>, may: impl Fn(AttemptId) -> bool) -> Vec<AttemptId> {
+    pub(super) fn choose_to_end(
+        &mut self,
+        lanes: &HashMap<LaneId, Lane>,
+        may: impl Fn(AttemptId) -> bool,
+    ) -> Vec<AttemptId> {
         let mut chosen = Vec::new();
         for share in Share::ALL {
             let used = self.used_of(share);

@@ -75,7 +75,7 @@ fn the_longest_slow_attempts_end_where_others_find_no_place() {
     let mut bench = Bench::new();
     push_many(&mut bench, "hangs", 650, 0, 9);
     let mut hanging = bench.due_at(0);
-    assert_eq!(bench.lanes.to_end(|_| true), [], "none of them is slow");
+    assert_eq!(bench.lanes.choose_to_end(|_| true), [], "none of them is slow");
     hanging.extend(bench.due_at(2));
     assert_eq!(hanging.len(), 600);
     hanging.extend(bench.due_at(4));
@@ -84,10 +84,10 @@ fn the_longest_slow_attempts_end_where_others_find_no_place() {
     assert_eq!(bench.numbers_at(5), NONE);
     // Fifty-one wait. The oldest has begun to send its message.
     let spared = hanging[0].1.attempt;
-    let ended = bench.lanes.to_end(|attempt| attempt != spared);
+    let ended = bench.lanes.choose_to_end(|attempt| attempt != spared);
     let oldest: Vec<_> = hanging[1..52].iter().map(|(_, ticket)| ticket.attempt).collect();
     assert_eq!(ended, oldest);
-    assert_eq!(bench.lanes.to_end(|attempt| attempt != spared), [], "they are named once");
+    assert_eq!(bench.lanes.choose_to_end(|attempt| attempt != spared), [], "they are named once");
     for (_, ticket) in &hanging[1..52] {
         bench.ends(*ticket, 5, Health::Down(trouble("slow")));
     }
@@ -110,7 +110,7 @@ fn the_destination_with_the_most_slow_attempts_gives_way_first() {
     bench.numbers_at(5);
     let greedy: Vec<_> =
         all.iter().filter(|(number, _)| (10..15).contains(number)).map(|(_, ticket)| ticket.attempt).collect();
-    let ended = bench.lanes.to_end(|_| true);
+    let ended = bench.lanes.choose_to_end(|_| true);
     assert_eq!(ended[..4], greedy[..4], "its last one is in turn with the others");
     assert_eq!(ended[4], all[0].1.attempt, "the oldest of those that are alone");
 }
