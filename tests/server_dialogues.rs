@@ -79,6 +79,7 @@ impl Settings {
     }
 }
 
+#[expect(clippy::struct_excessive_bools, reason = "what has happened so far, each by itself")]
 struct Played {
     server: Server,
     full: bool,
@@ -96,7 +97,7 @@ struct Played {
 impl Played {
     fn new(settings: &Settings) -> Self {
         let server = Server::new(settings.profile.clone(), settings.channel);
-        let mut played = Self {
+        Self {
             full: settings.full,
             said: Vec::new(),
             everything: String::new(),
@@ -106,8 +107,7 @@ impl Played {
             closed: false,
             deaf: false,
             server,
-        };
-        played
+        }
     }
 
     fn greet(&mut self, spoke_first: bool) {
