@@ -53,7 +53,7 @@ fn impostor() -> (zones::Zones, String) {
     });
     let key = key.expect("a key");
     let digest = key.to_digest(&name, DigestType::SHA256).expect("a digest");
-    let hex: String = digest.as_ref().iter().map(|octet| format!("{octet:02x}")).collect();
+    let hex = data_encoding::HEXLOWER.encode(digest.as_ref());
     let ds = format!("x.evil.test DS {} 13 2 {hex}\n", key.calculate_key_tag().expect("a tag"));
     (zones, ds)
 }
