@@ -18,7 +18,7 @@ pub use join::{DaneFinding, Findings, MemoryFinding, StsFinding, StsListing, Way
 
 use crate::address::{Domain, Host};
 use crate::config::{Connector, DomainPattern, Exception, TlsDemand, VerifyWanted};
-use crate::tls::{Demand, Layer, NamePattern, TlsPolicy, Verify};
+use crate::tls::{Demand, Layer, NamePattern, Strength, TlsPolicy, Verify};
 
 /// The connectors of a configuration, ready to be asked.
 #[derive(Debug, Clone)]
@@ -109,10 +109,11 @@ fn outbound_floor(connector: &Connector, recipient: &Host, smart_host: Option<&H
         // An address has no name: the judge refuses an empty list.
         (Some(Host::Literal(_)), _) | (None, Host::Literal(_)) => Vec::new(),
     };
-    match exception(connector, now) {
-        Some(exception) => floor(connector, Layer::Exception, exception.tls, default_names),
-        None => floor(connector, Layer::Connector, connector.outbound.tls, default_names),
-    }
+    let (layer, demand) = match exception(connector, now) {
+        Some(exception) => (Layer::Exception, exception.tls),
+        None => (Layer::Connector, connector.outbound.tls),
+    };
+    floor(connector, layer, demand, connector.outbound.min_strength, default_names)
 }
 
 /// The connector's exception, while it holds: to the end of its last day, in UTC.
@@ -142,7 +143,7 @@ pub fn demands_dane(connector: &Connector, now: Timestamp) -> bool {
 #[must_use]
 pub fn inbound_policy(connector: &Connector) -> TlsPolicy {
     // The configuration refuses an inbound name demand without names.
-    floor(connector, Layer::Connector, connector.inbound.tls, Vec::new)
+    floor(connector, Layer::Connector, connector.inbound.tls, Strength::Classical, Vec::new)
 }
 
 /// What a direction demands. That its `verify = "dane"` wants records as well is for `join` to say, which
@@ -151,6 +152,7 @@ fn floor(
     connector: &Connector,
     layer: Layer,
     demand: TlsDemand,
+    min_strength: Strength,
     default_names: impl Fn() -> Vec<NamePattern>,
 ) -> TlsPolicy {
     match demand {
@@ -165,7 +167,7 @@ fn floor(
                 VerifyWanted::Pin => Verify::Pin(connector.pins.clone()),
                 VerifyWanted::Dane => Verify::None,
             };
-            TlsPolicy::forced(Demand { layer, min_version, verify })
+            TlsPolicy::forced(Demand { layer, min_version, min_strength, verify })
         }
     }
 }
@@ -200,6 +202,8 @@ mod tests {
                 exception: None,
                 on_failure: OnFailure::Defer,
                 client_identity: None,
+                groups: Strength::PostQuantum,
+                min_strength: Strength::Classical,
                 connections: 1,
                 messages_per_connection: 1,
             },
@@ -328,7 +332,7 @@ mod tests {
     }
 
     fn policy_of(verify: Verify) -> TlsPolicy {
-        TlsPolicy::forced(Demand { layer: Layer::Connector, min_version: TlsVersion::V1_3, verify })
+        TlsPolicy::forced(Demand { min_version: TlsVersion::V1_3, ..Demand::new(Layer::Connector, verify) })
     }
 
     #[test]
@@ -348,6 +352,30 @@ mod tests {
             within.inbound.tls = demand;
             assert_eq!(inbound_policy(&within), policy);
             assert_eq!(outbound_floor(&within, &recipient, None, Timestamp::UNIX_EPOCH), TlsPolicy::Opportunistic);
+        }
+    }
+
+    #[test]
+    fn the_floor_keeps_min_strength_as_it_keeps_min_version() {
+        let recipient = Host::parse("example.org").expect("a host");
+        let mut connector = connector("partner", &["example.org"]);
+        connector.outbound.tls = forced(VerifyWanted::Chain);
+        connector.outbound.min_strength = Strength::PostQuantum;
+        let strength = |connector: &Connector| {
+            let floor = outbound_floor(connector, &recipient, None, Timestamp::UNIX_EPOCH);
+            // What others demand beside it has no opinion, and does not lower it.
+            let raised = floor.clone().raised_by(Demand::new(Layer::Dane, Verify::None));
+            (floor.min_strength(), raised.min_strength())
+        };
+        assert_eq!(strength(&connector), (Strength::PostQuantum, Strength::PostQuantum));
+        assert_eq!(inbound_policy(&connector).min_strength(), Strength::Classical);
+        for (tls, expected) in
+            [(forced(VerifyWanted::None), Strength::PostQuantum), (TlsDemand::Opportunistic, Strength::Classical)]
+        {
+            let (until, reason) = (jiff::civil::date(2027, 1, 31), "ticket 4711".to_owned());
+            let place = connector.trust.place.clone();
+            connector.outbound.exception = Some(Exception { tls, until, reason, place });
+            assert_eq!(strength(&connector), (expected, expected), "{tls:?}");
         }
     }
 

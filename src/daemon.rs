@@ -332,7 +332,8 @@ impl Rooms {
         let InForce { outbound, inbound, monitor, .. } = &*self.in_force;
         let (spool, settings) = (Arc::clone(&self.spool) as _, Arc::clone(inbound));
         let (dns, since) = (outbound.settings().router().dns().clone(), jiff::Timestamp::now());
-        admin::Desk::new(spool, operator, outbound.discovery(), dns, settings, monitor.clone(), since)
+        let known = (outbound.discovery(), outbound.hellos());
+        admin::Desk::new(spool, operator, known, dns, settings, monitor.clone(), since)
     }
 
     /// What is done from time to time. These never end by themselves; without them certificates and policies would

@@ -7,7 +7,7 @@ use gatepost::config::{
     self, AdminHttp, AdminSocket, Config, Dnssec, DomainPattern, Downgrade, EvidencePath, Fault, ListenAddress,
     ListenerTls, LogFormat, OnFailure, Publication, Route, SendReports, TlsDemand, Trust, TrustAnchor, VerifyWanted,
 };
-use gatepost::tls::{Pin, TlsVersion};
+use gatepost::tls::{Pin, Strength, TlsVersion};
 
 fn read(path: &str) -> (Config, Vec<Fault>) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
@@ -184,6 +184,14 @@ fn connectors_become_what_they_mean() {
     assert_eq!(texts(&partner.names), ["mail.domain-c.com", "*.mx.domain-c.com"]);
     assert_eq!(partner.trust.value, Trust::File(folder.join("partner-ca.pem")));
     assert_eq!(partner.outbound.route, Route::Mx { port: 2525 });
+    assert_eq!(
+        [partner, pinned, smart].map(|connector| (connector.outbound.groups, connector.outbound.min_strength)),
+        [
+            (Strength::PostQuantum, Strength::PostQuantum),
+            (Strength::Classical, Strength::Classical),
+            (Strength::PostQuantum, Strength::Classical),
+        ]
+    );
     assert_eq!((partner.outbound.connections, partner.outbound.messages_per_connection), (2, 1));
     let client = partner.outbound.client_identity.as_ref().expect("a client certificate");
     assert_eq!(client.certificate.value, folder.join("client.pem"));

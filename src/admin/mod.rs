@@ -10,6 +10,7 @@
 mod config;
 mod content;
 mod filter;
+mod hellos;
 mod history;
 mod http;
 mod page;
@@ -41,6 +42,7 @@ use crate::discovery::Discovery;
 use crate::discovery::history::History;
 use crate::discovery::mta_sts::MtaSts;
 use crate::dns::Dns;
+use crate::handshake::KnownHellos;
 use crate::inbound::Settings;
 use crate::monitor::Monitor;
 use crate::scheduler::Operator;
@@ -73,6 +75,7 @@ pub struct Desk {
     history: History,
     policies: MtaSts,
     dns: Dns,
+    hellos: KnownHellos,
     settings: Arc<ArcSwap<Settings>>,
     monitor: Monitor,
     surveyor: Arc<Surveyor>,
@@ -80,20 +83,21 @@ pub struct Desk {
 }
 
 impl Desk {
-    /// Brings together what is asked: the spool, the scheduler by its operator, what is known of domains, a resolver
-    /// that shares the memory of DNSSEC, the configuration in force and the monitor. The daemon was started at `since`.
+    /// Brings together what is asked: the spool, the scheduler by its operator, what is known of domains and hosts, a
+    /// resolver that shares the memory of DNSSEC, the configuration in force and the monitor. The daemon was started at
+    /// `since`.
     #[must_use]
     pub fn new(
         spool: Arc<dyn Spool>,
         operator: Operator,
-        discovery: &Discovery,
+        (discovery, hellos): (&Discovery, &KnownHellos),
         dns: Dns,
         settings: Arc<ArcSwap<Settings>>,
         monitor: Monitor,
         since: Timestamp,
     ) -> Self {
-        let (history, policies) = (discovery.history().clone(), discovery.mta_sts().clone());
-        Self { spool, operator, history, policies, dns, settings, monitor, surveyor: Arc::default(), since }
+        let (history, policies, hellos) = (discovery.history().clone(), discovery.mta_sts().clone(), hellos.clone());
+        Self { spool, operator, history, policies, dns, hellos, settings, monitor, surveyor: Arc::default(), since }
     }
 }
 
@@ -186,6 +190,7 @@ fn router(desk: Desk) -> Router {
         .route("/v1/status", get(status::status))
         .route("/v1/config", get(config::in_force))
         .route("/v1/policy", get(policy::known))
+        .route("/v1/client-hellos", get(hellos::list))
         .route("/v1/history", get(history::list))
         .route("/v1/history/forget", post(history::forget))
         .route("/v1/dnssec/forget", post(history::forget_dnssec))

@@ -11,6 +11,7 @@ use crate::address::{Mailbox, ReversePath};
 use crate::discovery::history::Level;
 use crate::envelope::{BodyType, Notify, QueueId, Ret, TlsRequirement};
 use crate::scheduler::Order;
+use crate::tls::Groups;
 
 /// Messages on a page, at most; also ids in an order.
 pub const PAGE_MAX: usize = 1000;
@@ -297,6 +298,26 @@ pub struct KnownPolicy {
     pub lines: Vec<String>,
     /// When it was fetched.
     pub fetched: Timestamp,
+}
+
+/// `GET /v1/client-hellos`: the hosts that did not take the usual `ClientHello` within the last hour.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct KnownHelloPage {
+    /// All of them, by name.
+    pub items: Vec<KnownHello>,
+}
+
+/// A host, and the smaller `ClientHello` that it took.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct KnownHello {
+    /// Its name, or its address in brackets.
+    pub host: String,
+    /// The port.
+    pub port: u16,
+    /// The key exchange groups of the `ClientHello`.
+    pub groups: Groups,
+    /// Whether it carries the host's name.
+    pub sni: bool,
 }
 
 /// `GET /v1/config`: the configuration in force.

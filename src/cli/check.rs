@@ -23,7 +23,7 @@ use crate::config::{
 use crate::connector::ended_exception;
 use crate::dns::Dns;
 use crate::handshake::{IdentitySummary, Material};
-use crate::tls::TlsVersion;
+use crate::tls::{Strength, TlsVersion};
 use crate::tlsrpt::Submitter;
 use against::Old;
 
@@ -271,6 +271,11 @@ fn outbound(connector: &Connector) -> String {
         Route::SmartHosts(_) => "the smart host's own name",
     };
     lines.extend(demand(connector, outbound.tls, own_name));
+    match (outbound.groups, outbound.min_strength) {
+        (_, Strength::PostQuantum) => lines.push("post-quantum key exchange, nothing less".to_owned()),
+        (Strength::Classical, Strength::Classical) => lines.push("classical key exchange alone".to_owned()),
+        (Strength::PostQuantum, Strength::Classical) => {}
+    }
     lines.extend(raised(outbound, Timestamp::now()));
     if let Some(files) = &outbound.client_identity {
         lines.push(format!("we show {}", files.certificate.value.display()));

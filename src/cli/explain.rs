@@ -13,13 +13,15 @@ use clap::Args;
 use super::socket::{Client, SocketError, percent_encoded};
 use super::{ConfigFile, show, show_faults};
 use crate::address::{Domain, Host};
-use crate::admin::words::{HistoryItem, HistoryPage, KnownPolicy};
+use crate::admin::words::{HistoryItem, HistoryPage, KnownHello, KnownHelloPage, KnownPolicy};
 use crate::config::{self, AdminSocket, Config};
 use crate::connector::MemoryFinding;
 use crate::discovery::history::Level;
 use crate::discovery::mta_sts::Policy;
 use crate::envelope::TlsRequirement;
 use crate::explain::{DaemonPolicies, Explainer, Recollection, Subject};
+use crate::handshake::KnownHellos;
+use crate::tls::Hello;
 
 /// Hosts of the domain that are asked for at a time.
 const PAGE: usize = 500;
@@ -83,7 +85,7 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
     };
     let answer = runtime.block_on(async {
         let (memory, policies) = recall(&config, &recipient, &explainer.policy_domains(&recipient)).await;
-        let explainer = explainer.knowing(policies);
+        let explainer = explainer.knowing(policies, hellos(&config).await);
         explainer.outbound(&arguments.subject, &recipient, requirement(&arguments.message), &memory).await
     });
     show(&if arguments.json { json(&answer) } else { text::outbound(&answer) });
@@ -123,6 +125,19 @@ pub(super) async fn recall(config: &Config, domain: &Host, policies: &[Domain]) 
         Err(SocketError::NoDaemon { .. }) => not_asked(format!("no running Gatepost answers on {}", path.display())),
         Err(error) => not_asked(error.to_string().replace('\n', " ")),
     }
+}
+
+/// The `ClientHello`s that hosts took lately, as the daemon knows them; none where it does not answer.
+async fn hellos(config: &Config) -> KnownHellos {
+    let known = KnownHellos::default();
+    let AdminSocket::Path(path) = &config.admin.socket.value else { return known };
+    let told: Result<KnownHelloPage, _> = Client::at(path.clone()).get("/v1/client-hellos").await;
+    for KnownHello { host, port, groups, sni } in told.map(|page| page.items).unwrap_or_default() {
+        if let Ok(host) = Host::parse(&host) {
+            known.learn(host, port, Hello { groups, sni });
+        }
+    }
+    known
 }
 
 /// The policies that the daemon goes by. One that it cannot tell of is looked up, as it would look it up itself.

@@ -9,7 +9,7 @@ use jiff::civil::Date;
 
 use super::{DomainPattern, IdentityFiles, Located, Place, Trust};
 use crate::address::Host;
-use crate::tls::{NamePattern, Pin, TlsVersion};
+use crate::tls::{NamePattern, Pin, Strength, TlsVersion};
 
 /// `[[connector]]`: one partner, both directions.
 #[derive(Debug, Clone)]
@@ -47,6 +47,10 @@ pub struct Outbound {
     pub on_failure: OnFailure,
     /// Who we are to the partner, where it wants to know.
     pub client_identity: Option<IdentityFiles>,
+    /// The key exchange that is offered first; with post-quantum, classical groups stand behind it.
+    pub groups: Strength,
+    /// The weakest key exchange that meets a forced demand.
+    pub min_strength: Strength,
     /// Connections to one destination at the same time, at most; at least 1.
     pub connections: u32,
     /// Messages over one connection, at most; at least 1.

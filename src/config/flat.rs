@@ -277,6 +277,8 @@ fn outbound(connector: &Connector) -> Vec<Pair> {
         exception,
         on_failure,
         client_identity,
+        groups,
+        min_strength,
         connections,
         messages_per_connection,
     } = &connector.outbound;
@@ -316,6 +318,8 @@ fn outbound(connector: &Connector) -> Vec<Pair> {
         ("outbound.on_failure", text(on_failure)),
         ("outbound.client_certificate", certificate),
         ("outbound.client_key", key),
+        ("outbound.groups", text(groups)),
+        ("outbound.min_strength", text(min_strength)),
         ("outbound.connections", number(connections)),
         ("outbound.messages_per_connection", number(messages_per_connection)),
     ]

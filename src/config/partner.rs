@@ -15,7 +15,7 @@ use super::{
     Connector, DomainPattern, Downgrade, IdentityFiles, Inbound, Located, OnFailure, Outbound, OwnTls, Place,
     Publication, Route, SmartHost, TlsDemand, Trust, VerifyWanted, without_places,
 };
-use crate::tls::{NamePattern, Pin, TlsVersion};
+use crate::tls::{NamePattern, Pin, Strength, TlsVersion};
 
 /// The name of the connector that speaks where no other does.
 pub(super) const DEFAULT_NAME: &str = "default";
@@ -34,6 +34,9 @@ const VERIFY: [(&str, VerifyWanted); 4] = [
     ("name", VerifyWanted::Name),
     ("pin", VerifyWanted::Pin),
 ];
+
+/// The words for a key exchange.
+const STRENGTHS: [(&str, Strength); 2] = [("post-quantum", Strength::PostQuantum), ("classical", Strength::Classical)];
 
 /// `tls` of a direction as written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,6 +76,8 @@ pub(super) struct WrittenOutbound {
     pub(super) exception: Given<WrittenException>,
     pub(super) on_failure: Given<OnFailure>,
     pub(super) client_identity: Given<IdentityFiles>,
+    pub(super) groups: Given<Strength>,
+    pub(super) min_strength: Given<Strength>,
     connections: u32,
     messages_per_connection: u32,
 }
@@ -150,6 +155,8 @@ impl WrittenOutbound {
                 choice(value, notes, &ways)
             }),
             client_identity: identity(&mut table, notes, "client_certificate", "client_key"),
+            groups: table.read(notes, "groups", |value, notes| choice(value, notes, &STRENGTHS)),
+            min_strength: table.read(notes, "min_strength", |value, notes| choice(value, notes, &STRENGTHS)),
             connections: table.or(notes, "connections", CONNECTIONS, |value, notes| count(value, notes, COUNT_MAX)),
             messages_per_connection: table.or(
                 notes,
@@ -184,6 +191,8 @@ impl WrittenOutbound {
                 Given::Good(files) => Some(files.value),
                 Given::Absent | Given::Bad => None,
             },
+            groups: self.groups.or(Strength::PostQuantum),
+            min_strength: self.min_strength.or(Strength::Classical),
             connections: self.connections,
             messages_per_connection: self.messages_per_connection,
         }
@@ -272,6 +281,8 @@ pub fn default_connector(trust: &Located<Trust>) -> Arc<Connector> {
             exception: None,
             on_failure: OnFailure::Defer,
             client_identity: None,
+            groups: Strength::PostQuantum,
+            min_strength: Strength::Classical,
             connections: CONNECTIONS,
             messages_per_connection: MESSAGES_PER_CONNECTION,
         },

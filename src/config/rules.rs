@@ -15,7 +15,7 @@ use super::place::Notes;
 use super::reader::{Given, short};
 use super::{ListenAddress, ListenerTls, Located, Place, Publication, Trust, VerifyWanted};
 use crate::address::{Domain, Host};
-use crate::tls::{NamePattern, TlsVersion};
+use crate::tls::{NamePattern, Strength, TlsVersion};
 
 /// Our own name: one that others can look up, and accept in EHLO.
 pub(super) fn hostname(hostname: &Given<Domain>, notes: &mut Notes<'_>) {
@@ -200,6 +200,8 @@ fn outbound(connector: &WrittenConnector, tls: &WrittenTls, notes: &mut Notes<'_
     let outbound = &connector.outbound;
     only_where_forced("verify", &outbound.verify, &outbound.tls, notes);
     only_where_forced("min_version", &outbound.min_version, &outbound.tls, notes);
+    only_where_forced("min_strength", &outbound.min_strength, &outbound.tls, notes);
+    key_exchange(outbound, notes);
     published(outbound, notes);
     let newest = tls.min_version.value() == Some(&TlsVersion::V1_3);
     if let Some(version) = outbound.min_version.located().filter(|version| newest && version.value == TlsVersion::V1_2)
@@ -260,6 +262,20 @@ fn inbound(
     if let Some(relay) = inbound.relay.located().filter(|relay| relay.value) {
         let trust = if connector.trust.is_absent() { &tls.trust } else { &connector.trust };
         relays(relay, inbound, verifies, trust, notes);
+    }
+}
+
+/// `groups` and `min_strength`.
+fn key_exchange(outbound: &WrittenOutbound, notes: &mut Notes<'_>) {
+    if let Some(groups) = outbound.groups.located().filter(|_| outbound.tls.value() == Some(&Level::Off)) {
+        let remedy = "Remove groups, or write tls = \"opportunistic\" or \"forced\".";
+        notes.fault(&groups.place, "groups is what a handshake offers, but with tls = \"off\" there is none", remedy);
+    }
+    let classical = outbound.groups.value() == Some(&Strength::Classical);
+    let demanded = outbound.min_strength.located();
+    if let Some(demanded) = demanded.filter(|demanded| classical && demanded.value == Strength::PostQuantum) {
+        let message = "min_strength = \"post-quantum\" can never be met: groups = \"classical\" does not offer it";
+        notes.fault(&demanded.place, message, "Remove groups, or lower min_strength to \"classical\".");
     }
 }
 

@@ -200,6 +200,9 @@ pub struct TlsSession {
     pub cipher: String,
     /// The key exchange group, where there was one.
     pub key_exchange: Option<String>,
+    /// Our `ClientHello` in words, where it was smaller than the usual one because the peer had not taken that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_hello: Option<String>,
     /// Whether an earlier session was taken up, in which the certificate was shown.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub resumed: bool,
@@ -317,6 +320,7 @@ impl TlsSession {
             version: facts.version.to_string(),
             cipher: facts.cipher.to_owned(),
             key_exchange: facts.key_exchange.map(str::to_owned),
+            client_hello: facts.reduced.map(|hello| hello.to_string()),
             resumed: facts.acquaintance == Acquaintance::Renewed,
             authentication: cut(&authentication.to_string()),
             matched_name,
@@ -340,7 +344,7 @@ impl Certificate {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tls::{DaneFacts, NamePattern, Pin, TlsVersion, Verdict, Verify, judge};
+    use crate::tls::{DaneFacts, Groups, Hello, NamePattern, Pin, TlsVersion, Verdict, Verify, judge};
 
     fn shown(names: usize) -> TlsOutcome {
         let name = |number| NamePattern::parse(&format!("host{number}.example.net")).expect("a name");
@@ -348,6 +352,7 @@ mod tests {
             version: TlsVersion::V1_2,
             cipher: "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256",
             key_exchange: None,
+            reduced: None,
             certificate: Presented::Certificate(Box::new(CertificateFacts {
                 names: (0..names).map(name).collect(),
                 chain: Ok(()),
@@ -380,6 +385,24 @@ mod tests {
         assert_eq!((certificate.names.len(), certificate.more_names), (NAMES_MAX, 300 - NAMES_MAX));
         assert_eq!((certificate.names[1].as_str(), certificate.issuer.as_str()), ("host1.example.net", "CN=Test CA"));
         assert_eq!(Session::refused(&refusal(TlsOutcome::Clear(NoTls::NotOffered))), None, "`unmet` says why");
+    }
+
+    #[test]
+    fn a_client_hello_that_was_smaller_than_the_usual_one_is_on_record() {
+        let record = |reduced| {
+            let TlsOutcome::Tls(facts) = shown(1) else { panic!("there was TLS") };
+            Session::refused(&refusal(TlsOutcome::Tls(TlsFacts { reduced, ..facts }))).expect("there was TLS")
+        };
+        let hello = Hello { groups: Groups::Classical, sni: false };
+        let json = serde_json::to_value(record(Some(hello))).expect("JSON");
+        assert_eq!(json["tls"]["client_hello"], "classical key exchange, without SNI");
+        let json = serde_json::to_value(record(None)).expect("JSON");
+        assert_eq!(json["tls"].get("client_hello"), None);
+        assert_eq!(
+            serde_json::from_value::<Session>(json).expect("readable"),
+            record(None),
+            "as earlier versions had it"
+        );
     }
 
     #[test]

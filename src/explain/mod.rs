@@ -24,7 +24,7 @@ use crate::connector::{Claim, Connectors, ended_exception, exception};
 use crate::discovery::mta_sts::Web;
 use crate::dns::Dns;
 use crate::envelope::TlsRequirement;
-use crate::handshake::Material;
+use crate::handshake::{KnownHellos, Material};
 use crate::https::Https;
 use crate::outcome::Step;
 use crate::route::Router;
@@ -40,6 +40,7 @@ pub struct Explainer {
     router: Router,
     web: Web,
     known: DaemonPolicies,
+    hellos: KnownHellos,
 }
 
 impl Explainer {
@@ -53,7 +54,7 @@ impl Explainer {
         let web = Web::new(dns.clone(), Https::new(dns.clone(), Material::load_https(&config.tls)?));
         let connectors = Connectors::new(&config.connectors, default_connector(&config.tls.trust));
         let router = Router::new(&config, dns);
-        Ok(Self { config, connectors, router, web, known: DaemonPolicies::default() })
+        Ok(Self { config, connectors, router, web, known: DaemonPolicies::default(), hellos: KnownHellos::default() })
     }
 
     /// The same, but policy hosts are asked at another port and within another time: where they are peers on
@@ -64,10 +65,11 @@ impl Explainer {
         self
     }
 
-    /// The same, but what a running daemon has is taken from there.
+    /// The same, but what a running daemon has is taken from there: policies, and the `ClientHello`s that hosts took.
     #[must_use]
-    pub fn knowing(mut self, policies: DaemonPolicies) -> Self {
+    pub fn knowing(mut self, policies: DaemonPolicies, hellos: KnownHellos) -> Self {
         self.known = policies;
+        self.hellos = hellos;
         self
     }
 

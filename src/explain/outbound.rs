@@ -5,18 +5,18 @@ use jiff::Timestamp;
 
 use super::layers::Ground;
 use super::sources::{Recollection, Sources};
-use super::words::{self, MemoryNote, NoHopLeft, Problem, Row};
+use super::words::{self, HelloNote, MemoryNote, NoHopLeft, Problem, Row};
 use super::{Explainer, Subject, exception_note, step};
 use crate::address::Host;
 use crate::config::{Connector, OnFailure, write_duration};
 use crate::discovery::Discovery;
 use crate::dns::{Security, Standing};
 use crate::envelope::TlsRequirement;
-use crate::outbound::{Ending, Plan, Prospect, Purpose, forecast, not_dialled};
+use crate::outbound::{Ending, Plan, Prospect, Purpose, forecast, hellos, not_dialled};
 use crate::outcome::{self, Cause, Failure, Persistence, Scope, Step, Unpromised};
 use crate::route::{Hop, Hops, Origin, Via};
 use crate::smtp::reply::Status;
-use crate::tls::{Layer, TlsOutcome};
+use crate::tls::{Hellos, Layer, Peer, TlsOutcome};
 
 pub(super) struct Question<'a> {
     pub(super) explainer: &'a Explainer,
@@ -130,6 +130,7 @@ impl Question<'_> {
             policy: None,
             layers: Vec::new(),
             mta_sts_policy: None,
+            client_hello: None,
             peers: Vec::new(),
         };
         match Plan::make(&self.explainer.router, discovery, self.purpose(), hop, via).await {
@@ -155,7 +156,12 @@ impl Question<'_> {
         told.mta_sts_policy = self.explainer.known.note(&plan.found.published);
         match not_dialled(&policy, self.requirement) {
             Some(failure) => told.problem = Some(problem(&failure, connector)),
-            None => told.peers = forecast(&policy, purpose, hop, self.now).iter().map(row).collect(),
+            None => {
+                let hellos = hellos(&policy, purpose, hop, self.explainer.hellos.get(&hop.host, hop.port));
+                let twice = hellos.is_some_and(|hellos| hellos.second().is_some());
+                told.peers = forecast(&policy, purpose, hop, self.now).iter().map(|one| row(one, twice)).collect();
+                told.client_hello = hellos.as_ref().map(client_hello);
+            }
         }
         told.policy = Some(policy.to_string());
     }
@@ -208,8 +214,20 @@ fn status(failure: &Failure, last: Step) -> String {
     failure.enhanced(ends_as).to_string()
 }
 
-fn row(prospect: &Prospect) -> Row {
+fn client_hello(hellos: &Hellos) -> HelloNote {
+    HelloNote {
+        first: hellos.first().to_string(),
+        second: hellos.second().map(|hello| hello.to_string()),
+        remembered: hellos.reduced(hellos.first()).is_some(),
+    }
+}
+
+/// `twice`: a handshake that is cut short is tried once more.
+fn row(prospect: &Prospect, twice: bool) -> Row {
     let (mut peer, mut shows) = (prospect.peer.word().to_owned(), prospect.peer.to_string());
+    if twice && prospect.peer == Peer::Breaks {
+        shows.push_str(", and the second one");
+    }
     if !prospect.offers_requiretls {
         peer.push_str("-without-requiretls");
         shows.push_str(", no REQUIRETLS");

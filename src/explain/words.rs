@@ -124,8 +124,21 @@ pub struct Hop {
     pub layers: Vec<LayerNote>,
     /// The MTA-STS policy that counts here, where there is one.
     pub mta_sts_policy: Option<PolicyNote>,
+    /// The `ClientHello`s that it is shown; nothing where TLS is off or the hop cannot be used.
+    pub client_hello: Option<HelloNote>,
     /// What would come of each kind of peer.
     pub peers: Vec<Row>,
+}
+
+/// The `ClientHello`s of a hop, in words.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct HelloNote {
+    /// The one to begin with.
+    pub first: String,
+    /// The one for a fresh connection where the hop cuts the handshake short; nothing where it would be the same.
+    pub second: Option<String>,
+    /// Whether the first is a smaller one than usual, which the running daemon knows that the hop took lately.
+    pub remembered: bool,
 }
 
 /// The MTA-STS policy that counts at a hop.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use rustls::client::{ClientConfig, Resumption, Tls12Resumption};
-use rustls::crypto::CryptoProvider;
+use rustls::crypto::{CryptoProvider, SupportedKxGroup};
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsConnector;
@@ -14,31 +14,25 @@ use super::tickets::{OneSession, Tickets};
 use super::verifier::Remember;
 use super::{Against, HandshakeError, Paths, Seen, TrustAnchors, versions};
 use crate::address::Host;
-use crate::tls::{Acquaintance, TlsVersion, TlsaSet};
+use crate::tls::{Acquaintance, Groups, Hello, Strength, TlsVersion, TlsaSet};
 
 /// What outbound handshakes are made with: the client identity of a connector, if any, and its trust; or
 /// what is needed for HTTPS.
 #[derive(Debug, Clone)]
 pub struct ClientTls {
-    /// It resumes nothing by itself.
-    config: Arc<ClientConfig>,
-    /// Of all connectors that show the same identity, or none.
-    tickets: Tickets,
+    /// Those of all connectors that show the same identity, or none.
+    offers: Offers,
     trust: Arc<TrustAnchors>,
     default_trust: Arc<TrustAnchors>,
 }
 
 impl ClientTls {
-    pub(super) fn new(
-        (config, tickets): (Arc<ClientConfig>, Tickets),
-        trust: Arc<TrustAnchors>,
-        default_trust: Arc<TrustAnchors>,
-    ) -> Self {
-        Self { config, tickets, trust, default_trust }
+    pub(super) fn new(offers: Offers, trust: Arc<TrustAnchors>, default_trust: Arc<TrustAnchors>) -> Self {
+        Self { offers, trust, default_trust }
     }
 
-    /// Shakes hands as a client; SNI is the name where the hop has one. An earlier session with a server of
-    /// that name may be taken up where its acquaintance need not be made anew.
+    /// Shakes hands as a client, and begins with this `ClientHello`; SNI is the name where the hop has one. An earlier
+    /// session with a server of that name may be taken up where its acquaintance need not be made anew.
     ///
     /// The caller bounds the time.
     ///
@@ -48,23 +42,23 @@ impl ClientTls {
         &self,
         stream: S,
         name: &Host,
+        hello: Hello,
         acquaintance: Acquaintance,
     ) -> Result<(TlsStream<S>, Seen), HandshakeError> {
         let name = match name {
             Host::Domain(domain) => ServerName::try_from(domain.as_str().to_owned())
-                .map_err(|_| HandshakeError(format!("{domain} cannot be the name of a TLS server")))?,
+                .map_err(|_| HandshakeError::Failed(format!("{domain} cannot be the name of a TLS server")))?,
             // An address is no SNI (RFC 6066 §3): rustls sends none then.
             Host::Literal(address) => ServerName::IpAddress((*address).into()),
         };
-        let (config, session) = match acquaintance {
-            Acquaintance::Made => (Arc::clone(&self.config), None),
-            Acquaintance::Renewed => {
-                let session = self.tickets.for_one_session();
-                (self.resuming(Arc::clone(&session)), Some(session))
-            }
+        let offer = self.offers.of(hello.groups);
+        let session = match acquaintance {
+            Acquaintance::Made => None,
+            Acquaintance::Renewed => Some(offer.tickets.for_one_session()),
         };
+        let config = offer.config(hello, session.as_ref());
         let stream = TlsConnector::from(config).connect(name.clone(), stream).await.map_err(|error| {
-            self.tickets.forget(&name);
+            offer.tickets.forget(&name);
             HandshakeError::of(&error)
         })?;
         let seen = Seen::of(stream.get_ref().1)?;
@@ -74,20 +68,22 @@ impl ClientTls {
         Ok((stream, seen))
     }
 
-    /// The settings of one handshake that takes a session up where it can.
-    fn resuming(&self, session: Arc<OneSession>) -> Arc<ClientConfig> {
-        let mut config = ClientConfig::clone(&self.config);
-        config.resumption = Resumption::store(session).tls12_resumption(Tls12Resumption::Disabled);
-        Arc::new(config)
-    }
-
     /// The same trust and no identity, for HTTPS: the protocol is named in the handshake (ALPN,
     /// RFC 7301), so that the host speaks HTTP/1.1 or nothing.
     pub(super) fn for_https(&self) -> Self {
-        let mut config = ClientConfig::clone(&self.config);
-        config.alpn_protocols = vec![b"http/1.1".to_vec()];
-        let (trust, default_trust) = (Arc::clone(&self.trust), Arc::clone(&self.default_trust));
-        Self { config: Arc::new(config), tickets: self.tickets.clone(), trust, default_trust }
+        let Self { offers, trust, default_trust } = self.clone();
+        let speaking_http = |mut offer: Offer| {
+            let mut config = ClientConfig::clone(&offer.config);
+            config.alpn_protocols = vec![b"http/1.1".to_vec()];
+            offer.config = Arc::new(config);
+            offer
+        };
+        let offers = Offers {
+            post_quantum_first: speaking_http(offers.post_quantum_first),
+            classical: speaking_http(offers.classical),
+            post_quantum_only: speaking_http(offers.post_quantum_only),
+        };
+        Self { offers, trust, default_trust }
     }
 
     /// What this connector's peers are held against, all of it; `tlsa` beside it, where their host has any.
@@ -98,21 +94,86 @@ impl ClientTls {
     }
 }
 
-/// The settings of handshakes as a client. They are the same for all connectors without an identity.
-pub(super) fn config(
-    provider: &Arc<CryptoProvider>,
-    oldest: TlsVersion,
-    identity: Option<&Arc<Identity>>,
-) -> Result<Arc<ClientConfig>, rustls::Error> {
-    let builder = ClientConfig::builder_with_provider(Arc::clone(provider))
-        .with_protocol_versions(versions(oldest))?
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(Remember::new()));
-    let mut config = match identity {
-        Some(identity) => builder.with_client_cert_resolver(Arc::new(ClientIdentity(Arc::clone(identity)))),
-        None => builder.with_no_client_auth(),
-    };
-    // Whoever may take a session up brings the tickets for it.
-    config.resumption = Resumption::disabled();
-    Ok(Arc::new(config))
+/// The settings of handshakes as a client, for each set of key exchange groups. They are the same for all connectors
+/// without an identity.
+#[derive(Debug, Clone)]
+pub(super) struct Offers {
+    post_quantum_first: Offer,
+    classical: Offer,
+    post_quantum_only: Offer,
+}
+
+impl Offers {
+    pub(super) fn new(
+        provider: &CryptoProvider,
+        oldest: TlsVersion,
+        identity: Option<&Arc<Identity>>,
+    ) -> Result<Self, rustls::Error> {
+        let strength = |group: &&'static dyn SupportedKxGroup| {
+            group.name().as_str().map_or(Strength::Classical, Strength::of_group)
+        };
+        let only = |wanted: Strength| {
+            provider.kx_groups.iter().copied().filter(|group| strength(group) == wanted).collect::<Vec<_>>()
+        };
+        let (hybrid, classical) = (only(Strength::PostQuantum), only(Strength::Classical));
+        let offer =
+            |groups, oldest| Offer::new(CryptoProvider { kx_groups: groups, ..provider.clone() }, oldest, identity);
+        Ok(Self {
+            post_quantum_first: offer([&hybrid[..], &classical].concat(), oldest)?,
+            classical: offer(classical, oldest)?,
+            // No older version knows hybrids.
+            post_quantum_only: offer(hybrid, TlsVersion::V1_3)?,
+        })
+    }
+
+    fn of(&self, groups: Groups) -> &Offer {
+        match groups {
+            Groups::PostQuantumFirst => &self.post_quantum_first,
+            Groups::Classical => &self.classical,
+            Groups::PostQuantumOnly => &self.post_quantum_only,
+        }
+    }
+}
+
+/// The settings of handshakes with one set of groups.
+#[derive(Debug, Clone)]
+struct Offer {
+    /// It resumes nothing by itself.
+    config: Arc<ClientConfig>,
+    /// Of this set alone: they keep the group that each server chose, and it is offered first the next time.
+    tickets: Tickets,
+}
+
+impl Offer {
+    fn new(
+        provider: CryptoProvider,
+        oldest: TlsVersion,
+        identity: Option<&Arc<Identity>>,
+    ) -> Result<Self, rustls::Error> {
+        let builder = ClientConfig::builder_with_provider(Arc::new(provider))
+            .with_protocol_versions(versions(oldest))?
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(Remember::new()));
+        let mut config = match identity {
+            Some(identity) => builder.with_client_cert_resolver(Arc::new(ClientIdentity(Arc::clone(identity)))),
+            None => builder.with_no_client_auth(),
+        };
+        // Whoever may take a session up brings the tickets for it.
+        config.resumption = Resumption::disabled();
+        Ok(Self { config: Arc::new(config), tickets: Tickets::new() })
+    }
+
+    /// The settings of one handshake, which takes a session up where it has the tickets for it.
+    fn config(&self, hello: Hello, session: Option<&Arc<OneSession>>) -> Arc<ClientConfig> {
+        if hello.sni && session.is_none() {
+            return Arc::clone(&self.config);
+        }
+        let mut config = ClientConfig::clone(&self.config);
+        config.enable_sni = hello.sni;
+        if let Some(session) = session {
+            let store = Resumption::store(Arc::clone(session) as _);
+            config.resumption = store.tls12_resumption(Tls12Resumption::Disabled);
+        }
+        Arc::new(config)
+    }
 }

@@ -10,16 +10,31 @@ const NAME_SHOWN: usize = 100;
 
 /// Why a handshake did not complete, in words for people: what rustls or the network said.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct HandshakeError(pub String);
+pub enum HandshakeError {
+    /// The peer, or something on the way to it, ended it: a reset, an end, silence, or an alert. The peer may take
+    /// another `ClientHello`.
+    #[error("{0}")]
+    CutShort(String),
+    /// Anything else: another `ClientHello` would change nothing.
+    #[error("{0}")]
+    Failed(String),
+}
 
 impl HandshakeError {
     /// Tells an error of tokio-rustls, which wraps those of rustls in those of the network.
     pub(super) fn of(error: &io::Error) -> Self {
         if let Some(tls) = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
-            return Self(of_tls(tls));
+            let text = of_tls(tls);
+            return match tls {
+                // These two say what is missing, and it is not for a ClientHello of ours to offer it.
+                rustls::Error::AlertReceived(
+                    AlertDescription::ProtocolVersion | AlertDescription::NoApplicationProtocol,
+                ) => Self::Failed(text),
+                rustls::Error::AlertReceived(_) => Self::CutShort(text),
+                _ => Self::Failed(text),
+            };
         }
-        Self(match error.kind() {
+        Self::CutShort(match error.kind() {
             io::ErrorKind::UnexpectedEof => "the peer closed the connection during the handshake".to_owned(),
             io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionAborted | io::ErrorKind::BrokenPipe => {
                 "the peer reset the connection during the handshake".to_owned()

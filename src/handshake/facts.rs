@@ -73,7 +73,9 @@ impl Seen {
         let version = match session.protocol_version() {
             Some(ProtocolVersion::TLSv1_2) => TlsVersion::V1_2,
             Some(ProtocolVersion::TLSv1_3) => TlsVersion::V1_3,
-            other => return Err(HandshakeError(format!("the session has no TLS version that we know ({other:?})"))),
+            other => {
+                return Err(HandshakeError::Failed(format!("the session has no TLS version that we know ({other:?})")));
+            }
         };
         let chain = session.peer_certificates().unwrap_or_default();
         let shown = match chain.first() {
@@ -107,7 +109,7 @@ impl Seen {
             Shown::Proved(chain) => Presented::Certificate(Box::new(chain.facts(against, role, now).await)),
         };
         let Self { version, cipher, key_exchange, acquaintance, .. } = *self;
-        TlsFacts { version, cipher, key_exchange, certificate, acquaintance }
+        TlsFacts { version, cipher, key_exchange, reduced: None, certificate, acquaintance }
     }
 
     /// The version of the session.

@@ -4,15 +4,14 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use rustls::ClientConfig;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::server::TlsStream;
 
+use super::client::Offers;
 use super::identity::{Identity, ServerIdentities};
 use super::server::ServerTls;
-use super::tickets::Tickets;
-use super::{ClientTls, HandshakeError, IdentitySummary, Seen, TrustAnchors, client, pem};
+use super::{ClientTls, HandshakeError, IdentitySummary, Seen, TrustAnchors, pem};
 use crate::config::{Config, Connector, Fault, IdentityFiles, Located, OwnTls, Trust};
 use crate::tls::NamePattern;
 
@@ -96,7 +95,7 @@ impl Material {
     ) -> Result<(TlsStream<S>, Seen), HandshakeError> {
         match &self.server {
             Some(server) => server.accept(stream, request_client_certificate).await,
-            None => Err(HandshakeError("we have no certificate: [tls] names none".to_owned())),
+            None => Err(HandshakeError::Failed("we have no certificate: [tls] names none".to_owned())),
         }
     }
 
@@ -143,7 +142,7 @@ struct Loader<'a> {
     identities: Vec<Arc<Identity>>,
     /// `None` where it could not be loaded, which has been told.
     trusts: HashMap<Trust, Option<Arc<TrustAnchors>>>,
-    anonymous: Option<(Arc<ClientConfig>, Tickets)>,
+    anonymous: Option<Offers>,
     warnings: Vec<Fault>,
     faults: Vec<Fault>,
 }
@@ -197,16 +196,16 @@ impl<'a> Loader<'a> {
         Some(ClientTls::new(config?, trust?, default_trust?))
     }
 
-    fn anonymous(&mut self) -> Option<(Arc<ClientConfig>, Tickets)> {
+    fn anonymous(&mut self) -> Option<Offers> {
         if self.anonymous.is_none() {
             self.anonymous = self.client_config(None);
         }
         self.anonymous.clone()
     }
 
-    fn client_config(&mut self, identity: Option<&Arc<Identity>>) -> Option<(Arc<ClientConfig>, Tickets)> {
-        match client::config(&self.provider, self.tls.min_version, identity) {
-            Ok(config) => Some((config, Tickets::new())),
+    fn client_config(&mut self, identity: Option<&Arc<Identity>>) -> Option<Offers> {
+        match Offers::new(&self.provider, self.tls.min_version, identity) {
+            Ok(offers) => Some(offers),
             Err(error) => self.refused_by_rustls(&error),
         }
     }

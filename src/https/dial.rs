@@ -10,11 +10,11 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 use tokio_rustls::client::TlsStream;
 
-use super::{Deadline, HttpsError, HttpsFault, Step, Url};
+use super::{Deadline, Https, HttpsError, HttpsFault, Step, Url};
 use crate::address::Host;
 use crate::dns::Dns;
-use crate::handshake::{ClientTls, Role};
-use crate::tls::{Acquaintance, NamePattern, Presented};
+use crate::handshake::{HandshakeError, Role, Seen};
+use crate::tls::{Acquaintance, Hello, Hellos, NamePattern, Presented, ServerName, Strength, TlsPolicy};
 
 /// Addresses that are tried, at most.
 const ADDRESSES_MAX: usize = 4;
@@ -44,13 +44,13 @@ async fn at_most<T>(
 }
 
 /// Dials the addresses of a host, one after the other, until one of them is it.
-pub(super) async fn dial(dns: &Dns, tls: &ClientTls, url: &Url, deadline: Deadline) -> Result<Dialled, HttpsError> {
+pub(super) async fn dial(https: &Https, url: &Url, deadline: Deadline) -> Result<Dialled, HttpsError> {
     let failed = |address, tried, fault| HttpsError { url: url.clone(), address, tried, fault };
-    let addresses = addresses(dns, url, deadline).await.map_err(|fault| failed(None, 0, fault))?;
+    let addresses = addresses(&https.dns, url, deadline).await.map_err(|fault| failed(None, 0, fault))?;
     let mut last = failed(None, 0, HttpsFault::NoAddress);
     for (tried, address) in (1..).zip(addresses) {
         let address = SocketAddr::new(address, url.port());
-        match session(tls, url, address, deadline).await {
+        match session(https, url, address, deadline).await {
             Ok(stream) => return Ok(Dialled { stream, address, tried }),
             Err(fault) => last = failed(Some(address), tried, fault),
         }
@@ -68,20 +68,14 @@ async fn addresses(dns: &Dns, url: &Url, deadline: Deadline) -> Result<Vec<IpAdd
 }
 
 async fn session(
-    tls: &ClientTls,
+    https: &Https,
     url: &Url,
     address: SocketAddr,
     deadline: Deadline,
 ) -> Result<TlsStream<TcpStream>, HttpsFault> {
-    let connecting = TcpStream::connect(address);
-    let stream = at_most(deadline, deadline.whole / 6, Step::Connect, connecting).await?;
-    let stream = stream.map_err(|error| HttpsFault::Connect(words(&error)))?;
-    let host = Host::Domain(url.host().clone());
-    let handshake = tls.connect(stream, &host, Acquaintance::Made);
-    let (stream, seen) = at_most(deadline, deadline.whole / 4, Step::Handshake, handshake)
-        .await?
-        .map_err(|error| HttpsFault::Handshake(error.to_string()))?;
-    let facts = by(deadline, Step::Handshake, seen.facts(tls.against(None), Role::Server, Timestamp::now())).await?;
+    let (stream, seen) = handshake(https, url, address, deadline).await?;
+    let against = https.tls.against(None);
+    let facts = by(deadline, Step::Handshake, seen.facts(against, Role::Server, Timestamp::now())).await?;
     let certificate = match facts.certificate {
         Presented::Nothing => return Err(HttpsFault::NoCertificate),
         Presented::Unproved(key) => return Err(HttpsFault::Unproved(key)),
@@ -93,6 +87,63 @@ async fn session(
         return Err(HttpsFault::Name(certificate.names));
     }
     Ok(stream)
+}
+
+/// Shakes hands with one address, and once more on a fresh connection, with a smaller `ClientHello`, where it cuts
+/// the first handshake short.
+async fn handshake(
+    https: &Https,
+    url: &Url,
+    address: SocketAddr,
+    deadline: Deadline,
+) -> Result<(TlsStream<TcpStream>, Seen), HttpsFault> {
+    let host = Host::Domain(url.host().clone());
+    let known = https.hellos.get(&host, url.port());
+    // A certificate for the host's name is demanded, so the name is sent.
+    let hellos = Hellos::new(&TlsPolicy::Opportunistic, Strength::PostQuantum, ServerName::Needed, known);
+    let fault = match shake(https, &host, hellos.first(), address, deadline).await {
+        Err(fault) if is_cut_short(&fault) => fault,
+        shaken => return shaken,
+    };
+    https.hellos.forget(&host, url.port());
+    let Some(hello) = hellos.second().filter(|_| Instant::now() < deadline.at) else { return Err(fault) };
+    match shake(https, &host, hello, address, deadline).await {
+        Ok(shaken) => {
+            https.hellos.took(&host, url.port(), &hellos, hello);
+            Ok(shaken)
+        }
+        Err(again) if again == fault => Err(fault),
+        Err(again) => {
+            let short = |fault: HttpsFault| match fault {
+                HttpsFault::Handshake(error) => error.to_string(),
+                other => other.to_string(),
+            };
+            let text = format!("{}; once more, with {hello}: {}", short(fault), short(again));
+            Err(HttpsFault::Handshake(HandshakeError::CutShort(text)))
+        }
+    }
+}
+
+/// Whether the host may take another `ClientHello`.
+fn is_cut_short(fault: &HttpsFault) -> bool {
+    matches!(
+        fault,
+        HttpsFault::Handshake(HandshakeError::CutShort(_)) | HttpsFault::Timeout { step: Step::Handshake, .. }
+    )
+}
+
+async fn shake(
+    https: &Https,
+    host: &Host,
+    hello: Hello,
+    address: SocketAddr,
+    deadline: Deadline,
+) -> Result<(TlsStream<TcpStream>, Seen), HttpsFault> {
+    let connecting = TcpStream::connect(address);
+    let stream = at_most(deadline, deadline.whole / 6, Step::Connect, connecting).await?;
+    let stream = stream.map_err(|error| HttpsFault::Connect(words(&error)))?;
+    let handshake = https.tls.connect(stream, host, hello, Acquaintance::Made);
+    at_most(deadline, deadline.whole / 4, Step::Handshake, handshake).await?.map_err(HttpsFault::Handshake)
 }
 
 fn words(error: &io::Error) -> String {

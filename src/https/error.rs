@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::Url;
+use crate::handshake::HandshakeError;
 use crate::tls::{ChainFault, NamePattern, UncheckableKey};
 
 /// Names of a certificate that are shown, at most.
@@ -48,7 +49,7 @@ pub enum HttpsFault {
     /// No TCP connection came about.
     Connect(String),
     /// The TLS handshake failed.
-    Handshake(String),
+    Handshake(HandshakeError),
     /// The host showed no certificate.
     NoCertificate,
     /// Its certificate proves nothing: the key cannot be checked.

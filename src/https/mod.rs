@@ -24,7 +24,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::dns::Dns;
-use crate::handshake::ClientTls;
+use crate::handshake::{ClientTls, KnownHellos};
 use dial::{Dialled, by};
 pub use error::{HttpsError, HttpsFault, Step};
 pub use url::{PORT, Url, UrlError};
@@ -54,6 +54,8 @@ pub struct Answer {
 pub struct Https {
     dns: Dns,
     tls: ClientTls,
+    /// The `ClientHello`s of hosts that do not take the usual one.
+    hellos: KnownHellos,
     whole: Duration,
 }
 
@@ -68,7 +70,7 @@ impl Https {
     /// request may take one minute.
     #[must_use]
     pub fn new(dns: Dns, tls: ClientTls) -> Self {
-        Self { dns, tls, whole: WHOLE }
+        Self { dns, tls, hellos: KnownHellos::default(), whole: WHOLE }
     }
 
     /// The same, but a whole request may take `limit`; a TCP connection a sixth of it, and a handshake a
@@ -100,7 +102,7 @@ impl Https {
         let failed = |address, tried, fault| HttpsError { url: url.clone(), address, tried, fault };
         let deadline = Deadline { at: Instant::now() + self.whole, whole: self.whole };
         let request = asked.request(url).map_err(|error| failed(None, 0, HttpsFault::Http(error.to_string())))?;
-        let Dialled { stream, address, tried } = dial::dial(&self.dns, &self.tls, url, deadline).await?;
+        let Dialled { stream, address, tried } = dial::dial(self, url, deadline).await?;
         // Once the request is on its way no other address is asked: a report must not arrive twice.
         let answered = async {
             let mut http = http1::Builder::new();

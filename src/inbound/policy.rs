@@ -99,7 +99,7 @@ fn refused(listener: &Listener, from: &ReversePath, refusal: &Refusal) -> Reply 
         Shortfall::Name { .. } => "show a certificate with a name agreed on",
         Shortfall::Pin { .. } => "agree with the postmaster here on the new key",
         // No inbound demand speaks of these.
-        Shortfall::Dane(_) | Shortfall::Lack(_) => "ask the postmaster here",
+        Shortfall::Dane(_) | Shortfall::Lack(_) | Shortfall::KeyExchange(_) => "ask the postmaster here",
     };
     denied(&format!("Mail from {}: {refusal}; {remedy}", subject(from)))
 }

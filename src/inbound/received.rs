@@ -110,6 +110,7 @@ mod tests {
                 version: TlsVersion::V1_3,
                 cipher: "TLS_AES_256_GCM_SHA384",
                 key_exchange: None,
+                reduced: None,
                 certificate,
                 acquaintance: Acquaintance::Made,
             }),

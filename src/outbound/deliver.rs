@@ -19,12 +19,14 @@ use super::memory::Memory;
 use super::plan::{NoPlan, Plan, Purpose};
 use super::pool::Destination;
 use super::requirement::Terms;
+use super::second_try::Dials;
 use super::seen::{self, Seen};
 use super::settle::{Further, Ledger};
 use super::{Attempt, Report, Snapshot};
 
-/// Addresses dialled in one attempt, at most: whoever publishes more waits for the next attempt.
-pub(super) const DIALS_MAX: usize = 50;
+/// A handshake may take this part of the time for one address: a first and a second one may go by in silence, and time
+/// is left for a connection in clear.
+const HANDSHAKE_PART: u32 = 3;
 /// Addresses of one attempt at which the peer put the message off, at most, for a recipient for whom it did: what one
 /// host greylists is not sent to ten others. Who was not reached, or not let near the message, has not put it off.
 const PUT_OFF_MAX: usize = 2;
@@ -38,7 +40,7 @@ struct Delivery<'a> {
     ledger: Ledger,
     /// The peer at hand.
     peer: Option<String>,
-    dials: usize,
+    dials: Dials,
     /// Addresses at which the peer put the message off, and how many of them there were before the one at hand.
     put_off: usize,
     put_off_before: usize,
@@ -83,7 +85,7 @@ pub(super) async fn deliver(snapshot: &Snapshot, attempt: &Attempt, limit: &Atte
         limit,
         ledger: Ledger::new(&attempt.recipients, &attempt.apart, connector.outbound.on_failure),
         peer: None,
-        dials: 0,
+        dials: Dials::new(),
         put_off: 0,
         put_off_before: 0,
         rest: Vec::new(),
@@ -284,17 +286,19 @@ impl Delivery<'_> {
         self.snapshot.pool.room(&destination).await;
         let queue_id = self.attempt.entry.id;
         let errand = Errand::Mail(queue_id, terms.acquaintance());
-        let target = Target { settings, connector: self.connector, hop, policy: terms.policy(), errand };
+        let known = &self.snapshot.hellos;
+        let (policy, handshake) = (terms.policy(), settings.config.timeouts.handshake);
+        let target = Target { settings, connector: self.connector, hop, policy, known, errand, handshake };
         let memory = self.memory(hop);
         let seen = Seen { reporter: &self.snapshot.reporter, attempt: self.attempt, hop, found };
         for (at, address) in addresses.iter().enumerate() {
-            self.dials += 1;
+            self.dials.take();
             self.put_off_before = self.put_off;
             let further = addresses.len() - at - 1 + left;
-            let more = further > 0 && self.dials < DIALS_MAX;
             // Each connection that is spent has carried the message for somebody.
             while let Used::Spent = match self.dial_in_time(&target, *address, further).await {
                 Ok(mut connection) => {
+                    let more = further > 0 && !self.dials.is_spent();
                     let was = memory.cleared(self.connector, &connection.via().clearance);
                     connection.is_less_than(was);
                     seen.cleared(*address, &connection.via().clearance);
@@ -303,6 +307,7 @@ impl Delivery<'_> {
                     self.on(connection, &destination, promise, more).await
                 }
                 Err(failure) => {
+                    let more = further > 0 && !self.dials.is_spent();
                     memory.failed(&failure);
                     seen.failed(Some(*address), &failure);
                     let failure = self.final_word(terms.named(failure), found).await;
@@ -334,10 +339,12 @@ impl Delivery<'_> {
     ) -> Result<Cleared, Failure> {
         let (peer, time) = (target.peer(address).text, self.limit.part(further + 1));
         self.peer = Some(peer.clone());
+        // Two handshakes that the peer swallows leave time for what follows them.
+        let target = Target { handshake: target.handshake.min(time / HANDSHAKE_PART), ..*target };
         if further == 0 {
-            return target.dial(address).await;
+            return target.dial(address, &mut self.dials).await;
         }
-        if let Ok(dialled) = tokio::time::timeout(time, target.dial(address)).await {
+        if let Ok(dialled) = tokio::time::timeout(time, target.dial(address, &mut self.dials)).await {
             return dialled;
         }
         let text = format!(

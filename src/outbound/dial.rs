@@ -4,37 +4,44 @@
 //! be done with a session, and this does it.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use jiff::Timestamp;
 
 use crate::address::Host;
 use crate::config::{Connector, Timeouts};
 use crate::envelope::QueueId;
-use crate::handshake::{ClientTls, Role};
+use crate::handshake::{ClientTls, HandshakeError, KnownHellos, Role};
 use crate::monitor::certificates::Shown;
 use crate::outcome::{Failure, Scope};
 use crate::route::Hop;
 use crate::smtp::client::{Extensions, InClear, Opening, OpeningStep, Stage, Starttls};
 use crate::smtp::reply::Status;
 use crate::tls::{
-    self, Acquaintance, Clearance, Fallback, NamePattern, NoTls, Refusal, TlsOutcome, TlsPolicy, Verdict,
+    self, Acquaintance, Clearance, Fallback, Hello, Hellos, NamePattern, NoTls, Refusal, TlsFacts, TlsOutcome,
+    TlsPolicy, Verdict,
 };
 
 use super::Settings;
 use super::cleared::{Cleared, Peer};
 use super::look::{Look, Notes};
+use super::second_try::Dials;
 use super::wire::Wire;
 
 /// The service closes the connection behind such a reply (RFC 5321 §3.8).
 const CLOSING: u16 = 421;
 
 /// One hop, and what it must show.
+#[derive(Clone, Copy)]
 pub(super) struct Target<'a> {
     pub(super) settings: &'a Settings,
     pub(super) connector: &'a Connector,
     pub(super) hop: &'a Hop,
     pub(super) policy: &'a TlsPolicy,
+    pub(super) known: &'a KnownHellos,
     pub(super) errand: Errand,
+    /// The time for one handshake.
+    pub(super) handshake: Duration,
 }
 
 /// What a host is dialled for.
@@ -52,14 +59,22 @@ pub(super) fn reference(host: &Host) -> Vec<NamePattern> {
 }
 
 /// How the first connection to an address went.
-enum First {
+pub(super) enum First {
     Cleared { wire: Wire, opening: Extensions, clearance: Clearance },
     Redial(Fallback),
     Refused(Refusal),
 }
 
+/// The end of a handshake.
+pub(super) enum Shaken {
+    /// It was completed, and judged.
+    Judged(First),
+    /// It broke, and the connection is gone.
+    Broken(HandshakeError),
+}
+
 /// A session before it is judged.
-enum Session {
+pub(super) enum Session {
     Clear {
         wire: Wire,
         extensions: Extensions,
@@ -75,9 +90,9 @@ impl Target<'_> {
     ///
     /// # Errors
     /// The [`Failure`] of this address; nothing of the envelope was said to it.
-    pub(super) async fn dial(&self, address: SocketAddr) -> Result<Cleared, Failure> {
+    pub(super) async fn dial(&self, address: SocketAddr, dials: &mut Dials) -> Result<Cleared, Failure> {
         let peer = self.peer(address);
-        let dialled = match self.first(address, &mut Notes::default()).await {
+        let dialled = match self.first(address, dials, &mut Notes::default()).await {
             Ok(First::Cleared { wire, opening, clearance }) => {
                 Ok(Cleared::new(wire, opening, peer.clone(), clearance, self.policy.clone()))
             }
@@ -101,7 +116,7 @@ impl Target<'_> {
     /// this function, so whoever looks has nothing that MAIL could be written on.
     pub(super) async fn look(&self, address: SocketAddr) -> Look {
         let mut notes = Notes::default();
-        let end = match self.first(address, &mut notes).await {
+        let end = match self.first(address, &mut Dials::new(), &mut notes).await {
             Ok(First::Cleared { wire, opening, clearance }) => {
                 notes.extensions = Some(opening);
                 self.farewell(wire).await;
@@ -145,21 +160,36 @@ impl Target<'_> {
         &self.settings.config.timeouts
     }
 
-    async fn first(&self, address: SocketAddr, notes: &mut Notes) -> Result<First, Failure> {
+    async fn first(&self, address: SocketAddr, dials: &mut Dials, notes: &mut Notes) -> Result<First, Failure> {
         let starttls = match self.policy {
             TlsPolicy::Off => Starttls::NotWanted,
             TlsPolicy::Opportunistic | TlsPolicy::Forced(_) => Starttls::Wanted,
         };
         let mut opening = Opening::new(&self.settings.config.hostname, starttls);
-        match self.open(address, &mut opening).await? {
-            Session::Clear { wire, extensions, reason } => Ok(self.judge_clear(wire, extensions, reason, notes).await),
-            Session::Spoilt(reason) => Ok(self.judge_spoilt(reason, notes)),
-            Session::Handshake(wire) => self.handshake(wire, opening, notes).await,
+        let wire = match self.open(address, &mut opening).await? {
+            Session::Clear { wire, extensions, reason } => {
+                return Ok(self.judge_clear(wire, extensions, reason, notes).await);
+            }
+            Session::Spoilt(reason) => return Ok(self.judge_spoilt(reason, notes)),
+            Session::Handshake(wire) => wire,
+        };
+        let hellos = self.hellos();
+        let fault = match self.handshake(wire, opening, &hellos, hellos.first(), notes).await? {
+            Shaken::Judged(first) => return Ok(first),
+            Shaken::Broken(fault) => fault,
+        };
+        match (&fault, hellos.second()) {
+            (HandshakeError::CutShort(_), Some(hello)) if dials.take() => {
+                self.second(address, &hellos, hello, &fault, notes).await
+            }
+            (HandshakeError::CutShort(_) | HandshakeError::Failed(_), _) => {
+                Ok(self.judge_spoilt(NoTls::Broken(fault.to_string()), notes))
+            }
         }
     }
 
     /// TCP, greeting, EHLO, and STARTTLS where it is wanted and offered.
-    async fn open(&self, address: SocketAddr, opening: &mut Opening<'_>) -> Result<Session, Failure> {
+    pub(super) async fn open(&self, address: SocketAddr, opening: &mut Opening<'_>) -> Result<Session, Failure> {
         let mut wire = Wire::connect(address, self.timeouts().connect)
             .await
             .map_err(|fault| Failure::transient(Scope::Hop, Status(4, 1), fault))?
@@ -214,7 +244,7 @@ impl Target<'_> {
     }
 
     /// Judges a session whose connection is gone: there is nothing left to clear.
-    fn judge_spoilt(&self, reason: NoTls, notes: &mut Notes) -> First {
+    pub(super) fn judge_spoilt(&self, reason: NoTls, notes: &mut Notes) -> First {
         match self.judge(TlsOutcome::Clear(reason), notes) {
             Verdict::Redial(fallback) => First::Redial(fallback),
             Verdict::Refused(refusal) => First::Refused(refusal),
@@ -222,29 +252,37 @@ impl Target<'_> {
         }
     }
 
-    async fn handshake(&self, wire: Wire, mut opening: Opening<'_>, notes: &mut Notes) -> Result<First, Failure> {
+    pub(super) async fn handshake(
+        &self,
+        wire: Wire,
+        mut opening: Opening<'_>,
+        hellos: &Hellos,
+        hello: Hello,
+        notes: &mut Notes,
+    ) -> Result<Shaken, Failure> {
         let client: &ClientTls = self.settings.tls.client(self.connector);
-        // With TLSA records the name under which they stand is the one to ask for (RFC 7672 §8.1).
-        let base = self.policy.tlsa().map(|set| Host::Domain(set.base.clone()));
-        let name = base.as_ref().unwrap_or(&self.hop.host);
-        let shaken = wire.secure(client, name, self.acquaintance(), self.timeouts().handshake).await;
+        let reduced = hellos.reduced(hello);
+        // What a session leaves behind to be taken up again can make the next ClientHello large.
+        let acquaintance = if reduced.is_none() { self.acquaintance() } else { Acquaintance::Made };
+        let shaken = wire.secure(client, &self.server_name(), hello, acquaintance, self.handshake).await;
         self.shaken(shaken.as_ref().ok().map(|(_, seen)| seen));
         let (mut wire, seen) = match shaken {
             Ok(secured) => secured,
-            Err(fault) => return Ok(self.judge_spoilt(NoTls::Broken(fault), notes)),
+            Err(fault) => return Ok(self.broken(fault)),
         };
         let against = client.against(self.policy.tlsa()).asked_by(self.policy).recorded();
         let facts = seen.facts(against, Role::Server, Timestamp::now()).await;
         notes.seen = Some(seen);
-        let clearance = match self.judge(TlsOutcome::Tls(facts), notes) {
+        let clearance = match self.judge(TlsOutcome::Tls(TlsFacts { reduced, ..facts }), notes) {
             Verdict::Cleared(clearance) => clearance,
-            Verdict::Redial(fallback) => return Ok(First::Redial(fallback)),
+            Verdict::Redial(fallback) => return Ok(Shaken::Judged(First::Redial(fallback))),
             Verdict::Refused(refusal) => {
+                self.known.took(&self.hop.host, self.hop.port, hellos, hello);
                 if self.errand == Errand::Look {
                     self.greet_again(&mut wire, &mut opening, notes).await;
                 }
                 self.farewell(wire).await;
-                return Ok(First::Refused(refusal));
+                return Ok(Shaken::Judged(First::Refused(refusal)));
             }
         };
         wire.secured(&mut opening);
@@ -255,15 +293,22 @@ impl Target<'_> {
             }
             // Under TLS an opening has no other end than this.
             Ok(OpeningStep::Secured | OpeningStep::InClear(_) | OpeningStep::Handshake) => {
-                Ok(First::Cleared { wire, opening: opening.extensions(), clearance })
+                self.known.took(&self.hop.host, self.hop.port, hellos, hello);
+                Ok(Shaken::Judged(First::Cleared { wire, opening: opening.extensions(), clearance }))
             }
             // With TLS 1.3 we have done our part before the peer has looked at it: what it thinks of our
             // certificate, or of its absence, comes as an alert in the place of its first answer.
             Err(broken) if broken.is_closed() && broken.at() == Stage::Ehlo => {
-                Ok(self.judge_spoilt(NoTls::Broken(broken.to_string()), notes))
+                Ok(self.broken(HandshakeError::CutShort(broken.to_string())))
             }
             Err(broken) => Err(broken.failure()),
         }
+    }
+
+    /// A handshake broke: what the peer took before, it does not take any more.
+    fn broken(&self, fault: HandshakeError) -> Shaken {
+        self.known.forget(&self.hop.host, self.hop.port);
+        Shaken::Broken(fault)
     }
 
     /// Who looks at what a host shows has it shown, whatever the policy.

@@ -6,11 +6,12 @@ use jiff::Timestamp;
 use crate::envelope::TlsRequirement;
 use crate::outcome::{self, Failure, Step, Unpromised};
 use crate::route::Hop;
-use crate::tls::{self, Clearance, Peer, TlsPolicy, Verdict};
+use crate::tls::{self, Clearance, Hello, Hellos, Peer, TlsPolicy, Verdict};
 
 use super::dial::reference;
 use super::plan::Purpose;
 use super::requirement::Terms;
+use super::second_try;
 
 /// One kind of peer, and what would come of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,6 +53,15 @@ fn terms(policy: &TlsPolicy, requirement: TlsRequirement) -> Terms {
         TlsRequirement::Ordinary | TlsRequirement::Relaxed => Terms::Ordinary(policy.clone()),
         TlsRequirement::Require => Terms::Required(policy.clone()),
     }
+}
+
+/// The `ClientHello`s that a hop is shown; nothing where TLS is off. `known` is the smaller one that it took lately.
+#[must_use]
+pub fn hellos(policy: &TlsPolicy, purpose: Purpose<'_>, hop: &Hop, known: Option<Hello>) -> Option<Hellos> {
+    let acquaintance = terms(policy, purpose.requirement).acquaintance();
+    let chosen =
+        || second_try::hellos(policy, purpose.connector, &second_try::server_name(policy, hop), acquaintance, known);
+    (*policy != TlsPolicy::Off).then(chosen)
 }
 
 /// Asks the judges about each kind of peer at a hop that is dialled.

@@ -5,17 +5,28 @@ use std::net::SocketAddr;
 use crate::handshake::Seen;
 use crate::outcome::Failure;
 use crate::smtp::client::Extensions;
-use crate::tls::{Clearance, TlsOutcome};
+use crate::tls::{Clearance, Hello, TlsOutcome};
 
 /// Notes of one session. What is missing was not reached.
 #[derive(Debug, Default)]
 pub(super) struct Notes {
+    /// The handshake that was cut short before the one that the rest is about.
+    pub(super) first_try: Option<FirstTry>,
     /// What the judge was shown, the last time.
     pub(super) outcome: Option<TlsOutcome>,
     /// What the handshake showed.
     pub(super) seen: Option<Seen>,
     /// The answer to EHLO: under TLS where that came about.
     pub(super) extensions: Option<Extensions>,
+}
+
+/// A handshake that was cut short, and the `ClientHello` of the one that followed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FirstTry {
+    /// How it broke, in words.
+    pub fault: String,
+    /// What the second try began with.
+    pub second: Hello,
 }
 
 /// One address, looked at.

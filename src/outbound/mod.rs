@@ -7,8 +7,9 @@
 //!
 //! A connection goes one way through this room: `wire` opens it, `dial` leads it to the judge, and only
 //! what the judge cleared becomes a `Cleared` connection, on which alone MAIL FROM can be written.
-//! `pool` keeps such connections for the next message, `deliver` goes from hop to hop. What the message
-//! itself asks of TLS (RFC 8689) is in `requirement`, how long it all may take in `limit`. Who only wants to see what a message would meet gets
+//! `second_try` is made where a peer cuts the handshake short. `pool` keeps such connections for the next message,
+//! `deliver` goes from hop to hop. What the message itself asks of TLS (RFC 8689) is in `requirement`, how long it
+//! all may take in `limit`. Who only wants to see what a message would meet gets
 //! as far as the judge, with [`probe`].
 
 mod cleared;
@@ -22,6 +23,7 @@ mod plan;
 mod pool;
 pub mod probe;
 mod requirement;
+mod second_try;
 mod seen;
 mod settle;
 mod watched;
@@ -38,14 +40,14 @@ use crate::config::{Config, Connector, default_connector};
 use crate::connector::Connectors;
 use crate::discovery::Discovery;
 use crate::discovery::history::Level;
-use crate::handshake::Material;
+use crate::handshake::{KnownHellos, Material};
 use crate::monitor::Monitor;
 use crate::outcome::{Failure, Outcome};
 use crate::route::Router;
 use crate::spool::Entry;
 use crate::tls::{Clearance, TlsPolicy};
 use crate::tlsrpt::Reporter;
-pub use forecast::{Ending, Prospect, forecast, not_dialled};
+pub use forecast::{Ending, Prospect, forecast, hellos, not_dialled};
 pub use limit::AttemptLimit;
 pub use plan::{NoPlan, Plan, Purpose};
 use pool::Pool;
@@ -170,6 +172,7 @@ pub struct Outbound {
     current: ArcSwap<Snapshot>,
     discovery: Discovery,
     reporter: Reporter,
+    hellos: KnownHellos,
 }
 
 /// Settings, and the connections that were judged under them.
@@ -178,12 +181,15 @@ struct Snapshot {
     settings: Arc<Settings>,
     discovery: Discovery,
     reporter: Reporter,
+    /// The `ClientHello`s of hosts that do not take the usual one, whatever the settings.
+    hellos: KnownHellos,
     pool: Pool,
 }
 
 impl Snapshot {
-    fn new(settings: Arc<Settings>, discovery: &Discovery, reporter: &Reporter) -> Self {
-        Self { settings, discovery: discovery.clone(), reporter: reporter.clone(), pool: Pool::default() }
+    fn new(settings: Arc<Settings>, discovery: &Discovery, reporter: &Reporter, hellos: &KnownHellos) -> Self {
+        let (discovery, reporter, hellos) = (discovery.clone(), reporter.clone(), hellos.clone());
+        Self { settings, discovery, reporter, hellos, pool: Pool::default() }
     }
 }
 
@@ -191,14 +197,21 @@ impl Outbound {
     /// Starts without any connection. Nothing is dialled before [`Outbound::deliver`].
     #[must_use]
     pub fn new(settings: Arc<Settings>, discovery: Discovery, reporter: Reporter) -> Self {
-        let snapshot = Snapshot::new(settings, &discovery, &reporter);
-        Self { current: ArcSwap::from_pointee(snapshot), discovery, reporter }
+        let hellos = KnownHellos::default();
+        let snapshot = Snapshot::new(settings, &discovery, &reporter, &hellos);
+        Self { current: ArcSwap::from_pointee(snapshot), discovery, reporter, hellos }
     }
 
     /// What is known of domains beside their connectors.
     #[must_use]
     pub fn discovery(&self) -> &Discovery {
         &self.discovery
+    }
+
+    /// The smaller `ClientHello`s that hosts took lately.
+    #[must_use]
+    pub fn hellos(&self) -> &KnownHellos {
+        &self.hellos
     }
 
     /// The settings in force.
@@ -210,7 +223,7 @@ impl Outbound {
     /// Puts other settings in force. Deliveries in flight end under those they began with; idle
     /// connections are closed, for they were judged under the old ones.
     pub fn replace(&self, settings: Arc<Settings>) {
-        let old = self.current.swap(Arc::new(Snapshot::new(settings, &self.discovery, &self.reporter)));
+        let old = self.current.swap(Arc::new(Snapshot::new(settings, &self.discovery, &self.reporter, &self.hellos)));
         old.pool.close();
     }
 

@@ -13,7 +13,7 @@ use crate::address::Host;
 use crate::config::Connector;
 use crate::discovery::{Discovery, Found, Knowledge};
 use crate::envelope::TlsRequirement;
-use crate::handshake::SentCertificate;
+use crate::handshake::{KnownHellos, SentCertificate};
 use crate::outcome::{Failure, Outcome};
 use crate::route::{Hop, Hops};
 use crate::smtp::client::Extensions;
@@ -21,10 +21,11 @@ use crate::tls::{self, Authentication, Clearance, Demand, Presented, Shortfall, 
 use crate::tls::{TlsaUsage, Verify};
 
 use super::Settings;
-use super::deliver::DIALS_MAX;
 use super::dial::{Errand, Target, reference};
+pub use super::look::FirstTry;
 use super::look::Look;
 use super::plan::{Plan, Purpose};
+use super::second_try::Dials;
 use super::settle::{Further, Ledger};
 
 /// Hops that are looked at side by side; the addresses of each come one after the other.
@@ -95,6 +96,8 @@ pub struct Sighting {
     pub address: SocketAddr,
     /// `mx.example.org [192.0.2.1]:25`.
     pub peer: String,
+    /// The handshake that was cut short before; the rest is about the second try.
+    pub first_try: Option<FirstTry>,
     /// What the session reached; nothing where it failed before TLS was decided on, and `end` tells why.
     pub outcome: Option<TlsOutcome>,
     /// Each demand with its verdict, where there are demands and an outcome.
@@ -152,7 +155,8 @@ impl Sighting {
             (TlsPolicy::Off | TlsPolicy::Opportunistic, _) | (TlsPolicy::Forced(_), None) => Vec::new(),
         };
         let chain = notes.seen.map(|seen| seen.certificates()).unwrap_or_default();
-        Self { address, peer, outcome: notes.outcome, verdicts, chain, extensions: notes.extensions, end }
+        let (first_try, outcome, extensions) = (notes.first_try, notes.outcome, notes.extensions);
+        Self { address, peer, first_try, outcome, verdicts, chain, extensions, end }
     }
 }
 
@@ -202,9 +206,12 @@ async fn look<K: Knowledge>(
         .map_err(|no_plan| Failure::from(no_plan).with_peer(hop.to_string()))?;
     let policy = plan.policy(purpose, hop);
     let hopeless = tls::hopeless(&policy).map(|refusal| Failure::policy(refusal).with_peer(hop.to_string()));
-    let target = Target { settings, connector, hop, policy: &policy, errand: Errand::Look };
     let mut addresses = Vec::new();
     for address in &plan.addresses.addresses {
+        // Each address is shown the usual ClientHello, whatever another one took.
+        let known = KnownHellos::default();
+        let (errand, handshake) = (Errand::Look, settings.config.timeouts.handshake);
+        let target = Target { settings, connector, hop, policy: &policy, known: &known, errand, handshake };
         addresses.push(Sighting::new(target.look(*address).await, &policy, hop));
     }
     Ok(Seen { policy, found: plan.found, hopeless, addresses })
@@ -216,7 +223,7 @@ fn foretell(hops: &[ProbedHop], lost: Option<&Failure>, connector: &Connector) -
     if let Some(failure) = lost {
         ledger.fail_all(failure.clone(), Further::Nothing);
     }
-    let (mut left, mut dials) = (hops.len(), 0);
+    let (mut left, mut dials) = (hops.len(), Dials::new());
     for ProbedHop { seen, .. } in hops {
         left -= 1;
         if ledger.is_complete() {
@@ -234,13 +241,16 @@ fn foretell(hops: &[ProbedHop], lost: Option<&Failure>, connector: &Connector) -
             if ledger.is_complete() {
                 break;
             }
-            dials += 1;
+            dials.take();
+            if sighting.first_try.is_some() {
+                dials.take();
+            }
             match &sighting.end {
                 Ok(clearance) => {
                     return Prospect::GoesOn { peer: sighting.peer.clone(), clearance: clearance.clone() };
                 }
                 Err(failure) => {
-                    let more = (left > 0 || at + 1 < seen.addresses.len()) && dials < DIALS_MAX;
+                    let more = (left > 0 || at + 1 < seen.addresses.len()) && !dials.is_spent();
                     ledger.fail_all(failure.clone(), Further::after(failure, more));
                 }
             }

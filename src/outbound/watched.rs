@@ -5,12 +5,12 @@ use std::net::SocketAddr;
 use jiff::Timestamp;
 
 use crate::config::TlsDemand;
-use crate::handshake::Seen;
+use crate::handshake::{HandshakeError, Seen};
 use crate::monitor::certificates::{Shown, Sighting};
 use crate::monitor::labels::Direction;
 use crate::monitor::troubles::Refusal as Noted;
 use crate::monitor::{HandshakeEnd, PolicyEnd};
-use crate::tls::{Fallback, Refusal, TlsPolicy, Verdict};
+use crate::tls::{Fallback, Hello, Refusal, TlsPolicy, Verdict};
 
 use super::dial::Target;
 
@@ -36,6 +36,16 @@ impl Target<'_> {
             let (direction, host) = (Direction::Outbound, self.hop.host.to_string());
             let sighting = Sighting { connector, direction, host, from: None, shown, refused };
             monitor.certificates().seen(sighting, Timestamp::now());
+        }
+    }
+
+    pub(super) fn log_second_try(&self, address: SocketAddr, hello: Hello, fault: &HandshakeError) {
+        let what = "the TLS handshake was cut short, trying once more with another ClientHello";
+        if self.settings.monitor.is_news(what, &self.hop.host, fault) {
+            tracing::info!(
+                queue_id = self.queue_id(), connector = %self.connector.name, host = %self.hop.host, %address,
+                tls.wanted = %self.policy, tls.got = %fault, tls.hello = %hello, "{what}"
+            );
         }
     }
 

@@ -19,12 +19,12 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::client::TlsStream;
 
 use crate::address::Host;
-use crate::handshake::{ClientTls, Seen};
+use crate::handshake::{ClientTls, HandshakeError, Seen};
 use crate::monitor::Counted;
 use crate::outcome::{Failure, Scope};
 use crate::smtp::client::{Opening, OpeningStep, Stage, Violation};
 use crate::smtp::reply::Status;
-use crate::tls::{Acquaintance, Clearance};
+use crate::tls::{Acquaintance, Clearance, Hello};
 
 /// The peer's answer to QUIT is waited for no longer than this; nothing hangs on it.
 const FAREWELL: Duration = Duration::from_secs(5);
@@ -157,19 +157,20 @@ impl Wire {
         self,
         client: &ClientTls,
         name: &Host,
+        hello: Hello,
         acquaintance: Acquaintance,
         limit: Duration,
-    ) -> Result<(Self, Seen), String> {
+    ) -> Result<(Self, Seen), HandshakeError> {
         let Stream::Clear(stream) = self.stream else {
-            return Err("TLS is there already".to_owned());
+            return Err(HandshakeError::Failed("TLS is there already".to_owned()));
         };
-        match timeout(limit, client.connect(stream, name, acquaintance)).await {
+        match timeout(limit, client.connect(stream, name, hello, acquaintance)).await {
             Ok(Ok((stream, seen))) => {
                 let stream = Stream::Tls(Box::new(stream));
                 Ok((Self { stream, input: BytesMut::new(), output: Vec::new(), counted: self.counted }, seen))
             }
-            Ok(Err(fault)) => Err(fault.to_string()),
-            Err(_) => Err(format!("it was not complete within {} s", limit.as_secs())),
+            Ok(Err(fault)) => Err(fault),
+            Err(_) => Err(HandshakeError::CutShort(format!("it was not complete within {} s", limit.as_secs()))),
         }
     }
 

@@ -14,10 +14,11 @@ pub(super) fn delivered(attempt: &Attempt, result: &RecipientResult, to: &Mailbo
         Some(via) => (via.peer.as_str(), reached(&via.clearance)),
         None => ("", String::new()),
     };
+    let hello = result.via.as_ref().and_then(|via| reduced(&via.clearance));
     let age = attempt.entry.accepted.duration_until(Timestamp::now());
     tracing::info!(
         queue_id = %attempt.entry.id, to = to.to_string(), connector = %attempt.connector.name, peer,
-        tls.wanted = wanted(attempt), tls.got = tls, reply = reply.to_string(),
+        tls.wanted = wanted(attempt), tls.got = tls, tls.hello = hello, reply = reply.to_string(),
         delay_ms = i64::try_from(age.as_millis()).unwrap_or(i64::MAX), "message delivered"
     );
 }
@@ -49,6 +50,14 @@ fn wanted(attempt: &Attempt) -> &'static str {
         TlsDemand::Off => "off",
         TlsDemand::Opportunistic => "opportunistic",
         TlsDemand::Forced { .. } => "forced",
+    }
+}
+
+/// The smaller `ClientHello` of a session whose peer had not taken the usual one.
+fn reduced(clearance: &Clearance) -> Option<String> {
+    match clearance.outcome() {
+        TlsOutcome::Clear(_) => None,
+        TlsOutcome::Tls(facts) => facts.reduced.map(|hello| hello.to_string()),
     }
 }
 

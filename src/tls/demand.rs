@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::names::any_of;
-use super::{NamePattern, Pin, TlsVersion, TlsaSet};
+use super::{NamePattern, Pin, Strength, TlsVersion, TlsaSet};
 use crate::address::Domain;
 
 /// Who set a demand.
@@ -44,15 +44,17 @@ pub struct Demand {
     pub layer: Layer,
     /// The oldest version that will do.
     pub min_version: TlsVersion,
+    /// The weakest key exchange that will do.
+    pub min_strength: Strength,
     /// How the peer must prove who it is.
     pub verify: Verify,
 }
 
 impl Demand {
-    /// A demand of a layer that has no opinion about versions.
+    /// A demand of a layer that has no opinion about versions and key exchange.
     #[must_use]
     pub fn new(layer: Layer, verify: Verify) -> Self {
-        Self { layer, min_version: TlsVersion::V1_2, verify }
+        Self { layer, min_version: TlsVersion::V1_2, min_strength: Strength::Classical, verify }
     }
 }
 
@@ -111,6 +113,10 @@ impl fmt::Display for Lack {
 
 impl fmt::Display for Demand {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.min_strength {
+            Strength::Classical => {}
+            strength @ Strength::PostQuantum => write!(f, "{strength} ")?,
+        }
         match self.min_version {
             TlsVersion::V1_2 => f.write_str("TLS")?,
             version @ TlsVersion::V1_3 => write!(f, "{version}")?,

@@ -4,7 +4,7 @@ use std::fmt;
 
 use jiff::Timestamp;
 
-use super::{DaneFacts, NamePattern, Pin, UncheckableKey};
+use super::{DaneFacts, Hello, NamePattern, Pin, Strength, UncheckableKey};
 use crate::smtp::reply::Reply;
 
 /// A TLS protocol version that Gatepost speaks; nothing older exists here (RFC 8996, RFC 9325 §3.1.1).
@@ -73,10 +73,21 @@ pub struct TlsFacts {
     pub cipher: &'static str,
     /// The key exchange group, where the session had one (a resumed TLS 1.2 session has none).
     pub key_exchange: Option<&'static str>,
+    /// Our `ClientHello`, where it was smaller than the usual one because the peer does not take that.
+    pub reduced: Option<Hello>,
     /// What the peer showed of itself, in this session or in the one that it takes up.
     pub certificate: Presented,
     /// Which of the two.
     pub acquaintance: Acquaintance,
+}
+
+impl TlsFacts {
+    /// The strength of the session's key exchange. A session without one of its own has at most the strength of an
+    /// earlier session's, which nobody knows.
+    #[must_use]
+    pub fn strength(&self) -> Strength {
+        self.key_exchange.map_or(Strength::Classical, Strength::of_group)
+    }
 }
 
 /// When the peer of a session shows who it is.

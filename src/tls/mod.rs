@@ -9,6 +9,7 @@
 mod dane;
 mod demand;
 mod facts;
+mod hello;
 mod key;
 mod names;
 mod peer;
@@ -23,6 +24,7 @@ use std::fmt;
 pub use dane::{DaneFacts, DaneFault, DaneScope, Tlsa, TlsaMatching, TlsaSelector, TlsaSet, TlsaUsage};
 pub use demand::{Demand, Lack, Layer, Verify};
 pub use facts::{Acquaintance, CertificateFacts, ChainFault, NoTls, Presented, TlsFacts, TlsOutcome, TlsVersion};
+pub use hello::{Groups, Hello, Hellos, ServerName, Strength};
 pub use key::UncheckableKey;
 pub use names::NamePattern;
 pub use peer::Peer;
@@ -217,6 +219,9 @@ fn meets(demand: &Demand, outcome: &TlsOutcome, reference: &[NamePattern]) -> Re
     };
     if facts.version < demand.min_version {
         return Err(Shortfall::Version(facts.version));
+    }
+    if facts.strength() < demand.min_strength {
+        return Err(Shortfall::KeyExchange(facts.key_exchange));
     }
     let certificate = match (&demand.verify, &facts.certificate) {
         (Verify::None, _) => return Ok(authenticate(facts, reference)),

@@ -7,11 +7,16 @@ use std::fmt;
 use jiff::{SignedDuration, Timestamp};
 
 use super::{
-    Acquaintance, CertificateFacts, ChainFault, DaneFacts, DaneFault, NamePattern, NoTls, Pin, Presented, TlsFacts,
-    TlsOutcome, TlsPolicy, TlsVersion, TlsaUsage, Verify,
+    Acquaintance, CertificateFacts, ChainFault, DaneFacts, DaneFault, NamePattern, NoTls, Pin, Presented, Strength,
+    TlsFacts, TlsOutcome, TlsPolicy, TlsVersion, TlsaUsage, Verify,
 };
 use crate::address::Domain;
 use crate::smtp::reply::{Reply, Status};
+
+/// The key exchange of peers that are judged by something else.
+const STRONG: &str = "X25519MLKEM768";
+/// That of [`Peer::WeakKeyExchange`].
+const WEAK: &str = "X25519";
 
 /// A kind of peer, by what it shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -32,6 +37,8 @@ pub enum Peer {
     NoCertificate,
     /// TLS 1.2, with a certificate as wanted in everything.
     OldVersion,
+    /// TLS with classical key exchange, and a certificate as wanted in everything.
+    WeakKeyExchange,
     /// TLS with a self-signed certificate.
     SelfSigned,
     /// TLS with an expired one.
@@ -73,6 +80,9 @@ impl Peer {
         if policy.demands().any(|demand| demand.min_version > TlsVersion::V1_2) {
             peers.push(Self::OldVersion);
         }
+        if policy.min_strength() > Strength::Classical {
+            peers.push(Self::WeakKeyExchange);
+        }
         peers.extend([Self::SelfSigned, Self::Expired, Self::UnknownAuthority, Self::OtherName]);
         let keys = Keys::of(policy);
         if keys.wanted {
@@ -97,6 +107,7 @@ impl Peer {
             Self::NotUsed => "no-tls",
             Self::NoCertificate => "no-certificate",
             Self::OldVersion => "old-version",
+            Self::WeakKeyExchange => "classical-key-exchange",
             Self::SelfSigned => "self-signed",
             Self::Expired => "expired",
             Self::UnknownAuthority => "unknown-authority",
@@ -112,18 +123,19 @@ impl Peer {
     #[must_use]
     pub fn outcome(self, policy: &TlsPolicy, reference: &[NamePattern], now: Timestamp) -> TlsOutcome {
         let clear = TlsOutcome::Clear;
-        let tls = |version, certificate| {
+        let tls = |version, key_exchange, certificate| {
             TlsOutcome::Tls(TlsFacts {
                 version,
                 cipher: "TLS_AES_256_GCM_SHA384",
-                key_exchange: None,
+                key_exchange: Some(key_exchange),
+                reduced: None,
                 certificate,
                 acquaintance: Acquaintance::Made,
             })
         };
         let shows = |chain, right_name, key| {
             let certificate = certificate(policy, reference, now, &Shown { chain, right_name, key });
-            tls(TlsVersion::V1_3, Presented::Certificate(Box::new(certificate)))
+            tls(TlsVersion::V1_3, STRONG, Presented::Certificate(Box::new(certificate)))
         };
         let unknown = || ChainFault::UnknownIssuer("CN=An authority that is not trusted".to_owned());
         match self {
@@ -133,9 +145,13 @@ impl Peer {
             Self::Breaks => clear(NoTls::Broken("the peer ends it".to_owned())),
             Self::SpeaksEarly => clear(NoTls::SpokeBeforeHandshake),
             Self::NotUsed => clear(NoTls::NotUsed),
-            Self::NoCertificate => tls(TlsVersion::V1_3, Presented::Nothing),
+            Self::NoCertificate => tls(TlsVersion::V1_3, STRONG, Presented::Nothing),
             Self::OldVersion => match shows(Ok(()), true, Key::Wanted) {
-                TlsOutcome::Tls(facts) => tls(TlsVersion::V1_2, facts.certificate),
+                TlsOutcome::Tls(facts) => tls(TlsVersion::V1_2, STRONG, facts.certificate),
+                without @ TlsOutcome::Clear(_) => without,
+            },
+            Self::WeakKeyExchange => match shows(Ok(()), true, Key::Wanted) {
+                TlsOutcome::Tls(facts) => tls(TlsVersion::V1_3, WEAK, facts.certificate),
                 without @ TlsOutcome::Clear(_) => without,
             },
             Self::SelfSigned => shows(Err(ChainFault::SelfSigned), true, Key::Other),
@@ -160,6 +176,7 @@ impl fmt::Display for Peer {
             Self::NotUsed => "uses no TLS",
             Self::NoCertificate => "TLS, no certificate",
             Self::OldVersion => "TLSv1.2, certificate as wanted",
+            Self::WeakKeyExchange => "TLS with classical key exchange, certificate as wanted",
             Self::SelfSigned => "TLS, certificate self-signed",
             Self::Expired => "TLS, certificate expired",
             Self::UnknownAuthority => "TLS, certificate of an unknown authority",
@@ -351,6 +368,15 @@ mod tests {
         let mut demand = Demand::new(Layer::Connector, Verify::None);
         demand.min_version = TlsVersion::V1_3;
         assert!(cells(&TlsPolicy::forced(demand)).contains(&"old-version 4.7.5".to_owned()));
+    }
+
+    #[test]
+    fn a_weaker_key_exchange_is_told_apart_where_a_stronger_one_is_demanded() {
+        let name = Verify::Name(names(&["mx.example.org"]));
+        let demand = Demand { min_strength: Strength::PostQuantum, ..Demand::new(Layer::Connector, name) };
+        let cells = cells(&TlsPolicy::forced(demand));
+        assert!(cells.contains(&"classical-key-exchange 4.7.5".to_owned()), "{cells:?}");
+        assert_eq!(cells.last().map(String::as_str), Some("right TLS"));
     }
 
     #[test]

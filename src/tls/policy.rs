@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::{Acquaintance, Demand, Layer, TlsaSet, Verify};
+use super::{Acquaintance, Demand, Layer, Strength, TlsaSet, Verify};
 
 /// What is demanded of a session before mail crosses it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -89,6 +89,12 @@ impl TlsPolicy {
             | Verify::Pin(_)
             | Verify::Unmeetable(_) => false,
         })
+    }
+
+    /// The weakest key exchange that meets every demand.
+    #[must_use]
+    pub fn min_strength(&self) -> Strength {
+        self.demands().map(|demand| demand.min_strength).max().unwrap_or(Strength::Classical)
     }
 
     /// What is demanded; nothing unless it is forced.

@@ -37,6 +37,7 @@ impl Refusal {
             }
             Shortfall::NoTls(NoTls::SpokeBeforeHandshake | NoTls::Broken(_))
             | Shortfall::Version(_)
+            | Shortfall::KeyExchange(_)
             | Shortfall::NoCertificate
             | Shortfall::Unproved(_)
             | Shortfall::Chain(_)
@@ -66,6 +67,8 @@ pub enum Shortfall {
     NoTls(NoTls),
     /// A newer version; this one was negotiated.
     Version(TlsVersion),
+    /// A stronger key exchange; this group was negotiated, or none in a resumed session.
+    KeyExchange(Option<&'static str>),
     /// A certificate.
     NoCertificate,
     /// A certificate with a key that can be checked.
@@ -97,6 +100,8 @@ impl fmt::Display for Shortfall {
         match self {
             Self::NoTls(reason) => reason.fmt(f),
             Self::Version(version) => write!(f, "only {version} was negotiated"),
+            Self::KeyExchange(Some(group)) => write!(f, "only the key exchange {group} was negotiated"),
+            Self::KeyExchange(None) => f.write_str("the session has no key exchange of its own"),
             Self::NoCertificate => f.write_str("no certificate was shown"),
             Self::Unproved(key) => write!(f, "the certificate proves nothing: its key cannot be checked ({key})"),
             Self::Chain(fault) => write!(f, "the certificate is not trusted: {fault}"),

@@ -18,7 +18,7 @@ fn names(all: &[&str]) -> Vec<NamePattern> {
 }
 
 fn demand(min_version: TlsVersion, verify: Verify) -> Demand {
-    Demand { layer: Layer::Connector, min_version, verify }
+    Demand { min_version, ..Demand::new(Layer::Connector, verify) }
 }
 
 fn forced(min_version: TlsVersion, verify: Verify) -> TlsPolicy {
@@ -75,6 +75,12 @@ fn policies() -> Vec<TlsPolicy> {
     for version in [TlsVersion::V1_2, TlsVersion::V1_3] {
         all.extend(ladder().into_iter().chain(others()).map(|verify| forced(version, verify)));
     }
+    for verify in [Verify::None, Verify::Name(names(&["mail.example.org"]))] {
+        all.push(TlsPolicy::forced(Demand {
+            min_strength: Strength::PostQuantum,
+            ..Demand::new(Layer::Connector, verify)
+        }));
+    }
     for (one, other) in [(ladder().remove(1), others().remove(2)), (others().remove(1), others().remove(0))] {
         let further = Demand::new(Layer::Dane, other);
         all.push(forced(TlsVersion::V1_2, one).raised_by(further));
@@ -110,6 +116,7 @@ fn facts(version: TlsVersion, certificate: Presented) -> TlsFacts {
         version,
         cipher: "TLS_AES_256_GCM_SHA384",
         key_exchange: Some("X25519MLKEM768"),
+        reduced: None,
         certificate,
         acquaintance: Acquaintance::Made,
     }
@@ -152,6 +159,14 @@ fn odd_ones() -> Vec<Presented> {
 
 fn outcomes() -> Vec<TlsOutcome> {
     let mut all: Vec<_> = reasons().into_iter().map(TlsOutcome::Clear).collect();
+    for (key_exchange, acquaintance) in [
+        (Some("X25519"), Acquaintance::Made),
+        (None, Acquaintance::Renewed),
+        (Some("X25519MLKEM768"), Acquaintance::Renewed),
+    ] {
+        let certificate = shown(&["mail.example.org"], Ok(()));
+        all.push(TlsOutcome::Tls(TlsFacts { key_exchange, acquaintance, ..facts(TlsVersion::V1_3, certificate) }));
+    }
     for version in [TlsVersion::V1_2, TlsVersion::V1_3] {
         all.push(TlsOutcome::Tls(facts(version, Presented::Nothing)));
         all.push(TlsOutcome::Tls(facts(version, Presented::Unproved(UncheckableKey::RsaSize(1024)))));
@@ -190,9 +205,15 @@ fn for_all(check: impl Fn(&TlsPolicy, &TlsOutcome, &Verdict)) {
 
 /// The rule, written once more and differently: what meets a demand.
 fn is_met(demand: &Demand, facts: &TlsFacts) -> bool {
+    if demand.min_strength == Strength::PostQuantum && facts.key_exchange != Some("X25519MLKEM768") {
+        return false;
+    }
     let Presented::Certificate(shown) = &facts.certificate else {
         return demand.verify == Verify::None && facts.version >= demand.min_version;
     };
+    if facts.acquaintance == Acquaintance::Renewed && demand.verify != Verify::None {
+        return false;
+    }
     let named = |wanted: &[NamePattern]| shown.names.iter().any(|name| wanted.iter().any(|want| want.accepts(name)));
     let proven = match &demand.verify {
         Verify::None => true,

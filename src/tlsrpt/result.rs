@@ -17,7 +17,9 @@ pub fn of_refusal(refusal: &Refusal) -> ResultType {
 pub fn of_shortfall(shortfall: &Shortfall) -> ResultType {
     match shortfall {
         Shortfall::NoTls(reason) => of_no_tls(reason),
-        Shortfall::Version(_) | Shortfall::NoCertificate | Shortfall::Unproved(_) => ResultType::ValidationFailure,
+        Shortfall::Version(_) | Shortfall::KeyExchange(_) | Shortfall::NoCertificate | Shortfall::Unproved(_) => {
+            ResultType::ValidationFailure
+        }
         Shortfall::Chain(fault) => of_chain_fault(fault),
         Shortfall::Name { .. } => ResultType::CertificateHostMismatch,
         // What we demand beyond what is published has no word of its own.
@@ -74,6 +76,7 @@ pub fn reason_of(shortfall: &Shortfall) -> Option<&'static str> {
         Shortfall::NoTls(NoTls::Rejected(_)) => Some("starttls-refused"),
         Shortfall::NoTls(NoTls::NotOffered | NoTls::NotWanted | NoTls::NotUsed) => None,
         Shortfall::Version(_) => Some("tls-version-too-old"),
+        Shortfall::KeyExchange(_) => Some("key-exchange-too-weak"),
         Shortfall::NoCertificate => Some("no-certificate"),
         Shortfall::Unproved(_) => Some("certificate-key-not-supported"),
         Shortfall::Chain(fault) | Shortfall::Dane(DaneFault::Path(fault)) => reason_of_chain(fault),

@@ -10,12 +10,16 @@ mod dns;
 #[path = "../queue_commands/world.rs"]
 mod relay;
 
+#[allow(dead_code, reason = "shared with the tests of deliveries, which use more of it")]
+#[path = "../outbound/peer.rs"]
+mod peer;
 #[allow(dead_code, reason = "shared with the tests of DNS, which use more of it")]
 #[path = "../support/zones/mod.rs"]
 mod zones;
 
 mod against;
 mod dane;
+mod hello;
 mod inbound;
 mod mta_sts;
 mod outbound;

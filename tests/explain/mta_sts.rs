@@ -127,7 +127,7 @@ async fn a_policy_that_nobody_wants_is_not_fetched_and_one_that_cannot_be_had_is
 }
 
 /// A message that waits in the spool for whoever starts there.
-async fn leave_mail(world: &World) {
+pub(crate) async fn leave_mail(world: &World) {
     let spool = SqliteSpool::open(&world.folder.path().join("spool")).expect("nobody else has it");
     let recipient = Recipient::new(Mailbox::parse("bob@sts.example").expect("an address"));
     let sender = ReversePath::parse("alice@example.com").expect("an address");

@@ -44,9 +44,11 @@ async fn a_forced_partner_is_explained_from_connector_to_bounce_and_nobody_is_di
             "MTA-STS     nothing: the domain publishes no MTA-STS policy\n",
             "REQUIRETLS  nothing: an ordinary message does not ask for it",
             "memory      nothing: it was not asked: no running Gatepost answers on ",
+            "offered     post-quantum key exchange first\n",
+            "where the handshake is cut short, once more on a fresh connection: classical key exchange\n",
             "offers no STARTTLS",
             "is refused, 4.7.4 (connector)\n",
-            "breaks the handshake",
+            "breaks the handshake, and the second one",
             "is refused, 4.7.5 (connector)\n",
             "TLS, certificate self-signed",
             "is refused, 4.7.5 (connector)\n",
@@ -85,6 +87,10 @@ async fn the_document_has_the_rows_of_the_policy_table() {
     assert_eq!(
         (&hop["addresses"], &hop["problem"], &hop["policy"]),
         (&json!(["127.0.0.3:25"]), &json!(null), &json!("TLS if offered"))
+    );
+    assert_eq!(
+        hop["client_hello"],
+        json!({"first": "post-quantum key exchange first", "second": "classical key exchange, without SNI", "remembered": false})
     );
     for (peer, result) in [
         ("no-starttls", "clear"),

@@ -157,7 +157,10 @@ async fn a_peer_that_does_not_hold_the_key_fails_the_handshake() {
             stolen.key = KeyPair::generate().expect("a key").serialize_der();
             let (address, peer) = serve(server_config(&stolen, versions), 1).await;
             let error = connect(&material, &connector, address, "mail.partner.example").await.expect_err("no proof");
-            assert!(error.0.starts_with("the peer does not prove that it holds its certificate's key"), "{error}");
+            assert!(
+                error.to_string().starts_with("the peer does not prove that it holds its certificate's key"),
+                "{error}"
+            );
             assert_eq!(peer.await.expect("the peer"), [None]);
         }
     }
@@ -281,7 +284,7 @@ async fn an_older_version_than_ours_is_no_version_in_common() {
     let material = load(&config);
     let (address, peer) = serve(server_config(&pair, &TLS12), 1).await;
     let error = connect(&material, &connector, address, "mail.partner.example").await.expect_err("too old");
-    assert!(error.0.starts_with("no TLS version in common"), "{error}");
+    assert!(error.to_string().starts_with("no TLS version in common"), "{error}");
     assert_eq!(peer.await.expect("the peer"), [None]);
 }
 
@@ -307,7 +310,7 @@ async fn a_peer_without_tls_is_told_in_words() {
             stream.write_all(says).await.expect("the client reads");
         });
         let error = connect(&material, &connector, address, "mail.partner.example").await.expect_err("no TLS");
-        assert_eq!(error.0, words);
+        assert_eq!(error.to_string(), words);
         peer.await.expect("the peer");
     }
 }

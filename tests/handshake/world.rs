@@ -12,7 +12,7 @@ use gatepost::config::{
     Timeouts, TlsDemand, TlsReports, Trust, TrustAnchor, WarnAfter, Written,
 };
 use gatepost::handshake::{HandshakeError, Material, Role, Seen};
-use gatepost::tls::{Acquaintance, ChainFault, Presented, TlsVersion};
+use gatepost::tls::{Acquaintance, ChainFault, Groups, Hello, Presented, Strength, TlsVersion};
 use jiff::Timestamp;
 use rcgen::{BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair};
 use rustls::SupportedProtocolVersion;
@@ -201,6 +201,8 @@ pub(crate) fn connector(name: &str, trust: Trust, client_identity: Option<Identi
             exception: None,
             on_failure: OnFailure::Defer,
             client_identity,
+            groups: Strength::PostQuantum,
+            min_strength: Strength::Classical,
             connections: 1,
             messages_per_connection: 1,
         },
@@ -359,9 +361,23 @@ pub(crate) async fn connect_by(
     name: &str,
     acquaintance: Acquaintance,
 ) -> Result<Seen, HandshakeError> {
+    connect_with(material, connector, address, name, (USUAL, acquaintance)).await
+}
+
+/// The ClientHello that a server is shown of which nothing is known.
+pub(crate) const USUAL: Hello = Hello { groups: Groups::PostQuantumFirst, sni: true };
+
+/// The same with another ClientHello.
+pub(crate) async fn connect_with(
+    material: &Material,
+    connector: &Connector,
+    address: SocketAddr,
+    name: &str,
+    (hello, acquaintance): (Hello, Acquaintance),
+) -> Result<Seen, HandshakeError> {
     let stream = TcpStream::connect(address).await.expect("loopback");
     let name = host(name);
-    let handshake = material.client(connector).connect(stream, &name, acquaintance);
+    let handshake = material.client(connector).connect(stream, &name, hello, acquaintance);
     let (mut stream, seen) = tokio::time::timeout(PATIENCE, handshake).await.expect("in time")?;
     stream.read_u8().await.expect("the octet");
     Ok(seen)

@@ -24,5 +24,6 @@ mod pins;
 mod policy_table;
 mod requiretls;
 mod reuse;
+mod second_try;
 mod tls_demanded;
 mod world;

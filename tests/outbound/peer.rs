@@ -1,5 +1,8 @@
 //! A small SMTP server that behaves as it is told, and remembers every word it heard.
 
+#[path = "picky.rs"]
+pub(crate) mod picky;
+
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -10,6 +13,8 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsAcceptor;
+
+use picky::{Picky, Waiting};
 
 /// Only a test that fails waits for it.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -27,6 +32,8 @@ pub(crate) enum Starttls {
     /// The connection is closed instead of an answer.
     Vanishes,
     Tls(Arc<rustls::ServerConfig>),
+    /// The same, but not for every ClientHello. Each is noted as `(hello …)`.
+    Picky(Picky, Arc<rustls::ServerConfig>),
 }
 
 /// How a peer behaves.
@@ -106,6 +113,23 @@ impl Peer {
         Self::start_at((Ipv4Addr::LOCALHOST, 0).into(), manner).await
     }
 
+    /// At a port where another peer was a moment ago.
+    pub(crate) async fn start_again(port: u16, manner: impl Fn() -> Manner) -> Self {
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        loop {
+            match TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await {
+                Ok(listener) => return Self::on(listener, manner()),
+                Err(fault) if tokio::time::Instant::now() > deadline => panic!("{fault}"),
+                Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
+            }
+        }
+    }
+
+    /// At every address of loopback.
+    pub(crate) async fn everywhere(manner: Manner) -> Self {
+        Self::start_at((Ipv4Addr::UNSPECIFIED, 0).into(), manner).await
+    }
+
     async fn start_at(address: SocketAddr, manner: Manner) -> Self {
         Self::on(TcpListener::bind(address).await.expect("loopback"), manner)
     }
@@ -177,7 +201,15 @@ impl Shared {
         say(&mut stream, self.manner.greeting).await?;
         if let Next::Handshake(config) = self.session(&mut stream, connection, false).await? {
             assert!(stream.buffer().is_empty(), "the client spoke behind STARTTLS");
-            let stream = TlsAcceptor::from(config).accept(stream.into_inner()).await?;
+            let stream = stream.into_inner();
+            if let Starttls::Picky(picky, _) = &self.manner.starttls {
+                let hello = Waiting::on(&stream).await?;
+                self.note(connection, &hello.words());
+                if picky.stumbles(&hello) {
+                    return picky.play(stream).await;
+                }
+            }
+            let stream = TlsAcceptor::from(config).accept(stream).await?;
             self.note(connection, "(TLS)");
             self.session(&mut BufReader::new(stream), connection, true).await?;
         }
@@ -260,7 +292,7 @@ impl Shared {
 
     async fn starttls<S: AsyncBufRead + AsyncWrite + Unpin>(&self, stream: &mut S) -> std::io::Result<Next> {
         match &self.manner.starttls {
-            Starttls::Tls(config) => {
+            Starttls::Tls(config) | Starttls::Picky(_, config) => {
                 say(stream, "220 go ahead").await?;
                 Ok(Next::Handshake(Arc::clone(config)))
             }

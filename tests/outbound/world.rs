@@ -44,13 +44,20 @@ pub(crate) struct World {
     pub(crate) dns: String,
     /// Where policy hosts are asked.
     pub(crate) policy_port: u16,
+    /// The time for a handshake.
+    pub(crate) handshake: &'static str,
     /// A name server of unsigned zones, where there is no other.
     _names: Option<NameServer>,
 }
 
 impl World {
     pub(crate) async fn new() -> Self {
-        let names = NameServer::start(&[("example", PARTNER)]).await;
+        Self::with(PARTNER).await
+    }
+
+    /// One with these records below "example".
+    pub(crate) async fn with(records: &str) -> Self {
+        let names = NameServer::start(&[("example", records)]).await;
         let dns = format!("servers = [\"{}\"]", names.address);
         Self { _names: Some(names), ..Self::of(Authority::root("The Test Authority"), dns) }
     }
@@ -59,7 +66,7 @@ impl World {
     pub(crate) fn of(authority: Authority, dns: String) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         std::fs::write(folder.path().join("ca.pem"), authority.pem()).expect("the folder is ours");
-        Self { authority, folder, dns, policy_port: 443, _names: None }
+        Self { authority, folder, dns, policy_port: 443, handshake: "5s", _names: None }
     }
 
     /// A configuration that trusts the authority, with these connectors.
@@ -69,9 +76,9 @@ impl World {
              [tls]\ntrust = \"ca.pem\"\n\
              [[listener]]\nname = \"mx\"\naddress = [\"127.0.0.1:2525\"]\ntls = \"off\"\n\
              [dns]\n{}\n\
-             [timeouts]\nconnect = \"5s\"\nreply = \"2s\"\nhandshake = \"5s\"\nfinal_reply = \"2s\"\ndata_block = \"2s\"\n\
+             [timeouts]\nconnect = \"5s\"\nreply = \"2s\"\nhandshake = \"{}\"\nfinal_reply = \"2s\"\ndata_block = \"2s\"\n\
              {connectors}",
-            self.dns
+            self.dns, self.handshake
         );
         match parse(&text, &self.folder.path().join("gatepost.toml")) {
             Ok((config, _)) => config,

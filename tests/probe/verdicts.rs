@@ -2,7 +2,8 @@
 
 use rcgen::date_time_ymd;
 
-use crate::certificates::{Authority, key_pin, self_signed};
+use crate::certificates::{Authority, BOTH, key_pin, self_signed, server_config};
+use crate::peer::picky::{Does, Over, Picky};
 use crate::peer::{Manner, Nobody, Peer, Starttls};
 use crate::world::{HOP, WHOLE, World, commands, connector, showing, smart, tls};
 
@@ -88,7 +89,7 @@ async fn no_starttls_is_refused_or_told_as_the_policy_has_it() {
 #[tokio::test]
 async fn a_broken_handshake_is_tried_in_clear_only_as_a_delivery_would() {
     let world = World::new().await;
-    for (policy, code, connections) in [("opportunistic", 0, 2), ("forced", 1, 1)] {
+    for (policy, code, connections) in [("opportunistic", 0, 3), ("forced", 1, 2)] {
         let peer = Peer::start(Manner::new(Starttls::Closes)).await;
         let policy = format!("tls = \"{policy}\"");
         world.write(&smart("partner", &["partner.example"], peer.address.port(), &policy));
@@ -98,10 +99,37 @@ async fn a_broken_handshake_is_tried_in_clear_only_as_a_delivery_would() {
             .has("no TLS    the TLS handshake failed: the peer closed the connection during the handshake");
         let heard = commands(&peer).await;
         assert_eq!(heard.len(), connections, "{policy}");
-        assert_eq!(heard[0], ["EHLO relay.example.com", "STARTTLS"]);
-        if connections == 2 {
-            assert_eq!(heard[1], ["EHLO relay.example.com", "QUIT"]);
+        for tried in &heard[..2] {
+            assert_eq!(*tried, ["EHLO relay.example.com", "STARTTLS"]);
         }
+        for last in &heard[2..] {
+            assert_eq!(*last, ["EHLO relay.example.com", "QUIT"]);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_second_try_is_told_with_the_reason_for_it() {
+    let world = World::new().await;
+    let config = server_config(&world.authority.issue(&[HOP]), BOTH);
+    let picky = Picky { over: Over::Large, does: Does::Resets };
+    for (policy, hello) in
+        [(NAME, "classical key exchange"), ("tls = \"opportunistic\"", "classical key exchange, without SNI")]
+    {
+        let peer = Peer::start(Manner::new(Starttls::Picky(picky, config.clone().into()))).await;
+        world.write(&smart("partner", &["partner.example"], peer.address.port(), policy));
+        let answer = world.probe(&["partner.example"]).await;
+        answer.ends(0).has(&format!(
+            "  cut short the peer reset the connection during the handshake\n            tried once more, with {hello}\n"
+        ));
+        answer.has("TLS_AES_256_GCM_SHA384, key exchange X25519\n").has(" under TLS.\n");
+        let told = world.probe(&["partner.example", "--json"]).await.json();
+        let address = &told["hops"][0]["addresses"][0];
+        assert_eq!(address["first_try"]["fault"], "the peer reset the connection during the handshake");
+        assert_eq!(address["first_try"]["second_client_hello"], hello);
+        assert_eq!(address["tls"]["key_exchange"], "X25519");
+        let quit = |heard: &Vec<String>| heard.last().is_some_and(|command| command == "QUIT");
+        assert_eq!(commands(&peer).await.iter().map(quit).collect::<Vec<_>>(), [false, true, false, true]);
     }
 }
 

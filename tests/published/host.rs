@@ -15,6 +15,7 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::certificates::{self, Authority, BOTH, Pair, at, server_config};
 use crate::dns::NameServer;
+use crate::picky::{Picky, Waiting};
 
 /// How a host answers a request that it has read.
 #[derive(Debug, Clone)]
@@ -42,6 +43,7 @@ pub(crate) fn answer(status: &str, fields: &str, body: &[u8]) -> Part {
 pub(crate) struct Host {
     pub(crate) port: u16,
     heard: Arc<Mutex<Vec<String>>>,
+    hellos: Arc<Mutex<Vec<String>>>,
     _tasks: JoinSet<()>,
 }
 
@@ -51,12 +53,26 @@ impl Host {
     }
 
     pub(crate) async fn start_with(config: rustls::ServerConfig, part: Part) -> Self {
+        Self::serve(config, part, None).await
+    }
+
+    /// One that does not take every ClientHello.
+    pub(crate) async fn picky(pair: &Pair, part: Part, picky: Picky) -> Self {
+        Self::serve(server_config(pair, BOTH), part, Some(picky)).await
+    }
+
+    async fn serve(config: rustls::ServerConfig, part: Part, picky: Option<Picky>) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("loopback");
         let bound = listener.local_addr().expect("bound").port();
-        let (heard, acceptor) = (Arc::default(), TlsAcceptor::from(Arc::new(config)));
+        let (heard, hellos, acceptor) = (Arc::default(), Arc::default(), TlsAcceptor::from(Arc::new(config)));
         let mut tasks = JoinSet::new();
-        tasks.spawn(serve(listener, acceptor, part, Arc::clone(&heard)));
-        Self { port: bound, heard, _tasks: tasks }
+        tasks.spawn(serve(listener, acceptor, part, picky, (Arc::clone(&heard), Arc::clone(&hellos))));
+        Self { port: bound, heard, hellos, _tasks: tasks }
+    }
+
+    /// Each ClientHello that it was shown, where it is picky.
+    pub(crate) fn hellos(&self) -> Vec<String> {
+        self.hellos.lock().expect("sound").clone()
     }
 
     /// Each request that it heard, whole, after the name of SNI and the protocol of ALPN.
@@ -65,14 +81,30 @@ impl Host {
     }
 }
 
-async fn serve(listener: TcpListener, acceptor: TlsAcceptor, part: Part, heard: Arc<Mutex<Vec<String>>>) {
+type Words = Arc<Mutex<Vec<String>>>;
+
+async fn serve(
+    listener: TcpListener,
+    acceptor: TlsAcceptor,
+    part: Part,
+    picky: Option<Picky>,
+    (heard, hellos): (Words, Words),
+) {
     let mut sessions = JoinSet::new();
     loop {
         let (stream, _) = listener.accept().await.expect("a client");
-        let (acceptor, part, heard) = (acceptor.clone(), part.clone(), Arc::clone(&heard));
+        let (acceptor, part, heard, hellos) = (acceptor.clone(), part.clone(), Arc::clone(&heard), Arc::clone(&hellos));
         sessions.spawn(async move {
             if matches!(part, Part::Deaf) {
                 return std::future::pending().await;
+            }
+            if let Some(picky) = picky {
+                let hello = Waiting::on(&stream).await.expect("a ClientHello");
+                hellos.lock().expect("sound").push(hello.words());
+                if picky.stumbles(&hello) {
+                    let _gone = picky.play(stream).await;
+                    return;
+                }
             }
             let Ok(mut stream) = acceptor.accept(stream).await else { return };
             let session = stream.get_ref().1;

@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
-use gatepost::handshake::Role;
+use gatepost::handshake::{HandshakeError, Role};
 use gatepost::https::{Answer, HttpsError, HttpsFault, Step};
 use gatepost::tls::ChainFault;
 use rcgen::date_time_ymd;
 
 use crate::certificates::{Authority, BOTH, Pair, self_signed, server_config};
 use crate::host::{Host, Part, World, answer, plain, url};
+use crate::picky::{Does, Over, Picky};
 
 const LIMIT: usize = 64 * 1024;
 const RECORDS: &str = "
@@ -68,7 +69,49 @@ async fn http_1_1_is_asked_for_by_name() {
     config.alpn_protocols = vec![b"h2".to_vec()];
     let host = Host::start_with(config, plain(b"")).await;
     let error = world.https().get(&url(&host, "web.example/"), LIMIT).await.expect_err("no HTTP/1.1");
-    assert_eq!(error.fault, HttpsFault::Handshake("the peer does not speak HTTP/1.1 (ALPN)".to_owned()));
+    assert_eq!(
+        error.fault,
+        HttpsFault::Handshake(HandshakeError::Failed("the peer does not speak HTTP/1.1 (ALPN)".to_owned()))
+    );
+}
+
+#[tokio::test]
+async fn a_host_that_cuts_the_handshake_short_is_asked_once_more_with_a_smaller_client_hello() {
+    const HYBRID: &str = "(hello hybrid+classical sni)";
+    const CLASSICAL: &str = "(hello classical sni)";
+    let world = world().await;
+    let pair = world.authority.issue(&["web.example"]);
+    for does in [Does::Resets, Does::Ends, Does::Swallows, Does::Alerts(40)] {
+        let host = Host::picky(&pair, plain(b"hello"), Picky { over: Over::Large, does }).await;
+        let https = world.https().within(Duration::from_secs(4));
+        for _ in 0..2 {
+            let answer = https.get(&url(&host, "web.example/x"), LIMIT).await.expect("an answer");
+            assert_eq!(&answer.body[..], b"hello");
+        }
+        // The second request begins with what worked.
+        assert_eq!(host.hellos(), [HYBRID, CLASSICAL, CLASSICAL], "{does:?}");
+    }
+    for (over, does, shown, words) in [
+        // Its certificate is asked for by name, so the name stays: unrecognized_name.
+        (
+            Over::Sni,
+            Does::Alerts(112),
+            &[HYBRID, CLASSICAL][..],
+            "the peer sent the alert unrecognized_name; once more, with classical key exchange: the peer sent the alert",
+        ),
+        (
+            Over::Every,
+            Does::Resets,
+            &[HYBRID, CLASSICAL],
+            "the peer reset the connection during the handshake; once more",
+        ),
+        (Over::Every, Does::Alerts(70), &[HYBRID], "the peer sent the alert protocol_version"),
+    ] {
+        let host = Host::picky(&pair, plain(b"hello"), Picky { over, does }).await;
+        let error = world.https().get(&url(&host, "web.example/x"), LIMIT).await.expect_err("no TLS");
+        assert!(error.to_string().contains(words), "{error}");
+        assert_eq!((host.hellos(), host.heard()), (shown.iter().map(ToString::to_string).collect(), vec![]), "{error}");
+    }
 }
 
 #[tokio::test]

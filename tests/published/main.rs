@@ -7,6 +7,9 @@ mod certificates;
 #[path = "../support/dns.rs"]
 mod dns;
 mod host;
+#[allow(dead_code, reason = "shared with the tests of deliveries, which use more of it")]
+#[path = "../outbound/picky.rs"]
+mod picky;
 
 mod https;
 mod mta_sts;

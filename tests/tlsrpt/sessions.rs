@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use crate::certificates::{Authority, BOTH, server_config};
 use crate::desk::{AT_ONCE, Office, folder};
 use crate::internet::{Internet, one_host};
+use crate::peer::picky::{Does, Over, Picky};
 use crate::peer::{Manner, Peer, Starttls};
 use crate::world::{World, connector, deliver, message, outcome};
 use crate::zones::{Fault, Kind};
@@ -47,6 +48,27 @@ async fn a_session_over_tls_is_a_success_whatever_our_own_demand_was() {
         let [told] = policies.as_slice() else { panic!("{policies:#?}") };
         assert_eq!(told["policy"]["policy-type"], "no-policy-found");
         assert_eq!(told["summary"], json!({"total-successful-session-count": 1, "total-failure-session-count": 0}));
+    }
+}
+
+/// A session that came about at the second try is one session.
+#[tokio::test]
+async fn a_handshake_that_was_cut_short_and_tried_again_is_no_failure() {
+    let world = World::new().await;
+    let config = server_config(&world.authority.issue(&["mx1.partner.example"]), BOTH);
+    let does = Does::Resets;
+    for (over, policy, outcome, counts) in [
+        (Over::Large, "tls = \"opportunistic\"", "delivered", (1, 0)),
+        (Over::Large, "tls = \"forced\"\nverify = \"chain\"", "delivered", (1, 0)),
+        (Over::Every, "tls = \"opportunistic\"", "delivered", (0, 1)),
+        (Over::Every, "tls = \"forced\"", "deferred 4.7.5", (0, 1)),
+    ] {
+        let manner = Manner::new(Starttls::Picky(Picky { over, does }, config.clone().into()));
+        let policies = reported(&world, manner, policy, outcome).await;
+        let [told] = policies.as_slice() else { panic!("{policies:#?}") };
+        let (good, bad) = counts;
+        let summary = json!({"total-successful-session-count": good, "total-failure-session-count": bad});
+        assert_eq!(told["summary"], summary, "{over:?}, {policy}");
     }
 }
 

@@ -15,7 +15,7 @@ use crate::evidence::{Certificate, Delivery, EvidenceError, Level, Link, TlsSess
 /// Rows that are laid out at a time.
 const PAGE: usize = 500;
 
-const COLUMNS: [&str; 32] = [
+const COLUMNS: [&str; 33] = [
     "seq",
     "time",
     "queue_id",
@@ -48,6 +48,7 @@ const COLUMNS: [&str; 32] = [
     "status",
     "reply",
     "reason",
+    "client_hello",
 ];
 
 /// Which deliveries.
@@ -197,6 +198,7 @@ fn as_csv(link: &Link, delivery: &Delivery) -> String {
         delivery.status.clone(),
         text(&delivery.reply),
         text(&delivery.reason),
+        of_tls(|tls| tls.client_hello.clone().unwrap_or_default()),
     ];
     csv::line(cells.iter().map(String::as_str))
 }

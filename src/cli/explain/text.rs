@@ -78,6 +78,14 @@ fn hop_lines(text: &mut Text, at: usize, hop: &Hop, before: &[Hop]) {
             text.pair(4, 10, "", &policy.to_string());
         }
     }
+    if let Some(hello) = &hop.client_hello {
+        let why = if hello.remembered { " (the running daemon knows that the host takes no more)" } else { "" };
+        text.pair(2, 10, "offered", &format!("{}{why}", hello.first));
+        if let Some(second) = &hello.second {
+            let line = format!("where the handshake is cut short, once more on a fresh connection: {second}");
+            text.pair(2, 10, "", &line);
+        }
+    }
     if let Some(problem) = &hop.problem {
         text.pair(2, 10, "NOT USED", &format!("{} ({})", problem.text, problem.status));
     }

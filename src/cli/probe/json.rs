@@ -64,6 +64,8 @@ struct Hop {
 struct Sighted {
     address: String,
     peer: String,
+    /// The handshake that was cut short before, so that TLS was tried once more.
+    first_try: Option<FirstTry>,
     tls: Option<Tls>,
     no_tls: Option<String>,
     demands: Vec<Verdict>,
@@ -74,6 +76,14 @@ struct Sighted {
     cleared: bool,
     authentication: Option<String>,
     failure: Option<Told>,
+}
+
+#[derive(Serialize)]
+struct FirstTry {
+    /// How it broke.
+    fault: String,
+    /// The `ClientHello` of the second try.
+    second_client_hello: String,
 }
 
 #[derive(Serialize)]
@@ -213,6 +223,10 @@ fn address(sighting: &Sighting) -> Sighted {
     Sighted {
         address: sighting.address.to_string(),
         peer: sighting.peer.clone(),
+        first_try: sighting
+            .first_try
+            .as_ref()
+            .map(|first| FirstTry { fault: first.fault.clone(), second_client_hello: first.second.to_string() }),
         tls,
         no_tls,
         demands: sighting

@@ -12,7 +12,7 @@ use crate::config::{Config, WarnAfter, write_duration};
 use crate::connector::{DaneFinding, MemoryFinding, StsFinding, StsListing};
 use crate::explain::{DaemonPolicies, Recollection};
 use crate::handshake::SentCertificate;
-use crate::outbound::probe::{ProbedHop, Seen, Sighting, trusted};
+use crate::outbound::probe::{FirstTry, ProbedHop, Seen, Sighting, trusted};
 use crate::outcome::{Failure, Persistence};
 use crate::route::Origin;
 use crate::smtp::client::{Extensions, Size};
@@ -112,6 +112,10 @@ fn mta_sts(found: &StsFinding) -> String {
 
 fn address(out: &mut String, sighting: &Sighting) {
     let _ = writeln!(out, "\n  {}", sighting.peer);
+    if let Some(FirstTry { fault, second }) = &sighting.first_try {
+        line(out, "cut short", &plain(fault));
+        line(out, "", &format!("tried once more, with {second}"));
+    }
     match &sighting.outcome {
         Some(TlsOutcome::Tls(facts)) => {
             let key_exchange = facts.key_exchange.unwrap_or("none");

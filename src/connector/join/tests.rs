@@ -10,7 +10,7 @@ use std::path::Path;
 use super::*;
 use crate::config::VerifyWanted;
 use crate::config::{Exception, Inbound, Located, OnFailure, Outbound, Place, Publication, Route, TlsDemand, Trust};
-use crate::tls::{Pin, TlsVersion, Tlsa, TlsaMatching, TlsaSelector, TlsaUsage};
+use crate::tls::{Pin, Strength, TlsVersion, Tlsa, TlsaMatching, TlsaSelector, TlsaUsage};
 
 const NOW: Timestamp = Timestamp::UNIX_EPOCH;
 
@@ -48,6 +48,8 @@ fn connector(tls: TlsDemand, downgrade: Downgrade) -> Connector {
             exception: None,
             on_failure: OnFailure::Defer,
             client_identity: None,
+            groups: Strength::PostQuantum,
+            min_strength: Strength::Classical,
             connections: 1,
             messages_per_connection: 1,
         },

@@ -53,6 +53,7 @@ impl Level {
         match lack {
             Shortfall::NoTls(reason) => Self::without(reason),
             Shortfall::Version(_)
+            | Shortfall::KeyExchange(_)
             | Shortfall::NoCertificate
             | Shortfall::Unproved(_)
             | Shortfall::Chain(_)
@@ -147,6 +148,7 @@ mod tests {
             version: TlsVersion::V1_3,
             cipher: "x",
             key_exchange: None,
+            reduced: None,
             certificate,
             acquaintance: Acquaintance::Made,
         })

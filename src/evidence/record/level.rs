@@ -150,6 +150,7 @@ mod tests {
                 version,
                 cipher,
                 key_exchange: None,
+                reduced: None,
                 certificate: Presented::Nothing,
                 acquaintance: Acquaintance::Made,
             })

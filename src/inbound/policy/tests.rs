@@ -6,7 +6,7 @@ use super::*;
 use crate::address::Domain;
 use crate::config::{DomainPattern, Downgrade, Inbound, Located, OnFailure, Outbound, Place, Route, Trust};
 use crate::tls::{
-    Acquaintance, CertificateFacts, ChainFault, DaneFacts, NamePattern, Pin, Presented, TlsFacts, TlsVersion,
+    Acquaintance, CertificateFacts, ChainFault, DaneFacts, NamePattern, Pin, Presented, Strength, TlsFacts, TlsVersion,
 };
 
 const FORCED: TlsDemand = TlsDemand::Forced { min_version: TlsVersion::V1_2, verify: VerifyWanted::None };
@@ -30,6 +30,8 @@ fn partner(tls: TlsDemand, networks: &[&str], relay: bool) -> Arc<Connector> {
             exception: None,
             on_failure: OnFailure::Defer,
             client_identity: None,
+            groups: Strength::PostQuantum,
+            min_strength: Strength::Classical,
             connections: 1,
             messages_per_connection: 1,
         },
@@ -46,6 +48,7 @@ fn tls(certificate: Presented) -> TlsOutcome {
         version: TlsVersion::V1_2,
         cipher: "TLS_X",
         key_exchange: None,
+        reduced: None,
         certificate,
         acquaintance: Acquaintance::Made,
     };

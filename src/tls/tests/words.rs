@@ -82,6 +82,26 @@ fn a_refusal_of_poor_tls_names_the_first_thing_that_is_missing() {
 }
 
 #[test]
+fn a_key_exchange_that_is_too_weak_is_refused_whoever_the_peer_is() {
+    let of = |verify, key_exchange| {
+        let demand = Demand { min_strength: Strength::PostQuantum, ..Demand::new(Layer::Connector, verify) };
+        let certificate = shown(&["mail.example.org"], Ok(()));
+        let outcome = TlsOutcome::Tls(TlsFacts { key_exchange, ..facts(TlsVersion::V1_3, certificate) });
+        refusal(&TlsPolicy::forced(demand), outcome)
+    };
+    for (verify, key_exchange, words) in [
+        (Verify::None, Some("X25519"), "post-quantum TLS is demanded, but only the key exchange X25519 was negotiated"),
+        (
+            Verify::Chain,
+            None,
+            "post-quantum TLS with a trusted certificate is demanded, but the session has no key exchange of its own",
+        ),
+    ] {
+        assert_eq!(of(verify, key_exchange), (words.to_owned(), Status(7, 5)));
+    }
+}
+
+#[test]
 fn a_refusal_tells_which_layer_wanted_what() {
     let of = |layer, verify, certificate| {
         let policy = TlsPolicy::forced(Demand::new(layer, verify));

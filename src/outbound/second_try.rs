@@ -1,0 +1,111 @@
+//! The second try: the peer cut the TLS handshake short, and may take another `ClientHello`.
+//!
+//! Before clear text and before a refusal TLS is tried once more, on a fresh connection to the same address.
+//! [`Hellos`] says with what, which no policy falls below; what comes of it is judged like the first.
+
+use std::net::SocketAddr;
+
+use crate::address::Host;
+use crate::config::Connector;
+use crate::handshake::HandshakeError;
+use crate::outcome::Failure;
+use crate::route::Hop;
+use crate::smtp::client::{Opening, Starttls};
+use crate::tls::{Acquaintance, Hello, Hellos, NoTls, ServerName, TlsPolicy};
+
+use super::dial::{Errand, First, Session, Shaken, Target};
+use super::look::{FirstTry, Notes};
+
+/// Connections on which TLS is tried in one attempt, at most: whoever publishes more addresses waits for the next
+/// attempt.
+const DIALS_MAX: usize = 50;
+
+/// The connections on which an attempt may still try TLS. A second try counts as a connection to another address
+/// does, so that a peer that breaks every handshake, or swallows it, holds an attempt up no longer than before.
+#[derive(Debug)]
+pub(super) struct Dials(usize);
+
+impl Dials {
+    pub(super) fn new() -> Self {
+        Self(DIALS_MAX)
+    }
+
+    /// Takes one; false where there is none left.
+    pub(super) fn take(&mut self) -> bool {
+        let taken = self.0 > 0;
+        self.0 -= usize::from(taken);
+        taken
+    }
+
+    pub(super) fn is_spent(&self) -> bool {
+        self.0 == 0
+    }
+}
+
+/// The name to ask for in a handshake. With TLSA records it is the one under which they stand (RFC 7672 §8.1).
+pub(super) fn server_name(policy: &TlsPolicy, hop: &Hop) -> Host {
+    policy.tlsa().map_or_else(|| hop.host.clone(), |set| Host::Domain(set.base.clone()))
+}
+
+/// The `ClientHello`s for a server of this name.
+pub(super) fn hellos(
+    policy: &TlsPolicy,
+    connector: &Connector,
+    name: &Host,
+    acquaintance: Acquaintance,
+    known: Option<Hello>,
+) -> Hellos {
+    let name = ServerName::of(name.domain().is_some(), acquaintance);
+    Hellos::new(policy, connector.outbound.groups, name, known)
+}
+
+impl Target<'_> {
+    /// The `ClientHello`s for this hop.
+    pub(super) fn hellos(&self) -> Hellos {
+        let known = self.known.get(&self.hop.host, self.hop.port);
+        let acquaintance = match self.errand {
+            Errand::Mail(_, acquaintance) => acquaintance,
+            // As mail would be sent that asks for nothing.
+            Errand::Look => self.policy.acquaintance(),
+        };
+        hellos(self.policy, self.connector, &self.server_name(), acquaintance, known)
+    }
+
+    pub(super) fn server_name(&self) -> Host {
+        server_name(self.policy, self.hop)
+    }
+
+    /// Tries TLS once more on a fresh connection to the same address, with another `ClientHello`: the peer cut the
+    /// first handshake short.
+    pub(super) async fn second(
+        &self,
+        address: SocketAddr,
+        hellos: &Hellos,
+        hello: Hello,
+        fault: &HandshakeError,
+        notes: &mut Notes,
+    ) -> Result<First, Failure> {
+        self.log_second_try(address, hello, fault);
+        notes.first_try = Some(FirstTry { fault: fault.to_string(), second: hello });
+        let both = |again: String| NoTls::Broken(format!("{fault}; once more, with {hello}: {again}"));
+        let mut opening = Opening::new(&self.settings.config.hostname, Starttls::Wanted);
+        let again = match self.open(address, &mut opening).await {
+            Ok(Session::Handshake(wire)) => match self.handshake(wire, opening, hellos, hello, notes).await? {
+                Shaken::Judged(first) => return Ok(first),
+                Shaken::Broken(again) => again.to_string(),
+            },
+            Ok(Session::Spoilt(reason)) => reason.to_string(),
+            Ok(Session::Clear { wire, reason, .. }) => {
+                // A connection in clear may follow: it must not be one more than there may be at a time.
+                let _ = wire.quit().await;
+                reason.to_string()
+            }
+            // A demand that was not met tells more than a host that does not answer any more.
+            Err(failure) => match self.judge_spoilt(both(failure.to_string()), notes) {
+                refused @ First::Refused(_) => return Ok(refused),
+                First::Cleared { .. } | First::Redial(_) => return Err(failure),
+            },
+        };
+        Ok(self.judge_spoilt(both(again), notes))
+    }
+}

@@ -1,0 +1,222 @@
+//! The `ClientHello`: which one a server is shown, and which one after that where it breaks the first.
+//!
+//! X25519MLKEM768 makes a `ClientHello` larger than one TCP segment, and some servers, and boxes before them, reset or
+//! swallow what does not come in one piece; others refuse a server name (SNI) that they do not know. Such a
+//! server speaks TLS when it is shown a smaller one. Pure: what a policy demands bounds what is offered.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Acquaintance, TlsPolicy};
+
+/// The strength of a key exchange.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Strength {
+    /// Elliptic curves alone: a recorded session can be read once there is a large quantum computer.
+    Classical,
+    /// A hybrid with ML-KEM (FIPS 203), which such a computer does not break as far as is known.
+    PostQuantum,
+}
+
+impl Strength {
+    /// The strength of a key exchange group, by its IANA name. A group that is not known counts as classical.
+    #[must_use]
+    pub fn of_group(group: &str) -> Self {
+        match group {
+            "X25519MLKEM768" | "SecP256r1MLKEM768" | "secp256r1MLKEM768" | "SecP384r1MLKEM1024"
+            | "secp384r1MLKEM1024" | "MLKEM512" | "MLKEM768" | "MLKEM1024" => Self::PostQuantum,
+            _ => Self::Classical,
+        }
+    }
+}
+
+impl fmt::Display for Strength {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Classical => "classical",
+            Self::PostQuantum => "post-quantum",
+        })
+    }
+}
+
+/// The key exchange groups in a `ClientHello`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Groups {
+    /// A post-quantum hybrid first, and classical groups behind it.
+    PostQuantumFirst,
+    /// Classical groups alone: the `ClientHello` fits into one segment.
+    Classical,
+    /// Post-quantum hybrids alone.
+    PostQuantumOnly,
+}
+
+/// The parts of a `ClientHello` that servers stumble over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Hello {
+    /// The key exchange groups.
+    pub groups: Groups,
+    /// Whether it carries the server's name (SNI, RFC 6066 §3).
+    pub sni: bool,
+}
+
+impl fmt::Display for Hello {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.groups {
+            Groups::PostQuantumFirst => "post-quantum key exchange first",
+            Groups::Classical => "classical key exchange",
+            Groups::PostQuantumOnly => "post-quantum key exchange only",
+        })?;
+        if self.sni { Ok(()) } else { f.write_str(", without SNI") }
+    }
+}
+
+/// The use of the server's name in a handshake.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ServerName {
+    /// A certificate is demanded, so the server must know for whom it is asked.
+    Needed,
+    /// It is sent, and can be left out.
+    Optional,
+    /// The server is known by its address, which is never sent.
+    Absent,
+}
+
+impl ServerName {
+    /// The use of a name in sessions that must show so much of the server.
+    #[must_use]
+    pub fn of(has_name: bool, acquaintance: Acquaintance) -> Self {
+        match (has_name, acquaintance) {
+            (false, _) => Self::Absent,
+            (true, Acquaintance::Made) => Self::Needed,
+            (true, Acquaintance::Renewed) => Self::Optional,
+        }
+    }
+}
+
+/// The `ClientHello`s for one server, in the order in which they are tried: the second on a fresh connection, where
+/// the server cuts the handshake short that began with the first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Hellos {
+    usual: Hello,
+    first: Hello,
+    second: Option<Hello>,
+}
+
+impl Hellos {
+    /// Chooses them. `offered` is the connector's `groups`; `known` is the one that this server took last, where it
+    /// had not taken the usual one. None of them can lead to a session below the policy's `min_strength`.
+    #[must_use]
+    pub fn new(policy: &TlsPolicy, offered: Strength, name: ServerName, known: Option<Hello>) -> Self {
+        let floor = policy.min_strength();
+        let groups = match (offered, floor) {
+            (_, Strength::PostQuantum) => Groups::PostQuantumOnly,
+            (Strength::PostQuantum, Strength::Classical) => Groups::PostQuantumFirst,
+            (Strength::Classical, Strength::Classical) => Groups::Classical,
+        };
+        let smaller = match floor {
+            Strength::PostQuantum => Groups::PostQuantumOnly,
+            Strength::Classical => Groups::Classical,
+        };
+        let usual = Hello { groups, sni: name != ServerName::Absent };
+        let reduced = Hello { groups: smaller, sni: name == ServerName::Needed };
+        let first = known.map_or(usual, |known| Hello {
+            groups: if known.groups == Groups::Classical { smaller } else { groups },
+            sni: usual.sni && (known.sni || reduced.sni),
+        });
+        let second = if first == reduced { usual } else { reduced };
+        Self { usual, first, second: Some(second).filter(|second| *second != first) }
+    }
+
+    /// The one to begin with.
+    #[must_use]
+    pub fn first(&self) -> Hello {
+        self.first
+    }
+
+    /// The one for a fresh connection where the first broke; nothing where it would be the same once more.
+    #[must_use]
+    pub fn second(&self) -> Option<Hello> {
+        self.second
+    }
+
+    /// A `ClientHello` of these, if it is smaller than the usual one.
+    #[must_use]
+    pub fn reduced(&self, hello: Hello) -> Option<Hello> {
+        Some(hello).filter(|hello| *hello != self.usual)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tls::{Demand, Layer, Verify};
+
+    const fn hello(groups: Groups, sni: bool) -> Hello {
+        Hello { groups, sni }
+    }
+    const HYBRID: Hello = hello(Groups::PostQuantumFirst, true);
+    const CLASSICAL: Hello = hello(Groups::Classical, true);
+    const CLASSICAL_NAMELESS: Hello = hello(Groups::Classical, false);
+    const HYBRID_NAMELESS: Hello = hello(Groups::PostQuantumFirst, false);
+    const ONLY: Hello = hello(Groups::PostQuantumOnly, true);
+    const ONLY_NAMELESS: Hello = hello(Groups::PostQuantumOnly, false);
+
+    fn forced(min_strength: Strength) -> TlsPolicy {
+        TlsPolicy::forced(Demand { min_strength, ..Demand::new(Layer::Connector, Verify::None) })
+    }
+
+    #[test]
+    fn the_second_is_smaller_and_never_the_same_again() {
+        use ServerName::{Absent, Needed, Optional};
+        use Strength::{Classical, PostQuantum};
+        for (floor, offered, name, first, second) in [
+            (Classical, PostQuantum, Optional, HYBRID, Some(CLASSICAL_NAMELESS)),
+            (Classical, PostQuantum, Needed, HYBRID, Some(CLASSICAL)),
+            (Classical, PostQuantum, Absent, HYBRID_NAMELESS, Some(CLASSICAL_NAMELESS)),
+            (Classical, Classical, Optional, CLASSICAL, Some(CLASSICAL_NAMELESS)),
+            (Classical, Classical, Needed, CLASSICAL, None),
+            (Classical, Classical, Absent, CLASSICAL_NAMELESS, None),
+            (PostQuantum, PostQuantum, Optional, ONLY, Some(ONLY_NAMELESS)),
+            (PostQuantum, PostQuantum, Needed, ONLY, None),
+            (PostQuantum, PostQuantum, Absent, ONLY_NAMELESS, None),
+        ] {
+            let hellos = Hellos::new(&forced(floor), offered, name, None);
+            assert_eq!((hellos.first(), hellos.second()), (first, second), "{floor}, {offered}, {name:?}");
+            assert_eq!((hellos.reduced(first), second.and_then(|second| hellos.reduced(second))), (None, second));
+        }
+    }
+
+    #[test]
+    fn what_a_server_took_comes_first_as_far_as_the_policy_lets_it() {
+        use ServerName::{Needed, Optional};
+        use Strength::{Classical, PostQuantum};
+        for (floor, name, known, first, second) in [
+            (Classical, Optional, CLASSICAL_NAMELESS, CLASSICAL_NAMELESS, Some(HYBRID)),
+            (Classical, Needed, CLASSICAL_NAMELESS, CLASSICAL, Some(HYBRID)),
+            (Classical, Optional, CLASSICAL, CLASSICAL, Some(CLASSICAL_NAMELESS)),
+            // Only the name was in the way, for a connector that takes nothing but hybrids.
+            (Classical, Optional, ONLY_NAMELESS, HYBRID_NAMELESS, Some(CLASSICAL_NAMELESS)),
+            (Classical, Needed, ONLY_NAMELESS, HYBRID, Some(CLASSICAL)),
+            (PostQuantum, Optional, CLASSICAL_NAMELESS, ONLY_NAMELESS, Some(ONLY)),
+            (PostQuantum, Needed, CLASSICAL_NAMELESS, ONLY, None),
+        ] {
+            let hellos = Hellos::new(&forced(floor), PostQuantum, name, Some(known));
+            assert_eq!((hellos.first(), hellos.second()), (first, second), "{floor}, {name:?}, {known}");
+        }
+    }
+
+    #[test]
+    fn groups_are_known_by_their_registered_names() {
+        for (group, strength) in [
+            ("X25519MLKEM768", Strength::PostQuantum),
+            ("secp256r1MLKEM768", Strength::PostQuantum),
+            ("X25519", Strength::Classical),
+            ("secp256r1", Strength::Classical),
+            ("MLKEM768X", Strength::Classical),
+        ] {
+            assert_eq!(Strength::of_group(group), strength, "{group}");
+        }
+    }
+}
