@@ -154,14 +154,13 @@ impl Question<'_> {
         told.addresses = plan.addresses.addresses.iter().map(ToString::to_string).collect();
         told.layers = ground.layers(&policy);
         told.mta_sts_policy = self.explainer.known.note(&plan.found.published);
-        match not_dialled(&policy, self.requirement) {
-            Some(failure) => told.problem = Some(problem(&failure, connector)),
-            None => {
-                let hellos = hellos(&policy, purpose, hop, self.explainer.hellos.get(&hop.host, hop.port));
-                let twice = hellos.is_some_and(|hellos| hellos.second().is_some());
-                told.peers = forecast(&policy, purpose, hop, self.now).iter().map(|one| row(one, twice)).collect();
-                told.client_hello = hellos.as_ref().map(client_hello);
-            }
+        if let Some(failure) = not_dialled(&policy, self.requirement) {
+            told.problem = Some(problem(&failure, connector));
+        } else {
+            let hellos = hellos(&policy, purpose, hop, self.explainer.hellos.get(&hop.host, hop.port));
+            let twice = hellos.is_some_and(|hellos| hellos.second().is_some());
+            told.peers = forecast(&policy, purpose, hop, self.now).iter().map(|one| row(one, twice)).collect();
+            told.client_hello = hellos.map(client_hello);
         }
         told.policy = Some(policy.to_string());
     }
@@ -214,7 +213,7 @@ fn status(failure: &Failure, last: Step) -> String {
     failure.enhanced(ends_as).to_string()
 }
 
-fn client_hello(hellos: &Hellos) -> HelloNote {
+fn client_hello(hellos: Hellos) -> HelloNote {
     HelloNote {
         first: hellos.first().to_string(),
         second: hellos.second().map(|hello| hello.to_string()),

@@ -68,7 +68,7 @@ pub(super) enum First {
 /// The end of a handshake.
 pub(super) enum Shaken {
     /// It was completed, and judged.
-    Judged(First),
+    Judged(Box<First>),
     /// It broke, and the connection is gone.
     Broken(HandshakeError),
 }
@@ -175,7 +175,7 @@ impl Target<'_> {
         };
         let hellos = self.hellos();
         let fault = match self.handshake(wire, opening, &hellos, hellos.first(), notes).await? {
-            Shaken::Judged(first) => return Ok(first),
+            Shaken::Judged(first) => return Ok(*first),
             Shaken::Broken(fault) => fault,
         };
         match (&fault, hellos.second()) {
@@ -275,14 +275,14 @@ impl Target<'_> {
         notes.seen = Some(seen);
         let clearance = match self.judge(TlsOutcome::Tls(TlsFacts { reduced, ..facts }), notes) {
             Verdict::Cleared(clearance) => clearance,
-            Verdict::Redial(fallback) => return Ok(Shaken::Judged(First::Redial(fallback))),
+            Verdict::Redial(fallback) => return Ok(Shaken::Judged(Box::new(First::Redial(fallback)))),
             Verdict::Refused(refusal) => {
                 self.known.took(&self.hop.host, self.hop.port, hellos, hello);
                 if self.errand == Errand::Look {
                     self.greet_again(&mut wire, &mut opening, notes).await;
                 }
                 self.farewell(wire).await;
-                return Ok(Shaken::Judged(First::Refused(refusal)));
+                return Ok(Shaken::Judged(Box::new(First::Refused(refusal))));
             }
         };
         wire.secured(&mut opening);
@@ -294,7 +294,7 @@ impl Target<'_> {
             // Under TLS an opening has no other end than this.
             Ok(OpeningStep::Secured | OpeningStep::InClear(_) | OpeningStep::Handshake) => {
                 self.known.took(&self.hop.host, self.hop.port, hellos, hello);
-                Ok(Shaken::Judged(First::Cleared { wire, opening: opening.extensions(), clearance }))
+                Ok(Shaken::Judged(Box::new(First::Cleared { wire, opening: opening.extensions(), clearance })))
             }
             // With TLS 1.3 we have done our part before the peer has looked at it: what it thinks of our
             // certificate, or of its absence, comes as an alert in the place of its first answer.

@@ -91,7 +91,7 @@ impl Target<'_> {
         let mut opening = Opening::new(&self.settings.config.hostname, Starttls::Wanted);
         let again = match self.open(address, &mut opening).await {
             Ok(Session::Handshake(wire)) => match self.handshake(wire, opening, hellos, hello, notes).await? {
-                Shaken::Judged(first) => return Ok(first),
+                Shaken::Judged(first) => return Ok(*first),
                 Shaken::Broken(again) => again.to_string(),
             },
             Ok(Session::Spoilt(reason)) => reason.to_string(),

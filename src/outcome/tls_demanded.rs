@@ -23,7 +23,7 @@ pub(super) fn in_vain<'a>(reply: &Reply, outcome: &'a TlsOutcome) -> Option<&'a 
 /// 530 (RFC 3207), 523 and 538 (RFC 5248), and the statuses X.7.0 of a 530, X.7.4, X.7.10 and X.7.11.
 fn has_code(reply: &Reply) -> bool {
     const STATUSES: [Status; 3] = [Status(7, 4), Status(7, 10), Status(7, 11)];
-    let status = reply.enhanced().map(|enhanced| enhanced.status());
+    let status = reply.enhanced().map(crate::smtp::reply::EnhancedStatusCode::status);
     matches!(reply.code().get(), 523 | 530 | 538) || status.is_some_and(|status| STATUSES.contains(&status))
 }
 

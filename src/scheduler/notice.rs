@@ -125,10 +125,10 @@ async fn compose(
 /// Stores a report that was refused once more, as plain text; false where it is no report as we write them.
 async fn simplify(context: &Context, subject: &Subject<'_>, envelope: &Envelope) -> Result<bool, SpoolError> {
     let entry = &subject.attempt.entry;
-    let content = front(&entry.body, usize::MAX).await?;
-    let refused = Refused { id: entry.id, envelope, content: &content };
+    let report = front(&entry.body, usize::MAX).await?;
+    let rejected = Refused { id: entry.id, envelope, content: &report };
     let draft = context.spool.draft_report();
-    let written = dsn::plain(&refused, &subject.settings.config.hostname, Timestamp::now(), draft.id());
+    let written = dsn::plain(&rejected, &subject.settings.config.hostname, Timestamp::now(), draft.id());
     let Some(report) = written else { return Ok(false) };
     let report_id = enqueue(context, draft, report).await?;
     tracing::warn!(queue_id = %entry.id, %report_id, "report refused for its content; sent again as plain text");

@@ -47,7 +47,7 @@ pub enum Failure {
     /// DNS gave no answer about the record.
     Lookup(String),
     /// The policy host did not answer with a policy.
-    Fetch(HttpsError),
+    Fetch(Box<HttpsError>),
     /// The policy host answered with something that is not plain text (RFC 8461 §3.2); what it calls it.
     ContentType(Option<String>),
     /// What it answered is not a policy.

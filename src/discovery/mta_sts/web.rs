@@ -104,7 +104,7 @@ impl Web {
             Err(HttpsError { fault: HttpsFault::TooLarge(_), .. }) => {
                 return Err(Failure::Invalid(super::PolicyFault::TooLong));
             }
-            Err(error) => return Err(Failure::Fetch(error)),
+            Err(error) => return Err(Failure::Fetch(Box::new(error))),
         };
         if !is_plain_text(&answer) {
             return Err(Failure::ContentType(answer.content_type));
