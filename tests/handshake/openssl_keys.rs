@@ -132,7 +132,7 @@ async fn handshake(
     let stream = TcpStream::connect(address).await.expect("loopback");
     let name = host("mail.partner.example");
     let client = material.client(connector);
-    let shaking = client.connect(stream, &name, Acquaintance::Renewed);
+    let shaking = client.connect(stream, &name, USUAL, Acquaintance::Renewed);
     let shaken = tokio::time::timeout(PATIENCE, shaking).await.expect("in time");
     let (_stream, seen) = shaken.map_err(|error| error.to_string())?;
     Ok(seen.facts(client.against(None), Role::Server, Timestamp::now()).await.certificate)
