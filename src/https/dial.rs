@@ -112,7 +112,6 @@ async fn handshake(
             https.hellos.took(&host, url.port(), &hellos, hello);
             Ok(shaken)
         }
-        Err(again) if again == fault => Err(fault),
         Err(again) => {
             let short = |fault: HttpsFault| match fault {
                 HttpsFault::Handshake(error) => error.to_string(),

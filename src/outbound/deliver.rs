@@ -71,12 +71,10 @@ enum Used {
 
 pub(super) async fn deliver(snapshot: &Snapshot, attempt: &Attempt, limit: &AttemptLimit) -> Report {
     let settings = &snapshot.settings;
-    let mut connector = &attempt.connector;
-    let current = settings.connectors.for_host(&attempt.host);
-    if !Arc::ptr_eq(current, connector) {
-        // Policy and trust of one delivery come from one configuration: the one in force.
-        tracing::debug!(queue_id = %attempt.entry.id, connector = %current.name, "the settings were replaced");
-        connector = current;
+    // Policy and trust of one delivery come from one configuration: the one in force.
+    let connector = settings.connectors.for_host(&attempt.host);
+    if !Arc::ptr_eq(connector, &attempt.connector) {
+        tracing::debug!(queue_id = %attempt.entry.id, connector = %connector.name, "the settings were replaced");
     }
     let mut delivery = Delivery {
         snapshot,

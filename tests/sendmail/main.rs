@@ -289,7 +289,7 @@ async fn with_bs_a_whole_session_is_taken_from_a_file() {
     let chunks = ["250"; 4];
     assert_eq!(codes, [&["220", "250"][..], &taken, &chunks, &taken, &["221"]].concat(), "{text}");
     let messages = post.delivered(3).await;
-    for (subject, body) in [("one", "..\r\nhello\r\n"), ("two", "hello\r\n"), ("three", "")] {
+    for (subject, body) in [("one", ".\r\nhello\r\n"), ("two", "hello\r\n"), ("three", "")] {
         let field = format!("\r\nSubject: {subject}\r\n");
         let message = messages.iter().find(|message| message.contains(&field)).unwrap_or_else(|| panic!("{subject}"));
         assert!(message.ends_with(&format!("{field}\r\n{body}")) || body.is_empty(), "{message:?}");
