@@ -112,6 +112,7 @@ async fn handshake(
             https.hellos.took(&host, url.port(), &hellos, hello);
             Ok(shaken)
         }
+        Err(again @ HttpsFault::Timeout { .. }) if again == fault => Err(again),
         Err(again) => {
             let short = |fault: HttpsFault| match fault {
                 HttpsFault::Handshake(error) => error.to_string(),
