@@ -37,7 +37,7 @@ use dice::Dice;
 use question::{Kind, Question};
 use serve::Script;
 
-/// The seeds of a run, unless DNSSEC_SEEDS says otherwise.
+/// The seeds of a run, unless `DNSSEC_SEEDS` says otherwise.
 const SEEDS: std::ops::Range<u64> = 0..3000;
 /// Percent of the conversations that Unbound finds secure, and Gatepost does not, at most.
 const STRICTER_MAX: usize = 5;
