@@ -126,7 +126,7 @@ fn waiting(number: usize) -> RecipientState {
     // Over an hour, in no order.
     let minutes = i64::try_from(number * 7919 % 60).unwrap_or(0);
     let next = Some(now + SignedDuration::from_mins(60 + minutes));
-    RecipientState::Pending { attempts: 3, next, history, warned: true }
+    RecipientState::Pending { attempts: 3, next, history, warned: true, apart: false }
 }
 
 /// Takes one message.
