@@ -32,7 +32,7 @@ impl<'a> Rules<'a> {
         Self { hostname: &config.hostname, postmaster: &config.postmaster, relay: &config.relay, connectors }
     }
 
-    /// Whether a domain stands in `[relay] domains` or in a connector, not only below a wildcard.
+    /// Checks that `[relay] domains` or a connector names a domain itself, not only by a wildcard.
     fn names(&self, domain: &Domain) -> bool {
         let ours = |pattern: &DomainPattern| matches!(pattern, DomainPattern::Exactly(name) if name == domain);
         self.relay.domains.iter().any(ours) || self.connectors.names(domain)
@@ -104,7 +104,7 @@ pub fn recipient(rules: Rules<'_>, peer: Peer, path: &ForwardPath) -> Result<Mai
     }
 }
 
-/// Whether a client belongs to `[relay] networks`. One whose address is unknown does not.
+/// Checks that a client belongs to `[relay] networks`. A client without a known address does not.
 #[must_use]
 pub fn is_own_client(relay: &Relay, address: Option<IpAddr>) -> bool {
     let address = address.map(|address| address.to_canonical());

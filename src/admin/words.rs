@@ -174,7 +174,7 @@ pub struct Answer {
     pub meanwhile: Option<Meanwhile>,
 }
 
-/// What may happen to a message before an order reaches it.
+/// The changes that can overtake an order on its way to a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Meanwhile {
@@ -316,7 +316,7 @@ pub struct KnownHello {
     pub port: u16,
     /// The key exchange groups of the `ClientHello`.
     pub groups: Groups,
-    /// Whether it carries the host's name.
+    /// The presence of the host's name.
     pub sni: bool,
 }
 

@@ -85,7 +85,7 @@ impl Attempts {
     /// Seconds after which it is worth a word that all attempts are in use: a burst of mail does that for a moment.
     pub const FULL: u64 = 60;
 
-    /// Whether all attempts have been in use for longer than a burst of mail explains.
+    /// Checks that all attempts have been in use for longer than a burst of mail explains.
     #[must_use]
     pub fn is_full(&self) -> bool {
         self.full_seconds.is_some_and(|seconds| seconds >= Self::FULL)

@@ -80,7 +80,7 @@ struct Sighted {
 
 #[derive(Serialize)]
 struct FirstTry {
-    /// How it broke.
+    /// The fault that ended it.
     fault: String,
     /// The `ClientHello` of the second try.
     second_client_hello: String,

@@ -139,7 +139,7 @@ struct Report {
     order: Order,
     document: Document,
     json: bool,
-    /// Whether messages were named by their ids: each of these gets an answer.
+    /// Set where messages were named by their ids: each of these gets an answer.
     named: bool,
     /// Messages that nothing was to be done for: they are being tried.
     trying: usize,
@@ -195,7 +195,7 @@ impl Report {
 mod tests {
     use super::*;
 
-    /// What a report counts: done, refused, and being tried.
+    /// The counts of a report: done, refused, and being tried.
     fn counted(named: bool, order: Order) -> (usize, usize, usize) {
         let mut report = Report::begin(order, false, named, 0);
         let id = QueueId::from_number(5).expect("small");

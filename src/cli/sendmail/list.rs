@@ -12,7 +12,7 @@ const QUOTE_MAX: usize = 60;
 pub(super) struct Found {
     /// The address without name, comments and blanks.
     pub(super) address: String,
-    /// Whether it has a domain.
+    /// Checks for a domain.
     pub(super) has_domain: bool,
     /// The offset in the list at which its last word ends.
     pub(super) end: usize,
@@ -82,9 +82,9 @@ struct Token {
 /// One item of a list.
 #[derive(Default)]
 struct Item {
-    /// What stands outside of angle brackets.
+    /// The text outside angle brackets.
     words: Vec<Token>,
-    /// What stands in them, and where they open.
+    /// The text inside angle brackets, and the place where they open.
     angle: Option<(usize, Vec<Token>)>,
 }
 

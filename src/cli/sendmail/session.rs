@@ -123,7 +123,7 @@ fn send_line(line: &mut Vec<u8>, relay: &mut impl Write) -> io::Result<bool> {
 mod tests {
     use super::*;
 
-    /// What the relay hears of this input while it answers so.
+    /// Returns what the relay receives of this input while it gives these answers.
     fn heard(input: &[u8], answers: &[u16]) -> String {
         let (sender, receiver) = mpsc::channel();
         for code in answers {
