@@ -27,7 +27,7 @@ use crate::dns::{Dns, DnsError};
 use crate::evidence::{Evidence, EvidenceError};
 use crate::handshake::Material;
 use crate::https;
-use crate::inbound::{self, Inbound};
+use crate::inbound::{self, Clients, Inbound};
 use crate::monitor::Monitor;
 use crate::scheduler::{Observer, Operator, Scheduler};
 use crate::spool::{self, SpoolError, SqliteSpool};
@@ -234,7 +234,8 @@ pub async fn start_in(
     tokio::spawn(async move { dns.probe_dnssec().await });
     let stop = CancellationToken::new();
     let (refused, observer) = pulse::counted(observer);
-    let rooms = Rooms { in_force: Arc::clone(&in_force), spool: Arc::clone(&spool), observer, stop: stop.clone() };
+    let (held, kept, ending) = (Arc::clone(&in_force), Arc::clone(&spool), stop.clone());
+    let rooms = Rooms { in_force: held, spool: kept, observer, stop: ending, clients: Clients::default() };
     let scheduler = rooms.scheduler();
     let pulse = Pulse::new(scheduler.pulse(), spool, refused);
     let task = tokio::spawn(rooms.run(scheduler, sockets, (door, window), desk));
@@ -260,6 +261,7 @@ struct Rooms {
     spool: Arc<SqliteSpool>,
     observer: Observer,
     stop: CancellationToken,
+    clients: Clients,
 }
 
 impl Rooms {
@@ -333,7 +335,8 @@ impl Rooms {
         let (spool, settings) = (Arc::clone(&self.spool) as _, Arc::clone(inbound));
         let (dns, since) = (outbound.settings().router().dns().clone(), jiff::Timestamp::now());
         let known = (outbound.discovery(), outbound.hellos());
-        admin::Desk::new(spool, operator, known, dns, settings, monitor.clone(), since)
+        let watched = (monitor.clone(), self.clients.clone());
+        admin::Desk::new(spool, operator, known, dns, settings, watched, since)
     }
 
     /// What is done from time to time. These never end by themselves; without them certificates and policies would
@@ -341,7 +344,7 @@ impl Rooms {
     fn chores(&self) -> JoinSet<()> {
         let mut chores = JoinSet::new();
         chores.spawn(watch(Arc::clone(&self.in_force)));
-        chores.spawn(watched::round(Arc::clone(&self.in_force)));
+        chores.spawn(watched::round(Arc::clone(&self.in_force), self.clients.clone()));
         let policies = self.in_force.outbound.discovery().mta_sts().clone();
         chores.spawn(async move { policies.keep_fresh().await });
         chores
@@ -349,9 +352,9 @@ impl Rooms {
 
     fn listen(&self, sockets: Bound, accepted: mpsc::Sender<crate::spool::Entry>) -> JoinSet<()> {
         let settings = Arc::clone(&self.in_force.inbound);
-        let inbound = Arc::new(
-            Inbound::new(settings, Arc::clone(&self.spool) as _, accepted).monitored(self.in_force.monitor.clone()),
-        );
+        let inbound = Inbound::new(settings, Arc::clone(&self.spool) as _, accepted);
+        let inbound = inbound.monitored(self.in_force.monitor.clone()).with_clients(self.clients.clone());
+        let inbound = Arc::new(inbound);
         let mut listeners = JoinSet::new();
         for (name, sockets) in sockets {
             listeners.spawn(inbound::serve(Arc::clone(&inbound), name, sockets, self.stop.clone()));

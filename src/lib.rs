@@ -25,7 +25,8 @@
 //!   what is to be watched;
 //! - rules, pure decisions over words: [`dsn`], [`outcome`] (the failure judge), [`access`],
 //!   [`connector`], [`config`], [`tls`] (the TLS judge);
-//! - words, values and grammar without I/O, clock or async: [`envelope`], [`smtp`], [`address`].
+//! - words, values and grammar without I/O, clock or async: [`envelope`], [`smtp`], [`address`], [`networks`] (by which
+//!   limits count clients).
 //!
 //! # Proofs
 //!
@@ -51,6 +52,7 @@ pub mod handshake;
 pub mod https;
 pub mod inbound;
 pub mod monitor;
+pub mod networks;
 pub mod outbound;
 pub mod outcome;
 pub mod ownership;

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use gatepost::config::{
     self, AdminHttp, AdminSocket, Config, Dnssec, DomainPattern, Downgrade, EvidencePath, Fault, ListenAddress,
-    ListenerTls, LogFormat, OnFailure, Publication, Route, SendReports, TlsDemand, Trust, TrustAnchor, VerifyWanted,
+    ListenerTls, LogFormat, OnFailure, Publication, Rate, Route, SendReports, TlsDemand, Trust, TrustAnchor,
+    VerifyWanted,
 };
 use gatepost::tls::{Pin, Strength, TlsVersion};
 
@@ -49,12 +50,18 @@ fn has_the_documented_values(config: &Config) {
 
     let limits = &config.limits;
     assert_eq!((limits.message_size, limits.recipients), (50 * 1024 * 1024, 1000));
-    assert_eq!((limits.connections, limits.connections_per_client), (4000, 100));
+    let clients = &limits.clients;
+    assert_eq!((clients.connections, clients.connections_reserved), (4000, 400));
+    assert_eq!((clients.connections_per_client, clients.connections_per_network), (100, 500));
+    assert_eq!(Rate::ALL.map(|rate| clients.per_minute(rate)), [120, 600, 6000, 240]);
+    assert_eq!(Rate::ALL.map(|rate| clients.per_network_and_minute(rate)), [600, 3000, 30_000, 1200]);
+    assert_eq!(config.seats(&config.listeners[0]), 3600);
     assert_eq!((limits.errors, limits.received), (20, 100));
     assert_eq!((limits.delivery_attempts, limits.delivery_attempt_time), (2000, minutes(30)));
 
     let timeouts = &config.timeouts;
     assert_eq!((timeouts.command, timeouts.data_block, timeouts.data_rate), (minutes(5), minutes(3), 1024));
+    assert_eq!(timeouts.message, minutes(30));
     assert_eq!((timeouts.handshake, timeouts.connect), (Duration::from_secs(30), Duration::from_secs(30)));
     assert_eq!((timeouts.reply, timeouts.final_reply), (minutes(5), minutes(10)));
     assert_eq!(timeouts.drain, Duration::from_secs(30));

@@ -7,6 +7,7 @@
 //! Beside it is a window for everybody who can reach its address (`[admin] http`): metrics, health and the
 //! status page.
 
+mod clients;
 mod config;
 mod content;
 mod filter;
@@ -43,7 +44,7 @@ use crate::discovery::history::History;
 use crate::discovery::mta_sts::MtaSts;
 use crate::dns::Dns;
 use crate::handshake::KnownHellos;
-use crate::inbound::Settings;
+use crate::inbound::{Clients, Settings};
 use crate::monitor::Monitor;
 use crate::scheduler::Operator;
 use crate::spool::{Spool, SpoolError};
@@ -78,14 +79,15 @@ pub struct Desk {
     hellos: KnownHellos,
     settings: Arc<ArcSwap<Settings>>,
     monitor: Monitor,
+    clients: Clients,
     surveyor: Arc<Surveyor>,
     since: Timestamp,
 }
 
 impl Desk {
     /// Brings together what is asked: the spool, the scheduler by its operator, what is known of domains and hosts, a
-    /// resolver that shares the memory of DNSSEC, the configuration in force and the monitor. The daemon was started at
-    /// `since`.
+    /// resolver that shares the memory of DNSSEC, the configuration in force, and the monitor with the table of
+    /// clients. The daemon was started at `since`.
     #[must_use]
     pub fn new(
         spool: Arc<dyn Spool>,
@@ -93,11 +95,12 @@ impl Desk {
         (discovery, hellos): (&Discovery, &KnownHellos),
         dns: Dns,
         settings: Arc<ArcSwap<Settings>>,
-        monitor: Monitor,
+        (monitor, clients): (Monitor, Clients),
         since: Timestamp,
     ) -> Self {
         let (history, policies, hellos) = (discovery.history().clone(), discovery.mta_sts().clone(), hellos.clone());
-        Self { spool, operator, history, policies, dns, hellos, settings, monitor, surveyor: Arc::default(), since }
+        let surveyor = Arc::default();
+        Self { spool, operator, history, policies, dns, hellos, settings, monitor, clients, surveyor, since }
     }
 }
 
@@ -191,6 +194,8 @@ fn router(desk: Desk) -> Router {
         .route("/v1/config", get(config::in_force))
         .route("/v1/policy", get(policy::known))
         .route("/v1/client-hellos", get(hellos::list))
+        .route("/v1/clients", get(clients::list))
+        .route("/v1/clients/release", post(clients::release))
         .route("/v1/history", get(history::list))
         .route("/v1/history/forget", post(history::forget))
         .route("/v1/dnssec/forget", post(history::forget_dnssec))

@@ -288,6 +288,35 @@ pub struct ForgottenDnssec {
     pub who: String,
 }
 
+/// `GET /v1/clients`: an array of these; a client that was held back by a limit in the last hour.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct HeldClient {
+    /// An address, or the network that reached the limit together.
+    pub client: String,
+    /// The limit, by its key in `[limits]`.
+    pub limit: String,
+    /// The first time.
+    pub since: Timestamp,
+    /// The last time.
+    pub last: Timestamp,
+    /// How many times.
+    pub times: u64,
+}
+
+/// `POST /v1/clients/release`: who may go on at once. The answer is [`Released`].
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Release {
+    /// An address or a network; everybody, where it is `null`.
+    pub client: Option<String>,
+}
+
+/// The answer to [`Release`].
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Released {
+    /// Who was held back.
+    pub released: Vec<HeldClient>,
+}
+
 /// `GET /v1/policy?domain=D`: the MTA-STS policy of a domain that the daemon has and goes by. `null` where it has
 /// none; whether the domain publishes one is not asked.
 #[derive(Debug, Clone, Serialize, Deserialize)]

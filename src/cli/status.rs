@@ -13,7 +13,9 @@ use super::history::alarm_line;
 use super::queue::words::{age, brief, plain, short, size, time};
 use super::socket::Client;
 use super::{ConfigFile, show};
-use crate::admin::words::status::{Attempts, Certificate, Destination, Downgrade, Exception, Owner, Refusal, Status};
+use crate::admin::words::status::{
+    Attempts, Certificate, Clients, Destination, Downgrade, Exception, Owner, Refusal, Status,
+};
 
 /// Of each list so many are shown; all of them are in the JSON.
 const SHOWN: usize = 5;
@@ -77,6 +79,7 @@ fn screen(status: &Status) -> String {
     list(&mut text, "certificates", &status.certificates, status.more_certificates, certificate);
     list(&mut text, "exceptions in force", &status.exceptions, 0, exception);
     list(&mut text, "downgrade warnings", &status.downgrades, 0, downgrade);
+    text.push_str(&clients(&status.clients));
     list(&mut text, "last refusals", &status.refusals, 0, refusal);
     text
 }
@@ -151,6 +154,25 @@ fn downgrade(one: &Downgrade) -> String {
     format!("{domain} ({connector}): {host} had {was} and now has {got}")
 }
 
+/// The sessions, and who is held back.
+fn clients(clients: &Clients) -> String {
+    let Clients { sessions, sessions_max, strangers, strangers_max, .. } = clients;
+    let mut text = format!(
+        "\nsessions: {sessions} of {sessions_max}, {strangers} of {strangers_max} by clients outside of [relay] networks\n"
+    );
+    for listener in &clients.short {
+        let _ = writeln!(
+            text,
+            "  SCARCE on listener {}: clients outside of [relay] networks get less time",
+            plain(listener)
+        );
+    }
+    list(&mut text, "clients held back", &clients.held, clients.more_held, |held| {
+        format!("{}: {}, {} times, last {}", plain(&held.client), plain(&held.limit), held.times, time(held.last))
+    });
+    text
+}
+
 fn refusal(one: &Refusal) -> String {
     let times = if one.times > 1 { format!(", {} times", one.times) } else { String::new() };
     let connector = if one.connector.is_empty() { String::new() } else { format!(" ({})", plain(&one.connector)) };
@@ -167,6 +189,7 @@ mod tests {
         let certificate = r#"{"owner":"own","place":"relay.pem","names":["relay.example.com"],"not_after":"2026-12-06T00:00:00Z","days_left":9}"#;
         let refusal = r#"{"at":"2026-11-26T00:31:00Z","direction":"inbound","connector":"","peer":"192.0.2.1","reason":"550 no","times":2}"#;
         let of_a_connector = r#"{"at":"2026-11-26T00:30:00Z","direction":"outbound","connector":"bank","peer":"mx.bank.example","reason":"no TLS","times":1}"#;
+        let held = r#"{"client":"192.0.2.0/24","limit":"messages_per_minute","since":"2026-11-26T00:00:00Z","last":"2026-11-26T01:29:30Z","times":812}"#;
         let text = format!(
             r#"{{"version":"0.1.0","hostname":"relay.example.com","since":"2026-11-26T00:00:00Z","at":"2026-11-26T01:30:00Z",
             "queue":{{"messages":1,"octets":2048,"waiting":1,"held":0,"oldest":"2026-11-26T00:30:00Z","counted":null}},
@@ -176,6 +199,7 @@ mod tests {
             "reason":{{"at":"2026-11-26T01:00:00Z","status":"4.7.4","text":"mx.b.example: no\u001b[31m TLS","host":null,"reply":null}},
             "next":"2026-11-26T01:35:00Z"}}],"more_troubles":0,"connectors":[],"more_connectors":0,
             "certificates":[{certificate},{certificate},{certificate},{certificate},{certificate},{certificate}],"more_certificates":2,
+            "clients":{{"sessions":30,"sessions_max":40,"strangers":29,"strangers_max":36,"short":["mx"],"held":[{held}],"more_held":0}},
             "exceptions":[],"refusals":[{refusal},{of_a_connector}],"downgrades":[],"alarms":[]}}"#
         );
         let status: Status = serde_json::from_str(&text).expect("a status");
@@ -187,7 +211,9 @@ mod tests {
              delivery attempts for destinations by MX: 1200 of 1200, 900 slow; ALL IN USE for 2m, 7 destinations wait\n\n\
              destinations in trouble:\n  b.example (internet): 1 waiting, 0 held, since 1h 0m, next try in 5m\n    \
              4.7.4 mx.b.example: no\u{fffd}[31m TLS\n\ncertificates:\n{}  and 3 more\n\nexceptions in force: none\n\n\
-             downgrade warnings: none\n\nlast refusals:\n  2026-11-26 00:31:00 UTC inbound 192.0.2.1, 2 times\n    550 no\n  \
+             downgrade warnings: none\n\nsessions: 30 of 40, 29 of 36 by clients outside of [relay] networks\n  \
+             SCARCE on listener mx: clients outside of [relay] networks get less time\n\nclients held back:\n  \
+             192.0.2.0/24: messages_per_minute, 812 times, last 2026-11-26 01:29:30 UTC\n\nlast refusals:\n  2026-11-26 00:31:00 UTC inbound 192.0.2.1, 2 times\n    550 no\n  \
              2026-11-26 00:30:00 UTC outbound mx.bank.example (bank)\n    no TLS\n",
             line.repeat(5)
         );

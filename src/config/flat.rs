@@ -160,11 +160,18 @@ fn queue(queue: &Queue) -> Section {
 }
 
 fn limits(limits: &Limits) -> Section {
+    let clients = &limits.clients;
     let pairs = vec![
         ("message_size", number(limits.message_size)),
         ("recipients", number(limits.recipients)),
-        ("connections", number(limits.connections)),
-        ("connections_per_client", number(limits.connections_per_client)),
+        ("connections", number(clients.connections)),
+        ("connections_per_client", number(clients.connections_per_client)),
+        ("connections_per_network", number(clients.connections_per_network)),
+        ("connections_reserved", number(clients.connections_reserved)),
+        ("connections_per_minute", number(clients.connections_per_minute)),
+        ("messages_per_minute", number(clients.messages_per_minute)),
+        ("recipients_per_minute", number(clients.recipients_per_minute)),
+        ("handshakes_per_minute", number(clients.handshakes_per_minute)),
         ("errors", number(limits.errors)),
         ("received", number(limits.received)),
         ("delivery_attempts", number(limits.delivery_attempts)),
@@ -178,6 +185,7 @@ fn timeouts(timeouts: &Timeouts) -> Section {
         ("command", time(timeouts.command)),
         ("data_block", time(timeouts.data_block)),
         ("data_rate", number(timeouts.data_rate)),
+        ("message", time(timeouts.message)),
         ("handshake", time(timeouts.handshake)),
         ("connect", time(timeouts.connect)),
         ("reply", time(timeouts.reply)),
@@ -241,6 +249,7 @@ fn listener(listener: &Listener) -> Section {
         ("tls", text(tls)),
         ("request_client_certificate", number(listener.request_client_certificate)),
         ("proxy_protocol", list(&listener.proxy_protocol)),
+        ("connections", listener.connections.map_or_else(none, number)),
     ];
     Section::new(format!("[[listener]] {}", listener.name), pairs)
 }

@@ -4,6 +4,7 @@
 //! remedy. It opens no certificate and binds no address: the rooms that own those do, and report
 //! what they find as a [`Fault`] at the [`Place`] kept here.
 
+mod clients;
 mod connector;
 mod exception;
 mod flat;
@@ -29,6 +30,7 @@ use ipnet::IpNet;
 use crate::address::{Domain, Mailbox};
 use crate::tls::{NamePattern, TlsVersion};
 
+pub use clients::{ClientLimits, Rate};
 pub use connector::{
     Connector, Downgrade, Exception, Inbound, OnFailure, Outbound, Publication, Route, SmartHost, TlsDemand,
     VerifyWanted,
@@ -224,6 +226,8 @@ pub struct Listener {
     pub request_client_certificate: bool,
     /// Load balancers, whose word on who calls is believed.
     pub proxy_protocol: Vec<IpNet>,
+    /// Sessions at the same time of clients that are not of `[relay] networks`; nothing where it has no limit of its own.
+    pub connections: Option<usize>,
 }
 
 /// An item of `[[listener]] address`.
@@ -314,10 +318,8 @@ pub struct Limits {
     pub message_size: u64,
     /// Recipients in a transaction, at most (RFC 5321 §4.5.3.1.8: at least 100).
     pub recipients: usize,
-    /// Sessions at the same time.
-    pub connections: usize,
-    /// Sessions at the same time from one address (IPv6: one /64).
-    pub connections_per_client: usize,
+    /// What clients may do, one by one and together.
+    pub clients: ClientLimits,
     /// Bad commands before 421.
     pub errors: u32,
     /// Received fields before it is a loop (RFC 5321 §6.3).
@@ -337,6 +339,8 @@ pub struct Timeouts {
     pub data_block: Duration,
     /// Inbound: the slowest average at which a message may come in, octets per second.
     pub data_rate: u64,
+    /// Inbound: a session without an accepted message.
+    pub message: Duration,
     /// Both directions: TLS, complete.
     pub handshake: Duration,
     /// Outbound: TCP, per address.

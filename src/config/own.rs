@@ -5,10 +5,11 @@ use std::path::PathBuf;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
+use super::clients::COUNT_MAX;
 use super::hosts::{domain_pattern, is_everybody, listen_address, name_pattern, network};
 use super::place::Notes;
 use super::reader::{Given, Table};
-use super::values::{boolean, choice, full_list, label, list, path, trust, version};
+use super::values::{boolean, choice, count, full_list, label, list, path, trust, version};
 use super::{
     DomainPattern, IdentityFiles, ListenAddress, Listener, ListenerTls, Located, OwnTls, Place, Relay, SniIdentity,
     Trust, without_places,
@@ -112,6 +113,7 @@ pub(super) struct WrittenListener {
     pub(super) tls: Given<ListenerTls>,
     pub(super) request_client_certificate: Given<bool>,
     pub(super) proxy_protocol: Given<Vec<IpNet>>,
+    pub(super) connections: Given<u32>,
 }
 
 impl WrittenListener {
@@ -136,9 +138,10 @@ impl WrittenListener {
             let remedy = "List the addresses of your own load balancers only.";
             notes.fault(&open.place, "proxy_protocol lets the whole Internet say which address it has", remedy);
         }
+        let connections = table.read(notes, "connections", |value, notes| count(value, notes, COUNT_MAX));
         let place = table.place().clone();
         table.finish(notes);
-        Self { place, name, addresses, tls, request_client_certificate, proxy_protocol }
+        Self { place, name, addresses, tls, request_client_certificate, proxy_protocol, connections }
     }
 
     /// Whether a session here can have TLS; yes where that is unknown.
@@ -158,6 +161,7 @@ impl WrittenListener {
             tls: self.tls.or(ListenerTls::Opportunistic),
             request_client_certificate: self.request_client_certificate.or(true),
             proxy_protocol: self.proxy_protocol.or(Vec::new()),
+            connections: self.connections.value().map(|connections| *connections as usize),
         }
     }
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use toml::de::DeValue;
 use tracing_subscriber::EnvFilter;
 
+use super::clients::{self, COUNT_MAX};
 use super::hosts::dns_server;
 use super::place::Notes;
 use super::reader::{Given, Table, Value, nearest, short};
@@ -24,8 +25,6 @@ const SOCKET_PATH_MAX: usize = 107;
 const EVIDENCE: &str = "/var/lib/gatepost/evidence";
 /// Where monitoring is answered unless `[admin] http` says otherwise: on this machine alone.
 const HTTP: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, 9025);
-/// More than any of these counts can mean in earnest.
-const COUNT_MAX: u32 = 1_000_000;
 /// Fewer delivery attempts at the same time cannot be shared out.
 const ATTEMPTS_MIN: u32 = 100;
 const MINUTE: u64 = 60;
@@ -70,13 +69,12 @@ pub(super) fn limits(mut table: Table<'_>, notes: &mut Notes<'_>) -> Limits {
         table.read(notes, key, |value: &Value<'_>, notes: &mut Notes<'_>| count(value, notes, COUNT_MAX))
     };
     let recipients = number(notes, "recipients");
-    let connections = number(notes, "connections").or(4000);
-    let connections_per_client = number(notes, "connections_per_client").or(100);
     let errors = number(notes, "errors").or(20);
     let received = number(notes, "received");
     let delivery_attempts = number(notes, "delivery_attempts");
     let message_size = table.read(notes, "message_size", size);
     let delivery_attempt_time = table.or(notes, "delivery_attempt_time", Duration::from_secs(30 * MINUTE), duration);
+    let clients = clients::read(&mut table, notes);
     table.finish(notes);
     if let Some(few) = delivery_attempts.located().filter(|given| given.value < ATTEMPTS_MIN) {
         let message = format!("delivery_attempts = {} is too low: slow destinations would hold up all mail", few.value);
@@ -92,8 +90,7 @@ pub(super) fn limits(mut table: Table<'_>, notes: &mut Notes<'_>) -> Limits {
     Limits {
         message_size: message_size.or(50 << 20),
         recipients: recipients.or(1000) as usize,
-        connections: connections as usize,
-        connections_per_client: connections_per_client as usize,
+        clients,
         errors,
         received: received.or(100),
         delivery_attempts: delivery_attempts.or(2000),
@@ -116,6 +113,7 @@ pub(super) fn timeouts(mut table: Table<'_>, notes: &mut Notes<'_>) -> Timeouts 
     };
     let command = time(notes, "command", 5 * MINUTE);
     let data_block = time(notes, "data_block", 3 * MINUTE);
+    let message = time(notes, "message", 30 * MINUTE);
     let handshake = time(notes, "handshake", 30);
     let connect = time(notes, "connect", 30);
     let reply = time(notes, "reply", 5 * MINUTE);
@@ -123,7 +121,7 @@ pub(super) fn timeouts(mut table: Table<'_>, notes: &mut Notes<'_>) -> Timeouts 
     let drain = time(notes, "drain", 30);
     let data_rate = table.or(notes, "data_rate", 1024, size);
     table.finish(notes);
-    Timeouts { command, data_block, data_rate, handshake, connect, reply, final_reply, drain }
+    Timeouts { command, data_block, data_rate, message, handshake, connect, reply, final_reply, drain }
 }
 
 pub(super) fn dns(mut table: Table<'_>, notes: &mut Notes<'_>) -> Dns {

@@ -6,6 +6,7 @@ use jiff::Timestamp;
 
 use super::reload::InForce;
 use crate::config::{Config, TlsDemand};
+use crate::inbound::Clients;
 use crate::monitor::certificates::Own;
 use crate::monitor::labels::Direction;
 use crate::monitor::{Fate, Monitor, ROUND};
@@ -45,12 +46,13 @@ fn count(monitor: &Monitor, attempt: &Attempt, report: &Report) {
 }
 
 /// Once a minute: sums up repeated log lines, looks at certificates, and keeps what is watched.
-pub(super) async fn round(in_force: Arc<InForce>) {
+pub(super) async fn round(in_force: Arc<InForce>, clients: Clients) {
     loop {
         look(&in_force);
         save(&in_force).await;
         tokio::time::sleep(ROUND).await;
         in_force.monitor.tell_repeats();
+        clients.announce_releases();
     }
 }
 

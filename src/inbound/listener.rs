@@ -11,9 +11,8 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::{debug, info, warn};
+use tracing::{debug, warn};
 
-use super::gate::Crowded;
 use super::proxied::{self, Origin};
 use super::{Inbound, Settings, session};
 use crate::config::{Listener, ListenerTls};
@@ -99,14 +98,15 @@ impl Door {
             return self.admit(stream, Origin::Client(peer), settings, listener);
         }
         // A balancer is no client: all that it brings may wait for their headers, as far as anybody may.
-        let all = settings.config.limits.connections;
-        let Ok(seat) = self.inbound.gate.enter(peer.ip(), all, all) else {
-            return self.turn_away(stream, peer, Crowded::Everyone, &settings, &listener);
+        let limits = &settings.config.limits.clients;
+        let Some(introduction) = self.inbound.clients.introduce(limits.connections) else {
+            debug!(listener = %self.name, %peer, "too many connections wait for their PROXY headers");
+            return;
         };
         let door = self.clone();
         self.tasks.spawn(async move {
             let Some((stream, origin)) = door.introduced(stream, peer, &settings).await else { return };
-            drop(seat);
+            drop(introduction);
             door.admit(stream, origin, settings, listener);
         });
     }
@@ -142,45 +142,18 @@ impl Door {
     }
 
     fn admit(&self, stream: TcpStream, origin: Origin, settings: Arc<Settings>, listener: Listener) {
-        let peer = origin.address();
-        let limits = settings.config.limits;
-        match self.inbound.gate.enter(peer.ip(), limits.connections, limits.connections_per_client) {
+        match self.inbound.clients.connect(&settings.config, &listener, origin) {
             Ok(seat) => {
                 let (inbound, stop) = (Arc::clone(&self.inbound), self.stop.clone());
-                self.tasks.spawn(async move {
-                    session::run(inbound, settings, listener, stream, origin, stop).await;
-                    drop(seat);
-                });
+                self.tasks.spawn(session::run(inbound, settings, listener, stream, (origin, seat), stop));
             }
-            Err(crowded) => self.turn_away(stream, peer, crowded, &settings, &listener),
+            Err(refusal) => {
+                let peer = origin.address();
+                debug!(listener = %self.name, %peer, limit = refusal.limit.key(), "connection refused, a limit is reached");
+                self.inbound.clients.note(&self.inbound.monitor, &self.name, peer.ip(), &refusal);
+                refuse(stream, Some(&listener), &refusal.reply(&settings.config.hostname));
+            }
         }
-    }
-
-    fn turn_away(
-        &self,
-        stream: TcpStream,
-        peer: SocketAddr,
-        crowded: Crowded,
-        settings: &Settings,
-        listener: &Listener,
-    ) {
-        let hostname = &settings.config.hostname;
-        let (limit, reply) = match crowded {
-            Crowded::Everyone => (
-                "connections",
-                Reply::new(421, Status(3, 2), format!("{hostname} Too many connections, try again later")),
-            ),
-            Crowded::Client => (
-                "connections_per_client",
-                Reply::new(421, Status(7, 0), format!("{hostname} Too many connections from your address")),
-            ),
-        };
-        let monitor = &self.inbound.monitor;
-        monitor.turned_away(&self.name, limit);
-        if monitor.is_news("connection refused, a limit is reached", peer.ip(), limit) {
-            info!(listener = %self.name, %peer, limit, "connection refused, a limit is reached");
-        }
-        refuse(stream, Some(listener), &reply);
     }
 }
 

@@ -4,9 +4,10 @@
 //! relay rules and the spool. A message is handed on only after it is durable; what becomes of it
 //! then is the scheduler's.
 
-mod gate;
+mod clients;
 mod listener;
 mod pace;
+mod patience;
 mod policy;
 mod proxied;
 mod received;
@@ -26,6 +27,7 @@ use crate::monitor::Monitor;
 use crate::smtp::server::Durable;
 use crate::spool::{Entry, Receipt, Spool};
 
+pub use clients::{Clients, Held, Limit, Occupancy};
 pub use listener::serve;
 pub use policy::{Standing, connector as connector_for, judge as judge_sender};
 
@@ -46,7 +48,7 @@ pub struct Inbound {
     settings: Arc<ArcSwap<Settings>>,
     spool: Arc<dyn Spool>,
     accepted: mpsc::Sender<Entry>,
-    gate: Arc<gate::Gate>,
+    clients: Clients,
     monitor: Monitor,
 }
 
@@ -56,7 +58,13 @@ impl Inbound {
     /// the message stays in the spool and is taken up on the next start.
     #[must_use]
     pub fn new(settings: Arc<ArcSwap<Settings>>, spool: Arc<dyn Spool>, accepted: mpsc::Sender<Entry>) -> Self {
-        Self { settings, spool, accepted, gate: Arc::default(), monitor: Monitor::default() }
+        Self { settings, spool, accepted, clients: Clients::default(), monitor: Monitor::default() }
+    }
+
+    /// Shares the table of clients with whoever shows it.
+    #[must_use]
+    pub fn with_clients(self, clients: Clients) -> Self {
+        Self { clients, ..self }
     }
 
     /// Tells this monitor what sessions do.

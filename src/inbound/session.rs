@@ -18,13 +18,15 @@ use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
+use super::clients::Seat;
 use super::pace::Pace;
+use super::patience::{Patience, Progress};
 use super::policy::{self, Standing};
 use super::proxied::Origin;
 use super::wire::{Transport, Wire};
 use super::{Inbound, Settings};
 use crate::access;
-use crate::config::{Listener, ListenerTls};
+use crate::config::{Listener, ListenerTls, Rate};
 use crate::connector::inbound_policy;
 use crate::handshake::{Role, Seen};
 use crate::monitor::Reason;
@@ -53,6 +55,10 @@ enum End {
     Handshake(String),
     /// The client was too slow.
     Timeout,
+    /// The client has brought no message for too long.
+    NoMessage,
+    /// The seat was given to somebody else.
+    Crowded,
     /// We are told to stop.
     Shutdown,
     /// The client has gone, or the network.
@@ -65,6 +71,8 @@ impl fmt::Display for End {
             Self::Said | Self::StartTls => f.write_str("closed by us after our last reply"),
             Self::Handshake(fault) => write!(f, "the TLS handshake failed: {fault}"),
             Self::Timeout => f.write_str("the client took too long"),
+            Self::NoMessage => f.write_str("the client brought no message for too long"),
+            Self::Crowded => f.write_str("the client brought no message for a while, and others were waiting"),
             Self::Shutdown => f.write_str("the service is shutting down"),
             Self::Gone(how) => f.write_str(how),
         }
@@ -87,14 +95,20 @@ struct Session {
     /// What of a message has come.
     draft: Option<message::Arriving>,
     pace: Pace,
-    /// By when the next command must be complete.
-    command_due: Instant,
+    /// Since when the next command is waited for.
+    command_since: Instant,
+    /// Since when the next message is waited for.
+    message_since: Instant,
+    progress: Progress,
+    seat: Seat,
     /// Refusals that may still be logged: no client writes our log full.
     lines_left: u32,
     /// The refusal that is about to be said was logged, or counted, with its reason.
     is_logged: bool,
 }
 
+/// How long the last words to a client may take whose seat somebody else has.
+const LAST_WORDS: Duration = Duration::from_secs(2);
 /// Refusals that one session has logged, at most.
 const REFUSALS_LOGGED: u32 = 100;
 
@@ -107,7 +121,7 @@ pub(super) async fn run(
     settings: Arc<Settings>,
     listener: Listener,
     stream: TcpStream,
-    origin: Origin,
+    (origin, seat): (Origin, Seat),
     stop: CancellationToken,
 ) {
     let (peer, client) = (origin.address(), origin.client());
@@ -129,7 +143,7 @@ pub(super) async fn run(
         ListenerTls::Forced => Channel::Required,
         ListenerTls::Implicit => Channel::Tls,
     };
-    let command_due = Instant::now() + config.timeouts.command;
+    let now = Instant::now();
     let mut session = Session {
         server: Server::new(profile, channel),
         inbound,
@@ -143,7 +157,10 @@ pub(super) async fn run(
         standing: None,
         draft: None,
         pace: Pace::default(),
-        command_due,
+        command_since: now,
+        message_since: now,
+        progress: Progress::default(),
+        seat,
         lines_left: REFUSALS_LOGGED,
         is_logged: false,
     };
@@ -158,6 +175,10 @@ pub(super) async fn run(
 impl Session {
     async fn whole(&mut self, tcp: TcpStream) -> End {
         if self.listener.tls == ListenerTls::Implicit {
+            // Before a handshake nothing can be said.
+            if self.count(Rate::Handshakes).is_err() {
+                return End::Said;
+            }
             return match self.shake_hands(tcp).await {
                 Ok(tls) => self.rest(Wire::new(tls), true).await,
                 Err(end) => end,
@@ -198,26 +219,33 @@ impl Session {
     async fn close<S: Transport>(&self, mut wire: Wire<S>, end: End) -> End {
         match end {
             End::Timeout => wire.say(&self.server.farewell(Farewell::Timeout)),
+            End::NoMessage => wire.say(&self.server.farewell(Farewell::NoMessage)),
             End::Shutdown => wire.say(&self.server.farewell(Farewell::Shutdown)),
+            // A client that does not read has a part of a reply already.
+            End::Crowded if wire.is_unsent() => return end,
+            End::Crowded => wire.say(&self.server.farewell(Farewell::Crowded)),
             End::Gone(_) | End::Handshake(_) => return end,
             End::Said | End::StartTls => {}
         }
-        wire.close(self.settings.config.timeouts.command).await;
+        // Its seat is taken: nothing is waited for.
+        let patience = if matches!(end, End::Crowded) { LAST_WORDS } else { self.patience().command };
+        wire.close(patience).await;
         end
     }
 
     async fn shake_hands(&mut self, tcp: TcpStream) -> Result<TlsStream<TcpStream>, End> {
-        let patience = self.settings.config.timeouts.handshake;
+        let patience = self.patience().handshake;
         let shaking = self.settings.tls.accept(tcp, self.listener.request_client_certificate);
         let shaken = select! {
             () = self.stop.cancelled() => return Err(End::Shutdown),
+            () = self.seat.evicted() => return Err(End::Crowded),
             shaken = timeout(patience, shaking) => shaken,
         };
         self.shaken(shaken.as_ref().ok().and_then(|shaken| shaken.as_ref().ok()).map(|(_, seen)| seen));
         match shaken {
             Ok(Ok((tls, seen))) => {
                 self.layer = Layer::Tls(seen);
-                self.command_due = Instant::now() + self.settings.config.timeouts.command;
+                self.command_since = Instant::now();
                 Ok(tls)
             }
             Ok(Err(fault)) => Err(End::Handshake(fault.to_string())),
@@ -254,10 +282,14 @@ impl Session {
                 }
                 Step::StartTls(reply) => {
                     wire.input.advance(used);
+                    if let Err(refusal) = self.count(Rate::Handshakes) {
+                        self.say(wire, &refusal);
+                        return End::Said;
+                    }
                     self.say(wire, &reply);
-                    return match wire.flush(self.settings.config.timeouts.command).await {
+                    return match self.flush(wire).await {
                         Ok(()) => End::StartTls,
-                        Err(fault) => End::Gone(fault.to_string()),
+                        Err(end) => end,
                     };
                 }
                 Step::Close(reply) => {
@@ -268,11 +300,11 @@ impl Session {
             };
             wire.input.advance(used);
             self.say(wire, &reply);
-            self.command_due = Instant::now() + self.settings.config.timeouts.command;
+            self.command_since = Instant::now();
             if wire.is_full()
-                && let Err(fault) = wire.flush(self.settings.config.timeouts.command).await
+                && let Err(end) = self.flush(wire).await
             {
-                return End::Gone(fault.to_string());
+                return end;
             }
         }
     }
@@ -289,44 +321,65 @@ impl Session {
         wire.say(reply);
     }
 
-    /// Sends what was said, and waits for more: the client has nothing else in the pipeline.
-    async fn more<S: AsyncRead + AsyncWrite + Unpin>(&mut self, wire: &mut Wire<S>) -> Result<(), End> {
-        let timeouts = &self.settings.config.timeouts;
-        wire.flush(timeouts.command).await.map_err(|fault| End::Gone(fault.to_string()))?;
-        let content = self.server.takes_content();
-        let read = if content {
-            // A message on its way in is worth more than a quick end.
-            let mut patience = self.pace.patience(timeouts.data_block, timeouts.data_rate);
-            if self.server.seems_over() {
-                patience = patience.min(SEEMS_OVER);
-            }
-            let since = Instant::now();
-            let read = timeout(patience, wire.fill(true)).await;
-            self.pace.note(since.elapsed(), read.as_ref().map_or(0, |octets| *octets.as_ref().unwrap_or(&0)));
-            read
-        } else {
-            select! {
-                biased;
-                () = self.stop.cancelled() => return Err(End::Shutdown),
-                read = timeout_at(self.command_due, wire.fill(false)) => read,
-            }
-        };
-        match read {
-            Ok(Ok(0)) => Err(End::Gone("closed by the client without QUIT".into())),
-            Ok(Ok(_)) => Ok(()),
-            Ok(Err(fault)) => Err(End::Gone(fault.to_string())),
-            // A client that was refused is told why: at 421 it would send all of it again.
-            Err(_) => match self.server.refusal().cloned() {
-                Some(refusal) => {
-                    self.say(wire, &refusal);
-                    Err(End::Said)
-                }
-                None => Err(End::Timeout),
-            },
+    fn patience(&self) -> Patience {
+        self.seat.patience(&self.settings.config.timeouts)
+    }
+
+    /// Sends what was said.
+    async fn flush<S: AsyncRead + AsyncWrite + Unpin>(&self, wire: &mut Wire<S>) -> Result<(), End> {
+        select! {
+            biased;
+            sent = wire.flush(self.patience().command) => sent.map_err(|fault| End::Gone(fault.to_string())),
+            () = self.seat.evicted() => Err(End::Crowded),
         }
     }
 
+    /// Sends what was said, and waits for more: the client has nothing else in the pipeline.
+    async fn more<S: AsyncRead + AsyncWrite + Unpin>(&mut self, wire: &mut Wire<S>) -> Result<(), End> {
+        self.flush(wire).await?;
+        let content = self.server.takes_content();
+        let since = Instant::now();
+        let read = loop {
+            let (due, end) = self.due(content, since);
+            select! {
+                biased;
+                // A message on its way in is worth more than a quick end.
+                () = self.stop.cancelled(), if !content => return Err(End::Shutdown),
+                is_evicted = self.seat.changed() => if is_evicted { return Err(End::Crowded) },
+                read = timeout_at(due, wire.fill(content)) => match read {
+                    Ok(read) => break read,
+                    Err(_) => return Err(self.give_up(wire, end)),
+                },
+            }
+        };
+        if content {
+            let octets = read.as_ref().map_or(0, |octets| *octets);
+            self.pace.note(since.elapsed(), octets);
+            if self.progress.note(octets) {
+                self.seat.brought();
+            }
+        }
+        match read {
+            Ok(0) => Err(End::Gone("closed by the client without QUIT".into())),
+            Ok(_) => Ok(()),
+            Err(fault) => Err(End::Gone(fault.to_string())),
+        }
+    }
+
+    /// By when the client must have sent what is waited for since then, and how the session ends otherwise.
+    fn due(&self, content: bool, since: Instant) -> (Instant, End) {
+        let (timeouts, patience) = (&self.settings.config.timeouts, self.patience());
+        let block = self.pace.patience(patience.data_block, timeouts.data_rate);
+        let block = if self.server.seems_over() { block.min(SEEMS_OVER) } else { block };
+        let step = if content { since + block } else { self.command_since + patience.command };
+        let message = self.message_since + self.progress.allowance(&patience, timeouts.data_rate);
+        if step <= message { (step, End::Timeout) } else { (message, End::NoMessage) }
+    }
+
     async fn mail(&mut self, from: MailFrom) -> Reply {
+        if let Err(refusal) = self.count(Rate::Messages) {
+            return self.server.mail(from, Err(refusal));
+        }
         let (settings, peer) = (&self.settings, self.peer.ip());
         let connector = policy::connector(&settings.connectors, &from.reverse_path, peer);
         let outcome = match &self.layer {
@@ -354,6 +407,9 @@ impl Session {
     }
 
     fn rcpt(&mut self, rcpt: RcptTo) -> Reply {
+        if let Err(refusal) = self.count(Rate::Recipients) {
+            return self.server.rcpt(rcpt, Err(refusal));
+        }
         let may_relay = self.standing.as_ref().is_some_and(|standing| standing.may_relay);
         let peer = access::Peer { address: self.client, local: self.local, may_relay };
         let rules = access::Rules::new(&self.settings.config, &self.settings.connectors);

@@ -97,6 +97,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         self.unsent.len() > UNSENT_MAX
     }
 
+    /// Whether something that was said is not sent.
+    pub(super) fn is_unsent(&self) -> bool {
+        !self.unsent.is_empty()
+    }
+
     /// Sends what was said, within `patience`.
     pub(super) async fn flush(&mut self, patience: Duration) -> io::Result<()> {
         if self.unsent.is_empty() {

@@ -32,8 +32,10 @@ pub enum SessionEnd {
     Said,
     /// Its handshake failed.
     Handshake,
-    /// The client was too slow.
+    /// The client was too slow, or brought no message for too long.
     Timeout,
+    /// Its seat was given to somebody else.
+    Crowded,
     /// We are stopping.
     Shutdown,
     /// The client has gone.
@@ -46,6 +48,7 @@ impl SessionEnd {
             Self::Said => "closed",
             Self::Handshake => "handshake",
             Self::Timeout => "timeout",
+            Self::Crowded => "crowded",
             Self::Shutdown => "shutdown",
             Self::Gone => "lost",
         }
@@ -209,6 +212,7 @@ macro_rules! label_sets {
 
 label_sets! {
     Listener { listener: String }
+    Clients { clients: &'static str }
     Session { listener: String, end: &'static str }
     Limit { listener: String, limit: &'static str }
     Handshake { direction: &'static str, result: &'static str, tls: &'static str }

@@ -93,7 +93,7 @@ impl Meters {
         let registry = &mut self.registry;
         registry.register("inbound_open_sessions", "Sessions that are open", self.open_sessions.clone());
         registry.register("inbound_sessions", "Sessions that have ended, by how", self.sessions.clone());
-        let help = "Connections turned away because one of [limits] was reached";
+        let help = "Connections, messages and recipients turned away because one of [limits] was reached";
         registry.register("inbound_turned_away", help, self.turned_away.clone());
         let help = "Messages accepted, by what their session reached";
         registry.register("inbound_messages", help, self.inbound_messages.clone());

@@ -31,8 +31,19 @@ use labels::{
 pub use labels::{Demanded, Fate, HandshakeEnd, PolicyEnd, Reason, SessionEnd};
 use meters::{Meters, Open};
 use repeats::Repeats;
-pub use text::{AttemptsReading, Format, Process, QueueReading, Reading};
+pub use text::{AttemptsReading, ClientReading, Format, Process, QueueReading, Reading};
 use troubles::{Downgrade, Refusal, Troubles};
+
+/// The limits that turn clients away, by their keys in `[limits]`.
+const LIMITS: [&str; 7] = [
+    "connections",
+    "connections_per_client",
+    "connections_per_network",
+    "connections_per_minute",
+    "messages_per_minute",
+    "recipients_per_minute",
+    "handshakes_per_minute",
+];
 
 /// How often repeated log lines are summed up and what is kept is written.
 pub const ROUND: Duration = Duration::from_mins(1);
@@ -115,7 +126,7 @@ impl Monitor {
     pub fn prepare<'a>(&self, listeners: impl Iterator<Item = &'a str>, connectors: impl Iterator<Item = &'a str>) {
         let meters = &self.0.meters;
         for listener in listeners {
-            for limit in ["connections", "connections_per_client"] {
+            for limit in LIMITS {
                 drop(meters.turned_away.get_or_create(&Limit { listener: listener.to_owned(), limit }));
             }
         }
@@ -145,7 +156,7 @@ impl Monitor {
         self.0.meters.sessions.get_or_create(&label).inc();
     }
 
-    /// A connection was turned away; which of `[limits]` was reached.
+    /// A connection, a message or a recipient was turned away; which of `[limits]` was reached.
     pub fn turned_away(&self, listener: &str, limit: &'static str) {
         self.0.meters.turned_away.get_or_create(&Limit { listener: listener.to_owned(), limit }).inc();
     }

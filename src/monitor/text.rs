@@ -12,7 +12,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::{Registry, Unit};
 
-use super::labels::{Alarm, AttemptShare, Certificate, Connector, Queued, Version};
+use super::labels::{Alarm, AttemptShare, Certificate, Clients, Connector, Listener, Queued, Version};
 
 /// How metrics are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,6 +55,8 @@ pub struct Reading {
     pub policies: usize,
     /// Alarms that are known of, and whether each is on.
     pub alarms: Vec<(&'static str, bool)>,
+    /// Sessions with clients.
+    pub clients: ClientReading,
     /// Tasks of the runtime.
     pub tasks: usize,
     /// The process.
@@ -87,6 +89,19 @@ pub struct AttemptsReading {
     pub slow: u64,
     /// Destinations that find no place for one.
     pub waiting: u64,
+}
+
+/// Sessions with clients, of `[relay] networks` first and of strangers then.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ClientReading {
+    /// Sessions.
+    pub sessions: [usize; 2],
+    /// How many there may be: of all together, and of strangers.
+    pub seats: [usize; 2],
+    /// Each listener, and whether its seats are scarce.
+    pub short: Vec<(String, bool)>,
+    /// Clients and networks that were held back in the last hour.
+    pub held: usize,
 }
 
 /// The process, as the system tells.
@@ -160,6 +175,7 @@ fn read(reading: &Reading) -> Registry {
     }
     let help = "Whether many unrelated domains suffer the same: somebody is between us and the Internet";
     registry.register("interception_alarm", help, alarms);
+    clients(&mut registry, &reading.clients);
     registry.register("runtime_tasks", "Tasks of the asynchronous runtime", one(number(reading.tasks)));
     let version = Family::<Version, Gauge>::default();
     version.get_or_create(&Version { version: env!("CARGO_PKG_VERSION") }).set(1);
@@ -184,6 +200,27 @@ fn attempts(registry: &mut Registry, shares: &[AttemptsReading]) {
     family("delivery_attempts_max", help, |share| share.most);
     let help = "Destinations whose mail is due and waits because all delivery attempts of the share are in use";
     family("delivery_destinations_waiting", help, |share| share.waiting);
+}
+
+fn clients(registry: &mut Registry, reading: &ClientReading) {
+    let (sessions, seats) = (Family::<Clients, Gauge>::default(), Family::<Clients, Gauge>::default());
+    for (at, clients) in ["relay_networks", "strangers"].into_iter().enumerate() {
+        sessions.get_or_create(&Clients { clients }).set(number(reading.sessions[at]));
+        seats.get_or_create(&Clients { clients }).set(number(reading.seats[at]));
+    }
+    registry.register("inbound_sessions_now", "Sessions that are open, by whose they are", sessions);
+    let help = "Sessions that may be open: [limits] connections, and without what is reserved for [relay] networks";
+    registry.register("inbound_sessions_limit", help, seats);
+    let short = Family::<Listener, Gauge>::default();
+    for (listener, is_short) in &reading.short {
+        short.get_or_create(&Listener { listener: listener.clone() }).set(i64::from(*is_short));
+    }
+    let help = "Whether seats are scarce on a listener, so that strangers get less time";
+    registry.register("inbound_seats_scarce", help, short);
+    let held = Gauge::<i64>::default();
+    held.set(number(reading.held));
+    let help = "Clients and networks that were held back by one of [limits] in the last hour";
+    registry.register("inbound_clients_held_back", help, held);
 }
 
 /// The figures that every process shows under the same names.

@@ -9,6 +9,7 @@
 
 mod incoming;
 mod message;
+mod pipelining;
 mod replies;
 
 use super::command::{self, ClientName, Command, Line, MailFrom, RcptTo};
@@ -21,7 +22,7 @@ use incoming::{Flow, Incoming};
 /// Commands that bring no mail forward since the last accepted message, at most: they cost a client nothing, and one
 /// every few minutes would hold its seat for ever. Postfix's `smtpd_junk_command_limit` is the same.
 const IDLE_MAX: u32 = 100;
-/// Recipients beyond the limit that a transaction may be asked to take before each is such a command: a client
+/// Recipients beyond a limit (refused for now, with a reply of 4xx) that a transaction may be asked to take before each is such a command: a client
 /// that pipelines a long list is told 452 for what is too much of it, and its message goes to the others (RFC 5321
 /// §4.5.3.1.10). Again as Postfix has it (`smtpd_recipient_overshoot_limit`).
 const OVERSHOOT_MAX: u32 = 1000;
@@ -100,6 +101,10 @@ pub enum Step<'a> {
 pub enum Farewell {
     /// The client took too long.
     Timeout,
+    /// The client brought no message for too long.
+    NoMessage,
+    /// Other clients wait, and this one has brought no message for a while.
+    Crowded,
     /// We are told to stop.
     Shutdown,
 }
@@ -124,7 +129,7 @@ struct Transaction {
     recipients: Vec<Recipient>,
     /// Whether RCPT was said at all.
     rcpt: bool,
-    /// Recipients beyond the limit.
+    /// Recipients beyond a limit.
     overshoot: u32,
     progress: Progress,
 }
@@ -261,6 +266,10 @@ impl Server {
                 replies::recipient_ok()
             }
             (Ok(_), None) => replies::out_of_order("MAIL first"),
+            (Err(refusal), Some(transaction)) if refusal.severity() == Severity::Transient => {
+                transaction.overshoot = transaction.overshoot.saturating_add(1);
+                refusal
+            }
             (Err(refusal), _) => refusal,
         };
         self.counted(reply)
@@ -340,22 +349,6 @@ impl Server {
         }
     }
 
-    /// Whether commands came behind one that must be answered first: EHLO and HELO are the last of their group
-    /// (RFC 2920 §3.1), and without an answer to EHLO nothing has been offered. What a client sends blindly may be
-    /// another protocol's (Postfix's `smtpd_forbid_unauth_pipelining`).
-    fn runs_ahead(&self, parsed: &Result<Command, command::CommandError>, behind: &[u8]) -> bool {
-        let is_offered = self.client.as_ref().is_some_and(|client| client.esmtp);
-        match parsed {
-            // The fault has a reply of its own.
-            Err(fault) if fault.is_fatal() => false,
-            Ok(Command::Ehlo(_) | Command::Helo(_)) => !behind.is_empty(),
-            // These look themselves at what is behind them.
-            Ok(Command::StartTls | Command::Data | Command::Quit) => false,
-            Ok(Command::Bdat { size, .. }) => !is_offered && behind.len() as u64 > *size,
-            Ok(_) | Err(_) => !is_offered && !behind.is_empty(),
-        }
-    }
-
     fn hello<'a>(&mut self, name: ClientName, esmtp: bool) -> Step<'a> {
         // A new greeting ends a transaction as RSET does (RFC 5321 §4.1.4).
         self.transaction = None;
@@ -411,11 +404,12 @@ impl Server {
         if rcpt.utf8 && !from.smtputf8 {
             return self.say(command::CommandError::NeedsSmtpUtf8.reply());
         }
-        if recipients.len() >= self.profile.recipients {
-            *overshoot = overshoot.saturating_add(1);
-            if *overshoot > OVERSHOOT_MAX && !self.may_idle() {
-                return self.close(replies::too_many_idle(&self.profile.hostname));
-            }
+        let is_full = recipients.len() >= self.profile.recipients;
+        *overshoot = overshoot.saturating_add(u32::from(is_full));
+        if *overshoot > OVERSHOOT_MAX && !self.may_idle() {
+            return self.close(replies::too_many_idle(&self.profile.hostname));
+        }
+        if is_full {
             return self.say(replies::too_many_recipients());
         }
         Step::Rcpt(rcpt)

@@ -33,7 +33,7 @@ const FLOORS: [&[&str]; 24] = [
     &["smtp"],
     &["envelope"],
     &["smtp::reply"],
-    &["address"],
+    &["address", "networks"],
     // The front page: it names the rooms and imports nothing.
     &["lib"],
 ];

@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use gatepost::address::{Domain, Host, Mailbox};
 use gatepost::config::{
-    Admin, AdminHttp, AdminSocket, Config, Connector, Dns, Dnssec, Downgrade, Evidence, EvidencePath, IdentityFiles,
-    Inbound, Limits, Located, Log, LogFormat, OnFailure, Outbound, OwnTls, Place, Queue, Relay, Route, SendReports,
-    Timeouts, TlsDemand, TlsReports, Trust, TrustAnchor, WarnAfter, Written,
+    Admin, AdminHttp, AdminSocket, ClientLimits, Config, Connector, Dns, Dnssec, Downgrade, Evidence, EvidencePath,
+    IdentityFiles, Inbound, Limits, Located, Log, LogFormat, OnFailure, Outbound, OwnTls, Place, Queue, Relay, Route,
+    SendReports, Timeouts, TlsDemand, TlsReports, Trust, TrustAnchor, WarnAfter, Written,
 };
 use gatepost::handshake::{HandshakeError, Material, Role, Seen};
 use gatepost::tls::{Acquaintance, ChainFault, Groups, Hello, Presented, Strength, TlsVersion};
@@ -225,8 +225,7 @@ pub(crate) fn config(identity: Option<IdentityFiles>, connectors: Vec<Connector>
         limits: Limits {
             message_size: 1,
             recipients: 100,
-            connections: 1,
-            connections_per_client: 1,
+            clients: ClientLimits::of(1, 1),
             errors: 1,
             received: 1,
             delivery_attempts: 100,
@@ -236,6 +235,7 @@ pub(crate) fn config(identity: Option<IdentityFiles>, connectors: Vec<Connector>
             command: second,
             data_block: second,
             data_rate: 1,
+            message: second,
             handshake: second,
             connect: second,
             reply: second,

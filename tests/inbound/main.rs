@@ -5,6 +5,7 @@ mod balancer;
 #[path = "../handshake/world.rs"]
 mod certificates;
 mod keys;
+mod limits;
 mod pins;
 mod relay;
 #[allow(dead_code, reason = "shared with the tests of handshakes, which use more of it")]

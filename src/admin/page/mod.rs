@@ -58,6 +58,7 @@ fn render(status: &Status) -> String {
     sections::connectors(&mut html, status);
     sections::certificates(&mut html, status);
     sections::exceptions(&mut html, status);
+    sections::clients(&mut html, status);
     sections::refusals(&mut html, status);
     html.raw("</main>\n<footer><p>As of ").time(status.at).raw(". For monitoring: <a href=\"/metrics\">metrics</a>, ");
     html.raw("<a href=\"/healthz\">health</a>, <a href=\"/readyz\">readiness</a>.</p></footer>\n</body></html>\n");

@@ -2,6 +2,7 @@
 
 use super::chart;
 use super::html::{Html, count, number, size, span};
+use crate::admin::words::HeldClient;
 use crate::admin::words::status::{Attempts, Certificate, Connector, Destination, Owner, Refusal, Status};
 
 /// Days before the end of a certificate at which it stands out.
@@ -29,6 +30,8 @@ fn verdict(status: &Status) -> (&'static str, String) {
         ("bad", "All delivery attempts are in use".to_owned())
     } else if troubles > 0 {
         ("warn", count(troubles, "destination in trouble", "destinations in trouble"))
+    } else if !status.clients.short.is_empty() {
+        ("warn", "Nearly all seats for clients are taken".to_owned())
     } else if status.queue.held > 0 {
         ("warn", "Held mail waits for you".to_owned())
     } else if soon {
@@ -188,6 +191,22 @@ pub(super) fn exceptions(html: &mut Html, status: &Status) {
         html.text(&one.until.to_string()).element(" UTC</span></div><p>", &one.tls, ": ").text(&one.reason).raw("</p>");
     });
     end(html, 0);
+}
+
+pub(super) fn clients(html: &mut Html, status: &Status) {
+    let clients = &status.clients;
+    let words = ("clients", "Clients held back by a limit", "None in the last hour.");
+    list(html, words, &clients.held, |html, one: &HeldClient| {
+        html.element("<div class=\"row\"><h3>", &one.client, "</h3><span class=\"meta\">last ").time(one.last);
+        html.element("</span></div><p>", &one.limit, ", ").text(&count(one.times, "time", "times")).raw(", since ");
+        html.time(one.since).raw("</p>");
+    });
+    html.element("<p class=\"meta\">Sessions: ", &number(clients.sessions as u64), " of ");
+    html.text(&number(clients.sessions_max as u64)).raw("; by clients outside of [relay] networks: ");
+    html.element("", &number(clients.strangers as u64), " of ")
+        .text(&number(clients.strangers_max as u64))
+        .raw(".</p>");
+    end(html, clients.more_held);
 }
 
 pub(super) fn refusals(html: &mut Html, status: &Status) {

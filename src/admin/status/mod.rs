@@ -11,16 +11,16 @@ use axum::extract::State;
 use jiff::{SignedDuration, Timestamp};
 
 use super::words::status::{
-    Attempts, Certificate, Connector, Destination, Downgrade, Exception, Owner, Queue, Refusal, Status,
+    Attempts, Certificate, Clients, Connector, Destination, Downgrade, Exception, Owner, Queue, Refusal, Status,
 };
 use super::{Desk, Problem, history, queue};
 use crate::config::{self, Config, TlsDemand, VerifyWanted};
 use crate::connector::{Connectors, exception};
 use crate::discovery::history::AlarmKind;
 use crate::handshake::Material;
-use crate::inbound::Settings;
+use crate::inbound::{Occupancy, Settings};
 use crate::monitor::labels::Direction;
-use crate::monitor::{AttemptsReading, QueueReading, Reading};
+use crate::monitor::{AttemptsReading, ClientReading, QueueReading, Reading};
 use crate::scheduler::ShareUsage;
 pub(in crate::admin) use survey::Surveyor;
 use survey::{Load, Survey};
@@ -63,7 +63,23 @@ pub(super) async fn of(desk: &Desk) -> Result<Status, Problem> {
         refusals: noted.refusals().map(refusal).collect(),
         downgrades: noted.downgrades().map(downgrade).collect(),
         alarms,
+        clients: clients(desk, &settings.config),
     })
+}
+
+fn clients(desk: &Desk, config: &Config) -> Clients {
+    let Occupancy { sessions, strangers, short, .. } = desk.clients.occupancy();
+    let (held, more_held) = first(desk.clients.held().iter().map(super::clients::held).collect());
+    let limits = &config.limits.clients;
+    Clients {
+        sessions,
+        sessions_max: limits.connections,
+        strangers,
+        strangers_max: limits.connections.saturating_sub(limits.connections_reserved),
+        short: short.iter().map(ToString::to_string).collect(),
+        held,
+        more_held,
+    }
 }
 
 /// What metrics show beside what is counted all the time.
@@ -83,9 +99,23 @@ pub(super) async fn reading(desk: &Desk) -> Result<Reading, Problem> {
         certificates: certificate_readings(certificates(desk, &settings.tls, now)),
         policies: desk.policies.count(),
         alarms: vec![("tls_lost", lost), ("new_issuer", issuer)],
+        clients: client_reading(desk, &settings.config),
         tasks: tokio::runtime::Handle::current().metrics().num_alive_tasks(),
         process: process::read(),
     })
+}
+
+fn client_reading(desk: &Desk, config: &Config) -> ClientReading {
+    let occupancy = desk.clients.occupancy();
+    let limits = &config.limits.clients;
+    let is_short = |name: &str| occupancy.short.iter().any(|short| **short == *name);
+    let listeners = config.listeners.iter().map(|listener| (listener.name.clone(), is_short(&listener.name)));
+    ClientReading {
+        sessions: [occupancy.sessions - occupancy.strangers, occupancy.strangers],
+        seats: [limits.connections, limits.connections.saturating_sub(limits.connections_reserved)],
+        short: listeners.collect(),
+        held: occupancy.held,
+    }
 }
 
 fn first<T>(mut all: Vec<T>) -> (Vec<T>, usize) {

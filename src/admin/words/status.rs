@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use jiff::civil::Date;
 use serde::{Deserialize, Serialize};
 
-use super::{AlarmOn, Reason};
+use super::{AlarmOn, HeldClient, Reason};
 use crate::monitor::coverage::Day;
 
 /// How things stand.
@@ -45,6 +45,28 @@ pub struct Status {
     pub downgrades: Vec<Downgrade>,
     /// Alarms that are on.
     pub alarms: Vec<AlarmOn>,
+    /// Sessions with clients, and who is held back by a limit.
+    #[serde(default)]
+    pub clients: Clients,
+}
+
+/// Sessions with clients.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Clients {
+    /// Sessions.
+    pub sessions: usize,
+    /// `[limits] connections`.
+    pub sessions_max: usize,
+    /// Those of clients that are not of `[relay] networks`.
+    pub strangers: usize,
+    /// How many of these there may be.
+    pub strangers_max: usize,
+    /// Listeners on which seats are scarce.
+    pub short: Vec<String>,
+    /// Clients and networks that were held back in the last hour, the last first.
+    pub held: Vec<HeldClient>,
+    /// How many more there are.
+    pub more_held: usize,
 }
 
 /// The queue.

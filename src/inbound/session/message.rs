@@ -9,6 +9,7 @@ use tracing::{debug, error, info};
 use super::{End, Session};
 use crate::access;
 use crate::envelope::{Envelope, Recipient};
+use crate::inbound::patience::Progress;
 use crate::inbound::received::{self, Received};
 use crate::inbound::wire::Wire;
 use crate::monitor::{Accepted, Reason};
@@ -116,6 +117,8 @@ impl Session {
             Ok((receipt, entry)) => {
                 let reply = self.server.accepted(&receipt);
                 wire.say(&reply);
+                self.seat.brought();
+                (self.message_since, self.progress) = (Instant::now(), Progress::default());
                 Some(entry)
             }
             Err(fault) => {
@@ -137,7 +140,7 @@ impl Session {
             }
             self.hand_on(wire, entry).await?;
         }
-        self.command_due = Instant::now() + self.settings.config.timeouts.command;
+        self.command_since = Instant::now();
         Ok(())
     }
 

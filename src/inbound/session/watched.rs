@@ -1,13 +1,15 @@
 //! What a session tells the monitor and the log of its end, its handshake and its refusals.
 
 use jiff::Timestamp;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tracing::info;
 
 use super::{End, Session};
 use crate::address::ReversePath;
-use crate::config::{Connector, TlsDemand};
+use crate::config::{Connector, Rate, TlsDemand};
 use crate::handshake::Seen;
 use crate::inbound::policy::Standing;
+use crate::inbound::wire::Wire;
 use crate::monitor::certificates::{Shown, Sighting};
 use crate::monitor::labels::Direction;
 use crate::monitor::troubles::Refusal;
@@ -26,11 +28,33 @@ impl Session {
         let end = match end {
             End::Said | End::StartTls => SessionEnd::Said,
             End::Handshake(_) => SessionEnd::Handshake,
-            End::Timeout => SessionEnd::Timeout,
+            End::Timeout | End::NoMessage => SessionEnd::Timeout,
+            End::Crowded => SessionEnd::Crowded,
             End::Shutdown => SessionEnd::Shutdown,
             End::Gone(_) => SessionEnd::Gone,
         };
         monitor.session_ended(&self.listener.name, end);
+    }
+
+    /// Counts something that the client does, or gives the reply to it where that was too often.
+    pub(super) fn count(&mut self, rate: Rate) -> Result<(), Reply> {
+        // The checks of a balancer would find us ill.
+        if rate == Rate::Handshakes && self.client.is_none() {
+            return Ok(());
+        }
+        let (config, peer) = (&self.settings.config, self.peer.ip());
+        self.inbound.clients.count(config, rate, self.client, peer).map_err(|refusal| {
+            self.inbound.clients.note(&self.inbound.monitor, &self.listener.name, peer, &refusal);
+            self.is_logged = true;
+            refusal.reply(&config.hostname)
+        })
+    }
+
+    /// Ends a session that took too long. A client that was refused is told why: at 421 it would send all of it again.
+    pub(super) fn give_up<S: AsyncRead + AsyncWrite + Unpin>(&mut self, wire: &mut Wire<S>, end: End) -> End {
+        let Some(refusal) = self.server.refusal().cloned() else { return end };
+        self.say(wire, &refusal);
+        End::Said
     }
 
     /// The handshake is over.

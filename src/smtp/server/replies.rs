@@ -138,6 +138,12 @@ pub(super) fn farewell(hostname: &Domain, why: Farewell) -> Reply {
         Farewell::Timeout => {
             Reply::new(421, Status(4, 2), format!("{hostname} Waited too long, closing the connection"))
         }
+        Farewell::NoMessage => {
+            Reply::new(421, Status(4, 2), format!("{hostname} No message for too long, closing the connection"))
+        }
+        Farewell::Crowded => {
+            Reply::new(421, Status(3, 2), format!("{hostname} Too busy, other clients are waiting; try again later"))
+        }
         Farewell::Shutdown => Reply::new(421, Status(3, 2), format!("{hostname} Service is shutting down")),
     }
 }

@@ -1,0 +1,204 @@
+//! What each client and each network may do in a minute.
+//!
+//! A client that has been quiet for a minute may use its allowance at once, and then as fast as it grows again (the
+//! generic cell rate algorithm of ITU-T I.371). What is refused does not count. For each network and rate one number is
+//! kept: the moment at which the whole allowance is there again.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use crate::config::{ClientLimits, Rate};
+use crate::networks;
+
+const MINUTE: Duration = Duration::from_mins(1);
+/// Clients and networks that are remembered, at most. One that finds no room is not counted by itself, but with the
+/// networks around it that are remembered.
+const REMEMBERED_MAX: usize = 50_000;
+/// Between two searches for what can be forgotten: each looks at everything.
+const SEARCH_PAUSE: Duration = Duration::from_secs(1);
+
+/// A limit that is reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Over {
+    /// Of whom.
+    pub(super) network: IpNet,
+    /// So many a minute are allowed.
+    pub(super) most: u32,
+    /// After this time there is room for one more.
+    pub(super) wait: Duration,
+}
+
+/// For each rate, when the allowance is whole again.
+type Whole = [Duration; Rate::ALL.len()];
+
+/// What was done in the last minute. Times count from whatever moment the caller likes.
+#[derive(Debug, Default)]
+pub(super) struct Rates {
+    whole: HashMap<IpNet, Whole>,
+    searched: Option<Duration>,
+}
+
+impl Rates {
+    /// Counts one event of a client, or says which limit it would break.
+    pub(super) fn count(
+        &mut self,
+        rate: Rate,
+        address: IpAddr,
+        limits: &ClientLimits,
+        now: Duration,
+    ) -> Result<(), Over> {
+        let client = std::iter::once((networks::client(address), limits.per_minute(rate)));
+        let around = networks::networks(address).map(|network| (network, limits.per_network_and_minute(rate)));
+        let all: Vec<(IpNet, u32)> = client.chain(around).collect();
+        for (network, most) in &all {
+            let whole = self.whole.get(network).map_or(now, |whole| whole[rate as usize].max(now));
+            let due = (whole + step(*most)).saturating_sub(now);
+            if due > MINUTE {
+                return Err(Over { network: *network, most: *most, wait: due - MINUTE });
+            }
+        }
+        for (network, most) in all {
+            if let Some(whole) = self.remember(network, now) {
+                whole[rate as usize] = whole[rate as usize].max(now) + step(most);
+            }
+        }
+        Ok(())
+    }
+
+    fn remember(&mut self, network: IpNet, now: Duration) -> Option<&mut Whole> {
+        if self.whole.len() >= REMEMBERED_MAX && !self.whole.contains_key(&network) {
+            if self.searched.is_some_and(|searched| now < searched + SEARCH_PAUSE) {
+                return None;
+            }
+            self.searched = Some(now);
+            self.whole.retain(|_, whole| whole.iter().any(|whole| *whole > now));
+            if self.whole.len() >= REMEMBERED_MAX {
+                return None;
+            }
+        }
+        Some(self.whole.entry(network).or_default())
+    }
+
+    /// Forgets what was done within a network, and by the networks around it; everything, where none is named.
+    pub(super) fn forget(&mut self, network: Option<&IpNet>) {
+        self.whole.retain(|one, _| network.is_some_and(|network| !network.contains(one) && !one.contains(network)));
+    }
+}
+
+/// What one event takes of an allowance.
+fn step(most: u32) -> Duration {
+    MINUTE / most.max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Six connections a minute for a client, and thirty for a network.
+    fn limits() -> ClientLimits {
+        ClientLimits { connections_per_minute: 6, messages_per_minute: 2, ..ClientLimits::of(10, 3) }
+    }
+
+    fn at(rates: &mut Rates, rate: Rate, address: &str, seconds: u64) -> Result<(), (String, u32, u64)> {
+        let counted = rates.count(rate, address.parse().expect("an address"), &limits(), Duration::from_secs(seconds));
+        counted.map_err(|over| (networks::written(&over.network), over.most, over.wait.as_secs()))
+    }
+
+    #[test]
+    fn a_minutes_allowance_may_come_at_once_and_grows_again() {
+        let mut rates = Rates::default();
+        for (second, wanted) in [
+            (0, Ok(())),
+            (0, Ok(())),
+            (0, Ok(())),
+            (0, Ok(())),
+            (0, Ok(())),
+            (1, Ok(())),
+            (1, Err(9)),
+            (9, Err(1)),
+            (10, Ok(())),
+            (10, Err(10)),
+            (30, Ok(())),
+            (30, Ok(())),
+            (30, Err(10)),
+        ] {
+            let counted = at(&mut rates, Rate::Connections, "192.0.2.1", second);
+            assert_eq!(counted, wanted.map_err(|wait| ("192.0.2.1".to_owned(), 6, wait)), "at {second}");
+        }
+        assert_eq!(at(&mut rates, Rate::Connections, "192.0.2.2", 30), Ok(()), "somebody else");
+        assert_eq!(at(&mut rates, Rate::Messages, "192.0.2.1", 30), Ok(()), "something else");
+        for _ in 0..6 {
+            assert_eq!(at(&mut rates, Rate::Connections, "192.0.2.1", 1000), Ok(()));
+        }
+    }
+
+    #[test]
+    fn many_clients_of_one_network_are_bounded_together() {
+        for (clients, network) in [
+            (["192.0.2.1", "192.0.2.2", "192.0.2.3", "192.0.2.4", "192.0.2.5", "192.0.2.6"], "192.0.2.0/24"),
+            (
+                [
+                    "2001:db8::1",
+                    "2001:db8:0:1::1",
+                    "2001:db8:0:2::",
+                    "2001:db8:0:3::",
+                    "2001:db8:0:4::",
+                    "2001:db8:0:5::",
+                ],
+                "2001:db8::/56",
+            ),
+            (
+                [
+                    "2001:db8::1",
+                    "2001:db8:0:100::",
+                    "2001:db8:0:200::",
+                    "2001:db8:0:300::",
+                    "2001:db8:0:400::",
+                    "2001:db8:0:500::",
+                ],
+                "2001:db8::/48",
+            ),
+        ] {
+            let mut rates = Rates::default();
+            for client in &clients[..5] {
+                for _ in 0..6 {
+                    assert_eq!(at(&mut rates, Rate::Connections, client, 0), Ok(()), "{client}");
+                }
+            }
+            assert_eq!(at(&mut rates, Rate::Connections, clients[5], 0), Err((network.to_owned(), 30, 2)));
+            // What the network refused is not held against the client.
+            assert_eq!(at(&mut rates, Rate::Connections, clients[5], 2), Ok(()));
+        }
+    }
+
+    #[test]
+    fn what_is_forgotten_begins_anew() {
+        let mut rates = Rates::default();
+        let full = |rates: &mut Rates| at(rates, Rate::Messages, "192.0.2.1", 0).is_err();
+        for forgotten in [Some("192.0.2.1/32"), Some("192.0.2.0/24"), Some("192.0.2.1/32"), None] {
+            assert!(!full(&mut rates) && !full(&mut rates) && full(&mut rates), "{forgotten:?}");
+            let other: IpNet = "192.0.3.0/24".parse().expect("a network");
+            rates.forget(Some(&other));
+            assert!(full(&mut rates), "somebody else was forgotten");
+            rates.forget(forgotten.map(|text| text.parse().expect("a network")).as_ref());
+        }
+    }
+
+    #[test]
+    fn nobody_makes_it_grow() {
+        let mut rates = Rates::default();
+        let mut connect = |n: u32, seconds| {
+            let address = IpAddr::from(std::net::Ipv4Addr::from_bits(n << 8));
+            let counted = rates.count(Rate::Connections, address, &limits(), Duration::from_secs(seconds));
+            (counted.is_ok(), rates.whole.len())
+        };
+        for n in 0..40_000 {
+            assert!(connect(n, 0).0);
+        }
+        assert_eq!(connect(40_000, 0), (true, REMEMBERED_MAX));
+        assert_eq!(connect(40_001, 61), (true, 2), "who was quiet for a minute is forgotten");
+    }
+}

@@ -1,0 +1,113 @@
+//! How long a session may take: in peace, and while seats are scarce (Postfix's stress mode).
+
+use std::time::Duration;
+
+use crate::config::Timeouts;
+
+/// What strangers get at most while seats are scarce.
+const SCARCE: Patience = Patience {
+    command: Duration::from_secs(10),
+    data_block: Duration::from_secs(30),
+    handshake: Duration::from_secs(10),
+    message: Duration::from_mins(5),
+};
+
+/// The times that bound the steps of a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Patience {
+    /// The next command, complete.
+    pub(super) command: Duration,
+    /// The next block of a message.
+    pub(super) data_block: Duration,
+    /// TLS, complete.
+    pub(super) handshake: Duration,
+    /// A message, since the last one.
+    message: Duration,
+}
+
+impl Patience {
+    /// The times of a session; `is_pressed` where it is to make haste.
+    pub(super) fn of(timeouts: &Timeouts, is_pressed: bool) -> Self {
+        let Timeouts { command, data_block, handshake, message, .. } = *timeouts;
+        let peace = Self { command, data_block, handshake, message };
+        if !is_pressed {
+            return peace;
+        }
+        Self {
+            command: command.min(SCARCE.command),
+            data_block: data_block.min(SCARCE.data_block),
+            handshake: handshake.min(SCARCE.handshake),
+            message: message.min(SCARCE.message),
+        }
+    }
+}
+
+/// What a session has brought since its last message, or since its beginning.
+#[derive(Debug, Default)]
+pub(super) struct Progress {
+    octets: u64,
+    /// Octets that count as a good part of a message, so far.
+    part: u64,
+}
+
+/// So much content shows that a session is worth its seat.
+const GOOD_PART: u64 = 64 << 10;
+
+impl Progress {
+    /// Notes content that came; whether it makes a good part of a message.
+    pub(super) fn note(&mut self, octets: usize) -> bool {
+        self.octets = self.octets.saturating_add(octets as u64);
+        self.part = self.part.saturating_add(octets as u64);
+        let is_good = self.part >= GOOD_PART;
+        if is_good {
+            self.part = 0;
+        }
+        is_good
+    }
+
+    /// How long after its last message the session may bring the next one. What comes at `rate` octets a second takes
+    /// none of the time.
+    pub(super) fn allowance(&self, patience: &Patience, rate: u64) -> Duration {
+        let earned = self.octets.checked_div(rate).map_or(Duration::ZERO, Duration::from_secs);
+        patience.message.saturating_add(earned)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn timeouts(times: [u64; 4]) -> Timeouts {
+        let [command, data_block, handshake, message] = times.map(Duration::from_secs);
+        let (connect, reply, final_reply, drain) = (SECOND, SECOND, SECOND, SECOND);
+        Timeouts { command, data_block, data_rate: 1024, message, handshake, connect, reply, final_reply, drain }
+    }
+
+    #[test]
+    fn scarcity_shortens_and_never_lengthens() {
+        for (configured, scarce) in [([300, 180, 30, 1800], [10, 30, 10, 300]), ([5, 5, 5, 5], [5, 5, 5, 5])] {
+            for (is_pressed, wanted) in [(false, configured), (true, scarce)] {
+                let Patience { command, data_block, handshake, message } =
+                    Patience::of(&timeouts(configured), is_pressed);
+                assert_eq!([command, data_block, handshake, message].map(|time| time.as_secs()), wanted);
+            }
+        }
+    }
+
+    #[test]
+    fn only_content_buys_time() {
+        let patience = Patience::of(&timeouts([300, 180, 30, 1800]), false);
+        let mut progress = Progress::default();
+        assert_eq!(progress.allowance(&patience, 1024), SECOND * 1800);
+        for _ in 0..1000 {
+            assert!(!progress.note(1), "BDAT 1 is no progress");
+        }
+        assert_eq!(progress.allowance(&patience, 1024), SECOND * 1800);
+        let parts = (0..100).filter(|_| progress.note(16 << 10)).count();
+        assert_eq!(parts, 25);
+        assert_eq!(progress.allowance(&patience, 1024), SECOND * 3400);
+        assert_eq!(progress.allowance(&patience, 0), SECOND * 1800, "a rate of nothing gives nothing away");
+    }
+}

@@ -1,0 +1,62 @@
+//! Clients as limits count them: an address, and the networks around it that one customer of a provider may have.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+/// The width of a client: an IPv4 address, or an IPv6 /64, which is what one machine is given.
+const CLIENT: (u8, u8) = (32, 64);
+/// The widths of networks: an IPv4 /24; an IPv6 /56, which a household is given, and a /48, which a site is.
+const NETWORKS: ([u8; 1], [u8; 2]) = ([24], [56, 48]);
+
+/// The client that an address belongs to, as a network.
+#[must_use]
+pub fn client(address: IpAddr) -> IpNet {
+    around(address, CLIENT)
+}
+
+/// The networks around a client, the narrowest first.
+pub fn networks(address: IpAddr) -> impl Iterator<Item = IpNet> {
+    let address = address.to_canonical();
+    let widths = if address.is_ipv4() { &NETWORKS.0[..] } else { &NETWORKS.1[..] };
+    widths.iter().map(move |width| around(address, (*width, *width)))
+}
+
+/// The widest network around a client.
+#[must_use]
+pub fn site(address: IpAddr) -> IpNet {
+    networks(address).last().unwrap_or_else(|| client(address))
+}
+
+fn around(address: IpAddr, (v4, v6): (u8, u8)) -> IpNet {
+    let address = address.to_canonical();
+    let width = if address.is_ipv4() { v4 } else { v6 };
+    // Each width fits its kind of address.
+    IpNet::new(address, width).map_or(IpNet::from(address), |network| network.trunc())
+}
+
+/// A client or a network as people write it: a bare address where it is one.
+#[must_use]
+pub fn written(network: &IpNet) -> String {
+    if network.prefix_len() == network.max_prefix_len() { network.addr().to_string() } else { network.to_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_in_a_client_and_in_networks() {
+        for (address, of_client, around) in [
+            ("192.0.2.77", "192.0.2.77", &["192.0.2.0/24"][..]),
+            ("::ffff:192.0.2.77", "192.0.2.77", &["192.0.2.0/24"]),
+            ("2001:db8:1:2345::9", "2001:db8:1:2345::/64", &["2001:db8:1:2300::/56", "2001:db8:1::/48"]),
+            ("2001:db8:1:2345:ffff::1", "2001:db8:1:2345::/64", &["2001:db8:1:2300::/56", "2001:db8:1::/48"]),
+        ] {
+            let address = address.parse().expect("an address");
+            assert_eq!(written(&client(address)), of_client);
+            assert_eq!(networks(address).map(|network| written(&network)).collect::<Vec<_>>(), around);
+            assert_eq!(Some(written(&site(address)).as_str()), around.last().copied());
+        }
+    }
+}

@@ -1,0 +1,168 @@
+//! Limits on clients: seats, rates and patience, as clients hear of them. Who is counted how stands in tables beside the
+//! code.
+
+use std::time::{Duration, Instant};
+
+use crate::relay::{PATIENCE, Relay, Wanted};
+
+const OURS: &str = "\"127.0.0.9/32\"";
+
+#[tokio::test]
+async fn a_stranger_has_so_many_messages_and_recipients_a_minute() {
+    let more = "[limits]\nmessages_per_minute = 2\nrecipients_per_minute = 3";
+    let relay = Relay::start(Wanted { more, networks: OURS, ..Wanted::default() }).await;
+    let mut client = relay.client().await;
+    client.says("EHLO client.example").await;
+    client.hears("250-").await;
+    let recipient = "RCPT TO:<b@example.com>";
+    client.says(&format!("MAIL FROM:<a@example.org>{}", format!("\n{recipient}").repeat(4))).await;
+    for words in ["250 2.1.0", "250 2.1.5", "250 2.1.5", "250 2.1.5"] {
+        client.hears(words).await;
+    }
+    client.hears("450 4.7.1 Too many recipients a minute from 127.0.0.1; try again in").await;
+    client.says("DATA").await;
+    client.hears("354").await;
+    client.says("a\n.\nMAIL FROM:<a@example.org>\nRSET\nMAIL FROM:<a@example.org>").await;
+    for words in ["250 2.0.0 Ok: queued", "250 2.1.0", "250 2.0.0"] {
+        client.hears(words).await;
+    }
+    client.hears("450 4.7.1 Too many messages a minute from 127.0.0.1; try again in").await;
+    // Another session of the same client is no way around it, and others are served.
+    let mut again = relay.client().await;
+    again.says("EHLO client.example").await;
+    again.hears("250-").await;
+    again.says("MAIL FROM:<a@example.org>").await;
+    again.hears("450 4.7.1").await;
+    let mut ours = relay.from("127.0.0.9").await;
+    ours.hears("220").await;
+    ours.says("EHLO client.example").await;
+    ours.hears("250-").await;
+    for _ in 0..5 {
+        ours.says(&format!("MAIL FROM:<a@example.org>\n{recipient}\n{recipient}\nRSET")).await;
+        for words in ["250 2.1.0", "250 2.1.5", "250 2.1.5", "250 2.0.0"] {
+            ours.hears(words).await;
+        }
+    }
+    relay.ends().await;
+}
+
+#[tokio::test]
+async fn a_stranger_has_so_many_connections_and_handshakes_a_minute() {
+    let more = "[limits]\nconnections_per_minute = 3\nhandshakes_per_minute = 1";
+    let relay = Relay::start(Wanted { more, networks: OURS, ..Wanted::default() }).await;
+    drop(relay.secured(false).await);
+    let mut second = relay.client().await;
+    second.says("STARTTLS").await;
+    second.hears("421 4.7.0 relay.example.com Too many TLS handshakes a minute from 127.0.0.1; try again in").await;
+    second.hears_the_end().await;
+    let mut third = relay.client().await;
+    third.says("EHLO client.example").await;
+    third.hears("250-").await;
+    let mut fourth = relay.silent().await;
+    fourth.hears("421 4.7.0 relay.example.com Too many connections a minute from 127.0.0.1; try again in").await;
+    fourth.hears_the_end().await;
+    for _ in 0..5 {
+        relay.from("127.0.0.9").await.hears("220").await;
+    }
+    relay.ends().await;
+}
+
+#[tokio::test]
+async fn where_tls_comes_first_a_handshake_too_many_is_not_answered() {
+    let more = "[limits]\nhandshakes_per_minute = 1";
+    let relay = Relay::start(Wanted { tls: "implicit", more, networks: OURS, ..Wanted::default() }).await;
+    let first = relay.silent().await;
+    relay.shaken(first, false).await.hears("220").await;
+    relay.silent().await.hears_the_end().await;
+    relay.ends().await;
+}
+
+#[tokio::test]
+async fn a_network_has_its_share_of_seats() {
+    let more = "[limits]\nconnections_per_client = 1\nconnections_per_network = 2";
+    let relay = Relay::start(Wanted { more, networks: OURS, ..Wanted::default() }).await;
+    let mut open = Vec::new();
+    for (address, words) in [
+        ("127.0.0.1", "220"),
+        ("127.0.0.1", "421 4.7.0 relay.example.com Too many connections from your address"),
+        ("127.0.0.2", "220"),
+        ("127.0.0.3", "421 4.7.0 relay.example.com Too many connections from your network 127.0.0.0/24"),
+        ("127.0.1.3", "220"),
+        ("127.0.0.9", "220"),
+    ] {
+        let mut client = relay.from(address).await;
+        client.hears(words).await;
+        open.push(client);
+    }
+    relay.ends().await;
+}
+
+#[tokio::test]
+async fn a_stranger_makes_room_for_a_client_of_ours() {
+    let more = "[limits]\nconnections = 3\nconnections_reserved = 1";
+    let relay = Relay::start(Wanted { more, networks: "\"127.0.1.0/24\"", ..Wanted::default() }).await;
+    let (mut first, mut second) = (relay.client().await, relay.from("127.0.0.2").await);
+    second.hears("220").await;
+    // Strangers have not been here for long: they are left alone for another.
+    relay.from("127.0.0.3").await.hears("421 4.3.2 relay.example.com Too many connections, try again later").await;
+    let mut ours = Vec::new();
+    for address in ["127.0.1.1", "127.0.1.2"] {
+        let mut client = relay.from(address).await;
+        client.hears("220").await;
+        ours.push(client);
+    }
+    first.hears("421 4.3.2 relay.example.com Too busy, other clients are waiting; try again later").await;
+    first.hears_the_end().await;
+    second.says("NOOP").await;
+    second.hears("250 2.0.0").await;
+    relay.ends().await;
+}
+
+#[tokio::test]
+async fn a_listener_has_its_own_seats() {
+    let more = "[[listener]]\nname = \"other\"\naddress = [\"127.0.0.1:2526\"]\n[limits]\nconnections = 9\n\
+                connections_reserved = 1";
+    let relay = Relay::start(Wanted { more, networks: OURS, ..Wanted::default() }).await;
+    // Eight are not reserved, and one listener of two has three quarters of them.
+    let mut open = Vec::new();
+    for (client, words) in [(1, "220"), (2, "220"), (3, "220"), (4, "220"), (5, "220"), (6, "220"), (7, "421 4.3.2")] {
+        let mut client = relay.from(&format!("127.0.0.1{client}")).await;
+        client.hears(words).await;
+        open.push(client);
+    }
+    relay.from("127.0.0.9").await.hears("220").await;
+    relay.ends().await;
+}
+
+#[tokio::test]
+async fn a_session_that_brings_no_message_comes_to_an_end() {
+    let more = "[timeouts]\nmessage = \"1s\"";
+    let relay = Relay::start(Wanted { more, ..Wanted::default() }).await;
+    for keeps_busy in ["NOOP", "MAIL FROM:<a@example.org>\nRSET"] {
+        let mut client = relay.client().await;
+        client.says("EHLO client.example").await;
+        client.hears("250-").await;
+        let began = Instant::now();
+        let end = loop {
+            client.says(keeps_busy).await;
+            let mut reply = String::new();
+            for _ in keeps_busy.lines() {
+                reply = client.reply().await;
+                if reply.starts_with("421") {
+                    break;
+                }
+            }
+            if !reply.starts_with("250") || began.elapsed() > PATIENCE {
+                break reply;
+            }
+            // At the limit, the reply is waited for.
+            if began.elapsed() > Duration::from_millis(900) {
+                break client.reply().await;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        };
+        assert!(end.starts_with("421 4.4.2 relay.example.com No message for too long"), "{end}");
+        client.hears_the_end().await;
+    }
+    relay.ends().await;
+}
