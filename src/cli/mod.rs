@@ -4,6 +4,7 @@
 //! itself); `sendmail` has those of sysexits.h.
 
 mod check;
+mod clients;
 mod demo;
 mod evidence;
 mod explain;
@@ -43,6 +44,7 @@ enum Command {
     Probe(probe::Arguments),
     Queue(queue::Arguments),
     History(history::Arguments),
+    Clients(clients::Arguments),
     Evidence(evidence::Arguments),
     Status(status::Arguments),
     Sendmail(sendmail::Arguments),
@@ -78,6 +80,7 @@ impl Cli {
             Command::Probe(arguments) => probe::run(&arguments),
             Command::Queue(arguments) => queue::run(&arguments),
             Command::History(arguments) => history::run(&arguments),
+            Command::Clients(arguments) => clients::run(&arguments),
             Command::Evidence(arguments) => evidence::run(&arguments),
             Command::Status(arguments) => status::run(&arguments),
             Command::Sendmail(arguments) => sendmail::run(arguments),

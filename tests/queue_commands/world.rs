@@ -141,6 +141,13 @@ impl Relay {
         command.stdin(Stdio::null()).output().expect("gatepost runs")
     }
 
+    /// `gatepost clients …`.
+    pub(crate) fn clients(&self, arguments: &[&str]) -> Output {
+        let mut command = Command::new(PROGRAM);
+        command.arg("clients").args(arguments).arg("--config").arg(self.config());
+        command.stdin(Stdio::null()).output().expect("gatepost runs")
+    }
+
     /// `gatepost status …`.
     pub(crate) fn status(&self, arguments: &[&str]) -> Output {
         let mut command = Command::new(PROGRAM);
