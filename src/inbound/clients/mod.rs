@@ -20,6 +20,7 @@ use tracing::{info, warn};
 
 use super::patience::Patience;
 use super::proxied::Origin;
+use crate::access;
 use crate::config::{ClientLimits, Config, Listener, Rate, Timeouts};
 use crate::monitor::Monitor;
 use crate::networks::{self, written};
@@ -138,12 +139,6 @@ impl Default for Clients {
     }
 }
 
-/// Whether a client is of `[relay] networks`.
-pub(super) fn is_ours(config: &Config, client: Option<IpAddr>) -> bool {
-    let client = client.map(|client| client.to_canonical());
-    client.is_some_and(|client| config.relay.networks.iter().any(|network| network.contains(&client)))
-}
-
 impl Clients {
     /// Counts a connection and gives it a seat.
     pub(super) fn connect(&self, config: &Config, listener: &Listener, origin: Origin) -> Result<Seat, Refusal> {
@@ -155,7 +150,7 @@ impl Clients {
         let address = origin.address().ip();
         let listener_seats = config.seats(listener);
         let name: Arc<str> = listener.name.as_str().into();
-        let is_ours = is_ours(config, origin.client());
+        let is_ours = access::is_own_client(&config.relay, origin.client());
         let who = Newcomer { address, is_ours, listener: Arc::clone(&name), listener_seats };
         let (given, changed) = {
             let mut seats = lock(&self.0.seats);
@@ -198,7 +193,7 @@ impl Clients {
         client: Option<IpAddr>,
         address: IpAddr,
     ) -> Result<(), Refusal> {
-        if is_ours(config, client) {
+        if access::is_own_client(&config.relay, client) {
             return Ok(());
         }
         let counted = lock(&self.0.rates).count(rate, address, &config.limits.clients, self.0.start.elapsed());
