@@ -1,0 +1,90 @@
+//! How long healthy mail waits while others hang: the program between clients and a small Internet on loopback, with a
+//! name server of its own. In each attack many destinations hang; meanwhile mail for our own mailbox server, for a
+//! partner with a connector, and for a domain that was never heard of before must arrive within 5 s.
+//!
+//! `cargo bench --bench fairness` runs every attack (some four minutes); `cargo bench --bench fairness -- bounces` those
+//! whose name begins so. With `--profile dev` nothing needs to be compiled for speed. Exit status 1 means that a message was
+//! late or did not come.
+//!
+//! `internet` is the name server and the hosts, `relay` the program, `client` hands mail in, `attack` says what hangs.
+
+#[path = "fairness/attack.rs"]
+mod attack;
+#[path = "fairness/client.rs"]
+mod client;
+#[path = "../tests/support/dns.rs"]
+mod dns;
+#[path = "fairness/internet.rs"]
+mod internet;
+#[path = "fairness/relay.rs"]
+mod relay;
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use attack::{ATTACKS, Attack};
+use internet::Internet;
+use relay::Relay;
+
+/// Healthy mail arrives within this.
+const BAR: Duration = Duration::from_secs(5);
+/// Messages of each kind, one every half second.
+const ROUNDS: usize = 60;
+const PAUSE: Duration = Duration::from_millis(500);
+/// Afterwards no message is waited for longer than this.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if !arguments.iter().any(|argument| argument == "--bench") {
+        // A test runner that was told to take everything started this.
+        println!("run me with: cargo bench --bench fairness");
+        return ExitCode::SUCCESS;
+    }
+    let wanted = arguments.iter().find(|argument| !argument.starts_with('-'));
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    let mut kept = true;
+    println!(
+        "{:<54} {:>7} {:>10} {:>10} {:>10}",
+        "longest time to arrival", "hanging", "our own", "partner", "new domain"
+    );
+    for attack in ATTACKS.iter().filter(|attack| wanted.is_none_or(|name| attack.name.starts_with(name.as_str()))) {
+        kept &= runtime.block_on(measure(attack));
+    }
+    if kept { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Runs one attack, prints its line, and says whether every message came in time.
+async fn measure(attack: &Attack) -> bool {
+    let internet = Internet::start().await;
+    let relay = Relay::start(&internet).await;
+    (attack.prepare)(&relay, &internet).await;
+    let attacking = tokio::spawn((attack.launch)(relay.address));
+    for round in 0..ROUNDS {
+        let to =
+            [format!("own{round}@example.com"), format!("p{round}@partner.example"), format!("n@new{round}.example")];
+        internet.expect(&to);
+        for recipient in &to {
+            client::send(relay.address, client::INSIDE, "somebody@example.com", recipient).await;
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+    let times = internet.times(PATIENCE).await;
+    attacking.abort();
+    let longest = ["own", "p", "n"].map(|kind| longest(&times, kind));
+    let cells = longest.map(|longest| match longest {
+        Some(longest) => format!("{:.2} s{}", longest.as_secs_f64(), if longest > BAR { " !" } else { "" }),
+        None => "lost !".to_owned(),
+    });
+    let [own, partner, new] = cells;
+    println!("{:<54} {:>7} {own:>10} {partner:>10} {new:>10}", attack.what, internet.peak());
+    longest.iter().all(|longest| longest.is_some_and(|longest| longest <= BAR))
+}
+
+/// The longest time of a kind of message; nothing where one did not come.
+fn longest(times: &[(String, Option<Duration>)], kind: &str) -> Option<Duration> {
+    let is_of_kind =
+        |to: &str| to.trim_end_matches(|c| c != '@').trim_end_matches('@').trim_end_matches(char::is_numeric) == kind;
+    let of_kind = times.iter().filter(|(to, _)| is_of_kind(to)).map(|(_, time)| *time);
+    of_kind.collect::<Option<Vec<_>>>()?.into_iter().max()
+}
