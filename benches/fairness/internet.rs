@@ -28,7 +28,7 @@ enum Manner {
     Healthy,
     /// It never greets.
     Silent,
-    /// It takes [`TAKEN`] messages, and then never greets.
+    /// It takes [`TAKEN`] messages, ends the session, and never greets again.
     Tarpit,
     /// The same, but it says everything but the last answer.
     Mute,
@@ -144,11 +144,10 @@ fn zone() -> String {
 async fn serve(stream: TcpStream, seen: Arc<Seen>) {
     let Ok(SocketAddr::V4(here)) = stream.local_addr() else { return };
     let (address, manner) = (*here.ip(), Manner::of(*here.ip()));
-    let is_spent = || seen.taken.lock().expect("no panic").get(&address).is_some_and(|taken| *taken >= TAKEN);
     let mut stream = BufReader::new(stream);
     let hangs = match manner {
         Manner::Silent => true,
-        Manner::Tarpit => is_spent(),
+        Manner::Tarpit => is_spent(&seen, address),
         Manner::Healthy | Manner::Mute => false,
     };
     if !hangs {
@@ -202,8 +201,15 @@ async fn converse(
                 return Ok(());
             }
             stream.write_all(b"250 taken\r\n").await?;
+            if manner == Manner::Tarpit && is_spent(seen, address) {
+                return Ok(());
+            }
         }
     }
+}
+
+fn is_spent(seen: &Seen, address: Ipv4Addr) -> bool {
+    seen.taken.lock().expect("no panic").get(&address).is_some_and(|taken| *taken >= TAKEN)
 }
 
 /// Notes a message; false where the host says nothing to it.
