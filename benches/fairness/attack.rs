@@ -15,6 +15,8 @@ type Work<'a> = Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
 pub(crate) struct Attack {
     pub(crate) name: &'static str,
     pub(crate) what: &'static str,
+    /// So many sessions hang at the same time, or it is none.
+    pub(crate) hangs: usize,
     /// What comes before it.
     pub(crate) prepare: for<'a> fn(&'a Relay, &'a Internet) -> Work<'a>,
     /// The attack itself.
@@ -25,30 +27,35 @@ pub(crate) const ATTACKS: [Attack; 5] = [
     Attack {
         name: "bounces",
         what: "2,400 bounces to 60 domains that take 20 and hang",
+        hangs: 100,
         prepare: |_, _| Box::pin(async {}),
         launch: |relay| Box::pin(bounces(relay)),
     },
     Attack {
         name: "silent",
         what: "2,100 messages to 700 silent domains of 10 addresses",
+        hangs: 500,
         prepare: |_, _| Box::pin(async {}),
         launch: |relay| Box::pin(to_each(relay, "silent", 700, 3)),
     },
     Attack {
         name: "worked",
         what: "2,400 messages to 60 domains that had worked",
+        hangs: 100,
         prepare: |relay, internet| Box::pin(work(relay, internet, "tarpit", TARPITS)),
         launch: |relay| Box::pin(to_each(relay, "tarpit", TARPITS, 40)),
     },
     Attack {
         name: "mute",
         what: "2,400 messages to 60 that had worked, no last answer",
+        hangs: 100,
         prepare: |relay, internet| Box::pin(work(relay, internet, "mute", MUTES)),
         launch: |relay| Box::pin(to_each(relay, "mute", MUTES, 40)),
     },
     Attack {
         name: "many",
         what: "3,000 messages to 3,000 silent domains",
+        hangs: 500,
         prepare: |_, _| Box::pin(async {}),
         launch: |relay| Box::pin(to_each(relay, "silent", SILENT, 1)),
     },

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::ROUNDS;
+use crate::ROUNDS_MAX;
 use crate::dns::NameServer;
 
 /// Domains that never greet, each with ten addresses: `silent0.example` and so on.
@@ -108,6 +108,11 @@ impl Internet {
         }
     }
 
+    /// Sessions that hang now.
+    pub(crate) fn hanging(&self) -> usize {
+        self.seen.hanging.load(Ordering::Relaxed)
+    }
+
     /// The most sessions that hung at the same time.
     pub(crate) fn peak(&self) -> usize {
         self.seen.peak.load(Ordering::Relaxed)
@@ -121,7 +126,7 @@ impl Internet {
 
 fn zone() -> String {
     let mut zone = String::from("host.example A 127.1.0.1\npartner.example MX 10 host.example\n");
-    for number in 0..ROUNDS {
+    for number in 0..ROUNDS_MAX {
         let _ = writeln!(zone, "new{number}.example MX 10 host.example");
     }
     for number in 0..SILENT {
