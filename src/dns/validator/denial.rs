@@ -40,6 +40,22 @@ pub(super) enum CutProof {
     NoName,
 }
 
+/// A denying record, by the types that it names at its owner.
+pub(super) trait TypesAtOwner {
+    /// Checks whether the record names a type.
+    fn has(&self, kind: RecordType) -> bool;
+
+    /// Checks whether the record denies a type, and an alias that could lead to records of that type.
+    fn lacks(&self, kind: RecordType) -> bool {
+        !self.has(kind) && !self.has(RecordType::CNAME)
+    }
+
+    /// Checks whether this is the parent's record at a zone cut.
+    fn is_delegation(&self) -> bool {
+        self.has(RecordType::NS) && !self.has(RecordType::SOA)
+    }
+}
+
 impl CutProof {
     /// Reads the types that the parent zone has at a name (RFC 6840 §4.4).
     pub(super) fn of_types(has: impl Fn(RecordType) -> bool) -> Option<Self> {

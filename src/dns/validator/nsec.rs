@@ -6,7 +6,7 @@
 use hickory_resolver::proto::dnssec::rdata::NSEC;
 use hickory_resolver::proto::rr::{Name, RecordType};
 
-use super::denial::{CutProof, LeafProof};
+use super::denial::{CutProof, LeafProof, TypesAtOwner};
 
 /// An NSEC record with its owner.
 #[derive(Clone, Copy)]
@@ -76,22 +76,15 @@ impl NsecProofs<'_> {
     }
 }
 
-impl Nsec<'_> {
-    fn next(&self) -> &Name {
-        self.data.next_domain_name()
-    }
-
+impl TypesAtOwner for Nsec<'_> {
     fn has(&self, kind: RecordType) -> bool {
         self.data.type_set().contains(kind)
     }
+}
 
-    fn lacks(&self, kind: RecordType) -> bool {
-        !self.has(kind) && !self.has(RecordType::CNAME)
-    }
-
-    /// The parent's record at a zone cut.
-    fn is_delegation(&self) -> bool {
-        self.has(RecordType::NS) && !self.has(RecordType::SOA)
+impl Nsec<'_> {
+    fn next(&self) -> &Name {
+        self.data.next_domain_name()
     }
 
     /// The longest ancestor of a name that this record, which covers the name, shows to exist.

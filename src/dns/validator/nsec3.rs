@@ -12,7 +12,7 @@ use hickory_resolver::proto::dnssec::rdata::NSEC3;
 use hickory_resolver::proto::rr::{Name, RecordType};
 
 use super::super::LookupError;
-use super::denial::{CutProof, LeafProof};
+use super::denial::{CutProof, LeafProof, TypesAtOwner};
 use super::work::Work;
 
 /// Iterations above which a proof is not secure (RFC 9276 §3.2; BIND and Unbound draw the line here).
@@ -175,20 +175,13 @@ impl<'a> Nsec3Proofs<'a> {
     }
 }
 
-impl Nsec3<'_> {
+impl TypesAtOwner for Nsec3<'_> {
     fn has(&self, kind: RecordType) -> bool {
         self.data.type_set().contains(kind)
     }
+}
 
-    fn lacks(&self, kind: RecordType) -> bool {
-        !self.has(kind) && !self.has(RecordType::CNAME)
-    }
-
-    /// The parent's record at a zone cut.
-    fn is_delegation(&self) -> bool {
-        self.has(RecordType::NS) && !self.has(RecordType::SOA)
-    }
-
+impl Nsec3<'_> {
     /// The last record of a zone leads to the first (RFC 5155 §3.1.7).
     fn covers(&self, hash: &[u8]) -> bool {
         let (owner, next) = (self.hash.as_slice(), self.data.next_hashed_owner_name());
