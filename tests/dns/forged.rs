@@ -4,7 +4,7 @@
 use gatepost::demo::zones::{self, full_name};
 use gatepost::dns::{Dns, LookupError};
 use hickory_resolver::proto::dnssec::DigestType;
-use hickory_resolver::proto::dnssec::rdata::DNSSECRData;
+use hickory_resolver::proto::dnssec::rdata::{DNSSECRData, RRSIG};
 use hickory_resolver::proto::op::{Message, MessageType, OpCode, Query, ResponseCode};
 use hickory_resolver::proto::rr::rdata::CNAME;
 use hickory_resolver::proto::rr::{RData, Record, RecordType};
@@ -112,6 +112,48 @@ fn to_plain(due: &mut Message, name: &str) {
     let target = CNAME(full_name("mx.plain.test").expect("a name"));
     due.answers = vec![Record::from_rdata(full_name(name).expect("a name"), 60, RData::CNAME(target))];
     due.metadata.response_code = ResponseCode::NoError;
+}
+
+/// Makes another zone the signer that the signatures of a section name.
+fn sign_by(section: &mut [Record], zone: &str) {
+    for record in section {
+        if let RData::DNSSEC(DNSSECRData::RRSIG(signature)) = &record.data {
+            let mut input = signature.input().clone();
+            input.signer_name = full_name(zone).expect("a name");
+            record.data = RData::DNSSEC(DNSSECRData::RRSIG(RRSIG::from_sig(input, signature.sig().to_vec())));
+        }
+    }
+}
+
+/// A zone vouches for names in it alone: an unsigned zone elsewhere does not make a signed one's records unsigned.
+#[tokio::test]
+async fn a_signature_that_names_an_unsigned_zone_elsewhere_makes_nothing_unsigned() {
+    let server = world("").await;
+    for (name, kind) in [("_25._tcp.mx.good.test", RecordType::TLSA), ("good.test", RecordType::MX)] {
+        server.forge(name, kind, |_, due| sign_by(&mut due.answers, "plain.test"));
+    }
+    let dns = validating(&server);
+    bogus(tlsa(&dns).await);
+    bogus(dns.mx(&domain("good.test")).await);
+}
+
+/// Nor does its denial deny a signed zone's records.
+#[tokio::test]
+async fn a_denial_that_names_an_unsigned_zone_elsewhere_denies_nothing() {
+    for code in [ResponseCode::NoError, ResponseCode::NXDomain] {
+        let server = world("").await;
+        server.forge("_25._tcp.mx.good.test", RecordType::TLSA, move |zones, due| {
+            let mut denial = reply(zones, "nothing.evil.test", RecordType::TLSA);
+            assert!(denial.authorities.iter().any(|record| record.record_type() == RecordType::NSEC));
+            for record in &mut denial.authorities {
+                record.name = full_name("mx.plain.test").expect("a name");
+            }
+            sign_by(&mut denial.authorities, "plain.test");
+            become_of(due, denial);
+            due.metadata.response_code = code;
+        });
+        bogus(tlsa(&validating(&server)).await);
+    }
 }
 
 /// "There is no CNAME here" says nothing about another type.
