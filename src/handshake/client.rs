@@ -9,6 +9,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use super::curves::{CURVES, SCHEMES};
 use super::identity::{ClientIdentity, Identity};
 use super::tickets::{OneSession, Tickets};
 use super::verifier::Remember;
@@ -31,8 +32,8 @@ impl ClientTls {
         Self { offers, trust, default_trust }
     }
 
-    /// Shakes hands as a client, and begins with this `ClientHello`; SNI is the name where the hop has one. An earlier
-    /// session with a server of that name may be taken up where its acquaintance need not be made anew.
+    /// Makes a handshake as a client, with this `ClientHello`; SNI is the name where the hop has one. An earlier
+    /// session with a server of that name may be resumed where no certificate is demanded.
     ///
     /// The caller bounds the time.
     ///
@@ -81,6 +82,7 @@ impl ClientTls {
         let offers = Offers {
             post_quantum_first: speaking_http(offers.post_quantum_first),
             classical: speaking_http(offers.classical),
+            classical_all_curves: speaking_http(offers.classical_all_curves),
             post_quantum_only: speaking_http(offers.post_quantum_only),
         };
         Self { offers, trust, default_trust }
@@ -100,6 +102,7 @@ impl ClientTls {
 pub(super) struct Offers {
     post_quantum_first: Offer,
     classical: Offer,
+    classical_all_curves: Offer,
     post_quantum_only: Offer,
 }
 
@@ -116,13 +119,15 @@ impl Offers {
             provider.kx_groups.iter().copied().filter(|group| strength(group) == wanted).collect::<Vec<_>>()
         };
         let (hybrid, classical) = (only(Strength::PostQuantum), only(Strength::Classical));
-        let offer =
-            |groups, oldest| Offer::new(CryptoProvider { kx_groups: groups, ..provider.clone() }, oldest, identity);
+        let offer = |kx_groups, oldest, verifier| {
+            Offer::new(CryptoProvider { kx_groups, ..provider.clone() }, oldest, verifier, identity)
+        };
         Ok(Self {
-            post_quantum_first: offer([&hybrid[..], &classical].concat(), oldest)?,
-            classical: offer(classical, oldest)?,
+            post_quantum_first: offer([&hybrid[..], &classical].concat(), oldest, Remember::new())?,
+            classical_all_curves: offer([&classical[..], &CURVES].concat(), oldest, Remember::listing(&SCHEMES))?,
+            classical: offer(classical, oldest, Remember::new())?,
             // No older version knows hybrids.
-            post_quantum_only: offer(hybrid, TlsVersion::V1_3)?,
+            post_quantum_only: offer(hybrid, TlsVersion::V1_3, Remember::new())?,
         })
     }
 
@@ -130,6 +135,7 @@ impl Offers {
         match groups {
             Groups::PostQuantumFirst => &self.post_quantum_first,
             Groups::Classical => &self.classical,
+            Groups::ClassicalAllCurves => &self.classical_all_curves,
             Groups::PostQuantumOnly => &self.post_quantum_only,
         }
     }
@@ -148,22 +154,23 @@ impl Offer {
     fn new(
         provider: CryptoProvider,
         oldest: TlsVersion,
+        verifier: Remember,
         identity: Option<&Arc<Identity>>,
     ) -> Result<Self, rustls::Error> {
         let builder = ClientConfig::builder_with_provider(Arc::new(provider))
             .with_protocol_versions(versions(oldest))?
             .dangerous()
-            .with_custom_certificate_verifier(Arc::new(Remember::new()));
+            .with_custom_certificate_verifier(Arc::new(verifier));
         let mut config = match identity {
             Some(identity) => builder.with_client_cert_resolver(Arc::new(ClientIdentity(Arc::clone(identity)))),
             None => builder.with_no_client_auth(),
         };
-        // Whoever may take a session up brings the tickets for it.
+        // A handshake that may resume a session brings the tickets for it.
         config.resumption = Resumption::disabled();
         Ok(Self { config: Arc::new(config), tickets: Tickets::new() })
     }
 
-    /// The settings of one handshake, which takes a session up where it has the tickets for it.
+    /// The settings of one handshake, which resumes a session where it has a ticket for it.
     fn config(&self, hello: Hello, session: Option<&Arc<OneSession>>) -> Arc<ClientConfig> {
         if hello.sni && session.is_none() {
             return Arc::clone(&self.config);

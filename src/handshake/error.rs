@@ -1,4 +1,4 @@
-//! Why a handshake failed, in words for people.
+//! The reasons for which handshakes fail, in words for people.
 
 use std::fmt;
 use std::io;
@@ -8,11 +8,11 @@ use rustls::{AlertDescription, CertificateError, InvalidMessage, PeerIncompatibl
 /// Characters of a name of rustls' that are shown, at most.
 const NAME_SHOWN: usize = 100;
 
-/// Why a handshake did not complete, in words for people: what rustls or the network said.
+/// The reason for which a handshake did not complete, in words for people, from rustls or the network.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum HandshakeError {
-    /// The peer, or something on the way to it, ended it: a reset, an end, silence, or an alert. The peer may take
-    /// another `ClientHello`.
+    /// The peer, or something on the way to it, ended it: a reset, an end, silence, or an alert. The peer may
+    /// accept another `ClientHello`.
     #[error("{0}")]
     CutShort(String),
     /// Anything else: another `ClientHello` would change nothing.
@@ -21,7 +21,7 @@ pub enum HandshakeError {
 }
 
 impl HandshakeError {
-    /// Tells an error of tokio-rustls, which wraps those of rustls in those of the network.
+    /// Converts an error of tokio-rustls, which wraps those of rustls in those of the network.
     pub(super) fn of(error: &io::Error) -> Self {
         if let Some(tls) = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
             let text = of_tls(tls);
@@ -74,6 +74,8 @@ fn of_tls(error: &rustls::Error) -> String {
         Error::NoCertificatesPresented => "the peer showed no certificate".to_owned(),
         Error::DecryptError => "the peer's message cannot be decrypted".to_owned(),
         Error::PeerSentOversizedRecord => "the peer sent an oversized TLS record".to_owned(),
+        // Words for people already.
+        Error::General(text) => text.clone(),
         other => other.to_string(),
     }
 }
@@ -144,7 +146,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_rustls_says_is_told_in_words() {
+    fn what_rustls_says_is_put_in_words() {
         for (error, words) in [
             (
                 Error::InvalidMessage(InvalidMessage::HandshakePayloadTooLarge),

@@ -1,4 +1,4 @@
-//! The servers that did not take the usual `ClientHello`, and the smaller one that each of them took.
+//! The servers that do not accept the usual `ClientHello`, and the other one that each of them accepted.
 
 use std::time::Duration;
 
@@ -7,12 +7,12 @@ use moka::sync::Cache;
 use crate::address::Host;
 use crate::tls::{Hello, Hellos};
 
-/// The time for which a server is spared the usual `ClientHello`; then it is shown that once more.
+/// The time for which a server is shown the other `ClientHello` first; then the usual one is first again.
 const LIFETIME: Duration = Duration::from_hours(1);
 /// Servers remembered, at most. One that falls out breaks one more handshake.
 const SERVERS_MAX: u64 = 4096;
 
-/// The smaller `ClientHello`s that servers took, by host name (or address) and port. A clone shares them.
+/// The `ClientHello`s that servers accepted in the place of the usual one, by host name (or address) and port. A clone shares them.
 #[derive(Debug, Clone)]
 pub struct KnownHellos(Cache<(Host, u16), Hello>);
 
@@ -27,7 +27,7 @@ impl KnownHellos {
         Self(Cache::builder().max_capacity(SERVERS_MAX).time_to_live(lifetime).build())
     }
 
-    /// The smaller `ClientHello` that a server took last.
+    /// The `ClientHello` that a server accepted last, where that was not the usual one.
     #[must_use]
     pub fn get(&self, host: &Host, port: u16) -> Option<Hello> {
         self.0.get(&(host.clone(), port))
@@ -46,15 +46,15 @@ impl KnownHellos {
         self.0.insert((host, port), hello);
     }
 
-    /// Remembers the `ClientHello` that a server took, where that is smaller than the usual one. What is remembered
-    /// already stays as it is, and does not begin its time anew.
-    pub fn took(&self, host: &Host, port: u16, hellos: &Hellos, hello: Hello) {
+    /// Remembers the `ClientHello` that a server accepted, where that is not the usual one. What is remembered
+    /// already stays as it is, and keeps its time.
+    pub fn remember(&self, host: &Host, port: u16, hellos: &Hellos, hello: Hello) {
         if let Some(reduced) = hellos.reduced(hello) {
             self.0.entry((host.clone(), port)).or_insert(reduced);
         }
     }
 
-    /// A server did not take the `ClientHello` that it took before.
+    /// Forgets a server: it does not accept any more what it accepted before.
     pub fn forget(&self, host: &Host, port: u16) {
         self.0.invalidate(&(host.clone(), port));
     }
@@ -76,16 +76,16 @@ mod tests {
         let known = KnownHellos::for_so_long(Duration::from_millis(300));
         let usual = hellos(None);
         let smaller = usual.second().expect("there is one");
-        known.took(&one, 25, &usual, usual.first());
+        known.remember(&one, 25, &usual, usual.first());
         assert_eq!(known.get(&one, 25), None, "the usual one");
-        known.took(&one, 25, &usual, smaller);
-        assert_eq!(known.get(&one, 25), Some(Hello { groups: Groups::Classical, sni: false }));
+        known.remember(&one, 25, &usual, smaller);
+        assert_eq!(known.get(&one, 25), Some(Hello { groups: Groups::ClassicalAllCurves, sni: false }));
         assert_eq!((known.get(&one, 26), known.get(&other, 25)), (None, None));
         // Used again and again, it is forgotten all the same.
         let learned = std::time::Instant::now();
         while learned.elapsed() < Duration::from_millis(400) {
             if let Some(again) = known.get(&one, 25) {
-                known.took(&one, 25, &hellos(Some(again)), again);
+                known.remember(&one, 25, &hellos(Some(again)), again);
             }
             std::thread::sleep(Duration::from_millis(20));
         }
@@ -93,15 +93,15 @@ mod tests {
     }
 
     #[test]
-    fn what_a_server_took_from_one_connector_is_not_overwritten_by_another() {
+    fn what_a_server_accepted_from_one_connector_is_not_overwritten_by_another() {
         let host = Host::parse("mx1.example.org").expect("a host");
         let (known, usual) = (KnownHellos::default(), hellos(None));
         let smaller = usual.second().expect("there is one");
-        known.took(&host, 25, &usual, smaller);
-        known.took(&host, 25, &usual, usual.first());
+        known.remember(&host, 25, &usual, smaller);
+        known.remember(&host, 25, &usual, usual.first());
         let with_name =
             Hellos::new(&TlsPolicy::Opportunistic, Strength::PostQuantum, ServerName::Needed, Some(smaller));
-        known.took(&host, 25, &with_name, with_name.first());
+        known.remember(&host, 25, &with_name, with_name.first());
         assert_eq!(known.get(&host, 25), Some(smaller));
         known.forget(&host, 25);
         assert_eq!(known.get(&host, 25), None);
@@ -113,7 +113,7 @@ mod tests {
         let smaller = usual.second().expect("there is one");
         for number in 0..2 * SERVERS_MAX {
             let host = Host::parse(&format!("mx{number}.example.org")).expect("a host");
-            known.took(&host, 25, &usual, smaller);
+            known.remember(&host, 25, &usual, smaller);
         }
         known.0.run_pending_tasks();
         assert!(known.0.entry_count() <= SERVERS_MAX);

@@ -3,13 +3,14 @@
 //! A handshake here succeeds with whatever certificate the peer shows, as long as the peer proves to
 //! hold its key, or the key is one that the library cannot check and so proves nothing; whether that satisfies
 //! anybody is for [`crate::tls::judge`] to say, over the [`TlsFacts`](crate::tls::TlsFacts) that [`Seen::facts`]
-//! makes. Identities and trust anchors are loaded, and re-read, here. TLS 1.2 and 1.3 only (RFC 5246, RFC 8446, RFC 9325). A session is taken up
-//! again only where nobody asks who the peer is: it proves nothing anew.
+//! makes. Identities and trust anchors are loaded, and re-read, here. TLS 1.2 and 1.3 only (RFC 5246, RFC 8446, RFC 9325). A session is
+//! resumed only where nobody asks who the peer is: it proves nothing anew.
 
 mod anchor;
 mod certificate;
 mod chain;
 mod client;
+mod curves;
 mod dane;
 mod error;
 mod examine;

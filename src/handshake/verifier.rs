@@ -16,11 +16,24 @@ use super::leaf::{ALGORITHMS, CheckableKey, LeafKey};
 
 /// The verifier of both directions.
 #[derive(Debug)]
-pub(super) struct Remember(WebPkiSupportedAlgorithms);
+pub(super) struct Remember {
+    algorithms: WebPkiSupportedAlgorithms,
+    /// Schemes that are offered behind those that can be checked.
+    uncheckable: &'static [SignatureScheme],
+}
 
 impl Remember {
     pub(super) fn new() -> Self {
-        Self(*ALGORITHMS)
+        Self { algorithms: *ALGORITHMS, uncheckable: &[] }
+    }
+
+    /// Offers these schemes as well, for keys that prove nothing.
+    pub(super) fn listing(uncheckable: &'static [SignatureScheme]) -> Self {
+        Self { uncheckable, ..Self::new() }
+    }
+
+    fn schemes(&self) -> Vec<SignatureScheme> {
+        [&self.algorithms.supported_schemes(), self.uncheckable].concat()
     }
 
     /// Checks a handshake signature with the key of the certificate, unless that key cannot be checked.
@@ -33,7 +46,7 @@ impl Remember {
         match LeafKey::of(certificate) {
             LeafKey::Checkable(key) => verify(&key),
             // A scheme that was not offered is a fault of the peer's all the same (RFC 8446 §4.4.3).
-            LeafKey::Uncheckable(_) if self.0.mapping.iter().all(|(offered, _)| *offered != signed.scheme) => {
+            LeafKey::Uncheckable(_) if !self.schemes().contains(&signed.scheme) => {
                 Err(PeerMisbehaved::SignedHandshakeWithUnadvertisedSigScheme.into())
             }
             // rustls knows no other word for "go on". What it means is said by `Seen`, which shows no key then.
@@ -48,7 +61,7 @@ impl Remember {
         key: &CheckableKey,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature_with_raw_key(message, key.spki(), signed, &self.0)
+        verify_tls13_signature_with_raw_key(message, key.spki(), signed, &self.algorithms)
     }
 
     /// TLS 1.2: a scheme names the hash, and the key the curve; so each algorithm of the scheme is
@@ -59,7 +72,7 @@ impl Remember {
         key: &CheckableKey,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        let Some((_, algorithms)) = self.0.mapping.iter().find(|(scheme, _)| *scheme == signed.scheme) else {
+        let Some((_, algorithms)) = self.algorithms.mapping.iter().find(|(scheme, _)| *scheme == signed.scheme) else {
             return Err(PeerMisbehaved::SignedHandshakeWithUnadvertisedSigScheme.into());
         };
         let key = RawPublicKeyEntity::try_from(key.spki()).map_err(|_| CertificateError::BadEncoding)?;
@@ -102,7 +115,7 @@ impl ServerCertVerifier for Remember {
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.supported_schemes()
+        self.schemes()
     }
 }
 
@@ -145,6 +158,6 @@ impl ClientCertVerifier for Remember {
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.supported_schemes()
+        self.schemes()
     }
 }

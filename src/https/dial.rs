@@ -109,7 +109,7 @@ async fn handshake(
     let Some(hello) = hellos.second().filter(|_| Instant::now() < deadline.at) else { return Err(fault) };
     match shake(https, &host, hello, address, deadline).await {
         Ok(shaken) => {
-            https.hellos.took(&host, url.port(), &hellos, hello);
+            https.hellos.remember(&host, url.port(), &hellos, hello);
             Ok(shaken)
         }
         Err(again @ HttpsFault::Timeout { .. }) if again == fault => Err(again),

@@ -262,7 +262,7 @@ impl Target<'_> {
     ) -> Result<Shaken, Failure> {
         let client: &ClientTls = self.settings.tls.client(self.connector);
         let reduced = hellos.reduced(hello);
-        // What a session leaves behind to be taken up again can make the next ClientHello large.
+        // The ticket of an earlier session can make the next ClientHello large.
         let acquaintance = if reduced.is_none() { self.acquaintance() } else { Acquaintance::Made };
         let shaken = wire.secure(client, &self.server_name(), hello, acquaintance, self.handshake).await;
         self.shaken(shaken.as_ref().ok().map(|(_, seen)| seen));
@@ -277,7 +277,7 @@ impl Target<'_> {
             Verdict::Cleared(clearance) => clearance,
             Verdict::Redial(fallback) => return Ok(Shaken::Judged(Box::new(First::Redial(fallback)))),
             Verdict::Refused(refusal) => {
-                self.known.took(&self.hop.host, self.hop.port, hellos, hello);
+                self.known.remember(&self.hop.host, self.hop.port, hellos, hello);
                 if self.errand == Errand::Look {
                     self.greet_again(&mut wire, &mut opening, notes).await;
                 }
@@ -293,7 +293,7 @@ impl Target<'_> {
             }
             // Under TLS an opening has no other end than this.
             Ok(OpeningStep::Secured | OpeningStep::InClear(_) | OpeningStep::Handshake) => {
-                self.known.took(&self.hop.host, self.hop.port, hellos, hello);
+                self.known.remember(&self.hop.host, self.hop.port, hellos, hello);
                 Ok(Shaken::Judged(Box::new(First::Cleared { wire, opening: opening.extensions(), clearance })))
             }
             // With TLS 1.3 we have done our part before the peer has looked at it: what it thinks of our
@@ -305,7 +305,7 @@ impl Target<'_> {
         }
     }
 
-    /// A handshake broke: what the peer took before, it does not take any more.
+    /// A handshake broke: the peer does not accept any more what it accepted before.
     fn broken(&self, fault: HandshakeError) -> Shaken {
         self.known.forget(&self.hop.host, self.hop.port);
         Shaken::Broken(fault)
@@ -327,7 +327,7 @@ impl Target<'_> {
         }
     }
 
-    /// Once more to the same address, in clear, with the judge's leave.
+    /// Once more to the same address, in the clear, with the judge's leave.
     async fn redial(&self, address: SocketAddr) -> Result<(Wire, Extensions), Failure> {
         let mut opening = Opening::new(&self.settings.config.hostname, Starttls::NotWanted);
         match self.open(address, &mut opening).await? {

@@ -1,8 +1,9 @@
-//! The `ClientHello`: which one a server is shown, and which one after that where it breaks the first.
+//! The `ClientHello`: the one that a server is shown first, and the one after that where it breaks the first.
 //!
 //! X25519MLKEM768 makes a `ClientHello` larger than one TCP segment, and some servers, and boxes before them, reset or
-//! swallow what does not come in one piece; others refuse a server name (SNI) that they do not know. Such a
-//! server speaks TLS when it is shown a smaller one. Pure: what a policy demands bounds what is offered.
+//! swallow what does not come in one piece; others refuse a server name (SNI) that they do not know, or have a key on
+//! a curve that the first does not list. Such a server speaks TLS when it is shown another one. Pure: what a policy
+//! demands bounds what is offered.
 
 use std::fmt;
 
@@ -15,7 +16,7 @@ use super::{Acquaintance, TlsPolicy};
 pub enum Strength {
     /// Elliptic curves alone: a recorded session can be read once there is a large quantum computer.
     Classical,
-    /// A hybrid with ML-KEM (FIPS 203), which such a computer does not break as far as is known.
+    /// A hybrid with ML-KEM (FIPS 203), which no known method breaks, on such a computer either.
     PostQuantum,
 }
 
@@ -48,6 +49,9 @@ pub enum Groups {
     PostQuantumFirst,
     /// Classical groups alone: the `ClientHello` fits into one segment.
     Classical,
+    /// Classical groups, and behind them every curve and signature scheme that a server may need for its own key,
+    /// those included that cannot be checked. The `ClientHello` fits into one segment.
+    ClassicalAllCurves,
     /// Post-quantum hybrids alone.
     PostQuantumOnly,
 }
@@ -66,6 +70,7 @@ impl fmt::Display for Hello {
         f.write_str(match self.groups {
             Groups::PostQuantumFirst => "post-quantum key exchange first",
             Groups::Classical => "classical key exchange",
+            Groups::ClassicalAllCurves => "classical key exchange, all curves",
             Groups::PostQuantumOnly => "post-quantum key exchange only",
         })?;
         if self.sni { Ok(()) } else { f.write_str(", without SNI") }
@@ -105,8 +110,8 @@ pub struct Hellos {
 }
 
 impl Hellos {
-    /// Chooses them. `offered` is the connector's `groups`; `known` is the one that this server took last, where it
-    /// had not taken the usual one. None of them can lead to a session below the policy's `min_strength`.
+    /// Chooses them. `offered` is the connector's `groups`; `known` is the one that this server accepted last,
+    /// where it had not accepted the usual one. None of them can lead to a session below the policy's `min_strength`.
     #[must_use]
     pub fn new(policy: &TlsPolicy, offered: Strength, name: ServerName, known: Option<Hello>) -> Self {
         let floor = policy.min_strength();
@@ -115,14 +120,18 @@ impl Hellos {
             (Strength::PostQuantum, Strength::Classical) => Groups::PostQuantumFirst,
             (Strength::Classical, Strength::Classical) => Groups::Classical,
         };
-        let smaller = match floor {
+        let last = match floor {
             Strength::PostQuantum => Groups::PostQuantumOnly,
-            Strength::Classical => Groups::Classical,
+            Strength::Classical => Groups::ClassicalAllCurves,
         };
         let usual = Hello { groups, sni: name != ServerName::Absent };
-        let reduced = Hello { groups: smaller, sni: name == ServerName::Needed };
+        let reduced = Hello { groups: last, sni: name == ServerName::Needed };
         let first = known.map_or(usual, |known| Hello {
-            groups: if known.groups == Groups::Classical { smaller } else { groups },
+            groups: match (floor, known.groups) {
+                (Strength::Classical, reduced @ (Groups::Classical | Groups::ClassicalAllCurves)) => reduced,
+                (Strength::PostQuantum, _)
+                | (Strength::Classical, Groups::PostQuantumFirst | Groups::PostQuantumOnly) => groups,
+            },
             sni: usual.sni && (known.sni || reduced.sni),
         });
         let second = if first == reduced { usual } else { reduced };
@@ -141,7 +150,7 @@ impl Hellos {
         self.second
     }
 
-    /// A `ClientHello` of these, if it is smaller than the usual one.
+    /// A `ClientHello` of these, if it is not the usual one.
     #[must_use]
     pub fn reduced(&self, hello: Hello) -> Option<Hello> {
         Some(hello).filter(|hello| *hello != self.usual)
@@ -160,6 +169,8 @@ mod tests {
     const CLASSICAL: Hello = hello(Groups::Classical, true);
     const CLASSICAL_NAMELESS: Hello = hello(Groups::Classical, false);
     const HYBRID_NAMELESS: Hello = hello(Groups::PostQuantumFirst, false);
+    const CURVES: Hello = hello(Groups::ClassicalAllCurves, true);
+    const CURVES_NAMELESS: Hello = hello(Groups::ClassicalAllCurves, false);
     const ONLY: Hello = hello(Groups::PostQuantumOnly, true);
     const ONLY_NAMELESS: Hello = hello(Groups::PostQuantumOnly, false);
 
@@ -168,16 +179,16 @@ mod tests {
     }
 
     #[test]
-    fn the_second_is_smaller_and_never_the_same_again() {
+    fn the_second_is_another_and_never_the_same_again() {
         use ServerName::{Absent, Needed, Optional};
         use Strength::{Classical, PostQuantum};
         for (floor, offered, name, first, second) in [
-            (Classical, PostQuantum, Optional, HYBRID, Some(CLASSICAL_NAMELESS)),
-            (Classical, PostQuantum, Needed, HYBRID, Some(CLASSICAL)),
-            (Classical, PostQuantum, Absent, HYBRID_NAMELESS, Some(CLASSICAL_NAMELESS)),
-            (Classical, Classical, Optional, CLASSICAL, Some(CLASSICAL_NAMELESS)),
-            (Classical, Classical, Needed, CLASSICAL, None),
-            (Classical, Classical, Absent, CLASSICAL_NAMELESS, None),
+            (Classical, PostQuantum, Optional, HYBRID, Some(CURVES_NAMELESS)),
+            (Classical, PostQuantum, Needed, HYBRID, Some(CURVES)),
+            (Classical, PostQuantum, Absent, HYBRID_NAMELESS, Some(CURVES_NAMELESS)),
+            (Classical, Classical, Optional, CLASSICAL, Some(CURVES_NAMELESS)),
+            (Classical, Classical, Needed, CLASSICAL, Some(CURVES)),
+            (Classical, Classical, Absent, CLASSICAL_NAMELESS, Some(CURVES_NAMELESS)),
             (PostQuantum, PostQuantum, Optional, ONLY, Some(ONLY_NAMELESS)),
             (PostQuantum, PostQuantum, Needed, ONLY, None),
             (PostQuantum, PostQuantum, Absent, ONLY_NAMELESS, None),
@@ -189,18 +200,20 @@ mod tests {
     }
 
     #[test]
-    fn what_a_server_took_comes_first_as_far_as_the_policy_lets_it() {
+    fn what_a_server_accepted_comes_first_where_the_policy_allows_it() {
         use ServerName::{Needed, Optional};
         use Strength::{Classical, PostQuantum};
         for (floor, name, known, first, second) in [
-            (Classical, Optional, CLASSICAL_NAMELESS, CLASSICAL_NAMELESS, Some(HYBRID)),
-            (Classical, Needed, CLASSICAL_NAMELESS, CLASSICAL, Some(HYBRID)),
-            (Classical, Optional, CLASSICAL, CLASSICAL, Some(CLASSICAL_NAMELESS)),
-            // Only the name was in the way, for a connector that takes nothing but hybrids.
-            (Classical, Optional, ONLY_NAMELESS, HYBRID_NAMELESS, Some(CLASSICAL_NAMELESS)),
-            (Classical, Needed, ONLY_NAMELESS, HYBRID, Some(CLASSICAL)),
-            (PostQuantum, Optional, CLASSICAL_NAMELESS, ONLY_NAMELESS, Some(ONLY)),
-            (PostQuantum, Needed, CLASSICAL_NAMELESS, ONLY, None),
+            (Classical, Optional, CURVES_NAMELESS, CURVES_NAMELESS, Some(HYBRID)),
+            (Classical, Needed, CURVES_NAMELESS, CURVES, Some(HYBRID)),
+            (Classical, Optional, CURVES, CURVES, Some(CURVES_NAMELESS)),
+            // Only the name was in the way, for a connector that accepts nothing but hybrids.
+            (Classical, Optional, ONLY_NAMELESS, HYBRID_NAMELESS, Some(CURVES_NAMELESS)),
+            (Classical, Needed, ONLY_NAMELESS, HYBRID, Some(CURVES)),
+            // Or the groups were in the way, for a connector that offers classical ones.
+            (Classical, Optional, CLASSICAL_NAMELESS, CLASSICAL_NAMELESS, Some(CURVES_NAMELESS)),
+            (PostQuantum, Optional, CURVES_NAMELESS, ONLY_NAMELESS, Some(ONLY)),
+            (PostQuantum, Needed, CURVES_NAMELESS, ONLY, None),
         ] {
             let hellos = Hellos::new(&forced(floor), PostQuantum, name, Some(known));
             assert_eq!((hellos.first(), hellos.second()), (first, second), "{floor}, {name:?}, {known}");

@@ -35,14 +35,17 @@ async fn a_host_that_takes_no_large_client_hello_is_told_as_the_daemon_knows_it(
         assert!(std::time::Instant::now() < deadline, "the daemon delivers, and learns it");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    assert_eq!(known(), json!([{"host": "mx1.partner.example", "port": port, "groups": "classical", "sni": false}]));
+    assert_eq!(
+        known(),
+        json!([{"host": "mx1.partner.example", "port": port, "groups": "classical-all-curves", "sni": false}])
+    );
 
     let output = world.explain_file(&text, &["bob@sts.example"]);
     assert_eq!(code(&output), 0);
     in_order(
         &out(&output),
         &[
-            "offered     classical key exchange, without SNI (the running daemon knows that the host takes no more)\n",
+            "offered     classical key exchange, all curves, without SNI (the running daemon knows that the host takes no more)\n",
             "cut short, once more on a fresh connection: post-quantum key exchange first\n",
         ],
     );

@@ -45,7 +45,7 @@ async fn a_forced_partner_is_explained_from_connector_to_bounce_and_nobody_is_di
             "REQUIRETLS  nothing: an ordinary message does not ask for it",
             "memory      nothing: it was not asked: no running Gatepost answers on ",
             "offered     post-quantum key exchange first\n",
-            "where the handshake is cut short, once more on a fresh connection: classical key exchange\n",
+            "where the handshake is cut short, once more on a fresh connection: classical key exchange, all curves\n",
             "offers no STARTTLS",
             "is refused, 4.7.4 (connector)\n",
             "breaks the handshake, and the second one",
@@ -90,7 +90,7 @@ async fn the_document_has_the_rows_of_the_policy_table() {
     );
     assert_eq!(
         hop["client_hello"],
-        json!({"first": "post-quantum key exchange first", "second": "classical key exchange, without SNI", "remembered": false})
+        json!({"first": "post-quantum key exchange first", "second": "classical key exchange, all curves, without SNI", "remembered": false})
     );
     for (peer, result) in [
         ("no-starttls", "clear"),

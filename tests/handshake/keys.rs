@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use gatepost::handshake::Role;
-use gatepost::tls::{Acquaintance, Presented};
+use gatepost::tls::{Acquaintance, Groups, Hello, Presented};
 use jiff::Timestamp;
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{HandshakeKind, SignatureScheme};
@@ -76,6 +76,33 @@ async fn a_server_that_proved_nothing_is_never_resumed() {
     }
     let kinds: Vec<_> = peer.await.expect("the peer").into_iter().map(|seen| seen.expect("complete").kind).collect();
     assert_eq!(kinds, [HandshakeKind::Full; 3]);
+}
+
+/// A key on a brainpool curve has a scheme of its own under TLS 1.3 (RFC 8734), as have RSA-PSS and Ed448: a server
+/// signs by it once it is offered.
+#[tokio::test]
+async fn a_scheme_that_cannot_be_checked_proves_nothing_and_is_offered_at_the_second_try_alone() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let authority = Authority::root("Partner CA");
+    let (material, connector) = material_trusting(&authority, folder.path());
+    for (file, scheme) in [("brainpool-p256", 0x081a), ("rsassa-pss", 0x0809), ("ed448", 0x0808)] {
+        let kind = KINDS.into_iter().find(|kind| kind.file == file).expect("a kind");
+        let kind = Kind { scheme: SignatureScheme::from(scheme), ..kind };
+        let all_curves = Hello { groups: Groups::ClassicalAllCurves, sni: false };
+        let (address, peer) = serve(server(kind, &TLS13), 2).await;
+        for _ in 0..2 {
+            let with = (all_curves, Acquaintance::Renewed);
+            let seen = connect_with(&material, &connector, address, NAME, with).await.expect(kind.words);
+            let against = material.client(&connector).against(None);
+            let facts = seen.facts(against, Role::Server, Timestamp::now()).await;
+            assert_eq!(unproved(&facts.certificate), kind.words);
+            assert_eq!(facts.acquaintance, Acquaintance::Made, "never resumed");
+        }
+        peer.await.expect("the peer");
+        let (address, _peer) = serve(server(kind, &TLS13), 1).await;
+        let error = connect(&material, &connector, address, NAME).await.expect_err("not offered");
+        assert!(error.to_string().starts_with("the peer breaks the TLS protocol"), "{error}");
+    }
 }
 
 /// A key that can be checked is checked: nobody gets out of it by signing nonsense.

@@ -3,14 +3,17 @@
 use std::io;
 use std::time::Duration;
 
-use rustls::NamedGroup;
 use rustls::server::Acceptor;
+use rustls::{NamedGroup, SignatureScheme};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 /// What is larger is more than one TCP segment on some ways: the smallest MTU of IPv6. Every hybrid's key alone has
 /// 1216 octets.
 pub(crate) const SEGMENT: usize = 1280;
+
+/// A curve that no key exchange is done with.
+pub(crate) const SECP256K1: NamedGroup = NamedGroup::Unknown(22);
 
 /// What a server stumbles over, and what it does then.
 #[derive(Debug, Clone, Copy)]
@@ -27,6 +30,8 @@ pub(crate) enum Over {
     Sni,
     /// A ClientHello without a server name.
     NoSni,
+    /// A ClientHello that does not list this curve, on which it has its key, as OpenSSL does.
+    NoCurve(NamedGroup),
     /// Every one.
     Every,
 }
@@ -45,7 +50,8 @@ pub(crate) enum Does {
 pub(crate) struct Waiting {
     pub(crate) octets: usize,
     sni: Option<String>,
-    groups: Vec<NamedGroup>,
+    pub(crate) groups: Vec<NamedGroup>,
+    pub(crate) schemes: Vec<SignatureScheme>,
 }
 
 impl Waiting {
@@ -68,7 +74,8 @@ impl Waiting {
         let accepted = acceptor.accept().map_err(|(error, _)| io::Error::other(error))?.expect("a whole ClientHello");
         let hello = accepted.client_hello();
         let groups = hello.named_groups().expect("TLS 1.3 has groups").to_vec();
-        Ok(Self { octets, sni: hello.server_name().map(str::to_owned), groups })
+        let schemes = hello.signature_schemes().to_vec();
+        Ok(Self { octets, sni: hello.server_name().map(str::to_owned), groups, schemes })
     }
 
     /// `(hello hybrid+classical sni)` and the like.
@@ -79,7 +86,8 @@ impl Waiting {
             (true, false) => "hybrid",
             (false, _) => "classical",
         };
-        format!("(hello {groups}{})", if self.sni.is_some() { " sni" } else { "" })
+        let curves = if self.groups.contains(&SECP256K1) { "+curves" } else { "" };
+        format!("(hello {groups}{curves}{})", if self.sni.is_some() { " sni" } else { "" })
     }
 }
 
@@ -90,6 +98,7 @@ impl Picky {
             Over::Large => hello.octets > SEGMENT,
             Over::Sni => hello.sni.is_some(),
             Over::NoSni => hello.sni.is_none(),
+            Over::NoCurve(curve) => !hello.groups.contains(&curve),
             Over::Every => true,
         }
     }

@@ -4,12 +4,14 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use gatepost::outbound::{Outbound, Report, Via};
-use gatepost::tls::{Groups, Hello, TlsFacts, TlsOutcome};
+use gatepost::tls::{Acquaintance, Authentication, Groups, Hello, TlsFacts, TlsOutcome};
+use rustls::NamedGroup;
 use rustls::crypto::aws_lc_rs::kx_group;
 
-use crate::certificates::{BOTH, Pair, TLS12, provider, server_config};
-use crate::peer::picky::{Does, Over, Picky};
+use crate::certificates::{BOTH, Pair, TLS12, key_pin, provider, server_config};
+use crate::peer::picky::{Does, Over, Picky, SECP256K1};
 use crate::peer::{Heard, Manner, Peer, Starttls};
+use crate::uncheckable::{self, KINDS};
 use crate::world::{CONTENT, World, connector, deliver, failure, message, outcome, result};
 
 const HOP: &str = "mx.partner.example";
@@ -17,7 +19,8 @@ const TO: &str = "b@partner.example";
 
 const HYBRID: &str = "(hello hybrid+classical sni)";
 const CLASSICAL: &str = "(hello classical sni)";
-const NAMELESS: &str = "(hello classical)";
+const CURVES: &str = "(hello classical+curves sni)";
+const NAMELESS: &str = "(hello classical+curves)";
 const ONLY: &str = "(hello hybrid sni)";
 const ONLY_NAMELESS: &str = "(hello hybrid)";
 
@@ -120,7 +123,7 @@ async fn a_peer_that_takes_no_large_client_hello_is_shown_a_small_one() {
         let row: [(&[&str], Ends); 5] = [
             (&[HYBRID, NAMELESS], Tls),
             (&[HYBRID, NAMELESS], Tls),
-            (&[HYBRID, CLASSICAL], Tls),
+            (&[HYBRID, CURVES], Tls),
             (&[ONLY, ONLY_NAMELESS], Refused),
             // The second would be the same again.
             (&[ONLY], Refused),
@@ -137,7 +140,7 @@ async fn a_peer_that_refuses_our_name_for_it_is_asked_without_one_where_none_is_
         let row: [(&[&str], Ends); 5] = [
             (&[HYBRID, NAMELESS], Tls),
             (&[HYBRID, NAMELESS], Tls),
-            (&[HYBRID, CLASSICAL], Refused),
+            (&[HYBRID, CURVES], Refused),
             (&[ONLY, ONLY_NAMELESS], Tls),
             (&[ONLY], Refused),
         ];
@@ -153,7 +156,7 @@ async fn a_peer_that_takes_no_client_hello_is_shown_two() {
         let row: [(&[&str], Ends); 5] = [
             (&[HYBRID, NAMELESS], Clear),
             (&[HYBRID, NAMELESS], Refused),
-            (&[HYBRID, CLASSICAL], Refused),
+            (&[HYBRID, CURVES], Refused),
             (&[ONLY, ONLY_NAMELESS], Refused),
             (&[ONLY], Refused),
         ];
@@ -171,16 +174,89 @@ async fn a_peer_that_has_no_version_in_common_is_shown_one() {
 }
 
 #[tokio::test]
-async fn a_connector_that_offers_classical_groups_alone_leaves_out_the_name_at_most() {
+async fn a_connector_that_offers_classical_groups_alone_lists_all_curves_at_the_second_try() {
     let world = World::new().await;
     for (over, policy, shown, ends) in [
         (Over::Large, OPPORTUNISTIC, &[CLASSICAL][..], Tls),
         (Over::Large, BY_NAME, &[CLASSICAL], Tls),
         (Over::Sni, OPPORTUNISTIC, &[CLASSICAL, NAMELESS], Tls),
-        (Over::Sni, BY_NAME, &[CLASSICAL], Refused),
+        (Over::NoCurve(SECP256K1), OPPORTUNISTIC, &[CLASSICAL, NAMELESS], Tls),
+        (Over::NoCurve(SECP256K1), BY_NAME, &[CLASSICAL, CURVES], Tls),
+        (Over::Sni, BY_NAME, &[CLASSICAL, CURVES], Refused),
     ] {
         let policy = format!("{policy}\ngroups = \"classical\"");
         check(&world, (over, Does::Resets), &policy, shown, ends).await;
+    }
+}
+
+/// P-521 keys can be checked, so they meet every demand.
+#[tokio::test]
+async fn a_server_with_a_key_on_a_curve_that_the_first_does_not_list_is_shown_the_second() {
+    let world = World::new().await;
+    let row: [(&[&str], Ends); 5] = [
+        (&[HYBRID, NAMELESS], Tls),
+        (&[HYBRID, NAMELESS], Tls),
+        (&[HYBRID, CURVES], Tls),
+        (&[ONLY, ONLY_NAMELESS], Refused),
+        (&[ONLY], Refused),
+    ];
+    check_row(&world, (Over::NoCurve(NamedGroup::secp521r1), Does::Alerts(40)), row).await;
+}
+
+/// A server with a key that cannot be checked, and that it shows as OpenSSL does.
+async fn keyed(curve: u16, file: &str) -> (Peer, uncheckable::Kind) {
+    let kind = KINDS.into_iter().find(|kind| kind.file == file).expect("a kind");
+    let picky = Picky { over: Over::NoCurve(NamedGroup::from(curve)), does: Does::Alerts(40) };
+    let config = uncheckable::server(kind, &TLS12);
+    (Peer::start(Manner::new(Starttls::Picky(picky, config.into()))).await, kind)
+}
+
+const CURVE_KEYS: [(u16, &str); 3] = [(22, "secp256k1"), (26, "brainpool-p256"), (21, "p-224")];
+
+#[tokio::test]
+async fn a_server_with_a_key_on_an_uncheckable_curve_gets_no_mail_in_the_clear() {
+    let world = World::new().await;
+    for (curve, file) in CURVE_KEYS {
+        for policy in [OPPORTUNISTIC, FORCED] {
+            let (peer, kind) = keyed(curve, file).await;
+            let outbound = world.outbound(&way(&peer, &format!("{policy}\nmessages_per_connection = 1")));
+            for _ in 0..2 {
+                let report = send(&outbound).await;
+                let via = result(&report, 0).via.as_ref();
+                assert_eq!(facts(via).acquaintance, Acquaintance::Made, "{file}, {policy}");
+                match via.expect("a session").clearance.authentication() {
+                    Authentication::Unproved(key) => assert_eq!(key.to_string(), kind.words),
+                    other => panic!("nothing was proved: {other}"),
+                }
+            }
+            outbound.close();
+            let heard = peer.heard_to_the_end().await;
+            assert_eq!(hellos(&heard), [HYBRID, NAMELESS, NAMELESS], "{file}, {policy}");
+            assert_eq!(heard.len(), 3, "{heard:?}");
+            assert!(heard.iter().all(|heard| heard.has("(TLS)") || !heard.has("MAIL")), "{heard:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_key_on_an_uncheckable_curve_meets_no_demand_and_the_refusal_names_it() {
+    let world = World::new().await;
+    for (curve, file) in CURVE_KEYS {
+        let (peer, kind) = keyed(curve, file).await;
+        let pins = format!("pins = {:?}\n[connector.outbound]", [key_pin(&uncheckable::certificate(kind))]);
+        for policy in [BY_NAME, "tls = \"forced\"\nverify = \"chain\"", "tls = \"forced\"\nverify = \"pin\""] {
+            let connector = way(&peer, policy);
+            let pinned = connector.replace("[connector.outbound]", &pins);
+            let outbound = world.outbound(if policy.contains("pin") { &pinned } else { &connector });
+            let report = deliver(&outbound, message(&[TO])).await;
+            assert_eq!(outcome(&report, 0), "deferred 4.7.5", "{file}, {policy}");
+            let text = failure(&report, 0).to_string();
+            assert!(text.contains(&format!("its key cannot be checked ({})", kind.words)), "{policy}: {text}");
+            outbound.close();
+        }
+        let heard = peer.heard_to_the_end().await;
+        assert_eq!(hellos(&heard), [HYBRID, CURVES, HYBRID, CURVES, HYBRID, CURVES], "{file}");
+        assert!(heard.iter().all(|heard| !heard.has("MAIL")), "{heard:?}");
     }
 }
 
@@ -231,16 +307,16 @@ async fn the_next_connection_begins_with_what_worked() {
     let outbound = world.outbound(&way(&peer, &format!("{OPPORTUNISTIC}{each}")));
     let reduced = |report: &Report| facts(result(report, 0).via.as_ref()).reduced;
     for _ in 0..3 {
-        assert_eq!(reduced(&send(&outbound).await), Some(Hello { groups: Groups::Classical, sni: false }));
+        assert_eq!(reduced(&send(&outbound).await), Some(Hello { groups: Groups::ClassicalAllCurves, sni: false }));
     }
     // Other settings do not change the host; a certificate is asked for by name, and nothing goes below min_strength.
     outbound.replace(world.settings(&way(&peer, &format!("{BY_NAME}{each}"))));
-    assert_eq!(reduced(&send(&outbound).await), Some(Hello { groups: Groups::Classical, sni: true }));
+    assert_eq!(reduced(&send(&outbound).await), Some(Hello { groups: Groups::ClassicalAllCurves, sni: true }));
     outbound.replace(world.settings(&way(&peer, FORCED_STRONG)));
     assert_eq!(outcome(&deliver(&outbound, message(&[TO])).await, 0), "deferred 4.7.5");
     outbound.close();
     let heard = peer.heard_to_the_end().await;
-    assert_eq!(hellos(&heard), [HYBRID, NAMELESS, NAMELESS, NAMELESS, CLASSICAL, ONLY_NAMELESS, ONLY]);
+    assert_eq!(hellos(&heard), [HYBRID, NAMELESS, NAMELESS, NAMELESS, CURVES, ONLY_NAMELESS, ONLY]);
 }
 
 #[tokio::test]

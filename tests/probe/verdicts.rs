@@ -113,9 +113,10 @@ async fn a_second_try_is_told_with_the_reason_for_it() {
     let world = World::new().await;
     let config = server_config(&world.authority.issue(&[HOP]), BOTH);
     let picky = Picky { over: Over::Large, does: Does::Resets };
-    for (policy, hello) in
-        [(NAME, "classical key exchange"), ("tls = \"opportunistic\"", "classical key exchange, without SNI")]
-    {
+    for (policy, hello) in [
+        (NAME, "classical key exchange, all curves"),
+        ("tls = \"opportunistic\"", "classical key exchange, all curves, without SNI"),
+    ] {
         let peer = Peer::start(Manner::new(Starttls::Picky(picky, config.clone().into()))).await;
         world.write(&smart("partner", &["partner.example"], peer.address.port(), policy));
         let answer = world.probe(&["partner.example"]).await;
