@@ -67,7 +67,7 @@ pub(super) fn dns_names(der: &CertificateDer<'_>) -> Vec<NamePattern> {
 
 /// When the certificate begins and ends.
 pub(super) fn validity(certificate: &X509Certificate<'_>) -> (Timestamp, Timestamp) {
-    // A date that jiff cannot hold is beyond the year 9999, where RFC 5280 §4.1.2.5 puts "never".
+    // A date that jiff cannot hold is after the year 9999, where RFC 5280 §4.1.2.5 puts "never".
     let time = |seconds: i64| Timestamp::from_second(seconds).unwrap_or(Timestamp::MAX);
     let validity = certificate.validity();
     (time(validity.not_before.timestamp()), time(validity.not_after.timestamp()))

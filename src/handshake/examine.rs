@@ -73,7 +73,7 @@ pub(super) struct Chain {
 }
 
 impl Chain {
-    /// The facts of the chain, as far as they are asked for.
+    /// The facts of the chain, those that are asked for.
     pub(super) async fn facts(&self, against: Against<'_>, role: Role, now: Timestamp) -> CertificateFacts {
         let asked = [(against.paths.connector, against.trust), (against.paths.default, against.default_trust)];
         let wanted = asked.into_iter().filter_map(|(is_asked, trust)| is_asked.then_some(trust));
@@ -191,7 +191,7 @@ mod tests {
             let paths = Paths { connector, default: default_too };
             let against = Against { trust: &own, default_trust: &default, tlsa: None, paths };
             let facts = chain.facts(against, Role::Client, Timestamp::now()).await;
-            assert_eq!(facts.names.len(), 1, "what it says of itself is always told");
+            assert_eq!(facts.names.len(), 1, "its own names are always there");
             assert_eq!(chain.findings.searches(), searches);
             let expected = |is_asked: bool| if is_asked { &untrusted } else { &unasked };
             assert_eq!((&facts.chain, &facts.default_chain), (expected(connector), expected(default_too)));

@@ -57,7 +57,7 @@ impl LeafKey {
     }
 }
 
-/// How a key of a supported algorithm is parsed, and what the algorithm is called. What is not listed here
+/// The parsers of keys, by supported algorithm, each with the algorithm's name. A key that is not listed here
 /// (ML-DSA) is a string of octets of a fixed length, with which nothing else can be wrong.
 static PARSERS: [(AlgorithmIdentifier, &dyn VerificationAlgorithm, &str); 5] = [
     (alg_id::RSA_ENCRYPTION, &RSA_PKCS1_2048_8192_SHA256, "RSA"),

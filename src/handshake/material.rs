@@ -140,7 +140,7 @@ struct Loader<'a> {
     provider: Arc<CryptoProvider>,
     now: Timestamp,
     identities: Vec<Arc<Identity>>,
-    /// `None` where it could not be loaded, which has been told.
+    /// `None` where it could not be loaded, which has been reported.
     trusts: HashMap<Trust, Option<Arc<TrustAnchors>>>,
     anonymous: Option<Offers>,
     warnings: Vec<Fault>,
@@ -182,7 +182,7 @@ impl<'a> Loader<'a> {
     }
 
     fn client(&mut self, trust: &Located<Trust>, files: Option<&IdentityFiles>) -> Option<ClientTls> {
-        // Both are loaded before either can end this, so that both tell their faults.
+        // Both are loaded before either can end this, so that the faults of both are reported.
         let trust = self.trust(trust);
         let config = match files {
             Some(files) => {
@@ -244,7 +244,7 @@ impl<'a> Loader<'a> {
     }
 
     /// The provider and the versions are ours, so rustls has no ground to refuse them; were it to, it
-    /// would be told as a fault of `[tls]`.
+    /// would be reported as a fault of `[tls]`.
     fn refused_by_rustls<T>(&mut self, error: &rustls::Error) -> Option<T> {
         self.faults.push(pem::fault(
             &self.tls.trust.place,

@@ -16,7 +16,7 @@ const CERTIFICATES_MAX: usize = 8;
 /// further one doubles the work, and the peer decides how many it sends.
 const SAME_SUBJECT_MAX: usize = 2;
 
-/// The certificates that a peer sent above its own, as far as they are looked at.
+/// The certificates that a peer sent above its own, those that are looked at.
 #[derive(Debug)]
 pub(super) struct Issuers<'a> {
     certificates: Vec<CertificateDer<'a>>,

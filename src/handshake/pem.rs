@@ -1,4 +1,4 @@
-//! PEM files (RFC 7468) and what can be wrong with them, told as faults of the configuration.
+//! PEM files (RFC 7468) and their defects, as faults of the configuration.
 
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -122,7 +122,7 @@ pub fn key_warning(file: &Located<PathBuf>) -> Option<Fault> {
     ))
 }
 
-/// Reads a file. A byte order mark, which would hide the line that it stands on, is taken out, and a certificate under
+/// Reads a file. A byte order mark, which would hide the line that it stands on, is removed, and a certificate under
 /// its old label is put under its present one (RFC 7468 §5.1).
 fn read(file: &Located<PathBuf>) -> Result<Vec<u8>, Fault> {
     let mut bytes = std::fs::read(&file.value).map_err(|error| unreadable(file, &error))?;

@@ -6,8 +6,8 @@ use rustls::pki_types::CertificateDer;
 use super::{Seen, certificate};
 use crate::tls::{NamePattern, Pin};
 
-/// Certificates of a chain that are told, at most: a peer may send dozens.
-const TOLD: usize = 10;
+/// Certificates of a chain that are shown, at most: a peer may send dozens.
+const SHOWN: usize = 10;
 
 /// One certificate of a chain.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,7 +39,7 @@ impl Seen {
     /// The chain as it was sent, leaf first: its first ten certificates.
     #[must_use]
     pub fn certificates(&self) -> Vec<SentCertificate> {
-        self.chain().iter().take(TOLD).map(read).collect()
+        self.chain().iter().take(SHOWN).map(read).collect()
     }
 }
 

@@ -22,7 +22,7 @@ const PROTOCOLS: [&[u8]; 2] = [b"smtp", b"esmtp"];
 /// The settings of handshakes as a server: without and with a request for the client's certificate.
 #[derive(Debug)]
 pub(super) struct ServerTls {
-    /// It asks for nothing, so a session that is taken up under it lacks nothing.
+    /// It asks for no certificate, so a resumed session lacks none.
     plain: ArcSwap<ServerConfig>,
     asking: Arc<ServerConfig>,
 }
@@ -41,7 +41,7 @@ impl ServerTls {
         let mut asking = builder()?.with_client_cert_verifier(verifier).with_cert_resolver(identities);
         plain.ticketer = aws_lc_rs::Ticketer::new()?;
         plain.send_tls13_tickets = 1;
-        // A session that is taken up would keep the client certificate of an earlier hour.
+        // A resumed session would keep the client certificate of an earlier hour.
         asking.send_tls13_tickets = 0;
         for config in [&mut plain, &mut asking] {
             // The strongest suite that both sides have, whatever a client would rather use.
@@ -73,7 +73,7 @@ impl ServerTls {
             }
             Err(error) => tracing::warn!(
                 %error,
-                "clients may take up sessions that began under the old certificate, for 12 hours at most"
+                "clients may resume sessions that began under the old certificate, for 12 hours at most"
             ),
         }
     }

@@ -1,9 +1,9 @@
-//! Tickets: what lets a session with a server be taken up again (RFC 8446 §2.2, §4.6.1).
+//! Tickets: they resume sessions with servers (RFC 8446 §2.2, §4.6.1).
 //!
-//! Who takes up a session proves to hold its secret and shows no certificate; the one that was shown at the
+//! A server that resumes a session proves to hold its secret and shows no certificate; the one that was shown at the
 //! start still stands for it, and is judged again. So a ticket serves only where nobody asks who the peer
 //! is ([`Acquaintance::Renewed`](crate::tls::Acquaintance)), and none serves longer than an hour after the certificate was shown. Of
-//! TLS 1.3 only: an older session that is taken up has no key exchange of its own. A server whose key could not
+//! TLS 1.3 only: a resumed session of an older version has no key exchange of its own. A server whose key could not
 //! be checked is never resumed.
 
 use std::collections::VecDeque;

@@ -70,7 +70,7 @@ impl TrustAnchors {
         let found = rustls_native_certs::load_native_certs();
         for der in &found.certs {
             if let Some(read) = certificate::parse(der) {
-                // What cannot be used is told of where it is missed.
+                // What cannot be used is reported where it is missing.
                 let _ = self.add(der, &read);
             }
         }

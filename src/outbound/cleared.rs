@@ -32,7 +32,7 @@ pub(super) struct Cleared {
     via: Arc<Via>,
     /// Under which policy the clearance was given.
     policy: TlsPolicy,
-    /// The clearance is the judge's leave for this one connection in clear, after TLS failed.
+    /// The clearance is the judge's leave for this one connection in the clear, after TLS failed.
     is_fallback: bool,
     /// It has waited for this message; the peer may have given it up meanwhile.
     has_waited: bool,
@@ -109,7 +109,7 @@ impl Cleared {
         Self { wire, extensions, via, policy, is_fallback: false, has_waited: false, transactions: 0 }
     }
 
-    /// The same, in clear after TLS failed. Its leave is good for the message at hand alone: the next
+    /// The same, in the clear after TLS failed. Its leave is good for the message at hand alone: the next
     /// one tries TLS again.
     pub(super) fn fallback(
         wire: Wire,
@@ -133,7 +133,7 @@ impl Cleared {
         }
     }
 
-    /// Whether the session was taken up again from an earlier one, so that no certificate was shown in it.
+    /// Whether the session was resumed from an earlier one, so that no certificate was shown in it.
     pub(super) fn is_renewed(&self) -> bool {
         matches!(self.via.clearance.outcome(), TlsOutcome::Tls(facts) if facts.acquaintance == Acquaintance::Renewed)
     }
@@ -143,7 +143,7 @@ impl Cleared {
         self.extensions
     }
 
-    /// Whether another message may follow, as far as the number of messages goes; none on a fallback in clear.
+    /// Whether another message may follow, as far as the number of messages goes; none on a fallback in the clear.
     pub(super) fn is_reusable(&self, messages_per_connection: u32) -> bool {
         !self.is_fallback && !self.is_spent(messages_per_connection)
     }

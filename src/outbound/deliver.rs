@@ -25,7 +25,7 @@ use super::settle::{Further, Ledger};
 use super::{Attempt, Report, Snapshot};
 
 /// A handshake may take this part of the time for one address: a first and a second one may go by in silence, and time
-/// is left for a connection in clear.
+/// is left for a connection in the clear.
 const HANDSHAKE_PART: u32 = 3;
 /// Addresses of one attempt at which the peer put the message off, at most, for a recipient for whom it did: what one
 /// host greylists is not sent to ten others. Who was not reached, or not let near the message, has not put it off.

@@ -29,7 +29,7 @@ pub struct Prospect {
 pub enum Ending {
     /// The message is handed over.
     Sent(Clearance),
-    /// The message is handed over on a fresh connection, in clear.
+    /// The message is handed over on a fresh connection, in the clear.
     SentAgain(Clearance),
     /// Nothing of the message is said; the next hop is tried.
     Refused {
@@ -55,7 +55,8 @@ fn terms(policy: &TlsPolicy, requirement: TlsRequirement) -> Terms {
     }
 }
 
-/// The `ClientHello`s that a hop is shown; nothing where TLS is off. `known` is the smaller one that it took lately.
+/// The `ClientHello`s that a hop is shown; nothing where TLS is off. `known` is the one that it
+/// accepted lately in the place of the usual one.
 #[must_use]
 pub fn hellos(policy: &TlsPolicy, purpose: Purpose<'_>, hop: &Hop, known: Option<Hello>) -> Option<Hellos> {
     let acquaintance = terms(policy, purpose.requirement).acquaintance();

@@ -208,7 +208,7 @@ impl Outbound {
         &self.discovery
     }
 
-    /// The smaller `ClientHello`s that hosts took lately.
+    /// The `ClientHello`s that hosts accepted lately in the place of the usual one.
     #[must_use]
     pub fn hellos(&self) -> &KnownHellos {
         &self.hellos

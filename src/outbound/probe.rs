@@ -208,7 +208,7 @@ async fn look<K: Knowledge>(
     let hopeless = tls::hopeless(&policy).map(|refusal| Failure::policy(refusal).with_peer(hop.to_string()));
     let mut addresses = Vec::new();
     for address in &plan.addresses.addresses {
-        // Each address is shown the usual ClientHello, whatever another one took.
+        // Each address is shown the usual ClientHello, whatever another one accepted.
         let known = KnownHellos::default();
         let (errand, handshake) = (Errand::Look, settings.config.timeouts.handshake);
         let target = Target { settings, connector, hop, policy: &policy, known: &known, errand, handshake };

@@ -1,7 +1,7 @@
-//! The second try: the peer cut the TLS handshake short, and may take another `ClientHello`.
+//! The second try: the peer cut the TLS handshake short, and may accept another `ClientHello`.
 //!
 //! Before clear text and before a refusal TLS is tried once more, on a fresh connection to the same address.
-//! [`Hellos`] says with what, which no policy falls below; what comes of it is judged like the first.
+//! [`Hellos`] chooses the `ClientHello` within the policy; the session is judged as a first one is.
 
 use std::net::SocketAddr;
 
@@ -30,11 +30,11 @@ impl Dials {
         Self(DIALS_MAX)
     }
 
-    /// Takes one; false where there is none left.
+    /// Counts one connection; false where none is left.
     pub(super) fn take(&mut self) -> bool {
-        let taken = self.0 > 0;
-        self.0 -= usize::from(taken);
-        taken
+        let is_left = self.0 > 0;
+        self.0 -= usize::from(is_left);
+        is_left
     }
 
     pub(super) fn is_spent(&self) -> bool {
@@ -96,11 +96,11 @@ impl Target<'_> {
             },
             Ok(Session::Spoilt(reason)) => reason.to_string(),
             Ok(Session::Clear { wire, reason, .. }) => {
-                // A connection in clear may follow: it must not be one more than there may be at a time.
+                // A connection in the clear may follow: it must not be one more than there may be at a time.
                 let _ = wire.quit().await;
                 reason.to_string()
             }
-            // A demand that was not met tells more than a host that does not answer any more.
+            // An unmet demand is the better reason than a host that does not answer any more.
             Err(failure) => match self.judge_spoilt(both(failure.to_string()), notes) {
                 refused @ First::Refused(_) => return Ok(refused),
                 First::Cleared { .. } | First::Redial(_) => return Err(failure),

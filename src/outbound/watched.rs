@@ -50,7 +50,7 @@ impl Target<'_> {
     }
 
     pub(super) fn warn_fallback(&self, address: SocketAddr, fallback: &Fallback) {
-        let what = "TLS failed, going on in clear on a fresh connection";
+        let what = "TLS failed, continuing in the clear on a fresh connection";
         if self.settings.monitor.is_news(what, &self.hop.host, fallback.reason()) {
             tracing::warn!(
                 queue_id = self.queue_id(), connector = %self.connector.name, host = %self.hop.host, %address,

@@ -152,7 +152,7 @@ impl Wire {
         Self { counted: Some(counted), ..self }
     }
 
-    /// Shakes hands. What was received in clear is gone afterwards; the error says why there is no TLS.
+    /// Shakes hands. What was received in the clear is gone afterwards; the error says why there is no TLS.
     pub(super) async fn secure(
         self,
         client: &ClientTls,

@@ -43,7 +43,7 @@ pub enum NoTls {
     NotOffered,
     /// Outbound: the peer answered STARTTLS with this.
     Rejected(Reply),
-    /// Outbound: the peer said something in clear after its 220 to STARTTLS (RFC 3207 §6).
+    /// Outbound: the peer said something in the clear after its 220 to STARTTLS (RFC 3207 §6).
     SpokeBeforeHandshake,
     /// The handshake broke; what rustls or the network said.
     Broken(String),
@@ -73,9 +73,9 @@ pub struct TlsFacts {
     pub cipher: &'static str,
     /// The key exchange group, where the session had one (a resumed TLS 1.2 session has none).
     pub key_exchange: Option<&'static str>,
-    /// Our `ClientHello`, where it was smaller than the usual one because the peer does not take that.
+    /// Our `ClientHello`, where it was not the usual one because the peer does not accept that.
     pub reduced: Option<Hello>,
-    /// What the peer showed of itself, in this session or in the one that it takes up.
+    /// What the peer showed of itself, in this session or in the one that it resumes.
     pub certificate: Presented,
     /// Which of the two.
     pub acquaintance: Acquaintance,

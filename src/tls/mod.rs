@@ -35,7 +35,7 @@ pub use shortfall::{Judged, Refusal, Shortfall};
 /// How well the peer of a session is known.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Authentication {
-    /// Not at all: the session is in clear, the peer showed no certificate, or nobody asked whose it is.
+    /// Not at all: the session is in the clear, the peer showed no certificate, or nobody asked whose it is.
     Anonymous,
     /// Not at all: its certificate has a key that cannot be checked, so it may be anybody's.
     Unproved(UncheckableKey),
@@ -106,12 +106,12 @@ impl Clearance {
     }
 }
 
-/// The judge's leave to try the same host once more, in clear: TLS was tried and spoilt the session.
+/// The judge's leave to try the same host once more, in the clear: TLS was tried and spoilt the session.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fallback(NoTls);
 
 impl Fallback {
-    /// The clearance of the fresh connection, which carries why it is in clear.
+    /// The clearance of the fresh connection, which carries why it is in the clear.
     #[must_use]
     pub fn clearance(self) -> Clearance {
         let outcome = TlsOutcome::Clear(self.0);
@@ -130,7 +130,7 @@ impl Fallback {
 pub enum Verdict {
     /// Mail may cross it.
     Cleared(Clearance),
-    /// This connection is spoilt; the same host may be tried at once, in clear, on a fresh one.
+    /// This connection is spoilt; the same host may be tried at once, in the clear, on a fresh one.
     Redial(Fallback),
     /// Nothing of the envelope may be said.
     Refused(Refusal),

@@ -29,7 +29,7 @@ pub enum Peer {
     Rejects,
     /// It breaks the handshake.
     Breaks,
-    /// Outbound: it says something in clear after its 220 to STARTTLS.
+    /// Outbound: it says something in the clear after its 220 to STARTTLS.
     SpeaksEarly,
     /// Inbound: it does not issue STARTTLS.
     NotUsed,
