@@ -4,6 +4,7 @@
 //! [`crate::outcome`]. The serialised form is what the spool keeps, so a field once released keeps
 //! its name. RFC 5321 §2.3.1; DSN parameters from RFC 3461 §4; REQUIRETLS from RFC 8689.
 
+mod arrival;
 mod report;
 mod requirement;
 mod trouble;
@@ -14,6 +15,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::address::{Mailbox, ReversePath};
+pub use arrival::Arrival;
 pub use report::ReportForm;
 pub use requirement::TlsRequirement;
 pub use trouble::Trouble;
@@ -323,6 +325,9 @@ pub struct Envelope {
     /// Its form, where it is a report of ours to a sender.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub report: Option<ReportForm>,
+    /// The session that brought it, until that is on record in the evidence; none for what we write ourselves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub arrival: Option<Arrival>,
 }
 
 impl Envelope {
@@ -340,6 +345,7 @@ impl Envelope {
             tls: TlsRequirement::Ordinary,
             message_id: None,
             report: None,
+            arrival: None,
         }
     }
 

@@ -1,4 +1,5 @@
-//! Evidence: what became of each recipient in each attempt, under which demands and over which TLS.
+//! Evidence: how each message came in, and what became of each recipient in each attempt, under which demands and over
+//! which TLS.
 //!
 //! One record is one line of JSON, and carries the hash of the one before (`chain`); a file holds a day
 //! (`folder`). Records are appended by one thread (`writer`), many with one sync, and whoever hands them in
@@ -8,7 +9,7 @@
 //! What the chain proves: that no record between two others was changed, taken out, put in or moved since it
 //! was written, by anybody who could not write all that follows anew. What it cannot: that its end was not
 //! cut off, or that not all of it was written anew. For that the hash of the last record has to be kept where
-//! whoever can write here cannot. It is no log of the messages' content, and none of what came in.
+//! whoever can write here cannot. It is no log of the messages' content.
 
 mod chain;
 mod folder;
@@ -29,12 +30,12 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 pub use chain::{BadLine, Head, Link, RecordHash};
-pub use read::{Reading, deliveries};
+pub use read::{Reading, Record, deliveries, records};
 pub use record::{
-    Certificate, Delivery, Demanded, ExceptionHeld, Level, Outcome, Policy, Session, Standing, Statement, TEXT_MAX,
-    TlsSession, Unmet, cut,
+    Acceptance, Certificate, Delivery, Demanded, ExceptionHeld, InboundParties, InboundSession, Level, Outcome, Policy,
+    Session, Standing, Statement, TEXT_MAX, TlsSession, Unmet, cut,
 };
-pub use summary::{InClear, Row, Summary};
+pub use summary::{CameIn, InClear, Levels, Row, Summary};
 pub use verify::{Beginning, Finding, Found, Verified, verify};
 
 /// Why evidence cannot be written or read, in words.
@@ -111,14 +112,22 @@ impl Evidence {
         self.0.is_some()
     }
 
-    /// Appends records; when this returns `Ok` they are durable. While the disk cannot be written it waits:
-    /// the writer says so, and tries again until it can or until [`Evidence::hurry`].
+    /// Appends records of one moment; see [`Evidence::write_all`].
     ///
     /// # Errors
     /// [`NotWritten`].
     pub async fn write(&self, at: Timestamp, statements: Vec<Statement>) -> Result<(), NotWritten> {
+        self.write_all(statements.into_iter().map(|statement| (at, statement)).collect()).await
+    }
+
+    /// Appends records, each with its time; when this returns `Ok` they are durable. While the disk cannot be written
+    /// it waits: the writer says so, and tries again until it can or until [`Evidence::hurry`].
+    ///
+    /// # Errors
+    /// [`NotWritten`].
+    pub async fn write_all(&self, statements: Vec<(Timestamp, Statement)>) -> Result<(), NotWritten> {
         let Some(open) = self.0.as_ref().filter(|_| !statements.is_empty()) else { return Ok(()) };
-        let lines = statements.iter().map(|statement| statement.inside(at)).collect();
+        let lines = statements.iter().map(|(at, statement)| statement.inside(*at)).collect();
         let (done, written) = oneshot::channel();
         open.orders.send(Order::Write { lines, done }).map_err(|_| NotWritten)?;
         written.await.map_err(|_| NotWritten)

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use jiff::{Timestamp, ToSpan as _};
 
 use super::chain::{self, Link};
-use super::record::{Delivery, Statement};
+use super::record::{Acceptance, Delivery, Statement};
 use super::{EvidenceError, folder};
 
 /// Octets of a line, at most. No record comes near.
@@ -83,8 +83,16 @@ pub struct Reading {
     pub bad: u64,
 }
 
-/// Reads every delivery since a time, in the order in which they were written. `each` is given the line as it
-/// stands as well, and says whether to go on.
+/// A record of mail.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Record {
+    /// A message came in.
+    In(Box<Acceptance>),
+    /// What became of one recipient in one attempt.
+    Out(Box<Delivery>),
+}
+
+/// Reads every delivery since a time; see [`records`].
 ///
 /// # Errors
 /// [`EvidenceError`] where the folder or a file of it cannot be read.
@@ -92,6 +100,22 @@ pub fn deliveries(
     folder: &Path,
     since: Option<Timestamp>,
     mut each: impl FnMut(&str, &Link, Delivery) -> bool,
+) -> Result<Reading, EvidenceError> {
+    records(folder, since, |line, link, record| match record {
+        Record::In(_) => true,
+        Record::Out(delivery) => each(line, link, *delivery),
+    })
+}
+
+/// Reads every record of mail since a time, in the order in which they were written. `each` is given the line as it
+/// stands as well, and says whether to go on.
+///
+/// # Errors
+/// [`EvidenceError`] where the folder or a file of it cannot be read.
+pub fn records(
+    folder: &Path,
+    since: Option<Timestamp>,
+    mut each: impl FnMut(&str, &Link, Record) -> bool,
 ) -> Result<Reading, EvidenceError> {
     // A clock that was set back leaves records in a later file than theirs, never in an earlier one.
     let from = since.and_then(|since| folder::day(since).checked_sub(1.day()).ok());
@@ -110,16 +134,19 @@ pub fn deliveries(
             if since.is_some_and(|since| link.time < since) {
                 continue;
             }
-            match serde_json::from_str(text) {
-                Ok(Statement::Delivery(delivery)) => {
-                    if !each(text, &link, *delivery) {
-                        return Ok(Reading { bad });
-                    }
-                }
+            let record = match serde_json::from_str(text) {
+                Ok(Statement::Delivery(delivery)) => Record::Out(delivery),
+                Ok(Statement::Accepted(acceptance)) => Record::In(acceptance),
                 Ok(
                     Statement::Begun { .. } | Statement::Torn { .. } | Statement::Dropped { .. } | Statement::Unknown,
-                ) => {}
-                Err(_) => bad += 1,
+                ) => continue,
+                Err(_) => {
+                    bad += 1;
+                    continue;
+                }
+            };
+            if !each(text, &link, record) {
+                return Ok(Reading { bad });
             }
         }
     }

@@ -13,8 +13,10 @@ use crate::tls::{
     TlsOutcome, TlsPolicy,
 };
 
+mod acceptance;
 mod level;
 
+pub use acceptance::{Acceptance, InboundParties, InboundSession};
 pub use level::{Level, Standing};
 
 /// Characters of a text that came from elsewhere, at most.
@@ -28,6 +30,8 @@ const NAMES_MAX: usize = 20;
 pub enum Statement {
     /// What became of one recipient in one attempt.
     Delivery(Box<Delivery>),
+    /// A message came in.
+    Accepted(Box<Acceptance>),
     /// The chain begins.
     Begun {
         /// By which version.

@@ -1,11 +1,12 @@
-//! Deliveries, counted by connector and domain. Nothing is read here.
+//! Deliveries, counted by connector and domain, and messages that came in, by connector and listener. Nothing is read
+//! here.
 
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::record::{Delivery, Level, Outcome, Standing};
+use super::record::{Acceptance, Delivery, Level, Outcome, Standing};
 
 /// Pairs of connector and domain that are counted one by one; the domains beyond are counted together.
 const PAIRS_MAX: usize = 100_000;
@@ -77,14 +78,37 @@ pub struct InClear {
     pub reason: String,
 }
 
+/// Messages that came in under one connector by one listener.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct CameIn {
+    /// How many.
+    pub messages: u64,
+    /// Of these, how many under each level.
+    pub levels: Levels,
+}
+
 /// The counts.
 #[derive(Debug, Default)]
 pub struct Summary {
+    came_in: BTreeMap<(String, String), CameIn>,
     rows: BTreeMap<(String, String), (Row, Option<InClear>)>,
 }
 
 impl Summary {
-    /// Counts one record.
+    /// Counts a message that came in. Senders' domains are anybody's claim, and are not counted one by one.
+    pub fn count_in(&mut self, acceptance: &Acceptance) {
+        let by = &acceptance.by;
+        let counts = self.came_in.entry((by.connector.clone(), by.listener.clone())).or_default();
+        counts.messages += 1;
+        *counts.levels.of(by.session.level) += 1;
+    }
+
+    /// Connector, listener and the messages that came in, in this order.
+    pub fn came_in(&self) -> impl Iterator<Item = (&str, &str, &CameIn)> {
+        self.came_in.iter().map(|((connector, listener), counts)| (connector.as_str(), listener.as_str(), counts))
+    }
+
+    /// Counts one delivery.
     pub fn count(&mut self, at: Timestamp, delivery: &Delivery) {
         let mut pair = (delivery.connector.clone(), delivery.domain.clone());
         if self.rows.len() >= PAIRS_MAX && !self.rows.contains_key(&pair) {

@@ -185,8 +185,13 @@ fn dropped(line: &[u8]) -> Option<(u64, RecordHash)> {
     memchr::memmem::find(line, b"\"kind\":\"dropped\"")?;
     match serde_json::from_slice(line) {
         Ok(Statement::Dropped { last_seq, last_hash, .. }) => Some((last_seq, last_hash)),
-        Ok(Statement::Delivery(_) | Statement::Begun { .. } | Statement::Torn { .. } | Statement::Unknown) | Err(_) => {
-            None
-        }
+        Ok(
+            Statement::Delivery(_)
+            | Statement::Accepted(_)
+            | Statement::Begun { .. }
+            | Statement::Torn { .. }
+            | Statement::Unknown,
+        )
+        | Err(_) => None,
     }
 }

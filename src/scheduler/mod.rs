@@ -339,6 +339,7 @@ impl Scheduler {
             Body::Memory(content) => content.len() as u64,
             Body::File { .. } => 0,
         };
+        let held = held + entry.envelope.arrival.as_ref().map_or(0, |arrival| arrival.json().len() as u64);
         let in_memory = &self.context.in_memory;
         if in_memory.load(Ordering::Relaxed) + held > MEMORY_MAX {
             return (entry.id, None);

@@ -384,6 +384,8 @@ impl<'a> Books<'a> {
         if !self.witness.testify(&context.evidence, envelope, told).await {
             return unwritten(self.attempt.entry.id, self.before, envelope);
         }
+        // That is on record now.
+        envelope.arrival = None;
         match write_down(context, self.attempt.entry.id, envelope).await {
             Written::Yes => self.left,
             Written::No => Left::Unwritten,

@@ -12,11 +12,13 @@ use crate::address::Host;
 use crate::config::{Config, Connector};
 use crate::connector::exception;
 use crate::envelope::{Envelope, QueueId, Trouble};
-use crate::evidence::{Delivery, Evidence, ExceptionHeld, Outcome, Policy, Session, Standing, Statement, Unmet, cut};
+use crate::evidence::{
+    Acceptance, Delivery, Evidence, ExceptionHeld, Outcome, Policy, Session, Standing, Statement, Unmet, cut,
+};
 use crate::outbound::{Attempt, RecipientResult, Report};
 use crate::outcome::{self, Cause, Failure, Unpromised};
 use crate::smtp::reply::{EnhancedStatusCode, Reply, Status};
-use crate::spool::SpoolError;
+use crate::spool::{Entry, SpoolError};
 
 use super::orders::Refused;
 use super::{Context, Settings};
@@ -84,8 +86,9 @@ impl<'a> Witness<'a> {
         if !evidence.is_kept() {
             return true;
         }
-        let statements = self.said.iter().filter_map(|said| self.statement(envelope, said, told)).collect();
-        evidence.write(self.at, statements).await.is_ok()
+        let said = self.said.iter().filter_map(|said| self.statement(envelope, said, told));
+        let statements = acceptance(&self.attempt.entry, envelope).into_iter().chain(said.map(|said| (self.at, said)));
+        evidence.write_all(statements.collect()).await.is_ok()
     }
 
     fn statement(&self, envelope: &Envelope, said: &Said<'_>, told: bool) -> Option<Statement> {
@@ -127,6 +130,13 @@ impl<'a> Witness<'a> {
             reason: said.reason.clone(),
         })))
     }
+}
+
+/// The record that a message came in, where it is not written yet, with the time at which it did. It goes out with the
+/// first record of what became of the message, and costs no sync of its own.
+fn acceptance(entry: &Entry, envelope: &Envelope) -> Option<(Timestamp, Statement)> {
+    let acceptance = Acceptance::owed(entry.id, entry.size, envelope)?;
+    Some((entry.accepted, Statement::Accepted(Box::new(acceptance))))
 }
 
 /// A failure as the queue remembers it, for the record.
@@ -201,10 +211,10 @@ pub(super) async fn removed(context: &Context, id: QueueId) -> Result<(), Refuse
     };
     let settings = context.settings.load_full();
     let at = Timestamp::now();
-    let mut statements = Vec::new();
+    let mut statements: Vec<_> = acceptance(&entry, &entry.envelope).into_iter().collect();
     for recipient in entry.envelope.recipients.iter().filter(|recipient| recipient.state.is_open()) {
         let host = recipient.mailbox.host();
-        statements.push(Statement::Delivery(Box::new(Delivery {
+        let removed = Statement::Delivery(Box::new(Delivery {
             queue_id: id.to_string(),
             message_id: entry.envelope.message_id.as_deref().map(str::to_owned),
             from: entry.envelope.reverse_path.mailbox().map(ToString::to_string).unwrap_or_default(),
@@ -225,9 +235,10 @@ pub(super) async fn removed(context: &Context, id: QueueId) -> Result<(), Refuse
             status: String::new(),
             reply: None,
             reason: Some("removed by an operator".to_owned()),
-        })));
+        }));
+        statements.push((at, removed));
     }
-    context.evidence.write(at, statements).await.map_err(|_| Refused::Stopping)
+    context.evidence.write_all(statements).await.map_err(|_| Refused::Stopping)
 }
 
 /// Waits until evidence can be written. A report that went out before its evidence would go out again, were the

@@ -7,6 +7,7 @@ mod peer;
 #[allow(dead_code, reason = "shared with the tests of durability, which use more of it")]
 mod support;
 
+mod accepted;
 mod chain;
 mod daemon;
 mod folder;

@@ -7,6 +7,7 @@ use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::accepted::accepted;
 use crate::daemon::{PATIENCE, configure, is_whole, queued, start, to, told};
 use crate::support::client::{Client, Verdict};
 use crate::support::message::{Message, SENDER};
@@ -132,5 +133,6 @@ fn a_delivery_that_is_not_on_record_is_not_forgotten_with_another_that_is() {
     assert!(relay.terminate().status.is_some_and(|status| status.success()));
     let told: Vec<_> = told(folder.path()).into_iter().map(|delivery| delivery.to).collect();
     assert_eq!(told, ["m@slow.example", "m@a.example"]);
+    assert_eq!(accepted(folder.path()).len(), 1, "that it came in is on record with the first of them alone");
     is_whole(folder.path());
 }

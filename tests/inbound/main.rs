@@ -1,5 +1,6 @@
 //! Sessions over real sockets, with real TLS and a real spool.
 
+mod arrival;
 mod balancer;
 #[allow(dead_code, reason = "shared with the tests of handshakes, which use more of it")]
 #[path = "../handshake/world.rs"]

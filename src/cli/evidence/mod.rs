@@ -1,4 +1,4 @@
-//! `gatepost evidence`: what became of each delivery, and whether the record of it is whole.
+//! `gatepost evidence`: how each message came in, what became of each delivery, and whether the record of it is whole.
 //!
 //! It reads the files and needs no daemon. Exit status: 0; 1 where the chain is not whole, a record cannot be
 //! read or nothing was found; 2 where arguments or configuration cannot be used.
@@ -11,7 +11,7 @@ mod verify;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 use jiff::Timestamp;
 
 use super::{ConfigFile, show_faults};
@@ -19,10 +19,10 @@ use crate::address::Host;
 use crate::config::{self, EvidencePath};
 use crate::evidence::{Reading, RecordHash};
 
-/// See what became of each delivery and under which TLS, and prove that the record is whole
+/// See how mail came in, what became of each delivery and under which TLS, and prove that the record is whole
 ///
-/// Gatepost keeps a record of each recipient in each attempt, each with the hash of the one before, in the
-/// folder that `[evidence] path` names. The commands read that folder, or a copy of it; they need no daemon.
+/// Gatepost keeps a record of each message that comes in and of each recipient in each attempt, each with the hash of
+/// the one before, in the folder that `[evidence] path` names. The commands read that folder, or a copy of it; they need no daemon.
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
     #[command(subcommand)]
@@ -31,9 +31,12 @@ pub(super) struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// List deliveries, one line for each recipient and attempt
+    /// List what came in, one line for each message, and deliveries, one line for each recipient and attempt
     List {
-        /// Only to this recipient domain
+        /// Only messages that came in, or only deliveries
+        #[arg(long, value_name = "DIRECTION")]
+        direction: Option<Direction>,
+        /// Only deliveries to this recipient domain, and messages from this sender domain
         #[arg(long, value_name = "DOMAIN", value_parser = domain)]
         domain: Option<Host>,
         /// Only of this message
@@ -47,9 +50,14 @@ enum Command {
         #[command(flatten)]
         place: Place,
     },
-    /// Count deliveries by connector and domain, and list the domains still served in clear
+    /// Count deliveries by connector and domain, and messages that came in by connector and listener
+    ///
+    /// It lists the domains still served in clear as well.
     Summary {
-        /// Only to this recipient domain
+        /// Only messages that came in, or only deliveries; as CSV, deliveries without this
+        #[arg(long, value_name = "DIRECTION")]
+        direction: Option<Direction>,
+        /// Only deliveries to this recipient domain, and messages from this sender domain
         #[arg(long, value_name = "DOMAIN", value_parser = domain)]
         domain: Option<Host>,
         /// So far back: 12h, 30d
@@ -77,6 +85,15 @@ enum Command {
         #[command(flatten)]
         place: Place,
     },
+}
+
+/// The way of a message through us.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Direction {
+    /// It came in.
+    In,
+    /// It was to be delivered.
+    Out,
 }
 
 /// How the answer looks; a table without these.
@@ -139,11 +156,13 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
         Err(status) => return status,
     };
     let done = match &arguments.command {
-        Command::List { domain, queue_id, since, form, .. } => {
-            let wanted = list::Wanted { domain: domain.as_ref(), queue_id: queue_id.as_deref() };
+        Command::List { direction, domain, queue_id, since, form, .. } => {
+            let wanted = list::Wanted { direction: *direction, domain: domain.as_ref(), queue_id: queue_id.as_deref() };
             list::run(&folder, &wanted, since.map(ago), *form)
         }
-        Command::Summary { domain, since, form, .. } => summary::run(&folder, domain.as_ref(), ago(*since), *form),
+        Command::Summary { direction, domain, since, form, .. } => {
+            summary::run(&folder, *direction, domain.as_ref(), ago(*since), *form)
+        }
         Command::Verify { head, expect_head, json, .. } => verify::run(&folder, *head, expect_head, *json),
     };
     done.unwrap_or_else(|error| {

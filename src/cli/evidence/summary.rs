@@ -9,10 +9,10 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::super::queue::words::{plain, short};
-use super::{Form, csv, left_out, status};
+use super::{Direction, Form, csv, left_out, status};
 use crate::address::Host;
 use crate::cli::show;
-use crate::evidence::{EvidenceError, InClear, Row, Summary, deliveries};
+use crate::evidence::{CameIn, EvidenceError, InClear, Levels, Record, Row, Summary, records};
 
 const COLUMNS: [&str; 16] = [
     "connector",
@@ -33,24 +33,38 @@ const COLUMNS: [&str; 16] = [
     "removed",
 ];
 
+const COLUMNS_IN: [&str; 9] =
+    ["connector", "listener", "messages", "clear", "tls", "trusted", "verified", "pinned", "dane"];
+
 pub(super) fn run(
     folder: &Path,
+    direction: Option<Direction>,
     domain: Option<&Host>,
     since: Timestamp,
     form: Form,
 ) -> Result<ExitCode, EvidenceError> {
     let mut summary = Summary::default();
     let domain = domain.map(ToString::to_string);
-    let reading = deliveries(folder, Some(since), |_, link, delivery| {
-        if domain.as_ref().is_none_or(|domain| *domain == delivery.domain) {
-            summary.count(link.time, &delivery);
+    let is_asked_for = |other: &str| domain.as_ref().is_none_or(|domain| domain == other);
+    let reading = records(folder, Some(since), |_, link, record| {
+        match record {
+            Record::In(acceptance) if direction != Some(Direction::Out) && is_asked_for(&acceptance.domain) => {
+                summary.count_in(&acceptance);
+            }
+            Record::Out(delivery) if direction != Some(Direction::In) && is_asked_for(&delivery.domain) => {
+                summary.count(link.time, &delivery);
+            }
+            Record::In(_) | Record::Out(_) => {}
         }
         true
     })?;
-    show(&match form {
-        Form { json: true, .. } => json(&summary, since),
-        Form { csv: true, .. } => as_csv(&summary),
-        Form { .. } => text(&summary, since),
+    show(&match (form, direction) {
+        (Form { json: true, .. }, _) => json(&summary, since),
+        (Form { csv: true, .. }, Some(Direction::In)) => came_in_as_csv(&summary),
+        (Form { csv: true, .. }, _) => as_csv(&summary),
+        (Form { .. }, Some(Direction::In)) => came_in_as_text(&summary, since),
+        (Form { .. }, Some(Direction::Out)) => text(&summary, since),
+        (Form { .. }, None) => text(&summary, since) + &came_in_as_text(&summary, since),
     });
     Ok(status(!left_out(reading, folder)))
 }
@@ -69,6 +83,15 @@ struct Document<'a> {
     since: Timestamp,
     rows: Vec<OneRow<'a>>,
     in_clear: Vec<OneInClear<'a>>,
+    accepted: Vec<OneCameIn<'a>>,
+}
+
+#[derive(Serialize)]
+struct OneCameIn<'a> {
+    connector: &'a str,
+    listener: &'a str,
+    #[serde(flatten)]
+    counts: &'a CameIn,
 }
 
 #[derive(Serialize)]
@@ -90,7 +113,8 @@ struct OneInClear<'a> {
 fn json(summary: &Summary, since: Timestamp) -> String {
     let rows = summary.rows().map(|(connector, domain, row)| OneRow { connector, domain, row }).collect();
     let in_clear = summary.in_clear().map(|(connector, domain, clear)| OneInClear { connector, domain, clear });
-    let document = Document { since, rows, in_clear: in_clear.collect() };
+    let accepted = summary.came_in().map(|(connector, listener, counts)| OneCameIn { connector, listener, counts });
+    let document = Document { since, rows, in_clear: in_clear.collect(), accepted: accepted.collect() };
     // Our own words always have a form in JSON.
     serde_json::to_string_pretty(&document).unwrap_or_default() + "\n"
 }
@@ -104,9 +128,41 @@ fn as_csv(summary: &Summary) -> String {
     text
 }
 
+fn of_levels(messages: u64, levels: Levels) -> [String; 7] {
+    let [clear, tls, trusted, verified, pinned, dane] = levels.all();
+    [messages, clear, tls, trusted, verified, pinned, dane].map(|count| count.to_string())
+}
+
+fn came_in_as_csv(summary: &Summary) -> String {
+    let mut text = csv::line(COLUMNS_IN);
+    for (connector, listener, counts) in summary.came_in() {
+        let cells = of_levels(counts.messages, counts.levels);
+        text.push_str(&csv::line([connector, listener].into_iter().chain(cells.iter().map(String::as_str))));
+    }
+    text
+}
+
+fn came_in_as_text(summary: &Summary, since: Timestamp) -> String {
+    let day = since.strftime("%Y-%m-%d %H:%M UTC");
+    let mut table = Table::new();
+    let header = ["connector", "listener", "accepted", "clear", "TLS", "trusted", "verified", "pinned", "DANE"];
+    table.load_style(presets::NOTHING).set_header(header);
+    for (connector, listener, counts) in summary.came_in() {
+        let cells = of_levels(counts.messages, counts.levels);
+        table.add_row([plain(connector), plain(listener)].into_iter().chain(cells));
+    }
+    if table.is_empty() {
+        return format!("no message that came in is on record since {day}\n");
+    }
+    lines(&table) + &format!("since {day}; each message that came in counts as one\n")
+}
+
+fn lines(table: &Table) -> String {
+    table.lines().map(|line| line.strip_prefix(' ').unwrap_or(&line).trim_end().to_owned() + "\n").collect()
+}
+
 fn text(summary: &Summary, since: Timestamp) -> String {
     let day = since.strftime("%Y-%m-%d %H:%M UTC");
-    let mut out = String::new();
     let mut table = Table::new();
     let header = [
         "connector",
@@ -135,10 +191,7 @@ fn text(summary: &Summary, since: Timestamp) -> String {
     if is_empty {
         return format!("no delivery is on record since {day}\n");
     }
-    for line in table.lines() {
-        out.push_str(line.strip_prefix(' ').unwrap_or(&line).trim_end());
-        out.push('\n');
-    }
+    let mut out = lines(&table);
     // Writing into a String cannot fail.
     let _ = writeln!(out, "since {day}; each recipient of each attempt counts as one");
     let in_clear: Vec<_> = summary.in_clear().collect();

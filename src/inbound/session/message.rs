@@ -8,7 +8,10 @@ use tracing::{debug, error, info};
 
 use super::{End, Session};
 use crate::access;
-use crate::envelope::{Envelope, Recipient};
+use crate::config::EvidencePath;
+use crate::connector::inbound_policy;
+use crate::envelope::{Arrival, Envelope, Recipient};
+use crate::evidence::{InboundParties, InboundSession};
 use crate::inbound::patience::Progress;
 use crate::inbound::received::{self, Received};
 use crate::inbound::wire::Wire;
@@ -109,6 +112,7 @@ impl Session {
             Ok(arriving) => arriving.finish(&mut envelope).await,
             Err(fault) => Err(fault),
         };
+        envelope.arrival = self.arrival();
         let stored = match draft {
             Ok(draft) => self.inbound.spool.commit(draft, envelope).await,
             Err(fault) => Err(fault),
@@ -142,6 +146,25 @@ impl Session {
         }
         self.command_since = Instant::now();
         Ok(())
+    }
+
+    /// This session, as the record of a message that it brings will have it.
+    fn arrival(&self) -> Option<Arrival> {
+        let config = &self.settings.config;
+        let standing = self.standing.as_ref()?;
+        if config.evidence.path.value == EvidencePath::Off {
+            return None;
+        }
+        let hello = self.server.client().map(|client| client.name.to_string());
+        let parties = InboundParties {
+            listener: &self.listener.name,
+            peer: self.peer,
+            is_client: self.client.is_some(),
+            hello: hello.as_deref(),
+            connector: &standing.connector.name,
+            configuration: &config.written.digest,
+        };
+        Some(InboundSession::of(&parties, &inbound_policy(&standing.connector), &standing.clearance).arrival())
     }
 
     /// Gives the message to the scheduler. It is safe already, and so is its 250.
