@@ -8,11 +8,22 @@ use serde::Deserialize;
 use super::Problem;
 use super::words::PAGE_MAX;
 use crate::address::{Host, Mailbox, ReversePath};
-use crate::envelope::QueueId;
+use crate::connector::Connectors;
+use crate::envelope::{QueueId, Recipient, RecipientState};
 use crate::spool::Stored;
 
 /// Messages on a page where nothing is said.
 const PAGE: usize = 200;
+
+/// The state of a recipient who is still in the queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum OpenState {
+    /// To be tried.
+    Waiting,
+    /// Until an operator decides.
+    Held,
+}
 
 /// The parameters as they come.
 #[derive(Debug, Default, Deserialize)]
@@ -21,6 +32,8 @@ pub(super) struct Query {
     domain: Option<String>,
     sender: Option<String>,
     older_than: Option<u64>,
+    state: Option<OpenState>,
+    connector: Option<String>,
     ids: Option<String>,
     after: Option<String>,
     limit: Option<usize>,
@@ -32,6 +45,8 @@ pub(super) struct Filter {
     domain: Option<Host>,
     sender: Option<ReversePath>,
     older_than: Option<Duration>,
+    state: Option<OpenState>,
+    connector: Option<String>,
     /// Ascending, without doubles; nothing for whatever there is.
     pub(super) ids: Option<Vec<QueueId>>,
     pub(super) after: Option<QueueId>,
@@ -62,17 +77,39 @@ impl Filter {
             domain: domain.map_err(|error| Problem::bad(format!("domain: {error}")))?,
             sender: sender.map_err(|error| Problem::bad(format!("sender: {error}")))?,
             older_than: query.older_than.map(Duration::from_secs),
+            state: query.state,
+            connector: query.connector.clone(),
             ids,
             after: query.after.as_deref().map(id).transpose()?,
             limit,
         })
     }
 
-    pub(super) fn matches(&self, message: &Stored, now: Timestamp) -> bool {
+    /// Checks a message; `connectors` are those in force.
+    pub(super) fn matches(&self, message: &Stored, connectors: &Connectors, now: Timestamp) -> bool {
         let age = || Duration::try_from(message.accepted.duration_until(now)).unwrap_or_default();
         self.older_than.is_none_or(|least| age() > least)
             && self.sender.as_ref().is_none_or(|sender| is_sender(sender, &message.envelope.reverse_path))
-            && self.domain.as_ref().is_none_or(|domain| goes_to(domain, message))
+            && (!self.asks_for_recipient()
+                || message.envelope.recipients.iter().any(|one| self.is_recipient(one, connectors)))
+    }
+
+    fn asks_for_recipient(&self) -> bool {
+        self.domain.is_some() || self.state.is_some() || self.connector.is_some()
+    }
+
+    /// Checks that a recipient is still open, for one that is served is no longer in the queue, and all that is asked
+    /// of recipients.
+    fn is_recipient(&self, recipient: &Recipient, connectors: &Connectors) -> bool {
+        let host = recipient.mailbox.host();
+        let state = match recipient.state {
+            RecipientState::Pending { .. } => OpenState::Waiting,
+            RecipientState::Held { .. } => OpenState::Held,
+            RecipientState::Delivered | RecipientState::Failed => return false,
+        };
+        self.state.is_none_or(|wanted| wanted == state)
+            && self.domain.as_ref().is_none_or(|domain| domain == host)
+            && self.connector.as_ref().is_none_or(|name| connectors.for_host(host).name == *name)
     }
 }
 
@@ -93,15 +130,11 @@ fn is_sender(wanted: &ReversePath, found: &ReversePath) -> bool {
     }
 }
 
-/// Whether a recipient there is still open: one that is served is no longer in the queue.
-fn goes_to(domain: &Host, message: &Stored) -> bool {
-    message.envelope.recipients.iter().any(|recipient| recipient.state.is_open() && recipient.mailbox.host() == domain)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::envelope::{Envelope, Recipient, RecipientState};
+    use crate::config::{self, Trust};
+    use crate::envelope::{Envelope, History};
 
     fn stored(sender: &str, recipients: &[&str], age: u64) -> Stored {
         let recipient = |text: &&str| Recipient::new(Mailbox::parse(text).expect("valid"));
@@ -112,7 +145,34 @@ mod tests {
     }
 
     fn meant(query: &Query, message: &Stored) -> bool {
-        Filter::parse(query).expect("a good query").matches(message, Timestamp::now())
+        let place = config::Place { file: std::path::Path::new("gatepost.toml").into(), line: 1, column: 1 };
+        let default = config::default_connector(&config::Located { value: Trust::Webpki, place });
+        let connectors = Connectors::new(&[], default);
+        Filter::parse(query).expect("a good query").matches(message, &connectors, Timestamp::now())
+    }
+
+    #[test]
+    fn state_connector_and_domain_are_those_of_one_open_recipient() {
+        let mut message = stored("a@example.org", &["b@example.net", "c@example.com"], 0);
+        message.envelope.recipients[0].state = RecipientState::Held { attempts: 1, history: History::default() };
+        let asks = |state, connector: Option<&str>, domain: Option<&str>, message: &Stored| {
+            let (connector, domain) = (connector.map(str::to_owned), domain.map(str::to_owned));
+            meant(&Query { state, connector, domain, ..Query::default() }, message)
+        };
+        let (held, waiting) = (Some(OpenState::Held), Some(OpenState::Waiting));
+        for (state, connector, domain, expected) in [
+            (held, None, None, true),
+            (waiting, None, None, true),
+            (held, Some("default"), Some("example.net"), true),
+            (held, None, Some("example.com"), false),
+            (waiting, None, Some("example.net"), false),
+            (None, Some("default"), None, true),
+            (None, Some("other"), None, false),
+        ] {
+            assert_eq!(asks(state, connector, domain, &message), expected, "{state:?} {connector:?} {domain:?}");
+        }
+        message.envelope.recipients[0].state = RecipientState::Delivered;
+        assert!(!asks(held, None, None, &message), "the other one waits");
     }
 
     #[test]

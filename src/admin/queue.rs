@@ -1,5 +1,7 @@
 //! `/v1/queue`: what is in the queue, one message of it, and orders.
 
+use std::sync::Arc;
+
 use axum::Json;
 use axum::extract::rejection::{JsonRejection, QueryRejection};
 use axum::extract::{Extension, Path, Query, State};
@@ -12,6 +14,7 @@ use super::words::{
 };
 use super::{Asker, Desk, Problem};
 use crate::address::Host;
+use crate::connector::Connectors;
 use crate::envelope::{self, QueueId, RecipientState, Trouble};
 use crate::scheduler::{Outlook, Prospect, Refused, Way};
 use crate::spool::{Spool, SpoolError, Stored};
@@ -29,9 +32,10 @@ pub(super) async fn list(
 ) -> Result<Json<Page>, Problem> {
     let Query(query) = query.map_err(|rejection| Problem::bad(rejection.body_text()))?;
     let filter = Filter::parse(&query)?;
+    let connectors = Arc::clone(&desk.settings.load().connectors);
     let (stored, next) = match &filter.ids {
-        Some(ids) => named(&*desk.spool, &filter, ids).await?,
-        None => scanned(&*desk.spool, &filter).await?,
+        Some(ids) => named(&*desk.spool, &filter, &connectors, ids).await?,
+        None => scanned(&*desk.spool, &filter, &connectors).await?,
     };
     let outlook = outlook(&desk, &stored).await?;
     let messages = stored.iter().zip(&outlook.messages).map(|(stored, prospect)| {
@@ -122,19 +126,24 @@ async fn find(spool: &dyn Spool, id: QueueId) -> Result<Option<Stored>, SpoolErr
 /// What matches, and where the next page begins.
 type Found = (Vec<Stored>, Option<QueueId>);
 
-async fn named(spool: &dyn Spool, filter: &Filter, ids: &[QueueId]) -> Result<Found, SpoolError> {
+async fn named(
+    spool: &dyn Spool,
+    filter: &Filter,
+    connectors: &Connectors,
+    ids: &[QueueId],
+) -> Result<Found, SpoolError> {
     let now = Timestamp::now();
     let mut picked = Picked::default();
     for id in ids.iter().filter(|id| filter.after.is_none_or(|after| **id > after)) {
         let Some(stored) = find(spool, *id).await? else { continue };
-        if filter.matches(&stored, now) && picked.take(stored, filter.limit) {
+        if filter.matches(&stored, connectors, now) && picked.take(stored, filter.limit) {
             return Ok((picked.messages, Some(*id)));
         }
     }
     Ok((picked.messages, None))
 }
 
-async fn scanned(spool: &dyn Spool, filter: &Filter) -> Result<Found, SpoolError> {
+async fn scanned(spool: &dyn Spool, filter: &Filter, connectors: &Connectors) -> Result<Found, SpoolError> {
     let now = Timestamp::now();
     let mut picked = Picked::default();
     let mut after = filter.after;
@@ -148,7 +157,7 @@ async fn scanned(spool: &dyn Spool, filter: &Filter) -> Result<Found, SpoolError
         for stored in batch {
             let id = stored.id;
             after = Some(id);
-            if filter.matches(&stored, now) && picked.take(stored, filter.limit) {
+            if filter.matches(&stored, connectors, now) && picked.take(stored, filter.limit) {
                 return Ok((picked.messages, Some(id)));
             }
         }

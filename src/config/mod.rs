@@ -16,6 +16,7 @@ mod place;
 mod plain;
 mod reader;
 mod rules;
+mod strays;
 mod tlsrpt;
 mod values;
 
@@ -38,6 +39,7 @@ pub use connector::{
 pub use flat::{ChangedKey, Pair, Section, changed, sections, treatment};
 pub use parse::{parse, read};
 pub use partner::default_connector;
+pub use place::merged;
 pub use tlsrpt::{DkimKey, SendReports, TlsReports};
 pub use values::{parse_duration, write_duration};
 

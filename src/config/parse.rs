@@ -88,7 +88,8 @@ pub fn parse(text: &str, file: &Path) -> Result<(Config, Vec<Fault>), Vec<Fault>
     }
     let written = Written { file: Arc::from(file), text: Arc::from(text), digest };
     let config = if is_toml { document_meant(document.get_ref(), &mut notes, written) } else { None };
-    let Notes { mut faults, mut warnings, .. } = notes;
+    let Notes { mut faults, mut warnings, strays, .. } = notes;
+    faults.extend(strays.faults());
     faults.sort();
     faults.dedup();
     warnings.sort();

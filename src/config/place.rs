@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use super::strays::Strays;
 use super::{Fault, Place};
 
 /// The text being read, and everything noted about it.
@@ -15,12 +16,14 @@ pub(super) struct Notes<'t> {
     pub(super) faults: Vec<Fault>,
     /// What an administrator should know, though the configuration is taken.
     pub(super) warnings: Vec<Fault>,
+    /// Keys that no table knows where they stand.
+    pub(super) strays: Strays,
 }
 
 impl<'t> Notes<'t> {
     pub(super) fn new(text: &'t str, file: &Path) -> Self {
         let lines = std::iter::once(0).chain(memchr::memchr_iter(b'\n', text.as_bytes()).map(|at| at + 1)).collect();
-        Self { text, file: Arc::from(file), lines, faults: Vec::new(), warnings: Vec::new() }
+        Self { text, file: Arc::from(file), lines, faults: Vec::new(), warnings: Vec::new(), strays: Strays::default() }
     }
 
     /// The place of an offset in the text. One behind the end is at the end.
@@ -45,6 +48,31 @@ impl<'t> Notes<'t> {
     pub(super) fn warn(&mut self, place: &Place, message: impl Into<String>, remedy: impl Into<String>) {
         self.warnings.push(Fault { place: place.clone(), message: message.into(), remedy: remedy.into() });
     }
+}
+
+/// Sorts warnings and says each once: one that several keys earn, as a key file that several tables name, stands at the
+/// first of them and names the others.
+#[must_use]
+pub fn merged(mut warnings: Vec<Fault>) -> Vec<Fault> {
+    warnings.sort();
+    warnings.dedup();
+    let mut merged: Vec<(Fault, Vec<Place>)> = Vec::new();
+    for warning in warnings {
+        let same =
+            |(earlier, _): &&mut (Fault, _)| (&earlier.message, &earlier.remedy) == (&warning.message, &warning.remedy);
+        match merged.iter_mut().find(same) {
+            Some((_, others)) => others.push(warning.place),
+            None => merged.push((warning, Vec::new())),
+        }
+    }
+    let told = merged.into_iter().map(|(mut warning, others)| {
+        if !others.is_empty() {
+            let others: Vec<_> = others.iter().map(|place| format!("{}:{}", place.line, place.column)).collect();
+            warning.message = format!("{} (also named at {})", warning.message, others.join(", "));
+        }
+        warning
+    });
+    told.collect()
 }
 
 fn narrow(count: usize) -> u32 {

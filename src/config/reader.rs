@@ -8,6 +8,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::place::Notes;
+use super::strays::Stray;
 use super::{Located, Place};
 
 /// One value of the document, with the key it stands under.
@@ -86,6 +87,8 @@ pub(super) struct Table<'d> {
     place: Place,
     content: Content<'d>,
     asked: Vec<&'static str>,
+    /// Those of `asked` that are no tables.
+    plain: Vec<&'static str>,
 }
 
 enum Content<'d> {
@@ -97,7 +100,13 @@ enum Content<'d> {
 impl<'d> Table<'d> {
     /// The document itself.
     pub(super) fn root(document: &'d DeTable<'d>, notes: &Notes<'_>) -> Self {
-        Self { title: "", place: notes.place(0), content: Content::Table(document), asked: Vec::new() }
+        Self {
+            title: "",
+            place: notes.place(0),
+            content: Content::Table(document),
+            asked: Vec::new(),
+            plain: Vec::new(),
+        }
     }
 
     /// Where the table's header stands; for an absent table, its parent's.
@@ -125,6 +134,7 @@ impl<'d> Table<'d> {
         key: &'static str,
         read: impl FnOnce(&Value<'d>, &mut Notes<'_>) -> Option<T>,
     ) -> Given<T> {
+        self.plain.push(key);
         let Some(raw) = self.get(key) else {
             return if matches!(self.content, Content::Bad) { Given::Bad } else { Given::Absent };
         };
@@ -167,7 +177,7 @@ impl<'d> Table<'d> {
     pub(super) fn table(&mut self, notes: &mut Notes<'_>, key: &'static str, title: &'static str) -> Table<'d> {
         let Some(raw) = self.get(key) else {
             let content = if matches!(self.content, Content::Bad) { Content::Bad } else { Content::Absent };
-            return Table { title, place: self.place.clone(), content, asked: Vec::new() };
+            return Table { title, place: self.place.clone(), content, asked: Vec::new(), plain: Vec::new() };
         };
         let place = notes.place(raw.span().start);
         let content = match raw.get_ref() {
@@ -183,7 +193,7 @@ impl<'d> Table<'d> {
                 Content::Bad
             }
         };
-        Table { title, place, content, asked: Vec::new() }
+        Table { title, place, content, asked: Vec::new(), plain: Vec::new() }
     }
 
     /// Takes an array of tables. Nothing where it is of the wrong kind.
@@ -212,26 +222,22 @@ impl<'d> Table<'d> {
                 notes.fault(&place, message, format!("Write {title} before the keys of each."));
                 Content::Bad
             };
-            tables.push(Table { title, place, content, asked: Vec::new() });
+            tables.push(Table { title, place, content, asked: Vec::new(), plain: Vec::new() });
         }
         Some(tables)
     }
 
-    /// Notes every key that nobody asked for.
+    /// Notes every key that nobody asked for. Its remedy is found when all tables were read: it may belong to another.
     pub(super) fn finish(self, notes: &mut Notes<'_>) {
+        notes.strays.know(self.title, &self.plain);
         let Content::Table(table) = self.content else { return };
         for key in table.keys() {
             let name: &str = key.get_ref();
             if self.asked.contains(&name) {
                 continue;
             }
-            let known = self.asked.join(", ");
-            let remedy = match nearest(name, &self.asked) {
-                Some(meant) => format!("Did you mean \"{meant}\"? Known here: {known}."),
-                None => format!("Remove it. Known here: {known}."),
-            };
-            let message = format!("unknown key \"{}\"{}", short(name), self.within());
-            notes.fault(&notes.place(key.span().start), message, remedy);
+            let place = notes.place(key.span().start);
+            notes.strays.add(Stray { place, name: short(name), title: self.title, known: self.asked.clone() });
         }
     }
 

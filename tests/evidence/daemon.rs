@@ -305,6 +305,8 @@ async fn the_commands_tell_what_happened() {
     let json: serde_json::Value =
         serde_json::from_str(&out(&evidence(&file, &["summary", "--json", "--domain", "old.example"]))).expect("JSON");
     assert_eq!((json["rows"].as_array().map(Vec::len), &json["rows"][0]["levels"]["clear"]), (Some(1), &2.into()));
+    let none = evidence(&file, &["summary", "--domain", "nowhere.example"]);
+    assert_eq!(none.status.code(), Some(1), "as list has it: {}", out(&none));
     let none = evidence(&file, &["list", "--domain", "nowhere.example"]);
     assert_eq!((none.status.code(), out(&none).contains("no record matches")), (Some(1), true));
 }

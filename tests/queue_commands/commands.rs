@@ -69,6 +69,9 @@ fn filters_choose_and_finding_nothing_is_a_no() {
         (&["--sender", "carol@EXAMPLE.com"], &both[1..]),
         (&["--sender", "<alice@example.org>", "--domain", "example.net"], &both[..1]),
         (&["--older-than", "1h"], &[]),
+        (&["--state", "waiting", "--connector", "internet"], &both),
+        (&["--state", "held"], &[]),
+        (&["--connector", "default"], &[]),
         (&["--domain", "example.org"], &[]),
         (&["--sender", ""], &[]),
         (&["--sender", "carol@example.com", "--domain", "b\u{fc}cher.example"], &[]),
@@ -166,6 +169,10 @@ fn what_is_held_waits_until_it_is_released() {
     assert_eq!((code(&output), out(&output)), (0, "1 message held\n".to_owned()), "{}", err(&output));
     let queue = relay.list();
     assert_eq!((state(&queue[0], 0), state(&queue[0], 1), state(&queue[1], 0)), ("held", "held", "waiting"));
+    for (wanted, id) in [("held", &first), ("waiting", &second)] {
+        let listed = json(&relay.queue(&["list", "--json", "--state", wanted]));
+        assert_eq!((listed.as_array().map(Vec::len), &listed[0]["id"]), (Some(1), &Value::from(id.as_str())));
+    }
     assert_eq!(queue[0]["recipients"][0]["next"], Value::Null);
 
     // One that was named is told why; out of a crowd, those that it means nothing to are left out.

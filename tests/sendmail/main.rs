@@ -314,6 +314,28 @@ async fn while_the_relay_is_down_the_answer_is_later() {
     for words in ["nobody takes mail on 127.0.0.1:", "the message was not taken", "systemctl status gatepost"] {
         assert!(said(&output).contains(words), "{words:?} is missing from {}", said(&output));
     }
+    for word in ["-bp", "-q"] {
+        let output = post.sendmail(&[word], "");
+        assert_eq!((code(&output), output.stdout.is_empty()), (75, true), "{word}: {}", said(&output));
+        assert!(said(&output).contains("no running Gatepost answers on "), "{}", said(&output));
+    }
+    std::fs::write(&post.config, "hostname = 5\n").expect("the folder is ours");
+    for word in ["-bp", "-q", "b@b.example"] {
+        assert_eq!(code(&post.sendmail(&[word], "")), 78, "{word}");
+    }
+}
+
+/// As mail(1) and git send-email write them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn flags_behind_the_recipients_count() {
+    let post = Post::open().await;
+    let config = post.config.display().to_string();
+    let mut command = Command::new(program());
+    command.args(["sendmail", "b@b.example", "-f", "a@a.example", "-i", "--config", &config]);
+    let output = run(command, "Subject: x\n\none\n.\ntwo\n");
+    assert_eq!((code(&output), said(&output)), (0, String::new()));
+    assert!(post.delivered(1).await.remove(0).contains("two"), "the dot is part of it");
+    assert!(post.commands().iter().any(|command| command.starts_with("MAIL FROM:<a@a.example>")));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,7 +1,7 @@
 //! `gatepost evidence`: how each message came in, what became of each delivery, and whether the record of it is whole.
 //!
 //! It reads the files and needs no daemon. Exit status: 0; 1 where the chain is not whole, a record cannot be
-//! read or nothing was found; 2 where arguments or configuration cannot be used.
+//! read, or nothing was found to list or to count; 2 where arguments or configuration cannot be used.
 
 mod csv;
 mod list;

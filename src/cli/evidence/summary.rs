@@ -66,7 +66,8 @@ pub(super) fn run(
         (Form { .. }, Some(Direction::Out)) => text(&summary, since),
         (Form { .. }, None) => text(&summary, since) + &came_in_as_text(&summary, since),
     });
-    Ok(status(!left_out(reading, folder)))
+    let found = summary.rows().next().is_some() || summary.came_in().next().is_some();
+    Ok(status(!left_out(reading, folder) && found))
 }
 
 fn counts(row: &Row) -> [u64; 14] {

@@ -54,8 +54,8 @@ async fn carry_out(
 ) -> Result<(Report, Option<QueueError>), QueueError> {
     if selection.is_empty() {
         return Err(QueueError::Usage(
-            "nothing was chosen: name messages by their ids, choose them with --domain, --sender or --older-than, or \
-             say --all."
+            "nothing was chosen: name messages by their ids, choose them with --domain, --sender, --older-than, \
+             --state or --connector, or say --all."
                 .to_owned(),
         ));
     }

@@ -6,21 +6,20 @@ use comfy_table::{Table, presets};
 use jiff::Timestamp;
 
 use super::words::{age, brief, count, plain, sender, short, size};
-use super::{Chosen, Client, QueueError};
+use super::{Client, QueueError, Selection};
 use crate::admin::words::{Message, Recipient, State};
 
 /// Open recipients of a message that are shown; the rest is counted.
 const RECIPIENTS_SHOWN: usize = 5;
 
-pub(super) async fn run(client: &Client, chosen: &Chosen) -> Result<ExitCode, QueueError> {
+pub(super) async fn run(client: &Client, selection: &Selection, json: bool) -> Result<ExitCode, QueueError> {
     let (mut messages, mut octets) = (0_usize, 0_u64);
-    let mut document = Document::begin(chosen.json);
-    let missing = chosen
-        .selection
+    let mut document = Document::begin(json);
+    let missing = selection
         .each_page(client, |page| {
             messages += page.len();
             octets += page.iter().map(|message| message.size).sum::<u64>();
-            if chosen.json {
+            if json {
                 for message in &page {
                     document.add(message);
                 }
@@ -32,14 +31,14 @@ pub(super) async fn run(client: &Client, chosen: &Chosen) -> Result<ExitCode, Qu
     document.end();
     missing.tell();
     let nothing = messages == 0;
-    if !chosen.json {
-        super::super::show(&match (nothing, chosen.selection.chooses()) {
+    if !json {
+        super::super::show(&match (nothing, selection.chooses()) {
             (false, _) => format!("{}, {}\n", count(messages), size(octets)),
             (true, true) => "no message matches\n".to_owned(),
             (true, false) => "the queue is empty\n".to_owned(),
         });
     }
-    let no = !missing.ids.is_empty() || (nothing && chosen.selection.chooses());
+    let no = !missing.ids.is_empty() || (nothing && selection.chooses());
     Ok(if no { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 

@@ -17,13 +17,14 @@ use clap::{Args, Subcommand};
 
 use super::ConfigFile;
 use super::socket::{Client, SocketError};
+use crate::config::{AdminSocket, Config};
 use crate::scheduler::Order;
 use select::Selection;
 
 /// See what waits in the queue, and decide about it
 ///
 /// The commands speak to the running daemon over its admin socket. Messages are named by their ids, or chosen
-/// by --domain, --sender and --older-than, all of which must hold; --all chooses every message.
+/// by --domain, --sender, --older-than, --state and --connector, all of which must hold; --all chooses every message.
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
     #[command(subcommand)]
@@ -103,13 +104,52 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
     ask(&chosen.file.config, async |client| match (&arguments.command, order) {
         (Command::Show { chosen, headers, body }, _) => show::run(&client, chosen, *headers, *body).await,
         (_, Some((order, yes))) => act::run(&client, chosen, order, yes).await,
-        (_, None) => list::run(&client, chosen).await,
+        (_, None) => list::run(&client, &chosen.selection, chosen.json).await,
     })
 }
 
-/// `sendmail -q`: tries everything now, in silence.
-pub(super) fn flush(config: &Path) -> ExitCode {
-    ask(config, async |client| act::flush(&client).await)
+/// A command that is also called by the names of sendmail.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Classic {
+    /// `mailq`, `sendmail -bp`: lists everything.
+    List,
+    /// `sendmail -q`: tries everything now, in silence.
+    Flush,
+}
+
+/// Runs a command for sendmail, with the daemon of a configuration that was read.
+///
+/// # Errors
+/// The reason why there is no answer.
+pub(super) fn for_sendmail(config: &Config, classic: Classic) -> Result<ExitCode, ClassicError> {
+    let AdminSocket::Path(path) = &config.admin.socket.value else { return Err(ClassicError::NoSocket) };
+    let client = Client::at(path.clone());
+    block_on(async {
+        match classic {
+            Classic::List => list::run(&client, &Selection::default(), false).await,
+            Classic::Flush => act::flush(&client).await,
+        }
+    })
+    .map_err(|error| match error {
+        QueueError::Socket(error @ (SocketError::NoDaemon { .. } | SocketError::Silent)) => {
+            ClassicError::NotNow(error.to_string())
+        }
+        error => ClassicError::Other(error.to_string()),
+    })
+}
+
+/// The reason why sendmail has no answer.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ClassicError {
+    /// The same again later may do.
+    #[error("{0}")]
+    NotNow(String),
+    /// There is nobody to ask.
+    #[error("[admin] socket is switched off: the queue cannot be asked")]
+    NoSocket,
+    /// Anything else.
+    #[error("{0}")]
+    Other(String),
 }
 
 /// Runs a command with the daemon of a configuration.
@@ -118,14 +158,13 @@ fn ask(config: &Path, command: impl AsyncFnOnce(Client) -> Result<ExitCode, Queu
         Ok(client) => client,
         Err(status) => return status,
     };
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => return end(&QueueError::No(format!("the system gives us no threads: {error}"))),
-    };
-    match runtime.block_on(command(client)) {
-        Ok(status) => status,
-        Err(error) => end(&error),
-    }
+    block_on(command(client)).unwrap_or_else(|error| end(&error))
+}
+
+fn block_on(command: impl Future<Output = Result<ExitCode, QueueError>>) -> Result<ExitCode, QueueError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| QueueError::No(format!("the system gives us no threads: {error}")))?;
+    runtime.block_on(command)
 }
 
 fn end(error: &QueueError) -> ExitCode {

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 
 use super::QueueError;
 use crate::address::{Host, ReversePath};
@@ -29,9 +29,33 @@ pub(super) struct Selection {
     /// Messages that came in longer ago than this: 30m, 2h, 3d
     #[arg(long, value_name = "TIME", value_parser = age)]
     older_than: Option<Duration>,
+    /// Messages with an open recipient in this state; with --domain or --connector, one that meets those as well
+    #[arg(long, value_name = "STATE")]
+    state: Option<OpenState>,
+    /// Messages with an open recipient for whom this connector speaks
+    #[arg(long, value_name = "NAME", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    connector: Option<String>,
     /// Every message
-    #[arg(long, conflicts_with_all = ["ids", "domain", "sender", "older_than"])]
+    #[arg(long, conflicts_with_all = ["ids", "domain", "sender", "older_than", "state", "connector"])]
     pub(super) all: bool,
+}
+
+/// The state of a recipient who is still in the queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum OpenState {
+    /// Waits for its next attempt, or is being tried
+    Waiting,
+    /// Waits until an operator decides
+    Held,
+}
+
+impl OpenState {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Waiting => "waiting",
+            Self::Held => "held",
+        }
+    }
 }
 
 fn id(text: &str) -> Result<QueueId, String> {
@@ -69,7 +93,11 @@ impl Selection {
 
     /// Whether more is asked of messages than their ids.
     fn filters(&self) -> bool {
-        self.domain.is_some() || self.sender.is_some() || self.older_than.is_some()
+        self.domain.is_some()
+            || self.sender.is_some()
+            || self.older_than.is_some()
+            || self.state.is_some()
+            || self.connector.is_some()
     }
 
     /// Asks for the messages, page by page.
@@ -136,6 +164,12 @@ impl Selection {
         if let Some(age) = self.older_than {
             add("older_than", age.as_secs().to_string());
         }
+        if let Some(state) = self.state {
+            add("state", state.word().to_owned());
+        }
+        if let Some(connector) = &self.connector {
+            add("connector", connector.clone());
+        }
         if !ids.is_empty() {
             add("ids", ids.iter().map(ToString::to_string).collect::<Vec<_>>().join(","));
         }
@@ -190,6 +224,9 @@ mod tests {
         let selection = read(&all).expect("good");
         let query = "&domain=xn--bcher-kva.example&sender=a%2Bb%40example.org&older_than=7200";
         assert_eq!(selection.query(&[]), query);
+        let selection = read(&["--state", "held", "--connector", "domain c"]).expect("good");
+        assert_eq!(selection.query(&[]), "&state=held&connector=domain%20c");
+        assert!(selection.chooses());
         for null in [&["--sender", ""][..], &["--sender", "<>"], &["--sender="]] {
             let selection = read(null).expect("good");
             assert_eq!(selection.query(&selection.ids), "&sender=");
@@ -214,6 +251,8 @@ mod tests {
             (&["--sender", "alice"], "there is no \"@domain\""),
             (&["--older-than", "5M"], "a number and a unit"),
             (&["--all", "--domain", "example.org"], "cannot be used with"),
+            (&["--all", "--state", "held"], "cannot be used with"),
+            (&["--state", "delivered"], "[possible values: waiting, held]"),
             (&["--all", "0000000000005"], "cannot be used with"),
         ] {
             let error = read(arguments).expect_err("bad");

@@ -86,6 +86,15 @@ impl Wanted {
                 Some("-") => {
                     wanted.recipients.extend(words.by_ref().cloned());
                 }
+                // The one flag of ours: everybody else's have one hyphen.
+                Some("-config") => {
+                    let file = words.next().ok_or_else(|| usage("--config stands without its file"))?;
+                    wanted.config = PathBuf::from(file);
+                }
+                Some(long) if long.starts_with("-config=") => {
+                    wanted.config = PathBuf::from(long.trim_start_matches("-config="));
+                }
+                Some(long) if long.starts_with('-') => return Err(usage(format!("there is no flag {word}"))),
                 Some(flags) if !flags.is_empty() => wanted.flags(word, flags, &mut words)?,
                 _ => wanted.recipients.push(word.clone()),
             }
@@ -242,6 +251,17 @@ mod tests {
     }
 
     #[test]
+    fn flags_count_behind_recipients_too() {
+        let wanted = good("b@a.example -t -f me@a.example c@a.example -i --config other.toml -N never");
+        assert_eq!(wanted.recipients, ["b@a.example", "c@a.example"]);
+        assert!(wanted.from_header && wanted.dots == Dots::Content);
+        assert_eq!((wanted.sender.as_deref(), wanted.notify), (Some("me@a.example"), Some(Notify::Never)));
+        assert_eq!(wanted.config, PathBuf::from("other.toml"));
+        assert_eq!(good("b@a.example --config=x.toml -- --config").config, PathBuf::from("x.toml"));
+        assert_eq!(good("b@a.example -bp").mode, Mode::List);
+    }
+
+    #[test]
     fn what_cannot_be_done_is_said() {
         for (words, said) in [
             ("-bd", "systemctl start gatepost"),
@@ -249,6 +269,8 @@ mod tests {
             ("-f", "-f stands without its value"),
             ("-tK b@a.example", "there is no flag -K"),
             ("-N sometimes", "never, or some of success"),
+            ("b@a.example --confg x", "there is no flag --confg"),
+            ("b@a.example --config", "--config stands without its file"),
         ] {
             let error = read(words).expect_err(words);
             assert_eq!(error.status, Sysexit::Usage);

@@ -18,12 +18,13 @@ use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser as _};
+use clap::Args;
 use jiff::Timestamp;
 use jiff::fmt::rfc2822;
 use jiff::tz::TimeZone;
 
-use super::{Cli, ConfigFile, queue};
+use super::ConfigFile;
+use super::queue::{self, Classic, ClassicError};
 use crate::access::{self, Rules};
 use crate::address::{Mailbox, ReversePath};
 use crate::config::{self, Config};
@@ -47,7 +48,8 @@ use user::User;
 /// The message goes to all recipients or to none. An address without a domain gets our hostname; mail for the hostname
 /// and for localhost goes to the postmaster, unless [relay] domains or a connector names it. Exit status, as in sysexits.h: 0 it was taken; 64 unusable
 /// arguments; 65 unusable message; 67 a recipient was refused; 69 the message was refused; 75 not now, as
-/// while the relay is down; 78 unusable configuration.
+/// while the relay is down (-bp and -q, too); 78 unusable configuration. Flags count behind recipients as well; --
+/// ends them.
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
     #[command(flatten)]
@@ -80,8 +82,8 @@ fn start(mode: Mode, config: PathBuf, words: Vec<OsString>) -> ExitCode {
         Mode::Smtp => {
             read_config(&wanted).and_then(|config| Relay::connect(&config)?.session()).map(|()| ExitCode::SUCCESS)
         }
-        Mode::List => Ok(gatepost(&["queue", "list", "--config"], wanted.config)),
-        Mode::Flush => Ok(queue::flush(&wanted.config)),
+        Mode::List => read_config(&wanted).and_then(|config| of_queue(&config, Classic::List)),
+        Mode::Flush => read_config(&wanted).and_then(|config| of_queue(&config, Classic::Flush)),
         Mode::Aliases => Ok(ExitCode::SUCCESS),
     });
     done.unwrap_or_else(|unsent| {
@@ -90,10 +92,16 @@ fn start(mode: Mode, config: PathBuf, words: Vec<OsString>) -> ExitCode {
     })
 }
 
-/// Another command of ours.
-fn gatepost(words: &[&str], config: PathBuf) -> ExitCode {
-    let words = ["gatepost"].iter().chain(words).map(OsString::from);
-    Cli::parse_from(words.chain([config.into_os_string()])).run()
+/// What the queue of the running relay is asked.
+fn of_queue(config: &Config, classic: Classic) -> Result<ExitCode, Unsent> {
+    queue::for_sendmail(config, classic).map_err(|error| {
+        let status = match error {
+            ClassicError::NotNow(_) => Sysexit::TemporaryFailure,
+            ClassicError::NoSocket => Sysexit::Config,
+            ClassicError::Other(_) => Sysexit::Unavailable,
+        };
+        Unsent::new(status, error.to_string())
+    })
 }
 
 fn read_config(wanted: &Wanted) -> Result<Config, Unsent> {
