@@ -200,7 +200,7 @@ pub async fn start_in(
             return Err(unusable(faults, dns.err(), &config.dns));
         }
     };
-    for warning in warnings.into_iter().chain(more) {
+    for warning in config::merged(warnings.into_iter().chain(more).collect()) {
         tracing::warn!(place = %warning.place, remedy = %warning.remedy, "{}", warning.message);
     }
     // The spool first: a second instance hears that there is a first, not that its ports are taken.

@@ -10,7 +10,7 @@ use std::fmt;
 
 use crate::config::OnFailure;
 use crate::smtp::reply::{EnhancedStatusCode, Reply, Severity, Status};
-use crate::tls::{Refusal, TlsOutcome};
+use crate::tls::{Reached, Refusal, TlsOutcome};
 
 /// Whom a failure concerns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -92,6 +92,8 @@ pub struct Failure {
     pub cause: Cause,
     /// The peer, as `mx.example.org [192.0.2.1]:25`, where there was one.
     pub peer: Option<String>,
+    /// The session under TLS that it ended before mail could be spoken of, for the record.
+    pub reached: Option<Box<Reached>>,
 }
 
 impl Failure {
@@ -110,7 +112,14 @@ impl Failure {
             Some(enhanced) if enhanced.severity() == reply.severity() => enhanced.status(),
             _ => Status(0, 0),
         };
-        Self { scope, persistence, status, cause: Cause::Reply { stage, reply: reply.brief() }, peer: None }
+        Self {
+            scope,
+            persistence,
+            status,
+            cause: Cause::Reply { stage, reply: reply.brief() },
+            peer: None,
+            reached: None,
+        }
     }
 
     /// A peer's negative reply on a session that came to this. One that demands TLS may pass where TLS was tried there
@@ -137,6 +146,7 @@ impl Failure {
             status: refusal.status(),
             cause: Cause::Policy(Box::new(refusal)),
             peer: None,
+            reached: None,
         }
     }
 
@@ -154,6 +164,7 @@ impl Failure {
             status,
             cause: Cause::Unpromised(why),
             peer: None,
+            reached: None,
         }
     }
 
@@ -162,7 +173,14 @@ impl Failure {
     #[must_use]
     pub fn ourselves(how: impl Into<String>) -> Self {
         let (scope, persistence) = (Scope::Hop, Persistence::Transient);
-        Self { scope, persistence, status: Status(4, 6), cause: Cause::Ourselves(how.into()), peer: None }
+        Self {
+            scope,
+            persistence,
+            status: Status(4, 6),
+            cause: Cause::Ourselves(how.into()),
+            peer: None,
+            reached: None,
+        }
     }
 
     /// Whether the host is this relay itself.
@@ -180,7 +198,14 @@ impl Failure {
     /// Any other trouble that may pass.
     #[must_use]
     pub fn transient(scope: Scope, status: Status, text: impl Into<String>) -> Self {
-        Self { scope, persistence: Persistence::Transient, status, cause: Cause::Other(text.into()), peer: None }
+        Self {
+            scope,
+            persistence: Persistence::Transient,
+            status,
+            cause: Cause::Other(text.into()),
+            peer: None,
+            reached: None,
+        }
     }
 
     /// Any other trouble that will not pass.
@@ -193,6 +218,13 @@ impl Failure {
     #[must_use]
     pub fn with_peer(mut self, peer: impl Into<String>) -> Self {
         self.peer = Some(peer.into());
+        self
+    }
+
+    /// Notes the session that it ended.
+    #[must_use]
+    pub fn with_session(mut self, reached: &Reached) -> Self {
+        self.reached = Some(Box::new(reached.clone()));
         self
     }
 
@@ -302,7 +334,7 @@ mod tests {
     }
 
     fn failure(scope: Scope, persistence: Persistence, cause: Cause) -> Failure {
-        Failure { scope, persistence, status: Status(0, 0), cause, peer: None }
+        Failure { scope, persistence, status: Status(0, 0), cause, peer: None, reached: None }
     }
 
     /// Scope, persistence; the step with hops left, and without.

@@ -128,3 +128,23 @@ fn unusable_arguments_end_with_2() {
         assert_eq!(gatepost(arguments).status.code(), Some(2), "{arguments:?}");
     }
 }
+
+/// One key file that several tables name.
+#[test]
+fn a_warning_about_a_key_is_said_once_with_every_place() {
+    let (folder, file) = folder("relay.pem", "relay.key");
+    fs::set_permissions(folder.path().join("relay.key"), fs::Permissions::from_mode(0o644)).expect("our own file");
+    let partner = |name: &str| {
+        format!(
+            "[[connector]]\nname = \"{name}\"\ndomains = [\"{name}.example\"]\n[connector.outbound]\n\
+             client_certificate = \"relay.pem\"\nclient_key = \"relay.key\"\n"
+        )
+    };
+    let text = fs::read_to_string(&file).expect("our own file") + &partner("one") + &partner("two");
+    fs::write(&file, text).expect("our own file");
+    let output = check(&file);
+    let said = err(&output);
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    assert_eq!(said.matches("is a private key, and open to every user of this machine").count(), 1, "{said}");
+    assert!(said.contains("gatepost.toml:6:7: ") && said.contains("(also named at 16:14, 22:14)"), "{said}");
+}

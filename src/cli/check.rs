@@ -128,8 +128,7 @@ fn load(file: &Path) -> Result<Loaded, Vec<config::Fault>> {
     };
     warnings.extend(more.into_iter().chain(still_more));
     warnings.extend(config.connectors.iter().filter_map(|connector| ended(connector, Timestamp::now())));
-    warnings.sort();
-    Ok((config, material.identities(), submitter, warnings))
+    Ok((config, material.identities(), submitter, config::merged(warnings)))
 }
 
 /// An exception that has ended, as a warning.

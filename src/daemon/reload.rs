@@ -6,7 +6,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::Notify;
 
 use super::Surroundings;
-use crate::config::{Config, Fault, ListenAddress, Listener, Place, default_connector};
+use crate::config::{Config, Fault, ListenAddress, Listener, Place, default_connector, merged};
 use crate::connector::Connectors;
 use crate::discovery::Discovery;
 use crate::discovery::mta_sts::{FETCH, Web};
@@ -113,7 +113,7 @@ impl InForce {
         self.scheduler.store(Arc::new(scheduler));
         self.outbound.replace(outbound);
         self.replaced.notify_one();
-        Ok(warnings)
+        Ok(merged(warnings))
     }
 }
 

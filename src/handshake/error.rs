@@ -23,7 +23,7 @@ pub enum HandshakeError {
 impl HandshakeError {
     /// Converts an error of tokio-rustls, which wraps those of rustls in those of the network.
     pub(super) fn of(error: &io::Error) -> Self {
-        if let Some(tls) = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
+        if let Some(tls) = tls(error) {
             let text = of_tls(tls);
             return match tls {
                 // These two say what is missing, and it is not for a ClientHello of ours to offer it.
@@ -44,9 +44,28 @@ impl HandshakeError {
     }
 }
 
+/// The alert by which a peer ended a connection, in words; nothing for any other error.
+pub fn alert(error: &io::Error) -> Option<String> {
+    match tls(error)? {
+        error @ rustls::Error::AlertReceived(_) => Some(of_tls(error)),
+        _ => None,
+    }
+}
+
+/// The error of rustls inside one of the network's.
+fn tls(error: &io::Error) -> Option<&rustls::Error> {
+    error.get_ref()?.downcast_ref::<rustls::Error>()
+}
+
 fn of_tls(error: &rustls::Error) -> String {
     use rustls::Error;
     match error {
+        // Only a server sends it.
+        Error::AlertReceived(AlertDescription::CertificateRequired) => {
+            "the peer sent the alert certificate_required: it takes mail only from those who show a certificate; set \
+             client_certificate and client_key in [connector.outbound]"
+                .to_owned()
+        }
         Error::AlertReceived(AlertDescription::ProtocolVersion) => {
             "no TLS version in common: the peer sent the alert protocol_version".to_owned()
         }

@@ -31,7 +31,7 @@ mod usage;
 mod verifier;
 
 pub use client::ClientTls;
-pub use error::HandshakeError;
+pub use error::{HandshakeError, alert};
 pub use facts::{Against, Paths, Seen};
 pub use hellos::KnownHellos;
 pub use identity::IdentitySummary;

@@ -289,7 +289,7 @@ impl Target<'_> {
         match wire.converse(&mut opening, self.timeouts().reply).await {
             Ok(OpeningStep::Failed { stage, reply }) => {
                 self.farewell(wire).await;
-                Err(Failure::reply(Scope::Hop, stage.name(), reply))
+                Err(Failure::reply(Scope::Hop, stage.name(), reply).with_session(clearance.reached()))
             }
             // Under TLS an opening has no other end than this.
             Ok(OpeningStep::Secured | OpeningStep::InClear(_) | OpeningStep::Handshake) => {
@@ -301,7 +301,7 @@ impl Target<'_> {
             Err(broken) if broken.is_closed() && broken.at() == Stage::Ehlo => {
                 Ok(self.broken(HandshakeError::CutShort(broken.to_string())))
             }
-            Err(broken) => Err(broken.failure()),
+            Err(broken) => Err(broken.failure().with_session(clearance.reached())),
         }
     }
 

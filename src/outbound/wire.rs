@@ -19,7 +19,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::client::TlsStream;
 
 use crate::address::Host;
-use crate::handshake::{ClientTls, HandshakeError, Seen};
+use crate::handshake::{self, ClientTls, HandshakeError, Seen};
 use crate::monitor::Counted;
 use crate::outcome::{Failure, Scope};
 use crate::smtp::client::{Opening, OpeningStep, Stage, Violation};
@@ -105,12 +105,18 @@ impl fmt::Display for Broken {
         match &self.how {
             How::Violation(violation) => violation.fmt(f),
             How::Closed if self.sending => f.write_str("the peer closed the connection in the middle of the message"),
-            How::Io(fault) if self.sending => write!(f, "the connection broke in the middle of the message: {fault}"),
+            How::Io(fault) if self.sending => {
+                let words = handshake::alert(fault).unwrap_or_else(|| fault.to_string());
+                write!(f, "the connection broke in the middle of the message: {words}")
+            }
             How::TimedOut(limit) if self.sending => {
                 write!(f, "the peer took nothing of the message within {} s", limit.as_secs())
             }
             How::Closed => write!(f, "the peer closed the connection instead of an answer to {at}"),
-            How::Io(fault) => write!(f, "the connection broke before the answer to {at}: {fault}"),
+            How::Io(fault) => match handshake::alert(fault) {
+                Some(alert) => write!(f, "instead of an answer to {at} {alert}"),
+                None => write!(f, "the connection broke before the answer to {at}: {fault}"),
+            },
             How::TimedOut(limit) => write!(f, "no answer to {at} within {} s", limit.as_secs()),
         }
     }

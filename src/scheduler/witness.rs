@@ -120,7 +120,7 @@ impl<'a> Witness<'a> {
             exception: exception(self.connector, self.at).map(ExceptionHeld::of),
             host: via.map(|via| name(&via.host)).or_else(|| said.host.clone()),
             address: via.map(|via| via.address).or_else(|| dialled(said.result)).map(|address| address.to_string()),
-            session: via.map(|via| Session::of(via.clearance.reached())).or_else(|| failure.and_then(refused)),
+            session: via.map(|via| Session::of(via.clearance.reached())).or_else(|| failure.and_then(without_mail)),
             unmet,
             downgraded_from: via.and_then(|via| via.was).map(|was| was.word().to_owned()),
             standing,
@@ -187,8 +187,11 @@ fn unmet(failure: &Failure) -> Option<Unmet> {
     }
 }
 
-/// The TLS session that was not good enough, where that is what went wrong.
-fn refused(failure: &Failure) -> Option<Session> {
+/// The TLS session on which mail was not spoken of: it was not good enough, or the peer ended it before.
+fn without_mail(failure: &Failure) -> Option<Session> {
+    if let Some(reached) = &failure.reached {
+        return Some(Session::of(reached));
+    }
     match &failure.cause {
         Cause::Policy(refusal) | Cause::Unpromised(Unpromised::Session(refusal)) => Session::refused(refusal),
         Cause::Unpromised(Unpromised::Off | Unpromised::NotOffered)

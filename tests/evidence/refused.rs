@@ -56,3 +56,40 @@ async fn a_certificate_with_the_wrong_name_is_on_record_with_its_tls_and_refused
     let counted = summary.lines().nth(1);
     assert_eq!(counted, Some("wrong,wrong.example,0,0,0,0,0,0,0,0,0,1,1,0,0,0"), "refused, and under no level");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_ehlo_that_is_refused_under_tls_is_on_record_with_its_tls() {
+    let folder = folder();
+    // In clear it is answered, under TLS it is not.
+    let manner = Manner::new(partner()).answer_after(1, "EHLO", "421 4.7.0 not from you");
+    let peer = Peer::start(manner).await;
+    let connectors = format!(
+        "[tls]\ntrust = \"{CERTS}/ca.pem\"\n[[connector]]\nname = \"named\"\ndomains = [\"named.example\"]\n\
+         names = [\"mail.domain-c.com\"]\n[connector.outbound]\nroute = [\"{}\"]\ndiscover = []\n\
+         tls = \"forced\"\nverify = \"name\"\n",
+        peer.address
+    );
+    let file = configure(folder.path(), "path = \"evidence\"", &connectors);
+    let path = folder.path().to_owned();
+    let mut all = tokio::task::spawn_blocking(move || {
+        let relay = start(&file);
+        let message = Message::new("m", &["named.example"], 500);
+        assert!(matches!(Client::connect(relay.address).expect("it listens").send(&message), Verdict::Accepted(_)));
+        assert!(within(PATIENCE, || !told(&path).is_empty()));
+        drop(relay);
+        told(&path)
+    })
+    .await
+    .expect("no panic");
+    assert!(!peer.heard().iter().any(|heard| heard.has("MAIL")), "it never heard of the message");
+    let Some(Delivery { session: Some(session), unmet: None, standing, outcome, reply, .. }) = all.pop() else {
+        panic!("no session: {all:?}")
+    };
+    assert_eq!(
+        (standing, outcome, reply.as_deref()),
+        (Standing::Unreached, Outcome::Deferred, Some("421 4.7.0 not from you"))
+    );
+    assert_eq!((session.level, session.no_tls), (Level::Verified, None));
+    let tls = session.tls.expect("TLS");
+    assert_eq!((tls.version.as_str(), tls.matched_name.as_deref()), ("TLSv1.3", Some("mail.domain-c.com")));
+}
