@@ -1,7 +1,7 @@
 //! The server dialogue, played from files: `tests/dialogues/server/*.txt`, one behaviour each.
 //!
 //! ```text
-//! # tls: forced          settings: tls, size, recipients, errors, received; client: ours; spool: full; never: TEXT
+//! # tls: forced          settings: tls, size, recipients, errors, received; client: ours; xclient: yes; spool: full; never: TEXT
 //! C: NOOP                the client says this and CRLF; lines in a row go out in one piece
 //! C| NOOP\n              the same without CRLF; \r \n \0 \\ and \xHH are escapes in both
 //! S: 250 2.0.0 Ok        the server says exactly this; "…" at the end stands for any rest
@@ -26,9 +26,9 @@ use std::path::Path;
 
 use gatepost::address::{Domain, ForwardPath, Mailbox};
 use gatepost::envelope::{Envelope, QueueId};
-use gatepost::smtp::command::{MailFrom, RcptTo};
+use gatepost::smtp::command::{Attribute, MailFrom, RcptTo};
 use gatepost::smtp::reply::{Reply, Status};
-use gatepost::smtp::server::{Channel, Durable, Profile, Server, Step};
+use gatepost::smtp::server::{Channel, Durable, Introduced, Profile, Server, Step};
 
 struct Proof;
 
@@ -49,8 +49,15 @@ struct Settings {
 impl Settings {
     fn read(text: &str) -> Self {
         let hostname = Domain::parse("relay.example.com").unwrap();
-        let profile =
-            Profile { hostname, message_size: 1000, recipients: 100, errors: 20, received: 100, completed: false };
+        let profile = Profile {
+            hostname,
+            message_size: 1000,
+            recipients: 100,
+            errors: 20,
+            received: 100,
+            completed: false,
+            xclient: false,
+        };
         let mut settings = Self { channel: Channel::Offered, profile, full: false, pieces: true, never: Vec::new() };
         for line in text.lines().filter_map(|line| line.strip_prefix("# ")) {
             let Some((key, value)) = line.split_once(": ") else { continue };
@@ -69,6 +76,7 @@ impl Settings {
                 "errors" => settings.profile.errors = value.parse().unwrap(),
                 "received" => settings.profile.received = value.parse().unwrap(),
                 "client" => settings.profile.completed = value == "ours",
+                "xclient" => settings.profile.xclient = value == "yes",
                 "spool" => settings.full = value == "full",
                 "pieces" => settings.pieces = value != "no",
                 "never" => settings.never.push(String::from_utf8(unescaped(value)).unwrap()),
@@ -167,7 +175,13 @@ impl Played {
                     self.wants_tls = true;
                     reads = true;
                 }
-                Step::Close(reply) => {
+                // Who has another address now is no proxy.
+                Step::XClient(said) => {
+                    let xclient = said.address == Attribute::Absent;
+                    let reply = self.server.introduce(*said, Introduced { completed: false, xclient });
+                    self.say(&reply);
+                }
+                Step::Close(reply) | Step::ProxyHeader(reply) => {
                     self.say(&reply);
                     self.closed = true;
                     buffer.clear();

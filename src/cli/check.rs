@@ -215,6 +215,8 @@ fn listeners(listeners: &[Listener]) -> Table {
     let behind_balancers = listeners.iter().any(|listener| !listener.proxy_protocol.is_empty());
     let mut headings = vec!["name", "address", "TLS", "client certificate"];
     headings.extend(behind_balancers.then_some("PROXY header from"));
+    let behind_proxies = listeners.iter().any(|listener| !listener.xclient.is_empty());
+    headings.extend(behind_proxies.then_some("XCLIENT from"));
     let mut table = table(&headings);
     for listener in listeners {
         let addresses: Vec<_> = listener.addresses.iter().map(|address| &address.value).collect();
@@ -230,10 +232,9 @@ fn listeners(listeners: &[Listener]) -> Table {
             (_, false) => "not asked for",
         };
         let mut row = vec![listener.name.clone(), stacked(&addresses), tls.to_owned(), certificate.to_owned()];
-        row.extend(behind_balancers.then(|| match &*listener.proxy_protocol {
-            [] => "-".to_owned(),
-            networks => stacked(networks),
-        }));
+        let proxies = |networks: &[ipnet::IpNet]| if networks.is_empty() { "-".to_owned() } else { stacked(networks) };
+        row.extend(behind_balancers.then(|| proxies(&listener.proxy_protocol)));
+        row.extend(behind_proxies.then(|| proxies(&listener.xclient)));
         table.add_row(row);
     }
     table

@@ -249,6 +249,7 @@ fn listener(listener: &Listener) -> Section {
         ("tls", text(tls)),
         ("request_client_certificate", number(listener.request_client_certificate)),
         ("proxy_protocol", list(&listener.proxy_protocol)),
+        ("xclient", list(&listener.xclient)),
         ("connections", listener.connections.map_or_else(none, number)),
     ];
     Section::new(format!("[[listener]] {}", listener.name), pairs)

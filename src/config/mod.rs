@@ -228,6 +228,8 @@ pub struct Listener {
     pub request_client_certificate: bool,
     /// Load balancers, whose word on who calls is believed.
     pub proxy_protocol: Vec<IpNet>,
+    /// Networks of proxies to which XCLIENT is offered.
+    pub xclient: Vec<IpNet>,
     /// Sessions at the same time of clients that are not of `[relay] networks`; nothing where it has no limit of its own.
     pub connections: Option<usize>,
 }

@@ -113,6 +113,7 @@ pub(super) struct WrittenListener {
     pub(super) tls: Given<ListenerTls>,
     pub(super) request_client_certificate: Given<bool>,
     pub(super) proxy_protocol: Given<Vec<IpNet>>,
+    pub(super) xclient: Given<Vec<IpNet>>,
     pub(super) connections: Given<u32>,
 }
 
@@ -132,16 +133,19 @@ impl WrittenListener {
             choice(value, notes, &words)
         });
         let request_client_certificate = table.read(notes, "request_client_certificate", boolean);
-        let proxy_protocol =
-            table.read(notes, "proxy_protocol", |value, notes| list(value, notes, network).map(without_places));
-        if let Some(open) = proxy_protocol.located().filter(|networks| is_everybody(&networks.value)) {
-            let remedy = "List the addresses of your own load balancers only.";
-            notes.fault(&open.place, "proxy_protocol lets the whole Internet say which address it has", remedy);
-        }
+        let mut proxies = |key: &'static str| {
+            let networks = table.read(notes, key, |value, notes| list(value, notes, network).map(without_places));
+            if let Some(open) = networks.located().filter(|networks| is_everybody(&networks.value)) {
+                let message = format!("{key} lets the whole Internet say which address it has");
+                notes.fault(&open.place, message, "List the addresses of your own load balancers only.");
+            }
+            networks
+        };
+        let (proxy_protocol, xclient) = (proxies("proxy_protocol"), proxies("xclient"));
         let connections = table.read(notes, "connections", |value, notes| count(value, notes, COUNT_MAX));
         let place = table.place().clone();
         table.finish(notes);
-        Self { place, name, addresses, tls, request_client_certificate, proxy_protocol, connections }
+        Self { place, name, addresses, tls, request_client_certificate, proxy_protocol, xclient, connections }
     }
 
     /// Whether a session here can have TLS; yes where that is unknown.
@@ -161,6 +165,7 @@ impl WrittenListener {
             tls: self.tls.or(ListenerTls::Opportunistic),
             request_client_certificate: self.request_client_certificate.or(true),
             proxy_protocol: self.proxy_protocol.or(Vec::new()),
+            xclient: self.xclient.or(Vec::new()),
             connections: self.connections.value().map(|connections| *connections as usize),
         }
     }

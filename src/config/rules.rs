@@ -82,19 +82,28 @@ pub(super) fn own(tls: &WrittenTls, listeners: Option<&[WrittenListener]>, notes
     }
 }
 
-/// A load balancer with the rights of a client lends them to whoever reaches us through it without its header.
+/// A load balancer or a proxy with the rights of a client lends them to whoever reaches us through it without its header,
+/// or without XCLIENT.
 pub(super) fn balancers(listeners: &[WrittenListener], relay: &[IpNet], notes: &mut Notes<'_>) {
-    for balancers in listeners.iter().filter_map(|listener| listener.proxy_protocol.located()) {
-        let overlaps = |one: &IpNet, other: &IpNet| one.contains(other) || other.contains(one);
-        let pairs = balancers.value.iter().flat_map(|one| relay.iter().map(move |other| (one, other)));
-        if let Some((balancer, network)) = pairs.into_iter().find(|(one, other)| overlaps(one, other)) {
+    let overlap = |networks: &[IpNet]| {
+        let pairs = networks.iter().flat_map(|one| relay.iter().map(move |other| (*one, *other)));
+        pairs.into_iter().find(|(one, other)| one.contains(other) || other.contains(one))
+    };
+    for listener in listeners {
+        for (key, given, lent, who) in [
+            ("proxy_protocol", &listener.proxy_protocol, "reaches another listener through that balancer", "balancer"),
+            ("xclient", &listener.xclient, "comes by that proxy without XCLIENT", "proxy"),
+        ] {
+            let Some(networks) = given.located() else { continue };
+            let Some((ours, network)) = overlap(&networks.value) else { continue };
             let message = format!(
-                "proxy_protocol {balancer} overlaps [relay] networks {network}: a client that reaches another listener \
-                 through that balancer may send to any domain"
+                "{key} {ours} overlaps [relay] networks {network}: a client that {lent} may send to any domain"
             );
-            let remedy = "Name in [relay] networks the clients alone, without the balancer; where the key is missing, all \
-                          of 127.0.0.0/8 and ::1 are clients.";
-            notes.warn(&balancers.place, message, remedy);
+            let remedy = format!(
+                "Name in [relay] networks the clients alone, without the {who}; where the key is missing, all of \
+                 127.0.0.0/8 and ::1 are clients."
+            );
+            notes.warn(&networks.place, message, remedy);
         }
     }
 }

@@ -16,6 +16,8 @@ use crate::tls::{Authentication, Clearance, Presented, TlsOutcome};
 pub(super) struct Received<'a> {
     pub(super) client: Option<&'a Client>,
     pub(super) address: IpAddr,
+    /// The client's name in DNS, where a proxy has told it.
+    pub(super) client_name: Option<&'a Domain>,
     pub(super) hostname: &'a Domain,
     pub(super) clearance: &'a Clearance,
     pub(super) smtputf8: bool,
@@ -29,6 +31,10 @@ impl Received<'_> {
     pub(super) fn field(&self) -> String {
         let name = self.client.map_or_else(|| "unknown".to_owned(), |client| client.name.to_string());
         let address = Host::Literal(self.address.to_canonical());
+        let address = match self.client_name {
+            Some(name) => format!("{name} {address}"),
+            None => address.to_string(),
+        };
         let (hostname, id) = (self.hostname, self.id);
         let protocol = self.protocol();
         let tls = self.tls();
@@ -146,6 +152,7 @@ mod tests {
         Received {
             client: Some(&client(hello)),
             address: address.parse().expect("an address"),
+            client_name: None,
             hostname: &Domain::parse("relay.example.com").expect("a domain"),
             clearance,
             smtputf8,

@@ -1,6 +1,7 @@
 //! One session: the pump between a connection and [`Server`], with its clocks.
 
 mod message;
+mod proxy;
 mod watched;
 
 use std::fmt;
@@ -22,19 +23,20 @@ use super::clients::Seat;
 use super::pace::Pace;
 use super::patience::{Patience, Progress};
 use super::policy::{self, Standing};
-use super::proxied::Origin;
+use super::proxied::{self, Origin};
 use super::wire::{Transport, Wire};
 use super::{Inbound, Settings};
 use crate::access;
+use crate::address::Domain;
 use crate::config::{Listener, ListenerTls, Rate};
 use crate::connector::inbound_policy;
 use crate::handshake::{Role, Seen};
 use crate::monitor::Reason;
 use crate::monitor::certificates::Shown;
-use crate::smtp::command::{MailFrom, RcptTo};
+use crate::smtp::command::{CommandError, MailFrom, RcptTo};
 use crate::smtp::reply::{Reply, Severity};
 use crate::smtp::server::{Channel, Farewell, Profile, Server, Step};
-use crate::tls::{NoTls, TlsOutcome};
+use crate::tls::{NoTls, Presented, TlsFacts, TlsOutcome};
 
 /// What the bytes travel in.
 enum Layer {
@@ -86,6 +88,10 @@ struct Session {
     peer: SocketAddr,
     /// The client's address as far as it gives rights.
     client: Option<IpAddr>,
+    /// The client's name in DNS, as a proxy says.
+    client_name: Option<Domain>,
+    /// The proxy that brings the client.
+    proxy: Option<SocketAddr>,
     local: IpAddr,
     stop: CancellationToken,
     server: Server,
@@ -136,6 +142,7 @@ pub(super) async fn run(
         errors: config.limits.errors,
         received: config.limits.received,
         completed: access::is_own_client(&config.relay, client),
+        xclient: client.is_some_and(|client| proxied::is_expected(&listener.xclient, client)),
     };
     let channel = match listener.tls {
         ListenerTls::Off => Channel::Clear,
@@ -151,6 +158,8 @@ pub(super) async fn run(
         listener,
         peer,
         client,
+        client_name: None,
+        proxy: None,
         local,
         stop,
         layer: Layer::Clear,
@@ -176,7 +185,7 @@ impl Session {
     async fn whole(&mut self, tcp: TcpStream) -> End {
         if self.listener.tls == ListenerTls::Implicit {
             // Before a handshake nothing can be said.
-            if self.count(Rate::Handshakes).is_err() {
+            if self.count(Rate::Handshakes).is_err() || self.refuses_proxy_header(&tcp).await {
                 return End::Said;
             }
             return match self.shake_hands(tcp).await {
@@ -185,6 +194,10 @@ impl Session {
             };
         }
         let mut wire = Wire::new(tcp);
+        if wire.has_input() && self.refuses_proxy_header(wire.stream()).await {
+            wire.say(&CommandError::ProxyHeader.reply());
+            return self.close(wire, End::Said).await;
+        }
         match self.greet_and_talk(&mut wire).await {
             End::StartTls => match self.shake_hands(wire.into_stream()).await {
                 Ok(tls) => {
@@ -283,8 +296,7 @@ impl Session {
                 Step::StartTls(reply) => {
                     wire.input.advance(used);
                     if let Err(refusal) = self.count(Rate::Handshakes) {
-                        self.say(wire, &refusal);
-                        return End::Said;
+                        return self.end_with(wire, &refusal);
                     }
                     self.say(wire, &reply);
                     return match self.flush(wire).await {
@@ -292,11 +304,15 @@ impl Session {
                         Err(end) => end,
                     };
                 }
-                Step::Close(reply) => {
-                    self.draft = None;
-                    self.say(wire, &reply);
-                    return End::Said;
+                Step::XClient(said) => match self.xclient(*said) {
+                    Ok(reply) => reply,
+                    Err(refusal) => return self.end_with(wire, &refusal),
+                },
+                Step::ProxyHeader(reply) => {
+                    self.warn_proxy_header();
+                    return self.end_with(wire, &reply);
                 }
+                Step::Close(reply) => return self.end_with(wire, &reply),
             };
             wire.input.advance(used);
             self.say(wire, &reply);
@@ -386,7 +402,10 @@ impl Session {
             Layer::Clear => TlsOutcome::Clear(NoTls::NotUsed),
             Layer::Tls(seen) => {
                 let against = settings.tls.client(connector).against(None).asked_by(&inbound_policy(connector));
-                TlsOutcome::Tls(seen.facts(against, Role::Client, Timestamp::now()).await)
+                let facts = seen.facts(against, Role::Client, Timestamp::now()).await;
+                // What a proxy shows says nothing of the client that it brings.
+                let certificate = if self.proxy.is_some() { Presented::Nothing } else { facts.certificate };
+                TlsOutcome::Tls(TlsFacts { certificate, ..facts })
             }
         };
         let shown = Shown::of(&outcome);

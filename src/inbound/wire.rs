@@ -79,6 +79,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         self.stream
     }
 
+    /// The connection itself, to look at.
+    pub(super) fn stream(&self) -> &S {
+        &self.stream
+    }
+
     /// Whether the client has sent something already.
     pub(super) fn has_input(&mut self) -> bool
     where

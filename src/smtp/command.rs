@@ -9,6 +9,7 @@
 mod params;
 #[cfg(test)]
 mod tests;
+mod xclient;
 
 use std::fmt;
 
@@ -17,6 +18,7 @@ use memchr::{memchr2, memmem};
 use super::reply::{Reply, Status};
 use crate::address::{AddressError, ForwardPath, ReversePath};
 use crate::envelope::{BodyType, Notify, Ret};
+pub use xclient::{Attribute, XClient};
 
 /// Octets in a command line with its CRLF, at most: RFC 5321 §4.5.3.1.4 says 512, and extensions
 /// add to it.
@@ -24,6 +26,9 @@ pub const LINE_MAX: usize = 2048;
 /// The methods of HTTP, which a browser can be made to send to any port.
 const HTTP_METHODS: [&[u8]; 10] =
     [b"GET", b"POST", b"PUT", b"HEAD", b"OPTIONS", b"DELETE", b"PATCH", b"TRACE", b"CONNECT", b"PRI"];
+/// The beginning of a PROXY header of version 1, and that of version 2 (`HAProxy`'s proxy-protocol.txt).
+const PROXY_V1: &[u8] = b"PROXY ";
+const PROXY_V2: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 /// Octets in the argument of EHLO and HELO, at most: as long as a domain can be.
 const NAME_MAX: usize = 255;
 
@@ -61,6 +66,8 @@ pub enum Command {
     Expn,
     /// HELP, on whatever.
     Help,
+    /// XCLIENT.
+    XClient(Box<XClient>),
 }
 
 /// The name that a client gives itself in EHLO or HELO: anything printable, at most 255 octets. Nothing is decided by it.
@@ -173,6 +180,9 @@ pub enum CommandError {
     /// A line of HTTP, of TLS or of a message header. A web page can have a browser send SMTP commands behind it.
     #[error("This is SMTP, and that is another protocol; closing the connection")]
     NotSmtp,
+    /// The header of a load balancer, where none is taken.
+    #[error("No PROXY header is taken from this address; closing the connection")]
+    ProxyHeader,
 }
 
 impl CommandError {
@@ -191,7 +201,7 @@ impl CommandError {
             Self::UnknownParameter(_) => (555, Status(5, 4)),
             Self::SizeOverflow => (552, Status(3, 4)),
             Self::NeedsSmtpUtf8 => (553, Status(6, 7)),
-            Self::NotSmtp => (554, Status(5, 1)),
+            Self::NotSmtp | Self::ProxyHeader => (554, Status(5, 1)),
         };
         // Words of the client's may be in it: they come back in ASCII.
         let text: String = self.to_string().chars().map(|c| if c.is_ascii() { c } else { '?' }).collect();
@@ -201,7 +211,7 @@ impl CommandError {
     /// Whether the session cannot go on, for what follows could be taken for commands.
     #[must_use]
     pub fn is_fatal(&self) -> bool {
-        matches!(self, Self::ChunkSize | Self::NotSmtp)
+        matches!(self, Self::ChunkSize | Self::NotSmtp | Self::ProxyHeader)
     }
 }
 
@@ -221,6 +231,9 @@ pub(super) enum Line<'a> {
 /// A fault is told as soon as it is seen, once, and ends the line only where CRLF does: someone
 /// between the client and us may see one line here, so we see no two.
 pub(super) fn line(input: &[u8]) -> Line<'_> {
+    if input.starts_with(PROXY_V2) {
+        return Line::Bad(CommandError::ProxyHeader, PROXY_V2.len());
+    }
     match any_line(input) {
         Line::Bad(fault, used) => Line::Bad(or_fatal(fault, input), used),
         line @ (Line::Partial | Line::Whole(..)) => line,
@@ -247,9 +260,17 @@ fn or_fatal(fault: CommandError, line: &[u8]) -> CommandError {
     let is_bdat = line.get(..4).is_some_and(|verb| verb.eq_ignore_ascii_case(b"BDAT"));
     match fault {
         _ if is_bdat => CommandError::ChunkSize,
+        // The third line of version 2 is a NUL.
+        _ if line.starts_with(PROXY_V1) || line == b"\0" => CommandError::ProxyHeader,
         _ if is_foreign(line) => CommandError::NotSmtp,
         fault => fault,
     }
+}
+
+/// Checks for the beginning of a load balancer's header, at the front of a connection.
+#[must_use]
+pub fn is_proxy_header(octets: &[u8]) -> bool {
+    octets.starts_with(PROXY_V1) || octets.starts_with(PROXY_V2)
 }
 
 /// Whether a faulty line belongs to another protocol, as Postfix tells it (`smtpd_forbidden_commands`): a method of
@@ -285,7 +306,7 @@ impl Command {
     pub(super) fn is_idle(&self) -> bool {
         match self {
             Self::Ehlo(_) | Self::Helo(_) | Self::Mail(_) | Self::Rset | Self::Noop => true,
-            Self::Vrfy | Self::Expn | Self::Help => true,
+            Self::Vrfy | Self::Expn | Self::Help | Self::XClient(_) => true,
             Self::Bdat { size, last } => *size == 0 && !last,
             Self::StartTls | Self::Rcpt(_) | Self::Data | Self::Quit => false,
         }
@@ -332,6 +353,7 @@ impl Command {
             "VRFY" => some(Self::Vrfy, "VRFY address"),
             "EXPN" => some(Self::Expn, "EXPN list"),
             "HELP" => Ok(Self::Help),
+            "XCLIENT" => xclient::xclient(arguments.unwrap_or_default()).map(|said| Self::XClient(Box::new(said))),
             _ => Err(CommandError::Unknown),
         }
     }

@@ -10,14 +10,18 @@
 mod incoming;
 mod message;
 mod pipelining;
+mod profile;
+mod proxied;
 mod replies;
 
-use super::command::{self, ClientName, Command, Line, MailFrom, RcptTo};
+use super::command::{self, ClientName, Command, Line, MailFrom, RcptTo, XClient};
 use super::data::Inspector;
 use super::reply::{Reply, Severity};
-use crate::address::{Domain, Mailbox};
+use crate::address::Mailbox;
 use crate::envelope::{Envelope, QueueId, Recipient};
 use incoming::{Flow, Incoming};
+pub use profile::{Channel, Profile};
+pub use proxied::Introduced;
 
 /// Commands that bring no mail forward since the last accepted message, at most: they cost a client nothing, and one
 /// every few minutes would hold its seat for ever. Postfix's `smtpd_junk_command_limit` is the same.
@@ -32,36 +36,6 @@ const OVERSHOOT_MAX: u32 = 1000;
 pub trait Durable {
     /// The message's name in the queue.
     fn id(&self) -> QueueId;
-}
-
-/// What a session is held to.
-#[derive(Debug, Clone)]
-pub struct Profile {
-    /// Our own name.
-    pub hostname: Domain,
-    /// Octets in a message, at most.
-    pub message_size: u64,
-    /// Recipients in a transaction, at most.
-    pub recipients: usize,
-    /// Bad commands since the last accepted message before the session is ended.
-    pub errors: u32,
-    /// Received fields before it is a loop.
-    pub received: u32,
-    /// Whether what its messages lack is added ([`super::data::Completer`]), which is for our own clients alone.
-    pub completed: bool,
-}
-
-/// What the bytes travel in, and what the client may or must do about it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Channel {
-    /// In clear, and there is no STARTTLS.
-    Clear,
-    /// In clear; STARTTLS is offered.
-    Offered,
-    /// In clear; nothing of mail is taken before STARTTLS (RFC 3207 §4).
-    Required,
-    /// TLS.
-    Tls,
 }
 
 /// How the client has introduced itself.
@@ -94,6 +68,10 @@ pub enum Step<'a> {
     StartTls(Reply),
     /// Say this, then close.
     Close(Reply),
+    /// The same, for a load balancer whose header is not taken.
+    ProxyHeader(Reply),
+    /// The client is a proxy, and this is its own. Answer with [`Server::introduce`], or close.
+    XClient(Box<XClient>),
 }
 
 /// Why we end a session ourselves.
@@ -173,7 +151,7 @@ impl Server {
             self.mode = Mode::Closed;
             return Err(replies::spoke_before_greeting());
         }
-        Ok(Reply::bare(220, format!("{} ESMTP Gatepost", self.profile.hostname)))
+        Ok(replies::greeting(&self.profile.hostname))
     }
 
     /// How the client has introduced itself, where it has.
@@ -303,7 +281,7 @@ impl Server {
         match command::line(input) {
             Line::Partial => (0, Step::Read),
             Line::Whole(line, used) => (used, self.obey(line, &input[used..])),
-            Line::Bad(fault, used) if fault.is_fatal() => (used, self.close(fault.reply())),
+            Line::Bad(fault, used) if fault.is_fatal() => (used, self.close_for(&fault)),
             Line::Bad(fault, used) => {
                 self.mode = Mode::Skip;
                 (used, self.say(fault.reply()))
@@ -320,7 +298,7 @@ impl Server {
         if self.channel == Channel::Required && !replies::is_free_of_tls(command::verb(line)) {
             return match parsed {
                 Ok(Command::Bdat { size, last }) => self.drop_chunk(size, last, replies::starttls_first()),
-                Err(fault) if fault.is_fatal() => self.close(fault.reply()),
+                Err(fault) if fault.is_fatal() => self.close_for(&fault),
                 Ok(_) | Err(_) => self.say(replies::starttls_first()),
             };
         }
@@ -328,7 +306,7 @@ impl Server {
             return self.close(replies::too_many_idle(&self.profile.hostname));
         }
         match parsed {
-            Err(fault) if fault.is_fatal() => self.close(fault.reply()),
+            Err(fault) if fault.is_fatal() => self.close_for(&fault),
             Err(fault) => self.say(fault.reply()),
             Ok(Command::Ehlo(name)) => self.hello(name, true),
             Ok(Command::Helo(name)) => self.hello(name, false),
@@ -346,6 +324,7 @@ impl Server {
             Ok(Command::Vrfy) => self.say(replies::cannot_verify()),
             Ok(Command::Expn) => self.say(replies::not_implemented("EXPN")),
             Ok(Command::Help) => self.say(replies::help()),
+            Ok(Command::XClient(said)) => self.ask_xclient(said),
         }
     }
 

@@ -64,7 +64,7 @@ fn a_message_that_comes_in_is_on_record_once_before_its_deliveries() {
         (by.listener.as_str(), by.connector.as_str(), by.hello.as_deref()),
         ("mx", "all", Some("client.example"))
     );
-    assert!(by.client.as_deref().is_some_and(|client| client.starts_with("127.0.0.1:")) && by.balancer.is_none());
+    assert!(by.client.as_deref().is_some_and(|client| client.starts_with("127.0.0.1:")) && by.via.is_none());
     assert_eq!((by.session.level, by.standing, by.policy.tls.as_str()), (Level::Clear, Standing::Met, "opportunistic"));
     assert!(by.session.no_tls.is_some() && by.configuration.len() == 64, "{by:?}");
 

@@ -61,7 +61,7 @@ async fn behind_a_balancer_the_client_is_the_one_that_it_names() {
         session.says("a\n.").await;
         session.hears("250 2.0.0").await;
         let by = by(&relay.entry().await);
-        assert_eq!((by.client.as_deref(), by.balancer.is_some()), (client, balancer), "{header}");
+        assert_eq!((by.client.as_deref(), by.via.is_some()), (client, balancer), "{header}");
     }
     relay.ends().await;
 }

@@ -101,7 +101,8 @@ async fn nobody_else_is_believed() {
     let mut client = relay.silent().await;
     client.hears("220").await;
     client.says("PROXY TCP4 192.0.2.77 10.0.0.1 40000 25").await;
-    client.hears("500 5.5.2").await;
+    client.hears("554 5.5.1").await;
+    client.hears_the_end().await;
     relay.ends().await;
 }
 

@@ -8,6 +8,7 @@ mod certificates;
 mod keys;
 mod limits;
 mod pins;
+mod proxy;
 mod relay;
 #[allow(dead_code, reason = "shared with the tests of handshakes, which use more of it")]
 #[path = "../handshake/uncheckable.rs"]

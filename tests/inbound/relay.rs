@@ -77,6 +77,8 @@ pub(crate) struct Wanted<'a> {
     pub(crate) more: &'a str,
     /// A network of load balancers.
     pub(crate) balancers: &'a str,
+    /// A network of proxies that may say XCLIENT.
+    pub(crate) proxies: &'a str,
     /// Networks that may relay.
     pub(crate) networks: &'a str,
     /// Whether commits go through at once.
@@ -86,14 +88,15 @@ pub(crate) struct Wanted<'a> {
 
 impl Default for Wanted<'_> {
     fn default() -> Self {
-        Self { tls: "opportunistic", more: "", balancers: "", networks: "", at_once: true, full: false }
+        Self { tls: "opportunistic", more: "", balancers: "", proxies: "", networks: "", at_once: true, full: false }
     }
 }
 
 fn configured(wanted: &Wanted<'_>, spool: &Path) -> Config {
     let certs = Path::new(env!("CARGO_MANIFEST_DIR")).join("certs");
-    let Wanted { tls, more, balancers, networks, .. } = wanted;
-    let balancers = if balancers.is_empty() { String::new() } else { format!("\"{balancers}\"") };
+    let Wanted { tls, more, balancers, proxies, networks, .. } = wanted;
+    let quoted = |network: &str| if network.is_empty() { String::new() } else { format!("\"{network}\"") };
+    let (balancers, proxies) = (quoted(balancers), quoted(proxies));
     let (certs, spool) = (certs.display(), spool.display());
     let text = format!(
         r#"
@@ -112,6 +115,7 @@ name = "test"
 address = ["127.0.0.1:2525"]
 tls = "{tls}"
 proxy_protocol = [{balancers}]
+xclient = [{proxies}]
 [relay]
 networks = [{networks}]
 domains = ["example.com"]

@@ -70,6 +70,11 @@ impl Relay {
         Self { smart_host, folder, daemon, address, http }
     }
 
+    /// Where mail is taken.
+    pub(crate) fn smtp(&self) -> SocketAddr {
+        self.address
+    }
+
     pub(crate) fn config(&self) -> PathBuf {
         self.folder.path().join("gatepost.toml")
     }

@@ -152,7 +152,7 @@ fn accepted_row(link: &Link, acceptance: &Acceptance) -> [String; 9] {
     let by = &acceptance.by;
     let more = acceptance.to.len().saturating_sub(1) + acceptance.more_to;
     let to = acceptance.to.first().map(|to| address(to)).unwrap_or_default();
-    let client = by.client.as_ref().or(by.balancer.as_ref()).map(|client| plain(client)).unwrap_or_default();
+    let client = by.client.as_ref().or(by.via.as_ref()).map(|client| plain(client)).unwrap_or_default();
     [
         time(link),
         "in".to_owned(),
@@ -270,7 +270,7 @@ fn accepted_as_csv(link: &Link, acceptance: &Acceptance) -> String {
         demands(&by.policy),
         none(),
         none(),
-        text(&by.client.clone().or_else(|| by.balancer.clone())),
+        text(&by.client.clone().or_else(|| by.via.clone())),
         cells.level,
         cells.no_tls,
         version,

@@ -37,11 +37,15 @@ pub struct Acceptance {
 pub struct InboundSession {
     /// The listener.
     pub listener: String,
-    /// The client's address and port; none where the load balancer before it names nobody.
+    /// The client's address and port; none where the load balancer or proxy before it does not know it.
     pub client: Option<String>,
-    /// The load balancer that named nobody.
+    /// The client's name in DNS, as a proxy says (XCLIENT).
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub balancer: Option<String>,
+    pub client_name: Option<String>,
+    /// The proxy that brought the client (XCLIENT), or the load balancer that did not know it. The TLS is that of the
+    /// proxy's connection.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub via: Option<String>,
     /// The name in its EHLO or HELO.
     pub hello: Option<String>,
     /// The connector that speaks for the sender.
@@ -63,8 +67,12 @@ pub struct InboundParties<'a> {
     pub listener: &'a str,
     /// The address at the other end, or the one that a balancer named.
     pub peer: std::net::SocketAddr,
-    /// Whether that is the client's: false for a balancer that named nobody.
+    /// Whether that is the client's: false where a balancer or proxy does not know it.
     pub is_client: bool,
+    /// The client's name in DNS, as a proxy says.
+    pub name: Option<&'a str>,
+    /// The proxy.
+    pub proxy: Option<std::net::SocketAddr>,
     /// The name in its EHLO or HELO.
     pub hello: Option<&'a str>,
     /// The connector that speaks for the sender.
@@ -77,12 +85,16 @@ impl InboundSession {
     /// A cleared session in words.
     #[must_use]
     pub fn of(parties: &InboundParties<'_>, policy: &TlsPolicy, clearance: &Clearance) -> Self {
-        let peer = std::net::SocketAddr::new(parties.peer.ip().to_canonical(), parties.peer.port()).to_string();
-        let (client, balancer) = if parties.is_client { (Some(peer), None) } else { (None, Some(peer)) };
+        let written = |address: std::net::SocketAddr| {
+            std::net::SocketAddr::new(address.ip().to_canonical(), address.port()).to_string()
+        };
+        let client = parties.is_client.then(|| written(parties.peer));
+        let unknown = (!parties.is_client).then_some(parties.peer);
         Self {
             listener: parties.listener.to_owned(),
             client,
-            balancer,
+            client_name: parties.name.map(str::to_owned),
+            via: parties.proxy.or(unknown).map(written),
             hello: parties.hello.map(cut),
             connector: parties.connector.to_owned(),
             configuration: parties.configuration.to_owned(),
@@ -149,6 +161,8 @@ mod tests {
             listener: "mx",
             peer: "[::ffff:192.0.2.1]:4711".parse().expect("an address"),
             is_client: true,
+            name: None,
+            proxy: None,
             hello: Some("client.example"),
             connector: "internet",
             configuration: "00",
@@ -164,7 +178,7 @@ mod tests {
         let id = QueueId::from_number(5).expect("small");
         let record = Acceptance::owed(id, 7, &envelope).expect("it is owed");
         assert_eq!((record.to.len(), record.more_to, record.domain.as_str()), (100, 150, ""));
-        assert_eq!((record.by.client.as_deref(), record.by.balancer.clone()), (Some("192.0.2.1:4711"), None));
+        assert_eq!((record.by.client.as_deref(), record.by.via.clone()), (Some("192.0.2.1:4711"), None));
         assert_eq!(record.by, session(), "it travels whole");
         envelope.arrival = None;
         assert_eq!(Acceptance::owed(id, 7, &envelope), None);

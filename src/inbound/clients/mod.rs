@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::patience::Patience;
-use super::proxied::Origin;
+use super::proxied::{self, Origin};
 use crate::access;
 use crate::config::{ClientLimits, Config, Listener, Rate, Timeouts};
 use crate::monitor::Monitor;
@@ -143,15 +143,17 @@ impl Clients {
     /// Counts a connection and gives it a seat.
     pub(super) fn connect(&self, config: &Config, listener: &Listener, origin: Origin) -> Result<Seat, Refusal> {
         let limits = config.limits.clients;
-        if let Some(client) = origin.client() {
+        // What a proxy brings is counted when it says whose it is.
+        let is_proxy = origin.client().is_some_and(|client| proxied::is_expected(&listener.xclient, client));
+        if let Some(client) = origin.client().filter(|_| !is_proxy) {
             // A balancer's own checks are not counted: it would find us ill.
             self.count(config, Rate::Connections, Some(client), client)?;
         }
         let address = origin.address().ip();
         let listener_seats = config.seats(listener);
         let name: Arc<str> = listener.name.as_str().into();
-        let is_ours = access::is_own_client(&config.relay, origin.client());
-        let who = Newcomer { address, is_ours, listener: Arc::clone(&name), listener_seats };
+        let is_ours = is_proxy || access::is_own_client(&config.relay, origin.client());
+        let who = Newcomer { address, is_ours, is_proxy, listener: Arc::clone(&name), listener_seats };
         let (given, changed) = {
             let mut seats = lock(&self.0.seats);
             let before = seats.scarcity(&name);

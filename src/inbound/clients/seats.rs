@@ -29,6 +29,8 @@ pub(super) struct Newcomer {
     pub(super) address: IpAddr,
     /// Whether the client is of `[relay] networks`.
     pub(super) is_ours: bool,
+    /// Whether the client is a proxy that is about to name another: that one's seats are counted then.
+    pub(super) is_proxy: bool,
     pub(super) listener: Arc<str>,
     /// Seats of strangers on this listener.
     pub(super) listener_seats: usize,
@@ -78,7 +80,7 @@ impl Seats {
     pub(super) fn give(&mut self, who: &Newcomer, limits: &ClientLimits, now: Duration) -> Result<Given, Full> {
         let client = networks::client(who.address);
         let of_client = self.of(&client);
-        if of_client >= limits.connections_per_client {
+        if of_client >= limits.connections_per_client && !who.is_proxy {
             return Err(Full::Client);
         }
         let is_full = |network: &IpNet| self.of(network) >= limits.connections_per_network;

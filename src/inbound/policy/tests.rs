@@ -79,6 +79,7 @@ fn listener(tls: ListenerTls, request_client_certificate: bool) -> Listener {
         tls,
         request_client_certificate,
         proxy_protocol: Vec::new(),
+        xclient: Vec::new(),
         connections: None,
     }
 }

@@ -8,6 +8,7 @@ use tracing::{debug, error, info};
 
 use super::{End, Session};
 use crate::access;
+use crate::address::Domain;
 use crate::config::EvidencePath;
 use crate::connector::inbound_policy;
 use crate::envelope::{Arrival, Envelope, Recipient};
@@ -87,6 +88,7 @@ impl Session {
             let received = Received {
                 client: self.server.client(),
                 address: self.peer.ip(),
+                client_name: self.client_name.as_ref(),
                 hostname: &config.hostname,
                 clearance: &standing.clearance,
                 smtputf8,
@@ -160,6 +162,8 @@ impl Session {
             listener: &self.listener.name,
             peer: self.peer,
             is_client: self.client.is_some(),
+            name: self.client_name.as_ref().map(Domain::as_str),
+            proxy: self.proxy,
             hello: hello.as_deref(),
             connector: &standing.connector.name,
             configuration: &config.written.digest,

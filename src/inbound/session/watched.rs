@@ -8,6 +8,7 @@ use super::{End, Session};
 use crate::address::ReversePath;
 use crate::config::{Connector, Rate, TlsDemand};
 use crate::handshake::Seen;
+use crate::inbound::clients::Refusal as Refused;
 use crate::inbound::policy::Standing;
 use crate::inbound::wire::Wire;
 use crate::monitor::certificates::{Shown, Sighting};
@@ -43,17 +44,27 @@ impl Session {
             return Ok(());
         }
         let (config, peer) = (&self.settings.config, self.peer.ip());
-        self.inbound.clients.count(config, rate, self.client, peer).map_err(|refusal| {
-            self.inbound.clients.note(&self.inbound.monitor, &self.listener.name, peer, &refusal);
-            self.is_logged = true;
-            refusal.reply(&config.hostname)
-        })
+        let counted = self.inbound.clients.count(config, rate, self.client, peer);
+        counted.map_err(|refusal| self.held_back(&refusal))
+    }
+
+    /// Notes that a limit holds the client back, and gives the reply.
+    pub(super) fn held_back(&mut self, refusal: &Refused) -> Reply {
+        self.inbound.clients.note(&self.inbound.monitor, &self.listener.name, self.peer.ip(), refusal);
+        self.is_logged = true;
+        refusal.reply(&self.settings.config.hostname)
     }
 
     /// Ends a session that took too long. A client that was refused is told why: at 421 it would send all of it again.
     pub(super) fn give_up<S: AsyncRead + AsyncWrite + Unpin>(&mut self, wire: &mut Wire<S>, end: End) -> End {
         let Some(refusal) = self.server.refusal().cloned() else { return end };
-        self.say(wire, &refusal);
+        self.end_with(wire, &refusal)
+    }
+
+    /// Ends a session with its last reply.
+    pub(super) fn end_with<S: AsyncRead + AsyncWrite + Unpin>(&mut self, wire: &mut Wire<S>, reply: &Reply) -> End {
+        self.draft = None;
+        self.say(wire, reply);
         End::Said
     }
 

@@ -184,7 +184,7 @@ fn is_xtext(value: &str) -> bool {
 }
 
 /// Two hexadecimal digits, as xtext has them; its letters are upper-case ones (RFC 3461 §4), but not every client's.
-fn hex(digits: &[u8]) -> Option<u8> {
+pub(super) fn hex(digits: &[u8]) -> Option<u8> {
     digits.iter().try_fold(0_u8, |sum, digit| {
         let value = match digit {
             b'0'..=b'9' => digit - b'0',

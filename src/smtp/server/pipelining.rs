@@ -12,7 +12,7 @@ impl Server {
         match parsed {
             // The fault has a reply of its own.
             Err(fault) if fault.is_fatal() => false,
-            Ok(Command::Ehlo(_) | Command::Helo(_)) => !behind.is_empty(),
+            Ok(Command::Ehlo(_) | Command::Helo(_) | Command::XClient(_)) => !behind.is_empty(),
             // These look themselves at what is behind them.
             Ok(Command::StartTls | Command::Data | Command::Quit) => false,
             Ok(Command::Bdat { size, .. }) => !is_offered && behind.len() as u64 > *size,

@@ -29,6 +29,10 @@ pub(super) fn ehlo(profile: &Profile, channel: Channel) -> Reply {
         "DSN".into(),
         "HELP".into(),
     ];
+    // Where TLS must come first nothing else may.
+    if profile.xclient && channel != Channel::Required {
+        lines.push("XCLIENT NAME ADDR PORT PROTO HELO LOGIN".into());
+    }
     match channel {
         Channel::Clear => {}
         Channel::Offered | Channel::Required => lines.push("STARTTLS".into()),
@@ -36,6 +40,14 @@ pub(super) fn ehlo(profile: &Profile, channel: Channel) -> Reply {
         Channel::Tls => lines.push("REQUIRETLS".into()),
     }
     Reply::multiline(250, lines)
+}
+
+pub(super) fn greeting(hostname: &Domain) -> Reply {
+    Reply::bare(220, format!("{hostname} ESMTP Gatepost"))
+}
+
+pub(super) fn xclient_denied() -> Reply {
+    Reply::new(550, Status(7, 0), "XCLIENT is not taken from this address")
 }
 
 pub(super) fn ok() -> Reply {

@@ -17,7 +17,7 @@ struct Table {
 impl Table {
     fn asks(&mut self, address: &str, is_ours: bool, (listener, listener_seats): (&str, usize)) -> Result<Given, Full> {
         let address = address.parse().expect("an address");
-        let who = Newcomer { address, is_ours, listener: listener.into(), listener_seats };
+        let who = Newcomer { address, is_ours, is_proxy: false, listener: listener.into(), listener_seats };
         self.seats.give(&who, &limits(), Duration::from_secs(self.now))
     }
 

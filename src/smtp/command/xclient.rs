@@ -1,0 +1,166 @@
+//! XCLIENT, by which a proxy says whose session it brings (Postfix's `XCLIENT_README`; nginx's mail module sends it by
+//! default).
+
+use std::net::IpAddr;
+
+use super::{ClientName, CommandError, client_name};
+use crate::address::Domain;
+
+const SYNTAX: CommandError = CommandError::Syntax("XCLIENT attribute=value [attribute=value ...]");
+
+/// The value of an attribute.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Attribute<T> {
+    /// It is as before.
+    #[default]
+    Absent,
+    /// The proxy does not know it: `[UNAVAILABLE]` or `[TEMPUNAVAIL]`.
+    Unavailable,
+    /// This one.
+    Is(T),
+}
+
+/// What a proxy says of its client.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct XClient {
+    /// NAME: its host name in DNS.
+    pub name: Attribute<Domain>,
+    /// ADDR.
+    pub address: Attribute<IpAddr>,
+    /// PORT.
+    pub port: Attribute<u16>,
+    /// HELO.
+    pub hello: Attribute<ClientName>,
+    /// PROTO: whether it is ESMTP.
+    pub esmtp: Attribute<bool>,
+}
+
+/// Parses what follows `XCLIENT `.
+pub(super) fn xclient(arguments: &str) -> Result<XClient, CommandError> {
+    let mut said = XClient::default();
+    let mut seen: Vec<&'static str> = Vec::new();
+    for word in arguments.split(' ').filter(|word| !word.is_empty()) {
+        let (keyword, value) = word.split_once('=').ok_or(SYNTAX)?;
+        let value = decoded(value).ok_or(SYNTAX)?;
+        let keyword = match keyword.to_ascii_uppercase().as_str() {
+            "NAME" => set(&mut said.name, "NAME", &value, |value| Domain::parse(value).ok())?,
+            "ADDR" => set(&mut said.address, "ADDR", &value, address)?,
+            "PORT" => set(&mut said.port, "PORT", &value, port)?,
+            "HELO" => set(&mut said.hello, "HELO", &value, |value| client_name(Some(value), "").ok())?,
+            "PROTO" => set(&mut said.esmtp, "PROTO", &value, protocol)?,
+            // Whoever logged in at the proxy has no rights here by that.
+            "LOGIN" => "LOGIN",
+            _ => return Err(SYNTAX),
+        };
+        if seen.contains(&keyword) {
+            return Err(CommandError::DuplicateParameter(keyword));
+        }
+        seen.push(keyword);
+    }
+    if seen.is_empty() { Err(SYNTAX) } else { Ok(said) }
+}
+
+fn set<T>(
+    slot: &mut Attribute<T>,
+    keyword: &'static str,
+    value: &str,
+    read: impl Fn(&str) -> Option<T>,
+) -> Result<&'static str, CommandError> {
+    let is_unavailable = ["[UNAVAILABLE]", "[TEMPUNAVAIL]"].iter().any(|word| value.eq_ignore_ascii_case(word));
+    *slot = if is_unavailable {
+        Attribute::Unavailable
+    } else {
+        Attribute::Is(read(value).ok_or(CommandError::BadParameter(keyword))?)
+    };
+    Ok(keyword)
+}
+
+/// Decodes xtext (RFC 3461 §4); no control characters.
+fn decoded(value: &str) -> Option<String> {
+    let mut octets = Vec::with_capacity(value.len());
+    let mut rest = value.as_bytes();
+    while let Some((first, after)) = rest.split_first() {
+        if *first == b'+' {
+            let (digits, after) = after.split_at_checked(2)?;
+            octets.push(super::params::hex(digits)?);
+            rest = after;
+        } else {
+            octets.push(*first);
+            rest = after;
+        }
+    }
+    String::from_utf8(octets).ok().filter(|text| !text.chars().any(char::is_control))
+}
+
+/// `192.0.2.1`, `IPV6:2001:db8::1`; in brackets, as in RFC 5321 §4.1.3, too.
+fn address(value: &str) -> Option<IpAddr> {
+    let bare = value.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(value);
+    let prefix = bare.get(..5).filter(|prefix| prefix.eq_ignore_ascii_case("IPV6:"));
+    match prefix {
+        Some(prefix) => bare[prefix.len()..].parse().ok().map(IpAddr::V6),
+        None => bare.parse().ok(),
+    }
+}
+
+fn port(value: &str) -> Option<u16> {
+    super::params::number(value).and_then(|port| u16::try_from(port).ok())
+}
+
+fn protocol(value: &str) -> Option<bool> {
+    match value.to_ascii_uppercase().as_str() {
+        "SMTP" => Some(false),
+        "ESMTP" => Some(true),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(arguments: &str) -> Result<XClient, String> {
+        xclient(arguments).map_err(|fault| fault.to_string())
+    }
+
+    #[test]
+    fn what_nginx_and_postfix_send_is_read() {
+        let nginx = read("ADDR=192.0.2.1 LOGIN=alice NAME=client.example").expect("nginx");
+        assert_eq!(nginx.address, Attribute::Is("192.0.2.1".parse().expect("an address")));
+        assert_eq!(nginx.name, Attribute::Is(Domain::parse("client.example").expect("a name")));
+        assert_eq!((nginx.port, nginx.esmtp), (Attribute::Absent, Attribute::Absent));
+        let all = read("proto=ESMTP helo=[192.0.2.7] port=4711 name=[tempunavail] addr=IPV6:2001:db8::1").expect("all");
+        assert_eq!((all.port, all.esmtp, all.name), (Attribute::Is(4711), Attribute::Is(true), Attribute::Unavailable));
+        assert_eq!(all.address, Attribute::Is("2001:db8::1".parse().expect("an address")));
+        assert!(matches!(all.hello, Attribute::Is(name) if name.as_str() == "[192.0.2.7]"));
+        for (value, address) in [
+            ("[IPv6:2001:db8::1]", Attribute::Is("2001:db8::1".parse().expect("an address"))),
+            ("ipv6:::1", Attribute::Is("::1".parse().expect("an address"))),
+            ("192+2E0.2.1", Attribute::Is("192.0.2.1".parse().expect("an address"))),
+            ("[UnAvailable]", Attribute::Unavailable),
+        ] {
+            assert_eq!(read(&format!("ADDR={value}")).expect(value).address, address, "{value}");
+        }
+    }
+
+    #[test]
+    fn anything_else_is_refused() {
+        for (arguments, said) in [
+            ("", "Syntax: XCLIENT"),
+            ("ADDR", "Syntax: XCLIENT"),
+            ("DESTADDR=192.0.2.1", "Syntax: XCLIENT"),
+            ("ADDR=192.0.2.1 ADDR=192.0.2.2", "ADDR is given twice"),
+            ("LOGIN=a LOGIN=b", "LOGIN is given twice"),
+            ("ADDR=192.0.2.256", "Bad value of ADDR"),
+            ("ADDR=IPV6:192.0.2.1", "Bad value of ADDR"),
+            ("ADDR=", "Bad value of ADDR"),
+            ("PORT=65536", "Bad value of PORT"),
+            ("PROTO=LMTP", "Bad value of PROTO"),
+            ("NAME=a_b..c", "Bad value of NAME"),
+            ("HELO=a+0D+0AMAIL", "Syntax: XCLIENT"),
+            ("HELO=a+4", "Syntax: XCLIENT"),
+        ] {
+            let fault = read(arguments).expect_err(arguments);
+            assert!(fault.starts_with(said), "{arguments}: {fault}");
+        }
+    }
+}

@@ -1,0 +1,35 @@
+//! What a session is held to, and what it travels in.
+
+use crate::address::Domain;
+
+/// What a session is held to.
+#[derive(Debug, Clone)]
+pub struct Profile {
+    /// Our own name.
+    pub hostname: Domain,
+    /// Octets in a message, at most.
+    pub message_size: u64,
+    /// Recipients in a transaction, at most.
+    pub recipients: usize,
+    /// Bad commands since the last accepted message before the session is ended.
+    pub errors: u32,
+    /// Received fields before it is a loop.
+    pub received: u32,
+    /// Whether what its messages lack is added ([`crate::smtp::data::Completer`]), which is for our own clients alone.
+    pub completed: bool,
+    /// Whether XCLIENT is offered.
+    pub xclient: bool,
+}
+
+/// What the bytes travel in, and what the client may or must do about it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Channel {
+    /// In clear, and there is no STARTTLS.
+    Clear,
+    /// In clear; STARTTLS is offered.
+    Offered,
+    /// In clear; nothing of mail is taken before STARTTLS (RFC 3207 §4).
+    Required,
+    /// TLS.
+    Tls,
+}

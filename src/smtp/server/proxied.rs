@@ -1,0 +1,49 @@
+//! XCLIENT: a proxy brings the session of somebody else.
+
+use super::{Client, Mode, Server, Step, replies};
+use crate::smtp::command::{Attribute, CommandError, XClient};
+use crate::smtp::reply::Reply;
+
+/// What the client that a proxy names may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Introduced {
+    /// As [`super::Profile::completed`].
+    pub completed: bool,
+    /// As [`super::Profile::xclient`].
+    pub xclient: bool,
+}
+
+impl Server {
+    pub(super) fn ask_xclient<'a>(&mut self, said: Box<XClient>) -> Step<'a> {
+        if self.transaction.is_some() {
+            return self.say(replies::out_of_order("XCLIENT may not come within a transaction; RSET ends it"));
+        }
+        if !self.profile.xclient {
+            return self.say(replies::xclient_denied());
+        }
+        Step::XClient(said)
+    }
+
+    /// Closes for a fault that the session cannot go on with.
+    pub(super) fn close_for<'a>(&mut self, fault: &CommandError) -> Step<'a> {
+        self.mode = Mode::Closed;
+        match fault {
+            CommandError::ProxyHeader => Step::ProxyHeader(fault.reply()),
+            fault => Step::Close(fault.reply()),
+        }
+    }
+
+    /// Answers [`Step::XClient`]: the session starts anew, for the client that the proxy names. HELO and PROTO stand for
+    /// the greeting of that client.
+    pub fn introduce(&mut self, said: XClient, introduced: Introduced) -> Reply {
+        self.profile.completed = introduced.completed;
+        self.profile.xclient = introduced.xclient;
+        self.transaction = None;
+        self.mode = Mode::Command;
+        self.client = match said.hello {
+            Attribute::Is(name) => Some(Client { name, esmtp: said.esmtp == Attribute::Is(true) }),
+            Attribute::Absent | Attribute::Unavailable => None,
+        };
+        replies::greeting(&self.profile.hostname)
+    }
+}
