@@ -15,13 +15,10 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use hyper::server::conn::http1;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::service::TowerToHyperService;
-use tokio::net::{TcpListener, TcpStream};
-use tokio::task::JoinSet;
+use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use super::places::{PlaceLimits, Places};
 use super::words::status::Attempts;
 use super::{Desk, Problem, in_time, page, status};
 use crate::address::Domain;
@@ -29,14 +26,15 @@ use crate::config::{AdminHttp, Fault, Located};
 use crate::monitor::Format;
 use crate::scheduler::Share;
 
-/// Connections at the same time; what is beyond waits in the socket's own queue.
-const CONNECTIONS_MAX: usize = 32;
-/// Octets in the head of a request, at most.
-const HEAD_MAX: usize = 16 * 1024;
-/// How long a request's head may take.
-const HEAD_TIME: Duration = Duration::from_secs(10);
-/// How long a connection may take in all.
-const CONNECTION_TIME: Duration = Duration::from_mins(2);
+/// The limits of the HTTP server. A client that does not read its answer loses its place to another after a while.
+const LIMITS: PlaceLimits = PlaceLimits {
+    server: "status and metrics",
+    connections: 32,
+    head: 16 * 1024,
+    head_time: Duration::from_secs(10),
+    time: Duration::from_mins(2),
+    reading: Some(Duration::from_secs(10)),
+};
 /// How long the scheduler may take to show that it works.
 const READY_TIME: Duration = Duration::from_secs(2);
 
@@ -77,36 +75,25 @@ impl Window {
     /// Answers until `stop`. Nothing that is under way then is waited for.
     pub async fn serve(self, desk: Desk, stop: CancellationToken) {
         let router = router(desk, stop.clone());
-        let mut connections = JoinSet::new();
+        let mut places = Places::new(LIMITS);
         loop {
-            tokio::select! {
+            let accepted = tokio::select! {
                 () = stop.cancelled() => return,
-                Some(end) = connections.join_next() => if let Err(death) = end {
-                    tracing::error!(error = %death, "a request for status or metrics died");
-                },
-                accepted = self.listener.accept(), if connections.len() < CONNECTIONS_MAX => match accepted {
-                    Ok((stream, _)) => drop(connections.spawn(converse(stream, router.clone()))),
-                    Err(error) => {
-                        tracing::error!(%error, "status and metrics take no connection at the moment");
-                        tokio::time::sleep(Duration::from_secs(1)).await;
+                accepted = self.listener.accept() => accepted,
+            };
+            match accepted {
+                Ok((stream, _)) => {
+                    tokio::select! {
+                        () = stop.cancelled() => return,
+                        () = places.free() => places.serve(stream, router.clone()),
                     }
-                },
+                }
+                Err(error) => {
+                    tracing::error!(%error, "status and metrics take no connection at the moment");
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                }
             }
         }
-    }
-}
-
-async fn converse(stream: TcpStream, router: Router) {
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_TIME)
-        .keep_alive(false)
-        .max_buf_size(HEAD_MAX)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
-    match tokio::time::timeout(CONNECTION_TIME, connection).await {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => tracing::debug!(%error, "a connection for status or metrics broke"),
-        Err(_) => tracing::debug!("a connection for status or metrics took too long"),
     }
 }
 

@@ -15,6 +15,7 @@ mod hellos;
 mod history;
 mod http;
 mod page;
+mod places;
 mod policy;
 mod queue;
 mod socket;
@@ -31,12 +32,7 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use hyper::server::conn::http1;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::service::TowerToHyperService;
 use jiff::Timestamp;
-use tokio::net::UnixStream;
-use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::discovery::Discovery;
@@ -50,21 +46,24 @@ use crate::scheduler::Operator;
 use crate::spool::{Spool, SpoolError};
 
 pub use http::Window;
+use places::{PlaceLimits, Places};
 pub use socket::Door;
 use status::Surveyor;
 
-/// Connections at the same time; what is beyond waits in the socket's own queue.
-const CONNECTIONS_MAX: usize = 32;
-/// Octets in the head of a request, at most: enough for a thousand ids.
-const HEAD_MAX: usize = 64 * 1024;
+/// The limits of the operator's socket. The head has room for a thousand ids. A reader may pause over a long message, but not for
+/// ever.
+const LIMITS: PlaceLimits = PlaceLimits {
+    server: "admin socket",
+    connections: 32,
+    head: 64 * 1024,
+    head_time: Duration::from_secs(10),
+    time: Duration::from_mins(15),
+    reading: None,
+};
 /// Octets in the body of a request, at most.
 const BODY_MAX: usize = 64 * 1024;
-/// How long a request's head may take.
-const HEAD_TIME: Duration = Duration::from_secs(10);
 /// How long a request may take until its answer begins.
 pub const ANSWER_TIME: Duration = Duration::from_mins(2);
-/// How long a connection may take in all: a reader may pause over a long message, but not for ever.
-const CONNECTION_TIME: Duration = Duration::from_mins(15);
 /// How long requests under way may take once we are told to stop.
 const STOP_TIME: Duration = Duration::from_secs(5);
 
@@ -143,44 +142,30 @@ impl Door {
     /// Answers until `stop`, then gives requests under way a few seconds.
     pub async fn serve(self, desk: Desk, stop: CancellationToken) {
         let router = router(desk);
-        let mut connections = JoinSet::new();
+        let mut places = Places::new(LIMITS);
         loop {
-            tokio::select! {
+            let accepted = tokio::select! {
                 () = stop.cancelled() => break,
-                Some(end) = connections.join_next() => if let Err(death) = end {
-                    tracing::error!(error = %death, "an operator's request died");
-                },
-                accepted = self.listener.accept(), if connections.len() < CONNECTIONS_MAX => match accepted {
-                    Ok((stream, _)) => drop(connections.spawn(converse(stream, router.clone()))),
-                    Err(error) => {
-                        tracing::error!(%error, "the admin socket takes no connection at the moment");
-                        // Out of descriptors, most likely: trying again at once would only turn in circles.
-                        tokio::time::sleep(Duration::from_secs(1)).await;
+                accepted = self.listener.accept() => accepted,
+            };
+            match accepted {
+                Ok((stream, _)) => {
+                    let asker = Asker(stream.peer_cred().ok().map(|peer| peer.uid()));
+                    tokio::select! {
+                        () = stop.cancelled() => break,
+                        () = places.free() => places.serve(stream, router.clone().layer(Extension(asker))),
                     }
-                },
+                }
+                Err(error) => {
+                    tracing::error!(%error, "the admin socket takes no connection at the moment");
+                    // Out of descriptors, most likely: trying again at once would only turn in circles.
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                }
             }
         }
-        // Nobody new finds the socket; what is still under way is cut off by the drop.
+        // Nobody new finds the socket.
         drop(self);
-        let finished = async { while connections.join_next().await.is_some() {} };
-        let _ = tokio::time::timeout(STOP_TIME, finished).await;
-    }
-}
-
-async fn converse(stream: UnixStream, router: Router) {
-    let asker = Asker(stream.peer_cred().ok().map(|peer| peer.uid()));
-    let service = TowerToHyperService::new(router.layer(Extension(asker)));
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_TIME)
-        .keep_alive(false)
-        .max_buf_size(HEAD_MAX)
-        .serve_connection(TokioIo::new(stream), service);
-    match tokio::time::timeout(CONNECTION_TIME, connection).await {
-        Ok(Ok(())) => {}
-        // Mostly a client that went away, as with `| head`.
-        Ok(Err(error)) => tracing::debug!(%error, "an operator's connection broke"),
-        Err(_) => tracing::warn!("an operator's connection was ended after a quarter of an hour"),
+        places.finish(STOP_TIME).await;
     }
 }
 

@@ -1,0 +1,253 @@
+//! The places of a server's connections: so many at the same time, and who gives way where all are in use.
+//!
+//! A connection without a complete request costs whoever opened it nothing. It must not keep out those that ask for
+//! something, so it holds its place only as long as nobody else wants it; and so does one, where the server wants it so,
+//! that has had its answer for a while and does not read it.
+
+use std::collections::HashMap;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use axum::Router;
+use hyper::Request;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::{Service as _, service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
+use tokio::time::{Instant, timeout};
+use tracing::{debug, error};
+
+/// Between two searches for somebody who has to give way.
+const SEARCH_PAUSE: Duration = Duration::from_secs(1);
+
+/// What one server allows.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct PlaceLimits {
+    /// The server, as the log names it.
+    pub(super) server: &'static str,
+    /// Connections at the same time; further ones wait in the socket's own queue.
+    pub(super) connections: usize,
+    /// Octets in the head of a request.
+    pub(super) head: usize,
+    /// The time for the head of a request.
+    pub(super) head_time: Duration,
+    /// The time for a connection in all.
+    pub(super) time: Duration,
+    /// The time after which a client that still reads its answer may lose its place; never, where there is none.
+    pub(super) reading: Option<Duration>,
+}
+
+/// How far a connection has come.
+#[derive(Debug, Default)]
+struct Progress {
+    /// When the head of its request was complete.
+    asked: OnceLock<Instant>,
+    /// When its answer began.
+    answered: OnceLock<Instant>,
+}
+
+#[derive(Debug)]
+struct Place {
+    since: Instant,
+    progress: Arc<Progress>,
+    task: AbortHandle,
+}
+
+/// The connections of one server.
+#[derive(Debug)]
+pub(super) struct Places {
+    limits: PlaceLimits,
+    tasks: JoinSet<()>,
+    taken: HashMap<Id, Place>,
+}
+
+impl Places {
+    pub(super) fn new(limits: PlaceLimits) -> Self {
+        Self { limits, tasks: JoinSet::new(), taken: HashMap::new() }
+    }
+
+    /// Waits until there is a place, if need be one that somebody else had.
+    pub(super) async fn free(&mut self) {
+        while let Some(end) = self.tasks.try_join_next_with_id() {
+            self.ended(end);
+        }
+        while self.taken.len() >= self.limits.connections && !self.evict() {
+            tokio::select! {
+                Some(end) = self.tasks.join_next_with_id() => self.ended(end),
+                () = tokio::time::sleep(SEARCH_PAUSE) => {}
+            }
+        }
+    }
+
+    /// Answers one request on a connection.
+    pub(super) fn serve<S>(&mut self, stream: S, router: Router)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let progress = Arc::<Progress>::default();
+        let task = self.tasks.spawn(converse(self.limits, stream, router, Arc::clone(&progress)));
+        self.taken.insert(task.id(), Place { since: Instant::now(), progress, task });
+    }
+
+    /// Waits for the requests under way, for so long at most.
+    pub(super) async fn finish(mut self, time: Duration) {
+        for place in self.taken.values().filter(|place| place.progress.asked.get().is_none()) {
+            place.task.abort();
+        }
+        let finished = async { while self.tasks.join_next().await.is_some() {} };
+        // What is not over then is cut off by the drop.
+        let _ = timeout(time, finished).await;
+    }
+
+    /// Closes the oldest connection without a complete request; else the one that reads its answer the longest.
+    fn evict(&mut self) -> bool {
+        let waiting = |place: &Place| place.progress.asked.get().is_none();
+        let oldest = self.taken.iter().filter(|(_, place)| waiting(place)).min_by_key(|(_, place)| place.since);
+        let slow = self.limits.reading.and_then(|reading| {
+            let answered = |place: &Place| place.progress.answered.get().copied();
+            let slow = self.taken.iter().filter(|(_, place)| answered(place).is_some_and(|at| at.elapsed() >= reading));
+            slow.min_by_key(|(_, place)| answered(place))
+        });
+        let Some(id) = oldest.or(slow).map(|(id, _)| *id) else { return false };
+        if let Some(place) = self.taken.remove(&id) {
+            debug!(server = self.limits.server, "connection closed in favour of another");
+            place.task.abort();
+        }
+        true
+    }
+
+    fn ended(&mut self, end: Result<(Id, ()), JoinError>) {
+        let id = match &end {
+            Ok((id, ())) => *id,
+            Err(end) => end.id(),
+        };
+        self.taken.remove(&id);
+        if let Err(panic) = end
+            && panic.is_panic()
+        {
+            error!(server = self.limits.server, error = %panic, "request died");
+        }
+    }
+}
+
+async fn converse<S>(limits: PlaceLimits, stream: S, router: Router, progress: Arc<Progress>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let answers = TowerToHyperService::new(router);
+    let service = service_fn(move |request: Request<Incoming>| {
+        let progress = Arc::clone(&progress);
+        // There is one request on each connection.
+        let _ = progress.asked.set(Instant::now());
+        let answering = answers.call(request);
+        async move {
+            let answer = answering.await;
+            let _ = progress.answered.set(Instant::now());
+            answer
+        }
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits.head_time)
+        .keep_alive(false)
+        .max_buf_size(limits.head)
+        .serve_connection(TokioIo::new(stream), service);
+    match timeout(limits.time, connection).await {
+        Ok(Ok(())) => {}
+        // Mostly a client that went away, as with `| head`.
+        Ok(Err(error)) => debug!(server = limits.server, %error, "connection broke"),
+        Err(_) => debug!(server = limits.server, "connection closed: it took too long"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::routing::get;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
+
+    use super::*;
+
+    const LIMITS: PlaceLimits = PlaceLimits {
+        server: "test",
+        connections: 2,
+        head: 16 << 10,
+        head_time: Duration::from_secs(10),
+        time: Duration::from_secs(120),
+        reading: Some(Duration::from_millis(500)),
+    };
+    /// Longer than anything takes that is not waited for, and less than `head_time` and `time`.
+    const SOON: Duration = Duration::from_secs(5);
+    const A_WHILE: Duration = Duration::from_millis(200);
+    const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nhost: a\r\n\r\n";
+
+    fn router() -> Router {
+        let never = || async { std::future::pending::<&'static str>().await };
+        Router::new()
+            .route("/", get(|| async { "hello\n" }))
+            .route("/never", get(never))
+            .route("/long", get(|| async { "x".repeat(100_000) }))
+    }
+
+    /// A connection, as soon as there is a place; with what is said on it at once.
+    async fn connect(places: &mut Places, said: &[u8]) -> DuplexStream {
+        let (mut client, server) = tokio::io::duplex(1024);
+        places.free().await;
+        places.serve(server, router());
+        client.write_all(said).await.expect("there is room");
+        // The other side gets its turn.
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        client
+    }
+
+    /// What comes until the end, where that comes within a time.
+    async fn rest(client: &mut DuplexStream, time: Duration) -> Option<String> {
+        let mut rest = Vec::new();
+        timeout(time, client.read_to_end(&mut rest)).await.ok()?.expect("no error");
+        Some(String::from_utf8(rest).expect("text"))
+    }
+
+    #[tokio::test]
+    async fn half_a_request_gives_way_to_a_whole_one() {
+        let mut places = Places::new(LIMITS);
+        let mut half = connect(&mut places, b"GET / HTTP/1.1\r\n").await;
+        let mut silent = connect(&mut places, b"").await;
+        let began = Instant::now();
+        let mut whole = connect(&mut places, REQUEST).await;
+        assert!(began.elapsed() < Duration::from_secs(5), "it waited for {:?}", began.elapsed());
+        assert_eq!(rest(&mut half, SOON).await.as_deref(), Some(""), "the oldest was closed");
+        assert!(rest(&mut whole, SOON).await.is_some_and(|answer| answer.ends_with("hello\n")));
+        assert_eq!(rest(&mut silent, A_WHILE).await, None, "one place was enough");
+        places.finish(Duration::from_secs(5)).await;
+    }
+
+    #[tokio::test]
+    async fn the_head_of_a_request_has_its_time() {
+        for said in [&b""[..], b"GET / HTTP/1.1\r\nhost: "] {
+            let mut places = Places::new(PlaceLimits { head_time: A_WHILE, ..LIMITS });
+            let mut client = connect(&mut places, said).await;
+            assert!(rest(&mut client, SOON).await.is_some_and(|rest| !rest.contains("hello")));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_request_under_way_is_waited_for_and_a_slow_reader_is_not() {
+        let never = b"GET /never HTTP/1.1\r\nhost: a\r\n\r\n";
+        let long = b"GET /long HTTP/1.1\r\nhost: a\r\n\r\n";
+        let mut places = Places::new(LIMITS);
+        let (mut working, _reading) = (connect(&mut places, never).await, connect(&mut places, long).await);
+        let began = Instant::now();
+        let mut third = connect(&mut places, REQUEST).await;
+        let waited = began.elapsed();
+        assert!((Duration::from_millis(400)..Duration::from_secs(5)).contains(&waited), "it waited for {waited:?}");
+        assert!(rest(&mut third, SOON).await.is_some_and(|answer| answer.ends_with("hello\n")));
+        assert_eq!(rest(&mut working, A_WHILE).await, None, "its answer is still worked on");
+        // Where nobody has to give way, one more waits for an end.
+        let mut places = Places::new(PlaceLimits { reading: None, ..LIMITS });
+        let _open = (connect(&mut places, never).await, connect(&mut places, long).await);
+        let waited = timeout(Duration::from_secs(2), places.free()).await;
+        assert!(waited.is_err(), "both were under way");
+    }
+}
