@@ -16,6 +16,7 @@ use tracing::{debug, warn};
 use super::proxied::{self, Origin};
 use super::{Inbound, Settings, session};
 use crate::config::{Listener, ListenerTls};
+use crate::monitor::LogClient;
 use crate::smtp::reply::{Reply, Status};
 
 /// The wait after a failed accept: doubled each time, up to the second.
@@ -132,7 +133,9 @@ impl Door {
             Ok(Err(fault)) => fault.to_string(),
             Err(_) => format!("its PROXY header was not there after {} seconds", patience.as_secs_f32()),
         };
-        if self.inbound.monitor.is_news("connection closed for want of a PROXY header", peer.ip(), &fault) {
+        let balancer = LogClient { address: peer.ip(), is_own: true };
+        let monitor = &self.inbound.monitor;
+        if monitor.should_log_client("connection closed for want of a PROXY header", balancer, &fault) {
             warn!(
                 listener = %self.name, %peer, error = fault,
                 "connection closed for want of a PROXY header; let the balancer there send one, or take its network out of proxy_protocol"

@@ -107,16 +107,12 @@ struct Session {
     message_since: Instant,
     progress: Progress,
     seat: Seat,
-    /// Refusals that may still be logged: no client writes our log full.
-    lines_left: u32,
     /// The refusal that is about to be said was logged, or counted, with its reason.
     is_logged: bool,
 }
 
 /// How long the last words to a client may take whose seat somebody else has.
 const LAST_WORDS: Duration = Duration::from_secs(2);
-/// Refusals that one session has logged, at most.
-const REFUSALS_LOGGED: u32 = 100;
 
 /// The wait for more of refused content that seems to be over, for its client may have ended it with bare LFs.
 const SEEMS_OVER: Duration = Duration::from_secs(3);
@@ -170,7 +166,6 @@ pub(super) async fn run(
         message_since: now,
         progress: Progress::default(),
         seat,
-        lines_left: REFUSALS_LOGGED,
         is_logged: false,
     };
     debug!(listener = %session.listener.name, %peer, "session opened");
@@ -331,7 +326,7 @@ impl Session {
         }
         let is_refusal = matches!(reply.severity(), Severity::Transient | Severity::Permanent);
         // What was logged with its reason is not logged once more as a reply.
-        if is_refusal && !std::mem::take(&mut self.is_logged) && self.may_log("client refused", reply) {
+        if is_refusal && !std::mem::take(&mut self.is_logged) && self.should_log("client refused", reply) {
             info!(listener = %self.listener.name, peer = %self.peer, reply = reply.to_string(), "client refused");
         }
         wire.say(reply);
@@ -437,7 +432,7 @@ impl Session {
             let connector = self.standing.as_ref().map(|standing| standing.connector.name.clone()).unwrap_or_default();
             self.refused(&connector, Reason::Recipient, denied.to_string());
             let recipient = rcpt.forward_path.to_string();
-            if self.may_log("recipient refused", &recipient) {
+            if self.should_log("recipient refused", &recipient) {
                 info!(listener = %self.listener.name, peer = %self.peer, recipient, reason = %denied, "recipient refused");
             }
             self.is_logged = true;

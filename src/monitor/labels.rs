@@ -200,6 +200,11 @@ impl Reached {
     }
 }
 
+/// The label of clients of `[relay] networks`, or of all others.
+pub(super) fn of_clients(is_own: bool) -> &'static str {
+    if is_own { "relay_networks" } else { "strangers" }
+}
+
 macro_rules! label_sets {
     ($($(#[$doc:meta])* $name:ident { $($label:ident: $kind:ty),+ })+) => {$(
         $(#[$doc])*

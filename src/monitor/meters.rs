@@ -9,8 +9,8 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 
 use super::labels::{
-    AttemptEnded, Connector, ConnectorReached, Handshake, Inbound, Judged, Limit, Listener, Recipients, Refused,
-    Session,
+    AttemptEnded, Clients, Connector, ConnectorReached, Handshake, Inbound, Judged, Limit, Listener, Recipients,
+    Refused, Session,
 };
 use super::text::{Format, Reading};
 
@@ -41,6 +41,7 @@ impl Drop for Open {
 pub(super) struct Meters {
     registry: Registry,
     open_sessions: Family<Listener, Count>,
+    log_lines_suppressed: Family<Clients, Counter>,
     pub(super) sessions: Family<Session, Counter>,
     pub(super) turned_away: Family<Limit, Counter>,
     pub(super) handshakes: Family<Handshake, Counter>,
@@ -64,6 +65,7 @@ impl Default for Meters {
         let mut meters = Self {
             registry: Registry::with_prefix("gatepost"),
             open_sessions: Family::default(),
+            log_lines_suppressed: Family::default(),
             sessions: Family::default(),
             turned_away: Family::default(),
             handshakes: Family::default(),
@@ -95,6 +97,8 @@ impl Meters {
         registry.register("inbound_sessions", "Sessions that have ended, by how", self.sessions.clone());
         let help = "Connections, messages and recipients turned away because one of [limits] was reached";
         registry.register("inbound_turned_away", help, self.turned_away.clone());
+        let help = "Log lines about clients that were left out because their network, or all, had caused too many";
+        registry.register("log_lines_suppressed", help, self.log_lines_suppressed.clone());
         let help = "Messages accepted, by what their session reached";
         registry.register("inbound_messages", help, self.inbound_messages.clone());
         let help = "Octets of content accepted";
@@ -130,6 +134,11 @@ impl Meters {
 
     pub(super) fn open_sessions(&self, listener: &str) -> Count {
         self.open_sessions.get_or_create_owned(&Listener { listener: listener.to_owned() })
+    }
+
+    /// The count of suppressed lines about clients of `[relay] networks`, or about all others.
+    pub(super) fn log_lines_suppressed(&self, is_own: bool) -> Counter {
+        self.log_lines_suppressed.get_or_create_owned(&Clients { clients: super::labels::of_clients(is_own) })
     }
 
     pub(super) fn text(&self, reading: &Reading, format: Format) -> String {

@@ -10,6 +10,7 @@ pub mod certificates;
 pub mod coverage;
 mod file;
 pub mod labels;
+mod log_budget;
 mod meters;
 mod repeats;
 mod text;
@@ -21,6 +22,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+use crate::networks;
 use crate::tls::{Clearance, TlsVersion};
 use certificates::Certificates;
 use coverage::Coverage;
@@ -29,8 +31,9 @@ use labels::{
     Refused,
 };
 pub use labels::{Demanded, Fate, HandshakeEnd, PolicyEnd, Reason, SessionEnd};
+pub use log_budget::LogClient;
 use meters::{Meters, Open};
-use repeats::Repeats;
+use repeats::{Repeats, Verdict};
 pub use text::{AttemptsReading, ClientReading, Format, Process, QueueReading, Reading};
 use troubles::{Downgrade, Refusal, Troubles};
 
@@ -129,6 +132,9 @@ impl Monitor {
             for limit in LIMITS {
                 drop(meters.turned_away.get_or_create(&Limit { listener: listener.to_owned(), limit }));
             }
+        }
+        for is_own in [true, false] {
+            drop(meters.log_lines_suppressed(is_own));
         }
         for reason in ["time_over", "gave_way"] {
             drop(meters.attempts_ended.get_or_create(&AttemptEnded { reason }));
@@ -250,9 +256,30 @@ impl Monitor {
         lock(&self.0.repeats).is_news(what, &who, &said)
     }
 
-    /// Logs how often lines were repeated; to be called once a minute.
+    /// Checks that a log line about a client is to be written: it was not within the last minute, and the client's
+    /// network has lines left. Otherwise it is counted, and [`Monitor::tell_repeats`] logs the count.
+    #[must_use]
+    pub fn should_log_client(&self, what: &'static str, client: LogClient, said: impl std::fmt::Display) -> bool {
+        let verdict = lock(&self.0.repeats).judge_client(what, client, &said);
+        if verdict == Verdict::Suppressed {
+            self.0.meters.log_lines_suppressed(client.is_own).inc();
+        }
+        verdict == Verdict::News
+    }
+
+    /// Logs how often lines were repeated, and how many were suppressed; to be called once a minute.
     pub fn tell_repeats(&self) {
-        let told = lock(&self.0.repeats).round();
+        let (told, suppressed) = lock(&self.0.repeats).round();
+        for one in suppressed {
+            let network = one.network.as_ref().map_or_else(|| "all".to_owned(), networks::written);
+            let clients = labels::of_clients(one.is_own);
+            tracing::warn!(
+                network,
+                clients,
+                lines = one.lines,
+                "log lines about clients suppressed, there were too many within a minute"
+            );
+        }
         for line in told {
             tracing::info!(
                 what = line.what,

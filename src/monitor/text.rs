@@ -12,7 +12,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::{Registry, Unit};
 
-use super::labels::{Alarm, AttemptShare, Certificate, Clients, Connector, Listener, Queued, Version};
+use super::labels::{Alarm, AttemptShare, Certificate, Clients, Connector, Listener, Queued, Version, of_clients};
 
 /// How metrics are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -204,7 +204,7 @@ fn attempts(registry: &mut Registry, shares: &[AttemptsReading]) {
 
 fn clients(registry: &mut Registry, reading: &ClientReading) {
     let (sessions, seats) = (Family::<Clients, Gauge>::default(), Family::<Clients, Gauge>::default());
-    for (at, clients) in ["relay_networks", "strangers"].into_iter().enumerate() {
+    for (at, clients) in [of_clients(true), of_clients(false)].into_iter().enumerate() {
         sessions.get_or_create(&Clients { clients }).set(number(reading.sessions[at]));
         seats.get_or_create(&Clients { clients }).set(number(reading.seats[at]));
     }

@@ -4,6 +4,7 @@
 mod clients;
 mod commands;
 mod history;
+mod hostile;
 mod proxies;
 mod socket;
 mod status;

@@ -230,6 +230,15 @@ impl Relay {
         session.say("QUIT", "221");
     }
 
+    /// A session that asks for all these recipients, and what it hears.
+    pub(crate) fn asks_for(&self, from: &str, recipients: impl Iterator<Item = String>) -> Vec<String> {
+        let mut session = self.session();
+        session.say(&format!("MAIL FROM:<{from}>"), "250");
+        let replies = recipients.map(|to| session.say(&format!("RCPT TO:<{to}>"), "")).collect();
+        session.say("QUIT", "221");
+        replies
+    }
+
     fn session(&self) -> Session {
         let stream = TcpStream::connect(self.address).expect("a listener");
         stream.set_read_timeout(Some(PATIENCE)).expect("a socket");

@@ -31,7 +31,7 @@ fn verdict(status: &Status) -> (&'static str, String) {
     } else if troubles > 0 {
         ("warn", count(troubles, "destination in trouble", "destinations in trouble"))
     } else if !status.clients.short.is_empty() {
-        ("warn", "Nearly all seats for clients are taken".to_owned())
+        ("warn", "Nearly all seats for clients are in use".to_owned())
     } else if status.queue.held > 0 {
         ("warn", "Held mail waits for you".to_owned())
     } else if soon {

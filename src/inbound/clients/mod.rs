@@ -212,8 +212,8 @@ impl Clients {
         let limit = refusal.limit.key();
         monitor.turned_away(listener, limit);
         let Some(network) = refusal.network else {
-            if monitor.is_news("connection refused, all seats are taken", listener, limit) {
-                info!(listener, %peer, limit, most = refusal.most, "connection refused, all seats are taken");
+            if monitor.is_news("connection refused, all seats are in use", listener, limit) {
+                info!(listener, %peer, limit, most = refusal.most, "connection refused, all seats are in use");
             }
             return;
         };

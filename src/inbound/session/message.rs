@@ -218,8 +218,9 @@ impl Session {
         self.inbound.monitor.refused(&self.listener.name, connector, Reason::Storage);
         let remedy =
             if full { "make room on the spool's disk" } else { "see that the spool's disk works and is ours to write" };
-        // A disk that stays full is one piece of news; each refusal is logged as one.
-        if !full || self.inbound.monitor.is_news("message cannot be stored", &self.listener.name, "no room") {
+        // A disk that stays full, or that keeps failing, is one piece of news; each refusal is logged as one.
+        let trouble = if full { "no room" } else { "the disk fails" };
+        if self.inbound.monitor.is_news("message cannot be stored", &self.listener.name, trouble) {
             error!(listener = %self.listener.name, peer = %self.peer, error = %fault, remedy, "message cannot be stored");
         }
         if full {

@@ -5,6 +5,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tracing::info;
 
 use super::{End, Session};
+use crate::access;
 use crate::address::ReversePath;
 use crate::config::{Connector, Rate, TlsDemand};
 use crate::handshake::Seen;
@@ -14,7 +15,7 @@ use crate::inbound::wire::Wire;
 use crate::monitor::certificates::{Shown, Sighting};
 use crate::monitor::labels::Direction;
 use crate::monitor::troubles::Refusal;
-use crate::monitor::{HandshakeEnd, PolicyEnd, Reason, SessionEnd};
+use crate::monitor::{HandshakeEnd, LogClient, PolicyEnd, Reason, SessionEnd};
 use crate::smtp::reply::Reply;
 
 impl Session {
@@ -22,7 +23,7 @@ impl Session {
     pub(super) fn ended(&self, end: &End) {
         let monitor = &self.inbound.monitor;
         if let End::Handshake(fault) = end
-            && monitor.is_news("TLS handshake failed", self.peer.ip(), fault)
+            && self.should_log("TLS handshake failed", fault)
         {
             info!(listener = %self.listener.name, peer = %self.peer, reason = %fault, "TLS handshake failed");
         }
@@ -119,15 +120,10 @@ impl Session {
         });
     }
 
-    /// Whether a refusal is to be logged: not what was said a moment ago, and not without end.
-    pub(super) fn may_log(&mut self, what: &'static str, said: impl std::fmt::Display) -> bool {
-        if self.lines_left == 0 || !self.inbound.monitor.is_news(what, self.peer.ip(), said) {
-            return false;
-        }
-        self.lines_left -= 1;
-        if self.lines_left == 0 {
-            info!(listener = %self.listener.name, peer = %self.peer, "client refused too often, no more of it is logged");
-        }
-        self.lines_left > 0
+    /// Checks that a line about this client is to be logged: not what was a moment ago, and not without end.
+    pub(super) fn should_log(&self, what: &'static str, said: impl std::fmt::Display) -> bool {
+        let is_own = access::is_own_client(&self.settings.config.relay, self.client);
+        let client = LogClient { address: self.peer.ip(), is_own };
+        self.inbound.monitor.should_log_client(what, client, said)
     }
 }
