@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use gatepost::config::{
     self, AdminHttp, AdminSocket, Config, Dnssec, DomainPattern, Downgrade, EvidencePath, Fault, ListenAddress,
-    ListenerTls, LogFormat, OnFailure, Publication, Rate, Route, SendReports, TlsDemand, Trust, TrustAnchor,
-    VerifyWanted,
+    ListenerTls, LogFormat, OnFailure, Publication, Rate, Route, SendReports, TlsDemand, TransactionMemory, Trust,
+    TrustAnchor, VerifyWanted,
 };
 use gatepost::tls::{Pin, Strength, TlsVersion};
 
@@ -56,6 +56,7 @@ fn has_the_documented_values(config: &Config) {
     assert_eq!(Rate::ALL.map(|rate| clients.per_minute(rate)), [120, 600, 6000, 240]);
     assert_eq!(Rate::ALL.map(|rate| clients.per_network_and_minute(rate)), [600, 3000, 30_000, 1200]);
     assert_eq!(config.seats(&config.listeners[0]), 3600);
+    assert_eq!(limits.transaction_memory, TransactionMemory { all: 128 << 20, per_session: 512 << 10 });
     assert_eq!((limits.errors, limits.received), (20, 100));
     assert_eq!((limits.delivery_attempts, limits.delivery_attempt_time), (2000, minutes(30)));
 

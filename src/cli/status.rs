@@ -160,6 +160,8 @@ fn clients(clients: &Clients) -> String {
     let mut text = format!(
         "\nsessions: {sessions} of {sessions_max}, {strangers} of {strangers_max} by clients outside of [relay] networks\n"
     );
+    // Writing into a String cannot fail.
+    let _ = writeln!(text, "  memory of transactions: {}", size(clients.transaction_memory));
     for listener in &clients.short {
         let _ = writeln!(
             text,
@@ -199,7 +201,7 @@ mod tests {
             "reason":{{"at":"2026-11-26T01:00:00Z","status":"4.7.4","text":"mx.b.example: no\u001b[31m TLS","host":null,"reply":null}},
             "next":"2026-11-26T01:35:00Z"}}],"more_troubles":0,"connectors":[],"more_connectors":0,
             "certificates":[{certificate},{certificate},{certificate},{certificate},{certificate},{certificate}],"more_certificates":2,
-            "clients":{{"sessions":30,"sessions_max":40,"strangers":29,"strangers_max":36,"short":["mx"],"held":[{held}],"more_held":0}},
+            "clients":{{"sessions":30,"sessions_max":40,"strangers":29,"strangers_max":36,"transaction_memory":2048,"short":["mx"],"held":[{held}],"more_held":0}},
             "exceptions":[],"refusals":[{refusal},{of_a_connector}],"downgrades":[],"alarms":[]}}"#
         );
         let status: Status = serde_json::from_str(&text).expect("a status");
@@ -212,7 +214,7 @@ mod tests {
              destinations in trouble:\n  b.example (internet): 1 waiting, 0 held, since 1h 0m, next try in 5m\n    \
              4.7.4 mx.b.example: no\u{fffd}[31m TLS\n\ncertificates:\n{}  and 3 more\n\nexceptions in force: none\n\n\
              downgrade warnings: none\n\nsessions: 30 of 40, 29 of 36 by clients outside of [relay] networks\n  \
-             SCARCE on listener mx: clients outside of [relay] networks get less time\n\nclients held back:\n  \
+             memory of transactions: 2.0 KiB\n  SCARCE on listener mx: clients outside of [relay] networks get less time\n\nclients held back:\n  \
              192.0.2.0/24: messages_per_minute, 812 times, last 2026-11-26 01:29:30 UTC\n\nlast refusals:\n  2026-11-26 00:31:00 UTC inbound 192.0.2.1, 2 times\n    550 no\n  \
              2026-11-26 00:30:00 UTC outbound mx.bank.example (bank)\n    no TLS\n",
             line.repeat(5)

@@ -1,4 +1,4 @@
-//! The part of `[limits]` that bounds what clients do: seats, and rates by client and network.
+//! The part of `[limits]` that bounds what clients do: seats, rates by client and network, and memory.
 
 use super::place::Notes;
 use super::reader::{Given, Table, Value};
@@ -36,6 +36,15 @@ pub struct ClientLimits {
     pub recipients_per_minute: u32,
     /// TLS handshakes of one client in a minute.
     pub handshakes_per_minute: u32,
+}
+
+/// Octets that the recipients in open transactions may use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TransactionMemory {
+    /// In all sessions together, above what each has for itself.
+    pub all: u64,
+    /// In one session.
+    pub per_session: u64,
 }
 
 /// What is counted by the minute.

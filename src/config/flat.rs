@@ -172,6 +172,8 @@ fn limits(limits: &Limits) -> Section {
         ("messages_per_minute", number(clients.messages_per_minute)),
         ("recipients_per_minute", number(clients.recipients_per_minute)),
         ("handshakes_per_minute", number(clients.handshakes_per_minute)),
+        ("transaction_memory", number(limits.transaction_memory.all)),
+        ("transaction_memory_per_session", number(limits.transaction_memory.per_session)),
         ("errors", number(limits.errors)),
         ("received", number(limits.received)),
         ("delivery_attempts", number(limits.delivery_attempts)),

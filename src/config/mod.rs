@@ -31,7 +31,7 @@ use ipnet::IpNet;
 use crate::address::{Domain, Mailbox};
 use crate::tls::{NamePattern, TlsVersion};
 
-pub use clients::{ClientLimits, Rate};
+pub use clients::{ClientLimits, Rate, TransactionMemory};
 pub use connector::{
     Connector, Downgrade, Exception, Inbound, OnFailure, Outbound, Publication, Route, SmartHost, TlsDemand,
     VerifyWanted,
@@ -324,6 +324,8 @@ pub struct Limits {
     pub recipients: usize,
     /// What clients may do, one by one and together.
     pub clients: ClientLimits,
+    /// Octets that the recipients in open transactions may use.
+    pub transaction_memory: TransactionMemory,
     /// Bad commands before 421.
     pub errors: u32,
     /// Received fields before it is a loop (RFC 5321 §6.3).

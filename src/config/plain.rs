@@ -14,7 +14,7 @@ use super::reader::{Given, Table, Value, nearest, short};
 use super::values::{choice, count, duration, full_list, list, path, size, text};
 use super::{
     Admin, AdminHttp, AdminSocket, Dns, Dnssec, Evidence, EvidencePath, Limits, Located, Log, LogFormat, Queue,
-    Timeouts, TrustAnchor, WarnAfter,
+    Timeouts, TransactionMemory, TrustAnchor, WarnAfter,
 };
 
 /// Where operators are answered unless `[admin] socket` says otherwise.
@@ -75,6 +75,8 @@ pub(super) fn limits(mut table: Table<'_>, notes: &mut Notes<'_>) -> Limits {
     let message_size = table.read(notes, "message_size", size);
     let delivery_attempt_time = table.or(notes, "delivery_attempt_time", Duration::from_secs(30 * MINUTE), duration);
     let clients = clients::read(&mut table, notes);
+    let all = table.or(notes, "transaction_memory", 128 << 20, size);
+    let per_session = table.read(notes, "transaction_memory_per_session", size);
     table.finish(notes);
     if let Some(few) = delivery_attempts.located().filter(|given| given.value < ATTEMPTS_MIN) {
         let message = format!("delivery_attempts = {} is too low: slow destinations would hold up all mail", few.value);
@@ -87,10 +89,13 @@ pub(super) fn limits(mut table: Table<'_>, notes: &mut Notes<'_>) -> Limits {
     at_least(&recipients, 100, "recipients", "RFC 5321 4.5.3.1.8 wants at least 100", notes);
     at_least(&received, 100, "received", "RFC 5321 6.3 wants at least 100", notes);
     at_least(&message_size, 64 << 10, "message_size", "RFC 5321 4.5.3.1.7 wants at least 64KiB", notes);
+    let rule = "RFC 5321 4.5.3.1.8 wants room for 100 recipients, which may take 128KiB";
+    at_least(&per_session, 128 << 10, "transaction_memory_per_session", rule, notes);
     Limits {
         message_size: message_size.or(50 << 20),
         recipients: recipients.or(1000) as usize,
         clients,
+        transaction_memory: TransactionMemory { all, per_session: per_session.or(512 << 10) },
         errors,
         received: received.or(100),
         delivery_attempts: delivery_attempts.or(2000),

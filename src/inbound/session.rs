@@ -198,6 +198,7 @@ impl Session {
                 Ok(tls) => {
                     self.server.secured();
                     self.standing = None;
+                    self.seat.free();
                     self.rest(Wire::new(tls), false).await
                 }
                 Err(end) => end,
@@ -324,6 +325,9 @@ impl Session {
         if !self.server.is_storing() {
             self.draft = None;
         }
+        if self.server.transaction().is_none() {
+            self.seat.free();
+        }
         let is_refusal = matches!(reply.severity(), Severity::Transient | Severity::Permanent);
         // What was logged with its reason is not logged once more as a reply.
         if is_refusal && !std::mem::take(&mut self.is_logged) && self.should_log("client refused", reply) {
@@ -414,6 +418,7 @@ impl Session {
             Ok(standing) => {
                 self.standing = Some(standing);
                 self.pace = Pace::default();
+                self.seat.free();
                 self.server.mail(from, Ok(()))
             }
             Err(refusal) => self.server.mail(from, Err(refusal)),
@@ -437,6 +442,10 @@ impl Session {
             }
             self.is_logged = true;
         }
-        self.server.rcpt(rcpt, answer.map_err(access::Denied::reply))
+        let answer = answer.map_err(access::Denied::reply).and_then(|mailbox| {
+            self.reserve(&mailbox, rcpt.orcpt.as_deref())?;
+            Ok(mailbox)
+        });
+        self.server.rcpt(rcpt, answer)
     }
 }

@@ -38,7 +38,7 @@ pub use text::{AttemptsReading, ClientReading, Format, Process, QueueReading, Re
 use troubles::{Downgrade, Refusal, Troubles};
 
 /// The limits that turn clients away, by their keys in `[limits]`.
-const LIMITS: [&str; 7] = [
+const LIMITS: [&str; 9] = [
     "connections",
     "connections_per_client",
     "connections_per_network",
@@ -46,6 +46,8 @@ const LIMITS: [&str; 7] = [
     "messages_per_minute",
     "recipients_per_minute",
     "handshakes_per_minute",
+    "transaction_memory",
+    "transaction_memory_per_session",
 ];
 
 /// How often repeated log lines are summed up and what is kept is written.

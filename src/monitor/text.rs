@@ -102,6 +102,8 @@ pub struct ClientReading {
     pub short: Vec<(String, bool)>,
     /// Clients and networks that were held back in the last hour.
     pub held: usize,
+    /// Octets of the recipients in open transactions.
+    pub transaction_memory: usize,
 }
 
 /// The process, as the system tells.
@@ -221,6 +223,10 @@ fn clients(registry: &mut Registry, reading: &ClientReading) {
     held.set(number(reading.held));
     let help = "Clients and networks that were held back by one of [limits] in the last hour";
     registry.register("inbound_clients_held_back", help, held);
+    let memory = Gauge::<i64>::default();
+    memory.set(number(reading.transaction_memory));
+    let help = "Memory of the recipients in open transactions";
+    registry.register_with_unit("inbound_transaction_memory", help, Unit::Bytes, memory);
 }
 
 /// The figures that every process shows under the same names.

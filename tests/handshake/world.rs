@@ -9,7 +9,7 @@ use gatepost::address::{Domain, Host, Mailbox};
 use gatepost::config::{
     Admin, AdminHttp, AdminSocket, ClientLimits, Config, Connector, Dns, Dnssec, Downgrade, Evidence, EvidencePath,
     IdentityFiles, Inbound, Limits, Located, Log, LogFormat, OnFailure, Outbound, OwnTls, Place, Queue, Relay, Route,
-    SendReports, Timeouts, TlsDemand, TlsReports, Trust, TrustAnchor, WarnAfter, Written,
+    SendReports, Timeouts, TlsDemand, TlsReports, TransactionMemory, Trust, TrustAnchor, WarnAfter, Written,
 };
 use gatepost::handshake::{HandshakeError, Material, Role, Seen};
 use gatepost::tls::{Acquaintance, ChainFault, Groups, Hello, Presented, Strength, TlsVersion};
@@ -226,6 +226,7 @@ pub(crate) fn config(identity: Option<IdentityFiles>, connectors: Vec<Connector>
             message_size: 1,
             recipients: 100,
             clients: ClientLimits::of(1, 1),
+            transaction_memory: TransactionMemory { all: 0, per_session: 1 << 20 },
             errors: 1,
             received: 1,
             delivery_attempts: 100,

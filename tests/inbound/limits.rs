@@ -166,3 +166,83 @@ async fn a_session_that_brings_no_message_comes_to_an_end() {
     }
     relay.ends().await;
 }
+
+/// Says RCPT with long addresses until one is refused; how many were taken, and the refusal.
+async fn fill(client: &mut crate::relay::Client<tokio::net::TcpStream>) -> (usize, String) {
+    client.says("MAIL FROM:<a@example.org>").await;
+    client.hears("250 2.1.0").await;
+    for taken in 0.. {
+        client.says(&format!("RCPT TO:<{}{taken}@example.com>", "x".repeat(200))).await;
+        let reply = client.reply().await;
+        if !reply.starts_with("250 2.1.5") {
+            return (taken, reply);
+        }
+    }
+    unreachable!("it is endless")
+}
+
+#[tokio::test]
+async fn the_recipients_of_a_transaction_have_so_much_memory() {
+    let more = "[limits]\ntransaction_memory_per_session = \"4KiB\"";
+    let mut relay = Relay::start(Wanted { more, ..Wanted::default() }).await;
+    let mut client = relay.client().await;
+    client.says("EHLO client.example").await;
+    client.hears("250-").await;
+    let (first, refusal) = fill(&mut client).await;
+    assert_eq!(refusal, "452 4.5.3 Too many long recipients; send the others in another transaction");
+    assert!((4..20).contains(&first), "{first} recipients");
+    // Those that were taken have their message. Whatever ends the transaction gives its memory back.
+    client.says("DATA").await;
+    client.hears("354").await;
+    client.says("a\n.").await;
+    client.hears("250 2.0.0 Ok: queued").await;
+    assert_eq!(relay.entry().await.envelope.recipients.len(), first);
+    for end in ["RSET", "EHLO client.example", "DATA", "QUIT"] {
+        assert_eq!(fill(&mut client).await, (first, refusal.clone()), "before {end}");
+        client.says(end).await;
+        match end {
+            "DATA" => {
+                client.hears("354").await;
+                client.says("a\0\n.").await;
+                client.hears("550 5.6.0").await;
+            }
+            "QUIT" => client.hears("221").await,
+            _ => client.hears("250").await,
+        }
+    }
+    relay.ends().await;
+}
+
+#[tokio::test]
+async fn long_lists_share_memory_and_usual_mail_waits_for_nobody() {
+    let more = "[limits]\ntransaction_memory = \"64KiB\"\ntransaction_memory_per_session = \"256KiB\"";
+    let relay = Relay::start(Wanted { more, networks: OURS, ..Wanted::default() }).await;
+    let mut open = Vec::new();
+    let mut taken = Vec::new();
+    for address in ["127.0.0.1", "127.0.0.2", "127.0.0.9"] {
+        let mut client = relay.from(address).await;
+        client.hears("220").await;
+        client.says("EHLO client.example").await;
+        client.hears("250-").await;
+        let (count, refusal) = fill(&mut client).await;
+        assert_eq!(refusal, "452 4.5.3 Too many recipients for the memory that is left; send the others later");
+        taken.push(count);
+        open.push(client);
+    }
+    // 80 KiB for the first, which has all that strangers may share; 32 for the second; 48 for our own client.
+    let [first, second, ours] = taken[..] else { panic!("{taken:?}") };
+    assert!(second > 50 && first > 2 * second && second < ours && ours < first, "{taken:?}");
+    // A session that is over has given its share back, a moment later.
+    drop(open.remove(0));
+    let mut again = relay.from("127.0.0.3").await;
+    again.hears("220").await;
+    again.says("EHLO client.example").await;
+    again.hears("250-").await;
+    let began = Instant::now();
+    while fill(&mut again).await.0 != first {
+        assert!(began.elapsed() < PATIENCE, "it was never given back");
+        again.says("RSET").await;
+        again.hears("250").await;
+    }
+    relay.ends().await;
+}

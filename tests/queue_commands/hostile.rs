@@ -24,6 +24,7 @@ fn a_network_has_so_many_lines_in_the_log() {
     for line in [
         format!("gatepost_log_lines_suppressed_total{{clients=\"strangers\"}} {}", 300 - lines).as_str(),
         "gatepost_log_lines_suppressed_total{clients=\"relay_networks\"} 0",
+        "gatepost_inbound_transaction_memory_bytes 0",
     ] {
         assert!(metrics.lines().any(|written| written == line), "{line} is not in\n{metrics}");
     }

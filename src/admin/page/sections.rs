@@ -203,9 +203,8 @@ pub(super) fn clients(html: &mut Html, status: &Status) {
     });
     html.element("<p class=\"meta\">Sessions: ", &number(clients.sessions as u64), " of ");
     html.text(&number(clients.sessions_max as u64)).raw("; by clients outside of [relay] networks: ");
-    html.element("", &number(clients.strangers as u64), " of ")
-        .text(&number(clients.strangers_max as u64))
-        .raw(".</p>");
+    html.element("", &number(clients.strangers as u64), " of ").text(&number(clients.strangers_max as u64));
+    html.element("; memory of transactions: ", &size(clients.transaction_memory), ".</p>");
     end(html, clients.more_held);
 }
 

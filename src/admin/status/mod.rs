@@ -68,7 +68,7 @@ pub(super) async fn of(desk: &Desk) -> Result<Status, Problem> {
 }
 
 fn clients(desk: &Desk, config: &Config) -> Clients {
-    let Occupancy { sessions, strangers, short, .. } = desk.clients.occupancy();
+    let Occupancy { sessions, strangers, short, memory, .. } = desk.clients.occupancy();
     let (held, more_held) = first(desk.clients.held().iter().map(super::clients::held).collect());
     let limits = &config.limits.clients;
     Clients {
@@ -76,6 +76,7 @@ fn clients(desk: &Desk, config: &Config) -> Clients {
         sessions_max: limits.connections,
         strangers,
         strangers_max: limits.connections.saturating_sub(limits.connections_reserved),
+        transaction_memory: memory as u64,
         short: short.iter().map(ToString::to_string).collect(),
         held,
         more_held,
@@ -115,6 +116,7 @@ fn client_reading(desk: &Desk, config: &Config) -> ClientReading {
         seats: [limits.connections, limits.connections.saturating_sub(limits.connections_reserved)],
         short: listeners.collect(),
         held: occupancy.held,
+        transaction_memory: occupancy.memory,
     }
 }
 

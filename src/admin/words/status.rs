@@ -61,6 +61,9 @@ pub struct Clients {
     pub strangers: usize,
     /// How many of these there may be.
     pub strangers_max: usize,
+    /// Octets of the recipients in open transactions.
+    #[serde(default)]
+    pub transaction_memory: u64,
     /// Listeners on which seats are scarce.
     pub short: Vec<String>,
     /// Clients and networks that were held back in the last hour, the last first.

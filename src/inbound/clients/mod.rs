@@ -3,6 +3,7 @@
 //! The rules are pure tables with the clock as an argument; here they get a lock and a clock, and a refusal its reply.
 
 mod holds;
+mod memory;
 mod rates;
 mod seats;
 
@@ -21,12 +22,13 @@ use tracing::{info, warn};
 use super::patience::Patience;
 use super::proxied::{self, Origin};
 use crate::access;
-use crate::config::{ClientLimits, Config, Listener, Rate, Timeouts};
+use crate::config::{ClientLimits, Config, Listener, Rate, Timeouts, TransactionMemory};
 use crate::monitor::Monitor;
 use crate::networks::{self, written};
 use crate::smtp::reply::{Reply, Status};
 pub use holds::Held;
 use holds::Holds;
+use memory::{Account, Memory};
 use rates::Rates;
 use seats::{Full, Newcomer, Seats};
 
@@ -41,6 +43,10 @@ pub enum Limit {
     PerNetwork,
     /// Something in a minute.
     PerMinute(Rate),
+    /// Memory of the recipients in all transactions.
+    Memory,
+    /// Memory of the recipients in one transaction.
+    MemoryPerSession,
 }
 
 impl Limit {
@@ -52,6 +58,8 @@ impl Limit {
             Self::PerClient => "connections_per_client",
             Self::PerNetwork => "connections_per_network",
             Self::PerMinute(rate) => rate.key(),
+            Self::Memory => "transaction_memory",
+            Self::MemoryPerSession => "transaction_memory_per_session",
         }
     }
 }
@@ -92,6 +100,12 @@ impl Refusal {
             Limit::PerMinute(Rate::Handshakes) => refused(421, "TLS handshakes"),
             Limit::PerMinute(Rate::Messages) => refused(450, "messages"),
             Limit::PerMinute(Rate::Recipients) => refused(450, "recipients"),
+            Limit::Memory => {
+                Reply::new(452, Status(5, 3), "Too many recipients for the memory that is left; send the others later")
+            }
+            Limit::MemoryPerSession => {
+                Reply::new(452, Status(5, 3), "Too many long recipients; send the others in another transaction")
+            }
         }
     }
 }
@@ -107,6 +121,8 @@ pub struct Occupancy {
     pub short: Vec<Arc<str>>,
     /// Clients and networks that were held back lately.
     pub held: usize,
+    /// Octets of the recipients in open transactions.
+    pub memory: usize,
 }
 
 /// All clients of all listeners. Cheap to clone; every clone is the same.
@@ -119,6 +135,7 @@ struct Inner {
     seats: Mutex<Seats>,
     rates: Mutex<Rates>,
     holds: Mutex<Holds>,
+    memory: Mutex<Memory>,
     /// Changes where seats become scarce, and where they are not any more.
     scarcity: watch::Sender<u64>,
     /// Connections of balancers that wait for their headers.
@@ -132,6 +149,7 @@ impl Default for Clients {
             seats: Mutex::default(),
             rates: Mutex::default(),
             holds: Mutex::default(),
+            memory: Mutex::default(),
             scarcity: watch::Sender::new(0),
             introductions: AtomicUsize::new(0),
         };
@@ -176,7 +194,8 @@ impl Clients {
             }
         })?;
         let scarcity = self.0.scarcity.subscribe();
-        Ok(Seat { clients: self.clone(), limits, listener: name, listener_seats, is_ours, number, evicted, scarcity })
+        let (clients, account) = (self.clone(), Account::new(is_ours));
+        Ok(Seat { clients, limits, listener: name, listener_seats, is_ours, number, evicted, scarcity, account })
     }
 
     /// Lets a balancer's connection wait for its header, where fewer than `most` do.
@@ -211,6 +230,10 @@ impl Clients {
     pub(super) fn note(&self, monitor: &Monitor, listener: &str, peer: IpAddr, refusal: &Refusal) {
         let limit = refusal.limit.key();
         monitor.turned_away(listener, limit);
+        if matches!(refusal.limit, Limit::Memory | Limit::MemoryPerSession) {
+            // The reply is logged as it is sent.
+            return;
+        }
         let Some(network) = refusal.network else {
             if monitor.is_news("connection refused, all seats are in use", listener, limit) {
                 info!(listener, %peer, limit, most = refusal.most, "connection refused, all seats are in use");
@@ -247,10 +270,10 @@ impl Clients {
     /// How the seats stand.
     #[must_use]
     pub fn occupancy(&self) -> Occupancy {
-        let held = lock(&self.0.holds).count();
+        let (held, memory) = (lock(&self.0.holds).count(), lock(&self.0.memory).used());
         let seats = lock(&self.0.seats);
         let (sessions, strangers) = seats.taken();
-        Occupancy { sessions, strangers, short: seats.short(), held }
+        Occupancy { sessions, strangers, short: seats.short(), held, memory }
     }
 
     /// Says in the log who is held back no longer. To be called from time to time.
@@ -291,6 +314,7 @@ pub(super) struct Seat {
     number: u64,
     evicted: CancellationToken,
     scarcity: watch::Receiver<u64>,
+    account: Account,
 }
 
 impl Seat {
@@ -298,6 +322,19 @@ impl Seat {
     pub(super) fn brought(&self) {
         let now = self.clients.0.start.elapsed();
         lock(&self.clients.0.seats).brought(self.number, now);
+    }
+
+    /// Reserves memory for a recipient of the session's transaction.
+    pub(super) fn reserve(&mut self, octets: usize, limits: TransactionMemory) -> Result<(), Refusal> {
+        let reserved = lock(&self.clients.0.memory).reserve(&mut self.account, octets, limits);
+        reserved.map_err(|(limit, most)| Refusal { limit, network: None, most, wait: None })
+    }
+
+    /// Gives all memory of the transaction back: it has ended.
+    pub(super) fn free(&mut self) {
+        if !self.account.is_empty() {
+            lock(&self.clients.0.memory).free(&mut self.account);
+        }
     }
 
     /// How long the session's steps may take at this moment.
@@ -327,6 +364,7 @@ impl Seat {
 
 impl Drop for Seat {
     fn drop(&mut self) {
+        self.free();
         let changed = {
             let mut seats = lock(&self.clients.0.seats);
             let before = seats.scarcity(&self.listener);

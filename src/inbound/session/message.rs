@@ -146,6 +146,7 @@ impl Session {
             }
             self.hand_on(wire, entry).await?;
         }
+        self.seat.free();
         self.command_since = Instant::now();
         Ok(())
     }

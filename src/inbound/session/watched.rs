@@ -6,8 +6,9 @@ use tracing::info;
 
 use super::{End, Session};
 use crate::access;
-use crate::address::ReversePath;
+use crate::address::{Mailbox, ReversePath};
 use crate::config::{Connector, Rate, TlsDemand};
+use crate::envelope::Recipient;
 use crate::handshake::Seen;
 use crate::inbound::clients::Refusal as Refused;
 use crate::inbound::policy::Standing;
@@ -125,5 +126,17 @@ impl Session {
         let is_own = access::is_own_client(&self.settings.config.relay, self.client);
         let client = LogClient { address: self.peer.ip(), is_own };
         self.inbound.monitor.should_log_client(what, client, said)
+    }
+
+    /// Reserves memory for a recipient, or gives the reply to it where too much is in use.
+    pub(super) fn reserve(&mut self, mailbox: &Mailbox, orcpt: Option<&str>) -> Result<(), Reply> {
+        let host = mailbox.host().domain().map_or(0, |domain| domain.as_str().len());
+        // A list that grows has room for twice as many.
+        let octets = 2 * size_of::<Recipient>() + mailbox.local_part().len() + host + orcpt.map_or(0, str::len);
+        let config = &self.settings.config;
+        self.seat.reserve(octets, config.limits.transaction_memory).map_err(|refusal| {
+            self.inbound.clients.note(&self.inbound.monitor, &self.listener.name, self.peer.ip(), &refusal);
+            refusal.reply(&config.hostname)
+        })
     }
 }
