@@ -442,10 +442,8 @@ impl Session {
             }
             self.is_logged = true;
         }
-        let answer = answer.map_err(access::Denied::reply).and_then(|mailbox| {
-            self.reserve(&mailbox, rcpt.orcpt.as_deref())?;
-            Ok(mailbox)
-        });
+        let answer = answer.map_err(access::Denied::reply);
+        let answer = answer.and_then(|mailbox| self.reserve(&mailbox, rcpt.orcpt.as_deref()).map(|()| mailbox));
         self.server.rcpt(rcpt, answer)
     }
 }

@@ -59,7 +59,7 @@ impl Session {
     /// Says that a PROXY header came from an address that is not listed.
     pub(super) fn warn_proxy_header(&mut self) {
         self.is_logged = true;
-        if self.inbound.monitor.is_news("connection closed: unexpected PROXY header", self.peer.ip(), "") {
+        if self.should_log("connection closed: unexpected PROXY header", "") {
             warn!(
                 listener = %self.listener.name, peer = %self.peer,
                 remedy = "add the load balancer's address to proxy_protocol of this [[listener]], or let it send no PROXY header",
