@@ -85,8 +85,10 @@ impl InboundSession {
     /// A cleared session in words.
     #[must_use]
     pub fn of(parties: &InboundParties<'_>, policy: &TlsPolicy, clearance: &Clearance) -> Self {
-        let written = |address: std::net::SocketAddr| {
-            std::net::SocketAddr::new(address.ip().to_canonical(), address.port()).to_string()
+        // A proxy need not tell the port.
+        let written = |address: std::net::SocketAddr| match (address.ip().to_canonical(), address.port()) {
+            (address, 0) => address.to_string(),
+            (address, port) => std::net::SocketAddr::new(address, port).to_string(),
         };
         let client = parties.is_client.then(|| written(parties.peer));
         let unknown = (!parties.is_client).then_some(parties.peer);
