@@ -18,7 +18,7 @@ pub use join::{DaneFinding, Findings, MemoryFinding, StsFinding, StsListing, Way
 
 use crate::address::{Domain, Host};
 use crate::config::{Connector, DomainPattern, Exception, TlsDemand, VerifyWanted};
-use crate::tls::{Demand, Layer, NamePattern, Strength, TlsPolicy, Verify};
+use crate::tls::{Demand, Lack, Layer, NamePattern, Strength, TlsPolicy, Verify};
 
 /// The connectors of a configuration, ready to be asked.
 #[derive(Debug, Clone)]
@@ -102,12 +102,13 @@ impl Connectors {
 /// name demand wants the smart host's own name, else the recipient domain or one label under it.
 fn outbound_floor(connector: &Connector, recipient: &Host, smart_host: Option<&Host>, now: Timestamp) -> TlsPolicy {
     let default_names = || match (smart_host, recipient) {
-        (Some(Host::Domain(name)), _) => vec![NamePattern::Exact(name.clone())],
+        (Some(Host::Domain(name)), _) => Verify::Name(vec![NamePattern::Exact(name.clone())]),
         (None, Host::Domain(domain)) => {
-            vec![NamePattern::Exact(domain.clone()), NamePattern::OneLabelUnder(domain.clone())]
+            Verify::Name(vec![NamePattern::Exact(domain.clone()), NamePattern::OneLabelUnder(domain.clone())])
         }
-        // An address has no name: the judge refuses an empty list.
-        (Some(Host::Literal(_)), _) | (None, Host::Literal(_)) => Vec::new(),
+        (Some(literal @ Host::Literal(_)), _) | (None, literal @ Host::Literal(_)) => {
+            Verify::Unmeetable(Lack::NoName(literal.clone()))
+        }
     };
     let (layer, demand) = match exception(connector, now) {
         Some(exception) => (Layer::Exception, exception.tls),
@@ -143,7 +144,7 @@ pub fn demands_dane(connector: &Connector, now: Timestamp) -> bool {
 #[must_use]
 pub fn inbound_policy(connector: &Connector) -> TlsPolicy {
     // The configuration refuses an inbound name demand without names.
-    floor(connector, Layer::Connector, connector.inbound.tls, Strength::Classical, Vec::new)
+    floor(connector, Layer::Connector, connector.inbound.tls, Strength::Classical, || Verify::Name(Vec::new()))
 }
 
 /// What a direction demands. That its `verify = "dane"` wants records as well is for `join` to say, which
@@ -153,7 +154,7 @@ fn floor(
     layer: Layer,
     demand: TlsDemand,
     min_strength: Strength,
-    default_names: impl Fn() -> Vec<NamePattern>,
+    default_names: impl Fn() -> Verify,
 ) -> TlsPolicy {
     match demand {
         TlsDemand::Off => TlsPolicy::Off,
@@ -162,7 +163,7 @@ fn floor(
             let verify = match verify {
                 VerifyWanted::None => Verify::None,
                 VerifyWanted::Chain => Verify::Chain,
-                VerifyWanted::Name if connector.names.is_empty() => Verify::Name(default_names()),
+                VerifyWanted::Name if connector.names.is_empty() => default_names(),
                 VerifyWanted::Name => Verify::Name(connector.names.clone()),
                 VerifyWanted::Pin => Verify::Pin(connector.pins.clone()),
                 VerifyWanted::Dane => Verify::None,
@@ -385,7 +386,7 @@ mod tests {
             (None, "example.org", None, &["example.org", "*.example.org"][..]),
             (None, "example.org", Some("mx.partner.example"), &["mx.partner.example"]),
             (None, "[192.0.2.1]", Some("mx.partner.example"), &["mx.partner.example"]),
-            // An address has no name, and an empty list is never met.
+            // An address has no name.
             (None, "example.org", Some("[192.0.2.1]"), &[]),
             (None, "[192.0.2.1]", None, &[]),
             (Some("mail.example.org"), "example.org", None, &["mail.example.org"]),
@@ -398,7 +399,11 @@ mod tests {
             let [recipient, smart_host] =
                 [Some(recipient), smart_host].map(|host| host.map(|host| Host::parse(host).expect("a host")));
             let recipient = recipient.expect("always given");
-            let wanted = policy_of(Verify::Name(wanted.iter().map(pattern).collect()));
+            let wanted = match smart_host.as_ref().unwrap_or(&recipient) {
+                literal @ Host::Literal(_) if wanted.is_empty() => Verify::Unmeetable(Lack::NoName(literal.clone())),
+                _ => Verify::Name(wanted.iter().map(pattern).collect()),
+            };
+            let wanted = policy_of(wanted);
             assert_eq!(
                 outbound_floor(&connector, &recipient, smart_host.as_ref(), Timestamp::UNIX_EPOCH),
                 wanted,

@@ -18,6 +18,7 @@ mod reader;
 mod rules;
 mod strays;
 mod tlsrpt;
+mod unmet;
 mod values;
 
 use std::fmt;

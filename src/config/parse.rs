@@ -12,7 +12,7 @@ use super::partner::WrittenConnector;
 use super::place::Notes;
 use super::reader::{Given, Table};
 use super::values::path;
-use super::{Config, Fault, Located, Place, Written, plain, rules, tlsrpt};
+use super::{Config, Fault, Located, Place, Written, plain, rules, tlsrpt, unmet};
 
 /// Where the spool is unless `[spool] path` says otherwise.
 const SPOOL: &str = "/var/spool/gatepost";
@@ -137,6 +137,8 @@ fn document_meant(document: &DeTable<'_>, notes: &mut Notes<'_>, written: Writte
     rules::own(&tls, listeners.as_deref(), notes);
     rules::balancers(listeners.as_deref().unwrap_or_default(), &relay.networks, notes);
     rules::connectors(&connectors, &tls, listeners.as_deref(), notes);
+    unmet::dane(&connectors, &dns, notes);
+    unmet::oldest_version(&tls, listeners.as_deref(), &connectors, notes);
     let reports = reports.meant(&hostname, &postmaster, notes);
 
     let (Given::Good(hostname), Given::Good(postmaster)) = (hostname, postmaster) else { return None };

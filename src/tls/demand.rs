@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::names::any_of;
 use super::{NamePattern, Pin, Strength, TlsVersion, TlsaSet};
-use crate::address::Domain;
+use crate::address::{Domain, Host};
 
 /// Who set a demand.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -92,6 +92,9 @@ pub enum Lack {
         /// What the policy lists.
         listed: Vec<NamePattern>,
     },
+    /// A certificate with the right name is demanded, and there is no name to look for: this is an address, and the
+    /// connector has no `names`.
+    NoName(Host),
     /// The message requires TLS with a host that is proven to be the domain's, and neither DNSSEC nor
     /// MTA-STS proves this one (RFC 8689 §4.2.1); why.
     Unproven(String),
@@ -106,6 +109,9 @@ impl fmt::Display for Lack {
                 write!(f, "{host} is not listed: the policy has no mx line that can be used")
             }
             Self::NotListed { host, listed } => write!(f, "{host} is not among the hosts listed: {}", any_of(listed)),
+            Self::NoName(host) => {
+                write!(f, "{host} is an address and has no name, and the connector has no `names` to look for")
+            }
             Self::Unproven(why) => write!(f, "nothing proves that the host is the domain's: {why}"),
         }
     }
@@ -132,6 +138,7 @@ impl fmt::Display for Demand {
             },
             Verify::Dane(set) => write!(f, " with a certificate that the TLSA records of {} name", set.base),
             Verify::Unmeetable(Lack::NoTlsa(_) | Lack::UnsignedMx(_)) => f.write_str(" authenticated by DANE"),
+            Verify::Unmeetable(Lack::NoName(_)) => f.write_str(" with a trusted certificate for the right name"),
             Verify::Unmeetable(Lack::NotListed { .. }) => f.write_str(" with a host that the domain's policy lists"),
             Verify::Unmeetable(Lack::Unproven(_)) => f.write_str(" with a host proven to be the domain's"),
         }

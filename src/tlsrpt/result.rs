@@ -26,7 +26,7 @@ pub fn of_shortfall(shortfall: &Shortfall) -> ResultType {
         Shortfall::Pin { .. } => ResultType::ValidationFailure,
         Shortfall::Dane(fault) => of_dane_fault(fault),
         Shortfall::Lack(Lack::NoTlsa(_) | Lack::UnsignedMx(_)) => ResultType::DaneRequired,
-        Shortfall::Lack(Lack::NotListed { .. } | Lack::Unproven(_)) => ResultType::ValidationFailure,
+        Shortfall::Lack(Lack::NotListed { .. } | Lack::NoName(_) | Lack::Unproven(_)) => ResultType::ValidationFailure,
     }
 }
 
@@ -87,6 +87,7 @@ pub fn reason_of(shortfall: &Shortfall) -> Option<&'static str> {
         Shortfall::Lack(Lack::NoTlsa(_)) => None,
         Shortfall::Lack(Lack::UnsignedMx(_)) => Some("mx-not-signed"),
         Shortfall::Lack(Lack::NotListed { .. }) => Some("mx-not-in-policy"),
+        Shortfall::Lack(Lack::NoName(_)) => Some("no-reference-name"),
         Shortfall::Lack(Lack::Unproven(_)) => Some("mx-not-proven"),
     }
 }
