@@ -6,6 +6,7 @@
 
 mod contest;
 mod join;
+mod wanted;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -15,6 +16,7 @@ use jiff::tz::TimeZone;
 
 pub use contest::{Claim, Contest, Lost};
 pub use join::{DaneFinding, Findings, MemoryFinding, StsFinding, StsListing, Way, outbound_policy};
+pub use wanted::wanted;
 
 use crate::address::{Domain, Host};
 use crate::config::{Connector, DomainPattern, Exception, TlsDemand, VerifyWanted};

@@ -23,7 +23,7 @@ pub(super) fn observer(monitor: Monitor, next: Observer) -> Observer {
 }
 
 fn count(monitor: &Monitor, attempt: &Attempt, report: &Report) {
-    let connector = attempt.connector.name.as_str();
+    let connector = report.connector.name.as_str();
     let (mut taken, mut recipients) = (None, 0);
     for result in &report.results {
         let clearance = result.via.as_ref().map(|via| &via.clearance);

@@ -245,17 +245,12 @@ impl Policy {
     /// A policy in words.
     #[must_use]
     pub fn of(policy: &TlsPolicy) -> Self {
-        let tls = match policy {
-            TlsPolicy::Off => "off",
-            TlsPolicy::Opportunistic => "opportunistic",
-            TlsPolicy::Forced(_) => "forced",
-        };
         let demanded = |demand: &Demand| Demanded {
             layer: demand.layer.to_string(),
             wanted: cut(&demand.to_string()),
             level: Level::demanded(demand),
         };
-        Self { tls: tls.to_owned(), demands: policy.demands().map(demanded).collect() }
+        Self { tls: policy.word().to_owned(), demands: policy.demands().map(demanded).collect() }
     }
 }
 

@@ -10,7 +10,7 @@ use crate::outcome::{Cause, Failure, Scope, Unpromised};
 use crate::route::{Hop, Hops, Via};
 use crate::smtp::client::{Mail, Obstacle, Promise};
 use crate::smtp::reply::Status;
-use crate::tls::{self, Layer, Refusal};
+use crate::tls::{self, Layer};
 
 use super::cleared::Cleared;
 use super::dial::{Errand, Target};
@@ -22,6 +22,7 @@ use super::requirement::Terms;
 use super::second_try::Dials;
 use super::seen::{self, Seen};
 use super::settle::{Further, Ledger};
+use super::watched::Undialled;
 use super::{Attempt, Report, Snapshot};
 
 /// A handshake may take this part of the time for one address: a first and a second one may go by in silence, and time
@@ -157,7 +158,8 @@ impl Delivery<'_> {
             return Err(failure);
         }
         if let Some(refusal) = tls::hopeless(terms.policy()) {
-            self.warn_hopeless(hop, &refusal);
+            let undialled = Undialled { attempt: self.attempt, connector: self.connector, hop };
+            undialled.warn(&self.snapshot.settings.monitor, terms.policy(), &refusal);
             let seen = Seen { reporter: &self.snapshot.reporter, attempt: self.attempt, hop, found: &plan.found };
             seen.failed(None, &Failure::policy(refusal.clone()));
             return Err(self.final_word(terms.named(Failure::policy(refusal)), &plan.found).await);
@@ -198,18 +200,6 @@ impl Delivery<'_> {
     fn own_address(&self, hop: &Hop, addresses: &[SocketAddr]) -> Option<SocketAddr> {
         let router = &self.snapshot.settings.router;
         addresses.iter().copied().find(|address| hop.smart_host().is_none() && router.is_own(*address))
-    }
-
-    fn warn_hopeless(&self, hop: &Hop, refusal: &Refusal) {
-        let what = "the hop cannot meet the TLS policy, it was not dialled";
-        if !self.snapshot.settings.monitor.is_news(what, &hop.host, refusal) {
-            return;
-        }
-        tracing::warn!(
-            queue_id = %self.attempt.entry.id, connector = %self.connector.name, host = %hop.host,
-            tls.wanted = %refusal.wanted, tls.got = %refusal.got,
-            "{what}"
-        );
     }
 
     /// A refusal that would bounce the message, or hold it, is held against what the domain publishes now: a policy

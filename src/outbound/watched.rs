@@ -4,15 +4,40 @@ use std::net::SocketAddr;
 
 use jiff::Timestamp;
 
-use crate::config::TlsDemand;
+use crate::config::{Connector, TlsDemand};
+use crate::connector::wanted;
 use crate::handshake::{HandshakeError, Seen};
 use crate::monitor::certificates::{Shown, Sighting};
 use crate::monitor::labels::Direction;
 use crate::monitor::troubles::Refusal as Noted;
-use crate::monitor::{HandshakeEnd, PolicyEnd};
+use crate::monitor::{HandshakeEnd, Monitor, PolicyEnd};
+use crate::route::Hop;
 use crate::tls::{Fallback, Hello, Refusal, TlsPolicy, Verdict};
 
+use super::Attempt;
 use super::dial::Target;
+
+/// A hop that was not dialled.
+pub(super) struct Undialled<'a> {
+    pub(super) attempt: &'a Attempt,
+    pub(super) connector: &'a Connector,
+    pub(super) hop: &'a Hop,
+}
+
+impl Undialled<'_> {
+    /// Logs that no handshake of the hop can meet its policy.
+    pub(super) fn warn(&self, monitor: &Monitor, policy: &TlsPolicy, refusal: &Refusal) {
+        let Self { attempt, connector, hop } = self;
+        let what = "the hop cannot meet the TLS policy, it was not dialled";
+        if monitor.is_news(what, &hop.host, refusal) {
+            tracing::warn!(
+                queue_id = %attempt.entry.id, connector = %connector.name, host = %hop.host,
+                tls.wanted = wanted(connector, Some(policy), Timestamp::now()), tls.unmet = %refusal.wanted.layer,
+                tls.got = %refusal.got, "{what}"
+            );
+        }
+    }
+}
 
 impl Target<'_> {
     /// The handshake is over.
@@ -39,12 +64,17 @@ impl Target<'_> {
         }
     }
 
+    /// The demand that holds at this hop, for the log.
+    fn wanted(&self) -> String {
+        wanted(self.connector, Some(self.policy), Timestamp::now())
+    }
+
     pub(super) fn log_second_try(&self, address: SocketAddr, hello: Hello, fault: &HandshakeError) {
         let what = "the TLS handshake was cut short, trying once more with another ClientHello";
         if self.settings.monitor.is_news(what, &self.hop.host, fault) {
             tracing::info!(
                 queue_id = self.queue_id(), connector = %self.connector.name, host = %self.hop.host, %address,
-                tls.wanted = %self.policy, tls.got = %fault, tls.hello = %hello, "{what}"
+                tls.wanted = self.wanted(), tls.got = %fault, tls.hello = %hello, "{what}"
             );
         }
     }
@@ -54,7 +84,7 @@ impl Target<'_> {
         if self.settings.monitor.is_news(what, &self.hop.host, fallback.reason()) {
             tracing::warn!(
                 queue_id = self.queue_id(), connector = %self.connector.name, host = %self.hop.host, %address,
-                tls.wanted = %self.policy, tls.got = %fallback.reason(), "{what}"
+                tls.wanted = self.wanted(), tls.got = %fallback.reason(), "{what}"
             );
         }
     }
@@ -65,7 +95,7 @@ impl Target<'_> {
         if monitor.is_news(what, &self.hop.host, refusal) {
             tracing::warn!(
                 queue_id = self.queue_id(), connector = %self.connector.name, host = %self.hop.host, %address,
-                tls.wanted = %refusal.wanted, tls.got = %refusal.got, "{what}"
+                tls.wanted = self.wanted(), tls.unmet = %refusal.wanted.layer, tls.got = %refusal.got, "{what}"
             );
         }
         monitor.note_refusal(Noted {

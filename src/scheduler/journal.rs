@@ -3,53 +3,64 @@
 use jiff::Timestamp;
 
 use crate::address::Mailbox;
-use crate::config::TlsDemand;
+use crate::config::Connector;
+use crate::connector::wanted;
 use crate::envelope::Trouble;
 use crate::outbound::{Attempt, RecipientResult};
 use crate::smtp::reply::Reply;
 use crate::tls::{Clearance, TlsOutcome};
 
-pub(super) fn delivered(attempt: &Attempt, result: &RecipientResult, to: &Mailbox, reply: &Reply) {
-    let (peer, tls) = match &result.via {
-        Some(via) => (via.peer.as_str(), reached(&via.clearance)),
-        None => ("", String::new()),
-    };
-    let hello = result.via.as_ref().and_then(|via| reduced(&via.clearance));
-    let age = attempt.entry.accepted.duration_until(Timestamp::now());
-    tracing::info!(
-        queue_id = %attempt.entry.id, to = to.to_string(), connector = %attempt.connector.name, peer,
-        tls.wanted = wanted(attempt), tls.got = tls, tls.hello = hello, reply = reply.to_string(),
-        delay_ms = i64::try_from(age.as_millis()).unwrap_or(i64::MAX), "message delivered"
-    );
+/// The log lines about one attempt, with the connector that it was judged under.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Journal<'a> {
+    pub(super) attempt: &'a Attempt,
+    pub(super) connector: &'a Connector,
 }
 
-pub(super) fn deferred(attempt: &Attempt, to: &Mailbox, last: &Trouble, next: Timestamp) {
-    tracing::warn!(
-        queue_id = %attempt.entry.id, to = to.to_string(), connector = %attempt.connector.name,
-        tls.wanted = wanted(attempt), status = %last.status, reason = last.text, next = %format_args!("{next:.0}"), "delivery deferred"
-    );
-}
+impl Journal<'_> {
+    pub(super) fn delivered(&self, result: &RecipientResult, to: &Mailbox, reply: &Reply) {
+        let Self { attempt, connector } = self;
+        let (peer, tls) = match &result.via {
+            Some(via) => (via.peer.as_str(), reached(&via.clearance)),
+            None => ("", String::new()),
+        };
+        let hello = result.via.as_ref().and_then(|via| reduced(&via.clearance));
+        let age = attempt.entry.accepted.duration_until(Timestamp::now());
+        tracing::info!(
+            queue_id = %attempt.entry.id, to = to.to_string(), connector = %connector.name, peer,
+            tls.wanted = self.wanted(Some(result)), tls.got = tls, tls.hello = hello, reply = reply.to_string(),
+            delay_ms = i64::try_from(age.as_millis()).unwrap_or(i64::MAX), "message delivered"
+        );
+    }
 
-pub(super) fn held(attempt: &Attempt, to: &Mailbox, last: &Trouble) {
-    tracing::warn!(
-        queue_id = %attempt.entry.id, to = to.to_string(), connector = %attempt.connector.name,
-        tls.wanted = wanted(attempt), status = %last.status, reason = last.text, "delivery held until an operator decides"
-    );
-}
+    pub(super) fn deferred(&self, result: &RecipientResult, to: &Mailbox, last: &Trouble, next: Timestamp) {
+        tracing::warn!(
+            queue_id = %self.attempt.entry.id, to = to.to_string(), connector = %self.connector.name,
+            tls.wanted = self.wanted(Some(result)), status = %last.status, reason = last.text,
+            next = %format_args!("{next:.0}"), "delivery deferred"
+        );
+    }
 
-pub(super) fn failed(attempt: &Attempt, to: &Mailbox, last: &Trouble) {
-    tracing::warn!(
-        queue_id = %attempt.entry.id, to = to.to_string(), connector = %attempt.connector.name,
-        tls.wanted = wanted(attempt), status = %last.status, reason = last.text, "delivery failed for good"
-    );
-}
+    pub(super) fn held(&self, result: &RecipientResult, to: &Mailbox, last: &Trouble) {
+        tracing::warn!(
+            queue_id = %self.attempt.entry.id, to = to.to_string(), connector = %self.connector.name,
+            tls.wanted = self.wanted(Some(result)), status = %last.status, reason = last.text,
+            "delivery held until an operator decides"
+        );
+    }
 
-/// What the connector wants, in a word: what exactly was not met is in the reason.
-fn wanted(attempt: &Attempt) -> &'static str {
-    match attempt.connector.outbound.tls {
-        TlsDemand::Off => "off",
-        TlsDemand::Opportunistic => "opportunistic",
-        TlsDemand::Forced { .. } => "forced",
+    /// `result` is missing where the message was given up for its age, without an attempt.
+    pub(super) fn failed(&self, result: Option<&RecipientResult>, to: &Mailbox, last: &Trouble) {
+        tracing::warn!(
+            queue_id = %self.attempt.entry.id, to = to.to_string(), connector = %self.connector.name,
+            tls.wanted = self.wanted(result), status = %last.status, reason = last.text, "delivery failed for good"
+        );
+    }
+
+    /// What the hop had to show where this was decided.
+    fn wanted(&self, result: Option<&RecipientResult>) -> String {
+        let policy = result.and_then(|result| result.policy.as_deref());
+        wanted(self.connector, policy, Timestamp::now())
     }
 }
 

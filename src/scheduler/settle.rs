@@ -17,12 +17,13 @@ use crate::outcome::{Outcome, Persistence};
 use crate::smtp::reply::{EnhancedStatusCode, Status};
 use crate::spool::SpoolError;
 
+use super::journal::Journal;
 use super::lanes::Item;
 use super::notice::{self, Change, Subject};
 use super::trouble::{host, is_of_content, trouble};
 use super::waits::wait;
 use super::witness::{self, Witness};
-use super::{Context, Live, Settings, journal};
+use super::{Context, Live, Settings};
 
 /// Between two tries to write a result.
 const WRITE_PAUSE: Duration = Duration::from_secs(5);
@@ -177,6 +178,10 @@ impl<'a> Books<'a> {
         }
     }
 
+    fn journal(&self) -> Journal<'a> {
+        Journal { attempt: self.attempt, connector: self.connector }
+    }
+
     /// Takes up the reports that could not be stored before.
     fn collect_owed(&mut self, envelope: &Envelope) {
         for (at, recipient) in envelope.recipients.iter().enumerate() {
@@ -206,7 +211,7 @@ impl<'a> Books<'a> {
         let attempts = attempts.saturating_add(1);
         match &result.outcome {
             Outcome::Delivered(reply) => {
-                journal::delivered(self.attempt, result, &recipient.mailbox, reply);
+                self.journal().delivered(result, &recipient.mailbox, reply);
                 self.relay(result, recipient, reply);
                 self.witness.delivered(result, attempts, reply);
                 recipient.state = RecipientState::Delivered;
@@ -216,11 +221,11 @@ impl<'a> Books<'a> {
                 self.witness.failed(result, attempts, evidence::Outcome::Bounced, &last);
                 let is_of_content = is_of_content(failure) && result.via.is_some();
                 let at = result.recipient;
-                self.give_up(recipient, Change { recipient: at, attempts, history, last, is_of_content });
+                self.give_up(recipient, Some(result), Change { recipient: at, attempts, history, last, is_of_content });
             }
             Outcome::Held(failure) => {
                 let last = trouble(failure, &result.trail, Persistence::Transient);
-                journal::held(self.attempt, &recipient.mailbox, &last);
+                self.journal().held(result, &recipient.mailbox, &last);
                 self.witness.failed(result, attempts, evidence::Outcome::Held, &last);
                 // Nobody knows when an operator will decide, so the sender is told now.
                 if self.warn_at.is_some() && !warned && self.wants(recipient, Action::Delayed(None)) {
@@ -236,11 +241,11 @@ impl<'a> Books<'a> {
                     self.witness.failed(result, attempts, evidence::Outcome::Bounced, &last);
                     let at = result.recipient;
                     let change = Change { recipient: at, attempts, history, last, is_of_content: false };
-                    return self.give_up(recipient, change);
+                    return self.give_up(recipient, Some(result), change);
                 }
                 let due = (self.now + wait(&self.settings.config.queue.retry, attempts)).min(self.expires);
                 let next = Timestamp::now() + due.saturating_duration_since(self.now);
-                journal::deferred(self.attempt, &recipient.mailbox, &last, next);
+                self.journal().deferred(result, &recipient.mailbox, &last, next);
                 self.witness.failed(result, attempts, evidence::Outcome::Deferred, &last);
                 self.check_delay(result.recipient, recipient, warned, last.clone());
                 history.push(last, all);
@@ -266,14 +271,14 @@ impl<'a> Books<'a> {
             let last = self.expired(last);
             self.witness.too_old(at, &last);
             let change = Change { recipient: at, attempts, history, last, is_of_content: false };
-            return self.give_up(recipient, change);
+            return self.give_up(recipient, None, change);
         }
         self.check_delay(at, recipient, warned, last);
         self.left = self.left.and(due, self.expires);
     }
 
-    fn give_up(&mut self, recipient: &Recipient, change: Change) {
-        journal::failed(self.attempt, &recipient.mailbox, &change.last);
+    fn give_up(&mut self, recipient: &Recipient, result: Option<&RecipientResult>, change: Change) {
+        self.journal().failed(result, &recipient.mailbox, &change.last);
         self.failed.push(change);
     }
 

@@ -23,6 +23,16 @@ impl TlsPolicy {
         Self::Forced(Demands { first: demand, more: Vec::new() })
     }
 
+    /// The level of the policy in one word, as the configuration writes it.
+    #[must_use]
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::Opportunistic => "opportunistic",
+            Self::Forced(_) => "forced",
+        }
+    }
+
     /// The policy with one more demand: it can only be raised. `Off` stays: an administrator who has
     /// switched TLS off for a domain is not asked twice.
     #[must_use]

@@ -97,10 +97,15 @@ impl Relay {
 
     /// The same, once there are any.
     pub(crate) fn hears(&self, message: &str) -> Vec<Value> {
+        self.hears_all(message, 1)
+    }
+
+    /// The same, once there are so many.
+    pub(crate) fn hears_all(&self, message: &str, count: usize) -> Vec<Value> {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let lines = self.logged(message);
-            if !lines.is_empty() || Instant::now() > deadline {
+            if lines.len() >= count || Instant::now() > deadline {
                 return lines;
             }
             std::thread::sleep(Duration::from_millis(10));
@@ -239,7 +244,7 @@ impl Relay {
         replies
     }
 
-    fn session(&self) -> Session {
+    pub(crate) fn session(&self) -> Session {
         let stream = TcpStream::connect(self.address).expect("a listener");
         stream.set_read_timeout(Some(PATIENCE)).expect("a socket");
         let answers = BufReader::new(stream.try_clone().expect("a descriptor")).lines();
@@ -263,13 +268,13 @@ impl Relay {
 }
 
 /// A client's session.
-struct Session {
-    stream: TcpStream,
+pub(crate) struct Session {
+    pub(crate) stream: TcpStream,
     answers: std::io::Lines<BufReader<TcpStream>>,
 }
 
 impl Session {
-    fn say(&mut self, line: &str, expected: &str) -> String {
+    pub(crate) fn say(&mut self, line: &str, expected: &str) -> String {
         if !line.is_empty() {
             self.stream.write_all(format!("{line}\r\n").as_bytes()).expect("a session");
         }

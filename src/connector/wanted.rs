@@ -1,0 +1,99 @@
+//! The demand that held for a hop, as one field of a log line.
+
+use jiff::Timestamp;
+
+use super::exception;
+use crate::config::{Connector, TlsDemand};
+use crate::tls::{Layer, TlsPolicy};
+
+/// The demand in force at a hop: its level, and each demand with the layer that set it, as in
+/// `forced (connector: TLS; DANE: TLS with …)`. An exception that holds is named with its last day.
+///
+/// Without a policy no hop came as far as that, and only the level that the connector sets by itself is known.
+#[must_use]
+pub fn wanted(connector: &Connector, policy: Option<&TlsPolicy>, now: Timestamp) -> String {
+    let exception = exception(connector, now);
+    let until = exception.map(|exception| format!("exception until {}", exception.until));
+    let (word, mut layers) = match policy {
+        Some(policy) => (policy.word(), layers(policy, until.as_deref())),
+        None => own(exception.map_or(connector.outbound.tls, |exception| exception.tls)),
+    };
+    if let Some(until) = until
+        && !layers.iter().any(|layer| layer.starts_with(&until))
+    {
+        layers.push(until);
+    }
+    if layers.is_empty() { word.to_owned() } else { format!("{word} ({})", layers.join("; ")) }
+}
+
+fn layers(policy: &TlsPolicy, until: Option<&str>) -> Vec<String> {
+    let layers = policy.demands().map(|demand| match (demand.layer, until) {
+        (Layer::Exception, Some(until)) => format!("{until}: {demand}"),
+        (layer, _) => format!("{layer}: {demand}"),
+    });
+    layers.collect()
+}
+
+fn own(tls: TlsDemand) -> (&'static str, Vec<String>) {
+    match tls {
+        TlsDemand::Off => ("off", Vec::new()),
+        TlsDemand::Opportunistic => ("opportunistic", Vec::new()),
+        TlsDemand::Forced { .. } => ("forced", vec![Layer::Connector.to_string()]),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::tls::{Demand, Verify};
+
+    fn connector(outbound: &str) -> std::sync::Arc<Connector> {
+        let text = format!(
+            "hostname = \"relay.example.com\"\npostmaster = \"p@example.com\"\n[[listener]]\nname = \"mx\"\naddress = \
+             [\"127.0.0.1:0\"]\ntls = \"off\"\n[[connector]]\nname = \"partner\"\ndomains = [\"partner.example\"]\n\
+             [connector.outbound]\n{outbound}\n"
+        );
+        let (config, _) = crate::config::parse(&text, Path::new("gatepost.toml")).expect("good");
+        std::sync::Arc::clone(&config.connectors[0])
+    }
+
+    #[test]
+    fn the_field_names_what_held_and_who_demanded_it() {
+        let demand = |layer| Demand::new(layer, Verify::None);
+        let forced = |layer| TlsPolicy::forced(demand(layer));
+        let lowered = |tls: &str| {
+            format!(
+                "tls = \"forced\"\nverify = \"chain\"\nexception = {{ tls = \"{tls}\", until = \"2027-01-31\", reason = \"x\" }}"
+            )
+        };
+        let (off, clear, any) = (lowered("off"), lowered("opportunistic"), lowered("forced"));
+        for (outbound, policy, now, field) in [
+            ("tls = \"off\"", Some(TlsPolicy::Off), "2027-01-01", "off"),
+            ("tls = \"opportunistic\"", Some(TlsPolicy::Opportunistic), "2027-01-01", "opportunistic"),
+            ("tls = \"forced\"", Some(forced(Layer::Connector)), "2027-01-01", "forced (connector: TLS)"),
+            ("tls = \"opportunistic\"", Some(forced(Layer::Memory)), "2027-01-01", "forced (downgrade memory: TLS)"),
+            ("tls = \"opportunistic\"", Some(forced(Layer::RequireTls)), "2027-01-01", "forced (REQUIRETLS: TLS)"),
+            (
+                "tls = \"forced\"",
+                Some(forced(Layer::Connector).raised_by(demand(Layer::Dane)).raised_by(demand(Layer::MtaSts))),
+                "2027-01-01",
+                "forced (connector: TLS; DANE: TLS; MTA-STS: TLS)",
+            ),
+            (&*clear, Some(TlsPolicy::Opportunistic), "2027-01-31", "opportunistic (exception until 2027-01-31)"),
+            (&*off, Some(TlsPolicy::Off), "2027-01-31", "off (exception until 2027-01-31)"),
+            (&*any, Some(forced(Layer::Exception)), "2027-01-31", "forced (exception until 2027-01-31: TLS)"),
+            (&*clear, Some(forced(Layer::Dane)), "2027-01-31", "forced (DANE: TLS; exception until 2027-01-31)"),
+            // It has ended.
+            (&*clear, Some(forced(Layer::Connector)), "2027-02-01", "forced (connector: TLS)"),
+            // Nobody came as far as a hop.
+            (&*clear, None, "2027-01-31", "opportunistic (exception until 2027-01-31)"),
+            (&*clear, None, "2027-02-01", "forced (connector)"),
+            ("tls = \"opportunistic\"", None, "2027-02-01", "opportunistic"),
+        ] {
+            let now = format!("{now}T12:00:00Z").parse().expect("a time");
+            assert_eq!(wanted(&connector(outbound), policy.as_ref(), now), field, "{outbound}");
+        }
+    }
+}
