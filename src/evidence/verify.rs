@@ -37,6 +37,9 @@ pub struct Verified {
     pub more: u64,
     /// A running daemon is writing the last line just now.
     pub is_growing: bool,
+    /// The expected head that is no longer in the chain: that of the last record that was dropped as too old, on which
+    /// the first one hangs.
+    pub dropped_head: Option<RecordHash>,
 }
 
 /// What a chain begins with.

@@ -105,6 +105,16 @@ fn a_destroyed_record_is_named_by_its_neighbours() {
 }
 
 #[test]
+fn what_the_first_record_hangs_on_is_no_record() {
+    let folder = folder();
+    tokio::runtime::Runtime::new().expect("threads").block_on(write(folder.path(), 5));
+    let zeros = RecordHash::NOTHING;
+    let verified = verify(folder.path(), &[zeros]).expect("readable");
+    let found: Vec<_> = verified.findings.into_iter().map(|finding| finding.found).collect();
+    assert_eq!((found, verified.dropped_head), (vec![Found::HeadMissing(zeros)], None));
+}
+
+#[test]
 fn a_cut_end_is_found_by_a_head_that_was_kept() {
     let folder = folder();
     tokio::runtime::Runtime::new().expect("threads").block_on(write(folder.path(), 5));

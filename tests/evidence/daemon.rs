@@ -382,6 +382,13 @@ fn verify_answers_with_its_exit_status() {
     assert_eq!(good.status.code(), Some(0), "{}", err(&good));
     assert!(out(&good).starts_with("the chain is whole: 5 records in 1 file"), "{}", out(&good));
     assert!(out(&good).contains(&format!("head: {head}\n")), "{}", out(&good));
+    assert!(out(&good).contains("what was kept elsewhere is in it"), "{}", out(&good));
+    let nothing = evidence(&file, &["verify", "--expect-head", &"0".repeat(64)]);
+    assert_eq!(nothing.status.code(), Some(1));
+    assert!(
+        !out(&nothing).contains("is in it") && err(&nothing).contains("no record has the hash 0000"),
+        "{nothing:?}"
+    );
     let page = files(&folder.path().join("evidence")).remove(0);
     let text = fs::read_to_string(&page).expect("text");
     let cut: Vec<_> = text.lines().take(2).map(|line| format!("{line}\n")).collect();

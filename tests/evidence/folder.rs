@@ -5,7 +5,7 @@ use std::io::Write as _;
 use std::os::unix::fs::{MetadataExt as _, symlink};
 use std::time::Duration;
 
-use gatepost::evidence::{Beginning, Evidence, Found, deliveries, verify};
+use gatepost::evidence::{Beginning, Evidence, Found, RecordHash, deliveries, verify};
 use jiff::Timestamp;
 
 use crate::world::{KEEP, files, folder, lines, name, one, put, write};
@@ -114,10 +114,28 @@ async fn what_is_too_old_goes_and_the_chain_says_so() {
     assert_eq!((verified.findings.len(), verified.beginning), (0, Beginning::Kept { dropped: 2 }));
     let text = fs::read_to_string(folder.path().join(name(0))).expect("text");
     assert!(text.contains("\"kind\":\"dropped\",\"files\":1,\"last_seq\":2"), "{text}");
+    // The last record that went is known by its hash; the one before it is not.
+    let [first, last] = [&all[0], &all[1]].map(|line| {
+        let record: serde_json::Value = serde_json::from_str(line).expect("JSON");
+        RecordHash::parse(record["hash"].as_str().expect("a hash")).expect("a hash")
+    });
+    let verified = verify(folder.path(), &[last]).expect("readable");
+    assert_eq!((verified.findings.len(), verified.dropped_head), (0, Some(last)));
+    let found = verify(folder.path(), &[first]).expect("readable").findings;
+    assert_eq!(found.into_iter().map(|finding| finding.found).collect::<Vec<_>>(), [Found::HeadMissing(first)]);
     // What somebody else removes is another matter.
     fs::remove_file(folder.path().join(name(5))).expect("ours");
     let found = verify(folder.path(), &[]).expect("readable").findings;
     assert_eq!(found.into_iter().map(|finding| finding.found).collect::<Vec<_>>(), [Found::NoBeginning { to: 4 }]);
+    let fourth: serde_json::Value = serde_json::from_str(&all[3]).expect("JSON");
+    let fourth = RecordHash::parse(fourth["hash"].as_str().expect("a hash")).expect("a hash");
+    let found = verify(folder.path(), &[fourth]).expect("readable").findings;
+    let missing = [Found::NoBeginning { to: 4 }, Found::HeadMissing(fourth)];
+    assert_eq!(
+        found.into_iter().map(|finding| finding.found).collect::<Vec<_>>(),
+        missing,
+        "no record says that it went"
+    );
 }
 
 #[tokio::test]

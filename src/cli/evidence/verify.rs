@@ -61,7 +61,13 @@ fn text(verified: &Verified, last: &Link, heads: &[RecordHash], is_whole: bool) 
              (--expect-head)\n",
         );
     } else if is_whole {
-        out.push_str("what was kept elsewhere is in it: up to there nothing was cut off or written anew\n");
+        if let Some(hash) = verified.dropped_head {
+            let _ =
+                writeln!(out, "{hash} is the last record that was dropped as too old: the chain goes on from there");
+        }
+        if heads.iter().any(|head| Some(*head) != verified.dropped_head) {
+            out.push_str("what was kept elsewhere is in it: up to there nothing was cut off or written anew\n");
+        }
     }
     out
 }

@@ -42,6 +42,8 @@ pub(super) struct Tally {
     is_explained: bool,
     /// Heads that were not met yet.
     heads: Vec<RecordHash>,
+    /// A head that is the hash of the record before the first.
+    head_before: Option<RecordHash>,
     findings: Vec<Finding>,
     more: u64,
 }
@@ -59,6 +61,7 @@ impl Tally {
             bad: Vec::new(),
             is_explained: false,
             heads: heads.to_vec(),
+            head_before: None,
             findings: Vec::new(),
             more: 0,
         }
@@ -138,8 +141,10 @@ impl Tally {
         self.name_bad(link.seq - self.bad_before, link.seq);
         let begins = link.seq - self.bad_before;
         self.is_explained = begins == 1 && (self.bad_before > 0 || link.prev == RecordHash::NOTHING);
-        // What was dropped last is known by its hash still.
-        self.heads.retain(|head| *head != link.prev);
+        // What was dropped last is known by its hash still. The first record of all hangs on no record.
+        if link.prev != RecordHash::NOTHING && is_sound {
+            self.head_before = self.heads.iter().copied().find(|head| *head == link.prev);
+        }
         self.first = Some(link.clone());
         self.first_spot = self.spot.clone();
         self.foremost = Some(Foremost { link, spot: self.spot.clone(), is_sound });
@@ -191,6 +196,9 @@ impl Tally {
                 Beginning::Unexplained
             }
         };
+        // Only where a record says that those before the first were dropped, the last of them was in the chain.
+        let dropped_head = self.head_before.filter(|_| beginning != Beginning::Unexplained);
+        self.heads.retain(|head| Some(*head) != dropped_head);
         self.findings.sort_by(|one, other| (&one.file, one.line).cmp(&(&other.file, other.line)));
         for head in std::mem::take(&mut self.heads) {
             self.find(Found::HeadMissing(head));
@@ -204,6 +212,7 @@ impl Tally {
             findings: self.findings,
             more: self.more,
             is_growing: false,
+            dropped_head,
         }
     }
 }
