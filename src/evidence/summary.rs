@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::record::{Acceptance, Delivery, Level, Outcome, Standing};
+use super::record::{Acceptance, Delivery, ExceptionHeld, Level, Outcome, Standing};
 
 /// Pairs of connector and domain that are counted one by one; the domains beyond are counted together.
 const PAIRS_MAX: usize = 100_000;
@@ -67,15 +67,22 @@ impl Levels {
     }
 }
 
-/// A domain that is still served in clear.
+/// Deliveries in clear to one domain.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct InClear {
-    /// How many deliveries.
+    /// The number of deliveries.
     pub delivered: u64,
-    /// The last one.
+    /// The time of the last one.
     pub last: Timestamp,
-    /// Why there was no TLS then.
+    /// The reason for the last one to be without TLS.
     pub reason: String,
+    /// The connector's exception under which the last one went, where one held.
+    pub exception: Option<ExceptionHeld>,
+    /// The time of the first delivery under TLS behind it; nothing where the domain is still served in clear.
+    pub tls_since: Option<Timestamp>,
+    /// The connector of the last one.
+    #[serde(skip)]
+    connector: String,
 }
 
 /// Messages that came in under one connector by one listener.
@@ -91,7 +98,9 @@ pub struct CameIn {
 #[derive(Debug, Default)]
 pub struct Summary {
     came_in: BTreeMap<(String, String), CameIn>,
-    rows: BTreeMap<(String, String), (Row, Option<InClear>)>,
+    rows: BTreeMap<(String, String), Row>,
+    /// By domain: a connector that was renamed since is another name for the same.
+    in_clear: BTreeMap<String, InClear>,
 }
 
 impl Summary {
@@ -114,7 +123,8 @@ impl Summary {
         if self.rows.len() >= PAIRS_MAX && !self.rows.contains_key(&pair) {
             OTHERS.clone_into(&mut pair.1);
         }
-        let (row, clear) = self.rows.entry(pair).or_default();
+        let domain = pair.1.clone();
+        let row = self.rows.entry(pair).or_default();
         row.refused += u64::from(delivery.standing == Standing::Refused);
         match delivery.outcome {
             Outcome::Delivered => {}
@@ -132,21 +142,107 @@ impl Summary {
         let Some(session) = &delivery.session else { return };
         *row.levels.of(session.level) += 1;
         if session.level == Level::Clear {
-            let delivered = clear.as_ref().map_or(0, |clear| clear.delivered) + 1;
-            let reason = session.no_tls.clone().unwrap_or_default();
-            *clear = Some(InClear { delivered, last: at, reason });
+            let delivered = self.in_clear.get(&domain).map_or(0, |clear| clear.delivered) + 1;
+            let clear = InClear {
+                delivered,
+                last: at,
+                reason: session.no_tls.clone().unwrap_or_default(),
+                exception: delivery.exception.clone(),
+                tls_since: None,
+                connector: delivery.connector.clone(),
+            };
+            self.in_clear.insert(domain, clear);
+        } else if domain != OTHERS
+            && let Some(clear) = self.in_clear.get_mut(&domain)
+        {
+            // Of domains that are counted together nobody knows which one this is.
+            clear.tls_since.get_or_insert(at);
         }
     }
 
     /// Connector, domain and what was counted, in this order.
     pub fn rows(&self) -> impl Iterator<Item = (&str, &str, &Row)> {
-        self.rows.iter().map(|((connector, domain), (row, _))| (connector.as_str(), domain.as_str(), row))
+        self.rows.iter().map(|((connector, domain), row)| (connector.as_str(), domain.as_str(), row))
     }
 
-    /// Connector and domain of what is still served in clear.
+    /// Connector and domain of what is still served in clear: its last delivery was.
     pub fn in_clear(&self) -> impl Iterator<Item = (&str, &str, &InClear)> {
-        self.rows.iter().filter_map(|((connector, domain), (_, clear))| {
-            clear.as_ref().map(|clear| (connector.as_str(), domain.as_str(), clear))
-        })
+        self.clear().filter(|(_, _, clear)| clear.tls_since.is_none())
+    }
+
+    /// Connector and domain of what was served in clear, and under TLS since.
+    pub fn in_clear_before(&self) -> impl Iterator<Item = (&str, &str, &InClear)> {
+        self.clear().filter(|(_, _, clear)| clear.tls_since.is_some())
+    }
+
+    fn clear(&self) -> impl Iterator<Item = (&str, &str, &InClear)> {
+        self.in_clear.iter().map(|(domain, clear)| (clear.connector.as_str(), domain.as_str(), clear))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(text: &str) -> Timestamp {
+        format!("2026-11-{text}:00Z").parse().expect("a time")
+    }
+
+    /// A delivery to `domain` over a session of this level.
+    fn delivery(connector: &str, domain: &str, level: &str, exception: Option<&str>) -> Delivery {
+        let no_tls = if level == "clear" { "\"the peer does not offer STARTTLS\"" } else { "null" };
+        let exception =
+            exception.map_or("null".to_owned(), |until| format!(r#"{{"until":"{until}","reason":"ticket 7"}}"#));
+        let text = format!(
+            r#"{{"queue_id":"1","message_id":null,"from":"a@b.example","to":"c@{domain}","domain":"{domain}","attempt":1,
+            "connector":"{connector}","configuration":"","policy":null,"exception":{exception},"host":null,"address":null,
+            "session":{{"level":"{level}","no_tls":{no_tls},"tls":null}},"unmet":null,"downgraded_from":null,
+            "standing":"met","outcome":"delivered","status":"2.0.0","reply":null,"reason":null}}"#
+        );
+        serde_json::from_str(&text).expect("a delivery")
+    }
+
+    /// What is said of domains in clear: still, and before.
+    fn told(records: &[(&str, Delivery)]) -> (Vec<String>, Vec<String>) {
+        let mut summary = Summary::default();
+        for (time, delivery) in records {
+            summary.count(at(time), delivery);
+        }
+        let word = |(connector, domain, clear): (&str, &str, &InClear)| {
+            let exception = clear.exception.as_ref().map(|held| format!(" until {}", held.until));
+            format!("{domain} ({connector}): {}{}", clear.delivered, exception.unwrap_or_default())
+        };
+        (summary.in_clear().map(word).collect(), summary.in_clear_before().map(word).collect())
+    }
+
+    #[test]
+    fn a_domain_is_still_served_in_clear_while_its_last_delivery_was() {
+        let (clear, tls) = (delivery("p", "p.example", "clear", None), delivery("p", "p.example", "tls", None));
+        let of = |text: &str| vec![text.to_owned()];
+        let none = Vec::new;
+        for (records, still, before) in [
+            (vec![("01T10:00", &clear), ("02T10:00", &clear)], of("p.example (p): 2"), none()),
+            (vec![("01T10:00", &clear), ("02T10:00", &tls)], none(), of("p.example (p): 1")),
+            (vec![("01T10:00", &clear), ("02T10:00", &tls), ("03T10:00", &clear)], of("p.example (p): 2"), none()),
+            (vec![("01T10:00", &tls)], none(), none()),
+        ] {
+            let records: Vec<_> = records.into_iter().map(|(time, delivery)| (time, delivery.clone())).collect();
+            assert_eq!(told(&records), (still, before), "{records:?}");
+        }
+    }
+
+    #[test]
+    fn a_renamed_connector_is_no_second_domain_in_clear() {
+        let records = [
+            ("01T10:00", delivery("old", "p.example", "clear", None)),
+            ("02T10:00", delivery("new", "p.example", "verified", None)),
+        ];
+        assert_eq!(told(&records), (Vec::new(), vec!["p.example (old): 1".to_owned()]));
+    }
+
+    #[test]
+    fn the_exception_that_allowed_it_is_named() {
+        let records = [("01T10:00", delivery("p", "p.example", "clear", Some("2027-01-31")))];
+        assert_eq!(told(&records).0, ["p.example (p): 1 until 2027-01-31"]);
     }
 }

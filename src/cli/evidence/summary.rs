@@ -12,7 +12,7 @@ use super::super::queue::words::{plain, short};
 use super::{Direction, Form, csv, left_out, status};
 use crate::address::Host;
 use crate::cli::show;
-use crate::evidence::{CameIn, EvidenceError, InClear, Levels, Record, Row, Summary, records};
+use crate::evidence::{CameIn, EvidenceError, ExceptionHeld, InClear, Levels, Record, Row, Summary, records};
 
 const COLUMNS: [&str; 16] = [
     "connector",
@@ -83,7 +83,10 @@ fn counts(row: &Row) -> [u64; 14] {
 struct Document<'a> {
     since: Timestamp,
     rows: Vec<OneRow<'a>>,
+    /// What is still served in clear.
     in_clear: Vec<OneInClear<'a>>,
+    /// What was, and is under TLS since.
+    in_clear_before: Vec<OneInClear<'a>>,
     accepted: Vec<OneCameIn<'a>>,
 }
 
@@ -113,9 +116,11 @@ struct OneInClear<'a> {
 
 fn json(summary: &Summary, since: Timestamp) -> String {
     let rows = summary.rows().map(|(connector, domain, row)| OneRow { connector, domain, row }).collect();
-    let in_clear = summary.in_clear().map(|(connector, domain, clear)| OneInClear { connector, domain, clear });
+    let one = |(connector, domain, clear)| OneInClear { connector, domain, clear };
+    let (in_clear, in_clear_before) =
+        (summary.in_clear().map(one).collect(), summary.in_clear_before().map(one).collect());
     let accepted = summary.came_in().map(|(connector, listener, counts)| OneCameIn { connector, listener, counts });
-    let document = Document { since, rows, in_clear: in_clear.collect(), accepted: accepted.collect() };
+    let document = Document { since, rows, in_clear, in_clear_before, accepted: accepted.collect() };
     // Our own words always have a form in JSON.
     serde_json::to_string_pretty(&document).unwrap_or_default() + "\n"
 }
@@ -195,16 +200,32 @@ fn text(summary: &Summary, since: Timestamp) -> String {
     let mut out = lines(&table);
     // Writing into a String cannot fail.
     let _ = writeln!(out, "since {day}; each recipient of each attempt counts as one");
-    let in_clear: Vec<_> = summary.in_clear().collect();
-    if in_clear.is_empty() {
-        out.push_str("no domain was served in clear\n");
-        return out;
+    let (still, before): (Vec<_>, Vec<_>) = (summary.in_clear().collect(), summary.in_clear_before().collect());
+    if still.is_empty() {
+        let no_longer = if before.is_empty() { "no domain was" } else { "no domain is still" };
+        let _ = writeln!(out, "{no_longer} served in clear");
+    } else {
+        out.push_str("still served in clear:\n");
+        still.into_iter().for_each(|one| out.push_str(&in_clear(one)));
     }
-    out.push_str("still served in clear:\n");
-    for (connector, domain, InClear { delivered, last, reason }) in in_clear {
-        let last = last.strftime("%Y-%m-%d %H:%M");
-        let (connector, domain) = (plain(connector), plain(domain));
-        let _ = writeln!(out, "    {domain} ({connector}): {delivered}, last {last}: {}", short(reason));
+    if !before.is_empty() {
+        out.push_str("served in clear before, and under TLS now:\n");
+        before.into_iter().for_each(|one| out.push_str(&in_clear(one)));
     }
     out
+}
+
+/// A line for a domain that was served in clear.
+fn in_clear((connector, domain, clear): (&str, &str, &InClear)) -> String {
+    let time = |at: &Timestamp| at.strftime("%Y-%m-%d %H:%M").to_string();
+    let InClear { delivered, last, reason, exception, tls_since, .. } = clear;
+    let (connector, domain) = (plain(connector), plain(domain));
+    let mut line = format!("    {domain} ({connector}): {delivered}, last {}: {}", time(last), short(reason));
+    if let Some(ExceptionHeld { until, reason }) = exception {
+        let _ = write!(line, "; allowed by the exception until {} ({})", plain(until), short(reason));
+    }
+    if let Some(since) = tls_since {
+        let _ = write!(line, "; TLS since {}", time(since));
+    }
+    line + "\n"
 }
