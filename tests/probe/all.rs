@@ -97,7 +97,41 @@ async fn our_own_certificate_and_an_exception_that_end_soon_are_told() {
     answer
         .has(", in 5 days\n")
         .has("SOON: the exception of connector \"partner\" ends ")
-        .has("TLS is forced again then");
+        .has("TLS is forced again then\n");
+    // The hosts of today would not do then.
+    let plain = Peer::start(Manner::new(Starttls::NotOffered)).await;
+    world.write(&smart("partner", &["partner.example"], plain.address.port(), &more));
+    let answer = world.probe(&["--all"]).await;
+    answer.ends(0).has("forced again then, and mail for partner.example would not go on as its hosts are today\n");
+}
+
+#[tokio::test]
+async fn a_partner_in_clear_under_an_exception_is_told_and_what_comes_after_it() {
+    let world = World::new().await;
+    let plain = Peer::start(Manner::new(Starttls::NotOffered)).await;
+    let until = |day: &str| {
+        format!("{NAME}\nexception = {{ tls = \"opportunistic\", until = \"{day}\", reason = \"ticket 7\" }}")
+    };
+    world.write(&smart("partner", &["partner.example"], plain.address.port(), &until("2099-01-31")));
+    let answer = world.probe(&["--all"]).await;
+    answer.ends(0).lacks("\nok").has("CLEAR   partner.example  \"partner\"  ").has("(exception until 2099-01-31)");
+    answer.has("LATER   partner.example  \"partner\"  once the exception has ended on 2099-01-31: WAITS: 4.7.4 ");
+    answer.has("1 probed, 0 would fail today, 1 in clear today, 1 would fail once exceptions have ended\n");
+    let list = world.probe(&["--all", "--json"]).await.ends(0).json();
+    assert_eq!((&list[0]["outcome"], &list[0]["under_tls"]), (&json!("goes_on"), &json!(false)));
+    assert_eq!(list[0]["exception_until"], "2099-01-31");
+    assert_eq!(list[0]["after_exception"]["outcome"], "deferred");
+    assert_eq!(list[0]["after_exception"]["failure"]["status"], "4.7.4");
+    let answer = world.probe(&["partner.example"]).await;
+    answer.ends(0).has("IN CLEAR").has("The exception until 2099-01-31 allows that (ticket 7).");
+    answer.has("Once the exception has ended on 2099-01-31:\nMail for partner.example would WAIT:");
+    // One that would meet the demand is told as well, and an exception that has ended is none.
+    let good = world.good(&[HOP]).await;
+    world.write(&smart("partner", &["partner.example"], good.address.port(), &until("2099-01-31")));
+    let answer = world.probe(&["--all"]).await;
+    answer.ends(0).has("ok      partner.example").has("ended on 2099-01-31: ok: ").has("0 would fail today\n");
+    world.write(&smart("partner", &["partner.example"], good.address.port(), &until("2020-01-31")));
+    world.probe(&["--all"]).await.ends(0).lacks("LATER").lacks("exception");
 }
 
 #[tokio::test]

@@ -10,7 +10,7 @@ use super::super::show;
 use super::apart::Apart;
 use super::soon::{self, Soon};
 use super::text::{brief, quoted};
-use super::{Done, json, look};
+use super::{After, Done, json, look};
 use crate::address::Host;
 use crate::config::{Connector, DomainPattern, Route, TlsDemand};
 
@@ -85,9 +85,24 @@ fn table(all: &[Done]) -> String {
         let (word, why) = brief(&done.probe.prospect);
         let (domain, connector) = (done.recipient.to_string(), quoted(&done.connector.name));
         // Writing into a String cannot fail.
-        let _ = writeln!(out, "{word:<8}{domain:<domains$}  {connector:<connectors$}  {why}");
+        let mut row = |word, why| {
+            let _ = writeln!(out, "{word:<8}{domain:<domains$}  {connector:<connectors$}  {why}");
+        };
+        row(word, under_exception(done, why));
+        if let Some(After { until, probe }) = &done.after {
+            let (word, why) = brief(&probe.prospect);
+            row("LATER", format!("once the exception has ended on {until}: {word}: {why}"));
+        }
     }
     out
+}
+
+/// The reason, with the exception that holds.
+fn under_exception(done: &Done, why: String) -> String {
+    match &done.after {
+        Some(After { until, .. }) => format!("{why} (exception until {until})"),
+        None => why,
+    }
 }
 
 fn unnamed_line(unnamed: &Unnamed) -> String {
@@ -102,6 +117,18 @@ fn tally(all: &[Done]) -> String {
     let failing = all.iter().filter(|done| done.fails()).count();
     match all.len() {
         0 => "no connector forces TLS for a domain that could be probed\n".to_owned(),
-        some => format!("{some} probed, {failing} would fail today\n"),
+        some => {
+            let count = |which: fn(&Done) -> bool| all.iter().filter(|done| which(done)).count();
+            let mut text = format!("{some} probed, {failing} would fail today");
+            for (number, words) in [
+                (count(Done::is_clear), "in clear today"),
+                (count(Done::fails_later), "would fail once exceptions have ended"),
+            ] {
+                if number > 0 {
+                    let _ = write!(text, ", {number} {words}");
+                }
+            }
+            text + "\n"
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! A probe for programs. A name once released keeps its meaning; new ones may come.
 
 use jiff::Timestamp;
+use jiff::civil::Date;
 use serde::Serialize;
 
 use super::soon::{Soon, What, days_left};
@@ -23,6 +24,18 @@ pub(super) struct Document {
     connector: String,
     memory: Memory,
     hops: Vec<Hop>,
+    #[serde(flatten)]
+    end: End,
+    /// The last day of the exception that holds, where one does.
+    exception_until: Option<Date>,
+    /// The same once that has ended.
+    after_exception: Option<End>,
+    breaks_soon: Vec<Breaks>,
+}
+
+/// What would become of mail.
+#[derive(Serialize)]
+struct End {
     outcome: &'static str,
     fails: bool,
     /// Who would be spoken to of mail.
@@ -31,7 +44,21 @@ pub(super) struct Document {
     under_tls: Option<bool>,
     /// Why mail would not go on.
     failure: Option<Told>,
-    breaks_soon: Vec<Breaks>,
+}
+
+impl End {
+    fn of(prospect: &Prospect) -> Self {
+        let (outcome, failure) = match prospect {
+            Prospect::GoesOn { peer, clearance } => {
+                let under_tls = Some(matches!(clearance.outcome(), TlsOutcome::Tls(_)));
+                return Self { outcome: "goes_on", fails: false, peer: Some(peer.clone()), under_tls, failure: None };
+            }
+            Prospect::Deferred(failure) => ("deferred", told(failure, Persistence::Transient)),
+            Prospect::Held(failure) => ("held", told(failure, Persistence::Transient)),
+            Prospect::Bounced(failure) => ("bounced", told(failure, Persistence::Permanent)),
+        };
+        Self { outcome, fails: true, peer: None, under_tls: None, failure: Some(failure) }
+    }
 }
 
 #[derive(Serialize)]
@@ -151,17 +178,6 @@ pub(super) fn document(content: &impl Serialize) -> String {
 
 /// One probe.
 pub(super) fn done(done: &Done, soon: &[Soon]) -> Document {
-    let (mut peer, mut under_tls) = (None, None);
-    let (outcome, failure) = match &done.probe.prospect {
-        Prospect::GoesOn { peer: to, clearance } => {
-            peer = Some(to.clone());
-            under_tls = Some(matches!(clearance.outcome(), TlsOutcome::Tls(_)));
-            ("goes_on", None)
-        }
-        Prospect::Deferred(failure) => ("deferred", Some(told(failure, Persistence::Transient))),
-        Prospect::Held(failure) => ("held", Some(told(failure, Persistence::Transient))),
-        Prospect::Bounced(failure) => ("bounced", Some(told(failure, Persistence::Permanent))),
-    };
     Document {
         domain: done.recipient.to_string(),
         connector: done.connector.name.clone(),
@@ -171,11 +187,9 @@ pub(super) fn done(done: &Done, soon: &[Soon]) -> Document {
             Recollection::NotAsked(why) => Memory::Unknown { why: why.clone() },
         },
         hops: done.probe.hops.iter().flatten().map(|probed| hop(probed, &done.known)).collect(),
-        outcome,
-        fails: done.fails(),
-        peer,
-        under_tls,
-        failure,
+        end: End::of(&done.probe.prospect),
+        exception_until: done.after.as_ref().map(|after| after.until),
+        after_exception: done.after.as_ref().map(|after| End::of(&after.probe.prospect)),
         breaks_soon: soon.iter().map(breaks).collect(),
     }
 }
@@ -188,7 +202,7 @@ fn breaks(soon: &Soon) -> Breaks {
     let (what, peer, certificate) = match &soon.what {
         What::Theirs { peer, subject } => ("their_certificate", Some(peer.clone()), Some(subject.clone())),
         What::Ours { file } => ("our_certificate", None, Some(file.clone())),
-        What::Exception => ("exception", None, None),
+        What::Exception { .. } => ("exception", None, None),
     };
     Breaks { what, peer, certificate, at: soon.at, days_left: days_left(soon.at) }
 }

@@ -14,21 +14,25 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::Args;
+use jiff::Timestamp;
+use jiff::civil::Date;
 
 use super::explain::recall;
 use super::{ConfigFile, show, show_faults};
 use crate::address::{Host, Mailbox};
-use crate::config::{self, Connector, default_connector};
+use crate::config::{self, Connector, Outbound, default_connector};
+use crate::connector::exception;
 use crate::discovery::Discovery;
 use crate::explain::{DaemonPolicies, Recollection, Sources, policy_domains};
 use crate::outbound::probe::{Probe, Prospect, Question, probe};
+use crate::tls::TlsOutcome;
 use apart::Apart;
 
 /// Dial the hosts that take a domain's mail, and judge them as a delivery would; no mail is sent
 ///
 /// Each address of each host hears EHLO, STARTTLS, EHLO and QUIT. Shown are every demand with its verdict, the
-/// certificates with their expiry and pins ready to paste, and what would become of mail today. Exit status 1
-/// where it would not go on.
+/// certificates with their expiry and pins ready to paste, and what would become of mail today; where the connector has
+/// an exception in force, also what becomes of it once that has ended. Exit status 1 where it would not go on today.
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
     /// The recipient domain, or an address at it
@@ -64,15 +68,40 @@ pub(super) struct Done {
     /// Policies that are the daemon's.
     known: DaemonPolicies,
     probe: Probe,
+    after: Option<After>,
+}
+
+/// The same without the exception that lowers the connector's demand today.
+pub(super) struct After {
+    /// The last day of the exception.
+    until: Date,
+    probe: Probe,
 }
 
 impl Done {
     /// Whether mail would not go on today.
     fn fails(&self) -> bool {
+        fails(&self.probe.prospect)
+    }
+
+    /// Returns true where mail would go on today, in clear.
+    fn is_clear(&self) -> bool {
         match &self.probe.prospect {
-            Prospect::GoesOn { .. } => false,
-            Prospect::Deferred(_) | Prospect::Held(_) | Prospect::Bounced(_) => true,
+            Prospect::GoesOn { clearance, .. } => matches!(clearance.outcome(), TlsOutcome::Clear(_)),
+            Prospect::Deferred(_) | Prospect::Held(_) | Prospect::Bounced(_) => false,
         }
+    }
+
+    /// Returns true where mail would not go on once the exception of today has ended.
+    fn fails_later(&self) -> bool {
+        self.after.as_ref().is_some_and(|after| fails(&after.probe.prospect))
+    }
+}
+
+fn fails(prospect: &Prospect) -> bool {
+    match prospect {
+        Prospect::GoesOn { .. } => false,
+        Prospect::Deferred(_) | Prospect::Held(_) | Prospect::Bounced(_) => true,
     }
 }
 
@@ -142,7 +171,18 @@ async fn look(apart: &Apart, recipient: Host, connector: Arc<Connector>) -> Done
     let policies = policy_domains(&recipient, &connector.outbound.route);
     let (remembered, known) = recall(apart.settings.config(), &recipient, &policies).await;
     let discovery = Discovery::of(Sources::new(apart.web.clone(), &remembered, known.clone()));
-    let question = Question { recipient: &recipient, connector: &connector };
-    let probe = probe(&apart.settings, &discovery, question).await;
-    Done { recipient, connector, remembered, known, probe }
+    let ask = async |connector: &Connector| {
+        probe(&apart.settings, &discovery, Question { recipient: &recipient, connector }).await
+    };
+    let probe = ask(&connector).await;
+    let after = match exception(&connector, Timestamp::now()) {
+        Some(exception) => Some(After { until: exception.until, probe: ask(&without_exception(&connector)).await }),
+        None => None,
+    };
+    Done { recipient, connector, remembered, known, probe, after }
+}
+
+fn without_exception(connector: &Connector) -> Connector {
+    let outbound = Outbound { exception: None, ..connector.outbound.clone() };
+    Connector { outbound, ..connector.clone() }
 }

@@ -6,6 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 use super::super::queue::words::plain;
 use super::Done;
 use super::apart::Apart;
+use crate::address::Host;
 use crate::config::TlsDemand;
 use crate::connector::exception;
 
@@ -38,7 +39,10 @@ pub(super) enum What {
         file: String,
     },
     /// The exception that holds now: TLS is forced again behind it.
-    Exception,
+    Exception {
+        /// The domain whose mail would not go on then, where that is so.
+        stops: Option<Host>,
+    },
 }
 
 /// What of a probe will break soon. What is broken already is told by its verdict.
@@ -66,7 +70,8 @@ pub(super) fn of(done: &Done, apart: &Apart) -> Vec<Soon> {
         let day = exception.until.tomorrow().ok()?;
         TimeZone::UTC.to_timestamp(day.at(0, 0, 0, 0)).ok()
     });
-    let exceptions = ends.map(|at| soon(What::Exception, at));
+    let stops = done.fails_later().then(|| done.recipient.clone());
+    let exceptions = ends.map(|at| soon(What::Exception { stops }, at));
     let is_near = |soon: &Soon| soon.at > now && now.duration_until(soon.at) < NEAR;
     theirs.chain(ours).chain(exceptions).filter(is_near).collect()
 }
@@ -82,8 +87,12 @@ pub(super) fn lines(all: &[Soon]) -> String {
             What::Ours { file } => {
                 format!("the certificate that we show them (connector \"{connector}\"), {file}, expires {at}")
             }
-            What::Exception => {
-                format!("the exception of connector \"{connector}\" ends {at}: TLS is forced again then")
+            What::Exception { stops } => {
+                let stops = stops
+                    .as_ref()
+                    .map(|domain| format!(", and mail for {domain} would not go on as its hosts are today"));
+                let stops = stops.unwrap_or_default();
+                format!("the exception of connector \"{connector}\" ends {at}: TLS is forced again then{stops}")
             }
         };
         format!("SOON: {}\n", plain(&text))

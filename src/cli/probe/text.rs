@@ -3,13 +3,14 @@
 use std::fmt::Display;
 use std::fmt::Write as _;
 
+use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
 use super::super::queue::words::plain;
 use super::soon::expiry;
-use super::{Done, Prospect};
+use super::{After, Done, Prospect};
 use crate::config::{Config, WarnAfter, write_duration};
-use crate::connector::{DaneFinding, MemoryFinding, StsFinding, StsListing};
+use crate::connector::{DaneFinding, MemoryFinding, StsFinding, StsListing, exception};
 use crate::explain::{DaemonPolicies, Recollection};
 use crate::handshake::SentCertificate;
 use crate::outbound::probe::{FirstTry, ProbedHop, Seen, Sighting, trusted};
@@ -37,7 +38,13 @@ pub(super) fn report(done: &Done, config: &Config) -> String {
             let _ = writeln!(out, "\nno hosts    {}", told(failure, failure.persistence));
         }
     }
-    let _ = write!(out, "\n{}", prospect(done, config));
+    let _ = write!(out, "\n{}", prospect(done, &done.probe.prospect, config));
+    if let (Some(exception), true) = (exception(&done.connector, Timestamp::now()), done.is_clear()) {
+        let _ = writeln!(out, "The exception until {} allows that ({}).", exception.until, plain(&exception.reason));
+    }
+    if let Some(After { until, probe }) = &done.after {
+        let _ = write!(out, "\nOnce the exception has ended on {until}:\n{}", prospect(done, &probe.prospect, config));
+    }
     out
 }
 
@@ -217,9 +224,9 @@ fn told(failure: &Failure, ends_as: Persistence) -> String {
 }
 
 /// What a sender would hear.
-fn prospect(done: &Done, config: &Config) -> String {
+fn prospect(done: &Done, prospect: &Prospect, config: &Config) -> String {
     let domain = &done.recipient;
-    match &done.probe.prospect {
+    match prospect {
         Prospect::GoesOn { peer, clearance } => match clearance.outcome() {
             TlsOutcome::Tls(_) => format!("Mail for {domain} would go to {peer} under TLS.\n"),
             TlsOutcome::Clear(reason) => {
@@ -255,7 +262,10 @@ fn prospect(done: &Done, config: &Config) -> String {
 pub(super) fn brief(prospect: &Prospect) -> (&'static str, String) {
     let (word, failure, ends_as) = match prospect {
         Prospect::GoesOn { peer, clearance } => {
-            return ("ok", plain(&format!("{peer}{}", known(clearance.authentication()))));
+            return match clearance.outcome() {
+                TlsOutcome::Tls(_) => ("ok", plain(&format!("{peer}{}", known(clearance.authentication())))),
+                TlsOutcome::Clear(reason) => ("CLEAR", plain(&format!("{peer}: {reason}"))),
+            };
         }
         Prospect::Deferred(failure) => ("WAITS", failure, Persistence::Transient),
         Prospect::Held(failure) => ("HELD", failure, Persistence::Transient),
