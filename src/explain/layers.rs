@@ -41,7 +41,7 @@ impl Ground<'_> {
             note(Layer::Dane, "dane", or_off(self.dane())),
             note(Layer::MtaSts, "mta-sts", or_off(self.mta_sts())),
             note(Layer::RequireTls, "requiretls", or_off(self.requiretls())),
-            note(Layer::Memory, "memory", or_off(self.memory())),
+            note(Layer::Memory, "memory", or_off(self.memory(policy))),
         ]
     }
 
@@ -116,22 +116,28 @@ impl Ground<'_> {
         }
     }
 
-    fn memory(&self) -> String {
+    fn memory(&self, policy: &TlsPolicy) -> String {
+        let downgrade = self.connector.outbound.downgrade;
+        let is_forced = policy.demands().any(|demand| demand.layer != Layer::Memory);
         if let Recollection::NotAsked(why) = self.memory {
-            let matters = match self.connector.outbound.downgrade {
-                Downgrade::Refuse => "; downgrade = \"refuse\" may demand TLS",
+            let matters = match downgrade {
+                Downgrade::Refuse if !is_forced => "; downgrade = \"refuse\" may demand TLS",
+                Downgrade::Refuse => "; TLS is demanded here anyway",
                 Downgrade::Allow | Downgrade::Warn => "; it would demand nothing here",
             };
             return format!("it was not asked: {why}{matters}");
         }
-        match (&self.findings.memory, self.connector.outbound.downgrade) {
-            (MemoryFinding::Nothing, _) => "no TLS of the domain is remembered".to_owned(),
-            (MemoryFinding::TookTls { last }, downgrade) => {
+        match &self.findings.memory {
+            MemoryFinding::Nothing => "no TLS of the domain is remembered".to_owned(),
+            MemoryFinding::TookTls { last } => {
                 let last = last.strftime("%Y-%m-%d");
                 let then = match downgrade {
+                    Downgrade::Refuse => "so it must now (downgrade = \"refuse\")",
+                    Downgrade::Allow | Downgrade::Warn if is_forced => {
+                        "without it mail does not go, for TLS is demanded here anyway"
+                    }
                     Downgrade::Allow => "without it mail goes all the same (downgrade = \"allow\")",
                     Downgrade::Warn => "without it mail goes, and that is logged (downgrade = \"warn\")",
-                    Downgrade::Refuse => "so it must now (downgrade = \"refuse\")",
                 };
                 format!("the domain took TLS, last on {last}; {then}")
             }

@@ -295,6 +295,19 @@ async fn a_running_daemon_tells_what_the_domain_did_before() {
         ],
     );
     assert_eq!(code(&output), 0, "{}{text}", err(&output));
+    // The same memory under other connectors: it is said what becomes of mail without TLS.
+    for (outbound, words) in [
+        ("downgrade = \"warn\"", "without it mail goes, and that is logged (downgrade = \"warn\")"),
+        ("tls = \"forced\"", "without it mail does not go, for TLS is demanded here anyway"),
+        ("tls = \"forced\"\ndowngrade = \"allow\"", "without it mail does not go, for TLS is demanded here anyway"),
+    ] {
+        let other = relay.folder.path().join("other.toml");
+        let connector = connector("partner", &["partner.example"], outbound);
+        std::fs::write(&other, text.replace(&refuse, &connector)).expect("the folder is ours");
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_gatepost"));
+        command.args(["explain", "partner.example", "--config"]).arg(&other);
+        in_order(&out(&command.output().expect("gatepost runs")), &["the domain took TLS, last on ", words]);
+    }
     relay.stop();
     in_order(
         &out(&explain()),
