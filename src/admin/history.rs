@@ -61,7 +61,10 @@ pub(super) async fn forget(
     let at = Timestamp::now();
     match desk.history.forget(&domain, &reason, &who, at).await {
         Ok(0) => Err(Problem(StatusCode::NOT_FOUND, format!("nothing is remembered of {domain}"))),
-        Ok(hosts) => Ok(Json(forgotten(Forgotten { domain, at, reason, who, hosts }))),
+        Ok(hosts) => {
+            desk.monitor.end_downgrades(&domain);
+            Ok(Json(forgotten(Forgotten { domain, at, reason, who, hosts })))
+        }
         Err(error) => Err(Problem(StatusCode::INTERNAL_SERVER_ERROR, error.to_string())),
     }
 }

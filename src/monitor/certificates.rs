@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use super::labels::Direction;
@@ -17,6 +17,8 @@ use crate::tls::{Presented, TlsFacts, TlsOutcome};
 const STEPS: [i64; 5] = [30, 14, 7, 1, 0];
 /// Partners that are kept; beyond it the one that was not seen for the longest time goes.
 const PARTNERS_MAX: usize = 5000;
+/// A partner that was not seen for so long is forgotten: nobody knows what it shows now.
+const PARTNER_KEPT: SignedDuration = SignedDuration::from_hours(90 * 24);
 /// Names of a certificate that are kept, and characters of its issuer.
 const NAMES_MAX: usize = 20;
 const ISSUER_MAX: usize = 200;
@@ -137,6 +139,24 @@ fn step(not_after: Timestamp, now: Timestamp) -> Option<i64> {
     STEPS.into_iter().filter(|days| left <= days * 86_400).min()
 }
 
+/// The time that a certificate has left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Left {
+    /// So many whole days.
+    Days(i64),
+    /// None: it has expired.
+    Expired,
+}
+
+impl Left {
+    fn of(not_after: Timestamp, now: Timestamp) -> Self {
+        match not_after.as_second().saturating_sub(now.as_second()) {
+            ..=0 => Self::Expired,
+            seconds => Self::Days(seconds / 86_400),
+        }
+    }
+}
+
 /// The step to warn at now: one that has come and was not warned at.
 fn due(not_after: Timestamp, warned: Option<i64>, now: Timestamp) -> Option<i64> {
     step(not_after, now).filter(|step| warned.is_none_or(|warned| *step < warned))
@@ -224,28 +244,31 @@ impl Certificates {
         is_news.then_some(changes)
     }
 
-    /// Warns of what ends soon, each certificate once at each step. Partners that a connector no longer
-    /// forces are forgotten: `is_forced` tells by name and direction.
+    /// Warns of what ends soon, each certificate once at each step, with the days that are left. Partners that a
+    /// connector no longer forces are forgotten, and those that were not seen for 90 days: `is_forced` tells by name
+    /// and direction.
     pub fn look(&mut self, own: &[Own], is_forced: impl Fn(Direction, &str) -> bool, now: Timestamp) {
-        for (file, days) in self.own_due(own, now) {
+        for (file, ends, left) in self.own_due(own, now) {
             let remedy = "renew it; Gatepost takes the new file by itself";
-            if days == 0 {
-                tracing::error!(file, remedy, "our own certificate has expired");
-            } else {
-                tracing::warn!(file, days, remedy, "our own certificate expires within so many days");
+            match left {
+                Left::Expired => tracing::error!(file, %ends, remedy, "our own certificate has expired"),
+                Left::Days(days) => tracing::warn!(file, days, %ends, remedy, "our own certificate expires soon"),
             }
         }
-        for (connector, host, days, shown) in self.partners_due(is_forced, now) {
+        for (connector, host, left, shown) in self.partners_due(is_forced, now) {
             let (names, ends) = (listed(&shown.names), shown.not_after);
-            if days == 0 {
-                tracing::warn!(connector, host, names, %ends, "a partner's certificate has expired; its connector may refuse it now");
-            } else {
-                tracing::warn!(connector, host, names, %ends, days, "a partner's certificate expires within so many days; remind the partner");
+            match left {
+                Left::Expired => {
+                    tracing::warn!(connector, host, names, %ends, "a partner's certificate has expired; its connector may refuse it now");
+                }
+                Left::Days(days) => {
+                    tracing::warn!(connector, host, names, days, %ends, "a partner's certificate expires soon; remind the partner");
+                }
             }
         }
     }
 
-    fn own_due(&mut self, own: &[Own], now: Timestamp) -> Vec<(String, i64)> {
+    fn own_due(&mut self, own: &[Own], now: Timestamp) -> Vec<(String, Timestamp, Left)> {
         let mut warnings = Vec::new();
         let before = self.kept.own.len();
         self.kept.own.retain(|file, _| own.iter().any(|one| one.file == *file));
@@ -255,7 +278,7 @@ impl Certificates {
             if let Some(step) = due(*not_after, warned, now) {
                 self.kept.own.insert(file.clone(), (*not_after, step));
                 self.is_dirty = true;
-                warnings.push((file.clone(), step));
+                warnings.push((file.clone(), *not_after, Left::of(*not_after, now)));
             }
         }
         warnings
@@ -265,10 +288,11 @@ impl Certificates {
         &mut self,
         is_forced: impl Fn(Direction, &str) -> bool,
         now: Timestamp,
-    ) -> Vec<(String, String, i64, Shown)> {
+    ) -> Vec<(String, String, Left, Shown)> {
+        let is_gone = |partner: &Partner| partner.seen.duration_until(now) >= PARTNER_KEPT;
         let gone: Vec<String> = self
             .partners()
-            .filter(|(direction, connector, ..)| !is_forced(*direction, connector))
+            .filter(|(direction, connector, _, partner)| !is_forced(*direction, connector) || is_gone(partner))
             .map(|(direction, connector, host, _)| format!("{}\n{connector}\n{host}", direction.word()))
             .collect();
         self.is_dirty |= !gone.is_empty();
@@ -282,7 +306,7 @@ impl Certificates {
             self.is_dirty = true;
             let mut parts = key.splitn(3, '\n').skip(1).map(str::to_owned);
             let (connector, host) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
-            warnings.push((connector, host, step, partner.shown.clone()));
+            warnings.push((connector, host, Left::of(partner.shown.not_after, now), partner.shown.clone()));
         }
         warnings
     }

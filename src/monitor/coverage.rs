@@ -7,8 +7,8 @@ use jiff::civil::Date;
 use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize};
 
-use super::labels::{Direction, Reached};
-use crate::tls::Clearance;
+use super::labels::Direction;
+use crate::tls::{Clearance, TlsOutcome};
 
 /// Days that are kept.
 pub const DAYS: usize = 14;
@@ -22,9 +22,9 @@ pub struct Day {
     pub date: Date,
     /// In clear.
     pub clear: u64,
-    /// Under TLS, with a peer that proved nothing.
+    /// Under TLS, with a peer that did not prove who it is.
     pub encrypted: u64,
-    /// Under TLS, with a peer whose certificate was trusted, named, pinned or in DANE.
+    /// Under TLS, with a peer that proved who it is: by a name that was looked for, a pinned key or TLSA records.
     pub verified: u64,
 }
 
@@ -78,12 +78,7 @@ impl Coverage {
     }
 
     pub(super) fn note(&mut self, connector: &str, direction: Direction, clearance: &Clearance, recipients: u64) {
-        let reached = match Reached::of(clearance) {
-            Reached { tls: "none", .. } => Level::Clear,
-            Reached { verification: "anonymous" | "untrusted", .. } => Level::Encrypted,
-            Reached { .. } => Level::Verified,
-        };
-        self.enter(connector, direction, reached, recipients, Timestamp::now());
+        self.enter(connector, direction, Level::of(clearance), recipients, Timestamp::now());
     }
 
     fn enter(&mut self, connector: &str, direction: Direction, level: Level, recipients: u64, now: Timestamp) {
@@ -129,9 +124,23 @@ enum Level {
     Verified,
 }
 
+impl Level {
+    fn of(clearance: &Clearance) -> Self {
+        match clearance.outcome() {
+            TlsOutcome::Clear(_) => Self::Clear,
+            TlsOutcome::Tls(_) if clearance.authentication().identifies() => Self::Verified,
+            TlsOutcome::Tls(_) => Self::Encrypted,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tls::{
+        Acquaintance, CertificateFacts, ChainFault, DaneFacts, NamePattern, NoTls, Pin, Presented, TlsFacts, TlsPolicy,
+        TlsVersion, UncheckableKey, Verdict, judge,
+    };
 
     fn at(text: &str) -> Timestamp {
         text.parse().expect("a time")
@@ -160,5 +169,55 @@ mod tests {
         coverage.enter("a", Direction::Outbound, Level::Clear, 1, at("2027-11-20T10:00:00Z"));
         let restored = Coverage::restored(coverage.kept(), at("2026-11-21T10:00:00Z"));
         assert_eq!(restored.kept()["outbound a"].len(), 1);
+    }
+
+    /// What counts for one recipient whose session reached this: clear, encrypted, verified.
+    fn counted(outcome: TlsOutcome, looked_for: &[&str]) -> (u64, u64, u64) {
+        let names: Vec<_> = looked_for.iter().map(|name| NamePattern::parse(name).expect("a name")).collect();
+        let Verdict::Cleared(clearance) = judge(&TlsPolicy::Opportunistic, outcome, &names) else {
+            panic!("opportunistic TLS clears it")
+        };
+        let mut coverage = Coverage::default();
+        coverage.note("a", Direction::Outbound, &clearance, 1);
+        let day = coverage.kept()["outbound a"][0];
+        (day.clear, day.encrypted, day.verified)
+    }
+
+    fn tls(certificate: Presented) -> TlsOutcome {
+        TlsOutcome::Tls(TlsFacts {
+            version: TlsVersion::V1_3,
+            cipher: "x",
+            key_exchange: None,
+            reduced: None,
+            certificate,
+            acquaintance: Acquaintance::Made,
+        })
+    }
+
+    #[test]
+    fn only_a_name_that_was_looked_for_proves_who_a_peer_is() {
+        let shown = |chain: Result<(), ChainFault>| {
+            tls(Presented::Certificate(Box::new(CertificateFacts {
+                names: vec![NamePattern::parse("mail.example.org").expect("a name")],
+                default_chain: chain.clone(),
+                chain,
+                key: Pin::new([1; 32]),
+                issuer: "CN=Test CA".to_owned(),
+                not_after: Timestamp::MAX,
+                dane: DaneFacts::NotHeld,
+            })))
+        };
+        for (outcome, looked_for, expected) in [
+            (TlsOutcome::Clear(NoTls::NotOffered), &["mail.example.org"][..], (1, 0, 0)),
+            (tls(Presented::Nothing), &["mail.example.org"], (0, 1, 0)),
+            (tls(Presented::Unproved(UncheckableKey::RsaSize(1024))), &["mail.example.org"], (0, 1, 0)),
+            (shown(Err(ChainFault::SelfSigned)), &["mail.example.org"], (0, 1, 0)),
+            (shown(Ok(())), &["mx.example.net"], (0, 1, 0)),
+            // Of a trusted authority, for whomever: no name was looked for.
+            (shown(Ok(())), &[], (0, 1, 0)),
+            (shown(Ok(())), &["mail.example.org"], (0, 0, 1)),
+        ] {
+            assert_eq!(counted(outcome.clone(), looked_for), expected, "{outcome:?} for {looked_for:?}");
+        }
     }
 }

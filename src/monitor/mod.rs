@@ -22,6 +22,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+use crate::address::Host;
 use crate::networks;
 use crate::tls::{Clearance, TlsVersion};
 use certificates::Certificates;
@@ -215,6 +216,17 @@ impl Monitor {
         let label = Connector { connector: downgrade.connector.clone() };
         self.0.meters.downgrades.get_or_create(&label).inc();
         self.troubles().downgraded(downgrade);
+    }
+
+    /// A host shows as much TLS as it did before: its downgrade, where there was one, is over.
+    pub fn end_downgrade(&self, domain: &Host, host: &Host) {
+        let host = host.to_string();
+        self.troubles().recovered(&domain.to_string(), |one| one == host);
+    }
+
+    /// Nothing is remembered of a domain any more, so nothing is less than before.
+    pub fn end_downgrades(&self, domain: &Host) {
+        self.troubles().recovered(&domain.to_string(), |_| true);
     }
 
     /// A connection to a next hop is open.

@@ -2,12 +2,14 @@
 
 use std::collections::VecDeque;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use super::labels::Direction;
 
 /// How many of each are kept.
 const KEPT: usize = 50;
+/// A downgrade that was not seen again for so long is no longer listed: the host may have gone.
+const STALE: SignedDuration = SignedDuration::from_hours(7 * 24);
 /// Characters of a reason, at most.
 const REASON_MAX: usize = 400;
 
@@ -58,9 +60,10 @@ impl Troubles {
         self.refusals.iter()
     }
 
-    /// The last downgrades, the newest first.
-    pub fn downgrades(&self) -> impl Iterator<Item = &Downgrade> {
-        self.downgrades.iter()
+    /// The downgrades that last, the newest first: the host has not shown as much as before since, and mail went to it
+    /// within a week.
+    pub fn downgrades(&self, now: Timestamp) -> impl Iterator<Item = &Downgrade> {
+        self.downgrades.iter().filter(move |one| one.at.duration_until(now) < STALE)
     }
 
     pub(super) fn refused(&mut self, mut refusal: Refusal) {
@@ -81,6 +84,11 @@ impl Troubles {
         self.downgrades.retain(|one| (&one.domain, &one.host) != (&downgrade.domain, &downgrade.host));
         self.downgrades.push_front(downgrade);
         self.downgrades.truncate(KEPT);
+    }
+
+    /// Ends the downgrades of a domain that `is_over` picks by their host.
+    pub(super) fn recovered(&mut self, domain: &str, is_over: impl Fn(&str) -> bool) {
+        self.downgrades.retain(|one| one.domain != domain || !is_over(&one.host));
     }
 }
 
@@ -118,5 +126,35 @@ mod tests {
         assert_eq!(troubles.refusals().count(), KEPT);
         assert!(troubles.refusals().all(|one| one.reason.chars().count() == REASON_MAX + 1));
         assert_eq!(troubles.refusals().next().map(|one| one.peer.as_str()), Some("999"));
+    }
+
+    fn downgrade(domain: &str, host: &str, at: &str) -> Downgrade {
+        Downgrade {
+            at: at.parse().expect("a time"),
+            connector: "a".to_owned(),
+            domain: domain.to_owned(),
+            host: host.to_owned(),
+            was: "TLS".to_owned(),
+            got: "no TLS".to_owned(),
+        }
+    }
+
+    #[test]
+    fn a_downgrade_ends_with_the_tls_that_is_back_or_after_a_week_without_mail() {
+        let mut troubles = Troubles::default();
+        let (first, later) = ("2026-11-01T10:00:00Z", "2026-11-07T10:00:00Z");
+        for (domain, host, at) in
+            [("a.example", "mx1", first), ("a.example", "mx2", later), ("b.example", "mx1", later)]
+        {
+            troubles.downgraded(downgrade(domain, host, at));
+        }
+        let listed = |troubles: &Troubles, now: &str| {
+            let all = troubles.downgrades(now.parse().expect("a time"));
+            all.map(|one| format!("{} {}", one.domain, one.host)).collect::<Vec<_>>()
+        };
+        assert_eq!(listed(&troubles, later), ["b.example mx1", "a.example mx2", "a.example mx1"]);
+        assert_eq!(listed(&troubles, "2026-11-08T10:00:00Z"), ["b.example mx1", "a.example mx2"]);
+        troubles.recovered("a.example", |host| host == "mx2");
+        assert_eq!(listed(&troubles, later), ["b.example mx1", "a.example mx1"], "of that host alone");
     }
 }

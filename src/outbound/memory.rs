@@ -29,10 +29,16 @@ impl Memory<'_> {
         let (domain, host) = (&self.attempt.host, &self.hop.host);
         let was = match self.history.note(domain, host, level, issuer(clearance.outcome()), now) {
             Change::Worse { was } => was,
-            Change::First | Change::Same | Change::Better { .. } => return None,
+            Change::First | Change::Same | Change::Better { .. } => {
+                self.monitor.end_downgrade(domain, host);
+                return None;
+            }
         };
         match connector.outbound.downgrade {
-            config::Downgrade::Allow => None,
+            config::Downgrade::Allow => {
+                self.monitor.end_downgrade(domain, host);
+                None
+            }
             // Refused where TLS is lost; what goes on all the same has lost less than that.
             config::Downgrade::Warn | config::Downgrade::Refuse => {
                 self.monitor.note_downgrade(Downgrade {
@@ -59,8 +65,12 @@ impl Memory<'_> {
             | Cause::Other(_) => return,
         };
         if let Some(level) = Level::of_refused(&refusal.got) {
-            // Nothing follows from the change: the refusal is told by itself.
-            let _ = self.history.note(&self.attempt.host, &self.hop.host, level, None, Timestamp::now());
+            let (domain, host) = (&self.attempt.host, &self.hop.host);
+            match self.history.note(domain, host, level, None, Timestamp::now()) {
+                // The refusal is logged by itself.
+                Change::Worse { .. } => {}
+                Change::First | Change::Same | Change::Better { .. } => self.monitor.end_downgrade(domain, host),
+            }
         }
     }
 }

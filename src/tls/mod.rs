@@ -57,6 +57,18 @@ pub enum Authentication {
     },
 }
 
+impl Authentication {
+    /// Returns true where the peer proved to be who was demanded or expected: by a name, a key or TLSA records. A
+    /// trusted certificate alone proves nothing of that: a public authority gives one to anybody.
+    #[must_use]
+    pub fn identifies(&self) -> bool {
+        match self {
+            Self::Verified(_) | Self::Pinned(_) | Self::Dane { .. } => true,
+            Self::Anonymous | Self::Unproved(_) | Self::Untrusted(_) | Self::Trusted => false,
+        }
+    }
+}
+
 impl fmt::Display for Authentication {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use gatepost::address::Host;
 use gatepost::discovery::history::Level;
+use gatepost::monitor::Monitor;
 use gatepost::outbound::Outbound;
 use gatepost::tls::NoTls;
 use jiff::Timestamp;
@@ -168,4 +169,18 @@ async fn a_domain_that_is_forgotten_begins_anew() {
     let history = outbound.discovery().history();
     history.forget(&domain, "they gave it up, ticket 4711", "the tests", Timestamp::now()).await.expect("written");
     assert_eq!(outcome(&deliver(&outbound, message(&[TO])).await, 0), "delivered");
+}
+
+#[tokio::test]
+async fn the_warning_of_a_downgrade_ends_with_the_tls_that_is_back() {
+    let world = World::new().await;
+    let (plain, back) = (in_clear().await, shows(&self_signed(&["mx.partner.example"], |_| {})).await);
+    let outbound = after_tls(&world, &plain, "").await;
+    let monitor = Monitor::default();
+    for (peer, warnings) in [(&plain, 1), (&back, 0)] {
+        let settings = Arc::into_inner(world.settings(&way(peer, ""))).expect("nobody else has it");
+        outbound.replace(Arc::new(settings.monitored(monitor.clone())));
+        assert_eq!(outcome(&deliver(&outbound, message(&[TO])).await, 0), "delivered");
+        assert_eq!(monitor.troubles().downgrades(Timestamp::now()).count(), warnings);
+    }
 }

@@ -150,7 +150,7 @@ pub(super) fn connectors(html: &mut Html, status: &Status) {
     html.raw("<p class=\"meta legend\">");
     for (class, words) in [
         ("verified", "TLS, the peer proved who it is"),
-        ("encrypted", "TLS, the peer proved nothing"),
+        ("encrypted", "TLS, the peer did not prove who it is"),
         ("clear", "in clear"),
         ("none", "no mail"),
     ] {

@@ -61,7 +61,7 @@ pub(super) async fn of(desk: &Desk) -> Result<Status, Problem> {
         more_certificates,
         exceptions: exceptions(&settings.config, now),
         refusals: noted.refusals().map(refusal).collect(),
-        downgrades: noted.downgrades().map(downgrade).collect(),
+        downgrades: noted.downgrades(now).map(downgrade).collect(),
         alarms,
         clients: clients(desk, &settings.config),
     })

@@ -29,21 +29,54 @@ fn each_step_is_warned_at_once() {
     let mut certificates = Certificates::default();
     let mut warned = Vec::new();
     for day in 60..105 {
-        warned.extend(certificates.own_due(&own, at(day)).into_iter().map(|(_, step)| (100 - day, step)));
+        warned.extend(certificates.own_due(&own, at(day)).into_iter().map(|(_, _, left)| (100 - day, left)));
         assert!(certificates.own_due(&own, at(day)).is_empty(), "twice on one day");
         // A restart in between changes nothing.
         certificates = Certificates::restored(certificates.kept());
     }
-    assert_eq!(warned, [(30, 30), (14, 14), (7, 7), (1, 1), (0, 0)]);
+    let days = [30, 14, 7, 1].map(|days| (days, Left::Days(days)));
+    assert_eq!(warned, [&days[..], &[(0, Left::Expired)]].concat());
 }
 
 #[test]
 fn a_renewed_certificate_is_warned_of_anew() {
     let mut certificates = Certificates::default();
     let own = |ends| [Own { file: "relay.pem".to_owned(), not_after: at(ends) }];
-    assert_eq!(certificates.own_due(&own(10), at(0)), [("relay.pem".to_owned(), 14)]);
+    let warning = |ends, days| ("relay.pem".to_owned(), at(ends), Left::Days(days));
+    assert_eq!(certificates.own_due(&own(10), at(0)), [warning(10, 10)]);
     assert!(certificates.own_due(&own(90), at(0)).is_empty());
-    assert_eq!(certificates.own_due(&own(90), at(70)), [("relay.pem".to_owned(), 30)]);
+    assert_eq!(certificates.own_due(&own(90), at(70)), [warning(90, 20)]);
+}
+
+#[test]
+fn a_warning_has_the_days_that_are_left_and_not_its_step() {
+    let end = at(100);
+    for (before_the_end, left) in [
+        (4 * DAY, Left::Days(4)),
+        (5 * DAY - 1, Left::Days(4)),
+        (DAY, Left::Days(1)),
+        (3_600, Left::Days(0)),
+        (0, Left::Expired),
+        (-DAY, Left::Expired),
+    ] {
+        let now = Timestamp::from_second(end.as_second() - before_the_end).expect("a time");
+        let own = [Own { file: "relay.pem".to_owned(), not_after: end }];
+        assert_eq!(Certificates::default().own_due(&own, now), [("relay.pem".to_owned(), end, left)]);
+        let mut certificates = Certificates::default();
+        certificates.enter(&sighting(&shown("a.example", "CN=One", "k1", 100), None), at(90));
+        let partners = certificates.partners_due(|_, _| true, now);
+        assert_eq!(partners.iter().map(|(_, _, left, _)| *left).collect::<Vec<_>>(), [left]);
+    }
+}
+
+#[test]
+fn a_partner_that_was_not_seen_for_90_days_is_forgotten() {
+    let mut certificates = Certificates::default();
+    certificates.enter(&sighting(&shown("a.example", "CN=One", "k1", 95), None), at(0));
+    assert_eq!(certificates.partners_due(|_, _| true, at(89)).len(), 1);
+    assert_eq!(certificates.partners().count(), 1);
+    assert!(certificates.partners_due(|_, _| true, at(90)).is_empty());
+    assert_eq!(certificates.partners().count(), 0, "whatever ends, nobody knows what it shows now");
 }
 
 #[test]
@@ -76,8 +109,8 @@ fn partners_are_warned_of_until_their_connector_is_no_longer_forced() {
     certificates.enter(&sighting(&shown("a.example", "CN=One", "k1", 5), None), at(0));
     let due = certificates.partners_due(|_, _| true, at(0));
     assert_eq!(
-        due.iter().map(|(connector, host, step, _)| (connector.as_str(), host.as_str(), *step)).collect::<Vec<_>>(),
-        [("partner", "mx.partner.example", 7)]
+        due.iter().map(|(connector, host, left, _)| (connector.as_str(), host.as_str(), *left)).collect::<Vec<_>>(),
+        [("partner", "mx.partner.example", Left::Days(5))]
     );
     assert!(certificates.partners_due(|_, _| true, at(0)).is_empty());
     assert!(certificates.partners_due(|_, _| false, at(5)).is_empty());
