@@ -21,6 +21,17 @@ pub enum HandshakeError {
 }
 
 impl HandshakeError {
+    /// As [`Self::of`], of a handshake with a client: where the two have nothing in common, `offer` gives the reason in
+    /// the client's offer, if there is one.
+    pub(super) fn of_client(error: &io::Error, offer: impl FnOnce() -> Option<String>) -> Self {
+        let is_incompatible =
+            matches!(tls(error), Some(rustls::Error::PeerIncompatible(_) | rustls::Error::InvalidMessage(_)));
+        match Some(offer).filter(|_| is_incompatible).and_then(|offer| offer()) {
+            Some(reason) => Self::Failed(reason),
+            None => Self::of(error),
+        }
+    }
+
     /// Converts an error of tokio-rustls, which wraps those of rustls in those of the network.
     pub(super) fn of(error: &io::Error) -> Self {
         if let Some(tls) = tls(error) {

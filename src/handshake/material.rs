@@ -11,7 +11,7 @@ use tokio_rustls::server::TlsStream;
 use super::client::Offers;
 use super::identity::{Identity, ServerIdentities};
 use super::server::ServerTls;
-use super::{ClientTls, HandshakeError, IdentitySummary, Seen, TrustAnchors, pem};
+use super::{ClientTls, HandshakeError, IdentitySummary, Recorded, Seen, TrustAnchors, pem};
 use crate::config::{Config, Connector, Fault, IdentityFiles, Located, OwnTls, Trust};
 use crate::tls::NamePattern;
 
@@ -92,7 +92,7 @@ impl Material {
         &self,
         stream: S,
         request_client_certificate: bool,
-    ) -> Result<(TlsStream<S>, Seen), HandshakeError> {
+    ) -> Result<(TlsStream<Recorded<S>>, Seen), HandshakeError> {
         match &self.server {
             Some(server) => server.accept(stream, request_client_certificate).await,
             None => Err(HandshakeError::Failed("we have no certificate: [tls] names none".to_owned())),

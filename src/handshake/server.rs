@@ -11,6 +11,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use super::identity::ServerIdentities;
+use super::offer::{self, Recorded};
 use super::verifier::Remember;
 use super::{HandshakeError, Seen, versions};
 use crate::tls::TlsVersion;
@@ -25,6 +26,8 @@ pub(super) struct ServerTls {
     /// It asks for no certificate, so a resumed session lacks none.
     plain: ArcSwap<ServerConfig>,
     asking: Arc<ServerConfig>,
+    /// The cipher suites that are accepted.
+    suites: Vec<u16>,
 }
 
 impl ServerTls {
@@ -49,16 +52,21 @@ impl ServerTls {
             config.session_storage = Arc::new(NoServerSessionStorage {});
             config.alpn_protocols = PROTOCOLS.map(<[u8]>::to_vec).to_vec();
         }
-        Ok(Self { plain: ArcSwap::from_pointee(plain), asking: Arc::new(asking) })
+        let suites = provider.cipher_suites.iter().map(|suite| suite.suite().into()).collect();
+        Ok(Self { plain: ArcSwap::from_pointee(plain), asking: Arc::new(asking), suites })
     }
 
     pub(super) async fn accept<S: AsyncRead + AsyncWrite + Unpin>(
         &self,
         stream: S,
         request_client_certificate: bool,
-    ) -> Result<(TlsStream<S>, Seen), HandshakeError> {
+    ) -> Result<(TlsStream<Recorded<S>>, Seen), HandshakeError> {
         let config = if request_client_certificate { Arc::clone(&self.asking) } else { self.plain.load_full() };
-        let stream = TlsAcceptor::from(config).accept(stream).await.map_err(|error| HandshakeError::of(&error))?;
+        let accepting = TlsAcceptor::from(config).accept(Recorded::new(stream)).into_fallible();
+        let mut stream = accepting.await.map_err(|(error, recorded)| {
+            HandshakeError::of_client(&error, || offer::reason(recorded.first(), &self.suites))
+        })?;
+        stream.get_mut().0.forget();
         let seen = Seen::of(stream.get_ref().1)?;
         Ok((stream, seen))
     }

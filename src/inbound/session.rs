@@ -1,5 +1,6 @@
 //! One session: the pump between a connection and [`Server`], with its clocks.
 
+mod lost;
 mod message;
 mod proxy;
 mod watched;
@@ -19,6 +20,8 @@ use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
+use lost::{Sender, Slow, unsent};
+
 use super::clients::Seat;
 use super::pace::Pace;
 use super::patience::{Patience, Progress};
@@ -30,11 +33,11 @@ use crate::access;
 use crate::address::Domain;
 use crate::config::{Listener, ListenerTls, Rate};
 use crate::connector::inbound_policy;
-use crate::handshake::{Role, Seen};
+use crate::handshake::{Recorded, Role, Seen};
 use crate::monitor::Reason;
 use crate::monitor::certificates::Shown;
 use crate::smtp::command::{CommandError, MailFrom, RcptTo};
-use crate::smtp::reply::{Reply, Severity};
+use crate::smtp::reply::Reply;
 use crate::smtp::server::{Channel, Farewell, Profile, Server, Step};
 use crate::tls::{NoTls, Presented, TlsFacts, TlsOutcome};
 
@@ -56,7 +59,7 @@ enum End {
     /// The handshake failed.
     Handshake(String),
     /// The client was too slow.
-    Timeout,
+    Timeout(Slow),
     /// The client has brought no message for too long.
     NoMessage,
     /// The seat was given to somebody else.
@@ -72,7 +75,7 @@ impl fmt::Display for End {
         match self {
             Self::Said | Self::StartTls => f.write_str("closed by us after our last reply"),
             Self::Handshake(fault) => write!(f, "the TLS handshake failed: {fault}"),
-            Self::Timeout => f.write_str("the client took too long"),
+            Self::Timeout(slow) => slow.fmt(f),
             Self::NoMessage => f.write_str("the client brought no message for too long"),
             Self::Crowded => f.write_str("the client brought no message for a while, and others were waiting"),
             Self::Shutdown => f.write_str("the service is shutting down"),
@@ -98,6 +101,8 @@ struct Session {
     layer: Layer,
     /// What the judge said at MAIL; of the last MAIL that was taken.
     standing: Option<Standing>,
+    /// The sender of the transaction, or of a MAIL that is being answered.
+    sender: Option<Sender>,
     /// What of a message has come.
     draft: Option<message::Arriving>,
     pace: Pace,
@@ -160,6 +165,7 @@ pub(super) async fn run(
         stop,
         layer: Layer::Clear,
         standing: None,
+        sender: None,
         draft: None,
         pace: Pace::default(),
         command_since: now,
@@ -227,13 +233,13 @@ impl Session {
 
     async fn close<S: Transport>(&self, mut wire: Wire<S>, end: End) -> End {
         match end {
-            End::Timeout => wire.say(&self.server.farewell(Farewell::Timeout)),
+            End::Gone(_) | End::Handshake(_) | End::Timeout(Slow::Replies) => return end,
+            End::Timeout(_) => wire.say(&self.server.farewell(Farewell::Timeout)),
             End::NoMessage => wire.say(&self.server.farewell(Farewell::NoMessage)),
             End::Shutdown => wire.say(&self.server.farewell(Farewell::Shutdown)),
             // A client that does not read has a part of a reply already.
             End::Crowded if wire.is_unsent() => return end,
             End::Crowded => wire.say(&self.server.farewell(Farewell::Crowded)),
-            End::Gone(_) | End::Handshake(_) => return end,
             End::Said | End::StartTls => {}
         }
         // Its seat is taken: nothing is waited for.
@@ -242,7 +248,7 @@ impl Session {
         end
     }
 
-    async fn shake_hands(&mut self, tcp: TcpStream) -> Result<TlsStream<TcpStream>, End> {
+    async fn shake_hands(&mut self, tcp: TcpStream) -> Result<TlsStream<Recorded<TcpStream>>, End> {
         let patience = self.patience().handshake;
         let shaking = self.settings.tls.accept(tcp, self.listener.request_client_certificate);
         let shaken = select! {
@@ -265,6 +271,9 @@ impl Session {
     /// Goes on until the session ends or wants TLS.
     async fn talk<S: AsyncRead + AsyncWrite + Unpin>(&mut self, wire: &mut Wire<S>) -> End {
         loop {
+            if self.server.transaction().is_none() && !self.server.takes_content() {
+                self.sender = None;
+            }
             let (used, step) = self.server.step(&wire.input);
             let reply = match step {
                 Step::Read => {
@@ -321,21 +330,6 @@ impl Session {
         }
     }
 
-    fn say<S: AsyncRead + AsyncWrite + Unpin>(&mut self, wire: &mut Wire<S>, reply: &Reply) {
-        if !self.server.is_storing() {
-            self.draft = None;
-        }
-        if self.server.transaction().is_none() {
-            self.seat.free();
-        }
-        let is_refusal = matches!(reply.severity(), Severity::Transient | Severity::Permanent);
-        // What was logged with its reason is not logged once more as a reply.
-        if is_refusal && !std::mem::take(&mut self.is_logged) && self.should_log("client refused", reply) {
-            info!(listener = %self.listener.name, peer = %self.peer, reply = reply.to_string(), "client refused");
-        }
-        wire.say(reply);
-    }
-
     fn patience(&self) -> Patience {
         self.seat.patience(&self.settings.config.timeouts)
     }
@@ -344,7 +338,7 @@ impl Session {
     async fn flush<S: AsyncRead + AsyncWrite + Unpin>(&self, wire: &mut Wire<S>) -> Result<(), End> {
         select! {
             biased;
-            sent = wire.flush(self.patience().command) => sent.map_err(|fault| End::Gone(fault.to_string())),
+            sent = wire.flush(self.patience().command) => sent.map_err(|fault| unsent(&fault)),
             () = self.seat.evicted() => Err(End::Crowded),
         }
     }
@@ -381,22 +375,13 @@ impl Session {
         }
     }
 
-    /// By when the client must have sent what is waited for since then, and how the session ends otherwise.
-    fn due(&self, content: bool, since: Instant) -> (Instant, End) {
-        let (timeouts, patience) = (&self.settings.config.timeouts, self.patience());
-        let block = self.pace.patience(patience.data_block, timeouts.data_rate);
-        let block = if self.server.seems_over() { block.min(SEEMS_OVER) } else { block };
-        let step = if content { since + block } else { self.command_since + patience.command };
-        let message = self.message_since + self.progress.allowance(&patience, timeouts.data_rate);
-        if step <= message { (step, End::Timeout) } else { (message, End::NoMessage) }
-    }
-
     async fn mail(&mut self, from: MailFrom) -> Reply {
+        let connector = Arc::clone(policy::connector(&self.settings.connectors, &from.reverse_path, self.peer.ip()));
+        self.sender = Some(Sender { from: from.reverse_path.clone(), connector: Arc::clone(&connector) });
         if let Err(refusal) = self.count(Rate::Messages) {
             return self.server.mail(from, Err(refusal));
         }
-        let (settings, peer) = (&self.settings, self.peer.ip());
-        let connector = policy::connector(&settings.connectors, &from.reverse_path, peer);
+        let (settings, connector) = (&self.settings, &connector);
         let outcome = match &self.layer {
             Layer::Clear => TlsOutcome::Clear(NoTls::NotUsed),
             Layer::Tls(seen) => {
@@ -438,7 +423,11 @@ impl Session {
             self.refused(&connector, Reason::Recipient, denied.to_string());
             let recipient = rcpt.forward_path.to_string();
             if self.should_log("recipient refused", &recipient) {
-                info!(listener = %self.listener.name, peer = %self.peer, recipient, reason = %denied, "recipient refused");
+                let (from, from_connector) = self.named();
+                info!(
+                    listener = %self.listener.name, peer = %self.peer, from, from_connector, recipient, reason = %denied,
+                    "recipient refused"
+                );
             }
             self.is_logged = true;
         }

@@ -11,6 +11,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::server::TlsStream;
 
+use crate::handshake::Recorded;
 use crate::smtp::reply::Reply;
 
 /// Octets to make room for when commands are read. An idle session should cost little.
@@ -54,10 +55,10 @@ impl Transport for TcpStream {
     fn take_last(&mut self, _words: &mut Vec<u8>) {}
 }
 
-impl Transport for TlsStream<TcpStream> {
+impl Transport for TlsStream<Recorded<TcpStream>> {
     fn has_input(&mut self) -> bool {
         let (tcp, tls) = self.get_mut();
-        tls.process_new_packets().is_ok_and(|state| state.plaintext_bytes_to_read() > 0) || tcp.has_input()
+        tls.process_new_packets().is_ok_and(|state| state.plaintext_bytes_to_read() > 0) || tcp.get_mut().has_input()
     }
 
     /// One write, and for the client one awakening, for our 221 and `close_notify` (RFC 8446 §6.1).

@@ -352,3 +352,32 @@ async fn a_renewed_certificate_serves_the_next_handshake_and_a_bad_one_does_not(
         assert_eq!(shown().await, renewed.chain);
     }
 }
+
+/// A `ClientHello` of this version with these cipher suites and nothing else, as devices of old send it.
+fn old_hello(version: u16, suites: &[u16]) -> Vec<u8> {
+    let suites: Vec<u8> = suites.iter().flat_map(|suite| suite.to_be_bytes()).collect();
+    let length = u8::try_from(suites.len()).expect("few");
+    let body = [&version.to_be_bytes()[..], &[7; 32], &[0, 0, length], &suites, &[1, 0]].concat();
+    let length = u8::try_from(body.len()).expect("short");
+    [&[22, 3, 1, 0, length + 4, 1, 0, 0, length][..], &body].concat()
+}
+
+#[tokio::test]
+async fn of_an_old_client_the_reason_is_its_own() {
+    let (material, _) = Material::load(&ours().config).expect("loads");
+    for (hello, words) in [
+        (old_hello(0x0301, &[0x002f, 0xc013]), "no TLS version in common: the client offers TLS 1.0 at most"),
+        (
+            old_hello(0x0303, &[0x002f, 0x0035, 0x009c]),
+            "no cipher suite in common: the client offers static RSA key exchange alone, and ECDHE is needed",
+        ),
+        (vec![0x80, 0x2e, 1, 3, 1, 0, 0x15, 0, 0, 0, 16], "no TLS version in common: the client begins with SSL 2.0"),
+        (b"EHLO scanner.example\r\n".to_vec(), "the peer did not speak TLS"),
+    ] {
+        let (mut client, server) = tokio::io::duplex(4096);
+        client.write_all(&hello).await.expect("there is room");
+        let shaken = tokio::time::timeout(PATIENCE, material.accept(server, true)).await.expect("in time");
+        let Err(error) = shaken else { panic!("there is no TLS with {hello:?}") };
+        assert_eq!(error.to_string(), words);
+    }
+}

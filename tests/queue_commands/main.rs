@@ -5,6 +5,7 @@ mod clients;
 mod commands;
 mod history;
 mod hostile;
+mod log;
 mod proxies;
 mod socket;
 mod status;

@@ -6,6 +6,7 @@ use tokio::select;
 use tokio::time::Instant;
 use tracing::{debug, error, info};
 
+use super::lost::unsent;
 use super::{End, Session};
 use crate::access;
 use crate::address::Domain;
@@ -192,7 +193,7 @@ impl Session {
             },
             () = self.stop.cancelled() => debug!(queue_id = %id, "message stays in the spool until the next start"),
         }
-        told.map_err(|fault| End::Gone(fault.to_string()))
+        told.map_err(|fault| unsent(&fault))
     }
 
     fn log_accepted(&self, entry: &Entry) {
@@ -207,8 +208,9 @@ impl Session {
         };
         info!(
             queue_id = %entry.id, from = entry.envelope.reverse_path.to_string(), recipients = entry.envelope.recipients.len(),
-            size = entry.size, listener = %self.listener.name, peer = %self.peer, connector, tls.got = tls,
-            "message accepted"
+            size = entry.size, listener = %self.listener.name, peer = %self.peer, connector,
+            // The same: whoever reads `connector` for many lines takes it for that of the recipients.
+            from_connector = connector, tls.got = tls, "message accepted"
         );
     }
 
@@ -222,7 +224,11 @@ impl Session {
         // A disk that stays full, or that keeps failing, is one piece of news; each refusal is logged as one.
         let trouble = if full { "no room" } else { "the disk fails" };
         if self.inbound.monitor.is_news("message cannot be stored", &self.listener.name, trouble) {
-            error!(listener = %self.listener.name, peer = %self.peer, error = %fault, remedy, "message cannot be stored");
+            let (from, from_connector) = self.named();
+            error!(
+                listener = %self.listener.name, peer = %self.peer, from, from_connector, error = %fault, remedy,
+                "message cannot be stored"
+            );
         }
         if full {
             Reply::new(452, Status(3, 1), "Insufficient system storage, try again later")

@@ -28,10 +28,11 @@ impl Session {
         {
             info!(listener = %self.listener.name, peer = %self.peer, reason = %fault, "TLS handshake failed");
         }
+        self.log_loss(end);
         let end = match end {
             End::Said | End::StartTls => SessionEnd::Said,
             End::Handshake(_) => SessionEnd::Handshake,
-            End::Timeout | End::NoMessage => SessionEnd::Timeout,
+            End::Timeout(_) | End::NoMessage => SessionEnd::Timeout,
             End::Crowded => SessionEnd::Crowded,
             End::Shutdown => SessionEnd::Shutdown,
             End::Gone(_) => SessionEnd::Gone,

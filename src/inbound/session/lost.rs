@@ -1,0 +1,116 @@
+//! What the log says of a session: its refusals, and that the client was too slow or is lost.
+
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::Instant;
+use tracing::info;
+
+use super::{End, SEEMS_OVER, Session};
+use crate::address::ReversePath;
+use crate::config::{Connector, write_duration};
+use crate::inbound::wire::Wire;
+use crate::smtp::reply::{Reply, Severity};
+
+/// The way in which a client was too slow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Slow {
+    /// It sent no whole command for so long.
+    Command(Duration),
+    /// It sent nothing more of its message for so long.
+    Content(Duration),
+    /// It sent its message in fewer octets per second than `[timeouts] data_rate`.
+    Rate,
+    /// It did not read our replies.
+    Replies,
+}
+
+impl fmt::Display for Slow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Command(time) => write!(f, "no command within {}", write_duration(*time)),
+            Self::Content(time) => write!(f, "nothing more of the message within {}", write_duration(*time)),
+            Self::Rate => f.write_str("the message came slower than [timeouts] data_rate"),
+            Self::Replies => f.write_str("our replies were not read in time"),
+        }
+    }
+}
+
+/// The sender that a client has named last.
+pub(super) struct Sender {
+    pub(super) from: ReversePath,
+    pub(super) connector: Arc<Connector>,
+}
+
+/// The end of a session whose replies could not be sent.
+pub(super) fn unsent(fault: &io::Error) -> End {
+    match fault.kind() {
+        io::ErrorKind::TimedOut => End::Timeout(Slow::Replies),
+        _ => End::Gone(fault.to_string()),
+    }
+}
+
+impl Session {
+    /// Replies, and logs a refusal.
+    pub(super) fn say<S: AsyncRead + AsyncWrite + Unpin>(&mut self, wire: &mut Wire<S>, reply: &Reply) {
+        if !self.server.is_storing() {
+            self.draft = None;
+        }
+        if self.server.transaction().is_none() {
+            self.seat.free();
+        }
+        let is_refusal = matches!(reply.severity(), Severity::Transient | Severity::Permanent);
+        // What was logged with its reason is not logged once more as a reply.
+        if is_refusal && !std::mem::take(&mut self.is_logged) && self.should_log("client refused", reply) {
+            let (from, from_connector) = self.named();
+            info!(
+                listener = %self.listener.name, peer = %self.peer, from, from_connector, reply = reply.to_string(),
+                "client refused"
+            );
+        }
+        wire.say(reply);
+    }
+
+    /// Returns the time by which the client must have sent what is waited for since then, and the end of the session
+    /// otherwise.
+    pub(super) fn due(&self, content: bool, since: Instant) -> (Instant, End) {
+        let (timeouts, patience) = (&self.settings.config.timeouts, self.patience());
+        let block = self.pace.patience(patience.data_block, timeouts.data_rate);
+        let block = if self.server.seems_over() { block.min(SEEMS_OVER) } else { block };
+        let step = if content { since + block } else { self.command_since + patience.command };
+        let message = self.message_since + self.progress.allowance(&patience, timeouts.data_rate);
+        let slow = if !content {
+            Slow::Command(patience.command)
+        } else if block < patience.data_block / 2 && !self.server.seems_over() {
+            // Whoever has half of the time left has been silent for that long.
+            Slow::Rate
+        } else {
+            Slow::Content(patience.data_block)
+        };
+        if step <= message { (step, End::Timeout(slow)) } else { (message, End::NoMessage) }
+    }
+
+    /// Logs that the client was too slow, or was lost inside a message.
+    pub(super) fn log_loss(&self, end: &End) {
+        let what = match end {
+            End::Timeout(_) | End::NoMessage | End::Crowded => "client timed out",
+            End::Gone(_) if self.server.takes_content() || self.server.is_storing() => "client lost inside a message",
+            End::Gone(_) | End::Said | End::StartTls | End::Handshake(_) | End::Shutdown => return,
+        };
+        if self.should_log(what, end) {
+            let (from, from_connector) = self.named();
+            info!(
+                listener = %self.listener.name, peer = %self.peer, from, from_connector, reason = %end, "{what}"
+            );
+        }
+    }
+
+    /// The sender and its connector, as fields of a log line; nothing where there is no transaction.
+    pub(super) fn named(&self) -> (Option<String>, Option<&str>) {
+        let sender = self.sender.as_ref();
+        (sender.map(|sender| sender.from.to_string()), sender.map(|sender| sender.connector.name.as_str()))
+    }
+}
