@@ -6,12 +6,11 @@
 use std::fs;
 use std::io::Write as _;
 use std::net::SocketAddr;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use crate::support::client::{Client, Verdict, send_all};
+use crate::support::disk::{Ballast, Mounted};
 use crate::support::message::Message;
 use crate::support::relay::{Home, Relay};
 use crate::support::sink::{ClosedPort, Sink};
@@ -30,65 +29,6 @@ const fn kept(disk: u64) -> u64 {
 const _: () = assert!(kept(LARGE) > EVIDENCE);
 /// A look at the disk is believed for 100 ms.
 const NOTICED: Duration = Duration::from_millis(200);
-
-/// A file system in memory; it goes when this does.
-struct Mounted(PathBuf);
-
-impl Mounted {
-    /// `None` where we may not; root may.
-    fn on(folder: PathBuf, size: u64) -> Option<Self> {
-        let size = format!("size={size},mode=700");
-        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &size, "gatepost-test"]).arg(&folder).output();
-        if mounted.is_ok_and(|mounted| mounted.status.success()) {
-            return Some(Self(folder));
-        }
-        assert_ne!(fs::metadata("/proc/self").map_or(0, |own| own.uid()), 0, "root cannot mount a small file system");
-        println!("SKIPPED: a small file system could not be mounted; run this as root");
-        None
-    }
-}
-
-impl Drop for Mounted {
-    fn drop(&mut self) {
-        // Lazily: a relay that is still being killed must not keep it.
-        let unmounted = Command::new("umount").arg("--lazy").arg(&self.0).status();
-        assert!(unmounted.is_ok_and(|status| status.success()), "{} is still mounted", self.0.display());
-    }
-}
-
-/// A file that takes up room.
-struct Ballast(PathBuf);
-
-impl Ballast {
-    /// Grows it until `left` octets are free.
-    fn leave(&self, left: u64) {
-        let file = fs::File::options().create(true).truncate(false).write(true).open(&self.0).expect("the ballast");
-        let grow = || {
-            let length = file.metadata().expect("it is open").len();
-            let free = free(&self.0);
-            assert!(free >= left, "{free} octets are free and {left} should be");
-            let length = (length + free - left).to_string();
-            let grown =
-                Command::new("fallocate").args(["--length", &length]).arg(&self.0).stderr(Stdio::null()).status();
-            grown.is_ok_and(|grown| grown.success())
-        };
-        // The relay may take some in between.
-        assert!(within(Duration::from_secs(5), grow), "{} was not made larger", self.0.display());
-    }
-
-    fn drop_all(self) {
-        fs::remove_file(self.0).expect("the ballast");
-    }
-}
-
-/// Octets that are free where a file is.
-fn free(file: &Path) -> u64 {
-    let told = Command::new("stat").args(["--file-system", "--format", "%a %S"]).arg(file).output().expect("stat");
-    let told = String::from_utf8_lossy(&told.stdout).into_owned();
-    let numbers: Vec<u64> = told.split_whitespace().filter_map(|number| number.parse().ok()).collect();
-    let [blocks, size] = numbers[..] else { panic!("stat said {told:?}") };
-    blocks * size
-}
 
 #[test]
 #[ignore = "needs root: .ci/durability"]
@@ -128,7 +68,7 @@ fn fill_up(disk: &Path, size: u64, home: impl Fn(&Sink, &ClosedPort) -> Home) {
     let octets = |file: &Path| fs::metadata(file).map_or(0, |file| file.len());
     let of_the_spool = home.spool.join("reserve");
     assert_eq!((octets(&reserve), octets(&of_the_spool) > 0), (EVIDENCE, true));
-    let ballast = Ballast(home.spool.join("bodies/ballast"));
+    let ballast = Ballast::at(home.spool.join("bodies/ballast"));
     let mut owed = fill(relay.address, &ballast, kept(size));
     sink.serve(closed.open());
     let missing = sink.wait_for(&owed, Duration::from_mins(1));
@@ -172,7 +112,7 @@ fn cramped(disk: &Path) -> Option<Cramped> {
     let (sink, closed) = (Sink::start(), ClosedPort::take());
     let home = Home { folder: disk.to_owned(), spool: disk.join("spool"), sink: sink.address, down: closed.address };
     let relay = Relay::start(&home, "before.example", &[]).unwrap_or_else(|end| panic!("{}", end.log));
-    let ballast = Ballast(home.spool.join("bodies/ballast"));
+    let ballast = Ballast::at(home.spool.join("bodies/ballast"));
     let messages: Vec<_> =
         (0..20_usize).map(|at| Message::new(&format!("m{at}"), &["down.example"], 3000 + at % 4 * 60_000)).collect();
     let verdicts = send_all(relay.address, &messages);

@@ -61,6 +61,19 @@ impl Client {
         self.transact(message).unwrap_or(Verdict::Lost)
     }
 
+    /// Goes away in the middle of a message, which nobody can have accepted then.
+    pub(crate) fn abandon(mut self, message: &Message) {
+        let mut steps = vec![format!("MAIL FROM:<{SENDER}>")];
+        steps.extend(message.recipients.iter().map(|to| format!("RCPT TO:<{to}>")));
+        steps.push("DATA".to_owned());
+        let content = stuffed(&message.content);
+        let said = steps.iter().all(|step| self.command(step).is_ok_and(|reply| reply.starts_with(['2', '3'])));
+        if said {
+            // Where the relay has gone first, it has nothing either.
+            let _gone = self.0.get_mut().write_all(&content[..content.len() - 5]);
+        }
+    }
+
     fn transact(&mut self, message: &Message) -> io::Result<Verdict> {
         let mut steps = vec![(format!("MAIL FROM:<{SENDER}>"), "250")];
         steps.extend(message.recipients.iter().map(|to| (format!("RCPT TO:<{to}>"), "250")));

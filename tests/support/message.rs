@@ -5,6 +5,9 @@ use super::Dice;
 /// The sender of all of them. A report about one would come from nobody, and be noticed.
 pub(crate) const SENDER: &str = "alice@sender.example";
 
+/// What the names of messages end with that say `TLS-Required: No` (RFC 8689).
+pub(crate) const RELAXED: &str = "-relaxed";
+
 /// A message to send.
 #[derive(Debug, Clone)]
 pub(crate) struct Message {
@@ -36,7 +39,8 @@ fn content(name: &str, size: usize) -> Vec<u8> {
     let mut dice = Dice::new(u64::from(crc32fast::hash(name.as_bytes())));
     // Nothing is missing that the relay would add.
     let whole = format!("Date: Thu, 1 Jan 1970 00:00:00 +0000\r\nMessage-ID: <{name}@sender.example>\r\n");
-    let mut text = format!("From: <{SENDER}>\r\nSubject: {name}\r\nX-Size: {size}\r\n{whole}\r\n");
+    let relaxed = if name.ends_with(RELAXED) { "TLS-Required: No\r\n" } else { "" };
+    let mut text = format!("From: <{SENDER}>\r\nSubject: {name}\r\nX-Size: {size}\r\n{whole}{relaxed}\r\n");
     let last = last_line(name);
     while text.len() + last.len() < size {
         for _ in 0..dice.below(4).saturating_sub(1) {

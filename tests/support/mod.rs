@@ -2,6 +2,7 @@
 //! told apart.
 
 pub(crate) mod client;
+pub(crate) mod disk;
 pub(crate) mod evidence;
 pub(crate) mod message;
 pub(crate) mod relay;

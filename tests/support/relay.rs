@@ -243,6 +243,15 @@ impl Relay {
         self.end()
     }
 
+    /// The end that a signal makes, of a relay that stays where it is.
+    pub(crate) fn has_said_all(&mut self) -> End {
+        if !within(PATIENCE, || self.has_ended()) {
+            self.signal("KILL");
+            return End { status: None, log: self.end().log };
+        }
+        self.end()
+    }
+
     fn end(&mut self) -> End {
         let status = self.child.wait().ok();
         while let Ok(line) = self.lines.recv_timeout(PATIENCE) {
