@@ -104,6 +104,12 @@ pub fn recipient(rules: Rules<'_>, peer: Peer, path: &ForwardPath) -> Result<Mai
     }
 }
 
+/// Checks that a peer may send to any domain. Whoever may not is a stranger.
+#[must_use]
+pub fn may_relay(relay: &Relay, peer: Peer) -> bool {
+    peer.may_relay || is_own_client(relay, peer.address)
+}
+
 /// Checks that a client belongs to `[relay] networks`. A client without a known address does not.
 #[must_use]
 pub fn is_own_client(relay: &Relay, address: Option<IpAddr>) -> bool {

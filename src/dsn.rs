@@ -8,6 +8,7 @@
 //! addressee can only be reached by hosts that take eight, and what cannot be returned in that form is left out.
 //! A host that refuses it all the same gets its text alone (`plain`).
 
+mod digest;
 mod encode;
 mod plain;
 
@@ -17,7 +18,10 @@ use jiff::Timestamp;
 use jiff::fmt::rfc2822;
 
 use crate::address::{Domain, Mailbox, ReversePath};
-use crate::envelope::{BodyType, Envelope, Notify, QueueId, Recipient, ReportForm, Ret, TlsRequirement, Trouble};
+use crate::envelope::{
+    BodyType, Envelope, Notify, Origin, QueueId, Recipient, ReportForm, Ret, TlsRequirement, Trouble,
+};
+pub use digest::{Excerpt, Lost, digest};
 use encode::{from_xtext, passes, quoted_printable, seven_bit_orcpt, utf8_xtext};
 pub use plain::{Refused, plain};
 
@@ -27,6 +31,10 @@ pub const WHOLE_MESSAGE_MAX: u64 = 50 * 1024;
 const QUOTE_MAX: usize = 900;
 /// Characters of a reason that the text for people tells, at most.
 const REASON_MAX: usize = 2500;
+/// Octets that the reasons of all recipients take in one part of a report, as long as each has [`REASON_MIN`].
+const REASONS_MAX: usize = 64 * 1024;
+/// Characters of a reason that are told however many recipients there are.
+const REASON_MIN: usize = 120;
 /// Where lines are folded, if they can be (RFC 5322 §2.1.1).
 const LINE_LENGTH: usize = 76;
 /// Octets of a word that is not broken: a line may have 998 (RFC 5321 §4.5.3.1.6).
@@ -104,27 +112,17 @@ pub fn is_wanted(sender: &ReversePath, recipient: &Recipient, action: Action) ->
     }
 }
 
-/// To whom the report about a message goes: its sender. A failed message from the null reverse-path is
-/// told to our own `postmaster`, unless that is who could not be reached: then there is nobody left.
+/// Returns how much of a message of `size` octets is returned. Where a connector forced TLS, its content must not travel
+/// back over a way that was not held to the same demand. Where the message itself required that, RET=FULL counts for
+/// nothing (RFC 8689 §5); nor does it where a stranger brought the message: its sender may never have seen it.
 #[must_use]
-pub fn addressee(envelope: &Envelope, told: &[Told<'_>], postmaster: &Mailbox) -> Option<Mailbox> {
-    match &envelope.reverse_path {
-        ReversePath::Mailbox(sender) => Some(sender.clone()),
-        ReversePath::Null if told.iter().any(|told| told.recipient.mailbox == *postmaster) => None,
-        ReversePath::Null => Some(postmaster.clone()),
-    }
-}
-
-/// How much of a message of `size` octets is returned. `confidential`: its connector forced TLS, so its
-/// content must not travel back over a way that was not held to the same demand. Where the message itself
-/// required that, RET=FULL counts for nothing (RFC 8689 §5).
-#[must_use]
-pub fn returned(action: Action, envelope: &Envelope, size: u64, confidential: bool) -> Returned {
-    let confidential = confidential || envelope.tls == TlsRequirement::Require;
+pub fn returned(action: Action, envelope: &Envelope, size: u64) -> Returned {
+    let confidential = envelope.confidential || envelope.tls == TlsRequirement::Require;
+    let is_withheld = confidential || envelope.origin == Origin::Stranger;
     match (action, envelope.ret) {
         // A message that is not lost need not come back.
         (Action::Delayed(_) | Action::Relayed, _) | (Action::Failed, Some(Ret::Hdrs)) => Returned::Headers,
-        (Action::Failed, Some(Ret::Full) | None) if confidential || size > WHOLE_MESSAGE_MAX => Returned::Headers,
+        (Action::Failed, Some(Ret::Full) | None) if is_withheld || size > WHOLE_MESSAGE_MAX => Returned::Headers,
         (Action::Failed, Some(Ret::Full) | None) => Returned::Whole,
     }
 }
@@ -157,12 +155,11 @@ pub fn write(about: &About<'_>, action: Action, told: &[Told<'_>], to: &Mailbox,
     let (kind, returned) = returned_part(about, parts.wide);
     parts.add(kind, returned);
 
-    let subject = match (action, &about.envelope.reverse_path) {
-        (Action::Failed, ReversePath::Mailbox(_)) => "Undelivered mail returned to sender",
-        (Action::Failed, ReversePath::Null) => "Undelivered report, returned to nobody",
-        (Action::Delayed(Some(_)), _) => "Delayed mail (still being retried)",
-        (Action::Delayed(None), _) => "Delayed mail (held by the relay)",
-        (Action::Relayed, _) => "Mail was passed on",
+    let subject = match action {
+        Action::Failed => "Undelivered mail returned to sender",
+        Action::Delayed(Some(_)) => "Delayed mail (still being retried)",
+        Action::Delayed(None) => "Delayed mail (held by the relay)",
+        Action::Relayed => "Mail was passed on",
     };
     let mut content = header(about.hostname, about.now, to, subject, report).into_bytes();
     // RFC 8689 §5: what is told of such a message is protected as the message was. That a sender cared
@@ -172,7 +169,7 @@ pub fn write(about: &About<'_>, action: Action, told: &[Told<'_>], to: &Mailbox,
         TlsRequirement::Ordinary | TlsRequirement::Relaxed => TlsRequirement::Ordinary,
     };
     let envelope = report_envelope(to, tls, parts.eight_bit, ReportForm::Full);
-    parts.finish(&mut content);
+    parts.finish("multipart/report; report-type=delivery-status", &mut content);
     Report { content, envelope }
 }
 
@@ -226,13 +223,18 @@ impl Parts {
         self.eight_bit |= eight_bit;
     }
 
+    /// Adds a part of seven bits that has its header.
+    fn add_whole(&mut self, part: &str) {
+        self.octets.extend_from_slice(format!("\r\n--{}\r\n{part}", self.boundary).as_bytes());
+    }
+
     /// Appends the rest of the header, and the parts.
-    fn finish(self, out: &mut Vec<u8>) {
+    fn finish(self, kind: &str, out: &mut Vec<u8>) {
         let Self { boundary, eight_bit, octets, .. } = self;
         // Parts of eight bits make the whole one of eight bits (RFC 2045 §6.4).
         let encoding = if eight_bit { "Content-Transfer-Encoding: 8bit\r\n" } else { "" };
         let head = format!(
-            "Content-Type: multipart/report; report-type=delivery-status;\r\n\tboundary=\"{boundary}\"\r\n{encoding}\r\n\
+            "Content-Type: {kind};\r\n\tboundary=\"{boundary}\"\r\n{encoding}\r\n\
              This is a MIME-encapsulated message.\r\n"
         );
         out.extend_from_slice(head.as_bytes());
@@ -275,21 +277,16 @@ fn returned_part<'a>(about: &About<'a>, wide: bool) -> (&'static str, &'a [u8]) 
 /// The part for people.
 fn explanation(about: &About<'_>, action: Action, told: &[Told<'_>]) -> String {
     let mut out = format!("This is the mail relay at {}.\r\n\r\n", about.hostname);
-    match (action, &about.envelope.reverse_path) {
-        (Action::Failed, ReversePath::Mailbox(_)) => out.push_str(
+    match action {
+        Action::Failed => out.push_str(
             "Your message could not be delivered to the recipients below, and will not\r\n\
              be tried again.",
         ),
-        (Action::Failed, ReversePath::Null) => out.push_str(
-            "A message without a sender, as reports are, could not be delivered to the\r\n\
-             recipients below, and will not be tried again. Nobody but you, the postmaster\r\n\
-             of this relay, is told.",
-        ),
-        (Action::Delayed(None), _) => out.push_str(
+        Action::Delayed(None) => out.push_str(
             "Your message could not be delivered to the recipients below. It is kept here\r\n\
              until an administrator of the relay decides about it.",
         ),
-        (Action::Delayed(Some(until)), _) => {
+        Action::Delayed(Some(until)) => {
             let _ = write!(
                 out,
                 "THIS IS A WARNING ONLY. YOU NEED NOT SEND YOUR MESSAGE AGAIN.\r\n\r\n\
@@ -298,15 +295,16 @@ fn explanation(about: &About<'_>, action: Action, told: &[Told<'_>]) -> String {
                 date(until)
             );
         }
-        (Action::Relayed, _) => out.push_str(
+        Action::Relayed => out.push_str(
             "Your message was passed on for the recipients below. The host that took it\r\n\
              does not tell senders of success, so this may be the last that you hear.",
         ),
     }
     let _ = write!(out, "\r\nIt was accepted here on {}\r\nas {}.\r\n", date(about.accepted), about.id);
+    let most = reason_max(REASON_MAX, told.len());
     for told in told {
         let _ = write!(out, "\r\n<{}>:\r\n", told.recipient.mailbox);
-        fold(&mut out, "    ", "    ", &quote(&told.last.text, REASON_MAX));
+        fold(&mut out, "    ", "    ", &quote(&told.last.text, most));
     }
     if told.iter().any(|told| told.last.status.status().0 == 7) {
         out.push_str(
@@ -340,14 +338,20 @@ fn status(about: &About<'_>, action: Action, told: &[Told<'_>], global: bool) ->
         let _ = write!(out, "Original-Envelope-Id: {}\r\n", from_xtext(envid));
     }
     let _ = write!(out, "Reporting-MTA: dns; {}\r\nArrival-Date: {}\r\n", about.hostname, date(about.accepted));
+    let most = reason_max(QUOTE_MAX, told.len());
     for told in told {
-        recipient_fields(&mut out, action, told, global);
+        recipient_fields(&mut out, action, told, most, global);
     }
     out
 }
 
-/// The fields about one recipient (RFC 3464 §2.3).
-fn recipient_fields(out: &mut String, action: Action, told: &Told<'_>, global: bool) {
+/// The characters of a reason that are told of each of so many recipients; `most` of one.
+fn reason_max(most: usize, recipients: usize) -> usize {
+    (REASONS_MAX / recipients.max(1)).clamp(REASON_MIN, most)
+}
+
+/// The fields about one recipient (RFC 3464 §2.3); `most` characters of the reason.
+fn recipient_fields(out: &mut String, action: Action, told: &Told<'_>, most: usize, global: bool) {
     let Told { recipient, last } = told;
     out.push_str("\r\n");
     if let Some((kind, address)) = recipient.orcpt.as_deref().and_then(|orcpt| orcpt.split_once(';')) {
@@ -377,7 +381,7 @@ fn recipient_fields(out: &mut String, action: Action, told: &Told<'_>, global: b
         Some(reply) => ("smtp", reply.to_string()),
         None => ("x-gatepost", last.text.clone()),
     };
-    let said = quote(&said, QUOTE_MAX);
+    let said = quote(&said, most);
     let said = if global { said } else { said.replace(|c: char| !c.is_ascii(), "?") };
     fold(out, &format!("Diagnostic-Code: {kind}; "), "\t", &said);
     let _ = write!(out, "Last-Attempt-Date: {}\r\n", date(last.at));

@@ -5,6 +5,7 @@
 //! its name. RFC 5321 §2.3.1; DSN parameters from RFC 3461 §4; REQUIRETLS from RFC 8689.
 
 mod arrival;
+mod origin;
 mod report;
 mod requirement;
 mod trouble;
@@ -16,6 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::address::{Mailbox, ReversePath};
 pub use arrival::Arrival;
+pub use origin::Origin;
 pub use report::ReportForm;
 pub use requirement::TlsRequirement;
 pub use trouble::Trouble;
@@ -158,7 +160,7 @@ pub struct Recipient {
     /// How far delivery has come.
     #[serde(default, skip_serializing_if = "RecipientState::is_fresh")]
     pub state: RecipientState,
-    /// The report to the sender that the recipient is held, or was delivered, where it could not be stored yet.
+    /// The report to the sender about this recipient that is not stored yet: its state says which.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub owed: Option<Box<Trouble>>,
 }
@@ -328,6 +330,12 @@ pub struct Envelope {
     /// The session that brought it, until that is on record in the evidence; none for what we write ourselves.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub arrival: Option<Arrival>,
+    /// The kind of client that it came from.
+    #[serde(default, skip_serializing_if = "Origin::is_known")]
+    pub origin: Origin,
+    /// Whether the reports that are owed return no content, since TLS was forced on the way of the message.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub confidential: bool,
 }
 
 impl Envelope {
@@ -346,6 +354,8 @@ impl Envelope {
             message_id: None,
             report: None,
             arrival: None,
+            origin: Origin::Known,
+            confidential: false,
         }
     }
 

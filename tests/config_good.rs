@@ -48,6 +48,8 @@ fn has_the_documented_values(config: &Config) {
     assert_eq!(config.queue.retry, [1, 5, 15, 30, 60, 120, 240].map(minutes));
     assert_eq!(config.queue.expire, minutes(5 * 24 * 60));
 
+    assert_eq!((config.queue.dsn_gather, config.queue.postmaster_digest), (Duration::from_secs(30), minutes(60)));
+
     let limits = &config.limits;
     assert_eq!((limits.message_size, limits.recipients), (50 * 1024 * 1024, 1000));
     let clients = &limits.clients;
@@ -59,6 +61,7 @@ fn has_the_documented_values(config: &Config) {
     assert_eq!(limits.transaction_memory, TransactionMemory { all: 128 << 20, per_session: 512 << 10 });
     assert_eq!((limits.errors, limits.received), (20, 100));
     assert_eq!((limits.delivery_attempts, limits.delivery_attempt_time), (2000, minutes(30)));
+    assert_eq!((limits.dsn_per_minute, limits.dsn_per_minute_per_domain), (600, 60));
 
     let timeouts = &config.timeouts;
     assert_eq!((timeouts.command, timeouts.data_block, timeouts.data_rate), (minutes(5), minutes(3), 1024));

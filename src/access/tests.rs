@@ -50,6 +50,17 @@ fn ask_with(relay: &Relay, connector: &[&str], address: &str, may_relay: bool, p
 }
 
 #[test]
+fn whoever_may_not_relay_is_a_stranger() {
+    for (address, has_right, expected) in
+        [(Some(OURS), false, true), (Some(STRANGER), false, false), (Some(STRANGER), true, true), (None, false, false)]
+    {
+        let address = address.map(|address| address.parse().expect("an address"));
+        let peer = Peer { address, local: "192.0.2.25".parse().expect("an address"), may_relay: has_right };
+        assert_eq!(may_relay(&relay(), peer), expected, "{peer:?}");
+    }
+}
+
+#[test]
 fn anyone_may_write_to_our_domains() {
     for path in ["a@example.com", "a@EXAMPLE.com", "a@x.sub.example.com", "\"a b\"@example.com"] {
         assert!(ask(STRANGER, false, path).is_ok(), "{path}");

@@ -256,7 +256,11 @@ fn recipient((recipient, way): (&envelope::Recipient, &Way)) -> Recipient {
             told.reason = history.last().map(reason);
         }
         RecipientState::Delivered => told.state = words::State::Delivered,
-        RecipientState::Failed => told.state = words::State::Failed,
+        RecipientState::Failed => {
+            told.state = words::State::Failed;
+            // It is here still because its sender is to be told.
+            told.reason = recipient.owed.as_deref().map(reason);
+        }
     }
     told
 }

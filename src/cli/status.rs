@@ -14,7 +14,7 @@ use super::queue::words::{age, brief, plain, short, size, time};
 use super::socket::Client;
 use super::{ConfigFile, show};
 use crate::admin::words::status::{
-    Attempts, Certificate, Clients, Destination, Downgrade, Exception, Owner, Refusal, Status,
+    Attempts, Certificate, Clients, Destination, Downgrade, Exception, Owner, Refusal, Reports, Status,
 };
 
 /// Of each list so many are shown; all of them are in the JSON.
@@ -74,6 +74,7 @@ fn screen(status: &Status) -> String {
     let (octets, waiting, held) = (size(queue.octets), queue.waiting, queue.held);
     let messages = if queue.messages == 1 { "1 message".to_owned() } else { format!("{} messages", queue.messages) };
     let _ = writeln!(text, "\nqueue: {messages} ({octets}), recipients: {waiting} waiting, {held} held{oldest}");
+    text.push_str(&reports(&status.reports));
     status.attempts.iter().for_each(|share| text.push_str(&attempts(share)));
     list(&mut text, "destinations in trouble", &status.troubles, status.more_troubles, |one| trouble(one, now));
     list(&mut text, "certificates", &status.certificates, status.more_certificates, certificate);
@@ -82,6 +83,15 @@ fn screen(status: &Status) -> String {
     text.push_str(&clients(&status.clients));
     list(&mut text, "last refusals", &status.refusals, 0, refusal);
     text
+}
+
+/// The reports that are not stored yet, where there are any.
+fn reports(reports: &Reports) -> String {
+    let Reports { waiting, for_digest, .. } = reports;
+    if *waiting == 0 && *for_digest == 0 {
+        return String::new();
+    }
+    format!("reports to senders: {waiting} waiting; for the postmaster's next digest: {for_digest}\n")
 }
 
 /// One share of the delivery attempts.
@@ -195,6 +205,7 @@ mod tests {
         let text = format!(
             r#"{{"version":"0.1.0","hostname":"relay.example.com","since":"2026-11-26T00:00:00Z","at":"2026-11-26T01:30:00Z",
             "queue":{{"messages":1,"octets":2048,"waiting":1,"held":0,"oldest":"2026-11-26T00:30:00Z","counted":null}},
+            "reports":{{"waiting":3,"for_digest":12,"stored":9,"delayed":3,"merged":0,"digests":1}},
             "attempts":[{{"share":"named","most":800,"running":3,"slow":1,"waiting":0,"full_seconds":null}},
             {{"share":"mx","most":1200,"running":1200,"slow":900,"waiting":7,"full_seconds":130}}],
             "troubles":[{{"domain":"b.example","connector":"internet","waiting":1,"held":0,"oldest":"2026-11-26T00:30:00Z",
@@ -209,6 +220,7 @@ mod tests {
         let expected = format!(
             "relay.example.com, Gatepost 0.1.0, up since 2026-11-26 00:00:00 UTC (1h 30m)\n\n\
              queue: 1 message (2.0 KiB), recipients: 1 waiting, 0 held, oldest 1h 0m\n\
+             reports to senders: 3 waiting; for the postmaster's next digest: 12\n\
              delivery attempts for named connectors and smart hosts: 3 of 800, 1 slow\n\
              delivery attempts for destinations by MX: 1200 of 1200, 900 slow; ALL IN USE for 2m, 7 destinations wait\n\n\
              destinations in trouble:\n  b.example (internet): 1 waiting, 0 held, since 1h 0m, next try in 5m\n    \

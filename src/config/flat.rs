@@ -156,7 +156,14 @@ fn queue(queue: &Queue) -> Section {
         WarnAfter::Never => text("never"),
         WarnAfter::Age(age) => time(age),
     };
-    Section::new("[queue]", vec![("retry", list(&retry)), ("expire", time(queue.expire)), ("warn_after", warn_after)])
+    let pairs = vec![
+        ("retry", list(&retry)),
+        ("expire", time(queue.expire)),
+        ("warn_after", warn_after),
+        ("dsn_gather", time(queue.dsn_gather)),
+        ("postmaster_digest", time(queue.postmaster_digest)),
+    ];
+    Section::new("[queue]", pairs)
 }
 
 fn limits(limits: &Limits) -> Section {
@@ -178,6 +185,8 @@ fn limits(limits: &Limits) -> Section {
         ("received", number(limits.received)),
         ("delivery_attempts", number(limits.delivery_attempts)),
         ("delivery_attempt_time", time(limits.delivery_attempt_time)),
+        ("dsn_per_minute", number(limits.dsn_per_minute)),
+        ("dsn_per_minute_per_domain", number(limits.dsn_per_minute_per_domain)),
     ];
     Section::new("[limits]", pairs)
 }

@@ -305,6 +305,10 @@ pub struct Queue {
     pub expire: Duration,
     /// The age at which its sender is told of the delay.
     pub warn_after: WarnAfter,
+    /// The time that a report waits for those about other recipients of its message.
+    pub dsn_gather: Duration,
+    /// The time between a failure of mail without a sender and the digest that tells the postmaster of it.
+    pub postmaster_digest: Duration,
 }
 
 /// `[queue] warn_after`.
@@ -335,6 +339,10 @@ pub struct Limits {
     pub delivery_attempts: u32,
     /// The time that one delivery attempt may take.
     pub delivery_attempt_time: Duration,
+    /// Reports to senders in a minute.
+    pub dsn_per_minute: u32,
+    /// Reports in a minute to the senders of one domain.
+    pub dsn_per_minute_per_domain: u32,
 }
 
 /// `[timeouts]`: each bounds a whole step (RFC 5321 §4.5.3.2).

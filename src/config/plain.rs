@@ -53,8 +53,10 @@ pub(super) fn queue(mut table: Table<'_>, notes: &mut Notes<'_>) -> Queue {
         );
     }
     let warn_after = table.or(notes, "warn_after", WarnAfter::Age(Duration::from_secs(4 * HOUR)), warn_after);
+    let dsn_gather = table.or(notes, "dsn_gather", Duration::from_secs(30), duration);
+    let postmaster_digest = table.or(notes, "postmaster_digest", Duration::from_secs(HOUR), duration);
     table.finish(notes);
-    Queue { retry: retry_meant, expire, warn_after }
+    Queue { retry: retry_meant, expire, warn_after, dsn_gather, postmaster_digest }
 }
 
 fn warn_after(value: &Value<'_>, notes: &mut Notes<'_>) -> Option<WarnAfter> {
@@ -72,6 +74,8 @@ pub(super) fn limits(mut table: Table<'_>, notes: &mut Notes<'_>) -> Limits {
     let errors = number(notes, "errors").or(20);
     let received = number(notes, "received");
     let delivery_attempts = number(notes, "delivery_attempts");
+    let dsn_per_minute = number(notes, "dsn_per_minute").or(600);
+    let dsn_per_minute_per_domain = number(notes, "dsn_per_minute_per_domain").or(60);
     let message_size = table.read(notes, "message_size", size);
     let delivery_attempt_time = table.or(notes, "delivery_attempt_time", Duration::from_secs(30 * MINUTE), duration);
     let clients = clients::read(&mut table, notes);
@@ -100,6 +104,8 @@ pub(super) fn limits(mut table: Table<'_>, notes: &mut Notes<'_>) -> Limits {
         received: received.or(100),
         delivery_attempts: delivery_attempts.or(2000),
         delivery_attempt_time,
+        dsn_per_minute,
+        dsn_per_minute_per_domain,
     }
 }
 

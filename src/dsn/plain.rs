@@ -21,16 +21,21 @@ pub struct Refused<'a> {
     pub content: &'a [u8],
 }
 
+/// The part for people of the report of this name, with the header of the part; `None` where the content is no report as
+/// [`super::write`] makes them, or is cut short before the end of the part.
+pub(super) fn part_for_people(id: QueueId, content: &[u8]) -> Option<&str> {
+    let delimiter = format!("\r\n--{}\r\n", boundary(id));
+    let parts = content.get(memchr::memmem::find(content, delimiter.as_bytes())? + delimiter.len()..)?;
+    std::str::from_utf8(&parts[..memchr::memmem::find(parts, delimiter.as_bytes())?]).ok()
+}
+
 /// Writes the part for people of a report as a report of its own; `report` is the id of that. `None` where the
 /// content is no report as [`super::write`] makes them.
 #[must_use]
 pub fn plain(refused: &Refused<'_>, hostname: &Domain, now: Timestamp, report: QueueId) -> Option<Report> {
     let Refused { id, envelope, content } = *refused;
     let to = &envelope.recipients.first()?.mailbox;
-    let delimiter = format!("\r\n--{}\r\n", boundary(id));
-    let parts = content.get(memchr::memmem::find(content, delimiter.as_bytes())? + delimiter.len()..)?;
-    let part = std::str::from_utf8(&parts[..memchr::memmem::find(parts, delimiter.as_bytes())?]).ok()?;
-    let (kind, text) = part.split_once("\r\n\r\n")?;
+    let (kind, text) = part_for_people(id, content)?.split_once("\r\n\r\n")?;
     let start = memchr::memmem::find(content, b"\r\nSubject: ")? + "\r\nSubject: ".len();
     let subject = content.get(start..)?.split(|octet| *octet == b'\r').next()?;
     let subject = std::str::from_utf8(subject).ok()?;

@@ -410,12 +410,17 @@ impl Session {
         }
     }
 
+    /// The client as the rules of relaying see it.
+    fn client_rights(&self) -> access::Peer {
+        let may_relay = self.standing.as_ref().is_some_and(|standing| standing.may_relay);
+        access::Peer { address: self.client, local: self.local, may_relay }
+    }
+
     fn rcpt(&mut self, rcpt: RcptTo) -> Reply {
         if let Err(refusal) = self.count(Rate::Recipients) {
             return self.server.rcpt(rcpt, Err(refusal));
         }
-        let may_relay = self.standing.as_ref().is_some_and(|standing| standing.may_relay);
-        let peer = access::Peer { address: self.client, local: self.local, may_relay };
+        let peer = self.client_rights();
         let rules = access::Rules::new(&self.settings.config, &self.settings.connectors);
         let answer = access::recipient(rules, peer, &rcpt.forward_path);
         if let Err(denied) = &answer {

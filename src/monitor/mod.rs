@@ -35,7 +35,7 @@ pub use labels::{Demanded, Fate, HandshakeEnd, PolicyEnd, Reason, SessionEnd};
 pub use log_budget::LogClient;
 use meters::{Meters, Open};
 use repeats::{Repeats, Verdict};
-pub use text::{AttemptsReading, ClientReading, Format, Process, QueueReading, Reading};
+pub use text::{AttemptsReading, ClientReading, Format, Process, QueueReading, Reading, ReportsReading};
 use troubles::{Downgrade, Refusal, Troubles};
 
 /// The limits that turn clients away, by their keys in `[limits]`.

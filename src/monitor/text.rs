@@ -49,6 +49,8 @@ pub struct Reading {
     pub troubled: usize,
     /// The delivery attempts, by share.
     pub attempts: Vec<AttemptsReading>,
+    /// The reports to senders and to the postmaster.
+    pub reports: ReportsReading,
     /// Certificates: `own` or `partner`, which, and when it ends.
     pub certificates: Vec<(&'static str, String, Timestamp)>,
     /// MTA-STS policies that are known.
@@ -104,6 +106,23 @@ pub struct ClientReading {
     pub held: usize,
     /// Octets of the recipients in open transactions.
     pub transaction_memory: usize,
+}
+
+/// The reports to senders and to the postmaster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ReportsReading {
+    /// Messages whose report waits.
+    pub waiting: u64,
+    /// Failed messages that wait for the postmaster's digest.
+    pub for_digest: u64,
+    /// Reports that were made.
+    pub stored: u64,
+    /// Reports that had to wait for the rate.
+    pub delayed: u64,
+    /// Recipients whose report went into another's.
+    pub merged: u64,
+    /// Digests that were made.
+    pub digests: u64,
 }
 
 /// The process, as the system tells.
@@ -163,6 +182,7 @@ fn read(reading: &Reading) -> Registry {
     let help = "Destinations whose mail waits after a failed attempt";
     registry.register("queue_troubled_destinations", help, one(number(reading.troubled)));
     attempts(&mut registry, &reading.attempts);
+    reports(&mut registry, reading.reports);
     let certificates = Family::<Certificate, Gauge>::default();
     for (owner, certificate, ends) in &reading.certificates {
         let label = Certificate { owner, certificate: certificate.clone() };
@@ -227,6 +247,28 @@ fn clients(registry: &mut Registry, reading: &ClientReading) {
     memory.set(number(reading.transaction_memory));
     let help = "Memory of the recipients in open transactions";
     registry.register_with_unit("inbound_transaction_memory", help, Unit::Bytes, memory);
+}
+
+fn reports(registry: &mut Registry, reading: ReportsReading) {
+    let mut gauge = |name: &str, help: &str, value: u64| {
+        let gauge = Gauge::<i64>::default();
+        gauge.set(number(value));
+        registry.register(name, help, gauge);
+    };
+    let help =
+        "Messages whose report to the sender waits, for other recipients' reports or for [limits] dsn_per_minute";
+    gauge("dsn_waiting", help, reading.waiting);
+    let help = "Failed messages without a sender that wait for the postmaster's next digest";
+    gauge("dsn_digest_waiting", help, reading.for_digest);
+    let mut counter = |name: &str, help: &str, value: u64| {
+        let counter = Counter::<u64>::default();
+        counter.inc_by(value);
+        registry.register(name, help, counter);
+    };
+    counter("dsn", "Reports to senders", reading.stored);
+    counter("dsn_delayed", "Reports to senders that had to wait for [limits] dsn_per_minute", reading.delayed);
+    counter("dsn_merged", "Recipients whose report went into that of another recipient", reading.merged);
+    counter("dsn_digests", "Digests of failed mail without a sender, for the postmaster", reading.digests);
 }
 
 /// The figures that every process shows under the same names.

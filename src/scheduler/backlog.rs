@@ -2,8 +2,11 @@
 
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use tokio::sync::mpsc;
 
+use crate::address::Host;
+use crate::envelope::{Envelope, RecipientState};
 use crate::spool::{SpoolError, Stored};
 
 /// Entries that are taken from the spool at a time.
@@ -32,4 +35,29 @@ impl super::Scheduler {
         });
         pages
     }
+}
+
+/// A recipient domain that is still to be served.
+pub(super) struct Waiting {
+    pub(super) host: Host,
+    /// Its earliest due time.
+    pub(super) next: Option<Timestamp>,
+    /// Whether the sender was told of the delay of all its recipients.
+    pub(super) warned: bool,
+}
+
+/// The recipient domains of a message that are still to be served.
+pub(super) fn destinations(envelope: &Envelope) -> Vec<Waiting> {
+    let mut all: Vec<Waiting> = Vec::new();
+    for recipient in &envelope.recipients {
+        let RecipientState::Pending { next, warned, .. } = &recipient.state else { continue };
+        match all.iter_mut().find(|waiting| waiting.host == *recipient.mailbox.host()) {
+            Some(waiting) => {
+                waiting.next = waiting.next.min(*next);
+                waiting.warned &= warned;
+            }
+            None => all.push(Waiting { host: recipient.mailbox.host().clone(), next: *next, warned: *warned }),
+        }
+    }
+    all
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::config::Route;
-use crate::envelope::{Envelope, Recipient};
+use crate::envelope::Envelope;
 use crate::outbound::{Attempt, AttemptLimit, RecipientResult, Report};
 use crate::outcome::{Cause, Failure, Outcome, Persistence, Scope};
 use crate::spool::{Entry, SpoolError};
@@ -107,11 +107,6 @@ async fn deliver(context: &Arc<Context>, live: &Live, item: &Item<Cargo>, slot: 
         Ok(None) => return Left::Nothing,
         Err(left) => return left,
     };
-    if attempt.recipients.is_empty() {
-        slot.give_back(Health::Unknown);
-        let due = Instant::now() + waits::wait(&context.settings.load().config.queue.retry, 1);
-        return settle::age(context, live, &attempt, None, due, item.expires).await;
-    }
     attempt.may_be_last = item.expires.saturating_duration_since(Instant::now()) < LAST;
     let report = context.outbound.deliver_within(attempt.clone(), limit).await;
     slot.give_back(health(&attempt, &report));
@@ -119,8 +114,7 @@ async fn deliver(context: &Arc<Context>, live: &Live, item: &Item<Cargo>, slot: 
     settle::settle(context, live, &attempt, &report, item.expires).await
 }
 
-/// The attempt for an item, without recipients where only a report to the sender is owed; `None` where nothing is
-/// left to do, an error where the spool failed.
+/// The attempt for an item; `None` where nothing is left to do, an error where the spool failed.
 async fn prepare(context: &Context, live: &Live, item: &Item<Cargo>) -> Result<Option<Attempt>, Left> {
     let entry = match live.entry.get_or_try_init(|| load(context, live)).await {
         Ok(entry) => Arc::clone(entry),
@@ -136,12 +130,10 @@ async fn prepare(context: &Context, live: &Live, item: &Item<Cargo>) -> Result<O
     let envelope: &Envelope = state.as_ref().unwrap_or(&entry.envelope);
     let settings = context.settings.load();
     let attempt = super::orders::attempt(&settings.connectors, &entry, envelope, &item.host);
-    let is_owed = |recipient: &Recipient| recipient.owed.is_some() && *recipient.mailbox.host() == item.host;
-    let has_work = !attempt.recipients.is_empty() || envelope.recipients.iter().any(is_owed);
-    Ok(has_work.then_some(attempt))
+    Ok((!attempt.recipients.is_empty()).then_some(attempt))
 }
 
-async fn load(context: &Context, live: &Live) -> Result<Arc<Entry>, SpoolError> {
+pub(super) async fn load(context: &Context, live: &Live) -> Result<Arc<Entry>, SpoolError> {
     context.spool.load(live.id).await.map(Arc::new)
 }
 

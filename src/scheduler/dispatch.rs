@@ -8,10 +8,11 @@ use tokio::sync::OnceCell;
 
 use crate::address::Host;
 use crate::config::{DomainPattern, Route};
+use crate::envelope::QueueId;
 use crate::outbound::AttemptLimit;
 
-use super::lanes::{Destination, Item, Job, Place, Share};
-use super::{Cargo, Live, Scheduler, Settings, delivery};
+use super::lanes::{Destination, Job, Place, Share};
+use super::{Live, Scheduler, Settings, delivery};
 
 /// Jobs under way beside the attempts: results that are being written down, and messages whose time has come.
 const WRITING_MAX: usize = 1000;
@@ -29,7 +30,7 @@ impl Scheduler {
         while self.may_begin() {
             let Some(job) = self.lanes.next(now, |host| place(&settings, host)) else { break };
             let (Job::Deliver(_, item) | Job::Aged(item, _, _)) = &job;
-            let live = self.live(item);
+            let live = item.cargo.clone().unwrap_or_else(|| self.live(item.id));
             *self.active.entry(item.id).or_default() += 1;
             self.jobs += 1;
             let limit = AttemptLimit::new(settings.config.limits.delivery_attempt_time);
@@ -47,16 +48,13 @@ impl Scheduler {
         self.usage.note(self.lanes.in_use());
     }
 
-    /// The message behind an item: the one that other destinations are working on, if any are.
-    fn live(&mut self, item: &Item<Cargo>) -> Arc<Live> {
-        if let Some(live) = &item.cargo {
-            return Arc::clone(live);
-        }
-        if let Some(live) = self.live.get(&item.id).and_then(Weak::upgrade) {
+    /// The message behind an id: the one that other jobs are working on, if any are.
+    pub(super) fn live(&mut self, id: QueueId) -> Arc<Live> {
+        if let Some(live) = self.live.get(&id).and_then(Weak::upgrade) {
             return live;
         }
-        let live = Arc::new(Live::new(item.id, OnceCell::new(), 0, &self.context));
-        self.live.insert(item.id, Arc::downgrade(&live));
+        let live = Arc::new(Live::new(id, OnceCell::new(), 0, &self.context));
+        self.live.insert(id, Arc::downgrade(&live));
         live
     }
 }

@@ -12,16 +12,18 @@ mod lanes;
 mod notice;
 mod orders;
 mod outlook;
+mod owed;
 mod pulse;
+mod reporting;
 mod settle;
 mod trouble;
 mod usage;
 mod waits;
 mod witness;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
@@ -33,16 +35,19 @@ use tokio_util::task::TaskTracker;
 use crate::address::Host;
 use crate::config::Config;
 use crate::connector::Connectors;
-use crate::envelope::{Envelope, QueueId, RecipientState};
+use crate::envelope::{Envelope, QueueId};
 use crate::evidence::Evidence;
 use crate::outbound::{Attempt, AttemptLimit, Outbound, Report};
 use crate::spool::{Body, Entry, Leaps, Spool, SpoolError, Stored};
 
+use backlog::{Waiting, destinations};
 use dispatch::place;
 pub use lanes::Share;
 use lanes::{AttemptId, Destination, Health, Item, Lanes, Ticket};
 pub use orders::{Answer, Operator, Order, Refused};
 pub use outlook::{Outlook, Prospect, Way};
+pub use owed::ReportCounts;
+use owed::{Counts, Debt, Limiter, Owed};
 pub use pulse::{Pulse, Work};
 pub use usage::ShareUsage;
 use usage::Usage;
@@ -70,6 +75,10 @@ struct Context {
     settings: Arc<ArcSwap<Settings>>,
     observer: Observer,
     events: mpsc::UnboundedSender<Event>,
+    /// The rate of reports to senders.
+    limiter: Mutex<Limiter>,
+    /// The reports that were made.
+    reports: Counts,
     /// Octets of content that wait in memory.
     in_memory: Arc<AtomicU64>,
     /// Nothing is begun any more, and nothing that fails is tried again.
@@ -84,6 +93,17 @@ enum Event {
     Settled(QueueId, Option<(Item<Cargo>, Instant)>),
     /// A report was committed.
     Report(Box<Entry>),
+    /// What is owed about a message has changed, and is durable.
+    Owes(QueueId, Debt),
+    /// The work on the report about a message has ended; what is owed still is tried again after this time.
+    Reported(QueueId, Option<Duration>),
+    /// The work on a digest has ended.
+    Digested {
+        /// The messages that it was about.
+        ids: Vec<QueueId>,
+        /// Those of them that are owed still.
+        left: Vec<QueueId>,
+    },
     /// An operator's order was carried out, or refused.
     Ordered(QueueId, orders::Left),
 }
@@ -126,6 +146,10 @@ pub struct Scheduler {
     live: HashMap<QueueId, Weak<Live>>,
     /// Messages that are being worked on, and by how many jobs.
     active: HashMap<QueueId, usize>,
+    /// Messages that an operator's order is being carried out on.
+    ordered: HashSet<QueueId>,
+    /// Messages whose reports are not stored yet.
+    owed: Owed,
     /// Jobs under way.
     jobs: usize,
     /// The limits of the attempts under way.
@@ -168,8 +192,21 @@ impl Scheduler {
         let first_new = spool.draft().id();
         let leaps = spool.leaps();
         let ending = CancellationToken::new();
-        let context = Context { spool, evidence, outbound, settings, observer, events: sender, in_memory, ending };
-        let (operator, orders) = orders::channel(usage.clone());
+        let (limiter, reports) = (Mutex::new(Limiter::new(Instant::now())), Counts::default());
+        let (operator, orders) = orders::channel(usage.clone(), reports.clone());
+        let owed = Owed::new(Instant::now(), reports.clone());
+        let context = Context {
+            spool,
+            evidence,
+            outbound,
+            settings,
+            observer,
+            events: sender,
+            limiter,
+            reports,
+            in_memory,
+            ending,
+        };
         let (pulse, felt) = pulse::channel();
         Self {
             context: Arc::new(context),
@@ -179,6 +216,8 @@ impl Scheduler {
             lanes,
             live: HashMap::new(),
             active: HashMap::new(),
+            ordered: HashSet::new(),
+            owed,
             jobs: 0,
             limits: HashMap::new(),
             usage,
@@ -208,8 +247,10 @@ impl Scheduler {
         let replaced = Arc::clone(&self.replaced);
         loop {
             self.dispatch();
+            self.begin_reports();
             // With every attempt taken, the next one that ends wakes us.
-            let wake = self.lanes.next_wake().filter(|_| self.may_begin());
+            let wake = self.lanes.next_wake().into_iter().chain(self.owed.next_wake()).min();
+            let wake = wake.filter(|_| self.may_begin());
             let wake = wake.unwrap_or_else(|| Instant::now() + Duration::from_hours(1));
             tokio::select! {
                 biased;
@@ -250,6 +291,17 @@ impl Scheduler {
                 self.lanes.finished(ticket, Instant::now(), health, &settings.config.queue.retry);
             }
             Event::Report(entry) => self.enqueue_entry(*entry),
+            Event::Owes(id, debt) => self.owed.note(id, debt, Instant::now()),
+            Event::Reported(id, again) => {
+                self.jobs -= 1;
+                self.rest(id);
+                self.owed.reported(id, again, Instant::now());
+            }
+            Event::Digested { ids, left } => {
+                self.jobs -= 1;
+                ids.into_iter().for_each(|id| self.rest(id));
+                self.owed.digested(left, Instant::now());
+            }
             Event::Settled(id, left) => {
                 self.jobs -= 1;
                 self.rest(id);
@@ -258,6 +310,7 @@ impl Scheduler {
                 }
             }
             Event::Ordered(id, left) => {
+                self.ordered.remove(&id);
                 self.rest(id);
                 match left {
                     orders::Left::Nothing => {}
@@ -309,6 +362,7 @@ impl Scheduler {
     }
 
     fn enqueue_until(&mut self, stored: &Stored, settings: &Settings, now: Instant, expires: Instant) {
+        self.note_debt(stored.id, &stored.envelope);
         let warn_at = settle::warn_at(settings, expires);
         for Waiting { host, next, warned } in destinations(&stored.envelope) {
             let due = next.map_or(now, |at| now + waits::until(at, &settings.config.queue.retry)).min(expires);
@@ -386,34 +440,4 @@ impl Scheduler {
             tracing::warn!(deliveries = left, "deliveries were cut short; they start again with the next run");
         }
     }
-}
-
-/// A recipient domain that is still to be served.
-struct Waiting {
-    host: Host,
-    /// Its earliest due time.
-    next: Option<Timestamp>,
-    /// Whether the sender was told of the delay of all its recipients.
-    warned: bool,
-}
-
-fn destinations(envelope: &Envelope) -> Vec<Waiting> {
-    let mut all: Vec<Waiting> = Vec::new();
-    for recipient in &envelope.recipients {
-        let RecipientState::Pending { next, warned, .. } = &recipient.state else { continue };
-        match all.iter_mut().find(|waiting| waiting.host == *recipient.mailbox.host()) {
-            Some(waiting) => {
-                waiting.next = waiting.next.min(*next);
-                waiting.warned &= warned;
-            }
-            None => all.push(Waiting { host: recipient.mailbox.host().clone(), next: *next, warned: *warned }),
-        }
-    }
-    // What is owed to the sender goes along with an attempt, or is due at once where there is none.
-    for recipient in envelope.recipients.iter().filter(|recipient| recipient.owed.is_some()) {
-        if all.iter().all(|waiting| waiting.host != *recipient.mailbox.host()) {
-            all.push(Waiting { host: recipient.mailbox.host().clone(), next: None, warned: true });
-        }
-    }
-    all
 }

@@ -1,16 +1,17 @@
 //! Reports to senders: written by [`crate::dsn`], stored and queued here like any other mail.
 
-use std::sync::Arc;
+use std::sync::PoisonError;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 
 use crate::access::{self, Rules};
 use crate::config::{Connector, TlsDemand};
 use crate::dsn::{self, About, Action, Refused, Returned, Told};
-use crate::envelope::{Envelope, History, ReportForm, Trouble};
-use crate::outbound::Attempt;
-use crate::spool::{Body, SpoolError};
+use crate::envelope::{Envelope, History, QueueId, RecipientState, Trouble};
+use crate::spool::{Body, Entry, SpoolError};
 
+use super::owed::{Addressee, Rates};
 use super::{Context, Event, Settings};
 
 /// Octets of header fields that a report returns, at most.
@@ -35,66 +36,128 @@ impl Change {
     }
 }
 
-/// The attempt, or the age of a message, that reports are about.
-pub(super) struct Subject<'a> {
-    pub(super) settings: &'a Settings,
-    pub(super) attempt: &'a Attempt,
-    /// The connector under which it was judged.
-    pub(super) connector: &'a Connector,
+/// Whether the rate of reports has room for the first of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Room {
+    /// It is to be asked for.
+    Wanted,
+    /// It was given.
+    Taken,
 }
 
-/// Stores the report about `changes` and queues it; says whether that went well. Nothing is stored, and
-/// all is well, where nobody wants to know or nobody is left to be told.
+/// How storing what is owed has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stored {
+    /// Nothing is owed any more.
+    All,
+    /// The rate of reports has no room now.
+    OverRate,
+    /// The spool did not take a report.
+    Failed,
+}
+
+/// Stores the reports that a message owes to its sender, one for each action (RFC 3464 §2.3.3), and queues them. What is
+/// stored is no longer owed. `until`: the end of the message's time.
 pub(super) async fn store(
-    context: &Arc<Context>,
-    subject: &Subject<'_>,
-    envelope: &Envelope,
-    action: Action,
-    changes: &[Change],
-) -> bool {
-    let told: Vec<Told<'_>> = changes
-        .iter()
-        .filter_map(|change| Some(Told { recipient: envelope.recipients.get(change.recipient)?, last: &change.last }))
-        .filter(|told| dsn::is_wanted(&envelope.reverse_path, told.recipient, action))
-        .collect();
-    if told.is_empty() {
-        return true;
-    }
-    let may_simplify = action == Action::Failed
-        && envelope.report == Some(ReportForm::Full)
-        && changes.iter().any(|change| change.is_of_content);
-    let stored = async {
-        if may_simplify && simplify(context, subject, envelope).await? {
-            return Ok(());
+    context: &Context,
+    settings: &Settings,
+    entry: &Entry,
+    envelope: &mut Envelope,
+    until: Timestamp,
+    mut room: Room,
+) -> Stored {
+    for action in [Action::Failed, Action::Delayed(Some(until)), Action::Delayed(None), Action::Relayed] {
+        let owed = take_wanted(envelope, action, until);
+        if owed.is_empty() {
+            continue;
         }
-        compose(context, subject, envelope, action, &told).await
-    };
-    match stored.await {
-        Ok(()) => true,
-        Err(error) => {
-            tracing::error!(queue_id = %subject.attempt.entry.id, %error, "report to the sender not stored; it is tried again");
-            false
+        if room == Room::Wanted && !take_room(context, settings, envelope) {
+            return Stored::OverRate;
+        }
+        room = Room::Wanted;
+        let stored = compose(context, settings, entry, envelope, action, &owed).await;
+        let is_stored = stored.is_ok();
+        if let Err(error) = stored {
+            tracing::error!(queue_id = %entry.id, %error, "report to the sender not stored; it is tried again");
+        }
+        for at in owed {
+            let Some(recipient) = envelope.recipients.get_mut(at) else { continue };
+            // That mail was late, held or passed on is no news after days; that it was lost always is.
+            let expire = settings.config.queue.expire;
+            let is_old = |last: &mut Box<Trouble>| action != Action::Failed && age(last) > expire;
+            if !is_stored && recipient.owed.take_if(is_old).is_some() {
+                let (id, to) = (entry.id, &recipient.mailbox);
+                tracing::error!(queue_id = %id, %to, "report to the sender could not be stored for days; discarding it");
+            }
+            if is_stored {
+                recipient.owed = None;
+            }
+        }
+        if !is_stored {
+            return Stored::Failed;
         }
     }
+    Stored::All
+}
+
+fn age(last: &Trouble) -> Duration {
+    Duration::try_from(last.at.duration_until(Timestamp::now())).unwrap_or_default()
+}
+
+/// The recipients about whom this report is owed. What nobody wants is not owed any more.
+fn take_wanted(envelope: &mut Envelope, action: Action, until: Timestamp) -> Vec<usize> {
+    let Envelope { reverse_path, recipients, .. } = envelope;
+    let mut owed = Vec::new();
+    for (at, recipient) in recipients.iter_mut().enumerate() {
+        if recipient.owed.is_none() || action_of(&recipient.state, until) != action {
+            continue;
+        }
+        if dsn::is_wanted(reverse_path, recipient, action) {
+            owed.push(at);
+        } else {
+            recipient.owed = None;
+        }
+    }
+    owed
+}
+
+/// The report that is owed about a recipient in this state.
+fn action_of(state: &RecipientState, until: Timestamp) -> Action {
+    match state {
+        RecipientState::Pending { .. } => Action::Delayed(Some(until)),
+        RecipientState::Held { .. } => Action::Delayed(None),
+        RecipientState::Delivered => Action::Relayed,
+        RecipientState::Failed => Action::Failed,
+    }
+}
+
+/// Takes room for a report to the sender of this message, if the rate has it now.
+fn take_room(context: &Context, settings: &Settings, envelope: &Envelope) -> bool {
+    let Some(sender) = envelope.reverse_path.mailbox() else { return true };
+    let to = Addressee { host: sender.host().clone(), origin: envelope.origin };
+    let mut limiter = context.limiter.lock().unwrap_or_else(PoisonError::into_inner);
+    limiter.take(&to, Rates::of(&settings.config.limits), Instant::now())
 }
 
 async fn compose(
     context: &Context,
-    subject: &Subject<'_>,
+    settings: &Settings,
+    entry: &Entry,
     envelope: &Envelope,
     action: Action,
-    told: &[Told<'_>],
+    owed: &[usize],
 ) -> Result<(), SpoolError> {
-    let entry = &subject.attempt.entry;
-    let config = &subject.settings.config;
-    let failed = || told.iter().map(|told| told.recipient.mailbox.to_string()).collect::<Vec<_>>().join(" ");
-    let Some(to) = dsn::addressee(envelope, told, &config.postmaster) else {
-        tracing::error!(queue_id = %entry.id, to = failed(), "double bounce: bounce to postmaster failed; discarding it");
-        return Ok(());
-    };
+    // A message without a sender is told of in the postmaster's digest alone.
+    let Some(to) = envelope.reverse_path.mailbox() else { return Ok(()) };
+    let config = &settings.config;
+    let told = owed.iter().filter_map(|at| {
+        let recipient = envelope.recipients.get(*at)?;
+        Some(Told { recipient, last: recipient.owed.as_deref()? })
+    });
+    let told: Vec<Told<'_>> = told.collect();
     // A sender on this host, cron's root for one, has no mailbox here.
-    let to = access::local(Rules::new(config, &subject.settings.connectors), &to).unwrap_or(to);
-    let returned = dsn::returned(action, envelope, entry.size, is_confidential(subject));
+    let to = access::local(Rules::new(config, &settings.connectors), to).unwrap_or_else(|| to.clone());
+    let returned = dsn::returned(action, envelope, entry.size);
     let original = match returned {
         Returned::Whole => front(&entry.body, usize::MAX).await?,
         Returned::Headers => front(&entry.body, HEADERS_MAX).await?,
@@ -109,26 +172,24 @@ async fn compose(
         original: &original,
     };
     let draft = context.spool.draft_report();
-    let report = dsn::write(&about, action, told, &to, draft.id());
+    let report = dsn::write(&about, action, &told, &to, draft.id());
     let report_id = enqueue(context, draft, report).await?;
-    if envelope.reverse_path.mailbox().is_some() {
-        tracing::info!(queue_id = %entry.id, %report_id, %to, "report to the sender queued");
-    } else {
-        tracing::warn!(
-            queue_id = %entry.id, failed = failed(), %report_id, %to,
-            "double bounce: mail from the null sender failed; report to the postmaster queued"
-        );
-    }
+    context.reports.stored(told.len());
+    tracing::info!(queue_id = %entry.id, %report_id, %to, recipients = told.len(), "report to the sender queued");
     Ok(())
 }
 
 /// Stores a report that was refused once more, as plain text; false where it is no report as we write them.
-async fn simplify(context: &Context, subject: &Subject<'_>, envelope: &Envelope) -> Result<bool, SpoolError> {
-    let entry = &subject.attempt.entry;
+pub(super) async fn simplify(
+    context: &Context,
+    settings: &Settings,
+    entry: &Entry,
+    envelope: &Envelope,
+) -> Result<bool, SpoolError> {
     let report = front(&entry.body, usize::MAX).await?;
     let rejected = Refused { id: entry.id, envelope, content: &report };
     let draft = context.spool.draft_report();
-    let written = dsn::plain(&rejected, &subject.settings.config.hostname, Timestamp::now(), draft.id());
+    let written = dsn::plain(&rejected, &settings.config.hostname, Timestamp::now(), draft.id());
     let Some(report) = written else { return Ok(false) };
     let report_id = enqueue(context, draft, report).await?;
     tracing::warn!(queue_id = %entry.id, %report_id, "report refused for its content; sent again as plain text");
@@ -136,11 +197,11 @@ async fn simplify(context: &Context, subject: &Subject<'_>, envelope: &Envelope)
 }
 
 /// Makes a report durable, and hands it to the scheduler; gives its name.
-async fn enqueue(
+pub(super) async fn enqueue(
     context: &Context,
     mut draft: crate::spool::Draft,
     report: dsn::Report,
-) -> Result<crate::envelope::QueueId, SpoolError> {
+) -> Result<QueueId, SpoolError> {
     draft.write(&report.content).await?;
     let (receipt, entry) = context.spool.commit(draft, report.envelope).await?;
     // The scheduler is gone only when the process is about to be; the report is in the spool.
@@ -149,17 +210,16 @@ async fn enqueue(
 }
 
 /// Whether TLS was forced for the way of the message, on this side of us or the other: the report may go
-/// another.
-fn is_confidential(subject: &Subject<'_>) -> bool {
-    let Subject { settings, attempt, connector } = subject;
-    let sender = attempt.entry.envelope.reverse_path.mailbox();
+/// another. `connector`: the one that an attempt was judged under.
+pub(super) fn is_confidential(settings: &Settings, envelope: &Envelope, connector: &Connector) -> bool {
+    let sender = envelope.reverse_path.mailbox();
     let came = sender.map(|sender| settings.connectors.for_host(sender.host()).inbound.tls);
     let demands = [Some(connector.outbound.tls), came];
     demands.iter().any(|demand| matches!(demand, Some(TlsDemand::Forced { .. })))
 }
 
 /// The front of a message, of so many octets at most.
-async fn front(body: &Body, most: usize) -> Result<Vec<u8>, SpoolError> {
+pub(super) async fn front(body: &Body, most: usize) -> Result<Vec<u8>, SpoolError> {
     let (mut front, mut reader) = (Vec::new(), body.reader().await?);
     while front.len() < most
         && let Some(chunk) = reader.next().await?

@@ -20,6 +20,7 @@ use crate::spool::{Entry, SpoolError, Stored};
 
 use super::lanes::Item;
 use super::outlook::Question;
+use super::owed::{Counts, ReportCounts};
 use super::usage::Usage;
 use super::{Cargo, Context, Event, Live, settle, witness};
 
@@ -81,6 +82,7 @@ pub type Answer = (QueueId, Result<(), Refused>);
 pub struct Operator {
     requests: mpsc::Sender<Request>,
     pub(super) usage: Usage,
+    reports: Counts,
 }
 
 /// What an operator wants.
@@ -99,9 +101,9 @@ pub(super) enum Left {
     Anew(Box<Stored>),
 }
 
-pub(super) fn channel(usage: Usage) -> (Operator, mpsc::Receiver<Request>) {
+pub(super) fn channel(usage: Usage, reports: Counts) -> (Operator, mpsc::Receiver<Request>) {
     let (requests, receiver) = mpsc::channel(WAITING_MAX);
-    (Operator { requests, usage }, receiver)
+    (Operator { requests, usage, reports }, receiver)
 }
 
 impl Operator {
@@ -115,6 +117,12 @@ impl Operator {
             return stopping(ids);
         }
         answered.await.unwrap_or_else(|_| stopping(ids))
+    }
+
+    /// The reports that were made since the start, and those that wait.
+    #[must_use]
+    pub fn reports(&self) -> ReportCounts {
+        self.reports.read()
     }
 
     pub(super) async fn ask(&self, request: Request) -> Result<(), Refused> {
@@ -139,13 +147,14 @@ impl super::Scheduler {
             waiting.entry(item.id).or_default().push((item, due));
         }
         if order == Order::Retry {
-            answers.extend(free.into_iter().map(|id| (id, self.retry(waiting.remove(&id)))));
+            answers.extend(free.into_iter().map(|id| (id, self.retry(id, waiting.remove(&id)))));
             // The asker may have gone away.
             let _ = answer.send(answers);
             return;
         }
         for id in &free {
             *self.active.entry(*id).or_default() += 1;
+            self.ordered.insert(*id);
         }
         let context = Arc::clone(&self.context);
         self.tasks.spawn(async move {
@@ -172,10 +181,13 @@ impl super::Scheduler {
         });
     }
 
-    fn retry(&mut self, items: Option<Vec<(Item<Cargo>, Instant)>>) -> Result<(), Refused> {
-        let items = items.ok_or(Refused::Pointless("nothing of it waits for delivery; is it held?"))?;
+    fn retry(&mut self, id: QueueId, items: Option<Vec<(Item<Cargo>, Instant)>>) -> Result<(), Refused> {
         let now = Instant::now();
-        for (item, _) in items {
+        let is_owed = self.owed.hasten(id, now);
+        if items.is_none() && !is_owed {
+            return Err(Refused::Pointless("nothing of it waits for delivery; is it held?"));
+        }
+        for (item, _) in items.into_iter().flatten() {
             tracing::info!(queue_id = %item.id, host = %item.host, "message tried at once for an operator");
             let destination = self.destination(&item.host);
             self.enqueue(item, now);
@@ -357,7 +369,12 @@ async fn bounce(context: &Arc<Context>, id: QueueId) -> Result<Option<Stored>, (
             settle::Left::Unwritten => return Err((Refused::Stopping, Left::AsBefore(Vec::new()))),
         }
     }
-    let envelope = live.envelope.lock().await.take().filter(|envelope| is_left || envelope.is_open());
+    let envelope = live
+        .envelope
+        .lock()
+        .await
+        .take()
+        .filter(|envelope| is_left || envelope.recipients.iter().any(|recipient| recipient.state.is_open()));
     Ok(envelope.map(|envelope| Stored { id, accepted: entry.accepted, envelope, size: entry.size }))
 }
 

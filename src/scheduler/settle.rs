@@ -1,32 +1,32 @@
 //! Writing down what an attempt, or a message's age, came to: states, the next time, removal.
 //!
-//! The order keeps the promise: a report is durable before the recipient it tells of is marked as
-//! failed, the evidence of an attempt before the queue has its result, and a message is removed only when nothing of it is left to do.
+//! The order keeps the promise: a report is durable before the recipient that it is about is marked as
+//! failed, or is owed in the message's own entry together with that mark; the evidence of an attempt is durable before
+//! the queue has its result; and a message is removed only when nothing of it is left to do.
+
+mod close;
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use jiff::Timestamp;
 
 use crate::config::{Connector, WarnAfter, write_duration};
 use crate::dsn::{self, Action};
-use crate::envelope::{Envelope, QueueId, Recipient, RecipientState, Trouble};
+use crate::envelope::{Envelope, Recipient, RecipientState, Trouble};
 use crate::evidence;
 use crate::outbound::{Attempt, RecipientResult, Report};
 use crate::outcome::{Outcome, Persistence};
 use crate::smtp::reply::{EnhancedStatusCode, Status};
-use crate::spool::SpoolError;
 
 use super::journal::Journal;
 use super::lanes::Item;
-use super::notice::{self, Change, Subject};
+use super::notice::Change;
 use super::trouble::{host, is_of_content, trouble};
 use super::waits::wait;
-use super::witness::{self, Witness};
+use super::witness::Witness;
 use super::{Context, Live, Settings};
-
-/// Between two tries to write a result.
-const WRITE_PAUSE: Duration = Duration::from_secs(5);
+pub(super) use close::write_down;
 
 /// What is left to do for the recipients of an attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,7 +70,6 @@ pub(super) async fn settle(
     let mut state = live.envelope.lock().await;
     let envelope = state.get_or_insert_with(|| attempt.entry.envelope.clone());
     let mut books = Books::open(&settings, attempt, Some(report), expires, envelope);
-    books.collect_owed(envelope);
     for result in &report.results {
         books.enter(envelope, result);
     }
@@ -91,7 +90,6 @@ pub(super) async fn age(
     let mut state = live.envelope.lock().await;
     let envelope = state.get_or_insert_with(|| attempt.entry.envelope.clone());
     let mut books = Books::open(&settings, attempt, None, expires, envelope);
-    books.collect_owed(envelope);
     for recipient in &attempt.recipients {
         books.age(envelope, *recipient, down.as_ref(), due);
     }
@@ -182,23 +180,6 @@ impl<'a> Books<'a> {
         Journal { attempt: self.attempt, connector: self.connector }
     }
 
-    /// Takes up the reports that could not be stored before.
-    fn collect_owed(&mut self, envelope: &Envelope) {
-        for (at, recipient) in envelope.recipients.iter().enumerate() {
-            let Some(last) = recipient.owed.as_deref().filter(|_| *recipient.mailbox.host() == self.attempt.host)
-            else {
-                continue;
-            };
-            let change = Change::notice(at, last.clone());
-            match recipient.state {
-                RecipientState::Held { .. } => self.held.push(change),
-                RecipientState::Delivered | RecipientState::Failed | RecipientState::Pending { .. } => {
-                    self.relayed.push(change);
-                }
-            }
-        }
-    }
-
     fn enter(&mut self, envelope: &mut Envelope, result: &'a RecipientResult) {
         let all = envelope.recipients.len();
         let Some(recipient) = envelope.recipients.get_mut(result.recipient) else { return };
@@ -214,6 +195,7 @@ impl<'a> Books<'a> {
                 self.journal().delivered(result, &recipient.mailbox, reply);
                 self.relay(result, recipient, reply);
                 self.witness.delivered(result, attempts, reply);
+                recipient.owed = None;
                 recipient.state = RecipientState::Delivered;
             }
             Outcome::Bounced(failure) => {
@@ -231,6 +213,7 @@ impl<'a> Books<'a> {
                 if self.warn_at.is_some() && !warned && self.wants(recipient, Action::Delayed(None)) {
                     self.held.push(Change::notice(result.recipient, last.clone()));
                 }
+                recipient.owed = None;
                 history.push(last, all);
                 recipient.state = RecipientState::Held { attempts, history };
             }
@@ -321,125 +304,6 @@ impl<'a> Books<'a> {
                 last.text, last.status
             ),
             ..last
-        }
-    }
-
-    /// Keeps in mind which of these reports are owed still. A message that is held outlives its time.
-    fn owe(&mut self, envelope: &mut Envelope, changes: Vec<Change>, is_stored: bool, soon: Instant) {
-        let is_over = self.now >= self.expires + self.settings.config.queue.expire;
-        for Change { recipient, last, .. } in changes {
-            let Some(recipient) = envelope.recipients.get_mut(recipient) else { continue };
-            recipient.owed = (!is_stored && !is_over).then(|| Box::new(last));
-            if recipient.owed.is_some() {
-                self.left = self.left.and(soon, self.expires.max(soon));
-            } else if !is_stored {
-                let (id, to) = (self.attempt.entry.id, &recipient.mailbox);
-                tracing::error!(queue_id = %id, %to, "report to the sender could not be stored for days; discarding it");
-            }
-        }
-    }
-
-    /// Stores the reports, then the new state.
-    async fn close(mut self, context: &Arc<Context>, envelope: &mut Envelope) -> Left {
-        let reports = [&self.failed, &self.late, &self.held, &self.relayed].iter().any(|changes| !changes.is_empty());
-        if reports && !witness::evidence_flows(context).await {
-            return unwritten(self.attempt.entry.id, self.before, envelope);
-        }
-        let soon = self.now + wait(&self.settings.config.queue.retry, 1);
-        let subject = Subject { settings: self.settings, attempt: self.attempt, connector: self.connector };
-        let told = notice::store(context, &subject, envelope, Action::Failed, &self.failed).await;
-        if !told {
-            self.left = self.left.and(soon, self.expires.max(soon));
-        }
-        let all = envelope.recipients.len();
-        for Change { recipient, attempts, mut history, last, .. } in std::mem::take(&mut self.failed) {
-            let Some(recipient) = envelope.recipients.get_mut(recipient) else { continue };
-            if told {
-                recipient.state = RecipientState::Failed;
-                continue;
-            }
-            history.push(last, all);
-            recipient.state = match recipient.state {
-                // Who was held and could not be given up stays held.
-                RecipientState::Held { .. } => RecipientState::Held { attempts, history },
-                RecipientState::Pending { .. } | RecipientState::Delivered | RecipientState::Failed => {
-                    RecipientState::Pending { attempts, next: None, history, warned: true, apart: false }
-                }
-            };
-        }
-        let until = Timestamp::now() + self.expires.saturating_duration_since(self.now);
-        if !notice::store(context, &subject, envelope, Action::Delayed(Some(until)), &self.late).await {
-            self.late.clear();
-            self.left = self.left.and(self.expires, soon);
-        }
-        for late in &self.late {
-            let state = envelope.recipients.get_mut(late.recipient).map(|recipient| &mut recipient.state);
-            if let Some(RecipientState::Pending { warned, .. }) = state {
-                *warned = true;
-            }
-        }
-        for (action, changes) in [
-            (Action::Delayed(None), std::mem::take(&mut self.held)),
-            (Action::Relayed, std::mem::take(&mut self.relayed)),
-        ] {
-            let is_stored = notice::store(context, &subject, envelope, action, &changes).await;
-            self.owe(envelope, changes, is_stored, soon);
-        }
-        // Whoever looks for what became of a recipient finds it before the queue forgets.
-        if !self.witness.testify(&context.evidence, envelope, told).await {
-            return unwritten(self.attempt.entry.id, self.before, envelope);
-        }
-        // That is on record now.
-        envelope.arrival = None;
-        match write_down(context, self.attempt.entry.id, envelope).await {
-            Written::Yes => self.left,
-            Written::No => Left::Unwritten,
-        }
-    }
-}
-
-/// The end comes first, and the recipients are as they were. Another destination's attempt may still be written down,
-/// and must not take this one with it.
-fn unwritten(id: QueueId, before: Vec<Before>, envelope: &mut Envelope) -> Left {
-    tracing::error!(queue_id = %id, "the result of an attempt is not written down, for its evidence is not; the attempt may be repeated after the restart");
-    for Before { at, state, owed } in before {
-        if let Some(recipient) = envelope.recipients.get_mut(at) {
-            (recipient.state, recipient.owed) = (state, owed);
-        }
-    }
-    Left::Unwritten
-}
-
-/// Whether a result is in the spool.
-enum Written {
-    Yes,
-    /// The process is about to end.
-    No,
-}
-
-/// Writes the new state, or the end, of a message; again and again where that fails, for until it is
-/// written the message must not be looked at anew.
-async fn write_down(context: &Context, id: QueueId, envelope: &Envelope) -> Written {
-    loop {
-        let written = if envelope.is_open() {
-            context.spool.record(id, envelope.clone()).await
-        } else {
-            context.spool.remove(id).await
-        };
-        match written {
-            // What an operator has removed has no result any more.
-            Ok(()) | Err(SpoolError::Missing(_)) => return Written::Yes,
-            Err(SpoolError::Closed) => return Written::No,
-            Err(error) => {
-                if context.ending.is_cancelled() {
-                    tracing::error!(queue_id = %id, %error, "the result of an attempt was not written; the attempt may be repeated after the restart");
-                    return Written::No;
-                }
-                tracing::error!(queue_id = %id, %error, "the result of an attempt cannot be written; trying again");
-                let pause = tokio::time::timeout(WRITE_PAUSE, context.ending.cancelled());
-                // Time over, or one last try before the end.
-                let _ = pause.await;
-            }
         }
     }
 }

@@ -221,7 +221,13 @@ pub(crate) fn config(identity: Option<IdentityFiles>, connectors: Vec<Connector>
         listeners: Vec::new(),
         relay: Relay::default(),
         connectors: connectors.into_iter().map(Arc::new).collect(),
-        queue: Queue { retry: vec![second], expire: second, warn_after: WarnAfter::Never },
+        queue: Queue {
+            retry: vec![second],
+            expire: second,
+            warn_after: WarnAfter::Never,
+            dsn_gather: second,
+            postmaster_digest: second,
+        },
         limits: Limits {
             message_size: 1,
             recipients: 100,
@@ -231,6 +237,8 @@ pub(crate) fn config(identity: Option<IdentityFiles>, connectors: Vec<Connector>
             received: 1,
             delivery_attempts: 100,
             delivery_attempt_time: second,
+            dsn_per_minute: 1,
+            dsn_per_minute_per_domain: 1,
         },
         timeouts: Timeouts {
             command: second,

@@ -9,6 +9,7 @@ mod reader;
 mod world;
 
 mod addresses;
+mod backscatter;
 mod confidential;
 mod delays;
 mod failures;

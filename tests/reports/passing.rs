@@ -147,8 +147,8 @@ async fn a_report_that_is_refused_as_plain_text_too_goes_to_the_postmaster() {
         let (alice, postmaster) = ("RCPT TO:<alice@sender.example>", "RCPT TO:<postmaster@example.com>");
         if before == 2 {
             assert_eq!(to, [alice, alice, postmaster]);
-            let report = crate::reader::Report::read(&world.home.messages()[0]);
-            report.only("alice@sender.example", "failed", "5.7.1");
+            let digest = String::from_utf8(world.home.messages().remove(0)).expect("ASCII");
+            assert!(digest.contains("<alice@sender.example>:\r\n") && digest.contains("(5.7.1)"), "{digest}");
         } else {
             assert_eq!(to, [alice, alice, postmaster, postmaster]);
         }

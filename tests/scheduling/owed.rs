@@ -134,6 +134,36 @@ async fn a_report_that_a_message_is_held_is_repeated() {
     queue.ends().await;
 }
 
+/// Nobody is asked before the process dies, and nothing of what must wait is lost.
+#[tokio::test]
+async fn a_report_that_waits_for_the_rate_is_stored_after_a_kill() {
+    let (home, bad) = (willing().await, peer(&[], &[("RCPT", "550 5.1.1 nobody")]).await);
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder");
+    let before = format!("[limits]\ndsn_per_minute = 1\n{QUEUE}");
+    let connectors = [connector("bad.example", bad.address, "")];
+    let config = Arc::new(configured(folder.path(), home.address, &before, &connectors));
+    let queue = Queue::start(folder.path(), &config, &config);
+    queue.takes("b@bad.example", None).await;
+    eventually("the first report has come", async || home.messages().len() == 1).await;
+    let id = queue.takes("c@bad.example", None).await;
+    let is_owed = async || {
+        let recipient = queue.recipient(id).await.expect("it stays until its sender is told");
+        recipient.state == RecipientState::Failed && recipient.owed.is_some()
+    };
+    eventually("the second is owed", is_owed).await;
+    queue.running.abort();
+    let end = queue.running.await.expect_err("it was killed");
+    assert!(end.is_cancelled() && home.messages().len() == 1);
+    drop((queue.accepted, queue.spool));
+
+    let queue = Queue::start(folder.path(), &config, &config);
+    eventually("nothing is left", async || queue.recipient(id).await.is_none()).await;
+    eventually("the second report has come", async || home.messages().len() == 2).await;
+    queue.ends().await;
+    reports(&home)[1].only("c@bad.example", "failed", "5.1.1");
+    assert_eq!(bad.heard().iter().flat_map(|heard| &heard.commands).filter(|line| line.starts_with("RCPT")).count(), 2);
+}
+
 /// The configuration was replaced after the attempt had begun, and its policy is what the attempt failed under.
 #[tokio::test]
 async fn what_was_judged_under_a_forced_policy_comes_back_without_its_content() {

@@ -68,6 +68,11 @@ pub(super) fn queue(html: &mut Html, status: &Status) {
         html.element("<div><dt>", name, "</dt>").element("<dd>", &value, "</dd></div>");
     }
     html.raw("</dl>");
+    let reports = &status.reports;
+    if reports.waiting > 0 || reports.for_digest > 0 {
+        html.element("<p class=\"meta\">Reports to senders: ", &format!("{} waiting", number(reports.waiting)), "; ");
+        html.element("for the postmaster's next digest: ", &number(reports.for_digest), "</p>");
+    }
     for share in &status.attempts {
         html.element("<p class=\"meta\">Delivery attempts for ", share.destinations(), ": ");
         html.text(&format!("{} of {}", share.running, share.most));

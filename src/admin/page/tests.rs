@@ -1,7 +1,7 @@
 //! The page from a status: what peers say stays text, and nothing is asked of anybody else.
 
 use super::*;
-use crate::admin::words::status::Attempts;
+use crate::admin::words::status::{Attempts, Reports};
 
 /// A status with something hostile in every text.
 fn hostile() -> Status {
@@ -47,6 +47,14 @@ fn attempts_that_are_all_in_use_for_long_are_told_at_the_top() {
         assert!(page.contains("Delivery attempts for destinations by MX: 1200 of 1200, 900 slow"), "{page}");
         assert!(page.contains("all in use</span> 7 destinations wait"), "{page}");
     }
+}
+
+#[test]
+fn reports_that_wait_are_told() {
+    let line = "Reports to senders: 3 waiting; for the postmaster's next digest: 12";
+    let reports = Reports { waiting: 3, for_digest: 12, ..Reports::default() };
+    assert!(render(&Status { reports, ..hostile() }).contains(line));
+    assert!(!render(&hostile()).contains("Reports to senders"));
 }
 
 #[test]

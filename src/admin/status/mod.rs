@@ -11,7 +11,8 @@ use axum::extract::State;
 use jiff::{SignedDuration, Timestamp};
 
 use super::words::status::{
-    Attempts, Certificate, Clients, Connector, Destination, Downgrade, Exception, Owner, Queue, Refusal, Status,
+    Attempts, Certificate, Clients, Connector, Destination, Downgrade, Exception, Owner, Queue, Refusal, Reports,
+    Status,
 };
 use super::{Desk, Problem, history, queue};
 use crate::config::{self, Config, TlsDemand, VerifyWanted};
@@ -20,8 +21,8 @@ use crate::discovery::history::AlarmKind;
 use crate::handshake::Material;
 use crate::inbound::{Occupancy, Settings};
 use crate::monitor::labels::Direction;
-use crate::monitor::{AttemptsReading, ClientReading, QueueReading, Reading};
-use crate::scheduler::ShareUsage;
+use crate::monitor::{AttemptsReading, ClientReading, QueueReading, Reading, ReportsReading};
+use crate::scheduler::{ReportCounts, ShareUsage};
 pub(in crate::admin) use survey::Surveyor;
 use survey::{Load, Survey};
 
@@ -53,6 +54,7 @@ pub(super) async fn of(desk: &Desk) -> Result<Status, Problem> {
         at: now,
         queue: queue(&survey),
         attempts: attempts(desk),
+        reports: reports(desk),
         troubles,
         more_troubles,
         connectors,
@@ -96,6 +98,7 @@ pub(super) async fn reading(desk: &Desk) -> Result<Reading, Problem> {
     Ok(Reading {
         queue: queue_readings(&survey, &settings, now),
         attempts: desk.operator.usage().iter().map(attempts_reading).collect(),
+        reports: reports_reading(desk.operator.reports()),
         troubled: survey.loads().filter(|load| load.trouble.is_some()).count(),
         certificates: certificate_readings(certificates(desk, &settings.tls, now)),
         policies: desk.policies.count(),
@@ -159,6 +162,16 @@ fn attempts_reading(usage: &ShareUsage) -> AttemptsReading {
         slow: usage.slow.into(),
         waiting: usage.waiting as u64,
     }
+}
+
+fn reports(desk: &Desk) -> Reports {
+    let ReportCounts { waiting, for_digest, stored, delayed, merged, digests } = desk.operator.reports();
+    Reports { waiting, for_digest, stored, delayed, merged, digests }
+}
+
+fn reports_reading(counts: ReportCounts) -> ReportsReading {
+    let ReportCounts { waiting, for_digest, stored, delayed, merged, digests } = counts;
+    ReportsReading { waiting, for_digest, stored, delayed, merged, digests }
 }
 
 fn troubles(survey: &Survey, connectors: &Connectors, now: Timestamp) -> Vec<Destination> {

@@ -24,6 +24,9 @@ pub struct Status {
     /// The shares of the delivery attempts; nothing before the first delivery.
     #[serde(default)]
     pub attempts: Vec<Attempts>,
+    /// The reports to senders and to the postmaster.
+    #[serde(default)]
+    pub reports: Reports,
     /// Destinations in trouble, those with the most mail first.
     pub troubles: Vec<Destination>,
     /// How many more there are.
@@ -87,6 +90,23 @@ pub struct Queue {
     pub oldest: Option<Timestamp>,
     /// When it was counted: a long queue is not counted each time.
     pub counted: Option<Timestamp>,
+}
+
+/// The reports to senders and to the postmaster since the start.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reports {
+    /// Messages whose report to the sender waits, for other recipients' reports or for the rate.
+    pub waiting: u64,
+    /// Failed messages without a sender that wait for the postmaster's next digest.
+    pub for_digest: u64,
+    /// Reports that were made.
+    pub stored: u64,
+    /// Reports that had to wait for the rate.
+    pub delayed: u64,
+    /// Recipients whose report went into that of another recipient.
+    pub merged: u64,
+    /// Digests that were made.
+    pub digests: u64,
 }
 
 /// One share of the delivery attempts.

@@ -12,7 +12,7 @@ use crate::access;
 use crate::address::Domain;
 use crate::config::EvidencePath;
 use crate::connector::inbound_policy;
-use crate::envelope::{Arrival, Envelope, Recipient};
+use crate::envelope::{Arrival, Envelope, Origin, Recipient};
 use crate::evidence::{InboundParties, InboundSession};
 use crate::inbound::patience::Progress;
 use crate::inbound::received::{self, Received};
@@ -107,6 +107,9 @@ impl Session {
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
+        if !access::may_relay(&self.settings.config.relay, self.client_rights()) {
+            envelope.origin = Origin::Stranger;
+        }
         let arriving = match self.draft.take() {
             Some(arriving) => Ok(arriving),
             None => self.begin(envelope.smtputf8, &envelope.recipients).await,

@@ -1,0 +1,217 @@
+//! The digest for the postmaster: the messages without a sender that failed since the last one. Nobody else is told of
+//! them, for a report about a report could go on for ever (RFC 5321 §4.5.5).
+
+use std::fmt::Write as _;
+
+use jiff::Timestamp;
+
+use super::plain::part_for_people;
+use super::{Parts, REASON_MAX, Report, date, fold, header, header_fields, quote, reason_max, report_envelope};
+use crate::address::{Domain, Mailbox};
+use crate::envelope::{QueueId, ReportForm, TlsRequirement, Trouble};
+
+/// Octets that the digest has of one failed message, at most.
+const EXCERPT_MAX: usize = 4 * 1024;
+/// Octets that it has of all of them.
+const EXCERPTS_MAX: usize = 256 * 1024;
+
+/// A failed message, as the digest tells of it.
+#[derive(Debug, Clone)]
+pub struct Lost {
+    /// Its name.
+    pub id: QueueId,
+    /// When it was accepted.
+    pub accepted: Timestamp,
+    /// The recipients that it did not reach, and why.
+    pub recipients: Vec<(Mailbox, Trouble)>,
+    /// What shows which message it was.
+    pub excerpt: Excerpt,
+}
+
+/// What shows a reader which message was lost.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Excerpt {
+    /// The part for people of a report of ours, in seven bits and with the header of the part.
+    Report(String),
+    /// The header fields of any other message.
+    Header(Vec<u8>),
+}
+
+impl Excerpt {
+    /// The excerpt of a message; `front` is the beginning of its content, and `report` its form, where it is one of ours.
+    #[must_use]
+    pub fn of(id: QueueId, report: Option<ReportForm>, front: &[u8]) -> Self {
+        let people = report.and_then(|_| part_for_people(id, front)).filter(|part| part.is_ascii());
+        match people {
+            Some(part) => Self::Report(String::from_utf8_lossy(whole_lines(part.as_bytes())).into_owned()),
+            None => Self::Header(whole_lines(header_fields(front)).to_vec()),
+        }
+    }
+
+    fn len(&self) -> usize {
+        match self {
+            Self::Report(part) => part.len(),
+            Self::Header(fields) => fields.len(),
+        }
+    }
+}
+
+/// The lines at the front of text that take no more than [`EXCERPT_MAX`] octets.
+fn whole_lines(text: &[u8]) -> &[u8] {
+    if text.len() <= EXCERPT_MAX {
+        return text;
+    }
+    let end = memchr::memrchr(b'\n', &text[..EXCERPT_MAX]).map_or(0, |at| at + 1);
+    &text[..end]
+}
+
+/// Writes the digest; `report` is the id of the new message.
+#[must_use]
+pub fn digest(hostname: &Domain, now: Timestamp, to: &Mailbox, lost: &[Lost], report: QueueId) -> Report {
+    let mut parts = Parts::new(report, !to.is_ascii());
+    let shown = shown(lost);
+    parts.add("text/plain; charset=utf-8", explanation(hostname, lost, shown).as_bytes());
+    for lost in &lost[..shown] {
+        match &lost.excerpt {
+            Excerpt::Report(part) => parts.add_whole(part),
+            Excerpt::Header(fields) => parts.add("text/rfc822-headers", fields),
+        }
+    }
+    let subject = match lost.len() {
+        1 => "Undelivered mail without a sender: 1 message".to_owned(),
+        count => format!("Undelivered mail without a sender: {count} messages"),
+    };
+    let mut content = header(hostname, now, to, &subject, report).into_bytes();
+    let envelope = report_envelope(to, TlsRequirement::Ordinary, parts.eight_bit, ReportForm::Full);
+    parts.finish("multipart/mixed", &mut content);
+    Report { content, envelope }
+}
+
+/// The number of messages, from the first on, whose excerpts fit.
+fn shown(lost: &[Lost]) -> usize {
+    let mut octets = 0;
+    lost.iter()
+        .take_while(|lost| {
+            octets += lost.excerpt.len();
+            octets <= EXCERPTS_MAX
+        })
+        .count()
+}
+
+/// The part for people.
+fn explanation(hostname: &Domain, lost: &[Lost], shown: usize) -> String {
+    let mut out = format!(
+        "This is the mail relay at {hostname}.\r\n\r\n\
+         The messages below have no sender, as reports have none, and could not be\r\n\
+         delivered. They will not be tried again, and nobody but you, the postmaster of\r\n\
+         this relay, is told. Attached is what they were: the text of the relay's own\r\n\
+         reports, and the header of other messages.\r\n"
+    );
+    if shown < lost.len() {
+        let _ = write!(out, "Of the last {} there is no room for that.\r\n", lost.len() - shown);
+    }
+    let most = reason_max(REASON_MAX, lost.iter().map(|lost| lost.recipients.len()).sum());
+    for lost in lost {
+        let _ = write!(out, "\r\n{}, accepted here on {}\r\n", lost.id, date(lost.accepted));
+        for (mailbox, last) in &lost.recipients {
+            let _ = write!(out, "<{mailbox}>:\r\n");
+            fold(&mut out, "    ", "    ", &quote(&format!("{} ({})", last.text, last.status), most));
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::address::ReversePath;
+    use crate::dsn::{About, Action, Returned, Told, write};
+    use crate::envelope::{Envelope, Recipient};
+    use crate::smtp::reply::{EnhancedStatusCode, Status};
+
+    fn id(number: u64) -> QueueId {
+        QueueId::from_number(number).expect("small")
+    }
+
+    fn mailbox(text: &str) -> Mailbox {
+        Mailbox::parse(text).expect("valid")
+    }
+
+    fn trouble(text: &str) -> Trouble {
+        Trouble {
+            at: Timestamp::UNIX_EPOCH,
+            status: EnhancedStatusCode::permanent(Status(1, 1)),
+            text: text.into(),
+            host: None,
+            reply: None,
+        }
+    }
+
+    fn lost(number: u64, excerpt: Excerpt) -> Lost {
+        let recipients = vec![(mailbox("b@example.net"), trouble("no such user"))];
+        Lost { id: id(number), accepted: Timestamp::UNIX_EPOCH, recipients, excerpt }
+    }
+
+    fn hostname() -> Domain {
+        Domain::parse("relay.example.com").expect("valid")
+    }
+
+    fn text(lost: &[Lost]) -> String {
+        let report = digest(&hostname(), Timestamp::UNIX_EPOCH, &mailbox("p@example.com"), lost, id(9));
+        assert_eq!(report.envelope.reverse_path, ReversePath::Null);
+        assert!(report.content.is_ascii() && !report.envelope.needs.eight_bit);
+        String::from_utf8(report.content).expect("ASCII")
+    }
+
+    #[test]
+    fn each_message_is_named_with_its_recipients_reasons_and_excerpt() {
+        let bounce = {
+            let envelope = Envelope::new(
+                ReversePath::parse("a@example.org").expect("valid"),
+                vec![Recipient::new(mailbox("c@example.net"))],
+            );
+            let about = About {
+                hostname: &hostname(),
+                id: id(1),
+                accepted: Timestamp::UNIX_EPOCH,
+                now: Timestamp::UNIX_EPOCH,
+                envelope: &envelope,
+                returned: Returned::Headers,
+                original: b"Subject: the very first\r\n\r\n",
+            };
+            let told = [Told { recipient: &envelope.recipients[0], last: &trouble("kein Empfänger") }];
+            write(&about, Action::Failed, &told, &mailbox("a@example.org"), id(2)).content
+        };
+        let ours = Excerpt::of(id(2), Some(ReportForm::Full), &bounce);
+        assert!(matches!(&ours, Excerpt::Report(part) if part.contains("<c@example.net>:")), "{ours:?}");
+        let theirs = Excerpt::of(id(3), None, b"Subject: f\xc3\xbcr euch\r\nX: y\r\n\r\nWords.\r\n");
+        let text = text(&[lost(2, ours), lost(3, theirs)]);
+        for words in [
+            "Subject: Undelivered mail without a sender: 2 messages\r\n",
+            "To: <p@example.com>\r\n",
+            "Auto-Submitted: auto-replied\r\n",
+            "Content-Type: multipart/mixed;\r\n",
+            "0000000000002, accepted here on Thu, 1 Jan 1970 00:00:00 +0000\r\n<b@example.net>:\r\n    no such user (5.1.1)\r\n",
+            "0000000000003, accepted",
+            "<c@example.net>:\r\n    kein Empf=C3=A4nger\r\n",
+            "Content-Type: text/rfc822-headers\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\nSubject: f=C3=BCr euch\r\n",
+        ] {
+            assert!(text.contains(words), "{words:?} is missing from\n{text}");
+        }
+        assert!(!text.contains("Words.") && !text.contains("the very first"), "{text}");
+    }
+
+    #[test]
+    fn a_digest_of_large_messages_stays_small_and_names_all() {
+        let fields = format!("Subject: {}\r\n", "x".repeat(70)).repeat(100);
+        let large = Excerpt::of(id(1), None, fields.as_bytes());
+        assert!((1..=EXCERPT_MAX).contains(&large.len()));
+        let many: Vec<Lost> = (0..500).map(|number| lost(number, large.clone())).collect();
+        let text = text(&many);
+        assert!(text.len() < 600_000, "{} octets", text.len());
+        assert!(text.contains("there is no room for that"), "{}", &text[..1000]);
+        for lost in &many {
+            assert!(text.contains(&format!("{}, accepted", lost.id)));
+        }
+    }
+}

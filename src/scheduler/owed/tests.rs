@@ -1,0 +1,206 @@
+//! The rules of what is owed, without waiting for anything.
+
+use super::*;
+use crate::address::{Domain, Host};
+use crate::config;
+use crate::envelope::Origin;
+
+const SECOND: Duration = Duration::from_secs(1);
+const HOUR: Duration = Duration::from_hours(1);
+const GATHER: Duration = Duration::from_secs(30);
+
+struct Bench {
+    owed: Owed,
+    counts: Counts,
+    limiter: Limiter,
+    rates: Rates,
+    start: Instant,
+    busy: Vec<QueueId>,
+}
+
+impl Bench {
+    /// Rates of so many reports in all and to one domain.
+    fn new(all: u32, domain: u32) -> Self {
+        let text = format!(
+            "hostname = \"relay.example.com\"\npostmaster = \"p@example.com\"\n[limits]\ndsn_per_minute = {all}\n\
+             dsn_per_minute_per_domain = {domain}\n[[listener]]\nname = \"mx\"\naddress = [\"127.0.0.1:0\"]\ntls = \"off\"\n"
+        );
+        let (config, _) = config::parse(&text, std::path::Path::new("gatepost.toml")).expect("good");
+        let (start, counts) = (Instant::now(), Counts::default());
+        let rates = Rates::of(&config.limits);
+        let owed = Owed::new(start, counts.clone());
+        Self { owed, counts, limiter: Limiter::new(start), rates, start, busy: Vec::new() }
+    }
+
+    fn at(&self, second: u32) -> Instant {
+        self.start + second * SECOND
+    }
+
+    fn owes(&mut self, number: u64, domain: &str, second: u32, wait: Duration) {
+        let to = Addressee { host: Host::Domain(Domain::parse(domain).expect("valid")), origin: Origin::Known };
+        self.owed.note(id(number), Debt::Report(to, wait), self.at(second));
+    }
+
+    fn lost(&mut self, number: u64, second: u32, wait: Duration) {
+        self.owed.note(id(number), Debt::Digest(wait), self.at(second));
+    }
+
+    /// The messages whose reports are begun at a second.
+    fn next(&mut self, second: u32) -> Vec<u64> {
+        let now = self.at(second);
+        let mut begun = Vec::new();
+        while let Some(id) = self.owed.next_report(now, &mut self.limiter, self.rates, |id| self.busy.contains(&id)) {
+            begun.push(id.number());
+        }
+        begun
+    }
+
+    /// The number of messages in the digest that is begun at a second.
+    fn digest(&mut self, second: u32) -> usize {
+        let now = self.at(second);
+        self.owed.next_digest(now, |id| self.busy.contains(&id)).map_or(0, |ids| ids.len())
+    }
+
+    fn reported(&mut self, number: u64, again: Option<Duration>, second: u32) {
+        let now = self.at(second);
+        self.owed.reported(id(number), again, now);
+    }
+}
+
+fn id(number: u64) -> QueueId {
+    QueueId::from_number(number).expect("small")
+}
+
+#[test]
+fn the_reports_of_one_message_become_one() {
+    let mut bench = Bench::new(600, 60);
+    for second in 0..30 {
+        bench.owes(1, "a.example", second, GATHER);
+        assert_eq!(bench.next(second), [0; 0], "others may join");
+    }
+    assert_eq!(bench.owed.next_wake(), Some(bench.at(30)));
+    assert_eq!(bench.next(30), [1]);
+    // What comes while it is stored is told by the next one.
+    bench.owes(1, "a.example", 30, GATHER);
+    assert_eq!(bench.next(100), [0; 0]);
+    bench.reported(1, None, 100);
+    assert_eq!(bench.next(100), [1]);
+    bench.reported(1, None, 101);
+    assert_eq!(bench.owed.next_wake(), None);
+    assert_eq!(bench.counts.read(), ReportCounts::default());
+}
+
+#[test]
+fn what_is_over_the_rate_of_its_domain_is_delayed_and_holds_up_no_other() {
+    let mut bench = Bench::new(600, 6);
+    for number in 1..=9 {
+        bench.owes(number, "a.example", 0, Duration::ZERO);
+    }
+    bench.owes(10, "b.example", 0, Duration::ZERO);
+    assert_eq!(bench.next(0), [1, 2, 3, 4, 5, 6, 10]);
+    assert_eq!(bench.owed.next_wake(), Some(bench.at(10)));
+    assert_eq!((bench.next(9), bench.next(10), bench.next(20)), (vec![], vec![7], vec![8]));
+    // More of the same message joins, and its place is kept.
+    bench.owes(9, "a.example", 25, GATHER);
+    assert_eq!((bench.next(29), bench.next(30)), (vec![], vec![9]));
+    assert_eq!(bench.counts.read().delayed, 3);
+}
+
+#[test]
+fn what_is_over_the_rate_of_all_is_delayed_after_that_of_its_domain() {
+    let mut bench = Bench::new(6, 2);
+    for number in 1..=3 {
+        bench.owes(number, "a.example", 0, Duration::ZERO);
+    }
+    for number in 4..=7 {
+        bench.owes(number, &format!("d{number}.example"), 0, Duration::ZERO);
+    }
+    // The third of a.example takes no place of the others while it waits for its domain.
+    assert_eq!(bench.next(0), [1, 2, 4, 5, 6, 7]);
+    bench.owes(8, "d8.example", 1, Duration::ZERO);
+    assert_eq!((bench.next(9), bench.next(10)), (vec![], vec![8]));
+    assert_eq!((bench.next(29), bench.next(30)), (vec![], vec![3]));
+}
+
+#[test]
+fn what_could_not_be_stored_is_tried_again_and_what_is_done_is_forgotten() {
+    let mut bench = Bench::new(600, 60);
+    bench.owes(1, "a.example", 0, Duration::ZERO);
+    bench.owes(2, "a.example", 0, GATHER);
+    assert_eq!(bench.next(0), [1]);
+    bench.reported(1, Some(60 * SECOND), 1);
+    bench.owed.note(id(2), Debt::Nothing, bench.at(2));
+    assert_eq!(bench.counts.read().waiting, 1);
+    assert_eq!((bench.next(60), bench.next(61)), (vec![], vec![1]));
+    // Of what is under way the end decides.
+    bench.owed.note(id(1), Debt::Nothing, bench.at(61));
+    assert_eq!(bench.counts.read().waiting, 1);
+    bench.reported(1, None, 62);
+    assert_eq!((bench.counts.read().waiting, bench.owed.next_wake()), (0, None));
+}
+
+#[test]
+fn an_operators_order_goes_first_and_an_operator_may_hasten_what_gathers() {
+    let mut bench = Bench::new(600, 60);
+    bench.owes(1, "a.example", 0, Duration::ZERO);
+    bench.busy = vec![id(1)];
+    assert_eq!((bench.next(0), bench.next(1)), (vec![], vec![]));
+    bench.busy.clear();
+    assert_eq!((bench.next(2), bench.counts.read().delayed), (vec![1], 0));
+    bench.owes(2, "a.example", 2, HOUR);
+    assert!(bench.owed.hasten(id(2), bench.at(3)) && !bench.owed.hasten(id(3), bench.at(3)));
+    assert_eq!(bench.next(3), [2]);
+}
+
+#[test]
+fn a_digest_is_due_after_its_time() {
+    let mut bench = Bench::new(600, 60);
+    bench.lost(1, 0, HOUR);
+    bench.lost(2, 1800, HOUR);
+    assert_eq!(bench.owed.next_wake(), Some(bench.at(3600)));
+    assert_eq!((bench.digest(3599), bench.digest(3600)), (0, 2));
+    // While it is stored another one fails, and the digest does not take the second of these.
+    bench.lost(3, 3601, HOUR);
+    assert_eq!(bench.digest(9000), 0);
+    let now = bench.at(9000);
+    bench.owed.digested(vec![id(2)], now);
+    assert_eq!((bench.digest(9000), bench.counts.read().for_digest), (2, 0));
+    let now = bench.at(9001);
+    bench.owed.digested(Vec::new(), now);
+    // One that is delivered meanwhile, or removed, is not told.
+    bench.lost(4, 9001, HOUR);
+    bench.owed.note(id(4), Debt::Nothing, bench.at(9002));
+    assert_eq!((bench.digest(20_000), bench.counts.read().for_digest), (0, 0));
+}
+
+#[test]
+fn a_digest_that_is_full_goes_at_once_but_not_more_than_one_a_minute() {
+    let mut bench = Bench::new(600, 60);
+    for number in 0..99 {
+        bench.lost(number, 0, HOUR);
+    }
+    assert_eq!(bench.digest(0), 0);
+    bench.lost(99, 1, HOUR);
+    assert_eq!(bench.digest(1), 100);
+    bench.owed.digested(Vec::new(), bench.at(2));
+    for number in 100..900 {
+        bench.lost(number, 2, HOUR);
+    }
+    assert_eq!((bench.digest(60), bench.owed.next_wake()), (0, Some(bench.at(61))));
+    assert_eq!(bench.digest(61), 500);
+    bench.owed.digested(Vec::new(), bench.at(62));
+    assert_eq!((bench.digest(120), bench.digest(121)), (0, 300));
+}
+
+#[test]
+fn a_digest_that_could_not_be_stored_is_tried_again_in_a_minute() {
+    let mut bench = Bench::new(600, 60);
+    bench.lost(1, 0, Duration::ZERO);
+    bench.lost(2, 0, Duration::ZERO);
+    bench.busy = vec![id(2)];
+    assert_eq!(bench.digest(0), 1);
+    let now = bench.at(1);
+    bench.owed.digested(vec![id(1)], now);
+    bench.busy.clear();
+    assert_eq!((bench.digest(59), bench.digest(60)), (0, 2));
+}
