@@ -223,7 +223,8 @@ fn detailed((recipient, way): (&envelope::Recipient, &Way)) -> Recipient {
         RecipientState::Pending { history, .. } | RecipientState::Held { history, .. } => {
             history.all().iter().map(reason).collect()
         }
-        RecipientState::Delivered | RecipientState::Failed => Vec::new(),
+        RecipientState::Failed => recipient.owed.iter().map(|last| reason(last)).collect(),
+        RecipientState::Delivered => Vec::new(),
     });
     told
 }

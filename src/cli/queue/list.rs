@@ -117,7 +117,13 @@ struct Row {
 }
 
 fn rows(message: &Message, now: Timestamp) -> Vec<Row> {
-    let open = message.recipients.iter().filter(|one| matches!(one.state, State::Waiting | State::Held));
+    // A recipient that is given up has a reason as long as its sender is not told.
+    let is_open = |one: &&Recipient| match one.state {
+        State::Waiting | State::Held => true,
+        State::Failed => one.reason.is_some(),
+        State::Delivered => false,
+    };
+    let open = message.recipients.iter().filter(is_open);
     let mut rows: Vec<_> = open
         .clone()
         .take(RECIPIENTS_SHOWN)
@@ -145,6 +151,7 @@ fn state(recipient: &Recipient, busy: bool, now: Timestamp) -> String {
         (State::Waiting, None) if busy => "being tried".to_owned(),
         (State::Waiting, None) => "due".to_owned(),
         (State::Delivered, _) => "delivered".to_owned(),
+        (State::Failed, _) if recipient.reason.is_some() => "given up, report waits".to_owned(),
         (State::Failed, _) => "given up".to_owned(),
     }
 }
@@ -182,6 +189,7 @@ mod tests {
             recipient("a@a.example", "held", "no TLS"),
             recipient("b@b.example", "delivered", ""),
             recipient("c@c.example", "waiting", "down"),
+            recipient("d@d.example", "failed", "gone"),
         ];
         let now = "2026-11-23T00:05:00Z".parse().expect("a time");
         assert_eq!(
@@ -189,6 +197,7 @@ mod tests {
             "id             age  size  from  to            state\n\
              0000000000005  5m   9 B   <>    a@a.example   held\n    4.4.1 no TLS\n\
              \x20                               c@c.example   due\n    4.4.1 down\n\
+             \x20                               d@d.example   given up, report waits\n    4.4.1 gone\n\
              0000000000005  5m   9 B   <>    r0@a.example  due\n\
              \x20                               r1@a.example  due\n\
              \x20                               r2@a.example  due\n\

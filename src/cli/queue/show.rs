@@ -212,6 +212,7 @@ fn recipient_told(text: &mut String, recipient: &Recipient, busy: bool, now: Tim
             State::Waiting => "waiting",
             State::Held => "held until it is released",
             State::Delivered => "delivered",
+            State::Failed if recipient.reason.is_some() => "given up, the report about it waits",
             State::Failed => "given up",
         },
     );
