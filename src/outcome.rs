@@ -50,6 +50,8 @@ pub enum Cause {
     },
     /// The host is this relay itself: what shows it.
     Ourselves(String),
+    /// What the domain or the host publishes of its TLS cannot be found out, or is out of date: in words.
+    Discovery(String),
     /// Anything else, in words: network, DNS, protocol, our own disk.
     Other(String),
 }
@@ -195,6 +197,13 @@ impl Failure {
         matches!(self.cause, Cause::Unpromised(_))
     }
 
+    /// What is published of a hop's TLS cannot be found out for now, and had to be known.
+    #[must_use]
+    pub fn discovery(status: Status, text: impl Into<String>) -> Self {
+        let cause = Cause::Discovery(text.into());
+        Self { cause, ..Self::transient(Scope::Hop, status, "") }
+    }
+
     /// Any other trouble that may pass.
     #[must_use]
     pub fn transient(scope: Scope, status: Status, text: impl Into<String>) -> Self {
@@ -242,7 +251,9 @@ impl Failure {
     pub fn peer_reply(&self) -> Option<&Reply> {
         match &self.cause {
             Cause::Reply { reply, .. } => Some(reply),
-            Cause::Policy(_) | Cause::Unpromised(_) | Cause::Ourselves(_) | Cause::Other(_) => None,
+            Cause::Policy(_) | Cause::Unpromised(_) | Cause::Ourselves(_) | Cause::Discovery(_) | Cause::Other(_) => {
+                None
+            }
         }
     }
 }
@@ -256,7 +267,7 @@ impl fmt::Display for Failure {
             Cause::Policy(refusal) => refusal.fmt(f),
             Cause::Unpromised(why) => why.fmt(f),
             Cause::Reply { stage, reply } => write!(f, "answered {stage} with: {reply}"),
-            Cause::Ourselves(text) | Cause::Other(text) => f.write_str(text),
+            Cause::Ourselves(text) | Cause::Discovery(text) | Cause::Other(text) => f.write_str(text),
         }
     }
 }
@@ -296,7 +307,7 @@ pub fn judge(failure: &Failure, hops_left: bool, on_failure: OnFailure) -> Step 
             (Cause::Unpromised(_), Persistence::Permanent, _) => Step::Bounce,
             (Cause::Unpromised(_), Persistence::Transient, _)
             | (Cause::Policy(_), _, OnFailure::Defer)
-            | (Cause::Reply { .. } | Cause::Ourselves(_) | Cause::Other(_), ..) => Step::Defer,
+            | (Cause::Reply { .. } | Cause::Ourselves(_) | Cause::Discovery(_) | Cause::Other(_), ..) => Step::Defer,
         },
         (Scope::Destination | Scope::Message | Scope::Recipient, Persistence::Transient) => Step::Defer,
         (Scope::Destination | Scope::Message | Scope::Recipient, Persistence::Permanent) => Step::Bounce,

@@ -10,13 +10,12 @@ use jiff::Timestamp;
 
 use super::filter::{self, Filter};
 use super::words::{
-    self, Answer, Answers, Down, Meanwhile, Message, Orders, PAGE_MAX, Page, Parameters, Reason, Recipient,
+    self, Answer, Answers, Down, Meanwhile, Message, Orders, PAGE_MAX, Page, Parameters, PartDown, Reason, Recipient,
 };
 use super::{Asker, Desk, Problem};
-use crate::address::Host;
 use crate::connector::Connectors;
 use crate::envelope::{self, QueueId, RecipientState, Trouble};
-use crate::scheduler::{Outlook, Prospect, Refused, Way};
+use crate::scheduler::{Asked, Outlook, Prospect, Refused, Way};
 use crate::spool::{Spool, SpoolError, Stored};
 
 /// Messages that are taken from the spool at a time.
@@ -194,10 +193,12 @@ impl Picked {
 }
 
 async fn outlook(desk: &Desk, stored: &[Stored]) -> Result<Outlook, Problem> {
-    let hosts = |stored: &Stored| -> Vec<Host> {
-        stored.envelope.recipients.iter().map(|recipient| recipient.mailbox.host().clone()).collect()
-    };
-    let asked = stored.iter().map(|stored| (stored.id, hosts(stored))).collect();
+    let asked = stored.iter().map(|stored| Asked {
+        id: Some(stored.id),
+        hosts: stored.envelope.recipients.iter().map(|recipient| recipient.mailbox.host().clone()).collect(),
+        tls: stored.envelope.tls,
+    });
+    let asked = asked.collect();
     desk.operator.outlook(asked).await.ok_or_else(Problem::stopping)
 }
 
@@ -239,17 +240,24 @@ fn recipient((recipient, way): (&envelope::Recipient, &Way)) -> Recipient {
         next: None,
         reason: None,
         destination_down: None,
+        part_down: None,
         notify: None,
         orcpt: None,
         history: None,
     };
     match &recipient.state {
         RecipientState::Pending { attempts, next, history, .. } => {
-            let until = way.down.as_ref().map(|(until, _)| *until);
+            let until = way.pause.as_ref().map(|pause| pause.until);
             told.attempts = *attempts;
             told.reason = history.last().map(reason);
             told.next = next.max(&until).filter(|at| *at > now);
-            told.destination_down = way.down.as_ref().map(|(until, last)| Down { until: *until, reason: reason(last) });
+            if let Some(pause) = &way.pause {
+                let (until, reason) = (pause.until, reason(&pause.last));
+                match &pause.part {
+                    None => told.destination_down = Some(Down { until, reason }),
+                    Some(part) => told.part_down = Some(PartDown { part: part.clone(), until, reason }),
+                }
+            }
         }
         RecipientState::Held { attempts, history } => {
             told.state = words::State::Held;

@@ -108,6 +108,9 @@ pub struct Recipient {
     pub reason: Option<Reason>,
     /// Where no hop of its destination could be used, with whichever message: until when it is left alone.
     pub destination_down: Option<Down>,
+    /// The pause of mail like this, which the destination refuses while it may take other mail.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub part_down: Option<PartDown>,
     /// NOTIFY, where it was given; not in lists.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub notify: Option<Notify>,
@@ -122,6 +125,17 @@ pub struct Recipient {
 /// A destination that is left alone.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Down {
+    /// Until then.
+    pub until: Timestamp,
+    /// Why.
+    pub reason: Reason,
+}
+
+/// A part of a destination's mail that is left alone.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct PartDown {
+    /// The mail that waits, in words.
+    pub part: String,
     /// Until then.
     pub until: Timestamp,
     /// Why.

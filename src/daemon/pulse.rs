@@ -80,7 +80,7 @@ fn is_refusal(outcome: &Outcome) -> bool {
         Outcome::Delivered(_) => false,
         Outcome::Deferred(failure) | Outcome::Held(failure) | Outcome::Bounced(failure) => match failure.cause {
             Cause::Policy(_) | Cause::Unpromised(_) => true,
-            Cause::Reply { .. } | Cause::Ourselves(_) | Cause::Other(_) => false,
+            Cause::Reply { .. } | Cause::Ourselves(_) | Cause::Discovery(_) | Cause::Other(_) => false,
         },
     }
 }

@@ -69,7 +69,11 @@ impl End {
     fn of(result: &crate::outbound::RecipientResult) -> Self {
         let why = |failure: &Failure| match &failure.cause {
             Cause::Policy(refusal) => refusal.got.to_string(),
-            Cause::Unpromised(_) | Cause::Reply { .. } | Cause::Ourselves(_) | Cause::Other(_) => failure.to_string(),
+            Cause::Unpromised(_)
+            | Cause::Reply { .. }
+            | Cause::Ourselves(_)
+            | Cause::Discovery(_)
+            | Cause::Other(_) => failure.to_string(),
         };
         match (&result.outcome, &result.via) {
             (Outcome::Delivered(_), Some(via)) => match via.clearance.outcome() {

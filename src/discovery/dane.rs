@@ -13,7 +13,7 @@ use crate::address::{Domain, Host};
 use crate::config::Publication;
 use crate::connector::{DaneFinding, demands_dane};
 use crate::dns::{Found, LookupError, Security, Standing, TlsaRecord};
-use crate::outcome::{Failure, Scope};
+use crate::outcome::Failure;
 use crate::route::Via;
 use crate::smtp::reply::Status;
 use crate::tls::{DaneScope, NamePattern, Tlsa, TlsaMatching, TlsaSelector, TlsaSet, TlsaUsage};
@@ -100,7 +100,7 @@ fn failed(name: &str, fault: &LookupError) -> Failure {
     let text = format!(
         "the TLSA lookup for {name} failed, and a host whose TLSA records are not known is not used (RFC 7672): {fault}"
     );
-    Failure::transient(Scope::Hop, Status(7, 5), text)
+    Failure::discovery(Status(7, 5), text)
 }
 
 /// What secure records come to.

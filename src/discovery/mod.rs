@@ -18,7 +18,7 @@ use crate::config::{Connector, Publication, TlsDemand};
 use crate::connector::{Findings, MemoryFinding, StsFinding, StsListing, Way, exception};
 use crate::dns::{Dns, Security};
 use crate::envelope::TlsRequirement;
-use crate::outcome::{Failure, Scope};
+use crate::outcome::Failure;
 use crate::route::{Addresses, Hop, Origin, Via};
 use crate::smtp::reply::Status;
 use history::History;
@@ -231,7 +231,7 @@ fn unproven_meanwhile(question: &Question<'_>, way: &Way, published: &Asked) -> 
     let wanted = question.requirement == TlsRequirement::Require && matches!(way, Way::Insecure(_));
     let text =
         format!("the message requires TLS with a host that is proven to be the domain's (REQUIRETLS), but {absent}");
-    wanted.then(|| Failure::transient(Scope::Hop, Status(7, 5), text))
+    wanted.then(|| Failure::discovery(Status(7, 5), text))
 }
 
 fn way(question: &Question<'_>) -> Way {

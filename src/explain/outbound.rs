@@ -259,6 +259,6 @@ fn layer(failure: &Failure) -> Option<String> {
             Some(refusal.wanted.layer.to_string())
         }
         Cause::Unpromised(Unpromised::NotOffered | Unpromised::Off) => Some(Layer::RequireTls.to_string()),
-        Cause::Reply { .. } | Cause::Ourselves(_) | Cause::Other(_) => None,
+        Cause::Reply { .. } | Cause::Ourselves(_) | Cause::Discovery(_) | Cause::Other(_) => None,
     }
 }

@@ -219,6 +219,7 @@ impl Delivery<'_> {
             Cause::Unpromised(Unpromised::Off | Unpromised::NotOffered)
             | Cause::Reply { .. }
             | Cause::Ourselves(_)
+            | Cause::Discovery(_)
             | Cause::Other(_) => false,
         };
         if !ends {
@@ -230,8 +231,8 @@ impl Delivery<'_> {
             Recheck::Changed(_) => "the domain has changed its MTA-STS policy meanwhile".to_owned(),
             Recheck::Unknown(why) => format!("whether its MTA-STS policy still says so cannot be found out: {why}"),
         };
-        let passing = Failure::transient(failure.scope, failure.status, format!("{failure}; {now}"));
-        Failure { peer: failure.peer, ..passing }
+        let passing = Failure::discovery(failure.status, format!("{failure}; {now}"));
+        Failure { peer: failure.peer, scope: failure.scope, ..passing }
     }
 
     /// What is remembered of the domain and a hop of it.

@@ -62,6 +62,7 @@ impl Memory<'_> {
             Cause::Unpromised(Unpromised::Off | Unpromised::NotOffered)
             | Cause::Reply { .. }
             | Cause::Ourselves(_)
+            | Cause::Discovery(_)
             | Cause::Other(_) => return,
         };
         if let Some(level) = Level::of_refused(&refusal.got) {

@@ -74,6 +74,7 @@ impl Seen<'_> {
             Cause::Unpromised(Unpromised::Off | Unpromised::NotOffered)
             | Cause::Reply { .. }
             | Cause::Ourselves(_)
+            | Cause::Discovery(_)
             | Cause::Other(_) => return,
         };
         let is_theirs = match refusal.wanted.layer {

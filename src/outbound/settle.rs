@@ -111,7 +111,7 @@ impl Reason {
             // On a session, only what the peer does not offer will not pass.
             (Cause::Other(_), Some(_)) if failure.persistence == Persistence::Permanent => Word::Unable,
             (Cause::Reply { .. }, _) => Word::Answer,
-            (Cause::Policy(_) | Cause::Ourselves(_) | Cause::Other(_), _) => Word::Nothing,
+            (Cause::Policy(_) | Cause::Ourselves(_) | Cause::Discovery(_) | Cause::Other(_), _) => Word::Nothing,
         };
         Self { failure, word, via, policy }
     }
@@ -124,7 +124,7 @@ impl Reason {
             (Some(_), _) => 4,
             (None, Cause::Policy(_) | Cause::Unpromised(_)) => 3,
             (None, Cause::Reply { .. }) => 2,
-            (None, Cause::Other(_)) => 1,
+            (None, Cause::Discovery(_) | Cause::Other(_)) => 1,
             (None, Cause::Ourselves(_)) => 0,
         }
     }

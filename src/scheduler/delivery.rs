@@ -4,13 +4,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::config::Route;
-use crate::envelope::Envelope;
+use crate::envelope::{Envelope, TlsRequirement};
 use crate::outbound::{Attempt, AttemptLimit, RecipientResult, Report};
 use crate::outcome::{Cause, Failure, Outcome, Persistence, Scope};
 use crate::spool::{Entry, SpoolError};
 use crate::tls::Layer;
 
-use super::lanes::{Health, Item, Job, Ticket};
+use super::lanes::{Health, Item, Job, Part, Ticket};
 use super::settle::{self, Left};
 use super::{Cargo, Context, Event, Live, trouble, waits};
 
@@ -138,8 +138,9 @@ pub(super) async fn load(context: &Context, live: &Live) -> Result<Arc<Entry>, S
 }
 
 /// Says what an attempt shows of the destination as a whole. It is up where a peer decided about a recipient in its
-/// own words: nothing else earns further connections. It is down where no hop could be used. A refusal by a policy of
-/// ours that holds or bounces the message, and trouble with the message itself, show nothing.
+/// own words: nothing else earns further connections. It is down where no hop could be used, unless a refusal on the
+/// way speaks of less than all mail. A refusal by a policy of ours that holds or bounces the message, and trouble with
+/// the message itself, show nothing.
 fn health(attempt: &Attempt, report: &Report) -> Health {
     let mut last = None;
     let mut spoken = false;
@@ -153,8 +154,6 @@ fn health(attempt: &Attempt, report: &Report) -> Health {
             }
             // That such a recipient ends sessions is known, and says nothing of the destination.
             Outcome::Deferred(_) if result.via.is_some() && attempt.apart.contains(&result.recipient) => {}
-            // What is remembered of one domain is held against that, not against the smart hosts that it shares.
-            Outcome::Deferred(failure) if is_of_one_domain(report, failure) => {}
             Outcome::Deferred(failure)
                 if matches!(failure.scope, Scope::Hop | Scope::Destination) && !failure.is_unpromised() =>
             {
@@ -166,14 +165,45 @@ fn health(attempt: &Attempt, report: &Report) -> Health {
     }
     let Some((failure, trail)) = last else { return Health::Unknown };
     let trouble = trouble::trouble(failure, trail, Persistence::Transient);
-    if spoken { Health::Shaken(trouble) } else { Health::Down(trouble) }
+    if spoken {
+        return Health::Shaken(trouble);
+    }
+    let all = || std::iter::once(failure).chain(trail.iter().map(AsRef::as_ref));
+    if is_of_one_message(attempt, all()) {
+        return Health::Unknown;
+    }
+    match part(attempt, report, all()) {
+        Some(part) => Health::Refused(part, trouble),
+        None => Health::Down(trouble),
+    }
 }
 
-/// Whether a failure says nothing of the other domains behind the same smart hosts: the downgrade memory demands TLS
-/// for this domain alone.
-fn is_of_one_domain(report: &Report, failure: &Failure) -> bool {
-    let is_remembered = matches!(&failure.cause, Cause::Policy(refusal) if refusal.wanted.layer == Layer::Memory);
-    is_remembered && matches!(report.connector.outbound.route, Route::SmartHosts(_))
+/// The part of a destination's mail that these failures, of one attempt, speak of; nothing where that is all of it.
+/// Other mail may be good enough for a hop that refused this: the downgrade memory demands TLS for one domain alone,
+/// and what is published counts for no message that sets it aside.
+fn part<'a>(attempt: &Attempt, report: &Report, failures: impl Iterator<Item = &'a Failure>) -> Option<Part> {
+    let is_shared = matches!(report.connector.outbound.route, Route::SmartHosts(_));
+    let is_relaxed = attempt.entry.envelope.tls == TlsRequirement::Relaxed;
+    let (mut of_domain, mut of_published) = (false, false);
+    for failure in failures {
+        match &failure.cause {
+            Cause::Policy(refusal) => match refusal.wanted.layer {
+                Layer::Memory => of_domain = is_shared,
+                Layer::Dane | Layer::MtaSts => of_published = !is_relaxed,
+                Layer::Connector | Layer::Exception | Layer::RequireTls => {}
+            },
+            Cause::Discovery(_) => of_published = !is_relaxed,
+            Cause::Unpromised(_) | Cause::Reply { .. } | Cause::Ourselves(_) | Cause::Other(_) => {}
+        }
+    }
+    let domain = of_domain.then(|| attempt.host.clone());
+    (of_domain || of_published).then_some(Part { domain, spares_relaxed: of_published })
+}
+
+/// Checks that what was missing is what this message requires: other mail does not need it.
+fn is_of_one_message<'a>(attempt: &Attempt, mut failures: impl Iterator<Item = &'a Failure>) -> bool {
+    let is_required = attempt.entry.envelope.tls == TlsRequirement::Require;
+    is_required && failures.any(|failure| matches!(failure.cause, Cause::Discovery(_) | Cause::Unpromised(_)))
 }
 
 /// Whether the peer said this of the message or of the recipient, on a session that was good enough for mail.
@@ -201,42 +231,44 @@ mod tests {
         }
     }
 
-    fn refusal() -> Refusal {
-        let policy = TlsPolicy::forced(Demand::new(Layer::Connector, Verify::None));
+    fn refused_by(layer: Layer) -> Refusal {
+        let policy = TlsPolicy::forced(Demand::new(layer, Verify::None));
         match judge(&policy, TlsOutcome::Clear(NoTls::NotOffered), &[]) {
             Verdict::Refused(refusal) => refusal,
             other => panic!("no TLS under a forced policy: {other:?}"),
         }
     }
 
-    /// `up`, `down`, `shaken` or `unknown`, for an attempt with these results, each with whether there was a session.
-    fn shown(results: Vec<(Outcome, bool)>) -> &'static str {
-        let text = "hostname = \"relay.example.com\"\npostmaster = \"p@example.com\"\n\
-                    [[listener]]\nname = \"mx\"\naddress = [\"127.0.0.1:0\"]\ntls = \"off\"\n";
-        let (config, _) = crate::config::parse(text, std::path::Path::new("gatepost.toml")).expect("good");
-        let via = Arc::new(Via {
+    fn refusal() -> Refusal {
+        refused_by(Layer::Connector)
+    }
+
+    fn via() -> Arc<Via> {
+        Arc::new(Via {
             peer: "mx.example.org [192.0.2.1]:25".to_owned(),
             host: Host::parse("mx.example.org").expect("a host"),
             address: "192.0.2.1:25".parse().expect("an address"),
             clearance: clearance(),
             offers_dsn: false,
             was: None,
-        });
-        let connector = default_connector(&config.tls.trust);
+        })
+    }
+
+    /// What an attempt with these results shows: a message that asks this of TLS, by MX or through smart hosts.
+    fn health_of(results: Vec<RecipientResult>, tls: TlsRequirement, is_shared: bool) -> Health {
+        let text = "hostname = \"relay.example.com\"\npostmaster = \"p@example.com\"\n\
+                    [[listener]]\nname = \"mx\"\naddress = [\"127.0.0.1:0\"]\ntls = \"off\"\n";
+        let (config, _) = crate::config::parse(text, std::path::Path::new("gatepost.toml")).expect("good");
+        let mut connector = (*default_connector(&config.tls.trust)).clone();
         assert_eq!(connector.outbound.tls, TlsDemand::Opportunistic);
-        let result = |(recipient, (outcome, session)): (usize, (Outcome, bool))| RecipientResult {
-            recipient,
-            outcome,
-            via: session.then(|| Arc::clone(&via)),
-            policy: None,
-            trail: Vec::new(),
-            apart: false,
-        };
-        let results: Vec<_> = results.into_iter().enumerate().map(result).collect();
+        if is_shared {
+            connector.outbound.route = Route::SmartHosts(Vec::new());
+        }
+        let connector = Arc::new(connector);
         let entry = Arc::new(Entry {
             id: QueueId::from_number(1).expect("small"),
             accepted: jiff::Timestamp::UNIX_EPOCH,
-            envelope: Envelope::new(ReversePath::Null, Vec::new()),
+            envelope: Envelope { tls, ..Envelope::new(ReversePath::Null, Vec::new()) },
             size: 0,
             body: Body::Memory(bytes::Bytes::new()),
         });
@@ -245,10 +277,25 @@ mod tests {
         let connector_of = Arc::clone(&connector);
         let attempt =
             Attempt { entry, recipients, apart: Vec::new(), host, connector: connector_of, may_be_last: false };
-        match health(&attempt, &Report { results, trail: Vec::new(), connector, config: Arc::new(config) }) {
+        health(&attempt, &Report { results, trail: Vec::new(), connector, config: Arc::new(config) })
+    }
+
+    fn result(recipient: usize, outcome: Outcome, via: Option<Arc<Via>>) -> RecipientResult {
+        RecipientResult { recipient, outcome, via, policy: None, trail: Vec::new(), apart: false }
+    }
+
+    /// `up`, `down`, `shaken` or `unknown`, for an attempt with these results, each with whether there was a session.
+    fn shown(results: Vec<(Outcome, bool)>) -> &'static str {
+        let via = via();
+        let result = |(recipient, (outcome, session)): (usize, (Outcome, bool))| {
+            result(recipient, outcome, session.then(|| Arc::clone(&via)))
+        };
+        let results = results.into_iter().enumerate().map(result).collect();
+        match health_of(results, TlsRequirement::Ordinary, false) {
             Health::Up => "up",
             Health::Down(_) => "down",
             Health::Shaken(_) => "shaken",
+            Health::Refused(..) => "refused",
             Health::Unknown => "unknown",
         }
     }
@@ -290,5 +337,50 @@ mod tests {
             shown(vec![(Outcome::Held(policy()), false), (Outcome::Deferred(other(Scope::Hop)), false)]),
             "down"
         );
+    }
+
+    #[test]
+    fn a_refusal_is_held_against_the_mail_that_it_speaks_of() {
+        let by = |layer| Failure::policy(refused_by(layer));
+        let unreachable = || Failure::transient(Scope::Hop, Status(4, 1), "cannot connect");
+        let unknown = || Failure::discovery(Status(7, 5), "the TLSA lookup failed");
+        let unpromised = || Failure::unpromised(Unpromised::NotOffered);
+        let (ordinary, relaxed, required) =
+            (TlsRequirement::Ordinary, TlsRequirement::Relaxed, TlsRequirement::Require);
+        let (domain, published) = ("mail for example.org", "mail without \"TLS-Required: No\"");
+        let both = "mail for example.org without \"TLS-Required: No\"";
+        for (failures, tls, is_shared, expected) in [
+            (vec![unreachable()], ordinary, true, "all"),
+            (vec![by(Layer::Connector)], ordinary, true, "all"),
+            // The downgrade memory speaks of one domain, which may have its destination for itself.
+            (vec![by(Layer::Memory)], ordinary, true, domain),
+            (vec![by(Layer::Memory)], relaxed, true, domain),
+            (vec![by(Layer::Memory)], ordinary, false, "all"),
+            // What is published can be set aside; whoever did so was refused for something else.
+            (vec![by(Layer::Dane)], ordinary, false, published),
+            (vec![by(Layer::MtaSts)], ordinary, false, published),
+            (vec![unknown()], ordinary, false, published),
+            (vec![by(Layer::Dane)], ordinary, true, published),
+            (vec![unreachable()], relaxed, false, "all"),
+            // One hop that others may use is enough, whatever the other hops said.
+            (vec![by(Layer::Memory), unreachable()], ordinary, true, domain),
+            (vec![by(Layer::Dane), unreachable()], ordinary, false, published),
+            (vec![by(Layer::Dane), by(Layer::Memory)], ordinary, true, both),
+            // What a message requires for itself is no other's concern.
+            (vec![unknown()], required, false, "none"),
+            (vec![unpromised(), unreachable()], required, false, "none"),
+            (vec![unreachable()], required, false, "all"),
+        ] {
+            let last = failures.last().expect("a failure").clone();
+            let trail = failures.iter().cloned().map(Arc::new).collect();
+            let results = vec![RecipientResult { trail, ..result(0, Outcome::Deferred(last), None) }];
+            let shown = match health_of(results, tls, is_shared) {
+                Health::Refused(part, _) => part.to_string(),
+                Health::Down(_) => "all".to_owned(),
+                Health::Unknown => "none".to_owned(),
+                other => panic!("{other:?}"),
+            };
+            assert_eq!(shown, expected, "{failures:?}, {tls:?}, {is_shared}");
+        }
     }
 }

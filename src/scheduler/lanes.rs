@@ -6,41 +6,26 @@
 //! take turns.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::address::Host;
-use crate::envelope::{QueueId, Trouble};
+use crate::envelope::QueueId;
 
 mod attempts;
+mod item;
 mod lane;
 mod later;
+mod part;
 mod share;
 
 use attempts::Attempts;
 pub(super) use attempts::{AttemptId, ShareUse};
+pub(super) use item::{Destination, Item, Job, Place};
 pub(super) use lane::Health;
 use lane::{Lane, Millis, Spread};
 use later::Later;
+pub(super) use part::{Part, Wait};
 pub use share::Share;
-
-/// What shares a limit of connections and a back-off.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(super) enum Destination {
-    /// The MX hosts of one domain.
-    Domain(Host),
-    /// The smart hosts of the connector of this name, whatever the recipient's domain.
-    SmartHosts(Arc<str>),
-}
-
-/// Where mail for a host goes now.
-#[derive(Debug, Clone)]
-pub(super) struct Place {
-    pub(super) destination: Destination,
-    /// Attempts that may be made there at the same time.
-    pub(super) limit: u32,
-    pub(super) share: Share,
-}
 
 /// The name of a lane while it exists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -59,29 +44,6 @@ impl Ticket {
     const NONE: Self = Self { lane: LaneId(0), attempt: AttemptId::NONE, era: 0 };
 }
 
-/// One message for one recipient domain, waiting in a lane. `T` is what its owner keeps with it.
-#[derive(Debug)]
-pub(super) struct Item<T> {
-    pub(super) id: QueueId,
-    pub(super) host: Host,
-    /// When its age matters next, tried or not: a notice to its sender is due, or it expires.
-    pub(super) deadline: Instant,
-    pub(super) expires: Instant,
-    /// The `[queue] expire` that `expires` was reckoned with.
-    pub(super) expire: Duration,
-    pub(super) cargo: T,
-}
-
-/// What a lane wants done with an item.
-#[derive(Debug)]
-pub(super) enum Job<T> {
-    /// Try to deliver it; [`Lanes::finished`] is owed afterwards.
-    Deliver(Ticket, Item<T>),
-    /// Its deadline has come, and it cannot be tried now: when it will be, and why not now where its
-    /// destination is down.
-    Aged(Item<T>, Instant, Option<Trouble>),
-}
-
 /// Orders what waits in lanes: by lane, then by time, then by arrival. One map for all lanes costs the same
 /// for each message, whether they are for one destination or each for another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -96,6 +58,8 @@ struct Key {
 pub(super) struct Lanes<T> {
     all: HashMap<LaneId, Lane>,
     names: HashMap<Destination, LaneId>,
+    /// The lanes of refused parts of a destination.
+    parts: HashMap<(LaneId, Part), LaneId>,
     /// What waits for its time, by that and by arrival.
     later: BTreeMap<(Millis, u64), Later<T>>,
     /// What is due and waits in a lane.
@@ -133,6 +97,7 @@ impl<T> Lanes<T> {
         Self {
             all: HashMap::new(),
             names: HashMap::new(),
+            parts: HashMap::new(),
             later: BTreeMap::new(),
             due: BTreeMap::new(),
             notices: BTreeMap::new(),
@@ -175,23 +140,29 @@ impl<T> Lanes<T> {
     }
 
     /// Puts an item that is due into its lane.
-    fn admit(&mut self, mut item: Item<T>, due: Millis, serial: u64, place: Place) {
+    fn admit(&mut self, mut item: Item<T>, due: Millis, serial: u64, place: Place, now: Millis) {
         let Place { destination, limit, share } = place;
         let id = match self.names.get(&destination) {
             Some(id) => *id,
             None => self.open(destination),
         };
-        let deadline = self.millis(item.deadline);
         let Some(lane) = self.all.get_mut(&id) else { return };
         lane.limit = limit.max(1);
         self.attempts.transfer(id, lane, share);
-        lane.waiting += 1;
         // A hundred thousand messages for one domain need its name once.
         if let Destination::Domain(host) = &lane.destination
             && *host == item.host
         {
             item.host = host.clone();
         }
+        let part = self.refused(id, &item.host, item.is_relaxed, id, now);
+        self.insert(part.unwrap_or(id), item, due, serial);
+    }
+
+    fn insert(&mut self, id: LaneId, item: Item<T>, due: Millis, serial: u64) {
+        let deadline = self.millis(item.deadline);
+        let Some(lane) = self.all.get_mut(&id) else { return };
+        lane.waiting += 1;
         self.ages(&item).insert(Key { lane: id, at: deadline, serial }, due);
         self.due.insert(Key { lane: id, at: due, serial }, item);
         self.take_turn(id);
@@ -225,10 +196,12 @@ impl<T> Lanes<T> {
             let place = place(&item.host);
             // Who expires is tried once more, and so is who is due.
             if due > now && item.deadline < item.expires {
-                let last = self.names.get(&place.destination).and_then(|id| self.all.get(id)?.down.as_ref());
-                return Some(Job::Aged(item, self.instant(due), last.map(|down| down.last.clone())));
+                let id = self.names.get(&place.destination).copied();
+                let wait = id.and_then(|id| self.wait(id, &item.host, item.is_relaxed));
+                let last = wait.map(|wait| wait.last.clone());
+                return Some(Job::Aged(item, self.instant(due), last));
             }
-            self.admit(item, due, serial, place);
+            self.admit(item, due, serial, place, now);
         }
         while let Some((at, id)) = self.wakes.first().copied().filter(|(at, _)| *at <= now) {
             self.wakes.remove(&(at, id));
@@ -249,19 +222,20 @@ impl<T> Lanes<T> {
 
     /// What a lane has to do now.
     fn job(&mut self, id: LaneId, now: Millis) -> Option<Job<T>> {
-        let lane = self.all.get(&id)?;
-        if lane.active < lane.room(now)
-            && self.attempts.decide(lane).is_ok()
+        self.divert(id, now);
+        let (whole, destination) = self.whole(id)?;
+        if self.has_room(id, now)
+            && self.attempts.decide(destination).is_ok()
             && let Some(key) = first(&self.due, id)
         {
             let item = self.remove(key)?;
-            let lane = self.all.get_mut(&id)?;
-            let attempt = self.attempts.begin(id, lane, now);
+            let attempt = self.begin(id, now)?;
             return Some(Job::Deliver(Ticket { lane: id, attempt, era: self.era }, item));
         }
-        let due = self.next_age(id, lane).filter(|(at, _)| *at <= now)?.1;
-        let last = lane.down.as_ref().map(|down| down.last.clone());
-        Some(Job::Aged(self.remove(due)?, self.instant(due.at), last))
+        let due = self.next_age(id).filter(|(at, _)| *at <= now)?.1;
+        let item = self.remove(due)?;
+        let last = self.wait(whole, &item.host, item.is_relaxed).map(|wait| wait.last.clone());
+        Some(Job::Aged(item, self.instant(due.at), last))
     }
 
     /// Gives those their turn, before others, for whom there is a place now.
@@ -277,12 +251,14 @@ impl<T> Lanes<T> {
 
     /// The next deadline in a lane that is to be acted upon, and by what key its item waits. Who expires
     /// while the destination is up has its turn there first; no notice waits for that.
-    fn next_age(&self, id: LaneId, lane: &Lane) -> Option<(Millis, Key)> {
+    fn next_age(&self, id: LaneId) -> Option<(Millis, Key)> {
         let next = |ages: &BTreeMap<Key, Millis>| {
             let age = first(ages, id)?;
             Some((age.at, Key { at: *ages.get(&age)?, ..age }))
         };
-        let end = lane.down.as_ref().and_then(|_| next(&self.ends));
+        let is_down = |lane: &Lane| lane.down.is_some();
+        let is_down = self.all.get(&id).is_some_and(is_down) || self.whole(id).is_some_and(|(_, lane)| is_down(lane));
+        let end = next(&self.ends).filter(|_| is_down);
         next(&self.notices).into_iter().chain(end).min()
     }
 
@@ -302,32 +278,41 @@ impl<T> Lanes<T> {
     /// A lane with nothing to do now: it is closed, or woken when there will be.
     fn rest(&mut self, id: LaneId, now: Millis) {
         let Some(lane) = self.all.get(&id) else { return };
+        let Some(whole) = lane.part.as_ref().map_or(Some(lane), |part| self.all.get(&part.0)) else { return };
         if let Some(at) = lane.wake {
             self.wakes.remove(&(at, id));
         }
-        let until = lane.down.as_ref().map(|down| down.until).filter(|until| now < *until);
+        let until = |lane: &Lane| lane.down.as_ref().map(|down| down.until).filter(|until| now < *until);
         let memory = if self.all.len() > REMEMBERED_MAX { 0 } else { REMEMBERED };
-        let close_at = until.unwrap_or(lane.used) + memory;
-        let is_empty = lane.waiting == 0 && lane.active == 0;
+        let close_at = until(lane).unwrap_or(lane.used) + memory;
+        let is_empty = lane.waiting == 0 && lane.active == 0 && lane.parts == 0;
         if is_empty && close_at <= now {
-            if let Some(mut lane) = self.all.remove(&id) {
-                self.names.remove(&lane.destination);
-                self.attempts.wait(id, &mut lane, None);
-            }
+            self.close(id);
             return;
         }
         // With every connection in use, the next one that ends gives the lane its turn.
-        let wants = |at: Millis| lane.waiting > 0 && lane.active < lane.room(at);
-        let row = if wants(now) { self.attempts.decide(lane).err() } else { None };
-        let try_at = until.filter(|until| wants(*until));
-        let age_at = self.next_age(id, lane).map(|(at, _)| at);
+        let try_at = until(lane).max(until(whole));
+        let wants = lane.waiting > 0 && self.has_room(id, try_at.unwrap_or(now));
+        let is_whole = lane.part.is_none();
+        let is_blocked = lane.waiting > 0 && !wants && (is_whole || lane.active < lane.room(try_at.unwrap_or(now)));
+        let row = if wants && try_at.is_none() { self.attempts.decide(whole).err() } else { None };
+        let age_at = self.next_age(id).map(|(at, _)| at);
         let close_at = is_empty.then_some(close_at);
-        let wake = try_at.into_iter().chain(age_at).chain(close_at).min();
+        let (limit, share) = (whole.limit, whole.share);
+        let wake = try_at.filter(|_| wants).into_iter().chain(age_at).chain(close_at).min();
         self.wakes.extend(wake.map(|at| (at, id)));
         if let Some(lane) = self.all.get_mut(&id) {
-            (lane.in_turn, lane.wake) = (false, wake);
+            (lane.limit, lane.in_turn, lane.wake) = (limit, false, wake);
+            if lane.share != share {
+                self.attempts.wait(id, lane, None);
+                lane.share = share;
+            }
             self.attempts.wait(id, lane, row);
         }
+        if is_blocked {
+            self.block(id);
+        }
+        self.unblock(id, now);
     }
 
     /// Takes the waiting items of these messages out, each with its due time. Looks at everything that
@@ -377,24 +362,34 @@ impl<T> Lanes<T> {
     }
 
     /// Whether a message that is pushed and due at once will be tried soon.
-    pub(super) fn is_prompt(&self, destination: &Destination) -> bool {
-        let lane = self.names.get(destination).and_then(|id| self.all.get(id));
-        lane.is_none_or(|lane| lane.down.is_none() && lane.waiting < SOON)
+    pub(super) fn is_prompt(&self, destination: &Destination, host: &Host, is_relaxed: bool) -> bool {
+        let Some(id) = self.names.get(destination) else { return true };
+        let is_short = self.all.get(id).is_none_or(|lane| lane.waiting < SOON);
+        is_short && self.wait(*id, host, is_relaxed).is_none()
     }
 
-    /// Until when a destination is left alone, and why; nothing where it is not.
-    pub(super) fn down(&self, destination: &Destination, now: Instant) -> Option<(Instant, &Trouble)> {
-        let down = self.all.get(self.names.get(destination)?)?.down.as_ref()?;
-        (self.millis(now) < down.until).then_some((self.instant(down.until), &down.last))
+    /// Until when mail for a host is left alone, and why; nothing where it is not.
+    pub(super) fn down(
+        &self,
+        destination: &Destination,
+        host: &Host,
+        is_relaxed: bool,
+        now: Instant,
+    ) -> Option<(Instant, Wait<'_>)> {
+        let wait = self.wait(*self.names.get(destination)?, host, is_relaxed)?;
+        (self.millis(now) < wait.until).then_some((self.instant(wait.until), wait))
     }
 
-    /// Forgets that a destination is down.
-    pub(super) fn revive(&mut self, destination: &Destination) {
-        let Some(id) = self.names.get(destination).copied() else { return };
-        if let Some(lane) = self.all.get_mut(&id) {
-            lane.down = None;
+    /// Forgets that a destination is down, or what of it mail for a host belongs to.
+    pub(super) fn revive(&mut self, destination: &Destination, host: &Host, is_relaxed: bool) {
+        let Some(whole) = self.names.get(destination).copied() else { return };
+        let parts: Vec<LaneId> = self.parts_of(whole, host, is_relaxed).collect();
+        for id in parts.into_iter().chain([whole]) {
+            if let Some(lane) = self.all.get_mut(&id) {
+                lane.down = None;
+            }
+            self.take_turn(id);
         }
-        self.take_turn(id);
     }
 
     /// When [`Lanes::next`] should be asked again, if nothing happens before.
@@ -409,13 +404,16 @@ impl<T> Lanes<T> {
     /// left alone as `[queue] retry` says, by its own count of failures.
     pub(super) fn finished(&mut self, ticket: Ticket, now: Instant, health: Health, retry: &[Duration]) {
         let now = self.millis(now);
-        let Some(lane) = self.all.get_mut(&ticket.lane) else { return };
-        if !self.attempts.end(ticket.attempt, lane) {
+        if !self.end(ticket.lane, ticket.attempt) {
             return;
         }
         let health = if ticket.era == self.era { health } else { Health::Unknown };
-        lane.ended(now, health, retry, self.spread);
+        self.learn(ticket.lane, now, health, retry);
+        self.unblock(ticket.lane, now);
         self.take_turn(ticket.lane);
+        if let Some((whole, _)) = self.whole(ticket.lane) {
+            self.take_turn(whole);
+        }
         self.call();
     }
 

@@ -35,7 +35,7 @@ use tokio_util::task::TaskTracker;
 use crate::address::Host;
 use crate::config::Config;
 use crate::connector::Connectors;
-use crate::envelope::{Envelope, QueueId};
+use crate::envelope::{Envelope, QueueId, TlsRequirement};
 use crate::evidence::Evidence;
 use crate::outbound::{Attempt, AttemptLimit, Outbound, Report};
 use crate::spool::{Body, Entry, Leaps, Spool, SpoolError, Stored};
@@ -45,7 +45,7 @@ use dispatch::place;
 pub use lanes::Share;
 use lanes::{AttemptId, Destination, Health, Item, Lanes, Ticket};
 pub use orders::{Answer, Operator, Order, Refused};
-pub use outlook::{Outlook, Prospect, Way};
+pub use outlook::{Asked, Outlook, Pause, Prospect, Way};
 pub use owed::ReportCounts;
 use owed::{Counts, Debt, Limiter, Owed};
 pub use pulse::{Pulse, Work};
@@ -345,9 +345,10 @@ impl Scheduler {
         let longest = settings.config.queue.retry.iter().sum::<Duration>();
         let expires = self.expiry(&settings, now, stored.accepted).max(now + longest);
         self.enqueue_until(stored, &settings, now, expires);
+        let is_relaxed = stored.envelope.tls == TlsRequirement::Relaxed;
         for waiting in destinations(&stored.envelope) {
             let destination = self.destination(&waiting.host);
-            self.lanes.revive(&destination);
+            self.lanes.revive(&destination, &waiting.host, is_relaxed);
         }
     }
 
@@ -364,11 +365,12 @@ impl Scheduler {
     fn enqueue_until(&mut self, stored: &Stored, settings: &Settings, now: Instant, expires: Instant) {
         self.note_debt(stored.id, &stored.envelope);
         let warn_at = settle::warn_at(settings, expires);
+        let is_relaxed = stored.envelope.tls == TlsRequirement::Relaxed;
         for Waiting { host, next, warned } in destinations(&stored.envelope) {
             let due = next.map_or(now, |at| now + waits::until(at, &settings.config.queue.retry)).min(expires);
             let deadline = warn_at.filter(|_| !warned).unwrap_or(expires);
             let expire = settings.config.queue.expire;
-            self.enqueue(Item { id: stored.id, host, deadline, expires, expire, cargo: None }, due);
+            self.enqueue(Item { id: stored.id, host, is_relaxed, deadline, expires, expire, cargo: None }, due);
         }
     }
 
@@ -376,6 +378,7 @@ impl Scheduler {
         let (now, settings) = (Instant::now(), self.context.settings.load_full());
         let expires = self.expiry(&settings, now, entry.accepted);
         let hosts = destinations(&entry.envelope);
+        let is_relaxed = entry.envelope.tls == TlsRequirement::Relaxed;
         let live = self.keep(entry);
         if let (Some(live), true) = (&live.1, hosts.len() > 1) {
             self.live.insert(live.id, Arc::downgrade(live));
@@ -383,7 +386,8 @@ impl Scheduler {
         let deadline = settle::warn_at(&settings, expires).unwrap_or(expires);
         let expire = settings.config.queue.expire;
         for Waiting { host, .. } in hosts {
-            self.enqueue(Item { id: live.0, host, deadline, expires, expire, cargo: live.1.clone() }, now);
+            let (id, cargo) = (live.0, live.1.clone());
+            self.enqueue(Item { id, host, is_relaxed, deadline, expires, expire, cargo }, now);
         }
     }
 
@@ -404,7 +408,8 @@ impl Scheduler {
     }
 
     fn enqueue(&mut self, mut item: Item<Cargo>, due: Instant) {
-        if item.cargo.is_some() && !self.lanes.is_prompt(&self.destination(&item.host)) {
+        let destination = self.destination(&item.host);
+        if item.cargo.is_some() && !self.lanes.is_prompt(&destination, &item.host, item.is_relaxed) {
             // Its content need not wait in memory.
             item.cargo = None;
         }

@@ -189,9 +189,9 @@ impl super::Scheduler {
         }
         for (item, _) in items.into_iter().flatten() {
             tracing::info!(queue_id = %item.id, host = %item.host, "message tried at once for an operator");
-            let destination = self.destination(&item.host);
+            let (host, is_relaxed) = (item.host.clone(), item.is_relaxed);
             self.enqueue(item, now);
-            self.lanes.revive(&destination);
+            self.lanes.revive(&self.destination(&host), &host, is_relaxed);
         }
         Ok(())
     }

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use tokio::sync::oneshot;
 
 use crate::address::Host;
-use crate::envelope::{QueueId, Trouble};
+use crate::envelope::{QueueId, TlsRequirement, Trouble};
 use crate::spool::Leaps;
 
 use super::orders::{Operator, Request};
@@ -44,21 +44,43 @@ pub struct Prospect {
 pub struct Way {
     /// The name of the connector that speaks for it.
     pub connector: String,
-    /// Where no hop of the destination could be used: until when it is left alone, and why.
-    pub down: Option<(Timestamp, Trouble)>,
+    /// The pause, while it is left alone.
+    pub pause: Option<Pause>,
+}
+
+/// A destination, or a part of its mail, that is left alone.
+#[derive(Debug)]
+pub struct Pause {
+    /// Until then.
+    pub until: Timestamp,
+    /// Why.
+    pub last: Trouble,
+    /// The mail that waits, in words, where other mail for the destination goes on.
+    pub part: Option<String>,
+}
+
+/// A message that is asked about, or mail of its kind.
+#[derive(Debug)]
+pub struct Asked {
+    /// The message; nothing where none is meant.
+    pub id: Option<QueueId>,
+    /// Its recipient domains.
+    pub hosts: Vec<Host>,
+    /// What it asks of TLS.
+    pub tls: TlsRequirement,
 }
 
 /// A question on its way.
 #[derive(Debug)]
 pub(super) struct Question {
-    messages: Vec<(QueueId, Vec<Host>)>,
+    messages: Vec<Asked>,
     answer: oneshot::Sender<Outlook>,
 }
 
 impl Operator {
     /// The prospects of messages, each with the hosts that are asked about; `None` where the daemon is
     /// stopping.
-    pub async fn outlook(&self, messages: Vec<(QueueId, Vec<Host>)>) -> Option<Outlook> {
+    pub async fn outlook(&self, messages: Vec<Asked>) -> Option<Outlook> {
         let (answer, answered) = oneshot::channel();
         self.ask(Request::Outlook(Question { messages, answer })).await.ok()?;
         answered.await.ok()
@@ -68,9 +90,9 @@ impl Operator {
 impl super::Scheduler {
     pub(super) fn tell(&self, question: Question) {
         let now = Instant::now();
-        let messages = question.messages.into_iter().map(|(id, hosts)| Prospect {
-            busy: self.active.contains_key(&id),
-            ways: hosts.iter().map(|host| self.way(host, now)).collect(),
+        let messages = question.messages.into_iter().map(|Asked { id, hosts, tls }| Prospect {
+            busy: id.is_some_and(|id| self.active.contains_key(&id)),
+            ways: hosts.iter().map(|host| self.way(host, tls, now)).collect(),
         });
         let expire = self.context.settings.load().config.queue.expire;
         let outlook = Outlook { expire, leaps: self.leaps.clone(), messages: messages.collect() };
@@ -78,10 +100,14 @@ impl super::Scheduler {
         let _ = question.answer.send(outlook);
     }
 
-    fn way(&self, host: &Host, now: Instant) -> Way {
+    fn way(&self, host: &Host, tls: TlsRequirement, now: Instant) -> Way {
         let connector = self.context.settings.load().connectors.for_host(host).name.clone();
-        let down = self.lanes.down(&self.destination(host), now);
-        let down = down.map(|(until, last)| (Timestamp::now() + until.saturating_duration_since(now), last.clone()));
-        Way { connector, down }
+        let down = self.lanes.down(&self.destination(host), host, tls == TlsRequirement::Relaxed, now);
+        let pause = down.map(|(until, wait)| Pause {
+            until: Timestamp::now() + until.saturating_duration_since(now),
+            last: wait.last.clone(),
+            part: wait.part.map(ToString::to_string),
+        });
+        Way { connector, pause }
     }
 }

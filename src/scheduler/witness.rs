@@ -183,7 +183,7 @@ fn unmet(failure: &Failure) -> Option<Unmet> {
             wanted: "TLS on the whole way".to_owned(),
             got: why.to_string(),
         }),
-        Cause::Reply { .. } | Cause::Ourselves(_) | Cause::Other(_) => None,
+        Cause::Reply { .. } | Cause::Ourselves(_) | Cause::Discovery(_) | Cause::Other(_) => None,
     }
 }
 
@@ -197,6 +197,7 @@ fn without_mail(failure: &Failure) -> Option<Session> {
         Cause::Unpromised(Unpromised::Off | Unpromised::NotOffered)
         | Cause::Reply { .. }
         | Cause::Ourselves(_)
+        | Cause::Discovery(_)
         | Cause::Other(_) => None,
     }
 }

@@ -7,6 +7,7 @@ mod history;
 mod hostile;
 mod log;
 mod proxies;
+mod refused;
 mod socket;
 mod status;
 mod world;

@@ -5,6 +5,7 @@ mod process;
 mod survey;
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use axum::Json;
 use axum::extract::State;
@@ -15,19 +16,23 @@ use super::words::status::{
     Status,
 };
 use super::{Desk, Problem, history, queue};
+use crate::address::Host;
 use crate::config::{self, Config, TlsDemand, VerifyWanted};
 use crate::connector::{Connectors, exception};
 use crate::discovery::history::AlarmKind;
+use crate::envelope::TlsRequirement;
 use crate::handshake::Material;
 use crate::inbound::{Occupancy, Settings};
 use crate::monitor::labels::Direction;
 use crate::monitor::{AttemptsReading, ClientReading, QueueReading, Reading, ReportsReading};
-use crate::scheduler::{ReportCounts, ShareUsage};
+use crate::scheduler::{Asked, ReportCounts, ShareUsage};
 pub(in crate::admin) use survey::Surveyor;
 use survey::{Load, Survey};
 
 /// Of each list, at most so many are told.
 const TOLD: usize = 100;
+/// The scheduler is waited for no longer than this.
+const SCHEDULER_TIME: Duration = Duration::from_secs(1);
 
 /// `GET /v1/status`.
 pub(super) async fn status(State(desk): State<Desk>) -> Result<Json<Status>, Problem> {
@@ -41,7 +46,8 @@ pub(super) async fn status(State(desk): State<Desk>) -> Result<Json<Status>, Pro
 pub(super) async fn of(desk: &Desk) -> Result<Status, Problem> {
     let survey = desk.surveyor.survey(&*desk.spool).await?;
     let (settings, now) = (desk.settings.load_full(), Timestamp::now());
-    let (troubles, more_troubles) = first(troubles(&survey, &settings.connectors, now));
+    let (mut troubles, more_troubles) = first(troubles(&survey, &settings.connectors, now));
+    put_off(desk, &mut troubles).await;
     let all = all_connectors(&settings);
     let (connectors, more_connectors) = first(connectors(desk, &all, now));
     let (certificates, more_certificates) = first(certificates(desk, &settings.tls, now));
@@ -191,6 +197,22 @@ fn troubles(survey: &Survey, connectors: &Connectors, now: Timestamp) -> Vec<Des
         (other.waiting + other.held).cmp(&(one.waiting + one.held)).then_with(|| one.domain.cmp(&other.domain))
     });
     all
+}
+
+/// Puts the next attempts off for as long as the destinations are left alone. Where the scheduler does not answer in
+/// time, the times are those of the messages alone.
+async fn put_off(desk: &Desk, troubles: &mut [Destination]) {
+    let hosts = troubles.iter().filter_map(|one| Host::parse(&one.domain).ok()).collect::<Vec<_>>();
+    if hosts.len() != troubles.len() || hosts.is_empty() {
+        return;
+    }
+    let asked = vec![Asked { id: None, hosts, tls: TlsRequirement::Ordinary }];
+    let answer = tokio::time::timeout(SCHEDULER_TIME, desk.operator.outlook(asked)).await;
+    let Some(prospect) = answer.ok().flatten().and_then(|outlook| outlook.messages.into_iter().next()) else { return };
+    for (one, way) in troubles.iter_mut().zip(prospect.ways) {
+        let until = way.pause.map(|pause| pause.until).filter(|_| one.waiting > 0);
+        one.next = one.next.max(until);
+    }
 }
 
 /// Those of the configuration, and the built-in default where none of them speaks for every domain.

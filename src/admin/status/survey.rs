@@ -43,7 +43,7 @@ pub(super) struct Load {
     pub(super) oldest: Option<Timestamp>,
     /// The last failure of any attempt.
     pub(super) trouble: Option<Trouble>,
-    /// When the first that waits after a failure is tried again.
+    /// When the first of them is due; in the past where that is so already.
     pub(super) next: Option<Timestamp>,
 }
 
@@ -112,9 +112,7 @@ impl Load {
         let history = match state {
             RecipientState::Pending { next, history, .. } => {
                 self.waiting += 1;
-                if let Some(next) = next {
-                    lower(&mut self.next, *next);
-                }
+                lower(&mut self.next, next.unwrap_or(accepted));
                 history
             }
             RecipientState::Held { history, .. } => {

@@ -157,7 +157,9 @@ fn state(recipient: &Recipient, busy: bool, now: Timestamp) -> String {
 }
 
 fn reason(recipient: &Recipient) -> String {
-    let reason = recipient.destination_down.as_ref().map(|down| &down.reason).or(recipient.reason.as_ref());
+    let down = recipient.destination_down.as_ref().map(|down| &down.reason);
+    let part = recipient.part_down.as_ref().map(|down| &down.reason);
+    let reason = down.or(part).or(recipient.reason.as_ref());
     reason.map(|reason| short(&format!("{} {}", reason.status, reason.text))).unwrap_or_default()
 }
 

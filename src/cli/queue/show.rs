@@ -226,6 +226,10 @@ fn recipient_told(text: &mut String, recipient: &Recipient, busy: bool, now: Tim
         let reason = reason(&down.reason);
         line("", &format!("its destination is left alone until {}: {reason}", to_come(down.until, now)));
     }
+    if let Some(down) = &recipient.part_down {
+        let (part, until, reason) = (plain(&down.part), to_come(down.until, now), reason(&down.reason));
+        line("", &format!("{part} is left alone until {until}, other mail for its destination is not: {reason}"));
+    }
     let history = recipient.history.as_deref().unwrap_or_default();
     let attempts = usize::try_from(recipient.attempts).unwrap_or(usize::MAX);
     match (attempts, history.len()) {

@@ -1,11 +1,13 @@
 //! One lane: what is known of a destination, and how many attempts that allows.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use crate::envelope::Trouble;
 
-use super::Destination;
+use super::part::Part;
 use super::share::{Counts, Row, Share};
+use super::{Destination, LaneId};
 
 /// A destination that is down is asked again at least this often, but for what [`Spread`] adds, however long the
 /// schedule's waits: new mail should not wait hours for a server that is back.
@@ -33,6 +35,8 @@ pub(in crate::scheduler) enum Health {
     /// A session broke before anything was decided on it. One message may be to blame for that, several
     /// are not.
     Shaken(Trouble),
+    /// This part of its mail is refused, and what that says of the rest is nothing.
+    Refused(Part, Trouble),
     /// Nothing: it was not asked.
     Unknown,
 }
@@ -44,6 +48,7 @@ pub(super) struct Down {
     pub(super) last: Trouble,
 }
 
+/// A destination, or a part of its mail.
 #[derive(Debug)]
 pub(super) struct Lane {
     pub(super) destination: Destination,
@@ -67,6 +72,13 @@ pub(super) struct Lane {
     pub(super) row: Option<(Row, u64)>,
     pub(super) in_turn: bool,
     pub(super) wake: Option<Millis>,
+    /// The destination and the part of its mail, where this is the lane of a part.
+    pub(super) part: Option<Box<(LaneId, Part)>>,
+    /// Lanes of parts of this destination.
+    pub(super) parts: u32,
+    /// Those of them, and this one, that wait for a connection, where there are such lanes.
+    pub(super) blocked: VecDeque<LaneId>,
+    pub(super) is_blocked: bool,
 }
 
 impl Lane {
@@ -86,6 +98,10 @@ impl Lane {
             row: None,
             in_turn: false,
             wake: None,
+            part: None,
+            parts: 0,
+            blocked: VecDeque::new(),
+            is_blocked: false,
         }
     }
 
@@ -108,7 +124,8 @@ impl Lane {
     pub(super) fn ended(&mut self, now: Millis, health: Health, retry: &[Duration], spread: Spread) {
         self.used = now;
         match health {
-            Health::Unknown => {}
+            // A part has a lane of its own.
+            Health::Unknown | Health::Refused(..) => {}
             Health::Up => {
                 self.down = None;
                 self.shaken = 0;

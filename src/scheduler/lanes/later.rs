@@ -12,6 +12,7 @@ use crate::envelope::QueueId;
 pub(super) struct Later<T> {
     pub(super) id: QueueId,
     host: Host,
+    is_relaxed: bool,
     /// When it is to be tried, which may be after its deadline.
     due: Millis,
     deadline: Millis,
@@ -22,9 +23,9 @@ pub(super) struct Later<T> {
 
 impl<T> Later<T> {
     pub(super) fn new(item: Item<T>, due: Millis, millis: impl Fn(Instant) -> Millis) -> Self {
-        let Item { id, host, deadline, expires, expire, cargo } = item;
+        let Item { id, host, is_relaxed, deadline, expires, expire, cargo } = item;
         let expire = expire.as_millis().try_into().unwrap_or(Millis::MAX);
-        Self { id, host, due, deadline: millis(deadline), expires: millis(expires), expire, cargo }
+        Self { id, host, is_relaxed, due, deadline: millis(deadline), expires: millis(expires), expire, cargo }
     }
 
     /// When it matters next.
@@ -34,8 +35,8 @@ impl<T> Later<T> {
 
     /// The item, and when it is to be tried.
     pub(super) fn item(self, instant: impl Fn(Millis) -> Instant) -> (Item<T>, Millis) {
-        let Self { id, host, due, deadline, expires, expire, cargo } = self;
+        let Self { id, host, is_relaxed, due, deadline, expires, expire, cargo } = self;
         let (deadline, expires) = (instant(deadline), instant(expires));
-        (Item { id, host, deadline, expires, expire: Duration::from_millis(expire), cargo }, due)
+        (Item { id, host, is_relaxed, deadline, expires, expire: Duration::from_millis(expire), cargo }, due)
     }
 }

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::address::Domain;
+use crate::envelope::Trouble;
 use crate::smtp::reply::{EnhancedStatusCode, Status};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -16,7 +17,7 @@ fn host(name: &str) -> Host {
 
 fn item(number: u64, name: &str, expires: Instant) -> Item<()> {
     let id = QueueId::from_number(number).expect("small");
-    Item { id, host: host(name), deadline: expires, expires, expire: 100_000 * SECOND, cargo: () }
+    Item { id, host: host(name), is_relaxed: false, deadline: expires, expires, expire: 100_000 * SECOND, cargo: () }
 }
 
 fn trouble(text: &str) -> Trouble {
@@ -27,6 +28,12 @@ fn trouble(text: &str) -> Trouble {
         host: None,
         reply: None,
     }
+}
+
+/// Domains under `smart.example` share smart hosts.
+fn destination(host: &Host) -> Destination {
+    let is_shared = host.to_string().ends_with("smart.example");
+    if is_shared { Destination::SmartHosts("smart".into()) } else { Destination::Domain(host.clone()) }
 }
 
 struct Bench {
@@ -55,7 +62,7 @@ impl Bench {
     fn next(&mut self, second: u32) -> Option<Job<()>> {
         let limit = self.limit;
         self.lanes.next(self.at(second), |host| Place {
-            destination: Destination::Domain(host.clone()),
+            destination: destination(host),
             limit,
             share: if host.to_string().contains("named") { Share::Named } else { Share::ByMx },
         })
@@ -362,4 +369,5 @@ fn a_probe_under_way_wakes_nobody() {
     assert!(bench.lanes.next_wake().is_none_or(|wake| wake > bench.at(11)));
 }
 
+mod parts;
 mod shares;
