@@ -62,13 +62,20 @@ pub enum Denied {
     /// Our domain, but a local part that says where to send it on ("user%other@ours", "other!user@ours").
     #[error("Relaying denied: the local part has a routing character (\"%\", \"!\" or \"@\")")]
     Routing,
+    /// A local part without a domain, which is a user of this host to our own clients alone.
+    #[error("Bad recipient address: there is no \"@domain\"")]
+    NoDomain,
 }
 
 impl Denied {
     /// The answer to RCPT.
     #[must_use]
     pub fn reply(self) -> Reply {
-        Reply::new(550, Status(7, 1), self.to_string())
+        let (code, status) = match self {
+            Self::Domain | Self::Literal | Self::Routing => (550, Status(7, 1)),
+            Self::NoDomain => (501, Status(1, 3)),
+        };
+        Reply::new(code, status, self.to_string())
     }
 }
 
@@ -79,6 +86,11 @@ impl Denied {
 pub fn recipient(rules: Rules<'_>, peer: Peer, path: &ForwardPath) -> Result<Mailbox, Denied> {
     let mailbox = match path {
         ForwardPath::Postmaster => return Ok(rules.postmaster.clone()),
+        ForwardPath::Local(local) if is_own_client(rules.relay, peer.address) => {
+            let mailbox = Mailbox::of_user(local, rules.hostname.clone());
+            return Ok(self::local(rules, &mailbox).unwrap_or(mailbox));
+        }
+        ForwardPath::Local(_) => return Err(Denied::NoDomain),
         ForwardPath::Mailbox(mailbox) => mailbox,
     };
     let local = peer.local.to_canonical();

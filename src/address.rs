@@ -192,6 +192,12 @@ impl Mailbox {
         Self { local: "postmaster".into(), host: Host::Domain(domain) }
     }
 
+    /// The mailbox of a user of a host: `local` is of a [`ForwardPath::Local`].
+    #[must_use]
+    pub fn of_user(local: &str, domain: Domain) -> Self {
+        Self { local: local.into(), host: Host::Domain(domain) }
+    }
+
     /// The same local part at another host.
     #[must_use]
     pub fn at(self, host: Host) -> Self {
@@ -245,6 +251,13 @@ fn local_part_end(text: &str) -> Result<usize, AddressError> {
     let end = text.find('@').ok_or(AddressError::NoDomain)?;
     let is_dot_string = end > 0 && text[..end].chars().all(|c| c == '.' || is_atext(c));
     if is_dot_string { Ok(end) } else { Err(AddressError::LocalPart) }
+}
+
+/// Checks that a text is a local part and nothing else, of a length that leaves room for a domain.
+fn is_local_part(text: &str) -> bool {
+    const LOCAL_MAX: usize = 64;
+    let is_whole = |with_at: String| local_part_end(&with_at).is_ok_and(|end| end == text.len());
+    !text.is_empty() && text.len() <= LOCAL_MAX && is_whole(format!("{text}@"))
 }
 
 /// RFC 5322 §3.2.3 atext, widened to UTF-8 by RFC 6531 §3.3.
@@ -316,6 +329,8 @@ impl fmt::Display for ReversePath {
 pub enum ForwardPath {
     /// `<postmaster>` without a domain: ours, whatever our domains are (RFC 5321 §2.3.5).
     Postmaster,
+    /// Any other local part without a domain: a user of the host that the client believes to speak to.
+    Local(Box<str>),
     /// A mailbox.
     Mailbox(Mailbox),
 }
@@ -330,6 +345,9 @@ impl ForwardPath {
         if text.eq_ignore_ascii_case("postmaster") {
             return Ok(Self::Postmaster);
         }
+        if is_local_part(text) {
+            return Ok(Self::Local(text.into()));
+        }
         Mailbox::parse(without_source_route(text)?).map(Self::Mailbox)
     }
 }
@@ -338,6 +356,7 @@ impl fmt::Display for ForwardPath {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Postmaster => f.write_str("postmaster"),
+            Self::Local(local) => f.write_str(local),
             Self::Mailbox(mailbox) => mailbox.fmt(f),
         }
     }

@@ -209,6 +209,7 @@ fn may_send(from: &MailFrom) -> Result<(), Reply> {
 fn may_receive(rcpt: &RcptTo) -> Result<Mailbox, Reply> {
     match &rcpt.forward_path {
         ForwardPath::Postmaster => Ok(Mailbox::parse("postmaster@example.com").unwrap()),
+        ForwardPath::Local(_) => Err(Reply::new(501, Status(1, 3), "Bad recipient address: there is no \"@domain\"")),
         ForwardPath::Mailbox(mailbox) if mailbox.host().to_string() == "elsewhere.example" => {
             Err(Reply::new(550, Status(7, 1), "Relaying denied"))
         }

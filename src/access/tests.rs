@@ -165,6 +165,21 @@ fn mail_for_this_very_host_goes_to_the_postmaster() {
 }
 
 #[test]
+fn a_user_without_a_domain_is_one_of_this_host_to_our_own_clients_alone() {
+    for (path, to) in
+        [("root", "admin@example.com"), ("\"a b\"", "admin@example.com"), ("Postmaster", "admin@example.com")]
+    {
+        assert_eq!(ask(OURS, false, path), Ok(to.into()), "{path}");
+    }
+    let named = ask_with(&relay(), &["relay.example.com"], OURS, false, "root");
+    assert_eq!(named, Ok("root@relay.example.com".into()), "who names this host gets its mail");
+    for may_relay in [false, true] {
+        let denied = ask(STRANGER, may_relay, "root").expect_err("a stranger");
+        assert_eq!(denied.reply().to_string(), "501 5.1.3 Bad recipient address: there is no \"@domain\"");
+    }
+}
+
+#[test]
 fn who_names_this_host_gets_its_mail() {
     let named = |name: &str| {
         let mut relay = relay();
