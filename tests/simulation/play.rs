@@ -160,6 +160,8 @@ impl Stage {
              [[listener]]\nname = \"mx\"\naddress = [\"127.0.0.1:0\"]\ntls = \"off\"\n[relay]\nnetworks = [\"127.0.0.0/8\"]\n\
              [dns]\nservers = [\"{}\"]\ntrust_anchor = \"anchor\"\n\
              [queue]\nretry = [\"300ms\", \"1s\", \"2s\"]\nexpire = \"{}s\"\nwarn_after = \"never\"\n\
+             dsn_gather = \"500ms\"\npostmaster_digest = \"2s\"\n\
+             [limits]\ndsn_per_minute = 100000\ndsn_per_minute_per_domain = 100000\n\
              [timeouts]\nconnect = \"2s\"\nreply = \"3s\"\nhandshake = \"3s\"\ndata_block = \"3s\"\nfinal_reply = \"{}s\"\n\
              drain = \"2s\"\n[log]\nformat = \"text\"\n{connectors}",
             resolver.address,
