@@ -157,7 +157,7 @@ mod tests {
         message.envelope.recipients[0].state = RecipientState::Held { attempts: 1, history: History::default() };
         let asks = |state, connector: Option<&str>, domain: Option<&str>, message: &Stored| {
             let (connector, domain) = (connector.map(str::to_owned), domain.map(str::to_owned));
-            meant(&Query { state, connector, domain, ..Query::default() }, message)
+            meant(&Query { domain, state, connector, ..Query::default() }, message)
         };
         let (held, waiting) = (Some(OpenState::Held), Some(OpenState::Waiting));
         for (state, connector, domain, expected) in [

@@ -175,7 +175,7 @@ mod tests {
         connections: 2,
         head: 16 << 10,
         head_time: Duration::from_secs(10),
-        time: Duration::from_secs(120),
+        time: Duration::from_mins(2),
         reading: Some(Duration::from_millis(500)),
     };
     /// Longer than anything takes that is not waited for, and less than `head_time` and `time`.

@@ -102,12 +102,9 @@ async fn release(client: &Client, which: Option<&str>, json: bool) -> Result<Exi
     if json || released.is_empty() {
         show_all(&released, json, &nobody);
     } else {
-        show(
-            &released
-                .iter()
-                .map(|one| format!("released {} ({})\n", plain(&one.client), one.limit))
-                .collect::<String>(),
-        );
+        for one in &released {
+            show(&format!("released {} ({})\n", plain(&one.client), one.limit));
+        }
     }
     let no = which.is_some() && released.is_empty();
     Ok(if no { ExitCode::FAILURE } else { ExitCode::SUCCESS })

@@ -59,10 +59,10 @@ fn within(title: &str) -> String {
 
 fn remedy(stray: &Stray, known: &BTreeMap<&'static str, Vec<&'static str>>) -> String {
     let here = stray.known.join(", ");
-    let knows = |(title, keys): (&&'static str, &Vec<&'static str>)| {
+    let home = |(title, keys): (&&'static str, &Vec<&'static str>)| {
         (*title != stray.title && may_mean(stray.title, title) && keys.contains(&stray.name.as_str())).then_some(*title)
     };
-    let homes: Vec<_> = known.iter().filter_map(knows).collect();
+    let homes: Vec<_> = known.iter().filter_map(home).collect();
     if let [""] = homes[..] {
         return "It belongs at the top of the file: move it above the first table.".to_owned();
     }

@@ -193,7 +193,7 @@ fn how_much_is_returned() {
         (Action::Failed, None, 100, false, stranger, Returned::Headers),
         (Action::Failed, Some(Ret::Full), 100, false, stranger, Returned::Headers),
     ] {
-        let envelope = Envelope { ret, confidential, origin, ..envelope("a@example.org") };
+        let envelope = Envelope { ret, origin, confidential, ..envelope("a@example.org") };
         assert_eq!(returned(action, &envelope, size), wanted, "{ret:?} {size} {confidential} {origin:?}");
     }
 }

@@ -56,6 +56,7 @@ impl HandshakeError {
 }
 
 /// The alert by which a peer ended a connection, in words; nothing for any other error.
+#[must_use]
 pub fn alert(error: &io::Error) -> Option<String> {
     match tls(error)? {
         error @ rustls::Error::AlertReceived(_) => Some(of_tls(error)),

@@ -239,10 +239,10 @@ fn clients(registry: &mut Registry, reading: &ClientReading) {
     }
     let help = "Whether seats are scarce on a listener, so that strangers get less time";
     registry.register("inbound_seats_scarce", help, short);
-    let held = Gauge::<i64>::default();
-    held.set(number(reading.held));
+    let held_back = Gauge::<i64>::default();
+    held_back.set(number(reading.held));
     let help = "Clients and networks that were held back by one of [limits] in the last hour";
-    registry.register("inbound_clients_held_back", help, held);
+    registry.register("inbound_clients_held_back", help, held_back);
     let memory = Gauge::<i64>::default();
     memory.set(number(reading.transaction_memory));
     let help = "Memory of the recipients in open transactions";

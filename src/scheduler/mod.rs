@@ -299,7 +299,9 @@ impl Scheduler {
             }
             Event::Digested { ids, left } => {
                 self.jobs -= 1;
-                ids.into_iter().for_each(|id| self.rest(id));
+                for id in ids {
+                    self.rest(id);
+                }
                 self.owed.digested(left, Instant::now());
             }
             Event::Settled(id, left) => {

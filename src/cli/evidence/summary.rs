@@ -206,11 +206,11 @@ fn text(summary: &Summary, since: Timestamp) -> String {
         let _ = writeln!(out, "{no_longer} served in clear");
     } else {
         out.push_str("still served in clear:\n");
-        still.into_iter().for_each(|one| out.push_str(&in_clear(one)));
+        out.extend(still.into_iter().map(in_clear));
     }
     if !before.is_empty() {
         out.push_str("served in clear before, and under TLS now:\n");
-        before.into_iter().for_each(|one| out.push_str(&in_clear(one)));
+        out.extend(before.into_iter().map(in_clear));
     }
     out
 }

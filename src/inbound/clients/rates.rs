@@ -56,8 +56,8 @@ impl Rates {
         for (network, most) in &all {
             let whole = self.whole.get(network).map_or(now, |whole| whole[rate as usize].max(now));
             let due = (whole + step(*most)).saturating_sub(now);
-            if due > MINUTE {
-                return Err(Over { network: *network, most: *most, wait: due - MINUTE });
+            if let Some(wait) = due.checked_sub(MINUTE).filter(|wait| !wait.is_zero()) {
+                return Err(Over { network: *network, most: *most, wait });
             }
         }
         for (network, most) in all {
