@@ -17,7 +17,8 @@ pub(crate) struct Relay {
 }
 
 impl Relay {
-    /// Starts it, with the defaults for whatever an attack could use.
+    /// Starts it, with the defaults for whatever an attack could use; but reports are not limited, or there were no
+    /// attack by them.
     pub(crate) async fn start(internet: &Internet) -> Self {
         let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder");
         let address = free_address();
@@ -51,6 +52,7 @@ fn configuration(address: SocketAddr, internet: &Internet) -> String {
     format!(
         "hostname = \"relay.example.com\"\npostmaster = \"postmaster@example.com\"\n[spool]\npath = \"spool\"\n\
          [evidence]\npath = \"\"\n[admin]\nsocket = \"admin.sock\"\nhttp = \"\"\n[log]\nlevel = \"error\"\n\
+         [limits]\ndsn_per_minute = 100000\ndsn_per_minute_per_domain = 100000\n\
          [[listener]]\nname = \"mx\"\naddress = [\"{address}\"]\ntls = \"off\"\n\
          [relay]\nnetworks = [\"127.0.0.1/32\"]\ndomains = [\"example.com\"]\n\
          [dns]\nservers = [\"{names}\"]\ndnssec = \"off\"\n\
