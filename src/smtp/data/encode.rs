@@ -8,22 +8,25 @@ use memchr::memmem;
 /// LF, so that even content that broke that rule could not end early at a careless server.
 #[derive(Debug)]
 pub struct Stuffer {
-    /// The last octet pushed; LF before the first, for the content begins a line.
-    last: u8,
+    /// The last two octets pushed; a line end before the first, for the content begins a line.
+    last: [u8; 2],
 }
 
 impl Stuffer {
     /// Starts a message.
     #[must_use]
     pub fn new() -> Self {
-        Self { last: b'\n' }
+        Self { last: *b"\r\n" }
     }
 
     /// Appends the next piece of content, stuffed, to `out`.
     pub fn push(&mut self, content: &[u8], out: &mut Vec<u8>) {
-        let Some(&last) = content.last() else { return };
+        let [.., last] = content else { return };
+        let before = content.iter().nth_back(1).unwrap_or(&self.last[1]);
+        let is_line_start = self.last[1] == b'\n';
+        self.last = [*before, *last];
         out.reserve(content.len() + 1);
-        if self.last == b'\n' && content[0] == b'.' {
+        if is_line_start && content[0] == b'.' {
             out.push(b'.');
         }
         let mut copied = 0;
@@ -33,7 +36,6 @@ impl Stuffer {
             copied = line_end + 1;
         }
         out.extend_from_slice(&content[copied..]);
-        self.last = last;
     }
 
     /// Ends the message: the last line's CRLF where it is missing, then `.` and CRLF.
@@ -41,8 +43,8 @@ impl Stuffer {
     /// An octet-exact BDAT message may lack its last CRLF; DATA cannot say so (RFC 3030 §3).
     pub fn finish(self, out: &mut Vec<u8>) {
         let end: &[u8] = match self.last {
-            b'\n' => b".\r\n",
-            b'\r' => b"\n.\r\n",
+            [b'\r', b'\n'] => b".\r\n",
+            [_, b'\r'] => b"\n.\r\n",
             _ => b"\r\n.\r\n",
         };
         out.extend_from_slice(end);
@@ -80,6 +82,10 @@ mod tests {
         assert_eq!(stuffed(&[b"a"]), "a\r\n.\r\n");
         assert_eq!(stuffed(&[b"a\r\n", b""]), "a\r\n.\r\n");
         assert_eq!(stuffed(&[b"a\r"]), "a\r\n.\r\n");
+        // A LF that stands alone ends no line, and the dot behind it no message: the server would wait for ever.
+        assert_eq!(stuffed(&[b"a\n"]), "a\n\r\n.\r\n");
+        assert_eq!(stuffed(&[b"a\r", b"\n"]), "a\r\n.\r\n");
+        assert_eq!(stuffed(&[b"a", b"\n"]), "a\n\r\n.\r\n");
     }
 
     #[test]
