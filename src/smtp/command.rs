@@ -235,7 +235,8 @@ pub(super) fn line(input: &[u8]) -> Line<'_> {
         return Line::Bad(CommandError::ProxyHeader, PROXY_V2.len());
     }
     match any_line(input) {
-        Line::Bad(fault, used) => Line::Bad(or_fatal(fault, input), used),
+        // Only what a line may have is looked at: the same, however much of the rest has come already.
+        Line::Bad(fault, used) => Line::Bad(or_fatal(fault, &input[..input.len().min(LINE_MAX)]), used),
         line @ (Line::Partial | Line::Whole(..)) => line,
     }
 }

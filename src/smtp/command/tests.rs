@@ -281,6 +281,9 @@ fn lines_have_a_length() {
         assert_eq!(skip(&long.as_bytes()[used..]), (long.len() - used, true), "{extra}");
     }
     assert_eq!(line(&[b'x'; LINE_MAX - 1]), Line::Partial);
+    // It is the same fault, however much has come behind it.
+    let long = format!("{} HTTP/1.1", "x".repeat(LINE_MAX));
+    assert_eq!(line(long.as_bytes()), Line::Bad(CommandError::LineTooLong, LINE_MAX));
 }
 
 proptest! {
