@@ -190,8 +190,9 @@ fn line_end(text: &[u8]) -> usize {
 /// Where the colon behind a field's name stands, if the line begins with one (RFC 5322 §2.2).
 fn name_end(line: &[u8]) -> Option<usize> {
     let colon = memchr::memchr(b':', &line[..line_end(line)])?;
-    let name = line[..colon].trim_ascii_end();
-    (!name.is_empty() && name.iter().all(u8::is_ascii_graphic)).then_some(colon)
+    // Old mail may have blanks before the colon (RFC 5322 §4.5), and no other white space.
+    let name_octets = line[..colon].iter().rposition(|octet| !matches!(octet, b' ' | b'\t'))? + 1;
+    line[..name_octets].iter().all(u8::is_ascii_graphic).then_some(colon)
 }
 
 /// A mailbox with a name before it, as From has it.
@@ -289,6 +290,10 @@ mod tests {
     fn text_without_a_header_is_a_body() {
         let (content, recipients) = completed("hello there\nTo: nobody@x.example\n");
         assert!(content.ends_with("\r\n\r\nhello there\r\nTo: nobody@x.example\r\n"), "{content}");
+        assert_eq!(recipients, Vec::<String>::new());
+        // No server reads a field there, and what follows is its body.
+        let (content, recipients) = completed("Subject\u{c}: x\nTo: nobody@x.example\n");
+        assert!(content.ends_with("\r\n\r\nSubject\u{c}: x\r\nTo: nobody@x.example\r\n"), "{content}");
         assert_eq!(recipients, Vec::<String>::new());
         assert!(completed("From alice Thu Jan 1\nSubject: x\n\n").0.starts_with("Subject: x\r\n"));
         assert!(completed("").0.starts_with("From: Alice"));
