@@ -89,6 +89,7 @@ pub(super) async fn client(stream: &mut (impl AsyncRead + Unpin)) -> Result<Opti
         }
         header.resize(header.len() + rest, 0);
         stream.read_exact(&mut header[SIGNATURE.len() + 4..]).await?;
+        version_2(&header)
     } else if header.starts_with(VERSION_1) {
         // What follows the line is not ours to take.
         while !header.ends_with(b"\n") {
@@ -97,16 +98,56 @@ pub(super) async fn client(stream: &mut (impl AsyncRead + Unpin)) -> Result<Opti
             }
             header.push(stream.read_u8().await?);
         }
+        version_1(&header)
     } else {
-        return Err(ProxyFault::Missing);
+        Err(ProxyFault::Missing)
     }
-    let parsed = ProxyHeader::parse(&header, ParseConfig { include_tlvs: false, ..ParseConfig::default() });
+}
+
+/// Reads a whole line of version 1 (§2.1). The library is not asked: it takes ports with a sign or with leading zeros,
+/// and any protocol whose name begins with UNKNOWN.
+fn version_1(line: &[u8]) -> Result<Option<SocketAddr>, ProxyFault> {
+    let line = line.strip_suffix(b"\r\n").filter(|line| !line.contains(&b'\r')).ok_or(ProxyFault::Malformed)?;
+    // Whatever follows is ignored.
+    if line == b"PROXY UNKNOWN" || line.starts_with(b"PROXY UNKNOWN ") {
+        return Ok(None);
+    }
+    tcp(line).map(Some).ok_or(ProxyFault::Malformed)
+}
+
+/// Reads the addresses of a connection, and returns where it comes from.
+fn tcp(line: &[u8]) -> Option<SocketAddr> {
+    let words: Vec<&str> = std::str::from_utf8(line).ok()?.split(' ').collect();
+    let ["PROXY", family, source, destination, source_port, destination_port] = words[..] else { return None };
+    let address = |text: &str| match family {
+        "TCP4" => text.parse().ok().map(IpAddr::V4),
+        "TCP6" => text.parse().ok().map(IpAddr::V6),
+        _ => None,
+    };
+    let port = |text: &str| text.parse::<u16>().ok().filter(|port| port.to_string() == text);
+    address(destination).and(port(destination_port))?;
+    Some(SocketAddr::new(address(source)?, port(source_port)?))
+}
+
+/// Reads a whole header of version 2 (§2.2).
+fn version_2(header: &[u8]) -> Result<Option<SocketAddr>, ProxyFault> {
+    let parsed = ProxyHeader::parse(header, ParseConfig { include_tlvs: false, ..ParseConfig::default() });
     let (parsed, _) = parsed.map_err(|_| ProxyFault::Malformed)?;
     match parsed.proxied_address() {
         None => Ok(None),
         Some(ProxiedAddress { protocol: Protocol::Stream, source, .. }) => Ok(Some(*source)),
         Some(ProxiedAddress { protocol: Protocol::Datagram, .. }) => Err(ProxyFault::NotTcp),
     }
+}
+
+/// Reads a header for the fuzzer: the client that it names, and the octets behind it.
+///
+/// # Errors
+/// The fault in words.
+#[cfg(fuzzing)]
+pub async fn fuzzed(mut octets: &[u8]) -> Result<(Option<SocketAddr>, &[u8]), String> {
+    let named = client(&mut octets).await.map_err(|fault| fault.to_string())?;
+    Ok((named, octets))
 }
 
 #[cfg(test)]
@@ -162,6 +203,13 @@ mod tests {
             (b"PROXY TCP4 192.0.2.256 10.0.0.1 1234 25\r\n".to_vec(), bad),
             (b"PROXY TCP4 192.0.2.1 10.0.0.1 1234 25\n".to_vec(), bad),
             (b"PROXY TCP5 192.0.2.1 10.0.0.1 1234 25\r\n".to_vec(), bad),
+            (b"PROXY TCP4 192.0.2.1 10.0.0.1 +1234 25\r\n".to_vec(), bad),
+            (b"PROXY TCP4 192.0.2.1 10.0.0.1 1234 025\r\n".to_vec(), bad),
+            (b"PROXY TCP4 192.0.2.1 10.0.0.1  1234 25\r\n".to_vec(), bad),
+            (b"PROXY TCP4 192.0.2.1 10.0.0.1 1234 25 \r\n".to_vec(), bad),
+            (b"PROXY TCP4 2001:db8::1 2001:db8::2 1234 25\r\n".to_vec(), bad),
+            (b"PROXY UNKNOWNS 192.0.2.1\r\n".to_vec(), bad),
+            (b"PROXY UNKNOWN\r\r\n".to_vec(), bad),
             (long.into_bytes(), bad),
             (v2(0x22, IPV4), bad),
             (v2(0x31, IPV4), bad),
