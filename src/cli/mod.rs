@@ -17,6 +17,9 @@ mod sendmail;
 mod socket;
 mod status;
 
+#[cfg(fuzzing)]
+pub use sendmail::fuzzed as sendmail_message;
+
 use std::ffi::OsString;
 use std::io::{self, ErrorKind, Write as _};
 use std::path::{Path, PathBuf};

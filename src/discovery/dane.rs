@@ -124,6 +124,20 @@ fn judged(name: &str, records: &[TlsaRecord], set: impl FnOnce(Vec<Tlsa>) -> Tls
     DaneFinding::Usable(Arc::new(set(records)))
 }
 
+/// Returns the usable ones of secure records, for the fuzzer.
+///
+/// # Errors
+/// The reason why there are none, in words.
+#[cfg(fuzzing)]
+pub fn fuzzed(base: &Domain, records: &[TlsaRecord]) -> Result<Vec<Tlsa>, String> {
+    let set = |records| TlsaSet { base: base.clone(), records, names: Vec::new(), scope: DaneScope::Domain };
+    match judged(&format!("_25._tcp.{base}"), records, set) {
+        DaneFinding::Usable(set) => Ok(set.records.clone()),
+        DaneFinding::Unusable(why) | DaneFinding::Absent(why) => Err(why),
+        DaneFinding::NotAsked(why) => Err(why.to_owned()),
+    }
+}
+
 /// Digest agility (RFC 7671 §9): of the digests over one thing the strongest counts alone; a full value always
 /// counts. DANE-EE comes first, since it needs no path.
 fn agile(records: &[Tlsa]) -> Vec<Tlsa> {

@@ -39,7 +39,8 @@ impl Anchors {
         Self::parse(&text)
     }
 
-    fn parse(text: &str) -> Result<Self, String> {
+    /// Reads the text of a file; the fault in words.
+    pub(super) fn parse(text: &str) -> Result<Self, String> {
         let mut anchors = Self { keys: TrustAnchors::empty(), digests: Vec::new() };
         for (line, words) in records(text)? {
             anchors.add(&words).map_err(|fault| format!("line {line}: {fault}"))?;

@@ -126,6 +126,18 @@ impl Dns {
         Self::with_memory(config, Arc::clone(self.0.state.memory()))
     }
 
+    /// Makes a resolver for the fuzzer, which plays the name servers. It validates from the records in `anchor`, and
+    /// takes no answer that cannot be validated.
+    ///
+    /// # Errors
+    /// The fault of the anchor or of the library, in words.
+    #[cfg(fuzzing)]
+    pub fn fuzzed(anchor: &str, script: transport::Script) -> Result<Self, String> {
+        let transport = Transport::scripted(script).map_err(|fault| fault.to_string())?;
+        let state = ResolverState::new(transport, Dnssec::Require, Anchors::parse(anchor)?, Arc::default());
+        Ok(Self(Arc::new(Inner { state, cache: Cache::new() })))
+    }
+
     fn with_memory(config: &config::Dns, memory: Arc<Memory>) -> Result<Self, DnsError> {
         let mut servers: Vec<SocketAddr> = config.servers.iter().map(|server| server.value).collect();
         if servers.is_empty() {

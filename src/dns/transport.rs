@@ -31,7 +31,14 @@ pub(super) struct Transport {
     both: Pool,
     /// A firewall that drops large UDP answers must not cost us a domain.
     tcp: Pool,
+    /// What the fuzzer has in the place of both.
+    #[cfg(fuzzing)]
+    script: Option<Script>,
 }
+
+/// A name server that the fuzzer plays: it returns the octets of its response to a question.
+#[cfg(fuzzing)]
+pub(super) type Script = Arc<dyn Fn(&Name, RecordType) -> Vec<u8> + Send + Sync>;
 
 /// A response, whatever its code. Nothing in it is validated.
 pub(super) struct Response {
@@ -52,7 +59,21 @@ impl Transport {
             let servers = servers.iter().map(|server| of_server(*server, udp));
             Pool::from_config(servers, Arc::clone(&context), TokioRuntimeProvider::default())
         };
-        Ok(Self { both: pool(true), tcp: pool(false) })
+        Ok(Self {
+            both: pool(true),
+            tcp: pool(false),
+            #[cfg(fuzzing)]
+            script: None,
+        })
+    }
+
+    /// The name server that the fuzzer plays.
+    #[cfg(fuzzing)]
+    pub(super) fn scripted(script: Script) -> Result<Self, NetError> {
+        static NOBODY: std::sync::LazyLock<Result<Transport, NetError>> =
+            std::sync::LazyLock::new(|| Transport::new(&[]));
+        let nobody = NOBODY.as_ref().map_err(Clone::clone)?;
+        Ok(Self { script: Some(script), ..nobody.clone() })
     }
 
     /// Asks one question; with `dnssec`, signatures and the AD bit are asked for.
@@ -74,6 +95,10 @@ impl Transport {
 
     /// Asks by UDP, by TCP where nothing came back, then by UDP for the last time.
     async fn exchange(&self, request: DnsRequest) -> Result<DnsResponse, NetError> {
+        #[cfg(fuzzing)]
+        if let Some(script) = &self.script {
+            return scripted(script, &request);
+        }
         let mut outcome = self.both.send(request.clone()).first_answer().await;
         for pool in [&self.tcp, &self.both] {
             match outcome {
@@ -88,6 +113,17 @@ impl Transport {
         }
         outcome
     }
+}
+
+/// Takes a response as the library does: as the answer to its question, or not at all.
+#[cfg(fuzzing)]
+fn scripted(script: &Script, request: &DnsRequest) -> Result<DnsResponse, NetError> {
+    let query = request.queries.first().ok_or(NetError::Timeout)?;
+    let response = DnsResponse::from_buffer(script(query.name(), query.query_type()))?;
+    if response.queries != request.queries {
+        return Err(NetError::Timeout);
+    }
+    Ok(DnsError::from_response(response)?)
 }
 
 impl Response {

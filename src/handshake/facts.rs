@@ -31,6 +31,19 @@ enum Shown {
     Unproved(Arc<[CertificateDer<'static>]>, UncheckableKey),
 }
 
+impl Shown {
+    /// Reads the chain of a session whose handshake is complete.
+    fn of(chain: &[CertificateDer<'static>]) -> Self {
+        let Some(leaf) = chain.first() else { return Self::Nothing };
+        match LeafKey::of(leaf) {
+            LeafKey::Checkable(key) => {
+                Self::Proved(Chain { sent: chain.into(), key: certificate::pin(&key), findings: Arc::default() })
+            }
+            LeafKey::Uncheckable(key) => Self::Unproved(chain.into(), key),
+        }
+    }
+}
+
 /// What a certificate is held against.
 #[derive(Debug, Clone, Copy)]
 pub struct Against<'a> {
@@ -78,15 +91,7 @@ impl Seen {
             }
         };
         let chain = session.peer_certificates().unwrap_or_default();
-        let shown = match chain.first() {
-            None => Shown::Nothing,
-            Some(leaf) => match LeafKey::of(leaf) {
-                LeafKey::Checkable(key) => {
-                    Shown::Proved(Chain { sent: chain.into(), key: certificate::pin(&key), findings: Arc::default() })
-                }
-                LeafKey::Uncheckable(key) => Shown::Unproved(chain.into(), key),
-            },
-        };
+        let shown = Shown::of(chain);
         let acquaintance = match session.handshake_kind() {
             Some(HandshakeKind::Resumed) => Acquaintance::Renewed,
             Some(HandshakeKind::Full | HandshakeKind::FullWithHelloRetryRequest) | None => Acquaintance::Made,
@@ -98,6 +103,19 @@ impl Seen {
             shown,
             acquaintance,
         })
+    }
+
+    /// Reads a chain for the fuzzer, as if a handshake had shown it.
+    #[cfg(fuzzing)]
+    #[must_use]
+    pub fn fuzzed(chain: &[CertificateDer<'static>]) -> Self {
+        Self {
+            version: TlsVersion::V1_3,
+            cipher: "TLS_AES_128_GCM_SHA256",
+            key_exchange: None,
+            shown: Shown::of(chain),
+            acquaintance: Acquaintance::Made,
+        }
     }
 
     /// Holds what was shown against trust anchors and TLSA records. A path that was looked for once in this session

@@ -30,6 +30,8 @@ use crate::spool::{Entry, Receipt, Spool};
 pub use clients::{Clients, Held, Limit, Occupancy};
 pub use listener::serve;
 pub use policy::{Standing, connector as connector_for, judge as judge_sender};
+#[cfg(fuzzing)]
+pub use proxied::fuzzed as proxy_header;
 
 /// Everything of one configuration that a session needs. A session keeps what it began with; a
 /// reload is for those that come after.

@@ -151,6 +151,23 @@ fn send(wanted: &Wanted) -> Result<(), Unsent> {
     Relay::connect(&config)?.submit(&envelope, &content)
 }
 
+/// Completes a message for the fuzzer: its content and the recipients that its header names.
+///
+/// # Errors
+/// The fault in words: of the whole message, or of its recipients alone.
+#[cfg(fuzzing)]
+#[expect(clippy::type_complexity, reason = "content with a list or a fault, or a fault")]
+pub fn fuzzed(input: &[u8], ends_with_dot: bool) -> Result<(Vec<u8>, Result<Vec<String>, String>), String> {
+    let dots = if ends_with_dot { arguments::Dots::End } else { arguments::Dots::Content };
+    let text = message::read(input, dots, 1 << 16).map_err(|fault| fault.to_string())?;
+    let hostname = crate::address::Domain::parse("relay.example.com").map_err(|fault| fault.to_string())?;
+    let missing =
+        Missing { hostname: &hostname, from: "from@x.test".into(), date: "now".into(), id: "<id@x.test>".into() };
+    let Message { content, recipients } = message::complete(&text, &missing);
+    let recipients = recipients.map(|found| found.into_iter().map(|found| found.address).collect());
+    Ok((content, recipients.map_err(|(field, fault)| format!("{field}: {fault}"))))
+}
+
 /// Who sends: as `-f` says, or the caller on this machine.
 fn sender(wanted: &Wanted, config: &Config) -> Result<ReversePath, Unsent> {
     let no_address = |written: &str, fault: &dyn std::fmt::Display| {

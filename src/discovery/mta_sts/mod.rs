@@ -38,6 +38,8 @@ pub use store::StoreError;
 use store::{Change, Store};
 pub use web::{FETCH, Web};
 use web::{Record, Source};
+#[cfg(fuzzing)]
+pub use {policy::fuzzed as policy_body, record::fuzzed as record_id};
 
 /// Record and policy together, at most; so long a message waits at first contact.
 const SEARCH: Duration = Duration::from_mins(1);

@@ -270,6 +270,15 @@ impl Policy {
     }
 }
 
+/// Reads the body of a policy for the fuzzer, as it comes from a web server.
+///
+/// # Errors
+/// [`PolicyFault`].
+#[cfg(fuzzing)]
+pub fn fuzzed(domain: Domain, id: PolicyId, body: &[u8]) -> Result<Policy, PolicyFault> {
+    Ok(Policy { domain, id, terms: Terms::parse(body)?, fetched: Timestamp::UNIX_EPOCH })
+}
+
 /// Whether a policy lists a host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Listing {

@@ -54,6 +54,15 @@ pub(super) fn id<'a>(records: impl IntoIterator<Item = &'a str>) -> Result<Optio
     }
 }
 
+/// Reads TXT records for the fuzzer, as [`id`] does.
+///
+/// # Errors
+/// [`RecordFault`].
+#[cfg(fuzzing)]
+pub fn fuzzed(records: &[&str]) -> Result<Option<PolicyId>, RecordFault> {
+    id(records.iter().copied())
+}
+
 /// The id among the fields behind the version.
 fn fields_id(fields: &str) -> Result<PolicyId, &'static str> {
     let mut found = None;

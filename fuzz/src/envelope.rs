@@ -1,0 +1,22 @@
+//! The stored form of envelopes: what is stored comes back, and what is damaged is refused or is an envelope.
+
+use gatepost::envelope::Envelope;
+
+pub(crate) fn run(input: &[u8]) {
+    let Ok(envelope) = serde_json::from_slice::<Envelope>(input) else { return };
+    let text = check_stored(&envelope);
+    // Every field may be left out, and is written: so much is added at most, for the envelope and each recipient.
+    let most = 6 * input.len() + 256 + 64 * envelope.recipients.len();
+    assert!(text.len() <= most, "{} octets became {}", input.len(), text.len());
+    let _ = envelope.is_open();
+}
+
+/// Checks that an envelope comes back from its stored form; returns that.
+pub(crate) fn check_stored(envelope: &Envelope) -> String {
+    let text = serde_json::to_string(envelope).expect("an envelope can be stored");
+    match serde_json::from_str::<Envelope>(&text) {
+        Ok(read) => assert_eq!(&read, envelope, "another envelope is read than was stored"),
+        Err(fault) => panic!("a stored envelope cannot be read: {fault}: {text}"),
+    }
+    text
+}

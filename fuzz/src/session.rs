@@ -1,0 +1,215 @@
+//! A whole session from the client's octets: whatever comes, and however the network cuts it.
+
+use gatepost::address::{Domain, ForwardPath, Mailbox, ReversePath};
+use gatepost::envelope::{Envelope, QueueId};
+use gatepost::smtp::command::{LINE_MAX, RcptTo};
+use gatepost::smtp::reply::{Reply, Severity, Status};
+use gatepost::smtp::server::{Channel, Durable, Introduced, Profile, Server, Step};
+
+use crate::cuts::Cuts;
+use crate::{envelope, talk};
+
+/// Faults that end a session.
+const ERRORS: u32 = 8;
+/// Recipients of a message, at most.
+const RECIPIENTS: usize = 4;
+/// Octets of a message, at most.
+pub(crate) const MESSAGE_SIZE: u64 = 300;
+
+pub(crate) fn run(input: &[u8]) {
+    let (cuts, rest) = Cuts::take(input);
+    let Some((kind, rest)) = rest.split_first() else { return };
+    let channel = [Channel::Tls, Channel::Clear, Channel::Offered, Channel::Required][usize::from(kind & 3)];
+    let (completed, xclient) = (kind & 4 != 0, kind & 8 != 0);
+    let start = || Dialogue::new(Profile { completed, xclient, ..profile(ERRORS) }, channel);
+    let (mut cut, mut by_line, mut whole) = (start(), start(), start());
+    cuts.polite(rest).into_iter().for_each(|piece| cut.feed(piece));
+    rest.split_inclusive(|octet| *octet == b'\n').for_each(|line| by_line.feed(line));
+    whole.feed(rest);
+    // How much refused content is read before the session is closed depends on the pieces, by one of them.
+    if cut.gave_up || by_line.gave_up {
+        return;
+    }
+    assert_eq!(cut.said, by_line.said, "what is said depends on where the network cuts");
+    assert_eq!(cut.messages, by_line.messages, "the messages depend on where the network cuts");
+}
+
+/// What the sessions of this fuzzer are held to.
+pub(crate) fn profile(errors: u32) -> Profile {
+    Profile {
+        hostname: hostname(),
+        message_size: MESSAGE_SIZE,
+        recipients: RECIPIENTS,
+        errors,
+        received: 3,
+        completed: false,
+        xclient: false,
+    }
+}
+
+fn hostname() -> Domain {
+    Domain::parse("relay.example.com").expect("a domain")
+}
+
+/// A proof that nothing stands behind.
+struct Pretended(QueueId);
+
+impl Durable for Pretended {
+    fn id(&self) -> QueueId {
+        self.0
+    }
+}
+
+/// One session, and whatever came of it.
+pub(crate) struct Dialogue {
+    server: Server,
+    channel: Channel,
+    errors: u32,
+    buffer: Vec<u8>,
+    content: Vec<u8>,
+    is_closed: bool,
+    /// The session was closed in the middle of content.
+    gave_up: bool,
+    /// Permanent replies since the last message.
+    faults: u32,
+    /// The replies.
+    pub(crate) said: Vec<String>,
+    /// The messages: each envelope with its content.
+    pub(crate) messages: Vec<(Envelope, Vec<u8>)>,
+}
+
+impl Dialogue {
+    pub(crate) fn new(profile: Profile, channel: Channel) -> Self {
+        let errors = profile.errors;
+        let mut server = Server::new(profile, channel);
+        server.greet(false).expect("nobody has spoken before the greeting");
+        Self {
+            server,
+            channel,
+            errors,
+            buffer: Vec::new(),
+            content: Vec::new(),
+            is_closed: false,
+            gave_up: false,
+            faults: 0,
+            said: Vec::new(),
+            messages: Vec::new(),
+        }
+    }
+
+    /// Says all that comes before a message; every reply must be a 250.
+    pub(crate) fn open(&mut self) {
+        for line in ["EHLO client.example", "MAIL FROM:<a@client.example>", "RCPT TO:<b@example.com>"] {
+            self.feed(line.as_bytes());
+            self.feed(b"\r\n");
+        }
+        assert!(self.said.iter().all(|reply| reply.starts_with("250 ")), "{:?}", self.said);
+        assert!(matches!(self.server.transaction(), Some((from, [_])) if from.reverse_path != ReversePath::Null));
+        self.said.clear();
+    }
+
+    /// Takes what the network brings.
+    pub(crate) fn feed(&mut self, piece: &[u8]) {
+        let mut input = std::mem::take(&mut self.buffer);
+        input.extend_from_slice(piece);
+        let (mut rest, mut idle) = (&input[..], 0);
+        loop {
+            let took_content = self.server.takes_content();
+            let (used, step) = self.server.step(rest);
+            self.gave_up |= took_content && matches!(step, Step::Close(_));
+            let is_over = matches!(step, Step::Read);
+            rest = &rest[used..];
+            idle = if used == 0 { idle + 1 } else { 0 };
+            assert!(is_over || idle < 4, "nothing is used, and it never ends");
+            self.take(step, rest);
+            if !self.server.is_storing() {
+                self.content.clear();
+            }
+            if is_over {
+                break;
+            }
+        }
+        assert!(rest.len() <= LINE_MAX, "{} octets wait for the end of a line", rest.len());
+        assert!(!self.is_closed || rest.is_empty(), "a closed session waits for something");
+        self.buffer = rest.to_vec();
+    }
+
+    fn take(&mut self, step: Step<'_>, rest: &[u8]) {
+        assert!(!self.is_closed || matches!(step, Step::Read), "a closed session goes on: {step:?}");
+        match step {
+            Step::Read => {}
+            Step::Reply(reply) => self.say(&reply),
+            Step::Mail(from) => {
+                let is_refused = from.reverse_path.to_string().contains("refuse");
+                assert!(from.size.is_none_or(|size| size <= MESSAGE_SIZE), "SIZE is over the limit");
+                assert!(!from.require_tls || self.channel == Channel::Tls, "REQUIRETLS in clear");
+                assert!(self.channel != Channel::Required, "MAIL before STARTTLS");
+                let answer = if is_refused { Err(Reply::new(550, Status(7, 1), "no")) } else { Ok(()) };
+                let reply = self.server.mail(from, answer);
+                self.say(&reply);
+            }
+            Step::Rcpt(rcpt) => {
+                let answer = mailbox(&rcpt);
+                let reply = self.server.rcpt(rcpt, answer);
+                self.say(&reply);
+            }
+            Step::Content(content) => {
+                assert!(!content.is_empty(), "content without an octet");
+                self.content.extend_from_slice(content);
+                assert!(self.content.len() as u64 <= MESSAGE_SIZE, "a message of {} octets", self.content.len());
+            }
+            Step::Commit(envelope) => self.commit(*envelope),
+            Step::StartTls(reply) => {
+                assert!(rest.is_empty(), "octets in clear are read under TLS: {}", rest.escape_ascii());
+                assert!(matches!(self.channel, Channel::Offered | Channel::Required), "STARTTLS was not offered");
+                self.say(&reply);
+                self.server.secured();
+                self.channel = Channel::Tls;
+            }
+            Step::XClient(said) => {
+                let reply = self.server.introduce(*said, Introduced { completed: false, xclient: false });
+                assert!(self.server.transaction().is_none(), "a transaction outlives its client");
+                self.say(&reply);
+            }
+            Step::Close(reply) | Step::ProxyHeader(reply) => {
+                self.is_closed = true;
+                self.say(&reply);
+            }
+        }
+    }
+
+    fn say(&mut self, reply: &Reply) {
+        talk::check_reply(reply);
+        if reply.severity() == Severity::Permanent {
+            self.faults += 1;
+        }
+        assert!(self.faults <= self.errors + 1, "{} faults, and the session goes on", self.faults);
+        self.said.push(reply.to_string());
+    }
+
+    fn commit(&mut self, envelope: Envelope) {
+        let recipients = &envelope.recipients;
+        assert!((1..=RECIPIENTS).contains(&recipients.len()), "{} recipients", recipients.len());
+        for (at, recipient) in recipients.iter().enumerate() {
+            let is_new = recipients[..at].iter().all(|other| other.mailbox != recipient.mailbox);
+            assert!(is_new, "{} gets two copies", recipient.mailbox);
+        }
+        envelope::check_stored(&envelope);
+        self.messages.push((envelope, std::mem::take(&mut self.content)));
+        let id = QueueId::from_number(self.messages.len() as u64).expect("a small number");
+        let reply = self.server.accepted(&Pretended(id));
+        self.faults = 0;
+        self.say(&reply);
+    }
+}
+
+/// The mailbox that a recipient means, unless it is refused.
+fn mailbox(rcpt: &RcptTo) -> Result<Mailbox, Reply> {
+    match &rcpt.forward_path {
+        ForwardPath::Postmaster => Ok(Mailbox::postmaster(hostname())),
+        ForwardPath::Mailbox(mailbox) if mailbox.local_part().contains("refuse") => {
+            Err(Reply::new(450, Status(2, 1), "not now"))
+        }
+        ForwardPath::Mailbox(mailbox) => Ok(mailbox.clone()),
+    }
+}
