@@ -15,6 +15,9 @@ pub(crate) const SEGMENT: usize = 1280;
 /// A curve that no key exchange is done with.
 pub(crate) const SECP256K1: NamedGroup = NamedGroup::Unknown(22);
 
+/// `ecdsa_brainpoolP256r1tls13_sha256` (RFC 8734 §3), a scheme that no key of ours signs with.
+const BRAINPOOL: SignatureScheme = SignatureScheme::Unknown(0x081a);
+
 /// What a server stumbles over, and what it does then.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Picky {
@@ -86,7 +89,8 @@ impl Waiting {
             (true, false) => "hybrid",
             (false, _) => "classical",
         };
-        let curves = if self.groups.contains(&SECP256K1) { "+curves" } else { "" };
+        let all = self.groups.contains(&SECP256K1) && self.schemes.contains(&BRAINPOOL);
+        let curves = if all { "+curves" } else { "" };
         format!("(hello {groups}{curves}{})", if self.sni.is_some() { " sni" } else { "" })
     }
 }
