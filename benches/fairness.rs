@@ -35,7 +35,7 @@ const ROUNDS: usize = 60;
 const ROUNDS_MAX: usize = 180;
 const PAUSE: Duration = Duration::from_millis(500);
 /// Afterwards no message is waited for longer than this.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
