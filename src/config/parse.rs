@@ -119,8 +119,7 @@ fn document_meant(document: &DeTable<'_>, notes: &mut Notes<'_>, written: Writte
     let queue = plain::queue(queue, notes);
     let limits = root.table(notes, "limits", "[limits]");
     let limits = plain::limits(limits, notes);
-    let timeouts = root.table(notes, "timeouts", "[timeouts]");
-    let timeouts = plain::timeouts(timeouts, notes);
+    let timeouts = plain::timeouts(root.table(notes, "timeouts", "[timeouts]"), notes);
     let dns = root.table(notes, "dns", "[dns]");
     let dns = plain::dns(dns, notes);
     let evidence = root.table(notes, "evidence", "[evidence]");
@@ -129,8 +128,7 @@ fn document_meant(document: &DeTable<'_>, notes: &mut Notes<'_>, written: Writte
     let admin = plain::admin(admin, notes);
     let reports = root.table(notes, "tlsrpt", "[tlsrpt]");
     let reports = tlsrpt::Written::read(reports, notes);
-    let log = root.table(notes, "log", "[log]");
-    let log = plain::log(log, notes);
+    let log = plain::log(root.table(notes, "log", "[log]"), notes);
     root.finish(notes);
 
     rules::hostname(&hostname, notes);
