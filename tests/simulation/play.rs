@@ -229,7 +229,9 @@ impl Stage {
             let lived = self.live(&mut relay);
             // A daemon that did not come back gets no more mail.
             self.over.store(lived.is_err(), Ordering::SeqCst);
-            clients.into_iter().for_each(|client| sent.extend(client.join().expect("a client does not panic")));
+            for client in clients {
+                sent.extend(client.join().expect("a client does not panic"));
+            }
             lived
         });
         lived?;
@@ -261,8 +263,9 @@ impl Stage {
         if bad > 0 {
             return Err(format!("{bad} lines of the evidence are no records"));
         }
-        let (seen, lives, pauses) =
-            (ledger.note(|seen| seen.clone()), locked(&self.lives).clone(), locked(&self.pauses).clone());
+        let seen = ledger.note(|seen| seen.clone());
+        let lives = locked(&self.lives).clone();
+        let pauses = locked(&self.pauses).clone();
         Ok(Played { world: world.clone(), sent, seen, lives, pauses, left, drained, records })
     }
 

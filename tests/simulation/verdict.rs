@@ -140,7 +140,7 @@ impl Played {
     /// Whether the daemon may not know that a message was taken.
     fn is_unknown(&self, arrival: &Arrival) -> bool {
         let Answer::Taken(taken) = arrival.answer else { return true };
-        if taken.duration_since(arrival.at) >= FINAL_REPLY - Duration::from_secs(1) {
+        if taken.duration_since(arrival.at) + Duration::from_secs(1) >= FINAL_REPLY {
             return true;
         }
         let life = self.lives.iter().find(|life| life.name == arrival.session.life);
@@ -201,19 +201,13 @@ impl Played {
         for named in &self.seen.named {
             let session = &named.session;
             let shown = session.tls.as_ref().map(|tls| tls.shown);
-            let (admits, what) = match &named.recipient {
-                Some(to) => {
-                    let admits = |policy: Policy| policy.admits(shown) || (policy.is_published() && is_relaxed(to));
-                    (self.world.of(to).is_none_or(|one| admits(one.policy)), to.as_str())
-                }
-                None => {
-                    let mut policies = self.world.policies(session.site).peekable();
-                    (
-                        policies.peek().is_none()
-                            || policies.any(|policy| policy.is_published() || policy.admits(shown)),
-                        "MAIL FROM",
-                    )
-                }
+            let (admits, what) = if let Some(to) = &named.recipient {
+                let admits = |policy: Policy| policy.admits(shown) || (policy.is_published() && is_relaxed(to));
+                (self.world.of(to).is_none_or(|one| admits(one.policy)), to.as_str())
+            } else {
+                let mut policies = self.world.policies(session.site).peekable();
+                let admits = |policy: Policy| policy.is_published() || policy.admits(shown);
+                (policies.peek().is_none() || policies.any(admits), "MAIL FROM")
             };
             if !admits {
                 let policy = named.recipient.as_ref().and_then(|to| self.world.of(to)).map(|one| one.policy);
