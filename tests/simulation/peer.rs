@@ -18,7 +18,7 @@ use crate::support::message::recognise;
 use crate::world::{Dead, Health, Point, Shown, Site, World};
 
 /// How long a silent host keeps a connection open; the daemon gives up long before.
-const SILENCE: Duration = Duration::from_secs(60);
+const SILENCE: Duration = Duration::from_mins(1);
 
 /// The certificates that a host can show.
 pub(crate) struct Certificates([(Shown, Arc<rustls::ServerConfig>, String); 4]);
@@ -345,7 +345,7 @@ impl<S: AsyncBufRead + AsyncWrite + Unpin> Talk<'_, S> {
         let (first, count) = self.arrived(&recipients, &content, at);
         let ledger = Arc::clone(&self.host.ledger);
         let answered = |answer| {
-            ledger.note(|seen| seen.arrivals[first..first + count].iter_mut().for_each(|one| one.answer = answer))
+            ledger.note(|seen| seen.arrivals[first..first + count].iter_mut().for_each(|one| one.answer = answer));
         };
         let refuses = self.script.trouble.is_some_and(|(point, trouble)| {
             let refusal = matches!(trouble, Trouble::Transient | Trouble::Permanent | Trouble::Shutdown);
