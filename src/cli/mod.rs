@@ -100,8 +100,13 @@ impl Cli {
 pub fn main(words: impl IntoIterator<Item = OsString>) -> ExitCode {
     let words: Vec<_> = words.into_iter().collect();
     let name = words.first().and_then(|word| Path::new(word).file_name()).and_then(|name| name.to_str());
-    let other = name.and_then(|name| sendmail::by_name(name, words.iter().skip(1).cloned().collect()));
-    other.unwrap_or_else(|| Cli::parse_from(words).run())
+    let rest = |from| words.iter().skip(from).cloned().collect();
+    let other = name.and_then(|name| sendmail::by_name(name, rest(1)));
+    // The first "--" of sendmail is its own, and no parser of ours may take it away.
+    let is_sendmail = words.get(1).is_some_and(|word| word == "sendmail");
+    let asks_for_help = words.get(2).is_some_and(|word| word == "--help" || word == "-h") && words.len() == 3;
+    let other = other.or_else(|| (is_sendmail && !asks_for_help).then(|| sendmail::by_words(rest(2))));
+    other.map_or_else(|| Cli::parse_from(words).run(), written)
 }
 
 /// The first trouble in writing an answer out.

@@ -336,6 +336,15 @@ async fn flags_behind_the_recipients_count() {
     assert_eq!((code(&output), said(&output)), (0, String::new()));
     assert!(post.delivered(1).await.remove(0).contains("two"), "the dot is part of it");
     assert!(post.commands().iter().any(|command| command.starts_with("MAIL FROM:<a@a.example>")));
+    // What stands behind "--" is a recipient, whatever it looks like.
+    let output = post.sendmail(&["--", "-bd@b.example"], "Subject: x\n\none\n");
+    assert_eq!((code(&output), said(&output)), (0, String::new()));
+    post.delivered(2).await;
+    assert!(post.commands().iter().any(|command| command.starts_with("RCPT TO:<-bd@b.example>")));
+    let listed = std::fs::File::options().write(true).open("/dev/full").expect("a device");
+    let mut command = Command::new(program());
+    command.args(["sendmail", "-bp", "-C", &config]).stdin(Stdio::null()).stdout(listed).stderr(Stdio::null());
+    assert_eq!(command.status().expect("gatepost runs").code(), Some(1), "an answer that nobody got is none");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

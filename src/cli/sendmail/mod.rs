@@ -64,6 +64,11 @@ pub(super) fn run(arguments: Arguments) -> ExitCode {
     start(Mode::Message, arguments.file.config, arguments.words)
 }
 
+/// The same, as the words behind `sendmail` were given.
+pub(super) fn by_words(words: Vec<OsString>) -> ExitCode {
+    start(Mode::Message, PathBuf::from(super::CONFIG_FILE), words)
+}
+
 /// Under another name: `sendmail`, `mailq` or `newaliases`; `None` under every other.
 pub(super) fn by_name(name: &str, words: Vec<OsString>) -> Option<ExitCode> {
     let mode = match name {
