@@ -223,18 +223,18 @@ impl Stage {
     fn run(&self, world: &World, ledger: &Ledger) -> Result<Played, String> {
         let mut relay = self.start()?;
         let mut sent = Vec::new();
-        let lived = std::thread::scope(|scope| {
+        let result = std::thread::scope(|scope| {
             let clients: Vec<_> =
                 (0..self.extent.clients).map(|client| scope.spawn(move || self.send(world, client))).collect();
-            let lived = self.live(&mut relay);
+            let result = self.live(&mut relay);
             // A daemon that did not come back gets no more mail.
-            self.over.store(lived.is_err(), Ordering::SeqCst);
+            self.over.store(result.is_err(), Ordering::SeqCst);
             for client in clients {
                 sent.extend(client.join().expect("a client does not panic"));
             }
-            lived
+            result
         });
-        lived?;
+        result?;
         for at in 0..self.extent.events.1 {
             let dice = &mut self.seed.dice(&format!("late/{at}"));
             std::thread::sleep(Duration::from_millis(dice.below(3000)));
@@ -264,8 +264,7 @@ impl Stage {
             return Err(format!("{bad} lines of the evidence are no records"));
         }
         let seen = ledger.note(|seen| seen.clone());
-        let lives = locked(&self.lives).clone();
-        let pauses = locked(&self.pauses).clone();
+        let (lives, pauses) = (locked(&self.lives).clone(), locked(&self.pauses).clone());
         Ok(Played { world: world.clone(), sent, seen, lives, pauses, left, drained, records })
     }
 
