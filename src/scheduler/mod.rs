@@ -376,9 +376,11 @@ impl Scheduler {
         }
     }
 
+    /// Takes up a message that has just come in. Its age is zero, whatever the clock says: it may have jumped since the
+    /// message was accepted.
     fn enqueue_entry(&mut self, entry: Entry) {
         let (now, settings) = (Instant::now(), self.context.settings.load_full());
-        let expires = self.expiry(&settings, now, entry.accepted);
+        let expires = now + settings.config.queue.expire;
         let hosts = destinations(&entry.envelope);
         let is_relaxed = entry.envelope.tls == TlsRequirement::Relaxed;
         let live = self.keep(entry);

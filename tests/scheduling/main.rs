@@ -11,6 +11,7 @@ mod reader;
 mod world;
 
 mod back_off;
+mod clock;
 mod connections;
 mod fairness;
 mod limits;

@@ -13,6 +13,7 @@ use gatepost::envelope::{Envelope, Notify, QueueId, Recipient, RecipientState};
 use gatepost::evidence::Evidence;
 use gatepost::scheduler::{Scheduler, Settings};
 use gatepost::spool::{Entry, Spool as _, SpoolError};
+use jiff::Timestamp;
 use tokio::sync::{Notify as Signal, mpsc};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -25,7 +26,7 @@ use crate::world::{SENDER, configured, connector, peer, willing};
 const QUEUE: &str = "[queue]\nretry = [\"100ms\"]\n";
 
 /// A scheduler on a spool that takes no reports for now.
-struct Queue {
+pub(crate) struct Queue {
     spool: Arc<Brittle>,
     accepted: mpsc::Sender<Entry>,
     stop: CancellationToken,
@@ -34,7 +35,7 @@ struct Queue {
 
 impl Queue {
     /// `outbound`: the configuration that deliveries go by, which may be newer than the scheduler's.
-    fn start(folder: &Path, config: &Arc<Config>, outbound: &Arc<Config>) -> Self {
+    pub(crate) fn start(folder: &Path, config: &Arc<Config>, outbound: &Arc<Config>) -> Self {
         let spool = Arc::new(Brittle::open(folder));
         let connectors = Connectors::new(&config.connectors, default_connector(&config.tls.trust));
         let settings = Settings { connectors: Arc::new(connectors), config: Arc::clone(config) };
@@ -52,22 +53,27 @@ impl Queue {
     }
 
     async fn takes(&self, to: &str, notify: Option<Notify>) -> QueueId {
+        self.takes_at(to, notify, Timestamp::now()).await
+    }
+
+    /// The same, by a clock that shows this.
+    pub(crate) async fn takes_at(&self, to: &str, notify: Option<Notify>, accepted: Timestamp) -> QueueId {
         let recipient = Recipient { notify, ..Recipient::new(Mailbox::parse(to).expect("an address")) };
         let envelope = Envelope::new(ReversePath::parse(SENDER).expect("an address"), vec![recipient]);
         let mut draft = self.spool.draft();
         draft.write(b"Subject: test\r\n\r\nThe very words.\r\n").await.expect("room");
         let (_, entry) = self.spool.commit(draft, envelope).await.expect("stored");
         let id = entry.id;
-        self.accepted.send(entry).await.expect("somebody takes it");
+        self.accepted.send(Entry { accepted, ..entry }).await.expect("somebody takes it");
         id
     }
 
     /// The one recipient of a message, as the next start would find it.
-    async fn recipient(&self, id: QueueId) -> Option<Recipient> {
+    pub(crate) async fn recipient(&self, id: QueueId) -> Option<Recipient> {
         Some(self.spool.load(id).await.ok()?.envelope.recipients.remove(0))
     }
 
-    async fn ends(self) {
+    pub(crate) async fn ends(self) {
         self.stop.cancel();
         let end = tokio::time::timeout(Duration::from_secs(20), self.running).await;
         end.expect("in time").expect("no panic").expect("an orderly end");
