@@ -36,6 +36,9 @@ pub(crate) fn run(input: &[u8]) {
         check_stored(&path);
         let is_bare = text.eq_ignore_ascii_case("postmaster");
         assert_eq!(path == ForwardPath::Postmaster, is_bare, "{text:?} becomes {path}");
+        if let ForwardPath::Local(local) = &path {
+            check_local_part(text, local);
+        }
     }
     if let Ok(pattern) = NamePattern::parse(text) {
         assert_eq!(NamePattern::parse(&pattern.to_string()).as_ref(), Ok(&pattern), "{text:?} becomes {pattern}");
@@ -77,6 +80,20 @@ fn check_mailbox(text: &str, mailbox: &Mailbox) {
     let local = mailbox.local_part();
     assert!(text.starts_with(local) && text[local.len()..].starts_with('@'), "{text:?} becomes {written:?}");
     assert!(!written.chars().any(char::is_control), "a control character in {written:?}");
+    check_syntax(local);
+    assert_eq!(mailbox.is_ascii(), written.is_ascii(), "{written:?}");
+}
+
+/// A local part alone is one of this host's users.
+fn check_local_part(text: &str, local: &str) {
+    assert!(local.len() <= PATH_MAX, "{} octets", local.len());
+    assert_eq!(local, text, "another user is meant");
+    assert!(!local.chars().any(char::is_control), "a control character in {local:?}");
+    check_syntax(local);
+}
+
+/// A quoted string, or atoms and dots.
+fn check_syntax(local: &str) {
     let ascii = |c: char| !c.is_ascii() || c.is_ascii_alphanumeric() || "!#$%&'*+-/=?^_`{|}~.".contains(c);
     if let Some(quoted) = local.strip_prefix('"') {
         let inner = quoted.strip_suffix('"').expect("a quoted string ends");
@@ -90,5 +107,4 @@ fn check_mailbox(text: &str, mailbox: &Mailbox) {
         assert!(!local.is_empty() && local.chars().all(ascii), "no dot-atom: {local:?}");
         assert!(!local.chars().any(char::is_whitespace), "a blank: {local:?}");
     }
-    assert_eq!(mailbox.is_ascii(), written.is_ascii(), "{written:?}");
 }

@@ -1,6 +1,6 @@
 //! A whole session from the client's octets: whatever comes, and however the network cuts it.
 
-use gatepost::address::{Domain, ForwardPath, Mailbox, ReversePath};
+use gatepost::address::{AddressError, Domain, ForwardPath, Mailbox, ReversePath};
 use gatepost::envelope::{Envelope, QueueId};
 use gatepost::smtp::command::{LINE_MAX, RcptTo};
 use gatepost::smtp::reply::{Reply, Severity, Status};
@@ -207,6 +207,9 @@ impl Dialogue {
 fn mailbox(rcpt: &RcptTo) -> Result<Mailbox, Reply> {
     match &rcpt.forward_path {
         ForwardPath::Postmaster => Ok(Mailbox::postmaster(hostname())),
+        ForwardPath::Local(local) => Mailbox::parse(&format!("{local}@{}", hostname())).map_err(|fault| {
+            Reply::new(501, Status(1, 3), if fault == AddressError::TooLong { "long" } else { "bad" })
+        }),
         ForwardPath::Mailbox(mailbox) if mailbox.local_part().contains("refuse") => {
             Err(Reply::new(450, Status(2, 1), "not now"))
         }
