@@ -9,6 +9,7 @@ mod delivery;
 mod dispatch;
 mod journal;
 mod lanes;
+mod live;
 mod notice;
 mod orders;
 mod outlook;
@@ -35,7 +36,7 @@ use tokio_util::task::TaskTracker;
 use crate::address::Host;
 use crate::config::Config;
 use crate::connector::Connectors;
-use crate::envelope::{Envelope, QueueId, TlsRequirement};
+use crate::envelope::{QueueId, TlsRequirement};
 use crate::evidence::Evidence;
 use crate::outbound::{Attempt, AttemptLimit, Outbound, Report};
 use crate::spool::{Body, Entry, Leaps, Spool, SpoolError, Stored};
@@ -44,6 +45,7 @@ use backlog::{Waiting, destinations};
 use dispatch::place;
 pub use lanes::Share;
 use lanes::{AttemptId, Destination, Health, Item, Lanes, Ticket};
+use live::{Cargo, Live};
 pub use orders::{Answer, Operator, Order, Refused};
 pub use outlook::{Asked, Outlook, Pause, Prospect, Way};
 pub use owed::ReportCounts;
@@ -106,34 +108,6 @@ enum Event {
     },
     /// An operator's order was carried out, or refused.
     Ordered(QueueId, orders::Left),
-}
-
-type Cargo = Option<Arc<Live>>;
-
-/// A message that is being worked on: its destinations share it.
-struct Live {
-    id: QueueId,
-    entry: OnceCell<Arc<Entry>>,
-    /// The state of its recipients, truer than `entry`'s as soon as one was tried.
-    envelope: tokio::sync::Mutex<Option<Envelope>>,
-    /// Octets that count towards [`MEMORY_MAX`].
-    held: u64,
-    in_memory: Arc<AtomicU64>,
-}
-
-impl Live {
-    /// A message that is read from the spool when it is needed, unless `entry` has it already. `held` of
-    /// its octets count towards [`MEMORY_MAX`] until this is dropped.
-    fn new(id: QueueId, entry: OnceCell<Arc<Entry>>, held: u64, context: &Context) -> Self {
-        let in_memory = Arc::clone(&context.in_memory);
-        Self { id, entry, envelope: tokio::sync::Mutex::new(None), held, in_memory }
-    }
-}
-
-impl Drop for Live {
-    fn drop(&mut self) {
-        self.in_memory.fetch_sub(self.held, Ordering::Relaxed);
-    }
 }
 
 /// The queue.
