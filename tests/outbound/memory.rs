@@ -1,7 +1,7 @@
 //! The downgrade memory in deliveries: a domain took TLS once, and has lost it.
 
 use std::io::Write;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Once};
 
 use gatepost::address::Host;
 use gatepost::discovery::history::Level;
@@ -32,6 +32,8 @@ async fn after_tls(world: &World, now: &Peer, downgrade: &str) -> Outbound {
     outbound
 }
 
+static ALL_THREADS: Once = Once::new();
+
 /// Log lines of this thread.
 #[derive(Clone, Default)]
 struct Log(Arc<Mutex<Vec<u8>>>);
@@ -50,6 +52,12 @@ impl Write for Log {
 impl Log {
     /// Lines are kept until the guard is dropped.
     fn listen(&self) -> tracing::subscriber::DefaultGuard {
+        // Without a subscriber for all threads, a log statement that another test's thread meets first would be switched
+        // off for the whole process.
+        ALL_THREADS.call_once(|| {
+            let nowhere = tracing_subscriber::fmt().with_writer(std::io::sink).finish();
+            tracing::subscriber::set_global_default(nowhere).expect("nobody else sets it");
+        });
         let log = self.clone();
         let lines = tracing_subscriber::fmt().with_ansi(false).with_writer(move || log.clone()).finish();
         tracing::subscriber::set_default(lines)
