@@ -299,7 +299,7 @@ impl<T> Lanes<T> {
         let age_at = self.next_age(id).map(|(at, _)| at);
         let close_at = is_empty.then_some(close_at);
         let (limit, share) = (whole.limit, whole.share);
-        let wake = try_at.filter(|_| wants).into_iter().chain(age_at).chain(close_at).min();
+        let wake = try_at.filter(|_| wants || is_blocked).into_iter().chain(age_at).chain(close_at).min();
         self.wakes.extend(wake.map(|at| (at, id)));
         if let Some(lane) = self.all.get_mut(&id) {
             (lane.limit, lane.in_turn, lane.wake) = (limit, false, wake);

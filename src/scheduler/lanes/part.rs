@@ -152,7 +152,8 @@ impl<T> Lanes<T> {
     }
 
     /// The lane of a refused part of a destination that mail for a host belongs to, other than the lane `but`. A part
-    /// whose time has come is refused still, as far as the rest of the destination goes: its own lane finds out.
+    /// whose time has come is refused still, as far as the rest of the destination goes: its own lane finds out. From
+    /// one part to another, mail goes to the longer pause alone: it never comes back while both pauses last.
     pub(super) fn refused(
         &self,
         whole: LaneId,
@@ -161,9 +162,11 @@ impl<T> Lanes<T> {
         but: LaneId,
         now: Millis,
     ) -> Option<LaneId> {
+        let until = |id| self.all.get(&id).and_then(|lane| lane.down.as_ref()).map(|down| down.until);
+        let own = (until(but), but);
         let is_refused = |id: &LaneId| {
-            let down = self.all.get(id).and_then(|lane| lane.down.as_ref());
-            *id != but && down.is_some_and(|down| but == whole || now < down.until)
+            let down = until(*id);
+            *id != but && down.is_some_and(|until| but == whole || (now < until && (down, *id) > own))
         };
         self.parts_of(whole, host, is_relaxed).find(is_refused)
     }

@@ -100,6 +100,28 @@ fn a_part_and_the_rest_take_turns_within_one_limit_of_connections() {
 }
 
 #[test]
+fn mail_of_two_refused_parts_waits_for_the_longer_pause() {
+    for longer_first in [true, false] {
+        let mut bench = Bench::new();
+        bench.push(1, LOST, 0, 2);
+        let lane = bench.due_at(0)[0].1;
+        bench.ends(lane, 0, if longer_first { of_published() } else { of_domain(LOST) });
+        bench.push_relaxed(2, LOST, 0);
+        bench.push(3, FINE, 0, 2);
+        let others = bench.due_at(if longer_first { 0 } else { 3 });
+        let (number, lane) = others[0];
+        assert_eq!(number, if longer_first { 2 } else { 3 });
+        bench.ends(lane, 3, if longer_first { of_domain(LOST) } else { of_published() });
+        bench.push(4, LOST, 4, 2);
+        assert_eq!(bench.numbers_at(4), NONE);
+        assert_eq!(bench.wait(LOST, false, 4).map(|(_, until, _)| until), Some(13));
+        let tried = |second, bench: &mut Bench| bench.numbers_at(second).contains(&4);
+        assert!(!tried(12, &mut bench), "the longer pause holds");
+        assert!(tried(13, &mut bench));
+    }
+}
+
+#[test]
 fn a_part_waits_for_its_destination_too() {
     let mut bench = Bench::new();
     bench.push(1, LOST, 0, 1);
