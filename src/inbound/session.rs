@@ -347,6 +347,8 @@ impl Session {
     async fn more<S: AsyncRead + AsyncWrite + Unpin>(&mut self, wire: &mut Wire<S>) -> Result<(), End> {
         self.flush(wire).await?;
         let content = self.server.takes_content();
+        // Refused content brings no message nearer.
+        let is_message = content && self.server.is_storing();
         let since = Instant::now();
         let read = loop {
             let (due, end) = self.due(content, since);
@@ -364,7 +366,7 @@ impl Session {
         if content {
             let octets = read.as_ref().map_or(0, |octets| *octets);
             self.pace.note(since.elapsed(), octets);
-            if self.progress.note(octets) {
+            if is_message && self.progress.note(octets) {
                 self.seat.brought();
             }
         }

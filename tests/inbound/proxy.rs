@@ -144,6 +144,18 @@ async fn a_proxy_header_that_nobody_asked_for_ends_the_session() {
 }
 
 #[tokio::test]
+async fn the_handshakes_of_a_proxy_are_not_those_of_one_client() {
+    let more = "[limits]\nhandshakes_per_minute = 1\n";
+    let relay = Relay::start(Wanted { proxies: FROM_HERE, more, ..Wanted::default() }).await;
+    for at in 1..=3 {
+        let mut client = relay.secured(false).await;
+        client.says(&format!("XCLIENT ADDR=192.0.2.{at}")).await;
+        client.hears("220").await;
+    }
+    relay.ends().await;
+}
+
+#[tokio::test]
 async fn a_crowded_client_is_one_behind_the_proxy() {
     let limits = "[limits]\nconnections_per_client = 1\n";
     let relay = Relay::start(Wanted { proxies: FROM_HERE, more: limits, ..Wanted::default() }).await;

@@ -12,6 +12,7 @@ use crate::envelope::Recipient;
 use crate::handshake::Seen;
 use crate::inbound::clients::Refusal as Refused;
 use crate::inbound::policy::Standing;
+use crate::inbound::proxied;
 use crate::inbound::wire::Wire;
 use crate::monitor::certificates::{Shown, Sighting};
 use crate::monitor::labels::Direction;
@@ -42,8 +43,10 @@ impl Session {
 
     /// Counts something that the client does, or gives the reply to it where that was too often.
     pub(super) fn count(&mut self, rate: Rate) -> Result<(), Reply> {
-        // The checks of a balancer would find us ill.
-        if rate == Rate::Handshakes && self.client.is_none() {
+        // The checks of a balancer would find us ill, and all clients of a proxy would share its handshakes: whose the
+        // session is, it says after them.
+        let is_proxy = self.client.is_some_and(|client| proxied::is_expected(&self.listener.xclient, client));
+        if rate == Rate::Handshakes && (self.client.is_none() || is_proxy) {
             return Ok(());
         }
         let (config, peer) = (&self.settings.config, self.peer.ip());
