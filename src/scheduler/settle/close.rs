@@ -35,8 +35,10 @@ impl Books<'_> {
         if !self.witness.testify(&context.evidence, envelope, told).await {
             return unwritten(id, self.before, envelope);
         }
-        // That is on record now.
-        envelope.arrival = None;
+        // That is on record now, unless no evidence is kept for the time being.
+        if context.evidence.is_kept() {
+            envelope.arrival = None;
+        }
         match write_down(context, id, envelope).await {
             Written::Yes => {
                 if has_debt {
