@@ -100,6 +100,20 @@ fn a_part_and_the_rest_take_turns_within_one_limit_of_connections() {
 }
 
 #[test]
+fn two_refused_parts_do_not_hand_their_mail_to_each_other() {
+    let mut bench = Bench::new();
+    bench.push(1, LOST, 0, 2);
+    bench.push(2, FINE, 0, 2);
+    let both = bench.due_at(0);
+    assert_eq!(both.iter().map(|(number, _)| *number).collect::<Vec<_>>(), [1, 2]);
+    bench.ends(both[0].1, 0, of_domain(LOST));
+    bench.ends(both[1].1, 0, of_published());
+    bench.push(3, LOST, 1, 2);
+    assert_eq!(bench.numbers_at(1), NONE);
+    assert_eq!(bench.numbers_at(10), [3]);
+}
+
+#[test]
 fn mail_of_two_refused_parts_waits_for_the_longer_pause() {
     for longer_first in [true, false] {
         let mut bench = Bench::new();
