@@ -15,6 +15,9 @@ const EXCERPT_MAX: usize = 4 * 1024;
 /// Octets that it has of all of them.
 const EXCERPTS_MAX: usize = 256 * 1024;
 
+/// Recipients of one message that it names; the others are counted. A stranger chooses how many there are.
+const NAMED_MAX: usize = 20;
+
 /// A failed message, as the digest tells of it.
 #[derive(Debug, Clone)]
 pub struct Lost {
@@ -110,12 +113,15 @@ fn explanation(hostname: &Domain, lost: &[Lost], shown: usize) -> String {
     if shown < lost.len() {
         let _ = write!(out, "Of the last {} there is no room for that.\r\n", lost.len() - shown);
     }
-    let most = reason_max(REASON_MAX, lost.iter().map(|lost| lost.recipients.len()).sum());
+    let most = reason_max(REASON_MAX, lost.iter().map(|lost| lost.recipients.len().min(NAMED_MAX)).sum());
     for lost in lost {
         let _ = write!(out, "\r\n{}, accepted here on {}\r\n", lost.id, date(lost.accepted));
-        for (mailbox, last) in &lost.recipients {
+        for (mailbox, last) in lost.recipients.iter().take(NAMED_MAX) {
             let _ = write!(out, "<{mailbox}>:\r\n");
             fold(&mut out, "    ", "    ", &quote(&format!("{} ({})", last.text, last.status), most));
+        }
+        if lost.recipients.len() > NAMED_MAX {
+            let _ = write!(out, "and {} more recipients\r\n", lost.recipients.len() - NAMED_MAX);
         }
     }
     out
@@ -161,6 +167,14 @@ mod tests {
         assert_eq!(report.envelope.reverse_path, ReversePath::Null);
         assert!(report.content.is_ascii() && !report.envelope.needs.eight_bit);
         String::from_utf8(report.content).expect("ASCII")
+    }
+
+    #[test]
+    fn of_many_recipients_the_first_are_named_and_the_others_counted() {
+        let recipients = (1..=25).map(|at| (mailbox(&format!("b{at}@example.net")), trouble("no such user"))).collect();
+        let text = text(&[Lost { recipients, ..lost(1, Excerpt::Header(b"Subject: a\r\n".to_vec())) }]);
+        assert!(text.contains("<b20@example.net>:") && text.contains("and 5 more recipients"), "{text}");
+        assert!(!text.contains("<b21@example.net>"), "{text}");
     }
 
     #[test]
