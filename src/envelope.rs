@@ -333,7 +333,7 @@ pub struct Envelope {
     /// The kind of client that it came from.
     #[serde(default, skip_serializing_if = "Origin::is_known")]
     pub origin: Origin,
-    /// Whether the reports that are owed return no content, since TLS was forced on the way of the message.
+    /// True where the reports that are owed return no content, since TLS was forced on the way of the message.
     #[serde(default, skip_serializing_if = "is_false")]
     pub confidential: bool,
 }

@@ -50,7 +50,7 @@ pub enum Cause {
     },
     /// The host is this relay itself: what shows it.
     Ourselves(String),
-    /// What the domain or the host publishes of its TLS cannot be found out, or is out of date: in words.
+    /// The published TLS policy of the domain or the host cannot be looked up, or is out of date: in words.
     Discovery(String),
     /// Anything else, in words: network, DNS, protocol, our own disk.
     Other(String),
@@ -197,7 +197,7 @@ impl Failure {
         matches!(self.cause, Cause::Unpromised(_))
     }
 
-    /// What is published of a hop's TLS cannot be found out for now, and had to be known.
+    /// Makes the failure of a hop whose published TLS policy cannot be looked up and had to be known. It is temporary.
     #[must_use]
     pub fn discovery(status: Status, text: impl Into<String>) -> Self {
         let cause = Cause::Discovery(text.into());

@@ -23,7 +23,7 @@ use tracing::{debug, error};
 /// Between two searches for somebody who has to give way.
 const SEARCH_PAUSE: Duration = Duration::from_secs(1);
 
-/// What one server allows.
+/// The limits of one server.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct PlaceLimits {
     /// The server, as the log names it.
@@ -40,12 +40,12 @@ pub(super) struct PlaceLimits {
     pub(super) reading: Option<Duration>,
 }
 
-/// How far a connection has come.
+/// The progress of a connection through its request.
 #[derive(Debug, Default)]
 struct Progress {
-    /// When the head of its request was complete.
+    /// The moment at which the head of its request was complete.
     asked: OnceLock<Instant>,
-    /// When its answer began.
+    /// The moment at which its answer began.
     answered: OnceLock<Instant>,
 }
 
@@ -202,7 +202,7 @@ mod tests {
         client
     }
 
-    /// What comes until the end, where that comes within a time.
+    /// Returns everything until the end of the connection, if that comes within a time.
     async fn rest(client: &mut DuplexStream, time: Duration) -> Option<String> {
         let mut rest = Vec::new();
         timeout(time, client.read_to_end(&mut rest)).await.ok()?.expect("no error");

@@ -313,7 +313,7 @@ pub struct HeldClient {
     pub since: Timestamp,
     /// The last time.
     pub last: Timestamp,
-    /// How many times.
+    /// The number of times.
     pub times: u64,
 }
 
@@ -327,7 +327,7 @@ pub struct Release {
 /// The answer to [`Release`].
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Released {
-    /// Who was held back.
+    /// The clients that were released.
     pub released: Vec<HeldClient>,
 }
 

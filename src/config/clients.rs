@@ -47,7 +47,7 @@ pub struct TransactionMemory {
     pub per_session: u64,
 }
 
-/// What is counted by the minute.
+/// The actions of clients that are limited by the minute.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Rate {
     /// New connections.
@@ -92,7 +92,7 @@ impl ClientLimits {
         }
     }
 
-    /// What one client may do of this in a minute.
+    /// Returns the limit of one client in a minute.
     #[must_use]
     pub fn per_minute(&self, rate: Rate) -> u32 {
         match rate {
@@ -103,7 +103,7 @@ impl ClientLimits {
         }
     }
 
-    /// What one network may do of this in a minute.
+    /// Returns the limit of one network in a minute.
     #[must_use]
     pub fn per_network_and_minute(&self, rate: Rate) -> u32 {
         self.per_minute(rate).saturating_mul(NETWORK_FACTOR)

@@ -327,7 +327,7 @@ pub struct Limits {
     pub message_size: u64,
     /// Recipients in a transaction, at most (RFC 5321 §4.5.3.1.8: at least 100).
     pub recipients: usize,
-    /// What clients may do, one by one and together.
+    /// The limits of clients, one by one and together.
     pub clients: ClientLimits,
     /// Octets that the recipients in open transactions may use.
     pub transaction_memory: TransactionMemory,

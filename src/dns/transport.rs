@@ -31,7 +31,7 @@ pub(super) struct Transport {
     both: Pool,
     /// A firewall that drops large UDP answers must not cost us a domain.
     tcp: Pool,
-    /// What the fuzzer has in the place of both.
+    /// The fuzzer's answers, in the place of both.
     #[cfg(fuzzing)]
     script: Option<Script>,
 }

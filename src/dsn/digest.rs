@@ -27,11 +27,11 @@ pub struct Lost {
     pub accepted: Timestamp,
     /// The recipients that it did not reach, and why.
     pub recipients: Vec<(Mailbox, Trouble)>,
-    /// What shows which message it was.
+    /// The part by which a reader recognises it.
     pub excerpt: Excerpt,
 }
 
-/// What shows a reader which message was lost.
+/// A part of a lost message, by which a reader recognises it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Excerpt {
     /// The part for people of a report of ours, in seven bits and with the header of the part.

@@ -88,7 +88,7 @@ pub struct Reading {
 pub enum Record {
     /// A message came in.
     In(Box<Acceptance>),
-    /// What became of one recipient in one attempt.
+    /// The result of one attempt for one recipient.
     Out(Box<Delivery>),
 }
 

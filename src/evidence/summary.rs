@@ -88,7 +88,7 @@ pub struct InClear {
 /// Messages that came in under one connector by one listener.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct CameIn {
-    /// How many.
+    /// The number of messages.
     pub messages: u64,
     /// Of these, how many under each level.
     pub levels: Levels,
@@ -202,7 +202,7 @@ mod tests {
         serde_json::from_str(&text).expect("a delivery")
     }
 
-    /// What is said of domains in clear: still, and before.
+    /// Returns the lines about domains in the clear: now, and before.
     fn told(records: &[(&str, Delivery)]) -> (Vec<String>, Vec<String>) {
         let mut summary = Summary::default();
         for (time, delivery) in records {

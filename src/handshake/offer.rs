@@ -153,7 +153,7 @@ fn is_static_rsa(suite: u16) -> bool {
     )
 }
 
-/// What a `ClientHello` offers.
+/// The offer of a `ClientHello`.
 struct Offer {
     newest: u16,
     suites: Vec<u16>,

@@ -1,10 +1,10 @@
-//! How long a session may take: in peace, and while seats are scarce (Postfix's stress mode).
+//! Timeouts of a session: the usual ones, and those while seats are scarce (Postfix's stress mode).
 
 use std::time::Duration;
 
 use crate::config::Timeouts;
 
-/// What strangers get at most while seats are scarce.
+/// The longest timeouts of strangers while seats are scarce.
 const SCARCE: Patience = Patience {
     command: Duration::from_secs(10),
     data_block: Duration::from_secs(30),
@@ -42,7 +42,7 @@ impl Patience {
     }
 }
 
-/// What a session has brought since its last message, or since its beginning.
+/// The content that a session has brought since its last message, or since its beginning.
 #[derive(Debug, Default)]
 pub(super) struct Progress {
     octets: u64,
@@ -65,7 +65,7 @@ impl Progress {
         is_good
     }
 
-    /// How long after its last message the session may bring the next one. What comes at `rate` octets a second takes
+    /// Returns the time after its last message in which the session must bring the next one. What comes at `rate` octets a second takes
     /// none of the time.
     pub(super) fn allowance(&self, patience: &Patience, rate: u64) -> Duration {
         let earned = self.octets.checked_div(rate).map_or(Duration::ZERO, Duration::from_secs);

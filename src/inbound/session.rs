@@ -116,7 +116,7 @@ struct Session {
     is_logged: bool,
 }
 
-/// How long the last words to a client may take whose seat somebody else has.
+/// The time for the last reply to a client whose seat was given to somebody else.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// The wait for more of refused content that seems to be over, for its client may have ended it with bare LFs.

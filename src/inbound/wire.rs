@@ -103,7 +103,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         self.unsent.len() > UNSENT_MAX
     }
 
-    /// Whether something that was said is not sent.
+    /// Returns whether a part of a reply is not sent yet.
     pub(super) fn is_unsent(&self) -> bool {
         !self.unsent.is_empty()
     }

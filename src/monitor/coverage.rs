@@ -171,7 +171,7 @@ mod tests {
         assert_eq!(restored.kept()["outbound a"].len(), 1);
     }
 
-    /// What counts for one recipient whose session reached this: clear, encrypted, verified.
+    /// Returns the counts of one recipient whose session reached this: clear, encrypted, verified.
     fn counted(outcome: TlsOutcome, looked_for: &[&str]) -> (u64, u64, u64) {
         let names: Vec<_> = looked_for.iter().map(|name| NamePattern::parse(name).expect("a name")).collect();
         let Verdict::Cleared(clearance) = judge(&TlsPolicy::Opportunistic, outcome, &names) else {

@@ -18,7 +18,7 @@ const IN_ALL: u32 = 3000;
 pub struct LogClient {
     /// Its address.
     pub address: IpAddr,
-    /// Whether it is of `[relay] networks`: strangers do not use up the lines of these.
+    /// True where it is of `[relay] networks`: strangers do not use up the lines of these.
     pub is_own: bool,
 }
 
@@ -31,7 +31,7 @@ pub(super) struct Suppressed {
     pub(super) lines: u64,
 }
 
-/// What is left of the budgets in this minute.
+/// The budgets of log lines that are left in this minute.
 #[derive(Debug, Default)]
 pub(super) struct LogBudget {
     strangers: Group,

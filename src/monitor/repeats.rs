@@ -35,14 +35,14 @@ pub(super) struct Repeats {
     budget: LogBudget,
 }
 
-/// How often a line came again, and of which client it is, where it is one's.
+/// The repetitions of a line, and the client that it is about, if any.
 #[derive(Debug)]
 struct Again {
     times: u64,
     client: Option<LogClient>,
 }
 
-/// What is to be done with a line.
+/// The decision about a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Verdict {
     /// It is to be written.

@@ -98,7 +98,7 @@ pub struct AttemptsReading {
 pub struct ClientReading {
     /// Sessions.
     pub sessions: [usize; 2],
-    /// How many there may be: of all together, and of strangers.
+    /// The limits of sessions: of all together, and of strangers.
     pub seats: [usize; 2],
     /// Each listener, and whether its seats are scarce.
     pub short: Vec<(String, bool)>,

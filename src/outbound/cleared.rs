@@ -143,7 +143,7 @@ impl Cleared {
         self.extensions
     }
 
-    /// Whether another message may follow, as far as the number of messages goes; none on a fallback in the clear.
+    /// Returns whether another message may follow, as far as the number of messages goes; none on a fallback in the clear.
     pub(super) fn is_reusable(&self, messages_per_connection: u32) -> bool {
         !self.is_fallback && !self.is_spent(messages_per_connection)
     }

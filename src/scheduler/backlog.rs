@@ -42,7 +42,7 @@ pub(super) struct Waiting {
     pub(super) host: Host,
     /// Its earliest due time.
     pub(super) next: Option<Timestamp>,
-    /// Whether the sender was told of the delay of all its recipients.
+    /// True where the sender has had the report of delay of all its recipients.
     pub(super) warned: bool,
 }
 

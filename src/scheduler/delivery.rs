@@ -254,7 +254,7 @@ mod tests {
         })
     }
 
-    /// What an attempt with these results shows: a message that asks this of TLS, by MX or through smart hosts.
+    /// Returns the health that an attempt with these results shows: a message that asks this of TLS, by MX or through smart hosts.
     fn health_of(results: Vec<RecipientResult>, tls: TlsRequirement, is_shared: bool) -> Health {
         let text = "hostname = \"relay.example.com\"\npostmaster = \"p@example.com\"\n\
                     [[listener]]\nname = \"mx\"\naddress = [\"127.0.0.1:0\"]\ntls = \"off\"\n";

@@ -57,7 +57,7 @@ impl Journal<'_> {
         );
     }
 
-    /// What the hop had to show where this was decided.
+    /// Returns the demand on the hop where this was decided.
     fn wanted(&self, result: Option<&RecipientResult>) -> String {
         let policy = result.and_then(|result| result.policy.as_deref());
         wanted(self.connector, policy, Timestamp::now())

@@ -36,7 +36,7 @@ impl Change {
     }
 }
 
-/// Whether the rate of reports has room for the first of them.
+/// The answer of the rate of reports to the first of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Room {
     /// It is to be asked for.
@@ -45,7 +45,7 @@ pub(super) enum Room {
     Taken,
 }
 
-/// How storing what is owed has ended.
+/// The result of storing the reports that are owed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Stored {
     /// Nothing is owed any more.

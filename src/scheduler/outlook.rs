@@ -66,7 +66,7 @@ pub struct Asked {
     pub id: Option<QueueId>,
     /// Its recipient domains.
     pub hosts: Vec<Host>,
-    /// What it asks of TLS.
+    /// The TLS that it asks for (RFC 8689).
     pub tls: TlsRequirement,
 }
 

@@ -43,7 +43,7 @@ pub(super) struct Load {
     pub(super) oldest: Option<Timestamp>,
     /// The last failure of any attempt.
     pub(super) trouble: Option<Trouble>,
-    /// When the first of them is due; in the past where that is so already.
+    /// The time at which the first of them is due; it is in the past where the message is due already.
     pub(super) next: Option<Timestamp>,
 }
 

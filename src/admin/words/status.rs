@@ -29,16 +29,16 @@ pub struct Status {
     pub reports: Reports,
     /// Destinations in trouble, those with the most mail first.
     pub troubles: Vec<Destination>,
-    /// How many more there are.
+    /// The number of those that are left out.
     pub more_troubles: usize,
     /// The connectors in the order of the configuration, the built-in default last.
     pub connectors: Vec<Connector>,
-    /// How many more there are.
+    /// The number of those that are left out.
     pub more_connectors: usize,
     /// Our own certificates, and those of partners that connectors hold to their policy; what ends first
     /// comes first.
     pub certificates: Vec<Certificate>,
-    /// How many more there are.
+    /// The number of those that are left out.
     pub more_certificates: usize,
     /// Exceptions in force.
     pub exceptions: Vec<Exception>,
@@ -62,7 +62,7 @@ pub struct Clients {
     pub sessions_max: usize,
     /// Those of clients that are not of `[relay] networks`.
     pub strangers: usize,
-    /// How many of these there may be.
+    /// The limit of strangers' sessions.
     pub strangers_max: usize,
     /// Octets of the recipients in open transactions.
     #[serde(default)]
@@ -71,7 +71,7 @@ pub struct Clients {
     pub short: Vec<String>,
     /// Clients and networks that were held back in the last hour, the last first.
     pub held: Vec<HeldClient>,
-    /// How many more there are.
+    /// The number of those that are left out.
     pub more_held: usize,
 }
 

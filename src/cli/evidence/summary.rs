@@ -83,9 +83,9 @@ fn counts(row: &Row) -> [u64; 14] {
 struct Document<'a> {
     since: Timestamp,
     rows: Vec<OneRow<'a>>,
-    /// What is still served in clear.
+    /// The domains whose last delivery was in the clear.
     in_clear: Vec<OneInClear<'a>>,
-    /// What was, and is under TLS since.
+    /// The domains that were served in the clear before, and are served under TLS now.
     in_clear_before: Vec<OneInClear<'a>>,
     accepted: Vec<OneCameIn<'a>>,
 }

@@ -33,7 +33,7 @@ pub(super) struct Document {
     breaks_soon: Vec<Breaks>,
 }
 
-/// What would become of mail.
+/// The result that mail would have.
 #[derive(Serialize)]
 struct End {
     outcome: &'static str,

@@ -97,7 +97,7 @@ fn start(mode: Mode, config: PathBuf, words: Vec<OsString>) -> ExitCode {
     })
 }
 
-/// What the queue of the running relay is asked.
+/// Asks the queue of the running relay.
 fn of_queue(config: &Config, classic: Classic) -> Result<ExitCode, Unsent> {
     queue::for_sendmail(config, classic).map_err(|error| {
         let status = match error {

@@ -56,7 +56,7 @@ pub struct InboundSession {
     pub policy: Policy,
     /// What the session reached.
     pub session: Session,
-    /// How that compares with the demand.
+    /// The result of comparing that with the demand.
     pub standing: Standing,
 }
 
@@ -67,7 +67,7 @@ pub struct InboundParties<'a> {
     pub listener: &'a str,
     /// The address at the other end, or the one that a balancer named.
     pub peer: std::net::SocketAddr,
-    /// Whether that is the client's: false where a balancer or proxy does not know it.
+    /// True where that is the client's; false where a balancer or proxy does not know it.
     pub is_client: bool,
     /// The client's name in DNS, as a proxy says.
     pub name: Option<&'a str>,

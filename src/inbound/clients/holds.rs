@@ -1,4 +1,4 @@
-//! Who was held back by a limit in the last hour: told in the log once, listed, and released by an operator.
+//! Clients and networks that a limit held back in the last hour: logged once, listed, and released by an operator.
 
 use std::collections::HashMap;
 
@@ -23,7 +23,7 @@ pub struct Held {
     pub since: Timestamp,
     /// The last time.
     pub last: Timestamp,
-    /// How many times.
+    /// The number of times.
     pub times: u64,
 }
 
@@ -55,7 +55,7 @@ impl Holds {
         all
     }
 
-    /// How many there are.
+    /// Returns the number of entries.
     pub(super) fn count(&self) -> usize {
         self.0.len()
     }

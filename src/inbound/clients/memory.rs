@@ -7,7 +7,7 @@
 use super::Limit;
 use crate::config::TransactionMemory;
 
-/// What each session may use, whatever others do.
+/// Octets that each session may use, whatever others do.
 pub(super) const FREE: usize = 32 << 10;
 /// The part of the shared store that is for all.
 const PUBLIC: (u64, u64) = (3, 4);

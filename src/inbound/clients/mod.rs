@@ -110,7 +110,7 @@ impl Refusal {
     }
 }
 
-/// How the seats stand.
+/// The use of the seats.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Occupancy {
     /// Sessions.
@@ -267,7 +267,7 @@ impl Clients {
         lock(&self.0.holds).release(network)
     }
 
-    /// How the seats stand.
+    /// The use of the seats.
     #[must_use]
     pub fn occupancy(&self) -> Occupancy {
         let (held, memory) = (lock(&self.0.holds).count(), lock(&self.0.memory).used());
@@ -337,12 +337,12 @@ impl Seat {
         }
     }
 
-    /// How long the session's steps may take at this moment.
+    /// Returns the session's timeouts at this moment.
     pub(super) fn patience(&self, timeouts: &Timeouts) -> Patience {
         Patience::of(timeouts, self.is_pressed())
     }
 
-    /// Whether the session is to make haste: it is a stranger's, and seats are scarce.
+    /// Returns whether the short timeouts hold: the session is a stranger's, and seats are scarce.
     fn is_pressed(&self) -> bool {
         !self.is_ours && lock(&self.clients.0.seats).are_scarce(&self.listener)
     }

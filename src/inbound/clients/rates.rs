@@ -1,4 +1,4 @@
-//! What each client and each network may do in a minute.
+//! Rates: the limits of each client and each network in a minute.
 //!
 //! A client that has been quiet for a minute may use its allowance at once, and then as fast as it grows again (the
 //! generic cell rate algorithm of ITU-T I.371). What is refused does not count. For each network and rate one number is
@@ -34,7 +34,7 @@ pub(super) struct Over {
 /// For each rate, when the allowance is whole again.
 type Whole = [Duration; Rate::ALL.len()];
 
-/// What was done in the last minute. Times count from whatever moment the caller likes.
+/// The use of the rates in the last minute. Times count from whatever moment the caller likes.
 #[derive(Debug, Default)]
 pub(super) struct Rates {
     whole: HashMap<IpNet, Whole>,
@@ -88,7 +88,7 @@ impl Rates {
     }
 }
 
-/// What one event takes of an allowance.
+/// Returns the time that one event takes of a minute's allowance.
 fn step(most: u32) -> Duration {
     MINUTE / most.max(1)
 }

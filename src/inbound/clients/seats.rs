@@ -23,20 +23,20 @@ const SEARCH_PAUSE: Duration = Duration::from_millis(10);
 const SCARCE: (usize, usize) = (3, 4);
 const PLENTY: (usize, usize) = (1, 2);
 
-/// Who takes a seat.
+/// A client that wants a seat.
 #[derive(Debug, Clone)]
 pub(super) struct Newcomer {
     pub(super) address: IpAddr,
-    /// Whether the client is of `[relay] networks`.
+    /// True where the client is of `[relay] networks`.
     pub(super) is_ours: bool,
-    /// Whether the client is a proxy that is about to name another: that one's seats are counted then.
+    /// True where the client is a proxy that is about to name another, whose seats are counted then.
     pub(super) is_proxy: bool,
     pub(super) listener: Arc<str>,
     /// Seats of strangers on this listener.
     pub(super) listener_seats: usize,
 }
 
-/// Why there is no seat.
+/// The reason for which there is no seat.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Full {
     /// As many sessions as `[limits] connections` and `[[listener]] connections` allow.
@@ -53,7 +53,7 @@ struct Session {
     address: IpAddr,
     is_ours: bool,
     listener: Arc<str>,
-    /// When it last brought a message; when it began, where it has brought none.
+    /// The time at which it last brought a message, or began, where it has brought none.
     since: Duration,
     evicted: CancellationToken,
 }
@@ -156,13 +156,13 @@ impl Seats {
         }
     }
 
-    /// Whether strangers are to make haste: most of their seats are taken, on all listeners or on this one.
+    /// Returns whether the short timeouts hold for strangers: most of their seats are taken, on all listeners or on this one.
     pub(super) fn are_scarce(&self, listener: &str) -> bool {
         let (everywhere, here) = self.scarcity(listener);
         everywhere || here
     }
 
-    /// Whether seats are scarce on all listeners together, and on this one.
+    /// Returns whether seats are scarce on all listeners together, and on this one.
     pub(super) fn scarcity(&self, listener: &str) -> (bool, bool) {
         (self.is_scarce, self.by_listener.get(listener).is_some_and(|(_, is_scarce)| *is_scarce))
     }
@@ -205,7 +205,7 @@ impl Seats {
     }
 }
 
-/// Whether `taken` is at least this part of `all`.
+/// Returns whether `taken` is at least this part of `all`.
 fn is_at(taken: usize, (part, of): (usize, usize), all: usize) -> bool {
     taken.saturating_mul(of) >= all.saturating_mul(part)
 }

@@ -1,4 +1,4 @@
-//! What the log says of a session: its refusals, and that the client was too slow or is lost.
+//! Log lines about a session: its refusals, and that the client was too slow or is lost.
 
 use std::fmt;
 use std::io;

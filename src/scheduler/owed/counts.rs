@@ -1,4 +1,4 @@
-//! How many reports were made and wait: told by the scheduler, read by those who watch without waiting for it.
+//! Counts of the reports that were made and that wait: written by the scheduler, read without waiting for it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};

@@ -26,7 +26,7 @@ const DIGEST_PAUSE: Duration = Duration::from_mins(1);
 /// The wait for an operator's order on the message to be carried out.
 const BUSY_PAUSE: Duration = Duration::from_secs(1);
 
-/// What is owed about a message.
+/// The reports that are owed about a message.
 #[derive(Debug)]
 pub(super) enum Debt {
     /// Nothing any more.
@@ -37,7 +37,7 @@ pub(super) enum Debt {
     Digest(Duration),
 }
 
-/// How far a report has come.
+/// The stage of a report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
     /// It waits for other recipients' reports.
@@ -218,7 +218,7 @@ impl Owed {
         Some(if is_full { self.digest_pause } else { self.digest_pause.max(due) })
     }
 
-    /// When the next report or digest is due.
+    /// Returns the time at which the next report or digest is due.
     pub(super) fn next_wake(&self) -> Option<Instant> {
         self.due.first().map(|(due, _)| *due).into_iter().chain(self.digest_wake()).min()
     }

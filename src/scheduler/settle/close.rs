@@ -156,7 +156,7 @@ fn unwritten(id: QueueId, before: Vec<Before>, envelope: &mut Envelope) -> Left 
     Left::Unwritten
 }
 
-/// Whether a result is in the spool.
+/// The answer to whether a result is in the spool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::scheduler) enum Written {
     Yes,

@@ -20,7 +20,7 @@ pub enum Attribute<T> {
     Is(T),
 }
 
-/// What a proxy says of its client.
+/// The attributes of a client that its proxy gives.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct XClient {
     /// NAME: its host name in DNS.

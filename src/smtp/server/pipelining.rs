@@ -4,7 +4,7 @@ use super::Server;
 use crate::smtp::command::{Command, CommandError};
 
 impl Server {
-    /// Whether commands came behind one that must be answered first: EHLO and HELO are the last of their group
+    /// Returns whether commands came behind one that must be answered first: EHLO and HELO are the last of their group
     /// (RFC 2920 §3.1), and without an answer to EHLO nothing has been offered. What a client sends blindly may be
     /// another protocol's (Postfix's `smtpd_forbid_unauth_pipelining`).
     pub(super) fn runs_ahead(&self, parsed: &Result<Command, CommandError>, behind: &[u8]) -> bool {

@@ -1,8 +1,8 @@
-//! What a session is held to, and what it travels in.
+//! The rules of a session, and its transport.
 
 use crate::address::Domain;
 
-/// What a session is held to.
+/// The rules of a session.
 #[derive(Debug, Clone)]
 pub struct Profile {
     /// Our own name.
@@ -15,13 +15,13 @@ pub struct Profile {
     pub errors: u32,
     /// Received fields before it is a loop.
     pub received: u32,
-    /// Whether what its messages lack is added ([`crate::smtp::data::Completer`]), which is for our own clients alone.
+    /// True where header fields that its messages lack are added ([`crate::smtp::data::Completer`]), which is for our own clients alone.
     pub completed: bool,
-    /// Whether XCLIENT is offered.
+    /// True where XCLIENT is offered.
     pub xclient: bool,
 }
 
-/// What the bytes travel in, and what the client may or must do about it.
+/// The transport of a session, and what the client may or must do about it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Channel {
     /// In clear, and there is no STARTTLS.

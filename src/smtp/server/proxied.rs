@@ -4,7 +4,7 @@ use super::{Client, Mode, Server, Step, replies};
 use crate::smtp::command::{Attribute, CommandError, XClient};
 use crate::smtp::reply::Reply;
 
-/// What the client that a proxy names may do.
+/// The rights of the client that a proxy names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Introduced {
     /// As [`super::Profile::completed`].

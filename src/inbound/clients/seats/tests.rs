@@ -1,4 +1,4 @@
-//! Who gets a seat, and who loses one.
+//! Tests of how seats are given and lost.
 
 use super::*;
 

@@ -1,4 +1,4 @@
-//! What a refused part of a destination's mail does not hold up.
+//! Tests that a refused part of a destination's mail holds up no other mail.
 
 use super::*;
 
