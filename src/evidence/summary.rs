@@ -78,7 +78,7 @@ pub struct InClear {
     pub reason: String,
     /// The connector's exception under which the last one went, where one held.
     pub exception: Option<ExceptionHeld>,
-    /// The time of the first delivery under TLS behind it; nothing where the domain is still served in clear.
+    /// The time of the first delivery under TLS behind it; nothing where the domain is still served in the clear.
     pub tls_since: Option<Timestamp>,
     /// The connector of the last one.
     #[serde(skip)]
@@ -165,12 +165,12 @@ impl Summary {
         self.rows.iter().map(|((connector, domain), row)| (connector.as_str(), domain.as_str(), row))
     }
 
-    /// Connector and domain of what is still served in clear: its last delivery was.
+    /// Connector and domain of what is still served in the clear: its last delivery was.
     pub fn in_clear(&self) -> impl Iterator<Item = (&str, &str, &InClear)> {
         self.clear().filter(|(_, _, clear)| clear.tls_since.is_none())
     }
 
-    /// Connector and domain of what was served in clear, and under TLS since.
+    /// Connector and domain of what was served in the clear, and under TLS since.
     pub fn in_clear_before(&self) -> impl Iterator<Item = (&str, &str, &InClear)> {
         self.clear().filter(|(_, _, clear)| clear.tls_since.is_some())
     }

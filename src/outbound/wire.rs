@@ -89,7 +89,7 @@ impl Broken {
         matches!(self.how, How::Closed | How::Io(_))
     }
 
-    /// What it means: this hop is no good, for now.
+    /// A temporary failure of this hop.
     pub(super) fn failure(&self) -> Failure {
         let status = match self.how {
             How::Closed | How::Io(_) | How::TimedOut(_) => Status(4, 2),

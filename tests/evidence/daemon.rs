@@ -292,7 +292,7 @@ async fn the_commands_tell_what_happened() {
         ]
     );
     let table = out(&evidence(&file, &["summary"]));
-    let clear = table.split("still served in clear:\n").nth(1).expect("a list");
+    let clear = table.split("still served in the clear:\n").nth(1).expect("a list");
     for words in [
         "old.example (old): 2, last ",
         "the peer does not offer STARTTLS",

@@ -52,7 +52,7 @@ enum Command {
     },
     /// Count deliveries by connector and domain, and messages that came in by connector and listener
     ///
-    /// It lists the domains still served in clear as well.
+    /// It lists the domains still served in the clear as well.
     Summary {
         /// Only messages that came in, or only deliveries; as CSV, deliveries without this
         #[arg(long, value_name = "DIRECTION")]

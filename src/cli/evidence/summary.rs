@@ -203,19 +203,19 @@ fn text(summary: &Summary, since: Timestamp) -> String {
     let (still, before): (Vec<_>, Vec<_>) = (summary.in_clear().collect(), summary.in_clear_before().collect());
     if still.is_empty() {
         let no_longer = if before.is_empty() { "no domain was" } else { "no domain is still" };
-        let _ = writeln!(out, "{no_longer} served in clear");
+        let _ = writeln!(out, "{no_longer} served in the clear");
     } else {
-        out.push_str("still served in clear:\n");
+        out.push_str("still served in the clear:\n");
         out.extend(still.into_iter().map(in_clear));
     }
     if !before.is_empty() {
-        out.push_str("served in clear before, and under TLS now:\n");
+        out.push_str("served in the clear before, and under TLS now:\n");
         out.extend(before.into_iter().map(in_clear));
     }
     out
 }
 
-/// A line for a domain that was served in clear.
+/// A line for a domain that was served in the clear.
 fn in_clear((connector, domain, clear): (&str, &str, &InClear)) -> String {
     let time = |at: &Timestamp| at.strftime("%Y-%m-%d %H:%M").to_string();
     let InClear { delivered, last, reason, exception, tls_since, .. } = clear;

@@ -78,7 +78,7 @@ impl Wal {
             Phase::Bulk => {
                 state.phase = Phase::Quiet;
                 let (log, done) = checkpoint(writer, paths, CheckpointMode::PASSIVE)?;
-                // Somebody still reads from the log, so it goes on growing for now.
+                // A reader still holds the log, so it grows until that reader ends.
                 state.above = if done < log { log.saturating_add(MOVE_ABOVE) } else { 0 };
                 return Ok(());
             }
