@@ -232,7 +232,7 @@ mod tests {
         let mutt = good("-oem -oi -fme@a.example -N failure,delay -R hdrs -- -odd@a.example");
         assert_eq!(mutt.recipients, ["-odd@a.example"]);
         assert_eq!(mutt.notify, Some(Notify::On { success: false, failure: true, delay: true }));
-        assert_eq!(mutt.ret, Some(Ret::Hdrs));
+        assert_eq!((mutt.ret, mutt.dots), (Some(Ret::Hdrs), Dots::Content));
     }
 
     #[test]

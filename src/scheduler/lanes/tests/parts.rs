@@ -156,6 +156,24 @@ fn a_part_waits_for_its_destination_too() {
 }
 
 #[test]
+fn a_part_that_had_no_connection_is_tried_when_the_backoff_of_its_destination_ends() {
+    let mut bench = Bench::new();
+    bench.push(1, LOST, 0, 2);
+    let lane = bench.due_at(0)[0].1;
+    bench.ends(lane, 0, of_domain(LOST));
+    bench.push(2, FINE, 0, 2);
+    bench.push(3, FINE, 0, 2);
+    let fine = bench.due_at(0);
+    assert_eq!(fine.len(), 2);
+    bench.ends(fine[0].1, 5, Health::Down(trouble("refused")));
+    bench.push(4, LOST, 6, 2);
+    assert_eq!(bench.numbers_at(6), NONE, "the attempt under way is the only one that the destination may have");
+    bench.ends(fine[1].1, 12, Health::Unknown);
+    assert_eq!(bench.numbers_at(12), NONE, "the destination is in backoff");
+    assert_eq!(bench.numbers_at(15), [4]);
+}
+
+#[test]
 fn mail_that_sets_aside_what_is_published_does_not_wait_for_other_mail() {
     let mut bench = Bench::new();
     for number in 0..5 {
