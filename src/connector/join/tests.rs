@@ -1,7 +1,7 @@
 //! The precedence table: connector × DANE × MTA-STS × memory × what the message asks, every combination.
 //!
 //! The rules are written a second time here, each as a sentence of its own, and every combination is
-//! held against all of them. `config/precedence.md` is the same table for people; the last test keeps the
+//! held against all of them. `docs/precedence.md` is the same table for people; the last test keeps the
 //! two together.
 
 use std::fmt::Write as _;
@@ -364,7 +364,7 @@ fn table() -> String {
 
 #[test]
 fn the_documented_table_is_the_one_that_is_in_force() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/precedence.md");
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/precedence.md");
     let documented = std::fs::read_to_string(&path).unwrap_or_default();
     let table = table();
     if std::env::var_os("GATEPOST_WRITE_TABLE").is_some() {
@@ -374,6 +374,6 @@ fn the_documented_table_is_the_one_that_is_in_force() {
     }
     assert!(
         documented.ends_with(&table),
-        "config/precedence.md is out of date; GATEPOST_WRITE_TABLE=1 cargo test precedence writes it"
+        "docs/precedence.md is out of date; GATEPOST_WRITE_TABLE=1 cargo test precedence writes it"
     );
 }
