@@ -1,7 +1,7 @@
 //! How long a good client waits while others make Gatepost search for paths: 20 connections show a certificate with
 //! 11 small CA certificates of one name above it, from a connector that asks for a chain, and send MAIL FROM again
 //! and again; beside them a client brings a message every tenth of a second. All of it over loopback and STARTTLS,
-//! with the release binary.
+//! with the program, built as packages are.
 //!
 //! `cargo bench --bench chains`; the bar is 0.5 s for each message, from the TCP connection to the 250 behind its
 //! content, and exit status 1 says that it was missed. `cargo bench --bench chains -- PROGRAM` measures another

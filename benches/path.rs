@@ -1,4 +1,4 @@
-//! How fast mail gets through a whole relay, and what that costs: the release binary of Gatepost between a
+//! How fast mail gets through a whole relay, and what that costs: the program of Gatepost, built as packages are, between a
 //! client and a sink, over loopback, with its spool on disk; and a Postfix between the same two, in the same
 //! run, for the ratio. Messages of 4 KiB over 20 connections at once, 50 messages and 1 on each. How the relay
 //! uses its own connections to the sink is the relay's business, and part of what is measured; a last case

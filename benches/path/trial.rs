@@ -39,7 +39,7 @@ const SETTLE: Duration = Duration::from_secs(1);
 /// Which relay.
 #[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Make {
-    /// The release binary that was built with this bench.
+    /// The program that was built with this bench.
     Gatepost,
     /// The one that is installed.
     Postfix,
