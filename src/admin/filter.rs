@@ -10,7 +10,7 @@ use super::words::PAGE_MAX;
 use crate::address::{Host, Mailbox, ReversePath};
 use crate::connector::Connectors;
 use crate::envelope::{QueueId, Recipient, RecipientState};
-use crate::spool::Stored;
+use crate::spool::StoredMessage;
 
 /// Messages on a page where nothing is said.
 const PAGE: usize = 200;
@@ -86,7 +86,7 @@ impl Filter {
     }
 
     /// Checks a message; `connectors` are those in force.
-    pub(super) fn matches(&self, message: &Stored, connectors: &Connectors, now: Timestamp) -> bool {
+    pub(super) fn matches(&self, message: &StoredMessage, connectors: &Connectors, now: Timestamp) -> bool {
         let age = || Duration::try_from(message.accepted.duration_until(now)).unwrap_or_default();
         self.older_than.is_none_or(|least| age() > least)
             && self.sender.as_ref().is_none_or(|sender| is_sender(sender, &message.envelope.reverse_path))
@@ -136,15 +136,15 @@ mod tests {
     use crate::config::{self, Trust};
     use crate::envelope::{Envelope, History};
 
-    fn stored(sender: &str, recipients: &[&str], age: u64) -> Stored {
+    fn stored(sender: &str, recipients: &[&str], age: u64) -> StoredMessage {
         let recipient = |text: &&str| Recipient::new(Mailbox::parse(text).expect("valid"));
         let envelope =
             Envelope::new(ReversePath::parse(sender).expect("valid"), recipients.iter().map(recipient).collect());
         let id = QueueId::from_number(7).expect("small");
-        Stored { id, accepted: Timestamp::now() - Duration::from_secs(age), envelope, size: 1 }
+        StoredMessage { id, accepted: Timestamp::now() - Duration::from_secs(age), envelope, size: 1 }
     }
 
-    fn meant(query: &Query, message: &Stored) -> bool {
+    fn meant(query: &Query, message: &StoredMessage) -> bool {
         let place = config::Place { file: std::path::Path::new("gatepost.toml").into(), line: 1, column: 1 };
         let default = config::default_connector(&config::Located { value: Trust::Webpki, place });
         let connectors = Connectors::new(&[], default);
@@ -155,7 +155,7 @@ mod tests {
     fn state_connector_and_domain_are_those_of_one_open_recipient() {
         let mut message = stored("a@example.org", &["b@example.net", "c@example.com"], 0);
         message.envelope.recipients[0].state = RecipientState::Held { attempts: 1, history: History::default() };
-        let asks = |state, connector: Option<&str>, domain: Option<&str>, message: &Stored| {
+        let asks = |state, connector: Option<&str>, domain: Option<&str>, message: &StoredMessage| {
             let (connector, domain) = (connector.map(str::to_owned), domain.map(str::to_owned));
             meant(&Query { domain, state, connector, ..Query::default() }, message)
         };
@@ -178,8 +178,9 @@ mod tests {
     #[test]
     fn a_domain_is_that_of_any_open_recipient_in_either_spelling() {
         let mut message = stored("a@example.org", &["b@example.net", "c@bücher.example"], 0);
-        let asks =
-            |domain: &str, message: &Stored| meant(&Query { domain: Some(domain.into()), ..Query::default() }, message);
+        let asks = |domain: &str, message: &StoredMessage| {
+            meant(&Query { domain: Some(domain.into()), ..Query::default() }, message)
+        };
         for domain in ["example.net", "EXAMPLE.net", "bücher.example", "xn--bcher-kva.example"] {
             assert!(asks(domain, &message), "{domain}");
         }
@@ -190,8 +191,9 @@ mod tests {
 
     #[test]
     fn a_sender_is_a_whole_address_or_none() {
-        let asks =
-            |sender: &str, message: &Stored| meant(&Query { sender: Some(sender.into()), ..Query::default() }, message);
+        let asks = |sender: &str, message: &StoredMessage| {
+            meant(&Query { sender: Some(sender.into()), ..Query::default() }, message)
+        };
         let (null, alice) = (stored("", &["b@example.net"], 0), stored("Alice@example.org", &["b@example.net"], 0));
         for sender in ["", "<>"] {
             assert!(asks(sender, &null) && !asks(sender, &alice), "{sender:?}");

@@ -16,7 +16,7 @@ use super::{Asker, Desk, Problem};
 use crate::connector::Connectors;
 use crate::envelope::{self, QueueId, RecipientState, Trouble};
 use crate::scheduler::{Asked, Outlook, Prospect, Refused, Way};
-use crate::spool::{Spool, SpoolError, Stored};
+use crate::spool::{Spool, SpoolError, StoredMessage};
 
 /// Messages that are taken from the spool at a time.
 const SCAN: usize = 100;
@@ -117,13 +117,13 @@ fn refusal(id: QueueId, refused: &Refused) -> Answer {
 }
 
 /// One message without its content.
-async fn find(spool: &dyn Spool, id: QueueId) -> Result<Option<Stored>, SpoolError> {
+async fn find(spool: &dyn Spool, id: QueueId) -> Result<Option<StoredMessage>, SpoolError> {
     let before = id.number().checked_sub(1).and_then(QueueId::from_number);
     Ok(spool.scan(before, 1).await?.into_iter().next().filter(|stored| stored.id == id))
 }
 
 /// What matches, and where the next page begins.
-type Found = (Vec<Stored>, Option<QueueId>);
+type Found = (Vec<StoredMessage>, Option<QueueId>);
 
 async fn named(
     spool: &dyn Spool,
@@ -169,13 +169,13 @@ async fn scanned(spool: &dyn Spool, filter: &Filter, connectors: &Connectors) ->
 /// A page in the making.
 #[derive(Default)]
 struct Picked {
-    messages: Vec<Stored>,
+    messages: Vec<StoredMessage>,
     recipients: usize,
 }
 
 impl Picked {
     /// Takes a message, and says whether the page is full with it. Its history is not for lists.
-    fn take(&mut self, mut stored: Stored, limit: usize) -> bool {
+    fn take(&mut self, mut stored: StoredMessage, limit: usize) -> bool {
         for recipient in &mut stored.envelope.recipients {
             if let RecipientState::Pending { history, .. } | RecipientState::Held { history, .. } = &mut recipient.state
             {
@@ -192,7 +192,7 @@ impl Picked {
     }
 }
 
-async fn outlook(desk: &Desk, stored: &[Stored]) -> Result<Outlook, Problem> {
+async fn outlook(desk: &Desk, stored: &[StoredMessage]) -> Result<Outlook, Problem> {
     let asked = stored.iter().map(|stored| Asked {
         id: Some(stored.id),
         hosts: stored.envelope.recipients.iter().map(|recipient| recipient.mailbox.host().clone()).collect(),
@@ -203,7 +203,7 @@ async fn outlook(desk: &Desk, stored: &[Stored]) -> Result<Outlook, Problem> {
 }
 
 /// A message without its recipients.
-fn message(stored: &Stored, outlook: &Outlook, prospect: &Prospect) -> Message {
+fn message(stored: &StoredMessage, outlook: &Outlook, prospect: &Prospect) -> Message {
     Message {
         id: stored.id,
         accepted: stored.accepted,

@@ -54,7 +54,7 @@ impl Pulse {
     /// The part that gave none.
     pub async fn feel(&self, patience: Duration) -> Result<Standing, Silent> {
         let (scheduler, spool) =
-            tokio::join!(timeout(patience, self.scheduler.feel()), timeout(patience, self.spool.sign_of_life()));
+            tokio::join!(timeout(patience, self.scheduler.feel()), timeout(patience, self.spool.ping()));
         let Ok(Some(work)) = scheduler else { return Err(Silent::Scheduler) };
         let Ok(Ok(())) = spool else { return Err(Silent::Spool) };
         let refused = self.refused.load(Ordering::Relaxed);

@@ -7,7 +7,7 @@ use tokio::sync::mpsc;
 
 use crate::address::Host;
 use crate::envelope::{Envelope, RecipientState};
-use crate::spool::{SpoolError, Stored};
+use crate::spool::{SpoolError, StoredMessage};
 
 /// Entries that are taken from the spool at a time.
 const PAGE: usize = 1000;
@@ -15,7 +15,7 @@ const PAGE: usize = 1000;
 impl super::Scheduler {
     /// Reads what an earlier run left, page by page. Ids only grow, so whatever is accepted from now
     /// on has a larger one and comes in through `accepted` alone.
-    pub(super) fn read_spool(&self) -> mpsc::Receiver<Result<Vec<Stored>, SpoolError>> {
+    pub(super) fn read_spool(&self) -> mpsc::Receiver<Result<Vec<StoredMessage>, SpoolError>> {
         let (sender, pages) = mpsc::channel(1);
         let spool = Arc::clone(&self.context.spool);
         let first_new = self.first_new;

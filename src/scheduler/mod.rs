@@ -39,7 +39,7 @@ use crate::connector::Connectors;
 use crate::envelope::{QueueId, TlsRequirement};
 use crate::evidence::Evidence;
 use crate::outbound::{Attempt, AttemptLimit, Outbound, Report};
-use crate::spool::{Body, Entry, Leaps, Spool, SpoolError, Stored};
+use crate::spool::{Body, ClockJumps, Entry, Spool, SpoolError, StoredMessage};
 
 use backlog::{Waiting, destinations};
 use dispatch::place;
@@ -114,7 +114,7 @@ enum Event {
 pub struct Scheduler {
     context: Arc<Context>,
     first_new: QueueId,
-    leaps: Leaps,
+    clock_jumps: ClockJumps,
     events: mpsc::UnboundedReceiver<Event>,
     lanes: Lanes<Cargo>,
     live: HashMap<QueueId, Weak<Live>>,
@@ -164,7 +164,7 @@ impl Scheduler {
         let usage = Usage::default();
         let in_memory = Arc::new(AtomicU64::new(0));
         let first_new = spool.draft().id();
-        let leaps = spool.leaps();
+        let clock_jumps = spool.clock_jumps();
         let ending = CancellationToken::new();
         let (limiter, reports) = (Mutex::new(Limiter::new(Instant::now())), Counts::default());
         let (operator, orders) = orders::channel(usage.clone(), reports.clone());
@@ -185,7 +185,7 @@ impl Scheduler {
         Self {
             context: Arc::new(context),
             first_new,
-            leaps,
+            clock_jumps,
             events,
             lanes,
             live: HashMap::new(),
@@ -316,7 +316,7 @@ impl Scheduler {
 
     /// A message that an operator lets go is tried at once, whatever is known of its destination, and
     /// has time for more than one try, however old it is.
-    fn enqueue_released(&mut self, stored: &Stored) {
+    fn enqueue_released(&mut self, stored: &StoredMessage) {
         let (now, settings) = (Instant::now(), self.context.settings.load_full());
         let longest = settings.config.queue.retry.iter().sum::<Duration>();
         let expires = self.expiry(&settings, now, stored.accepted).max(now + longest);
@@ -330,15 +330,15 @@ impl Scheduler {
 
     /// When a message that was accepted then is given up.
     fn expiry(&self, settings: &Settings, now: Instant, accepted: Timestamp) -> Instant {
-        now + settings.config.queue.expire.saturating_sub(self.leaps.age(accepted, Timestamp::now()))
+        now + settings.config.queue.expire.saturating_sub(self.clock_jumps.age(accepted, Timestamp::now()))
     }
 
-    fn enqueue_stored(&mut self, stored: &Stored) {
+    fn enqueue_stored(&mut self, stored: &StoredMessage) {
         let (now, settings) = (Instant::now(), self.context.settings.load_full());
         self.enqueue_until(stored, &settings, now, self.expiry(&settings, now, stored.accepted));
     }
 
-    fn enqueue_until(&mut self, stored: &Stored, settings: &Settings, now: Instant, expires: Instant) {
+    fn enqueue_until(&mut self, stored: &StoredMessage, settings: &Settings, now: Instant, expires: Instant) {
         self.note_debt(stored.id, &stored.envelope);
         let warn_at = settle::warn_at(settings, expires);
         let is_relaxed = stored.envelope.tls == TlsRequirement::Relaxed;

@@ -16,7 +16,7 @@ use crate::envelope::{Envelope, QueueId, RecipientState};
 use crate::outbound::{Attempt, RecipientResult, Report};
 use crate::outcome::{Failure, Outcome, Scope};
 use crate::smtp::reply::Status;
-use crate::spool::{Entry, SpoolError, Stored};
+use crate::spool::{Entry, SpoolError, StoredMessage};
 
 use super::lanes::Item;
 use super::outlook::Question;
@@ -98,7 +98,7 @@ pub(super) enum Left {
     /// What there was before.
     AsBefore(Vec<(Item<Cargo>, Instant)>),
     /// What its new envelope says.
-    Anew(Box<Stored>),
+    Anew(Box<StoredMessage>),
 }
 
 pub(super) fn channel(usage: Usage, reports: Counts) -> (Operator, mpsc::Receiver<Request>) {
@@ -218,7 +218,7 @@ async fn take_up(context: &Context, id: QueueId) {
 }
 
 /// A message as the spool has it, without its content.
-async fn stored(context: &Context, id: QueueId) -> Result<Option<Stored>, SpoolError> {
+async fn stored(context: &Context, id: QueueId) -> Result<Option<StoredMessage>, SpoolError> {
     let before = id.number().checked_sub(1).and_then(QueueId::from_number);
     Ok(context.spool.scan(before, 1).await?.into_iter().next().filter(|stored| stored.id == id))
 }
@@ -288,7 +288,7 @@ async fn carry_out(context: &Arc<Context>, order: Order, id: QueueId) -> Result<
     }
 }
 
-async fn hold(context: &Context, id: QueueId) -> Result<Stored, Refused> {
+async fn hold(context: &Context, id: QueueId) -> Result<StoredMessage, Refused> {
     change(context, id, "nothing of it waits for delivery", |state| match state {
         RecipientState::Pending { attempts, history, .. } => {
             Some(RecipientState::Held { attempts: *attempts, history: history.clone() })
@@ -298,7 +298,7 @@ async fn hold(context: &Context, id: QueueId) -> Result<Stored, Refused> {
     .await
 }
 
-async fn release(context: &Context, id: QueueId) -> Result<Stored, Refused> {
+async fn release(context: &Context, id: QueueId) -> Result<StoredMessage, Refused> {
     change(context, id, "it is not held", |state| match state {
         RecipientState::Held { attempts, history } => {
             let history = history.clone();
@@ -315,7 +315,7 @@ async fn change(
     id: QueueId,
     pointless: &'static str,
     new: impl Fn(&RecipientState) -> Option<RecipientState>,
-) -> Result<Stored, Refused> {
+) -> Result<StoredMessage, Refused> {
     let entry = context.spool.load(id).await?;
     let mut envelope = entry.envelope;
     let mut changed = false;
@@ -331,13 +331,13 @@ async fn change(
         return Err(Refused::Pointless(pointless));
     }
     context.spool.record(id, envelope.clone()).await?;
-    Ok(Stored { id, accepted: entry.accepted, envelope, size: entry.size })
+    Ok(StoredMessage { id, accepted: entry.accepted, envelope, size: entry.size })
 }
 
 /// Gives up every recipient whose fate is open, as if each had been refused for good. What could not be
 /// given up, because its sender could not be told, comes back. Each recipient domain is written down for
 /// itself; what was not come to yet is as it was, held or not.
-async fn bounce(context: &Arc<Context>, id: QueueId) -> Result<Option<Stored>, (Refused, Left)> {
+async fn bounce(context: &Arc<Context>, id: QueueId) -> Result<Option<StoredMessage>, (Refused, Left)> {
     let entry = context.spool.load(id).await.map_err(|error| (error.into(), Left::Nothing))?;
     let (entry, mut hosts) = (Arc::new(entry), Vec::new());
     for recipient in entry.envelope.recipients.iter().filter(|recipient| recipient.state.is_open()) {
@@ -375,7 +375,7 @@ async fn bounce(context: &Arc<Context>, id: QueueId) -> Result<Option<Stored>, (
         .await
         .take()
         .filter(|envelope| is_left || envelope.recipients.iter().any(|recipient| recipient.state.is_open()));
-    Ok(envelope.map(|envelope| Stored { id, accepted: entry.accepted, envelope, size: entry.size }))
+    Ok(envelope.map(|envelope| StoredMessage { id, accepted: entry.accepted, envelope, size: entry.size }))
 }
 
 /// The attempt that would serve one recipient domain of a message.

@@ -8,7 +8,7 @@ use tokio::sync::oneshot;
 
 use crate::address::Host;
 use crate::envelope::{QueueId, TlsRequirement, Trouble};
-use crate::spool::Leaps;
+use crate::spool::ClockJumps;
 
 use super::orders::{Operator, Request};
 
@@ -17,7 +17,7 @@ use super::orders::{Operator, Request};
 pub struct Outlook {
     /// The age at which a message bounces.
     expire: Duration,
-    leaps: Leaps,
+    clock_jumps: ClockJumps,
     /// One for each message that was asked about, in order.
     pub messages: Vec<Prospect>,
 }
@@ -26,7 +26,7 @@ impl Outlook {
     /// When a message that was accepted then bounces.
     #[must_use]
     pub fn expires(&self, accepted: Timestamp) -> Timestamp {
-        self.leaps.reaches(accepted, self.expire, Timestamp::now())
+        self.clock_jumps.deadline(accepted, self.expire, Timestamp::now())
     }
 }
 
@@ -95,7 +95,7 @@ impl super::Scheduler {
             ways: hosts.iter().map(|host| self.way(host, tls, now)).collect(),
         });
         let expire = self.context.settings.load().config.queue.expire;
-        let outlook = Outlook { expire, leaps: self.leaps.clone(), messages: messages.collect() };
+        let outlook = Outlook { expire, clock_jumps: self.clock_jumps.clone(), messages: messages.collect() };
         // The asker may have gone away.
         let _ = question.answer.send(outlook);
     }

@@ -133,7 +133,7 @@ async fn store(context: &Context, live: &Live, entry: &Entry) -> Option<Duration
         return None;
     }
     let settings = context.settings.load_full();
-    let until = context.spool.leaps().reaches(entry.accepted, settings.config.queue.expire, Timestamp::now());
+    let until = context.spool.clock_jumps().deadline(entry.accepted, settings.config.queue.expire, Timestamp::now());
     let stored = notice::store(context, &settings, entry, envelope, until, notice::Room::Taken).await;
     // What was stored is not told once more by an attempt that is written down later, even where this is not.
     write_down(context, entry.id, envelope).await;

@@ -1,7 +1,6 @@
-//! A message that is coming in: in memory while it is small, in a file of its own when it is not.
+//! A message that is being received: in memory while it is small, in a file of its own when it is large.
 //!
-//! Nothing here is durable and nothing here is known to the engine: a [`Draft`] that is dropped
-//! leaves no trace.
+//! Nothing here is durable or known to the engine. A [`Draft`] that is dropped leaves nothing behind.
 
 use std::fs::File;
 use std::io::Write as _;
@@ -14,181 +13,183 @@ use bytes::{Bytes, BytesMut};
 use crc32fast::Hasher;
 
 use super::SpoolError;
-use super::file::{Discard, blocking, fault};
+use super::file::{TemporaryFile, blocking, io_error};
+use super::free_space::FreeSpace;
 use super::ids::Ids;
-use super::room::Room;
 use crate::envelope::QueueId;
 
-/// Octets of content that stay in memory, and are stored in the row, at most.
+/// The largest content, in octets, that stays in memory and is stored in the database row.
 pub(super) const SMALL: usize = 128 * 1024;
-/// Octets that are written to a file at once.
+/// The number of octets that are written to a file at once.
 const BLOCK: usize = 128 * 1024;
 
-/// What drafts need of a spool: a folder for large bodies, room on the disk, and names.
+/// The parts of a spool that drafts need: the folder for large bodies, the free space of the disk, and the queue ids.
 #[derive(Debug)]
 pub(super) struct Drafts {
     pub(super) bodies: PathBuf,
-    pub(super) room: Room,
+    pub(super) free_space: FreeSpace,
     pub(super) ids: Ids,
-    /// The folder could not be synced. What other drafts' names are worth is then unknown, whatever their
-    /// own sync said: the spool must end.
+    /// Set when a sync of the folder failed. The file names of other drafts may then be lost as well, although their
+    /// own syncs succeeded, so the spool must end.
     pub(super) folder_failed: AtomicBool,
 }
 
 impl Drafts {
-    pub(super) fn start(self: &Arc<Self>, purpose: Purpose) -> Draft {
+    pub(super) fn start(self: &Arc<Self>, kind: DraftKind) -> Draft {
         Draft {
-            purpose,
+            kind,
             id: self.ids.draw(),
             size: 0,
             crc: Hasher::new(),
             buffer: BytesMut::new(),
-            place: Place::Memory,
+            storage: DraftStorage::Memory,
             drafts: Arc::clone(self),
         }
     }
 }
 
-/// Why a message comes into the spool; it decides how full the disk may be.
+/// The kind of a draft. It decides how full the disk may be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Purpose {
-    /// From outside.
+pub(super) enum DraftKind {
+    /// A message that a client sends.
     Mail,
-    /// A report of our own about mail that is here already.
+    /// A report of our own about a message that is already in the spool.
     Report,
 }
 
-/// A message that is coming in: nothing of it is durable yet, and dropping it leaves no trace.
+/// A message that is being received. Nothing of it is durable yet, and dropping it leaves nothing behind.
 #[derive(Debug)]
 pub struct Draft {
-    purpose: Purpose,
+    kind: DraftKind,
     id: QueueId,
     size: u64,
     crc: Hasher,
-    /// What is not in the file yet; everything where there is no file.
+    /// The content that is not in the file yet; the whole content if there is no file.
     buffer: BytesMut,
-    place: Place,
+    storage: DraftStorage,
     drafts: Arc<Drafts>,
 }
 
 #[derive(Debug)]
-enum Place {
+enum DraftStorage {
     Memory,
-    File(Part),
-    /// A write failed, or its future was dropped half way.
-    Lost,
+    File(PartFile),
+    /// A write failed, or its future was dropped before it was complete.
+    Failed,
 }
 
-/// A body file that is being written. The file goes when this does.
+/// A body file that is being written. It is removed when this value is dropped.
 #[derive(Debug)]
-struct Part {
+struct PartFile {
     file: File,
-    discard: Discard,
+    temporary: TemporaryFile,
 }
 
-/// A draft as it goes into the queue.
+/// A complete draft, ready to be written to the queue.
 #[derive(Debug)]
-pub(super) struct Finished {
+pub(super) struct FinishedDraft {
     pub(super) id: QueueId,
     pub(super) size: u64,
     pub(super) crc: u32,
-    pub(super) content: Content,
+    pub(super) content: DraftContent,
 }
 
-/// The content of a message that goes into the queue.
+/// The content of a complete draft.
 #[derive(Debug)]
-pub(super) enum Content {
-    /// It goes into the row.
+pub(super) enum DraftContent {
+    /// Small content, which goes into the database row.
     Row(Bytes),
-    /// It is in its file, which is durable, name and all, and goes away unless it is kept.
-    File(PathBuf, Discard),
+    /// Large content in its own file. File and name are durable; the file is removed unless it is kept.
+    File(PathBuf, TemporaryFile),
 }
 
 impl Draft {
-    /// The name the message will have.
+    /// Returns the queue id that the message will have.
     #[must_use]
     pub fn id(&self) -> QueueId {
         self.id
     }
 
-    /// Octets written so far.
+    /// Returns the number of octets written so far.
     #[must_use]
     pub fn size(&self) -> u64 {
         self.size
     }
 
-    /// Appends content. Beyond about 128 KiB it goes to a file.
+    /// Appends content. DraftContent of more than about 128 KiB goes to a file.
     ///
     /// # Errors
-    /// [`SpoolError::Full`] or [`SpoolError::Io`]; the draft is of no further use.
+    /// [`SpoolError::Full`] or [`SpoolError::Io`]; the draft cannot be used any more.
     pub async fn write(&mut self, content: &[u8]) -> Result<(), SpoolError> {
         if self.size == 0 {
             self.admit(0)?;
         }
         self.size += content.len() as u64;
         self.crc.update(content);
-        let mut rest = content;
-        while self.buffer.len() + rest.len() > SMALL {
-            let (now, later) = rest.split_at(BLOCK.saturating_sub(self.buffer.len()).min(rest.len()));
+        let mut remaining = content;
+        while self.buffer.len() + remaining.len() > SMALL {
+            let (now, later) = remaining.split_at(BLOCK.saturating_sub(self.buffer.len()).min(remaining.len()));
             self.buffer.extend_from_slice(now);
             self.spill().await?;
-            rest = later;
+            remaining = later;
         }
-        if matches!(self.place, Place::Lost) {
-            return Err(self.lost());
+        if matches!(self.storage, DraftStorage::Failed) {
+            return Err(self.write_failed());
         }
-        self.buffer.extend_from_slice(rest);
+        self.buffer.extend_from_slice(remaining);
         Ok(())
     }
 
     fn admit(&self, octets: usize) -> Result<(), SpoolError> {
-        match self.purpose {
-            Purpose::Mail => self.drafts.room.admit(octets as u64),
-            Purpose::Report => self.drafts.room.admit_report(octets as u64),
+        match self.kind {
+            DraftKind::Mail => self.drafts.free_space.admit(octets as u64),
+            DraftKind::Report => self.drafts.free_space.admit_report(octets as u64),
         }
     }
 
-    /// Makes the content as durable as it can be before the row: nothing for a small one; file and
-    /// folder for a large one.
-    pub(super) async fn finish(mut self) -> Result<Finished, SpoolError> {
+    /// Prepares the content for the commit: syncs the file and its folder if there is a file. Small content becomes
+    /// durable only with its row.
+    pub(super) async fn finish(mut self) -> Result<FinishedDraft, SpoolError> {
         let (id, size, crc) = (self.id, self.size, self.crc.clone().finalize());
         self.admit(self.buffer.len())?;
-        self.drafts.room.took(self.buffer.len() as u64);
-        let content = match self.place {
-            Place::Memory => Content::Row(self.buffer.freeze()),
-            Place::Lost => return Err(self.lost()),
-            Place::File(_) => {
+        self.drafts.free_space.record_written(self.buffer.len() as u64);
+        let content = match self.storage {
+            DraftStorage::Memory => DraftContent::Row(self.buffer.freeze()),
+            DraftStorage::Failed => return Err(self.write_failed()),
+            DraftStorage::File(_) => {
                 self.spill().await?;
-                let Place::File(part) = self.place else { return Err(self.lost()) };
+                let DraftStorage::File(part) = self.storage else { return Err(self.write_failed()) };
                 let path = self.drafts.bodies.join(id.to_string());
                 let drafts = Arc::clone(&self.drafts);
-                blocking(move || part.settle(path, &drafts)).await?
+                blocking(move || part.make_durable(path, &drafts)).await?
             }
         };
-        Ok(Finished { id, size, crc, content })
+        Ok(FinishedDraft { id, size, crc, content })
     }
 
-    /// Moves the buffer to the file, which is made at the first time. Where the future is dropped in
-    /// between, the file goes with it.
+    /// Moves the buffer to the file, which is created first if necessary. If the future is dropped meanwhile, the
+    /// file is removed.
     async fn spill(&mut self) -> Result<(), SpoolError> {
         let block = self.buffer.split();
         self.admit(block.len())?;
-        self.drafts.room.took(block.len() as u64);
-        let place = std::mem::replace(&mut self.place, Place::Lost);
+        self.drafts.free_space.record_written(block.len() as u64);
+        let storage = std::mem::replace(&mut self.storage, DraftStorage::Failed);
         let path = self.part_path();
         let (part, mut block) = blocking(move || {
-            let mut part = match place {
-                Place::Memory => Part::create(&path)?,
-                Place::File(part) => part,
-                Place::Lost => return Err(SpoolError::Io(format!("{} was given up", path.display()))),
+            let mut part = match storage {
+                DraftStorage::Memory => PartFile::create(&path)?,
+                DraftStorage::File(part) => part,
+                DraftStorage::Failed => {
+                    return Err(SpoolError::Io(format!("cannot write {}: an earlier write failed", path.display())));
+                }
             };
-            part.file.write_all(&block).map_err(|error| fault("write", &path, &error))?;
+            part.file.write_all(&block).map_err(|error| io_error("write", &path, &error))?;
             Ok((part, block))
         })
         .await?;
         block.clear();
         self.buffer = block;
-        self.place = Place::File(part);
+        self.storage = DraftStorage::File(part);
         Ok(())
     }
 
@@ -196,33 +197,33 @@ impl Draft {
         self.drafts.bodies.join(format!("{}.part", self.id))
     }
 
-    fn lost(&self) -> SpoolError {
-        SpoolError::Io(format!("{} was given up after a failed write", self.part_path().display()))
+    fn write_failed(&self) -> SpoolError {
+        SpoolError::Io(format!("cannot write {}: an earlier write failed", self.part_path().display()))
     }
 }
 
-impl Part {
+impl PartFile {
     fn create(path: &Path) -> Result<Self, SpoolError> {
         let file = File::options()
             .write(true)
             .create_new(true)
             .mode(0o600)
             .open(path)
-            .map_err(|error| fault("create", path, &error))?;
-        Ok(Self { file, discard: Discard::new(path.to_owned()) })
+            .map_err(|error| io_error("create", path, &error))?;
+        Ok(Self { file, temporary: TemporaryFile::new(path.to_owned()) })
     }
 
-    /// Data first, then the name, then the folder that holds the name. A sync that fails is not
-    /// repeated: the kernel may have dropped the pages, and the second one would lie.
-    fn settle(mut self, path: PathBuf, drafts: &Drafts) -> Result<Content, SpoolError> {
-        // Before anything has a name: too many open files are no fault of the folder.
-        let folder = File::open(&drafts.bodies).map_err(|error| fault("open", &drafts.bodies, &error))?;
-        self.file.sync_all().map_err(|error| fault("sync", &path, &error))?;
-        self.discard.rename(path.clone())?;
+    /// Syncs the data, then gives the file its final name, then syncs the folder that holds the name. A failed sync
+    /// is not repeated: the kernel may have dropped the pages, and a second sync would wrongly report success.
+    fn make_durable(mut self, path: PathBuf, drafts: &Drafts) -> Result<DraftContent, SpoolError> {
+        // Opened before the rename: running out of file descriptors must not count as a failure of the folder.
+        let folder = File::open(&drafts.bodies).map_err(|error| io_error("open", &drafts.bodies, &error))?;
+        self.file.sync_all().map_err(|error| io_error("sync", &path, &error))?;
+        self.temporary.rename(path.clone())?;
         folder.sync_all().map_err(|error| {
             drafts.folder_failed.store(true, Ordering::Relaxed);
-            fault("sync", &drafts.bodies, &error)
+            io_error("sync", &drafts.bodies, &error)
         })?;
-        Ok(Content::File(path, self.discard))
+        Ok(DraftContent::File(path, self.temporary))
     }
 }

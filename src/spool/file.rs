@@ -1,6 +1,6 @@
-//! The few things a spool does with files: sync a folder, remove what nobody wants, tell a fault.
+//! File operations of the spool: sync a folder, remove a file that is no longer needed, describe an I/O error.
 //!
-//! Not a file abstraction; everything here blocks and is called on threads that may.
+//! All functions here except [`blocking`] block; call them on blocking threads only.
 
 use std::fs::File;
 use std::io;
@@ -8,33 +8,33 @@ use std::path::{Path, PathBuf};
 
 use super::{SpoolError, quota};
 
-/// A file that is removed when this is dropped, unless it was kept.
+/// A file that is removed when this value is dropped, unless it was kept.
 #[derive(Debug)]
-pub(super) struct Discard {
+pub(super) struct TemporaryFile {
     path: Option<PathBuf>,
 }
 
-impl Discard {
+impl TemporaryFile {
     pub(super) fn new(path: PathBuf) -> Self {
         Self { path: Some(path) }
     }
 
-    /// The file stays.
+    /// Keeps the file.
     pub(super) fn keep(mut self) {
         self.path = None;
     }
 
-    /// Gives the file another name, and remembers that one.
+    /// Renames the file. From then on the new name is the one that is removed on drop.
     pub(super) fn rename(&mut self, to: PathBuf) -> Result<(), SpoolError> {
         if let Some(from) = &self.path {
-            std::fs::rename(from, &to).map_err(|error| fault("rename", from, &error))?;
+            std::fs::rename(from, &to).map_err(|error| io_error("rename", from, &error))?;
             self.path = Some(to);
         }
         Ok(())
     }
 }
 
-impl Drop for Discard {
+impl Drop for TemporaryFile {
     fn drop(&mut self) {
         let Some(path) = self.path.take() else { return };
         match std::fs::remove_file(&path) {
@@ -49,22 +49,22 @@ impl Drop for Discard {
 
 /// Makes the names in a folder durable.
 pub(super) fn sync_folder(folder: &Path) -> Result<(), SpoolError> {
-    File::open(folder).and_then(|folder| folder.sync_all()).map_err(|error| fault("sync", folder, &error))
+    File::open(folder).and_then(|folder| folder.sync_all()).map_err(|error| io_error("sync", folder, &error))
 }
 
-/// What the system said, as people need it.
-pub(super) fn fault(what: &str, path: &Path, error: &io::Error) -> SpoolError {
+/// Describes an I/O error: what failed, on which path. A full disk or quota becomes [`SpoolError::Full`].
+pub(super) fn io_error(what: &str, path: &Path, error: &io::Error) -> SpoolError {
     let text = format!("cannot {what} {}: {error}", path.display());
     if quota::is_full(error) { SpoolError::Full(text) } else { SpoolError::Io(text) }
 }
 
-/// Runs `work` where blocking harms nobody.
+/// Runs `work` on a thread where blocking is allowed.
 pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, SpoolError> + Send + 'static,
 ) -> Result<T, SpoolError> {
     match tokio::task::spawn_blocking(work).await {
         Ok(result) => result,
-        // It panicked, or the runtime is going down: either way nothing may be claimed.
-        Err(error) => Err(SpoolError::Io(format!("spool work was cut short: {error}"))),
+        // `work` panicked, or the runtime is shutting down. In either case its result is unknown.
+        Err(error) => Err(SpoolError::Io(format!("a spool operation was interrupted: {error}"))),
     }
 }

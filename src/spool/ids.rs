@@ -1,7 +1,7 @@
-//! Where queue ids come from: the time, and a counter below it.
+//! Queue ids: a timestamp with a counter below it.
 //!
-//! An id is the milliseconds since 2020-01-01 (41 bits, until 2089) above 22 bits of counter. It is
-//! not a clock: where the clock stands still or goes back, the counter goes on.
+//! An id is the number of milliseconds since 2020-01-01 (41 bits, until 2089) followed by a counter of 22 bits. It
+//! cannot be read as an exact time: while the clock stands still or goes back, only the counter grows.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
@@ -12,16 +12,15 @@ use crate::envelope::QueueId;
 const EPOCH: u64 = 1_577_836_800_000;
 const COUNTER_BITS: u32 = 22;
 
-/// Draws ids: each above all before it.
+/// The source of queue ids. Each id is greater than all ids before it.
 #[derive(Debug)]
 pub(super) struct Ids {
     last: AtomicU64,
 }
 
 impl Ids {
-    /// Goes on above `highest`, the highest id that is stored, and above `written`, when the spool was
-    /// last written to: a message that is gone from a spool keeps its id for itself even where the
-    /// clock was set back between two starts.
+    /// Continues above `highest`, the highest stored id, and above `written`, the time of the spool's last change. So
+    /// the id of a removed message is not used again, even if the clock was set back between two starts.
     pub(super) fn after(highest: Option<QueueId>, written: Option<SystemTime>) -> Self {
         let stored = highest.map_or(0, QueueId::number);
         let written = written.map_or(0, |time| at(millis(time) + 1));

@@ -1,9 +1,9 @@
-//! The spool: where a message is safe before it is answered for.
+//! The spool: stores accepted messages durably until they are delivered.
 //!
-//! A message comes in as a [`Draft`], becomes durable with [`Spool::commit`] and is then told by a
-//! [`Receipt`], which nothing else can make and without which no final 250 is written. What is done
-//! with a message afterwards is the scheduler's affair; what is in it is nobody's. RFC 5321 §6.1
-//! (responsibility for a message once 250 was said) is the promise that is kept here.
+//! A message comes in as a [`Draft`]. [`Spool::commit`] makes it durable and returns a [`Receipt`], which only the
+//! spool can make and without which no final 250 is written. That keeps the promise of RFC 5321 §6.1: a server that
+//! has answered 250 is responsible for the message. The scheduler decides what happens to a message afterwards.
+//! Nobody interprets its content.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -13,45 +13,45 @@ use jiff::Timestamp;
 use crate::envelope::{Envelope, QueueId};
 
 mod body;
+mod clock_jumps;
 mod draft;
 mod engine;
 mod file;
+mod free_space;
 mod ids;
-mod leaps;
 mod quota;
-mod room;
 
 pub use body::{Body, BodyReader, FileBody};
+pub use clock_jumps::ClockJumps;
 pub use draft::Draft;
 pub use engine::{Options, SpoolStats, SqliteSpool};
-pub use leaps::Leaps;
 
-/// A future that a [`Spool`] hands out.
+/// The future that the methods of [`Spool`] return.
 pub type SpoolFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, SpoolError>> + Send + 'a>>;
 
-/// What went wrong with the spool. All of it is our own trouble: transient towards others.
+/// The errors of the spool. Each is a local and temporary problem: peers get a 4xx reply.
 #[derive(Debug, thiserror::Error)]
 pub enum SpoolError {
     /// The disk is full.
     #[error("the spool's disk is full: {0}")]
     Full(String),
-    /// An entry is damaged and was set aside.
-    #[error("queue entry {id} is damaged ({fault}); it was set aside in {aside}")]
+    /// An entry is damaged and was quarantined.
+    #[error("queue entry {id} is damaged ({fault}); it was quarantined as {files}")]
     Damaged {
-        /// Which.
+        /// The id of the entry.
         id: QueueId,
-        /// What is wrong with it.
+        /// A description of the damage.
         fault: String,
-        /// Where it is now.
-        aside: String,
+        /// The quarantined files, as a path with a wildcard.
+        files: String,
     },
     /// There is no such entry.
     #[error("there is no queue entry {0}")]
     Missing(QueueId),
-    /// Anything else: file, what was tried, what the system said.
+    /// Any other error: the file, what was tried, and the error of the system.
     #[error("{0}")]
     Io(String),
-    /// The writer has ended; the process is about to.
+    /// The writer has ended, and the process is about to end.
     #[error("the spool has been closed")]
     Closed,
 }
@@ -63,72 +63,72 @@ pub struct Receipt {
 }
 
 impl Receipt {
-    /// The message's name in the queue.
+    /// Returns the queue id of the message.
     #[must_use]
     pub fn id(&self) -> QueueId {
         self.id
     }
 }
 
-/// A message in the spool.
+/// A message in the spool, with its content.
 #[derive(Debug, Clone)]
 pub struct Entry {
-    /// Its name.
+    /// The queue id.
     pub id: QueueId,
-    /// When it was accepted.
+    /// The time at which the message was accepted.
     pub accepted: Timestamp,
-    /// Its envelope, with each recipient's state.
+    /// The envelope, with the state of each recipient.
     pub envelope: Envelope,
-    /// Octets of its content.
+    /// The size of the content in octets.
     pub size: u64,
-    /// Its content.
+    /// The content.
     pub body: Body,
 }
 
-/// What a spool can do. The embedded engine is one; a spool that relays share can be another.
+/// The interface of a spool. The embedded engine implements it; a spool shared by several relays could, too.
 pub trait Spool: Send + Sync + 'static {
     /// Starts a message.
     fn draft(&self) -> Draft;
-    /// Starts a report about a message that is in the spool. It may take some of the room that is kept
-    /// from new mail, so that a full disk does not keep undeliverable mail in the queue.
+    /// Starts a report about a message that is in the spool. It may use half of the disk space that new mail must
+    /// leave free, so that a full disk does not keep undeliverable mail in the queue.
     fn draft_report(&self) -> Draft {
         self.draft()
     }
-    /// Whether a message of `octets` (0 where its size was not declared) may come in: cheap, for the
-    /// answer to MAIL and DATA.
+    /// Checks that there is disk space for a message of `octets` (0 if the client did not declare a size). This is
+    /// cheap; it serves the replies to MAIL and DATA.
     ///
     /// # Errors
-    /// [`SpoolError::Full`].
+    /// [`SpoolError::Full`] if there is not.
     fn admit(&self, octets: u64) -> Result<(), SpoolError> {
         let _ = octets;
         Ok(())
     }
-    /// The leaps of the clock, by which no message grows older.
-    fn leaps(&self) -> Leaps {
-        Leaps::default()
+    /// Returns the clock jumps, which do not count towards a message's age.
+    fn clock_jumps(&self) -> ClockJumps {
+        ClockJumps::default()
     }
-    /// Makes a message durable. When this returns `Ok`, it survives kill -9 and power loss.
+    /// Makes a message durable. When this returns `Ok`, the message survives kill -9 and power loss.
     fn commit(&self, draft: Draft, envelope: Envelope) -> SpoolFuture<'_, (Receipt, Entry)>;
-    /// Replaces the envelope (states of recipients) of a message, durably.
+    /// Replaces the envelope of a message, with the states of its recipients, durably.
     fn record(&self, id: QueueId, envelope: Envelope) -> SpoolFuture<'_, ()>;
     /// Removes a message, durably.
     fn remove(&self, id: QueueId) -> SpoolFuture<'_, ()>;
     /// Loads a message.
     fn load(&self, id: QueueId) -> SpoolFuture<'_, Entry>;
-    /// The next messages after `after` in the order of their ids, at most `limit`, without content:
-    /// an empty list is the end. Damaged entries are set aside, logged and skipped.
-    fn scan(&self, after: Option<QueueId>, limit: usize) -> SpoolFuture<'_, Vec<Stored>>;
+    /// Returns at most `limit` messages after `after`, in the order of their ids, without their content. An empty
+    /// list is the end. Damaged entries are quarantined, logged and skipped.
+    fn scan(&self, after: Option<QueueId>, limit: usize) -> SpoolFuture<'_, Vec<StoredMessage>>;
 }
 
-/// A message as [`Spool::scan`] tells it.
+/// A message in the spool, without its content.
 #[derive(Debug, Clone)]
-pub struct Stored {
-    /// Its name.
+pub struct StoredMessage {
+    /// The queue id.
     pub id: QueueId,
-    /// When it was accepted.
+    /// The time at which the message was accepted.
     pub accepted: Timestamp,
-    /// Its envelope.
+    /// The envelope, with the state of each recipient.
     pub envelope: Envelope,
-    /// Octets of its content.
+    /// The size of the content in octets.
     pub size: u64,
 }

@@ -13,7 +13,7 @@ use gatepost::connector::Connectors;
 use gatepost::envelope::{Envelope, QueueId};
 use gatepost::handshake::Material;
 use gatepost::inbound::{Inbound, Settings, serve};
-use gatepost::spool::{Draft, Entry, Receipt, Spool, SpoolError, SpoolFuture, SqliteSpool, Stored};
+use gatepost::spool::{Draft, Entry, Receipt, Spool, SpoolError, SpoolFuture, SqliteSpool, StoredMessage};
 use gatepost::tls::{Acquaintance, Groups, Hello};
 use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, BufReader};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
@@ -54,7 +54,7 @@ impl Spool for Slow {
     fn load(&self, id: QueueId) -> SpoolFuture<'_, Entry> {
         self.spool.load(id)
     }
-    fn scan(&self, after: Option<QueueId>, limit: usize) -> SpoolFuture<'_, Vec<Stored>> {
+    fn scan(&self, after: Option<QueueId>, limit: usize) -> SpoolFuture<'_, Vec<StoredMessage>> {
         self.spool.scan(after, limit)
     }
 }
@@ -246,7 +246,7 @@ impl Relay {
     }
 
     /// Everything that is in the spool.
-    pub(crate) async fn stored(&self) -> Vec<Stored> {
+    pub(crate) async fn stored(&self) -> Vec<StoredMessage> {
         self.spool.scan(None, 100).await.expect("readable")
     }
 

@@ -21,7 +21,7 @@ use gatepost::https::Https;
 use gatepost::outbound::{self, Outbound};
 use gatepost::route::Router;
 use gatepost::scheduler::{Operator, Order, Refused, Scheduler, Settings};
-use gatepost::spool::{Draft, Entry, Receipt, Spool, SpoolError, SpoolFuture, SqliteSpool, Stored};
+use gatepost::spool::{Draft, Entry, Receipt, Spool, SpoolError, SpoolFuture, SqliteSpool, StoredMessage};
 use gatepost::tlsrpt::Reporter;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;
@@ -87,7 +87,7 @@ impl Spool for Brittle {
     fn load(&self, id: QueueId) -> SpoolFuture<'_, Entry> {
         self.spool.load(id)
     }
-    fn scan(&self, after: Option<QueueId>, limit: usize) -> SpoolFuture<'_, Vec<Stored>> {
+    fn scan(&self, after: Option<QueueId>, limit: usize) -> SpoolFuture<'_, Vec<StoredMessage>> {
         self.spool.scan(after, limit)
     }
 }

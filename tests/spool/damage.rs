@@ -33,16 +33,16 @@ async fn damaged(size: usize, fault: &str, damage: impl FnOnce(&Path, QueueId)) 
     match &told {
         // Already found by the scan.
         SpoolError::Missing(_) => assert_eq!(listed, [put_ids[0], put_ids[2]]),
-        SpoolError::Damaged { id, fault: told, aside } => {
+        SpoolError::Damaged { id, fault: found, files } => {
             assert_eq!(*id, put_ids[1]);
-            assert!(told.contains(fault), "{told}");
-            assert!(aside.contains("/aside/"), "{aside}");
+            assert!(found.contains(fault), "{found}");
+            assert!(files.contains("/aside/"), "{files}");
         }
         other => panic!("{other}"),
     }
     let report = std::fs::read_to_string(folder.path().join(format!("aside/{}.txt", put_ids[1]))).expect("a report");
     assert!(report.contains(fault), "{report}");
-    assert_eq!(spool.stats().set_aside, 1);
+    assert_eq!(spool.stats().quarantined, 1);
     for (seed, id) in [(0, put_ids[0]), (2, put_ids[2])] {
         let sound = spool.load(id).await.expect("untouched");
         assert_eq!(read(&sound.body).await.expect("sound"), content(seed, size));
@@ -87,12 +87,12 @@ async fn what_cannot_be_set_aside_stays_and_everything_else_goes_out() {
     std::fs::create_dir(&report).expect("ours");
     let spool = open(folder.path());
     assert_eq!(ids(&spool).await, [put_ids[0], put_ids[2]]);
-    assert_eq!(spool.stats().set_aside, 0);
+    assert_eq!(spool.stats().quarantined, 0);
     drop(spool);
     std::fs::remove_dir(&report).expect("ours");
     let spool = open(folder.path());
     assert_eq!(ids(&spool).await, [put_ids[0], put_ids[2]]);
-    assert_eq!(spool.stats().set_aside, 1, "the next start tries again");
+    assert_eq!(spool.stats().quarantined, 1, "the next start tries again");
     assert!(report.is_file());
 }
 

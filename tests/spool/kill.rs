@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use gatepost::spool::{Spool as _, Stored};
+use gatepost::spool::{Spool as _, StoredMessage};
 
 use super::{LARGE, content, envelope, everything, names, open, put, read};
 
@@ -67,7 +67,7 @@ async fn kill_nine_loses_nothing_that_was_told() {
         child.wait().expect("ended");
         assert!(lines >= lines_before, "{lines} lines before it ended");
         let spool = open(folder.path());
-        let there: BTreeMap<u64, Stored> =
+        let there: BTreeMap<u64, StoredMessage> =
             everything(&spool).await.into_iter().map(|stored| (stored.id.number(), stored)).collect();
         for (id, (seed, size)) in &told {
             let Some(stored) = there.get(id) else {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use gatepost::address::{Mailbox, ReversePath};
 use gatepost::envelope::{Envelope, QueueId, Recipient, RecipientState};
-use gatepost::spool::{Body, Entry, Options, Spool as _, SpoolError, SqliteSpool, Stored};
+use gatepost::spool::{Body, Entry, Options, Spool as _, SpoolError, SqliteSpool, StoredMessage};
 use rusqlite::Connection;
 
 mod damage;
@@ -47,10 +47,10 @@ async fn read(body: &Body) -> Result<Vec<u8>, SpoolError> {
     Ok(all)
 }
 
-async fn everything(spool: &SqliteSpool) -> Vec<Stored> {
+async fn everything(spool: &SqliteSpool) -> Vec<StoredMessage> {
     let mut all = Vec::new();
     loop {
-        let page = spool.scan(all.last().map(|stored: &Stored| stored.id), 2).await.expect("listed");
+        let page = spool.scan(all.last().map(|stored: &StoredMessage| stored.id), 2).await.expect("listed");
         assert!(page.len() <= 2);
         if page.is_empty() {
             return all;
@@ -223,7 +223,7 @@ async fn full_disk_refuses_new_mail_and_lets_the_queue_be_worked_off() {
     assert!(matches!(spool.admit(0), Err(SpoolError::Full(_))));
     let mut draft = spool.draft();
     let refused = draft.write(b"x").await.expect_err("full").to_string();
-    assert!(refused.contains("make room"), "{refused}");
+    assert!(refused.contains("free some space"), "{refused}");
     assert!(matches!(spool.commit(draft, envelope("")).await, Err(SpoolError::Full(_))));
     spool.record(entry.id, envelope("changed@example.org")).await.expect("recorded");
     spool.remove(entry.id).await.expect("removed");

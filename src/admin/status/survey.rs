@@ -12,7 +12,7 @@ use tokio::sync::Mutex;
 
 use crate::address::Host;
 use crate::envelope::{RecipientState, Trouble};
-use crate::spool::{Spool, SpoolError, Stored};
+use crate::spool::{Spool, SpoolError, StoredMessage};
 
 /// Messages that are read at a time.
 const PAGE: usize = 1000;
@@ -90,7 +90,7 @@ impl Survey {
         Self { at, messages: 0, octets: 0, oldest: None, domains: HashMap::new(), others: Load::default() }
     }
 
-    fn enter(&mut self, stored: &Stored) {
+    fn enter(&mut self, stored: &StoredMessage) {
         self.messages += 1;
         self.octets += stored.size;
         lower(&mut self.oldest, stored.accepted);

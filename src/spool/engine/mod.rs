@@ -1,12 +1,12 @@
-//! The embedded engine: `SQLite` in WAL mode, one writer with group commit, readers beside it.
+//! The embedded engine: `SQLite` in WAL mode, one writer with group commit, and several readers.
 //!
-//! - [`queue`] gathers what sessions and the scheduler hand in; [`writer`] makes one transaction and
-//!   one sync of everything that waits; [`checkpoint`] moves the log into the database beside it.
-//! - [`readers`] hands out read connections; [`row`] is the one place that knows a row's form and its
-//!   checksums; [`aside`] takes damaged entries out.
-//! - [`home`] is the folder: lock, leftovers, foreign files; [`schema`] the database in it.
+//! - [`queue`] holds the operations that wait; [`writer`] commits them in one transaction with one sync;
+//! [`checkpoint`] moves the log into the database.
+//! - [`readers`] lends read connections; [`row`] defines the form of a row and its checksums; [`quarantine`] removes
+//! damaged entries.
+//! - [`folder`] is the folder: lock, leftovers, foreign files; [`schema`] is the database in it.
 //!
-//! Nothing here runs on the threads of the async runtime.
+//! Nothing here blocks the threads of the async runtime.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,17 +16,17 @@ use jiff::Timestamp;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
-use super::body::{Aside, Body, FileBody};
-use super::draft::{Content, Draft, Drafts, Finished, Purpose};
+use super::body::{Body, FileBody, Quarantine};
+use super::draft::{Draft, DraftContent, DraftKind, Drafts, FinishedDraft};
 use super::file::blocking;
-use super::room::Room;
-use super::{Entry, Leaps, Receipt, Spool, SpoolError, SpoolFuture, Stored};
+use super::free_space::FreeSpace;
+use super::{ClockJumps, Entry, Receipt, Spool, SpoolError, SpoolFuture, StoredMessage};
 use crate::envelope::{Envelope, QueueId};
 use crate::monitor::Monitor;
 
-mod aside;
 mod checkpoint;
-mod home;
+mod folder;
+mod quarantine;
 mod queue;
 mod readers;
 mod row;
@@ -35,31 +35,32 @@ mod schema;
 mod tests;
 mod writer;
 
-use home::Home;
-use queue::{Committed, NewMessage, Op, Queue};
+use folder::SpoolFolder;
+use queue::{Committed, NewMessage, Op, WriteQueue};
 use readers::Readers;
 
-/// What an administrator or a test may set; the default suits everyone else.
+/// The options of the engine. The defaults suit everything but tests.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
-    /// Octets of the disk that new mail leaves free; by default 64 MiB, or a twentieth of a small disk.
+    /// The space on the disk that new mail leaves free, in octets. By default 64 MiB, or a twentieth of a small disk.
     pub keep_free: Option<u64>,
-    /// Is told how long each commit takes.
+    /// The monitor that receives the duration of each commit.
     pub monitor: Monitor,
 }
 
-/// What the engine has done since it was opened.
+/// Counters of the engine since it was opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct SpoolStats {
-    /// Transactions, which is to say syncs.
+    /// The number of transactions, which is also the number of syncs.
     pub transactions: u64,
-    /// Messages made durable, envelopes replaced and messages removed.
+    /// The number of messages stored, envelopes replaced and messages removed.
     pub operations: u64,
-    /// Entries set aside.
-    pub set_aside: u64,
+    /// The number of quarantined entries.
+    pub quarantined: u64,
 }
 
-/// The spool of one relay, in a folder of its own. Dropping it finishes what was handed in, and waits.
+/// The spool of one relay, in a folder of its own. Dropping it completes the waiting operations, and blocks
+/// meanwhile.
 #[derive(Debug)]
 pub struct SqliteSpool {
     core: Arc<Core>,
@@ -69,16 +70,16 @@ pub struct SqliteSpool {
 #[derive(Debug)]
 struct Threads {
     writer: std::thread::JoinHandle<()>,
-    keeper: std::thread::JoinHandle<()>,
-    home: Home,
+    checkpointer: std::thread::JoinHandle<()>,
+    folder: SpoolFolder,
 }
 
-/// What the handle, the threads and the readers share.
+/// The state that the handle, the threads and the readers share.
 #[derive(Debug)]
 struct Core {
-    paths: home::Paths,
-    leaps: Leaps,
-    queue: Arc<Queue>,
+    paths: folder::Paths,
+    clock_jumps: ClockJumps,
+    queue: Arc<WriteQueue>,
     wal: checkpoint::Wal,
     readers: Readers,
     drafts: Arc<Drafts>,
@@ -92,69 +93,68 @@ struct Core {
 struct Counters {
     transactions: AtomicU64,
     operations: AtomicU64,
-    set_aside: AtomicU64,
+    quarantined: AtomicU64,
 }
 
 impl SqliteSpool {
-    /// Opens the spool in `folder`, which is made where it is missing. Blocks.
+    /// Opens the spool in `folder`, which is created if it is missing. Blocks.
     ///
     /// # Errors
-    /// [`SpoolError::Io`] where another process has it, where the database is of another program, of a
-    /// newer version or damaged, or where the folder cannot be used; [`SpoolError::Full`]. Nothing is
-    /// deleted then.
+    /// [`SpoolError::Io`] if another process uses the folder, if the database belongs to another program, is of a
+    /// newer version or damaged, or if the folder cannot be used; [`SpoolError::Full`]. Nothing is deleted then.
     pub fn open(folder: &Path) -> Result<Self, SpoolError> {
         Self::open_with(folder, &Options::default())
     }
 
-    /// As [`SqliteSpool::open`], with options.
+    /// Opens the spool with options.
     ///
     /// # Errors
-    /// As there.
+    /// As [`SqliteSpool::open`].
     pub fn open_with(folder: &Path, options: &Options) -> Result<Self, SpoolError> {
-        let home = Home::take(folder)?;
-        let paths = home.paths.clone();
-        let room = Room::open(&paths.folder, paths.reserve.clone(), options.keep_free)?;
-        let written = home.written();
-        // Before anything is written.
-        let leaps = Leaps::find(&paths.leaps, written, Timestamp::now());
+        let folder = SpoolFolder::lock(folder)?;
+        let paths = folder.paths.clone();
+        let free_space = FreeSpace::open(&paths.folder, paths.reserve.clone(), options.keep_free)?;
+        let written = folder.last_change();
+        // Read before the first write, which changes the time of the last change.
+        let clock_jumps = ClockJumps::find(&paths.clock_jumps, written, Timestamp::now());
         let database = schema::open(&paths)?;
-        home.tidy(&database)?;
+        folder.clear_leftovers(&database)?;
         let ids = super::ids::Ids::after(row::highest(&database.connection, &paths)?, written);
-        let keeper = schema::connect(&paths)?;
+        let checkpointer = schema::connect(&paths)?;
         let core = Arc::new_cyclic(|me| Core {
-            queue: Arc::new(Queue::default()),
+            queue: Arc::new(WriteQueue::default()),
             wal: checkpoint::Wal::default(),
             readers: Readers::new(paths.clone()),
-            drafts: Arc::new(Drafts { bodies: paths.bodies.clone(), room, ids, folder_failed: false.into() }),
+            drafts: Arc::new(Drafts { bodies: paths.bodies.clone(), free_space, ids, folder_failed: false.into() }),
             ended: CancellationToken::new(),
             counters: Counters::default(),
             monitor: options.monitor.clone(),
-            leaps,
+            clock_jumps,
             paths,
             me: me.clone(),
         });
         let writer = writer::start(Arc::clone(&core), database.connection)?;
-        let keeper = match checkpoint::start(Arc::clone(&core), keeper) {
-            Ok(keeper) => keeper,
+        let checkpointer = match checkpoint::start(Arc::clone(&core), checkpointer) {
+            Ok(checkpointer) => checkpointer,
             Err(error) => {
                 core.queue.close();
                 return Err(error);
             }
         };
-        Ok(Self { core, threads: Mutex::new(Some(Threads { writer, keeper, home })) })
+        Ok(Self { core, threads: Mutex::new(Some(Threads { writer, checkpointer, folder })) })
     }
 
-    /// Waits until the engine has ended: closed, or after a fault it cannot outlive, which it has
-    /// logged. The process should end then, and be started again.
+    /// Waits until the engine has ended, because it was closed or because of an error that it has logged. The process
+    /// should then end and be started again.
     pub async fn closed(&self) {
         self.core.ended.cancelled().await;
     }
 
-    /// Finishes what was handed in, moves the log into the database and gives the folder up. What is
-    /// asked afterwards is answered with [`SpoolError::Closed`].
+    /// Completes the waiting operations, moves the log into the database and unlocks the folder. Later operations
+    /// fail with [`SpoolError::Closed`].
     ///
     /// # Errors
-    /// [`SpoolError::Io`] where the waiting was cut short.
+    /// [`SpoolError::Io`] if the waiting was interrupted.
     pub async fn close(&self) -> Result<(), SpoolError> {
         let (threads, core) = (self.take_threads(), Arc::clone(&self.core));
         blocking(move || {
@@ -164,22 +164,22 @@ impl SqliteSpool {
         .await
     }
 
-    /// Waits for the thread that writes to come round: it answers once it has done what was handed in before.
+    /// Waits for an answer of the writer thread, which comes after all operations that were handed in before.
     ///
     /// # Errors
-    /// [`SpoolError::Closed`] where it has ended, [`SpoolError::Io`] where the disk fails.
-    pub async fn sign_of_life(&self) -> Result<(), SpoolError> {
-        self.core.ask(Op::Nothing).await
+    /// [`SpoolError::Closed`] if the thread has ended; [`SpoolError::Io`] if the disk fails.
+    pub async fn ping(&self) -> Result<(), SpoolError> {
+        self.core.ask(Op::Ping).await
     }
 
-    /// What it has done so far.
+    /// Returns the counters since the spool was opened.
     #[must_use]
     pub fn stats(&self) -> SpoolStats {
         let counters = &self.core.counters;
         SpoolStats {
             transactions: counters.transactions.load(Ordering::Relaxed),
             operations: counters.operations.load(Ordering::Relaxed),
-            set_aside: counters.set_aside.load(Ordering::Relaxed),
+            quarantined: counters.quarantined.load(Ordering::Relaxed),
         }
     }
 
@@ -195,16 +195,16 @@ impl Drop for SqliteSpool {
 }
 
 fn finish(core: &Core, threads: Option<Threads>) {
-    let Some(Threads { writer, keeper, home }) = threads else { return };
+    let Some(Threads { writer, checkpointer, folder }) = threads else { return };
     core.queue.close();
     let panicked = writer.join().is_err();
     core.readers.close();
     core.wal.stop();
-    if keeper.join().is_err() || panicked {
+    if checkpointer.join().is_err() || panicked {
         tracing::error!(folder = %core.paths.folder.display(), "spool thread panicked");
     }
-    // Only now may another instance have the folder.
-    drop(home);
+    // The lock is released last, so that another instance finds a complete spool.
+    drop(folder);
 }
 
 impl Core {
@@ -220,16 +220,17 @@ impl Core {
         if self.drafts.folder_failed.load(Ordering::Relaxed) {
             self.end();
         }
-        let Finished { id, size, crc, content } = finished?;
+        let FinishedDraft { id, size, crc, content } = finished?;
         let accepted = row::to_millis(Timestamp::now());
         let body = match &content {
-            Content::Row(bytes) => Body::Memory(bytes.clone()),
-            Content::File(path, _) => Body::File(self.file_body(id, path.clone(), size, crc)),
+            DraftContent::Row(bytes) => Body::Memory(bytes.clone()),
+            DraftContent::File(path, _) => Body::File(self.file_body(id, path.clone(), size, crc)),
         };
         let message = NewMessage::new(id, accepted, &envelope, size, crc, content)?;
         let committed: Committed = self.ask(|reply| Op::Commit(Box::new(message), reply)).await?;
-        // From here on the caller answers for it: until now it would have been withdrawn.
-        committed.told();
+        // From here on the caller is responsible for the message. Had its future been dropped, the message would be
+        // withdrawn.
+        committed.acknowledged();
         Ok((Receipt { id }, Entry { id, accepted, envelope, size, body }))
     }
 
@@ -241,7 +242,7 @@ impl Core {
     async fn remove(&self, id: QueueId) -> Result<(), SpoolError> {
         let file = self.ask(|reply| Op::Remove(id, Some(reply))).await?;
         match file {
-            // Freeing a large file takes the file system a while.
+            // Removing a large file can take the file system a while.
             Some(file) => {
                 blocking(move || {
                     drop(file);
@@ -261,34 +262,37 @@ impl Core {
     fn load_on(&self, connection: &rusqlite::Connection, id: QueueId) -> Result<Entry, SpoolError> {
         let (stored, content) = match row::load(connection, &self.paths, id) {
             Ok(found) => found,
-            Err(row::RowError::Damage(fault)) => return Err(aside::set_aside(self, connection, id, &fault)),
+            Err(row::RowError::Damage(fault)) => {
+                return Err(quarantine::quarantine_message(self, connection, id, &fault));
+            }
             Err(row::RowError::Spool(error)) => return Err(error),
         };
         let body = match content {
-            row::Held::Row(bytes) => Body::Memory(bytes),
-            row::Held::File { path, crc } => Body::File(self.file_body(id, path, stored.size, crc)),
+            row::StoredContent::Row(bytes) => Body::Memory(bytes),
+            row::StoredContent::File { path, crc } => Body::File(self.file_body(id, path, stored.size, crc)),
         };
-        let Stored { id, accepted, envelope, size } = stored;
+        let StoredMessage { id, accepted, envelope, size } = stored;
         Ok(Entry { id, accepted, envelope, size, body })
     }
 
-    async fn scan(&self, after: Option<QueueId>, limit: usize) -> Result<Vec<Stored>, SpoolError> {
+    async fn scan(&self, after: Option<QueueId>, limit: usize) -> Result<Vec<StoredMessage>, SpoolError> {
         let core = self.strong()?;
-        self.readers.run(move |connection| aside::scan(&core, connection, after, limit)).await
+        self.readers.run(move |connection| quarantine::scan(&core, connection, after, limit)).await
     }
 
-    /// The folder of bodies failed: nothing more is claimed, and the process is to restart.
+    /// Ends the engine after a failed sync of the folder of bodies. Nothing more is acknowledged, and the process
+    /// must restart.
     fn end(&self) {
         self.queue.fail();
         if !self.ended.is_cancelled() {
-            tracing::error!(folder = %self.paths.folder.display(), "folder of bodies not synced, nothing more is acknowledged and the process must restart");
+            tracing::error!(folder = %self.paths.folder.display(), "cannot sync the folder of bodies; nothing more is acknowledged and the process must restart");
         }
         self.ended.cancel();
     }
 
     fn file_body(&self, id: QueueId, path: std::path::PathBuf, size: u64, crc: u32) -> FileBody {
-        let aside: Weak<dyn Aside> = self.me.clone();
-        FileBody::new(id, path, size, crc, aside)
+        let quarantine: Weak<dyn Quarantine> = self.me.clone();
+        FileBody::new(id, path, size, crc, quarantine)
     }
 
     fn strong(&self) -> Result<Arc<Self>, SpoolError> {
@@ -296,32 +300,35 @@ impl Core {
     }
 }
 
-impl Aside for Core {
-    fn set_aside(&self, id: QueueId, fault: String) -> SpoolFuture<'static, SpoolError> {
+impl Quarantine for Core {
+    fn quarantine(&self, id: QueueId, fault: String) -> SpoolFuture<'static, SpoolError> {
         let core = self.me.upgrade();
         Box::pin(async move {
             let core = core.ok_or(SpoolError::Closed)?;
             let readers = Arc::clone(&core);
-            readers.readers.run(move |connection| Ok(aside::set_aside(&core, connection, id, &fault))).await
+            readers
+                .readers
+                .run(move |connection| Ok(quarantine::quarantine_message(&core, connection, id, &fault)))
+                .await
         })
     }
 }
 
 impl Spool for SqliteSpool {
     fn draft(&self) -> Draft {
-        self.core.drafts.start(Purpose::Mail)
+        self.core.drafts.start(DraftKind::Mail)
     }
 
     fn draft_report(&self) -> Draft {
-        self.core.drafts.start(Purpose::Report)
+        self.core.drafts.start(DraftKind::Report)
     }
 
     fn admit(&self, octets: u64) -> Result<(), SpoolError> {
-        self.core.drafts.room.admit(octets)
+        self.core.drafts.free_space.admit(octets)
     }
 
-    fn leaps(&self) -> Leaps {
-        self.core.leaps.clone()
+    fn clock_jumps(&self) -> ClockJumps {
+        self.core.clock_jumps.clone()
     }
 
     fn commit(&self, draft: Draft, envelope: Envelope) -> SpoolFuture<'_, (Receipt, Entry)> {
@@ -340,7 +347,7 @@ impl Spool for SqliteSpool {
         Box::pin(self.core.load(id))
     }
 
-    fn scan(&self, after: Option<QueueId>, limit: usize) -> SpoolFuture<'_, Vec<Stored>> {
+    fn scan(&self, after: Option<QueueId>, limit: usize) -> SpoolFuture<'_, Vec<StoredMessage>> {
         Box::pin(self.core.scan(after, limit))
     }
 }

@@ -1,6 +1,6 @@
-//! What waits for the writer: a list under a lock, taken whole, so that one sync serves everyone.
+//! The operations that wait for the writer. It takes many at once, so that one sync serves them all.
 //!
-//! Its length is bounded by those who wait: each has handed in one operation and holds its memory.
+//! The list is bounded by its callers: each hands in one operation at a time and waits for it.
 
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -9,70 +9,70 @@ use jiff::Timestamp;
 use tokio::sync::oneshot;
 
 use super::super::SpoolError;
-use super::super::draft::Content;
-use super::super::file::Discard;
+use super::super::draft::DraftContent;
+use super::super::file::TemporaryFile;
 use super::row::{EnvelopeText, fixed_crc};
 use crate::envelope::{Envelope, QueueId};
 
-/// Octets of content in one transaction, at most: a sync is waited for by everyone in it.
+/// The most content in one transaction, in octets. All callers in a transaction wait for the same sync.
 const BATCH_OCTETS: usize = 8 << 20;
-/// Operations in one transaction, at most.
+/// The most operations in one transaction.
 const BATCH_OPS: usize = 1024;
 
-/// So long removals wait for mail to share its sync with. Whatever happens until then happens between a
-/// delivery and its removal, as it could before: the message comes twice at worst.
-const FOR_COMPANY: Duration = Duration::from_millis(2);
+/// The time for which removals wait for other operations to share a sync with. A crash meanwhile has the same effect
+/// as one just before the removal: at worst, the message is delivered twice.
+const REMOVAL_DELAY: Duration = Duration::from_millis(2);
 
-pub(super) type Reply<T> = oneshot::Sender<Result<T, SpoolError>>;
+pub(super) type ReplySender<T> = oneshot::Sender<Result<T, SpoolError>>;
 
-/// One thing to write.
+/// One operation of the writer.
 #[derive(Debug)]
 pub(super) enum Op {
-    Commit(Box<NewMessage>, Reply<Committed>),
-    Record(QueueId, EnvelopeText, Reply<()>),
-    /// Answers with the file that has become unwanted. `None`: nobody waits.
-    Remove(QueueId, Option<Reply<Option<Discard>>>),
-    /// Takes a row out that was set aside, whatever its id is; its file is elsewhere already.
-    Evict(i64, Reply<()>),
-    /// Nothing but a sign of life.
-    Nothing(Reply<()>),
+    Commit(Box<NewMessage>, ReplySender<Committed>),
+    Record(QueueId, EnvelopeText, ReplySender<()>),
+    /// Answers with the body file that can now be removed. `None`: nobody waits for the answer.
+    Remove(QueueId, Option<ReplySender<Option<TemporaryFile>>>),
+    /// Deletes a quarantined row, whatever its id is. Its files have already been moved.
+    Evict(i64, ReplySender<()>),
+    /// Does nothing; the answer shows that the writer works.
+    Ping(ReplySender<()>),
 }
 
 impl Op {
-    /// Nobody waits for the answer any more, and nothing need be done.
-    pub(super) fn is_given_up(&self) -> bool {
+    /// Returns whether nobody waits for the answer any more, so that the operation can be left out.
+    pub(super) fn is_abandoned(&self) -> bool {
         match self {
             Self::Commit(_, reply) => reply.is_closed(),
-            Self::Nothing(reply) => reply.is_closed(),
+            Self::Ping(reply) => reply.is_closed(),
             Self::Record(..) | Self::Remove(..) | Self::Evict(..) => false,
         }
     }
 
-    /// Whether a peer waits for it.
+    /// Returns whether a caller is held up by the operation. Removals can wait.
     fn is_urgent(&self) -> bool {
         match self {
-            Self::Commit(..) | Self::Record(..) | Self::Evict(..) | Self::Nothing(..) => true,
+            Self::Commit(..) | Self::Record(..) | Self::Evict(..) | Self::Ping(..) => true,
             Self::Remove(..) => false,
         }
     }
 
     pub(super) fn answer_error(self, error: SpoolError) {
-        // Where nobody waits for the answer there is nobody to tell.
+        // A failed send means that nobody waits for the answer.
         match self {
             Self::Commit(_, reply) => drop(reply.send(Err(error))),
-            Self::Record(_, _, reply) | Self::Evict(_, reply) | Self::Nothing(reply) => drop(reply.send(Err(error))),
-            Self::Remove(id, None) => tracing::warn!(queue_id = %id, %error, "withdrawn message not removed"),
+            Self::Record(_, _, reply) | Self::Evict(_, reply) | Self::Ping(reply) => drop(reply.send(Err(error))),
+            Self::Remove(id, None) => tracing::warn!(queue_id = %id, %error, "cannot remove a withdrawn message"),
             Self::Remove(_, Some(reply)) => drop(reply.send(Err(error))),
         }
     }
 
-    /// As [`Op::answer_error`], where it may be on the disk all the same: the next start finds the row, and
-    /// must then find the body file, too; without a row it removes the file.
-    pub(super) fn answer_unsure(self, error: SpoolError) {
+    /// As [`Op::answer_error`], but the operation may be on the disk all the same. The body file is kept, because the
+    /// next start may find the row; if there is no row, that start removes the file.
+    pub(super) fn answer_uncertain(self, error: SpoolError) {
         match self {
             Self::Commit(message, reply) => {
-                if let Content::File(_, discard) = message.content {
-                    discard.keep();
+                if let DraftContent::File(_, temporary) = message.content {
+                    temporary.keep();
                 }
                 drop(reply.send(Err(error)));
             }
@@ -83,15 +83,15 @@ impl Op {
     fn octets(&self) -> usize {
         match self {
             Self::Commit(message, _) => match &message.content {
-                Content::Row(bytes) => bytes.len(),
-                Content::File(..) => 0,
+                DraftContent::Row(bytes) => bytes.len(),
+                DraftContent::File(..) => 0,
             },
-            Self::Record(..) | Self::Remove(..) | Self::Evict(..) | Self::Nothing(..) => 0,
+            Self::Record(..) | Self::Remove(..) | Self::Evict(..) | Self::Ping(..) => 0,
         }
     }
 }
 
-/// A message on its way into the database.
+/// A message that is to be written to the database.
 #[derive(Debug)]
 pub(super) struct NewMessage {
     pub(super) id: QueueId,
@@ -100,7 +100,7 @@ pub(super) struct NewMessage {
     pub(super) fixed_crc: u32,
     pub(super) content_crc: u32,
     pub(super) envelope: EnvelopeText,
-    pub(super) content: Content,
+    pub(super) content: DraftContent,
 }
 
 impl NewMessage {
@@ -110,11 +110,11 @@ impl NewMessage {
         envelope: &Envelope,
         size: u64,
         content_crc: u32,
-        content: Content,
+        content: DraftContent,
     ) -> Result<Self, SpoolError> {
         let envelope = EnvelopeText::new(id, envelope)?;
         let accepted = accepted.as_millisecond();
-        let size = i64::try_from(size).map_err(|_| SpoolError::Io(format!("message {id} is beyond all measure")))?;
+        let size = i64::try_from(size).map_err(|_| SpoolError::Io(format!("message {id} is too large to store")))?;
         let fixed_crc = fixed_crc(id, accepted, size, content_crc);
         Ok(Self { id, accepted, size, fixed_crc, content_crc, envelope, content })
     }
@@ -125,16 +125,16 @@ impl NewMessage {
 #[derive(Debug)]
 pub(super) struct Committed {
     id: QueueId,
-    queue: Option<Arc<Queue>>,
+    queue: Option<Arc<WriteQueue>>,
 }
 
 impl Committed {
-    pub(super) fn new(id: QueueId, queue: Arc<Queue>) -> Self {
+    pub(super) fn new(id: QueueId, queue: Arc<WriteQueue>) -> Self {
         Self { id, queue: Some(queue) }
     }
 
     /// The caller has it.
-    pub(super) fn told(mut self) {
+    pub(super) fn acknowledged(mut self) {
         self.queue = None;
     }
 }
@@ -150,18 +150,18 @@ impl Drop for Committed {
 
 /// The list.
 #[derive(Debug, Default)]
-pub(super) struct Queue {
-    state: Mutex<State>,
+pub(super) struct WriteQueue {
+    state: Mutex<QueueState>,
     filled: Condvar,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct QueueState {
     ops: Vec<Op>,
     closed: bool,
 }
 
-impl Queue {
+impl WriteQueue {
     pub(super) fn push(&self, op: Op) -> Result<(), SpoolError> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if state.closed {
@@ -184,13 +184,13 @@ impl Queue {
         while state.ops.is_empty() && !state.closed {
             state = self.filled.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
-        let until = Instant::now() + FOR_COMPANY;
+        let until = Instant::now() + REMOVAL_DELAY;
         while !state.closed && !state.ops.iter().any(Op::is_urgent) {
-            let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() {
+            let remaining = until.saturating_duration_since(Instant::now());
+            if remaining.is_zero() {
                 break;
             }
-            state = self.filled.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+            state = self.filled.wait_timeout(state, remaining).unwrap_or_else(PoisonError::into_inner).0;
         }
         let mut octets = 0;
         let fits = |op: &&Op| {
@@ -199,8 +199,8 @@ impl Queue {
         };
         // One that is too large for any batch goes alone.
         let count = state.ops.iter().take(BATCH_OPS).take_while(fits).count().max(1).min(state.ops.len());
-        let rest = state.ops.split_off(count);
-        let batch = std::mem::replace(&mut state.ops, rest);
+        let later = state.ops.split_off(count);
+        let batch = std::mem::replace(&mut state.ops, later);
         (!batch.is_empty()).then_some(batch)
     }
 

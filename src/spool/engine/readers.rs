@@ -1,4 +1,4 @@
-//! Read connections: a few, made when they are first needed, used on blocking threads.
+//! A small pool of read connections. They are opened when first needed and used on blocking threads.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -7,10 +7,10 @@ use tokio::sync::Semaphore;
 
 use super::super::SpoolError;
 use super::super::file::blocking;
-use super::home::Paths;
+use super::folder::Paths;
 use super::schema;
 
-/// How many read at once.
+/// The number of connections, and so of simultaneous reads.
 const READERS: usize = 4;
 
 #[derive(Debug)]
@@ -36,7 +36,7 @@ impl Readers {
             let free = idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
             let connection = free.map_or_else(|| open(&paths), Ok)?;
             let result = work(&connection);
-            // Before the connection goes back: a closed spool must not keep one.
+            // The permit is still held here, so that `close` cannot miss the connection.
             if !permit.semaphore().is_closed() {
                 idle.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
             }
@@ -46,7 +46,7 @@ impl Readers {
         .await
     }
 
-    /// Gives all connections up and hands out no more.
+    /// Closes all connections and lends no more.
     pub(super) fn close(&self) {
         self.permits.close();
         self.idle.lock().unwrap_or_else(PoisonError::into_inner).clear();

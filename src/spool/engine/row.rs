@@ -1,7 +1,8 @@
-//! What a message looks like in the database, and how it is checked: the one place that knows.
+//! The form of a message in the database, and its checks. No other module knows the columns.
 //!
-//! Two checksums beside the content's: one over what never changes, one over the envelope, which is
-//! replaced when a recipient's state changes. Both include the id, so a row under a wrong id is found.
+//! Besides the checksum of the content there are two: one over the columns that never change, and one over the
+//! envelope, which is replaced when a recipient's state changes. Both include the id, so that a row under a wrong id
+//! is detected.
 
 use std::path::PathBuf;
 
@@ -11,12 +12,12 @@ use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension as _, Row};
 
 use super::super::body::file_damage;
-use super::super::{SpoolError, Stored};
-use super::home::Paths;
+use super::super::{SpoolError, StoredMessage};
+use super::folder::Paths;
 use super::schema::database_error;
 use crate::envelope::{Envelope, QueueId};
 
-/// An envelope as it is stored, with its checksum.
+/// An envelope in its stored form, with its checksum.
 #[derive(Debug)]
 pub(super) struct EnvelopeText {
     pub(super) json: String,
@@ -32,25 +33,25 @@ impl EnvelopeText {
     }
 }
 
-/// Why a row cannot be used.
+/// The reason why a row cannot be used.
 #[derive(Debug)]
 pub(super) enum RowError {
-    /// It is damaged: what is wrong with it.
+    /// The row is damaged; the text describes the damage.
     Damage(String),
-    /// It was not even got.
+    /// The row could not be read.
     Spool(SpoolError),
 }
 
-/// Where the content of a stored message is.
+/// The content of a stored message: the octets, or the file that holds them.
 #[derive(Debug)]
-pub(super) enum Held {
+pub(super) enum StoredContent {
     Row(Bytes),
     File { path: PathBuf, crc: u32 },
 }
 
-/// How `message.content` says where the content is.
+/// The value of `message.content` if the content is in table `body`.
 pub(super) const IN_ROW: &str = "row";
-/// As above.
+/// The value of `message.content` if the content is in a file.
 pub(super) const IN_FILE: &str = "file";
 
 pub(super) fn row_id(id: QueueId) -> i64 {
@@ -61,7 +62,7 @@ pub(super) fn queue_id(row: i64) -> Option<QueueId> {
     u64::try_from(row).ok().and_then(QueueId::from_number)
 }
 
-/// Times are kept in milliseconds.
+/// Rounds a time down to milliseconds, the precision of the database.
 pub(super) fn to_millis(time: Timestamp) -> Timestamp {
     Timestamp::from_millisecond(time.as_millisecond()).unwrap_or(time)
 }
@@ -83,7 +84,7 @@ fn envelope_crc(id: QueueId, json: &str) -> u32 {
     crc.finalize()
 }
 
-/// The highest id in the database.
+/// Returns the highest id in the database.
 pub(super) fn highest(connection: &Connection, paths: &Paths) -> Result<Option<QueueId>, SpoolError> {
     let highest = connection.query_row("SELECT max(id) FROM message", [], |row| row.get::<_, Option<i64>>(0));
     Ok(highest.map_err(|error| database_error(paths, "read the highest id of", &error))?.and_then(queue_id))
@@ -94,8 +95,12 @@ const LOAD: &str = "SELECT id, accepted, size, fixed_crc, content, content_crc, 
 const SCAN: &str = "SELECT id, accepted, size, fixed_crc, content, content_crc, envelope, envelope_crc \
                     FROM message WHERE id > ?1 ORDER BY id LIMIT ?2";
 
-/// One message with its content, checked.
-pub(super) fn load(connection: &Connection, paths: &Paths, id: QueueId) -> Result<(Stored, Held), RowError> {
+/// Loads one message with its content, and checks both.
+pub(super) fn load(
+    connection: &Connection,
+    paths: &Paths,
+    id: QueueId,
+) -> Result<(StoredMessage, StoredContent), RowError> {
     let failed = |error| RowError::Spool(database_error(paths, "read from", &error));
     let mut statement = connection.prepare_cached(LOAD).map_err(failed)?;
     let found =
@@ -103,15 +108,14 @@ pub(super) fn load(connection: &Connection, paths: &Paths, id: QueueId) -> Resul
     found.optional().map_err(failed)?.unwrap_or(Err(RowError::Spool(SpoolError::Missing(id))))
 }
 
-/// A page of messages after row `after`: each with its row id, and checked as far as is possible
-/// without reading the content.
+/// Returns a page of messages after row `after`, each with its row id. Checks everything but the content.
 #[expect(clippy::type_complexity, reason = "a list of results, each with its key")]
 pub(super) fn page(
     connection: &Connection,
     paths: &Paths,
     after: i64,
     limit: usize,
-) -> Result<Vec<(i64, Result<Stored, RowError>)>, SpoolError> {
+) -> Result<Vec<(i64, Result<StoredMessage, RowError>)>, SpoolError> {
     let failed = |error| database_error(paths, "list the messages of", &error);
     let mut statement = connection.prepare_cached(SCAN).map_err(failed)?;
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
@@ -120,14 +124,14 @@ pub(super) fn page(
     rows.and_then(Iterator::collect).map_err(failed)
 }
 
-struct Head {
-    stored: Stored,
+struct RowHead {
+    stored: StoredMessage,
     content_crc: u32,
     file: Option<PathBuf>,
 }
 
-/// Everything but the content; of a body file its length.
-fn checked(row: &Row<'_>, paths: &Paths) -> Result<Head, RowError> {
+/// The columns of a row, checked, without the content.
+fn checked(row: &Row<'_>, paths: &Paths) -> Result<RowHead, RowError> {
     let raw: i64 = column(row, 0)?;
     let id = queue_id(raw).ok_or_else(|| damage(format!("{raw} is no queue id")))?;
     let (millis, octets, content_crc): (i64, i64, u32) = (column(row, 1)?, column(row, 2)?, column(row, 5)?);
@@ -143,26 +147,26 @@ fn checked(row: &Row<'_>, paths: &Paths) -> Result<Head, RowError> {
     }
     let envelope =
         serde_json::from_str(&json).map_err(|error| damage(format!("its envelope cannot be read: {error}")))?;
-    let place: String = column(row, 4)?;
-    let file = match place.as_str() {
+    let location: String = column(row, 4)?;
+    let file = match location.as_str() {
         IN_ROW => None,
         IN_FILE => {
             let path = paths.body(id);
-            // What cannot even be looked at is no damage yet: whoever reads it is told.
+            // A file whose metadata cannot be read may be sound: reading it returns the error.
             if let Ok(Some(fault)) = file_damage(&path, size) {
                 return Err(damage(fault));
             }
             Some(path)
         }
-        other => return Err(damage(format!("its content is said to be in {other:?}"))),
+        other => return Err(damage(format!("its content has the unknown location {other:?}"))),
     };
-    Ok(Head { stored: Stored { id, accepted, envelope, size }, content_crc, file })
+    Ok(RowHead { stored: StoredMessage { id, accepted, envelope, size }, content_crc, file })
 }
 
-fn with_content(head: Head, row: &Row<'_>) -> Result<(Stored, Held), RowError> {
-    let Head { stored, content_crc, file } = head;
+fn with_content(head: RowHead, row: &Row<'_>) -> Result<(StoredMessage, StoredContent), RowError> {
+    let RowHead { stored, content_crc, file } = head;
     if let Some(path) = file {
-        return Ok((stored, Held::File { path, crc: content_crc }));
+        return Ok((stored, StoredContent::File { path, crc: content_crc }));
     }
     let data: Option<Vec<u8>> = column(row, 8)?;
     let data = data.ok_or_else(|| damage("its content is missing"))?;
@@ -173,7 +177,7 @@ fn with_content(head: Head, row: &Row<'_>) -> Result<(Stored, Held), RowError> {
     if crc != content_crc {
         return Err(damage(format!("the checksum of its content is {crc:08x} where {content_crc:08x} was stored")));
     }
-    Ok((stored, Held::Row(Bytes::from(data))))
+    Ok((stored, StoredContent::Row(Bytes::from(data))))
 }
 
 fn column<T: rusqlite::types::FromSql>(row: &Row<'_>, at: usize) -> Result<T, RowError> {

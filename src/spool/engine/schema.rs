@@ -1,7 +1,7 @@
 //! The database: its tables, its settings, and the check that it is ours.
 //!
-//! The comments in the tables stay in the database: an administrator who opens it with `sqlite3` and
-//! says `.schema` reads them, and `SELECT * FROM queue` shows the queue in plain words.
+//! The comments in the tables are stored in the database: `.schema` in `sqlite3` shows them to an administrator, and
+//! `SELECT * FROM queue` lists the queue in readable form.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -11,22 +11,22 @@ use rusqlite::{Connection, ErrorCode, OpenFlags};
 use super::super::SpoolError;
 use super::super::file::sync_folder;
 use super::super::quota;
-use super::home::Paths;
+use super::folder::Paths;
 
-/// "GPST": tells our databases from others.
+/// "GPST": marks the databases of this program.
 const APPLICATION_ID: i32 = 0x4750_5354;
-/// The form of the tables below.
+/// The version of the tables below.
 const VERSION: i32 = 1;
-/// Octets in a page.
+/// The size of a page in octets.
 const PAGE: u32 = 4096;
-/// How long to wait for somebody who works on the database with `sqlite3`.
+/// The time to wait for somebody else who uses the database with `sqlite3`.
 const BUSY: Duration = Duration::from_secs(5);
-/// Octets of the log that are kept for the next use: a log that is written over needs no new blocks,
-/// which makes its sync cheaper, and takes no room from a full disk.
+/// The octets of the log file that are kept for reuse. A log that is overwritten needs no new blocks, so its sync is
+/// cheaper and it needs no more space on a full disk.
 const WAL_KEPT: u32 = 64 << 20;
-/// Octets of free pages above which a database is made small again when it is opened …
+/// A database with more free space than this, in octets, is compacted when it is opened …
 const SLACK: i64 = 256 << 20;
-/// … provided that it holds no more than this, so that it takes seconds at most.
+/// … if it holds no more data than this, in octets, so that compacting takes seconds at most.
 const COPIED: i64 = 64 << 20;
 
 const TABLES: &str = "
@@ -47,19 +47,19 @@ CREATE TABLE body (
 );
 ";
 
-/// A database that was opened, and whether it was made just now.
+/// An open database, and whether it has just been created.
 #[derive(Debug)]
 pub(super) struct Database {
     pub(super) connection: Connection,
     pub(super) is_new: bool,
 }
 
-/// Opens or makes the database, and refuses one that is not ours.
+/// Opens or creates the database. Rejects one that is not ours.
 pub(super) fn open(paths: &Paths) -> Result<Database, SpoolError> {
     let failed = |what: &'static str| move |error: rusqlite::Error| database_error(paths, what, &error);
     let connection = Connection::open_with_flags(&paths.database, flags() | OpenFlags::SQLITE_OPEN_CREATE)
         .map_err(failed("open"))?;
-    // Both only matter before the first table; the page size cannot be changed in WAL mode.
+    // Effective only before the first table; the page size cannot be changed in WAL mode.
     connection.pragma_update(None, "page_size", PAGE).map_err(failed("set up"))?;
     let is_new = check_owner(&connection, paths)?;
     settings(&connection).map_err(failed("set up"))?;
@@ -73,12 +73,12 @@ pub(super) fn open(paths: &Paths) -> Result<Database, SpoolError> {
         empty_log(&connection, paths)?;
         shrink(&connection, paths);
     }
-    // The names of the database and of its log; the engine does not look whether its own sync of them failed.
+    // Makes the names of the database and its log durable: SQLite ignores errors of its own folder sync.
     sync_folder(&paths.folder)?;
     Ok(Database { connection, is_new })
 }
 
-/// One more connection.
+/// Opens another connection to the database.
 pub(super) fn connect(paths: &Paths) -> Result<Connection, SpoolError> {
     let opened = Connection::open_with_flags(&paths.database, flags()).and_then(|connection| {
         settings(&connection)?;
@@ -88,7 +88,7 @@ pub(super) fn connect(paths: &Paths) -> Result<Connection, SpoolError> {
 }
 
 fn flags() -> OpenFlags {
-    // Each connection stays on one thread at a time: SQLite's own locks are not needed.
+    // Each connection is used by one thread at a time, so SQLite's own locks are not needed.
     OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX
 }
 
@@ -103,7 +103,7 @@ fn settings(connection: &Connection) -> rusqlite::Result<()> {
     Ok(())
 }
 
-/// Whether the database is empty; an error where it is not ours.
+/// Returns whether the database is empty. Fails if it belongs to another program or version.
 fn check_owner(connection: &Connection, paths: &Paths) -> Result<bool, SpoolError> {
     let number = |pragma: &str| {
         let read = connection.query_row(&format!("PRAGMA {pragma}"), [], |row| row.get::<_, i32>(0));
@@ -114,7 +114,7 @@ fn check_owner(connection: &Connection, paths: &Paths) -> Result<bool, SpoolErro
     match (owner, version) {
         (APPLICATION_ID, VERSION) => Ok(false),
         (APPLICATION_ID, newer) => Err(SpoolError::Io(format!(
-            "{file} has the form {newer} of another gatepost and this one knows form {VERSION}; run the gatepost that made it"
+            "{file} has version {newer}, and this gatepost supports version {VERSION}; run the gatepost that wrote it"
         ))),
         (0, 0) if changes == 0 => Ok(true),
         _ => Err(SpoolError::Io(format!(
@@ -123,21 +123,21 @@ fn check_owner(connection: &Connection, paths: &Paths) -> Result<bool, SpoolErro
     }
 }
 
-/// Moves what the log holds into the database, so that the log begins anew. A process that was killed after a
-/// failed sync leaves entries that the kernel remembers and the disk may not have: what came behind them would
-/// be lost with them when power fails.
+/// Moves the log into the database, so that the log starts from its beginning. After a failed sync and a kill, the
+/// kernel may show log entries that are not on the disk. Entries written after them would be lost with them on a
+/// power failure.
 fn empty_log(connection: &Connection, paths: &Paths) -> Result<(), SpoolError> {
     match connection.query_row("PRAGMA wal_checkpoint(RESTART)", [], |_| Ok(())) {
         Ok(()) => Ok(()),
         Err(error) if is_full(paths, &error) => {
-            tracing::warn!(database = %paths.database.display(), %error, "log not moved into the spool database for want of room; it is tried again");
+            tracing::warn!(database = %paths.database.display(), %error, "cannot move the log into the spool database, disk full; trying again later");
             Ok(())
         }
         Err(error) => Err(database_error(paths, "move the log into", &error)),
     }
 }
 
-/// Gives the disk back what a long queue took, where that is quickly done.
+/// Returns the disk space of a queue that was once long, if that takes little time.
 fn shrink(connection: &Connection, paths: &Paths) {
     let number = |pragma: &str| connection.query_row(&format!("PRAGMA {pragma}"), [], |row| row.get::<_, i64>(0));
     let sizes = number("freelist_count").and_then(|free| Ok((free, number("page_count")?, number("page_size")?)));
@@ -146,14 +146,15 @@ fn shrink(connection: &Connection, paths: &Paths) {
         return;
     }
     match connection.execute_batch("VACUUM") {
-        Ok(()) => tracing::info!(freed = free * page, "spool database made small again"),
+        Ok(()) => tracing::info!(freed = free * page, "spool database compacted"),
         Err(error) => {
-            tracing::warn!(database = %paths.database.display(), %error, "spool database not made small again");
+            tracing::warn!(database = %paths.database.display(), %error, "cannot compact the spool database");
         }
     }
 }
 
-/// The queue in plain words; the name is the id as Gatepost writes it.
+/// Returns the SQL of a view that shows the queue in readable form. The column `name` is the queue id as Gatepost
+/// writes it.
 fn queue_view() -> String {
     let mut name = String::new();
     for digit in (0..13).rev() {
@@ -177,36 +178,36 @@ FROM message ORDER BY id;"
     )
 }
 
-/// Whether the disk is full, or our quota of it, also where the engine says so in other words.
+/// Returns whether the disk is full or our quota is exhausted, whichever error code `SQLite` uses for it.
 pub(super) fn is_full(paths: &Paths, error: &rusqlite::Error) -> bool {
     let Some(inner) = error.sqlite_error() else { return false };
     match inner.extended_code {
-        // The log's index lives in a file that must grow too.
+        // The index of the log is a file that must be able to grow, too.
         rusqlite::ffi::SQLITE_IOERR_SHMSIZE => true,
-        // A write that fails for a quota (EDQUOT) is told as any other. What it was to write is rolled back.
-        rusqlite::ffi::SQLITE_IOERR_WRITE => quota::is_used_up(&paths.folder),
+        // A quota error (EDQUOT) is reported like any failed write. The write is rolled back.
+        rusqlite::ffi::SQLITE_IOERR_WRITE => quota::is_exhausted(&paths.folder),
         _ => inner.code == ErrorCode::DiskFull,
     }
 }
 
-/// Whether another program holds the database.
+/// Returns whether another program has locked the database.
 pub(super) fn is_busy(error: &rusqlite::Error) -> bool {
     error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy)
 }
 
-/// Whether the disk failed under us: what the kernel still holds is then unknown, and nothing more may
-/// be claimed by this process.
+/// Returns whether the disk failed. The state of the data on it is then unknown, and this process must not
+/// acknowledge anything more.
 pub(super) fn is_fatal(paths: &Paths, error: &rusqlite::Error) -> bool {
     error.sqlite_error_code() == Some(ErrorCode::SystemIoFailure) && !is_full(paths, error)
 }
 
-/// What the database said, as people need it.
+/// Describes a database error: what failed, on which file, and the remedy.
 pub(super) fn database_error(paths: &Paths, what: &str, error: &rusqlite::Error) -> SpoolError {
     let file = paths.database.display();
     let text = format!("cannot {what} {file}: {error}");
     if is_full(paths, error) {
         return SpoolError::Full(format!(
-            "{text}; make room on the disk of {}, or raise its quota",
+            "{text}; free some space on the disk of {}, or raise its quota",
             paths.folder.display()
         ));
     }
@@ -219,7 +220,7 @@ pub(super) fn database_error(paths: &Paths, what: &str, error: &rusqlite::Error)
         )),
         Some(ErrorCode::DatabaseBusy) => SpoolError::Io(format!("{text}; another program keeps it locked: close it")),
         Some(ErrorCode::CannotOpen) => {
-            SpoolError::Io(format!("{text}; check owner and rights of {}", paths.folder.display()))
+            SpoolError::Io(format!("{text}; check owner and permissions of {}", paths.folder.display()))
         }
         _ => SpoolError::Io(text),
     }

@@ -1,5 +1,4 @@
-//! What can only be seen from inside: batches with a bad operation in them, a full database, the end of
-//! the writer.
+//! Tests of the engine's internals: batches with a failing operation, a full database, the end of the writer.
 
 use bytes::Bytes;
 use tokio::sync::oneshot;
@@ -16,7 +15,7 @@ fn envelope() -> Envelope {
 fn message(id: QueueId, size: usize) -> NewMessage {
     let content = Bytes::from(vec![b'x'; size]);
     let crc = crc32fast::hash(&content);
-    let new = NewMessage::new(id, Timestamp::UNIX_EPOCH, &envelope(), size as u64, crc, Content::Row(content));
+    let new = NewMessage::new(id, Timestamp::UNIX_EPOCH, &envelope(), size as u64, crc, DraftContent::Row(content));
     new.expect("a message")
 }
 
@@ -29,7 +28,7 @@ async fn one_bad_operation_harms_no_other_of_its_batch() {
     let folder = tempfile::tempdir().expect("a folder");
     let spool = SqliteSpool::open(folder.path()).expect("a spool");
     let (mut replies, mut removed) = (Vec::new(), Vec::new());
-    // The same id twice: the second fails, and would take a shared transaction with it.
+    // The same id twice: the second one fails, and would roll back a shared transaction.
     for number in [1, 2, 2, 3] {
         let (reply, answer) = oneshot::channel();
         spool.core.queue.push(Op::Commit(Box::new(message(id(number), 10)), reply)).expect("open");
@@ -42,7 +41,7 @@ async fn one_bad_operation_harms_no_other_of_its_batch() {
     }
     let mut results = Vec::new();
     for reply in replies {
-        results.push(reply.await.expect("answered").map(Committed::told).is_ok());
+        results.push(reply.await.expect("answered").map(Committed::acknowledged).is_ok());
     }
     assert_eq!(results, [true, true, false, true]);
     let mut gone = removed.into_iter();
@@ -61,77 +60,79 @@ async fn a_durable_message_without_a_receipt_is_withdrawn() {
     let committed = answer.await.expect("answered").expect("durable");
     assert_eq!(spool.scan(None, 10).await.expect("listed").len(), 1);
     drop(committed);
-    // Behind the withdrawal in the queue, so it is done when this is answered.
+    // Queued after the withdrawal, so the withdrawal is done when this is answered.
     assert!(matches!(spool.record(id(2), envelope()).await, Err(SpoolError::Missing(_))));
     assert!(spool.scan(None, 10).await.expect("listed").is_empty());
 }
 
-/// `max_page_count` is the engine's own full disk: the same error in the same places.
+/// `max_page_count` simulates a full disk: `SQLite` reports the same error in the same places.
 #[tokio::test]
 async fn a_full_database_refuses_mail_gives_the_reserve_up_and_recovers() {
     let folder = tempfile::tempdir().expect("a folder");
     drop(SqliteSpool::open(folder.path()).expect("a spool"));
-    let home = Home::take(folder.path()).expect("free");
-    let mut database = schema::open(&home.paths).expect("ours");
+    let folder = SpoolFolder::lock(folder.path()).expect("free");
+    let mut database = schema::open(&folder.paths).expect("ours");
     database.connection.pragma_update(None, "max_page_count", 40).expect("set");
     drop(database.connection.prepare_cached("SELECT 1"));
-    let core = core(&home);
+    let core = core(&folder);
     let thread = writer::start(
         Arc::clone(&core),
-        std::mem::replace(&mut database.connection, schema::connect(&home.paths).expect("one more")),
+        std::mem::replace(&mut database.connection, schema::connect(&folder.paths).expect("one more")),
     )
     .expect("started");
     let commit = |number: u64, size: usize| {
         let core = Arc::clone(&core);
-        async move { core.ask(|reply| Op::Commit(Box::new(message(id(number), size)), reply)).await.map(Committed::told) }
+        async move {
+            core.ask(|reply| Op::Commit(Box::new(message(id(number), size)), reply)).await.map(Committed::acknowledged)
+        }
     };
     commit(1, 100_000).await.expect("fits");
     assert!(matches!(commit(2, 100_000).await, Err(SpoolError::Full(_))));
-    assert!(home.paths.reserve.exists(), "new mail may not have the reserve");
+    assert!(folder.paths.reserve.exists(), "new mail may not have the reserve");
     commit(3, 1_000).await.expect("a small one still fits");
     let mut grown = envelope();
     grown.envid = Some("x".repeat(200_000));
     assert!(matches!(core.record(id(3), grown).await, Err(SpoolError::Full(_))));
-    assert!(!home.paths.reserve.exists(), "a state may have the reserve");
+    assert!(!folder.paths.reserve.exists(), "a state may have the reserve");
     core.remove(id(1)).await.expect("removed");
     commit(4, 100_000).await.expect("room again");
     core.queue.close();
     thread.join().expect("no panic");
 }
 
-/// Counts who asks for a database that another program holds; nobody waits for it here.
+/// Counts the attempts to lock a database that another program has locked. Each attempt gives up at once here.
 static ASKED: AtomicU64 = AtomicU64::new(0);
 
 #[tokio::test]
 async fn a_database_that_another_program_holds_is_asked_for_once_a_batch() {
     let folder = tempfile::tempdir().expect("a folder");
     drop(SqliteSpool::open(folder.path()).expect("a spool"));
-    let home = Home::take(folder.path()).expect("free");
-    let mut writing = schema::connect(&home.paths).expect("ours");
+    let folder = SpoolFolder::lock(folder.path()).expect("free");
+    let mut writing = schema::connect(&folder.paths).expect("ours");
     let gave_up = |_| {
         ASKED.fetch_add(1, Ordering::Relaxed);
         false
     };
     writing.busy_handler(Some(gave_up)).expect("set");
-    let holder = schema::connect(&home.paths).expect("one more");
+    let holder = schema::connect(&folder.paths).expect("one more");
     holder.execute_batch("BEGIN IMMEDIATE").expect("held");
-    let core = core(&home);
+    let core = core(&folder);
     let ask = |number| core.ask(move |reply| Op::Commit(Box::new(message(id(number), 10)), reply));
-    // All of them wait before the writer is there to take them.
+    // All of them are queued before the writer starts, so they are one batch.
     let started = async { writer::start(Arc::clone(&core), writing).expect("started") };
     let (one, two, three, thread) = tokio::join!(ask(1), ask(2), ask(3), started);
     for answer in [one, two, three] {
-        let fault = answer.map(Committed::told).expect_err("it is held").to_string();
+        let fault = answer.map(Committed::acknowledged).expect_err("it is held").to_string();
         assert!(fault.contains("another program keeps it locked"), "{fault}");
     }
     assert_eq!(ASKED.load(Ordering::Relaxed), 1);
     holder.execute_batch("COMMIT").expect("given up");
-    ask(4).await.map(Committed::told).expect("nothing is wrong with it");
+    ask(4).await.map(Committed::acknowledged).expect("nothing is wrong with it");
     core.queue.close();
     thread.join().expect("no panic");
 }
 
-/// After a kill nobody knows what of the log is on the disk; what is committed next must not hang on it.
+/// After a kill it is unknown how much of the log is on the disk. Later commits must not depend on it.
 #[tokio::test]
 async fn a_start_moves_what_the_log_holds_into_the_database() {
     let (folder, killed) = (tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder"));
@@ -142,10 +143,10 @@ async fn a_start_moves_what_the_log_holds_into_the_database() {
     for file in ["queue.db", "queue.db-wal"] {
         std::fs::copy(folder.path().join(file), killed.path().join(file)).expect("copied");
     }
-    let home = Home::take(killed.path()).expect("free");
-    // Not closed: that would empty the log by itself.
-    std::mem::forget(schema::open(&home.paths).expect("ours").connection);
-    // The log is gone, as if the disk had never had it.
+    let folder = SpoolFolder::lock(killed.path()).expect("free");
+    // Not closed: closing would empty the log.
+    std::mem::forget(schema::open(&folder.paths).expect("ours").connection);
+    // The log is missing, as if it had never reached the disk.
     let alone = tempfile::tempdir().expect("a folder");
     std::fs::copy(killed.path().join("queue.db"), alone.path().join("queue.db")).expect("copied");
     let spool = SqliteSpool::open(alone.path()).expect("a spool");
@@ -156,8 +157,8 @@ async fn a_start_moves_what_the_log_holds_into_the_database() {
 async fn the_end_of_the_writer_is_noticed() {
     let folder = tempfile::tempdir().expect("a folder");
     let spool = SqliteSpool::open(folder.path()).expect("a spool");
-    // As the thread itself does it, however it ends.
-    drop(writer::Ending(Arc::clone(&spool.core)));
+    // The thread drops this guard however it ends.
+    drop(writer::EndGuard(Arc::clone(&spool.core)));
     spool.closed().await;
     let draft = spool.draft();
     assert!(matches!(spool.commit(draft, envelope()).await, Err(SpoolError::Closed)));
@@ -183,27 +184,27 @@ async fn the_log_starts_again_under_load() {
     for worker in workers {
         worker.await.expect("no panic");
     }
-    // 120 MB went through it.
+    // 120 MB were written.
     let log = std::fs::metadata(&spool.core.paths.wal).expect("a log").len();
     assert!(log < 64 << 20, "the log has {log} octets");
 }
 
-fn core(home: &Home) -> Arc<Core> {
-    let paths = home.paths.clone();
-    let room = Room::open(&paths.folder, paths.reserve.clone(), Some(0)).expect("room");
+fn core(folder: &SpoolFolder) -> Arc<Core> {
+    let paths = folder.paths.clone();
+    let free_space = FreeSpace::open(&paths.folder, paths.reserve.clone(), Some(0)).expect("room");
     Arc::new_cyclic(|me| Core {
-        queue: Arc::new(Queue::default()),
+        queue: Arc::new(WriteQueue::default()),
         wal: checkpoint::Wal::default(),
         readers: Readers::new(paths.clone()),
         drafts: Arc::new(Drafts {
             bodies: paths.bodies.clone(),
-            room,
+            free_space,
             ids: super::super::ids::Ids::after(None, None),
             folder_failed: false.into(),
         }),
         ended: CancellationToken::new(),
         counters: Counters::default(),
-        leaps: Leaps::default(),
+        clock_jumps: ClockJumps::default(),
         paths,
         monitor: crate::monitor::Monitor::default(),
         me: me.clone(),

@@ -1,6 +1,8 @@
-//! Damaged entries: taken out of the queue, kept whole for people, told in the log.
+//! The quarantine: damaged entries leave the queue, their data is kept for a person to inspect, and the log names
+//! them.
 //!
-//! Files first, then the row: a crash in between leaves the row, and it is set aside again.
+//! The files are written before the row is deleted. After a crash in between the row is still there and is
+//! quarantined again.
 
 use std::fmt::Write as _;
 use std::fs::File;
@@ -12,21 +14,21 @@ use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension as _};
 use tokio::sync::oneshot;
 
-use super::super::file::{fault, sync_folder};
-use super::super::{SpoolError, Stored};
+use super::super::file::{io_error, sync_folder};
+use super::super::{SpoolError, StoredMessage};
 use super::Core;
 use super::queue::Op;
 use super::row::{self, RowError};
 use super::schema::database_error;
 use crate::envelope::QueueId;
 
-/// The next messages after `after`. Damaged ones are set aside on the way.
+/// Returns the next messages after `after`. Damaged ones are quarantined.
 pub(super) fn scan(
     core: &Core,
     connection: &Connection,
     after: Option<QueueId>,
     limit: usize,
-) -> Result<Vec<Stored>, SpoolError> {
+) -> Result<Vec<StoredMessage>, SpoolError> {
     let mut after = after.map_or(i64::MIN, row::row_id);
     loop {
         let page = row::page(connection, &core.paths, after, limit)?;
@@ -35,11 +37,11 @@ pub(super) fn scan(
         for (raw, stored) in page {
             match stored {
                 Ok(stored) => sound.push(stored),
-                Err(RowError::Damage(fault)) => aside_or_left(core, connection, raw, &fault)?,
+                Err(RowError::Damage(fault)) => quarantine_or_skip(core, connection, raw, &fault)?,
                 Err(RowError::Spool(error)) => return Err(error),
             }
         }
-        // Nothing but damage on this page is not the end.
+        // A page with nothing but damaged rows is not the end.
         if !sound.is_empty() || limit == 0 {
             return Ok(sound);
         }
@@ -47,70 +49,70 @@ pub(super) fn scan(
     }
 }
 
-/// Sets a row aside where that can be done; it must not keep the rest of the queue from going out.
-fn aside_or_left(core: &Core, connection: &Connection, raw: i64, fault: &str) -> Result<(), SpoolError> {
-    let mut done = set_row_aside(core, connection, raw, fault);
-    if matches!(done, Err(SpoolError::Full(_))) && core.drafts.room.release() {
-        done = set_row_aside(core, connection, raw, fault);
+/// Quarantines a row. If that fails the row stays, logged, for it must not keep the rest of the queue from delivery.
+fn quarantine_or_skip(core: &Core, connection: &Connection, raw: i64, fault: &str) -> Result<(), SpoolError> {
+    let mut result = quarantine_row(core, connection, raw, fault);
+    if matches!(result, Err(SpoolError::Full(_))) && core.drafts.free_space.release_reserve() {
+        result = quarantine_row(core, connection, raw, fault);
     }
-    match done {
+    match result {
         Ok(_) => Ok(()),
         Err(SpoolError::Closed) => Err(SpoolError::Closed),
         Err(error) => {
             tracing::error!(
                 queue_id = name(raw), fault, %error,
-                "damaged message not set aside; it stays in the queue, undelivered, and the next start tries again: mend what is in the way, then restart gatepost"
+                "cannot quarantine a damaged message, which stays in the queue undelivered; correct the error, then restart gatepost"
             );
             Ok(())
         }
     }
 }
 
-/// Sets one message aside, and gives the error that tells it: [`SpoolError::Missing`] where it was
+/// Quarantines one message and returns the error that describes it: [`SpoolError::Missing`] if the message was
 /// removed meanwhile.
-pub(super) fn set_aside(core: &Core, connection: &Connection, id: QueueId, fault: &str) -> SpoolError {
-    match set_row_aside(core, connection, row::row_id(id), fault) {
-        Ok(Some(aside)) => SpoolError::Damaged { id, fault: fault.to_owned(), aside },
+pub(super) fn quarantine_message(core: &Core, connection: &Connection, id: QueueId, fault: &str) -> SpoolError {
+    match quarantine_row(core, connection, row::row_id(id), fault) {
+        Ok(Some(files)) => SpoolError::Damaged { id, fault: fault.to_owned(), files },
         Ok(None) => SpoolError::Missing(id),
         Err(error) => error,
     }
 }
 
-/// Where it is now; `None` where there is no such row any more.
-fn set_row_aside(core: &Core, connection: &Connection, raw: i64, fault: &str) -> Result<Option<String>, SpoolError> {
+/// Returns the path of the quarantined files with a wildcard, or `None` if the row does not exist any more.
+fn quarantine_row(core: &Core, connection: &Connection, raw: i64, fault: &str) -> Result<Option<String>, SpoolError> {
     let (id, name) = (row::queue_id(raw), name(raw));
-    let place = Place { folder: &core.paths.aside, name: &name };
-    if !place.write_row(core, connection, raw, fault)? {
+    let files = QuarantineFiles { folder: &core.paths.quarantine, name: &name };
+    if !files.write_row(core, connection, raw, fault)? {
         return Ok(None);
     }
     if let Some(id) = id {
-        place.move_body(&core.paths.body(id))?;
+        files.move_body(&core.paths.body(id))?;
     }
-    sync_folder(&core.paths.aside)?;
+    sync_folder(&core.paths.quarantine)?;
     let (reply, answer) = oneshot::channel();
     core.queue.push(Op::Evict(raw, reply))?;
     answer.blocking_recv().unwrap_or(Err(SpoolError::Closed))?;
-    core.counters.set_aside.fetch_add(1, Ordering::Relaxed);
-    let aside = place.file("*").display().to_string();
+    core.counters.quarantined.fetch_add(1, Ordering::Relaxed);
+    let paths = files.file("*").display().to_string();
     tracing::error!(
         queue_id = name,
         fault,
-        files = aside,
-        "damaged message set aside; look at its files there and send it again by hand, or tell its sender"
+        files = paths,
+        "damaged message quarantined; inspect its files, then send it again by hand or inform its sender"
     );
-    Ok(Some(aside))
+    Ok(Some(paths))
 }
 
 fn name(raw: i64) -> String {
     row::queue_id(raw).map_or_else(|| format!("row{raw}"), |id| id.to_string())
 }
 
-struct Place<'a> {
+struct QuarantineFiles<'a> {
     folder: &'a Path,
     name: &'a str,
 }
 
-impl Place<'_> {
+impl QuarantineFiles<'_> {
     fn file(&self, kind: &str) -> PathBuf {
         self.folder.join(format!("{}.{kind}", self.name))
     }
@@ -121,10 +123,10 @@ impl Place<'_> {
             file.write_all(content)?;
             file.sync_all()
         });
-        written.map_err(|error| fault("write", &path, &error))
+        written.map_err(|error| io_error("write", &path, &error))
     }
 
-    /// Writes what the row says, as far as it says anything. Whether it is there.
+    /// Writes the columns of the row to files, as far as they can be read. Returns whether the row exists.
     fn write_row(&self, core: &Core, connection: &Connection, raw: i64, fault: &str) -> Result<bool, SpoolError> {
         let failed = |error| database_error(&core.paths, "read a damaged row of", &error);
         let sql = "SELECT m.*, b.data FROM message m LEFT JOIN body b ON b.id = m.id WHERE m.id = ?1";
@@ -164,7 +166,7 @@ impl Place<'_> {
         match std::fs::rename(body, self.file("eml")) {
             Ok(()) => sync_folder(body.parent().unwrap_or(Path::new("."))),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
-            Err(error) => Err(fault("move aside", body, &error)),
+            Err(error) => Err(io_error("quarantine", body, &error)),
         }
     }
 }

@@ -1,20 +1,21 @@
-//! The spool's folder: who has it, what belongs in it, and what is left over from a crash.
+//! The folder of the spool: its lock, the files that belong in it, and the leftovers of a crash.
 //!
 //! ```text
-//! lock       held by the running instance, with its process id
-//! queue.db   the database, with queue.db-wal and queue.db-shm
-//! reserve    takes up room that states and removals may have when the disk is full
-//! quota-probe  is written, and removed, to find out whether a quota is used up
-//! bodies/    content over 128 KiB: <id>; while it comes in: <id>.part
-//! leaps.json   leaps of the clock, where there were any
-//! aside/     damaged entries: <id>.json (envelope), <id>.eml (content), <id>.txt (what is wrong)
-//! policies.db   what domains publish (`discovery`'s own), with policies.db-wal and policies.db-shm
-//! history.db what domains' TLS was like before; none of the spool's business
-//! dnssec.json that DNSSEC validation has worked; likewise
-//! monitor.json what is watched; likewise
+//! lock          locked by the running instance; contains its process id
+//! queue.db      the database, with queue.db-wal and queue.db-shm
+//! reserve       a reserve of disk space, removed when the disk is full, for states and removals
+//! quota-probe   a test file that shows whether a quota is exhausted; removed after the test
+//! bodies/       content over 128 KiB: <id>; while it is being received: <id>.part
+//! leaps.json    clock jumps, if there were any
+//! aside/        quarantined entries: <id>.json (envelope), <id>.eml (content), <id>.txt (the damage)
+//! policies.db   cache of DANE and MTA-STS policies (module `discovery`), with -wal and -shm
+//! tlsrpt.db     TLS reports (module `tlsrpt`), with -wal and -shm
+//! history.db    downgrade memory (module `discovery`), with -wal and -shm
+//! dnssec.json   the record that DNSSEC validation has worked (module `dns`)
+//! monitor.json  what is watched (module `monitor`)
 //! ```
 //!
-//! Everything else is foreign: reported and left alone.
+//! Any other file is foreign: it is logged and left alone.
 
 use std::fs::{DirBuilder, File, TryLockError};
 use std::io::{Read as _, Write as _};
@@ -23,27 +24,27 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use super::super::SpoolError;
-use super::super::file::{fault, sync_folder};
+use super::super::file::{io_error, sync_folder};
 use super::row::{IN_FILE, row_id};
 use super::schema::{Database, database_error};
 use crate::envelope::QueueId;
 use crate::ownership;
 
-/// What is where.
+/// The paths of the folder's files.
 #[derive(Debug, Clone)]
 pub(super) struct Paths {
     pub(super) folder: PathBuf,
     pub(super) database: PathBuf,
     pub(super) wal: PathBuf,
     pub(super) reserve: PathBuf,
-    pub(super) leaps: PathBuf,
+    pub(super) clock_jumps: PathBuf,
     pub(super) bodies: PathBuf,
-    pub(super) aside: PathBuf,
+    pub(super) quarantine: PathBuf,
 }
 
 const LOCK: &str = "lock";
-/// What belongs in the folder.
-const OURS: [&str; 25] = [
+/// The names that belong in the folder.
+const KNOWN_NAMES: [&str; 25] = [
     LOCK,
     "queue.db",
     "queue.db-wal",
@@ -62,18 +63,18 @@ const OURS: [&str; 25] = [
     "tlsrpt.db-wal",
     "tlsrpt.db-shm",
     "tlsrpt.db.damaged",
-    // The downgrade memory, which lives beside the spool.
+    // The downgrade memory.
     "history.db",
     "history.db-wal",
     "history.db-shm",
-    // That DNSSEC validation has worked, likewise.
+    // The record that DNSSEC validation has worked.
     "dnssec.json",
     "dnssec.json.new",
-    // What is watched, likewise.
+    // The state of the certificate watch.
     "monitor.json",
     "monitor.json.new",
 ];
-const PART: &str = "part";
+const PART_EXTENSION: &str = "part";
 
 impl Paths {
     fn new(folder: &Path) -> Self {
@@ -82,9 +83,9 @@ impl Paths {
             database: folder.join("queue.db"),
             wal: folder.join("queue.db-wal"),
             reserve: folder.join("reserve"),
-            leaps: folder.join("leaps.json"),
+            clock_jumps: folder.join("leaps.json"),
             bodies: folder.join("bodies"),
-            aside: folder.join("aside"),
+            quarantine: folder.join("aside"),
         }
     }
 
@@ -93,41 +94,41 @@ impl Paths {
     }
 }
 
-/// The folder, and the lock on it.
+/// The folder of the spool, locked by this process while the value lives.
 #[derive(Debug)]
-pub(super) struct Home {
+pub(super) struct SpoolFolder {
     pub(super) paths: Paths,
     _lock: File,
 }
 
-impl Home {
-    /// Makes the folder where it is missing, and takes it for this instance.
-    pub(super) fn take(folder: &Path) -> Result<Self, SpoolError> {
+impl SpoolFolder {
+    /// Creates the folder if it is missing, and locks it.
+    pub(super) fn lock(folder: &Path) -> Result<Self, SpoolError> {
         let paths = Paths::new(folder);
         make_folder(folder)?;
         ownership::check(folder).map_err(|fault| SpoolError::Io(format!("the spool {fault}")))?;
-        let lock = take_lock(&folder.join(LOCK), folder)?;
-        for folder in [&paths.bodies, &paths.aside] {
+        let lock = lock_file(&folder.join(LOCK), folder)?;
+        for folder in [&paths.bodies, &paths.quarantine] {
             make_folder(folder)?;
         }
         sync_folder(folder)?;
-        let mode = std::fs::metadata(folder).map_err(|error| fault("look at", folder, &error))?.mode();
+        let mode = std::fs::metadata(folder).map_err(|error| io_error("read the metadata of", folder, &error))?.mode();
         if mode & 0o007 != 0 {
-            tracing::warn!(folder = %folder.display(), "others may look into the spool; chmod 700 keeps mail private");
+            tracing::warn!(folder = %folder.display(), "the spool is readable by other users; chmod 700 keeps mail private");
         }
         Ok(Self { paths, _lock: lock })
     }
 
-    /// When the database was last written to.
-    pub(super) fn written(&self) -> Option<SystemTime> {
+    /// Returns the time of the database's last change.
+    pub(super) fn last_change(&self) -> Option<SystemTime> {
         let modified = |path: &PathBuf| std::fs::metadata(path).and_then(|file| file.modified()).ok();
         modified(&self.paths.database).max(modified(&self.paths.wal))
     }
 
-    /// Clears what a crash left behind, and reports what is not ours.
-    pub(super) fn tidy(&self, database: &Database) -> Result<(), SpoolError> {
+    /// Removes the leftovers of a crash and logs foreign files.
+    pub(super) fn clear_leftovers(&self, database: &Database) -> Result<(), SpoolError> {
         for (name, path) in entries(&self.paths.folder)? {
-            if !OURS.contains(&name.as_str()) {
+            if !KNOWN_NAMES.contains(&name.as_str()) {
                 report_foreign(&path);
             }
         }
@@ -136,14 +137,19 @@ impl Home {
             match BodyName::parse(&name) {
                 Some(BodyName::Part) => drafts += u64::from(remove(&path)),
                 Some(BodyName::Body(id)) if self.is_known(database, id)? => {}
-                // A new database beside old bodies: somebody lost it, and these may be all there is.
-                Some(BodyName::Body(_)) if database.is_new => self.rescue(&name, &path)?,
+                // A new database beside old bodies: the old database was lost, and these files may be all that is
+                // left.
+                Some(BodyName::Body(_)) if database.is_new => self.quarantine_body(&name, &path)?,
                 Some(BodyName::Body(_)) => bodies += u64::from(remove(&path)),
                 None => report_foreign(&path),
             }
         }
         if drafts + bodies > 0 {
-            tracing::info!(drafts, bodies, "files of messages that were never acknowledged or are gone were removed");
+            tracing::info!(
+                drafts,
+                bodies,
+                "removed leftover files of messages that were never accepted or are already removed"
+            );
         }
         Ok(())
     }
@@ -154,12 +160,12 @@ impl Home {
         known.map_err(|error| database_error(&self.paths, "look a body file up in", &error))
     }
 
-    fn rescue(&self, name: &str, path: &Path) -> Result<(), SpoolError> {
-        let to = self.paths.aside.join(format!("{name}.eml"));
-        std::fs::rename(path, &to).map_err(|error| fault("move aside", path, &error))?;
+    fn quarantine_body(&self, name: &str, path: &Path) -> Result<(), SpoolError> {
+        let to = self.paths.quarantine.join(format!("{name}.eml"));
+        std::fs::rename(path, &to).map_err(|error| io_error("quarantine", path, &error))?;
         tracing::error!(
             file = %to.display(),
-            "body file without a database was set aside; its envelope is lost with the old queue.db"
+            "body file without a database quarantined; its envelope was in the missing queue.db"
         );
         Ok(())
     }
@@ -171,10 +177,10 @@ enum BodyName {
 }
 
 impl BodyName {
-    /// Only what we would write ourselves.
+    /// Accepts only names that the spool itself writes.
     fn parse(name: &str) -> Option<Self> {
         let (stem, part) = match name.split_once('.') {
-            Some((stem, PART)) => (stem, true),
+            Some((stem, PART_EXTENSION)) => (stem, true),
             Some(_) => return None,
             None => (name, false),
         };
@@ -187,22 +193,22 @@ fn make_folder(folder: &Path) -> Result<(), SpoolError> {
     if folder.is_dir() {
         return Ok(());
     }
-    DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(|error| fault("create", folder, &error))?;
-    // The new name must outlive a power failure, like everything that is put behind it.
+    DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(|error| io_error("create", folder, &error))?;
+    // The new name must survive a power failure, like everything that is stored below it.
     match folder.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => sync_folder(parent),
         _ => sync_folder(Path::new(".")),
     }
 }
 
-fn take_lock(path: &Path, folder: &Path) -> Result<File, SpoolError> {
+fn lock_file(path: &Path, folder: &Path) -> Result<File, SpoolError> {
     let open = File::options().read(true).write(true).create(true).truncate(false).open(path);
-    let mut file = open.map_err(|error| fault("open", path, &error))?;
+    let mut file = open.map_err(|error| io_error("open", path, &error))?;
     match file.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
             let mut pid = String::new();
-            // Only for the message: it may be half written.
+            // Only for the error text: the file may be incomplete.
             let _unreadable = (&mut file).take(20).read_to_string(&mut pid);
             return Err(SpoolError::Io(format!(
                 "the spool {} is in use by another gatepost (process {}); stop it, or give this one a [spool] path of its own",
@@ -210,18 +216,18 @@ fn take_lock(path: &Path, folder: &Path) -> Result<File, SpoolError> {
                 pid.trim(),
             )));
         }
-        Err(TryLockError::Error(error)) => return Err(fault("lock", path, &error)),
+        Err(TryLockError::Error(error)) => return Err(io_error("lock", path, &error)),
     }
-    // The process id helps people only; a full disk must not keep the queue from being worked off.
-    let noted = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
-    if let Err(error) = noted {
-        tracing::debug!(file = %path.display(), %error, "process id not noted in the lock file");
+    // The process id is for people only; a full disk must not prevent the start.
+    let written = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
+    if let Err(error) = written {
+        tracing::debug!(file = %path.display(), %error, "cannot write the process id to the lock file");
     }
     Ok(file)
 }
 
 fn entries(folder: &Path) -> Result<Vec<(String, PathBuf)>, SpoolError> {
-    let failed = |error| fault("list", folder, &error);
+    let failed = |error| io_error("list", folder, &error);
     let mut found = Vec::new();
     for entry in std::fs::read_dir(folder).map_err(failed)? {
         let entry = entry.map_err(failed)?;
@@ -233,11 +239,11 @@ fn entries(folder: &Path) -> Result<Vec<(String, PathBuf)>, SpoolError> {
 fn remove(path: &Path) -> bool {
     let removed = std::fs::remove_file(path);
     if let Err(error) = &removed {
-        tracing::warn!(file = %path.display(), %error, "leftover file not removed");
+        tracing::warn!(file = %path.display(), %error, "cannot remove a leftover file");
     }
     removed.is_ok()
 }
 
 fn report_foreign(path: &Path) {
-    tracing::warn!(file = %path.display(), "foreign file in the spool was left alone; move it elsewhere");
+    tracing::warn!(file = %path.display(), "foreign file in the spool; move it elsewhere");
 }
