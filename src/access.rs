@@ -14,7 +14,7 @@ use crate::smtp::reply::{Reply, Status};
 
 /// What of the configuration decides.
 #[derive(Debug, Clone, Copy)]
-pub struct Rules<'a> {
+pub struct RelayRules<'a> {
     /// Our own name.
     pub hostname: &'a Domain,
     /// Where mail to our postmaster goes.
@@ -25,7 +25,7 @@ pub struct Rules<'a> {
     pub connectors: &'a Connectors,
 }
 
-impl<'a> Rules<'a> {
+impl<'a> RelayRules<'a> {
     /// The rules of a configuration, whose connectors these are.
     #[must_use]
     pub fn new(config: &'a Config, connectors: &'a Connectors) -> Self {
@@ -33,15 +33,15 @@ impl<'a> Rules<'a> {
     }
 
     /// Checks that `[relay] domains` or a connector names a domain itself, not only by a wildcard.
-    fn names(&self, domain: &Domain) -> bool {
+    fn has_exact_pattern(&self, domain: &Domain) -> bool {
         let ours = |pattern: &DomainPattern| matches!(pattern, DomainPattern::Exactly(name) if name == domain);
-        self.relay.domains.iter().any(ours) || self.connectors.names(domain)
+        self.relay.domains.iter().any(ours) || self.connectors.has_exact_pattern(domain)
     }
 }
 
 /// Who is asking.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Peer {
+pub struct RelayClient {
     /// Its address, where it is known. An IPv4-mapped IPv6 address is taken for the IPv4 address it is.
     pub address: Option<IpAddr>,
     /// Our own address that it speaks to.
@@ -52,7 +52,7 @@ pub struct Peer {
 
 /// Why a recipient is not taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Denied {
+pub enum RelayDenied {
     /// A domain that is not ours.
     #[error("Relaying denied: this server takes no mail for that domain from your address")]
     Domain,
@@ -67,7 +67,7 @@ pub enum Denied {
     NoDomain,
 }
 
-impl Denied {
+impl RelayDenied {
     /// The answer to RCPT.
     #[must_use]
     pub fn reply(self) -> Reply {
@@ -83,43 +83,49 @@ impl Denied {
 ///
 /// # Errors
 /// [`Denied`], which knows its reply.
-pub fn recipient(rules: Rules<'_>, peer: Peer, path: &ForwardPath) -> Result<Mailbox, Denied> {
+pub fn resolve_recipient(
+    rules: RelayRules<'_>,
+    client: RelayClient,
+    path: &ForwardPath,
+) -> Result<Mailbox, RelayDenied> {
     let mailbox = match path {
         ForwardPath::Postmaster => return Ok(rules.postmaster.clone()),
-        ForwardPath::Local(local) if is_own_client(rules.relay, peer.address) => {
+        ForwardPath::Local(local) if is_own_client(rules.relay, client.address) => {
             let mailbox = Mailbox::of_user(local, rules.hostname.clone());
-            return Ok(self::local(rules, &mailbox).unwrap_or(mailbox));
+            return Ok(local_mailbox(rules, &mailbox).unwrap_or(mailbox));
         }
-        ForwardPath::Local(_) => return Err(Denied::NoDomain),
+        ForwardPath::Local(_) => return Err(RelayDenied::NoDomain),
         ForwardPath::Mailbox(mailbox) => mailbox,
     };
-    let local = peer.local.to_canonical();
-    let ourselves = match mailbox.host() {
+    let local = client.local.to_canonical();
+    let is_this_host = match mailbox.host() {
         Host::Domain(domain) => domain == rules.hostname,
         Host::Literal(address) => address.to_canonical() == local,
     };
     // Every server has a postmaster (RFC 5321 §4.5.1), and a name of its own.
-    if ourselves && mailbox.local_part().eq_ignore_ascii_case("postmaster") {
+    if is_this_host && mailbox.local_part().eq_ignore_ascii_case("postmaster") {
         return Ok(rules.postmaster.clone());
     }
-    let in_networks = is_own_client(rules.relay, peer.address);
-    let or_local = || self::local(rules, mailbox).unwrap_or_else(|| mailbox.clone());
+    let in_networks = is_own_client(rules.relay, client.address);
+    let or_local = || local_mailbox(rules, mailbox).unwrap_or_else(|| mailbox.clone());
     match mailbox.host() {
-        Host::Literal(_) if in_networks && ourselves => Ok(rules.postmaster.clone()),
+        Host::Literal(_) if in_networks && is_this_host => Ok(rules.postmaster.clone()),
         _ if in_networks => Ok(or_local()),
-        Host::Literal(_) => Err(Denied::Literal),
-        Host::Domain(_) if peer.may_relay => Ok(or_local()),
-        Host::Domain(domain) if !rules.relay.domains.iter().any(|ours| matches(ours, domain)) => Err(Denied::Domain),
+        Host::Literal(_) => Err(RelayDenied::Literal),
+        Host::Domain(_) if client.may_relay => Ok(or_local()),
+        Host::Domain(domain) if !rules.relay.domains.iter().any(|ours| pattern_covers(ours, domain)) => {
+            Err(RelayDenied::Domain)
+        }
         // The next hop may trust us more than it should, and follow such a route.
-        Host::Domain(_) if mailbox.local_part().contains(['%', '!', '@']) => Err(Denied::Routing),
+        Host::Domain(_) if mailbox.local_part().contains(['%', '!', '@']) => Err(RelayDenied::Routing),
         Host::Domain(_) => Ok(mailbox.clone()),
     }
 }
 
 /// Checks that a peer may send to any domain. Whoever may not is a stranger.
 #[must_use]
-pub fn may_relay(relay: &Relay, peer: Peer) -> bool {
-    peer.may_relay || is_own_client(relay, peer.address)
+pub fn may_relay(relay: &Relay, client: RelayClient) -> bool {
+    client.may_relay || is_own_client(relay, client.address)
 }
 
 /// Checks that a client belongs to `[relay] networks`. A client without a known address does not.
@@ -133,19 +139,19 @@ pub fn is_own_client(relay: &Relay, address: Option<IpAddr>) -> bool {
 /// there are no mailboxes here, and `*` would send it out and back. Where the configuration names the host, its way is
 /// settled, and `localhost` is another word for it. Nothing for every other mailbox.
 #[must_use]
-pub fn local(rules: Rules<'_>, mailbox: &Mailbox) -> Option<Mailbox> {
+pub fn local_mailbox(rules: RelayRules<'_>, mailbox: &Mailbox) -> Option<Mailbox> {
     let domain = mailbox.host().domain()?;
     let is_localhost = domain.as_str() == "localhost" && domain != rules.hostname;
-    if (!is_localhost && domain != rules.hostname) || rules.names(domain) {
+    if (!is_localhost && domain != rules.hostname) || rules.has_exact_pattern(domain) {
         return None;
     }
-    if is_localhost && rules.names(rules.hostname) {
-        return Some(mailbox.clone().at(Host::Domain(rules.hostname.clone())));
+    if is_localhost && rules.has_exact_pattern(rules.hostname) {
+        return Some(mailbox.clone().with_host(Host::Domain(rules.hostname.clone())));
     }
     Some(rules.postmaster.clone())
 }
 
-fn matches(pattern: &DomainPattern, domain: &Domain) -> bool {
+fn pattern_covers(pattern: &DomainPattern, domain: &Domain) -> bool {
     match pattern {
         DomainPattern::Any => true,
         DomainPattern::Below(ancestor) => domain.is_below(ancestor),

@@ -170,13 +170,13 @@ impl Mailbox {
         if text.len() > PATH_MAX {
             return Err(AddressError::TooLong);
         }
-        let mailbox = Self::kept(text)?;
+        let mailbox = Self::parse_stored(text)?;
         // What is kept is what the next hop hears, and A-labels are longer than the U-labels that were written.
         if mailbox.to_string().len() > PATH_MAX { Err(AddressError::TooLong) } else { Ok(mailbox) }
     }
 
     /// Parses what was parsed before, and is kept, however long it is: a message that was accepted is not lost over it.
-    fn kept(text: &str) -> Result<Self, AddressError> {
+    fn parse_stored(text: &str) -> Result<Self, AddressError> {
         if text.is_empty() {
             return Err(AddressError::Empty);
         }
@@ -200,7 +200,7 @@ impl Mailbox {
 
     /// The same local part at another host.
     #[must_use]
-    pub fn at(self, host: Host) -> Self {
+    pub fn with_host(self, host: Host) -> Self {
         Self { host, ..self }
     }
 
@@ -288,8 +288,8 @@ impl ReversePath {
         Mailbox::parse(without_source_route(text)?).map(Self::Mailbox)
     }
 
-    fn kept(text: &str) -> Result<Self, AddressError> {
-        if text.is_empty() { Ok(Self::Null) } else { Mailbox::kept(text).map(Self::Mailbox) }
+    fn parse_stored(text: &str) -> Result<Self, AddressError> {
+        if text.is_empty() { Ok(Self::Null) } else { Mailbox::parse_stored(text).map(Self::Mailbox) }
     }
 
     /// The mailbox, unless the path is null.
@@ -388,4 +388,4 @@ macro_rules! serde_as_text {
         }
     )*};
 }
-serde_as_text!(Domain read by parse, Mailbox read by kept, ReversePath read by kept, ForwardPath read by parse);
+serde_as_text!(Domain read by parse, Mailbox read by parse_stored, ReversePath read by parse_stored, ForwardPath read by parse);

@@ -4,9 +4,9 @@
 //! nothing is judged: the winner's words, joined with what else is known of the hop, become a
 //! [`TlsPolicy`] for [`crate::tls::judge`].
 
-mod contest;
-mod join;
-mod wanted;
+mod demand_text;
+mod layers;
+mod matching;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -14,13 +14,13 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
-pub use contest::{Claim, Contest, Lost};
-pub use join::{DaneFinding, Findings, MemoryFinding, StsFinding, StsListing, Way, outbound_policy};
-pub use wanted::wanted;
+pub use demand_text::describe_demand;
+pub use layers::{DaneFinding, HopFacts, HostProof, MemoryFinding, MtaStsFinding, MtaStsListing, outbound_policy};
+pub use matching::{Matching, NotChosen, PatternMatch};
 
 use crate::address::{Domain, Host};
 use crate::config::{Connector, DomainPattern, Exception, TlsDemand, VerifyWanted};
-use crate::tls::{Demand, Lack, Layer, NamePattern, Strength, TlsPolicy, Verify};
+use crate::tls::{Demand, Layer, NamePattern, Strength, TlsPolicy, Unmeetable, Verify};
 
 /// The connectors of a configuration, ready to be asked.
 #[derive(Debug, Clone)]
@@ -66,7 +66,7 @@ impl Connectors {
 
     /// Whether a connector names this very domain, not only with a wildcard.
     #[must_use]
-    pub fn names(&self, domain: &Domain) -> bool {
+    pub fn has_exact_pattern(&self, domain: &Domain) -> bool {
         self.exactly.contains_key(domain)
     }
 
@@ -84,7 +84,7 @@ impl Connectors {
 
     /// The connector for domains that no other pattern names.
     #[must_use]
-    pub fn for_every(&self) -> &Arc<Connector> {
+    pub fn catch_all(&self) -> &Arc<Connector> {
         &self.any
     }
 
@@ -109,7 +109,7 @@ fn outbound_floor(connector: &Connector, recipient: &Host, smart_host: Option<&H
             Verify::Name(vec![NamePattern::Exact(domain.clone()), NamePattern::OneLabelUnder(domain.clone())])
         }
         (Some(literal @ Host::Literal(_)), _) | (None, literal @ Host::Literal(_)) => {
-            Verify::Unmeetable(Lack::NoName(literal.clone()))
+            Verify::Impossible(Unmeetable::NoName(literal.clone()))
         }
     };
     let (layer, demand) = match exception(connector, now) {
@@ -244,7 +244,7 @@ mod tests {
             ] {
                 let host = Host::parse(host).expect("a host");
                 assert_eq!(connectors.for_host(&host).name, winner, "{host}");
-                assert_eq!(connectors.contest(&host).winner.connector.name, winner, "{host}");
+                assert_eq!(connectors.matches_for(&host).winner.connector.name, winner, "{host}");
             }
             all.reverse();
         }
@@ -281,11 +281,12 @@ mod tests {
             ("example.net", "any \"*\"", &[]),
             ("[192.0.2.1]", "any \"*\"", &[]),
         ] {
-            let contest = connectors.contest(&Host::parse(host).expect("a host"));
-            let said = |claim: &Claim<'_>| format!("{} \"{}\"", claim.connector.name, claim.pattern);
-            assert_eq!(said(&contest.winner), winner, "{host}");
-            let lost: Vec<_> = contest.others.iter().map(|(claim, lost)| format!("{} {lost}", said(claim))).collect();
-            assert_eq!(lost, others, "{host}");
+            let matching = connectors.matches_for(&Host::parse(host).expect("a host"));
+            let text = |matched: &PatternMatch<'_>| format!("{} \"{}\"", matched.connector.name, matched.pattern);
+            assert_eq!(text(&matching.winner), winner, "{host}");
+            let not_chosen: Vec<_> =
+                matching.others.iter().map(|(matched, reason)| format!("{} {reason}", text(matched))).collect();
+            assert_eq!(not_chosen, others, "{host}");
         }
     }
 
@@ -402,7 +403,9 @@ mod tests {
                 [Some(recipient), smart_host].map(|host| host.map(|host| Host::parse(host).expect("a host")));
             let recipient = recipient.expect("always given");
             let wanted = match smart_host.as_ref().unwrap_or(&recipient) {
-                literal @ Host::Literal(_) if wanted.is_empty() => Verify::Unmeetable(Lack::NoName(literal.clone())),
+                literal @ Host::Literal(_) if wanted.is_empty() => {
+                    Verify::Impossible(Unmeetable::NoName(literal.clone()))
+                }
                 _ => Verify::Name(wanted.iter().map(pattern).collect()),
             };
             let wanted = policy_of(wanted);

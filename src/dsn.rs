@@ -2,7 +2,7 @@
 //! frame of RFC 6522; UTF-8 as in RFC 6533; REQUIRETLS as in RFC 8689 §5).
 //!
 //! This module writes text from values. Whether anything has failed is decided in
-//! [`crate::outcome`]; storing and sending the report is the scheduler's affair.
+//! [`crate::failure`]; storing and sending the report is the scheduler's affair.
 //!
 //! A report must pass where its message did not. So it has seven bits and short lines (`encode`) unless its
 //! addressee can only be reached by hosts that take eight, and what cannot be returned in that form is left out.

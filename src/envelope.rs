@@ -1,7 +1,7 @@
 //! The envelope of a message: what MAIL and RCPT said, and how far each recipient has come.
 //!
 //! Values only: grammar lives in [`crate::smtp`], storage in [`crate::spool`], decisions in
-//! [`crate::outcome`]. The serialised form is what the spool keeps, so a field once released keeps
+//! [`crate::failure`]. The serialised form is what the spool keeps, so a field once released keeps
 //! its name. RFC 5321 §2.3.1; DSN parameters from RFC 3461 §4; REQUIRETLS from RFC 8689.
 
 mod arrival;

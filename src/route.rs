@@ -14,7 +14,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use crate::address::{Domain, Host};
 use crate::config::{Config, Route};
 use crate::dns::{Dns, Exchange, Found, LookupError, Mx, Standing};
-use crate::outcome::{Failure, Scope};
+use crate::failure::{Failure, Scope};
 use crate::smtp::reply::Status;
 use own::OwnAddresses;
 

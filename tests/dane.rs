@@ -13,7 +13,7 @@ use gatepost::connector::DaneFinding;
 use gatepost::discovery::{Question, dane};
 use gatepost::dns::Dns;
 use gatepost::envelope::TlsRequirement;
-use gatepost::outcome::{Failure, Persistence, Scope};
+use gatepost::failure::{Failure, Persistence, Scope};
 use gatepost::route::Router;
 use gatepost::smtp::reply::Status;
 use gatepost::tls::{DaneScope, TlsaSet};
@@ -272,11 +272,11 @@ async fn nobody_looks_where_nothing_can_come_of_it() {
         ("route = [\"localhost:25\"]", "good.test", "the host is this machine, and DNS is not asked about it"),
     ] {
         let world = World::new(&server, "", outbound);
-        assert_eq!(world.finding(recipient).await, DaneFinding::NotAsked(why), "{outbound}");
+        assert_eq!(world.finding(recipient).await, DaneFinding::NotLookedUp(why), "{outbound}");
     }
     let world = World::new(&server, "", "");
     let relaxed = world.find("good.test", TlsRequirement::Relaxed).await.expect("an answer");
-    assert_eq!(relaxed, DaneFinding::NotAsked("the message sets it aside (TLS-Required: No)"));
+    assert_eq!(relaxed, DaneFinding::NotLookedUp("the message sets it aside (TLS-Required: No)"));
     assert_eq!(server.asked("_25._tcp.mx.good.test", RecordType::TLSA), 0);
 }
 

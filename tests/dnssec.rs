@@ -273,7 +273,7 @@ async fn finding(config: &Config, recipient: &str) -> String {
         }
         Ok(DaneFinding::Unusable(_)) => "unusable".to_owned(),
         Ok(DaneFinding::Absent(_)) => "absent".to_owned(),
-        Ok(DaneFinding::NotAsked(why)) => why.to_owned(),
+        Ok(DaneFinding::NotLookedUp(why)) => why.to_owned(),
         Err(failure) => format!("fails: {failure}"),
     }
 }

@@ -10,7 +10,7 @@ use dns::NameServer;
 use gatepost::address::Host;
 use gatepost::config::{Route, parse};
 use gatepost::dns::Dns;
-use gatepost::outcome::{Failure, Persistence, Scope};
+use gatepost::failure::{Failure, Persistence, Scope};
 use gatepost::route::{Hop, Origin, Router};
 use gatepost::smtp::reply::Status;
 

@@ -8,7 +8,7 @@ use gatepost::address::Domain;
 use gatepost::config::{self, Connector};
 use gatepost::handshake::{Against, Material, Paths, Role, Seen, SentCertificate};
 use gatepost::tls::{
-    CertificateFacts, DaneFacts, DaneScope, NamePattern, Presented, Tlsa, TlsaMatching, TlsaSelector, TlsaSet,
+    CertificateFacts, DaneFacts, DaneScope, NamePattern, PeerCertificate, Tlsa, TlsaMatching, TlsaSelector, TlsaSet,
     TlsaUsage,
 };
 use jiff::Timestamp;
@@ -102,12 +102,12 @@ impl World {
         let now = Timestamp::from_second(NOW).expect("a time");
         let seen = Seen::fuzzed(chain);
         match self.runtime.block_on(seen.facts(against, role, now)).certificate {
-            Presented::Certificate(facts) => Some(*facts),
-            Presented::Unproved(key) => {
+            PeerCertificate::Certificate(facts) => Some(*facts),
+            PeerCertificate::Unproved(key) => {
                 check_words(&key.to_string());
                 None
             }
-            Presented::Nothing => {
+            PeerCertificate::Nothing => {
                 assert!(chain.is_empty(), "a chain was not seen");
                 None
             }
@@ -159,9 +159,9 @@ pub(crate) fn run(input: &[u8]) {
         Err(fault) => check_words(&fault.to_string()),
     }
     match &facts.dane {
-        DaneFacts::NotHeld => assert!(set.is_none(), "it was not held against its records"),
-        DaneFacts::Held { found: Err(fault), .. } => check_words(&fault.to_string()),
-        DaneFacts::Held { found: Ok(record), .. } => match (record.usage, record.matching) {
+        DaneFacts::NotChecked => assert!(set.is_none(), "it was not held against its records"),
+        DaneFacts::Checked { result: Err(fault), .. } => check_words(&fault.to_string()),
+        DaneFacts::Checked { result: Ok(record), .. } => match (record.usage, record.matching) {
             (TlsaUsage::TrustAnchor, _) => {
                 assert!(is_known(0), "no authority of a record signed {}", leaf.escape_ascii());
                 assert!(

@@ -30,23 +30,29 @@ fn connectors(domains: &[&str]) -> Connectors {
     Connectors::new(&config.connectors, config::default_connector(&config.tls.trust))
 }
 
-fn ask(address: &str, may_relay: bool, path: &str) -> Result<String, Denied> {
-    ask_with(&relay(), &[], address, may_relay, path)
+fn resolve(address: &str, may_relay: bool, path: &str) -> Result<String, RelayDenied> {
+    resolve_with(&relay(), &[], address, may_relay, path)
 }
 
 /// Asks where a connector has these domains.
-fn ask_with(relay: &Relay, connector: &[&str], address: &str, may_relay: bool, path: &str) -> Result<String, Denied> {
+fn resolve_with(
+    relay: &Relay,
+    connector: &[&str],
+    address: &str,
+    may_relay: bool,
+    path: &str,
+) -> Result<String, RelayDenied> {
     let connectors = connectors(connector);
     let address = address.parse().expect("an address");
-    let peer = Peer { address: Some(address), local: "192.0.2.25".parse().expect("an address"), may_relay };
+    let peer = RelayClient { address: Some(address), local: "192.0.2.25".parse().expect("an address"), may_relay };
     let path = ForwardPath::parse(path).unwrap_or_else(|error| panic!("{path}: {error}"));
-    let rules = Rules {
+    let rules = RelayRules {
         hostname: &Domain::parse("relay.example.com").expect("a domain"),
         postmaster: &Mailbox::parse("admin@example.com").expect("a mailbox"),
         relay,
         connectors: &connectors,
     };
-    recipient(rules, peer, &path).map(|mailbox| mailbox.to_string())
+    resolve_recipient(rules, peer, &path).map(|mailbox| mailbox.to_string())
 }
 
 #[test]
@@ -55,7 +61,7 @@ fn whoever_may_not_relay_is_a_stranger() {
         [(Some(OURS), false, true), (Some(STRANGER), false, false), (Some(STRANGER), true, true), (None, false, false)]
     {
         let address = address.map(|address| address.parse().expect("an address"));
-        let peer = Peer { address, local: "192.0.2.25".parse().expect("an address"), may_relay: has_right };
+        let peer = RelayClient { address, local: "192.0.2.25".parse().expect("an address"), may_relay: has_right };
         assert_eq!(may_relay(&relay(), peer), expected, "{peer:?}");
     }
 }
@@ -63,7 +69,7 @@ fn whoever_may_not_relay_is_a_stranger() {
 #[test]
 fn anyone_may_write_to_our_domains() {
     for path in ["a@example.com", "a@EXAMPLE.com", "a@x.sub.example.com", "\"a b\"@example.com"] {
-        assert!(ask(STRANGER, false, path).is_ok(), "{path}");
+        assert!(resolve(STRANGER, false, path).is_ok(), "{path}");
     }
 }
 
@@ -72,10 +78,10 @@ fn strangers_may_write_nowhere_else() {
     for path in
         ["a@example.net", "a@sub.example.com", "a@badexample.com", "a@x.example.com", "a@com", "a@relay.example.com"]
     {
-        assert_eq!(ask(STRANGER, false, path), Err(Denied::Domain), "{path}");
+        assert_eq!(resolve(STRANGER, false, path), Err(RelayDenied::Domain), "{path}");
     }
     for path in ["a@[192.0.2.25]", "a@[127.0.0.1]", "a@[IPv6:::1]"] {
-        assert_eq!(ask(STRANGER, false, path), Err(Denied::Literal), "{path}");
+        assert_eq!(resolve(STRANGER, false, path), Err(RelayDenied::Literal), "{path}");
     }
 }
 
@@ -89,16 +95,16 @@ fn no_spelling_is_a_way_through() {
         "\"@example.net:a\"@example.com",
         "@example.net:a%example.net@example.com",
     ] {
-        assert_eq!(ask(STRANGER, false, path), Err(Denied::Routing), "{path}");
+        assert_eq!(resolve(STRANGER, false, path), Err(RelayDenied::Routing), "{path}");
     }
     // Only the last mailbox of a source route counts (RFC 5321 appendix C).
-    assert_eq!(ask(STRANGER, false, "@example.com:a@example.net"), Err(Denied::Domain));
-    assert_eq!(ask(STRANGER, false, "@example.net:a@example.com"), Ok("a@example.com".into()));
+    assert_eq!(resolve(STRANGER, false, "@example.com:a@example.net"), Err(RelayDenied::Domain));
+    assert_eq!(resolve(STRANGER, false, "@example.net:a@example.com"), Ok("a@example.com".into()));
     for path in
         ["a@example.com@example.net", "a@example.net\0@example.com", "a@example.com>", "a@example.com.", "a@example"]
     {
         let parsed = ForwardPath::parse(path);
-        assert!(parsed.is_err() || ask(STRANGER, false, path).is_err(), "{path:?}");
+        assert!(parsed.is_err() || resolve(STRANGER, false, path).is_err(), "{path:?}");
     }
 }
 
@@ -106,42 +112,42 @@ fn no_spelling_is_a_way_through() {
 fn our_own_clients_may_write_anywhere() {
     for address in ["127.0.0.1", "::ffff:127.0.0.1", "::1", "2001:db8::25"] {
         for path in ["a@example.net", "a%b@example.net", "a%b@example.com", "a@[192.0.2.1]"] {
-            assert_eq!(ask(address, false, path), Ok(path.into()), "{address} {path}");
+            assert_eq!(resolve(address, false, path), Ok(path.into()), "{address} {path}");
         }
     }
     for address in ["::ffff:203.0.113.9", "::2", "2001:db9::1"] {
-        assert_eq!(ask(address, false, "a@example.net"), Err(Denied::Domain), "{address}");
+        assert_eq!(resolve(address, false, "a@example.net"), Err(RelayDenied::Domain), "{address}");
     }
 }
 
 #[test]
 fn who_is_unknown_is_a_stranger() {
-    let asked = |path: &str| {
-        let peer = Peer { address: None, local: "192.0.2.25".parse().expect("an address"), may_relay: false };
+    let resolve_unknown = |path: &str| {
+        let peer = RelayClient { address: None, local: "192.0.2.25".parse().expect("an address"), may_relay: false };
         let hostname = Domain::parse("relay.example.com").expect("a domain");
         let postmaster = Mailbox::parse("admin@example.com").expect("a mailbox");
         let (relay, connectors) = (relay(), connectors(&[]));
-        let rules = Rules { hostname: &hostname, postmaster: &postmaster, relay: &relay, connectors: &connectors };
-        recipient(rules, peer, &ForwardPath::parse(path).expect("a path")).map(|mailbox| mailbox.to_string())
+        let rules = RelayRules { hostname: &hostname, postmaster: &postmaster, relay: &relay, connectors: &connectors };
+        resolve_recipient(rules, peer, &ForwardPath::parse(path).expect("a path")).map(|mailbox| mailbox.to_string())
     };
-    assert_eq!(asked("a@example.net"), Err(Denied::Domain));
-    assert_eq!(asked("a@example.com"), Ok("a@example.com".to_owned()));
+    assert_eq!(resolve_unknown("a@example.net"), Err(RelayDenied::Domain));
+    assert_eq!(resolve_unknown("a@example.com"), Ok("a@example.com".to_owned()));
 }
 
 #[test]
 fn a_relay_connector_opens_every_domain_but_no_literal() {
-    assert!(ask(STRANGER, true, "a@example.net").is_ok());
-    assert_eq!(ask(STRANGER, true, "a@[127.0.0.1]"), Err(Denied::Literal));
+    assert!(resolve(STRANGER, true, "a@example.net").is_ok());
+    assert_eq!(resolve(STRANGER, true, "a@[127.0.0.1]"), Err(RelayDenied::Literal));
 }
 
 #[test]
 fn the_postmaster_is_always_there() {
     for path in ["postmaster", "PostMaster@relay.example.com", "postmaster@[192.0.2.25]"] {
-        assert_eq!(ask(STRANGER, false, path), Ok("admin@example.com".into()), "{path}");
+        assert_eq!(resolve(STRANGER, false, path), Ok("admin@example.com".into()), "{path}");
     }
-    assert_eq!(ask(STRANGER, false, "postmaster@example.com"), Ok("postmaster@example.com".into()));
-    assert_eq!(ask(STRANGER, false, "postmaster@example.net"), Err(Denied::Domain));
-    assert_eq!(ask(STRANGER, false, "postmaster@[192.0.2.26]"), Err(Denied::Literal));
+    assert_eq!(resolve(STRANGER, false, "postmaster@example.com"), Ok("postmaster@example.com".into()));
+    assert_eq!(resolve(STRANGER, false, "postmaster@example.net"), Err(RelayDenied::Domain));
+    assert_eq!(resolve(STRANGER, false, "postmaster@[192.0.2.26]"), Err(RelayDenied::Literal));
 }
 
 #[test]
@@ -149,18 +155,22 @@ fn mail_for_this_very_host_goes_to_the_postmaster() {
     for path in
         ["root@relay.example.com", "root@RELAY.example.com", "root@localhost", "a%b@localhost", "root@[192.0.2.25]"]
     {
-        assert_eq!(ask(OURS, false, path), Ok("admin@example.com".into()), "{path}");
+        assert_eq!(resolve(OURS, false, path), Ok("admin@example.com".into()), "{path}");
     }
-    assert_eq!(ask(STRANGER, true, "root@localhost"), Ok("admin@example.com".into()), "nor does a partner's go out");
+    assert_eq!(
+        resolve(STRANGER, true, "root@localhost"),
+        Ok("admin@example.com".into()),
+        "nor does a partner's go out"
+    );
     for connector in [&["*"][..], &["*.example.com", "example.com"]] {
         assert_eq!(
-            ask_with(&relay(), connector, OURS, false, "root@relay.example.com"),
+            resolve_with(&relay(), connector, OURS, false, "root@relay.example.com"),
             Ok("admin@example.com".into())
         );
     }
     // It opens nothing to others.
     for path in ["root@relay.example.com", "root@localhost"] {
-        assert_eq!(ask(STRANGER, false, path), Err(Denied::Domain), "{path}");
+        assert_eq!(resolve(STRANGER, false, path), Err(RelayDenied::Domain), "{path}");
     }
 }
 
@@ -169,12 +179,12 @@ fn a_user_without_a_domain_is_one_of_this_host_to_our_own_clients_alone() {
     for (path, to) in
         [("root", "admin@example.com"), ("\"a b\"", "admin@example.com"), ("Postmaster", "admin@example.com")]
     {
-        assert_eq!(ask(OURS, false, path), Ok(to.into()), "{path}");
+        assert_eq!(resolve(OURS, false, path), Ok(to.into()), "{path}");
     }
-    let named = ask_with(&relay(), &["relay.example.com"], OURS, false, "root");
+    let named = resolve_with(&relay(), &["relay.example.com"], OURS, false, "root");
     assert_eq!(named, Ok("root@relay.example.com".into()), "who names this host gets its mail");
     for may_relay in [false, true] {
-        let denied = ask(STRANGER, may_relay, "root").expect_err("a stranger");
+        let denied = resolve(STRANGER, may_relay, "root").expect_err("a stranger");
         assert_eq!(denied.reply().to_string(), "501 5.1.3 Bad recipient address: there is no \"@domain\"");
     }
 }
@@ -189,12 +199,12 @@ fn who_names_this_host_gets_its_mail() {
     let hostname = "relay.example.com";
     for (relay, connector) in [(named(hostname), &[][..]), (relay(), &["relay.example.com"])] {
         for path in ["root@relay.example.com", "root@localhost"] {
-            let to = ask_with(&relay, connector, OURS, false, path);
+            let to = resolve_with(&relay, connector, OURS, false, path);
             assert_eq!(to, Ok("root@relay.example.com".into()), "{path}");
         }
     }
     for (relay, connector) in [(named("localhost"), &[][..]), (relay(), &["localhost"])] {
-        let to = |path| ask_with(&relay, connector, OURS, false, path);
+        let to = |path| resolve_with(&relay, connector, OURS, false, path);
         assert_eq!(to("root@localhost"), Ok("root@localhost".into()));
         assert_eq!(to("root@relay.example.com"), Ok("admin@example.com".into()));
     }

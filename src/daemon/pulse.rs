@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 
-use crate::outcome::{Cause, Outcome};
+use crate::failure::{Cause, RecipientOutcome};
 use crate::scheduler::{self, Observer};
 use crate::spool::SqliteSpool;
 
@@ -75,12 +75,14 @@ pub(super) fn counted(observer: Observer) -> (Arc<AtomicU64>, Observer) {
     (refused, counting)
 }
 
-fn is_refusal(outcome: &Outcome) -> bool {
+fn is_refusal(outcome: &RecipientOutcome) -> bool {
     match outcome {
-        Outcome::Delivered(_) => false,
-        Outcome::Deferred(failure) | Outcome::Held(failure) | Outcome::Bounced(failure) => match failure.cause {
-            Cause::Policy(_) | Cause::Unpromised(_) => true,
-            Cause::Reply { .. } | Cause::Ourselves(_) | Cause::Discovery(_) | Cause::Other(_) => false,
-        },
+        RecipientOutcome::Delivered(_) => false,
+        RecipientOutcome::Deferred(failure) | RecipientOutcome::Held(failure) | RecipientOutcome::Bounced(failure) => {
+            match failure.cause {
+                Cause::Policy(_) | Cause::RequireTls(_) => true,
+                Cause::Reply { .. } | Cause::Ourselves(_) | Cause::Discovery(_) | Cause::Other(_) => false,
+            }
+        }
     }
 }

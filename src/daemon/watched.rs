@@ -6,12 +6,12 @@ use jiff::Timestamp;
 
 use super::reload::InForce;
 use crate::config::{Config, TlsDemand};
+use crate::failure::RecipientOutcome;
 use crate::inbound::Clients;
 use crate::monitor::certificates::Own;
 use crate::monitor::labels::Direction;
 use crate::monitor::{Fate, Monitor, ROUND};
 use crate::outbound::{Attempt, Report};
-use crate::outcome::Outcome;
 use crate::scheduler::Observer;
 
 /// Counts every attempt, and tells `next` of it.
@@ -28,14 +28,14 @@ fn count(monitor: &Monitor, attempt: &Attempt, report: &Report) {
     for result in &report.results {
         let clearance = result.via.as_ref().map(|via| &via.clearance);
         let fate = match &result.outcome {
-            Outcome::Delivered(_) => {
+            RecipientOutcome::Delivered(_) => {
                 recipients += 1;
                 taken = taken.or(clearance);
                 Fate::Delivered
             }
-            Outcome::Deferred(_) => Fate::Deferred,
-            Outcome::Held(_) => Fate::Held,
-            Outcome::Bounced(_) => Fate::Bounced,
+            RecipientOutcome::Deferred(_) => Fate::Deferred,
+            RecipientOutcome::Held(_) => Fate::Held,
+            RecipientOutcome::Bounced(_) => Fate::Bounced,
         };
         monitor.tried(connector, fate, clearance, 1);
     }
@@ -61,7 +61,7 @@ fn look(in_force: &InForce) {
     let own: Vec<Own> = own.map(|own| Own { file: own.file.display().to_string(), not_after: own.not_after }).collect();
     let settings = in_force.inbound.load_full();
     let config = &settings.config;
-    let any = std::iter::once(settings.connectors.for_every());
+    let any = std::iter::once(settings.connectors.catch_all());
     in_force.monitor.prepare(
         config.listeners.iter().map(|listener| listener.name.as_str()),
         config.connectors.iter().chain(any).map(|connector| connector.name.as_str()),

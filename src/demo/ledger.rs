@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
+use crate::failure::{Cause, Failure, Persistence, RecipientOutcome};
 use crate::outbound::{Attempt, Report};
-use crate::outcome::{Cause, Failure, Outcome, Persistence};
 use crate::tls::{Authentication, NoTls, TlsOutcome};
 
 use super::DemoError;
@@ -68,15 +68,15 @@ impl Ledger {
 impl End {
     fn of(result: &crate::outbound::RecipientResult) -> Self {
         let why = |failure: &Failure| match &failure.cause {
-            Cause::Policy(refusal) => refusal.got.to_string(),
-            Cause::Unpromised(_)
+            Cause::Policy(refusal) => refusal.unmet.to_string(),
+            Cause::RequireTls(_)
             | Cause::Reply { .. }
             | Cause::Ourselves(_)
             | Cause::Discovery(_)
             | Cause::Other(_) => failure.to_string(),
         };
         match (&result.outcome, &result.via) {
-            (Outcome::Delivered(_), Some(via)) => match via.clearance.outcome() {
+            (RecipientOutcome::Delivered(_), Some(via)) => match via.clearance.outcome() {
                 TlsOutcome::Clear(reason) => Self::Clear(reason.clone()),
                 TlsOutcome::Tls(facts) => Self::Tls {
                     version: facts.version.to_string(),
@@ -84,13 +84,13 @@ impl End {
                     authentication: via.clearance.authentication().clone(),
                 },
             },
-            (Outcome::Delivered(reply), None) => {
+            (RecipientOutcome::Delivered(reply), None) => {
                 Self::GivenUp { status: "none".to_owned(), reason: format!("delivered without a session?! {reply}") }
             }
-            (Outcome::Deferred(failure) | Outcome::Held(failure), _) => {
+            (RecipientOutcome::Deferred(failure) | RecipientOutcome::Held(failure), _) => {
                 Self::Waits { status: failure.enhanced(Persistence::Transient).to_string(), reason: why(failure) }
             }
-            (Outcome::Bounced(failure), _) => {
+            (RecipientOutcome::Bounced(failure), _) => {
                 Self::GivenUp { status: failure.enhanced(Persistence::Permanent).to_string(), reason: why(failure) }
             }
         }

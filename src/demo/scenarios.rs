@@ -1,6 +1,6 @@
 //! What is played, and what each policy promises of it.
 
-use crate::tls::{Authentication, DaneScope, NoTls, Shortfall};
+use crate::tls::{Authentication, DaneScope, NoTls, Unmet};
 
 use super::DemoError;
 use super::authority::Flaw;
@@ -253,7 +253,7 @@ pub(super) fn who(authentication: &Authentication) -> String {
     match authentication {
         Authentication::Anonymous => "nobody showed a certificate".to_owned(),
         Authentication::Unproved(key) => format!("key not proved: {key}"),
-        Authentication::Untrusted(Shortfall::Chain(fault)) => format!("untrusted: {fault}"),
+        Authentication::Untrusted(Unmet::Chain(fault)) => format!("untrusted: {fault}"),
         Authentication::Untrusted(fault) => format!("untrusted: {fault}"),
         Authentication::Trusted => "trusted certificate".to_owned(),
         Authentication::Verified(name) => format!("verified: {name}"),

@@ -13,7 +13,7 @@ use crate::address::{Domain, Host};
 use crate::config::Publication;
 use crate::connector::{DaneFinding, demands_dane};
 use crate::dns::{Found, LookupError, Security, Standing, TlsaRecord};
-use crate::outcome::Failure;
+use crate::failure::Failure;
 use crate::route::Via;
 use crate::smtp::reply::Status;
 use crate::tls::{DaneScope, NamePattern, Tlsa, TlsaMatching, TlsaSelector, TlsaSet, TlsaUsage};
@@ -32,10 +32,10 @@ pub async fn find(question: &Question<'_>) -> Result<DaneFinding, Failure> {
     if !demands_dane(question.connector, question.now)
         && let Some(why) = set_aside(question, Publication::Dane)
     {
-        return Ok(DaneFinding::NotAsked(why));
+        return Ok(DaneFinding::NotLookedUp(why));
     }
-    let Host::Domain(host) = &question.hop.host else { return Ok(DaneFinding::NotAsked(ADDRESS)) };
-    let Some(standing) = &question.addresses.standing else { return Ok(DaneFinding::NotAsked(LOCAL)) };
+    let Host::Domain(host) = &question.hop.host else { return Ok(DaneFinding::NotLookedUp(ADDRESS)) };
+    let Some(standing) = &question.addresses.standing else { return Ok(DaneFinding::NotLookedUp(LOCAL)) };
     let mut absent = format!("the addresses of {host} are {}", insecurity(standing));
     for base in bases(host, standing) {
         let name = format!("_{}._tcp.{base}", question.hop.port);
@@ -134,7 +134,7 @@ pub fn fuzzed(base: &Domain, records: &[TlsaRecord]) -> Result<Vec<Tlsa>, String
     match judged(&format!("_25._tcp.{base}"), records, set) {
         DaneFinding::Usable(set) => Ok(set.records.clone()),
         DaneFinding::Unusable(why) | DaneFinding::Absent(why) => Err(why),
-        DaneFinding::NotAsked(why) => Err(why.to_owned()),
+        DaneFinding::NotLookedUp(why) => Err(why.to_owned()),
     }
 }
 

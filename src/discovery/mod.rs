@@ -15,10 +15,10 @@ use jiff::Timestamp;
 
 use crate::address::{Domain, Host};
 use crate::config::{Connector, Publication, TlsDemand};
-use crate::connector::{Findings, MemoryFinding, StsFinding, StsListing, Way, exception};
+use crate::connector::{HopFacts, HostProof, MemoryFinding, MtaStsFinding, MtaStsListing, exception};
 use crate::dns::{Dns, Security};
 use crate::envelope::TlsRequirement;
-use crate::outcome::Failure;
+use crate::failure::Failure;
 use crate::route::{Addresses, Hop, Origin, Via};
 use crate::smtp::reply::Status;
 use history::History;
@@ -88,7 +88,7 @@ pub struct Question<'a> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Found {
     /// What the policy follows from.
-    pub findings: Findings,
+    pub findings: HopFacts,
     /// The MTA-STS policy behind it, or why there is none; for reports.
     pub published: Asked,
 }
@@ -159,10 +159,10 @@ impl<K: Knowledge> Discovery<K> {
             return Err(Unknown::Proof(failure));
         }
         let mta_sts = match &published {
-            Asked::No(why) => StsFinding::NotAsked(why),
+            Asked::No(why) => MtaStsFinding::NotLookedUp(why),
             Asked::Yes(published) => finding(published, &question.hop.host),
         };
-        let findings = Findings { dane, mta_sts, way, memory: self.memory(question) };
+        let findings = HopFacts { dane, mta_sts, host_proof: way, memory: self.memory(question) };
         Ok(Found { findings, published })
     }
 
@@ -208,44 +208,48 @@ pub fn policy_domain<'a>(recipient: &'a Host, hop: &'a Hop) -> Option<&'a Domain
 }
 
 /// What a policy says of a host.
-fn finding(published: &Published, host: &Host) -> StsFinding {
+fn finding(published: &Published, host: &Host) -> MtaStsFinding {
     let policy = match published {
-        Published::None(absent) => return StsFinding::None(absent.to_string()),
+        Published::None(absent) => return MtaStsFinding::None(absent.to_string()),
         Published::Policy(policy) => policy,
     };
     let listing = match host.domain().map(|host| mta_sts::evaluate(policy, host)) {
-        Some(Listing::Listed) => StsListing::Listed,
-        Some(Listing::NotListed) | None => StsListing::NotListed(policy.mx().cloned().collect()),
+        Some(Listing::Listed) => MtaStsListing::Listed,
+        Some(Listing::NotListed) | None => MtaStsListing::NotListed(policy.mx().cloned().collect()),
     };
     match policy.mode() {
-        Mode::Enforce => StsFinding::Enforce(listing),
-        Mode::Testing => StsFinding::Testing(listing),
-        Mode::None => StsFinding::None("the domain has withdrawn its MTA-STS policy (mode: none)".to_owned()),
+        Mode::Enforce => MtaStsFinding::Enforce(listing),
+        Mode::Testing => MtaStsFinding::Testing(listing),
+        Mode::None => MtaStsFinding::None("the domain has withdrawn its MTA-STS policy (mode: none)".to_owned()),
     }
 }
 
 /// A message that requires TLS wants a host that is proven to be the domain's (RFC 8689 §4.2.1). Where the
 /// policy that might prove it cannot be had for the moment, that is no reason to give the message up.
-fn unproven_meanwhile(question: &Question<'_>, way: &Way, published: &Asked) -> Option<Failure> {
+fn unproven_meanwhile(question: &Question<'_>, way: &HostProof, published: &Asked) -> Option<Failure> {
     let Asked::Yes(Published::None(absent @ Absent::Failed(_))) = published else { return None };
-    let wanted = question.requirement == TlsRequirement::Require && matches!(way, Way::Insecure(_));
+    let wanted = question.requirement == TlsRequirement::Require && matches!(way, HostProof::Insecure(_));
     let text =
         format!("the message requires TLS with a host that is proven to be the domain's (REQUIRETLS), but {absent}");
     wanted.then(|| Failure::discovery(Status(7, 5), text))
 }
 
-fn way(question: &Question<'_>) -> Way {
+fn way(question: &Question<'_>) -> HostProof {
     match (question.hop.origin, question.via) {
-        (Origin::SmartHost, _) => Way::SmartHost,
-        (Origin::Literal, _) => Way::Literal,
-        (Origin::Mx { .. } | Origin::ImplicitMx, Via::Given) => Way::Secure,
+        (Origin::SmartHost, _) => HostProof::SmartHost,
+        (Origin::Literal, _) => HostProof::Literal,
+        (Origin::Mx { .. } | Origin::ImplicitMx, Via::Given) => HostProof::Secure,
         (Origin::Mx { .. } | Origin::ImplicitMx, Via::NoMx(standing)) => match standing.security {
-            Security::Secure => Way::Secure,
-            Security::Insecure(why) => Way::OwnHost(format!("that {} has no MX records is {why}", question.recipient)),
+            Security::Secure => HostProof::Secure,
+            Security::Insecure(why) => {
+                HostProof::OwnHost(format!("that {} has no MX records is {why}", question.recipient))
+            }
         },
         (Origin::Mx { .. } | Origin::ImplicitMx, Via::Mx(standing)) => match standing.security {
-            Security::Secure => Way::Secure,
-            Security::Insecure(why) => Way::Insecure(format!("the MX records of {} are {why}", question.recipient)),
+            Security::Secure => HostProof::Secure,
+            Security::Insecure(why) => {
+                HostProof::Insecure(format!("the MX records of {} are {why}", question.recipient))
+            }
         },
     }
 }

@@ -33,7 +33,7 @@ pub use chain::{BadLine, Head, Link, RecordHash};
 pub use read::{Reading, Record, deliveries, records};
 pub use record::{
     Acceptance, Certificate, Delivery, Demanded, ExceptionHeld, InboundParties, InboundSession, Level, Outcome, Policy,
-    Session, Standing, Statement, TEXT_MAX, TlsSession, Unmet, cut,
+    Session, Standing, Statement, TEXT_MAX, TlsSession, UnmetDemand, cut,
 };
 pub use summary::{CameIn, InClear, Levels, Row, Summary};
 pub use verify::{Beginning, Finding, Found, Verified, verify};

@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 use super::chain::RecordHash;
 use crate::config::Exception;
 use crate::tls::{
-    Acquaintance, Authentication, CertificateFacts, Demand, Judged, NoTls, Presented, Reached, Refusal, TlsFacts,
-    TlsOutcome, TlsPolicy,
+    Authentication, CertificateFacts, Demand, Handshake, NoTls, PeerCertificate, Refusal, RefusalBasis, SessionTls,
+    TlsFacts, TlsOutcome, TlsPolicy,
 };
 
 mod acceptance;
@@ -99,7 +99,7 @@ pub struct Delivery {
     /// The session, where one was cleared; where one was refused, the TLS that it had all the same.
     pub session: Option<Session>,
     /// The demand that was not met, where that is why it failed.
-    pub unmet: Option<Unmet>,
+    pub unmet: Option<UnmetDemand>,
     /// What the domain had shown before, where it showed less now and the connector minds.
     pub downgraded_from: Option<String>,
     /// How what was reached compares with what was demanded.
@@ -175,7 +175,7 @@ pub struct ExceptionHeld {
 
 /// A demand that was not met.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Unmet {
+pub struct UnmetDemand {
     /// Who set it.
     pub layer: String,
     /// What was wanted.
@@ -250,7 +250,7 @@ impl Policy {
             wanted: cut(&demand.to_string()),
             level: Level::demanded(demand),
         };
-        Self { tls: policy.word().to_owned(), demands: policy.demands().map(demanded).collect() }
+        Self { tls: policy.level().to_owned(), demands: policy.demands().map(demanded).collect() }
     }
 }
 
@@ -262,14 +262,14 @@ impl ExceptionHeld {
     }
 }
 
-impl Unmet {
+impl UnmetDemand {
     /// A refusal in words.
     #[must_use]
     pub fn of(refusal: &Refusal) -> Self {
         Self {
-            layer: refusal.wanted.layer.to_string(),
-            wanted: cut(&refusal.wanted.to_string()),
-            got: cut(&refusal.got.to_string()),
+            layer: refusal.demand.layer.to_string(),
+            wanted: cut(&refusal.demand.to_string()),
+            got: cut(&refusal.unmet.to_string()),
         }
     }
 }
@@ -277,21 +277,21 @@ impl Unmet {
 impl Session {
     /// A session in words.
     #[must_use]
-    pub fn of(reached: &Reached) -> Self {
-        let (no_tls, tls) = match &reached.outcome {
+    pub fn of(session: &SessionTls) -> Self {
+        let (no_tls, tls) = match &session.outcome {
             TlsOutcome::Clear(reason) => (Some(without(reason)), None),
-            TlsOutcome::Tls(facts) => (None, Some(TlsSession::of(facts, &reached.authentication))),
+            TlsOutcome::Tls(facts) => (None, Some(TlsSession::of(facts, &session.authentication))),
         };
-        Self { level: Level::of(reached), no_tls, tls }
+        Self { level: Level::of(session), no_tls, tls }
     }
 
-    /// The TLS that was not good enough, in words. Where there was none, [`Unmet`] says why.
+    /// The TLS that was not good enough, in words. Where there was none, [`UnmetDemand`] says why.
     #[must_use]
     pub fn refused(refusal: &Refusal) -> Option<Self> {
-        let Judged::Session(reached) = &refusal.judged else { return None };
-        match reached.outcome {
+        let RefusalBasis::Session(session) = &refusal.basis else { return None };
+        match session.outcome {
             TlsOutcome::Clear(_) => None,
-            TlsOutcome::Tls(_) => Some(Self::of(reached)),
+            TlsOutcome::Tls(_) => Some(Self::of(session)),
         }
     }
 }
@@ -303,8 +303,8 @@ fn without(reason: &NoTls) -> String {
 impl TlsSession {
     fn of(facts: &TlsFacts, authentication: &Authentication) -> Self {
         let certificate = match &facts.certificate {
-            Presented::Nothing | Presented::Unproved(_) => None,
-            Presented::Certificate(shown) => Some(Certificate::of(shown)),
+            PeerCertificate::Nothing | PeerCertificate::Unproved(_) => None,
+            PeerCertificate::Certificate(shown) => Some(Certificate::of(shown)),
         };
         let matched_name = match authentication {
             Authentication::Verified(name) => Some(name.to_string()),
@@ -320,7 +320,7 @@ impl TlsSession {
             cipher: facts.cipher.to_owned(),
             key_exchange: facts.key_exchange.map(str::to_owned),
             client_hello: facts.reduced.map(|hello| hello.to_string()),
-            resumed: facts.acquaintance == Acquaintance::Renewed,
+            resumed: facts.handshake == Handshake::Resumed,
             authentication: cut(&authentication.to_string()),
             matched_name,
             certificate,
@@ -352,16 +352,16 @@ mod tests {
             cipher: "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256",
             key_exchange: None,
             reduced: None,
-            certificate: Presented::Certificate(Box::new(CertificateFacts {
+            certificate: PeerCertificate::Certificate(Box::new(CertificateFacts {
                 names: (0..names).map(name).collect(),
                 chain: Ok(()),
                 default_chain: Ok(()),
                 key: Pin::new([9; 32]),
                 issuer: "CN=Test CA".to_owned(),
                 not_after: Timestamp::UNIX_EPOCH,
-                dane: DaneFacts::NotHeld,
+                dane: DaneFacts::NotChecked,
             })),
-            acquaintance: Acquaintance::Made,
+            handshake: Handshake::Full,
         })
     }
 

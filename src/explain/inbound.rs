@@ -12,7 +12,7 @@ use crate::address::{Host, ReversePath};
 use crate::config::{Connector, Listener, ListenerTls};
 use crate::connector::inbound_policy;
 use crate::inbound::{connector_for, judge_sender};
-use crate::tls::{Peer, TlsOutcome, TlsPolicy};
+use crate::tls::{SamplePeer, TlsOutcome, TlsPolicy};
 
 /// Addresses of nobody (RFC 5737, RFC 3849), of which one is a client's where nothing says from where it comes.
 const CLIENTS: [&str; 4] = ["192.0.2.1", "198.51.100.1", "203.0.113.1", "2001:db8::1"];
@@ -30,7 +30,7 @@ pub(super) fn answer(explainer: &Explainer, subject: &Subject, now: Timestamp) -
         None
     } else {
         let stranger = Ground { client: elsewhere(networks), policy: ground.policy.clone(), ..ground };
-        explainer.config.listeners.first().map(|listener| stranger.session(listener, Peer::Right).text)
+        explainer.config.listeners.first().map(|listener| stranger.session(listener, SamplePeer::Right).text)
     };
     words::Inbound {
         direction: "inbound",
@@ -78,9 +78,9 @@ struct Ground<'a> {
 }
 
 impl Ground<'_> {
-    fn session(&self, listener: &Listener, peer: Peer) -> Answer {
+    fn session(&self, listener: &Listener, peer: SamplePeer) -> Answer {
         let outcome = peer.outcome(&self.policy, &self.connector.names, self.now);
-        let (word, shows) = (peer.word().to_owned(), peer.to_string());
+        let (word, shows) = (peer.json_name().to_owned(), peer.to_string());
         match judge_sender(self.connector, listener, self.from, Some(self.client), outcome) {
             Ok(standing) => Answer {
                 peer: word,
@@ -105,12 +105,12 @@ impl Ground<'_> {
             ListenerTls::Implicit => ("implicit", false, true),
         };
         let client_certificate = with_tls && listener.request_client_certificate;
-        let can_be = |peer: &Peer| match peer {
-            Peer::NotUsed => in_clear,
-            Peer::NoCertificate => with_tls,
+        let can_be = |peer: &SamplePeer| match peer {
+            SamplePeer::NotUsed => in_clear,
+            SamplePeer::NoCertificate => with_tls,
             _ => client_certificate,
         };
-        let peers = Peer::clients(&self.policy).into_iter().filter(can_be);
+        let peers = SamplePeer::clients(&self.policy).into_iter().filter(can_be);
         words::Listener {
             name: listener.name.clone(),
             addresses: listener.addresses.iter().map(|address| address.value.to_string()).collect(),

@@ -7,7 +7,9 @@ use jiff::Timestamp;
 use super::words::LayerNote;
 use crate::address::Host;
 use crate::config::{Connector, Downgrade};
-use crate::connector::{DaneFinding, Findings, MemoryFinding, StsFinding, StsListing, ended_exception, exception};
+use crate::connector::{
+    DaneFinding, HopFacts, MemoryFinding, MtaStsFinding, MtaStsListing, ended_exception, exception,
+};
 use crate::envelope::TlsRequirement;
 use crate::tls::{Layer, TlsPolicy};
 
@@ -17,7 +19,7 @@ use super::sources::Recollection;
 pub(super) struct Ground<'a> {
     pub(super) connector: &'a Connector,
     pub(super) hop: &'a Host,
-    pub(super) findings: &'a Findings,
+    pub(super) findings: &'a HopFacts,
     pub(super) requirement: TlsRequirement,
     pub(super) memory: &'a Recollection,
     pub(super) now: Timestamp,
@@ -41,7 +43,7 @@ impl Ground<'_> {
             note(Layer::Dane, "dane", or_off(self.dane())),
             note(Layer::MtaSts, "mta-sts", or_off(self.mta_sts())),
             note(Layer::RequireTls, "requiretls", or_off(self.requiretls())),
-            note(Layer::Memory, "memory", or_off(self.memory(policy))),
+            note(Layer::DowngradeMemory, "memory", or_off(self.memory(policy))),
         ]
     }
 
@@ -71,7 +73,7 @@ impl Ground<'_> {
 
     fn dane(&self) -> String {
         match &self.findings.dane {
-            DaneFinding::NotAsked(why) => (*why).to_owned(),
+            DaneFinding::NotLookedUp(why) => (*why).to_owned(),
             DaneFinding::Absent(why) => why.clone(),
             DaneFinding::Unusable(why) => format!("its records cannot be used, so TLS will do: {why}"),
             DaneFinding::Usable(_) if self.requirement == TlsRequirement::Relaxed => {
@@ -85,20 +87,20 @@ impl Ground<'_> {
     }
 
     fn mta_sts(&self) -> String {
-        let listed = |listing: &StsListing| match listing {
-            StsListing::Listed => "lists the host",
-            StsListing::NotListed(_) => "does not list the host",
+        let listed = |listing: &MtaStsListing| match listing {
+            MtaStsListing::Listed => "lists the host",
+            MtaStsListing::NotListed(_) => "does not list the host",
         };
         match (&self.findings.mta_sts, &self.findings.dane) {
-            (StsFinding::NotAsked(why), _) => (*why).to_owned(),
-            (StsFinding::None(why), _) => why.clone(),
-            (StsFinding::Testing(listing), _) => {
+            (MtaStsFinding::NotLookedUp(why), _) => (*why).to_owned(),
+            (MtaStsFinding::None(why), _) => why.clone(),
+            (MtaStsFinding::Testing(listing), _) => {
                 format!("the policy is in testing mode, which is only reported; it {}", listed(listing))
             }
-            (StsFinding::Enforce(_), DaneFinding::Usable(_)) => {
+            (MtaStsFinding::Enforce(_), DaneFinding::Usable(_)) => {
                 "the policy stands back: DANE authenticates the host (RFC 8461, 2)".to_owned()
             }
-            (StsFinding::Enforce(listing), _) => {
+            (MtaStsFinding::Enforce(listing), _) => {
                 let literal =
                     if self.hop.domain().is_none() { "; a host without a name is not asked for one" } else { "" };
                 format!("the policy is in enforce mode, and {}{literal}", listed(listing))
@@ -118,7 +120,7 @@ impl Ground<'_> {
 
     fn memory(&self, policy: &TlsPolicy) -> String {
         let downgrade = self.connector.outbound.downgrade;
-        let is_forced = policy.demands().any(|demand| demand.layer != Layer::Memory);
+        let is_forced = policy.demands().any(|demand| demand.layer != Layer::DowngradeMemory);
         if let Recollection::NotAsked(why) = self.memory {
             let matters = match downgrade {
                 Downgrade::Refuse if !is_forced => "; downgrade = \"refuse\" may demand TLS",

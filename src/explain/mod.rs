@@ -17,16 +17,16 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use crate::access::{self, Rules};
+use crate::access::{self, RelayRules};
 use crate::address::{Domain, Host, Mailbox};
 use crate::config::{Config, Connector, Fault, TlsDemand, default_connector};
-use crate::connector::{Claim, Connectors, ended_exception, exception};
+use crate::connector::{Connectors, PatternMatch, ended_exception, exception};
 use crate::discovery::mta_sts::Web;
 use crate::dns::Dns;
 use crate::envelope::TlsRequirement;
+use crate::failure::NextStep;
 use crate::handshake::{KnownHellos, Material};
 use crate::https::Https;
-use crate::outcome::Step;
 use crate::route::Router;
 
 pub use sources::{DaemonPolicies, Recollection, Sources, policy_domains};
@@ -95,9 +95,9 @@ impl Explainer {
         let mailbox = match subject {
             Subject::Postmaster | Subject::Null => return None,
             Subject::Address(mailbox) => mailbox.clone(),
-            Subject::Host(host) => self.config.postmaster.clone().at(host.clone()),
+            Subject::Host(host) => self.config.postmaster.clone().with_host(host.clone()),
         };
-        access::local(Rules::new(&self.config, &self.connectors), &mailbox)
+        access::local_mailbox(RelayRules::new(&self.config, &self.connectors), &mailbox)
     }
 
     /// What would become of mail to a recipient domain. `asked` is how it was called. DNS and the MTA-STS
@@ -121,15 +121,15 @@ impl Explainer {
     }
 
     fn speakers(&self, host: &Host) -> words::Speakers {
-        let contest = self.connectors.contest(host);
-        let speaker = |claim: &Claim<'_>| words::Speaker {
+        let matching = self.connectors.matches_for(host);
+        let speaker = |claim: &PatternMatch<'_>| words::Speaker {
             name: claim.connector.name.clone(),
             pattern: claim.pattern.to_string(),
             built_in: claim.connector.is_built_in(),
         };
-        let others = contest.others.iter();
+        let others = matching.others.iter();
         words::Speakers {
-            connector: speaker(&contest.winner),
+            connector: speaker(&matching.winner),
             others: others
                 .map(|(claim, lost)| words::Other { speaker: speaker(claim), why: lost.to_string() })
                 .collect(),
@@ -152,11 +152,11 @@ fn exception_note(connector: &Connector, now: Timestamp) -> Option<words::Except
 }
 
 /// The word for a step in JSON.
-fn step(step: Step) -> &'static str {
+fn step(step: NextStep) -> &'static str {
     match step {
-        Step::NextHop => "next-hop",
-        Step::Defer => "defer",
-        Step::Hold => "hold",
-        Step::Bounce => "bounce",
+        NextStep::NextHop => "next-hop",
+        NextStep::Defer => "defer",
+        NextStep::Hold => "hold",
+        NextStep::Bounce => "bounce",
     }
 }

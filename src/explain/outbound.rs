@@ -12,11 +12,11 @@ use crate::config::{Connector, OnFailure, write_duration};
 use crate::discovery::Discovery;
 use crate::dns::{Security, Standing};
 use crate::envelope::TlsRequirement;
+use crate::failure::{self, Cause, Failure, NextStep, Persistence, RequireTlsUnmet, Scope};
 use crate::outbound::{Ending, Plan, Prospect, Purpose, forecast, hellos, not_dialled};
-use crate::outcome::{self, Cause, Failure, Persistence, Scope, Step, Unpromised};
 use crate::route::{Hop, Hops, Origin, Via};
 use crate::smtp::reply::Status;
-use crate::tls::{Hellos, Layer, Peer, TlsOutcome};
+use crate::tls::{Hellos, Layer, SamplePeer, TlsOutcome};
 
 pub(super) struct Question<'a> {
     pub(super) explainer: &'a Explainer,
@@ -167,13 +167,13 @@ impl Question<'_> {
 
     fn no_hop_left(&self) -> NoHopLeft {
         let outbound = &self.connector().outbound;
-        let last = |failure: &Failure| outcome::judge(failure, false, outbound.on_failure);
-        let required = Failure::unpromised(Unpromised::NotOffered);
+        let last = |failure: &Failure| failure::decide(failure, false, outbound.on_failure);
+        let required = Failure::require_tls(RequireTlsUnmet::NotOffered);
         let unreachable = Failure::transient(Scope::Hop, Status(4, 1), String::new());
         let (on_failure, policy) = match outbound.on_failure {
-            OnFailure::Defer => ("defer", Step::Defer),
-            OnFailure::Hold => ("hold", Step::Hold),
-            OnFailure::Bounce => ("bounce", Step::Bounce),
+            OnFailure::Defer => ("defer", NextStep::Defer),
+            OnFailure::Hold => ("hold", NextStep::Hold),
+            OnFailure::Bounce => ("bounce", NextStep::Bounce),
         };
         NoHopLeft {
             on_failure,
@@ -183,10 +183,10 @@ impl Question<'_> {
         }
     }
 
-    fn then(&self, step: Step) -> String {
+    fn then(&self, step: NextStep) -> String {
         let queue = &self.explainer.config.queue;
         match step {
-            Step::NextHop | Step::Defer => {
+            NextStep::NextHop | NextStep::Defer => {
                 let first = queue.retry.first().copied().unwrap_or_default();
                 format!(
                     "it waits and is tried again, first after {}, and bounces after {}",
@@ -194,21 +194,21 @@ impl Question<'_> {
                     write_duration(queue.expire)
                 )
             }
-            Step::Hold => "it is held until an operator decides (gatepost queue release, or bounce)".to_owned(),
-            Step::Bounce => "it bounces at once".to_owned(),
+            NextStep::Hold => "it is held until an operator decides (gatepost queue release, or bounce)".to_owned(),
+            NextStep::Bounce => "it bounces at once".to_owned(),
         }
     }
 }
 
 fn problem(failure: &Failure, connector: &Connector) -> Problem {
-    let last = outcome::judge(failure, false, connector.outbound.on_failure);
+    let last = failure::decide(failure, false, connector.outbound.on_failure);
     Problem { status: status(failure, last), text: failure.to_string(), then: step(last) }
 }
 
-fn status(failure: &Failure, last: Step) -> String {
+fn status(failure: &Failure, last: NextStep) -> String {
     let ends_as = match last {
-        Step::Bounce => Persistence::Permanent,
-        Step::NextHop | Step::Defer | Step::Hold => Persistence::Transient,
+        NextStep::Bounce => Persistence::Permanent,
+        NextStep::NextHop | NextStep::Defer | NextStep::Hold => Persistence::Transient,
     };
     failure.enhanced(ends_as).to_string()
 }
@@ -223,8 +223,8 @@ fn client_hello(hellos: Hellos) -> HelloNote {
 
 /// `twice`: a handshake that is cut short is tried once more.
 fn row(prospect: &Prospect, twice: bool) -> Row {
-    let (mut peer, mut shows) = (prospect.peer.word().to_owned(), prospect.peer.to_string());
-    if twice && prospect.peer == Peer::Breaks {
+    let (mut peer, mut shows) = (prospect.peer.json_name().to_owned(), prospect.peer.to_string());
+    if twice && prospect.peer == SamplePeer::Breaks {
         shows.push_str(", and the second one");
     }
     if !prospect.offers_requiretls {
@@ -255,10 +255,10 @@ fn row(prospect: &Prospect, twice: bool) -> Row {
 /// Whose demand a failure speaks of.
 fn layer(failure: &Failure) -> Option<String> {
     match &failure.cause {
-        Cause::Policy(refusal) | Cause::Unpromised(Unpromised::Session(refusal)) => {
-            Some(refusal.wanted.layer.to_string())
+        Cause::Policy(refusal) | Cause::RequireTls(RequireTlsUnmet::Session(refusal)) => {
+            Some(refusal.demand.layer.to_string())
         }
-        Cause::Unpromised(Unpromised::NotOffered | Unpromised::Off) => Some(Layer::RequireTls.to_string()),
+        Cause::RequireTls(RequireTlsUnmet::NotOffered | RequireTlsUnmet::Off) => Some(Layer::RequireTls.to_string()),
         Cause::Reply { .. } | Cause::Ourselves(_) | Cause::Discovery(_) | Cause::Other(_) => None,
     }
 }

@@ -15,7 +15,7 @@ use super::tickets::{OneSession, Tickets};
 use super::verifier::Remember;
 use super::{Against, HandshakeError, Paths, Seen, TrustAnchors, versions};
 use crate::address::Host;
-use crate::tls::{Acquaintance, Groups, Hello, Strength, TlsVersion, TlsaSet};
+use crate::tls::{Groups, Handshake, Hello, Strength, TlsVersion, TlsaSet};
 
 /// What outbound handshakes are made with: the client identity of a connector, if any, and its trust; or
 /// what is needed for HTTPS.
@@ -44,7 +44,7 @@ impl ClientTls {
         stream: S,
         name: &Host,
         hello: Hello,
-        acquaintance: Acquaintance,
+        handshake: Handshake,
     ) -> Result<(TlsStream<S>, Seen), HandshakeError> {
         let name = match name {
             Host::Domain(domain) => ServerName::try_from(domain.as_str().to_owned())
@@ -53,9 +53,9 @@ impl ClientTls {
             Host::Literal(address) => ServerName::IpAddress((*address).into()),
         };
         let offer = self.offers.of(hello.groups);
-        let session = match acquaintance {
-            Acquaintance::Made => None,
-            Acquaintance::Renewed => Some(offer.tickets.for_one_session()),
+        let session = match handshake {
+            Handshake::Full => None,
+            Handshake::Resumed => Some(offer.tickets.for_one_session()),
         };
         let config = offer.config(hello, session.as_ref());
         let stream = TlsConnector::from(config).connect(name.clone(), stream).await.map_err(|error| {

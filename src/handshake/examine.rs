@@ -99,8 +99,8 @@ impl Chain {
             issuer: words.map(|words| words.issuer.clone()).unwrap_or_default(),
             not_after: words.map_or(Timestamp::MIN, |words| words.not_after),
             dane: match (against.tlsa, dane) {
-                (Some(set), Some(found)) => DaneFacts::Held { against: Arc::clone(set), found },
-                _ => DaneFacts::NotHeld,
+                (Some(set), Some(found)) => DaneFacts::Checked { records: Arc::clone(set), result: found },
+                _ => DaneFacts::NotChecked,
             },
         }
     }

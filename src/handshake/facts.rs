@@ -9,7 +9,7 @@ use rustls::{CipherSuite, CommonState, HandshakeKind, ProtocolVersion};
 use super::examine::Chain;
 use super::leaf::LeafKey;
 use super::{HandshakeError, Role, TrustAnchors, certificate};
-use crate::tls::{Acquaintance, Presented, TlsFacts, TlsPolicy, TlsVersion, TlsaSet, UncheckableKey};
+use crate::tls::{Handshake, PeerCertificate, TlsFacts, TlsPolicy, TlsVersion, TlsaSet, UncheckableKey};
 
 /// What a completed handshake showed.
 #[derive(Debug, Clone)]
@@ -19,7 +19,7 @@ pub struct Seen {
     key_exchange: Option<&'static str>,
     /// What the peer showed of itself.
     shown: Shown,
-    acquaintance: Acquaintance,
+    handshake: Handshake,
 }
 
 #[derive(Debug, Clone)]
@@ -92,16 +92,16 @@ impl Seen {
         };
         let chain = session.peer_certificates().unwrap_or_default();
         let shown = Shown::of(chain);
-        let acquaintance = match session.handshake_kind() {
-            Some(HandshakeKind::Resumed) => Acquaintance::Renewed,
-            Some(HandshakeKind::Full | HandshakeKind::FullWithHelloRetryRequest) | None => Acquaintance::Made,
+        let handshake = match session.handshake_kind() {
+            Some(HandshakeKind::Resumed) => Handshake::Resumed,
+            Some(HandshakeKind::Full | HandshakeKind::FullWithHelloRetryRequest) | None => Handshake::Full,
         };
         Ok(Self {
             version,
             cipher: session.negotiated_cipher_suite().map_or("unknown", |suite| cipher_name(suite.suite())),
             key_exchange: session.negotiated_key_exchange_group().and_then(|group| group.name().as_str()),
             shown,
-            acquaintance,
+            handshake,
         })
     }
 
@@ -114,7 +114,7 @@ impl Seen {
             cipher: "TLS_AES_128_GCM_SHA256",
             key_exchange: None,
             shown: Shown::of(chain),
-            acquaintance: Acquaintance::Made,
+            handshake: Handshake::Full,
         }
     }
 
@@ -122,12 +122,12 @@ impl Seen {
     /// is not looked for again, so what is said of it is of the time when it was.
     pub async fn facts(&self, against: Against<'_>, role: Role, now: Timestamp) -> TlsFacts {
         let certificate = match &self.shown {
-            Shown::Nothing => Presented::Nothing,
-            Shown::Unproved(_, key) => Presented::Unproved(key.clone()),
-            Shown::Proved(chain) => Presented::Certificate(Box::new(chain.facts(against, role, now).await)),
+            Shown::Nothing => PeerCertificate::Nothing,
+            Shown::Unproved(_, key) => PeerCertificate::Unproved(key.clone()),
+            Shown::Proved(chain) => PeerCertificate::Certificate(Box::new(chain.facts(against, role, now).await)),
         };
-        let Self { version, cipher, key_exchange, acquaintance, .. } = *self;
-        TlsFacts { version, cipher, key_exchange, reduced: None, certificate, acquaintance }
+        let Self { version, cipher, key_exchange, handshake, .. } = *self;
+        TlsFacts { version, cipher, key_exchange, reduced: None, certificate, handshake }
     }
 
     /// The version of the session.

@@ -63,10 +63,10 @@ impl KnownHellos {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tls::{Groups, ServerName, Strength, TlsPolicy};
+    use crate::tls::{Groups, SniUse, Strength, TlsPolicy};
 
     fn hellos(known: Option<Hello>) -> Hellos {
-        Hellos::new(&TlsPolicy::Opportunistic, Strength::PostQuantum, ServerName::Optional, known)
+        Hellos::new(&TlsPolicy::Opportunistic, Strength::PostQuantum, SniUse::Optional, known)
     }
 
     #[test]
@@ -99,8 +99,7 @@ mod tests {
         let smaller = usual.second().expect("there is one");
         known.remember(&host, 25, &usual, smaller);
         known.remember(&host, 25, &usual, usual.first());
-        let with_name =
-            Hellos::new(&TlsPolicy::Opportunistic, Strength::PostQuantum, ServerName::Needed, Some(smaller));
+        let with_name = Hellos::new(&TlsPolicy::Opportunistic, Strength::PostQuantum, SniUse::Needed, Some(smaller));
         known.remember(&host, 25, &with_name, with_name.first());
         assert_eq!(known.get(&host, 25), Some(smaller));
         known.forget(&host, 25);

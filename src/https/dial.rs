@@ -14,7 +14,7 @@ use super::{Deadline, Https, HttpsError, HttpsFault, Step, Url};
 use crate::address::Host;
 use crate::dns::Dns;
 use crate::handshake::{HandshakeError, Role, Seen};
-use crate::tls::{Acquaintance, Hello, Hellos, NamePattern, Presented, ServerName, Strength, TlsPolicy};
+use crate::tls::{Handshake, Hello, Hellos, NamePattern, PeerCertificate, SniUse, Strength, TlsPolicy};
 
 /// Addresses that are tried, at most.
 const ADDRESSES_MAX: usize = 4;
@@ -77,9 +77,9 @@ async fn session(
     let against = https.tls.against(None);
     let facts = by(deadline, Step::Handshake, seen.facts(against, Role::Server, Timestamp::now())).await?;
     let certificate = match facts.certificate {
-        Presented::Nothing => return Err(HttpsFault::NoCertificate),
-        Presented::Unproved(key) => return Err(HttpsFault::Unproved(key)),
-        Presented::Certificate(certificate) => certificate,
+        PeerCertificate::Nothing => return Err(HttpsFault::NoCertificate),
+        PeerCertificate::Unproved(key) => return Err(HttpsFault::Unproved(key)),
+        PeerCertificate::Certificate(certificate) => certificate,
     };
     certificate.chain.map_err(HttpsFault::Chain)?;
     let wanted = NamePattern::Exact(url.host().clone());
@@ -100,7 +100,7 @@ async fn handshake(
     let host = Host::Domain(url.host().clone());
     let known = https.hellos.get(&host, url.port());
     // A certificate for the host's name is demanded, so the name is sent.
-    let hellos = Hellos::new(&TlsPolicy::Opportunistic, Strength::PostQuantum, ServerName::Needed, known);
+    let hellos = Hellos::new(&TlsPolicy::Opportunistic, Strength::PostQuantum, SniUse::Needed, known);
     let fault = match shake(https, &host, hellos.first(), address, deadline).await {
         Err(fault) if is_cut_short(&fault) => fault,
         shaken => return shaken,
@@ -142,7 +142,7 @@ async fn shake(
     let connecting = TcpStream::connect(address);
     let stream = at_most(deadline, deadline.whole / 6, Step::Connect, connecting).await?;
     let stream = stream.map_err(|error| HttpsFault::Connect(words(&error)))?;
-    let handshake = https.tls.connect(stream, host, hello, Acquaintance::Made);
+    let handshake = https.tls.connect(stream, host, hello, Handshake::Full);
     at_most(deadline, deadline.whole / 4, Step::Handshake, handshake).await?.map_err(HttpsFault::Handshake)
 }
 

@@ -8,7 +8,7 @@ use crate::address::{Host, ReversePath};
 use crate::config::{Connector, Listener, ListenerTls, TlsDemand, VerifyWanted};
 use crate::connector::{Connectors, inbound_policy};
 use crate::smtp::reply::{Reply, Status};
-use crate::tls::{self, Clearance, NoTls, Refusal, Shortfall, TlsOutcome, Verdict};
+use crate::tls::{self, Clearance, NoTls, Refusal, TlsOutcome, Unmet, Verdict};
 
 /// Characters in the text of a reply, at most: names in it come from certificates.
 const TEXT_MAX: usize = 400;
@@ -79,27 +79,27 @@ fn identifies(connector: &Connector) -> bool {
 }
 
 fn refused(listener: &Listener, from: &ReversePath, refusal: &Refusal) -> Reply {
-    let remedy = match &refusal.got {
+    let remedy = match &refusal.unmet {
         // What the listener does not offer, no client can use (RFC 3207 §4 has 530 for where it can).
-        Shortfall::NoTls(NoTls::NotUsed) if listener.tls == ListenerTls::Off => {
-            let (from, wanted) = (subject(from), &refusal.wanted);
+        Unmet::NoTls(NoTls::NotUsed) if listener.tls == ListenerTls::Off => {
+            let (from, wanted) = (subject(from), &refusal.demand);
             return denied(&format!("Mail from {from}: {wanted} is demanded, and TLS is not offered on this port"));
         }
-        Shortfall::NoCertificate if !listener.request_client_certificate => {
+        Unmet::NoCertificate if !listener.request_client_certificate => {
             "clients are not asked for one on this port, use another"
         }
-        Shortfall::NoTls(NoTls::NotUsed) => {
+        Unmet::NoTls(NoTls::NotUsed) => {
             return Reply::new(530, Status(7, 0), "Must issue a STARTTLS command first");
         }
-        Shortfall::NoTls(_) => "use STARTTLS",
-        Shortfall::Version(_) => "enable the newer version in the sending server",
-        Shortfall::NoCertificate => "let the sending server show its certificate as a TLS client",
-        Shortfall::Unproved(_) => "use a certificate with an RSA key of 2048 bits or more, P-256, P-384 or Ed25519",
-        Shortfall::Chain(_) => "renew the certificate, or agree with the postmaster here on its issuer",
-        Shortfall::Name { .. } => "show a certificate with a name agreed on",
-        Shortfall::Pin { .. } => "agree with the postmaster here on the new key",
+        Unmet::NoTls(_) => "use STARTTLS",
+        Unmet::Version(_) => "enable the newer version in the sending server",
+        Unmet::NoCertificate => "let the sending server show its certificate as a TLS client",
+        Unmet::Unproved(_) => "use a certificate with an RSA key of 2048 bits or more, P-256, P-384 or Ed25519",
+        Unmet::Chain(_) => "renew the certificate, or agree with the postmaster here on its issuer",
+        Unmet::Name { .. } => "show a certificate with a name agreed on",
+        Unmet::Pin { .. } => "agree with the postmaster here on the new key",
         // No inbound demand speaks of these.
-        Shortfall::Dane(_) | Shortfall::Lack(_) | Shortfall::KeyExchange(_) => "ask the postmaster here",
+        Unmet::Dane(_) | Unmet::Unmeetable(_) | Unmet::KeyExchange(_) => "ask the postmaster here",
     };
     denied(&format!("Mail from {}: {refusal}; {remedy}", subject(from)))
 }

@@ -10,7 +10,7 @@ use jiff::tz::TimeZone;
 use crate::address::{Domain, Host};
 use crate::envelope::{QueueId, Recipient};
 use crate::smtp::server::Client;
-use crate::tls::{Authentication, Clearance, Presented, TlsOutcome};
+use crate::tls::{Authentication, Clearance, PeerCertificate, TlsOutcome};
 
 /// What the field tells.
 pub(super) struct Received<'a> {
@@ -61,9 +61,9 @@ impl Received<'_> {
         let TlsOutcome::Tls(facts) = self.clearance.outcome() else { return String::new() };
         let certificate = match self.clearance.authentication() {
             Authentication::Anonymous => match facts.certificate {
-                Presented::Nothing => "none".to_owned(),
+                PeerCertificate::Nothing => "none".to_owned(),
                 // The sender's connector does not ask whose it is.
-                Presented::Certificate(_) | Presented::Unproved(_) => "not checked".to_owned(),
+                PeerCertificate::Certificate(_) | PeerCertificate::Unproved(_) => "not checked".to_owned(),
             },
             Authentication::Unproved(_) => "key not proved".to_owned(),
             Authentication::Untrusted(_) => "untrusted".to_owned(),
@@ -96,8 +96,8 @@ mod tests {
     use crate::address::Mailbox;
     use crate::smtp::command::Command;
     use crate::tls::{
-        Acquaintance, CertificateFacts, ChainFault, DaneFacts, NamePattern, NoTls, Pin, Presented, TlsFacts, TlsPolicy,
-        TlsVersion, Verdict, judge,
+        CertificateFacts, ChainFault, DaneFacts, Handshake, NamePattern, NoTls, PeerCertificate, Pin, TlsFacts,
+        TlsPolicy, TlsVersion, Verdict, judge,
     };
 
     fn client(line: &str) -> Client {
@@ -108,7 +108,7 @@ mod tests {
         }
     }
 
-    fn clearance(certificate: Option<Presented>) -> Clearance {
+    fn clearance(certificate: Option<PeerCertificate>) -> Clearance {
         let wanted = NamePattern::parse("mail.example.org").expect("a name");
         let outcome = match certificate {
             None => TlsOutcome::Clear(NoTls::NotUsed),
@@ -118,7 +118,7 @@ mod tests {
                 key_exchange: None,
                 reduced: None,
                 certificate,
-                acquaintance: Acquaintance::Made,
+                handshake: Handshake::Full,
             }),
         };
         match judge(&TlsPolicy::Opportunistic, outcome, &[wanted]) {
@@ -127,23 +127,23 @@ mod tests {
         }
     }
 
-    fn certificate(name: &str) -> Presented {
+    fn certificate(name: &str) -> PeerCertificate {
         let names = vec![NamePattern::parse(name).expect("a name")];
-        Presented::Certificate(Box::new(CertificateFacts {
+        PeerCertificate::Certificate(Box::new(CertificateFacts {
             names,
             default_chain: Ok(()),
             chain: Ok(()),
             key: Pin::new([1; 32]),
             issuer: "CN=Test CA".to_owned(),
             not_after: jiff::Timestamp::MAX,
-            dane: DaneFacts::NotHeld,
+            dane: DaneFacts::NotChecked,
         }))
     }
 
-    fn unchecked(name: &str) -> Presented {
-        let Presented::Certificate(mut facts) = certificate(name) else { panic!("it is one") };
+    fn unchecked(name: &str) -> PeerCertificate {
+        let PeerCertificate::Certificate(mut facts) = certificate(name) else { panic!("it is one") };
         facts.chain = Err(ChainFault::NotChecked);
-        Presented::Certificate(facts)
+        PeerCertificate::Certificate(facts)
     }
 
     fn field(hello: &str, address: &str, clearance: &Clearance, smtputf8: bool, recipients: &[&str]) -> String {
@@ -181,7 +181,7 @@ mod tests {
 
     #[test]
     fn each_way_in_has_its_name() {
-        let (clear, tls) = (clearance(None), clearance(Some(Presented::Nothing)));
+        let (clear, tls) = (clearance(None), clearance(Some(PeerCertificate::Nothing)));
         for (hello, clearance, smtputf8, protocol) in [
             ("HELO x", &clear, false, " with SMTP\r\n"),
             ("EHLO x", &clear, true, " with UTF8SMTP\r\n"),

@@ -39,7 +39,7 @@ use crate::monitor::certificates::Shown;
 use crate::smtp::command::{CommandError, MailFrom, RcptTo};
 use crate::smtp::reply::Reply;
 use crate::smtp::server::{Channel, Farewell, Profile, Server, Step};
-use crate::tls::{NoTls, Presented, TlsFacts, TlsOutcome};
+use crate::tls::{NoTls, PeerCertificate, TlsFacts, TlsOutcome};
 
 /// What the bytes travel in.
 enum Layer {
@@ -390,7 +390,7 @@ impl Session {
                 let against = settings.tls.client(connector).against(None).asked_by(&inbound_policy(connector));
                 let facts = seen.facts(against, Role::Client, Timestamp::now()).await;
                 // What a proxy shows says nothing of the client that it brings.
-                let certificate = if self.proxy.is_some() { Presented::Nothing } else { facts.certificate };
+                let certificate = if self.proxy.is_some() { PeerCertificate::Nothing } else { facts.certificate };
                 TlsOutcome::Tls(TlsFacts { certificate, ..facts })
             }
         };
@@ -413,9 +413,9 @@ impl Session {
     }
 
     /// The client as the rules of relaying see it.
-    fn client_rights(&self) -> access::Peer {
+    fn client_rights(&self) -> access::RelayClient {
         let may_relay = self.standing.as_ref().is_some_and(|standing| standing.may_relay);
-        access::Peer { address: self.client, local: self.local, may_relay }
+        access::RelayClient { address: self.client, local: self.local, may_relay }
     }
 
     fn rcpt(&mut self, rcpt: RcptTo) -> Reply {
@@ -423,8 +423,8 @@ impl Session {
             return self.server.rcpt(rcpt, Err(refusal));
         }
         let peer = self.client_rights();
-        let rules = access::Rules::new(&self.settings.config, &self.settings.connectors);
-        let answer = access::recipient(rules, peer, &rcpt.forward_path);
+        let rules = access::RelayRules::new(&self.settings.config, &self.settings.connectors);
+        let answer = access::resolve_recipient(rules, peer, &rcpt.forward_path);
         if let Err(denied) = &answer {
             let connector = self.standing.as_ref().map(|standing| standing.connector.name.clone()).unwrap_or_default();
             self.refused(&connector, Reason::Recipient, denied.to_string());
@@ -438,7 +438,7 @@ impl Session {
             }
             self.is_logged = true;
         }
-        let answer = answer.map_err(access::Denied::reply);
+        let answer = answer.map_err(access::RelayDenied::reply);
         let answer = answer.and_then(|mailbox| self.reserve(&mailbox, rcpt.orcpt.as_deref()).map(|()| mailbox));
         self.server.rcpt(rcpt, answer)
     }

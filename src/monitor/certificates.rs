@@ -11,7 +11,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use super::labels::Direction;
-use crate::tls::{Presented, TlsFacts, TlsOutcome};
+use crate::tls::{PeerCertificate, TlsFacts, TlsOutcome};
 
 /// Days before the end at which is warned; 0 says that it has ended.
 const STEPS: [i64; 5] = [30, 14, 7, 1, 0];
@@ -40,7 +40,7 @@ impl Shown {
     /// The certificate of a session; nothing where none was shown.
     #[must_use]
     pub fn of(outcome: &TlsOutcome) -> Option<Self> {
-        let TlsOutcome::Tls(TlsFacts { certificate: Presented::Certificate(facts), .. }) = outcome else {
+        let TlsOutcome::Tls(TlsFacts { certificate: PeerCertificate::Certificate(facts), .. }) = outcome else {
             return None;
         };
         Some(Self {

@@ -138,8 +138,8 @@ impl Level {
 mod tests {
     use super::*;
     use crate::tls::{
-        Acquaintance, CertificateFacts, ChainFault, DaneFacts, NamePattern, NoTls, Pin, Presented, TlsFacts, TlsPolicy,
-        TlsVersion, UncheckableKey, Verdict, judge,
+        CertificateFacts, ChainFault, DaneFacts, Handshake, NamePattern, NoTls, PeerCertificate, Pin, TlsFacts,
+        TlsPolicy, TlsVersion, UncheckableKey, Verdict, judge,
     };
 
     fn at(text: &str) -> Timestamp {
@@ -183,34 +183,34 @@ mod tests {
         (day.clear, day.encrypted, day.verified)
     }
 
-    fn tls(certificate: Presented) -> TlsOutcome {
+    fn tls(certificate: PeerCertificate) -> TlsOutcome {
         TlsOutcome::Tls(TlsFacts {
             version: TlsVersion::V1_3,
             cipher: "x",
             key_exchange: None,
             reduced: None,
             certificate,
-            acquaintance: Acquaintance::Made,
+            handshake: Handshake::Full,
         })
     }
 
     #[test]
     fn only_a_name_that_was_looked_for_proves_who_a_peer_is() {
         let shown = |chain: Result<(), ChainFault>| {
-            tls(Presented::Certificate(Box::new(CertificateFacts {
+            tls(PeerCertificate::Certificate(Box::new(CertificateFacts {
                 names: vec![NamePattern::parse("mail.example.org").expect("a name")],
                 default_chain: chain.clone(),
                 chain,
                 key: Pin::new([1; 32]),
                 issuer: "CN=Test CA".to_owned(),
                 not_after: Timestamp::MAX,
-                dane: DaneFacts::NotHeld,
+                dane: DaneFacts::NotChecked,
             })))
         };
         for (outcome, looked_for, expected) in [
             (TlsOutcome::Clear(NoTls::NotOffered), &["mail.example.org"][..], (1, 0, 0)),
-            (tls(Presented::Nothing), &["mail.example.org"], (0, 1, 0)),
-            (tls(Presented::Unproved(UncheckableKey::RsaSize(1024))), &["mail.example.org"], (0, 1, 0)),
+            (tls(PeerCertificate::Nothing), &["mail.example.org"], (0, 1, 0)),
+            (tls(PeerCertificate::Unproved(UncheckableKey::RsaSize(1024))), &["mail.example.org"], (0, 1, 0)),
             (shown(Err(ChainFault::SelfSigned)), &["mail.example.org"], (0, 1, 0)),
             (shown(Ok(())), &["mx.example.net"], (0, 1, 0)),
             // Of a trusted authority, for whomever: no name was looked for.

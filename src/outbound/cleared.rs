@@ -15,7 +15,7 @@ use crate::smtp::client::{Ending, Extensions, Mail, RecipientStatus, Results, St
 use crate::smtp::data::Stuffer;
 use crate::smtp::reply::{Reply, Severity};
 use crate::spool::{Body, SpoolError};
-use crate::tls::{Acquaintance, Clearance, NamePattern, NoTls, TlsOutcome, TlsPolicy, Verdict, judge};
+use crate::tls::{Clearance, Handshake, NamePattern, NoTls, TlsOutcome, TlsPolicy, Verdict, judge};
 
 use super::Via;
 use super::limit::AttemptLimit;
@@ -135,7 +135,7 @@ impl Cleared {
 
     /// Whether the session was resumed from an earlier one, so that no certificate was shown in it.
     pub(super) fn is_renewed(&self) -> bool {
-        matches!(self.via.clearance.outcome(), TlsOutcome::Tls(facts) if facts.acquaintance == Acquaintance::Renewed)
+        matches!(self.via.clearance.outcome(), TlsOutcome::Tls(facts) if facts.handshake == Handshake::Resumed)
     }
 
     /// What the peer can do.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::config::{Connector, OnFailure};
 use crate::discovery::mta_sts::{Mode, Published, Recheck};
 use crate::discovery::{Asked, Found};
-use crate::outcome::{Cause, Failure, Scope, Unpromised};
+use crate::failure::{Cause, Failure, RequireTlsUnmet, Scope};
 use crate::route::{Hop, Hops, Via};
 use crate::smtp::client::{Mail, Obstacle, Promise};
 use crate::smtp::reply::Status;
@@ -157,7 +157,7 @@ impl Delivery<'_> {
         if let Some(failure) = terms.refused() {
             return Err(failure);
         }
-        if let Some(refusal) = tls::hopeless(terms.policy()) {
+        if let Some(refusal) = tls::unmeetable(terms.policy()) {
             let undialled = Undialled { attempt: self.attempt, connector: self.connector, hop };
             undialled.warn(&self.snapshot.settings.monitor, terms.policy(), &refusal);
             let seen = Seen { reporter: &self.snapshot.reporter, attempt: self.attempt, hop, found: &plan.found };
@@ -213,10 +213,10 @@ impl Delivery<'_> {
                     // Who waits at the end of its time would bounce. The policy was looked for just now.
                     OnFailure::Hold => !self.attempt.may_be_last,
                 };
-                refusal.wanted.layer == Layer::MtaSts && ends
+                refusal.demand.layer == Layer::MtaSts && ends
             }
-            Cause::Unpromised(Unpromised::Session(refusal)) => refusal.wanted.layer == Layer::MtaSts,
-            Cause::Unpromised(Unpromised::Off | Unpromised::NotOffered)
+            Cause::RequireTls(RequireTlsUnmet::Session(refusal)) => refusal.demand.layer == Layer::MtaSts,
+            Cause::RequireTls(RequireTlsUnmet::Off | RequireTlsUnmet::NotOffered)
             | Cause::Reply { .. }
             | Cause::Ourselves(_)
             | Cause::Discovery(_)
@@ -274,7 +274,7 @@ impl Delivery<'_> {
         let destination = Destination::new(self.connector, hop);
         self.snapshot.pool.room(&destination).await;
         let queue_id = self.attempt.entry.id;
-        let errand = Errand::Mail(queue_id, terms.acquaintance());
+        let errand = Errand::Mail(queue_id, terms.needed_handshake());
         let known = &self.snapshot.hellos;
         let (policy, handshake) = (terms.policy(), settings.config.timeouts.handshake);
         let target = Target { settings, connector: self.connector, hop, policy, known, errand, handshake };
@@ -421,7 +421,7 @@ impl Delivery<'_> {
             Obstacle::TooLarge { .. } => at(Status(3, 4)),
             Obstacle::NeedsEightBitMime => at(Status(6, 3)),
             Obstacle::NeedsSmtputf8 => at(Status(6, 7)),
-            Obstacle::NeedsRequireTls => Failure::unpromised(Unpromised::NotOffered),
+            Obstacle::NeedsRequireTls => Failure::require_tls(RequireTlsUnmet::NotOffered),
         };
         self.ledger.fail(
             who,

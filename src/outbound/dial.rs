@@ -11,15 +11,15 @@ use jiff::Timestamp;
 use crate::address::Host;
 use crate::config::{Connector, Timeouts};
 use crate::envelope::QueueId;
+use crate::failure::{Failure, Scope};
 use crate::handshake::{ClientTls, HandshakeError, KnownHellos, Role};
 use crate::monitor::certificates::Shown;
-use crate::outcome::{Failure, Scope};
 use crate::route::Hop;
 use crate::smtp::client::{Extensions, InClear, Opening, OpeningStep, Stage, Starttls};
 use crate::smtp::reply::Status;
 use crate::tls::{
-    self, Acquaintance, Clearance, Fallback, Hello, Hellos, NamePattern, NoTls, Refusal, TlsFacts, TlsOutcome,
-    TlsPolicy, Verdict,
+    self, Clearance, Fallback, Handshake, Hello, Hellos, NamePattern, NoTls, Refusal, TlsFacts, TlsOutcome, TlsPolicy,
+    Verdict,
 };
 
 use super::Settings;
@@ -48,7 +48,7 @@ pub(super) struct Target<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Errand {
     /// A message; which, for the log, and what a session must be able to say for it.
-    Mail(QueueId, Acquaintance),
+    Mail(QueueId, Handshake),
     /// To see what a message would meet. The peer is asked for all that it shows, whatever the judge says.
     Look,
 }
@@ -263,8 +263,8 @@ impl Target<'_> {
         let client: &ClientTls = self.settings.tls.client(self.connector);
         let reduced = hellos.reduced(hello);
         // The ticket of an earlier session can make the next ClientHello large.
-        let acquaintance = if reduced.is_none() { self.acquaintance() } else { Acquaintance::Made };
-        let shaken = wire.secure(client, &self.server_name(), hello, acquaintance, self.handshake).await;
+        let handshake = if reduced.is_none() { self.needed_handshake() } else { Handshake::Full };
+        let shaken = wire.secure(client, &self.server_name(), hello, handshake, self.handshake).await;
         self.shaken(shaken.as_ref().ok().map(|(_, seen)| seen));
         let (mut wire, seen) = match shaken {
             Ok(secured) => secured,
@@ -289,7 +289,7 @@ impl Target<'_> {
         match wire.converse(&mut opening, self.timeouts().reply).await {
             Ok(OpeningStep::Failed { stage, reply }) => {
                 self.farewell(wire).await;
-                Err(Failure::reply(Scope::Hop, stage.name(), reply).with_session(clearance.reached()))
+                Err(Failure::reply(Scope::Hop, stage.name(), reply).with_session(clearance.session()))
             }
             // Under TLS an opening has no other end than this.
             Ok(OpeningStep::Secured | OpeningStep::InClear(_) | OpeningStep::Handshake) => {
@@ -301,7 +301,7 @@ impl Target<'_> {
             Err(broken) if broken.is_closed() && broken.at() == Stage::Ehlo => {
                 Ok(self.broken(HandshakeError::CutShort(broken.to_string())))
             }
-            Err(broken) => Err(broken.failure().with_session(clearance.reached())),
+            Err(broken) => Err(broken.failure().with_session(clearance.session())),
         }
     }
 
@@ -312,10 +312,10 @@ impl Target<'_> {
     }
 
     /// Who looks at what a host shows has it shown, whatever the policy.
-    fn acquaintance(&self) -> Acquaintance {
+    fn needed_handshake(&self) -> Handshake {
         match self.errand {
-            Errand::Mail(_, acquaintance) => acquaintance,
-            Errand::Look => Acquaintance::Made,
+            Errand::Mail(_, handshake) => handshake,
+            Errand::Look => Handshake::Full,
         }
     }
 

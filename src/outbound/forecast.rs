@@ -4,9 +4,9 @@
 use jiff::Timestamp;
 
 use crate::envelope::TlsRequirement;
-use crate::outcome::{self, Failure, Step, Unpromised};
+use crate::failure::{self, Failure, NextStep, RequireTlsUnmet};
 use crate::route::Hop;
-use crate::tls::{self, Clearance, Hello, Hellos, Peer, TlsPolicy, Verdict};
+use crate::tls::{self, Clearance, Hello, Hellos, SamplePeer, TlsPolicy, Verdict};
 
 use super::dial::reference;
 use super::plan::Purpose;
@@ -17,7 +17,7 @@ use super::second_try;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Prospect {
     /// What answers.
-    pub peer: Peer,
+    pub peer: SamplePeer,
     /// Whether it offers what the message asks beside TLS (REQUIRETLS); every peer does that need not.
     pub offers_requiretls: bool,
     /// What follows.
@@ -36,7 +36,7 @@ pub enum Ending {
         /// Why.
         failure: Failure,
         /// What becomes of the message where there is no next hop.
-        last: Step,
+        last: NextStep,
     },
 }
 
@@ -44,7 +44,7 @@ pub enum Ending {
 #[must_use]
 pub fn not_dialled(policy: &TlsPolicy, requirement: TlsRequirement) -> Option<Failure> {
     let terms = terms(policy, requirement);
-    terms.refused().or_else(|| tls::hopeless(policy).map(|refusal| terms.named(Failure::policy(refusal))))
+    terms.refused().or_else(|| tls::unmeetable(policy).map(|refusal| terms.named(Failure::policy(refusal))))
 }
 
 /// As for any message but a report.
@@ -59,9 +59,9 @@ fn terms(policy: &TlsPolicy, requirement: TlsRequirement) -> Terms {
 /// accepted lately in the place of the usual one.
 #[must_use]
 pub fn hellos(policy: &TlsPolicy, purpose: Purpose<'_>, hop: &Hop, known: Option<Hello>) -> Option<Hellos> {
-    let acquaintance = terms(policy, purpose.requirement).acquaintance();
+    let handshake = terms(policy, purpose.requirement).needed_handshake();
     let chosen =
-        || second_try::hellos(policy, purpose.connector, &second_try::server_name(policy, hop), acquaintance, known);
+        || second_try::hellos(policy, purpose.connector, &second_try::server_name(policy, hop), handshake, known);
     (*policy != TlsPolicy::Off).then(chosen)
 }
 
@@ -70,24 +70,24 @@ pub fn hellos(policy: &TlsPolicy, purpose: Purpose<'_>, hop: &Hop, known: Option
 pub fn forecast(policy: &TlsPolicy, purpose: Purpose<'_>, hop: &Hop, now: Timestamp) -> Vec<Prospect> {
     let on_failure = purpose.connector.outbound.on_failure;
     let refused = |failure: Failure| {
-        let last = outcome::judge(&failure, false, on_failure);
+        let last = failure::decide(&failure, false, on_failure);
         Ending::Refused { failure, last }
     };
     let terms = terms(policy, purpose.requirement);
     let names = reference(&hop.host);
-    let ask = |peer: Peer| match tls::judge(policy, peer.outcome(policy, &names, now), &names) {
+    let ask = |peer: SamplePeer| match tls::judge(policy, peer.outcome(policy, &names, now), &names) {
         Verdict::Cleared(clearance) => Ending::Sent(clearance),
         Verdict::Redial(fallback) => Ending::SentAgain(fallback.clearance()),
         Verdict::Refused(refusal) => refused(terms.named(Failure::policy(refusal))),
     };
-    let mut prospects: Vec<_> = Peer::servers(policy)
+    let mut prospects: Vec<_> = SamplePeer::servers(policy)
         .into_iter()
         .map(|peer| Prospect { peer, offers_requiretls: true, ending: ask(peer) })
         .collect();
     let best = prospects.last().map(|prospect| (prospect.peer, prospect.ending.clone()));
     match (purpose.requirement, best) {
         (TlsRequirement::Require, Some((peer, Ending::Sent(_) | Ending::SentAgain(_)))) => {
-            let ending = refused(Failure::unpromised(Unpromised::NotOffered));
+            let ending = refused(Failure::require_tls(RequireTlsUnmet::NotOffered));
             prospects.push(Prospect { peer, offers_requiretls: false, ending });
         }
         (TlsRequirement::Require | TlsRequirement::Ordinary | TlsRequirement::Relaxed, _) => {}

@@ -2,8 +2,8 @@
 
 use std::net::SocketAddr;
 
+use crate::failure::Failure;
 use crate::handshake::Seen;
-use crate::outcome::Failure;
 use crate::smtp::client::Extensions;
 use crate::tls::{Clearance, Hello, TlsOutcome};
 

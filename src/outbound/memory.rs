@@ -4,9 +4,9 @@ use jiff::Timestamp;
 
 use crate::config::{self, Connector};
 use crate::discovery::history::{Change, Downgraded, History, Level, issuer};
+use crate::failure::{Cause, Failure, RequireTlsUnmet};
 use crate::monitor::Monitor;
 use crate::monitor::troubles::Downgrade;
-use crate::outcome::{Cause, Failure, Unpromised};
 use crate::route::Hop;
 use crate::tls::Clearance;
 
@@ -58,14 +58,14 @@ impl Memory<'_> {
     /// A session was refused for what it lacked: that is remembered too, as far as it says how far TLS came.
     pub(super) fn failed(&self, failure: &Failure) {
         let refusal = match &failure.cause {
-            Cause::Policy(refusal) | Cause::Unpromised(Unpromised::Session(refusal)) => refusal,
-            Cause::Unpromised(Unpromised::Off | Unpromised::NotOffered)
+            Cause::Policy(refusal) | Cause::RequireTls(RequireTlsUnmet::Session(refusal)) => refusal,
+            Cause::RequireTls(RequireTlsUnmet::Off | RequireTlsUnmet::NotOffered)
             | Cause::Reply { .. }
             | Cause::Ourselves(_)
             | Cause::Discovery(_)
             | Cause::Other(_) => return,
         };
-        if let Some(level) = Level::of_refused(&refusal.got) {
+        if let Some(level) = Level::of_refused(&refusal.unmet) {
             let (domain, host) = (&self.attempt.host, &self.hop.host);
             match self.history.note(domain, host, level, None, Timestamp::now()) {
                 // The refusal is logged by itself.

@@ -3,7 +3,7 @@
 //! What becomes of the recipients afterwards (retry, report, removal) is the scheduler's affair, and so
 //! is how many attempts go on at the same time. RFC 5321 §5.1 orders the hops; what each of them must
 //! show is said by [`crate::connector`] and judged by [`crate::tls`]; what a failure means is judged by
-//! [`crate::outcome`].
+//! [`crate::failure`].
 //!
 //! A connection goes one way through this room: `wire` opens it, `dial` leads it to the judge, and only
 //! what the judge cleared becomes a `Cleared` connection, on which alone MAIL FROM can be written.
@@ -40,9 +40,9 @@ use crate::config::{Config, Connector, default_connector};
 use crate::connector::Connectors;
 use crate::discovery::Discovery;
 use crate::discovery::history::Level;
+use crate::failure::{Failure, RecipientOutcome};
 use crate::handshake::{KnownHellos, Material};
 use crate::monitor::Monitor;
-use crate::outcome::{Failure, Outcome};
 use crate::route::Router;
 use crate::spool::Entry;
 use crate::tls::{Clearance, TlsPolicy};
@@ -89,7 +89,7 @@ pub struct RecipientResult {
     /// Its index in the envelope.
     pub recipient: usize,
     /// How it ended.
-    pub outcome: Outcome,
+    pub outcome: RecipientOutcome,
     /// The session on which it was decided; `None` where no session got as far as a clearance.
     pub via: Option<Arc<Via>>,
     /// What the hop where it was decided had to show; `None` where it did not come as far as that.

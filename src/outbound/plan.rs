@@ -8,7 +8,7 @@ use crate::config::Connector;
 use crate::connector::outbound_policy;
 use crate::discovery::{Discovery, Found, Knowledge, Question, Unknown};
 use crate::envelope::TlsRequirement;
-use crate::outcome::Failure;
+use crate::failure::Failure;
 use crate::route::{Addresses, Hop, Router, Via};
 use crate::tls::TlsPolicy;
 

@@ -13,11 +13,11 @@ use crate::address::Host;
 use crate::config::Connector;
 use crate::discovery::{Discovery, Found, Knowledge};
 use crate::envelope::TlsRequirement;
+use crate::failure::{Failure, RecipientOutcome};
 use crate::handshake::{KnownHellos, SentCertificate};
-use crate::outcome::{Failure, Outcome};
 use crate::route::{Hop, Hops};
 use crate::smtp::client::Extensions;
-use crate::tls::{self, Authentication, Clearance, Demand, Presented, Shortfall, TlsFacts, TlsOutcome, TlsPolicy};
+use crate::tls::{self, Authentication, Clearance, Demand, PeerCertificate, TlsFacts, TlsOutcome, TlsPolicy, Unmet};
 use crate::tls::{TlsaUsage, Verify};
 
 use super::Settings;
@@ -84,7 +84,7 @@ pub struct Seen {
     /// What that follows from.
     pub found: Found,
     /// Why no handshake would do, where that is so: a delivery would not dial it.
-    pub hopeless: Option<Failure>,
+    pub unmeetable: Option<Failure>,
     /// Its addresses, in order.
     pub addresses: Vec<Sighting>,
 }
@@ -101,7 +101,7 @@ pub struct Sighting {
     /// What the session reached; nothing where it failed before TLS was decided on, and `end` tells why.
     pub outcome: Option<TlsOutcome>,
     /// Each demand with its verdict, where there are demands and an outcome.
-    pub verdicts: Vec<(Demand, Result<Authentication, Shortfall>)>,
+    pub verdicts: Vec<(Demand, Result<Authentication, Unmet>)>,
     /// The chain as it was sent, leaf first; of a long one the beginning.
     pub chain: Vec<SentCertificate>,
     /// What the peer offers; nothing where it was not heard.
@@ -128,7 +128,7 @@ impl Sighting {
             (Verify::Chain | Verify::Name(_) | Verify::Published(_), _) => true,
             (Verify::Dane(_), Ok(Authentication::Dane { record, .. })) => record.usage == TlsaUsage::TrustAnchor,
             (Verify::Dane(set), _) => set.records.iter().all(|record| record.usage == TlsaUsage::TrustAnchor),
-            (Verify::None | Verify::Pin(_) | Verify::Unmeetable(_), _) => false,
+            (Verify::None | Verify::Pin(_) | Verify::Impossible(_), _) => false,
         })
     }
 
@@ -148,7 +148,7 @@ impl Sighting {
     fn new(look: Look, policy: &TlsPolicy, hop: &Hop) -> Self {
         let Look { address, peer, notes, end } = look;
         let verdicts = match (policy, &notes.outcome) {
-            (TlsPolicy::Forced(demands), Some(outcome)) => tls::verdicts(demands, outcome, &reference(&hop.host))
+            (TlsPolicy::Forced(demands), Some(outcome)) => tls::judge_each(demands, outcome, &reference(&hop.host))
                 .into_iter()
                 .map(|(demand, verdict)| (demand.clone(), verdict))
                 .collect(),
@@ -164,8 +164,8 @@ impl Sighting {
 #[must_use]
 pub fn trusted(facts: &TlsFacts) -> Option<&Result<(), crate::tls::ChainFault>> {
     match &facts.certificate {
-        Presented::Certificate(certificate) => Some(&certificate.chain),
-        Presented::Nothing | Presented::Unproved(_) => None,
+        PeerCertificate::Certificate(certificate) => Some(&certificate.chain),
+        PeerCertificate::Nothing | PeerCertificate::Unproved(_) => None,
     }
 }
 
@@ -205,7 +205,7 @@ async fn look<K: Knowledge>(
         .await
         .map_err(|no_plan| Failure::from(no_plan).with_peer(hop.to_string()))?;
     let policy = plan.policy(purpose, hop);
-    let hopeless = tls::hopeless(&policy).map(|refusal| Failure::policy(refusal).with_peer(hop.to_string()));
+    let unmeetable = tls::unmeetable(&policy).map(|refusal| Failure::policy(refusal).with_peer(hop.to_string()));
     let mut addresses = Vec::new();
     for address in &plan.addresses.addresses {
         // Each address is shown the usual ClientHello, whatever another one accepted.
@@ -214,7 +214,7 @@ async fn look<K: Knowledge>(
         let target = Target { settings, connector, hop, policy: &policy, known: &known, errand, handshake };
         addresses.push(Sighting::new(target.look(*address).await, &policy, hop));
     }
-    Ok(Seen { policy, found: plan.found, hopeless, addresses })
+    Ok(Seen { policy, found: plan.found, unmeetable, addresses })
 }
 
 /// What a delivery would make of it: the same ledger, fed in the same order.
@@ -231,7 +231,7 @@ fn foretell(hops: &[ProbedHop], lost: Option<&Failure>, connector: &Connector) -
         }
         ledger.hop();
         let seen = match seen {
-            Ok(Seen { hopeless: Some(failure), .. }) | Err(failure) => {
+            Ok(Seen { unmeetable: Some(failure), .. }) | Err(failure) => {
                 ledger.fail_all(failure.clone(), Further::after(failure, left > 0));
                 continue;
             }
@@ -257,12 +257,12 @@ fn foretell(hops: &[ProbedHop], lost: Option<&Failure>, connector: &Connector) -
         }
     }
     let unknown =
-        || Failure::transient(crate::outcome::Scope::Destination, crate::smtp::reply::Status(4, 0), "no host");
+        || Failure::transient(crate::failure::Scope::Destination, crate::smtp::reply::Status(4, 0), "no host");
     match ledger.into_parts().0.pop().map(|result| result.outcome) {
-        Some(Outcome::Deferred(failure)) => Prospect::Deferred(failure),
-        Some(Outcome::Held(failure)) => Prospect::Held(failure),
-        Some(Outcome::Bounced(failure)) => Prospect::Bounced(failure),
+        Some(RecipientOutcome::Deferred(failure)) => Prospect::Deferred(failure),
+        Some(RecipientOutcome::Held(failure)) => Prospect::Held(failure),
+        Some(RecipientOutcome::Bounced(failure)) => Prospect::Bounced(failure),
         // One recipient has one result, and nothing was handed over.
-        Some(Outcome::Delivered(_)) | None => Prospect::Deferred(unknown()),
+        Some(RecipientOutcome::Delivered(_)) | None => Prospect::Deferred(unknown()),
     }
 }

@@ -5,9 +5,9 @@
 
 use crate::address::Host;
 use crate::envelope::{Envelope, TlsRequirement};
-use crate::outcome::{Cause, Failure, Unpromised};
+use crate::failure::{Cause, Failure, RequireTlsUnmet};
 use crate::smtp::client::Promise;
-use crate::tls::{Acquaintance, Layer, Refusal, Shortfall, TlsPolicy};
+use crate::tls::{Handshake, Layer, Refusal, TlsPolicy, Unmet};
 
 use super::cleared::Cleared;
 use super::dial::reference;
@@ -50,10 +50,10 @@ impl Terms {
 
     /// What a session must be able to say of the peer: who is to promise more than the hop must show has to show who
     /// it is.
-    pub(super) fn acquaintance(&self) -> Acquaintance {
+    pub(super) fn needed_handshake(&self) -> Handshake {
         match self {
-            Self::Ordinary(policy) | Self::Required(policy) => policy.acquaintance(),
-            Self::Preferred { required, .. } => required.acquaintance(),
+            Self::Ordinary(policy) | Self::Required(policy) => policy.needed_handshake(),
+            Self::Preferred { required, .. } => required.needed_handshake(),
         }
     }
 
@@ -71,7 +71,7 @@ impl Terms {
     /// the administrator's word.
     pub(super) fn refused(&self) -> Option<Failure> {
         match self {
-            Self::Required(TlsPolicy::Off) => Some(Failure::unpromised(Unpromised::Off)),
+            Self::Required(TlsPolicy::Off) => Some(Failure::require_tls(RequireTlsUnmet::Off)),
             Self::Required(TlsPolicy::Opportunistic | TlsPolicy::Forced(_))
             | Self::Ordinary(_)
             | Self::Preferred { .. } => None,
@@ -100,7 +100,7 @@ impl Terms {
         match failure.cause {
             Cause::Policy(refusal) if falls_short_of_the_message(&refusal) => {
                 let peer = failure.peer.take();
-                Failure { peer, ..Failure::unpromised(Unpromised::Session(refusal)) }
+                Failure { peer, ..Failure::require_tls(RequireTlsUnmet::Session(refusal)) }
             }
             cause => Failure { cause, ..failure },
         }
@@ -110,8 +110,8 @@ impl Terms {
 /// Whether a refusal says that TLS to an authenticated server was not to be had, and not only that what the
 /// administrator wants was not met.
 fn falls_short_of_the_message(refusal: &Refusal) -> bool {
-    match refusal.wanted.layer {
+    match refusal.demand.layer {
         Layer::Dane | Layer::MtaSts | Layer::RequireTls => true,
-        Layer::Connector | Layer::Exception | Layer::Memory => matches!(refusal.got, Shortfall::NoTls(_)),
+        Layer::Connector | Layer::Exception | Layer::DowngradeMemory => matches!(refusal.unmet, Unmet::NoTls(_)),
     }
 }

@@ -7,11 +7,11 @@ use std::net::SocketAddr;
 
 use crate::address::Host;
 use crate::config::Connector;
+use crate::failure::Failure;
 use crate::handshake::HandshakeError;
-use crate::outcome::Failure;
 use crate::route::Hop;
 use crate::smtp::client::{Opening, Starttls};
-use crate::tls::{Acquaintance, Hello, Hellos, NoTls, ServerName, TlsPolicy};
+use crate::tls::{Handshake, Hello, Hellos, NoTls, SniUse, TlsPolicy};
 
 use super::dial::{Errand, First, Session, Shaken, Target};
 use super::look::{FirstTry, Notes};
@@ -52,10 +52,10 @@ pub(super) fn hellos(
     policy: &TlsPolicy,
     connector: &Connector,
     name: &Host,
-    acquaintance: Acquaintance,
+    handshake: Handshake,
     known: Option<Hello>,
 ) -> Hellos {
-    let name = ServerName::of(name.domain().is_some(), acquaintance);
+    let name = SniUse::of(name.domain().is_some(), handshake);
     Hellos::new(policy, connector.outbound.groups, name, known)
 }
 
@@ -63,12 +63,12 @@ impl Target<'_> {
     /// The `ClientHello`s for this hop.
     pub(super) fn hellos(&self) -> Hellos {
         let known = self.known.get(&self.hop.host, self.hop.port);
-        let acquaintance = match self.errand {
-            Errand::Mail(_, acquaintance) => acquaintance,
+        let handshake = match self.errand {
+            Errand::Mail(_, handshake) => handshake,
             // As mail would be sent that asks for nothing.
-            Errand::Look => self.policy.acquaintance(),
+            Errand::Look => self.policy.needed_handshake(),
         };
-        hellos(self.policy, self.connector, &self.server_name(), acquaintance, known)
+        hellos(self.policy, self.connector, &self.server_name(), handshake, known)
     }
 
     pub(super) fn server_name(&self) -> Host {

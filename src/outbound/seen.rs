@@ -2,7 +2,7 @@
 //!
 //! A report speaks of what the domain itself publishes, not of our connectors: a session that only fell
 //! short of our own demand is none of its failures. What a session is worth under what is published is
-//! asked of the one judge, [`tls::verdicts`].
+//! asked of the one judge, [`tls::judge_each`].
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -10,12 +10,12 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use crate::address::Domain;
-use crate::connector::{DaneFinding, StsFinding, StsListing};
+use crate::connector::{DaneFinding, MtaStsFinding, MtaStsListing};
 use crate::discovery::mta_sts::{FailureKind, Published};
 use crate::discovery::{Asked, Found, Unknown, policy_domain};
-use crate::outcome::{Cause, Failure, Unpromised};
+use crate::failure::{Cause, Failure, RequireTlsUnmet};
 use crate::route::Hop;
-use crate::tls::{self, Clearance, Demand, Lack, Layer, NoTls, Shortfall, TlsOutcome, TlsPolicy, Verify};
+use crate::tls::{self, Clearance, Demand, Layer, NoTls, TlsOutcome, TlsPolicy, Unmeetable, Unmet, Verify};
 use crate::tlsrpt::{self, Observation, Policy, Reporter, ResultType, Session, result};
 
 use super::{Attempt, NoPlan};
@@ -70,21 +70,21 @@ impl Seen<'_> {
     /// A session was refused, or, without an address, the hop was not dialled.
     pub(super) fn failed(&self, address: Option<SocketAddr>, failure: &Failure) {
         let refusal = match &failure.cause {
-            Cause::Policy(refusal) | Cause::Unpromised(Unpromised::Session(refusal)) => refusal,
-            Cause::Unpromised(Unpromised::Off | Unpromised::NotOffered)
+            Cause::Policy(refusal) | Cause::RequireTls(RequireTlsUnmet::Session(refusal)) => refusal,
+            Cause::RequireTls(RequireTlsUnmet::Off | RequireTlsUnmet::NotOffered)
             | Cause::Reply { .. }
             | Cause::Ourselves(_)
             | Cause::Discovery(_)
             | Cause::Other(_) => return,
         };
-        let is_theirs = match refusal.wanted.layer {
+        let is_theirs = match refusal.demand.layer {
             Layer::Dane | Layer::MtaSts => true,
-            Layer::Connector | Layer::Exception | Layer::RequireTls | Layer::Memory => {
-                matches!(refusal.got, Shortfall::NoTls(_))
+            Layer::Connector | Layer::Exception | Layer::RequireTls | Layer::DowngradeMemory => {
+                matches!(refusal.unmet, Unmet::NoTls(_))
             }
         };
         if is_theirs {
-            self.observe(address, |_| Session::Failed(failed(&refusal.got)));
+            self.observe(address, |_| Session::Failed(failed(&refusal.unmet)));
         }
     }
 
@@ -117,14 +117,14 @@ impl Seen<'_> {
             DaneFinding::Unusable(_) => {
                 return Wish { policy: of(tlsrpt::Found::Tlsa(Vec::new())), verify: Err(ResultType::TlsaInvalid) };
             }
-            DaneFinding::NotAsked(_) | DaneFinding::Absent(_) => {}
+            DaneFinding::NotLookedUp(_) | DaneFinding::Absent(_) => {}
         }
         match &self.found.published {
             Asked::Yes(Published::Policy(policy)) => {
                 let mx = policy.mx_lines();
                 let verify = match &self.found.findings.mta_sts {
-                    StsFinding::Enforce(listing) | StsFinding::Testing(listing) => self.listed(listing),
-                    StsFinding::NotAsked(_) | StsFinding::None(_) => Verify::None,
+                    MtaStsFinding::Enforce(listing) | MtaStsFinding::Testing(listing) => self.listed(listing),
+                    MtaStsFinding::NotLookedUp(_) | MtaStsFinding::None(_) => Verify::None,
                 };
                 Wish { policy: of(tlsrpt::Found::Sts { lines: policy.lines(), mx }), verify: Ok(verify) }
             }
@@ -139,11 +139,11 @@ impl Seen<'_> {
         }
     }
 
-    fn listed(&self, listing: &StsListing) -> Verify {
+    fn listed(&self, listing: &MtaStsListing) -> Verify {
         match (listing, self.hop.host.domain()) {
-            (StsListing::Listed, Some(host)) => Verify::Published(host.clone()),
-            (StsListing::NotListed(listed), Some(host)) => {
-                Verify::Unmeetable(Lack::NotListed { host: host.clone(), listed: listed.clone() })
+            (MtaStsListing::Listed, Some(host)) => Verify::Published(host.clone()),
+            (MtaStsListing::NotListed(listed), Some(host)) => {
+                Verify::Impossible(Unmeetable::NotListed { host: host.clone(), listed: listed.clone() })
             }
             // A host without a name has no policy.
             (_, None) => Verify::None,
@@ -155,14 +155,14 @@ fn held_against(verify: &Verify, outcome: &TlsOutcome) -> Session {
     let TlsPolicy::Forced(demands) = TlsPolicy::forced(Demand::new(Layer::Dane, verify.clone())) else {
         return Session::Succeeded;
     };
-    let verdicts = tls::verdicts(&demands, outcome, &[]);
+    let verdicts = tls::judge_each(&demands, outcome, &[]);
     match verdicts.into_iter().find_map(|(_, verdict)| verdict.err()) {
         None => Session::Succeeded,
         Some(shortfall) => Session::Failed(failed(&shortfall)),
     }
 }
 
-fn failed(shortfall: &Shortfall) -> tlsrpt::Failure {
+fn failed(shortfall: &Unmet) -> tlsrpt::Failure {
     let reason = result::reason_of(shortfall).map(str::to_owned);
     tlsrpt::Failure { reason, ..tlsrpt::Failure::new(result::of_shortfall(shortfall)) }
 }

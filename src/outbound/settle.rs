@@ -1,13 +1,13 @@
 //! The recipients of one attempt: who is still to be delivered, and what became of the others.
 //!
-//! What a failure means is asked of [`outcome::judge`], once for each failure and recipient; nothing is
+//! What a failure means is asked of [`failure::decide`], once for each failure and recipient; nothing is
 //! decided here.
 
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::sync::Arc;
 
 use crate::config::OnFailure;
-use crate::outcome::{self, Cause, Failure, Outcome, Persistence, Scope, Step};
+use crate::failure::{self, Cause, Failure, NextStep, Persistence, RecipientOutcome, Scope};
 use crate::smtp::client::{Ending, RecipientStatus, Stage};
 use crate::smtp::reply::{Reply, Status};
 use crate::tls::TlsPolicy;
@@ -107,7 +107,7 @@ struct Reason {
 impl Reason {
     fn new(failure: Failure, via: Option<Arc<Via>>, policy: Option<Arc<TlsPolicy>>) -> Self {
         let word = match (&failure.cause, &via) {
-            (Cause::Unpromised(_), _) => Word::Unable,
+            (Cause::RequireTls(_), _) => Word::Unable,
             // On a session, only what the peer does not offer will not pass.
             (Cause::Other(_), Some(_)) if failure.persistence == Persistence::Permanent => Word::Unable,
             (Cause::Reply { .. }, _) => Word::Answer,
@@ -122,7 +122,7 @@ impl Reason {
     fn weight(&self) -> u8 {
         match (&self.via, &self.failure.cause) {
             (Some(_), _) => 4,
-            (None, Cause::Policy(_) | Cause::Unpromised(_)) => 3,
+            (None, Cause::Policy(_) | Cause::RequireTls(_)) => 3,
             (None, Cause::Reply { .. }) => 2,
             (None, Cause::Discovery(_) | Cause::Other(_)) => 1,
             (None, Cause::Ourselves(_)) => 0,
@@ -216,12 +216,12 @@ impl Ledger {
             open.trail.push(Arc::clone(&failure));
             open.hears(&reason);
             let reason = open.tempered(reason.clone());
-            let step = outcome::judge(&reason.failure, further == Further::Hop, self.on_failure);
+            let step = failure::decide(&reason.failure, further == Further::Hop, self.on_failure);
             let earlier = open.reason.take();
             match (step, further) {
-                (Step::NextHop, _) => open.reason = Some(reason.or_earlier(earlier)),
-                (Step::Defer, Further::Hop | Further::NoHop) => self.end(at, reason.or_earlier(earlier)),
-                (Step::Defer, Further::Nothing) | (Step::Hold | Step::Bounce, _) => self.end(at, reason),
+                (NextStep::NextHop, _) => open.reason = Some(reason.or_earlier(earlier)),
+                (NextStep::Defer, Further::Hop | Further::NoHop) => self.end(at, reason.or_earlier(earlier)),
+                (NextStep::Defer, Further::Nothing) | (NextStep::Hold | NextStep::Bounce, _) => self.end(at, reason),
             }
         }
     }
@@ -240,10 +240,10 @@ impl Ledger {
             // Said of the message by every hop, and not only of one of them.
             failure.scope = Scope::Message;
         }
-        let outcome = match outcome::judge(&failure, false, self.on_failure) {
-            Step::Bounce => Outcome::Bounced(failure),
-            Step::Hold => Outcome::Held(failure),
-            Step::Defer | Step::NextHop => Outcome::Deferred(failure),
+        let outcome = match failure::decide(&failure, false, self.on_failure) {
+            NextStep::Bounce => RecipientOutcome::Bounced(failure),
+            NextStep::Hold => RecipientOutcome::Held(failure),
+            NextStep::Defer | NextStep::NextHop => RecipientOutcome::Deferred(failure),
         };
         let Open { recipient, trail, apart, .. } = self.open.remove(at);
         self.results.push(RecipientResult { recipient, outcome, via, policy, trail, apart });
@@ -253,7 +253,7 @@ impl Ledger {
         self.open.retain(|open| !who.contains(&open.recipient));
         let delivered = |recipient: &usize| RecipientResult {
             recipient: *recipient,
-            outcome: Outcome::Delivered(reply.clone()),
+            outcome: RecipientOutcome::Delivered(reply.clone()),
             via: Some(Arc::clone(via)),
             policy: self.policy.clone(),
             trail: Vec::new(),
@@ -328,7 +328,7 @@ fn random() -> u64 {
 
 /// What a negative answer means on this session: where TLS failed there and the answer demands it, it may pass.
 fn answer(scope: Scope, stage: Stage, reply: Reply, via: &Via) -> Failure {
-    Failure::answer(scope, stage.name(), reply, via.clearance.outcome())
+    Failure::reply_in_session(scope, stage.name(), reply, via.clearance.outcome())
 }
 
 /// What an interruption means, and what may follow it.

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use jiff::Timestamp;
 
 use crate::config::{Connector, TlsDemand};
-use crate::connector::wanted;
+use crate::connector::describe_demand;
 use crate::handshake::{HandshakeError, Seen};
 use crate::monitor::certificates::{Shown, Sighting};
 use crate::monitor::labels::Direction;
@@ -32,8 +32,8 @@ impl Undialled<'_> {
         if monitor.is_news(what, &hop.host, refusal) {
             tracing::warn!(
                 queue_id = %attempt.entry.id, connector = %connector.name, host = %hop.host,
-                tls.wanted = wanted(connector, Some(policy), Timestamp::now()), tls.unmet = %refusal.wanted.layer,
-                tls.got = %refusal.got, "{what}"
+                tls.wanted = describe_demand(connector, Some(policy), Timestamp::now()), tls.unmet = %refusal.demand.layer,
+                tls.got = %refusal.unmet, "{what}"
             );
         }
     }
@@ -65,8 +65,8 @@ impl Target<'_> {
     }
 
     /// The demand that holds at this hop, for the log.
-    fn wanted(&self) -> String {
-        wanted(self.connector, Some(self.policy), Timestamp::now())
+    fn describe_demand(&self) -> String {
+        describe_demand(self.connector, Some(self.policy), Timestamp::now())
     }
 
     pub(super) fn log_second_try(&self, address: SocketAddr, hello: Hello, fault: &HandshakeError) {
@@ -74,7 +74,7 @@ impl Target<'_> {
         if self.settings.monitor.is_news(what, &self.hop.host, fault) {
             tracing::info!(
                 queue_id = self.queue_id(), connector = %self.connector.name, host = %self.hop.host, %address,
-                tls.wanted = self.wanted(), tls.got = %fault, tls.hello = %hello, "{what}"
+                tls.wanted = self.describe_demand(), tls.got = %fault, tls.hello = %hello, "{what}"
             );
         }
     }
@@ -84,7 +84,7 @@ impl Target<'_> {
         if self.settings.monitor.is_news(what, &self.hop.host, fallback.reason()) {
             tracing::warn!(
                 queue_id = self.queue_id(), connector = %self.connector.name, host = %self.hop.host, %address,
-                tls.wanted = self.wanted(), tls.got = %fallback.reason(), "{what}"
+                tls.wanted = self.describe_demand(), tls.got = %fallback.reason(), "{what}"
             );
         }
     }
@@ -95,7 +95,7 @@ impl Target<'_> {
         if monitor.is_news(what, &self.hop.host, refusal) {
             tracing::warn!(
                 queue_id = self.queue_id(), connector = %self.connector.name, host = %self.hop.host, %address,
-                tls.wanted = self.wanted(), tls.unmet = %refusal.wanted.layer, tls.got = %refusal.got, "{what}"
+                tls.wanted = self.describe_demand(), tls.unmet = %refusal.demand.layer, tls.got = %refusal.unmet, "{what}"
             );
         }
         monitor.note_refusal(Noted {

@@ -19,12 +19,12 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::client::TlsStream;
 
 use crate::address::Host;
+use crate::failure::{Failure, Scope};
 use crate::handshake::{self, ClientTls, HandshakeError, Seen};
 use crate::monitor::Counted;
-use crate::outcome::{Failure, Scope};
 use crate::smtp::client::{Opening, OpeningStep, Stage, Violation};
 use crate::smtp::reply::Status;
-use crate::tls::{Acquaintance, Clearance, Hello};
+use crate::tls::{Clearance, Handshake, Hello};
 
 /// The peer's answer to QUIT is waited for no longer than this; nothing hangs on it.
 const FAREWELL: Duration = Duration::from_secs(5);
@@ -164,13 +164,13 @@ impl Wire {
         client: &ClientTls,
         name: &Host,
         hello: Hello,
-        acquaintance: Acquaintance,
+        handshake: Handshake,
         limit: Duration,
     ) -> Result<(Self, Seen), HandshakeError> {
         let Stream::Clear(stream) = self.stream else {
             return Err(HandshakeError::Failed("TLS is there already".to_owned()));
         };
-        match timeout(limit, client.connect(stream, name, hello, acquaintance)).await {
+        match timeout(limit, client.connect(stream, name, hello, handshake)).await {
             Ok(Ok((stream, seen))) => {
                 let stream = Stream::Tls(Box::new(stream));
                 Ok((Self { stream, input: BytesMut::new(), output: Vec::new(), counted: self.counted }, seen))

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use crate::config::Route;
 use crate::envelope::{Envelope, TlsRequirement};
+use crate::failure::{Cause, Failure, Persistence, RecipientOutcome, Scope};
 use crate::outbound::{Attempt, AttemptLimit, RecipientResult, Report};
-use crate::outcome::{Cause, Failure, Outcome, Persistence, Scope};
 use crate::spool::{Entry, SpoolError};
 use crate::tls::Layer;
 
@@ -146,21 +146,23 @@ fn health(attempt: &Attempt, report: &Report) -> Health {
     let mut spoken = false;
     for result in &report.results {
         match &result.outcome {
-            Outcome::Delivered(_) => return Health::Up,
-            Outcome::Deferred(failure) | Outcome::Held(failure) | Outcome::Bounced(failure)
+            RecipientOutcome::Delivered(_) => return Health::Up,
+            RecipientOutcome::Deferred(failure)
+            | RecipientOutcome::Held(failure)
+            | RecipientOutcome::Bounced(failure)
                 if is_decided_by_peer(result, failure) =>
             {
                 return Health::Up;
             }
             // That such a recipient ends sessions is known, and says nothing of the destination.
-            Outcome::Deferred(_) if result.via.is_some() && attempt.apart.contains(&result.recipient) => {}
-            Outcome::Deferred(failure)
-                if matches!(failure.scope, Scope::Hop | Scope::Destination) && !failure.is_unpromised() =>
+            RecipientOutcome::Deferred(_) if result.via.is_some() && attempt.apart.contains(&result.recipient) => {}
+            RecipientOutcome::Deferred(failure)
+                if matches!(failure.scope, Scope::Hop | Scope::Destination) && !failure.is_require_tls() =>
             {
                 last = Some((failure, &result.trail));
                 spoken |= result.via.is_some();
             }
-            Outcome::Deferred(_) | Outcome::Held(_) | Outcome::Bounced(_) => {}
+            RecipientOutcome::Deferred(_) | RecipientOutcome::Held(_) | RecipientOutcome::Bounced(_) => {}
         }
     }
     let Some((failure, trail)) = last else { return Health::Unknown };
@@ -187,13 +189,13 @@ fn part<'a>(attempt: &Attempt, report: &Report, failures: impl Iterator<Item = &
     let (mut of_domain, mut of_published) = (false, false);
     for failure in failures {
         match &failure.cause {
-            Cause::Policy(refusal) => match refusal.wanted.layer {
-                Layer::Memory => of_domain = is_shared,
+            Cause::Policy(refusal) => match refusal.demand.layer {
+                Layer::DowngradeMemory => of_domain = is_shared,
                 Layer::Dane | Layer::MtaSts => of_published = !is_relaxed,
                 Layer::Connector | Layer::Exception | Layer::RequireTls => {}
             },
             Cause::Discovery(_) => of_published = !is_relaxed,
-            Cause::Unpromised(_) | Cause::Reply { .. } | Cause::Ourselves(_) | Cause::Other(_) => {}
+            Cause::RequireTls(_) | Cause::Reply { .. } | Cause::Ourselves(_) | Cause::Other(_) => {}
         }
     }
     let domain = of_domain.then(|| attempt.host.clone());
@@ -203,7 +205,7 @@ fn part<'a>(attempt: &Attempt, report: &Report, failures: impl Iterator<Item = &
 /// Checks that what was missing is what this message requires: other mail does not need it.
 fn is_of_one_message<'a>(attempt: &Attempt, mut failures: impl Iterator<Item = &'a Failure>) -> bool {
     let is_required = attempt.entry.envelope.tls == TlsRequirement::Require;
-    is_required && failures.any(|failure| matches!(failure.cause, Cause::Discovery(_) | Cause::Unpromised(_)))
+    is_required && failures.any(|failure| matches!(failure.cause, Cause::Discovery(_) | Cause::RequireTls(_)))
 }
 
 /// Whether the peer said this of the message or of the recipient, on a session that was good enough for mail.
@@ -218,8 +220,8 @@ mod tests {
     use crate::address::{Host, ReversePath};
     use crate::config::{TlsDemand, default_connector};
     use crate::envelope::QueueId;
+    use crate::failure::RequireTlsUnmet;
     use crate::outbound::Via;
-    use crate::outcome::Unpromised;
     use crate::smtp::reply::{Reply, Status};
     use crate::spool::Body;
     use crate::tls::{Clearance, Demand, NoTls, Refusal, TlsOutcome, TlsPolicy, Verdict, Verify, judge};
@@ -280,14 +282,14 @@ mod tests {
         health(&attempt, &Report { results, trail: Vec::new(), connector, config: Arc::new(config) })
     }
 
-    fn result(recipient: usize, outcome: Outcome, via: Option<Arc<Via>>) -> RecipientResult {
+    fn result(recipient: usize, outcome: RecipientOutcome, via: Option<Arc<Via>>) -> RecipientResult {
         RecipientResult { recipient, outcome, via, policy: None, trail: Vec::new(), apart: false }
     }
 
     /// `up`, `down`, `shaken` or `unknown`, for an attempt with these results, each with whether there was a session.
-    fn shown(results: Vec<(Outcome, bool)>) -> &'static str {
+    fn shown(results: Vec<(RecipientOutcome, bool)>) -> &'static str {
         let via = via();
-        let result = |(recipient, (outcome, session)): (usize, (Outcome, bool))| {
+        let result = |(recipient, (outcome, session)): (usize, (RecipientOutcome, bool))| {
             result(recipient, outcome, session.then(|| Arc::clone(&via)))
         };
         let results = results.into_iter().enumerate().map(result).collect();
@@ -306,35 +308,38 @@ mod tests {
         let other = |scope| Failure::transient(scope, Status(4, 1), "cannot connect");
         let policy = || Failure::policy(refusal());
         for (outcome, session, expected) in [
-            (Outcome::Delivered(Reply::bare(250, "ok")), true, "up"),
-            (Outcome::Bounced(said(Scope::Recipient, 550)), true, "up"),
-            (Outcome::Deferred(said(Scope::Recipient, 451)), true, "up"),
-            (Outcome::Bounced(said(Scope::Message, 554)), true, "up"),
-            (Outcome::Deferred(said(Scope::Hop, 421)), true, "shaken"),
-            (Outcome::Deferred(said(Scope::Hop, 554)), false, "down"),
-            (Outcome::Deferred(other(Scope::Hop)), false, "down"),
-            (Outcome::Deferred(other(Scope::Destination)), false, "down"),
-            (Outcome::Deferred(policy()), false, "down"),
+            (RecipientOutcome::Delivered(Reply::bare(250, "ok")), true, "up"),
+            (RecipientOutcome::Bounced(said(Scope::Recipient, 550)), true, "up"),
+            (RecipientOutcome::Deferred(said(Scope::Recipient, 451)), true, "up"),
+            (RecipientOutcome::Bounced(said(Scope::Message, 554)), true, "up"),
+            (RecipientOutcome::Deferred(said(Scope::Hop, 421)), true, "shaken"),
+            (RecipientOutcome::Deferred(said(Scope::Hop, 554)), false, "down"),
+            (RecipientOutcome::Deferred(other(Scope::Hop)), false, "down"),
+            (RecipientOutcome::Deferred(other(Scope::Destination)), false, "down"),
+            (RecipientOutcome::Deferred(policy()), false, "down"),
             // A policy of ours, or what a message requires, earns nothing.
-            (Outcome::Held(policy()), false, "unknown"),
-            (Outcome::Bounced(policy()), false, "unknown"),
-            (Outcome::Bounced(Failure::unpromised(Unpromised::Off)), false, "unknown"),
+            (RecipientOutcome::Held(policy()), false, "unknown"),
+            (RecipientOutcome::Bounced(policy()), false, "unknown"),
+            (RecipientOutcome::Bounced(Failure::require_tls(RequireTlsUnmet::Off)), false, "unknown"),
             (
-                Outcome::Bounced(Failure::permanent(Scope::Destination, Status(1, 2), "no such domain")),
+                RecipientOutcome::Bounced(Failure::permanent(Scope::Destination, Status(1, 2), "no such domain")),
                 false,
                 "unknown",
             ),
-            (Outcome::Deferred(other(Scope::Message)), false, "unknown"),
+            (RecipientOutcome::Deferred(other(Scope::Message)), false, "unknown"),
         ] {
             assert_eq!(shown(vec![(outcome.clone(), session)]), expected, "{outcome:?}");
         }
         let mixed = vec![
-            (Outcome::Deferred(said(Scope::Hop, 421)), true),
-            (Outcome::Bounced(said(Scope::Recipient, 550)), true),
+            (RecipientOutcome::Deferred(said(Scope::Hop, 421)), true),
+            (RecipientOutcome::Bounced(said(Scope::Recipient, 550)), true),
         ];
         assert_eq!(shown(mixed), "up");
         assert_eq!(
-            shown(vec![(Outcome::Held(policy()), false), (Outcome::Deferred(other(Scope::Hop)), false)]),
+            shown(vec![
+                (RecipientOutcome::Held(policy()), false),
+                (RecipientOutcome::Deferred(other(Scope::Hop)), false)
+            ]),
             "down"
         );
     }
@@ -344,7 +349,7 @@ mod tests {
         let by = |layer| Failure::policy(refused_by(layer));
         let unreachable = || Failure::transient(Scope::Hop, Status(4, 1), "cannot connect");
         let unknown = || Failure::discovery(Status(7, 5), "the TLSA lookup failed");
-        let unpromised = || Failure::unpromised(Unpromised::NotOffered);
+        let unpromised = || Failure::require_tls(RequireTlsUnmet::NotOffered);
         let (ordinary, relaxed, required) =
             (TlsRequirement::Ordinary, TlsRequirement::Relaxed, TlsRequirement::Require);
         let (domain, published) = ("mail for example.org", "mail without \"TLS-Required: No\"");
@@ -353,9 +358,9 @@ mod tests {
             (vec![unreachable()], ordinary, true, "all"),
             (vec![by(Layer::Connector)], ordinary, true, "all"),
             // The downgrade memory speaks of one domain, which may have its destination for itself.
-            (vec![by(Layer::Memory)], ordinary, true, domain),
-            (vec![by(Layer::Memory)], relaxed, true, domain),
-            (vec![by(Layer::Memory)], ordinary, false, "all"),
+            (vec![by(Layer::DowngradeMemory)], ordinary, true, domain),
+            (vec![by(Layer::DowngradeMemory)], relaxed, true, domain),
+            (vec![by(Layer::DowngradeMemory)], ordinary, false, "all"),
             // What is published can be set aside; whoever did so was refused for something else.
             (vec![by(Layer::Dane)], ordinary, false, published),
             (vec![by(Layer::MtaSts)], ordinary, false, published),
@@ -363,9 +368,9 @@ mod tests {
             (vec![by(Layer::Dane)], ordinary, true, published),
             (vec![unreachable()], relaxed, false, "all"),
             // One hop that others may use is enough, whatever the other hops said.
-            (vec![by(Layer::Memory), unreachable()], ordinary, true, domain),
+            (vec![by(Layer::DowngradeMemory), unreachable()], ordinary, true, domain),
             (vec![by(Layer::Dane), unreachable()], ordinary, false, published),
-            (vec![by(Layer::Dane), by(Layer::Memory)], ordinary, true, both),
+            (vec![by(Layer::Dane), by(Layer::DowngradeMemory)], ordinary, true, both),
             // What a message requires for itself is no other's concern.
             (vec![unknown()], required, false, "none"),
             (vec![unpromised(), unreachable()], required, false, "none"),
@@ -373,7 +378,7 @@ mod tests {
         ] {
             let last = failures.last().expect("a failure").clone();
             let trail = failures.iter().cloned().map(Arc::new).collect();
-            let results = vec![RecipientResult { trail, ..result(0, Outcome::Deferred(last), None) }];
+            let results = vec![RecipientResult { trail, ..result(0, RecipientOutcome::Deferred(last), None) }];
             let shown = match health_of(results, tls, is_shared) {
                 Health::Refused(part, _) => part.to_string(),
                 Health::Down(_) => "all".to_owned(),

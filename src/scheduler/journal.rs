@@ -4,7 +4,7 @@ use jiff::Timestamp;
 
 use crate::address::Mailbox;
 use crate::config::Connector;
-use crate::connector::wanted;
+use crate::connector::describe_demand;
 use crate::envelope::Trouble;
 use crate::outbound::{Attempt, RecipientResult};
 use crate::smtp::reply::Reply;
@@ -28,7 +28,7 @@ impl Journal<'_> {
         let age = attempt.entry.accepted.duration_until(Timestamp::now());
         tracing::info!(
             queue_id = %attempt.entry.id, to = to.to_string(), connector = %connector.name, peer,
-            tls.wanted = self.wanted(Some(result)), tls.got = tls, tls.hello = hello, reply = reply.to_string(),
+            tls.wanted = self.describe_demand(Some(result)), tls.got = tls, tls.hello = hello, reply = reply.to_string(),
             delay_ms = i64::try_from(age.as_millis()).unwrap_or(i64::MAX), "message delivered"
         );
     }
@@ -36,7 +36,7 @@ impl Journal<'_> {
     pub(super) fn deferred(&self, result: &RecipientResult, to: &Mailbox, last: &Trouble, next: Timestamp) {
         tracing::warn!(
             queue_id = %self.attempt.entry.id, to = to.to_string(), connector = %self.connector.name,
-            tls.wanted = self.wanted(Some(result)), status = %last.status, reason = last.text,
+            tls.wanted = self.describe_demand(Some(result)), status = %last.status, reason = last.text,
             next = %format_args!("{next:.0}"), "delivery deferred"
         );
     }
@@ -44,7 +44,7 @@ impl Journal<'_> {
     pub(super) fn held(&self, result: &RecipientResult, to: &Mailbox, last: &Trouble) {
         tracing::warn!(
             queue_id = %self.attempt.entry.id, to = to.to_string(), connector = %self.connector.name,
-            tls.wanted = self.wanted(Some(result)), status = %last.status, reason = last.text,
+            tls.wanted = self.describe_demand(Some(result)), status = %last.status, reason = last.text,
             "delivery held until an operator decides"
         );
     }
@@ -53,14 +53,14 @@ impl Journal<'_> {
     pub(super) fn failed(&self, result: Option<&RecipientResult>, to: &Mailbox, last: &Trouble) {
         tracing::warn!(
             queue_id = %self.attempt.entry.id, to = to.to_string(), connector = %self.connector.name,
-            tls.wanted = self.wanted(result), status = %last.status, reason = last.text, "delivery failed for good"
+            tls.wanted = self.describe_demand(result), status = %last.status, reason = last.text, "delivery failed for good"
         );
     }
 
     /// Returns the demand on the hop where this was decided.
-    fn wanted(&self, result: Option<&RecipientResult>) -> String {
+    fn describe_demand(&self, result: Option<&RecipientResult>) -> String {
         let policy = result.and_then(|result| result.policy.as_deref());
-        wanted(self.connector, policy, Timestamp::now())
+        describe_demand(self.connector, policy, Timestamp::now())
     }
 }
 

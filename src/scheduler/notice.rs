@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 
-use crate::access::{self, Rules};
+use crate::access::{self, RelayRules};
 use crate::config::{Connector, TlsDemand};
 use crate::dsn::{self, About, Action, Refused, Returned, Told};
 use crate::envelope::{Envelope, History, QueueId, RecipientState, Trouble};
@@ -156,7 +156,7 @@ async fn compose(
     });
     let told: Vec<Told<'_>> = told.collect();
     // A sender on this host, cron's root for one, has no mailbox here.
-    let to = access::local(Rules::new(config, &settings.connectors), to).unwrap_or_else(|| to.clone());
+    let to = access::local_mailbox(RelayRules::new(config, &settings.connectors), to).unwrap_or_else(|| to.clone());
     let returned = dsn::returned(action, envelope, entry.size);
     let original = match returned {
         Returned::Whole => front(&entry.body, usize::MAX).await?,

@@ -13,8 +13,8 @@ use tokio::task::JoinSet;
 
 use crate::connector::Connectors;
 use crate::envelope::{Envelope, QueueId, RecipientState};
+use crate::failure::{Failure, RecipientOutcome, Scope};
 use crate::outbound::{Attempt, RecipientResult, Report};
-use crate::outcome::{Failure, Outcome, Scope};
 use crate::smtp::reply::Status;
 use crate::spool::{Entry, SpoolError, StoredMessage};
 
@@ -353,7 +353,7 @@ async fn bounce(context: &Arc<Context>, id: QueueId) -> Result<Option<StoredMess
         let failure = Failure::permanent(Scope::Message, Status(3, 0), "given up by the administrator of the relay");
         let result = |at: &usize| RecipientResult {
             recipient: *at,
-            outcome: Outcome::Bounced(failure.clone()),
+            outcome: RecipientOutcome::Bounced(failure.clone()),
             via: None,
             policy: None,
             trail: Vec::new(),

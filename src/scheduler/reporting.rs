@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 
-use crate::access::{self, Rules};
+use crate::access::{self, RelayRules};
 use crate::address::{Mailbox, ReversePath};
 use crate::dsn::{self, Excerpt, Lost};
 use crate::envelope::{Envelope, QueueId, ReportForm, Trouble};
@@ -206,7 +206,7 @@ async fn lost_of(context: &Context, live: &Live) -> Result<Option<Lost>, SpoolEr
 async fn store_digest(context: &Context, lost: &[Lost]) -> Result<(), SpoolError> {
     let settings = context.settings.load_full();
     let config = &settings.config;
-    let to = access::local(Rules::new(config, &settings.connectors), &config.postmaster);
+    let to = access::local_mailbox(RelayRules::new(config, &settings.connectors), &config.postmaster);
     let to = to.unwrap_or_else(|| config.postmaster.clone());
     let draft = context.spool.draft_report();
     let report = dsn::digest(&config.hostname, Timestamp::now(), &to, lost, draft.id());

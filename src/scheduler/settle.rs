@@ -15,8 +15,8 @@ use crate::config::{Connector, WarnAfter, write_duration};
 use crate::dsn::{self, Action};
 use crate::envelope::{Envelope, Recipient, RecipientState, Trouble};
 use crate::evidence;
+use crate::failure::{Persistence, RecipientOutcome};
 use crate::outbound::{Attempt, RecipientResult, Report};
-use crate::outcome::{Outcome, Persistence};
 use crate::smtp::reply::{EnhancedStatusCode, Status};
 
 use super::journal::Journal;
@@ -191,21 +191,21 @@ impl<'a> Books<'a> {
         };
         let attempts = attempts.saturating_add(1);
         match &result.outcome {
-            Outcome::Delivered(reply) => {
+            RecipientOutcome::Delivered(reply) => {
                 self.journal().delivered(result, &recipient.mailbox, reply);
                 self.relay(result, recipient, reply);
                 self.witness.delivered(result, attempts, reply);
                 recipient.owed = None;
                 recipient.state = RecipientState::Delivered;
             }
-            Outcome::Bounced(failure) => {
+            RecipientOutcome::Bounced(failure) => {
                 let last = trouble(failure, &result.trail, Persistence::Permanent);
                 self.witness.failed(result, attempts, evidence::Outcome::Bounced, &last);
                 let is_of_content = is_of_content(failure) && result.via.is_some();
                 let at = result.recipient;
                 self.give_up(recipient, Some(result), Change { recipient: at, attempts, history, last, is_of_content });
             }
-            Outcome::Held(failure) => {
+            RecipientOutcome::Held(failure) => {
                 let last = trouble(failure, &result.trail, Persistence::Transient);
                 self.journal().held(result, &recipient.mailbox, &last);
                 self.witness.failed(result, attempts, evidence::Outcome::Held, &last);
@@ -217,7 +217,7 @@ impl<'a> Books<'a> {
                 history.push(last, all);
                 recipient.state = RecipientState::Held { attempts, history };
             }
-            Outcome::Deferred(failure) => {
+            RecipientOutcome::Deferred(failure) => {
                 let last = trouble(failure, &result.trail, Persistence::Transient);
                 if self.now >= self.expires {
                     let last = self.expired(last);

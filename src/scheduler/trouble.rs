@@ -5,7 +5,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use crate::envelope::Trouble;
-use crate::outcome::{Failure, Persistence, Scope};
+use crate::failure::{Failure, Persistence, Scope};
 use crate::smtp::reply::Status;
 
 /// Characters of a reason that are kept, at most.

@@ -13,10 +13,10 @@ use crate::config::{Config, Connector};
 use crate::connector::exception;
 use crate::envelope::{Envelope, QueueId, Trouble};
 use crate::evidence::{
-    Acceptance, Delivery, Evidence, ExceptionHeld, Outcome, Policy, Session, Standing, Statement, Unmet, cut,
+    Acceptance, Delivery, Evidence, ExceptionHeld, Outcome, Policy, Session, Standing, Statement, UnmetDemand, cut,
 };
+use crate::failure::{self, Cause, Failure, RequireTlsUnmet};
 use crate::outbound::{Attempt, RecipientResult, Report};
-use crate::outcome::{self, Cause, Failure, Unpromised};
 use crate::smtp::reply::{EnhancedStatusCode, Reply, Status};
 use crate::spool::{Entry, SpoolError};
 
@@ -120,7 +120,7 @@ impl<'a> Witness<'a> {
             exception: exception(self.connector, self.at).map(ExceptionHeld::of),
             host: via.map(|via| name(&via.host)).or_else(|| said.host.clone()),
             address: via.map(|via| via.address).or_else(|| dialled(said.result)).map(|address| address.to_string()),
-            session: via.map(|via| Session::of(via.clearance.reached())).or_else(|| failure.and_then(without_mail)),
+            session: via.map(|via| Session::of(via.clearance.session())).or_else(|| failure.and_then(without_mail)),
             unmet,
             downgraded_from: via.and_then(|via| via.was).map(|was| was.word().to_owned()),
             standing,
@@ -159,10 +159,10 @@ fn name(host: &Host) -> String {
 
 fn failure(result: &RecipientResult) -> Option<&Failure> {
     match &result.outcome {
-        outcome::Outcome::Delivered(_) => None,
-        outcome::Outcome::Deferred(failure) | outcome::Outcome::Held(failure) | outcome::Outcome::Bounced(failure) => {
-            Some(failure)
-        }
+        failure::RecipientOutcome::Delivered(_) => None,
+        failure::RecipientOutcome::Deferred(failure)
+        | failure::RecipientOutcome::Held(failure)
+        | failure::RecipientOutcome::Bounced(failure) => Some(failure),
     }
 }
 
@@ -175,10 +175,10 @@ fn dialled(result: Option<&RecipientResult>) -> Option<SocketAddr> {
 }
 
 /// The demand that was not met, where that is what went wrong.
-fn unmet(failure: &Failure) -> Option<Unmet> {
+fn unmet(failure: &Failure) -> Option<UnmetDemand> {
     match &failure.cause {
-        Cause::Policy(refusal) | Cause::Unpromised(Unpromised::Session(refusal)) => Some(Unmet::of(refusal)),
-        Cause::Unpromised(why @ (Unpromised::Off | Unpromised::NotOffered)) => Some(Unmet {
+        Cause::Policy(refusal) | Cause::RequireTls(RequireTlsUnmet::Session(refusal)) => Some(UnmetDemand::of(refusal)),
+        Cause::RequireTls(why @ (RequireTlsUnmet::Off | RequireTlsUnmet::NotOffered)) => Some(UnmetDemand {
             layer: crate::tls::Layer::RequireTls.to_string(),
             wanted: "TLS on the whole way".to_owned(),
             got: why.to_string(),
@@ -189,12 +189,12 @@ fn unmet(failure: &Failure) -> Option<Unmet> {
 
 /// The TLS session on which mail was not spoken of: it was not good enough, or the peer ended it before.
 fn without_mail(failure: &Failure) -> Option<Session> {
-    if let Some(reached) = &failure.reached {
+    if let Some(reached) = &failure.session {
         return Some(Session::of(reached));
     }
     match &failure.cause {
-        Cause::Policy(refusal) | Cause::Unpromised(Unpromised::Session(refusal)) => Session::refused(refusal),
-        Cause::Unpromised(Unpromised::Off | Unpromised::NotOffered)
+        Cause::Policy(refusal) | Cause::RequireTls(RequireTlsUnmet::Session(refusal)) => Session::refused(refusal),
+        Cause::RequireTls(RequireTlsUnmet::Off | RequireTlsUnmet::NotOffered)
         | Cause::Reply { .. }
         | Cause::Ourselves(_)
         | Cause::Discovery(_)

@@ -3,7 +3,7 @@
 //! A reply is written with one severity for both of its codes, so "451 5.x.x" cannot be made here.
 //! Replies that come from a peer are read by [`ReplyParser`], which is bounded and takes the
 //! enhanced status only where it agrees with the basic code. What a reply *means* for a message is
-//! decided in [`crate::outcome`].
+//! decided in [`crate::failure`].
 
 use std::borrow::Cow;
 use std::fmt;

@@ -103,13 +103,13 @@ pub struct TlsaSet {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DaneFacts {
     /// There were none to hold it against.
-    NotHeld,
+    NotChecked,
     /// It was held against these.
-    Held {
+    Checked {
         /// The records.
-        against: Arc<TlsaSet>,
+        records: Arc<TlsaSet>,
         /// The one that matches, or why none does.
-        found: Result<Tlsa, DaneFault>,
+        result: Result<Tlsa, DaneFault>,
     },
 }
 
@@ -117,7 +117,7 @@ pub enum DaneFacts {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DaneFault {
     /// The certificate was not held against these records: the handshake is older than they are.
-    NotHeld,
+    NotChecked,
     /// No record names this certificate or an authority above it.
     NoMatch {
         /// How many records there are.
@@ -137,7 +137,7 @@ pub enum DaneFault {
 impl fmt::Display for DaneFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NotHeld => f.write_str("the certificate was shown before these TLSA records were known"),
+            Self::NotChecked => f.write_str("the certificate was shown before these TLSA records were known"),
             Self::NoMatch { records: 1 } => f.write_str("the certificate is not the one that the TLSA record names"),
             Self::NoMatch { records } => write!(f, "none of the {records} TLSA records names the certificate"),
             Self::Path(fault) => write!(f, "no path leads to the authority that a TLSA record names: {fault}"),

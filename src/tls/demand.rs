@@ -21,7 +21,7 @@ pub enum Layer {
     /// The message itself (RFC 8689).
     RequireTls,
     /// What the domain did before, under `downgrade = "refuse"`.
-    Memory,
+    DowngradeMemory,
 }
 
 impl fmt::Display for Layer {
@@ -32,7 +32,7 @@ impl fmt::Display for Layer {
             Self::Dane => "DANE",
             Self::MtaSts => "MTA-STS",
             Self::RequireTls => "REQUIRETLS",
-            Self::Memory => "downgrade memory",
+            Self::DowngradeMemory => "downgrade memory",
         })
     }
 }
@@ -75,12 +75,12 @@ pub enum Verify {
     /// What these TLSA records say.
     Dane(Arc<TlsaSet>),
     /// Nothing that a handshake could show.
-    Unmeetable(Lack),
+    Impossible(Unmeetable),
 }
 
 /// What is missing before anybody is dialled, so that no handshake can make it good.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Lack {
+pub enum Unmeetable {
     /// DANE is mandatory, and the host has no usable TLSA record; why.
     NoTlsa(String),
     /// DANE is mandatory, and the MX records that name the host, or their absence, are not secure; in words.
@@ -100,7 +100,7 @@ pub enum Lack {
     Unproven(String),
 }
 
-impl fmt::Display for Lack {
+impl fmt::Display for Unmeetable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NoTlsa(why) => write!(f, "there is no usable TLSA record: {why}"),
@@ -137,10 +137,14 @@ impl fmt::Display for Demand {
                 pins => write!(f, " with one of {} pinned keys", pins.len()),
             },
             Verify::Dane(set) => write!(f, " with a certificate that the TLSA records of {} name", set.base),
-            Verify::Unmeetable(Lack::NoTlsa(_) | Lack::UnsignedMx(_)) => f.write_str(" authenticated by DANE"),
-            Verify::Unmeetable(Lack::NoName(_)) => f.write_str(" with a trusted certificate for the right name"),
-            Verify::Unmeetable(Lack::NotListed { .. }) => f.write_str(" with a host that the domain's policy lists"),
-            Verify::Unmeetable(Lack::Unproven(_)) => f.write_str(" with a host proven to be the domain's"),
+            Verify::Impossible(Unmeetable::NoTlsa(_) | Unmeetable::UnsignedMx(_)) => {
+                f.write_str(" authenticated by DANE")
+            }
+            Verify::Impossible(Unmeetable::NoName(_)) => f.write_str(" with a trusted certificate for the right name"),
+            Verify::Impossible(Unmeetable::NotListed { .. }) => {
+                f.write_str(" with a host that the domain's policy lists")
+            }
+            Verify::Impossible(Unmeetable::Unproven(_)) => f.write_str(" with a host proven to be the domain's"),
         }
     }
 }

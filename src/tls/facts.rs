@@ -76,9 +76,9 @@ pub struct TlsFacts {
     /// Our `ClientHello`, where it was not the usual one because the peer does not accept that.
     pub reduced: Option<Hello>,
     /// What the peer showed of itself, in this session or in the one that it resumes.
-    pub certificate: Presented,
+    pub certificate: PeerCertificate,
     /// Which of the two.
-    pub acquaintance: Acquaintance,
+    pub handshake: Handshake,
 }
 
 impl TlsFacts {
@@ -92,17 +92,17 @@ impl TlsFacts {
 
 /// When the peer of a session shows who it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Acquaintance {
+pub enum Handshake {
     /// In its own handshake, where it proves to hold the certificate's key.
-    Made,
+    Full,
     /// In an earlier session's: it proves to be the peer of that one, by a secret that the two have shared
     /// since (resumption, RFC 8446 §2.2).
-    Renewed,
+    Resumed,
 }
 
 /// What the peer showed of itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Presented {
+pub enum PeerCertificate {
     /// No certificate (a client that has none).
     Nothing,
     /// A certificate, whose private key the peer proved to hold.

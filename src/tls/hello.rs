@@ -9,7 +9,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Acquaintance, TlsPolicy};
+use super::{Handshake, TlsPolicy};
 
 /// The strength of a key exchange.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -79,7 +79,7 @@ impl fmt::Display for Hello {
 
 /// The use of the server's name in a handshake.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ServerName {
+pub enum SniUse {
     /// A certificate is demanded, so the server must know for whom it is asked.
     Needed,
     /// It is sent, and can be left out.
@@ -88,14 +88,14 @@ pub enum ServerName {
     Absent,
 }
 
-impl ServerName {
+impl SniUse {
     /// The use of a name in sessions that must show so much of the server.
     #[must_use]
-    pub fn of(has_name: bool, acquaintance: Acquaintance) -> Self {
-        match (has_name, acquaintance) {
+    pub fn of(has_name: bool, handshake: Handshake) -> Self {
+        match (has_name, handshake) {
             (false, _) => Self::Absent,
-            (true, Acquaintance::Made) => Self::Needed,
-            (true, Acquaintance::Renewed) => Self::Optional,
+            (true, Handshake::Full) => Self::Needed,
+            (true, Handshake::Resumed) => Self::Optional,
         }
     }
 }
@@ -113,7 +113,7 @@ impl Hellos {
     /// Chooses them. `offered` is the connector's `groups`; `known` is the one that this server accepted last,
     /// where it had not accepted the usual one. None of them can lead to a session below the policy's `min_strength`.
     #[must_use]
-    pub fn new(policy: &TlsPolicy, offered: Strength, name: ServerName, known: Option<Hello>) -> Self {
+    pub fn new(policy: &TlsPolicy, offered: Strength, name: SniUse, known: Option<Hello>) -> Self {
         let floor = policy.min_strength();
         let groups = match (offered, floor) {
             (_, Strength::PostQuantum) => Groups::PostQuantumOnly,
@@ -124,8 +124,8 @@ impl Hellos {
             Strength::PostQuantum => Groups::PostQuantumOnly,
             Strength::Classical => Groups::ClassicalAllCurves,
         };
-        let usual = Hello { groups, sni: name != ServerName::Absent };
-        let reduced = Hello { groups: last, sni: name == ServerName::Needed };
+        let usual = Hello { groups, sni: name != SniUse::Absent };
+        let reduced = Hello { groups: last, sni: name == SniUse::Needed };
         let first = known.map_or(usual, |known| Hello {
             groups: match (floor, known.groups) {
                 (Strength::Classical, reduced @ (Groups::Classical | Groups::ClassicalAllCurves)) => reduced,
@@ -180,7 +180,7 @@ mod tests {
 
     #[test]
     fn the_second_is_another_and_never_the_same_again() {
-        use ServerName::{Absent, Needed, Optional};
+        use SniUse::{Absent, Needed, Optional};
         use Strength::{Classical, PostQuantum};
         for (floor, offered, name, first, second) in [
             (Classical, PostQuantum, Optional, HYBRID, Some(CURVES_NAMELESS)),
@@ -201,7 +201,7 @@ mod tests {
 
     #[test]
     fn what_a_server_accepted_comes_first_where_the_policy_allows_it() {
-        use ServerName::{Needed, Optional};
+        use SniUse::{Needed, Optional};
         use Strength::{Classical, PostQuantum};
         for (floor, name, known, first, second) in [
             (Classical, Optional, CURVES_NAMELESS, CURVES_NAMELESS, Some(HYBRID)),

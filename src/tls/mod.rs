@@ -12,25 +12,25 @@ mod facts;
 mod hello;
 mod key;
 mod names;
-mod peer;
 mod pin;
 mod policy;
-mod shortfall;
+mod refusal;
+mod sample_peer;
 #[cfg(test)]
 mod tests;
 
 use std::fmt;
 
 pub use dane::{DaneFacts, DaneFault, DaneScope, Tlsa, TlsaMatching, TlsaSelector, TlsaSet, TlsaUsage};
-pub use demand::{Demand, Lack, Layer, Verify};
-pub use facts::{Acquaintance, CertificateFacts, ChainFault, NoTls, Presented, TlsFacts, TlsOutcome, TlsVersion};
-pub use hello::{Groups, Hello, Hellos, ServerName, Strength};
+pub use demand::{Demand, Layer, Unmeetable, Verify};
+pub use facts::{CertificateFacts, ChainFault, Handshake, NoTls, PeerCertificate, TlsFacts, TlsOutcome, TlsVersion};
+pub use hello::{Groups, Hello, Hellos, SniUse, Strength};
 pub use key::UncheckableKey;
 pub use names::NamePattern;
-pub use peer::Peer;
 pub use pin::{Pin, PinError};
 pub use policy::{Demands, TlsPolicy};
-pub use shortfall::{Judged, Refusal, Shortfall};
+pub use refusal::{Refusal, RefusalBasis, Unmet};
+pub use sample_peer::SamplePeer;
 
 /// How well the peer of a session is known.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,7 +40,7 @@ pub enum Authentication {
     /// Not at all: its certificate has a key that cannot be checked, so it may be anybody's.
     Unproved(UncheckableKey),
     /// Its certificate falls short of trust; TLS is used all the same.
-    Untrusted(Shortfall),
+    Untrusted(Unmet),
     /// Its certificate stands under a trust anchor; no name was asked for or none matched is told by
     /// `Untrusted`, so this is chain trust without a name demand.
     Trusted,
@@ -85,7 +85,7 @@ impl fmt::Display for Authentication {
 
 /// What a session came to, whatever was demanded of it: a fact for the record, and no leave to do anything.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Reached {
+pub struct SessionTls {
     /// The facts of its handshake, or the reason that there was none.
     pub outcome: TlsOutcome,
     /// How well its peer is known.
@@ -95,26 +95,26 @@ pub struct Reached {
 /// The judge's leave to speak of mail on one session. Nothing else leads to MAIL FROM.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Clearance {
-    reached: Reached,
+    session: SessionTls,
 }
 
 impl Clearance {
     /// What the session came to.
     #[must_use]
-    pub fn reached(&self) -> &Reached {
-        &self.reached
+    pub fn session(&self) -> &SessionTls {
+        &self.session
     }
 
     /// What the session reached.
     #[must_use]
     pub fn outcome(&self) -> &TlsOutcome {
-        &self.reached.outcome
+        &self.session.outcome
     }
 
     /// How well the peer is known.
     #[must_use]
     pub fn authentication(&self) -> &Authentication {
-        &self.reached.authentication
+        &self.session.authentication
     }
 }
 
@@ -127,7 +127,7 @@ impl Fallback {
     #[must_use]
     pub fn clearance(self) -> Clearance {
         let outcome = TlsOutcome::Clear(self.0);
-        Clearance { reached: Reached { outcome, authentication: Authentication::Anonymous } }
+        Clearance { session: SessionTls { outcome, authentication: Authentication::Anonymous } }
     }
 
     /// Why TLS failed.
@@ -175,11 +175,11 @@ pub fn judge(policy: &TlsPolicy, outcome: TlsOutcome, reference: &[NamePattern])
 
 /// The demand that no handshake can meet, where there is one: nobody need be dialled to refuse it.
 #[must_use]
-pub fn hopeless(policy: &TlsPolicy) -> Option<Refusal> {
+pub fn unmeetable(policy: &TlsPolicy) -> Option<Refusal> {
     policy.demands().find_map(|wanted| match &wanted.verify {
-        Verify::Unmeetable(lack) => {
-            let got = Shortfall::Lack(lack.clone());
-            Some(Refusal { wanted: wanted.clone(), got, judged: Judged::Nobody })
+        Verify::Impossible(reason) => {
+            let got = Unmet::Unmeetable(reason.clone());
+            Some(Refusal { demand: wanted.clone(), unmet: got, basis: RefusalBasis::NoSession })
         }
         Verify::None | Verify::Chain | Verify::Name(_) | Verify::Published(_) | Verify::Pin(_) | Verify::Dane(_) => {
             None
@@ -190,7 +190,7 @@ pub fn hopeless(policy: &TlsPolicy) -> Option<Refusal> {
 fn judge_forced(demands: &Demands, outcome: TlsOutcome, reference: &[NamePattern]) -> Verdict {
     let (mut best, mut missing) = (None, None);
     for demand in demands.iter() {
-        match meets(demand, &outcome, reference) {
+        match check_demand(demand, &outcome, reference) {
             Err(got) => missing = missing.or(Some((demand, got))),
             Ok(authentication) => best = Some(stronger(best, authentication)),
         }
@@ -202,8 +202,8 @@ fn judge_forced(demands: &Demands, outcome: TlsOutcome, reference: &[NamePattern
     match missing {
         None => cleared(outcome, authentication),
         Some((wanted, got)) => {
-            let judged = Judged::Session(Box::new(Reached { outcome, authentication }));
-            Verdict::Refused(Refusal { wanted: wanted.clone(), got, judged })
+            let basis = RefusalBasis::Session(Box::new(SessionTls { outcome, authentication }));
+            Verdict::Refused(Refusal { demand: wanted.clone(), unmet: got, basis })
         }
     }
 }
@@ -211,87 +211,89 @@ fn judge_forced(demands: &Demands, outcome: TlsOutcome, reference: &[NamePattern
 /// Judges each demand of a policy by itself, for whoever wants to tell them all. What [`judge`] says
 /// follows from this: it clears where nothing is missing.
 #[must_use]
-pub fn verdicts<'a>(
+pub fn judge_each<'a>(
     demands: &'a Demands,
     outcome: &TlsOutcome,
     reference: &[NamePattern],
-) -> Vec<(&'a Demand, Result<Authentication, Shortfall>)> {
-    demands.iter().map(|demand| (demand, meets(demand, outcome, reference))).collect()
+) -> Vec<(&'a Demand, Result<Authentication, Unmet>)> {
+    demands.iter().map(|demand| (demand, check_demand(demand, outcome, reference))).collect()
 }
 
 /// Whether a session meets one demand, and how well its peer is known by it.
-fn meets(demand: &Demand, outcome: &TlsOutcome, reference: &[NamePattern]) -> Result<Authentication, Shortfall> {
+fn check_demand(demand: &Demand, outcome: &TlsOutcome, reference: &[NamePattern]) -> Result<Authentication, Unmet> {
     // No handshake helps here, so none is waited for.
-    if let Verify::Unmeetable(lack) = &demand.verify {
-        return Err(Shortfall::Lack(lack.clone()));
+    if let Verify::Impossible(reason) = &demand.verify {
+        return Err(Unmet::Unmeetable(reason.clone()));
     }
     let facts = match outcome {
-        TlsOutcome::Clear(reason) => return Err(Shortfall::NoTls(reason.clone())),
+        TlsOutcome::Clear(reason) => return Err(Unmet::NoTls(reason.clone())),
         TlsOutcome::Tls(facts) => facts,
     };
     if facts.version < demand.min_version {
-        return Err(Shortfall::Version(facts.version));
+        return Err(Unmet::Version(facts.version));
     }
     if facts.strength() < demand.min_strength {
-        return Err(Shortfall::KeyExchange(facts.key_exchange));
+        return Err(Unmet::KeyExchange(facts.key_exchange));
     }
     let certificate = match (&demand.verify, &facts.certificate) {
         (Verify::None, _) => return Ok(authenticate(facts, reference)),
-        (_, Presented::Nothing) => return Err(Shortfall::NoCertificate),
-        (_, Presented::Unproved(key)) => return Err(Shortfall::Unproved(key.clone())),
+        (_, PeerCertificate::Nothing) => return Err(Unmet::NoCertificate),
+        (_, PeerCertificate::Unproved(key)) => return Err(Unmet::Unproved(key.clone())),
         // Whoever is asked who it is shows it now.
-        (_, Presented::Certificate(_)) if facts.acquaintance == Acquaintance::Renewed => {
-            return Err(Shortfall::NoCertificate);
+        (_, PeerCertificate::Certificate(_)) if facts.handshake == Handshake::Resumed => {
+            return Err(Unmet::NoCertificate);
         }
-        (_, Presented::Certificate(certificate)) => certificate,
+        (_, PeerCertificate::Certificate(certificate)) => certificate,
     };
     match &demand.verify {
         Verify::None | Verify::Chain => match &certificate.chain {
             Ok(()) => Ok(authenticate(facts, reference)),
-            Err(fault) => Err(Shortfall::Chain(fault.clone())),
+            Err(fault) => Err(Unmet::Chain(fault.clone())),
         },
-        Verify::Name(wanted) => named(certificate, &certificate.chain, wanted),
-        Verify::Published(host) => named(certificate, &certificate.default_chain, &[NamePattern::Exact(host.clone())]),
+        Verify::Name(wanted) => check_name(certificate, &certificate.chain, wanted),
+        Verify::Published(host) => {
+            check_name(certificate, &certificate.default_chain, &[NamePattern::Exact(host.clone())])
+        }
         Verify::Pin(pins) => match pins.iter().find(|pin| **pin == certificate.key) {
             Some(pin) => Ok(Authentication::Pinned(*pin)),
-            None => Err(Shortfall::Pin { wanted: pins.clone(), presented: certificate.key }),
+            None => Err(Unmet::Pin { wanted: pins.clone(), presented: certificate.key }),
         },
         Verify::Dane(wanted) => match &certificate.dane {
-            DaneFacts::Held { against, found } if against == wanted => match found {
+            DaneFacts::Checked { records, result } if records == wanted => match result {
                 Ok(record) => Ok(Authentication::Dane { record: record.clone(), scope: wanted.scope }),
-                Err(fault) => Err(Shortfall::Dane(fault.clone())),
+                Err(fault) => Err(Unmet::Dane(fault.clone())),
             },
-            DaneFacts::Held { .. } | DaneFacts::NotHeld => Err(Shortfall::Dane(DaneFault::NotHeld)),
+            DaneFacts::Checked { .. } | DaneFacts::NotChecked => Err(Unmet::Dane(DaneFault::NotChecked)),
         },
-        Verify::Unmeetable(lack) => Err(Shortfall::Lack(lack.clone())),
+        Verify::Impossible(reason) => Err(Unmet::Unmeetable(reason.clone())),
     }
 }
 
-fn named(
+fn check_name(
     certificate: &CertificateFacts,
     chain: &Result<(), ChainFault>,
     wanted: &[NamePattern],
-) -> Result<Authentication, Shortfall> {
+) -> Result<Authentication, Unmet> {
     if let Err(fault) = chain {
-        return Err(Shortfall::Chain(fault.clone()));
+        return Err(Unmet::Chain(fault.clone()));
     }
     match certificate.carries(wanted) {
         Some(name) => Ok(Authentication::Verified(name.clone())),
-        None => Err(Shortfall::Name { wanted: wanted.to_vec(), presented: certificate.names.clone() }),
+        None => Err(Unmet::Name { wanted: wanted.to_vec(), presented: certificate.names.clone() }),
     }
 }
 
 /// How well the facts identify the peer as one of `reference`.
 fn authenticate(facts: &TlsFacts, reference: &[NamePattern]) -> Authentication {
     let certificate = match &facts.certificate {
-        Presented::Nothing => return Authentication::Anonymous,
-        Presented::Unproved(key) => return Authentication::Unproved(key.clone()),
-        Presented::Certificate(certificate) => certificate,
+        PeerCertificate::Nothing => return Authentication::Anonymous,
+        PeerCertificate::Unproved(key) => return Authentication::Unproved(key.clone()),
+        PeerCertificate::Certificate(certificate) => certificate,
     };
-    match named(certificate, &certificate.chain, reference) {
+    match check_name(certificate, &certificate.chain, reference) {
         Ok(authentication) => authentication,
-        Err(Shortfall::Name { .. }) if reference.is_empty() => Authentication::Trusted,
-        Err(Shortfall::Chain(ChainFault::NotChecked)) => Authentication::Anonymous,
+        Err(Unmet::Name { .. }) if reference.is_empty() => Authentication::Trusted,
+        Err(Unmet::Chain(ChainFault::NotChecked)) => Authentication::Anonymous,
         Err(fault) => Authentication::Untrusted(fault),
     }
 }
@@ -313,5 +315,5 @@ fn stronger(earlier: Option<Authentication>, later: Authentication) -> Authentic
 }
 
 fn cleared(outcome: TlsOutcome, authentication: Authentication) -> Verdict {
-    Verdict::Cleared(Clearance { reached: Reached { outcome, authentication } })
+    Verdict::Cleared(Clearance { session: SessionTls { outcome, authentication } })
 }

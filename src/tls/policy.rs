@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::{Acquaintance, Demand, Layer, Strength, TlsaSet, Verify};
+use super::{Demand, Handshake, Layer, Strength, TlsaSet, Verify};
 
 /// What is demanded of a session before mail crosses it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,12 +20,12 @@ impl TlsPolicy {
     /// Forced, by one demand.
     #[must_use]
     pub fn forced(demand: Demand) -> Self {
-        Self::Forced(Demands { first: demand, more: Vec::new() })
+        Self::Forced(Demands { first: demand, others: Vec::new() })
     }
 
     /// The level of the policy in one word, as the configuration writes it.
     #[must_use]
-    pub fn word(&self) -> &'static str {
+    pub fn level(&self) -> &'static str {
         match self {
             Self::Off => "off",
             Self::Opportunistic => "opportunistic",
@@ -41,7 +41,7 @@ impl TlsPolicy {
             Self::Off => Self::Off,
             Self::Opportunistic => Self::forced(demand),
             Self::Forced(mut demands) => {
-                demands.more.push(demand);
+                demands.others.push(demand);
                 Self::Forced(demands)
             }
         }
@@ -58,24 +58,24 @@ impl TlsPolicy {
             | Verify::Name(_)
             | Verify::Published(_)
             | Verify::Pin(_)
-            | Verify::Unmeetable(_) => None,
+            | Verify::Impossible(_) => None,
         })
     }
 
     /// What a session must be able to say: where no demand is about who the peer is, but only that there is
     /// TLS, an earlier acquaintance will do.
     #[must_use]
-    pub fn acquaintance(&self) -> Acquaintance {
-        let asks_who = self.demands().any(|demand| match &demand.verify {
+    pub fn needed_handshake(&self) -> Handshake {
+        let wants_identity = self.demands().any(|demand| match &demand.verify {
             Verify::None => false,
             Verify::Chain
             | Verify::Name(_)
             | Verify::Published(_)
             | Verify::Dane(_)
             | Verify::Pin(_)
-            | Verify::Unmeetable(_) => true,
+            | Verify::Impossible(_) => true,
         });
-        if asks_who { Acquaintance::Made } else { Acquaintance::Renewed }
+        if wants_identity { Handshake::Full } else { Handshake::Resumed }
     }
 
     /// Tells whether a demand asks for a path to the connector's trust anchors.
@@ -83,7 +83,7 @@ impl TlsPolicy {
     pub fn asks_for_chain(&self) -> bool {
         self.demands().any(|demand| match &demand.verify {
             Verify::Chain | Verify::Name(_) => true,
-            Verify::None | Verify::Published(_) | Verify::Dane(_) | Verify::Pin(_) | Verify::Unmeetable(_) => false,
+            Verify::None | Verify::Published(_) | Verify::Dane(_) | Verify::Pin(_) | Verify::Impossible(_) => false,
         })
     }
 
@@ -97,7 +97,7 @@ impl TlsPolicy {
             | Verify::Name(_)
             | Verify::Dane(_)
             | Verify::Pin(_)
-            | Verify::Unmeetable(_) => false,
+            | Verify::Impossible(_) => false,
         })
     }
 
@@ -121,13 +121,13 @@ impl TlsPolicy {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Demands {
     first: Demand,
-    more: Vec<Demand>,
+    others: Vec<Demand>,
 }
 
 impl Demands {
     /// In the order in which they were set: the connector's first.
     pub fn iter(&self) -> impl Iterator<Item = &Demand> {
-        std::iter::once(&self.first).chain(&self.more)
+        std::iter::once(&self.first).chain(&self.others)
     }
 }
 

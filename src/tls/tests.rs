@@ -1,6 +1,6 @@
 //! The judge over every combination of policy and outcome.
 
-mod words;
+mod texts;
 
 use std::sync::Arc;
 
@@ -54,7 +54,7 @@ fn others() -> Vec<Verify> {
         Verify::Published(host("mail.example.org")),
         Verify::Pin(vec![pin(1), pin(2)]),
         Verify::Dane(records(1, DaneScope::Domain)),
-        Verify::Unmeetable(Lack::NoTlsa("the zone is not signed".to_owned())),
+        Verify::Impossible(Unmeetable::NoTlsa("the zone is not signed".to_owned())),
     ]
 }
 
@@ -111,14 +111,14 @@ fn chains() -> Vec<Result<(), ChainFault>> {
     ]
 }
 
-fn facts(version: TlsVersion, certificate: Presented) -> TlsFacts {
+fn facts(version: TlsVersion, certificate: PeerCertificate) -> TlsFacts {
     TlsFacts {
         version,
         cipher: "TLS_AES_256_GCM_SHA384",
         key_exchange: Some("X25519MLKEM768"),
         reduced: None,
         certificate,
-        acquaintance: Acquaintance::Made,
+        handshake: Handshake::Full,
     }
 }
 
@@ -130,19 +130,19 @@ fn certificate(names_in_it: &[&str], chain: Result<(), ChainFault>) -> Certifica
         key: pin(9),
         issuer: "CN=Test CA".to_owned(),
         not_after: Timestamp::MAX,
-        dane: DaneFacts::NotHeld,
+        dane: DaneFacts::NotChecked,
     }
 }
 
-fn shown(names_in_it: &[&str], chain: Result<(), ChainFault>) -> Presented {
-    Presented::Certificate(Box::new(certificate(names_in_it, chain)))
+fn shown(names_in_it: &[&str], chain: Result<(), ChainFault>) -> PeerCertificate {
+    PeerCertificate::Certificate(Box::new(certificate(names_in_it, chain)))
 }
 
 /// Certificates that differ in what is no matter of chain and name.
-fn odd_ones() -> Vec<Presented> {
+fn odd_ones() -> Vec<PeerCertificate> {
     let good = || certificate(&["mail.example.org"], Ok(()));
     let bad = || certificate(&["mail.example.net"], Err(ChainFault::SelfSigned));
-    let held = |set: u8, found| DaneFacts::Held { against: records(set, DaneScope::Domain), found };
+    let held = |set: u8, found| DaneFacts::Checked { records: records(set, DaneScope::Domain), result: found };
     let mut all = Vec::new();
     for base in [good(), bad()] {
         all.push(CertificateFacts { key: pin(2), ..base.clone() });
@@ -154,22 +154,20 @@ fn odd_ones() -> Vec<Presented> {
         all.push(CertificateFacts { dane: held(2, Ok(record(2))), ..base.clone() });
         all.push(CertificateFacts { key: pin(1), dane: held(1, Ok(record(1))), ..base });
     }
-    all.into_iter().map(|facts| Presented::Certificate(Box::new(facts))).collect()
+    all.into_iter().map(|facts| PeerCertificate::Certificate(Box::new(facts))).collect()
 }
 
 fn outcomes() -> Vec<TlsOutcome> {
     let mut all: Vec<_> = reasons().into_iter().map(TlsOutcome::Clear).collect();
-    for (key_exchange, acquaintance) in [
-        (Some("X25519"), Acquaintance::Made),
-        (None, Acquaintance::Renewed),
-        (Some("X25519MLKEM768"), Acquaintance::Renewed),
-    ] {
+    for (key_exchange, handshake) in
+        [(Some("X25519"), Handshake::Full), (None, Handshake::Resumed), (Some("X25519MLKEM768"), Handshake::Resumed)]
+    {
         let certificate = shown(&["mail.example.org"], Ok(()));
-        all.push(TlsOutcome::Tls(TlsFacts { key_exchange, acquaintance, ..facts(TlsVersion::V1_3, certificate) }));
+        all.push(TlsOutcome::Tls(TlsFacts { key_exchange, handshake, ..facts(TlsVersion::V1_3, certificate) }));
     }
     for version in [TlsVersion::V1_2, TlsVersion::V1_3] {
-        all.push(TlsOutcome::Tls(facts(version, Presented::Nothing)));
-        all.push(TlsOutcome::Tls(facts(version, Presented::Unproved(UncheckableKey::RsaSize(1024)))));
+        all.push(TlsOutcome::Tls(facts(version, PeerCertificate::Nothing)));
+        all.push(TlsOutcome::Tls(facts(version, PeerCertificate::Unproved(UncheckableKey::RsaSize(1024)))));
         all.extend(odd_ones().into_iter().map(|certificate| TlsOutcome::Tls(facts(version, certificate))));
         for names_in_it in [
             &[][..],
@@ -208,10 +206,10 @@ fn is_met(demand: &Demand, facts: &TlsFacts) -> bool {
     if demand.min_strength == Strength::PostQuantum && facts.key_exchange != Some("X25519MLKEM768") {
         return false;
     }
-    let Presented::Certificate(shown) = &facts.certificate else {
+    let PeerCertificate::Certificate(shown) = &facts.certificate else {
         return demand.verify == Verify::None && facts.version >= demand.min_version;
     };
-    if facts.acquaintance == Acquaintance::Renewed && demand.verify != Verify::None {
+    if facts.handshake == Handshake::Resumed && demand.verify != Verify::None {
         return false;
     }
     let named = |wanted: &[NamePattern]| shown.names.iter().any(|name| wanted.iter().any(|want| want.accepts(name)));
@@ -222,9 +220,9 @@ fn is_met(demand: &Demand, facts: &TlsFacts) -> bool {
         Verify::Published(host) => shown.default_chain.is_ok() && named(&[NamePattern::Exact(host.clone())]),
         Verify::Pin(pins) => pins.contains(&shown.key),
         Verify::Dane(set) => {
-            matches!(&shown.dane, DaneFacts::Held { against, found: Ok(_) } if against == set)
+            matches!(&shown.dane, DaneFacts::Checked { records, result: Ok(_) } if records == set)
         }
-        Verify::Unmeetable(_) => false,
+        Verify::Impossible(_) => false,
     };
     proven && facts.version >= demand.min_version
 }
@@ -251,11 +249,11 @@ fn a_forced_policy_clears_exactly_the_tls_that_meets_every_demand() {
 fn a_refusal_names_the_first_demand_that_is_not_met() {
     for_all(|policy, outcome, verdict| {
         let (TlsPolicy::Forced(demands), Verdict::Refused(refusal)) = (policy, verdict) else { return };
-        let told = verdicts(demands, outcome, &[]);
-        let first = told.iter().find_map(|(demand, verdict)| verdict.as_ref().err().map(|got| (*demand, got)));
-        assert_eq!(first, Some((&refusal.wanted, &refusal.got)));
-        let hopeless = hopeless(policy);
-        assert!(hopeless.is_none_or(|hopeless| policy.demands().any(|demand| *demand == hopeless.wanted)));
+        let results = judge_each(demands, outcome, &[]);
+        let first = results.iter().find_map(|(demand, verdict)| verdict.as_ref().err().map(|got| (*demand, got)));
+        assert_eq!(first, Some((&refusal.demand, &refusal.unmet)));
+        let unmeetable = unmeetable(policy);
+        assert!(unmeetable.is_none_or(|unmeetable| policy.demands().any(|demand| *demand == unmeetable.demand)));
     });
 }
 
@@ -325,21 +323,23 @@ fn a_clearance_tells_what_was_reached_and_how_well_the_peer_is_known() {
         let Verdict::Cleared(clearance) = verdict else { return };
         assert_eq!(clearance.outcome(), outcome);
         let chain = match outcome {
-            TlsOutcome::Tls(TlsFacts { certificate: Presented::Certificate(certificate), .. }) => Some(certificate),
+            TlsOutcome::Tls(TlsFacts { certificate: PeerCertificate::Certificate(certificate), .. }) => {
+                Some(certificate)
+            }
             TlsOutcome::Tls(_) | TlsOutcome::Clear(_) => None,
         };
         match (clearance.authentication(), chain) {
             (Authentication::Anonymous, None) => assert!(!matches!(outcome, TlsOutcome::Tls(facts)
-                if facts.certificate != Presented::Nothing)),
+                if facts.certificate != PeerCertificate::Nothing)),
             (Authentication::Unproved(key), None) => assert!(matches!(outcome, TlsOutcome::Tls(facts)
-                if facts.certificate == Presented::Unproved(key.clone()))),
+                if facts.certificate == PeerCertificate::Unproved(key.clone()))),
             (Authentication::Anonymous, Some(certificate)) => {
                 assert_eq!(certificate.chain, Err(ChainFault::NotChecked));
             }
-            (Authentication::Untrusted(Shortfall::Chain(fault)), Some(certificate)) => {
+            (Authentication::Untrusted(Unmet::Chain(fault)), Some(certificate)) => {
                 assert_eq!(Err(fault.clone()), certificate.chain);
             }
-            (Authentication::Untrusted(Shortfall::Name { presented, .. }), Some(certificate)) => {
+            (Authentication::Untrusted(Unmet::Name { presented, .. }), Some(certificate)) => {
                 assert_eq!((presented, Ok(())), (&certificate.names, certificate.chain.clone()));
             }
             (Authentication::Trusted, Some(certificate)) => assert_eq!(certificate.chain, Ok(())),
@@ -350,7 +350,7 @@ fn a_clearance_tells_what_was_reached_and_how_well_the_peer_is_known() {
             }
             (Authentication::Pinned(pin), Some(certificate)) => assert_eq!(*pin, certificate.key),
             (Authentication::Dane { record, .. }, Some(certificate)) => {
-                let DaneFacts::Held { found: Ok(found), .. } = &certificate.dane else { panic!("{certificate:?}") };
+                let DaneFacts::Checked { result: Ok(found), .. } = &certificate.dane else { panic!("{certificate:?}") };
                 assert_eq!(found, record);
             }
             (authentication, _) => panic!("{policy:?} makes {authentication:?} of {outcome:?}"),
@@ -361,56 +361,56 @@ fn a_clearance_tells_what_was_reached_and_how_well_the_peer_is_known() {
 #[test]
 fn an_acquaintance_made_earlier_meets_no_demand_that_asks_who_the_peer_is() {
     let good = || facts(TlsVersion::V1_3, shown(&["mail.example.org"], Ok(())));
-    let earlier = || TlsOutcome::Tls(TlsFacts { acquaintance: Acquaintance::Renewed, ..good() });
+    let earlier = || TlsOutcome::Tls(TlsFacts { handshake: Handshake::Resumed, ..good() });
     for policy in [TlsPolicy::Opportunistic, forced(TlsVersion::V1_2, Verify::None)] {
-        assert_eq!(policy.acquaintance(), Acquaintance::Renewed, "{policy}");
+        assert_eq!(policy.needed_handshake(), Handshake::Resumed, "{policy}");
         assert!(matches!(judge(&policy, earlier(), &[]), Verdict::Cleared(_)), "{policy}");
     }
     for verify in ladder().into_iter().skip(1).chain(others()) {
         let policy = forced(TlsVersion::V1_2, verify);
-        assert_eq!(policy.acquaintance(), Acquaintance::Made, "{policy}");
+        assert_eq!(policy.needed_handshake(), Handshake::Full, "{policy}");
         assert!(matches!(judge(&policy, earlier(), &[]), Verdict::Refused(_)), "{policy}");
     }
     // The same certificate, shown now, is all that the second asks for.
     let policy = forced(TlsVersion::V1_2, Verify::Chain);
     assert!(matches!(judge(&policy, TlsOutcome::Tls(good()), &[]), Verdict::Cleared(_)));
     let Verdict::Refused(refusal) = judge(&policy, earlier(), &[]) else { panic!("refused") };
-    assert_eq!(refusal.got, Shortfall::NoCertificate);
+    assert_eq!(refusal.unmet, Unmet::NoCertificate);
 }
 
 #[test]
 fn a_refusal_tells_what_the_peer_had_answered() {
     for_all(|policy, outcome, verdict| {
         let Verdict::Refused(refusal) = verdict else { return };
-        let Judged::Session(reached) = &refusal.judged else { panic!("{policy}: a session was judged") };
-        assert_eq!(&reached.outcome, outcome);
-        let is_anonymous = reached.authentication == Authentication::Anonymous;
+        let RefusalBasis::Session(session) = &refusal.basis else { panic!("{policy}: a session was judged") };
+        assert_eq!(&session.outcome, outcome);
+        let is_anonymous = session.authentication == Authentication::Anonymous;
         match outcome {
-            TlsOutcome::Tls(TlsFacts { certificate: Presented::Certificate(shown), .. }) => {
-                assert!(!is_anonymous || shown.chain == Err(ChainFault::NotChecked), "{policy}: {reached:?}");
+            TlsOutcome::Tls(TlsFacts { certificate: PeerCertificate::Certificate(shown), .. }) => {
+                assert!(!is_anonymous || shown.chain == Err(ChainFault::NotChecked), "{policy}: {session:?}");
             }
-            TlsOutcome::Tls(TlsFacts { certificate: Presented::Unproved(key), .. }) => {
-                assert_eq!(reached.authentication, Authentication::Unproved(key.clone()), "{policy}: {reached:?}");
+            TlsOutcome::Tls(TlsFacts { certificate: PeerCertificate::Unproved(key), .. }) => {
+                assert_eq!(session.authentication, Authentication::Unproved(key.clone()), "{policy}: {session:?}");
             }
-            TlsOutcome::Tls(TlsFacts { certificate: Presented::Nothing, .. }) | TlsOutcome::Clear(_) => {
-                assert!(is_anonymous, "{policy}: {reached:?}");
+            TlsOutcome::Tls(TlsFacts { certificate: PeerCertificate::Nothing, .. }) | TlsOutcome::Clear(_) => {
+                assert!(is_anonymous, "{policy}: {session:?}");
             }
         }
         // Where it met nothing, the record is that of a session of which nothing was demanded.
         let TlsPolicy::Forced(demands) = policy else { panic!("{policy} refuses") };
-        if verdicts(demands, outcome, &[]).iter().all(|(_, verdict)| verdict.is_err()) {
-            assert!(!matches!(reached.authentication, Authentication::Pinned(_) | Authentication::Dane { .. }));
+        if judge_each(demands, outcome, &[]).iter().all(|(_, verdict)| verdict.is_err()) {
+            assert!(!matches!(session.authentication, Authentication::Pinned(_) | Authentication::Dane { .. }));
         }
-        assert!(hopeless(policy).is_none_or(|hopeless| hopeless.judged == Judged::Nobody));
+        assert!(unmeetable(policy).is_none_or(|unmeetable| unmeetable.basis == RefusalBasis::NoSession));
     });
 }
 
 #[test]
 fn a_refusal_tells_the_best_that_is_known_of_the_peer() {
     let authentication = |policy: &TlsPolicy, certificate: CertificateFacts, reference: &[NamePattern]| {
-        let outcome = TlsOutcome::Tls(facts(TlsVersion::V1_3, Presented::Certificate(Box::new(certificate))));
+        let outcome = TlsOutcome::Tls(facts(TlsVersion::V1_3, PeerCertificate::Certificate(Box::new(certificate))));
         match judge(policy, outcome, reference) {
-            Verdict::Refused(Refusal { judged: Judged::Session(reached), .. }) => reached.authentication,
+            Verdict::Refused(Refusal { basis: RefusalBasis::Session(session), .. }) => session.authentication,
             other => panic!("{policy} does not refuse a session: {other:?}"),
         }
     };
@@ -418,12 +418,12 @@ fn a_refusal_tells_the_best_that_is_known_of_the_peer() {
     let wanted = forced(TlsVersion::V1_2, Verify::Name(org.clone()));
     let wrong = || certificate(&["mail.example.net"], Ok(()));
     assert_eq!(authentication(&wanted, wrong(), &[]), Authentication::Trusted);
-    let Authentication::Untrusted(Shortfall::Name { presented, .. }) = authentication(&wanted, wrong(), &org) else {
+    let Authentication::Untrusted(Unmet::Name { presented, .. }) = authentication(&wanted, wrong(), &org) else {
         panic!("the certificate has another name")
     };
     assert_eq!(presented, names(&["mail.example.net"]));
     // What DANE demands is met, what the connector demands is not: in whichever order they stand.
-    let held = DaneFacts::Held { against: records(1, DaneScope::Domain), found: Ok(record(1)) };
+    let held = DaneFacts::Checked { records: records(1, DaneScope::Domain), result: Ok(record(1)) };
     let (pinned, dane) = (Verify::Pin(vec![pin(1)]), Verify::Dane(records(1, DaneScope::Domain)));
     for (one, other) in [(pinned.clone(), dane.clone()), (dane, pinned)] {
         let policy = forced(TlsVersion::V1_2, one).raised_by(Demand::new(Layer::Dane, other));

@@ -4,29 +4,31 @@
 //! proven) has its result type from whom it happens to.
 
 use super::observation::ResultType;
-use crate::tls::{ChainFault, DaneFault, Lack, NoTls, Refusal, Shortfall};
+use crate::tls::{ChainFault, DaneFault, NoTls, Refusal, Unmeetable, Unmet};
 
 /// What a refused session counts as.
 #[must_use]
 pub fn of_refusal(refusal: &Refusal) -> ResultType {
-    of_shortfall(&refusal.got)
+    of_shortfall(&refusal.unmet)
 }
 
 /// What a session counts as that lacks this, whether or not it was refused for it.
 #[must_use]
-pub fn of_shortfall(shortfall: &Shortfall) -> ResultType {
+pub fn of_shortfall(shortfall: &Unmet) -> ResultType {
     match shortfall {
-        Shortfall::NoTls(reason) => of_no_tls(reason),
-        Shortfall::Version(_) | Shortfall::KeyExchange(_) | Shortfall::NoCertificate | Shortfall::Unproved(_) => {
+        Unmet::NoTls(reason) => of_no_tls(reason),
+        Unmet::Version(_) | Unmet::KeyExchange(_) | Unmet::NoCertificate | Unmet::Unproved(_) => {
             ResultType::ValidationFailure
         }
-        Shortfall::Chain(fault) => of_chain_fault(fault),
-        Shortfall::Name { .. } => ResultType::CertificateHostMismatch,
+        Unmet::Chain(fault) => of_chain_fault(fault),
+        Unmet::Name { .. } => ResultType::CertificateHostMismatch,
         // What we demand beyond what is published has no word of its own.
-        Shortfall::Pin { .. } => ResultType::ValidationFailure,
-        Shortfall::Dane(fault) => of_dane_fault(fault),
-        Shortfall::Lack(Lack::NoTlsa(_) | Lack::UnsignedMx(_)) => ResultType::DaneRequired,
-        Shortfall::Lack(Lack::NotListed { .. } | Lack::NoName(_) | Lack::Unproven(_)) => ResultType::ValidationFailure,
+        Unmet::Pin { .. } => ResultType::ValidationFailure,
+        Unmet::Dane(fault) => of_dane_fault(fault),
+        Unmet::Unmeetable(Unmeetable::NoTlsa(_) | Unmeetable::UnsignedMx(_)) => ResultType::DaneRequired,
+        Unmet::Unmeetable(Unmeetable::NotListed { .. } | Unmeetable::NoName(_) | Unmeetable::Unproven(_)) => {
+            ResultType::ValidationFailure
+        }
     }
 }
 
@@ -38,7 +40,7 @@ pub fn of_dane_fault(fault: &DaneFault) -> ResultType {
         DaneFault::NoMatch { .. } => ResultType::TlsaInvalid,
         DaneFault::Path(fault) => of_chain_fault(fault),
         DaneFault::Name { .. } => ResultType::CertificateHostMismatch,
-        DaneFault::NotHeld => ResultType::ValidationFailure,
+        DaneFault::NotChecked => ResultType::ValidationFailure,
     }
 }
 
@@ -69,26 +71,26 @@ pub fn of_chain_fault(fault: &ChainFault) -> ResultType {
 /// The `failure-reason-code` that makes a `validation-failure` tell more (RFC 8460 §4.3.1); nothing where
 /// the result type says it all.
 #[must_use]
-pub fn reason_of(shortfall: &Shortfall) -> Option<&'static str> {
+pub fn reason_of(shortfall: &Unmet) -> Option<&'static str> {
     match shortfall {
-        Shortfall::NoTls(NoTls::SpokeBeforeHandshake) => Some("clear-text-after-starttls"),
-        Shortfall::NoTls(NoTls::Broken(_)) => Some("handshake-failed"),
-        Shortfall::NoTls(NoTls::Rejected(_)) => Some("starttls-refused"),
-        Shortfall::NoTls(NoTls::NotOffered | NoTls::NotWanted | NoTls::NotUsed) => None,
-        Shortfall::Version(_) => Some("tls-version-too-old"),
-        Shortfall::KeyExchange(_) => Some("key-exchange-too-weak"),
-        Shortfall::NoCertificate => Some("no-certificate"),
-        Shortfall::Unproved(_) => Some("certificate-key-not-supported"),
-        Shortfall::Chain(fault) | Shortfall::Dane(DaneFault::Path(fault)) => reason_of_chain(fault),
-        Shortfall::Name { .. } | Shortfall::Dane(DaneFault::Name { .. }) => None,
-        Shortfall::Pin { .. } => Some("pin-mismatch"),
-        Shortfall::Dane(DaneFault::NoMatch { .. }) => Some("tlsa-no-match"),
-        Shortfall::Dane(DaneFault::NotHeld) => Some("tlsa-changed"),
-        Shortfall::Lack(Lack::NoTlsa(_)) => None,
-        Shortfall::Lack(Lack::UnsignedMx(_)) => Some("mx-not-signed"),
-        Shortfall::Lack(Lack::NotListed { .. }) => Some("mx-not-in-policy"),
-        Shortfall::Lack(Lack::NoName(_)) => Some("no-reference-name"),
-        Shortfall::Lack(Lack::Unproven(_)) => Some("mx-not-proven"),
+        Unmet::NoTls(NoTls::SpokeBeforeHandshake) => Some("clear-text-after-starttls"),
+        Unmet::NoTls(NoTls::Broken(_)) => Some("handshake-failed"),
+        Unmet::NoTls(NoTls::Rejected(_)) => Some("starttls-refused"),
+        Unmet::NoTls(NoTls::NotOffered | NoTls::NotWanted | NoTls::NotUsed) => None,
+        Unmet::Version(_) => Some("tls-version-too-old"),
+        Unmet::KeyExchange(_) => Some("key-exchange-too-weak"),
+        Unmet::NoCertificate => Some("no-certificate"),
+        Unmet::Unproved(_) => Some("certificate-key-not-supported"),
+        Unmet::Chain(fault) | Unmet::Dane(DaneFault::Path(fault)) => reason_of_chain(fault),
+        Unmet::Name { .. } | Unmet::Dane(DaneFault::Name { .. }) => None,
+        Unmet::Pin { .. } => Some("pin-mismatch"),
+        Unmet::Dane(DaneFault::NoMatch { .. }) => Some("tlsa-no-match"),
+        Unmet::Dane(DaneFault::NotChecked) => Some("tlsa-changed"),
+        Unmet::Unmeetable(Unmeetable::NoTlsa(_)) => None,
+        Unmet::Unmeetable(Unmeetable::UnsignedMx(_)) => Some("mx-not-signed"),
+        Unmet::Unmeetable(Unmeetable::NotListed { .. }) => Some("mx-not-in-policy"),
+        Unmet::Unmeetable(Unmeetable::NoName(_)) => Some("no-reference-name"),
+        Unmet::Unmeetable(Unmeetable::Unproven(_)) => Some("mx-not-proven"),
     }
 }
 
@@ -112,31 +114,28 @@ mod tests {
 
     #[test]
     fn each_shortfall_has_the_result_type_that_the_standard_names() {
-        let chain = |fault| Shortfall::Chain(fault);
+        let chain = |fault| Unmet::Chain(fault);
         let name = NamePattern::parse("mx.example.org").expect("valid");
         let rows = [
-            (Shortfall::NoTls(NoTls::NotOffered), "starttls-not-supported"),
-            (Shortfall::NoTls(NoTls::Rejected(Reply::bare(454, "no"))), "starttls-not-supported"),
-            (Shortfall::NoTls(NoTls::Broken("reset".to_owned())), "validation-failure"),
-            (Shortfall::NoTls(NoTls::SpokeBeforeHandshake), "validation-failure"),
-            (Shortfall::Version(TlsVersion::V1_2), "validation-failure"),
-            (Shortfall::NoCertificate, "validation-failure"),
-            (Shortfall::Unproved(UncheckableKey::RsaSize(1024)), "validation-failure"),
+            (Unmet::NoTls(NoTls::NotOffered), "starttls-not-supported"),
+            (Unmet::NoTls(NoTls::Rejected(Reply::bare(454, "no"))), "starttls-not-supported"),
+            (Unmet::NoTls(NoTls::Broken("reset".to_owned())), "validation-failure"),
+            (Unmet::NoTls(NoTls::SpokeBeforeHandshake), "validation-failure"),
+            (Unmet::Version(TlsVersion::V1_2), "validation-failure"),
+            (Unmet::NoCertificate, "validation-failure"),
+            (Unmet::Unproved(UncheckableKey::RsaSize(1024)), "validation-failure"),
             (chain(ChainFault::SelfSigned), "certificate-not-trusted"),
             (chain(ChainFault::UnknownIssuer("CN=x".to_owned())), "certificate-not-trusted"),
             (chain(ChainFault::Expired(Timestamp::UNIX_EPOCH)), "certificate-expired"),
             (chain(ChainFault::NotYetValid(Timestamp::UNIX_EPOCH)), "validation-failure"),
-            (Shortfall::Name { wanted: vec![name], presented: Vec::new() }, "certificate-host-mismatch"),
-            (Shortfall::Dane(DaneFault::NoMatch { records: 2 }), "tlsa-invalid"),
-            (Shortfall::Dane(DaneFault::NotHeld), "validation-failure"),
-            (Shortfall::Dane(DaneFault::Path(ChainFault::Expired(Timestamp::UNIX_EPOCH))), "certificate-expired"),
-            (
-                Shortfall::Dane(DaneFault::Name { wanted: Vec::new(), presented: Vec::new() }),
-                "certificate-host-mismatch",
-            ),
-            (Shortfall::Lack(Lack::NoTlsa("insecure".to_owned())), "dane-required"),
-            (Shortfall::Lack(Lack::UnsignedMx("the MX records are unsigned".to_owned())), "dane-required"),
-            (Shortfall::Lack(Lack::Unproven("no policy".to_owned())), "validation-failure"),
+            (Unmet::Name { wanted: vec![name], presented: Vec::new() }, "certificate-host-mismatch"),
+            (Unmet::Dane(DaneFault::NoMatch { records: 2 }), "tlsa-invalid"),
+            (Unmet::Dane(DaneFault::NotChecked), "validation-failure"),
+            (Unmet::Dane(DaneFault::Path(ChainFault::Expired(Timestamp::UNIX_EPOCH))), "certificate-expired"),
+            (Unmet::Dane(DaneFault::Name { wanted: Vec::new(), presented: Vec::new() }), "certificate-host-mismatch"),
+            (Unmet::Unmeetable(Unmeetable::NoTlsa("insecure".to_owned())), "dane-required"),
+            (Unmet::Unmeetable(Unmeetable::UnsignedMx("the MX records are unsigned".to_owned())), "dane-required"),
+            (Unmet::Unmeetable(Unmeetable::Unproven("no policy".to_owned())), "validation-failure"),
         ];
         for (shortfall, result) in rows {
             let got = of_shortfall(&shortfall);

@@ -24,7 +24,7 @@ const FLOORS: [&[&str]; 24] = [
     &["monitor", "ownership"],
     // Rules: pure decisions over words.
     &["dsn"],
-    &["outcome"],
+    &["failure"],
     &["access"],
     &["connector"],
     &["config"],

@@ -7,7 +7,7 @@ use gatepost::address::Domain;
 use gatepost::config::Trust;
 use gatepost::handshake::Role;
 use gatepost::tls::{
-    ChainFault, DaneFacts, DaneFault, DaneScope, NamePattern, Pin, Presented, Tlsa, TlsaMatching, TlsaSelector,
+    ChainFault, DaneFacts, DaneFault, DaneScope, NamePattern, PeerCertificate, Pin, Tlsa, TlsaMatching, TlsaSelector,
     TlsaSet, TlsaUsage,
 };
 use jiff::Timestamp;
@@ -74,14 +74,14 @@ pub(crate) async fn held(pair: &Pair, records: &[Tlsa]) -> Result<Tlsa, DaneFaul
         scope: DaneScope::Domain,
     });
     let facts = seen.facts(material.client(&connector).against(Some(&set)), Role::Server, Timestamp::now()).await;
-    let Presented::Certificate(certificate) = facts.certificate else { panic!("a certificate was shown") };
+    let PeerCertificate::Certificate(certificate) = facts.certificate else { panic!("a certificate was shown") };
     assert!(certificate.chain.is_err(), "no authority of the connector's vouches for it");
     match certificate.dane {
-        DaneFacts::Held { against, found } => {
+        DaneFacts::Checked { records: against, result: found } => {
             assert_eq!(against, set);
             found
         }
-        DaneFacts::NotHeld => panic!("it was not held against the records"),
+        DaneFacts::NotChecked => panic!("it was not held against the records"),
     }
 }
 

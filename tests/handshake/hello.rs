@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use gatepost::config::Connector;
 use gatepost::handshake::{HandshakeError, Material, Role};
-use gatepost::tls::{Acquaintance, Groups, Hello, TlsFacts};
+use gatepost::tls::{Groups, Handshake, Hello, TlsFacts};
 use jiff::Timestamp;
 use rustls::crypto::aws_lc_rs::{self, kx_group};
 use rustls::crypto::{ActiveKeyExchange, SharedSecret, SupportedKxGroup};
@@ -22,7 +22,7 @@ const fn hello(groups: Groups, sni: bool) -> Hello {
 }
 
 /// The ClientHello that a server sees.
-async fn shown(material: &Material, connector: &Connector, with: (Hello, Acquaintance)) -> Waiting {
+async fn shown(material: &Material, connector: &Connector, with: (Hello, Handshake)) -> Waiting {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback");
     let address = listener.local_addr().expect("bound");
     let server = tokio::spawn(async move {
@@ -48,8 +48,8 @@ async fn each_client_hello_has_its_groups_and_a_classical_one_fits_into_a_segmen
         (hello(PostQuantumOnly, true), "(hello hybrid sni)", true),
         (hello(PostQuantumOnly, false), "(hello hybrid)", true),
     ] {
-        for acquaintance in [Acquaintance::Made, Acquaintance::Renewed] {
-            let shown = shown(&material, &connector, (hello, acquaintance)).await;
+        for handshake in [Handshake::Full, Handshake::Resumed] {
+            let shown = shown(&material, &connector, (hello, handshake)).await;
             assert_eq!(shown.words(), words);
             assert_eq!(shown.octets > SEGMENT, is_large, "{hello}: {}", shown.octets);
             // The longest host name has 253 octets.
@@ -63,7 +63,7 @@ async fn each_client_hello_has_its_groups_and_a_classical_one_fits_into_a_segmen
 async fn curves_and_schemes_for_the_keys_of_servers_stand_last_and_in_one_client_hello_alone() {
     let folder = tempfile::tempdir().expect("a folder");
     let (material, connector) = material_trusting(&Authority::root("Partner CA"), folder.path());
-    let of = async |groups| shown(&material, &connector, (hello(groups, true), Acquaintance::Renewed)).await;
+    let of = async |groups| shown(&material, &connector, (hello(groups, true), Handshake::Resumed)).await;
     let (usual, classical) = (of(Groups::PostQuantumFirst).await, of(Groups::Classical).await);
     let (only, all) = (of(Groups::PostQuantumOnly).await, of(Groups::ClassicalAllCurves).await);
     let used = [NamedGroup::X25519, NamedGroup::secp256r1, NamedGroup::secp384r1];
@@ -127,7 +127,7 @@ async fn a_curve_for_keys_alone_is_no_use_for_a_key_exchange() {
             .with_no_client_auth()
             .with_cert_resolver(Arc::new(SingleCertAndKey::from(authority.issue(&[NAME]).certified())));
         let (address, _peer) = serve(config, 1).await;
-        let with = (hello(Groups::ClassicalAllCurves, true), Acquaintance::Renewed);
+        let with = (hello(Groups::ClassicalAllCurves, true), Handshake::Resumed);
         let error = connect_with(&material, &connector, address, NAME, with).await.expect_err("no session");
         let words = format!("the peer chose {name} for the key exchange, which Gatepost lists for the peer's ");
         assert_eq!(error, HandshakeError::Failed(format!("{words}certificate alone")));
@@ -148,14 +148,14 @@ async fn a_resumed_session_has_a_key_exchange_of_its_own() {
         let (address, _peer) = serve(server_config(&authority.issue(&[NAME]), &TLS13), 2).await;
         let mut seen: Vec<TlsFacts> = Vec::new();
         for _ in 0..2 {
-            let with = (hello(groups, true), Acquaintance::Renewed);
+            let with = (hello(groups, true), Handshake::Resumed);
             let session = connect_with(&material, &connector, address, NAME, with).await.expect("a handshake");
             let against = material.client(&connector).against(None);
             seen.push(session.facts(against, Role::Server, Timestamp::now()).await);
         }
         // What a server gave for one set of groups is not used with another.
-        let acquaintances = [&seen[0], &seen[1]].map(|facts| facts.acquaintance);
-        assert_eq!(acquaintances, [Acquaintance::Made, Acquaintance::Renewed], "{groups:?}");
+        let handshakes = [&seen[0], &seen[1]].map(|facts| facts.handshake);
+        assert_eq!(handshakes, [Handshake::Full, Handshake::Resumed], "{groups:?}");
         assert!(seen.iter().all(|facts| facts.key_exchange == Some(group)), "{groups:?}: {seen:?}");
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use gatepost::config::{Config, SniIdentity};
 use gatepost::handshake::{HandshakeError, Material, Role, Seen};
-use gatepost::tls::{ChainFault, NamePattern, Presented, TlsVersion};
+use gatepost::tls::{ChainFault, NamePattern, PeerCertificate, TlsVersion};
 use jiff::Timestamp;
 use rcgen::{ExtendedKeyUsagePurpose, KeyPair};
 use rustls::HandshakeKind;
@@ -99,7 +99,7 @@ async fn a_client_that_verifies_us_is_content_and_negotiates_the_best() {
         assert_eq!(theirs.expect("a handshake").1, ours.pair.chain);
         let facts = seen.expect("a handshake").facts(against(&material), Role::Client, Timestamp::now()).await;
         assert_eq!((facts.version, facts.key_exchange), (version, Some(key_exchange)));
-        assert_eq!(facts.certificate, Presented::Nothing);
+        assert_eq!(facts.certificate, PeerCertificate::Nothing);
     }
 }
 
@@ -190,9 +190,9 @@ async fn a_client_certificate_is_asked_for_only_where_wanted_and_never_required(
             theirs.expect("a handshake");
             let facts = seen.expect("a handshake").facts(against(&material), Role::Client, Timestamp::now()).await;
             let told = match facts.certificate {
-                Presented::Nothing => None,
-                Presented::Unproved(key) => panic!("it can be checked: {key}"),
-                Presented::Certificate(shown) => Some((shown.names, shown.chain)),
+                PeerCertificate::Nothing => None,
+                PeerCertificate::Unproved(key) => panic!("it can be checked: {key}"),
+                PeerCertificate::Certificate(shown) => Some((shown.names, shown.chain)),
             };
             assert_eq!(told, wanted);
         }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use gatepost::handshake::Role;
-use gatepost::tls::{Acquaintance, Groups, Hello, Presented};
+use gatepost::tls::{Groups, Handshake, Hello, PeerCertificate};
 use jiff::Timestamp;
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{HandshakeKind, SignatureScheme};
@@ -14,10 +14,10 @@ use crate::world::*;
 
 const NAME: &str = "mail.partner.example";
 
-fn unproved(presented: &Presented) -> String {
+fn unproved(presented: &PeerCertificate) -> String {
     match presented {
-        Presented::Unproved(key) => key.to_string(),
-        Presented::Nothing | Presented::Certificate(_) => panic!("nothing was proved: {presented:?}"),
+        PeerCertificate::Unproved(key) => key.to_string(),
+        PeerCertificate::Nothing | PeerCertificate::Certificate(_) => panic!("nothing was proved: {presented:?}"),
     }
 }
 
@@ -72,7 +72,7 @@ async fn a_server_that_proved_nothing_is_never_resumed() {
     let (material, connector) = material_trusting(&authority, folder.path());
     let (address, peer) = serve(server(RSA_1024, &TLS13), 3).await;
     for _ in 0..3 {
-        connect_by(&material, &connector, address, NAME, Acquaintance::Renewed).await.expect("a handshake");
+        connect_by(&material, &connector, address, NAME, Handshake::Resumed).await.expect("a handshake");
     }
     let kinds: Vec<_> = peer.await.expect("the peer").into_iter().map(|seen| seen.expect("complete").kind).collect();
     assert_eq!(kinds, [HandshakeKind::Full; 3]);
@@ -91,12 +91,12 @@ async fn a_scheme_that_cannot_be_checked_proves_nothing_and_is_offered_at_the_se
         let all_curves = Hello { groups: Groups::ClassicalAllCurves, sni: false };
         let (address, peer) = serve(server(kind, &TLS13), 2).await;
         for _ in 0..2 {
-            let with = (all_curves, Acquaintance::Renewed);
+            let with = (all_curves, Handshake::Resumed);
             let seen = connect_with(&material, &connector, address, NAME, with).await.expect(kind.words);
             let against = material.client(&connector).against(None);
             let facts = seen.facts(against, Role::Server, Timestamp::now()).await;
             assert_eq!(unproved(&facts.certificate), kind.words);
-            assert_eq!(facts.acquaintance, Acquaintance::Made, "never resumed");
+            assert_eq!(facts.handshake, Handshake::Full, "never resumed");
         }
         peer.await.expect("the peer");
         let (address, _peer) = serve(server(kind, &TLS13), 1).await;

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use gatepost::handshake::{HandshakeError, Material, Role};
-use gatepost::tls::{Acquaintance, Hello, Hellos, Presented, ServerName, Strength, TlsPolicy};
+use gatepost::tls::{Handshake, Hello, Hellos, PeerCertificate, SniUse, Strength, TlsPolicy};
 use jiff::Timestamp;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, alg_id};
@@ -117,11 +117,11 @@ async fn server((certificate, key): &(PathBuf, PathBuf), versions: Spoken) -> (O
     (child, address.expect("it listens").parse().expect("an address"))
 }
 
-fn told(presented: &Presented) -> Option<String> {
+fn told(presented: &PeerCertificate) -> Option<String> {
     match presented {
-        Presented::Nothing => panic!("a certificate was shown"),
-        Presented::Certificate(_) => None,
-        Presented::Unproved(key) => Some(key.to_string()),
+        PeerCertificate::Nothing => panic!("a certificate was shown"),
+        PeerCertificate::Certificate(_) => None,
+        PeerCertificate::Unproved(key) => Some(key.to_string()),
     }
 }
 
@@ -159,8 +159,8 @@ async fn handshake(
     material: &Material,
     connector: &gatepost::config::Connector,
     address: SocketAddr,
-) -> Result<Presented, HandshakeError> {
-    let hellos = Hellos::new(&TlsPolicy::Opportunistic, Strength::PostQuantum, ServerName::Optional, None);
+) -> Result<PeerCertificate, HandshakeError> {
+    let hellos = Hellos::new(&TlsPolicy::Opportunistic, Strength::PostQuantum, SniUse::Optional, None);
     assert_eq!(hellos.first(), USUAL);
     match handshake_with(material, connector, address, hellos.first()).await {
         Err(HandshakeError::CutShort(_)) => {
@@ -175,14 +175,14 @@ async fn handshake_with(
     connector: &gatepost::config::Connector,
     address: SocketAddr,
     hello: Hello,
-) -> Result<Presented, HandshakeError> {
+) -> Result<PeerCertificate, HandshakeError> {
     let stream = TcpStream::connect(address).await.expect("loopback");
     let name = host("mail.partner.example");
     let client = material.client(connector);
-    let shaking = client.connect(stream, &name, hello, Acquaintance::Renewed);
+    let shaking = client.connect(stream, &name, hello, Handshake::Resumed);
     let (_stream, seen) = tokio::time::timeout(PATIENCE, shaking).await.expect("in time")?;
     let facts = seen.facts(client.against(None), Role::Server, Timestamp::now()).await;
-    assert_eq!(facts.acquaintance, Acquaintance::Made);
+    assert_eq!(facts.handshake, Handshake::Full);
     Ok(facts.certificate)
 }
 
@@ -216,7 +216,7 @@ async fn every_client_of_openssl_can_use_tls() {
             let facts = seen.facts(material.client(&default).against(None), Role::Client, Timestamp::now()).await;
             match (facts.certificate, key.2) {
                 // Without a signature scheme for its key it shows none; a curve has one under TLS 1.3 alone.
-                (Presented::Nothing, Some(words)) => {
+                (PeerCertificate::Nothing, Some(words)) => {
                     let of_curve = versions == Only13 && words.starts_with("ECDSA on ");
                     assert!(of_curve || ["Ed448", "RSA for RSA-PSS alone"].contains(&words), "{key:?}, {versions:?}");
                 }

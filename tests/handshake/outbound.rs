@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use gatepost::config::Trust;
 use gatepost::handshake::Role;
-use gatepost::tls::{ChainFault, NamePattern, Presented, TlsVersion};
+use gatepost::tls::{ChainFault, NamePattern, PeerCertificate, TlsVersion};
 use jiff::Timestamp;
 use rcgen::{CertificateParams, CustomExtension, ExtendedKeyUsagePurpose, IsCa, KeyPair, SigningKey, date_time_ymd};
 use rustls::pki_types::CertificateDer;
@@ -141,7 +141,7 @@ async fn every_certificate_completes_the_handshake_and_is_told_as_it_is() {
             let seen = connect(&material, &connector, address, "mail.partner.example").await.expect(what);
             peer.await.expect("the peer");
             let facts = seen.facts(material.client(&connector).against(None), Role::Server, Timestamp::now()).await;
-            let Presented::Certificate(shown) = facts.certificate else { panic!("{what}: nothing was shown") };
+            let PeerCertificate::Certificate(shown) = facts.certificate else { panic!("{what}: nothing was shown") };
             assert_eq!((shown.names, shown.chain), (names(wanted_names), wanted_chain), "{what}, {versions:?}");
         }
     }
@@ -222,7 +222,7 @@ async fn a_certificate_that_the_trust_file_lists_is_trusted_itself_while_it_last
         let seen = connect(&material, &connector, address, name).await.expect("a handshake");
         peer.await.expect("the peer");
         let facts = seen.facts(material.client(&connector).against(None), Role::Server, Timestamp::now()).await;
-        let Presented::Certificate(certificate) = facts.certificate else { panic!("no certificate") };
+        let PeerCertificate::Certificate(certificate) = facts.certificate else { panic!("no certificate") };
         assert_eq!(certificate.chain, chain);
     }
 }
@@ -242,7 +242,7 @@ async fn a_listed_host_certificate_is_no_authority() {
     let seen = connect(&material, &connector, address, "mail.bank.example").await.expect("a handshake");
     peer.await.expect("the peer");
     let facts = seen.facts(material.client(&connector).against(None), Role::Server, Timestamp::now()).await;
-    let Presented::Certificate(certificate) = facts.certificate else { panic!("no certificate") };
+    let PeerCertificate::Certificate(certificate) = facts.certificate else { panic!("no certificate") };
     assert_eq!(certificate.chain, Err(ChainFault::UnknownIssuer("CN=A host".to_owned())));
 }
 

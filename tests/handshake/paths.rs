@@ -1,7 +1,7 @@
 //! Paths to a trust anchor: what each certificate in one must allow, and how far they are searched.
 
 use gatepost::handshake::Role;
-use gatepost::tls::{ChainFault, DaneFault, Presented, TlsaMatching, TlsaSelector, TlsaUsage};
+use gatepost::tls::{ChainFault, DaneFault, PeerCertificate, TlsaMatching, TlsaSelector, TlsaUsage};
 use jiff::Timestamp;
 use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, KeyUsagePurpose};
 
@@ -70,7 +70,7 @@ async fn a_client_s_issuer_needs_key_cert_sign_as_well() {
         let against = connector("default", gatepost::config::Trust::Webpki, None);
         let against = material.client(&against).against(None);
         let facts = seen.expect("a handshake").facts(against, Role::Client, Timestamp::now()).await;
-        let Presented::Certificate(shown) = facts.certificate else { panic!("a certificate was shown") };
+        let PeerCertificate::Certificate(shown) = facts.certificate else { panic!("a certificate was shown") };
         assert_eq!(shown.chain, verdict, "{uses:?}");
     }
 }
@@ -129,7 +129,7 @@ async fn a_host_s_own_key_usage_must_allow_tls() {
         let default = connector("default", gatepost::config::Trust::Webpki, None);
         let against = material.client(&default).against(None);
         let facts = seen.expect("a handshake").facts(against, Role::Client, Timestamp::now()).await;
-        let Presented::Certificate(shown) = facts.certificate else { panic!("a certificate was shown") };
+        let PeerCertificate::Certificate(shown) = facts.certificate else { panic!("a certificate was shown") };
         assert_eq!(shown.chain, client, "{uses:?}, as a client");
     }
 }

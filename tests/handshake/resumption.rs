@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use gatepost::config::Connector;
 use gatepost::handshake::{Material, Role};
-use gatepost::tls::{Acquaintance, Presented};
+use gatepost::tls::{Handshake, PeerCertificate};
 use jiff::Timestamp;
 use rustls::HandshakeKind;
 use rustls::crypto::aws_lc_rs::Ticketer;
@@ -37,36 +37,36 @@ impl Partner {
     }
 
     /// Two sessions, one after the other: how the server saw each, and what we tell of each.
-    async fn twice(&self, versions: Versions<'_>, wanted: [Acquaintance; 2]) -> Vec<(HandshakeKind, Acquaintance)> {
+    async fn twice(&self, versions: Versions<'_>, wanted: [Handshake; 2]) -> Vec<(HandshakeKind, Handshake)> {
         let (address, peer) = serve(self.server(versions), wanted.len()).await;
         let mut told = Vec::new();
-        for acquaintance in wanted {
-            let seen = connect_by(&self.material, &self.connector, address, NAME, acquaintance).await;
+        for handshake in wanted {
+            let seen = connect_by(&self.material, &self.connector, address, NAME, handshake).await;
             let against = self.material.client(&self.connector).against(None);
             let facts = seen.expect("a handshake").facts(against, Role::Server, Timestamp::now()).await;
-            let Presented::Certificate(certificate) = &facts.certificate else {
+            let PeerCertificate::Certificate(certificate) = &facts.certificate else {
                 panic!("the certificate is told, whenever it was shown: {facts:?}")
             };
             assert_eq!((certificate.chain.clone(), certificate.names.len()), (Ok(()), 1));
-            told.push(facts.acquaintance);
+            told.push(facts.handshake);
         }
         let kinds = peer.await.expect("the peer").into_iter().map(|session| session.expect("complete").kind);
         kinds.zip(told).collect()
     }
 }
 
-const ANEW: (HandshakeKind, Acquaintance) = (HandshakeKind::Full, Acquaintance::Made);
-const RESUMED: (HandshakeKind, Acquaintance) = (HandshakeKind::Resumed, Acquaintance::Renewed);
+const ANEW: (HandshakeKind, Handshake) = (HandshakeKind::Full, Handshake::Full);
+const RESUMED: (HandshakeKind, Handshake) = (HandshakeKind::Resumed, Handshake::Resumed);
 
 #[tokio::test]
 async fn where_nobody_asks_who_the_peer_is_a_session_is_taken_up_and_told_as_such() {
     let partner = Partner::new();
-    assert_eq!(partner.twice(&TLS13, [Acquaintance::Renewed; 2]).await, [ANEW, RESUMED]);
+    assert_eq!(partner.twice(&TLS13, [Handshake::Resumed; 2]).await, [ANEW, RESUMED]);
 }
 
 #[tokio::test]
 async fn whoever_must_show_a_certificate_shows_it_though_it_gave_a_ticket() {
-    use Acquaintance::{Made, Renewed};
+    use Handshake::{Made, Renewed};
     for wanted in [[Made, Made], [Renewed, Made], [Made, Renewed]] {
         for versions in [&TLS12, &TLS13] {
             assert_eq!(Partner::new().twice(versions, wanted).await, [ANEW, ANEW], "{wanted:?}, {versions:?}");
@@ -76,22 +76,22 @@ async fn whoever_must_show_a_certificate_shows_it_though_it_gave_a_ticket() {
 
 #[tokio::test]
 async fn a_session_of_an_older_version_is_never_taken_up() {
-    assert_eq!(Partner::new().twice(&TLS12, [Acquaintance::Renewed; 2]).await, [ANEW, ANEW]);
+    assert_eq!(Partner::new().twice(&TLS12, [Handshake::Resumed; 2]).await, [ANEW, ANEW]);
 }
 
 #[tokio::test]
 async fn a_ticket_that_its_server_does_not_know_costs_nothing() {
     let partner = Partner::new();
-    assert_eq!(partner.twice(&TLS13, [Acquaintance::Renewed; 2]).await, [ANEW, RESUMED]);
+    assert_eq!(partner.twice(&TLS13, [Handshake::Resumed; 2]).await, [ANEW, RESUMED]);
     // Another server of that name, with other secrets.
-    assert_eq!(partner.twice(&TLS13, [Acquaintance::Renewed; 2]).await[0], ANEW);
+    assert_eq!(partner.twice(&TLS13, [Handshake::Resumed; 2]).await[0], ANEW);
 }
 
 #[tokio::test]
 async fn a_handshake_that_breaks_takes_the_tickets_with_it() {
     let partner = Partner::new();
     let (address, _peer) = serve(partner.server(&TLS13), 2).await;
-    let connect = |address| connect_by(&partner.material, &partner.connector, address, NAME, Acquaintance::Renewed);
+    let connect = |address| connect_by(&partner.material, &partner.connector, address, NAME, Handshake::Resumed);
     connect(address).await.expect("a handshake, and two tickets");
     // A server of that name which cannot speak TLS 1.3 any more, and takes a hello with a ticket amiss.
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("loopback");
@@ -102,7 +102,7 @@ async fn a_handshake_that_breaks_takes_the_tickets_with_it() {
     let seen = connect(address).await.expect("a handshake");
     let facts =
         seen.facts(partner.material.client(&partner.connector).against(None), Role::Server, Timestamp::now()).await;
-    assert_eq!(facts.acquaintance, Acquaintance::Made);
+    assert_eq!(facts.handshake, Handshake::Full);
 }
 
 #[tokio::test]

@@ -12,7 +12,7 @@ use gatepost::config::{
     SendReports, Timeouts, TlsDemand, TlsReports, TransactionMemory, Trust, TrustAnchor, WarnAfter, Written,
 };
 use gatepost::handshake::{HandshakeError, Material, Role, Seen};
-use gatepost::tls::{Acquaintance, ChainFault, Groups, Hello, Presented, Strength, TlsVersion};
+use gatepost::tls::{ChainFault, Groups, Handshake, Hello, PeerCertificate, Strength, TlsVersion};
 use jiff::Timestamp;
 use rcgen::{BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair};
 use rustls::SupportedProtocolVersion;
@@ -283,7 +283,7 @@ pub(crate) async fn path_under(file: &Path, pair: &Pair) -> Result<(), ChainFaul
     let seen = connect(&material, &connector, address, "mail.partner.example").await.expect("a handshake");
     peer.await.expect("the peer");
     let facts = seen.facts(material.client(&connector).against(None), Role::Server, Timestamp::now()).await;
-    let Presented::Certificate(shown) = facts.certificate else { panic!("a certificate was shown") };
+    let PeerCertificate::Certificate(shown) = facts.certificate else { panic!("a certificate was shown") };
     shown.chain
 }
 
@@ -359,18 +359,18 @@ pub(crate) async fn connect(
     address: SocketAddr,
     name: &str,
 ) -> Result<Seen, HandshakeError> {
-    connect_by(material, connector, address, name, Acquaintance::Made).await
+    connect_by(material, connector, address, name, Handshake::Full).await
 }
 
-/// The same, where an earlier acquaintance may do.
+/// The same, where an earlier handshake may do.
 pub(crate) async fn connect_by(
     material: &Material,
     connector: &Connector,
     address: SocketAddr,
     name: &str,
-    acquaintance: Acquaintance,
+    handshake: Handshake,
 ) -> Result<Seen, HandshakeError> {
-    connect_with(material, connector, address, name, (USUAL, acquaintance)).await
+    connect_with(material, connector, address, name, (USUAL, handshake)).await
 }
 
 /// The ClientHello that a server is shown of which nothing is known.
@@ -382,11 +382,11 @@ pub(crate) async fn connect_with(
     connector: &Connector,
     address: SocketAddr,
     name: &str,
-    (hello, acquaintance): (Hello, Acquaintance),
+    (hello, handshake): (Hello, Handshake),
 ) -> Result<Seen, HandshakeError> {
     let stream = TcpStream::connect(address).await.expect("loopback");
     let name = host(name);
-    let handshake = material.client(connector).connect(stream, &name, hello, acquaintance);
+    let handshake = material.client(connector).connect(stream, &name, hello, handshake);
     let (mut stream, seen) = tokio::time::timeout(PATIENCE, handshake).await.expect("in time")?;
     stream.read_u8().await.expect("the octet");
     Ok(seen)

@@ -14,7 +14,7 @@ use gatepost::envelope::{Envelope, QueueId};
 use gatepost::handshake::Material;
 use gatepost::inbound::{Inbound, Settings, serve};
 use gatepost::spool::{Draft, Entry, Receipt, Spool, SpoolError, SpoolFuture, SqliteSpool, StoredMessage};
-use gatepost::tls::{Acquaintance, Groups, Hello};
+use gatepost::tls::{Groups, Handshake, Hello};
 use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, BufReader};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{Semaphore, mpsc};
@@ -235,7 +235,7 @@ impl Relay {
         assert!(client.stream.buffer().is_empty(), "the relay spoke before the handshake");
         let name = Host::parse("relay.example.com").expect("a name");
         let (stream, hello) = (client.stream.into_inner(), Hello { groups: Groups::PostQuantumFirst, sni: true });
-        let shaking = self.tls.client(connector).connect(stream, &name, hello, Acquaintance::Made);
+        let shaking = self.tls.client(connector).connect(stream, &name, hello, Handshake::Full);
         let (stream, _) = timeout(PATIENCE, shaking).await.expect("in time").expect("a handshake");
         Client::new(stream)
     }

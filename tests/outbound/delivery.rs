@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use gatepost::address::Mailbox;
 use gatepost::envelope::BodyType;
-use gatepost::outcome::Outcome;
+use gatepost::failure::RecipientOutcome;
 use gatepost::spool::{Body, Spool as _, SqliteSpool};
 
 use crate::certificates::{BOTH, server_config};
@@ -48,7 +48,7 @@ async fn the_beginning_of_an_answer_is_kept_however_long_it_is() {
     let outbound = world.outbound(&smart_hosts(&[&peer]));
     let report = deliver(&outbound, message(&["gone@partner.example", "b@partner.example"])).await;
     assert_eq!([outcome(&report, 0), outcome(&report, 1)], ["bounced 5.0.0", "delivered"]);
-    let Outcome::Delivered(taken) = &result(&report, 1).outcome else { panic!("it was delivered") };
+    let RecipientOutcome::Delivered(taken) = &result(&report, 1).outcome else { panic!("it was delivered") };
     for reply in [failure(&report, 0).peer_reply().expect("a reply"), taken] {
         let lengths: Vec<usize> = reply.lines().iter().map(|line| line.len()).collect();
         assert_eq!(lengths, [1024]);

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use gatepost::outbound::Via;
-use gatepost::tls::{Authentication, ChainFault, NoTls, Shortfall, TlsOutcome};
+use gatepost::tls::{Authentication, ChainFault, NoTls, TlsOutcome, Unmet};
 use rcgen::date_time_ymd;
 
 use crate::certificates::{Authority, BOTH, Pair, self_signed, server_config};
@@ -72,13 +72,13 @@ fn known_as(authentication: &Authentication) -> &'static str {
         Authentication::Verified(_) => "verified",
         Authentication::Pinned(_) => "pinned",
         Authentication::Dane { .. } => "DANE",
-        Authentication::Untrusted(Shortfall::Chain(fault)) => match fault {
+        Authentication::Untrusted(Unmet::Chain(fault)) => match fault {
             ChainFault::SelfSigned => "self-signed",
             ChainFault::UnknownIssuer(_) => "unknown issuer",
             ChainFault::Expired(_) => "expired",
             ChainFault::NotYetValid(_) | ChainFault::NotChecked | ChainFault::Invalid(_) => "invalid",
         },
-        Authentication::Untrusted(Shortfall::Name { .. }) => "another name",
+        Authentication::Untrusted(Unmet::Name { .. }) => "another name",
         Authentication::Untrusted(_) => "untrusted",
     }
 }

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use gatepost::outbound::{Outbound, Report, Via};
-use gatepost::tls::{Acquaintance, Authentication, Groups, Hello, TlsFacts, TlsOutcome};
+use gatepost::tls::{Authentication, Groups, Handshake, Hello, TlsFacts, TlsOutcome};
 use rustls::NamedGroup;
 use rustls::crypto::aws_lc_rs::kx_group;
 
@@ -223,7 +223,7 @@ async fn a_server_with_a_key_on_an_uncheckable_curve_gets_no_mail_in_the_clear()
             for _ in 0..2 {
                 let report = send(&outbound).await;
                 let via = result(&report, 0).via.as_ref();
-                assert_eq!(facts(via).acquaintance, Acquaintance::Made, "{file}, {policy}");
+                assert_eq!(facts(via).handshake, Handshake::Full, "{file}, {policy}");
                 match via.expect("a session").clearance.authentication() {
                     Authentication::Unproved(key) => assert_eq!(key.to_string(), kind.words),
                     other => panic!("nothing was proved: {other}"),

@@ -11,10 +11,10 @@ use gatepost::discovery::history::History;
 use gatepost::discovery::mta_sts::{FETCH, MtaSts, Web};
 use gatepost::dns::Dns;
 use gatepost::envelope::{Envelope, QueueId, Recipient};
+use gatepost::failure::{Failure, RecipientOutcome};
 use gatepost::handshake::Material;
 use gatepost::https::Https;
 use gatepost::outbound::{Attempt, Outbound, RecipientResult, Report, Settings};
-use gatepost::outcome::{Failure, Outcome};
 use gatepost::route::Router;
 use gatepost::spool::{Body, Entry};
 use gatepost::tlsrpt::Reporter;
@@ -162,18 +162,20 @@ pub(crate) fn result(report: &Report, recipient: usize) -> &RecipientResult {
 
 /// `delivered`, or `deferred 4.7.4` and the like.
 pub(crate) fn outcome(report: &Report, recipient: usize) -> String {
-    use gatepost::outcome::Persistence::{Permanent, Transient};
+    use gatepost::failure::Persistence::{Permanent, Transient};
     match &result(report, recipient).outcome {
-        Outcome::Delivered(_) => "delivered".to_owned(),
-        Outcome::Deferred(failure) => format!("deferred {}", failure.enhanced(Transient)),
-        Outcome::Held(failure) => format!("held {}", failure.enhanced(Transient)),
-        Outcome::Bounced(failure) => format!("bounced {}", failure.enhanced(Permanent)),
+        RecipientOutcome::Delivered(_) => "delivered".to_owned(),
+        RecipientOutcome::Deferred(failure) => format!("deferred {}", failure.enhanced(Transient)),
+        RecipientOutcome::Held(failure) => format!("held {}", failure.enhanced(Transient)),
+        RecipientOutcome::Bounced(failure) => format!("bounced {}", failure.enhanced(Permanent)),
     }
 }
 
 pub(crate) fn failure(report: &Report, recipient: usize) -> &Failure {
     match &result(report, recipient).outcome {
-        Outcome::Deferred(failure) | Outcome::Held(failure) | Outcome::Bounced(failure) => failure,
-        Outcome::Delivered(reply) => panic!("it was delivered: {reply}"),
+        RecipientOutcome::Deferred(failure) | RecipientOutcome::Held(failure) | RecipientOutcome::Bounced(failure) => {
+            failure
+        }
+        RecipientOutcome::Delivered(reply) => panic!("it was delivered: {reply}"),
     }
 }

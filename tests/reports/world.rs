@@ -12,7 +12,7 @@ use gatepost::config::{Config, parse};
 use gatepost::daemon::{self, Running};
 use gatepost::handshake::Material;
 use gatepost::scheduler::Observer;
-use gatepost::tls::{Acquaintance, Groups, Hello};
+use gatepost::tls::{Groups, Handshake, Hello};
 use rusqlite::OpenFlags;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -100,7 +100,7 @@ impl World {
         let (tls, _) = Material::load(&config).expect("a client has no files");
         let name = Host::parse("relay.example.com").expect("a name");
         let (stream, hello) = (client.0.into_inner(), Hello { groups: Groups::PostQuantumFirst, sni: true });
-        let shaking = tls.client(&config.connectors[0]).connect(stream, &name, hello, Acquaintance::Made);
+        let shaking = tls.client(&config.connectors[0]).connect(stream, &name, hello, Handshake::Full);
         let (stream, _) = timeout(PATIENCE, shaking).await.expect("in time").expect("a handshake");
         let mut client = Client(BufReader::new(stream));
         client.says("EHLO client.example", "250").await;

@@ -218,7 +218,7 @@ async fn put_off(desk: &Desk, troubles: &mut [Destination]) {
 /// Those of the configuration, and the built-in default where none of them speaks for every domain.
 fn all_connectors(settings: &Settings) -> Vec<std::sync::Arc<config::Connector>> {
     let mut all = settings.config.connectors.clone();
-    let any = settings.connectors.for_every();
+    let any = settings.connectors.catch_all();
     if !all.iter().any(|connector| connector.name == any.name) {
         all.push(std::sync::Arc::clone(any));
     }
@@ -321,7 +321,7 @@ fn queue_readings(survey: &Survey, settings: &Settings, now: Timestamp) -> Vec<Q
         by_connector.entry(connector.name.clone()).or_default();
     }
     let named = survey.domains.iter().map(|(host, load)| (settings.connectors.for_host(host), load));
-    for (connector, load) in named.chain(std::iter::once((settings.connectors.for_every(), &survey.others))) {
+    for (connector, load) in named.chain(std::iter::once((settings.connectors.catch_all(), &survey.others))) {
         let sum = by_connector.entry(connector.name.clone()).or_default();
         sum.waiting += load.waiting;
         sum.held += load.held;

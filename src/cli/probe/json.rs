@@ -9,9 +9,9 @@ use super::{Done, Prospect};
 use crate::connector::MemoryFinding;
 use crate::explain::words::PolicyNote;
 use crate::explain::{DaemonPolicies, Recollection};
+use crate::failure::{Failure, Persistence};
 use crate::handshake::SentCertificate;
 use crate::outbound::probe::{ProbedHop, Sighting, trusted};
-use crate::outcome::{Failure, Persistence};
 use crate::smtp::client::{Extensions, Size};
 use crate::tls::TlsOutcome;
 
@@ -211,7 +211,7 @@ fn hop(probed: &ProbedHop, known: &DaemonPolicies) -> Hop {
     let (wanted, failure, addresses) = match &probed.seen {
         Err(failure) => (None, Some(failure), Vec::new()),
         Ok(seen) => {
-            (Some(seen.policy.to_string()), seen.hopeless.as_ref(), seen.addresses.iter().map(address).collect())
+            (Some(seen.policy.to_string()), seen.unmeetable.as_ref(), seen.addresses.iter().map(address).collect())
         }
     };
     Hop {

@@ -10,11 +10,11 @@ use super::super::queue::words::plain;
 use super::soon::expiry;
 use super::{After, Done, Prospect};
 use crate::config::{Config, WarnAfter, write_duration};
-use crate::connector::{DaneFinding, MemoryFinding, StsFinding, StsListing, exception};
+use crate::connector::{DaneFinding, MemoryFinding, MtaStsFinding, MtaStsListing, exception};
 use crate::explain::{DaemonPolicies, Recollection};
+use crate::failure::{Failure, Persistence};
 use crate::handshake::SentCertificate;
 use crate::outbound::probe::{FirstTry, ProbedHop, Seen, Sighting, trusted};
-use crate::outcome::{Failure, Persistence};
 use crate::route::Origin;
 use crate::smtp::client::{Extensions, Size};
 use crate::tls::{Authentication, NamePattern, TlsOutcome};
@@ -73,14 +73,14 @@ fn hop(out: &mut String, probed: &ProbedHop, known: &DaemonPolicies) {
             return;
         }
     };
-    let Seen { policy, found, hopeless, addresses } = seen;
+    let Seen { policy, found, unmeetable, addresses } = seen;
     line(out, "wanted", &plain(&policy.to_string()));
     line(out, "DANE", &plain(&dane(&found.findings.dane)));
     line(out, "MTA-STS", &plain(&mta_sts(&found.findings.mta_sts)));
     if let Some(policy) = known.note(&found.published) {
         line(out, "", &plain(&policy.to_string()));
     }
-    if let Some(failure) = hopeless {
+    if let Some(failure) = unmeetable {
         line(out, "REFUSED", &format!("{}; a delivery does not even dial it", told(failure, failure.persistence)));
     }
     for sighting in addresses {
@@ -94,7 +94,7 @@ fn line(out: &mut String, label: &str, text: &str) {
 
 fn dane(found: &DaneFinding) -> String {
     match found {
-        DaneFinding::NotAsked(why) => format!("not asked: {why}"),
+        DaneFinding::NotLookedUp(why) => format!("not asked: {why}"),
         DaneFinding::Absent(why) => format!("no demand: {why}"),
         DaneFinding::Unusable(why) => format!("TLS, unauthenticated: {why}"),
         DaneFinding::Usable(set) => {
@@ -104,16 +104,16 @@ fn dane(found: &DaneFinding) -> String {
     }
 }
 
-fn mta_sts(found: &StsFinding) -> String {
-    let listing = |listing: &StsListing| match listing {
-        StsListing::Listed => "the policy lists this host".to_owned(),
-        StsListing::NotListed(listed) => format!("the policy does NOT list this host, but {}", names(listed)),
+fn mta_sts(found: &MtaStsFinding) -> String {
+    let listing = |listing: &MtaStsListing| match listing {
+        MtaStsListing::Listed => "the policy lists this host".to_owned(),
+        MtaStsListing::NotListed(listed) => format!("the policy does NOT list this host, but {}", names(listed)),
     };
     match found {
-        StsFinding::NotAsked(why) => format!("not asked: {why}"),
-        StsFinding::None(why) => format!("no policy: {why}"),
-        StsFinding::Enforce(found) => format!("enforce: {}", listing(found)),
-        StsFinding::Testing(found) => format!("testing, so not demanded: {}", listing(found)),
+        MtaStsFinding::NotLookedUp(why) => format!("not asked: {why}"),
+        MtaStsFinding::None(why) => format!("no policy: {why}"),
+        MtaStsFinding::Enforce(found) => format!("enforce: {}", listing(found)),
+        MtaStsFinding::Testing(found) => format!("testing, so not demanded: {}", listing(found)),
     }
 }
 

@@ -25,7 +25,7 @@ use jiff::tz::TimeZone;
 
 use super::ConfigFile;
 use super::queue::{self, Classic, ClassicError};
-use crate::access::{self, Rules};
+use crate::access::{self, RelayRules};
 use crate::address::{Mailbox, ReversePath};
 use crate::config::{self, Config};
 use crate::connector::Connectors;
@@ -214,7 +214,8 @@ impl<'a> Recipients<'a> {
                 if has_domain || address.is_empty() { address } else { format!("{address}@{}", self.config.hostname) };
             let mailbox = Mailbox::parse(&whole)
                 .map_err(|error| Unsent::new(status, format!("{whole:?} is no address: {error}")))?;
-            let mailbox = access::local(Rules::new(self.config, &self.connectors), &mailbox).unwrap_or(mailbox);
+            let mailbox =
+                access::local_mailbox(RelayRules::new(self.config, &self.connectors), &mailbox).unwrap_or(mailbox);
             if !self.all.contains(&mailbox) {
                 self.all.push(mailbox);
             }

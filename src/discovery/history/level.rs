@@ -6,7 +6,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::tls::{Authentication, Clearance, DaneScope, NoTls, Presented, Shortfall, TlsOutcome};
+use crate::tls::{Authentication, Clearance, DaneScope, NoTls, PeerCertificate, TlsOutcome, Unmet};
 
 /// How far TLS with a host came; the greater the better.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -49,20 +49,20 @@ impl Level {
     /// The level of a session that was refused for what it lacks, or that is in use for want of a demand. A
     /// domain whose policy is forced can lose STARTTLS, too, and the memory and the alarm should know.
     #[must_use]
-    pub fn of_refused(lack: &Shortfall) -> Option<Self> {
+    pub fn of_refused(lack: &Unmet) -> Option<Self> {
         match lack {
-            Shortfall::NoTls(reason) => Self::without(reason),
-            Shortfall::Version(_)
-            | Shortfall::KeyExchange(_)
-            | Shortfall::NoCertificate
-            | Shortfall::Unproved(_)
-            | Shortfall::Chain(_)
-            | Shortfall::Pin { .. }
-            | Shortfall::Dane(_) => Some(Self::Tls),
+            Unmet::NoTls(reason) => Self::without(reason),
+            Unmet::Version(_)
+            | Unmet::KeyExchange(_)
+            | Unmet::NoCertificate
+            | Unmet::Unproved(_)
+            | Unmet::Chain(_)
+            | Unmet::Pin { .. }
+            | Unmet::Dane(_) => Some(Self::Tls),
             // Nobody was dialled.
-            Shortfall::Lack(_) => None,
+            Unmet::Unmeetable(_) => None,
             // Names are looked at only where the chain is good.
-            Shortfall::Name { .. } => Some(Self::Trusted),
+            Unmet::Name { .. } => Some(Self::Trusted),
         }
     }
 
@@ -112,8 +112,8 @@ pub fn issuer(outcome: &TlsOutcome) -> Option<&str> {
     match outcome {
         TlsOutcome::Clear(_) => None,
         TlsOutcome::Tls(facts) => match &facts.certificate {
-            Presented::Nothing | Presented::Unproved(_) => None,
-            Presented::Certificate(certificate) => Some(&certificate.issuer),
+            PeerCertificate::Nothing | PeerCertificate::Unproved(_) => None,
+            PeerCertificate::Certificate(certificate) => Some(&certificate.issuer),
         },
     }
 }
@@ -125,8 +125,8 @@ mod tests {
     use super::*;
     use crate::smtp::reply::Reply;
     use crate::tls::{
-        Acquaintance, CertificateFacts, ChainFault, DaneFacts, DaneFault, Lack, NamePattern, Pin, TlsFacts, TlsPolicy,
-        TlsVersion, Verdict, judge,
+        CertificateFacts, ChainFault, DaneFacts, DaneFault, Handshake, NamePattern, Pin, TlsFacts, TlsPolicy,
+        TlsVersion, Unmeetable, Verdict, judge,
     };
 
     /// A session with a certificate for mail.example.org.
@@ -138,19 +138,19 @@ mod tests {
             key: Pin::new([1; 32]),
             issuer: "CN=Test CA".to_owned(),
             not_after: Timestamp::MAX,
-            dane: DaneFacts::NotHeld,
+            dane: DaneFacts::NotChecked,
         };
-        with(Presented::Certificate(Box::new(certificate)))
+        with(PeerCertificate::Certificate(Box::new(certificate)))
     }
 
-    fn with(certificate: Presented) -> TlsOutcome {
+    fn with(certificate: PeerCertificate) -> TlsOutcome {
         TlsOutcome::Tls(TlsFacts {
             version: TlsVersion::V1_3,
             cipher: "x",
             key_exchange: None,
             reduced: None,
             certificate,
-            acquaintance: Acquaintance::Made,
+            handshake: Handshake::Full,
         })
     }
 
@@ -174,7 +174,7 @@ mod tests {
             (clear(NoTls::Rejected(Reply::bare(454, "not now"))), "", Some(Level::Plain)),
             (clear(NoTls::SpokeBeforeHandshake), "", Some(Level::Plain)),
             (clear(NoTls::Broken("cut".to_owned())), "", Some(Level::Plain)),
-            (with(Presented::Nothing), "mail.example.org", Some(Level::Tls)),
+            (with(PeerCertificate::Nothing), "mail.example.org", Some(Level::Tls)),
             (shown(Err(ChainFault::SelfSigned)), "mail.example.org", Some(Level::Tls)),
             (shown(Err(ChainFault::Expired(Timestamp::UNIX_EPOCH))), "mail.example.org", Some(Level::Tls)),
             (shown(Ok(())), "", Some(Level::Trusted)),
@@ -188,11 +188,11 @@ mod tests {
     #[test]
     fn a_refusal_has_the_level_of_what_was_left() {
         for (lack, expected) in [
-            (Shortfall::NoTls(NoTls::NotOffered), Some(Level::Plain)),
-            (Shortfall::Version(TlsVersion::V1_2), Some(Level::Tls)),
-            (Shortfall::Dane(DaneFault::NoMatch { records: 1 }), Some(Level::Tls)),
-            (Shortfall::Name { wanted: Vec::new(), presented: Vec::new() }, Some(Level::Trusted)),
-            (Shortfall::Lack(Lack::NoTlsa("the zone is not signed".to_owned())), None),
+            (Unmet::NoTls(NoTls::NotOffered), Some(Level::Plain)),
+            (Unmet::Version(TlsVersion::V1_2), Some(Level::Tls)),
+            (Unmet::Dane(DaneFault::NoMatch { records: 1 }), Some(Level::Tls)),
+            (Unmet::Name { wanted: Vec::new(), presented: Vec::new() }, Some(Level::Trusted)),
+            (Unmet::Unmeetable(Unmeetable::NoTlsa("the zone is not signed".to_owned())), None),
         ] {
             assert_eq!(Level::of_refused(&lack), expected, "{lack}");
         }
@@ -201,7 +201,7 @@ mod tests {
     #[test]
     fn only_a_certificate_has_an_issuer() {
         assert_eq!(issuer(&shown(Ok(()))), Some("CN=Test CA"));
-        assert_eq!(issuer(&with(Presented::Nothing)), None);
+        assert_eq!(issuer(&with(PeerCertificate::Nothing)), None);
         assert_eq!(issuer(&TlsOutcome::Clear(NoTls::NotOffered)), None);
     }
 

@@ -101,7 +101,7 @@ impl InboundSession {
             connector: parties.connector.to_owned(),
             configuration: parties.configuration.to_owned(),
             policy: Policy::of(policy),
-            session: Session::of(clearance.reached()),
+            session: Session::of(clearance.session()),
             standing: Standing::of(Some(policy), clearance),
         }
     }

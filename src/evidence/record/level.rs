@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::tls::{Authentication, Clearance, Demand, NoTls, Reached, Shortfall, TlsOutcome, TlsPolicy, Verify};
+use crate::tls::{Authentication, Clearance, Demand, NoTls, SessionTls, TlsOutcome, TlsPolicy, Unmet, Verify};
 
 /// How well a peer was known, or had to be; the greater the better.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -30,11 +30,11 @@ impl Level {
 
     /// What a session reached, whether it was cleared or refused.
     #[must_use]
-    pub fn of(reached: &Reached) -> Self {
-        match (&reached.outcome, &reached.authentication) {
+    pub fn of(session: &SessionTls) -> Self {
+        match (&session.outcome, &session.authentication) {
             (TlsOutcome::Clear(_), _) => Self::Clear,
             // Names are looked at only where the chain is good.
-            (_, Authentication::Trusted | Authentication::Untrusted(Shortfall::Name { .. })) => Self::Trusted,
+            (_, Authentication::Trusted | Authentication::Untrusted(Unmet::Name { .. })) => Self::Trusted,
             (_, Authentication::Anonymous | Authentication::Unproved(_) | Authentication::Untrusted(_)) => Self::Tls,
             (_, Authentication::Verified(_)) => Self::Verified,
             (_, Authentication::Pinned(_)) => Self::Pinned,
@@ -48,7 +48,7 @@ impl Level {
         match &demand.verify {
             Verify::None => Self::Tls,
             Verify::Chain => Self::Trusted,
-            Verify::Name(_) | Verify::Published(_) | Verify::Unmeetable(_) => Self::Verified,
+            Verify::Name(_) | Verify::Published(_) | Verify::Impossible(_) => Self::Verified,
             Verify::Pin(_) => Self::Pinned,
             Verify::Dane(_) => Self::Dane,
         }
@@ -106,7 +106,7 @@ impl Standing {
             TlsOutcome::Clear(NoTls::Rejected(_) | NoTls::SpokeBeforeHandshake | NoTls::Broken(_)) => Self::Fallback,
             TlsOutcome::Tls(_) => {
                 let demanded = policy.and_then(|policy| policy.demands().map(Level::demanded).max());
-                if Level::of(clearance.reached()) > demanded.unwrap_or(Level::Clear) {
+                if Level::of(clearance.session()) > demanded.unwrap_or(Level::Clear) {
                     Self::Exceeded
                 } else {
                     Self::Met
@@ -132,7 +132,7 @@ impl Standing {
 mod tests {
     use super::*;
     use crate::smtp::reply::Reply;
-    use crate::tls::{Acquaintance, Layer, Presented, TlsFacts, TlsVersion, Verdict, judge};
+    use crate::tls::{Handshake, Layer, PeerCertificate, TlsFacts, TlsVersion, Verdict, judge};
 
     fn clearance(policy: &TlsPolicy, outcome: TlsOutcome) -> Clearance {
         match judge(policy, outcome, &[]) {
@@ -151,8 +151,8 @@ mod tests {
                 cipher,
                 key_exchange: None,
                 reduced: None,
-                certificate: Presented::Nothing,
-                acquaintance: Acquaintance::Made,
+                certificate: PeerCertificate::Nothing,
+                handshake: Handshake::Full,
             })
         };
         let forced = TlsPolicy::forced(Demand::new(Layer::Connector, Verify::None));

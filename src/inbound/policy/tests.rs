@@ -6,7 +6,8 @@ use super::*;
 use crate::address::Domain;
 use crate::config::{DomainPattern, Downgrade, Inbound, Located, OnFailure, Outbound, Place, Route, Trust};
 use crate::tls::{
-    Acquaintance, CertificateFacts, ChainFault, DaneFacts, NamePattern, Pin, Presented, Strength, TlsFacts, TlsVersion,
+    CertificateFacts, ChainFault, DaneFacts, Handshake, NamePattern, PeerCertificate, Pin, Strength, TlsFacts,
+    TlsVersion,
 };
 
 const FORCED: TlsDemand = TlsDemand::Forced { min_version: TlsVersion::V1_2, verify: VerifyWanted::None };
@@ -43,28 +44,28 @@ fn partner(tls: TlsDemand, networks: &[&str], relay: bool) -> Arc<Connector> {
     })
 }
 
-fn tls(certificate: Presented) -> TlsOutcome {
+fn tls(certificate: PeerCertificate) -> TlsOutcome {
     let facts = TlsFacts {
         version: TlsVersion::V1_2,
         cipher: "TLS_X",
         key_exchange: None,
         reduced: None,
         certificate,
-        acquaintance: Acquaintance::Made,
+        handshake: Handshake::Full,
     };
     TlsOutcome::Tls(facts)
 }
 
 fn named(name: &str, chain: Result<(), ChainFault>) -> TlsOutcome {
     let names = vec![NamePattern::parse(name).expect("a name")];
-    tls(Presented::Certificate(Box::new(CertificateFacts {
+    tls(PeerCertificate::Certificate(Box::new(CertificateFacts {
         names,
         default_chain: chain.clone(),
         chain,
         key: Pin::new([1; 32]),
         issuer: "CN=Test CA".to_owned(),
         not_after: jiff::Timestamp::MAX,
-        dane: DaneFacts::NotHeld,
+        dane: DaneFacts::NotChecked,
     })))
 }
 
@@ -113,7 +114,8 @@ fn nobody_is_told_to_use_what_the_listener_does_not_offer() {
         assert!(refused.ends_with("is demanded, and TLS is not offered on this port"), "{refused}");
     }
     let bare = listener(ListenerTls::Opportunistic, false);
-    let refused = ask_on(&bare, &partner(NAME, &[], false), "192.0.2.1", tls(Presented::Nothing)).expect_err("bare");
+    let refused =
+        ask_on(&bare, &partner(NAME, &[], false), "192.0.2.1", tls(PeerCertificate::Nothing)).expect_err("bare");
     assert!(refused.starts_with("550 5.7.1 "), "{refused}");
     assert!(refused.ends_with("; clients are not asked for one on this port, use another"), "{refused}");
 }
@@ -123,11 +125,11 @@ fn what_is_missing_is_named() {
     let other = named("other.example", Ok(()));
     let old = named("mail.partner.example", Err(ChainFault::SelfSigned));
     for (demand, outcome, words) in [
-        (NAME, tls(Presented::Nothing), "no certificate was shown"),
+        (NAME, tls(PeerCertificate::Nothing), "no certificate was shown"),
         (NAME, other, "is for other.example, not for mail.partner.example"),
         (NAME, old.clone(), "self-signed"),
         (CHAIN, old, "self-signed"),
-        (FORCED_1_3, tls(Presented::Nothing), "only TLSv1.2"),
+        (FORCED_1_3, tls(PeerCertificate::Nothing), "only TLSv1.2"),
     ] {
         let refused = ask(&partner(demand, &[], false), "192.0.2.1", outcome).expect_err(words);
         assert!(refused.starts_with("550 5.7.1 Mail from partner.example: "), "{refused}");
@@ -141,7 +143,7 @@ fn what_meets_the_demand_is_taken() {
     for demand in [TlsDemand::Opportunistic, FORCED, CHAIN, NAME] {
         assert_eq!(ask(&partner(demand, &[], false), "192.0.2.1", good.clone()), Ok(false), "{demand:?}");
     }
-    assert_eq!(ask(&partner(FORCED, &[], false), "192.0.2.1", tls(Presented::Nothing)), Ok(false));
+    assert_eq!(ask(&partner(FORCED, &[], false), "192.0.2.1", tls(PeerCertificate::Nothing)), Ok(false));
 }
 
 #[test]

@@ -21,7 +21,7 @@ use crate::monitor::{Accepted, Reason};
 use crate::smtp::data::Completer;
 use crate::smtp::reply::{Reply, Status};
 use crate::spool::{Draft, Entry, SpoolError};
-use crate::tls::{Presented, TlsFacts, TlsOutcome};
+use crate::tls::{PeerCertificate, TlsFacts, TlsOutcome};
 
 /// A message that is arriving.
 pub(super) struct Arriving {
@@ -203,7 +203,7 @@ impl Session {
         let standing = self.standing.as_ref();
         let connector = standing.map_or("", |standing| standing.connector.name.as_str());
         let tls = match standing.map(|standing| standing.clearance.outcome()) {
-            Some(TlsOutcome::Tls(TlsFacts { version, certificate: Presented::Unproved(key), .. })) => {
+            Some(TlsOutcome::Tls(TlsFacts { version, certificate: PeerCertificate::Unproved(key), .. })) => {
                 format!("{version}, key not proved: {key}")
             }
             Some(TlsOutcome::Tls(facts)) => facts.version.to_string(),

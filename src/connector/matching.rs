@@ -11,7 +11,7 @@ use crate::config::{Connector, DomainPattern};
 
 /// A connector and that one of its patterns which names the host.
 #[derive(Debug, Clone)]
-pub struct Claim<'a> {
+pub struct PatternMatch<'a> {
     /// Whose.
     pub connector: &'a Arc<Connector>,
     /// Which.
@@ -20,16 +20,16 @@ pub struct Claim<'a> {
 
 /// What all connectors say of one host.
 #[derive(Debug, Clone)]
-pub struct Contest<'a> {
+pub struct Matching<'a> {
     /// Who speaks for it.
-    pub winner: Claim<'a>,
+    pub winner: PatternMatch<'a>,
     /// Who else would, the most specific first; and who might be thought to.
-    pub others: Vec<(Claim<'a>, Lost)>,
+    pub others: Vec<(PatternMatch<'a>, NotChosen)>,
 }
 
 /// Why a pattern does not speak for a host.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Lost {
+pub enum NotChosen {
     /// It names the host, and another names it more closely.
     LessSpecific {
         /// The pattern that won.
@@ -39,7 +39,7 @@ pub enum Lost {
     OnlyBelow(Domain),
 }
 
-impl fmt::Display for Lost {
+impl fmt::Display for NotChosen {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::LessSpecific { than } => write!(f, "is less specific than \"{than}\""),
@@ -51,27 +51,27 @@ impl fmt::Display for Lost {
 impl Connectors {
     /// Every pattern that names a host, the winner and why each other lost.
     #[must_use]
-    pub fn contest(&self, host: &Host) -> Contest<'_> {
-        let mut claims = Vec::new();
+    pub fn matches_for(&self, host: &Host) -> Matching<'_> {
+        let mut matches = Vec::new();
         let mut only_below = None;
         if let Host::Domain(domain) = host {
-            claims.extend(self.exactly.get(domain).map(|connector| exactly(connector, domain)));
+            matches.extend(self.exactly.get(domain).map(|connector| exactly(connector, domain)));
             only_below = self.below.get(domain).map(|connector| below(connector, domain));
             let mut above = domain.parent();
             while let Some(ancestor) = above {
-                claims.extend(self.below.get(&ancestor).map(|connector| below(connector, &ancestor)));
+                matches.extend(self.below.get(&ancestor).map(|connector| below(connector, &ancestor)));
                 above = ancestor.parent();
             }
         }
-        claims.push(Claim { connector: &self.any, pattern: DomainPattern::Any });
-        let winner = claims.remove(0);
+        matches.push(PatternMatch { connector: &self.any, pattern: DomainPattern::Any });
+        let winner = matches.remove(0);
         let than = winner.pattern.clone();
         let mut others: Vec<_> =
-            claims.into_iter().map(|claim| (claim, Lost::LessSpecific { than: than.clone() })).collect();
-        if let (Some(claim), Host::Domain(domain)) = (only_below, host) {
-            others.insert(0, (claim, Lost::OnlyBelow(domain.clone())));
+            matches.into_iter().map(|matched| (matched, NotChosen::LessSpecific { than: than.clone() })).collect();
+        if let (Some(matched), Host::Domain(domain)) = (only_below, host) {
+            others.insert(0, (matched, NotChosen::OnlyBelow(domain.clone())));
         }
-        Contest { winner, others }
+        Matching { winner, others }
     }
 
     /// The connector that speaks for whatever a pattern names and no closer one does.
@@ -85,10 +85,10 @@ impl Connectors {
     }
 }
 
-fn exactly<'a>(connector: &'a Arc<Connector>, domain: &Domain) -> Claim<'a> {
-    Claim { connector, pattern: DomainPattern::Exactly(domain.clone()) }
+fn exactly<'a>(connector: &'a Arc<Connector>, domain: &Domain) -> PatternMatch<'a> {
+    PatternMatch { connector, pattern: DomainPattern::Exactly(domain.clone()) }
 }
 
-fn below<'a>(connector: &'a Arc<Connector>, domain: &Domain) -> Claim<'a> {
-    Claim { connector, pattern: DomainPattern::Below(domain.clone()) }
+fn below<'a>(connector: &'a Arc<Connector>, domain: &Domain) -> PatternMatch<'a> {
+    PatternMatch { connector, pattern: DomainPattern::Below(domain.clone()) }
 }

@@ -10,7 +10,7 @@ use std::fmt;
 
 use crate::config::OnFailure;
 use crate::smtp::reply::{EnhancedStatusCode, Reply, Severity, Status};
-use crate::tls::{Reached, Refusal, TlsOutcome};
+use crate::tls::{Refusal, SessionTls, TlsOutcome};
 
 /// Whom a failure concerns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,7 +40,7 @@ pub enum Cause {
     /// The connector's demand was not met.
     Policy(Box<Refusal>),
     /// What the message itself requires was not to be had (REQUIRETLS, RFC 8689).
-    Unpromised(Unpromised),
+    RequireTls(RequireTlsUnmet),
     /// The peer said no, to this command.
     Reply {
         /// The command or stage, as "RCPT TO" or "greeting".
@@ -58,7 +58,7 @@ pub enum Cause {
 
 /// Why a hop cannot have a message that requires TLS on its whole way (RFC 8689 §4.2.1).
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Unpromised {
+pub enum RequireTlsUnmet {
     /// The session falls short: step 4, or what the way there is known by, step 2.
     Session(Box<Refusal>),
     /// The connector switches TLS off, and that is not overruled by a message: nobody is dialled.
@@ -67,7 +67,7 @@ pub enum Unpromised {
     NotOffered,
 }
 
-impl fmt::Display for Unpromised {
+impl fmt::Display for RequireTlsUnmet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Session(refusal) => write!(f, "the message requires TLS on its whole way (REQUIRETLS): {refusal}"),
@@ -95,7 +95,7 @@ pub struct Failure {
     /// The peer, as `mx.example.org [192.0.2.1]:25`, where there was one.
     pub peer: Option<String>,
     /// The session under TLS that it ended before mail could be spoken of, for the record.
-    pub reached: Option<Box<Reached>>,
+    pub session: Option<Box<SessionTls>>,
 }
 
 impl Failure {
@@ -120,15 +120,15 @@ impl Failure {
             status,
             cause: Cause::Reply { stage, reply: reply.brief() },
             peer: None,
-            reached: None,
+            session: None,
         }
     }
 
     /// A peer's negative reply on a session that came to this. One that demands TLS may pass where TLS was tried there
     /// and failed, or was not offered: then both reasons are given, and another hop may do better.
     #[must_use]
-    pub fn answer(scope: Scope, stage: &'static str, reply: Reply, outcome: &TlsOutcome) -> Self {
-        match tls_demanded::in_vain(&reply, outcome) {
+    pub fn reply_in_session(scope: Scope, stage: &'static str, reply: Reply, outcome: &TlsOutcome) -> Self {
+        match tls_demanded::reason(&reply, outcome) {
             None => Self::reply(scope, stage, reply),
             Some(reason) => {
                 let Self { status, .. } = Self::reply(scope, stage, reply.clone());
@@ -148,25 +148,25 @@ impl Failure {
             status: refusal.status(),
             cause: Cause::Policy(Box::new(refusal)),
             peer: None,
-            reached: None,
+            session: None,
         }
     }
 
     /// A hop that cannot have a message that requires TLS. It will not pass: the sender is to hear of it,
     /// once every hop has said so (RFC 8689 §4.2.1).
     #[must_use]
-    pub fn unpromised(why: Unpromised) -> Self {
+    pub fn require_tls(why: RequireTlsUnmet) -> Self {
         let status = match why {
-            Unpromised::Session(_) | Unpromised::Off => Status(7, 10),
-            Unpromised::NotOffered => Status(7, 30),
+            RequireTlsUnmet::Session(_) | RequireTlsUnmet::Off => Status(7, 10),
+            RequireTlsUnmet::NotOffered => Status(7, 30),
         };
         Self {
             scope: Scope::Hop,
             persistence: Persistence::Permanent,
             status,
-            cause: Cause::Unpromised(why),
+            cause: Cause::RequireTls(why),
             peer: None,
-            reached: None,
+            session: None,
         }
     }
 
@@ -181,7 +181,7 @@ impl Failure {
             status: Status(4, 6),
             cause: Cause::Ourselves(how.into()),
             peer: None,
-            reached: None,
+            session: None,
         }
     }
 
@@ -193,8 +193,8 @@ impl Failure {
 
     /// Whether it speaks of what this message requires, and so of no other message.
     #[must_use]
-    pub fn is_unpromised(&self) -> bool {
-        matches!(self.cause, Cause::Unpromised(_))
+    pub fn is_require_tls(&self) -> bool {
+        matches!(self.cause, Cause::RequireTls(_))
     }
 
     /// Makes the failure of a hop whose published TLS policy cannot be looked up and had to be known. It is temporary.
@@ -213,7 +213,7 @@ impl Failure {
             status,
             cause: Cause::Other(text.into()),
             peer: None,
-            reached: None,
+            session: None,
         }
     }
 
@@ -232,8 +232,8 @@ impl Failure {
 
     /// Notes the session that it ended.
     #[must_use]
-    pub fn with_session(mut self, reached: &Reached) -> Self {
-        self.reached = Some(Box::new(reached.clone()));
+    pub fn with_session(mut self, session: &SessionTls) -> Self {
+        self.session = Some(Box::new(session.clone()));
         self
     }
 
@@ -251,7 +251,7 @@ impl Failure {
     pub fn peer_reply(&self) -> Option<&Reply> {
         match &self.cause {
             Cause::Reply { reply, .. } => Some(reply),
-            Cause::Policy(_) | Cause::Unpromised(_) | Cause::Ourselves(_) | Cause::Discovery(_) | Cause::Other(_) => {
+            Cause::Policy(_) | Cause::RequireTls(_) | Cause::Ourselves(_) | Cause::Discovery(_) | Cause::Other(_) => {
                 None
             }
         }
@@ -265,7 +265,7 @@ impl fmt::Display for Failure {
         }
         match &self.cause {
             Cause::Policy(refusal) => refusal.fmt(f),
-            Cause::Unpromised(why) => why.fmt(f),
+            Cause::RequireTls(why) => why.fmt(f),
             Cause::Reply { stage, reply } => write!(f, "answered {stage} with: {reply}"),
             Cause::Ourselves(text) | Cause::Discovery(text) | Cause::Other(text) => f.write_str(text),
         }
@@ -274,7 +274,7 @@ impl fmt::Display for Failure {
 
 /// What is to be done about a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Step {
+pub enum NextStep {
     /// The next hop may be tried for the same recipients.
     NextHop,
     /// The recipients wait for the next attempt.
@@ -292,31 +292,33 @@ pub enum Step {
 /// (its greeting, say) speaks for that host alone and never bounces mail by itself. That no hop promises
 /// what the message requires does (RFC 8689 §4.2.1).
 #[must_use]
-pub fn judge(failure: &Failure, hops_left: bool, on_failure: OnFailure) -> Step {
+pub fn decide(failure: &Failure, hops_left: bool, on_failure: OnFailure) -> NextStep {
     match (failure.scope, failure.persistence) {
         (Scope::Hop, Persistence::Transient | Persistence::Permanent)
         | (Scope::Message | Scope::Recipient, Persistence::Transient)
             if hops_left =>
         {
-            Step::NextHop
+            NextStep::NextHop
         }
         (Scope::Hop, persistence) => match (&failure.cause, persistence, on_failure) {
-            (Cause::Policy(_), _, OnFailure::Bounce) => Step::Bounce,
-            (Cause::Policy(_), _, OnFailure::Hold) => Step::Hold,
+            (Cause::Policy(_), _, OnFailure::Bounce) => NextStep::Bounce,
+            (Cause::Policy(_), _, OnFailure::Hold) => NextStep::Hold,
             // The sender asked for this, not the administrator.
-            (Cause::Unpromised(_), Persistence::Permanent, _) => Step::Bounce,
-            (Cause::Unpromised(_), Persistence::Transient, _)
+            (Cause::RequireTls(_), Persistence::Permanent, _) => NextStep::Bounce,
+            (Cause::RequireTls(_), Persistence::Transient, _)
             | (Cause::Policy(_), _, OnFailure::Defer)
-            | (Cause::Reply { .. } | Cause::Ourselves(_) | Cause::Discovery(_) | Cause::Other(_), ..) => Step::Defer,
+            | (Cause::Reply { .. } | Cause::Ourselves(_) | Cause::Discovery(_) | Cause::Other(_), ..) => {
+                NextStep::Defer
+            }
         },
-        (Scope::Destination | Scope::Message | Scope::Recipient, Persistence::Transient) => Step::Defer,
-        (Scope::Destination | Scope::Message | Scope::Recipient, Persistence::Permanent) => Step::Bounce,
+        (Scope::Destination | Scope::Message | Scope::Recipient, Persistence::Transient) => NextStep::Defer,
+        (Scope::Destination | Scope::Message | Scope::Recipient, Persistence::Permanent) => NextStep::Bounce,
     }
 }
 
 /// How one attempt ended for one recipient.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Outcome {
+pub enum RecipientOutcome {
     /// The next hop took responsibility, with this reply.
     Delivered(Reply),
     /// Not this time.
@@ -329,9 +331,9 @@ pub enum Outcome {
 
 #[cfg(test)]
 mod tests {
+    use NextStep::{Bounce, Defer, NextHop};
     use Persistence::{Permanent, Transient};
     use Scope::{Destination, Hop, Message, Recipient};
-    use Step::{Bounce, Defer, NextHop};
 
     use super::*;
     use crate::tls::{Demand, Layer, NoTls, TlsOutcome, TlsPolicy, Verdict, Verify, judge as judge_tls};
@@ -345,11 +347,11 @@ mod tests {
     }
 
     fn failure(scope: Scope, persistence: Persistence, cause: Cause) -> Failure {
-        Failure { scope, persistence, status: Status(0, 0), cause, peer: None, reached: None }
+        Failure { scope, persistence, status: Status(0, 0), cause, peer: None, session: None }
     }
 
     /// Scope, persistence; the step with hops left, and without.
-    const TABLE: [(Scope, Persistence, Step, Step); 8] = [
+    const TABLE: [(Scope, Persistence, NextStep, NextStep); 8] = [
         (Hop, Transient, NextHop, Defer),
         (Hop, Permanent, NextHop, Defer),
         (Destination, Transient, Defer, Defer),
@@ -369,8 +371,8 @@ mod tests {
                     Cause::Other("connection refused".to_owned()),
                 ] {
                     let failure = failure(scope, persistence, cause);
-                    assert_eq!(judge(&failure, true, on_failure), with_hops, "{failure:?}, hops left, {on_failure:?}");
-                    assert_eq!(judge(&failure, false, on_failure), without, "{failure:?}, {on_failure:?}");
+                    assert_eq!(decide(&failure, true, on_failure), with_hops, "{failure:?}, hops left, {on_failure:?}");
+                    assert_eq!(decide(&failure, false, on_failure), without, "{failure:?}, {on_failure:?}");
                 }
             }
         }
@@ -381,25 +383,25 @@ mod tests {
         let failure = Failure::policy(refusal());
         assert_eq!((failure.scope, failure.persistence, failure.status), (Hop, Transient, Status(7, 4)));
         for (on_failure, last) in [(OnFailure::Defer, Defer), (OnFailure::Bounce, Bounce)] {
-            assert_eq!(judge(&failure, true, on_failure), NextHop);
-            assert_eq!(judge(&failure, false, on_failure), last);
+            assert_eq!(decide(&failure, true, on_failure), NextHop);
+            assert_eq!(decide(&failure, false, on_failure), last);
         }
     }
 
     #[test]
     fn what_the_message_requires_is_not_for_on_failure_to_decide() {
         for (why, status) in [
-            (Unpromised::Session(Box::new(refusal())), "5.7.10"),
-            (Unpromised::Off, "5.7.10"),
-            (Unpromised::NotOffered, "5.7.30"),
+            (RequireTlsUnmet::Session(Box::new(refusal())), "5.7.10"),
+            (RequireTlsUnmet::Off, "5.7.10"),
+            (RequireTlsUnmet::NotOffered, "5.7.30"),
         ] {
-            let failure = Failure::unpromised(why);
+            let failure = Failure::require_tls(why);
             assert_eq!(failure.enhanced(Permanent).to_string(), status);
             for on_failure in [OnFailure::Defer, OnFailure::Hold, OnFailure::Bounce] {
-                assert_eq!(judge(&failure, true, on_failure), NextHop);
-                assert_eq!(judge(&failure, false, on_failure), Bounce);
+                assert_eq!(decide(&failure, true, on_failure), NextHop);
+                assert_eq!(decide(&failure, false, on_failure), Bounce);
                 let passing = Failure { persistence: Transient, ..failure.clone() };
-                assert_eq!(judge(&passing, false, on_failure), Defer, "another hop may do better later");
+                assert_eq!(decide(&passing, false, on_failure), Defer, "another hop may do better later");
             }
         }
     }

@@ -40,15 +40,15 @@ fn a_refusal_of_poor_tls_names_the_first_thing_that_is_missing() {
         (
             TlsVersion::V1_3,
             right(),
-            Presented::Nothing,
+            PeerCertificate::Nothing,
             "TLSv1.3 with a trusted certificate for mail.example.org is demanded, but only TLSv1.2 was negotiated"
                 .into(),
         ),
-        (TlsVersion::V1_2, Verify::Chain, Presented::Nothing, format!("{any} no certificate was shown")),
+        (TlsVersion::V1_2, Verify::Chain, PeerCertificate::Nothing, format!("{any} no certificate was shown")),
         (
             TlsVersion::V1_2,
             Verify::Chain,
-            Presented::Unproved(UncheckableKey::RsaSize(1024)),
+            PeerCertificate::Unproved(UncheckableKey::RsaSize(1024)),
             format!("{any} the certificate proves nothing: its key cannot be checked (RSA key of 1024 bits)"),
         ),
         (
@@ -105,7 +105,8 @@ fn a_key_exchange_that_is_too_weak_is_refused_whoever_the_peer_is() {
 fn a_refusal_tells_which_layer_wanted_what() {
     let of = |layer, verify, certificate| {
         let policy = TlsPolicy::forced(Demand::new(layer, verify));
-        refusal(&policy, TlsOutcome::Tls(facts(TlsVersion::V1_3, Presented::Certificate(Box::new(certificate))))).0
+        refusal(&policy, TlsOutcome::Tls(facts(TlsVersion::V1_3, PeerCertificate::Certificate(Box::new(certificate)))))
+            .0
     };
     let good = || certificate(&["mail.example.org"], Ok(()));
     let nines = "sha256:CQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQk=";
@@ -114,7 +115,7 @@ fn a_refusal_tells_which_layer_wanted_what() {
         format!("TLS with the key {} is demanded, but the key is another: {nines}", pin(1))
     );
     let held =
-        DaneFacts::Held { against: records(1, DaneScope::Domain), found: Err(DaneFault::NoMatch { records: 1 }) };
+        DaneFacts::Checked { records: records(1, DaneScope::Domain), result: Err(DaneFault::NoMatch { records: 1 }) };
     assert_eq!(
         of(Layer::Dane, Verify::Dane(records(1, DaneScope::Domain)), CertificateFacts { dane: held, ..good() }),
         "TLS with a certificate that the TLSA records of mail.example.org name is demanded by DANE, but the \
@@ -127,9 +128,9 @@ fn a_refusal_tells_which_layer_wanted_what() {
          not trusted: it is self-signed"
     );
     let listed = names(&["*.mail.example.org"]);
-    let lack = Lack::NotListed { host: host("mx.example.net"), listed };
+    let reason = Unmeetable::NotListed { host: host("mx.example.net"), listed };
     assert_eq!(
-        of(Layer::MtaSts, Verify::Unmeetable(lack), good()),
+        of(Layer::MtaSts, Verify::Impossible(reason), good()),
         "TLS with a host that the domain's policy lists is demanded by MTA-STS, but mx.example.net is not among the \
          hosts listed: *.mail.example.org"
     );

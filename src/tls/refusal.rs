@@ -3,27 +3,29 @@
 use std::fmt;
 
 use super::names::any_of;
-use super::{ChainFault, DaneFault, Demand, Lack, Layer, NamePattern, NoTls, Pin, Reached, TlsVersion, UncheckableKey};
+use super::{
+    ChainFault, DaneFault, Demand, Layer, NamePattern, NoTls, Pin, SessionTls, TlsVersion, UncheckableKey, Unmeetable,
+};
 use crate::smtp::reply::Status;
 
 /// A policy that was not met: what was wanted, and what was got.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {
     /// The demand that is not met; the first of several.
-    pub wanted: Demand,
+    pub demand: Demand,
     /// What is missing.
-    pub got: Shortfall,
+    pub unmet: Unmet,
     /// With what the peer had answered, for the record: it is not enough.
-    pub judged: Judged,
+    pub basis: RefusalBasis,
 }
 
 /// What was held against a policy that was not met.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Judged {
+pub enum RefusalBasis {
     /// Nobody's session: no handshake can meet the demand, so nobody was dialled.
-    Nobody,
+    NoSession,
     /// A session, and what it had reached.
-    Session(Box<Reached>),
+    Session(Box<SessionTls>),
 }
 
 impl Refusal {
@@ -31,30 +33,28 @@ impl Refusal {
     /// (RFC 3463 §3.8; Gatepost's policy table).
     #[must_use]
     pub fn status(&self) -> Status {
-        match &self.got {
-            Shortfall::NoTls(NoTls::NotWanted | NoTls::NotOffered | NoTls::Rejected(_) | NoTls::NotUsed) => {
-                Status(7, 4)
-            }
-            Shortfall::NoTls(NoTls::SpokeBeforeHandshake | NoTls::Broken(_))
-            | Shortfall::Version(_)
-            | Shortfall::KeyExchange(_)
-            | Shortfall::NoCertificate
-            | Shortfall::Unproved(_)
-            | Shortfall::Chain(_)
-            | Shortfall::Name { .. }
-            | Shortfall::Pin { .. }
-            | Shortfall::Dane(_)
-            | Shortfall::Lack(_) => Status(7, 5),
+        match &self.unmet {
+            Unmet::NoTls(NoTls::NotWanted | NoTls::NotOffered | NoTls::Rejected(_) | NoTls::NotUsed) => Status(7, 4),
+            Unmet::NoTls(NoTls::SpokeBeforeHandshake | NoTls::Broken(_))
+            | Unmet::Version(_)
+            | Unmet::KeyExchange(_)
+            | Unmet::NoCertificate
+            | Unmet::Unproved(_)
+            | Unmet::Chain(_)
+            | Unmet::Name { .. }
+            | Unmet::Pin { .. }
+            | Unmet::Dane(_)
+            | Unmet::Unmeetable(_) => Status(7, 5),
         }
     }
 }
 
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.wanted.layer {
-            Layer::Connector => write!(f, "{} is demanded, but {}", self.wanted, self.got),
-            layer @ (Layer::Exception | Layer::Dane | Layer::MtaSts | Layer::RequireTls | Layer::Memory) => {
-                write!(f, "{} is demanded by {layer}, but {}", self.wanted, self.got)
+        match self.demand.layer {
+            Layer::Connector => write!(f, "{} is demanded, but {}", self.demand, self.unmet),
+            layer @ (Layer::Exception | Layer::Dane | Layer::MtaSts | Layer::RequireTls | Layer::DowngradeMemory) => {
+                write!(f, "{} is demanded by {layer}, but {}", self.demand, self.unmet)
             }
         }
     }
@@ -62,7 +62,7 @@ impl fmt::Display for Refusal {
 
 /// What a session lacks.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Shortfall {
+pub enum Unmet {
     /// TLS altogether.
     NoTls(NoTls),
     /// A newer version; this one was negotiated.
@@ -92,10 +92,10 @@ pub enum Shortfall {
     /// What the TLSA records say.
     Dane(DaneFault),
     /// What no handshake can make good.
-    Lack(Lack),
+    Unmeetable(Unmeetable),
 }
 
-impl fmt::Display for Shortfall {
+impl fmt::Display for Unmet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NoTls(reason) => reason.fmt(f),
@@ -113,7 +113,7 @@ impl fmt::Display for Shortfall {
             }
             Self::Pin { presented, .. } => write!(f, "the key is another: {presented}"),
             Self::Dane(fault) => fault.fmt(f),
-            Self::Lack(lack) => lack.fmt(f),
+            Self::Unmeetable(reason) => reason.fmt(f),
         }
     }
 }

@@ -75,7 +75,7 @@ fn floors() -> [(&'static str, TlsDemand); 7] {
 
 fn danes() -> [(&'static str, DaneFinding); 5] {
     [
-        ("not asked", DaneFinding::NotAsked("discover does not name it")),
+        ("not asked", DaneFinding::NotLookedUp("discover does not name it")),
         ("none", DaneFinding::Absent("its zone is not signed".to_owned())),
         ("unusable", DaneFinding::Unusable("PKIX usages only".to_owned())),
         ("usable", DaneFinding::Usable(set(DaneScope::Domain))),
@@ -83,15 +83,15 @@ fn danes() -> [(&'static str, DaneFinding); 5] {
     ]
 }
 
-fn policies() -> [(&'static str, StsFinding); 6] {
-    let elsewhere = || StsListing::NotListed(vec![NamePattern::parse("mx.example.com").expect("a name")]);
+fn policies() -> [(&'static str, MtaStsFinding); 6] {
+    let elsewhere = || MtaStsListing::NotListed(vec![NamePattern::parse("mx.example.com").expect("a name")]);
     [
-        ("not asked", StsFinding::NotAsked("discover does not name it")),
-        ("none", StsFinding::None("no record".to_owned())),
-        ("testing, listed", StsFinding::Testing(StsListing::Listed)),
-        ("testing, not listed", StsFinding::Testing(elsewhere())),
-        ("enforce, listed", StsFinding::Enforce(StsListing::Listed)),
-        ("enforce, not listed", StsFinding::Enforce(elsewhere())),
+        ("not asked", MtaStsFinding::NotLookedUp("discover does not name it")),
+        ("none", MtaStsFinding::None("no record".to_owned())),
+        ("testing, listed", MtaStsFinding::Testing(MtaStsListing::Listed)),
+        ("testing, not listed", MtaStsFinding::Testing(elsewhere())),
+        ("enforce, listed", MtaStsFinding::Enforce(MtaStsListing::Listed)),
+        ("enforce, not listed", MtaStsFinding::Enforce(elsewhere())),
     ]
 }
 
@@ -117,16 +117,16 @@ fn requirements() -> [(&'static str, TlsRequirement); 3] {
 struct Row {
     words: [&'static str; 5],
     floor: TlsDemand,
-    findings: Findings,
+    facts: HopFacts,
     downgrade: Downgrade,
     requirement: TlsRequirement,
     policy: TlsPolicy,
 }
 
-fn way(dane: &DaneFinding) -> Way {
+fn host_proof(dane: &DaneFinding) -> HostProof {
     match dane {
-        DaneFinding::Usable(set) if set.scope == DaneScope::Domain => Way::Secure,
-        _ => Way::Insecure("the MX records are not signed".to_owned()),
+        DaneFinding::Usable(set) if set.scope == DaneScope::Domain => HostProof::Secure,
+        _ => HostProof::Insecure("the MX records are not signed".to_owned()),
     }
 }
 
@@ -137,14 +137,14 @@ fn rows() -> Vec<Row> {
             for (sts_word, mta_sts) in policies() {
                 for (memory_word, memory, downgrade) in memories() {
                     for (asks, requirement) in requirements() {
-                        let way = way(&dane);
+                        let host_proof = host_proof(&dane);
                         let (dane, mta_sts, memory) = (dane.clone(), mta_sts.clone(), memory.clone());
-                        let findings = Findings { dane, mta_sts, way, memory };
+                        let facts = HopFacts { dane, mta_sts, host_proof, memory };
                         let connector = connector(floor, downgrade);
                         let policy =
-                            outbound_policy(&connector, &host("example.org"), &hop(), &findings, requirement, NOW);
+                            outbound_policy(&connector, &host("example.org"), &hop(), &facts, requirement, NOW);
                         let words = [floor_word, dane_word, sts_word, memory_word, asks];
-                        rows.push(Row { words, floor, findings, downgrade, requirement, policy });
+                        rows.push(Row { words, floor, facts, downgrade, requirement, policy });
                     }
                 }
             }
@@ -185,9 +185,9 @@ fn off_stays_off_and_nothing_is_ever_lowered() {
 #[test]
 fn dane_demands_what_it_finds() {
     for row in rows() {
-        let wanted = match &row.findings.dane {
+        let wanted = match &row.facts.dane {
             _ if !row.published_counts() => vec![],
-            DaneFinding::NotAsked(_) | DaneFinding::Absent(_) => vec![],
+            DaneFinding::NotLookedUp(_) | DaneFinding::Absent(_) => vec![],
             DaneFinding::Unusable(_) => vec![&Verify::None],
             DaneFinding::Usable(found) => {
                 assert!(matches!(row.wants(Layer::Dane)[..], [Verify::Dane(set)] if set == found), "{:?}", row.words);
@@ -201,14 +201,14 @@ fn dane_demands_what_it_finds() {
 #[test]
 fn mta_sts_stands_back_behind_dane_and_only_reports_while_testing() {
     for row in rows() {
-        let authenticated = matches!(row.findings.dane, DaneFinding::Usable(_));
+        let authenticated = matches!(row.facts.dane, DaneFinding::Usable(_));
         let wants = row.wants(Layer::MtaSts);
-        match &row.findings.mta_sts {
-            StsFinding::Enforce(StsListing::Listed) if row.published_counts() && !authenticated => {
+        match &row.facts.mta_sts {
+            MtaStsFinding::Enforce(MtaStsListing::Listed) if row.published_counts() && !authenticated => {
                 assert_eq!(wants, [&Verify::Published(hop().domain().expect("a name").clone())], "{:?}", row.words);
             }
-            StsFinding::Enforce(StsListing::NotListed(_)) if row.published_counts() && !authenticated => {
-                assert!(matches!(wants[..], [Verify::Unmeetable(Lack::NotListed { .. })]), "{:?}", row.words);
+            MtaStsFinding::Enforce(MtaStsListing::NotListed(_)) if row.published_counts() && !authenticated => {
+                assert!(matches!(wants[..], [Verify::Impossible(Unmeetable::NotListed { .. })]), "{:?}", row.words);
             }
             _ => assert_eq!(wants, Vec::<&Verify>::new(), "{:?}", row.words),
         }
@@ -218,14 +218,14 @@ fn mta_sts_stands_back_behind_dane_and_only_reports_while_testing() {
 #[test]
 fn mandatory_dane_is_never_met_without_records() {
     for row in rows().iter().filter(|row| row.floor == forced(VerifyWanted::Dane)) {
-        let met = match (&row.findings.dane, row.wants(Layer::Connector)[..].as_ref()) {
+        let met = match (&row.facts.dane, row.wants(Layer::Connector)[..].as_ref()) {
             (DaneFinding::Usable(set), [Verify::None, Verify::Dane(_)]) => set.scope == DaneScope::Domain,
-            (DaneFinding::Usable(set), [Verify::None, Verify::Unmeetable(Lack::UnsignedMx(_))]) => {
+            (DaneFinding::Usable(set), [Verify::None, Verify::Impossible(Unmeetable::UnsignedMx(_))]) => {
                 set.scope == DaneScope::Host
             }
             (DaneFinding::Usable(_), _) => false,
-            (DaneFinding::NotAsked(_), [Verify::None, Verify::Unmeetable(Lack::NoTlsa(_))])
-            | (_, [Verify::None, Verify::Unmeetable(Lack::UnsignedMx(_))]) => true,
+            (DaneFinding::NotLookedUp(_), [Verify::None, Verify::Impossible(Unmeetable::NoTlsa(_))])
+            | (_, [Verify::None, Verify::Impossible(Unmeetable::UnsignedMx(_))]) => true,
             (_, _) => false,
         };
         assert!(met, "{:?}: {}", row.words, row.policy);
@@ -237,30 +237,29 @@ fn mandatory_dane_is_never_met_without_records() {
 fn mandatory_dane_wants_a_host_that_is_proven_to_be_the_domains() {
     let partner = connector(forced(VerifyWanted::Dane), Downgrade::Warn);
     let why = || "not signed with DNSSEC".to_owned();
-    for (way, met) in [
-        (Way::Secure, true),
-        (Way::SmartHost, true),
-        (Way::Literal, true),
-        (Way::Insecure(why()), false),
-        (Way::OwnHost(why()), false),
+    for (host_proof, met) in [
+        (HostProof::Secure, true),
+        (HostProof::SmartHost, true),
+        (HostProof::Literal, true),
+        (HostProof::Insecure(why()), false),
+        (HostProof::OwnHost(why()), false),
     ] {
-        let found = |dane| Findings {
+        let found = |dane| HopFacts {
             dane,
-            mta_sts: StsFinding::Enforce(StsListing::Listed),
-            way: way.clone(),
+            mta_sts: MtaStsFinding::Enforce(MtaStsListing::Listed),
+            host_proof: host_proof.clone(),
             memory: MemoryFinding::Nothing,
         };
         let wanted = |dane| {
-            let findings = found(dane);
-            let policy =
-                outbound_policy(&partner, &host("example.org"), &hop(), &findings, TlsRequirement::Ordinary, NOW);
-            crate::tls::hopeless(&policy).map(|refusal| refusal.to_string())
+            let facts = found(dane);
+            let policy = outbound_policy(&partner, &host("example.org"), &hop(), &facts, TlsRequirement::Ordinary, NOW);
+            crate::tls::unmeetable(&policy).map(|refusal| refusal.to_string())
         };
         // The scope follows from the way, but it is the way that counts.
         for scope in [DaneScope::Domain, DaneScope::Host] {
             let refused = "TLS authenticated by DANE is demanded, but not signed with DNSSEC, so that the host may be \
                            anybody's";
-            assert_eq!(wanted(DaneFinding::Usable(set(scope))), (!met).then(|| refused.to_owned()), "{way:?}");
+            assert_eq!(wanted(DaneFinding::Usable(set(scope))), (!met).then(|| refused.to_owned()), "{host_proof:?}");
         }
         let absent = wanted(DaneFinding::Absent("its zone is not signed".to_owned())).expect("refused in any case");
         assert_eq!(absent.contains("there is no usable TLSA record: its zone is not signed"), met, "{absent}");
@@ -278,7 +277,7 @@ fn requiretls_wants_a_proven_host_that_proves_itself() {
         let listed = row.words[2].ends_with(", listed");
         let proven = row.words[1] == "usable" || listed;
         match wants[..] {
-            [Verify::Unmeetable(Lack::Unproven(_))] => assert!(!proven, "{:?}", row.words),
+            [Verify::Impossible(Unmeetable::Unproven(_))] => assert!(!proven, "{:?}", row.words),
             [Verify::Dane(_)] => assert!(proven && row.words[1].starts_with("usable"), "{:?}", row.words),
             [Verify::Name(_)] => assert!(proven && !row.words[1].starts_with("usable"), "{:?}", row.words),
             _ => panic!("{:?}: {wants:?}", row.words),
@@ -291,7 +290,7 @@ fn memory_demands_tls_where_the_connector_refuses_downgrades() {
     for row in rows() {
         let remembered = row.words[3] == "TLS, refuse" && row.floor != TlsDemand::Off;
         let wanted: &[&Verify] = if remembered { &[&Verify::None] } else { &[] };
-        assert_eq!(row.wants(Layer::Memory), wanted, "{:?}", row.words);
+        assert_eq!(row.wants(Layer::DowngradeMemory), wanted, "{:?}", row.words);
     }
 }
 
@@ -302,20 +301,20 @@ fn an_exception_stands_in_for_the_floor_and_ends_by_itself() {
     let place = partner.trust.place.clone();
     partner.outbound.exception =
         Some(Exception { tls: TlsDemand::Opportunistic, until, reason: "a new gateway".to_owned(), place });
-    let nothing = Findings {
+    let nothing = HopFacts {
         dane: DaneFinding::Absent("its zone is not signed".to_owned()),
-        mta_sts: StsFinding::None("no record".to_owned()),
-        way: Way::Insecure("its zone is not signed".to_owned()),
+        mta_sts: MtaStsFinding::None("no record".to_owned()),
+        host_proof: HostProof::Insecure("its zone is not signed".to_owned()),
         memory: MemoryFinding::Nothing,
     };
-    let at = |findings: &Findings, time: &str| {
+    let at = |facts: &HopFacts, time: &str| {
         let now = time.parse().expect("a time");
-        outbound_policy(&partner, &host("example.org"), &hop(), findings, TlsRequirement::Ordinary, now)
+        outbound_policy(&partner, &host("example.org"), &hop(), facts, TlsRequirement::Ordinary, now)
     };
     assert_eq!(at(&nothing, "2027-01-31T23:59:59Z"), TlsPolicy::Opportunistic);
     assert!(matches!(at(&nothing, "2027-02-01T00:00:00Z"), TlsPolicy::Forced(_)));
     // What the domain itself publishes is not lowered by it.
-    let published = Findings { dane: DaneFinding::Usable(set(DaneScope::Domain)), ..nothing };
+    let published = HopFacts { dane: DaneFinding::Usable(set(DaneScope::Domain)), ..nothing };
     let TlsPolicy::Forced(demands) = at(&published, "2027-01-31T12:00:00Z") else { panic!("DANE counts all the same") };
     assert_eq!(demands.iter().map(|demand| demand.layer).collect::<Vec<_>>(), [Layer::Dane]);
 }
@@ -336,7 +335,7 @@ fn brief(policy: &TlsPolicy) -> String {
             Verify::Published(_) => "MX name, public CA",
             Verify::Pin(_) => "pin",
             Verify::Dane(_) => "TLSA",
-            Verify::Unmeetable(_) => "**refused**",
+            Verify::Impossible(_) => "**refused**",
         };
         words.push(format!("{what} ({})", demand.layer));
     }

@@ -4,7 +4,7 @@ use crate::smtp::reply::{Reply, Severity, Status};
 use crate::tls::{NoTls, TlsOutcome};
 
 /// Why a session is in the clear, where a permanent answer on it demands TLS that we would have used.
-pub(super) fn in_vain<'a>(reply: &Reply, outcome: &'a TlsOutcome) -> Option<&'a NoTls> {
+pub(super) fn reason<'a>(reply: &Reply, outcome: &'a TlsOutcome) -> Option<&'a NoTls> {
     let TlsOutcome::Clear(reason) = outcome else { return None };
     if reply.severity() != Severity::Permanent {
         return None;
@@ -48,7 +48,7 @@ mod tests {
     fn a_demand_is_told_from_other_refusals() {
         let broken = || NoTls::Broken("alert".to_owned());
         let rejected = || NoTls::Rejected(Reply::bare(454, "not now"));
-        for (code, status, text, reason, in_vain) in [
+        for (code, status, text, reason, demands_tls) in [
             (530, Some(Status(7, 0)), "Must issue a STARTTLS command first", broken(), true),
             (530, None, "no", broken(), true),
             (550, Some(Status(7, 4)), "no", rejected(), true),
@@ -66,7 +66,7 @@ mod tests {
                 Some(status) => Reply::new(code, status, text),
                 None => Reply::bare(code, text),
             };
-            assert_eq!(super::in_vain(&reply, &TlsOutcome::Clear(reason)).is_some(), in_vain, "{reply}");
+            assert_eq!(super::reason(&reply, &TlsOutcome::Clear(reason)).is_some(), demands_tls, "{reply}");
         }
     }
 }

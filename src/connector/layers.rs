@@ -15,17 +15,17 @@ use super::{demands_dane, outbound_floor};
 use crate::address::{Domain, Host};
 use crate::config::{Connector, Downgrade};
 use crate::envelope::TlsRequirement;
-use crate::tls::{DaneScope, Demand, Lack, Layer, NamePattern, TlsPolicy, TlsaSet, Verify};
+use crate::tls::{DaneScope, Demand, Layer, NamePattern, TlsPolicy, TlsaSet, Unmeetable, Verify};
 
 /// What is known of one hop, beside its connector, before it is dialled.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Findings {
+pub struct HopFacts {
     /// What its TLSA records say.
     pub dane: DaneFinding,
     /// What the domain's MTA-STS policy says of it.
-    pub mta_sts: StsFinding,
+    pub mta_sts: MtaStsFinding,
     /// Whether DNSSEC or the administrator says that the host is the domain's.
-    pub way: Way,
+    pub host_proof: HostProof,
     /// What the domain did before.
     pub memory: MemoryFinding,
 }
@@ -34,7 +34,7 @@ pub struct Findings {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DaneFinding {
     /// Nobody looked; why.
-    NotAsked(&'static str),
+    NotLookedUp(&'static str),
     /// There are none that count: denied by DNSSEC, or the zone is not signed. In words.
     Absent(String),
     /// There are secure ones, and none can be used: TLS without authentication (RFC 7672 §2.2).
@@ -45,20 +45,20 @@ pub enum DaneFinding {
 
 /// An MTA-STS policy, as far as it concerns this host.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum StsFinding {
+pub enum MtaStsFinding {
     /// Nobody looked; why.
-    NotAsked(&'static str),
+    NotLookedUp(&'static str),
     /// There is no policy in force; why.
     None(String),
     /// `mode: enforce`.
-    Enforce(StsListing),
+    Enforce(MtaStsListing),
     /// `mode: testing`: only reported.
-    Testing(StsListing),
+    Testing(MtaStsListing),
 }
 
 /// Whether the policy lists the host.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum StsListing {
+pub enum MtaStsListing {
     /// It does.
     Listed,
     /// It lists these instead.
@@ -67,7 +67,7 @@ pub enum StsListing {
 
 /// What says that mail for the domain belongs to this host.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Way {
+pub enum HostProof {
     /// The administrator: the host stands in the connector's route.
     SmartHost,
     /// The recipient's address, which names the host itself.
@@ -98,13 +98,13 @@ pub fn outbound_policy(
     connector: &Connector,
     recipient: &Host,
     hop: &Host,
-    findings: &Findings,
+    facts: &HopFacts,
     requirement: TlsRequirement,
     now: Timestamp,
 ) -> TlsPolicy {
-    let smart_host = match &findings.way {
-        Way::SmartHost => Some(hop),
-        Way::Literal | Way::Secure | Way::Insecure(_) | Way::OwnHost(_) => None,
+    let smart_host = match &facts.host_proof {
+        HostProof::SmartHost => Some(hop),
+        HostProof::Literal | HostProof::Secure | HostProof::Insecure(_) | HostProof::OwnHost(_) => None,
     };
     let mut policy = outbound_floor(connector, recipient, smart_host, now);
     let mut raise = |demand: Option<Demand>| {
@@ -113,21 +113,23 @@ pub fn outbound_policy(
         }
     };
     if demands_dane(connector, now) {
-        raise(Some(Demand::new(Layer::Connector, mandatory_dane(findings))));
+        raise(Some(Demand::new(Layer::Connector, mandatory_dane(facts))));
     }
     match requirement {
         // The sender sets aside what domains publish (RFC 8689 §4.2.2).
         TlsRequirement::Relaxed => {}
         TlsRequirement::Ordinary | TlsRequirement::Require => {
-            raise(dane(&findings.dane));
-            raise(mta_sts(findings, hop));
+            raise(dane(&facts.dane));
+            raise(mta_sts(facts, hop));
         }
     }
     if requirement == TlsRequirement::Require {
-        raise(Some(Demand::new(Layer::RequireTls, require_tls(connector, findings, hop))));
+        raise(Some(Demand::new(Layer::RequireTls, require_tls(connector, facts, hop))));
     }
-    match (&findings.memory, connector.outbound.downgrade) {
-        (MemoryFinding::TookTls { .. }, Downgrade::Refuse) => raise(Some(Demand::new(Layer::Memory, Verify::None))),
+    match (&facts.memory, connector.outbound.downgrade) {
+        (MemoryFinding::TookTls { .. }, Downgrade::Refuse) => {
+            raise(Some(Demand::new(Layer::DowngradeMemory, Verify::None)))
+        }
         (MemoryFinding::TookTls { .. }, Downgrade::Allow | Downgrade::Warn) | (MemoryFinding::Nothing, _) => {}
     }
     policy
@@ -135,22 +137,24 @@ pub fn outbound_policy(
 
 /// `verify = "dane"`: TLSA records, of a host that is the domain's. Whoever forges unsigned MX records names a
 /// signed host of his own, whose certificate its TLSA records name (RFC 7672 §2.2.1).
-fn mandatory_dane(findings: &Findings) -> Verify {
-    let unsigned = match &findings.way {
-        Way::SmartHost | Way::Literal | Way::Secure => None,
-        Way::Insecure(why) | Way::OwnHost(why) => Some(why),
+fn mandatory_dane(facts: &HopFacts) -> Verify {
+    let unsigned = match &facts.host_proof {
+        HostProof::SmartHost | HostProof::Literal | HostProof::Secure => None,
+        HostProof::Insecure(why) | HostProof::OwnHost(why) => Some(why),
     };
-    match (&findings.dane, unsigned) {
-        (DaneFinding::NotAsked(why), _) => Verify::Unmeetable(Lack::NoTlsa((*why).to_owned())),
-        (_, Some(why)) => Verify::Unmeetable(Lack::UnsignedMx(why.clone())),
+    match (&facts.dane, unsigned) {
+        (DaneFinding::NotLookedUp(why), _) => Verify::Impossible(Unmeetable::NoTlsa((*why).to_owned())),
+        (_, Some(why)) => Verify::Impossible(Unmeetable::UnsignedMx(why.clone())),
         (DaneFinding::Usable(set), None) => Verify::Dane(Arc::clone(set)),
-        (DaneFinding::Absent(why) | DaneFinding::Unusable(why), None) => Verify::Unmeetable(Lack::NoTlsa(why.clone())),
+        (DaneFinding::Absent(why) | DaneFinding::Unusable(why), None) => {
+            Verify::Impossible(Unmeetable::NoTlsa(why.clone()))
+        }
     }
 }
 
 fn dane(found: &DaneFinding) -> Option<Demand> {
     match found {
-        DaneFinding::NotAsked(_) | DaneFinding::Absent(_) => None,
+        DaneFinding::NotLookedUp(_) | DaneFinding::Absent(_) => None,
         DaneFinding::Unusable(_) => Some(Demand::new(Layer::Dane, Verify::None)),
         DaneFinding::Usable(set) => Some(Demand::new(Layer::Dane, Verify::Dane(Arc::clone(set)))),
     }
@@ -158,43 +162,45 @@ fn dane(found: &DaneFinding) -> Option<Demand> {
 
 /// MTA-STS stands back where DANE authenticates the host (RFC 8461 §2); where its records cannot be used,
 /// they authenticate nobody.
-fn mta_sts(findings: &Findings, hop: &Host) -> Option<Demand> {
-    let listing = match (&findings.dane, &findings.mta_sts) {
+fn mta_sts(facts: &HopFacts, hop: &Host) -> Option<Demand> {
+    let listing = match (&facts.dane, &facts.mta_sts) {
         (DaneFinding::Usable(_), _) => return None,
-        (_, StsFinding::NotAsked(_) | StsFinding::None(_) | StsFinding::Testing(_)) => return None,
+        (_, MtaStsFinding::NotLookedUp(_) | MtaStsFinding::None(_) | MtaStsFinding::Testing(_)) => return None,
         (
-            DaneFinding::NotAsked(_) | DaneFinding::Absent(_) | DaneFinding::Unusable(_),
-            StsFinding::Enforce(listing),
+            DaneFinding::NotLookedUp(_) | DaneFinding::Absent(_) | DaneFinding::Unusable(_),
+            MtaStsFinding::Enforce(listing),
         ) => listing,
     };
     // A policy lists names; an address has none.
     let host = hop.domain()?;
     let verify = match listing {
-        StsListing::Listed => Verify::Published(host.clone()),
-        StsListing::NotListed(listed) => not_listed(host, listed),
+        MtaStsListing::Listed => Verify::Published(host.clone()),
+        MtaStsListing::NotListed(listed) => not_listed(host, listed),
     };
     Some(Demand::new(Layer::MtaSts, verify))
 }
 
 fn not_listed(host: &Domain, listed: &[NamePattern]) -> Verify {
-    Verify::Unmeetable(Lack::NotListed { host: host.clone(), listed: listed.to_vec() })
+    Verify::Impossible(Unmeetable::NotListed { host: host.clone(), listed: listed.to_vec() })
 }
 
 /// A host that is proven to be the domain's, and that proves to be itself (RFC 8689 §4.2.1). A host in the
 /// administrator's route is proven by that, and proves to be itself with one of the connector's `names`, too.
-fn require_tls(connector: &Connector, findings: &Findings, hop: &Host) -> Verify {
-    let listed =
-        matches!(findings.mta_sts, StsFinding::Enforce(StsListing::Listed) | StsFinding::Testing(StsListing::Listed));
-    let names = match &findings.way {
-        Way::SmartHost => &connector.names[..],
-        Way::Literal | Way::Secure | Way::OwnHost(_) => &[],
-        Way::Insecure(_) if listed => &[],
-        Way::Insecure(why) => {
+fn require_tls(connector: &Connector, facts: &HopFacts, hop: &Host) -> Verify {
+    let listed = matches!(
+        facts.mta_sts,
+        MtaStsFinding::Enforce(MtaStsListing::Listed) | MtaStsFinding::Testing(MtaStsListing::Listed)
+    );
+    let names = match &facts.host_proof {
+        HostProof::SmartHost => &connector.names[..],
+        HostProof::Literal | HostProof::Secure | HostProof::OwnHost(_) => &[],
+        HostProof::Insecure(_) if listed => &[],
+        HostProof::Insecure(why) => {
             let why = format!("{why}, and no MTA-STS policy lists it");
-            return Verify::Unmeetable(Lack::Unproven(why));
+            return Verify::Impossible(Unmeetable::Unproven(why));
         }
     };
-    if let DaneFinding::Usable(set) = &findings.dane
+    if let DaneFinding::Usable(set) = &facts.dane
         && (set.scope == DaneScope::Domain || listed)
     {
         return Verify::Dane(Arc::clone(set));
@@ -202,8 +208,8 @@ fn require_tls(connector: &Connector, findings: &Findings, hop: &Host) -> Verify
     let own = hop.domain().map(|name| NamePattern::Exact(name.clone()));
     let names: Vec<_> = own.into_iter().chain(names.iter().cloned()).collect();
     if names.is_empty() {
-        let remedy = if findings.way == Way::SmartHost { ", and the connector has no `names`" } else { "" };
-        return Verify::Unmeetable(Lack::Unproven(format!("{hop} has no name{remedy}")));
+        let remedy = if facts.host_proof == HostProof::SmartHost { ", and the connector has no `names`" } else { "" };
+        return Verify::Impossible(Unmeetable::Unproven(format!("{hop} has no name{remedy}")));
     }
     Verify::Name(names)
 }

@@ -7,7 +7,7 @@ use std::fmt;
 use jiff::{SignedDuration, Timestamp};
 
 use super::{
-    Acquaintance, CertificateFacts, ChainFault, DaneFacts, DaneFault, NamePattern, NoTls, Pin, Presented, Strength,
+    CertificateFacts, ChainFault, DaneFacts, DaneFault, Handshake, NamePattern, NoTls, PeerCertificate, Pin, Strength,
     TlsFacts, TlsOutcome, TlsPolicy, TlsVersion, TlsaUsage, Verify,
 };
 use crate::address::Domain;
@@ -20,7 +20,7 @@ const WEAK: &str = "X25519";
 
 /// A kind of peer, by what it shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Peer {
+pub enum SamplePeer {
     /// Outbound: whatever it offers, we ask for nothing.
     NotAsked,
     /// Outbound: its EHLO answer has no STARTTLS.
@@ -55,7 +55,7 @@ pub enum Peer {
     Right,
 }
 
-impl Peer {
+impl SamplePeer {
     /// The servers that a policy tells apart.
     #[must_use]
     pub fn servers(policy: &TlsPolicy) -> Vec<Self> {
@@ -84,7 +84,7 @@ impl Peer {
             peers.push(Self::WeakKeyExchange);
         }
         peers.extend([Self::SelfSigned, Self::Expired, Self::UnknownAuthority, Self::OtherName]);
-        let keys = Keys::of(policy);
+        let keys = KeyDemands::of(policy);
         if keys.wanted {
             peers.push(Self::OtherKey);
         }
@@ -97,7 +97,7 @@ impl Peer {
 
     /// The word for it in JSON.
     #[must_use]
-    pub fn word(self) -> &'static str {
+    pub fn json_name(self) -> &'static str {
         match self {
             Self::NotAsked => "not-asked",
             Self::NotOffered => "no-starttls",
@@ -130,12 +130,12 @@ impl Peer {
                 key_exchange: Some(key_exchange),
                 reduced: None,
                 certificate,
-                acquaintance: Acquaintance::Made,
+                handshake: Handshake::Full,
             })
         };
         let shows = |chain, right_name, key| {
-            let certificate = certificate(policy, reference, now, &Shown { chain, right_name, key });
-            tls(TlsVersion::V1_3, STRONG, Presented::Certificate(Box::new(certificate)))
+            let certificate = certificate(policy, reference, now, &SampleCertificate { chain, right_name, key });
+            tls(TlsVersion::V1_3, STRONG, PeerCertificate::Certificate(Box::new(certificate)))
         };
         let unknown = || ChainFault::UnknownIssuer("CN=An authority that is not trusted".to_owned());
         match self {
@@ -145,27 +145,27 @@ impl Peer {
             Self::Breaks => clear(NoTls::Broken("the peer ends it".to_owned())),
             Self::SpeaksEarly => clear(NoTls::SpokeBeforeHandshake),
             Self::NotUsed => clear(NoTls::NotUsed),
-            Self::NoCertificate => tls(TlsVersion::V1_3, STRONG, Presented::Nothing),
-            Self::OldVersion => match shows(Ok(()), true, Key::Wanted) {
+            Self::NoCertificate => tls(TlsVersion::V1_3, STRONG, PeerCertificate::Nothing),
+            Self::OldVersion => match shows(Ok(()), true, KeyChoice::Wanted) {
                 TlsOutcome::Tls(facts) => tls(TlsVersion::V1_2, STRONG, facts.certificate),
                 without @ TlsOutcome::Clear(_) => without,
             },
-            Self::WeakKeyExchange => match shows(Ok(()), true, Key::Wanted) {
+            Self::WeakKeyExchange => match shows(Ok(()), true, KeyChoice::Wanted) {
                 TlsOutcome::Tls(facts) => tls(TlsVersion::V1_3, WEAK, facts.certificate),
                 without @ TlsOutcome::Clear(_) => without,
             },
-            Self::SelfSigned => shows(Err(ChainFault::SelfSigned), true, Key::Other),
-            Self::Expired => shows(Err(ChainFault::Expired(yesterday(now))), true, Key::Other),
-            Self::UnknownAuthority => shows(Err(unknown()), true, Key::Other),
-            Self::OtherName => shows(Ok(()), false, Key::Other),
-            Self::OtherKey => shows(Ok(()), true, Key::Other),
-            Self::KeyAlone => shows(Err(ChainFault::SelfSigned), true, Key::Wanted),
-            Self::Right => shows(Ok(()), true, Key::Wanted),
+            Self::SelfSigned => shows(Err(ChainFault::SelfSigned), true, KeyChoice::Other),
+            Self::Expired => shows(Err(ChainFault::Expired(yesterday(now))), true, KeyChoice::Other),
+            Self::UnknownAuthority => shows(Err(unknown()), true, KeyChoice::Other),
+            Self::OtherName => shows(Ok(()), false, KeyChoice::Other),
+            Self::OtherKey => shows(Ok(()), true, KeyChoice::Other),
+            Self::KeyAlone => shows(Err(ChainFault::SelfSigned), true, KeyChoice::Wanted),
+            Self::Right => shows(Ok(()), true, KeyChoice::Wanted),
         }
     }
 }
 
-impl fmt::Display for Peer {
+impl fmt::Display for SamplePeer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::NotAsked => "offers whatever it may (TLS is not asked for)",
@@ -196,7 +196,7 @@ fn yesterday(now: Timestamp) -> Timestamp {
 
 /// Which key a certificate has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Key {
+enum KeyChoice {
     /// One that is pinned, or that TLSA records name.
     Wanted,
     /// Any other.
@@ -205,20 +205,20 @@ enum Key {
 
 /// Whether a policy looks at keys.
 #[derive(Debug, Clone, Copy)]
-struct Keys {
+struct KeyDemands {
     wanted: bool,
     /// Whether a key is enough for each demand that looks at keys, whatever stands around it.
     alone: bool,
 }
 
-impl Keys {
+impl KeyDemands {
     fn of(policy: &TlsPolicy) -> Self {
         let mut keys = Self { wanted: false, alone: false };
         for demand in policy.demands() {
             let alone = match &demand.verify {
                 Verify::Pin(_) => true,
                 Verify::Dane(set) => set.records.iter().any(|record| record.usage == TlsaUsage::EndEntity),
-                Verify::None | Verify::Chain | Verify::Name(_) | Verify::Published(_) | Verify::Unmeetable(_) => {
+                Verify::None | Verify::Chain | Verify::Name(_) | Verify::Published(_) | Verify::Impossible(_) => {
                     continue;
                 }
             };
@@ -230,14 +230,19 @@ impl Keys {
 }
 
 /// What is shown of a certificate.
-struct Shown {
+struct SampleCertificate {
     chain: Result<(), ChainFault>,
     right_name: bool,
-    key: Key,
+    key: KeyChoice,
 }
 
-fn certificate(policy: &TlsPolicy, reference: &[NamePattern], now: Timestamp, shown: &Shown) -> CertificateFacts {
-    let names = if shown.right_name { wanted_names(policy, reference) } else { elsewhere() };
+fn certificate(
+    policy: &TlsPolicy,
+    reference: &[NamePattern],
+    now: Timestamp,
+    shown: &SampleCertificate,
+) -> CertificateFacts {
+    let names = if shown.right_name { wanted_names(policy, reference) } else { other_name() };
     CertificateFacts {
         names,
         chain: shown.chain.clone(),
@@ -257,19 +262,19 @@ fn wanted_names(policy: &TlsPolicy, reference: &[NamePattern]) -> Vec<NamePatter
             Verify::Name(wanted) => names.extend(wanted.iter().cloned()),
             Verify::Published(host) => names.push(NamePattern::Exact(host.clone())),
             Verify::Dane(set) => names.extend(set.names.iter().cloned()),
-            Verify::None | Verify::Chain | Verify::Pin(_) | Verify::Unmeetable(_) => {}
+            Verify::None | Verify::Chain | Verify::Pin(_) | Verify::Impossible(_) => {}
         }
     }
     names.extend(reference.iter().cloned());
-    if names.is_empty() { elsewhere() } else { names }
+    if names.is_empty() { other_name() } else { names }
 }
 
 /// A name of somebody else; "invalid" is nobody's (RFC 6761 §6.4).
-fn elsewhere() -> Vec<NamePattern> {
+fn other_name() -> Vec<NamePattern> {
     Domain::parse("another-name.invalid").map(NamePattern::Exact).into_iter().collect()
 }
 
-fn key(policy: &TlsPolicy, key: Key) -> Pin {
+fn key(policy: &TlsPolicy, key: KeyChoice) -> Pin {
     let pins: Vec<Pin> = policy
         .demands()
         .flat_map(|demand| match &demand.verify {
@@ -278,25 +283,25 @@ fn key(policy: &TlsPolicy, key: Key) -> Pin {
         })
         .collect();
     match (key, pins.first()) {
-        (Key::Wanted, Some(pin)) => *pin,
+        (KeyChoice::Wanted, Some(pin)) => *pin,
         // One that is not pinned: among 256 there is one unless all are listed.
-        (Key::Other, _) | (Key::Wanted, None) => (0..=u8::MAX)
+        (KeyChoice::Other, _) | (KeyChoice::Wanted, None) => (0..=u8::MAX)
             .map(|octet| Pin::new([octet; 32]))
             .find(|pin| !pins.contains(pin))
             .unwrap_or_else(|| Pin::new([0; 32])),
     }
 }
 
-fn dane(policy: &TlsPolicy, shown: &Shown) -> DaneFacts {
-    let Some(set) = policy.tlsa() else { return DaneFacts::NotHeld };
+fn dane(policy: &TlsPolicy, shown: &SampleCertificate) -> DaneFacts {
+    let Some(set) = policy.tlsa() else { return DaneFacts::NotChecked };
     let record = match (shown.key, &shown.chain) {
-        (Key::Other, _) => None,
-        (Key::Wanted, Ok(())) => set.records.first(),
+        (KeyChoice::Other, _) => None,
+        (KeyChoice::Wanted, Ok(())) => set.records.first(),
         // An authority's record needs a path to it; the peer's own does not.
-        (Key::Wanted, Err(_)) => set.records.iter().find(|record| record.usage == TlsaUsage::EndEntity),
+        (KeyChoice::Wanted, Err(_)) => set.records.iter().find(|record| record.usage == TlsaUsage::EndEntity),
     };
     let found = record.cloned().ok_or(DaneFault::NoMatch { records: set.records.len() });
-    DaneFacts::Held { against: set.clone(), found }
+    DaneFacts::Checked { records: set.clone(), result: found }
 }
 
 #[cfg(test)]
@@ -325,16 +330,17 @@ mod tests {
     /// The cells of the policy table, in the order of [`Peer::servers`].
     fn cells(policy: &TlsPolicy) -> Vec<String> {
         let reference = names(&["mx.example.org"]);
-        let cell = |peer: Peer| match judge(policy, peer.outcome(policy, &reference, Timestamp::UNIX_EPOCH), &reference)
-        {
-            Verdict::Cleared(clearance) => match clearance.outcome() {
-                TlsOutcome::Clear(_) => "clear".to_owned(),
-                TlsOutcome::Tls(_) => "TLS".to_owned(),
-            },
-            Verdict::Redial(_) => "clear again".to_owned(),
-            Verdict::Refused(refusal) => format!("4.{}.{}", refusal.status().0, refusal.status().1),
-        };
-        Peer::servers(policy).into_iter().map(|peer| format!("{} {}", peer.word(), cell(peer))).collect()
+        let cell =
+            |peer: SamplePeer| match judge(policy, peer.outcome(policy, &reference, Timestamp::UNIX_EPOCH), &reference)
+            {
+                Verdict::Cleared(clearance) => match clearance.outcome() {
+                    TlsOutcome::Clear(_) => "clear".to_owned(),
+                    TlsOutcome::Tls(_) => "TLS".to_owned(),
+                },
+                Verdict::Redial(_) => "clear again".to_owned(),
+                Verdict::Refused(refusal) => format!("4.{}.{}", refusal.status().0, refusal.status().1),
+            };
+        SamplePeer::servers(policy).into_iter().map(|peer| format!("{} {}", peer.json_name(), cell(peer))).collect()
     }
 
     #[test]
@@ -384,7 +390,7 @@ mod tests {
         let host = Domain::parse("mx.example.org").expect("a domain");
         let policy = forced(Verify::Name(names(&["mail.partner.example"])))
             .raised_by(Demand::new(Layer::MtaSts, Verify::Published(host)))
-            .raised_by(Demand::new(Layer::Memory, Verify::None));
+            .raised_by(Demand::new(Layer::DowngradeMemory, Verify::None));
         assert_eq!(cells(&policy).last().map(String::as_str), Some("right TLS"));
         let both = forced(Verify::Pin(vec![Pin::new([1; 32])]))
             .raised_by(Demand::new(Layer::Dane, tlsa(TlsaUsage::EndEntity)));

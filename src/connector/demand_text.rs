@@ -11,19 +11,19 @@ use crate::tls::{Layer, TlsPolicy};
 ///
 /// Without a policy no hop came as far as that, and only the level that the connector sets by itself is known.
 #[must_use]
-pub fn wanted(connector: &Connector, policy: Option<&TlsPolicy>, now: Timestamp) -> String {
+pub fn describe_demand(connector: &Connector, policy: Option<&TlsPolicy>, now: Timestamp) -> String {
     let exception = exception(connector, now);
     let until = exception.map(|exception| format!("exception until {}", exception.until));
-    let (word, mut layers) = match policy {
-        Some(policy) => (policy.word(), layers(policy, until.as_deref())),
-        None => own(exception.map_or(connector.outbound.tls, |exception| exception.tls)),
+    let (level, mut layers) = match policy {
+        Some(policy) => (policy.level(), layers(policy, until.as_deref())),
+        None => connector_level(exception.map_or(connector.outbound.tls, |exception| exception.tls)),
     };
     if let Some(until) = until
         && !layers.iter().any(|layer| layer.starts_with(&until))
     {
         layers.push(until);
     }
-    if layers.is_empty() { word.to_owned() } else { format!("{word} ({})", layers.join("; ")) }
+    if layers.is_empty() { level.to_owned() } else { format!("{level} ({})", layers.join("; ")) }
 }
 
 fn layers(policy: &TlsPolicy, until: Option<&str>) -> Vec<String> {
@@ -34,7 +34,7 @@ fn layers(policy: &TlsPolicy, until: Option<&str>) -> Vec<String> {
     layers.collect()
 }
 
-fn own(tls: TlsDemand) -> (&'static str, Vec<String>) {
+fn connector_level(tls: TlsDemand) -> (&'static str, Vec<String>) {
     match tls {
         TlsDemand::Off => ("off", Vec::new()),
         TlsDemand::Opportunistic => ("opportunistic", Vec::new()),
@@ -73,7 +73,12 @@ mod tests {
             ("tls = \"off\"", Some(TlsPolicy::Off), "2027-01-01", "off"),
             ("tls = \"opportunistic\"", Some(TlsPolicy::Opportunistic), "2027-01-01", "opportunistic"),
             ("tls = \"forced\"", Some(forced(Layer::Connector)), "2027-01-01", "forced (connector: TLS)"),
-            ("tls = \"opportunistic\"", Some(forced(Layer::Memory)), "2027-01-01", "forced (downgrade memory: TLS)"),
+            (
+                "tls = \"opportunistic\"",
+                Some(forced(Layer::DowngradeMemory)),
+                "2027-01-01",
+                "forced (downgrade memory: TLS)",
+            ),
             ("tls = \"opportunistic\"", Some(forced(Layer::RequireTls)), "2027-01-01", "forced (REQUIRETLS: TLS)"),
             (
                 "tls = \"forced\"",
@@ -93,7 +98,7 @@ mod tests {
             ("tls = \"opportunistic\"", None, "2027-02-01", "opportunistic"),
         ] {
             let now = format!("{now}T12:00:00Z").parse().expect("a time");
-            assert_eq!(wanted(&connector(outbound), policy.as_ref(), now), field, "{outbound}");
+            assert_eq!(describe_demand(&connector(outbound), policy.as_ref(), now), field, "{outbound}");
         }
     }
 }
