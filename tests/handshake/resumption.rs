@@ -66,8 +66,8 @@ async fn where_nobody_asks_who_the_peer_is_a_session_is_taken_up_and_told_as_suc
 
 #[tokio::test]
 async fn whoever_must_show_a_certificate_shows_it_though_it_gave_a_ticket() {
-    use Handshake::{Made, Renewed};
-    for wanted in [[Made, Made], [Renewed, Made], [Made, Renewed]] {
+    use Handshake::{Full, Resumed};
+    for wanted in [[Full, Full], [Resumed, Full], [Full, Resumed]] {
         for versions in [&TLS12, &TLS13] {
             assert_eq!(Partner::new().twice(versions, wanted).await, [ANEW, ANEW], "{wanted:?}, {versions:?}");
         }
