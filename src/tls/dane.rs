@@ -1,7 +1,6 @@
-//! TLSA records as values, and what comes of holding a certificate against them (RFC 6698, RFC 7671,
-//! RFC 7672).
+//! TLSA records, and the result of comparing a certificate with them (RFC 6698, RFC 7671, RFC 7672).
 //!
-//! Only records that SMTP can use get this far: DANE-TA and DANE-EE. Nothing is looked up or hashed here.
+//! Only records that SMTP can use appear here: DANE-TA and DANE-EE. This module looks up and hashes nothing.
 
 use std::fmt;
 use std::sync::Arc;
@@ -10,16 +9,16 @@ use super::names::any_of;
 use super::{ChainFault, NamePattern};
 use crate::address::Domain;
 
-/// Certificate usage (RFC 7671 §5). The PKIX usages, 0 and 1, mean nothing to SMTP (RFC 7672 §3.1.3).
+/// The certificate usage of a record (RFC 7671 §5). Usages 0 and 1 (PKIX) are unusable for SMTP (RFC 7672 §3.1.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum TlsaUsage {
-    /// 2, DANE-TA: an authority, above the peer's certificate.
+    /// 2, DANE-TA: the record matches an authority above the peer's certificate.
     TrustAnchor,
-    /// 3, DANE-EE: the peer's own certificate, whatever its names, dates and issuer.
+    /// 3, DANE-EE: the record matches the peer's own certificate, whatever its names, dates and issuer.
     EndEntity,
 }
 
-/// Selector: what the record is about (RFC 6698 §2.1.2).
+/// The selector: the part of the certificate that a record matches (RFC 6698 §2.1.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum TlsaSelector {
     /// 0: the whole certificate.
@@ -28,32 +27,32 @@ pub enum TlsaSelector {
     PublicKey,
 }
 
-/// Matching type: how it is written down (RFC 6698 §2.1.3).
+/// The matching type: the form of the association data (RFC 6698 §2.1.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum TlsaMatching {
-    /// 0: in full.
+    /// 0: the selected content itself.
     Full,
-    /// 1: its SHA-256.
+    /// 1: the SHA-256 of the content.
     Sha256,
-    /// 2: its SHA-512.
+    /// 2: the SHA-512 of the content.
     Sha512,
 }
 
-/// One usable TLSA record.
+/// A usable TLSA record.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Tlsa {
-    /// Whose certificate.
+    /// The certificate usage.
     pub usage: TlsaUsage,
-    /// What of it.
+    /// The selector.
     pub selector: TlsaSelector,
-    /// How it is written down.
+    /// The matching type.
     pub matching: TlsaMatching,
     /// The certificate association data.
     pub data: Vec<u8>,
 }
 
 impl fmt::Display for Tlsa {
-    /// As in a zone file; of long data, the beginning, unless `{:#}` asks for all of it.
+    /// Writes the record as in a zone file: of the data the first eight octets, or all with `{:#}`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let usage = match self.usage {
             TlsaUsage::TrustAnchor => 2,
@@ -77,59 +76,59 @@ impl fmt::Display for Tlsa {
     }
 }
 
-/// For whom a TLSA record vouches.
+/// The identity that a TLSA record proves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum DaneScope {
-    /// For the recipient domain: DNSSEC secures the way from it to the host as well.
+    /// The recipient domain: DNSSEC secures the MX records as well.
     Domain,
-    /// For the host alone: the MX records that name it are not signed (RFC 7672 §2.2.1).
+    /// The host alone: the MX records that name it are not signed (RFC 7672 §2.2.1).
     Host,
 }
 
-/// The usable TLSA records of one host; at least one, all secure.
+/// The usable TLSA records of a host; all are secure, and there is at least one.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct TlsaSet {
-    /// The TLSA base domain, under which they were found.
+    /// The TLSA base domain, under which the records were found.
     pub base: Domain,
-    /// The records, after digest agility (RFC 7671 §9).
+    /// The records, after digest algorithm agility (RFC 7671 §9).
     pub records: Vec<Tlsa>,
-    /// The names of which a certificate under a DANE-TA record must carry one (RFC 7672 §3.2.2).
+    /// The reference identifiers: a certificate under a DANE-TA record must carry one of them (RFC 7672 §3.2.2).
     pub names: Vec<NamePattern>,
-    /// For whom they vouch.
+    /// The identity that the records prove.
     pub scope: DaneScope,
 }
 
-/// What came of holding a certificate against TLSA records.
+/// The result of comparing a certificate with TLSA records.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DaneFacts {
-    /// There were none to hold it against.
+    /// There were no records to compare with.
     NotChecked,
-    /// It was held against these.
+    /// The certificate was compared with these records.
     Checked {
         /// The records.
         records: Arc<TlsaSet>,
-        /// The one that matches, or why none does.
+        /// The record that matches, or the reason why none does.
         result: Result<Tlsa, DaneFault>,
     },
 }
 
-/// Why no TLSA record matches.
+/// The reason why no TLSA record matches.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DaneFault {
-    /// The certificate was not held against these records: the handshake is older than they are.
+    /// The certificate was not compared with these records, because the handshake is older than they are.
     NotChecked,
-    /// No record names this certificate or an authority above it.
+    /// No record matches this certificate or an authority above it.
     NoMatch {
-        /// How many records there are.
+        /// The number of records.
         records: usize,
     },
-    /// A record names an authority that was sent along, and no valid path leads to it.
+    /// A record matches an authority, but no valid path leads to it.
     Path(ChainFault),
-    /// The path to the authority is good, but the certificate carries none of the names.
+    /// A valid path leads to the authority, but the certificate carries none of the names.
     Name {
-        /// Any of these would have done.
+        /// The accepted names.
         wanted: Vec<NamePattern>,
-        /// These are there.
+        /// The names in the certificate.
         presented: Vec<NamePattern>,
     },
 }

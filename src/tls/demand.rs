@@ -1,4 +1,4 @@
-//! One demand: which layer set it, and how the peer must prove who it is.
+//! A demand: the layer that makes it, and how the peer must prove its identity.
 
 use std::fmt;
 use std::sync::Arc;
@@ -7,20 +7,20 @@ use super::names::any_of;
 use super::{NamePattern, Pin, Strength, TlsVersion, TlsaSet};
 use crate::address::{Domain, Host};
 
-/// Who set a demand.
+/// The layer that makes a demand.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Layer {
-    /// The connector: its floor.
+    /// The connector: its `tls`, `verify`, `min_version` and `min_strength`.
     Connector,
-    /// The connector's exception, which stands in for its floor until it ends.
+    /// The connector's exception, which replaces these until it ends.
     Exception,
-    /// TLSA records of the host (RFC 7672).
+    /// The TLSA records of the host (RFC 7672).
     Dane,
     /// The MTA-STS policy of the domain (RFC 8461).
     MtaSts,
-    /// The message itself (RFC 8689).
+    /// The message itself, by REQUIRETLS (RFC 8689).
     RequireTls,
-    /// What the domain did before, under `downgrade = "refuse"`.
+    /// The downgrade memory: the domain has used TLS before, and the connector has `downgrade = "refuse"`.
     DowngradeMemory,
 }
 
@@ -37,66 +37,64 @@ impl fmt::Display for Layer {
     }
 }
 
-/// What one layer wants of the handshake.
+/// The TLS that one layer demands.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Demand {
-    /// Who wants it.
+    /// The layer that makes the demand.
     pub layer: Layer,
-    /// The oldest version that will do.
+    /// The oldest acceptable version.
     pub min_version: TlsVersion,
-    /// The weakest key exchange that will do.
+    /// The weakest acceptable key exchange.
     pub min_strength: Strength,
-    /// How the peer must prove who it is.
+    /// The proof of identity.
     pub verify: Verify,
 }
 
 impl Demand {
-    /// A demand of a layer that has no opinion about versions and key exchange.
+    /// Makes a demand that accepts every version and key exchange.
     #[must_use]
     pub fn new(layer: Layer, verify: Verify) -> Self {
         Self { layer, min_version: TlsVersion::V1_2, min_strength: Strength::Classical, verify }
     }
 }
 
-/// How a peer must prove who it is.
+/// The way in which a peer must prove its identity.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verify {
-    /// Encrypted, whoever answers.
+    /// No proof: encryption is enough.
     None,
-    /// A certificate under one of the connector's authorities, whatever its name.
+    /// A certificate under one of the connector's authorities, with any name.
     Chain,
     /// A certificate under one of the connector's authorities that carries one of these names.
     Name(Vec<NamePattern>),
-    /// A certificate for this host under an authority of `[tls] trust`: what MTA-STS wants, whose
-    /// policies are published for all the world (RFC 8461 §4.2).
+    /// A certificate for this host under an authority of `[tls] trust`, as MTA-STS demands (RFC 8461 §4.2).
     Published(Domain),
     /// One of these keys.
     Pin(Vec<Pin>),
-    /// What these TLSA records say.
+    /// A certificate that matches one of these TLSA records.
     Dane(Arc<TlsaSet>),
-    /// Nothing that a handshake could show.
+    /// Nothing: no handshake can satisfy the demand.
     Impossible(Unmeetable),
 }
 
-/// What is missing before anybody is dialled, so that no handshake can make it good.
+/// The reason why no handshake can satisfy a demand. It is known before the connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Unmeetable {
-    /// DANE is mandatory, and the host has no usable TLSA record; why.
+    /// DANE is mandatory and the host has no usable TLSA record; the reason.
     NoTlsa(String),
-    /// DANE is mandatory, and the MX records that name the host, or their absence, are not secure; in words.
+    /// DANE is mandatory, but the MX records that name the host, or their absence, are not secure; the reason.
     UnsignedMx(String),
     /// The domain's MTA-STS policy does not list the host.
     NotListed {
         /// The host.
         host: Domain,
-        /// What the policy lists.
+        /// The hosts that the policy lists.
         listed: Vec<NamePattern>,
     },
-    /// A certificate with the right name is demanded, and there is no name to look for: this is an address, and the
-    /// connector has no `names`.
+    /// A certificate with the right name is demanded, but the host is an address and the connector has no `names`.
     NoName(Host),
-    /// The message requires TLS with a host that is proven to be the domain's, and neither DNSSEC nor
-    /// MTA-STS proves this one (RFC 8689 §4.2.1); why.
+    /// REQUIRETLS needs a host that is proven to be the domain's, but neither DNSSEC nor MTA-STS proves it (RFC 8689
+    /// §4.2.1); the reason.
     Unproven(String),
 }
 

@@ -1,4 +1,4 @@
-//! What a session reached, in facts: those of its handshake, or the reason that there was none.
+//! The facts of a session: those of its handshake, or the reason why there was none.
 
 use std::fmt;
 
@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use super::{DaneFacts, Hello, NamePattern, Pin, Strength, UncheckableKey};
 use crate::smtp::reply::Reply;
 
-/// A TLS protocol version that Gatepost speaks; nothing older exists here (RFC 8996, RFC 9325 §3.1.1).
+/// A TLS version that Gatepost supports. Older versions do not exist here (RFC 8996, RFC 9325 §3.1.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum TlsVersion {
     /// TLS 1.2 (RFC 5246).
@@ -25,29 +25,29 @@ impl fmt::Display for TlsVersion {
     }
 }
 
-/// What a session reached: the facts of its handshake, or the reason that there was none.
+/// The end of TLS negotiation: the facts of the handshake, or the reason why there was none.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TlsOutcome {
-    /// No TLS, and why.
+    /// The session is in the clear, for this reason.
     Clear(NoTls),
-    /// TLS.
+    /// The session uses TLS.
     Tls(TlsFacts),
 }
 
-/// Why a session has no TLS.
+/// The reason why a session is in the clear.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NoTls {
-    /// Our own policy for the domain is `off`.
+    /// Our policy for the domain is `off`.
     NotWanted,
-    /// Outbound: the peer's EHLO answer has no STARTTLS.
+    /// Outbound: the peer's EHLO reply has no STARTTLS.
     NotOffered,
-    /// Outbound: the peer answered STARTTLS with this.
+    /// Outbound: the peer rejected STARTTLS with this reply.
     Rejected(Reply),
-    /// Outbound: the peer said something in the clear after its 220 to STARTTLS (RFC 3207 §6).
+    /// Outbound: the peer sent data in the clear after its 220 to STARTTLS (RFC 3207 §6).
     SpokeBeforeHandshake,
-    /// The handshake broke; what rustls or the network said.
+    /// The handshake failed; the error of rustls or of the network.
     Broken(String),
-    /// Inbound: the client did not ask for TLS.
+    /// Inbound: the client did not issue STARTTLS.
     NotUsed,
 }
 
@@ -64,95 +64,95 @@ impl fmt::Display for NoTls {
     }
 }
 
-/// What a completed handshake established.
+/// The facts of a completed handshake.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TlsFacts {
-    /// The version negotiated.
+    /// The negotiated version.
     pub version: TlsVersion,
     /// The cipher suite, by its IANA name.
     pub cipher: &'static str,
-    /// The key exchange group, where the session had one (a resumed TLS 1.2 session has none).
+    /// The key exchange group; `None` in a resumed TLS 1.2 session, which has no key exchange.
     pub key_exchange: Option<&'static str>,
-    /// Our `ClientHello`, where it was not the usual one because the peer does not accept that.
+    /// Our `ClientHello`, if it was a reduced one because the peer does not accept the usual one.
     pub reduced: Option<Hello>,
-    /// What the peer showed of itself, in this session or in the one that it resumes.
+    /// The peer's certificate, from this session or from the one that it resumes.
     pub certificate: PeerCertificate,
-    /// Which of the two.
+    /// The kind of handshake.
     pub handshake: Handshake,
 }
 
 impl TlsFacts {
-    /// The strength of the session's key exchange. A session without one of its own has at most the strength of an
-    /// earlier session's, which nobody knows.
+    /// Returns the strength of the session's key exchange. Without a key exchange of its own a session counts as
+    /// classical, because the earlier one is not known.
     #[must_use]
     pub fn strength(&self) -> Strength {
         self.key_exchange.map_or(Strength::Classical, Strength::of_group)
     }
 }
 
-/// When the peer of a session shows who it is.
+/// The kind of a TLS handshake.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Handshake {
-    /// In its own handshake, where it proves to hold the certificate's key.
+    /// A full handshake: the peer may send a certificate, and proves that it holds the key.
     Full,
-    /// In an earlier session's: it proves to be the peer of that one, by a secret that the two have shared
-    /// since (resumption, RFC 8446 §2.2).
+    /// A resumed session (RFC 8446 §2.2): the peer proves only that it is the peer of an earlier session, and sends no
+    /// certificate.
     Resumed,
 }
 
-/// What the peer showed of itself.
+/// The certificate that a peer presented.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PeerCertificate {
-    /// No certificate (a client that has none).
+    /// None (a client without a certificate).
     Nothing,
-    /// A certificate, whose private key the peer proved to hold.
+    /// A certificate whose private key the peer proved to hold.
     Certificate(Box<CertificateFacts>),
-    /// A certificate with a key that cannot be checked: nothing proves that it is the peer's, so nothing of it
-    /// counts.
+    /// A certificate with a key that cannot be checked. Nothing proves that it is the peer's own, so its content is
+    /// ignored.
     Unproved(UncheckableKey),
 }
 
-/// What a certificate says, and whether it stands under the trust anchors it was held against.
+/// The content of a certificate, and the results of checking its chain.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CertificateFacts {
-    /// Its DNS names (SAN), those that are well-formed.
+    /// The well-formed DNS names (subjectAltName).
     pub names: Vec<NamePattern>,
-    /// Whether a path to one of the connector's trust anchors was found, where one was looked for.
+    /// The result of the search for a path to the connector's trust anchors.
     pub chain: Result<(), ChainFault>,
-    /// The same for `[tls] trust`, which published policies are held against.
+    /// The result of the search for a path to the anchors of `[tls] trust`, which apply to MTA-STS.
     pub default_chain: Result<(), ChainFault>,
-    /// Its public key.
+    /// The hash of the public key.
     pub key: Pin,
-    /// Who issued it, in words.
+    /// The issuer's distinguished name.
     pub issuer: String,
-    /// When it expires.
+    /// The end of the validity period.
     pub not_after: Timestamp,
-    /// What TLSA records say of it.
+    /// The result of comparing the certificate with TLSA records.
     pub dane: DaneFacts,
 }
 
 impl CertificateFacts {
-    /// The first of its names that is one of those wanted.
+    /// Returns the first name in the certificate that matches a wanted one.
     #[must_use]
     pub fn carries(&self, wanted: &[NamePattern]) -> Option<&NamePattern> {
         self.names.iter().find(|name| wanted.iter().any(|wanted| wanted.accepts(name)))
     }
 }
 
-/// Why a certificate does not stand under our trust anchors.
+/// The reason why a certificate does not chain to our trust anchors.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ChainFault {
-    /// Signed by itself, and not a trust anchor.
+    /// It is self-signed, and no trust anchor.
     SelfSigned,
-    /// Issued by an authority that we do not trust; its name.
+    /// Its issuer, named here, is not trusted.
     UnknownIssuer(String),
-    /// Its time is over.
+    /// It expired at this time.
     Expired(Timestamp),
-    /// Its time has not come.
+    /// It is not valid before this time.
     NotYetValid(Timestamp),
-    /// No path was looked for: no demand asked for one.
+    /// No path was searched for, because no demand asked for one.
     NotChecked,
-    /// Anything else, in words.
+    /// Any other reason, as text.
     Invalid(String),
 }
 

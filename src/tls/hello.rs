@@ -1,9 +1,9 @@
-//! The `ClientHello`: the one that a server is shown first, and the one after that where it breaks the first.
+//! The choice of `ClientHello`s for a server: a first one, and a second for servers that break on the first.
 //!
-//! X25519MLKEM768 makes a `ClientHello` larger than one TCP segment, and some servers, and boxes before them, reset or
-//! swallow what does not come in one piece; others refuse a server name (SNI) that they do not know, or have a key on
-//! a curve that the first does not list. Such a server speaks TLS when it is shown another one. Pure: what a policy
-//! demands bounds what is offered.
+//! X25519MLKEM768 makes a `ClientHello` larger than one TCP segment, and some servers and middleboxes reset or drop
+//! what does not arrive in one piece. Other servers reject a server name (SNI) that they do not know, or have a key on
+//! a curve that the first `ClientHello` does not list. Such a server speaks TLS when offered a different `ClientHello`.
+//! The choice is a pure function; the policy limits what is offered.
 
 use std::fmt;
 
@@ -14,14 +14,14 @@ use super::{Handshake, TlsPolicy};
 /// The strength of a key exchange.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Strength {
-    /// Elliptic curves alone: a recorded session can be read once there is a large quantum computer.
+    /// Elliptic curves alone. A future quantum computer could decrypt a recorded session.
     Classical,
-    /// A hybrid with ML-KEM (FIPS 203), which no known method breaks, on such a computer either.
+    /// A hybrid with ML-KEM (FIPS 203), for which no attack is known, even with a quantum computer.
     PostQuantum,
 }
 
 impl Strength {
-    /// The strength of a key exchange group, by its IANA name. A group that is not known counts as classical.
+    /// Returns the strength of a key exchange group, by its IANA name. An unknown group counts as classical.
     #[must_use]
     pub fn of_group(group: &str) -> Self {
         match group {
@@ -45,23 +45,23 @@ impl fmt::Display for Strength {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Groups {
-    /// A post-quantum hybrid first, and classical groups behind it.
+    /// A post-quantum hybrid first, then classical groups.
     PostQuantumFirst,
-    /// Classical groups alone: the `ClientHello` fits into one segment.
+    /// Classical groups alone. The `ClientHello` fits into one segment.
     Classical,
-    /// Classical groups, and behind them every curve and signature scheme that a server may need for its own key,
-    /// those included that cannot be checked. The `ClientHello` fits into one segment.
+    /// Classical groups, then every curve and signature scheme that a server may need for its own key, including those
+    /// that cannot be checked. The `ClientHello` fits into one segment.
     ClassicalAllCurves,
     /// Post-quantum hybrids alone.
     PostQuantumOnly,
 }
 
-/// The parts of a `ClientHello` that servers stumble over.
+/// The parts of a `ClientHello` that some servers do not accept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Hello {
     /// The key exchange groups.
     pub groups: Groups,
-    /// Whether it carries the server's name (SNI, RFC 6066 §3).
+    /// True if it carries the server's name (SNI, RFC 6066 §3).
     pub sni: bool,
 }
 
@@ -77,19 +77,19 @@ impl fmt::Display for Hello {
     }
 }
 
-/// The use of the server's name in a handshake.
+/// The use of SNI in a handshake.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SniUse {
-    /// A certificate is demanded, so the server must know for whom it is asked.
+    /// A certificate is demanded, so the server must know which host is asked for.
     Needed,
-    /// It is sent, and can be left out.
+    /// SNI is sent, but may be left out.
     Optional,
-    /// The server is known by its address, which is never sent.
+    /// The server is known by an address, which is never sent as SNI.
     Absent,
 }
 
 impl SniUse {
-    /// The use of a name in sessions that must show so much of the server.
+    /// Returns the use of SNI for a server with or without a name, in a handshake of this kind.
     #[must_use]
     pub fn of(has_name: bool, handshake: Handshake) -> Self {
         match (has_name, handshake) {
@@ -100,8 +100,8 @@ impl SniUse {
     }
 }
 
-/// The `ClientHello`s for one server, in the order in which they are tried: the second on a fresh connection, where
-/// the server cuts the handshake short that began with the first.
+/// The `ClientHello`s for one server: the first, and the second for a new connection if the server ends the handshake
+/// early.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Hellos {
     usual: Hello,
@@ -110,8 +110,8 @@ pub struct Hellos {
 }
 
 impl Hellos {
-    /// Chooses them. `offered` is the connector's `groups`; `known` is the one that this server accepted last,
-    /// where it had not accepted the usual one. None of them can lead to a session below the policy's `min_strength`.
+    /// Chooses the `ClientHello`s. `offered` is the connector's `groups`; `known` is the reduced one that this server
+    /// accepted last, if any. No choice can lead to a session below the policy's `min_strength`.
     #[must_use]
     pub fn new(policy: &TlsPolicy, offered: Strength, name: SniUse, known: Option<Hello>) -> Self {
         let floor = policy.min_strength();
@@ -138,19 +138,19 @@ impl Hellos {
         Self { usual, first, second: Some(second).filter(|second| *second != first) }
     }
 
-    /// The one to begin with.
+    /// The first `ClientHello`.
     #[must_use]
     pub fn first(&self) -> Hello {
         self.first
     }
 
-    /// The one for a fresh connection where the first broke; nothing where it would be the same once more.
+    /// The `ClientHello` for a new connection after the first failed; `None` if it would be the same.
     #[must_use]
     pub fn second(&self) -> Option<Hello> {
         self.second
     }
 
-    /// A `ClientHello` of these, if it is not the usual one.
+    /// Returns this `ClientHello` if it is not the usual one.
     #[must_use]
     pub fn reduced(&self, hello: Hello) -> Option<Hello> {
         Some(hello).filter(|hello| *hello != self.usual)
@@ -207,10 +207,10 @@ mod tests {
             (Classical, Optional, CURVES_NAMELESS, CURVES_NAMELESS, Some(HYBRID)),
             (Classical, Needed, CURVES_NAMELESS, CURVES, Some(HYBRID)),
             (Classical, Optional, CURVES, CURVES, Some(CURVES_NAMELESS)),
-            // Only the name was in the way, for a connector that accepts nothing but hybrids.
+            // Only SNI was the problem, for a connector that accepts nothing but hybrids.
             (Classical, Optional, ONLY_NAMELESS, HYBRID_NAMELESS, Some(CURVES_NAMELESS)),
             (Classical, Needed, ONLY_NAMELESS, HYBRID, Some(CURVES)),
-            // Or the groups were in the way, for a connector that offers classical ones.
+            // Only the groups were the problem, for a connector that offers classical groups.
             (Classical, Optional, CLASSICAL_NAMELESS, CLASSICAL_NAMELESS, Some(CURVES_NAMELESS)),
             (PostQuantum, Optional, CURVES_NAMELESS, ONLY_NAMELESS, Some(ONLY)),
             (PostQuantum, Needed, CURVES_NAMELESS, ONLY, None),

@@ -1,15 +1,15 @@
-//! Public keys with which a handshake cannot be checked.
+//! Public keys with which no handshake signature can be checked.
 
 use std::fmt;
 
-/// The public key of a certificate that no signature can be checked with, so that its holder proves nothing.
+/// A certificate's public key that we cannot check signatures with, so that the peer cannot prove to hold it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum UncheckableKey {
-    /// An RSA key shorter than 2048 or longer than 8192 bits.
+    /// An RSA key shorter than 2048 or longer than 8192 bits; its length.
     RsaSize(usize),
-    /// A kind of key that is not supported, in words: the algorithm, the curve, the encoding.
+    /// An unsupported kind of key: the algorithm, curve or encoding, as text.
     Kind(String),
-    /// A key of a supported algorithm that is malformed; the algorithm.
+    /// A malformed key of this supported algorithm.
     Malformed(&'static str),
     /// A certificate in which no key can be found.
     Unreadable,

@@ -1,10 +1,10 @@
-//! The one TLS judge: does what a handshake reached satisfy what a policy demands?
+//! The TLS judge: decides whether a session satisfies the demands of a policy.
 //!
-//! Pure decisions over facts. The facts are gathered by [`crate::handshake`], the policies come from
-//! [`crate::connector`]; both directions, every command and every report ask [`judge`] and nobody
-//! else. Only this module can make a [`Clearance`] or a [`Fallback`].
+//! The decisions are pure functions of facts. [`crate::handshake`] gathers the facts and [`crate::connector`] makes the
+//! policies. Both directions, every command and every report use [`judge`]; there is no second one. Only this module
+//! can make a [`Clearance`] or a [`Fallback`].
 //!
-//! Names are matched as RFC 9525 §6 says: DNS SANs only, never the common name.
+//! Names are matched by RFC 9525 §6: only DNS names in the subjectAltName count, never the common name.
 
 mod dane;
 mod demand;
@@ -32,34 +32,33 @@ pub use policy::{Demands, TlsPolicy};
 pub use refusal::{Refusal, RefusalBasis, Unmet};
 pub use sample_peer::SamplePeer;
 
-/// How well the peer of a session is known.
+/// The result of identifying the peer of a session.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Authentication {
-    /// Not at all: the session is in the clear, the peer showed no certificate, or nobody asked whose it is.
+    /// Not identified: the session is in the clear, the peer sent no certificate, or no check was asked for.
     Anonymous,
-    /// Not at all: its certificate has a key that cannot be checked, so it may be anybody's.
+    /// Not identified: the certificate has a key that cannot be checked, so anybody could have sent it.
     Unproved(UncheckableKey),
-    /// Its certificate falls short of trust; TLS is used all the same.
+    /// The certificate has no valid chain, or none of the expected names. TLS is used all the same.
     Untrusted(Unmet),
-    /// Its certificate stands under a trust anchor; no name was asked for or none matched is told by
-    /// `Untrusted`, so this is chain trust without a name demand.
+    /// The certificate chains to a trust anchor, and no name was expected.
     Trusted,
-    /// Its certificate is trusted and carries this name, which was looked for.
+    /// The certificate is trusted and carries this name, which was expected.
     Verified(NamePattern),
-    /// Its key is one that the connector pins.
+    /// The peer's key is one of the connector's pins.
     Pinned(Pin),
-    /// Its certificate is what this TLSA record says (RFC 7672).
+    /// The certificate matches this TLSA record (RFC 7672).
     Dane {
         /// The record that matched.
         record: Tlsa,
-        /// For whom it vouches.
+        /// The identity that the record proves: the recipient domain, or the host alone.
         scope: DaneScope,
     },
 }
 
 impl Authentication {
-    /// Returns true where the peer proved to be who was demanded or expected: by a name, a key or TLSA records. A
-    /// trusted certificate alone proves nothing of that: a public authority gives one to anybody.
+    /// Returns true if the peer proved its identity by a name, a pinned key or a TLSA record. A trusted certificate
+    /// alone is no such proof, since a public authority issues one to anybody.
     #[must_use]
     pub fn identifies(&self) -> bool {
         match self {
@@ -83,77 +82,77 @@ impl fmt::Display for Authentication {
     }
 }
 
-/// What a session came to, whatever was demanded of it: a fact for the record, and no leave to do anything.
+/// The TLS of one session, whatever was demanded. It is a record for logs and evidence, and permits nothing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SessionTls {
-    /// The facts of its handshake, or the reason that there was none.
+    /// The facts of the handshake, or the reason why there was none.
     pub outcome: TlsOutcome,
-    /// How well its peer is known.
+    /// The result of identifying the peer.
     pub authentication: Authentication,
 }
 
-/// The judge's leave to speak of mail on one session. Nothing else leads to MAIL FROM.
+/// The proof that a session satisfies its policy. MAIL FROM cannot be written without one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Clearance {
     session: SessionTls,
 }
 
 impl Clearance {
-    /// What the session came to.
+    /// The TLS of the session.
     #[must_use]
     pub fn session(&self) -> &SessionTls {
         &self.session
     }
 
-    /// What the session reached.
+    /// The facts of the handshake, or the reason why the session is in the clear.
     #[must_use]
     pub fn outcome(&self) -> &TlsOutcome {
         &self.session.outcome
     }
 
-    /// How well the peer is known.
+    /// The result of identifying the peer.
     #[must_use]
     pub fn authentication(&self) -> &Authentication {
         &self.session.authentication
     }
 }
 
-/// The judge's leave to try the same host once more, in the clear: TLS was tried and spoilt the session.
+/// The permission to connect to the same host again and send in the clear, because TLS failed and the connection can no
+/// longer be used.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fallback(NoTls);
 
 impl Fallback {
-    /// The clearance of the fresh connection, which carries why it is in the clear.
+    /// Returns the clearance for the new connection. It carries the reason why the session is in the clear.
     #[must_use]
     pub fn clearance(self) -> Clearance {
         let outcome = TlsOutcome::Clear(self.0);
         Clearance { session: SessionTls { outcome, authentication: Authentication::Anonymous } }
     }
 
-    /// Why TLS failed.
+    /// The reason why TLS failed.
     #[must_use]
     pub fn reason(&self) -> &NoTls {
         &self.0
     }
 }
 
-/// What may be done with a session.
+/// The judge's decision on a session.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
-    /// Mail may cross it.
+    /// Mail may be sent or accepted.
     Cleared(Clearance),
-    /// This connection is spoilt; the same host may be tried at once, in the clear, on a fresh one.
+    /// This connection is unusable; the same host may be tried again in the clear, on a new connection.
     Redial(Fallback),
-    /// Nothing of the envelope may be said.
+    /// Nothing of the envelope may be sent or accepted.
     Refused(Refusal),
 }
 
-/// Judges a session. `reference` is whom we meant to reach (the hop's own host name; nothing for
-/// inbound): it is looked for in the certificate where the policy itself names nobody, for the record
-/// only.
+/// Judges a session by the policy table: one match arm for each of its cells.
 ///
-/// This is the policy table of the design, one arm for each of its cells. Of several demands every one
-/// must be met; a refusal tells the first that is not.
+/// `reference` holds the reference identifiers (RFC 9525 §2): the hop's own host name when we are the client, the
+/// connector's names when we are the server. They only fill the record where the policy itself demands no name. A
+/// policy is satisfied if every demand is; a refusal names the first that is not.
 #[must_use]
 pub fn judge(policy: &TlsPolicy, outcome: TlsOutcome, reference: &[NamePattern]) -> Verdict {
     match (policy, outcome) {
@@ -173,7 +172,7 @@ pub fn judge(policy: &TlsPolicy, outcome: TlsOutcome, reference: &[NamePattern])
     }
 }
 
-/// The demand that no handshake can meet, where there is one: nobody need be dialled to refuse it.
+/// Returns the first demand that no handshake can satisfy. Such a hop is refused without a connection.
 #[must_use]
 pub fn unmeetable(policy: &TlsPolicy) -> Option<Refusal> {
     policy.demands().find_map(|wanted| match &wanted.verify {
@@ -208,8 +207,8 @@ fn judge_forced(demands: &Demands, outcome: TlsOutcome, reference: &[NamePattern
     }
 }
 
-/// Judges each demand of a policy by itself, for whoever wants to tell them all. What [`judge`] says
-/// follows from this: it clears where nothing is missing.
+/// Judges each demand of a policy separately, for reports that list them all. [`judge`] clears the session exactly if
+/// every result is `Ok`.
 #[must_use]
 pub fn judge_each<'a>(
     demands: &'a Demands,
@@ -219,9 +218,9 @@ pub fn judge_each<'a>(
     demands.iter().map(|demand| (demand, check_demand(demand, outcome, reference))).collect()
 }
 
-/// Whether a session meets one demand, and how well its peer is known by it.
+/// Checks one demand, and identifies the peer by it.
 fn check_demand(demand: &Demand, outcome: &TlsOutcome, reference: &[NamePattern]) -> Result<Authentication, Unmet> {
-    // No handshake helps here, so none is waited for.
+    // An impossible demand fails whatever the session has, so this check comes first.
     if let Verify::Impossible(reason) = &demand.verify {
         return Err(Unmet::Unmeetable(reason.clone()));
     }
@@ -239,7 +238,7 @@ fn check_demand(demand: &Demand, outcome: &TlsOutcome, reference: &[NamePattern]
         (Verify::None, _) => return Ok(authenticate(facts, reference)),
         (_, PeerCertificate::Nothing) => return Err(Unmet::NoCertificate),
         (_, PeerCertificate::Unproved(key)) => return Err(Unmet::Unproved(key.clone())),
-        // Whoever is asked who it is shows it now.
+        // A resumed handshake shows no certificate, so it cannot satisfy a demand for one.
         (_, PeerCertificate::Certificate(_)) if facts.handshake == Handshake::Resumed => {
             return Err(Unmet::NoCertificate);
         }
@@ -283,7 +282,7 @@ fn check_name(
     }
 }
 
-/// How well the facts identify the peer as one of `reference`.
+/// Identifies the peer by its certificate and the reference identifiers, where no demand does so.
 fn authenticate(facts: &TlsFacts, reference: &[NamePattern]) -> Authentication {
     let certificate = match &facts.certificate {
         PeerCertificate::Nothing => return Authentication::Anonymous,
@@ -298,7 +297,7 @@ fn authenticate(facts: &TlsFacts, reference: &[NamePattern]) -> Authentication {
     }
 }
 
-/// Of two ways to know a peer, the one that tells more; of equals, the earlier.
+/// Returns the stronger of two identifications, the earlier if they are equal.
 fn stronger(earlier: Option<Authentication>, later: Authentication) -> Authentication {
     let rank = |authentication: &Authentication| match authentication {
         Authentication::Anonymous | Authentication::Unproved(_) => 0,

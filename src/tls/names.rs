@@ -1,25 +1,25 @@
-//! The names that certificates must carry, and how they are matched: RFC 9525 §6, on A-labels, whatever
-//! the case; "*" only as the whole left-most label, for exactly one label.
+//! Names in certificates and the rules for matching them (RFC 9525 §6): on A-labels, ignoring case. `*` stands for
+//! exactly one label, the left-most.
 
 use std::fmt;
 
 use crate::address::{AddressError, Domain};
 
-/// A name that a certificate must carry: `mail.example.org`, or `*.example.org` for one label under
-/// it (or for the name `*.example.org` itself).
+/// A name that a certificate must carry: `mail.example.org`, or `*.example.org`, which accepts any name one label below
+/// and the wildcard name itself.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum NamePattern {
-    /// Exactly this host.
+    /// This host.
     Exact(Domain),
-    /// Any host exactly one label under this domain.
+    /// Any host exactly one label below this domain.
     OneLabelUnder(Domain),
 }
 
 impl NamePattern {
-    /// Parses a name, or a name whose whole left-most label is `*`.
+    /// Parses a name, or a name whose left-most label is `*`.
     ///
     /// # Errors
-    /// [`AddressError::Domain`], also for a `*` anywhere else.
+    /// [`AddressError::Domain`], also for a `*` in any other position.
     pub fn parse(text: &str) -> Result<Self, AddressError> {
         match text.strip_prefix("*.") {
             Some(base) => Domain::parse(base).map(Self::OneLabelUnder),
@@ -27,7 +27,7 @@ impl NamePattern {
         }
     }
 
-    /// Whether a name in a certificate (a DNS SAN, possibly itself a wildcard) meets this one.
+    /// Returns true if a name in a certificate, which may itself be a wildcard, satisfies this one.
     #[must_use]
     pub fn accepts(&self, presented: &Self) -> bool {
         match (self, presented) {
@@ -52,7 +52,7 @@ impl fmt::Display for NamePattern {
     }
 }
 
-/// At most five names: a certificate may carry hundreds.
+/// Lists at most five names, because a certificate may carry hundreds.
 pub(super) fn any_of(names: &[NamePattern]) -> String {
     let text = names.iter().take(5).map(ToString::to_string).collect::<Vec<_>>().join(" or ");
     match names.len().checked_sub(5) {

@@ -1,33 +1,33 @@
-//! Pins: the hash of a public key, by which a partner is known whatever its certificate says.
+//! Pins: hashes of public keys that identify a partner whatever its certificate says.
 //!
-//! SHA-256 over the whole `SubjectPublicKeyInfo`, as RFC 7469 §2.4 and TLSA "3 1 1" (RFC 6698 §2.1) have
-//! it. Only the peer's own key counts, never that of an authority above it: nobody looks at the path.
+//! A pin is the SHA-256 of the whole `SubjectPublicKeyInfo`, as in RFC 7469 §2.4 and TLSA "3 1 1" (RFC 6698 §2.1). Only
+//! the peer's own key counts, never that of an authority above it; no path is searched for.
 
 use std::fmt;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-/// What stands before the hash: the only kind there is.
+/// The prefix that names the hash algorithm; there is only one.
 const PREFIX: &str = "sha256:";
 
-/// The SHA-256 of a public key. Written `sha256:` and base64, read in base64 or hexadecimal.
+/// The SHA-256 of a public key. It is written as `sha256:` and base64, and read in base64 or hexadecimal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Pin([u8; 32]);
 
-/// Why a text is no pin.
+/// The reason why a text is not a pin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum PinError {
-    /// Its beginning does not name the hash.
+    /// It does not begin with the name of the hash.
     #[error("it does not begin with \"sha256:\"")]
     Kind,
-    /// What follows is neither 44 characters of base64 nor 64 hexadecimal digits.
+    /// The rest is neither 44 characters of base64 nor 64 hexadecimal digits.
     #[error("what follows \"sha256:\" is not 32 octets in base64 or hexadecimal")]
     Hash,
 }
 
 impl Pin {
-    /// The pin with this hash.
+    /// Makes a pin from a hash.
     #[must_use]
     pub fn new(hash: [u8; 32]) -> Self {
         Self(hash)
@@ -39,8 +39,7 @@ impl Pin {
         &self.0
     }
 
-    /// Reads a pin as people write it; colons between hexadecimal digits, as openssl prints them, are
-    /// left out.
+    /// Parses a pin. Colons between hexadecimal digits, as OpenSSL prints them, are ignored.
     ///
     /// # Errors
     /// [`PinError`].
@@ -54,7 +53,7 @@ impl Pin {
     }
 }
 
-/// 64 hexadecimal digits. No base64 of 32 octets has that length, so the two cannot be confused.
+/// Parses 64 hexadecimal digits. No base64 of 32 octets has that length, so the two forms cannot be confused.
 fn from_hex(text: &str) -> Option<Vec<u8>> {
     if text.len() != 64 || !text.is_ascii() {
         return None;

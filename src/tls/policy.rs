@@ -1,29 +1,29 @@
-//! A policy: no TLS, TLS where it can be had, or TLS that meets every demand.
+//! A TLS policy: none, opportunistic, or forced with demands.
 
 use std::fmt;
 use std::sync::Arc;
 
 use super::{Demand, Handshake, Layer, Strength, TlsaSet, Verify};
 
-/// What is demanded of a session before mail crosses it.
+/// The TLS that a session needs before mail may be sent or accepted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TlsPolicy {
-    /// TLS is not even tried.
+    /// TLS is not tried.
     Off,
-    /// TLS where it can be had, clear text otherwise.
+    /// TLS if the peer offers it; otherwise mail goes in the clear.
     Opportunistic,
-    /// TLS that meets every demand, or nothing.
+    /// TLS that satisfies every demand; otherwise the session is refused.
     Forced(Demands),
 }
 
 impl TlsPolicy {
-    /// Forced, by one demand.
+    /// Makes a forced policy with one demand.
     #[must_use]
     pub fn forced(demand: Demand) -> Self {
         Self::Forced(Demands { first: demand, others: Vec::new() })
     }
 
-    /// The level of the policy in one word, as the configuration writes it.
+    /// The name of the level, as in the configuration.
     #[must_use]
     pub fn level(&self) -> &'static str {
         match self {
@@ -33,8 +33,8 @@ impl TlsPolicy {
         }
     }
 
-    /// The policy with one more demand: it can only be raised. `Off` stays: an administrator who has
-    /// switched TLS off for a domain is not asked twice.
+    /// Adds a demand. A policy can only become stricter, except that `Off` stays `Off`: the administrator has switched
+    /// TLS off for the domain.
     #[must_use]
     pub fn raised_by(self, demand: Demand) -> Self {
         match self {
@@ -47,8 +47,8 @@ impl TlsPolicy {
         }
     }
 
-    /// The TLSA records that a certificate must be held against, where a demand names any. Two demands of
-    /// one hop name the same records.
+    /// The TLSA records to compare the certificate with, if a demand names any. All demands of one hop name the same
+    /// records.
     #[must_use]
     pub fn tlsa(&self) -> Option<&Arc<TlsaSet>> {
         self.demands().find_map(|demand| match &demand.verify {
@@ -62,8 +62,8 @@ impl TlsPolicy {
         })
     }
 
-    /// What a session must be able to say: where no demand is about who the peer is, but only that there is
-    /// TLS, an earlier acquaintance will do.
+    /// Returns the kind of handshake that the policy needs. A resumed session is enough if no demand concerns the
+    /// peer's identity.
     #[must_use]
     pub fn needed_handshake(&self) -> Handshake {
         let wants_identity = self.demands().any(|demand| match &demand.verify {
@@ -78,7 +78,7 @@ impl TlsPolicy {
         if wants_identity { Handshake::Full } else { Handshake::Resumed }
     }
 
-    /// Tells whether a demand asks for a path to the connector's trust anchors.
+    /// Returns true if a demand needs a path to the connector's trust anchors.
     #[must_use]
     pub fn asks_for_chain(&self) -> bool {
         self.demands().any(|demand| match &demand.verify {
@@ -87,7 +87,7 @@ impl TlsPolicy {
         })
     }
 
-    /// Tells whether a demand asks for a path to the anchors of `[tls] trust`.
+    /// Returns true if a demand needs a path to the anchors of `[tls] trust`.
     #[must_use]
     pub fn asks_for_default_chain(&self) -> bool {
         self.demands().any(|demand| match &demand.verify {
@@ -101,13 +101,13 @@ impl TlsPolicy {
         })
     }
 
-    /// The weakest key exchange that meets every demand.
+    /// The weakest key exchange that satisfies every demand.
     #[must_use]
     pub fn min_strength(&self) -> Strength {
         self.demands().map(|demand| demand.min_strength).max().unwrap_or(Strength::Classical)
     }
 
-    /// What is demanded; nothing unless it is forced.
+    /// The demands; none unless the policy is forced.
     pub fn demands(&self) -> impl Iterator<Item = &Demand> {
         let demands = match self {
             Self::Off | Self::Opportunistic => None,
@@ -117,7 +117,7 @@ impl TlsPolicy {
     }
 }
 
-/// Demands, of which every one must be met; at least one.
+/// The demands of a forced policy, at least one. All must be satisfied.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Demands {
     first: Demand,
@@ -125,7 +125,7 @@ pub struct Demands {
 }
 
 impl Demands {
-    /// In the order in which they were set: the connector's first.
+    /// The demands in the order in which they were added, the connector's first.
     pub fn iter(&self) -> impl Iterator<Item = &Demand> {
         std::iter::once(&self.first).chain(&self.others)
     }

@@ -1,4 +1,4 @@
-//! What a session lacks, and the refusal that follows.
+//! The refusal of a session, and what the session lacks.
 
 use std::fmt;
 
@@ -8,29 +8,29 @@ use super::{
 };
 use crate::smtp::reply::Status;
 
-/// A policy that was not met: what was wanted, and what was got.
+/// The judge's refusal: the demand, and the part of it that is unmet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {
-    /// The demand that is not met; the first of several.
+    /// The first demand that is not satisfied.
     pub demand: Demand,
-    /// What is missing.
+    /// The part of the demand that is unmet.
     pub unmet: Unmet,
-    /// With what the peer had answered, for the record: it is not enough.
+    /// The session that was judged, for the record.
     pub basis: RefusalBasis,
 }
 
-/// What was held against a policy that was not met.
+/// The thing that a refusal is about.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RefusalBasis {
-    /// Nobody's session: no handshake can meet the demand, so nobody was dialled.
+    /// No session: the demand is unmeetable, so no connection was made.
     NoSession,
-    /// A session, and what it had reached.
+    /// The TLS of this session.
     Session(Box<SessionTls>),
 }
 
 impl Refusal {
-    /// Subject and detail: 7.4 where no TLS was to be had, 7.5 where it was not good enough
-    /// (RFC 3463 §3.8; Gatepost's policy table).
+    /// Returns subject and detail of the enhanced status: 7.4 if the session has no TLS, 7.5 if its TLS is not good
+    /// enough (RFC 3463 §3.8).
     #[must_use]
     pub fn status(&self) -> Status {
         match &self.unmet {
@@ -60,38 +60,38 @@ impl fmt::Display for Refusal {
     }
 }
 
-/// What a session lacks.
+/// The part of a demand that a session does not satisfy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Unmet {
-    /// TLS altogether.
+    /// TLS is missing, for this reason.
     NoTls(NoTls),
-    /// A newer version; this one was negotiated.
+    /// A newer version is needed; this one was negotiated.
     Version(TlsVersion),
-    /// A stronger key exchange; this group was negotiated, or none in a resumed session.
+    /// A stronger key exchange is needed; this group was negotiated, or none in a resumed session.
     KeyExchange(Option<&'static str>),
-    /// A certificate.
+    /// A certificate is missing.
     NoCertificate,
-    /// A certificate with a key that can be checked.
+    /// A certificate with a checkable key is missing; this key was presented.
     Unproved(UncheckableKey),
-    /// A path to a trust anchor.
+    /// A chain to a trust anchor is missing, for this reason.
     Chain(ChainFault),
-    /// A name that was looked for; the names that the certificate has.
+    /// A wanted name is missing in the certificate.
     Name {
-        /// Any of these would have done.
+        /// The accepted names.
         wanted: Vec<NamePattern>,
-        /// These are there.
+        /// The names in the certificate.
         presented: Vec<NamePattern>,
     },
-    /// A key that is pinned.
+    /// The key is not one of the pins.
     Pin {
-        /// Any of these would have done.
+        /// The accepted pins.
         wanted: Vec<Pin>,
-        /// This is the peer's.
+        /// The peer's key.
         presented: Pin,
     },
-    /// What the TLSA records say.
+    /// The certificate does not match the TLSA records, for this reason.
     Dane(DaneFault),
-    /// What no handshake can make good.
+    /// The demand is unmeetable, for this reason.
     Unmeetable(Unmeetable),
 }
 

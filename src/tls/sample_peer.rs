@@ -1,6 +1,6 @@
-//! Peers of every kind, as outcomes for the judge: what a policy means can be shown before anybody is dialled.
+//! Sample peers: typical servers and clients, given to the judge to show the effect of a policy before any connection.
 //!
-//! Nothing is judged here. These are the rows of the policy table; its cells come from [`super::judge`].
+//! They are the rows of the policy table; its cells come from [`super::judge`].
 
 use std::fmt;
 
@@ -13,50 +13,50 @@ use super::{
 use crate::address::Domain;
 use crate::smtp::reply::{Reply, Status};
 
-/// The key exchange of peers that are judged by something else.
+/// The key exchange of the samples that do not concern key exchange.
 const STRONG: &str = "X25519MLKEM768";
-/// That of [`Peer::WeakKeyExchange`].
+/// The key exchange of [`SamplePeer::WeakKeyExchange`].
 const WEAK: &str = "X25519";
 
-/// A kind of peer, by what it shows.
+/// A kind of peer, by its behaviour in the handshake.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum SamplePeer {
-    /// Outbound: whatever it offers, we ask for nothing.
+    /// Outbound: any peer, because the policy asks for no TLS.
     NotAsked,
-    /// Outbound: its EHLO answer has no STARTTLS.
+    /// Outbound: its EHLO reply has no STARTTLS.
     NotOffered,
-    /// Outbound: it answers STARTTLS with 4xx or 5xx.
+    /// Outbound: it rejects STARTTLS with 4xx or 5xx.
     Rejects,
-    /// It breaks the handshake.
+    /// It breaks the handshake off.
     Breaks,
-    /// Outbound: it says something in the clear after its 220 to STARTTLS.
+    /// Outbound: it sends data in the clear after its 220 to STARTTLS.
     SpeaksEarly,
     /// Inbound: it does not issue STARTTLS.
     NotUsed,
     /// Inbound: TLS without a certificate.
     NoCertificate,
-    /// TLS 1.2, with a certificate as wanted in everything.
+    /// TLS 1.2, with a certificate that satisfies every demand.
     OldVersion,
-    /// TLS with classical key exchange, and a certificate as wanted in everything.
+    /// TLS with classical key exchange, and a certificate that satisfies every demand.
     WeakKeyExchange,
     /// TLS with a self-signed certificate.
     SelfSigned,
-    /// TLS with an expired one.
+    /// TLS with an expired certificate.
     Expired,
-    /// TLS with one of an authority that is not trusted.
+    /// TLS with a certificate of an untrusted authority.
     UnknownAuthority,
-    /// TLS with a trusted one for another name.
+    /// TLS with a trusted certificate for another name.
     OtherName,
-    /// TLS with a trusted one for the right name, and not the key that is wanted.
+    /// TLS with a trusted certificate for the right name, but another key than the wanted one.
     OtherKey,
-    /// TLS with the key that is wanted, in a self-signed certificate.
+    /// TLS with the wanted key in a self-signed certificate.
     KeyAlone,
-    /// TLS with a certificate as wanted in everything.
+    /// TLS with a certificate that satisfies every demand.
     Right,
 }
 
 impl SamplePeer {
-    /// The servers that a policy tells apart.
+    /// The servers between which a policy distinguishes.
     #[must_use]
     pub fn servers(policy: &TlsPolicy) -> Vec<Self> {
         if *policy == TlsPolicy::Off {
@@ -67,7 +67,8 @@ impl SamplePeer {
         peers
     }
 
-    /// The clients that a policy tells apart. One that breaks the handshake has no session to judge.
+    /// The clients between which a policy distinguishes. A client that breaks the handshake off has no session to
+    /// judge.
     #[must_use]
     pub fn clients(policy: &TlsPolicy) -> Vec<Self> {
         let mut peers = vec![Self::NotUsed, Self::NoCertificate];
@@ -95,7 +96,7 @@ impl SamplePeer {
         peers
     }
 
-    /// The word for it in JSON.
+    /// The name of the kind in JSON.
     #[must_use]
     pub fn json_name(self) -> &'static str {
         match self {
@@ -118,7 +119,7 @@ impl SamplePeer {
         }
     }
 
-    /// What a session with it reaches under a policy. `reference` is whom we mean to reach, as for
+    /// Returns the session with this peer under a policy. `reference` holds the reference identifiers, as for
     /// [`super::judge`].
     #[must_use]
     pub fn outcome(self, policy: &TlsPolicy, reference: &[NamePattern], now: Timestamp) -> TlsOutcome {
@@ -188,26 +189,26 @@ impl fmt::Display for SamplePeer {
     }
 }
 
-/// Certificates count in seconds.
+/// Returns the time a day ago, in whole seconds as in certificates.
 fn yesterday(now: Timestamp) -> Timestamp {
     let then = now - SignedDuration::from_hours(24);
     Timestamp::from_second(then.as_second()).unwrap_or(then)
 }
 
-/// Which key a certificate has.
+/// The key of a sample certificate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum KeyChoice {
-    /// One that is pinned, or that TLSA records name.
+    /// A key that is pinned, or that TLSA records name.
     Wanted,
-    /// Any other.
+    /// Any other key.
     Other,
 }
 
-/// Whether a policy looks at keys.
+/// The demands of a policy that concern keys.
 #[derive(Debug, Clone, Copy)]
 struct KeyDemands {
     wanted: bool,
-    /// Whether a key is enough for each demand that looks at keys, whatever stands around it.
+    /// True if the wanted key alone satisfies each of them, whatever else is in the certificate.
     alone: bool,
 }
 
@@ -229,7 +230,7 @@ impl KeyDemands {
     }
 }
 
-/// What is shown of a certificate.
+/// The properties of a sample certificate.
 struct SampleCertificate {
     chain: Result<(), ChainFault>,
     right_name: bool,
@@ -254,7 +255,7 @@ fn certificate(
     }
 }
 
-/// Every name that a demand looks for, and those of whom we mean to reach.
+/// Every name that a demand wants, and the reference identifiers.
 fn wanted_names(policy: &TlsPolicy, reference: &[NamePattern]) -> Vec<NamePattern> {
     let mut names = Vec::new();
     for demand in policy.demands() {
@@ -269,7 +270,7 @@ fn wanted_names(policy: &TlsPolicy, reference: &[NamePattern]) -> Vec<NamePatter
     if names.is_empty() { other_name() } else { names }
 }
 
-/// A name of somebody else; "invalid" is nobody's (RFC 6761 §6.4).
+/// A name that nobody has; "invalid" is reserved (RFC 6761 §6.4).
 fn other_name() -> Vec<NamePattern> {
     Domain::parse("another-name.invalid").map(NamePattern::Exact).into_iter().collect()
 }
@@ -284,7 +285,7 @@ fn key(policy: &TlsPolicy, key: KeyChoice) -> Pin {
         .collect();
     match (key, pins.first()) {
         (KeyChoice::Wanted, Some(pin)) => *pin,
-        // One that is not pinned: among 256 there is one unless all are listed.
+        // A key that is not pinned. One of the 256 is free, unless all are pinned.
         (KeyChoice::Other, _) | (KeyChoice::Wanted, None) => (0..=u8::MAX)
             .map(|octet| Pin::new([octet; 32]))
             .find(|pin| !pins.contains(pin))
@@ -297,7 +298,7 @@ fn dane(policy: &TlsPolicy, shown: &SampleCertificate) -> DaneFacts {
     let record = match (shown.key, &shown.chain) {
         (KeyChoice::Other, _) => None,
         (KeyChoice::Wanted, Ok(())) => set.records.first(),
-        // An authority's record needs a path to it; the peer's own does not.
+        // A DANE-TA record needs a valid path; a DANE-EE record does not.
         (KeyChoice::Wanted, Err(_)) => set.records.iter().find(|record| record.usage == TlsaUsage::EndEntity),
     };
     let found = record.cloned().ok_or(DaneFault::NoMatch { records: set.records.len() });
@@ -327,7 +328,7 @@ mod tests {
         Verify::Dane(Arc::new(TlsaSet { base, records: vec![record], names, scope: DaneScope::Domain }))
     }
 
-    /// The cells of the policy table, in the order of [`Peer::servers`].
+    /// The cells of the policy table, in the order of [`SamplePeer::servers`].
     fn cells(policy: &TlsPolicy) -> Vec<String> {
         let reference = names(&["mx.example.org"]);
         let cell =

@@ -1,4 +1,4 @@
-//! The judge over every combination of policy and outcome.
+//! The judge, with every combination of policy and session.
 
 mod texts;
 
@@ -29,7 +29,7 @@ fn pin(octet: u8) -> Pin {
     Pin::new([octet; 32])
 }
 
-/// The records of mail.example.org; `octet` tells one set from another.
+/// The records of mail.example.org; each `octet` gives a different set.
 fn records(octet: u8, scope: DaneScope) -> Arc<TlsaSet> {
     Arc::new(TlsaSet {
         base: Domain::parse("mail.example.org").expect("a domain"),
@@ -48,7 +48,7 @@ fn host(text: &str) -> Domain {
     Domain::parse(text).expect("a domain")
 }
 
-/// What is no rung of the ladder: each proof is met by what meets it, and by nothing else.
+/// The proofs outside the ladder: each is satisfied by its own kind of certificate alone.
 fn others() -> Vec<Verify> {
     vec![
         Verify::Published(host("mail.example.org")),
@@ -58,7 +58,7 @@ fn others() -> Vec<Verify> {
     ]
 }
 
-/// From lax to strict: whatever satisfies one satisfies all before it.
+/// From lax to strict: a session that satisfies one satisfies all before it.
 fn ladder() -> Vec<Verify> {
     vec![
         Verify::None,
@@ -138,7 +138,7 @@ fn shown(names_in_it: &[&str], chain: Result<(), ChainFault>) -> PeerCertificate
     PeerCertificate::Certificate(Box::new(certificate(names_in_it, chain)))
 }
 
-/// Certificates that differ in what is no matter of chain and name.
+/// Certificates that differ in something other than chain and name.
 fn odd_ones() -> Vec<PeerCertificate> {
     let good = || certificate(&["mail.example.org"], Ok(()));
     let bad = || certificate(&["mail.example.net"], Err(ChainFault::SelfSigned));
@@ -150,7 +150,7 @@ fn odd_ones() -> Vec<PeerCertificate> {
         all.push(CertificateFacts { default_chain: Ok(()), ..base.clone() });
         all.push(CertificateFacts { dane: held(1, Ok(record(1))), ..base.clone() });
         all.push(CertificateFacts { dane: held(1, Err(DaneFault::NoMatch { records: 1 })), ..base.clone() });
-        // It matches, but other records than those that are demanded.
+        // It matches other records than the demanded ones.
         all.push(CertificateFacts { dane: held(2, Ok(record(2))), ..base.clone() });
         all.push(CertificateFacts { key: pin(1), dane: held(1, Ok(record(1))), ..base });
     }
@@ -190,7 +190,7 @@ fn references() -> [Vec<NamePattern>; 2] {
     [Vec::new(), names(&["mail.example.org"])]
 }
 
-/// Runs `check` over every combination there is.
+/// Runs `check` over every combination.
 fn for_all(check: impl Fn(&TlsPolicy, &TlsOutcome, &Verdict)) {
     for policy in policies() {
         for outcome in outcomes() {
@@ -201,7 +201,7 @@ fn for_all(check: impl Fn(&TlsPolicy, &TlsOutcome, &Verdict)) {
     }
 }
 
-/// The rule, written once more and differently: what meets a demand.
+/// The rule, written a second time and differently: true if the session satisfies the demand.
 fn is_met(demand: &Demand, facts: &TlsFacts) -> bool {
     if demand.min_strength == Strength::PostQuantum && facts.key_exchange != Some("X25519MLKEM768") {
         return false;
@@ -308,7 +308,7 @@ fn without_force_nothing_is_refused_and_only_spoilt_sessions_are_dialled_again()
             Verdict::Cleared(_) => assert!(!spoilt, "{outcome:?} goes on as if nothing had happened"),
             Verdict::Redial(fallback) => {
                 assert!(spoilt, "{outcome:?} is dialled again");
-                // The reason travels with the fresh connection.
+                // The clearance carries the reason to the new connection.
                 assert_eq!(fallback.clone().clearance().outcome(), outcome);
                 assert_eq!(fallback.clone().clearance().authentication(), &Authentication::Anonymous);
             }
@@ -371,7 +371,7 @@ fn an_acquaintance_made_earlier_meets_no_demand_that_asks_who_the_peer_is() {
         assert_eq!(policy.needed_handshake(), Handshake::Full, "{policy}");
         assert!(matches!(judge(&policy, earlier(), &[]), Verdict::Refused(_)), "{policy}");
     }
-    // The same certificate, shown now, is all that the second asks for.
+    // The same certificate in a full handshake satisfies the second policy.
     let policy = forced(TlsVersion::V1_2, Verify::Chain);
     assert!(matches!(judge(&policy, TlsOutcome::Tls(good()), &[]), Verdict::Cleared(_)));
     let Verdict::Refused(refusal) = judge(&policy, earlier(), &[]) else { panic!("refused") };
@@ -396,7 +396,7 @@ fn a_refusal_tells_what_the_peer_had_answered() {
                 assert!(is_anonymous, "{policy}: {session:?}");
             }
         }
-        // Where it met nothing, the record is that of a session of which nothing was demanded.
+        // If no demand is satisfied, the record is that of a session without demands.
         let TlsPolicy::Forced(demands) = policy else { panic!("{policy} refuses") };
         if judge_each(demands, outcome, &[]).iter().all(|(_, verdict)| verdict.is_err()) {
             assert!(!matches!(session.authentication, Authentication::Pinned(_) | Authentication::Dane { .. }));
@@ -422,7 +422,7 @@ fn a_refusal_tells_the_best_that_is_known_of_the_peer() {
         panic!("the certificate has another name")
     };
     assert_eq!(presented, names(&["mail.example.net"]));
-    // What DANE demands is met, what the connector demands is not: in whichever order they stand.
+    // The demand of DANE is satisfied, that of the connector is not; in either order.
     let held = DaneFacts::Checked { records: records(1, DaneScope::Domain), result: Ok(record(1)) };
     let (pinned, dane) = (Verify::Pin(vec![pin(1)]), Verify::Dane(records(1, DaneScope::Domain)));
     for (one, other) in [(pinned.clone(), dane.clone()), (dane, pinned)] {

@@ -1,11 +1,11 @@
-//! What refusals say, how names are matched (RFC 9525), how pins are read.
+//! The texts of refusals, the matching of names (RFC 9525) and the parsing of pins.
 
 use jiff::Timestamp;
 use proptest::prelude::*;
 
 use super::*;
 
-/// What a refusal says, and its status.
+/// The text of a refusal, and its status.
 fn refusal(policy: &TlsPolicy, outcome: TlsOutcome) -> (String, Status) {
     match judge(policy, outcome, &[]) {
         Verdict::Refused(refusal) => (refusal.to_string(), refusal.status()),
@@ -187,11 +187,11 @@ fn names_match_as_rfc_9525_says() {
         ("a.mail.example.org", "*.example.org", false),
         ("mail.badexample.org", "*.example.org", false),
         ("mail.example.org", "*.org", false),
-        // A-labels are the one spelling of a name, and a wildcard may stand for one.
+        // Names are compared as A-labels, and a wildcard may stand for one.
         ("bücher.example", "xn--bcher-kva.example", true),
         ("xn--bcher-kva.example", "*.example", true),
         ("bücher.example", "bucher.example", false),
-        // "*." in `names`: one label under it, or the wildcard itself; nothing wider.
+        // `*.` in `names` accepts one label below, or the wildcard itself.
         ("*.example.org", "mail.example.org", true),
         ("*.example.org", "*.example.org", true),
         ("*.example.org", "example.org", false),
