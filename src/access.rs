@@ -1,9 +1,9 @@
-//! May this peer hand us mail for this recipient? Whoever is not known may write to our own domains
-//! and to the postmaster, and nowhere else, however the address is dressed up.
+//! Relay access: decides whether a client may send mail to a recipient. A stranger may send to our own domains and to
+//! the postmaster, and nowhere else, however the address is written.
 //!
-//! Pure: addresses and the configuration go in. How a peer comes to be known (its network, or a
-//! connector whose inbound demand its session meets in full) is decided elsewhere; whether the
-//! mailbox exists is for the mailbox server to say. RFC 5321 §3.6.1, §4.5.1.
+//! This is a pure function of addresses and the configuration. A client is known by its network, or by a connector
+//! whose inbound demand its session satisfies; both are decided elsewhere. Whether the mailbox exists is for the
+//! mailbox server to decide. RFC 5321 §3.6.1, §4.5.1.
 
 use std::net::IpAddr;
 
@@ -12,63 +12,63 @@ use crate::config::{Config, DomainPattern, Relay};
 use crate::connector::Connectors;
 use crate::smtp::reply::{Reply, Status};
 
-/// What of the configuration decides.
+/// The settings that decide on relay access.
 #[derive(Debug, Clone, Copy)]
 pub struct RelayRules<'a> {
-    /// Our own name.
+    /// Our host name.
     pub hostname: &'a Domain,
-    /// Where mail to our postmaster goes.
+    /// The address of our postmaster.
     pub postmaster: &'a Mailbox,
-    /// `[relay]`.
+    /// The `[relay]` table.
     pub relay: &'a Relay,
-    /// The connectors, one of which may name this host.
+    /// The connectors; one of them may name this host.
     pub connectors: &'a Connectors,
 }
 
 impl<'a> RelayRules<'a> {
-    /// The rules of a configuration, whose connectors these are.
+    /// Takes the settings of a configuration and its connectors.
     #[must_use]
     pub fn new(config: &'a Config, connectors: &'a Connectors) -> Self {
         Self { hostname: &config.hostname, postmaster: &config.postmaster, relay: &config.relay, connectors }
     }
 
-    /// Checks that `[relay] domains` or a connector names a domain itself, not only by a wildcard.
+    /// Returns true if `[relay] domains` or a connector names this very domain, without a wildcard.
     fn has_exact_pattern(&self, domain: &Domain) -> bool {
         let ours = |pattern: &DomainPattern| matches!(pattern, DomainPattern::Exactly(name) if name == domain);
         self.relay.domains.iter().any(ours) || self.connectors.has_exact_pattern(domain)
     }
 }
 
-/// Who is asking.
+/// The client that sends RCPT.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RelayClient {
-    /// Its address, where it is known. An IPv4-mapped IPv6 address is taken for the IPv4 address it is.
+    /// The client's address, if known. An IPv4-mapped IPv6 address counts as the IPv4 address.
     pub address: Option<IpAddr>,
-    /// Our own address that it speaks to.
+    /// Our own address, to which the client is connected.
     pub local: IpAddr,
-    /// Whether its session has met everything that a connector with `relay = true` demands.
+    /// True if the session satisfies the demand of a connector with `relay = true`.
     pub may_relay: bool,
 }
 
-/// Why a recipient is not taken.
+/// The reason why a recipient is rejected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum RelayDenied {
-    /// A domain that is not ours.
+    /// The domain is not one of ours.
     #[error("Relaying denied: this server takes no mail for that domain from your address")]
     Domain,
-    /// An address literal in place of a domain.
+    /// The recipient has an address literal in place of a domain.
     #[error("Relaying denied: this server takes no mail for address literals from your address")]
     Literal,
-    /// Our domain, but a local part that says where to send it on ("user%other@ours", "other!user@ours").
+    /// The domain is ours, but the local part names a further destination ("user%other@ours", "other!user@ours").
     #[error("Relaying denied: the local part has a routing character (\"%\", \"!\" or \"@\")")]
     Routing,
-    /// A local part without a domain, which is a user of this host to our own clients alone.
+    /// There is no domain. Only our own clients may write to a user of this host like that.
     #[error("Bad recipient address: there is no \"@domain\"")]
     NoDomain,
 }
 
 impl RelayDenied {
-    /// The answer to RCPT.
+    /// The reply to RCPT.
     #[must_use]
     pub fn reply(self) -> Reply {
         let (code, status) = match self {
@@ -79,10 +79,10 @@ impl RelayDenied {
     }
 }
 
-/// The mailbox that a forward-path means to us, if this peer may send there.
+/// Returns the mailbox for a forward-path, if this client may send there.
 ///
 /// # Errors
-/// [`Denied`], which knows its reply.
+/// [`RelayDenied`], which has the reply.
 pub fn resolve_recipient(
     rules: RelayRules<'_>,
     client: RelayClient,
@@ -102,7 +102,7 @@ pub fn resolve_recipient(
         Host::Domain(domain) => domain == rules.hostname,
         Host::Literal(address) => address.to_canonical() == local,
     };
-    // Every server has a postmaster (RFC 5321 §4.5.1), and a name of its own.
+    // Every server has a postmaster, also under its own name (RFC 5321 §4.5.1).
     if is_this_host && mailbox.local_part().eq_ignore_ascii_case("postmaster") {
         return Ok(rules.postmaster.clone());
     }
@@ -122,22 +122,24 @@ pub fn resolve_recipient(
     }
 }
 
-/// Checks that a peer may send to any domain. Whoever may not is a stranger.
+/// Returns true if a client may send to any domain. Any other client is a stranger.
 #[must_use]
 pub fn may_relay(relay: &Relay, client: RelayClient) -> bool {
     client.may_relay || is_own_client(relay, client.address)
 }
 
-/// Checks that a client belongs to `[relay] networks`. A client without a known address does not.
+/// Returns true if a client is in `[relay] networks`. A client without a known address is not.
 #[must_use]
 pub fn is_own_client(relay: &Relay, address: Option<IpAddr>) -> bool {
     let address = address.map(|address| address.to_canonical());
     address.is_some_and(|address| relay.networks.iter().any(|network| network.contains(&address)))
 }
 
-/// The mailbox that mail to a user of this very host goes to, `user@HOSTNAME` and `user@localhost`: the postmaster's, for
-/// there are no mailboxes here, and `*` would send it out and back. Where the configuration names the host, its way is
-/// settled, and `localhost` is another word for it. Nothing for every other mailbox.
+/// Returns the mailbox for mail to a user of this host, `user@HOSTNAME` or `user@localhost`; `None` for any other
+/// address.
+///
+/// There are no mailboxes here, so that mail goes to the postmaster: the connector `*` would send it out and back
+/// again. If the configuration names our host name as a domain, its mail is relayed, and `localhost` stands for it.
 #[must_use]
 pub fn local_mailbox(rules: RelayRules<'_>, mailbox: &Mailbox) -> Option<Mailbox> {
     let domain = mailbox.host().domain()?;

@@ -1,8 +1,8 @@
-//! Which connector speaks for a domain, and what its demand means for one hop.
+//! Connectors: the choice of a connector for a domain, and the policy that it makes for a hop.
 //!
-//! The most specific pattern wins, whatever the order in the file. Nothing is looked up here and
-//! nothing is judged: the winner's words, joined with what else is known of the hop, become a
-//! [`TlsPolicy`] for [`crate::tls::judge`].
+//! The most specific domain pattern wins, whatever the order in the file. This module looks nothing up and judges
+//! nothing: it joins the connector's settings with what else is known of the hop into a [`TlsPolicy`] for
+//! [`crate::tls::judge`].
 
 mod demand_text;
 mod layers;
@@ -22,7 +22,7 @@ use crate::address::{Domain, Host};
 use crate::config::{Connector, DomainPattern, Exception, TlsDemand, VerifyWanted};
 use crate::tls::{Demand, Layer, NamePattern, Strength, TlsPolicy, Unmeetable, Verify};
 
-/// The connectors of a configuration, ready to be asked.
+/// The connectors of a configuration, indexed by domain pattern.
 #[derive(Debug, Clone)]
 pub struct Connectors {
     exactly: HashMap<Domain, Arc<Connector>>,
@@ -31,14 +31,13 @@ pub struct Connectors {
 }
 
 impl Connectors {
-    /// Gathers the connectors. `default` speaks for what no pattern names.
+    /// Indexes the connectors. `default` applies to domains that no pattern names.
     ///
-    /// Two connectors with one pattern are a fault that the configuration has already refused; were
-    /// there any, the first would win.
+    /// The configuration rejects a pattern that two connectors have; if there were one, the first connector would win.
     #[must_use]
     pub fn new(connectors: &[Arc<Connector>], default: Arc<Connector>) -> Self {
         let mut all = Self { exactly: HashMap::new(), below: HashMap::new(), any: default };
-        // Backwards, so that the first of two overwrites the second.
+        // In reverse order, so that the first of two overwrites the second.
         for connector in connectors.iter().rev() {
             for pattern in &connector.domains {
                 match pattern {
@@ -55,7 +54,7 @@ impl Connectors {
         all
     }
 
-    /// The connector that speaks for a domain.
+    /// The connector for a domain.
     #[must_use]
     pub fn for_domain(&self, domain: &Domain) -> &Arc<Connector> {
         if let Some(connector) = self.exactly.get(domain) {
@@ -64,13 +63,13 @@ impl Connectors {
         self.for_any_below(domain)
     }
 
-    /// Whether a connector names this very domain, not only with a wildcard.
+    /// Returns true if a pattern names this very domain, without a wildcard.
     #[must_use]
     pub fn has_exact_pattern(&self, domain: &Domain) -> bool {
         self.exactly.contains_key(domain)
     }
 
-    /// The connector that a pattern above the domain names.
+    /// The connector whose wildcard pattern covers the domain.
     fn for_any_below(&self, domain: &Domain) -> &Arc<Connector> {
         let mut above = domain.parent();
         while let Some(ancestor) = above {
@@ -88,7 +87,7 @@ impl Connectors {
         &self.any
     }
 
-    /// The connector for what stands right of the "@". No pattern but `*` can name an address literal.
+    /// The connector for the host part of an address. Only the pattern `*` covers an address literal.
     #[must_use]
     pub fn for_host(&self, host: &Host) -> &Arc<Connector> {
         match host {
@@ -98,10 +97,11 @@ impl Connectors {
     }
 }
 
-/// The connector's own floor for one hop of one recipient domain, DANE apart.
+/// The connector's own demand for one hop of a recipient domain, without DANE.
 ///
-/// `smart_host` is the hop where the route names it, `None` where it came from MX: without `names`, a
-/// name demand wants the smart host's own name, else the recipient domain or one label under it.
+/// `smart_host` is the hop if it comes from the connector's route, `None` if it comes from MX. Where the connector has
+/// no `names`, `verify = "name"` expects the name of the smart host, or else the recipient domain or one label below
+/// it.
 fn outbound_floor(connector: &Connector, recipient: &Host, smart_host: Option<&Host>, now: Timestamp) -> TlsPolicy {
     let default_names = || match (smart_host, recipient) {
         (Some(Host::Domain(name)), _) => Verify::Name(vec![NamePattern::Exact(name.clone())]),
@@ -119,14 +119,14 @@ fn outbound_floor(connector: &Connector, recipient: &Host, smart_host: Option<&H
     floor(connector, layer, demand, connector.outbound.min_strength, default_names)
 }
 
-/// The connector's exception, while it holds: to the end of its last day, in UTC.
+/// The connector's exception, if it has not ended. It ends with its last day, in UTC.
 #[must_use]
 pub fn exception(connector: &Connector, now: Timestamp) -> Option<&Exception> {
     let today = now.to_zoned_datetime(TimeZone::UTC).date();
     connector.outbound.exception.as_ref().filter(|exception| today <= exception.until)
 }
 
-/// The connector's exception, once its last day is over: the connector's own demand holds again.
+/// The connector's exception, if it has ended. The connector's own demand holds again.
 #[must_use]
 pub fn ended_exception(connector: &Connector, now: Timestamp) -> Option<&Exception> {
     match exception(connector, now) {
@@ -135,22 +135,22 @@ pub fn ended_exception(connector: &Connector, now: Timestamp) -> Option<&Excepti
     }
 }
 
-/// Whether the connector, as it stands now, makes DANE mandatory.
+/// Returns true if the connector makes DANE mandatory, and no exception suspends that.
 #[must_use]
 pub fn demands_dane(connector: &Connector, now: Timestamp) -> bool {
     let mandatory = matches!(connector.outbound.tls, TlsDemand::Forced { verify: VerifyWanted::Dane, .. });
     mandatory && exception(connector, now).is_none()
 }
 
-/// The policy for sessions that carry mail from this connector's domains.
+/// The policy for sessions that bring mail from this connector's domains.
 #[must_use]
 pub fn inbound_policy(connector: &Connector) -> TlsPolicy {
-    // The configuration refuses an inbound name demand without names.
+    // The configuration rejects an inbound `verify = "name"` without `names`.
     floor(connector, Layer::Connector, connector.inbound.tls, Strength::Classical, || Verify::Name(Vec::new()))
 }
 
-/// What a direction demands. That its `verify = "dane"` wants records as well is for `join` to say, which
-/// knows them; so it is never met here alone, but always joined with them.
+/// Makes the policy of one direction. `verify = "dane"` adds no proof here: `layers` adds it, which knows the TLSA
+/// records.
 fn floor(
     connector: &Connector,
     layer: Layer,
@@ -233,7 +233,7 @@ mod tests {
                 ("b.example.org", "below"),
                 ("a.b.example.org", "deep"),
                 ("x.a.b.example.org", "deep"),
-                // "*.example.org" is not example.org itself, nor a name that merely ends so.
+                // `*.example.org` covers neither example.org nor a name that merely ends with it.
                 ("example.org", "org"),
                 ("badexample.org", "org"),
                 ("org", "any"),
@@ -303,7 +303,7 @@ mod tests {
             (DomainPattern::Any, "default"),
             (DomainPattern::Below(domain("net")), "default"),
             (DomainPattern::Below(domain("example.org")), "below"),
-            // What is below mail.example.org is below example.org; mail.example.org itself is another matter.
+            // Names below mail.example.org are below example.org; mail.example.org itself is not covered.
             (DomainPattern::Below(domain("mail.example.org")), "below"),
             (DomainPattern::Exactly(domain("mail.example.org")), "exact"),
             (DomainPattern::Exactly(domain("example.org")), "org"),
@@ -367,7 +367,7 @@ mod tests {
         connector.outbound.min_strength = Strength::PostQuantum;
         let strength = |connector: &Connector| {
             let floor = outbound_floor(connector, &recipient, None, Timestamp::UNIX_EPOCH);
-            // What others demand beside it has no opinion, and does not lower it.
+            // A demand of another layer has no minimum strength, and does not lower this one.
             let raised = floor.clone().raised_by(Demand::new(Layer::Dane, Verify::None));
             (floor.min_strength(), raised.min_strength())
         };

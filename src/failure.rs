@@ -1,8 +1,8 @@
-//! The one failure judge: what a failure means for the recipients it struck.
+//! The failure judge: decides what a failure means for the recipients that it affects.
 //!
-//! A failure has a scope (whom does it concern?) and a persistence (will it pass?). The judge turns
-//! both into the next step. It sends nothing, waits for nothing and knows no schedule. After the
-//! manner of RFC 5321 §4.2.1, §5.1, RFC 3463 and, for REQUIRETLS, RFC 8689 §4.2.1.
+//! A failure has a scope (what it affects) and a persistence (whether it may pass). The judge derives the next step
+//! from both. It sends nothing, waits for nothing and knows no schedule. The rules follow RFC 5321 §4.2.1 and §5.1, RFC
+//! 3463 and, for REQUIRETLS, RFC 8689 §4.2.1.
 
 mod tls_demanded;
 
@@ -12,58 +12,58 @@ use crate::config::OnFailure;
 use crate::smtp::reply::{EnhancedStatusCode, Reply, Severity, Status};
 use crate::tls::{Refusal, SessionTls, TlsOutcome};
 
-/// Whom a failure concerns.
+/// The part of an attempt that a failure affects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scope {
-    /// One host or address: another hop may do better.
+    /// One host or address; another hop may succeed.
     Hop,
-    /// The destination domain as a whole: no hop will do better.
+    /// The destination as a whole; no hop can succeed.
     Destination,
-    /// This message, whoever its recipients are.
+    /// This message, for all recipients.
     Message,
     /// One recipient.
     Recipient,
 }
 
-/// Whether a failure will pass.
+/// The persistence of a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Persistence {
-    /// It may pass: 4xx, the network, our own trouble.
+    /// It may pass: a 4xx reply, the network, or a problem of ours.
     Transient,
-    /// It will not: 5xx.
+    /// It will not pass: a 5xx reply.
     Permanent,
 }
 
-/// What went wrong.
+/// The cause of a failure.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Cause {
-    /// The connector's demand was not met.
+    /// The connector's demand, or that of another layer, is not satisfied.
     Policy(Box<Refusal>),
-    /// What the message itself requires was not to be had (REQUIRETLS, RFC 8689).
+    /// The demand of REQUIRETLS is not satisfied (RFC 8689).
     RequireTls(RequireTlsUnmet),
-    /// The peer said no, to this command.
+    /// The peer rejected a command.
     Reply {
-        /// The command or stage, as "RCPT TO" or "greeting".
+        /// The command or stage, such as "RCPT TO" or "greeting".
         stage: &'static str,
-        /// What it said.
+        /// The peer's reply.
         reply: Reply,
     },
-    /// The host is this relay itself: what shows it.
+    /// The host is this relay itself; the evidence for that.
     Ourselves(String),
-    /// The published TLS policy of the domain or the host cannot be looked up, or is out of date: in words.
+    /// The published TLS policy of the domain or host cannot be looked up, or is out of date; the reason.
     Discovery(String),
-    /// Anything else, in words: network, DNS, protocol, our own disk.
+    /// Any other cause, as text: network, DNS, protocol, our own disk.
     Other(String),
 }
 
-/// Why a hop cannot have a message that requires TLS on its whole way (RFC 8689 §4.2.1).
+/// The reason why a hop cannot receive a message with REQUIRETLS (RFC 8689 §4.2.1).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RequireTlsUnmet {
-    /// The session falls short: step 4, or what the way there is known by, step 2.
+    /// The session does not satisfy the demand (step 4), or the host is not proven to be the domain's (step 2).
     Session(Box<Refusal>),
-    /// The connector switches TLS off, and that is not overruled by a message: nobody is dialled.
+    /// The connector switches TLS off, and a message cannot overrule that. No connection is made.
     Off,
-    /// The peer does not offer REQUIRETLS: step 5.
+    /// The peer does not offer REQUIRETLS (step 5).
     NotOffered,
 }
 
@@ -81,29 +81,28 @@ impl fmt::Display for RequireTlsUnmet {
     }
 }
 
-/// A failure: scope, persistence, status and cause, and the host it happened with.
+/// A failure: scope, persistence, status and cause, and the host where it happened.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
-    /// Whom it concerns.
+    /// The part of the attempt that it affects.
     pub scope: Scope,
-    /// Whether it will pass.
+    /// The persistence.
     pub persistence: Persistence,
-    /// Subject and detail of its enhanced status; the class follows from the outcome.
+    /// Subject and detail of the enhanced status; the class follows from the outcome.
     pub status: Status,
-    /// What went wrong.
+    /// The cause.
     pub cause: Cause,
-    /// The peer, as `mx.example.org [192.0.2.1]:25`, where there was one.
+    /// The peer, as `mx.example.org [192.0.2.1]:25`, if there was one.
     pub peer: Option<String>,
-    /// The session under TLS that it ended before mail could be spoken of, for the record.
+    /// The TLS of the session, if the failure ended a TLS session before MAIL FROM; for the record.
     pub session: Option<Box<SessionTls>>,
 }
 
 impl Failure {
-    /// A peer's negative reply, of which not more is kept than is worth telling. The enhanced status is the peer's
-    /// own where it gave one.
+    /// A peer's reply that is not the expected one, shortened for logs and reports. The enhanced status is the peer's,
+    /// if it gave one.
     ///
-    /// A reply that is not negative where a negative or another positive one belongs (a 2xx to DATA,
-    /// say) is a fault of the peer's that may pass.
+    /// An unexpected positive reply, such as 2xx to DATA, is a fault of the peer that may pass.
     #[must_use]
     pub fn reply(scope: Scope, stage: &'static str, reply: Reply) -> Self {
         let persistence = match reply.severity() {
@@ -124,8 +123,8 @@ impl Failure {
         }
     }
 
-    /// A peer's negative reply on a session that came to this. One that demands TLS may pass where TLS was tried there
-    /// and failed, or was not offered: then both reasons are given, and another hop may do better.
+    /// A peer's negative reply in a session with this TLS outcome. If it demands TLS that we tried and failed to use,
+    /// or that was not offered, the failure may pass at another hop, and its text gives both reasons.
     #[must_use]
     pub fn reply_in_session(scope: Scope, stage: &'static str, reply: Reply, outcome: &TlsOutcome) -> Self {
         match tls_demanded::reason(&reply, outcome) {
@@ -139,7 +138,7 @@ impl Failure {
         }
     }
 
-    /// A hop that does not meet the connector's demand.
+    /// A hop that does not satisfy the policy.
     #[must_use]
     pub fn policy(refusal: Refusal) -> Self {
         Self {
@@ -152,8 +151,8 @@ impl Failure {
         }
     }
 
-    /// A hop that cannot have a message that requires TLS. It will not pass: the sender is to hear of it,
-    /// once every hop has said so (RFC 8689 §4.2.1).
+    /// A hop that cannot receive a message with REQUIRETLS. It is permanent: the message bounces once every hop has
+    /// failed so (RFC 8689 §4.2.1).
     #[must_use]
     pub fn require_tls(why: RequireTlsUnmet) -> Self {
         let status = match why {
@@ -170,8 +169,8 @@ impl Failure {
         }
     }
 
-    /// A host that is this relay itself. One host does not prove a mail loop, so it may pass: it is left out, with
-    /// every host that is not better (RFC 5321 §5.1).
+    /// A host that is this relay itself. One such host is no proof of a mail loop, so the failure is transient: the
+    /// host is left out, with every host that is not preferred to it (RFC 5321 §5.1).
     #[must_use]
     pub fn ourselves(how: impl Into<String>) -> Self {
         let (scope, persistence) = (Scope::Hop, Persistence::Transient);
@@ -185,26 +184,26 @@ impl Failure {
         }
     }
 
-    /// Whether the host is this relay itself.
+    /// Returns true if the host is this relay itself.
     #[must_use]
     pub fn is_ourselves(&self) -> bool {
         matches!(self.cause, Cause::Ourselves(_))
     }
 
-    /// Whether it speaks of what this message requires, and so of no other message.
+    /// Returns true if the failure concerns REQUIRETLS, and so no other message.
     #[must_use]
     pub fn is_require_tls(&self) -> bool {
         matches!(self.cause, Cause::RequireTls(_))
     }
 
-    /// Makes the failure of a hop whose published TLS policy cannot be looked up and had to be known. It is temporary.
+    /// A hop whose published TLS policy is needed and cannot be looked up. It is transient.
     #[must_use]
     pub fn discovery(status: Status, text: impl Into<String>) -> Self {
         let cause = Cause::Discovery(text.into());
         Self { cause, ..Self::transient(Scope::Hop, status, "") }
     }
 
-    /// Any other trouble that may pass.
+    /// Any other transient failure.
     #[must_use]
     pub fn transient(scope: Scope, status: Status, text: impl Into<String>) -> Self {
         Self {
@@ -217,27 +216,27 @@ impl Failure {
         }
     }
 
-    /// Any other trouble that will not pass.
+    /// Any other permanent failure.
     #[must_use]
     pub fn permanent(scope: Scope, status: Status, text: impl Into<String>) -> Self {
         Self { persistence: Persistence::Permanent, ..Self::transient(scope, status, text) }
     }
 
-    /// Names the peer.
+    /// Adds the peer.
     #[must_use]
     pub fn with_peer(mut self, peer: impl Into<String>) -> Self {
         self.peer = Some(peer.into());
         self
     }
 
-    /// Notes the session that it ended.
+    /// Adds the TLS of the session that the failure ended.
     #[must_use]
     pub fn with_session(mut self, session: &SessionTls) -> Self {
         self.session = Some(Box::new(session.clone()));
         self
     }
 
-    /// The full status where the failure ends as transient, or as permanent.
+    /// The enhanced status code, with the class of the persistence in which the failure ends.
     #[must_use]
     pub fn enhanced(&self, ends_as: Persistence) -> EnhancedStatusCode {
         match ends_as {
@@ -246,7 +245,7 @@ impl Failure {
         }
     }
 
-    /// The peer's reply, where there was one.
+    /// The peer's reply, if there was one.
     #[must_use]
     pub fn peer_reply(&self) -> Option<&Reply> {
         match &self.cause {
@@ -272,25 +271,24 @@ impl fmt::Display for Failure {
     }
 }
 
-/// What is to be done about a failure.
+/// The next step after a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NextStep {
-    /// The next hop may be tried for the same recipients.
+    /// The next hop is tried for the same recipients.
     NextHop,
     /// The recipients wait for the next attempt.
     Defer,
     /// The recipients wait for an operator.
     Hold,
-    /// The recipients are given up and their sender is told.
+    /// The recipients are given up and reported to the sender.
     Bounce,
 }
 
-/// Judges a failure. `hops_left` says whether another hop could be tried in this attempt.
+/// Decides what follows from a failure. `hops_left` is true if another hop can be tried in this attempt.
 ///
-/// A negative answer that may pass moves on to the next hop, as RFC 5321 §5.1 wants alternate MX
-/// hosts to be used; one that will not pass ends the matter for whom it concerns. A hop's own 5xx
-/// (its greeting, say) speaks for that host alone and never bounces mail by itself. That no hop promises
-/// what the message requires does (RFC 8689 §4.2.1).
+/// After a transient negative reply the next hop is tried, as RFC 5321 §5.1 asks for; a permanent one is final for what
+/// it affects. A hop's own 5xx, such as its greeting, is about that host alone and never bounces mail by itself. Only
+/// the lack of REQUIRETLS at every hop does (RFC 8689 §4.2.1).
 #[must_use]
 pub fn decide(failure: &Failure, hops_left: bool, on_failure: OnFailure) -> NextStep {
     match (failure.scope, failure.persistence) {
@@ -316,16 +314,16 @@ pub fn decide(failure: &Failure, hops_left: bool, on_failure: OnFailure) -> Next
     }
 }
 
-/// How one attempt ended for one recipient.
+/// The outcome of one attempt for one recipient.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RecipientOutcome {
-    /// The next hop took responsibility, with this reply.
+    /// The next hop accepted the message, with this reply.
     Delivered(Reply),
-    /// Not this time.
+    /// A later attempt follows.
     Deferred(Failure),
-    /// Not before an operator decides.
+    /// An operator must decide.
     Held(Failure),
-    /// Given up.
+    /// The recipient is given up.
     Bounced(Failure),
 }
 
@@ -350,7 +348,7 @@ mod tests {
         Failure { scope, persistence, status: Status(0, 0), cause, peer: None, session: None }
     }
 
-    /// Scope, persistence; the step with hops left, and without.
+    /// Scope and persistence; the step with hops left, and without.
     const TABLE: [(Scope, Persistence, NextStep, NextStep); 8] = [
         (Hop, Transient, NextHop, Defer),
         (Hop, Permanent, NextHop, Defer),
@@ -413,7 +411,7 @@ mod tests {
             (550, Some(Status(1, 1)), Permanent, Status(1, 1)),
             (550, None, Permanent, Status(0, 0)),
             (421, None, Transient, Status(0, 0)),
-            // Positive where a negative one belongs: the peer is confused, perhaps not for ever.
+            // A positive reply in place of a negative one is a fault of the peer, which may pass.
             (250, None, Transient, Status(0, 0)),
             (354, None, Transient, Status(0, 0)),
         ] {

@@ -1,4 +1,4 @@
-//! Every spelling that might be a way through, from every kind of peer.
+//! Every spelling of a recipient that might allow relaying, from every kind of client.
 
 use std::path::Path;
 
@@ -34,7 +34,7 @@ fn resolve(address: &str, may_relay: bool, path: &str) -> Result<String, RelayDe
     resolve_with(&relay(), &[], address, may_relay, path)
 }
 
-/// Asks where a connector has these domains.
+/// Resolves a recipient while a connector has these domains.
 fn resolve_with(
     relay: &Relay,
     connector: &[&str],
@@ -168,7 +168,7 @@ fn mail_for_this_very_host_goes_to_the_postmaster() {
             Ok("admin@example.com".into())
         );
     }
-    // It opens nothing to others.
+    // Strangers may not write to a user of this host.
     for path in ["root@relay.example.com", "root@localhost"] {
         assert_eq!(resolve(STRANGER, false, path), Err(RelayDenied::Domain), "{path}");
     }

@@ -1,4 +1,4 @@
-//! What is an address and what is none, and that what was kept is read again.
+//! Valid and invalid addresses, and reading back of stored ones.
 
 use proptest::prelude::*;
 
@@ -27,7 +27,7 @@ fn a_domain_has_no_other_ascii_than_letters_digits_hyphens_and_underscores() {
     for text in ["mail_1.example", "_a.example", "a_.example", "_.example"] {
         assert_eq!(Domain::parse(text).expect(text).as_str(), text);
     }
-    // What IDNA maps to a character that is denied is denied.
+    // A character that IDNA maps to a denied one is denied.
     assert!(Domain::parse("a\u{ff0f}b.example").is_err());
 }
 
@@ -96,7 +96,7 @@ fn paths_know_their_special_forms() {
     }
 }
 
-/// A mailbox whose domain has this many labels of one U-label: `xn--tda`, five octets more than is written.
+/// A mailbox whose domain has this many labels of one U-label; the A-label `xn--tda` is five octets longer.
 fn widened(local: usize, labels: usize) -> String {
     format!("{}@{}", "a".repeat(local), vec!["\u{fc}"; labels].join("."))
 }

@@ -1,4 +1,4 @@
-//! The demand that held for a hop, as one field of a log line.
+//! The demand for a hop, as one field of a log line.
 
 use jiff::Timestamp;
 
@@ -6,10 +6,10 @@ use super::exception;
 use crate::config::{Connector, TlsDemand};
 use crate::tls::{Layer, TlsPolicy};
 
-/// The demand in force at a hop: its level, and each demand with the layer that set it, as in
-/// `forced (connector: TLS; DANE: TLS with …)`. An exception that holds is named with its last day.
+/// Describes the demand in force for a hop: its level, and each demand with its layer, as in `forced (connector: TLS;
+/// DANE: TLS with …)`. An exception in force is named with its last day.
 ///
-/// Without a policy no hop came as far as that, and only the level that the connector sets by itself is known.
+/// Without a policy the attempt did not get as far as a hop, and only the connector's own level is known.
 #[must_use]
 pub fn describe_demand(connector: &Connector, policy: Option<&TlsPolicy>, now: Timestamp) -> String {
     let exception = exception(connector, now);
@@ -90,9 +90,9 @@ mod tests {
             (&*off, Some(TlsPolicy::Off), "2027-01-31", "off (exception until 2027-01-31)"),
             (&*any, Some(forced(Layer::Exception)), "2027-01-31", "forced (exception until 2027-01-31: TLS)"),
             (&*clear, Some(forced(Layer::Dane)), "2027-01-31", "forced (DANE: TLS; exception until 2027-01-31)"),
-            // It has ended.
+            // The exception has ended.
             (&*clear, Some(forced(Layer::Connector)), "2027-02-01", "forced (connector: TLS)"),
-            // Nobody came as far as a hop.
+            // The attempt did not get as far as a hop.
             (&*clear, None, "2027-01-31", "opportunistic (exception until 2027-01-31)"),
             (&*clear, None, "2027-02-01", "forced (connector)"),
             ("tls = \"opportunistic\"", None, "2027-02-01", "opportunistic"),

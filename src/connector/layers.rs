@@ -1,8 +1,8 @@
-//! The one place where all layers join: the connector's floor, raised by what the domain publishes, by
-//! what the message asks and by what the domain did before. Never lowered.
+//! The join of all layers: the connector's demand, raised by what the domain publishes, by REQUIRETLS and by the
+//! downgrade memory. No layer lowers a demand.
 //!
-//! A pure function over [`Findings`], which [`crate::discovery`] makes. RFC 7672 §2.2 (DANE), RFC 8461 §5
-//! and §2 (MTA-STS stands back behind DANE), RFC 8689 §4.2 (REQUIRETLS, and `TLS-Required: No`).
+//! This is a pure function of [`HopFacts`], which [`crate::discovery`] gathers. The rules are RFC 7672 §2.2 (DANE), RFC
+//! 8461 §5 and §2 (MTA-STS yields to DANE), RFC 8689 §4.2 (REQUIRETLS and `TLS-Required: No`).
 
 #[cfg(test)]
 mod tests;
@@ -17,82 +17,82 @@ use crate::config::{Connector, Downgrade};
 use crate::envelope::TlsRequirement;
 use crate::tls::{DaneScope, Demand, Layer, NamePattern, TlsPolicy, TlsaSet, Unmeetable, Verify};
 
-/// What is known of one hop, beside its connector, before it is dialled.
+/// The facts about one hop, beside its connector, before the connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HopFacts {
-    /// What its TLSA records say.
+    /// The result of the TLSA lookup.
     pub dane: DaneFinding,
-    /// What the domain's MTA-STS policy says of it.
+    /// The part of the domain's MTA-STS policy that concerns the host.
     pub mta_sts: MtaStsFinding,
-    /// Whether DNSSEC or the administrator says that the host is the domain's.
+    /// The proof that the host is the domain's.
     pub host_proof: HostProof,
-    /// What the domain did before.
+    /// The domain's entry in the downgrade memory.
     pub memory: MemoryFinding,
 }
 
-/// TLSA records.
+/// The result of a TLSA lookup.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DaneFinding {
-    /// Nobody looked; why.
+    /// No lookup was made, for this reason.
     NotLookedUp(&'static str),
-    /// There are none that count: denied by DNSSEC, or the zone is not signed. In words.
+    /// There is no record that counts: DNSSEC denies it, or the zone is not signed; the reason.
     Absent(String),
-    /// There are secure ones, and none can be used: TLS without authentication (RFC 7672 §2.2).
+    /// There are secure records but no usable one; the reason. TLS without authentication is mandatory (RFC 7672 §2.2).
     Unusable(String),
-    /// These.
+    /// The usable records.
     Usable(Arc<TlsaSet>),
 }
 
-/// An MTA-STS policy, as far as it concerns this host.
+/// The result of an MTA-STS lookup, for one host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum MtaStsFinding {
-    /// Nobody looked; why.
+    /// No lookup was made, for this reason.
     NotLookedUp(&'static str),
-    /// There is no policy in force; why.
+    /// No policy is in force, for this reason.
     None(String),
-    /// `mode: enforce`.
+    /// A policy with `mode: enforce`.
     Enforce(MtaStsListing),
-    /// `mode: testing`: only reported.
+    /// A policy with `mode: testing`, which only affects reports.
     Testing(MtaStsListing),
 }
 
-/// Whether the policy lists the host.
+/// The presence of a host in an MTA-STS policy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum MtaStsListing {
-    /// It does.
+    /// The policy lists the host.
     Listed,
-    /// It lists these instead.
+    /// The policy lists these hosts, but not this one.
     NotListed(Vec<NamePattern>),
 }
 
-/// What says that mail for the domain belongs to this host.
+/// The proof that a host may receive mail for the domain.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum HostProof {
-    /// The administrator: the host stands in the connector's route.
+    /// The connector's route names the host.
     SmartHost,
-    /// The recipient's address, which names the host itself.
+    /// The recipient's address literal names the host.
     Literal,
-    /// DNSSEC: the MX records, or their absence, are secure.
+    /// DNSSEC secures the MX records, or their absence.
     Secure,
-    /// Unsigned DNS; why it is.
+    /// None: the MX records are not signed, for this reason.
     Insecure(String),
-    /// The host is the domain itself, for want of MX records, but that there are none is unsigned DNS; why.
+    /// The host is the domain itself, since it has no MX records, but their absence is not signed; the reason.
     OwnHost(String),
 }
 
-/// What was seen of the domain before.
+/// A domain's entry in the downgrade memory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum MemoryFinding {
-    /// It never took TLS, or nothing is known.
+    /// The domain has never used TLS, or is not known.
     Nothing,
-    /// It took TLS, last on this occasion.
+    /// The domain has used TLS.
     TookTls {
-        /// When.
+        /// The last time.
         last: Timestamp,
     },
 }
 
-/// The policy for one hop: every layer joined.
+/// Joins all layers into the policy for one hop.
 #[must_use]
 pub fn outbound_policy(
     connector: &Connector,
@@ -116,7 +116,7 @@ pub fn outbound_policy(
         raise(Some(Demand::new(Layer::Connector, mandatory_dane(facts))));
     }
     match requirement {
-        // The sender sets aside what domains publish (RFC 8689 §4.2.2).
+        // The sender waives what domains publish (RFC 8689 §4.2.2).
         TlsRequirement::Relaxed => {}
         TlsRequirement::Ordinary | TlsRequirement::Require => {
             raise(dane(&facts.dane));
@@ -135,8 +135,8 @@ pub fn outbound_policy(
     policy
 }
 
-/// `verify = "dane"`: TLSA records, of a host that is the domain's. Whoever forges unsigned MX records names a
-/// signed host of his own, whose certificate its TLSA records name (RFC 7672 §2.2.1).
+/// The proof for `verify = "dane"`: TLSA records of a host that is proven to be the domain's. An attacker who forges
+/// unsigned MX records could name a signed host of his own, with TLSA records for his certificate (RFC 7672 §2.2.1).
 fn mandatory_dane(facts: &HopFacts) -> Verify {
     let unsigned = match &facts.host_proof {
         HostProof::SmartHost | HostProof::Literal | HostProof::Secure => None,
@@ -160,8 +160,8 @@ fn dane(found: &DaneFinding) -> Option<Demand> {
     }
 }
 
-/// MTA-STS stands back where DANE authenticates the host (RFC 8461 §2); where its records cannot be used,
-/// they authenticate nobody.
+/// The demand of MTA-STS. It yields to DANE where TLSA records are usable (RFC 8461 §2); unusable records authenticate
+/// no host.
 fn mta_sts(facts: &HopFacts, hop: &Host) -> Option<Demand> {
     let listing = match (&facts.dane, &facts.mta_sts) {
         (DaneFinding::Usable(_), _) => return None,
@@ -171,7 +171,7 @@ fn mta_sts(facts: &HopFacts, hop: &Host) -> Option<Demand> {
             MtaStsFinding::Enforce(listing),
         ) => listing,
     };
-    // A policy lists names; an address has none.
+    // An MTA-STS policy lists names; an address literal has none.
     let host = hop.domain()?;
     let verify = match listing {
         MtaStsListing::Listed => Verify::Published(host.clone()),
@@ -184,8 +184,8 @@ fn not_listed(host: &Domain, listed: &[NamePattern]) -> Verify {
     Verify::Impossible(Unmeetable::NotListed { host: host.clone(), listed: listed.to_vec() })
 }
 
-/// A host that is proven to be the domain's, and that proves to be itself (RFC 8689 §4.2.1). A host in the
-/// administrator's route is proven by that, and proves to be itself with one of the connector's `names`, too.
+/// The proof for REQUIRETLS: a host that is proven to be the domain's and that proves its name (RFC 8689 §4.2.1). A
+/// host in the connector's route counts as proven, and may also prove one of the connector's `names`.
 fn require_tls(connector: &Connector, facts: &HopFacts, hop: &Host) -> Verify {
     let listed = matches!(
         facts.mta_sts,

@@ -1,6 +1,6 @@
-//! Which patterns name a host, which of them wins, and why each other lost: for whoever asks before mail goes.
+//! All patterns that cover a host, and why each but one is not chosen; for explanations.
 //!
-//! The winner is the one that [`Connectors::for_host`] gives; nothing is decided here a second time.
+//! The chosen connector is the one of [`Connectors::for_host`]; nothing is decided a second time.
 
 use std::fmt;
 use std::sync::Arc;
@@ -9,33 +9,33 @@ use super::Connectors;
 use crate::address::{Domain, Host};
 use crate::config::{Connector, DomainPattern};
 
-/// A connector and that one of its patterns which names the host.
+/// A connector, and its pattern that covers the host.
 #[derive(Debug, Clone)]
 pub struct PatternMatch<'a> {
-    /// Whose.
+    /// The connector.
     pub connector: &'a Arc<Connector>,
-    /// Which.
+    /// The pattern.
     pub pattern: DomainPattern,
 }
 
-/// What all connectors say of one host.
+/// The result of comparing all patterns with one host.
 #[derive(Debug, Clone)]
 pub struct Matching<'a> {
-    /// Who speaks for it.
+    /// The match that is chosen.
     pub winner: PatternMatch<'a>,
-    /// Who else would, the most specific first; and who might be thought to.
+    /// The other patterns that cover the host, the most specific first, and one that seems to but does not.
     pub others: Vec<(PatternMatch<'a>, NotChosen)>,
 }
 
-/// Why a pattern does not speak for a host.
+/// The reason why a pattern is not chosen.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NotChosen {
-    /// It names the host, and another names it more closely.
+    /// It covers the host, but another pattern is more specific.
     LessSpecific {
-        /// The pattern that won.
+        /// The chosen pattern.
         than: DomainPattern,
     },
-    /// `*.example.org` does not name example.org itself.
+    /// A pattern such as `*.example.org`, which does not cover example.org itself.
     OnlyBelow(Domain),
 }
 
@@ -49,7 +49,7 @@ impl fmt::Display for NotChosen {
 }
 
 impl Connectors {
-    /// Every pattern that names a host, the winner and why each other lost.
+    /// Returns every pattern that covers a host, with the chosen one and the reasons against the others.
     #[must_use]
     pub fn matches_for(&self, host: &Host) -> Matching<'_> {
         let mut matches = Vec::new();
@@ -74,7 +74,7 @@ impl Connectors {
         Matching { winner, others }
     }
 
-    /// The connector that speaks for whatever a pattern names and no closer one does.
+    /// The connector for the domains that a pattern covers and no more specific pattern does.
     #[must_use]
     pub fn for_pattern(&self, pattern: &DomainPattern) -> &Arc<Connector> {
         match pattern {

@@ -1,9 +1,9 @@
-//! Answers that demand TLS of a session that has none (RFC 3207 §4), although we wanted it.
+//! Recognises replies that demand TLS in a session without TLS (RFC 3207 §4), although we would have used it.
 
 use crate::smtp::reply::{Reply, Severity, Status};
 use crate::tls::{NoTls, TlsOutcome};
 
-/// Why a session is in the clear, where a permanent answer on it demands TLS that we would have used.
+/// Returns the reason why the session is in the clear, if this permanent reply demands TLS that we would have used.
 pub(super) fn reason<'a>(reply: &Reply, outcome: &'a TlsOutcome) -> Option<&'a NoTls> {
     let TlsOutcome::Clear(reason) = outcome else { return None };
     if reply.severity() != Severity::Permanent {
@@ -13,21 +13,21 @@ pub(super) fn reason<'a>(reply: &Reply, outcome: &'a TlsOutcome) -> Option<&'a N
         NoTls::Rejected(_) | NoTls::SpokeBeforeHandshake | NoTls::Broken(_) => {
             has_code(reply) || (is_about_security(reply) && names_tls(reply))
         }
-        // 530 5.7.0 also asks for authentication, which nothing that passes would change.
+        // 530 5.7.0 also demands authentication, which no other hop or attempt would change.
         NoTls::NotOffered => is_about_security(reply) && names_tls(reply),
         NoTls::NotWanted | NoTls::NotUsed => false,
     };
     is_demanded.then_some(reason)
 }
 
-/// 530 (RFC 3207), 523 and 538 (RFC 5248), and the statuses X.7.0 of a 530, X.7.4, X.7.10 and X.7.11.
+/// Returns true for the codes 530 (RFC 3207), 523 and 538 (RFC 5248), and the statuses X.7.4, X.7.10 and X.7.11.
 fn has_code(reply: &Reply) -> bool {
     const STATUSES: [Status; 3] = [Status(7, 4), Status(7, 10), Status(7, 11)];
     let status = reply.enhanced().map(crate::smtp::reply::EnhancedStatusCode::status);
     matches!(reply.code().get(), 523 | 530 | 538) || status.is_some_and(|status| STATUSES.contains(&status))
 }
 
-/// Whether the status, where there is one, is about security or policy (RFC 3463 §3.8).
+/// Returns true if the enhanced status, if any, is about security or policy (RFC 3463 §3.8).
 fn is_about_security(reply: &Reply) -> bool {
     reply.enhanced().is_none_or(|enhanced| enhanced.status().0 == 7)
 }

@@ -1,8 +1,7 @@
-//! The precedence table: connector × DANE × MTA-STS × memory × what the message asks, every combination.
+//! The precedence table: every combination of connector, DANE, MTA-STS, downgrade memory and the message's requirement.
 //!
-//! The rules are written a second time here, each as a sentence of its own, and every combination is
-//! held against all of them. `docs/precedence.md` is the same table for people; the last test keeps the
-//! two together.
+//! The rules are written here a second time, one test for each, and checked for every combination. `docs/precedence.md`
+//! has the same table for readers; the last test keeps the two equal.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -232,7 +231,7 @@ fn mandatory_dane_is_never_met_without_records() {
     }
 }
 
-/// Mandatory DANE means the domain: the way from it to the host must be secure as well, or the connector's own.
+/// Mandatory DANE proves the domain: the host must come from secure MX records or from the connector's route.
 #[test]
 fn mandatory_dane_wants_a_host_that_is_proven_to_be_the_domains() {
     let partner = connector(forced(VerifyWanted::Dane), Downgrade::Warn);
@@ -255,7 +254,7 @@ fn mandatory_dane_wants_a_host_that_is_proven_to_be_the_domains() {
             let policy = outbound_policy(&partner, &host("example.org"), &hop(), &facts, TlsRequirement::Ordinary, NOW);
             crate::tls::unmeetable(&policy).map(|refusal| refusal.to_string())
         };
-        // The scope follows from the way, but it is the way that counts.
+        // The scope follows from the proof of the host, but only that proof counts.
         for scope in [DaneScope::Domain, DaneScope::Host] {
             let refused = "TLS authenticated by DANE is demanded, but not signed with DNSSEC, so that the host may be \
                            anybody's";
@@ -313,13 +312,13 @@ fn an_exception_stands_in_for_the_floor_and_ends_by_itself() {
     };
     assert_eq!(at(&nothing, "2027-01-31T23:59:59Z"), TlsPolicy::Opportunistic);
     assert!(matches!(at(&nothing, "2027-02-01T00:00:00Z"), TlsPolicy::Forced(_)));
-    // What the domain itself publishes is not lowered by it.
+    // The exception does not lower what the domain publishes.
     let published = HopFacts { dane: DaneFinding::Usable(set(DaneScope::Domain)), ..nothing };
     let TlsPolicy::Forced(demands) = at(&published, "2027-01-31T12:00:00Z") else { panic!("DANE counts all the same") };
     assert_eq!(demands.iter().map(|demand| demand.layer).collect::<Vec<_>>(), [Layer::Dane]);
 }
 
-/// What a policy demands, in as few words as fit a table.
+/// A policy in few words, for the table.
 fn brief(policy: &TlsPolicy) -> String {
     match policy {
         TlsPolicy::Off => return "no TLS".to_owned(),
@@ -342,8 +341,8 @@ fn brief(policy: &TlsPolicy) -> String {
     words.join(", ")
 }
 
-/// The table as it stands in the documentation: one line for each combination that is not told by its
-/// neighbours (REQUIRETLS and `TLS-Required: No` by rows of their own, memory likewise).
+/// The table in the documentation. Rows that follow from their neighbours are left out; REQUIRETLS, `TLS-Required: No`
+/// and the downgrade memory have rows of their own.
 fn table() -> String {
     let mut text = String::from(
         "| connector | TLSA records | MTA-STS policy | what it did before | the message asks | so what is demanded |\n\
