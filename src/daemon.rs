@@ -1,14 +1,14 @@
-//! The daemon: opens what the configuration names, wires the rooms together, and ends them in order.
+//! The daemon: opens what the configuration names, wires the services together, and ends them in order.
 //!
 //! It decides nothing about mail. What it starts, it ends: listeners first, then sessions and deliveries
 //! in flight, the spool last.
 
 mod exceptions;
-mod pulse;
-mod reload;
-mod reports;
+mod liveness;
+mod metrics;
+mod running_config;
 mod sockets;
-mod watched;
+mod tls_reports;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
-use crate::admin::{self, Door, Window};
+use crate::admin::{self, HttpServer, UnixServer};
 use crate::config::{self, Config, EvidencePath, Fault};
 use crate::discovery::Discovery;
 use crate::discovery::history::{History, HistoryError};
@@ -32,12 +32,12 @@ use crate::monitor::Monitor;
 use crate::scheduler::{Observer, Operator, Scheduler};
 use crate::spool::{self, SpoolError, SqliteSpool};
 use crate::tlsrpt::{Desk, Reporter, Submitter};
-use exceptions::Told;
-pub use pulse::{Pulse, Silent, Standing};
-use reload::InForce;
-pub use reload::needs_restart;
+use exceptions::AnnouncedExpiries;
+pub use liveness::{Liveness, LivenessProbe, Unresponsive};
+use running_config::RunningConfig;
+pub use running_config::needs_restart;
 use sockets::Bound;
-pub use sockets::Passed;
+pub use sockets::SystemdSockets;
 
 /// How often our own certificate files are looked at for a change, and exceptions for their end.
 const WATCH: Duration = Duration::from_mins(1);
@@ -90,7 +90,7 @@ pub enum StartError {
 
 /// Why the daemon ended by itself.
 #[derive(Debug, thiserror::Error)]
-pub enum EndError {
+pub enum RunError {
     /// The spool's writer has ended, so nothing can be accepted or recorded any more.
     #[error("the spool can no longer be written; the reason is in the log above")]
     SpoolClosed,
@@ -107,19 +107,19 @@ pub enum EndError {
 
 /// A daemon that is running.
 #[derive(Debug)]
-pub struct Running {
+pub struct RunningDaemon {
     /// Each bound address with the name of its listener.
     pub addresses: Vec<(String, SocketAddr)>,
     /// Where status and metrics are shown, unless nowhere.
     pub http: Option<SocketAddr>,
-    in_force: Arc<InForce>,
-    pulse: Pulse,
+    running_config: Arc<RunningConfig>,
+    pulse: LivenessProbe,
     reporter: Reporter,
     stop: CancellationToken,
-    task: JoinHandle<Result<(), EndError>>,
+    task: JoinHandle<Result<(), RunError>>,
 }
 
-impl Running {
+impl RunningDaemon {
     /// Puts another configuration in force. Sessions and deliveries in flight keep the old one.
     ///
     /// Returns warnings.
@@ -128,12 +128,12 @@ impl Running {
     /// Every fault of what the configuration names, and everything that only a restart can change; the
     /// old configuration then stays in force, whole.
     pub fn reload(&self, config: Config) -> Result<Vec<Fault>, Vec<Fault>> {
-        self.in_force.replace(config)
+        self.running_config.replace(config)
     }
 
     /// A hand on its pulse.
     #[must_use]
-    pub fn pulse(&self) -> Pulse {
+    pub fn pulse(&self) -> LivenessProbe {
         self.pulse.clone()
     }
 
@@ -151,11 +151,11 @@ impl Running {
     /// Waits until the daemon has ended.
     ///
     /// # Errors
-    /// [`EndError`] where it ended by itself.
-    pub async fn ended(&mut self) -> Result<(), EndError> {
+    /// [`RunError`] where it ended by itself.
+    pub async fn ended(&mut self) -> Result<(), RunError> {
         match (&mut self.task).await {
             Ok(end) => end,
-            Err(death) => Err(EndError::Died(death.to_string())),
+            Err(death) => Err(RunError::Died(death.to_string())),
         }
     }
 }
@@ -163,12 +163,12 @@ impl Running {
 /// What lies around the daemon and is not for an administrator to choose. Plays and tests put peers on this
 /// machine in the place of the world, where they cannot have its ports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Surroundings {
+pub struct TestOverrides {
     /// The port at which MTA-STS policy hosts are asked: 443 (RFC 8461 §3.3).
     pub policy_port: u16,
 }
 
-impl Default for Surroundings {
+impl Default for TestOverrides {
     fn default() -> Self {
         Self { policy_port: https::PORT }
     }
@@ -178,20 +178,20 @@ impl Default for Surroundings {
 ///
 /// # Errors
 /// [`StartError`]; nothing is left open or bound then.
-pub async fn start(config: Config, observer: Observer) -> Result<Running, StartError> {
-    start_in(Surroundings::default(), Passed::default(), config, observer).await
+pub async fn start(config: Config, observer: Observer) -> Result<RunningDaemon, StartError> {
+    start_with(TestOverrides::default(), SystemdSockets::default(), config, observer).await
 }
 
-/// The same, in other surroundings than the world, and with sockets that listeners may name.
+/// The same, in other test_overrides than the world, and with sockets that listeners may name.
 ///
 /// # Errors
 /// [`StartError`]; nothing is left open or bound then.
-pub async fn start_in(
-    surroundings: Surroundings,
-    passed: Passed,
+pub async fn start_with(
+    test_overrides: TestOverrides,
+    passed: SystemdSockets,
     config: Config,
     observer: Observer,
-) -> Result<Running, StartError> {
+) -> Result<RunningDaemon, StartError> {
     let loaded = (Material::load(&config), Dns::new(&config.dns), Submitter::load(&config.tlsrpt));
     let ((tls, warnings), dns, (submitter, more)) = match loaded {
         (Ok(tls), Ok(dns), Ok(submitter)) => (tls, dns, submitter),
@@ -211,11 +211,11 @@ pub async fn start_in(
     monitor.restore(&config.spool.value, jiff::Timestamp::now());
     dns.remember_in(&config.spool.value);
     let evidence = evidence(&config)?;
-    let (reporter, desk) = reports::desk(&config);
+    let (reporter, desk) = tls_reports::open_service(&config);
     let history_error = |error| StartError::History { place: config.spool.place.clone(), error };
     let history = History::open(&config.spool.value, jiff::Timestamp::now()).map_err(history_error)?;
     let policies_error = |error| StartError::Policies { place: config.spool.place.clone(), error };
-    let web = reload::web(&tls, &dns, surroundings);
+    let web = running_config::web(&tls, &dns, test_overrides);
     let policies = MtaSts::open(&config.spool.value, web).map_err(policies_error)?;
     let discovery = Discovery::new(policies, history);
     let sockets = sockets::bind(&config, passed).await.map_err(StartError::Now)?;
@@ -223,23 +223,23 @@ pub async fn start_in(
         .iter()
         .flat_map(|(name, sockets)| sockets.iter().filter_map(|socket| Some((name.clone(), socket.local_addr().ok()?))))
         .collect();
-    let door = Door::open(&config.admin.socket).await.map_err(|fault| StartError::Now(vec![fault]))?;
-    let window = Window::open(&config.admin.http).await.map_err(|fault| StartError::Now(vec![fault]))?;
-    let http = window.as_ref().and_then(Window::address);
+    let unix_server = UnixServer::open(&config.admin.socket).await.map_err(|fault| StartError::Now(vec![fault]))?;
+    let http_server = HttpServer::open(&config.admin.http).await.map_err(|fault| StartError::Now(vec![fault]))?;
+    let http = http_server.as_ref().and_then(HttpServer::address);
     let config = Arc::new(config);
     let watched = (reporter.clone(), monitor);
-    let in_force = InForce::new(&config, tls, dns.clone(), discovery, watched, submitter, surroundings);
-    let in_force = Arc::new(InForce { evidence, ..in_force });
+    let running_config = RunningConfig::new(&config, tls, dns.clone(), discovery, watched, submitter, test_overrides);
+    let running_config = Arc::new(RunningConfig { evidence, ..running_config });
     // A resolver that cannot do what is expected of it is told of now, not when the first mail comes.
     tokio::spawn(async move { dns.probe_dnssec().await });
     let stop = CancellationToken::new();
-    let (refused, observer) = pulse::counted(observer);
-    let (held, kept, ending) = (Arc::clone(&in_force), Arc::clone(&spool), stop.clone());
-    let rooms = Rooms { in_force: held, spool: kept, observer, stop: ending, clients: Clients::default() };
-    let scheduler = rooms.scheduler();
-    let pulse = Pulse::new(scheduler.pulse(), spool, refused);
-    let task = tokio::spawn(rooms.run(scheduler, sockets, (door, window), desk));
-    Ok(Running { addresses, http, in_force, pulse, reporter, stop, task })
+    let (refused, observer) = liveness::count_refusals(observer);
+    let (held, kept, ending) = (Arc::clone(&running_config), Arc::clone(&spool), stop.clone());
+    let services = Services { running_config: held, spool: kept, observer, stop: ending, clients: Clients::default() };
+    let scheduler = services.scheduler();
+    let pulse = LivenessProbe::new(scheduler.pulse(), spool, refused);
+    let task = tokio::spawn(services.run(scheduler, sockets, (unix_server, http_server), desk));
+    Ok(RunningDaemon { addresses, http, running_config, pulse, reporter, stop, task })
 }
 
 /// Why what the configuration names cannot be loaded. Another start is worth it only where that alone may mend it.
@@ -256,51 +256,51 @@ fn evidence(config: &Config) -> Result<Evidence, StartError> {
 }
 
 /// Everything that runs.
-struct Rooms {
-    in_force: Arc<InForce>,
+struct Services {
+    running_config: Arc<RunningConfig>,
     spool: Arc<SqliteSpool>,
     observer: Observer,
     stop: CancellationToken,
     clients: Clients,
 }
 
-impl Rooms {
+impl Services {
     async fn run(
         self,
         scheduler: Scheduler,
         sockets: Bound,
-        (door, window): (Option<Door>, Option<Window>),
+        (unix_server, http_server): (Option<UnixServer>, Option<HttpServer>),
         desk: Option<Desk>,
-    ) -> Result<(), EndError> {
+    ) -> Result<(), RunError> {
         let (accepted, work) = mpsc::channel(ACCEPTED_MAX);
         let operator = scheduler.operator();
         let mut deliveries = tokio::spawn(scheduler.run(work, self.stop.clone()));
-        let counting = self.in_force.reports.start(desk, &self.spool, &accepted, &self.stop);
+        let counting = self.running_config.reports.start(desk, &self.spool, &accepted, &self.stop);
         let mut listeners = self.listen(sockets, accepted);
         let admin = self.admin(operator);
-        if let Some(door) = door {
-            listeners.spawn(door.serve(admin.clone(), self.stop.clone()));
+        if let Some(unix_server) = unix_server {
+            listeners.spawn(unix_server.serve(admin.clone(), self.stop.clone()));
         }
-        if let Some(window) = window {
-            listeners.spawn(window.serve(admin, self.stop.clone()));
+        if let Some(http_server) = http_server {
+            listeners.spawn(http_server.serve(admin, self.stop.clone()));
         }
-        let mut chores = self.chores();
+        let mut periodic_tasks = self.periodic_tasks();
         let end = tokio::select! {
             // In this order: when we are told to stop, the others end by themselves. That is no death.
             biased;
             () = self.stop.cancelled() => Ok(()),
-            () = self.spool.closed() => Err(EndError::SpoolClosed),
-            () = self.in_force.evidence.closed() => Err(EndError::EvidenceClosed),
+            () = self.spool.closed() => Err(RunError::SpoolClosed),
+            () = self.running_config.evidence.closed() => Err(RunError::EvidenceClosed),
             death = &mut deliveries => Err(scheduler_end(death)),
-            Some(Err(death)) = listeners.join_next() => Err(EndError::Died(death.to_string())),
-            Some(Err(death)) = chores.join_next() => Err(EndError::Died(death.to_string())),
+            Some(Err(death)) = listeners.join_next() => Err(RunError::Died(death.to_string())),
+            Some(Err(death)) = periodic_tasks.join_next() => Err(RunError::Died(death.to_string())),
         };
-        chores.abort_all();
+        periodic_tasks.abort_all();
         self.stop.cancel();
-        self.in_force.evidence.hurry();
-        self.in_force.outbound.close();
+        self.running_config.evidence.hurry();
+        self.running_config.outbound.close();
         // Sessions and deliveries end side by side: what is still accepted waits in the spool.
-        let drain = self.in_force.config().timeouts.drain;
+        let drain = self.running_config.config().timeouts.drain;
         let sessions = tokio::time::timeout(drain, async { while listeners.join_next().await.is_some() {} });
         let deliveries = async {
             if !deliveries.is_finished() {
@@ -314,46 +314,46 @@ impl Rooms {
         drop(listeners);
         // The last sessions are over: what was seen of them is counted before the end.
         counting.end().await;
-        watched::save(&self.in_force).await;
+        metrics::save(&self.running_config).await;
         // The spool's lock keeps others from the folder: it goes last.
-        self.in_force.evidence.close().await;
-        self.in_force.outbound.discovery().history().close().await;
+        self.running_config.evidence.close().await;
+        self.running_config.outbound.discovery().history().close().await;
         let closed = self.spool.close().await;
-        end.and(closed.map_err(EndError::Spool))
+        end.and(closed.map_err(RunError::Spool))
     }
 
     fn scheduler(&self) -> Scheduler {
-        let InForce { outbound, scheduler, replaced, evidence, .. } = &*self.in_force;
+        let RunningConfig { outbound, scheduler, replaced, evidence, .. } = &*self.running_config;
         let (outbound, settings) = (Arc::clone(outbound), Arc::clone(scheduler));
-        let observer = watched::observer(self.in_force.monitor.clone(), Arc::clone(&self.observer));
+        let observer = metrics::observer(self.running_config.monitor.clone(), Arc::clone(&self.observer));
         let replaced = Arc::clone(replaced);
         Scheduler::new(Arc::clone(&self.spool) as _, evidence.clone(), outbound, settings, observer, replaced)
     }
 
-    fn admin(&self, operator: Operator) -> admin::Desk {
-        let InForce { outbound, inbound, monitor, .. } = &*self.in_force;
+    fn admin(&self, operator: Operator) -> admin::AdminState {
+        let RunningConfig { outbound, inbound, monitor, .. } = &*self.running_config;
         let (spool, settings) = (Arc::clone(&self.spool) as _, Arc::clone(inbound));
         let (dns, since) = (outbound.settings().router().dns().clone(), jiff::Timestamp::now());
         let known = (outbound.discovery(), outbound.hellos());
         let watched = (monitor.clone(), self.clients.clone());
-        admin::Desk::new(spool, operator, known, dns, settings, watched, since)
+        admin::AdminState::new(spool, operator, known, dns, settings, watched, since)
     }
 
     /// What is done from time to time. These never end by themselves; without them certificates and policies would
     /// grow old in silence.
-    fn chores(&self) -> JoinSet<()> {
-        let mut chores = JoinSet::new();
-        chores.spawn(watch(Arc::clone(&self.in_force)));
-        chores.spawn(watched::round(Arc::clone(&self.in_force), self.clients.clone()));
-        let policies = self.in_force.outbound.discovery().mta_sts().clone();
-        chores.spawn(async move { policies.keep_fresh().await });
-        chores
+    fn periodic_tasks(&self) -> JoinSet<()> {
+        let mut periodic_tasks = JoinSet::new();
+        periodic_tasks.spawn(watch(Arc::clone(&self.running_config)));
+        periodic_tasks.spawn(metrics::round(Arc::clone(&self.running_config), self.clients.clone()));
+        let policies = self.running_config.outbound.discovery().mta_sts().clone();
+        periodic_tasks.spawn(async move { policies.keep_fresh().await });
+        periodic_tasks
     }
 
     fn listen(&self, sockets: Bound, accepted: mpsc::Sender<crate::spool::Entry>) -> JoinSet<()> {
-        let settings = Arc::clone(&self.in_force.inbound);
+        let settings = Arc::clone(&self.running_config.inbound);
         let inbound = Inbound::new(settings, Arc::clone(&self.spool) as _, accepted);
-        let inbound = inbound.monitored(self.in_force.monitor.clone()).with_clients(self.clients.clone());
+        let inbound = inbound.monitored(self.running_config.monitor.clone()).with_clients(self.clients.clone());
         let inbound = Arc::new(inbound);
         let mut listeners = JoinSet::new();
         for (name, sockets) in sockets {
@@ -363,22 +363,22 @@ impl Rooms {
     }
 }
 
-fn scheduler_end(death: Result<Result<(), SpoolError>, tokio::task::JoinError>) -> EndError {
+fn scheduler_end(death: Result<Result<(), SpoolError>, tokio::task::JoinError>) -> RunError {
     match death {
-        Ok(Ok(())) => EndError::Died("the scheduler ended".to_owned()),
-        Ok(Err(error)) => EndError::Spool(error),
-        Err(death) => EndError::Died(death.to_string()),
+        Ok(Ok(())) => RunError::Died("the scheduler ended".to_owned()),
+        Ok(Err(error)) => RunError::Spool(error),
+        Err(death) => RunError::Died(death.to_string()),
     }
 }
 
 /// Takes up renewed certificates, as ACME clients leave them, without a restart; and says when a connector's
 /// exception has ended.
-async fn watch(in_force: Arc<InForce>) {
-    let mut ended = Told::default();
+async fn watch(running_config: Arc<RunningConfig>) {
+    let mut ended = AnnouncedExpiries::default();
     loop {
-        ended.tell(&in_force.config().connectors, jiff::Timestamp::now());
+        ended.tell(&running_config.config().connectors, jiff::Timestamp::now());
         tokio::time::sleep(WATCH).await;
-        let tls = in_force.tls();
+        let tls = running_config.tls();
         let result = match tokio::task::spawn_blocking(move || tls.refresh()).await {
             Ok(result) => result,
             Err(error) => {

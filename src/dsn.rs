@@ -6,11 +6,11 @@
 //!
 //! A report must pass where its message did not. So it has seven bits and short lines (`encode`) unless its
 //! addressee can only be reached by hosts that take eight, and what cannot be returned in that form is left out.
-//! A host that refuses it all the same gets its text alone (`plain`).
+//! A host that refuses it all the same gets its text alone (`text_only`).
 
 mod digest;
 mod encode;
-mod plain;
+mod text_only;
 
 use std::fmt::Write as _;
 
@@ -21,9 +21,9 @@ use crate::address::{Domain, Mailbox, ReversePath};
 use crate::envelope::{
     BodyType, Envelope, Notify, Origin, QueueId, Recipient, ReportForm, Ret, TlsRequirement, Trouble,
 };
-pub use digest::{Excerpt, Lost, digest};
+pub use digest::{DigestEntry, Excerpt, write_digest};
 use encode::{from_xtext, passes, quoted_printable, seven_bit_orcpt, utf8_xtext};
-pub use plain::{Refused, plain};
+pub use text_only::{RejectedReport, write_text_only};
 
 /// Octets of a message that is returned whole, at most; of a larger one its header fields are.
 pub const WHOLE_MESSAGE_MAX: u64 = 50 * 1024;
@@ -53,7 +53,7 @@ pub enum Action {
 
 /// A recipient, and what became of it.
 #[derive(Debug, Clone)]
-pub struct Told<'a> {
+pub struct ReportedRecipient<'a> {
     /// Who.
     pub recipient: &'a Recipient,
     /// What happened last; for [`Action::Relayed`] with a status of success.
@@ -62,7 +62,7 @@ pub struct Told<'a> {
 
 /// Everything that a report is about.
 #[derive(Debug, Clone)]
-pub struct About<'a> {
+pub struct ReportContext<'a> {
     /// Our name.
     pub hostname: &'a Domain,
     /// The failed message.
@@ -73,24 +73,24 @@ pub struct About<'a> {
     pub now: Timestamp,
     /// Its envelope.
     pub envelope: &'a Envelope,
-    /// How much of it is returned, at most; see [`returned`].
-    pub returned: Returned,
+    /// How much of it is returned, at most; see [`content_to_return`].
+    pub returned: ReturnedContent,
     /// The whole message, or a front of it that has its header fields.
     pub original: &'a [u8],
 }
 
 /// How much of the message goes into its report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Returned {
+pub enum ReturnedContent {
     /// All of it.
-    Whole,
+    Full,
     /// Its header fields.
     Headers,
 }
 
 /// A report and its envelope.
 #[derive(Debug, Clone)]
-pub struct Report {
+pub struct ReportMessage {
     /// Its header and its parts.
     pub content: Vec<u8>,
     /// To whom, under the null reverse-path (RFC 5321 §4.5.5).
@@ -100,7 +100,7 @@ pub struct Report {
 /// Whether somebody wants to be told this of a recipient (RFC 3461 §4.1). Who said nothing is told of
 /// failures and delays.
 #[must_use]
-pub fn is_wanted(sender: &ReversePath, recipient: &Recipient, action: Action) -> bool {
+pub fn is_requested(sender: &ReversePath, recipient: &Recipient, action: Action) -> bool {
     match (sender, recipient.notify, action) {
         // Our own postmaster is told that a report was lost, and nothing else; its NOTIFY=NEVER is for others.
         (ReversePath::Null, _, action) => action == Action::Failed,
@@ -116,14 +116,14 @@ pub fn is_wanted(sender: &ReversePath, recipient: &Recipient, action: Action) ->
 /// back over a way that was not held to the same demand. Where the message itself required that, RET=FULL counts for
 /// nothing (RFC 8689 §5); nor does it where a stranger brought the message: its sender may never have seen it.
 #[must_use]
-pub fn returned(action: Action, envelope: &Envelope, size: u64) -> Returned {
+pub fn content_to_return(action: Action, envelope: &Envelope, size: u64) -> ReturnedContent {
     let confidential = envelope.confidential || envelope.tls == TlsRequirement::Require;
     let is_withheld = confidential || envelope.origin == Origin::Stranger;
     match (action, envelope.ret) {
         // A message that is not lost need not come back.
-        (Action::Delayed(_) | Action::Relayed, _) | (Action::Failed, Some(Ret::Hdrs)) => Returned::Headers,
-        (Action::Failed, Some(Ret::Full) | None) if is_withheld || size > WHOLE_MESSAGE_MAX => Returned::Headers,
-        (Action::Failed, Some(Ret::Full) | None) => Returned::Whole,
+        (Action::Delayed(_) | Action::Relayed, _) | (Action::Failed, Some(Ret::Hdrs)) => ReturnedContent::Headers,
+        (Action::Failed, Some(Ret::Full) | None) if is_withheld || size > WHOLE_MESSAGE_MAX => ReturnedContent::Headers,
+        (Action::Failed, Some(Ret::Full) | None) => ReturnedContent::Full,
     }
 }
 
@@ -146,9 +146,15 @@ pub fn header_fields(message: &[u8]) -> &[u8] {
 
 /// Writes a report. `report` is the id of the new message.
 #[must_use]
-pub fn write(about: &About<'_>, action: Action, told: &[Told<'_>], to: &Mailbox, report: QueueId) -> Report {
+pub fn write(
+    about: &ReportContext<'_>,
+    action: Action,
+    told: &[ReportedRecipient<'_>],
+    to: &Mailbox,
+    report: QueueId,
+) -> ReportMessage {
     // Mail for an address beyond ASCII goes under SMTPUTF8 alone, and that comes with 8BITMIME (RFC 6531 §3.1).
-    let mut parts = Parts::new(report, !to.is_ascii());
+    let mut parts = MultipartBody::new(report, !to.is_ascii());
     parts.add("text/plain; charset=utf-8", explanation(about, action, told).as_bytes());
     let (kind, status) = status_part(about, action, told, parts.wide);
     parts.add(kind, status.as_bytes());
@@ -170,7 +176,7 @@ pub fn write(about: &About<'_>, action: Action, told: &[Told<'_>], to: &Mailbox,
     };
     let envelope = report_envelope(to, tls, parts.eight_bit, ReportForm::Full);
     parts.finish("multipart/report; report-type=delivery-status", &mut content);
-    Report { content, envelope }
+    ReportMessage { content, envelope }
 }
 
 /// The envelope of a report.
@@ -191,7 +197,7 @@ fn report_envelope(to: &Mailbox, tls: TlsRequirement, eight_bit: bool, form: Rep
 // Writing into a String cannot fail, so the results of `write!` are dropped below.
 
 /// The parts of a report, written one after the other.
-struct Parts {
+struct MultipartBody {
     boundary: String,
     /// Whether the path is known to take eight bits.
     wide: bool,
@@ -199,7 +205,7 @@ struct Parts {
     octets: Vec<u8>,
 }
 
-impl Parts {
+impl MultipartBody {
     fn new(report: QueueId, wide: bool) -> Self {
         Self { boundary: boundary(report), wide, eight_bit: false, octets: Vec::new() }
     }
@@ -231,7 +237,7 @@ impl Parts {
     /// Appends the rest of the header, and the parts.
     fn finish(self, kind: &str, out: &mut Vec<u8>) {
         let Self { boundary, eight_bit, octets, .. } = self;
-        // Parts of eight bits make the whole one of eight bits (RFC 2045 §6.4).
+        // MultipartBody of eight bits make the whole one of eight bits (RFC 2045 §6.4).
         let encoding = if eight_bit { "Content-Transfer-Encoding: 8bit\r\n" } else { "" };
         let head = format!(
             "Content-Type: {kind};\r\n\tboundary=\"{boundary}\"\r\n{encoding}\r\n\
@@ -263,19 +269,21 @@ fn header(host: &Domain, now: Timestamp, to: &Mailbox, subject: &str, report: Qu
 }
 
 /// What is returned, and its content type: less than what may be, where that does not pass.
-fn returned_part<'a>(about: &About<'a>, wide: bool) -> (&'static str, &'a [u8]) {
+fn returned_part<'a>(about: &ReportContext<'a>, wide: bool) -> (&'static str, &'a [u8]) {
     match (about.returned, about.envelope.needs.utf8_header) {
         // RFC 6532 §3.7, RFC 6533 §6: these kinds may be encoded.
-        (Returned::Whole, true) => ("message/global", about.original),
-        (Returned::Headers, true) => ("message/global-headers", header_fields(about.original)),
+        (ReturnedContent::Full, true) => ("message/global", about.original),
+        (ReturnedContent::Headers, true) => ("message/global-headers", header_fields(about.original)),
         // RFC 2046 §5.2.1: this one may not.
-        (Returned::Whole, false) if passes(about.original, wide) => ("message/rfc822", about.original),
-        (Returned::Whole | Returned::Headers, false) => ("text/rfc822-headers", header_fields(about.original)),
+        (ReturnedContent::Full, false) if passes(about.original, wide) => ("message/rfc822", about.original),
+        (ReturnedContent::Full | ReturnedContent::Headers, false) => {
+            ("text/rfc822-headers", header_fields(about.original))
+        }
     }
 }
 
 /// The part for people.
-fn explanation(about: &About<'_>, action: Action, told: &[Told<'_>]) -> String {
+fn explanation(about: &ReportContext<'_>, action: Action, told: &[ReportedRecipient<'_>]) -> String {
     let mut out = format!("This is the mail relay at {}.\r\n\r\n", about.hostname);
     match action {
         Action::Failed => out.push_str(
@@ -318,8 +326,13 @@ fn explanation(about: &About<'_>, action: Action, told: &[Told<'_>]) -> String {
 
 /// The part for programs, and its content type. Addresses beyond ASCII have a form of seven bits, and a kind of
 /// their own that may be encoded, for paths of eight bits and for where that form makes too long a line (RFC 6533).
-fn status_part(about: &About<'_>, action: Action, told: &[Told<'_>], wide: bool) -> (&'static str, String) {
-    let beyond_ascii = told.iter().any(|Told { recipient, .. }| {
+fn status_part(
+    about: &ReportContext<'_>,
+    action: Action,
+    told: &[ReportedRecipient<'_>],
+    wide: bool,
+) -> (&'static str, String) {
+    let beyond_ascii = told.iter().any(|ReportedRecipient { recipient, .. }| {
         !recipient.mailbox.is_ascii() || recipient.orcpt.as_ref().is_some_and(|orcpt| !orcpt.is_ascii())
     });
     if !(wide && beyond_ascii) {
@@ -332,7 +345,7 @@ fn status_part(about: &About<'_>, action: Action, told: &[Told<'_>], wide: bool)
 }
 
 /// The fields of that part (RFC 3464 §2); `global`: with characters beyond ASCII as they are.
-fn status(about: &About<'_>, action: Action, told: &[Told<'_>], global: bool) -> String {
+fn status(about: &ReportContext<'_>, action: Action, told: &[ReportedRecipient<'_>], global: bool) -> String {
     let mut out = String::new();
     if let Some(envid) = &about.envelope.envid {
         let _ = write!(out, "Original-Envelope-Id: {}\r\n", from_xtext(envid));
@@ -351,8 +364,8 @@ fn reason_max(most: usize, recipients: usize) -> usize {
 }
 
 /// The fields about one recipient (RFC 3464 §2.3); `most` characters of the reason.
-fn recipient_fields(out: &mut String, action: Action, told: &Told<'_>, most: usize, global: bool) {
-    let Told { recipient, last } = told;
+fn recipient_fields(out: &mut String, action: Action, told: &ReportedRecipient<'_>, most: usize, global: bool) {
+    let ReportedRecipient { recipient, last } = told;
     out.push_str("\r\n");
     if let Some((kind, address)) = recipient.orcpt.as_deref().and_then(|orcpt| orcpt.split_once(';')) {
         let address = match (kind.eq_ignore_ascii_case("utf-8"), global) {

@@ -16,17 +16,17 @@ use std::path::Path;
 use gatepost::address::{Domain, Mailbox, ReversePath};
 use gatepost::envelope::{BodyType, Envelope, Notify, Recipient, Ret};
 use gatepost::smtp::client::{
-    Ending, Extensions, InClear, Mail, Opening, OpeningStep, Promise, RecipientStatus, Starttls, Step, Transaction,
-    Violation,
+    Extensions, Mail, NoStarttls, Opening, OpeningStep, ProtocolViolation, RecipientStatus, RequireTlsUse, StarttlsUse,
+    Transaction, TransactionEnd, TransactionStep,
 };
 use gatepost::smtp::reply::Reply;
 
 struct Script {
-    starttls: Option<Starttls>,
+    starttls: Option<StarttlsUse>,
     extensions: Extensions,
     envelope: Option<Envelope>,
     size: u64,
-    promise: Promise,
+    promise: RequireTlsUse,
     whole: bool,
     transcript: String,
 }
@@ -38,7 +38,7 @@ fn read(text: &str) -> Script {
         extensions: Extensions::default(),
         envelope: None,
         size: 1000,
-        promise: Promise::NotAsked,
+        promise: RequireTlsUse::Never,
         whole: false,
         transcript: transcript.trim_end().to_owned(),
     };
@@ -56,9 +56,9 @@ fn read(text: &str) -> Script {
                 "envid" => envelope.envid = Some(value.to_owned()),
                 "requiretls" => {
                     script.promise = match value {
-                        "needed" => Promise::Needed,
-                        "welcome" => Promise::Welcome,
-                        "not asked" => Promise::NotAsked,
+                        "needed" => RequireTlsUse::Always,
+                        "welcome" => RequireTlsUse::IfOffered,
+                        "not asked" => RequireTlsUse::Never,
                         _ => panic!("requiretls: {value}?"),
                     };
                 }
@@ -70,7 +70,7 @@ fn read(text: &str) -> Script {
         }
         match key {
             "starttls" => {
-                script.starttls = Some(if value == "wanted" { Starttls::Wanted } else { Starttls::NotWanted });
+                script.starttls = Some(if value == "wanted" { StarttlsUse::IfOffered } else { StarttlsUse::Never });
             }
             "extensions" => {
                 let lines = std::iter::once("peer").chain(value.split(", "));
@@ -102,7 +102,7 @@ fn recipient(value: &str) -> Recipient {
 }
 
 /// The peer of a play: what it still has to say, and the transcript so far.
-struct Stage {
+struct DialogueStage {
     blocks: VecDeque<String>,
     bytewise: bool,
     input: Vec<u8>,
@@ -111,12 +111,12 @@ struct Stage {
 }
 
 enum End<S> {
-    Step(S),
+    TransactionStep(S),
     Lost,
-    Violation(Violation),
+    ProtocolViolation(ProtocolViolation),
 }
 
-impl Stage {
+impl DialogueStage {
     fn new(script: &Script, bytewise: bool) -> Self {
         let mut blocks: VecDeque<String> = VecDeque::new();
         let mut speaking = false;
@@ -151,7 +151,7 @@ impl Stage {
 
     fn run<S>(
         &mut self,
-        mut receive: impl FnMut(&[u8], &mut Vec<u8>) -> Result<(usize, Option<S>), Violation>,
+        mut receive: impl FnMut(&[u8], &mut Vec<u8>) -> Result<(usize, Option<S>), ProtocolViolation>,
     ) -> End<S> {
         loop {
             self.flush();
@@ -164,14 +164,14 @@ impl Stage {
             while let Some(piece) = pieces.next() {
                 self.input.extend_from_slice(piece);
                 match receive(&self.input, &mut self.out) {
-                    Err(violation) => return End::Violation(violation),
+                    Err(violation) => return End::ProtocolViolation(violation),
                     Ok((used, None)) => drop(self.input.drain(..used)),
                     Ok((used, Some(step))) => {
                         self.input.drain(..used);
                         if pieces.next().is_some() {
                             self.note("(the peer had more to say)");
                         }
-                        return End::Step(step);
+                        return End::TransactionStep(step);
                     }
                 }
             }
@@ -180,7 +180,7 @@ impl Stage {
 }
 
 fn play(script: &Script, bytewise: bool) -> String {
-    let mut stage = Stage::new(script, bytewise);
+    let mut stage = DialogueStage::new(script, bytewise);
     let mut extensions = Some(script.extensions);
     if let Some(starttls) = script.starttls {
         extensions = open(&mut stage, starttls);
@@ -194,27 +194,31 @@ fn play(script: &Script, bytewise: bool) -> String {
     stage.transcript.trim_end().to_owned()
 }
 
-fn open(stage: &mut Stage, starttls: Starttls) -> Option<Extensions> {
+fn open(stage: &mut DialogueStage, starttls: StarttlsUse) -> Option<Extensions> {
     let hostname = Domain::parse("relay.example.com").expect("a domain");
     let mut opening = Opening::new(&hostname, starttls);
     loop {
         let end = stage.run(|input, out| opening.receive(input, out));
         let line = match end {
-            End::Step(OpeningStep::Handshake) => {
+            End::TransactionStep(OpeningStep::Handshake) => {
                 assert_eq!(opening.extensions(), Extensions::default(), "what was said in clear is forgotten");
                 stage.note("handshake");
                 opening.secured(&mut stage.out);
                 continue;
             }
-            End::Step(OpeningStep::Secured) => "open under TLS".to_owned(),
-            End::Step(OpeningStep::InClear(InClear::NotWanted)) => "open in clear: not wanted".to_owned(),
-            End::Step(OpeningStep::InClear(InClear::NotOffered)) => "open in clear: not offered".to_owned(),
-            End::Step(OpeningStep::InClear(InClear::Rejected(reply))) => format!("open in clear: rejected: {reply}"),
-            End::Step(OpeningStep::InClear(InClear::SpokeBeforeHandshake)) => {
+            End::TransactionStep(OpeningStep::Secured) => "open under TLS".to_owned(),
+            End::TransactionStep(OpeningStep::InClear(NoStarttls::NotWanted)) => "open in clear: not wanted".to_owned(),
+            End::TransactionStep(OpeningStep::InClear(NoStarttls::NotOffered)) => {
+                "open in clear: not offered".to_owned()
+            }
+            End::TransactionStep(OpeningStep::InClear(NoStarttls::Rejected(reply))) => {
+                format!("open in clear: rejected: {reply}")
+            }
+            End::TransactionStep(OpeningStep::InClear(NoStarttls::SpokeBeforeHandshake)) => {
                 stage.note("spoilt: spoke before the handshake");
                 return None;
             }
-            End::Step(OpeningStep::Failed { stage: at, reply }) => {
+            End::TransactionStep(OpeningStep::Failed { stage: at, reply }) => {
                 stage.note(&format!("failed at {at}: {reply}"));
                 return None;
             }
@@ -222,7 +226,7 @@ fn open(stage: &mut Stage, starttls: Starttls) -> Option<Extensions> {
                 stage.note(&format!("lost at {}", opening.awaited()));
                 return None;
             }
-            End::Violation(violation) => {
+            End::ProtocolViolation(violation) => {
                 stage.note(&format!("violation: {violation}"));
                 return None;
             }
@@ -232,7 +236,7 @@ fn open(stage: &mut Stage, starttls: Starttls) -> Option<Extensions> {
     }
 }
 
-fn hand_over(stage: &mut Stage, envelope: &Envelope, script: &Script, extensions: Extensions) {
+fn hand_over(stage: &mut DialogueStage, envelope: &Envelope, script: &Script, extensions: Extensions) {
     let mut recipients: Vec<usize> = (0..envelope.recipients.len()).collect();
     while !recipients.is_empty() {
         let mail = Mail { envelope, size: script.size, recipients: &recipients, promise: script.promise };
@@ -243,14 +247,14 @@ fn hand_over(stage: &mut Stage, envelope: &Envelope, script: &Script, extensions
         let mut transaction = Transaction::start(mail, extensions, &mut stage.out);
         loop {
             match stage.run(|input, out| transaction.receive(input, out)) {
-                End::Step(Step::Content) => {
+                End::TransactionStep(TransactionStep::Content) => {
                     stage.out.extend_from_slice(b"(content)\r\n.\r\n");
                     transaction.content_sent();
                     continue;
                 }
-                End::Step(Step::Over) => {}
+                End::TransactionStep(TransactionStep::Over) => {}
                 End::Lost => stage.note(&format!("lost at {}", transaction.awaited())),
-                End::Violation(violation) => stage.note(&format!("violation: {violation}")),
+                End::ProtocolViolation(violation) => stage.note(&format!("violation: {violation}")),
             }
             break;
         }
@@ -258,9 +262,9 @@ fn hand_over(stage: &mut Stage, envelope: &Envelope, script: &Script, extensions
         let mut overflow = Vec::new();
         for (status, at) in results.recipients.iter().zip(&recipients) {
             let words = match status {
-                RecipientStatus::Open => "open".to_owned(),
+                RecipientStatus::Pending => "open".to_owned(),
                 RecipientStatus::Accepted => "accepted".to_owned(),
-                RecipientStatus::Refused(reply) => format!("refused: {reply}"),
+                RecipientStatus::Rejected(reply) => format!("refused: {reply}"),
                 RecipientStatus::Overflow => {
                     overflow.push(*at);
                     "overflow".to_owned()
@@ -269,14 +273,18 @@ fn hand_over(stage: &mut Stage, envelope: &Envelope, script: &Script, extensions
             stage.note(&format!("{}: {words}", envelope.recipients[*at].mailbox));
         }
         let ending = match &results.ending {
-            Ending::Unfinished => "unfinished".to_owned(),
-            Ending::Taken(reply) => format!("taken: {reply}"),
-            Ending::Refused { stage, reply } => format!("refused at {stage}: {reply}"),
-            Ending::Closing { stage, reply } => format!("closing at {stage}: {reply}"),
-            Ending::NoRecipient => "no recipient".to_owned(),
+            TransactionEnd::Unfinished => "unfinished".to_owned(),
+            TransactionEnd::Accepted(reply) => format!("taken: {reply}"),
+            TransactionEnd::Rejected { stage, reply } => format!("refused at {stage}: {reply}"),
+            TransactionEnd::Closing { stage, reply } => format!("closing at {stage}: {reply}"),
+            TransactionEnd::NoRecipient => "no recipient".to_owned(),
         };
         stage.note(&format!("{ending}; {}", if results.reusable { "reusable" } else { "not reusable" }));
-        recipients = if results.reusable && matches!(results.ending, Ending::Taken(_)) { overflow } else { Vec::new() };
+        recipients = if results.reusable && matches!(results.ending, TransactionEnd::Accepted(_)) {
+            overflow
+        } else {
+            Vec::new()
+        };
     }
 }
 

@@ -28,7 +28,7 @@ use gatepost::address::{Domain, ForwardPath, Mailbox};
 use gatepost::envelope::{Envelope, QueueId};
 use gatepost::smtp::command::{Attribute, MailFrom, RcptTo};
 use gatepost::smtp::reply::{Reply, Status};
-use gatepost::smtp::server::{Channel, Durable, Introduced, Profile, Server, Step};
+use gatepost::smtp::server::{Channel, Durable, Profile, Server, ServerStep, XClientRights};
 
 struct Proof;
 
@@ -149,39 +149,39 @@ impl Played {
             let (used, step) = self.server.step(buffer);
             let mut reads = false;
             match step {
-                Step::Read => reads = true,
-                Step::Reply(reply) => self.say(&reply),
-                Step::Mail(from) => {
+                ServerStep::Read => reads = true,
+                ServerStep::Reply(reply) => self.say(&reply),
+                ServerStep::Mail(from) => {
                     let answer = may_send(&from);
                     let reply = self.server.mail(from, answer);
                     self.say(&reply);
                 }
-                Step::Rcpt(rcpt) => {
+                ServerStep::Rcpt(rcpt) => {
                     let answer = may_receive(&rcpt);
                     let reply = self.server.rcpt(rcpt, answer);
                     self.say(&reply);
                 }
-                Step::Content(_) if self.full => {
+                ServerStep::Content(_) if self.full => {
                     self.server.fail(Reply::new(452, Status(3, 1), "Insufficient system storage"));
                 }
-                Step::Content(octets) => self.content.extend_from_slice(octets),
-                Step::Commit(envelope) => {
+                ServerStep::Content(octets) => self.content.extend_from_slice(octets),
+                ServerStep::Commit(envelope) => {
                     self.stored.push((std::mem::take(&mut self.content), *envelope));
                     let reply = self.server.accepted(&Proof);
                     self.say(&reply);
                 }
-                Step::StartTls(reply) => {
+                ServerStep::StartTls(reply) => {
                     self.say(&reply);
                     self.wants_tls = true;
                     reads = true;
                 }
                 // Who has another address now is no proxy.
-                Step::XClient(said) => {
+                ServerStep::XClient(said) => {
                     let xclient = said.address == Attribute::Absent;
-                    let reply = self.server.introduce(*said, Introduced { completed: false, xclient });
+                    let reply = self.server.apply_xclient(*said, XClientRights { completed: false, xclient });
                     self.say(&reply);
                 }
-                Step::Close(reply) | Step::ProxyHeader(reply) => {
+                ServerStep::Close(reply) | ServerStep::ProxyHeader(reply) => {
                     self.say(&reply);
                     self.closed = true;
                     buffer.clear();

@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 use gatepost::address::{Domain, Mailbox, ReversePath};
 use gatepost::envelope::{Envelope, Notify, Recipient, Ret};
 use gatepost::smtp::client::{
-    Ending, Extensions, Mail, Opening, OpeningStep, Promise, RecipientStatus, Starttls, Step, Transaction, Violation,
+    TransactionEnd, Extensions, Mail, Opening, OpeningStep, RequireTlsUse, RecipientStatus, StarttlsUse, TransactionStep, Transaction, ProtocolViolation,
 };
 use gatepost::smtp::command::Command;
 use gatepost::smtp::reply::Severity;
@@ -39,9 +39,9 @@ pub(crate) fn run(input: &[u8]) {
     let (cuts, rest) = Cuts::take(input);
     let Some((kind, wire)) = rest.split_first() else { return };
     let hostname = Domain::parse("relay.example.com").expect("a domain");
-    let starttls = if kind & 1 == 0 { Starttls::Wanted } else { Starttls::NotWanted };
+    let starttls = if kind & 1 == 0 { StarttlsUse::IfOffered } else { StarttlsUse::Never };
     let envelope = &ENVELOPES[usize::from(kind >> 1 & 1)];
-    let promise = [Promise::NotAsked, Promise::Welcome, Promise::Needed, Promise::NotAsked][usize::from(kind >> 2 & 3)];
+    let promise = [RequireTlsUse::Never, RequireTlsUse::IfOffered, RequireTlsUse::Always, RequireTlsUse::Never][usize::from(kind >> 2 & 3)];
     let mut peer = Peer { pieces: cuts.polite(wire).into_iter(), buffer: Vec::new() };
     let Some(extensions) = open(&mut peer, &hostname, starttls) else { return };
     let all: Vec<usize> = (0..envelope.recipients.len()).collect();
@@ -62,7 +62,7 @@ impl Peer<'_> {
     /// Listens until there is a step. `None`: the server breaks the protocol, or says nothing more.
     fn listen<S>(
         &mut self,
-        mut receive: impl FnMut(&[u8], &mut Vec<u8>) -> Result<(usize, Option<S>), Violation>,
+        mut receive: impl FnMut(&[u8], &mut Vec<u8>) -> Result<(usize, Option<S>), ProtocolViolation>,
     ) -> Option<S> {
         loop {
             if self.buffer.is_empty() {
@@ -90,12 +90,12 @@ fn check_said(out: &[u8]) {
     }
 }
 
-fn open(peer: &mut Peer<'_>, hostname: &Domain, starttls: Starttls) -> Option<Extensions> {
+fn open(peer: &mut Peer<'_>, hostname: &Domain, starttls: StarttlsUse) -> Option<Extensions> {
     let mut opening = Opening::new(hostname, starttls);
     let mut step = peer.listen(|input, out| opening.receive(input, out))?;
     let mut is_secured = false;
     if step == OpeningStep::Handshake {
-        assert!(starttls == Starttls::Wanted && peer.buffer.is_empty(), "a handshake behind octets in clear");
+        assert!(starttls == StarttlsUse::IfOffered && peer.buffer.is_empty(), "a handshake behind octets in clear");
         assert_eq!(opening.extensions(), Extensions::default(), "what was said in clear is remembered");
         let mut out = Vec::new();
         opening.secured(&mut out);
@@ -123,7 +123,7 @@ fn transact(peer: &mut Peer<'_>, mail: Mail<'_>, extensions: Extensions) {
     while let Some(step) = peer.listen(|input, out| transaction.receive(input, out)) {
         steps += 1;
         assert!(steps <= 2, "the transaction never ends");
-        if step == Step::Over {
+        if step == TransactionStep::Over {
             break;
         }
         is_sent = true;
@@ -136,13 +136,13 @@ fn transact(peer: &mut Peer<'_>, mail: Mail<'_>, extensions: Extensions) {
     assert_eq!(results.recipients.len(), mail.recipients.len());
     assert!(results.last_named.is_none_or(|at| at < mail.recipients.len()));
     match results.ending {
-        Ending::Taken(reply) => {
+        TransactionEnd::Accepted(reply) => {
             assert!(is_sent && reply.severity() == Severity::Success, "delivered, with {reply}");
             assert!(results.recipients.contains(&RecipientStatus::Accepted), "delivered to nobody");
         }
-        Ending::Refused { reply, .. } => assert!(reply.to_string().len() <= SHOWN_MAX, "a long answer is kept"),
-        Ending::Unfinished => assert!(!results.reusable, "a session is reused in the middle of a transaction"),
-        Ending::Closing { .. } => assert!(!results.reusable, "a session is reused behind a 421"),
-        Ending::NoRecipient => {}
+        TransactionEnd::Rejected { reply, .. } => assert!(reply.to_string().len() <= SHOWN_MAX, "a long answer is kept"),
+        TransactionEnd::Unfinished => assert!(!results.reusable, "a session is reused in the middle of a transaction"),
+        TransactionEnd::Closing { .. } => assert!(!results.reusable, "a session is reused behind a 421"),
+        TransactionEnd::NoRecipient => {}
     }
 }

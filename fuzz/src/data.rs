@@ -1,7 +1,7 @@
 //! What follows DATA: the octets in pieces give what they give in one, and what a simpler reading of them gives.
 
 use gatepost::envelope::TlsRequirement;
-use gatepost::smtp::data::{Completer, ContentFault, Decoded, Decoder, Findings, Inspector, Stuffer};
+use gatepost::smtp::data::{HeaderCompleter, ContentFault, Decoded, Decoder, ContentFacts, Inspector, Stuffer};
 
 use crate::cuts::Cuts;
 
@@ -78,7 +78,7 @@ fn simply_decoded(wire: &[u8]) -> Unframed {
     }
 }
 
-fn inspected<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Result<Findings, ContentFault> {
+fn inspected<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Result<ContentFacts, ContentFault> {
     let mut inspector = Inspector::new(SIZE_MAX, RECEIVED_MAX);
     for piece in pieces {
         inspector.push(piece)?;
@@ -141,7 +141,7 @@ fn is_blank(text: &[u8]) -> bool {
     text.iter().all(|octet| matches!(octet, b' ' | b'\t'))
 }
 
-fn check_findings(content: &[u8], found: &Findings) {
+fn check_findings(content: &[u8], found: &ContentFacts) {
     let header = header(content);
     let named = |name: &[u8]| header.iter().filter(|field| field.name.eq_ignore_ascii_case(name)).collect::<Vec<_>>();
     let says_no = match named(b"tls-required")[..] {
@@ -182,7 +182,7 @@ fn check_stuffed(content: &[u8], cuts: Cuts<'_>, is_good: bool) {
 /// A completed message has the two fields, and everything that it had before.
 fn check_completed(content: &[u8], cuts: Cuts<'_>) {
     let completed = |pieces: Vec<&[u8]>| {
-        let (mut completer, mut all) = (Completer::new("now".to_owned(), "<a@b>".to_owned()), Vec::new());
+        let (mut completer, mut all) = (HeaderCompleter::new("now".to_owned(), "<a@b>".to_owned()), Vec::new());
         for piece in pieces {
             let (made, rest) = completer.push(piece);
             all.extend_from_slice(&made);

@@ -4,7 +4,7 @@ use gatepost::address::{AddressError, Domain, ForwardPath, Mailbox, ReversePath}
 use gatepost::envelope::{Envelope, QueueId};
 use gatepost::smtp::command::{LINE_MAX, RcptTo};
 use gatepost::smtp::reply::{Reply, Severity, Status};
-use gatepost::smtp::server::{Channel, Durable, Introduced, Profile, Server, Step};
+use gatepost::smtp::server::{Channel, Durable, XClientRights, Profile, Server, ServerStep};
 
 use crate::cuts::Cuts;
 use crate::{envelope, talk};
@@ -116,8 +116,8 @@ impl Dialogue {
         loop {
             let took_content = self.server.takes_content();
             let (used, step) = self.server.step(rest);
-            self.gave_up |= took_content && matches!(step, Step::Close(_));
-            let is_over = matches!(step, Step::Read);
+            self.gave_up |= took_content && matches!(step, ServerStep::Close(_));
+            let is_over = matches!(step, ServerStep::Read);
             rest = &rest[used..];
             idle = if used == 0 { idle + 1 } else { 0 };
             assert!(is_over || idle < 4, "nothing is used, and it never ends");
@@ -134,12 +134,12 @@ impl Dialogue {
         self.buffer = rest.to_vec();
     }
 
-    fn take(&mut self, step: Step<'_>, rest: &[u8]) {
-        assert!(!self.is_closed || matches!(step, Step::Read), "a closed session goes on: {step:?}");
+    fn take(&mut self, step: ServerStep<'_>, rest: &[u8]) {
+        assert!(!self.is_closed || matches!(step, ServerStep::Read), "a closed session goes on: {step:?}");
         match step {
-            Step::Read => {}
-            Step::Reply(reply) => self.say(&reply),
-            Step::Mail(from) => {
+            ServerStep::Read => {}
+            ServerStep::Reply(reply) => self.say(&reply),
+            ServerStep::Mail(from) => {
                 let is_refused = from.reverse_path.to_string().contains("refuse");
                 assert!(from.size.is_none_or(|size| size <= MESSAGE_SIZE), "SIZE is over the limit");
                 assert!(!from.require_tls || self.channel == Channel::Tls, "REQUIRETLS in clear");
@@ -148,30 +148,30 @@ impl Dialogue {
                 let reply = self.server.mail(from, answer);
                 self.say(&reply);
             }
-            Step::Rcpt(rcpt) => {
+            ServerStep::Rcpt(rcpt) => {
                 let answer = mailbox(&rcpt);
                 let reply = self.server.rcpt(rcpt, answer);
                 self.say(&reply);
             }
-            Step::Content(content) => {
+            ServerStep::Content(content) => {
                 assert!(!content.is_empty(), "content without an octet");
                 self.content.extend_from_slice(content);
                 assert!(self.content.len() as u64 <= MESSAGE_SIZE, "a message of {} octets", self.content.len());
             }
-            Step::Commit(envelope) => self.commit(*envelope),
-            Step::StartTls(reply) => {
+            ServerStep::Commit(envelope) => self.commit(*envelope),
+            ServerStep::StartTls(reply) => {
                 assert!(rest.is_empty(), "octets in clear are read under TLS: {}", rest.escape_ascii());
                 assert!(matches!(self.channel, Channel::Offered | Channel::Required), "STARTTLS was not offered");
                 self.say(&reply);
                 self.server.secured();
                 self.channel = Channel::Tls;
             }
-            Step::XClient(said) => {
-                let reply = self.server.introduce(*said, Introduced { completed: false, xclient: false });
+            ServerStep::XClient(said) => {
+                let reply = self.server.apply_xclient(*said, XClientRights { completed: false, xclient: false });
                 assert!(self.server.transaction().is_none(), "a transaction outlives its client");
                 self.say(&reply);
             }
-            Step::Close(reply) | Step::ProxyHeader(reply) => {
+            ServerStep::Close(reply) | ServerStep::ProxyHeader(reply) => {
                 self.is_closed = true;
                 self.say(&reply);
             }

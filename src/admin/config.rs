@@ -8,11 +8,11 @@ use aws_lc_rs::digest::{SHA256, digest};
 use axum::Json;
 use axum::extract::State;
 
-use super::Desk;
-use super::words::InForce;
+use super::AdminState;
+use super::api::RunningConfigText;
 
-pub(super) async fn in_force(State(desk): State<Desk>) -> Json<InForce> {
-    let config = &desk.settings.load().config;
+pub(super) async fn in_force(State(admin): State<AdminState>) -> Json<RunningConfigText> {
+    let config = &admin.settings.load().config;
     let written = &config.written;
     // Whoever asks stands in another folder.
     let file = std::path::absolute(&written.file).unwrap_or_else(|_| written.file.to_path_buf());
@@ -22,5 +22,5 @@ pub(super) async fn in_force(State(desk): State<Desk>) -> Json<InForce> {
         // Writing to a text cannot fail.
         let _ = write!(sha256, "{octet:02x}");
     }
-    Json(InForce { file, sha256, text: written.text.to_string() })
+    Json(RunningConfigText { file, sha256, text: written.text.to_string() })
 }

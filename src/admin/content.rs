@@ -9,7 +9,7 @@ use bytes::Bytes;
 use http_body_util::channel::Channel;
 use serde::Deserialize;
 
-use super::{Desk, Problem, filter};
+use super::{AdminState, ErrorResponse, filter};
 use crate::spool::SpoolError;
 
 /// Chunks between the spool and the client.
@@ -17,33 +17,33 @@ const CHUNKS: usize = 2;
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Asked {
-    part: Option<Part>,
+pub(super) struct ContentQuery {
+    part: Option<MessagePart>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
-enum Part {
+enum MessagePart {
     Headers,
     Body,
 }
 
 pub(super) async fn content(
-    State(desk): State<Desk>,
+    State(admin): State<AdminState>,
     Path(id): Path<String>,
-    asked: Result<Query<Asked>, QueryRejection>,
-) -> Result<Response, Problem> {
-    let Query(Asked { part }) = asked.map_err(|rejection| Problem::bad(rejection.body_text()))?;
+    asked: Result<Query<ContentQuery>, QueryRejection>,
+) -> Result<Response, ErrorResponse> {
+    let Query(ContentQuery { part }) = asked.map_err(|rejection| ErrorResponse::bad_request(rejection.body_text()))?;
     let id = filter::id(&id)?;
-    let mut reader = desk.spool.load(id).await?.body.reader().await?;
+    let mut reader = admin.spool.load(id).await?.body.reader().await?;
     let (mut sender, body) = Channel::<Bytes, SpoolError>::new(CHUNKS);
     // Ends with the message, or with the connection, which drops the other end.
     tokio::spawn(async move {
-        let mut cutter = Cutter::new(part);
-        while !cutter.is_done() {
+        let mut extractor = PartExtractor::new(part);
+        while !extractor.is_done() {
             match reader.next().await {
                 Ok(Some(chunk)) => {
-                    let piece = cutter.cut(chunk);
+                    let piece = extractor.cut(chunk);
                     if !piece.is_empty() && sender.send_data(piece).await.is_err() {
                         return;
                     }
@@ -61,13 +61,13 @@ pub(super) async fn content(
 
 /// Cuts a message in two at the empty line behind its header section (RFC 5322 §2.1), chunk by chunk.
 /// What is stored has CRLF line ends only, so a CR that begins a line begins that empty line.
-struct Cutter {
-    part: Option<Part>,
-    place: Place,
+struct PartExtractor {
+    part: Option<MessagePart>,
+    place: CutPosition,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Place {
+enum CutPosition {
     LineStart,
     InLine,
     /// So many octets of the empty line are still to come.
@@ -75,28 +75,28 @@ enum Place {
     Body,
 }
 
-impl Cutter {
-    fn new(part: Option<Part>) -> Self {
-        Self { part, place: Place::LineStart }
+impl PartExtractor {
+    fn new(part: Option<MessagePart>) -> Self {
+        Self { part, place: CutPosition::LineStart }
     }
 
     /// Whether nothing more can come.
     fn is_done(&self) -> bool {
-        self.part == Some(Part::Headers) && matches!(self.place, Place::EmptyLine(_) | Place::Body)
+        self.part == Some(MessagePart::Headers) && matches!(self.place, CutPosition::EmptyLine(_) | CutPosition::Body)
     }
 
     /// What belongs to the part.
     fn cut(&mut self, mut chunk: Bytes) -> Bytes {
         let Some(part) = self.part else { return chunk };
         let headers = chunk.split_to(self.header_length(&chunk));
-        if let Place::EmptyLine(left) = self.place {
+        if let CutPosition::EmptyLine(left) = self.place {
             let skipped = left.min(chunk.len());
             drop(chunk.split_to(skipped));
-            self.place = if skipped == left { Place::Body } else { Place::EmptyLine(left - skipped) };
+            self.place = if skipped == left { CutPosition::Body } else { CutPosition::EmptyLine(left - skipped) };
         }
         match part {
-            Part::Headers => headers,
-            Part::Body => chunk,
+            MessagePart::Headers => headers,
+            MessagePart::Body => chunk,
         }
     }
 
@@ -104,16 +104,16 @@ impl Cutter {
     fn header_length(&mut self, chunk: &[u8]) -> usize {
         for (at, octet) in chunk.iter().enumerate() {
             self.place = match (self.place, octet) {
-                (Place::EmptyLine(_) | Place::Body, _) => return at,
-                (Place::LineStart, b'\r') => Place::EmptyLine(2),
-                (Place::LineStart | Place::InLine, b'\n') => Place::LineStart,
-                (Place::LineStart | Place::InLine, _) => Place::InLine,
+                (CutPosition::EmptyLine(_) | CutPosition::Body, _) => return at,
+                (CutPosition::LineStart, b'\r') => CutPosition::EmptyLine(2),
+                (CutPosition::LineStart | CutPosition::InLine, b'\n') => CutPosition::LineStart,
+                (CutPosition::LineStart | CutPosition::InLine, _) => CutPosition::InLine,
             };
-            if self.place == Place::EmptyLine(2) {
+            if self.place == CutPosition::EmptyLine(2) {
                 return at;
             }
         }
-        if matches!(self.place, Place::EmptyLine(_) | Place::Body) { 0 } else { chunk.len() }
+        if matches!(self.place, CutPosition::EmptyLine(_) | CutPosition::Body) { 0 } else { chunk.len() }
     }
 }
 
@@ -122,14 +122,14 @@ mod tests {
     use super::*;
 
     /// A part of a message that comes in chunks of `size`.
-    fn cut(message: &str, part: Option<Part>, size: usize) -> String {
-        let mut cutter = Cutter::new(part);
+    fn cut(message: &str, part: Option<MessagePart>, size: usize) -> String {
+        let mut extractor = PartExtractor::new(part);
         let mut taken = Vec::new();
         for chunk in message.as_bytes().chunks(size) {
-            if cutter.is_done() {
+            if extractor.is_done() {
                 break;
             }
-            taken.extend_from_slice(&cutter.cut(Bytes::copy_from_slice(chunk)));
+            taken.extend_from_slice(&extractor.cut(Bytes::copy_from_slice(chunk)));
         }
         String::from_utf8(taken).expect("text")
     }
@@ -141,12 +141,12 @@ mod tests {
         {
             let message = format!("{headers}\r\n{body}");
             for size in 1..=message.len() {
-                assert_eq!(cut(&message, Some(Part::Headers), size), headers, "{message:?} by {size}");
-                assert_eq!(cut(&message, Some(Part::Body), size), body, "{message:?} by {size}");
+                assert_eq!(cut(&message, Some(MessagePart::Headers), size), headers, "{message:?} by {size}");
+                assert_eq!(cut(&message, Some(MessagePart::Body), size), body, "{message:?} by {size}");
                 assert_eq!(cut(&message, None, size), message);
             }
         }
-        assert_eq!(cut("A: 1\r\n", Some(Part::Headers), 3), "A: 1\r\n", "without an empty line");
-        assert_eq!(cut("A: 1\r\n", Some(Part::Body), 3), "");
+        assert_eq!(cut("A: 1\r\n", Some(MessagePart::Headers), 3), "A: 1\r\n", "without an empty line");
+        assert_eq!(cut("A: 1\r\n", Some(MessagePart::Body), 3), "");
     }
 }

@@ -5,8 +5,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::Deserialize;
 
-use super::Problem;
-use super::words::PAGE_MAX;
+use super::ErrorResponse;
+use super::api::PAGE_MAX;
 use crate::address::{Host, Mailbox, ReversePath};
 use crate::connector::Connectors;
 use crate::envelope::{QueueId, Recipient, RecipientState};
@@ -18,7 +18,7 @@ const PAGE: usize = 200;
 /// The state of a recipient who is still in the queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub(super) enum OpenState {
+pub(super) enum OpenRecipientState {
     /// To be tried.
     Waiting,
     /// Until an operator decides.
@@ -28,11 +28,11 @@ pub(super) enum OpenState {
 /// The parameters as they come.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Query {
+pub(super) struct QueueQuery {
     domain: Option<String>,
     sender: Option<String>,
     older_than: Option<u64>,
-    state: Option<OpenState>,
+    state: Option<OpenRecipientState>,
     connector: Option<String>,
     ids: Option<String>,
     after: Option<String>,
@@ -45,7 +45,7 @@ pub(super) struct Filter {
     domain: Option<Host>,
     sender: Option<ReversePath>,
     older_than: Option<Duration>,
-    state: Option<OpenState>,
+    state: Option<OpenRecipientState>,
     connector: Option<String>,
     /// Ascending, without doubles; nothing for whatever there is.
     pub(super) ids: Option<Vec<QueueId>>,
@@ -53,17 +53,17 @@ pub(super) struct Filter {
     pub(super) limit: usize,
 }
 
-pub(super) fn id(text: &str) -> Result<QueueId, Problem> {
-    QueueId::parse(text).ok_or_else(|| Problem::bad(format!("\"{text}\" is not a queue id")))
+pub(super) fn id(text: &str) -> Result<QueueId, ErrorResponse> {
+    QueueId::parse(text).ok_or_else(|| ErrorResponse::bad_request(format!("\"{text}\" is not a queue id")))
 }
 
 impl Filter {
-    pub(super) fn parse(query: &Query) -> Result<Self, Problem> {
+    pub(super) fn parse(query: &QueueQuery) -> Result<Self, ErrorResponse> {
         let domain = query.domain.as_deref().map(Host::parse).transpose();
         let sender = query.sender.as_deref().map(|text| ReversePath::parse(bare(text))).transpose();
         let limit = query.limit.unwrap_or(PAGE);
         if limit == 0 || limit > PAGE_MAX {
-            return Err(Problem::bad(format!("limit must be from 1 to {PAGE_MAX}")));
+            return Err(ErrorResponse::bad_request(format!("limit must be from 1 to {PAGE_MAX}")));
         }
         let mut ids = match &query.ids {
             Some(text) => Some(text.split(',').map(id).collect::<Result<Vec<_>, _>>()?),
@@ -74,8 +74,8 @@ impl Filter {
             ids.dedup();
         }
         Ok(Self {
-            domain: domain.map_err(|error| Problem::bad(format!("domain: {error}")))?,
-            sender: sender.map_err(|error| Problem::bad(format!("sender: {error}")))?,
+            domain: domain.map_err(|error| ErrorResponse::bad_request(format!("domain: {error}")))?,
+            sender: sender.map_err(|error| ErrorResponse::bad_request(format!("sender: {error}")))?,
             older_than: query.older_than.map(Duration::from_secs),
             state: query.state,
             connector: query.connector.clone(),
@@ -103,8 +103,8 @@ impl Filter {
     fn is_recipient(&self, recipient: &Recipient, connectors: &Connectors) -> bool {
         let host = recipient.mailbox.host();
         let state = match recipient.state {
-            RecipientState::Pending { .. } => OpenState::Waiting,
-            RecipientState::Held { .. } => OpenState::Held,
+            RecipientState::Pending { .. } => OpenRecipientState::Waiting,
+            RecipientState::Held { .. } => OpenRecipientState::Held,
             RecipientState::Delivered | RecipientState::Failed => return false,
         };
         self.state.is_none_or(|wanted| wanted == state)
@@ -144,7 +144,7 @@ mod tests {
         StoredMessage { id, accepted: Timestamp::now() - Duration::from_secs(age), envelope, size: 1 }
     }
 
-    fn meant(query: &Query, message: &StoredMessage) -> bool {
+    fn meant(query: &QueueQuery, message: &StoredMessage) -> bool {
         let place = config::Place { file: std::path::Path::new("gatepost.toml").into(), line: 1, column: 1 };
         let default = config::default_connector(&config::Located { value: Trust::Webpki, place });
         let connectors = Connectors::new(&[], default);
@@ -157,9 +157,9 @@ mod tests {
         message.envelope.recipients[0].state = RecipientState::Held { attempts: 1, history: History::default() };
         let asks = |state, connector: Option<&str>, domain: Option<&str>, message: &StoredMessage| {
             let (connector, domain) = (connector.map(str::to_owned), domain.map(str::to_owned));
-            meant(&Query { domain, state, connector, ..Query::default() }, message)
+            meant(&QueueQuery { domain, state, connector, ..QueueQuery::default() }, message)
         };
-        let (held, waiting) = (Some(OpenState::Held), Some(OpenState::Waiting));
+        let (held, waiting) = (Some(OpenRecipientState::Held), Some(OpenRecipientState::Waiting));
         for (state, connector, domain, expected) in [
             (held, None, None, true),
             (waiting, None, None, true),
@@ -179,7 +179,7 @@ mod tests {
     fn a_domain_is_that_of_any_open_recipient_in_either_spelling() {
         let mut message = stored("a@example.org", &["b@example.net", "c@bücher.example"], 0);
         let asks = |domain: &str, message: &StoredMessage| {
-            meant(&Query { domain: Some(domain.into()), ..Query::default() }, message)
+            meant(&QueueQuery { domain: Some(domain.into()), ..QueueQuery::default() }, message)
         };
         for domain in ["example.net", "EXAMPLE.net", "bücher.example", "xn--bcher-kva.example"] {
             assert!(asks(domain, &message), "{domain}");
@@ -192,7 +192,7 @@ mod tests {
     #[test]
     fn a_sender_is_a_whole_address_or_none() {
         let asks = |sender: &str, message: &StoredMessage| {
-            meant(&Query { sender: Some(sender.into()), ..Query::default() }, message)
+            meant(&QueueQuery { sender: Some(sender.into()), ..QueueQuery::default() }, message)
         };
         let (null, alice) = (stored("", &["b@example.net"], 0), stored("Alice@example.org", &["b@example.net"], 0));
         for sender in ["", "<>"] {
@@ -207,10 +207,10 @@ mod tests {
     #[test]
     fn all_that_is_said_must_hold() {
         let message = stored("a@example.org", &["b@example.net"], 100);
-        let query = |older_than, domain: &str| Query {
+        let query = |older_than, domain: &str| QueueQuery {
             older_than: Some(older_than),
             domain: Some(domain.into()),
-            ..Query::default()
+            ..QueueQuery::default()
         };
         assert!(meant(&query(99, "example.net"), &message));
         assert!(!meant(&query(101, "example.net"), &message));
@@ -221,12 +221,15 @@ mod tests {
     fn what_cannot_be_meant_is_refused_in_a_sentence() {
         for (query, sentence) in [
             (
-                Query { ids: Some("0000000000005,nonsense".into()), ..Query::default() },
+                QueueQuery { ids: Some("0000000000005,nonsense".into()), ..QueueQuery::default() },
                 "\"nonsense\" is not a queue id",
             ),
-            (Query { domain: Some("a b".into()), ..Query::default() }, "domain: \"a b\" is not a domain name"),
-            (Query { sender: Some("alice".into()), ..Query::default() }, "sender: there is no \"@domain\""),
-            (Query { limit: Some(0), ..Query::default() }, "limit must be from 1 to 1000"),
+            (
+                QueueQuery { domain: Some("a b".into()), ..QueueQuery::default() },
+                "domain: \"a b\" is not a domain name",
+            ),
+            (QueueQuery { sender: Some("alice".into()), ..QueueQuery::default() }, "sender: there is no \"@domain\""),
+            (QueueQuery { limit: Some(0), ..QueueQuery::default() }, "limit must be from 1 to 1000"),
         ] {
             assert_eq!(Filter::parse(&query).expect_err("bad").1, sentence);
         }

@@ -3,11 +3,11 @@
 use axum::Json;
 use axum::extract::State;
 
-use super::Desk;
-use super::words::{KnownHello, KnownHelloPage};
+use super::AdminState;
+use super::api::{KnownHello, KnownHelloPage};
 
-pub(super) async fn list(State(desk): State<Desk>) -> Json<KnownHelloPage> {
-    let all = desk.hellos.all().into_iter();
+pub(super) async fn list(State(admin): State<AdminState>) -> Json<KnownHelloPage> {
+    let all = admin.hellos.all().into_iter();
     let items = all.map(|((host, port), hello)| {
         let (host, groups, sni) = (host.to_string(), hello.groups, hello.sni);
         KnownHello { host, port, groups, sni }

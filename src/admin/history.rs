@@ -7,11 +7,11 @@ use axum::http::StatusCode;
 use jiff::Timestamp;
 use serde::Deserialize;
 
-use super::words::{
-    AlarmOn, Forget, ForgetDnssec, ForgottenDnssec, ForgottenDomain, HistoryItem, HistoryPage, PAGE_MAX, REASON_MAX,
-    RememberedHost,
+use super::api::{
+    ActiveAlarm, ForgetDnssecRequest, ForgetRequest, ForgottenDnssec, ForgottenDomain, HistoryItem, HistoryPage,
+    PAGE_MAX, REASON_MAX, RememberedHost,
 };
-use super::{Asker, Desk, Problem};
+use super::{AdminState, ErrorResponse, PeerUid};
 use crate::address::Host;
 use crate::discovery::history::{Alarm, AlarmKind, Forgotten, Remembered};
 
@@ -20,28 +20,28 @@ const PAGE: usize = 500;
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Asked {
+pub(super) struct HistoryQuery {
     domain: Option<String>,
     after: Option<String>,
     limit: Option<usize>,
 }
 
 pub(super) async fn list(
-    State(desk): State<Desk>,
-    asked: Result<Query<Asked>, QueryRejection>,
-) -> Result<Json<HistoryPage>, Problem> {
-    let Query(asked) = asked.map_err(|rejection| Problem::bad(rejection.body_text()))?;
+    State(admin): State<AdminState>,
+    asked: Result<Query<HistoryQuery>, QueryRejection>,
+) -> Result<Json<HistoryPage>, ErrorResponse> {
+    let Query(asked) = asked.map_err(|rejection| ErrorResponse::bad_request(rejection.body_text()))?;
     let limit = asked.limit.unwrap_or(PAGE);
     if limit == 0 || limit > PAGE_MAX {
-        return Err(Problem::bad(format!("limit must be from 1 to {PAGE_MAX}")));
+        return Err(ErrorResponse::bad_request(format!("limit must be from 1 to {PAGE_MAX}")));
     }
     let domain = asked.domain.as_deref().map(|text| host("domain", text)).transpose()?;
     let after = asked.after.as_deref().map(|text| host("after", text)).transpose()?;
     let now = Timestamp::now();
-    let page = desk.history.page(domain.as_ref(), after.as_ref(), limit, now);
+    let page = admin.history.page(domain.as_ref(), after.as_ref(), limit, now);
     let mut items = Vec::new();
     if domain.is_none() && after.is_none() {
-        items.extend(desk.history.alarms(now).into_iter().map(|one| HistoryItem::Alarm(alarm(one))));
+        items.extend(admin.history.alarms(now).into_iter().map(|one| HistoryItem::Alarm(alarm(one))));
     }
     items.extend(page.remembered.into_iter().map(remembered));
     items.extend(page.forgotten.into_iter().map(|one| HistoryItem::Forgotten(forgotten(one))));
@@ -49,53 +49,55 @@ pub(super) async fn list(
 }
 
 pub(super) async fn forget(
-    State(desk): State<Desk>,
-    Extension(Asker(uid)): Extension<Asker>,
-    asked: Result<Json<Forget>, JsonRejection>,
-) -> Result<Json<ForgottenDomain>, Problem> {
-    let Json(Forget { domain, reason }) =
-        asked.map_err(|rejection| Problem(rejection.status(), rejection.body_text()))?;
+    State(admin): State<AdminState>,
+    Extension(PeerUid(uid)): Extension<PeerUid>,
+    asked: Result<Json<ForgetRequest>, JsonRejection>,
+) -> Result<Json<ForgottenDomain>, ErrorResponse> {
+    let Json(ForgetRequest { domain, reason }) =
+        asked.map_err(|rejection| ErrorResponse(rejection.status(), rejection.body_text()))?;
     let reason = good_reason(&reason)?;
     let domain = host("domain", &domain)?;
     let who = operator(uid);
     let at = Timestamp::now();
-    match desk.history.forget(&domain, &reason, &who, at).await {
-        Ok(0) => Err(Problem(StatusCode::NOT_FOUND, format!("nothing is remembered of {domain}"))),
+    match admin.history.forget(&domain, &reason, &who, at).await {
+        Ok(0) => Err(ErrorResponse(StatusCode::NOT_FOUND, format!("nothing is remembered of {domain}"))),
         Ok(hosts) => {
-            desk.monitor.end_downgrades(&domain);
+            admin.monitor.end_downgrades(&domain);
             Ok(Json(forgotten(Forgotten { domain, at, reason, who, hosts })))
         }
-        Err(error) => Err(Problem(StatusCode::INTERNAL_SERVER_ERROR, error.to_string())),
+        Err(error) => Err(ErrorResponse(StatusCode::INTERNAL_SERVER_ERROR, error.to_string())),
     }
 }
 
 /// Forgets that DNSSEC validation has worked on this machine.
 pub(super) async fn forget_dnssec(
-    State(desk): State<Desk>,
-    Extension(Asker(uid)): Extension<Asker>,
-    asked: Result<Json<ForgetDnssec>, JsonRejection>,
-) -> Result<Json<ForgottenDnssec>, Problem> {
-    let Json(ForgetDnssec { reason }) =
-        asked.map_err(|rejection| Problem(rejection.status(), rejection.body_text()))?;
+    State(admin): State<AdminState>,
+    Extension(PeerUid(uid)): Extension<PeerUid>,
+    asked: Result<Json<ForgetDnssecRequest>, JsonRejection>,
+) -> Result<Json<ForgottenDnssec>, ErrorResponse> {
+    let Json(ForgetDnssecRequest { reason }) =
+        asked.map_err(|rejection| ErrorResponse(rejection.status(), rejection.body_text()))?;
     let (reason, who, at) = (good_reason(&reason)?, operator(uid), Timestamp::now());
-    let forgotten = tokio::task::spawn_blocking(move || desk.dns.forget_dnssec()).await;
+    let forgotten = tokio::task::spawn_blocking(move || admin.dns.forget_dnssec()).await;
     match forgotten.unwrap_or_else(|died| Err(std::io::Error::other(died))) {
         Ok(true) => {
             tracing::warn!(who, reason, "an operator had the memory of DNSSEC forgotten");
             Ok(Json(ForgottenDnssec { at, reason, who }))
         }
-        Ok(false) => Err(Problem(StatusCode::NOT_FOUND, "DNSSEC validation has not worked here before".to_owned())),
+        Ok(false) => {
+            Err(ErrorResponse(StatusCode::NOT_FOUND, "DNSSEC validation has not worked here before".to_owned()))
+        }
         Err(error) => {
             let sentence = format!("cannot remove dnssec.json in the spool's folder: {error}");
-            Err(Problem(StatusCode::INTERNAL_SERVER_ERROR, sentence))
+            Err(ErrorResponse(StatusCode::INTERNAL_SERVER_ERROR, sentence))
         }
     }
 }
 
-fn good_reason(reason: &str) -> Result<String, Problem> {
+fn good_reason(reason: &str) -> Result<String, ErrorResponse> {
     let reason = reason.trim();
     if reason.is_empty() || reason.chars().count() > REASON_MAX {
-        return Err(Problem::bad(format!("a reason has 1 to {REASON_MAX} characters")));
+        return Err(ErrorResponse::bad_request(format!("a reason has 1 to {REASON_MAX} characters")));
     }
     Ok(reason.to_owned())
 }
@@ -104,8 +106,8 @@ fn operator(uid: Option<u32>) -> String {
     uid.map_or_else(|| "unknown".to_owned(), |uid| format!("uid {uid}"))
 }
 
-fn host(what: &str, text: &str) -> Result<Host, Problem> {
-    Host::parse(text).map_err(|error| Problem::bad(format!("{what}: {error}")))
+fn host(what: &str, text: &str) -> Result<Host, ErrorResponse> {
+    Host::parse(text).map_err(|error| ErrorResponse::bad_request(format!("{what}: {error}")))
 }
 
 fn remembered(one: Remembered) -> HistoryItem {
@@ -127,12 +129,12 @@ fn forgotten(one: Forgotten) -> ForgottenDomain {
     ForgottenDomain { domain: domain.to_string(), at, reason, who, hosts }
 }
 
-pub(super) fn alarm(one: Alarm) -> AlarmOn {
+pub(super) fn alarm(one: Alarm) -> ActiveAlarm {
     let (what, issuer) = match one.kind {
         AlarmKind::TlsLost => ("tls_lost", None),
         AlarmKind::NewIssuer(issuer) => ("new_issuer", Some(issuer.to_string())),
     };
-    AlarmOn {
+    ActiveAlarm {
         what: what.to_owned(),
         issuer,
         since: one.since,

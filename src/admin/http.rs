@@ -18,16 +18,16 @@ use axum::routing::get;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use super::places::{PlaceLimits, Places};
-use super::words::status::Attempts;
-use super::{Desk, Problem, in_time, page, status};
+use super::api::status::AttemptsStatus;
+use super::connections::{HttpConnections, HttpLimits};
+use super::{AdminState, ErrorResponse, limit_answer_time, page, status};
 use crate::address::Domain;
 use crate::config::{AdminHttp, Fault, Located};
 use crate::monitor::Format;
 use crate::scheduler::Share;
 
 /// The limits of the HTTP server. A client that does not read its answer loses its place to another after a while.
-const LIMITS: PlaceLimits = PlaceLimits {
+const LIMITS: HttpLimits = HttpLimits {
     server: "status and metrics",
     connections: 32,
     head: 16 * 1024,
@@ -40,11 +40,11 @@ const READY_TIME: Duration = Duration::from_secs(2);
 
 /// The address, bound.
 #[derive(Debug)]
-pub struct Window {
+pub struct HttpServer {
     listener: TcpListener,
 }
 
-impl Window {
+impl HttpServer {
     /// Binds the address that `[admin] http` names; nothing where that is switched off.
     ///
     /// # Errors
@@ -73,9 +73,9 @@ impl Window {
     }
 
     /// Answers until `stop`. Nothing that is under way then is waited for.
-    pub async fn serve(self, desk: Desk, stop: CancellationToken) {
-        let router = router(desk, stop.clone());
-        let mut places = Places::new(LIMITS);
+    pub async fn serve(self, admin: AdminState, stop: CancellationToken) {
+        let router = router(admin, stop.clone());
+        let mut connections = HttpConnections::new(LIMITS);
         loop {
             let accepted = tokio::select! {
                 () = stop.cancelled() => return,
@@ -85,7 +85,7 @@ impl Window {
                 Ok((stream, _)) => {
                     tokio::select! {
                         () = stop.cancelled() => return,
-                        () = places.free() => places.serve(stream, router.clone()),
+                        () = connections.wait_for_slot() => connections.serve(stream, router.clone()),
                     }
                 }
                 Err(error) => {
@@ -97,20 +97,20 @@ impl Window {
     }
 }
 
-fn router(desk: Desk, stop: CancellationToken) -> Router {
+fn router(admin: AdminState, stop: CancellationToken) -> Router {
     let ready = {
-        let desk = desk.clone();
-        move || ready(desk.clone(), stop.clone())
+        let admin = admin.clone();
+        move || ready(admin.clone(), stop.clone())
     };
     Router::new()
-        .route("/", get(page::page).route_layer(middleware::from_fn_with_state(desk.clone(), under_our_name)))
+        .route("/", get(page::page).route_layer(middleware::from_fn_with_state(admin.clone(), require_our_name)))
         .route("/metrics", get(metrics))
         .route("/healthz", get(|| async { plain(StatusCode::OK, "alive\n") }))
         .route("/readyz", get(ready))
         .fallback(|| async { plain(StatusCode::NOT_FOUND, "there is nothing under this path\n") })
         .method_not_allowed_fallback(|| async { plain(StatusCode::METHOD_NOT_ALLOWED, "this is for reading only\n") })
-        .layer(middleware::from_fn(in_time))
-        .with_state(desk)
+        .layer(middleware::from_fn(limit_answer_time))
+        .with_state(admin)
 }
 
 /// Words that no browser takes for anything else.
@@ -126,12 +126,12 @@ fn plain(status: StatusCode, words: impl IntoResponse) -> Response {
 /// Goes on where the page is asked for under a name of ours. A browser that can reach us takes a stranger's name
 /// for ours once his DNS says so, and would let his scripts read the page (DNS rebinding); it cannot send
 /// another name than the one it was given. Metrics and health are scraped under whatever name there is.
-async fn under_our_name(State(desk): State<Desk>, request: Request, next: Next) -> Response {
-    let hostname = desk.settings.load().config.hostname.clone();
-    let asked = asked_for(&request);
+async fn require_our_name(State(admin): State<AdminState>, request: Request, next: Next) -> Response {
+    let hostname = admin.settings.load().config.hostname.clone();
+    let asked = requested_authority(&request);
     match asked {
         None => plain(StatusCode::BAD_REQUEST, "a request says in one Host field whom it is for\n"),
-        Some(host) if is_ours(host.host(), &hostname) => next.run(request).await,
+        Some(host) if is_our_name(host.host(), &hostname) => next.run(request).await,
         Some(_) => plain(
             StatusCode::MISDIRECTED_REQUEST,
             format!(
@@ -143,7 +143,7 @@ async fn under_our_name(State(desk): State<Desk>, request: Request, next: Next) 
 }
 
 /// Whom a request is for (RFC 9112 §3.2).
-fn asked_for(request: &Request) -> Option<Authority> {
+fn requested_authority(request: &Request) -> Option<Authority> {
     if let Some(authority) = request.uri().authority() {
         return Some(authority.clone());
     }
@@ -152,7 +152,7 @@ fn asked_for(request: &Request) -> Option<Authority> {
     Authority::try_from(one.as_bytes()).ok()
 }
 
-fn is_ours(host: &str, hostname: &Domain) -> bool {
+fn is_our_name(host: &str, hostname: &Domain) -> bool {
     let v6 = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
     let name = host.strip_suffix('.').unwrap_or(host);
     v6.is_some_and(|host| host.parse::<Ipv6Addr>().is_ok())
@@ -161,11 +161,11 @@ fn is_ours(host: &str, hostname: &Domain) -> bool {
         || name.eq_ignore_ascii_case(hostname.as_str())
 }
 
-async fn metrics(State(desk): State<Desk>, headers: HeaderMap) -> Result<Response, Problem> {
-    let reading = status::reading(&desk).await?;
+async fn metrics(State(admin): State<AdminState>, headers: HeaderMap) -> Result<Response, ErrorResponse> {
+    let reading = status::reading(&admin).await?;
     let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
     let format = Format::asked(accept);
-    let mut response = desk.monitor.text(&reading, format).into_response();
+    let mut response = admin.monitor.text(&reading, format).into_response();
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(format.media_type()));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
@@ -175,13 +175,13 @@ async fn metrics(State(desk): State<Desk>, headers: HeaderMap) -> Result<Respons
 /// Whether mail is taken and delivered: the queue has been read, the scheduler answers, nobody has told us to stop, and
 /// mail for what the configuration names goes out. Strangers' domains that hang must not take the relay out of
 /// service: that all attempts for these are in use is said, and it is ready nevertheless.
-async fn ready(desk: Desk, stop: CancellationToken) -> Response {
+async fn ready(admin: AdminState, stop: CancellationToken) -> Response {
     if stop.is_cancelled() {
         return plain(StatusCode::SERVICE_UNAVAILABLE, "stopping\n");
     }
-    match tokio::time::timeout(READY_TIME, desk.operator.outlook(Vec::new())).await {
+    match tokio::time::timeout(READY_TIME, admin.operator.outlook(Vec::new())).await {
         Ok(Some(_)) => {
-            let (status, words) = readiness(&status::attempts(&desk));
+            let (status, words) = readiness(&status::attempts(&admin));
             plain(status, words)
         }
         Ok(None) => plain(StatusCode::SERVICE_UNAVAILABLE, "stopping\n"),
@@ -189,7 +189,7 @@ async fn ready(desk: Desk, stop: CancellationToken) -> Response {
     }
 }
 
-fn readiness(attempts: &[Attempts]) -> (StatusCode, String) {
+fn readiness(attempts: &[AttemptsStatus]) -> (StatusCode, String) {
     let full = attempts.iter().filter(|share| share.is_full());
     let (mut status, mut words) = (StatusCode::OK, String::new());
     for share in full {
@@ -210,8 +210,8 @@ fn readiness(attempts: &[Attempts]) -> (StatusCode, String) {
 mod tests {
     use super::*;
 
-    fn share(share: &str, waiting: u64, full_seconds: Option<u64>) -> Attempts {
-        Attempts { share: share.to_owned(), most: 800, running: 800, slow: 700, waiting, full_seconds }
+    fn share(share: &str, waiting: u64, full_seconds: Option<u64>) -> AttemptsStatus {
+        AttemptsStatus { share: share.to_owned(), most: 800, running: 800, slow: 700, waiting, full_seconds }
     }
 
     #[test]

@@ -7,20 +7,20 @@
 //! Beside it is a window for everybody who can reach its address (`[admin] http`): metrics, health and the
 //! status page.
 
+pub mod api;
 mod clients;
 mod config;
+mod connections;
 mod content;
 mod filter;
 mod hellos;
 mod history;
 mod http;
 mod page;
-mod places;
 mod policy;
 mod queue;
 mod socket;
 mod status;
-pub mod words;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -45,14 +45,14 @@ use crate::monitor::Monitor;
 use crate::scheduler::Operator;
 use crate::spool::{Spool, SpoolError};
 
-pub use http::Window;
-use places::{PlaceLimits, Places};
-pub use socket::Door;
-use status::Surveyor;
+use connections::{HttpConnections, HttpLimits};
+pub use http::HttpServer;
+pub use socket::UnixServer;
+use status::QueueCounter;
 
 /// The limits of the operator's socket. The head has room for a thousand ids. A reader may pause over a long message, but not for
 /// ever.
-const LIMITS: PlaceLimits = PlaceLimits {
+const LIMITS: HttpLimits = HttpLimits {
     server: "admin socket",
     connections: 32,
     head: 64 * 1024,
@@ -69,7 +69,7 @@ const STOP_TIME: Duration = Duration::from_secs(5);
 
 /// What the handlers work with.
 #[derive(Clone)]
-pub struct Desk {
+pub struct AdminState {
     spool: Arc<dyn Spool>,
     operator: Operator,
     history: History,
@@ -79,11 +79,11 @@ pub struct Desk {
     settings: Arc<ArcSwap<Settings>>,
     monitor: Monitor,
     clients: Clients,
-    surveyor: Arc<Surveyor>,
+    queue_counter: Arc<QueueCounter>,
     since: Timestamp,
 }
 
-impl Desk {
+impl AdminState {
     /// Brings together what is asked: the spool, the scheduler by its operator, what is known of domains and hosts, a
     /// resolver that shares the memory of DNSSEC, the configuration in force, and the monitor with the table of
     /// clients. The daemon was started at `since`.
@@ -98,21 +98,21 @@ impl Desk {
         since: Timestamp,
     ) -> Self {
         let (history, policies, hellos) = (discovery.history().clone(), discovery.mta_sts().clone(), hellos.clone());
-        let surveyor = Arc::default();
-        Self { spool, operator, history, policies, dns, hellos, settings, monitor, clients, surveyor, since }
+        let queue_counter = Arc::default();
+        Self { spool, operator, history, policies, dns, hellos, settings, monitor, clients, queue_counter, since }
     }
 }
 
 /// Who asks: the user id of the other end, where the system tells it.
 #[derive(Debug, Clone, Copy)]
-struct Asker(Option<u32>);
+struct PeerUid(Option<u32>);
 
 /// A request that is not answered as wished, in a sentence.
 #[derive(Debug)]
-struct Problem(StatusCode, String);
+struct ErrorResponse(StatusCode, String);
 
-impl Problem {
-    fn bad(sentence: impl Into<String>) -> Self {
+impl ErrorResponse {
+    fn bad_request(sentence: impl Into<String>) -> Self {
         Self(StatusCode::BAD_REQUEST, sentence.into())
     }
 
@@ -121,7 +121,7 @@ impl Problem {
     }
 }
 
-impl From<SpoolError> for Problem {
+impl From<SpoolError> for ErrorResponse {
     fn from(error: SpoolError) -> Self {
         let status = match &error {
             SpoolError::Missing(_) => StatusCode::NOT_FOUND,
@@ -132,17 +132,17 @@ impl From<SpoolError> for Problem {
     }
 }
 
-impl IntoResponse for Problem {
+impl IntoResponse for ErrorResponse {
     fn into_response(self) -> Response {
-        (self.0, Json(words::Complaint { error: self.1 })).into_response()
+        (self.0, Json(api::ApiError { error: self.1 })).into_response()
     }
 }
 
-impl Door {
+impl UnixServer {
     /// Answers until `stop`, then gives requests under way a few seconds.
-    pub async fn serve(self, desk: Desk, stop: CancellationToken) {
-        let router = router(desk);
-        let mut places = Places::new(LIMITS);
+    pub async fn serve(self, admin: AdminState, stop: CancellationToken) {
+        let router = router(admin);
+        let mut connections = HttpConnections::new(LIMITS);
         loop {
             let accepted = tokio::select! {
                 () = stop.cancelled() => break,
@@ -150,10 +150,10 @@ impl Door {
             };
             match accepted {
                 Ok((stream, _)) => {
-                    let asker = Asker(stream.peer_cred().ok().map(|peer| peer.uid()));
+                    let peer_uid = PeerUid(stream.peer_cred().ok().map(|peer| peer.uid()));
                     tokio::select! {
                         () = stop.cancelled() => break,
-                        () = places.free() => places.serve(stream, router.clone().layer(Extension(asker))),
+                        () = connections.wait_for_slot() => connections.serve(stream, router.clone().layer(Extension(peer_uid))),
                     }
                 }
                 Err(error) => {
@@ -165,11 +165,11 @@ impl Door {
         }
         // Nobody new finds the socket.
         drop(self);
-        places.finish(STOP_TIME).await;
+        connections.finish(STOP_TIME).await;
     }
 }
 
-fn router(desk: Desk) -> Router {
+fn router(admin: AdminState) -> Router {
     Router::new()
         .route("/v1/queue", get(queue::list))
         .route("/v1/queue/orders", post(queue::order))
@@ -184,18 +184,18 @@ fn router(desk: Desk) -> Router {
         .route("/v1/history", get(history::list))
         .route("/v1/history/forget", post(history::forget))
         .route("/v1/dnssec/forget", post(history::forget_dnssec))
-        .fallback(|| async { Problem(StatusCode::NOT_FOUND, "there is nothing under this path".to_owned()) })
+        .fallback(|| async { ErrorResponse(StatusCode::NOT_FOUND, "there is nothing under this path".to_owned()) })
         .method_not_allowed_fallback(|| async {
-            Problem(StatusCode::METHOD_NOT_ALLOWED, "this path is not asked in this way".to_owned())
+            ErrorResponse(StatusCode::METHOD_NOT_ALLOWED, "this path is not asked in this way".to_owned())
         })
         .layer(DefaultBodyLimit::max(BODY_MAX))
-        .layer(middleware::from_fn(in_time))
-        .with_state(desk)
+        .layer(middleware::from_fn(limit_answer_time))
+        .with_state(admin)
 }
 
-async fn in_time(request: Request, next: Next) -> Response {
+async fn limit_answer_time(request: Request, next: Next) -> Response {
     tokio::time::timeout(ANSWER_TIME, next.run(request)).await.unwrap_or_else(|_| {
         let sentence = "the daemon could not answer in time; an order that was given may still be carried out";
-        Problem(StatusCode::GATEWAY_TIMEOUT, sentence.to_owned()).into_response()
+        ErrorResponse(StatusCode::GATEWAY_TIMEOUT, sentence.to_owned()).into_response()
     })
 }

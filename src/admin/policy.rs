@@ -5,24 +5,24 @@ use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use serde::Deserialize;
 
-use super::words::KnownPolicy;
-use super::{Desk, Problem};
+use super::api::KnownPolicy;
+use super::{AdminState, ErrorResponse};
 use crate::address::Domain;
 
 /// What is asked.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Asked {
+pub(super) struct PolicyQuery {
     domain: String,
 }
 
 pub(super) async fn known(
-    State(desk): State<Desk>,
-    query: Result<Query<Asked>, QueryRejection>,
-) -> Result<Json<Option<KnownPolicy>>, Problem> {
-    let Query(Asked { domain }) = query.map_err(|rejection| Problem::bad(rejection.body_text()))?;
-    let domain = Domain::parse(&domain).map_err(|error| Problem::bad(format!("domain: {error}")))?;
-    Ok(Json(desk.policies.cached(&domain).map(|policy| KnownPolicy {
+    State(admin): State<AdminState>,
+    query: Result<Query<PolicyQuery>, QueryRejection>,
+) -> Result<Json<Option<KnownPolicy>>, ErrorResponse> {
+    let Query(PolicyQuery { domain }) = query.map_err(|rejection| ErrorResponse::bad_request(rejection.body_text()))?;
+    let domain = Domain::parse(&domain).map_err(|error| ErrorResponse::bad_request(format!("domain: {error}")))?;
+    Ok(Json(admin.policies.cached(&domain).map(|policy| KnownPolicy {
         id: policy.id().to_string(),
         lines: policy.lines(),
         fetched: policy.fetched(),

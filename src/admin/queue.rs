@@ -8,11 +8,12 @@ use axum::extract::{Extension, Path, Query, State};
 use axum::http::StatusCode;
 use jiff::Timestamp;
 
-use super::filter::{self, Filter};
-use super::words::{
-    self, Answer, Answers, Down, Meanwhile, Message, Orders, PAGE_MAX, Page, Parameters, PartDown, Reason, Recipient,
+use super::api::{
+    self, DestinationBackoff, EnvelopeParameters, FailureReason, OrderRequest, OrderResponse, OrderResult, OvertakenBy,
+    PAGE_MAX, PartBackoff, QueuePage, QueuedMessage, QueuedRecipient,
 };
-use super::{Asker, Desk, Problem};
+use super::filter::{self, Filter};
+use super::{AdminState, ErrorResponse, PeerUid};
 use crate::connector::Connectors;
 use crate::envelope::{self, QueueId, RecipientState, Trouble};
 use crate::scheduler::{Asked, Outlook, Prospect, Refused, Way};
@@ -21,38 +22,41 @@ use crate::spool::{Spool, SpoolError, StoredMessage};
 /// Messages that are taken from the spool at a time.
 const SCAN: usize = 100;
 /// Messages that are looked at for one page: a filter that matches nothing must not keep a request for ever.
-const LOOKS_MAX: usize = 20_000;
+const SCANNED_MAX: usize = 20_000;
 /// Recipients on a page, after which it ends.
 const RECIPIENTS_MAX: usize = 10_000;
 
 pub(super) async fn list(
-    State(desk): State<Desk>,
-    query: Result<Query<filter::Query>, QueryRejection>,
-) -> Result<Json<Page>, Problem> {
-    let Query(query) = query.map_err(|rejection| Problem::bad(rejection.body_text()))?;
+    State(admin): State<AdminState>,
+    query: Result<Query<filter::QueueQuery>, QueryRejection>,
+) -> Result<Json<QueuePage>, ErrorResponse> {
+    let Query(query) = query.map_err(|rejection| ErrorResponse::bad_request(rejection.body_text()))?;
     let filter = Filter::parse(&query)?;
-    let connectors = Arc::clone(&desk.settings.load().connectors);
+    let connectors = Arc::clone(&admin.settings.load().connectors);
     let (stored, next) = match &filter.ids {
-        Some(ids) => named(&*desk.spool, &filter, &connectors, ids).await?,
-        None => scanned(&*desk.spool, &filter, &connectors).await?,
+        Some(ids) => load_by_id(&*admin.spool, &filter, &connectors, ids).await?,
+        None => scan_matching(&*admin.spool, &filter, &connectors).await?,
     };
-    let outlook = outlook(&desk, &stored).await?;
+    let outlook = outlook(&admin, &stored).await?;
     let messages = stored.iter().zip(&outlook.messages).map(|(stored, prospect)| {
         let mut message = message(stored, &outlook, prospect);
         message.recipients = stored.envelope.recipients.iter().zip(&prospect.ways).map(recipient).collect();
         message
     });
-    Ok(Json(Page { messages: messages.collect(), next }))
+    Ok(Json(QueuePage { messages: messages.collect(), next }))
 }
 
-pub(super) async fn show(State(desk): State<Desk>, Path(id): Path<String>) -> Result<Json<Message>, Problem> {
+pub(super) async fn show(
+    State(admin): State<AdminState>,
+    Path(id): Path<String>,
+) -> Result<Json<QueuedMessage>, ErrorResponse> {
     let id = filter::id(&id)?;
-    let stored = [find(&*desk.spool, id).await?.ok_or(SpoolError::Missing(id))?];
-    let outlook = outlook(&desk, &stored).await?;
-    let ([stored], [prospect]) = (&stored, &outlook.messages[..]) else { return Err(Problem::stopping()) };
+    let stored = [find(&*admin.spool, id).await?.ok_or(SpoolError::Missing(id))?];
+    let outlook = outlook(&admin, &stored).await?;
+    let ([stored], [prospect]) = (&stored, &outlook.messages[..]) else { return Err(ErrorResponse::stopping()) };
     let mut message = message(stored, &outlook, prospect);
     let envelope = &stored.envelope;
-    message.parameters = Some(Parameters {
+    message.parameters = Some(EnvelopeParameters {
         body: envelope.body,
         smtputf8: envelope.smtputf8,
         ret: envelope.ret,
@@ -66,54 +70,54 @@ pub(super) async fn show(State(desk): State<Desk>, Path(id): Path<String>) -> Re
 }
 
 pub(super) async fn order(
-    State(desk): State<Desk>,
-    Extension(Asker(uid)): Extension<Asker>,
-    orders: Result<Json<Orders>, JsonRejection>,
-) -> Result<Json<Answers>, Problem> {
-    let Json(Orders { order, mut ids }) =
-        orders.map_err(|rejection| Problem(rejection.status(), rejection.body_text()))?;
+    State(admin): State<AdminState>,
+    Extension(PeerUid(uid)): Extension<PeerUid>,
+    orders: Result<Json<OrderRequest>, JsonRejection>,
+) -> Result<Json<OrderResponse>, ErrorResponse> {
+    let Json(OrderRequest { order, mut ids }) =
+        orders.map_err(|rejection| ErrorResponse(rejection.status(), rejection.body_text()))?;
     if ids.is_empty() || ids.len() > PAGE_MAX {
         let sentence = format!("an order names 1 to {PAGE_MAX} ids");
-        return Err(Problem(StatusCode::UNPROCESSABLE_ENTITY, sentence));
+        return Err(ErrorResponse(StatusCode::UNPROCESSABLE_ENTITY, sentence));
     }
     ids.sort_unstable();
     ids.dedup();
     let mut answers = Vec::new();
     let mut there = Vec::new();
     for id in ids {
-        match find(&*desk.spool, id).await? {
+        match find(&*admin.spool, id).await? {
             Some(_) => there.push(id),
             None => answers.push(refusal(id, &SpoolError::Missing(id).into())),
         }
     }
     // Before it is carried out: who asked may go away meanwhile, and then nothing below is reached.
     tracing::info!(?order, uid, messages = there.len(), "an operator gave an order");
-    for (id, result) in desk.operator.order(order, there).await {
+    for (id, result) in admin.operator.order(order, there).await {
         let result = match result {
             // Nothing of it waits, perhaps because it has been delivered in the meantime.
-            Err(Refused::Pointless(_)) if find(&*desk.spool, id).await?.is_none() => {
+            Err(Refused::Pointless(_)) if find(&*admin.spool, id).await?.is_none() => {
                 Err(SpoolError::Missing(id).into())
             }
             result => result,
         };
         answers.push(match result {
-            Ok(()) => Answer { id, done: true, error: None, meanwhile: None },
+            Ok(()) => OrderResult { id, done: true, error: None, meanwhile: None },
             Err(refused) => refusal(id, &refused),
         });
     }
     answers.sort_by_key(|answer| answer.id);
     let done = answers.iter().filter(|answer| answer.done).count();
     tracing::info!(?order, uid, done, refused = answers.len() - done, "an operator's order was answered");
-    Ok(Json(Answers { answers }))
+    Ok(Json(OrderResponse { answers }))
 }
 
-fn refusal(id: QueueId, refused: &Refused) -> Answer {
+fn refusal(id: QueueId, refused: &Refused) -> OrderResult {
     let meanwhile = match refused {
-        Refused::Spool(SpoolError::Missing(_)) => Some(Meanwhile::Gone),
-        Refused::Busy => Some(Meanwhile::Busy),
+        Refused::Spool(SpoolError::Missing(_)) => Some(OvertakenBy::Gone),
+        Refused::Busy => Some(OvertakenBy::Busy),
         Refused::Spool(_) | Refused::Pointless(_) | Refused::Untold | Refused::Died | Refused::Stopping => None,
     };
-    Answer { id, done: false, error: Some(refused.to_string()), meanwhile }
+    OrderResult { id, done: false, error: Some(refused.to_string()), meanwhile }
 }
 
 /// One message without its content.
@@ -123,16 +127,16 @@ async fn find(spool: &dyn Spool, id: QueueId) -> Result<Option<StoredMessage>, S
 }
 
 /// What matches, and where the next page begins.
-type Found = (Vec<StoredMessage>, Option<QueueId>);
+type QueuePart = (Vec<StoredMessage>, Option<QueueId>);
 
-async fn named(
+async fn load_by_id(
     spool: &dyn Spool,
     filter: &Filter,
     connectors: &Connectors,
     ids: &[QueueId],
-) -> Result<Found, SpoolError> {
+) -> Result<QueuePart, SpoolError> {
     let now = Timestamp::now();
-    let mut picked = Picked::default();
+    let mut picked = PageBuilder::default();
     for id in ids.iter().filter(|id| filter.after.is_none_or(|after| **id > after)) {
         let Some(stored) = find(spool, *id).await? else { continue };
         if filter.matches(&stored, connectors, now) && picked.take(stored, filter.limit) {
@@ -142,9 +146,9 @@ async fn named(
     Ok((picked.messages, None))
 }
 
-async fn scanned(spool: &dyn Spool, filter: &Filter, connectors: &Connectors) -> Result<Found, SpoolError> {
+async fn scan_matching(spool: &dyn Spool, filter: &Filter, connectors: &Connectors) -> Result<QueuePart, SpoolError> {
     let now = Timestamp::now();
-    let mut picked = Picked::default();
+    let mut picked = PageBuilder::default();
     let mut after = filter.after;
     let mut looks = 0;
     loop {
@@ -160,7 +164,7 @@ async fn scanned(spool: &dyn Spool, filter: &Filter, connectors: &Connectors) ->
                 return Ok((picked.messages, Some(id)));
             }
         }
-        if looks >= LOOKS_MAX {
+        if looks >= SCANNED_MAX {
             return Ok((picked.messages, after));
         }
     }
@@ -168,12 +172,12 @@ async fn scanned(spool: &dyn Spool, filter: &Filter, connectors: &Connectors) ->
 
 /// A page in the making.
 #[derive(Default)]
-struct Picked {
+struct PageBuilder {
     messages: Vec<StoredMessage>,
     recipients: usize,
 }
 
-impl Picked {
+impl PageBuilder {
     /// Takes a message, and says whether the page is full with it. Its history is not for lists.
     fn take(&mut self, mut stored: StoredMessage, limit: usize) -> bool {
         for recipient in &mut stored.envelope.recipients {
@@ -192,19 +196,19 @@ impl Picked {
     }
 }
 
-async fn outlook(desk: &Desk, stored: &[StoredMessage]) -> Result<Outlook, Problem> {
+async fn outlook(admin: &AdminState, stored: &[StoredMessage]) -> Result<Outlook, ErrorResponse> {
     let asked = stored.iter().map(|stored| Asked {
         id: Some(stored.id),
         hosts: stored.envelope.recipients.iter().map(|recipient| recipient.mailbox.host().clone()).collect(),
         tls: stored.envelope.tls,
     });
     let asked = asked.collect();
-    desk.operator.outlook(asked).await.ok_or_else(Problem::stopping)
+    admin.operator.outlook(asked).await.ok_or_else(ErrorResponse::stopping)
 }
 
 /// A message without its recipients.
-fn message(stored: &StoredMessage, outlook: &Outlook, prospect: &Prospect) -> Message {
-    Message {
+fn message(stored: &StoredMessage, outlook: &Outlook, prospect: &Prospect) -> QueuedMessage {
+    QueuedMessage {
         id: stored.id,
         accepted: stored.accepted,
         expires: outlook.expires(stored.accepted),
@@ -216,7 +220,7 @@ fn message(stored: &StoredMessage, outlook: &Outlook, prospect: &Prospect) -> Me
     }
 }
 
-fn detailed((recipient, way): (&envelope::Recipient, &Way)) -> Recipient {
+fn detailed((recipient, way): (&envelope::Recipient, &Way)) -> QueuedRecipient {
     let mut told = self::recipient((recipient, way));
     told.notify = recipient.notify;
     told.orcpt.clone_from(&recipient.orcpt);
@@ -230,11 +234,11 @@ fn detailed((recipient, way): (&envelope::Recipient, &Way)) -> Recipient {
     told
 }
 
-fn recipient((recipient, way): (&envelope::Recipient, &Way)) -> Recipient {
+fn recipient((recipient, way): (&envelope::Recipient, &Way)) -> QueuedRecipient {
     let now = Timestamp::now();
-    let mut told = Recipient {
+    let mut told = QueuedRecipient {
         address: recipient.mailbox.clone(),
-        state: words::State::Waiting,
+        state: api::DeliveryState::Waiting,
         connector: way.connector.clone(),
         attempts: 0,
         next: None,
@@ -254,19 +258,19 @@ fn recipient((recipient, way): (&envelope::Recipient, &Way)) -> Recipient {
             if let Some(pause) = &way.pause {
                 let (until, reason) = (pause.until, reason(&pause.last));
                 match &pause.part {
-                    None => told.destination_down = Some(Down { until, reason }),
-                    Some(part) => told.part_down = Some(PartDown { part: part.clone(), until, reason }),
+                    None => told.destination_down = Some(DestinationBackoff { until, reason }),
+                    Some(part) => told.part_down = Some(PartBackoff { part: part.clone(), until, reason }),
                 }
             }
         }
         RecipientState::Held { attempts, history } => {
-            told.state = words::State::Held;
+            told.state = api::DeliveryState::Held;
             told.attempts = *attempts;
             told.reason = history.last().map(reason);
         }
-        RecipientState::Delivered => told.state = words::State::Delivered,
+        RecipientState::Delivered => told.state = api::DeliveryState::Delivered,
         RecipientState::Failed => {
-            told.state = words::State::Failed;
+            told.state = api::DeliveryState::Failed;
             // It is here still because its sender is to be told.
             told.reason = recipient.owed.as_deref().map(reason);
         }
@@ -274,8 +278,8 @@ fn recipient((recipient, way): (&envelope::Recipient, &Way)) -> Recipient {
     told
 }
 
-pub(super) fn reason(trouble: &Trouble) -> Reason {
-    Reason {
+pub(super) fn reason(trouble: &Trouble) -> FailureReason {
+    FailureReason {
         at: trouble.at,
         status: trouble.status.to_string(),
         text: trouble.text.clone(),

@@ -24,7 +24,7 @@ const KNOCK: Duration = Duration::from_secs(1);
 
 /// The socket, bound. It is removed when this is dropped, unless somebody else's stands there by then.
 #[derive(Debug)]
-pub struct Door {
+pub struct UnixServer {
     pub(super) listener: UnixListener,
     path: PathBuf,
     /// Device and inode.
@@ -33,7 +33,7 @@ pub struct Door {
 
 /// Why there is no door, and what to do.
 #[derive(Debug, thiserror::Error)]
-enum DoorError {
+enum UnixServerError {
     #[error("another program answers on it")]
     InUse,
     #[error("something is there that is no socket")]
@@ -42,7 +42,7 @@ enum DoorError {
     Io(#[from] Error),
 }
 
-impl DoorError {
+impl UnixServerError {
     fn remedy(&self, path: &Path) -> String {
         let folder = folder(path).display();
         match self {
@@ -56,7 +56,7 @@ impl DoorError {
     }
 }
 
-impl Door {
+impl UnixServer {
     /// Makes the socket that `[admin] socket` names; nothing where that is switched off.
     ///
     /// # Errors
@@ -73,7 +73,7 @@ impl Door {
         })
     }
 
-    async fn at(path: &Path) -> Result<Self, DoorError> {
+    async fn at(path: &Path) -> Result<Self, UnixServerError> {
         make_folder(folder(path))?;
         clear(path).await?;
         let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
@@ -89,7 +89,7 @@ impl Door {
     }
 }
 
-impl Drop for Door {
+impl Drop for UnixServer {
     fn drop(&mut self) {
         if self.identity.is_some() && self.identity == identity(&self.path) {
             // Left behind it does no harm: the next start sees that nobody answers.
@@ -116,10 +116,10 @@ fn make_folder(folder: &Path) -> Result<(), Error> {
 }
 
 /// Removes a socket that an earlier run left behind.
-async fn clear(path: &Path) -> Result<(), DoorError> {
+async fn clear(path: &Path) -> Result<(), UnixServerError> {
     match fs::symlink_metadata(path) {
         Ok(found) if found.file_type().is_socket() => {}
-        Ok(_) => return Err(DoorError::Foreign),
+        Ok(_) => return Err(UnixServerError::Foreign),
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(error.into()),
     }
@@ -127,8 +127,8 @@ async fn clear(path: &Path) -> Result<(), DoorError> {
         Ok(Err(error)) if error.kind() == ErrorKind::ConnectionRefused => Ok(fs::remove_file(path)?),
         Ok(Err(error)) if error.kind() == ErrorKind::NotFound => Ok(()),
         // A full queue of connections belongs to somebody, too.
-        Ok(Err(error)) if error.kind() == ErrorKind::WouldBlock => Err(DoorError::InUse),
+        Ok(Err(error)) if error.kind() == ErrorKind::WouldBlock => Err(UnixServerError::InUse),
         Ok(Err(error)) => Err(error.into()),
-        Ok(Ok(_)) | Err(_) => Err(DoorError::InUse),
+        Ok(Ok(_)) | Err(_) => Err(UnixServerError::InUse),
     }
 }

@@ -14,7 +14,7 @@ use super::queue::list::Document;
 use super::queue::words::{age, plain};
 use super::socket::{Client, SocketError};
 use super::{ConfigFile, show};
-use crate::admin::words::{HeldClient, Release, Released};
+use crate::admin::api::{HeldClient, ReleaseRequest, ReleaseResponse};
 
 /// See which clients are held back by a limit, or let one go on
 ///
@@ -35,7 +35,7 @@ enum Command {
         how: How,
     },
     /// Let a client go on at once: what it did so far is forgotten
-    Release {
+    ReleaseRequest {
         /// An address, or a network
         #[arg(value_name = "CLIENT", value_parser = client, required_unless_present = "all")]
         client: Option<String>,
@@ -62,7 +62,7 @@ fn client(text: &str) -> Result<String, String> {
 }
 
 pub(super) fn run(arguments: &Arguments) -> ExitCode {
-    let (Command::List { how } | Command::Release { how, .. }) = &arguments.command;
+    let (Command::List { how } | Command::ReleaseRequest { how, .. }) = &arguments.command;
     let client = match Client::of(&how.file.config, "clients") {
         Ok(client) => client,
         Err(status) => return status,
@@ -77,7 +77,7 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
     let done = runtime.block_on(async {
         match &arguments.command {
             Command::List { how } => list(&client, how.json).await,
-            Command::Release { client: which, how, .. } => release(&client, which.as_deref(), how.json).await,
+            Command::ReleaseRequest { client: which, how, .. } => release(&client, which.as_deref(), how.json).await,
         }
     });
     done.unwrap_or_else(|error| {
@@ -93,8 +93,8 @@ async fn list(client: &Client, json: bool) -> Result<ExitCode, SocketError> {
 }
 
 async fn release(client: &Client, which: Option<&str>, json: bool) -> Result<ExitCode, SocketError> {
-    let order = Release { client: which.map(str::to_owned) };
-    let Released { released } = client.post("/v1/clients/release", &order).await?;
+    let order = ReleaseRequest { client: which.map(str::to_owned) };
+    let ReleaseResponse { released } = client.post("/v1/clients/release", &order).await?;
     let nobody = match which {
         Some(which) => format!("{which} was not held back\n"),
         None => "no client was held back\n".to_owned(),

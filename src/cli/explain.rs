@@ -13,7 +13,7 @@ use clap::Args;
 use super::socket::{Client, SocketError, percent_encoded};
 use super::{ConfigFile, show, show_faults};
 use crate::address::{Domain, Host};
-use crate::admin::words::{HistoryItem, HistoryPage, KnownHello, KnownHelloPage, KnownPolicy};
+use crate::admin::api::{HistoryItem, HistoryPage, KnownHello, KnownHelloPage, KnownPolicy};
 use crate::config::{self, AdminSocket, Config};
 use crate::connector::MemoryFinding;
 use crate::discovery::history::Level;

@@ -14,9 +14,9 @@ use super::queue::words::{plain, short};
 use super::socket::{Client, SocketError, percent_encoded};
 use super::{ConfigFile, show};
 use crate::address::Host;
-use crate::admin::words::{
-    AlarmOn, Forget, ForgetDnssec, ForgottenDnssec, ForgottenDomain, HistoryItem, HistoryPage, REASON_MAX,
-    RememberedHost,
+use crate::admin::api::{
+    ActiveAlarm, ForgetDnssecRequest, ForgetRequest, ForgottenDnssec, ForgottenDomain, HistoryItem, HistoryPage,
+    REASON_MAX, RememberedHost,
 };
 
 /// Hosts that are asked for at a time.
@@ -43,12 +43,12 @@ enum Command {
         #[command(flatten)]
         how: How,
     },
-    /// Forget a domain, so that whatever it shows next is accepted; or forget DNSSEC
-    Forget {
+    /// ForgetRequest a domain, so that whatever it shows next is accepted; or forget DNSSEC
+    ForgetRequest {
         /// The domain
         #[arg(value_name = "DOMAIN", value_parser = domain, required_unless_present = "dnssec")]
         domain: Option<Host>,
-        /// Forget that DNSSEC validation has worked here: a resolver without DNSSEC is accepted again
+        /// ForgetRequest that DNSSEC validation has worked here: a resolver without DNSSEC is accepted again
         #[arg(long, conflicts_with = "domain")]
         dnssec: bool,
         /// Why; it is logged, kept and listed
@@ -79,7 +79,7 @@ fn reason(text: &str) -> Result<String, String> {
 }
 
 pub(super) fn run(arguments: &Arguments) -> ExitCode {
-    let (Command::List { how, .. } | Command::Forget { how, .. }) = &arguments.command;
+    let (Command::List { how, .. } | Command::ForgetRequest { how, .. }) = &arguments.command;
     let client = match Client::of(&how.file.config, "history") {
         Ok(client) => client,
         Err(status) => return status,
@@ -94,10 +94,10 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
     let done = runtime.block_on(async {
         match &arguments.command {
             Command::List { domain, how } => list(&client, domain.as_ref(), how.json).await,
-            Command::Forget { domain: Some(domain), reason, how, .. } => {
+            Command::ForgetRequest { domain: Some(domain), reason, how, .. } => {
                 forget(&client, domain, reason, how.json).await
             }
-            Command::Forget { domain: None, reason, how, .. } => forget_dnssec(&client, reason, how.json).await,
+            Command::ForgetRequest { domain: None, reason, how, .. } => forget_dnssec(&client, reason, how.json).await,
         }
     });
     done.unwrap_or_else(|error| {
@@ -143,7 +143,7 @@ async fn list(client: &Client, domain: Option<&Host>, json: bool) -> Result<Exit
 }
 
 async fn forget(client: &Client, domain: &Host, reason: &str, json: bool) -> Result<ExitCode, SocketError> {
-    let order = Forget { domain: domain.to_string(), reason: reason.to_owned() };
+    let order = ForgetRequest { domain: domain.to_string(), reason: reason.to_owned() };
     let done: ForgottenDomain = client.post("/v1/history/forget", &order).await?;
     if json {
         // Our own words always have a form in JSON.
@@ -155,7 +155,7 @@ async fn forget(client: &Client, domain: &Host, reason: &str, json: bool) -> Res
 }
 
 async fn forget_dnssec(client: &Client, reason: &str, json: bool) -> Result<ExitCode, SocketError> {
-    let order = ForgetDnssec { reason: reason.to_owned() };
+    let order = ForgetDnssecRequest { reason: reason.to_owned() };
     let done: ForgottenDnssec = client.post("/v1/dnssec/forget", &order).await?;
     if json {
         // Our own words always have a form in JSON.
@@ -232,7 +232,7 @@ fn forgotten_lines(forgotten: &[ForgottenDomain]) -> String {
     lines.collect()
 }
 
-pub(super) fn alarm_line(alarm: &AlarmOn) -> String {
+pub(super) fn alarm_line(alarm: &ActiveAlarm) -> String {
     let what = match &alarm.issuer {
         None => "that took TLS before no longer do".to_owned(),
         Some(issuer) => format!("show certificates of an issuer that was new to them ({})", short(issuer)),

@@ -15,7 +15,7 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer, Registry};
 
 use crate::config::{self, Log, LogFormat};
-use crate::daemon::{self, Passed, Running, StartError, Surroundings};
+use crate::daemon::{self, RunningDaemon, StartError, SystemdSockets, TestOverrides};
 use journal::Journal;
 use manager::Heart;
 
@@ -29,7 +29,7 @@ type LogLevel = tracing_subscriber::reload::Handle<EnvFilter, Registry>;
 #[must_use]
 pub(super) fn run(file: &Path) -> ExitCode {
     // First of all: it must happen before there are threads.
-    let passed = Passed::from_environment();
+    let passed = SystemdSockets::from_environment();
     let (config, warnings) = match config::read(file) {
         Ok(read) => read,
         Err(faults) => return refuse(&faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")),
@@ -51,12 +51,12 @@ pub(super) fn run(file: &Path) -> ExitCode {
     end
 }
 
-async fn serve(config: config::Config, passed: Passed, file: &Path, level: &LogLevel) -> ExitCode {
+async fn serve(config: config::Config, passed: SystemdSockets, file: &Path, level: &LogLevel) -> ExitCode {
     let mut signals = match Signals::new() {
         Ok(signals) => signals,
         Err(error) => return fail(&format!("signals cannot be received: {error}")),
     };
-    let mut running = match daemon::start_in(Surroundings::default(), passed, config, Arc::new(|_, _| ())).await {
+    let mut running = match daemon::start_with(TestOverrides::default(), passed, config, Arc::new(|_, _| ())).await {
         Ok(running) => running,
         Err(error @ StartError::Faults(_)) => return refuse(&error.to_string()),
         Err(error) => return fail(&error.to_string()),
@@ -102,7 +102,7 @@ async fn serve(config: config::Config, passed: Passed, file: &Path, level: &LogL
 }
 
 /// Takes the configuration file anew, whole or not at all.
-fn reload(running: &Running, file: &Path, level: &LogLevel) {
+fn reload(running: &RunningDaemon, file: &Path, level: &LogLevel) {
     manager::reloading();
     let taken = config::read(file).and_then(|(config, mut warnings)| {
         let log = config.log.clone();

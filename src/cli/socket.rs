@@ -19,7 +19,7 @@ use tokio::time::timeout;
 
 use super::{note, show_faults};
 use crate::admin::ANSWER_TIME;
-use crate::admin::words::Complaint;
+use crate::admin::api::ApiError;
 use crate::config::{self, AdminSocket};
 
 /// How long the socket may take to take a connection.
@@ -60,7 +60,7 @@ pub(super) enum SocketError {
     Missing(String),
     /// It answered, with another complaint.
     #[error("{0}")]
-    Complaint(String),
+    ApiError(String),
     /// It answered with something else.
     #[error("the daemon's answer cannot be used: {0}")]
     Broken(String),
@@ -164,11 +164,11 @@ impl Client {
             return Ok(response);
         }
         let status = response.status();
-        let complaint: Result<Complaint, _> = whole(response).await;
+        let complaint: Result<ApiError, _> = whole(response).await;
         let complaint = complaint.map_or_else(|_| status.to_string(), |complaint| complaint.error);
         Err(match status {
             StatusCode::NOT_FOUND => SocketError::Missing(complaint),
-            _ => SocketError::Complaint(complaint),
+            _ => SocketError::ApiError(complaint),
         })
     }
 

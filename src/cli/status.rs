@@ -13,8 +13,9 @@ use super::history::alarm_line;
 use super::queue::words::{age, brief, plain, short, size, time};
 use super::socket::Client;
 use super::{ConfigFile, show};
-use crate::admin::words::status::{
-    Attempts, Certificate, Clients, Destination, Downgrade, Exception, Owner, Refusal, Reports, Status,
+use crate::admin::api::status::{
+    AttemptsStatus, CertificateOwner, CertificateStatus, ClientsStatus, ExceptionStatus, FailingDestination,
+    RecentDowngrade, RecentRefusal, RelayStatus, ReportsStatus,
 };
 
 /// Of each list so many are shown; all of them are in the JSON.
@@ -45,7 +46,7 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    match runtime.block_on(client.get::<Status>("/v1/status")) {
+    match runtime.block_on(client.get::<RelayStatus>("/v1/status")) {
         Ok(status) if arguments.json => {
             // Our own words always have a form in JSON.
             show(&format!("{}\n", serde_json::to_string(&status).unwrap_or_default()));
@@ -63,7 +64,7 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
 }
 
 /// Everything on one screen.
-fn screen(status: &Status) -> String {
+fn screen(status: &RelayStatus) -> String {
     let now = status.at;
     let (version, since) = (plain(&status.version), time(status.since));
     let mut text =
@@ -86,8 +87,8 @@ fn screen(status: &Status) -> String {
 }
 
 /// The reports that are not stored yet, where there are any.
-fn reports(reports: &Reports) -> String {
-    let Reports { waiting, for_digest, .. } = reports;
+fn reports(reports: &ReportsStatus) -> String {
+    let ReportsStatus { waiting, for_digest, .. } = reports;
     if *waiting == 0 && *for_digest == 0 {
         return String::new();
     }
@@ -95,8 +96,8 @@ fn reports(reports: &Reports) -> String {
 }
 
 /// One share of the delivery attempts.
-fn attempts(share: &Attempts) -> String {
-    let Attempts { most, running, slow, waiting, .. } = share;
+fn attempts(share: &AttemptsStatus) -> String {
+    let AttemptsStatus { most, running, slow, waiting, .. } = share;
     let full = match share.full_seconds {
         Some(seconds) => format!(
             "; ALL IN USE for {}, {waiting} destinations wait",
@@ -122,7 +123,7 @@ fn list<T>(text: &mut String, heading: &str, all: &[T], more: usize, line: impl 
     }
 }
 
-fn trouble(one: &Destination, now: Timestamp) -> String {
+fn trouble(one: &FailingDestination, now: Timestamp) -> String {
     let next = match one.next {
         Some(next) => format!(", next try in {}", brief(now.duration_until(next))),
         None if one.waiting > 0 => ", next try as soon as there is a connection".to_owned(),
@@ -140,10 +141,10 @@ fn trouble(one: &Destination, now: Timestamp) -> String {
     )
 }
 
-fn certificate(one: &Certificate) -> String {
+fn certificate(one: &CertificateStatus) -> String {
     let whose = match (one.owner, &one.connector) {
-        (Owner::Own, _) | (Owner::Partner, None) => plain(&one.place),
-        (Owner::Partner, Some(connector)) => format!("{} ({})", plain(&one.place), plain(connector)),
+        (CertificateOwner::Own, _) | (CertificateOwner::Partner, None) => plain(&one.place),
+        (CertificateOwner::Partner, Some(connector)) => format!("{} ({})", plain(&one.place), plain(connector)),
     };
     let left = match one.days_left {
         ..=-1 => "EXPIRED".to_owned(),
@@ -154,19 +155,19 @@ fn certificate(one: &Certificate) -> String {
     format!("{whose}: {left}, until {}{refused}", one.not_after.strftime("%Y-%m-%d"))
 }
 
-fn exception(one: &Exception) -> String {
+fn exception(one: &ExceptionStatus) -> String {
     format!("{}: {} until the end of {}: {}", plain(&one.connector), plain(&one.tls), one.until, short(&one.reason))
 }
 
-fn downgrade(one: &Downgrade) -> String {
-    let Downgrade { connector, domain, host, was, got, .. } = one;
+fn downgrade(one: &RecentDowngrade) -> String {
+    let RecentDowngrade { connector, domain, host, was, got, .. } = one;
     let [domain, host, was, got, connector] = [domain, host, was, got, connector].map(|text| plain(text));
     format!("{domain} ({connector}): {host} had {was} and now has {got}")
 }
 
 /// The sessions, and who is held back.
-fn clients(clients: &Clients) -> String {
-    let Clients { sessions, sessions_max, strangers, strangers_max, .. } = clients;
+fn clients(clients: &ClientsStatus) -> String {
+    let ClientsStatus { sessions, sessions_max, strangers, strangers_max, .. } = clients;
     let mut text = format!(
         "\nsessions: {sessions} of {sessions_max}, {strangers} of {strangers_max} by clients outside of [relay] networks\n"
     );
@@ -185,7 +186,7 @@ fn clients(clients: &Clients) -> String {
     text
 }
 
-fn refusal(one: &Refusal) -> String {
+fn refusal(one: &RecentRefusal) -> String {
     let times = if one.times > 1 { format!(", {} times", one.times) } else { String::new() };
     let connector = if one.connector.is_empty() { String::new() } else { format!(" ({})", plain(&one.connector)) };
     let (at, direction, peer) = (time(one.at), plain(&one.direction), plain(&one.peer));
@@ -215,7 +216,7 @@ mod tests {
             "clients":{{"sessions":30,"sessions_max":40,"strangers":29,"strangers_max":36,"transaction_memory":2048,"short":["mx"],"held":[{held}],"more_held":0}},
             "exceptions":[],"refusals":[{refusal},{of_a_connector}],"downgrades":[],"alarms":[]}}"#
         );
-        let status: Status = serde_json::from_str(&text).expect("a status");
+        let status: RelayStatus = serde_json::from_str(&text).expect("a status");
         let line = "  relay.pem: 9 days left, until 2026-12-06\n";
         let expected = format!(
             "relay.example.com, Gatepost 0.1.0, up since 2026-11-26 00:00:00 UTC (1h 30m)\n\n\

@@ -11,9 +11,9 @@ use crate::connector::ended_exception;
 
 /// What has been told. It grows no larger than the configuration.
 #[derive(Debug, Default)]
-pub(super) struct Told(BTreeSet<(String, Date)>);
+pub(super) struct AnnouncedExpiries(BTreeSet<(String, Date)>);
 
-impl Told {
+impl AnnouncedExpiries {
     /// The exceptions that have ended and have not been told; they are from here on.
     fn news<'a>(&mut self, connectors: &'a [Arc<Connector>], now: Timestamp) -> Vec<(&'a str, &'a Exception)> {
         let ended: Vec<_> = connectors
@@ -60,14 +60,14 @@ mod tests {
         parse(&text, Path::new("gatepost.toml")).expect("a good configuration").0.connectors
     }
 
-    fn names(told: &mut Told, connectors: &[Arc<Connector>], now: &str) -> Vec<String> {
+    fn names(told: &mut AnnouncedExpiries, connectors: &[Arc<Connector>], now: &str) -> Vec<String> {
         let news = told.news(connectors, now.parse().expect("a time"));
         news.into_iter().map(|(name, exception)| format!("{name} {}", exception.until)).collect()
     }
 
     #[test]
     fn each_end_is_told_once() {
-        let mut told = Told::default();
+        let mut told = AnnouncedExpiries::default();
         let file = connectors(&[("a", "2026-01-31"), ("b", "2026-02-28")]);
         for (now, news) in [
             ("2026-01-31T23:59:59Z", &[][..]),
@@ -82,7 +82,7 @@ mod tests {
 
     #[test]
     fn what_had_ended_before_the_start_is_told_and_after_a_reload_what_is_new() {
-        let mut told = Told::default();
+        let mut told = AnnouncedExpiries::default();
         let now = "2026-06-01T00:00:00Z";
         assert_eq!(names(&mut told, &connectors(&[("a", "2026-01-31")]), now), ["a 2026-01-31"]);
         let longer = connectors(&[("a", "2026-03-31"), ("b", "2026-02-28")]);

@@ -1,6 +1,6 @@
 //! The sockets that listeners have: bound here, or bound by systemd and passed by name (`systemd:NAME`).
 //!
-//! Passed sockets are those of `sd_listen_fds(3)`. With them, port 25 needs no privilege, and connections
+//! SystemdSockets sockets are those of `sd_listen_fds(3)`. With them, port 25 needs no privilege, and connections
 //! wait through a restart. Nothing is accepted here.
 
 use std::net::{SocketAddr, TcpListener as StdListener};
@@ -16,11 +16,11 @@ pub(super) type Bound = Vec<(String, Vec<TcpListener>)>;
 
 /// The sockets that systemd passed to this process.
 #[derive(Debug, Default)]
-pub struct Passed {
+pub struct SystemdSockets {
     sockets: Vec<(String, Result<StdListener, String>)>,
 }
 
-impl Passed {
+impl SystemdSockets {
     /// Takes what the environment speaks of (`LISTEN_PID`, `LISTEN_FDS`, `LISTEN_FDNAMES`).
     ///
     /// Once in a process, and before it has threads: the variables are taken out, so that nobody takes the
@@ -82,7 +82,7 @@ fn take(passed: &mut ListenFd, at: usize) -> Result<StdListener, String> {
 }
 
 /// Binds every address of every listener, and takes every passed socket that they name; or nothing.
-pub(super) async fn bind(config: &Config, mut passed: Passed) -> Result<Bound, Vec<Fault>> {
+pub(super) async fn bind(config: &Config, mut passed: SystemdSockets) -> Result<Bound, Vec<Fault>> {
     let mut faults = Vec::new();
     let mut all = Vec::new();
     for listener in &config.listeners {

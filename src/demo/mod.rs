@@ -18,7 +18,7 @@ pub mod zones;
 use std::io::IsTerminal as _;
 
 use crate::config::Fault;
-use crate::daemon::{EndError, StartError};
+use crate::daemon::{RunError, StartError};
 
 use stage::Stage;
 
@@ -45,7 +45,7 @@ pub enum DemoError {
     Start(#[from] StartError),
     /// The relay ended by itself.
     #[error("the relay ended by itself: {0}")]
-    End(#[from] EndError),
+    End(#[from] RunError),
     /// The relay has no listener.
     #[error("the relay listens nowhere")]
     NoListener,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use tempfile::TempDir;
 
-use crate::daemon::{self, Passed, Running, Surroundings};
+use crate::daemon::{self, RunningDaemon, SystemdSockets, TestOverrides};
 
 use super::DemoError;
 use super::authority::{Authority, Flaw, Identity};
@@ -34,7 +34,7 @@ pub(super) struct Stage {
     pub(super) on_the_way_to_c: Interceptor,
     pub(super) publishers: Publishers,
     pub(super) config_file: PathBuf,
-    running: Running,
+    running: RunningDaemon,
     /// Removed when the stage is.
     _folder: TempDir,
 }
@@ -64,9 +64,9 @@ impl Stage {
         let (config, _) = crate::config::read(&config_file).map_err(DemoError::Faults)?;
         let ledger = Arc::new(Ledger::default());
         let scribe = Arc::clone(&ledger);
-        let surroundings = Surroundings { policy_port: publishers.policies.port };
+        let test_overrides = TestOverrides { policy_port: publishers.policies.port };
         let observer = Arc::new(move |attempt: &_, report: &_| scribe.enter(attempt, report));
-        let running = daemon::start_in(surroundings, Passed::default(), config, observer).await?;
+        let running = daemon::start_with(test_overrides, SystemdSockets::default(), config, observer).await?;
         let relay = running.addresses.first().map(|(_, address)| *address).ok_or(DemoError::NoListener)?;
         Ok(Self {
             relay,

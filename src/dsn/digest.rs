@@ -5,8 +5,10 @@ use std::fmt::Write as _;
 
 use jiff::Timestamp;
 
-use super::plain::part_for_people;
-use super::{Parts, REASON_MAX, Report, date, fold, header, header_fields, quote, reason_max, report_envelope};
+use super::text_only::part_for_people;
+use super::{
+    MultipartBody, REASON_MAX, ReportMessage, date, fold, header, header_fields, quote, reason_max, report_envelope,
+};
 use crate::address::{Domain, Mailbox};
 use crate::envelope::{QueueId, ReportForm, TlsRequirement, Trouble};
 
@@ -20,7 +22,7 @@ const NAMED_MAX: usize = 20;
 
 /// A failed message, as the digest tells of it.
 #[derive(Debug, Clone)]
-pub struct Lost {
+pub struct DigestEntry {
     /// Its name.
     pub id: QueueId,
     /// When it was accepted.
@@ -35,7 +37,7 @@ pub struct Lost {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Excerpt {
     /// The part for people of a report of ours, in seven bits and with the header of the part.
-    Report(String),
+    ReportMessage(String),
     /// The header fields of any other message.
     Header(Vec<u8>),
 }
@@ -46,14 +48,14 @@ impl Excerpt {
     pub fn of(id: QueueId, report: Option<ReportForm>, front: &[u8]) -> Self {
         let people = report.and_then(|_| part_for_people(id, front)).filter(|part| part.is_ascii());
         match people {
-            Some(part) => Self::Report(String::from_utf8_lossy(whole_lines(part.as_bytes())).into_owned()),
+            Some(part) => Self::ReportMessage(String::from_utf8_lossy(whole_lines(part.as_bytes())).into_owned()),
             None => Self::Header(whole_lines(header_fields(front)).to_vec()),
         }
     }
 
     fn len(&self) -> usize {
         match self {
-            Self::Report(part) => part.len(),
+            Self::ReportMessage(part) => part.len(),
             Self::Header(fields) => fields.len(),
         }
     }
@@ -70,13 +72,19 @@ fn whole_lines(text: &[u8]) -> &[u8] {
 
 /// Writes the digest; `report` is the id of the new message.
 #[must_use]
-pub fn digest(hostname: &Domain, now: Timestamp, to: &Mailbox, lost: &[Lost], report: QueueId) -> Report {
-    let mut parts = Parts::new(report, !to.is_ascii());
+pub fn write_digest(
+    hostname: &Domain,
+    now: Timestamp,
+    to: &Mailbox,
+    lost: &[DigestEntry],
+    report: QueueId,
+) -> ReportMessage {
+    let mut parts = MultipartBody::new(report, !to.is_ascii());
     let shown = shown(lost);
     parts.add("text/plain; charset=utf-8", explanation(hostname, lost, shown).as_bytes());
     for lost in &lost[..shown] {
         match &lost.excerpt {
-            Excerpt::Report(part) => parts.add_whole(part),
+            Excerpt::ReportMessage(part) => parts.add_whole(part),
             Excerpt::Header(fields) => parts.add("text/rfc822-headers", fields),
         }
     }
@@ -87,11 +95,11 @@ pub fn digest(hostname: &Domain, now: Timestamp, to: &Mailbox, lost: &[Lost], re
     let mut content = header(hostname, now, to, &subject, report).into_bytes();
     let envelope = report_envelope(to, TlsRequirement::Ordinary, parts.eight_bit, ReportForm::Full);
     parts.finish("multipart/mixed", &mut content);
-    Report { content, envelope }
+    ReportMessage { content, envelope }
 }
 
 /// The number of messages, from the first on, whose excerpts fit.
-fn shown(lost: &[Lost]) -> usize {
+fn shown(lost: &[DigestEntry]) -> usize {
     let mut octets = 0;
     lost.iter()
         .take_while(|lost| {
@@ -102,7 +110,7 @@ fn shown(lost: &[Lost]) -> usize {
 }
 
 /// The part for people.
-fn explanation(hostname: &Domain, lost: &[Lost], shown: usize) -> String {
+fn explanation(hostname: &Domain, lost: &[DigestEntry], shown: usize) -> String {
     let mut out = format!(
         "This is the mail relay at {hostname}.\r\n\r\n\
          The messages below have no sender, as reports have none, and could not be\r\n\
@@ -131,7 +139,7 @@ fn explanation(hostname: &Domain, lost: &[Lost], shown: usize) -> String {
 mod tests {
     use super::*;
     use crate::address::ReversePath;
-    use crate::dsn::{About, Action, Returned, Told, write};
+    use crate::dsn::{Action, ReportContext, ReportedRecipient, ReturnedContent, write};
     use crate::envelope::{Envelope, Recipient};
     use crate::smtp::reply::{EnhancedStatusCode, Status};
 
@@ -153,17 +161,17 @@ mod tests {
         }
     }
 
-    fn lost(number: u64, excerpt: Excerpt) -> Lost {
+    fn lost(number: u64, excerpt: Excerpt) -> DigestEntry {
         let recipients = vec![(mailbox("b@example.net"), trouble("no such user"))];
-        Lost { id: id(number), accepted: Timestamp::UNIX_EPOCH, recipients, excerpt }
+        DigestEntry { id: id(number), accepted: Timestamp::UNIX_EPOCH, recipients, excerpt }
     }
 
     fn hostname() -> Domain {
         Domain::parse("relay.example.com").expect("valid")
     }
 
-    fn text(lost: &[Lost]) -> String {
-        let report = digest(&hostname(), Timestamp::UNIX_EPOCH, &mailbox("p@example.com"), lost, id(9));
+    fn text(lost: &[DigestEntry]) -> String {
+        let report = write_digest(&hostname(), Timestamp::UNIX_EPOCH, &mailbox("p@example.com"), lost, id(9));
         assert_eq!(report.envelope.reverse_path, ReversePath::Null);
         assert!(report.content.is_ascii() && !report.envelope.needs.eight_bit);
         String::from_utf8(report.content).expect("ASCII")
@@ -172,7 +180,7 @@ mod tests {
     #[test]
     fn of_many_recipients_the_first_are_named_and_the_others_counted() {
         let recipients = (1..=25).map(|at| (mailbox(&format!("b{at}@example.net")), trouble("no such user"))).collect();
-        let text = text(&[Lost { recipients, ..lost(1, Excerpt::Header(b"Subject: a\r\n".to_vec())) }]);
+        let text = text(&[DigestEntry { recipients, ..lost(1, Excerpt::Header(b"Subject: a\r\n".to_vec())) }]);
         assert!(text.contains("<b20@example.net>:") && text.contains("and 5 more recipients"), "{text}");
         assert!(!text.contains("<b21@example.net>"), "{text}");
     }
@@ -184,20 +192,20 @@ mod tests {
                 ReversePath::parse("a@example.org").expect("valid"),
                 vec![Recipient::new(mailbox("c@example.net"))],
             );
-            let about = About {
+            let about = ReportContext {
                 hostname: &hostname(),
                 id: id(1),
                 accepted: Timestamp::UNIX_EPOCH,
                 now: Timestamp::UNIX_EPOCH,
                 envelope: &envelope,
-                returned: Returned::Headers,
+                returned: ReturnedContent::Headers,
                 original: b"Subject: the very first\r\n\r\n",
             };
-            let told = [Told { recipient: &envelope.recipients[0], last: &trouble("kein Empfänger") }];
+            let told = [ReportedRecipient { recipient: &envelope.recipients[0], last: &trouble("kein Empfänger") }];
             write(&about, Action::Failed, &told, &mailbox("a@example.org"), id(2)).content
         };
         let ours = Excerpt::of(id(2), Some(ReportForm::Full), &bounce);
-        assert!(matches!(&ours, Excerpt::Report(part) if part.contains("<c@example.net>:")), "{ours:?}");
+        assert!(matches!(&ours, Excerpt::ReportMessage(part) if part.contains("<c@example.net>:")), "{ours:?}");
         let theirs = Excerpt::of(id(3), None, b"Subject: f\xc3\xbcr euch\r\nX: y\r\n\r\nWords.\r\n");
         let text = text(&[lost(2, ours), lost(3, theirs)]);
         for words in [
@@ -220,7 +228,7 @@ mod tests {
         let fields = format!("Subject: {}\r\n", "x".repeat(70)).repeat(100);
         let large = Excerpt::of(id(1), None, fields.as_bytes());
         assert!((1..=EXCERPT_MAX).contains(&large.len()));
-        let many: Vec<Lost> = (0..500).map(|number| lost(number, large.clone())).collect();
+        let many: Vec<DigestEntry> = (0..500).map(|number| lost(number, large.clone())).collect();
         let text = text(&many);
         assert!(text.len() < 600_000, "{} octets", text.len());
         assert!(text.contains("there is no room for that"), "{}", &text[..1000]);

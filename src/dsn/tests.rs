@@ -19,16 +19,16 @@ fn envelope(from: &str) -> Envelope {
     Envelope::new(ReversePath::parse(from).expect("valid"), vec![recipient])
 }
 
-fn tell(envelope: &Envelope, action: Action, last: &Trouble) -> Report {
-    tell_all(envelope, action, &[Told { recipient: &envelope.recipients[0], last }])
+fn tell(envelope: &Envelope, action: Action, last: &Trouble) -> ReportMessage {
+    tell_all(envelope, action, &[ReportedRecipient { recipient: &envelope.recipients[0], last }])
 }
 
-fn tell_all(envelope: &Envelope, action: Action, told: &[Told<'_>]) -> Report {
+fn tell_all(envelope: &Envelope, action: Action, told: &[ReportedRecipient<'_>]) -> ReportMessage {
     let hostname = Domain::parse("relay.example.com").expect("valid");
     let id = QueueId::from_number(1).expect("small");
     let (accepted, now) = (Timestamp::UNIX_EPOCH, Timestamp::UNIX_EPOCH);
-    let returned = returned(action, envelope, 100);
-    let about = About { hostname: &hostname, id, accepted, now, envelope, returned, original: ORIGINAL };
+    let returned = content_to_return(action, envelope, 100);
+    let about = ReportContext { hostname: &hostname, id, accepted, now, envelope, returned, original: ORIGINAL };
     let to = match &envelope.reverse_path {
         ReversePath::Mailbox(sender) if !sender.is_ascii() => sender.clone(),
         _ => Mailbox::parse("a@example.org").expect("valid"),
@@ -38,7 +38,7 @@ fn tell_all(envelope: &Envelope, action: Action, told: &[Told<'_>]) -> Report {
 
 const ORIGINAL: &[u8] = b"Subject: test\r\n\r\nbody\r\n";
 
-fn text(report: &Report) -> &str {
+fn text(report: &ReportMessage) -> &str {
     std::str::from_utf8(&report.content).expect("UTF-8")
 }
 
@@ -149,8 +149,8 @@ fn the_plain_form_has_the_text_and_nothing_else() {
     for last in [trouble(), Trouble { text: "gar nicht übel".into(), ..trouble() }] {
         let full = tell(&envelope("a@example.org"), Action::Failed, &last);
         let [id, new] = [2, 3].map(|number| QueueId::from_number(number).expect("small"));
-        let refused = Refused { id, envelope: &full.envelope, content: &full.content };
-        let plain = plain(&refused, &hostname, Timestamp::UNIX_EPOCH, new).expect("a report of ours");
+        let refused = RejectedReport { id, envelope: &full.envelope, content: &full.content };
+        let plain = write_text_only(&refused, &hostname, Timestamp::UNIX_EPOCH, new).expect("a report of ours");
         let text = text(&plain);
         for words in [
             "To: <a@example.org>\r\n",
@@ -170,8 +170,8 @@ fn the_plain_form_has_the_text_and_nothing_else() {
             (Some(ReportForm::Plain), &full.envelope.recipients)
         );
         // It has no parts to take one from.
-        let again = Refused { id: new, envelope: &plain.envelope, content: &plain.content };
-        assert!(super::plain(&again, &hostname, Timestamp::UNIX_EPOCH, id).is_none());
+        let again = RejectedReport { id: new, envelope: &plain.envelope, content: &plain.content };
+        assert!(super::write_text_only(&again, &hostname, Timestamp::UNIX_EPOCH, id).is_none());
     }
 }
 
@@ -184,17 +184,17 @@ fn between<'a>(text: &'a str, from: &str, to: &str) -> &'a str {
 fn how_much_is_returned() {
     let (known, stranger) = (Origin::Known, Origin::Stranger);
     for (action, ret, size, confidential, origin, wanted) in [
-        (Action::Failed, None, 100, false, known, Returned::Whole),
-        (Action::Failed, Some(Ret::Full), WHOLE_MESSAGE_MAX, false, known, Returned::Whole),
-        (Action::Failed, None, WHOLE_MESSAGE_MAX + 1, false, known, Returned::Headers),
-        (Action::Failed, Some(Ret::Full), 100, true, known, Returned::Headers),
-        (Action::Failed, Some(Ret::Hdrs), 100, false, known, Returned::Headers),
-        (Action::Relayed, Some(Ret::Full), 100, false, known, Returned::Headers),
-        (Action::Failed, None, 100, false, stranger, Returned::Headers),
-        (Action::Failed, Some(Ret::Full), 100, false, stranger, Returned::Headers),
+        (Action::Failed, None, 100, false, known, ReturnedContent::Full),
+        (Action::Failed, Some(Ret::Full), WHOLE_MESSAGE_MAX, false, known, ReturnedContent::Full),
+        (Action::Failed, None, WHOLE_MESSAGE_MAX + 1, false, known, ReturnedContent::Headers),
+        (Action::Failed, Some(Ret::Full), 100, true, known, ReturnedContent::Headers),
+        (Action::Failed, Some(Ret::Hdrs), 100, false, known, ReturnedContent::Headers),
+        (Action::Relayed, Some(Ret::Full), 100, false, known, ReturnedContent::Headers),
+        (Action::Failed, None, 100, false, stranger, ReturnedContent::Headers),
+        (Action::Failed, Some(Ret::Full), 100, false, stranger, ReturnedContent::Headers),
     ] {
         let envelope = Envelope { ret, origin, confidential, ..envelope("a@example.org") };
-        assert_eq!(returned(action, &envelope, size), wanted, "{ret:?} {size} {confidential} {origin:?}");
+        assert_eq!(content_to_return(action, &envelope, size), wanted, "{ret:?} {size} {confidential} {origin:?}");
     }
 }
 
@@ -205,7 +205,8 @@ fn a_report_about_a_thousand_recipients_is_not_beyond_measure() {
     let name = |number: usize| Mailbox::parse(&format!("b{number}@d{number}.example.net")).expect("valid");
     let recipients: Vec<Recipient> = (0..1000).map(|number| Recipient::new(name(number))).collect();
     let envelope = Envelope::new(ReversePath::parse("a@example.org").expect("valid"), recipients);
-    let told: Vec<_> = envelope.recipients.iter().map(|recipient| Told { recipient, last: &last }).collect();
+    let told: Vec<_> =
+        envelope.recipients.iter().map(|recipient| ReportedRecipient { recipient, last: &last }).collect();
     let report = tell_all(&envelope, Action::Failed, &told);
     assert!(report.content.len() < 600_000, "{} octets", report.content.len());
     for number in [0, 999] {
@@ -220,13 +221,13 @@ fn a_report_about_a_thousand_recipients_is_not_beyond_measure() {
 #[test]
 fn of_a_message_that_required_tls_headers_alone_are_returned_and_under_the_same_demand() {
     for (tls, part, report_tls) in [
-        (TlsRequirement::Require, Returned::Headers, TlsRequirement::Require),
-        (TlsRequirement::Relaxed, Returned::Whole, TlsRequirement::Ordinary),
-        (TlsRequirement::Ordinary, Returned::Whole, TlsRequirement::Ordinary),
+        (TlsRequirement::Require, ReturnedContent::Headers, TlsRequirement::Require),
+        (TlsRequirement::Relaxed, ReturnedContent::Full, TlsRequirement::Ordinary),
+        (TlsRequirement::Ordinary, ReturnedContent::Full, TlsRequirement::Ordinary),
     ] {
         for ret in [None, Some(Ret::Full)] {
             let envelope = Envelope { ret, tls, ..envelope("a@example.org") };
-            assert_eq!(returned(Action::Failed, &envelope, 100), part, "{tls:?} {ret:?}");
+            assert_eq!(content_to_return(Action::Failed, &envelope, 100), part, "{tls:?} {ret:?}");
             for action in [Action::Failed, Action::Delayed(None), Action::Relayed] {
                 let report = tell(&envelope, action, &trouble());
                 assert_eq!(report.envelope.tls, report_tls, "{tls:?} {action:?}");
@@ -266,9 +267,9 @@ fn notify_is_honoured() {
     ] {
         recipient.notify = notify;
         let actions = [Action::Failed, Action::Delayed(Some(Timestamp::UNIX_EPOCH)), Action::Relayed];
-        assert_eq!(actions.map(|action| is_wanted(&sender, &recipient, action)), wanted, "{notify:?}");
+        assert_eq!(actions.map(|action| is_requested(&sender, &recipient, action)), wanted, "{notify:?}");
         // A report that is lost is our postmaster's affair, though our own carry NOTIFY=NEVER.
-        let told = actions.map(|action| is_wanted(&ReversePath::Null, &recipient, action));
+        let told = actions.map(|action| is_requested(&ReversePath::Null, &recipient, action));
         assert_eq!(told, [true, false, false], "{notify:?}");
     }
 }

@@ -9,12 +9,12 @@ use jiff::tz::TimeZone;
 
 use crate::address::{Domain, Host};
 use crate::envelope::{QueueId, Recipient};
-use crate::smtp::server::Client;
+use crate::smtp::server::ClientHelo;
 use crate::tls::{Authentication, Clearance, PeerCertificate, TlsOutcome};
 
 /// What the field tells.
 pub(super) struct Received<'a> {
-    pub(super) client: Option<&'a Client>,
+    pub(super) client: Option<&'a ClientHelo>,
     pub(super) address: IpAddr,
     /// The client's name in DNS, where a proxy has told it.
     pub(super) client_name: Option<&'a Domain>,
@@ -100,10 +100,10 @@ mod tests {
         TlsPolicy, TlsVersion, Verdict, judge,
     };
 
-    fn client(line: &str) -> Client {
+    fn client(line: &str) -> ClientHelo {
         match Command::parse(line.as_bytes()) {
-            Ok(Command::Ehlo(name)) => Client { name, esmtp: true },
-            Ok(Command::Helo(name)) => Client { name, esmtp: false },
+            Ok(Command::Ehlo(name)) => ClientHelo { name, esmtp: true },
+            Ok(Command::Helo(name)) => ClientHelo { name, esmtp: false },
             other => panic!("{other:?}"),
         }
     }

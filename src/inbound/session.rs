@@ -38,7 +38,7 @@ use crate::monitor::Reason;
 use crate::monitor::certificates::Shown;
 use crate::smtp::command::{CommandError, MailFrom, RcptTo};
 use crate::smtp::reply::Reply;
-use crate::smtp::server::{Channel, Farewell, Profile, Server, Step};
+use crate::smtp::server::{Channel, CloseReason, Profile, Server, ServerStep};
 use crate::tls::{NoTls, PeerCertificate, TlsFacts, TlsOutcome};
 
 /// What the bytes travel in.
@@ -234,12 +234,12 @@ impl Session {
     async fn close<S: Transport>(&self, mut wire: Wire<S>, end: End) -> End {
         match end {
             End::Gone(_) | End::Handshake(_) | End::Timeout(Slow::Replies) => return end,
-            End::Timeout(_) => wire.say(&self.server.farewell(Farewell::Timeout)),
-            End::NoMessage => wire.say(&self.server.farewell(Farewell::NoMessage)),
-            End::Shutdown => wire.say(&self.server.farewell(Farewell::Shutdown)),
+            End::Timeout(_) => wire.say(&self.server.farewell(CloseReason::Timeout)),
+            End::NoMessage => wire.say(&self.server.farewell(CloseReason::NoMessage)),
+            End::Shutdown => wire.say(&self.server.farewell(CloseReason::Shutdown)),
             // A client that does not read has a part of a reply already.
             End::Crowded if wire.is_unsent() => return end,
-            End::Crowded => wire.say(&self.server.farewell(Farewell::Crowded)),
+            End::Crowded => wire.say(&self.server.farewell(CloseReason::Crowded)),
             End::Said | End::StartTls => {}
         }
         // Its seat is taken: nothing is waited for.
@@ -276,29 +276,29 @@ impl Session {
             }
             let (used, step) = self.server.step(&wire.input);
             let reply = match step {
-                Step::Read => {
+                ServerStep::Read => {
                     wire.input.advance(used);
                     match self.more(wire).await {
                         Ok(()) => continue,
                         Err(end) => return end,
                     }
                 }
-                Step::Content(octets) => {
+                ServerStep::Content(octets) => {
                     self.content(octets).await;
                     wire.input.advance(used);
                     continue;
                 }
-                Step::Reply(reply) => reply,
-                Step::Mail(from) => self.mail(from).await,
-                Step::Rcpt(rcpt) => self.rcpt(rcpt),
-                Step::Commit(envelope) => {
+                ServerStep::Reply(reply) => reply,
+                ServerStep::Mail(from) => self.mail(from).await,
+                ServerStep::Rcpt(rcpt) => self.rcpt(rcpt),
+                ServerStep::Commit(envelope) => {
                     wire.input.advance(used);
                     match self.commit(wire, *envelope).await {
                         Ok(()) => continue,
                         Err(end) => return end,
                     }
                 }
-                Step::StartTls(reply) => {
+                ServerStep::StartTls(reply) => {
                     wire.input.advance(used);
                     if let Err(refusal) = self.count(Rate::Handshakes) {
                         return self.end_with(wire, &refusal);
@@ -309,15 +309,15 @@ impl Session {
                         Err(end) => end,
                     };
                 }
-                Step::XClient(said) => match self.xclient(*said) {
+                ServerStep::XClient(said) => match self.xclient(*said) {
                     Ok(reply) => reply,
                     Err(refusal) => return self.end_with(wire, &refusal),
                 },
-                Step::ProxyHeader(reply) => {
+                ServerStep::ProxyHeader(reply) => {
                     self.warn_proxy_header();
                     return self.end_with(wire, &reply);
                 }
-                Step::Close(reply) => return self.end_with(wire, &reply),
+                ServerStep::Close(reply) => return self.end_with(wire, &reply),
             };
             wire.input.advance(used);
             self.say(wire, &reply);

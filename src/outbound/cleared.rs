@@ -11,7 +11,10 @@ use tokio::task::JoinHandle;
 use crate::address::Host;
 use crate::config::Timeouts;
 use crate::discovery::history::Level;
-use crate::smtp::client::{Ending, Extensions, Mail, RecipientStatus, Results, Stage, Step, Transaction, Violation};
+use crate::smtp::client::{
+    DialogueStage, Extensions, Mail, ProtocolViolation, RecipientStatus, Transaction, TransactionEnd,
+    TransactionResults, TransactionStep,
+};
 use crate::smtp::data::Stuffer;
 use crate::smtp::reply::{Reply, Severity};
 use crate::spool::{Body, SpoolError};
@@ -60,7 +63,7 @@ pub(super) enum Interruption {
 /// How a message was handed over.
 #[derive(Debug)]
 pub(super) struct Handed {
-    pub(super) results: Results,
+    pub(super) results: TransactionResults,
     pub(super) interruption: Option<Interruption>,
     /// The peer had given up an idle connection: nothing was asked of it, and nothing failed.
     pub(super) was_stale: bool,
@@ -70,10 +73,10 @@ impl Handed {
     /// Whether the peer put the message off for anybody, in its own words.
     pub(super) fn is_put_off(&self) -> bool {
         let later = |reply: &Reply| reply.severity() != Severity::Permanent;
-        let refused = |status: &RecipientStatus| matches!(status, RecipientStatus::Refused(reply) if later(reply));
+        let refused = |status: &RecipientStatus| matches!(status, RecipientStatus::Rejected(reply) if later(reply));
         let ending = match &self.results.ending {
-            Ending::Refused { reply, .. } | Ending::Closing { reply, .. } => later(reply),
-            Ending::Unfinished | Ending::Taken(_) | Ending::NoRecipient => false,
+            TransactionEnd::Rejected { reply, .. } | TransactionEnd::Closing { reply, .. } => later(reply),
+            TransactionEnd::Unfinished | TransactionEnd::Accepted(_) | TransactionEnd::NoRecipient => false,
         };
         ending || self.results.recipients.iter().any(refused)
     }
@@ -86,9 +89,13 @@ struct Permitted<'c, 'm> {
 }
 
 impl Dialogue for Permitted<'_, '_> {
-    type Step = Step;
+    type Step = TransactionStep;
 
-    fn receive(&mut self, input: &[u8], out: &mut Vec<u8>) -> Result<(usize, Option<Step>), Violation> {
+    fn receive(
+        &mut self,
+        input: &[u8],
+        out: &mut Vec<u8>,
+    ) -> Result<(usize, Option<TransactionStep>), ProtocolViolation> {
         self.transaction.receive(input, out)
     }
 
@@ -96,7 +103,7 @@ impl Dialogue for Permitted<'_, '_> {
         self.transaction.replies()
     }
 
-    fn awaited(&self) -> Stage {
+    fn awaited(&self) -> DialogueStage {
         self.transaction.awaited()
     }
 }
@@ -207,10 +214,10 @@ impl Cleared {
         let results = permitted.transaction.into_results();
         let closed = match (&interruption, &results.ending) {
             (Some(Interruption::Connection(broken)), _) => unanswered && broken.is_closed(),
-            (_, Ending::Closing { stage: Stage::Mail, .. }) => true,
+            (_, TransactionEnd::Closing { stage: DialogueStage::Mail, .. }) => true,
             // Some look at the clock only when it comes to a recipient.
-            (_, Ending::Closing { stage: Stage::Rcpt, .. }) => {
-                results.recipients.iter().all(|status| *status == RecipientStatus::Open)
+            (_, TransactionEnd::Closing { stage: DialogueStage::Rcpt, .. }) => {
+                results.recipients.iter().all(|status| *status == RecipientStatus::Pending)
             }
             _ => false,
         };
@@ -234,8 +241,8 @@ async fn carry(
 ) -> Result<(), Interruption> {
     let timeouts = content.timeouts;
     match wire.converse(permitted, timeouts.reply).await.map_err(Interruption::Connection)? {
-        Step::Over => return Ok(()),
-        Step::Content => {}
+        TransactionStep::Over => return Ok(()),
+        TransactionStep::Content => {}
     }
     send_content(wire, leave, content).await?;
     permitted.transaction.content_sent();

@@ -8,7 +8,7 @@ use crate::discovery::mta_sts::{Mode, Published, Recheck};
 use crate::discovery::{Asked, Found};
 use crate::failure::{Cause, Failure, RequireTlsUnmet, Scope};
 use crate::route::{Hop, Hops, Via};
-use crate::smtp::client::{Mail, Obstacle, Promise};
+use crate::smtp::client::{Mail, Obstacle, RequireTlsUse};
 use crate::smtp::reply::Status;
 use crate::tls::{self, Layer};
 
@@ -346,7 +346,13 @@ impl Delivery<'_> {
     /// Hands the message over on one connection, in as many transactions as the peer wants. The connection is
     /// kept for the next message only where nothing is left to do for this one: whoever is dialled next would
     /// be one connection more than there may be.
-    async fn on(&mut self, mut connection: Cleared, destination: &Destination, promise: Promise, more: bool) -> Used {
+    async fn on(
+        &mut self,
+        mut connection: Cleared,
+        destination: &Destination,
+        promise: RequireTlsUse,
+        more: bool,
+    ) -> Used {
         let entry = &*self.attempt.entry;
         let timeouts = self.snapshot.settings.config.timeouts;
         let most = self.connector.outbound.messages_per_connection;
@@ -398,7 +404,7 @@ impl Delivery<'_> {
     }
 
     /// The recipients that this peer can take; the others, or all, fail here without a word to it.
-    fn fitting(&mut self, connection: &Cleared, promise: Promise, more: bool) -> Vec<usize> {
+    fn fitting(&mut self, connection: &Cleared, promise: RequireTlsUse, more: bool) -> Vec<usize> {
         let envelope = &self.attempt.entry.envelope;
         let extensions = connection.extensions();
         let everybody = if self.rest.is_empty() { self.ledger.open() } else { self.rest.clone() };

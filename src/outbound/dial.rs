@@ -15,7 +15,7 @@ use crate::failure::{Failure, Scope};
 use crate::handshake::{ClientTls, HandshakeError, KnownHellos, Role};
 use crate::monitor::certificates::Shown;
 use crate::route::Hop;
-use crate::smtp::client::{Extensions, InClear, Opening, OpeningStep, Stage, Starttls};
+use crate::smtp::client::{DialogueStage, Extensions, NoStarttls, Opening, OpeningStep, StarttlsUse};
 use crate::smtp::reply::Status;
 use crate::tls::{
     self, Clearance, Fallback, Handshake, Hello, Hellos, NamePattern, NoTls, Refusal, TlsFacts, TlsOutcome, TlsPolicy,
@@ -162,8 +162,8 @@ impl Target<'_> {
 
     async fn first(&self, address: SocketAddr, dials: &mut Dials, notes: &mut Notes) -> Result<First, Failure> {
         let starttls = match self.policy {
-            TlsPolicy::Off => Starttls::NotWanted,
-            TlsPolicy::Opportunistic | TlsPolicy::Forced(_) => Starttls::Wanted,
+            TlsPolicy::Off => StarttlsUse::Never,
+            TlsPolicy::Opportunistic | TlsPolicy::Forced(_) => StarttlsUse::IfOffered,
         };
         let mut opening = Opening::new(&self.settings.config.hostname, starttls);
         let wire = match self.open(address, &mut opening).await? {
@@ -197,7 +197,7 @@ impl Target<'_> {
         let step = match wire.converse(opening, self.timeouts().reply).await {
             Ok(step) => step,
             // Asking for TLS broke the connection; that is no better than a broken handshake.
-            Err(broken) if broken.at() == Stage::Starttls => {
+            Err(broken) if broken.at() == DialogueStage::StartTls => {
                 return Ok(Session::Spoilt(NoTls::Broken(broken.to_string())));
             }
             Err(broken) => return Err(broken.failure()),
@@ -213,12 +213,12 @@ impl Target<'_> {
                 self.farewell(wire).await;
                 return Err(Failure::reply(Scope::Hop, stage.name(), reply));
             }
-            OpeningStep::InClear(InClear::SpokeBeforeHandshake) => {
+            OpeningStep::InClear(NoStarttls::SpokeBeforeHandshake) => {
                 return Ok(Session::Spoilt(NoTls::SpokeBeforeHandshake));
             }
-            OpeningStep::InClear(InClear::NotWanted) => NoTls::NotWanted,
-            OpeningStep::InClear(InClear::NotOffered) => NoTls::NotOffered,
-            OpeningStep::InClear(InClear::Rejected(reply)) => NoTls::Rejected(reply),
+            OpeningStep::InClear(NoStarttls::NotWanted) => NoTls::NotWanted,
+            OpeningStep::InClear(NoStarttls::NotOffered) => NoTls::NotOffered,
+            OpeningStep::InClear(NoStarttls::Rejected(reply)) => NoTls::Rejected(reply),
         };
         Ok(Session::Clear { wire, extensions: opening.extensions(), reason })
     }
@@ -298,7 +298,7 @@ impl Target<'_> {
             }
             // With TLS 1.3 we have done our part before the peer has looked at it: what it thinks of our
             // certificate, or of its absence, comes as an alert in the place of its first answer.
-            Err(broken) if broken.is_closed() && broken.at() == Stage::Ehlo => {
+            Err(broken) if broken.is_closed() && broken.at() == DialogueStage::Ehlo => {
                 Ok(self.broken(HandshakeError::CutShort(broken.to_string())))
             }
             Err(broken) => Err(broken.failure().with_session(clearance.session())),
@@ -329,7 +329,7 @@ impl Target<'_> {
 
     /// Once more to the same address, in the clear, with the judge's leave.
     async fn redial(&self, address: SocketAddr) -> Result<(Wire, Extensions), Failure> {
-        let mut opening = Opening::new(&self.settings.config.hostname, Starttls::NotWanted);
+        let mut opening = Opening::new(&self.settings.config.hostname, StarttlsUse::Never);
         match self.open(address, &mut opening).await? {
             Session::Clear { wire, extensions, .. } => Ok((wire, extensions)),
             Session::Spoilt(_) | Session::Handshake(_) => {

@@ -6,7 +6,7 @@
 use crate::address::Host;
 use crate::envelope::{Envelope, TlsRequirement};
 use crate::failure::{Cause, Failure, RequireTlsUnmet};
-use crate::smtp::client::Promise;
+use crate::smtp::client::RequireTlsUse;
 use crate::tls::{Handshake, Layer, Refusal, TlsPolicy, Unmet};
 
 use super::cleared::Cleared;
@@ -80,16 +80,16 @@ impl Terms {
 
     /// What is asked of the peer on a session that meets the policy: REQUIRETLS may be said only where the
     /// session is as RFC 8689 §2 wants it.
-    pub(super) fn promise(&self, connection: &mut Cleared, hop: &Host) -> Promise {
+    pub(super) fn promise(&self, connection: &mut Cleared, hop: &Host) -> RequireTlsUse {
         match self {
-            Self::Ordinary(_) => Promise::NotAsked,
-            Self::Required(_) => Promise::Needed,
+            Self::Ordinary(_) => RequireTlsUse::Never,
+            Self::Required(_) => RequireTlsUse::Always,
             Self::Preferred { required: required @ TlsPolicy::Forced(_), .. }
                 if connection.admits(required, &reference(hop)) =>
             {
-                Promise::Welcome
+                RequireTlsUse::IfOffered
             }
-            Self::Preferred { .. } => Promise::NotAsked,
+            Self::Preferred { .. } => RequireTlsUse::Never,
         }
     }
 

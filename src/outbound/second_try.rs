@@ -10,7 +10,7 @@ use crate::config::Connector;
 use crate::failure::Failure;
 use crate::handshake::HandshakeError;
 use crate::route::Hop;
-use crate::smtp::client::{Opening, Starttls};
+use crate::smtp::client::{Opening, StarttlsUse};
 use crate::tls::{Handshake, Hello, Hellos, NoTls, SniUse, TlsPolicy};
 
 use super::dial::{Errand, First, Session, Shaken, Target};
@@ -88,7 +88,7 @@ impl Target<'_> {
         self.log_second_try(address, hello, fault);
         notes.first_try = Some(FirstTry { fault: fault.to_string(), second: hello });
         let both = |again: String| NoTls::Broken(format!("{fault}; once more, with {hello}: {again}"));
-        let mut opening = Opening::new(&self.settings.config.hostname, Starttls::Wanted);
+        let mut opening = Opening::new(&self.settings.config.hostname, StarttlsUse::IfOffered);
         let again = match self.open(address, &mut opening).await {
             Ok(Session::Handshake(wire)) => match self.handshake(wire, opening, hellos, hello, notes).await? {
                 Shaken::Judged(first) => return Ok(*first),

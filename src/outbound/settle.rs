@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use crate::config::OnFailure;
 use crate::failure::{self, Cause, Failure, NextStep, Persistence, RecipientOutcome, Scope};
-use crate::smtp::client::{Ending, RecipientStatus, Stage};
+use crate::smtp::client::{DialogueStage, RecipientStatus, TransactionEnd};
 use crate::smtp::reply::{Reply, Status};
 use crate::tls::TlsPolicy;
 
@@ -277,25 +277,27 @@ impl Ledger {
         let (mut others, mut overflow) = (Vec::new(), Vec::new());
         for (status, recipient) in results.recipients.into_iter().zip(who) {
             match status {
-                RecipientStatus::Refused(reply) => {
-                    let failure = answer(Scope::Recipient, Stage::Rcpt, reply, via);
+                RecipientStatus::Rejected(reply) => {
+                    let failure = answer(Scope::Recipient, DialogueStage::Rcpt, reply, via);
                     self.fail(&[*recipient], failure.with_peer(via.peer.as_str()), Some(via), answered);
                 }
                 RecipientStatus::Overflow => overflow.push(*recipient),
-                RecipientStatus::Accepted | RecipientStatus::Open => others.push(*recipient),
+                RecipientStatus::Accepted | RecipientStatus::Pending => others.push(*recipient),
             }
         }
         let (failure, further) = match (results.ending, interruption) {
-            (Ending::Taken(reply), _) => {
+            (TransactionEnd::Accepted(reply), _) => {
                 self.deliver(&others, &reply, via);
                 return overflow;
             }
             // Nobody is left but those who were refused one by one.
-            (Ending::NoRecipient, _) if others.is_empty() => return overflow,
-            (Ending::Refused { stage, reply }, _) => (answer(Scope::Message, stage, reply, via), answered),
-            (Ending::Closing { stage, reply }, _) => (answer(Scope::Hop, stage, reply, via), answered),
-            (Ending::Unfinished | Ending::NoRecipient, Some(interruption)) => interrupted(&interruption, unanswered),
-            (Ending::Unfinished | Ending::NoRecipient, None) => {
+            (TransactionEnd::NoRecipient, _) if others.is_empty() => return overflow,
+            (TransactionEnd::Rejected { stage, reply }, _) => (answer(Scope::Message, stage, reply, via), answered),
+            (TransactionEnd::Closing { stage, reply }, _) => (answer(Scope::Hop, stage, reply, via), answered),
+            (TransactionEnd::Unfinished | TransactionEnd::NoRecipient, Some(interruption)) => {
+                interrupted(&interruption, unanswered)
+            }
+            (TransactionEnd::Unfinished | TransactionEnd::NoRecipient, None) => {
                 (Failure::transient(Scope::Hop, Status(5, 0), "the session came to no end"), unanswered)
             }
         };
@@ -327,7 +329,7 @@ fn random() -> u64 {
 }
 
 /// What a negative answer means on this session: where TLS failed there and the answer demands it, it may pass.
-fn answer(scope: Scope, stage: Stage, reply: Reply, via: &Via) -> Failure {
+fn answer(scope: Scope, stage: DialogueStage, reply: Reply, via: &Via) -> Failure {
     Failure::reply_in_session(scope, stage.name(), reply, via.clearance.outcome())
 }
 
@@ -336,7 +338,7 @@ fn interrupted(interruption: &Interruption, further: Further) -> (Failure, Furth
     match interruption {
         // RFC 5321 §4.5.3.2.6: the message may have been taken. Another hop would make a second copy
         // likely; the next attempt makes it possible, and losing the message impossible.
-        Interruption::Connection(broken) if broken.at() == Stage::Dot => {
+        Interruption::Connection(broken) if broken.at() == DialogueStage::Dot => {
             let mut failure = broken.failure();
             failure.cause =
                 Cause::Other(format!("{broken}; the message may have been delivered, and may be delivered once more"));

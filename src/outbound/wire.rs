@@ -22,7 +22,7 @@ use crate::address::Host;
 use crate::failure::{Failure, Scope};
 use crate::handshake::{self, ClientTls, HandshakeError, Seen};
 use crate::monitor::Counted;
-use crate::smtp::client::{Opening, OpeningStep, Stage, Violation};
+use crate::smtp::client::{DialogueStage, Opening, OpeningStep, ProtocolViolation};
 use crate::smtp::reply::Status;
 use crate::tls::{Clearance, Handshake, Hello};
 
@@ -38,17 +38,17 @@ pub(super) trait Dialogue {
     /// Where the dialogue stops.
     type Step;
     /// As [`Opening::receive`].
-    fn receive(&mut self, input: &[u8], out: &mut Vec<u8>) -> Result<(usize, Option<Self::Step>), Violation>;
+    fn receive(&mut self, input: &[u8], out: &mut Vec<u8>) -> Result<(usize, Option<Self::Step>), ProtocolViolation>;
     /// Whole replies so far. Each has the whole time limit.
     fn replies(&self) -> usize;
     /// What is awaited an answer to.
-    fn awaited(&self) -> Stage;
+    fn awaited(&self) -> DialogueStage;
 }
 
 impl Dialogue for Opening<'_> {
     type Step = OpeningStep;
 
-    fn receive(&mut self, input: &[u8], out: &mut Vec<u8>) -> Result<(usize, Option<OpeningStep>), Violation> {
+    fn receive(&mut self, input: &[u8], out: &mut Vec<u8>) -> Result<(usize, Option<OpeningStep>), ProtocolViolation> {
         Opening::receive(self, input, out)
     }
 
@@ -56,7 +56,7 @@ impl Dialogue for Opening<'_> {
         Opening::replies(self)
     }
 
-    fn awaited(&self) -> Stage {
+    fn awaited(&self) -> DialogueStage {
         Opening::awaited(self)
     }
 }
@@ -65,7 +65,7 @@ impl Dialogue for Opening<'_> {
 #[derive(Debug)]
 pub(super) struct Broken {
     how: How,
-    at: Stage,
+    at: DialogueStage,
     /// Whether this was in the middle of the content.
     sending: bool,
 }
@@ -75,12 +75,12 @@ enum How {
     Closed,
     Io(io::Error),
     TimedOut(Duration),
-    Violation(Violation),
+    ProtocolViolation(ProtocolViolation),
 }
 
 impl Broken {
     /// What was awaited.
-    pub(super) fn at(&self) -> Stage {
+    pub(super) fn at(&self) -> DialogueStage {
         self.at
     }
 
@@ -93,7 +93,7 @@ impl Broken {
     pub(super) fn failure(&self) -> Failure {
         let status = match self.how {
             How::Closed | How::Io(_) | How::TimedOut(_) => Status(4, 2),
-            How::Violation(_) => Status(5, 0),
+            How::ProtocolViolation(_) => Status(5, 0),
         };
         Failure::transient(Scope::Hop, status, self.to_string())
     }
@@ -103,7 +103,7 @@ impl fmt::Display for Broken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let at = self.at;
         match &self.how {
-            How::Violation(violation) => violation.fmt(f),
+            How::ProtocolViolation(violation) => violation.fmt(f),
             How::Closed if self.sending => f.write_str("the peer closed the connection in the middle of the message"),
             How::Io(fault) if self.sending => {
                 let words = handshake::alert(fault).unwrap_or_else(|| fault.to_string());
@@ -202,7 +202,11 @@ impl Wire {
                 let (used, step) = match dialogue.receive(&self.input, &mut self.output) {
                     Ok(progress) => progress,
                     Err(violation) => {
-                        return Err(Broken { how: How::Violation(violation), at: dialogue.awaited(), sending: false });
+                        return Err(Broken {
+                            how: How::ProtocolViolation(violation),
+                            at: dialogue.awaited(),
+                            sending: false,
+                        });
                     }
                 };
                 self.input.advance(used);
@@ -230,7 +234,7 @@ impl Wire {
     /// Sends what stands in the output buffer: a block of the content.
     pub(super) async fn flush(&mut self, limit: Duration) -> Result<(), Broken> {
         let sent = self.flush_until(Instant::now() + limit, limit).await;
-        sent.map_err(|how| Broken { how, at: Stage::Data, sending: true })
+        sent.map_err(|how| Broken { how, at: DialogueStage::Data, sending: true })
     }
 
     async fn flush_until(&mut self, deadline: Instant, limit: Duration) -> Result<(), How> {

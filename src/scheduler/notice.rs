@@ -7,7 +7,7 @@ use jiff::Timestamp;
 
 use crate::access::{self, RelayRules};
 use crate::config::{Connector, TlsDemand};
-use crate::dsn::{self, About, Action, Refused, Returned, Told};
+use crate::dsn::{self, Action, RejectedReport, ReportContext, ReportedRecipient, ReturnedContent};
 use crate::envelope::{Envelope, History, QueueId, RecipientState, Trouble};
 use crate::spool::{Body, Entry, SpoolError};
 
@@ -112,7 +112,7 @@ fn take_wanted(envelope: &mut Envelope, action: Action, until: Timestamp) -> Vec
         if recipient.owed.is_none() || action_of(&recipient.state, until) != action {
             continue;
         }
-        if dsn::is_wanted(reverse_path, recipient, action) {
+        if dsn::is_requested(reverse_path, recipient, action) {
             owed.push(at);
         } else {
             recipient.owed = None;
@@ -152,17 +152,17 @@ async fn compose(
     let config = &settings.config;
     let told = owed.iter().filter_map(|at| {
         let recipient = envelope.recipients.get(*at)?;
-        Some(Told { recipient, last: recipient.owed.as_deref()? })
+        Some(ReportedRecipient { recipient, last: recipient.owed.as_deref()? })
     });
-    let told: Vec<Told<'_>> = told.collect();
+    let told: Vec<ReportedRecipient<'_>> = told.collect();
     // A sender on this host, cron's root for one, has no mailbox here.
     let to = access::local_mailbox(RelayRules::new(config, &settings.connectors), to).unwrap_or_else(|| to.clone());
-    let returned = dsn::returned(action, envelope, entry.size);
+    let returned = dsn::content_to_return(action, envelope, entry.size);
     let original = match returned {
-        Returned::Whole => front(&entry.body, usize::MAX).await?,
-        Returned::Headers => front(&entry.body, HEADERS_MAX).await?,
+        ReturnedContent::Full => front(&entry.body, usize::MAX).await?,
+        ReturnedContent::Headers => front(&entry.body, HEADERS_MAX).await?,
     };
-    let about = About {
+    let about = ReportContext {
         hostname: &config.hostname,
         id: entry.id,
         accepted: entry.accepted,
@@ -187,9 +187,9 @@ pub(super) async fn simplify(
     envelope: &Envelope,
 ) -> Result<bool, SpoolError> {
     let report = front(&entry.body, usize::MAX).await?;
-    let rejected = Refused { id: entry.id, envelope, content: &report };
+    let rejected = RejectedReport { id: entry.id, envelope, content: &report };
     let draft = context.spool.draft_report();
-    let written = dsn::plain(&rejected, &settings.config.hostname, Timestamp::now(), draft.id());
+    let written = dsn::write_text_only(&rejected, &settings.config.hostname, Timestamp::now(), draft.id());
     let Some(report) = written else { return Ok(false) };
     let report_id = enqueue(context, draft, report).await?;
     tracing::warn!(queue_id = %entry.id, %report_id, "report refused for its content; sent again as plain text");
@@ -200,7 +200,7 @@ pub(super) async fn simplify(
 pub(super) async fn enqueue(
     context: &Context,
     mut draft: crate::spool::Draft,
-    report: dsn::Report,
+    report: dsn::ReportMessage,
 ) -> Result<QueueId, SpoolError> {
     draft.write(&report.content).await?;
     let (receipt, entry) = context.spool.commit(draft, report.envelope).await?;

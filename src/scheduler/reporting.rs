@@ -7,7 +7,7 @@ use jiff::Timestamp;
 
 use crate::access::{self, RelayRules};
 use crate::address::{Mailbox, ReversePath};
-use crate::dsn::{self, Excerpt, Lost};
+use crate::dsn::{self, DigestEntry, Excerpt};
 use crate::envelope::{Envelope, QueueId, ReportForm, Trouble};
 use crate::spool::{Entry, SpoolError};
 
@@ -180,7 +180,7 @@ async fn digest(context: Arc<Context>, lives: Vec<Arc<Live>>) {
 }
 
 /// A message as the digest tells of it; nothing where it has no more to tell.
-async fn lost_of(context: &Context, live: &Live) -> Result<Option<Lost>, SpoolError> {
+async fn lost_of(context: &Context, live: &Live) -> Result<Option<DigestEntry>, SpoolError> {
     let mut state = live.envelope.lock().await;
     let entry = match live.entry.get() {
         Some(entry) => Arc::clone(entry),
@@ -200,16 +200,16 @@ async fn lost_of(context: &Context, live: &Live) -> Result<Option<Lost>, SpoolEr
     drop(state);
     let front = notice::front(&entry.body, FRONT_MAX).await?;
     let excerpt = Excerpt::of(entry.id, report, &front);
-    Ok(Some(Lost { id: entry.id, accepted: entry.accepted, recipients, excerpt }))
+    Ok(Some(DigestEntry { id: entry.id, accepted: entry.accepted, recipients, excerpt }))
 }
 
-async fn store_digest(context: &Context, lost: &[Lost]) -> Result<(), SpoolError> {
+async fn store_digest(context: &Context, lost: &[DigestEntry]) -> Result<(), SpoolError> {
     let settings = context.settings.load_full();
     let config = &settings.config;
     let to = access::local_mailbox(RelayRules::new(config, &settings.connectors), &config.postmaster);
     let to = to.unwrap_or_else(|| config.postmaster.clone());
     let draft = context.spool.draft_report();
-    let report = dsn::digest(&config.hostname, Timestamp::now(), &to, lost, draft.id());
+    let report = dsn::write_digest(&config.hostname, Timestamp::now(), &to, lost, draft.id());
     let report_id = notice::enqueue(context, draft, report).await?;
     context.reports.digest();
     tracing::warn!(messages = lost.len(), %report_id, %to, "digest of failed mail without a sender queued for the postmaster");

@@ -291,7 +291,7 @@ impl<'a> Books<'a> {
     }
 
     fn wants(&self, recipient: &Recipient, action: Action) -> bool {
-        dsn::is_wanted(&self.attempt.entry.envelope.reverse_path, recipient, action)
+        dsn::is_requested(&self.attempt.entry.envelope.reverse_path, recipient, action)
     }
 
     /// The failure of a message whose time is over: 5.4.7, with the last reason.

@@ -13,16 +13,16 @@ mod transaction;
 
 use std::fmt;
 
-pub use extensions::{Extensions, Size};
-pub use opening::{InClear, Opening, OpeningStep, Starttls};
-pub use parameters::{Mail, Obstacle, Promise};
-pub use transaction::{Ending, RecipientStatus, Results, Step, Transaction};
+pub use extensions::{Extensions, SizeLimit};
+pub use opening::{NoStarttls, Opening, OpeningStep, StarttlsUse};
+pub use parameters::{Mail, Obstacle, RequireTlsUse};
+pub use transaction::{RecipientStatus, Transaction, TransactionEnd, TransactionResults, TransactionStep};
 
 use crate::smtp::reply::ReplyError;
 
 /// The command, or other stage of the dialogue, that a reply answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stage {
+pub enum DialogueStage {
     /// The connection itself.
     Greeting,
     /// EHLO.
@@ -30,7 +30,7 @@ pub enum Stage {
     /// HELO.
     Helo,
     /// STARTTLS.
-    Starttls,
+    StartTls,
     /// MAIL.
     Mail,
     /// RCPT.
@@ -43,7 +43,7 @@ pub enum Stage {
     Rset,
 }
 
-impl Stage {
+impl DialogueStage {
     /// Its name, as it follows "the answer to".
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -51,7 +51,7 @@ impl Stage {
             Self::Greeting => "the connection",
             Self::Ehlo => "EHLO",
             Self::Helo => "HELO",
-            Self::Starttls => "STARTTLS",
+            Self::StartTls => "STARTTLS",
             Self::Mail => "MAIL FROM",
             Self::Rcpt => "RCPT TO",
             Self::Data => "DATA",
@@ -61,7 +61,7 @@ impl Stage {
     }
 }
 
-impl fmt::Display for Stage {
+impl fmt::Display for DialogueStage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
     }
@@ -69,13 +69,13 @@ impl fmt::Display for Stage {
 
 /// A peer that does not keep to the protocol. The connection is of no further use.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Violation {
+pub enum ProtocolViolation {
     /// What it said is not a reply.
     #[error(transparent)]
     Reply(#[from] ReplyError),
     /// It answered what it had not been asked: from here on, no reply could be told from another.
     #[error("the peer sent more than the answer to {0}")]
-    OutOfTurn(Stage),
+    OutOfTurn(DialogueStage),
 }
 
 /// The service shuts down and closes the connection, whatever it answers (RFC 5321 §3.8).

@@ -217,41 +217,47 @@ impl CommandError {
 
 /// What stands at the front of a client's bytes.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Line<'a> {
+pub(super) enum CommandLine<'a> {
     /// No whole line yet.
     Partial,
     /// A line without its CRLF. The octets used count the CRLF.
-    Whole(&'a [u8], usize),
+    Complete(&'a [u8], usize),
     /// Something no line has. After this many octets the rest is to be skipped, by [`skip`].
-    Bad(CommandError, usize),
+    Invalid(CommandError, usize),
 }
 
 /// Takes one line from the front of `input`.
 ///
 /// A fault is told as soon as it is seen, once, and ends the line only where CRLF does: someone
 /// between the client and us may see one line here, so we see no two.
-pub(super) fn line(input: &[u8]) -> Line<'_> {
+pub(super) fn line(input: &[u8]) -> CommandLine<'_> {
     if input.starts_with(PROXY_V2) {
-        return Line::Bad(CommandError::ProxyHeader, PROXY_V2.len());
+        return CommandLine::Invalid(CommandError::ProxyHeader, PROXY_V2.len());
     }
     match any_line(input) {
         // Only what a line may have is looked at: the same, however much of the rest has come already.
-        Line::Bad(fault, used) => Line::Bad(or_fatal(fault, &input[..input.len().min(LINE_MAX)]), used),
-        line @ (Line::Partial | Line::Whole(..)) => line,
+        CommandLine::Invalid(fault, used) => {
+            CommandLine::Invalid(or_fatal(fault, &input[..input.len().min(LINE_MAX)]), used)
+        }
+        line @ (CommandLine::Partial | CommandLine::Complete(..)) => line,
     }
 }
 
-fn any_line(input: &[u8]) -> Line<'_> {
+fn any_line(input: &[u8]) -> CommandLine<'_> {
     let window = &input[..input.len().min(LINE_MAX)];
     let Some(at) = memchr2(b'\r', b'\n', window) else {
-        return if input.len() < LINE_MAX { Line::Partial } else { Line::Bad(CommandError::LineTooLong, LINE_MAX) };
+        return if input.len() < LINE_MAX {
+            CommandLine::Partial
+        } else {
+            CommandLine::Invalid(CommandError::LineTooLong, LINE_MAX)
+        };
     };
     match (window[at], input.get(at + 1)) {
-        (b'\n', _) => Line::Bad(CommandError::BareLf, at + 1),
-        _ if at + 2 > LINE_MAX => Line::Bad(CommandError::LineTooLong, at),
-        (_, None) => Line::Partial,
-        (_, Some(b'\n')) => Line::Whole(&input[..at], at + 2),
-        (_, Some(_)) => Line::Bad(CommandError::BareCr, at + 1),
+        (b'\n', _) => CommandLine::Invalid(CommandError::BareLf, at + 1),
+        _ if at + 2 > LINE_MAX => CommandLine::Invalid(CommandError::LineTooLong, at),
+        (_, None) => CommandLine::Partial,
+        (_, Some(b'\n')) => CommandLine::Complete(&input[..at], at + 2),
+        (_, Some(_)) => CommandLine::Invalid(CommandError::BareCr, at + 1),
     }
 }
 
@@ -304,7 +310,7 @@ pub(super) fn verb(line: &[u8]) -> &[u8] {
 impl Command {
     /// Whether it brings no mail forward, however it is answered. MAIL alone does not: it can be taken back, and said
     /// again.
-    pub(super) fn is_idle(&self) -> bool {
+    pub(super) fn is_junk(&self) -> bool {
         match self {
             Self::Ehlo(_) | Self::Helo(_) | Self::Mail(_) | Self::Rset | Self::Noop => true,
             Self::Vrfy | Self::Expn | Self::Help | Self::XClient(_) => true,

@@ -303,12 +303,12 @@ pub enum ReplyError {
 /// unlike in a message, nothing can be smuggled past anyone with it.
 #[derive(Debug, Default)]
 pub struct ReplyParser {
-    partial: Option<Partial>,
+    partial: Option<PartialReply>,
 }
 
 /// A reply that has not come to its end.
 #[derive(Debug)]
-struct Partial {
+struct PartialReply {
     reply: Reply,
     /// Lines that have come, and octets of text that are kept of them.
     lines: usize,
@@ -355,9 +355,9 @@ impl ReplyParser {
         let partial = match self.partial.take() {
             None => {
                 let words = if words.len() > TEXT_MAX { cut(&words, TEXT_MAX) } else { words };
-                Partial { lines: 1, octets: words.len(), reply: Reply { code, status, lines: vec![words] } }
+                PartialReply { lines: 1, octets: words.len(), reply: Reply { code, status, lines: vec![words] } }
             }
-            Some(Partial { reply: first, .. }) if first.code != code => {
+            Some(PartialReply { reply: first, .. }) if first.code != code => {
                 return Err(ReplyError::CodeChanged { first: first.code.get(), then: code.get() });
             }
             Some(first) if first.lines >= LINES_MAX => return Err(ReplyError::TooLong),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gatepost::config::parse;
-use gatepost::daemon::{self, Passed, Surroundings};
+use gatepost::daemon::{self, SystemdSockets, TestOverrides};
 use serde_json::{Value, json};
 
 use crate::certificates::{Authority, BOTH, server_config};
@@ -25,7 +25,8 @@ async fn a_host_that_takes_no_large_client_hello_is_told_as_the_daemon_knows_it(
         world.config("", &connector("all", &["*"], &format!("port = {port}\ndiscover = []"))).replace(":2525", ":0");
     let (config, _) = parse(&text, &world.folder.path().join("gatepost.toml")).expect("a good configuration");
     leave_mail(&world).await;
-    let daemon = daemon::start_in(Surroundings::default(), Passed::default(), config, Arc::new(|_, _| ())).await;
+    let daemon =
+        daemon::start_with(TestOverrides::default(), SystemdSockets::default(), config, Arc::new(|_, _| ())).await;
     let mut daemon = daemon.expect("it starts");
 
     let socket = world.folder.path().join("admin.sock");

@@ -9,7 +9,7 @@ use std::time::Duration;
 use gatepost::address::{Mailbox, ReversePath};
 use gatepost::config::parse;
 use gatepost::connector::MemoryFinding;
-use gatepost::daemon::{self, Passed, Surroundings};
+use gatepost::daemon::{self, SystemdSockets, TestOverrides};
 use gatepost::envelope::{Envelope, Recipient, TlsRequirement};
 use gatepost::explain::words::{Hop, Outbound, PolicyFrom};
 use gatepost::explain::{Explainer, Recollection, Subject};
@@ -148,8 +148,8 @@ async fn a_policy_that_the_daemon_goes_by_counts_though_its_host_is_silent() {
     let text = world.config("trust = \"ca.pem\"", &connector("all", &["*"], "port = 1")).replace(":2525", ":0");
     let (config, _) = parse(&text, &world.folder.path().join("gatepost.toml")).expect("a good configuration");
     leave_mail(&world).await;
-    let surroundings = Surroundings { policy_port: address.port() };
-    let daemon = daemon::start_in(surroundings, Passed::default(), config, Arc::new(|_, _| ())).await;
+    let test_overrides = TestOverrides { policy_port: address.port() };
+    let daemon = daemon::start_with(test_overrides, SystemdSockets::default(), config, Arc::new(|_, _| ())).await;
     let mut daemon = daemon.expect("it starts");
 
     let socket = world.folder.path().join("admin.sock");

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use gatepost::address::Host;
 use gatepost::config::{Config, parse};
-use gatepost::daemon::{self, Running};
+use gatepost::daemon::{self, RunningDaemon};
 use gatepost::handshake::Material;
 use gatepost::scheduler::Observer;
 use gatepost::tls::{Groups, Handshake, Hello};
@@ -65,7 +65,7 @@ pub(crate) struct World {
     pub(crate) home: Peer,
     pub(crate) address: SocketAddr,
     pub(crate) folder: TempDir,
-    pub(crate) running: Running,
+    pub(crate) running: RunningDaemon,
 }
 
 impl World {
@@ -185,7 +185,7 @@ pub(crate) fn configured(folder: &Path, home: SocketAddr, before: &str, connecto
 }
 
 /// Starts a relay; says where it listens.
-pub(crate) async fn run(config: Config, observer: Observer) -> (SocketAddr, Running) {
+pub(crate) async fn run(config: Config, observer: Observer) -> (SocketAddr, RunningDaemon) {
     let running = daemon::start(config, observer).await.unwrap_or_else(|error| panic!("{error}"));
     (running.addresses[0].1, running)
 }

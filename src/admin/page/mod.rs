@@ -1,4 +1,4 @@
-//! The status page: one page of HTML, rendered here from [`Status`] and nothing else, without scripts and
+//! The status page: one page of HTML, rendered here from [`RelayStatus`] and nothing else, without scripts and
 //! without anything from elsewhere.
 //!
 //! Its Content-Security-Policy allows its own style sheet, by its hash, and nothing more. WCAG 2.2 is kept in
@@ -14,15 +14,15 @@ use axum::response::{IntoResponse, Response};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-use super::words::status::Status;
-use super::{Desk, Problem, status};
+use super::api::status::RelayStatus;
+use super::{AdminState, ErrorResponse, status};
 use html::Html;
 
 const STYLE: &str = include_str!("style.css");
 
 /// `GET /`.
-pub(super) async fn page(State(desk): State<Desk>) -> Result<Response, Problem> {
-    let status = status::of(&desk).await?;
+pub(super) async fn page(State(admin): State<AdminState>) -> Result<Response, ErrorResponse> {
+    let status = status::of(&admin).await?;
     let headers = [
         (header::CONTENT_TYPE, "text/html; charset=utf-8".to_owned()),
         (header::CONTENT_SECURITY_POLICY, policy()),
@@ -41,7 +41,7 @@ fn policy() -> String {
     )
 }
 
-fn render(status: &Status) -> String {
+fn render(status: &RelayStatus) -> String {
     let mut html = Html::default();
     html.raw("<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">");
     html.raw("<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">");

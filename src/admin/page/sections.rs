@@ -2,14 +2,17 @@
 
 use super::chart;
 use super::html::{Html, count, number, size, span};
-use crate::admin::words::HeldClient;
-use crate::admin::words::status::{Attempts, Certificate, Connector, Destination, Owner, Refusal, Status};
+use crate::admin::api::HeldClient;
+use crate::admin::api::status::{
+    AttemptsStatus, CertificateOwner, CertificateStatus, ConnectorStatus, FailingDestination, RecentRefusal,
+    RelayStatus,
+};
 
 /// Days before the end of a certificate at which it stands out.
 const SOON: i64 = 30;
 const VERY_SOON: i64 = 7;
 
-pub(super) fn header(html: &mut Html, status: &Status) {
+pub(super) fn header(html: &mut Html, status: &RelayStatus) {
     html.element("<header><div><h1>", &status.hostname, "</h1><p class=\"meta\">Gatepost ").text(&status.version);
     html.raw(", up since ").time(status.since);
     html.element(" (", &span(status.since, status.at), ")</p></div>");
@@ -18,15 +21,15 @@ pub(super) fn header(html: &mut Html, status: &Status) {
 }
 
 /// The state in a few words.
-fn verdict(status: &Status) -> (&'static str, String) {
-    let ended = status.certificates.iter().any(|own| own.owner == Owner::Own && own.days_left < 0);
-    let soon = status.certificates.iter().any(|own| own.owner == Owner::Own && own.days_left < SOON);
+fn verdict(status: &RelayStatus) -> (&'static str, String) {
+    let ended = status.certificates.iter().any(|own| own.owner == CertificateOwner::Own && own.days_left < 0);
+    let soon = status.certificates.iter().any(|own| own.owner == CertificateOwner::Own && own.days_left < SOON);
     let troubles = (status.troubles.len() + status.more_troubles) as u64;
     if !status.alarms.is_empty() {
         ("bad", "Alarm: look at the network".to_owned())
     } else if ended {
         ("bad", "Our own certificate has expired".to_owned())
-    } else if status.attempts.iter().any(Attempts::is_full) {
+    } else if status.attempts.iter().any(AttemptsStatus::is_full) {
         ("bad", "All delivery attempts are in use".to_owned())
     } else if troubles > 0 {
         ("warn", count(troubles, "destination in trouble", "destinations in trouble"))
@@ -41,7 +44,7 @@ fn verdict(status: &Status) -> (&'static str, String) {
     }
 }
 
-pub(super) fn alarms(html: &mut Html, status: &Status) {
+pub(super) fn alarms(html: &mut Html, status: &RelayStatus) {
     for alarm in &status.alarms {
         let what = match &alarm.issuer {
             None => "that took TLS before no longer do".to_owned(),
@@ -54,7 +57,7 @@ pub(super) fn alarms(html: &mut Html, status: &Status) {
     }
 }
 
-pub(super) fn queue(html: &mut Html, status: &Status) {
+pub(super) fn queue(html: &mut Html, status: &RelayStatus) {
     let queue = &status.queue;
     html.raw("<section aria-labelledby=\"queue\"><h2 id=\"queue\">Queue</h2><dl class=\"tiles\">");
     let oldest = queue.oldest.map_or_else(|| "–".to_owned(), |oldest| span(oldest, status.at));
@@ -70,7 +73,11 @@ pub(super) fn queue(html: &mut Html, status: &Status) {
     html.raw("</dl>");
     let reports = &status.reports;
     if reports.waiting > 0 || reports.for_digest > 0 {
-        html.element("<p class=\"meta\">Reports to senders: ", &format!("{} waiting", number(reports.waiting)), "; ");
+        html.element(
+            "<p class=\"meta\">ReportsStatus to senders: ",
+            &format!("{} waiting", number(reports.waiting)),
+            "; ",
+        );
         html.element("for the postmaster's next digest: ", &number(reports.for_digest), "</p>");
     }
     for share in &status.attempts {
@@ -108,9 +115,9 @@ fn end(html: &mut Html, more: usize) {
     html.raw("</section>\n");
 }
 
-pub(super) fn troubles(html: &mut Html, status: &Status) {
+pub(super) fn troubles(html: &mut Html, status: &RelayStatus) {
     let words = ("troubles", "Destinations in trouble", "None: whatever was tried was delivered.");
-    list(html, words, &status.troubles, |html, one: &Destination| {
+    list(html, words, &status.troubles, |html, one: &FailingDestination| {
         html.element("<div class=\"row\"><h3>", &one.domain, "</h3><span class=\"meta\">");
         let mut waits = Vec::new();
         if one.waiting > 0 {
@@ -121,7 +128,7 @@ pub(super) fn troubles(html: &mut Html, status: &Status) {
         }
         html.text(&waits.join(", ")).element(", since ", &span(one.oldest, status.at), "</span></div><p>");
         html.text(&one.reason.text).raw("</p><p class=\"meta\">");
-        html.element("Connector ", &one.connector, "; ").element("status ", &one.reason.status, "; last tried ");
+        html.element("ConnectorStatus ", &one.connector, "; ").element("status ", &one.reason.status, "; last tried ");
         html.time(one.reason.at);
         match one.next {
             Some(next) => html.element("; next in ", &span(status.at, next), "</p>"),
@@ -132,19 +139,19 @@ pub(super) fn troubles(html: &mut Html, status: &Status) {
     end(html, status.more_troubles);
 }
 
-pub(super) fn downgrades(html: &mut Html, status: &Status) {
+pub(super) fn downgrades(html: &mut Html, status: &RelayStatus) {
     let words = ("downgrades", "Downgrade warnings", "None since the start.");
     list(html, words, &status.downgrades, |html, one| {
         html.element("<div class=\"row\"><h3>", &one.domain, "</h3><span class=\"meta\">").time(one.at);
         html.element("</span></div><p>", &one.host, " had ").text(&one.was).element(" and now has ", &one.got, "</p>");
-        html.element("<p class=\"meta\">Connector ", &one.connector, "</p>");
+        html.element("<p class=\"meta\">ConnectorStatus ", &one.connector, "</p>");
     });
     end(html, 0);
 }
 
-pub(super) fn connectors(html: &mut Html, status: &Status) {
+pub(super) fn connectors(html: &mut Html, status: &RelayStatus) {
     let words = ("connectors", "Connectors", "None.");
-    list(html, words, &status.connectors, |html, one: &Connector| {
+    list(html, words, &status.connectors, |html, one: &ConnectorStatus| {
         html.element("<h3>", &one.name, "</h3><p class=\"meta\">").element("Sends with: ", &one.outbound, ". ");
         html.element("Takes with: ", &one.inbound, ".</p><div class=\"charts\"><div>");
         chart::draw(html, "Sent", &one.sent, status.at);
@@ -166,9 +173,9 @@ pub(super) fn connectors(html: &mut Html, status: &Status) {
     end(html, status.more_connectors);
 }
 
-pub(super) fn certificates(html: &mut Html, status: &Status) {
+pub(super) fn certificates(html: &mut Html, status: &RelayStatus) {
     let words = ("certificates", "Certificates", "None: there is no TLS of our own, and no partner has shown any.");
-    list(html, words, &status.certificates, |html, one: &Certificate| {
+    list(html, words, &status.certificates, |html, one: &CertificateStatus| {
         let name = match &one.connector {
             None => format!("Ours: {}", one.place),
             Some(connector) => format!("{} ({connector})", one.place),
@@ -189,7 +196,7 @@ pub(super) fn certificates(html: &mut Html, status: &Status) {
     end(html, status.more_certificates);
 }
 
-pub(super) fn exceptions(html: &mut Html, status: &Status) {
+pub(super) fn exceptions(html: &mut Html, status: &RelayStatus) {
     let words = ("exceptions", "Exceptions in force", "None.");
     list(html, words, &status.exceptions, |html, one| {
         html.element("<div class=\"row\"><h3>", &one.connector, "</h3><span class=\"meta\">until the end of ");
@@ -198,7 +205,7 @@ pub(super) fn exceptions(html: &mut Html, status: &Status) {
     end(html, 0);
 }
 
-pub(super) fn clients(html: &mut Html, status: &Status) {
+pub(super) fn clients(html: &mut Html, status: &RelayStatus) {
     let clients = &status.clients;
     let words = ("clients", "Clients held back by a limit", "None in the last hour.");
     list(html, words, &clients.held, |html, one: &HeldClient| {
@@ -213,9 +220,9 @@ pub(super) fn clients(html: &mut Html, status: &Status) {
     end(html, clients.more_held);
 }
 
-pub(super) fn refusals(html: &mut Html, status: &Status) {
+pub(super) fn refusals(html: &mut Html, status: &RelayStatus) {
     let words = ("refusals", "Last refusals", "None since the start.");
-    list(html, words, &status.refusals, |html, one: &Refusal| {
+    list(html, words, &status.refusals, |html, one: &RecentRefusal| {
         html.element("<div class=\"row\"><h3>", &one.peer, "</h3><span class=\"meta\">").time(one.at);
         if one.times > 1 {
             html.element(", ", &number(one.times), " times");

@@ -1,10 +1,10 @@
 //! The page from a status: what peers say stays text, and nothing is asked of anybody else.
 
 use super::*;
-use crate::admin::words::status::{Attempts, Reports};
+use crate::admin::api::status::{AttemptsStatus, ReportsStatus};
 
 /// A status with something hostile in every text.
-fn hostile() -> Status {
+fn hostile() -> RelayStatus {
     let evil = "<script>alert(1)</script>\\\"'&";
     let text = format!(
         r#"{{"version":"1","hostname":"relay.example.com","since":"2026-11-26T00:00:00Z","at":"2026-11-26T01:00:00Z",
@@ -32,7 +32,7 @@ fn whatever_peers_say_is_text() {
 
 #[test]
 fn attempts_that_are_all_in_use_for_long_are_told_at_the_top() {
-    let by_mx = |full| Attempts {
+    let by_mx = |full| AttemptsStatus {
         share: "mx".to_owned(),
         most: 1200,
         running: 1200,
@@ -41,7 +41,7 @@ fn attempts_that_are_all_in_use_for_long_are_told_at_the_top() {
         full_seconds: Some(full),
     };
     for (seconds, top) in [(59, "2 destinations in trouble"), (60, "All delivery attempts are in use")] {
-        let status = Status { alarms: Vec::new(), more_troubles: 1, attempts: vec![by_mx(seconds)], ..hostile() };
+        let status = RelayStatus { alarms: Vec::new(), more_troubles: 1, attempts: vec![by_mx(seconds)], ..hostile() };
         let page = render(&status);
         assert!(page.contains(top), "{top} is not in {page}");
         assert!(page.contains("Delivery attempts for destinations by MX: 1200 of 1200, 900 slow"), "{page}");
@@ -51,10 +51,10 @@ fn attempts_that_are_all_in_use_for_long_are_told_at_the_top() {
 
 #[test]
 fn reports_that_wait_are_told() {
-    let line = "Reports to senders: 3 waiting; for the postmaster's next digest: 12";
-    let reports = Reports { waiting: 3, for_digest: 12, ..Reports::default() };
-    assert!(render(&Status { reports, ..hostile() }).contains(line));
-    assert!(!render(&hostile()).contains("Reports to senders"));
+    let line = "ReportsStatus to senders: 3 waiting; for the postmaster's next digest: 12";
+    let reports = ReportsStatus { waiting: 3, for_digest: 12, ..ReportsStatus::default() };
+    assert!(render(&RelayStatus { reports, ..hostile() }).contains(line));
+    assert!(!render(&hostile()).contains("ReportsStatus to senders"));
 }
 
 #[test]

@@ -2,7 +2,7 @@
 //! one struct for `gatepost status`, the status page and the metrics.
 
 mod process;
-mod survey;
+mod queue_stats;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -11,11 +11,11 @@ use axum::Json;
 use axum::extract::State;
 use jiff::{SignedDuration, Timestamp};
 
-use super::words::status::{
-    Attempts, Certificate, Clients, Connector, Destination, Downgrade, Exception, Owner, Queue, Refusal, Reports,
-    Status,
+use super::api::status::{
+    AttemptsStatus, CertificateOwner, CertificateStatus, ClientsStatus, ConnectorStatus, ExceptionStatus,
+    FailingDestination, QueueStatus, RecentDowngrade, RecentRefusal, RelayStatus, ReportsStatus,
 };
-use super::{Desk, Problem, history, queue};
+use super::{AdminState, ErrorResponse, history, queue};
 use crate::address::Host;
 use crate::config::{self, Config, TlsDemand, VerifyWanted};
 use crate::connector::{Connectors, exception};
@@ -26,41 +26,41 @@ use crate::inbound::{Occupancy, Settings};
 use crate::monitor::labels::Direction;
 use crate::monitor::{AttemptsReading, ClientReading, QueueReading, Reading, ReportsReading};
 use crate::scheduler::{Asked, ReportCounts, ShareUsage};
-pub(in crate::admin) use survey::Surveyor;
-use survey::{Load, Survey};
+pub(in crate::admin) use queue_stats::QueueCounter;
+use queue_stats::{DomainStats, QueueStats};
 
 /// Of each list, at most so many are told.
-const TOLD: usize = 100;
+const LIST_MAX: usize = 100;
 /// The scheduler is waited for no longer than this.
 const SCHEDULER_TIME: Duration = Duration::from_secs(1);
 
 /// `GET /v1/status`.
-pub(super) async fn status(State(desk): State<Desk>) -> Result<Json<Status>, Problem> {
-    Ok(Json(of(&desk).await?))
+pub(super) async fn status(State(admin): State<AdminState>) -> Result<Json<RelayStatus>, ErrorResponse> {
+    Ok(Json(of(&admin).await?))
 }
 
 /// How things stand now.
 ///
 /// # Errors
 /// The spool cannot be read.
-pub(super) async fn of(desk: &Desk) -> Result<Status, Problem> {
-    let survey = desk.surveyor.survey(&*desk.spool).await?;
-    let (settings, now) = (desk.settings.load_full(), Timestamp::now());
-    let (mut troubles, more_troubles) = first(troubles(&survey, &settings.connectors, now));
-    put_off(desk, &mut troubles).await;
+pub(super) async fn of(admin: &AdminState) -> Result<RelayStatus, ErrorResponse> {
+    let stats = admin.queue_counter.stats(&*admin.spool).await?;
+    let (settings, now) = (admin.settings.load_full(), Timestamp::now());
+    let (mut troubles, more_troubles) = first(troubles(&stats, &settings.connectors, now));
+    add_backoff(admin, &mut troubles).await;
     let all = all_connectors(&settings);
-    let (connectors, more_connectors) = first(connectors(desk, &all, now));
-    let (certificates, more_certificates) = first(certificates(desk, &settings.tls, now));
-    let alarms = desk.history.alarms(now).into_iter().map(history::alarm).collect();
-    let noted = desk.monitor.troubles();
-    Ok(Status {
+    let (connectors, more_connectors) = first(connectors(admin, &all, now));
+    let (certificates, more_certificates) = first(certificates(admin, &settings.tls, now));
+    let alarms = admin.history.alarms(now).into_iter().map(history::alarm).collect();
+    let noted = admin.monitor.troubles();
+    Ok(RelayStatus {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         hostname: settings.config.hostname.to_string(),
-        since: desk.since,
+        since: admin.since,
         at: now,
-        queue: queue(&survey),
-        attempts: attempts(desk),
-        reports: reports(desk),
+        queue: queue(&stats),
+        attempts: attempts(admin),
+        reports: reports(admin),
         troubles,
         more_troubles,
         connectors,
@@ -71,15 +71,15 @@ pub(super) async fn of(desk: &Desk) -> Result<Status, Problem> {
         refusals: noted.refusals().map(refusal).collect(),
         downgrades: noted.downgrades(now).map(downgrade).collect(),
         alarms,
-        clients: clients(desk, &settings.config),
+        clients: clients(admin, &settings.config),
     })
 }
 
-fn clients(desk: &Desk, config: &Config) -> Clients {
-    let Occupancy { sessions, strangers, short, memory, .. } = desk.clients.occupancy();
-    let (held, more_held) = first(desk.clients.held().iter().map(super::clients::held).collect());
+fn clients(admin: &AdminState, config: &Config) -> ClientsStatus {
+    let Occupancy { sessions, strangers, short, memory, .. } = admin.clients.occupancy();
+    let (held, more_held) = first(admin.clients.held().iter().map(super::clients::held).collect());
     let limits = &config.limits.clients;
-    Clients {
+    ClientsStatus {
         sessions,
         sessions_max: limits.connections,
         strangers,
@@ -95,28 +95,28 @@ fn clients(desk: &Desk, config: &Config) -> Clients {
 ///
 /// # Errors
 /// The spool cannot be read.
-pub(super) async fn reading(desk: &Desk) -> Result<Reading, Problem> {
-    let survey = desk.surveyor.survey(&*desk.spool).await?;
-    let (settings, now) = (desk.settings.load_full(), Timestamp::now());
-    let on = desk.history.alarms(now);
+pub(super) async fn reading(admin: &AdminState) -> Result<Reading, ErrorResponse> {
+    let stats = admin.queue_counter.stats(&*admin.spool).await?;
+    let (settings, now) = (admin.settings.load_full(), Timestamp::now());
+    let on = admin.history.alarms(now);
     let lost = on.iter().any(|alarm| matches!(alarm.kind, AlarmKind::TlsLost));
     let issuer = on.iter().any(|alarm| matches!(alarm.kind, AlarmKind::NewIssuer(_)));
     Ok(Reading {
-        queue: queue_readings(&survey, &settings, now),
-        attempts: desk.operator.usage().iter().map(attempts_reading).collect(),
-        reports: reports_reading(desk.operator.reports()),
-        troubled: survey.loads().filter(|load| load.trouble.is_some()).count(),
-        certificates: certificate_readings(certificates(desk, &settings.tls, now)),
-        policies: desk.policies.count(),
+        queue: queue_readings(&stats, &settings, now),
+        attempts: admin.operator.usage().iter().map(attempts_reading).collect(),
+        reports: reports_reading(admin.operator.reports()),
+        troubled: stats.domain_stats().filter(|load| load.trouble.is_some()).count(),
+        certificates: certificate_readings(certificates(admin, &settings.tls, now)),
+        policies: admin.policies.count(),
         alarms: vec![("tls_lost", lost), ("new_issuer", issuer)],
-        clients: client_reading(desk, &settings.config),
+        clients: client_reading(admin, &settings.config),
         tasks: tokio::runtime::Handle::current().metrics().num_alive_tasks(),
         process: process::read(),
     })
 }
 
-fn client_reading(desk: &Desk, config: &Config) -> ClientReading {
-    let occupancy = desk.clients.occupancy();
+fn client_reading(admin: &AdminState, config: &Config) -> ClientReading {
+    let occupancy = admin.clients.occupancy();
     let limits = &config.limits.clients;
     let is_short = |name: &str| occupancy.short.iter().any(|short| **short == *name);
     let listeners = config.listeners.iter().map(|listener| (listener.name.clone(), is_short(&listener.name)));
@@ -130,26 +130,26 @@ fn client_reading(desk: &Desk, config: &Config) -> ClientReading {
 }
 
 fn first<T>(mut all: Vec<T>) -> (Vec<T>, usize) {
-    let more = all.len().saturating_sub(TOLD);
-    all.truncate(TOLD);
+    let more = all.len().saturating_sub(LIST_MAX);
+    all.truncate(LIST_MAX);
     (all, more)
 }
 
-fn queue(survey: &Survey) -> Queue {
-    let sum = |count: fn(&Load) -> u64| survey.loads().map(count).sum();
-    Queue {
-        messages: survey.messages,
-        octets: survey.octets,
+fn queue(stats: &QueueStats) -> QueueStatus {
+    let sum = |count: fn(&DomainStats) -> u64| stats.domain_stats().map(count).sum();
+    QueueStatus {
+        messages: stats.messages,
+        octets: stats.octets,
         waiting: sum(|load| load.waiting),
         held: sum(|load| load.held),
-        oldest: survey.oldest,
-        counted: Some(survey.at),
+        oldest: stats.oldest,
+        counted: Some(stats.at),
     }
 }
 
 /// The shares of the delivery attempts.
-pub(super) fn attempts(desk: &Desk) -> Vec<Attempts> {
-    let told = desk.operator.usage().into_iter().map(|usage| Attempts {
+pub(super) fn attempts(admin: &AdminState) -> Vec<AttemptsStatus> {
+    let told = admin.operator.usage().into_iter().map(|usage| AttemptsStatus {
         share: usage.share.word().to_owned(),
         most: usage.most,
         running: usage.running,
@@ -170,9 +170,9 @@ fn attempts_reading(usage: &ShareUsage) -> AttemptsReading {
     }
 }
 
-fn reports(desk: &Desk) -> Reports {
-    let ReportCounts { waiting, for_digest, stored, delayed, merged, digests } = desk.operator.reports();
-    Reports { waiting, for_digest, stored, delayed, merged, digests }
+fn reports(admin: &AdminState) -> ReportsStatus {
+    let ReportCounts { waiting, for_digest, stored, delayed, merged, digests } = admin.operator.reports();
+    ReportsStatus { waiting, for_digest, stored, delayed, merged, digests }
 }
 
 fn reports_reading(counts: ReportCounts) -> ReportsReading {
@@ -180,9 +180,9 @@ fn reports_reading(counts: ReportCounts) -> ReportsReading {
     ReportsReading { waiting, for_digest, stored, delayed, merged, digests }
 }
 
-fn troubles(survey: &Survey, connectors: &Connectors, now: Timestamp) -> Vec<Destination> {
-    let troubled = survey.domains.iter().filter_map(|(host, load)| {
-        Some(Destination {
+fn troubles(stats: &QueueStats, connectors: &Connectors, now: Timestamp) -> Vec<FailingDestination> {
+    let troubled = stats.domains.iter().filter_map(|(host, load)| {
+        Some(FailingDestination {
             domain: host.to_string(),
             connector: connectors.for_host(host).name.clone(),
             waiting: load.waiting,
@@ -192,7 +192,7 @@ fn troubles(survey: &Survey, connectors: &Connectors, now: Timestamp) -> Vec<Des
             next: load.next.filter(|next| *next > now),
         })
     });
-    let mut all: Vec<Destination> = troubled.collect();
+    let mut all: Vec<FailingDestination> = troubled.collect();
     all.sort_by(|one, other| {
         (other.waiting + other.held).cmp(&(one.waiting + one.held)).then_with(|| one.domain.cmp(&other.domain))
     });
@@ -201,13 +201,13 @@ fn troubles(survey: &Survey, connectors: &Connectors, now: Timestamp) -> Vec<Des
 
 /// Puts the next attempts off for as long as the destinations are left alone. Where the scheduler does not answer in
 /// time, the times are those of the messages alone.
-async fn put_off(desk: &Desk, troubles: &mut [Destination]) {
+async fn add_backoff(admin: &AdminState, troubles: &mut [FailingDestination]) {
     let hosts = troubles.iter().filter_map(|one| Host::parse(&one.domain).ok()).collect::<Vec<_>>();
     if hosts.len() != troubles.len() || hosts.is_empty() {
         return;
     }
     let asked = vec![Asked { id: None, hosts, tls: TlsRequirement::Ordinary }];
-    let answer = tokio::time::timeout(SCHEDULER_TIME, desk.operator.outlook(asked)).await;
+    let answer = tokio::time::timeout(SCHEDULER_TIME, admin.operator.outlook(asked)).await;
     let Some(prospect) = answer.ok().flatten().and_then(|outlook| outlook.messages.into_iter().next()) else { return };
     for (one, way) in troubles.iter_mut().zip(prospect.ways) {
         let until = way.pause.map(|pause| pause.until).filter(|_| one.waiting > 0);
@@ -225,9 +225,9 @@ fn all_connectors(settings: &Settings) -> Vec<std::sync::Arc<config::Connector>>
     all
 }
 
-fn connectors(desk: &Desk, all: &[std::sync::Arc<config::Connector>], now: Timestamp) -> Vec<Connector> {
-    let coverage = desk.monitor.coverage();
-    let told = all.iter().map(|connector| Connector {
+fn connectors(admin: &AdminState, all: &[std::sync::Arc<config::Connector>], now: Timestamp) -> Vec<ConnectorStatus> {
+    let coverage = admin.monitor.coverage();
+    let told = all.iter().map(|connector| ConnectorStatus {
         name: connector.name.clone(),
         outbound: demand(exception(connector, now).map_or(connector.outbound.tls, |exception| exception.tls)),
         inbound: demand(connector.inbound.tls),
@@ -254,26 +254,26 @@ fn demand(tls: TlsDemand) -> String {
     format!("TLS forced, {whom}")
 }
 
-fn exceptions(config: &Config, now: Timestamp) -> Vec<Exception> {
+fn exceptions(config: &Config, now: Timestamp) -> Vec<ExceptionStatus> {
     let told = config.connectors.iter().filter_map(|connector| {
         let exception = exception(connector, now)?;
-        Some(Exception {
+        Some(ExceptionStatus {
             connector: connector.name.clone(),
             tls: demand(exception.tls),
             until: exception.until,
             reason: exception.reason.clone(),
         })
     });
-    told.take(TOLD).collect()
+    told.take(LIST_MAX).collect()
 }
 
 /// Our own, and the partners', what ends first first.
-fn certificates(desk: &Desk, tls: &Material, now: Timestamp) -> Vec<Certificate> {
-    let mut all: Vec<Certificate> = tls
+fn certificates(admin: &AdminState, tls: &Material, now: Timestamp) -> Vec<CertificateStatus> {
+    let mut all: Vec<CertificateStatus> = tls
         .identities()
         .into_iter()
-        .map(|own| Certificate {
-            owner: Owner::Own,
+        .map(|own| CertificateStatus {
+            owner: CertificateOwner::Own,
             place: own.file.display().to_string(),
             connector: None,
             names: own.names,
@@ -282,9 +282,9 @@ fn certificates(desk: &Desk, tls: &Material, now: Timestamp) -> Vec<Certificate>
             refused: None,
         })
         .collect();
-    let watched = desk.monitor.certificates();
-    all.extend(watched.partners().map(|(_, connector, host, partner)| Certificate {
-        owner: Owner::Partner,
+    let watched = admin.monitor.certificates();
+    all.extend(watched.partners().map(|(_, connector, host, partner)| CertificateStatus {
+        owner: CertificateOwner::Partner,
         place: host.to_owned(),
         connector: Some(connector.to_owned()),
         names: partner.shown.names.clone(),
@@ -292,7 +292,7 @@ fn certificates(desk: &Desk, tls: &Material, now: Timestamp) -> Vec<Certificate>
         days_left: days_left(partner.shown.not_after, now),
         refused: partner.refused.clone(),
     }));
-    all.sort_by_key(|certificate| (certificate.owner != Owner::Own, certificate.not_after));
+    all.sort_by_key(|certificate| (certificate.owner != CertificateOwner::Own, certificate.not_after));
     all
 }
 
@@ -301,12 +301,12 @@ fn days_left(not_after: Timestamp, now: Timestamp) -> i64 {
 }
 
 /// One for each of our own files, and one for each connector: the first to end.
-fn certificate_readings(certificates: Vec<Certificate>) -> Vec<(&'static str, String, Timestamp)> {
+fn certificate_readings(certificates: Vec<CertificateStatus>) -> Vec<(&'static str, String, Timestamp)> {
     let mut first = BTreeMap::new();
     for certificate in certificates {
         let owner = match certificate.owner {
-            Owner::Own => "own",
-            Owner::Partner => "partner",
+            CertificateOwner::Own => "own",
+            CertificateOwner::Partner => "partner",
         };
         let ends = first.entry((owner, certificate.connector.unwrap_or(certificate.place))).or_insert(Timestamp::MAX);
         *ends = certificate.not_after.min(*ends);
@@ -314,20 +314,20 @@ fn certificate_readings(certificates: Vec<Certificate>) -> Vec<(&'static str, St
     first.into_iter().map(|((owner, which), ends)| (owner, which, ends)).collect()
 }
 
-fn queue_readings(survey: &Survey, settings: &Settings, now: Timestamp) -> Vec<QueueReading> {
-    let mut by_connector: BTreeMap<String, Load> = BTreeMap::new();
+fn queue_readings(stats: &QueueStats, settings: &Settings, now: Timestamp) -> Vec<QueueReading> {
+    let mut by_connector: BTreeMap<String, DomainStats> = BTreeMap::new();
     // Each connector is told, so that no line comes and goes with the mail.
     for connector in all_connectors(settings) {
         by_connector.entry(connector.name.clone()).or_default();
     }
-    let named = survey.domains.iter().map(|(host, load)| (settings.connectors.for_host(host), load));
-    for (connector, load) in named.chain(std::iter::once((settings.connectors.catch_all(), &survey.others))) {
+    let named = stats.domains.iter().map(|(host, load)| (settings.connectors.for_host(host), load));
+    for (connector, load) in named.chain(std::iter::once((settings.connectors.catch_all(), &stats.others))) {
         let sum = by_connector.entry(connector.name.clone()).or_default();
         sum.waiting += load.waiting;
         sum.held += load.held;
         sum.oldest = sum.oldest.into_iter().chain(load.oldest).min();
     }
-    let age = |load: &Load| load.oldest.map_or(SignedDuration::ZERO, |oldest| oldest.duration_until(now));
+    let age = |load: &DomainStats| load.oldest.map_or(SignedDuration::ZERO, |oldest| oldest.duration_until(now));
     let readings = by_connector.into_iter().map(|(connector, load)| {
         let oldest = u64::try_from(age(&load).as_secs()).unwrap_or(0);
         QueueReading { connector, waiting: load.waiting, held: load.held, oldest }
@@ -335,8 +335,8 @@ fn queue_readings(survey: &Survey, settings: &Settings, now: Timestamp) -> Vec<Q
     readings.collect()
 }
 
-fn refusal(one: &crate::monitor::troubles::Refusal) -> Refusal {
-    Refusal {
+fn refusal(one: &crate::monitor::troubles::Refusal) -> RecentRefusal {
+    RecentRefusal {
         at: one.at,
         direction: one.direction.word().to_owned(),
         connector: one.connector.clone(),
@@ -346,8 +346,8 @@ fn refusal(one: &crate::monitor::troubles::Refusal) -> Refusal {
     }
 }
 
-fn downgrade(one: &crate::monitor::troubles::Downgrade) -> Downgrade {
-    Downgrade {
+fn downgrade(one: &crate::monitor::troubles::Downgrade) -> RecentDowngrade {
+    RecentDowngrade {
         at: one.at,
         connector: one.connector.clone(),
         domain: one.domain.clone(),

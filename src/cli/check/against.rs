@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use crate::admin::words::{InForce, Page, State};
+use crate::admin::api::{DeliveryState, QueuePage, RunningConfigText};
 use crate::cli::queue::words::{plain, short};
 use crate::cli::socket::{Client, SocketError};
 use crate::config::{self, AdminSocket, ChangedKey, Config, Fault};
@@ -99,7 +99,7 @@ pub(super) fn compare(new: &Config, old: &Old<'_>) -> Result<Report, AgainstErro
 
 /// The configuration that the daemon has in force, and the SHA-256 of its text.
 pub(super) async fn in_force(client: &Client) -> Result<(Config, String), AgainstError> {
-    let InForce { file, sha256, text } = client.get("/v1/config").await?;
+    let RunningConfigText { file, sha256, text } = client.get("/v1/config").await?;
     let read = config::parse(&text, &file);
     let (config, _) = read.map_err(|faults| AgainstError::Old { what: "the running configuration", faults })?;
     Ok((config, sha256))
@@ -117,11 +117,11 @@ fn client(new: &Config, socket: Option<&Path>) -> Result<Client, AgainstError> {
 async fn queue(client: &Client, mut waiting: Waiting) -> Result<Waiting, SocketError> {
     let mut after = String::new();
     loop {
-        let page: Page = client.get(&format!("/v1/queue?limit={PAGE}{after}")).await?;
+        let page: QueuePage = client.get(&format!("/v1/queue?limit={PAGE}{after}")).await?;
         for message in &page.messages {
             let open = message.recipients.iter().filter(|recipient| match recipient.state {
-                State::Waiting | State::Held => true,
-                State::Delivered | State::Failed => false,
+                DeliveryState::Waiting | DeliveryState::Held => true,
+                DeliveryState::Delivered | DeliveryState::Failed => false,
             });
             waiting.add(message.id, open.map(|recipient| recipient.address.host()));
         }

@@ -12,7 +12,7 @@ use crate::explain::{DaemonPolicies, Recollection};
 use crate::failure::{Failure, Persistence};
 use crate::handshake::SentCertificate;
 use crate::outbound::probe::{ProbedHop, Sighting, trusted};
-use crate::smtp::client::{Extensions, Size};
+use crate::smtp::client::{Extensions, SizeLimit};
 use crate::tls::TlsOutcome;
 
 /// Names of a certificate, at most.
@@ -280,11 +280,11 @@ fn certificate(sent: &SentCertificate) -> Certificate {
 
 fn offers(extensions: Extensions) -> Offers {
     let size_limit = match extensions.size {
-        Size::Limit(octets) => Some(octets),
-        Size::NoLimit | Size::NotOffered => None,
+        SizeLimit::Limit(octets) => Some(octets),
+        SizeLimit::NoLimit | SizeLimit::NotOffered => None,
     };
     Offers {
-        size: extensions.size != Size::NotOffered,
+        size: extensions.size != SizeLimit::NotOffered,
         size_limit,
         eight_bit_mime: extensions.eight_bit_mime,
         smtputf8: extensions.smtputf8,

@@ -16,7 +16,7 @@ use crate::failure::{Failure, Persistence};
 use crate::handshake::SentCertificate;
 use crate::outbound::probe::{FirstTry, ProbedHop, Seen, Sighting, trusted};
 use crate::route::Origin;
-use crate::smtp::client::{Extensions, Size};
+use crate::smtp::client::{Extensions, SizeLimit};
 use crate::tls::{Authentication, NamePattern, TlsOutcome};
 
 /// Names of a certificate that are written out; it may have hundreds.
@@ -204,9 +204,9 @@ fn names(names: &[NamePattern]) -> String {
 
 fn offers(extensions: Extensions) -> String {
     let size = match extensions.size {
-        Size::NotOffered => "no SIZE".to_owned(),
-        Size::NoLimit => "SIZE without a limit".to_owned(),
-        Size::Limit(octets) => format!("SIZE {octets}"),
+        SizeLimit::NotOffered => "no SIZE".to_owned(),
+        SizeLimit::NoLimit => "SIZE without a limit".to_owned(),
+        SizeLimit::Limit(octets) => format!("SIZE {octets}"),
     };
     let flag = |has: bool, keyword: &str| if has { keyword.to_owned() } else { format!("no {keyword}") };
     let flags = [

@@ -7,7 +7,7 @@ use super::list::Document;
 use super::select::{Missing, Selection};
 use super::words::count;
 use super::{Chosen, Client, QueueError};
-use crate::admin::words::{Answer, Answers, Meanwhile, Message, Orders, State};
+use crate::admin::api::{DeliveryState, OrderRequest, OrderResponse, OrderResult, OvertakenBy, QueuedMessage};
 use crate::envelope::QueueId;
 use crate::scheduler::Order;
 
@@ -70,11 +70,11 @@ async fn carry_out(
     }
     let mut report = Report::begin(order, json, !selection.ids.is_empty(), trying);
     for id in &missing.ids {
-        report.take(Answer { id: *id, done: false, error: Some(missing.reason().to_owned()), meanwhile: None });
+        report.take(OrderResult { id: *id, done: false, error: Some(missing.reason().to_owned()), meanwhile: None });
     }
     for batch in ids.chunks(BATCH) {
-        let orders = Orders { order, ids: batch.to_vec() };
-        let Answers { answers } = match client.post("/v1/queue/orders", &orders).await {
+        let orders = OrderRequest { order, ids: batch.to_vec() };
+        let OrderResponse { answers } = match client.post("/v1/queue/orders", &orders).await {
             Ok(answers) => answers,
             Err(error) => return Ok((report, Some(error.into()))),
         };
@@ -98,7 +98,7 @@ struct Found {
 async fn find(client: &Client, selection: &Selection, order: Order) -> Result<Found, QueueError> {
     let named = !selection.ids.is_empty();
     let (mut ids, mut trying) = (Vec::new(), 0);
-    let take = |page: Vec<Message>| {
+    let take = |page: Vec<QueuedMessage>| {
         for message in page {
             if named || concerns(order, &message) {
                 ids.push(message.id);
@@ -111,13 +111,13 @@ async fn find(client: &Client, selection: &Selection, order: Order) -> Result<Fo
     Ok(Found { ids, missing, trying })
 }
 
-fn concerns(order: Order, message: &Message) -> bool {
-    let some = |state: State| message.recipients.iter().any(|recipient| recipient.state == state);
+fn concerns(order: Order, message: &QueuedMessage) -> bool {
+    let some = |state: DeliveryState| message.recipients.iter().any(|recipient| recipient.state == state);
     match order {
         // What is being tried at this moment needs no push.
-        Order::Retry => some(State::Waiting) && !message.busy,
-        Order::Hold => some(State::Waiting),
-        Order::Release => some(State::Held),
+        Order::Retry => some(DeliveryState::Waiting) && !message.busy,
+        Order::Hold => some(DeliveryState::Waiting),
+        Order::Release => some(DeliveryState::Held),
         Order::Remove | Order::Bounce => true,
     }
 }
@@ -152,16 +152,16 @@ impl Report {
         Self { order, document: Document::begin(json), json, named, trying, done: 0, refused: 0 }
     }
 
-    fn take(&mut self, answer: Answer) {
+    fn take(&mut self, answer: OrderResult) {
         // Out of a crowd, whatever left the queue after the list was made is passed over, and so is what is being
         // tried by now.
         match answer.meanwhile {
-            Some(Meanwhile::Gone) if !self.named => return,
-            Some(Meanwhile::Busy) if !self.named && self.order == Order::Retry => {
+            Some(OvertakenBy::Gone) if !self.named => return,
+            Some(OvertakenBy::Busy) if !self.named && self.order == Order::Retry => {
                 self.trying += 1;
                 return;
             }
-            Some(Meanwhile::Gone | Meanwhile::Busy) | None => {}
+            Some(OvertakenBy::Gone | OvertakenBy::Busy) | None => {}
         }
         self.document.add(&answer);
         match answer.error {
@@ -199,9 +199,9 @@ mod tests {
     fn counted(named: bool, order: Order) -> (usize, usize, usize) {
         let mut report = Report::begin(order, false, named, 0);
         let id = QueueId::from_number(5).expect("small");
-        let answer = |meanwhile| Answer { id, done: false, error: Some("no".to_owned()), meanwhile };
-        report.take(Answer { done: true, error: None, ..answer(None) });
-        for meanwhile in [None, Some(Meanwhile::Gone), Some(Meanwhile::Busy)] {
+        let answer = |meanwhile| OrderResult { id, done: false, error: Some("no".to_owned()), meanwhile };
+        report.take(OrderResult { done: true, error: None, ..answer(None) });
+        for meanwhile in [None, Some(OvertakenBy::Gone), Some(OvertakenBy::Busy)] {
             report.take(answer(meanwhile));
         }
         (report.done, report.refused, report.trying)

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 
 use super::words::{age, brief, count, plain, sender, short, size};
 use super::{Client, QueueError, Selection};
-use crate::admin::words::{Message, Recipient, State};
+use crate::admin::api::{DeliveryState, QueuedMessage, QueuedRecipient};
 
 /// Open recipients of a message that are shown; the rest is counted.
 const RECIPIENTS_SHOWN: usize = 5;
@@ -73,7 +73,7 @@ impl Document {
 }
 
 /// One line for each recipient, and below it, as Postfix shows it, the reason: once where neighbours share it.
-fn lines(messages: &[Message], now: Timestamp) -> String {
+fn lines(messages: &[QueuedMessage], now: Timestamp) -> String {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_header(["id", "age", "size", "from", "to", "state"]);
     let mut reasons = Vec::new();
@@ -116,12 +116,12 @@ struct Row {
     reason: String,
 }
 
-fn rows(message: &Message, now: Timestamp) -> Vec<Row> {
+fn rows(message: &QueuedMessage, now: Timestamp) -> Vec<Row> {
     // A recipient that is given up has a reason as long as its sender is not told.
-    let is_open = |one: &&Recipient| match one.state {
-        State::Waiting | State::Held => true,
-        State::Failed => one.reason.is_some(),
-        State::Delivered => false,
+    let is_open = |one: &&QueuedRecipient| match one.state {
+        DeliveryState::Waiting | DeliveryState::Held => true,
+        DeliveryState::Failed => one.reason.is_some(),
+        DeliveryState::Delivered => false,
     };
     let open = message.recipients.iter().filter(is_open);
     let mut rows: Vec<_> = open
@@ -144,19 +144,19 @@ fn rows(message: &Message, now: Timestamp) -> Vec<Row> {
     rows
 }
 
-fn state(recipient: &Recipient, busy: bool, now: Timestamp) -> String {
+fn state(recipient: &QueuedRecipient, busy: bool, now: Timestamp) -> String {
     match (recipient.state, recipient.next) {
-        (State::Held, _) => "held".to_owned(),
-        (State::Waiting, Some(next)) => format!("next try in {}", brief(now.duration_until(next))),
-        (State::Waiting, None) if busy => "being tried".to_owned(),
-        (State::Waiting, None) => "due".to_owned(),
-        (State::Delivered, _) => "delivered".to_owned(),
-        (State::Failed, _) if recipient.reason.is_some() => "given up, report waits".to_owned(),
-        (State::Failed, _) => "given up".to_owned(),
+        (DeliveryState::Held, _) => "held".to_owned(),
+        (DeliveryState::Waiting, Some(next)) => format!("next try in {}", brief(now.duration_until(next))),
+        (DeliveryState::Waiting, None) if busy => "being tried".to_owned(),
+        (DeliveryState::Waiting, None) => "due".to_owned(),
+        (DeliveryState::Delivered, _) => "delivered".to_owned(),
+        (DeliveryState::Failed, _) if recipient.reason.is_some() => "given up, report waits".to_owned(),
+        (DeliveryState::Failed, _) => "given up".to_owned(),
     }
 }
 
-fn reason(recipient: &Recipient) -> String {
+fn reason(recipient: &QueuedRecipient) -> String {
     let down = recipient.destination_down.as_ref().map(|down| &down.reason);
     let part = recipient.part_down.as_ref().map(|down| &down.reason);
     let reason = down.or(part).or(recipient.reason.as_ref());
@@ -167,7 +167,7 @@ fn reason(recipient: &Recipient) -> String {
 mod tests {
     use super::*;
 
-    fn message(json: &str) -> Message {
+    fn message(json: &str) -> QueuedMessage {
         serde_json::from_str(json).expect("a message")
     }
 

@@ -7,7 +7,7 @@ use clap::{Args, ValueEnum};
 
 use super::QueueError;
 use crate::address::{Host, ReversePath};
-use crate::admin::words::{Message, Page};
+use crate::admin::api::{QueuePage, QueuedMessage};
 use crate::cli::socket::{Client, percent_encoded};
 use crate::config;
 use crate::envelope::QueueId;
@@ -107,7 +107,7 @@ impl Selection {
     pub(super) async fn each_page(
         &self,
         client: &Client,
-        mut take: impl FnMut(Vec<Message>),
+        mut take: impl FnMut(Vec<QueuedMessage>),
     ) -> Result<Missing, QueueError> {
         let mut ids = self.ids.clone();
         ids.sort_unstable();
@@ -132,13 +132,13 @@ impl Selection {
         &self,
         client: &Client,
         ids: &[QueueId],
-        mut take: impl FnMut(Vec<Message>),
+        mut take: impl FnMut(Vec<QueuedMessage>),
     ) -> Result<(), QueueError> {
         let filter = self.query(ids);
         let mut after: Option<QueueId> = None;
         loop {
             let from = after.map(|id| format!("&after={id}")).unwrap_or_default();
-            let page: Page = client.get(&format!("/v1/queue?limit={PAGE}{filter}{from}")).await?;
+            let page: QueuePage = client.get(&format!("/v1/queue?limit={PAGE}{filter}{from}")).await?;
             if !page.messages.is_empty() {
                 take(page.messages);
             }

@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::list::Document;
 use super::words::{age, plain, sender, size, time, to_come};
 use super::{Chosen, Client, QueueError};
-use crate::admin::words::{Message, Parameters, Reason, Recipient, State};
+use crate::admin::api::{DeliveryState, EnvelopeParameters, FailureReason, QueuedMessage, QueuedRecipient};
 use crate::cli::is_unwritten;
 use crate::cli::socket::SocketError;
 use crate::envelope::{BodyType, Notify, QueueId, Ret, TlsRequirement};
@@ -54,7 +54,7 @@ pub(super) async fn run(client: &Client, chosen: &Chosen, headers: bool, body: b
                 }
                 document.add(&message);
             }),
-            (false, false, false) => client.get(&format!("/v1/queue/{id}")).await.map(|message: Message| {
+            (false, false, false) => client.get(&format!("/v1/queue/{id}")).await.map(|message: QueuedMessage| {
                 let gap = if shown == 0 { "" } else { "\n" };
                 super::super::show(&format!("{gap}{}", told(&message, Timestamp::now())));
             }),
@@ -152,7 +152,7 @@ fn unfinished(octets: &[u8]) -> usize {
     0
 }
 
-fn told(message: &Message, now: Timestamp) -> String {
+fn told(message: &QueuedMessage, now: Timestamp) -> String {
     let mut text = String::new();
     let mut line = |name: &str, value: &str| {
         // Writing into a String cannot fail.
@@ -179,7 +179,7 @@ fn told(message: &Message, now: Timestamp) -> String {
     text
 }
 
-fn parameters(parameters: &Parameters) -> String {
+fn parameters(parameters: &EnvelopeParameters) -> String {
     let mut said = Vec::new();
     if parameters.body == BodyType::EightBitMime {
         said.push("BODY=8BITMIME".to_owned());
@@ -201,7 +201,7 @@ fn parameters(parameters: &Parameters) -> String {
     said.join(" ")
 }
 
-fn recipient_told(text: &mut String, recipient: &Recipient, busy: bool, now: Timestamp) {
+fn recipient_told(text: &mut String, recipient: &QueuedRecipient, busy: bool, now: Timestamp) {
     let mut line = |name: &str, value: &str| {
         let _ = writeln!(text, "{name:<10} {value}");
     };
@@ -209,11 +209,11 @@ fn recipient_told(text: &mut String, recipient: &Recipient, busy: bool, now: Tim
     line(
         "state",
         match recipient.state {
-            State::Waiting => "waiting",
-            State::Held => "held until it is released",
-            State::Delivered => "delivered",
-            State::Failed if recipient.reason.is_some() => "given up, the report about it waits",
-            State::Failed => "given up",
+            DeliveryState::Waiting => "waiting",
+            DeliveryState::Held => "held until it is released",
+            DeliveryState::Delivered => "delivered",
+            DeliveryState::Failed if recipient.reason.is_some() => "given up, the report about it waits",
+            DeliveryState::Failed => "given up",
         },
     );
     if let Some(notify) = recipient.notify {
@@ -233,7 +233,7 @@ fn recipient_told(text: &mut String, recipient: &Recipient, busy: bool, now: Tim
     let history = recipient.history.as_deref().unwrap_or_default();
     let attempts = usize::try_from(recipient.attempts).unwrap_or(usize::MAX);
     match (attempts, history.len()) {
-        (0, 0) if recipient.state == State::Waiting => line("attempts", "none yet"),
+        (0, 0) if recipient.state == DeliveryState::Waiting => line("attempts", "none yet"),
         (_, 0) => {}
         (attempts, kept) if attempts > kept => line("attempts", &format!("{attempts}, of which {kept} are kept")),
         (attempts, _) => line("attempts", &attempts.to_string()),
@@ -241,7 +241,7 @@ fn recipient_told(text: &mut String, recipient: &Recipient, busy: bool, now: Tim
     for failure in history {
         line("", &format!("{}  {}", time(failure.at), reason(failure)));
     }
-    if recipient.state == State::Waiting {
+    if recipient.state == DeliveryState::Waiting {
         match recipient.next {
             Some(next) => line("next", &to_come(next, now)),
             None if busy => line("next", "now"),
@@ -256,7 +256,7 @@ fn notify_words(notify: Notify) -> String {
     words.into_iter().filter(|(on, _)| *on).map(|(_, word)| word).collect::<Vec<_>>().join(",")
 }
 
-fn reason(reason: &Reason) -> String {
+fn reason(reason: &FailureReason) -> String {
     plain(&format!("{} {}", reason.status, reason.text))
 }
 

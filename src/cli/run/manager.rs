@@ -1,7 +1,7 @@
 //! What systemd is told (`sd_notify(3)`): ready, reloading, stopping, how things stand, and that we are alive.
 //!
 //! Without systemd (no `NOTIFY_SOCKET`) nobody listens and nothing happens. What it passes to us is in
-//! [`crate::daemon::Passed`].
+//! [`crate::daemon::SystemdSockets`].
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use sd_notify::NotifyState;
 
-use crate::daemon::{Pulse, Silent, Standing};
+use crate::daemon::{Liveness, LivenessProbe, Unresponsive};
 
 /// How often the status is told where no watchdog asks for more.
 const STATUS_EVERY: Duration = Duration::from_secs(30);
@@ -43,7 +43,7 @@ pub(super) struct Heart {
 impl Heart {
     /// Begins to feel the pulse, and to tell systemd of it: at half the watchdog's interval, or every 30
     /// seconds for the status alone.
-    pub(super) fn start(pulse: Pulse) -> Self {
+    pub(super) fn start(pulse: LivenessProbe) -> Self {
         let stopping = Arc::new(AtomicBool::new(false));
         let told = Arc::clone(&stopping);
         // Without NOTIFY_SOCKET there is nobody to tell.
@@ -71,7 +71,7 @@ impl Drop for Heart {
     }
 }
 
-async fn beat(pulse: &Pulse, watchdog: Option<Duration>, stopping: &AtomicBool) {
+async fn beat(pulse: &LivenessProbe, watchdog: Option<Duration>, stopping: &AtomicBool) {
     let every = watchdog.map_or(STATUS_EVERY, |interval| (interval / 2).min(STATUS_EVERY));
     let mut beats = tokio::time::interval(every);
     beats.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -108,15 +108,15 @@ fn feed(watchdog: Option<Duration>, status: Option<&str>) {
 }
 
 /// A part is silent: systemd is not told that we are alive, and restarts us if that goes on.
-fn missed(part: Silent, silent: &mut Option<Silent>) {
+fn missed(part: Unresponsive, silent: &mut Option<Unresponsive>) {
     if silent.replace(part) != Some(part) {
         tracing::error!(error = %part, "no sign of life from a part of the daemon; systemd's watchdog is not fed");
     }
     notify(&[NotifyState::Status(&format!("In trouble: {part}"))]);
 }
 
-fn status(now: Standing) -> String {
-    let Standing { waiting, under_way, refused } = now;
+fn status(now: Liveness) -> String {
+    let Liveness { waiting, under_way, refused } = now;
     let refused = match refused {
         0 => "none was refused for its TLS policy".to_owned(),
         1 => "1 attempt was refused for its TLS policy".to_owned(),
@@ -137,10 +137,10 @@ mod tests {
 
     #[test]
     fn the_status_is_a_sentence() {
-        let standing = Standing { waiting: 12, under_way: 3, refused: 0 };
+        let standing = Liveness { waiting: 12, under_way: 3, refused: 0 };
         let calm = "Queue: 12 waiting, 3 under way; since the start none was refused for its TLS policy";
         assert_eq!(status(standing), calm);
-        let refused = status(Standing { refused: 2, ..standing });
+        let refused = status(Liveness { refused: 2, ..standing });
         assert!(refused.ends_with("since the start 2 attempts were refused for their TLS policy"), "{refused}");
     }
 }

@@ -12,8 +12,8 @@ use super::session;
 use crate::config::{Config, ListenAddress, ListenerTls};
 use crate::envelope::Envelope;
 use crate::smtp::client::{
-    Ending, Extensions, Mail, Opening, OpeningStep, Promise, RecipientStatus, Results, Starttls, Step, Transaction,
-    Violation,
+    Extensions, Mail, Opening, OpeningStep, ProtocolViolation, RecipientStatus, RequireTlsUse, StarttlsUse,
+    Transaction, TransactionEnd, TransactionResults, TransactionStep,
 };
 use crate::smtp::data::Stuffer;
 use crate::smtp::reply::{Reply, Severity};
@@ -77,7 +77,7 @@ impl<'a> Relay<'a> {
     }
 
     fn open(&mut self) -> Result<Extensions, Unsent> {
-        let mut opening = Opening::new(&self.config.hostname, Starttls::NotWanted);
+        let mut opening = Opening::new(&self.config.hostname, StarttlsUse::Never);
         let limit = self.config.timeouts.reply;
         match self.pump(limit, |input, out| opening.receive(input, out))? {
             OpeningStep::InClear(_) if opening.is_ourselves() => Ok(opening.extensions()),
@@ -95,16 +95,16 @@ impl<'a> Relay<'a> {
         envelope: &Envelope,
         content: &[u8],
         extensions: Extensions,
-    ) -> Result<Results, Unsent> {
+    ) -> Result<TransactionResults, Unsent> {
         let recipients: Vec<usize> = (0..envelope.recipients.len()).collect();
         let size = content.len() as u64;
-        let mail = Mail { envelope, size, recipients: &recipients, promise: Promise::NotAsked };
+        let mail = Mail { envelope, size, recipients: &recipients, promise: RequireTlsUse::Never };
         mail.fits(extensions).map_err(|obstacle| Unsent::new(Sysexit::Unavailable, obstacle.to_string()))?;
         let mut out = Vec::new();
         let mut transaction = Transaction::start(mail, extensions, &mut out);
         self.send(&out)?;
         let limit = self.config.timeouts.reply;
-        if self.pump(limit, |input, out| transaction.receive(input, out))? == Step::Over {
+        if self.pump(limit, |input, out| transaction.receive(input, out))? == TransactionStep::Over {
             return Ok(transaction.into_results());
         }
         if transaction.recipients().iter().any(|status| *status != RecipientStatus::Accepted) {
@@ -132,7 +132,7 @@ impl<'a> Relay<'a> {
     fn pump<S>(
         &mut self,
         limit: Duration,
-        mut receive: impl FnMut(&[u8], &mut Vec<u8>) -> Result<(usize, Option<S>), Violation>,
+        mut receive: impl FnMut(&[u8], &mut Vec<u8>) -> Result<(usize, Option<S>), ProtocolViolation>,
     ) -> Result<S, Unsent> {
         let (mut input, mut out, mut block) = (Vec::new(), Vec::new(), [0; 2048]);
         self.stream.set_read_timeout(Some(limit)).map_err(|error| self.broken(&error))?;
@@ -183,14 +183,14 @@ impl<'a> Relay<'a> {
 }
 
 /// What the relay's answers mean for the caller.
-fn verdict(envelope: &Envelope, results: &Results) -> Result<(), Unsent> {
+fn verdict(envelope: &Envelope, results: &TransactionResults) -> Result<(), Unsent> {
     let mut refused = Vec::new();
     let mut status = None;
     for (recipient, result) in envelope.recipients.iter().zip(&results.recipients) {
         let (said, new) = match result {
-            RecipientStatus::Refused(reply) => (reply.to_string(), severity(reply, Sysexit::NoUser)),
+            RecipientStatus::Rejected(reply) => (reply.to_string(), severity(reply, Sysexit::NoUser)),
             RecipientStatus::Overflow => ("too many recipients".to_owned(), Sysexit::TemporaryFailure),
-            RecipientStatus::Open | RecipientStatus::Accepted => continue,
+            RecipientStatus::Pending | RecipientStatus::Accepted => continue,
         };
         refused.push(format!("{}: {said}", recipient.mailbox));
         // What will pass wins: the same again may do then.
@@ -201,12 +201,14 @@ fn verdict(envelope: &Envelope, results: &Results) -> Result<(), Unsent> {
         return Err(Unsent::new(status, message));
     }
     match &results.ending {
-        Ending::Taken(_) => Ok(()),
-        Ending::Refused { stage, reply } | Ending::Closing { stage, reply } => {
+        TransactionEnd::Accepted(_) => Ok(()),
+        TransactionEnd::Rejected { stage, reply } | TransactionEnd::Closing { stage, reply } => {
             let message = format!("the relay refuses the message after {stage}: {reply}");
             Err(Unsent::new(severity(reply, Sysexit::Unavailable), message))
         }
-        Ending::Unfinished | Ending::NoRecipient => Err(later("the relay took no recipient".to_owned())),
+        TransactionEnd::Unfinished | TransactionEnd::NoRecipient => {
+            Err(later("the relay took no recipient".to_owned()))
+        }
     }
 }
 

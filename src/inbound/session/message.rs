@@ -18,7 +18,7 @@ use crate::inbound::patience::Progress;
 use crate::inbound::received::{self, Received};
 use crate::inbound::wire::Wire;
 use crate::monitor::{Accepted, Reason};
-use crate::smtp::data::Completer;
+use crate::smtp::data::HeaderCompleter;
 use crate::smtp::reply::{Reply, Status};
 use crate::spool::{Draft, Entry, SpoolError};
 use crate::tls::{PeerCertificate, TlsFacts, TlsOutcome};
@@ -27,7 +27,7 @@ use crate::tls::{PeerCertificate, TlsFacts, TlsOutcome};
 pub(super) struct Arriving {
     draft: Draft,
     /// Adds what the message lacks, where it comes from a client of ours.
-    completer: Option<Completer>,
+    completer: Option<HeaderCompleter>,
 }
 
 impl Arriving {
@@ -83,7 +83,7 @@ impl Session {
         let (mut draft, at) = (self.inbound.spool.draft(), Timestamp::now());
         let config = &self.settings.config;
         let completer = access::is_own_client(&config.relay, self.client)
-            .then(|| Completer::new(received::date(at), format!("<{}@{}>", draft.id(), config.hostname)));
+            .then(|| HeaderCompleter::new(received::date(at), format!("<{}@{}>", draft.id(), config.hostname)));
         // There is no transaction without a standing.
         if let Some(standing) = &self.standing {
             let received = Received {

@@ -11,7 +11,7 @@ use super::{Session, access};
 use crate::inbound::proxied::{self, Origin};
 use crate::smtp::command::{Attribute, XClient, is_proxy_header};
 use crate::smtp::reply::Reply;
-use crate::smtp::server::Introduced;
+use crate::smtp::server::XClientRights;
 
 /// Octets by which a PROXY header is known.
 const BEGINNING: usize = 12;
@@ -49,11 +49,11 @@ impl Session {
         self.standing = None;
         self.draft = None;
         debug!(listener = %self.listener.name, %proxy, peer = %self.peer, "a proxy names its client");
-        let introduced = Introduced {
+        let introduced = XClientRights {
             completed: access::is_own_client(&self.settings.config.relay, self.client),
             xclient: self.client.is_some_and(|client| proxied::is_expected(&self.listener.xclient, client)),
         };
-        Ok(self.server.introduce(said, introduced))
+        Ok(self.server.apply_xclient(said, introduced))
     }
 
     /// Says that a PROXY header came from an address that is not listed.

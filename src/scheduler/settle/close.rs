@@ -74,7 +74,7 @@ impl Books<'_> {
             let Some(recipient) = recipients.get_mut(recipient) else { continue };
             recipient.state = RecipientState::Failed;
             recipient.owed = None;
-            if is_told || !dsn::is_wanted(reverse_path, recipient, Action::Failed) {
+            if is_told || !dsn::is_requested(reverse_path, recipient, Action::Failed) {
                 continue;
             }
             let (id, to) = (self.attempt.entry.id, &recipient.mailbox);

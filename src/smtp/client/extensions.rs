@@ -23,12 +23,12 @@ pub struct Extensions {
     /// REQUIRETLS (RFC 8689): it hands on under TLS what it takes under this promise, or not at all.
     pub require_tls: bool,
     /// SIZE (RFC 1870).
-    pub size: Size,
+    pub size: SizeLimit,
 }
 
 /// What a peer says of the size of messages (RFC 1870 §4).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Size {
+pub enum SizeLimit {
     /// It does not know the extension.
     #[default]
     NotOffered,
@@ -59,8 +59,8 @@ impl Extensions {
                 // Zero means "no fixed limit"; so does what cannot be read.
                 "SIZE" => {
                     all.size = match words.next().and_then(|limit| limit.parse().ok()) {
-                        None | Some(0) => Size::NoLimit,
-                        Some(limit) => Size::Limit(limit),
+                        None | Some(0) => SizeLimit::NoLimit,
+                        Some(limit) => SizeLimit::Limit(limit),
                     }
                 }
                 _ => {}

@@ -3,15 +3,15 @@
 use crate::address::Domain;
 use crate::smtp::reply::{Reply, ReplyParser, Severity};
 
-use super::{Extensions, Stage, Violation};
+use super::{DialogueStage, Extensions, ProtocolViolation};
 
 /// Whether STARTTLS is to be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Starttls {
+pub enum StarttlsUse {
     /// Where the peer offers it.
-    Wanted,
+    IfOffered,
     /// Not even tried.
-    NotWanted,
+    Never,
 }
 
 /// What the pump is to do next.
@@ -20,13 +20,13 @@ pub enum OpeningStep {
     /// The peer agreed to STARTTLS: shake hands, then call [`Opening::secured`].
     Handshake,
     /// The session is open, in clear, and this is why.
-    InClear(InClear),
+    InClear(NoStarttls),
     /// The session is open, under TLS.
     Secured,
     /// The peer does not want to speak to us.
     Failed {
         /// What it answered.
-        stage: Stage,
+        stage: DialogueStage,
         /// With what.
         reply: Reply,
     },
@@ -34,7 +34,7 @@ pub enum OpeningStep {
 
 /// Why a session is in clear, as far as the dialogue knows.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum InClear {
+pub enum NoStarttls {
     /// STARTTLS was not to be used.
     NotWanted,
     /// The peer does not offer it.
@@ -50,8 +50,8 @@ pub enum InClear {
 #[derive(Debug)]
 pub struct Opening<'a> {
     hostname: &'a Domain,
-    starttls: Starttls,
-    awaited: Stage,
+    starttls: StarttlsUse,
+    awaited: DialogueStage,
     under_tls: bool,
     extensions: Extensions,
     parser: ReplyParser,
@@ -62,11 +62,11 @@ pub struct Opening<'a> {
 impl<'a> Opening<'a> {
     /// Starts with a fresh connection: the peer speaks first. `hostname` is our own name.
     #[must_use]
-    pub fn new(hostname: &'a Domain, starttls: Starttls) -> Self {
+    pub fn new(hostname: &'a Domain, starttls: StarttlsUse) -> Self {
         Self {
             hostname,
             starttls,
-            awaited: Stage::Greeting,
+            awaited: DialogueStage::Greeting,
             under_tls: false,
             extensions: Extensions::default(),
             parser: ReplyParser::default(),
@@ -84,7 +84,7 @@ impl<'a> Opening<'a> {
 
     /// What is awaited an answer to.
     #[must_use]
-    pub fn awaited(&self) -> Stage {
+    pub fn awaited(&self) -> DialogueStage {
         self.awaited
     }
 
@@ -104,15 +104,19 @@ impl<'a> Opening<'a> {
     pub fn secured(&mut self, out: &mut Vec<u8>) {
         self.under_tls = true;
         self.parser = ReplyParser::default();
-        self.hello(Stage::Ehlo, out);
+        self.hello(DialogueStage::Ehlo, out);
     }
 
     /// Takes the peer's bytes and says how many were used; `None` wants more of them, after `out` has
     /// been sent.
     ///
     /// # Errors
-    /// [`Violation`].
-    pub fn receive(&mut self, input: &[u8], out: &mut Vec<u8>) -> Result<(usize, Option<OpeningStep>), Violation> {
+    /// [`ProtocolViolation`].
+    pub fn receive(
+        &mut self,
+        input: &[u8],
+        out: &mut Vec<u8>,
+    ) -> Result<(usize, Option<OpeningStep>), ProtocolViolation> {
         let (used, reply) = self.parser.parse(input)?;
         let Some(reply) = reply else { return Ok((used, None)) };
         self.replies += 1;
@@ -123,40 +127,40 @@ impl<'a> Opening<'a> {
         }
         match step {
             Some(OpeningStep::Handshake) => {
-                Ok((input.len(), Some(OpeningStep::InClear(InClear::SpokeBeforeHandshake))))
+                Ok((input.len(), Some(OpeningStep::InClear(NoStarttls::SpokeBeforeHandshake))))
             }
             // Whatever else it says: it is over.
             Some(OpeningStep::Failed { .. }) => Ok((used, step)),
-            _ => Err(Violation::OutOfTurn(stage)),
+            _ => Err(ProtocolViolation::OutOfTurn(stage)),
         }
     }
 
     fn reply(&mut self, reply: Reply, out: &mut Vec<u8>) -> Option<OpeningStep> {
         let stage = self.awaited;
         match (stage, reply.severity()) {
-            (Stage::Greeting, Severity::Success) => {
+            (DialogueStage::Greeting, Severity::Success) => {
                 // RFC 5321 §4.2: the greeting begins with the server's name.
                 let name = reply.lines().first().and_then(|line| line.split_whitespace().next());
                 self.is_ourselves = name.is_some_and(|name| name.eq_ignore_ascii_case(self.hostname.as_str()));
-                self.hello(Stage::Ehlo, out);
+                self.hello(DialogueStage::Ehlo, out);
                 None
             }
-            (Stage::Ehlo, Severity::Success) => {
+            (DialogueStage::Ehlo, Severity::Success) => {
                 let offered = Extensions::of(&reply);
                 self.extensions = if self.under_tls { offered } else { offered.in_clear() };
                 self.greeted(out)
             }
             // RFC 5321 §3.2: a server that does not know EHLO may know HELO.
-            (Stage::Ehlo, Severity::Permanent) => {
-                self.hello(Stage::Helo, out);
+            (DialogueStage::Ehlo, Severity::Permanent) => {
+                self.hello(DialogueStage::Helo, out);
                 None
             }
-            (Stage::Helo, Severity::Success) => self.greeted(out),
-            (Stage::Starttls, Severity::Success) => {
+            (DialogueStage::Helo, Severity::Success) => self.greeted(out),
+            (DialogueStage::StartTls, Severity::Success) => {
                 self.extensions = Extensions::default();
                 Some(OpeningStep::Handshake)
             }
-            (Stage::Starttls, _) => Some(OpeningStep::InClear(InClear::Rejected(reply.brief()))),
+            (DialogueStage::StartTls, _) => Some(OpeningStep::InClear(NoStarttls::Rejected(reply.brief()))),
             _ => Some(OpeningStep::Failed { stage, reply }),
         }
     }
@@ -167,20 +171,20 @@ impl<'a> Opening<'a> {
             return Some(OpeningStep::Secured);
         }
         match self.starttls {
-            Starttls::NotWanted => Some(OpeningStep::InClear(InClear::NotWanted)),
-            Starttls::Wanted if !self.extensions.starttls => Some(OpeningStep::InClear(InClear::NotOffered)),
-            Starttls::Wanted => {
-                self.awaited = Stage::Starttls;
+            StarttlsUse::Never => Some(OpeningStep::InClear(NoStarttls::NotWanted)),
+            StarttlsUse::IfOffered if !self.extensions.starttls => Some(OpeningStep::InClear(NoStarttls::NotOffered)),
+            StarttlsUse::IfOffered => {
+                self.awaited = DialogueStage::StartTls;
                 out.extend_from_slice(b"STARTTLS\r\n");
                 None
             }
         }
     }
 
-    fn hello(&mut self, stage: Stage, out: &mut Vec<u8>) {
+    fn hello(&mut self, stage: DialogueStage, out: &mut Vec<u8>) {
         self.awaited = stage;
         self.extensions = Extensions::default();
-        out.extend_from_slice(if stage == Stage::Helo { b"HELO " } else { b"EHLO " });
+        out.extend_from_slice(if stage == DialogueStage::Helo { b"HELO " } else { b"EHLO " });
         out.extend_from_slice(self.hostname.as_str().as_bytes());
         out.extend_from_slice(b"\r\n");
     }

@@ -11,7 +11,7 @@ use std::io::Write as _;
 use crate::envelope::{BodyType, Envelope, Notify, Recipient, Ret};
 
 use super::Extensions;
-use super::extensions::Size;
+use super::extensions::SizeLimit;
 
 /// Characters in ORCPT, at most (RFC 3461 §4.2).
 const ORCPT_MAX: usize = 500;
@@ -26,21 +26,21 @@ pub struct Mail<'a> {
     /// For which recipients of the envelope, by index.
     pub recipients: &'a [usize],
     /// Whether the peer must take it under REQUIRETLS.
-    pub promise: Promise,
+    pub promise: RequireTlsUse,
 }
 
 /// What a peer is asked to promise with REQUIRETLS (RFC 8689 §2): that the message goes on under TLS, or
 /// comes back. It is asked only where the session itself is as RFC 8689 §2 wants it, which is not for
 /// the dialogue to know.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Promise {
+pub enum RequireTlsUse {
     /// Nothing: the parameter is not said.
-    NotAsked,
+    Never,
     /// Asked for where the peer offers it. The message goes without it, too (RFC 8689 §5: a report is
     /// not lost for want of it).
-    Welcome,
+    IfOffered,
     /// The message goes under it, or not to this peer (RFC 8689 §4.2.1).
-    Needed,
+    Always,
 }
 
 /// Why a peer cannot take a message, although it was not asked.
@@ -88,10 +88,10 @@ impl Mail<'_> {
     /// # Errors
     /// The first [`Obstacle`].
     pub fn fits(&self, extensions: Extensions) -> Result<(), Obstacle> {
-        if self.promise == Promise::Needed && !extensions.require_tls {
+        if self.promise == RequireTlsUse::Always && !extensions.require_tls {
             return Err(Obstacle::NeedsRequireTls);
         }
-        if let Size::Limit(limit) = extensions.size
+        if let SizeLimit::Limit(limit) = extensions.size
             && self.size > limit
         {
             return Err(Obstacle::TooLarge { size: self.size, limit });
@@ -119,7 +119,7 @@ impl Mail<'_> {
         let envelope = self.envelope;
         // Writing into a Vec cannot fail.
         let _ = write!(out, "MAIL FROM:<{}>", envelope.reverse_path);
-        if extensions.size != Size::NotOffered {
+        if extensions.size != SizeLimit::NotOffered {
             let _ = write!(out, " SIZE={}", self.size);
         }
         if extensions.eight_bit_mime && (envelope.needs.eight_bit || envelope.body == BodyType::EightBitMime) {
@@ -140,9 +140,9 @@ impl Mail<'_> {
         }
         // A message that needs it does not fit a peer that does not offer it.
         match self.promise {
-            Promise::NotAsked => {}
-            Promise::Welcome | Promise::Needed if !extensions.require_tls => {}
-            Promise::Welcome | Promise::Needed => out.extend_from_slice(b" REQUIRETLS"),
+            RequireTlsUse::Never => {}
+            RequireTlsUse::IfOffered | RequireTlsUse::Always if !extensions.require_tls => {}
+            RequireTlsUse::IfOffered | RequireTlsUse::Always => out.extend_from_slice(b" REQUIRETLS"),
         }
         out.extend_from_slice(b"\r\n");
     }

@@ -3,7 +3,7 @@
 
 use crate::smtp::reply::{Reply, ReplyParser, Severity, Status};
 
-use super::{CLOSING, Extensions, Mail, Stage, Violation};
+use super::{CLOSING, DialogueStage, Extensions, Mail, ProtocolViolation};
 
 /// Commands in one group, at most. A peer that answers while it reads could otherwise fill both
 /// directions, and each side would wait for the other (RFC 2920 §3.1).
@@ -11,7 +11,7 @@ const GROUP_MAX: usize = 128;
 
 /// What the pump is to do next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Step {
+pub enum TransactionStep {
     /// Send the content with dots stuffed and the final dot, then call [`Transaction::content_sent`].
     Content,
     /// The transaction is over; see [`Transaction::into_results`].
@@ -22,33 +22,33 @@ pub enum Step {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RecipientStatus {
     /// Named, or about to be, and not answered.
-    Open,
-    /// Accepted: the [`Ending`] decides.
+    Pending,
+    /// Accepted: the [`TransactionEnd`] decides.
     Accepted,
     /// Refused by an answer of its own.
-    Refused(Reply),
+    Rejected(Reply),
     /// Too many for one transaction (RFC 5321 §4.5.3.1.10): it belongs into a further one.
     Overflow,
 }
 
 /// How a transaction ended for the recipients that were not refused one by one.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Ending {
+pub enum TransactionEnd {
     /// It has not ended: the connection broke.
     Unfinished,
     /// The message was taken, with this answer.
-    Taken(Reply),
+    Accepted(Reply),
     /// The message was refused.
-    Refused {
+    Rejected {
         /// At this command.
-        stage: Stage,
+        stage: DialogueStage,
         /// With this answer.
         reply: Reply,
     },
     /// The peer closes the connection (421).
     Closing {
         /// At this command.
-        stage: Stage,
+        stage: DialogueStage,
         /// With this answer.
         reply: Reply,
     },
@@ -58,11 +58,11 @@ pub enum Ending {
 
 /// The results of a transaction.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Results {
+pub struct TransactionResults {
     /// One for each recipient, in the order of [`Mail::recipients`].
     pub recipients: Vec<RecipientStatus>,
     /// For those that were not refused one by one.
-    pub ending: Ending,
+    pub ending: TransactionEnd,
     /// Whether the session is as it was before MAIL, and another transaction can follow.
     pub reusable: bool,
     /// The recipient, by its place in [`Mail::recipients`], whose answer ended the session or was awaited when the
@@ -82,7 +82,7 @@ pub struct Transaction<'a> {
     extensions: Extensions,
     parser: ReplyParser,
     /// What is awaited an answer to; `Data` also stands for the time of the content.
-    awaited: Stage,
+    awaited: DialogueStage,
     recipients: Vec<RecipientStatus>,
     /// RCPT commands written, and answered.
     named: usize,
@@ -96,7 +96,7 @@ pub struct Transaction<'a> {
     /// Commands written and not answered.
     outstanding: usize,
     replies: usize,
-    ending: Ending,
+    ending: TransactionEnd,
     over: bool,
     reusable: bool,
 }
@@ -110,8 +110,8 @@ impl<'a> Transaction<'a> {
             mail,
             extensions,
             parser: ReplyParser::default(),
-            awaited: Stage::Mail,
-            recipients: vec![RecipientStatus::Open; mail.recipients.len()],
+            awaited: DialogueStage::Mail,
+            recipients: vec![RecipientStatus::Pending; mail.recipients.len()],
             named: 0,
             answered: 0,
             accepted: 0,
@@ -121,7 +121,7 @@ impl<'a> Transaction<'a> {
             content_goes: false,
             outstanding: 1,
             replies: 0,
-            ending: Ending::Unfinished,
+            ending: TransactionEnd::Unfinished,
             over: false,
             reusable: true,
         };
@@ -140,7 +140,7 @@ impl<'a> Transaction<'a> {
 
     /// What is awaited an answer to.
     #[must_use]
-    pub fn awaited(&self) -> Stage {
+    pub fn awaited(&self) -> DialogueStage {
         self.awaited
     }
 
@@ -154,8 +154,12 @@ impl<'a> Transaction<'a> {
     /// been sent.
     ///
     /// # Errors
-    /// [`Violation`].
-    pub fn receive(&mut self, input: &[u8], out: &mut Vec<u8>) -> Result<(usize, Option<Step>), Violation> {
+    /// [`ProtocolViolation`].
+    pub fn receive(
+        &mut self,
+        input: &[u8],
+        out: &mut Vec<u8>,
+    ) -> Result<(usize, Option<TransactionStep>), ProtocolViolation> {
         let mut used = 0;
         loop {
             let (taken, reply) = self.parser.parse(&input[used..])?;
@@ -173,30 +177,30 @@ impl<'a> Transaction<'a> {
             if self.over {
                 // What it says without being asked is most likely a farewell.
                 self.reusable &= !more;
-                return Ok((used, Some(Step::Over)));
+                return Ok((used, Some(TransactionStep::Over)));
             }
             // An answer to what is only being said now would be taken for the wrong one.
             if more && (content || out.len() > written) {
-                return Err(Violation::OutOfTurn(stage));
+                return Err(ProtocolViolation::OutOfTurn(stage));
             }
             if content {
-                return Ok((used, Some(Step::Content)));
+                return Ok((used, Some(TransactionStep::Content)));
             }
         }
     }
 
     /// The content and the final dot have been sent.
     pub fn content_sent(&mut self) {
-        self.awaited = Stage::Dot;
+        self.awaited = DialogueStage::Dot;
         self.outstanding = 1;
     }
 
     /// The results, whether the transaction is over or the connection broke.
     #[must_use]
-    pub fn into_results(self) -> Results {
-        let is_named = self.awaited == Stage::Rcpt && self.mail_taken && self.answered < self.named;
-        let ended = matches!(self.ending, Ending::Closing { .. } | Ending::Unfinished);
-        Results {
+    pub fn into_results(self) -> TransactionResults {
+        let is_named = self.awaited == DialogueStage::Rcpt && self.mail_taken && self.answered < self.named;
+        let ended = matches!(self.ending, TransactionEnd::Closing { .. } | TransactionEnd::Unfinished);
+        TransactionResults {
             last_named: (is_named && ended).then_some(self.answered),
             recipients: self.recipients,
             ending: self.ending,
@@ -211,11 +215,15 @@ impl<'a> Transaction<'a> {
             return false;
         }
         match self.awaited {
-            Stage::Mail => self.mail_reply(reply),
-            Stage::Rcpt => self.rcpt_reply(reply),
-            Stage::Data => return self.data_reply(reply, out),
-            Stage::Dot => self.dot_reply(reply),
-            Stage::Greeting | Stage::Ehlo | Stage::Helo | Stage::Starttls | Stage::Rset => {
+            DialogueStage::Mail => self.mail_reply(reply),
+            DialogueStage::Rcpt => self.rcpt_reply(reply),
+            DialogueStage::Data => return self.data_reply(reply, out),
+            DialogueStage::Dot => self.dot_reply(reply),
+            DialogueStage::Greeting
+            | DialogueStage::Ehlo
+            | DialogueStage::Helo
+            | DialogueStage::StartTls
+            | DialogueStage::Rset => {
                 self.reusable &= reply.severity() == Severity::Success;
                 self.over = true;
             }
@@ -227,8 +235,8 @@ impl<'a> Transaction<'a> {
         self.over = true;
         self.reusable = false;
         // An outcome that stands already is not changed by a farewell.
-        if self.ending == Ending::Unfinished {
-            self.ending = Ending::Closing { stage: self.awaited, reply };
+        if self.ending == TransactionEnd::Unfinished {
+            self.ending = TransactionEnd::Closing { stage: self.awaited, reply };
         }
     }
 
@@ -236,7 +244,7 @@ impl<'a> Transaction<'a> {
         if reply.severity() == Severity::Success {
             self.mail_taken = true;
         } else {
-            self.ending = Ending::Refused { stage: Stage::Mail, reply };
+            self.ending = TransactionEnd::Rejected { stage: DialogueStage::Mail, reply };
         }
         self.await_next();
     }
@@ -253,7 +261,7 @@ impl<'a> Transaction<'a> {
                 self.full = true;
                 RecipientStatus::Overflow
             } else {
-                RecipientStatus::Refused(reply)
+                RecipientStatus::Rejected(reply)
             };
         }
         self.await_next();
@@ -262,9 +270,9 @@ impl<'a> Transaction<'a> {
     /// Which of the commands already written is answered next.
     fn await_next(&mut self) {
         if self.answered < self.named {
-            self.awaited = Stage::Rcpt;
+            self.awaited = DialogueStage::Rcpt;
         } else if self.data_said {
-            self.awaited = Stage::Data;
+            self.awaited = DialogueStage::Data;
         }
     }
 
@@ -281,7 +289,7 @@ impl<'a> Transaction<'a> {
                 self.content_sent();
                 return false;
             }
-            (_, true) => self.ending = Ending::Refused { stage: Stage::Data, reply },
+            (_, true) => self.ending = TransactionEnd::Rejected { stage: DialogueStage::Data, reply },
             (_, false) => {}
         }
         self.give_up(out);
@@ -296,9 +304,9 @@ impl<'a> Transaction<'a> {
         }
         self.reusable = reply.severity() != Severity::Intermediate;
         self.ending = match reply.severity() {
-            Severity::Success => Ending::Taken(reply),
+            Severity::Success => TransactionEnd::Accepted(reply),
             Severity::Intermediate | Severity::Transient | Severity::Permanent => {
-                Ending::Refused { stage: Stage::Dot, reply }
+                TransactionEnd::Rejected { stage: DialogueStage::Dot, reply }
             }
         };
     }
@@ -306,7 +314,7 @@ impl<'a> Transaction<'a> {
     /// Everything written has been answered: what now?
     fn next(&mut self, out: &mut Vec<u8>) {
         let all_named = self.named == self.recipients.len() || self.full;
-        let refused = self.ending != Ending::Unfinished;
+        let refused = self.ending != TransactionEnd::Unfinished;
         if refused || (all_named && self.accepted == 0) {
             self.give_up(out);
         } else {
@@ -340,7 +348,7 @@ impl<'a> Transaction<'a> {
         self.no_recipient();
         if self.mail_taken {
             out.extend_from_slice(b"RSET\r\n");
-            self.awaited = Stage::Rset;
+            self.awaited = DialogueStage::Rset;
             self.outstanding = 1;
         } else {
             self.over = true;
@@ -348,8 +356,8 @@ impl<'a> Transaction<'a> {
     }
 
     fn no_recipient(&mut self) {
-        if self.ending == Ending::Unfinished {
-            self.ending = Ending::NoRecipient;
+        if self.ending == TransactionEnd::Unfinished {
+            self.ending = TransactionEnd::NoRecipient;
         }
     }
 }

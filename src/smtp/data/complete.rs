@@ -11,7 +11,7 @@ const NAME_MAX: usize = 998;
 
 /// A place in a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum At {
+enum HeaderPosition {
     /// In a line of the header of which nothing is known yet.
     Line,
     /// In a line that belongs to a field.
@@ -22,7 +22,7 @@ enum At {
 
 /// A line of the header, as far as it has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Line {
+enum HeaderLine {
     /// It may become anything.
     Open,
     /// A field begins.
@@ -37,8 +37,8 @@ enum Line {
 
 /// Completes the header of one message.
 #[derive(Debug)]
-pub struct Completer {
-    at: At,
+pub struct HeaderCompleter {
+    at: HeaderPosition,
     /// The beginning of the line that is not known yet.
     line: Vec<u8>,
     has_fields: bool,
@@ -48,11 +48,11 @@ pub struct Completer {
     id: String,
 }
 
-impl Completer {
+impl HeaderCompleter {
     /// Starts a message, whose Date and Message-ID these become if it has none.
     #[must_use]
     pub fn new(date: String, id: String) -> Self {
-        Self { at: At::Line, line: Vec::new(), has_fields: false, has_date: false, has_id: false, date, id }
+        Self { at: HeaderPosition::Line, line: Vec::new(), has_fields: false, has_date: false, has_id: false, date, id }
     }
 
     /// Takes the next content, with CRLF line ends. It becomes the octets that are returned: those made here, then the
@@ -61,16 +61,16 @@ impl Completer {
         let (mut made, mut rest) = (Vec::new(), content);
         while let [octet, more @ ..] = rest {
             match self.at {
-                At::Body => break,
-                At::Field => {
+                HeaderPosition::Body => break,
+                HeaderPosition::Field => {
                     let end = memchr(b'\n', rest).map_or(rest.len(), |end| {
-                        self.at = At::Line;
+                        self.at = HeaderPosition::Line;
                         end + 1
                     });
                     made.extend_from_slice(&rest[..end]);
                     rest = &rest[end..];
                 }
-                At::Line => {
+                HeaderPosition::Line => {
                     self.line.push(*octet);
                     rest = more;
                     self.advance(&mut made);
@@ -85,15 +85,15 @@ impl Completer {
     pub fn finish(mut self) -> (Vec<u8>, Option<String>) {
         let mut made = Vec::new();
         match self.at {
-            At::Body => {}
-            At::Field => {
+            HeaderPosition::Body => {}
+            HeaderPosition::Field => {
                 if !(self.has_date && self.has_id) {
                     made.extend_from_slice(b"\r\n");
                 }
                 self.add_fields(&mut made);
             }
-            At::Line if self.has_fields && self.line.is_empty() => self.add_fields(&mut made),
-            At::Line => self.end_header(&mut made),
+            HeaderPosition::Line if self.has_fields && self.line.is_empty() => self.add_fields(&mut made),
+            HeaderPosition::Line => self.end_header(&mut made),
         }
         (made, Some(self.id).filter(|_| !self.has_id))
     }
@@ -101,43 +101,43 @@ impl Completer {
     /// Looks at the line with its latest octet.
     fn advance(&mut self, made: &mut Vec<u8>) {
         match self.kind() {
-            Line::Open => return,
-            Line::Field => {
+            HeaderLine::Open => return,
+            HeaderLine::Field => {
                 let name = self.line[..self.line.len() - 1].trim_ascii_end();
                 self.has_date |= name.eq_ignore_ascii_case(b"Date");
                 self.has_id |= name.eq_ignore_ascii_case(b"Message-ID");
                 self.has_fields = true;
-                self.at = At::Field;
+                self.at = HeaderPosition::Field;
             }
-            Line::Continued => self.at = At::Field,
-            Line::End => {
+            HeaderLine::Continued => self.at = HeaderPosition::Field,
+            HeaderLine::End => {
                 self.add_fields(made);
-                self.at = At::Body;
+                self.at = HeaderPosition::Body;
             }
-            Line::Body => return self.end_header(made),
+            HeaderLine::Body => return self.end_header(made),
         }
         made.append(&mut self.line);
     }
 
-    fn kind(&self) -> Line {
+    fn kind(&self) -> HeaderLine {
         let is_blank = |octet: &u8| matches!(octet, b' ' | b'\t');
         match self.line.as_slice() {
-            [b'\r'] => Line::Open,
-            b"\r\n" => Line::End,
+            [b'\r'] => HeaderLine::Open,
+            b"\r\n" => HeaderLine::End,
             [first, ..] if is_blank(first) => {
                 if self.has_fields {
-                    Line::Continued
+                    HeaderLine::Continued
                 } else {
-                    Line::Body
+                    HeaderLine::Body
                 }
             }
-            [_, .., b':'] => Line::Field,
+            [_, .., b':'] => HeaderLine::Field,
             [name @ .., b'!'..=b'9' | b';'..=b'~'] if name.len() < NAME_MAX && !name.last().is_some_and(is_blank) => {
-                Line::Open
+                HeaderLine::Open
             }
             // Old mail may have blanks before the colon (RFC 5322 §4.5).
-            [_, .., b' ' | b'\t'] if self.line.len() < NAME_MAX => Line::Open,
-            _ => Line::Body,
+            [_, .., b' ' | b'\t'] if self.line.len() < NAME_MAX => HeaderLine::Open,
+            _ => HeaderLine::Body,
         }
     }
 
@@ -146,7 +146,7 @@ impl Completer {
         self.add_fields(made);
         made.extend_from_slice(b"\r\n");
         made.append(&mut self.line);
-        self.at = At::Body;
+        self.at = HeaderPosition::Body;
     }
 
     fn add_fields(&self, made: &mut Vec<u8>) {
@@ -169,7 +169,7 @@ mod tests {
     const ID: &str = "Message-ID: <a@b>\r\n";
 
     fn completed<'a>(chunks: impl IntoIterator<Item = &'a [u8]>) -> (String, bool) {
-        let (mut completer, mut whole) = (Completer::new("now".to_owned(), "<a@b>".to_owned()), Vec::new());
+        let (mut completer, mut whole) = (HeaderCompleter::new("now".to_owned(), "<a@b>".to_owned()), Vec::new());
         for chunk in chunks {
             let (made, rest) = completer.push(chunk);
             whole.extend_from_slice(&made);

@@ -15,7 +15,7 @@ pub enum Decoded<'a> {
 
 /// Where in a line the octets so far have ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum At {
+enum DecoderState {
     /// Behind CRLF, or before the first octet.
     LineStart,
     /// Behind a dot at the start of a line, which is no content.
@@ -34,14 +34,14 @@ enum At {
 /// alone are content like any other here; [`super::Inspector`] refuses them.
 #[derive(Debug)]
 pub struct Decoder {
-    at: At,
+    at: DecoderState,
 }
 
 impl Decoder {
     /// Starts behind the CRLF of the DATA command, which counts as a line end (RFC 5321 §4.1.1.4).
     #[must_use]
     pub fn new() -> Self {
-        Self { at: At::LineStart }
+        Self { at: DecoderState::LineStart }
     }
 
     /// Takes from the front of `input` as much as is of one kind; says how many octets it used.
@@ -50,18 +50,18 @@ impl Decoder {
         let mut used = 0;
         while let Some(first) = input.get(used) {
             match (self.at, first) {
-                (At::LineStart, b'.') => self.at = At::Dot,
-                (At::Dot, b'\r') => self.at = At::DotCr,
-                (At::DotCr, b'\n') => return (used + 1, Decoded::End),
-                (At::DotCr, _) => {
-                    self.at = At::Cr;
+                (DecoderState::LineStart, b'.') => self.at = DecoderState::Dot,
+                (DecoderState::Dot, b'\r') => self.at = DecoderState::DotCr,
+                (DecoderState::DotCr, b'\n') => return (used + 1, Decoded::End),
+                (DecoderState::DotCr, _) => {
+                    self.at = DecoderState::Cr;
                     return (used, Decoded::Content(b"\r"));
                 }
-                (At::Cr, b'\n') => {
-                    self.at = At::LineStart;
+                (DecoderState::Cr, b'\n') => {
+                    self.at = DecoderState::LineStart;
                     return (used + 1, Decoded::Content(&input[used..=used]));
                 }
-                (At::LineStart | At::Dot | At::Cr | At::Middle, _) => {
+                (DecoderState::LineStart | DecoderState::Dot | DecoderState::Cr | DecoderState::Middle, _) => {
                     let content = self.content(&input[used..]);
                     return (used + content.len(), Decoded::Content(content));
                 }
@@ -74,13 +74,13 @@ impl Decoder {
     /// The content up to the next dot at the start of a line, or all of it.
     fn content<'a>(&mut self, input: &'a [u8]) -> &'a [u8] {
         if let Some(line_end) = memmem::find(input, b"\r\n.") {
-            self.at = At::LineStart;
+            self.at = DecoderState::LineStart;
             return &input[..line_end + 2];
         }
         self.at = match input {
-            [.., b'\r', b'\n'] => At::LineStart,
-            [.., b'\r'] => At::Cr,
-            _ => At::Middle,
+            [.., b'\r', b'\n'] => DecoderState::LineStart,
+            [.., b'\r'] => DecoderState::Cr,
+            _ => DecoderState::Middle,
         };
         input
     }

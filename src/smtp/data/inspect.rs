@@ -49,7 +49,7 @@ impl ContentFault {
 
 /// What was found in a message.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Findings {
+pub struct ContentFacts {
     /// What the content needs of the next hop.
     pub needs: ContentNeeds,
     /// What its header asks of TLS: [`TlsRequirement::Relaxed`], or nothing. REQUIRETLS is said in the
@@ -61,7 +61,7 @@ pub struct Findings {
 
 /// A field that means something here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Known {
+enum KnownField {
     /// Its number tells a loop.
     Received,
     /// RFC 8689 §3.
@@ -70,7 +70,7 @@ enum Known {
     MessageId,
 }
 
-impl Known {
+impl KnownField {
     /// In lower case.
     fn name(self) -> &'static [u8] {
         match self {
@@ -82,19 +82,19 @@ impl Known {
 }
 
 /// A field name so far: how many of its octets are those of a field that we know; nothing, where it is none.
-type Name = Option<(Known, u8)>;
+type FieldMatch = Option<(KnownField, u8)>;
 
 /// Where in the message the octets so far have ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum At {
+enum HeaderState {
     /// Before the first octet.
     Start,
-    /// At the start of another line of the header.
+    /// HeaderState the start of another line of the header.
     Line,
     /// In a field name.
-    Name(Name),
+    FieldMatch(FieldMatch),
     /// Behind a field name, in the blanks that old mail may have before the colon (RFC 5322 §4.5).
-    Gap(Name),
+    Gap(FieldMatch),
     /// Behind the colon, or in a folded line.
     Value,
     /// The same, of TLS-Required.
@@ -117,7 +117,7 @@ pub struct Inspector {
     completed: bool,
     /// Whether the last octet was a CR.
     cr: bool,
-    at: At,
+    at: HeaderState,
     needs: ContentNeeds,
     tls_required: TlsRequired,
     message_id: MessageId,
@@ -134,7 +134,7 @@ impl Inspector {
             received_limit,
             completed: false,
             cr: false,
-            at: At::Start,
+            at: HeaderState::Start,
             needs: ContentNeeds::default(),
             tls_required: TlsRequired::default(),
             message_id: MessageId::default(),
@@ -168,16 +168,16 @@ impl Inspector {
     ///
     /// # Errors
     /// [`ContentFault::BareCr`] where the last octet is one.
-    pub fn finish(mut self) -> Result<Findings, ContentFault> {
+    pub fn finish(mut self) -> Result<ContentFacts, ContentFault> {
         if self.cr {
             return Err(ContentFault::BareCr);
         }
         // Nothing continues the last line. One that has no end of its own is no whole field.
-        if self.at == At::Line {
+        if self.at == HeaderState::Line {
             self.tls_required.end();
         }
         let message_id = self.message_id.value();
-        Ok(Findings { needs: self.needs, tls: self.tls_required.requirement(), message_id })
+        Ok(ContentFacts { needs: self.needs, tls: self.tls_required.requirement(), message_id })
     }
 
     fn lines(&mut self, mut rest: &[u8]) -> Result<(), ContentFault> {
@@ -207,73 +207,78 @@ impl Inspector {
 
     fn line_end(&mut self) {
         self.at = match self.at {
-            At::Value | At::TlsRequired | At::MessageId => At::Line,
+            HeaderState::Value | HeaderState::TlsRequired | HeaderState::MessageId => HeaderState::Line,
             // An empty line ends the header, and so does one that is no field.
-            At::Start | At::Line | At::Name(_) | At::Gap(_) | At::Body => {
+            HeaderState::Start
+            | HeaderState::Line
+            | HeaderState::FieldMatch(_)
+            | HeaderState::Gap(_)
+            | HeaderState::Body => {
                 self.end_field();
-                At::Body
+                HeaderState::Body
             }
         };
     }
 
     /// Part of a line, without its end.
     fn text(&mut self, text: &[u8]) -> Result<(), ContentFault> {
-        if self.at == At::Body || text.is_empty() {
+        if self.at == HeaderState::Body || text.is_empty() {
             return Ok(());
         }
         for octet in text {
             self.at = match (self.at, octet) {
-                (At::Value | At::Body, _) => break,
-                (At::TlsRequired, _) => self.value(*octet),
-                (At::MessageId, _) => self.id(*octet),
-                (At::Start, b' ' | b'\t') if self.completed => At::Body,
-                (At::Start, b' ' | b'\t') => return Err(ContentFault::BlankStart),
-                (At::Line, b' ' | b'\t') if self.tls_required.is_open() => self.value(*octet),
-                (At::Line, b' ' | b'\t') if self.message_id.is_open() => self.id(*octet),
-                (At::Line, b' ' | b'\t') => At::Value,
-                (At::Name(name), b':') => self.field(name, true)?,
-                (At::Gap(name), b':') => self.field(name, false)?,
-                (At::Name(name) | At::Gap(name), b' ' | b'\t') => At::Gap(name),
-                (At::Name(name), b'!'..=b'~') => At::Name(longer(name, *octet)),
-                (At::Start | At::Line, _) => self.first(*octet),
-                (At::Name(_) | At::Gap(_), _) => At::Body,
+                (HeaderState::Value | HeaderState::Body, _) => break,
+                (HeaderState::TlsRequired, _) => self.value(*octet),
+                (HeaderState::MessageId, _) => self.id(*octet),
+                (HeaderState::Start, b' ' | b'\t') if self.completed => HeaderState::Body,
+                (HeaderState::Start, b' ' | b'\t') => return Err(ContentFault::BlankStart),
+                (HeaderState::Line, b' ' | b'\t') if self.tls_required.is_open() => self.value(*octet),
+                (HeaderState::Line, b' ' | b'\t') if self.message_id.is_open() => self.id(*octet),
+                (HeaderState::Line, b' ' | b'\t') => HeaderState::Value,
+                (HeaderState::FieldMatch(name), b':') => self.field(name, true)?,
+                (HeaderState::Gap(name), b':') => self.field(name, false)?,
+                (HeaderState::FieldMatch(name) | HeaderState::Gap(name), b' ' | b'\t') => HeaderState::Gap(name),
+                (HeaderState::FieldMatch(name), b'!'..=b'~') => HeaderState::FieldMatch(longer(name, *octet)),
+                (HeaderState::Start | HeaderState::Line, _) => self.first(*octet),
+                (HeaderState::FieldMatch(_) | HeaderState::Gap(_), _) => HeaderState::Body,
             };
         }
-        if matches!(self.at, At::Value | At::TlsRequired | At::MessageId) && !text.is_ascii() {
+        if matches!(self.at, HeaderState::Value | HeaderState::TlsRequired | HeaderState::MessageId) && !text.is_ascii()
+        {
             self.needs.utf8_header = true;
         }
         Ok(())
     }
 
     /// The first octet of a line that continues no field.
-    fn first(&mut self, octet: u8) -> At {
+    fn first(&mut self, octet: u8) -> HeaderState {
         self.end_field();
         match octet {
-            b':' => At::Body,
-            b'!'..=b'~' => At::Name(first(octet)),
-            _ => At::Body,
+            b':' => HeaderState::Body,
+            b'!'..=b'~' => HeaderState::FieldMatch(first(octet)),
+            _ => HeaderState::Body,
         }
     }
 
     /// The colon behind a name. `as_written`: it follows the name at once.
-    fn field(&mut self, name: Name, as_written: bool) -> Result<At, ContentFault> {
+    fn field(&mut self, name: FieldMatch, as_written: bool) -> Result<HeaderState, ContentFault> {
         match name.filter(|(known, so_far)| usize::from(*so_far) == known.name().len()) {
-            Some((Known::Received, _)) => {
+            Some((KnownField::Received, _)) => {
                 self.received += 1;
                 if self.received > self.received_limit {
                     return Err(ContentFault::Loop(self.received_limit));
                 }
-                Ok(At::Value)
+                Ok(HeaderState::Value)
             }
-            Some((Known::TlsRequired, _)) => {
+            Some((KnownField::TlsRequired, _)) => {
                 self.tls_required.begin(as_written);
-                Ok(At::TlsRequired)
+                Ok(HeaderState::TlsRequired)
             }
-            Some((Known::MessageId, _)) => {
+            Some((KnownField::MessageId, _)) => {
                 self.message_id.begin();
-                Ok(At::MessageId)
+                Ok(HeaderState::MessageId)
             }
-            None => Ok(At::Value),
+            None => Ok(HeaderState::Value),
         }
     }
 
@@ -283,25 +288,28 @@ impl Inspector {
         self.message_id.end();
     }
 
-    fn id(&mut self, octet: u8) -> At {
+    fn id(&mut self, octet: u8) -> HeaderState {
         self.message_id.octet(octet);
-        At::MessageId
+        HeaderState::MessageId
     }
 
-    fn value(&mut self, octet: u8) -> At {
+    fn value(&mut self, octet: u8) -> HeaderState {
         self.tls_required.octet(octet);
-        At::TlsRequired
+        HeaderState::TlsRequired
     }
 }
 
 /// A name that begins like this.
-fn first(octet: u8) -> Name {
-    let begins = |known: &Known| known.name().first().is_some_and(|first| first.eq_ignore_ascii_case(&octet));
-    [Known::Received, Known::TlsRequired, Known::MessageId].into_iter().find(begins).map(|known| (known, 1))
+fn first(octet: u8) -> FieldMatch {
+    let begins = |known: &KnownField| known.name().first().is_some_and(|first| first.eq_ignore_ascii_case(&octet));
+    [KnownField::Received, KnownField::TlsRequired, KnownField::MessageId]
+        .into_iter()
+        .find(begins)
+        .map(|known| (known, 1))
 }
 
 /// A name with one more octet.
-fn longer(name: Name, octet: u8) -> Name {
+fn longer(name: FieldMatch, octet: u8) -> FieldMatch {
     let (known, so_far) = name?;
     let wanted = known.name().get(usize::from(so_far))?;
     octet.eq_ignore_ascii_case(wanted).then_some((known, so_far + 1))

@@ -12,7 +12,7 @@ mod inspect;
 mod message_id;
 mod tls_required;
 
-pub use complete::Completer;
+pub use complete::HeaderCompleter;
 pub use decode::{Decoded, Decoder};
 pub use encode::Stuffer;
-pub use inspect::{ContentFault, Findings, Inspector};
+pub use inspect::{ContentFacts, ContentFault, Inspector};

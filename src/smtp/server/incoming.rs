@@ -3,16 +3,16 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
-use super::{Transaction, replies};
+use super::{OpenTransaction, replies};
 use crate::envelope::{Envelope, Notify, Recipient, TlsRequirement};
-use crate::smtp::data::{Decoded, Decoder, Findings, Inspector};
+use crate::smtp::data::{ContentFacts, Decoded, Decoder, Inspector};
 use crate::smtp::reply::Reply;
 
 /// Content between its command and its end.
 #[derive(Debug)]
 pub(super) struct Incoming {
     pub(super) framing: Framing,
-    pub(super) target: Target,
+    pub(super) target: ContentTarget,
     /// Octets that may still be dropped: whoever was refused gets a chance to hear of it, not our time without end.
     pub(super) patience: u64,
     /// The last octets that came, as they came.
@@ -33,16 +33,16 @@ pub(super) enum Framing {
 
 /// What becomes of it.
 #[derive(Debug)]
-pub(super) enum Target {
+pub(super) enum ContentTarget {
     /// Kept, as long as nothing is wrong with it; the reply says what is.
-    Store { transaction: Transaction, content: Result<Box<Inspector>, Reply> },
+    Store { transaction: OpenTransaction, content: Result<Box<Inspector>, Reply> },
     /// Read and dropped, then answered for.
     Drop(Reply),
 }
 
 /// What the next octets are.
 #[derive(Debug)]
-pub(super) enum Flow<'a> {
+pub(super) enum ContentFlow<'a> {
     More,
     Content(&'a [u8]),
     End,
@@ -83,21 +83,21 @@ impl Framing {
 
 impl Incoming {
     pub(super) fn is_storing(&self) -> bool {
-        matches!(self.target, Target::Store { content: Ok(_), .. })
+        matches!(self.target, ContentTarget::Store { content: Ok(_), .. })
     }
 
-    pub(super) fn transaction(&self) -> Option<&Transaction> {
+    pub(super) fn transaction(&self) -> Option<&OpenTransaction> {
         match &self.target {
-            Target::Store { transaction, .. } => Some(transaction),
-            Target::Drop(_) => None,
+            ContentTarget::Store { transaction, .. } => Some(transaction),
+            ContentTarget::Drop(_) => None,
         }
     }
 
     /// The answer to content that was refused, which is due at its end.
     pub(super) fn refusal(&self) -> Option<&Reply> {
         match &self.target {
-            Target::Store { content, .. } => content.as_ref().err(),
-            Target::Drop(refusal) => Some(refusal),
+            ContentTarget::Store { content, .. } => content.as_ref().err(),
+            ContentTarget::Drop(refusal) => Some(refusal),
         }
     }
 
@@ -109,46 +109,47 @@ impl Incoming {
     }
 
     pub(super) fn fail(&mut self, reply: Reply) {
-        if let Target::Store { content, .. } = &mut self.target {
+        if let ContentTarget::Store { content, .. } = &mut self.target {
             *content = Err(reply);
         }
     }
 
     /// Takes octets from the front of `input`: good content comes out, whatever else is passed over.
-    pub(super) fn take<'a>(&mut self, input: &'a [u8]) -> (usize, Flow<'a>) {
+    pub(super) fn take<'a>(&mut self, input: &'a [u8]) -> (usize, ContentFlow<'a>) {
         let (used, flow) = self.flow(input);
         self.tail.extend_from_slice(&input[used.saturating_sub(LONE_DOT_MAX)..used]);
         self.tail.drain(..self.tail.len().saturating_sub(LONE_DOT_MAX));
         (used, flow)
     }
 
-    fn flow<'a>(&mut self, input: &'a [u8]) -> (usize, Flow<'a>) {
+    fn flow<'a>(&mut self, input: &'a [u8]) -> (usize, ContentFlow<'a>) {
         let mut used = 0;
         loop {
             let (more, decoded) = self.framing.unframed(&input[used..]);
             used += more;
             match (decoded, &mut self.target) {
-                (Decoded::More, _) => return (used, Flow::More),
-                (Decoded::End, _) => return (used, Flow::End),
-                (Decoded::Content(octets), Target::Store { content: content @ Ok(_), .. }) => {
+                (Decoded::More, _) => return (used, ContentFlow::More),
+                (Decoded::End, _) => return (used, ContentFlow::End),
+                (Decoded::Content(octets), ContentTarget::Store { content: content @ Ok(_), .. }) => {
                     match content.as_mut().map(|inspector| inspector.push(octets)) {
-                        Ok(Ok(())) => return (used, Flow::Content(octets)),
+                        Ok(Ok(())) => return (used, ContentFlow::Content(octets)),
                         Ok(Err(fault)) => *content = Err(fault.reply()),
                         Err(_) => {}
                     }
                 }
-                (Decoded::Content(octets), Target::Store { content: Err(refusal), .. } | Target::Drop(refusal)) => {
-                    match self.patience.checked_sub(octets.len() as u64) {
-                        Some(left) => self.patience = left,
-                        None => return (used, Flow::Enough(refusal.clone())),
-                    }
-                }
+                (
+                    Decoded::Content(octets),
+                    ContentTarget::Store { content: Err(refusal), .. } | ContentTarget::Drop(refusal),
+                ) => match self.patience.checked_sub(octets.len() as u64) {
+                    Some(left) => self.patience = left,
+                    None => return (used, ContentFlow::Enough(refusal.clone())),
+                },
             }
         }
     }
 }
 
-impl Transaction {
+impl OpenTransaction {
     /// What stands in the way of a message, whoever brings it.
     pub(super) fn fault(&self) -> Option<Reply> {
         match (self.recipients.is_empty(), self.rcpt) {
@@ -158,8 +159,8 @@ impl Transaction {
         }
     }
 
-    pub(super) fn envelope(self, findings: Findings) -> Envelope {
-        let Findings { mut needs, tls, message_id } = findings;
+    pub(super) fn envelope(self, findings: ContentFacts) -> Envelope {
+        let ContentFacts { mut needs, tls, message_id } = findings;
         // Octets above 127 in the header of mail that does not claim to be internationalised are an old
         // habit, not a need: every MTA passes them on as they are.
         needs.utf8_header &= self.from.smtputf8;

@@ -7,7 +7,7 @@ impl Server {
     /// Returns whether commands came behind one that must be answered first: EHLO and HELO are the last of their group
     /// (RFC 2920 §3.1), and without an answer to EHLO nothing has been offered. What a client sends blindly may be
     /// another protocol's (Postfix's `smtpd_forbid_unauth_pipelining`).
-    pub(super) fn runs_ahead(&self, parsed: &Result<Command, CommandError>, behind: &[u8]) -> bool {
+    pub(super) fn violates_pipelining(&self, parsed: &Result<Command, CommandError>, behind: &[u8]) -> bool {
         let is_offered = self.client.as_ref().is_some_and(|client| client.esmtp);
         match parsed {
             // The fault has a reply of its own.

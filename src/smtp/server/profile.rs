@@ -15,7 +15,7 @@ pub struct Profile {
     pub errors: u32,
     /// Received fields before it is a loop.
     pub received: u32,
-    /// True where header fields that its messages lack are added ([`crate::smtp::data::Completer`]), which is for our own clients alone.
+    /// True where header fields that its messages lack are added ([`crate::smtp::data::HeaderCompleter`]), which is for our own clients alone.
     pub completed: bool,
     /// True where XCLIENT is offered.
     pub xclient: bool,

@@ -1,12 +1,12 @@
 //! XCLIENT: a proxy brings the session of somebody else.
 
-use super::{Client, Mode, Server, Step, replies};
+use super::{ClientHelo, InputMode, Server, ServerStep, replies};
 use crate::smtp::command::{Attribute, CommandError, XClient};
 use crate::smtp::reply::Reply;
 
 /// The rights of the client that a proxy names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Introduced {
+pub struct XClientRights {
     /// As [`super::Profile::completed`].
     pub completed: bool,
     /// As [`super::Profile::xclient`].
@@ -14,34 +14,34 @@ pub struct Introduced {
 }
 
 impl Server {
-    pub(super) fn ask_xclient<'a>(&mut self, said: Box<XClient>) -> Step<'a> {
+    pub(super) fn xclient_command<'a>(&mut self, said: Box<XClient>) -> ServerStep<'a> {
         if self.transaction.is_some() {
             return self.say(replies::out_of_order("XCLIENT may not come within a transaction; RSET ends it"));
         }
         if !self.profile.xclient {
             return self.say(replies::xclient_denied());
         }
-        Step::XClient(said)
+        ServerStep::XClient(said)
     }
 
     /// Closes for a fault that the session cannot go on with.
-    pub(super) fn close_for<'a>(&mut self, fault: &CommandError) -> Step<'a> {
-        self.mode = Mode::Closed;
+    pub(super) fn close_for<'a>(&mut self, fault: &CommandError) -> ServerStep<'a> {
+        self.mode = InputMode::Closed;
         match fault {
-            CommandError::ProxyHeader => Step::ProxyHeader(fault.reply()),
-            fault => Step::Close(fault.reply()),
+            CommandError::ProxyHeader => ServerStep::ProxyHeader(fault.reply()),
+            fault => ServerStep::Close(fault.reply()),
         }
     }
 
-    /// Answers [`Step::XClient`]: the session starts anew, for the client that the proxy names. HELO and PROTO stand for
+    /// Answers [`ServerStep::XClient`]: the session starts anew, for the client that the proxy names. HELO and PROTO stand for
     /// the greeting of that client.
-    pub fn introduce(&mut self, said: XClient, introduced: Introduced) -> Reply {
+    pub fn apply_xclient(&mut self, said: XClient, introduced: XClientRights) -> Reply {
         self.profile.completed = introduced.completed;
         self.profile.xclient = introduced.xclient;
         self.transaction = None;
-        self.mode = Mode::Command;
+        self.mode = InputMode::Command;
         self.client = match said.hello {
-            Attribute::Is(name) => Some(Client { name, esmtp: said.esmtp == Attribute::Is(true) }),
+            Attribute::Is(name) => Some(ClientHelo { name, esmtp: said.esmtp == Attribute::Is(true) }),
             Attribute::Absent | Attribute::Unavailable => None,
         };
         replies::greeting(&self.profile.hostname)

@@ -1,6 +1,6 @@
 //! What the server says, in one place.
 
-use super::{Channel, Farewell, Profile};
+use super::{Channel, CloseReason, Profile};
 use crate::address::Domain;
 use crate::envelope::QueueId;
 use crate::smtp::data::ContentFault;
@@ -13,7 +13,7 @@ const BAD_COMMAND: Status = Status(5, 1);
 
 /// The verbs that are taken in clear where TLS is required (RFC 3207 §4, and RSET and HELO, which
 /// tell nothing either).
-pub(super) fn is_free_of_tls(verb: &[u8]) -> bool {
+pub(super) fn is_allowed_before_tls(verb: &[u8]) -> bool {
     ["NOOP", "EHLO", "HELO", "STARTTLS", "RSET", "QUIT"].iter().any(|free| verb.eq_ignore_ascii_case(free.as_bytes()))
 }
 
@@ -139,23 +139,23 @@ pub(super) fn too_many_errors(hostname: &Domain) -> Reply {
     Reply::new(421, Status(7, 0), format!("{hostname} Too many errors, closing the connection"))
 }
 
-pub(super) fn too_many_idle(hostname: &Domain) -> Reply {
+pub(super) fn too_many_junk_commands(hostname: &Domain) -> Reply {
     let text =
         format!("{hostname} Too many commands without a message (RSET, NOOP and the like), closing the connection");
     Reply::new(421, Status(7, 0), text)
 }
 
-pub(super) fn farewell(hostname: &Domain, why: Farewell) -> Reply {
+pub(super) fn farewell(hostname: &Domain, why: CloseReason) -> Reply {
     match why {
-        Farewell::Timeout => {
+        CloseReason::Timeout => {
             Reply::new(421, Status(4, 2), format!("{hostname} Waited too long, closing the connection"))
         }
-        Farewell::NoMessage => {
+        CloseReason::NoMessage => {
             Reply::new(421, Status(4, 2), format!("{hostname} No message for too long, closing the connection"))
         }
-        Farewell::Crowded => {
+        CloseReason::Crowded => {
             Reply::new(421, Status(3, 2), format!("{hostname} Too busy, other clients are waiting; try again later"))
         }
-        Farewell::Shutdown => Reply::new(421, Status(3, 2), format!("{hostname} Service is shutting down")),
+        CloseReason::Shutdown => Reply::new(421, Status(3, 2), format!("{hostname} Service is shutting down")),
     }
 }

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-fn inspected<'a>(limit: u64, chunks: impl IntoIterator<Item = &'a [u8]>) -> Result<Findings, ContentFault> {
+fn inspected<'a>(limit: u64, chunks: impl IntoIterator<Item = &'a [u8]>) -> Result<ContentFacts, ContentFault> {
     let mut inspector = Inspector::new(limit, 2);
     for chunk in chunks {
         inspector.push(chunk)?;
@@ -12,7 +12,7 @@ fn inspected<'a>(limit: u64, chunks: impl IntoIterator<Item = &'a [u8]>) -> Resu
     inspector.finish()
 }
 
-fn whole(content: &str) -> Result<Findings, ContentFault> {
+fn whole(content: &str) -> Result<ContentFacts, ContentFault> {
     inspected(1000, [content.as_bytes()])
 }
 
@@ -32,7 +32,7 @@ fn lines_are_whole() {
         assert_eq!(whole(content), Err(fault), "{content:?}");
     }
     for content in ["", "a", "a\r\n", "\r\n\r\n", "a: b\r\n\r\nc"] {
-        assert_eq!(whole(content), Ok(Findings::default()), "{content:?}");
+        assert_eq!(whole(content), Ok(ContentFacts::default()), "{content:?}");
     }
 }
 
@@ -42,13 +42,13 @@ fn the_first_line_continues_nothing() {
         assert_eq!(whole(content), Err(ContentFault::BlankStart), "{content:?}");
     }
     for content in ["a: b\r\n c\r\n", "\r\n a\r\n", "a\r\n b\r\n"] {
-        assert_eq!(whole(content), Ok(Findings::default()), "{content:?}");
+        assert_eq!(whole(content), Ok(ContentFacts::default()), "{content:?}");
     }
 }
 
 #[test]
 fn the_limit_itself_is_allowed() {
-    assert_eq!(inspected(4, [&b"ab\r\n"[..]]), Ok(Findings::default()));
+    assert_eq!(inspected(4, [&b"ab\r\n"[..]]), Ok(ContentFacts::default()));
     assert_eq!(inspected(3, [&b"ab\r\n"[..]]), Err(ContentFault::TooLarge(3)));
     assert_eq!(inspected(4, [&b"ab\r\n"[..], b"c"]), Err(ContentFault::TooLarge(4)));
 }
@@ -66,7 +66,7 @@ fn received_fields_count_in_the_header_alone() {
 fn needs_tell_header_from_body() {
     let needs = |eight_bit, utf8_header| {
         let needs = ContentNeeds { eight_bit, utf8_header };
-        Ok(Findings { needs, ..Findings::default() })
+        Ok(ContentFacts { needs, ..ContentFacts::default() })
     };
     assert_eq!(whole("Subject: a\r\n\r\nb\r\n"), needs(false, false));
     assert_eq!(whole("Subject: a\r\n\r\n\u{fc}\r\n"), needs(true, false));

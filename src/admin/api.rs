@@ -21,23 +21,23 @@ pub const REASON_MAX: usize = 500;
 
 /// The answer to anything that is not answered as wished.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Complaint {
+pub struct ApiError {
     /// Why, in a sentence.
     pub error: String,
 }
 
 /// `GET /v1/queue`: some of the queue, in the order of arrival.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Page {
+pub struct QueuePage {
     /// What matches; it may be empty although more comes.
-    pub messages: Vec<Message>,
+    pub messages: Vec<QueuedMessage>,
     /// What to give as `after` for the next page; nothing at the end of the queue.
     pub next: Option<QueueId>,
 }
 
 /// A message. `GET /v1/queue/{id}` tells all of it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Message {
+pub struct QueuedMessage {
     /// Its name.
     pub id: QueueId,
     /// When it was accepted.
@@ -52,14 +52,14 @@ pub struct Message {
     pub busy: bool,
     /// The other parameters of its envelope; not in lists.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub parameters: Option<Parameters>,
+    pub parameters: Option<EnvelopeParameters>,
     /// Its recipients.
-    pub recipients: Vec<Recipient>,
+    pub recipients: Vec<QueuedRecipient>,
 }
 
 /// What MAIL said beside the sender, and what the content turned out to need.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Parameters {
+pub struct EnvelopeParameters {
     /// BODY.
     pub body: BodyType,
     /// Whether SMTPUTF8 was given.
@@ -80,7 +80,7 @@ pub struct Parameters {
 /// How far a recipient has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum State {
+pub enum DeliveryState {
     /// Still to be delivered.
     Waiting,
     /// Until an operator decides.
@@ -93,11 +93,11 @@ pub enum State {
 
 /// A recipient.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Recipient {
+pub struct QueuedRecipient {
     /// Who.
     pub address: Mailbox,
     /// How far.
-    pub state: State,
+    pub state: DeliveryState,
     /// The connector that speaks for the domain.
     pub connector: String,
     /// Attempts so far.
@@ -105,12 +105,12 @@ pub struct Recipient {
     /// Where it waits: not before this time. Nothing: as soon as a connection to its destination is free.
     pub next: Option<Timestamp>,
     /// Why the last attempt failed.
-    pub reason: Option<Reason>,
+    pub reason: Option<FailureReason>,
     /// Where no hop of its destination could be used, with whichever message: until when it is left alone.
-    pub destination_down: Option<Down>,
+    pub destination_down: Option<DestinationBackoff>,
     /// The pause of mail like this, which the destination refuses while it may take other mail.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub part_down: Option<PartDown>,
+    pub part_down: Option<PartBackoff>,
     /// NOTIFY, where it was given; not in lists.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub notify: Option<Notify>,
@@ -119,32 +119,32 @@ pub struct Recipient {
     pub orcpt: Option<String>,
     /// The failures that are kept, oldest first; not in lists.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub history: Option<Vec<Reason>>,
+    pub history: Option<Vec<FailureReason>>,
 }
 
 /// A destination that is left alone.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Down {
+pub struct DestinationBackoff {
     /// Until then.
     pub until: Timestamp,
     /// Why.
-    pub reason: Reason,
+    pub reason: FailureReason,
 }
 
 /// A part of a destination's mail that is left alone.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct PartDown {
+pub struct PartBackoff {
     /// The mail that waits, in words.
     pub part: String,
     /// Until then.
     pub until: Timestamp,
     /// Why.
-    pub reason: Reason,
+    pub reason: FailureReason,
 }
 
 /// Why an attempt failed.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Reason {
+pub struct FailureReason {
     /// When.
     pub at: Timestamp,
     /// Its enhanced status, `4.7.5` and the like.
@@ -159,23 +159,23 @@ pub struct Reason {
 
 /// `POST /v1/queue/orders`: what is to be done, and with which messages.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Orders {
+pub struct OrderRequest {
     /// What.
     pub order: Order,
     /// With which; [`PAGE_MAX`] at most.
     pub ids: Vec<QueueId>,
 }
 
-/// The answer to [`Orders`].
+/// The answer to [`OrderRequest`].
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Answers {
+pub struct OrderResponse {
     /// One for each message.
-    pub answers: Vec<Answer>,
+    pub answers: Vec<OrderResult>,
 }
 
 /// What became of an order for one message.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Answer {
+pub struct OrderResult {
     /// Which.
     pub id: QueueId,
     /// Whether it was carried out.
@@ -185,13 +185,13 @@ pub struct Answer {
     pub error: Option<String>,
     /// What happened to the message between the list and the order, where that is why not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub meanwhile: Option<Meanwhile>,
+    pub meanwhile: Option<OvertakenBy>,
 }
 
 /// The changes that can overtake an order on its way to a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Meanwhile {
+pub enum OvertakenBy {
     /// It has left the queue: it was delivered, given up or removed.
     Gone,
     /// It is being tried, or another order is under way.
@@ -212,7 +212,7 @@ pub struct HistoryPage {
 #[serde(tag = "kind", rename_all = "lowercase")]
 pub enum HistoryItem {
     /// An alarm that is on; on the first page.
-    Alarm(AlarmOn),
+    Alarm(ActiveAlarm),
     /// A host of a domain.
     Host(RememberedHost),
     /// A domain that an operator had forgotten; on the first page.
@@ -221,7 +221,7 @@ pub enum HistoryItem {
 
 /// Many unrelated domains suffer the same.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct AlarmOn {
+pub struct ActiveAlarm {
     /// `tls_lost` or `new_issuer`.
     pub what: String,
     /// The issuer, where it is about one.
@@ -276,7 +276,7 @@ pub struct ForgottenDomain {
 
 /// `POST /v1/history/forget`: which domain, and why. The answer is a [`ForgottenDomain`].
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Forget {
+pub struct ForgetRequest {
     /// Which.
     pub domain: String,
     /// Why: from 1 to [`REASON_MAX`] characters.
@@ -286,7 +286,7 @@ pub struct Forget {
 /// `POST /v1/dnssec/forget`: an order to forget that DNSSEC validation has worked. The answer is a
 /// [`ForgottenDnssec`].
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct ForgetDnssec {
+pub struct ForgetDnssecRequest {
     /// The reason: from 1 to [`REASON_MAX`] characters.
     pub reason: String,
 }
@@ -317,16 +317,16 @@ pub struct HeldClient {
     pub times: u64,
 }
 
-/// `POST /v1/clients/release`: who may go on at once. The answer is [`Released`].
+/// `POST /v1/clients/release`: who may go on at once. The answer is [`ReleaseResponse`].
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Release {
+pub struct ReleaseRequest {
     /// An address or a network; everybody, where it is `null`.
     pub client: Option<String>,
 }
 
-/// The answer to [`Release`].
+/// The answer to [`ReleaseRequest`].
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Released {
+pub struct ReleaseResponse {
     /// The clients that were released.
     pub released: Vec<HeldClient>,
 }
@@ -365,7 +365,7 @@ pub struct KnownHello {
 
 /// `GET /v1/config`: the configuration in force.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct InForce {
+pub struct RunningConfigText {
     /// The file it was read from; relative paths in it start from its folder.
     pub file: PathBuf,
     /// The SHA-256 of the text, in hexadecimal.

@@ -15,7 +15,7 @@ use crate::spool::SqliteSpool;
 
 /// How much there is to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Standing {
+pub struct Liveness {
     /// Deliveries that wait for their time: one for each message and recipient domain.
     pub waiting: usize,
     /// Deliveries under way.
@@ -26,7 +26,7 @@ pub struct Standing {
 
 /// Which part gave no sign of life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Silent {
+pub enum Unresponsive {
     /// The scheduler's loop does not turn.
     #[error("the scheduler gives no sign of life")]
     Scheduler,
@@ -37,13 +37,13 @@ pub enum Silent {
 
 /// A hand on the daemon's pulse.
 #[derive(Debug, Clone)]
-pub struct Pulse {
+pub struct LivenessProbe {
     scheduler: scheduler::Pulse,
     spool: Arc<SqliteSpool>,
     refused: Arc<AtomicU64>,
 }
 
-impl Pulse {
+impl LivenessProbe {
     pub(super) fn new(scheduler: scheduler::Pulse, spool: Arc<SqliteSpool>, refused: Arc<AtomicU64>) -> Self {
         Self { scheduler, spool, refused }
     }
@@ -52,18 +52,18 @@ impl Pulse {
     ///
     /// # Errors
     /// The part that gave none.
-    pub async fn feel(&self, patience: Duration) -> Result<Standing, Silent> {
+    pub async fn feel(&self, patience: Duration) -> Result<Liveness, Unresponsive> {
         let (scheduler, spool) =
             tokio::join!(timeout(patience, self.scheduler.feel()), timeout(patience, self.spool.ping()));
-        let Ok(Some(work)) = scheduler else { return Err(Silent::Scheduler) };
-        let Ok(Ok(())) = spool else { return Err(Silent::Spool) };
+        let Ok(Some(work)) = scheduler else { return Err(Unresponsive::Scheduler) };
+        let Ok(Ok(())) = spool else { return Err(Unresponsive::Spool) };
         let refused = self.refused.load(Ordering::Relaxed);
-        Ok(Standing { waiting: work.waiting, under_way: work.under_way, refused })
+        Ok(Liveness { waiting: work.waiting, under_way: work.under_way, refused })
     }
 }
 
 /// An observer that counts the attempts that a TLS policy refused before it passes them on.
-pub(super) fn counted(observer: Observer) -> (Arc<AtomicU64>, Observer) {
+pub(super) fn count_refusals(observer: Observer) -> (Arc<AtomicU64>, Observer) {
     let refused = Arc::new(AtomicU64::new(0));
     let count = Arc::clone(&refused);
     let counting: Observer = Arc::new(move |attempt, report| {

@@ -75,7 +75,7 @@ impl Counting {
 
 /// The desk, where reports are wanted, and the way to it. Mail does not wait for counts: where they cannot be kept,
 /// there are none until the next start.
-pub(super) fn desk(config: &Config) -> (Reporter, Option<Desk>) {
+pub(super) fn open_service(config: &Config) -> (Reporter, Option<Desk>) {
     let send = &config.tlsrpt.send;
     match send.value {
         SendReports::Off => (Reporter::off(), None),

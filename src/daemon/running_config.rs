@@ -5,7 +5,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use tokio::sync::Notify;
 
-use super::Surroundings;
+use super::TestOverrides;
 use crate::config::{Config, Fault, ListenAddress, Listener, Place, default_connector, merged};
 use crate::connector::Connectors;
 use crate::discovery::Discovery;
@@ -21,11 +21,11 @@ use crate::route::Router;
 use crate::scheduler;
 use crate::tlsrpt::{Reporter, Submitter};
 
-use super::reports::Reports;
+use super::tls_reports::Reports;
 
 /// The configuration in force, as each mover has it.
 #[derive(Debug)]
-pub(super) struct InForce {
+pub(super) struct RunningConfig {
     pub(super) inbound: Arc<ArcSwap<inbound::Settings>>,
     pub(super) scheduler: Arc<ArcSwap<scheduler::Settings>>,
     pub(super) outbound: Arc<Outbound>,
@@ -34,7 +34,7 @@ pub(super) struct InForce {
     pub(super) replaced: Arc<Notify>,
     pub(super) reports: Reports,
     pub(super) monitor: Monitor,
-    pub(super) surroundings: Surroundings,
+    pub(super) test_overrides: TestOverrides,
 }
 
 /// The settings of the three movers, all made from one configuration.
@@ -58,7 +58,7 @@ impl Parts {
     }
 }
 
-impl InForce {
+impl RunningConfig {
     pub(super) fn new(
         config: &Arc<Config>,
         tls: Arc<Material>,
@@ -66,7 +66,7 @@ impl InForce {
         discovery: Discovery,
         (reporter, monitor): (Reporter, Monitor),
         submitter: Submitter,
-        surroundings: Surroundings,
+        test_overrides: TestOverrides,
     ) -> Self {
         let reports = Reports::new(submitter, &tls, dns.clone());
         let Parts { inbound, scheduler, outbound } = Parts::new(config, tls, dns, monitor.clone());
@@ -78,7 +78,7 @@ impl InForce {
             replaced: Arc::default(),
             reports,
             monitor,
-            surroundings,
+            test_overrides,
         }
     }
 
@@ -90,7 +90,7 @@ impl InForce {
         Arc::clone(&self.inbound.load().tls)
     }
 
-    /// See [`super::Running::reload`].
+    /// See [`super::RunningDaemon::reload`].
     pub(super) fn replace(&self, config: Config) -> Result<Vec<Fault>, Vec<Fault>> {
         let mut faults = needs_restart(&self.config(), &config);
         let settings = self.outbound.settings();
@@ -107,7 +107,7 @@ impl InForce {
         let config = Arc::new(config);
         self.evidence.keep(config.evidence.keep);
         self.reports.replace(submitter, &tls, dns.clone());
-        self.outbound.discovery().mta_sts().replace(web(&tls, &dns, self.surroundings));
+        self.outbound.discovery().mta_sts().replace(web(&tls, &dns, self.test_overrides));
         let Parts { inbound, scheduler, outbound } = Parts::new(&config, tls, dns, self.monitor.clone());
         self.inbound.store(Arc::new(inbound));
         self.scheduler.store(Arc::new(scheduler));
@@ -118,11 +118,11 @@ impl InForce {
 }
 
 /// What MTA-STS policies are looked for with.
-pub(super) fn web(tls: &Material, dns: &Dns, surroundings: Surroundings) -> Web {
-    Web::new(dns.clone(), Https::new(dns.clone(), tls.https().clone())).at(surroundings.policy_port, FETCH)
+pub(super) fn web(tls: &Material, dns: &Dns, test_overrides: TestOverrides) -> Web {
+    Web::new(dns.clone(), Https::new(dns.clone(), tls.https().clone())).at(test_overrides.policy_port, FETCH)
 }
 
-/// What cannot be changed while a daemon runs that has `old` in force; [`Running::reload`](super::Running::reload)
+/// What cannot be changed while a daemon runs that has `old` in force; [`RunningDaemon::reload`](super::RunningDaemon::reload)
 /// refuses it.
 #[must_use]
 pub fn needs_restart(old: &Config, new: &Config) -> Vec<Fault> {

@@ -1,4 +1,4 @@
-//! The places of a server's connections: so many at the same time, and who gives way where all are in use.
+//! The connections of a server's connections: so many at the same time, and who gives way where all are in use.
 //!
 //! A connection without a complete request costs whoever opened it nothing. It must not keep out those that ask for
 //! something, so it holds its place only as long as nobody else wants it; and so does one, where the server wants it so,
@@ -25,7 +25,7 @@ const SEARCH_PAUSE: Duration = Duration::from_secs(1);
 
 /// The limits of one server.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct PlaceLimits {
+pub(super) struct HttpLimits {
     /// The server, as the log names it.
     pub(super) server: &'static str,
     /// Connections at the same time; further ones wait in the socket's own queue.
@@ -42,7 +42,7 @@ pub(super) struct PlaceLimits {
 
 /// The progress of a connection through its request.
 #[derive(Debug, Default)]
-struct Progress {
+struct RequestProgress {
     /// The moment at which the head of its request was complete.
     asked: OnceLock<Instant>,
     /// The moment at which its answer began.
@@ -50,33 +50,33 @@ struct Progress {
 }
 
 #[derive(Debug)]
-struct Place {
+struct HttpConnection {
     since: Instant,
-    progress: Arc<Progress>,
+    progress: Arc<RequestProgress>,
     task: AbortHandle,
 }
 
 /// The connections of one server.
 #[derive(Debug)]
-pub(super) struct Places {
-    limits: PlaceLimits,
+pub(super) struct HttpConnections {
+    limits: HttpLimits,
     tasks: JoinSet<()>,
-    taken: HashMap<Id, Place>,
+    open: HashMap<Id, HttpConnection>,
 }
 
-impl Places {
-    pub(super) fn new(limits: PlaceLimits) -> Self {
-        Self { limits, tasks: JoinSet::new(), taken: HashMap::new() }
+impl HttpConnections {
+    pub(super) fn new(limits: HttpLimits) -> Self {
+        Self { limits, tasks: JoinSet::new(), open: HashMap::new() }
     }
 
     /// Waits until there is a place, if need be one that somebody else had.
-    pub(super) async fn free(&mut self) {
+    pub(super) async fn wait_for_slot(&mut self) {
         while let Some(end) = self.tasks.try_join_next_with_id() {
-            self.ended(end);
+            self.remove_ended(end);
         }
-        while self.taken.len() >= self.limits.connections && !self.evict() {
+        while self.open.len() >= self.limits.connections && !self.evict() {
             tokio::select! {
-                Some(end) = self.tasks.join_next_with_id() => self.ended(end),
+                Some(end) = self.tasks.join_next_with_id() => self.remove_ended(end),
                 () = tokio::time::sleep(SEARCH_PAUSE) => {}
             }
         }
@@ -87,14 +87,14 @@ impl Places {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let progress = Arc::<Progress>::default();
-        let task = self.tasks.spawn(converse(self.limits, stream, router, Arc::clone(&progress)));
-        self.taken.insert(task.id(), Place { since: Instant::now(), progress, task });
+        let progress = Arc::<RequestProgress>::default();
+        let task = self.tasks.spawn(serve_connection(self.limits, stream, router, Arc::clone(&progress)));
+        self.open.insert(task.id(), HttpConnection { since: Instant::now(), progress, task });
     }
 
     /// Waits for the requests under way, for so long at most.
     pub(super) async fn finish(mut self, time: Duration) {
-        for place in self.taken.values().filter(|place| place.progress.asked.get().is_none()) {
+        for place in self.open.values().filter(|place| place.progress.asked.get().is_none()) {
             place.task.abort();
         }
         let finished = async { while self.tasks.join_next().await.is_some() {} };
@@ -104,27 +104,27 @@ impl Places {
 
     /// Closes the oldest connection without a complete request; else the one that reads its answer the longest.
     fn evict(&mut self) -> bool {
-        let waiting = |place: &Place| place.progress.asked.get().is_none();
-        let oldest = self.taken.iter().filter(|(_, place)| waiting(place)).min_by_key(|(_, place)| place.since);
+        let waiting = |place: &HttpConnection| place.progress.asked.get().is_none();
+        let oldest = self.open.iter().filter(|(_, place)| waiting(place)).min_by_key(|(_, place)| place.since);
         let slow = self.limits.reading.and_then(|reading| {
-            let answered = |place: &Place| place.progress.answered.get().copied();
-            let slow = self.taken.iter().filter(|(_, place)| answered(place).is_some_and(|at| at.elapsed() >= reading));
+            let answered = |place: &HttpConnection| place.progress.answered.get().copied();
+            let slow = self.open.iter().filter(|(_, place)| answered(place).is_some_and(|at| at.elapsed() >= reading));
             slow.min_by_key(|(_, place)| answered(place))
         });
         let Some(id) = oldest.or(slow).map(|(id, _)| *id) else { return false };
-        if let Some(place) = self.taken.remove(&id) {
+        if let Some(place) = self.open.remove(&id) {
             debug!(server = self.limits.server, "connection closed in favour of another");
             place.task.abort();
         }
         true
     }
 
-    fn ended(&mut self, end: Result<(Id, ()), JoinError>) {
+    fn remove_ended(&mut self, end: Result<(Id, ()), JoinError>) {
         let id = match &end {
             Ok((id, ())) => *id,
             Err(end) => end.id(),
         };
-        self.taken.remove(&id);
+        self.open.remove(&id);
         if let Err(panic) = end
             && panic.is_panic()
         {
@@ -133,7 +133,7 @@ impl Places {
     }
 }
 
-async fn converse<S>(limits: PlaceLimits, stream: S, router: Router, progress: Arc<Progress>)
+async fn serve_connection<S>(limits: HttpLimits, stream: S, router: Router, progress: Arc<RequestProgress>)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -170,7 +170,7 @@ mod tests {
 
     use super::*;
 
-    const LIMITS: PlaceLimits = PlaceLimits {
+    const LIMITS: HttpLimits = HttpLimits {
         server: "test",
         connections: 2,
         head: 16 << 10,
@@ -192,10 +192,10 @@ mod tests {
     }
 
     /// A connection, as soon as there is a place; with what is said on it at once.
-    async fn connect(places: &mut Places, said: &[u8]) -> DuplexStream {
+    async fn connect(connections: &mut HttpConnections, said: &[u8]) -> DuplexStream {
         let (mut client, server) = tokio::io::duplex(1024);
-        places.free().await;
-        places.serve(server, router());
+        connections.wait_for_slot().await;
+        connections.serve(server, router());
         client.write_all(said).await.expect("there is room");
         // The other side gets its turn.
         tokio::time::sleep(Duration::from_millis(50)).await;
@@ -211,23 +211,23 @@ mod tests {
 
     #[tokio::test]
     async fn half_a_request_gives_way_to_a_whole_one() {
-        let mut places = Places::new(LIMITS);
-        let mut half = connect(&mut places, b"GET / HTTP/1.1\r\n").await;
-        let mut silent = connect(&mut places, b"").await;
+        let mut connections = HttpConnections::new(LIMITS);
+        let mut half = connect(&mut connections, b"GET / HTTP/1.1\r\n").await;
+        let mut silent = connect(&mut connections, b"").await;
         let began = Instant::now();
-        let mut whole = connect(&mut places, REQUEST).await;
+        let mut whole = connect(&mut connections, REQUEST).await;
         assert!(began.elapsed() < Duration::from_secs(5), "it waited for {:?}", began.elapsed());
         assert_eq!(rest(&mut half, SOON).await.as_deref(), Some(""), "the oldest was closed");
         assert!(rest(&mut whole, SOON).await.is_some_and(|answer| answer.ends_with("hello\n")));
         assert_eq!(rest(&mut silent, A_WHILE).await, None, "one place was enough");
-        places.finish(Duration::from_secs(5)).await;
+        connections.finish(Duration::from_secs(5)).await;
     }
 
     #[tokio::test]
     async fn the_head_of_a_request_has_its_time() {
         for said in [&b""[..], b"GET / HTTP/1.1\r\nhost: "] {
-            let mut places = Places::new(PlaceLimits { head_time: A_WHILE, ..LIMITS });
-            let mut client = connect(&mut places, said).await;
+            let mut connections = HttpConnections::new(HttpLimits { head_time: A_WHILE, ..LIMITS });
+            let mut client = connect(&mut connections, said).await;
             assert!(rest(&mut client, SOON).await.is_some_and(|rest| !rest.contains("hello")));
         }
     }
@@ -236,18 +236,18 @@ mod tests {
     async fn a_request_under_way_is_waited_for_and_a_slow_reader_is_not() {
         let never = b"GET /never HTTP/1.1\r\nhost: a\r\n\r\n";
         let long = b"GET /long HTTP/1.1\r\nhost: a\r\n\r\n";
-        let mut places = Places::new(LIMITS);
-        let (mut working, _reading) = (connect(&mut places, never).await, connect(&mut places, long).await);
+        let mut connections = HttpConnections::new(LIMITS);
+        let (mut working, _reading) = (connect(&mut connections, never).await, connect(&mut connections, long).await);
         let began = Instant::now();
-        let mut third = connect(&mut places, REQUEST).await;
+        let mut third = connect(&mut connections, REQUEST).await;
         let waited = began.elapsed();
         assert!((Duration::from_millis(400)..Duration::from_secs(5)).contains(&waited), "it waited for {waited:?}");
         assert!(rest(&mut third, SOON).await.is_some_and(|answer| answer.ends_with("hello\n")));
         assert_eq!(rest(&mut working, A_WHILE).await, None, "its answer is still worked on");
         // Where nobody has to give way, one more waits for an end.
-        let mut places = Places::new(PlaceLimits { reading: None, ..LIMITS });
-        let _open = (connect(&mut places, never).await, connect(&mut places, long).await);
-        let waited = timeout(Duration::from_secs(2), places.free()).await;
+        let mut connections = HttpConnections::new(HttpLimits { reading: None, ..LIMITS });
+        let _open = (connect(&mut connections, never).await, connect(&mut connections, long).await);
+        let waited = timeout(Duration::from_secs(2), connections.wait_for_slot()).await;
         assert!(waited.is_err(), "both were under way");
     }
 }

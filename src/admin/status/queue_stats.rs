@@ -25,19 +25,19 @@ const DOMAINS_MAX: usize = 20_000;
 
 /// What the spool holds.
 #[derive(Debug, Clone)]
-pub(super) struct Survey {
+pub(super) struct QueueStats {
     pub(super) at: Timestamp,
     pub(super) messages: u64,
     pub(super) octets: u64,
     pub(super) oldest: Option<Timestamp>,
-    pub(super) domains: HashMap<Host, Load>,
+    pub(super) domains: HashMap<Host, DomainStats>,
     /// Of domains that are not told apart.
-    pub(super) others: Load,
+    pub(super) others: DomainStats,
 }
 
 /// What waits for one domain.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Load {
+pub(super) struct DomainStats {
     pub(super) waiting: u64,
     pub(super) held: u64,
     pub(super) oldest: Option<Timestamp>,
@@ -49,70 +49,70 @@ pub(super) struct Load {
 
 /// Counts, and remembers the last count.
 #[derive(Debug, Default)]
-pub(in crate::admin) struct Surveyor(Mutex<Option<Counted>>);
+pub(in crate::admin) struct QueueCounter(Mutex<Option<CachedStats>>);
 
 #[derive(Debug)]
-struct Counted {
-    survey: Arc<Survey>,
+struct CachedStats {
+    stats: Arc<QueueStats>,
     good_until: Instant,
 }
 
-impl Surveyor {
+impl QueueCounter {
     /// The queue as it is now, or was when it was counted a while ago.
     ///
     /// # Errors
     /// Whatever keeps the spool from being read.
-    pub(super) async fn survey(&self, spool: &dyn Spool) -> Result<Arc<Survey>, SpoolError> {
+    pub(super) async fn stats(&self, spool: &dyn Spool) -> Result<Arc<QueueStats>, SpoolError> {
         let mut last = self.0.lock().await;
         let began = Instant::now();
         if let Some(counted) = last.as_ref().filter(|counted| began < counted.good_until) {
-            return Ok(Arc::clone(&counted.survey));
+            return Ok(Arc::clone(&counted.stats));
         }
-        let mut survey = Survey::new(Timestamp::now());
+        let mut stats = QueueStats::new(Timestamp::now());
         let mut after = None;
         loop {
             let page = spool.scan(after, PAGE).await?;
             let Some(end) = page.last() else { break };
             after = Some(end.id);
             for stored in &page {
-                survey.enter(stored);
+                stats.add(stored);
             }
         }
-        let survey = Arc::new(survey);
+        let stats = Arc::new(stats);
         let good_until = Instant::now() + GOOD_FOR.max(began.elapsed() * SHARE);
-        *last = Some(Counted { survey: Arc::clone(&survey), good_until });
-        Ok(survey)
+        *last = Some(CachedStats { stats: Arc::clone(&stats), good_until });
+        Ok(stats)
     }
 }
 
-impl Survey {
+impl QueueStats {
     fn new(at: Timestamp) -> Self {
-        Self { at, messages: 0, octets: 0, oldest: None, domains: HashMap::new(), others: Load::default() }
+        Self { at, messages: 0, octets: 0, oldest: None, domains: HashMap::new(), others: DomainStats::default() }
     }
 
-    fn enter(&mut self, stored: &StoredMessage) {
+    fn add(&mut self, stored: &StoredMessage) {
         self.messages += 1;
         self.octets += stored.size;
-        lower(&mut self.oldest, stored.accepted);
+        keep_earlier(&mut self.oldest, stored.accepted);
         for recipient in stored.envelope.recipients.iter().filter(|recipient| recipient.state.is_open()) {
             let host = recipient.mailbox.host();
             let is_full = self.domains.len() >= DOMAINS_MAX && !self.domains.contains_key(host);
-            let load = if is_full { &mut self.others } else { self.domains.entry(host.clone()).or_default() };
-            load.enter(&recipient.state, stored.accepted);
+            let domain = if is_full { &mut self.others } else { self.domains.entry(host.clone()).or_default() };
+            domain.add(&recipient.state, stored.accepted);
         }
     }
 
-    pub(super) fn loads(&self) -> impl Iterator<Item = &Load> {
+    pub(super) fn domain_stats(&self) -> impl Iterator<Item = &DomainStats> {
         self.domains.values().chain(std::iter::once(&self.others))
     }
 }
 
-impl Load {
-    fn enter(&mut self, state: &RecipientState, accepted: Timestamp) {
+impl DomainStats {
+    fn add(&mut self, state: &RecipientState, accepted: Timestamp) {
         let history = match state {
             RecipientState::Pending { next, history, .. } => {
                 self.waiting += 1;
-                lower(&mut self.next, next.unwrap_or(accepted));
+                keep_earlier(&mut self.next, next.unwrap_or(accepted));
                 history
             }
             RecipientState::Held { history, .. } => {
@@ -121,7 +121,7 @@ impl Load {
             }
             RecipientState::Delivered | RecipientState::Failed => return,
         };
-        lower(&mut self.oldest, accepted);
+        keep_earlier(&mut self.oldest, accepted);
         let last = history.last().filter(|last| self.trouble.as_ref().is_none_or(|known| known.at < last.at));
         if let Some(last) = last {
             self.trouble = Some(last.clone());
@@ -130,6 +130,6 @@ impl Load {
 }
 
 /// Keeps the earlier of two moments.
-fn lower(kept: &mut Option<Timestamp>, other: Timestamp) {
+fn keep_earlier(kept: &mut Option<Timestamp>, other: Timestamp) {
     *kept = Some(kept.map_or(other, |kept| kept.min(other)));
 }

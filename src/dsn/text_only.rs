@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 
-use super::{Report, boundary, header, report_envelope};
+use super::{ReportMessage, boundary, header, report_envelope};
 use crate::address::Domain;
 use crate::envelope::{Envelope, QueueId, ReportForm};
 
@@ -12,7 +12,7 @@ const NOTE: &str = "\r\nYour mail server did not accept the full report, so this
 
 /// A report of ours that was refused.
 #[derive(Debug, Clone, Copy)]
-pub struct Refused<'a> {
+pub struct RejectedReport<'a> {
     /// Its name in the queue.
     pub id: QueueId,
     /// Its envelope.
@@ -32,8 +32,13 @@ pub(super) fn part_for_people(id: QueueId, content: &[u8]) -> Option<&str> {
 /// Writes the part for people of a report as a report of its own; `report` is the id of that. `None` where the
 /// content is no report as [`super::write`] makes them.
 #[must_use]
-pub fn plain(refused: &Refused<'_>, hostname: &Domain, now: Timestamp, report: QueueId) -> Option<Report> {
-    let Refused { id, envelope, content } = *refused;
+pub fn write_text_only(
+    refused: &RejectedReport<'_>,
+    hostname: &Domain,
+    now: Timestamp,
+    report: QueueId,
+) -> Option<ReportMessage> {
+    let RejectedReport { id, envelope, content } = *refused;
     let to = &envelope.recipients.first()?.mailbox;
     let (kind, text) = part_for_people(id, content)?.split_once("\r\n\r\n")?;
     let start = memchr::memmem::find(content, b"\r\nSubject: ")? + "\r\nSubject: ".len();
@@ -42,5 +47,5 @@ pub fn plain(refused: &Refused<'_>, hostname: &Domain, now: Timestamp, report: Q
     let content = format!("{}{kind}\r\n\r\n{text}{NOTE}", header(hostname, now, to, subject, report)).into_bytes();
     let eight_bit = !content.is_ascii();
     let envelope = report_envelope(to, envelope.tls, eight_bit, ReportForm::Plain);
-    Some(Report { content, envelope })
+    Some(ReportMessage { content, envelope })
 }

@@ -5,12 +5,12 @@ use jiff::Timestamp;
 use jiff::civil::Date;
 use serde::{Deserialize, Serialize};
 
-use super::{AlarmOn, HeldClient, Reason};
+use super::{ActiveAlarm, FailureReason, HeldClient};
 use crate::monitor::coverage::Day;
 
 /// How things stand.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Status {
+pub struct RelayStatus {
     /// The version of Gatepost.
     pub version: String,
     /// Our own name.
@@ -20,42 +20,42 @@ pub struct Status {
     /// When this was put together.
     pub at: Timestamp,
     /// The queue.
-    pub queue: Queue,
+    pub queue: QueueStatus,
     /// The shares of the delivery attempts; nothing before the first delivery.
     #[serde(default)]
-    pub attempts: Vec<Attempts>,
+    pub attempts: Vec<AttemptsStatus>,
     /// The reports to senders and to the postmaster.
     #[serde(default)]
-    pub reports: Reports,
+    pub reports: ReportsStatus,
     /// Destinations in trouble, those with the most mail first.
-    pub troubles: Vec<Destination>,
+    pub troubles: Vec<FailingDestination>,
     /// The number of those that are left out.
     pub more_troubles: usize,
     /// The connectors in the order of the configuration, the built-in default last.
-    pub connectors: Vec<Connector>,
+    pub connectors: Vec<ConnectorStatus>,
     /// The number of those that are left out.
     pub more_connectors: usize,
     /// Our own certificates, and those of partners that connectors hold to their policy; what ends first
     /// comes first.
-    pub certificates: Vec<Certificate>,
+    pub certificates: Vec<CertificateStatus>,
     /// The number of those that are left out.
     pub more_certificates: usize,
     /// Exceptions in force.
-    pub exceptions: Vec<Exception>,
+    pub exceptions: Vec<ExceptionStatus>,
     /// The last refusals since the start, newest first.
-    pub refusals: Vec<Refusal>,
+    pub refusals: Vec<RecentRefusal>,
     /// Hosts that show less TLS than before, since the start, newest first.
-    pub downgrades: Vec<Downgrade>,
+    pub downgrades: Vec<RecentDowngrade>,
     /// Alarms that are on.
-    pub alarms: Vec<AlarmOn>,
+    pub alarms: Vec<ActiveAlarm>,
     /// Sessions with clients, and who is held back by a limit.
     #[serde(default)]
-    pub clients: Clients,
+    pub clients: ClientsStatus,
 }
 
 /// Sessions with clients.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
-pub struct Clients {
+pub struct ClientsStatus {
     /// Sessions.
     pub sessions: usize,
     /// `[limits] connections`.
@@ -69,7 +69,7 @@ pub struct Clients {
     pub transaction_memory: u64,
     /// Listeners on which seats are scarce.
     pub short: Vec<String>,
-    /// Clients and networks that were held back in the last hour, the last first.
+    /// ClientsStatus and networks that were held back in the last hour, the last first.
     pub held: Vec<HeldClient>,
     /// The number of those that are left out.
     pub more_held: usize,
@@ -77,7 +77,7 @@ pub struct Clients {
 
 /// The queue.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
-pub struct Queue {
+pub struct QueueStatus {
     /// Messages.
     pub messages: u64,
     /// Octets of their contents.
@@ -94,14 +94,14 @@ pub struct Queue {
 
 /// The reports to senders and to the postmaster since the start.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Reports {
+pub struct ReportsStatus {
     /// Messages whose report to the sender waits, for other recipients' reports or for the rate.
     pub waiting: u64,
     /// Failed messages without a sender that wait for the postmaster's next digest.
     pub for_digest: u64,
-    /// Reports that were made.
+    /// ReportsStatus that were made.
     pub stored: u64,
-    /// Reports that had to wait for the rate.
+    /// ReportsStatus that had to wait for the rate.
     pub delayed: u64,
     /// Recipients whose report went into that of another recipient.
     pub merged: u64,
@@ -111,12 +111,12 @@ pub struct Reports {
 
 /// One share of the delivery attempts.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Attempts {
+pub struct AttemptsStatus {
     /// `named` for destinations that connectors name, `mx` for those that only their MX records do.
     pub share: String,
-    /// Attempts that may be under way.
+    /// AttemptsStatus that may be under way.
     pub most: u32,
-    /// Attempts under way.
+    /// AttemptsStatus under way.
     pub running: u32,
     /// Of these, those that have run for long.
     pub slow: u32,
@@ -126,7 +126,7 @@ pub struct Attempts {
     pub full_seconds: Option<u64>,
 }
 
-impl Attempts {
+impl AttemptsStatus {
     /// Seconds after which it is worth a word that all attempts are in use: a burst of mail does that for a moment.
     pub const FULL: u64 = 60;
 
@@ -145,7 +145,7 @@ impl Attempts {
 
 /// A recipient domain with mail that waits after a failed attempt.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Destination {
+pub struct FailingDestination {
     /// Which.
     pub domain: String,
     /// The connector that speaks for it.
@@ -157,14 +157,14 @@ pub struct Destination {
     /// When the oldest of their messages was accepted.
     pub oldest: Timestamp,
     /// Why the last attempt failed.
-    pub reason: Reason,
+    pub reason: FailureReason,
     /// When it is tried again; nothing where that is now, or where all is held.
     pub next: Option<Timestamp>,
 }
 
 /// A connector.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Connector {
+pub struct ConnectorStatus {
     /// Its name.
     pub name: String,
     /// What it demands of next hops now, in words.
@@ -180,7 +180,7 @@ pub struct Connector {
 /// Whose a certificate is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Owner {
+pub enum CertificateOwner {
     /// Ours.
     Own,
     /// A partner's.
@@ -189,9 +189,9 @@ pub enum Owner {
 
 /// A certificate.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Certificate {
+pub struct CertificateStatus {
     /// Whose.
-    pub owner: Owner,
+    pub owner: CertificateOwner,
     /// The file of our own, or the partner's host.
     pub place: String,
     /// The partner's connector.
@@ -210,7 +210,7 @@ pub struct Certificate {
 
 /// An exception in force.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Exception {
+pub struct ExceptionStatus {
     /// Of which connector.
     pub connector: String,
     /// What is demanded instead.
@@ -223,7 +223,7 @@ pub struct Exception {
 
 /// A refusal.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Refusal {
+pub struct RecentRefusal {
     /// When, the last time.
     pub at: Timestamp,
     /// `inbound` or `outbound`.
@@ -240,7 +240,7 @@ pub struct Refusal {
 
 /// A host that shows less TLS than before.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Downgrade {
+pub struct RecentDowngrade {
     /// When, the last time.
     pub at: Timestamp,
     /// The connector that let it through.
