@@ -5,7 +5,8 @@ use std::sync::LazyLock;
 use gatepost::address::{Domain, Mailbox, ReversePath};
 use gatepost::envelope::{Envelope, Notify, Recipient, Ret};
 use gatepost::smtp::client::{
-    TransactionEnd, Extensions, Mail, Opening, OpeningStep, RequireTlsUse, RecipientStatus, StarttlsUse, TransactionStep, Transaction, ProtocolViolation,
+    Extensions, Mail, Opening, OpeningStep, ProtocolViolation, RecipientStatus, RequireTlsUse, StarttlsUse,
+    Transaction, TransactionEnd, TransactionStep,
 };
 use gatepost::smtp::command::Command;
 use gatepost::smtp::reply::Severity;
@@ -41,7 +42,8 @@ pub(crate) fn run(input: &[u8]) {
     let hostname = Domain::parse("relay.example.com").expect("a domain");
     let starttls = if kind & 1 == 0 { StarttlsUse::IfOffered } else { StarttlsUse::Never };
     let envelope = &ENVELOPES[usize::from(kind >> 1 & 1)];
-    let promise = [RequireTlsUse::Never, RequireTlsUse::IfOffered, RequireTlsUse::Always, RequireTlsUse::Never][usize::from(kind >> 2 & 3)];
+    let promise = [RequireTlsUse::Never, RequireTlsUse::IfOffered, RequireTlsUse::Always, RequireTlsUse::Never]
+        [usize::from(kind >> 2 & 3)];
     let mut peer = Peer { pieces: cuts.polite(wire).into_iter(), buffer: Vec::new() };
     let Some(extensions) = open(&mut peer, &hostname, starttls) else { return };
     let all: Vec<usize> = (0..envelope.recipients.len()).collect();
@@ -140,7 +142,9 @@ fn transact(peer: &mut Peer<'_>, mail: Mail<'_>, extensions: Extensions) {
             assert!(is_sent && reply.severity() == Severity::Success, "delivered, with {reply}");
             assert!(results.recipients.contains(&RecipientStatus::Accepted), "delivered to nobody");
         }
-        TransactionEnd::Rejected { reply, .. } => assert!(reply.to_string().len() <= SHOWN_MAX, "a long answer is kept"),
+        TransactionEnd::Rejected { reply, .. } => {
+            assert!(reply.to_string().len() <= SHOWN_MAX, "a long answer is kept")
+        }
         TransactionEnd::Unfinished => assert!(!results.reusable, "a session is reused in the middle of a transaction"),
         TransactionEnd::Closing { .. } => assert!(!results.reusable, "a session is reused behind a 421"),
         TransactionEnd::NoRecipient => {}

@@ -1,7 +1,7 @@
 //! What follows DATA: the octets in pieces give what they give in one, and what a simpler reading of them gives.
 
 use gatepost::envelope::TlsRequirement;
-use gatepost::smtp::data::{HeaderCompleter, ContentFault, Decoded, Decoder, ContentFacts, Inspector, Stuffer};
+use gatepost::smtp::data::{ContentFacts, ContentFault, Decoded, Decoder, HeaderCompleter, Inspector, Stuffer};
 
 use crate::cuts::Cuts;
 

@@ -4,7 +4,7 @@ use gatepost::address::{AddressError, Domain, ForwardPath, Mailbox, ReversePath}
 use gatepost::envelope::{Envelope, QueueId};
 use gatepost::smtp::command::{LINE_MAX, RcptTo};
 use gatepost::smtp::reply::{Reply, Severity, Status};
-use gatepost::smtp::server::{Channel, Durable, XClientRights, Profile, Server, ServerStep};
+use gatepost::smtp::server::{Channel, Durable, Profile, Server, ServerStep, XClientRights};
 
 use crate::cuts::Cuts;
 use crate::{envelope, talk};
