@@ -6,7 +6,7 @@
 mod exceptions;
 mod liveness;
 mod metrics;
-mod running_config;
+mod reload;
 mod sockets;
 mod tls_reports;
 
@@ -34,8 +34,8 @@ use crate::spool::{self, SpoolError, SqliteSpool};
 use crate::tlsrpt::{Desk, Reporter, Submitter};
 use exceptions::AnnouncedExpiries;
 pub use liveness::{Liveness, LivenessProbe, Unresponsive};
-use running_config::RunningConfig;
-pub use running_config::needs_restart;
+use reload::InForce;
+pub use reload::needs_restart;
 use sockets::Bound;
 pub use sockets::SystemdSockets;
 
@@ -112,7 +112,7 @@ pub struct RunningDaemon {
     pub addresses: Vec<(String, SocketAddr)>,
     /// Where status and metrics are shown, unless nowhere.
     pub http: Option<SocketAddr>,
-    running_config: Arc<RunningConfig>,
+    in_force: Arc<InForce>,
     pulse: LivenessProbe,
     reporter: Reporter,
     stop: CancellationToken,
@@ -128,7 +128,7 @@ impl RunningDaemon {
     /// Every fault of what the configuration names, and everything that only a restart can change; the
     /// old configuration then stays in force, whole.
     pub fn reload(&self, config: Config) -> Result<Vec<Fault>, Vec<Fault>> {
-        self.running_config.replace(config)
+        self.in_force.replace(config)
     }
 
     /// A hand on its pulse.
@@ -215,7 +215,7 @@ pub async fn start_with(
     let history_error = |error| StartError::History { place: config.spool.place.clone(), error };
     let history = History::open(&config.spool.value, jiff::Timestamp::now()).map_err(history_error)?;
     let policies_error = |error| StartError::Policies { place: config.spool.place.clone(), error };
-    let web = running_config::web(&tls, &dns, test_overrides);
+    let web = reload::web(&tls, &dns, test_overrides);
     let policies = MtaSts::open(&config.spool.value, web).map_err(policies_error)?;
     let discovery = Discovery::new(policies, history);
     let sockets = sockets::bind(&config, passed).await.map_err(StartError::Now)?;
@@ -228,18 +228,18 @@ pub async fn start_with(
     let http = http_server.as_ref().and_then(HttpServer::address);
     let config = Arc::new(config);
     let watched = (reporter.clone(), monitor);
-    let running_config = RunningConfig::new(&config, tls, dns.clone(), discovery, watched, submitter, test_overrides);
-    let running_config = Arc::new(RunningConfig { evidence, ..running_config });
+    let in_force = InForce::new(&config, tls, dns.clone(), discovery, watched, submitter, test_overrides);
+    let in_force = Arc::new(InForce { evidence, ..in_force });
     // A resolver that cannot do what is expected of it is told of now, not when the first mail comes.
     tokio::spawn(async move { dns.probe_dnssec().await });
     let stop = CancellationToken::new();
     let (refused, observer) = liveness::count_refusals(observer);
-    let (held, kept, ending) = (Arc::clone(&running_config), Arc::clone(&spool), stop.clone());
-    let services = Services { running_config: held, spool: kept, observer, stop: ending, clients: Clients::default() };
+    let (held, kept, ending) = (Arc::clone(&in_force), Arc::clone(&spool), stop.clone());
+    let services = Services { in_force: held, spool: kept, observer, stop: ending, clients: Clients::default() };
     let scheduler = services.scheduler();
     let pulse = LivenessProbe::new(scheduler.pulse(), spool, refused);
     let task = tokio::spawn(services.run(scheduler, sockets, (unix_server, http_server), desk));
-    Ok(RunningDaemon { addresses, http, running_config, pulse, reporter, stop, task })
+    Ok(RunningDaemon { addresses, http, in_force, pulse, reporter, stop, task })
 }
 
 /// Why what the configuration names cannot be loaded. Another start is worth it only where that alone may mend it.
@@ -257,7 +257,7 @@ fn evidence(config: &Config) -> Result<Evidence, StartError> {
 
 /// Everything that runs.
 struct Services {
-    running_config: Arc<RunningConfig>,
+    in_force: Arc<InForce>,
     spool: Arc<SqliteSpool>,
     observer: Observer,
     stop: CancellationToken,
@@ -275,7 +275,7 @@ impl Services {
         let (accepted, work) = mpsc::channel(ACCEPTED_MAX);
         let operator = scheduler.operator();
         let mut deliveries = tokio::spawn(scheduler.run(work, self.stop.clone()));
-        let counting = self.running_config.reports.start(desk, &self.spool, &accepted, &self.stop);
+        let counting = self.in_force.reports.start(desk, &self.spool, &accepted, &self.stop);
         let mut listeners = self.listen(sockets, accepted);
         let admin = self.admin(operator);
         if let Some(unix_server) = unix_server {
@@ -290,17 +290,17 @@ impl Services {
             biased;
             () = self.stop.cancelled() => Ok(()),
             () = self.spool.closed() => Err(RunError::SpoolClosed),
-            () = self.running_config.evidence.closed() => Err(RunError::EvidenceClosed),
+            () = self.in_force.evidence.closed() => Err(RunError::EvidenceClosed),
             death = &mut deliveries => Err(scheduler_end(death)),
             Some(Err(death)) = listeners.join_next() => Err(RunError::Died(death.to_string())),
             Some(Err(death)) = periodic_tasks.join_next() => Err(RunError::Died(death.to_string())),
         };
         periodic_tasks.abort_all();
         self.stop.cancel();
-        self.running_config.evidence.hurry();
-        self.running_config.outbound.close();
+        self.in_force.evidence.hurry();
+        self.in_force.outbound.close();
         // Sessions and deliveries end side by side: what is still accepted waits in the spool.
-        let drain = self.running_config.config().timeouts.drain;
+        let drain = self.in_force.config().timeouts.drain;
         let sessions = tokio::time::timeout(drain, async { while listeners.join_next().await.is_some() {} });
         let deliveries = async {
             if !deliveries.is_finished() {
@@ -314,24 +314,24 @@ impl Services {
         drop(listeners);
         // The last sessions are over: what was seen of them is counted before the end.
         counting.end().await;
-        metrics::save(&self.running_config).await;
+        metrics::save(&self.in_force).await;
         // The spool's lock keeps others from the folder: it goes last.
-        self.running_config.evidence.close().await;
-        self.running_config.outbound.discovery().history().close().await;
+        self.in_force.evidence.close().await;
+        self.in_force.outbound.discovery().history().close().await;
         let closed = self.spool.close().await;
         end.and(closed.map_err(RunError::Spool))
     }
 
     fn scheduler(&self) -> Scheduler {
-        let RunningConfig { outbound, scheduler, replaced, evidence, .. } = &*self.running_config;
+        let InForce { outbound, scheduler, replaced, evidence, .. } = &*self.in_force;
         let (outbound, settings) = (Arc::clone(outbound), Arc::clone(scheduler));
-        let observer = metrics::observer(self.running_config.monitor.clone(), Arc::clone(&self.observer));
+        let observer = metrics::observer(self.in_force.monitor.clone(), Arc::clone(&self.observer));
         let replaced = Arc::clone(replaced);
         Scheduler::new(Arc::clone(&self.spool) as _, evidence.clone(), outbound, settings, observer, replaced)
     }
 
     fn admin(&self, operator: Operator) -> admin::AdminState {
-        let RunningConfig { outbound, inbound, monitor, .. } = &*self.running_config;
+        let InForce { outbound, inbound, monitor, .. } = &*self.in_force;
         let (spool, settings) = (Arc::clone(&self.spool) as _, Arc::clone(inbound));
         let (dns, since) = (outbound.settings().router().dns().clone(), jiff::Timestamp::now());
         let known = (outbound.discovery(), outbound.hellos());
@@ -343,17 +343,17 @@ impl Services {
     /// grow old in silence.
     fn periodic_tasks(&self) -> JoinSet<()> {
         let mut periodic_tasks = JoinSet::new();
-        periodic_tasks.spawn(watch(Arc::clone(&self.running_config)));
-        periodic_tasks.spawn(metrics::round(Arc::clone(&self.running_config), self.clients.clone()));
-        let policies = self.running_config.outbound.discovery().mta_sts().clone();
+        periodic_tasks.spawn(watch(Arc::clone(&self.in_force)));
+        periodic_tasks.spawn(metrics::round(Arc::clone(&self.in_force), self.clients.clone()));
+        let policies = self.in_force.outbound.discovery().mta_sts().clone();
         periodic_tasks.spawn(async move { policies.keep_fresh().await });
         periodic_tasks
     }
 
     fn listen(&self, sockets: Bound, accepted: mpsc::Sender<crate::spool::Entry>) -> JoinSet<()> {
-        let settings = Arc::clone(&self.running_config.inbound);
+        let settings = Arc::clone(&self.in_force.inbound);
         let inbound = Inbound::new(settings, Arc::clone(&self.spool) as _, accepted);
-        let inbound = inbound.monitored(self.running_config.monitor.clone()).with_clients(self.clients.clone());
+        let inbound = inbound.monitored(self.in_force.monitor.clone()).with_clients(self.clients.clone());
         let inbound = Arc::new(inbound);
         let mut listeners = JoinSet::new();
         for (name, sockets) in sockets {
@@ -373,12 +373,12 @@ fn scheduler_end(death: Result<Result<(), SpoolError>, tokio::task::JoinError>) 
 
 /// Takes up renewed certificates, as ACME clients leave them, without a restart; and says when a connector's
 /// exception has ended.
-async fn watch(running_config: Arc<RunningConfig>) {
+async fn watch(in_force: Arc<InForce>) {
     let mut ended = AnnouncedExpiries::default();
     loop {
-        ended.tell(&running_config.config().connectors, jiff::Timestamp::now());
+        ended.tell(&in_force.config().connectors, jiff::Timestamp::now());
         tokio::time::sleep(WATCH).await;
-        let tls = running_config.tls();
+        let tls = in_force.tls();
         let result = match tokio::task::spawn_blocking(move || tls.refresh()).await {
             Ok(result) => result,
             Err(error) => {

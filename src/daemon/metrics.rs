@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use super::running_config::RunningConfig;
+use super::reload::InForce;
 use crate::config::{Config, TlsDemand};
 use crate::failure::RecipientOutcome;
 use crate::inbound::Clients;
@@ -46,31 +46,27 @@ fn count(monitor: &Monitor, attempt: &Attempt, report: &Report) {
 }
 
 /// Once a minute: sums up repeated log lines, looks at certificates, and keeps what is watched.
-pub(super) async fn round(running_config: Arc<RunningConfig>, clients: Clients) {
+pub(super) async fn round(in_force: Arc<InForce>, clients: Clients) {
     loop {
-        look(&running_config);
-        save(&running_config).await;
+        look(&in_force);
+        save(&in_force).await;
         tokio::time::sleep(ROUND).await;
-        running_config.monitor.tell_repeats();
+        in_force.monitor.tell_repeats();
         clients.announce_releases();
     }
 }
 
-fn look(running_config: &RunningConfig) {
-    let own = running_config.tls().identities().into_iter();
+fn look(in_force: &InForce) {
+    let own = in_force.tls().identities().into_iter();
     let own: Vec<Own> = own.map(|own| Own { file: own.file.display().to_string(), not_after: own.not_after }).collect();
-    let settings = running_config.inbound.load_full();
+    let settings = in_force.inbound.load_full();
     let config = &settings.config;
     let any = std::iter::once(settings.connectors.catch_all());
-    running_config.monitor.prepare(
+    in_force.monitor.prepare(
         config.listeners.iter().map(|listener| listener.name.as_str()),
         config.connectors.iter().chain(any).map(|connector| connector.name.as_str()),
     );
-    running_config.monitor.certificates().look(
-        &own,
-        |direction, name| is_forced(config, direction, name),
-        Timestamp::now(),
-    );
+    in_force.monitor.certificates().look(&own, |direction, name| is_forced(config, direction, name), Timestamp::now());
 }
 
 /// Whether a connector demands TLS: what only a domain publishes is its own affair.
@@ -85,8 +81,8 @@ fn is_forced(config: &Config, direction: Direction, name: &str) -> bool {
 }
 
 /// Keeps what is watched for the next run.
-pub(super) async fn save(running_config: &RunningConfig) {
-    let (monitor, folder) = (running_config.monitor.clone(), running_config.config().spool.value.clone());
+pub(super) async fn save(in_force: &InForce) {
+    let (monitor, folder) = (in_force.monitor.clone(), in_force.config().spool.value.clone());
     // It fails only where the runtime goes down.
     let _ = tokio::task::spawn_blocking(move || monitor.save(&folder)).await;
 }

@@ -25,7 +25,7 @@ use super::tls_reports::Reports;
 
 /// The configuration in force, as each mover has it.
 #[derive(Debug)]
-pub(super) struct RunningConfig {
+pub(super) struct InForce {
     pub(super) inbound: Arc<ArcSwap<inbound::Settings>>,
     pub(super) scheduler: Arc<ArcSwap<scheduler::Settings>>,
     pub(super) outbound: Arc<Outbound>,
@@ -58,7 +58,7 @@ impl Parts {
     }
 }
 
-impl RunningConfig {
+impl InForce {
     pub(super) fn new(
         config: &Arc<Config>,
         tls: Arc<Material>,
