@@ -73,11 +73,7 @@ pub(super) fn queue(html: &mut Html, status: &RelayStatus) {
     html.raw("</dl>");
     let reports = &status.reports;
     if reports.waiting > 0 || reports.for_digest > 0 {
-        html.element(
-            "<p class=\"meta\">ReportsStatus to senders: ",
-            &format!("{} waiting", number(reports.waiting)),
-            "; ",
-        );
+        html.element("<p class=\"meta\">Reports to senders: ", &format!("{} waiting", number(reports.waiting)), "; ");
         html.element("for the postmaster's next digest: ", &number(reports.for_digest), "</p>");
     }
     for share in &status.attempts {
@@ -128,7 +124,7 @@ pub(super) fn troubles(html: &mut Html, status: &RelayStatus) {
         }
         html.text(&waits.join(", ")).element(", since ", &span(one.oldest, status.at), "</span></div><p>");
         html.text(&one.reason.text).raw("</p><p class=\"meta\">");
-        html.element("ConnectorStatus ", &one.connector, "; ").element("status ", &one.reason.status, "; last tried ");
+        html.element("Connector ", &one.connector, "; ").element("status ", &one.reason.status, "; last tried ");
         html.time(one.reason.at);
         match one.next {
             Some(next) => html.element("; next in ", &span(status.at, next), "</p>"),
@@ -144,7 +140,7 @@ pub(super) fn downgrades(html: &mut Html, status: &RelayStatus) {
     list(html, words, &status.downgrades, |html, one| {
         html.element("<div class=\"row\"><h3>", &one.domain, "</h3><span class=\"meta\">").time(one.at);
         html.element("</span></div><p>", &one.host, " had ").text(&one.was).element(" and now has ", &one.got, "</p>");
-        html.element("<p class=\"meta\">ConnectorStatus ", &one.connector, "</p>");
+        html.element("<p class=\"meta\">Connector ", &one.connector, "</p>");
     });
     end(html, 0);
 }

@@ -51,10 +51,10 @@ fn attempts_that_are_all_in_use_for_long_are_told_at_the_top() {
 
 #[test]
 fn reports_that_wait_are_told() {
-    let line = "ReportsStatus to senders: 3 waiting; for the postmaster's next digest: 12";
+    let line = "Reports to senders: 3 waiting; for the postmaster's next digest: 12";
     let reports = ReportsStatus { waiting: 3, for_digest: 12, ..ReportsStatus::default() };
     assert!(render(&RelayStatus { reports, ..hostile() }).contains(line));
-    assert!(!render(&hostile()).contains("ReportsStatus to senders"));
+    assert!(!render(&hostile()).contains("Reports to senders"));
 }
 
 #[test]
