@@ -52,7 +52,7 @@ pub(super) async fn round(in_force: Arc<InForce>, clients: Clients) {
         save(&in_force).await;
         tokio::time::sleep(ROUND).await;
         in_force.monitor.tell_repeats();
-        clients.announce_releases();
+        clients.announce_releases(&in_force.monitor, &in_force.config());
     }
 }
 

@@ -13,8 +13,10 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
+use super::clients::{Known, Place, Refusal};
 use super::proxied::{self, Origin};
 use super::{Inbound, Settings, session};
+use crate::access;
 use crate::config::{Listener, ListenerTls};
 use crate::monitor::LogClient;
 use crate::smtp::reply::{Reply, Status};
@@ -72,16 +74,23 @@ impl Door {
                     debug!(listener = %self.name, %error, "connection lost before it was accepted");
                 }
                 Err(error) => {
-                    warn!(
-                        listener = %self.name, %error,
-                        "connections cannot be accepted for the moment; if this goes on, raise the limit on open files (LimitNOFILE) or lower [limits] connections"
-                    );
+                    self.warn_cannot_accept(&error);
                     select! {
                         () = self.stop.cancelled() => return,
                         () = tokio::time::sleep(pause) => pause = (pause * 2).min(PAUSE.1),
                     }
                 }
             }
+        }
+    }
+
+    /// Says in the log, once a minute, that no connections can be accepted.
+    fn warn_cannot_accept(&self, error: &io::Error) {
+        if self.inbound.monitor.is_news("connections cannot be accepted", &self.name, error) {
+            warn!(
+                listener = %self.name, %error,
+                "connections cannot be accepted for the moment; if this goes on, raise the limit on open files (LimitNOFILE) or lower [limits] connections"
+            );
         }
     }
 
@@ -145,18 +154,45 @@ impl Door {
     }
 
     fn admit(&self, stream: TcpStream, origin: Origin, settings: Arc<Settings>, listener: Listener) {
-        match self.inbound.clients.connect(&settings.config, &listener, origin) {
-            Ok(seat) => {
+        match self.inbound.clients.connect(&settings.config, &listener, origin, Known::Address) {
+            Ok(Place::Seat(seat)) => {
                 let (inbound, stop) = (Arc::clone(&self.inbound), self.stop.clone());
                 self.tasks.spawn(session::run(inbound, settings, listener, stream, (origin, seat), stop));
             }
-            Err(refusal) => {
-                let peer = origin.address();
-                debug!(listener = %self.name, %peer, limit = refusal.limit.key(), "connection refused, a limit is reached");
-                self.inbound.clients.note(&self.inbound.monitor, &self.name, peer.ip(), &refusal);
-                refuse(stream, Some(&listener), &refusal.reply(&settings.config.hostname));
+            Ok(Place::Waiting(wait)) => {
+                let door = self.clone();
+                self.tasks.spawn(async move {
+                    let waited = select! {
+                        () = door.stop.cancelled() => return,
+                        waited = wait.seat() => waited,
+                    };
+                    match waited {
+                        Ok(seat) => {
+                            let Door { inbound, stop, .. } = door;
+                            session::run(inbound, settings, listener, stream, (origin, seat), stop).await;
+                        }
+                        Err(refusal) => door.turn_away(stream, origin, &settings, &listener, &refusal),
+                    }
+                });
             }
+            Err(refusal) => self.turn_away(stream, origin, &settings, &listener, &refusal),
         }
+    }
+
+    fn turn_away(
+        &self,
+        stream: TcpStream,
+        origin: Origin,
+        settings: &Settings,
+        listener: &Listener,
+        refusal: &Refusal,
+    ) {
+        let peer = origin.address();
+        debug!(listener = %self.name, %peer, limit = refusal.limit.key(), "connection refused, a limit is reached");
+        let is_own = access::is_own_client(&settings.config.relay, origin.client());
+        let client = LogClient { address: peer.ip(), is_own };
+        self.inbound.clients.note(&self.inbound.monitor, &self.name, client, refusal);
+        refuse(stream, Some(listener), &refusal.reply(&settings.config.hostname));
     }
 }
 

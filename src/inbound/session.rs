@@ -1,5 +1,6 @@
 //! One session: the pump between a connection and [`Server`], with its clocks.
 
+mod closing;
 mod lost;
 mod message;
 mod proxy;
@@ -38,7 +39,7 @@ use crate::monitor::Reason;
 use crate::monitor::certificates::Shown;
 use crate::smtp::command::{CommandError, MailFrom, RcptTo};
 use crate::smtp::reply::Reply;
-use crate::smtp::server::{Channel, CloseReason, Profile, Server, ServerStep};
+use crate::smtp::server::{Channel, Profile, Server, ServerStep};
 use crate::tls::{NoTls, PeerCertificate, TlsFacts, TlsOutcome};
 
 /// What the bytes travel in.
@@ -115,9 +116,6 @@ struct Session {
     /// The refusal that is about to be said was logged, or counted, with its reason.
     is_logged: bool,
 }
-
-/// The time for the last reply to a client whose seat was given to somebody else.
-const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// The wait for more of refused content that seems to be over, for its client may have ended it with bare LFs.
 const SEEMS_OVER: Duration = Duration::from_secs(3);
@@ -231,23 +229,6 @@ impl Session {
         }
     }
 
-    async fn close<S: Transport>(&self, mut wire: Wire<S>, end: End) -> End {
-        match end {
-            End::Gone(_) | End::Handshake(_) | End::Timeout(Slow::Replies) => return end,
-            End::Timeout(_) => wire.say(&self.server.farewell(CloseReason::Timeout)),
-            End::NoMessage => wire.say(&self.server.farewell(CloseReason::NoMessage)),
-            End::Shutdown => wire.say(&self.server.farewell(CloseReason::Shutdown)),
-            // A client that does not read has a part of a reply already.
-            End::Crowded if wire.is_unsent() => return end,
-            End::Crowded => wire.say(&self.server.farewell(CloseReason::Crowded)),
-            End::Said | End::StartTls => {}
-        }
-        // Its seat is taken: nothing is waited for.
-        let patience = if matches!(end, End::Crowded) { LAST_WORDS } else { self.patience().command };
-        wire.close(patience).await;
-        end
-    }
-
     async fn shake_hands(&mut self, tcp: TcpStream) -> Result<TlsStream<Recorded<TcpStream>>, End> {
         let patience = self.patience().handshake;
         let shaking = self.settings.tls.accept(tcp, self.listener.request_client_certificate);
@@ -289,7 +270,10 @@ impl Session {
                     continue;
                 }
                 ServerStep::Reply(reply) => reply,
-                ServerStep::Mail(from) => self.mail(from).await,
+                ServerStep::Mail(from) => match self.mail(from).await {
+                    Ok(reply) => reply,
+                    Err(refusal) => return self.end_with(wire, &refusal),
+                },
                 ServerStep::Rcpt(rcpt) => self.rcpt(rcpt),
                 ServerStep::Commit(envelope) => {
                     wire.input.advance(used);
@@ -300,16 +284,9 @@ impl Session {
                 }
                 ServerStep::StartTls(reply) => {
                     wire.input.advance(used);
-                    if let Err(refusal) = self.count(Rate::Handshakes) {
-                        return self.end_with(wire, &refusal);
-                    }
-                    self.say(wire, &reply);
-                    return match self.flush(wire).await {
-                        Ok(()) => End::StartTls,
-                        Err(end) => end,
-                    };
+                    return self.start_tls(wire, &reply).await;
                 }
-                ServerStep::XClient(said) => match self.xclient(*said) {
+                ServerStep::XClient(said) => match self.xclient(*said).await {
                     Ok(reply) => reply,
                     Err(refusal) => return self.end_with(wire, &refusal),
                 },
@@ -328,6 +305,14 @@ impl Session {
                 return end;
             }
         }
+    }
+
+    async fn start_tls<S: AsyncRead + AsyncWrite + Unpin>(&mut self, wire: &mut Wire<S>, reply: &Reply) -> End {
+        if let Err(refusal) = self.count(Rate::Handshakes) {
+            return self.end_with(wire, &refusal);
+        }
+        self.say(wire, reply);
+        self.flush(wire).await.map_or_else(|end| end, |()| End::StartTls)
     }
 
     fn patience(&self) -> Patience {
@@ -377,11 +362,16 @@ impl Session {
         }
     }
 
-    async fn mail(&mut self, from: MailFrom) -> Reply {
+    /// Answers MAIL.
+    ///
+    /// # Errors
+    /// The last reply to a client for whom there is no seat.
+    async fn mail(&mut self, from: MailFrom) -> Result<Reply, Reply> {
+        self.seat_sender().await?;
         let connector = Arc::clone(policy::connector(&self.settings.connectors, &from.reverse_path, self.peer.ip()));
         self.sender = Some(Sender { from: from.reverse_path.clone(), connector: Arc::clone(&connector) });
         if let Err(refusal) = self.count(Rate::Messages) {
-            return self.server.mail(from, Err(refusal));
+            return Ok(self.server.mail(from, Err(refusal)));
         }
         let (settings, connector) = (&self.settings, &connector);
         let outcome = match &self.layer {
@@ -401,7 +391,7 @@ impl Session {
             let room = self.inbound.spool.admit(from.size.unwrap_or(0));
             room.map_err(|fault| self.cannot_store(&fault)).map(|()| standing)
         });
-        match judged {
+        Ok(match judged {
             Ok(standing) => {
                 self.standing = Some(standing);
                 self.pace = Pace::default();
@@ -409,7 +399,7 @@ impl Session {
                 self.server.mail(from, Ok(()))
             }
             Err(refusal) => self.server.mail(from, Err(refusal)),
-        }
+        })
     }
 
     /// The client as the rules of relaying see it.

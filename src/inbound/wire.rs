@@ -103,22 +103,22 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         self.unsent.len() > UNSENT_MAX
     }
 
-    /// Returns whether a part of a reply is not sent yet.
-    pub(super) fn is_unsent(&self) -> bool {
-        !self.unsent.is_empty()
-    }
-
-    /// Sends what was said, within `patience`.
+    /// Sends what was said, within `patience`. Where this is given up, what was not sent yet is sent the next time.
     pub(super) async fn flush(&mut self, patience: Duration) -> io::Result<()> {
         if self.unsent.is_empty() {
             return Ok(());
         }
         let sending = async {
-            self.stream.write_all(&self.unsent).await?;
+            while !self.unsent.is_empty() {
+                let sent = self.stream.write(&self.unsent).await?;
+                if sent == 0 {
+                    return Err(io::ErrorKind::WriteZero.into());
+                }
+                self.unsent.drain(..sent);
+            }
             self.stream.flush().await
         };
         timeout(patience, sending).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
-        self.unsent.clear();
         self.unsent.shrink_to(FOR_COMMANDS);
         Ok(())
     }
@@ -164,6 +164,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::smtp::reply::Status;
 
     #[tokio::test]
     async fn room_for_content_grows_with_what_comes_and_commands_take_little() {
@@ -181,5 +182,21 @@ mod tests {
         wire.input.clear();
         wire.fill(false).await.expect("there is more");
         assert!(wire.input.capacity() < FOR_CONTENT.0, "{} octets for commands", wire.input.capacity());
+    }
+
+    #[tokio::test]
+    async fn a_reply_that_is_sent_in_part_goes_on_where_it_stopped() {
+        let (mut client, server) = tokio::io::duplex(10);
+        let mut wire = Wire::new(server);
+        wire.say(&Reply::new(250, Status(0, 0), "Ok: queued as 42"));
+        // The client does not read, and something else comes up.
+        let given_up = timeout(Duration::from_millis(20), wire.flush(LINGER)).await;
+        assert!(given_up.is_err());
+        wire.say(&Reply::new(421, Status(3, 2), "Too busy"));
+        let mut heard = String::new();
+        let sending = async move { wire.flush(LINGER).await };
+        let (sent, read) = tokio::join!(sending, client.read_to_string(&mut heard));
+        assert!(sent.is_ok() && read.is_ok());
+        assert_eq!(heard, "250 2.0.0 Ok: queued as 42\r\n421 4.3.2 Too busy\r\n");
     }
 }

@@ -103,8 +103,9 @@ async fn a_stranger_makes_room_for_a_client_of_ours() {
     let relay = Relay::start(Wanted { more, networks: "\"127.0.1.0/24\"", ..Wanted::default() }).await;
     let (mut first, mut second) = (relay.client().await, relay.from("127.0.0.2").await);
     second.hears("220").await;
-    // Strangers have not been here for long: they are left alone for another.
-    relay.from("127.0.0.3").await.hears("421 4.3.2 relay.example.com Too many connections, try again later").await;
+    // Strangers have not been here for long: another of them has to wait.
+    let mut third = relay.from("127.0.0.3").await;
+    third.hears_nothing().await;
     let mut ours = Vec::new();
     for address in ["127.0.1.1", "127.0.1.2"] {
         let mut client = relay.from(address).await;
@@ -115,6 +116,7 @@ async fn a_stranger_makes_room_for_a_client_of_ours() {
     first.hears_the_end().await;
     second.says("NOOP").await;
     second.hears("250 2.0.0").await;
+    third.hears_nothing().await;
     relay.ends().await;
 }
 
@@ -125,12 +127,20 @@ async fn a_listener_has_its_own_seats() {
     let relay = Relay::start(Wanted { more, networks: OURS, ..Wanted::default() }).await;
     // Eight are not reserved, and one listener of two has three quarters of them.
     let mut open = Vec::new();
-    for (client, words) in [(1, "220"), (2, "220"), (3, "220"), (4, "220"), (5, "220"), (6, "220"), (7, "421 4.3.2")] {
+    for client in 1..=6 {
         let mut client = relay.from(&format!("127.0.0.1{client}")).await;
-        client.hears(words).await;
+        client.hears("220").await;
         open.push(client);
     }
+    let mut next = relay.from("127.0.0.17").await;
+    next.hears_nothing().await;
     relay.from("127.0.0.9").await.hears("220").await;
+    // A client that has a seat does not wait for another.
+    let mut again = relay.from("127.0.0.11").await;
+    again.hears("421 4.3.2 relay.example.com Too many connections, try again later").await;
+    again.hears_the_end().await;
+    open.pop();
+    next.hears("220").await;
     relay.ends().await;
 }
 

@@ -10,6 +10,7 @@ mod limits;
 mod pins;
 mod proxy;
 mod relay;
+mod seats;
 #[allow(dead_code, reason = "shared with the tests of handshakes, which use more of it")]
 #[path = "../handshake/uncheckable.rs"]
 mod uncheckable;
@@ -359,10 +360,13 @@ async fn sessions_are_counted() {
     let mut other = relay.from("127.0.0.2").await;
     other.hears("220").await;
     let mut last = relay.from("127.0.0.3").await;
-    last.hears("421 4.3.2").await;
+    last.hears_nothing().await;
     first.says("QUIT").await;
     first.hears("221").await;
     first.hears_the_end().await;
+    // Who waits is next.
+    last.hears("220").await;
+    drop(last);
     // The place is free once the session has ended, a moment after the client has seen it.
     let until = Instant::now() + relay::PATIENCE;
     while relay.silent().await.reply().await.starts_with("421") {

@@ -1,5 +1,6 @@
 //! Clients and networks that a limit held back in the last hour: logged once, listed, and released by an operator.
 
+use std::cmp::Reverse;
 use std::collections::HashMap;
 
 use ipnet::IpNet;
@@ -9,8 +10,13 @@ use super::Limit;
 
 /// A client is listed until it was not held back for so long.
 const QUIET: SignedDuration = SignedDuration::from_hours(1);
-/// Clients and networks that are listed, at most; the first to go is the one that is quiet the longest.
+/// Clients and networks that are listed, at most.
 const LISTED_MAX: usize = 1000;
+/// Where there is no more room, so many stay that were held back most often, and of the others so many that were last.
+/// A flood of clients that were held back once takes nobody else off the list.
+const KEPT: (usize, usize) = (400, 400);
+/// Where the log had no line left for a client, it is tried again after so long.
+const LOG_PAUSE: SignedDuration = SignedDuration::from_mins(1);
 
 /// A client or network that was held back.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,6 +31,10 @@ pub struct Held {
     pub last: Timestamp,
     /// The number of times.
     pub times: u64,
+    /// True where the log says so.
+    pub is_logged: bool,
+    /// The last time at which a log line was due.
+    log_due: Timestamp,
 }
 
 /// Everybody who was held back lately.
@@ -32,20 +42,38 @@ pub struct Held {
 pub(super) struct Holds(HashMap<(IpNet, Limit), Held>);
 
 impl Holds {
-    /// Notes that somebody was held back; whether that is news.
+    /// Notes that somebody was held back. Returns whether a log line is due; [`Holds::logged`] says that it was written.
     pub(super) fn note(&mut self, network: IpNet, limit: Limit, now: Timestamp) -> bool {
         if let Some(held) = self.0.get_mut(&(network, limit)) {
             (held.last, held.times) = (now, held.times.saturating_add(1));
-            return false;
+            let is_due = !held.is_logged && held.log_due.duration_until(now) >= LOG_PAUSE;
+            if is_due {
+                held.log_due = now;
+            }
+            return is_due;
         }
         if self.0.len() >= LISTED_MAX {
-            let quiet = self.0.iter().min_by_key(|(_, held)| held.last).map(|(key, _)| *key);
-            if let Some(key) = quiet {
-                self.0.remove(&key);
-            }
+            self.shorten();
         }
-        self.0.insert((network, limit), Held { network, limit, since: now, last: now, times: 1 });
+        let held = Held { network, limit, since: now, last: now, times: 1, is_logged: false, log_due: now };
+        self.0.insert((network, limit), held);
         true
+    }
+
+    /// The log says that somebody is held back.
+    pub(super) fn logged(&mut self, network: IpNet, limit: Limit) {
+        if let Some(held) = self.0.get_mut(&(network, limit)) {
+            held.is_logged = true;
+        }
+    }
+
+    fn shorten(&mut self) {
+        let mut all: Vec<Held> = self.0.drain().map(|(_, held)| held).collect();
+        all.sort_by_key(|held| Reverse((held.times, held.last)));
+        let mut others = all.split_off(KEPT.0.min(all.len()));
+        others.sort_by_key(|held| Reverse(held.last));
+        others.truncate(KEPT.1);
+        self.0 = all.into_iter().chain(others).map(|held| ((held.network, held.limit), held)).collect();
     }
 
     /// Everybody, the last first.
@@ -96,13 +124,14 @@ mod tests {
     const MESSAGES: Limit = Limit::PerMinute(Rate::Messages);
 
     #[test]
-    fn the_first_time_is_news_until_it_was_quiet_for_an_hour() {
+    fn it_is_logged_once_until_it_was_quiet_for_an_hour() {
         let mut holds = Holds::default();
         let client = net("192.0.2.1/32");
-        for (at, limit, is_news) in
+        for (at, limit, is_due) in
             [(0, MESSAGES, true), (1, MESSAGES, false), (1, Limit::PerClient, true), (3000, MESSAGES, false)]
         {
-            assert_eq!(holds.note(client, limit, second(at)), is_news, "at {at}");
+            assert_eq!(holds.note(client, limit, second(at)), is_due, "at {at}");
+            holds.logged(client, limit);
         }
         let listed: Vec<_> = holds.list().iter().map(|held| (held.limit, held.times)).collect();
         assert_eq!(listed, [(MESSAGES, 3), (Limit::PerClient, 1)]);
@@ -110,6 +139,17 @@ mod tests {
         assert_eq!(holds.take_quiet(second(3601)).len(), 1);
         assert_eq!(holds.take_quiet(second(6600)).first().map(|held| (held.since, held.times)), Some((second(0), 3)));
         assert!(holds.note(client, MESSAGES, second(6601)));
+    }
+
+    #[test]
+    fn a_line_for_which_the_log_had_no_room_is_due_again_a_minute_later() {
+        let mut holds = Holds::default();
+        let client = net("192.0.2.1/32");
+        for (at, is_due) in [(0, true), (59, false), (60, true), (61, false), (119, false), (200, true)] {
+            assert_eq!(holds.note(client, MESSAGES, second(at)), is_due, "at {at}");
+        }
+        holds.logged(client, MESSAGES);
+        assert!(!holds.note(client, MESSAGES, second(300)));
     }
 
     #[test]
@@ -133,13 +173,24 @@ mod tests {
     }
 
     #[test]
-    fn nobody_makes_it_grow() {
+    fn a_flood_takes_nobody_off_the_list() {
         let mut holds = Holds::default();
-        for n in 0..1200_u32 {
-            let network = IpNet::from(std::net::IpAddr::from(std::net::Ipv4Addr::from_bits(n)));
-            assert!(holds.note(network, MESSAGES, second(i64::from(n))));
+        let network = |n: u32| IpNet::from(std::net::IpAddr::from(std::net::Ipv4Addr::from_bits(n)));
+        let [often, lately] = ["192.0.2.1/32", "198.51.100.1/32"].map(net);
+        for _ in 0..3 {
+            holds.note(often, MESSAGES, second(0));
         }
-        assert_eq!(holds.count(), LISTED_MAX);
-        assert_eq!(holds.list().last().map(|held| held.since), Some(second(200)), "the quietest went");
+        for n in 0..5000_u32 {
+            assert!(holds.note(network(n), MESSAGES, second(i64::from(n))));
+            if n == 4900 {
+                holds.note(lately, MESSAGES, second(4900));
+            }
+            assert!(holds.count() <= LISTED_MAX, "nobody makes it grow");
+        }
+        let listed = holds.list();
+        assert!(listed.iter().any(|held| (held.network, held.times) == (often, 3)), "it was held back most often");
+        assert!(listed.iter().any(|held| held.network == lately), "it was among the last");
+        assert_eq!(listed.first().map(|held| held.network), Some(network(4999)));
+        assert!(listed.iter().all(|held| held.network != network(10)), "the others made room");
     }
 }

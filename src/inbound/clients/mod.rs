@@ -3,34 +3,38 @@
 //! The rules are pure tables with the clock as an argument; here they get a lock and a clock, and a refusal its reply.
 
 mod holds;
+mod lobby;
 mod memory;
 mod rates;
+mod refusal;
+mod seat;
 mod seats;
+mod waiting;
 
-use std::fmt;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use ipnet::IpNet;
 use jiff::Timestamp;
-use tokio::sync::watch;
-use tokio_util::sync::CancellationToken;
+use tokio::sync::{oneshot, watch};
 use tracing::{info, warn};
 
-use super::patience::Patience;
 use super::proxied::{self, Origin};
 use crate::access;
-use crate::config::{ClientLimits, Config, Listener, Rate, Timeouts, TransactionMemory};
-use crate::monitor::Monitor;
+use crate::config::{Config, Listener, Rate};
+use crate::monitor::{LogClient, Monitor};
 use crate::networks::{self, written};
-use crate::smtp::reply::{Reply, Status};
 pub use holds::Held;
 use holds::Holds;
-use memory::{Account, Memory};
+use memory::Memory;
 use rates::Rates;
-use seats::{Full, Newcomer, Seats};
+pub(super) use refusal::Refusal;
+pub(super) use seat::{Place, Seat};
+use seat::{WAIT, Wait};
+use seats::{Full, Newcomer, Rank, Seats};
+use waiting::Waiter;
 
 /// A limit on clients.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -64,52 +68,6 @@ impl Limit {
     }
 }
 
-/// A client is held back by a limit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Refusal {
-    pub(super) limit: Limit,
-    /// Whose share is used up, where it is not everybody's.
-    network: Option<IpNet>,
-    most: usize,
-    /// After this time it may go on, where that is known.
-    wait: Option<Duration>,
-}
-
-impl Refusal {
-    /// The answer: 421 where the session ends with it, else 450.
-    pub(super) fn reply(&self, hostname: &impl fmt::Display) -> Reply {
-        let who = self.network.as_ref().map(written).unwrap_or_default();
-        let again = match self.wait {
-            Some(wait) => format!("try again in {} s", wait.as_secs() + 1),
-            None => "try again later".to_owned(),
-        };
-        let refused = |code: u16, what: &str| {
-            let host = if code == 421 { format!("{hostname} ") } else { String::new() };
-            let status = if code == 421 { Status(7, 0) } else { Status(7, 1) };
-            Reply::new(code, status, format!("{host}Too many {what} a minute from {who}; {again}"))
-        };
-        match self.limit {
-            Limit::All => Reply::new(421, Status(3, 2), format!("{hostname} Too many connections, try again later")),
-            Limit::PerClient => {
-                Reply::new(421, Status(7, 0), format!("{hostname} Too many connections from your address"))
-            }
-            Limit::PerNetwork => {
-                Reply::new(421, Status(7, 0), format!("{hostname} Too many connections from your network {who}"))
-            }
-            Limit::PerMinute(Rate::Connections) => refused(421, "connections"),
-            Limit::PerMinute(Rate::Handshakes) => refused(421, "TLS handshakes"),
-            Limit::PerMinute(Rate::Messages) => refused(450, "messages"),
-            Limit::PerMinute(Rate::Recipients) => refused(450, "recipients"),
-            Limit::Memory => {
-                Reply::new(452, Status(5, 3), "Too many recipients for the memory that is left; send the others later")
-            }
-            Limit::MemoryPerSession => {
-                Reply::new(452, Status(5, 3), "Too many long recipients; send the others in another transaction")
-            }
-        }
-    }
-}
-
 /// The use of the seats.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Occupancy {
@@ -123,6 +81,17 @@ pub struct Occupancy {
     pub held: usize,
     /// Octets of the recipients in open transactions.
     pub memory: usize,
+}
+
+/// The knowledge about a session that wants a seat.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Known {
+    /// Its address. A proxy may yet say whose session it is, and a balancer that names nobody checks the relay.
+    Address,
+    /// The client that a proxy has named. That may be a proxy, too.
+    Client,
+    /// It brings mail of its own: it is a client, whatever else it may be.
+    Sender,
 }
 
 /// All clients of all listeners. Cheap to clone; every clone is the same.
@@ -158,44 +127,78 @@ impl Default for Clients {
 }
 
 impl Clients {
-    /// Counts a connection and gives it a seat.
-    pub(super) fn connect(&self, config: &Config, listener: &Listener, origin: Origin) -> Result<Seat, Refusal> {
+    /// Counts a connection and gives it a seat, or a place among those who wait for one.
+    pub(super) fn connect(
+        &self,
+        config: &Config,
+        listener: &Listener,
+        origin: Origin,
+        known: Known,
+    ) -> Result<Place, Refusal> {
         let limits = config.limits.clients;
-        // What a proxy brings is counted when it says whose it is.
-        let is_proxy = origin.client().is_some_and(|client| proxied::is_expected(&listener.xclient, client));
-        if let Some(client) = origin.client().filter(|_| !is_proxy) {
-            // A balancer's own checks are not counted: it would find us ill.
+        let is_own = access::is_own_client(&config.relay, origin.client());
+        let rank = match origin.client() {
+            None if known == Known::Address => Rank::Check,
+            Some(client) if known != Known::Sender && proxied::is_expected(&listener.xclient, client) => Rank::Proxy,
+            _ if is_own => Rank::Own,
+            _ => Rank::Stranger,
+        };
+        if let Some(client) = origin.client().filter(|_| rank != Rank::Proxy) {
+            // A balancer's own checks are not counted, and what a proxy brings is when it says whose it is.
             self.count(config, Rate::Connections, Some(client), client)?;
         }
-        let address = origin.address().ip();
-        let listener_seats = config.seats(listener);
-        let name: Arc<str> = listener.name.as_str().into();
-        let is_ours = is_proxy || access::is_own_client(&config.relay, origin.client());
-        let who = Newcomer { address, is_ours, is_proxy, listener: Arc::clone(&name), listener_seats };
-        let (given, changed) = {
-            let mut seats = lock(&self.0.seats);
-            let before = seats.scarcity(&name);
-            let given = seats.give(&who, &limits, self.0.start.elapsed());
-            (given, before != seats.scarcity(&name))
+        let (address, listener_seats) = (origin.address().ip(), config.seats(listener));
+        let who = Newcomer { address, rank, listener: listener.name.as_str().into(), listener_seats };
+        self.serve_waiting();
+        let given = self.with_seats(|seats| match seats.give(&who, &limits, self.0.start.elapsed()) {
+            Err(Full::Everyone) if rank == Rank::Stranger && seats.of_client(&who) == 0 => {
+                let (grant, granted) = oneshot::channel();
+                let waiter = Waiter { who: who.clone(), limits, grant };
+                let key = seats.waiting.enter(waiter, seats.last_served(address)).ok_or(Full::Everyone)?;
+                Ok(Err((key, granted)))
+            }
+            given => given.map(Ok),
+        });
+        let refusal = |full| {
+            let (limit, network, most) = match full {
+                Full::Everyone => (Limit::All, None, if is_own { limits.connections } else { listener_seats }),
+                Full::Client => (Limit::PerClient, Some(networks::client(address)), limits.connections_per_client),
+                Full::Network(network) => (Limit::PerNetwork, Some(network), limits.connections_per_network),
+            };
+            Refusal { limit, network, most, wait: None }
         };
-        self.announce(changed);
-        let (number, evicted) = given.map_err(|full| match full {
-            Full::Everyone => {
-                let most = if is_ours { limits.connections } else { listener_seats };
-                Refusal { limit: Limit::All, network: None, most, wait: None }
+        Ok(match given.map_err(refusal)? {
+            Ok(given) => Place::Seat(Seat::new(self, &who, given)),
+            Err((key, granted)) => {
+                let (clients, refusal, until) = (self.clone(), refusal(Full::Everyone), Instant::now() + WAIT);
+                Place::Waiting(Wait { clients, listener: who.listener, key, granted, refusal, until })
             }
-            Full::Client => {
-                let (network, most) = (Some(networks::client(address)), limits.connections_per_client);
-                Refusal { limit: Limit::PerClient, network, most, wait: None }
-            }
-            Full::Network(network) => {
-                let most = limits.connections_per_network;
-                Refusal { limit: Limit::PerNetwork, network: Some(network), most, wait: None }
-            }
-        })?;
-        let scarcity = self.0.scarcity.subscribe();
-        let (clients, account) = (self.clone(), Account::new(is_ours));
-        Ok(Seat { clients, limits, listener: name, listener_seats, is_ours, number, evicted, scarcity, account })
+        })
+    }
+
+    /// Gives seats to those who wait, as far as there are any.
+    fn serve_waiting(&self) {
+        let served =
+            self.with_seats(
+                |seats| {
+                    if seats.waiting.count() == 0 { Vec::new() } else { seats.serve(self.0.start.elapsed()) }
+                },
+            );
+        for (waiter, given) in served {
+            // Where nobody waits any more, the seat is given back here.
+            drop(waiter.grant.send(Seat::new(self, &waiter.who, given)));
+        }
+    }
+
+    /// Does something with the seats, and lets sessions know where seats have become scarce by it, or are not any more.
+    fn with_seats<T>(&self, change: impl FnOnce(&mut Seats) -> T) -> T {
+        let mut seats = lock(&self.0.seats);
+        let before = seats.changes();
+        let result = change(&mut seats);
+        if seats.changes() != before {
+            self.0.scarcity.send_modify(|changes| *changes = changes.wrapping_add(1));
+        }
+        result
     }
 
     /// Lets a balancer's connection wait for its header, where fewer than `most` do.
@@ -226,8 +229,9 @@ impl Clients {
         })
     }
 
-    /// Counts a refusal, and says so in the log where it is the first of its kind in a while.
-    pub(super) fn note(&self, monitor: &Monitor, listener: &str, peer: IpAddr, refusal: &Refusal) {
+    /// Counts a refusal, and says so in the log where it is the first of its kind in a while and the client's network
+    /// has log lines left.
+    pub(super) fn note(&self, monitor: &Monitor, listener: &str, client: LogClient, refusal: &Refusal) {
         let limit = refusal.limit.key();
         monitor.turned_away(listener, limit);
         if matches!(refusal.limit, Limit::Memory | Limit::MemoryPerSession) {
@@ -236,14 +240,21 @@ impl Clients {
         }
         let Some(network) = refusal.network else {
             if monitor.is_news("connection refused, all seats are in use", listener, limit) {
-                info!(listener, %peer, limit, most = refusal.most, "connection refused, all seats are in use");
+                let (peer, most) = (client.address, refusal.most);
+                info!(listener, %peer, limit, most, "connection refused, all seats are in use");
             }
             return;
         };
-        if lock(&self.0.holds).note(network, refusal.limit, Timestamp::now()) {
+        let now = Timestamp::now();
+        if !lock(&self.0.holds).note(network, refusal.limit, now) {
+            return;
+        }
+        let held = written(&network);
+        if monitor.should_log_client("client held back by a limit", client, format_args!("{held} {limit}")) {
+            lock(&self.0.holds).logged(network, refusal.limit);
             warn!(
                 listener,
-                client = written(&network),
+                client = held,
                 limit,
                 most = refusal.most,
                 remedy = "`gatepost clients list` shows who is held back; where this client is right, `gatepost clients release` \
@@ -277,18 +288,19 @@ impl Clients {
     }
 
     /// Says in the log who is held back no longer. To be called from time to time.
-    pub fn announce_releases(&self) {
+    pub fn announce_releases(&self, monitor: &Monitor, config: &Config) {
         for held in lock(&self.0.holds).take_quiet(Timestamp::now()) {
-            info!(
-                client = written(&held.network), limit = held.limit.key(), times = held.times, since = %held.since,
-                "client no longer held back: it kept to the limit for an hour"
-            );
-        }
-    }
-
-    fn announce(&self, changed: bool) {
-        if changed {
-            self.0.scarcity.send_modify(|changes| *changes = changes.wrapping_add(1));
+            let (address, limit) = (held.network.addr(), held.limit.key());
+            let client = LogClient { address, is_own: access::is_own_client(&config.relay, Some(address)) };
+            let name = written(&held.network);
+            if held.is_logged
+                && monitor.should_log_client("client no longer held back", client, format_args!("{name} {limit}"))
+            {
+                info!(
+                    client = name, limit, times = held.times, since = %held.since,
+                    "client no longer held back: it kept to the limit for an hour"
+                );
+            }
         }
     }
 }
@@ -303,79 +315,32 @@ impl Drop for Introduction {
     }
 }
 
-/// A session's seat. It is given back when this is dropped.
-#[derive(Debug)]
-pub(super) struct Seat {
-    clients: Clients,
-    limits: ClientLimits,
-    listener: Arc<str>,
-    listener_seats: usize,
-    is_ours: bool,
-    number: u64,
-    evicted: CancellationToken,
-    scarcity: watch::Receiver<u64>,
-    account: Account,
-}
-
-impl Seat {
-    /// The session has brought a message, or a good part of one.
-    pub(super) fn brought(&self) {
-        let now = self.clients.0.start.elapsed();
-        lock(&self.clients.0.seats).brought(self.number, now);
-    }
-
-    /// Reserves memory for a recipient of the session's transaction.
-    pub(super) fn reserve(&mut self, octets: usize, limits: TransactionMemory) -> Result<(), Refusal> {
-        let reserved = lock(&self.clients.0.memory).reserve(&mut self.account, octets, limits);
-        reserved.map_err(|(limit, most)| Refusal { limit, network: None, most, wait: None })
-    }
-
-    /// Gives all memory of the transaction back: it has ended.
-    pub(super) fn free(&mut self) {
-        if !self.account.is_empty() {
-            lock(&self.clients.0.memory).free(&mut self.account);
-        }
-    }
-
-    /// Returns the session's timeouts at this moment.
-    pub(super) fn patience(&self, timeouts: &Timeouts) -> Patience {
-        Patience::of(timeouts, self.is_pressed())
-    }
-
-    /// Returns whether the short timeouts hold: the session is a stranger's, and seats are scarce.
-    fn is_pressed(&self) -> bool {
-        !self.is_ours && lock(&self.clients.0.seats).are_scarce(&self.listener)
-    }
-
-    /// Waits until somebody else has the seat (`true`), or until it may have changed whether the session is to make haste.
-    pub(super) async fn changed(&mut self) -> bool {
-        tokio::select! {
-            () = self.evicted.cancelled() => true,
-            // The sender lives as long as the seat.
-            _ = self.scarcity.changed() => false,
-        }
-    }
-
-    /// Waits until somebody else has the seat.
-    pub(super) async fn evicted(&self) {
-        self.evicted.cancelled().await;
-    }
-}
-
-impl Drop for Seat {
-    fn drop(&mut self) {
-        self.free();
-        let changed = {
-            let mut seats = lock(&self.clients.0.seats);
-            let before = seats.scarcity(&self.listener);
-            seats.take_back(self.number, &self.limits, self.listener_seats);
-            before != seats.scarcity(&self.listener)
-        };
-        self.clients.announce(changed);
-    }
-}
-
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // Nothing in here is left half done by a panic.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_about_clients_that_are_held_back_come_out_of_their_networks_budget() {
+        let (clients, monitor) = (Clients::default(), Monitor::default());
+        let note = |address: &str, is_own| {
+            let address: IpAddr = address.parse().expect("an address");
+            let network = Some(networks::client(address));
+            let refusal = Refusal { limit: Limit::PerClient, network, most: 1, wait: None };
+            clients.note(&monitor, "mx", LogClient { address, is_own }, &refusal);
+        };
+        for n in 0..150 {
+            note(&format!("192.0.2.{n}"), false);
+        }
+        note("198.51.100.1", false);
+        note("192.0.2.200", true);
+        let held = clients.held();
+        let logged: Vec<_> = held.iter().filter(|held| held.is_logged).map(|held| written(&held.network)).collect();
+        assert_eq!((held.len(), logged.len()), (152, 102), "all are listed, and a hundred of one network logged");
+        assert!(logged.contains(&"198.51.100.1".to_owned()) && logged.contains(&"192.0.2.200".to_owned()));
+    }
 }

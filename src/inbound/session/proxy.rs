@@ -4,14 +4,15 @@ use std::net::SocketAddr;
 
 use tokio::net::TcpStream;
 use tokio::select;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tracing::{debug, warn};
 
 use super::{Session, access};
+use crate::inbound::clients::{Known, Place};
 use crate::inbound::proxied::{self, Origin};
 use crate::smtp::command::{Attribute, XClient, is_proxy_header};
 use crate::smtp::reply::Reply;
-use crate::smtp::server::XClientRights;
+use crate::smtp::server::{CloseReason, XClientRights};
 
 /// Octets by which a PROXY header is known.
 const BEGINNING: usize = 12;
@@ -22,7 +23,7 @@ impl Session {
     ///
     /// # Errors
     /// The last reply to a client that is held back by a limit.
-    pub(super) fn xclient(&mut self, said: XClient) -> Result<Reply, Reply> {
+    pub(super) async fn xclient(&mut self, said: XClient) -> Result<Reply, Reply> {
         let proxy = *self.proxy.get_or_insert(self.peer);
         match said.address {
             Attribute::Absent => {}
@@ -33,9 +34,7 @@ impl Session {
             }
         }
         if said.address != Attribute::Absent {
-            let origin = self.client.map_or(Origin::Balancer(self.peer), |_| Origin::Client(self.peer));
-            let seat = self.inbound.clients.connect(&self.settings.config, &self.listener, origin);
-            self.seat = seat.map_err(|refusal| self.held_back(&refusal))?;
+            self.take_seat(Known::Client).await?;
         }
         match said.port {
             Attribute::Is(port) => self.peer.set_port(port),
@@ -54,6 +53,31 @@ impl Session {
             xclient: self.client.is_some_and(|client| proxied::is_expected(&self.listener.xclient, client)),
         };
         Ok(self.server.apply_xclient(said, introduced))
+    }
+
+    /// Gives a session a seat that sends mail without having named another client: of its own, and no longer as a proxy
+    /// or a balancer.
+    ///
+    /// # Errors
+    /// The last reply to a client for whom there is none.
+    pub(super) async fn seat_sender(&mut self) -> Result<(), Reply> {
+        if self.seat.is_provisional() { self.take_seat(Known::Sender).await } else { Ok(()) }
+    }
+
+    async fn take_seat(&mut self, known: Known) -> Result<(), Reply> {
+        let origin = self.client.map_or(Origin::Balancer(self.peer), |_| Origin::Client(self.peer));
+        let seat = match self.inbound.clients.connect(&self.settings.config, &self.listener, origin, known) {
+            Ok(Place::Seat(seat)) => Ok(seat),
+            Ok(Place::Waiting(wait)) => select! {
+                () = self.stop.cancelled() => return Err(self.server.farewell(CloseReason::Shutdown)),
+                seat = wait.seat() => seat,
+            },
+            Err(refusal) => Err(refusal),
+        };
+        self.seat = seat.map_err(|refusal| self.held_back(&refusal))?;
+        let now = Instant::now();
+        (self.command_since, self.message_since) = (now, now);
+        Ok(())
     }
 
     /// Says that a PROXY header came from an address that is not listed.

@@ -1,7 +1,6 @@
 //! What a session tells the monitor and the log of its end, its handshake and its refusals.
 
 use jiff::Timestamp;
-use tokio::io::{AsyncRead, AsyncWrite};
 use tracing::info;
 
 use super::{End, Session};
@@ -13,7 +12,6 @@ use crate::handshake::Seen;
 use crate::inbound::clients::Refusal as Refused;
 use crate::inbound::policy::Standing;
 use crate::inbound::proxied;
-use crate::inbound::wire::Wire;
 use crate::monitor::certificates::{Shown, Sighting};
 use crate::monitor::labels::Direction;
 use crate::monitor::troubles::Refusal;
@@ -56,22 +54,9 @@ impl Session {
 
     /// Notes that a limit holds the client back, and gives the reply.
     pub(super) fn held_back(&mut self, refusal: &Refused) -> Reply {
-        self.inbound.clients.note(&self.inbound.monitor, &self.listener.name, self.peer.ip(), refusal);
+        self.inbound.clients.note(&self.inbound.monitor, &self.listener.name, self.log_client(), refusal);
         self.is_logged = true;
         refusal.reply(&self.settings.config.hostname)
-    }
-
-    /// Ends a session that took too long. A client that was refused is told why: at 421 it would send all of it again.
-    pub(super) fn give_up<S: AsyncRead + AsyncWrite + Unpin>(&mut self, wire: &mut Wire<S>, end: End) -> End {
-        let Some(refusal) = self.server.refusal().cloned() else { return end };
-        self.end_with(wire, &refusal)
-    }
-
-    /// Ends a session with its last reply.
-    pub(super) fn end_with<S: AsyncRead + AsyncWrite + Unpin>(&mut self, wire: &mut Wire<S>, reply: &Reply) -> End {
-        self.draft = None;
-        self.say(wire, reply);
-        End::Said
     }
 
     /// The handshake is over.
@@ -127,9 +112,12 @@ impl Session {
 
     /// Checks that a line about this client is to be logged: not what was a moment ago, and not without end.
     pub(super) fn should_log(&self, what: &'static str, said: impl std::fmt::Display) -> bool {
+        self.inbound.monitor.should_log_client(what, self.log_client(), said)
+    }
+
+    fn log_client(&self) -> LogClient {
         let is_own = access::is_own_client(&self.settings.config.relay, self.client);
-        let client = LogClient { address: self.peer.ip(), is_own };
-        self.inbound.monitor.should_log_client(what, client, said)
+        LogClient { address: self.peer.ip(), is_own }
     }
 
     /// Reserves memory for a recipient, or gives the reply to it where too much is in use.
@@ -138,8 +126,9 @@ impl Session {
         // A list that grows has room for twice as many.
         let octets = 2 * size_of::<Recipient>() + mailbox.local_part().len() + host + orcpt.map_or(0, str::len);
         let config = &self.settings.config;
-        self.seat.reserve(octets, config.limits.transaction_memory).map_err(|refusal| {
-            self.inbound.clients.note(&self.inbound.monitor, &self.listener.name, self.peer.ip(), &refusal);
+        let reserved = self.seat.reserve(octets, config.limits.transaction_memory);
+        reserved.map_err(|refusal| {
+            self.inbound.clients.note(&self.inbound.monitor, &self.listener.name, self.log_client(), &refusal);
             refusal.reply(&config.hostname)
         })
     }

@@ -1,10 +1,18 @@
 //! Tests of how seats are given and lost.
 
+use tokio::sync::oneshot;
+
 use super::*;
+use crate::inbound::clients::seat::Seat;
 
 /// Ten seats, two of them reserved; three for a client, six for a network.
 fn limits() -> ClientLimits {
     ClientLimits { connections_per_network: 6, connections_reserved: 2, ..ClientLimits::of(10, 3) }
+}
+
+fn newcomer(address: &str, rank: Rank, (listener, listener_seats): (&str, usize)) -> Newcomer {
+    let address = address.parse().expect("an address");
+    Newcomer { address, rank, listener: listener.into(), listener_seats }
 }
 
 /// The seats, with the clock in seconds.
@@ -16,9 +24,22 @@ struct Table {
 
 impl Table {
     fn asks(&mut self, address: &str, is_ours: bool, (listener, listener_seats): (&str, usize)) -> Result<Given, Full> {
-        let address = address.parse().expect("an address");
-        let who = Newcomer { address, is_ours, is_proxy: false, listener: listener.into(), listener_seats };
-        self.seats.give(&who, &limits(), Duration::from_secs(self.now))
+        let rank = if is_ours { Rank::Own } else { Rank::Stranger };
+        self.seats.give(&newcomer(address, rank, (listener, listener_seats)), &limits(), Duration::from_secs(self.now))
+    }
+
+    /// Lets a stranger wait, where there is a place; its receiver.
+    fn waits(&mut self, address: &str, listener: (&str, usize)) -> Option<oneshot::Receiver<Seat>> {
+        let (grant, granted) = oneshot::channel();
+        let who = newcomer(address, Rank::Stranger, listener);
+        let served = self.seats.last_served(who.address);
+        self.seats.waiting.enter(Waiter { who, limits: limits(), grant }, served).map(|_| granted)
+    }
+
+    /// Gives seats to those who wait; who they are.
+    fn serves(&mut self) -> Vec<String> {
+        let served = self.seats.serve(Duration::from_secs(self.now));
+        served.into_iter().map(|(waiter, _)| waiter.who.address.to_string()).collect()
     }
 
     fn stranger(&mut self, address: &str) -> Result<Given, Full> {
@@ -99,14 +120,14 @@ fn the_seat_of_the_longest_without_a_message_goes_to_who_has_none() {
     table.now = 10;
     let (seat, _) = table.stranger("192.0.2.1").expect("a seat");
     assert_eq!(lost(&given), [0], "its last message is the oldest");
-    table.seats.take_back(given[0].0, &limits(), 8);
+    table.seats.take_back(given[0].0);
     assert_eq!(table.seats.taken(), (8, 8), "a seat is given back once");
     table.now = 11;
     assert_eq!(table.stranger("192.0.2.1").err(), Some(Full::Everyone), "and one is enough while others have none");
     table.now = 12;
     assert!(table.stranger("192.0.2.2").is_ok());
     assert_eq!(lost(&given), [0, 1]);
-    table.seats.take_back(seat, &limits(), 8);
+    table.seats.take_back(seat);
     assert!(table.stranger("192.0.2.3").is_ok() && lost(&given) == [0, 1], "there was a free one");
 }
 
@@ -129,13 +150,128 @@ fn who_has_many_loses_them_first() {
 }
 
 #[test]
-fn a_search_is_not_made_for_everybody_at_once() {
+fn the_first_of_a_site_with_many_sessions_goes_however_old_others_are() {
+    let mut table = Table::default();
+    // The oldest, and alone.
+    let single = table.stranger("10.0.9.1").expect("a seat");
+    table.now = 1;
+    let many: Vec<_> = (1..5).map(|n| table.stranger(&format!("192.0.2.{n}")).expect("a seat")).collect();
+    let few: Vec<_> = (1..4).map(|n| table.stranger(&format!("10.0.{n}.1")).expect("a seat")).collect();
+    for now in 20..22 {
+        table.now = now;
+        assert!(table.stranger(&format!("10.0.{now}.1")).is_ok());
+    }
+    assert_eq!((lost(&many).len(), lost(&few).len(), single.1.is_cancelled()), (2, 0, false));
+    // Its other two bring messages, so the oldest of the others is next.
+    table.seats.brought(many[2].0, Duration::from_secs(21));
+    table.seats.brought(many[3].0, Duration::from_secs(21));
+    table.now = 23;
+    assert!(table.stranger("10.0.30.1").is_ok());
+    assert!(single.1.is_cancelled() && lost(&many) == [0, 1]);
+}
+
+#[test]
+fn whoever_waits_is_served_before_sites_that_were_served_lately() {
+    let mut table = Table::default();
+    let given = table.fills();
+    let mut granted = Vec::new();
+    table.now = 7;
+    // The site of the first had a seat before, the others never; nobody has been idle for long enough.
+    for address in ["10.0.0.9", "192.0.2.1", "192.0.2.2", "198.51.100.1"] {
+        granted.push(table.waits(address, ("mx", 8)).expect("a place"));
+    }
+    assert!(table.waits("192.0.2.1", ("mx", 8)).is_none(), "once is enough");
+    assert_eq!(table.serves(), Vec::<String>::new());
+    table.now = 9;
+    assert_eq!(table.serves(), ["192.0.2.1", "192.0.2.2"], "two have been idle for eight seconds");
+    assert_eq!(lost(&given), [0, 1]);
+    table.seats.take_back(given[5].0);
+    assert_eq!(table.serves(), ["198.51.100.1"]);
+    table.now = 10;
+    assert_eq!(table.serves(), ["10.0.0.9"]);
+    assert_eq!((lost(&given), table.seats.waiting.count()), (vec![0, 1, 2], 0));
+}
+
+#[test]
+fn who_waits_for_one_listener_holds_nobody_up_at_another() {
+    let mut table = Table::default();
+    let mx: Vec<_> = (0..2).map(|n| table.asks(&format!("10.0.{n}.1"), false, ("mx", 2)).expect("a seat")).collect();
+    let other = table.asks("10.0.9.1", false, ("other", 1)).expect("a seat");
+    let _mx = table.waits("192.0.2.1", ("mx", 2)).expect("a place");
+    let _other = table.waits("192.0.3.1", ("other", 1)).expect("a place");
+    table.seats.take_back(other.0);
+    assert_eq!(table.serves(), ["192.0.3.1"]);
+    table.seats.take_back(mx[0].0);
+    assert_eq!(table.serves(), ["192.0.2.1"]);
+}
+
+#[test]
+fn a_network_with_all_its_seats_does_not_wait_on() {
+    let mut table = Table::default();
+    let given = table.fills();
+    let mut granted: Vec<_> = (1..4).filter_map(|n| table.waits(&format!("192.0.2.{n}"), ("mx", 8))).collect();
+    table.now = 20;
+    // Meanwhile others of its network were served, and it may have six.
+    for n in 11..16 {
+        table.stranger(&format!("192.0.2.{n}")).expect("a seat");
+        for lost in lost(&given) {
+            table.seats.take_back(given[lost].0);
+        }
+    }
+    assert_eq!((table.serves(), table.seats.waiting.count()), (vec!["192.0.2.1".to_owned()], 0));
+    assert!(granted.iter_mut().all(|granted| granted.try_recv().is_err()));
+}
+
+#[test]
+fn proxies_and_checks_use_no_seats() {
+    let mut table = Table::default();
+    let given = table.fills();
+    table.now = 20;
+    for rank in [Rank::Proxy, Rank::Check] {
+        let who = newcomer("127.0.0.1", rank, ("mx", 8));
+        let places: Vec<_> = (0..9).map(|_| table.seats.give(&who, &limits(), Duration::from_secs(20))).collect();
+        assert!(places.iter().all(Result::is_ok), "{rank:?}");
+        assert_eq!((lost(&given), table.seats.taken()), (vec![], (8, 8)));
+        for (place, _) in places.into_iter().flatten() {
+            table.seats.take_back(place);
+        }
+    }
+}
+
+#[test]
+fn evictions_wait_for_sessions_that_do_not_end() {
     let mut table = Table::default();
     let given = table.fills();
     table.now = 30;
-    assert!(table.stranger("192.0.2.1").is_ok());
-    assert_eq!(table.stranger("192.0.2.2").err(), Some(Full::Everyone), "in the same instant");
-    assert_eq!(lost(&given), [0]);
+    let more: Vec<_> = (0..4).map(|n| table.stranger(&format!("192.0.{n}.1")).expect("a seat")).collect();
+    assert_eq!(lost(&given), [0, 1, 2, 3]);
+    assert_eq!(table.stranger("198.51.100.1").err(), Some(Full::Everyone), "four are on their way out");
+    for n in 1..3 {
+        table.ours(&format!("127.0.0.{n}")).expect("the reserve");
+    }
+    assert!(table.ours("127.0.0.3").is_ok(), "our own clients may have one more");
+    assert_eq!(table.ours("127.0.0.4").err(), Some(Full::Everyone));
+    table.seats.take_back(given[0].0);
+    assert!(table.ours("127.0.0.4").is_ok(), "one has ended");
+    assert_eq!(table.seats.taken(), (10, 6));
+    assert_eq!(lost(&given).len() + lost(&more).len(), 6);
+}
+
+#[test]
+fn evictions_end_scarcity() {
+    let mut table = Table::default();
+    let given: Vec<_> = (0..6).map(|n| table.stranger(&format!("10.0.{n}.1")).expect("a seat")).collect();
+    assert!(table.seats.are_scarce("mx"));
+    // Each of ours after the fourth takes a stranger's seat, and no session ends before it has lost its own.
+    let changes = table.seats.changes();
+    for n in 0..7 {
+        table.ours(&format!("127.0.0.{n}")).expect("a seat");
+        for (seat, _) in given.iter().filter(|given| given.1.is_cancelled()) {
+            table.seats.take_back(*seat);
+        }
+    }
+    assert_eq!((table.seats.taken(), table.seats.are_scarce("mx")), ((10, 3), false));
+    assert_eq!(table.seats.changes(), changes + 2, "everywhere, and on the listener");
 }
 
 #[test]
@@ -161,11 +297,16 @@ fn scarcity_begins_at_three_quarters_and_ends_at_half() {
     assert_eq!(table.seats.short(), ["mx".into()]);
     for (left, is_scarce) in [(5, true), (4, true), (3, false), (2, false)] {
         let (seat, _) = given.pop().expect("one");
-        table.seats.take_back(seat, &limits(), 8);
+        table.seats.take_back(seat);
         assert_eq!((table.seats.taken().1, table.seats.are_scarce("mx")), (left, is_scarce));
     }
     for (seat, _) in given {
-        table.seats.take_back(seat, &limits(), 8);
+        table.seats.take_back(seat);
     }
-    assert!(table.seats.by_network.is_empty() && table.seats.sessions.is_empty(), "nobody is remembered for ever");
+    let seats = &table.seats;
+    assert!(
+        seats.by_network.is_empty() && seats.sessions.is_empty() && seats.by_site.is_empty(),
+        "nobody is remembered"
+    );
+    assert!(seats.by_listener.values().all(|line| line.turns.is_empty()));
 }
