@@ -13,7 +13,7 @@
 mod attack;
 #[path = "fairness/client.rs"]
 mod client;
-#[path = "../tests/support/dns.rs"]
+#[path = "../tests/it/support/dns.rs"]
 mod dns;
 #[path = "fairness/internet.rs"]
 mod internet;

@@ -13,7 +13,7 @@
 //!
 //! # The floors
 //!
-//! Imports point down only; `tests/floors.rs` reads them. From the top:
+//! Imports point down only; `tests/it/floors` reads them. From the top:
 //!
 //! - `cli` and [`demo`]: the commands, and the play that shows what the policies do; [`explain`], which
 //!   says in advance what either direction would do, in the words of both; [`daemon`] wires the rooms and

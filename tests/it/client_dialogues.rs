@@ -1,0 +1,316 @@
+//! Plays the dialogues of `tests/it/dialogues/client` against the client machines.
+//!
+//! A file has settings (`key: value`), an empty line and a transcript: `S:` is what the peer says, `C:`
+//! what must be said to it, `=` what is known afterwards. The peer's lines are fed in and the
+//! transcript that comes about is compared with the file, line by line: what is not there was not said.
+//! Each is played with the peer's lines in one piece and octet by octet (unless `pieces: whole`).
+//!
+//! Settings: `starttls: wanted|not wanted` plays the opening; without it, `extensions:` are what the
+//! peer offers. `from:`, `to:` (one or more, with `NOTIFY=`/`ORCPT=` behind), `size:`, `smtputf8:`,
+//! `8bit:`, `ret:`, `envid:`, `requiretls: needed|welcome|not asked` describe the message; without `from:` there is no transaction.
+
+use std::collections::VecDeque;
+use std::fmt::Write as _;
+use std::path::Path;
+
+use gatepost::address::{Domain, Mailbox, ReversePath};
+use gatepost::envelope::{BodyType, Envelope, Notify, Recipient, Ret};
+use gatepost::smtp::client::{
+    Extensions, Mail, NoStarttls, Opening, OpeningStep, ProtocolViolation, RecipientStatus, RequireTlsUse, StarttlsUse,
+    Transaction, TransactionEnd, TransactionStep,
+};
+use gatepost::smtp::reply::Reply;
+
+struct Script {
+    starttls: Option<StarttlsUse>,
+    extensions: Extensions,
+    envelope: Option<Envelope>,
+    size: u64,
+    promise: RequireTlsUse,
+    whole: bool,
+    transcript: String,
+}
+
+fn read(text: &str) -> Script {
+    let (head, transcript) = text.split_once("\n\n").expect("settings, an empty line, a transcript");
+    let mut script = Script {
+        starttls: None,
+        extensions: Extensions::default(),
+        envelope: None,
+        size: 1000,
+        promise: RequireTlsUse::Never,
+        whole: false,
+        transcript: transcript.trim_end().to_owned(),
+    };
+    for line in head.lines().filter(|line| !line.starts_with('#')) {
+        let (key, value) = line.split_once(": ").expect("key: value");
+        if let Some(envelope) = &mut script.envelope {
+            match key {
+                "to" => envelope.recipients.push(recipient(value)),
+                "smtputf8" => envelope.smtputf8 = value == "yes",
+                "8bit" => {
+                    envelope.needs.eight_bit = value == "yes";
+                    envelope.body = BodyType::EightBitMime;
+                }
+                "ret" => envelope.ret = Some(if value == "FULL" { Ret::Full } else { Ret::Hdrs }),
+                "envid" => envelope.envid = Some(value.to_owned()),
+                "requiretls" => {
+                    script.promise = match value {
+                        "needed" => RequireTlsUse::Always,
+                        "welcome" => RequireTlsUse::IfOffered,
+                        "not asked" => RequireTlsUse::Never,
+                        _ => panic!("requiretls: {value}?"),
+                    };
+                }
+                "size" => script.size = value.parse().expect("a size"),
+                "pieces" => script.whole = value == "whole",
+                _ => panic!("unknown setting {key}"),
+            }
+            continue;
+        }
+        match key {
+            "starttls" => {
+                script.starttls = Some(if value == "wanted" { StarttlsUse::IfOffered } else { StarttlsUse::Never });
+            }
+            "extensions" => {
+                let lines = std::iter::once("peer").chain(value.split(", "));
+                script.extensions =
+                    Extensions::of(&Reply::multiline(250, lines.map(|l| l.to_owned().into()).collect()));
+            }
+            "from" => script.envelope = Some(Envelope::new(ReversePath::parse(value.trim()).expect(value), Vec::new())),
+            "pieces" => script.whole = value == "whole",
+            _ => panic!("unknown setting {key}"),
+        }
+    }
+    script
+}
+
+fn recipient(value: &str) -> Recipient {
+    let mut words = value.split(' ');
+    let mut recipient = Recipient::new(Mailbox::parse(words.next().expect("an address")).expect(value));
+    for word in words {
+        if let Some(orcpt) = word.strip_prefix("ORCPT=") {
+            recipient.orcpt = Some(orcpt.to_owned());
+        } else if word == "NOTIFY=NEVER" {
+            recipient.notify = Some(Notify::Never);
+        } else {
+            let on = |what| word.contains(what);
+            recipient.notify = Some(Notify::On { success: on("SUCCESS"), failure: on("FAILURE"), delay: on("DELAY") });
+        }
+    }
+    recipient
+}
+
+/// The peer of a play: what it still has to say, and the transcript so far.
+struct DialogueStage {
+    blocks: VecDeque<String>,
+    bytewise: bool,
+    input: Vec<u8>,
+    out: Vec<u8>,
+    transcript: String,
+}
+
+enum End<S> {
+    TransactionStep(S),
+    Lost,
+    ProtocolViolation(ProtocolViolation),
+}
+
+impl DialogueStage {
+    fn new(script: &Script, bytewise: bool) -> Self {
+        let mut blocks: VecDeque<String> = VecDeque::new();
+        let mut speaking = false;
+        for line in script.transcript.lines() {
+            match line.strip_prefix("S: ") {
+                Some(words) => {
+                    if !speaking {
+                        blocks.push_back(String::new());
+                    }
+                    let block = blocks.back_mut().expect("just pushed");
+                    writeln!(block, "{words}\r").expect("a string");
+                    speaking = true;
+                }
+                None => speaking = false,
+            }
+        }
+        Self { blocks, bytewise, input: Vec::new(), out: Vec::new(), transcript: String::new() }
+    }
+
+    fn note(&mut self, line: &str) {
+        self.flush();
+        writeln!(self.transcript, "= {line}").expect("a string");
+    }
+
+    fn flush(&mut self) {
+        let said = String::from_utf8(std::mem::take(&mut self.out)).expect("UTF-8");
+        assert!(said.is_empty() || said.ends_with("\r\n"), "half a line was said: {said:?}");
+        for line in said.split_terminator("\r\n") {
+            writeln!(self.transcript, "C: {line}").expect("a string");
+        }
+    }
+
+    fn run<S>(
+        &mut self,
+        mut receive: impl FnMut(&[u8], &mut Vec<u8>) -> Result<(usize, Option<S>), ProtocolViolation>,
+    ) -> End<S> {
+        loop {
+            self.flush();
+            let Some(block) = self.blocks.pop_front() else { return End::Lost };
+            for line in block.split_terminator("\r\n") {
+                writeln!(self.transcript, "S: {line}").expect("a string");
+            }
+            let step = if self.bytewise { 1 } else { block.len() };
+            let mut pieces = block.as_bytes().chunks(step);
+            while let Some(piece) = pieces.next() {
+                self.input.extend_from_slice(piece);
+                match receive(&self.input, &mut self.out) {
+                    Err(violation) => return End::ProtocolViolation(violation),
+                    Ok((used, None)) => drop(self.input.drain(..used)),
+                    Ok((used, Some(step))) => {
+                        self.input.drain(..used);
+                        if pieces.next().is_some() {
+                            self.note("(the peer had more to say)");
+                        }
+                        return End::TransactionStep(step);
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn play(script: &Script, bytewise: bool) -> String {
+    let mut stage = DialogueStage::new(script, bytewise);
+    let mut extensions = Some(script.extensions);
+    if let Some(starttls) = script.starttls {
+        extensions = open(&mut stage, starttls);
+    }
+    if let (Some(envelope), Some(extensions)) = (&script.envelope, extensions) {
+        hand_over(&mut stage, envelope, script, extensions);
+    }
+    if !stage.blocks.is_empty() {
+        stage.note("(the peer was not heard to the end)");
+    }
+    stage.transcript.trim_end().to_owned()
+}
+
+fn open(stage: &mut DialogueStage, starttls: StarttlsUse) -> Option<Extensions> {
+    let hostname = Domain::parse("relay.example.com").expect("a domain");
+    let mut opening = Opening::new(&hostname, starttls);
+    loop {
+        let end = stage.run(|input, out| opening.receive(input, out));
+        let line = match end {
+            End::TransactionStep(OpeningStep::Handshake) => {
+                assert_eq!(opening.extensions(), Extensions::default(), "what was said in clear is forgotten");
+                stage.note("handshake");
+                opening.secured(&mut stage.out);
+                continue;
+            }
+            End::TransactionStep(OpeningStep::Secured) => "open under TLS".to_owned(),
+            End::TransactionStep(OpeningStep::InClear(NoStarttls::NotWanted)) => "open in clear: not wanted".to_owned(),
+            End::TransactionStep(OpeningStep::InClear(NoStarttls::NotOffered)) => {
+                "open in clear: not offered".to_owned()
+            }
+            End::TransactionStep(OpeningStep::InClear(NoStarttls::Rejected(reply))) => {
+                format!("open in clear: rejected: {reply}")
+            }
+            End::TransactionStep(OpeningStep::InClear(NoStarttls::SpokeBeforeHandshake)) => {
+                stage.note("spoilt: spoke before the handshake");
+                return None;
+            }
+            End::TransactionStep(OpeningStep::Failed { stage: at, reply }) => {
+                stage.note(&format!("failed at {at}: {reply}"));
+                return None;
+            }
+            End::Lost => {
+                stage.note(&format!("lost at {}", opening.awaited()));
+                return None;
+            }
+            End::ProtocolViolation(violation) => {
+                stage.note(&format!("violation: {violation}"));
+                return None;
+            }
+        };
+        stage.note(&line);
+        return Some(opening.extensions());
+    }
+}
+
+fn hand_over(stage: &mut DialogueStage, envelope: &Envelope, script: &Script, extensions: Extensions) {
+    let mut recipients: Vec<usize> = (0..envelope.recipients.len()).collect();
+    while !recipients.is_empty() {
+        let mail = Mail { envelope, size: script.size, recipients: &recipients, promise: script.promise };
+        if let Err(obstacle) = mail.fits(extensions) {
+            stage.note(&obstacle.to_string());
+            return;
+        }
+        let mut transaction = Transaction::start(mail, extensions, &mut stage.out);
+        loop {
+            match stage.run(|input, out| transaction.receive(input, out)) {
+                End::TransactionStep(TransactionStep::Content) => {
+                    stage.out.extend_from_slice(b"(content)\r\n.\r\n");
+                    transaction.content_sent();
+                    continue;
+                }
+                End::TransactionStep(TransactionStep::Over) => {}
+                End::Lost => stage.note(&format!("lost at {}", transaction.awaited())),
+                End::ProtocolViolation(violation) => stage.note(&format!("violation: {violation}")),
+            }
+            break;
+        }
+        let results = transaction.into_results();
+        let mut overflow = Vec::new();
+        for (status, at) in results.recipients.iter().zip(&recipients) {
+            let words = match status {
+                RecipientStatus::Pending => "open".to_owned(),
+                RecipientStatus::Accepted => "accepted".to_owned(),
+                RecipientStatus::Rejected(reply) => format!("refused: {reply}"),
+                RecipientStatus::Overflow => {
+                    overflow.push(*at);
+                    "overflow".to_owned()
+                }
+            };
+            stage.note(&format!("{}: {words}", envelope.recipients[*at].mailbox));
+        }
+        let ending = match &results.ending {
+            TransactionEnd::Unfinished => "unfinished".to_owned(),
+            TransactionEnd::Accepted(reply) => format!("taken: {reply}"),
+            TransactionEnd::Rejected { stage, reply } => format!("refused at {stage}: {reply}"),
+            TransactionEnd::Closing { stage, reply } => format!("closing at {stage}: {reply}"),
+            TransactionEnd::NoRecipient => "no recipient".to_owned(),
+        };
+        stage.note(&format!("{ending}; {}", if results.reusable { "reusable" } else { "not reusable" }));
+        recipients = if results.reusable && matches!(results.ending, TransactionEnd::Accepted(_)) {
+            overflow
+        } else {
+            Vec::new()
+        };
+    }
+}
+
+#[test]
+fn every_dialogue_goes_as_written() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/dialogues/client");
+    let mut played = 0;
+    let mut faults = String::new();
+    for file in std::fs::read_dir(folder).expect("the folder") {
+        let path = file.expect("a file").path();
+        let script = read(&std::fs::read_to_string(&path).expect("readable"));
+        let ways: &[bool] = if script.whole { &[false] } else { &[false, true] };
+        for bytewise in ways {
+            let came_about = play(&script, *bytewise);
+            if came_about != script.transcript {
+                let name = path.file_name().expect("a name").display();
+                write!(
+                    faults,
+                    "\n{name} (octet by octet: {bytewise})\n--- wanted\n{}\n--- got\n{came_about}\n",
+                    script.transcript
+                )
+                .expect("a string");
+            }
+        }
+        played += 1;
+    }
+    assert!(faults.is_empty(), "{faults}");
+    assert!(played >= 30, "only {played} dialogues were found");
+}

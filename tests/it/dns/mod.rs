@@ -1,0 +1,59 @@
+//! The resolver, against a root of its own and a server that answers as resolvers do.
+
+mod bounds;
+mod forged;
+mod ground;
+mod security;
+
+use std::path::Path;
+
+use gatepost::address::Domain;
+use gatepost::config::{self, parse};
+use gatepost::dns::{Dns, InsecureReason, LookupError, Security};
+
+use crate::support::zones::Server;
+
+pub(crate) const SECURE: Security = Security::Secure;
+pub(crate) const UNSIGNED: Security = Security::Insecure(InsecureReason::Unsigned);
+
+/// `[dns]` with these lines.
+pub(crate) fn config(lines: &str) -> config::Dns {
+    let text = format!(
+        "hostname = \"relay.example.com\"\npostmaster = \"postmaster@example.com\"\n\
+         [[listener]]\nname = \"mx\"\naddress = [\"127.0.0.1:2525\"]\ntls = \"off\"\n[dns]\n{lines}\n"
+    );
+    match parse(&text, Path::new("gatepost.toml")) {
+        Ok((config, _)) => config.dns,
+        Err(faults) => panic!("{faults:?}"),
+    }
+}
+
+/// A resolver that asks this server and validates from its root.
+pub(crate) fn validating(server: &Server) -> Dns {
+    with_anchor(server, "dnskey")
+}
+
+pub(crate) fn with_anchor(server: &Server, kind: &str) -> Dns {
+    Dns::new(&of_server(server, kind)).expect("a resolver")
+}
+
+pub(crate) fn of_server(server: &Server, kind: &str) -> config::Dns {
+    let anchor = server.anchor(kind);
+    config(&format!("servers = [\"{}\"]\ntrust_anchor = \"{}\"", server.address, anchor.display()))
+}
+
+pub(crate) fn mode(server: &Server, dnssec: &str) -> Dns {
+    Dns::new(&config(&format!("servers = [\"{}\"]\ndnssec = \"{dnssec}\"", server.address))).expect("a resolver")
+}
+
+pub(crate) fn domain(name: &str) -> Domain {
+    Domain::parse(name).expect("a domain")
+}
+
+/// The words of a validation that failed.
+pub(crate) fn bogus<T: std::fmt::Debug>(outcome: Result<T, LookupError>) -> String {
+    match outcome {
+        Err(fault @ LookupError::Bogus(_)) => fault.to_string(),
+        other => panic!("{other:?} where validation should have failed"),
+    }
+}

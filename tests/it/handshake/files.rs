@@ -1,0 +1,300 @@
+//! What is said of files that are not as they should be.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+
+use gatepost::config::{Config, Fault, IdentityFiles, SniIdentity, Trust};
+use gatepost::handshake::Material;
+use gatepost::tls::NamePattern;
+use rcgen::{KeyPair, date_time_ymd};
+
+use crate::support::certificates::*;
+
+struct Desk {
+    folder: tempfile::TempDir,
+    authority: Authority,
+}
+
+impl Desk {
+    fn new() -> Self {
+        Self { folder: tempfile::tempdir().expect("a folder"), authority: Authority::root("Relay CA") }
+    }
+
+    fn good(&self) -> IdentityFiles {
+        self.authority.issue(&["relay.example.com"]).write(self.folder.path(), "relay")
+    }
+
+    fn file(&self, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
+        let path = self.folder.path().join(name);
+        std::fs::write(&path, content).expect("the folder is ours");
+        path
+    }
+
+    /// Faults (or warnings), with the folder's own name cut out of them.
+    fn told(&self, faults: &[Fault]) -> Vec<String> {
+        let folder = format!("{}/", self.folder.path().display());
+        let told =
+            faults.iter().map(|fault| format!("line {}: {}", fault.place.line, fault.message.replace(&folder, "")));
+        told.collect()
+    }
+
+    fn faults(&self, config: &Config) -> Vec<String> {
+        match Material::load(config) {
+            Ok((_, warnings)) => panic!("taken, with {warnings:?}"),
+            Err(faults) => self.told(&faults),
+        }
+    }
+
+    fn warnings(&self, config: &Config) -> Vec<String> {
+        match Material::load(config) {
+            Ok((_, warnings)) => self.told(&warnings),
+            Err(faults) => panic!("refused: {faults:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_good_identity_has_no_warning() {
+    let desk = Desk::new();
+    assert_eq!(desk.warnings(&config(Some(desk.good()), Vec::new())), [""; 0]);
+}
+
+#[test]
+fn a_certificate_file_that_will_not_do_is_told() {
+    let desk = Desk::new();
+    let whole = std::fs::read_to_string(desk.good().certificate.value).expect("just written");
+    let malformed = pem("CERTIFICATE", b"\x30\x03\x02\x01\x01");
+    for (content, told) in [
+        (Vec::new(), "relay.pem is empty"),
+        (b"hello\n".to_vec(), "relay.pem has no certificate in it"),
+        (desk.authority.certificate.to_vec(), "relay.pem is a certificate in DER, not in PEM"),
+        (b"\x30\x82\x01\x00\x02\x01\x03".to_vec(), "relay.pem is not PEM (PKCS#12, perhaps)"),
+        (
+            whole.replace("-----END CERTIFICATE-----", "").into_bytes(),
+            "relay.pem is damaged: \"-----END CERTIFICATE-----\" is missing",
+        ),
+        (whole.replace('M', "!").into_bytes(), "relay.pem is damaged: what stands between its markers is not base64"),
+        (malformed.into_bytes(), "certificate 1 of relay.pem is malformed"),
+    ] {
+        let files = desk.good();
+        std::fs::write(&files.certificate.value, content).expect("the folder is ours");
+        assert_eq!(desk.faults(&config(Some(files), Vec::new())), [format!("line 11: {told}")]);
+    }
+}
+
+#[test]
+fn a_key_file_that_will_not_do_is_told() {
+    let desk = Desk::new();
+    let encrypted = pem("ENCRYPTED PRIVATE KEY", b"whatever");
+    let old_encrypted = pem("RSA PRIVATE KEY", b"whatever").replacen('\n', "\nProc-Type: 4,ENCRYPTED\n", 1);
+    let other = pem("PRIVATE KEY", &KeyPair::generate().expect("a key").serialize_der());
+    let unusable = pem("PRIVATE KEY", b"\x30\x03\x02\x01\x01");
+    for (content, told) in [
+        (Vec::new(), "relay.key is empty"),
+        (b"hello\n".to_vec(), "relay.key has no private key in it"),
+        (encrypted.into_bytes(), "relay.key is an encrypted key, and nobody is there to type its passphrase"),
+        (old_encrypted.into_bytes(), "relay.key is an encrypted key, and nobody is there to type its passphrase"),
+        (KeyPair::generate().expect("a key").serialize_der(), "relay.key is not PEM (DER, perhaps)"),
+        (other.into_bytes(), "the key in relay.key does not belong to the certificate in relay.pem"),
+        (unusable.into_bytes(), "relay.key is not a key that TLS can use here"),
+    ] {
+        let files = desk.good();
+        std::fs::write(&files.key.value, content).expect("the folder is ours");
+        assert_eq!(desk.faults(&config(Some(files), Vec::new())), [format!("line 12: {told}")]);
+    }
+}
+
+#[test]
+fn every_fault_is_told_at_once_in_the_order_of_the_file() {
+    let desk = Desk::new();
+    let mut bad = desk.good();
+    bad.certificate.value = PathBuf::from("/nowhere/relay.pem");
+    bad.key.value = desk.file("empty.key", "");
+    let mut of_partner = bad.clone();
+    of_partner.certificate.place.line = 41;
+    of_partner.key.place.line = 42;
+    let partner = connector("partner", Trust::File(PathBuf::from("/nowhere/trust.pem")), Some(of_partner));
+    let another = connector("another", partner.trust.value.clone(), None);
+    assert_eq!(
+        desk.faults(&config(Some(bad), vec![partner, another])),
+        [
+            "line 11: /nowhere/relay.pem does not exist",
+            "line 12: empty.key is empty",
+            // Once, though two connectors name it.
+            "line 40: /nowhere/trust.pem does not exist",
+            "line 41: /nowhere/relay.pem does not exist",
+            "line 42: empty.key is empty",
+        ]
+    );
+}
+
+#[test]
+fn a_chain_in_the_wrong_order_is_told_with_its_remedy() {
+    let desk = Desk::new();
+    let mut pair = desk.authority.intermediate("Relay CA 2").issue(&["relay.example.com"]);
+    pair.chain.reverse();
+    let config = config(Some(pair.write(desk.folder.path(), "relay")), Vec::new());
+    let faults = Material::load(&config).map(|_| ()).expect_err("the wrong order");
+    assert_eq!(faults[0].remedy, "It belongs to certificate 2 of the file: put that one first.");
+}
+
+#[test]
+fn an_open_key_is_a_warning() {
+    let desk = Desk::new();
+    for (mode, told) in [
+        (0o600, None),
+        (0o400, None),
+        (0o640, Some("its whole group (mode 0640)")),
+        (0o644, Some("every user of this machine (mode 0644)")),
+    ] {
+        let files = desk.good();
+        let key = files.key.value.clone();
+        // Some user's: root's keys are another matter, and where root runs this, the files are root's.
+        let _not_root = std::os::unix::fs::chown(&key, Some(1), None);
+        std::fs::set_permissions(&key, std::fs::Permissions::from_mode(mode)).expect("the file is ours");
+        let told = told.map(|who| format!("line 12: relay.key is a private key, and open to {who}"));
+        assert_eq!(desk.warnings(&config(Some(files), Vec::new())), Vec::from_iter(told));
+        std::fs::remove_file(key).expect("the file is ours");
+    }
+}
+
+/// 0640 root:gatepost is how root lets a service read a key, and not change it.
+#[test]
+fn a_key_that_root_hands_to_a_group_is_no_warning() {
+    let desk = Desk::new();
+    let files = desk.good();
+    let key = files.key.value.clone();
+    let config = config(Some(files), Vec::new());
+    if std::os::unix::fs::chown(&key, Some(0), None).is_err() {
+        // Only root can.
+        return;
+    }
+    for (mode, is_told) in [(0o640, false), (0o660, true), (0o644, true)] {
+        std::fs::set_permissions(&key, std::fs::Permissions::from_mode(mode)).expect("the file is ours");
+        assert_eq!(!desk.warnings(&config).is_empty(), is_told, "{mode:o}");
+    }
+}
+
+#[test]
+fn a_file_that_may_not_be_read_is_told_with_its_mode() {
+    let desk = Desk::new();
+    let files = desk.good();
+    std::fs::set_permissions(&files.key.value, std::fs::Permissions::from_mode(0o000)).expect("the file is ours");
+    if std::fs::read(&files.key.value).is_ok() {
+        // The superuser reads everything.
+        return;
+    }
+    let faults = desk.faults(&config(Some(files), Vec::new()));
+    assert!(
+        faults[0].starts_with("line 12: relay.key may not be read: its mode is 0000, its owner is user "),
+        "{faults:?}"
+    );
+}
+
+#[test]
+fn dates_and_hostname_are_warnings() {
+    let desk = Desk::new();
+    let today = jiff::Timestamp::now();
+    let in_days = |days: i64| {
+        let day = (today + jiff::SignedDuration::from_hours(24 * days)).to_string();
+        let mut parts = day[..10].split('-').map(|part| part.parse::<u16>().expect("a date"));
+        let mut next = || parts.next().expect("year, month, day");
+        let (year, month, day) = (next(), next(), next());
+        date_time_ymd(year.into(), u8::try_from(month).expect("1 to 12"), u8::try_from(day).expect("1 to 31"))
+    };
+    for (begins, ends, told) in [
+        (-300, 60, None),
+        (-300, 29, Some("expires on")),
+        // A third of a short life is not over yet.
+        (-1, 10, None),
+        (-9, 2, Some("expires on")),
+        (-300, -1, Some("expired on")),
+        (2, 60, Some("is not valid before")),
+    ] {
+        let pair = desk.authority.issue_as(&["relay.example.com"], |params| {
+            params.not_before = in_days(begins);
+            params.not_after = in_days(ends);
+        });
+        let warnings = desk.warnings(&config(Some(pair.write(desk.folder.path(), "relay")), Vec::new()));
+        match told {
+            None => assert_eq!(warnings, [""; 0], "{begins} to {ends}"),
+            Some(told) => {
+                assert_eq!(warnings.len(), 1, "{begins} to {ends}: {warnings:?}");
+                assert!(
+                    warnings[0].starts_with(&format!("line 11: the certificate in relay.pem {told} 20")),
+                    "{warnings:?}"
+                );
+            }
+        }
+    }
+    let other = desk.authority.issue(&["mx.example.com"]).write(desk.folder.path(), "relay");
+    assert_eq!(
+        desk.warnings(&config(Some(other), Vec::new())),
+        ["line 11: the certificate in relay.pem is for mx.example.com, not for our own hostname relay.example.com"]
+    );
+}
+
+#[test]
+fn an_sni_identity_carries_the_names_it_is_listed_for() {
+    let desk = Desk::new();
+    for (carried, listed, told) in [
+        (&["*.example.net"][..], &["mx.example.net"][..], None),
+        (&["*.example.net"], &["*.example.net"], None),
+        (&["mx.example.net"], &["*.example.net"], Some("mx.example.net, but listed for *.example.net")),
+        (&["*.example.net"], &["example.net"], Some("*.example.net, but listed for example.net")),
+        (&[], &["mx.example.net"], Some("no DNS name at all, but listed for mx.example.net")),
+    ] {
+        let files = desk.authority.issue(carried).write(desk.folder.path(), "sni");
+        let names = listed.iter().map(|name| NamePattern::parse(name).expect(name)).collect();
+        let mut config = config(Some(desk.good()), Vec::new());
+        config.tls.sni.push(SniIdentity { names, files });
+        match told {
+            None => assert_eq!(desk.warnings(&config), [""; 0]),
+            Some(told) => {
+                assert_eq!(desk.faults(&config), [format!("line 11: the certificate in sni.pem is for {told}")]);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_trust_file_without_authorities_is_told() {
+    let desk = Desk::new();
+    let with_trust = |file| config(None, vec![connector("partner", Trust::File(file), None)]);
+    assert_eq!(
+        desk.faults(&with_trust(desk.file("trust.pem", "nothing\n"))),
+        ["line 40: trust.pem has no certificate in it"]
+    );
+    let host = desk.authority.issue(&["mail.partner.example"]);
+    let both = desk.authority.pem() + &pem("CERTIFICATE", &host.chain[0]);
+    assert_eq!(
+        desk.warnings(&with_trust(desk.file("trust.pem", both))),
+        [
+            "line 40: certificate 2 of trust.pem (CN=a host) is not a CA certificate: it is trusted itself, and nothing else by it"
+        ]
+    );
+}
+
+#[test]
+fn identities_are_summed_up() {
+    let desk = Desk::new();
+    let pair = desk.authority.issue_as(&["relay.example.com", "*.example.com"], |params| {
+        params.not_after = date_time_ymd(2090, 1, 2);
+    });
+    let files = pair.write(desk.folder.path(), "relay");
+    // The same file as client identity is one identity to people.
+    let partner = connector("partner", Trust::Webpki, Some(files.clone()));
+    let identities = load(&config(Some(files.clone()), vec![partner])).identities();
+    assert_eq!(identities.len(), 1);
+    assert_eq!(identities[0].file, files.certificate.value);
+    assert_eq!(identities[0].names, ["relay.example.com", "*.example.com"]);
+    assert_eq!(identities[0].not_after.to_string(), "2090-01-02T00:00:00Z");
+}
+
+#[test]
+fn the_operating_systems_trust_is_loaded() {
+    if rustls_native_certs::load_native_certs().certs.is_empty() {
+        return;
+    }
+    load(&config(None, vec![connector("partner", Trust::System, None)]));
+}

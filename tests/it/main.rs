@@ -1,0 +1,33 @@
+//! The integration tests, as one program: a module for each subject, and what they share in [`support`].
+//!
+//! `cargo test --test it SUBJECT::` runs one subject. `durability` is a program of its own, because it kills and traces
+//! the relay.
+
+mod check;
+mod client_dialogues;
+mod config_faults;
+mod config_good;
+mod dane;
+mod demo;
+mod dns;
+mod dnssec;
+mod dnssec_differential;
+mod evidence;
+mod explain;
+mod floors;
+mod handshake;
+mod inbound;
+mod life_cycle;
+mod outbound;
+mod probe;
+mod published;
+mod queue_commands;
+mod reports;
+mod route;
+mod scheduling;
+mod sendmail;
+mod server_dialogues;
+mod simulation;
+mod spool;
+mod support;
+mod tlsrpt;

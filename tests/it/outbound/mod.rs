@@ -1,0 +1,14 @@
+//! Deliveries over real sockets, with real certificates and a real name server.
+
+mod dane;
+mod delivery;
+mod layers;
+mod loops;
+mod memory;
+mod mta_sts;
+mod pins;
+mod policy_table;
+mod requiretls;
+mod reuse;
+mod second_try;
+mod tls_demanded;

@@ -1,0 +1,9 @@
+//! `gatepost probe`: the real program against real peers, who tell what they heard.
+
+mod all;
+mod dane;
+mod hostile;
+mod memory;
+mod shown;
+mod verdicts;
+mod world;

@@ -1,0 +1,10 @@
+//! Who is tried when, and who must not wait for whom: a real daemon, real sockets, and sinks that count.
+
+mod back_off;
+mod clock;
+mod connections;
+mod fairness;
+mod limits;
+mod orders;
+mod owed;
+mod restart;

@@ -1,0 +1,256 @@
+//! What an operator's order leaves behind where it is cut short: the spool fails between two domains, the
+//! evidence is given up at the end, or the work panics.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use gatepost::address::{Mailbox, ReversePath};
+use gatepost::config::{Config, default_connector};
+use gatepost::connector::Connectors;
+use gatepost::discovery::Discovery;
+use gatepost::discovery::history::History;
+use gatepost::discovery::mta_sts::{MtaSts, Web};
+use gatepost::dns::Dns;
+use gatepost::envelope::{Envelope, History as Past, QueueId, Recipient, RecipientState};
+use gatepost::evidence::Evidence;
+use gatepost::handshake::Material;
+use gatepost::https::Https;
+use gatepost::outbound::{self, Outbound};
+use gatepost::route::Router;
+use gatepost::scheduler::{Operator, Order, Refused, Scheduler, Settings};
+use gatepost::spool::{Draft, Entry, Receipt, Spool, SpoolError, SpoolFuture, SqliteSpool, StoredMessage};
+use gatepost::tlsrpt::Reporter;
+use tokio::sync::{Notify, mpsc};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::support::in_process::{SENDER, configured};
+
+/// A spool that fails where the test wants it.
+#[derive(Debug)]
+pub(crate) struct Brittle {
+    pub(crate) spool: SqliteSpool,
+    /// No report goes in.
+    pub(crate) refuses_reports: AtomicBool,
+    /// The next record panics …
+    panics: AtomicBool,
+    /// … or does so once it is written.
+    panics_afterwards: AtomicBool,
+    /// What was recorded goes in, and after that nothing.
+    ends_after_one: AtomicBool,
+    ended: AtomicBool,
+}
+
+impl Brittle {
+    pub(crate) fn open(folder: &Path) -> Self {
+        Self {
+            spool: SqliteSpool::open(&folder.join("spool")).expect("nobody else has it"),
+            refuses_reports: AtomicBool::new(false),
+            panics: AtomicBool::new(false),
+            panics_afterwards: AtomicBool::new(false),
+            ends_after_one: AtomicBool::new(false),
+            ended: AtomicBool::new(false),
+        }
+    }
+}
+
+impl Spool for Brittle {
+    fn draft(&self) -> Draft {
+        self.spool.draft()
+    }
+    fn commit(&self, draft: Draft, envelope: Envelope) -> SpoolFuture<'_, (Receipt, Entry)> {
+        if envelope.reverse_path == ReversePath::Null && self.refuses_reports.load(Ordering::SeqCst) {
+            return Box::pin(async { Err(SpoolError::Full("says the test".to_owned())) });
+        }
+        self.spool.commit(draft, envelope)
+    }
+    fn record(&self, id: QueueId, envelope: Envelope) -> SpoolFuture<'_, ()> {
+        assert!(!self.panics.swap(false, Ordering::SeqCst), "the work on an order dies, says the test");
+        Box::pin(async move {
+            if self.ended.load(Ordering::SeqCst) {
+                return Err(SpoolError::Closed);
+            }
+            self.ended.store(self.ends_after_one.load(Ordering::SeqCst), Ordering::SeqCst);
+            let written = self.spool.record(id, envelope).await;
+            assert!(!self.panics_afterwards.swap(false, Ordering::SeqCst), "the work on an order dies, says the test");
+            written
+        })
+    }
+    fn remove(&self, id: QueueId) -> SpoolFuture<'_, ()> {
+        Box::pin(async move {
+            if self.ended.load(Ordering::SeqCst) { Err(SpoolError::Closed) } else { self.spool.remove(id).await }
+        })
+    }
+    fn load(&self, id: QueueId) -> SpoolFuture<'_, Entry> {
+        self.spool.load(id)
+    }
+    fn scan(&self, after: Option<QueueId>, limit: usize) -> SpoolFuture<'_, Vec<StoredMessage>> {
+        self.spool.scan(after, limit)
+    }
+}
+
+/// A queue without a relay around it, with one message held for two domains.
+struct Queue {
+    spool: Arc<Brittle>,
+    operator: Operator,
+    id: QueueId,
+    stop: CancellationToken,
+    running: JoinHandle<Result<(), SpoolError>>,
+    accepted: mpsc::Sender<Entry>,
+    _folder: tempfile::TempDir,
+}
+
+impl Queue {
+    async fn start(evidence: impl FnOnce(&Path) -> Evidence) -> Self {
+        let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder");
+        // Nobody listens there, and nothing is to be dialled.
+        let config = Arc::new(configured(folder.path(), "127.0.0.1:1".parse().expect("an address"), "", &[]));
+        let spool = Arc::new(Brittle::open(folder.path()));
+        let held = |address: &str| Recipient {
+            state: RecipientState::Held { attempts: 1, history: Past::default() },
+            ..Recipient::new(Mailbox::parse(address).expect("an address"))
+        };
+        let sender = ReversePath::parse(SENDER).expect("an address");
+        let envelope = Envelope::new(sender, vec![held("a@one.example"), held("b@two.example")]);
+        let mut draft = spool.draft();
+        draft.write(b"Subject: test\r\n\r\nbody\r\n").await.expect("room");
+        let id = spool.commit(draft, envelope).await.expect("stored").0.id();
+        let settings = Settings {
+            connectors: Arc::new(Connectors::new(&config.connectors, default_connector(&config.tls.trust))),
+            config: Arc::clone(&config),
+        };
+        let scheduler = Scheduler::new(
+            Arc::clone(&spool) as _,
+            evidence(folder.path()),
+            Arc::new(way_out(&config, folder.path())),
+            Arc::new(ArcSwap::from_pointee(settings)),
+            Arc::new(|_, _| ()),
+            Arc::new(Notify::new()),
+        );
+        let (operator, stop) = (scheduler.operator(), CancellationToken::new());
+        let (sender, accepted) = mpsc::channel(1);
+        let running = tokio::spawn(scheduler.run(accepted, stop.clone()));
+        Self { spool, operator, id, stop, running, accepted: sender, _folder: folder }
+    }
+
+    async fn order(&self, order: Order) -> Result<(), Refused> {
+        self.order_for(order, self.id).await
+    }
+
+    async fn order_for(&self, order: Order, id: QueueId) -> Result<(), Refused> {
+        let mut answers = self.operator.order(order, vec![id]).await;
+        assert_eq!(answers.len(), 1, "one message, one answer: {answers:?}");
+        answers.remove(0).1
+    }
+
+    /// The states as the next start would find them.
+    async fn states(&self) -> Vec<RecipientState> {
+        self.states_of(self.id).await
+    }
+
+    async fn states_of(&self, id: QueueId) -> Vec<RecipientState> {
+        let envelope = self.spool.load(id).await.expect("it is in the spool").envelope;
+        envelope.recipients.into_iter().map(|recipient| recipient.state).collect()
+    }
+
+    async fn ends(self) {
+        self.stop.cancel();
+        let end = tokio::time::timeout(Duration::from_secs(20), self.running).await;
+        end.expect("in time").expect("no panic").expect("an orderly end");
+    }
+}
+
+pub(crate) fn way_out(config: &Arc<Config>, folder: &Path) -> Outbound {
+    let (tls, _) = Material::load(config).expect("it names no files");
+    let dns = Dns::new(&config.dns).expect("a resolver");
+    let web = Web::new(dns.clone(), Https::new(dns.clone(), tls.https().clone()));
+    let memory = History::open(folder, jiff::Timestamp::now()).expect("a memory");
+    let discovery = Discovery::new(MtaSts::open(folder, web).expect("our own version"), memory);
+    let settings = outbound::Settings::new(Arc::clone(config), tls, Arc::new(Router::new(config, dns)));
+    Outbound::new(Arc::new(settings), discovery, Reporter::off())
+}
+
+#[tokio::test]
+async fn a_bounce_that_is_cut_short_between_two_domains_leaves_the_second_held() {
+    let queue = Queue::start(|_| Evidence::off()).await;
+    queue.spool.ends_after_one.store(true, Ordering::SeqCst);
+    let refused = queue.order(Order::Bounce).await.expect_err("the second domain is not written down");
+    assert!(matches!(refused, Refused::Stopping), "{refused:?}");
+    let states = queue.states().await;
+    assert!(matches!(states[..], [RecipientState::Failed, RecipientState::Held { attempts: 1, .. }]), "{states:?}");
+    queue.ends().await;
+}
+
+#[tokio::test]
+async fn a_bounce_without_its_evidence_is_no_success() {
+    let (mut kept, open) =
+        (None, |folder: &Path| Evidence::open(&folder.join("evidence"), Duration::from_hours(1)).expect("a folder"));
+    let queue = Queue::start(|folder| kept.insert(open(folder)).clone()).await;
+    kept.expect("it was opened").close().await;
+    let refused = queue.order(Order::Bounce).await.expect_err("nothing is on the record");
+    assert!(matches!(refused, Refused::Stopping), "{refused:?}");
+    let states = queue.states().await;
+    assert!(states.iter().all(|state| matches!(state, RecipientState::Held { attempts: 1, .. })), "{states:?}");
+    queue.ends().await;
+}
+
+#[tokio::test]
+async fn an_order_that_dies_leaves_its_message_free_for_the_next() {
+    let queue = Queue::start(|_| Evidence::off()).await;
+    queue.spool.panics.store(true, Ordering::SeqCst);
+    let refused = queue.order(Order::Bounce).await.expect_err("it died");
+    assert!(matches!(refused, Refused::Died), "{refused:?}");
+    queue.order(Order::Bounce).await.expect("it is not busy, and nothing stands in the way any more");
+    let id = queue.id;
+    assert!(matches!(queue.spool.load(id).await, Err(SpoolError::Missing(_))), "nothing of it is left");
+    queue.ends().await;
+}
+
+#[tokio::test]
+async fn a_release_that_dies_once_it_is_written_is_tried_all_the_same() {
+    let queue = Queue::start(|_| Evidence::off()).await;
+    queue.spool.panics_afterwards.store(true, Ordering::SeqCst);
+    let refused = queue.order(Order::Release).await.expect_err("it died");
+    assert!(matches!(refused, Refused::Died), "{refused:?}");
+    let tried = |state: &RecipientState| matches!(state, RecipientState::Pending { attempts: 2, .. });
+    eventually("both domains are tried", async || queue.states().await.iter().all(tried)).await;
+    queue.ends().await;
+}
+
+#[tokio::test]
+async fn a_message_on_its_way_to_the_scheduler_takes_no_order() {
+    let queue = Queue::start(|_| Evidence::off()).await;
+    // Until this is answered, the scheduler is not yet through with what was there before.
+    assert!(queue.order(Order::Retry).await.is_err(), "it is held");
+    let recipient = Recipient::new(Mailbox::parse("c@three.example").expect("an address"));
+    let envelope = Envelope::new(ReversePath::parse(SENDER).expect("an address"), vec![recipient]);
+    let mut draft = queue.spool.draft();
+    draft.write(b"Subject: test\r\n\r\nbody\r\n").await.expect("room");
+    let (_, entry) = queue.spool.commit(draft, envelope).await.expect("stored");
+    let id = entry.id;
+    for order in [Order::Hold, Order::Remove, Order::Bounce, Order::Release] {
+        let refused = queue.order_for(order, id).await.expect_err("it would be delivered nevertheless");
+        assert!(matches!(refused, Refused::Busy), "{order:?}: {refused:?}");
+    }
+    let states = queue.states_of(id).await;
+    assert!(matches!(states[..], [RecipientState::Pending { attempts: 0, .. }]), "{states:?}");
+    queue.accepted.send(entry).await.expect("somebody takes it");
+    // The first attempt may be under way.
+    eventually("it is held", async || queue.order_for(Order::Hold, id).await.is_ok()).await;
+    let states = queue.states_of(id).await;
+    assert!(matches!(states[..], [RecipientState::Held { .. }]), "{states:?}");
+    queue.ends().await;
+}
+
+/// Waits for what happens without anybody's doing.
+pub(crate) async fn eventually(what: &str, is_so: impl AsyncFn() -> bool) {
+    let wait = async {
+        while !is_so().await {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), wait).await.unwrap_or_else(|_| panic!("waited for this: {what}"));
+}

@@ -1,0 +1,181 @@
+//! Configurations, messages and deliveries for the tests.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use gatepost::address::{Host, Mailbox, ReversePath};
+use gatepost::config::{Config, parse};
+use gatepost::discovery::Discovery;
+use gatepost::discovery::history::History;
+use gatepost::discovery::mta_sts::{FETCH, MtaSts, Web};
+use gatepost::dns::Dns;
+use gatepost::envelope::{Envelope, QueueId, Recipient};
+use gatepost::failure::{Failure, RecipientOutcome};
+use gatepost::handshake::Material;
+use gatepost::https::Https;
+use gatepost::outbound::{Attempt, Outbound, RecipientResult, Report, Settings};
+use gatepost::route::Router;
+use gatepost::spool::{Body, Entry};
+use gatepost::tlsrpt::Reporter;
+
+use super::certificates::Authority;
+use super::dns::NameServer;
+
+/// The zone of every test: all hosts are on loopback, told apart by their ports.
+const PARTNER: &str = "
+    mx.partner.example A 127.0.0.1
+    mx1.partner.example A 127.0.0.1
+    mx2.partner.example A 127.0.0.2
+    two.partner.example A 127.0.0.1
+    two.partner.example A 127.0.0.2
+    partner.example MX 10 mx1.partner.example
+    partner.example MX 20 mx2.partner.example
+    other.example MX 10 mx1.partner.example
+    backup.example MX 10 mx2.partner.example
+    backup.example MX 20 mx1.partner.example
+    null.example MX 0 .
+";
+
+pub(crate) struct World {
+    pub(crate) authority: Authority,
+    folder: tempfile::TempDir,
+    /// The lines of `[dns]`.
+    pub(crate) dns: String,
+    /// Where policy hosts are asked.
+    pub(crate) policy_port: u16,
+    /// The time for a handshake.
+    pub(crate) handshake: &'static str,
+    /// A name server of unsigned zones, where there is no other.
+    _names: Option<NameServer>,
+}
+
+impl World {
+    pub(crate) async fn new() -> Self {
+        Self::with(PARTNER).await
+    }
+
+    /// One with these records below "example".
+    pub(crate) async fn with(records: &str) -> Self {
+        let names = NameServer::start(&[("example", records)]).await;
+        let dns = format!("servers = [\"{}\"]", names.address);
+        Self { _names: Some(names), ..Self::of(Authority::root("The Test Authority"), dns) }
+    }
+
+    /// One that trusts this authority, and asks for names as these lines of `[dns]` say.
+    pub(crate) fn of(authority: Authority, dns: String) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        std::fs::write(folder.path().join("ca.pem"), authority.pem()).expect("the folder is ours");
+        Self { authority, folder, dns, policy_port: 443, handshake: "5s", _names: None }
+    }
+
+    /// A configuration that trusts the authority, with these connectors.
+    pub(crate) fn config(&self, connectors: &str) -> Config {
+        let text = format!(
+            "hostname = \"relay.example.com\"\npostmaster = \"postmaster@example.com\"\n\
+             [tls]\ntrust = \"ca.pem\"\n\
+             [[listener]]\nname = \"mx\"\naddress = [\"127.0.0.1:2525\"]\ntls = \"off\"\n\
+             [dns]\n{}\n\
+             [timeouts]\nconnect = \"5s\"\nreply = \"2s\"\nhandshake = \"{}\"\nfinal_reply = \"2s\"\ndata_block = \"2s\"\n\
+             {connectors}",
+            self.dns, self.handshake
+        );
+        match parse(&text, &self.folder.path().join("gatepost.toml")) {
+            Ok((config, _)) => config,
+            Err(faults) => panic!("{}", faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")),
+        }
+    }
+
+    pub(crate) fn settings(&self, connectors: &str) -> Arc<Settings> {
+        let config = Arc::new(self.config(connectors));
+        let tls = match Material::load(&config) {
+            Ok((material, _)) => material,
+            Err(faults) => panic!("{faults:?}"),
+        };
+        let router = Arc::new(Router::new(&config, Dns::new(&config.dns).expect("a resolver")));
+        Arc::new(Settings::new(config, tls, router))
+    }
+
+    /// What outside of connectors is known, as far as it is in this folder.
+    pub(crate) fn discovery(&self, folder: &Path) -> Discovery {
+        let config = self.config("");
+        let dns = Dns::new(&config.dns).expect("a resolver");
+        let (material, _) = Material::load(&config).expect("a configuration that can be loaded");
+        let web = Web::new(dns.clone(), Https::new(dns, material.https().clone()));
+        let policies = MtaSts::open(folder, web.at(self.policy_port, FETCH)).expect("our own version");
+        Discovery::new(policies, History::open(folder, jiff::Timestamp::now()).expect("a memory"))
+    }
+
+    /// A folder of its own, for what is known outside of connectors.
+    pub(crate) fn folder(&self) -> PathBuf {
+        tempfile::tempdir_in(self.folder.path()).expect("a folder").keep()
+    }
+
+    pub(crate) fn outbound(&self, connectors: &str) -> Outbound {
+        self.observed(connectors, Reporter::off())
+    }
+
+    pub(crate) fn observed(&self, connectors: &str, reporter: Reporter) -> Outbound {
+        Outbound::new(self.settings(connectors), self.discovery(&self.folder()), reporter)
+    }
+}
+
+/// A connector as TOML, with `more` lines in `[connector.outbound]`.
+pub(crate) fn connector(name: &str, domains: &[&str], more: &str) -> String {
+    format!("[[connector]]\nname = \"{name}\"\ndomains = {domains:?}\n[connector.outbound]\n{more}\n")
+}
+
+pub(crate) const CONTENT: &[u8] = b"Subject: test\r\n\r\n.a line with a dot\r\n";
+
+pub(crate) fn message(recipients: &[&str]) -> Entry {
+    let recipient = |text: &&str| Recipient::new(Mailbox::parse(text).expect(text));
+    let sender = ReversePath::parse("sender@example.com").expect("a path");
+    Entry {
+        id: QueueId::from_number(7).expect("small"),
+        accepted: jiff::Timestamp::UNIX_EPOCH,
+        envelope: Envelope::new(sender, recipients.iter().map(recipient).collect()),
+        size: CONTENT.len() as u64,
+        body: Body::Memory(Bytes::from_static(CONTENT)),
+    }
+}
+
+pub(crate) fn attempt(outbound: &Outbound, entry: Entry) -> Attempt {
+    let host: Host = entry.envelope.recipients[0].mailbox.host().clone();
+    let connector = Arc::clone(outbound.settings().connectors().for_host(&host));
+    let recipients = (0..entry.envelope.recipients.len()).collect();
+    Attempt { entry: Arc::new(entry), recipients, apart: Vec::new(), host, connector, may_be_last: false }
+}
+
+pub(crate) async fn deliver(outbound: &Outbound, entry: Entry) -> Report {
+    let count = entry.envelope.recipients.len();
+    let report = outbound.deliver(attempt(outbound, entry)).await;
+    let mut told: Vec<usize> = report.results.iter().map(|result| result.recipient).collect();
+    told.sort_unstable();
+    assert_eq!(told, (0..count).collect::<Vec<_>>(), "each recipient has one result: {report:?}");
+    report
+}
+
+/// The result of a recipient.
+pub(crate) fn result(report: &Report, recipient: usize) -> &RecipientResult {
+    report.results.iter().find(|result| result.recipient == recipient).expect("a result")
+}
+
+/// `delivered`, or `deferred 4.7.4` and the like.
+pub(crate) fn outcome(report: &Report, recipient: usize) -> String {
+    use gatepost::failure::Persistence::{Permanent, Transient};
+    match &result(report, recipient).outcome {
+        RecipientOutcome::Delivered(_) => "delivered".to_owned(),
+        RecipientOutcome::Deferred(failure) => format!("deferred {}", failure.enhanced(Transient)),
+        RecipientOutcome::Held(failure) => format!("held {}", failure.enhanced(Transient)),
+        RecipientOutcome::Bounced(failure) => format!("bounced {}", failure.enhanced(Permanent)),
+    }
+}
+
+pub(crate) fn failure(report: &Report, recipient: usize) -> &Failure {
+    match &result(report, recipient).outcome {
+        RecipientOutcome::Deferred(failure) | RecipientOutcome::Held(failure) | RecipientOutcome::Bounced(failure) => {
+            failure
+        }
+        RecipientOutcome::Delivered(reply) => panic!("it was delivered: {reply}"),
+    }
+}

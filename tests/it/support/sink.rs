@@ -1,0 +1,152 @@
+//! The server behind the relay: takes everything, and remembers who brought what for whom.
+
+use std::collections::BTreeMap;
+use std::io::{self, BufRead as _, BufReader, Write as _};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use super::message::{SENDER, recognise};
+use super::within;
+
+/// A message for one recipient, as it arrived.
+#[derive(Debug, Clone)]
+pub(crate) struct Arrival {
+    /// The name in the relay's EHLO: tests give each start of the relay its own.
+    pub(crate) relay: String,
+    pub(crate) sender: String,
+    pub(crate) recipient: String,
+    pub(crate) content: Arc<[u8]>,
+    /// When it was there, before it was answered.
+    #[allow(dead_code, reason = "the durability tests compare it with a trace")]
+    pub(crate) at: SystemTime,
+}
+
+/// A server on a free port of loopback, as long as the test runs.
+#[derive(Debug)]
+pub(crate) struct Sink {
+    pub(crate) address: SocketAddr,
+    arrived: Arc<Mutex<Vec<Arrival>>>,
+}
+
+impl Sink {
+    pub(crate) fn start() -> Self {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("loopback has a free port");
+        let address = listener.local_addr().expect("it is bound");
+        let sink = Self { address, arrived: Arc::default() };
+        sink.serve(listener);
+        sink
+    }
+
+    /// Serves one more listener. Its thread waits in accept(2) until the process ends.
+    pub(crate) fn serve(&self, listener: TcpListener) {
+        let arrived = Arc::clone(&self.arrived);
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let arrived = Arc::clone(&arrived);
+                // A session ends with its connection; what it was in the middle of never arrived.
+                std::thread::spawn(move || session(stream, &arrived));
+            }
+        });
+    }
+
+    /// What has arrived so far.
+    pub(crate) fn arrivals(&self) -> Vec<Arrival> {
+        self.arrived.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Waits until each of these recipients has had mail. Tells those that have not.
+    pub(crate) fn wait_for<'a, T: AsRef<str>>(&self, recipients: &'a [T], limit: Duration) -> Vec<&'a str> {
+        let mut missing = Vec::new();
+        within(limit, || {
+            let arrived = self.arrived.lock().unwrap_or_else(PoisonError::into_inner);
+            let had: std::collections::HashSet<&str> = arrived.iter().map(|one| one.recipient.as_str()).collect();
+            missing = recipients.iter().map(AsRef::as_ref).filter(|to| !had.contains(to)).collect();
+            missing.is_empty()
+        });
+        missing
+    }
+
+    /// By recipient, the relays that brought its mail: more than one means that it came more than once.
+    ///
+    /// # Errors
+    /// A message that is not whole, that went to somebody else, or that nobody sent.
+    pub(crate) fn tally(&self) -> Result<BTreeMap<String, Vec<String>>, String> {
+        let mut tally: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for arrival in self.arrivals() {
+            let name = recognise(&arrival.content).map_err(|fault| format!("for {}: {fault}", arrival.recipient))?;
+            if arrival.sender != SENDER || arrival.recipient.split('@').next() != Some(&name) {
+                return Err(format!("{name} came from <{}> for <{}>", arrival.sender, arrival.recipient));
+            }
+            tally.entry(arrival.recipient).or_default().push(arrival.relay);
+        }
+        Ok(tally)
+    }
+}
+
+fn session(stream: TcpStream, arrived: &Mutex<Vec<Arrival>>) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let mut output = stream.try_clone()?;
+    let mut input = BufReader::new(stream);
+    output.write_all(b"220 sink.example ESMTP\r\n")?;
+    let (mut relay, mut sender, mut recipients) = (String::new(), String::new(), Vec::new());
+    loop {
+        let mut line = String::new();
+        if input.read_line(&mut line)? == 0 {
+            return Ok(());
+        }
+        let line = line.trim_end();
+        let (verb, rest) = line.split_once(' ').unwrap_or((line, ""));
+        match verb {
+            "EHLO" => {
+                rest.clone_into(&mut relay);
+                output.write_all(b"250-sink.example\r\n250-8BITMIME\r\n250 SIZE\r\n")?;
+                continue;
+            }
+            "MAIL" => {
+                sender = path(rest);
+                recipients.clear();
+            }
+            "RCPT" => recipients.push(path(rest)),
+            "DATA" => {
+                output.write_all(b"354 go on\r\n")?;
+                let content: Arc<[u8]> = content(&mut input)?.into();
+                let arrival = |recipient: String| Arrival {
+                    relay: relay.clone(),
+                    sender: sender.clone(),
+                    recipient,
+                    content: Arc::clone(&content),
+                    at: SystemTime::now(),
+                };
+                arrived.lock().unwrap_or_else(PoisonError::into_inner).extend(recipients.drain(..).map(arrival));
+            }
+            "QUIT" => return output.write_all(b"221 bye\r\n"),
+            _ => {}
+        }
+        output.write_all(b"250 ok\r\n")?;
+    }
+}
+
+/// What stands between the angle brackets.
+fn path(argument: &str) -> String {
+    let inside = argument.split_once('<').and_then(|(_, rest)| rest.split_once('>'));
+    inside.map_or_else(String::new, |(path, _)| path.to_owned())
+}
+
+fn content(input: &mut BufReader<TcpStream>) -> io::Result<Vec<u8>> {
+    let mut content = Vec::new();
+    loop {
+        let start = content.len();
+        if input.read_until(b'\n', &mut content)? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        match &content[start..] {
+            b".\r\n" => {
+                content.truncate(start);
+                return Ok(content);
+            }
+            [b'.', ..] => drop(content.remove(start)),
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,155 @@
+//! A desk with a spool behind it, and a network that answers as a test says.
+
+use std::collections::HashMap;
+use std::io::Read as _;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use flate2::read::GzDecoder;
+use gatepost::address::{Domain, Mailbox};
+use gatepost::https::Url;
+use gatepost::spool::{Entry, SqliteSpool};
+use gatepost::tlsrpt::dkim::Signer;
+use gatepost::tlsrpt::{
+    Answer, Bounds, Desk, Failure, Found, Network, Observation, Outbox, Policy, Reporter, ResultType, Schedule,
+    Session, Submitter,
+};
+use jiff::Timestamp;
+use serde_json::Value;
+use tokio::sync::mpsc;
+
+pub(crate) const RECORD: &str = "_smtp._tls.partner.example";
+
+/// Answers of a test's own; what was posted.
+#[derive(Default)]
+pub(crate) struct Wire {
+    pub(crate) records: Mutex<HashMap<&'static str, Result<Vec<String>, String>>>,
+    /// Whether collectors take what is posted.
+    pub(crate) refuses: Mutex<bool>,
+    pub(crate) posted: Mutex<Vec<(String, Bytes)>>,
+    pub(crate) asked: Mutex<Vec<String>>,
+}
+
+impl Wire {
+    pub(crate) fn publishes(&self, text: &str) {
+        self.records.lock().expect("one thread").insert(RECORD, Ok(vec![text.to_owned()]));
+    }
+
+    pub(crate) fn posts(&self) -> Vec<(String, Value)> {
+        let posted = self.posted.lock().expect("one thread");
+        posted.iter().map(|(to, report)| (to.clone(), json(report))).collect()
+    }
+}
+
+impl Network for Wire {
+    fn txt<'a>(&'a self, name: &'a str) -> Answer<'a, Vec<String>> {
+        self.asked.lock().expect("one thread").push(name.to_owned());
+        let answer = self.records.lock().expect("one thread").get(name).cloned();
+        Box::pin(async move { answer.unwrap_or_else(|| Ok(Vec::new())) })
+    }
+
+    fn post<'a>(&'a self, to: &'a Url, report: Bytes) -> Answer<'a, ()> {
+        let refuses = *self.refuses.lock().expect("one thread");
+        if !refuses {
+            self.posted.lock().expect("one thread").push((to.to_string(), report));
+        }
+        Box::pin(async move { if refuses { Err("status 503".to_owned()) } else { Ok(()) } })
+    }
+}
+
+/// What a compressed report says.
+pub(crate) fn json(compressed: &[u8]) -> Value {
+    let mut text = String::new();
+    GzDecoder::new(compressed).read_to_string(&mut text).expect("gzip");
+    serde_json::from_str(&text).expect("JSON")
+}
+
+pub(crate) fn at(text: &str) -> Timestamp {
+    text.parse().expect("a time")
+}
+
+pub(crate) fn domain(text: &str) -> Domain {
+    Domain::parse(text).expect("a domain")
+}
+
+pub(crate) fn nothing_found(of: &str) -> Arc<Policy> {
+    Arc::new(Policy { domain: domain(of), found: Found::Nothing })
+}
+
+/// A session with a host of partner.example.
+pub(crate) fn seen(when: &str, session: Session) -> Observation {
+    let domain = domain("partner.example");
+    Observation { at: at(when), policy: nothing_found("partner.example"), domain, session }
+}
+
+pub(crate) fn no_starttls() -> Session {
+    Session::Failed(Failure {
+        mx: Some("mx.partner.example".to_owned()),
+        receiving_ip: Some("192.0.2.25".parse().expect("an address")),
+        ..Failure::new(ResultType::StartTlsNotSupported)
+    })
+}
+
+/// Everything that a report needs.
+pub(crate) struct Office {
+    pub(crate) reporter: Reporter,
+    pub(crate) desk: Desk,
+    pub(crate) outbox: Outbox,
+    pub(crate) wire: Arc<Wire>,
+    /// What went to the scheduler.
+    pub(crate) accepted: mpsc::Receiver<Entry>,
+}
+
+pub(crate) const AT_ONCE: Schedule =
+    Schedule { settle: Duration::ZERO, spread: Duration::ZERO, patience: Duration::from_hours(24) };
+
+impl Office {
+    /// One whose spool is `folder`/spool, as a relay configured by [`crate::support::in_process::configured`] has it.
+    pub(crate) fn open(folder: &Path, bounds: Bounds, schedule: Schedule, signer: Option<Signer>) -> Self {
+        let spool = SqliteSpool::open(&folder.join("spool")).expect("a spool");
+        let (reporter, desk) = Desk::open(&folder.join("spool"), bounds, schedule).expect("counts");
+        let submitter = Submitter {
+            organization: "Example Ltd".to_owned(),
+            contact: Mailbox::parse("tls@relay.example.com").expect("a mailbox"),
+            domain: domain("relay.example.com"),
+            signer,
+        };
+        let (way, accepted) = mpsc::channel(100);
+        let wire = Arc::new(Wire::default());
+        let network = Arc::clone(&wire) as Arc<dyn Network>;
+        let submitter = Arc::new(ArcSwap::from_pointee(submitter));
+        let outbox = Outbox { submitter, spool: Arc::new(spool), accepted: way, network };
+        Self { reporter, desk, outbox, wire, accepted }
+    }
+
+    pub(crate) fn in_folder(folder: &Path) -> Self {
+        Self::open(folder, Bounds::default(), AT_ONCE, None)
+    }
+
+    /// Observes and counts.
+    pub(crate) async fn sees(&mut self, observations: impl IntoIterator<Item = Observation>) {
+        for observation in observations {
+            self.reporter.observe(observation);
+        }
+        self.desk.count().await;
+    }
+
+    /// Sends what is due; tells when to come again.
+    pub(crate) async fn reports(&self, now: &str) -> Timestamp {
+        self.desk.report(&self.outbox, at(now)).await
+    }
+
+    /// The one report that was posted, to the one collector.
+    pub(crate) fn one_post(&self) -> Value {
+        let mut posts = self.wire.posts();
+        assert_eq!(posts.len(), 1, "{posts:#?}");
+        posts.remove(0).1
+    }
+}
+
+pub(crate) fn folder() -> tempfile::TempDir {
+    tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder")
+}

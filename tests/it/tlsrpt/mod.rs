@@ -1,0 +1,10 @@
+//! TLS reports (RFC 8460): sessions in, one report a day and domain out, by mail through the real queue
+//! and to collectors of the test's own.
+
+mod counts;
+mod days;
+mod desk;
+mod example;
+mod https;
+mod mail;
+mod sessions;
