@@ -64,3 +64,24 @@ begin() {
 address() { # MESSAGE [LOG]
     sed -n "s/.*\"message\":\"$1\".*\"address\":\"\([^\"]*\)\".*/\1/p" "${2:-$log}" | head -n 1 | grep .
 }
+
+# A step of .ci/run or .ci/quick, and the time that each has taken.
+times=""
+current=""
+
+step() { # HEADLINE COMMAND…
+    current="$1"
+    local began=$SECONDS
+    printf '\n=== %s\n' "$current"
+    shift
+    "$@"
+    times+=$(printf '%5ds  %s' $((SECONDS - began)) "$current")$'\n'
+    current=""
+}
+
+steps_taken() { # STATUS
+    printf '\n%s%5ds  in all\n' "$times" "$SECONDS"
+    if [ "$1" -ne 0 ]; then
+        printf 'FAILED in: %s (exit status %d)\n' "${current:-the script itself}" "$1"
+    fi
+}
