@@ -22,7 +22,7 @@ use crate::admin::{self, HttpServer, UnixServer};
 use crate::config::{self, Config, EvidencePath, Fault};
 use crate::discovery::Discovery;
 use crate::discovery::history::{History, HistoryError};
-use crate::discovery::mta_sts::{MtaSts, StoreError};
+use crate::discovery::mta_sts::{MtaSts, PolicyStoreError};
 use crate::dns::{Dns, DnsError};
 use crate::evidence::{Evidence, EvidenceError};
 use crate::handshake::Material;
@@ -76,7 +76,7 @@ pub enum StartError {
         /// Where the configuration names its folder, which is the spool's.
         place: crate::config::Place,
         /// Why.
-        error: StoreError,
+        error: PolicyStoreError,
     },
     /// The memory of what domains showed before can be neither opened nor set aside.
     #[error("{place}: the memory of earlier deliveries cannot be opened: {error}")]
@@ -170,7 +170,7 @@ pub struct TestOverrides {
 
 impl Default for TestOverrides {
     fn default() -> Self {
-        Self { policy_port: https::PORT }
+        Self { policy_port: https::DEFAULT_PORT }
     }
 }
 
@@ -244,9 +244,9 @@ pub async fn start_with(
 
 /// Why what the configuration names cannot be loaded. Another start is worth it only where that alone may mend it.
 fn unusable(mut faults: Vec<Fault>, dns: Option<DnsError>, config: &config::Dns) -> StartError {
-    let may_pass = faults.is_empty() && dns.as_ref().is_some_and(DnsError::may_pass);
+    let is_transient = faults.is_empty() && dns.as_ref().is_some_and(DnsError::is_transient);
     faults.extend(dns.map(|error| error.fault(config)));
-    if may_pass { StartError::Now(faults) } else { StartError::Faults(faults) }
+    if is_transient { StartError::Now(faults) } else { StartError::Faults(faults) }
 }
 
 fn evidence(config: &Config) -> Result<Evidence, StartError> {
@@ -419,7 +419,7 @@ mod tests {
         let fault = DnsError::Library("of ours".to_owned()).fault(&config.dns);
         let start = unusable(vec![fault], system(), &config.dns);
         assert!(matches!(&start, StartError::Faults(faults) if faults.len() == 2), "{start}");
-        let elsewhere = Some(DnsError::NotOurs([192, 0, 2, 1].into()));
+        let elsewhere = Some(DnsError::NotLoopback([192, 0, 2, 1].into()));
         assert!(matches!(unusable(Vec::new(), elsewhere, &config.dns), StartError::Faults(_)));
     }
 }

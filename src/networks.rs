@@ -37,7 +37,7 @@ fn around(address: IpAddr, (v4, v6): (u8, u8)) -> IpNet {
 
 /// A client or a network as people write it: a bare address where it is one.
 #[must_use]
-pub fn written(network: &IpNet) -> String {
+pub fn network_text(network: &IpNet) -> String {
     if network.prefix_len() == network.max_prefix_len() { network.addr().to_string() } else { network.to_string() }
 }
 
@@ -54,9 +54,9 @@ mod tests {
             ("2001:db8:1:2345:ffff::1", "2001:db8:1:2345::/64", &["2001:db8:1:2300::/56", "2001:db8:1::/48"]),
         ] {
             let address = address.parse().expect("an address");
-            assert_eq!(written(&client(address)), of_client);
-            assert_eq!(networks(address).map(|network| written(&network)).collect::<Vec<_>>(), around);
-            assert_eq!(Some(written(&site(address)).as_str()), around.last().copied());
+            assert_eq!(network_text(&client(address)), of_client);
+            assert_eq!(networks(address).map(|network| network_text(&network)).collect::<Vec<_>>(), around);
+            assert_eq!(Some(network_text(&site(address)).as_str()), around.last().copied());
         }
     }
 }

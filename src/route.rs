@@ -4,7 +4,7 @@
 //! opens no connection and judges no TLS; published TLS policies are looked up elsewhere. Names are
 //! always complete: neither a search list nor the hosts file has a say in where mail goes.
 
-mod own;
+mod own_addresses;
 
 use std::cmp::Ordering;
 use std::fmt;
@@ -13,10 +13,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use crate::address::{Domain, Host};
 use crate::config::{Config, Route};
-use crate::dns::{Dns, Exchange, Found, LookupError, Mx, Standing};
+use crate::dns::{AnswerRecords, CnameChain, Dns, Exchange, LookupError, Mx};
 use crate::failure::{Failure, Scope};
 use crate::smtp::reply::Status;
-use own::OwnAddresses;
+use own_addresses::OwnAddresses;
 
 /// Hosts of one destination, at most: whoever publishes more does not make us dial for hours.
 const HOPS_MAX: usize = 20;
@@ -29,17 +29,17 @@ pub struct Hops {
     /// The hops, best first; never empty.
     pub hops: Vec<Hop>,
     /// What led to them.
-    pub via: Via,
+    pub basis: RouteBasis,
 }
 
 impl Hops {
     /// The failure of a hop that is at one of our own addresses. Where DNS names no better or equal one, mail for the
     /// destination would come back for ever; otherwise it waits for the better ones (RFC 5321 §5.1).
     #[must_use]
-    pub fn at_our_own(&self, hop: &Hop, address: SocketAddr, destination: &Host) -> Failure {
+    pub fn own_address_failure(&self, hop: &Hop, address: SocketAddr, destination: &Host) -> Failure {
         let how = format!("the address {address} of {} is one of our own", hop.host);
         let (better, others) = self.hops.split_at(self.hops.iter().position(|other| other == hop).unwrap_or(0));
-        if !better.is_empty() || others.iter().skip(1).any(|other| other.is_as_good_as(hop)) {
+        if !better.is_empty() || others.iter().skip(1).any(|other| other.has_same_preference(hop)) {
             return Failure::ourselves(how);
         }
         let text = format!("mail for {destination} loops back to myself: {how}");
@@ -49,24 +49,24 @@ impl Hops {
 
 /// What led from a destination to its hops.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Via {
+pub enum RouteBasis {
     /// MX records: their security with that of the CNAMEs before them, and the name that has them
     /// (RFC 7672 §2.2.1).
-    Mx(Standing),
+    Mx(CnameChain),
     /// The destination has no MX record, and is its own host: how far that denial can be believed.
-    NoMx(Standing),
+    NoMx(CnameChain),
     /// The connector's route, or an address: DNS had no say.
-    Given,
+    Configured,
 }
 
-impl Via {
+impl RouteBasis {
     /// Whether nobody but the destination itself, or our own configuration, can have named the hops. A host
     /// that an insecure MX record names may be anybody's.
     #[must_use]
     pub fn is_secure(&self) -> bool {
         match self {
-            Self::Mx(standing) => standing.security.is_secure(),
-            Self::NoMx(_) | Self::Given => true,
+            Self::Mx(chain) => chain.security.is_secure(),
+            Self::NoMx(_) | Self::Configured => true,
         }
     }
 }
@@ -77,7 +77,7 @@ pub struct Addresses {
     /// IPv6 and IPv4 by turns; never empty.
     pub addresses: Vec<SocketAddr>,
     /// What DNSSEC says of them; [`None`] where DNS was not asked: for addresses, and for `localhost`.
-    pub standing: Option<Standing>,
+    pub chain: Option<CnameChain>,
 }
 
 /// One host that may take the mail of a destination. Its addresses are looked up only when it is its
@@ -89,12 +89,12 @@ pub struct Hop {
     /// The TCP port.
     pub port: u16,
     /// How it came to be a hop.
-    pub origin: Origin,
+    pub origin: HopOrigin,
 }
 
 /// How a host came to be a hop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Origin {
+pub enum HopOrigin {
     /// An MX record names it.
     Mx {
         /// The record's preference; lower is better.
@@ -113,16 +113,16 @@ impl Hop {
     #[must_use]
     pub fn smart_host(&self) -> Option<&Host> {
         match self.origin {
-            Origin::SmartHost => Some(&self.host),
-            Origin::Mx { .. } | Origin::ImplicitMx | Origin::Literal => None,
+            HopOrigin::SmartHost => Some(&self.host),
+            HopOrigin::Mx { .. } | HopOrigin::ImplicitMx | HopOrigin::Literal => None,
         }
     }
 
     /// Whether two hops of one destination are equally good, so that their order means nothing.
     #[must_use]
-    pub fn is_as_good_as(&self, other: &Self) -> bool {
+    pub fn has_same_preference(&self, other: &Self) -> bool {
         match (self.origin, other.origin) {
-            (Origin::Mx { preference: one }, Origin::Mx { preference: two }) => one == two,
+            (HopOrigin::Mx { preference: one }, HopOrigin::Mx { preference: two }) => one == two,
             _ => self == other,
         }
     }
@@ -138,7 +138,7 @@ impl fmt::Display for Hop {
 pub struct Router {
     dns: Dns,
     hostname: Domain,
-    own: OwnAddresses,
+    own_addresses: OwnAddresses,
 }
 
 impl fmt::Debug for Router {
@@ -151,7 +151,7 @@ impl Router {
     /// Makes a router. Nothing is asked yet.
     #[must_use]
     pub fn new(config: &Config, dns: Dns) -> Self {
-        Self { dns, hostname: config.hostname.clone(), own: OwnAddresses::new(config) }
+        Self { dns, hostname: config.hostname.clone(), own_addresses: OwnAddresses::new(config) }
     }
 
     /// The resolver that is asked.
@@ -162,8 +162,8 @@ impl Router {
 
     /// Whether one of our own listeners answers at an address.
     #[must_use]
-    pub fn is_own(&self, address: SocketAddr) -> bool {
-        self.own.contains(address)
+    pub fn is_own_address(&self, address: SocketAddr) -> bool {
+        self.own_addresses.contains(address)
     }
 
     /// The hops for a destination.
@@ -178,13 +178,13 @@ impl Router {
                 let hop = |host: &crate::config::SmartHost| Hop {
                     host: host.host.clone(),
                     port: host.port,
-                    origin: Origin::SmartHost,
+                    origin: HopOrigin::SmartHost,
                 };
-                Ok(Hops { hops: hosts.iter().map(hop).collect(), via: Via::Given })
+                Ok(Hops { hops: hosts.iter().map(hop).collect(), basis: RouteBasis::Configured })
             }
             (Route::Mx { port }, Host::Literal(_)) => {
-                let hop = Hop { host: recipient.clone(), port: *port, origin: Origin::Literal };
-                Ok(Hops { hops: vec![hop], via: Via::Given })
+                let hop = Hop { host: recipient.clone(), port: *port, origin: HopOrigin::Literal };
+                Ok(Hops { hops: vec![hop], basis: RouteBasis::Configured })
             }
             (Route::Mx { port }, Host::Domain(domain)) => self.mx_hops(domain, *port).await,
         }
@@ -194,26 +194,26 @@ impl Router {
         let destination = Scope::Destination;
         let answer = self.dns.mx(domain).await.map_err(|fault| {
             let text = format!("the MX lookup for {domain} failed: {fault}");
-            Failure::transient(destination, status(&fault), text)
+            Failure::transient(destination, lookup_status(&fault), text)
         })?;
         let records = match &answer.found {
-            Found::Records(records) => hosts(domain, records)?,
-            Found::NoData if *domain == self.hostname => return Err(loops_back(domain)),
-            Found::NoData => {
-                let hop = Hop { host: Host::Domain(domain.clone()), port, origin: Origin::ImplicitMx };
-                return Ok(Hops { hops: vec![hop], via: Via::NoMx(answer.into()) });
+            AnswerRecords::Records(records) => mx_hosts(domain, records)?,
+            AnswerRecords::NoData if *domain == self.hostname => return Err(mail_loop(domain)),
+            AnswerRecords::NoData => {
+                let hop = Hop { host: Host::Domain(domain.clone()), port, origin: HopOrigin::ImplicitMx };
+                return Ok(Hops { hops: vec![hop], basis: RouteBasis::NoMx(answer.into()) });
             }
-            Found::NoDomain => {
+            AnswerRecords::NoDomain => {
                 let text = format!("the domain {domain} does not exist");
                 return Err(Failure::permanent(destination, Status(1, 2), text));
             }
         };
-        let chosen = in_order(records, &self.hostname);
+        let chosen = sort_by_preference(records, &self.hostname);
         if chosen.is_empty() {
-            return Err(loops_back(domain));
+            return Err(mail_loop(domain));
         }
-        let hop = |(preference, name)| Hop { host: Host::Domain(name), port, origin: Origin::Mx { preference } };
-        Ok(Hops { hops: chosen.into_iter().map(hop).collect(), via: Via::Mx(answer.into()) })
+        let hop = |(preference, name)| Hop { host: Host::Domain(name), port, origin: HopOrigin::Mx { preference } };
+        Ok(Hops { hops: chosen.into_iter().map(hop).collect(), basis: RouteBasis::Mx(answer.into()) })
     }
 
     /// The addresses of a hop.
@@ -222,9 +222,9 @@ impl Router {
     /// A [`Failure`] of this hop alone. Only where the hop is the recipient domain itself, and that
     /// has no address either, the failure is the destination's: 5.4.4.
     pub async fn addresses(&self, hop: &Hop) -> Result<Addresses, Failure> {
-        let at_port = |addresses: &[IpAddr], standing| {
+        let at_port = |addresses: &[IpAddr], chain| {
             let addresses = addresses.iter().take(ADDRESSES_MAX).map(|ip| SocketAddr::new(*ip, hop.port)).collect();
-            Ok(Addresses { addresses, standing })
+            Ok(Addresses { addresses, chain })
         };
         let name = match &hop.host {
             Host::Literal(address) => return at_port(&[*address], None),
@@ -235,24 +235,24 @@ impl Router {
         }
         match self.dns.addresses(name).await {
             Ok(answer) if !answer.records().is_empty() => {
-                let standing = Standing::from(answer.clone());
-                at_port(answer.records(), Some(standing))
+                let chain = CnameChain::from(answer.clone());
+                at_port(answer.records(), Some(chain))
             }
-            Ok(_) if hop.origin == Origin::ImplicitMx => {
+            Ok(_) if hop.origin == HopOrigin::ImplicitMx => {
                 let text = format!("the domain {name} has neither MX nor address records");
                 Err(Failure::permanent(Scope::Destination, Status(4, 4), text))
             }
             Ok(_) => Err(Failure::permanent(Scope::Hop, Status(4, 4), format!("the host {name} has no address"))),
             Err(fault) => {
                 let text = format!("the address lookup for {name} failed: {fault}");
-                Err(Failure::transient(Scope::Hop, status(&fault), text))
+                Err(Failure::transient(Scope::Hop, lookup_status(&fault), text))
             }
         }
     }
 }
 
 /// What an enhanced status makes of a lookup that failed.
-fn status(fault: &LookupError) -> Status {
+fn lookup_status(fault: &LookupError) -> Status {
     match fault {
         LookupError::Bogus(_) => Status(7, 5),
         LookupError::Server(_) | LookupError::Timeout => Status(4, 3),
@@ -260,7 +260,7 @@ fn status(fault: &LookupError) -> Status {
 }
 
 /// The hosts that MX records name; at least one.
-fn hosts(domain: &Domain, records: &[Mx]) -> Result<Vec<(u16, Domain)>, Failure> {
+fn mx_hosts(domain: &Domain, records: &[Mx]) -> Result<Vec<(u16, Domain)>, Failure> {
     let mut hosts = Vec::with_capacity(records.len());
     let mut null = false;
     for record in records {
@@ -283,7 +283,7 @@ fn hosts(domain: &Domain, records: &[Mx]) -> Result<Vec<(u16, Domain)>, Failure>
     }
 }
 
-fn loops_back(domain: &Domain) -> Failure {
+fn mail_loop(domain: &Domain) -> Failure {
     Failure::permanent(Scope::Destination, Status(4, 6), format!("mail for {domain} loops back to myself"))
 }
 
@@ -294,7 +294,7 @@ fn is_localhost(name: &Domain) -> bool {
 
 /// MX records in the order in which they are tried: best preference first, equals in random order,
 /// ourselves and everything not better than ourselves left out (RFC 5321 §5.1).
-fn in_order(mut records: Vec<(u16, Domain)>, ourselves: &Domain) -> Vec<(u16, Domain)> {
+fn sort_by_preference(mut records: Vec<(u16, Domain)>, ourselves: &Domain) -> Vec<(u16, Domain)> {
     if let Some(ours) = records.iter().filter(|(_, name)| name == ourselves).map(|(preference, _)| *preference).min() {
         records.retain(|(preference, _)| *preference < ours);
     }
@@ -333,8 +333,8 @@ mod tests {
     fn ourselves_and_what_is_not_better_is_left_out() {
         let us = Domain::parse("us.example").expect("a domain");
         let all = records(&[(20, "us.example"), (10, "a.example"), (20, "b.example"), (30, "c.example")]);
-        assert_eq!(in_order(all, &us), records(&[(10, "a.example")]));
-        assert!(in_order(records(&[(5, "us.example"), (5, "a.example")]), &us).is_empty());
+        assert_eq!(sort_by_preference(all, &us), records(&[(10, "a.example")]));
+        assert!(sort_by_preference(records(&[(5, "us.example"), (5, "a.example")]), &us).is_empty());
     }
 
     #[test]
@@ -342,9 +342,9 @@ mod tests {
         let us = Domain::parse("us.example").expect("a domain");
         let all = records(&[(20, "z.example"), (10, "a.example"), (10, "b.example"), (10, "a.example")]);
         let firsts: std::collections::HashSet<String> =
-            (0..200).map(|_| in_order(all.clone(), &us)[0].1.to_string()).collect();
+            (0..200).map(|_| sort_by_preference(all.clone(), &us)[0].1.to_string()).collect();
         assert_eq!(firsts.len(), 2, "both of the equals come first at times: {firsts:?}");
-        let order = in_order(all, &us);
+        let order = sort_by_preference(all, &us);
         assert_eq!((order.len(), order[2].0), (3, 20));
     }
 
@@ -353,6 +353,6 @@ mod tests {
         let us = Domain::parse("us.example").expect("a domain");
         let many: Vec<(u16, Domain)> =
             (0..100).map(|n| (n, Domain::parse(&format!("m{n}.example")).expect("a domain"))).collect();
-        assert_eq!(in_order(many, &us).len(), HOPS_MAX);
+        assert_eq!(sort_by_preference(many, &us).len(), HOPS_MAX);
     }
 }

@@ -10,7 +10,7 @@ use std::sync::{Arc, LazyLock};
 
 use gatepost::address::Domain;
 use gatepost::demo::zones::{Kind, Zones, full_name};
-use gatepost::dns::{Answer, Dns, Found, LookupError, Security};
+use gatepost::dns::{DnsAnswer, Dns, AnswerRecords, LookupError, Security};
 use hickory_resolver::proto::op::{Message, MessageType, OpCode, Query};
 use hickory_resolver::proto::rr::{Name, RecordType};
 
@@ -102,18 +102,18 @@ struct Told {
 }
 
 impl Told {
-    fn of<T: Debug>(answer: &Answer<T>) -> Self {
+    fn of<T: Debug>(answer: &DnsAnswer<T>) -> Self {
         let records = match &answer.found {
-            Found::NoDomain => None,
-            Found::NoData => Some(Vec::new()),
-            Found::Records(records) => {
+            AnswerRecords::NoDomain => None,
+            AnswerRecords::NoData => Some(Vec::new()),
+            AnswerRecords::Records(records) => {
                 let mut records: Vec<_> = records.iter().map(|record| format!("{record:?}")).collect();
                 records.sort();
                 records.dedup();
                 Some(records)
             }
         };
-        Self { records, security: answer.security, first: answer.first, name: answer.name.clone() }
+        Self { records, security: answer.security, first: answer.first_link, name: answer.name.clone() }
     }
 }
 

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::address::{Mailbox, ReversePath};
-use crate::discovery::history::Level;
+use crate::discovery::history::TlsLevel;
 use crate::envelope::{BodyType, Notify, QueueId, Ret, TlsRequirement};
 use crate::scheduler::Order;
 use crate::tls::Groups;
@@ -244,7 +244,7 @@ pub struct RememberedHost {
     /// The host.
     pub host: String,
     /// The best it has shown.
-    pub best: Level,
+    pub best: TlsLevel,
     /// When it first did.
     pub first: Timestamp,
     /// When it last did.
@@ -252,7 +252,7 @@ pub struct RememberedHost {
     /// When it was last reached.
     pub seen: Timestamp,
     /// What it showed then.
-    pub level: Level,
+    pub level: TlsLevel,
     /// Whether that is worse.
     pub worse: bool,
     /// Who issued the last certificate it showed.

@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use super::api::{HeldClient, ReleaseRequest, ReleaseResponse};
 use super::{AdminState, ErrorResponse, PeerUid};
 use crate::inbound::Held;
-use crate::networks::{self, written};
+use crate::networks::{self, network_text};
 
 pub(super) async fn list(State(admin): State<AdminState>) -> Json<Vec<HeldClient>> {
     Json(admin.clients.held().iter().map(held).collect())
@@ -25,7 +25,7 @@ pub(super) async fn release(
     let released = admin.clients.release(network.as_ref());
     for one in &released {
         tracing::info!(
-            client = written(&one.network), limit = one.limit.key(), times = one.times, uid = ?uid,
+            client = network_text(&one.network), limit = one.limit.key(), times = one.times, uid = ?uid,
             "client released by an operator"
         );
     }
@@ -41,7 +41,7 @@ fn network(text: &str) -> Result<IpNet, ErrorResponse> {
 
 pub(super) fn held(held: &Held) -> HeldClient {
     HeldClient {
-        client: written(&held.network),
+        client: network_text(&held.network),
         limit: held.limit.key().to_owned(),
         since: held.since,
         last: held.last,

@@ -13,7 +13,7 @@ use super::api::{
 };
 use super::{AdminState, ErrorResponse, PeerUid};
 use crate::address::Host;
-use crate::discovery::history::{Alarm, AlarmKind, Forgotten, Remembered};
+use crate::discovery::history::{Alarm, AlarmKind, ForgetEntry, HostHistory};
 
 /// Hosts on a page where nothing is said.
 const PAGE: usize = 500;
@@ -63,7 +63,7 @@ pub(super) async fn forget(
         Ok(0) => Err(ErrorResponse(StatusCode::NOT_FOUND, format!("nothing is remembered of {domain}"))),
         Ok(hosts) => {
             admin.monitor.end_downgrades(&domain);
-            Ok(Json(forgotten(Forgotten { domain, at, reason, who, hosts })))
+            Ok(Json(forgotten(ForgetEntry { domain, at, reason, who, hosts })))
         }
         Err(error) => Err(ErrorResponse(StatusCode::INTERNAL_SERVER_ERROR, error.to_string())),
     }
@@ -110,7 +110,7 @@ fn host(what: &str, text: &str) -> Result<Host, ErrorResponse> {
     Host::parse(text).map_err(|error| ErrorResponse::bad_request(format!("{what}: {error}")))
 }
 
-fn remembered(one: Remembered) -> HistoryItem {
+fn remembered(one: HostHistory) -> HistoryItem {
     HistoryItem::Host(RememberedHost {
         domain: one.domain.to_string(),
         host: one.host.to_string(),
@@ -124,8 +124,8 @@ fn remembered(one: Remembered) -> HistoryItem {
     })
 }
 
-fn forgotten(one: Forgotten) -> ForgottenDomain {
-    let Forgotten { domain, at, reason, who, hosts } = one;
+fn forgotten(one: ForgetEntry) -> ForgottenDomain {
+    let ForgetEntry { domain, at, reason, who, hosts } = one;
     ForgottenDomain { domain: domain.to_string(), at, reason, who, hosts }
 }
 

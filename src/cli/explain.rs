@@ -16,8 +16,8 @@ use crate::address::{Domain, Host};
 use crate::admin::api::{HistoryItem, HistoryPage, KnownHello, KnownHelloPage, KnownPolicy};
 use crate::config::{self, AdminSocket, Config};
 use crate::connector::MemoryFinding;
-use crate::discovery::history::Level;
-use crate::discovery::mta_sts::Policy;
+use crate::discovery::history::TlsLevel;
+use crate::discovery::mta_sts::StsPolicy;
 use crate::envelope::TlsRequirement;
 use crate::explain::{DaemonPolicies, Explainer, Recollection, Subject};
 use crate::handshake::KnownHellos;
@@ -147,7 +147,7 @@ async fn known(client: &Client, domains: &[Domain]) -> DaemonPolicies {
         let target = format!("/v1/policy?domain={}", percent_encoded(domain.as_str()));
         let told: Result<Option<KnownPolicy>, _> = client.get(&target).await;
         if let Ok(Some(KnownPolicy { id, lines, fetched })) = told {
-            known.extend(Policy::from_parts(domain.clone(), &id, &lines.join("\n"), fetched));
+            known.extend(StsPolicy::from_parts(domain.clone(), &id, &lines.join("\n"), fetched));
         }
     }
     known.into_iter().collect()
@@ -158,8 +158,8 @@ async fn took_tls(client: &Client, domain: &Host) -> Result<MemoryFinding, Socke
     let target = format!("/v1/history?limit={PAGE}&domain={}", percent_encoded(&domain.to_string()));
     let page: HistoryPage = client.get(&target).await?;
     let last = page.items.iter().filter_map(|item| match item {
-        HistoryItem::Host(host) if host.level > Level::Plain => Some(host.seen),
-        HistoryItem::Host(host) if host.best > Level::Plain => Some(host.last),
+        HistoryItem::Host(host) if host.level > TlsLevel::Plain => Some(host.seen),
+        HistoryItem::Host(host) if host.best > TlsLevel::Plain => Some(host.last),
         HistoryItem::Host(_) | HistoryItem::Alarm(_) | HistoryItem::Forgotten(_) => None,
     });
     Ok(last.max().map_or(MemoryFinding::Nothing, |last| MemoryFinding::TookTls { last }))

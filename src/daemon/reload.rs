@@ -9,7 +9,7 @@ use super::TestOverrides;
 use crate::config::{Config, Fault, ListenAddress, Listener, Place, default_connector, merged};
 use crate::connector::Connectors;
 use crate::discovery::Discovery;
-use crate::discovery::mta_sts::{FETCH, Web};
+use crate::discovery::mta_sts::{POLICY_FETCH_TIMEOUT, WebSource};
 use crate::dns::Dns;
 use crate::evidence::Evidence;
 use crate::handshake::Material;
@@ -94,7 +94,7 @@ impl InForce {
     pub(super) fn replace(&self, config: Config) -> Result<Vec<Fault>, Vec<Fault>> {
         let mut faults = needs_restart(&self.config(), &config);
         let settings = self.outbound.settings();
-        let dns = settings.router().dns().renewed(&config.dns).map_err(|error| error.fault(&config.dns));
+        let dns = settings.router().dns().with_config(&config.dns).map_err(|error| error.fault(&config.dns));
         let submitter = Submitter::load(&config.tlsrpt);
         let ((tls, mut warnings), dns, (submitter, more)) = match (Material::load(&config), dns, submitter) {
             (Ok(tls), Ok(dns), Ok((submitter, more))) if faults.is_empty() => (tls, dns, (submitter, more)),
@@ -118,8 +118,8 @@ impl InForce {
 }
 
 /// What MTA-STS policies are looked for with.
-pub(super) fn web(tls: &Material, dns: &Dns, test_overrides: TestOverrides) -> Web {
-    Web::new(dns.clone(), Https::new(dns.clone(), tls.https().clone())).at(test_overrides.policy_port, FETCH)
+pub(super) fn web(tls: &Material, dns: &Dns, test_overrides: TestOverrides) -> WebSource {
+    WebSource::new(dns.clone(), Https::new(dns.clone(), tls.https().clone())).with_port_and_timeout(test_overrides.policy_port, POLICY_FETCH_TIMEOUT)
 }
 
 /// What cannot be changed while a daemon runs that has `old` in force; [`RunningDaemon::reload`](super::RunningDaemon::reload)

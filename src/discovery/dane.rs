@@ -8,48 +8,48 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::{Question, set_aside};
+use super::{HopQuery, reason_to_skip};
 use crate::address::{Domain, Host};
 use crate::config::Publication;
 use crate::connector::{DaneFinding, demands_dane};
-use crate::dns::{Found, LookupError, Security, Standing, TlsaRecord};
+use crate::dns::{AnswerRecords, CnameChain, LookupError, Security, TlsaRecord};
 use crate::failure::Failure;
-use crate::route::Via;
+use crate::route::RouteBasis;
 use crate::smtp::reply::Status;
 use crate::tls::{DaneScope, NamePattern, Tlsa, TlsaMatching, TlsaSelector, TlsaSet, TlsaUsage};
 
 /// Records of one host that a certificate is held against, at most.
 const RECORDS_MAX: usize = 32;
 const ADDRESS: &str = "the host is named by its address";
-const LOCAL: &str = "the host is this machine, and DNS is not asked about it";
+const LOCALHOST: &str = "the host is this machine, and DNS is not asked about it";
 
 /// Looks for the TLSA records of a hop.
 ///
 /// # Errors
 /// A [`Failure`] of this hop, 4.7.5: whether it has TLSA records cannot be found out (RFC 7672 §2.1.2).
-pub async fn find(question: &Question<'_>) -> Result<DaneFinding, Failure> {
+pub async fn look_up(query: &HopQuery<'_>) -> Result<DaneFinding, Failure> {
     // What the connector itself demands, no message sets aside.
-    if !demands_dane(question.connector, question.now)
-        && let Some(why) = set_aside(question, Publication::Dane)
+    if !demands_dane(query.connector, query.now)
+        && let Some(why) = reason_to_skip(query, Publication::Dane)
     {
         return Ok(DaneFinding::NotLookedUp(why));
     }
-    let Host::Domain(host) = &question.hop.host else { return Ok(DaneFinding::NotLookedUp(ADDRESS)) };
-    let Some(standing) = &question.addresses.standing else { return Ok(DaneFinding::NotLookedUp(LOCAL)) };
-    let mut absent = format!("the addresses of {host} are {}", insecurity(standing));
-    for base in bases(host, standing) {
-        let name = format!("_{}._tcp.{base}", question.hop.port);
-        let answer = question.dns.tlsa(question.hop.port, &base).await.map_err(|fault| failed(&name, &fault))?;
+    let Host::Domain(host) = &query.hop.host else { return Ok(DaneFinding::NotLookedUp(ADDRESS)) };
+    let Some(chain) = &query.addresses.chain else { return Ok(DaneFinding::NotLookedUp(LOCALHOST)) };
+    let mut absent = format!("the addresses of {host} are {}", insecurity(chain));
+    for base in bases(host, chain) {
+        let name = format!("_{}._tcp.{base}", query.hop.port);
+        let answer = query.dns.tlsa(query.hop.port, &base).await.map_err(|fault| lookup_failure(&name, &fault))?;
         absent = match (&answer.found, answer.security) {
-            (Found::Records(records), Security::Secure) => {
-                return Ok(judged(&name, records, |records| TlsaSet {
-                    names: names(question, host, &base),
-                    scope: scope(question.via),
+            (AnswerRecords::Records(records), Security::Secure) => {
+                return Ok(select_records(&name, records, |records| TlsaSet {
+                    names: names(query, host, &base),
+                    scope: scope(query.basis),
                     base,
                     records,
                 }));
             }
-            (Found::NoData | Found::NoDomain, Security::Secure) => {
+            (AnswerRecords::NoData | AnswerRecords::NoDomain, Security::Secure) => {
                 format!("DNSSEC proves that {name} has no TLSA records")
             }
             (_, Security::Insecure(why)) => format!("what DNS says of {name} is {why}"),
@@ -60,32 +60,32 @@ pub async fn find(question: &Question<'_>) -> Result<DaneFinding, Failure> {
 
 /// The names under which TLSA records are looked for, best first (RFC 7672 §2.2.2): where the alias leads, if
 /// all of the way there is secure; then the name itself, if its own zone is.
-fn bases(host: &Domain, standing: &Standing) -> Vec<Domain> {
-    let expanded = standing.domain().filter(|expanded| expanded != host && standing.security.is_secure());
-    let original = standing.first.is_secure().then(|| host.clone());
+fn bases(host: &Domain, chain: &CnameChain) -> Vec<Domain> {
+    let expanded = chain.domain().filter(|expanded| expanded != host && chain.security.is_secure());
+    let original = chain.first_link.is_secure().then(|| host.clone());
     expanded.into_iter().chain(original).collect()
 }
 
-fn insecurity(standing: &Standing) -> String {
-    match standing.security {
+fn insecurity(chain: &CnameChain) -> String {
+    match chain.security {
         Security::Insecure(why) => why.to_string(),
         Security::Secure => "secure".to_owned(),
     }
 }
 
 /// Whether the records vouch for the recipient domain or for the host alone (RFC 7672 §2.2.1).
-fn scope(via: &Via) -> DaneScope {
-    if via.is_secure() { DaneScope::Domain } else { DaneScope::Host }
+fn scope(basis: &RouteBasis) -> DaneScope {
+    if basis.is_secure() { DaneScope::Domain } else { DaneScope::Host }
 }
 
 /// Any of these a certificate under a DANE-TA record may carry (RFC 7672 §3.2.2): the base domain, the host's own
 /// name, and, where the MX records are secure, the recipient domain and where its alias leads.
-fn names(question: &Question<'_>, host: &Domain, base: &Domain) -> Vec<NamePattern> {
+fn names(query: &HopQuery<'_>, host: &Domain, base: &Domain) -> Vec<NamePattern> {
     let mut names = vec![base.clone(), host.clone()];
-    if let Via::Mx(standing) = question.via
-        && standing.security.is_secure()
+    if let RouteBasis::Mx(chain) = query.basis
+        && chain.security.is_secure()
     {
-        names.extend(question.recipient.domain().cloned().into_iter().chain(standing.domain()));
+        names.extend(query.recipient.domain().cloned().into_iter().chain(chain.domain()));
     }
     let mut unique: Vec<NamePattern> = Vec::new();
     for name in names.into_iter().map(NamePattern::Exact) {
@@ -96,7 +96,7 @@ fn names(question: &Question<'_>, host: &Domain, base: &Domain) -> Vec<NamePatte
     unique
 }
 
-fn failed(name: &str, fault: &LookupError) -> Failure {
+fn lookup_failure(name: &str, fault: &LookupError) -> Failure {
     let text = format!(
         "the TLSA lookup for {name} failed, and a host whose TLSA records are not known is not used (RFC 7672): {fault}"
     );
@@ -104,22 +104,22 @@ fn failed(name: &str, fault: &LookupError) -> Failure {
 }
 
 /// What secure records come to.
-fn judged(name: &str, records: &[TlsaRecord], set: impl FnOnce(Vec<Tlsa>) -> TlsaSet) -> DaneFinding {
+fn select_records(name: &str, records: &[TlsaRecord], set: impl FnOnce(Vec<Tlsa>) -> TlsaSet) -> DaneFinding {
     let mut usable = Vec::new();
-    let mut unfit = Vec::new();
+    let mut unusable = Vec::new();
     for record in records {
-        match fit(record) {
+        match check_record(record) {
             Ok(tlsa) if usable.contains(&tlsa) => {}
             Ok(tlsa) => usable.push(tlsa),
-            Err(why) if unfit.contains(&why) => {}
-            Err(why) => unfit.push(why),
+            Err(why) if unusable.contains(&why) => {}
+            Err(why) => unusable.push(why),
         }
     }
     if usable.is_empty() {
-        let reasons = unfit.iter().take(3).map(ToString::to_string).collect::<Vec<_>>().join("; ");
+        let reasons = unusable.iter().take(3).map(ToString::to_string).collect::<Vec<_>>().join("; ");
         return DaneFinding::Unusable(format!("no TLSA record of {name} can be used: {reasons}"));
     }
-    let mut records = agile(&usable);
+    let mut records = strongest_digests(&usable);
     records.truncate(RECORDS_MAX);
     DaneFinding::Usable(Arc::new(set(records)))
 }
@@ -131,7 +131,7 @@ fn judged(name: &str, records: &[TlsaRecord], set: impl FnOnce(Vec<Tlsa>) -> Tls
 #[cfg(fuzzing)]
 pub fn fuzzed(base: &Domain, records: &[TlsaRecord]) -> Result<Vec<Tlsa>, String> {
     let set = |records| TlsaSet { base: base.clone(), records, names: Vec::new(), scope: DaneScope::Domain };
-    match judged(&format!("_25._tcp.{base}"), records, set) {
+    match select_records(&format!("_25._tcp.{base}"), records, set) {
         DaneFinding::Usable(set) => Ok(set.records.clone()),
         DaneFinding::Unusable(why) | DaneFinding::Absent(why) => Err(why),
         DaneFinding::NotLookedUp(why) => Err(why.to_owned()),
@@ -140,7 +140,7 @@ pub fn fuzzed(base: &Domain, records: &[TlsaRecord]) -> Result<Vec<Tlsa>, String
 
 /// Digest agility (RFC 7671 §9): of the digests over one thing the strongest counts alone; a full value always
 /// counts. DANE-EE comes first, since it needs no path.
-fn agile(records: &[Tlsa]) -> Vec<Tlsa> {
+fn strongest_digests(records: &[Tlsa]) -> Vec<Tlsa> {
     let has_stronger = |record: &Tlsa| {
         record.matching == TlsaMatching::Sha256
             && records.iter().any(|other| {
@@ -153,7 +153,7 @@ fn agile(records: &[Tlsa]) -> Vec<Tlsa> {
 
 /// Why a TLSA record cannot be used (RFC 7672 §3.1.3, RFC 7671 §4).
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Unfit {
+enum UnusableRecord {
     /// PKIX-TA or PKIX-EE: SMTP has no list of authorities that both sides agree on.
     Pkix(u8),
     Usage(u8),
@@ -165,7 +165,7 @@ enum Unfit {
     Encoding,
 }
 
-impl fmt::Display for Unfit {
+impl fmt::Display for UnusableRecord {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Pkix(usage) => write!(f, "certificate usage {usage} (PKIX) means nothing to SMTP"),
@@ -178,27 +178,27 @@ impl fmt::Display for Unfit {
     }
 }
 
-fn fit(record: &TlsaRecord) -> Result<Tlsa, Unfit> {
+fn check_record(record: &TlsaRecord) -> Result<Tlsa, UnusableRecord> {
     let usage = match record.usage {
         2 => TlsaUsage::TrustAnchor,
         3 => TlsaUsage::EndEntity,
-        usage @ (0 | 1) => return Err(Unfit::Pkix(usage)),
-        usage => return Err(Unfit::Usage(usage)),
+        usage @ (0 | 1) => return Err(UnusableRecord::Pkix(usage)),
+        usage => return Err(UnusableRecord::Usage(usage)),
     };
     let selector = match record.selector {
         0 => TlsaSelector::Certificate,
         1 => TlsaSelector::PublicKey,
-        selector => return Err(Unfit::Selector(selector)),
+        selector => return Err(UnusableRecord::Selector(selector)),
     };
     let (matching, length) = match record.matching {
         0 => (TlsaMatching::Full, None),
         1 => (TlsaMatching::Sha256, Some(32)),
         2 => (TlsaMatching::Sha512, Some(64)),
-        matching => return Err(Unfit::Matching(matching)),
+        matching => return Err(UnusableRecord::Matching(matching)),
     };
     match length {
-        Some(length) if record.data.len() != length => return Err(Unfit::Digest(record.data.len())),
-        None if !is_one_sequence(&record.data) => return Err(Unfit::Encoding),
+        Some(length) if record.data.len() != length => return Err(UnusableRecord::Digest(record.data.len())),
+        None if !is_one_sequence(&record.data) => return Err(UnusableRecord::Encoding),
         Some(_) | None => {}
     }
     Ok(Tlsa { usage, selector, matching, data: record.data.clone() })
@@ -224,15 +224,15 @@ mod tests {
         TlsaRecord { usage, selector, matching, data: data.to_vec() }
     }
 
-    /// What is left of records, as `usage selector matching`.
-    fn left(records: &[TlsaRecord]) -> String {
+    /// What is selected of records, as `usage selector matching`.
+    fn selected(records: &[TlsaRecord]) -> String {
         let set = |records| TlsaSet {
             base: Domain::parse("mx.test").expect("a domain"),
             records,
             names: Vec::new(),
             scope: DaneScope::Domain,
         };
-        match judged("_25._tcp.mx.test", records, set) {
+        match select_records("_25._tcp.mx.test", records, set) {
             DaneFinding::Usable(set) => {
                 set.records.iter().map(|tlsa| tlsa.to_string()[..5].to_owned()).collect::<Vec<_>>().join(", ")
             }
@@ -247,19 +247,19 @@ mod tests {
         for usage in 0..=4_u8 {
             for selector in 0..=2_u8 {
                 for (matching, data) in [(0, der.as_slice()), (1, &[7; 32]), (2, &[7; 64]), (3, &[7; 32])] {
-                    let left = left(&[record(usage, selector, matching, data)]);
-                    let unfit = match (usage, selector, matching) {
+                    let selected = selected(&[record(usage, selector, matching, data)]);
+                    let unusable = match (usage, selector, matching) {
                         (0 | 1, ..) => Some(format!("certificate usage {usage} (PKIX) means nothing to SMTP")),
                         (4, ..) => Some("there is no certificate usage 4".to_owned()),
                         (_, 2, _) => Some("there is no selector 2".to_owned()),
                         (_, _, 3) => Some("there is no matching type 3".to_owned()),
                         _ => None,
                     };
-                    let expected = match unfit {
+                    let expected = match unusable {
                         Some(why) => format!("no TLSA record of _25._tcp.mx.test can be used: {why}"),
                         None => format!("{usage} {selector} {matching}"),
                     };
-                    assert_eq!(left, expected);
+                    assert_eq!(selected, expected);
                 }
             }
         }
@@ -279,7 +279,7 @@ mod tests {
             (0, &[0x30, 0x80, 0, 0], "a certificate or key is not in DER"),
         ] {
             for usage in [2, 3] {
-                assert!(left(&[record(usage, 1, matching, data)]).ends_with(words), "{matching} {data:?}");
+                assert!(selected(&[record(usage, 1, matching, data)]).ends_with(words), "{matching} {data:?}");
             }
         }
     }
@@ -287,8 +287,8 @@ mod tests {
     #[test]
     fn what_can_be_used_counts_beside_what_cannot() {
         let good = record(3, 1, 1, &[7; 32]);
-        assert_eq!(left(&[record(1, 1, 1, &[7; 32]), good.clone(), record(3, 1, 1, &[7; 3])]), "3 1 1");
-        let all = left(&[record(0, 0, 1, &[7; 32]), record(3, 1, 1, &[]), record(0, 0, 1, &[8; 32])]);
+        assert_eq!(selected(&[record(1, 1, 1, &[7; 32]), good.clone(), record(3, 1, 1, &[7; 3])]), "3 1 1");
+        let all = selected(&[record(0, 0, 1, &[7; 32]), record(3, 1, 1, &[]), record(0, 0, 1, &[8; 32])]);
         assert!(all.ends_with("certificate usage 0 (PKIX) means nothing to SMTP; a digest has 0 octets"), "{all}");
     }
 
@@ -305,21 +305,21 @@ mod tests {
             // A digest that cannot match is no digest.
             (vec![record(3, 1, 1, &two), record(3, 1, 2, &two)], "3 1 1"),
         ] {
-            assert_eq!(left(&records), expected);
+            assert_eq!(selected(&records), expected);
         }
     }
 
     #[test]
     fn records_are_bounded() {
         let many: Vec<_> = (0..200).map(|number| record(3, 1, 1, &[number; 32])).collect();
-        assert_eq!(left(&many).split(", ").count(), RECORDS_MAX);
+        assert_eq!(selected(&many).split(", ").count(), RECORDS_MAX);
     }
 
     #[test]
     fn an_alias_leads_to_the_better_name_only_where_all_of_it_is_secure() {
         let unsigned = Security::Insecure(crate::dns::InsecureReason::Unsigned);
         let (host, target) = ("mx.test", "host.test");
-        for (security, first, name, expected) in [
+        for (security, first_link, name, expected) in [
             (Security::Secure, Security::Secure, host, vec![host]),
             (Security::Secure, Security::Secure, target, vec![target, host]),
             (unsigned, Security::Secure, target, vec![host]),
@@ -327,9 +327,9 @@ mod tests {
             (unsigned, unsigned, host, vec![]),
             (Security::Secure, Security::Secure, "no host", vec![host]),
         ] {
-            let standing = Standing { security, first, name: name.to_owned() };
-            let bases = bases(&Domain::parse(host).expect("a domain"), &standing);
-            assert_eq!(bases.iter().map(Domain::as_str).collect::<Vec<_>>(), expected, "{standing:?}");
+            let chain = CnameChain { security, first_link, name: name.to_owned() };
+            let bases = bases(&Domain::parse(host).expect("a domain"), &chain);
+            assert_eq!(bases.iter().map(Domain::as_str).collect::<Vec<_>>(), expected, "{chain:?}");
         }
     }
 }

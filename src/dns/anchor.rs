@@ -11,7 +11,7 @@ use hickory_resolver::proto::dnssec::{Algorithm, DigestType, PublicKey as _, Tru
 use hickory_resolver::proto::rr::Name;
 
 use super::LookupError;
-use super::validator::{Work, is_digest_of, is_supported};
+use super::validator::{WorkBudget, is_digest_of, is_supported};
 
 /// More than any anchor file has in earnest.
 const FILE_MAX: u64 = 256 << 10;
@@ -42,7 +42,7 @@ impl Anchors {
     /// Reads the text of a file; the fault in words.
     pub(super) fn parse(text: &str) -> Result<Self, String> {
         let mut anchors = Self { keys: TrustAnchors::empty(), digests: Vec::new() };
-        for (line, words) in records(text)? {
+        for (line, words) in split_records(text)? {
             anchors.add(&words).map_err(|fault| format!("line {line}: {fault}"))?;
         }
         if anchors.keys.is_empty() && anchors.digests.is_empty() {
@@ -65,12 +65,12 @@ impl Anchors {
                 let keys =
                     TrustAnchors::from_str(&line).map_err(|fault| format!("the DNSKEY is malformed: {fault}"))?;
                 let key = keys.get(0).ok_or("the DNSKEY is malformed")?;
-                known(key.algorithm())?;
+                require_supported(key.algorithm())?;
                 self.keys.insert(key);
                 Ok(())
             }
             [kind, data @ ..] if kind.eq_ignore_ascii_case("DS") => {
-                self.digests.push(digest(data)?);
+                self.digests.push(parse_ds(data)?);
                 Ok(())
             }
             [kind, ..] => Err(format!("\"{kind}\" is neither DNSKEY nor DS")),
@@ -79,14 +79,14 @@ impl Anchors {
     }
 
     /// Checks whether a key of the root zone is one of these keys, or has one of these digests (RFC 4035 §5.2).
-    pub(super) fn vouch_for(&self, tag: u16, key: &DNSKEY, work: &mut Work) -> Result<bool, LookupError> {
+    pub(super) fn vouch_for(&self, tag: u16, key: &DNSKEY, budget: &mut WorkBudget) -> Result<bool, LookupError> {
         let is_kept = self.keys.contains(key.public_key());
-        Ok(is_kept || is_digest_of(&self.digests, &Name::root(), tag, key, work)?)
+        Ok(is_kept || is_digest_of(&self.digests, &Name::root(), tag, key, budget)?)
     }
 }
 
 /// `20326 8 2 E06D44B8…` (RFC 4034 §5.3).
-fn digest(data: &[String]) -> Result<DS, String> {
+fn parse_ds(data: &[String]) -> Result<DS, String> {
     let malformed = |what: &str| format!("the DS is malformed: {what}");
     let [tag, algorithm, kind, hex @ ..] = data else {
         return Err(malformed("it wants a key tag, an algorithm, a digest type and a digest"));
@@ -94,7 +94,7 @@ fn digest(data: &[String]) -> Result<DS, String> {
     let tag = tag.parse().map_err(|_| malformed("the key tag is not a number"))?;
     let algorithm =
         algorithm.parse().map(Algorithm::from_u8).map_err(|_| malformed("the algorithm is not a number"))?;
-    known(algorithm)?;
+    require_supported(algorithm)?;
     let kind = kind.parse::<u8>().map(DigestType::from).map_err(|_| malformed("the digest type is not a number"))?;
     let length = match kind {
         DigestType::SHA256 => 32,
@@ -113,7 +113,7 @@ fn digest(data: &[String]) -> Result<DS, String> {
 }
 
 /// Refuses an anchor that nothing could be validated from.
-fn known(algorithm: Algorithm) -> Result<(), String> {
+fn require_supported(algorithm: Algorithm) -> Result<(), String> {
     if is_supported(algorithm) {
         return Ok(());
     }
@@ -121,7 +121,7 @@ fn known(algorithm: Algorithm) -> Result<(), String> {
 }
 
 /// The records of a zone file, each as words with the line it begins on.
-fn records(text: &str) -> Result<Vec<(usize, Vec<String>)>, String> {
+fn split_records(text: &str) -> Result<Vec<(usize, Vec<String>)>, String> {
     let mut records: Vec<(usize, Vec<String>)> = Vec::new();
     let mut open = false;
     for (index, line) in text.lines().enumerate() {

@@ -23,7 +23,7 @@ pub enum InsecureReason {
     /// A zone on the way is provably not signed.
     Unsigned,
     /// With `dnssec = "trust-resolver"`: the resolver does not vouch for the answer.
-    NotVouchedFor,
+    NoAdBit,
     /// The resolver does not pass DNSSEC on, so that nothing can be validated.
     ResolverStrips,
     /// With `dnssec = "off"`: nothing is validated.
@@ -54,7 +54,7 @@ impl fmt::Display for InsecureReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Unsigned => "not signed with DNSSEC",
-            Self::NotVouchedFor => "not validated by the resolver",
+            Self::NoAdBit => "not validated by the resolver",
             Self::ResolverStrips => "not validated, because the resolver does not pass DNSSEC on",
             Self::Off => "not validated, because [dns] dnssec is \"off\"",
         })
@@ -63,14 +63,14 @@ impl fmt::Display for InsecureReason {
 
 /// An answer to one question, its CNAMEs followed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Answer<T> {
+pub struct DnsAnswer<T> {
     /// What was found.
-    pub found: Found<T>,
+    pub found: AnswerRecords<T>,
     /// The weakest link of the whole chain: every CNAME, and the records or their denial at its end.
     pub security: Security,
     /// The name that was asked for itself: the security of its CNAME where it is an alias, else the same
     /// as `security` (RFC 7672 §2.2.2 wants to know both).
-    pub first: Security,
+    pub first_link: Security,
     /// The name at the end of the CNAME chain, lower case, in A-labels, without a dot at the end. It
     /// need not be a host name: `_25._tcp.mx.example.org`.
     pub name: String,
@@ -78,7 +78,7 @@ pub struct Answer<T> {
     pub expires: Instant,
 }
 
-impl<T> Answer<T> {
+impl<T> DnsAnswer<T> {
     /// The name at the end of the CNAME chain, where it is a host name.
     #[must_use]
     pub fn domain(&self) -> Option<Domain> {
@@ -89,30 +89,30 @@ impl<T> Answer<T> {
     #[must_use]
     pub fn records(&self) -> &[T] {
         match &self.found {
-            Found::Records(records) => records,
-            Found::NoData | Found::NoDomain => &[],
+            AnswerRecords::Records(records) => records,
+            AnswerRecords::NoData | AnswerRecords::NoDomain => &[],
         }
     }
 }
 
-/// How far DNS vouches for where a name leads: what is left of an [`Answer`] once its records are taken out.
+/// How far DNS vouches for where a name leads: what is left of an [`DnsAnswer`] once its records are taken out.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Standing {
-    /// As in [`Answer::security`].
+pub struct CnameChain {
+    /// As in [`DnsAnswer::security`].
     pub security: Security,
-    /// As in [`Answer::first`].
-    pub first: Security,
-    /// The name at the end of the CNAME chain, as in [`Answer::name`].
+    /// As in [`DnsAnswer::first_link`].
+    pub first_link: Security,
+    /// The name at the end of the CNAME chain, as in [`DnsAnswer::name`].
     pub name: String,
 }
 
-impl<T> From<Answer<T>> for Standing {
-    fn from(answer: Answer<T>) -> Self {
-        Self { security: answer.security, first: answer.first, name: answer.name }
+impl<T> From<DnsAnswer<T>> for CnameChain {
+    fn from(answer: DnsAnswer<T>) -> Self {
+        Self { security: answer.security, first_link: answer.first_link, name: answer.name }
     }
 }
 
-impl Standing {
+impl CnameChain {
     /// The name at the end of the CNAME chain, where it is a host name.
     #[must_use]
     pub fn domain(&self) -> Option<Domain> {
@@ -122,7 +122,7 @@ impl Standing {
 
 /// What was found.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Found<T> {
+pub enum AnswerRecords<T> {
     /// At least one record.
     Records(Vec<T>),
     /// The name exists, and has no record of this type.

@@ -6,26 +6,26 @@ use std::time::{Duration, Instant};
 use hickory_resolver::proto::rr::{Name, RData, RecordType};
 use tokio::sync::OnceCell;
 
-use super::chase::Resolved;
-use super::{Found, LookupError};
+use super::lookup::Resolved;
+use super::{AnswerRecords, LookupError};
 
 /// Octets of answers, about, at most.
 const OCTETS_MAX: u64 = 32 << 20;
 /// What an entry costs beside its records, about.
-const ENTRY: usize = 512;
+const ENTRY_OCTETS: usize = 512;
 /// A failure is remembered for so long (RFC 9520 §3.2): enough for a crowd that asks at once, and no more.
-const FAILURE_HOLDS: Duration = Duration::from_secs(5);
+const FAILURE_TTL: Duration = Duration::from_secs(5);
 
-type Key = (Name, RecordType);
-pub(super) type Outcome = Result<Resolved, LookupError>;
+type CacheKey = (Name, RecordType);
+pub(super) type ResolveOutcome = Result<Resolved, LookupError>;
 
-pub(super) struct Cache(moka::sync::Cache<Key, Arc<Entry>>);
+pub(super) struct Cache(moka::sync::Cache<CacheKey, Arc<CacheEntry>>);
 
 /// A question, and its outcome once there is one.
 #[derive(Default)]
-pub(super) struct Entry(OnceCell<(Outcome, Instant)>);
+pub(super) struct CacheEntry(OnceCell<(ResolveOutcome, Instant)>);
 
-impl Entry {
+impl CacheEntry {
     fn is_over(&self) -> bool {
         self.0.get().is_some_and(|(_, until)| *until <= Instant::now())
     }
@@ -37,16 +37,16 @@ impl Entry {
             _ => 0,
         };
         let records = match self.0.get() {
-            Some((Ok(Resolved { found: Found::Records(records), .. }), _)) => records.as_slice(),
+            Some((Ok(Resolved { found: AnswerRecords::Records(records), .. }), _)) => records.as_slice(),
             _ => &[],
         };
-        ENTRY + records.iter().map(|data| size_of::<RData>() + of_record(data)).sum::<usize>()
+        ENTRY_OCTETS + records.iter().map(|data| size_of::<RData>() + of_record(data)).sum::<usize>()
     }
 }
 
 impl Cache {
     pub(super) fn new() -> Self {
-        let weigher = |_: &Key, entry: &Arc<Entry>| u32::try_from(entry.octets()).unwrap_or(u32::MAX);
+        let weigher = |_: &CacheKey, entry: &Arc<CacheEntry>| u32::try_from(entry.octets()).unwrap_or(u32::MAX);
         Self(moka::sync::Cache::builder().max_capacity(OCTETS_MAX).weigher(weigher).build())
     }
 
@@ -56,7 +56,7 @@ impl Cache {
         &self,
         name: Name,
         kind: RecordType,
-        ask: impl AsyncFnOnce(&Name) -> Outcome,
+        ask: impl AsyncFnOnce(&Name) -> ResolveOutcome,
         read: impl FnOnce(&Resolved, Instant) -> T,
     ) -> Result<T, LookupError> {
         let key = (name, kind);
@@ -67,7 +67,7 @@ impl Cache {
             .get_or_init(async || {
                 is_new = true;
                 let outcome = ask(&key.0).await;
-                let holds = outcome.as_ref().map_or(FAILURE_HOLDS, |resolved| resolved.holds);
+                let holds = outcome.as_ref().map_or(FAILURE_TTL, |resolved| resolved.holds);
                 (outcome, Instant::now() + holds)
             })
             .await;
@@ -99,9 +99,9 @@ mod tests {
         let many = 3 * usize::try_from(OCTETS_MAX).expect("it fits") / each / 2;
         for number in 0..many {
             let resolved = Resolved {
-                found: Found::Records((0..100).map(|_| RData::TXT(TXT::new(vec![text.clone()]))).collect()),
+                found: AnswerRecords::Records((0..100).map(|_| RData::TXT(TXT::new(vec![text.clone()]))).collect()),
                 security: Security::Secure,
-                first: Security::Secure,
+                first_link: Security::Secure,
                 name: "big.example".to_owned(),
                 holds: Duration::from_mins(5),
             };

@@ -9,12 +9,12 @@
 mod anchor;
 mod answer;
 mod cache;
-mod chase;
 mod cname;
-mod memory;
+mod dnssec_memory;
+mod lookup;
+mod name_servers;
 mod resolver;
 mod rrset;
-mod transport;
 mod validator;
 
 use std::fmt;
@@ -30,20 +30,22 @@ use hickory_resolver::proto::rr::{Name, RData, RecordType};
 use crate::address::Domain;
 use crate::config::{self, Dnssec, Fault, TrustAnchor};
 use anchor::Anchors;
-pub use answer::{Answer, Exchange, Found, InsecureReason, LookupError, Mx, Security, Standing, TlsaRecord};
+pub use answer::{
+    AnswerRecords, CnameChain, DnsAnswer, Exchange, InsecureReason, LookupError, Mx, Security, TlsaRecord,
+};
 use cache::Cache;
-use memory::Memory;
+use dnssec_memory::DnssecMemory;
+use name_servers::NameServers;
 use resolver::ResolverState;
-use transport::Transport;
 
 /// One lookup, with all its retries, servers, aliases and signatures, takes no longer than this.
-const PATIENCE: Duration = Duration::from_secs(30);
+const LOOKUP_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The resolver. A clone shares the cache and the connections of the first.
 #[derive(Clone)]
-pub struct Dns(Arc<Inner>);
+pub struct Dns(Arc<DnsShared>);
 
-struct Inner {
+struct DnsShared {
     state: ResolverState,
     cache: Cache,
 }
@@ -62,7 +64,7 @@ pub enum DnsError {
     SystemConfiguration(String),
     /// With `dnssec = "trust-resolver"`, /etc/resolv.conf names a server on another machine.
     #[error("dnssec = \"trust-resolver\", and /etc/resolv.conf names {0}, which is not on this machine")]
-    NotOurs(IpAddr),
+    NotLoopback(IpAddr),
     /// The trust anchor cannot be used.
     #[error("trust_anchor: {} {fault}", .file.display())]
     TrustAnchor {
@@ -80,10 +82,10 @@ impl DnsError {
     /// Whether it may be otherwise in a moment, with the same configuration: /etc/resolv.conf is written anew by
     /// whoever brings the network up.
     #[must_use]
-    pub fn may_pass(&self) -> bool {
+    pub fn is_transient(&self) -> bool {
         match self {
             Self::SystemConfiguration(_) | Self::Library(_) => true,
-            Self::NotOurs(_) | Self::TrustAnchor { .. } => false,
+            Self::NotLoopback(_) | Self::TrustAnchor { .. } => false,
         }
     }
 
@@ -94,7 +96,7 @@ impl DnsError {
             (Self::SystemConfiguration(_), _) => {
                 (&config.dnssec.place, "Correct it, or name the servers in [dns] servers.")
             }
-            (Self::NotOurs(_), _) => (
+            (Self::NotLoopback(_), _) => (
                 &config.dnssec.place,
                 "Name a validating resolver on a loopback address in [dns] servers, or write dnssec = \"validate\".",
             ),
@@ -122,7 +124,7 @@ impl Dns {
     ///
     /// # Errors
     /// As [`Dns::new`].
-    pub fn renewed(&self, config: &config::Dns) -> Result<Self, DnsError> {
+    pub fn with_config(&self, config: &config::Dns) -> Result<Self, DnsError> {
         Self::with_memory(config, Arc::clone(self.0.state.memory()))
     }
 
@@ -132,20 +134,20 @@ impl Dns {
     /// # Errors
     /// The fault of the anchor or of the library, in words.
     #[cfg(fuzzing)]
-    pub fn fuzzed(anchor: &str, script: transport::Script) -> Result<Self, String> {
-        let transport = Transport::scripted(script).map_err(|fault| fault.to_string())?;
-        let state = ResolverState::new(transport, Dnssec::Require, Anchors::parse(anchor)?, Arc::default());
-        Ok(Self(Arc::new(Inner { state, cache: Cache::new() })))
+    pub fn fuzzed(anchor: &str, script: name_servers::Script) -> Result<Self, String> {
+        let name_servers = NameServers::scripted(script).map_err(|fault| fault.to_string())?;
+        let state = ResolverState::new(name_servers, Dnssec::Require, Anchors::parse(anchor)?, Arc::default());
+        Ok(Self(Arc::new(DnsShared { state, cache: Cache::new() })))
     }
 
-    fn with_memory(config: &config::Dns, memory: Arc<Memory>) -> Result<Self, DnsError> {
+    fn with_memory(config: &config::Dns, memory: Arc<DnssecMemory>) -> Result<Self, DnsError> {
         let mut servers: Vec<SocketAddr> = config.servers.iter().map(|server| server.value).collect();
         if servers.is_empty() {
-            servers = transport::system_servers().map_err(DnsError::SystemConfiguration)?;
+            servers = name_servers::system_servers().map_err(DnsError::SystemConfiguration)?;
         }
         let elsewhere = servers.iter().map(SocketAddr::ip).find(|address| !address.to_canonical().is_loopback());
         if let (Dnssec::TrustResolver, Some(address)) = (config.dnssec.value, elsewhere) {
-            return Err(DnsError::NotOurs(address));
+            return Err(DnsError::NotLoopback(address));
         }
         let anchors = match &config.trust_anchor {
             TrustAnchor::BuiltIn => Anchors::built_in(),
@@ -153,9 +155,10 @@ impl Dns {
                 Anchors::read(&file.value).map_err(|fault| DnsError::TrustAnchor { file: file.value.clone(), fault })?
             }
         };
-        let transport = Transport::new(&servers).map_err(|fault: NetError| DnsError::Library(fault.to_string()))?;
-        let state = ResolverState::new(transport, config.dnssec.value, anchors, memory);
-        Ok(Self(Arc::new(Inner { state, cache: Cache::new() })))
+        let name_servers =
+            NameServers::new(&servers).map_err(|fault: NetError| DnsError::Library(fault.to_string()))?;
+        let state = ResolverState::new(name_servers, config.dnssec.value, anchors, memory);
+        Ok(Self(Arc::new(DnsShared { state, cache: Cache::new() })))
     }
 
     /// Reads in the folder of the spool whether validation has worked before, and keeps it there from now on.
@@ -178,16 +181,16 @@ impl Dns {
     /// Finds out whether the name servers return DNSSEC records, and warns where they do not. The first lookup
     /// does that too; this does it before there is one.
     pub async fn probe_dnssec(&self) {
-        let _ = tokio::time::timeout(PATIENCE, self.0.state.trust()).await;
+        let _ = tokio::time::timeout(LOOKUP_TIMEOUT, self.0.state.trust()).await;
     }
 
     /// The MX records of a domain.
     ///
     /// # Errors
     /// [`LookupError`].
-    pub async fn mx(&self, domain: &Domain) -> Result<Answer<Mx>, LookupError> {
+    pub async fn mx(&self, domain: &Domain) -> Result<DnsAnswer<Mx>, LookupError> {
         self.lookup(domain.as_str(), RecordType::MX, |data| match data {
-            RData::MX(mx) => Some(Mx { preference: mx.preference, exchange: exchange(&mx.exchange) }),
+            RData::MX(mx) => Some(Mx { preference: mx.preference, exchange: parse_exchange(&mx.exchange) }),
             _ => None,
         })
         .await
@@ -198,7 +201,7 @@ impl Dns {
     ///
     /// # Errors
     /// [`LookupError`], where neither family has an address and not both are known to have none.
-    pub async fn addresses(&self, host: &Domain) -> Result<Answer<IpAddr>, LookupError> {
+    pub async fn addresses(&self, host: &Domain) -> Result<DnsAnswer<IpAddr>, LookupError> {
         let (six, four) = tokio::join!(
             self.lookup(host.as_str(), RecordType::AAAA, RData::ip_addr),
             self.lookup(host.as_str(), RecordType::A, RData::ip_addr),
@@ -221,7 +224,7 @@ impl Dns {
     ///
     /// # Errors
     /// [`LookupError`].
-    pub async fn txt(&self, name: &str) -> Result<Answer<String>, LookupError> {
+    pub async fn txt(&self, name: &str) -> Result<DnsAnswer<String>, LookupError> {
         self.lookup(name, RecordType::TXT, |data| match data {
             RData::TXT(text) => Some(String::from_utf8_lossy(&text.txt_data.concat()).into_owned()),
             _ => None,
@@ -233,7 +236,7 @@ impl Dns {
     ///
     /// # Errors
     /// [`LookupError`].
-    pub async fn tlsa(&self, port: u16, host: &Domain) -> Result<Answer<TlsaRecord>, LookupError> {
+    pub async fn tlsa(&self, port: u16, host: &Domain) -> Result<DnsAnswer<TlsaRecord>, LookupError> {
         self.lookup(&format!("_{port}._tcp.{host}"), RecordType::TLSA, |data| match data {
             RData::TLSA(tlsa) => Some(TlsaRecord {
                 usage: tlsa.cert_usage.into(),
@@ -251,25 +254,27 @@ impl Dns {
         name: &str,
         kind: RecordType,
         read: impl Fn(&RData) -> Option<T>,
-    ) -> Result<Answer<T>, LookupError> {
+    ) -> Result<DnsAnswer<T>, LookupError> {
         let mut full = Name::from_ascii(name)
             .map_err(|fault| LookupError::Server(format!("\"{name}\" cannot be asked for: {fault}")))?;
         full.set_fqdn(true);
         let state = &self.0.state;
         let ask = async |name: &Name| {
-            let resolved = tokio::time::timeout(PATIENCE, chase::resolve(state, name, kind)).await;
+            let resolved = tokio::time::timeout(LOOKUP_TIMEOUT, lookup::resolve(state, name, kind)).await;
             resolved.unwrap_or(Err(LookupError::Timeout))
         };
         self.0
             .cache
-            .get(full, kind, ask, |resolved, expires| Answer {
+            .get(full, kind, ask, |resolved, expires| DnsAnswer {
                 found: match &resolved.found {
-                    Found::Records(records) => Found::Records(records.iter().filter_map(read).collect()),
-                    Found::NoData => Found::NoData,
-                    Found::NoDomain => Found::NoDomain,
+                    AnswerRecords::Records(records) => {
+                        AnswerRecords::Records(records.iter().filter_map(read).collect())
+                    }
+                    AnswerRecords::NoData => AnswerRecords::NoData,
+                    AnswerRecords::NoDomain => AnswerRecords::NoDomain,
                 },
                 security: resolved.security,
-                first: resolved.first,
+                first_link: resolved.first_link,
                 name: resolved.name.clone(),
                 expires,
             })
@@ -277,7 +282,7 @@ impl Dns {
     }
 }
 
-fn exchange(name: &Name) -> Exchange {
+fn parse_exchange(name: &Name) -> Exchange {
     if name.is_root() {
         return Exchange::Null;
     }
@@ -286,17 +291,17 @@ fn exchange(name: &Name) -> Exchange {
     Domain::parse(name).map_or_else(|_| Exchange::NotAHost(name.to_owned()), Exchange::Host)
 }
 
-fn both_families(six: Answer<IpAddr>, four: Answer<IpAddr>) -> Answer<IpAddr> {
+fn both_families(six: DnsAnswer<IpAddr>, four: DnsAnswer<IpAddr>) -> DnsAnswer<IpAddr> {
     match (&six.found, &four.found) {
-        (Found::Records(some), Found::Records(more)) => Answer {
-            found: Found::Records(by_turns(some, more)),
+        (AnswerRecords::Records(some), AnswerRecords::Records(more)) => DnsAnswer {
+            found: AnswerRecords::Records(interleave(some, more)),
             security: six.security.weakest(four.security),
-            first: six.first.weakest(four.first),
+            first_link: six.first_link.weakest(four.first_link),
             name: four.name,
             expires: six.expires.min(four.expires),
         },
-        (Found::Records(_), _) => Answer { expires: six.expires.min(four.expires), ..six },
-        (_, Found::Records(_)) | (Found::NoData | Found::NoDomain, _) => Answer {
+        (AnswerRecords::Records(_), _) => DnsAnswer { expires: six.expires.min(four.expires), ..six },
+        (_, AnswerRecords::Records(_)) | (AnswerRecords::NoData | AnswerRecords::NoDomain, _) => DnsAnswer {
             security: if four.records().is_empty() { six.security.weakest(four.security) } else { four.security },
             expires: six.expires.min(four.expires),
             ..four
@@ -304,6 +309,6 @@ fn both_families(six: Answer<IpAddr>, four: Answer<IpAddr>) -> Answer<IpAddr> {
     }
 }
 
-fn by_turns(six: &[IpAddr], four: &[IpAddr]) -> Vec<IpAddr> {
+fn interleave(six: &[IpAddr], four: &[IpAddr]) -> Vec<IpAddr> {
     (0..six.len().max(four.len())).flat_map(|turn| six.get(turn).into_iter().chain(four.get(turn))).copied().collect()
 }

@@ -16,74 +16,74 @@ use hickory_resolver::proto::op::ResponseCode;
 use hickory_resolver::proto::rr::{Name, RecordType};
 
 use super::anchor::Anchors;
-use super::memory::Memory;
+use super::dnssec_memory::DnssecMemory;
+use super::name_servers::{NameServers, Response};
 use super::rrset::{self, RrSet};
-use super::transport::{Response, Transport};
-use super::validator::{Cuts, Validator, Work, Zone};
+use super::validator::{SignedZone, Validator, WorkBudget, ZoneCuts};
 use super::{InsecureReason, LookupError};
 use crate::config::Dnssec;
 
 /// How long it is believed that a resolver strips DNSSEC; so often the warning is repeated.
-pub(super) const STRIPS_FOR: Duration = Duration::from_mins(5);
+pub(super) const STRIPPED_RECHECK: Duration = Duration::from_mins(5);
 /// How soon the root's keys are asked for again where that failed, or where an answer was bogus.
-const AGAIN: Duration = Duration::from_secs(30);
+const RETRY_AFTER: Duration = Duration::from_secs(30);
 /// How soon the root's keys are looked up anew.
-const KEYS_FOR: Duration = Duration::from_hours(1);
+const KEYS_REFRESH: Duration = Duration::from_hours(1);
 
 /// The rule by which answers are judged.
 #[derive(Clone)]
-pub(super) enum Trust {
+pub(super) enum TrustBasis {
     /// Their signatures, from the root's keys.
-    Validated(Arc<Zone>),
+    RootKeys(Arc<SignedZone>),
     /// The resolver's AD bit.
-    Vouched,
+    AdBit,
     /// None: every answer is insecure, for this reason.
     Insecure(InsecureReason),
 }
 
 /// The name servers, and what is known of them. A clone shares all of it.
 #[derive(Clone)]
-pub(super) struct ResolverState(Arc<Inner>);
+pub(super) struct ResolverState(Arc<ResolverShared>);
 
-struct Inner {
-    transport: Transport,
+struct ResolverShared {
+    name_servers: NameServers,
     dnssec: Dnssec,
     anchors: Anchors,
-    cuts: Cuts,
-    memory: Arc<Memory>,
-    known: Mutex<Known>,
+    cuts: ZoneCuts,
+    memory: Arc<DnssecMemory>,
+    known: Mutex<ProbeState>,
     /// Held by the one lookup of the root's keys that is under way.
     probe: tokio::sync::Mutex<()>,
     is_probing: AtomicBool,
 }
 
 #[derive(Default)]
-struct Known {
+struct ProbeState {
     /// The outcome of the last probe.
-    outcome: Option<Result<Trust, LookupError>>,
+    outcome: Option<Result<TrustBasis, LookupError>>,
     /// The time at which the next probe is due.
     due: Option<Instant>,
-    /// Validated keys are not used any longer.
+    /// RootKeys keys are not used any longer.
     expires: Option<Instant>,
-    doubted: Option<Instant>,
+    probed_after_bogus: Option<Instant>,
     /// How often the memory of DNSSEC had been forgotten at the last probe: what was found before does not count.
     forgotten: u64,
 }
 
 /// The outcome of one look at the root's keys.
-struct Probe {
-    outcome: Result<Trust, LookupError>,
+struct ProbeResult {
+    outcome: Result<TrustBasis, LookupError>,
     again: Duration,
     holds: Option<Duration>,
 }
 
 impl ResolverState {
-    pub(super) fn new(transport: Transport, dnssec: Dnssec, anchors: Anchors, memory: Arc<Memory>) -> Self {
-        Self(Arc::new(Inner {
-            transport,
+    pub(super) fn new(name_servers: NameServers, dnssec: Dnssec, anchors: Anchors, memory: Arc<DnssecMemory>) -> Self {
+        Self(Arc::new(ResolverShared {
+            name_servers,
             dnssec,
             anchors,
-            cuts: Cuts::new(),
+            cuts: ZoneCuts::new(),
             memory,
             known: Mutex::default(),
             probe: tokio::sync::Mutex::default(),
@@ -91,17 +91,17 @@ impl ResolverState {
         }))
     }
 
-    pub(super) fn transport(&self) -> &Transport {
-        &self.0.transport
+    pub(super) fn name_servers(&self) -> &NameServers {
+        &self.0.name_servers
     }
 
-    pub(super) fn memory(&self) -> &Arc<Memory> {
+    pub(super) fn memory(&self) -> &Arc<DnssecMemory> {
         &self.0.memory
     }
 
     /// Makes the validator of one lookup. With `fresh`, zone cuts that are remembered for a while are looked up anew.
-    pub(super) fn validator(&self, root: Arc<Zone>, fresh: bool) -> Validator<'_> {
-        Validator::new(&self.0.transport, &self.0.cuts, root, fresh)
+    pub(super) fn validator(&self, root: Arc<SignedZone>, fresh: bool) -> Validator<'_> {
+        Validator::new(&self.0.name_servers, &self.0.cuts, root, fresh)
     }
 
     /// Returns the rule by which answers are judged. The first call looks at the root's keys; later ones wait only
@@ -109,52 +109,52 @@ impl ResolverState {
     ///
     /// # Errors
     /// `Bogus` where nothing can be validated, and something must be.
-    pub(super) async fn trust(&self) -> Result<Trust, LookupError> {
+    pub(super) async fn trust(&self) -> Result<TrustBasis, LookupError> {
         match self.0.dnssec {
-            Dnssec::Off => return Ok(Trust::Insecure(InsecureReason::Off)),
-            Dnssec::TrustResolver => return Ok(Trust::Vouched),
+            Dnssec::Off => return Ok(TrustBasis::Insecure(InsecureReason::Off)),
+            Dnssec::TrustResolver => return Ok(TrustBasis::AdBit),
             Dnssec::Validate | Dnssec::Require => {}
         }
         let (usable, is_due) = self.0.usable();
         let Some(trust) = usable else { return self.0.probe_now().await };
         if is_due {
-            self.probe_beside();
+            self.probe_in_background();
         }
         Ok(trust)
     }
 
     /// Looks at the root's keys anew: an answer did not validate. Not for each such answer, though: most are a zone's
     /// own fault.
-    pub(super) fn doubt(&self) {
+    pub(super) fn probe_after_bogus(&self) {
         let now = Instant::now();
         let mut known = self.0.known();
-        if known.doubted.is_none_or(|last| now.saturating_duration_since(last) >= AGAIN) {
-            known.doubted = Some(now);
+        if known.probed_after_bogus.is_none_or(|last| now.saturating_duration_since(last) >= RETRY_AFTER) {
+            known.probed_after_bogus = Some(now);
             drop(known);
-            self.probe_beside();
+            self.probe_in_background();
         }
     }
 
-    fn probe_beside(&self) {
+    fn probe_in_background(&self) {
         if !self.0.is_probing.swap(true, Ordering::Relaxed) {
             let state = self.clone();
             tokio::spawn(async move {
                 let _probe = state.0.probe.lock().await;
-                let found = state.0.look_at_root().await;
-                state.0.take(found);
+                let found = state.0.probe_root().await;
+                state.0.apply(found);
                 state.0.is_probing.store(false, Ordering::Relaxed);
             });
         }
     }
 }
 
-impl Inner {
-    fn known(&self) -> std::sync::MutexGuard<'_, Known> {
+impl ResolverShared {
+    fn known(&self) -> std::sync::MutexGuard<'_, ProbeState> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What is known and can be used, and whether it is due to be found out anew.
-    fn usable(&self) -> (Option<Trust>, bool) {
+    fn usable(&self) -> (Option<TrustBasis>, bool) {
         let now = Instant::now();
         let known = self.known();
         let is_due = known.due.is_none_or(|due| due <= now);
@@ -167,64 +167,65 @@ impl Inner {
     }
 
     /// Looks at the root's keys while the caller waits; one look serves all who wait.
-    async fn probe_now(&self) -> Result<Trust, LookupError> {
+    async fn probe_now(&self) -> Result<TrustBasis, LookupError> {
         let _probe = self.probe.lock().await;
         if let (Some(trust), _) = self.usable() {
             return Ok(trust);
         }
-        let failed_lately = {
+        let recent_failure = {
             let known = self.known();
             let holds = known.forgotten == self.memory.times_forgotten();
             known.due.filter(|due| holds && Instant::now() < *due).and_then(|_| known.outcome.clone())
         };
-        if let Some(outcome @ Err(_)) = failed_lately {
+        if let Some(outcome @ Err(_)) = recent_failure {
             return outcome;
         }
-        let found = self.look_at_root().await;
+        let found = self.probe_root().await;
         let outcome = found.outcome.clone();
-        self.take(found);
+        self.apply(found);
         outcome
     }
 
     /// Takes what a probe found, unless that is worse than keys which still hold.
-    fn take(&self, found: Probe) {
+    fn apply(&self, found: ProbeResult) {
         let now = Instant::now();
         let mut known = self.known();
         known.due = Some(now + found.again);
         let forgotten = std::mem::replace(&mut known.forgotten, self.memory.times_forgotten());
         let has_keys = forgotten == known.forgotten
-            && matches!(known.outcome, Some(Ok(Trust::Validated(_))))
+            && matches!(known.outcome, Some(Ok(TrustBasis::RootKeys(_))))
             && known.expires.is_some_and(|expires| now < expires);
-        if !has_keys || matches!(found.outcome, Ok(Trust::Validated(_))) {
+        if !has_keys || matches!(found.outcome, Ok(TrustBasis::RootKeys(_))) {
             known.expires = found.holds.map(|holds| now + holds);
             known.outcome = Some(found.outcome);
         }
     }
 
-    async fn look_at_root(&self) -> Probe {
-        match self.transport.ask(Name::root(), RecordType::DNSKEY, true).await {
-            Ok(response) => match passes_dnssec(&response) {
-                Passes::Yes => self.validated(&response),
-                Passes::No(answer) => self.stripped(&answer),
-                Passes::Unknown(answer) => unreachable_root(&answer),
+    async fn probe_root(&self) -> ProbeResult {
+        match self.name_servers.ask(Name::root(), RecordType::DNSKEY, true).await {
+            Ok(response) => match dnssec_support(&response) {
+                DnssecSupport::Yes => self.validate_root_keys(&response),
+                DnssecSupport::No(answer) => self.judge_stripped(&answer),
+                DnssecSupport::Unknown(answer) => unreachable_root(&answer),
             },
             Err(fault) => unreachable_root(&fault.to_string()),
         }
     }
 
     /// Validates the root's keys from the trust anchor.
-    fn validated(&self, response: &Response) -> Probe {
+    fn validate_root_keys(&self, response: &Response) -> ProbeResult {
         let root = Name::root();
         let set = RrSet::find(&response.answers, &root, RecordType::DNSKEY);
         let vouched_for = |tag, key: &_, work: &mut _| self.anchors.vouch_for(tag, key, work);
-        let zone = set
-            .and_then(|set| Zone::from_keys(&set, vouched_for, &mut Work::default(), rrset::now()).unwrap_or_default());
+        let zone = set.and_then(|set| {
+            SignedZone::from_keys(&set, vouched_for, &mut WorkBudget::default(), rrset::now()).unwrap_or_default()
+        });
         if let Some((zone, holds)) = zone {
             self.memory.remember();
-            return Probe {
-                outcome: Ok(Trust::Validated(Arc::new(zone))),
-                again: KEYS_FOR.min(holds),
-                holds: Some(holds.max(AGAIN)),
+            return ProbeResult {
+                outcome: Ok(TrustBasis::RootKeys(Arc::new(zone))),
+                again: KEYS_REFRESH.min(holds),
+                holds: Some(holds.max(RETRY_AFTER)),
             };
         }
         tracing::warn!(
@@ -235,7 +236,7 @@ impl Inner {
         failed("the keys of the root zone do not validate")
     }
 
-    fn stripped(&self, answer: &str) -> Probe {
+    fn judge_stripped(&self, answer: &str) -> ProbeResult {
         if self.dnssec == Dnssec::Require || self.memory.has_validated() {
             tracing::warn!(
                 answer,
@@ -249,38 +250,40 @@ impl Inner {
             "the resolver returns no DNSSEC records: DANE is not applied to any domain, and forged DNS answers are not \
              noticed; name a resolver that returns them in [dns] servers, or write dnssec = \"off\""
         );
-        let outcome = Ok(Trust::Insecure(InsecureReason::ResolverStrips));
-        Probe { outcome, again: STRIPS_FOR, holds: None }
+        let outcome = Ok(TrustBasis::Insecure(InsecureReason::ResolverStrips));
+        ProbeResult { outcome, again: STRIPPED_RECHECK, holds: None }
     }
 }
 
-fn failed(fault: &str) -> Probe {
-    Probe { outcome: Err(LookupError::Bogus(fault.to_owned())), again: AGAIN, holds: None }
+fn failed(fault: &str) -> ProbeResult {
+    ProbeResult { outcome: Err(LookupError::Bogus(fault.to_owned())), again: RETRY_AFTER, holds: None }
 }
 
-fn unreachable_root(answer: &str) -> Probe {
+fn unreachable_root(answer: &str) -> ProbeResult {
     tracing::warn!(error = answer, "cannot look up the keys of the root zone; trying again");
     failed(&format!("the keys of the root zone cannot be looked up ({answer})"))
 }
 
-enum Passes {
+enum DnssecSupport {
     Yes,
     No(String),
     Unknown(String),
 }
 
 /// Finds in an answer about the root's keys whether DNSSEC is passed on.
-fn passes_dnssec(response: &Response) -> Passes {
+fn dnssec_support(response: &Response) -> DnssecSupport {
     match response.code {
         ResponseCode::NoError | ResponseCode::NXDomain => {
             let has_signatures = response.answers.iter().any(|record| record.record_type() == RecordType::RRSIG);
             match (has_signatures, response.answers.is_empty()) {
-                (true, _) => Passes::Yes,
-                (false, false) => Passes::No("the root's keys without their signatures".to_owned()),
-                (false, true) => Passes::No("no keys of the root".to_owned()),
+                (true, _) => DnssecSupport::Yes,
+                (false, false) => DnssecSupport::No("the root's keys without their signatures".to_owned()),
+                (false, true) => DnssecSupport::No("no keys of the root".to_owned()),
             }
         }
-        code @ (ResponseCode::Refused | ResponseCode::NotImp | ResponseCode::FormErr) => Passes::No(code.to_string()),
-        code => Passes::Unknown(code.to_string()),
+        code @ (ResponseCode::Refused | ResponseCode::NotImp | ResponseCode::FormErr) => {
+            DnssecSupport::No(code.to_string())
+        }
+        code => DnssecSupport::Unknown(code.to_string()),
     }
 }

@@ -20,8 +20,8 @@ use jiff::Timestamp;
 use crate::access::{self, RelayRules};
 use crate::address::{Domain, Host, Mailbox};
 use crate::config::{Config, Connector, Fault, TlsDemand, default_connector};
-use crate::connector::{Connectors, PatternMatch, ended_exception, exception};
-use crate::discovery::mta_sts::Web;
+use crate::connector::{PatternMatch, Connectors, ended_exception, exception};
+use crate::discovery::mta_sts::WebSource;
 use crate::dns::Dns;
 use crate::envelope::TlsRequirement;
 use crate::failure::NextStep;
@@ -38,7 +38,7 @@ pub struct Explainer {
     config: Config,
     connectors: Connectors,
     router: Router,
-    web: Web,
+    web: WebSource,
     known: DaemonPolicies,
     hellos: KnownHellos,
 }
@@ -51,7 +51,7 @@ impl Explainer {
     /// Every fault of those.
     pub fn new(config: Config) -> Result<Self, Vec<Fault>> {
         let dns = Dns::new(&config.dns).map_err(|error| vec![error.fault(&config.dns)])?;
-        let web = Web::new(dns.clone(), Https::new(dns.clone(), Material::load_https(&config.tls)?));
+        let web = WebSource::new(dns.clone(), Https::new(dns.clone(), Material::load_https(&config.tls)?));
         let connectors = Connectors::new(&config.connectors, default_connector(&config.tls.trust));
         let router = Router::new(&config, dns);
         Ok(Self { config, connectors, router, web, known: DaemonPolicies::default(), hellos: KnownHellos::default() })
@@ -61,7 +61,7 @@ impl Explainer {
     /// this machine.
     #[must_use]
     pub fn policies_at(mut self, port: u16, limit: Duration) -> Self {
-        self.web = self.web.at(port, limit);
+        self.web = self.web.with_port_and_timeout(port, limit);
         self
     }
 

@@ -10,11 +10,11 @@ use super::{Explainer, Subject, exception_note, step};
 use crate::address::Host;
 use crate::config::{Connector, OnFailure, write_duration};
 use crate::discovery::Discovery;
-use crate::dns::{Security, Standing};
+use crate::dns::{CnameChain, Security};
 use crate::envelope::TlsRequirement;
 use crate::failure::{self, Cause, Failure, NextStep, Persistence, RequireTlsUnmet, Scope};
 use crate::outbound::{Ending, Plan, Prospect, Purpose, forecast, hellos, not_dialled};
-use crate::route::{Hop, Hops, Origin, Via};
+use crate::route::{Hop, HopOrigin, Hops, RouteBasis};
 use crate::smtp::reply::Status;
 use crate::tls::{Hellos, Layer, SamplePeer, TlsOutcome};
 
@@ -92,33 +92,36 @@ impl Question<'_> {
 
     fn route(&self, found: &Hops) -> String {
         let domain = self.recipient;
-        let standing = |standing: &Standing| match standing.security {
+        let chain = |chain: &CnameChain| match chain.security {
             Security::Secure => "secured by DNSSEC".to_owned(),
             Security::Insecure(why) => why.to_string(),
         };
-        match (&found.via, found.hops.first().map(|hop| hop.origin)) {
-            (Via::Mx(mx), _) => format!("the MX records of {domain} ({})", standing(mx)),
-            (Via::NoMx(denial), _) => {
-                format!("{domain} has no MX record and is its own host (RFC 5321, 5.1; {})", standing(denial))
+        match (&found.basis, found.hops.first().map(|hop| hop.origin)) {
+            (RouteBasis::Mx(mx), _) => format!("the MX records of {domain} ({})", chain(mx)),
+            (RouteBasis::NoMx(denial), _) => {
+                format!("{domain} has no MX record and is its own host (RFC 5321, 5.1; {})", chain(denial))
             }
-            (Via::Given, Some(Origin::Literal)) => "the address names its host itself".to_owned(),
-            (Via::Given, _) => "the smart hosts of the connector's route, in their order".to_owned(),
+            (RouteBasis::Configured, Some(HopOrigin::Literal)) => "the address names its host itself".to_owned(),
+            (RouteBasis::Configured, _) => "the smart hosts of the connector's route, in their order".to_owned(),
         }
     }
 
     /// All hops are asked about at once: one that hangs holds up no other.
     async fn hops(&self, found: &Hops) -> Vec<words::Hop> {
-        let discovery =
-            Discovery::of(Sources::new(self.explainer.web.clone(), self.memory, self.explainer.known.clone()));
-        join_all(found.hops.iter().map(|hop| self.hop(&discovery, hop, &found.via))).await
+        let discovery = Discovery::with_policies(Sources::new(
+            self.explainer.web.clone(),
+            self.memory,
+            self.explainer.known.clone(),
+        ));
+        join_all(found.hops.iter().map(|hop| self.hop(&discovery, hop, &found.basis))).await
     }
 
-    async fn hop(&self, discovery: &Discovery<Sources>, hop: &Hop, via: &Via) -> words::Hop {
+    async fn hop(&self, discovery: &Discovery<Sources>, hop: &Hop, basis: &RouteBasis) -> words::Hop {
         let (origin, preference) = match hop.origin {
-            Origin::Mx { preference } => ("mx", Some(preference)),
-            Origin::ImplicitMx => ("implicit-mx", None),
-            Origin::Literal => ("literal", None),
-            Origin::SmartHost => ("smart-host", None),
+            HopOrigin::Mx { preference } => ("mx", Some(preference)),
+            HopOrigin::ImplicitMx => ("implicit-mx", None),
+            HopOrigin::Literal => ("literal", None),
+            HopOrigin::SmartHost => ("smart-host", None),
         };
         let mut told = words::Hop {
             host: hop.host.to_string(),
@@ -133,7 +136,7 @@ impl Question<'_> {
             client_hello: None,
             peers: Vec::new(),
         };
-        match Plan::make(&self.explainer.router, discovery, self.purpose(), hop, via).await {
+        match Plan::make(&self.explainer.router, discovery, self.purpose(), hop, basis).await {
             Ok(plan) => self.plan(&plan, hop, &mut told),
             Err(no_plan) => told.problem = Some(problem(&no_plan.into(), self.connector())),
         }

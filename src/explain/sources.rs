@@ -11,8 +11,8 @@ use super::words::{PolicyFrom, PolicyNote};
 use crate::address::{Domain, Host};
 use crate::config::Route;
 use crate::connector::MemoryFinding;
-use crate::discovery::mta_sts::{Policy, Published, Web};
-use crate::discovery::{Asked, Knowledge};
+use crate::discovery::mta_sts::{PublishedPolicy, StsPolicy, WebSource};
+use crate::discovery::{KnownPolicies, StsLookup};
 
 /// What is remembered of one recipient domain.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,10 +25,10 @@ pub enum Recollection {
 
 /// Policies that the running daemon has, and goes by: it does so whatever can be had of their hosts now.
 #[derive(Debug, Clone, Default)]
-pub struct DaemonPolicies(HashMap<Domain, Arc<Policy>>);
+pub struct DaemonPolicies(HashMap<Domain, Arc<StsPolicy>>);
 
-impl FromIterator<Policy> for DaemonPolicies {
-    fn from_iter<T: IntoIterator<Item = Policy>>(policies: T) -> Self {
+impl FromIterator<StsPolicy> for DaemonPolicies {
+    fn from_iter<T: IntoIterator<Item = StsPolicy>>(policies: T) -> Self {
         Self(policies.into_iter().map(|policy| (policy.domain().clone(), Arc::new(policy))).collect())
     }
 }
@@ -36,8 +36,8 @@ impl FromIterator<Policy> for DaemonPolicies {
 impl DaemonPolicies {
     /// What is to be said of a policy that was found, where one was.
     #[must_use]
-    pub fn note(&self, asked: &Asked) -> Option<PolicyNote> {
-        let Asked::Yes(Published::Policy(policy)) = asked else { return None };
+    pub fn note(&self, asked: &StsLookup) -> Option<PolicyNote> {
+        let StsLookup::Done(PublishedPolicy::Policy(policy)) = asked else { return None };
         let is_known = self.0.contains_key(policy.domain());
         Some(PolicyNote {
             domain: policy.domain().to_string(),
@@ -62,17 +62,17 @@ pub fn policy_domains(recipient: &Host, route: &Route) -> Vec<Domain> {
 /// The sources for one explanation, or one probe.
 #[derive(Debug)]
 pub struct Sources {
-    web: Web,
+    web: WebSource,
     memory: MemoryFinding,
     known: DaemonPolicies,
     /// Each domain is asked once, however many hops it has.
-    policies: Mutex<HashMap<Domain, Arc<OnceCell<Published>>>>,
+    policies: Mutex<HashMap<Domain, Arc<OnceCell<PublishedPolicy>>>>,
 }
 
 impl Sources {
     /// Policies that are not `known` are looked up through `web`; what is not remembered demands nothing.
     #[must_use]
-    pub fn new(web: Web, memory: &Recollection, known: DaemonPolicies) -> Self {
+    pub fn new(web: WebSource, memory: &Recollection, known: DaemonPolicies) -> Self {
         let memory = match memory {
             Recollection::Told(finding) => finding.clone(),
             Recollection::NotAsked(_) => MemoryFinding::Nothing,
@@ -81,20 +81,20 @@ impl Sources {
     }
 }
 
-impl Knowledge for Sources {
-    async fn policy(&self, domain: &Domain) -> Published {
+impl KnownPolicies for Sources {
+    async fn policy(&self, domain: &Domain) -> PublishedPolicy {
         if let Some(policy) = self.known.0.get(domain) {
-            return Published::Policy(Arc::clone(policy));
+            return PublishedPolicy::Policy(Arc::clone(policy));
         }
         let cell = Arc::clone(self.policies.lock().await.entry(domain.clone()).or_default());
-        let look_up = async || match self.web.look_up(domain, Timestamp::now()).await {
-            Ok(policy) => Published::Policy(Arc::new(policy)),
-            Err(absent) => Published::None(absent),
+        let look_up = async || match self.web.look_up_uncached(domain, Timestamp::now()).await {
+            Ok(policy) => PublishedPolicy::Policy(Arc::new(policy)),
+            Err(absent) => PublishedPolicy::None(absent),
         };
         cell.get_or_init(look_up).await.clone()
     }
 
-    fn remembered(&self, _: &Host, _: &Host, _: Timestamp) -> MemoryFinding {
+    fn downgrade_memory(&self, _: &Host, _: &Host, _: Timestamp) -> MemoryFinding {
         self.memory.clone()
     }
 }

@@ -10,7 +10,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 use tokio_rustls::client::TlsStream;
 
-use super::{Deadline, Https, HttpsError, HttpsFault, Step, Url};
+use super::{Deadline, Https, HttpsError, HttpsFault, HttpsStep, Url};
 use crate::address::Host;
 use crate::dns::Dns;
 use crate::handshake::{HandshakeError, Role, Seen};
@@ -20,38 +20,42 @@ use crate::tls::{Handshake, Hello, Hellos, NamePattern, PeerCertificate, SniUse,
 const ADDRESSES_MAX: usize = 4;
 
 /// A session with the host, whose certificate is in order.
-pub(super) struct Dialled {
+pub(super) struct HttpsSession {
     pub(super) stream: TlsStream<TcpStream>,
     pub(super) address: SocketAddr,
     pub(super) tried: usize,
 }
 
 /// Waits for a step, but not beyond the deadline of the request.
-pub(super) async fn by<T>(deadline: Deadline, step: Step, work: impl Future<Output = T>) -> Result<T, HttpsFault> {
-    let late = |_| HttpsFault::Timeout { step, limit: deadline.whole };
+pub(super) async fn before_deadline<T>(
+    deadline: Deadline,
+    step: HttpsStep,
+    work: impl Future<Output = T>,
+) -> Result<T, HttpsFault> {
+    let late = |_| HttpsFault::Timeout { step, limit: deadline.timeout };
     timeout_at(deadline.at, work).await.map_err(late)
 }
 
 /// Waits for a step that has a limit of its own, so that time is left for the next address.
-async fn at_most<T>(
+async fn within_limit<T>(
     deadline: Deadline,
     limit: Duration,
-    step: Step,
+    step: HttpsStep,
     work: impl Future<Output = T>,
 ) -> Result<T, HttpsFault> {
-    let own = Deadline { at: deadline.at.min(Instant::now() + limit), whole: limit };
-    by(own, step, work).await
+    let own = Deadline { at: deadline.at.min(Instant::now() + limit), timeout: limit };
+    before_deadline(own, step, work).await
 }
 
 /// Dials the addresses of a host, one after the other, until one of them is it.
-pub(super) async fn dial(https: &Https, url: &Url, deadline: Deadline) -> Result<Dialled, HttpsError> {
+pub(super) async fn dial(https: &Https, url: &Url, deadline: Deadline) -> Result<HttpsSession, HttpsError> {
     let failed = |address, tried, fault| HttpsError { url: url.clone(), address, tried, fault };
-    let addresses = addresses(&https.dns, url, deadline).await.map_err(|fault| failed(None, 0, fault))?;
+    let addresses = look_up_addresses(&https.dns, url, deadline).await.map_err(|fault| failed(None, 0, fault))?;
     let mut last = failed(None, 0, HttpsFault::NoAddress);
     for (tried, address) in (1..).zip(addresses) {
         let address = SocketAddr::new(address, url.port());
-        match session(https, url, address, deadline).await {
-            Ok(stream) => return Ok(Dialled { stream, address, tried }),
+        match open_session(https, url, address, deadline).await {
+            Ok(stream) => return Ok(HttpsSession { stream, address, tried }),
             Err(fault) => last = failed(Some(address), tried, fault),
         }
         if Instant::now() >= deadline.at {
@@ -61,21 +65,22 @@ pub(super) async fn dial(https: &Https, url: &Url, deadline: Deadline) -> Result
     Err(last)
 }
 
-async fn addresses(dns: &Dns, url: &Url, deadline: Deadline) -> Result<Vec<IpAddr>, HttpsFault> {
-    let answer = by(deadline, Step::Lookup, dns.addresses(url.host())).await?;
+async fn look_up_addresses(dns: &Dns, url: &Url, deadline: Deadline) -> Result<Vec<IpAddr>, HttpsFault> {
+    let answer = before_deadline(deadline, HttpsStep::Lookup, dns.addresses(url.host())).await?;
     let answer = answer.map_err(|error| HttpsFault::Lookup(error.to_string()))?;
     Ok(answer.records().iter().copied().take(ADDRESSES_MAX).collect())
 }
 
-async fn session(
+async fn open_session(
     https: &Https,
     url: &Url,
     address: SocketAddr,
     deadline: Deadline,
 ) -> Result<TlsStream<TcpStream>, HttpsFault> {
-    let (stream, seen) = handshake(https, url, address, deadline).await?;
+    let (stream, seen) = handshake_or_reduce(https, url, address, deadline).await?;
     let against = https.tls.against(None);
-    let facts = by(deadline, Step::Handshake, seen.facts(against, Role::Server, Timestamp::now())).await?;
+    let facts =
+        before_deadline(deadline, HttpsStep::Handshake, seen.facts(against, Role::Server, Timestamp::now())).await?;
     let certificate = match facts.certificate {
         PeerCertificate::Nothing => return Err(HttpsFault::NoCertificate),
         PeerCertificate::Unproved(key) => return Err(HttpsFault::Unproved(key)),
@@ -91,7 +96,7 @@ async fn session(
 
 /// Shakes hands with one address, and once more on a fresh connection, with a smaller `ClientHello`, where it cuts
 /// the first handshake short.
-async fn handshake(
+async fn handshake_or_reduce(
     https: &Https,
     url: &Url,
     address: SocketAddr,
@@ -101,13 +106,13 @@ async fn handshake(
     let known = https.hellos.get(&host, url.port());
     // A certificate for the host's name is demanded, so the name is sent.
     let hellos = Hellos::new(&TlsPolicy::Opportunistic, Strength::PostQuantum, SniUse::Needed, known);
-    let fault = match shake(https, &host, hellos.first(), address, deadline).await {
-        Err(fault) if is_cut_short(&fault) => fault,
+    let fault = match handshake_once(https, &host, hellos.first(), address, deadline).await {
+        Err(fault) if may_take_another_hello(&fault) => fault,
         shaken => return shaken,
     };
     https.hellos.forget(&host, url.port());
     let Some(hello) = hellos.second().filter(|_| Instant::now() < deadline.at) else { return Err(fault) };
-    match shake(https, &host, hello, address, deadline).await {
+    match handshake_once(https, &host, hello, address, deadline).await {
         Ok(shaken) => {
             https.hellos.remember(&host, url.port(), &hellos, hello);
             Ok(shaken)
@@ -125,14 +130,14 @@ async fn handshake(
 }
 
 /// Whether the host may take another `ClientHello`.
-fn is_cut_short(fault: &HttpsFault) -> bool {
+fn may_take_another_hello(fault: &HttpsFault) -> bool {
     matches!(
         fault,
-        HttpsFault::Handshake(HandshakeError::CutShort(_)) | HttpsFault::Timeout { step: Step::Handshake, .. }
+        HttpsFault::Handshake(HandshakeError::CutShort(_)) | HttpsFault::Timeout { step: HttpsStep::Handshake, .. }
     )
 }
 
-async fn shake(
+async fn handshake_once(
     https: &Https,
     host: &Host,
     hello: Hello,
@@ -140,13 +145,13 @@ async fn shake(
     deadline: Deadline,
 ) -> Result<(TlsStream<TcpStream>, Seen), HttpsFault> {
     let connecting = TcpStream::connect(address);
-    let stream = at_most(deadline, deadline.whole / 6, Step::Connect, connecting).await?;
-    let stream = stream.map_err(|error| HttpsFault::Connect(words(&error)))?;
+    let stream = within_limit(deadline, deadline.timeout / 6, HttpsStep::Connect, connecting).await?;
+    let stream = stream.map_err(|error| HttpsFault::Connect(connect_error_text(&error)))?;
     let handshake = https.tls.connect(stream, host, hello, Handshake::Full);
-    at_most(deadline, deadline.whole / 4, Step::Handshake, handshake).await?.map_err(HttpsFault::Handshake)
+    within_limit(deadline, deadline.timeout / 4, HttpsStep::Handshake, handshake).await?.map_err(HttpsFault::Handshake)
 }
 
-fn words(error: &io::Error) -> String {
+fn connect_error_text(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::ConnectionRefused => "connection refused".to_owned(),
         io::ErrorKind::ConnectionReset => "connection reset".to_owned(),

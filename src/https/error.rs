@@ -69,7 +69,7 @@ pub enum HttpsFault {
     /// A step was not done in time.
     Timeout {
         /// What was waited for.
-        step: Step,
+        step: HttpsStep,
         /// How long.
         limit: Duration,
     },
@@ -78,7 +78,7 @@ pub enum HttpsFault {
 impl HttpsFault {
     /// Whether it is about the host's certificate (`sts-webpki-invalid` of RFC 8460 §4.3.2.2).
     #[must_use]
-    pub fn is_of_certificate(&self) -> bool {
+    pub fn is_certificate_fault(&self) -> bool {
         match self {
             Self::NoCertificate | Self::Unproved(_) | Self::Chain(_) | Self::Name(_) => true,
             Self::Lookup(_)
@@ -124,7 +124,7 @@ impl fmt::Display for HttpsFault {
 
 /// What a request waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Step {
+pub enum HttpsStep {
     /// The addresses of the host.
     Lookup,
     /// The TCP connection.
@@ -137,7 +137,7 @@ pub enum Step {
     Body,
 }
 
-impl fmt::Display for Step {
+impl fmt::Display for HttpsStep {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Lookup => "the address lookup",

@@ -2,7 +2,7 @@
 //! RFC 2818 with the names of RFC 9525).
 //!
 //! It is for published policies (RFC 8461) and for reports (RFC 8460), and no more of HTTP than they
-//! need: no redirection is followed, no proxy asked, no cookie kept, nothing cached or decompressed, no
+//! need: no redirection is followed, no proxy message, no cookie kept, nothing cached or decompressed, no
 //! connection used twice. Every step is bounded, in time and in octets. The host's certificate must
 //! stand under the trust anchors of `[tls] trust` and carry the host's name, before a word is said.
 
@@ -25,12 +25,12 @@ use tokio::time::Instant;
 
 use crate::dns::Dns;
 use crate::handshake::{ClientTls, KnownHellos};
-use dial::{Dialled, by};
-pub use error::{HttpsError, HttpsFault, Step};
-pub use url::{PORT, Url, UrlError};
+use dial::{HttpsSession, before_deadline};
+pub use error::{HttpsError, HttpsFault, HttpsStep};
+pub use url::{DEFAULT_PORT, Url, UrlError};
 
-/// A whole request, from the address lookup to the last octet (RFC 8461 §3.3 suggests one minute).
-const WHOLE: Duration = Duration::from_mins(1);
+/// A timeout request, from the address lookup to the last octet (RFC 8461 §3.3 suggests one minute).
+const REQUEST_TIMEOUT: Duration = Duration::from_mins(1);
 /// Fields in the head of an answer, at most.
 const FIELDS_MAX: usize = 64;
 /// Octets in the head of an answer, at most.
@@ -40,7 +40,7 @@ const CONTENT_TYPE_MAX: usize = 200;
 
 /// An answer with status 200 (or, to a POST, any 2xx).
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Answer {
+pub struct HttpsResponse {
     /// The status.
     pub status: u16,
     /// The value of Content-Type, where there is one that is text.
@@ -56,28 +56,28 @@ pub struct Https {
     tls: ClientTls,
     /// The `ClientHello`s of hosts that do not take the usual one.
     hellos: KnownHellos,
-    whole: Duration,
+    timeout: Duration,
 }
 
 impl fmt::Debug for Https {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Https").field("whole", &self.whole).finish_non_exhaustive()
+        f.debug_struct("Https").field("timeout", &self.timeout).finish_non_exhaustive()
     }
 }
 
 impl Https {
-    /// Asks with this resolver, and with [`Material::https`](crate::handshake::Material::https). A whole
+    /// Asks with this resolver, and with [`Material::https`](crate::handshake::Material::https). A timeout
     /// request may take one minute.
     #[must_use]
     pub fn new(dns: Dns, tls: ClientTls) -> Self {
-        Self { dns, tls, hellos: KnownHellos::default(), whole: WHOLE }
+        Self { dns, tls, hellos: KnownHellos::default(), timeout: REQUEST_TIMEOUT }
     }
 
-    /// The same, but a whole request may take `limit`; a TCP connection a sixth of it, and a handshake a
+    /// The same, but a timeout request may take `limit`; a TCP connection a sixth of it, and a handshake a
     /// quarter, so that one dead address does not use up the time of the next.
     #[must_use]
-    pub fn within(mut self, limit: Duration) -> Self {
-        self.whole = limit;
+    pub fn with_timeout(mut self, limit: Duration) -> Self {
+        self.timeout = limit;
         self
     }
 
@@ -85,8 +85,8 @@ impl Https {
     ///
     /// # Errors
     /// [`HttpsError`] for everything else.
-    pub async fn get(&self, url: &Url, at_most: usize) -> Result<Answer, HttpsError> {
-        self.exchange(url, &Asked::Get { at_most }).await
+    pub async fn get(&self, url: &Url, at_most: usize) -> Result<HttpsResponse, HttpsError> {
+        self.exchange(url, &HttpsRequest::Get { at_most }).await
     }
 
     /// POST: an answer with a status from 200 to 299. Where this fails, the host may have taken the content
@@ -94,27 +94,33 @@ impl Https {
     ///
     /// # Errors
     /// [`HttpsError`] for everything else.
-    pub async fn post(&self, url: &Url, content_type: &'static str, content: Bytes) -> Result<Answer, HttpsError> {
-        self.exchange(url, &Asked::Post { content_type, content }).await
+    pub async fn post(
+        &self,
+        url: &Url,
+        content_type: &'static str,
+        content: Bytes,
+    ) -> Result<HttpsResponse, HttpsError> {
+        self.exchange(url, &HttpsRequest::Post { content_type, content }).await
     }
 
-    async fn exchange(&self, url: &Url, asked: &Asked) -> Result<Answer, HttpsError> {
+    async fn exchange(&self, url: &Url, message: &HttpsRequest) -> Result<HttpsResponse, HttpsError> {
         let failed = |address, tried, fault| HttpsError { url: url.clone(), address, tried, fault };
-        let deadline = Deadline { at: Instant::now() + self.whole, whole: self.whole };
-        let request = asked.request(url).map_err(|error| failed(None, 0, HttpsFault::Http(error.to_string())))?;
-        let Dialled { stream, address, tried } = dial::dial(self, url, deadline).await?;
-        // Once the request is on its way no other address is asked: a report must not arrive twice.
+        let deadline = Deadline { at: Instant::now() + self.timeout, timeout: self.timeout };
+        let request = message.request(url).map_err(|error| failed(None, 0, HttpsFault::Http(error.to_string())))?;
+        let HttpsSession { stream, address, tried } = dial::dial(self, url, deadline).await?;
+        // Once the request is on its way no other address is message: a report must not arrive twice.
         let answered = async {
             let mut http = http1::Builder::new();
             http.max_headers(FIELDS_MAX).max_buf_size(HEAD_MAX);
             let (mut sender, connection) =
-                http.handshake(TokioIo::new(stream)).await.map_err(|error| of_http(&error))?;
+                http.handshake(TokioIo::new(stream)).await.map_err(|error| http_fault(&error))?;
             // The task ends with the set, that is with this request.
             let mut driver = JoinSet::new();
             driver.spawn(connection);
-            let answer =
-                by(deadline, Step::Head, sender.send_request(request)).await?.map_err(|error| of_http(&error))?;
-            by(deadline, Step::Body, asked.take(answer)).await?
+            let answer = before_deadline(deadline, HttpsStep::Head, sender.send_request(request))
+                .await?
+                .map_err(|error| http_fault(&error))?;
+            before_deadline(deadline, HttpsStep::Body, message.read_response(answer)).await?
         };
         answered.await.map_err(|fault| failed(Some(address), tried, fault))
     }
@@ -124,16 +130,16 @@ impl Https {
 #[derive(Debug, Clone, Copy)]
 struct Deadline {
     at: Instant,
-    whole: Duration,
+    timeout: Duration,
 }
 
-/// What is asked.
-enum Asked {
+/// What is message.
+enum HttpsRequest {
     Get { at_most: usize },
     Post { content_type: &'static str, content: Bytes },
 }
 
-impl Asked {
+impl HttpsRequest {
     fn request(&self, url: &Url) -> Result<Request<Full<Bytes>>, hyper::http::Error> {
         let request = Request::builder()
             .uri(url.path())
@@ -147,7 +153,7 @@ impl Asked {
         }
     }
 
-    async fn take(&self, answer: Response<Incoming>) -> Result<Answer, HttpsFault> {
+    async fn read_response(&self, answer: Response<Incoming>) -> Result<HttpsResponse, HttpsFault> {
         let status = answer.status();
         let wanted = match self {
             Self::Get { .. } => status.as_u16() == 200,
@@ -161,25 +167,25 @@ impl Asked {
         let text = |value: &HeaderValue| value.to_str().ok().map(|text| text.chars().take(CONTENT_TYPE_MAX).collect());
         let content_type = answer.headers().get(CONTENT_TYPE).and_then(text);
         let body = match self {
-            Self::Get { at_most } => collect(answer.into_body(), *at_most).await?,
+            Self::Get { at_most } => read_body(answer.into_body(), *at_most).await?,
             Self::Post { .. } => Bytes::new(),
         };
-        Ok(Answer { status: status.as_u16(), content_type, body })
+        Ok(HttpsResponse { status: status.as_u16(), content_type, body })
     }
 }
 
-async fn collect(body: Incoming, at_most: usize) -> Result<Bytes, HttpsFault> {
+async fn read_body(body: Incoming, at_most: usize) -> Result<Bytes, HttpsFault> {
     match Limited::new(body, at_most).collect().await {
         Ok(body) => Ok(body.to_bytes()),
         Err(error) if error.is::<LengthLimitError>() => Err(HttpsFault::TooLarge(at_most)),
         Err(error) => Err(match error.downcast_ref::<hyper::Error>() {
-            Some(error) => of_http(error),
+            Some(error) => http_fault(error),
             None => HttpsFault::Http(error.to_string()),
         }),
     }
 }
 
-fn of_http(error: &hyper::Error) -> HttpsFault {
+fn http_fault(error: &hyper::Error) -> HttpsFault {
     if error.is_parse_too_large() {
         return HttpsFault::Http(format!(
             "the head of the answer has more than {HEAD_MAX} octets or {FIELDS_MAX} fields"

@@ -9,7 +9,7 @@ use crate::address::Domain;
 const LENGTH_MAX: usize = 2000;
 
 /// The port of HTTPS (RFC 9110 §4.2.2).
-pub const PORT: u16 = 443;
+pub const DEFAULT_PORT: u16 = 443;
 
 /// Why a text is not a URL that can be asked.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -82,7 +82,7 @@ impl Url {
                 (host, port.parse().map_err(|_| UrlError::Port)?)
             }
             Some(_) => return Err(UrlError::Port),
-            None => (authority, PORT),
+            None => (authority, DEFAULT_PORT),
         };
         let host = Domain::parse(host).map_err(|_| UrlError::Host)?;
         let path = if path.starts_with('/') { path.to_owned() } else { format!("/{path}") };
@@ -110,7 +110,7 @@ impl Url {
     /// The value of the Host field (RFC 9110 §7.2).
     pub(super) fn authority(&self) -> String {
         match self.port {
-            PORT => self.host.to_string(),
+            DEFAULT_PORT => self.host.to_string(),
             port => format!("{}:{port}", self.host),
         }
     }

@@ -285,7 +285,7 @@ impl Monitor {
     pub fn tell_repeats(&self) {
         let (told, suppressed) = lock(&self.0.repeats).round();
         for one in suppressed {
-            let network = one.network.as_ref().map_or_else(|| "all".to_owned(), networks::written);
+            let network = one.network.as_ref().map_or_else(|| "all".to_owned(), networks::network_text);
             let clients = labels::of_clients(one.is_own);
             tracing::warn!(
                 network,

@@ -10,7 +10,7 @@ use tokio::task::JoinHandle;
 
 use crate::address::Host;
 use crate::config::Timeouts;
-use crate::discovery::history::Level;
+use crate::discovery::history::TlsLevel;
 use crate::smtp::client::{
     DialogueStage, Extensions, Mail, ProtocolViolation, RecipientStatus, Transaction, TransactionEnd,
     TransactionResults, TransactionStep,
@@ -134,7 +134,7 @@ impl Cleared {
     }
 
     /// What the domain of the message at hand had shown before, where that was more.
-    pub(super) fn is_less_than(&mut self, was: Option<Level>) {
+    pub(super) fn is_less_than(&mut self, was: Option<TlsLevel>) {
         if self.via.was != was {
             self.via = Arc::new(Via { was, ..Via::clone(&self.via) });
         }

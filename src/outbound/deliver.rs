@@ -4,10 +4,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::config::{Connector, OnFailure};
-use crate::discovery::mta_sts::{Mode, Published, Recheck};
-use crate::discovery::{Asked, Found};
+use crate::discovery::mta_sts::{PublishedPolicy, Recheck, StsMode};
+use crate::discovery::{HopLookup, StsLookup};
 use crate::failure::{Cause, Failure, RequireTlsUnmet, Scope};
-use crate::route::{Hop, Hops, Via};
+use crate::route::{Hop, Hops, RouteBasis};
 use crate::smtp::client::{Mail, Obstacle, RequireTlsUse};
 use crate::smtp::reply::Status;
 use crate::tls::{self, Layer};
@@ -55,7 +55,7 @@ struct Delivery<'a> {
 struct Stop<'a> {
     hop: &'a Hop,
     terms: &'a Terms,
-    found: &'a Found,
+    found: &'a HopLookup,
     /// How many further hops there are.
     left: usize,
 }
@@ -142,7 +142,7 @@ impl Delivery<'_> {
         self.peer = Some(hop.to_string());
         let envelope = &self.attempt.entry.envelope;
         let purpose = Purpose { recipient: &self.attempt.host, connector: self.connector, requirement: envelope.tls };
-        let plan = match self.plan(purpose, hop, &hops.via).await {
+        let plan = match self.plan(purpose, hop, &hops.basis).await {
             Ok(plan) => plan,
             Err(no_plan) => {
                 seen::without_plan(&self.snapshot.reporter, self.attempt, hop, &no_plan);
@@ -150,7 +150,7 @@ impl Delivery<'_> {
             }
         };
         if let Some(address) = self.own_address(hop, &plan.addresses.addresses) {
-            return Err(hops.at_our_own(hop, address, &self.attempt.host));
+            return Err(hops.own_address_failure(hop, address, &self.attempt.host));
         }
         let terms = Terms::new(envelope, |requirement| plan.policy(Purpose { requirement, ..purpose }, hop));
         self.ledger.demands(terms.policy());
@@ -173,15 +173,15 @@ impl Delivery<'_> {
 
     /// Finds out what must be known of a hop. In an attempt that may be the last, a policy of the domain's that is
     /// out of date must not be what the message fails under (RFC 8461 §5.1).
-    async fn plan(&self, purpose: Purpose<'_>, hop: &Hop, via: &Via) -> Result<Plan, NoPlan> {
+    async fn plan(&self, purpose: Purpose<'_>, hop: &Hop, basis: &RouteBasis) -> Result<Plan, NoPlan> {
         let Snapshot { settings, discovery, .. } = self.snapshot;
-        let plan = Plan::make(&settings.router, discovery, purpose, hop, via).await?;
-        let Asked::Yes(Published::Policy(policy)) = &plan.found.published else { return Ok(plan) };
-        if !self.attempt.may_be_last || policy.mode() != Mode::Enforce {
+        let plan = Plan::make(&settings.router, discovery, purpose, hop, basis).await?;
+        let StsLookup::Done(PublishedPolicy::Policy(policy)) = &plan.found.published else { return Ok(plan) };
+        if !self.attempt.may_be_last || policy.mode() != StsMode::Enforce {
             return Ok(plan);
         }
         match discovery.mta_sts().recheck(policy).await {
-            Recheck::Changed(_) => Plan::make(&settings.router, discovery, purpose, hop, via).await,
+            Recheck::Changed(_) => Plan::make(&settings.router, discovery, purpose, hop, basis).await,
             Recheck::Confirmed | Recheck::Unknown(_) => Ok(plan),
         }
     }
@@ -199,12 +199,12 @@ impl Delivery<'_> {
     /// The address at which the hop is this relay, where it is. A smart host was named by the administrator.
     fn own_address(&self, hop: &Hop, addresses: &[SocketAddr]) -> Option<SocketAddr> {
         let router = &self.snapshot.settings.router;
-        addresses.iter().copied().find(|address| hop.smart_host().is_none() && router.is_own(*address))
+        addresses.iter().copied().find(|address| hop.smart_host().is_none() && router.is_own_address(*address))
     }
 
     /// A refusal that would bounce the message, or hold it, is held against what the domain publishes now: a policy
     /// of its own that is out of date must not do that (RFC 8461 §5.1).
-    async fn final_word(&self, failure: Failure, found: &Found) -> Failure {
+    async fn final_word(&self, failure: Failure, found: &HopLookup) -> Failure {
         let ends = match &failure.cause {
             Cause::Policy(refusal) => {
                 let ends = match self.connector.outbound.on_failure {
@@ -225,7 +225,7 @@ impl Delivery<'_> {
         if !ends {
             return failure;
         }
-        let Asked::Yes(Published::Policy(policy)) = &found.published else { return failure };
+        let StsLookup::Done(PublishedPolicy::Policy(policy)) = &found.published else { return failure };
         let now = match self.snapshot.discovery.mta_sts().recheck(policy).await {
             Recheck::Confirmed => return failure,
             Recheck::Changed(_) => "the domain has changed its MTA-STS policy meanwhile".to_owned(),

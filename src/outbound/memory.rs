@@ -3,8 +3,8 @@
 use jiff::Timestamp;
 
 use crate::config::{self, Connector};
-use crate::discovery::history::{Change, Downgraded, History, Level, issuer};
 use crate::failure::{Cause, Failure, RequireTlsUnmet};
+use crate::discovery::history::{DowngradeEvent, History, LevelChange, TlsLevel, issuer};
 use crate::monitor::Monitor;
 use crate::monitor::troubles::Downgrade;
 use crate::route::Hop;
@@ -23,13 +23,13 @@ pub(super) struct Memory<'a> {
 impl Memory<'_> {
     /// A session may carry mail. Where the domain showed more before, and the connector does not allow
     /// that in silence, it is said, and what it was is given.
-    pub(super) fn cleared(&self, connector: &Connector, clearance: &Clearance) -> Option<Level> {
-        let level = Level::of(clearance)?;
+    pub(super) fn cleared(&self, connector: &Connector, clearance: &Clearance) -> Option<TlsLevel> {
+        let level = TlsLevel::of_clearance(clearance)?;
         let now = Timestamp::now();
         let (domain, host) = (&self.attempt.host, &self.hop.host);
-        let was = match self.history.note(domain, host, level, issuer(clearance.outcome()), now) {
-            Change::Worse { was } => was,
-            Change::First | Change::Same | Change::Better { .. } => {
+        let was = match self.history.record(domain, host, level, issuer(clearance.outcome()), now) {
+            LevelChange::Worse { was } => was,
+            LevelChange::First | LevelChange::Same | LevelChange::Better { .. } => {
                 self.monitor.end_downgrade(domain, host);
                 return None;
             }
@@ -49,7 +49,7 @@ impl Memory<'_> {
                     was: was.level.to_string(),
                     got: level.to_string(),
                 });
-                self.history.warn(&Downgraded { connector: &connector.name, domain, host, was, got: level }, now);
+                self.history.warn(&DowngradeEvent { connector: &connector.name, domain, host, was, got: level }, now);
                 Some(was.level)
             }
         }
@@ -65,12 +65,14 @@ impl Memory<'_> {
             | Cause::Discovery(_)
             | Cause::Other(_) => return,
         };
-        if let Some(level) = Level::of_refused(&refusal.unmet) {
+        if let Some(level) = TlsLevel::of_refusal(&refusal.unmet) {
             let (domain, host) = (&self.attempt.host, &self.hop.host);
-            match self.history.note(domain, host, level, None, Timestamp::now()) {
+            match self.history.record(domain, host, level, None, Timestamp::now()) {
                 // The refusal is logged by itself.
-                Change::Worse { .. } => {}
-                Change::First | Change::Same | Change::Better { .. } => self.monitor.end_downgrade(domain, host),
+                LevelChange::Worse { .. } => {}
+                LevelChange::First | LevelChange::Same | LevelChange::Better { .. } => {
+                    self.monitor.end_downgrade(domain, host)
+                }
             }
         }
     }

@@ -39,8 +39,8 @@ use crate::address::Host;
 use crate::config::{Config, Connector, default_connector};
 use crate::connector::Connectors;
 use crate::discovery::Discovery;
-use crate::discovery::history::Level;
 use crate::failure::{Failure, RecipientOutcome};
+use crate::discovery::history::TlsLevel;
 use crate::handshake::{KnownHellos, Material};
 use crate::monitor::Monitor;
 use crate::route::Router;
@@ -115,7 +115,7 @@ pub struct Via {
     /// Whether the peer offers DSN (RFC 3461), so that what the sender wants reported was passed on.
     pub offers_dsn: bool,
     /// What the domain had shown before, where this is less and the connector minds.
-    pub was: Option<Level>,
+    pub was: Option<TlsLevel>,
 }
 
 /// What deliveries need of one configuration; all parts come from the same one.

@@ -6,10 +6,10 @@ use jiff::Timestamp;
 use crate::address::Host;
 use crate::config::Connector;
 use crate::connector::outbound_policy;
-use crate::discovery::{Discovery, Found, Knowledge, Question, Unknown};
+use crate::discovery::{Discovery, DiscoveryError, HopLookup, HopQuery, KnownPolicies};
 use crate::envelope::TlsRequirement;
 use crate::failure::Failure;
-use crate::route::{Addresses, Hop, Router, Via};
+use crate::route::{Addresses, Hop, RouteBasis, Router};
 use crate::tls::TlsPolicy;
 
 /// Whose mail is planned for.
@@ -29,7 +29,7 @@ pub struct Plan {
     /// Where.
     pub addresses: Addresses,
     /// What is known of it.
-    pub found: Found,
+    pub found: HopLookup,
     now: Timestamp,
 }
 
@@ -39,7 +39,7 @@ pub enum NoPlan {
     /// It has no address, or none that can be found.
     NoAddress(Failure),
     /// What had to be known of it cannot be found out.
-    Unknown(Unknown),
+    Unknown(DiscoveryError),
 }
 
 impl From<NoPlan> for Failure {
@@ -57,18 +57,18 @@ impl Plan {
     ///
     /// # Errors
     /// [`NoPlan`].
-    pub async fn make<K: Knowledge>(
+    pub async fn make<K: KnownPolicies>(
         router: &Router,
         discovery: &Discovery<K>,
         purpose: Purpose<'_>,
         hop: &Hop,
-        via: &Via,
+        basis: &RouteBasis,
     ) -> Result<Self, NoPlan> {
         let addresses = router.addresses(hop).await.map_err(NoPlan::NoAddress)?;
         let Purpose { recipient, connector, requirement } = purpose;
         let (dns, now) = (router.dns(), Timestamp::now());
-        let question = Question { recipient, connector, hop, via, addresses: &addresses, requirement, dns, now };
-        let found = discovery.ask(&question).await.map_err(NoPlan::Unknown)?;
+        let query = HopQuery { recipient, connector, hop, basis, addresses: &addresses, requirement, dns, now };
+        let found = discovery.look_up_hop(&query).await.map_err(NoPlan::Unknown)?;
         Ok(Self { addresses, found, now })
     }
 

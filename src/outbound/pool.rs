@@ -89,7 +89,7 @@ impl Pool {
         if hops.len() < 2 {
             return;
         }
-        let equals = hops.iter().take_while(|hop| hop.is_as_good_as(&hops[0]));
+        let equals = hops.iter().take_while(|hop| hop.has_same_preference(&hops[0]));
         let mut destinations = equals.map(|hop| Destination::new(connector, hop));
         if let Some(at) = destinations.position(|destination| self.has(&destination)) {
             hops.swap(0, at);

@@ -11,7 +11,7 @@ use jiff::Timestamp;
 
 use crate::address::Host;
 use crate::config::Connector;
-use crate::discovery::{Discovery, Found, Knowledge};
+use crate::discovery::{Discovery, HopLookup, KnownPolicies};
 use crate::envelope::TlsRequirement;
 use crate::failure::{Failure, RecipientOutcome};
 use crate::handshake::{KnownHellos, SentCertificate};
@@ -82,7 +82,7 @@ pub struct Seen {
     /// What it must show, by every layer.
     pub policy: TlsPolicy,
     /// What that follows from.
-    pub found: Found,
+    pub found: HopLookup,
     /// Why no handshake would do, where that is so: a delivery would not dial it.
     pub unmeetable: Option<Failure>,
     /// Its addresses, in order.
@@ -171,9 +171,9 @@ pub fn trusted(facts: &TlsFacts) -> Option<&Result<(), crate::tls::ChainFault>> 
 
 /// Looks at every address of every hop, some at a time. It ends by itself: each step has the time limit that
 /// it has in a delivery, and the number of hosts and addresses is bounded.
-pub async fn probe<K: Knowledge>(settings: &Settings, discovery: &Discovery<K>, question: Question<'_>) -> Probe {
+pub async fn probe<K: KnownPolicies>(settings: &Settings, discovery: &Discovery<K>, question: Question<'_>) -> Probe {
     let Question { recipient, connector } = question;
-    let Hops { hops, via } = match settings.router.hops(recipient, &connector.outbound.route).await {
+    let Hops { hops, basis } = match settings.router.hops(recipient, &connector.outbound.route).await {
         Ok(found) => found,
         Err(failure) => {
             let prospect = foretell(&[], Some(&failure), connector);
@@ -181,9 +181,9 @@ pub async fn probe<K: Knowledge>(settings: &Settings, discovery: &Discovery<K>, 
         }
     };
     let looking = hops.into_iter().map(|hop| {
-        let via = &via;
+        let basis = &basis;
         async move {
-            let seen = look(settings, discovery, question, &hop, via).await;
+            let seen = look(settings, discovery, question, &hop, basis).await;
             ProbedHop { hop, seen }
         }
     });
@@ -192,16 +192,16 @@ pub async fn probe<K: Knowledge>(settings: &Settings, discovery: &Discovery<K>, 
     Probe { hops: Ok(hops), prospect }
 }
 
-async fn look<K: Knowledge>(
+async fn look<K: KnownPolicies>(
     settings: &Settings,
     discovery: &Discovery<K>,
     question: Question<'_>,
     hop: &Hop,
-    via: &crate::route::Via,
+    basis: &crate::route::RouteBasis,
 ) -> Result<Seen, Failure> {
     let Question { recipient, connector } = question;
     let purpose = Purpose { recipient, connector, requirement: TlsRequirement::Ordinary };
-    let plan = Plan::make(&settings.router, discovery, purpose, hop, via)
+    let plan = Plan::make(&settings.router, discovery, purpose, hop, basis)
         .await
         .map_err(|no_plan| Failure::from(no_plan).with_peer(hop.to_string()))?;
     let policy = plan.policy(purpose, hop);

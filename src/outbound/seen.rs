@@ -11,8 +11,8 @@ use jiff::Timestamp;
 
 use crate::address::Domain;
 use crate::connector::{DaneFinding, MtaStsFinding, MtaStsListing};
-use crate::discovery::mta_sts::{FailureKind, Published};
-use crate::discovery::{Asked, Found, Unknown, policy_domain};
+use crate::discovery::mta_sts::{PublishedPolicy, StsFailureKind};
+use crate::discovery::{DiscoveryError, HopLookup, StsLookup, policy_domain};
 use crate::failure::{Cause, Failure, RequireTlsUnmet};
 use crate::route::Hop;
 use crate::tls::{self, Clearance, Demand, Layer, NoTls, TlsOutcome, TlsPolicy, Unmeetable, Unmet, Verify};
@@ -25,16 +25,16 @@ pub(super) struct Seen<'a> {
     pub(super) reporter: &'a Reporter,
     pub(super) attempt: &'a Attempt,
     pub(super) hop: &'a Hop,
-    pub(super) found: &'a Found,
+    pub(super) found: &'a HopLookup,
 }
 
 /// A hop that was not dialled because DNSSEC does not prove what its TLSA records are: to the domain, that is
 /// a session that failed (RFC 8460 §4.3.2.1, `dnssec-invalid`).
 pub(super) fn without_plan(reporter: &Reporter, attempt: &Attempt, hop: &Hop, why: &NoPlan) {
     match why {
-        NoPlan::Unknown(Unknown::Tlsa(_)) => {}
+        NoPlan::Unknown(DiscoveryError::Tlsa(_)) => {}
         // That it has no address, or that the message wants more of it, says nothing about its TLS.
-        NoPlan::Unknown(Unknown::Proof(_)) | NoPlan::NoAddress(_) => return,
+        NoPlan::Unknown(DiscoveryError::Proof(_)) | NoPlan::NoAddress(_) => return,
     }
     let (Some(domain), Some(host)) = (policy_domain(&attempt.host, hop), hop.host.domain()) else { return };
     if !reporter.is_on() || tlsrpt::is_report(&attempt.entry.envelope) {
@@ -120,7 +120,7 @@ impl Seen<'_> {
             DaneFinding::NotLookedUp(_) | DaneFinding::Absent(_) => {}
         }
         match &self.found.published {
-            Asked::Yes(Published::Policy(policy)) => {
+            StsLookup::Done(PublishedPolicy::Policy(policy)) => {
                 let mx = policy.mx_lines();
                 let verify = match &self.found.findings.mta_sts {
                     MtaStsFinding::Enforce(listing) | MtaStsFinding::Testing(listing) => self.listed(listing),
@@ -128,14 +128,14 @@ impl Seen<'_> {
                 };
                 Wish { policy: of(tlsrpt::Found::Sts { lines: policy.lines(), mx }), verify: Ok(verify) }
             }
-            Asked::Yes(Published::None(absent)) => match absent.kind() {
+            StsLookup::Done(PublishedPolicy::None(absent)) => match absent.kind() {
                 Some(kind) => {
                     let found = tlsrpt::Found::Sts { lines: Vec::new(), mx: Vec::new() };
                     Wish { policy: of(found), verify: Err(of_kind(kind)) }
                 }
                 None => Wish { policy: of(tlsrpt::Found::Nothing), verify: Ok(Verify::None) },
             },
-            Asked::No(_) => Wish { policy: of(tlsrpt::Found::Nothing), verify: Ok(Verify::None) },
+            StsLookup::Skipped(_) => Wish { policy: of(tlsrpt::Found::Nothing), verify: Ok(Verify::None) },
         }
     }
 
@@ -167,10 +167,10 @@ fn failed(shortfall: &Unmet) -> tlsrpt::Failure {
     tlsrpt::Failure { reason, ..tlsrpt::Failure::new(result::of_shortfall(shortfall)) }
 }
 
-fn of_kind(kind: FailureKind) -> ResultType {
+fn of_kind(kind: StsFailureKind) -> ResultType {
     match kind {
-        FailureKind::FetchError => ResultType::StsPolicyFetchError,
-        FailureKind::Invalid => ResultType::StsPolicyInvalid,
-        FailureKind::WebPkiInvalid => ResultType::StsWebpkiInvalid,
+        StsFailureKind::FetchError => ResultType::StsPolicyFetchError,
+        StsFailureKind::Invalid => ResultType::StsPolicyInvalid,
+        StsFailureKind::WebPkiInvalid => ResultType::StsWebpkiInvalid,
     }
 }

@@ -122,7 +122,7 @@ impl<'a> Witness<'a> {
             address: via.map(|via| via.address).or_else(|| dialled(said.result)).map(|address| address.to_string()),
             session: via.map(|via| Session::of(via.clearance.session())).or_else(|| failure.and_then(without_mail)),
             unmet,
-            downgraded_from: via.and_then(|via| via.was).map(|was| was.word().to_owned()),
+            downgraded_from: via.and_then(|via| via.was).map(|was| was.as_str().to_owned()),
             standing,
             outcome,
             status: said.status.to_string(),

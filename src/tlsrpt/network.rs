@@ -7,7 +7,7 @@ use std::pin::Pin;
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 
-use crate::dns::{Dns, Found};
+use crate::dns::{AnswerRecords, Dns};
 use crate::https::{Https, Url};
 
 /// What a [`Network`] comes back with; trouble in words, and all of it is worth another try.
@@ -50,8 +50,8 @@ impl Network for Internet {
         Box::pin(async move {
             let answer = with.0.txt(name).await.map_err(|error| error.to_string())?;
             match answer.found {
-                Found::Records(texts) => Ok(texts),
-                Found::NoData | Found::NoDomain => Ok(Vec::new()),
+                AnswerRecords::Records(texts) => Ok(texts),
+                AnswerRecords::NoData | AnswerRecords::NoDomain => Ok(Vec::new()),
             }
         })
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use gatepost::address::Host;
 use gatepost::config::{Config, parse};
 use gatepost::connector::DaneFinding;
-use gatepost::discovery::{Question, dane};
+use gatepost::discovery::{HopQuery, dane};
 use gatepost::dns::Dns;
 use gatepost::envelope::TlsRequirement;
 use gatepost::failure::{Failure, Persistence, Scope};
@@ -128,10 +128,10 @@ impl World {
         let recipient = &Host::parse(recipient).expect("a host");
         let connector = &self.config.connectors[0];
         let hops = self.router.hops(recipient, &connector.outbound.route).await?;
-        let (hop, via) = (&hops.hops[0], &hops.via);
+        let (hop, basis) = (&hops.hops[0], &hops.basis);
         let addresses = &self.router.addresses(hop).await?;
         let now = jiff::Timestamp::now();
-        dane::find(&Question { recipient, connector, hop, via, addresses, requirement, dns: &self.dns, now }).await
+        dane::look_up(&HopQuery { recipient, connector, hop, basis, addresses, requirement, dns: &self.dns, now }).await
     }
 
     async fn finding(&self, recipient: &str) -> DaneFinding {

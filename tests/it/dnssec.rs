@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 use gatepost::address::{Domain, Host};
 use gatepost::config::{Config, parse};
 use gatepost::connector::DaneFinding;
-use gatepost::discovery::{Question, dane};
-use gatepost::dns::{Dns, Exchange, Found, InsecureReason, LookupError, Security};
+use gatepost::discovery::{HopQuery, dane};
+use gatepost::dns::{AnswerRecords, Dns, Exchange, InsecureReason, LookupError, Security};
 use gatepost::envelope::TlsRequirement;
 use gatepost::route::Router;
 
@@ -129,7 +129,7 @@ async fn answers_of(dns: &Dns, zone: &str, security: Security, who: &str, wrong:
     let wild = dns.mx(&domain(&at("x.wild"))).await.map(|answer| (answer.records().len(), answer.security));
     wrong.check(&format!("{who} {} MX", at("x.wild")), &wild, &Ok((1, loose)));
     let none = dns.mx(&domain(&at("mx"))).await.map(|answer| (answer.found, answer.security));
-    wrong.check(&format!("{who} {} MX", at("mx")), &none, &Ok((Found::NoData, security)));
+    wrong.check(&format!("{who} {} MX", at("mx")), &none, &Ok((AnswerRecords::NoData, security)));
     let text = dns.txt(&at("_mta-sts")).await.map(|answer| (answer.records().to_vec(), answer.security));
     wrong.check(&format!("{who} {zone} TXT"), &text, &Ok((vec!["v=STSv1; id=1;".to_owned()], security)));
     for (port, host, count, security) in [
@@ -202,7 +202,7 @@ async fn aliases_across_zones_are_as_secure_as_their_weakest_link() {
                     let name = format!("{label}.{zone}");
                     let answer = dns.addresses(&domain(&name)).await;
                     let found =
-                        answer.map(|answer| (answer.records().len(), answer.security, answer.first, answer.name));
+                        answer.map(|answer| (answer.records().len(), answer.security, answer.first_link, answer.name));
                     wrong.check(&format!("{who} {name}"), &found, &Ok((2, security, own, target.to_owned())));
                 }
                 let bogus = addresses(&dns, &format!("to-bogus.{zone}")).await;
@@ -217,7 +217,7 @@ async fn aliases_across_zones_are_as_secure_as_their_weakest_link() {
 async fn the_word_of_a_validator_on_this_machine_is_as_good() {
     let mut wrong = Wrong::default();
     let dns = resolver(&config(server("DNSSEC_VALIDATOR"), "dnssec = \"trust-resolver\""));
-    let unvouched = Security::Insecure(InsecureReason::NotVouchedFor);
+    let unvouched = Security::Insecure(InsecureReason::NoAdBit);
     for (zones, own) in [(SIGNED_ZONES, SECURE), (UNSIGNED_ZONES, unvouched)] {
         for zone in zones {
             let loose = if zone == "optout.test" { unvouched } else { own };
@@ -256,17 +256,17 @@ async fn finding(config: &Config, recipient: &str) -> String {
         Ok(addresses) => addresses,
         Err(failure) => return format!("the host fails: {failure}"),
     };
-    let question = Question {
+    let query = HopQuery {
         recipient: &recipient,
         connector,
         hop,
-        via: &hops.via,
+        basis: &hops.basis,
         addresses: &addresses,
         requirement: TlsRequirement::Ordinary,
         dns: &dns,
         now: jiff::Timestamp::now(),
     };
-    match dane::find(&question).await {
+    match dane::look_up(&question).await {
         Ok(DaneFinding::Usable(set)) => {
             let records: Vec<_> = set.records.iter().map(|record| record.to_string()[..5].to_owned()).collect();
             format!("{} {} {:?}", set.base, records.join(", "), set.scope)

@@ -7,7 +7,7 @@ use gatepost::address::Host;
 use gatepost::config::{Route, parse};
 use gatepost::dns::Dns;
 use gatepost::failure::{Failure, Persistence, Scope};
-use gatepost::route::{Hop, Origin, Router};
+use gatepost::route::{Hop, HopOrigin, Router};
 use gatepost::smtp::reply::Status;
 
 use crate::support::dns::NameServer;
@@ -76,7 +76,7 @@ async fn mx_hosts_come_in_order_with_all_their_addresses() {
     for domain in ["plain.example", "alias.example"] {
         let hops = mx(&router, domain).await.expect("hops");
         assert_eq!(names(&hops), ["mx1.plain.example:25", "mx2.plain.example:25"], "{domain}");
-        assert_eq!(hops[0].origin, Origin::Mx { preference: 10 });
+        assert_eq!(hops[0].origin, HopOrigin::Mx { preference: 10 });
         let found = router.addresses(&hops[0]).await.expect("addresses").addresses;
         assert_eq!(found[0], addresses(&["[2001:db8::1]:25"])[0], "by turns, IPv6 first");
         let mut found = found[1..].to_vec();
@@ -97,7 +97,7 @@ async fn a_host_may_have_an_underscore_in_its_name() {
 async fn without_mx_the_domain_itself_is_the_host() {
     let (router, _server) = router().await;
     let hops = mx(&router, "implicit.example").await.expect("hops");
-    assert_eq!((names(&hops), hops[0].origin), (vec!["implicit.example:25".to_owned()], Origin::ImplicitMx));
+    assert_eq!((names(&hops), hops[0].origin), (vec!["implicit.example:25".to_owned()], HopOrigin::ImplicitMx));
     let found = router.addresses(&hops[0]).await.expect("addresses").addresses;
     assert_eq!(found, addresses(&["[2001:db8::9]:25", "192.0.2.9:25"]));
     assert_eq!(hops[0].smart_host(), None);

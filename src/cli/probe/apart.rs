@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::super::show_faults;
 use crate::config::Config;
-use crate::discovery::mta_sts::Web;
+use crate::discovery::mta_sts::WebSource;
 use crate::dns::Dns;
 use crate::handshake::{IdentitySummary, Material};
 use crate::https::Https;
@@ -16,7 +16,7 @@ use crate::route::Router;
 pub(super) struct Apart {
     pub(super) settings: Settings,
     /// Where policies are looked up.
-    pub(super) web: Web,
+    pub(super) web: WebSource,
     /// Our own certificates.
     pub(super) identities: Vec<IdentitySummary>,
 }
@@ -36,7 +36,7 @@ impl Apart {
                 return Err(ExitCode::from(2));
             }
         };
-        let web = Web::new(dns.clone(), Https::new(dns.clone(), tls.https().clone()));
+        let web = WebSource::new(dns.clone(), Https::new(dns.clone(), tls.https().clone()));
         let identities = tls.identities();
         let router = Arc::new(Router::new(config, dns));
         Ok(Self { settings: Settings::new(Arc::clone(config), tls, router), web, identities })

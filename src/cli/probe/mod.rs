@@ -170,7 +170,7 @@ async fn one(apart: &Apart, recipient: &Host, connector: Option<Arc<Connector>>,
 async fn look(apart: &Apart, recipient: Host, connector: Arc<Connector>) -> Done {
     let policies = policy_domains(&recipient, &connector.outbound.route);
     let (remembered, known) = recall(apart.settings.config(), &recipient, &policies).await;
-    let discovery = Discovery::of(Sources::new(apart.web.clone(), &remembered, known.clone()));
+    let discovery = Discovery::with_policies(Sources::new(apart.web.clone(), &remembered, known.clone()));
     let ask = async |connector: &Connector| {
         probe(&apart.settings, &discovery, Question { recipient: &recipient, connector }).await
     };

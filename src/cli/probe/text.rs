@@ -15,7 +15,7 @@ use crate::explain::{DaemonPolicies, Recollection};
 use crate::failure::{Failure, Persistence};
 use crate::handshake::SentCertificate;
 use crate::outbound::probe::{FirstTry, ProbedHop, Seen, Sighting, trusted};
-use crate::route::Origin;
+use crate::route::HopOrigin;
 use crate::smtp::client::{Extensions, SizeLimit};
 use crate::tls::{Authentication, NamePattern, TlsOutcome};
 
@@ -60,10 +60,10 @@ fn remembered(remembered: &Recollection) -> String {
 
 fn hop(out: &mut String, probed: &ProbedHop, known: &DaemonPolicies) {
     let origin = match probed.hop.origin {
-        Origin::Mx { preference } => format!("MX {preference}"),
-        Origin::ImplicitMx => "the domain itself, which has no MX".to_owned(),
-        Origin::Literal => "the address itself".to_owned(),
-        Origin::SmartHost => "smart host".to_owned(),
+        HopOrigin::Mx { preference } => format!("MX {preference}"),
+        HopOrigin::ImplicitMx => "the domain itself, which has no MX".to_owned(),
+        HopOrigin::Literal => "the address itself".to_owned(),
+        HopOrigin::SmartHost => "smart host".to_owned(),
     };
     let _ = writeln!(out, "\n{} ({origin})", probed.hop);
     let seen = match &probed.seen {

@@ -1,7 +1,7 @@
 //! The alarm for somebody who sits between us and the Internet: what many unrelated domains suffer within
 //! an hour is no change of theirs.
 //!
-//! Two things are looked for: domains that took TLS and no longer do, and certificates of one issuer that
+//! Two things are evaluated_at for: domains that took TLS and no longer do, and certificates of one issuer that
 //! nobody had before. One domain alone proves nothing and is the memory's affair. Pure: sightings and their
 //! time come in, news comes out. It follows one hour, in a bounded window.
 
@@ -11,24 +11,24 @@ mod tests;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use super::memory::time;
-use super::units::{components, unit};
-use super::{Alarm, AlarmKind, Level};
+use super::memory::timestamp;
+use super::registrable::{count_groups, registrable_domain};
+use super::{Alarm, AlarmKind, TlsLevel};
 use crate::address::Host;
 
 /// What happens to many within so long has one cause.
 const WINDOW: i64 = 60 * 60;
 /// Unrelated domains that must suffer. Two or three break on any one day; five at once is no chance.
-const LEAST: usize = 5;
+const DOMAINS_MIN: usize = 5;
 /// One in so many of those that could suffer must: a relay that speaks to thousands of domains an hour sees
 /// five mishaps in it every day, and whoever sits on the line changes all or most.
-const SHARE: usize = 5;
-/// Below this it is over. Less than [`LEAST`], or it would come and go with each delivery.
-const OVER: usize = 3;
+const SHARE_MIN: usize = 5;
+/// Below this it is over. Less than [`DOMAINS_MIN`], or it would come and go with each delivery.
+const DOMAINS_END: usize = 3;
 /// How often it is told while it lasts.
-const TOLD_EVERY: i64 = 60 * 60;
-/// How often the window is looked through where nothing new came into it.
-const LOOK_EVERY: i64 = 60;
+const LOG_INTERVAL: i64 = 60 * 60;
+/// How often the window is evaluated_at through where nothing new came into it.
+const EVALUATE_INTERVAL: i64 = 60;
 /// Pairs of domain and host in the window, at most. More would only sharpen what is clear by then.
 const CONTACTS_MAX: usize = 5_000;
 /// Issuers that are known, at most. Self-signed certificates have one each; public authorities are a
@@ -39,10 +39,10 @@ const EXAMPLES: usize = 5;
 
 /// One sighting, and what the memory knew before it.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Sighting<'a> {
+pub(super) struct ObservedHost<'a> {
     pub(super) domain: &'a Host,
     pub(super) host: &'a Host,
-    pub(super) level: Level,
+    pub(super) level: TlsLevel,
     pub(super) took_tls: bool,
     pub(super) issuer: Option<&'a str>,
     pub(super) issuer_before: Option<&'a str>,
@@ -51,11 +51,11 @@ pub(super) struct Sighting<'a> {
 
 /// What is new about the alarm.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum News {
+pub(super) enum AlarmEvent {
     /// It is on, or still on an hour later.
-    On(Alarm),
+    Raised(Alarm),
     /// It is over.
-    Over(Alarm),
+    Ended(Alarm),
 }
 
 /// The latest sighting of one pair.
@@ -65,11 +65,11 @@ struct Contact {
     /// One domain of those that share the unit.
     domain: Host,
     took_tls: bool,
-    state: State,
+    state: ContactState,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum State {
+enum ContactState {
     /// It took TLS, and does not now.
     Lost,
     /// In clear, as ever.
@@ -80,9 +80,9 @@ enum State {
     Certificate,
 }
 
-impl State {
+impl ContactState {
     /// Of which alarm it is a sign.
-    fn suffers(&self) -> Option<AlarmKind> {
+    fn alarm_kind(&self) -> Option<AlarmKind> {
         match self {
             Self::Lost => Some(AlarmKind::TlsLost),
             Self::NewIssuer(issuer) => Some(AlarmKind::NewIssuer(Arc::clone(issuer))),
@@ -93,9 +93,9 @@ impl State {
 
 /// An alarm that is on.
 #[derive(Debug)]
-struct On {
+struct ActiveAlarm {
     alarm: Alarm,
-    told: i64,
+    logged_at: i64,
 }
 
 /// When an issuer was first and last seen.
@@ -106,51 +106,54 @@ struct Span {
 }
 
 #[derive(Debug, Default)]
-pub(super) struct Watch {
+pub(super) struct AlarmWatch {
     /// By the units of domain and host.
     contacts: HashMap<(String, String), Contact>,
     issuers: HashMap<Arc<str>, Span>,
-    on: Vec<On>,
-    looked: i64,
+    active: Vec<ActiveAlarm>,
+    evaluated_at: i64,
 }
 
-impl Watch {
+impl AlarmWatch {
     /// Makes an issuer known that the memory had.
-    pub(super) fn know(&mut self, level: Level, issuer: &str, since: i64) {
-        self.learn(key(level, issuer), since);
+    pub(super) fn add_known_issuer(&mut self, level: TlsLevel, issuer: &str, since: i64) {
+        self.record_issuer(issuer_key(level, issuer), since);
     }
 
     /// Takes in a sighting.
-    pub(super) fn see(&mut self, seen: Sighting<'_>) -> Vec<News> {
-        let key = (unit(seen.domain), unit(seen.host));
+    pub(super) fn observe(&mut self, seen: ObservedHost<'_>) -> Vec<AlarmEvent> {
+        let key = (registrable_domain(seen.domain), registrable_domain(seen.host));
         let before = self.contacts.get(&key).map(|contact| contact.state.clone());
         let state = self.state(&seen, before.as_ref());
-        let is_news = before.as_ref() != Some(&state) && !matches!(state, State::Plain | State::Certificate);
+        let is_news =
+            before.as_ref() != Some(&state) && !matches!(state, ContactState::Plain | ContactState::Certificate);
         if before.is_none() && self.contacts.len() >= CONTACTS_MAX {
-            self.make_room(seen.at);
+            self.evict(seen.at);
         }
         let contact = Contact { at: seen.at, domain: seen.domain.clone(), took_tls: seen.took_tls, state };
         self.contacts.insert(key, contact);
-        let is_due = !self.on.is_empty() && (seen.at - self.looked).abs() >= LOOK_EVERY;
-        if is_news || is_due { self.look(seen.at) } else { Vec::new() }
+        let is_due = !self.active.is_empty() && (seen.at - self.evaluated_at).abs() >= EVALUATE_INTERVAL;
+        if is_news || is_due { self.evaluate(seen.at) } else { Vec::new() }
     }
 
     /// Looks through the window, and forgets what has left it.
-    pub(super) fn look(&mut self, now: i64) -> Vec<News> {
-        self.looked = now;
+    pub(super) fn evaluate(&mut self, now: i64) -> Vec<AlarmEvent> {
+        self.evaluated_at = now;
         self.contacts.retain(|_, contact| contact.at > now - WINDOW);
         // One that is on is weighed though nobody suffers any more.
-        let mut suffering: BTreeMap<_, Vec<_>> = self.on.iter().map(|on| (on.alarm.kind.clone(), Vec::new())).collect();
+        let mut suffering: BTreeMap<_, Vec<_>> =
+            self.active.iter().map(|on| (on.alarm.kind.clone(), Vec::new())).collect();
         for (units, contact) in &self.contacts {
-            if let Some(kind) = contact.state.suffers() {
+            if let Some(kind) = contact.state.alarm_kind() {
                 suffering.entry(kind).or_default().push((units, contact));
             }
         }
         let count = |could: fn(&Contact) -> bool| {
-            components(self.contacts.iter().filter(|(_, contact)| could(contact)).map(|(units, _)| units))
+            count_groups(self.contacts.iter().filter(|(_, contact)| could(contact)).map(|(units, _)| units))
         };
         let took_tls = count(|contact| contact.took_tls);
-        let certificates = count(|contact| matches!(contact.state, State::NewIssuer(_) | State::Certificate));
+        let certificates =
+            count(|contact| matches!(contact.state, ContactState::NewIssuer(_) | ContactState::Certificate));
         let seen = suffering.into_iter().map(|(kind, contacts)| {
             let of = match kind {
                 AlarmKind::TlsLost => took_tls,
@@ -159,65 +162,65 @@ impl Watch {
             alarm(kind, contacts, of, now)
         });
         let seen: Vec<_> = seen.collect();
-        seen.into_iter().filter_map(|seen| self.weigh(seen, now)).collect()
+        seen.into_iter().filter_map(|seen| self.update_alarm(seen, now)).collect()
     }
 
     /// The alarms that are on as of the last look.
     pub(super) fn current(&self) -> Vec<Alarm> {
-        self.on.iter().map(|on| on.alarm.clone()).collect()
+        self.active.iter().map(|on| on.alarm.clone()).collect()
     }
 
     /// What one kind of alarm comes to.
-    fn weigh(&mut self, mut seen: Alarm, now: i64) -> Option<News> {
-        let place = self.on.iter().position(|on| on.alarm.kind == seen.kind);
+    fn update_alarm(&mut self, mut seen: Alarm, now: i64) -> Option<AlarmEvent> {
+        let place = self.active.iter().position(|on| on.alarm.kind == seen.kind);
         if let Some(place) = place {
-            seen.since = self.on[place].alarm.since;
+            seen.since = self.active[place].alarm.since;
         }
-        let is_bad = seen.domains >= LEAST && seen.domains * SHARE >= seen.of;
+        let is_bad = seen.domains >= DOMAINS_MIN && seen.domains * SHARE_MIN >= seen.of;
         match place {
             None if is_bad => {
-                self.on.push(On { alarm: seen.clone(), told: now });
-                Some(News::On(seen))
+                self.active.push(ActiveAlarm { alarm: seen.clone(), logged_at: now });
+                Some(AlarmEvent::Raised(seen))
             }
             None => None,
-            Some(place) if seen.domains < OVER => {
-                self.on.remove(place);
-                Some(News::Over(seen))
+            Some(place) if seen.domains < DOMAINS_END => {
+                self.active.remove(place);
+                Some(AlarmEvent::Ended(seen))
             }
             Some(place) => {
-                let on = &mut self.on[place];
+                let on = &mut self.active[place];
                 on.alarm = seen.clone();
-                if !is_bad || now - on.told < TOLD_EVERY {
+                if !is_bad || now - on.logged_at < LOG_INTERVAL {
                     return None;
                 }
-                on.told = now;
-                Some(News::On(seen))
+                on.logged_at = now;
+                Some(AlarmEvent::Raised(seen))
             }
         }
     }
 
-    fn state(&mut self, seen: &Sighting<'_>, before: Option<&State>) -> State {
-        if seen.level == Level::Plain {
-            return if seen.took_tls { State::Lost } else { State::Plain };
+    fn state(&mut self, seen: &ObservedHost<'_>, before: Option<&ContactState>) -> ContactState {
+        if seen.level == TlsLevel::Plain {
+            return if seen.took_tls { ContactState::Lost } else { ContactState::Plain };
         }
-        let Some(issuer) = seen.issuer else { return State::Certificate };
-        let known = key(seen.level, issuer);
-        let first = self.learn(known, seen.at);
+        let Some(issuer) = seen.issuer else { return ContactState::Certificate };
+        let known = issuer_key(seen.level, issuer);
+        let first = self.record_issuer(known, seen.at);
         // DNSSEC vouches for the certificate: nobody on the line can have made it.
-        if seen.level == Level::Dane {
-            return State::Certificate;
+        if seen.level == TlsLevel::Dane {
+            return ContactState::Certificate;
         }
         let is_new = first > seen.at - WINDOW;
-        let has_changed = seen.issuer_before.is_some_and(|before| key(seen.level, before) != known);
+        let has_changed = seen.issuer_before.is_some_and(|before| issuer_key(seen.level, before) != known);
         match before {
-            Some(State::NewIssuer(one)) if **one == *known => State::NewIssuer(Arc::clone(one)),
-            _ if is_new && has_changed => State::NewIssuer(Arc::from(known)),
-            _ => State::Certificate,
+            Some(ContactState::NewIssuer(one)) if **one == *known => ContactState::NewIssuer(Arc::clone(one)),
+            _ if is_new && has_changed => ContactState::NewIssuer(Arc::from(known)),
+            _ => ContactState::Certificate,
         }
     }
 
     /// Notes an issuer; when it was first seen.
-    fn learn(&mut self, issuer: &str, at: i64) -> i64 {
+    fn record_issuer(&mut self, issuer: &str, at: i64) -> i64 {
         if let Some(span) = self.issuers.get_mut(issuer) {
             *span = Span { first: span.first.min(at), last: span.last.max(at) };
             return span.first;
@@ -239,7 +242,7 @@ impl Watch {
     }
 
     /// Makes room: what has left the window goes, and where that is not enough the oldest tenth.
-    fn make_room(&mut self, now: i64) {
+    fn evict(&mut self, now: i64) {
         self.contacts.retain(|_, contact| contact.at > now - WINDOW);
         if self.contacts.len() < CONTACTS_MAX {
             return;
@@ -265,17 +268,17 @@ fn alarm(kind: AlarmKind, mut suffering: Vec<(&(String, String), &Contact)>, of:
             examples.push(contact.domain.clone());
         }
     }
-    let domains = components(suffering.into_iter().map(|(units, _)| units));
-    Alarm { kind, since: time(now), domains, of, examples }
+    let domains = count_groups(suffering.into_iter().map(|(units, _)| units));
+    Alarm { kind, since: timestamp(now), domains, of, examples }
 }
 
 /// By what an issuer is known. Under a trusted authority it is the organization: public authorities bring
 /// new intermediates into use every few months, under new common names, and all their customers move to
 /// them. Where nobody vouches for the name it is taken whole, for it may say anything.
-fn key(level: Level, issuer: &str) -> &str {
+fn issuer_key(level: TlsLevel, issuer: &str) -> &str {
     match level {
-        Level::Trusted | Level::Verified => organization(issuer).unwrap_or(issuer),
-        Level::Plain | Level::Tls | Level::Dane => issuer,
+        TlsLevel::Trusted | TlsLevel::Verified => organization(issuer).unwrap_or(issuer),
+        TlsLevel::Plain | TlsLevel::Tls | TlsLevel::Dane => issuer,
     }
 }
 

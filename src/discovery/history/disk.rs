@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use rusqlite::{Connection, ErrorCode, OpenFlags, Row as Columns, params};
 
-use super::memory::{Batch, Row, Stretch, time};
-use super::{Forgotten, HistoryError, Level};
+use super::memory::{HostRecord, Period, WriteBatch, timestamp};
+use super::{ForgetEntry, HistoryError, TlsLevel};
 use crate::address::Host;
 
 /// "GPSH": tells our databases from others.
@@ -20,7 +20,7 @@ const APPLICATION_ID: i32 = 0x4750_5348;
 const VERSION: i32 = 1;
 /// How long to wait for somebody who works on the database with `sqlite3`.
 const BUSY: Duration = Duration::from_secs(5);
-/// Octets of the log that are kept for the next use.
+/// Octets of the log that are stored for the next use.
 const WAL_KEPT: u32 = 4 << 20;
 
 const TABLES: &str = "
@@ -50,9 +50,9 @@ CREATE TABLE forgotten (
 
 /// What was remembered.
 #[derive(Debug, Default)]
-pub(super) struct Kept {
-    pub(super) rows: Vec<(Host, Row)>,
-    pub(super) forgotten: Vec<Forgotten>,
+pub(super) struct StoredHistory {
+    pub(super) rows: Vec<(Host, HostRecord)>,
+    pub(super) forgotten: Vec<ForgetEntry>,
 }
 
 /// The database.
@@ -65,30 +65,30 @@ pub(super) struct Disk {
 impl Disk {
     /// Opens or makes the database in `folder`, and reads all of it. One that cannot be read is set aside; one of
     /// another version is an error, and is not touched.
-    pub(super) fn open(folder: &Path, now: i64) -> Result<(Self, Kept), HistoryError> {
+    pub(super) fn open(folder: &Path, now: i64) -> Result<(Self, StoredHistory), HistoryError> {
         let file = folder.join("history.db");
         match read(&file) {
-            Ok((connection, kept)) => return Ok((Self { connection, file }, kept)),
-            Err(Unreadable::Damaged(fault)) => set_aside(&file, now, &fault)?,
+            Ok((connection, stored)) => return Ok((Self { connection, file }, stored)),
+            Err(Unreadable::Damaged(fault)) => quarantine(&file, now, &fault)?,
             Err(unreadable) => return Err(unreadable.error("open", &file)),
         }
         match read(&file) {
-            Ok((connection, kept)) => Ok((Self { connection, file }, kept)),
+            Ok((connection, stored)) => Ok((Self { connection, file }, stored)),
             Err(unreadable) => Err(unreadable.error("make", &file)),
         }
     }
 
     /// Sets the database aside, and begins an empty one.
-    pub(super) fn begin_anew(self, now: i64, fault: &str) -> Result<Self, HistoryError> {
+    pub(super) fn recreate(self, now: i64, fault: &str) -> Result<Self, HistoryError> {
         let Self { connection, file } = self;
         drop(connection);
-        set_aside(&file, now, fault)?;
+        quarantine(&file, now, fault)?;
         let folder = file.parent().unwrap_or(Path::new("."));
         Self::open(folder, now).map(|(disk, _)| disk)
     }
 
     /// Writes a batch, whole or not at all, and durably.
-    pub(super) fn write(&mut self, batch: &Batch) -> rusqlite::Result<()> {
+    pub(super) fn write(&mut self, batch: &WriteBatch) -> rusqlite::Result<()> {
         let transaction = self.connection.transaction()?;
         if batch.all {
             transaction.execute("DELETE FROM host", [])?;
@@ -123,18 +123,18 @@ pub(super) fn is_damage(error: &rusqlite::Error) -> bool {
     matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase))
 }
 
-fn put(connection: &Connection, domain: &Host, row: &Row) -> rusqlite::Result<()> {
+fn put(connection: &Connection, domain: &Host, row: &HostRecord) -> rusqlite::Result<()> {
     let mut statement = connection.prepare_cached(
         "INSERT OR REPLACE INTO host VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)",
     )?;
     let (issuer, since) = row.issuer.as_ref().map(|(issuer, since)| (&**issuer, *since)).unzip();
     let [plain, tls, trusted, verified, dane] =
-        row.stretches.map(|stretch| (stretch.map(|one| one.first), stretch.map(|one| one.last)));
+        row.periods.map(|period| (period.map(|one| one.first), period.map(|one| one.last)));
     statement.execute(params![
         domain.to_string(),
         row.host.to_string(),
         row.seen,
-        row.level.word(),
+        row.level.as_str(),
         issuer,
         since,
         plain.0,
@@ -158,13 +158,13 @@ enum Unreadable {
     /// It is sound, and of this other version.
     OtherVersion(i32),
     /// That would not help.
-    Trouble(rusqlite::Error),
+    Failed(rusqlite::Error),
 }
 
 impl Unreadable {
     fn error(self, what: &str, file: &Path) -> HistoryError {
         match self {
-            Self::Trouble(error) => HistoryError::new(what, file, &error),
+            Self::Failed(error) => HistoryError::new(what, file, &error),
             Self::Damaged(fault) => HistoryError(format!("cannot {what} {}: {fault}", file.display())),
             Self::OtherVersion(version) => HistoryError(format!(
                 "{} has version {version} and this gatepost knows version {VERSION}; it was left as it is: run the \
@@ -177,11 +177,11 @@ impl Unreadable {
 
 impl From<rusqlite::Error> for Unreadable {
     fn from(error: rusqlite::Error) -> Self {
-        if is_damage(&error) { Self::Damaged(error.to_string()) } else { Self::Trouble(error) }
+        if is_damage(&error) { Self::Damaged(error.to_string()) } else { Self::Failed(error) }
     }
 }
 
-fn read(file: &Path) -> Result<(Connection, Kept), Unreadable> {
+fn read(file: &Path) -> Result<(Connection, StoredHistory), Unreadable> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(file, flags)?;
     connection.busy_timeout(BUSY)?;
@@ -200,17 +200,17 @@ fn read(file: &Path) -> Result<(Connection, Kept), Unreadable> {
         connection.execute_batch(&format!(
             "BEGIN IMMEDIATE; {TABLES} PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {VERSION}; COMMIT;"
         ))?;
-        return Ok((connection, Kept::default()));
+        return Ok((connection, StoredHistory::default()));
     }
     let sound: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
     if sound != "ok" {
         return Err(Unreadable::Damaged(sound));
     }
-    let kept = Kept { rows: rows(&connection)?, forgotten: forgotten(&connection)? };
-    Ok((connection, kept))
+    let stored = StoredHistory { rows: rows(&connection)?, forgotten: forgotten(&connection)? };
+    Ok((connection, stored))
 }
 
-fn rows(connection: &Connection) -> Result<Vec<(Host, Row)>, Unreadable> {
+fn rows(connection: &Connection) -> Result<Vec<(Host, HostRecord)>, Unreadable> {
     let mut statement = connection.prepare(
         "SELECT domain, host, seen, level, issuer, issuer_since, plain_first, plain_last, tls_first, tls_last, \
          trusted_first, trusted_last, verified_first, verified_last, dane_first, dane_last FROM host",
@@ -224,24 +224,24 @@ fn rows(connection: &Connection) -> Result<Vec<(Host, Row)>, Unreadable> {
     Ok(found)
 }
 
-fn row(columns: &Columns<'_>) -> Result<(Host, Row), Box<dyn std::error::Error>> {
+fn row(columns: &Columns<'_>) -> Result<(Host, HostRecord), Box<dyn std::error::Error>> {
     let domain = Host::parse(&columns.get::<_, String>("domain")?)?;
     let host = Host::parse(&columns.get::<_, String>("host")?)?;
     let word: String = columns.get("level")?;
-    let level = Level::parse(&word).ok_or_else(|| format!("\"{word}\" is no level"))?;
-    let mut stretches = [None; 5];
-    for (place, level) in stretches.iter_mut().zip(Level::ALL) {
-        let first: Option<i64> = columns.get(&*format!("{}_first", level.word()))?;
-        let last: Option<i64> = columns.get(&*format!("{}_last", level.word()))?;
-        *place = first.zip(last).map(|(first, last)| Stretch { first, last });
+    let level = TlsLevel::parse(&word).ok_or_else(|| format!("\"{word}\" is no level"))?;
+    let mut periods = [None; 5];
+    for (place, level) in periods.iter_mut().zip(TlsLevel::ALL) {
+        let first: Option<i64> = columns.get(&*format!("{}_first", level.as_str()))?;
+        let last: Option<i64> = columns.get(&*format!("{}_last", level.as_str()))?;
+        *place = first.zip(last).map(|(first, last)| Period { first, last });
     }
     let (issuer, since): (Option<String>, Option<i64>) = (columns.get("issuer")?, columns.get("issuer_since")?);
     let issuer = issuer.zip(since).map(|(issuer, since)| (Arc::from(issuer), since));
     let seen = columns.get("seen")?;
-    Ok((domain, Row { host, stretches, seen, level, issuer, written: seen, aged: 0 }))
+    Ok((domain, HostRecord { host, periods, seen, level, issuer, written: seen, expired_rounds: 0 }))
 }
 
-fn forgotten(connection: &Connection) -> Result<Vec<Forgotten>, Unreadable> {
+fn forgotten(connection: &Connection) -> Result<Vec<ForgetEntry>, Unreadable> {
     let mut statement =
         connection.prepare("SELECT at, domain, hosts, reason, who FROM forgotten ORDER BY at, rowid")?;
     let mut found = Vec::new();
@@ -251,13 +251,13 @@ fn forgotten(connection: &Connection) -> Result<Vec<Forgotten>, Unreadable> {
             .map_err(|error| Unreadable::Damaged(format!("a row of it cannot be read: {error}")))?;
         let hosts = usize::try_from(columns.get::<_, i64>(2)?).unwrap_or(0);
         let (reason, who) = (columns.get(3)?, columns.get(4)?);
-        found.push(Forgotten { domain, at: time(columns.get(0)?), reason, who, hosts });
+        found.push(ForgetEntry { domain, at: timestamp(columns.get(0)?), reason, who, hosts });
     }
     Ok(found)
 }
 
 /// Moves a database out of the way, with its log; what is not saved of it is told.
-fn set_aside(file: &Path, now: i64, fault: &str) -> Result<(), HistoryError> {
+fn quarantine(file: &Path, now: i64, fault: &str) -> Result<(), HistoryError> {
     let folder = file.parent().unwrap_or(Path::new(".")).join("aside");
     let failed = |what: &str, error: &std::io::Error| HistoryError::new(what, file, error);
     std::fs::create_dir_all(&folder).map_err(|error| failed("make a folder to set aside", &error))?;

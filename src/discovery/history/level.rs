@@ -11,7 +11,7 @@ use crate::tls::{Authentication, Clearance, DaneScope, NoTls, PeerCertificate, T
 /// How far TLS with a host came; the greater the better.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Level {
+pub enum TlsLevel {
     /// No TLS, though we asked for it.
     Plain,
     /// TLS, with a certificate that proves nothing.
@@ -24,19 +24,19 @@ pub enum Level {
     Dane,
 }
 
-impl Level {
+impl TlsLevel {
     /// All levels, the least first.
     pub const ALL: [Self; 5] = [Self::Plain, Self::Tls, Self::Trusted, Self::Verified, Self::Dane];
 
     /// The level of a session that may carry mail. Nothing where TLS was not asked for: what we do not want
     /// tells nothing about the host.
     #[must_use]
-    pub fn of(clearance: &Clearance) -> Option<Self> {
+    pub fn of_clearance(clearance: &Clearance) -> Option<Self> {
         match clearance.outcome() {
-            TlsOutcome::Clear(reason) => Self::without(reason),
+            TlsOutcome::Clear(reason) => Self::without_tls(reason),
             TlsOutcome::Tls(_) => Some(match clearance.authentication() {
                 Authentication::Anonymous | Authentication::Unproved(_) => Self::Tls,
-                Authentication::Untrusted(lack) => return Self::of_refused(lack),
+                Authentication::Untrusted(lack) => return Self::of_refusal(lack),
                 Authentication::Trusted => Self::Trusted,
                 Authentication::Verified(_) | Authentication::Pinned(_) => Self::Verified,
                 Authentication::Dane { scope: DaneScope::Domain, .. } => Self::Dane,
@@ -49,9 +49,9 @@ impl Level {
     /// The level of a session that was refused for what it lacks, or that is in use for want of a demand. A
     /// domain whose policy is forced can lose STARTTLS, too, and the memory and the alarm should know.
     #[must_use]
-    pub fn of_refused(lack: &Unmet) -> Option<Self> {
+    pub fn of_refusal(lack: &Unmet) -> Option<Self> {
         match lack {
-            Unmet::NoTls(reason) => Self::without(reason),
+            Unmet::NoTls(reason) => Self::without_tls(reason),
             Unmet::Version(_)
             | Unmet::KeyExchange(_)
             | Unmet::NoCertificate
@@ -66,7 +66,7 @@ impl Level {
         }
     }
 
-    fn without(reason: &NoTls) -> Option<Self> {
+    fn without_tls(reason: &NoTls) -> Option<Self> {
         match reason {
             NoTls::NotWanted | NoTls::NotUsed => None,
             NoTls::NotOffered | NoTls::Rejected(_) | NoTls::SpokeBeforeHandshake | NoTls::Broken(_) => {
@@ -77,7 +77,7 @@ impl Level {
 
     /// The word for it in the database and in JSON.
     #[must_use]
-    pub fn word(self) -> &'static str {
+    pub fn as_str(self) -> &'static str {
         match self {
             Self::Plain => "plain",
             Self::Tls => "tls",
@@ -90,11 +90,11 @@ impl Level {
     /// The level that a word stands for.
     #[must_use]
     pub fn parse(word: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|level| level.word() == word)
+        Self::ALL.into_iter().find(|level| level.as_str() == word)
     }
 }
 
-impl fmt::Display for Level {
+impl fmt::Display for TlsLevel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Plain => "no TLS",
@@ -155,11 +155,11 @@ mod tests {
     }
 
     /// What the judge of opportunistic TLS makes of it, and the level of that.
-    fn level(outcome: TlsOutcome, reference: &str) -> Option<Level> {
+    fn level(outcome: TlsOutcome, reference: &str) -> Option<TlsLevel> {
         let reference: Vec<_> = NamePattern::parse(reference).into_iter().collect();
         match judge(&TlsPolicy::Opportunistic, outcome, &reference) {
-            Verdict::Cleared(clearance) => Level::of(&clearance),
-            Verdict::Redial(fallback) => Level::of(&fallback.clearance()),
+            Verdict::Cleared(clearance) => TlsLevel::of_clearance(&clearance),
+            Verdict::Redial(fallback) => TlsLevel::of_clearance(&fallback.clearance()),
             Verdict::Refused(refusal) => panic!("opportunistic TLS refuses nothing: {refusal}"),
         }
     }
@@ -170,16 +170,16 @@ mod tests {
         for (outcome, reference, expected) in [
             (clear(NoTls::NotWanted), "", None),
             (clear(NoTls::NotUsed), "", None),
-            (clear(NoTls::NotOffered), "", Some(Level::Plain)),
-            (clear(NoTls::Rejected(Reply::bare(454, "not now"))), "", Some(Level::Plain)),
-            (clear(NoTls::SpokeBeforeHandshake), "", Some(Level::Plain)),
-            (clear(NoTls::Broken("cut".to_owned())), "", Some(Level::Plain)),
-            (with(PeerCertificate::Nothing), "mail.example.org", Some(Level::Tls)),
-            (shown(Err(ChainFault::SelfSigned)), "mail.example.org", Some(Level::Tls)),
-            (shown(Err(ChainFault::Expired(Timestamp::UNIX_EPOCH))), "mail.example.org", Some(Level::Tls)),
-            (shown(Ok(())), "", Some(Level::Trusted)),
-            (shown(Ok(())), "mx.example.net", Some(Level::Trusted)),
-            (shown(Ok(())), "mail.example.org", Some(Level::Verified)),
+            (clear(NoTls::NotOffered), "", Some(TlsLevel::Plain)),
+            (clear(NoTls::Rejected(Reply::bare(454, "not now"))), "", Some(TlsLevel::Plain)),
+            (clear(NoTls::SpokeBeforeHandshake), "", Some(TlsLevel::Plain)),
+            (clear(NoTls::Broken("cut".to_owned())), "", Some(TlsLevel::Plain)),
+            (with(PeerCertificate::Nothing), "mail.example.org", Some(TlsLevel::Tls)),
+            (shown(Err(ChainFault::SelfSigned)), "mail.example.org", Some(TlsLevel::Tls)),
+            (shown(Err(ChainFault::Expired(Timestamp::UNIX_EPOCH))), "mail.example.org", Some(TlsLevel::Tls)),
+            (shown(Ok(())), "", Some(TlsLevel::Trusted)),
+            (shown(Ok(())), "mx.example.net", Some(TlsLevel::Trusted)),
+            (shown(Ok(())), "mail.example.org", Some(TlsLevel::Verified)),
         ] {
             assert_eq!(level(outcome.clone(), reference), expected, "{outcome:?} for {reference:?}");
         }
@@ -188,13 +188,13 @@ mod tests {
     #[test]
     fn a_refusal_has_the_level_of_what_was_left() {
         for (lack, expected) in [
-            (Unmet::NoTls(NoTls::NotOffered), Some(Level::Plain)),
-            (Unmet::Version(TlsVersion::V1_2), Some(Level::Tls)),
-            (Unmet::Dane(DaneFault::NoMatch { records: 1 }), Some(Level::Tls)),
-            (Unmet::Name { wanted: Vec::new(), presented: Vec::new() }, Some(Level::Trusted)),
+            (Unmet::NoTls(NoTls::NotOffered), Some(TlsLevel::Plain)),
+            (Unmet::Version(TlsVersion::V1_2), Some(TlsLevel::Tls)),
+            (Unmet::Dane(DaneFault::NoMatch { records: 1 }), Some(TlsLevel::Tls)),
+            (Unmet::Name { wanted: Vec::new(), presented: Vec::new() }, Some(TlsLevel::Trusted)),
             (Unmet::Unmeetable(Unmeetable::NoTlsa("the zone is not signed".to_owned())), None),
         ] {
-            assert_eq!(Level::of_refused(&lack), expected, "{lack}");
+            assert_eq!(TlsLevel::of_refusal(&lack), expected, "{lack}");
         }
     }
 
@@ -207,9 +207,9 @@ mod tests {
 
     #[test]
     fn words_lead_back() {
-        for level in Level::ALL {
-            assert_eq!(Level::parse(level.word()), Some(level));
+        for level in TlsLevel::ALL {
+            assert_eq!(TlsLevel::parse(level.as_str()), Some(level));
         }
-        assert_eq!(Level::parse("golden"), None);
+        assert_eq!(TlsLevel::parse("golden"), None);
     }
 }

@@ -1,6 +1,6 @@
 //! The memory itself: what each host of a domain has shown, when, and what that makes of the next sighting.
 //!
-//! Pure: time comes in, and what must go to disk is noted for [`super::disk`] to fetch. Times are seconds
+//! Pure: time comes in, and what must go to disk is observed for [`super::disk`] to fetch. Times are seconds
 //! since 1970, which is all that days of memory need, and a quarter of the room.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -9,20 +9,20 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use super::{Best, Change, Forgotten, Level, Page, Remembered, Standing};
+use super::{Baseline, BestLevel, ForgetEntry, HistoryPage, HostHistory, LevelChange, TlsLevel};
 use crate::address::Host;
 
 pub(super) const DAY: i64 = 24 * 60 * 60;
 /// A level that was not reached again for so long is no longer held against anybody.
-const KEPT: i64 = 90 * DAY;
-/// In so many rounds, a day apart, a host must be found to have aged out before it is dropped: a clock that is ahead, as
+const MEMORY_PERIOD: i64 = 90 * DAY;
+/// In so many rounds, a day apart, a host must be found to have expired_rounds out before it is dropped: a clock that is ahead, as
 /// at a start without a network, may be put right meanwhile, and what it took would be missed then.
-const ROUNDS_AGED: u8 = 3;
+const EXPIRED_ROUNDS: u8 = 3;
 /// How long a host is new. A new host in clear is held against what its domain has shown: it may be a forged
 /// MX. After that it is taken as what it is: a domain may well have one host with TLS and one without.
-const NEW: i64 = 7 * DAY;
+const NEW_HOST_PERIOD: i64 = 7 * DAY;
 /// A date on disk may be so much older than the one in memory: nobody needs a write for each delivery.
-const STALE: i64 = 10 * 60;
+const STALE_AFTER: i64 = 10 * 60;
 /// Hosts of one domain, at most; far more than the route takes from one answer.
 const HOSTS_MAX: usize = 64;
 /// Acts of forgetting that are kept.
@@ -30,54 +30,54 @@ const FORGOTTEN_MAX: usize = 200;
 /// Characters of an issuer's name, at most.
 const ISSUER_MAX: usize = 200;
 
-/// From when to when a level was reached, without a gap of [`KEPT`].
+/// From when to when a level was reached, without a gap of [`MEMORY_PERIOD`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Stretch {
+pub(super) struct Period {
     pub(super) first: i64,
     pub(super) last: i64,
 }
 
 /// What one host of a domain has shown.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Row {
+pub(super) struct HostRecord {
     pub(super) host: Host,
-    /// By level, in the order of [`Level::ALL`].
-    pub(super) stretches: [Option<Stretch>; 5],
+    /// By level, in the order of [`TlsLevel::ALL`].
+    pub(super) periods: [Option<Period>; 5],
     pub(super) seen: i64,
-    pub(super) level: Level,
+    pub(super) level: TlsLevel,
     /// Of the last certificate, and since when it is this one.
     pub(super) issuer: Option<(Arc<str>, i64)>,
     /// As of when the disk knows it.
     pub(super) written: i64,
-    /// In so many rounds it was found to have aged out.
-    pub(super) aged: u8,
+    /// In so many rounds it was found to have expired_rounds out.
+    pub(super) expired_rounds: u8,
 }
 
-impl Row {
-    fn best(&self, now: i64) -> Option<Best> {
-        Level::ALL.into_iter().zip(self.stretches).rev().find_map(|(level, stretch)| {
-            let stretch = stretch.filter(|stretch| stretch.last > now - KEPT)?;
-            Some(Best { level, first: time(stretch.first), last: time(stretch.last) })
+impl HostRecord {
+    fn best(&self, now: i64) -> Option<BestLevel> {
+        TlsLevel::ALL.into_iter().zip(self.periods).rev().find_map(|(level, period)| {
+            let period = period.filter(|period| period.last > now - MEMORY_PERIOD)?;
+            Some(BestLevel { level, first: timestamp(period.first), last: timestamp(period.last) })
         })
     }
 
-    /// Whether the host ever took TLS, as far as is known.
+    /// Whether the host ever took TLS, as far as is entry.
     fn took_tls(&self) -> bool {
-        let with_tls = |(level, stretch): (Level, Option<Stretch>)| level > Level::Plain && stretch.is_some();
-        Level::ALL.into_iter().zip(self.stretches).any(with_tls)
+        let with_tls = |(level, period): (TlsLevel, Option<Period>)| level > TlsLevel::Plain && period.is_some();
+        TlsLevel::ALL.into_iter().zip(self.periods).any(with_tls)
     }
 
     /// When it was first seen at all.
     fn first(&self) -> i64 {
-        self.stretches.iter().flatten().map(|stretch| stretch.first).min().unwrap_or(self.seen)
+        self.periods.iter().flatten().map(|period| period.first).min().unwrap_or(self.seen)
     }
 
-    fn remembered(&self, domain: &Host, now: i64) -> Option<Remembered> {
-        Some(Remembered {
+    fn remembered(&self, domain: &Host, now: i64) -> Option<HostHistory> {
+        Some(HostHistory {
             domain: domain.clone(),
             host: self.host.clone(),
             best: self.best(now)?,
-            seen: time(self.seen),
+            seen: timestamp(self.seen),
             level: self.level,
             issuer: self.issuer.as_ref().map(|(issuer, _)| Arc::clone(issuer)),
         })
@@ -85,38 +85,38 @@ impl Row {
 }
 
 /// A time outside of what can be written cannot come from us; one on a damaged disk is taken for the start.
-pub(super) fn time(seconds: i64) -> Timestamp {
+pub(super) fn timestamp(seconds: i64) -> Timestamp {
     Timestamp::from_second(seconds).unwrap_or(Timestamp::UNIX_EPOCH)
 }
 
 #[derive(Debug, Default)]
-struct Known {
-    rows: Vec<Row>,
+struct DomainRecord {
+    rows: Vec<HostRecord>,
     /// When it was last warned of.
     warned: Option<i64>,
 }
 
 /// What the disk does not have yet.
 #[derive(Debug)]
-enum Dirty {
+enum Unwritten {
     Rows(BTreeSet<(Host, Host)>),
     All,
 }
 
 /// What is to be written.
 #[derive(Debug)]
-pub(super) struct Batch {
+pub(super) struct WriteBatch {
     /// Whether what is there goes first.
     pub(super) all: bool,
-    /// Domain and host, and what is known; nothing where it is to go.
-    pub(super) rows: Vec<(Host, Host, Option<Row>)>,
-    pub(super) forgotten: Option<Vec<Forgotten>>,
+    /// Domain and host, and what is entry; nothing where it is to go.
+    pub(super) rows: Vec<(Host, Host, Option<HostRecord>)>,
+    pub(super) forgotten: Option<Vec<ForgetEntry>>,
 }
 
 /// What a sighting was, for the caller and for the alarm.
 #[derive(Debug)]
-pub(super) struct Noted {
-    pub(super) change: Change,
+pub(super) struct Observed {
+    pub(super) change: LevelChange,
     /// The host, or its domain where the host is new, took TLS before.
     pub(super) took_tls: bool,
     /// Whose certificate the host had before.
@@ -124,60 +124,60 @@ pub(super) struct Noted {
 }
 
 #[derive(Debug)]
-pub(super) struct Memory {
-    domains: BTreeMap<Host, Known>,
+pub(super) struct DowngradeMemory {
+    domains: BTreeMap<Host, DomainRecord>,
     rows: usize,
     max: usize,
-    dirty: Dirty,
-    forgotten: VecDeque<Forgotten>,
+    dirty: Unwritten,
+    forgotten: VecDeque<ForgetEntry>,
     forgotten_dirty: bool,
-    pruned: i64,
+    expired_at: i64,
 }
 
-impl Memory {
+impl DowngradeMemory {
     pub(super) fn new(max: usize) -> Self {
         Self {
             domains: BTreeMap::new(),
             rows: 0,
             max,
-            dirty: Dirty::Rows(BTreeSet::new()),
+            dirty: Unwritten::Rows(BTreeSet::new()),
             forgotten: VecDeque::new(),
             forgotten_dirty: false,
-            pruned: 0,
+            expired_at: 0,
         }
     }
 
     /// Takes in what the disk had.
-    pub(super) fn restore(&mut self, rows: Vec<(Host, Row)>, forgotten: Vec<Forgotten>, now: i64) {
+    pub(super) fn restore(&mut self, rows: Vec<(Host, HostRecord)>, forgotten: Vec<ForgetEntry>, now: i64) {
         for (domain, row) in rows {
             self.domains.entry(domain).or_default().rows.push(row);
             self.rows += 1;
         }
         self.forgotten.extend(forgotten);
-        self.prune(now);
-        self.shrink();
+        self.expire(now);
+        self.enforce_limit();
     }
 
     /// All issuers, with the level their certificate was last seen at and since when.
-    pub(super) fn issuers(&self) -> impl Iterator<Item = (Level, &str, i64)> {
-        let rows = self.domains.values().flat_map(|known| &known.rows);
+    pub(super) fn issuers(&self) -> impl Iterator<Item = (TlsLevel, &str, i64)> {
+        let rows = self.domains.values().flat_map(|entry| &entry.rows);
         rows.filter_map(|row| row.issuer.as_ref().map(|(issuer, since)| (row.level, &**issuer, *since)))
     }
 
-    pub(super) fn get(&self, domain: &Host, host: &Host, now: i64) -> Option<Remembered> {
+    pub(super) fn get(&self, domain: &Host, host: &Host, now: i64) -> Option<HostHistory> {
         let rows = &self.domains.get(domain)?.rows;
         rows.iter().find(|row| row.host == *host)?.remembered(domain, now)
     }
 
     /// The best of a domain's hosts; of equals the one that was seen last.
-    pub(super) fn best_of(&self, domain: &Host, now: i64) -> Option<Remembered> {
+    pub(super) fn best_of(&self, domain: &Host, now: i64) -> Option<HostHistory> {
         let rows = &self.domains.get(domain)?.rows;
         let all = rows.iter().filter_map(|row| row.remembered(domain, now));
         all.max_by_key(|one| (one.best.level, one.best.last))
     }
 
-    pub(super) fn standing(&self, domain: &Host, host: &Host, now: i64) -> Standing {
-        Standing {
+    pub(super) fn baseline(&self, domain: &Host, host: &Host, now: i64) -> Baseline {
+        Baseline {
             host: self.get(domain, host, now).map(|one| one.best),
             domain: self.best_of(domain, now).map(|one| one.best),
             took_tls: self.took_tls(domain, now),
@@ -187,76 +187,83 @@ impl Memory {
     /// When a host of a domain last took TLS.
     fn took_tls(&self, domain: &Host, now: i64) -> Option<Timestamp> {
         let rows = &self.domains.get(domain)?.rows;
-        let with_tls = rows.iter().flat_map(|row| &row.stretches[Level::Tls as usize..]).flatten();
-        with_tls.map(|stretch| stretch.last).filter(|last| *last > now - KEPT).max().map(time)
+        let with_tls = rows.iter().flat_map(|row| &row.periods[TlsLevel::Tls as usize..]).flatten();
+        with_tls.map(|period| period.last).filter(|last| *last > now - MEMORY_PERIOD).max().map(timestamp)
     }
 
-    pub(super) fn note(&mut self, domain: &Host, host: &Host, level: Level, issuer: Option<&str>, at: i64) -> Noted {
-        if at.abs_diff(self.pruned) >= DAY.unsigned_abs() {
-            self.prune(at);
+    pub(super) fn record(
+        &mut self,
+        domain: &Host,
+        host: &Host,
+        level: TlsLevel,
+        issuer: Option<&str>,
+        at: i64,
+    ) -> Observed {
+        if at.abs_diff(self.expired_at) >= DAY.unsigned_abs() {
+            self.expire(at);
         }
-        let before = self.standing(domain, host, at);
-        let known = self.domains.entry(domain.clone()).or_default();
-        let place = known.rows.iter().position(|row| row.host == *host).unwrap_or_else(|| {
+        let before = self.baseline(domain, host, at);
+        let entry = self.domains.entry(domain.clone()).or_default();
+        let place = entry.rows.iter().position(|row| row.host == *host).unwrap_or_else(|| {
             self.rows += 1;
-            let stretches = [None; 5];
+            let periods = [None; 5];
             // Never written, so that it will be.
-            known.rows.push(Row {
+            entry.rows.push(HostRecord {
                 host: host.clone(),
-                stretches,
+                periods,
                 seen: at,
                 level,
                 issuer: None,
                 written: i64::MIN,
-                aged: 0,
+                expired_rounds: 0,
             });
-            known.rows.len() - 1
+            entry.rows.len() - 1
         });
-        let row = &mut known.rows[place];
+        let row = &mut entry.rows[place];
         let issuer_before = row.issuer.as_ref().map(|(issuer, _)| Arc::clone(issuer));
-        let mut changed = record(row, level, at);
-        if let Some(issuer) = issuer.map(shortened).filter(|issuer| issuer_before.as_deref() != Some(issuer)) {
+        let mut changed = record_level(row, level, at);
+        if let Some(issuer) = issuer.map(truncate_issuer).filter(|issuer| issuer_before.as_deref() != Some(issuer)) {
             row.issuer = Some((Arc::from(issuer), at));
             changed = true;
         }
-        let is_new = at - row.first() < NEW;
-        let write = changed || at.saturating_sub(row.written) >= STALE;
+        let is_new = at - row.first() < NEW_HOST_PERIOD;
+        let write = changed || at.saturating_sub(row.written) >= STALE_AFTER;
         if write {
             row.written = at;
         }
-        let crowded = known.rows.len() > HOSTS_MAX;
+        let crowded = entry.rows.len() > HOSTS_MAX;
         if write {
-            self.mark(domain.clone(), host.clone());
+            self.mark_dirty(domain.clone(), host.clone());
         }
         if crowded {
             self.drop_oldest_host(domain);
         }
-        self.shrink();
-        let took_tls = before.host.is_some_and(|best| best.level > Level::Plain)
-            || (is_new && before.domain.is_some_and(|best| best.level > Level::Plain));
-        Noted { change: change(&before, level, is_new), took_tls, issuer_before }
+        self.enforce_limit();
+        let took_tls = before.host.is_some_and(|best| best.level > TlsLevel::Plain)
+            || (is_new && before.domain.is_some_and(|best| best.level > TlsLevel::Plain));
+        Observed { change: compare(&before, level, is_new), took_tls, issuer_before }
     }
 
     /// Whether a warning about a domain is due: one a day.
-    pub(super) fn may_warn(&mut self, domain: &Host, at: i64) -> bool {
-        let Some(known) = self.domains.get_mut(domain) else { return true };
-        let due = known.warned.is_none_or(|warned| at - warned >= DAY || at < warned);
+    pub(super) fn should_warn(&mut self, domain: &Host, at: i64) -> bool {
+        let Some(entry) = self.domains.get_mut(domain) else { return true };
+        let due = entry.warned.is_none_or(|warned| at - warned >= DAY || at < warned);
         if due {
-            known.warned = Some(at);
+            entry.warned = Some(at);
         }
         due
     }
 
     /// Forgets all hosts of a domain; how many that were.
     pub(super) fn forget(&mut self, domain: &Host, reason: &str, who: &str, at: i64) -> usize {
-        let Some(known) = self.domains.remove(domain) else { return 0 };
-        let hosts = known.rows.len();
+        let Some(entry) = self.domains.remove(domain) else { return 0 };
+        let hosts = entry.rows.len();
         self.rows -= hosts;
-        for row in known.rows {
-            self.mark(domain.clone(), row.host);
+        for row in entry.rows {
+            self.mark_dirty(domain.clone(), row.host);
         }
         let forgotten =
-            Forgotten { domain: domain.clone(), at: time(at), reason: reason.into(), who: who.into(), hosts };
+            ForgetEntry { domain: domain.clone(), at: timestamp(at), reason: reason.into(), who: who.into(), hosts };
         self.forgotten.push_back(forgotten);
         while self.forgotten.len() > FORGOTTEN_MAX {
             self.forgotten.pop_front();
@@ -266,21 +273,21 @@ impl Memory {
     }
 
     /// Domains in order, whole ones, until `limit` rows are reached.
-    pub(super) fn page(&self, domain: Option<&Host>, after: Option<&Host>, limit: usize, now: i64) -> Page {
+    pub(super) fn page(&self, domain: Option<&Host>, after: Option<&Host>, limit: usize, now: i64) -> HistoryPage {
         let forgotten = self.forgotten.iter().filter(|one| domain.is_none_or(|domain| one.domain == *domain));
         let forgotten = if after.is_none() { forgotten.cloned().collect() } else { Vec::new() };
-        let mut page = Page { remembered: Vec::new(), next: None, forgotten };
+        let mut page = HistoryPage { remembered: Vec::new(), next: None, forgotten };
         let from = match (domain, after) {
             (Some(domain), _) => (Bound::Included(domain), Bound::Included(domain)),
             (None, Some(after)) => (Bound::Excluded(after), Bound::Unbounded),
             (None, None) => (Bound::Unbounded, Bound::Unbounded),
         };
-        for (domain, known) in self.domains.range::<Host, _>(from) {
+        for (domain, entry) in self.domains.range::<Host, _>(from) {
             if page.remembered.len() >= limit {
                 page.next = page.remembered.last().map(|last| last.domain.clone());
                 return page;
             }
-            let mut rows: Vec<_> = known.rows.iter().filter_map(|row| row.remembered(domain, now)).collect();
+            let mut rows: Vec<_> = entry.rows.iter().filter_map(|row| row.remembered(domain, now)).collect();
             rows.sort_by(|a, b| a.host.cmp(&b.host));
             page.remembered.extend(rows);
         }
@@ -288,75 +295,75 @@ impl Memory {
     }
 
     pub(super) fn is_dirty(&self) -> bool {
-        self.forgotten_dirty || !matches!(&self.dirty, Dirty::Rows(keys) if keys.is_empty())
+        self.forgotten_dirty || !matches!(&self.dirty, Unwritten::Rows(keys) if keys.is_empty())
     }
 
     /// What the disk does not have; afterwards it counts as written.
-    pub(super) fn take_batch(&mut self) -> Batch {
-        let dirty = std::mem::replace(&mut self.dirty, Dirty::Rows(BTreeSet::new()));
+    pub(super) fn take_batch(&mut self) -> WriteBatch {
+        let dirty = std::mem::replace(&mut self.dirty, Unwritten::Rows(BTreeSet::new()));
         let forgotten = std::mem::take(&mut self.forgotten_dirty).then(|| self.forgotten.iter().cloned().collect());
         let find =
             |domain: &Host, host: &Host| self.domains.get(domain)?.rows.iter().find(|row| row.host == *host).cloned();
         match dirty {
-            Dirty::Rows(keys) => {
+            Unwritten::Rows(keys) => {
                 let rows = keys.into_iter().map(|(domain, host)| {
                     let row = find(&domain, &host);
                     (domain, host, row)
                 });
-                Batch { all: false, rows: rows.collect(), forgotten }
+                WriteBatch { all: false, rows: rows.collect(), forgotten }
             }
-            Dirty::All => {
-                let rows = self.domains.iter().flat_map(|(domain, known)| {
-                    known.rows.iter().map(|row| (domain.clone(), row.host.clone(), Some(row.clone())))
+            Unwritten::All => {
+                let rows = self.domains.iter().flat_map(|(domain, entry)| {
+                    entry.rows.iter().map(|row| (domain.clone(), row.host.clone(), Some(row.clone())))
                 });
-                Batch { all: true, rows: rows.collect(), forgotten }
+                WriteBatch { all: true, rows: rows.collect(), forgotten }
             }
         }
     }
 
     /// What could not be written is to be tried again.
-    pub(super) fn put_back(&mut self, batch: Batch) {
+    pub(super) fn mark_unwritten(&mut self, batch: WriteBatch) {
         self.forgotten_dirty |= batch.forgotten.is_some();
         if batch.all {
-            self.dirty = Dirty::All;
+            self.dirty = Unwritten::All;
         }
         for (domain, host, _) in batch.rows {
-            self.mark(domain, host);
+            self.mark_dirty(domain, host);
         }
     }
 
     /// The disk has nothing any more.
-    pub(super) fn mark_all(&mut self) {
-        self.dirty = Dirty::All;
+    pub(super) fn mark_all_dirty(&mut self) {
+        self.dirty = Unwritten::All;
         self.forgotten_dirty = true;
     }
 
-    fn mark(&mut self, domain: Host, host: Host) {
-        let Dirty::Rows(keys) = &mut self.dirty else { return };
+    fn mark_dirty(&mut self, domain: Host, host: Host) {
+        let Unwritten::Rows(keys) = &mut self.dirty else { return };
         keys.insert((domain, host));
         // A disk that takes nothing must not make this grow with all that was dropped meanwhile.
         if keys.len() > self.max.saturating_mul(2) {
-            self.dirty = Dirty::All;
+            self.dirty = Unwritten::All;
         }
     }
 
-    /// Drops what has aged out, round after round.
-    fn prune(&mut self, now: i64) {
-        self.pruned = now;
-        for row in self.domains.values_mut().flat_map(|known| &mut known.rows) {
-            row.aged = if row.best(now).is_none() { row.aged + 1 } else { 0 };
+    /// Drops what has expired_rounds out, round after round.
+    fn expire(&mut self, now: i64) {
+        self.expired_at = now;
+        for row in self.domains.values_mut().flat_map(|entry| &mut entry.rows) {
+            row.expired_rounds = if row.best(now).is_none() { row.expired_rounds + 1 } else { 0 };
         }
-        self.drop_rows(|row| row.aged >= ROUNDS_AGED);
+        self.drop_rows(|row| row.expired_rounds >= EXPIRED_ROUNDS);
     }
 
     /// Drops the rows that were not seen for the longest time, some more than needed: so it is rarely needed.
-    fn shrink(&mut self) {
+    fn enforce_limit(&mut self) {
         if self.rows <= self.max {
             return;
         }
         let excess = self.rows - self.max + self.max / 100;
         let mut seen: Vec<i64> =
-            self.domains.values().flat_map(|known| known.rows.iter().map(|row| row.seen)).collect();
+            self.domains.values().flat_map(|entry| entry.rows.iter().map(|row| row.seen)).collect();
         let (_, last, _) = seen.select_nth_unstable(excess.saturating_sub(1));
         let last = *last;
         let mut left = excess;
@@ -368,43 +375,43 @@ impl Memory {
     }
 
     fn drop_oldest_host(&mut self, domain: &Host) {
-        let rows = self.domains.get(domain).map(|known| known.rows.iter());
+        let rows = self.domains.get(domain).map(|entry| entry.rows.iter());
         // Those that never took TLS first: made-up hosts must not push out the one that did.
-        let order = |row: &&Row| (row.took_tls(), row.seen);
+        let order = |row: &&HostRecord| (row.took_tls(), row.seen);
         let oldest = rows.into_iter().flatten().min_by_key(order).map(|row| row.host.clone());
-        let Some((host, known)) = oldest.zip(self.domains.get_mut(domain)) else { return };
-        known.rows.retain(|row| row.host != host);
+        let Some((host, entry)) = oldest.zip(self.domains.get_mut(domain)) else { return };
+        entry.rows.retain(|row| row.host != host);
         self.rows -= 1;
-        self.mark(domain.clone(), host);
+        self.mark_dirty(domain.clone(), host);
     }
 
-    fn drop_rows(&mut self, mut is_to_go: impl FnMut(&Row) -> bool) {
+    fn drop_rows(&mut self, mut is_to_go: impl FnMut(&HostRecord) -> bool) {
         let mut gone = Vec::new();
-        self.domains.retain(|domain, known| {
-            known.rows.retain(|row| {
+        self.domains.retain(|domain, entry| {
+            entry.rows.retain(|row| {
                 let go = is_to_go(row);
                 if go {
                     gone.push((domain.clone(), row.host.clone()));
                 }
                 !go
             });
-            !known.rows.is_empty()
+            !entry.rows.is_empty()
         });
         self.rows -= gone.len();
         for (domain, host) in gone {
-            self.mark(domain, host);
+            self.mark_dirty(domain, host);
         }
     }
 }
 
 /// Enters a sighting; whether more has changed than a date.
-fn record(row: &mut Row, level: Level, at: i64) -> bool {
-    let stretch = &mut row.stretches[level as usize];
-    let goes_on = stretch.is_some_and(|stretch| stretch.last > at - KEPT);
+fn record_level(row: &mut HostRecord, level: TlsLevel, at: i64) -> bool {
+    let period = &mut row.periods[level as usize];
+    let goes_on = period.is_some_and(|period| period.last > at - MEMORY_PERIOD);
     // A clock that was set back changes no past.
-    *stretch = match *stretch {
-        Some(Stretch { first, last }) if goes_on => Some(Stretch { first: first.min(at), last: last.max(at) }),
-        _ => Some(Stretch { first: at, last: at }),
+    *period = match *period {
+        Some(Period { first, last }) if goes_on => Some(Period { first: first.min(at), last: last.max(at) }),
+        _ => Some(Period { first: at, last: at }),
     };
     let changed = !goes_on || row.level != level;
     row.level = level;
@@ -413,19 +420,19 @@ fn record(row: &mut Row, level: Level, at: i64) -> bool {
 }
 
 /// What a sighting is against what was remembered.
-fn change(before: &Standing, level: Level, is_new: bool) -> Change {
+fn compare(before: &Baseline, level: TlsLevel, is_new: bool) -> LevelChange {
     // A new host in clear, of a domain that takes TLS.
-    let foreign = before.domain.filter(|best| is_new && level == Level::Plain && best.level > Level::Plain);
+    let foreign = before.domain.filter(|best| is_new && level == TlsLevel::Plain && best.level > TlsLevel::Plain);
     match (before.host, foreign) {
-        (Some(own), _) if level < own.level => Change::Worse { was: own },
-        (_, Some(was)) => Change::Worse { was },
-        (None, None) => Change::First,
-        (Some(own), None) if level > own.level => Change::Better { was: own },
-        (Some(_), None) => Change::Same,
+        (Some(own), _) if level < own.level => LevelChange::Worse { was: own },
+        (_, Some(was)) => LevelChange::Worse { was },
+        (None, None) => LevelChange::First,
+        (Some(own), None) if level > own.level => LevelChange::Better { was: own },
+        (Some(_), None) => LevelChange::Same,
     }
 }
 
 /// A name as long as may be kept.
-fn shortened(issuer: &str) -> &str {
+fn truncate_issuer(issuer: &str) -> &str {
     issuer.char_indices().nth(ISSUER_MAX).map_or(issuer, |(end, _)| &issuer[..end])
 }

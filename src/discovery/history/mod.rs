@@ -6,20 +6,20 @@
 //! `warn` or `refuse`.
 //!
 //! - [`level`] puts sightings in order; `memory` keeps and compares
-//!   them; `alarm` looks for what many domains suffer at once, counting related ones (`units`) as one.
+//!   them; `alarm` looks for what many domains suffer at once, counting related ones (`registrable`) as one.
 //!   All of these are pure.
-//! - `keeper` writes behind, on a thread of its own; `disk` is the database. Reads never touch it.
+//! - `writer` writes behind, on a thread of its own; `disk` is the database. Reads never touch it.
 //!
 //! It judges no TLS and refuses nothing itself.
 
 mod alarm;
 mod disk;
-mod keeper;
 pub mod level;
 mod memory;
+mod registrable;
 #[cfg(test)]
 mod tests;
-mod units;
+mod writer;
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -30,12 +30,12 @@ use tokio::sync::oneshot;
 
 use crate::address::Host;
 use crate::connector::MemoryFinding;
-use alarm::{News, Sighting, Watch};
+use alarm::{AlarmEvent, AlarmWatch, ObservedHost};
 use disk::Disk;
-use keeper::Shared;
-use memory::Memory;
+use memory::DowngradeMemory;
+use writer::Shared;
 
-pub use level::{Level, issuer};
+pub use level::{TlsLevel, issuer};
 
 /// Pairs of domain and host that are remembered; beyond it those go that were not seen for the longest
 /// time. Some 60 MB where each is used.
@@ -55,9 +55,9 @@ impl HistoryError {
 
 /// The best level that was reached, and from when to when.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Best {
+pub struct BestLevel {
     /// The level.
-    pub level: Level,
+    pub level: TlsLevel,
     /// When it was first reached. After 90 days without it, counting begins again.
     pub first: Timestamp,
     /// When it was last reached.
@@ -66,33 +66,33 @@ pub struct Best {
 
 /// What is remembered of one host of a domain.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Remembered {
+pub struct HostHistory {
     /// The recipient domain.
     pub domain: Host,
     /// The host that took its mail.
     pub host: Host,
     /// The best it has shown within 90 days.
-    pub best: Best,
+    pub best: BestLevel,
     /// When it was last seen.
     pub seen: Timestamp,
     /// What it showed then.
-    pub level: Level,
+    pub level: TlsLevel,
     /// The issuer of the last certificate it showed.
     pub issuer: Option<Arc<str>>,
 }
 
 /// What the memory holds against a host at this moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Standing {
+pub struct Baseline {
     /// The best of the host itself; nothing where it is new or was not seen for 90 days.
-    pub host: Option<Best>,
+    pub host: Option<BestLevel>,
     /// The best of all hosts of its domain.
-    pub domain: Option<Best>,
+    pub domain: Option<BestLevel>,
     /// When a host of its domain last took TLS of whatever kind, within 90 days.
     pub took_tls: Option<Timestamp>,
 }
 
-impl Standing {
+impl Baseline {
     /// What it comes to where all demands join. All hosts of a domain that took TLS must take it, a new one
     /// too: whoever forges an MX record brings a new name (RFC 7672 §1.3.2).
     #[must_use]
@@ -103,7 +103,7 @@ impl Standing {
 
 /// What a sighting is against what was remembered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Change {
+pub enum LevelChange {
     /// Nothing was remembered.
     First,
     /// As good as ever.
@@ -111,18 +111,18 @@ pub enum Change {
     /// Better than ever.
     Better {
         /// What was best until now.
-        was: Best,
+        was: BestLevel,
     },
     /// Worse than it was; or a new host without TLS, of a domain that takes TLS.
     Worse {
         /// What is remembered.
-        was: Best,
+        was: BestLevel,
     },
 }
 
 /// An act of forgetting.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Forgotten {
+pub struct ForgetEntry {
     /// The domain.
     pub domain: Host,
     /// When.
@@ -137,13 +137,13 @@ pub struct Forgotten {
 
 /// A part of the memory, in the order of domains.
 #[derive(Debug, Clone, Default)]
-pub struct Page {
+pub struct HistoryPage {
     /// Hosts; those of one domain stand together.
-    pub remembered: Vec<Remembered>,
+    pub remembered: Vec<HostHistory>,
     /// Where to go on; nothing at the end.
     pub next: Option<Host>,
     /// On the first page: what was forgotten, oldest first.
-    pub forgotten: Vec<Forgotten>,
+    pub forgotten: Vec<ForgetEntry>,
 }
 
 /// Many unrelated domains suffer the same at once: somebody is between us and the Internet.
@@ -173,7 +173,7 @@ pub enum AlarmKind {
 
 /// A downgrade that was let through, for the log.
 #[derive(Debug, Clone, Copy)]
-pub struct Downgraded<'a> {
+pub struct DowngradeEvent<'a> {
     /// The connector that lets it through.
     pub connector: &'a str,
     /// The recipient domain.
@@ -181,40 +181,40 @@ pub struct Downgraded<'a> {
     /// The host.
     pub host: &'a Host,
     /// What was remembered.
-    pub was: Best,
+    pub was: BestLevel,
     /// What was got.
-    pub got: Level,
+    pub got: TlsLevel,
 }
 
 /// The memory. Cheap to clone; every clone is the same memory.
 ///
-/// What is asked of it is answered from main memory. What is noted reaches the disk within a second or
+/// What is asked of it is answered from main memory. What is observed reaches the disk within a second or
 /// two; [`History::close`], or dropping the last clone, waits for it.
 #[derive(Debug, Clone)]
-pub struct History(Arc<Inner>);
+pub struct History(Arc<HistoryInner>);
 
 #[derive(Debug)]
-struct Inner {
+struct HistoryInner {
     shared: Arc<Shared>,
-    keeper: Mutex<Option<JoinHandle<()>>>,
+    writer: Mutex<Option<JoinHandle<()>>>,
 }
 
-impl Drop for Inner {
+impl Drop for HistoryInner {
     fn drop(&mut self) {
-        finish(&self.shared, self.take_keeper());
+        finish(&self.shared, self.take_writer());
     }
 }
 
-impl Inner {
-    fn take_keeper(&self) -> Option<JoinHandle<()>> {
-        self.keeper.lock().unwrap_or_else(PoisonError::into_inner).take()
+impl HistoryInner {
+    fn take_writer(&self) -> Option<JoinHandle<()>> {
+        self.writer.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 }
 
-fn finish(shared: &Shared, keeper: Option<JoinHandle<()>>) {
-    let Some(keeper) = keeper else { return };
+fn finish(shared: &Shared, writer: Option<JoinHandle<()>>) {
+    let Some(writer) = writer else { return };
     shared.close();
-    if keeper.join().is_err() {
+    if writer.join().is_err() {
         tracing::error!("the writer of the memory of earlier deliveries died; what it had not written is lost");
     }
 }
@@ -231,52 +231,59 @@ impl History {
     }
 
     fn open_bounded(folder: &Path, now: Timestamp, rows_max: usize) -> Result<Self, HistoryError> {
-        let (disk, kept) = Disk::open(folder, now.as_second())?;
-        let mut memory = Memory::new(rows_max);
-        memory.restore(kept.rows, kept.forgotten, now.as_second());
-        let mut watch = Watch::default();
+        let (disk, stored) = Disk::open(folder, now.as_second())?;
+        let mut memory = DowngradeMemory::new(rows_max);
+        memory.restore(stored.rows, stored.forgotten, now.as_second());
+        let mut watch = AlarmWatch::default();
         for (level, issuer, since) in memory.issuers() {
-            watch.know(level, issuer, since);
+            watch.add_known_issuer(level, issuer, since);
         }
         let shared = Arc::new(Shared::new(memory, watch));
-        let keeper = keeper::start(Arc::clone(&shared), disk)
+        let writer = writer::start(Arc::clone(&shared), disk)
             .map_err(|error| HistoryError(format!("the system gives us no threads: {error}")))?;
-        Ok(Self(Arc::new(Inner { shared, keeper: Mutex::new(Some(keeper)) })))
+        Ok(Self(Arc::new(HistoryInner { shared, writer: Mutex::new(Some(writer)) })))
     }
 
     /// What is remembered of one host of a domain.
     #[must_use]
-    pub fn best(&self, domain: &Host, host: &Host, now: Timestamp) -> Option<Remembered> {
+    pub fn best(&self, domain: &Host, host: &Host, now: Timestamp) -> Option<HostHistory> {
         self.state().memory.get(domain, host, now.as_second())
     }
 
     /// What is remembered of the best of a domain's hosts.
     #[must_use]
-    pub fn best_of_domain(&self, domain: &Host, now: Timestamp) -> Option<Remembered> {
+    pub fn best_of_domain(&self, domain: &Host, now: Timestamp) -> Option<HostHistory> {
         self.state().memory.best_of(domain, now.as_second())
     }
 
     /// What it holds against a host of a domain.
     #[must_use]
-    pub fn standing(&self, domain: &Host, host: &Host, now: Timestamp) -> Standing {
-        self.state().memory.standing(domain, host, now.as_second())
+    pub fn baseline(&self, domain: &Host, host: &Host, now: Timestamp) -> Baseline {
+        self.state().memory.baseline(domain, host, now.as_second())
     }
 
     /// Notes what a host of a domain showed: cleared, or refused for what it lacks. `issuer` is that of
     /// its certificate, as RFC 4514 writes a name. Where it fits into what others show, the alarm is
     /// raised, in the log.
     #[must_use]
-    pub fn note(&self, domain: &Host, host: &Host, level: Level, issuer: Option<&str>, at: Timestamp) -> Change {
+    pub fn record(
+        &self,
+        domain: &Host,
+        host: &Host,
+        level: TlsLevel,
+        issuer: Option<&str>,
+        at: Timestamp,
+    ) -> LevelChange {
         let seconds = at.as_second();
         let mut state = self.state();
-        let noted = state.memory.note(domain, host, level, issuer, seconds);
-        let news = state.watch.see(Sighting {
+        let observed = state.memory.record(domain, host, level, issuer, seconds);
+        let events = state.watch.observe(ObservedHost {
             domain,
             host,
             level,
-            took_tls: noted.took_tls,
+            took_tls: observed.took_tls,
             issuer,
-            issuer_before: noted.issuer_before.as_deref(),
+            issuer_before: observed.issuer_before.as_deref(),
             at: seconds,
         });
         let is_dirty = state.memory.is_dirty();
@@ -284,18 +291,18 @@ impl History {
         if is_dirty {
             self.0.shared.wake();
         }
-        tell(news);
-        noted.change
+        log_alarm_events(events);
+        observed.change
     }
 
     /// Warns of a downgrade that is let through: for each domain once a day at most.
-    pub fn warn(&self, downgrade: &Downgraded<'_>, at: Timestamp) {
-        if !self.state().memory.may_warn(downgrade.domain, at.as_second()) {
+    pub fn warn(&self, downgrade: &DowngradeEvent<'_>, at: Timestamp) {
+        if !self.state().memory.should_warn(downgrade.domain, at.as_second()) {
             return;
         }
-        let Downgraded { connector, domain, host, was, got } = downgrade;
+        let DowngradeEvent { connector, domain, host, was, got } = downgrade;
         let (was, since, last) = (was.level, was.first, was.last);
-        if *got == Level::Plain {
+        if *got == TlsLevel::Plain {
             tracing::warn!(
                 connector, %domain, %host, %was, %since, %last, %got,
                 "a domain that took TLS before and no longer does"
@@ -308,8 +315,8 @@ impl History {
         }
     }
 
-    /// Forgets a domain for good: as if it had never been reached. Who and why is logged and kept. How
-    /// many hosts were forgotten; where nothing was remembered of it that is none, and nothing is kept.
+    /// Forgets a domain for good: as if it had never been reached. Who and why is logged and stored. How
+    /// many hosts were forgotten; where nothing was remembered of it that is none, and nothing is stored.
     ///
     /// # Errors
     /// Where it is not on disk: it is forgotten until a restart, and writing is tried again.
@@ -321,7 +328,7 @@ impl History {
             if hosts == 0 {
                 return Ok(0);
             }
-            state.waiting.push(told);
+            state.waiters.push(told);
             hosts
         };
         self.0.shared.wake();
@@ -337,7 +344,7 @@ impl History {
 
     /// Some of the memory: whole domains, from behind `after` on, until there are `limit` hosts.
     #[must_use]
-    pub fn page(&self, domain: Option<&Host>, after: Option<&Host>, limit: usize, now: Timestamp) -> Page {
+    pub fn page(&self, domain: Option<&Host>, after: Option<&Host>, limit: usize, now: Timestamp) -> HistoryPage {
         self.state().memory.page(domain, after, limit, now.as_second())
     }
 
@@ -345,46 +352,48 @@ impl History {
     #[must_use]
     pub fn alarms(&self, now: Timestamp) -> Vec<Alarm> {
         let mut state = self.state();
-        let news = state.watch.look(now.as_second());
+        let events = state.watch.evaluate(now.as_second());
         let current = state.watch.current();
         drop(state);
-        tell(news);
+        log_alarm_events(events);
         current
     }
 
-    /// Writes what is not written, and gives the file up. What is noted afterwards is not kept.
+    /// Writes what is not written, and gives the file up. What is observed afterwards is not stored.
     pub async fn close(&self) {
-        let (shared, keeper) = (Arc::clone(&self.0.shared), self.0.take_keeper());
+        let (shared, writer) = (Arc::clone(&self.0.shared), self.0.take_writer());
         // It fails only where the runtime goes down, and then the thread ends by itself.
-        let _ = tokio::task::spawn_blocking(move || finish(&shared, keeper)).await;
+        let _ = tokio::task::spawn_blocking(move || finish(&shared, writer)).await;
     }
 
-    fn state(&self) -> MutexGuard<'_, keeper::State> {
+    fn state(&self) -> MutexGuard<'_, writer::HistoryState> {
         self.0.shared.state()
     }
 }
 
 /// Tells the log what is new about the alarm.
-fn tell(news: Vec<News>) {
-    for one in news {
+fn log_alarm_events(events: Vec<AlarmEvent>) {
+    for one in events {
         match one {
-            News::On(Alarm { kind: AlarmKind::TlsLost, since, domains, of, examples }) => tracing::error!(
+            AlarmEvent::Raised(Alarm { kind: AlarmKind::TlsLost, since, domains, of, examples }) => tracing::error!(
                 domains, of, examples = listed(&examples), %since,
                 "many unrelated domains that took TLS before no longer do, all within an hour: something between us \
                  and the Internet removes STARTTLS, most likely. Look at the firewall and its mail inspection (\"SMTP \
                  fixup\", antivirus), then at the provider's line; until then mail without a forced policy goes in clear"
             ),
-            News::On(Alarm { kind: AlarmKind::NewIssuer(issuer), since, domains, of, examples }) => tracing::error!(
-                domains, of, examples = listed(&examples), ?issuer, %since,
-                "many unrelated domains show certificates of one issuer that none of them had before, all within an \
-                 hour: something between us and the Internet answers in their place, most likely. Look at the firewall \
-                 and its TLS inspection, then at the provider's line; until then somebody reads mail without a forced \
-                 policy that names whom it trusts"
-            ),
-            News::Over(Alarm { kind: AlarmKind::TlsLost, domains, .. }) => {
+            AlarmEvent::Raised(Alarm { kind: AlarmKind::NewIssuer(issuer), since, domains, of, examples }) => {
+                tracing::error!(
+                    domains, of, examples = listed(&examples), ?issuer, %since,
+                    "many unrelated domains show certificates of one issuer that none of them had before, all within an \
+                     hour: something between us and the Internet answers in their place, most likely. Look at the firewall \
+                     and its TLS inspection, then at the provider's line; until then somebody reads mail without a forced \
+                     policy that names whom it trusts"
+                )
+            }
+            AlarmEvent::Ended(Alarm { kind: AlarmKind::TlsLost, domains, .. }) => {
                 tracing::warn!(domains, "the alarm about many domains that lost TLS is over");
             }
-            News::Over(Alarm { kind: AlarmKind::NewIssuer(issuer), domains, .. }) => {
+            AlarmEvent::Ended(Alarm { kind: AlarmKind::NewIssuer(issuer), domains, .. }) => {
                 tracing::warn!(
                     domains,
                     ?issuer,

@@ -21,19 +21,19 @@ fn at(seconds: i64) -> Timestamp {
 }
 
 /// What a sighting was, in a word.
-fn word(change: Change) -> String {
+fn word(change: LevelChange) -> String {
     match change {
-        Change::First => "first".to_owned(),
-        Change::Same => "same".to_owned(),
-        Change::Better { was } => format!("better than {}", was.level.word()),
-        Change::Worse { was } => format!("worse than {}", was.level.word()),
+        LevelChange::First => "first".to_owned(),
+        LevelChange::Same => "same".to_owned(),
+        LevelChange::Better { was } => format!("better than {}", was.level.as_str()),
+        LevelChange::Worse { was } => format!("worse than {}", was.level.as_str()),
     }
 }
 
 #[test]
 fn a_sighting_is_held_against_the_best_of_its_host() {
-    use Level::{Dane, Plain, Tls, Trusted, Verified};
-    let mut memory = Memory::new(100);
+    use TlsLevel::{Dane, Plain, Tls, Trusted, Verified};
+    let mut memory = DowngradeMemory::new(100);
     for (seconds, level, said) in [
         (0, Plain, "first"),
         (1, Plain, "same"),
@@ -46,59 +46,59 @@ fn a_sighting_is_held_against_the_best_of_its_host() {
         (8, Dane, "better than verified"),
         (9, Verified, "worse than dane"),
     ] {
-        let noted = memory.note(&host("a.example"), &host("mx.a.example"), level, None, START + seconds);
-        assert_eq!(word(noted.change), said, "{level:?} at {seconds}");
+        let observed = memory.record(&host("a.example"), &host("mx.a.example"), level, None, START + seconds);
+        assert_eq!(word(observed.change), said, "{level:?} at {seconds}");
     }
     let known = memory.get(&host("a.example"), &host("mx.a.example"), START + 10).expect("remembered");
-    assert_eq!(known.best, Best { level: Dane, first: at(START + 8), last: at(START + 8) });
+    assert_eq!(known.best, BestLevel { level: Dane, first: at(START + 8), last: at(START + 8) });
     assert_eq!((known.level, known.seen), (Verified, at(START + 9)));
 }
 
 #[test]
 fn a_new_host_in_clear_is_held_against_its_domain() {
-    let mut memory = Memory::new(100);
+    let mut memory = DowngradeMemory::new(100);
     let mut note = |name: &str, level, days: i64| {
-        word(memory.note(&host("a.example"), &host(name), level, None, START + days * DAY).change)
+        word(memory.record(&host("a.example"), &host(name), level, None, START + days * DAY).change)
     };
-    assert_eq!(note("mx1.a.example", Level::Dane, 0), "first");
-    assert_eq!(note("mx2.a.example", Level::Tls, 0), "first", "it has TLS; more is its own affair");
-    assert_eq!(note("mx.evil.example", Level::Plain, 1), "worse than dane");
-    assert_eq!(note("mx.evil.example", Level::Plain, 7), "worse than dane", "it is still new");
-    assert_eq!(note("mx.evil.example", Level::Plain, 8), "same", "by now it is a host of the domain, as it is");
+    assert_eq!(note("mx1.a.example", TlsLevel::Dane, 0), "first");
+    assert_eq!(note("mx2.a.example", TlsLevel::Tls, 0), "first", "it has TLS; more is its own affair");
+    assert_eq!(note("mx.evil.example", TlsLevel::Plain, 1), "worse than dane");
+    assert_eq!(note("mx.evil.example", TlsLevel::Plain, 7), "worse than dane", "it is still new");
+    assert_eq!(note("mx.evil.example", TlsLevel::Plain, 8), "same", "by now it is a host of the domain, as it is");
     assert_eq!(
-        word(memory.note(&host("b.example"), &host("mx.evil.example"), Level::Plain, None, START).change),
+        word(memory.record(&host("b.example"), &host("mx.evil.example"), TlsLevel::Plain, None, START).change),
         "first"
     );
 }
 
 #[test]
 fn the_best_ages_out_and_falls_to_what_was_seen_since() {
-    let mut memory = Memory::new(100);
+    let mut memory = DowngradeMemory::new(100);
     let (domain, mx) = (host("a.example"), host("mx.a.example"));
-    let mut note = |level, days: i64| word(memory.note(&domain, &mx, level, None, START + days * DAY).change);
-    assert_eq!(note(Level::Verified, 0), "first");
-    assert_eq!(note(Level::Tls, 50), "worse than verified");
-    assert_eq!(note(Level::Tls, 89), "worse than verified");
-    assert_eq!(note(Level::Plain, 90), "worse than tls");
-    let best = |memory: &Memory, days: i64| {
+    let mut note = |level, days: i64| word(memory.record(&domain, &mx, level, None, START + days * DAY).change);
+    assert_eq!(note(TlsLevel::Verified, 0), "first");
+    assert_eq!(note(TlsLevel::Tls, 50), "worse than verified");
+    assert_eq!(note(TlsLevel::Tls, 89), "worse than verified");
+    assert_eq!(note(TlsLevel::Plain, 90), "worse than tls");
+    let best = |memory: &DowngradeMemory, days: i64| {
         memory.get(&domain, &mx, START + days * DAY).map(|known| (known.best.level, known.best.first.as_second()))
     };
-    assert_eq!(best(&memory, 90), Some((Level::Tls, START + 50 * DAY)));
-    assert_eq!(best(&memory, 179), Some((Level::Plain, START + 90 * DAY)));
+    assert_eq!(best(&memory, 90), Some((TlsLevel::Tls, START + 50 * DAY)));
+    assert_eq!(best(&memory, 179), Some((TlsLevel::Plain, START + 90 * DAY)));
     assert_eq!(best(&memory, 180), None);
     assert_eq!(memory.best_of(&domain, START + 180 * DAY), None);
     // Reached again after so long, it counts from then on.
-    let change = memory.note(&domain, &mx, Level::Verified, None, START + 179 * DAY).change;
+    let change = memory.record(&domain, &mx, TlsLevel::Verified, None, START + 179 * DAY).change;
     assert_eq!(word(change), "better than plain");
-    assert_eq!(best(&memory, 180), Some((Level::Verified, START + 179 * DAY)));
+    assert_eq!(best(&memory, 180), Some((TlsLevel::Verified, START + 179 * DAY)));
 }
 
 #[test]
 fn what_is_seen_again_in_time_stays() {
-    let mut memory = Memory::new(100);
+    let mut memory = DowngradeMemory::new(100);
     let (domain, mx) = (host("a.example"), host("mx.a.example"));
     for month in 0..12 {
-        let _ = memory.note(&domain, &mx, Level::Trusted, None, START + month * 30 * DAY);
+        let _ = memory.record(&domain, &mx, TlsLevel::Trusted, None, START + month * 30 * DAY);
     }
     let best = memory.get(&domain, &mx, START + 400 * DAY).expect("remembered").best;
     assert_eq!((best.first, best.last), (at(START), at(START + 330 * DAY)));
@@ -106,22 +106,22 @@ fn what_is_seen_again_in_time_stays() {
 
 #[test]
 fn a_clock_that_was_set_back_changes_no_past() {
-    let mut memory = Memory::new(100);
+    let mut memory = DowngradeMemory::new(100);
     let (domain, mx) = (host("a.example"), host("mx.a.example"));
-    let _ = memory.note(&domain, &mx, Level::Tls, None, START);
-    assert_eq!(word(memory.note(&domain, &mx, Level::Plain, None, START - 10 * DAY).change), "worse than tls");
+    let _ = memory.record(&domain, &mx, TlsLevel::Tls, None, START);
+    assert_eq!(word(memory.record(&domain, &mx, TlsLevel::Plain, None, START - 10 * DAY).change), "worse than tls");
     let known = memory.get(&domain, &mx, START).expect("remembered");
-    assert_eq!((known.best.level, known.best.last, known.seen), (Level::Tls, at(START), at(START)));
+    assert_eq!((known.best.level, known.best.last, known.seen), (TlsLevel::Tls, at(START), at(START)));
 }
 
 #[test]
 fn of_a_domain_the_best_host_counts() {
-    let mut memory = Memory::new(100);
+    let mut memory = DowngradeMemory::new(100);
     let domain = host("a.example");
     for (name, level) in
-        [("mx1.a.example", Level::Tls), ("mx2.a.example", Level::Dane), ("mx3.a.example", Level::Plain)]
+        [("mx1.a.example", TlsLevel::Tls), ("mx2.a.example", TlsLevel::Dane), ("mx3.a.example", TlsLevel::Plain)]
     {
-        let _ = memory.note(&domain, &host(name), level, None, START);
+        let _ = memory.record(&domain, &host(name), level, None, START);
     }
     assert_eq!(memory.best_of(&domain, START).expect("remembered").host, host("mx2.a.example"));
     assert_eq!(memory.best_of(&host("b.example"), START), None);
@@ -129,29 +129,30 @@ fn of_a_domain_the_best_host_counts() {
 
 #[test]
 fn a_domain_that_took_tls_is_found_by_any_host_until_it_ages_out() {
-    let mut memory = Memory::new(100);
+    let mut memory = DowngradeMemory::new(100);
     let domain = host("a.example");
-    let finding =
-        |memory: &Memory, name: &str, days: i64| memory.standing(&domain, &host(name), START + days * DAY).finding();
+    let finding = |memory: &DowngradeMemory, name: &str, days: i64| {
+        memory.baseline(&domain, &host(name), START + days * DAY).finding()
+    };
     assert_eq!(finding(&memory, "mx1.a.example", 0), MemoryFinding::Nothing);
-    let _ = memory.note(&domain, &host("mx1.a.example"), Level::Plain, None, START);
+    let _ = memory.record(&domain, &host("mx1.a.example"), TlsLevel::Plain, None, START);
     assert_eq!(finding(&memory, "mx1.a.example", 0), MemoryFinding::Nothing);
-    let _ = memory.note(&domain, &host("mx1.a.example"), Level::Verified, None, START + DAY);
-    let _ = memory.note(&domain, &host("mx1.a.example"), Level::Tls, None, START + 2 * DAY);
-    let _ = memory.note(&domain, &host("mx1.a.example"), Level::Plain, None, START + 3 * DAY);
+    let _ = memory.record(&domain, &host("mx1.a.example"), TlsLevel::Verified, None, START + DAY);
+    let _ = memory.record(&domain, &host("mx1.a.example"), TlsLevel::Tls, None, START + 2 * DAY);
+    let _ = memory.record(&domain, &host("mx1.a.example"), TlsLevel::Plain, None, START + 3 * DAY);
     for name in ["mx1.a.example", "mx.new.example"] {
         assert_eq!(finding(&memory, name, 3), MemoryFinding::TookTls { last: at(START + 2 * DAY) }, "{name}");
         assert_eq!(finding(&memory, name, 92), MemoryFinding::Nothing, "{name}");
     }
-    assert_eq!(memory.standing(&host("b.example"), &host("mx1.a.example"), START).finding(), MemoryFinding::Nothing);
+    assert_eq!(memory.baseline(&host("b.example"), &host("mx1.a.example"), START).finding(), MemoryFinding::Nothing);
 }
 
 #[test]
 fn the_longest_unseen_go_first() {
-    let mut memory = Memory::new(1000);
+    let mut memory = DowngradeMemory::new(1000);
     for number in 0..5000_i64 {
         let domain = host(&format!("d{number}.example"));
-        let _ = memory.note(&domain, &host("mx.example"), Level::Tls, None, START + number);
+        let _ = memory.record(&domain, &host("mx.example"), TlsLevel::Tls, None, START + number);
     }
     let all = memory.page(None, None, usize::MAX, START + 5000).remembered;
     assert!((950..=1000).contains(&all.len()), "{}", all.len());
@@ -161,10 +162,10 @@ fn the_longest_unseen_go_first() {
 
 #[test]
 fn one_domain_takes_no_more_than_its_share() {
-    let mut memory = Memory::new(1000);
+    let mut memory = DowngradeMemory::new(1000);
     let domain = host("a.example");
     for number in 0..200_i64 {
-        let _ = memory.note(&domain, &host(&format!("mx{number}.a.example")), Level::Tls, None, START + number);
+        let _ = memory.record(&domain, &host(&format!("mx{number}.a.example")), TlsLevel::Tls, None, START + number);
     }
     let all = memory.page(Some(&domain), None, usize::MAX, START + 200).remembered;
     assert_eq!(all.len(), 64);
@@ -174,26 +175,32 @@ fn one_domain_takes_no_more_than_its_share() {
 /// Whoever forges MX records has as many names as he likes, and none of them needs TLS.
 #[test]
 fn made_up_hosts_without_tls_push_out_none_that_took_it() {
-    let mut memory = Memory::new(1000);
+    let mut memory = DowngradeMemory::new(1000);
     let domain = host("a.example");
-    let _ = memory.note(&domain, &host("mx.a.example"), Level::Verified, None, START);
+    let _ = memory.record(&domain, &host("mx.a.example"), TlsLevel::Verified, None, START);
     for number in 0..200_i64 {
-        let _ = memory.note(&domain, &host(&format!("forged{number}.example")), Level::Plain, None, START + number);
+        let _ =
+            memory.record(&domain, &host(&format!("forged{number}.example")), TlsLevel::Plain, None, START + number);
     }
     let best = memory.best_of(&domain, START + 200).map(|known| known.best.level);
-    assert_eq!(best, Some(Level::Verified));
+    assert_eq!(best, Some(TlsLevel::Verified));
     assert!(memory.page(Some(&domain), None, usize::MAX, START + 200).remembered.len() <= 64);
 }
 
 #[test]
 fn a_disk_that_takes_nothing_does_not_make_it_grow() {
-    let mut memory = Memory::new(100);
+    let mut memory = DowngradeMemory::new(100);
     for number in 0..10_000_i64 {
-        let _ =
-            memory.note(&host(&format!("d{number}.example")), &host("mx.example"), Level::Tls, None, START + number);
+        let _ = memory.record(
+            &host(&format!("d{number}.example")),
+            &host("mx.example"),
+            TlsLevel::Tls,
+            None,
+            START + number,
+        );
         if number % 1000 == 0 {
             let batch = memory.take_batch();
-            memory.put_back(batch);
+            memory.mark_unwritten(batch);
         }
     }
     let batch = memory.take_batch();
@@ -203,45 +210,45 @@ fn a_disk_that_takes_nothing_does_not_make_it_grow() {
 
 #[test]
 fn a_delivery_that_tells_nothing_new_is_not_written() {
-    let mut memory = Memory::new(100);
+    let mut memory = DowngradeMemory::new(100);
     let (domain, mx) = (host("a.example"), host("mx.a.example"));
     let mut writes = |seconds: i64, level, issuer| {
-        let _ = memory.note(&domain, &mx, level, issuer, START + seconds);
+        let _ = memory.record(&domain, &mx, level, issuer, START + seconds);
         !memory.take_batch().rows.is_empty()
     };
-    assert!(writes(0, Level::Tls, Some("CN=a")));
-    assert!(!writes(1, Level::Tls, Some("CN=a")));
-    assert!(!writes(599, Level::Tls, None));
-    assert!(writes(600, Level::Tls, Some("CN=a")), "the date on disk has become stale");
-    assert!(writes(601, Level::Plain, None));
-    assert!(writes(602, Level::Tls, Some("CN=b")));
+    assert!(writes(0, TlsLevel::Tls, Some("CN=a")));
+    assert!(!writes(1, TlsLevel::Tls, Some("CN=a")));
+    assert!(!writes(599, TlsLevel::Tls, None));
+    assert!(writes(600, TlsLevel::Tls, Some("CN=a")), "the date on disk has become stale");
+    assert!(writes(601, TlsLevel::Plain, None));
+    assert!(writes(602, TlsLevel::Tls, Some("CN=b")));
 }
 
 #[test]
 fn a_warning_comes_once_a_day_for_each_domain() {
-    let mut memory = Memory::new(100);
-    let mut warns = |domain: &str, seconds: i64| memory.may_warn(&host(domain), START + seconds);
+    let mut memory = DowngradeMemory::new(100);
+    let mut warns = |domain: &str, seconds: i64| memory.should_warn(&host(domain), START + seconds);
     assert!(warns("unknown.example", 0));
     for domain in ["a.example", "b.example"] {
-        let _ = memory.note(&host(domain), &host("mx.example"), Level::Plain, None, START);
+        let _ = memory.record(&host(domain), &host("mx.example"), TlsLevel::Plain, None, START);
     }
-    let mut warns = |domain: &str, seconds: i64| memory.may_warn(&host(domain), START + seconds);
+    let mut warns = |domain: &str, seconds: i64| memory.should_warn(&host(domain), START + seconds);
     assert!(warns("a.example", 0) && !warns("a.example", 10) && !warns("a.example", DAY - 1));
     assert!(warns("b.example", 10));
     assert!(warns("a.example", DAY));
 }
 
 /// A memory in a folder, and what it says of two hosts.
-fn filled(folder: &Path) -> Vec<Remembered> {
+fn filled(folder: &Path) -> Vec<HostHistory> {
     let history = History::open(folder, at(START)).expect("it opens");
     let now = at(START + 100);
     for (domain, name, level, issuer) in [
-        ("a.example", "mx1.a.example", Level::Verified, Some("CN=R12, O=Let's Encrypt, C=US")),
-        ("a.example", "[192.0.2.1]", Level::Plain, None),
-        ("b\u{fc}cher.example", "mx.b.example", Level::Dane, Some("CN=it's \"me\"; DROP TABLE host")),
+        ("a.example", "mx1.a.example", TlsLevel::Verified, Some("CN=R12, O=Let's Encrypt, C=US")),
+        ("a.example", "[192.0.2.1]", TlsLevel::Plain, None),
+        ("b\u{fc}cher.example", "mx.b.example", TlsLevel::Dane, Some("CN=it's \"me\"; DROP TABLE host")),
     ] {
-        let _ = history.note(&host(domain), &host(name), Level::Plain, None, at(START));
-        let _ = history.note(&host(domain), &host(name), level, issuer, now);
+        let _ = history.record(&host(domain), &host(name), TlsLevel::Plain, None, at(START));
+        let _ = history.record(&host(domain), &host(name), level, issuer, now);
     }
     history.page(None, None, 10, now).remembered
 }
@@ -254,7 +261,7 @@ fn what_is_remembered_survives_a_restart() {
     assert_eq!(history.page(None, None, 10, at(START + 200)).remembered, before);
     assert_eq!(before.len(), 3);
     let known = history.best(&host("a.example"), &host("mx1.a.example"), at(START + 200)).expect("remembered");
-    assert_eq!(known.best, Best { level: Level::Verified, first: at(START + 100), last: at(START + 100) });
+    assert_eq!(known.best, BestLevel { level: TlsLevel::Verified, first: at(START + 100), last: at(START + 100) });
     assert_eq!(known.issuer.as_deref(), Some("CN=R12, O=Let's Encrypt, C=US"));
     drop(history);
     let late = at(START + 91 * DAY);
@@ -264,8 +271,13 @@ fn what_is_remembered_survives_a_restart() {
     assert_eq!(rows_on_disk(folder.path()), 3, "the clock may be wrong");
     let history = History::open(folder.path(), late).expect("it opens");
     for days in [1, 2] {
-        let _ =
-            history.note(&host("c.example"), &host("mx.c.example"), Level::Tls, None, at(START + (91 + days) * DAY));
+        let _ = history.record(
+            &host("c.example"),
+            &host("mx.c.example"),
+            TlsLevel::Tls,
+            None,
+            at(START + (91 + days) * DAY),
+        );
     }
     drop(history);
     assert_eq!(rows_on_disk(folder.path()), 1, "on the disk, too");
@@ -273,19 +285,19 @@ fn what_is_remembered_survives_a_restart() {
 
 #[test]
 fn a_clock_that_was_ahead_for_a_while_has_forgotten_nothing() {
-    let mut memory = Memory::new(100);
+    let mut memory = DowngradeMemory::new(100);
     let mut note = |name: &str, level, days: i64| {
-        word(memory.note(&host(name), &host(&format!("mx.{name}")), level, None, START + days * DAY).change)
+        word(memory.record(&host(name), &host(&format!("mx.{name}")), level, None, START + days * DAY).change)
     };
-    note("a.example", Level::Verified, 0);
+    note("a.example", TlsLevel::Verified, 0);
     // Another domain's mail, on two days of a year far off, and then on the next one.
     for days in [3650, 3651, 1] {
-        note("b.example", Level::Tls, days);
+        note("b.example", TlsLevel::Tls, days);
     }
     for days in [3650, 3651, 1] {
-        note("b.example", Level::Tls, days);
+        note("b.example", TlsLevel::Tls, days);
     }
-    assert_eq!(note("a.example", Level::Plain, 1), "worse than verified");
+    assert_eq!(note("a.example", TlsLevel::Plain, 1), "worse than verified");
 }
 
 fn rows_on_disk(folder: &Path) -> i64 {
@@ -323,11 +335,11 @@ async fn what_is_forgotten_is_gone_at_once_and_for_good() {
     assert_eq!(history.best_of_domain(&host("a.example"), at(START + 401)), None);
     let page = history.page(None, None, 10, at(START + 401));
     let (reason, who) = ("new provider".to_owned(), "uid 7".to_owned());
-    let expected = Forgotten { domain: host("a.example"), at: at(START + 300), reason, who, hosts: 2 };
+    let expected = ForgetEntry { domain: host("a.example"), at: at(START + 300), reason, who, hosts: 2 };
     assert_eq!(page.forgotten, [expected]);
     assert_eq!(page.remembered.len(), 1);
-    let change = history.note(&host("a.example"), &host("mx1.a.example"), Level::Plain, None, at(START + 401));
-    assert_eq!(change, Change::First);
+    let change = history.record(&host("a.example"), &host("mx1.a.example"), TlsLevel::Plain, None, at(START + 401));
+    assert_eq!(change, LevelChange::First);
 }
 
 /// What lies in `aside/`.
@@ -368,7 +380,7 @@ fn a_database_that_cannot_be_read_is_set_aside() {
         assert!(history.page(None, None, 10, at(START + 200)).remembered.is_empty(), "{what}");
         let kept = folder.path().join(format!("aside/history-{}.db", START + 200));
         assert_eq!(fs::read(&kept).expect(what), octets, "{what}: it is kept as it was");
-        let _ = history.note(&host("a.example"), &host("mx.a.example"), Level::Tls, None, at(START + 200));
+        let _ = history.record(&host("a.example"), &host("mx.a.example"), TlsLevel::Tls, None, at(START + 200));
         drop(history);
         assert_eq!(rows_on_disk(folder.path()), 1, "{what}: remembering goes on");
         drop(History::open(folder.path(), at(START + 300)).expect("it opens"));
@@ -411,12 +423,15 @@ fn it_lives_on_without_its_disk() {
     let other = rusqlite::Connection::open(folder.path().join("history.db")).expect("a database");
     other.execute_batch("DROP TABLE host").expect("gone");
     let (domain, mx) = (host("a.example"), host("mx.a.example"));
-    let _ = history.note(&domain, &mx, Level::Tls, None, at(START));
+    let _ = history.record(&domain, &mx, TlsLevel::Tls, None, at(START));
     let wait = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
     let forgotten = wait.block_on(history.forget(&domain, "test", "me", at(START)));
     let error = forgotten.expect_err("it cannot be written").to_string();
     assert!(error.contains("a.example is forgotten, but that could not be written"), "{error}");
     let later = at(START) + SignedDuration::from_secs(5);
-    let change = history.note(&domain, &mx, Level::Tls, None, later);
-    assert_eq!((change, history.best(&domain, &mx, later).map(|known| known.level)), (Change::First, Some(Level::Tls)));
+    let change = history.record(&domain, &mx, TlsLevel::Tls, None, later);
+    assert_eq!(
+        (change, history.best(&domain, &mx, later).map(|known| known.level)),
+        (LevelChange::First, Some(TlsLevel::Tls))
+    );
 }

@@ -10,28 +10,28 @@ use crate::https::HttpsError;
 
 /// Why there is no policy to apply: mail to the domain goes as if it published none (RFC 8461 §3.3).
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Absent {
+pub enum NoPolicy {
     /// The domain has no record of MTA-STS.
     NoRecord,
     /// It has records, and they name no policy, which counts as none (RFC 8461 §3.1).
     Unusable(RecordFault),
     /// It may have a policy, which cannot be had; and none is in the cache.
-    Failed(Arc<Failure>),
+    Failed(Arc<StsFailure>),
 }
 
-impl Absent {
+impl NoPolicy {
     /// What a TLS report says of it (RFC 8460 §4.3.2.2); `None` where the domain just publishes nothing.
     #[must_use]
-    pub fn kind(&self) -> Option<FailureKind> {
+    pub fn kind(&self) -> Option<StsFailureKind> {
         match self {
             Self::NoRecord => None,
-            Self::Unusable(_) => Some(FailureKind::Invalid),
+            Self::Unusable(_) => Some(StsFailureKind::Invalid),
             Self::Failed(failure) => Some(failure.kind()),
         }
     }
 }
 
-impl fmt::Display for Absent {
+impl fmt::Display for NoPolicy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NoRecord => f.write_str("the domain publishes no MTA-STS policy"),
@@ -43,7 +43,7 @@ impl fmt::Display for Absent {
 
 /// Why a policy cannot be had.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Failure {
+pub enum StsFailure {
     /// DNS gave no answer about the record.
     Lookup(String),
     /// The policy host did not answer with a policy.
@@ -58,19 +58,19 @@ pub enum Failure {
     CutShort,
 }
 
-impl Failure {
+impl StsFailure {
     /// What a TLS report says of it (RFC 8460 §4.3.2.2).
     #[must_use]
-    pub fn kind(&self) -> FailureKind {
+    pub fn kind(&self) -> StsFailureKind {
         match self {
-            Self::Fetch(error) if error.fault.is_of_certificate() => FailureKind::WebPkiInvalid,
-            Self::Lookup(_) | Self::Fetch(_) | Self::Overrun(_) | Self::CutShort => FailureKind::FetchError,
-            Self::ContentType(_) | Self::Invalid(_) => FailureKind::Invalid,
+            Self::Fetch(error) if error.fault.is_certificate_fault() => StsFailureKind::WebPkiInvalid,
+            Self::Lookup(_) | Self::Fetch(_) | Self::Overrun(_) | Self::CutShort => StsFailureKind::FetchError,
+            Self::ContentType(_) | Self::Invalid(_) => StsFailureKind::Invalid,
         }
     }
 }
 
-impl fmt::Display for Failure {
+impl fmt::Display for StsFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Lookup(fault) => write!(f, "the lookup of its TXT record failed: {fault}"),
@@ -88,7 +88,7 @@ impl fmt::Display for Failure {
 
 /// The words of TLS reports for policies that cannot be had (RFC 8460 §4.3.2.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum FailureKind {
+pub enum StsFailureKind {
     /// The policy could not be retrieved.
     FetchError,
     /// It could be, and is none.
@@ -97,7 +97,7 @@ pub enum FailureKind {
     WebPkiInvalid,
 }
 
-impl FailureKind {
+impl StsFailureKind {
     /// As a report has it.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -109,7 +109,7 @@ impl FailureKind {
     }
 }
 
-impl fmt::Display for FailureKind {
+impl fmt::Display for StsFailureKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
     }

@@ -18,7 +18,7 @@ const QUOTED: usize = 60;
 
 /// What a domain wants done with mail that meets no valid MX host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Mode {
+pub enum StsMode {
     /// It must not be delivered there.
     Enforce,
     /// It is delivered, and reported where the domain wants reports (RFC 8460).
@@ -27,7 +27,7 @@ pub enum Mode {
     None,
 }
 
-impl Mode {
+impl StsMode {
     /// As the policy has it.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -43,7 +43,7 @@ impl Mode {
     }
 }
 
-impl fmt::Display for Mode {
+impl fmt::Display for StsMode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
     }
@@ -83,8 +83,8 @@ pub enum PolicyFault {
 
 /// The terms of a policy, wherever they come from.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Terms {
-    pub(super) mode: Mode,
+pub(super) struct PolicyTerms {
+    pub(super) mode: StsMode,
     pub(super) mx: Vec<MxLine>,
     pub(super) max_age: u32,
 }
@@ -132,7 +132,7 @@ impl fmt::Display for MxLine {
     }
 }
 
-impl Terms {
+impl PolicyTerms {
     /// Parses a policy body. Lines end with LF or CRLF, and empty ones are passed over, as some hosts
     /// send them; of a field that may stand once the first counts; unknown fields are ignored.
     pub(super) fn parse(body: &[u8]) -> Result<Self, PolicyFault> {
@@ -157,7 +157,7 @@ impl Terms {
                 "version" if version.is_none() => {
                     version = Some(Some(value).filter(|value| *value == "STSv1").ok_or_else(|| bad("version"))?);
                 }
-                "mode" if mode.is_none() => mode = Some(Mode::parse(value).ok_or_else(|| bad("mode"))?),
+                "mode" if mode.is_none() => mode = Some(StsMode::parse(value).ok_or_else(|| bad("mode"))?),
                 "max_age" if max_age.is_none() => {
                     max_age = Some(parse_max_age(value).ok_or_else(|| bad("max_age"))?);
                 }
@@ -170,8 +170,8 @@ impl Terms {
         let mode = mode.ok_or(missing("mode"))?;
         let max_age = max_age.ok_or(missing("max_age"))?;
         match mode {
-            Mode::Enforce | Mode::Testing if mx.is_empty() => Err(missing("mx")),
-            Mode::Enforce | Mode::Testing | Mode::None => Ok(Self { mode, mx, max_age }),
+            StsMode::Enforce | StsMode::Testing if mx.is_empty() => Err(missing("mx")),
+            StsMode::Enforce | StsMode::Testing | StsMode::None => Ok(Self { mode, mx, max_age }),
         }
     }
 
@@ -196,19 +196,19 @@ fn quoted(text: &str) -> String {
 
 /// A policy that a domain published, as it was fetched.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Policy {
+pub struct StsPolicy {
     pub(super) domain: Domain,
     pub(super) id: PolicyId,
-    pub(super) terms: Terms,
+    pub(super) terms: PolicyTerms,
     pub(super) fetched: Timestamp,
 }
 
-impl Policy {
+impl StsPolicy {
     /// A policy that was fetched then, from its [`lines`](Self::lines) and its id as somebody wrote them down;
     /// nothing where they make no sense.
     #[must_use]
     pub fn from_parts(domain: Domain, id: &str, lines: &str, fetched: Timestamp) -> Option<Self> {
-        Some(Self { domain, id: PolicyId::parse(id)?, terms: Terms::parse(lines.as_bytes()).ok()?, fetched })
+        Some(Self { domain, id: PolicyId::parse(id)?, terms: PolicyTerms::parse(lines.as_bytes()).ok()?, fetched })
     }
 
     /// The policy domain: the recipient domain, or the smart host's own name (RFC 8461 §3.4).
@@ -225,7 +225,7 @@ impl Policy {
 
     /// What the domain wants.
     #[must_use]
-    pub fn mode(&self) -> Mode {
+    pub fn mode(&self) -> StsMode {
         self.terms.mode
     }
 
@@ -275,8 +275,8 @@ impl Policy {
 /// # Errors
 /// [`PolicyFault`].
 #[cfg(fuzzing)]
-pub fn fuzzed(domain: Domain, id: PolicyId, body: &[u8]) -> Result<Policy, PolicyFault> {
-    Ok(Policy { domain, id, terms: Terms::parse(body)?, fetched: Timestamp::UNIX_EPOCH })
+pub fn fuzzed(domain: Domain, id: PolicyId, body: &[u8]) -> Result<StsPolicy, PolicyFault> {
+    Ok(StsPolicy { domain, id, terms: PolicyTerms::parse(body)?, fetched: Timestamp::UNIX_EPOCH })
 }
 
 /// Whether a policy lists a host.
@@ -290,9 +290,9 @@ pub enum Listing {
 
 /// Whether a policy lists an MX host (RFC 8461 §4.1): "*" stands for exactly one label.
 ///
-/// What follows from it is for the caller, by [`Policy::mode`].
+/// What follows from it is for the caller, by [`StsPolicy::mode`].
 #[must_use]
-pub fn evaluate(policy: &Policy, mx: &Domain) -> Listing {
+pub fn evaluate(policy: &StsPolicy, mx: &Domain) -> Listing {
     let host = NamePattern::Exact(mx.clone());
     if policy.mx().any(|pattern| pattern.accepts(&host)) { Listing::Listed } else { Listing::NotListed }
 }

@@ -6,8 +6,8 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::store::Change;
-use super::{Errand, MtaSts};
+use super::store::PolicyChange;
+use super::{FetchPurpose, MtaSts};
 
 /// How often somebody looks who is due.
 const ROUND: Duration = Duration::from_mins(1);
@@ -31,9 +31,9 @@ impl MtaSts {
 
     pub(super) async fn round(&self) {
         let (changes, due) = {
-            let (mut known, now) = (self.0.shelf(), (self.0.clock)());
-            let mut changes: Vec<_> = known.expire(now).into_iter().map(Change::Remove).collect();
-            changes.extend(known.take_unsaved().into_iter().map(|(domain, at)| Change::Used(domain, at)));
+            let (mut known, now) = (self.0.cache(), (self.0.clock)());
+            let mut changes: Vec<_> = known.expire(now).into_iter().map(PolicyChange::Remove).collect();
+            changes.extend(known.take_unsaved().into_iter().map(|(domain, at)| PolicyChange::Used(domain, at)));
             (changes, known.due(now))
         };
         self.0.save(changes).await;
@@ -43,7 +43,7 @@ impl MtaSts {
                 searches.join_next().await;
             }
             let policies = self.clone();
-            searches.spawn(async move { policies.search(&domain, Errand::Refetch).await });
+            searches.spawn(async move { policies.fetch(&domain, FetchPurpose::Refetch).await });
         }
         while searches.join_next().await.is_some() {}
     }

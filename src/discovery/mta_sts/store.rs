@@ -1,7 +1,7 @@
 //! The policies on disk: `policies.db` in the spool's folder, a row for each domain.
 //!
 //! It is a cache whose loss costs protection until the policies are fetched again, not mail: so a file
-//! that is damaged is set aside, told, and begun anew. One that another version of Gatepost wrote is sound, and
+//! that is damaged is set aside, told, and begun quarantine_and_create. One that another version of Gatepost wrote is sound, and
 //! is left alone. Everything here blocks. An administrator may look inside with `sqlite3`.
 
 use std::io;
@@ -12,7 +12,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use rusqlite::{Connection, ErrorCode, OpenFlags, params};
 
-use super::policy::Policy;
+use super::policy::StsPolicy;
 use crate::address::Domain;
 
 /// "GPSP": tells our databases from others.
@@ -36,7 +36,7 @@ CREATE TABLE policy (
 
 /// Why the policies on disk cannot be read or written.
 #[derive(Debug, thiserror::Error)]
-pub enum StoreError {
+pub enum PolicyStoreError {
     /// The disk or the system refuses.
     #[error("cannot {what} {}: {fault}", file.display())]
     Io {
@@ -70,13 +70,13 @@ pub enum StoreError {
 }
 
 /// A policy from disk, and when it was last used.
-pub(super) type Row = (Arc<Policy>, Timestamp);
+pub(super) type StoredPolicy = (Arc<StsPolicy>, Timestamp);
 
 /// A change to the file.
 #[derive(Debug)]
-pub(super) enum Change {
+pub(super) enum PolicyChange {
     /// A policy that was fetched.
-    Put(Arc<Policy>, Timestamp),
+    Put(Arc<StsPolicy>, Timestamp),
     /// A policy that no longer counts.
     Remove(Domain),
     /// A policy was used.
@@ -85,23 +85,25 @@ pub(super) enum Change {
 
 /// The file. A clone is the same file.
 #[derive(Debug, Clone)]
-pub(super) struct Store {
+pub(super) struct PolicyStore {
     file: PathBuf,
     /// `None` while the file cannot be opened; each write tries again.
     connection: Arc<Mutex<Option<Connection>>>,
 }
 
-impl Store {
-    /// Opens the file in a folder, or makes it. Where it is damaged it is set aside, and begun anew. Where it
+impl PolicyStore {
+    /// Opens the file in a folder, or makes it. Where it is damaged it is set aside, and begun quarantine_and_create. Where it
     /// cannot be opened, the store is there all the same: mail does not wait for a cache.
-    pub(super) fn open(folder: &Path) -> (Self, Result<Vec<Row>, StoreError>) {
+    pub(super) fn open(folder: &Path) -> (Self, Result<Vec<StoredPolicy>, PolicyStoreError>) {
         let file = folder.join("policies.db");
         let opened = open(&file).and_then(|connection| {
             let rows = load(&connection, &file)?;
             Ok((connection, rows))
         });
         let opened = match opened {
-            Err(StoreError::Damaged { fault, .. }) => anew(&file, &fault).map(|connection| (connection, Vec::new())),
+            Err(PolicyStoreError::Damaged { fault, .. }) => {
+                quarantine_and_create(&file, &fault).map(|connection| (connection, Vec::new()))
+            }
             opened => opened,
         };
         let (connection, rows) = match opened {
@@ -112,23 +114,23 @@ impl Store {
     }
 
     /// Writes changes, all or none.
-    pub(super) fn write(&self, changes: &[Change]) -> Result<(), StoreError> {
+    pub(super) fn write(&self, changes: &[PolicyChange]) -> Result<(), PolicyStoreError> {
         let mut slot = self.slot();
         let connection = match slot.take() {
             Some(connection) => slot.insert(connection),
             None => slot.insert(open(&self.file)?),
         };
-        write(connection, changes).map_err(|error| of_sqlite("write", &self.file, &error))
+        write(connection, changes).map_err(|error| sqlite_error("write", &self.file, &error))
     }
 
-    /// Begins anew with these rows, for the file turned out to be damaged while it was in use.
-    pub(super) fn begin_anew(&self, fault: &str, rows: Vec<Row>) -> Result<(), StoreError> {
+    /// Begins quarantine_and_create with these rows, for the file turned out to be damaged while it was in use.
+    pub(super) fn recreate(&self, fault: &str, rows: Vec<StoredPolicy>) -> Result<(), PolicyStoreError> {
         let mut slot = self.slot();
         // Closed before its file is moved.
         *slot = None;
-        let connection = slot.insert(anew(&self.file, fault)?);
-        let rows: Vec<_> = rows.into_iter().map(|(policy, used)| Change::Put(policy, used)).collect();
-        write(connection, &rows).map_err(|error| of_sqlite("write", &self.file, &error))
+        let connection = slot.insert(quarantine_and_create(&self.file, fault)?);
+        let rows: Vec<_> = rows.into_iter().map(|(policy, used)| PolicyChange::Put(policy, used)).collect();
+        write(connection, &rows).map_err(|error| sqlite_error("write", &self.file, &error))
     }
 
     /// A panic under this lock leaves a transaction that is rolled back.
@@ -137,8 +139,8 @@ impl Store {
     }
 }
 
-fn open(file: &Path) -> Result<Connection, StoreError> {
-    let failed = |what: &'static str| move |error: rusqlite::Error| of_sqlite(what, file, &error);
+fn open(file: &Path) -> Result<Connection, PolicyStoreError> {
+    let failed = |what: &'static str| move |error: rusqlite::Error| sqlite_error(what, file, &error);
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(file, flags).map_err(failed("open"))?;
     connection.busy_timeout(BUSY).map_err(failed("set up"))?;
@@ -150,7 +152,7 @@ fn open(file: &Path) -> Result<Connection, StoreError> {
         (APPLICATION_ID, VERSION, _) => false,
         (0, 0, 0) => true,
         (APPLICATION_ID, version, _) => {
-            return Err(StoreError::OtherVersion { file: file.to_owned(), version });
+            return Err(PolicyStoreError::OtherVersion { file: file.to_owned(), version });
         }
         _ => return Err(damaged(file, "it is the database of another program".to_owned())),
     };
@@ -174,8 +176,8 @@ fn open(file: &Path) -> Result<Connection, StoreError> {
 }
 
 /// Every row. One that makes no sense is left out, and goes when the domain's next policy comes.
-fn load(connection: &Connection, file: &Path) -> Result<Vec<Row>, StoreError> {
-    let read = || -> rusqlite::Result<(Vec<Row>, usize)> {
+fn load(connection: &Connection, file: &Path) -> Result<Vec<StoredPolicy>, PolicyStoreError> {
+    let read = || -> rusqlite::Result<(Vec<StoredPolicy>, usize)> {
         let mut statement = connection.prepare("SELECT domain, id, terms, fetched, used FROM policy")?;
         let mut rows = statement.query([])?;
         let (mut sound, mut bad) = (Vec::new(), 0);
@@ -192,24 +194,24 @@ fn load(connection: &Connection, file: &Path) -> Result<Vec<Row>, StoreError> {
         }
         Ok((sound, bad))
     };
-    let (rows, bad) = read().map_err(|error| of_sqlite("read", file, &error))?;
+    let (rows, bad) = read().map_err(|error| sqlite_error("read", file, &error))?;
     if bad > 0 {
         tracing::warn!(file = %file.display(), rows = bad, "rows of the policy cache make no sense and were left out");
     }
     Ok(rows)
 }
 
-fn parse([domain, id, terms]: &[String; 3], fetched: i64, used: i64) -> Option<Row> {
+fn parse([domain, id, terms]: &[String; 3], fetched: i64, used: i64) -> Option<StoredPolicy> {
     let (domain, fetched) = (Domain::parse(domain).ok()?, Timestamp::from_second(fetched).ok()?);
-    let policy = Policy::from_parts(domain, id, terms, fetched)?;
+    let policy = StsPolicy::from_parts(domain, id, terms, fetched)?;
     Some((Arc::new(policy), Timestamp::from_second(used).ok()?))
 }
 
-fn write(connection: &mut Connection, changes: &[Change]) -> rusqlite::Result<()> {
+fn write(connection: &mut Connection, changes: &[PolicyChange]) -> rusqlite::Result<()> {
     let transaction = connection.transaction()?;
     for change in changes {
         match change {
-            Change::Put(policy, used) => transaction
+            PolicyChange::Put(policy, used) => transaction
                 .prepare_cached(
                     "INSERT OR REPLACE INTO policy (domain, id, terms, fetched, used) VALUES (?1, ?2, ?3, ?4, ?5)",
                 )?
@@ -220,10 +222,10 @@ fn write(connection: &mut Connection, changes: &[Change]) -> rusqlite::Result<()
                     policy.fetched.as_second(),
                     used.as_second()
                 ])?,
-            Change::Remove(domain) => {
+            PolicyChange::Remove(domain) => {
                 transaction.prepare_cached("DELETE FROM policy WHERE domain = ?1")?.execute([domain.as_str()])?
             }
-            Change::Used(domain, at) => transaction
+            PolicyChange::Used(domain, at) => transaction
                 .prepare_cached("UPDATE policy SET used = ?2 WHERE domain = ?1")?
                 .execute(params![domain.as_str(), at.as_second()])?,
         };
@@ -232,9 +234,9 @@ fn write(connection: &mut Connection, changes: &[Change]) -> rusqlite::Result<()
 }
 
 /// Puts the file into the folder `aside`, where the last one that was damaged stays, and makes a new one.
-fn anew(file: &Path, fault: &str) -> Result<Connection, StoreError> {
+fn quarantine_and_create(file: &Path, fault: &str) -> Result<Connection, PolicyStoreError> {
     let failed = |what: &'static str| {
-        move |error: io::Error| StoreError::Io { what, file: file.to_owned(), fault: error.to_string() }
+        move |error: io::Error| PolicyStoreError::Io { what, file: file.to_owned(), fault: error.to_string() }
     };
     let aside = file.with_file_name("aside");
     std::fs::create_dir_all(&aside).map_err(failed("make a folder to set aside"))?;
@@ -255,20 +257,20 @@ fn anew(file: &Path, fault: &str) -> Result<Connection, StoreError> {
         file = %file.display(),
         aside = %aside.join("policies.db").display(),
         fault,
-        "damaged cache of MTA-STS policies set aside and begun anew; until the policies are fetched again, mail may go without them"
+        "damaged cache of MTA-STS policies set aside and begun quarantine_and_create; until the policies are fetched again, mail may go without them"
     );
     open(file)
 }
 
-fn damaged(file: &Path, fault: String) -> StoreError {
-    StoreError::Damaged { file: file.to_owned(), fault }
+fn damaged(file: &Path, fault: String) -> PolicyStoreError {
+    PolicyStoreError::Damaged { file: file.to_owned(), fault }
 }
 
-fn of_sqlite(what: &'static str, file: &Path, error: &rusqlite::Error) -> StoreError {
+fn sqlite_error(what: &'static str, file: &Path, error: &rusqlite::Error) -> PolicyStoreError {
     match error.sqlite_error_code() {
         Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => damaged(file, error.to_string()),
         // A table or column that is not there, or a number that is none: the form is not ours.
         Some(ErrorCode::Unknown) | None => damaged(file, error.to_string()),
-        Some(_) => StoreError::Io { what, file: file.to_owned(), fault: error.to_string() },
+        Some(_) => PolicyStoreError::Io { what, file: file.to_owned(), fault: error.to_string() },
     }
 }

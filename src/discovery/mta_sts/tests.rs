@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicI64, AtomicUsize};
 
 use tokio::sync::Semaphore;
 
-use super::web::Asked;
+use super::source::BoxedLookup;
 use super::*;
 
 const EXAMPLE: &str = "version: STSv1\nmode: enforce\nmx: mx.example.org\nmax_age: 86400";
@@ -16,35 +16,35 @@ fn domain(name: &str) -> Domain {
     Domain::parse(name).expect(name)
 }
 
-fn terms(body: &str) -> policy::Terms {
-    policy::Terms::parse(body.as_bytes()).expect(body)
+fn terms(body: &str) -> policy::PolicyTerms {
+    policy::PolicyTerms::parse(body.as_bytes()).expect(body)
 }
 
-fn fetch_failed() -> Failure {
-    Failure::ContentType(None)
+fn fetch_failed() -> StsFailure {
+    StsFailure::ContentType(None)
 }
 
 /// What domains publish, for all of them alike.
-struct Script {
-    record: Mutex<Result<Record, Failure>>,
-    terms: Mutex<Result<policy::Terms, Failure>>,
+struct ScriptedSource {
+    record: Mutex<Result<StsRecord, StsFailure>>,
+    terms: Mutex<Result<policy::PolicyTerms, StsFailure>>,
     lookups: AtomicUsize,
     fetches: AtomicUsize,
     /// Fetches for `slow.example` wait for a permit.
     gate: Semaphore,
 }
 
-impl Script {
+impl ScriptedSource {
     fn publish(&self, id: &str, body: &str) {
-        self.set_record(Ok(Record::Id(PolicyId::parse(id).expect("an id"))));
+        self.set_record(Ok(StsRecord::Id(PolicyId::parse(id).expect("an id"))));
         self.set_terms(Ok(terms(body)));
     }
 
-    fn set_record(&self, record: Result<Record, Failure>) {
+    fn set_record(&self, record: Result<StsRecord, StsFailure>) {
         *self.record.lock().expect("sound") = record;
     }
 
-    fn set_terms(&self, terms: Result<policy::Terms, Failure>) {
+    fn set_terms(&self, terms: Result<policy::PolicyTerms, StsFailure>) {
         *self.terms.lock().expect("sound") = terms;
     }
 
@@ -54,14 +54,14 @@ impl Script {
     }
 }
 
-impl Source for Arc<Script> {
-    fn record<'a>(&'a self, _: &'a Domain) -> Asked<'a, Record> {
+impl PolicySource for Arc<ScriptedSource> {
+    fn record<'a>(&'a self, _: &'a Domain) -> BoxedLookup<'a, StsRecord> {
         self.lookups.fetch_add(1, Ordering::Relaxed);
         let record = self.record.lock().expect("sound").clone();
         Box::pin(async { record })
     }
 
-    fn terms<'a>(&'a self, of: &'a Domain) -> Asked<'a, policy::Terms> {
+    fn terms<'a>(&'a self, of: &'a Domain) -> BoxedLookup<'a, policy::PolicyTerms> {
         self.fetches.fetch_add(1, Ordering::Relaxed);
         Box::pin(async {
             if *of == domain("slow.example") {
@@ -72,16 +72,16 @@ impl Source for Arc<Script> {
     }
 }
 
-struct World {
+struct TestCache {
     folder: tempfile::TempDir,
-    script: Arc<Script>,
+    script: Arc<ScriptedSource>,
     now: Arc<AtomicI64>,
 }
 
-impl World {
+impl TestCache {
     fn new() -> Self {
-        let script = Script {
-            record: Mutex::new(Ok(Record::None)),
+        let script = ScriptedSource {
+            record: Mutex::new(Ok(StsRecord::None)),
             terms: Mutex::new(Err(fetch_failed())),
             lookups: AtomicUsize::new(0),
             fetches: AtomicUsize::new(0),
@@ -92,13 +92,13 @@ impl World {
     }
 
     fn open(&self) -> MtaSts {
-        self.open_with(SEARCH)
+        self.open_with(LOOKUP_TIMEOUT)
     }
 
-    fn open_with(&self, patience: Duration) -> MtaSts {
+    fn open_with(&self, timeout: Duration) -> MtaSts {
         let now = Arc::clone(&self.now);
         let clock = Arc::new(move || Timestamp::from_second(now.load(Ordering::Relaxed)).expect("a time"));
-        MtaSts::from_source(self.folder.path(), Box::new(Arc::clone(&self.script)), clock, patience)
+        MtaSts::from_source(self.folder.path(), Box::new(Arc::clone(&self.script)), clock, timeout)
             .expect("our own version")
     }
 
@@ -112,12 +112,12 @@ impl World {
 }
 
 /// The policy's lines; or what kind of nothing there is.
-fn told(published: &Published) -> String {
+fn told(published: &PublishedPolicy) -> String {
     match published {
-        Published::Policy(policy) => policy.lines().join("\n"),
-        Published::None(Absent::NoRecord) => "no record".to_owned(),
-        Published::None(Absent::Unusable(_)) => "unusable".to_owned(),
-        Published::None(Absent::Failed(failure)) => failure.kind().to_string(),
+        PublishedPolicy::Policy(policy) => policy.lines().join("\n"),
+        PublishedPolicy::None(NoPolicy::NoRecord) => "no record".to_owned(),
+        PublishedPolicy::None(NoPolicy::Unusable(_)) => "unusable".to_owned(),
+        PublishedPolicy::None(NoPolicy::Failed(failure)) => failure.kind().to_string(),
     }
 }
 
@@ -127,14 +127,14 @@ async fn policy(policies: &MtaSts) -> String {
 
 /// Lets what was begun behind a caller's back come to its end.
 async fn settle(policies: &MtaSts) {
-    while !policies.0.flights().is_empty() {
+    while !policies.0.running().is_empty() {
         tokio::task::yield_now().await;
     }
 }
 
 #[tokio::test]
 async fn a_policy_is_fetched_once_and_then_known() {
-    let world = World::new();
+    let world = TestCache::new();
     let policies = world.open();
     world.script.publish("1", EXAMPLE);
     assert_eq!(policies.cached(&domain("example.org")), None);
@@ -147,9 +147,9 @@ async fn a_policy_is_fetched_once_and_then_known() {
 
 #[tokio::test]
 async fn without_a_record_no_host_is_asked() {
-    let world = World::new();
+    let world = TestCache::new();
     let policies = world.open();
-    for (record, said) in [(Record::None, "no record"), (Record::Unusable(RecordFault::Several(2)), "unusable")] {
+    for (record, said) in [(StsRecord::None, "no record"), (StsRecord::Unusable(RecordFault::Several(2)), "unusable")] {
         world.script.set_record(Ok(record));
         assert_eq!(policy(&policies).await, said);
     }
@@ -158,7 +158,7 @@ async fn without_a_record_no_host_is_asked() {
 
 #[tokio::test]
 async fn those_who_come_together_wait_for_one_search_and_no_other_domain_does() {
-    let world = World::new();
+    let world = TestCache::new();
     let policies = world.open();
     world.script.publish("1", EXAMPLE);
     let slow = domain("slow.example");
@@ -182,19 +182,19 @@ async fn those_who_come_together_wait_for_one_search_and_no_other_domain_does() 
 
 #[tokio::test]
 async fn a_search_that_hangs_is_given_up() {
-    let world = World::new();
+    let world = TestCache::new();
     let policies = world.open_with(Duration::from_millis(20));
     world.script.publish("1", EXAMPLE);
     for _ in 0..2 {
-        let Published::None(absent) = policies.policy(&domain("slow.example")).await else { panic!("no policy") };
-        assert_eq!(absent, Absent::Failed(Arc::new(Failure::Overrun(Duration::from_millis(20)))));
+        let PublishedPolicy::None(absent) = policies.policy(&domain("slow.example")).await else { panic!("no policy") };
+        assert_eq!(absent, NoPolicy::Failed(Arc::new(StsFailure::Overrun(Duration::from_millis(20)))));
         assert_eq!(world.script.asked(), (1, 1));
     }
 }
 
 #[tokio::test]
 async fn a_broken_host_is_left_alone_for_five_minutes() {
-    let world = World::new();
+    let world = TestCache::new();
     let policies = world.open();
     world.script.publish("1", EXAMPLE);
     world.script.set_terms(Err(fetch_failed()));
@@ -211,7 +211,7 @@ async fn a_broken_host_is_left_alone_for_five_minutes() {
 
 #[tokio::test]
 async fn another_id_is_noticed_and_meanwhile_nobody_waits() {
-    let world = World::new();
+    let world = TestCache::new();
     let policies = world.open();
     world.script.publish("1", EXAMPLE);
     policy(&policies).await;
@@ -230,7 +230,7 @@ async fn another_id_is_noticed_and_meanwhile_nobody_waits() {
 
 #[tokio::test]
 async fn a_policy_that_may_not_be_kept_counts_for_those_who_waited() {
-    let world = World::new();
+    let world = TestCache::new();
     let policies = world.open();
     let fleeting = EXAMPLE.replace("86400", "0");
     world.script.publish("1", &fleeting);
@@ -244,34 +244,34 @@ async fn a_policy_that_may_not_be_kept_counts_for_those_who_waited() {
 #[tokio::test]
 async fn every_row_of_cache_and_fetch() {
     let (old, new) = (EXAMPLE, EXAMPLE.replace("enforce", "testing"));
-    let id = |id| Ok(Record::Id(PolicyId::parse(id).expect("an id")));
-    let dns = || Err(Failure::Lookup("SERVFAIL".to_owned()));
-    let several = || Ok(Record::Unusable(RecordFault::Several(2)));
+    let id = |id| Ok(StsRecord::Id(PolicyId::parse(id).expect("an id")));
+    let dns = || Err(StsFailure::Lookup("SERVFAIL".to_owned()));
+    let several = || Ok(StsRecord::Unusable(RecordFault::Several(2)));
     let good = || Ok(terms(&EXAMPLE.replace("enforce", "testing")));
     let bad = || Err(fetch_failed());
     let rows = [
         // Nothing known: what is published now counts, or nothing does.
         ("empty", id("2"), good(), new.as_str()),
         ("empty", id("2"), bad(), "sts-policy-invalid"),
-        ("empty", Ok(Record::None), good(), "no record"),
+        ("empty", Ok(StsRecord::None), good(), "no record"),
         ("empty", several(), good(), "unusable"),
         ("empty", dns(), good(), "sts-policy-fetch-error"),
         // Unexpired: it counts until something else was fetched.
         ("unexpired", id("2"), good(), new.as_str()),
         ("unexpired", id("2"), bad(), old),
         ("unexpired", id("1"), good(), old),
-        ("unexpired", Ok(Record::None), good(), old),
+        ("unexpired", Ok(StsRecord::None), good(), old),
         ("unexpired", several(), good(), old),
         ("unexpired", dns(), good(), old),
         // Expired: as if nothing were known.
         ("expired", id("1"), good(), new.as_str()),
         ("expired", id("2"), bad(), "sts-policy-invalid"),
-        ("expired", Ok(Record::None), good(), "no record"),
+        ("expired", Ok(StsRecord::None), good(), "no record"),
         ("expired", several(), good(), "unusable"),
         ("expired", dns(), good(), "sts-policy-fetch-error"),
     ];
     for (cache, record, fetched, wanted) in rows {
-        let world = World::new();
+        let world = TestCache::new();
         let policies = world.open();
         if cache != "empty" {
             world.script.publish("1", EXAMPLE);
@@ -292,7 +292,7 @@ async fn every_row_of_cache_and_fetch() {
 #[tokio::test]
 async fn every_row_of_a_recheck() {
     let new = || terms(&EXAMPLE.replace("mx.example.org", "*.example.org"));
-    let id = |id| Ok(Record::Id(PolicyId::parse(id).expect("an id")));
+    let id = |id| Ok(StsRecord::Id(PolicyId::parse(id).expect("an id")));
     let rows = [
         // The id is the same: after five minutes the policy is fetched all the same, in case it was forgotten.
         (60, id("1"), Ok(new()), "confirmed", 0),
@@ -301,16 +301,18 @@ async fn every_row_of_a_recheck() {
         (60, id("2"), Ok(new()), "changed", 1),
         (60, id("2"), Ok(terms(EXAMPLE)), "confirmed", 1),
         (60, id("2"), Err(fetch_failed()), "unknown", 1),
-        (300, Ok(Record::None), Ok(new()), "confirmed", 0),
-        (60, Err(Failure::Lookup("SERVFAIL".to_owned())), Ok(new()), "unknown", 0),
+        (300, Ok(StsRecord::None), Ok(new()), "confirmed", 0),
+        (60, Err(StsFailure::Lookup("SERVFAIL".to_owned())), Ok(new()), "unknown", 0),
         (86_400, id("1"), Ok(terms(EXAMPLE)), "confirmed", 1),
-        (86_400, Ok(Record::None), Ok(new()), "changed", 0),
+        (86_400, Ok(StsRecord::None), Ok(new()), "changed", 0),
     ];
     for (later, record, fetched, wanted, fetches) in rows {
-        let world = World::new();
+        let world = TestCache::new();
         let policies = world.open();
         world.script.publish("1", EXAMPLE);
-        let Published::Policy(failed_under) = policies.policy(&domain("example.org")).await else { panic!("a policy") };
+        let PublishedPolicy::Policy(failed_under) = policies.policy(&domain("example.org")).await else {
+            panic!("a policy")
+        };
         let row = format!("{later} s, {record:?}, {fetched:?}");
         world.script.set_record(record);
         world.script.set_terms(fetched);
@@ -329,10 +331,10 @@ async fn every_row_of_a_recheck() {
 
 #[tokio::test]
 async fn a_recheck_does_not_hammer_a_broken_host() {
-    let world = World::new();
+    let world = TestCache::new();
     let policies = world.open();
     world.script.publish("1", EXAMPLE);
-    let Published::Policy(known) = policies.policy(&domain("example.org")).await else { panic!("a policy") };
+    let PublishedPolicy::Policy(known) = policies.policy(&domain("example.org")).await else { panic!("a policy") };
     world.pass(600);
     world.script.set_terms(Err(fetch_failed()));
     for _ in 0..3 {
@@ -344,7 +346,7 @@ async fn a_recheck_does_not_hammer_a_broken_host() {
 
 #[tokio::test]
 async fn policies_are_refreshed_daily_and_so_never_expire() {
-    let world = World::new();
+    let world = TestCache::new();
     let policies = world.open();
     world.script.publish("1", EXAMPLE);
     policy(&policies).await;
@@ -367,7 +369,7 @@ async fn policies_are_refreshed_daily_and_so_never_expire() {
 
 #[tokio::test]
 async fn the_task_looks_at_once_and_then_each_minute() {
-    let world = World::new();
+    let world = TestCache::new();
     let policies = world.open();
     world.script.publish("1", EXAMPLE);
     policy(&policies).await;

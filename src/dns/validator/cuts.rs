@@ -9,24 +9,24 @@ use hickory_resolver::proto::rr::Name;
 use tokio::sync::OnceCell;
 
 use super::super::LookupError;
-use super::zone::Zone;
+use super::zone::SignedZone;
 
 /// Octets of cuts, about, that are kept at most.
 const OCTETS_MAX: u64 = 16 << 20;
 /// What an entry costs beside the keys of its zone, about.
-const ENTRY: usize = 512;
+const ENTRY_OCTETS: usize = 512;
 /// How long one is kept, at most: a zone that changes its keys is noticed soon.
-const KEPT_FOR: Duration = Duration::from_mins(15);
+const KEEP_MAX: Duration = Duration::from_mins(15);
 /// How long one is kept, at least: a TTL of 0 must not cost a walk for every lookup.
-const KEPT_AT_LEAST: Duration = Duration::from_secs(5);
+const KEEP_MIN: Duration = Duration::from_secs(5);
 /// One that was looked up so lately is fresh.
-const FRESH_FOR: Duration = Duration::from_secs(30);
+const FRESH_PERIOD: Duration = Duration::from_secs(30);
 
 /// The answer to "does a zone begin at this name?".
 #[derive(Debug, Clone)]
-pub(in crate::dns) enum Cut {
+pub(in crate::dns) enum ZoneCut {
     /// A signed zone.
-    Signed(Arc<Zone>),
+    Signed(Arc<SignedZone>),
     /// A zone that is not signed, or not with anything that is known.
     Unsigned,
     /// No: the name belongs to the zone above.
@@ -36,20 +36,20 @@ pub(in crate::dns) enum Cut {
 }
 
 /// The zone cuts that are known.
-pub(in crate::dns) struct Cuts(moka::sync::Cache<Name, Arc<Entry>>);
+pub(in crate::dns) struct ZoneCuts(moka::sync::Cache<Name, Arc<CutEntry>>);
 
 #[derive(Default)]
-struct Entry(OnceCell<Found>);
+struct CutEntry(OnceCell<FoundCut>);
 
-struct Found {
-    outcome: Result<Cut, LookupError>,
+struct FoundCut {
+    outcome: Result<ZoneCut, LookupError>,
     since: Instant,
     until: Instant,
 }
 
-impl Cuts {
+impl ZoneCuts {
     pub(in crate::dns) fn new() -> Self {
-        let weigher = |_: &Name, entry: &Arc<Entry>| u32::try_from(entry.octets()).unwrap_or(u32::MAX);
+        let weigher = |_: &Name, entry: &Arc<CutEntry>| u32::try_from(entry.octets()).unwrap_or(u32::MAX);
         Self(moka::sync::Cache::builder().max_capacity(OCTETS_MAX).weigher(weigher).build())
     }
 
@@ -59,14 +59,14 @@ impl Cuts {
         &self,
         name: &Name,
         fresh: bool,
-        find: impl AsyncFnOnce() -> Result<(Cut, Duration), LookupError>,
-    ) -> Result<Cut, LookupError> {
+        find: impl AsyncFnOnce() -> Result<(ZoneCut, Duration), LookupError>,
+    ) -> Result<ZoneCut, LookupError> {
         let entry =
             self.0.entry_by_ref(name).or_insert_with_if(Arc::default, |entry| entry.is_over(fresh)).into_value();
         let mut is_new = false;
         let init = async || {
             is_new = true;
-            Found::of(find().await)
+            FoundCut::of(find().await)
         };
         let outcome = entry.0.get_or_init(init).await.outcome.clone();
         if is_new {
@@ -77,10 +77,10 @@ impl Cuts {
     }
 }
 
-impl Found {
-    fn of(found: Result<(Cut, Duration), LookupError>) -> Self {
+impl FoundCut {
+    fn of(found: Result<(ZoneCut, Duration), LookupError>) -> Self {
         let (outcome, holds) = match found {
-            Ok((cut, holds)) => (Ok(cut), holds.clamp(KEPT_AT_LEAST, KEPT_FOR)),
+            Ok((cut, holds)) => (Ok(cut), holds.clamp(KEEP_MIN, KEEP_MAX)),
             Err(fault) => (Err(fault), Duration::ZERO),
         };
         let since = Instant::now();
@@ -88,20 +88,20 @@ impl Found {
     }
 }
 
-impl Entry {
+impl CutEntry {
     fn is_over(&self, fresh: bool) -> bool {
         let now = Instant::now();
         self.0.get().is_some_and(|found| {
-            found.outcome.is_err() || found.until <= now || (fresh && found.since + FRESH_FOR <= now)
+            found.outcome.is_err() || found.until <= now || (fresh && found.since + FRESH_PERIOD <= now)
         })
     }
 
     fn octets(&self) -> usize {
         let keys = match self.0.get().map(|found| &found.outcome) {
-            Some(Ok(Cut::Signed(zone))) => zone.octets(),
+            Some(Ok(ZoneCut::Signed(zone))) => zone.octets(),
             _ => 0,
         };
-        ENTRY + keys
+        ENTRY_OCTETS + keys
     }
 }
 
@@ -111,14 +111,14 @@ mod tests {
 
     #[tokio::test]
     async fn a_failure_is_looked_up_again_and_a_find_is_not() {
-        let (cuts, name) = (Cuts::new(), Name::root());
+        let (cuts, name) = (ZoneCuts::new(), Name::root());
         let failed = cuts.get(&name, false, async || Err(LookupError::Timeout)).await;
         assert!(matches!(failed, Err(LookupError::Timeout)));
-        let found = cuts.get(&name, false, async || Ok((Cut::Unsigned, Duration::ZERO))).await;
-        assert!(matches!(found, Ok(Cut::Unsigned)));
+        let found = cuts.get(&name, false, async || Ok((ZoneCut::Unsigned, Duration::ZERO))).await;
+        assert!(matches!(found, Ok(ZoneCut::Unsigned)));
         for fresh in [false, true] {
             let kept = cuts.get(&name, fresh, async || Err(LookupError::Timeout)).await;
-            assert!(matches!(kept, Ok(Cut::Unsigned)), "it was found a moment ago");
+            assert!(matches!(kept, Ok(ZoneCut::Unsigned)), "it was found a moment ago");
         }
     }
 }

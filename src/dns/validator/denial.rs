@@ -7,10 +7,10 @@ use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
 
 use super::super::LookupError;
 use super::super::rrset::RrSet;
+use super::budget::WorkBudget;
 use super::nsec::{Nsec, NsecProofs};
 use super::nsec3::Nsec3Proofs;
-use super::work::Work;
-use super::zone::Zone;
+use super::zone::SignedZone;
 
 /// RRsets of one section that are looked at; a proof needs three.
 const SETS_MAX: usize = 8;
@@ -77,12 +77,17 @@ pub(super) struct Proofs<'a> {
 
 impl<'a> Proofs<'a> {
     /// Takes those NSEC and NSEC3 records of a section that the zone has signed under their own names.
-    pub(super) fn new(section: &'a [Record], zone: &'a Zone, work: &mut Work, now: u32) -> Result<Self, LookupError> {
+    pub(super) fn new(
+        section: &'a [Record],
+        zone: &'a SignedZone,
+        budget: &mut WorkBudget,
+        now: u32,
+    ) -> Result<Self, LookupError> {
         let mut holds = Duration::MAX;
         let mut signed: Vec<&Record> = Vec::new();
         for kind in [RecordType::NSEC, RecordType::NSEC3] {
             for set in RrSet::all(section, kind, SETS_MAX) {
-                if let Some(verified) = zone.verify_unexpanded(&set, work, now)? {
+                if let Some(verified) = zone.verify_unexpanded(&set, budget, now)? {
                     holds = holds.min(verified.holds);
                     signed.extend(set.records);
                 }
@@ -105,19 +110,19 @@ impl<'a> Proofs<'a> {
         &mut self,
         name: &Name,
         kind: RecordType,
-        work: &mut Work,
+        budget: &mut WorkBudget,
     ) -> Result<Option<LeafProof>, LookupError> {
         match self.nsec.prove_leaf(name, kind) {
             Some(proof) => Ok(Some(proof)),
-            None => self.nsec3.prove_leaf(name, kind, work),
+            None => self.nsec3.prove_leaf(name, kind, budget),
         }
     }
 
     /// Proves that no signed zone begins at a name.
-    pub(super) fn prove_cut(&mut self, name: &Name, work: &mut Work) -> Result<Option<CutProof>, LookupError> {
+    pub(super) fn prove_cut(&mut self, name: &Name, budget: &mut WorkBudget) -> Result<Option<CutProof>, LookupError> {
         match self.nsec.prove_cut(name) {
             Some(proof) => Ok(Some(proof)),
-            None => self.nsec3.prove_cut(name, work),
+            None => self.nsec3.prove_cut(name, budget),
         }
     }
 
@@ -126,12 +131,12 @@ impl<'a> Proofs<'a> {
         &mut self,
         owner: &Name,
         labels: u8,
-        work: &mut Work,
+        budget: &mut WorkBudget,
     ) -> Result<Option<LeafProof>, LookupError> {
         if self.nsec.prove_expansion(owner, labels) {
             return Ok(Some(LeafProof::NoName));
         }
-        self.nsec3.prove_expansion(owner, labels, work)
+        self.nsec3.prove_expansion(owner, labels, budget)
     }
 
     /// Returns the names of the zones that claim to have signed denying records of a section, and that have

@@ -3,16 +3,16 @@
 //! Signatures, digests and hashes are the library's. What they are worth is decided here: an RRset counts
 //! for its own owner, class and type alone; a chain of trust goes from zone cut to zone cut, each proved by the zone
 //! above it; a denial counts for the name and type that were asked, from the zone that signs them. One
-//! lookup has a budget of work. Of two answers to a doubt, the stricter is given: bogus.
+//! lookup has a budget of budget. Of two answers to a doubt, the stricter is given: bogus.
 //!
 //! A signed RRset is judged by the keys of its signer. An unsigned one is insecure only where a zone on the
 //! way from the root to its owner is proved to be unsigned.
 
+mod budget;
 mod cuts;
 mod denial;
 mod nsec;
 mod nsec3;
-mod work;
 mod zone;
 
 use std::sync::Arc;
@@ -20,62 +20,66 @@ use std::time::Duration;
 
 use hickory_resolver::proto::rr::{Name, Record, RecordType};
 
+use super::name_servers::{NameServers, Response};
 use super::rrset::{self, RrSet};
-use super::transport::{Response, Transport};
 use super::{InsecureReason, LookupError, Security, cname};
-pub(super) use cuts::{Cut, Cuts};
+pub(super) use budget::WorkBudget;
+pub(super) use cuts::{ZoneCut, ZoneCuts};
 pub(super) use denial::LeafProof;
 use denial::{CutProof, Proofs};
-pub(super) use work::Work;
-pub(super) use zone::{Zone, is_digest_of, is_supported};
+pub(super) use zone::{SignedZone, is_digest_of, is_supported};
 
 const UNSIGNED: Security = Security::Insecure(InsecureReason::Unsigned);
 
 /// The validator of one lookup.
 pub(super) struct Validator<'a> {
-    transport: &'a Transport,
-    cuts: &'a Cuts,
-    root: Arc<Zone>,
-    /// Zone cuts that were looked up a while ago are looked up again: keys may have been replaced since.
+    name_servers: &'a NameServers,
+    cuts: &'a ZoneCuts,
+    root: Arc<SignedZone>,
+    /// SignedZone cuts that were looked up a while ago are looked up again: keys may have been replaced since.
     fresh: bool,
-    work: Work,
+    budget: WorkBudget,
     now: u32,
 }
 
 /// The zone that a name belongs to.
-enum Trust {
+enum ZoneStatus {
     /// The nearest zone above the name, or at it, is signed.
-    Signed(Arc<Zone>),
+    Signed(Arc<SignedZone>),
     /// A zone on the way from the root is not.
     Unsigned,
 }
 
 /// A verdict, and for how long it holds.
-pub(super) type Verdict = (Security, Duration);
+pub(super) type SecurityVerdict = (Security, Duration);
 
 impl<'a> Validator<'a> {
-    pub(super) fn new(transport: &'a Transport, cuts: &'a Cuts, root: Arc<Zone>, fresh: bool) -> Self {
-        Self { transport, cuts, root, fresh, work: Work::default(), now: rrset::now() }
+    pub(super) fn new(name_servers: &'a NameServers, cuts: &'a ZoneCuts, root: Arc<SignedZone>, fresh: bool) -> Self {
+        Self { name_servers, cuts, root, fresh, budget: WorkBudget::default(), now: rrset::now() }
     }
 
     /// Asks the name servers one question.
     pub(super) async fn ask(&mut self, name: &Name, kind: RecordType) -> Result<Response, LookupError> {
-        self.work.charge_question()?;
-        self.transport.ask(name.clone(), kind, true).await?.usable()
+        self.budget.charge_question()?;
+        self.name_servers.ask(name.clone(), kind, true).await?.usable()
     }
 
     /// Judges an RRset; `authorities` may prove that a wildcard stands for its owner.
     ///
     /// # Errors
     /// `Bogus` where it is signed wrongly, or not signed and nothing proves that it need not be.
-    pub(super) async fn judge(&mut self, set: &RrSet<'_>, authorities: &[Record]) -> Result<Verdict, LookupError> {
+    pub(super) async fn judge(
+        &mut self,
+        set: &RrSet<'_>,
+        authorities: &[Record],
+    ) -> Result<SecurityVerdict, LookupError> {
         let mut unsigned = false;
         let mut fault = None;
         let signers = set.signers();
         for signer in &signers {
             match self.trust(signer).await {
-                Ok(Trust::Unsigned) => unsigned = true,
-                Ok(Trust::Signed(zone)) => match self.judge_by(set, authorities, &zone)? {
+                Ok(ZoneStatus::Unsigned) => unsigned = true,
+                Ok(ZoneStatus::Signed(zone)) => match self.judge_by(set, authorities, &zone)? {
                     Some(verdict) => return Ok(verdict),
                     None => fault = Some(not_validated(set.owner, set.kind)),
                 },
@@ -97,9 +101,9 @@ impl<'a> Validator<'a> {
         &mut self,
         set: &RrSet<'_>,
         authorities: &[Record],
-        zone: &Zone,
-    ) -> Result<Option<Verdict>, LookupError> {
-        let Some(verified) = zone.verify(set, &mut self.work, self.now)? else { return Ok(None) };
+        zone: &SignedZone,
+    ) -> Result<Option<SecurityVerdict>, LookupError> {
+        let Some(verified) = zone.verify(set, &mut self.budget, self.now)? else { return Ok(None) };
         if verified.labels == set.owner.num_labels() {
             return Ok(Some((Security::Secure, verified.holds)));
         }
@@ -110,8 +114,8 @@ impl<'a> Validator<'a> {
         if !may_be_expanded {
             return Ok(None);
         }
-        let mut proofs = Proofs::new(authorities, zone, &mut self.work, self.now)?;
-        let proof = proofs.prove_expansion(set.owner, verified.labels, &mut self.work)?;
+        let mut proofs = Proofs::new(authorities, zone, &mut self.budget, self.now)?;
+        let proof = proofs.prove_expansion(set.owner, verified.labels, &mut self.budget)?;
         let holds = verified.holds.min(proofs.holds);
         Ok(proof.map(|proof| (if proof == LeafProof::MayBeUnsigned { UNSIGNED } else { Security::Secure }, holds)))
     }
@@ -129,12 +133,12 @@ impl<'a> Validator<'a> {
     ) -> Result<Option<(LeafProof, Duration)>, LookupError> {
         let unproved = || LookupError::Bogus(format!("nothing proves that {name} has no {kind} records"));
         for signer in Proofs::signers(authorities, name) {
-            let Trust::Signed(zone) = self.trust(signer).await? else { return Ok(None) };
+            let ZoneStatus::Signed(zone) = self.trust(signer).await? else { return Ok(None) };
             if zone.apex != *signer {
                 continue;
             }
-            let mut proofs = Proofs::new(authorities, &zone, &mut self.work, self.now)?;
-            if let Some(proof) = proofs.prove_leaf(name, kind, &mut self.work)? {
+            let mut proofs = Proofs::new(authorities, &zone, &mut self.budget, self.now)?;
+            if let Some(proof) = proofs.prove_leaf(name, kind, &mut self.budget)? {
                 return Ok(Some((proof, proofs.holds)));
             }
         }
@@ -144,27 +148,27 @@ impl<'a> Validator<'a> {
 
     async fn must_be_unsigned(&mut self, name: &Name, fault: impl FnOnce() -> LookupError) -> Result<(), LookupError> {
         match self.trust(name).await? {
-            Trust::Unsigned => Ok(()),
-            Trust::Signed(_) => Err(fault()),
+            ZoneStatus::Unsigned => Ok(()),
+            ZoneStatus::Signed(_) => Err(fault()),
         }
     }
 
     /// Finds the zone that a name belongs to, from the root downwards.
-    async fn trust(&mut self, name: &Name) -> Result<Trust, LookupError> {
+    async fn trust(&mut self, name: &Name) -> Result<ZoneStatus, LookupError> {
         let mut zone = Arc::clone(&self.root);
         for labels in 1..=name.iter().len() {
             match self.cut(&zone, &name.trim_to(labels)).await? {
-                Cut::Signed(child) => zone = child,
-                Cut::Unsigned => return Ok(Trust::Unsigned),
-                Cut::None => {}
-                Cut::NoName => break,
+                ZoneCut::Signed(child) => zone = child,
+                ZoneCut::Unsigned => return Ok(ZoneStatus::Unsigned),
+                ZoneCut::None => {}
+                ZoneCut::NoName => break,
             }
         }
-        Ok(Trust::Signed(zone))
+        Ok(ZoneStatus::Signed(zone))
     }
 
     /// Finds out whether a zone begins at a name, as it is remembered or as the zone above it says.
-    async fn cut(&mut self, above: &Zone, name: &Name) -> Result<Cut, LookupError> {
+    async fn cut(&mut self, above: &SignedZone, name: &Name) -> Result<ZoneCut, LookupError> {
         let (cuts, fresh) = (self.cuts, self.fresh);
         let mut is_ours = false;
         let find = async || {
@@ -180,10 +184,10 @@ impl<'a> Validator<'a> {
         }
     }
 
-    async fn find_cut(&mut self, above: &Zone, name: &Name) -> Result<(Cut, Duration), LookupError> {
+    async fn find_cut(&mut self, above: &SignedZone, name: &Name) -> Result<(ZoneCut, Duration), LookupError> {
         let response = self.ask(name, RecordType::DS).await?;
         if let Some(set) = RrSet::find(&response.answers, name, RecordType::DS) {
-            let verified = above.verify_unexpanded(&set, &mut self.work, self.now)?;
+            let verified = above.verify_unexpanded(&set, &mut self.budget, self.now)?;
             let holds = verified.ok_or_else(|| not_validated(name, RecordType::DS))?.holds;
             return self.find_zone(name, &set, holds).await;
         }
@@ -191,13 +195,13 @@ impl<'a> Validator<'a> {
             // Where there is an alias, or a DNAME above, no zone begins (RFC 2181 §10.1, RFC 6672 §2.4).
             let verdict = self.judge_by(&alias, &response.authorities, above)?;
             let (_, holds) = verdict.ok_or_else(|| not_validated(name, alias.kind))?;
-            return Ok((Cut::None, holds));
+            return Ok((ZoneCut::None, holds));
         }
-        let mut proofs = Proofs::new(&response.authorities, above, &mut self.work, self.now)?;
-        let cut = match proofs.prove_cut(name, &mut self.work)? {
-            Some(CutProof::Unsigned) => Cut::Unsigned,
-            Some(CutProof::NoCut) => Cut::None,
-            Some(CutProof::NoName) => Cut::NoName,
+        let mut proofs = Proofs::new(&response.authorities, above, &mut self.budget, self.now)?;
+        let cut = match proofs.prove_cut(name, &mut self.budget)? {
+            Some(CutProof::Unsigned) => ZoneCut::Unsigned,
+            Some(CutProof::NoCut) => ZoneCut::None,
+            Some(CutProof::NoName) => ZoneCut::NoName,
             None => return Err(LookupError::Bogus(format!("nothing proves whether {name} is signed"))),
         };
         Ok((cut, proofs.holds))
@@ -209,18 +213,19 @@ impl<'a> Validator<'a> {
         name: &Name,
         digests: &RrSet<'_>,
         holds: Duration,
-    ) -> Result<(Cut, Duration), LookupError> {
+    ) -> Result<(ZoneCut, Duration), LookupError> {
         let digests = zone::usable_digests(digests);
         if digests.is_empty() {
-            return Ok((Cut::Unsigned, holds));
+            return Ok((ZoneCut::Unsigned, holds));
         }
         let response = self.ask(name, RecordType::DNSKEY).await?;
         let keys = RrSet::find(&response.answers, name, RecordType::DNSKEY);
         let keys = keys.ok_or_else(|| LookupError::Bogus(format!("{name} shows no DNSKEY records")))?;
-        let is_vouched_for = |tag, key: &_, work: &mut _| is_digest_of(digests.iter().copied(), name, tag, key, work);
-        let zone = Zone::from_keys(&keys, is_vouched_for, &mut self.work, self.now)?;
+        let is_vouched_for =
+            |tag, key: &_, budget: &mut _| is_digest_of(digests.iter().copied(), name, tag, key, budget);
+        let zone = SignedZone::from_keys(&keys, is_vouched_for, &mut self.budget, self.now)?;
         let (zone, signed_for) = zone.ok_or_else(|| not_validated(name, RecordType::DNSKEY))?;
-        Ok((Cut::Signed(Arc::new(zone)), holds.min(signed_for)))
+        Ok((ZoneCut::Signed(Arc::new(zone)), holds.min(signed_for)))
     }
 }
 

@@ -102,14 +102,14 @@ mod tests {
 
     use super::*;
 
-    type Row<'t> = (&'t str, &'t str, &'t [RecordType]);
+    type NsecRow<'t> = (&'t str, &'t str, &'t [RecordType]);
 
     fn name(text: &str) -> Name {
         Name::from_ascii(text).expect("a name")
     }
 
     /// Asks what records of `z.test.` prove.
-    fn with<T>(rows: &[Row<'_>], ask: impl FnOnce(&NsecProofs<'_>) -> T) -> T {
+    fn with<T>(rows: &[NsecRow<'_>], ask: impl FnOnce(&NsecProofs<'_>) -> T) -> T {
         let owned: Vec<(Name, NSEC)> = rows
             .iter()
             .map(|(owner, next, kinds)| (name(owner), NSEC::new(name(next), kinds.iter().copied())))
@@ -121,9 +121,9 @@ mod tests {
     #[test]
     fn a_leaf_is_denied_by_its_own_record_or_by_what_spans_it() {
         use LeafProof::{NoDataByNsec as NoData, NoName};
-        let end: Row<'_> = ("x.z.test.", "z.test.", &[A]);
-        let wild: Row<'_> = ("*.z.test.", "a.z.test.", &[A]);
-        let apex: Row<'_> = ("z.test.", "a.z.test.", &[NS, SOA]);
+        let end: NsecRow<'_> = ("x.z.test.", "z.test.", &[A]);
+        let wild: NsecRow<'_> = ("*.z.test.", "a.z.test.", &[A]);
+        let apex: NsecRow<'_> = ("z.test.", "a.z.test.", &[NS, SOA]);
         for (rows, asked, expected) in [
             (vec![("m.z.test.", "n.z.test.", [A].as_slice())], "m.z.test.", Some(NoData)),
             (vec![("m.z.test.", "n.z.test.", &[TLSA])], "m.z.test.", None),

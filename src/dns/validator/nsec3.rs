@@ -12,8 +12,8 @@ use hickory_resolver::proto::dnssec::rdata::NSEC3;
 use hickory_resolver::proto::rr::{Name, RecordType};
 
 use super::super::LookupError;
+use super::budget::WorkBudget;
 use super::denial::{CutProof, LeafProof, TypesAtOwner};
-use super::work::Work;
 
 /// Iterations above which a proof is not secure (RFC 9276 §3.2; BIND and Unbound draw the line here).
 const ITERATIONS_MAX: u16 = 150;
@@ -58,19 +58,19 @@ impl<'a> Nsec3Proofs<'a> {
         &mut self,
         name: &Name,
         kind: RecordType,
-        work: &mut Work,
+        budget: &mut WorkBudget,
     ) -> Result<Option<LeafProof>, LookupError> {
         if self.is_unusable(name) {
             return Ok(None);
         }
-        self.hash_up(name, work)?;
+        self.hash_up(name, budget)?;
         if let Some(exact) = self.at(name) {
-            return Ok((exact.lacks(kind) && !exact.is_delegation()).then(|| self.weighed(LeafProof::NoData)));
+            return Ok((exact.lacks(kind) && !exact.is_delegation()).then(|| self.limited(LeafProof::NoData)));
         }
         let Some(Enclosure { encloser, cover }) = self.enclosure(name) else { return Ok(None) };
         let opt_out = cover.data.opt_out();
         let Ok(wildcard) = encloser.prepend_label("*") else { return Ok(None) };
-        self.hash(&wildcard, work)?;
+        self.hash(&wildcard, budget)?;
         let proof = match (self.at(&wildcard), self.covering(&wildcard)) {
             (Some(exact), _) if !exact.lacks(kind) || exact.is_delegation() => None,
             (Some(_), _) if !opt_out => Some(LeafProof::NoData),
@@ -79,15 +79,15 @@ impl<'a> Nsec3Proofs<'a> {
             _ if opt_out => Some(LeafProof::MayBeUnsigned),
             _ => None,
         };
-        Ok(proof.map(|proof| self.weighed(proof)))
+        Ok(proof.map(|proof| self.limited(proof)))
     }
 
     /// Proves that no signed zone begins at a name (RFC 5155 §8.6, §8.9). These are the parent's records.
-    pub(super) fn prove_cut(&mut self, name: &Name, work: &mut Work) -> Result<Option<CutProof>, LookupError> {
+    pub(super) fn prove_cut(&mut self, name: &Name, budget: &mut WorkBudget) -> Result<Option<CutProof>, LookupError> {
         if self.is_unusable(name) {
             return Ok(None);
         }
-        self.hash_up(name, work)?;
+        self.hash_up(name, budget)?;
         if let Some(exact) = self.at(name) {
             return Ok(CutProof::of_types(|kind| exact.has(kind)));
         }
@@ -104,32 +104,32 @@ impl<'a> Nsec3Proofs<'a> {
         &mut self,
         owner: &Name,
         labels: u8,
-        work: &mut Work,
+        budget: &mut WorkBudget,
     ) -> Result<Option<LeafProof>, LookupError> {
         let next_closer = owner.trim_to(usize::from(labels) + 1);
         if self.is_unusable(&next_closer) {
             return Ok(None);
         }
-        self.hash(&next_closer, work)?;
+        self.hash(&next_closer, budget)?;
         let cover = self.covering(&next_closer);
         let proof = cover.map(|cover| if cover.data.opt_out() { LeafProof::MayBeUnsigned } else { LeafProof::NoName });
-        Ok(proof.map(|proof| self.weighed(proof)))
+        Ok(proof.map(|proof| self.limited(proof)))
     }
 
     fn is_unusable(&self, name: &Name) -> bool {
         self.records.is_empty() || !self.apex.zone_of(name)
     }
 
-    fn weighed(&self, proof: LeafProof) -> LeafProof {
+    fn limited(&self, proof: LeafProof) -> LeafProof {
         let is_heavy = self.records.first().is_some_and(|record| record.data.iterations() > ITERATIONS_MAX);
         if is_heavy { LeafProof::MayBeUnsigned } else { proof }
     }
 
     /// Computes the hash of a name, once.
-    fn hash(&mut self, name: &Name, work: &mut Work) -> Result<(), LookupError> {
+    fn hash(&mut self, name: &Name, budget: &mut WorkBudget) -> Result<(), LookupError> {
         let Some(first) = self.records.first() else { return Ok(()) };
         if !self.hashes.contains_key(name) {
-            work.charge_hash(first.data.iterations())?;
+            budget.charge_hash(first.data.iterations())?;
             let hash = Nsec3HashAlgorithm::SHA1.hash(first.data.salt(), name, first.data.iterations());
             let hash = hash.map_err(|fault| LookupError::Bogus(format!("{name} has no NSEC3 hash: {fault}")))?;
             self.hashes.insert(name.clone(), hash.as_ref().to_vec());
@@ -138,10 +138,10 @@ impl<'a> Nsec3Proofs<'a> {
     }
 
     /// Computes the hashes of a name and its ancestors, up to the closest that there is a record for.
-    fn hash_up(&mut self, name: &Name, work: &mut Work) -> Result<(), LookupError> {
+    fn hash_up(&mut self, name: &Name, budget: &mut WorkBudget) -> Result<(), LookupError> {
         for labels in (self.apex.iter().len()..=name.iter().len()).rev() {
             let ancestor = name.trim_to(labels);
-            self.hash(&ancestor, work)?;
+            self.hash(&ancestor, budget)?;
             if self.at(&ancestor).is_some() {
                 break;
             }
@@ -221,12 +221,12 @@ mod tests {
 
     /// Records of a zone, by what they are about.
     #[derive(Default)]
-    struct Zone {
+    struct TestZone {
         iterations: u16,
         records: Vec<(Name, NSEC3)>,
     }
 
-    impl Zone {
+    impl TestZone {
         fn add(mut self, owner: &[u8], next: &[u8], opt_out: bool, kinds: &[RecordType]) -> Self {
             let label = BASE32_DNSSEC.encode(owner);
             let data = NSEC3::new(
@@ -253,21 +253,21 @@ mod tests {
             self.add(&beside(&hash, false), &beside(&hash, true), opt_out, &[])
         }
 
-        fn ask<T>(&self, ask: impl FnOnce(&mut Nsec3Proofs<'_>, &mut Work) -> Result<T, LookupError>) -> T {
+        fn ask<T>(&self, ask: impl FnOnce(&mut Nsec3Proofs<'_>, &mut WorkBudget) -> Result<T, LookupError>) -> T {
             let apex = name(APEX);
             let records = self.records.iter().map(|(owner, data)| (owner, data));
-            ask(&mut Nsec3Proofs::new(&apex, records), &mut Work::default()).expect("work enough")
+            ask(&mut Nsec3Proofs::new(&apex, records), &mut WorkBudget::default()).expect("budget enough")
         }
     }
 
-    fn zone() -> Zone {
-        Zone::default()
+    fn zone() -> TestZone {
+        TestZone::default()
     }
 
     #[test]
     fn a_leaf_is_denied_by_its_own_record_or_by_the_closest_encloser() {
         use LeafProof::{MayBeUnsigned, NoData, NoName};
-        let many = || Zone { iterations: ITERATIONS_MAX + 1, ..Zone::default() };
+        let many = || TestZone { iterations: ITERATIONS_MAX + 1, ..TestZone::default() };
         let apex = [NS, SOA].as_slice();
         for (number, (zone, expected)) in [
             (zone().has("m.z.test.", &[A]), Some(NoData)),
@@ -291,7 +291,7 @@ mod tests {
         .into_iter()
         .enumerate()
         {
-            let proof = zone.ask(|proofs, work| proofs.prove_leaf(&name("m.z.test."), TLSA, work));
+            let proof = zone.ask(|proofs, budget| proofs.prove_leaf(&name("m.z.test."), TLSA, budget));
             assert_eq!(proof, expected, "case {number}");
         }
     }
@@ -300,7 +300,7 @@ mod tests {
     #[test]
     fn an_opt_out_counts_behind_its_closest_encloser_alone() {
         use CutProof::{NoCut, NoName, Unsigned};
-        let many = || Zone { iterations: 500, ..Zone::default() };
+        let many = || TestZone { iterations: 500, ..TestZone::default() };
         let apex = [NS, SOA].as_slice();
         for (number, (zone, expected)) in [
             (zone().lacks("m.z.test.", true), None),
@@ -319,7 +319,7 @@ mod tests {
         .into_iter()
         .enumerate()
         {
-            let proof = zone.ask(|proofs, work| proofs.prove_cut(&name("m.z.test."), work));
+            let proof = zone.ask(|proofs, budget| proofs.prove_cut(&name("m.z.test."), budget));
             assert_eq!(proof, expected, "case {number}");
         }
     }
@@ -333,7 +333,7 @@ mod tests {
             (zone().lacks("a.b.w.z.test.", false), None),
             (zone().has("b.w.z.test.", &[]), None),
         ] {
-            let proof = zone.ask(|proofs, work| proofs.prove_expansion(&name("a.b.w.z.test."), 3, work));
+            let proof = zone.ask(|proofs, budget| proofs.prove_expansion(&name("a.b.w.z.test."), 3, budget));
             assert_eq!(proof, expected);
         }
     }
@@ -344,22 +344,22 @@ mod tests {
         let apex = name("other.test.");
         let records = || genuine.records.iter().map(|(owner, data)| (owner, data));
         let mut proofs = Nsec3Proofs::new(&apex, records());
-        assert_eq!(proofs.prove_leaf(&name("m.z.test."), TLSA, &mut Work::default()), Ok(None));
+        assert_eq!(proofs.prove_leaf(&name("m.z.test."), TLSA, &mut WorkBudget::default()), Ok(None));
         let salted = NSEC3::new(Nsec3HashAlgorithm::SHA1, false, 0, b"pepper".to_vec(), vec![0; 20], [A]);
         let owner = name(&format!("{}.{APEX}", BASE32_DNSSEC.encode(&[0; 20])));
         let apex = name(APEX);
         let mut proofs = Nsec3Proofs::new(&apex, [(&owner, &salted)].into_iter().chain(records()));
-        assert_eq!(proofs.prove_leaf(&name("m.z.test."), TLSA, &mut Work::default()), Ok(None));
+        assert_eq!(proofs.prove_leaf(&name("m.z.test."), TLSA, &mut WorkBudget::default()), Ok(None));
     }
 
     /// CVE-2023-50868: the hashes of a lookup are counted, and a name of many labels has many.
     #[test]
     fn hashing_has_an_end() {
-        let zone = Zone { iterations: 2500, ..Zone::default() }.has("other.z.test.", &[A]);
+        let zone = TestZone { iterations: 2500, ..TestZone::default() }.has("other.z.test.", &[A]);
         let long = name(&format!("{}{APEX}", "a.".repeat(20)));
         let apex = name(APEX);
         let records = zone.records.iter().map(|(owner, data)| (owner, data));
-        let outcome = Nsec3Proofs::new(&apex, records).prove_leaf(&long, TLSA, &mut Work::default());
+        let outcome = Nsec3Proofs::new(&apex, records).prove_leaf(&long, TLSA, &mut WorkBudget::default());
         assert!(matches!(&outcome, Err(LookupError::Bogus(fault)) if fault.contains("NSEC3")), "{outcome:?}");
     }
 }

@@ -9,7 +9,7 @@ use hickory_resolver::proto::serialize::binary::BinEncodable as _;
 
 use super::super::LookupError;
 use super::super::rrset::{RrSet, time_left};
-use super::work::Work;
+use super::budget::WorkBudget;
 
 /// Keys of one zone that are used.
 const KEYS_MAX: usize = 32;
@@ -18,37 +18,37 @@ const DIGESTS_MAX: usize = 16;
 
 /// A zone whose keys are proved to be its own, by a chain of signatures from the trust anchor.
 #[derive(Debug)]
-pub(in crate::dns) struct Zone {
+pub(in crate::dns) struct SignedZone {
     pub(super) apex: Name,
     /// The zone's keys, each with its key tag.
     keys: Vec<(u16, DNSKEY)>,
 }
 
 /// A signature that holds.
-pub(super) struct Verified {
+pub(super) struct VerifiedSignature {
     /// The labels of the signed owner (RFC 4034 §3.1.3): fewer than the owner's own where a wildcard was expanded.
     pub(super) labels: u8,
     /// The time for which the RRset may be believed: its TTL, but never longer than the signature.
     pub(super) holds: Duration,
 }
 
-impl Zone {
+impl SignedZone {
     /// Takes the keys of a DNSKEY RRset, where one of them that `vouched_for` accepts has signed the RRset.
     pub(in crate::dns) fn from_keys(
         set: &RrSet<'_>,
-        vouched_for: impl Fn(u16, &DNSKEY, &mut Work) -> Result<bool, LookupError>,
-        work: &mut Work,
+        vouched_for: impl Fn(u16, &DNSKEY, &mut WorkBudget) -> Result<bool, LookupError>,
+        budget: &mut WorkBudget,
         now: u32,
     ) -> Result<Option<(Self, Duration)>, LookupError> {
         let keys: Vec<(u16, DNSKEY)> =
             set.records.iter().filter_map(|record| usable_key(record)).take(KEYS_MAX).collect();
         let mut entry = Self { apex: set.owner.clone(), keys: Vec::new() };
         for (tag, key) in &keys {
-            if vouched_for(*tag, key, work)? {
+            if vouched_for(*tag, key, budget)? {
                 entry.keys.push((*tag, key.clone()));
             }
         }
-        let Some(verified) = entry.verify_unexpanded(set, work, now)? else { return Ok(None) };
+        let Some(verified) = entry.verify_unexpanded(set, budget, now)? else { return Ok(None) };
         Ok(Some((Self { keys, ..entry }, verified.holds)))
     }
 
@@ -59,7 +59,12 @@ impl Zone {
     }
 
     /// Checks that this zone has signed an RRset, as its own or from a wildcard.
-    pub(super) fn verify(&self, set: &RrSet<'_>, work: &mut Work, now: u32) -> Result<Option<Verified>, LookupError> {
+    pub(super) fn verify(
+        &self,
+        set: &RrSet<'_>,
+        budget: &mut WorkBudget,
+        now: u32,
+    ) -> Result<Option<VerifiedSignature>, LookupError> {
         let mut records = None;
         for signature in &set.signatures {
             let input = signature.input();
@@ -73,13 +78,13 @@ impl Zone {
                 .iter()
                 .filter(|(tag, key)| *tag == input.key_tag && key.public_key().algorithm() == input.algorithm);
             for (_, key) in keys {
-                work.charge_check()?;
+                budget.charge_check()?;
                 if is_signed_by(key, signature, set.owner, records.get_or_insert_with(|| canonical(set))) {
                     let ttl = set.records.iter().map(|record| record.ttl).min().unwrap_or_default();
                     let holds = Duration::from_secs(ttl.min(input.original_ttl).min(left).into());
-                    return Ok(Some(Verified { labels: input.num_labels, holds }));
+                    return Ok(Some(VerifiedSignature { labels: input.num_labels, holds }));
                 }
-                work.charge_failure()?;
+                budget.charge_failure()?;
             }
         }
         Ok(None)
@@ -89,10 +94,10 @@ impl Zone {
     pub(super) fn verify_unexpanded(
         &self,
         set: &RrSet<'_>,
-        work: &mut Work,
+        budget: &mut WorkBudget,
         now: u32,
-    ) -> Result<Option<Verified>, LookupError> {
-        let verified = self.verify(set, work, now)?;
+    ) -> Result<Option<VerifiedSignature>, LookupError> {
+        let verified = self.verify(set, budget, now)?;
         Ok(verified.filter(|verified| verified.labels == set.owner.num_labels()))
     }
 }
@@ -118,15 +123,15 @@ pub(in crate::dns) fn is_digest_of<'a>(
     zone: &Name,
     tag: u16,
     key: &DNSKEY,
-    work: &mut Work,
+    budget: &mut WorkBudget,
 ) -> Result<bool, LookupError> {
     for digest in digests {
         if digest.key_tag() == tag && digest.algorithm() == key.public_key().algorithm() {
-            work.charge_check()?;
+            budget.charge_check()?;
             if digest.covers(zone, key).unwrap_or(false) {
                 return Ok(true);
             }
-            work.charge_failure()?;
+            budget.charge_failure()?;
         }
     }
     Ok(false)
@@ -188,7 +193,7 @@ mod tests {
     }
 
     struct Signed {
-        zone: Zone,
+        zone: SignedZone,
         signer: DnssecSigner,
     }
 
@@ -198,7 +203,7 @@ mod tests {
         let key = EcdsaSigningKey::from_pkcs8(&pkcs8, algorithm).expect("a key");
         let public = DNSKEY::with_flags(flags, key.to_public_key().expect("a key"));
         let tag = public.calculate_key_tag().expect("a tag");
-        let zone = Zone { apex: name("z.test."), keys: vec![(tag, public.clone())] };
+        let zone = SignedZone { apex: name("z.test."), keys: vec![(tag, public.clone())] };
         Signed { zone, signer: DnssecSigner::new(public, Box::new(key), name("z.test."), Duration::ZERO) }
     }
 
@@ -223,9 +228,9 @@ mod tests {
         vec![record, Record::from_rdata(owner, 300, data)]
     }
 
-    fn verify(zone: &Zone, section: &[Record], owner: &str) -> Option<(u8, u64)> {
+    fn verify(zone: &SignedZone, section: &[Record], owner: &str) -> Option<(u8, u64)> {
         let set = RrSet::find(section, &name(owner), RecordType::A).expect("a set");
-        let verified = zone.verify(&set, &mut Work::default(), NOW).expect("work enough");
+        let verified = zone.verify(&set, &mut WorkBudget::default(), NOW).expect("budget enough");
         verified.map(|verified| (verified.labels, verified.holds.as_secs()))
     }
 
@@ -300,7 +305,7 @@ mod tests {
         let mut section = section(&ours, "mx.z.test.", |_| ());
         section.extend(vec![section[1].clone(); 30]);
         let set = RrSet::find(&section, &name("mx.z.test."), RecordType::A).expect("a set");
-        let outcome = ours.zone.verify(&set, &mut Work::default(), NOW).map(|verified| verified.is_some());
+        let outcome = ours.zone.verify(&set, &mut WorkBudget::default(), NOW).map(|verified| verified.is_some());
         assert!(matches!(&outcome, Err(LookupError::Bogus(fault)) if fault.contains("failed")), "{outcome:?}");
     }
 }

@@ -25,7 +25,7 @@ use super::proxied::{self, Origin};
 use crate::access;
 use crate::config::{Config, Listener, Rate};
 use crate::monitor::{LogClient, Monitor};
-use crate::networks::{self, written};
+use crate::networks::{self, network_text};
 pub use holds::Held;
 use holds::Holds;
 use memory::Memory;
@@ -292,7 +292,7 @@ impl Clients {
         for held in lock(&self.0.holds).take_quiet(Timestamp::now()) {
             let (address, limit) = (held.network.addr(), held.limit.key());
             let client = LogClient { address, is_own: access::is_own_client(&config.relay, Some(address)) };
-            let name = written(&held.network);
+            let name = network_text(&held.network);
             if held.is_logged
                 && monitor.should_log_client("client no longer held back", client, format_args!("{name} {limit}"))
             {

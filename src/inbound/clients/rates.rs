@@ -104,7 +104,7 @@ mod tests {
 
     fn at(rates: &mut Rates, rate: Rate, address: &str, seconds: u64) -> Result<(), (String, u32, u64)> {
         let counted = rates.count(rate, address.parse().expect("an address"), &limits(), Duration::from_secs(seconds));
-        counted.map_err(|over| (networks::written(&over.network), over.most, over.wait.as_secs()))
+        counted.map_err(|over| (networks::network_text(&over.network), over.most, over.wait.as_secs()))
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use gatepost::dns::{Found, LookupError};
+use gatepost::dns::{AnswerRecords, LookupError};
 use hickory_resolver::proto::rr::RecordType;
 
 use super::security::world;
@@ -15,7 +15,7 @@ async fn what_holds_is_not_asked_for_again() {
     let dns = validating(&server);
     for _ in 0..3 {
         assert!(dns.mx(&domain("good.test")).await.is_ok());
-        assert_eq!(dns.tlsa(26, &domain("mx.good.test")).await.expect("an answer").found, Found::NoDomain);
+        assert_eq!(dns.tlsa(26, &domain("mx.good.test")).await.expect("an answer").found, AnswerRecords::NoDomain);
     }
     assert_eq!(server.asked("good.test", RecordType::MX), 1);
     assert_eq!(server.asked("_26._tcp.mx.good.test", RecordType::TLSA), 1);

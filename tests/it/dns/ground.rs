@@ -65,7 +65,7 @@ async fn once_it_has_worked_signatures_may_not_vanish() {
     // An unsigned zone cannot be told from one whose signatures were taken away.
     bogus(dns.addresses(&domain("mx.plain.test")).await);
     // Nor does a reload of the configuration forget it.
-    let renewed = dns.renewed(&of_server(&server, "ds")).expect("a resolver");
+    let renewed = dns.with_config(&of_server(&server, "ds")).expect("a resolver");
     bogus(renewed.addresses(&domain("mx.good.test")).await);
 }
 
@@ -134,7 +134,7 @@ async fn off_validates_nothing() {
 async fn a_trusted_resolver_is_believed() {
     let server = world_of(Resolver { validates: true, ..Resolver::default() }).await;
     let dns = mode(&server, "trust-resolver");
-    let unvouched = Security::Insecure(InsecureReason::NotVouchedFor);
+    let unvouched = Security::Insecure(InsecureReason::NoAdBit);
     for (name, security) in [
         ("mx.good.test", SECURE),
         ("to-good.good.test", SECURE),
@@ -155,7 +155,7 @@ async fn a_trusted_resolver_is_believed() {
 async fn a_resolver_that_does_not_vouch_is_not_believed() {
     let server = world().await;
     let dns = mode(&server, "trust-resolver");
-    let unvouched = Security::Insecure(InsecureReason::NotVouchedFor);
+    let unvouched = Security::Insecure(InsecureReason::NoAdBit);
     assert_eq!(dns.mx(&domain("good.test")).await.expect("an answer").security, unvouched);
 }
 

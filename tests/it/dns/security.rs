@@ -1,6 +1,6 @@
 //! What is secure, what is insecure, and what is neither.
 
-use gatepost::dns::{Answer, Exchange, Found, LookupError, TlsaRecord};
+use gatepost::dns::{AnswerRecords, DnsAnswer, Exchange, LookupError, TlsaRecord};
 
 use super::{SECURE, UNSIGNED, bogus, domain, validating};
 use crate::support::zones::{Fault, Kind, Resolver, Server, Zones};
@@ -41,7 +41,7 @@ pub(crate) async fn world_of(resolver: Resolver) -> Server {
         .await
 }
 
-fn hosts(answer: &Answer<gatepost::dns::Mx>) -> Vec<String> {
+fn hosts(answer: &DnsAnswer<gatepost::dns::Mx>) -> Vec<String> {
     let name = |mx: &gatepost::dns::Mx| match &mx.exchange {
         Exchange::Host(host) => format!("{} {host}", mx.preference),
         other => panic!("{other:?}"),
@@ -60,7 +60,7 @@ async fn signed_records_are_secure_and_unsigned_ones_insecure() {
     {
         let answer = dns.mx(&domain(zone)).await.expect(zone);
         assert_eq!(hosts(&answer), [format!("10 mx.{zone}"), "20 mx.good.test".to_owned()]);
-        assert_eq!((answer.security, answer.first, answer.name.as_str()), (security, security, zone));
+        assert_eq!((answer.security, answer.first_link, answer.name.as_str()), (security, security, zone));
 
         let host = domain(&format!("mx.{zone}"));
         let answer = dns.addresses(&host).await.expect(zone);
@@ -71,7 +71,7 @@ async fn signed_records_are_secure_and_unsigned_ones_insecure() {
         assert_eq!((answer.records(), answer.security), ([String::from("v=STSv1;id=1;")].as_slice(), security));
 
         let mut answer = dns.tlsa(25, &host).await.expect(zone);
-        if let Found::Records(records) = &mut answer.found {
+        if let AnswerRecords::Records(records) = &mut answer.found {
             records.sort_by_key(|record| record.usage);
         }
         let ta = TlsaRecord { usage: 2, selector: 0, matching: 1, data: vec![0xcd; 32] };
@@ -103,16 +103,16 @@ async fn absence_is_proved_or_insecure() {
     let dns = validating(&server);
     for (zone, security) in [("good.test", SECURE), ("plain.test", UNSIGNED)] {
         let no_data = dns.tlsa(587, &domain(&format!("mx.{zone}"))).await.expect(zone);
-        assert_eq!((no_data.found, no_data.security), (Found::NoDomain, security), "{zone}");
+        assert_eq!((no_data.found, no_data.security), (AnswerRecords::NoDomain, security), "{zone}");
         let no_data = dns.mx(&domain(&format!("mx.{zone}"))).await.expect(zone);
-        assert_eq!((no_data.found, no_data.security), (Found::NoData, security), "{zone}");
+        assert_eq!((no_data.found, no_data.security), (AnswerRecords::NoData, security), "{zone}");
         let empty = dns.txt(&format!("_tcp.mx.{zone}")).await.expect(zone);
-        assert_eq!((empty.found, empty.security), (Found::NoData, security), "{zone}");
+        assert_eq!((empty.found, empty.security), (AnswerRecords::NoData, security), "{zone}");
         let deep = dns.tlsa(25, &domain(&format!("no.such.host.{zone}"))).await.expect(zone);
-        assert_eq!((deep.found, deep.security), (Found::NoDomain, security), "{zone}");
+        assert_eq!((deep.found, deep.security), (AnswerRecords::NoDomain, security), "{zone}");
     }
     let no_zone = dns.mx(&domain("example.invalid")).await.expect("the root knows");
-    assert_eq!((no_zone.found, no_zone.security), (Found::NoDomain, SECURE));
+    assert_eq!((no_zone.found, no_zone.security), (AnswerRecords::NoDomain, SECURE));
 }
 
 #[tokio::test]
@@ -124,7 +124,7 @@ async fn a_family_without_addresses_takes_nothing_from_the_other() {
     let four = dns.addresses(&domain("to-four.good.test")).await.expect("an address");
     assert_eq!((four.records().len(), four.security, four.name.as_str()), (1, SECURE, "four.good.test"));
     let none = dns.addresses(&domain("good.test")).await.expect("an answer");
-    assert_eq!((none.found, none.security), (Found::NoData, SECURE));
+    assert_eq!((none.found, none.security), (AnswerRecords::NoData, SECURE));
 }
 
 #[tokio::test]
@@ -141,12 +141,16 @@ async fn an_alias_is_as_secure_as_its_weakest_link() {
             ("mx.good.test", "mx.good.test", SECURE, SECURE),
         ] {
             let answer = dns.addresses(&domain(alias)).await.expect(alias);
-            assert_eq!((answer.security, answer.first, answer.name.as_str()), (security, first, target), "{alias}");
+            assert_eq!(
+                (answer.security, answer.first_link, answer.name.as_str()),
+                (security, first, target),
+                "{alias}"
+            );
             assert_eq!(answer.records().len(), 2, "{alias}");
         }
         bogus(dns.addresses(&domain("to-lost.good.test")).await);
         let nothing = dns.addresses(&domain("to-nothing.good.test")).await.expect("an answer");
-        assert_eq!((nothing.found, nothing.security), (Found::NoDomain, SECURE));
+        assert_eq!((nothing.found, nothing.security), (AnswerRecords::NoDomain, SECURE));
         let tlsa = dns.tlsa(443, &domain("mx.good.test")).await.expect("TLSA behind an alias");
         assert_eq!((tlsa.records().len(), tlsa.name.as_str()), (2, "_25._tcp.mx.good.test"));
     }
@@ -161,7 +165,7 @@ async fn wildcards_are_proved() {
         assert_eq!((answer.records().len(), answer.security), (kind, SECURE), "{name}");
     }
     let none = dns.mx(&domain("any.wild.good.test")).await.expect("an answer");
-    assert_eq!((none.found, none.security), (Found::NoData, SECURE));
+    assert_eq!((none.found, none.security), (AnswerRecords::NoData, SECURE));
 }
 
 #[tokio::test]

@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use gatepost::address::Domain;
 use gatepost::config::{self, parse};
-use gatepost::dns::{Answer, Dns, Exchange, Found as DnsFound, LookupError};
+use gatepost::dns::{AnswerRecords, Dns, DnsAnswer, Exchange, LookupError};
 
 use super::question::{Kind, Question};
 use super::verdict::{Finding, Found, Ours, Verdict};
@@ -53,20 +53,20 @@ impl Gatepost {
     }
 }
 
-fn ours<T>(outcome: Result<Answer<T>, LookupError>, show: impl Fn(&T) -> String) -> Ours {
+fn ours<T>(outcome: Result<DnsAnswer<T>, LookupError>, show: impl Fn(&T) -> String) -> Ours {
     let now = Instant::now();
     match outcome {
         Ok(answer) => {
             let found = match &answer.found {
-                DnsFound::Records(records) => Found::Records(records.iter().map(show).collect()),
-                DnsFound::NoData => Found::NoData,
-                DnsFound::NoDomain => Found::NoDomain,
+                AnswerRecords::Records(records) => AnswerRecords::Records(records.iter().map(show).collect()),
+                AnswerRecords::NoData => AnswerRecords::NoData,
+                AnswerRecords::NoDomain => AnswerRecords::NoDomain,
             };
             let finding = Finding { found, end: answer.name.clone() };
             let verdict =
                 if answer.security.is_secure() { Verdict::Secure(finding) } else { Verdict::Insecure(finding) };
             let holds = answer.expires.saturating_duration_since(now);
-            Ours { verdict, first: Some(answer.first.is_secure()), holds }
+            Ours { verdict, first: Some(answer.first_link.is_secure()), holds }
         }
         Err(fault) => {
             let verdict = match &fault {
@@ -153,9 +153,9 @@ fn verdict(line: &str, kind: u16) -> Verdict {
     let records: BTreeSet<String> =
         data.split(',').filter(|data| *data != "-").map(|data| record(&unhex(data), kind)).collect();
     let found = match (records.is_empty(), code) {
-        (false, _) => Found::Records(records),
-        (true, "3") => Found::NoDomain,
-        (true, _) => Found::NoData,
+        (false, _) => AnswerRecords::Records(records),
+        (true, "3") => AnswerRecords::NoDomain,
+        (true, _) => AnswerRecords::NoData,
     };
     let finding = Finding { found, end: end.trim_end_matches('.').to_lowercase() };
     match word {

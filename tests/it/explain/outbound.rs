@@ -3,7 +3,7 @@
 use std::net::TcpListener;
 
 use gatepost::address::Host;
-use gatepost::discovery::history::{History, Level};
+use gatepost::discovery::history::{History, TlsLevel};
 use jiff::Timestamp;
 use serde_json::json;
 
@@ -272,7 +272,7 @@ async fn a_running_daemon_tells_what_the_domain_did_before() {
     relay.stop();
     let memory = History::open(&relay.folder.path().join("spool"), Timestamp::now()).expect("a memory");
     let [domain, host] = ["partner.example", "mx9.partner.example"].map(|name| Host::parse(name).expect("a host"));
-    let _ = memory.note(&domain, &host, Level::Trusted, None, Timestamp::now());
+    let _ = memory.record(&domain, &host, TlsLevel::Trusted, None, Timestamp::now());
     drop(memory);
     relay.start_again();
     let text = std::fs::read_to_string(relay.config()).expect("a file");

@@ -1,7 +1,7 @@
 //! Deliveries to domains with TLSA records (RFC 7672): who gets the message, and who never hears of it.
 
 use gatepost::address::Host;
-use gatepost::discovery::history::Level;
+use gatepost::discovery::history::TlsLevel;
 use hickory_resolver::proto::rr::RecordType;
 use jiff::Timestamp;
 
@@ -39,7 +39,7 @@ async fn the_certificate_of_the_record_is_enough() {
     let at = |word: &str| commands.iter().position(|line| line.starts_with(word)).expect("it was said");
     assert!(at("(TLS)") < at("MAIL"), "{commands:?}");
     let best = outbound.discovery().history().best(&host(DOMAIN), &host(HOST), Timestamp::now());
-    assert_eq!(best.map(|best| best.level), Some(Level::Dane));
+    assert_eq!(best.map(|best| best.level), Some(TlsLevel::Dane));
 }
 
 fn host(name: &str) -> Host {
@@ -195,7 +195,7 @@ async fn unsigned_mx_records_to_a_host_with_records_are_held_to_them_and_remembe
             let via = report.results[0].via.as_ref().expect("a session");
             let authentication = format!("{:?}", via.clearance.authentication());
             assert!(authentication.contains("scope: Host"), "{authentication}");
-            assert_eq!(best.map(|best| best.level), Some(Level::Verified));
+            assert_eq!(best.map(|best| best.level), Some(TlsLevel::Verified));
         } else {
             assert_told_nothing(&peer).await;
         }

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::sync::{Arc, Mutex, Once};
 
 use gatepost::address::Host;
-use gatepost::discovery::history::Level;
+use gatepost::discovery::history::TlsLevel;
 use gatepost::monitor::Monitor;
 use gatepost::outbound::Outbound;
 use gatepost::tls::NoTls;
@@ -134,7 +134,7 @@ async fn what_a_domain_has_lost_is_told_of_its_own_mail_alone() {
     let outbound = world.outbound(&shared(&before, ""));
     assert_eq!(outcome(&deliver(&outbound, message(&["b@other.example"])).await, 0), "delivered");
     outbound.replace(world.settings(&shared(&clear, "")));
-    for (to, was) in [(TO, None), ("b@other.example", Some(Level::Tls)), (TO, None)] {
+    for (to, was) in [(TO, None), ("b@other.example", Some(TlsLevel::Tls)), (TO, None)] {
         let report = deliver(&outbound, message(&[to])).await;
         assert_eq!(outcome(&report, 0), "delivered");
         assert_eq!(report.results[0].via.as_ref().expect("a session").was, was, "{to}");

@@ -4,7 +4,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use gatepost::address::Host;
-use gatepost::discovery::history::{History, Level};
+use gatepost::discovery::history::{History, TlsLevel};
 use jiff::Timestamp;
 
 use super::world::{World, smart};
@@ -40,7 +40,7 @@ async fn a_domain_that_lost_its_tls_is_refused_where_the_daemon_remembers_it() {
     let host = |text: &str| Host::parse(text).expect("a host");
     let history = History::open(&spool, Timestamp::now()).expect("a memory");
     let (domain, hop) = (host("partner.example"), host(crate::probe::world::HOP));
-    let _ = history.note(&domain, &hop, Level::Verified, None, Timestamp::now());
+    let _ = history.record(&domain, &hop, TlsLevel::Verified, None, Timestamp::now());
     history.close().await;
 
     let _daemon = daemon(&world);

@@ -168,7 +168,7 @@ pub(crate) struct World {
 impl World {
     pub(crate) async fn new(records: &str) -> Self {
         Self {
-            authority: Authority::root("Web Root"),
+            authority: Authority::root("WebSource Root"),
             names: NameServer::start(&[("example", records)]).await,
             folder: tempfile::tempdir().expect("a folder"),
         }

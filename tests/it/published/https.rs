@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use gatepost::handshake::{HandshakeError, Role};
-use gatepost::https::{Answer, HttpsError, HttpsFault, Step};
+use gatepost::https::{HttpsError, HttpsFault, HttpsResponse, HttpsStep};
 use gatepost::tls::ChainFault;
 use rcgen::date_time_ymd;
 
@@ -27,17 +27,17 @@ async fn world() -> World {
 }
 
 /// Asks `https://web.example/x` of a host with a good certificate.
-async fn get(part: Part) -> Result<Answer, HttpsError> {
+async fn get(part: Part) -> Result<HttpsResponse, HttpsError> {
     get_within(part, Duration::from_secs(20)).await
 }
 
-async fn get_within(part: Part, limit: Duration) -> Result<Answer, HttpsError> {
+async fn get_within(part: Part, limit: Duration) -> Result<HttpsResponse, HttpsError> {
     let world = world().await;
     let host = Host::start(&world.authority.issue(&["web.example"]), part).await;
-    world.https().within(limit).get(&url(&host, "web.example/x"), LIMIT).await
+    world.https().with_timeout(limit).get(&url(&host, "web.example/x"), LIMIT).await
 }
 
-fn fault(result: Result<Answer, HttpsError>) -> HttpsFault {
+fn fault(result: Result<HttpsResponse, HttpsError>) -> HttpsFault {
     result.expect_err("no proper answer").fault
 }
 
@@ -83,7 +83,7 @@ async fn a_host_that_cuts_the_handshake_short_is_asked_once_more_with_a_smaller_
     let pair = world.authority.issue(&["web.example"]);
     for does in [Does::Resets, Does::Ends, Does::Swallows, Does::Alerts(40)] {
         let host = Host::picky(&pair, plain(b"hello"), Picky { over: Over::Large, does }).await;
-        let https = world.https().within(Duration::from_secs(4));
+        let https = world.https().with_timeout(Duration::from_secs(4));
         for _ in 0..2 {
             let answer = https.get(&url(&host, "web.example/x"), LIMIT).await.expect("an answer");
             assert_eq!(&answer.body[..], b"hello");
@@ -161,7 +161,7 @@ async fn only_a_certificate_in_order_is_spoken_to() {
     for (case, pair, words) in cases {
         let host = Host::start(&pair, plain(b"")).await;
         let error = world.https().get(&url(&host, "web.example/x"), LIMIT).await.expect_err(case);
-        assert!(error.fault.is_of_certificate(), "{case}: {error}");
+        assert!(error.fault.is_certificate_fault(), "{case}: {error}");
         let begin = format!("https://web.example:{0}/x at 127.0.0.1:{0}: the certificate ", host.port);
         let said = error.to_string();
         assert!(said.starts_with(&begin) && said[begin.len()..].starts_with(words), "{case}: {said}");
@@ -187,12 +187,12 @@ async fn a_certificate_for_clients_only_is_none() {
 #[tokio::test]
 async fn an_issuer_that_may_not_issue_vouches_for_no_policy_host() {
     let world = world().await;
-    let crippled = world.authority.intermediate_as("Web CA", |params| {
+    let crippled = world.authority.intermediate_as("WebSource CA", |params| {
         params.key_usages = vec![rcgen::KeyUsagePurpose::DigitalSignature];
     });
     let host = Host::start(&crippled.issue(&["web.example"]), plain(b"")).await;
     let result = world.https().get(&url(&host, "web.example/x"), LIMIT).await;
-    let words = "an issuer of it (CN=Web CA) may not issue certificates: its key usage lacks keyCertSign";
+    let words = "an issuer of it (CN=WebSource CA) may not issue certificates: its key usage lacks keyCertSign";
     assert_eq!(fault(result), HttpsFault::Chain(ChainFault::Invalid(words.to_owned())));
     assert_eq!(host.heard(), [""; 0], "not a word was said");
 }
@@ -262,14 +262,17 @@ async fn each_step_ends_in_time() {
         pause: Duration::from_millis(20),
     };
     let cases = [
-        (Part::Deaf, timeout(Step::Handshake, limit / 4)),
-        (Part::Hang(Vec::new()), timeout(Step::Head, limit)),
-        (Part::Hang(b"HTTP/1.1 200 OK\r\nContent-".to_vec()), timeout(Step::Head, limit)),
-        (trickle("HTTP/1.1 200 OK\r\nX: ", "y"), timeout(Step::Head, limit)),
-        (Part::Hang(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nx".to_vec()), timeout(Step::Body, limit)),
-        (trickle("HTTP/1.1 200 OK\r\n\r\n", "x"), timeout(Step::Body, limit)),
-        (trickle("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", "1\r\nx\r\n"), timeout(Step::Body, limit)),
-        (trickle("", "HTTP/1.1 100 Continue\r\n\r\n"), timeout(Step::Head, limit)),
+        (Part::Deaf, timeout(HttpsStep::Handshake, limit / 4)),
+        (Part::Hang(Vec::new()), timeout(HttpsStep::Head, limit)),
+        (Part::Hang(b"HTTP/1.1 200 OK\r\nContent-".to_vec()), timeout(HttpsStep::Head, limit)),
+        (trickle("HTTP/1.1 200 OK\r\nX: ", "y"), timeout(HttpsStep::Head, limit)),
+        (Part::Hang(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nx".to_vec()), timeout(HttpsStep::Body, limit)),
+        (trickle("HTTP/1.1 200 OK\r\n\r\n", "x"), timeout(HttpsStep::Body, limit)),
+        (
+            trickle("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", "1\r\nx\r\n"),
+            timeout(HttpsStep::Body, limit),
+        ),
+        (trickle("", "HTTP/1.1 100 Continue\r\n\r\n"), timeout(HttpsStep::Head, limit)),
     ];
     for (part, wanted) in cases {
         let case = format!("{part:?}");
@@ -310,7 +313,7 @@ async fn the_next_address_is_tried_and_the_last_is_told() {
     world.https().get(&url(&host, "two.example/"), LIMIT).await.expect("at the other address");
     let Host { port, .. } = host;
     let error = world.https().get(&url(&host, "dead.example/"), LIMIT).await.expect_err("another name");
-    assert!(error.fault.is_of_certificate() || matches!(error.fault, HttpsFault::Connect(_)));
+    assert!(error.fault.is_certificate_fault() || matches!(error.fault, HttpsFault::Connect(_)));
     assert_eq!(error.tried, 2);
     assert!(error.to_string().starts_with(&format!("https://dead.example:{port}/ at ")), "{error}");
     assert!(error.to_string().contains(" (the last of 2 addresses): "), "{error}");

@@ -5,7 +5,9 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use gatepost::address::Domain;
-use gatepost::discovery::mta_sts::{Absent, FailureKind, Listing, Mode, MtaSts, Published, Recheck, Web, evaluate};
+use gatepost::discovery::mta_sts::{
+    Listing, MtaSts, NoPolicy, PublishedPolicy, Recheck, StsFailureKind, StsMode, WebSource, evaluate,
+};
 use jiff::Timestamp;
 use rcgen::date_time_ymd;
 
@@ -41,9 +43,9 @@ async fn host(world: &World, part: Part) -> Host {
     Host::start(&world.authority.issue(&names.each_ref().map(String::as_str)), part).await
 }
 
-fn web(world: &World, host: &Host) -> Web {
+fn web(world: &World, host: &Host) -> WebSource {
     let (dns, https) = world.tools();
-    Web::new(dns, https).at(host.port, Duration::from_secs(20))
+    WebSource::new(dns, https).with_port_and_timeout(host.port, Duration::from_secs(20))
 }
 
 fn open(world: &World, host: &Host) -> MtaSts {
@@ -51,17 +53,17 @@ fn open(world: &World, host: &Host) -> MtaSts {
 }
 
 /// What mail to `good.example` goes under, where its policy host plays this part.
-async fn good(part: Part) -> Published {
+async fn good(part: Part) -> PublishedPolicy {
     let world = World::new(RECORDS).await;
     let host = host(&world, part).await;
     open(&world, &host).policy(&domain("good.example")).await
 }
 
 /// What a TLS report says, and what an administrator reads.
-fn absent(published: Published) -> (&'static str, String) {
+fn absent(published: PublishedPolicy) -> (&'static str, String) {
     match published {
-        Published::Policy(policy) => panic!("{policy:?}"),
-        Published::None(absent) => (absent.kind().map_or("nothing", FailureKind::as_str), absent.to_string()),
+        PublishedPolicy::Policy(policy) => panic!("{policy:?}"),
+        PublishedPolicy::None(absent) => (absent.kind().map_or("nothing", StsFailureKind::as_str), absent.to_string()),
     }
 }
 
@@ -69,8 +71,10 @@ fn absent(published: Published) -> (&'static str, String) {
 async fn a_policy_is_found_where_the_standard_puts_it() {
     let world = World::new(RECORDS).await;
     let host = host(&world, plain(POLICY)).await;
-    let Published::Policy(policy) = open(&world, &host).policy(&domain("good.example")).await else { panic!("none") };
-    assert_eq!((policy.mode(), policy.id().as_str()), (Mode::Enforce, "20261126T000000"));
+    let PublishedPolicy::Policy(policy) = open(&world, &host).policy(&domain("good.example")).await else {
+        panic!("none")
+    };
+    assert_eq!((policy.mode(), policy.id().as_str()), (StsMode::Enforce, "20261126T000000"));
     assert_eq!(
         policy.lines(),
         ["version: STSv1", "mode: enforce", "mx: mx1.good.example", "mx: *.mx.example", "max_age: 86400"]
@@ -84,11 +88,11 @@ async fn aliases_are_followed_in_dns_and_the_certificate_is_for_the_first_name()
     let world = World::new(RECORDS).await;
     let host = host(&world, plain(POLICY)).await;
     let published = open(&world, &host).policy(&domain("alias.example")).await;
-    assert!(matches!(published, Published::Policy(_)), "{published:?}");
+    assert!(matches!(published, PublishedPolicy::Policy(_)), "{published:?}");
     assert!(host.heard()[0].starts_with("mta-sts.alias.example "), "{:?}", host.heard());
     let other = Host::start(&world.authority.issue(&["mta-sts.good.example"]), plain(POLICY)).await;
-    let asked = web(&world, &other).look_up(&domain("alias.example"), Timestamp::now()).await;
-    assert_eq!(asked.expect_err("the name is wrong").kind().map(FailureKind::as_str), Some("sts-webpki-invalid"));
+    let asked = web(&world, &other).look_up_uncached(&domain("alias.example"), Timestamp::now()).await;
+    assert_eq!(asked.expect_err("the name is wrong").kind().map(StsFailureKind::as_str), Some("sts-webpki-invalid"));
 }
 
 #[tokio::test]
@@ -109,14 +113,14 @@ async fn records_decide_whether_a_host_is_asked_at_all() {
     assert_eq!(host.heard(), [""; 0]);
     let (kind, said) = absent(policies.policy(&domain("homeless.example")).await);
     assert!(kind == "sts-policy-fetch-error" && said.ends_with("the host has no address"), "{kind} {said}");
-    assert!(matches!(policies.policy(&domain("among.example")).await, Published::Policy(_)));
+    assert!(matches!(policies.policy(&domain("among.example")).await, PublishedPolicy::Policy(_)));
 }
 
 #[tokio::test]
 async fn what_a_policy_host_answers_is_a_policy_or_none() {
     let wrong_type = |kind: &str| answer("200 OK", kind, POLICY);
     let padded = |length: usize| [POLICY, b"x: ", &vec![b'y'; length - POLICY.len() - 3]].concat();
-    assert!(matches!(good(plain(&padded(64 * 1024))).await, Published::Policy(_)), "64 KiB exactly");
+    assert!(matches!(good(plain(&padded(64 * 1024))).await, PublishedPolicy::Policy(_)), "64 KiB exactly");
     for (case, part, kind, words) in [
         (
             "redirected",
@@ -150,9 +154,9 @@ async fn only_a_host_with_a_certificate_in_order_is_believed() {
     ];
     for (case, pair) in cases {
         let host = Host::start(&pair, plain(POLICY)).await;
-        let asked = web(&world, &host).look_up(&domain("good.example"), Timestamp::now()).await;
+        let asked = web(&world, &host).look_up_uncached(&domain("good.example"), Timestamp::now()).await;
         let absent = asked.expect_err(case);
-        assert_eq!(absent.kind().map(FailureKind::as_str), Some("sts-webpki-invalid"), "{case}: {absent}");
+        assert_eq!(absent.kind().map(StsFailureKind::as_str), Some("sts-webpki-invalid"), "{case}: {absent}");
         assert_eq!(host.heard(), [""; 0], "{case}");
     }
 }
@@ -163,8 +167,11 @@ async fn a_host_that_trickles_holds_up_its_own_domain_only() {
     let head = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n\r\n".to_vec();
     let trickle = Part::Forever { head, again: b"x: y\n".to_vec(), pause: Duration::from_millis(20) };
     let host = host(&world, trickle).await;
-    let policies = MtaSts::open(world.folder.path(), web(&world, &host).at(host.port, Duration::from_millis(800)))
-        .expect("our own version");
+    let policies = MtaSts::open(
+        world.folder.path(),
+        web(&world, &host).with_port_and_timeout(host.port, Duration::from_millis(800)),
+    )
+    .expect("our own version");
     let slow = tokio::spawn({
         let policies = policies.clone();
         async move { policies.policy(&domain("good.example")).await }
@@ -172,7 +179,7 @@ async fn a_host_that_trickles_holds_up_its_own_domain_only() {
     while host.heard().is_empty() {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
-    assert_eq!(policies.policy(&domain("silent.example")).await, Published::None(Absent::NoRecord));
+    assert_eq!(policies.policy(&domain("silent.example")).await, PublishedPolicy::None(NoPolicy::NoRecord));
     assert!(!slow.is_finished());
     let (kind, said) = absent(slow.await.expect("it ends"));
     assert!(
@@ -186,9 +193,9 @@ async fn a_host_that_trickles_holds_up_its_own_domain_only() {
 /// RFC 8461 §5: mode × MX host. What mail does then is for the one who sends it.
 #[tokio::test]
 async fn modes_and_hosts() {
-    for (mode, meant) in [("enforce", Mode::Enforce), ("testing", Mode::Testing), ("none", Mode::None)] {
+    for (mode, meant) in [("enforce", StsMode::Enforce), ("testing", StsMode::Testing), ("none", StsMode::None)] {
         let body = String::from_utf8_lossy(POLICY).replace("enforce", mode);
-        let Published::Policy(policy) = good(plain(body.as_bytes())).await else { panic!("{mode}") };
+        let PublishedPolicy::Policy(policy) = good(plain(body.as_bytes())).await else { panic!("{mode}") };
         assert_eq!(policy.mode(), meant);
         for (mx, listing) in [
             ("mx1.good.example", Listing::Listed),
@@ -215,12 +222,12 @@ async fn a_policy_outlives_restarts_and_its_host() {
     let open = |host: &Host| {
         MtaSts::open_at(world.folder.path(), web(&world, host), Arc::new(clock.clone())).expect("our own version")
     };
-    let Published::Policy(policy) = open(&first).policy(&domain("good.example")).await else { panic!("none") };
+    let PublishedPolicy::Policy(policy) = open(&first).policy(&domain("good.example")).await else { panic!("none") };
     drop(first);
     let gone = host(&world, answer("404 X", "", b"")).await;
     let policies = open(&gone);
     now.fetch_add(86_399, Ordering::Relaxed);
-    assert_eq!(policies.policy(&domain("good.example")).await, Published::Policy(Arc::clone(&policy)));
+    assert_eq!(policies.policy(&domain("good.example")).await, PublishedPolicy::Policy(Arc::clone(&policy)));
     assert!(matches!(policies.recheck(&policy).await, Recheck::Unknown(_)));
     let task = tokio::spawn({
         let policies = policies.clone();
@@ -238,6 +245,6 @@ async fn other_tools_are_used_from_the_next_search_on() {
     let (old, new) = (host(&world, answer("404 X", "", b"")).await, host(&world, plain(POLICY)).await);
     let policies = open(&world, &old);
     policies.replace(web(&world, &new));
-    assert!(matches!(policies.policy(&domain("good.example")).await, Published::Policy(_)));
+    assert!(matches!(policies.policy(&domain("good.example")).await, PublishedPolicy::Policy(_)));
     assert_eq!(old.heard(), [""; 0]);
 }

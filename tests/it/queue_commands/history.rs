@@ -4,7 +4,7 @@
 use std::fs;
 
 use gatepost::address::Host;
-use gatepost::discovery::history::{History, Level};
+use gatepost::discovery::history::{History, TlsLevel};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
@@ -24,12 +24,12 @@ fn remembering() -> Relay {
     relay.stop();
     let memory = History::open(&relay.folder.path().join("spool"), Timestamp::now()).expect("a memory");
     for (domain, name, level, issuer, days) in [
-        ("a.example", "mx1.a.example", Level::Verified, Some("CN=R12, O=Let's Encrypt"), 30),
-        ("a.example", "mx1.a.example", Level::Plain, None, 1),
-        ("a.example", "mx2.a.example", Level::Dane, None, 2),
-        ("b\u{fc}cher.example", "mx.b.example", Level::Tls, None, 3),
+        ("a.example", "mx1.a.example", TlsLevel::Verified, Some("CN=R12, O=Let's Encrypt"), 30),
+        ("a.example", "mx1.a.example", TlsLevel::Plain, None, 1),
+        ("a.example", "mx2.a.example", TlsLevel::Dane, None, 2),
+        ("b\u{fc}cher.example", "mx.b.example", TlsLevel::Tls, None, 3),
     ] {
-        let _ = memory.note(&host(domain), &host(name), level, issuer, days_ago(days));
+        let _ = memory.record(&host(domain), &host(name), level, issuer, days_ago(days));
     }
     drop(memory);
     relay.start_again();

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use gatepost::address::Host;
-use gatepost::discovery::history::{History, Level};
+use gatepost::discovery::history::{History, TlsLevel};
 use jiff::Timestamp;
 use serde_json::Value;
 
@@ -19,7 +19,7 @@ fn relay(sink: &Sink) -> Relay {
     relay.stop();
     let memory = History::open(&relay.folder.path().join("spool"), Timestamp::now()).expect("a memory");
     let [lost, host] = ["lost.example", "[127.0.0.1]"].map(|name| Host::parse(name).expect(name));
-    let _ = memory.note(&lost, &host, Level::Tls, None, Timestamp::now());
+    let _ = memory.record(&lost, &host, TlsLevel::Tls, None, Timestamp::now());
     drop(memory);
     relay.start_again();
     relay

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use gatepost::address::Host;
-use gatepost::discovery::history::{Change, History, Level};
+use gatepost::discovery::history::{History, LevelChange, TlsLevel};
 use gatepost::outbound::{Attempt, Report};
 use tokio::net::TcpListener;
 
@@ -85,7 +85,7 @@ async fn a_domain_that_lost_tls_does_not_close_the_smart_host_that_it_shares() {
     std::fs::create_dir(&spool).expect("a folder");
     let [lost, host] = ["lost.example", "[127.0.0.1]"].map(|name| Host::parse(name).expect(name));
     let memory = History::open(&spool, now).expect("a memory");
-    assert_eq!(memory.note(&lost, &host, Level::Tls, None, now), Change::First);
+    assert_eq!(memory.record(&lost, &host, TlsLevel::Tls, None, now), LevelChange::First);
     memory.close().await;
     let shared = connector("lost.example", clear.address, "tls = \"opportunistic\"\ndowngrade = \"refuse\"");
     let shared = shared.replace("domains = [\"lost.example\"]", "domains = [\"lost.example\", \"fine.example\"]");

@@ -12,7 +12,7 @@ use gatepost::config::{Config, default_connector};
 use gatepost::connector::Connectors;
 use gatepost::discovery::Discovery;
 use gatepost::discovery::history::History;
-use gatepost::discovery::mta_sts::{MtaSts, Web};
+use gatepost::discovery::mta_sts::{MtaSts, WebSource};
 use gatepost::dns::Dns;
 use gatepost::envelope::{Envelope, History as Past, QueueId, Recipient, RecipientState};
 use gatepost::evidence::Evidence;
@@ -166,7 +166,7 @@ impl Queue {
 pub(crate) fn way_out(config: &Arc<Config>, folder: &Path) -> Outbound {
     let (tls, _) = Material::load(config).expect("it names no files");
     let dns = Dns::new(&config.dns).expect("a resolver");
-    let web = Web::new(dns.clone(), Https::new(dns.clone(), tls.https().clone()));
+    let web = WebSource::new(dns.clone(), Https::new(dns.clone(), tls.https().clone()));
     let memory = History::open(folder, jiff::Timestamp::now()).expect("a memory");
     let discovery = Discovery::new(MtaSts::open(folder, web).expect("our own version"), memory);
     let settings = outbound::Settings::new(Arc::clone(config), tls, Arc::new(Router::new(config, dns)));

@@ -8,7 +8,7 @@ use gatepost::address::{Host, Mailbox, ReversePath};
 use gatepost::config::{Config, parse};
 use gatepost::discovery::Discovery;
 use gatepost::discovery::history::History;
-use gatepost::discovery::mta_sts::{FETCH, MtaSts, Web};
+use gatepost::discovery::mta_sts::{MtaSts, POLICY_FETCH_TIMEOUT, WebSource};
 use gatepost::dns::Dns;
 use gatepost::envelope::{Envelope, QueueId, Recipient};
 use gatepost::failure::{Failure, RecipientOutcome};
@@ -101,8 +101,9 @@ impl World {
         let config = self.config("");
         let dns = Dns::new(&config.dns).expect("a resolver");
         let (material, _) = Material::load(&config).expect("a configuration that can be loaded");
-        let web = Web::new(dns.clone(), Https::new(dns, material.https().clone()));
-        let policies = MtaSts::open(folder, web.at(self.policy_port, FETCH)).expect("our own version");
+        let web = WebSource::new(dns.clone(), Https::new(dns, material.https().clone()));
+        let policies = MtaSts::open(folder, web.with_port_and_timeout(self.policy_port, POLICY_FETCH_TIMEOUT))
+            .expect("our own version");
         Discovery::new(policies, History::open(folder, jiff::Timestamp::now()).expect("a memory"))
     }
 

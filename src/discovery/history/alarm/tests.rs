@@ -1,50 +1,50 @@
 //! What raises the alarm, what must not, and how it ends.
 
 use super::*;
-use crate::discovery::history::memory::{DAY, Memory};
+use crate::discovery::history::memory::{DAY, DowngradeMemory};
 
 /// Some time in 2026.
 const START: i64 = 1_780_000_000;
 const OLD: &str = "CN=R12, O=Let's Encrypt, C=US";
 const BOX: &str = "CN=Mail Guard 3000, O=Inspector";
 
-/// Memory and watch together, as [`super::super::History`] has them.
+/// DowngradeMemory and watch together, as [`super::super::History`] has them.
 struct World {
-    memory: Memory,
-    watch: Watch,
+    memory: DowngradeMemory,
+    watch: AlarmWatch,
     /// What was told, in words.
     told: Vec<String>,
 }
 
 impl World {
     fn new() -> Self {
-        Self { memory: Memory::new(10_000), watch: Watch::default(), told: Vec::new() }
+        Self { memory: DowngradeMemory::new(10_000), watch: AlarmWatch::default(), told: Vec::new() }
     }
 
-    fn note(&mut self, domain: &str, host: &str, level: Level, issuer: Option<&str>, at: i64) {
+    fn note(&mut self, domain: &str, host: &str, level: TlsLevel, issuer: Option<&str>, at: i64) {
         let (domain, host) = (parse(domain), parse(host));
-        let noted = self.memory.note(&domain, &host, level, issuer, at);
-        let news = self.watch.see(Sighting {
+        let observed = self.memory.record(&domain, &host, level, issuer, at);
+        let news = self.watch.observe(ObservedHost {
             domain: &domain,
             host: &host,
             level,
-            took_tls: noted.took_tls,
+            took_tls: observed.took_tls,
             issuer,
-            issuer_before: noted.issuer_before.as_deref(),
+            issuer_before: observed.issuer_before.as_deref(),
             at,
         });
         self.tell(news);
     }
 
-    fn tell(&mut self, news: Vec<News>) {
+    fn tell(&mut self, news: Vec<AlarmEvent>) {
         self.told.extend(news.into_iter().map(|news| match news {
-            News::On(alarm) => format!("on: {:?} {}/{}", alarm.kind, alarm.domains, alarm.of),
-            News::Over(alarm) => format!("over: {:?}", alarm.kind),
+            AlarmEvent::Raised(alarm) => format!("on: {:?} {}/{}", alarm.kind, alarm.domains, alarm.of),
+            AlarmEvent::Ended(alarm) => format!("over: {:?}", alarm.kind),
         }));
     }
 
     /// Reaches unrelated domains, one after the other.
-    fn each(&mut self, numbers: std::ops::Range<i64>, level: Level, issuer: Option<&str>, at: i64) {
+    fn each(&mut self, numbers: std::ops::Range<i64>, level: TlsLevel, issuer: Option<&str>, at: i64) {
         for number in numbers {
             self.note(&format!("d{number}.example"), &format!("mx.h{number}.example"), level, issuer, at + number);
         }
@@ -59,7 +59,7 @@ fn parse(name: &str) -> Host {
 /// A day on which all went well.
 fn quiet(domains: i64) -> World {
     let mut world = World::new();
-    world.each(0..domains, Level::Verified, Some(OLD), START - DAY);
+    world.each(0..domains, TlsLevel::Verified, Some(OLD), START - DAY);
     assert!(world.told.is_empty());
     world
 }
@@ -67,10 +67,10 @@ fn quiet(domains: i64) -> World {
 #[test]
 fn many_that_lose_tls_raise_it_once() {
     let mut world = quiet(20);
-    world.each(0..4, Level::Plain, None, START);
+    world.each(0..4, TlsLevel::Plain, None, START);
     assert!(world.told.is_empty(), "four may be chance: {:?}", world.told);
-    world.each(4..20, Level::Plain, None, START);
-    world.each(0..20, Level::Plain, None, START + 1800);
+    world.each(4..20, TlsLevel::Plain, None, START);
+    world.each(0..20, TlsLevel::Plain, None, START + 1800);
     assert_eq!(world.told, ["on: TlsLost 5/5"]);
     let current = world.watch.current();
     assert_eq!(current.len(), 1);
@@ -81,33 +81,33 @@ fn many_that_lose_tls_raise_it_once() {
 #[test]
 fn it_is_told_again_after_an_hour_and_ends() {
     let mut world = quiet(10);
-    world.each(0..10, Level::Plain, None, START);
-    world.each(0..10, Level::Plain, None, START + 3000);
-    world.each(0..10, Level::Plain, None, START + 3700);
+    world.each(0..10, TlsLevel::Plain, None, START);
+    world.each(0..10, TlsLevel::Plain, None, START + 3000);
+    world.each(0..10, TlsLevel::Plain, None, START + 3700);
     assert_eq!(world.told.len(), 2, "{:?}", world.told);
     world.told.clear();
-    world.each(0..10, Level::Verified, Some(OLD), START + 4000);
-    let news = world.watch.look(START + 4100);
+    world.each(0..10, TlsLevel::Verified, Some(OLD), START + 4000);
+    let news = world.watch.evaluate(START + 4100);
     world.tell(news);
     assert_eq!(world.told, ["over: TlsLost"]);
     assert!(world.watch.current().is_empty());
     world.told.clear();
-    world.each(0..10, Level::Plain, None, START + 4200);
+    world.each(0..10, TlsLevel::Plain, None, START + 4200);
     assert_eq!(world.told.len(), 1, "it had ended, so it is news: {:?}", world.told);
 }
 
 #[test]
 fn it_ends_when_nothing_is_seen_any_more() {
     let mut world = quiet(10);
-    world.each(0..10, Level::Plain, None, START);
-    let news = world.watch.look(START + 2 * WINDOW);
+    world.each(0..10, TlsLevel::Plain, None, START);
+    let news = world.watch.evaluate(START + 2 * WINDOW);
     world.tell(news);
     assert_eq!(world.told, ["on: TlsLost 5/5", "over: TlsLost"]);
 }
 
 /// Twenty contacts that had TLS the day before and have none now; `names` gives domain and host of each.
 fn twenty_lose_tls(world: &mut World, names: impl Fn(i64) -> (String, String)) {
-    for (at, level) in [(START - DAY, Level::Tls), (START, Level::Plain)] {
+    for (at, level) in [(START - DAY, TlsLevel::Tls), (START, TlsLevel::Plain)] {
         for number in 0..20 {
             let (domain, host) = names(number);
             world.note(&domain, &host, level, None, at);
@@ -120,10 +120,10 @@ type Story = fn(&mut World);
 /// What happens every day, and is nobody's attack.
 const HARMLESS: [(&str, Story); 11] = [
     ("domains that never took TLS", |world| {
-        world.each(100..120, Level::Plain, None, START - DAY);
-        world.each(100..120, Level::Plain, None, START);
+        world.each(100..120, TlsLevel::Plain, None, START - DAY);
+        world.each(100..120, TlsLevel::Plain, None, START);
     }),
-    ("new domains in clear", |world| world.each(200..220, Level::Plain, None, START)),
+    ("new domains in clear", |world| world.each(200..220, TlsLevel::Plain, None, START)),
     ("many domains on one host", |world| {
         twenty_lose_tls(world, |number| (format!("c{number}.example"), "mx.provider.example".to_owned()));
     }),
@@ -134,27 +134,27 @@ const HARMLESS: [(&str, Story); 11] = [
         twenty_lose_tls(world, |number| ("big.example".to_owned(), format!("mx.h{number}.example")));
     }),
     ("a few among very many", |world| {
-        world.each(0..50, Level::Verified, Some(OLD), START - 1000);
-        world.each(0..9, Level::Plain, None, START);
+        world.each(0..50, TlsLevel::Verified, Some(OLD), START - 1000);
+        world.each(0..9, TlsLevel::Plain, None, START);
     }),
     ("one after the other over a day", |world| {
         for number in 0..20 {
-            world.each(number..number + 1, Level::Plain, None, START + number * 1200);
+            world.each(number..number + 1, TlsLevel::Plain, None, START + number * 1200);
         }
     }),
     ("an authority's new intermediate", |world| {
-        world.each(0..50, Level::Verified, Some("CN=E9, O=Let's Encrypt, C=US"), START);
+        world.each(0..50, TlsLevel::Verified, Some("CN=E9, O=Let's Encrypt, C=US"), START);
     }),
     ("authorities known from others", |world| {
-        world.each(100..101, Level::Verified, Some("CN=G1, O=Other Trust, C=NO"), START - DAY);
-        world.each(0..50, Level::Verified, Some("CN=G2, O=Other Trust, C=NO"), START);
+        world.each(100..101, TlsLevel::Verified, Some("CN=G1, O=Other Trust, C=NO"), START - DAY);
+        world.each(0..50, TlsLevel::Verified, Some("CN=G2, O=Other Trust, C=NO"), START);
     }),
     ("self-signed certificates, each its own", |world| {
         for number in 0..50 {
-            world.each(number..number + 1, Level::Tls, Some(&format!("CN=host{number}")), START);
+            world.each(number..number + 1, TlsLevel::Tls, Some(&format!("CN=host{number}")), START);
         }
     }),
-    ("keys that DNSSEC vouches for", |world| world.each(0..50, Level::Dane, Some(BOX), START)),
+    ("keys that DNSSEC vouches for", |world| world.each(0..50, TlsLevel::Dane, Some(BOX), START)),
 ];
 
 #[test]
@@ -168,15 +168,15 @@ fn what_must_not_raise_it() {
 
 #[test]
 fn one_new_issuer_for_many_raises_it() {
-    for level in [Level::Tls, Level::Verified] {
+    for level in [TlsLevel::Tls, TlsLevel::Verified] {
         let mut world = quiet(20);
         world.each(0..20, level, Some(BOX), START);
         assert_eq!(world.told.len(), 1, "{:?}", world.told);
-        let issuer = if level == Level::Tls { BOX } else { "O=Inspector" };
+        let issuer = if level == TlsLevel::Tls { BOX } else { "O=Inspector" };
         assert!(world.told[0].starts_with(&format!("on: NewIssuer({issuer:?}) 5/")), "{:?}", world.told);
         world.told.clear();
-        world.each(0..20, Level::Verified, Some(OLD), START + 600);
-        let news = world.watch.look(START + 700);
+        world.each(0..20, TlsLevel::Verified, Some(OLD), START + 600);
+        let news = world.watch.evaluate(START + 700);
         world.tell(news);
         assert_eq!(world.told.len(), 1, "{:?}", world.told);
         assert!(world.told[0].starts_with("over: NewIssuer"), "{:?}", world.told);
@@ -186,29 +186,29 @@ fn one_new_issuer_for_many_raises_it() {
 #[test]
 fn a_box_that_takes_the_name_of_an_authority_is_not_believed() {
     let mut world = quiet(20);
-    world.each(0..20, Level::Tls, Some("CN=R99, O=Let's Encrypt, C=US"), START);
+    world.each(0..20, TlsLevel::Tls, Some("CN=R99, O=Let's Encrypt, C=US"), START);
     assert_eq!(world.told.len(), 1, "{:?}", world.told);
 }
 
 #[test]
 fn the_first_day_knows_nobody_and_says_nothing() {
     let mut world = World::new();
-    world.each(0..50, Level::Tls, Some(BOX), START);
-    world.each(0..50, Level::Tls, Some(BOX), START + 100);
+    world.each(0..50, TlsLevel::Tls, Some(BOX), START);
+    world.each(0..50, TlsLevel::Tls, Some(BOX), START + 100);
     assert!(world.told.is_empty(), "{:?}", world.told);
 }
 
 #[test]
 fn the_window_is_bounded() {
     let mut world = quiet(0);
-    world.memory = Memory::new(100);
+    world.memory = DowngradeMemory::new(100);
     for number in 0..12_000_i64 {
         let issuer = format!("CN=host{number}");
-        world.each(number..number + 1, Level::Tls, Some(&issuer), START - number);
+        world.each(number..number + 1, TlsLevel::Tls, Some(&issuer), START - number);
     }
     assert!(world.watch.contacts.len() <= CONTACTS_MAX);
     for number in 0..120_000_i64 {
-        world.watch.know(Level::Tls, &format!("CN=other{number}"), START + number);
+        world.watch.add_known_issuer(TlsLevel::Tls, &format!("CN=other{number}"), START + number);
     }
     assert!(world.watch.issuers.len() <= ISSUERS_MAX);
 }
@@ -218,12 +218,13 @@ fn as_many_issuers_as_domains_are_weighed_each_by_itself() {
     let mut world = World::new();
     for (when, at) in [("old", START - DAY), ("new", START)] {
         for number in 0..1000 {
-            world.each(number..number + 1, Level::Tls, Some(&format!("CN={when}{number}")), at);
+            world.each(number..number + 1, TlsLevel::Tls, Some(&format!("CN={when}{number}")), at);
         }
     }
     assert!(world.told.is_empty(), "{:?}", world.told);
-    let news = world.watch.contacts.values().filter(|contact| matches!(contact.state, State::NewIssuer(_))).count();
-    assert_eq!(news, 1000, "each is news, and so the window is looked through for each");
+    let news =
+        world.watch.contacts.values().filter(|contact| matches!(contact.state, ContactState::NewIssuer(_))).count();
+    assert_eq!(news, 1000, "each is news, and so the window is evaluated_at through for each");
 }
 
 #[test]

@@ -6,11 +6,11 @@ use super::*;
 
 const EXAMPLE: &str = "version: STSv1\nmode: enforce\nmx: mail.example.com\nmx: *.example.net\nmx: backupmx.example.com\nmax_age: 604800\n";
 
-fn parse(body: &str) -> Result<Terms, PolicyFault> {
-    Terms::parse(body.as_bytes())
+fn parse(body: &str) -> Result<PolicyTerms, PolicyFault> {
+    PolicyTerms::parse(body.as_bytes())
 }
 
-fn patterns(terms: &Terms) -> Vec<String> {
+fn patterns(terms: &PolicyTerms) -> Vec<String> {
     terms.mx.iter().map(ToString::to_string).collect()
 }
 
@@ -24,7 +24,7 @@ fn with(from: &str, to: &str) -> String {
 fn the_example_of_the_standard_is_read() {
     for body in [EXAMPLE.to_owned(), EXAMPLE.replace('\n', "\r\n"), EXAMPLE.trim_end().to_owned()] {
         let terms = parse(&body).expect(&body);
-        assert_eq!((terms.mode, terms.max_age), (Mode::Enforce, 604_800));
+        assert_eq!((terms.mode, terms.max_age), (StsMode::Enforce, 604_800));
         assert_eq!(patterns(&terms), ["mail.example.com", "*.example.net", "backupmx.example.com"]);
     }
 }
@@ -32,23 +32,23 @@ fn the_example_of_the_standard_is_read() {
 #[test]
 fn space_is_forgiven_where_the_grammar_has_it() {
     let terms = parse("version:STSv1 \nmode:\ttesting\t\nmx:   MX.Example.ORG  \nmax_age:0\n\n\r\n").expect("a policy");
-    assert_eq!((terms.mode, terms.max_age, patterns(&terms)), (Mode::Testing, 0, vec!["mx.example.org".to_owned()]));
+    assert_eq!((terms.mode, terms.max_age, patterns(&terms)), (StsMode::Testing, 0, vec!["mx.example.org".to_owned()]));
 }
 
 #[test]
 fn of_two_the_first_counts_but_all_mx() {
     let body = "max_age: 1\nmode: testing\nversion: STSv1\nmx: a.example\nmode: enforce\nmax_age: x\nversion: STSv9\nmx: b.example";
     let terms = parse(body).expect("a policy");
-    assert_eq!((terms.mode, terms.max_age, patterns(&terms).len()), (Mode::Testing, 1, 2));
+    assert_eq!((terms.mode, terms.max_age, patterns(&terms).len()), (StsMode::Testing, 1, 2));
 }
 
 #[test]
 fn unknown_fields_are_ignored() {
-    for field in ["foo: bar", "x-1.y_z: a b: c", "Mode: none", "MX: other.example", "empty:", "größe: 1"] {
+    for field in ["foo: bar", "x-1.y_z: a b: c", "StsMode: none", "MX: other.example", "empty:", "größe: 1"] {
         let read = parse(&format!("{field}\n{EXAMPLE}"));
         assert_eq!(read.is_ok(), field.is_ascii(), "{field}: {read:?}");
         if let Ok(terms) = read {
-            assert_eq!((terms.mode, terms.mx.len()), (Mode::Enforce, 3), "{field}");
+            assert_eq!((terms.mode, terms.mx.len()), (StsMode::Enforce, 3), "{field}");
         }
     }
 }
@@ -56,7 +56,7 @@ fn unknown_fields_are_ignored() {
 #[test]
 fn only_mode_none_needs_no_mx() {
     let without = |mode: &str| parse(&format!("version: STSv1\nmode: {mode}\nmax_age: 86400\n"));
-    assert_eq!(without("none").expect("a policy").mode, Mode::None);
+    assert_eq!(without("none").expect("a policy").mode, StsMode::None);
     for mode in ["enforce", "testing"] {
         assert_eq!(without(mode), Err(PolicyFault::Missing("mx")));
     }
@@ -105,7 +105,7 @@ fn an_mx_line_that_cannot_be_used_matches_nothing_and_the_others_count() {
         "",
     ] {
         let body = with("mail.example.com", mx);
-        let read = Policy { terms: parse(&body).expect(mx), ..policy(&["mail.example.com"]) };
+        let read = StsPolicy { terms: parse(&body).expect(mx), ..policy(&["mail.example.com"]) };
         assert_eq!(read.terms.lines().join("\n") + "\n", body, "{mx}");
         assert_eq!(parse(&read.terms.lines().join("\n")), Ok(read.terms.clone()), "{mx}");
         assert_eq!(read.mx().map(ToString::to_string).collect::<Vec<_>>(), ["*.example.net", "backupmx.example.com"]);
@@ -125,7 +125,7 @@ fn an_mx_line_that_cannot_be_used_matches_nothing_and_the_others_count() {
 fn a_policy_without_a_line_that_can_be_used_is_met_by_no_host() {
     for mode in ["enforce", "testing"] {
         let terms = parse(&format!("version: STSv1\nmode: {mode}\nmx: 192.0.2.1\nmx:\nmax_age: 10\n"));
-        let read = Policy { terms: terms.expect("a policy"), ..policy(&["mail.example.com"]) };
+        let read = StsPolicy { terms: terms.expect("a policy"), ..policy(&["mail.example.com"]) };
         assert_eq!((read.mode().as_str(), read.mx().count(), read.mx_lines().len()), (mode, 0, 2));
         assert_eq!(evaluate(&read, &Domain::parse("mail.example.com").expect("a domain")), Listing::NotListed);
     }
@@ -138,7 +138,7 @@ fn what_is_no_policy_at_all_is_refused() {
     assert!(matches!(parse(&with("mode: enforce", "mode : enforce")), Err(PolicyFault::Line { line: 2, .. })));
     assert!(matches!(parse(&with("mode: enforce", "mode: enf\u{0}rce")), Err(PolicyFault::Line { line: 2, .. })));
     assert!(matches!(parse(&with("mode: enforce\n", "mode: enforce\r")), Err(PolicyFault::Line { line: 2, .. })));
-    assert_eq!(Terms::parse(b"version: STSv1\nx: \xff\n"), Err(PolicyFault::NotUtf8));
+    assert_eq!(PolicyTerms::parse(b"version: STSv1\nx: \xff\n"), Err(PolicyFault::NotUtf8));
 }
 
 #[test]
@@ -154,9 +154,9 @@ fn lines_are_a_policy_again() {
     assert_eq!(terms.lines().join("\n") + "\n", EXAMPLE);
 }
 
-fn policy(mx: &[&str]) -> Policy {
+fn policy(mx: &[&str]) -> StsPolicy {
     let lines = mx.iter().map(|mx| format!("mx: {mx}")).collect::<Vec<_>>().join("\n");
-    Policy {
+    StsPolicy {
         domain: Domain::parse("example.com").expect("a domain"),
         id: PolicyId::parse("1").expect("an id"),
         terms: parse(&format!("version: STSv1\nmode: enforce\nmax_age: 10\n{lines}")).expect("a policy"),
@@ -196,15 +196,15 @@ fn a_host_is_listed_by_its_name_or_by_one_label() {
 fn it_expires_max_age_after_it_was_fetched() {
     let policy = policy(&["mail.example.com"]);
     assert_eq!(policy.expires(), Timestamp::from_second(10).expect("a time"));
-    let late = Policy { fetched: Timestamp::MAX, ..policy };
+    let late = StsPolicy { fetched: Timestamp::MAX, ..policy };
     assert_eq!(late.expires(), Timestamp::MAX);
 }
 
 proptest! {
     #[test]
     fn no_body_makes_it_panic_and_what_is_read_is_read_again(body in "(version: STSv1|mode: none|mx: [*.a-z]{0,9}|max_age: [0-9]{0,12}|[ -~]{0,9}|\r|\n|:){0,12}") {
-        if let Ok(terms) = Terms::parse(body.as_bytes()) {
-            prop_assert_eq!(Terms::parse(terms.lines().join("\n").as_bytes()), Ok(terms));
+        if let Ok(terms) = PolicyTerms::parse(body.as_bytes()) {
+            prop_assert_eq!(PolicyTerms::parse(terms.lines().join("\n").as_bytes()), Ok(terms));
         }
     }
 }

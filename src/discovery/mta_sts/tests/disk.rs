@@ -4,13 +4,13 @@ use super::*;
 
 #[tokio::test]
 async fn policies_survive_a_restart() {
-    let world = World::new();
+    let world = TestCache::new();
     let policies = world.open();
     world.script.publish("1", EXAMPLE);
     policy(&policies).await;
     // What was in memory is gone without a word of goodbye, as after kill -9.
     std::mem::forget(policies);
-    world.script.set_record(Err(Failure::Lookup("SERVFAIL".to_owned())));
+    world.script.set_record(Err(StsFailure::Lookup("SERVFAIL".to_owned())));
     world.pass(86_399);
     let policies = world.open();
     assert_eq!(policy(&policies).await, EXAMPLE);
@@ -23,7 +23,7 @@ async fn policies_survive_a_restart() {
 
 #[tokio::test]
 async fn use_and_changes_survive_a_restart() {
-    let world = World::new();
+    let world = TestCache::new();
     let long = EXAMPLE.replace("86400", "31557600");
     let policies = world.open();
     world.script.publish("1", &long);
@@ -45,7 +45,7 @@ async fn use_and_changes_survive_a_restart() {
 
 #[tokio::test]
 async fn a_damaged_file_is_set_aside_and_begun_anew() {
-    let world = World::new();
+    let world = TestCache::new();
     for damage in ["not a database, but long enough to have a header of one: ".repeat(20), "short".to_owned()] {
         std::fs::write(world.database(), &damage).expect("ours");
         let policies = world.open();
@@ -60,7 +60,7 @@ async fn a_damaged_file_is_set_aside_and_begun_anew() {
 
 #[tokio::test]
 async fn the_database_of_another_program_is_set_aside() {
-    let world = World::new();
+    let world = TestCache::new();
     let other = rusqlite::Connection::open(world.database()).expect("ours");
     other.execute_batch("CREATE TABLE x (y)").expect("a table");
     drop(other);
@@ -70,7 +70,7 @@ async fn the_database_of_another_program_is_set_aside() {
 
 #[tokio::test]
 async fn the_file_of_a_newer_version_is_refused_and_left_alone() {
-    let world = World::new();
+    let world = TestCache::new();
     let policies = world.open();
     world.script.publish("1", EXAMPLE);
     policy(&policies).await;
@@ -82,7 +82,7 @@ async fn the_file_of_a_newer_version_is_refused_and_left_alone() {
     set_version(2);
     let octets = std::fs::read(world.database()).expect("a file");
     let clock: Clock = Arc::new(|| Timestamp::UNIX_EPOCH);
-    let opened = MtaSts::from_source(world.folder.path(), Box::new(Arc::clone(&world.script)), clock, SEARCH);
+    let opened = MtaSts::from_source(world.folder.path(), Box::new(Arc::clone(&world.script)), clock, LOOKUP_TIMEOUT);
     let error = opened.expect_err("newer").to_string();
     for words in ["policies.db has version 2", "knows version 1", "run the gatepost that wrote it, or move it away"] {
         assert!(error.contains(words), "{error}");
@@ -95,7 +95,7 @@ async fn the_file_of_a_newer_version_is_refused_and_left_alone() {
 
 #[tokio::test]
 async fn damage_while_it_is_in_use_loses_nothing() {
-    let world = World::new();
+    let world = TestCache::new();
     let policies = world.open();
     world.script.publish("1", EXAMPLE);
     policy(&policies).await;
@@ -112,7 +112,7 @@ async fn damage_while_it_is_in_use_loses_nothing() {
 
 #[tokio::test]
 async fn rows_that_make_no_sense_are_left_out() {
-    let world = World::new();
+    let world = TestCache::new();
     let policies = world.open();
     world.script.publish("1", EXAMPLE);
     policy(&policies).await;
@@ -127,13 +127,13 @@ async fn rows_that_make_no_sense_are_left_out() {
         .expect("rows");
     drop(other);
     let policies = world.open();
-    assert_eq!(policies.0.shelf().all().len(), 1);
+    assert_eq!(policies.0.cache().all().len(), 1);
     assert_eq!(policy(&policies).await, EXAMPLE);
 }
 
 #[tokio::test]
 async fn a_policy_from_the_future_is_kept_no_longer_than_it_may_be() {
-    let world = World::new();
+    let world = TestCache::new();
     let policies = world.open();
     world.script.publish("1", EXAMPLE);
     policy(&policies).await;
@@ -147,7 +147,7 @@ async fn a_policy_from_the_future_is_kept_no_longer_than_it_may_be() {
 
 #[tokio::test]
 async fn where_the_disk_refuses_memory_serves_until_it_no_longer_does() {
-    let world = World::new();
+    let world = TestCache::new();
     std::fs::create_dir(world.database()).expect("something is in the way");
     let policies = world.open();
     world.script.publish("1", EXAMPLE);

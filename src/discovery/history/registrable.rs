@@ -12,7 +12,7 @@ const REGISTRIES: [&str; 16] =
     ["co", "com", "net", "org", "gov", "edu", "ac", "or", "ne", "go", "mil", "gob", "gouv", "nom", "gv", "ltd"];
 
 /// The part of a name that somebody registered; an address is by itself.
-pub(super) fn unit(host: &Host) -> String {
+pub(super) fn registrable_domain(host: &Host) -> String {
     let Host::Domain(domain) = host else { return host.to_string() };
     let labels: Vec<&str> = domain.as_str().split('.').collect();
     let is_registry = match labels[..] {
@@ -24,7 +24,7 @@ pub(super) fn unit(host: &Host) -> String {
 }
 
 /// How many groups there are among pairs where whatever shares a unit belongs together.
-pub(super) fn components<'a>(pairs: impl Iterator<Item = &'a (String, String)>) -> usize {
+pub(super) fn count_groups<'a>(pairs: impl Iterator<Item = &'a (String, String)>) -> usize {
     let mut places: HashMap<&str, usize> = HashMap::new();
     let mut parents: Vec<usize> = Vec::new();
     for (one, other) in pairs {
@@ -64,7 +64,7 @@ mod tests {
             ("localhost", "localhost"),
             ("[192.0.2.1]", "[192.0.2.1]"),
         ] {
-            assert_eq!(unit(&Host::parse(name).expect(name)), expected);
+            assert_eq!(registrable_domain(&Host::parse(name).expect(name)), expected);
         }
     }
 
@@ -80,7 +80,7 @@ mod tests {
             (&[("a", "b"), ("b", "c"), ("c", "a"), ("d", "d")], 2),
         ] {
             let pairs: Vec<_> = pairs.iter().map(pair).collect();
-            assert_eq!(components(pairs.iter()), expected, "{pairs:?}");
+            assert_eq!(count_groups(pairs.iter()), expected, "{pairs:?}");
         }
     }
 }

@@ -17,21 +17,21 @@ use hickory_resolver::{NameServerPool, PoolContext, TlsConfig};
 use super::LookupError;
 
 /// One try with all servers.
-const TRY: Duration = Duration::from_secs(4);
+const TRY_TIMEOUT: Duration = Duration::from_secs(4);
 /// Questions that one connection to a name server carries at the same time; above it the resolver
 /// fails lookups, so it is far above what deliveries need.
 const QUESTIONS_AT_ONCE: usize = 4096;
 
-type Pool = NameServerPool<TokioRuntimeProvider>;
+type ServerPool = NameServerPool<TokioRuntimeProvider>;
 
 /// The name servers.
 #[derive(Clone)]
-pub(super) struct Transport {
+pub(super) struct NameServers {
     /// UDP, and TCP for what is truncated.
-    both: Pool,
+    udp_and_tcp: ServerPool,
     /// A firewall that drops large UDP answers must not cost us a domain.
-    tcp: Pool,
-    /// The fuzzer's answers, in the place of both.
+    tcp_only: ServerPool,
+    /// The fuzzer's answers, in the place of udp_and_tcp.
     #[cfg(fuzzing)]
     script: Option<Script>,
 }
@@ -49,19 +49,19 @@ pub(super) struct Response {
     pub(super) authentic: bool,
 }
 
-impl Transport {
+impl NameServers {
     pub(super) fn new(servers: &[SocketAddr]) -> Result<Self, NetError> {
         let mut options = ResolverOpts::default();
-        options.timeout = TRY;
+        options.timeout = TRY_TIMEOUT;
         options.max_active_requests = QUESTIONS_AT_ONCE;
         let context = Arc::new(PoolContext::new(options, TlsConfig::new()?));
         let pool = |udp: bool| {
-            let servers = servers.iter().map(|server| of_server(*server, udp));
-            Pool::from_config(servers, Arc::clone(&context), TokioRuntimeProvider::default())
+            let servers = servers.iter().map(|server| server_config(*server, udp));
+            ServerPool::from_config(servers, Arc::clone(&context), TokioRuntimeProvider::default())
         };
         Ok(Self {
-            both: pool(true),
-            tcp: pool(false),
+            udp_and_tcp: pool(true),
+            tcp_only: pool(false),
             #[cfg(fuzzing)]
             script: None,
         })
@@ -70,8 +70,8 @@ impl Transport {
     /// The name server that the fuzzer plays.
     #[cfg(fuzzing)]
     pub(super) fn scripted(script: Script) -> Result<Self, NetError> {
-        static NOBODY: std::sync::LazyLock<Result<Transport, NetError>> =
-            std::sync::LazyLock::new(|| Transport::new(&[]));
+        static NOBODY: std::sync::LazyLock<Result<NameServers, NetError>> =
+            std::sync::LazyLock::new(|| NameServers::new(&[]));
         let nobody = NOBODY.as_ref().map_err(Clone::clone)?;
         Ok(Self { script: Some(script), ..nobody.clone() })
     }
@@ -99,12 +99,12 @@ impl Transport {
         if let Some(script) = &self.script {
             return scripted(script, &request);
         }
-        let mut outcome = self.both.send(request.clone()).first_answer().await;
-        for pool in [&self.tcp, &self.both] {
+        let mut outcome = self.udp_and_tcp.send(request.clone()).first_answer().await;
+        for pool in [&self.tcp_only, &self.udp_and_tcp] {
             match outcome {
                 // One more try: SERVFAIL is often over as soon as it is there.
                 Err(NetError::Dns(DnsError::ResponseCode(_))) => {
-                    return self.both.send(request).first_answer().await;
+                    return self.udp_and_tcp.send(request).first_answer().await;
                 }
                 Ok(_) | Err(NetError::Dns(_)) => break,
                 // No answer, for whatever reason: also a crowd that fills the library's queues.
@@ -173,7 +173,7 @@ impl From<NoRecords> for Response {
     }
 }
 
-fn of_server(server: SocketAddr, udp: bool) -> NameServerConfig {
+fn server_config(server: SocketAddr, udp: bool) -> NameServerConfig {
     let (mut by_udp, mut by_tcp) = (ConnectionConfig::udp(), ConnectionConfig::tcp());
     (by_udp.port, by_tcp.port) = (server.port(), server.port());
     let ways = if udp { vec![by_udp, by_tcp] } else { vec![by_tcp] };

@@ -9,7 +9,7 @@ use crate::config::{Config, ListenAddress};
 pub(super) struct OwnAddresses {
     listeners: Vec<SocketAddr>,
     /// Whether the system binds addresses of this machine alone, so that a try tells which they are.
-    tells_local: bool,
+    bind_proves_local: bool,
 }
 
 impl OwnAddresses {
@@ -21,26 +21,26 @@ impl OwnAddresses {
         });
         // Addresses for documentation, which no machine has (RFC 5737, RFC 3849).
         let nobody = [Ipv4Addr::new(192, 0, 2, 1).into(), Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1).into()];
-        Self { listeners: listeners.collect(), tells_local: !nobody.into_iter().any(is_local) }
+        Self { listeners: listeners.collect(), bind_proves_local: !nobody.into_iter().any(can_bind) }
     }
 
     pub(super) fn contains(&self, address: SocketAddr) -> bool {
         self.listeners.iter().any(|listener| match listener.ip() {
             _ if listener.port() != address.port() => false,
-            IpAddr::V4(ip) if ip.is_unspecified() => address.is_ipv4() && self.is_here(address.ip()),
+            IpAddr::V4(ip) if ip.is_unspecified() => address.is_ipv4() && self.is_local_address(address.ip()),
             // It takes IPv4 as well, by default.
-            IpAddr::V6(ip) if ip.is_unspecified() => self.is_here(address.ip()),
+            IpAddr::V6(ip) if ip.is_unspecified() => self.is_local_address(address.ip()),
             ip => ip.to_canonical() == address.ip().to_canonical(),
         })
     }
 
-    fn is_here(&self, ip: IpAddr) -> bool {
-        ip.is_loopback() || (self.tells_local && is_local(ip))
+    fn is_local_address(&self, ip: IpAddr) -> bool {
+        ip.is_loopback() || (self.bind_proves_local && can_bind(ip))
     }
 }
 
 /// Whether the system lets us bind an address, as it does with its own. Nothing is sent.
-fn is_local(ip: IpAddr) -> bool {
+fn can_bind(ip: IpAddr) -> bool {
     UdpSocket::bind((ip, 0)).is_ok()
 }
 
@@ -50,7 +50,7 @@ mod tests {
 
     #[test]
     fn own_addresses_are_those_where_a_listener_answers() {
-        for (listener, address, own) in [
+        for (listener, address, is_own) in [
             ("192.0.2.7:25", "192.0.2.7:25", true),
             ("192.0.2.7:25", "192.0.2.7:26", false),
             ("192.0.2.7:25", "192.0.2.8:25", false),
@@ -63,11 +63,12 @@ mod tests {
             ("[::]:25", "127.0.0.1:2525", false),
         ] {
             let listeners = vec![listener.parse().expect(listener)];
-            let own_addresses = OwnAddresses { listeners, tells_local: true };
-            assert_eq!(own_addresses.contains(address.parse().expect(address)), own, "{listener} {address}");
+            let own_addresses = OwnAddresses { listeners, bind_proves_local: true };
+            assert_eq!(own_addresses.contains(address.parse().expect(address)), is_own, "{listener} {address}");
         }
         // Where the system binds anything, nothing is learnt from that.
-        let blind = OwnAddresses { listeners: vec!["0.0.0.0:25".parse().expect("an address")], tells_local: false };
+        let blind =
+            OwnAddresses { listeners: vec!["0.0.0.0:25".parse().expect("an address")], bind_proves_local: false };
         assert!(!blind.contains("192.0.2.7:25".parse().expect("an address")));
     }
 }

@@ -6,11 +6,11 @@ use hickory_resolver::proto::dnssec::rdata::DNSSECRData;
 use hickory_resolver::proto::op::ResponseCode;
 use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
 
-use super::resolver::{ResolverState, STRIPS_FOR, Trust};
+use super::name_servers::Response;
+use super::resolver::{ResolverState, STRIPPED_RECHECK, TrustBasis};
 use super::rrset::{self, RrSet};
-use super::transport::Response;
-use super::validator::{LeafProof, Validator, Verdict};
-use super::{Found, InsecureReason, LookupError, Security, cname};
+use super::validator::{LeafProof, SecurityVerdict, Validator};
+use super::{AnswerRecords, InsecureReason, LookupError, Security, cname};
 
 /// CNAMEs on the way to one answer, at most.
 const ALIASES_MAX: usize = 10;
@@ -25,15 +25,15 @@ const NEGATIVE_TTL_MAX: Duration = Duration::from_hours(1);
 /// The end of a chain, and the verdict on all of it.
 #[derive(Debug)]
 pub(super) struct Resolved {
-    pub(super) found: Found<RData>,
+    pub(super) found: AnswerRecords<RData>,
     pub(super) security: Security,
-    pub(super) first: Security,
+    pub(super) first_link: Security,
     pub(super) name: String,
     pub(super) holds: Duration,
 }
 
 /// The rule by which the answers of one lookup are judged.
-enum Judge<'a> {
+enum AnswerJudge<'a> {
     /// Their signatures.
     Validator(Box<Validator<'a>>),
     /// The resolver's AD bit.
@@ -43,11 +43,11 @@ enum Judge<'a> {
 }
 
 /// The links of a chain so far.
-struct Chain {
+struct ChainWalk {
     at: Name,
     aliases: usize,
     security: Security,
-    first: Option<Security>,
+    first_link: Option<Security>,
     /// The shortest time that any link holds, and that a signature lets it hold.
     holds: Duration,
 }
@@ -59,14 +59,15 @@ pub(super) async fn resolve(state: &ResolverState, name: &Name, kind: RecordType
     // The zone cuts that are remembered may be older than what they lead to: once more, with new ones.
     let outcome = follow(state, name, kind, true).await;
     if let Err(LookupError::Bogus(_)) = outcome {
-        state.doubt();
+        state.probe_after_bogus();
     }
     outcome
 }
 
 async fn follow(state: &ResolverState, name: &Name, kind: RecordType, fresh: bool) -> Result<Resolved, LookupError> {
-    let mut judge = Judge::new(state, fresh).await?;
-    let mut chain = Chain { at: name.clone(), aliases: 0, security: Security::Secure, first: None, holds: TTL_MAX };
+    let mut judge = AnswerJudge::new(state, fresh).await?;
+    let mut chain =
+        ChainWalk { at: name.clone(), aliases: 0, security: Security::Secure, first_link: None, holds: TTL_MAX };
     loop {
         let asked = chain.at.clone();
         let response = judge.ask(&asked, kind).await?;
@@ -77,7 +78,7 @@ async fn follow(state: &ResolverState, name: &Name, kind: RecordType, fresh: boo
                     return Err(LookupError::Bogus(format!("records of {} come with \"no such name\"", chain.at)));
                 }
                 chain.add(judge.judge(&set, &response).await?);
-                return Ok(chain.end(Found::Records(set.data().take(RECORDS_MAX).cloned().collect())));
+                return Ok(chain.end(AnswerRecords::Records(set.data().take(RECORDS_MAX).cloned().collect())));
             }
             let alias = cname::target(&response.answers, &chain.at).zip(cname::evidence(&response.answers, &chain.at));
             let Some((target, evidence)) = alias else { break };
@@ -96,28 +97,28 @@ async fn follow(state: &ResolverState, name: &Name, kind: RecordType, fresh: boo
     }
 }
 
-impl<'a> Judge<'a> {
+impl<'a> AnswerJudge<'a> {
     async fn new(state: &'a ResolverState, fresh: bool) -> Result<Self, LookupError> {
         Ok(match state.trust().await? {
-            Trust::Validated(root) => Self::Validator(Box::new(state.validator(root, fresh))),
-            Trust::Vouched => Self::AdBit(state),
-            Trust::Insecure(reason) => Self::Insecure(state, reason),
+            TrustBasis::RootKeys(root) => Self::Validator(Box::new(state.validator(root, fresh))),
+            TrustBasis::AdBit => Self::AdBit(state),
+            TrustBasis::Insecure(reason) => Self::Insecure(state, reason),
         })
     }
 
     async fn ask(&mut self, name: &Name, kind: RecordType) -> Result<Response, LookupError> {
         match self {
             Self::Validator(validator) => validator.ask(name, kind).await,
-            Self::AdBit(state) => state.transport().ask(name.clone(), kind, true).await?.usable(),
-            Self::Insecure(state, _) => state.transport().ask(name.clone(), kind, false).await?.usable(),
+            Self::AdBit(state) => state.name_servers().ask(name.clone(), kind, true).await?.usable(),
+            Self::Insecure(state, _) => state.name_servers().ask(name.clone(), kind, false).await?.usable(),
         }
     }
 
-    async fn judge(&mut self, set: &RrSet<'_>, response: &Response) -> Result<Verdict, LookupError> {
+    async fn judge(&mut self, set: &RrSet<'_>, response: &Response) -> Result<SecurityVerdict, LookupError> {
         match self {
             Self::Validator(validator) => validator.judge(set, &response.authorities).await,
             Self::AdBit(_) if response.authentic => Ok((Security::Secure, set.holds(rrset::now()))),
-            Self::AdBit(_) => Ok((Security::Insecure(InsecureReason::NotVouchedFor), set.holds(rrset::now()))),
+            Self::AdBit(_) => Ok((Security::Insecure(InsecureReason::NoAdBit), set.holds(rrset::now()))),
             Self::Insecure(_, reason) => Ok((Security::Insecure(*reason), set.holds(rrset::now()))),
         }
     }
@@ -128,12 +129,13 @@ impl<'a> Judge<'a> {
         name: &Name,
         kind: RecordType,
         response: &Response,
-    ) -> Result<(Found<RData>, Verdict), LookupError> {
-        let by_code = if response.code == ResponseCode::NXDomain { Found::NoDomain } else { Found::NoData };
+    ) -> Result<(AnswerRecords<RData>, SecurityVerdict), LookupError> {
+        let by_code =
+            if response.code == ResponseCode::NXDomain { AnswerRecords::NoDomain } else { AnswerRecords::NoData };
         let insecure = |reason| (Security::Insecure(reason), negative_ttl(&response.authorities));
         let validator = match self {
             // The library does not pass the AD bit on with a denial. It makes no demand either way.
-            Self::AdBit(_) => return Ok((by_code, insecure(InsecureReason::NotVouchedFor))),
+            Self::AdBit(_) => return Ok((by_code, insecure(InsecureReason::NoAdBit))),
             Self::Insecure(_, reason) => return Ok((by_code, insecure(*reason))),
             Self::Validator(validator) => validator,
         };
@@ -143,8 +145,8 @@ impl<'a> Judge<'a> {
         let holds = holds.min(NEGATIVE_TTL_MAX);
         match (proof, &by_code) {
             (LeafProof::MayBeUnsigned, _) => Ok((by_code, (Security::Insecure(InsecureReason::Unsigned), holds))),
-            (LeafProof::NoDataByNsec, _) => Ok((Found::NoData, (Security::Secure, holds))),
-            (LeafProof::NoData, Found::NoData) | (LeafProof::NoName, Found::NoDomain) => {
+            (LeafProof::NoDataByNsec, _) => Ok((AnswerRecords::NoData, (Security::Secure, holds))),
+            (LeafProof::NoData, AnswerRecords::NoData) | (LeafProof::NoName, AnswerRecords::NoDomain) => {
                 Ok((by_code, (Security::Secure, holds)))
             }
             (LeafProof::NoData | LeafProof::NoName, _) => {
@@ -171,25 +173,25 @@ fn negative_ttl(authorities: &[Record]) -> Duration {
         .min(NEGATIVE_TTL_MAX)
 }
 
-impl Chain {
-    fn add(&mut self, (security, holds): Verdict) {
+impl ChainWalk {
+    fn add(&mut self, (security, holds): SecurityVerdict) {
         self.security = self.security.weakest(security);
-        self.first.get_or_insert(security);
+        self.first_link.get_or_insert(security);
         self.holds = self.holds.min(holds);
     }
 
-    fn end(self, found: Found<RData>) -> Resolved {
+    fn end(self, found: AnswerRecords<RData>) -> Resolved {
         let name = self.at.to_lowercase().to_ascii();
         Resolved {
             found,
             security: self.security,
-            first: self.first.unwrap_or(self.security),
+            first_link: self.first_link.unwrap_or(self.security),
             name: name.strip_suffix('.').unwrap_or(&name).to_owned(),
             // What nobody could validate is believed no longer than that nobody can.
-            holds: match (self.security, self.first) {
+            holds: match (self.security, self.first_link) {
                 (Security::Insecure(InsecureReason::ResolverStrips), _)
                 | (_, Some(Security::Insecure(InsecureReason::ResolverStrips))) => {
-                    self.holds.clamp(TTL_MIN, STRIPS_FOR)
+                    self.holds.clamp(TTL_MIN, STRIPPED_RECHECK)
                 }
                 _ => self.holds.clamp(TTL_MIN, TTL_MAX),
             },

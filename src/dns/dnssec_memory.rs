@@ -17,21 +17,21 @@ const NAME: &str = "dnssec.json";
 const NEW: &str = "dnssec.json.new";
 
 #[derive(Debug, Serialize, Deserialize)]
-struct Content {
+struct MemoryFile {
     /// The first validation that worked.
     validated_since: Timestamp,
 }
 
 /// Remembers that validation has worked once.
 #[derive(Debug, Default)]
-pub(super) struct Memory {
+pub(super) struct DnssecMemory {
     has_validated: AtomicBool,
     times_forgotten: AtomicU64,
     /// The folder of the file, where there is one.
     folder: Mutex<Option<PathBuf>>,
 }
 
-impl Memory {
+impl DnssecMemory {
     pub(super) fn has_validated(&self) -> bool {
         self.has_validated.load(Ordering::Relaxed)
     }
@@ -51,7 +51,7 @@ impl Memory {
                 true
             }
             Ok(content) => {
-                if let Err(error) = serde_json::from_slice::<Content>(&content) {
+                if let Err(error) = serde_json::from_slice::<MemoryFile>(&content) {
                     tracing::warn!(file = %file.display(), %error, "the memory of DNSSEC is damaged; DNSSEC is required");
                 }
                 true
@@ -100,7 +100,7 @@ impl Memory {
 }
 
 fn write(folder: &Path) -> io::Result<()> {
-    let content = serde_json::to_vec(&Content { validated_since: Timestamp::now() })?;
+    let content = serde_json::to_vec(&MemoryFile { validated_since: Timestamp::now() })?;
     let new = folder.join(NEW);
     let mut file = File::create(&new)?;
     file.write_all(&content)?;
@@ -113,8 +113,8 @@ fn write(folder: &Path) -> io::Result<()> {
 mod tests {
     use super::*;
 
-    fn opened(folder: &Path) -> Memory {
-        let memory = Memory::default();
+    fn opened(folder: &Path) -> DnssecMemory {
+        let memory = DnssecMemory::default();
         memory.keep_in(folder);
         memory
     }
@@ -139,7 +139,7 @@ mod tests {
     #[test]
     fn what_worked_before_the_folder_was_known_is_written() {
         let folder = tempfile::tempdir().expect("a folder");
-        let memory = Memory::default();
+        let memory = DnssecMemory::default();
         memory.remember();
         memory.keep_in(folder.path());
         assert!(opened(folder.path()).has_validated());

@@ -1,4 +1,4 @@
-//! The work that one lookup may cause, so that a hostile zone makes nobody else wait (KeyTrap,
+//! The budget that one lookup may cause, so that a hostile zone makes nobody else wait (KeyTrap,
 //! CVE-2023-50387; NSEC3, CVE-2023-50868; RFC 9276).
 
 use super::super::LookupError;
@@ -14,14 +14,14 @@ const HASH_ROUNDS: u32 = 20_000;
 
 /// The budget of one lookup. Each charge fails once its part is used up.
 #[derive(Debug, Default)]
-pub(in crate::dns) struct Work {
+pub(in crate::dns) struct WorkBudget {
     questions: u32,
     checks: u32,
     failures: u32,
     hash_rounds: u32,
 }
 
-impl Work {
+impl WorkBudget {
     pub(super) fn charge_question(&mut self) -> Result<(), LookupError> {
         charge(&mut self.questions, 1, QUESTIONS, "questions")
     }
@@ -53,14 +53,14 @@ mod tests {
 
     #[test]
     fn each_part_ends_by_itself() {
-        let mut work = Work::default();
+        let mut budget = WorkBudget::default();
         for _ in 0..FAILURES {
-            assert_eq!(work.charge_failure(), Ok(()));
+            assert_eq!(budget.charge_failure(), Ok(()));
         }
-        assert!(work.charge_failure().is_err());
-        assert_eq!(work.charge_check(), Ok(()));
-        assert_eq!(work.charge_hash(u16::MAX >> 2), Ok(()));
-        assert!(work.charge_hash(u16::MAX >> 2).is_err());
-        assert_eq!(work.charge_question(), Ok(()));
+        assert!(budget.charge_failure().is_err());
+        assert_eq!(budget.charge_check(), Ok(()));
+        assert_eq!(budget.charge_hash(u16::MAX >> 2), Ok(()));
+        assert!(budget.charge_hash(u16::MAX >> 2).is_err());
+        assert_eq!(budget.charge_question(), Ok(()));
     }
 }

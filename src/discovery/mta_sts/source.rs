@@ -8,124 +8,124 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::failure::{Absent, Failure};
-use super::policy::{BODY_MAX, Policy, Terms};
+use super::failure::{NoPolicy, StsFailure};
+use super::policy::{BODY_MAX, PolicyTerms, StsPolicy};
 use super::record::{self, PolicyId, RecordFault};
 use crate::address::Domain;
 use crate::dns::Dns;
-use crate::https::{self, Answer, Https, HttpsError, HttpsFault, Url};
+use crate::https::{self, Https, HttpsError, HttpsFault, HttpsResponse, Url};
 
 /// How long a fetch may take: what is left of the minute that RFC 8461 §3.3 suggests, after DNS.
-pub const FETCH: Duration = Duration::from_secs(55);
+pub const POLICY_FETCH_TIMEOUT: Duration = Duration::from_secs(55);
 /// Where every domain has its policy (RFC 8461 §3.3).
 const PATH: &str = "/.well-known/mta-sts.txt";
 
 /// What the DNS says of a domain's policy.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Record {
+pub(super) enum StsRecord {
     Id(PolicyId),
     None,
     Unusable(RecordFault),
 }
 
-pub(super) type Asked<'a, T> = Pin<Box<dyn Future<Output = Result<T, Failure>> + Send + 'a>>;
+pub(super) type BoxedLookup<'a, T> = Pin<Box<dyn Future<Output = Result<T, StsFailure>> + Send + 'a>>;
 
 /// Where policies come from; in tests, from a script.
-pub(super) trait Source: Send + Sync {
+pub(super) trait PolicySource: Send + Sync {
     /// The record of a domain.
-    fn record<'a>(&'a self, domain: &'a Domain) -> Asked<'a, Record>;
+    fn record<'a>(&'a self, domain: &'a Domain) -> BoxedLookup<'a, StsRecord>;
     /// The policy of a domain.
-    fn terms<'a>(&'a self, domain: &'a Domain) -> Asked<'a, Terms>;
+    fn terms<'a>(&'a self, domain: &'a Domain) -> BoxedLookup<'a, PolicyTerms>;
 }
 
 /// The resolver and the HTTPS client that policies are looked for with.
 #[derive(Clone)]
-pub struct Web {
+pub struct WebSource {
     dns: Dns,
     https: Https,
     port: u16,
 }
 
-impl std::fmt::Debug for Web {
+impl std::fmt::Debug for WebSource {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Web").field("port", &self.port).finish_non_exhaustive()
+        f.debug_struct("WebSource").field("port", &self.port).finish_non_exhaustive()
     }
 }
 
-impl Web {
+impl WebSource {
     /// Looks for policies with these, at port 443. A fetch may take 55 seconds.
     #[must_use]
     pub fn new(dns: Dns, https: Https) -> Self {
-        Self { dns, https: https.within(FETCH), port: https::PORT }
+        Self { dns, https: https.with_timeout(POLICY_FETCH_TIMEOUT), port: https::DEFAULT_PORT }
     }
 
     /// The same, but policy hosts are asked at another port and within another time: where they are peers on
     /// this machine.
     #[must_use]
-    pub fn at(mut self, port: u16, limit: Duration) -> Self {
+    pub fn with_port_and_timeout(mut self, port: u16, limit: Duration) -> Self {
         self.port = port;
-        self.https = self.https.within(limit);
+        self.https = self.https.with_timeout(limit);
         self
     }
 
     /// Looks a policy up without any cache. `now` becomes the time that it was fetched.
     ///
     /// # Errors
-    /// [`Absent`].
-    pub async fn look_up(&self, domain: &Domain, now: Timestamp) -> Result<Policy, Absent> {
-        let failed = |failure| Absent::Failed(Arc::new(failure));
+    /// [`NoPolicy`].
+    pub async fn look_up_uncached(&self, domain: &Domain, now: Timestamp) -> Result<StsPolicy, NoPolicy> {
+        let failed = |failure| NoPolicy::Failed(Arc::new(failure));
         let id = match self.record(domain).await.map_err(failed)? {
-            Record::Id(id) => id,
-            Record::None => return Err(Absent::NoRecord),
-            Record::Unusable(fault) => return Err(Absent::Unusable(fault)),
+            StsRecord::Id(id) => id,
+            StsRecord::None => return Err(NoPolicy::NoRecord),
+            StsRecord::Unusable(fault) => return Err(NoPolicy::Unusable(fault)),
         };
         let terms = self.terms(domain).await.map_err(failed)?;
-        Ok(Policy { domain: domain.clone(), id, terms, fetched: now })
+        Ok(StsPolicy { domain: domain.clone(), id, terms, fetched: now })
     }
 
-    async fn ask(&self, domain: &Domain) -> Result<Record, Failure> {
+    async fn look_up_record(&self, domain: &Domain) -> Result<StsRecord, StsFailure> {
         let answer = self.dns.txt(&format!("_mta-sts.{domain}")).await;
-        let answer = answer.map_err(|error| Failure::Lookup(error.to_string()))?;
+        let answer = answer.map_err(|error| StsFailure::Lookup(error.to_string()))?;
         Ok(match record::id(answer.records().iter().map(String::as_str)) {
-            Ok(Some(id)) => Record::Id(id),
-            Ok(None) => Record::None,
-            Err(fault) => Record::Unusable(fault),
+            Ok(Some(id)) => StsRecord::Id(id),
+            Ok(None) => StsRecord::None,
+            Err(fault) => StsRecord::Unusable(fault),
         })
     }
 
-    async fn fetch(&self, domain: &Domain) -> Result<Terms, Failure> {
+    async fn fetch_policy(&self, domain: &Domain) -> Result<PolicyTerms, StsFailure> {
         // A domain so long that there can be no host "mta-sts." of it has no policy host either.
         let host = Domain::parse(&format!("mta-sts.{domain}"))
-            .map_err(|_| Failure::Lookup(format!("mta-sts.{domain} cannot be the name of a host")))?;
+            .map_err(|_| StsFailure::Lookup(format!("mta-sts.{domain} cannot be the name of a host")))?;
         let url = Url::new(host, self.port, PATH)
-            .map_err(|error| Failure::Lookup(format!("its policy host cannot be asked: {error}")))?;
+            .map_err(|error| StsFailure::Lookup(format!("its policy host cannot be asked: {error}")))?;
         let answer = match self.https.get(&url, BODY_MAX).await {
             Ok(answer) => answer,
             Err(HttpsError { fault: HttpsFault::TooLarge(_), .. }) => {
-                return Err(Failure::Invalid(super::PolicyFault::TooLong));
+                return Err(StsFailure::Invalid(super::PolicyFault::TooLong));
             }
-            Err(error) => return Err(Failure::Fetch(Box::new(error))),
+            Err(error) => return Err(StsFailure::Fetch(Box::new(error))),
         };
         if !is_plain_text(&answer) {
-            return Err(Failure::ContentType(answer.content_type));
+            return Err(StsFailure::ContentType(answer.content_type));
         }
-        Terms::parse(&answer.body).map_err(Failure::Invalid)
+        PolicyTerms::parse(&answer.body).map_err(StsFailure::Invalid)
     }
 }
 
-impl Source for Web {
-    fn record<'a>(&'a self, domain: &'a Domain) -> Asked<'a, Record> {
-        Box::pin(self.ask(domain))
+impl PolicySource for WebSource {
+    fn record<'a>(&'a self, domain: &'a Domain) -> BoxedLookup<'a, StsRecord> {
+        Box::pin(self.look_up_record(domain))
     }
 
-    fn terms<'a>(&'a self, domain: &'a Domain) -> Asked<'a, Terms> {
-        Box::pin(self.fetch(domain))
+    fn terms<'a>(&'a self, domain: &'a Domain) -> BoxedLookup<'a, PolicyTerms> {
+        Box::pin(self.fetch_policy(domain))
     }
 }
 
 /// Whether an answer is `text/plain`, whatever its parameters: where a host lets strangers put pages and
 /// pictures on it, none of those shall become a policy (RFC 8461 §3.2).
-fn is_plain_text(answer: &Answer) -> bool {
+fn is_plain_text(answer: &HttpsResponse) -> bool {
     let kind = answer.content_type.as_deref().unwrap_or_default();
     kind.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case("text/plain"))
 }
@@ -146,7 +146,8 @@ mod tests {
             (Some(""), false),
             (None, false),
         ] {
-            let answer = Answer { status: 200, content_type: kind.map(str::to_owned), body: bytes::Bytes::new() };
+            let answer =
+                HttpsResponse { status: 200, content_type: kind.map(str::to_owned), body: bytes::Bytes::new() };
             assert_eq!(is_plain_text(&answer), plain, "{kind:?}");
         }
     }
