@@ -1,28 +1,29 @@
-//! Clients as limits count them: an address, and the networks around it that one customer of a provider may have.
+//! The units by which limits count clients: a client's address, and the networks that a customer of a provider may
+//! control.
 
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-/// The width of a client: an IPv4 address, or an IPv6 /64, which is what one machine is given.
+/// The prefix lengths of one client: an IPv4 address, or an IPv6 /64, as one machine is given.
 const CLIENT: (u8, u8) = (32, 64);
-/// The widths of networks: an IPv4 /24; an IPv6 /56, which a household is given, and a /48, which a site is.
+/// The prefix lengths of networks: an IPv4 /24; an IPv6 /56 (a household) and /48 (a site).
 const NETWORKS: ([u8; 1], [u8; 2]) = ([24], [56, 48]);
 
-/// The client that an address belongs to, as a network.
+/// Returns the client that an address belongs to, as a network.
 #[must_use]
 pub fn client(address: IpAddr) -> IpNet {
     around(address, CLIENT)
 }
 
-/// The networks around a client, the narrowest first.
+/// Returns the networks around a client, from the narrowest to the widest.
 pub fn networks(address: IpAddr) -> impl Iterator<Item = IpNet> {
     let address = address.to_canonical();
     let widths = if address.is_ipv4() { &NETWORKS.0[..] } else { &NETWORKS.1[..] };
     widths.iter().map(move |width| around(address, (*width, *width)))
 }
 
-/// The widest network around a client.
+/// Returns the widest network around a client.
 #[must_use]
 pub fn site(address: IpAddr) -> IpNet {
     networks(address).last().unwrap_or_else(|| client(address))
@@ -31,11 +32,11 @@ pub fn site(address: IpAddr) -> IpNet {
 fn around(address: IpAddr, (v4, v6): (u8, u8)) -> IpNet {
     let address = address.to_canonical();
     let width = if address.is_ipv4() { v4 } else { v6 };
-    // Each width fits its kind of address.
+    // The prefix length always fits the address family.
     IpNet::new(address, width).map_or(IpNet::from(address), |network| network.trunc())
 }
 
-/// A client or a network as people write it: a bare address where it is one.
+/// Formats a client or a network; a single address without its prefix length.
 #[must_use]
 pub fn network_text(network: &IpNet) -> String {
     if network.prefix_len() == network.max_prefix_len() { network.addr().to_string() } else { network.to_string() }

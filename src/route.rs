@@ -1,8 +1,8 @@
-//! DNS: from a recipient domain and its connector's route to hops, and from a hop to addresses.
+//! Mail routing: finds the hops of a recipient domain, and the addresses of a hop.
 //!
-//! RFC 5321 §5 (MX, implicit MX, our own name), RFC 7505 (null MX), RFC 6761 §6.3 (localhost). It
-//! opens no connection and judges no TLS; published TLS policies are looked up elsewhere. Names are
-//! always complete: neither a search list nor the hosts file has a say in where mail goes.
+//! Sources: RFC 5321 §5 (MX, implicit MX, our own name), RFC 7505 (null MX), RFC 6761 §6.3 (localhost). Routing opens
+//! no connection and judges no TLS; TLS policies are looked up in [`crate::discovery`]. Names are always absolute:
+//! neither a search list nor the hosts file is consulted.
 
 mod own_addresses;
 
@@ -18,23 +18,24 @@ use crate::failure::{Failure, Scope};
 use crate::smtp::reply::Status;
 use own_addresses::OwnAddresses;
 
-/// Hosts of one destination, at most: whoever publishes more does not make us dial for hours.
+/// The maximum number of hops of one destination.
 const HOPS_MAX: usize = 20;
-/// Addresses of one host, at most.
+/// The maximum number of addresses of one hop.
 const ADDRESSES_MAX: usize = 10;
 
-/// The hops of a destination, and how far the way to them can be believed.
+/// The hops of a destination, and the source they come from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hops {
-    /// The hops, best first; never empty.
+    /// The hops in order of preference; never empty.
     pub hops: Vec<Hop>,
-    /// What led to them.
+    /// The source of the hops.
     pub basis: RouteBasis,
 }
 
 impl Hops {
-    /// The failure of a hop that is at one of our own addresses. Where DNS names no better or equal one, mail for the
-    /// destination would come back for ever; otherwise it waits for the better ones (RFC 5321 §5.1).
+    /// Returns the failure of a hop at one of our own addresses. If MX records name another host of the same or
+    /// better preference, mail waits for that host; otherwise it would loop, and the failure is permanent (RFC 5321
+    /// §5.1).
     #[must_use]
     pub fn own_address_failure(&self, hop: &Hop, address: SocketAddr, destination: &Host) -> Failure {
         let how = format!("the address {address} of {} is one of our own", hop.host);
@@ -47,21 +48,20 @@ impl Hops {
     }
 }
 
-/// What led from a destination to its hops.
+/// The source of the hops of a destination.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RouteBasis {
-    /// MX records: their security with that of the CNAMEs before them, and the name that has them
-    /// (RFC 7672 §2.2.1).
+    /// MX records. The chain leads from the domain to the name that has them (RFC 7672 §2.2.1).
     Mx(CnameChain),
-    /// The destination has no MX record, and is its own host: how far that denial can be believed.
+    /// The destination has no MX record and is its own host. The chain leads to the denial.
     NoMx(CnameChain),
-    /// The connector's route, or an address: DNS had no say.
+    /// The connector's route or an address literal, without DNS.
     Configured,
 }
 
 impl RouteBasis {
-    /// Whether nobody but the destination itself, or our own configuration, can have named the hops. A host
-    /// that an insecure MX record names may be anybody's.
+    /// Returns true if the hops are named by the destination itself or by our configuration. Insecure MX records may
+    /// have been forged and may name any host.
     #[must_use]
     pub fn is_secure(&self) -> bool {
         match self {
@@ -71,45 +71,45 @@ impl RouteBasis {
     }
 }
 
-/// The addresses of a hop, and how far they can be believed.
+/// The addresses of a hop, with their security.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Addresses {
-    /// IPv6 and IPv4 by turns; never empty.
+    /// The addresses, with IPv6 and IPv4 alternating; never empty.
     pub addresses: Vec<SocketAddr>,
-    /// What DNSSEC says of them; [`None`] where DNS was not asked: for addresses, and for `localhost`.
+    /// The CNAME chain to the addresses; [`None`] if DNS was not queried, as for address literals and `localhost`.
     pub chain: Option<CnameChain>,
 }
 
-/// One host that may take the mail of a destination. Its addresses are looked up only when it is its
-/// turn, with [`Router::addresses`].
+/// One host that may accept mail for a destination. Its addresses are looked up when an attempt reaches it, with
+/// [`Router::addresses`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hop {
-    /// Its name, for SNI, certificates and the record; or its address where it has no name.
+    /// The host name, for SNI, certificates and evidence; or an address literal.
     pub host: Host,
     /// The TCP port.
     pub port: u16,
-    /// How it came to be a hop.
+    /// The source of the hop.
     pub origin: HopOrigin,
 }
 
-/// How a host came to be a hop.
+/// The source of one hop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HopOrigin {
-    /// An MX record names it.
+    /// An MX record.
     Mx {
-        /// The record's preference; lower is better.
+        /// The preference of the record; lower is better.
         preference: u16,
     },
-    /// It is the recipient domain itself, which has no MX record (RFC 5321 §5.1).
+    /// The recipient domain itself, since it has no MX record (RFC 5321 §5.1).
     ImplicitMx,
-    /// The recipient's address literal (RFC 5321 §4.1.3).
+    /// The address literal of the recipient (RFC 5321 §4.1.3).
     Literal,
-    /// The connector's route names it.
+    /// The connector's route.
     SmartHost,
 }
 
 impl Hop {
-    /// The host where the connector's route names it; `None` where the recipient domain led here.
+    /// Returns the host if it is a smart host of the connector's route; `None` if the recipient's domain led to it.
     #[must_use]
     pub fn smart_host(&self) -> Option<&Host> {
         match self.origin {
@@ -118,7 +118,7 @@ impl Hop {
         }
     }
 
-    /// Whether two hops of one destination are equally good, so that their order means nothing.
+    /// Returns true if two hops of one destination have the same preference, so that their order is arbitrary.
     #[must_use]
     pub fn has_same_preference(&self, other: &Self) -> bool {
         match (self.origin, other.origin) {
@@ -148,30 +148,30 @@ impl fmt::Debug for Router {
 }
 
 impl Router {
-    /// Makes a router. Nothing is asked yet.
+    /// Creates a router. It sends no query.
     #[must_use]
     pub fn new(config: &Config, dns: Dns) -> Self {
         Self { dns, hostname: config.hostname.clone(), own_addresses: OwnAddresses::new(config) }
     }
 
-    /// The resolver that is asked.
+    /// Returns the resolver in use.
     #[must_use]
     pub fn dns(&self) -> &Dns {
         &self.dns
     }
 
-    /// Whether one of our own listeners answers at an address.
+    /// Returns true if one of our own listeners answers at an address.
     #[must_use]
     pub fn is_own_address(&self, address: SocketAddr) -> bool {
         self.own_addresses.contains(address)
     }
 
-    /// The hops for a destination.
+    /// Finds the hops of a destination.
     ///
     /// # Errors
-    /// A [`Failure`] of the destination: 5.1.10 for a null MX, 5.1.2 for a domain that does not
-    /// exist, 5.4.6 where mail would come back to us, 4.4.3 where DNS gave no answer, 4.7.5 where its
-    /// answer failed DNSSEC validation (RFC 7672 §2.2.1: mail waits).
+    /// A [`Failure`] of the destination: 5.1.10 for a null MX, 5.1.2 for a domain that does not exist, 5.4.6 if mail
+    /// would loop back to us, 4.4.3 if DNS did not answer, 4.7.5 if the answer failed DNSSEC validation (RFC 7672
+    /// §2.2.1).
     pub async fn hops(&self, recipient: &Host, route: &Route) -> Result<Hops, Failure> {
         match (route, recipient) {
             (Route::SmartHosts(hosts), _) => {
@@ -216,11 +216,11 @@ impl Router {
         Ok(Hops { hops: chosen.into_iter().map(hop).collect(), basis: RouteBasis::Mx(answer.into()) })
     }
 
-    /// The addresses of a hop.
+    /// Looks up the addresses of a hop.
     ///
     /// # Errors
-    /// A [`Failure`] of this hop alone. Only where the hop is the recipient domain itself, and that
-    /// has no address either, the failure is the destination's: 5.4.4.
+    /// A [`Failure`] of this hop. If the hop is the recipient domain itself and has no address, the failure is that
+    /// of the destination: 5.4.4.
     pub async fn addresses(&self, hop: &Hop) -> Result<Addresses, Failure> {
         let at_port = |addresses: &[IpAddr], chain| {
             let addresses = addresses.iter().take(ADDRESSES_MAX).map(|ip| SocketAddr::new(*ip, hop.port)).collect();
@@ -251,7 +251,7 @@ impl Router {
     }
 }
 
-/// What an enhanced status makes of a lookup that failed.
+/// Returns the enhanced status of a failed lookup.
 fn lookup_status(fault: &LookupError) -> Status {
     match fault {
         LookupError::Bogus(_) => Status(7, 5),
@@ -259,7 +259,7 @@ fn lookup_status(fault: &LookupError) -> Status {
     }
 }
 
-/// The hosts that MX records name; at least one.
+/// Returns the preferences and hosts of MX records; at least one.
 fn mx_hosts(domain: &Domain, records: &[Mx]) -> Result<Vec<(u16, Domain)>, Failure> {
     let mut hosts = Vec::with_capacity(records.len());
     let mut null = false;
@@ -287,13 +287,13 @@ fn mail_loop(domain: &Domain) -> Failure {
     Failure::permanent(Scope::Destination, Status(4, 6), format!("mail for {domain} loops back to myself"))
 }
 
-/// RFC 6761 §6.3: such names mean this host, and DNS must not be asked about them.
+/// Returns true for names of this machine, which must not be looked up in DNS (RFC 6761 §6.3).
 fn is_localhost(name: &Domain) -> bool {
     name.as_str() == "localhost" || name.as_str().ends_with(".localhost")
 }
 
-/// MX records in the order in which they are tried: best preference first, equals in random order,
-/// ourselves and everything not better than ourselves left out (RFC 5321 §5.1).
+/// Sorts MX records by preference, in random order among equals. Leaves out ourselves and all records that are not
+/// better than ours (RFC 5321 §5.1).
 fn sort_by_preference(mut records: Vec<(u16, Domain)>, ourselves: &Domain) -> Vec<(u16, Domain)> {
     if let Some(ours) = records.iter().filter(|(_, name)| name == ourselves).map(|(preference, _)| *preference).min() {
         records.retain(|(preference, _)| *preference < ours);
@@ -308,7 +308,7 @@ fn sort_by_preference(mut records: Vec<(u16, Domain)>, ourselves: &Domain) -> Ve
         if chosen.len() == HOPS_MAX {
             break;
         }
-        // The same host twice would be dialled twice.
+        // A host is listed once, with its best preference.
         if chosen.iter().all(|(_, name)| *name != record.1) {
             chosen.push(record);
         }
@@ -316,7 +316,7 @@ fn sort_by_preference(mut records: Vec<(u16, Domain)>, ourselves: &Domain) -> Ve
     chosen
 }
 
-/// A number that spreads load; nothing secret hangs on it. Each `RandomState` has keys of its own.
+/// Returns a random number for load balancing; it needs no secrecy. Each `RandomState` has different keys.
 fn random() -> u64 {
     RandomState::new().build_hasher().finish()
 }

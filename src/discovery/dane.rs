@@ -21,7 +21,7 @@ use crate::tls::{DaneScope, NamePattern, Tlsa, TlsaMatching, TlsaSelector, TlsaS
 /// Records of one host that a certificate is held against, at most.
 const RECORDS_MAX: usize = 32;
 const ADDRESS: &str = "the host is named by its address";
-const LOCALHOST: &str = "the host is this machine, and DNS is not asked about it";
+const LOCALHOST: &str = "the host is this machine, so DNS is not queried";
 
 /// Looks for the TLSA records of a hop.
 ///
@@ -52,7 +52,7 @@ pub async fn look_up(query: &HopQuery<'_>) -> Result<DaneFinding, Failure> {
             (AnswerRecords::NoData | AnswerRecords::NoDomain, Security::Secure) => {
                 format!("DNSSEC proves that {name} has no TLSA records")
             }
-            (_, Security::Insecure(why)) => format!("what DNS says of {name} is {why}"),
+            (_, Security::Insecure(why)) => format!("the DNS answer for {name} is {why}"),
         };
     }
     Ok(DaneFinding::Absent(absent))
@@ -117,7 +117,7 @@ fn select_records(name: &str, records: &[TlsaRecord], set: impl FnOnce(Vec<Tlsa>
     }
     if usable.is_empty() {
         let reasons = unusable.iter().take(3).map(ToString::to_string).collect::<Vec<_>>().join("; ");
-        return DaneFinding::Unusable(format!("no TLSA record of {name} can be used: {reasons}"));
+        return DaneFinding::Unusable(format!("no TLSA record of {name} is usable: {reasons}"));
     }
     let mut records = strongest_digests(&usable);
     records.truncate(RECORDS_MAX);
@@ -168,11 +168,11 @@ enum UnusableRecord {
 impl fmt::Display for UnusableRecord {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Pkix(usage) => write!(f, "certificate usage {usage} (PKIX) means nothing to SMTP"),
+            Self::Pkix(usage) => write!(f, "certificate usage {usage} (PKIX) is not used in SMTP"),
             Self::Usage(usage) => write!(f, "there is no certificate usage {usage}"),
             Self::Selector(selector) => write!(f, "there is no selector {selector}"),
             Self::Matching(matching) => write!(f, "there is no matching type {matching}"),
-            Self::Digest(octets) => write!(f, "a digest has {octets} octets"),
+            Self::Digest(octets) => write!(f, "a digest of {octets} octets has the wrong length"),
             Self::Encoding => f.write_str("a certificate or key is not in DER"),
         }
     }
@@ -249,14 +249,14 @@ mod tests {
                 for (matching, data) in [(0, der.as_slice()), (1, &[7; 32]), (2, &[7; 64]), (3, &[7; 32])] {
                     let selected = selected(&[record(usage, selector, matching, data)]);
                     let unusable = match (usage, selector, matching) {
-                        (0 | 1, ..) => Some(format!("certificate usage {usage} (PKIX) means nothing to SMTP")),
+                        (0 | 1, ..) => Some(format!("certificate usage {usage} (PKIX) is not used in SMTP")),
                         (4, ..) => Some("there is no certificate usage 4".to_owned()),
                         (_, 2, _) => Some("there is no selector 2".to_owned()),
                         (_, _, 3) => Some("there is no matching type 3".to_owned()),
                         _ => None,
                     };
                     let expected = match unusable {
-                        Some(why) => format!("no TLSA record of _25._tcp.mx.test can be used: {why}"),
+                        Some(why) => format!("no TLSA record of _25._tcp.mx.test is usable: {why}"),
                         None => format!("{usage} {selector} {matching}"),
                     };
                     assert_eq!(selected, expected);
@@ -268,10 +268,10 @@ mod tests {
     #[test]
     fn data_that_cannot_match_anything_is_not_usable() {
         for (matching, data, words) in [
-            (1, [7; 31].as_slice(), "a digest has 31 octets"),
-            (1, &[7; 64], "a digest has 64 octets"),
-            (2, &[7; 32], "a digest has 32 octets"),
-            (1, &[], "a digest has 0 octets"),
+            (1, [7; 31].as_slice(), "a digest of 31 octets has the wrong length"),
+            (1, &[7; 64], "a digest of 64 octets has the wrong length"),
+            (2, &[7; 32], "a digest of 32 octets has the wrong length"),
+            (1, &[], "a digest of 0 octets has the wrong length"),
             (0, &[], "a certificate or key is not in DER"),
             (0, &[7; 32], "a certificate or key is not in DER"),
             (0, &[0x30, 2, 1], "a certificate or key is not in DER"),
@@ -289,7 +289,10 @@ mod tests {
         let good = record(3, 1, 1, &[7; 32]);
         assert_eq!(selected(&[record(1, 1, 1, &[7; 32]), good.clone(), record(3, 1, 1, &[7; 3])]), "3 1 1");
         let all = selected(&[record(0, 0, 1, &[7; 32]), record(3, 1, 1, &[]), record(0, 0, 1, &[8; 32])]);
-        assert!(all.ends_with("certificate usage 0 (PKIX) means nothing to SMTP; a digest has 0 octets"), "{all}");
+        assert!(
+            all.ends_with("certificate usage 0 (PKIX) is not used in SMTP; a digest of 0 octets has the wrong length"),
+            "{all}"
+        );
     }
 
     #[test]

@@ -26,7 +26,7 @@ use mta_sts::{Listing, MtaSts, NoPolicy, PublishedPolicy, StsMode};
 
 const NOT_IN_DISCOVER: &str = "the connector's discover does not name it";
 const OFF: &str = "the connector has switched TLS off";
-const TLS_REQUIRED_NO: &str = "the message sets it aside (TLS-Required: No)";
+const TLS_REQUIRED_NO: &str = "the message overrides it (TLS-Required: No)";
 const ADDRESS: &str = "the host is named by its address";
 
 /// Everything that is known of hops beside their connectors. One for the process; a clone is the same.
@@ -220,7 +220,7 @@ fn sts_finding(published: &PublishedPolicy, host: &Host) -> MtaStsFinding {
     match policy.mode() {
         StsMode::Enforce => MtaStsFinding::Enforce(listing),
         StsMode::Testing => MtaStsFinding::Testing(listing),
-        StsMode::None => MtaStsFinding::None("the domain has withdrawn its MTA-STS policy (mode: none)".to_owned()),
+        StsMode::None => MtaStsFinding::None("the domain's MTA-STS policy has mode none".to_owned()),
     }
 }
 

@@ -1,7 +1,7 @@
-//! What validation starts from: the root keys built in, or DNSKEY and DS records from a file.
+//! The trust anchor of DNSSEC validation: the built-in root keys, or DNSKEY and DS records from a file.
 //!
-//! The file is read as a zone file is written (RFC 1035 §5.1: comments, parentheses, TTL and class in
-//! either order or left out); that is also what `unbound-anchor` and `dig . DNSKEY` write.
+//! The file has the syntax of a zone file (RFC 1035 §5.1): comments, parentheses, and optional TTL and class in
+//! either order. `unbound-anchor` and `dig . DNSKEY` write it.
 
 use std::path::Path;
 use std::str::FromStr as _;
@@ -13,10 +13,10 @@ use hickory_resolver::proto::rr::Name;
 use super::LookupError;
 use super::validator::{WorkBudget, is_digest_of, is_supported};
 
-/// More than any anchor file has in earnest.
+/// The maximum size of an anchor file in octets.
 const FILE_MAX: u64 = 256 << 10;
 
-/// The anchors: keys, and digests of keys that have to be fetched before they can be used.
+/// Trusted keys, and digests of trusted keys that must be fetched before use.
 #[derive(Clone)]
 pub(super) struct Anchors {
     pub(super) keys: TrustAnchors,
@@ -24,22 +24,22 @@ pub(super) struct Anchors {
 }
 
 impl Anchors {
-    /// The keys of the Internet's root zone (IANA's 20326 and 38696).
+    /// Returns the keys of the Internet's root zone (IANA key tags 20326 and 38696).
     pub(super) fn built_in() -> Self {
         Self { keys: TrustAnchors::default(), digests: Vec::new() }
     }
 
-    /// Reads a file; what is wrong with it, in words.
+    /// Reads a file. The error is a description of the fault.
     pub(super) fn read(path: &Path) -> Result<Self, String> {
         let length = std::fs::metadata(path).map_err(|error| format!("cannot be read: {error}"))?.len();
         if length > FILE_MAX {
-            return Err(format!("has {length} octets, which is no file of a few keys"));
+            return Err(format!("is too large for a trust anchor ({length} octets; at most {FILE_MAX})"));
         }
         let text = std::fs::read_to_string(path).map_err(|error| format!("cannot be read: {error}"))?;
         Self::parse(&text)
     }
 
-    /// Reads the text of a file; the fault in words.
+    /// Parses the text of a file. The error is a description of the fault with its line.
     pub(super) fn parse(text: &str) -> Result<Self, String> {
         let mut anchors = Self { keys: TrustAnchors::empty(), digests: Vec::new() };
         for (line, words) in split_records(text)? {
@@ -78,18 +78,18 @@ impl Anchors {
         }
     }
 
-    /// Checks whether a key of the root zone is one of these keys, or has one of these digests (RFC 4035 §5.2).
+    /// Returns true if a key of the root zone is one of these keys or has one of these digests (RFC 4035 §5.2).
     pub(super) fn vouch_for(&self, tag: u16, key: &DNSKEY, budget: &mut WorkBudget) -> Result<bool, LookupError> {
         let is_kept = self.keys.contains(key.public_key());
         Ok(is_kept || is_digest_of(&self.digests, &Name::root(), tag, key, budget)?)
     }
 }
 
-/// `20326 8 2 E06D44B8…` (RFC 4034 §5.3).
+/// Parses the data of a DS record such as `20326 8 2 E06D44B8…` (RFC 4034 §5.3).
 fn parse_ds(data: &[String]) -> Result<DS, String> {
     let malformed = |what: &str| format!("the DS is malformed: {what}");
     let [tag, algorithm, kind, hex @ ..] = data else {
-        return Err(malformed("it wants a key tag, an algorithm, a digest type and a digest"));
+        return Err(malformed("it needs a key tag, an algorithm, a digest type and a digest"));
     };
     let tag = tag.parse().map_err(|_| malformed("the key tag is not a number"))?;
     let algorithm =
@@ -112,7 +112,7 @@ fn parse_ds(data: &[String]) -> Result<DS, String> {
     }
 }
 
-/// Refuses an anchor that nothing could be validated from.
+/// Rejects an algorithm that validation does not support.
 fn require_supported(algorithm: Algorithm) -> Result<(), String> {
     if is_supported(algorithm) {
         return Ok(());
@@ -120,7 +120,7 @@ fn require_supported(algorithm: Algorithm) -> Result<(), String> {
     Err(format!("the algorithm {} is not supported; 8, 10, 13, 14 and 15 are", u8::from(algorithm)))
 }
 
-/// The records of a zone file, each as words with the line it begins on.
+/// Splits a zone file into records, each a list of words with the number of its first line.
 fn split_records(text: &str) -> Result<Vec<(usize, Vec<String>)>, String> {
     let mut records: Vec<(usize, Vec<String>)> = Vec::new();
     let mut open = false;
@@ -175,7 +175,7 @@ mod tests {
             ("\nexample. IN DS 1 8 2 00", "line 2: \"example.\" is not the root"),
             (". IN DS 1 8 2 00", "the digest is not 32 octets in hex"),
             (". IN DS 1 8 1 00", "neither 2 (SHA-256) nor 4 (SHA-384)"),
-            (". IN DS 1 8", "it wants a key tag"),
+            (". IN DS 1 8", "it needs a key tag"),
             (". IN DS 1 5 2 00", "the algorithm 5 is not supported"),
             (". IN DNSKEY 257 3 13 !", "the DNSKEY is malformed"),
             (". IN DNSKEY (\n257", "a parenthesis is never closed"),

@@ -1,37 +1,37 @@
-//! What DNS says, in words of our own: answers with their security, and why there is none.
+//! DNS answers with their security, and lookup errors.
 
 use std::fmt;
 use std::time::Instant;
 
 use crate::address::Domain;
 
-/// What DNSSEC says about an answer (RFC 4035 §4.3, as RFC 7672 §2.1.1 uses the words).
+/// The DNSSEC status of an answer (RFC 4035 §4.3, in the terms of RFC 7672 §2.1.1).
 ///
-/// There is no "bogus" and no "indeterminate" here: both are a [`LookupError`].
+/// "Bogus" and "indeterminate" answers are a [`LookupError`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Security {
-    /// Every record of the answer, each CNAME on the way to it included, is signed, with an unbroken
-    /// chain up to a trust anchor; a denial likewise.
+    /// An unbroken chain of signatures leads from a trust anchor to every record of the answer: each CNAME, and the
+    /// records at the end or the proof that there are none.
     Secure,
-    /// It may be a forgery, and nobody could tell.
+    /// The answer is not protected: a forgery would not be noticed.
     Insecure(InsecureReason),
 }
 
-/// Why an answer is insecure.
+/// The reason why an answer is insecure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum InsecureReason {
-    /// A zone on the way is provably not signed.
+    /// A zone between the root and the name is proved to be unsigned.
     Unsigned,
-    /// With `dnssec = "trust-resolver"`: the resolver does not vouch for the answer.
+    /// With `dnssec = "trust-resolver"`, the answer came without the AD bit.
     NoAdBit,
-    /// The resolver does not pass DNSSEC on, so that nothing can be validated.
+    /// The resolver does not return DNSSEC records, so nothing can be validated.
     ResolverStrips,
-    /// With `dnssec = "off"`: nothing is validated.
+    /// With `dnssec = "off"`, nothing is validated.
     Off,
 }
 
 impl Security {
-    /// Whether it is secure.
+    /// Returns true if the answer is secure.
     #[must_use]
     pub fn is_secure(self) -> bool {
         match self {
@@ -40,7 +40,7 @@ impl Security {
         }
     }
 
-    /// The weaker of two links of one chain; the first where both are insecure.
+    /// Returns the weaker of two links of a chain; `self` if both are insecure.
     #[must_use]
     pub fn weakest(self, other: Self) -> Self {
         match self {
@@ -55,37 +55,37 @@ impl fmt::Display for InsecureReason {
         f.write_str(match self {
             Self::Unsigned => "not signed with DNSSEC",
             Self::NoAdBit => "not validated by the resolver",
-            Self::ResolverStrips => "not validated, because the resolver does not pass DNSSEC on",
+            Self::ResolverStrips => "not validated, because the resolver returns no DNSSEC records",
             Self::Off => "not validated, because [dns] dnssec is \"off\"",
         })
     }
 }
 
-/// An answer to one question, its CNAMEs followed.
+/// The answer to one query after following CNAMEs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DnsAnswer<T> {
-    /// What was found.
+    /// The records, or the kind of their absence.
     pub found: AnswerRecords<T>,
-    /// The weakest link of the whole chain: every CNAME, and the records or their denial at its end.
+    /// The security of the weakest link: every CNAME, and the records or their denial at the end.
     pub security: Security,
-    /// The name that was asked for itself: the security of its CNAME where it is an alias, else the same
-    /// as `security` (RFC 7672 §2.2.2 wants to know both).
+    /// The security of the first link: that of the CNAME if the name is an alias, else the same as `security`. RFC
+    /// 7672 §2.2.2 needs both.
     pub first_link: Security,
-    /// The name at the end of the CNAME chain, lower case, in A-labels, without a dot at the end. It
-    /// need not be a host name: `_25._tcp.mx.example.org`.
+    /// The name at the end of the CNAME chain, in lower case, in A-labels and without a final dot. It may be a name
+    /// that no host can have, such as `_25._tcp.mx.example.org`.
     pub name: String,
-    /// Until when this may be believed.
+    /// The time at which the answer expires.
     pub expires: Instant,
 }
 
 impl<T> DnsAnswer<T> {
-    /// The name at the end of the CNAME chain, where it is a host name.
+    /// Returns the name at the end of the CNAME chain if it is a host name.
     #[must_use]
     pub fn domain(&self) -> Option<Domain> {
         Domain::parse(&self.name).ok()
     }
 
-    /// The records; none where there is no such record, or no such name.
+    /// Returns the records; empty if there are none.
     #[must_use]
     pub fn records(&self) -> &[T] {
         match &self.found {
@@ -95,7 +95,7 @@ impl<T> DnsAnswer<T> {
     }
 }
 
-/// How far DNS vouches for where a name leads: what is left of an [`DnsAnswer`] once its records are taken out.
+/// The CNAME chain that an answer was found by, without its records.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CnameChain {
     /// As in [`DnsAnswer::security`].
@@ -113,34 +113,35 @@ impl<T> From<DnsAnswer<T>> for CnameChain {
 }
 
 impl CnameChain {
-    /// The name at the end of the CNAME chain, where it is a host name.
+    /// Returns the name at the end of the CNAME chain if it is a host name.
     #[must_use]
     pub fn domain(&self) -> Option<Domain> {
         Domain::parse(&self.name).ok()
     }
 }
 
-/// What was found.
+/// The records of an answer, or the kind of their absence.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AnswerRecords<T> {
     /// At least one record.
     Records(Vec<T>),
-    /// The name exists, and has no record of this type.
+    /// The name exists but has no record of this type.
     NoData,
-    /// There is no such name (NXDOMAIN).
+    /// The name does not exist (NXDOMAIN).
     NoDomain,
 }
 
-/// Why a question has no answer. None of these says anything about what exists, and none is cached for long.
+/// The reason why a lookup has no answer. It says nothing about the records of the name and is cached for seconds
+/// only.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum LookupError {
-    /// DNSSEC validation failed: signatures that are wrong, expired or missing. What came may be forged.
+    /// DNSSEC validation failed: signatures are wrong, expired or missing. The answer may be forged.
     #[error("DNSSEC validation failed: {0}")]
     Bogus(String),
-    /// A server answered that it cannot answer (SERVFAIL, REFUSED …), or with nonsense.
+    /// The server returned an error code (SERVFAIL, REFUSED …) or a malformed response.
     #[error("{0}")]
     Server(String),
-    /// Nobody answered in time.
+    /// No server answered in time.
     #[error("no name server answered in time")]
     Timeout,
 }
@@ -148,32 +149,32 @@ pub enum LookupError {
 /// An MX record (RFC 5321 §5.1).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mx {
-    /// Lower is better.
+    /// The preference; lower is better.
     pub preference: u16,
-    /// Whom it names.
+    /// The host that the record names.
     pub exchange: Exchange,
 }
 
-/// Whom an MX record names.
+/// The exchange field of an MX record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Exchange {
-    /// A host.
+    /// A host name.
     Host(Domain),
-    /// The root: no mail is wanted (RFC 7505).
+    /// The root: the domain accepts no mail (null MX, RFC 7505).
     Null,
-    /// Something that cannot be a host's name.
+    /// A name that no host can have.
     NotAHost(String),
 }
 
-/// A TLSA record as it came (RFC 6698 §2.1); nothing is checked yet.
+/// A TLSA record as received, unchecked (RFC 6698 §2.1).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TlsaRecord {
-    /// Certificate usage.
+    /// The certificate usage.
     pub usage: u8,
-    /// Selector.
+    /// The selector.
     pub selector: u8,
-    /// Matching type.
+    /// The matching type.
     pub matching: u8,
-    /// Certificate association data.
+    /// The certificate association data.
     pub data: Vec<u8>,
 }

@@ -1,4 +1,4 @@
-//! Answers that still hold, and questions that are being asked: each is asked once, however many wait for it.
+//! The answer cache. Concurrent lookups of the same name and type share one query.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -9,11 +9,11 @@ use tokio::sync::OnceCell;
 use super::lookup::Resolved;
 use super::{AnswerRecords, LookupError};
 
-/// Octets of answers, about, at most.
+/// The approximate maximum size of all answers in octets.
 const OCTETS_MAX: u64 = 32 << 20;
-/// What an entry costs beside its records, about.
+/// The approximate size of an entry without its records.
 const ENTRY_OCTETS: usize = 512;
-/// A failure is remembered for so long (RFC 9520 §3.2): enough for a crowd that asks at once, and no more.
+/// The lifetime of a failure (RFC 9520 §3.2): long enough for concurrent lookups, short enough to retry soon.
 const FAILURE_TTL: Duration = Duration::from_secs(5);
 
 type CacheKey = (Name, RecordType);
@@ -21,7 +21,7 @@ pub(super) type ResolveOutcome = Result<Resolved, LookupError>;
 
 pub(super) struct Cache(moka::sync::Cache<CacheKey, Arc<CacheEntry>>);
 
-/// A question, and its outcome once there is one.
+/// A query with its outcome and expiry, once there is one.
 #[derive(Default)]
 pub(super) struct CacheEntry(OnceCell<(ResolveOutcome, Instant)>);
 
@@ -50,8 +50,7 @@ impl Cache {
         Self(moka::sync::Cache::builder().max_capacity(OCTETS_MAX).weigher(weigher).build())
     }
 
-    /// The outcome of a question and until when it holds: a remembered one, one that somebody else is
-    /// waiting for, or that of `ask`.
+    /// Returns the outcome of a query and its expiry: from the cache, from a concurrent lookup, or from `ask`.
     pub(super) async fn get<T>(
         &self,
         name: Name,
@@ -72,7 +71,7 @@ impl Cache {
             })
             .await;
         if is_new {
-            // An entry is weighed when it is put in: now with its records.
+            // The cache measures an entry when it is inserted. It is inserted again now that it has its records.
             self.0.insert(key.clone(), Arc::clone(&entry));
         }
         match answered {
@@ -89,8 +88,8 @@ mod tests {
     use super::*;
     use crate::dns::Security;
 
-    /// A question is put in before there is an answer, when it weighs next to nothing; a hostile zone must not
-    /// get its answers in at that price.
+    /// An entry is inserted before its answer arrives, when it is small. The size of the answer must count all the
+    /// same, or a hostile zone could fill the memory.
     #[tokio::test]
     async fn large_answers_push_each_other_out() {
         let cache = Cache::new();

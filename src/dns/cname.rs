@@ -1,11 +1,11 @@
-//! Aliases: CNAME records, and those that a DNAME record stands for (RFC 1034 §3.6.2, RFC 6672).
+//! Aliases by CNAME and DNAME records (RFC 1034 §3.6.2, RFC 6672).
 
 use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
 use hickory_resolver::proto::serialize::binary::BinDecodable as _;
 
 use super::rrset::RrSet;
 
-/// Where an alias leads; `None` where the name is none.
+/// Returns the target of the CNAME record at a name; `None` if the name is no alias.
 pub(super) fn target<'a>(answers: &'a [Record], name: &Name) -> Option<&'a Name> {
     let set = RrSet::find(answers, name, RecordType::CNAME)?;
     let mut targets = set.data().filter_map(|data| match data {
@@ -15,8 +15,8 @@ pub(super) fn target<'a>(answers: &'a [Record], name: &Name) -> Option<&'a Name>
     targets.next()
 }
 
-/// The RRset that makes a name an alias: its CNAME record or, where that has no signature of its own, the
-/// DNAME record above that it follows from (RFC 6672 §5.3.1).
+/// Returns the RRset that proves an alias: its CNAME record or, if that is unsigned, the DNAME record of an ancestor
+/// that it was synthesized from (RFC 6672 §5.3.1).
 pub(super) fn evidence<'a>(answers: &'a [Record], name: &Name) -> Option<RrSet<'a>> {
     let alias = RrSet::find(answers, name, RecordType::CNAME)?;
     if alias.is_signed() {
@@ -28,8 +28,8 @@ pub(super) fn evidence<'a>(answers: &'a [Record], name: &Name) -> Option<RrSet<'
     Some(sets.find(|set| set.data().any(|data| stands_for(data, set.owner, name, target))).unwrap_or(alias))
 }
 
-/// Checks that a DNAME at `owner` turns `name` into `target` (RFC 6672 §2.2). The library does not know the
-/// type, and leaves its data, one uncompressed name, as octets.
+/// Returns true if a DNAME at `owner` redirects `name` to `target` (RFC 6672 §2.2). The library does not parse this
+/// type: its data is one uncompressed name in octets.
 fn stands_for(data: &RData, owner: &Name, name: &Name, target: &Name) -> bool {
     let RData::Unknown { rdata, .. } = data else { return false };
     let Ok(suffix) = Name::from_bytes(&rdata.anything) else { return false };

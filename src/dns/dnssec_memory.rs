@@ -1,7 +1,7 @@
-//! The memory that validation has worked on this machine, kept on disk over restarts.
+//! The memory that DNSSEC validation has worked on this machine, stored in the spool folder.
 //!
-//! From then on a resolver that passes no signatures on is an attack, or looks like one. Only an operator's
-//! command forgets it. A file that cannot be read counts as the memory itself: it is the stricter reading.
+//! From then on a resolver that returns no signatures is treated as an attack. Only an operator's command removes the
+//! memory. An unreadable file counts as the memory itself, since that is the stricter reading.
 
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Write as _};
@@ -12,22 +12,22 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-/// Its name, in the folder of the spool.
+/// The file in the spool folder.
 const NAME: &str = "dnssec.json";
 const NEW: &str = "dnssec.json.new";
 
 #[derive(Debug, Serialize, Deserialize)]
 struct MemoryFile {
-    /// The first validation that worked.
+    /// The time of the first successful validation.
     validated_since: Timestamp,
 }
 
-/// Remembers that validation has worked once.
+/// The flag that validation has worked, with the file that stores it.
 #[derive(Debug, Default)]
 pub(super) struct DnssecMemory {
     has_validated: AtomicBool,
     times_forgotten: AtomicU64,
-    /// The folder of the file, where there is one.
+    /// The spool folder, once it is known.
     folder: Mutex<Option<PathBuf>>,
 }
 
@@ -36,23 +36,23 @@ impl DnssecMemory {
         self.has_validated.load(Ordering::Relaxed)
     }
 
-    /// How often an operator had it forgotten since the start.
+    /// Returns the number of times that an operator removed the memory since the start.
     pub(super) fn times_forgotten(&self) -> u64 {
         self.times_forgotten.load(Ordering::Relaxed)
     }
 
-    /// Reads the file of a folder, and keeps the memory there from now on.
+    /// Loads the file from a folder, and stores the memory there from now on.
     pub(super) fn keep_in(&self, folder: &Path) {
         let file = folder.join(NAME);
         let found = match fs::read(&file) {
             Err(error) if error.kind() == ErrorKind::NotFound => false,
             Err(error) => {
-                tracing::warn!(file = %file.display(), %error, "cannot read the memory of DNSSEC; DNSSEC is required");
+                tracing::warn!(file = %file.display(), %error, "cannot read the DNSSEC memory; requiring DNSSEC");
                 true
             }
             Ok(content) => {
                 if let Err(error) = serde_json::from_slice::<MemoryFile>(&content) {
-                    tracing::warn!(file = %file.display(), %error, "the memory of DNSSEC is damaged; DNSSEC is required");
+                    tracing::warn!(file = %file.display(), %error, "the DNSSEC memory is damaged; requiring DNSSEC");
                 }
                 true
             }
@@ -65,14 +65,14 @@ impl DnssecMemory {
         }
     }
 
-    /// Remembers that validation has worked just now.
+    /// Records that validation has worked.
     pub(super) fn remember(&self) {
         if !self.has_validated.swap(true, Ordering::Relaxed) {
             self.write();
         }
     }
 
-    /// Forgets it, on disk as well.
+    /// Removes the memory and its file.
     pub(super) fn forget(&self) -> io::Result<()> {
         if let Some(folder) = &*self.lock() {
             match fs::remove_file(folder.join(NAME)) {
@@ -90,7 +90,7 @@ impl DnssecMemory {
         let Some(folder) = self.lock().clone() else { return };
         if let Err(error) = write(&folder) {
             let file = folder.join(NAME);
-            tracing::warn!(file = %file.display(), %error, "cannot write the memory of DNSSEC; a restart forgets it");
+            tracing::warn!(file = %file.display(), %error, "cannot write the DNSSEC memory; a restart forgets it");
         }
     }
 

@@ -1,4 +1,4 @@
-//! A question with its CNAMEs followed: every hop counts, and the weakest one is the verdict.
+//! One lookup: follows CNAMEs to the records, and combines the security of all links.
 
 use std::time::Duration;
 
@@ -12,17 +12,17 @@ use super::rrset::{self, RrSet};
 use super::validator::{LeafProof, SecurityVerdict, Validator};
 use super::{AnswerRecords, InsecureReason, LookupError, Security, cname};
 
-/// CNAMEs on the way to one answer, at most.
+/// The maximum number of CNAMEs on the way to one answer.
 const ALIASES_MAX: usize = 10;
-/// Records of one answer that are kept, at most.
+/// The maximum number of records of one answer.
 const RECORDS_MAX: usize = 256;
-/// Shorter is not worth asking again for, longer is not worth believing.
+/// The limits within which a TTL is honoured.
 const TTL_MIN: Duration = Duration::from_secs(5);
 const TTL_MAX: Duration = Duration::from_hours(24);
-/// For what does not exist (RFC 2308 §5).
+/// The maximum lifetime of a negative answer (RFC 2308 §5).
 const NEGATIVE_TTL_MAX: Duration = Duration::from_hours(1);
 
-/// The end of a chain, and the verdict on all of it.
+/// The records at the end of a CNAME chain, and the security of the chain.
 #[derive(Debug)]
 pub(super) struct Resolved {
     pub(super) found: AnswerRecords<RData>,
@@ -32,31 +32,31 @@ pub(super) struct Resolved {
     pub(super) holds: Duration,
 }
 
-/// The rule by which the answers of one lookup are judged.
+/// The basis on which the answers of one lookup are judged.
 enum AnswerJudge<'a> {
-    /// Their signatures.
+    /// Signatures.
     Validator(Box<Validator<'a>>),
-    /// The resolver's AD bit.
+    /// The AD bit of the resolver.
     AdBit(&'a ResolverState),
-    /// None: every answer is insecure, for this reason.
+    /// Nothing: every answer is insecure, for this reason.
     Insecure(&'a ResolverState, InsecureReason),
 }
 
-/// The links of a chain so far.
+/// The CNAME chain followed so far.
 struct ChainWalk {
     at: Name,
     aliases: usize,
     security: Security,
     first_link: Option<Security>,
-    /// The shortest time that any link holds, and that a signature lets it hold.
+    /// The shortest lifetime of any link, by its TTL and its signature.
     holds: Duration,
 }
 
-/// Follows a name to its records, or to the denial of them.
+/// Looks up the records of a name, or the proof that there are none.
 pub(super) async fn resolve(state: &ResolverState, name: &Name, kind: RecordType) -> Result<Resolved, LookupError> {
     let outcome = follow(state, name, kind, false).await;
     let Err(LookupError::Bogus(_)) = outcome else { return outcome };
-    // The zone cuts that are remembered may be older than what they lead to: once more, with new ones.
+    // The cached zone cuts may be older than the answer, so the lookup runs once more with fresh ones.
     let outcome = follow(state, name, kind, true).await;
     if let Err(LookupError::Bogus(_)) = outcome {
         state.probe_after_bogus();
@@ -71,11 +71,14 @@ async fn follow(state: &ResolverState, name: &Name, kind: RecordType, fresh: boo
     loop {
         let asked = chain.at.clone();
         let response = judge.ask(&asked, kind).await?;
-        // A response often has the whole chain; what is not in it is asked for.
+        // A response often contains the whole chain. Links that it lacks are queried.
         loop {
             if let Some(set) = RrSet::find(&response.answers, &chain.at, kind) {
                 if response.code == ResponseCode::NXDomain {
-                    return Err(LookupError::Bogus(format!("records of {} come with \"no such name\"", chain.at)));
+                    return Err(LookupError::Bogus(format!(
+                        "the response has records of {} and the code NXDOMAIN",
+                        chain.at
+                    )));
                 }
                 chain.add(judge.judge(&set, &response).await?);
                 return Ok(chain.end(AnswerRecords::Records(set.data().take(RECORDS_MAX).cloned().collect())));
@@ -85,7 +88,7 @@ async fn follow(state: &ResolverState, name: &Name, kind: RecordType, fresh: boo
             chain.add(judge.judge(&evidence, &response).await?);
             chain.aliases += 1;
             if chain.aliases > ALIASES_MAX {
-                return Err(LookupError::Server(format!("{name} leads through more than {ALIASES_MAX} aliases")));
+                return Err(LookupError::Server(format!("{name} is an alias over more than {ALIASES_MAX} CNAMEs")));
             }
             chain.at = target.clone();
         }
@@ -123,7 +126,7 @@ impl<'a> AnswerJudge<'a> {
         }
     }
 
-    /// Judges a response that has nothing for the name (RFC 2308 §2, RFC 4035 §5.4).
+    /// Judges a response without records for the name (RFC 2308 §2, RFC 4035 §5.4).
     async fn judge_denial(
         &mut self,
         name: &Name,
@@ -134,7 +137,7 @@ impl<'a> AnswerJudge<'a> {
             if response.code == ResponseCode::NXDomain { AnswerRecords::NoDomain } else { AnswerRecords::NoData };
         let insecure = |reason| (Security::Insecure(reason), negative_ttl(&response.authorities));
         let validator = match self {
-            // The library does not pass the AD bit on with a denial. It makes no demand either way.
+            // The library drops the AD bit of negative responses, so a denial is always insecure in this mode.
             Self::AdBit(_) => return Ok((by_code, insecure(InsecureReason::NoAdBit))),
             Self::Insecure(_, reason) => return Ok((by_code, insecure(*reason))),
             Self::Validator(validator) => validator,
@@ -150,13 +153,13 @@ impl<'a> AnswerJudge<'a> {
                 Ok((by_code, (Security::Secure, holds)))
             }
             (LeafProof::NoData | LeafProof::NoName, _) => {
-                Err(LookupError::Bogus(format!("the answer for {name} is not what its proof says")))
+                Err(LookupError::Bogus(format!("the answer for {name} contradicts its NSEC or NSEC3 proof")))
             }
         }
     }
 }
 
-/// For how long an unproved denial is believed (RFC 2308 §5), never longer than a signature in it.
+/// Returns the lifetime of an unproved denial (RFC 2308 §5), at most that of any signature in it.
 fn negative_ttl(authorities: &[Record]) -> Duration {
     let soa = authorities.iter().filter_map(|record| match &record.data {
         RData::SOA(soa) => Some(Duration::from_secs(record.ttl.min(soa.minimum).into())),
@@ -187,7 +190,8 @@ impl ChainWalk {
             security: self.security,
             first_link: self.first_link.unwrap_or(self.security),
             name: name.strip_suffix('.').unwrap_or(&name).to_owned(),
-            // What nobody could validate is believed no longer than that nobody can.
+            // An answer that could not be validated expires before the next probe, so that it is validated once that
+            // is possible.
             holds: match (self.security, self.first_link) {
                 (Security::Insecure(InsecureReason::ResolverStrips), _)
                 | (_, Some(Security::Insecure(InsecureReason::ResolverStrips))) => {

@@ -1,10 +1,11 @@
-//! Gatepost's own stub resolver: it asks the name servers it is told to ask, and says of every answer
-//! how far DNSSEC vouches for it.
+//! A stub resolver. It sends queries to the configured name servers and states for each answer whether DNSSEC secures
+//! it.
 //!
-//! Names are always complete: neither a search list nor the hosts file has a say. Each answer carries the
-//! weakest link of its whole CNAME chain, also when it comes from the cache. It does not know what the
-//! answers are for: the way of mail is in [`crate::route`], TLS policies are in [`crate::discovery`].
-//! RFC 4033 to 4035 (DNSSEC), RFC 2308 (negative answers), RFC 6840 §5.7 (the AD bit), RFC 9520 (failures).
+//! Names are always absolute: neither a search list nor the hosts file is consulted. The security of an answer is
+//! that of the weakest link of its CNAME chain, in answers from the cache too. The resolver does not know the purpose
+//! of a lookup: mail routing is in [`crate::route`], TLS policies are in [`crate::discovery`].
+//!
+//! Sources: RFC 4033 to 4035 (DNSSEC), RFC 2308 (negative answers), RFC 6840 §5.7 (the AD bit), RFC 9520 (failures).
 
 mod anchor;
 mod answer;
@@ -38,10 +39,10 @@ use dnssec_memory::DnssecMemory;
 use name_servers::NameServers;
 use resolver::ResolverState;
 
-/// One lookup, with all its retries, servers, aliases and signatures, takes no longer than this.
+/// The time limit of one lookup with all its retries, servers, aliases and signature checks.
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The resolver. A clone shares the cache and the connections of the first.
+/// The resolver. Clones share the cache and the connections.
 #[derive(Clone)]
 pub struct Dns(Arc<DnsShared>);
 
@@ -56,10 +57,10 @@ impl fmt::Debug for Dns {
     }
 }
 
-/// Why there can be no resolver.
+/// The reasons for which a resolver cannot be created.
 #[derive(Debug, thiserror::Error)]
 pub enum DnsError {
-    /// The system's resolver configuration cannot be used.
+    /// /etc/resolv.conf cannot be used.
     #[error("/etc/resolv.conf cannot be used ({0})")]
     SystemConfiguration(String),
     /// With `dnssec = "trust-resolver"`, /etc/resolv.conf names a server on another machine.
@@ -68,9 +69,9 @@ pub enum DnsError {
     /// The trust anchor cannot be used.
     #[error("trust_anchor: {} {fault}", .file.display())]
     TrustAnchor {
-        /// The file.
+        /// The trust anchor file.
         file: PathBuf,
-        /// What is wrong with it.
+        /// The fault in the file.
         fault: String,
     },
     /// The resolver library cannot be set up.
@@ -79,8 +80,8 @@ pub enum DnsError {
 }
 
 impl DnsError {
-    /// Whether it may be otherwise in a moment, with the same configuration: /etc/resolv.conf is written anew by
-    /// whoever brings the network up.
+    /// Returns true if the fault may go away without a change of the configuration, as when the network configuration
+    /// has not written /etc/resolv.conf yet.
     #[must_use]
     pub fn is_transient(&self) -> bool {
         match self {
@@ -89,7 +90,7 @@ impl DnsError {
         }
     }
 
-    /// The fault as the administrator is told it, with its place in the configuration.
+    /// Converts the error into a configuration fault with its place and a remedy.
     #[must_use]
     pub fn fault(&self, config: &config::Dns) -> Fault {
         let (place, remedy) = match (self, &config.trust_anchor) {
@@ -101,7 +102,7 @@ impl DnsError {
                 "Name a validating resolver on a loopback address in [dns] servers, or write dnssec = \"validate\".",
             ),
             (Self::TrustAnchor { .. }, TrustAnchor::File(file)) => {
-                (&file.place, "Name a readable file with the DNSKEY or DS records of your root, as in a zone file.")
+                (&file.place, "Name a readable file with the DNSKEY or DS records of the root, as in a zone file.")
             }
             (Self::TrustAnchor { .. } | Self::Library(_), _) => (&config.dnssec.place, "Correct it and start again."),
         };
@@ -110,17 +111,17 @@ impl DnsError {
 }
 
 impl Dns {
-    /// Makes a resolver that asks `[dns] servers`, or the servers of /etc/resolv.conf where there are
-    /// none. Nothing is asked yet, and nothing is known of earlier validations.
+    /// Creates a resolver for the servers of `[dns] servers` or, if there are none, of /etc/resolv.conf. It sends no
+    /// query, and starts without the memory of earlier validations.
     ///
     /// # Errors
-    /// [`DnsError`], where /etc/resolv.conf is needed and unusable, or the trust anchor is.
+    /// [`DnsError`] if /etc/resolv.conf is needed and unusable, or if the trust anchor is unusable.
     pub fn new(config: &config::Dns) -> Result<Self, DnsError> {
         Self::with_memory(config, Arc::default())
     }
 
-    /// Makes the resolver of another configuration, which keeps the memory that validation has worked: a moment
-    /// without signatures must not begin with a reload.
+    /// Creates a resolver for another configuration that shares the memory of earlier validations, so that a reload
+    /// does not make it accept a resolver without DNSSEC.
     ///
     /// # Errors
     /// As [`Dns::new`].
@@ -128,11 +129,11 @@ impl Dns {
         Self::with_memory(config, Arc::clone(self.0.state.memory()))
     }
 
-    /// Makes a resolver for the fuzzer, which plays the name servers. It validates from the records in `anchor`, and
-    /// takes no answer that cannot be validated.
+    /// Creates a resolver for fuzzing, with `script` in place of the name servers. It validates from the records in
+    /// `anchor` and rejects every answer that it cannot validate.
     ///
     /// # Errors
-    /// The fault of the anchor or of the library, in words.
+    /// The fault of the anchor or of the library.
     #[cfg(fuzzing)]
     pub fn fuzzed(anchor: &str, script: name_servers::Script) -> Result<Self, String> {
         let name_servers = NameServers::scripted(script).map_err(|fault| fault.to_string())?;
@@ -161,14 +162,14 @@ impl Dns {
         Ok(Self(Arc::new(DnsShared { state, cache: Cache::new() })))
     }
 
-    /// Reads in the folder of the spool whether validation has worked before, and keeps it there from now on.
-    /// Reads and writes a file.
+    /// Loads from the spool folder whether validation has worked before, and stores it there from now on. Blocks on
+    /// file access.
     pub fn remember_in(&self, folder: &Path) {
         self.0.state.memory().keep_in(folder);
     }
 
-    /// Forgets that validation has worked: a resolver that returns no DNSSEC records is accepted again, unless
-    /// DNSSEC is required. Returns whether there was anything to forget. Writes a file.
+    /// Forgets that validation has worked, so that a resolver without DNSSEC records is accepted again (unless
+    /// `dnssec` is "require"). Returns true if validation had worked before. Blocks on file access.
     ///
     /// # Errors
     /// The file cannot be removed.
@@ -178,13 +179,13 @@ impl Dns {
         Ok(had_validated)
     }
 
-    /// Finds out whether the name servers return DNSSEC records, and warns where they do not. The first lookup
-    /// does that too; this does it before there is one.
+    /// Checks whether the name servers return DNSSEC records, and logs a warning if they do not. Without this call
+    /// the first lookup performs the check.
     pub async fn probe_dnssec(&self) {
         let _ = tokio::time::timeout(LOOKUP_TIMEOUT, self.0.state.trust()).await;
     }
 
-    /// The MX records of a domain.
+    /// Looks up the MX records of a domain.
     ///
     /// # Errors
     /// [`LookupError`].
@@ -196,11 +197,11 @@ impl Dns {
         .await
     }
 
-    /// The addresses of a host, IPv6 and IPv4 by turns. Where one family has none, or cannot be looked up, the
-    /// other's answer is the answer.
+    /// Looks up the addresses of a host, with IPv6 and IPv4 alternating. If one family has no address or its lookup
+    /// fails, the answer is that of the other family.
     ///
     /// # Errors
-    /// [`LookupError`], where neither family has an address and not both are known to have none.
+    /// [`LookupError`] if no address was found and at least one of the two lookups failed.
     pub async fn addresses(&self, host: &Domain) -> Result<DnsAnswer<IpAddr>, LookupError> {
         let (six, four) = tokio::join!(
             self.lookup(host.as_str(), RecordType::AAAA, RData::ip_addr),
@@ -215,12 +216,13 @@ impl Dns {
                     Ok(one)
                 }
             }
-            // A validation that failed says more than a server that is silent.
+            // A failed validation is the more informative of two errors.
             (Err(fault @ LookupError::Bogus(_)), Err(_)) | (Err(_), Err(fault)) => Err(fault),
         }
     }
 
-    /// The TXT records of a name such as `_mta-sts.example.org`, the character-strings of each joined.
+    /// Looks up the TXT records of a name such as `_mta-sts.example.org`. The character-strings of each record are
+    /// concatenated.
     ///
     /// # Errors
     /// [`LookupError`].
@@ -232,7 +234,7 @@ impl Dns {
         .await
     }
 
-    /// The TLSA records of `_PORT._tcp.HOST`, CNAMEs followed.
+    /// Looks up the TLSA records of `_PORT._tcp.HOST`, and follows CNAMEs.
     ///
     /// # Errors
     /// [`LookupError`].
@@ -256,7 +258,7 @@ impl Dns {
         read: impl Fn(&RData) -> Option<T>,
     ) -> Result<DnsAnswer<T>, LookupError> {
         let mut full = Name::from_ascii(name)
-            .map_err(|fault| LookupError::Server(format!("\"{name}\" cannot be asked for: {fault}")))?;
+            .map_err(|fault| LookupError::Server(format!("cannot look up \"{name}\": {fault}")))?;
         full.set_fqdn(true);
         let state = &self.0.state;
         let ask = async |name: &Name| {

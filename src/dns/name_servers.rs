@@ -1,6 +1,6 @@
-//! Questions to the name servers and their raw answers: UDP, then TCP, with a bound on each try.
+//! Queries to the name servers, over UDP and TCP, and their responses.
 //!
-//! Nothing is believed, validated or kept here.
+//! Nothing is validated or cached here.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -16,10 +16,10 @@ use hickory_resolver::{NameServerPool, PoolContext, TlsConfig};
 
 use super::LookupError;
 
-/// One try with all servers.
+/// The time limit of one attempt over all servers.
 const TRY_TIMEOUT: Duration = Duration::from_secs(4);
-/// Questions that one connection to a name server carries at the same time; above it the resolver
-/// fails lookups, so it is far above what deliveries need.
+/// The maximum number of concurrent queries on one connection to a name server. The library fails lookups above it,
+/// so it is far above what deliveries need.
 const QUESTIONS_AT_ONCE: usize = 4096;
 
 type ServerPool = NameServerPool<TokioRuntimeProvider>;
@@ -27,20 +27,20 @@ type ServerPool = NameServerPool<TokioRuntimeProvider>;
 /// The name servers.
 #[derive(Clone)]
 pub(super) struct NameServers {
-    /// UDP, and TCP for what is truncated.
+    /// UDP, with TCP for truncated responses.
     udp_and_tcp: ServerPool,
-    /// A firewall that drops large UDP answers must not cost us a domain.
+    /// TCP alone, for networks whose firewall drops large UDP responses.
     tcp_only: ServerPool,
-    /// The fuzzer's answers, in the place of udp_and_tcp.
+    /// The fuzzer's responses, in place of the servers'.
     #[cfg(fuzzing)]
     script: Option<Script>,
 }
 
-/// A name server that the fuzzer plays: it returns the octets of its response to a question.
+/// A simulated name server for fuzzing: returns the octets of the response to a query.
 #[cfg(fuzzing)]
 pub(super) type Script = Arc<dyn Fn(&Name, RecordType) -> Vec<u8> + Send + Sync>;
 
-/// A response, whatever its code. Nothing in it is validated.
+/// A response with any response code, not validated.
 pub(super) struct Response {
     pub(super) code: ResponseCode,
     pub(super) answers: Vec<Record>,
@@ -67,7 +67,7 @@ impl NameServers {
         })
     }
 
-    /// The name server that the fuzzer plays.
+    /// Creates name servers that answer from a fuzzing script.
     #[cfg(fuzzing)]
     pub(super) fn scripted(script: Script) -> Result<Self, NetError> {
         static NOBODY: std::sync::LazyLock<Result<NameServers, NetError>> =
@@ -76,10 +76,10 @@ impl NameServers {
         Ok(Self { script: Some(script), ..nobody.clone() })
     }
 
-    /// Asks one question; with `dnssec`, signatures and the AD bit are asked for.
+    /// Sends one query. With `dnssec`, the response includes signatures and the AD bit.
     ///
     /// # Errors
-    /// `Timeout` or `Server` where no response came.
+    /// `Timeout` or `Server` if no response came.
     pub(super) async fn ask(&self, name: Name, kind: RecordType, dnssec: bool) -> Result<Response, LookupError> {
         match self.exchange(request(name, kind, dnssec)).await {
             Ok(response) => Ok(response.into()),
@@ -93,7 +93,7 @@ impl NameServers {
         }
     }
 
-    /// Asks by UDP, by TCP where nothing came back, then by UDP for the last time.
+    /// Sends the query over UDP, then over TCP if no response came, then over UDP once more.
     async fn exchange(&self, request: DnsRequest) -> Result<DnsResponse, NetError> {
         #[cfg(fuzzing)]
         if let Some(script) = &self.script {
@@ -102,12 +102,12 @@ impl NameServers {
         let mut outcome = self.udp_and_tcp.send(request.clone()).first_answer().await;
         for pool in [&self.tcp_only, &self.udp_and_tcp] {
             match outcome {
-                // One more try: SERVFAIL is often over as soon as it is there.
+                // Servers often return SERVFAIL for a moment only, so the query is sent once more.
                 Err(NetError::Dns(DnsError::ResponseCode(_))) => {
                     return self.udp_and_tcp.send(request).first_answer().await;
                 }
                 Ok(_) | Err(NetError::Dns(_)) => break,
-                // No answer, for whatever reason: also a crowd that fills the library's queues.
+                // No response came. This includes queries that the library dropped because its queue was full.
                 Err(_) => outcome = pool.send(request.clone()).first_answer().await,
             }
         }
@@ -115,7 +115,7 @@ impl NameServers {
     }
 }
 
-/// Takes a response as the library does: as the answer to its question, or not at all.
+/// Accepts a response only if it answers the query, as the library does.
 #[cfg(fuzzing)]
 fn scripted(script: &Script, request: &DnsRequest) -> Result<DnsResponse, NetError> {
     let query = request.queries.first().ok_or(NetError::Timeout)?;
@@ -127,10 +127,10 @@ fn scripted(script: &Script, request: &DnsRequest) -> Result<DnsResponse, NetErr
 }
 
 impl Response {
-    /// Returns a response that says something about the name: records, or that there are none.
+    /// Returns the response if its code is NOERROR or NXDOMAIN.
     ///
     /// # Errors
-    /// `Server`, with the code of any other.
+    /// `Server` with any other code.
     pub(super) fn usable(self) -> Result<Self, LookupError> {
         match self.code {
             ResponseCode::NoError | ResponseCode::NXDomain => Ok(self),
@@ -180,14 +180,14 @@ fn server_config(server: SocketAddr, udp: bool) -> NameServerConfig {
     NameServerConfig::new(server.ip(), true, ways)
 }
 
-/// The servers of /etc/resolv.conf; why it cannot be used, in words.
+/// Returns the servers of /etc/resolv.conf, or the reason why the file cannot be used.
 pub(super) fn system_servers() -> Result<Vec<SocketAddr>, String> {
     match hickory_resolver::system_conf::read_system_conf() {
         Ok((config, _)) => {
             let address = |server: &NameServerConfig| SocketAddr::new(server.ip, 53);
             Ok(config.name_servers().iter().map(address).collect())
         }
-        // resolv.conf(5): without the file, the name server on this machine is meant.
+        // Without the file, resolv.conf(5) specifies the name server on this machine.
         Err(NetError::Io(fault)) if fault.kind() == std::io::ErrorKind::NotFound => {
             Ok(vec![SocketAddr::new(IpAddr::from([127, 0, 0, 1]), 53)])
         }

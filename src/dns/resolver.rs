@@ -1,12 +1,12 @@
-//! The state of the name servers: whether they pass DNSSEC on at all, and the keys of the root zone.
+//! The state of the configured resolver: whether it returns DNSSEC records, and the validated keys of the root zone.
 //!
-//! Both are found out by asking for the keys of the root. A resolver that passes no signatures on makes every
-//! answer insecure, not every domain unreachable: mail goes on without what only DNSSEC could have protected,
-//! and a warning says so again and again. With `dnssec = "require"`, or once validation has worked on this
-//! machine, signatures that vanish are an attack, or look like one: then every answer fails until they are back.
+//! A *probe* queries the DNSKEY records of the root to learn both. If the resolver returns no signatures, every
+//! answer is insecure and mail continues without DANE; a warning repeats while this lasts. With `dnssec = "require"`,
+//! or once validation has worked on this machine, missing signatures are treated as an attack: every lookup fails
+//! until they are back.
 //!
-//! Keys that were validated are used until they expire, whatever is answered meanwhile; new ones are looked up
-//! beside the lookups, which do not wait for it.
+//! Validated keys stay in use until they expire, whatever later probes return. They are renewed in the background;
+//! lookups do not wait for it.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -23,25 +23,25 @@ use super::validator::{SignedZone, Validator, WorkBudget, ZoneCuts};
 use super::{InsecureReason, LookupError};
 use crate::config::Dnssec;
 
-/// How long it is believed that a resolver strips DNSSEC; so often the warning is repeated.
+/// The interval of probes, and of the warning, while the resolver returns no DNSSEC records.
 pub(super) const STRIPPED_RECHECK: Duration = Duration::from_mins(5);
-/// How soon the root's keys are asked for again where that failed, or where an answer was bogus.
+/// The time between a failed probe or a bogus answer and the next probe.
 const RETRY_AFTER: Duration = Duration::from_secs(30);
-/// How soon the root's keys are looked up anew.
+/// The interval at which the root's keys are renewed.
 const KEYS_REFRESH: Duration = Duration::from_hours(1);
 
-/// The rule by which answers are judged.
+/// The basis on which answers are trusted.
 #[derive(Clone)]
 pub(super) enum TrustBasis {
-    /// Their signatures, from the root's keys.
+    /// Signatures, validated from the keys of the root zone.
     RootKeys(Arc<SignedZone>),
-    /// The resolver's AD bit.
+    /// The AD bit of a trusted resolver.
     AdBit,
-    /// None: every answer is insecure, for this reason.
+    /// Nothing: every answer is insecure, for this reason.
     Insecure(InsecureReason),
 }
 
-/// The name servers, and what is known of them. A clone shares all of it.
+/// The name servers and the result of the last probe. Clones share all of it.
 #[derive(Clone)]
 pub(super) struct ResolverState(Arc<ResolverShared>);
 
@@ -52,7 +52,7 @@ struct ResolverShared {
     cuts: ZoneCuts,
     memory: Arc<DnssecMemory>,
     known: Mutex<ProbeState>,
-    /// Held by the one lookup of the root's keys that is under way.
+    /// Locked while a probe runs, so that only one runs at a time.
     probe: tokio::sync::Mutex<()>,
     is_probing: AtomicBool,
 }
@@ -63,14 +63,15 @@ struct ProbeState {
     outcome: Option<Result<TrustBasis, LookupError>>,
     /// The time at which the next probe is due.
     due: Option<Instant>,
-    /// RootKeys keys are not used any longer.
+    /// The time at which the validated keys expire.
     expires: Option<Instant>,
     probed_after_bogus: Option<Instant>,
-    /// How often the memory of DNSSEC had been forgotten at the last probe: what was found before does not count.
+    /// The value of `DnssecMemory::times_forgotten` at the last probe. Results from before a later `forget` do not
+    /// count.
     forgotten: u64,
 }
 
-/// The outcome of one look at the root's keys.
+/// The outcome of one probe.
 struct ProbeResult {
     outcome: Result<TrustBasis, LookupError>,
     again: Duration,
@@ -99,16 +100,17 @@ impl ResolverState {
         &self.0.memory
     }
 
-    /// Makes the validator of one lookup. With `fresh`, zone cuts that are remembered for a while are looked up anew.
+    /// Creates the validator of one lookup. With `fresh`, cached zone cuts older than half a minute are looked up
+    /// again.
     pub(super) fn validator(&self, root: Arc<SignedZone>, fresh: bool) -> Validator<'_> {
         Validator::new(&self.0.name_servers, &self.0.cuts, root, fresh)
     }
 
-    /// Returns the rule by which answers are judged. The first call looks at the root's keys; later ones wait only
-    /// where nothing is known that can be used.
+    /// Returns the basis on which answers are trusted. The first call waits for a probe; later calls wait only if the
+    /// last probe left nothing usable.
     ///
     /// # Errors
-    /// `Bogus` where nothing can be validated, and something must be.
+    /// `Bogus` if validation is required and the root's keys are not available.
     pub(super) async fn trust(&self) -> Result<TrustBasis, LookupError> {
         match self.0.dnssec {
             Dnssec::Off => return Ok(TrustBasis::Insecure(InsecureReason::Off)),
@@ -123,8 +125,8 @@ impl ResolverState {
         Ok(trust)
     }
 
-    /// Looks at the root's keys anew: an answer did not validate. Not for each such answer, though: most are a zone's
-    /// own fault.
+    /// Starts a probe because an answer was bogus, but at most one in half a minute: most bogus answers are the fault
+    /// of their own zone.
     pub(super) fn probe_after_bogus(&self) {
         let now = Instant::now();
         let mut known = self.0.known();
@@ -153,7 +155,7 @@ impl ResolverShared {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What is known and can be used, and whether it is due to be found out anew.
+    /// Returns the usable result of the last probe, and whether the next probe is due.
     fn usable(&self) -> (Option<TrustBasis>, bool) {
         let now = Instant::now();
         let known = self.known();
@@ -166,7 +168,7 @@ impl ResolverShared {
         }
     }
 
-    /// Looks at the root's keys while the caller waits; one look serves all who wait.
+    /// Runs a probe while the caller waits. Callers that wait at the same time share one probe.
     async fn probe_now(&self) -> Result<TrustBasis, LookupError> {
         let _probe = self.probe.lock().await;
         if let (Some(trust), _) = self.usable() {
@@ -186,7 +188,7 @@ impl ResolverShared {
         outcome
     }
 
-    /// Takes what a probe found, unless that is worse than keys which still hold.
+    /// Stores the result of a probe, unless it is worse than validated keys that have not expired.
     fn apply(&self, found: ProbeResult) {
         let now = Instant::now();
         let mut known = self.known();
@@ -230,8 +232,8 @@ impl ResolverShared {
         }
         tracing::warn!(
             clock = %jiff::Timestamp::now(),
-            "the keys of the root zone do not validate, so nothing does and mail waits: check [dns] trust_anchor and \
-             this machine's clock; else the answers are forged"
+            "the keys of the root zone do not validate; every lookup fails and mail waits: check [dns] trust_anchor and \
+             this machine's clock. If both are right, the answers are forged"
         );
         failed("the keys of the root zone do not validate")
     }
@@ -241,7 +243,7 @@ impl ResolverShared {
             tracing::warn!(
                 answer,
                 "the resolver returns no DNSSEC records although DNSSEC is required here or worked before; treating \
-                 all answers as bogus. If it is yours and meant so: gatepost history forget --dnssec"
+                 all answers as bogus. If this resolver is the intended one: gatepost history forget --dnssec"
             );
             return failed("the resolver returns no DNSSEC records");
         }
@@ -270,7 +272,7 @@ enum DnssecSupport {
     Unknown(String),
 }
 
-/// Finds in an answer about the root's keys whether DNSSEC is passed on.
+/// Determines from the response to a probe whether the resolver returns DNSSEC records.
 fn dnssec_support(response: &Response) -> DnssecSupport {
     match response.code {
         ResponseCode::NoError | ResponseCode::NXDomain => {

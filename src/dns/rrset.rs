@@ -1,8 +1,7 @@
-//! RRsets: the records of one owner, class and type in a section, with the signatures that cover them
-//! (RFC 2181 §5, RFC 4035 §5.3.1).
+//! RRsets: the records of one owner, class and type in a section, with the signatures that cover them (RFC 2181 §5,
+//! RFC 4035 §5.3.1).
 //!
-//! Everything that is validated is validated as an `RrSet`, so a record can never count for another owner,
-//! class or type than its own.
+//! Validation works on an `RrSet` only, so a record never counts for another owner, class or type.
 
 use std::time::Duration;
 
@@ -10,12 +9,12 @@ use hickory_resolver::proto::dnssec::rdata::{DNSSECRData, RRSIG};
 use hickory_resolver::proto::rr::{DNSClass, Name, RData, Record, RecordType};
 use jiff::Timestamp;
 
-/// Signatures of one RRset that are looked at; a zone that changes its keys has a few.
+/// The maximum number of signatures of one RRset that are checked. A zone that replaces its keys has a few.
 const SIGNATURES_MAX: usize = 8;
-/// Signers of one RRset that are looked at.
+/// The maximum number of signers of one RRset that are considered.
 const SIGNERS_MAX: usize = 3;
 
-/// At least one record of class IN, all of one owner and one type.
+/// One or more records of class IN with the same owner and type.
 pub(super) struct RrSet<'a> {
     pub(super) owner: &'a Name,
     pub(super) kind: RecordType,
@@ -25,7 +24,7 @@ pub(super) struct RrSet<'a> {
 }
 
 impl<'a> RrSet<'a> {
-    /// Finds the RRset of an owner and a type in a section.
+    /// Returns the RRset of an owner and type in a section.
     pub(super) fn find(section: &'a [Record], owner: &Name, kind: RecordType) -> Option<Self> {
         let of_owner = |record: &&Record| record.dns_class == DNSClass::IN && record.name == *owner;
         let records: Vec<&Record> =
@@ -36,7 +35,7 @@ impl<'a> RrSet<'a> {
         Some(Self { owner, kind, signatures: signatures.take(SIGNATURES_MAX).collect(), records })
     }
 
-    /// Finds the RRsets of a type in a section, at most so many.
+    /// Returns the first `at_most` RRsets of a type in a section.
     pub(super) fn all(section: &'a [Record], kind: RecordType, at_most: usize) -> Vec<Self> {
         let mut sets: Vec<Self> = Vec::new();
         for record in section.iter().filter(|record| record.record_type() == kind) {
@@ -47,22 +46,23 @@ impl<'a> RrSet<'a> {
         sets
     }
 
-    /// The data of the records.
+    /// Returns the data of the records.
     pub(super) fn data(&self) -> impl Iterator<Item = &'a RData> + '_ {
         self.records.iter().map(|record| &record.data)
     }
 
-    /// Checks whether there is any signature, whatever it is worth.
+    /// Returns true if the RRset has a signature, valid or not.
     pub(super) fn is_signed(&self) -> bool {
         !self.signatures.is_empty()
     }
 
-    /// The shortest TTL of the records.
+    /// Returns the shortest TTL of the records.
     pub(super) fn ttl(&self) -> Duration {
         Duration::from_secs(self.records.iter().map(|record| record.ttl).min().unwrap_or_default().into())
     }
 
-    /// The time for which the records hold where nobody validates them: their TTL, but never longer than a signature.
+    /// Returns the lifetime of the records when they are not validated: their TTL, limited by every signature's
+    /// expiry.
     pub(super) fn holds(&self, now: u32) -> Duration {
         let left = self
             .signatures
@@ -71,8 +71,8 @@ impl<'a> RrSet<'a> {
         left.fold(self.ttl(), Duration::min)
     }
 
-    /// Returns the names of the zones that claim to have signed this RRset and can have: the owner's own or an
-    /// ancestor's, and an ancestor's alone for DS records. The one nearest the root comes first.
+    /// Returns the zones that claim to have signed this RRset and may have: the owner or an ancestor of it; for DS
+    /// records an ancestor only. The zone nearest the root comes first.
     pub(super) fn signers(&self) -> Vec<&'a Name> {
         let is_possible =
             |signer: &Name| signer.zone_of(self.owner) && (self.kind != RecordType::DS || signer != self.owner);
@@ -96,8 +96,8 @@ fn signature(record: &Record) -> Option<&RRSIG> {
     }
 }
 
-/// The seconds that are left to a signature; `None` where it has expired or is not valid yet. Serial
-/// arithmetic (RFC 4034 §3.1.5): the differences are right across 2106.
+/// Returns the seconds until a signature expires; `None` if it has expired or is not valid yet. Serial number
+/// arithmetic (RFC 4034 §3.1.5) keeps this correct past 2106.
 pub(super) fn time_left(signature: &RRSIG, now: u32) -> Option<u32> {
     let input = signature.input();
     let left = input.sig_expiration.get().wrapping_sub(now);
@@ -105,7 +105,7 @@ pub(super) fn time_left(signature: &RRSIG, now: u32) -> Option<u32> {
     (left < 1 << 31 && age < 1 << 31).then_some(left)
 }
 
-/// The time as signatures count it: seconds modulo 2³² (RFC 4034 §3.1.5).
+/// Returns the time as signatures count it: seconds modulo 2³² (RFC 4034 §3.1.5).
 pub(super) fn now() -> u32 {
     u32::try_from(Timestamp::now().as_second().rem_euclid(1 << 32)).unwrap_or_default()
 }

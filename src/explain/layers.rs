@@ -77,7 +77,7 @@ impl Ground<'_> {
             DaneFinding::Absent(why) => why.clone(),
             DaneFinding::Unusable(why) => format!("its records cannot be used, so TLS will do: {why}"),
             DaneFinding::Usable(_) if self.requirement == TlsRequirement::Relaxed => {
-                "the message sets it aside (TLS-Required: No)".to_owned()
+                "the message overrides it (TLS-Required: No)".to_owned()
             }
             DaneFinding::Usable(set) => {
                 let records: Vec<_> = set.records.iter().take(5).map(|record| format!("\"{record}\"")).collect();

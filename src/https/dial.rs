@@ -1,4 +1,4 @@
-//! From a URL to a TLS session with its host: addresses, TCP, handshake, and the host's certificate.
+//! The connection of an HTTPS request: addresses, TCP, TLS handshake, and the check of the host's certificate.
 
 use std::future::Future;
 use std::io;
@@ -16,17 +16,17 @@ use crate::dns::Dns;
 use crate::handshake::{HandshakeError, Role, Seen};
 use crate::tls::{Handshake, Hello, Hellos, NamePattern, PeerCertificate, SniUse, Strength, TlsPolicy};
 
-/// Addresses that are tried, at most.
+/// The maximum number of addresses that are tried.
 const ADDRESSES_MAX: usize = 4;
 
-/// A session with the host, whose certificate is in order.
+/// A TLS session with the host, whose certificate is valid for it.
 pub(super) struct HttpsSession {
     pub(super) stream: TlsStream<TcpStream>,
     pub(super) address: SocketAddr,
     pub(super) tried: usize,
 }
 
-/// Waits for a step, but not beyond the deadline of the request.
+/// Waits for a step until the deadline of the request.
 pub(super) async fn before_deadline<T>(
     deadline: Deadline,
     step: HttpsStep,
@@ -36,7 +36,7 @@ pub(super) async fn before_deadline<T>(
     timeout_at(deadline.at, work).await.map_err(late)
 }
 
-/// Waits for a step that has a limit of its own, so that time is left for the next address.
+/// Waits for a step for at most `limit`, so that time remains for the next address.
 async fn within_limit<T>(
     deadline: Deadline,
     limit: Duration,
@@ -47,7 +47,7 @@ async fn within_limit<T>(
     before_deadline(own, step, work).await
 }
 
-/// Dials the addresses of a host, one after the other, until one of them is it.
+/// Tries the addresses of a host one after the other until a session succeeds.
 pub(super) async fn dial(https: &Https, url: &Url, deadline: Deadline) -> Result<HttpsSession, HttpsError> {
     let failed = |address, tried, fault| HttpsError { url: url.clone(), address, tried, fault };
     let addresses = look_up_addresses(&https.dns, url, deadline).await.map_err(|fault| failed(None, 0, fault))?;
@@ -94,8 +94,8 @@ async fn open_session(
     Ok(stream)
 }
 
-/// Shakes hands with one address, and once more on a fresh connection, with a smaller `ClientHello`, where it cuts
-/// the first handshake short.
+/// Performs the handshake with one address. If the host breaks it off, tries once more on a new connection with a
+/// reduced `ClientHello`.
 async fn handshake_or_reduce(
     https: &Https,
     url: &Url,
@@ -104,7 +104,7 @@ async fn handshake_or_reduce(
 ) -> Result<(TlsStream<TcpStream>, Seen), HttpsFault> {
     let host = Host::Domain(url.host().clone());
     let known = https.hellos.get(&host, url.port());
-    // A certificate for the host's name is demanded, so the name is sent.
+    // The certificate must match the host's name, so SNI is always sent.
     let hellos = Hellos::new(&TlsPolicy::Opportunistic, Strength::PostQuantum, SniUse::Needed, known);
     let fault = match handshake_once(https, &host, hellos.first(), address, deadline).await {
         Err(fault) if may_take_another_hello(&fault) => fault,
@@ -129,7 +129,7 @@ async fn handshake_or_reduce(
     }
 }
 
-/// Whether the host may take another `ClientHello`.
+/// Returns true if a handshake failed in a way that a reduced `ClientHello` may avoid.
 fn may_take_another_hello(fault: &HttpsFault) -> bool {
     matches!(
         fault,

@@ -1,4 +1,4 @@
-//! Why an HTTPS request was not answered as it should, in words for people.
+//! The errors of HTTPS requests.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -8,19 +8,19 @@ use super::Url;
 use crate::handshake::HandshakeError;
 use crate::tls::{ChainFault, NamePattern, UncheckableKey};
 
-/// Names of a certificate that are shown, at most.
+/// The maximum number of certificate names in an error text.
 const NAMES_SHOWN: usize = 5;
 
-/// A request that came to nothing: where it went, and what happened there.
+/// The failure of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HttpsError {
-    /// What was asked.
+    /// The URL of the request.
     pub url: Url,
-    /// Who was asked, where it came to that; the last one where several were tried.
+    /// The last address that was tried, if any.
     pub address: Option<SocketAddr>,
-    /// How many addresses were tried.
+    /// The number of addresses that were tried.
     pub tried: usize,
-    /// What happened.
+    /// The cause.
     pub fault: HttpsFault,
 }
 
@@ -39,44 +39,44 @@ impl fmt::Display for HttpsError {
     }
 }
 
-/// What happened to a request.
+/// The cause of a failed request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum HttpsFault {
-    /// DNS gave no answer about the host.
+    /// The address lookup failed.
     Lookup(String),
     /// The host has no address.
     NoAddress,
-    /// No TCP connection came about.
+    /// The TCP connection failed.
     Connect(String),
     /// The TLS handshake failed.
     Handshake(HandshakeError),
-    /// The host showed no certificate.
+    /// The host presented no certificate.
     NoCertificate,
-    /// Its certificate proves nothing: the key cannot be checked.
+    /// The certificate's key uses an algorithm that cannot be checked, so it proves nothing.
     Unproved(UncheckableKey),
-    /// Its certificate does not stand under our trust anchors.
+    /// The certificate is not valid under the trust anchors.
     Chain(ChainFault),
-    /// Its certificate is for others.
+    /// The certificate is valid for these other names only.
     Name(Vec<NamePattern>),
-    /// What it sent is not HTTP/1.1, or stopped in the middle.
+    /// The response is not valid HTTP/1.1, or broke off.
     Http(String),
-    /// It wants us to ask elsewhere, which is never done.
+    /// The host redirects, with this status. Redirections are never followed.
     Redirect(u16),
-    /// It answered with this status.
+    /// The host answered with this error status.
     Status(u16),
     /// The body is longer than this many octets.
     TooLarge(usize),
-    /// A step was not done in time.
+    /// A step took too long.
     Timeout {
-        /// What was waited for.
+        /// The step.
         step: HttpsStep,
-        /// How long.
+        /// Its time limit.
         limit: Duration,
     },
 }
 
 impl HttpsFault {
-    /// Whether it is about the host's certificate (`sts-webpki-invalid` of RFC 8460 §4.3.2.2).
+    /// Returns true if the fault concerns the host's certificate (`sts-webpki-invalid` of RFC 8460 §4.3.2.2).
     #[must_use]
     pub fn is_certificate_fault(&self) -> bool {
         match self {
@@ -99,12 +99,12 @@ impl fmt::Display for HttpsFault {
         match self {
             Self::Lookup(fault) => write!(f, "the address lookup failed: {fault}"),
             Self::NoAddress => f.write_str("the host has no address"),
-            Self::Connect(fault) => write!(f, "no connection: {fault}"),
+            Self::Connect(fault) => write!(f, "connection failed: {fault}"),
             Self::Handshake(fault) => write!(f, "the TLS handshake failed: {fault}"),
-            Self::NoCertificate => f.write_str("the host showed no certificate"),
+            Self::NoCertificate => f.write_str("the host presented no certificate"),
             Self::Unproved(key) => write!(f, "the certificate proves nothing: its key cannot be checked ({key})"),
             Self::Chain(fault) => write!(f, "the certificate is not trusted: {fault}"),
-            Self::Name(names) if names.is_empty() => f.write_str("the certificate carries no DNS name at all"),
+            Self::Name(names) if names.is_empty() => f.write_str("the certificate carries no DNS name"),
             Self::Name(names) => {
                 let shown: Vec<_> = names.iter().take(NAMES_SHOWN).map(ToString::to_string).collect();
                 write!(f, "the certificate is for {}", shown.join(" or "))?;
@@ -113,27 +113,27 @@ impl fmt::Display for HttpsFault {
                     more => write!(f, " or {more} more, not for the host"),
                 }
             }
-            Self::Http(fault) => write!(f, "no proper HTTP answer: {fault}"),
-            Self::Redirect(status) => write!(f, "it answered {status}, a redirection, and none is followed"),
-            Self::Status(status) => write!(f, "it answered {status}"),
-            Self::TooLarge(limit) => write!(f, "the answer is longer than {limit} octets"),
+            Self::Http(fault) => write!(f, "invalid HTTP response: {fault}"),
+            Self::Redirect(status) => write!(f, "the host answered {status}; redirections are not followed"),
+            Self::Status(status) => write!(f, "the host answered {status}"),
+            Self::TooLarge(limit) => write!(f, "the response is longer than {limit} octets"),
             Self::Timeout { step, limit } => write!(f, "{step} took longer than {limit:?}"),
         }
     }
 }
 
-/// What a request waits for.
+/// A step of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HttpsStep {
-    /// The addresses of the host.
+    /// The address lookup.
     Lookup,
     /// The TCP connection.
     Connect,
     /// The TLS handshake.
     Handshake,
-    /// The request to be taken, and the head of the answer.
+    /// The transmission of the request, until the head of the response.
     Head,
-    /// The body of the answer.
+    /// The body of the response.
     Body,
 }
 
@@ -143,8 +143,8 @@ impl fmt::Display for HttpsStep {
             Self::Lookup => "the address lookup",
             Self::Connect => "the TCP connection",
             Self::Handshake => "the TLS handshake",
-            Self::Head => "the head of the answer",
-            Self::Body => "the body of the answer",
+            Self::Head => "the head of the response",
+            Self::Body => "the body of the response",
         })
     }
 }

@@ -1,10 +1,9 @@
-//! HTTPS as a client: one request, one answer, on our own resolver and our own TLS (RFC 9110, RFC 9112,
-//! RFC 2818 with the names of RFC 9525).
+//! An HTTPS client: one request and one response per connection (RFC 9110, RFC 9112, RFC 2818 with the names of RFC
+//! 9525).
 //!
-//! It is for published policies (RFC 8461) and for reports (RFC 8460), and no more of HTTP than they
-//! need: no redirection is followed, no proxy message, no cookie kept, nothing cached or decompressed, no
-//! connection used twice. Every step is bounded, in time and in octets. The host's certificate must
-//! stand under the trust anchors of `[tls] trust` and carry the host's name, before a word is said.
+//! It serves MTA-STS policies (RFC 8461) and TLS reports (RFC 8460), and supports no more of HTTP than they need: no
+//! redirections, proxies, cookies, caching or compression. Every step has a limit in time and octets. Nothing is sent
+//! until the host's certificate is found valid under `[tls] trust` for the host's name.
 
 mod dial;
 mod error;
@@ -29,32 +28,33 @@ use dial::{HttpsSession, before_deadline};
 pub use error::{HttpsError, HttpsFault, HttpsStep};
 pub use url::{DEFAULT_PORT, Url, UrlError};
 
-/// A timeout request, from the address lookup to the last octet (RFC 8461 §3.3 suggests one minute).
+/// The default time limit of a request, from the address lookup to the last octet (one minute, as RFC 8461 §3.3
+/// suggests).
 const REQUEST_TIMEOUT: Duration = Duration::from_mins(1);
-/// Fields in the head of an answer, at most.
+/// The maximum number of header fields of a response.
 const FIELDS_MAX: usize = 64;
-/// Octets in the head of an answer, at most.
+/// The maximum size of a response header in octets.
 const HEAD_MAX: usize = 16 * 1024;
-/// Characters of a Content-Type that are kept.
+/// The maximum length of a Content-Type value; the rest is cut off.
 const CONTENT_TYPE_MAX: usize = 200;
 
-/// An answer with status 200 (or, to a POST, any 2xx).
+/// A successful response: status 200 for GET, any 2xx for POST.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HttpsResponse {
-    /// The status.
+    /// The status code.
     pub status: u16,
-    /// The value of Content-Type, where there is one that is text.
+    /// The value of Content-Type, if it is text.
     pub content_type: Option<String>,
-    /// The body; empty for a POST, whose answer nobody reads.
+    /// The body; always empty for POST.
     pub body: Bytes,
 }
 
-/// Asks HTTPS hosts. A clone shares the resolver's cache with the first.
+/// The client. Clones share the resolver's cache.
 #[derive(Clone)]
 pub struct Https {
     dns: Dns,
     tls: ClientTls,
-    /// The `ClientHello`s of hosts that do not take the usual one.
+    /// The reduced `ClientHello`s of hosts that do not accept the default one.
     hellos: KnownHellos,
     timeout: Duration,
 }
@@ -66,34 +66,33 @@ impl fmt::Debug for Https {
 }
 
 impl Https {
-    /// Asks with this resolver, and with [`Material::https`](crate::handshake::Material::https). A timeout
-    /// request may take one minute.
+    /// Creates a client with a resolver and with [`Material::https`](crate::handshake::Material::https). The time
+    /// limit of a request is one minute.
     #[must_use]
     pub fn new(dns: Dns, tls: ClientTls) -> Self {
         Self { dns, tls, hellos: KnownHellos::default(), timeout: REQUEST_TIMEOUT }
     }
 
-    /// The same, but a timeout request may take `limit`; a TCP connection a sixth of it, and a handshake a
-    /// quarter, so that one dead address does not use up the time of the next.
+    /// Sets the time limit of a request. A TCP connection may take a sixth of it and a handshake a quarter, so that
+    /// one dead address leaves time for the next.
     #[must_use]
     pub fn with_timeout(mut self, limit: Duration) -> Self {
         self.timeout = limit;
         self
     }
 
-    /// GET: an answer with status 200 and at most `at_most` octets.
+    /// Sends a GET request and returns the response with its body of at most `at_most` octets.
     ///
     /// # Errors
-    /// [`HttpsError`] for everything else.
+    /// [`HttpsError`] for any status other than 200 and for every other failure.
     pub async fn get(&self, url: &Url, at_most: usize) -> Result<HttpsResponse, HttpsError> {
         self.exchange(url, &HttpsRequest::Get { at_most }).await
     }
 
-    /// POST: an answer with a status from 200 to 299. Where this fails, the host may have taken the content
-    /// all the same.
+    /// Sends a POST request. After an error the host may have accepted the content nevertheless.
     ///
     /// # Errors
-    /// [`HttpsError`] for everything else.
+    /// [`HttpsError`] for any status other than 2xx and for every other failure.
     pub async fn post(
         &self,
         url: &Url,
@@ -108,13 +107,13 @@ impl Https {
         let deadline = Deadline { at: Instant::now() + self.timeout, timeout: self.timeout };
         let request = message.request(url).map_err(|error| failed(None, 0, HttpsFault::Http(error.to_string())))?;
         let HttpsSession { stream, address, tried } = dial::dial(self, url, deadline).await?;
-        // Once the request is on its way no other address is message: a report must not arrive twice.
+        // No other address is tried once the request may have been sent, since a report must not arrive twice.
         let answered = async {
             let mut http = http1::Builder::new();
             http.max_headers(FIELDS_MAX).max_buf_size(HEAD_MAX);
             let (mut sender, connection) =
                 http.handshake(TokioIo::new(stream)).await.map_err(|error| http_fault(&error))?;
-            // The task ends with the set, that is with this request.
+            // The connection task ends with the set, and so with this request.
             let mut driver = JoinSet::new();
             driver.spawn(connection);
             let answer = before_deadline(deadline, HttpsStep::Head, sender.send_request(request))
@@ -126,14 +125,14 @@ impl Https {
     }
 }
 
-/// The end of a request, whether it is done or not.
+/// The deadline of a request, with the time limit that it came from.
 #[derive(Debug, Clone, Copy)]
 struct Deadline {
     at: Instant,
     timeout: Duration,
 }
 
-/// What is message.
+/// The method of a request with its parameters.
 enum HttpsRequest {
     Get { at_most: usize },
     Post { content_type: &'static str, content: Bytes },
@@ -188,10 +187,10 @@ async fn read_body(body: Incoming, at_most: usize) -> Result<Bytes, HttpsFault> 
 fn http_fault(error: &hyper::Error) -> HttpsFault {
     if error.is_parse_too_large() {
         return HttpsFault::Http(format!(
-            "the head of the answer has more than {HEAD_MAX} octets or {FIELDS_MAX} fields"
+            "the head of the response has more than {HEAD_MAX} octets or {FIELDS_MAX} fields"
         ));
     }
-    // hyper's own words, and those of what lies beneath: "connection error: unexpected end of file".
+    // The error of hyper with its causes, such as "connection error: unexpected end of file".
     let mut text = error.to_string();
     let mut cause = std::error::Error::source(error);
     while let Some(error) = cause {

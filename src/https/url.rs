@@ -1,55 +1,55 @@
-//! `https://host:port/path`, and nothing else that RFC 3986 knows: no other scheme, no user, no
-//! fragment, and a host that is a name, for a certificate must carry it.
+//! URLs of the form `https://host:port/path?query`, a subset of RFC 3986: no other scheme, no user, no fragment. The
+//! host is a domain name, since a certificate must match it.
 
 use std::fmt;
 
 use crate::address::Domain;
 
-/// Octets in a URL, at most; longer ones are nobody's policy host or report collector.
+/// The maximum length of a URL in octets.
 const LENGTH_MAX: usize = 2000;
 
-/// The port of HTTPS (RFC 9110 §4.2.2).
+/// The default port of HTTPS (RFC 9110 §4.2.2).
 pub const DEFAULT_PORT: u16 = 443;
 
-/// Why a text is not a URL that can be asked.
+/// The reason why a text is not a usable URL.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum UrlError {
-    /// It does not begin with `https://`.
+    /// The text does not begin with `https://`.
     #[error("the URL does not begin with \"https://\"")]
     Scheme,
-    /// Its host is not a domain name; an address or a user in front of it is none either.
+    /// The host is not a domain name. Addresses and user information are not accepted.
     #[error("the host of the URL is not a domain name")]
     Host,
-    /// Its port is no number from 1 to 65535.
+    /// The port is not a number from 1 to 65535.
     #[error("the port of the URL is not a number from 1 to 65535")]
     Port,
-    /// Its path or query has characters that a URL cannot have, or a fragment.
+    /// The path or query has invalid characters, or there is a fragment.
     #[error("the path of the URL has characters that a URL cannot have")]
     Path,
-    /// It is over 2000 octets.
+    /// The URL is longer than 2000 octets.
     #[error("the URL is longer than {LENGTH_MAX} octets")]
     TooLong,
 }
 
-/// Where an HTTPS request goes (RFC 9110 §4.2.2).
+/// The target of an HTTPS request (RFC 9110 §4.2.2).
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Url {
     host: Domain,
     port: u16,
-    /// From the first "/" on, with the query.
+    /// The path with the query, beginning with "/".
     path: String,
 }
 
 impl Url {
-    /// A URL of its parts. `path` begins with "/".
+    /// Creates a URL from its parts. `path` begins with "/".
     ///
     /// # Errors
-    /// [`UrlError::Port`] for 0, [`UrlError::Path`], [`UrlError::TooLong`].
+    /// [`UrlError::Port`] for port 0, [`UrlError::Path`], [`UrlError::TooLong`].
     pub fn new(host: Domain, port: u16, path: &str) -> Result<Self, UrlError> {
         if port == 0 {
             return Err(UrlError::Port);
         }
-        // Printable ASCII only: nothing that could begin another line of the request (RFC 3986 §2).
+        // Only printable ASCII is allowed, so that a path cannot add lines to the request (RFC 3986 §2).
         let allowed = |octet: u8| octet.is_ascii_graphic() && !b"\"#<>\\^`{|}".contains(&octet);
         if !path.starts_with('/') || !path.bytes().all(allowed) {
             return Err(UrlError::Path);
@@ -60,7 +60,7 @@ impl Url {
         Ok(Self { host, port, path: path.to_owned() })
     }
 
-    /// Parses a URL as a DNS record or a configuration carries it.
+    /// Parses a URL from a DNS record or the configuration.
     ///
     /// # Errors
     /// Any [`UrlError`].
@@ -89,25 +89,25 @@ impl Url {
         Self::new(host, port, &path)
     }
 
-    /// The host, for DNS, SNI and its certificate.
+    /// Returns the host, for DNS, SNI and the certificate.
     #[must_use]
     pub fn host(&self) -> &Domain {
         &self.host
     }
 
-    /// The TCP port.
+    /// Returns the TCP port.
     #[must_use]
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// The path with its query, as the request line has it.
+    /// Returns the path with its query, as in the request line.
     #[must_use]
     pub fn path(&self) -> &str {
         &self.path
     }
 
-    /// The value of the Host field (RFC 9110 §7.2).
+    /// Returns the value of the Host header field (RFC 9110 §7.2).
     pub(super) fn authority(&self) -> String {
         match self.port {
             DEFAULT_PORT => self.host.to_string(),

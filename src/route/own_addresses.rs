@@ -1,14 +1,15 @@
-//! Our own addresses: where one of our listeners answers.
+//! The addresses of this relay's own listeners.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
 use crate::config::{Config, ListenAddress};
 
-/// The addresses of our listeners. Those that systemd binds are not known here.
+/// The configured addresses of our listeners, without those that systemd binds.
 #[derive(Debug)]
 pub(super) struct OwnAddresses {
     listeners: Vec<SocketAddr>,
-    /// Whether the system binds addresses of this machine alone, so that a try tells which they are.
+    /// True if the system binds only addresses of this machine, so that an attempt to bind tells which addresses are
+    /// ours.
     bind_proves_local: bool,
 }
 
@@ -19,7 +20,7 @@ impl OwnAddresses {
             ListenAddress::Bind(address) => Some(*address),
             ListenAddress::Passed(_) => None,
         });
-        // Addresses for documentation, which no machine has (RFC 5737, RFC 3849).
+        // Documentation addresses, which no machine has (RFC 5737, RFC 3849).
         let nobody = [Ipv4Addr::new(192, 0, 2, 1).into(), Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1).into()];
         Self { listeners: listeners.collect(), bind_proves_local: !nobody.into_iter().any(can_bind) }
     }
@@ -28,7 +29,7 @@ impl OwnAddresses {
         self.listeners.iter().any(|listener| match listener.ip() {
             _ if listener.port() != address.port() => false,
             IpAddr::V4(ip) if ip.is_unspecified() => address.is_ipv4() && self.is_local_address(address.ip()),
-            // It takes IPv4 as well, by default.
+            // A listener on `[::]` accepts IPv4 by default, too.
             IpAddr::V6(ip) if ip.is_unspecified() => self.is_local_address(address.ip()),
             ip => ip.to_canonical() == address.ip().to_canonical(),
         })
@@ -39,7 +40,7 @@ impl OwnAddresses {
     }
 }
 
-/// Whether the system lets us bind an address, as it does with its own. Nothing is sent.
+/// Returns true if the system lets us bind an address, as it does with this machine's own. Nothing is sent.
 fn can_bind(ip: IpAddr) -> bool {
     UdpSocket::bind((ip, 0)).is_ok()
 }
@@ -66,7 +67,7 @@ mod tests {
             let own_addresses = OwnAddresses { listeners, bind_proves_local: true };
             assert_eq!(own_addresses.contains(address.parse().expect(address)), is_own, "{listener} {address}");
         }
-        // Where the system binds anything, nothing is learnt from that.
+        // If the system binds every address, an attempt to bind proves nothing.
         let blind =
             OwnAddresses { listeners: vec!["0.0.0.0:25".parse().expect("an address")], bind_proves_local: false };
         assert!(!blind.contains("192.0.2.7:25".parse().expect("an address")));

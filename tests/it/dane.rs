@@ -194,7 +194,7 @@ async fn without_secure_records_nothing_is_demanded_and_the_reason_is_known() {
         ("to-plain.good.test", "the addresses of mx.plain.test are not signed with DNSSEC"),
         ("implicit.plain.test", "the addresses of implicit.plain.test are not signed with DNSSEC"),
         ("to-entering.plain.test", "the addresses of entering.plain.test are not signed with DNSSEC"),
-        ("to-insecure-tlsa.good.test", "what DNS says of _25._tcp.tlsa-leaves.good.test is not signed with DNSSEC"),
+        ("to-insecure-tlsa.good.test", "the DNS answer for _25._tcp.tlsa-leaves.good.test is not signed with DNSSEC"),
         ("to-leaving-bare.good.test", "DNSSEC proves that _25._tcp.leaving-bare.good.test has no TLSA records"),
     ] {
         assert_eq!(world.finding(recipient).await, DaneFinding::Absent(reason.to_owned()), "{recipient}");
@@ -209,8 +209,11 @@ async fn records_that_cannot_be_used_are_told_apart_from_none() {
     let server = server(Resolver::default()).await;
     let finding = World::new(&server, "", "").finding("pkix.good.test").await;
     let DaneFinding::Unusable(why) = finding else { panic!("{finding:?}") };
-    assert!(why.starts_with("no TLSA record of _25._tcp.mx.pkix.good.test can be used: "), "{why}");
-    assert!(why.contains("certificate usage 1 (PKIX)") && why.contains("a digest has 2 octets"), "{why}");
+    assert!(why.starts_with("no TLSA record of _25._tcp.mx.pkix.good.test is usable: "), "{why}");
+    assert!(
+        why.contains("certificate usage 1 (PKIX)") && why.contains("a digest of 2 octets has the wrong length"),
+        "{why}"
+    );
 }
 
 #[tokio::test]
@@ -266,14 +269,14 @@ async fn nobody_looks_where_nothing_can_come_of_it() {
         ("tls = \"off\"", "good.test", "the connector has switched TLS off"),
         ("", "[192.0.2.1]", "the host is named by its address"),
         ("route = [\"[192.0.2.1]:25\"]", "good.test", "the host is named by its address"),
-        ("route = [\"localhost:25\"]", "good.test", "the host is this machine, and DNS is not asked about it"),
+        ("route = [\"localhost:25\"]", "good.test", "the host is this machine, so DNS is not queried"),
     ] {
         let world = World::new(&server, "", outbound);
         assert_eq!(world.finding(recipient).await, DaneFinding::NotLookedUp(why), "{outbound}");
     }
     let world = World::new(&server, "", "");
     let relaxed = world.find("good.test", TlsRequirement::Relaxed).await.expect("an answer");
-    assert_eq!(relaxed, DaneFinding::NotLookedUp("the message sets it aside (TLS-Required: No)"));
+    assert_eq!(relaxed, DaneFinding::NotLookedUp("the message overrides it (TLS-Required: No)"));
     assert_eq!(server.asked("_25._tcp.mx.good.test", RecordType::TLSA), 0);
 }
 
@@ -289,7 +292,7 @@ async fn what_the_connector_demands_is_looked_for_whatever_the_message_says() {
 async fn without_validation_there_is_no_dane_and_mail_goes_on() {
     let strips = server(Resolver { strips: true, ..Resolver::default() }).await;
     let finding = World::new(&strips, "", "").finding("good.test").await;
-    let why = "not validated, because the resolver does not pass DNSSEC on";
+    let why = "not validated, because the resolver returns no DNSSEC records";
     assert_eq!(finding, DaneFinding::Absent(format!("the addresses of mx.good.test are {why}")));
     let finding = World::new(&strips, "dnssec = \"off\"", "").finding("good.test").await;
     let why = "not validated, because [dns] dnssec is \"off\"";

@@ -36,7 +36,7 @@ impl fmt::Display for NoPolicy {
         match self {
             Self::NoRecord => f.write_str("the domain publishes no MTA-STS policy"),
             Self::Unusable(fault) => write!(f, "the domain publishes no usable MTA-STS policy: {fault}"),
-            Self::Failed(failure) => write!(f, "the domain's MTA-STS policy cannot be had: {failure}"),
+            Self::Failed(failure) => write!(f, "the domain's MTA-STS policy cannot be fetched: {failure}"),
         }
     }
 }
@@ -75,13 +75,13 @@ impl fmt::Display for StsFailure {
         match self {
             Self::Lookup(fault) => write!(f, "the lookup of its TXT record failed: {fault}"),
             Self::Fetch(error) => error.fmt(f),
-            Self::ContentType(None) => f.write_str("the policy host does not say that its answer is text/plain"),
+            Self::ContentType(None) => f.write_str("the policy host sends no Content-Type; it must be text/plain"),
             Self::ContentType(Some(kind)) => {
-                write!(f, "the policy host says that its answer is {kind:?}, and only text/plain can be a policy")
+                write!(f, "the policy host sends Content-Type {kind:?}; it must be text/plain")
             }
-            Self::Invalid(fault) => write!(f, "what the policy host answers is not a policy: {fault}"),
-            Self::Overrun(limit) => write!(f, "it was not found within {limit:?}"),
-            Self::CutShort => f.write_str("the search for it was cut short"),
+            Self::Invalid(fault) => write!(f, "the policy is invalid: {fault}"),
+            Self::Overrun(limit) => write!(f, "no result within {limit:?}"),
+            Self::CutShort => f.write_str("the lookup was interrupted"),
         }
     }
 }

@@ -420,7 +420,7 @@ impl MtaStsInner {
             }
             Ok(Err(_)) => {}
             // It panicked, or the runtime is going down.
-            Err(error) => tracing::warn!(%error, "saving MTA-STS policies was cut short"),
+            Err(error) => tracing::warn!(%error, "saving MTA-STS policies was interrupted"),
         }
     }
 }

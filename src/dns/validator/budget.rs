@@ -1,18 +1,18 @@
-//! The budget that one lookup may cause, so that a hostile zone makes nobody else wait (KeyTrap,
+//! The work that one lookup may cause, limited so that a hostile zone does not delay other lookups (KeyTrap,
 //! CVE-2023-50387; NSEC3, CVE-2023-50868; RFC 9276).
 
 use super::super::LookupError;
 
-/// Questions to the name servers, aliases and zone cuts included.
+/// The maximum number of queries, including those for aliases and zone cuts.
 const QUESTIONS: u32 = 100;
-/// Signatures that are checked and digests of keys that are computed.
+/// The maximum number of signature checks and key digests.
 const CHECKS: u32 = 200;
-/// Checks that may fail: more are needed only where keys or signatures are made to collide.
+/// The maximum number of failed checks. Only keys or signatures made to collide need more.
 const FAILURES: u32 = 24;
-/// Rounds of SHA-1 over names: some four milliseconds.
+/// The maximum number of SHA-1 rounds over names, about four milliseconds.
 const HASH_ROUNDS: u32 = 20_000;
 
-/// The budget of one lookup. Each charge fails once its part is used up.
+/// The budget of one lookup. Each kind of work is charged separately, and a charge fails once its limit is exceeded.
 #[derive(Debug, Default)]
 pub(in crate::dns) struct WorkBudget {
     questions: u32,

@@ -1,6 +1,6 @@
-//! The zone cuts that were found, and those that are being looked up: each once, however many wait for it.
+//! The cache of zone cuts. Concurrent lookups of the same cut share one query.
 //!
-//! Only what is validated is kept, so a forged answer can neither enter nor empty it.
+//! Only validated results are cached, so a forged answer can neither add nor remove one.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -11,31 +11,31 @@ use tokio::sync::OnceCell;
 use super::super::LookupError;
 use super::zone::SignedZone;
 
-/// Octets of cuts, about, that are kept at most.
+/// The approximate maximum size of all cuts in octets.
 const OCTETS_MAX: u64 = 16 << 20;
-/// What an entry costs beside the keys of its zone, about.
+/// The approximate size of an entry without the keys of its zone.
 const ENTRY_OCTETS: usize = 512;
-/// How long one is kept, at most: a zone that changes its keys is noticed soon.
+/// The maximum lifetime of an entry, so that a zone's new keys are noticed soon.
 const KEEP_MAX: Duration = Duration::from_mins(15);
-/// How long one is kept, at least: a TTL of 0 must not cost a walk for every lookup.
+/// The minimum lifetime of an entry, so that a TTL of 0 does not cost a walk from the root for every lookup.
 const KEEP_MIN: Duration = Duration::from_secs(5);
-/// One that was looked up so lately is fresh.
+/// The age up to which an entry counts as fresh.
 const FRESH_PERIOD: Duration = Duration::from_secs(30);
 
-/// The answer to "does a zone begin at this name?".
+/// The result of a search for a zone cut at a name.
 #[derive(Debug, Clone)]
 pub(in crate::dns) enum ZoneCut {
-    /// A signed zone.
+    /// A signed zone begins at the name.
     Signed(Arc<SignedZone>),
-    /// A zone that is not signed, or not with anything that is known.
+    /// An unsigned zone begins at the name, or one without any supported algorithm.
     Unsigned,
-    /// No: the name belongs to the zone above.
+    /// No zone begins at the name: it belongs to the zone above.
     None,
-    /// No: the name does not exist, and neither does anything below it.
+    /// The name does not exist, nor does any name below it.
     NoName,
 }
 
-/// The zone cuts that are known.
+/// The known zone cuts.
 pub(in crate::dns) struct ZoneCuts(moka::sync::Cache<Name, Arc<CutEntry>>);
 
 #[derive(Default)]
@@ -53,8 +53,8 @@ impl ZoneCuts {
         Self(moka::sync::Cache::builder().max_capacity(OCTETS_MAX).weigher(weigher).build())
     }
 
-    /// Returns the outcome for a name that is known, that somebody else is waiting for, or that of `find`. With
-    /// `fresh`, what was looked up a while ago does not count.
+    /// Returns the result for a name: from the cache, from a concurrent lookup, or from `find`. With `fresh`, only
+    /// entries that count as fresh are used.
     pub(super) async fn get(
         &self,
         name: &Name,
@@ -70,7 +70,7 @@ impl ZoneCuts {
         };
         let outcome = entry.0.get_or_init(init).await.outcome.clone();
         if is_new {
-            // An entry is weighed when it is put in: now with its keys.
+            // The cache measures an entry when it is inserted. It is inserted again now that it has its keys.
             self.0.insert(name.clone(), Arc::clone(&entry));
         }
         outcome

@@ -1,4 +1,4 @@
-//! Proofs that something does not exist, from the NSEC and NSEC3 records that one zone has signed.
+//! Proofs of non-existence from the NSEC and NSEC3 records that one zone has signed.
 
 use std::time::Duration;
 
@@ -12,55 +12,57 @@ use super::nsec::{Nsec, NsecProofs};
 use super::nsec3::Nsec3Proofs;
 use super::zone::SignedZone;
 
-/// RRsets of one section that are looked at; a proof needs three.
+/// The maximum number of denying RRsets of one section; a proof needs three.
 const SETS_MAX: usize = 8;
 
 /// A proof about a name and a type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::dns) enum LeafProof {
-    /// The name exists and has no records of this type, nor an alias.
+    /// The name exists and has neither records of this type nor an alias.
     NoData,
-    /// The same by NSEC records. Some servers say "no such name" of an empty non-terminal all the same.
+    /// The same, proved by NSEC records. Some servers answer NXDOMAIN for an empty non-terminal, so the response code
+    /// may differ.
     NoDataByNsec,
     /// The name does not exist.
     NoName,
-    /// The zone says that there is nothing, but not of unsigned delegations (opt-out), or with more iterations
-    /// than count: the answer is insecure.
+    /// The zone has no such record, but the proof does not cover unsigned delegations (opt-out), or uses too many
+    /// iterations. The answer is insecure.
     MayBeUnsigned,
 }
 
 /// A proof that no signed zone begins at a name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum CutProof {
-    /// An unsigned zone begins here, or may (opt-out).
+    /// An unsigned zone begins here, or may begin here (opt-out).
     Unsigned,
     /// The name belongs to the zone above it.
     NoCut,
-    /// The name does not exist, and neither does anything below it.
+    /// The name does not exist, nor does any name below it.
     NoName,
 }
 
-/// A denying record, by the types that it names at its owner.
+/// A denying record, seen by the record types that exist at its owner.
 pub(super) trait TypesAtOwner {
-    /// Checks whether the record names a type.
+    /// Returns true if the type exists at the owner.
     fn has(&self, kind: RecordType) -> bool;
 
-    /// Checks whether the record denies a type, and an alias that could lead to records of that type.
+    /// Returns true if the owner has neither the type nor an alias that could lead to it.
     fn lacks(&self, kind: RecordType) -> bool {
         !self.has(kind) && !self.has(RecordType::CNAME)
     }
 
-    /// Checks whether this is the parent's record at a zone cut.
+    /// Returns true if this is the parent's record at a zone cut.
     fn is_delegation(&self) -> bool {
         self.has(RecordType::NS) && !self.has(RecordType::SOA)
     }
 }
 
 impl CutProof {
-    /// Reads the types that the parent zone has at a name (RFC 6840 §4.4).
+    /// Returns the proof that follows from the types that the parent zone has at a name (RFC 6840 §4.4).
     pub(super) fn of_types(has: impl Fn(RecordType) -> bool) -> Option<Self> {
         if has(RecordType::DS) || has(RecordType::SOA) {
-            // There is a DS record; or this is what the zone below says of itself.
+            // Either a DS record exists, or this is the child zone's record at its own apex, which proves nothing
+            // about the cut.
             return None;
         }
         Some(if has(RecordType::NS) { Self::Unsigned } else { Self::NoCut })
@@ -71,12 +73,13 @@ impl CutProof {
 pub(super) struct Proofs<'a> {
     nsec: NsecProofs<'a>,
     nsec3: Nsec3Proofs<'a>,
-    /// The time for which all of them hold.
+    /// The lifetime of all of them.
     pub(super) holds: Duration,
 }
 
 impl<'a> Proofs<'a> {
-    /// Takes those NSEC and NSEC3 records of a section that the zone has signed under their own names.
+    /// Collects the NSEC and NSEC3 records of a section that the zone has signed and that are not expanded from a
+    /// wildcard.
     pub(super) fn new(
         section: &'a [Record],
         zone: &'a SignedZone,
@@ -105,7 +108,7 @@ impl<'a> Proofs<'a> {
         Ok(Self { nsec: NsecProofs { apex: &zone.apex, records: nsec }, nsec3, holds })
     }
 
-    /// Proves that a name has no records of a type, nor an alias.
+    /// Proves that a name has neither records of a type nor an alias.
     pub(super) fn prove_leaf(
         &mut self,
         name: &Name,
@@ -126,7 +129,7 @@ impl<'a> Proofs<'a> {
         }
     }
 
-    /// Proves that a wildcard whose parent has so many labels may stand for `owner`.
+    /// Proves that a wildcard may stand for `owner`. The parent of the wildcard has `labels` labels.
     pub(super) fn prove_expansion(
         &mut self,
         owner: &Name,
@@ -139,8 +142,8 @@ impl<'a> Proofs<'a> {
         self.nsec3.prove_expansion(owner, labels, budget)
     }
 
-    /// Returns the names of the zones that claim to have signed denying records of a section, and that have
-    /// `name` in them; the one nearest the root comes first.
+    /// Returns the zones that claim to have signed denying records of a section and that contain `name`. The zone
+    /// nearest the root comes first.
     pub(super) fn signers(section: &'a [Record], name: &Name) -> Vec<&'a Name> {
         let mut signers: Vec<&Name> = Vec::new();
         for kind in [RecordType::NSEC, RecordType::NSEC3] {

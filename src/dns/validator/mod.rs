@@ -1,12 +1,12 @@
-//! DNSSEC validation (RFC 4033 to 4035, 5155, 6840), strict in what it takes an answer for.
+//! DNSSEC validation (RFC 4033 to 4035, 5155, 6840).
 //!
-//! Signatures, digests and hashes are the library's. What they are worth is decided here: an RRset counts
-//! for its own owner, class and type alone; a chain of trust goes from zone cut to zone cut, each proved by the zone
-//! above it; a denial counts for the name and type that were asked, from the zone that signs them. One
-//! lookup has a budget of budget. Of two answers to a doubt, the stricter is given: bogus.
+//! The library computes signatures, digests and hashes. The rules are here: an RRset counts for its own owner, class
+//! and type only; a chain of trust goes from zone cut to zone cut, each proved by the zone above it; a denial counts
+//! for the name and type of the query, from the zone that signed it. Each lookup has a work budget. In doubt the
+//! result is *bogus*.
 //!
-//! A signed RRset is judged by the keys of its signer. An unsigned one is insecure only where a zone on the
-//! way from the root to its owner is proved to be unsigned.
+//! A signed RRset is judged by the keys of its signer. An unsigned RRset is insecure only if a zone between the root
+//! and its owner is proved to be unsigned.
 
 mod budget;
 mod cuts;
@@ -36,21 +36,21 @@ pub(super) struct Validator<'a> {
     name_servers: &'a NameServers,
     cuts: &'a ZoneCuts,
     root: Arc<SignedZone>,
-    /// SignedZone cuts that were looked up a while ago are looked up again: keys may have been replaced since.
+    /// Ignore zone cuts cached more than half a minute ago, since keys may have been replaced.
     fresh: bool,
     budget: WorkBudget,
     now: u32,
 }
 
-/// The zone that a name belongs to.
+/// The status of the zone that a name belongs to.
 enum ZoneStatus {
-    /// The nearest zone above the name, or at it, is signed.
+    /// The nearest zone at or above the name is signed.
     Signed(Arc<SignedZone>),
-    /// A zone on the way from the root is not.
+    /// A zone between the root and the name is unsigned.
     Unsigned,
 }
 
-/// A verdict, and for how long it holds.
+/// The security of a part of an answer, and its lifetime.
 pub(super) type SecurityVerdict = (Security, Duration);
 
 impl<'a> Validator<'a> {
@@ -58,16 +58,16 @@ impl<'a> Validator<'a> {
         Self { name_servers, cuts, root, fresh, budget: WorkBudget::default(), now: rrset::now() }
     }
 
-    /// Asks the name servers one question.
+    /// Sends one query to the name servers.
     pub(super) async fn ask(&mut self, name: &Name, kind: RecordType) -> Result<Response, LookupError> {
         self.budget.charge_question()?;
         self.name_servers.ask(name.clone(), kind, true).await?.usable()
     }
 
-    /// Judges an RRset; `authorities` may prove that a wildcard stands for its owner.
+    /// Judges an RRset. `authorities` may prove that a wildcard stands for its owner.
     ///
     /// # Errors
-    /// `Bogus` where it is signed wrongly, or not signed and nothing proves that it need not be.
+    /// `Bogus` if the RRset has only invalid signatures, or none without a proof that its zone is unsigned.
     pub(super) async fn judge(
         &mut self,
         set: &RrSet<'_>,
@@ -96,7 +96,7 @@ impl<'a> Validator<'a> {
         Ok((UNSIGNED, set.ttl()))
     }
 
-    /// Judges an RRset by the keys of one zone. `None`: the zone does not vouch for it.
+    /// Judges an RRset by the keys of one zone. Returns `None` if the zone has not validly signed it.
     fn judge_by(
         &mut self,
         set: &RrSet<'_>,
@@ -120,11 +120,11 @@ impl<'a> Validator<'a> {
         Ok(proof.map(|proof| (if proof == LeafProof::MayBeUnsigned { UNSIGNED } else { Security::Secure }, holds)))
     }
 
-    /// Judges an answer that has nothing for a name and a type. `None` as a proof: it need not be proved, since
-    /// the zone is unsigned.
+    /// Judges an answer without records for a name and type. Returns `None` if no proof is needed because the zone is
+    /// unsigned.
     ///
     /// # Errors
-    /// `Bogus` where the absence is not proved and nothing shows that it need not be.
+    /// `Bogus` if the absence is not proved in a signed zone.
     pub(super) async fn judge_denial(
         &mut self,
         name: &Name,
@@ -167,7 +167,7 @@ impl<'a> Validator<'a> {
         Ok(ZoneStatus::Signed(zone))
     }
 
-    /// Finds out whether a zone begins at a name, as it is remembered or as the zone above it says.
+    /// Determines whether a zone begins at a name, from the cache or from the zone above it.
     async fn cut(&mut self, above: &SignedZone, name: &Name) -> Result<ZoneCut, LookupError> {
         let (cuts, fresh) = (self.cuts, self.fresh);
         let mut is_ours = false;
@@ -178,7 +178,8 @@ impl<'a> Validator<'a> {
         let found = cuts.get(name, fresh, find).await;
         match found {
             Ok(cut) => Ok(cut),
-            // Somebody else's lookup has failed, perhaps for its own reasons.
+            // A concurrent lookup failed. Its reason may not apply to this one (its budget, for instance), so this
+            // one tries itself.
             Err(_) if !is_ours => Ok(self.find_cut(above, name).await?.0),
             Err(fault) => Err(fault),
         }
@@ -192,7 +193,7 @@ impl<'a> Validator<'a> {
             return self.find_zone(name, &set, holds).await;
         }
         if let Some(alias) = cname::evidence(&response.answers, name) {
-            // Where there is an alias, or a DNAME above, no zone begins (RFC 2181 §10.1, RFC 6672 §2.4).
+            // No zone begins at an alias or below a DNAME (RFC 2181 §10.1, RFC 6672 §2.4).
             let verdict = self.judge_by(&alias, &response.authorities, above)?;
             let (_, holds) = verdict.ok_or_else(|| not_validated(name, alias.kind))?;
             return Ok((ZoneCut::None, holds));
@@ -207,7 +208,7 @@ impl<'a> Validator<'a> {
         Ok((cut, proofs.holds))
     }
 
-    /// Takes the keys of a zone that the DS records vouch for.
+    /// Fetches the keys of a zone and checks them against its DS records.
     async fn find_zone(
         &mut self,
         name: &Name,
@@ -220,7 +221,7 @@ impl<'a> Validator<'a> {
         }
         let response = self.ask(name, RecordType::DNSKEY).await?;
         let keys = RrSet::find(&response.answers, name, RecordType::DNSKEY);
-        let keys = keys.ok_or_else(|| LookupError::Bogus(format!("{name} shows no DNSKEY records")))?;
+        let keys = keys.ok_or_else(|| LookupError::Bogus(format!("{name} has no DNSKEY records")))?;
         let is_vouched_for =
             |tag, key: &_, budget: &mut _| is_digest_of(digests.iter().copied(), name, tag, key, budget);
         let zone = SignedZone::from_keys(&keys, is_vouched_for, &mut self.budget, self.now)?;

@@ -1,7 +1,7 @@
-//! Denial by NSEC records (RFC 4035 §5.4, RFC 6840 §4).
+//! Proofs by NSEC records (RFC 4035 §5.4, RFC 6840 §4).
 //!
-//! Every record here is signed by the zone that the question is about, under its own name. What it says of
-//! names below a delegation or a DNAME counts for nothing (RFC 6840 §4.1).
+//! Every record here is signed, under its own name, by the zone that the query is about. A record at a delegation or
+//! a DNAME proves nothing about names below it (RFC 6840 §4.1).
 
 use hickory_resolver::proto::dnssec::rdata::NSEC;
 use hickory_resolver::proto::rr::{Name, RecordType};
@@ -22,14 +22,14 @@ pub(super) struct NsecProofs<'a> {
 }
 
 impl NsecProofs<'_> {
-    /// Proves that a name has no records of a type, nor an alias (RFC 4035 §5.4).
+    /// Proves that a name has neither records of a type nor an alias (RFC 4035 §5.4).
     pub(super) fn prove_leaf(&self, name: &Name, kind: RecordType) -> Option<LeafProof> {
         if let Some(exact) = self.at(name) {
             return exact.lacks(kind).then_some(LeafProof::NoDataByNsec);
         }
         let covering = self.covering(name)?;
         if name.zone_of(covering.next()) {
-            // An empty non-terminal: there are names below it alone.
+            // The name is an empty non-terminal: only names below it exist.
             return Some(LeafProof::NoDataByNsec);
         }
         let wildcard = covering.closest_encloser(name).prepend_label("*").ok()?;
@@ -40,7 +40,8 @@ impl NsecProofs<'_> {
         Some(if wildcard.zone_of(covering.next()) { LeafProof::NoDataByNsec } else { LeafProof::NoName })
     }
 
-    /// Proves that no signed zone begins at a name (RFC 4035 §5.2, RFC 6840 §4.4). These are the parent's records.
+    /// Proves that no signed zone begins at a name (RFC 4035 §5.2, RFC 6840 §4.4). The records are those of the
+    /// parent zone.
     pub(super) fn prove_cut(&self, name: &Name) -> Option<CutProof> {
         if let Some(exact) = self.records.iter().find(|record| record.owner == name) {
             return CutProof::of_types(|kind| exact.has(kind));
@@ -49,20 +50,20 @@ impl NsecProofs<'_> {
         Some(if name.zone_of(covering.next()) { CutProof::NoCut } else { CutProof::NoName })
     }
 
-    /// Proves that nothing closer to `owner` exists than the wildcard whose parent has so many labels
-    /// (RFC 4035 §5.3.4).
+    /// Proves that a wildcard may stand for `owner`, since no closer name exists (RFC 4035 §5.3.4). The parent of the
+    /// wildcard has `labels` labels.
     pub(super) fn prove_expansion(&self, owner: &Name, labels: u8) -> bool {
         let next_closer = owner.trim_to(usize::from(labels) + 1);
         self.covering(owner)
             .is_some_and(|covering| !next_closer.zone_of(covering.owner) && !next_closer.zone_of(covering.next()))
     }
 
-    /// The record at a name, where it is the zone's own.
+    /// Returns the record at a name, unless it is the parent's record at a zone cut.
     fn at(&self, name: &Name) -> Option<Nsec<'_>> {
         self.records.iter().copied().find(|record| record.owner == name && !record.is_delegation())
     }
 
-    /// The record that proves that a name, and nothing by this name, exists.
+    /// Returns the record whose interval contains the name, which proves that the name has no records.
     fn covering(&self, name: &Name) -> Option<Nsec<'_>> {
         let covers = |record: &Nsec<'_>| {
             let next = record.next();
@@ -87,7 +88,7 @@ impl Nsec<'_> {
         self.data.next_domain_name()
     }
 
-    /// The longest ancestor of a name that this record, which covers the name, shows to exist.
+    /// Returns the longest ancestor of a name that this record, which covers the name, proves to exist.
     fn closest_encloser(&self, name: &Name) -> Name {
         let common = |other: &Name| {
             name.iter().rev().zip(other.iter().rev()).take_while(|(one, two)| one.eq_ignore_ascii_case(two)).count()
@@ -108,7 +109,7 @@ mod tests {
         Name::from_ascii(text).expect("a name")
     }
 
-    /// Asks what records of `z.test.` prove.
+    /// Returns the result of `ask` for NSEC records of `z.test.`, given as owner, next name and types.
     fn with<T>(rows: &[NsecRow<'_>], ask: impl FnOnce(&NsecProofs<'_>) -> T) -> T {
         let owned: Vec<(Name, NSEC)> = rows
             .iter()
@@ -128,13 +129,13 @@ mod tests {
             (vec![("m.z.test.", "n.z.test.", [A].as_slice())], "m.z.test.", Some(NoData)),
             (vec![("m.z.test.", "n.z.test.", &[TLSA])], "m.z.test.", None),
             (vec![("m.z.test.", "n.z.test.", &[CNAME])], "m.z.test.", None),
-            // The parent's record at a zone cut, and what a zone says below one or below a DNAME.
+            // The parent's record at a zone cut, and a record that would deny names below a cut or a DNAME.
             (vec![("m.z.test.", "n.z.test.", &[NS])], "m.z.test.", None),
             (vec![("m.z.test.", "n.z.test.", &[NS]), apex], "a.m.z.test.", None),
             (vec![("m.z.test.", "n.z.test.", &[A, DNAME]), apex], "a.m.z.test.", None),
             // An empty non-terminal.
             (vec![("l.z.test.", "a.m.z.test.", &[A])], "m.z.test.", Some(NoData)),
-            // No such name: the wildcard that could stand for it is denied too, or has no such record.
+            // The name does not exist: the wildcard that could stand for it is denied too, or has no such record.
             (vec![("l.z.test.", "n.z.test.", &[A]), apex], "m.z.test.", Some(NoName)),
             (vec![("l.z.test.", "n.z.test.", &[A])], "m.z.test.", None),
             (vec![("l.z.test.", "n.z.test.", &[A]), wild], "m.z.test.", Some(NoData)),
@@ -142,7 +143,7 @@ mod tests {
             (vec![end, apex], "y.z.test.", Some(NoName)),
             (vec![end, apex], "x.z.test.", Some(NoData)),
             (vec![end, apex], "b.z.test.", None),
-            // Another zone's names are not spanned, however the records lie.
+            // Records deny names of their own zone only.
             (vec![("l.z.test.", "z.zz.", &[A]), apex], "m.z.test.", None),
             (vec![end, apex], "z.test.z.", None),
             (vec![end, apex], "zz.test.", None),
@@ -176,11 +177,11 @@ mod tests {
             (("*.w.z.test.", "z.test.", &[A]), true),
             (("*.w.z.test.", "a.w.z.test.", &[A]), false),
             (("c.w.z.test.", "d.w.z.test.", &[A]), false),
-            // "b.w.z.test." exists, or has a name below it.
+            // "b.w.z.test." or a name below it exists.
             (("b.w.z.test.", "c.w.z.test.", &[A]), false),
             (("*.b.w.z.test.", "c.w.z.test.", &[A]), false),
             (("*.w.z.test.", "c.b.w.z.test.", &[A]), false),
-            // The parent's word for what it has delegated.
+            // The parent's record at a delegation, or a record at a DNAME, proves nothing about names below it.
             (("w.z.test.", "x.z.test.", &[NS]), false),
             (("w.z.test.", "x.z.test.", &[A, DNAME]), false),
             (("w.z.test.", "x.z.test.", &[NS, SOA]), true),

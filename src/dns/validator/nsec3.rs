@@ -1,8 +1,8 @@
-//! Denial by NSEC3 records (RFC 5155 §8).
+//! Proofs by NSEC3 records (RFC 5155 §8).
 //!
-//! Every record here is signed by the zone that the question is about. Opt-out counts only behind a proof of
-//! the closest encloser (RFC 5155 §8.6), and what many iterations prove is true, but no longer
-//! called secure (RFC 9276 §3.2).
+//! Every record here is signed by the zone that the query is about. Opt-out counts only together with a proof of the
+//! closest encloser (RFC 5155 §8.6). A proof with too many iterations is accepted, but its answer is insecure (RFC
+//! 9276 §3.2).
 
 use std::collections::HashMap;
 
@@ -15,30 +15,31 @@ use super::super::LookupError;
 use super::budget::WorkBudget;
 use super::denial::{CutProof, LeafProof, TypesAtOwner};
 
-/// Iterations above which a proof is not secure (RFC 9276 §3.2; BIND and Unbound draw the line here).
+/// The number of iterations above which a proof is insecure (RFC 9276 §3.2), the same as in BIND and Unbound.
 const ITERATIONS_MAX: u16 = 150;
 
-/// An NSEC3 record with the hash that is its owner's first label.
+/// An NSEC3 record with the hash from its owner's first label.
 struct Nsec3<'a> {
     hash: Vec<u8>,
     data: &'a NSEC3,
 }
 
-/// The NSEC3 records of one zone in one answer; all have the same salt and iterations.
+/// The NSEC3 records of one zone in one answer, all with the same salt and iterations.
 pub(super) struct Nsec3Proofs<'a> {
     apex: &'a Name,
     records: Vec<Nsec3<'a>>,
     hashes: HashMap<Name, Vec<u8>>,
 }
 
-/// The closest encloser is proved, and the record that covers the next closer name.
+/// A proved closest encloser, and the record that covers the next closer name.
 struct Enclosure<'p, 'a> {
     encloser: Name,
     cover: &'p Nsec3<'a>,
 }
 
 impl<'a> Nsec3Proofs<'a> {
-    /// Takes the records whose owner is a hash in the zone itself. Where parameters differ, those of the first count.
+    /// Collects the records whose owner is a hash directly below the apex. Records with parameters other than the
+    /// first's are ignored.
     pub(super) fn new(apex: &'a Name, records: impl Iterator<Item = (&'a Name, &'a NSEC3)>) -> Self {
         let of_zone = records.filter_map(|(owner, data)| {
             let label = owner.iter().next()?.to_ascii_lowercase();
@@ -53,7 +54,7 @@ impl<'a> Nsec3Proofs<'a> {
         Self { apex, records, hashes: HashMap::new() }
     }
 
-    /// Proves that a name has no records of a type, nor an alias (RFC 5155 §8.4 to §8.7).
+    /// Proves that a name has neither records of a type nor an alias (RFC 5155 §8.4 to §8.7).
     pub(super) fn prove_leaf(
         &mut self,
         name: &Name,
@@ -75,14 +76,15 @@ impl<'a> Nsec3Proofs<'a> {
             (Some(exact), _) if !exact.lacks(kind) || exact.is_delegation() => None,
             (Some(_), _) if !opt_out => Some(LeafProof::NoData),
             (None, Some(_)) if !opt_out => Some(LeafProof::NoName),
-            // An unsigned delegation may stand here, with or without the wildcard (RFC 5155 §9.2).
+            // With opt-out, an unsigned delegation may exist here, whether the wildcard exists or not (RFC 5155
+            // §9.2).
             _ if opt_out => Some(LeafProof::MayBeUnsigned),
             _ => None,
         };
         Ok(proof.map(|proof| self.limited(proof)))
     }
 
-    /// Proves that no signed zone begins at a name (RFC 5155 §8.6, §8.9). These are the parent's records.
+    /// Proves that no signed zone begins at a name (RFC 5155 §8.6, §8.9). The records are those of the parent zone.
     pub(super) fn prove_cut(&mut self, name: &Name, budget: &mut WorkBudget) -> Result<Option<CutProof>, LookupError> {
         if self.is_unusable(name) {
             return Ok(None);
@@ -98,8 +100,8 @@ impl<'a> Nsec3Proofs<'a> {
         ))
     }
 
-    /// Proves that nothing closer to `owner` exists than the wildcard whose parent has so many labels
-    /// (RFC 5155 §8.8). `None` is no proof.
+    /// Proves that a wildcard may stand for `owner`, since no closer name exists (RFC 5155 §8.8). The parent of the
+    /// wildcard has `labels` labels. Returns `None` without a proof.
     pub(super) fn prove_expansion(
         &mut self,
         owner: &Name,
@@ -125,7 +127,7 @@ impl<'a> Nsec3Proofs<'a> {
         if is_heavy { LeafProof::MayBeUnsigned } else { proof }
     }
 
-    /// Computes the hash of a name, once.
+    /// Computes the hash of a name unless it is already known.
     fn hash(&mut self, name: &Name, budget: &mut WorkBudget) -> Result<(), LookupError> {
         let Some(first) = self.records.first() else { return Ok(()) };
         if !self.hashes.contains_key(name) {
@@ -137,7 +139,7 @@ impl<'a> Nsec3Proofs<'a> {
         Ok(())
     }
 
-    /// Computes the hashes of a name and its ancestors, up to the closest that there is a record for.
+    /// Computes the hashes of a name and its ancestors, up to the first that has a record.
     fn hash_up(&mut self, name: &Name, budget: &mut WorkBudget) -> Result<(), LookupError> {
         for labels in (self.apex.iter().len()..=name.iter().len()).rev() {
             let ancestor = name.trim_to(labels);
@@ -149,19 +151,19 @@ impl<'a> Nsec3Proofs<'a> {
         Ok(())
     }
 
-    /// The record at a name whose hash is computed.
+    /// Returns the record at a name whose hash is known.
     fn at(&self, name: &Name) -> Option<&Nsec3<'a>> {
         let hash = self.hashes.get(name)?;
         self.records.iter().find(|record| record.hash == *hash)
     }
 
-    /// The record that covers a name whose hash is computed.
+    /// Returns the record that covers a name whose hash is known.
     fn covering(&self, name: &Name) -> Option<&Nsec3<'a>> {
         let hash = self.hashes.get(name)?;
         self.records.iter().find(|record| record.covers(hash))
     }
 
-    /// The proof of the closest encloser of a name that does not exist (RFC 5155 §8.3).
+    /// Returns the closest encloser of a name that does not exist, with its proof (RFC 5155 §8.3).
     fn enclosure(&self, name: &Name) -> Option<Enclosure<'_, 'a>> {
         let labels = name.iter().len();
         let mut ancestors = (self.apex.iter().len()..labels).rev().map(|labels| (labels, name.trim_to(labels)));
@@ -182,7 +184,8 @@ impl TypesAtOwner for Nsec3<'_> {
 }
 
 impl Nsec3<'_> {
-    /// The last record of a zone leads to the first (RFC 5155 §3.1.7).
+    /// Returns true if the hash lies between owner and next hash. The last record of a zone points to the first (RFC
+    /// 5155 §3.1.7).
     fn covers(&self, hash: &[u8]) -> bool {
         let (owner, next) = (self.hash.as_slice(), self.data.next_hashed_owner_name());
         if owner < next { owner < hash && hash < next } else { owner < hash || hash < next }
@@ -206,7 +209,7 @@ mod tests {
         Nsec3HashAlgorithm::SHA1.hash(SALT, &name(of), iterations).expect("a hash").as_ref().to_vec()
     }
 
-    /// The octets, one more or one less: a record that spans them, or none of its neighbours.
+    /// Returns the hash plus or minus one. Two such neighbours make a record that covers the hash, and no other.
     fn beside(hash: &[u8], up: bool) -> Vec<u8> {
         let mut hash = hash.to_vec();
         for octet in hash.iter_mut().rev() {
@@ -219,7 +222,7 @@ mod tests {
         hash
     }
 
-    /// Records of a zone, by what they are about.
+    /// NSEC3 records of a zone, added by the name that they prove to exist or not.
     #[derive(Default)]
     struct TestZone {
         iterations: u16,
@@ -241,13 +244,13 @@ mod tests {
             self
         }
 
-        /// A name that exists.
+        /// Adds the record at a name.
         fn has(self, of: &str, kinds: &[RecordType]) -> Self {
             let hash = hash(of, self.iterations);
             self.add(&hash, &beside(&hash, true), false, kinds)
         }
 
-        /// A name that does not.
+        /// Adds a record that covers a name.
         fn lacks(self, of: &str, opt_out: bool) -> Self {
             let hash = hash(of, self.iterations);
             self.add(&beside(&hash, false), &beside(&hash, true), opt_out, &[])
@@ -279,7 +282,7 @@ mod tests {
             (zone().has(APEX, apex).lacks("m.z.test.", false).has("*.z.test.", &[TLSA]), None),
             (zone().has(APEX, apex).lacks("m.z.test.", false), None),
             (zone().has(APEX, apex).lacks("*.z.test.", false), None),
-            // No closest encloser, or none that speaks for what is below it.
+            // The closest encloser is not proved, or is a delegation or a DNAME.
             (zone().lacks("m.z.test.", false).lacks("*.z.test.", false), None),
             (zone().lacks("m.z.test.", true), None),
             (zone().has(APEX, &[NS]).lacks("m.z.test.", false).lacks("*.z.test.", false), None),
@@ -296,7 +299,7 @@ mod tests {
         }
     }
 
-    /// RFC 5155 §8.6: that the hash is covered is not enough.
+    /// RFC 5155 §8.6: a record that covers the hash is not enough.
     #[test]
     fn an_opt_out_counts_behind_its_closest_encloser_alone() {
         use CutProof::{NoCut, NoName, Unsigned};
@@ -311,7 +314,8 @@ mod tests {
             (zone().has("m.z.test.", &[NS, DS]), None),
             (zone().has("m.z.test.", apex), None),
             (zone().has("other.z.test.", &[NS]), None),
-            // Many iterations prove no less; records of another name prove nothing however many there are.
+            // Too many iterations do not weaken a proof about a cut. Records of another name prove nothing in any
+            // number.
             (many().has("m.z.test.", &[NS]), Some(Unsigned)),
             (many().has("other.z.test.", &[NS]), None),
             (many().lacks("other.z.test.", true), None),
@@ -352,7 +356,7 @@ mod tests {
         assert_eq!(proofs.prove_leaf(&name("m.z.test."), TLSA, &mut WorkBudget::default()), Ok(None));
     }
 
-    /// CVE-2023-50868: the hashes of a lookup are counted, and a name of many labels has many.
+    /// CVE-2023-50868: hashes are charged to the budget, and a name with many labels needs many.
     #[test]
     fn hashing_has_an_end() {
         let zone = TestZone { iterations: 2500, ..TestZone::default() }.has("other.z.test.", &[A]);

@@ -1,4 +1,4 @@
-//! Signed zones: their keys, and RRsets that these keys have signed (RFC 4035 §5.2, §5.3).
+//! Signed zones: their keys, and the verification of RRsets by these keys (RFC 4035 §5.2, §5.3).
 
 use std::time::Duration;
 
@@ -11,12 +11,12 @@ use super::super::LookupError;
 use super::super::rrset::{RrSet, time_left};
 use super::budget::WorkBudget;
 
-/// Keys of one zone that are used.
+/// The maximum number of keys of one zone.
 const KEYS_MAX: usize = 32;
-/// DS records of one zone that are used.
+/// The maximum number of DS records of one zone.
 const DIGESTS_MAX: usize = 16;
 
-/// A zone whose keys are proved to be its own, by a chain of signatures from the trust anchor.
+/// A zone whose keys are proved by a chain of signatures from the trust anchor.
 #[derive(Debug)]
 pub(in crate::dns) struct SignedZone {
     pub(super) apex: Name,
@@ -24,16 +24,17 @@ pub(in crate::dns) struct SignedZone {
     keys: Vec<(u16, DNSKEY)>,
 }
 
-/// A signature that holds.
+/// The facts of a valid signature.
 pub(super) struct VerifiedSignature {
-    /// The labels of the signed owner (RFC 4034 §3.1.3): fewer than the owner's own where a wildcard was expanded.
+    /// The number of labels of the signed owner (RFC 4034 §3.1.3). It is lower than the owner's if a wildcard was
+    /// expanded.
     pub(super) labels: u8,
-    /// The time for which the RRset may be believed: its TTL, but never longer than the signature.
+    /// The lifetime of the RRset: its TTL, limited by the signature's expiry.
     pub(super) holds: Duration,
 }
 
 impl SignedZone {
-    /// Takes the keys of a DNSKEY RRset, where one of them that `vouched_for` accepts has signed the RRset.
+    /// Accepts the keys of a DNSKEY RRset if a key that `vouched_for` accepts has signed the RRset.
     pub(in crate::dns) fn from_keys(
         set: &RrSet<'_>,
         vouched_for: impl Fn(u16, &DNSKEY, &mut WorkBudget) -> Result<bool, LookupError>,
@@ -52,13 +53,13 @@ impl SignedZone {
         Ok(Some((Self { keys, ..entry }, verified.holds)))
     }
 
-    /// The memory that its keys take up, about.
+    /// Returns the approximate memory size of the keys.
     pub(super) fn octets(&self) -> usize {
         let of_key = |key: &DNSKEY| size_of::<(u16, DNSKEY)>() + key.public_key().public_bytes().len();
         self.keys.iter().map(|(_, key)| of_key(key)).sum()
     }
 
-    /// Checks that this zone has signed an RRset, as its own or from a wildcard.
+    /// Verifies that this zone has signed an RRset, under its own name or as a wildcard.
     pub(super) fn verify(
         &self,
         set: &RrSet<'_>,
@@ -90,7 +91,7 @@ impl SignedZone {
         Ok(None)
     }
 
-    /// Checks that this zone has signed an RRset under the very name that it has.
+    /// Verifies that this zone has signed an RRset under its own name.
     pub(super) fn verify_unexpanded(
         &self,
         set: &RrSet<'_>,
@@ -102,8 +103,8 @@ impl SignedZone {
     }
 }
 
-/// The DS records that can be used: algorithms and digests that are known, and no SHA-1 digest beside a
-/// better one (RFC 4509 §3). None at all means that the zone counts as unsigned (RFC 4035 §5.2).
+/// Returns the usable DS records: those with a supported algorithm and digest, without SHA-1 digests if there is a
+/// better one (RFC 4509 §3). If none is usable, the zone counts as unsigned (RFC 4035 §5.2).
 pub(super) fn usable_digests<'a>(set: &RrSet<'a>) -> Vec<&'a DS> {
     let digests = set.records.iter().filter_map(|record| match &record.data {
         RData::DNSSEC(DNSSECRData::DS(digest)) => Some(digest),
@@ -117,7 +118,7 @@ pub(super) fn usable_digests<'a>(set: &RrSet<'a>) -> Vec<&'a DS> {
     usable
 }
 
-/// Checks whether one of the digests is that of a zone's key.
+/// Returns true if one of the digests is that of the zone's key.
 pub(in crate::dns) fn is_digest_of<'a>(
     digests: impl IntoIterator<Item = &'a DS>,
     zone: &Name,
@@ -137,7 +138,8 @@ pub(in crate::dns) fn is_digest_of<'a>(
     Ok(false)
 }
 
-/// The signing algorithms that count. SHA-1 does not (RFC 9905): a zone that has nothing else counts as unsigned.
+/// Returns true for the supported signing algorithms. A zone with only others, such as those with SHA-1 (RFC 9905),
+/// counts as unsigned.
 pub(in crate::dns) fn is_supported(algorithm: Algorithm) -> bool {
     matches!(
         algorithm,
@@ -149,15 +151,16 @@ pub(in crate::dns) fn is_supported(algorithm: Algorithm) -> bool {
     )
 }
 
-/// A key that may sign the zone: a zone key that is not revoked (RFC 4034 §2.1.1, RFC 5011 §2.1), with its tag.
+/// Returns a usable key with its tag: a zone key that is not revoked (RFC 4034 §2.1.1, RFC 5011 §2.1) and has a supported
+/// algorithm.
 fn usable_key(record: &Record) -> Option<(u16, DNSKEY)> {
     let RData::DNSSEC(DNSSECRData::DNSKEY(key)) = &record.data else { return None };
     let usable = key.zone_key() && !key.revoke() && is_supported(key.public_key().algorithm());
     usable.then(|| key.calculate_key_tag().ok()).flatten().map(|tag| (tag, key.clone()))
 }
 
-/// The records in canonical order, each once (RFC 4034 §6.3). The TTL is made the same for all, since the library
-/// sorts by it before the data; what is signed has the signature's own.
+/// Returns the records in canonical order without duplicates (RFC 4034 §6.3). All get the same TTL, since the library
+/// sorts by it first; the signature contains its own.
 fn canonical(set: &RrSet<'_>) -> Vec<Record> {
     let mut records: Vec<(Vec<u8>, Record)> = Vec::with_capacity(set.records.len());
     for record in &set.records {
@@ -207,7 +210,7 @@ mod tests {
         Signed { zone, signer: DnssecSigner::new(public, Box::new(key), name("z.test."), Duration::ZERO) }
     }
 
-    /// An A record and its signature, made from `change`d input.
+    /// Returns an A record and its signature over input that `change` has altered.
     fn section(signed: &Signed, owner: &str, change: impl FnOnce(&mut SigInput)) -> Vec<Record> {
         let owner = name(owner);
         let record = Record::from_rdata(owner.clone(), 300, RData::A(A::new(192, 0, 2, 1)));
@@ -250,7 +253,7 @@ mod tests {
         ] {
             assert_eq!(good(change), None);
         }
-        // Another owner's signature, and another key's.
+        // Neither the signature of another owner nor that of another key is valid.
         let mut moved = section(&ours, "mx.z.test.", |_| ());
         for record in &mut moved {
             record.name = name("my.z.test.");
@@ -296,7 +299,7 @@ mod tests {
         }
     }
 
-    /// CVE-2023-50387: keys of one tag times signatures that do not hold.
+    /// CVE-2023-50387: many keys with the same tag, times many invalid signatures.
     #[test]
     fn collisions_use_the_budget_up() {
         let mut ours = signed(257);

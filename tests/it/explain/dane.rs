@@ -69,7 +69,7 @@ async fn secure_records_demand_and_their_rows_tell_the_key_apart() {
     assert!(told["route"].as_str().expect("a way").contains("not signed with DNSSEC"), "{told:#}");
     let relaxed: Value = json(&explain(&names, &["good.test", "--tls-not-required", "--json"]));
     let dane = layer(&relaxed["hops"][0], "dane");
-    assert_eq!((&dane["demands"], &dane["why"]), (&json!([]), &json!("the message sets it aside (TLS-Required: No)")));
+    assert_eq!((&dane["demands"], &dane["why"]), (&json!([]), &json!("the message overrides it (TLS-Required: No)")));
 }
 
 /// Mandatory DANE means the domain.

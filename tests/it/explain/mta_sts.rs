@@ -123,7 +123,7 @@ async fn a_policy_that_nobody_wants_is_not_fetched_and_one_that_cannot_be_had_is
     assert_eq!((layer(&answer.hops[0], "mta-sts").1, asked), ("the connector's discover does not name it", 0));
     let (answer, asked) = explain("nonsense", "", TlsRequirement::Ordinary).await;
     let why = layer(&answer.hops[0], "mta-sts").1;
-    assert!(why.starts_with("the domain's MTA-STS policy cannot be had: ") && asked == 1, "{why}");
+    assert!(why.starts_with("the domain's MTA-STS policy cannot be fetched: ") && asked == 1, "{why}");
 }
 
 /// A message that waits in the spool for whoever starts there.
@@ -193,7 +193,7 @@ async fn a_policy_that_the_daemon_goes_by_counts_though_its_host_is_silent() {
     let told = json(&world.explain_file(&text, &["sts.example", "--json"]));
     assert_eq!(told["hops"][0]["mta_sts_policy"], Value::Null);
     let why = crate::explain::world::layer(&told["hops"][0], "mta-sts")["why"].to_string();
-    assert!(why.contains("the domain's MTA-STS policy cannot be had"), "{why}");
+    assert!(why.contains("the domain's MTA-STS policy cannot be fetched"), "{why}");
 }
 
 /// What `gatepost probe` says, whatever it comes to.

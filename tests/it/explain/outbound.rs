@@ -230,7 +230,7 @@ async fn what_the_message_asks_counts() {
     let said = world.said(&off, &["partner.example", "--requiretls"], 1);
     assert!(said.contains("and the connector has it switched off (5.7.10); it bounces at once.\n"), "{said}");
     let relaxed = world.said("", &["partner.example", "--tls-not-required"], 0);
-    in_order(&relaxed, &["MTA-STS     nothing: the message sets it aside (TLS-Required: No)\n"]);
+    in_order(&relaxed, &["MTA-STS     nothing: the message overrides it (TLS-Required: No)\n"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -151,7 +151,7 @@ async fn only_a_certificate_in_order_is_spoken_to() {
             world.authority.issue(&["mail.example", "*.web.example"]),
             "is for mail.example or *.web.example",
         ),
-        ("no name", world.authority.issue(&[]), "carries no DNS name at all"),
+        ("no name", world.authority.issue(&[]), "carries no DNS name"),
         (
             "wildcard for two",
             world.authority.issue(&["*.example.example"]),

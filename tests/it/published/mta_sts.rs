@@ -126,14 +126,14 @@ async fn what_a_policy_host_answers_is_a_policy_or_none() {
             "redirected",
             answer("301 X", "Location: /x\r\n", b""),
             "sts-policy-fetch-error",
-            "it answered 301, a redirection",
+            "the host answered 301; redirections",
         ),
-        ("not found", answer("404 X", "", b""), "sts-policy-fetch-error", "it answered 404"),
+        ("not found", answer("404 X", "", b""), "sts-policy-fetch-error", "the host answered 404"),
         ("64 KiB and one", plain(&padded(64 * 1024 + 1)), "sts-policy-invalid", "it is longer than 65536 octets"),
         ("10 MiB", plain(&vec![b'x'; 10 << 20]), "sts-policy-invalid", "it is longer than 65536 octets"),
-        ("HTML", wrong_type("Content-Type: text/html\r\n"), "sts-policy-invalid", "only text/plain can be a policy"),
-        ("no type", wrong_type(""), "sts-policy-invalid", "does not say that its answer is text/plain"),
-        ("garbage", Part::Say(b"220 hello\r\n".to_vec()), "sts-policy-fetch-error", "no proper HTTP answer"),
+        ("HTML", wrong_type("Content-Type: text/html\r\n"), "sts-policy-invalid", "it must be text/plain"),
+        ("no type", wrong_type(""), "sts-policy-invalid", "sends no Content-Type; it must be text/plain"),
+        ("garbage", Part::Say(b"220 hello\r\n".to_vec()), "sts-policy-fetch-error", "invalid HTTP response"),
         ("no policy", plain(b"hello"), "sts-policy-invalid", "line 1 is not \"name: value\": \"hello\""),
         ("no mx", plain(b"version: STSv1\nmode: enforce\nmax_age: 1"), "sts-policy-invalid", "it has no \"mx\""),
     ] {
@@ -183,7 +183,7 @@ async fn a_host_that_trickles_holds_up_its_own_domain_only() {
     assert!(!slow.is_finished());
     let (kind, said) = absent(slow.await.expect("it ends"));
     assert!(
-        kind == "sts-policy-fetch-error" && said.ends_with("the body of the answer took longer than 800ms"),
+        kind == "sts-policy-fetch-error" && said.ends_with("the body of the response took longer than 800ms"),
         "{said}"
     );
     policies.policy(&domain("good.example")).await;
