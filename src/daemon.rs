@@ -79,7 +79,7 @@ pub enum StartError {
         error: PolicyStoreError,
     },
     /// The memory of what domains showed before can be neither opened nor set aside.
-    #[error("{place}: the memory of earlier deliveries cannot be opened: {error}")]
+    #[error("{place}: cannot open the downgrade memory: {error}")]
     History {
         /// Where the configuration names its folder, which is the spool's.
         place: crate::config::Place,

@@ -1,9 +1,8 @@
-//! DANE for SMTP: from a hop to its TLSA records, or to the reason why there are none.
+//! DANE for SMTP: looks up the TLSA records of a hop.
 //!
-//! RFC 7672 §2.2 (which lookups count, and under which name), RFC 7671 §4 and §9 (which records are usable, and
-//! digest agility). It holds no certificate against them ([`crate::handshake`]) and judges none
-//! ([`crate::tls`]). Where the lookup itself fails, the host must not be used: whoever can break a lookup
-//! must not be able to switch DANE off with it.
+//! Sources: RFC 7672 §2.2 (which lookups count, under which name), RFC 7671 §4 and §9 (usable records, digest
+//! agility). Certificates are compared in [`crate::handshake`] and judged in [`crate::tls`]. If the lookup fails the
+//! host must not be used; otherwise an attacker could switch DANE off by breaking lookups.
 
 use std::fmt;
 use std::sync::Arc;
@@ -18,17 +17,17 @@ use crate::route::RouteBasis;
 use crate::smtp::reply::Status;
 use crate::tls::{DaneScope, NamePattern, Tlsa, TlsaMatching, TlsaSelector, TlsaSet, TlsaUsage};
 
-/// Records of one host that a certificate is held against, at most.
+/// The maximum number of records of one host that a certificate is compared with.
 const RECORDS_MAX: usize = 32;
 const ADDRESS: &str = "the host is named by its address";
 const LOCALHOST: &str = "the host is this machine, so DNS is not queried";
 
-/// Looks for the TLSA records of a hop.
+/// Looks up the TLSA records of a hop.
 ///
 /// # Errors
-/// A [`Failure`] of this hop, 4.7.5: whether it has TLSA records cannot be found out (RFC 7672 §2.1.2).
+/// A [`Failure`] of this hop with 4.7.5: the lookup failed, so the host must not be used (RFC 7672 §2.1.2).
 pub async fn look_up(query: &HopQuery<'_>) -> Result<DaneFinding, Failure> {
-    // What the connector itself demands, no message sets aside.
+    // A message cannot override a demand of the connector itself.
     if !demands_dane(query.connector, query.now)
         && let Some(why) = reason_to_skip(query, Publication::Dane)
     {
@@ -58,8 +57,8 @@ pub async fn look_up(query: &HopQuery<'_>) -> Result<DaneFinding, Failure> {
     Ok(DaneFinding::Absent(absent))
 }
 
-/// The names under which TLSA records are looked for, best first (RFC 7672 §2.2.2): where the alias leads, if
-/// all of the way there is secure; then the name itself, if its own zone is.
+/// Returns the names whose TLSA records apply, best first (RFC 7672 §2.2.2): the target of the alias if the whole
+/// chain is secure, then the host name itself if its own zone is signed.
 fn bases(host: &Domain, chain: &CnameChain) -> Vec<Domain> {
     let expanded = chain.domain().filter(|expanded| expanded != host && chain.security.is_secure());
     let original = chain.first_link.is_secure().then(|| host.clone());
@@ -73,13 +72,13 @@ fn insecurity(chain: &CnameChain) -> String {
     }
 }
 
-/// Whether the records vouch for the recipient domain or for the host alone (RFC 7672 §2.2.1).
+/// Returns the scope of the records: the recipient domain, or the host alone (RFC 7672 §2.2.1).
 fn scope(basis: &RouteBasis) -> DaneScope {
     if basis.is_secure() { DaneScope::Domain } else { DaneScope::Host }
 }
 
-/// Any of these a certificate under a DANE-TA record may carry (RFC 7672 §3.2.2): the base domain, the host's own
-/// name, and, where the MX records are secure, the recipient domain and where its alias leads.
+/// Returns the names of which a certificate under a DANE-TA record must have one (RFC 7672 §3.2.2): the base domain
+/// and the host name and, if the MX records are secure, the recipient domain and the target of its alias.
 fn names(query: &HopQuery<'_>, host: &Domain, base: &Domain) -> Vec<NamePattern> {
     let mut names = vec![base.clone(), host.clone()];
     if let RouteBasis::Mx(chain) = query.basis
@@ -103,7 +102,7 @@ fn lookup_failure(name: &str, fault: &LookupError) -> Failure {
     Failure::discovery(Status(7, 5), text)
 }
 
-/// What secure records come to.
+/// Selects the usable records of a secure answer.
 fn select_records(name: &str, records: &[TlsaRecord], set: impl FnOnce(Vec<Tlsa>) -> TlsaSet) -> DaneFinding {
     let mut usable = Vec::new();
     let mut unusable = Vec::new();
@@ -124,10 +123,10 @@ fn select_records(name: &str, records: &[TlsaRecord], set: impl FnOnce(Vec<Tlsa>
     DaneFinding::Usable(Arc::new(set(records)))
 }
 
-/// Returns the usable ones of secure records, for the fuzzer.
+/// Selects the usable records of a secure answer, for the fuzzer.
 ///
 /// # Errors
-/// The reason why there are none, in words.
+/// The reason why no record is usable.
 #[cfg(fuzzing)]
 pub fn fuzzed(base: &Domain, records: &[TlsaRecord]) -> Result<Vec<Tlsa>, String> {
     let set = |records| TlsaSet { base: base.clone(), records, names: Vec::new(), scope: DaneScope::Domain };
@@ -138,8 +137,8 @@ pub fn fuzzed(base: &Domain, records: &[TlsaRecord]) -> Result<Vec<Tlsa>, String
     }
 }
 
-/// Digest agility (RFC 7671 §9): of the digests over one thing the strongest counts alone; a full value always
-/// counts. DANE-EE comes first, since it needs no path.
+/// Applies digest agility (RFC 7671 §9): of several digests with the same usage and selector only the strongest
+/// counts; full values always count. DANE-EE records come first, since they need no certificate path.
 fn strongest_digests(records: &[Tlsa]) -> Vec<Tlsa> {
     let has_stronger = |record: &Tlsa| {
         record.matching == TlsaMatching::Sha256
@@ -151,17 +150,17 @@ fn strongest_digests(records: &[Tlsa]) -> Vec<Tlsa> {
     of(TlsaUsage::EndEntity).chain(of(TlsaUsage::TrustAnchor)).cloned().collect()
 }
 
-/// Why a TLSA record cannot be used (RFC 7672 §3.1.3, RFC 7671 §4).
+/// The reason why a TLSA record is unusable (RFC 7672 §3.1.3, RFC 7671 §4).
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum UnusableRecord {
-    /// PKIX-TA or PKIX-EE: SMTP has no list of authorities that both sides agree on.
+    /// PKIX-TA or PKIX-EE. SMTP servers and clients share no list of authorities, so these are not used.
     Pkix(u8),
     Usage(u8),
     Selector(u8),
     Matching(u8),
-    /// A digest of so many octets.
+    /// The digest has this wrong number of octets.
     Digest(usize),
-    /// A full value that is no DER.
+    /// The full value is not DER.
     Encoding,
 }
 
@@ -204,7 +203,7 @@ fn check_record(record: &TlsaRecord) -> Result<Tlsa, UnusableRecord> {
     Ok(Tlsa { usage, selector, matching, data: record.data.clone() })
 }
 
-/// Whether octets are one DER SEQUENCE, as certificates and public keys are, and nothing else.
+/// Returns true if the octets are exactly one DER SEQUENCE, as a certificate or public key is.
 fn is_one_sequence(octets: &[u8]) -> bool {
     let (length, content, least) = match octets {
         [0x30, length @ 0..=0x7f, content @ ..] => (usize::from(*length), content, 0),
@@ -212,7 +211,7 @@ fn is_one_sequence(octets: &[u8]) -> bool {
         [0x30, 0x82, high, low, content @ ..] => (usize::from(u16::from_be_bytes([*high, *low])), content, 0x100),
         _ => return false,
     };
-    // DER writes a length in the fewest octets (X.690 §10.1).
+    // DER uses the shortest form of a length (X.690 §10.1).
     content.len() == length && length >= least
 }
 
@@ -224,7 +223,7 @@ mod tests {
         TlsaRecord { usage, selector, matching, data: data.to_vec() }
     }
 
-    /// What is selected of records, as `usage selector matching`.
+    /// Returns the selected records as `usage selector matching`, or the reason why none is usable.
     fn selected(records: &[TlsaRecord]) -> String {
         let set = |records| TlsaSet {
             base: Domain::parse("mx.test").expect("a domain"),
@@ -305,7 +304,7 @@ mod tests {
             (vec![record(2, 0, 1, &two), record(2, 0, 2, &four), record(3, 0, 1, &two)], "3 0 1, 2 0 2"),
             (vec![record(3, 1, 0, &der), record(3, 1, 1, &two), record(3, 1, 2, &four)], "3 1 0, 3 1 2"),
             (vec![record(3, 1, 1, &two), record(3, 1, 1, &[8; 32]), record(3, 1, 1, &two)], "3 1 1, 3 1 1"),
-            // A digest that cannot match is no digest.
+            // A digest of the wrong length does not replace a weaker one.
             (vec![record(3, 1, 1, &two), record(3, 1, 2, &two)], "3 1 1"),
         ] {
             assert_eq!(selected(&records), expected);

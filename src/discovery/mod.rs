@@ -1,9 +1,8 @@
-//! What domains publish about themselves, and what they showed before: found, remembered, and never obeyed
-//! here.
+//! The TLS policies that domains publish, and the memory of the TLS that they have shown.
 //!
-//! TLSA records (RFC 7672) are in [`dane`], MTA-STS policies (RFC 8461) in [`mta_sts`], the downgrade memory
-//! in [`history`]. [`Discovery`] asks all about one hop; what follows for a delivery is joined in [`crate::connector`], and whether a
-//! session meets it is judged in [`crate::tls`].
+//! TLSA records (RFC 7672) are in [`dane`], MTA-STS policies (RFC 8461) in [`mta_sts`], the downgrade memory in
+//! [`history`]. [`Discovery`] looks all of them up for one hop. [`crate::connector`] joins them into a demand, and
+//! the TLS judge ([`crate::tls`]) decides whether a session satisfies it.
 
 pub mod dane;
 pub mod history;
@@ -29,24 +28,24 @@ const OFF: &str = "the connector has switched TLS off";
 const TLS_REQUIRED_NO: &str = "the message overrides it (TLS-Required: No)";
 const ADDRESS: &str = "the host is named by its address";
 
-/// Everything that is known of hops beside their connectors. One for the process; a clone is the same.
+/// Looks up what is published and remembered about hops. There is one for the process; clones share its state.
 ///
-/// The daemon keeps what it learns ([`PersistentPolicies`]). A command that only wants to know asks somebody else.
+/// The daemon stores the results ([`PersistentPolicies`]). Commands that only inform use another source of policies.
 #[derive(Debug, Clone)]
 pub struct Discovery<K = PersistentPolicies> {
     known: K,
 }
 
-/// Who is asked for what stands neither in the configuration nor among a hop's own records.
+/// A source of MTA-STS policies and of the downgrade memory.
 pub trait KnownPolicies: Sync {
-    /// The MTA-STS policy of a domain. It takes a bounded time.
+    /// Returns the MTA-STS policy of a domain, within a bounded time.
     fn policy(&self, domain: &Domain) -> impl Future<Output = PublishedPolicy> + Send;
 
-    /// What a recipient domain did before, for a host of it that is about to be dialled.
+    /// Returns what the downgrade memory holds against a host of a recipient domain.
     fn downgrade_memory(&self, domain: &Host, host: &Host, now: Timestamp) -> MemoryFinding;
 }
 
-/// Policies and memory on disk: the daemon's own.
+/// The daemon's policies and memory, stored on disk.
 #[derive(Debug, Clone)]
 pub struct PersistentPolicies {
     mta_sts: MtaSts,
@@ -63,51 +62,52 @@ impl KnownPolicies for PersistentPolicies {
     }
 }
 
-/// One hop, about which is asked.
+/// A lookup for one hop.
 #[derive(Debug, Clone, Copy)]
 pub struct HopQuery<'a> {
     /// The recipient domain.
     pub recipient: &'a Host,
-    /// The connector that speaks for it.
+    /// The connector of the recipient domain.
     pub connector: &'a Connector,
     /// The hop.
     pub hop: &'a Hop,
-    /// What led to it.
+    /// The source of the hop.
     pub basis: &'a RouteBasis,
-    /// Its addresses.
+    /// The addresses of the hop.
     pub addresses: &'a Addresses,
-    /// What the message asks.
+    /// The TLS requirement of the message.
     pub requirement: TlsRequirement,
-    /// The resolver of the configuration in force.
+    /// The resolver.
     pub dns: &'a Dns,
     /// The time.
     pub now: Timestamp,
 }
 
-/// What was found of one hop.
+/// The result of the lookups for one hop.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HopLookup {
-    /// What the policy follows from.
+    /// The facts from which the demand is derived.
     pub findings: HopFacts,
-    /// The MTA-STS policy behind it, or why there is none; for reports.
+    /// The MTA-STS policy or the reason for its absence, for TLS reports.
     pub published: StsLookup,
 }
 
-/// Whether the MTA-STS policy was asked for.
+/// The lookup of an MTA-STS policy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StsLookup {
-    /// No; why.
+    /// It was not needed, for this reason.
     Skipped(&'static str),
-    /// Yes.
+    /// It was done.
     Done(PublishedPolicy),
 }
 
-/// Why a hop must not be used: what had to be known of it cannot be found out.
+/// The reason why a hop must not be used: a lookup that decides about its security failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DiscoveryError {
-    /// Its TLSA records (RFC 7672 §2.1.2).
+    /// The lookup of TLSA records failed (RFC 7672 §2.1.2).
     Tlsa(Failure),
-    /// Whether it is the domain's, which this message wants proven (RFC 8689 §4.2.1).
+    /// The message requires a host that is proven to be the domain's (RFC 8689 §4.2.1), and the lookup of the proof
+    /// failed.
     Proof(Failure),
 }
 
@@ -120,19 +120,19 @@ impl From<DiscoveryError> for Failure {
 }
 
 impl Discovery {
-    /// Puts the two together.
+    /// Creates the daemon's discovery.
     #[must_use]
     pub fn new(mta_sts: MtaSts, history: History) -> Self {
         Self { known: PersistentPolicies { mta_sts, history } }
     }
 
-    /// The MTA-STS policies.
+    /// Returns the MTA-STS policies.
     #[must_use]
     pub fn mta_sts(&self) -> &MtaSts {
         &self.known.mta_sts
     }
 
-    /// The downgrade memory.
+    /// Returns the downgrade memory.
     #[must_use]
     pub fn history(&self) -> &History {
         &self.known.history
@@ -140,18 +140,18 @@ impl Discovery {
 }
 
 impl<K: KnownPolicies> Discovery<K> {
-    /// Asks this one.
+    /// Creates a discovery that uses another source of policies.
     #[must_use]
     pub fn with_policies(known: K) -> Self {
         Self { known }
     }
 
-    /// Asks about one hop. What is not cached is waited for, each query for a bounded time.
+    /// Performs all lookups for one hop. Waits for those that are not cached, each for a bounded time.
     ///
     /// # Errors
     /// [`DiscoveryError`].
     pub async fn look_up_hop(&self, query: &HopQuery<'_>) -> Result<HopLookup, DiscoveryError> {
-        // A host that cannot be used is known as soon as one of the two says so.
+        // A failed TLSA lookup ends the other lookup, since the hop cannot be used anyway.
         let (dane, published) = tokio::try_join!(dane::look_up(query), async { Ok(self.published(query).await) })
             .map_err(DiscoveryError::Tlsa)?;
         let way = way(query);
@@ -181,7 +181,7 @@ impl<K: KnownPolicies> Discovery<K> {
     }
 }
 
-/// Why nobody need ask, where that is so.
+/// Returns the reason why a publication need not be looked up, if there is one.
 fn reason_to_skip(query: &HopQuery<'_>, publication: Publication) -> Option<&'static str> {
     let connector = query.connector;
     let tls = exception(connector, query.now).map_or(connector.outbound.tls, |exception| exception.tls);
@@ -196,8 +196,8 @@ fn reason_to_skip(query: &HopQuery<'_>, publication: Publication) -> Option<&'st
     }
 }
 
-/// Whose policy counts: the recipient domain's, or that of the smart host itself (RFC 8461 §3.4).
-/// Nobody's where the host is named by its address.
+/// Returns the domain whose MTA-STS policy applies: the recipient domain, or the smart host itself (RFC 8461 §3.4).
+/// Address literals have none.
 #[must_use]
 pub fn policy_domain<'a>(recipient: &'a Host, hop: &'a Hop) -> Option<&'a Domain> {
     match hop.origin {
@@ -207,7 +207,7 @@ pub fn policy_domain<'a>(recipient: &'a Host, hop: &'a Hop) -> Option<&'a Domain
     }
 }
 
-/// What a policy says of a host.
+/// Converts a policy into a finding about one host.
 fn sts_finding(published: &PublishedPolicy, host: &Host) -> MtaStsFinding {
     let policy = match published {
         PublishedPolicy::None(absent) => return MtaStsFinding::None(absent.to_string()),
@@ -224,8 +224,8 @@ fn sts_finding(published: &PublishedPolicy, host: &Host) -> MtaStsFinding {
     }
 }
 
-/// A message that requires TLS wants a host that is proven to be the domain's (RFC 8689 §4.2.1). Where the
-/// policy that might prove it cannot be had for the moment, that is no reason to give the message up.
+/// Returns the failure of a REQUIRETLS message whose host is not proven to be the domain's (RFC 8689 §4.2.1) while
+/// the MTA-STS policy, which might prove it, cannot be fetched. It is temporary, so that the message is retried.
 fn proof_unavailable(query: &HopQuery<'_>, way: &HostProof, published: &StsLookup) -> Option<Failure> {
     let StsLookup::Done(PublishedPolicy::None(absent @ NoPolicy::Failed(_))) = published else { return None };
     let wanted = query.requirement == TlsRequirement::Require && matches!(way, HostProof::Insecure(_));

@@ -1,9 +1,9 @@
-//! The alarm for somebody who sits between us and the Internet: what many unrelated domains suffer within
-//! an hour is no change of theirs.
+//! The alarm about an interception of our connections. It is raised if many unrelated domains change in the same way
+//! within an hour.
 //!
-//! Two things are evaluated_at for: domains that took TLS and no longer do, and certificates of one issuer that
-//! nobody had before. One domain alone proves nothing and is the memory's affair. Pure: sightings and their
-//! time come in, news comes out. It follows one hour, in a bounded window.
+//! Two changes count: domains that took TLS no longer do, and certificates have an issuer that nobody had before. A
+//! change of a single domain is the matter of the memory. No I/O and no clock: callers pass sessions with their time
+//! and receive events. The sessions of the last hour are kept, in limited number.
 
 #[cfg(test)]
 mod tests;
@@ -16,28 +16,29 @@ use super::registrable::{count_groups, registrable_domain};
 use super::{Alarm, AlarmKind, TlsLevel};
 use crate::address::Host;
 
-/// What happens to many within so long has one cause.
+/// The time within which changes are attributed to one cause, in seconds.
 const WINDOW: i64 = 60 * 60;
-/// Unrelated domains that must suffer. Two or three break on any one day; five at once is no chance.
+/// The minimum number of unrelated domains. Two or three break on any day; five in an hour are no coincidence.
 const DOMAINS_MIN: usize = 5;
-/// One in so many of those that could suffer must: a relay that speaks to thousands of domains an hour sees
-/// five mishaps in it every day, and whoever sits on the line changes all or most.
+/// The divisor of the minimum share: one in five of the domains that could be affected must be. In a relay with
+/// thousands of domains an hour, five failures are normal; an attacker on the network affects all or most.
 const SHARE_MIN: usize = 5;
-/// Below this it is over. Less than [`DOMAINS_MIN`], or it would come and go with each delivery.
+/// The number of domains below which the alarm ends. It is less than [`DOMAINS_MIN`], so that the alarm does not
+/// flap.
 const DOMAINS_END: usize = 3;
-/// How often it is told while it lasts.
+/// The interval at which an active alarm is logged again, in seconds.
 const LOG_INTERVAL: i64 = 60 * 60;
-/// How often the window is evaluated_at through where nothing new came into it.
+/// The interval at which the window is evaluated without new changes, in seconds.
 const EVALUATE_INTERVAL: i64 = 60;
-/// Pairs of domain and host in the window, at most. More would only sharpen what is clear by then.
+/// The maximum number of pairs of domain and host in the window.
 const CONTACTS_MAX: usize = 5_000;
-/// Issuers that are known, at most. Self-signed certificates have one each; public authorities are a
-/// few hundred.
+/// The maximum number of known issuers. Each self-signed certificate has its own; public authorities have a few
+/// hundred.
 const ISSUERS_MAX: usize = 50_000;
-/// Domains that are named.
+/// The number of domains named in an alarm.
 const EXAMPLES: usize = 5;
 
-/// One sighting, and what the memory knew before it.
+/// A session with a host, and what the memory knew before it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ObservedHost<'a> {
     pub(super) domain: &'a Host,
@@ -49,20 +50,20 @@ pub(super) struct ObservedHost<'a> {
     pub(super) at: i64,
 }
 
-/// What is new about the alarm.
+/// An event of an alarm.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum AlarmEvent {
-    /// It is on, or still on an hour later.
+    /// The alarm was raised, or is still active an hour later.
     Raised(Alarm),
-    /// It is over.
+    /// The alarm has ended.
     Ended(Alarm),
 }
 
-/// The latest sighting of one pair.
+/// The latest session of a pair of domain and host.
 #[derive(Debug)]
 struct Contact {
     at: i64,
-    /// One domain of those that share the unit.
+    /// A domain of this registrable domain.
     domain: Host,
     took_tls: bool,
     state: ContactState,
@@ -70,18 +71,18 @@ struct Contact {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum ContactState {
-    /// It took TLS, and does not now.
+    /// The host took TLS before and does not now.
     Lost,
-    /// In clear, as ever.
+    /// The host is in the clear, as before.
     Plain,
-    /// A certificate of an issuer that was new to everybody, and to it.
+    /// The certificate has an issuer that is new to the host and was unknown before.
     NewIssuer(Arc<str>),
-    /// A certificate that gives no cause.
+    /// The certificate is not suspicious.
     Certificate,
 }
 
 impl ContactState {
-    /// Of which alarm it is a sign.
+    /// Returns the kind of alarm that the state is a sign of.
     fn alarm_kind(&self) -> Option<AlarmKind> {
         match self {
             Self::Lost => Some(AlarmKind::TlsLost),
@@ -91,14 +92,14 @@ impl ContactState {
     }
 }
 
-/// An alarm that is on.
+/// An active alarm.
 #[derive(Debug)]
 struct ActiveAlarm {
     alarm: Alarm,
     logged_at: i64,
 }
 
-/// When an issuer was first and last seen.
+/// The times at which an issuer was first and last seen.
 #[derive(Debug, Clone, Copy)]
 struct Span {
     first: i64,
@@ -107,7 +108,7 @@ struct Span {
 
 #[derive(Debug, Default)]
 pub(super) struct AlarmWatch {
-    /// By the units of domain and host.
+    /// The latest session by the registrable domains of domain and host.
     contacts: HashMap<(String, String), Contact>,
     issuers: HashMap<Arc<str>, Span>,
     active: Vec<ActiveAlarm>,
@@ -115,12 +116,12 @@ pub(super) struct AlarmWatch {
 }
 
 impl AlarmWatch {
-    /// Makes an issuer known that the memory had.
+    /// Adds an issuer from the memory to the known ones.
     pub(super) fn add_known_issuer(&mut self, level: TlsLevel, issuer: &str, since: i64) {
         self.record_issuer(issuer_key(level, issuer), since);
     }
 
-    /// Takes in a sighting.
+    /// Records a session, and evaluates the window if it may change an alarm.
     pub(super) fn observe(&mut self, seen: ObservedHost<'_>) -> Vec<AlarmEvent> {
         let key = (registrable_domain(seen.domain), registrable_domain(seen.host));
         let before = self.contacts.get(&key).map(|contact| contact.state.clone());
@@ -136,11 +137,11 @@ impl AlarmWatch {
         if is_news || is_due { self.evaluate(seen.at) } else { Vec::new() }
     }
 
-    /// Looks through the window, and forgets what has left it.
+    /// Evaluates the window, and removes sessions that have left it.
     pub(super) fn evaluate(&mut self, now: i64) -> Vec<AlarmEvent> {
         self.evaluated_at = now;
         self.contacts.retain(|_, contact| contact.at > now - WINDOW);
-        // One that is on is weighed though nobody suffers any more.
+        // Active alarms are evaluated even if no domain is affected any more.
         let mut suffering: BTreeMap<_, Vec<_>> =
             self.active.iter().map(|on| (on.alarm.kind.clone(), Vec::new())).collect();
         for (units, contact) in &self.contacts {
@@ -165,12 +166,12 @@ impl AlarmWatch {
         seen.into_iter().filter_map(|seen| self.update_alarm(seen, now)).collect()
     }
 
-    /// The alarms that are on as of the last look.
+    /// Returns the alarms that were active at the last evaluation.
     pub(super) fn current(&self) -> Vec<Alarm> {
         self.active.iter().map(|on| on.alarm.clone()).collect()
     }
 
-    /// What one kind of alarm comes to.
+    /// Raises, updates or ends one kind of alarm.
     fn update_alarm(&mut self, mut seen: Alarm, now: i64) -> Option<AlarmEvent> {
         let place = self.active.iter().position(|on| on.alarm.kind == seen.kind);
         if let Some(place) = place {
@@ -206,7 +207,7 @@ impl AlarmWatch {
         let Some(issuer) = seen.issuer else { return ContactState::Certificate };
         let known = issuer_key(seen.level, issuer);
         let first = self.record_issuer(known, seen.at);
-        // DNSSEC vouches for the certificate: nobody on the line can have made it.
+        // DNSSEC authenticates the certificate, so no attacker on the network can have made it.
         if seen.level == TlsLevel::Dane {
             return ContactState::Certificate;
         }
@@ -219,14 +220,14 @@ impl AlarmWatch {
         }
     }
 
-    /// Notes an issuer; when it was first seen.
+    /// Records an issuer and returns the time at which it was first seen.
     fn record_issuer(&mut self, issuer: &str, at: i64) -> i64 {
         if let Some(span) = self.issuers.get_mut(issuer) {
             *span = Span { first: span.first.min(at), last: span.last.max(at) };
             return span.first;
         }
         if self.issuers.len() >= ISSUERS_MAX {
-            // A tenth at once: so it is rarely needed.
+            // A tenth is removed at once, so that this runs rarely.
             let mut last: Vec<i64> = self.issuers.values().map(|span| span.last).collect();
             let (_, bound, _) = last.select_nth_unstable(ISSUERS_MAX / 10);
             let bound = *bound;
@@ -241,7 +242,7 @@ impl AlarmWatch {
         at
     }
 
-    /// Makes room: what has left the window goes, and where that is not enough the oldest tenth.
+    /// Removes sessions that have left the window and, if that is not enough, the oldest tenth.
     fn evict(&mut self, now: i64) {
         self.contacts.retain(|_, contact| contact.at > now - WINDOW);
         if self.contacts.len() < CONTACTS_MAX {
@@ -259,7 +260,7 @@ impl AlarmWatch {
     }
 }
 
-/// What these contacts, with their units, and so many that could suffer come to, if it begins now.
+/// Creates an alarm of a kind from the affected sessions and the number of domains that could be affected.
 fn alarm(kind: AlarmKind, mut suffering: Vec<(&(String, String), &Contact)>, of: usize, now: i64) -> Alarm {
     suffering.sort_by_key(|(_, contact)| (contact.at, &contact.domain));
     let mut examples: Vec<Host> = Vec::new();
@@ -272,9 +273,8 @@ fn alarm(kind: AlarmKind, mut suffering: Vec<(&(String, String), &Contact)>, of:
     Alarm { kind, since: timestamp(now), domains, of, examples }
 }
 
-/// By what an issuer is known. Under a trusted authority it is the organization: public authorities bring
-/// new intermediates into use every few months, under new common names, and all their customers move to
-/// them. Where nobody vouches for the name it is taken whole, for it may say anything.
+/// Returns the key of an issuer. Under a trusted authority it is the organization, since authorities replace their
+/// intermediates every few months under new common names. Without one it is the whole name, which may say anything.
 fn issuer_key(level: TlsLevel, issuer: &str) -> &str {
     match level {
         TlsLevel::Trusted | TlsLevel::Verified => organization(issuer).unwrap_or(issuer),
@@ -282,7 +282,7 @@ fn issuer_key(level: TlsLevel, issuer: &str) -> &str {
     }
 }
 
-/// The organization in a name as RFC 4514 writes it.
+/// Returns the organization in a name of RFC 4514 form.
 fn organization(name: &str) -> Option<&str> {
     let at = name
         .match_indices("O=")

@@ -1,8 +1,8 @@
-//! `history.db` in the spool's folder: an administrator may look into it with `sqlite3`.
+//! `history.db` in the spool folder. Administrators may read it with `sqlite3`.
 //!
-//! A memory is a help, not a promise: a database that cannot be read is set aside, and remembering begins
-//! anew. One that a newer Gatepost wrote is sound, and is left alone: the daemon does not start with it.
-//! Everything here blocks, on a thread of its own or before the daemon starts.
+//! The memory is an aid: a damaged database is moved to `aside/` and replaced by an empty one. A database of a newer
+//! version of Gatepost is sound; it stays as it is and the daemon does not start. Everything here blocks, on a thread
+//! of its own or before the daemon starts.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,13 +14,13 @@ use super::memory::{HostRecord, Period, WriteBatch, timestamp};
 use super::{ForgetEntry, HistoryError, TlsLevel};
 use crate::address::Host;
 
-/// "GPSH": tells our databases from others.
+/// The SQLite application id, "GPSH", which identifies this database.
 const APPLICATION_ID: i32 = 0x4750_5348;
-/// The form of the tables below.
+/// The version of the tables.
 const VERSION: i32 = 1;
-/// How long to wait for somebody who works on the database with `sqlite3`.
+/// The time to wait while another program, such as `sqlite3`, locks the database.
 const BUSY: Duration = Duration::from_secs(5);
-/// Octets of the log that are stored for the next use.
+/// The size in octets to which SQLite truncates its log.
 const WAL_KEPT: u32 = 4 << 20;
 
 const TABLES: &str = "
@@ -48,7 +48,7 @@ CREATE TABLE forgotten (
 );
 ";
 
-/// What was remembered.
+/// The content of the database.
 #[derive(Debug, Default)]
 pub(super) struct StoredHistory {
     pub(super) rows: Vec<(Host, HostRecord)>,
@@ -63,8 +63,8 @@ pub(super) struct Disk {
 }
 
 impl Disk {
-    /// Opens or makes the database in `folder`, and reads all of it. One that cannot be read is set aside; one of
-    /// another version is an error, and is not touched.
+    /// Opens or creates the database in `folder` and reads it. A damaged database is moved to `aside/` and replaced.
+    /// A database of another version is an error and stays as it is.
     pub(super) fn open(folder: &Path, now: i64) -> Result<(Self, StoredHistory), HistoryError> {
         let file = folder.join("history.db");
         match read(&file) {
@@ -74,11 +74,11 @@ impl Disk {
         }
         match read(&file) {
             Ok((connection, stored)) => Ok((Self { connection, file }, stored)),
-            Err(unreadable) => Err(unreadable.error("make", &file)),
+            Err(unreadable) => Err(unreadable.error("create", &file)),
         }
     }
 
-    /// Sets the database aside, and begins an empty one.
+    /// Moves the database to `aside/` and creates an empty one.
     pub(super) fn recreate(self, now: i64, fault: &str) -> Result<Self, HistoryError> {
         let Self { connection, file } = self;
         drop(connection);
@@ -87,7 +87,7 @@ impl Disk {
         Self::open(folder, now).map(|(disk, _)| disk)
     }
 
-    /// Writes a batch, whole or not at all, and durably.
+    /// Writes a batch durably in one transaction.
     pub(super) fn write(&mut self, batch: &WriteBatch) -> rusqlite::Result<()> {
         let transaction = self.connection.transaction()?;
         if batch.all {
@@ -118,7 +118,7 @@ impl Disk {
     }
 }
 
-/// Whether an error tells that what is in the file is no good.
+/// Returns true if the error means that the file is damaged.
 pub(super) fn is_damage(error: &rusqlite::Error) -> bool {
     matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase))
 }
@@ -151,13 +151,13 @@ fn put(connection: &Connection, domain: &Host, row: &HostRecord) -> rusqlite::Re
     Ok(())
 }
 
-/// Why a database was not read.
+/// The reason why a database cannot be read.
 enum Unreadable {
-    /// It can be set aside.
+    /// The file is damaged and can be replaced.
     Damaged(String),
-    /// It is sound, and of this other version.
+    /// The file is sound and has this other version.
     OtherVersion(i32),
-    /// That would not help.
+    /// The file cannot be accessed, and replacing it would not help.
     Failed(rusqlite::Error),
 }
 
@@ -191,7 +191,7 @@ fn read(file: &Path) -> Result<(Connection, StoredHistory), Unreadable> {
         (APPLICATION_ID, VERSION) => false,
         (0, 0) if changes == 0 => true,
         (APPLICATION_ID, other) => return Err(Unreadable::OtherVersion(other)),
-        _ => return Err(Unreadable::Damaged("it is of another program".to_owned())),
+        _ => return Err(Unreadable::Damaged("it is the database of another program".to_owned())),
     };
     connection.pragma_update(None, "journal_mode", "WAL")?;
     connection.pragma_update(None, "synchronous", "FULL")?;
@@ -218,7 +218,7 @@ fn rows(connection: &Connection) -> Result<Vec<(Host, HostRecord)>, Unreadable> 
     let mut found = Vec::new();
     let mut rows = statement.query([])?;
     while let Some(columns) = rows.next()? {
-        let row = row(columns).map_err(|error| Unreadable::Damaged(format!("a row of it cannot be read: {error}")))?;
+        let row = row(columns).map_err(|error| Unreadable::Damaged(format!("a row cannot be read: {error}")))?;
         found.push(row);
     }
     Ok(found)
@@ -228,7 +228,7 @@ fn row(columns: &Columns<'_>) -> Result<(Host, HostRecord), Box<dyn std::error::
     let domain = Host::parse(&columns.get::<_, String>("domain")?)?;
     let host = Host::parse(&columns.get::<_, String>("host")?)?;
     let word: String = columns.get("level")?;
-    let level = TlsLevel::parse(&word).ok_or_else(|| format!("\"{word}\" is no level"))?;
+    let level = TlsLevel::parse(&word).ok_or_else(|| format!("\"{word}\" is not a level"))?;
     let mut periods = [None; 5];
     for (place, level) in periods.iter_mut().zip(TlsLevel::ALL) {
         let first: Option<i64> = columns.get(&*format!("{}_first", level.as_str()))?;
@@ -248,7 +248,7 @@ fn forgotten(connection: &Connection) -> Result<Vec<ForgetEntry>, Unreadable> {
     let mut rows = statement.query([])?;
     while let Some(columns) = rows.next()? {
         let domain = Host::parse(&columns.get::<_, String>(1)?)
-            .map_err(|error| Unreadable::Damaged(format!("a row of it cannot be read: {error}")))?;
+            .map_err(|error| Unreadable::Damaged(format!("a row cannot be read: {error}")))?;
         let hosts = usize::try_from(columns.get::<_, i64>(2)?).unwrap_or(0);
         let (reason, who) = (columns.get(3)?, columns.get(4)?);
         found.push(ForgetEntry { domain, at: timestamp(columns.get(0)?), reason, who, hosts });
@@ -256,27 +256,27 @@ fn forgotten(connection: &Connection) -> Result<Vec<ForgetEntry>, Unreadable> {
     Ok(found)
 }
 
-/// Moves a database out of the way, with its log; what is not saved of it is told.
+/// Moves a database with its log to `aside/`, and logs the loss.
 fn quarantine(file: &Path, now: i64, fault: &str) -> Result<(), HistoryError> {
     let folder = file.parent().unwrap_or(Path::new(".")).join("aside");
     let failed = |what: &str, error: &std::io::Error| HistoryError::new(what, file, error);
-    std::fs::create_dir_all(&folder).map_err(|error| failed("make a folder to set aside", &error))?;
+    std::fs::create_dir_all(&folder).map_err(|error| failed("create the folder aside/ for", &error))?;
     let aside = folder.join(format!("history-{now}.db"));
-    std::fs::rename(file, &aside).map_err(|error| failed("set aside", &error))?;
+    std::fs::rename(file, &aside).map_err(|error| failed("move to aside/", &error))?;
     for (part, keep) in [("-wal", true), ("-journal", true), ("-shm", false)] {
         let beside = |path: &Path| PathBuf::from(format!("{}{part}", path.display()));
-        // Mostly there is none. One that stayed would be taken for the new one's.
+        // Usually the file does not exist. If it stayed, SQLite would apply it to the new database.
         let moved =
             if keep { std::fs::rename(beside(file), beside(&aside)) } else { std::fs::remove_file(beside(file)) };
         match moved {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed("set aside", &error)),
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed("move to aside/", &error)),
             Ok(()) | Err(_) => {}
         }
     }
     tracing::error!(
         file = %aside.display(), fault,
-        "the memory of earlier deliveries could not be read and was set aside: until domains are reached again, a loss \
-         of TLS goes unnoticed; sqlite3 FILE .recover may save it, and it can be deleted"
+        "history.db is damaged; moved to aside/ and replaced: until domains are reached again, a loss of TLS goes \
+         unnoticed. sqlite3 FILE .recover may restore it; otherwise delete it"
     );
     Ok(())
 }

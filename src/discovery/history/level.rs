@@ -1,6 +1,6 @@
-//! How far TLS with a host came, as one of five levels.
+//! The TLS levels of sessions, in order.
 //!
-//! Pure words. What a handshake was worth is the judge's word, [`crate::tls`]; this only puts it in order.
+//! The TLS judge ([`crate::tls`]) decides what a handshake proves; this module only maps its results to levels.
 
 use std::fmt;
 
@@ -8,28 +8,28 @@ use serde::{Deserialize, Serialize};
 
 use crate::tls::{Authentication, Clearance, DaneScope, NoTls, PeerCertificate, TlsOutcome, Unmet};
 
-/// How far TLS with a host came; the greater the better.
+/// The level of TLS of a session; greater is better.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum TlsLevel {
-    /// No TLS, though we asked for it.
+    /// No TLS, although we asked for it.
     Plain,
-    /// TLS, with a certificate that proves nothing.
+    /// TLS with a certificate that proves nothing.
     Tls,
-    /// TLS, and a certificate under a trusted authority.
+    /// TLS with a certificate of a trusted authority.
     Trusted,
-    /// TLS, and a trusted certificate for a name that we looked for.
+    /// TLS with a trusted certificate for an expected name.
     Verified,
-    /// TLS, authenticated by what the domain publishes under DNSSEC (RFC 7672).
+    /// TLS authenticated by DANE for the domain (RFC 7672).
     Dane,
 }
 
 impl TlsLevel {
-    /// All levels, the least first.
+    /// All levels, lowest first.
     pub const ALL: [Self; 5] = [Self::Plain, Self::Tls, Self::Trusted, Self::Verified, Self::Dane];
 
-    /// The level of a session that may carry mail. Nothing where TLS was not asked for: what we do not want
-    /// tells nothing about the host.
+    /// Returns the level of a session that may carry mail; `None` if we did not ask for TLS, which proves nothing
+    /// about the host.
     #[must_use]
     pub fn of_clearance(clearance: &Clearance) -> Option<Self> {
         match clearance.outcome() {
@@ -40,14 +40,14 @@ impl TlsLevel {
                 Authentication::Trusted => Self::Trusted,
                 Authentication::Verified(_) | Authentication::Pinned(_) => Self::Verified,
                 Authentication::Dane { scope: DaneScope::Domain, .. } => Self::Dane,
-                // Of the host, and nobody knows whether it is the domain's (RFC 7672 §2.2.1).
+                // The records authenticate the host but not the domain (RFC 7672 §2.2.1).
                 Authentication::Dane { scope: DaneScope::Host, .. } => Self::Verified,
             }),
         }
     }
 
-    /// The level of a session that was refused for what it lacks, or that is in use for want of a demand. A
-    /// domain whose policy is forced can lose STARTTLS, too, and the memory and the alarm should know.
+    /// Returns the level of a session from what it lacks. Hosts under a forced policy can lose STARTTLS too, and the
+    /// memory and the alarm must notice.
     #[must_use]
     pub fn of_refusal(lack: &Unmet) -> Option<Self> {
         match lack {
@@ -59,9 +59,9 @@ impl TlsLevel {
             | Unmet::Chain(_)
             | Unmet::Pin { .. }
             | Unmet::Dane(_) => Some(Self::Tls),
-            // Nobody was dialled.
+            // No connection was opened.
             Unmet::Unmeetable(_) => None,
-            // Names are looked at only where the chain is good.
+            // Names are compared only if the chain is valid.
             Unmet::Name { .. } => Some(Self::Trusted),
         }
     }
@@ -75,7 +75,7 @@ impl TlsLevel {
         }
     }
 
-    /// The word for it in the database and in JSON.
+    /// Returns the level's name in the database and in JSON.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -87,7 +87,7 @@ impl TlsLevel {
         }
     }
 
-    /// The level that a word stands for.
+    /// Parses the level's name in the database and in JSON.
     #[must_use]
     pub fn parse(word: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|level| level.as_str() == word)
@@ -106,7 +106,7 @@ impl fmt::Display for TlsLevel {
     }
 }
 
-/// Who issued the certificate that a session showed, as [`super::History::note`] wants to know it.
+/// Returns the issuer of the certificate of a session, for [`super::History::record`].
 #[must_use]
 pub fn issuer(outcome: &TlsOutcome) -> Option<&str> {
     match outcome {
@@ -129,7 +129,7 @@ mod tests {
         TlsVersion, Unmeetable, Verdict, judge,
     };
 
-    /// A session with a certificate for mail.example.org.
+    /// Returns a session with a certificate for mail.example.org.
     fn shown(chain: Result<(), ChainFault>) -> TlsOutcome {
         let certificate = CertificateFacts {
             names: vec![NamePattern::parse("mail.example.org").expect("a name")],
@@ -154,7 +154,7 @@ mod tests {
         })
     }
 
-    /// What the judge of opportunistic TLS makes of it, and the level of that.
+    /// Returns the level of the clearance that the TLS judge makes under an opportunistic policy.
     fn level(outcome: TlsOutcome, reference: &str) -> Option<TlsLevel> {
         let reference: Vec<_> = NamePattern::parse(reference).into_iter().collect();
         match judge(&TlsPolicy::Opportunistic, outcome, &reference) {

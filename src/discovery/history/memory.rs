@@ -1,7 +1,7 @@
-//! The memory itself: what each host of a domain has shown, when, and what that makes of the next sighting.
+//! The levels that the hosts of each domain have shown, and the comparison of new sessions with them.
 //!
-//! Pure: time comes in, and what must go to disk is observed for [`super::disk`] to fetch. Times are seconds
-//! since 1970, which is all that days of memory need, and a quarter of the room.
+//! No I/O and no clock: callers pass the time, and [`super::disk`] collects what must be written. Times are seconds
+//! since 1970, which take less memory than a `Timestamp`.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Bound;
@@ -13,43 +13,43 @@ use super::{Baseline, BestLevel, ForgetEntry, HistoryPage, HostHistory, LevelCha
 use crate::address::Host;
 
 pub(super) const DAY: i64 = 24 * 60 * 60;
-/// A level that was not reached again for so long is no longer held against anybody.
+/// The time without a session at a level after which that level no longer counts.
 const MEMORY_PERIOD: i64 = 90 * DAY;
-/// In so many rounds, a day apart, a host must be found to have expired_rounds out before it is dropped: a clock that is ahead, as
-/// at a start without a network, may be put right meanwhile, and what it took would be missed then.
+/// The number of rounds, a day apart, in which a host must be found expired before it is removed. If the clock is
+/// ahead for a while, as at a start without a network, hosts survive until it is corrected.
 const EXPIRED_ROUNDS: u8 = 3;
-/// How long a host is new. A new host in clear is held against what its domain has shown: it may be a forged
-/// MX. After that it is taken as what it is: a domain may well have one host with TLS and one without.
+/// The age up to which a host is new. A new host in the clear is compared with its domain, since its MX record may be
+/// forged. An older host counts by itself: a domain may have hosts with and without TLS.
 const NEW_HOST_PERIOD: i64 = 7 * DAY;
-/// A date on disk may be so much older than the one in memory: nobody needs a write for each delivery.
+/// The age at which a time on disk is updated, so that not every delivery causes a write.
 const STALE_AFTER: i64 = 10 * 60;
-/// Hosts of one domain, at most; far more than the route takes from one answer.
+/// The maximum number of hosts of one domain; far more than routing uses.
 const HOSTS_MAX: usize = 64;
-/// Acts of forgetting that are kept.
+/// The maximum number of records of forgotten domains.
 const FORGOTTEN_MAX: usize = 200;
-/// Characters of an issuer's name, at most.
+/// The maximum length of an issuer's name in characters.
 const ISSUER_MAX: usize = 200;
 
-/// From when to when a level was reached, without a gap of [`MEMORY_PERIOD`].
+/// The period in which a level was seen, without a gap of [`MEMORY_PERIOD`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Period {
     pub(super) first: i64,
     pub(super) last: i64,
 }
 
-/// What one host of a domain has shown.
+/// The memory of one host of a domain.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct HostRecord {
     pub(super) host: Host,
-    /// By level, in the order of [`TlsLevel::ALL`].
+    /// The period of each level, in the order of [`TlsLevel::ALL`].
     pub(super) periods: [Option<Period>; 5],
     pub(super) seen: i64,
     pub(super) level: TlsLevel,
-    /// Of the last certificate, and since when it is this one.
+    /// The issuer of the last certificate, and the time since which it is the issuer.
     pub(super) issuer: Option<(Arc<str>, i64)>,
-    /// As of when the disk knows it.
+    /// The time of `seen` on disk.
     pub(super) written: i64,
-    /// In so many rounds it was found to have expired_rounds out.
+    /// The number of consecutive rounds in which the host was found expired.
     pub(super) expired_rounds: u8,
 }
 
@@ -61,13 +61,13 @@ impl HostRecord {
         })
     }
 
-    /// Whether the host ever took TLS, as far as is entry.
+    /// Returns true if the host ever took TLS.
     fn took_tls(&self) -> bool {
         let with_tls = |(level, period): (TlsLevel, Option<Period>)| level > TlsLevel::Plain && period.is_some();
         TlsLevel::ALL.into_iter().zip(self.periods).any(with_tls)
     }
 
-    /// When it was first seen at all.
+    /// Returns the time of the first session.
     fn first(&self) -> i64 {
         self.periods.iter().flatten().map(|period| period.first).min().unwrap_or(self.seen)
     }
@@ -84,7 +84,7 @@ impl HostRecord {
     }
 }
 
-/// A time outside of what can be written cannot come from us; one on a damaged disk is taken for the start.
+/// Converts seconds to a timestamp. An impossible time can only come from a damaged disk and becomes the epoch.
 pub(super) fn timestamp(seconds: i64) -> Timestamp {
     Timestamp::from_second(seconds).unwrap_or(Timestamp::UNIX_EPOCH)
 }
@@ -92,34 +92,34 @@ pub(super) fn timestamp(seconds: i64) -> Timestamp {
 #[derive(Debug, Default)]
 struct DomainRecord {
     rows: Vec<HostRecord>,
-    /// When it was last warned of.
+    /// The time of the last downgrade warning.
     warned: Option<i64>,
 }
 
-/// What the disk does not have yet.
+/// The pairs of domain and host that must be written to disk.
 #[derive(Debug)]
 enum Unwritten {
     Rows(BTreeSet<(Host, Host)>),
     All,
 }
 
-/// What is to be written.
+/// The changes of one transaction.
 #[derive(Debug)]
 pub(super) struct WriteBatch {
-    /// Whether what is there goes first.
+    /// True if the table is emptied first.
     pub(super) all: bool,
-    /// Domain and host, and what is entry; nothing where it is to go.
+    /// Domain, host and their record; `None` deletes the row.
     pub(super) rows: Vec<(Host, Host, Option<HostRecord>)>,
     pub(super) forgotten: Option<Vec<ForgetEntry>>,
 }
 
-/// What a sighting was, for the caller and for the alarm.
+/// The result of recording a session, for the caller and for the alarm.
 #[derive(Debug)]
 pub(super) struct Observed {
     pub(super) change: LevelChange,
-    /// The host, or its domain where the host is new, took TLS before.
+    /// True if the host took TLS before or, for a new host, its domain did.
     pub(super) took_tls: bool,
-    /// Whose certificate the host had before.
+    /// The issuer of the host's previous certificate.
     pub(super) issuer_before: Option<Arc<str>>,
 }
 
@@ -147,7 +147,7 @@ impl DowngradeMemory {
         }
     }
 
-    /// Takes in what the disk had.
+    /// Loads the content of the disk.
     pub(super) fn restore(&mut self, rows: Vec<(Host, HostRecord)>, forgotten: Vec<ForgetEntry>, now: i64) {
         for (domain, row) in rows {
             self.domains.entry(domain).or_default().rows.push(row);
@@ -158,7 +158,7 @@ impl DowngradeMemory {
         self.enforce_limit();
     }
 
-    /// All issuers, with the level their certificate was last seen at and since when.
+    /// Returns every issuer with the level of the host's last session and the time since which it is the issuer.
     pub(super) fn issuers(&self) -> impl Iterator<Item = (TlsLevel, &str, i64)> {
         let rows = self.domains.values().flat_map(|entry| &entry.rows);
         rows.filter_map(|row| row.issuer.as_ref().map(|(issuer, since)| (row.level, &**issuer, *since)))
@@ -169,7 +169,7 @@ impl DowngradeMemory {
         rows.iter().find(|row| row.host == *host)?.remembered(domain, now)
     }
 
-    /// The best of a domain's hosts; of equals the one that was seen last.
+    /// Returns the domain's host with the best level; among equals the one seen last.
     pub(super) fn best_of(&self, domain: &Host, now: i64) -> Option<HostHistory> {
         let rows = &self.domains.get(domain)?.rows;
         let all = rows.iter().filter_map(|row| row.remembered(domain, now));
@@ -184,7 +184,7 @@ impl DowngradeMemory {
         }
     }
 
-    /// When a host of a domain last took TLS.
+    /// Returns the time of the last session with TLS of any host of a domain.
     fn took_tls(&self, domain: &Host, now: i64) -> Option<Timestamp> {
         let rows = &self.domains.get(domain)?.rows;
         let with_tls = rows.iter().flat_map(|row| &row.periods[TlsLevel::Tls as usize..]).flatten();
@@ -207,7 +207,7 @@ impl DowngradeMemory {
         let place = entry.rows.iter().position(|row| row.host == *host).unwrap_or_else(|| {
             self.rows += 1;
             let periods = [None; 5];
-            // Never written, so that it will be.
+            // The earliest possible time forces the first write.
             entry.rows.push(HostRecord {
                 host: host.clone(),
                 periods,
@@ -244,7 +244,7 @@ impl DowngradeMemory {
         Observed { change: compare(&before, level, is_new), took_tls, issuer_before }
     }
 
-    /// Whether a warning about a domain is due: one a day.
+    /// Returns true if a warning about a domain is due. One a day is.
     pub(super) fn should_warn(&mut self, domain: &Host, at: i64) -> bool {
         let Some(entry) = self.domains.get_mut(domain) else { return true };
         let due = entry.warned.is_none_or(|warned| at - warned >= DAY || at < warned);
@@ -254,7 +254,7 @@ impl DowngradeMemory {
         due
     }
 
-    /// Forgets all hosts of a domain; how many that were.
+    /// Forgets all hosts of a domain and returns their number.
     pub(super) fn forget(&mut self, domain: &Host, reason: &str, who: &str, at: i64) -> usize {
         let Some(entry) = self.domains.remove(domain) else { return 0 };
         let hosts = entry.rows.len();
@@ -272,7 +272,7 @@ impl DowngradeMemory {
         hosts
     }
 
-    /// Domains in order, whole ones, until `limit` rows are reached.
+    /// Returns whole domains in order until the page has `limit` hosts.
     pub(super) fn page(&self, domain: Option<&Host>, after: Option<&Host>, limit: usize, now: i64) -> HistoryPage {
         let forgotten = self.forgotten.iter().filter(|one| domain.is_none_or(|domain| one.domain == *domain));
         let forgotten = if after.is_none() { forgotten.cloned().collect() } else { Vec::new() };
@@ -298,7 +298,7 @@ impl DowngradeMemory {
         self.forgotten_dirty || !matches!(&self.dirty, Unwritten::Rows(keys) if keys.is_empty())
     }
 
-    /// What the disk does not have; afterwards it counts as written.
+    /// Returns all unwritten changes and counts them as written.
     pub(super) fn take_batch(&mut self) -> WriteBatch {
         let dirty = std::mem::replace(&mut self.dirty, Unwritten::Rows(BTreeSet::new()));
         let forgotten = std::mem::take(&mut self.forgotten_dirty).then(|| self.forgotten.iter().cloned().collect());
@@ -321,7 +321,7 @@ impl DowngradeMemory {
         }
     }
 
-    /// What could not be written is to be tried again.
+    /// Counts the changes of a failed write as unwritten again.
     pub(super) fn mark_unwritten(&mut self, batch: WriteBatch) {
         self.forgotten_dirty |= batch.forgotten.is_some();
         if batch.all {
@@ -332,7 +332,7 @@ impl DowngradeMemory {
         }
     }
 
-    /// The disk has nothing any more.
+    /// Counts everything as unwritten, after the database was replaced.
     pub(super) fn mark_all_dirty(&mut self) {
         self.dirty = Unwritten::All;
         self.forgotten_dirty = true;
@@ -341,13 +341,13 @@ impl DowngradeMemory {
     fn mark_dirty(&mut self, domain: Host, host: Host) {
         let Unwritten::Rows(keys) = &mut self.dirty else { return };
         keys.insert((domain, host));
-        // A disk that takes nothing must not make this grow with all that was dropped meanwhile.
+        // While the disk fails, removed hosts must not make the list grow without limit.
         if keys.len() > self.max.saturating_mul(2) {
             self.dirty = Unwritten::All;
         }
     }
 
-    /// Drops what has expired_rounds out, round after round.
+    /// Counts a round for expired hosts and removes those that have expired for enough rounds.
     fn expire(&mut self, now: i64) {
         self.expired_at = now;
         for row in self.domains.values_mut().flat_map(|entry| &mut entry.rows) {
@@ -356,7 +356,8 @@ impl DowngradeMemory {
         self.drop_rows(|row| row.expired_rounds >= EXPIRED_ROUNDS);
     }
 
-    /// Drops the rows that were not seen for the longest time, some more than needed: so it is rarely needed.
+    /// Removes the hosts not seen for the longest time if there are too many. Removes 1 % more than needed, so that
+    /// this runs rarely.
     fn enforce_limit(&mut self) {
         if self.rows <= self.max {
             return;
@@ -376,7 +377,7 @@ impl DowngradeMemory {
 
     fn drop_oldest_host(&mut self, domain: &Host) {
         let rows = self.domains.get(domain).map(|entry| entry.rows.iter());
-        // Those that never took TLS first: made-up hosts must not push out the one that did.
+        // Hosts that never took TLS are removed first: hosts invented by an attacker must not displace one that did.
         let order = |row: &&HostRecord| (row.took_tls(), row.seen);
         let oldest = rows.into_iter().flatten().min_by_key(order).map(|row| row.host.clone());
         let Some((host, entry)) = oldest.zip(self.domains.get_mut(domain)) else { return };
@@ -404,11 +405,11 @@ impl DowngradeMemory {
     }
 }
 
-/// Enters a sighting; whether more has changed than a date.
+/// Records the level of a session. Returns true if more than a time has changed.
 fn record_level(row: &mut HostRecord, level: TlsLevel, at: i64) -> bool {
     let period = &mut row.periods[level as usize];
     let goes_on = period.is_some_and(|period| period.last > at - MEMORY_PERIOD);
-    // A clock that was set back changes no past.
+    // A clock that was set back does not shorten the period.
     *period = match *period {
         Some(Period { first, last }) if goes_on => Some(Period { first: first.min(at), last: last.max(at) }),
         _ => Some(Period { first: at, last: at }),
@@ -419,9 +420,9 @@ fn record_level(row: &mut HostRecord, level: TlsLevel, at: i64) -> bool {
     changed
 }
 
-/// What a sighting is against what was remembered.
+/// Compares a session with the memory.
 fn compare(before: &Baseline, level: TlsLevel, is_new: bool) -> LevelChange {
-    // A new host in clear, of a domain that takes TLS.
+    // A new host in the clear, of a domain that takes TLS.
     let foreign = before.domain.filter(|best| is_new && level == TlsLevel::Plain && best.level > TlsLevel::Plain);
     match (before.host, foreign) {
         (Some(own), _) if level < own.level => LevelChange::Worse { was: own },
@@ -432,7 +433,7 @@ fn compare(before: &Baseline, level: TlsLevel, is_new: bool) -> LevelChange {
     }
 }
 
-/// A name as long as may be kept.
+/// Truncates an issuer's name to the maximum length.
 fn truncate_issuer(issuer: &str) -> &str {
     issuer.char_indices().nth(ISSUER_MAX).map_or(issuer, |(end, _)| &issuer[..end])
 }

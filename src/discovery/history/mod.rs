@@ -1,16 +1,15 @@
-//! The downgrade memory: the best that the hosts of a domain have shown, on disk, and what a worse
-//! sighting means.
+//! The downgrade memory: the best TLS level that each host of a domain has shown, and the comparison of new sessions
+//! with it.
 //!
-//! Opportunistic TLS takes what it gets, so whoever sits on the line can take it away (RFC 7435 §1.2);
-//! a relay that remembers notices. What is done about it is the connector's `downgrade`: `allow`,
-//! `warn` or `refuse`.
+//! Opportunistic TLS accepts a session in the clear, so an attacker on the network can remove TLS unnoticed (RFC 7435
+//! §1.2). A relay that remembers notices. The connector's `downgrade` decides what follows: `allow`, `warn` or
+//! `refuse`.
 //!
-//! - [`level`] puts sightings in order; `memory` keeps and compares
-//!   them; `alarm` looks for what many domains suffer at once, counting related ones (`registrable`) as one.
-//!   All of these are pure.
-//! - `writer` writes behind, on a thread of its own; `disk` is the database. Reads never touch it.
+//! - [`level`] orders the TLS levels. `memory` keeps and compares them. `alarm` detects downgrades of many domains at
+//!   once, and counts related domains (`registrable`) as one. These do no I/O.
+//! - `writer` is the thread that writes to the database, and `disk` is the database. Reads never access it.
 //!
-//! It judges no TLS and refuses nothing itself.
+//! Nothing here judges TLS or refuses a session.
 
 mod alarm;
 mod disk;
@@ -37,11 +36,11 @@ use writer::Shared;
 
 pub use level::{TlsLevel, issuer};
 
-/// Pairs of domain and host that are remembered; beyond it those go that were not seen for the longest
-/// time. Some 60 MB where each is used.
+/// The maximum number of pairs of domain and host. Above it those that were not seen for the longest time are
+/// removed. A full memory takes about 60 MB.
 const ROWS_MAX: usize = 200_000;
 
-/// Why the memory cannot be used, in a sentence.
+/// The reason why the memory cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct HistoryError(String);
@@ -49,147 +48,147 @@ pub struct HistoryError(String);
 impl HistoryError {
     fn new(what: &str, file: &Path, error: &dyn std::error::Error) -> Self {
         let folder = file.parent().unwrap_or(Path::new(".")).display();
-        Self(format!("cannot {what} {}: {error}; check owner, rights and free space of {folder}", file.display()))
+        Self(format!("cannot {what} {}: {error}; check owner, permissions and free space of {folder}", file.display()))
     }
 }
 
-/// The best level that was reached, and from when to when.
+/// The best TLS level that was reached, and the period in which it was seen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BestLevel {
     /// The level.
     pub level: TlsLevel,
-    /// When it was first reached. After 90 days without it, counting begins again.
+    /// The time at which it was first reached. After 90 days without it, the period starts anew.
     pub first: Timestamp,
-    /// When it was last reached.
+    /// The time at which it was last reached.
     pub last: Timestamp,
 }
 
-/// What is remembered of one host of a domain.
+/// The memory of one host of a domain.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HostHistory {
     /// The recipient domain.
     pub domain: Host,
-    /// The host that took its mail.
+    /// The host that accepts its mail.
     pub host: Host,
-    /// The best it has shown within 90 days.
+    /// The best level of the last 90 days.
     pub best: BestLevel,
-    /// When it was last seen.
+    /// The time of the last session.
     pub seen: Timestamp,
-    /// What it showed then.
+    /// The level of the last session.
     pub level: TlsLevel,
-    /// The issuer of the last certificate it showed.
+    /// The issuer of the last certificate.
     pub issuer: Option<Arc<str>>,
 }
 
-/// What the memory holds against a host at this moment.
+/// The remembered levels that a session with a host is compared with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Baseline {
-    /// The best of the host itself; nothing where it is new or was not seen for 90 days.
+    /// The best level of the host; `None` if it is new or was not seen for 90 days.
     pub host: Option<BestLevel>,
-    /// The best of all hosts of its domain.
+    /// The best level of all hosts of the domain.
     pub domain: Option<BestLevel>,
-    /// When a host of its domain last took TLS of whatever kind, within 90 days.
+    /// The last session with TLS, at any level, of any host of the domain within 90 days.
     pub took_tls: Option<Timestamp>,
 }
 
 impl Baseline {
-    /// What it comes to where all demands join. All hosts of a domain that took TLS must take it, a new one
-    /// too: whoever forges an MX record brings a new name (RFC 7672 §1.3.2).
+    /// Returns the finding for the demand. If any host of a domain took TLS, all must take it, new ones too: an
+    /// attacker who forges MX records uses new host names (RFC 7672 §1.3.2).
     #[must_use]
     pub fn finding(&self) -> MemoryFinding {
         self.took_tls.map_or(MemoryFinding::Nothing, |last| MemoryFinding::TookTls { last })
     }
 }
 
-/// What a sighting is against what was remembered.
+/// The comparison of a session with the memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LevelChange {
-    /// Nothing was remembered.
+    /// The host was unknown.
     First,
-    /// As good as ever.
+    /// The level equals the best one.
     Same,
-    /// Better than ever.
+    /// The level is better than any before.
     Better {
-        /// What was best until now.
+        /// The best level until now.
         was: BestLevel,
     },
-    /// Worse than it was; or a new host without TLS, of a domain that takes TLS.
+    /// The level is worse than the best one; or a new host without TLS belongs to a domain with TLS.
     Worse {
-        /// What is remembered.
+        /// The remembered level.
         was: BestLevel,
     },
 }
 
-/// An act of forgetting.
+/// A record of an operator's command to forget a domain.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ForgetEntry {
     /// The domain.
     pub domain: Host,
-    /// When.
+    /// The time of the command.
     pub at: Timestamp,
-    /// Why, as it was given.
+    /// The reason that the operator gave.
     pub reason: String,
-    /// By whom.
+    /// The operator.
     pub who: String,
-    /// How many of its hosts were remembered.
+    /// The number of hosts that were forgotten.
     pub hosts: usize,
 }
 
-/// A part of the memory, in the order of domains.
+/// A part of the memory, ordered by domain.
 #[derive(Debug, Clone, Default)]
 pub struct HistoryPage {
-    /// Hosts; those of one domain stand together.
+    /// The hosts. Those of one domain are adjacent.
     pub remembered: Vec<HostHistory>,
-    /// Where to go on; nothing at the end.
+    /// The domain after which the next page starts; `None` on the last page.
     pub next: Option<Host>,
-    /// On the first page: what was forgotten, oldest first.
+    /// The forgotten domains, oldest first; on the first page only.
     pub forgotten: Vec<ForgetEntry>,
 }
 
-/// Many unrelated domains suffer the same at once: somebody is between us and the Internet.
+/// An alarm: many unrelated domains are affected at once, so somebody may intercept our connections.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Alarm {
-    /// What they suffer.
+    /// The kind of interception.
     pub kind: AlarmKind,
-    /// Since when it is on.
+    /// The time at which the alarm was raised.
     pub since: Timestamp,
-    /// How many, within an hour; related ones count once.
+    /// The number of domains affected within an hour. Related domains count once.
     pub domains: usize,
-    /// Of how many that could.
+    /// The number of domains seen in that hour that could be affected.
     pub of: usize,
-    /// The first few.
+    /// The first few affected domains.
     pub examples: Vec<Host>,
 }
 
-/// What many domains suffer.
+/// The kind of interception.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum AlarmKind {
-    /// They took TLS, and no longer do.
+    /// The domains took TLS before and no longer do.
     TlsLost,
-    /// Their certificates have this issuer, which none of them had before: its whole name, or the
-    /// organization where a trusted authority vouches for it.
+    /// Their certificates have this issuer, which none of them had before. It is the whole issuer name, or the
+    /// organization alone if a trusted authority issued the certificate.
     NewIssuer(Arc<str>),
 }
 
-/// A downgrade that was let through, for the log.
+/// A downgrade that the connector allows, for the log.
 #[derive(Debug, Clone, Copy)]
 pub struct DowngradeEvent<'a> {
-    /// The connector that lets it through.
+    /// The connector that allows it.
     pub connector: &'a str,
     /// The recipient domain.
     pub domain: &'a Host,
     /// The host.
     pub host: &'a Host,
-    /// What was remembered.
+    /// The remembered level.
     pub was: BestLevel,
-    /// What was got.
+    /// The level of the session.
     pub got: TlsLevel,
 }
 
-/// The memory. Cheap to clone; every clone is the same memory.
+/// The downgrade memory. Clones share it.
 ///
-/// What is asked of it is answered from main memory. What is observed reaches the disk within a second or
-/// two; [`History::close`], or dropping the last clone, waits for it.
+/// Queries are answered from main memory. A recorded session reaches the disk within a second or two;
+/// [`History::close`], or dropping the last clone, waits for it.
 #[derive(Debug, Clone)]
 pub struct History(Arc<HistoryInner>);
 
@@ -215,17 +214,17 @@ fn finish(shared: &Shared, writer: Option<JoinHandle<()>>) {
     let Some(writer) = writer else { return };
     shared.close();
     if writer.join().is_err() {
-        tracing::error!("the writer of the memory of earlier deliveries died; what it had not written is lost");
+        tracing::error!("the writer of the downgrade memory crashed; unwritten changes are lost");
     }
 }
 
 impl History {
-    /// Opens `history.db` in `folder`, which exists, and reads it. One that is damaged is set aside in
-    /// `aside/`, with an error in the log. Blocks.
+    /// Opens or creates `history.db` in an existing folder and reads it. A damaged file is moved to `aside/`, with an
+    /// error in the log. Blocks on file access.
     ///
     /// # Errors
-    /// Where the file can be neither used nor set aside, and where another version of Gatepost wrote it: then
-    /// it is not touched.
+    /// The file can be neither used nor moved, or was written by another version of Gatepost, in which case it stays
+    /// as it is.
     pub fn open(folder: &Path, now: Timestamp) -> Result<Self, HistoryError> {
         Self::open_bounded(folder, now, ROWS_MAX)
     }
@@ -240,31 +239,30 @@ impl History {
         }
         let shared = Arc::new(Shared::new(memory, watch));
         let writer = writer::start(Arc::clone(&shared), disk)
-            .map_err(|error| HistoryError(format!("the system gives us no threads: {error}")))?;
+            .map_err(|error| HistoryError(format!("cannot start a thread: {error}")))?;
         Ok(Self(Arc::new(HistoryInner { shared, writer: Mutex::new(Some(writer)) })))
     }
 
-    /// What is remembered of one host of a domain.
+    /// Returns the memory of one host of a domain.
     #[must_use]
     pub fn best(&self, domain: &Host, host: &Host, now: Timestamp) -> Option<HostHistory> {
         self.state().memory.get(domain, host, now.as_second())
     }
 
-    /// What is remembered of the best of a domain's hosts.
+    /// Returns the memory of the domain's host with the best level.
     #[must_use]
     pub fn best_of_domain(&self, domain: &Host, now: Timestamp) -> Option<HostHistory> {
         self.state().memory.best_of(domain, now.as_second())
     }
 
-    /// What it holds against a host of a domain.
+    /// Returns the levels that a session with a host of a domain is compared with.
     #[must_use]
     pub fn baseline(&self, domain: &Host, host: &Host, now: Timestamp) -> Baseline {
         self.state().memory.baseline(domain, host, now.as_second())
     }
 
-    /// Notes what a host of a domain showed: cleared, or refused for what it lacks. `issuer` is that of
-    /// its certificate, as RFC 4514 writes a name. Where it fits into what others show, the alarm is
-    /// raised, in the log.
+    /// Records the level of a session, cleared or refused, and compares it with the memory. `issuer` is the issuer of
+    /// the certificate in RFC 4514 form. If many domains are affected at once, the alarm is raised in the log.
     #[must_use]
     pub fn record(
         &self,
@@ -295,7 +293,7 @@ impl History {
         observed.change
     }
 
-    /// Warns of a downgrade that is let through: for each domain once a day at most.
+    /// Logs a warning about a downgrade that the connector allows, at most once a day for each domain.
     pub fn warn(&self, downgrade: &DowngradeEvent<'_>, at: Timestamp) {
         if !self.state().memory.should_warn(downgrade.domain, at.as_second()) {
             return;
@@ -305,21 +303,21 @@ impl History {
         if *got == TlsLevel::Plain {
             tracing::warn!(
                 connector, %domain, %host, %was, %since, %last, %got,
-                "a domain that took TLS before and no longer does"
+                "the domain took TLS before and no longer does"
             );
         } else {
             tracing::warn!(
                 connector, %domain, %host, %was, %since, %last, %got,
-                "a domain that proved better who it is before than it does now"
+                "the domain authenticated itself better before than now"
             );
         }
     }
 
-    /// Forgets a domain for good: as if it had never been reached. Who and why is logged and stored. How
-    /// many hosts were forgotten; where nothing was remembered of it that is none, and nothing is stored.
+    /// Forgets a domain permanently. The command is logged and stored with its reason. Returns the number of hosts
+    /// that were forgotten; if there were none, nothing is stored.
     ///
     /// # Errors
-    /// Where it is not on disk: it is forgotten until a restart, and writing is tried again.
+    /// The change cannot be written to disk. Writing is tried again, but a restart before that restores the domain.
     pub async fn forget(&self, domain: &Host, reason: &str, who: &str, at: Timestamp) -> Result<usize, HistoryError> {
         let (told, written) = oneshot::channel();
         let hosts = {
@@ -332,23 +330,23 @@ impl History {
             hosts
         };
         self.0.shared.wake();
-        tracing::warn!(%domain, hosts, reason, who, "what was remembered of a domain is forgotten");
+        tracing::warn!(%domain, hosts, reason, who, "the downgrade memory of a domain was removed");
         match written.await {
             Ok(Ok(())) => Ok(hosts),
             Ok(Err(error)) => Err(HistoryError(format!(
-                "{domain} is forgotten, but that could not be written ({error}); after a restart it may be back"
+                "{domain} is forgotten, but the change could not be written ({error}); a restart may restore it"
             ))),
             Err(_) => Err(HistoryError("the daemon is stopping".to_owned())),
         }
     }
 
-    /// Some of the memory: whole domains, from behind `after` on, until there are `limit` hosts.
+    /// Returns whole domains after `after` until the page has `limit` hosts.
     #[must_use]
     pub fn page(&self, domain: Option<&Host>, after: Option<&Host>, limit: usize, now: Timestamp) -> HistoryPage {
         self.state().memory.page(domain, after, limit, now.as_second())
     }
 
-    /// The alarms that are on.
+    /// Returns the active alarms.
     #[must_use]
     pub fn alarms(&self, now: Timestamp) -> Vec<Alarm> {
         let mut state = self.state();
@@ -359,10 +357,10 @@ impl History {
         current
     }
 
-    /// Writes what is not written, and gives the file up. What is observed afterwards is not stored.
+    /// Writes all pending changes and closes the file. Sessions recorded later are not stored.
     pub async fn close(&self) {
         let (shared, writer) = (Arc::clone(&self.0.shared), self.0.take_writer());
-        // It fails only where the runtime goes down, and then the thread ends by itself.
+        // This fails only if the runtime shuts down, and then the thread ends by itself.
         let _ = tokio::task::spawn_blocking(move || finish(&shared, writer)).await;
     }
 
@@ -371,34 +369,29 @@ impl History {
     }
 }
 
-/// Tells the log what is new about the alarm.
+/// Logs alarms that were raised or have ended.
 fn log_alarm_events(events: Vec<AlarmEvent>) {
     for one in events {
         match one {
             AlarmEvent::Raised(Alarm { kind: AlarmKind::TlsLost, since, domains, of, examples }) => tracing::error!(
                 domains, of, examples = listed(&examples), %since,
-                "many unrelated domains that took TLS before no longer do, all within an hour: something between us \
-                 and the Internet removes STARTTLS, most likely. Look at the firewall and its mail inspection (\"SMTP \
-                 fixup\", antivirus), then at the provider's line; until then mail without a forced policy goes in clear"
+                "many unrelated domains lost TLS within an hour: most likely something between us and the Internet \
+                 removes STARTTLS. Check the firewall and its mail inspection (\"SMTP fixup\", antivirus), then the \
+                 provider's line; until then mail without a forced policy goes in the clear"
             ),
             AlarmEvent::Raised(Alarm { kind: AlarmKind::NewIssuer(issuer), since, domains, of, examples }) => {
                 tracing::error!(
                     domains, of, examples = listed(&examples), ?issuer, %since,
-                    "many unrelated domains show certificates of one issuer that none of them had before, all within an \
-                     hour: something between us and the Internet answers in their place, most likely. Look at the firewall \
-                     and its TLS inspection, then at the provider's line; until then somebody reads mail without a forced \
-                     policy that names whom it trusts"
+                    "many unrelated domains have certificates of one new issuer within an hour: most likely something \
+                     between us and the Internet answers in their place. Check the firewall and its TLS inspection, \
+                     then the provider's line; until then mail can be read unless a forced policy verifies the host"
                 )
             }
             AlarmEvent::Ended(Alarm { kind: AlarmKind::TlsLost, domains, .. }) => {
-                tracing::warn!(domains, "the alarm about many domains that lost TLS is over");
+                tracing::warn!(domains, "alarm ended: many domains lost TLS");
             }
             AlarmEvent::Ended(Alarm { kind: AlarmKind::NewIssuer(issuer), domains, .. }) => {
-                tracing::warn!(
-                    domains,
-                    ?issuer,
-                    "the alarm about many domains with certificates of a new issuer is over"
-                );
+                tracing::warn!(domains, ?issuer, "alarm ended: many domains have certificates of one new issuer");
             }
         }
     }

@@ -1,17 +1,17 @@
-//! Which domains and hosts belong together, so that one provider's trouble counts once.
+//! Groups of related domains and hosts, so that the trouble of one provider counts once.
 //!
-//! A guess by names, without the public suffix list: it need only be good enough to count, and it errs on
-//! the side of counting too few.
+//! Names are grouped by their registrable domain, estimated without the public suffix list. Errors lead to too few
+//! groups, which is the safe side for an alarm.
 
 use std::collections::HashMap;
 
 use crate::address::Host;
 
-/// Second levels under which others register, where the first is a country's.
+/// The second-level labels of country-code domains below which others register.
 const REGISTRIES: [&str; 16] =
     ["co", "com", "net", "org", "gov", "edu", "ac", "or", "ne", "go", "mil", "gob", "gouv", "nom", "gv", "ltd"];
 
-/// The part of a name that somebody registered; an address is by itself.
+/// Returns the estimated registrable domain of a host name; an address literal as it is.
 pub(super) fn registrable_domain(host: &Host) -> String {
     let Host::Domain(domain) = host else { return host.to_string() };
     let labels: Vec<&str> = domain.as_str().split('.').collect();
@@ -23,7 +23,7 @@ pub(super) fn registrable_domain(host: &Host) -> String {
     labels[labels.len().saturating_sub(kept)..].join(".")
 }
 
-/// How many groups there are among pairs where whatever shares a unit belongs together.
+/// Returns the number of groups among pairs of names. Pairs that share a name belong to the same group.
 pub(super) fn count_groups<'a>(pairs: impl Iterator<Item = &'a (String, String)>) -> usize {
     let mut places: HashMap<&str, usize> = HashMap::new();
     let mut parents: Vec<usize> = Vec::new();
@@ -40,7 +40,7 @@ pub(super) fn count_groups<'a>(pairs: impl Iterator<Item = &'a (String, String)>
     parents.iter().enumerate().filter(|(place, parent)| place == *parent).count()
 }
 
-/// The root of a tree, which is made flatter on the way.
+/// Returns the root of a tree, and shortens the path to it.
 fn root(parents: &mut [usize], mut place: usize) -> usize {
     while parents[place] != place {
         parents[place] = parents[parents[place]];

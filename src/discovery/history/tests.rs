@@ -1,4 +1,4 @@
-//! The memory over its sightings, its ages and its bounds; and the database behind it.
+//! Tests of the memory's comparison, expiry and limits, and of its database.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use tempfile::TempDir;
 use super::memory::DAY;
 use super::*;
 
-/// Some time in 2026.
+/// A time in 2026.
 const START: i64 = 1_780_000_000;
 
 fn host(name: &str) -> Host {
@@ -20,7 +20,7 @@ fn at(seconds: i64) -> Timestamp {
     Timestamp::from_second(seconds).expect("a time")
 }
 
-/// What a sighting was, in a word.
+/// Returns the comparison as a text.
 fn word(change: LevelChange) -> String {
     match change {
         LevelChange::First => "first".to_owned(),
@@ -87,7 +87,7 @@ fn the_best_ages_out_and_falls_to_what_was_seen_since() {
     assert_eq!(best(&memory, 179), Some((TlsLevel::Plain, START + 90 * DAY)));
     assert_eq!(best(&memory, 180), None);
     assert_eq!(memory.best_of(&domain, START + 180 * DAY), None);
-    // Reached again after so long, it counts from then on.
+    // A level that is reached again after it expired starts a new period.
     let change = memory.record(&domain, &mx, TlsLevel::Verified, None, START + 179 * DAY).change;
     assert_eq!(word(change), "better than plain");
     assert_eq!(best(&memory, 180), Some((TlsLevel::Verified, START + 179 * DAY)));
@@ -172,7 +172,7 @@ fn one_domain_takes_no_more_than_its_share() {
     assert!(all.iter().all(|one| one.seen >= at(START + 136)));
 }
 
-/// Whoever forges MX records has as many names as he likes, and none of them needs TLS.
+/// An attacker who forges MX records can invent any number of hosts without TLS.
 #[test]
 fn made_up_hosts_without_tls_push_out_none_that_took_it() {
     let mut memory = DowngradeMemory::new(1000);
@@ -238,7 +238,7 @@ fn a_warning_comes_once_a_day_for_each_domain() {
     assert!(warns("a.example", DAY));
 }
 
-/// A memory in a folder, and what it says of two hosts.
+/// Fills a memory in a folder and returns its content.
 fn filled(folder: &Path) -> Vec<HostHistory> {
     let history = History::open(folder, at(START)).expect("it opens");
     let now = at(START + 100);
@@ -290,7 +290,7 @@ fn a_clock_that_was_ahead_for_a_while_has_forgotten_nothing() {
         word(memory.record(&host(name), &host(&format!("mx.{name}")), level, None, START + days * DAY).change)
     };
     note("a.example", TlsLevel::Verified, 0);
-    // Another domain's mail, on two days of a year far off, and then on the next one.
+    // Mail of another domain on two days in the far future, then on the day after the first.
     for days in [3650, 3651, 1] {
         note("b.example", TlsLevel::Tls, days);
     }
@@ -327,7 +327,7 @@ async fn what_is_forgotten_is_gone_at_once_and_for_good() {
     };
     assert_eq!(forget("c.example").await, 0);
     assert_eq!(forget("a.example").await, 2);
-    // It is on the disk already: nothing is closed, as if the power had failed.
+    // The change is on disk before the memory is closed, as a power failure requires.
     assert_eq!(rows_on_disk(folder.path()), 1);
     assert_eq!(history.best_of_domain(&host("a.example"), at(START + 301)), None);
     history.close().await;
@@ -342,13 +342,13 @@ async fn what_is_forgotten_is_gone_at_once_and_for_good() {
     assert_eq!(change, LevelChange::First);
 }
 
-/// What lies in `aside/`.
+/// Returns the files in `aside/`.
 fn aside(folder: &Path) -> Vec<PathBuf> {
     let Ok(entries) = fs::read_dir(folder.join("aside")) else { return Vec::new() };
     entries.map(|entry| entry.expect("an entry").path()).collect()
 }
 
-/// What befalls a file.
+/// A change that damages a file.
 type Damage = fn(&Path);
 
 #[test]
@@ -388,7 +388,7 @@ fn a_database_that_cannot_be_read_is_set_aside() {
     }
 }
 
-/// After a rollback, 90 days of memory are worth more than a start: a `downgrade = "refuse"` hangs on them.
+/// After a rollback, 90 days of memory are worth more than a start: `downgrade = "refuse"` depends on them.
 #[test]
 fn a_database_of_a_newer_version_is_refused_and_left_alone() {
     let folder = TempDir::new().expect("a folder");
@@ -413,7 +413,10 @@ fn a_database_of_a_newer_version_is_refused_and_left_alone() {
 fn a_folder_that_is_none_is_no_damage() {
     let folder = TempDir::new().expect("a folder");
     let error = History::open(&folder.path().join("missing"), at(START)).expect_err("no folder").to_string();
-    assert!(error.contains("missing/history.db") && error.contains("check owner, rights and free space"), "{error}");
+    assert!(
+        error.contains("missing/history.db") && error.contains("check owner, permissions and free space"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -427,7 +430,7 @@ fn it_lives_on_without_its_disk() {
     let wait = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
     let forgotten = wait.block_on(history.forget(&domain, "test", "me", at(START)));
     let error = forgotten.expect_err("it cannot be written").to_string();
-    assert!(error.contains("a.example is forgotten, but that could not be written"), "{error}");
+    assert!(error.contains("a.example is forgotten, but the change could not be written"), "{error}");
     let later = at(START) + SignedDuration::from_secs(5);
     let change = history.record(&domain, &mx, TlsLevel::Tls, None, later);
     assert_eq!(

@@ -1,7 +1,7 @@
-//! The thread that writes behind: what was noted within a second becomes one transaction.
+//! The thread that writes the memory to disk. Changes within a second become one transaction.
 //!
-//! A disk that takes nothing costs the memory nothing but its survival: what is not written is kept and
-//! tried again. Nobody who notes or reads waits for it.
+//! While the disk fails, changes stay in memory and the write is tried again. Recording and reading never wait for
+//! the disk.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -14,15 +14,15 @@ use super::alarm::AlarmWatch;
 use super::disk::{Disk, is_damage};
 use super::memory::{DowngradeMemory, WriteBatch};
 
-/// What comes within so long is written together.
+/// The time during which changes are collected for one transaction.
 const GATHER_PERIOD: Duration = Duration::from_secs(1);
-/// How long a disk that takes nothing is left alone.
+/// The time between a failed write and the next try.
 const RETRY_AFTER: Duration = Duration::from_mins(1);
 
-/// Who waits until all is on disk, and what became of it.
+/// A caller that waits until its change is on disk, and receives the result.
 type Waiter = oneshot::Sender<Result<(), String>>;
 
-/// What the handles and the thread share.
+/// The state shared by the handles and the thread.
 #[derive(Debug)]
 pub(super) struct Shared {
     state: Mutex<HistoryState>,
@@ -49,7 +49,7 @@ impl Shared {
         Self { state: Mutex::new(state), work: Condvar::new() }
     }
 
-    /// Whoever panicked with it left a sighting out at worst.
+    /// After a panic with this lock held, at worst one session was not recorded.
     pub(super) fn state(&self) -> MutexGuard<'_, HistoryState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -63,7 +63,7 @@ impl Shared {
         self.wake();
     }
 
-    /// Waits for work, and then a while for more, unless somebody waits for it.
+    /// Waits for a change, and then for `period` for more, unless a caller waits or the memory is closing.
     fn wait_for_batch(&self, period: Duration) -> (WriteBatch, Vec<Waiter>, bool) {
         let state = self.state();
         let idle = |state: &mut HistoryState| !state.is_urgent() && !state.memory.is_dirty();
@@ -75,27 +75,27 @@ impl Shared {
     }
 }
 
-/// Starts the thread. It ends when it is closed.
+/// Starts the thread. It ends when the memory is closed.
 pub(super) fn start(shared: Arc<Shared>, disk: Disk) -> std::io::Result<JoinHandle<()>> {
     let mut writer = HistoryWriter { shared, disk: Some(disk), is_failing: false, has_recreated: false };
     std::thread::Builder::new().name("history".into()).spawn(move || {
         while writer.write_next_batch() {}
-        // Nobody will be answered any more.
+        // Waiting callers receive an error.
         writer.shared.state().waiters.clear();
     })
 }
 
 struct HistoryWriter {
     shared: Arc<Shared>,
-    /// Nothing where a damaged database could not be replaced.
+    /// The database; `None` if a damaged one could not be replaced.
     disk: Option<Disk>,
     is_failing: bool,
-    /// Once is enough for one run: a disk that damages what was just made would be filled with remains.
+    /// True once a damaged database was replaced. It happens once in a run, since a failing disk would fill `aside/`.
     has_recreated: bool,
 }
 
 impl HistoryWriter {
-    /// One batch; whether more may come.
+    /// Writes one batch. Returns false once the memory is closed.
     fn write_next_batch(&mut self) -> bool {
         let (batch, waiters, closing) =
             self.shared.wait_for_batch(if self.is_failing { RETRY_AFTER } else { GATHER_PERIOD });
@@ -114,7 +114,7 @@ impl HistoryWriter {
         self.log_result(&result, closing);
         let result = result.map_err(|fault| fault.text);
         for one in waiters {
-            // Who does not wait any more need not hear it.
+            // The caller may have stopped waiting.
             let _ = one.send(result.clone());
         }
         !closing
@@ -129,7 +129,7 @@ impl HistoryWriter {
         })
     }
 
-    /// Puts a new database in the place of a damaged one; whether there is one.
+    /// Replaces a damaged database by a new one. Returns true if there is a new one.
     fn replace_database(&mut self, result: &Result<(), WriteFault>) -> bool {
         let Err(fault) = result else { return false };
         if !fault.is_damage || self.has_recreated {
@@ -140,23 +140,22 @@ impl HistoryWriter {
         match disk.recreate(Timestamp::now().as_second(), &fault.text) {
             Ok(disk) => self.disk = Some(disk),
             Err(error) => {
-                tracing::error!(%error, "the memory of earlier deliveries is kept until the next restart only");
+                tracing::error!(%error, "cannot replace history.db; the downgrade memory lasts until the next restart only");
             }
         }
         self.disk.is_some()
     }
 
-    /// Tells the log when trouble begins, when it ends, and what is lost with it.
+    /// Logs when writing starts to fail, when it works again, and what is lost.
     fn log_result(&mut self, result: &Result<(), WriteFault>, closing: bool) {
         match result {
-            Ok(()) if self.is_failing => tracing::info!("the memory of earlier deliveries is written again"),
+            Ok(()) if self.is_failing => tracing::info!("the downgrade memory is written again"),
             Err(fault) if closing => {
-                tracing::error!(error = fault.text, "the latest of the memory of earlier deliveries is lost");
+                tracing::error!(error = fault.text, "recent changes of the downgrade memory are lost");
             }
             Err(fault) if !self.is_failing => tracing::error!(
                 error = fault.text,
-                "the memory of earlier deliveries cannot be written; it is tried again every minute, and a restart \
-                 before that loses the latest"
+                "cannot write the downgrade memory; retrying every minute, a restart loses recent changes"
             ),
             Ok(()) | Err(_) => {}
         }
@@ -164,7 +163,7 @@ impl HistoryWriter {
     }
 }
 
-/// Why a batch was not written.
+/// The reason why a batch was not written.
 struct WriteFault {
     text: String,
     is_damage: bool,

@@ -1,5 +1,4 @@
-//! The policies that are known, in memory, and the failures that are remembered: who is fresh, who is
-//! due, who must go. No I/O; the time comes in.
+//! The cache of policies and of failed fetches, in memory. No I/O and no clock: callers pass the time.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher as _, RandomState};
@@ -11,49 +10,50 @@ use super::failure::StsFailure;
 use super::policy::{StsMode, StsPolicy};
 use crate::address::Domain;
 
-/// Policies that are entry, at most.
+/// The maximum number of policies.
 const POLICIES_MAX: usize = 10_000;
-/// Octets that they may take up together, roughly. Policies are some hundred octets; only one that is
-/// meant to fill our memory is not, and the heaviest go first.
+/// The approximate maximum memory of all policies in octets. A policy normally takes some hundred octets; the largest
+/// are removed first, since only a hostile one is large.
 const WEIGHT_MAX: usize = 32 << 20;
-/// Failures that are remembered, at most.
+/// The maximum number of failures.
 const FAILURES_MAX: usize = 10_000;
 
-/// How often a policy in use is held against the domain's record.
+/// The interval at which the record of a policy in use is checked.
 const CHECK_INTERVAL: SignedDuration = SignedDuration::from_mins(5);
-/// How long after a fetch a policy is fetched again at the latest (RFC 8461 §3.3 suggests daily).
+/// The maximum age at which a policy is fetched again (RFC 8461 §3.3 suggests daily).
 const REFRESH_INTERVAL: SignedDuration = SignedDuration::from_hours(24);
-/// A policy that is entry for less than this is not fetched in advance: who sends to it will.
+/// Policies with a shorter max_age are not fetched in advance. The next delivery fetches them.
 const REFRESH_MIN_AGE: SignedDuration = SignedDuration::from_hours(1);
-/// Policies that nobody has asked for in this time are not fetched in advance.
+/// The time without use after which a policy is not fetched in advance any more.
 const UNUSED_AFTER: SignedDuration = SignedDuration::from_hours(30 * 24);
-/// How long a failed fetch is remembered (RFC 8461 §3.3 suggests five minutes).
+/// The lifetime of a failed fetch (RFC 8461 §3.3 suggests five minutes).
 const FETCH_RETRY: SignedDuration = SignedDuration::from_mins(5);
-/// How long a failed lookup is: DNS recovers sooner, and mail meanwhile goes without the policy.
+/// The lifetime of a failed DNS lookup. It is shorter, since DNS recovers sooner and mail goes without the policy
+/// meanwhile.
 const LOOKUP_RETRY: SignedDuration = SignedDuration::from_secs(30);
-/// In so many rounds, of a minute each, a policy must be found to have expired before it is dropped: a clock that is
-/// ahead, as at a start without a network, may be put right meanwhile, and without its policy mail would go unprotected.
+/// The number of rounds, of a minute each, in which a policy must be found expired before it is removed. If the clock
+/// is ahead for a while, as at a start without a network, policies survive until it is corrected.
 const EXPIRED_ROUNDS: u32 = 24 * 60;
-/// How long the pause grows to where a policy in the cache makes waiting harmless.
+/// The maximum pause between failed fetches while a policy is in force.
 const RETRY_MAX: SignedDuration = SignedDuration::from_hours(1);
 
-/// A policy with its dates.
+/// A policy with its times.
 #[derive(Debug, Clone)]
 pub(super) struct CachedPolicy {
     pub(super) policy: Arc<StsPolicy>,
-    /// When somebody last asked for it.
+    /// The time of the last delivery that asked for it.
     pub(super) used: Timestamp,
-    /// When it was last held against the domain's record.
+    /// The time of the last check of its record.
     checked: Timestamp,
-    /// When it is to be fetched again.
+    /// The time at which it is fetched again.
     refresh: Timestamp,
-    /// Whether `used` is newer than what the disk has.
+    /// True if `used` is newer than on disk.
     unsaved: bool,
-    /// In so many rounds it was found to have expired.
+    /// The number of consecutive rounds in which the policy was found expired.
     expired_rounds: u32,
 }
 
-/// A failure and until when it counts.
+/// A failed fetch with its end of life.
 #[derive(Debug)]
 struct CachedFailure {
     failure: Arc<StsFailure>,
@@ -61,14 +61,14 @@ struct CachedFailure {
     times: u32,
 }
 
-/// What is known of a domain.
+/// The result of a search in the cache.
 #[derive(Debug)]
 pub(super) enum CacheLookup {
-    /// A policy that counts; it may be time to hold it against the record.
+    /// An unexpired policy. With `check`, its record is due to be checked.
     Policy { policy: Arc<StsPolicy>, check: bool },
-    /// No policy, and the last try failed a short while ago.
+    /// No policy, and a failure that still counts.
     Failed(Arc<StsFailure>),
-    /// Nothing that would spare a lookup.
+    /// Neither a policy nor a failure: a fetch is needed.
     Miss,
 }
 
@@ -77,12 +77,12 @@ pub(super) struct PolicyCache {
     policies: HashMap<Domain, CachedPolicy>,
     failures: HashMap<Domain, CachedFailure>,
     weight: usize,
-    /// Spreads the refreshes, so that what was fetched in one hour is not fetched again in one.
+    /// The seed that spreads refreshes, so that policies fetched together are not refreshed together.
     spread: RandomState,
 }
 
 impl PolicyCache {
-    /// What is known, for somebody who is about to send mail.
+    /// Searches the cache for a delivery, and records the use of the policy.
     pub(super) fn look_up(&mut self, domain: &Domain, now: Timestamp) -> CacheLookup {
         let failed = self.failure(domain, now).cloned();
         if let Some(entry) = self.policies.get_mut(domain) {
@@ -90,7 +90,7 @@ impl PolicyCache {
             if now < entry.policy.expires() {
                 let check = failed.is_none() && now.duration_since(entry.checked).abs() >= CHECK_INTERVAL;
                 if check {
-                    // Whoever comes next need not start the same.
+                    // Later callers do not start the same check.
                     entry.checked = now;
                 }
                 return CacheLookup::Policy { policy: Arc::clone(&entry.policy), check };
@@ -99,29 +99,29 @@ impl PolicyCache {
         failed.map_or(CacheLookup::Miss, CacheLookup::Failed)
     }
 
-    /// How many policies are entry.
+    /// Returns the number of policies.
     pub(super) fn len(&self) -> usize {
         self.policies.len()
     }
 
-    /// The policy in force, without leaving a trace.
+    /// Returns the unexpired policy of a domain without recording a use.
     pub(super) fn policy(&self, domain: &Domain, now: Timestamp) -> Option<&Arc<StsPolicy>> {
         self.policies.get(domain).map(|entry| &entry.policy).filter(|policy| now < policy.expires())
     }
 
-    /// When somebody last asked for a domain's policy, which may have expired since.
+    /// Returns the time of the last use of a domain's policy, expired or not.
     pub(super) fn used(&self, domain: &Domain) -> Option<Timestamp> {
         self.policies.get(domain).map(|entry| entry.used)
     }
 
-    /// The last failure, while it counts.
+    /// Returns the last failure of a domain while it counts.
     pub(super) fn failure(&self, domain: &Domain, now: Timestamp) -> Option<&Arc<StsFailure>> {
-        // One from a time when the clock was ahead does not count until the clock is there again.
+        // A failure recorded while the clock was ahead must not count until the clock gets there again.
         let counts = |failure: &&CachedFailure| now < failure.until && failure.until.duration_since(now) <= RETRY_MAX;
         self.failures.get(domain).filter(counts).map(|failure| &failure.failure)
     }
 
-    /// Takes a policy in, new or from disk. Returns whose policies had to go for it.
+    /// Inserts a policy. Returns the domains whose policies were removed to make space for it.
     pub(super) fn put(&mut self, policy: Arc<StsPolicy>, used: Timestamp) -> Vec<Domain> {
         let domain = policy.domain().clone();
         self.failures.remove(&domain);
@@ -141,7 +141,7 @@ impl PolicyCache {
             return Timestamp::MAX;
         }
         let span = life.min(REFRESH_INTERVAL).as_secs();
-        // From three quarters of it to the whole, but well before the end.
+        // The refresh happens at a random point between 75 % and 95 % of the interval.
         let dice = i64::try_from(self.spread.hash_one((policy.domain(), policy.fetched())) % 200).unwrap_or(0);
         let wait = SignedDuration::from_secs(span / 1000 * (750 + dice));
         policy.fetched().checked_add(wait).unwrap_or(Timestamp::MAX)
@@ -171,19 +171,20 @@ impl PolicyCache {
         }
     }
 
-    /// Notes that the record was looked up, and gave no reason to fetch anything.
+    /// Records that the domain's record was looked up and gave no reason for a fetch.
     pub(super) fn confirm(&mut self, domain: &Domain, now: Timestamp) {
         self.failures.remove(domain);
         if let Some(entry) = self.policies.get_mut(domain) {
             entry.checked = now;
             if entry.refresh <= now {
-                // There was nothing to fetch: next time, before the end if there is time.
+                // The policy host was not asked. The policy is due again in an hour, before it expires if possible.
                 entry.refresh = now.checked_add(RETRY_MAX).unwrap_or(Timestamp::MAX);
             }
         }
     }
 
-    /// Remembers a failure for a while, a longer one with each time where a policy is in force.
+    /// Records a failed fetch. The pause before the next fetch doubles with each failure while a policy is in force.
+    /// Returns the mode of that policy.
     pub(super) fn fail(&mut self, domain: &Domain, failure: &Arc<StsFailure>, now: Timestamp) -> Option<StsMode> {
         let mode = self.policy(domain, now).map(|policy| policy.mode());
         let times = self.failures.get(domain).map_or(0, |failure| failure.times).saturating_add(1);
@@ -215,7 +216,7 @@ impl PolicyCache {
         }
     }
 
-    /// Whose policies are to be fetched again now, the most urgent first.
+    /// Returns the domains whose policies are due to be fetched again; those that expire first come first.
     pub(super) fn due(&self, now: Timestamp) -> Vec<Domain> {
         let wanted = |entry: &CachedPolicy| {
             entry.refresh <= now && now < entry.policy.expires() && now.duration_since(entry.used) < UNUSED_AFTER
@@ -230,7 +231,7 @@ impl PolicyCache {
         due.into_iter().map(|(_, domain)| domain).collect()
     }
 
-    /// Drops what has not counted for long, and says whose policies those were. To be called once a round.
+    /// Removes policies that expired long ago and returns their domains. Called once a round.
     pub(super) fn expire(&mut self, now: Timestamp) -> Vec<Domain> {
         let expired_rounds = |(domain, entry): (&Domain, &mut CachedPolicy)| {
             entry.expired_rounds = if entry.policy.expires() <= now { entry.expired_rounds + 1 } else { 0 };
@@ -240,13 +241,13 @@ impl PolicyCache {
         for domain in &gone {
             self.remove(domain);
         }
-        // A failure outlives its pause by as much again, so that the next pause grows.
+        // A failure is kept for a while after its pause, so that the next pause is longer.
         let long_ago = now.checked_sub(RETRY_MAX).unwrap_or(Timestamp::MIN);
         self.failures.retain(|_, failure| long_ago < failure.until);
         gone
     }
 
-    /// The dates of use that the disk does not have; from now on it does.
+    /// Returns the times of use that the disk does not have, and counts them as saved.
     pub(super) fn take_unsaved(&mut self) -> Vec<(Domain, Timestamp)> {
         let unsaved = |(domain, entry): (&Domain, &mut CachedPolicy)| {
             std::mem::take(&mut entry.unsaved).then(|| (domain.clone(), entry.used))
@@ -254,7 +255,7 @@ impl PolicyCache {
         self.policies.iter_mut().filter_map(unsaved).collect()
     }
 
-    /// Everything, for a disk that has lost it.
+    /// Returns all policies with their last use, to write them to a new file.
     pub(super) fn all(&self) -> Vec<(Arc<StsPolicy>, Timestamp)> {
         self.policies.values().map(|entry| (Arc::clone(&entry.policy), entry.used)).collect()
     }

@@ -1,4 +1,4 @@
-//! Why a domain has no policy for us, or why a newer one cannot be had.
+//! The reasons why a domain has no policy in force, or why a newer one cannot be fetched.
 
 use std::fmt;
 use std::sync::Arc;
@@ -8,19 +8,19 @@ use super::policy::PolicyFault;
 use super::record::RecordFault;
 use crate::https::HttpsError;
 
-/// Why there is no policy to apply: mail to the domain goes as if it published none (RFC 8461 §3.3).
+/// The reason why no policy is in force. Mail is delivered as if the domain published none (RFC 8461 §3.3).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NoPolicy {
-    /// The domain has no record of MTA-STS.
+    /// The domain has no MTA-STS record.
     NoRecord,
-    /// It has records, and they name no policy, which counts as none (RFC 8461 §3.1).
+    /// The MTA-STS records are malformed, which counts as none (RFC 8461 §3.1).
     Unusable(RecordFault),
-    /// It may have a policy, which cannot be had; and none is in the cache.
+    /// A policy may exist but cannot be fetched, and none is cached.
     Failed(Arc<StsFailure>),
 }
 
 impl NoPolicy {
-    /// What a TLS report says of it (RFC 8460 §4.3.2.2); `None` where the domain just publishes nothing.
+    /// Returns the result type for a TLS report (RFC 8460 §4.3.2.2); `None` if the domain publishes nothing.
     #[must_use]
     pub fn kind(&self) -> Option<StsFailureKind> {
         match self {
@@ -41,25 +41,25 @@ impl fmt::Display for NoPolicy {
     }
 }
 
-/// Why a policy cannot be had.
+/// The reason why a policy cannot be fetched.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StsFailure {
-    /// DNS gave no answer about the record.
+    /// The lookup of the record failed.
     Lookup(String),
-    /// The policy host did not answer with a policy.
+    /// The policy host did not return a policy.
     Fetch(Box<HttpsError>),
-    /// The policy host answered with something that is not plain text (RFC 8461 §3.2); what it calls it.
+    /// The policy host returned this Content-Type in place of text/plain (RFC 8461 §3.2).
     ContentType(Option<String>),
-    /// What it answered is not a policy.
+    /// The policy is invalid.
     Invalid(PolicyFault),
-    /// Record and policy together took longer than this.
+    /// The lookup and the fetch together exceeded this time limit.
     Overrun(Duration),
-    /// The search was cut short on our side.
+    /// The fetch was interrupted on our side.
     CutShort,
 }
 
 impl StsFailure {
-    /// What a TLS report says of it (RFC 8460 §4.3.2.2).
+    /// Returns the result type for a TLS report (RFC 8460 §4.3.2.2).
     #[must_use]
     pub fn kind(&self) -> StsFailureKind {
         match self {
@@ -86,19 +86,19 @@ impl fmt::Display for StsFailure {
     }
 }
 
-/// The words of TLS reports for policies that cannot be had (RFC 8460 §4.3.2.2).
+/// The result types of TLS reports for policies that cannot be fetched (RFC 8460 §4.3.2.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum StsFailureKind {
     /// The policy could not be retrieved.
     FetchError,
-    /// It could be, and is none.
+    /// The policy is invalid.
     Invalid,
-    /// The policy host's certificate is not in order.
+    /// The certificate of the policy host is invalid.
     WebPkiInvalid,
 }
 
 impl StsFailureKind {
-    /// As a report has it.
+    /// Returns the result type as written in a report.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {

@@ -1,13 +1,13 @@
-//! MTA-STS (RFC 8461): which hosts a domain wants its mail delivered to, under TLS with a trusted
-//! certificate for the host's own name.
+//! MTA-STS (RFC 8461): the policies in which domains name their MX hosts and require TLS with a valid certificate for
+//! the host name.
 //!
-//! [`MtaSts`] finds policies and remembers them, in memory and on disk; [`evaluate`] holds an MX host
-//! against one. It neither dials MX hosts nor decides what a policy means beside DANE and a connector.
+//! [`MtaSts`] fetches policies and caches them in memory and on disk. [`evaluate`] compares an MX host with a policy.
+//! The combination with DANE and the connector is decided elsewhere.
 //!
-//! The policy domain is the recipient domain, never a parent of it; for a smart host it is the smart host's
-//! own name (§3.4). An address literal has no domain and so no policy. Trust is on first use: a policy that
-//! cannot be had at first contact is as good as none (§3.3), and one that was had counts until it expires,
-//! whatever becomes of record and host (§5.1).
+//! The policy domain is the recipient domain itself, never a parent; for a smart host it is the smart host's name
+//! (§3.4). An address literal has no policy. Policies are trusted on first use: if the first fetch fails, the domain
+//! counts as having none (§3.3). A fetched policy stays in force until it expires, even if its record or host
+//! disappears (§5.1).
 
 mod cache;
 mod failure;
@@ -41,20 +41,20 @@ use store::{PolicyChange, PolicyStore};
 #[cfg(fuzzing)]
 pub use {policy::fuzzed as policy_body, record::fuzzed as record_id};
 
-/// StsRecord and policy together, at most; so long a message waits at first contact.
+/// The time limit of the record lookup and the fetch together, and so the longest wait of a message at first contact.
 const LOOKUP_TIMEOUT: Duration = Duration::from_mins(1);
-/// A policy that was fetched this short a while ago need not be fetched again while its id is the same.
+/// The age below which a policy with an unchanged id is not fetched again.
 const RECENTLY_FETCHED: SignedDuration = SignedDuration::from_mins(5);
 
-/// Tells the time.
+/// A source of the current time.
 pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 
-/// What a domain has published, for a delivery.
+/// The published policy of a domain, as it applies to a delivery.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PublishedPolicy {
     /// No policy is in force.
     None(NoPolicy),
-    /// This one is; its mode may be [`StsMode::None`].
+    /// This policy is in force. Its mode may be [`StsMode::None`].
     Policy(Arc<StsPolicy>),
 }
 
@@ -67,30 +67,30 @@ impl PublishedPolicy {
     }
 }
 
-/// Whether a policy that a delivery failed under is still what the domain publishes.
+/// The result of checking whether the policy under which a delivery failed is still current.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Recheck {
-    /// It is in force, and nothing newer is published: the failure stands.
+    /// The policy is current, so the failure stands.
     Confirmed,
-    /// Something else is in force now: the delivery is to be tried again under that.
+    /// Another policy is in force now, so the delivery is tried again.
     Changed(PublishedPolicy),
-    /// Nobody can tell, so the failure must not be permanent.
+    /// The check failed, so the failure must not be permanent.
     Unknown(Arc<StsFailure>),
 }
 
-/// The policies of all domains. One for the process; a clone is the same.
+/// The policies of all domains. There is one for the process; clones share its state.
 #[derive(Clone)]
 pub struct MtaSts(Arc<MtaStsInner>);
 
 struct MtaStsInner {
     source: ArcSwap<Box<dyn PolicySource>>,
     clock: Clock,
-    /// How long a search may take.
+    /// The time limit of one fetch.
     timeout: Duration,
     cache: Mutex<PolicyCache>,
     running: Mutex<HashMap<Domain, watch::Receiver<Option<FetchResult>>>>,
     store: PolicyStore,
-    /// Whether the last write to the disk failed, which is told once.
+    /// True while writes to the disk fail, so that the failure is logged once.
     failing: AtomicBool,
 }
 
@@ -100,28 +100,28 @@ impl fmt::Debug for MtaSts {
     }
 }
 
-/// What a search is for.
+/// The purpose of a fetch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum FetchPurpose {
-    /// Nothing is known of the domain.
+    /// No policy is known for the domain.
     FirstContact,
-    /// The record may name another policy than the one we have.
+    /// The record may name a newer policy than the cached one.
     Check,
-    /// The policy is to be fetched, whatever the record names.
+    /// The policy is fetched even if the record is unchanged.
     Refetch,
 }
 
-/// What a search came to.
+/// The result of a fetch.
 #[derive(Debug, Clone)]
 enum FetchResult {
     Fetched(Arc<StsPolicy>),
-    /// There was nothing to fetch.
+    /// There is nothing new.
     Unchanged,
     NoPolicy(NoPolicy),
     Failed(Arc<StsFailure>),
 }
 
-/// What record and host say.
+/// The reply of the policy source.
 enum SourceReply {
     Policy(PolicyId, policy::PolicyTerms),
     Unchanged,
@@ -129,22 +129,21 @@ enum SourceReply {
 }
 
 impl MtaSts {
-    /// Opens the policies that are entry in `policies.db` in the spool's folder. This reads files: it is not for
-    /// a thread that drives other tasks.
+    /// Opens `policies.db` in the spool folder. Blocks on file access.
     ///
-    /// A damaged file is set aside and begun quarantine_and_create. Where the disk refuses, the log says so, and policies are
-    /// entry in memory until it no longer does: mail does not wait for a cache.
+    /// A damaged file is moved to `aside/` and replaced by a new one. If the file cannot be opened at all, this is
+    /// logged and policies are cached in memory until it can: mail does not wait for a cache.
     ///
     /// # Errors
-    /// Where another version of Gatepost wrote the file, which is not touched then.
+    /// The file was written by another version of Gatepost. It is left as it is.
     pub fn open(folder: &Path, web: WebSource) -> Result<Self, PolicyStoreError> {
         Self::open_at(folder, web, Arc::new(Timestamp::now))
     }
 
-    /// The same with a clock of one's own.
+    /// Opens `policies.db` as [`open`](Self::open) does, with another source of the time.
     ///
     /// # Errors
-    /// As there.
+    /// As [`open`](Self::open).
     pub fn open_at(folder: &Path, web: WebSource, clock: Clock) -> Result<Self, PolicyStoreError> {
         Self::from_source(folder, Box::new(web), clock, LOOKUP_TIMEOUT)
     }
@@ -162,11 +161,11 @@ impl MtaSts {
         let (mut cache, now, mut gone) = (PolicyCache::default(), clock(), Vec::new());
         let mut failing = rows.is_err();
         for (mut policy, used) in rows.unwrap_or_else(|error| {
-            tracing::error!(%error, "MTA-STS policies of before are not known, and new ones not saved; see to the disk");
+            tracing::error!(%error, "cannot read the stored MTA-STS policies; fetching them again, in memory only: check the disk");
             Vec::new()
         }) {
             if policy.fetched > now {
-                // The clock was wrong then, or is now; either way it is entry no longer than it may be.
+                // The clock was or is wrong. Counting from now keeps the policy no longer than its max_age.
                 Arc::make_mut(&mut policy).fetched = now;
             }
             gone.extend(cache.put(policy, used.min(now)).into_iter().map(PolicyChange::Remove));
@@ -175,7 +174,7 @@ impl MtaSts {
             && let Err(error) = store.write(&gone)
         {
             failing = true;
-            tracing::error!(%error, "MTA-STS policies not saved: see to the disk");
+            tracing::error!(%error, "cannot save MTA-STS policies: check the disk");
         }
         Ok(Self(Arc::new(MtaStsInner {
             source: ArcSwap::from_pointee(source),
@@ -188,25 +187,25 @@ impl MtaSts {
         })))
     }
 
-    /// How many policies are known.
+    /// Returns the number of cached policies.
     #[must_use]
     pub fn count(&self) -> usize {
         self.0.cache().len()
     }
 
-    /// Looks for policies with another resolver or other trust anchors from now on. What is known stays.
+    /// Replaces the resolver and HTTPS client. The cache stays.
     pub fn replace(&self, web: WebSource) {
         self.0.source.store(Arc::new(Box::new(web)));
     }
 
-    /// The policy of a domain, for mail that is about to go there.
+    /// Returns the policy of a domain for a delivery.
     ///
-    /// One that is known and unexpired is given at once; now and then it is held against the domain's record
-    /// behind the caller's back, and fetched where the id is another. At first contact the caller waits, at
-    /// most about a minute, and nobody waits for another domain. A failure is remembered for five minutes
-    /// (half a minute, if it was DNS's). A search goes on where the caller gives up.
+    /// A cached policy is returned at once. In intervals its id is compared with the domain's record in the
+    /// background, and the policy is fetched again if the id has changed. At first contact the caller waits for at
+    /// most about a minute; other domains do not wait. A failed fetch is remembered for five minutes, a failed DNS
+    /// lookup for half a minute. A fetch continues when its caller stops waiting.
     ///
-    /// This must be called within a tokio runtime.
+    /// Requires a tokio runtime.
     pub async fn policy(&self, domain: &Domain) -> PublishedPolicy {
         let known = self.0.cache().look_up(domain, (self.0.clock)());
         match known {
@@ -224,15 +223,15 @@ impl MtaSts {
         }
     }
 
-    /// The unexpired policy that is known, if any. Nothing is asked, and nothing noted.
+    /// Returns the unexpired policy in the cache, without a lookup and without recording a use.
     #[must_use]
     pub fn cached(&self, domain: &Domain) -> Option<Arc<StsPolicy>> {
         self.0.cache().policy(domain, (self.0.clock)()).cloned()
     }
 
-    /// Looks for something newer than `policy`, before a delivery fails for good under it (RFC 8461 §5.1).
-    /// The record is looked up, and the policy is fetched unless that was done minutes ago and its id is the
-    /// same. Takes at most about a minute.
+    /// Checks for a newer version of `policy` before a delivery fails permanently under it (RFC 8461 §5.1). Looks up
+    /// the record, and fetches the policy unless it was fetched minutes ago and its id is unchanged. Takes at most
+    /// about a minute.
     pub async fn recheck(&self, policy: &StsPolicy) -> Recheck {
         let (domain, now) = (policy.domain(), (self.0.clock)());
         let purpose = {
@@ -247,7 +246,7 @@ impl MtaSts {
         };
         let mut result = self.fetch(domain, purpose).await;
         if let (FetchPurpose::Refetch, FetchResult::Unchanged) = (purpose, &result) {
-            // The search that was under way was content with the id.
+            // A fetch for another purpose was already running and stopped at the unchanged id.
             result = self.fetch(domain, purpose).await;
         }
         let published = match result {
@@ -257,14 +256,14 @@ impl MtaSts {
         if published.terms() == Some(&policy.terms) { Recheck::Confirmed } else { Recheck::Changed(published) }
     }
 
-    /// What is in force after a search.
+    /// Returns the policy in force after a fetch.
     fn policy_in_force(&self, domain: &Domain, result: FetchResult) -> PublishedPolicy {
         match (self.cached(domain), result) {
-            // Also one that may not be entry at all: it counts for those who waited for it.
+            // A policy with a max_age of 0 is not cached, but counts for the deliveries that waited for it.
             (_, FetchResult::Fetched(policy)) | (Some(policy), _) => PublishedPolicy::Policy(policy),
             (None, FetchResult::NoPolicy(absent)) => PublishedPolicy::None(absent),
             (None, FetchResult::Failed(failure)) => PublishedPolicy::None(NoPolicy::Failed(failure)),
-            // It expired at this very moment; the next message will see.
+            // The policy expired during the fetch. The next message fetches it again.
             (None, FetchResult::Unchanged) => PublishedPolicy::None(NoPolicy::Failed(Arc::new(StsFailure::CutShort))),
         }
     }
@@ -277,8 +276,9 @@ impl MtaSts {
         }
     }
 
-    /// Begins a search, or joins the one that is under way: there is one for each domain at a time. It is a
-    /// task of its own, so that it ends well where those who wait for it give up; their number bounds it.
+    /// Starts a fetch, or joins the one that is running: there is at most one for each domain. It is a task of its
+    /// own, so that it completes even if nobody waits for it any more. The number of deliveries limits the number of
+    /// tasks.
     fn start_fetch(&self, domain: &Domain, purpose: FetchPurpose) -> watch::Receiver<Option<FetchResult>> {
         let mut running = self.0.running();
         if let Some(fetch) = running.get(domain) {
@@ -289,7 +289,7 @@ impl MtaSts {
         let fetch = RunningFetch { inner: Arc::clone(&self.0), domain: domain.clone() };
         tokio::spawn(async move {
             let result = fetch.inner.run_fetch(&fetch.domain, purpose).await;
-            // Whoever comes from here on begins another; those who wait are told.
+            // The fetch is removed from the list before its result is sent, so that later callers start a new one.
             drop(fetch);
             sender.send_replace(Some(result));
         });
@@ -297,7 +297,7 @@ impl MtaSts {
     }
 }
 
-/// A search that is under way; it is no longer once this is dropped.
+/// An entry in the list of running fetches. It is removed when this is dropped.
 struct RunningFetch {
     inner: Arc<MtaStsInner>,
     domain: Domain,
@@ -310,7 +310,7 @@ impl Drop for RunningFetch {
 }
 
 impl MtaStsInner {
-    /// Nothing in here panics while it holds the lock, and each change is whole.
+    /// The lock cannot be left with a partial change: no code panics while holding it.
     fn cache(&self) -> MutexGuard<'_, PolicyCache> {
         self.cache.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -319,12 +319,12 @@ impl MtaStsInner {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Searches, and notes what came of it.
+    /// Fetches the policy and records the result.
     async fn run_fetch(&self, domain: &Domain, purpose: FetchPurpose) -> FetchResult {
         let known = {
             let (all, now) = (self.cache(), (self.clock)());
             match (purpose, all.policy(domain, now), all.failure(domain, now)) {
-                // Somebody else's search landed since nothing was known.
+                // Another fetch completed since the caller looked into the cache.
                 (FetchPurpose::FirstContact, Some(_), _) => return FetchResult::Unchanged,
                 (FetchPurpose::FirstContact, None, Some(failure)) => return FetchResult::Failed(Arc::clone(failure)),
                 (FetchPurpose::FirstContact, None, None) | (FetchPurpose::Refetch, _, _) => None,
@@ -350,7 +350,7 @@ impl MtaStsInner {
         }
     }
 
-    /// Keeps a policy that was fetched.
+    /// Stores a fetched policy in the cache and on disk.
     async fn store_policy(&self, policy: StsPolicy) -> Arc<StsPolicy> {
         let (policy, now) = (Arc::new(policy), (self.clock)());
         let (old, used, gone) = {
@@ -373,7 +373,7 @@ impl MtaStsInner {
             ),
         }
         for domain in &gone {
-            tracing::warn!(%domain, "MTA-STS policy dropped: as many are entry as may be; the next mail to the domain fetches it again");
+            tracing::warn!(%domain, "MTA-STS policy removed: the cache is full; the next delivery to the domain fetches it again");
         }
         let mut changes = vec![PolicyChange::Put(Arc::clone(&policy), used)];
         changes.extend(gone.into_iter().map(PolicyChange::Remove));
@@ -387,19 +387,19 @@ impl MtaStsInner {
             Some(StsMode::Enforce | StsMode::Testing) => tracing::warn!(
                 %domain,
                 fault = %failure,
-                "MTA-STS policy not refreshed: the one we have counts until it expires; tell the domain's postmaster"
+                "cannot refresh MTA-STS policy; the cached one applies until it expires: inform the domain's postmaster"
             ),
-            Some(StsMode::None) => tracing::debug!(%domain, fault = %failure, "MTA-STS policy not refreshed"),
+            Some(StsMode::None) => tracing::debug!(%domain, fault = %failure, "cannot refresh MTA-STS policy"),
             None => tracing::info!(
                 %domain,
                 fault = %failure,
-                "MTA-STS policy not found: mail goes as if the domain published none"
+                "cannot fetch MTA-STS policy; delivering as if the domain published none"
             ),
         }
         failure
     }
 
-    /// Writes to the disk. Where that fails, what is in memory counts all the same.
+    /// Writes changes to the disk. If that fails, the cache in memory still counts.
     async fn save(&self, changes: Vec<PolicyChange>) {
         if changes.is_empty() {
             return;
@@ -416,16 +416,16 @@ impl MtaStsInner {
         match result {
             Ok(Ok(())) => self.failing.store(false, Ordering::Relaxed),
             Ok(Err(error)) if !self.failing.swap(true, Ordering::Relaxed) => {
-                tracing::error!(%error, "MTA-STS policies not saved: a restart forgets those of late; see to the disk");
+                tracing::error!(%error, "cannot save MTA-STS policies; a restart loses recent ones: check the disk");
             }
             Ok(Err(_)) => {}
-            // It panicked, or the runtime is going down.
+            // The write panicked, or the runtime is shutting down.
             Err(error) => tracing::warn!(%error, "saving MTA-STS policies was interrupted"),
         }
     }
 }
 
-/// Asks for the record, and for the policy unless the record names the one that is known.
+/// Looks up the record and, unless it names the known policy, fetches the policy.
 async fn query_source(
     source: &dyn PolicySource,
     domain: &Domain,

@@ -1,4 +1,4 @@
-//! The policy body (RFC 8461 §3.2) and what it says of an MX host (§4.1). No clock, no I/O.
+//! The policy body (RFC 8461 §3.2) and the comparison of an MX host with it (§4.1). No clock, no I/O.
 
 use std::fmt;
 use std::time::Duration;
@@ -9,26 +9,26 @@ use super::record::{PolicyId, is_name};
 use crate::address::Domain;
 use crate::tls::NamePattern;
 
-/// Octets of a policy, at most (RFC 8461 §3.3).
+/// The maximum size of a policy in octets (RFC 8461 §3.3).
 pub(super) const BODY_MAX: usize = 64 * 1024;
-/// Seconds that a policy may be kept, at most: about a year.
+/// The maximum max_age in seconds, about a year (RFC 8461 §3.2).
 const MAX_AGE_MAX: u32 = 31_557_600;
-/// Characters of a policy that an error quotes, at most.
+/// The maximum length of a quotation in an error.
 const QUOTED: usize = 60;
 
-/// What a domain wants done with mail that meets no valid MX host.
+/// The mode of a policy: the treatment of mail when no MX host satisfies the policy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StsMode {
-    /// It must not be delivered there.
+    /// The mail must not be delivered.
     Enforce,
-    /// It is delivered, and reported where the domain wants reports (RFC 8460).
+    /// The mail is delivered, and the failure is reported if the domain wants reports (RFC 8460).
     Testing,
-    /// There is no policy any more.
+    /// The domain has withdrawn its policy.
     None,
 }
 
 impl StsMode {
-    /// As the policy has it.
+    /// Returns the mode as written in a policy.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -49,39 +49,39 @@ impl fmt::Display for StsMode {
     }
 }
 
-/// Why a text is not a policy.
+/// The reason why a text is not a policy.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PolicyFault {
-    /// It is not UTF-8.
+    /// The text is not UTF-8.
     #[error("it is not UTF-8")]
     NotUtf8,
-    /// It is over 64 KiB.
+    /// The text is longer than 64 KiB.
     #[error("it is longer than {BODY_MAX} octets")]
     TooLong,
-    /// A line is not `name: value`.
+    /// A line does not have the form `name: value`.
     #[error("line {line} is not \"name: value\": {text:?}")]
     Line {
-        /// Which, from 1.
+        /// The number of the line, from 1.
         line: usize,
-        /// Its beginning.
+        /// The beginning of the line.
         text: String,
     },
-    /// A field has a value that it cannot have.
+    /// A field has an invalid value.
     #[error("line {line} has no valid value for \"{field}\": {value:?}")]
     Value {
-        /// Which, from 1.
+        /// The number of the line, from 1.
         line: usize,
         /// The field.
         field: &'static str,
-        /// The beginning of its value.
+        /// The beginning of the value.
         value: String,
     },
-    /// A field is missing.
+    /// This field is missing.
     #[error("it has no \"{0}\"")]
     Missing(&'static str),
 }
 
-/// The terms of a policy, wherever they come from.
+/// The content of a policy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct PolicyTerms {
     pub(super) mode: StsMode,
@@ -89,19 +89,19 @@ pub(super) struct PolicyTerms {
     pub(super) max_age: u32,
 }
 
-/// The value of one `mx` line.
+/// The value of an `mx` line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum MxLine {
-    /// `["*."] Domain`.
+    /// A host name, or "*." and a domain name.
     Pattern(NamePattern),
-    /// Anything else (an address, a name with a final dot, a U-label): it matches no host, and the other lines
-    /// count all the same.
+    /// An invalid value, such as an address, a name with a final dot or a U-label. It matches no host; the other
+    /// lines still count.
     Unusable(String),
 }
 
 impl MxLine {
     fn parse(value: &str) -> Self {
-        // In A-labels; a U-label has no place there.
+        // Names must be in A-labels.
         match value.is_ascii().then(|| NamePattern::parse(value)) {
             Some(Ok(pattern)) => Self::Pattern(pattern),
             Some(Err(_)) | None => Self::Unusable(value.to_owned()),
@@ -133,8 +133,8 @@ impl fmt::Display for MxLine {
 }
 
 impl PolicyTerms {
-    /// Parses a policy body. Lines end with LF or CRLF, and empty ones are passed over, as some hosts
-    /// send them; of a field that may stand once the first counts; unknown fields are ignored.
+    /// Parses a policy body. Lines end with LF or CRLF, and empty lines are skipped, since some hosts send them. Of a
+    /// repeated field other than `mx` the first counts. Unknown fields are ignored.
     pub(super) fn parse(body: &[u8]) -> Result<Self, PolicyFault> {
         if body.len() > BODY_MAX {
             return Err(PolicyFault::TooLong);
@@ -175,7 +175,7 @@ impl PolicyTerms {
         }
     }
 
-    /// The terms as a policy has them, one a line.
+    /// Returns the fields that have a meaning here, as lines of a policy.
     pub(super) fn lines(&self) -> Vec<String> {
         let mut lines = vec!["version: STSv1".to_owned(), format!("mode: {}", self.mode)];
         lines.extend(self.mx.iter().map(|mx| format!("mx: {mx}")));
@@ -186,7 +186,7 @@ impl PolicyTerms {
 
 fn parse_max_age(value: &str) -> Option<u32> {
     let digits = (1..=10).contains(&value.len()) && value.bytes().all(|octet| octet.is_ascii_digit());
-    // What is over the greatest value is no value: the standard leaves no room to guess a lower one.
+    // A larger value is invalid. RFC 8461 does not allow replacing it by the maximum.
     value.parse().ok().filter(|age| digits && *age <= MAX_AGE_MAX)
 }
 
@@ -194,7 +194,7 @@ fn quoted(text: &str) -> String {
     text.chars().take(QUOTED).collect()
 }
 
-/// A policy that a domain published, as it was fetched.
+/// A policy as fetched from a domain.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StsPolicy {
     pub(super) domain: Domain,
@@ -204,73 +204,72 @@ pub struct StsPolicy {
 }
 
 impl StsPolicy {
-    /// A policy that was fetched then, from its [`lines`](Self::lines) and its id as somebody wrote them down;
-    /// nothing where they make no sense.
+    /// Creates a policy from stored [`lines`](Self::lines), id and time of fetching; `None` if they are invalid.
     #[must_use]
     pub fn from_parts(domain: Domain, id: &str, lines: &str, fetched: Timestamp) -> Option<Self> {
         Some(Self { domain, id: PolicyId::parse(id)?, terms: PolicyTerms::parse(lines.as_bytes()).ok()?, fetched })
     }
 
-    /// The policy domain: the recipient domain, or the smart host's own name (RFC 8461 §3.4).
+    /// Returns the policy domain: the recipient domain, or the smart host's own name (RFC 8461 §3.4).
     #[must_use]
     pub fn domain(&self) -> &Domain {
         &self.domain
     }
 
-    /// The id that the domain's TXT record had when the policy was fetched.
+    /// Returns the id that the domain's TXT record had when the policy was fetched.
     #[must_use]
     pub fn id(&self) -> &PolicyId {
         &self.id
     }
 
-    /// What the domain wants.
+    /// Returns the mode.
     #[must_use]
     pub fn mode(&self) -> StsMode {
         self.terms.mode
     }
 
-    /// The hosts that may take its mail: of its `mx` lines, those that can be used.
+    /// Returns the MX patterns, without invalid `mx` lines.
     pub fn mx(&self) -> impl Iterator<Item = &NamePattern> {
         self.terms.mx.iter().filter_map(MxLine::pattern)
     }
 
-    /// All of its `mx` lines as they were written, for `mx-host` of a TLS report (RFC 8460 §4.2).
+    /// Returns all `mx` values as written, for `mx-host` of a TLS report (RFC 8460 §4.2).
     #[must_use]
     pub fn mx_lines(&self) -> Vec<String> {
         self.terms.mx.iter().map(ToString::to_string).collect()
     }
 
-    /// How long it may be kept after it was fetched.
+    /// Returns the time for which the policy may be cached after it was fetched.
     #[must_use]
     pub fn max_age(&self) -> Duration {
         Duration::from_secs(self.terms.max_age.into())
     }
 
-    /// When it was fetched.
+    /// Returns the time of fetching.
     #[must_use]
     pub fn fetched(&self) -> Timestamp {
         self.fetched
     }
 
-    /// Until when it counts.
+    /// Returns the time at which the policy expires.
     #[must_use]
     pub fn expires(&self) -> Timestamp {
         self.fetched.checked_add(SignedDuration::from_secs(self.terms.max_age.into())).unwrap_or(Timestamp::MAX)
     }
 
-    /// Its lines, for `policy-string` of a TLS report (RFC 8460 §4.2): those that mean something here.
+    /// Returns the lines that have a meaning here, for `policy-string` of a TLS report (RFC 8460 §4.2).
     #[must_use]
     pub fn lines(&self) -> Vec<String> {
         self.terms.lines()
     }
 
-    /// Octets that it takes up in memory, roughly.
+    /// Returns the approximate memory size in octets.
     pub(super) fn weight(&self) -> usize {
         self.terms.mx.iter().map(MxLine::weight).sum::<usize>() + 256
     }
 }
 
-/// Reads the body of a policy for the fuzzer, as it comes from a web server.
+/// Parses the body of a policy, for the fuzzer.
 ///
 /// # Errors
 /// [`PolicyFault`].
@@ -279,18 +278,18 @@ pub fn fuzzed(domain: Domain, id: PolicyId, body: &[u8]) -> Result<StsPolicy, Po
     Ok(StsPolicy { domain, id, terms: PolicyTerms::parse(body)?, fetched: Timestamp::UNIX_EPOCH })
 }
 
-/// Whether a policy lists a host.
+/// The result of comparing a host with a policy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Listing {
-    /// It does: mail may go there, provided that its certificate is trusted and carries its name.
+    /// A pattern of the policy matches the host. Mail may go there under TLS with a trusted certificate for its name.
     Listed,
-    /// It does not.
+    /// No pattern matches the host.
     NotListed,
 }
 
-/// Whether a policy lists an MX host (RFC 8461 §4.1): "*" stands for exactly one label.
+/// Compares an MX host with the patterns of a policy (RFC 8461 §4.1). "*" stands for exactly one label.
 ///
-/// What follows from it is for the caller, by [`StsPolicy::mode`].
+/// The consequence depends on [`StsPolicy::mode`].
 #[must_use]
 pub fn evaluate(policy: &StsPolicy, mx: &Domain) -> Listing {
     let host = NamePattern::Exact(mx.clone());

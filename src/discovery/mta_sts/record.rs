@@ -1,26 +1,26 @@
-//! The TXT record `_mta-sts.DOMAIN` (RFC 8461 §3.1): whether a domain has a policy, and which.
+//! The TXT record `_mta-sts.DOMAIN` (RFC 8461 §3.1), which announces a policy and its id.
 
 use std::fmt;
 
-/// How a record of ours begins; others are none of our business.
+/// The beginning of an MTA-STS record. Other TXT records are ignored.
 const BEGIN: &str = "v=STSv1;";
-/// Letters and digits of an id, at most.
+/// The maximum length of an id.
 const ID_MAX: usize = 32;
-/// Characters in the name of a field, at most.
+/// The maximum length of a field name.
 const NAME_MAX: usize = 32;
 
-/// The id of a policy: another one means another policy.
+/// The id of a policy. It changes with the policy.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct PolicyId(Box<str>);
 
 impl PolicyId {
-    /// Parses 1 to 32 letters and digits.
+    /// Parses an id of 1 to 32 letters and digits.
     pub(super) fn parse(text: &str) -> Option<Self> {
         let fits = (1..=ID_MAX).contains(&text.len()) && text.bytes().all(|octet| octet.is_ascii_alphanumeric());
         fits.then(|| Self(text.into()))
     }
 
-    /// Its letters and digits.
+    /// Returns the id as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -33,18 +33,18 @@ impl fmt::Display for PolicyId {
     }
 }
 
-/// Why a domain's records name no policy.
+/// The fault in the MTA-STS records of a domain.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RecordFault {
     /// There is more than one record, which counts as none.
     #[error("it has {0} records that begin with \"{BEGIN}\", and only one may be")]
     Several(usize),
-    /// The record breaks the grammar.
+    /// The record violates the grammar.
     #[error("its record is malformed: {0}")]
     Malformed(&'static str),
 }
 
-/// The id that a domain's TXT records name; `None` where none of them is about MTA-STS.
+/// Returns the id in a domain's TXT records; `None` if none of them is an MTA-STS record.
 pub(super) fn id<'a>(records: impl IntoIterator<Item = &'a str>) -> Result<Option<PolicyId>, RecordFault> {
     let ours: Vec<&str> = records.into_iter().filter_map(|record| record.strip_prefix(BEGIN)).collect();
     match ours[..] {
@@ -54,7 +54,7 @@ pub(super) fn id<'a>(records: impl IntoIterator<Item = &'a str>) -> Result<Optio
     }
 }
 
-/// Reads TXT records for the fuzzer, as [`id`] does.
+/// Parses TXT records as [`id`] does, for the fuzzer.
 ///
 /// # Errors
 /// [`RecordFault`].
@@ -63,12 +63,12 @@ pub fn fuzzed(records: &[&str]) -> Result<Option<PolicyId>, RecordFault> {
     id(records.iter().copied())
 }
 
-/// The id among the fields behind the version.
+/// Parses the fields after the version and returns the id.
 fn fields_id(fields: &str) -> Result<PolicyId, &'static str> {
     let mut found = None;
     let mut fields = fields.split(';').map(|field| field.trim_matches([' ', '\t'])).peekable();
     while let Some(field) = fields.next() {
-        // One ";" may end the record; a field without anything in it is none.
+        // One ";" may end the record. An empty field elsewhere is an error.
         if field.is_empty() && fields.peek().is_none() {
             break;
         }
@@ -85,7 +85,7 @@ fn fields_id(fields: &str) -> Result<PolicyId, &'static str> {
     found.ok_or("it has no id")
 }
 
-/// The grammar of names is that of the policy's fields, too.
+/// Returns true for a valid field name, in a record or in a policy.
 pub(super) fn is_name(name: &str) -> bool {
     name.len() <= NAME_MAX
         && name.starts_with(|first: char| first.is_ascii_alphanumeric())

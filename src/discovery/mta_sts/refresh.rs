@@ -1,5 +1,5 @@
-//! The one task that keeps policies fresh (RFC 8461 §3.3): it fetches them again daily and before they
-//! expire, drops what has expired, and saves who is in use.
+//! The task that refreshes policies (RFC 8461 §3.3): fetches them again daily and before they expire, removes expired
+//! ones, and saves the times of use.
 
 use std::time::Duration;
 
@@ -9,17 +9,16 @@ use tokio::time::{MissedTickBehavior, interval};
 use super::store::PolicyChange;
 use super::{FetchPurpose, MtaSts};
 
-/// How often somebody looks who is due.
+/// The interval at which due policies are searched.
 const ROUND: Duration = Duration::from_mins(1);
-/// Policies that are fetched at the same time, at most.
+/// The maximum number of concurrent fetches.
 const AT_ONCE: usize = 8;
 
 impl MtaSts {
-    /// Keeps policies fresh for as long as this is polled. One task is enough, and more would do no harm.
+    /// Refreshes policies for as long as the future is polled. One task is enough; a second one is harmless.
     ///
-    /// Policies that nobody has used for 30 days are left to expire. Where a refresh fails, it is tried again
-    /// after 5 minutes, and after a pause that grows to an hour; each failure is told in the log, unless the
-    /// policy's mode is none.
+    /// Policies unused for 30 days are left to expire. A failed refresh is retried after 5 minutes, then after a
+    /// pause that grows to an hour. Each failure is logged as a warning, unless the policy's mode is none.
     pub async fn keep_fresh(&self) {
         let mut rounds = interval(ROUND);
         rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);

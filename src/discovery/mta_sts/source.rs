@@ -1,5 +1,5 @@
-//! Where policies come from: the TXT record `_mta-sts.DOMAIN`, and
-//! `https://mta-sts.DOMAIN/.well-known/mta-sts.txt` (RFC 8461 §3.1, §3.3).
+//! The source of policies: the TXT record `_mta-sts.DOMAIN` and `https://mta-sts.DOMAIN/.well-known/mta-sts.txt` (RFC
+//! 8461 §3.1, §3.3).
 
 use std::future::Future;
 use std::pin::Pin;
@@ -15,12 +15,12 @@ use crate::address::Domain;
 use crate::dns::Dns;
 use crate::https::{self, Https, HttpsError, HttpsFault, HttpsResponse, Url};
 
-/// How long a fetch may take: what is left of the minute that RFC 8461 §3.3 suggests, after DNS.
+/// The time limit of an HTTPS fetch: what DNS leaves of the minute that RFC 8461 §3.3 suggests.
 pub const POLICY_FETCH_TIMEOUT: Duration = Duration::from_secs(55);
-/// Where every domain has its policy (RFC 8461 §3.3).
+/// The path of every policy (RFC 8461 §3.3).
 const PATH: &str = "/.well-known/mta-sts.txt";
 
-/// What the DNS says of a domain's policy.
+/// The MTA-STS record of a domain.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum StsRecord {
     Id(PolicyId),
@@ -30,15 +30,15 @@ pub(super) enum StsRecord {
 
 pub(super) type BoxedLookup<'a, T> = Pin<Box<dyn Future<Output = Result<T, StsFailure>> + Send + 'a>>;
 
-/// Where policies come from; in tests, from a script.
+/// A source of records and policies; a script in tests.
 pub(super) trait PolicySource: Send + Sync {
-    /// The record of a domain.
+    /// Looks up the record of a domain.
     fn record<'a>(&'a self, domain: &'a Domain) -> BoxedLookup<'a, StsRecord>;
-    /// The policy of a domain.
+    /// Fetches the policy of a domain.
     fn terms<'a>(&'a self, domain: &'a Domain) -> BoxedLookup<'a, PolicyTerms>;
 }
 
-/// The resolver and the HTTPS client that policies are looked for with.
+/// The resolver and the HTTPS client that policies are fetched with.
 #[derive(Clone)]
 pub struct WebSource {
     dns: Dns,
@@ -53,14 +53,13 @@ impl std::fmt::Debug for WebSource {
 }
 
 impl WebSource {
-    /// Looks for policies with these, at port 443. A fetch may take 55 seconds.
+    /// Creates a source that fetches from port 443, within 55 seconds.
     #[must_use]
     pub fn new(dns: Dns, https: Https) -> Self {
         Self { dns, https: https.with_timeout(POLICY_FETCH_TIMEOUT), port: https::DEFAULT_PORT }
     }
 
-    /// The same, but policy hosts are asked at another port and within another time: where they are peers on
-    /// this machine.
+    /// Sets another port and time limit, for policy hosts that are simulated on this machine.
     #[must_use]
     pub fn with_port_and_timeout(mut self, port: u16, limit: Duration) -> Self {
         self.port = port;
@@ -68,7 +67,7 @@ impl WebSource {
         self
     }
 
-    /// Looks a policy up without any cache. `now` becomes the time that it was fetched.
+    /// Fetches a policy without a cache. `now` becomes its time of fetching.
     ///
     /// # Errors
     /// [`NoPolicy`].
@@ -94,7 +93,7 @@ impl WebSource {
     }
 
     async fn fetch_policy(&self, domain: &Domain) -> Result<PolicyTerms, StsFailure> {
-        // A domain so long that there can be no host "mta-sts." of it has no policy host either.
+        // If the domain is so long that "mta-sts." does not fit before it, it has no policy host.
         let host = Domain::parse(&format!("mta-sts.{domain}"))
             .map_err(|_| StsFailure::Lookup(format!("mta-sts.{domain} cannot be the name of a host")))?;
         let url = Url::new(host, self.port, PATH)
@@ -123,8 +122,8 @@ impl PolicySource for WebSource {
     }
 }
 
-/// Whether an answer is `text/plain`, whatever its parameters: where a host lets strangers put pages and
-/// pictures on it, none of those shall become a policy (RFC 8461 §3.2).
+/// Returns true if the Content-Type of a response is text/plain, with any parameters. Without this check, a page or
+/// picture that a user has uploaded to the host could become its policy (RFC 8461 §3.2).
 fn is_plain_text(answer: &HttpsResponse) -> bool {
     let kind = answer.content_type.as_deref().unwrap_or_default();
     kind.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case("text/plain"))

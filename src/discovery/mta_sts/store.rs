@@ -1,8 +1,8 @@
-//! The policies on disk: `policies.db` in the spool's folder, a row for each domain.
+//! The policies on disk: `policies.db` in the spool folder, with a row for each domain.
 //!
-//! It is a cache whose loss costs protection until the policies are fetched again, not mail: so a file
-//! that is damaged is set aside, told, and begun quarantine_and_create. One that another version of Gatepost wrote is sound, and
-//! is left alone. Everything here blocks. An administrator may look inside with `sqlite3`.
+//! The loss of the file costs protection until the policies are fetched again, but no mail. A damaged file is
+//! therefore moved to `aside/`, logged and replaced by a new one. A file of another version of Gatepost is sound and
+//! stays as it is. Everything here blocks. Administrators may read the file with `sqlite3`.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -15,13 +15,13 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, params};
 use super::policy::StsPolicy;
 use crate::address::Domain;
 
-/// "GPSP": tells our databases from others.
+/// The SQLite application id, "GPSP", which identifies this database.
 const APPLICATION_ID: i32 = 0x4750_5350;
-/// The form of the table below.
+/// The version of the table.
 const VERSION: i32 = 1;
-/// How long to wait for somebody who works on the database with `sqlite3`.
+/// The time to wait while another program, such as `sqlite3`, locks the database.
 const BUSY: Duration = Duration::from_secs(5);
-/// Octets of the log that are kept for the next use.
+/// The size in octets to which SQLite truncates its log.
 const WAL_KEPT: u32 = 1 << 20;
 
 const TABLE: &str = "
@@ -34,28 +34,28 @@ CREATE TABLE policy (
 ) WITHOUT ROWID;
 ";
 
-/// Why the policies on disk cannot be read or written.
+/// The reason why the file cannot be read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum PolicyStoreError {
-    /// The disk or the system refuses.
+    /// An error of the system or of SQLite.
     #[error("cannot {what} {}: {fault}", file.display())]
     Io {
-        /// What was wanted.
+        /// The operation that failed.
         what: &'static str,
-        /// Of which file.
+        /// The file.
         file: PathBuf,
-        /// What the system or the database said.
+        /// The error.
         fault: String,
     },
-    /// The file is no database of ours, or a damaged one.
-    #[error("{} is not a sound cache of policies: {fault}", file.display())]
+    /// The file is damaged, or the database of another program.
+    #[error("{} is damaged: {fault}", file.display())]
     Damaged {
         /// The file.
         file: PathBuf,
-        /// What is wrong.
+        /// The fault.
         fault: String,
     },
-    /// The file is sound, and of another version than ours.
+    /// The file is sound but was written by another version of Gatepost.
     #[error(
         "{} has version {version} and this gatepost knows version {VERSION}; it was left as it is: run the gatepost that \
          wrote it, or move it away with its -wal file and have the policies fetched again",
@@ -64,36 +64,36 @@ pub enum PolicyStoreError {
     OtherVersion {
         /// The file.
         file: PathBuf,
-        /// Its version.
+        /// The version of the file.
         version: i32,
     },
 }
 
-/// A policy from disk, and when it was last used.
+/// A policy from disk with its last use.
 pub(super) type StoredPolicy = (Arc<StsPolicy>, Timestamp);
 
 /// A change to the file.
 #[derive(Debug)]
 pub(super) enum PolicyChange {
-    /// A policy that was fetched.
+    /// A policy was fetched; with its last use.
     Put(Arc<StsPolicy>, Timestamp),
-    /// A policy that no longer counts.
+    /// A policy was removed from the cache.
     Remove(Domain),
-    /// A policy was used.
+    /// A policy was used, at this time.
     Used(Domain, Timestamp),
 }
 
-/// The file. A clone is the same file.
+/// The file. Clones share the connection.
 #[derive(Debug, Clone)]
 pub(super) struct PolicyStore {
     file: PathBuf,
-    /// `None` while the file cannot be opened; each write tries again.
+    /// The connection; `None` while the file cannot be opened. Each write tries again.
     connection: Arc<Mutex<Option<Connection>>>,
 }
 
 impl PolicyStore {
-    /// Opens the file in a folder, or makes it. Where it is damaged it is set aside, and begun quarantine_and_create. Where it
-    /// cannot be opened, the store is there all the same: mail does not wait for a cache.
+    /// Opens or creates the file in a folder and reads it. A damaged file is moved to `aside/` and replaced by a new
+    /// one. If the file cannot be opened, the store is returned nevertheless, and each write tries again.
     pub(super) fn open(folder: &Path) -> (Self, Result<Vec<StoredPolicy>, PolicyStoreError>) {
         let file = folder.join("policies.db");
         let opened = open(&file).and_then(|connection| {
@@ -113,7 +113,7 @@ impl PolicyStore {
         (Self { file, connection: Arc::new(Mutex::new(connection)) }, rows)
     }
 
-    /// Writes changes, all or none.
+    /// Writes changes in one transaction.
     pub(super) fn write(&self, changes: &[PolicyChange]) -> Result<(), PolicyStoreError> {
         let mut slot = self.slot();
         let connection = match slot.take() {
@@ -123,17 +123,17 @@ impl PolicyStore {
         write(connection, changes).map_err(|error| sqlite_error("write", &self.file, &error))
     }
 
-    /// Begins quarantine_and_create with these rows, for the file turned out to be damaged while it was in use.
+    /// Replaces a file that turned out to be damaged in use by a new one with these rows.
     pub(super) fn recreate(&self, fault: &str, rows: Vec<StoredPolicy>) -> Result<(), PolicyStoreError> {
         let mut slot = self.slot();
-        // Closed before its file is moved.
+        // The database must be closed before its file is moved.
         *slot = None;
         let connection = slot.insert(quarantine_and_create(&self.file, fault)?);
         let rows: Vec<_> = rows.into_iter().map(|(policy, used)| PolicyChange::Put(policy, used)).collect();
         write(connection, &rows).map_err(|error| sqlite_error("write", &self.file, &error))
     }
 
-    /// A panic under this lock leaves a transaction that is rolled back.
+    /// A panic while the lock is held leaves only a transaction that SQLite rolls back.
     fn slot(&self) -> MutexGuard<'_, Option<Connection>> {
         self.connection.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -165,7 +165,7 @@ fn open(file: &Path) -> Result<Connection, PolicyStoreError> {
         let made = connection.execute_batch(&format!(
             "BEGIN IMMEDIATE; {TABLE} PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {VERSION}; COMMIT;"
         ));
-        made.map_err(failed("make the table of"))?;
+        made.map_err(failed("create the table of"))?;
         return Ok(connection);
     }
     let check = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get::<_, String>(0));
@@ -175,7 +175,7 @@ fn open(file: &Path) -> Result<Connection, PolicyStoreError> {
     }
 }
 
-/// Every row. One that makes no sense is left out, and goes when the domain's next policy comes.
+/// Reads every row. Invalid rows are skipped; the domain's next policy overwrites them.
 fn load(connection: &Connection, file: &Path) -> Result<Vec<StoredPolicy>, PolicyStoreError> {
     let read = || -> rusqlite::Result<(Vec<StoredPolicy>, usize)> {
         let mut statement = connection.prepare("SELECT domain, id, terms, fetched, used FROM policy")?;
@@ -196,7 +196,7 @@ fn load(connection: &Connection, file: &Path) -> Result<Vec<StoredPolicy>, Polic
     };
     let (rows, bad) = read().map_err(|error| sqlite_error("read", file, &error))?;
     if bad > 0 {
-        tracing::warn!(file = %file.display(), rows = bad, "rows of the policy cache make no sense and were left out");
+        tracing::warn!(file = %file.display(), rows = bad, "skipping invalid rows of the MTA-STS policy cache");
     }
     Ok(rows)
 }
@@ -233,31 +233,31 @@ fn write(connection: &mut Connection, changes: &[PolicyChange]) -> rusqlite::Res
     transaction.commit()
 }
 
-/// Puts the file into the folder `aside`, where the last one that was damaged stays, and makes a new one.
+/// Moves the file to `aside/`, where it replaces an earlier one, and creates a new file.
 fn quarantine_and_create(file: &Path, fault: &str) -> Result<Connection, PolicyStoreError> {
     let failed = |what: &'static str| {
         move |error: io::Error| PolicyStoreError::Io { what, file: file.to_owned(), fault: error.to_string() }
     };
     let aside = file.with_file_name("aside");
-    std::fs::create_dir_all(&aside).map_err(failed("make a folder to set aside"))?;
+    std::fs::create_dir_all(&aside).map_err(failed("create the folder aside/ for"))?;
     for end in ["db", "db-wal", "db-shm"] {
         let (from, to) = (file.with_extension(end), aside.join("policies").with_extension(end));
         match std::fs::rename(&from, &to) {
             Ok(()) => {}
-            // A log that belongs to an older one that was set aside would be taken for this one's.
+            // A log of an earlier file in `aside/` would be applied to this one, so it is deleted.
             Err(error) if error.kind() == io::ErrorKind::NotFound => match std::fs::remove_file(&to) {
                 Ok(()) => {}
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => return Err(failed("set aside")(error)),
+                Err(error) => return Err(failed("move to aside/")(error)),
             },
-            Err(error) => return Err(failed("set aside")(error)),
+            Err(error) => return Err(failed("move to aside/")(error)),
         }
     }
     tracing::error!(
         file = %file.display(),
         aside = %aside.join("policies.db").display(),
         fault,
-        "damaged cache of MTA-STS policies set aside and begun quarantine_and_create; until the policies are fetched again, mail may go without them"
+        "policies.db is damaged; moved to aside/ and replaced: until policies are fetched again, mail may go without them"
     );
     open(file)
 }
@@ -269,7 +269,7 @@ fn damaged(file: &Path, fault: String) -> PolicyStoreError {
 fn sqlite_error(what: &'static str, file: &Path, error: &rusqlite::Error) -> PolicyStoreError {
     match error.sqlite_error_code() {
         Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => damaged(file, error.to_string()),
-        // A table or column that is not there, or a number that is none: the form is not ours.
+        // A missing table or column, or a value of the wrong type: the file does not have our form.
         Some(ErrorCode::Unknown) | None => damaged(file, error.to_string()),
         Some(_) => PolicyStoreError::Io { what, file: file.to_owned(), fault: error.to_string() },
     }

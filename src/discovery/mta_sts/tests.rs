@@ -1,5 +1,5 @@
-//! Searches against a script instead of DNS and HTTPS: who waits for whom, what is remembered, what the
-//! disk keeps. The rows of RFC 8461 §3.3 and §5 are in one table.
+//! Tests of fetching and caching with a scripted source in place of DNS and HTTPS. One table has the cases of RFC
+//! 8461 §3.3 and §5.
 
 mod disk;
 
@@ -24,13 +24,13 @@ fn fetch_failed() -> StsFailure {
     StsFailure::ContentType(None)
 }
 
-/// What domains publish, for all of them alike.
+/// The record and policy that every domain publishes.
 struct ScriptedSource {
     record: Mutex<Result<StsRecord, StsFailure>>,
     terms: Mutex<Result<policy::PolicyTerms, StsFailure>>,
     lookups: AtomicUsize,
     fetches: AtomicUsize,
-    /// Fetches for `slow.example` wait for a permit.
+    /// The permits for which fetches from `slow.example` wait.
     gate: Semaphore,
 }
 
@@ -48,7 +48,7 @@ impl ScriptedSource {
         *self.terms.lock().expect("sound") = terms;
     }
 
-    /// How often record and policy were asked for.
+    /// Returns the numbers of record lookups and of policy fetches.
     fn asked(&self) -> (usize, usize) {
         (self.lookups.load(Ordering::Relaxed), self.fetches.load(Ordering::Relaxed))
     }
@@ -111,7 +111,7 @@ impl TestCache {
     }
 }
 
-/// The policy's lines; or what kind of nothing there is.
+/// Returns the lines of the policy, or the kind of its absence.
 fn told(published: &PublishedPolicy) -> String {
     match published {
         PublishedPolicy::Policy(policy) => policy.lines().join("\n"),
@@ -125,7 +125,7 @@ async fn policy(policies: &MtaSts) -> String {
     told(&policies.policy(&domain("example.org")).await)
 }
 
-/// Lets what was begun behind a caller's back come to its end.
+/// Waits until all running fetches have ended.
 async fn settle(policies: &MtaSts) {
     while !policies.0.running().is_empty() {
         tokio::task::yield_now().await;
@@ -240,7 +240,7 @@ async fn a_policy_that_may_not_be_kept_counts_for_those_who_waited() {
     }
 }
 
-/// RFC 8461 §3.3 and §5.1: what is in the cache × what can be had → what mail goes under.
+/// RFC 8461 §3.3 and §5.1: the content of the cache and the result of a fetch decide which policy applies.
 #[tokio::test]
 async fn every_row_of_cache_and_fetch() {
     let (old, new) = (EXAMPLE, EXAMPLE.replace("enforce", "testing"));
@@ -250,20 +250,20 @@ async fn every_row_of_cache_and_fetch() {
     let good = || Ok(terms(&EXAMPLE.replace("enforce", "testing")));
     let bad = || Err(fetch_failed());
     let rows = [
-        // Nothing known: what is published now counts, or nothing does.
+        // An empty cache: the result of the fetch applies.
         ("empty", id("2"), good(), new.as_str()),
         ("empty", id("2"), bad(), "sts-policy-invalid"),
         ("empty", Ok(StsRecord::None), good(), "no record"),
         ("empty", several(), good(), "unusable"),
         ("empty", dns(), good(), "sts-policy-fetch-error"),
-        // Unexpired: it counts until something else was fetched.
+        // An unexpired policy applies until a newer one was fetched.
         ("unexpired", id("2"), good(), new.as_str()),
         ("unexpired", id("2"), bad(), old),
         ("unexpired", id("1"), good(), old),
         ("unexpired", Ok(StsRecord::None), good(), old),
         ("unexpired", several(), good(), old),
         ("unexpired", dns(), good(), old),
-        // Expired: as if nothing were known.
+        // An expired policy is like an empty cache.
         ("expired", id("1"), good(), new.as_str()),
         ("expired", id("2"), bad(), "sts-policy-invalid"),
         ("expired", Ok(StsRecord::None), good(), "no record"),
@@ -288,13 +288,14 @@ async fn every_row_of_cache_and_fetch() {
     }
 }
 
-/// RFC 8461 §5.1: before mail fails for good, something newer is looked for.
+/// RFC 8461 §5.1: before mail fails permanently, a newer policy is looked for.
 #[tokio::test]
 async fn every_row_of_a_recheck() {
     let new = || terms(&EXAMPLE.replace("mx.example.org", "*.example.org"));
     let id = |id| Ok(StsRecord::Id(PolicyId::parse(id).expect("an id")));
     let rows = [
-        // The id is the same: after five minutes the policy is fetched all the same, in case it was forgotten.
+        // With an unchanged id the policy is still fetched after five minutes, in case the domain forgot to change
+        // the id.
         (60, id("1"), Ok(new()), "confirmed", 0),
         (300, id("1"), Ok(new()), "changed", 1),
         (300, id("1"), Ok(terms(EXAMPLE)), "confirmed", 1),

@@ -91,7 +91,7 @@ async fn mail_for_a_domain_that_lost_tls_goes_and_it_is_said_or_it_waits() {
             }
         }
         outbound.close();
-        let lines = log.lines("a domain that took TLS before and no longer does");
+        let lines = log.lines("the domain took TLS before and no longer does");
         assert_eq!(lines.len(), said, "{downgrade}: once a day: {lines:?}");
         assert!(lines.iter().all(|line| line.contains("domain=partner.example host=mx.partner.example")), "{lines:?}");
         if ends == "delivered" {

@@ -1,18 +1,18 @@
-//! What raises the alarm, what must not, and how it ends.
+//! Tests of the conditions that raise and end the alarm, and of those that must not raise it.
 
 use super::*;
 use crate::discovery::history::memory::{DAY, DowngradeMemory};
 
-/// Some time in 2026.
+/// A time in 2026.
 const START: i64 = 1_780_000_000;
 const OLD: &str = "CN=R12, O=Let's Encrypt, C=US";
 const BOX: &str = "CN=Mail Guard 3000, O=Inspector";
 
-/// DowngradeMemory and watch together, as [`super::super::History`] has them.
+/// The memory together with the alarm, as in [`super::super::History`].
 struct World {
     memory: DowngradeMemory,
     watch: AlarmWatch,
-    /// What was told, in words.
+    /// The events so far, as texts.
     told: Vec<String>,
 }
 
@@ -43,7 +43,7 @@ impl World {
         }));
     }
 
-    /// Reaches unrelated domains, one after the other.
+    /// Records sessions with unrelated domains, one second apart.
     fn each(&mut self, numbers: std::ops::Range<i64>, level: TlsLevel, issuer: Option<&str>, at: i64) {
         for number in numbers {
             self.note(&format!("d{number}.example"), &format!("mx.h{number}.example"), level, issuer, at + number);
@@ -52,11 +52,11 @@ impl World {
 }
 
 fn parse(name: &str) -> Host {
-    // Below "example" everybody registers, so the names get a top level of their own.
+    // The names get top-level labels of their own, since names below one domain would count as related.
     Host::parse(&name.replace(".example", "-x.test")).expect(name)
 }
 
-/// A day on which all went well.
+/// Returns a state after a normal day.
 fn quiet(domains: i64) -> World {
     let mut world = World::new();
     world.each(0..domains, TlsLevel::Verified, Some(OLD), START - DAY);
@@ -105,7 +105,7 @@ fn it_ends_when_nothing_is_seen_any_more() {
     assert_eq!(world.told, ["on: TlsLost 5/5", "over: TlsLost"]);
 }
 
-/// Twenty contacts that had TLS the day before and have none now; `names` gives domain and host of each.
+/// Twenty sessions with TLS the day before and without TLS now. `names` returns domain and host of each.
 fn twenty_lose_tls(world: &mut World, names: impl Fn(i64) -> (String, String)) {
     for (at, level) in [(START - DAY, TlsLevel::Tls), (START, TlsLevel::Plain)] {
         for number in 0..20 {
@@ -117,7 +117,7 @@ fn twenty_lose_tls(world: &mut World, names: impl Fn(i64) -> (String, String)) {
 
 type Story = fn(&mut World);
 
-/// What happens every day, and is nobody's attack.
+/// Everyday events that are not attacks.
 const HARMLESS: [(&str, Story); 11] = [
     ("domains that never took TLS", |world| {
         world.each(100..120, TlsLevel::Plain, None, START - DAY);

@@ -1,4 +1,4 @@
-//! The cache's dates, one after the other, with the time told to it.
+//! Tests of the cache's times, with a simulated clock.
 
 use super::*;
 use crate::discovery::mta_sts::policy::PolicyTerms;
@@ -41,7 +41,7 @@ fn failure() -> Arc<StsFailure> {
     Arc::new(StsFailure::Overrun(std::time::Duration::from_secs(1)))
 }
 
-/// What `look` finds, in one word.
+/// Returns the kind of the result of `look_up`.
 fn look(cache: &mut PolicyCache, name: &str, now: i64) -> &'static str {
     match cache.look_up(&domain(name), at(now)) {
         CacheLookup::Policy { check: false, .. } => "policy",
@@ -78,7 +78,7 @@ fn a_failure_is_remembered_for_five_minutes_and_dns_s_for_half_a_one() {
     assert_eq!(look(&mut cache, "a.example", 5 * MINUTE - 1), "failed");
     assert_eq!(look(&mut cache, "b.example", 0), "nothing");
     assert_eq!(look(&mut cache, "a.example", 5 * MINUTE), "nothing");
-    // Without a policy the pause does not grow: mail goes unprotected meanwhile.
+    // Without a policy in force the pause does not grow, since mail goes unprotected meanwhile.
     cache.fail(&domain("a.example"), &failure(), at(5 * MINUTE));
     assert_eq!(look(&mut cache, "a.example", 10 * MINUTE), "nothing");
     let lookup = Arc::new(StsFailure::Lookup("SERVFAIL".to_owned()));
@@ -156,7 +156,7 @@ fn one_that_nobody_uses_is_left_to_expire() {
 #[test]
 fn a_clock_that_was_ahead_for_a_while_has_taken_nothing_away() {
     let mut cache = with(&policy("a.example", 10 * DAY, 0), 0);
-    // Twice for most of a day: it is not added up.
+    // Two periods of almost a day do not add up.
     for _ in 0..2 {
         for _ in 1..EXPIRED_ROUNDS {
             assert_eq!(cache.expire(at(3650 * DAY)), []);
@@ -165,7 +165,7 @@ fn a_clock_that_was_ahead_for_a_while_has_taken_nothing_away() {
         assert_eq!(cache.expire(at(DAY)), []);
     }
     assert_eq!(look(&mut cache, "a.example", DAY), "policy, check", "it was last looked at in the future");
-    // Nor does a failure of then keep anybody from trying.
+    // A failure recorded while the clock was ahead does not prevent a fetch.
     cache.fail(&domain("b.example"), &failure(), at(3650 * DAY));
     assert_eq!(look(&mut cache, "b.example", DAY), "nothing");
 }
@@ -194,7 +194,7 @@ fn the_least_used_goes_where_there_are_too_many() {
         cache.put(policy(name, DAY, 0), at(used));
     }
     assert_eq!(cache.evict(2, WEIGHT_MAX), [domain("b.example")]);
-    // One that has expired is worth less, however lately it was asked for.
+    // An expired policy is removed before others, even if it was used last.
     cache.put(policy("d.example", 5, 0), at(4));
     cache.expire(at(5));
     assert_eq!(cache.evict(2, WEIGHT_MAX), [domain("d.example")]);

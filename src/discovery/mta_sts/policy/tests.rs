@@ -1,4 +1,4 @@
-//! Policy bodies as RFC 8461 §3.2 has them, and as it does not; MX hosts as in §4.1.
+//! Tests of valid and invalid policy bodies (RFC 8461 §3.2) and of the comparison with MX hosts (§4.1).
 
 use proptest::prelude::*;
 
@@ -14,7 +14,7 @@ fn patterns(terms: &PolicyTerms) -> Vec<String> {
     terms.mx.iter().map(ToString::to_string).collect()
 }
 
-/// A policy with one thing in it changed.
+/// Returns the example policy with one part replaced.
 fn with(from: &str, to: &str) -> String {
     assert!(EXAMPLE.contains(from), "{from}");
     EXAMPLE.replace(from, to)
@@ -84,8 +84,8 @@ fn a_wrong_value_is_named_with_its_line() {
     assert_eq!(parse(&with("604800", "31557600")).expect("the greatest").max_age, 31_557_600);
 }
 
-/// RFC 8461 §3.2: what is no pattern is passed over, and the other lines count. It stays in the policy as it was
-/// written: for reports, and so that a policy without a usable line is one after a restart, too.
+/// RFC 8461 §3.2: an invalid `mx` value is skipped, and the other lines count. The value stays in the policy as
+/// written, for reports and so that a policy without a valid line keeps its meaning after a restart.
 #[test]
 fn an_mx_line_that_cannot_be_used_matches_nothing_and_the_others_count() {
     for mx in [

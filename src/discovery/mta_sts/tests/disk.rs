@@ -1,4 +1,4 @@
-//! What the disk keeps: restarts, damage, clocks that were wrong.
+//! Tests of `policies.db`: restarts, damage, wrong clocks.
 
 use super::*;
 
@@ -8,7 +8,7 @@ async fn policies_survive_a_restart() {
     let policies = world.open();
     world.script.publish("1", EXAMPLE);
     policy(&policies).await;
-    // What was in memory is gone without a word of goodbye, as after kill -9.
+    // The memory is lost without a shutdown, as after kill -9.
     std::mem::forget(policies);
     world.script.set_record(Err(StsFailure::Lookup("SERVFAIL".to_owned())));
     world.pass(86_399);
