@@ -224,7 +224,7 @@ fn as_many_issuers_as_domains_are_weighed_each_by_itself() {
     assert!(world.told.is_empty(), "{:?}", world.told);
     let news =
         world.watch.contacts.values().filter(|contact| matches!(contact.state, ContactState::NewIssuer(_))).count();
-    assert_eq!(news, 1000, "each is news, and so the window is evaluated_at through for each");
+    assert_eq!(news, 1000, "each is news, and so the window is evaluated for each");
 }
 
 #[test]
