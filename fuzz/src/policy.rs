@@ -3,7 +3,7 @@
 use std::sync::LazyLock;
 
 use gatepost::address::Domain;
-use gatepost::discovery::mta_sts::{self, Listing, StsMode, StsPolicy, PolicyId};
+use gatepost::discovery::mta_sts::{self, Listing, MtaStsMode, MtaStsPolicy, PolicyId};
 use gatepost::https::Url;
 use gatepost::tls::NamePattern;
 use gatepost::tlsrpt::record::{self, Destination};
@@ -45,9 +45,9 @@ fn policy(body: &[u8]) {
     assert!(policy.max_age().as_secs() <= MAX_AGE_MAX, "it is kept for {:?}", policy.max_age());
     let lines = policy.lines();
     let mx_lines = policy.mx_lines();
-    assert!(policy.mode() == StsMode::None || !mx_lines.is_empty(), "a policy without hosts");
+    assert!(policy.mode() == MtaStsMode::None || !mx_lines.is_empty(), "a policy without hosts");
     assert!(mx_lines.len() <= body.split(|octet| *octet == b'\n').count(), "hosts out of nothing");
-    let again = StsPolicy::from_parts(DOMAIN.clone(), ID.as_str(), &lines.join("\n"), Timestamp::UNIX_EPOCH);
+    let again = MtaStsPolicy::from_parts(DOMAIN.clone(), ID.as_str(), &lines.join("\n"), Timestamp::UNIX_EPOCH);
     assert_eq!(again.as_ref(), Some(&policy), "written as {lines:?}");
     let text = std::str::from_utf8(body).expect("only UTF-8 is accepted");
     assert!(text.contains("STSv1") && text.contains(policy.mode().as_str()), "{text:?} is a policy");

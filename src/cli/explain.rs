@@ -17,7 +17,7 @@ use crate::admin::api::{HistoryItem, HistoryPage, KnownHello, KnownHelloPage, Kn
 use crate::config::{self, AdminSocket, Config};
 use crate::connector::MemoryFinding;
 use crate::discovery::history::TlsLevel;
-use crate::discovery::mta_sts::StsPolicy;
+use crate::discovery::mta_sts::MtaStsPolicy;
 use crate::envelope::TlsRequirement;
 use crate::explain::{DaemonPolicies, Explainer, Recollection, Subject};
 use crate::handshake::KnownHellos;
@@ -147,7 +147,7 @@ async fn known(client: &Client, domains: &[Domain]) -> DaemonPolicies {
         let target = format!("/v1/policy?domain={}", percent_encoded(domain.as_str()));
         let told: Result<Option<KnownPolicy>, _> = client.get(&target).await;
         if let Ok(Some(KnownPolicy { id, lines, fetched })) = told {
-            known.extend(StsPolicy::from_parts(domain.clone(), &id, &lines.join("\n"), fetched));
+            known.extend(MtaStsPolicy::from_parts(domain.clone(), &id, &lines.join("\n"), fetched));
         }
     }
     known.into_iter().collect()

@@ -21,7 +21,7 @@ use crate::failure::Failure;
 use crate::route::{Addresses, Hop, HopOrigin, RouteBasis};
 use crate::smtp::reply::Status;
 use history::History;
-use mta_sts::{Listing, MtaSts, NoPolicy, PublishedPolicy, StsMode};
+use mta_sts::{Listing, MtaSts, MtaStsMode, NoPolicy, PublishedPolicy};
 
 const NOT_IN_DISCOVER: &str = "the connector's discover does not name it";
 const OFF: &str = "the connector has switched TLS off";
@@ -89,12 +89,12 @@ pub struct HopLookup {
     /// The facts from which the demand is derived.
     pub findings: HopFacts,
     /// The MTA-STS policy or the reason for its absence, for TLS reports.
-    pub published: StsLookup,
+    pub published: MtaStsLookup,
 }
 
 /// The lookup of an MTA-STS policy.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum StsLookup {
+pub enum MtaStsLookup {
     /// It was not needed, for this reason.
     Skipped(&'static str),
     /// It was done.
@@ -154,25 +154,25 @@ impl<K: KnownPolicies> Discovery<K> {
         // A failed TLSA lookup ends the other lookup, since the hop cannot be used anyway.
         let (dane, published) = tokio::try_join!(dane::look_up(query), async { Ok(self.published(query).await) })
             .map_err(DiscoveryError::Tlsa)?;
-        let way = way(query);
-        if let Some(failure) = proof_unavailable(query, &way, &published) {
+        let host_proof = host_proof(query);
+        if let Some(failure) = proof_unavailable(query, &host_proof, &published) {
             return Err(DiscoveryError::Proof(failure));
         }
         let mta_sts = match &published {
-            StsLookup::Skipped(why) => MtaStsFinding::NotLookedUp(why),
-            StsLookup::Done(published) => sts_finding(published, &query.hop.host),
+            MtaStsLookup::Skipped(why) => MtaStsFinding::NotLookedUp(why),
+            MtaStsLookup::Done(published) => sts_finding(published, &query.hop.host),
         };
-        let findings = HopFacts { dane, mta_sts, host_proof: way, memory: self.memory(query) };
+        let findings = HopFacts { dane, mta_sts, host_proof, memory: self.memory(query) };
         Ok(HopLookup { findings, published })
     }
 
-    async fn published(&self, query: &HopQuery<'_>) -> StsLookup {
+    async fn published(&self, query: &HopQuery<'_>) -> MtaStsLookup {
         if let Some(why) = reason_to_skip(query, Publication::MtaSts) {
-            return StsLookup::Skipped(why);
+            return MtaStsLookup::Skipped(why);
         }
         match policy_domain(query.recipient, query.hop) {
-            Some(domain) => StsLookup::Done(self.known.policy(domain).await),
-            None => StsLookup::Skipped(ADDRESS),
+            Some(domain) => MtaStsLookup::Done(self.known.policy(domain).await),
+            None => MtaStsLookup::Skipped(ADDRESS),
         }
     }
 
@@ -218,30 +218,32 @@ fn sts_finding(published: &PublishedPolicy, host: &Host) -> MtaStsFinding {
         Some(Listing::NotListed) | None => MtaStsListing::NotListed(policy.mx().cloned().collect()),
     };
     match policy.mode() {
-        StsMode::Enforce => MtaStsFinding::Enforce(listing),
-        StsMode::Testing => MtaStsFinding::Testing(listing),
-        StsMode::None => MtaStsFinding::None("the domain's MTA-STS policy has mode none".to_owned()),
+        MtaStsMode::Enforce => MtaStsFinding::Enforce(listing),
+        MtaStsMode::Testing => MtaStsFinding::Testing(listing),
+        MtaStsMode::None => MtaStsFinding::None("the domain's MTA-STS policy has mode none".to_owned()),
     }
 }
 
 /// Returns the failure of a REQUIRETLS message whose host is not proven to be the domain's (RFC 8689 §4.2.1) while
 /// the MTA-STS policy, which might prove it, cannot be fetched. It is temporary, so that the message is retried.
-fn proof_unavailable(query: &HopQuery<'_>, way: &HostProof, published: &StsLookup) -> Option<Failure> {
-    let StsLookup::Done(PublishedPolicy::None(absent @ NoPolicy::Failed(_))) = published else { return None };
-    let wanted = query.requirement == TlsRequirement::Require && matches!(way, HostProof::Insecure(_));
+fn proof_unavailable(query: &HopQuery<'_>, host_proof: &HostProof, published: &MtaStsLookup) -> Option<Failure> {
+    let MtaStsLookup::Done(PublishedPolicy::None(absent @ NoPolicy::Failed(_))) = published else { return None };
+    let wanted = query.requirement == TlsRequirement::Require && matches!(host_proof, HostProof::Insecure(_));
     let text =
         format!("the message requires TLS with a host that is proven to be the domain's (REQUIRETLS), but {absent}");
     wanted.then(|| Failure::discovery(Status(7, 5), text))
 }
 
-fn way(query: &HopQuery<'_>) -> HostProof {
+fn host_proof(query: &HopQuery<'_>) -> HostProof {
     match (query.hop.origin, query.basis) {
         (HopOrigin::SmartHost, _) => HostProof::SmartHost,
         (HopOrigin::Literal, _) => HostProof::Literal,
         (HopOrigin::Mx { .. } | HopOrigin::ImplicitMx, RouteBasis::Configured) => HostProof::Secure,
         (HopOrigin::Mx { .. } | HopOrigin::ImplicitMx, RouteBasis::NoMx(chain)) => match chain.security {
             Security::Secure => HostProof::Secure,
-            Security::Insecure(why) => HostProof::OwnHost(format!("that {} has no MX records is {why}", query.recipient)),
+            Security::Insecure(why) => {
+                HostProof::OwnHost(format!("that {} has no MX records is {why}", query.recipient))
+            }
         },
         (HopOrigin::Mx { .. } | HopOrigin::ImplicitMx, RouteBasis::Mx(chain)) => match chain.security {
             Security::Secure => HostProof::Secure,

@@ -20,7 +20,7 @@ use jiff::Timestamp;
 use crate::access::{self, RelayRules};
 use crate::address::{Domain, Host, Mailbox};
 use crate::config::{Config, Connector, Fault, TlsDemand, default_connector};
-use crate::connector::{PatternMatch, Connectors, ended_exception, exception};
+use crate::connector::{Connectors, PatternMatch, ended_exception, exception};
 use crate::discovery::mta_sts::WebSource;
 use crate::dns::Dns;
 use crate::envelope::TlsRequirement;

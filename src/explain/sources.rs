@@ -11,8 +11,8 @@ use super::words::{PolicyFrom, PolicyNote};
 use crate::address::{Domain, Host};
 use crate::config::Route;
 use crate::connector::MemoryFinding;
-use crate::discovery::mta_sts::{PublishedPolicy, StsPolicy, WebSource};
-use crate::discovery::{KnownPolicies, StsLookup};
+use crate::discovery::mta_sts::{MtaStsPolicy, PublishedPolicy, WebSource};
+use crate::discovery::{KnownPolicies, MtaStsLookup};
 
 /// What is remembered of one recipient domain.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,10 +25,10 @@ pub enum Recollection {
 
 /// Policies that the running daemon has, and goes by: it does so whatever can be had of their hosts now.
 #[derive(Debug, Clone, Default)]
-pub struct DaemonPolicies(HashMap<Domain, Arc<StsPolicy>>);
+pub struct DaemonPolicies(HashMap<Domain, Arc<MtaStsPolicy>>);
 
-impl FromIterator<StsPolicy> for DaemonPolicies {
-    fn from_iter<T: IntoIterator<Item = StsPolicy>>(policies: T) -> Self {
+impl FromIterator<MtaStsPolicy> for DaemonPolicies {
+    fn from_iter<T: IntoIterator<Item = MtaStsPolicy>>(policies: T) -> Self {
         Self(policies.into_iter().map(|policy| (policy.domain().clone(), Arc::new(policy))).collect())
     }
 }
@@ -36,8 +36,8 @@ impl FromIterator<StsPolicy> for DaemonPolicies {
 impl DaemonPolicies {
     /// What is to be said of a policy that was found, where one was.
     #[must_use]
-    pub fn note(&self, asked: &StsLookup) -> Option<PolicyNote> {
-        let StsLookup::Done(PublishedPolicy::Policy(policy)) = asked else { return None };
+    pub fn note(&self, asked: &MtaStsLookup) -> Option<PolicyNote> {
+        let MtaStsLookup::Done(PublishedPolicy::Policy(policy)) = asked else { return None };
         let is_known = self.0.contains_key(policy.domain());
         Some(PolicyNote {
             domain: policy.domain().to_string(),

@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::config::{Connector, OnFailure};
-use crate::discovery::mta_sts::{PublishedPolicy, Recheck, StsMode};
-use crate::discovery::{HopLookup, StsLookup};
+use crate::discovery::mta_sts::{MtaStsMode, PublishedPolicy, Recheck};
+use crate::discovery::{HopLookup, MtaStsLookup};
 use crate::failure::{Cause, Failure, RequireTlsUnmet, Scope};
 use crate::route::{Hop, Hops, RouteBasis};
 use crate::smtp::client::{Mail, Obstacle, RequireTlsUse};
@@ -176,8 +176,8 @@ impl Delivery<'_> {
     async fn plan(&self, purpose: Purpose<'_>, hop: &Hop, basis: &RouteBasis) -> Result<Plan, NoPlan> {
         let Snapshot { settings, discovery, .. } = self.snapshot;
         let plan = Plan::make(&settings.router, discovery, purpose, hop, basis).await?;
-        let StsLookup::Done(PublishedPolicy::Policy(policy)) = &plan.found.published else { return Ok(plan) };
-        if !self.attempt.may_be_last || policy.mode() != StsMode::Enforce {
+        let MtaStsLookup::Done(PublishedPolicy::Policy(policy)) = &plan.found.published else { return Ok(plan) };
+        if !self.attempt.may_be_last || policy.mode() != MtaStsMode::Enforce {
             return Ok(plan);
         }
         match discovery.mta_sts().recheck(policy).await {
@@ -225,7 +225,7 @@ impl Delivery<'_> {
         if !ends {
             return failure;
         }
-        let StsLookup::Done(PublishedPolicy::Policy(policy)) = &found.published else { return failure };
+        let MtaStsLookup::Done(PublishedPolicy::Policy(policy)) = &found.published else { return failure };
         let now = match self.snapshot.discovery.mta_sts().recheck(policy).await {
             Recheck::Confirmed => return failure,
             Recheck::Changed(_) => "the domain has changed its MTA-STS policy meanwhile".to_owned(),

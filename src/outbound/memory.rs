@@ -3,8 +3,8 @@
 use jiff::Timestamp;
 
 use crate::config::{self, Connector};
-use crate::failure::{Cause, Failure, RequireTlsUnmet};
 use crate::discovery::history::{DowngradeEvent, History, LevelChange, TlsLevel, issuer};
+use crate::failure::{Cause, Failure, RequireTlsUnmet};
 use crate::monitor::Monitor;
 use crate::monitor::troubles::Downgrade;
 use crate::route::Hop;

@@ -11,8 +11,8 @@ use jiff::Timestamp;
 
 use crate::address::Domain;
 use crate::connector::{DaneFinding, MtaStsFinding, MtaStsListing};
-use crate::discovery::mta_sts::{PublishedPolicy, StsFailureKind};
-use crate::discovery::{DiscoveryError, HopLookup, StsLookup, policy_domain};
+use crate::discovery::mta_sts::{MtaStsFailureKind, PublishedPolicy};
+use crate::discovery::{DiscoveryError, HopLookup, MtaStsLookup, policy_domain};
 use crate::failure::{Cause, Failure, RequireTlsUnmet};
 use crate::route::Hop;
 use crate::tls::{self, Clearance, Demand, Layer, NoTls, TlsOutcome, TlsPolicy, Unmeetable, Unmet, Verify};
@@ -120,7 +120,7 @@ impl Seen<'_> {
             DaneFinding::NotLookedUp(_) | DaneFinding::Absent(_) => {}
         }
         match &self.found.published {
-            StsLookup::Done(PublishedPolicy::Policy(policy)) => {
+            MtaStsLookup::Done(PublishedPolicy::Policy(policy)) => {
                 let mx = policy.mx_lines();
                 let verify = match &self.found.findings.mta_sts {
                     MtaStsFinding::Enforce(listing) | MtaStsFinding::Testing(listing) => self.listed(listing),
@@ -128,14 +128,14 @@ impl Seen<'_> {
                 };
                 Wish { policy: of(tlsrpt::Found::Sts { lines: policy.lines(), mx }), verify: Ok(verify) }
             }
-            StsLookup::Done(PublishedPolicy::None(absent)) => match absent.kind() {
+            MtaStsLookup::Done(PublishedPolicy::None(absent)) => match absent.kind() {
                 Some(kind) => {
                     let found = tlsrpt::Found::Sts { lines: Vec::new(), mx: Vec::new() };
                     Wish { policy: of(found), verify: Err(of_kind(kind)) }
                 }
                 None => Wish { policy: of(tlsrpt::Found::Nothing), verify: Ok(Verify::None) },
             },
-            StsLookup::Skipped(_) => Wish { policy: of(tlsrpt::Found::Nothing), verify: Ok(Verify::None) },
+            MtaStsLookup::Skipped(_) => Wish { policy: of(tlsrpt::Found::Nothing), verify: Ok(Verify::None) },
         }
     }
 
@@ -167,10 +167,10 @@ fn failed(shortfall: &Unmet) -> tlsrpt::Failure {
     tlsrpt::Failure { reason, ..tlsrpt::Failure::new(result::of_shortfall(shortfall)) }
 }
 
-fn of_kind(kind: StsFailureKind) -> ResultType {
+fn of_kind(kind: MtaStsFailureKind) -> ResultType {
     match kind {
-        StsFailureKind::FetchError => ResultType::StsPolicyFetchError,
-        StsFailureKind::Invalid => ResultType::StsPolicyInvalid,
-        StsFailureKind::WebPkiInvalid => ResultType::StsWebpkiInvalid,
+        MtaStsFailureKind::FetchError => ResultType::StsPolicyFetchError,
+        MtaStsFailureKind::Invalid => ResultType::StsPolicyInvalid,
+        MtaStsFailureKind::WebPkiInvalid => ResultType::StsWebpkiInvalid,
     }
 }

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::failure::StsFailure;
-use super::policy::{StsMode, StsPolicy};
+use super::failure::MtaStsFailure;
+use super::policy::{MtaStsMode, MtaStsPolicy};
 use crate::address::Domain;
 
 /// The maximum number of policies.
@@ -40,7 +40,7 @@ const RETRY_MAX: SignedDuration = SignedDuration::from_hours(1);
 /// A policy with its times.
 #[derive(Debug, Clone)]
 pub(super) struct CachedPolicy {
-    pub(super) policy: Arc<StsPolicy>,
+    pub(super) policy: Arc<MtaStsPolicy>,
     /// The time of the last delivery that asked for it.
     pub(super) used: Timestamp,
     /// The time of the last check of its record.
@@ -56,7 +56,7 @@ pub(super) struct CachedPolicy {
 /// A failed fetch with its end of life.
 #[derive(Debug)]
 struct CachedFailure {
-    failure: Arc<StsFailure>,
+    failure: Arc<MtaStsFailure>,
     until: Timestamp,
     times: u32,
 }
@@ -65,9 +65,9 @@ struct CachedFailure {
 #[derive(Debug)]
 pub(super) enum CacheLookup {
     /// An unexpired policy. With `check`, its record is due to be checked.
-    Policy { policy: Arc<StsPolicy>, check: bool },
+    Policy { policy: Arc<MtaStsPolicy>, check: bool },
     /// No policy, and a failure that still counts.
-    Failed(Arc<StsFailure>),
+    Failed(Arc<MtaStsFailure>),
     /// Neither a policy nor a failure: a fetch is needed.
     Miss,
 }
@@ -105,7 +105,7 @@ impl PolicyCache {
     }
 
     /// Returns the unexpired policy of a domain without recording a use.
-    pub(super) fn policy(&self, domain: &Domain, now: Timestamp) -> Option<&Arc<StsPolicy>> {
+    pub(super) fn policy(&self, domain: &Domain, now: Timestamp) -> Option<&Arc<MtaStsPolicy>> {
         self.policies.get(domain).map(|entry| &entry.policy).filter(|policy| now < policy.expires())
     }
 
@@ -115,14 +115,14 @@ impl PolicyCache {
     }
 
     /// Returns the last failure of a domain while it counts.
-    pub(super) fn failure(&self, domain: &Domain, now: Timestamp) -> Option<&Arc<StsFailure>> {
+    pub(super) fn failure(&self, domain: &Domain, now: Timestamp) -> Option<&Arc<MtaStsFailure>> {
         // A failure recorded while the clock was ahead must not count until the clock gets there again.
         let counts = |failure: &&CachedFailure| now < failure.until && failure.until.duration_since(now) <= RETRY_MAX;
         self.failures.get(domain).filter(counts).map(|failure| &failure.failure)
     }
 
     /// Inserts a policy. Returns the domains whose policies were removed to make space for it.
-    pub(super) fn put(&mut self, policy: Arc<StsPolicy>, used: Timestamp) -> Vec<Domain> {
+    pub(super) fn put(&mut self, policy: Arc<MtaStsPolicy>, used: Timestamp) -> Vec<Domain> {
         let domain = policy.domain().clone();
         self.failures.remove(&domain);
         let refresh = self.refresh(&policy);
@@ -135,7 +135,7 @@ impl PolicyCache {
         self.evict(POLICIES_MAX, WEIGHT_MAX)
     }
 
-    fn refresh(&self, policy: &StsPolicy) -> Timestamp {
+    fn refresh(&self, policy: &MtaStsPolicy) -> Timestamp {
         let life = policy.expires().duration_since(policy.fetched());
         if life < REFRESH_MIN_AGE {
             return Timestamp::MAX;
@@ -155,7 +155,7 @@ impl PolicyCache {
                 all.max_by_key(|(_, entry)| entry.policy.weight())
             } else {
                 all.min_by_key(|(_, entry)| {
-                    (entry.expired_rounds == 0, entry.policy.mode() != StsMode::None, entry.used)
+                    (entry.expired_rounds == 0, entry.policy.mode() != MtaStsMode::None, entry.used)
                 })
             };
             let Some(domain) = last.map(|(domain, _)| domain.clone()) else { break };
@@ -185,14 +185,15 @@ impl PolicyCache {
 
     /// Records a failed fetch. The pause before the next fetch doubles with each failure while a policy is in force.
     /// Returns the mode of that policy.
-    pub(super) fn fail(&mut self, domain: &Domain, failure: &Arc<StsFailure>, now: Timestamp) -> Option<StsMode> {
+    pub(super) fn fail(&mut self, domain: &Domain, failure: &Arc<MtaStsFailure>, now: Timestamp) -> Option<MtaStsMode> {
         let mode = self.policy(domain, now).map(|policy| policy.mode());
         let times = self.failures.get(domain).map_or(0, |failure| failure.times).saturating_add(1);
         let first = match **failure {
-            StsFailure::Lookup(_) | StsFailure::CutShort => LOOKUP_RETRY,
-            StsFailure::Fetch(_) | StsFailure::ContentType(_) | StsFailure::Invalid(_) | StsFailure::Overrun(_) => {
-                FETCH_RETRY
-            }
+            MtaStsFailure::Lookup(_) | MtaStsFailure::CutShort => LOOKUP_RETRY,
+            MtaStsFailure::Fetch(_)
+            | MtaStsFailure::ContentType(_)
+            | MtaStsFailure::Invalid(_)
+            | MtaStsFailure::Overrun(_) => FETCH_RETRY,
         };
         let pause = match mode {
             None => first,
@@ -256,7 +257,7 @@ impl PolicyCache {
     }
 
     /// Returns all policies with their last use, to write them to a new file.
-    pub(super) fn all(&self) -> Vec<(Arc<StsPolicy>, Timestamp)> {
+    pub(super) fn all(&self) -> Vec<(Arc<MtaStsPolicy>, Timestamp)> {
         self.policies.values().map(|entry| (Arc::clone(&entry.policy), entry.used)).collect()
     }
 }

@@ -16,16 +16,16 @@ pub enum NoPolicy {
     /// The MTA-STS records are malformed, which counts as none (RFC 8461 §3.1).
     Unusable(RecordFault),
     /// A policy may exist but cannot be fetched, and none is cached.
-    Failed(Arc<StsFailure>),
+    Failed(Arc<MtaStsFailure>),
 }
 
 impl NoPolicy {
     /// Returns the result type for a TLS report (RFC 8460 §4.3.2.2); `None` if the domain publishes nothing.
     #[must_use]
-    pub fn kind(&self) -> Option<StsFailureKind> {
+    pub fn kind(&self) -> Option<MtaStsFailureKind> {
         match self {
             Self::NoRecord => None,
-            Self::Unusable(_) => Some(StsFailureKind::Invalid),
+            Self::Unusable(_) => Some(MtaStsFailureKind::Invalid),
             Self::Failed(failure) => Some(failure.kind()),
         }
     }
@@ -43,7 +43,7 @@ impl fmt::Display for NoPolicy {
 
 /// The reason why a policy cannot be fetched.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum StsFailure {
+pub enum MtaStsFailure {
     /// The lookup of the record failed.
     Lookup(String),
     /// The policy host did not return a policy.
@@ -58,19 +58,19 @@ pub enum StsFailure {
     CutShort,
 }
 
-impl StsFailure {
+impl MtaStsFailure {
     /// Returns the result type for a TLS report (RFC 8460 §4.3.2.2).
     #[must_use]
-    pub fn kind(&self) -> StsFailureKind {
+    pub fn kind(&self) -> MtaStsFailureKind {
         match self {
-            Self::Fetch(error) if error.fault.is_certificate_fault() => StsFailureKind::WebPkiInvalid,
-            Self::Lookup(_) | Self::Fetch(_) | Self::Overrun(_) | Self::CutShort => StsFailureKind::FetchError,
-            Self::ContentType(_) | Self::Invalid(_) => StsFailureKind::Invalid,
+            Self::Fetch(error) if error.fault.is_certificate_fault() => MtaStsFailureKind::WebPkiInvalid,
+            Self::Lookup(_) | Self::Fetch(_) | Self::Overrun(_) | Self::CutShort => MtaStsFailureKind::FetchError,
+            Self::ContentType(_) | Self::Invalid(_) => MtaStsFailureKind::Invalid,
         }
     }
 }
 
-impl fmt::Display for StsFailure {
+impl fmt::Display for MtaStsFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Lookup(fault) => write!(f, "the lookup of its TXT record failed: {fault}"),
@@ -88,7 +88,7 @@ impl fmt::Display for StsFailure {
 
 /// The result types of TLS reports for policies that cannot be fetched (RFC 8460 §4.3.2.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum StsFailureKind {
+pub enum MtaStsFailureKind {
     /// The policy could not be retrieved.
     FetchError,
     /// The policy is invalid.
@@ -97,7 +97,7 @@ pub enum StsFailureKind {
     WebPkiInvalid,
 }
 
-impl StsFailureKind {
+impl MtaStsFailureKind {
     /// Returns the result type as written in a report.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -109,7 +109,7 @@ impl StsFailureKind {
     }
 }
 
-impl fmt::Display for StsFailureKind {
+impl fmt::Display for MtaStsFailureKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
     }

@@ -31,11 +31,11 @@ use tokio::time::timeout;
 
 use crate::address::Domain;
 use cache::{CacheLookup, PolicyCache};
-pub use failure::{NoPolicy, StsFailure, StsFailureKind};
-pub use policy::{Listing, PolicyFault, StsMode, StsPolicy, evaluate};
+pub use failure::{MtaStsFailure, MtaStsFailureKind, NoPolicy};
+pub use policy::{Listing, MtaStsMode, MtaStsPolicy, PolicyFault, evaluate};
 pub use record::{PolicyId, RecordFault};
+use source::{MtaStsRecord, PolicySource};
 pub use source::{POLICY_FETCH_TIMEOUT, WebSource};
-use source::{PolicySource, StsRecord};
 pub use store::PolicyStoreError;
 use store::{PolicyChange, PolicyStore};
 #[cfg(fuzzing)]
@@ -54,8 +54,8 @@ pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 pub enum PublishedPolicy {
     /// No policy is in force.
     None(NoPolicy),
-    /// This policy is in force. Its mode may be [`StsMode::None`].
-    Policy(Arc<StsPolicy>),
+    /// This policy is in force. Its mode may be [`MtaStsMode::None`].
+    Policy(Arc<MtaStsPolicy>),
 }
 
 impl PublishedPolicy {
@@ -75,7 +75,7 @@ pub enum Recheck {
     /// Another policy is in force now, so the delivery is tried again.
     Changed(PublishedPolicy),
     /// The check failed, so the failure must not be permanent.
-    Unknown(Arc<StsFailure>),
+    Unknown(Arc<MtaStsFailure>),
 }
 
 /// The policies of all domains. There is one for the process; clones share its state.
@@ -114,11 +114,11 @@ enum FetchPurpose {
 /// The result of a fetch.
 #[derive(Debug, Clone)]
 enum FetchResult {
-    Fetched(Arc<StsPolicy>),
+    Fetched(Arc<MtaStsPolicy>),
     /// There is nothing new.
     Unchanged,
     NoPolicy(NoPolicy),
-    Failed(Arc<StsFailure>),
+    Failed(Arc<MtaStsFailure>),
 }
 
 /// The reply of the policy source.
@@ -225,14 +225,14 @@ impl MtaSts {
 
     /// Returns the unexpired policy in the cache, without a lookup and without recording a use.
     #[must_use]
-    pub fn cached(&self, domain: &Domain) -> Option<Arc<StsPolicy>> {
+    pub fn cached(&self, domain: &Domain) -> Option<Arc<MtaStsPolicy>> {
         self.0.cache().policy(domain, (self.0.clock)()).cloned()
     }
 
     /// Checks for a newer version of `policy` before a delivery fails permanently under it (RFC 8461 §5.1). Looks up
     /// the record, and fetches the policy unless it was fetched minutes ago and its id is unchanged. Takes at most
     /// about a minute.
-    pub async fn recheck(&self, policy: &StsPolicy) -> Recheck {
+    pub async fn recheck(&self, policy: &MtaStsPolicy) -> Recheck {
         let (domain, now) = (policy.domain(), (self.0.clock)());
         let purpose = {
             let known = self.0.cache();
@@ -264,7 +264,9 @@ impl MtaSts {
             (None, FetchResult::NoPolicy(absent)) => PublishedPolicy::None(absent),
             (None, FetchResult::Failed(failure)) => PublishedPolicy::None(NoPolicy::Failed(failure)),
             // The policy expired during the fetch. The next message fetches it again.
-            (None, FetchResult::Unchanged) => PublishedPolicy::None(NoPolicy::Failed(Arc::new(StsFailure::CutShort))),
+            (None, FetchResult::Unchanged) => {
+                PublishedPolicy::None(NoPolicy::Failed(Arc::new(MtaStsFailure::CutShort)))
+            }
         }
     }
 
@@ -272,7 +274,7 @@ impl MtaSts {
         let mut fetch = self.start_fetch(domain, purpose);
         match fetch.wait_for(Option::is_some).await.map(|result| result.clone()) {
             Ok(Some(result)) => result,
-            Ok(None) | Err(_) => FetchResult::Failed(Arc::new(StsFailure::CutShort)),
+            Ok(None) | Err(_) => FetchResult::Failed(Arc::new(MtaStsFailure::CutShort)),
         }
     }
 
@@ -333,10 +335,12 @@ impl MtaStsInner {
         };
         let source = self.source.load_full();
         let asked = timeout(self.timeout, query_source(&**source, domain, known)).await;
-        match asked.unwrap_or(Err(StsFailure::Overrun(self.timeout))) {
+        match asked.unwrap_or(Err(MtaStsFailure::Overrun(self.timeout))) {
             Ok(SourceReply::Policy(id, terms)) => {
                 let fetched = (self.clock)();
-                FetchResult::Fetched(self.store_policy(StsPolicy { domain: domain.clone(), id, terms, fetched }).await)
+                FetchResult::Fetched(
+                    self.store_policy(MtaStsPolicy { domain: domain.clone(), id, terms, fetched }).await,
+                )
             }
             Ok(SourceReply::Unchanged) => {
                 self.cache().confirm(domain, (self.clock)());
@@ -351,7 +355,7 @@ impl MtaStsInner {
     }
 
     /// Stores a fetched policy in the cache and on disk.
-    async fn store_policy(&self, policy: StsPolicy) -> Arc<StsPolicy> {
+    async fn store_policy(&self, policy: MtaStsPolicy) -> Arc<MtaStsPolicy> {
         let (policy, now) = (Arc::new(policy), (self.clock)());
         let (old, used, gone) = {
             let mut all = self.cache();
@@ -381,15 +385,15 @@ impl MtaStsInner {
         policy
     }
 
-    fn record_failure(&self, domain: &Domain, failure: StsFailure) -> Arc<StsFailure> {
+    fn record_failure(&self, domain: &Domain, failure: MtaStsFailure) -> Arc<MtaStsFailure> {
         let failure = Arc::new(failure);
         match self.cache().fail(domain, &failure, (self.clock)()) {
-            Some(StsMode::Enforce | StsMode::Testing) => tracing::warn!(
+            Some(MtaStsMode::Enforce | MtaStsMode::Testing) => tracing::warn!(
                 %domain,
                 fault = %failure,
                 "cannot refresh MTA-STS policy; the cached one applies until it expires: inform the domain's postmaster"
             ),
-            Some(StsMode::None) => tracing::debug!(%domain, fault = %failure, "cannot refresh MTA-STS policy"),
+            Some(MtaStsMode::None) => tracing::debug!(%domain, fault = %failure, "cannot refresh MTA-STS policy"),
             None => tracing::info!(
                 %domain,
                 fault = %failure,
@@ -430,12 +434,12 @@ async fn query_source(
     source: &dyn PolicySource,
     domain: &Domain,
     known: Option<PolicyId>,
-) -> Result<SourceReply, StsFailure> {
+) -> Result<SourceReply, MtaStsFailure> {
     match source.record(domain).await? {
-        StsRecord::Id(id) if known.as_ref() == Some(&id) => Ok(SourceReply::Unchanged),
-        StsRecord::Id(id) => Ok(SourceReply::Policy(id, source.terms(domain).await?)),
-        StsRecord::None => Ok(SourceReply::NoPolicy(NoPolicy::NoRecord)),
-        StsRecord::Unusable(fault) => Ok(SourceReply::NoPolicy(NoPolicy::Unusable(fault))),
+        MtaStsRecord::Id(id) if known.as_ref() == Some(&id) => Ok(SourceReply::Unchanged),
+        MtaStsRecord::Id(id) => Ok(SourceReply::Policy(id, source.terms(domain).await?)),
+        MtaStsRecord::None => Ok(SourceReply::NoPolicy(NoPolicy::NoRecord)),
+        MtaStsRecord::Unusable(fault) => Ok(SourceReply::NoPolicy(NoPolicy::Unusable(fault))),
     }
 }
 

@@ -18,7 +18,7 @@ const QUOTED: usize = 60;
 
 /// The mode of a policy: the treatment of mail when no MX host satisfies the policy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum StsMode {
+pub enum MtaStsMode {
     /// The mail must not be delivered.
     Enforce,
     /// The mail is delivered, and the failure is reported if the domain wants reports (RFC 8460).
@@ -27,7 +27,7 @@ pub enum StsMode {
     None,
 }
 
-impl StsMode {
+impl MtaStsMode {
     /// Returns the mode as written in a policy.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -43,7 +43,7 @@ impl StsMode {
     }
 }
 
-impl fmt::Display for StsMode {
+impl fmt::Display for MtaStsMode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
     }
@@ -84,7 +84,7 @@ pub enum PolicyFault {
 /// The content of a policy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct PolicyTerms {
-    pub(super) mode: StsMode,
+    pub(super) mode: MtaStsMode,
     pub(super) mx: Vec<MxLine>,
     pub(super) max_age: u32,
 }
@@ -157,7 +157,7 @@ impl PolicyTerms {
                 "version" if version.is_none() => {
                     version = Some(Some(value).filter(|value| *value == "STSv1").ok_or_else(|| bad("version"))?);
                 }
-                "mode" if mode.is_none() => mode = Some(StsMode::parse(value).ok_or_else(|| bad("mode"))?),
+                "mode" if mode.is_none() => mode = Some(MtaStsMode::parse(value).ok_or_else(|| bad("mode"))?),
                 "max_age" if max_age.is_none() => {
                     max_age = Some(parse_max_age(value).ok_or_else(|| bad("max_age"))?);
                 }
@@ -170,8 +170,8 @@ impl PolicyTerms {
         let mode = mode.ok_or(missing("mode"))?;
         let max_age = max_age.ok_or(missing("max_age"))?;
         match mode {
-            StsMode::Enforce | StsMode::Testing if mx.is_empty() => Err(missing("mx")),
-            StsMode::Enforce | StsMode::Testing | StsMode::None => Ok(Self { mode, mx, max_age }),
+            MtaStsMode::Enforce | MtaStsMode::Testing if mx.is_empty() => Err(missing("mx")),
+            MtaStsMode::Enforce | MtaStsMode::Testing | MtaStsMode::None => Ok(Self { mode, mx, max_age }),
         }
     }
 
@@ -196,14 +196,14 @@ fn quoted(text: &str) -> String {
 
 /// A policy as fetched from a domain.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct StsPolicy {
+pub struct MtaStsPolicy {
     pub(super) domain: Domain,
     pub(super) id: PolicyId,
     pub(super) terms: PolicyTerms,
     pub(super) fetched: Timestamp,
 }
 
-impl StsPolicy {
+impl MtaStsPolicy {
     /// Creates a policy from stored [`lines`](Self::lines), id and time of fetching; `None` if they are invalid.
     #[must_use]
     pub fn from_parts(domain: Domain, id: &str, lines: &str, fetched: Timestamp) -> Option<Self> {
@@ -224,7 +224,7 @@ impl StsPolicy {
 
     /// Returns the mode.
     #[must_use]
-    pub fn mode(&self) -> StsMode {
+    pub fn mode(&self) -> MtaStsMode {
         self.terms.mode
     }
 
@@ -274,8 +274,8 @@ impl StsPolicy {
 /// # Errors
 /// [`PolicyFault`].
 #[cfg(fuzzing)]
-pub fn fuzzed(domain: Domain, id: PolicyId, body: &[u8]) -> Result<StsPolicy, PolicyFault> {
-    Ok(StsPolicy { domain, id, terms: PolicyTerms::parse(body)?, fetched: Timestamp::UNIX_EPOCH })
+pub fn fuzzed(domain: Domain, id: PolicyId, body: &[u8]) -> Result<MtaStsPolicy, PolicyFault> {
+    Ok(MtaStsPolicy { domain, id, terms: PolicyTerms::parse(body)?, fetched: Timestamp::UNIX_EPOCH })
 }
 
 /// The result of comparing a host with a policy.
@@ -289,9 +289,9 @@ pub enum Listing {
 
 /// Compares an MX host with the patterns of a policy (RFC 8461 §4.1). "*" stands for exactly one label.
 ///
-/// The consequence depends on [`StsPolicy::mode`].
+/// The consequence depends on [`MtaStsPolicy::mode`].
 #[must_use]
-pub fn evaluate(policy: &StsPolicy, mx: &Domain) -> Listing {
+pub fn evaluate(policy: &MtaStsPolicy, mx: &Domain) -> Listing {
     let host = NamePattern::Exact(mx.clone());
     if policy.mx().any(|pattern| pattern.accepts(&host)) { Listing::Listed } else { Listing::NotListed }
 }

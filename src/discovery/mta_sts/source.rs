@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::failure::{NoPolicy, StsFailure};
-use super::policy::{BODY_MAX, PolicyTerms, StsPolicy};
+use super::failure::{MtaStsFailure, NoPolicy};
+use super::policy::{BODY_MAX, MtaStsPolicy, PolicyTerms};
 use super::record::{self, PolicyId, RecordFault};
 use crate::address::Domain;
 use crate::dns::Dns;
@@ -22,18 +22,18 @@ const PATH: &str = "/.well-known/mta-sts.txt";
 
 /// The MTA-STS record of a domain.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum StsRecord {
+pub(super) enum MtaStsRecord {
     Id(PolicyId),
     None,
     Unusable(RecordFault),
 }
 
-pub(super) type BoxedLookup<'a, T> = Pin<Box<dyn Future<Output = Result<T, StsFailure>> + Send + 'a>>;
+pub(super) type BoxedLookup<'a, T> = Pin<Box<dyn Future<Output = Result<T, MtaStsFailure>> + Send + 'a>>;
 
 /// A source of records and policies; a script in tests.
 pub(super) trait PolicySource: Send + Sync {
     /// Looks up the record of a domain.
-    fn record<'a>(&'a self, domain: &'a Domain) -> BoxedLookup<'a, StsRecord>;
+    fn record<'a>(&'a self, domain: &'a Domain) -> BoxedLookup<'a, MtaStsRecord>;
     /// Fetches the policy of a domain.
     fn terms<'a>(&'a self, domain: &'a Domain) -> BoxedLookup<'a, PolicyTerms>;
 }
@@ -71,49 +71,49 @@ impl WebSource {
     ///
     /// # Errors
     /// [`NoPolicy`].
-    pub async fn look_up_uncached(&self, domain: &Domain, now: Timestamp) -> Result<StsPolicy, NoPolicy> {
+    pub async fn look_up_uncached(&self, domain: &Domain, now: Timestamp) -> Result<MtaStsPolicy, NoPolicy> {
         let failed = |failure| NoPolicy::Failed(Arc::new(failure));
         let id = match self.record(domain).await.map_err(failed)? {
-            StsRecord::Id(id) => id,
-            StsRecord::None => return Err(NoPolicy::NoRecord),
-            StsRecord::Unusable(fault) => return Err(NoPolicy::Unusable(fault)),
+            MtaStsRecord::Id(id) => id,
+            MtaStsRecord::None => return Err(NoPolicy::NoRecord),
+            MtaStsRecord::Unusable(fault) => return Err(NoPolicy::Unusable(fault)),
         };
         let terms = self.terms(domain).await.map_err(failed)?;
-        Ok(StsPolicy { domain: domain.clone(), id, terms, fetched: now })
+        Ok(MtaStsPolicy { domain: domain.clone(), id, terms, fetched: now })
     }
 
-    async fn look_up_record(&self, domain: &Domain) -> Result<StsRecord, StsFailure> {
+    async fn look_up_record(&self, domain: &Domain) -> Result<MtaStsRecord, MtaStsFailure> {
         let answer = self.dns.txt(&format!("_mta-sts.{domain}")).await;
-        let answer = answer.map_err(|error| StsFailure::Lookup(error.to_string()))?;
+        let answer = answer.map_err(|error| MtaStsFailure::Lookup(error.to_string()))?;
         Ok(match record::id(answer.records().iter().map(String::as_str)) {
-            Ok(Some(id)) => StsRecord::Id(id),
-            Ok(None) => StsRecord::None,
-            Err(fault) => StsRecord::Unusable(fault),
+            Ok(Some(id)) => MtaStsRecord::Id(id),
+            Ok(None) => MtaStsRecord::None,
+            Err(fault) => MtaStsRecord::Unusable(fault),
         })
     }
 
-    async fn fetch_policy(&self, domain: &Domain) -> Result<PolicyTerms, StsFailure> {
+    async fn fetch_policy(&self, domain: &Domain) -> Result<PolicyTerms, MtaStsFailure> {
         // If the domain is so long that "mta-sts." does not fit before it, it has no policy host.
         let host = Domain::parse(&format!("mta-sts.{domain}"))
-            .map_err(|_| StsFailure::Lookup(format!("mta-sts.{domain} cannot be the name of a host")))?;
+            .map_err(|_| MtaStsFailure::Lookup(format!("mta-sts.{domain} cannot be the name of a host")))?;
         let url = Url::new(host, self.port, PATH)
-            .map_err(|error| StsFailure::Lookup(format!("its policy host cannot be asked: {error}")))?;
+            .map_err(|error| MtaStsFailure::Lookup(format!("its policy host cannot be asked: {error}")))?;
         let answer = match self.https.get(&url, BODY_MAX).await {
             Ok(answer) => answer,
             Err(HttpsError { fault: HttpsFault::TooLarge(_), .. }) => {
-                return Err(StsFailure::Invalid(super::PolicyFault::TooLong));
+                return Err(MtaStsFailure::Invalid(super::PolicyFault::TooLong));
             }
-            Err(error) => return Err(StsFailure::Fetch(Box::new(error))),
+            Err(error) => return Err(MtaStsFailure::Fetch(Box::new(error))),
         };
         if !is_plain_text(&answer) {
-            return Err(StsFailure::ContentType(answer.content_type));
+            return Err(MtaStsFailure::ContentType(answer.content_type));
         }
-        PolicyTerms::parse(&answer.body).map_err(StsFailure::Invalid)
+        PolicyTerms::parse(&answer.body).map_err(MtaStsFailure::Invalid)
     }
 }
 
 impl PolicySource for WebSource {
-    fn record<'a>(&'a self, domain: &'a Domain) -> BoxedLookup<'a, StsRecord> {
+    fn record<'a>(&'a self, domain: &'a Domain) -> BoxedLookup<'a, MtaStsRecord> {
         Box::pin(self.look_up_record(domain))
     }
 

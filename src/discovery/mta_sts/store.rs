@@ -12,7 +12,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use rusqlite::{Connection, ErrorCode, OpenFlags, params};
 
-use super::policy::StsPolicy;
+use super::policy::MtaStsPolicy;
 use crate::address::Domain;
 
 /// The SQLite application id, "GPSP", which identifies this database.
@@ -70,13 +70,13 @@ pub enum PolicyStoreError {
 }
 
 /// A policy from disk with its last use.
-pub(super) type StoredPolicy = (Arc<StsPolicy>, Timestamp);
+pub(super) type StoredPolicy = (Arc<MtaStsPolicy>, Timestamp);
 
 /// A change to the file.
 #[derive(Debug)]
 pub(super) enum PolicyChange {
     /// A policy was fetched; with its last use.
-    Put(Arc<StsPolicy>, Timestamp),
+    Put(Arc<MtaStsPolicy>, Timestamp),
     /// A policy was removed from the cache.
     Remove(Domain),
     /// A policy was used, at this time.
@@ -203,7 +203,7 @@ fn load(connection: &Connection, file: &Path) -> Result<Vec<StoredPolicy>, Polic
 
 fn parse([domain, id, terms]: &[String; 3], fetched: i64, used: i64) -> Option<StoredPolicy> {
     let (domain, fetched) = (Domain::parse(domain).ok()?, Timestamp::from_second(fetched).ok()?);
-    let policy = StsPolicy::from_parts(domain, id, terms, fetched)?;
+    let policy = MtaStsPolicy::from_parts(domain, id, terms, fetched)?;
     Some((Arc::new(policy), Timestamp::from_second(used).ok()?))
 }
 

@@ -20,14 +20,14 @@ fn terms(body: &str) -> policy::PolicyTerms {
     policy::PolicyTerms::parse(body.as_bytes()).expect(body)
 }
 
-fn fetch_failed() -> StsFailure {
-    StsFailure::ContentType(None)
+fn fetch_failed() -> MtaStsFailure {
+    MtaStsFailure::ContentType(None)
 }
 
 /// The record and policy that every domain publishes.
 struct ScriptedSource {
-    record: Mutex<Result<StsRecord, StsFailure>>,
-    terms: Mutex<Result<policy::PolicyTerms, StsFailure>>,
+    record: Mutex<Result<MtaStsRecord, MtaStsFailure>>,
+    terms: Mutex<Result<policy::PolicyTerms, MtaStsFailure>>,
     lookups: AtomicUsize,
     fetches: AtomicUsize,
     /// The permits for which fetches from `slow.example` wait.
@@ -36,15 +36,15 @@ struct ScriptedSource {
 
 impl ScriptedSource {
     fn publish(&self, id: &str, body: &str) {
-        self.set_record(Ok(StsRecord::Id(PolicyId::parse(id).expect("an id"))));
+        self.set_record(Ok(MtaStsRecord::Id(PolicyId::parse(id).expect("an id"))));
         self.set_terms(Ok(terms(body)));
     }
 
-    fn set_record(&self, record: Result<StsRecord, StsFailure>) {
+    fn set_record(&self, record: Result<MtaStsRecord, MtaStsFailure>) {
         *self.record.lock().expect("sound") = record;
     }
 
-    fn set_terms(&self, terms: Result<policy::PolicyTerms, StsFailure>) {
+    fn set_terms(&self, terms: Result<policy::PolicyTerms, MtaStsFailure>) {
         *self.terms.lock().expect("sound") = terms;
     }
 
@@ -55,7 +55,7 @@ impl ScriptedSource {
 }
 
 impl PolicySource for Arc<ScriptedSource> {
-    fn record<'a>(&'a self, _: &'a Domain) -> BoxedLookup<'a, StsRecord> {
+    fn record<'a>(&'a self, _: &'a Domain) -> BoxedLookup<'a, MtaStsRecord> {
         self.lookups.fetch_add(1, Ordering::Relaxed);
         let record = self.record.lock().expect("sound").clone();
         Box::pin(async { record })
@@ -81,7 +81,7 @@ struct TestCache {
 impl TestCache {
     fn new() -> Self {
         let script = ScriptedSource {
-            record: Mutex::new(Ok(StsRecord::None)),
+            record: Mutex::new(Ok(MtaStsRecord::None)),
             terms: Mutex::new(Err(fetch_failed())),
             lookups: AtomicUsize::new(0),
             fetches: AtomicUsize::new(0),
@@ -149,7 +149,9 @@ async fn a_policy_is_fetched_once_and_then_known() {
 async fn without_a_record_no_host_is_asked() {
     let world = TestCache::new();
     let policies = world.open();
-    for (record, said) in [(StsRecord::None, "no record"), (StsRecord::Unusable(RecordFault::Several(2)), "unusable")] {
+    for (record, said) in
+        [(MtaStsRecord::None, "no record"), (MtaStsRecord::Unusable(RecordFault::Several(2)), "unusable")]
+    {
         world.script.set_record(Ok(record));
         assert_eq!(policy(&policies).await, said);
     }
@@ -187,7 +189,7 @@ async fn a_search_that_hangs_is_given_up() {
     world.script.publish("1", EXAMPLE);
     for _ in 0..2 {
         let PublishedPolicy::None(absent) = policies.policy(&domain("slow.example")).await else { panic!("no policy") };
-        assert_eq!(absent, NoPolicy::Failed(Arc::new(StsFailure::Overrun(Duration::from_millis(20)))));
+        assert_eq!(absent, NoPolicy::Failed(Arc::new(MtaStsFailure::Overrun(Duration::from_millis(20)))));
         assert_eq!(world.script.asked(), (1, 1));
     }
 }
@@ -244,29 +246,29 @@ async fn a_policy_that_may_not_be_kept_counts_for_those_who_waited() {
 #[tokio::test]
 async fn every_row_of_cache_and_fetch() {
     let (old, new) = (EXAMPLE, EXAMPLE.replace("enforce", "testing"));
-    let id = |id| Ok(StsRecord::Id(PolicyId::parse(id).expect("an id")));
-    let dns = || Err(StsFailure::Lookup("SERVFAIL".to_owned()));
-    let several = || Ok(StsRecord::Unusable(RecordFault::Several(2)));
+    let id = |id| Ok(MtaStsRecord::Id(PolicyId::parse(id).expect("an id")));
+    let dns = || Err(MtaStsFailure::Lookup("SERVFAIL".to_owned()));
+    let several = || Ok(MtaStsRecord::Unusable(RecordFault::Several(2)));
     let good = || Ok(terms(&EXAMPLE.replace("enforce", "testing")));
     let bad = || Err(fetch_failed());
     let rows = [
         // An empty cache: the result of the fetch applies.
         ("empty", id("2"), good(), new.as_str()),
         ("empty", id("2"), bad(), "sts-policy-invalid"),
-        ("empty", Ok(StsRecord::None), good(), "no record"),
+        ("empty", Ok(MtaStsRecord::None), good(), "no record"),
         ("empty", several(), good(), "unusable"),
         ("empty", dns(), good(), "sts-policy-fetch-error"),
         // An unexpired policy applies until a newer one was fetched.
         ("unexpired", id("2"), good(), new.as_str()),
         ("unexpired", id("2"), bad(), old),
         ("unexpired", id("1"), good(), old),
-        ("unexpired", Ok(StsRecord::None), good(), old),
+        ("unexpired", Ok(MtaStsRecord::None), good(), old),
         ("unexpired", several(), good(), old),
         ("unexpired", dns(), good(), old),
         // An expired policy is like an empty cache.
         ("expired", id("1"), good(), new.as_str()),
         ("expired", id("2"), bad(), "sts-policy-invalid"),
-        ("expired", Ok(StsRecord::None), good(), "no record"),
+        ("expired", Ok(MtaStsRecord::None), good(), "no record"),
         ("expired", several(), good(), "unusable"),
         ("expired", dns(), good(), "sts-policy-fetch-error"),
     ];
@@ -292,7 +294,7 @@ async fn every_row_of_cache_and_fetch() {
 #[tokio::test]
 async fn every_row_of_a_recheck() {
     let new = || terms(&EXAMPLE.replace("mx.example.org", "*.example.org"));
-    let id = |id| Ok(StsRecord::Id(PolicyId::parse(id).expect("an id")));
+    let id = |id| Ok(MtaStsRecord::Id(PolicyId::parse(id).expect("an id")));
     let rows = [
         // With an unchanged id the policy is still fetched after five minutes, in case the domain forgot to change
         // the id.
@@ -302,10 +304,10 @@ async fn every_row_of_a_recheck() {
         (60, id("2"), Ok(new()), "changed", 1),
         (60, id("2"), Ok(terms(EXAMPLE)), "confirmed", 1),
         (60, id("2"), Err(fetch_failed()), "unknown", 1),
-        (300, Ok(StsRecord::None), Ok(new()), "confirmed", 0),
-        (60, Err(StsFailure::Lookup("SERVFAIL".to_owned())), Ok(new()), "unknown", 0),
+        (300, Ok(MtaStsRecord::None), Ok(new()), "confirmed", 0),
+        (60, Err(MtaStsFailure::Lookup("SERVFAIL".to_owned())), Ok(new()), "unknown", 0),
         (86_400, id("1"), Ok(terms(EXAMPLE)), "confirmed", 1),
-        (86_400, Ok(StsRecord::None), Ok(new()), "changed", 0),
+        (86_400, Ok(MtaStsRecord::None), Ok(new()), "changed", 0),
     ];
     for (later, record, fetched, wanted, fetches) in rows {
         let world = TestCache::new();

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use gatepost::address::Domain;
 use gatepost::discovery::mta_sts::{
-    Listing, MtaSts, NoPolicy, PublishedPolicy, Recheck, StsFailureKind, StsMode, WebSource, evaluate,
+    Listing, MtaSts, MtaStsFailureKind, MtaStsMode, NoPolicy, PublishedPolicy, Recheck, WebSource, evaluate,
 };
 use jiff::Timestamp;
 use rcgen::date_time_ymd;
@@ -63,7 +63,9 @@ async fn good(part: Part) -> PublishedPolicy {
 fn absent(published: PublishedPolicy) -> (&'static str, String) {
     match published {
         PublishedPolicy::Policy(policy) => panic!("{policy:?}"),
-        PublishedPolicy::None(absent) => (absent.kind().map_or("nothing", StsFailureKind::as_str), absent.to_string()),
+        PublishedPolicy::None(absent) => {
+            (absent.kind().map_or("nothing", MtaStsFailureKind::as_str), absent.to_string())
+        }
     }
 }
 
@@ -74,7 +76,7 @@ async fn a_policy_is_found_where_the_standard_puts_it() {
     let PublishedPolicy::Policy(policy) = open(&world, &host).policy(&domain("good.example")).await else {
         panic!("none")
     };
-    assert_eq!((policy.mode(), policy.id().as_str()), (StsMode::Enforce, "20261126T000000"));
+    assert_eq!((policy.mode(), policy.id().as_str()), (MtaStsMode::Enforce, "20261126T000000"));
     assert_eq!(
         policy.lines(),
         ["version: STSv1", "mode: enforce", "mx: mx1.good.example", "mx: *.mx.example", "max_age: 86400"]
@@ -92,7 +94,7 @@ async fn aliases_are_followed_in_dns_and_the_certificate_is_for_the_first_name()
     assert!(host.heard()[0].starts_with("mta-sts.alias.example "), "{:?}", host.heard());
     let other = Host::start(&world.authority.issue(&["mta-sts.good.example"]), plain(POLICY)).await;
     let asked = web(&world, &other).look_up_uncached(&domain("alias.example"), Timestamp::now()).await;
-    assert_eq!(asked.expect_err("the name is wrong").kind().map(StsFailureKind::as_str), Some("sts-webpki-invalid"));
+    assert_eq!(asked.expect_err("the name is wrong").kind().map(MtaStsFailureKind::as_str), Some("sts-webpki-invalid"));
 }
 
 #[tokio::test]
@@ -156,7 +158,7 @@ async fn only_a_host_with_a_certificate_in_order_is_believed() {
         let host = Host::start(&pair, plain(POLICY)).await;
         let asked = web(&world, &host).look_up_uncached(&domain("good.example"), Timestamp::now()).await;
         let absent = asked.expect_err(case);
-        assert_eq!(absent.kind().map(StsFailureKind::as_str), Some("sts-webpki-invalid"), "{case}: {absent}");
+        assert_eq!(absent.kind().map(MtaStsFailureKind::as_str), Some("sts-webpki-invalid"), "{case}: {absent}");
         assert_eq!(host.heard(), [""; 0], "{case}");
     }
 }
@@ -193,7 +195,9 @@ async fn a_host_that_trickles_holds_up_its_own_domain_only() {
 /// RFC 8461 §5: mode × MX host. What mail does then is for the one who sends it.
 #[tokio::test]
 async fn modes_and_hosts() {
-    for (mode, meant) in [("enforce", StsMode::Enforce), ("testing", StsMode::Testing), ("none", StsMode::None)] {
+    for (mode, meant) in
+        [("enforce", MtaStsMode::Enforce), ("testing", MtaStsMode::Testing), ("none", MtaStsMode::None)]
+    {
         let body = String::from_utf8_lossy(POLICY).replace("enforce", mode);
         let PublishedPolicy::Policy(policy) = good(plain(body.as_bytes())).await else { panic!("{mode}") };
         assert_eq!(policy.mode(), meant);

@@ -16,10 +16,10 @@ fn domain(name: &str) -> Domain {
     Domain::parse(name).expect(name)
 }
 
-fn policy_with(name: &str, max_age: i64, fetched: i64, mx: usize) -> Arc<StsPolicy> {
+fn policy_with(name: &str, max_age: i64, fetched: i64, mx: usize) -> Arc<MtaStsPolicy> {
     let lines = "mx: mx.example\n".repeat(mx);
     let terms = PolicyTerms::parse(format!("version: STSv1\nmode: enforce\nmax_age: {max_age}\n{lines}").as_bytes());
-    Arc::new(StsPolicy {
+    Arc::new(MtaStsPolicy {
         domain: domain(name),
         id: PolicyId::parse("1").expect("an id"),
         terms: terms.expect("a policy"),
@@ -27,18 +27,18 @@ fn policy_with(name: &str, max_age: i64, fetched: i64, mx: usize) -> Arc<StsPoli
     })
 }
 
-fn policy(name: &str, max_age: i64, fetched: i64) -> Arc<StsPolicy> {
+fn policy(name: &str, max_age: i64, fetched: i64) -> Arc<MtaStsPolicy> {
     policy_with(name, max_age, fetched, 1)
 }
 
-fn with(policy: &Arc<StsPolicy>, now: i64) -> PolicyCache {
+fn with(policy: &Arc<MtaStsPolicy>, now: i64) -> PolicyCache {
     let mut cache = PolicyCache::default();
     assert_eq!(cache.put(Arc::clone(policy), at(now)), []);
     cache
 }
 
-fn failure() -> Arc<StsFailure> {
-    Arc::new(StsFailure::Overrun(std::time::Duration::from_secs(1)))
+fn failure() -> Arc<MtaStsFailure> {
+    Arc::new(MtaStsFailure::Overrun(std::time::Duration::from_secs(1)))
 }
 
 /// Returns the kind of the result of `look_up`.
@@ -81,7 +81,7 @@ fn a_failure_is_remembered_for_five_minutes_and_dns_s_for_half_a_one() {
     // Without a policy in force the pause does not grow, since mail goes unprotected meanwhile.
     cache.fail(&domain("a.example"), &failure(), at(5 * MINUTE));
     assert_eq!(look(&mut cache, "a.example", 10 * MINUTE), "nothing");
-    let lookup = Arc::new(StsFailure::Lookup("SERVFAIL".to_owned()));
+    let lookup = Arc::new(MtaStsFailure::Lookup("SERVFAIL".to_owned()));
     cache.fail(&domain("c.example"), &lookup, at(0));
     assert_eq!((look(&mut cache, "c.example", 29), look(&mut cache, "c.example", 30)), ("failed", "nothing"));
 }
@@ -92,7 +92,7 @@ fn a_policy_outlives_failures_and_its_pause_grows_to_an_hour() {
     let (mut now, mut pauses) = (DAY, Vec::new());
     for _ in 0..7 {
         assert_eq!(cache.due(at(now)), std::slice::from_ref(&name));
-        assert_eq!(cache.fail(&name, &failure(), at(now)), Some(StsMode::Enforce));
+        assert_eq!(cache.fail(&name, &failure(), at(now)), Some(MtaStsMode::Enforce));
         assert_eq!(look(&mut cache, "a.example", now), "policy");
         let pause = (1..100).find(|minutes| !cache.due(at(now + minutes * MINUTE)).is_empty()).expect("it ends");
         pauses.push(pause);

@@ -24,7 +24,7 @@ fn with(from: &str, to: &str) -> String {
 fn the_example_of_the_standard_is_read() {
     for body in [EXAMPLE.to_owned(), EXAMPLE.replace('\n', "\r\n"), EXAMPLE.trim_end().to_owned()] {
         let terms = parse(&body).expect(&body);
-        assert_eq!((terms.mode, terms.max_age), (StsMode::Enforce, 604_800));
+        assert_eq!((terms.mode, terms.max_age), (MtaStsMode::Enforce, 604_800));
         assert_eq!(patterns(&terms), ["mail.example.com", "*.example.net", "backupmx.example.com"]);
     }
 }
@@ -32,23 +32,26 @@ fn the_example_of_the_standard_is_read() {
 #[test]
 fn space_is_forgiven_where_the_grammar_has_it() {
     let terms = parse("version:STSv1 \nmode:\ttesting\t\nmx:   MX.Example.ORG  \nmax_age:0\n\n\r\n").expect("a policy");
-    assert_eq!((terms.mode, terms.max_age, patterns(&terms)), (StsMode::Testing, 0, vec!["mx.example.org".to_owned()]));
+    assert_eq!(
+        (terms.mode, terms.max_age, patterns(&terms)),
+        (MtaStsMode::Testing, 0, vec!["mx.example.org".to_owned()])
+    );
 }
 
 #[test]
 fn of_two_the_first_counts_but_all_mx() {
     let body = "max_age: 1\nmode: testing\nversion: STSv1\nmx: a.example\nmode: enforce\nmax_age: x\nversion: STSv9\nmx: b.example";
     let terms = parse(body).expect("a policy");
-    assert_eq!((terms.mode, terms.max_age, patterns(&terms).len()), (StsMode::Testing, 1, 2));
+    assert_eq!((terms.mode, terms.max_age, patterns(&terms).len()), (MtaStsMode::Testing, 1, 2));
 }
 
 #[test]
 fn unknown_fields_are_ignored() {
-    for field in ["foo: bar", "x-1.y_z: a b: c", "StsMode: none", "MX: other.example", "empty:", "größe: 1"] {
+    for field in ["foo: bar", "x-1.y_z: a b: c", "MtaStsMode: none", "MX: other.example", "empty:", "größe: 1"] {
         let read = parse(&format!("{field}\n{EXAMPLE}"));
         assert_eq!(read.is_ok(), field.is_ascii(), "{field}: {read:?}");
         if let Ok(terms) = read {
-            assert_eq!((terms.mode, terms.mx.len()), (StsMode::Enforce, 3), "{field}");
+            assert_eq!((terms.mode, terms.mx.len()), (MtaStsMode::Enforce, 3), "{field}");
         }
     }
 }
@@ -56,7 +59,7 @@ fn unknown_fields_are_ignored() {
 #[test]
 fn only_mode_none_needs_no_mx() {
     let without = |mode: &str| parse(&format!("version: STSv1\nmode: {mode}\nmax_age: 86400\n"));
-    assert_eq!(without("none").expect("a policy").mode, StsMode::None);
+    assert_eq!(without("none").expect("a policy").mode, MtaStsMode::None);
     for mode in ["enforce", "testing"] {
         assert_eq!(without(mode), Err(PolicyFault::Missing("mx")));
     }
@@ -105,7 +108,7 @@ fn an_mx_line_that_cannot_be_used_matches_nothing_and_the_others_count() {
         "",
     ] {
         let body = with("mail.example.com", mx);
-        let read = StsPolicy { terms: parse(&body).expect(mx), ..policy(&["mail.example.com"]) };
+        let read = MtaStsPolicy { terms: parse(&body).expect(mx), ..policy(&["mail.example.com"]) };
         assert_eq!(read.terms.lines().join("\n") + "\n", body, "{mx}");
         assert_eq!(parse(&read.terms.lines().join("\n")), Ok(read.terms.clone()), "{mx}");
         assert_eq!(read.mx().map(ToString::to_string).collect::<Vec<_>>(), ["*.example.net", "backupmx.example.com"]);
@@ -125,7 +128,7 @@ fn an_mx_line_that_cannot_be_used_matches_nothing_and_the_others_count() {
 fn a_policy_without_a_line_that_can_be_used_is_met_by_no_host() {
     for mode in ["enforce", "testing"] {
         let terms = parse(&format!("version: STSv1\nmode: {mode}\nmx: 192.0.2.1\nmx:\nmax_age: 10\n"));
-        let read = StsPolicy { terms: terms.expect("a policy"), ..policy(&["mail.example.com"]) };
+        let read = MtaStsPolicy { terms: terms.expect("a policy"), ..policy(&["mail.example.com"]) };
         assert_eq!((read.mode().as_str(), read.mx().count(), read.mx_lines().len()), (mode, 0, 2));
         assert_eq!(evaluate(&read, &Domain::parse("mail.example.com").expect("a domain")), Listing::NotListed);
     }
@@ -154,9 +157,9 @@ fn lines_are_a_policy_again() {
     assert_eq!(terms.lines().join("\n") + "\n", EXAMPLE);
 }
 
-fn policy(mx: &[&str]) -> StsPolicy {
+fn policy(mx: &[&str]) -> MtaStsPolicy {
     let lines = mx.iter().map(|mx| format!("mx: {mx}")).collect::<Vec<_>>().join("\n");
-    StsPolicy {
+    MtaStsPolicy {
         domain: Domain::parse("example.com").expect("a domain"),
         id: PolicyId::parse("1").expect("an id"),
         terms: parse(&format!("version: STSv1\nmode: enforce\nmax_age: 10\n{lines}")).expect("a policy"),
@@ -196,7 +199,7 @@ fn a_host_is_listed_by_its_name_or_by_one_label() {
 fn it_expires_max_age_after_it_was_fetched() {
     let policy = policy(&["mail.example.com"]);
     assert_eq!(policy.expires(), Timestamp::from_second(10).expect("a time"));
-    let late = StsPolicy { fetched: Timestamp::MAX, ..policy };
+    let late = MtaStsPolicy { fetched: Timestamp::MAX, ..policy };
     assert_eq!(late.expires(), Timestamp::MAX);
 }
 

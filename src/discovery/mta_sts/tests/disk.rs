@@ -10,7 +10,7 @@ async fn policies_survive_a_restart() {
     policy(&policies).await;
     // The memory is lost without a shutdown, as after kill -9.
     std::mem::forget(policies);
-    world.script.set_record(Err(StsFailure::Lookup("SERVFAIL".to_owned())));
+    world.script.set_record(Err(MtaStsFailure::Lookup("SERVFAIL".to_owned())));
     world.pass(86_399);
     let policies = world.open();
     assert_eq!(policy(&policies).await, EXAMPLE);
