@@ -47,7 +47,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_address_is_in_a_client_and_in_networks() {
+    fn an_address_belongs_to_a_client_and_networks() {
         for (address, of_client, around) in [
             ("192.0.2.77", "192.0.2.77", &["192.0.2.0/24"][..]),
             ("::ffff:192.0.2.77", "192.0.2.77", &["192.0.2.0/24"]),

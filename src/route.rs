@@ -330,7 +330,7 @@ mod tests {
     }
 
     #[test]
-    fn ourselves_and_what_is_not_better_is_left_out() {
+    fn ourselves_and_hosts_that_are_not_better_are_left_out() {
         let us = Domain::parse("us.example").expect("a domain");
         let all = records(&[(20, "us.example"), (10, "a.example"), (20, "b.example"), (30, "c.example")]);
         assert_eq!(sort_by_preference(all, &us), records(&[(10, "a.example")]));

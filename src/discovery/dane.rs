@@ -241,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn every_usage_selector_and_matching_type_is_used_or_refused() {
+    fn every_usage_selector_and_matching_type_is_usable_or_not() {
         let der = [&[0x30, 0x82, 1, 0][..], &[7; 256]].concat();
         for usage in 0..=4_u8 {
             for selector in 0..=2_u8 {
@@ -284,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn what_can_be_used_counts_beside_what_cannot() {
+    fn usable_records_count_beside_unusable_ones() {
         let good = record(3, 1, 1, &[7; 32]);
         assert_eq!(selected(&[record(1, 1, 1, &[7; 32]), good.clone(), record(3, 1, 1, &[7; 3])]), "3 1 1");
         let all = selected(&[record(0, 0, 1, &[7; 32]), record(3, 1, 1, &[]), record(0, 0, 1, &[8; 32])]);
@@ -295,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn the_strongest_digest_of_one_thing_counts_and_full_values_always() {
+    fn the_strongest_digest_counts_and_full_values_always() {
         let (two, four, der) = ([7; 32], [7; 64], [0x30, 1, 7]);
         for (records, expected) in [
             (vec![record(3, 1, 1, &two), record(3, 1, 2, &four)], "3 1 2"),
@@ -318,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn an_alias_leads_to_the_better_name_only_where_all_of_it_is_secure() {
+    fn the_target_of_an_alias_counts_only_if_the_chain_is_secure() {
         let unsigned = Security::Insecure(crate::dns::InsecureReason::Unsigned);
         let (host, target) = ("mx.test", "host.test");
         for (security, first_link, name, expected) in [

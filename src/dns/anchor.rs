@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_said_with_its_line() {
+    fn faults_are_reported_with_their_line() {
         let cases = [
             ("", "holds no DNSKEY or DS record"),
             ("; nothing\n", "holds no DNSKEY or DS record"),

@@ -91,7 +91,7 @@ mod tests {
     /// An entry is inserted before its answer arrives, when it is small. The size of the answer must count all the
     /// same, or a hostile zone could fill the memory.
     #[tokio::test]
-    async fn large_answers_push_each_other_out() {
+    async fn large_answers_displace_each_other() {
         let cache = Cache::new();
         let text = "x".repeat(250);
         let each = 100 * 250;

@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn only_forget_forgets() {
+    fn only_forget_removes_the_memory() {
         let folder = tempfile::tempdir().expect("a folder");
         assert!(!opened(folder.path()).has_validated());
         opened(folder.path()).remember();
@@ -130,14 +130,14 @@ mod tests {
     }
 
     #[test]
-    fn a_damaged_file_is_the_memory_itself() {
+    fn a_damaged_file_counts_as_the_memory() {
         let folder = tempfile::tempdir().expect("a folder");
         fs::write(folder.path().join(NAME), "{half").expect("written");
         assert!(opened(folder.path()).has_validated());
     }
 
     #[test]
-    fn what_worked_before_the_folder_was_known_is_written() {
+    fn a_validation_before_the_folder_is_known_is_written_later() {
         let folder = tempfile::tempdir().expect("a folder");
         let memory = DnssecMemory::default();
         memory.remember();

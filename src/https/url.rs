@@ -127,7 +127,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn urls_are_taken_apart_and_put_together() {
+    fn urls_are_parsed_and_formatted() {
         for (text, port, path, written) in [
             ("https://a.example/x", 443, "/x", "https://a.example/x"),
             ("HTTPS://A.Example", 443, "/", "https://a.example/"),
@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_asked_is_refused() {
+    fn unusable_urls_are_rejected() {
         for (text, error) in [
             ("http://a.example/", UrlError::Scheme),
             ("a.example", UrlError::Scheme),

@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_has_the_level_of_what_was_left() {
+    fn a_refused_session_has_the_level_that_it_reached() {
         for (lack, expected) in [
             (Unmet::NoTls(NoTls::NotOffered), Some(TlsLevel::Plain)),
             (Unmet::Version(TlsVersion::V1_2), Some(TlsLevel::Tls)),
@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn words_lead_back() {
+    fn level_names_parse_again() {
         for level in TlsLevel::ALL {
             assert_eq!(TlsLevel::parse(level.as_str()), Some(level));
         }

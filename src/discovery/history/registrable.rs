@@ -54,7 +54,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_unit_is_what_somebody_registered() {
+    fn a_registrable_domain_is_estimated_from_the_name() {
         for (name, expected) in [
             ("example.org", "example.org"),
             ("mx1.mail.example.org", "example.org"),
@@ -69,7 +69,7 @@ mod tests {
     }
 
     #[test]
-    fn what_shares_a_name_is_one() {
+    fn pairs_that_share_a_name_are_one_group() {
         let pair = |(one, other): &(&str, &str)| ((*one).to_owned(), (*other).to_owned());
         for (pairs, expected) in [
             (&[][..], 0),

@@ -31,7 +31,7 @@ fn word(change: LevelChange) -> String {
 }
 
 #[test]
-fn a_sighting_is_held_against_the_best_of_its_host() {
+fn a_session_is_compared_with_the_best_level_of_its_host() {
     use TlsLevel::{Dane, Plain, Tls, Trusted, Verified};
     let mut memory = DowngradeMemory::new(100);
     for (seconds, level, said) in [
@@ -55,7 +55,7 @@ fn a_sighting_is_held_against_the_best_of_its_host() {
 }
 
 #[test]
-fn a_new_host_in_clear_is_held_against_its_domain() {
+fn a_new_host_in_the_clear_is_compared_with_its_domain() {
     let mut memory = DowngradeMemory::new(100);
     let mut note = |name: &str, level, days: i64| {
         word(memory.record(&host("a.example"), &host(name), level, None, START + days * DAY).change)
@@ -72,7 +72,7 @@ fn a_new_host_in_clear_is_held_against_its_domain() {
 }
 
 #[test]
-fn the_best_ages_out_and_falls_to_what_was_seen_since() {
+fn the_best_level_expires_to_the_best_since() {
     let mut memory = DowngradeMemory::new(100);
     let (domain, mx) = (host("a.example"), host("mx.a.example"));
     let mut note = |level, days: i64| word(memory.record(&domain, &mx, level, None, START + days * DAY).change);
@@ -94,7 +94,7 @@ fn the_best_ages_out_and_falls_to_what_was_seen_since() {
 }
 
 #[test]
-fn what_is_seen_again_in_time_stays() {
+fn a_level_seen_again_in_time_does_not_expire() {
     let mut memory = DowngradeMemory::new(100);
     let (domain, mx) = (host("a.example"), host("mx.a.example"));
     for month in 0..12 {
@@ -105,7 +105,7 @@ fn what_is_seen_again_in_time_stays() {
 }
 
 #[test]
-fn a_clock_that_was_set_back_changes_no_past() {
+fn a_clock_that_was_set_back_shortens_no_period() {
     let mut memory = DowngradeMemory::new(100);
     let (domain, mx) = (host("a.example"), host("mx.a.example"));
     let _ = memory.record(&domain, &mx, TlsLevel::Tls, None, START);
@@ -115,7 +115,7 @@ fn a_clock_that_was_set_back_changes_no_past() {
 }
 
 #[test]
-fn of_a_domain_the_best_host_counts() {
+fn the_best_host_counts_for_its_domain() {
     let mut memory = DowngradeMemory::new(100);
     let domain = host("a.example");
     for (name, level) in
@@ -128,7 +128,7 @@ fn of_a_domain_the_best_host_counts() {
 }
 
 #[test]
-fn a_domain_that_took_tls_is_found_by_any_host_until_it_ages_out() {
+fn any_host_of_a_domain_that_took_tls_must_take_it_until_that_expires() {
     let mut memory = DowngradeMemory::new(100);
     let domain = host("a.example");
     let finding = |memory: &DowngradeMemory, name: &str, days: i64| {
@@ -148,7 +148,7 @@ fn a_domain_that_took_tls_is_found_by_any_host_until_it_ages_out() {
 }
 
 #[test]
-fn the_longest_unseen_go_first() {
+fn hosts_unseen_for_the_longest_time_are_removed_first() {
     let mut memory = DowngradeMemory::new(1000);
     for number in 0..5000_i64 {
         let domain = host(&format!("d{number}.example"));
@@ -161,7 +161,7 @@ fn the_longest_unseen_go_first() {
 }
 
 #[test]
-fn one_domain_takes_no_more_than_its_share() {
+fn one_domain_has_a_limited_number_of_hosts() {
     let mut memory = DowngradeMemory::new(1000);
     let domain = host("a.example");
     for number in 0..200_i64 {
@@ -174,7 +174,7 @@ fn one_domain_takes_no_more_than_its_share() {
 
 /// An attacker who forges MX records can invent any number of hosts without TLS.
 #[test]
-fn made_up_hosts_without_tls_push_out_none_that_took_it() {
+fn invented_hosts_without_tls_displace_none_that_took_it() {
     let mut memory = DowngradeMemory::new(1000);
     let domain = host("a.example");
     let _ = memory.record(&domain, &host("mx.a.example"), TlsLevel::Verified, None, START);
@@ -188,7 +188,7 @@ fn made_up_hosts_without_tls_push_out_none_that_took_it() {
 }
 
 #[test]
-fn a_disk_that_takes_nothing_does_not_make_it_grow() {
+fn a_failing_disk_does_not_make_the_memory_grow() {
     let mut memory = DowngradeMemory::new(100);
     for number in 0..10_000_i64 {
         let _ = memory.record(
@@ -209,7 +209,7 @@ fn a_disk_that_takes_nothing_does_not_make_it_grow() {
 }
 
 #[test]
-fn a_delivery_that_tells_nothing_new_is_not_written() {
+fn a_session_without_news_is_not_written() {
     let mut memory = DowngradeMemory::new(100);
     let (domain, mx) = (host("a.example"), host("mx.a.example"));
     let mut writes = |seconds: i64, level, issuer| {
@@ -254,7 +254,7 @@ fn filled(folder: &Path) -> Vec<HostHistory> {
 }
 
 #[test]
-fn what_is_remembered_survives_a_restart() {
+fn the_memory_survives_a_restart() {
     let folder = TempDir::new().expect("a folder");
     let before = filled(folder.path());
     let history = History::open(folder.path(), at(START + 200)).expect("it opens");
@@ -284,7 +284,7 @@ fn what_is_remembered_survives_a_restart() {
 }
 
 #[test]
-fn a_clock_that_was_ahead_for_a_while_has_forgotten_nothing() {
+fn a_clock_that_was_ahead_removes_no_host() {
     let mut memory = DowngradeMemory::new(100);
     let mut note = |name: &str, level, days: i64| {
         word(memory.record(&host(name), &host(&format!("mx.{name}")), level, None, START + days * DAY).change)
@@ -317,7 +317,7 @@ fn pages_hold_whole_domains() {
 }
 
 #[tokio::test]
-async fn what_is_forgotten_is_gone_at_once_and_for_good() {
+async fn a_forgotten_domain_is_gone_at_once_and_permanently() {
     let folder = TempDir::new().expect("a folder");
     filled(folder.path());
     let history = History::open(folder.path(), at(START + 200)).expect("it opens");
@@ -352,7 +352,7 @@ fn aside(folder: &Path) -> Vec<PathBuf> {
 type Damage = fn(&Path);
 
 #[test]
-fn a_database_that_cannot_be_read_is_set_aside() {
+fn a_damaged_database_is_quarantined_and_replaced() {
     let damages: [(&str, Damage); 4] = [
         ("not a database", |file| fs::write(file, "nonsense ".repeat(1000)).expect("written")),
         ("a broken page", |file| {
@@ -410,7 +410,7 @@ fn a_database_of_a_newer_version_is_refused_and_left_alone() {
 }
 
 #[test]
-fn a_folder_that_is_none_is_no_damage() {
+fn a_missing_folder_is_not_damage() {
     let folder = TempDir::new().expect("a folder");
     let error = History::open(&folder.path().join("missing"), at(START)).expect_err("no folder").to_string();
     assert!(
@@ -420,7 +420,7 @@ fn a_folder_that_is_none_is_no_damage() {
 }
 
 #[test]
-fn it_lives_on_without_its_disk() {
+fn the_memory_works_while_the_disk_fails() {
     let folder = TempDir::new().expect("a folder");
     let history = History::open(folder.path(), at(START)).expect("it opens");
     let other = rusqlite::Connection::open(folder.path().join("history.db")).expect("a database");

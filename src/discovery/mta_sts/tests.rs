@@ -133,7 +133,7 @@ async fn settle(policies: &MtaSts) {
 }
 
 #[tokio::test]
-async fn a_policy_is_fetched_once_and_then_known() {
+async fn a_policy_is_fetched_once_and_then_cached() {
     let world = TestCache::new();
     let policies = world.open();
     world.script.publish("1", EXAMPLE);
@@ -146,7 +146,7 @@ async fn a_policy_is_fetched_once_and_then_known() {
 }
 
 #[tokio::test]
-async fn without_a_record_no_host_is_asked() {
+async fn without_a_record_no_policy_is_fetched() {
     let world = TestCache::new();
     let policies = world.open();
     for (record, said) in
@@ -159,7 +159,7 @@ async fn without_a_record_no_host_is_asked() {
 }
 
 #[tokio::test]
-async fn those_who_come_together_wait_for_one_search_and_no_other_domain_does() {
+async fn concurrent_deliveries_share_a_fetch_and_other_domains_do_not_wait() {
     let world = TestCache::new();
     let policies = world.open();
     world.script.publish("1", EXAMPLE);
@@ -183,7 +183,7 @@ async fn those_who_come_together_wait_for_one_search_and_no_other_domain_does() 
 }
 
 #[tokio::test]
-async fn a_search_that_hangs_is_given_up() {
+async fn a_fetch_that_hangs_ends_at_its_time_limit() {
     let world = TestCache::new();
     let policies = world.open_with(Duration::from_millis(20));
     world.script.publish("1", EXAMPLE);
@@ -195,7 +195,7 @@ async fn a_search_that_hangs_is_given_up() {
 }
 
 #[tokio::test]
-async fn a_broken_host_is_left_alone_for_five_minutes() {
+async fn a_failed_fetch_is_not_repeated_for_five_minutes() {
     let world = TestCache::new();
     let policies = world.open();
     world.script.publish("1", EXAMPLE);
@@ -212,7 +212,7 @@ async fn a_broken_host_is_left_alone_for_five_minutes() {
 }
 
 #[tokio::test]
-async fn another_id_is_noticed_and_meanwhile_nobody_waits() {
+async fn a_changed_id_is_fetched_in_the_background() {
     let world = TestCache::new();
     let policies = world.open();
     world.script.publish("1", EXAMPLE);
@@ -231,7 +231,7 @@ async fn another_id_is_noticed_and_meanwhile_nobody_waits() {
 }
 
 #[tokio::test]
-async fn a_policy_that_may_not_be_kept_counts_for_those_who_waited() {
+async fn a_policy_with_max_age_zero_counts_for_the_deliveries_that_waited() {
     let world = TestCache::new();
     let policies = world.open();
     let fleeting = EXAMPLE.replace("86400", "0");
@@ -244,7 +244,7 @@ async fn a_policy_that_may_not_be_kept_counts_for_those_who_waited() {
 
 /// RFC 8461 §3.3 and §5.1: the content of the cache and the result of a fetch decide which policy applies.
 #[tokio::test]
-async fn every_row_of_cache_and_fetch() {
+async fn cache_and_fetch_decide_which_policy_applies() {
     let (old, new) = (EXAMPLE, EXAMPLE.replace("enforce", "testing"));
     let id = |id| Ok(MtaStsRecord::Id(PolicyId::parse(id).expect("an id")));
     let dns = || Err(MtaStsFailure::Lookup("SERVFAIL".to_owned()));
@@ -292,7 +292,7 @@ async fn every_row_of_cache_and_fetch() {
 
 /// RFC 8461 §5.1: before mail fails permanently, a newer policy is looked for.
 #[tokio::test]
-async fn every_row_of_a_recheck() {
+async fn a_recheck_looks_for_a_newer_policy() {
     let new = || terms(&EXAMPLE.replace("mx.example.org", "*.example.org"));
     let id = |id| Ok(MtaStsRecord::Id(PolicyId::parse(id).expect("an id")));
     let rows = [
@@ -333,7 +333,7 @@ async fn every_row_of_a_recheck() {
 }
 
 #[tokio::test]
-async fn a_recheck_does_not_hammer_a_broken_host() {
+async fn a_recheck_does_not_repeat_a_failed_fetch() {
     let world = TestCache::new();
     let policies = world.open();
     world.script.publish("1", EXAMPLE);
@@ -348,7 +348,7 @@ async fn a_recheck_does_not_hammer_a_broken_host() {
 }
 
 #[tokio::test]
-async fn policies_are_refreshed_daily_and_so_never_expire() {
+async fn policies_in_use_are_refreshed_daily() {
     let world = TestCache::new();
     let policies = world.open();
     world.script.publish("1", EXAMPLE);
@@ -371,7 +371,7 @@ async fn policies_are_refreshed_daily_and_so_never_expire() {
 }
 
 #[tokio::test]
-async fn the_task_looks_at_once_and_then_each_minute() {
+async fn the_task_starts_with_a_round() {
     let world = TestCache::new();
     let policies = world.open();
     world.script.publish("1", EXAMPLE);

@@ -52,7 +52,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_part_ends_by_itself() {
+    fn each_limit_counts_separately() {
         let mut budget = WorkBudget::default();
         for _ in 0..FAILURES {
             assert_eq!(budget.charge_failure(), Ok(()));

@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn a_leaf_is_denied_by_its_own_record_or_by_what_spans_it() {
+    fn a_leaf_is_denied_by_its_own_record_or_by_a_covering_one() {
         use LeafProof::{NoDataByNsec as NoData, NoName};
         let end: NsecRow<'_> = ("x.z.test.", "z.test.", &[A]);
         let wild: NsecRow<'_> = ("*.z.test.", "a.z.test.", &[A]);

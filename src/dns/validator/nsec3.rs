@@ -358,7 +358,7 @@ mod tests {
 
     /// CVE-2023-50868: hashes are charged to the budget, and a name with many labels needs many.
     #[test]
-    fn hashing_has_an_end() {
+    fn hashing_is_limited() {
         let zone = TestZone { iterations: 2500, ..TestZone::default() }.has("other.z.test.", &[A]);
         let long = name(&format!("{}{APEX}", "a.".repeat(20)));
         let apex = name(APEX);

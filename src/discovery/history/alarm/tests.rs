@@ -65,7 +65,7 @@ fn quiet(domains: i64) -> World {
 }
 
 #[test]
-fn many_that_lose_tls_raise_it_once() {
+fn many_domains_that_lose_tls_raise_the_alarm_once() {
     let mut world = quiet(20);
     world.each(0..4, TlsLevel::Plain, None, START);
     assert!(world.told.is_empty(), "four may be chance: {:?}", world.told);
@@ -79,7 +79,7 @@ fn many_that_lose_tls_raise_it_once() {
 }
 
 #[test]
-fn it_is_told_again_after_an_hour_and_ends() {
+fn an_alarm_is_logged_again_after_an_hour_and_ends() {
     let mut world = quiet(10);
     world.each(0..10, TlsLevel::Plain, None, START);
     world.each(0..10, TlsLevel::Plain, None, START + 3000);
@@ -97,7 +97,7 @@ fn it_is_told_again_after_an_hour_and_ends() {
 }
 
 #[test]
-fn it_ends_when_nothing_is_seen_any_more() {
+fn an_alarm_ends_without_further_sessions() {
     let mut world = quiet(10);
     world.each(0..10, TlsLevel::Plain, None, START);
     let news = world.watch.evaluate(START + 2 * WINDOW);
@@ -158,7 +158,7 @@ const HARMLESS: [(&str, Story); 11] = [
 ];
 
 #[test]
-fn what_must_not_raise_it() {
+fn everyday_events_raise_no_alarm() {
     for (what, story) in HARMLESS {
         let mut world = quiet(50);
         story(&mut world);
@@ -167,7 +167,7 @@ fn what_must_not_raise_it() {
 }
 
 #[test]
-fn one_new_issuer_for_many_raises_it() {
+fn one_new_issuer_for_many_domains_raises_the_alarm() {
     for level in [TlsLevel::Tls, TlsLevel::Verified] {
         let mut world = quiet(20);
         world.each(0..20, level, Some(BOX), START);
@@ -184,14 +184,14 @@ fn one_new_issuer_for_many_raises_it() {
 }
 
 #[test]
-fn a_box_that_takes_the_name_of_an_authority_is_not_believed() {
+fn an_untrusted_issuer_with_the_name_of_an_authority_is_new() {
     let mut world = quiet(20);
     world.each(0..20, TlsLevel::Tls, Some("CN=R99, O=Let's Encrypt, C=US"), START);
     assert_eq!(world.told.len(), 1, "{:?}", world.told);
 }
 
 #[test]
-fn the_first_day_knows_nobody_and_says_nothing() {
+fn a_new_relay_raises_no_alarm() {
     let mut world = World::new();
     world.each(0..50, TlsLevel::Tls, Some(BOX), START);
     world.each(0..50, TlsLevel::Tls, Some(BOX), START + 100);
@@ -214,7 +214,7 @@ fn the_window_is_bounded() {
 }
 
 #[test]
-fn as_many_issuers_as_domains_are_weighed_each_by_itself() {
+fn issuers_are_counted_separately() {
     let mut world = World::new();
     for (when, at) in [("old", START - DAY), ("new", START)] {
         for number in 0..1000 {
@@ -228,7 +228,7 @@ fn as_many_issuers_as_domains_are_weighed_each_by_itself() {
 }
 
 #[test]
-fn the_organization_is_found_where_it_stands() {
+fn the_organization_is_found_in_an_issuer_name() {
     for (name, found) in [
         ("CN=R12, O=Let's Encrypt, C=US", Some("O=Let's Encrypt")),
         ("C=US, O=Let's Encrypt, CN=E7", Some("O=Let's Encrypt")),

@@ -52,7 +52,7 @@ fn look(cache: &mut PolicyCache, name: &str, now: i64) -> &'static str {
 }
 
 #[test]
-fn a_policy_counts_until_its_very_end() {
+fn a_policy_counts_until_it_expires() {
     let mut cache = with(&policy("a.example", 100, 0), 0);
     assert_eq!(look(&mut cache, "a.example", 99), "policy");
     assert_eq!(look(&mut cache, "a.example", 100), "nothing");
@@ -61,7 +61,7 @@ fn a_policy_counts_until_its_very_end() {
 }
 
 #[test]
-fn its_record_is_looked_at_now_and_then_and_by_one_caller() {
+fn a_record_is_checked_every_five_minutes_by_one_caller() {
     let mut cache = with(&policy("a.example", DAY, 0), 0);
     assert_eq!(look(&mut cache, "a.example", 5 * MINUTE - 1), "policy");
     assert_eq!(look(&mut cache, "a.example", 5 * MINUTE), "policy, check");
@@ -72,7 +72,7 @@ fn its_record_is_looked_at_now_and_then_and_by_one_caller() {
 }
 
 #[test]
-fn a_failure_is_remembered_for_five_minutes_and_dns_s_for_half_a_one() {
+fn a_failed_fetch_counts_for_five_minutes_and_a_failed_lookup_for_30_seconds() {
     let mut cache = PolicyCache::default();
     assert_eq!(cache.fail(&domain("a.example"), &failure(), at(0)), None);
     assert_eq!(look(&mut cache, "a.example", 5 * MINUTE - 1), "failed");
@@ -106,7 +106,7 @@ fn a_policy_outlives_failures_and_its_pause_grows_to_an_hour() {
 }
 
 #[test]
-fn it_is_due_within_a_day_and_before_it_expires() {
+fn a_policy_is_due_within_a_day_and_before_it_expires() {
     for (max_age, latest) in [(31_557_600, DAY), (7 * DAY, DAY), (DAY, DAY - 1), (HOUR, HOUR - 1)] {
         for number in 0..50 {
             let name = format!("d{number}.example");
@@ -131,14 +131,14 @@ fn refreshes_are_spread() {
 }
 
 #[test]
-fn the_one_that_expires_first_is_refreshed_first() {
+fn the_policy_that_expires_first_is_refreshed_first() {
     let mut cache = with(&policy("late.example", 9 * DAY, 0), 0);
     cache.put(policy("soon.example", 2 * DAY, 0), at(0));
     assert_eq!(cache.due(at(DAY)), [domain("soon.example"), domain("late.example")]);
 }
 
 #[test]
-fn one_that_nobody_uses_is_left_to_expire() {
+fn an_unused_policy_is_left_to_expire() {
     let mut cache = with(&policy("a.example", 60 * DAY, 0), 0);
     assert_eq!(cache.due(at(30 * DAY - 1)).len(), 1);
     assert_eq!(cache.due(at(30 * DAY)), []);
@@ -154,7 +154,7 @@ fn one_that_nobody_uses_is_left_to_expire() {
 }
 
 #[test]
-fn a_clock_that_was_ahead_for_a_while_has_taken_nothing_away() {
+fn a_clock_that_was_ahead_removes_no_policy() {
     let mut cache = with(&policy("a.example", 10 * DAY, 0), 0);
     // Two periods of almost a day do not add up.
     for _ in 0..2 {
@@ -171,7 +171,7 @@ fn a_clock_that_was_ahead_for_a_while_has_taken_nothing_away() {
 }
 
 #[test]
-fn a_record_without_news_puts_the_refresh_off() {
+fn an_unchanged_record_postpones_the_refresh() {
     let mut cache = with(&policy("a.example", 60 * DAY, 0), 0);
     cache.confirm(&domain("a.example"), at(DAY));
     assert_eq!(cache.due(at(DAY + HOUR - 1)), []);
@@ -188,7 +188,7 @@ fn use_is_saved_once() {
 }
 
 #[test]
-fn the_least_used_goes_where_there_are_too_many() {
+fn too_many_policies_remove_the_least_recently_used() {
     let mut cache = PolicyCache::default();
     for (name, used) in [("a.example", 2), ("b.example", 1), ("c.example", 3)] {
         cache.put(policy(name, DAY, 0), at(used));
@@ -201,7 +201,7 @@ fn the_least_used_goes_where_there_are_too_many() {
 }
 
 #[test]
-fn the_heaviest_goes_where_they_are_too_heavy() {
+fn too_much_memory_removes_the_largest_policy() {
     let mut cache = PolicyCache::default();
     cache.put(policy("old.example", DAY, 0), at(0));
     cache.put(policy_with("huge.example", DAY, 0, 1000), at(9));

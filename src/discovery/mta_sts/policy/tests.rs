@@ -21,7 +21,7 @@ fn with(from: &str, to: &str) -> String {
 }
 
 #[test]
-fn the_example_of_the_standard_is_read() {
+fn the_example_of_rfc_8461_is_parsed() {
     for body in [EXAMPLE.to_owned(), EXAMPLE.replace('\n', "\r\n"), EXAMPLE.trim_end().to_owned()] {
         let terms = parse(&body).expect(&body);
         assert_eq!((terms.mode, terms.max_age), (MtaStsMode::Enforce, 604_800));
@@ -30,7 +30,7 @@ fn the_example_of_the_standard_is_read() {
 }
 
 #[test]
-fn space_is_forgiven_where_the_grammar_has_it() {
+fn optional_space_is_accepted() {
     let terms = parse("version:STSv1 \nmode:\ttesting\t\nmx:   MX.Example.ORG  \nmax_age:0\n\n\r\n").expect("a policy");
     assert_eq!(
         (terms.mode, terms.max_age, patterns(&terms)),
@@ -39,7 +39,7 @@ fn space_is_forgiven_where_the_grammar_has_it() {
 }
 
 #[test]
-fn of_two_the_first_counts_but_all_mx() {
+fn of_repeated_fields_the_first_counts_but_all_mx() {
     let body = "max_age: 1\nmode: testing\nversion: STSv1\nmx: a.example\nmode: enforce\nmax_age: x\nversion: STSv9\nmx: b.example";
     let terms = parse(body).expect("a policy");
     assert_eq!((terms.mode, terms.max_age, patterns(&terms).len()), (MtaStsMode::Testing, 1, 2));
@@ -66,7 +66,7 @@ fn only_mode_none_needs_no_mx() {
 }
 
 #[test]
-fn what_is_missing_is_named() {
+fn a_missing_field_is_named() {
     for (line, field) in
         [("version: STSv1\n", "version"), ("mode: enforce\n", "mode"), ("max_age: 604800\n", "max_age")]
     {
@@ -90,7 +90,7 @@ fn a_wrong_value_is_named_with_its_line() {
 /// RFC 8461 §3.2: an invalid `mx` value is skipped, and the other lines count. The value stays in the policy as
 /// written, for reports and so that a policy without a valid line keeps its meaning after a restart.
 #[test]
-fn an_mx_line_that_cannot_be_used_matches_nothing_and_the_others_count() {
+fn an_invalid_mx_line_matches_no_host_and_the_others_count() {
     for mx in [
         "*",
         "*.",
@@ -125,7 +125,7 @@ fn an_mx_line_that_cannot_be_used_matches_nothing_and_the_others_count() {
 }
 
 #[test]
-fn a_policy_without_a_line_that_can_be_used_is_met_by_no_host() {
+fn a_policy_without_a_valid_mx_line_lists_no_host() {
     for mode in ["enforce", "testing"] {
         let terms = parse(&format!("version: STSv1\nmode: {mode}\nmx: 192.0.2.1\nmx:\nmax_age: 10\n"));
         let read = MtaStsPolicy { terms: terms.expect("a policy"), ..policy(&["mail.example.com"]) };
@@ -135,7 +135,7 @@ fn a_policy_without_a_line_that_can_be_used_is_met_by_no_host() {
 }
 
 #[test]
-fn what_is_no_policy_at_all_is_refused() {
+fn malformed_policies_are_rejected() {
     assert!(matches!(parse("<!DOCTYPE html>\n<html>"), Err(PolicyFault::Line { line: 1, .. })));
     assert!(matches!(parse(&format!("\u{feff}{EXAMPLE}")), Err(PolicyFault::Line { line: 1, .. })));
     assert!(matches!(parse(&with("mode: enforce", "mode : enforce")), Err(PolicyFault::Line { line: 2, .. })));
@@ -152,7 +152,7 @@ fn the_limit_is_64_kib() {
 }
 
 #[test]
-fn lines_are_a_policy_again() {
+fn the_lines_of_a_policy_parse_again() {
     let terms = parse(&format!("x: y\n{}", EXAMPLE.replace('\n', "\r\n"))).expect("a policy");
     assert_eq!(terms.lines().join("\n") + "\n", EXAMPLE);
 }
@@ -196,7 +196,7 @@ fn a_host_is_listed_by_its_name_or_by_one_label() {
 }
 
 #[test]
-fn it_expires_max_age_after_it_was_fetched() {
+fn a_policy_expires_max_age_after_it_was_fetched() {
     let policy = policy(&["mail.example.com"]);
     assert_eq!(policy.expires(), Timestamp::from_second(10).expect("a time"));
     let late = MtaStsPolicy { fetched: Timestamp::MAX, ..policy };
@@ -205,7 +205,7 @@ fn it_expires_max_age_after_it_was_fetched() {
 
 proptest! {
     #[test]
-    fn no_body_makes_it_panic_and_what_is_read_is_read_again(body in "(version: STSv1|mode: none|mx: [*.a-z]{0,9}|max_age: [0-9]{0,12}|[ -~]{0,9}|\r|\n|:){0,12}") {
+    fn no_body_panics_and_parsed_policies_parse_again(body in "(version: STSv1|mode: none|mx: [*.a-z]{0,9}|max_age: [0-9]{0,12}|[ -~]{0,9}|\r|\n|:){0,12}") {
         if let Ok(terms) = PolicyTerms::parse(body.as_bytes()) {
             prop_assert_eq!(PolicyTerms::parse(terms.lines().join("\n").as_bytes()), Ok(terms));
         }

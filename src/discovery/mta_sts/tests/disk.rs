@@ -44,7 +44,7 @@ async fn use_and_changes_survive_a_restart() {
 }
 
 #[tokio::test]
-async fn a_damaged_file_is_set_aside_and_begun_anew() {
+async fn a_damaged_file_is_quarantined_and_replaced() {
     let world = TestCache::new();
     for damage in ["not a database, but long enough to have a header of one: ".repeat(20), "short".to_owned()] {
         std::fs::write(world.database(), &damage).expect("ours");
@@ -59,7 +59,7 @@ async fn a_damaged_file_is_set_aside_and_begun_anew() {
 }
 
 #[tokio::test]
-async fn the_database_of_another_program_is_set_aside() {
+async fn the_database_of_another_program_is_quarantined() {
     let world = TestCache::new();
     let other = rusqlite::Connection::open(world.database()).expect("ours");
     other.execute_batch("CREATE TABLE x (y)").expect("a table");
@@ -111,7 +111,7 @@ async fn damage_while_it_is_in_use_loses_nothing() {
 }
 
 #[tokio::test]
-async fn rows_that_make_no_sense_are_left_out() {
+async fn invalid_rows_are_skipped() {
     let world = TestCache::new();
     let policies = world.open();
     world.script.publish("1", EXAMPLE);
@@ -146,7 +146,7 @@ async fn a_policy_from_the_future_is_kept_no_longer_than_it_may_be() {
 }
 
 #[tokio::test]
-async fn where_the_disk_refuses_memory_serves_until_it_no_longer_does() {
+async fn policies_stay_in_memory_while_the_disk_fails() {
     let world = TestCache::new();
     std::fs::create_dir(world.database()).expect("something is in the way");
     let policies = world.open();
