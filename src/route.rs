@@ -6,7 +6,6 @@
 
 mod own_addresses;
 
-use std::cmp::Ordering;
 use std::fmt;
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -298,13 +297,10 @@ fn sort_by_preference(mut records: Vec<(u16, Domain)>, ourselves: &Domain) -> Ve
     if let Some(ours) = records.iter().filter(|(_, name)| name == ourselves).map(|(preference, _)| *preference).min() {
         records.retain(|(preference, _)| *preference < ours);
     }
-    let mut dice: Vec<(u64, (u16, Domain))> = records.into_iter().map(|record| (random(), record)).collect();
-    dice.sort_by(|(my_throw, (mine, _)), (your_throw, (yours, _))| match mine.cmp(yours) {
-        Ordering::Equal => my_throw.cmp(your_throw),
-        order => order,
-    });
-    let mut chosen: Vec<(u16, Domain)> = Vec::with_capacity(dice.len().min(HOPS_MAX));
-    for (_, record) in dice {
+    let mut shuffled: Vec<(u64, (u16, Domain))> = records.into_iter().map(|record| (random(), record)).collect();
+    shuffled.sort_by_key(|(random, (preference, _))| (*preference, *random));
+    let mut chosen: Vec<(u16, Domain)> = Vec::with_capacity(shuffled.len().min(HOPS_MAX));
+    for (_, record) in shuffled {
         if chosen.len() == HOPS_MAX {
             break;
         }

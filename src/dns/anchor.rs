@@ -52,14 +52,14 @@ impl Anchors {
     }
 
     fn add(&mut self, words: &[String]) -> Result<(), String> {
-        let [owner, rest @ ..] = words else { return Ok(()) };
+        let [owner, fields @ ..] = words else { return Ok(()) };
         if owner != "." {
             return Err(format!("\"{owner}\" is not the root: validation starts from the root's keys, owner \".\""));
         }
         let is_class_or_ttl =
             |word: &&String| word.eq_ignore_ascii_case("IN") || word.bytes().all(|octet| octet.is_ascii_digit());
-        let skipped = rest.iter().take(2).take_while(is_class_or_ttl).count();
-        match &rest[skipped..] {
+        let skipped = fields.iter().take(2).take_while(is_class_or_ttl).count();
+        match &fields[skipped..] {
             [kind, data @ ..] if kind.eq_ignore_ascii_case("DNSKEY") => {
                 let line = format!(". IN DNSKEY {}", data.join(" "));
                 let keys =

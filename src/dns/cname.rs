@@ -25,15 +25,15 @@ pub(super) fn evidence<'a>(answers: &'a [Record], name: &Name) -> Option<RrSet<'
     let target = target(answers, name)?;
     let ancestors = (0..name.iter().len()).map(|labels| name.trim_to(labels));
     let mut sets = ancestors.filter_map(|owner| RrSet::find(answers, &owner, RecordType::DNAME));
-    Some(sets.find(|set| set.data().any(|data| stands_for(data, set.owner, name, target))).unwrap_or(alias))
+    Some(sets.find(|set| set.data().any(|data| redirects(data, set.owner, name, target))).unwrap_or(alias))
 }
 
 /// Returns true if a DNAME at `owner` redirects `name` to `target` (RFC 6672 §2.2). The library does not parse this
 /// type: its data is one uncompressed name in octets.
-fn stands_for(data: &RData, owner: &Name, name: &Name, target: &Name) -> bool {
+fn redirects(data: &RData, owner: &Name, name: &Name, target: &Name) -> bool {
     let RData::Unknown { rdata, .. } = data else { return false };
     let Ok(suffix) = Name::from_bytes(&rdata.anything) else { return false };
-    let kept = name.iter().len().saturating_sub(owner.iter().len());
-    let labels: Vec<&[u8]> = name.iter().take(kept).collect();
-    Name::from_labels(labels).and_then(|prefix| prefix.append_domain(&suffix)).is_ok_and(|meant| meant == *target)
+    let prefix_labels = name.iter().len().saturating_sub(owner.iter().len());
+    let labels: Vec<&[u8]> = name.iter().take(prefix_labels).collect();
+    Name::from_labels(labels).and_then(|prefix| prefix.append_domain(&suffix)).is_ok_and(|expanded| expanded == *target)
 }

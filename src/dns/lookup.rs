@@ -69,8 +69,8 @@ async fn follow(state: &ResolverState, name: &Name, kind: RecordType, fresh: boo
     let mut chain =
         ChainWalk { at: name.clone(), aliases: 0, security: Security::Secure, first_link: None, holds: TTL_MAX };
     loop {
-        let asked = chain.at.clone();
-        let response = judge.ask(&asked, kind).await?;
+        let queried = chain.at.clone();
+        let response = judge.ask(&queried, kind).await?;
         // A response often contains the whole chain. Links that it lacks are queried.
         loop {
             if let Some(set) = RrSet::find(&response.answers, &chain.at, kind) {
@@ -92,8 +92,8 @@ async fn follow(state: &ResolverState, name: &Name, kind: RecordType, fresh: boo
             }
             chain.at = target.clone();
         }
-        if chain.at == asked {
-            let (found, verdict) = judge.judge_denial(&asked, kind, &response).await?;
+        if chain.at == queried {
+            let (found, verdict) = judge.judge_denial(&queried, kind, &response).await?;
             chain.add(verdict);
             return Ok(chain.end(found));
         }
@@ -167,12 +167,12 @@ fn negative_ttl(authorities: &[Record]) -> Duration {
     });
     let expiry = authorities.iter().filter_map(|record| match &record.data {
         RData::DNSSEC(DNSSECRData::RRSIG(signature)) => {
-            Some(rrset::time_left(signature, rrset::now()).unwrap_or_default())
+            Some(rrset::remaining_time(signature, rrset::now()).unwrap_or_default())
         }
         _ => None,
     });
     soa.min()
-        .map_or(TTL_MIN, |ttl| expiry.map(|left| Duration::from_secs(left.into())).fold(ttl, Duration::min))
+        .map_or(TTL_MIN, |ttl| expiry.map(|remaining| Duration::from_secs(remaining.into())).fold(ttl, Duration::min))
         .min(NEGATIVE_TTL_MAX)
 }
 

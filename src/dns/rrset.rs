@@ -64,11 +64,11 @@ impl<'a> RrSet<'a> {
     /// Returns the lifetime of the records when they are not validated: their TTL, limited by every signature's
     /// expiry.
     pub(super) fn holds(&self, now: u32) -> Duration {
-        let left = self
+        let remaining = self
             .signatures
             .iter()
-            .map(|signature| Duration::from_secs(time_left(signature, now).unwrap_or_default().into()));
-        left.fold(self.ttl(), Duration::min)
+            .map(|signature| Duration::from_secs(remaining_time(signature, now).unwrap_or_default().into()));
+        remaining.fold(self.ttl(), Duration::min)
     }
 
     /// Returns the zones that claim to have signed this RRset and may have: the owner or an ancestor of it; for DS
@@ -98,11 +98,11 @@ fn signature(record: &Record) -> Option<&RRSIG> {
 
 /// Returns the seconds until a signature expires; `None` if it has expired or is not valid yet. Serial number
 /// arithmetic (RFC 4034 §3.1.5) keeps this correct past 2106.
-pub(super) fn time_left(signature: &RRSIG, now: u32) -> Option<u32> {
+pub(super) fn remaining_time(signature: &RRSIG, now: u32) -> Option<u32> {
     let input = signature.input();
-    let left = input.sig_expiration.get().wrapping_sub(now);
+    let remaining = input.sig_expiration.get().wrapping_sub(now);
     let age = now.wrapping_sub(input.sig_inception.get());
-    (left < 1 << 31 && age < 1 << 31).then_some(left)
+    (remaining < 1 << 31 && age < 1 << 31).then_some(remaining)
 }
 
 /// Returns the time as signatures count it: seconds modulo 2³² (RFC 4034 §3.1.5).

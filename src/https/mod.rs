@@ -154,14 +154,15 @@ impl HttpsRequest {
 
     async fn read_response(&self, answer: Response<Incoming>) -> Result<HttpsResponse, HttpsFault> {
         let status = answer.status();
-        let wanted = match self {
+        let is_success = match self {
             Self::Get { .. } => status.as_u16() == 200,
             Self::Post { .. } => status.is_success(),
         };
-        match wanted {
-            true => {}
-            false if status.is_redirection() => return Err(HttpsFault::Redirect(status.as_u16())),
-            false => return Err(HttpsFault::Status(status.as_u16())),
+        if status.is_redirection() {
+            return Err(HttpsFault::Redirect(status.as_u16()));
+        }
+        if !is_success {
+            return Err(HttpsFault::Status(status.as_u16()));
         }
         let text = |value: &HeaderValue| value.to_str().ok().map(|text| text.chars().take(CONTENT_TYPE_MAX).collect());
         let content_type = answer.headers().get(CONTENT_TYPE).and_then(text);

@@ -69,13 +69,13 @@ impl Url {
             return Err(UrlError::TooLong);
         }
         let scheme = "https://";
-        let rest = match text.split_at_checked(scheme.len()) {
-            Some((begin, rest)) if begin.eq_ignore_ascii_case(scheme) => rest,
+        let after_scheme = match text.split_at_checked(scheme.len()) {
+            Some((begin, after_scheme)) if begin.eq_ignore_ascii_case(scheme) => after_scheme,
             _ => return Err(UrlError::Scheme),
         };
-        let (authority, path) = match rest.find(['/', '?', '#']) {
-            Some(at) => rest.split_at(at),
-            None => (rest, ""),
+        let (authority, path) = match after_scheme.find(['/', '?', '#']) {
+            Some(at) => after_scheme.split_at(at),
+            None => (after_scheme, ""),
         };
         let (host, port) = match authority.split_once(':') {
             Some((host, port)) if port.bytes().all(|octet| octet.is_ascii_digit()) => {

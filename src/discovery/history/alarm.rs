@@ -231,10 +231,10 @@ impl AlarmWatch {
             let mut last: Vec<i64> = self.issuers.values().map(|span| span.last).collect();
             let (_, bound, _) = last.select_nth_unstable(ISSUERS_MAX / 10);
             let bound = *bound;
-            let mut left = ISSUERS_MAX / 10 + 1;
+            let mut remaining = ISSUERS_MAX / 10 + 1;
             self.issuers.retain(|_, span| {
-                let go = span.last <= bound && left > 0;
-                left -= usize::from(go);
+                let go = span.last <= bound && remaining > 0;
+                remaining -= usize::from(go);
                 !go
             });
         }
@@ -251,10 +251,10 @@ impl AlarmWatch {
         let mut times: Vec<i64> = self.contacts.values().map(|contact| contact.at).collect();
         let (_, bound, _) = times.select_nth_unstable(CONTACTS_MAX / 10);
         let bound = *bound;
-        let mut left = CONTACTS_MAX / 10 + 1;
+        let mut remaining = CONTACTS_MAX / 10 + 1;
         self.contacts.retain(|_, contact| {
-            let go = contact.at <= bound && left > 0;
-            left -= usize::from(go);
+            let go = contact.at <= bound && remaining > 0;
+            remaining -= usize::from(go);
             !go
         });
     }

@@ -97,8 +97,8 @@ impl Disk {
             if let Some(row) = row {
                 put(&transaction, domain, row)?;
             } else {
-                let mut gone = transaction.prepare_cached("DELETE FROM host WHERE domain = ?1 AND host = ?2")?;
-                gone.execute([domain.to_string(), host.to_string()])?;
+                let mut delete = transaction.prepare_cached("DELETE FROM host WHERE domain = ?1 AND host = ?2")?;
+                delete.execute([domain.to_string(), host.to_string()])?;
             }
         }
         if let Some(forgotten) = &batch.forgotten {
@@ -227,8 +227,8 @@ fn rows(connection: &Connection) -> Result<Vec<(Host, HostRecord)>, Unreadable> 
 fn row(columns: &Columns<'_>) -> Result<(Host, HostRecord), Box<dyn std::error::Error>> {
     let domain = Host::parse(&columns.get::<_, String>("domain")?)?;
     let host = Host::parse(&columns.get::<_, String>("host")?)?;
-    let word: String = columns.get("level")?;
-    let level = TlsLevel::parse(&word).ok_or_else(|| format!("\"{word}\" is not a level"))?;
+    let name: String = columns.get("level")?;
+    let level = TlsLevel::parse(&name).ok_or_else(|| format!("\"{name}\" is not a level"))?;
     let mut periods = [None; 5];
     for (place, level) in periods.iter_mut().zip(TlsLevel::ALL) {
         let first: Option<i64> = columns.get(&*format!("{}_first", level.as_str()))?;

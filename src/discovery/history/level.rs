@@ -36,7 +36,7 @@ impl TlsLevel {
             TlsOutcome::Clear(reason) => Self::without_tls(reason),
             TlsOutcome::Tls(_) => Some(match clearance.authentication() {
                 Authentication::Anonymous | Authentication::Unproved(_) => Self::Tls,
-                Authentication::Untrusted(lack) => return Self::of_refusal(lack),
+                Authentication::Untrusted(unmet) => return Self::of_refusal(unmet),
                 Authentication::Trusted => Self::Trusted,
                 Authentication::Verified(_) | Authentication::Pinned(_) => Self::Verified,
                 Authentication::Dane { scope: DaneScope::Domain, .. } => Self::Dane,
@@ -49,8 +49,8 @@ impl TlsLevel {
     /// Returns the level of a session from what it lacks. Hosts under a forced policy can lose STARTTLS too, and the
     /// memory and the alarm must notice.
     #[must_use]
-    pub fn of_refusal(lack: &Unmet) -> Option<Self> {
-        match lack {
+    pub fn of_refusal(unmet: &Unmet) -> Option<Self> {
+        match unmet {
             Unmet::NoTls(reason) => Self::without_tls(reason),
             Unmet::Version(_)
             | Unmet::KeyExchange(_)
@@ -89,8 +89,8 @@ impl TlsLevel {
 
     /// Parses the level's name in the database and in JSON.
     #[must_use]
-    pub fn parse(word: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|level| level.as_str() == word)
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|level| level.as_str() == name)
     }
 }
 
@@ -187,14 +187,14 @@ mod tests {
 
     #[test]
     fn a_refused_session_has_the_level_that_it_reached() {
-        for (lack, expected) in [
+        for (unmet, expected) in [
             (Unmet::NoTls(NoTls::NotOffered), Some(TlsLevel::Plain)),
             (Unmet::Version(TlsVersion::V1_2), Some(TlsLevel::Tls)),
             (Unmet::Dane(DaneFault::NoMatch { records: 1 }), Some(TlsLevel::Tls)),
             (Unmet::Name { wanted: Vec::new(), presented: Vec::new() }, Some(TlsLevel::Trusted)),
             (Unmet::Unmeetable(Unmeetable::NoTlsa("the zone is not signed".to_owned())), None),
         ] {
-            assert_eq!(TlsLevel::of_refusal(&lack), expected, "{lack}");
+            assert_eq!(TlsLevel::of_refusal(&unmet), expected, "{unmet}");
         }
     }
 

@@ -231,11 +231,11 @@ impl DowngradeMemory {
         if write {
             row.written = at;
         }
-        let crowded = entry.rows.len() > HOSTS_MAX;
+        let has_too_many_hosts = entry.rows.len() > HOSTS_MAX;
         if write {
             self.mark_dirty(domain.clone(), host.clone());
         }
-        if crowded {
+        if has_too_many_hosts {
             self.drop_oldest_host(domain);
         }
         self.enforce_limit();
@@ -367,10 +367,10 @@ impl DowngradeMemory {
             self.domains.values().flat_map(|entry| entry.rows.iter().map(|row| row.seen)).collect();
         let (_, last, _) = seen.select_nth_unstable(excess.saturating_sub(1));
         let last = *last;
-        let mut left = excess;
+        let mut remaining = excess;
         self.drop_rows(|row| {
-            let drop = row.seen <= last && left > 0;
-            left -= usize::from(drop);
+            let drop = row.seen <= last && remaining > 0;
+            remaining -= usize::from(drop);
             drop
         });
     }
@@ -386,20 +386,20 @@ impl DowngradeMemory {
         self.mark_dirty(domain.clone(), host);
     }
 
-    fn drop_rows(&mut self, mut is_to_go: impl FnMut(&HostRecord) -> bool) {
-        let mut gone = Vec::new();
+    fn drop_rows(&mut self, mut should_drop: impl FnMut(&HostRecord) -> bool) {
+        let mut removed = Vec::new();
         self.domains.retain(|domain, entry| {
             entry.rows.retain(|row| {
-                let go = is_to_go(row);
+                let go = should_drop(row);
                 if go {
-                    gone.push((domain.clone(), row.host.clone()));
+                    removed.push((domain.clone(), row.host.clone()));
                 }
                 !go
             });
             !entry.rows.is_empty()
         });
-        self.rows -= gone.len();
-        for (domain, host) in gone {
+        self.rows -= removed.len();
+        for (domain, host) in removed {
             self.mark_dirty(domain, host);
         }
     }
@@ -408,13 +408,13 @@ impl DowngradeMemory {
 /// Records the level of a session. Returns true if more than a time has changed.
 fn record_level(row: &mut HostRecord, level: TlsLevel, at: i64) -> bool {
     let period = &mut row.periods[level as usize];
-    let goes_on = period.is_some_and(|period| period.last > at - MEMORY_PERIOD);
+    let continues = period.is_some_and(|period| period.last > at - MEMORY_PERIOD);
     // A clock that was set back does not shorten the period.
     *period = match *period {
-        Some(Period { first, last }) if goes_on => Some(Period { first: first.min(at), last: last.max(at) }),
+        Some(Period { first, last }) if continues => Some(Period { first: first.min(at), last: last.max(at) }),
         _ => Some(Period { first: at, last: at }),
     };
-    let changed = !goes_on || row.level != level;
+    let changed = !continues || row.level != level;
     row.level = level;
     row.seen = row.seen.max(at);
     changed

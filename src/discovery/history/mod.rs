@@ -319,14 +319,14 @@ impl History {
     /// # Errors
     /// The change cannot be written to disk. Writing is tried again, but a restart before that restores the domain.
     pub async fn forget(&self, domain: &Host, reason: &str, who: &str, at: Timestamp) -> Result<usize, HistoryError> {
-        let (told, written) = oneshot::channel();
+        let (sender, written) = oneshot::channel();
         let hosts = {
             let mut state = self.state();
             let hosts = state.memory.forget(domain, reason, who, at.as_second());
             if hosts == 0 {
                 return Ok(0);
             }
-            state.waiters.push(told);
+            state.waiters.push(sender);
             hosts
         };
         self.0.shared.wake();

@@ -21,7 +21,7 @@ fn at(seconds: i64) -> Timestamp {
 }
 
 /// Returns the comparison as a text.
-fn word(change: LevelChange) -> String {
+fn describe(change: LevelChange) -> String {
     match change {
         LevelChange::First => "first".to_owned(),
         LevelChange::Same => "same".to_owned(),
@@ -34,7 +34,7 @@ fn word(change: LevelChange) -> String {
 fn a_session_is_compared_with_the_best_level_of_its_host() {
     use TlsLevel::{Dane, Plain, Tls, Trusted, Verified};
     let mut memory = DowngradeMemory::new(100);
-    for (seconds, level, said) in [
+    for (seconds, level, expected) in [
         (0, Plain, "first"),
         (1, Plain, "same"),
         (2, Verified, "better than plain"),
@@ -47,7 +47,7 @@ fn a_session_is_compared_with_the_best_level_of_its_host() {
         (9, Verified, "worse than dane"),
     ] {
         let observed = memory.record(&host("a.example"), &host("mx.a.example"), level, None, START + seconds);
-        assert_eq!(word(observed.change), said, "{level:?} at {seconds}");
+        assert_eq!(describe(observed.change), expected, "{level:?} at {seconds}");
     }
     let known = memory.get(&host("a.example"), &host("mx.a.example"), START + 10).expect("remembered");
     assert_eq!(known.best, BestLevel { level: Dane, first: at(START + 8), last: at(START + 8) });
@@ -58,7 +58,7 @@ fn a_session_is_compared_with_the_best_level_of_its_host() {
 fn a_new_host_in_the_clear_is_compared_with_its_domain() {
     let mut memory = DowngradeMemory::new(100);
     let mut note = |name: &str, level, days: i64| {
-        word(memory.record(&host("a.example"), &host(name), level, None, START + days * DAY).change)
+        describe(memory.record(&host("a.example"), &host(name), level, None, START + days * DAY).change)
     };
     assert_eq!(note("mx1.a.example", TlsLevel::Dane, 0), "first");
     assert_eq!(note("mx2.a.example", TlsLevel::Tls, 0), "first", "it has TLS; more is its own affair");
@@ -66,7 +66,7 @@ fn a_new_host_in_the_clear_is_compared_with_its_domain() {
     assert_eq!(note("mx.evil.example", TlsLevel::Plain, 7), "worse than dane", "it is still new");
     assert_eq!(note("mx.evil.example", TlsLevel::Plain, 8), "same", "by now it is a host of the domain, as it is");
     assert_eq!(
-        word(memory.record(&host("b.example"), &host("mx.evil.example"), TlsLevel::Plain, None, START).change),
+        describe(memory.record(&host("b.example"), &host("mx.evil.example"), TlsLevel::Plain, None, START).change),
         "first"
     );
 }
@@ -75,7 +75,7 @@ fn a_new_host_in_the_clear_is_compared_with_its_domain() {
 fn the_best_level_expires_to_the_best_since() {
     let mut memory = DowngradeMemory::new(100);
     let (domain, mx) = (host("a.example"), host("mx.a.example"));
-    let mut note = |level, days: i64| word(memory.record(&domain, &mx, level, None, START + days * DAY).change);
+    let mut note = |level, days: i64| describe(memory.record(&domain, &mx, level, None, START + days * DAY).change);
     assert_eq!(note(TlsLevel::Verified, 0), "first");
     assert_eq!(note(TlsLevel::Tls, 50), "worse than verified");
     assert_eq!(note(TlsLevel::Tls, 89), "worse than verified");
@@ -89,7 +89,7 @@ fn the_best_level_expires_to_the_best_since() {
     assert_eq!(memory.best_of(&domain, START + 180 * DAY), None);
     // A level that is reached again after it expired starts a new period.
     let change = memory.record(&domain, &mx, TlsLevel::Verified, None, START + 179 * DAY).change;
-    assert_eq!(word(change), "better than plain");
+    assert_eq!(describe(change), "better than plain");
     assert_eq!(best(&memory, 180), Some((TlsLevel::Verified, START + 179 * DAY)));
 }
 
@@ -109,7 +109,7 @@ fn a_clock_that_was_set_back_shortens_no_period() {
     let mut memory = DowngradeMemory::new(100);
     let (domain, mx) = (host("a.example"), host("mx.a.example"));
     let _ = memory.record(&domain, &mx, TlsLevel::Tls, None, START);
-    assert_eq!(word(memory.record(&domain, &mx, TlsLevel::Plain, None, START - 10 * DAY).change), "worse than tls");
+    assert_eq!(describe(memory.record(&domain, &mx, TlsLevel::Plain, None, START - 10 * DAY).change), "worse than tls");
     let known = memory.get(&domain, &mx, START).expect("remembered");
     assert_eq!((known.best.level, known.best.last, known.seen), (TlsLevel::Tls, at(START), at(START)));
 }
@@ -287,7 +287,7 @@ fn the_memory_survives_a_restart() {
 fn a_clock_that_was_ahead_removes_no_host() {
     let mut memory = DowngradeMemory::new(100);
     let mut note = |name: &str, level, days: i64| {
-        word(memory.record(&host(name), &host(&format!("mx.{name}")), level, None, START + days * DAY).change)
+        describe(memory.record(&host(name), &host(&format!("mx.{name}")), level, None, START + days * DAY).change)
     };
     note("a.example", TlsLevel::Verified, 0);
     // Mail of another domain on two days in the far future, then on the day after the first.

@@ -20,7 +20,7 @@ const FAILURES_MAX: usize = 10_000;
 
 /// The interval at which the record of a policy in use is checked.
 const CHECK_INTERVAL: SignedDuration = SignedDuration::from_mins(5);
-/// The maximum age at which a policy is fetched again (RFC 8461 §3.3 suggests daily).
+/// The maximum age of a policy before it is fetched again (RFC 8461 §3.3 suggests daily).
 const REFRESH_INTERVAL: SignedDuration = SignedDuration::from_hours(24);
 /// Policies with a shorter max_age are not fetched in advance. The next delivery fetches them.
 const REFRESH_MIN_AGE: SignedDuration = SignedDuration::from_hours(1);
@@ -125,7 +125,7 @@ impl PolicyCache {
     pub(super) fn put(&mut self, policy: Arc<MtaStsPolicy>, used: Timestamp) -> Vec<Domain> {
         let domain = policy.domain().clone();
         self.failures.remove(&domain);
-        let refresh = self.refresh(&policy);
+        let refresh = self.refresh_time(&policy);
         self.weight += policy.weight();
         let checked = policy.fetched();
         let entry = CachedPolicy { policy, used, checked, refresh, unsaved: false, expired_rounds: 0 };
@@ -135,20 +135,20 @@ impl PolicyCache {
         self.evict(POLICIES_MAX, WEIGHT_MAX)
     }
 
-    fn refresh(&self, policy: &MtaStsPolicy) -> Timestamp {
+    fn refresh_time(&self, policy: &MtaStsPolicy) -> Timestamp {
         let life = policy.expires().duration_since(policy.fetched());
         if life < REFRESH_MIN_AGE {
             return Timestamp::MAX;
         }
         let span = life.min(REFRESH_INTERVAL).as_secs();
         // The refresh happens at a random point between 75 % and 95 % of the interval.
-        let dice = i64::try_from(self.spread.hash_one((policy.domain(), policy.fetched())) % 200).unwrap_or(0);
-        let wait = SignedDuration::from_secs(span / 1000 * (750 + dice));
+        let offset = i64::try_from(self.spread.hash_one((policy.domain(), policy.fetched())) % 200).unwrap_or(0);
+        let wait = SignedDuration::from_secs(span / 1000 * (750 + offset));
         policy.fetched().checked_add(wait).unwrap_or(Timestamp::MAX)
     }
 
     fn evict(&mut self, policies: usize, weight: usize) -> Vec<Domain> {
-        let mut gone = Vec::new();
+        let mut removed = Vec::new();
         while self.policies.len() > policies || self.weight > weight {
             let all = self.policies.iter();
             let last = if self.weight > weight {
@@ -160,9 +160,9 @@ impl PolicyCache {
             };
             let Some(domain) = last.map(|(domain, _)| domain.clone()) else { break };
             self.remove(&domain);
-            gone.push(domain);
+            removed.push(domain);
         }
-        gone
+        removed
     }
 
     fn remove(&mut self, domain: &Domain) {
@@ -219,13 +219,13 @@ impl PolicyCache {
 
     /// Returns the domains whose policies are due to be fetched again; those that expire first come first.
     pub(super) fn due(&self, now: Timestamp) -> Vec<Domain> {
-        let wanted = |entry: &CachedPolicy| {
+        let is_due = |entry: &CachedPolicy| {
             entry.refresh <= now && now < entry.policy.expires() && now.duration_since(entry.used) < UNUSED_AFTER
         };
         let mut due: Vec<_> = self
             .policies
             .iter()
-            .filter(|(domain, entry)| wanted(entry) && self.failure(domain, now).is_none())
+            .filter(|(domain, entry)| is_due(entry) && self.failure(domain, now).is_none())
             .map(|(domain, entry)| (entry.policy.expires(), domain.clone()))
             .collect();
         due.sort();
@@ -234,18 +234,18 @@ impl PolicyCache {
 
     /// Removes policies that expired long ago and returns their domains. Called once a round.
     pub(super) fn expire(&mut self, now: Timestamp) -> Vec<Domain> {
-        let expired_rounds = |(domain, entry): (&Domain, &mut CachedPolicy)| {
+        let count_round = |(domain, entry): (&Domain, &mut CachedPolicy)| {
             entry.expired_rounds = if entry.policy.expires() <= now { entry.expired_rounds + 1 } else { 0 };
             (entry.expired_rounds >= EXPIRED_ROUNDS).then(|| domain.clone())
         };
-        let gone: Vec<_> = self.policies.iter_mut().filter_map(expired_rounds).collect();
-        for domain in &gone {
+        let removed: Vec<_> = self.policies.iter_mut().filter_map(count_round).collect();
+        for domain in &removed {
             self.remove(domain);
         }
         // A failure is kept for a while after its pause, so that the next pause is longer.
         let long_ago = now.checked_sub(RETRY_MAX).unwrap_or(Timestamp::MIN);
         self.failures.retain(|_, failure| long_ago < failure.until);
-        gone
+        removed
     }
 
     /// Returns the times of use that the disk does not have, and counts them as saved.

@@ -158,7 +158,7 @@ impl MtaSts {
         if let Err(error @ PolicyStoreError::OtherVersion { .. }) = rows {
             return Err(error);
         }
-        let (mut cache, now, mut gone) = (PolicyCache::default(), clock(), Vec::new());
+        let (mut cache, now, mut removed) = (PolicyCache::default(), clock(), Vec::new());
         let mut failing = rows.is_err();
         for (mut policy, used) in rows.unwrap_or_else(|error| {
             tracing::error!(%error, "cannot read the stored MTA-STS policies; fetching them again, in memory only: check the disk");
@@ -168,10 +168,10 @@ impl MtaSts {
                 // The clock was or is wrong. Counting from now keeps the policy no longer than its max_age.
                 Arc::make_mut(&mut policy).fetched = now;
             }
-            gone.extend(cache.put(policy, used.min(now)).into_iter().map(PolicyChange::Remove));
+            removed.extend(cache.put(policy, used.min(now)).into_iter().map(PolicyChange::Remove));
         }
-        if !gone.is_empty()
-            && let Err(error) = store.write(&gone)
+        if !removed.is_empty()
+            && let Err(error) = store.write(&removed)
         {
             failing = true;
             tracing::error!(%error, "cannot save MTA-STS policies: check the disk");
@@ -334,8 +334,8 @@ impl MtaStsInner {
             }
         };
         let source = self.source.load_full();
-        let asked = timeout(self.timeout, query_source(&**source, domain, known)).await;
-        match asked.unwrap_or(Err(MtaStsFailure::Overrun(self.timeout))) {
+        let reply = timeout(self.timeout, query_source(&**source, domain, known)).await;
+        match reply.unwrap_or(Err(MtaStsFailure::Overrun(self.timeout))) {
             Ok(SourceReply::Policy(id, terms)) => {
                 let fetched = (self.clock)();
                 FetchResult::Fetched(
@@ -357,12 +357,12 @@ impl MtaStsInner {
     /// Stores a fetched policy in the cache and on disk.
     async fn store_policy(&self, policy: MtaStsPolicy) -> Arc<MtaStsPolicy> {
         let (policy, now) = (Arc::new(policy), (self.clock)());
-        let (old, used, gone) = {
+        let (old, used, removed) = {
             let mut all = self.cache();
             let old = all.policy(policy.domain(), now).cloned();
             let used = all.used(policy.domain()).unwrap_or(now);
-            let gone = all.put(Arc::clone(&policy), used);
-            (old, used, gone)
+            let removed = all.put(Arc::clone(&policy), used);
+            (old, used, removed)
         };
         match old {
             Some(old) if old.terms == policy.terms => {
@@ -376,11 +376,11 @@ impl MtaStsInner {
                 "MTA-STS policy fetched"
             ),
         }
-        for domain in &gone {
+        for domain in &removed {
             tracing::warn!(%domain, "MTA-STS policy removed: the cache is full; the next delivery to the domain fetches it again");
         }
         let mut changes = vec![PolicyChange::Put(Arc::clone(&policy), used)];
-        changes.extend(gone.into_iter().map(PolicyChange::Remove));
+        changes.extend(removed.into_iter().map(PolicyChange::Remove));
         self.save(changes).await;
         policy
     }

@@ -97,7 +97,7 @@ impl WebSource {
         let host = Domain::parse(&format!("mta-sts.{domain}"))
             .map_err(|_| MtaStsFailure::Lookup(format!("mta-sts.{domain} cannot be the name of a host")))?;
         let url = Url::new(host, self.port, PATH)
-            .map_err(|error| MtaStsFailure::Lookup(format!("its policy host cannot be asked: {error}")))?;
+            .map_err(|error| MtaStsFailure::Lookup(format!("its policy host cannot be queried: {error}")))?;
         let answer = match self.https.get(&url, BODY_MAX).await {
             Ok(answer) => answer,
             Err(HttpsError { fault: HttpsFault::TooLarge(_), .. }) => {

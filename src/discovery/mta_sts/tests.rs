@@ -49,7 +49,7 @@ impl ScriptedSource {
     }
 
     /// Returns the numbers of record lookups and of policy fetches.
-    fn asked(&self) -> (usize, usize) {
+    fn requests(&self) -> (usize, usize) {
         (self.lookups.load(Ordering::Relaxed), self.fetches.load(Ordering::Relaxed))
     }
 }
@@ -72,13 +72,13 @@ impl PolicySource for Arc<ScriptedSource> {
     }
 }
 
-struct TestCache {
+struct TestBench {
     folder: tempfile::TempDir,
     script: Arc<ScriptedSource>,
     now: Arc<AtomicI64>,
 }
 
-impl TestCache {
+impl TestBench {
     fn new() -> Self {
         let script = ScriptedSource {
             record: Mutex::new(Ok(MtaStsRecord::None)),
@@ -112,7 +112,7 @@ impl TestCache {
 }
 
 /// Returns the lines of the policy, or the kind of its absence.
-fn told(published: &PublishedPolicy) -> String {
+fn describe(published: &PublishedPolicy) -> String {
     match published {
         PublishedPolicy::Policy(policy) => policy.lines().join("\n"),
         PublishedPolicy::None(NoPolicy::NoRecord) => "no record".to_owned(),
@@ -122,11 +122,11 @@ fn told(published: &PublishedPolicy) -> String {
 }
 
 async fn policy(policies: &MtaSts) -> String {
-    told(&policies.policy(&domain("example.org")).await)
+    describe(&policies.policy(&domain("example.org")).await)
 }
 
 /// Waits until all running fetches have ended.
-async fn settle(policies: &MtaSts) {
+async fn wait_for_fetches(policies: &MtaSts) {
     while !policies.0.running().is_empty() {
         tokio::task::yield_now().await;
     }
@@ -134,38 +134,38 @@ async fn settle(policies: &MtaSts) {
 
 #[tokio::test]
 async fn a_policy_is_fetched_once_and_then_cached() {
-    let world = TestCache::new();
-    let policies = world.open();
-    world.script.publish("1", EXAMPLE);
+    let bench = TestBench::new();
+    let policies = bench.open();
+    bench.script.publish("1", EXAMPLE);
     assert_eq!(policies.cached(&domain("example.org")), None);
     for _ in 0..3 {
         assert_eq!(policy(&policies).await, EXAMPLE);
     }
     assert!(policies.cached(&domain("example.org")).is_some());
-    assert_eq!(world.script.asked(), (1, 1));
+    assert_eq!(bench.script.requests(), (1, 1));
 }
 
 #[tokio::test]
 async fn without_a_record_no_policy_is_fetched() {
-    let world = TestCache::new();
-    let policies = world.open();
-    for (record, said) in
+    let bench = TestBench::new();
+    let policies = bench.open();
+    for (record, described) in
         [(MtaStsRecord::None, "no record"), (MtaStsRecord::Unusable(RecordFault::Several(2)), "unusable")]
     {
-        world.script.set_record(Ok(record));
-        assert_eq!(policy(&policies).await, said);
+        bench.script.set_record(Ok(record));
+        assert_eq!(policy(&policies).await, described);
     }
-    assert_eq!(world.script.asked(), (2, 0));
+    assert_eq!(bench.script.requests(), (2, 0));
 }
 
 #[tokio::test]
 async fn concurrent_deliveries_share_a_fetch_and_other_domains_do_not_wait() {
-    let world = TestCache::new();
-    let policies = world.open();
-    world.script.publish("1", EXAMPLE);
+    let bench = TestBench::new();
+    let policies = bench.open();
+    bench.script.publish("1", EXAMPLE);
     let slow = domain("slow.example");
-    let impatient = policies.policy(&slow);
-    assert!(timeout(Duration::from_millis(20), impatient).await.is_err());
+    let abandoned = policies.policy(&slow);
+    assert!(timeout(Duration::from_millis(20), abandoned).await.is_err());
     let waiting: Vec<_> = (0..5)
         .map(|_| {
             let (policies, slow) = (policies.clone(), slow.clone());
@@ -173,72 +173,72 @@ async fn concurrent_deliveries_share_a_fetch_and_other_domains_do_not_wait() {
         })
         .collect();
     assert_eq!(policy(&policies).await, EXAMPLE);
-    assert_eq!(world.script.asked(), (2, 2));
-    world.script.gate.add_permits(1);
+    assert_eq!(bench.script.requests(), (2, 2));
+    bench.script.gate.add_permits(1);
     for waiting in waiting {
-        assert_eq!(told(&waiting.await.expect("it ends")), EXAMPLE);
+        assert_eq!(describe(&waiting.await.expect("it ends")), EXAMPLE);
     }
-    assert_eq!(world.script.asked(), (2, 2), "the search of the one who gave up served all");
-    settle(&policies).await;
+    assert_eq!(bench.script.requests(), (2, 2), "the abandoned fetch served all");
+    wait_for_fetches(&policies).await;
 }
 
 #[tokio::test]
 async fn a_fetch_that_hangs_ends_at_its_time_limit() {
-    let world = TestCache::new();
-    let policies = world.open_with(Duration::from_millis(20));
-    world.script.publish("1", EXAMPLE);
+    let bench = TestBench::new();
+    let policies = bench.open_with(Duration::from_millis(20));
+    bench.script.publish("1", EXAMPLE);
     for _ in 0..2 {
         let PublishedPolicy::None(absent) = policies.policy(&domain("slow.example")).await else { panic!("no policy") };
         assert_eq!(absent, NoPolicy::Failed(Arc::new(MtaStsFailure::Overrun(Duration::from_millis(20)))));
-        assert_eq!(world.script.asked(), (1, 1));
+        assert_eq!(bench.script.requests(), (1, 1));
     }
 }
 
 #[tokio::test]
 async fn a_failed_fetch_is_not_repeated_for_five_minutes() {
-    let world = TestCache::new();
-    let policies = world.open();
-    world.script.publish("1", EXAMPLE);
-    world.script.set_terms(Err(fetch_failed()));
+    let bench = TestBench::new();
+    let policies = bench.open();
+    bench.script.publish("1", EXAMPLE);
+    bench.script.set_terms(Err(fetch_failed()));
     for _ in 0..3 {
         assert_eq!(policy(&policies).await, "sts-policy-invalid");
     }
-    world.pass(299);
+    bench.pass(299);
     assert_eq!(policy(&policies).await, "sts-policy-invalid");
-    assert_eq!(world.script.asked(), (1, 1));
-    world.pass(1);
-    world.script.publish("1", EXAMPLE);
+    assert_eq!(bench.script.requests(), (1, 1));
+    bench.pass(1);
+    bench.script.publish("1", EXAMPLE);
     assert_eq!(policy(&policies).await, EXAMPLE);
 }
 
 #[tokio::test]
 async fn a_changed_id_is_fetched_in_the_background() {
-    let world = TestCache::new();
-    let policies = world.open();
-    world.script.publish("1", EXAMPLE);
+    let bench = TestBench::new();
+    let policies = bench.open();
+    bench.script.publish("1", EXAMPLE);
     policy(&policies).await;
-    world.pass(300);
+    bench.pass(300);
     assert_eq!(policy(&policies).await, EXAMPLE);
-    settle(&policies).await;
-    assert_eq!(world.script.asked(), (2, 1), "the same id, so nothing is fetched");
+    wait_for_fetches(&policies).await;
+    assert_eq!(bench.script.requests(), (2, 1), "the same id, so nothing is fetched");
     let new = EXAMPLE.replace("enforce", "testing");
-    world.script.publish("2", &new);
-    world.pass(300);
+    bench.script.publish("2", &new);
+    bench.pass(300);
     assert_eq!(policy(&policies).await, EXAMPLE);
-    settle(&policies).await;
+    wait_for_fetches(&policies).await;
     assert_eq!(policy(&policies).await, new);
-    assert_eq!(world.script.asked(), (3, 2));
+    assert_eq!(bench.script.requests(), (3, 2));
 }
 
 #[tokio::test]
 async fn a_policy_with_max_age_zero_counts_for_the_deliveries_that_waited() {
-    let world = TestCache::new();
-    let policies = world.open();
-    let fleeting = EXAMPLE.replace("86400", "0");
-    world.script.publish("1", &fleeting);
+    let bench = TestBench::new();
+    let policies = bench.open();
+    let short_lived = EXAMPLE.replace("86400", "0");
+    bench.script.publish("1", &short_lived);
     for asked in 1..3 {
-        assert_eq!(policy(&policies).await, fleeting);
-        assert_eq!(world.script.asked(), (asked, asked));
+        assert_eq!(policy(&policies).await, short_lived);
+        assert_eq!(bench.script.requests(), (asked, asked));
     }
 }
 
@@ -273,19 +273,19 @@ async fn cache_and_fetch_decide_which_policy_applies() {
         ("expired", dns(), good(), "sts-policy-fetch-error"),
     ];
     for (cache, record, fetched, wanted) in rows {
-        let world = TestCache::new();
-        let policies = world.open();
+        let bench = TestBench::new();
+        let policies = bench.open();
         if cache != "empty" {
-            world.script.publish("1", EXAMPLE);
+            bench.script.publish("1", EXAMPLE);
             policy(&policies).await;
         }
         let row = format!("{cache}, {record:?}, {fetched:?}");
-        world.script.set_record(record);
-        world.script.set_terms(fetched);
-        world.pass(if cache == "expired" { 86_400 } else { 3_600 });
+        bench.script.set_record(record);
+        bench.script.set_terms(fetched);
+        bench.pass(if cache == "expired" { 86_400 } else { 3_600 });
         let first = policy(&policies).await;
         assert_eq!(first, if cache == "unexpired" { old } else { wanted }, "{row}");
-        settle(&policies).await;
+        wait_for_fetches(&policies).await;
         assert_eq!(policy(&policies).await, wanted, "{row}");
     }
 }
@@ -310,78 +310,78 @@ async fn a_recheck_looks_for_a_newer_policy() {
         (86_400, Ok(MtaStsRecord::None), Ok(new()), "changed", 0),
     ];
     for (later, record, fetched, wanted, fetches) in rows {
-        let world = TestCache::new();
-        let policies = world.open();
-        world.script.publish("1", EXAMPLE);
+        let bench = TestBench::new();
+        let policies = bench.open();
+        bench.script.publish("1", EXAMPLE);
         let PublishedPolicy::Policy(failed_under) = policies.policy(&domain("example.org")).await else {
             panic!("a policy")
         };
         let row = format!("{later} s, {record:?}, {fetched:?}");
-        world.script.set_record(record);
-        world.script.set_terms(fetched);
-        world.pass(later);
-        let said = match policies.recheck(&failed_under).await {
+        bench.script.set_record(record);
+        bench.script.set_terms(fetched);
+        bench.pass(later);
+        let described = match policies.recheck(&failed_under).await {
             Recheck::Confirmed => "confirmed",
             Recheck::Changed(published) => {
-                assert_eq!(policy(&policies).await, told(&published), "{row}");
+                assert_eq!(policy(&policies).await, describe(&published), "{row}");
                 "changed"
             }
             Recheck::Unknown(_) => "unknown",
         };
-        assert_eq!((said, world.script.asked().1 - 1), (wanted, fetches), "{row}");
+        assert_eq!((described, bench.script.requests().1 - 1), (wanted, fetches), "{row}");
     }
 }
 
 #[tokio::test]
 async fn a_recheck_does_not_repeat_a_failed_fetch() {
-    let world = TestCache::new();
-    let policies = world.open();
-    world.script.publish("1", EXAMPLE);
+    let bench = TestBench::new();
+    let policies = bench.open();
+    bench.script.publish("1", EXAMPLE);
     let PublishedPolicy::Policy(known) = policies.policy(&domain("example.org")).await else { panic!("a policy") };
-    world.pass(600);
-    world.script.set_terms(Err(fetch_failed()));
+    bench.pass(600);
+    bench.script.set_terms(Err(fetch_failed()));
     for _ in 0..3 {
         assert!(matches!(policies.recheck(&known).await, Recheck::Unknown(_)));
     }
-    assert_eq!(world.script.asked(), (2, 2));
+    assert_eq!(bench.script.requests(), (2, 2));
     assert_eq!(policy(&policies).await, EXAMPLE);
 }
 
 #[tokio::test]
 async fn policies_in_use_are_refreshed_daily() {
-    let world = TestCache::new();
-    let policies = world.open();
-    world.script.publish("1", EXAMPLE);
+    let bench = TestBench::new();
+    let policies = bench.open();
+    bench.script.publish("1", EXAMPLE);
     policy(&policies).await;
     policies.round().await;
-    assert_eq!(world.script.asked(), (1, 1));
+    assert_eq!(bench.script.requests(), (1, 1));
     for day in 1..5 {
-        world.pass(86_399);
+        bench.pass(86_399);
         policies.round().await;
-        assert_eq!(world.script.asked(), (day + 1, day + 1));
+        assert_eq!(bench.script.requests(), (day + 1, day + 1));
         assert!(policies.cached(&domain("example.org")).is_some());
     }
-    world.script.set_terms(Err(fetch_failed()));
-    world.pass(86_399);
+    bench.script.set_terms(Err(fetch_failed()));
+    bench.pass(86_399);
     policies.round().await;
     assert_eq!(policy(&policies).await, EXAMPLE);
-    world.pass(1);
+    bench.pass(1);
     policies.round().await;
     assert_eq!(policies.cached(&domain("example.org")), None);
 }
 
 #[tokio::test]
 async fn the_task_starts_with_a_round() {
-    let world = TestCache::new();
-    let policies = world.open();
-    world.script.publish("1", EXAMPLE);
+    let bench = TestBench::new();
+    let policies = bench.open();
+    bench.script.publish("1", EXAMPLE);
     policy(&policies).await;
-    world.pass(86_399);
+    bench.pass(86_399);
     let task = tokio::spawn({
         let policies = policies.clone();
         async move { policies.keep_fresh().await }
     });
-    while world.script.asked() != (2, 2) {
+    while bench.script.requests() != (2, 2) {
         tokio::task::yield_now().await;
     }
     task.abort();

@@ -125,7 +125,7 @@ mod tests {
         let end: NsecRow<'_> = ("x.z.test.", "z.test.", &[A]);
         let wild: NsecRow<'_> = ("*.z.test.", "a.z.test.", &[A]);
         let apex: NsecRow<'_> = ("z.test.", "a.z.test.", &[NS, SOA]);
-        for (rows, asked, expected) in [
+        for (rows, name_text, expected) in [
             (vec![("m.z.test.", "n.z.test.", [A].as_slice())], "m.z.test.", Some(NoData)),
             (vec![("m.z.test.", "n.z.test.", &[TLSA])], "m.z.test.", None),
             (vec![("m.z.test.", "n.z.test.", &[CNAME])], "m.z.test.", None),
@@ -148,14 +148,18 @@ mod tests {
             (vec![end, apex], "z.test.z.", None),
             (vec![end, apex], "zz.test.", None),
         ] {
-            assert_eq!(with(&rows, |proofs| proofs.prove_leaf(&name(asked), TLSA)), expected, "{asked} {rows:?}");
+            assert_eq!(
+                with(&rows, |proofs| proofs.prove_leaf(&name(name_text), TLSA)),
+                expected,
+                "{name_text} {rows:?}"
+            );
         }
     }
 
     #[test]
     fn a_cut_is_denied_by_the_zone_above_it() {
         use CutProof::{NoCut, NoName, Unsigned};
-        for (row, asked, expected) in [
+        for (row, name_text, expected) in [
             (("m.z.test.", "n.z.test.", [NS].as_slice()), "m.z.test.", Some(Unsigned)),
             (("m.z.test.", "n.z.test.", &[A, MX]), "m.z.test.", Some(NoCut)),
             (("m.z.test.", "n.z.test.", &[NS, DS]), "m.z.test.", None),
@@ -165,7 +169,7 @@ mod tests {
             (("m.z.test.", "n.z.test.", &[NS]), "a.m.z.test.", None),
             (("a.z.test.", "b.z.test.", &[A]), "m.z.test.", None),
         ] {
-            assert_eq!(with(&[row], |proofs| proofs.prove_cut(&name(asked))), expected, "{asked} {row:?}");
+            assert_eq!(with(&[row], |proofs| proofs.prove_cut(&name(name_text))), expected, "{name_text} {row:?}");
         }
     }
 

@@ -8,7 +8,7 @@ use hickory_resolver::proto::rr::{DNSClass, Name, RData, Record};
 use hickory_resolver::proto::serialize::binary::BinEncodable as _;
 
 use super::super::LookupError;
-use super::super::rrset::{RrSet, time_left};
+use super::super::rrset::{RrSet, remaining_time};
 use super::budget::WorkBudget;
 
 /// The maximum number of keys of one zone.
@@ -73,7 +73,7 @@ impl SignedZone {
                 && self.apex.zone_of(set.owner)
                 && input.num_labels <= set.owner.num_labels()
                 && usize::from(input.num_labels) >= self.apex.iter().len();
-            let (Some(left), true) = (time_left(signature, now), is_possible) else { continue };
+            let (Some(remaining), true) = (remaining_time(signature, now), is_possible) else { continue };
             let keys = self
                 .keys
                 .iter()
@@ -82,7 +82,7 @@ impl SignedZone {
                 budget.charge_check()?;
                 if is_signed_by(key, signature, set.owner, records.get_or_insert_with(|| canonical(set))) {
                     let ttl = set.records.iter().map(|record| record.ttl).min().unwrap_or_default();
-                    let holds = Duration::from_secs(ttl.min(input.original_ttl).min(left).into());
+                    let holds = Duration::from_secs(ttl.min(input.original_ttl).min(remaining).into());
                     return Ok(Some(VerifiedSignature { labels: input.num_labels, holds }));
                 }
                 budget.charge_failure()?;

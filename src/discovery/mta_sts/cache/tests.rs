@@ -42,7 +42,7 @@ fn failure() -> Arc<MtaStsFailure> {
 }
 
 /// Returns the kind of the result of `look_up`.
-fn look(cache: &mut PolicyCache, name: &str, now: i64) -> &'static str {
+fn look_up(cache: &mut PolicyCache, name: &str, now: i64) -> &'static str {
     match cache.look_up(&domain(name), at(now)) {
         CacheLookup::Policy { check: false, .. } => "policy",
         CacheLookup::Policy { check: true, .. } => "policy, check",
@@ -54,36 +54,36 @@ fn look(cache: &mut PolicyCache, name: &str, now: i64) -> &'static str {
 #[test]
 fn a_policy_counts_until_it_expires() {
     let mut cache = with(&policy("a.example", 100, 0), 0);
-    assert_eq!(look(&mut cache, "a.example", 99), "policy");
-    assert_eq!(look(&mut cache, "a.example", 100), "nothing");
-    assert_eq!(look(&mut cache, "b.example", 0), "nothing");
-    assert_eq!(look(&mut cache, "x.a.example", 0), "nothing", "a parent's policy is not a child's");
+    assert_eq!(look_up(&mut cache, "a.example", 99), "policy");
+    assert_eq!(look_up(&mut cache, "a.example", 100), "nothing");
+    assert_eq!(look_up(&mut cache, "b.example", 0), "nothing");
+    assert_eq!(look_up(&mut cache, "x.a.example", 0), "nothing", "a parent's policy is not a child's");
 }
 
 #[test]
 fn a_record_is_checked_every_five_minutes_by_one_caller() {
     let mut cache = with(&policy("a.example", DAY, 0), 0);
-    assert_eq!(look(&mut cache, "a.example", 5 * MINUTE - 1), "policy");
-    assert_eq!(look(&mut cache, "a.example", 5 * MINUTE), "policy, check");
-    assert_eq!(look(&mut cache, "a.example", 5 * MINUTE), "policy");
+    assert_eq!(look_up(&mut cache, "a.example", 5 * MINUTE - 1), "policy");
+    assert_eq!(look_up(&mut cache, "a.example", 5 * MINUTE), "policy, check");
+    assert_eq!(look_up(&mut cache, "a.example", 5 * MINUTE), "policy");
     cache.fail(&domain("a.example"), &failure(), at(5 * MINUTE));
-    assert_eq!(look(&mut cache, "a.example", 10 * MINUTE - 1), "policy");
-    assert_eq!(look(&mut cache, "a.example", 10 * MINUTE), "policy, check");
+    assert_eq!(look_up(&mut cache, "a.example", 10 * MINUTE - 1), "policy");
+    assert_eq!(look_up(&mut cache, "a.example", 10 * MINUTE), "policy, check");
 }
 
 #[test]
 fn a_failed_fetch_counts_for_five_minutes_and_a_failed_lookup_for_30_seconds() {
     let mut cache = PolicyCache::default();
     assert_eq!(cache.fail(&domain("a.example"), &failure(), at(0)), None);
-    assert_eq!(look(&mut cache, "a.example", 5 * MINUTE - 1), "failed");
-    assert_eq!(look(&mut cache, "b.example", 0), "nothing");
-    assert_eq!(look(&mut cache, "a.example", 5 * MINUTE), "nothing");
+    assert_eq!(look_up(&mut cache, "a.example", 5 * MINUTE - 1), "failed");
+    assert_eq!(look_up(&mut cache, "b.example", 0), "nothing");
+    assert_eq!(look_up(&mut cache, "a.example", 5 * MINUTE), "nothing");
     // Without a policy in force the pause does not grow, since mail goes unprotected meanwhile.
     cache.fail(&domain("a.example"), &failure(), at(5 * MINUTE));
-    assert_eq!(look(&mut cache, "a.example", 10 * MINUTE), "nothing");
+    assert_eq!(look_up(&mut cache, "a.example", 10 * MINUTE), "nothing");
     let lookup = Arc::new(MtaStsFailure::Lookup("SERVFAIL".to_owned()));
     cache.fail(&domain("c.example"), &lookup, at(0));
-    assert_eq!((look(&mut cache, "c.example", 29), look(&mut cache, "c.example", 30)), ("failed", "nothing"));
+    assert_eq!((look_up(&mut cache, "c.example", 29), look_up(&mut cache, "c.example", 30)), ("failed", "nothing"));
 }
 
 #[test]
@@ -93,7 +93,7 @@ fn a_policy_outlives_failures_and_its_pause_grows_to_an_hour() {
     for _ in 0..7 {
         assert_eq!(cache.due(at(now)), std::slice::from_ref(&name));
         assert_eq!(cache.fail(&name, &failure(), at(now)), Some(MtaStsMode::Enforce));
-        assert_eq!(look(&mut cache, "a.example", now), "policy");
+        assert_eq!(look_up(&mut cache, "a.example", now), "policy");
         let pause = (1..100).find(|minutes| !cache.due(at(now + minutes * MINUTE)).is_empty()).expect("it ends");
         pauses.push(pause);
         now += pause * MINUTE;
@@ -142,15 +142,15 @@ fn an_unused_policy_is_left_to_expire() {
     let mut cache = with(&policy("a.example", 60 * DAY, 0), 0);
     assert_eq!(cache.due(at(30 * DAY - 1)).len(), 1);
     assert_eq!(cache.due(at(30 * DAY)), []);
-    look(&mut cache, "a.example", 30 * DAY);
+    look_up(&mut cache, "a.example", 30 * DAY);
     assert_eq!(cache.due(at(30 * DAY)).len(), 1);
     for _ in 1..EXPIRED_ROUNDS {
         assert_eq!(cache.expire(at(60 * DAY)), []);
     }
-    look(&mut cache, "a.example", 60 * DAY);
+    look_up(&mut cache, "a.example", 60 * DAY);
     assert_eq!(cache.due(at(60 * DAY)), [], "whoever sends fetches it");
     assert_eq!(cache.expire(at(60 * DAY)), [domain("a.example")]);
-    assert_eq!((look(&mut cache, "a.example", 0), cache.weight), ("nothing", 0));
+    assert_eq!((look_up(&mut cache, "a.example", 0), cache.weight), ("nothing", 0));
 }
 
 #[test]
@@ -161,13 +161,13 @@ fn a_clock_that_was_ahead_removes_no_policy() {
         for _ in 1..EXPIRED_ROUNDS {
             assert_eq!(cache.expire(at(3650 * DAY)), []);
         }
-        assert_eq!(look(&mut cache, "a.example", 3650 * DAY), "nothing");
+        assert_eq!(look_up(&mut cache, "a.example", 3650 * DAY), "nothing");
         assert_eq!(cache.expire(at(DAY)), []);
     }
-    assert_eq!(look(&mut cache, "a.example", DAY), "policy, check", "it was last looked at in the future");
+    assert_eq!(look_up(&mut cache, "a.example", DAY), "policy, check", "its record was last checked in the future");
     // A failure recorded while the clock was ahead does not prevent a fetch.
     cache.fail(&domain("b.example"), &failure(), at(3650 * DAY));
-    assert_eq!(look(&mut cache, "b.example", DAY), "nothing");
+    assert_eq!(look_up(&mut cache, "b.example", DAY), "nothing");
 }
 
 #[test]
@@ -182,7 +182,7 @@ fn an_unchanged_record_postpones_the_refresh() {
 fn use_is_saved_once() {
     let mut cache = with(&policy("a.example", DAY, 0), 0);
     assert_eq!(cache.take_unsaved(), []);
-    look(&mut cache, "a.example", 7);
+    look_up(&mut cache, "a.example", 7);
     assert_eq!(cache.take_unsaved(), [(domain("a.example"), at(7))]);
     assert_eq!(cache.take_unsaved(), []);
 }
@@ -218,5 +218,5 @@ fn failures_are_bounded() {
         cache.fail(&domain(&format!("d{number}.example")), &failure(), at(now));
     }
     assert_eq!(cache.failures.len(), FAILURES_MAX);
-    assert_eq!(look(&mut cache, &format!("d{FAILURES_MAX}.example"), 1), "failed");
+    assert_eq!(look_up(&mut cache, &format!("d{FAILURES_MAX}.example"), 1), "failed");
 }

@@ -4,107 +4,107 @@ use super::*;
 
 #[tokio::test]
 async fn policies_survive_a_restart() {
-    let world = TestCache::new();
-    let policies = world.open();
-    world.script.publish("1", EXAMPLE);
+    let bench = TestBench::new();
+    let policies = bench.open();
+    bench.script.publish("1", EXAMPLE);
     policy(&policies).await;
     // The memory is lost without a shutdown, as after kill -9.
     std::mem::forget(policies);
-    world.script.set_record(Err(MtaStsFailure::Lookup("SERVFAIL".to_owned())));
-    world.pass(86_399);
-    let policies = world.open();
+    bench.script.set_record(Err(MtaStsFailure::Lookup("SERVFAIL".to_owned())));
+    bench.pass(86_399);
+    let policies = bench.open();
     assert_eq!(policy(&policies).await, EXAMPLE);
     drop(policies);
-    world.pass(1);
-    let policies = world.open();
+    bench.pass(1);
+    let policies = bench.open();
     assert_eq!(policy(&policies).await, "sts-policy-fetch-error");
-    assert_eq!(world.script.asked(), (3, 1));
+    assert_eq!(bench.script.requests(), (3, 1));
 }
 
 #[tokio::test]
 async fn use_and_changes_survive_a_restart() {
-    let world = TestCache::new();
+    let bench = TestBench::new();
     let long = EXAMPLE.replace("86400", "31557600");
-    let policies = world.open();
-    world.script.publish("1", &long);
+    let policies = bench.open();
+    bench.script.publish("1", &long);
     policy(&policies).await;
-    world.script.publish("2", &long.replace("enforce", "none"));
-    world.pass(20 * 86_400);
+    bench.script.publish("2", &long.replace("enforce", "none"));
+    bench.pass(20 * 86_400);
     policy(&policies).await;
-    settle(&policies).await;
+    wait_for_fetches(&policies).await;
     policies.round().await;
     drop(policies);
-    world.pass(20 * 86_400);
-    let policies = world.open();
+    bench.pass(20 * 86_400);
+    let policies = bench.open();
     assert_eq!(policy(&policies).await, long.replace("enforce", "none"));
     drop(policies);
-    let policies = world.open();
+    let policies = bench.open();
     policies.round().await;
-    assert_eq!(world.script.asked().1, 3, "used 20 days ago, so it is refreshed");
+    assert_eq!(bench.script.requests().1, 3, "used 20 days ago, so it is refreshed");
 }
 
 #[tokio::test]
 async fn a_damaged_file_is_quarantined_and_replaced() {
-    let world = TestCache::new();
+    let bench = TestBench::new();
     for damage in ["not a database, but long enough to have a header of one: ".repeat(20), "short".to_owned()] {
-        std::fs::write(world.database(), &damage).expect("ours");
-        let policies = world.open();
-        world.script.publish("1", EXAMPLE);
+        std::fs::write(bench.database(), &damage).expect("ours");
+        let policies = bench.open();
+        bench.script.publish("1", EXAMPLE);
         policy(&policies).await;
         drop(policies);
-        let aside = world.folder.path().join("aside/policies.db");
+        let aside = bench.folder.path().join("aside/policies.db");
         assert_eq!(std::fs::read_to_string(aside).expect("it was set aside"), damage);
-        assert!(world.open().cached(&domain("example.org")).is_some());
+        assert!(bench.open().cached(&domain("example.org")).is_some());
     }
 }
 
 #[tokio::test]
 async fn the_database_of_another_program_is_quarantined() {
-    let world = TestCache::new();
-    let other = rusqlite::Connection::open(world.database()).expect("ours");
+    let bench = TestBench::new();
+    let other = rusqlite::Connection::open(bench.database()).expect("ours");
     other.execute_batch("CREATE TABLE x (y)").expect("a table");
     drop(other);
-    drop(world.open());
-    assert!(world.folder.path().join("aside/policies.db").exists());
+    drop(bench.open());
+    assert!(bench.folder.path().join("aside/policies.db").exists());
 }
 
 #[tokio::test]
 async fn the_file_of_a_newer_version_is_refused_and_left_alone() {
-    let world = TestCache::new();
-    let policies = world.open();
-    world.script.publish("1", EXAMPLE);
+    let bench = TestBench::new();
+    let policies = bench.open();
+    bench.script.publish("1", EXAMPLE);
     policy(&policies).await;
     drop(policies);
     let set_version = |version: i32| {
-        let other = rusqlite::Connection::open(world.database()).expect("ours");
+        let other = rusqlite::Connection::open(bench.database()).expect("ours");
         other.pragma_update(None, "user_version", version).expect("changed");
     };
     set_version(2);
-    let octets = std::fs::read(world.database()).expect("a file");
+    let octets = std::fs::read(bench.database()).expect("a file");
     let clock: Clock = Arc::new(|| Timestamp::UNIX_EPOCH);
-    let opened = MtaSts::from_source(world.folder.path(), Box::new(Arc::clone(&world.script)), clock, LOOKUP_TIMEOUT);
+    let opened = MtaSts::from_source(bench.folder.path(), Box::new(Arc::clone(&bench.script)), clock, LOOKUP_TIMEOUT);
     let error = opened.expect_err("newer").to_string();
     for words in ["policies.db has version 2", "knows version 1", "run the gatepost that wrote it, or move it away"] {
         assert!(error.contains(words), "{error}");
     }
-    assert_eq!(std::fs::read(world.database()).expect("still there"), octets);
-    assert!(!world.folder.path().join("aside").exists());
+    assert_eq!(std::fs::read(bench.database()).expect("still there"), octets);
+    assert!(!bench.folder.path().join("aside").exists());
     set_version(1);
-    assert!(world.open().cached(&domain("example.org")).is_some());
+    assert!(bench.open().cached(&domain("example.org")).is_some());
 }
 
 #[tokio::test]
 async fn damage_while_it_is_in_use_loses_nothing() {
-    let world = TestCache::new();
-    let policies = world.open();
-    world.script.publish("1", EXAMPLE);
+    let bench = TestBench::new();
+    let policies = bench.open();
+    bench.script.publish("1", EXAMPLE);
     policy(&policies).await;
-    let other = rusqlite::Connection::open(world.database()).expect("ours");
+    let other = rusqlite::Connection::open(bench.database()).expect("ours");
     other.execute_batch("DROP TABLE policy").expect("it is dropped");
     drop(other);
     policies.policy(&domain("b.example")).await;
     drop(policies);
-    let policies = world.open();
+    let policies = bench.open();
     for name in ["example.org", "b.example"] {
         assert!(policies.cached(&domain(name)).is_some(), "{name}");
     }
@@ -112,12 +112,12 @@ async fn damage_while_it_is_in_use_loses_nothing() {
 
 #[tokio::test]
 async fn invalid_rows_are_skipped() {
-    let world = TestCache::new();
-    let policies = world.open();
-    world.script.publish("1", EXAMPLE);
+    let bench = TestBench::new();
+    let policies = bench.open();
+    bench.script.publish("1", EXAMPLE);
     policy(&policies).await;
     drop(policies);
-    let other = rusqlite::Connection::open(world.database()).expect("ours");
+    let other = rusqlite::Connection::open(bench.database()).expect("ours");
     other
         .execute_batch(
             "INSERT INTO policy SELECT 'a.example', id, 'mode: enforce', fetched, used FROM policy;
@@ -126,36 +126,36 @@ async fn invalid_rows_are_skipped() {
         )
         .expect("rows");
     drop(other);
-    let policies = world.open();
+    let policies = bench.open();
     assert_eq!(policies.0.cache().all().len(), 1);
     assert_eq!(policy(&policies).await, EXAMPLE);
 }
 
 #[tokio::test]
 async fn a_policy_from_the_future_is_kept_no_longer_than_it_may_be() {
-    let world = TestCache::new();
-    let policies = world.open();
-    world.script.publish("1", EXAMPLE);
+    let bench = TestBench::new();
+    let policies = bench.open();
+    bench.script.publish("1", EXAMPLE);
     policy(&policies).await;
     drop(policies);
-    world.pass(-1_000_000);
-    let policies = world.open();
+    bench.pass(-1_000_000);
+    let policies = bench.open();
     assert_eq!(policy(&policies).await, EXAMPLE);
-    world.pass(86_400);
+    bench.pass(86_400);
     assert_eq!(policies.cached(&domain("example.org")), None);
 }
 
 #[tokio::test]
 async fn policies_stay_in_memory_while_the_disk_fails() {
-    let world = TestCache::new();
-    std::fs::create_dir(world.database()).expect("something is in the way");
-    let policies = world.open();
-    world.script.publish("1", EXAMPLE);
+    let bench = TestBench::new();
+    std::fs::create_dir(bench.database()).expect("something is in the way");
+    let policies = bench.open();
+    bench.script.publish("1", EXAMPLE);
     assert_eq!(policy(&policies).await, EXAMPLE);
     assert_eq!(policy(&policies).await, EXAMPLE);
-    assert_eq!(world.script.asked(), (1, 1));
-    std::fs::remove_dir(world.database()).expect("ours");
+    assert_eq!(bench.script.requests(), (1, 1));
+    std::fs::remove_dir(bench.database()).expect("ours");
     policies.policy(&domain("b.example")).await;
     drop(policies);
-    assert!(world.open().cached(&domain("b.example")).is_some());
+    assert!(bench.open().cached(&domain("b.example")).is_some());
 }
