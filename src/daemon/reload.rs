@@ -119,7 +119,8 @@ impl InForce {
 
 /// What MTA-STS policies are looked for with.
 pub(super) fn web(tls: &Material, dns: &Dns, test_overrides: TestOverrides) -> WebSource {
-    WebSource::new(dns.clone(), Https::new(dns.clone(), tls.https().clone())).with_port_and_timeout(test_overrides.policy_port, POLICY_FETCH_TIMEOUT)
+    WebSource::new(dns.clone(), Https::new(dns.clone(), tls.https().clone()))
+        .with_port_and_timeout(test_overrides.policy_port, POLICY_FETCH_TIMEOUT)
 }
 
 /// What cannot be changed while a daemon runs that has `old` in force; [`RunningDaemon::reload`](super::RunningDaemon::reload)
