@@ -69,6 +69,7 @@ struct Contact {
     state: ContactState,
 }
 
+/// The state of a session, by which it counts for an alarm.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum ContactState {
     /// The host took TLS before and does not now.
@@ -106,6 +107,7 @@ struct Span {
     last: i64,
 }
 
+/// The sessions of the last hour, the known issuers, and the active alarms.
 #[derive(Debug, Default)]
 pub(super) struct AlarmWatch {
     /// The latest session by the registrable domains of domain and host.
@@ -126,7 +128,7 @@ impl AlarmWatch {
         let key = (registrable_domain(seen.domain), registrable_domain(seen.host));
         let before = self.contacts.get(&key).map(|contact| contact.state.clone());
         let state = self.state(&seen, before.as_ref());
-        let is_news =
+        let has_changed_state =
             before.as_ref() != Some(&state) && !matches!(state, ContactState::Plain | ContactState::Certificate);
         if before.is_none() && self.contacts.len() >= CONTACTS_MAX {
             self.evict(seen.at);
@@ -134,7 +136,7 @@ impl AlarmWatch {
         let contact = Contact { at: seen.at, domain: seen.domain.clone(), took_tls: seen.took_tls, state };
         self.contacts.insert(key, contact);
         let is_due = !self.active.is_empty() && (seen.at - self.evaluated_at).abs() >= EVALUATE_INTERVAL;
-        if is_news || is_due { self.evaluate(seen.at) } else { Vec::new() }
+        if has_changed_state || is_due { self.evaluate(seen.at) } else { Vec::new() }
     }
 
     /// Evaluates the window, and removes sessions that have left it.
@@ -142,20 +144,20 @@ impl AlarmWatch {
         self.evaluated_at = now;
         self.contacts.retain(|_, contact| contact.at > now - WINDOW);
         // Active alarms are evaluated even if no domain is affected any more.
-        let mut suffering: BTreeMap<_, Vec<_>> =
+        let mut affected: BTreeMap<_, Vec<_>> =
             self.active.iter().map(|on| (on.alarm.kind.clone(), Vec::new())).collect();
-        for (units, contact) in &self.contacts {
+        for (pair, contact) in &self.contacts {
             if let Some(kind) = contact.state.alarm_kind() {
-                suffering.entry(kind).or_default().push((units, contact));
+                affected.entry(kind).or_default().push((pair, contact));
             }
         }
-        let count = |could: fn(&Contact) -> bool| {
-            count_groups(self.contacts.iter().filter(|(_, contact)| could(contact)).map(|(units, _)| units))
+        let count = |predicate: fn(&Contact) -> bool| {
+            count_groups(self.contacts.iter().filter(|(_, contact)| predicate(contact)).map(|(pair, _)| pair))
         };
         let took_tls = count(|contact| contact.took_tls);
         let certificates =
             count(|contact| matches!(contact.state, ContactState::NewIssuer(_) | ContactState::Certificate));
-        let seen = suffering.into_iter().map(|(kind, contacts)| {
+        let seen = affected.into_iter().map(|(kind, contacts)| {
             let of = match kind {
                 AlarmKind::TlsLost => took_tls,
                 AlarmKind::NewIssuer(_) => certificates,
@@ -233,9 +235,9 @@ impl AlarmWatch {
             let bound = *bound;
             let mut remaining = ISSUERS_MAX / 10 + 1;
             self.issuers.retain(|_, span| {
-                let go = span.last <= bound && remaining > 0;
-                remaining -= usize::from(go);
-                !go
+                let remove = span.last <= bound && remaining > 0;
+                remaining -= usize::from(remove);
+                !remove
             });
         }
         self.issuers.insert(Arc::from(issuer), Span { first: at, last: at });
@@ -253,23 +255,23 @@ impl AlarmWatch {
         let bound = *bound;
         let mut remaining = CONTACTS_MAX / 10 + 1;
         self.contacts.retain(|_, contact| {
-            let go = contact.at <= bound && remaining > 0;
-            remaining -= usize::from(go);
-            !go
+            let remove = contact.at <= bound && remaining > 0;
+            remaining -= usize::from(remove);
+            !remove
         });
     }
 }
 
 /// Creates an alarm of a kind from the affected sessions and the number of domains that could be affected.
-fn alarm(kind: AlarmKind, mut suffering: Vec<(&(String, String), &Contact)>, of: usize, now: i64) -> Alarm {
-    suffering.sort_by_key(|(_, contact)| (contact.at, &contact.domain));
+fn alarm(kind: AlarmKind, mut affected: Vec<(&(String, String), &Contact)>, of: usize, now: i64) -> Alarm {
+    affected.sort_by_key(|(_, contact)| (contact.at, &contact.domain));
     let mut examples: Vec<Host> = Vec::new();
-    for (_, contact) in &suffering {
+    for (_, contact) in &affected {
         if examples.len() < EXAMPLES && !examples.contains(&contact.domain) {
             examples.push(contact.domain.clone());
         }
     }
-    let domains = count_groups(suffering.into_iter().map(|(units, _)| units));
+    let domains = count_groups(affected.into_iter().map(|(pair, _)| pair));
     Alarm { kind, since: timestamp(now), domains, of, examples }
 }
 

@@ -89,6 +89,7 @@ pub(super) fn timestamp(seconds: i64) -> Timestamp {
     Timestamp::from_second(seconds).unwrap_or(Timestamp::UNIX_EPOCH)
 }
 
+/// The memory of one domain.
 #[derive(Debug, Default)]
 struct DomainRecord {
     rows: Vec<HostRecord>,
@@ -123,6 +124,7 @@ pub(super) struct Observed {
     pub(super) issuer_before: Option<Arc<str>>,
 }
 
+/// The memory of all domains, with what must still be written.
 #[derive(Debug)]
 pub(super) struct DowngradeMemory {
     domains: BTreeMap<Host, DomainRecord>,
@@ -390,11 +392,11 @@ impl DowngradeMemory {
         let mut removed = Vec::new();
         self.domains.retain(|domain, entry| {
             entry.rows.retain(|row| {
-                let go = should_drop(row);
-                if go {
+                let remove = should_drop(row);
+                if remove {
                     removed.push((domain.clone(), row.host.clone()));
                 }
-                !go
+                !remove
             });
             !entry.rows.is_empty()
         });

@@ -72,6 +72,7 @@ pub(super) enum CacheLookup {
     Miss,
 }
 
+/// The policies and failures of all domains.
 #[derive(Debug, Default)]
 pub(super) struct PolicyCache {
     policies: HashMap<Domain, CachedPolicy>,
