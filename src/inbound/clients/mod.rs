@@ -249,7 +249,7 @@ impl Clients {
         if !lock(&self.0.holds).note(network, refusal.limit, now) {
             return;
         }
-        let held = written(&network);
+        let held = network_text(&network);
         if monitor.should_log_client("client held back by a limit", client, format_args!("{held} {limit}")) {
             lock(&self.0.holds).logged(network, refusal.limit);
             warn!(
@@ -339,7 +339,7 @@ mod tests {
         note("198.51.100.1", false);
         note("192.0.2.200", true);
         let held = clients.held();
-        let logged: Vec<_> = held.iter().filter(|held| held.is_logged).map(|held| written(&held.network)).collect();
+        let logged: Vec<_> = held.iter().filter(|held| held.is_logged).map(|held| network_text(&held.network)).collect();
         assert_eq!((held.len(), logged.len()), (152, 102), "all are listed, and a hundred of one network logged");
         assert!(logged.contains(&"198.51.100.1".to_owned()) && logged.contains(&"192.0.2.200".to_owned()));
     }

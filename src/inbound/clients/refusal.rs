@@ -7,7 +7,7 @@ use ipnet::IpNet;
 
 use super::Limit;
 use crate::config::Rate;
-use crate::networks::written;
+use crate::networks::network_text;
 use crate::smtp::reply::{Reply, Status};
 
 /// A client is held back by a limit.
@@ -24,7 +24,7 @@ pub(in crate::inbound) struct Refusal {
 impl Refusal {
     /// The answer: 421 where the session ends with it, else 450.
     pub(in crate::inbound) fn reply(&self, hostname: &impl fmt::Display) -> Reply {
-        let who = self.network.as_ref().map(written).unwrap_or_default();
+        let who = self.network.as_ref().map(network_text).unwrap_or_default();
         let again = match self.wait {
             Some(wait) => format!("try again in {} s", wait.as_secs() + 1),
             None => "try again later".to_owned(),

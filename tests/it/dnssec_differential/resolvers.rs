@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use gatepost::address::Domain;
 use gatepost::config::{self, parse};
-use gatepost::dns::{AnswerRecords, Dns, DnsAnswer, Exchange, LookupError};
+use gatepost::dns::{DnsAnswer, Dns, Exchange, AnswerRecords, LookupError};
 
 use super::question::{Kind, Question};
 use super::verdict::{Finding, Found, Ours, Verdict};
@@ -58,9 +58,9 @@ fn ours<T>(outcome: Result<DnsAnswer<T>, LookupError>, show: impl Fn(&T) -> Stri
     match outcome {
         Ok(answer) => {
             let found = match &answer.found {
-                AnswerRecords::Records(records) => AnswerRecords::Records(records.iter().map(show).collect()),
-                AnswerRecords::NoData => AnswerRecords::NoData,
-                AnswerRecords::NoDomain => AnswerRecords::NoDomain,
+                AnswerRecords::Records(records) => Found::Records(records.iter().map(show).collect()),
+                AnswerRecords::NoData => Found::NoData,
+                AnswerRecords::NoDomain => Found::NoDomain,
             };
             let finding = Finding { found, end: answer.name.clone() };
             let verdict =
@@ -153,9 +153,9 @@ fn verdict(line: &str, kind: u16) -> Verdict {
     let records: BTreeSet<String> =
         data.split(',').filter(|data| *data != "-").map(|data| record(&unhex(data), kind)).collect();
     let found = match (records.is_empty(), code) {
-        (false, _) => AnswerRecords::Records(records),
-        (true, "3") => AnswerRecords::NoDomain,
-        (true, _) => AnswerRecords::NoData,
+        (false, _) => Found::Records(records),
+        (true, "3") => Found::NoDomain,
+        (true, _) => Found::NoData,
     };
     let finding = Finding { found, end: end.trim_end_matches('.').to_lowercase() };
     match word {
