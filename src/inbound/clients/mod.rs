@@ -339,7 +339,8 @@ mod tests {
         note("198.51.100.1", false);
         note("192.0.2.200", true);
         let held = clients.held();
-        let logged: Vec<_> = held.iter().filter(|held| held.is_logged).map(|held| network_text(&held.network)).collect();
+        let logged: Vec<_> =
+            held.iter().filter(|held| held.is_logged).map(|held| network_text(&held.network)).collect();
         assert_eq!((held.len(), logged.len()), (152, 102), "all are listed, and a hundred of one network logged");
         assert!(logged.contains(&"198.51.100.1".to_owned()) && logged.contains(&"192.0.2.200".to_owned()));
     }

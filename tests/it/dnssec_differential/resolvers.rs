@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use gatepost::address::Domain;
 use gatepost::config::{self, parse};
-use gatepost::dns::{DnsAnswer, Dns, Exchange, AnswerRecords, LookupError};
+use gatepost::dns::{AnswerRecords, Dns, DnsAnswer, Exchange, LookupError};
 
 use super::question::{Kind, Question};
 use super::verdict::{Finding, Found, Ours, Verdict};
