@@ -19,7 +19,7 @@ pub use layers::{DaneFinding, HopFacts, HostProof, MemoryFinding, MtaStsFinding,
 pub use matching::{Matching, NotChosen, PatternMatch};
 
 use crate::address::{Domain, Host};
-use crate::config::{Connector, DomainPattern, Exception, TlsDemand, VerifyWanted};
+use crate::config::{Config, Connector, DomainPattern, Exception, TlsDemand, VerifyWanted, default_connector};
 use crate::tls::{Demand, Layer, NamePattern, Strength, TlsPolicy, Unmeetable, Verify};
 
 /// The connectors of a configuration, indexed by domain pattern.
@@ -52,6 +52,12 @@ impl Connectors {
             }
         }
         all
+    }
+
+    /// The connectors of a configuration, the built-in default among them.
+    #[must_use]
+    pub fn of(config: &Config) -> Self {
+        Self::new(&config.connectors, default_connector(&config.tls.trust))
     }
 
     /// The connector for a domain.

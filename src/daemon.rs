@@ -323,20 +323,19 @@ impl Services {
     }
 
     fn scheduler(&self) -> Scheduler {
-        let InForce { outbound, scheduler, replaced, evidence, .. } = &*self.in_force;
-        let (outbound, settings) = (Arc::clone(outbound), Arc::clone(scheduler));
+        let InForce { outbound, running, evidence, .. } = &*self.in_force;
+        let (outbound, running) = (Arc::clone(outbound), running.clone());
         let observer = metrics::observer(self.in_force.monitor.clone(), Arc::clone(&self.observer));
-        let replaced = Arc::clone(replaced);
-        Scheduler::new(Arc::clone(&self.spool) as _, evidence.clone(), outbound, settings, observer, replaced)
+        Scheduler::new(Arc::clone(&self.spool) as _, evidence.clone(), outbound, running, observer)
     }
 
     fn admin(&self, operator: Operator) -> admin::AdminState {
-        let InForce { outbound, inbound, monitor, .. } = &*self.in_force;
-        let (spool, settings) = (Arc::clone(&self.spool) as _, Arc::clone(inbound));
-        let (dns, since) = (outbound.settings().router().dns().clone(), jiff::Timestamp::now());
+        let InForce { outbound, running, monitor, .. } = &*self.in_force;
+        let (spool, running) = (Arc::clone(&self.spool) as _, running.clone());
+        let (dns, since) = (running.load().router.dns().clone(), jiff::Timestamp::now());
         let known = (outbound.discovery(), outbound.hellos());
         let watched = (monitor.clone(), self.clients.clone());
-        admin::AdminState::new(spool, operator, known, dns, settings, watched, since)
+        admin::AdminState::new(spool, operator, known, dns, running, watched, since)
     }
 
     /// What is done from time to time. These never end by themselves; without them certificates and policies would
@@ -351,8 +350,8 @@ impl Services {
     }
 
     fn listen(&self, sockets: Bound, accepted: mpsc::Sender<crate::spool::Entry>) -> JoinSet<()> {
-        let settings = Arc::clone(&self.in_force.inbound);
-        let inbound = Inbound::new(settings, Arc::clone(&self.spool) as _, accepted);
+        let running = self.in_force.running.clone();
+        let inbound = Inbound::new(running, Arc::clone(&self.spool) as _, accepted);
         let inbound = inbound.monitored(self.in_force.monitor.clone()).with_clients(self.clients.clone());
         let inbound = Arc::new(inbound);
         let mut listeners = JoinSet::new();

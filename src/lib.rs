@@ -57,6 +57,7 @@ pub mod networks;
 pub mod outbound;
 pub mod ownership;
 pub mod route;
+pub mod running_config;
 pub mod scheduler;
 pub mod smtp;
 pub mod spool;

@@ -27,7 +27,7 @@ fn connectors(domains: &[&str]) -> Connectors {
          [\"127.0.0.1:2525\"]\ntls = \"off\"\n{connector}"
     );
     let (config, _) = config::parse(&text, Path::new("gatepost.toml")).unwrap_or_else(|faults| panic!("{faults:?}"));
-    Connectors::new(&config.connectors, config::default_connector(&config.tls.trust))
+    Connectors::of(config)
 }
 
 fn resolve(address: &str, may_relay: bool, path: &str) -> Result<String, RelayDenied> {

@@ -12,7 +12,7 @@ use super::AdminState;
 use super::api::RunningConfigText;
 
 pub(super) async fn in_force(State(admin): State<AdminState>) -> Json<RunningConfigText> {
-    let config = &admin.settings.load().config;
+    let config = &admin.running.load().config;
     let written = &config.written;
     // Whoever asks stands in another folder.
     let file = std::path::absolute(&written.file).unwrap_or_else(|_| written.file.to_path_buf());

@@ -127,7 +127,7 @@ fn plain(status: StatusCode, words: impl IntoResponse) -> Response {
 /// for ours once his DNS says so, and would let his scripts read the page (DNS rebinding); it cannot send
 /// another name than the one it was given. Metrics and health are scraped under whatever name there is.
 async fn require_our_name(State(admin): State<AdminState>, request: Request, next: Next) -> Response {
-    let hostname = admin.settings.load().config.hostname.clone();
+    let hostname = admin.running.load().config.hostname.clone();
     let asked = requested_authority(&request);
     match asked {
         None => plain(StatusCode::BAD_REQUEST, "a request says in one Host field whom it is for\n"),

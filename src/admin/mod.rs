@@ -25,7 +25,6 @@ mod status;
 use std::sync::Arc;
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
 use axum::extract::{DefaultBodyLimit, Extension, Request};
 use axum::http::StatusCode;
 use axum::middleware::{self, Next};
@@ -40,8 +39,9 @@ use crate::discovery::history::History;
 use crate::discovery::mta_sts::MtaSts;
 use crate::dns::Dns;
 use crate::handshake::KnownHellos;
-use crate::inbound::{Clients, Settings};
+use crate::inbound::Clients;
 use crate::monitor::Monitor;
+use crate::running_config::RunningConfig;
 use crate::scheduler::Operator;
 use crate::spool::{Spool, SpoolError};
 
@@ -76,7 +76,7 @@ pub struct AdminState {
     policies: MtaSts,
     dns: Dns,
     hellos: KnownHellos,
-    settings: Arc<ArcSwap<Settings>>,
+    running: RunningConfig,
     monitor: Monitor,
     clients: Clients,
     queue_counter: Arc<QueueCounter>,
@@ -93,13 +93,13 @@ impl AdminState {
         operator: Operator,
         (discovery, hellos): (&Discovery, &KnownHellos),
         dns: Dns,
-        settings: Arc<ArcSwap<Settings>>,
+        running: RunningConfig,
         (monitor, clients): (Monitor, Clients),
         since: Timestamp,
     ) -> Self {
         let (history, policies, hellos) = (discovery.history().clone(), discovery.mta_sts().clone(), hellos.clone());
         let queue_counter = Arc::default();
-        Self { spool, operator, history, policies, dns, hellos, settings, monitor, clients, queue_counter, since }
+        Self { spool, operator, history, policies, dns, hellos, running, monitor, clients, queue_counter, since }
     }
 }
 

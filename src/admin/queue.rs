@@ -32,7 +32,7 @@ pub(super) async fn list(
 ) -> Result<Json<QueuePage>, ErrorResponse> {
     let Query(query) = query.map_err(|rejection| ErrorResponse::bad_request(rejection.body_text()))?;
     let filter = Filter::parse(&query)?;
-    let connectors = Arc::clone(&admin.settings.load().connectors);
+    let connectors = Arc::clone(&admin.running.load().connectors);
     let (stored, next) = match &filter.ids {
         Some(ids) => load_by_id(&*admin.spool, &filter, &connectors, ids).await?,
         None => scan_matching(&*admin.spool, &filter, &connectors).await?,

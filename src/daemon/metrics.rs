@@ -59,7 +59,7 @@ pub(super) async fn round(in_force: Arc<InForce>, clients: Clients) {
 fn look(in_force: &InForce) {
     let own = in_force.tls().identities().into_iter();
     let own: Vec<Own> = own.map(|own| Own { file: own.file.display().to_string(), not_after: own.not_after }).collect();
-    let settings = in_force.inbound.load_full();
+    let settings = in_force.running.load();
     let config = &settings.config;
     let any = std::iter::once(settings.connectors.catch_all());
     in_force.monitor.prepare(

@@ -2,23 +2,17 @@
 
 use std::sync::Arc;
 
-use arc_swap::ArcSwap;
-use tokio::sync::Notify;
-
 use super::TestOverrides;
-use crate::config::{Config, Fault, ListenAddress, Listener, Place, default_connector, merged};
-use crate::connector::Connectors;
+use crate::config::{Config, Fault, ListenAddress, Listener, Place, merged};
 use crate::discovery::Discovery;
 use crate::discovery::mta_sts::{POLICY_FETCH_TIMEOUT, WebSource};
 use crate::dns::Dns;
 use crate::evidence::Evidence;
 use crate::handshake::Material;
 use crate::https::Https;
-use crate::inbound;
 use crate::monitor::Monitor;
-use crate::outbound::{self, Outbound};
-use crate::route::Router;
-use crate::scheduler;
+use crate::outbound::Outbound;
+use crate::running_config::{RunningConfig, Snapshot};
 use crate::tlsrpt::{Reporter, Submitter};
 
 use super::tls_reports::Reports;
@@ -26,36 +20,12 @@ use super::tls_reports::Reports;
 /// The configuration in force, as each mover has it.
 #[derive(Debug)]
 pub(super) struct InForce {
-    pub(super) inbound: Arc<ArcSwap<inbound::Settings>>,
-    pub(super) scheduler: Arc<ArcSwap<scheduler::Settings>>,
+    pub(super) running: RunningConfig,
     pub(super) outbound: Arc<Outbound>,
     pub(super) evidence: Evidence,
-    /// Tells the scheduler that its settings were replaced.
-    pub(super) replaced: Arc<Notify>,
     pub(super) reports: Reports,
     pub(super) monitor: Monitor,
     pub(super) test_overrides: TestOverrides,
-}
-
-/// The settings of the three movers, all made from one configuration.
-struct Parts {
-    inbound: inbound::Settings,
-    scheduler: scheduler::Settings,
-    outbound: Arc<outbound::Settings>,
-}
-
-impl Parts {
-    fn new(config: &Arc<Config>, tls: Arc<Material>, dns: Dns, monitor: Monitor) -> Self {
-        let default = default_connector(&config.tls.trust);
-        let connectors = Arc::new(Connectors::new(&config.connectors, default));
-        let router = Arc::new(Router::new(config, dns));
-        let outbound = outbound::Settings::new(Arc::clone(config), Arc::clone(&tls), router).monitored(monitor);
-        Self {
-            inbound: inbound::Settings { config: Arc::clone(config), connectors: Arc::clone(&connectors), tls },
-            scheduler: scheduler::Settings { config: Arc::clone(config), connectors },
-            outbound: Arc::new(outbound),
-        }
-    }
 }
 
 impl InForce {
@@ -69,32 +39,23 @@ impl InForce {
         test_overrides: TestOverrides,
     ) -> Self {
         let reports = Reports::new(submitter, &tls, dns.clone());
-        let Parts { inbound, scheduler, outbound } = Parts::new(config, tls, dns, monitor.clone());
-        Self {
-            inbound: Arc::new(ArcSwap::from_pointee(inbound)),
-            scheduler: Arc::new(ArcSwap::from_pointee(scheduler)),
-            outbound: Arc::new(Outbound::new(outbound, discovery, reporter)),
-            evidence: Evidence::off(),
-            replaced: Arc::default(),
-            reports,
-            monitor,
-            test_overrides,
-        }
+        let running = RunningConfig::new(Snapshot::new(Arc::clone(config), tls, dns));
+        let outbound = Outbound::new(running.clone(), discovery, reporter).monitored(monitor.clone());
+        Self { running, outbound: Arc::new(outbound), evidence: Evidence::off(), reports, monitor, test_overrides }
     }
 
     pub(super) fn config(&self) -> Arc<Config> {
-        Arc::clone(&self.inbound.load().config)
+        Arc::clone(&self.running.load().config)
     }
 
     pub(super) fn tls(&self) -> Arc<Material> {
-        Arc::clone(&self.inbound.load().tls)
+        Arc::clone(&self.running.load().tls)
     }
 
     /// See [`super::RunningDaemon::reload`].
     pub(super) fn replace(&self, config: Config) -> Result<Vec<Fault>, Vec<Fault>> {
         let mut faults = needs_restart(&self.config(), &config);
-        let settings = self.outbound.settings();
-        let dns = settings.router().dns().with_config(&config.dns).map_err(|error| error.fault(&config.dns));
+        let dns = self.running.load().router.dns().with_config(&config.dns).map_err(|error| error.fault(&config.dns));
         let submitter = Submitter::load(&config.tlsrpt);
         let ((tls, mut warnings), dns, (submitter, more)) = match (Material::load(&config), dns, submitter) {
             (Ok(tls), Ok(dns), Ok((submitter, more))) if faults.is_empty() => (tls, dns, (submitter, more)),
@@ -108,11 +69,8 @@ impl InForce {
         self.evidence.keep(config.evidence.keep);
         self.reports.replace(submitter, &tls, dns.clone());
         self.outbound.discovery().mta_sts().replace(web(&tls, &dns, self.test_overrides));
-        let Parts { inbound, scheduler, outbound } = Parts::new(&config, tls, dns, self.monitor.clone());
-        self.inbound.store(Arc::new(inbound));
-        self.scheduler.store(Arc::new(scheduler));
-        self.outbound.replace(outbound);
-        self.replaced.notify_one();
+        self.running.replace(Snapshot::new(config, tls, dns));
+        self.outbound.close_replaced();
         Ok(merged(warnings))
     }
 }

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use serde::Serialize;
 
 use crate::address::Host;
-use crate::config::{ChangedKey, Config, DomainPattern, Section, changed, default_connector, sections, treatment};
+use crate::config::{ChangedKey, Config, DomainPattern, Section, changed, sections, treatment};
 use crate::connector::Connectors;
 use crate::envelope::QueueId;
 
@@ -98,7 +98,7 @@ impl Difference {
     /// Compares two configurations, and what they mean for messages that wait.
     #[must_use]
     pub fn between(old: &Config, new: &Config, waiting: &Waiting) -> Self {
-        let connectors = |config: &Config| Connectors::new(&config.connectors, default_connector(&config.tls.trust));
+        let connectors = |config: &Config| Connectors::of(config);
         let (was, will) = (connectors(old), connectors(new));
         let mut queued = queued(&was, &will, waiting);
         let queued_more = queued.len().saturating_sub(DOMAINS_MAX);

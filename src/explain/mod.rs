@@ -19,7 +19,7 @@ use jiff::Timestamp;
 
 use crate::access::{self, RelayRules};
 use crate::address::{Domain, Host, Mailbox};
-use crate::config::{Config, Connector, Fault, TlsDemand, default_connector};
+use crate::config::{Config, Connector, Fault, TlsDemand};
 use crate::connector::{Connectors, PatternMatch, ended_exception, exception};
 use crate::discovery::mta_sts::WebSource;
 use crate::dns::Dns;
@@ -52,7 +52,7 @@ impl Explainer {
     pub fn new(config: Config) -> Result<Self, Vec<Fault>> {
         let dns = Dns::new(&config.dns).map_err(|error| vec![error.fault(&config.dns)])?;
         let web = WebSource::new(dns.clone(), Https::new(dns.clone(), Material::load_https(&config.tls)?));
-        let connectors = Connectors::new(&config.connectors, default_connector(&config.tls.trust));
+        let connectors = Connectors::of(&config);
         let router = Router::new(&config, dns);
         Ok(Self { config, connectors, router, web, known: DaemonPolicies::default(), hellos: KnownHellos::default() })
     }

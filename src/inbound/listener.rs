@@ -15,10 +15,11 @@ use tracing::{debug, warn};
 
 use super::clients::{Known, Place, Refusal};
 use super::proxied::{self, Origin};
-use super::{Inbound, Settings, session};
+use super::{Inbound, session};
 use crate::access;
 use crate::config::{Listener, ListenerTls};
 use crate::monitor::LogClient;
+use crate::running_config::Snapshot;
 use crate::smtp::reply::{Reply, Status};
 
 /// The wait after a failed accept: doubled each time, up to the second.
@@ -96,7 +97,7 @@ impl Door {
 
     /// Finds out who calls.
     fn arrive(&self, stream: TcpStream, peer: SocketAddr) {
-        let settings = self.inbound.settings.load_full();
+        let settings = self.inbound.running.load();
         let hostname = &settings.config.hostname;
         let Some(listener) = settings.config.listeners.iter().find(|listener| listener.name == self.name).cloned()
         else {
@@ -126,7 +127,7 @@ impl Door {
         &self,
         mut stream: TcpStream,
         peer: SocketAddr,
-        settings: &Settings,
+        settings: &Snapshot,
     ) -> Option<(TcpStream, Origin)> {
         let patience = settings.config.timeouts.handshake;
         let read = select! {
@@ -153,7 +154,7 @@ impl Door {
         None
     }
 
-    fn admit(&self, stream: TcpStream, origin: Origin, settings: Arc<Settings>, listener: Listener) {
+    fn admit(&self, stream: TcpStream, origin: Origin, settings: Arc<Snapshot>, listener: Listener) {
         match self.inbound.clients.connect(&settings.config, &listener, origin, Known::Address) {
             Ok(Place::Seat(seat)) => {
                 let (inbound, stop) = (Arc::clone(&self.inbound), self.stop.clone());

@@ -16,14 +16,11 @@ mod wire;
 
 use std::sync::Arc;
 
-use arc_swap::ArcSwap;
 use tokio::sync::mpsc;
 
-use crate::config::Config;
-use crate::connector::Connectors;
 use crate::envelope::QueueId;
-use crate::handshake::Material;
 use crate::monitor::Monitor;
+use crate::running_config::RunningConfig;
 use crate::smtp::server::Durable;
 use crate::spool::{Entry, Receipt, Spool};
 
@@ -33,21 +30,9 @@ pub use policy::{Standing, connector as connector_for, judge as judge_sender};
 #[cfg(fuzzing)]
 pub use proxied::fuzzed as proxy_header;
 
-/// Everything of one configuration that a session needs. A session keeps what it began with; a
-/// reload is for those that come after.
-#[derive(Debug)]
-pub struct Settings {
-    /// The configuration.
-    pub config: Arc<Config>,
-    /// Its connectors.
-    pub connectors: Arc<Connectors>,
-    /// Its certificates and trust anchors.
-    pub tls: Arc<Material>,
-}
-
 /// What all listeners share.
 pub struct Inbound {
-    settings: Arc<ArcSwap<Settings>>,
+    running: RunningConfig,
     spool: Arc<dyn Spool>,
     accepted: mpsc::Sender<Entry>,
     clients: Clients,
@@ -59,8 +44,8 @@ impl Inbound {
     /// durable and its 250 written. A full channel slows its session down; where the receiver is gone,
     /// the message stays in the spool and is taken up on the next start.
     #[must_use]
-    pub fn new(settings: Arc<ArcSwap<Settings>>, spool: Arc<dyn Spool>, accepted: mpsc::Sender<Entry>) -> Self {
-        Self { settings, spool, accepted, clients: Clients::default(), monitor: Monitor::default() }
+    pub fn new(running: RunningConfig, spool: Arc<dyn Spool>, accepted: mpsc::Sender<Entry>) -> Self {
+        Self { running, spool, accepted, clients: Clients::default(), monitor: Monitor::default() }
     }
 
     /// Shares the table of clients with whoever shows it.

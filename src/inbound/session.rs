@@ -23,13 +23,13 @@ use tracing::{debug, info};
 
 use lost::{Sender, Slow, unsent};
 
+use super::Inbound;
 use super::clients::Seat;
 use super::pace::Pace;
 use super::patience::{Patience, Progress};
 use super::policy::{self, Standing};
 use super::proxied::{self, Origin};
 use super::wire::{Transport, Wire};
-use super::{Inbound, Settings};
 use crate::access;
 use crate::address::Domain;
 use crate::config::{Listener, ListenerTls, Rate};
@@ -37,6 +37,7 @@ use crate::connector::inbound_policy;
 use crate::handshake::{Recorded, Role, Seen};
 use crate::monitor::Reason;
 use crate::monitor::certificates::Shown;
+use crate::running_config::Snapshot;
 use crate::smtp::command::{CommandError, MailFrom, RcptTo};
 use crate::smtp::reply::Reply;
 use crate::smtp::server::{Channel, Profile, Server, ServerStep};
@@ -87,7 +88,7 @@ impl fmt::Display for End {
 
 struct Session {
     inbound: Arc<Inbound>,
-    settings: Arc<Settings>,
+    settings: Arc<Snapshot>,
     listener: Listener,
     peer: SocketAddr,
     /// The client's address as far as it gives rights.
@@ -123,7 +124,7 @@ const SEEMS_OVER: Duration = Duration::from_secs(3);
 /// Runs one session to its end.
 pub(super) async fn run(
     inbound: Arc<Inbound>,
-    settings: Arc<Settings>,
+    settings: Arc<Snapshot>,
     listener: Listener,
     stream: TcpStream,
     (origin, seat): (Origin, Seat),

@@ -23,7 +23,7 @@ use super::second_try::Dials;
 use super::seen::{self, Seen};
 use super::settle::{Further, Ledger};
 use super::watched::Undialled;
-use super::{Attempt, Report, Snapshot};
+use super::{Attempt, Outbound, Report, Snapshot};
 
 /// A handshake may take this part of the time for one address: a first and a second one may go by in silence, and time
 /// is left for a connection in the clear.
@@ -34,6 +34,7 @@ const PUT_OFF_MAX: usize = 2;
 
 /// One attempt on its way.
 struct Delivery<'a> {
+    outbound: &'a Outbound,
     snapshot: &'a Snapshot,
     attempt: &'a Attempt,
     connector: &'a Arc<Connector>,
@@ -70,15 +71,17 @@ enum Used {
     Spent,
 }
 
-pub(super) async fn deliver(snapshot: &Snapshot, attempt: &Attempt, limit: &AttemptLimit) -> Report {
-    let settings = &snapshot.settings;
-    // Policy and trust of one delivery come from one configuration: the one in force.
-    let connector = settings.connectors.for_host(&attempt.host);
-    if !Arc::ptr_eq(connector, &attempt.connector) {
-        tracing::debug!(queue_id = %attempt.entry.id, connector = %connector.name, "the settings were replaced");
-    }
+/// Makes one attempt. Its policy, trust and limits come from `snapshot` alone.
+pub(super) async fn deliver(
+    outbound: &Outbound,
+    snapshot: Arc<Snapshot>,
+    attempt: &Attempt,
+    limit: &AttemptLimit,
+) -> Report {
+    let connector = snapshot.connectors.for_host(&attempt.host);
     let mut delivery = Delivery {
-        snapshot,
+        outbound,
+        snapshot: &snapshot,
         attempt,
         connector,
         limit,
@@ -98,15 +101,15 @@ pub(super) async fn deliver(snapshot: &Snapshot, attempt: &Attempt, limit: &Atte
     if let Some(ended) = ended {
         delivery.ended(ended);
     }
-    let (connector, config) = (Arc::clone(delivery.connector), Arc::clone(&settings.config));
+    let connector = Arc::clone(delivery.connector);
     let (results, trail) = delivery.ledger.into_parts();
-    Report { results, trail, connector, config }
+    Report { results, trail, connector, snapshot }
 }
 
 impl Delivery<'_> {
     async fn run(&mut self) {
         let route = &self.connector.outbound.route;
-        match self.snapshot.settings.router.hops(&self.attempt.host, route).await {
+        match self.snapshot.router.hops(&self.attempt.host, route).await {
             Ok(found) => self.hops(found).await,
             Err(failure) => self.ledger.fail_all(failure, Further::Nothing),
         }
@@ -114,13 +117,13 @@ impl Delivery<'_> {
 
     /// Defers whoever has no result yet: the attempt came to no end by itself.
     fn ended(&mut self, ended: Ended) {
-        self.snapshot.settings.monitor.attempt_ended(ended.word());
+        self.outbound.monitor.attempt_ended(ended.word());
         let failure = Failure::transient(Scope::Destination, Status(4, 2), ended.to_string());
         self.ledger.fail_all(Failure { peer: self.peer.take(), ..failure }, Further::Nothing);
     }
 
     async fn hops(&mut self, mut found: Hops) {
-        self.snapshot.pool.prefer(self.connector, &mut found.hops);
+        self.outbound.pool.prefer(self.snapshot.generation(), self.connector, &mut found.hops);
         let mut hops = found.hops.iter();
         while let Some(hop) = hops.next() {
             let left = hops.len();
@@ -145,7 +148,7 @@ impl Delivery<'_> {
         let plan = match self.plan(purpose, hop, &hops.basis).await {
             Ok(plan) => plan,
             Err(no_plan) => {
-                seen::without_plan(&self.snapshot.reporter, self.attempt, hop, &no_plan);
+                seen::without_plan(&self.outbound.reporter, self.attempt, hop, &no_plan);
                 return Err(no_plan.into());
             }
         };
@@ -159,8 +162,8 @@ impl Delivery<'_> {
         }
         if let Some(refusal) = tls::unmeetable(terms.policy()) {
             let undialled = Undialled { attempt: self.attempt, connector: self.connector, hop };
-            undialled.warn(&self.snapshot.settings.monitor, terms.policy(), &refusal);
-            let seen = Seen { reporter: &self.snapshot.reporter, attempt: self.attempt, hop, found: &plan.found };
+            undialled.warn(&self.outbound.monitor, terms.policy(), &refusal);
+            let seen = Seen { reporter: &self.outbound.reporter, attempt: self.attempt, hop, found: &plan.found };
             seen.failed(None, &Failure::policy(refusal.clone()));
             return Err(self.final_word(terms.named(Failure::policy(refusal)), &plan.found).await);
         }
@@ -174,14 +177,14 @@ impl Delivery<'_> {
     /// Finds out what must be known of a hop. In an attempt that may be the last, a policy of the domain's that is
     /// out of date must not be what the message fails under (RFC 8461 §5.1).
     async fn plan(&self, purpose: Purpose<'_>, hop: &Hop, basis: &RouteBasis) -> Result<Plan, NoPlan> {
-        let Snapshot { settings, discovery, .. } = self.snapshot;
-        let plan = Plan::make(&settings.router, discovery, purpose, hop, basis).await?;
+        let (router, discovery) = (&self.snapshot.router, &self.outbound.discovery);
+        let plan = Plan::make(router, discovery, purpose, hop, basis).await?;
         let MtaStsLookup::Done(PublishedPolicy::Policy(policy)) = &plan.found.published else { return Ok(plan) };
         if !self.attempt.may_be_last || policy.mode() != MtaStsMode::Enforce {
             return Ok(plan);
         }
         match discovery.mta_sts().recheck(policy).await {
-            Recheck::Changed(_) => Plan::make(&settings.router, discovery, purpose, hop, basis).await,
+            Recheck::Changed(_) => Plan::make(router, discovery, purpose, hop, basis).await,
             Recheck::Confirmed | Recheck::Unknown(_) => Ok(plan),
         }
     }
@@ -198,7 +201,7 @@ impl Delivery<'_> {
 
     /// The address at which the hop is this relay, where it is. A smart host was named by the administrator.
     fn own_address(&self, hop: &Hop, addresses: &[SocketAddr]) -> Option<SocketAddr> {
-        let router = &self.snapshot.settings.router;
+        let router = &self.snapshot.router;
         addresses.iter().copied().find(|address| hop.smart_host().is_none() && router.is_own_address(*address))
     }
 
@@ -226,7 +229,7 @@ impl Delivery<'_> {
             return failure;
         }
         let MtaStsLookup::Done(PublishedPolicy::Policy(policy)) = &found.published else { return failure };
-        let now = match self.snapshot.discovery.mta_sts().recheck(policy).await {
+        let now = match self.outbound.discovery.mta_sts().recheck(policy).await {
             Recheck::Confirmed => return failure,
             Recheck::Changed(_) => "the domain has changed its MTA-STS policy meanwhile".to_owned(),
             Recheck::Unknown(why) => format!("whether its MTA-STS policy still says so cannot be found out: {why}"),
@@ -240,19 +243,19 @@ impl Delivery<'_> {
     where
         Self: 'h,
     {
-        let Snapshot { settings, discovery, .. } = self.snapshot;
-        Memory { history: discovery.history(), monitor: &settings.monitor, attempt: self.attempt, hop }
+        let Outbound { discovery, monitor, .. } = self.outbound;
+        Memory { history: discovery.history(), monitor, attempt: self.attempt, hop }
     }
 
     /// Tries the message on a connection that waits for work.
     async fn reuse(&mut self, stop: &Stop<'_>) -> Used {
         let Stop { hop, terms, left, .. } = *stop;
-        let destination = Destination::new(self.connector, hop);
+        let destination = Destination::new(self.snapshot.generation(), self.connector, hop);
         let memory = self.memory(hop);
         self.put_off_before = self.put_off;
-        while let Some(mut connection) = self.snapshot.pool.take(&destination) {
+        while let Some(mut connection) = self.outbound.pool.take(&destination) {
             if !connection.is_quiet().await || !terms.admit(&mut connection, &hop.host) {
-                self.snapshot.pool.quit(destination.clone(), connection);
+                self.outbound.pool.quit(destination.clone(), connection);
                 continue;
             }
             // It may have been opened for another domain, of which other things are remembered.
@@ -270,16 +273,16 @@ impl Delivery<'_> {
     /// Tries the message at one address after the other.
     async fn dial(&mut self, stop: &Stop<'_>, addresses: &[SocketAddr]) {
         let Stop { hop, terms, found, left } = *stop;
-        let settings = &self.snapshot.settings;
-        let destination = Destination::new(self.connector, hop);
-        self.snapshot.pool.room(&destination).await;
+        let destination = Destination::new(self.snapshot.generation(), self.connector, hop);
+        self.outbound.pool.room(&destination).await;
         let queue_id = self.attempt.entry.id;
         let errand = Errand::Mail(queue_id, terms.needed_handshake());
-        let known = &self.snapshot.hellos;
-        let (policy, handshake) = (terms.policy(), settings.config.timeouts.handshake);
-        let target = Target { settings, connector: self.connector, hop, policy, known, errand, handshake };
+        let known = &self.outbound.hellos;
+        let (policy, handshake) = (terms.policy(), self.snapshot.config.timeouts.handshake);
+        let (snapshot, monitor) = (self.snapshot, &self.outbound.monitor);
+        let target = Target { snapshot, monitor, connector: self.connector, hop, policy, known, errand, handshake };
         let memory = self.memory(hop);
-        let seen = Seen { reporter: &self.snapshot.reporter, attempt: self.attempt, hop, found };
+        let seen = Seen { reporter: &self.outbound.reporter, attempt: self.attempt, hop, found };
         for (at, address) in addresses.iter().enumerate() {
             self.dials.take();
             self.put_off_before = self.put_off;
@@ -354,7 +357,7 @@ impl Delivery<'_> {
         more: bool,
     ) -> Used {
         let entry = &*self.attempt.entry;
-        let timeouts = self.snapshot.settings.config.timeouts;
+        let timeouts = self.snapshot.config.timeouts;
         let most = self.connector.outbound.messages_per_connection;
         let further = Further::hop_if(more);
         self.peer = Some(connection.via().peer.clone());
@@ -395,9 +398,9 @@ impl Delivery<'_> {
             // A peer that does not answer to QUIT is not waited for long.
             let _ = connection.quit().await;
         } else if connection.is_reusable(most) {
-            self.snapshot.pool.put(destination.clone(), connection);
+            self.outbound.pool.put(destination.clone(), connection);
         } else {
-            self.snapshot.pool.quit(destination.clone(), connection);
+            self.outbound.pool.quit(destination.clone(), connection);
         }
         self.rest = recipients;
         if self.rest.is_empty() { Used::Tried } else { Used::Spent }

@@ -13,6 +13,7 @@ use crate::config::{Connector, Timeouts};
 use crate::envelope::QueueId;
 use crate::failure::{Failure, Scope};
 use crate::handshake::{ClientTls, HandshakeError, KnownHellos, Role};
+use crate::monitor::Monitor;
 use crate::monitor::certificates::Shown;
 use crate::route::Hop;
 use crate::smtp::client::{DialogueStage, Extensions, NoStarttls, Opening, OpeningStep, StarttlsUse};
@@ -22,7 +23,7 @@ use crate::tls::{
     Verdict,
 };
 
-use super::Settings;
+use super::Snapshot;
 use super::cleared::{Cleared, Peer};
 use super::look::{Look, Notes};
 use super::second_try::Dials;
@@ -34,7 +35,8 @@ const CLOSING: u16 = 421;
 /// One hop, and what it must show.
 #[derive(Clone, Copy)]
 pub(super) struct Target<'a> {
-    pub(super) settings: &'a Settings,
+    pub(super) snapshot: &'a Snapshot,
+    pub(super) monitor: &'a Monitor,
     pub(super) connector: &'a Connector,
     pub(super) hop: &'a Hop,
     pub(super) policy: &'a TlsPolicy,
@@ -157,7 +159,7 @@ impl Target<'_> {
     }
 
     fn timeouts(&self) -> &Timeouts {
-        &self.settings.config.timeouts
+        &self.snapshot.config.timeouts
     }
 
     async fn first(&self, address: SocketAddr, dials: &mut Dials, notes: &mut Notes) -> Result<First, Failure> {
@@ -165,7 +167,7 @@ impl Target<'_> {
             TlsPolicy::Off => StarttlsUse::Never,
             TlsPolicy::Opportunistic | TlsPolicy::Forced(_) => StarttlsUse::IfOffered,
         };
-        let mut opening = Opening::new(&self.settings.config.hostname, starttls);
+        let mut opening = Opening::new(&self.snapshot.config.hostname, starttls);
         let wire = match self.open(address, &mut opening).await? {
             Session::Clear { wire, extensions, reason } => {
                 return Ok(self.judge_clear(wire, extensions, reason, notes).await);
@@ -193,7 +195,7 @@ impl Target<'_> {
         let mut wire = Wire::connect(address, self.timeouts().connect)
             .await
             .map_err(|fault| Failure::transient(Scope::Hop, Status(4, 1), fault))?
-            .counted(self.settings.monitor.connection());
+            .counted(self.monitor.connection());
         let step = match wire.converse(opening, self.timeouts().reply).await {
             Ok(step) => step,
             // Asking for TLS broke the connection; that is no better than a broken handshake.
@@ -260,7 +262,7 @@ impl Target<'_> {
         hello: Hello,
         notes: &mut Notes,
     ) -> Result<Shaken, Failure> {
-        let client: &ClientTls = self.settings.tls.client(self.connector);
+        let client: &ClientTls = self.snapshot.tls.client(self.connector);
         let reduced = hellos.reduced(hello);
         // The ticket of an earlier session can make the next ClientHello large.
         let handshake = if reduced.is_none() { self.needed_handshake() } else { Handshake::Full };
@@ -329,7 +331,7 @@ impl Target<'_> {
 
     /// Once more to the same address, in the clear, with the judge's leave.
     async fn redial(&self, address: SocketAddr) -> Result<(Wire, Extensions), Failure> {
-        let mut opening = Opening::new(&self.settings.config.hostname, StarttlsUse::Never);
+        let mut opening = Opening::new(&self.snapshot.config.hostname, StarttlsUse::Never);
         match self.open(address, &mut opening).await? {
             Session::Clear { wire, extensions, .. } => Ok((wire, extensions)),
             Session::Spoilt(_) | Session::Handshake(_) => {

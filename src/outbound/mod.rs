@@ -29,21 +29,17 @@ mod settle;
 mod watched;
 mod wire;
 
-use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use arc_swap::ArcSwap;
-
 use crate::address::Host;
-use crate::config::{Config, Connector, default_connector};
-use crate::connector::Connectors;
+use crate::config::Connector;
 use crate::discovery::Discovery;
 use crate::discovery::history::TlsLevel;
 use crate::failure::{Failure, RecipientOutcome};
-use crate::handshake::{KnownHellos, Material};
+use crate::handshake::KnownHellos;
 use crate::monitor::Monitor;
-use crate::route::Router;
+use crate::running_config::{RunningConfig, Snapshot};
 use crate::spool::Entry;
 use crate::tls::{Clearance, TlsPolicy};
 use crate::tlsrpt::Reporter;
@@ -63,9 +59,6 @@ pub struct Attempt {
     pub apart: Vec<usize>,
     /// The recipient domain.
     pub host: Host,
-    /// The connector that speaks for it, from [`Settings::connectors`]. Where the settings have been
-    /// replaced since, the connector that speaks for `host` now is taken instead.
-    pub connector: Arc<Connector>,
     /// Whether it may be the last one: the message expires, or is about to.
     pub may_be_last: bool,
 }
@@ -79,8 +72,8 @@ pub struct Report {
     pub trail: Vec<Arc<Failure>>,
     /// The connector that spoke for the domain.
     pub connector: Arc<Connector>,
-    /// The configuration that it is of.
-    pub config: Arc<Config>,
+    /// The configuration under which the attempt was made, from its beginning to its end.
+    pub snapshot: Arc<Snapshot>,
 }
 
 /// How an attempt ended for one recipient.
@@ -118,88 +111,30 @@ pub struct Via {
     pub was: Option<TlsLevel>,
 }
 
-/// What deliveries need of one configuration; all parts come from the same one.
-pub struct Settings {
-    config: Arc<Config>,
-    tls: Arc<Material>,
-    router: Arc<Router>,
-    connectors: Connectors,
-    monitor: Monitor,
-}
-
-impl Settings {
-    /// Gathers what belongs to `config`: `tls` and `router` must have been made from it.
-    #[must_use]
-    pub fn new(config: Arc<Config>, tls: Arc<Material>, router: Arc<Router>) -> Self {
-        let connectors = Connectors::new(&config.connectors, default_connector(&config.tls.trust));
-        Self { config, tls, router, connectors, monitor: Monitor::default() }
-    }
-
-    /// Tells this monitor what sessions with next hops come to.
-    #[must_use]
-    pub fn monitored(self, monitor: Monitor) -> Self {
-        Self { monitor, ..self }
-    }
-
-    /// The configuration.
-    #[must_use]
-    pub fn config(&self) -> &Arc<Config> {
-        &self.config
-    }
-
-    /// Finds hops and addresses.
-    #[must_use]
-    pub fn router(&self) -> &Router {
-        &self.router
-    }
-
-    /// Its connectors, the built-in default among them.
-    #[must_use]
-    pub fn connectors(&self) -> &Connectors {
-        &self.connectors
-    }
-}
-
-impl fmt::Debug for Settings {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Settings").field("hostname", &self.config.hostname).finish_non_exhaustive()
-    }
-}
-
 /// Delivers. One for the process: it keeps the connections that can be used again.
 #[derive(Debug)]
 pub struct Outbound {
-    current: ArcSwap<Snapshot>,
+    running: RunningConfig,
     discovery: Discovery,
     reporter: Reporter,
-    hellos: KnownHellos,
-}
-
-/// Settings, and the connections that were judged under them.
-#[derive(Debug)]
-struct Snapshot {
-    settings: Arc<Settings>,
-    discovery: Discovery,
-    reporter: Reporter,
-    /// The `ClientHello`s of hosts that do not take the usual one, whatever the settings.
+    monitor: Monitor,
+    /// The `ClientHello`s of hosts that do not accept the usual one, under any configuration.
     hellos: KnownHellos,
     pool: Pool,
-}
-
-impl Snapshot {
-    fn new(settings: Arc<Settings>, discovery: &Discovery, reporter: &Reporter, hellos: &KnownHellos) -> Self {
-        let (discovery, reporter, hellos) = (discovery.clone(), reporter.clone(), hellos.clone());
-        Self { settings, discovery, reporter, hellos, pool: Pool::default() }
-    }
 }
 
 impl Outbound {
     /// Starts without any connection. Nothing is dialled before [`Outbound::deliver`].
     #[must_use]
-    pub fn new(settings: Arc<Settings>, discovery: Discovery, reporter: Reporter) -> Self {
-        let hellos = KnownHellos::default();
-        let snapshot = Snapshot::new(settings, &discovery, &reporter, &hellos);
-        Self { current: ArcSwap::from_pointee(snapshot), discovery, reporter, hellos }
+    pub fn new(running: RunningConfig, discovery: Discovery, reporter: Reporter) -> Self {
+        let (monitor, hellos, pool) = (Monitor::default(), KnownHellos::default(), Pool::default());
+        Self { running, discovery, reporter, monitor, hellos, pool }
+    }
+
+    /// Reports the results of sessions with next hops to this monitor.
+    #[must_use]
+    pub fn monitored(self, monitor: Monitor) -> Self {
+        Self { monitor, ..self }
     }
 
     /// What is known of domains beside their connectors.
@@ -214,17 +149,15 @@ impl Outbound {
         &self.hellos
     }
 
-    /// The settings in force.
+    /// The configuration in use.
     #[must_use]
-    pub fn settings(&self) -> Arc<Settings> {
-        Arc::clone(&self.current.load().settings)
+    pub fn running(&self) -> &RunningConfig {
+        &self.running
     }
 
-    /// Puts other settings in force. Deliveries in flight end under those they began with; idle
-    /// connections are closed, for they were judged under the old ones.
-    pub fn replace(&self, settings: Arc<Settings>) {
-        let old = self.current.swap(Arc::new(Snapshot::new(settings, &self.discovery, &self.reporter, &self.hellos)));
-        old.pool.close();
+    /// Closes idle connections that were judged under a configuration that is no longer in use.
+    pub fn close_replaced(&self) {
+        self.pool.close_older(self.running.load().generation());
     }
 
     /// Makes one attempt, in the time that `[limits] delivery_attempt_time` allows.
@@ -232,18 +165,17 @@ impl Outbound {
     /// Where the connection breaks after the message and before its answer, the recipients are deferred:
     /// such a message may arrive twice, for the alternative is that it may not arrive.
     pub async fn deliver(&self, attempt: Attempt) -> Report {
-        let limit = AttemptLimit::new(self.settings().config.limits.delivery_attempt_time);
+        let limit = AttemptLimit::new(self.running.load().config.limits.delivery_attempt_time);
         self.deliver_within(attempt, &limit).await
     }
 
     /// Makes one attempt that others may end. What is left of it then is deferred.
     pub async fn deliver_within(&self, attempt: Attempt, limit: &AttemptLimit) -> Report {
-        let snapshot = self.current.load_full();
-        deliver::deliver(&snapshot, &attempt, limit).await
+        deliver::deliver(self, self.running.load(), &attempt, limit).await
     }
 
     /// Says goodbye on all idle connections. What is delivered afterwards keeps none.
     pub fn close(&self) {
-        self.current.load().pool.close();
+        self.pool.close();
     }
 }

@@ -33,15 +33,17 @@ const ENDING: usize = 1024;
 /// trust and in the identity that we show.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Destination {
-    /// The address of a connector that the settings, and so this pool, outlive.
-    connector: usize,
+    /// The generation of the configuration under which the connection was judged.
+    generation: u64,
+    /// The name of the connector.
+    connector: String,
     host: Host,
     port: u16,
 }
 
 impl Destination {
-    pub(super) fn new(connector: &Arc<Connector>, hop: &Hop) -> Self {
-        Self { connector: Arc::as_ptr(connector) as usize, host: hop.host.clone(), port: hop.port }
+    pub(super) fn new(generation: u64, connector: &Connector, hop: &Hop) -> Self {
+        Self { generation, connector: connector.name.clone(), host: hop.host.clone(), port: hop.port }
     }
 }
 
@@ -62,6 +64,8 @@ struct Shelf {
     /// Sessions that are ending: the peer counts them until they have.
     ending: HashMap<Destination, Vec<JoinHandle<()>>>,
     is_swept: bool,
+    /// The oldest generation whose connections are kept.
+    oldest: u64,
     is_closed: bool,
 }
 
@@ -85,12 +89,12 @@ impl Pool {
     }
 
     /// Among hops that are equally good, one that is connected already comes first.
-    pub(super) fn prefer(&self, connector: &Arc<Connector>, hops: &mut [Hop]) {
+    pub(super) fn prefer(&self, generation: u64, connector: &Connector, hops: &mut [Hop]) {
         if hops.len() < 2 {
             return;
         }
         let equals = hops.iter().take_while(|hop| hop.has_same_preference(&hops[0]));
-        let mut destinations = equals.map(|hop| Destination::new(connector, hop));
+        let mut destinations = equals.map(|hop| Destination::new(generation, connector, hop));
         if let Some(at) = destinations.position(|destination| self.has(&destination)) {
             hops.swap(0, at);
         }
@@ -118,7 +122,7 @@ impl Pool {
         connection.rest();
         let mut held = self.shelf();
         let is_full = held.waiting.get(&destination).is_some_and(|list| list.len() >= PER_DESTINATION);
-        if held.is_closed || held.count >= IN_ALL || is_full {
+        if held.is_closed || destination.generation < held.oldest || held.count >= IN_ALL || is_full {
             return held.quit(destination, connection);
         }
         held.waiting.entry(destination).or_default().push(Waiting { connection, since: Instant::now() });
@@ -149,6 +153,20 @@ impl Pool {
         };
         if let Some(session) = ending {
             let _ = session.await;
+        }
+    }
+
+    /// Closes the waiting connections of generations before this one, and keeps none of them from now on.
+    pub(super) fn close_older(&self, generation: u64) {
+        let mut held = self.shelf();
+        held.oldest = held.oldest.max(generation);
+        let oldest = held.oldest;
+        let old: Vec<_> = held.waiting.extract_if(|destination, _| destination.generation < oldest).collect();
+        for (destination, list) in old {
+            held.count -= list.len();
+            for waiting in list {
+                held.quit(destination.clone(), waiting.connection);
+            }
         }
     }
 

@@ -15,12 +15,13 @@ use crate::discovery::{Discovery, HopLookup, KnownPolicies};
 use crate::envelope::TlsRequirement;
 use crate::failure::{Failure, RecipientOutcome};
 use crate::handshake::{KnownHellos, SentCertificate};
+use crate::monitor::Monitor;
 use crate::route::{Hop, Hops};
 use crate::smtp::client::Extensions;
 use crate::tls::{self, Authentication, Clearance, Demand, PeerCertificate, TlsFacts, TlsOutcome, TlsPolicy, Unmet};
 use crate::tls::{TlsaUsage, Verify};
 
-use super::Settings;
+use super::Snapshot;
 use super::dial::{Errand, Target, reference};
 pub use super::look::FirstTry;
 use super::look::Look;
@@ -171,9 +172,9 @@ pub fn trusted(facts: &TlsFacts) -> Option<&Result<(), crate::tls::ChainFault>> 
 
 /// Looks at every address of every hop, some at a time. It ends by itself: each step has the time limit that
 /// it has in a delivery, and the number of hosts and addresses is bounded.
-pub async fn probe<K: KnownPolicies>(settings: &Settings, discovery: &Discovery<K>, question: Question<'_>) -> Probe {
+pub async fn probe<K: KnownPolicies>(snapshot: &Snapshot, discovery: &Discovery<K>, question: Question<'_>) -> Probe {
     let Question { recipient, connector } = question;
-    let Hops { hops, basis } = match settings.router.hops(recipient, &connector.outbound.route).await {
+    let Hops { hops, basis } = match snapshot.router.hops(recipient, &connector.outbound.route).await {
         Ok(found) => found,
         Err(failure) => {
             let prospect = foretell(&[], Some(&failure), connector);
@@ -183,7 +184,7 @@ pub async fn probe<K: KnownPolicies>(settings: &Settings, discovery: &Discovery<
     let looking = hops.into_iter().map(|hop| {
         let basis = &basis;
         async move {
-            let seen = look(settings, discovery, question, &hop, basis).await;
+            let seen = look(snapshot, discovery, question, &hop, basis).await;
             ProbedHop { hop, seen }
         }
     });
@@ -193,7 +194,7 @@ pub async fn probe<K: KnownPolicies>(settings: &Settings, discovery: &Discovery<
 }
 
 async fn look<K: KnownPolicies>(
-    settings: &Settings,
+    snapshot: &Snapshot,
     discovery: &Discovery<K>,
     question: Question<'_>,
     hop: &Hop,
@@ -201,7 +202,7 @@ async fn look<K: KnownPolicies>(
 ) -> Result<Seen, Failure> {
     let Question { recipient, connector } = question;
     let purpose = Purpose { recipient, connector, requirement: TlsRequirement::Ordinary };
-    let plan = Plan::make(&settings.router, discovery, purpose, hop, basis)
+    let plan = Plan::make(&snapshot.router, discovery, purpose, hop, basis)
         .await
         .map_err(|no_plan| Failure::from(no_plan).with_peer(hop.to_string()))?;
     let policy = plan.policy(purpose, hop);
@@ -209,9 +210,10 @@ async fn look<K: KnownPolicies>(
     let mut addresses = Vec::new();
     for address in &plan.addresses.addresses {
         // Each address is shown the usual ClientHello, whatever another one accepted.
-        let known = KnownHellos::default();
-        let (errand, handshake) = (Errand::Look, settings.config.timeouts.handshake);
-        let target = Target { settings, connector, hop, policy: &policy, known: &known, errand, handshake };
+        let (known, monitor) = (KnownHellos::default(), Monitor::default());
+        let (errand, handshake) = (Errand::Look, snapshot.config.timeouts.handshake);
+        let target =
+            Target { snapshot, monitor: &monitor, connector, hop, policy: &policy, known: &known, errand, handshake };
         addresses.push(Sighting::new(target.look(*address).await, &policy, hop));
     }
     Ok(Seen { policy, found: plan.found, unmeetable, addresses })

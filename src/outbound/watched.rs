@@ -43,7 +43,7 @@ impl Target<'_> {
     /// The handshake is over.
     pub(super) fn shaken(&self, seen: Option<&Seen>) {
         let end = seen.map_or(HandshakeEnd::Failed, |seen| HandshakeEnd::Completed(seen.version()));
-        self.settings.monitor.handshake(Direction::Outbound, end);
+        self.monitor.handshake(Direction::Outbound, end);
     }
 
     /// The judge has spoken; `shown` is the certificate of the session.
@@ -53,7 +53,7 @@ impl Target<'_> {
             Verdict::Redial(_) => (PolicyEnd::FellBack, None),
             Verdict::Refused(refusal) => (PolicyEnd::Refused, Some(refusal.to_string())),
         };
-        let (monitor, connector) = (&self.settings.monitor, self.connector.name.as_str());
+        let (monitor, connector) = (self.monitor, self.connector.name.as_str());
         monitor.judged(Direction::Outbound, connector, self.policy.into(), end);
         // What an exception lets through, or a domain alone demands, is no partner's promise.
         let forced = (&self.connector.outbound.tls, self.policy);
@@ -71,7 +71,7 @@ impl Target<'_> {
 
     pub(super) fn log_second_try(&self, address: SocketAddr, hello: Hello, fault: &HandshakeError) {
         let what = "the TLS handshake was cut short, trying once more with another ClientHello";
-        if self.settings.monitor.is_news(what, &self.hop.host, fault) {
+        if self.monitor.is_news(what, &self.hop.host, fault) {
             tracing::info!(
                 queue_id = self.queue_id(), connector = %self.connector.name, host = %self.hop.host, %address,
                 tls.wanted = self.describe_demand(), tls.got = %fault, tls.hello = %hello, "{what}"
@@ -81,7 +81,7 @@ impl Target<'_> {
 
     pub(super) fn warn_fallback(&self, address: SocketAddr, fallback: &Fallback) {
         let what = "TLS failed, continuing in the clear on a fresh connection";
-        if self.settings.monitor.is_news(what, &self.hop.host, fallback.reason()) {
+        if self.monitor.is_news(what, &self.hop.host, fallback.reason()) {
             tracing::warn!(
                 queue_id = self.queue_id(), connector = %self.connector.name, host = %self.hop.host, %address,
                 tls.wanted = self.describe_demand(), tls.got = %fallback.reason(), "{what}"
@@ -91,7 +91,7 @@ impl Target<'_> {
 
     pub(super) fn warn_refused(&self, address: SocketAddr, refusal: &Refusal) {
         let what = "the hop does not meet the TLS policy, nothing was said of the message";
-        let monitor = &self.settings.monitor;
+        let monitor = self.monitor;
         if monitor.is_news(what, &self.hop.host, refusal) {
             tracing::warn!(
                 queue_id = self.queue_id(), connector = %self.connector.name, host = %self.hop.host, %address,

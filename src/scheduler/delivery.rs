@@ -76,7 +76,7 @@ impl Drop for Charge {
         // A runtime that ends drops its work half way, too: then the next start does it.
         let Some(item) = self.item.take().filter(|_| std::thread::panicking()) else { return };
         tracing::error!(queue_id = %item.id, "the work on a message died, and is done again later");
-        let due = Instant::now() + waits::wait(&self.context.settings.load().config.queue.retry, 1);
+        let due = Instant::now() + waits::wait(&self.context.running.load().config.queue.retry, 1);
         let _ = self.context.events.send(Event::Settled(item.id, Some((item, due))));
     }
 }
@@ -128,8 +128,7 @@ async fn prepare(context: &Context, live: &Live, item: &Item<Cargo>) -> Result<O
     };
     let state = live.envelope.lock().await;
     let envelope: &Envelope = state.as_ref().unwrap_or(&entry.envelope);
-    let settings = context.settings.load();
-    let attempt = super::orders::attempt(&settings.connectors, &entry, envelope, &item.host);
+    let attempt = super::orders::attempt(&entry, envelope, &item.host);
     Ok((!attempt.recipients.is_empty()).then_some(attempt))
 }
 
@@ -276,10 +275,11 @@ mod tests {
         });
         let host = Host::parse("example.org").expect("a host");
         let recipients = (0..results.len()).collect();
-        let connector_of = Arc::clone(&connector);
-        let attempt =
-            Attempt { entry, recipients, apart: Vec::new(), host, connector: connector_of, may_be_last: false };
-        health(&attempt, &Report { results, trail: Vec::new(), connector, config: Arc::new(config) })
+        let attempt = Attempt { entry, recipients, apart: Vec::new(), host, may_be_last: false };
+        let (tls, _) = crate::handshake::Material::load(&config).expect("it names no files");
+        let dns = crate::dns::Dns::new(&config.dns).expect("a resolver");
+        let snapshot = Arc::new(crate::running_config::Snapshot::new(Arc::new(config), tls, dns));
+        health(&attempt, &Report { results, trail: Vec::new(), connector, snapshot })
     }
 
     fn result(recipient: usize, outcome: RecipientOutcome, via: Option<Arc<Via>>) -> RecipientResult {

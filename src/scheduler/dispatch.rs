@@ -10,9 +10,10 @@ use crate::address::Host;
 use crate::config::{DomainPattern, Route};
 use crate::envelope::QueueId;
 use crate::outbound::AttemptLimit;
+use crate::running_config::Snapshot;
 
 use super::lanes::{Destination, Job, Place, Share};
-use super::{Live, Scheduler, Settings, delivery};
+use super::{Live, Scheduler, delivery};
 
 /// Jobs under way beside the attempts: results that are being written down, and messages whose time has come.
 const WRITING_MAX: usize = 1000;
@@ -21,12 +22,12 @@ impl Scheduler {
     /// Whether another job may begin. One whose evidence cannot be written would only be done again; the first that
     /// can be finished wakes us.
     pub(super) fn may_begin(&self) -> bool {
-        let attempts = self.context.settings.load().config.limits.delivery_attempts as usize;
+        let attempts = self.context.running.load().config.limits.delivery_attempts as usize;
         self.jobs < attempts + WRITING_MAX && !(self.jobs > 0 && self.context.evidence.is_stuck())
     }
 
     pub(super) fn dispatch(&mut self) {
-        let (now, settings) = (Instant::now(), self.context.settings.load_full());
+        let (now, settings) = (Instant::now(), self.context.running.load());
         while self.may_begin() {
             let Some(job) = self.lanes.next(now, |host| place(&settings, host)) else { break };
             let (Job::Deliver(_, item) | Job::Aged(item, _, _)) = &job;
@@ -60,7 +61,7 @@ impl Scheduler {
 }
 
 /// Where mail for a host goes, how many attempts may be made there at the same time, and of which share they are.
-pub(super) fn place(settings: &Settings, host: &Host) -> Place {
+pub(super) fn place(settings: &Snapshot, host: &Host) -> Place {
     let connector = settings.connectors.for_host(host);
     let limit = connector.outbound.connections;
     match &connector.outbound.route {

@@ -27,18 +27,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
 
-use arc_swap::ArcSwap;
 use jiff::Timestamp;
-use tokio::sync::{Notify, OnceCell, mpsc};
+use tokio::sync::{OnceCell, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::address::Host;
-use crate::config::Config;
-use crate::connector::Connectors;
 use crate::envelope::{QueueId, TlsRequirement};
 use crate::evidence::Evidence;
 use crate::outbound::{Attempt, AttemptLimit, Outbound, Report};
+use crate::running_config::{RunningConfig, Snapshot};
 use crate::spool::{Body, ClockJumps, Entry, Spool, SpoolError, StoredMessage};
 
 use backlog::{Waiting, destinations};
@@ -57,15 +55,6 @@ use usage::Usage;
 /// Octets of content that may wait in memory for their first attempt; what is over is read again.
 const MEMORY_MAX: u64 = 64 << 20;
 
-/// What the scheduler takes from the configuration.
-#[derive(Debug)]
-pub struct Settings {
-    /// Everything as meant.
-    pub config: Arc<Config>,
-    /// Who speaks for which domain.
-    pub connectors: Arc<Connectors>,
-}
-
 /// Is told of every attempt, after it ended and before its result is written down.
 pub type Observer = Arc<dyn Fn(&Attempt, &Report) + Send + Sync>;
 
@@ -74,7 +63,7 @@ struct Context {
     spool: Arc<dyn Spool>,
     evidence: Evidence,
     outbound: Arc<Outbound>,
-    settings: Arc<ArcSwap<Settings>>,
+    running: RunningConfig,
     observer: Observer,
     events: mpsc::UnboundedSender<Event>,
     /// The rate of reports to senders.
@@ -130,8 +119,6 @@ pub struct Scheduler {
     limits: HashMap<AttemptId, AttemptLimit>,
     /// How much of the attempts is in use, for those who watch.
     usage: Usage,
-    /// Told when the settings were replaced.
-    replaced: Arc<Notify>,
     operator: Operator,
     orders: mpsc::Receiver<orders::Request>,
     pulse: Pulse,
@@ -147,19 +134,17 @@ impl std::fmt::Debug for Scheduler {
 
 impl Scheduler {
     /// Makes a scheduler with an empty queue. It must exist before anything is accepted: what has a smaller
-    /// id than the next one is taken to be from an earlier run. `replaced` is told when there are other
-    /// settings.
+    /// id than the next one is taken to be from an earlier run.
     #[must_use]
     pub fn new(
         spool: Arc<dyn Spool>,
         evidence: Evidence,
         outbound: Arc<Outbound>,
-        settings: Arc<ArcSwap<Settings>>,
+        running: RunningConfig,
         observer: Observer,
-        replaced: Arc<Notify>,
     ) -> Self {
         let (sender, events) = mpsc::unbounded_channel();
-        let attempts = settings.load().config.limits.delivery_attempts;
+        let attempts = running.load().config.limits.delivery_attempts;
         let lanes = Lanes::new(Instant::now(), waits::spread, attempts);
         let usage = Usage::default();
         let in_memory = Arc::new(AtomicU64::new(0));
@@ -173,7 +158,7 @@ impl Scheduler {
             spool,
             evidence,
             outbound,
-            settings,
+            running,
             observer,
             events: sender,
             limiter,
@@ -195,7 +180,6 @@ impl Scheduler {
             jobs: 0,
             limits: HashMap::new(),
             usage,
-            replaced,
             operator,
             orders,
             pulse,
@@ -218,7 +202,7 @@ impl Scheduler {
     pub async fn run(mut self, mut accepted: mpsc::Receiver<Entry>, stop: CancellationToken) -> Result<(), SpoolError> {
         let mut pages = self.read_spool();
         let mut reading = true;
-        let replaced = Arc::clone(&self.replaced);
+        let running = self.context.running.clone();
         loop {
             self.dispatch();
             self.begin_reports();
@@ -229,7 +213,7 @@ impl Scheduler {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
-                () = replaced.notified() => self.begin_anew(),
+                () = running.replaced() => self.begin_anew(),
                 Some(event) = self.events.recv() => self.take_event(event),
                 page = pages.recv(), if reading => match page {
                     Some(page) => page?.into_iter().for_each(|stored| self.enqueue_stored(&stored)),
@@ -261,7 +245,7 @@ impl Scheduler {
         match event {
             Event::Finished(ticket, health) => {
                 self.limits.remove(&ticket.attempt);
-                let settings = self.context.settings.load();
+                let settings = self.context.running.load();
                 self.lanes.finished(ticket, Instant::now(), health, &settings.config.queue.retry);
             }
             Event::Report(entry) => self.enqueue_entry(*entry),
@@ -317,7 +301,7 @@ impl Scheduler {
     /// A message that an operator lets go is tried at once, whatever is known of its destination, and
     /// has time for more than one try, however old it is.
     fn enqueue_released(&mut self, stored: &StoredMessage) {
-        let (now, settings) = (Instant::now(), self.context.settings.load_full());
+        let (now, settings) = (Instant::now(), self.context.running.load());
         let longest = settings.config.queue.retry.iter().sum::<Duration>();
         let expires = self.expiry(&settings, now, stored.accepted).max(now + longest);
         self.enqueue_until(stored, &settings, now, expires);
@@ -329,16 +313,16 @@ impl Scheduler {
     }
 
     /// When a message that was accepted then is given up.
-    fn expiry(&self, settings: &Settings, now: Instant, accepted: Timestamp) -> Instant {
+    fn expiry(&self, settings: &Snapshot, now: Instant, accepted: Timestamp) -> Instant {
         now + settings.config.queue.expire.saturating_sub(self.clock_jumps.age(accepted, Timestamp::now()))
     }
 
     fn enqueue_stored(&mut self, stored: &StoredMessage) {
-        let (now, settings) = (Instant::now(), self.context.settings.load_full());
+        let (now, settings) = (Instant::now(), self.context.running.load());
         self.enqueue_until(stored, &settings, now, self.expiry(&settings, now, stored.accepted));
     }
 
-    fn enqueue_until(&mut self, stored: &StoredMessage, settings: &Settings, now: Instant, expires: Instant) {
+    fn enqueue_until(&mut self, stored: &StoredMessage, settings: &Snapshot, now: Instant, expires: Instant) {
         self.note_debt(stored.id, &stored.envelope);
         let warn_at = settle::warn_at(settings, expires);
         let is_relaxed = stored.envelope.tls == TlsRequirement::Relaxed;
@@ -353,7 +337,7 @@ impl Scheduler {
     /// Takes up a message that has just come in. Its age is zero, whatever the clock says: it may have jumped since the
     /// message was accepted.
     fn enqueue_entry(&mut self, entry: Entry) {
-        let (now, settings) = (Instant::now(), self.context.settings.load_full());
+        let (now, settings) = (Instant::now(), self.context.running.load());
         let expires = now + settings.config.queue.expire;
         let hosts = destinations(&entry.envelope);
         let is_relaxed = entry.envelope.tls == TlsRequirement::Relaxed;
@@ -392,7 +376,7 @@ impl Scheduler {
             item.cargo = None;
         }
         // It may have been on its way while the settings were replaced.
-        let settings = self.context.settings.load();
+        let settings = self.context.running.load();
         if item.expire != settings.config.queue.expire {
             settle::reckon(&settings, &mut item);
         }
@@ -401,19 +385,19 @@ impl Scheduler {
 
     /// There are other settings: they hold for the mail that waits, too.
     fn begin_anew(&mut self) {
-        let settings = self.context.settings.load();
+        let settings = self.context.running.load();
         self.lanes.resize(settings.config.limits.delivery_attempts);
         self.lanes.begin_anew(|item| settle::reckon(&settings, item));
     }
 
     fn destination(&self, host: &Host) -> Destination {
-        place(&self.context.settings.load(), host).destination
+        place(&self.context.running.load(), host).destination
     }
 
     async fn drain(self) {
         self.context.ending.cancel();
         self.tasks.close();
-        let patience = self.context.settings.load().config.timeouts.drain;
+        let patience = self.context.running.load().config.timeouts.drain;
         let waiting = self.tasks.len();
         if waiting > 0 {
             tracing::info!(deliveries = waiting, "waiting for deliveries in flight");

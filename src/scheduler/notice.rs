@@ -9,10 +9,11 @@ use crate::access::{self, RelayRules};
 use crate::config::{Connector, TlsDemand};
 use crate::dsn::{self, Action, RejectedReport, ReportContext, ReportedRecipient, ReturnedContent};
 use crate::envelope::{Envelope, History, QueueId, RecipientState, Trouble};
+use crate::running_config::Snapshot;
 use crate::spool::{Body, Entry, SpoolError};
 
 use super::owed::{Addressee, Rates};
-use super::{Context, Event, Settings};
+use super::{Context, Event};
 
 /// Octets of header fields that a report returns, at most.
 const HEADERS_MAX: usize = 64 * 1024;
@@ -60,7 +61,7 @@ pub(super) enum Stored {
 /// stored is no longer owed. `until`: the end of the message's time.
 pub(super) async fn store(
     context: &Context,
-    settings: &Settings,
+    settings: &Snapshot,
     entry: &Entry,
     envelope: &mut Envelope,
     until: Timestamp,
@@ -132,7 +133,7 @@ fn action_of(state: &RecipientState, until: Timestamp) -> Action {
 }
 
 /// Takes room for a report to the sender of this message, if the rate has it now.
-fn take_room(context: &Context, settings: &Settings, envelope: &Envelope) -> bool {
+fn take_room(context: &Context, settings: &Snapshot, envelope: &Envelope) -> bool {
     let Some(sender) = envelope.reverse_path.mailbox() else { return true };
     let to = Addressee { host: sender.host().clone(), origin: envelope.origin };
     let mut limiter = context.limiter.lock().unwrap_or_else(PoisonError::into_inner);
@@ -141,7 +142,7 @@ fn take_room(context: &Context, settings: &Settings, envelope: &Envelope) -> boo
 
 async fn compose(
     context: &Context,
-    settings: &Settings,
+    settings: &Snapshot,
     entry: &Entry,
     envelope: &Envelope,
     action: Action,
@@ -182,7 +183,7 @@ async fn compose(
 /// Stores a report that was refused once more, as plain text; false where it is no report as we write them.
 pub(super) async fn simplify(
     context: &Context,
-    settings: &Settings,
+    settings: &Snapshot,
     entry: &Entry,
     envelope: &Envelope,
 ) -> Result<bool, SpoolError> {
@@ -211,7 +212,7 @@ pub(super) async fn enqueue(
 
 /// Whether TLS was forced for the way of the message, on this side of us or the other: the report may go
 /// another. `connector`: the one that an attempt was judged under.
-pub(super) fn is_confidential(settings: &Settings, envelope: &Envelope, connector: &Connector) -> bool {
+pub(super) fn is_confidential(settings: &Snapshot, envelope: &Envelope, connector: &Connector) -> bool {
     let sender = envelope.reverse_path.mailbox();
     let came = sender.map(|sender| settings.connectors.for_host(sender.host()).inbound.tls);
     let demands = [Some(connector.outbound.tls), came];

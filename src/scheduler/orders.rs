@@ -11,7 +11,6 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{OnceCell, mpsc, oneshot};
 use tokio::task::JoinSet;
 
-use crate::connector::Connectors;
 use crate::envelope::{Envelope, QueueId, RecipientState};
 use crate::failure::{Failure, RecipientOutcome, Scope};
 use crate::outbound::{Attempt, RecipientResult, Report};
@@ -348,8 +347,8 @@ async fn bounce(context: &Arc<Context>, id: QueueId) -> Result<Option<StoredMess
     let live = Live::new(id, OnceCell::new_with(Some(Arc::clone(&entry))), 0, context);
     let mut is_left = false;
     for host in hosts {
-        let settings = context.settings.load();
-        let attempt = serve(&settings.connectors, &entry, &entry.envelope, &host, RecipientState::is_open);
+        let settings = context.running.load();
+        let attempt = serve(&entry, &entry.envelope, &host, RecipientState::is_open);
         let failure = Failure::permanent(Scope::Message, Status(3, 0), "given up by the administrator of the relay");
         let result = |at: &usize| RecipientResult {
             recipient: *at,
@@ -360,8 +359,8 @@ async fn bounce(context: &Arc<Context>, id: QueueId) -> Result<Option<StoredMess
             apart: false,
         };
         let results = attempt.recipients.iter().map(result).collect();
-        let (connector, config) = (Arc::clone(&attempt.connector), Arc::clone(&settings.config));
-        let report = Report { results, trail: Vec::new(), connector, config };
+        let connector = Arc::clone(settings.connectors.for_host(&host));
+        let report = Report { results, trail: Vec::new(), connector, snapshot: settings };
         match settle::settle(context, &live, &attempt, &report, Instant::now()).await {
             settle::Left::Nothing => {}
             settle::Left::Until { .. } => is_left = true,
@@ -379,18 +378,12 @@ async fn bounce(context: &Arc<Context>, id: QueueId) -> Result<Option<StoredMess
 }
 
 /// The attempt that would serve one recipient domain of a message.
-pub(super) fn attempt(
-    connectors: &Connectors,
-    entry: &Arc<Entry>,
-    envelope: &Envelope,
-    host: &crate::address::Host,
-) -> Attempt {
-    serve(connectors, entry, envelope, host, RecipientState::is_pending)
+pub(super) fn attempt(entry: &Arc<Entry>, envelope: &Envelope, host: &crate::address::Host) -> Attempt {
+    serve(entry, envelope, host, RecipientState::is_pending)
 }
 
 /// The same, of those recipients whose state is one of `which`.
 fn serve(
-    connectors: &Connectors,
     entry: &Arc<Entry>,
     envelope: &Envelope,
     host: &crate::address::Host,
@@ -402,6 +395,5 @@ fn serve(
     };
     let recipients: Vec<usize> = envelope.recipients.iter().enumerate().filter_map(mine).collect();
     let apart = recipients.iter().copied().filter(apart).collect();
-    let connector = Arc::clone(connectors.for_host(host));
-    Attempt { entry: Arc::clone(entry), recipients, apart, host: host.clone(), connector, may_be_last: false }
+    Attempt { entry: Arc::clone(entry), recipients, apart, host: host.clone(), may_be_last: false }
 }

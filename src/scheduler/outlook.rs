@@ -94,14 +94,14 @@ impl super::Scheduler {
             busy: id.is_some_and(|id| self.active.contains_key(&id)),
             ways: hosts.iter().map(|host| self.way(host, tls, now)).collect(),
         });
-        let expire = self.context.settings.load().config.queue.expire;
+        let expire = self.context.running.load().config.queue.expire;
         let outlook = Outlook { expire, clock_jumps: self.clock_jumps.clone(), messages: messages.collect() };
         // The asker may have gone away.
         let _ = question.answer.send(outlook);
     }
 
     fn way(&self, host: &Host, tls: TlsRequirement, now: Instant) -> Way {
-        let connector = self.context.settings.load().connectors.for_host(host).name.clone();
+        let connector = self.context.running.load().connectors.for_host(host).name.clone();
         let down = self.lanes.down(&self.destination(host), host, tls == TlsRequirement::Relaxed, now);
         let pause = down.map(|(until, wait)| Pause {
             until: Timestamp::now() + until.saturating_duration_since(now),

@@ -9,13 +9,14 @@ use crate::access::{self, RelayRules};
 use crate::address::{Mailbox, ReversePath};
 use crate::dsn::{self, DigestEntry, Excerpt};
 use crate::envelope::{Envelope, QueueId, ReportForm, Trouble};
+use crate::running_config::Snapshot;
 use crate::spool::{Entry, SpoolError};
 
 use super::owed::{Addressee, Debt, Rates};
 use super::settle::write_down;
 use super::waits::wait;
 use super::witness::evidence_flows;
-use super::{Context, Event, Live, Settings, notice};
+use super::{Context, Event, Live, notice};
 
 /// The wait after a message could not be read from the spool.
 const SPOOL_PAUSE: Duration = Duration::from_mins(1);
@@ -23,7 +24,7 @@ const SPOOL_PAUSE: Duration = Duration::from_mins(1);
 const FRONT_MAX: usize = 64 * 1024;
 
 /// Returns what is owed about a message. `wait`: how long its report waits for those about its other recipients.
-pub(super) fn debt(envelope: &Envelope, settings: &Settings, wait: Duration) -> Debt {
+pub(super) fn debt(envelope: &Envelope, settings: &Snapshot, wait: Duration) -> Debt {
     let owed = || envelope.recipients.iter().filter_map(|recipient| recipient.owed.as_deref());
     match (&envelope.reverse_path, owed().map(|last| last.at).min()) {
         (_, None) => Debt::Nothing,
@@ -72,7 +73,7 @@ impl Drop for Charge {
 impl super::Scheduler {
     /// Begins to store the reports that are due.
     pub(super) fn begin_reports(&mut self) {
-        let (now, rates) = (Instant::now(), Rates::of(&self.context.settings.load().config.limits));
+        let (now, rates) = (Instant::now(), Rates::of(&self.context.running.load().config.limits));
         while self.may_begin() {
             let next = {
                 let mut limiter = self.context.limiter.lock().unwrap_or_else(PoisonError::into_inner);
@@ -100,7 +101,7 @@ impl super::Scheduler {
 
     /// Notes what a message in the spool still owes.
     pub(super) fn note_debt(&mut self, id: QueueId, envelope: &Envelope) {
-        let debt = debt(envelope, &self.context.settings.load(), Duration::ZERO);
+        let debt = debt(envelope, &self.context.running.load(), Duration::ZERO);
         if !matches!(debt, Debt::Nothing) {
             self.owed.note(id, debt, Instant::now());
         }
@@ -132,7 +133,7 @@ async fn store(context: &Context, live: &Live, entry: &Entry) -> Option<Duration
     if !is_owed || !evidence_flows(context).await {
         return None;
     }
-    let settings = context.settings.load_full();
+    let settings = context.running.load();
     let until = context.spool.clock_jumps().deadline(entry.accepted, settings.config.queue.expire, Timestamp::now());
     let stored = notice::store(context, &settings, entry, envelope, until, notice::Room::Taken).await;
     // What was stored is not told once more by an attempt that is written down later, even where this is not.
@@ -204,7 +205,7 @@ async fn lost_of(context: &Context, live: &Live) -> Result<Option<DigestEntry>, 
 }
 
 async fn store_digest(context: &Context, lost: &[DigestEntry]) -> Result<(), SpoolError> {
-    let settings = context.settings.load_full();
+    let settings = context.running.load();
     let config = &settings.config;
     let to = access::local_mailbox(RelayRules::new(config, &settings.connectors), &config.postmaster);
     let to = to.unwrap_or_else(|| config.postmaster.clone());

@@ -17,6 +17,7 @@ use crate::envelope::{Envelope, Recipient, RecipientState, Trouble};
 use crate::evidence;
 use crate::failure::{Persistence, RecipientOutcome};
 use crate::outbound::{Attempt, RecipientResult, Report};
+use crate::running_config::Snapshot;
 use crate::smtp::reply::{EnhancedStatusCode, Status};
 
 use super::journal::Journal;
@@ -25,7 +26,7 @@ use super::notice::Change;
 use super::trouble::{host, is_of_content, trouble};
 use super::waits::wait;
 use super::witness::Witness;
-use super::{Context, Live, Settings};
+use super::{Context, Live};
 pub(super) use close::write_down;
 
 /// What is left to do for the recipients of an attempt.
@@ -66,7 +67,7 @@ pub(super) async fn settle(
     report: &Report,
     expires: Instant,
 ) -> Left {
-    let settings = context.settings.load_full();
+    let settings = context.running.load();
     let mut state = live.envelope.lock().await;
     let envelope = state.get_or_insert_with(|| attempt.entry.envelope.clone());
     let mut books = Books::open(&settings, attempt, Some(report), expires, envelope);
@@ -86,7 +87,7 @@ pub(super) async fn age(
     due: Instant,
     expires: Instant,
 ) -> Left {
-    let settings = context.settings.load_full();
+    let settings = context.running.load();
     let mut state = live.envelope.lock().await;
     let envelope = state.get_or_insert_with(|| attempt.entry.envelope.clone());
     let mut books = Books::open(&settings, attempt, None, expires, envelope);
@@ -97,7 +98,7 @@ pub(super) async fn age(
 }
 
 /// When the sender of a message is told of its delay, by the clock that `expires` is on.
-pub(super) fn warn_at(settings: &Settings, expires: Instant) -> Option<Instant> {
+pub(super) fn warn_at(settings: &Snapshot, expires: Instant) -> Option<Instant> {
     let queue = &settings.config.queue;
     match queue.warn_after {
         WarnAfter::Age(age) if age < queue.expire => {
@@ -110,7 +111,7 @@ pub(super) fn warn_at(settings: &Settings, expires: Instant) -> Option<Instant> 
 
 /// Reckons the age of what waits by these settings, where that was done by others. Who is too old now is
 /// tried once more, as after a restart.
-pub(super) fn reckon<T>(settings: &Settings, item: &mut Item<T>) {
+pub(super) fn reckon<T>(settings: &Snapshot, item: &mut Item<T>) {
     let (before, expire) = (item.expire, settings.config.queue.expire);
     let awaits_notice = item.deadline < item.expires;
     let later = item.expires + expire.saturating_sub(before);
@@ -122,7 +123,7 @@ pub(super) fn reckon<T>(settings: &Settings, item: &mut Item<T>) {
 
 /// The entries that are made in the state of one attempt's recipients.
 struct Books<'a> {
-    settings: &'a Settings,
+    settings: &'a Snapshot,
     attempt: &'a Attempt,
     /// The connector under which the attempt was judged.
     connector: &'a Connector,
@@ -148,7 +149,7 @@ struct Before {
 
 impl<'a> Books<'a> {
     fn open(
-        settings: &'a Settings,
+        settings: &'a Snapshot,
         attempt: &'a Attempt,
         report: Option<&'a Report>,
         expires: Instant,
@@ -162,7 +163,7 @@ impl<'a> Books<'a> {
         Self {
             settings,
             attempt,
-            connector: report.map_or(&attempt.connector, |report| &report.connector),
+            connector: report.map_or_else(|| settings.connectors.for_host(&attempt.host), |report| &report.connector),
             now: Instant::now(),
             expires,
             warn_at,

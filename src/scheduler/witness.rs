@@ -17,11 +17,12 @@ use crate::evidence::{
 };
 use crate::failure::{self, Cause, Failure, RequireTlsUnmet};
 use crate::outbound::{Attempt, RecipientResult, Report};
+use crate::running_config::Snapshot;
 use crate::smtp::reply::{EnhancedStatusCode, Reply, Status};
 use crate::spool::{Entry, SpoolError};
 
+use super::Context;
 use super::orders::Refused;
-use super::{Context, Settings};
 
 /// How often it is looked whether evidence can be written again.
 const LOOK: Duration = Duration::from_secs(1);
@@ -50,10 +51,10 @@ struct Said<'a> {
 
 impl<'a> Witness<'a> {
     /// `report`: of the attempt, where one was made.
-    pub(super) fn new(settings: &'a Settings, attempt: &'a Attempt, report: Option<&'a Report>) -> Self {
+    pub(super) fn new(settings: &'a Snapshot, attempt: &'a Attempt, report: Option<&'a Report>) -> Self {
         let (connector, config) = match report {
-            Some(report) => (&report.connector, &report.config),
-            None => (&attempt.connector, &settings.config),
+            Some(report) => (&report.connector, &report.snapshot.config),
+            None => (settings.connectors.for_host(&attempt.host), &settings.config),
         };
         Self { attempt, connector, config, at: Timestamp::now(), said: Vec::new() }
     }
@@ -213,7 +214,7 @@ pub(super) async fn removed(context: &Context, id: QueueId) -> Result<(), Refuse
         Err(SpoolError::Damaged { .. } | SpoolError::Missing(_)) => return Ok(()),
         Err(error) => return Err(error.into()),
     };
-    let settings = context.settings.load_full();
+    let settings = context.running.load();
     let at = Timestamp::now();
     let mut statements: Vec<_> = acceptance(&entry, &entry.envelope).into_iter().collect();
     for recipient in entry.envelope.recipients.iter().filter(|recipient| recipient.state.is_open()) {

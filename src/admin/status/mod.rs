@@ -22,9 +22,10 @@ use crate::connector::{Connectors, exception};
 use crate::discovery::history::AlarmKind;
 use crate::envelope::TlsRequirement;
 use crate::handshake::Material;
-use crate::inbound::{Occupancy, Settings};
+use crate::inbound::Occupancy;
 use crate::monitor::labels::Direction;
 use crate::monitor::{AttemptsReading, ClientReading, QueueReading, Reading, ReportsReading};
+use crate::running_config::Snapshot;
 use crate::scheduler::{Asked, ReportCounts, ShareUsage};
 pub(in crate::admin) use queue_stats::QueueCounter;
 use queue_stats::{DomainStats, QueueStats};
@@ -45,7 +46,7 @@ pub(super) async fn status(State(admin): State<AdminState>) -> Result<Json<Relay
 /// The spool cannot be read.
 pub(super) async fn of(admin: &AdminState) -> Result<RelayStatus, ErrorResponse> {
     let stats = admin.queue_counter.stats(&*admin.spool).await?;
-    let (settings, now) = (admin.settings.load_full(), Timestamp::now());
+    let (settings, now) = (admin.running.load(), Timestamp::now());
     let (mut troubles, more_troubles) = first(troubles(&stats, &settings.connectors, now));
     add_backoff(admin, &mut troubles).await;
     let all = all_connectors(&settings);
@@ -97,7 +98,7 @@ fn clients(admin: &AdminState, config: &Config) -> ClientsStatus {
 /// The spool cannot be read.
 pub(super) async fn reading(admin: &AdminState) -> Result<Reading, ErrorResponse> {
     let stats = admin.queue_counter.stats(&*admin.spool).await?;
-    let (settings, now) = (admin.settings.load_full(), Timestamp::now());
+    let (settings, now) = (admin.running.load(), Timestamp::now());
     let on = admin.history.alarms(now);
     let lost = on.iter().any(|alarm| matches!(alarm.kind, AlarmKind::TlsLost));
     let issuer = on.iter().any(|alarm| matches!(alarm.kind, AlarmKind::NewIssuer(_)));
@@ -216,7 +217,7 @@ async fn add_backoff(admin: &AdminState, troubles: &mut [FailingDestination]) {
 }
 
 /// Those of the configuration, and the built-in default where none of them speaks for every domain.
-fn all_connectors(settings: &Settings) -> Vec<std::sync::Arc<config::Connector>> {
+fn all_connectors(settings: &Snapshot) -> Vec<std::sync::Arc<config::Connector>> {
     let mut all = settings.config.connectors.clone();
     let any = settings.connectors.catch_all();
     if !all.iter().any(|connector| connector.name == any.name) {
@@ -314,7 +315,7 @@ fn certificate_readings(certificates: Vec<CertificateStatus>) -> Vec<(&'static s
     first.into_iter().map(|((owner, which), ends)| (owner, which, ends)).collect()
 }
 
-fn queue_readings(stats: &QueueStats, settings: &Settings, now: Timestamp) -> Vec<QueueReading> {
+fn queue_readings(stats: &QueueStats, settings: &Snapshot, now: Timestamp) -> Vec<QueueReading> {
     let mut by_connector: BTreeMap<String, DomainStats> = BTreeMap::new();
     // Each connector is told, so that no line comes and goes with the mail.
     for connector in all_connectors(settings) {

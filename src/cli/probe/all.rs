@@ -30,7 +30,7 @@ struct Unnamed {
 }
 
 pub(super) async fn run(apart: &Apart, json: bool) -> ExitCode {
-    let (work, unnamed) = plan(&apart.settings.config().connectors);
+    let (work, unnamed) = plan(&apart.snapshot.config.connectors);
     let looking = work.into_iter().map(|Work { recipient, connector }| look(apart, recipient, connector));
     let all: Vec<Done> = stream::iter(looking).buffered(AT_A_TIME).collect().await;
     let soon: Vec<Vec<Soon>> = all.iter().map(|done| soon::of(done, apart)).collect();

@@ -9,12 +9,11 @@ use crate::discovery::mta_sts::WebSource;
 use crate::dns::Dns;
 use crate::handshake::{IdentitySummary, Material};
 use crate::https::Https;
-use crate::outbound::Settings;
-use crate::route::Router;
+use crate::running_config::Snapshot;
 
 /// A relay without listeners and queue.
 pub(super) struct Apart {
-    pub(super) settings: Settings,
+    pub(super) snapshot: Snapshot,
     /// Where policies are looked up.
     pub(super) web: WebSource,
     /// Our own certificates.
@@ -38,7 +37,6 @@ impl Apart {
         };
         let web = WebSource::new(dns.clone(), Https::new(dns.clone(), tls.https().clone()));
         let identities = tls.identities();
-        let router = Arc::new(Router::new(config, dns));
-        Ok(Self { settings: Settings::new(Arc::clone(config), tls, router), web, identities })
+        Ok(Self { snapshot: Snapshot::new(Arc::clone(config), tls, dns), web, identities })
     }
 }

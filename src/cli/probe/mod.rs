@@ -154,13 +154,13 @@ fn named(config: &config::Config, name: &str) -> Result<Arc<Connector>, String> 
 }
 
 async fn one(apart: &Apart, recipient: &Host, connector: Option<Arc<Connector>>, json: bool) -> ExitCode {
-    let speaks = connector.unwrap_or_else(|| Arc::clone(apart.settings.connectors().for_host(recipient)));
+    let speaks = connector.unwrap_or_else(|| Arc::clone(apart.snapshot.connectors.for_host(recipient)));
     let done = look(apart, recipient.clone(), speaks).await;
     let soon = soon::of(&done, apart);
     if json {
         show(&json::document(&json::done(&done, &soon)));
     } else {
-        show(&text::report(&done, apart.settings.config()));
+        show(&text::report(&done, &apart.snapshot.config));
         show(&soon::lines(&soon));
     }
     if done.fails() { ExitCode::FAILURE } else { ExitCode::SUCCESS }
@@ -169,10 +169,10 @@ async fn one(apart: &Apart, recipient: &Host, connector: Option<Arc<Connector>>,
 /// Makes one probe.
 async fn look(apart: &Apart, recipient: Host, connector: Arc<Connector>) -> Done {
     let policies = policy_domains(&recipient, &connector.outbound.route);
-    let (remembered, known) = recall(apart.settings.config(), &recipient, &policies).await;
+    let (remembered, known) = recall(&apart.snapshot.config, &recipient, &policies).await;
     let discovery = Discovery::with_policies(Sources::new(apart.web.clone(), &remembered, known.clone()));
     let ask = async |connector: &Connector| {
-        probe(&apart.settings, &discovery, Question { recipient: &recipient, connector }).await
+        probe(&apart.snapshot, &discovery, Question { recipient: &recipient, connector }).await
     };
     let probe = ask(&connector).await;
     let after = match exception(&connector, Timestamp::now()) {

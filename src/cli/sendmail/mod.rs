@@ -202,8 +202,8 @@ struct Recipients<'a> {
 
 impl<'a> Recipients<'a> {
     fn new(config: &'a Config) -> Self {
-        let default = config::default_connector(&config.tls.trust);
-        Self { config, connectors: Connectors::new(&config.connectors, default), all: Vec::new() }
+        let connectors = Connectors::of(&config);
+        Self { config, connectors, all: Vec::new() }
     }
 
     /// Adds the addresses of a list. `status` is for one that is no address.

@@ -40,6 +40,23 @@ async fn a_message_is_durable_before_its_250() {
 }
 
 #[tokio::test]
+async fn a_reload_in_the_middle_of_a_session_changes_nothing_of_it() {
+    let relay = Relay::start(Wanted::default()).await;
+    let mut before = relay.client().await;
+    relay.reload(&Wanted { networks: "127.0.0.0/8", ..Wanted::default() });
+    let mut after = relay.client().await;
+    for (client, answer) in [(&mut before, "550 5.7.1"), (&mut after, "250 2.1.5")] {
+        client.says("EHLO client.example\nMAIL FROM:<a@example.org>").await;
+        client.hears("250").await;
+        client.hears("250 2.1.0").await;
+        client.says("RCPT TO:<b@example.net>").await;
+        client.hears(answer).await;
+    }
+    drop((before, after));
+    relay.ends().await;
+}
+
+#[tokio::test]
 async fn mail_of_our_own_clients_for_this_host_goes_to_the_postmaster() {
     let mut relay = Relay::start(Wanted { networks: "\"127.0.0.0/8\"", ..Wanted::default() }).await;
     let mut client = relay.client().await;

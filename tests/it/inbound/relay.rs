@@ -6,13 +6,13 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
 use gatepost::address::Host;
 use gatepost::config::{self, Config};
-use gatepost::connector::Connectors;
+use gatepost::dns::Dns;
 use gatepost::envelope::{Envelope, QueueId};
 use gatepost::handshake::Material;
-use gatepost::inbound::{Inbound, Settings, serve};
+use gatepost::inbound::{Inbound, serve};
+use gatepost::running_config::{RunningConfig, Snapshot};
 use gatepost::spool::{Draft, Entry, Receipt, Spool, SpoolError, SpoolFuture, SqliteSpool, StoredMessage};
 use gatepost::tls::{Groups, Handshake, Hello};
 use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, BufReader};
@@ -66,8 +66,9 @@ pub(crate) struct Relay {
     pub(crate) serving: JoinHandle<()>,
     pub(crate) spool: Arc<Slow>,
     tls: Arc<Material>,
+    running: RunningConfig,
     partner: Config,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 /// What a test may want otherwise.
@@ -152,19 +153,25 @@ impl Relay {
         let folder = tempfile::tempdir().expect("a folder");
         let config = configured(&wanted, folder.path());
         let (tls, _) = Material::load(&config).expect("the development certificates");
-        let default = config::default_connector(&config.tls.trust);
-        let connectors = Arc::new(Connectors::new(&config.connectors, default));
-        let settings = Settings { config: Arc::new(config.clone()), connectors, tls: Arc::clone(&tls) };
+        let dns = Dns::new(&config.dns).expect("a resolver");
+        let running = RunningConfig::new(Snapshot::new(Arc::new(config.clone()), Arc::clone(&tls), dns));
         let spool = SqliteSpool::open(&folder.path().join("spool")).expect("a spool");
         let leave = Arc::new(Semaphore::new(if wanted.at_once { 1000 } else { 0 }));
         let spool = Arc::new(Slow { spool, leave, full: wanted.full });
         let (sender, accepted) = mpsc::channel(10);
-        let inbound = Inbound::new(Arc::new(ArcSwap::from_pointee(settings)), Arc::clone(&spool) as _, sender);
+        let inbound = Inbound::new(running.clone(), Arc::clone(&spool) as _, sender);
         let socket = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = socket.local_addr().expect("bound");
         let stop = CancellationToken::new();
         let serving = tokio::spawn(serve(Arc::new(inbound), "test".into(), vec![socket], stop.clone()));
-        Self { address, accepted, stop, serving, spool, tls, partner: config, _folder: folder }
+        Self { address, accepted, stop, serving, spool, tls, running, partner: config, folder: folder }
+    }
+
+    /// Replaces the configuration, as a reload does.
+    pub(crate) fn reload(&self, wanted: &Wanted<'_>) {
+        let config = configured(wanted, self.folder.path());
+        let dns = Dns::new(&config.dns).expect("a resolver");
+        self.running.replace(Snapshot::new(Arc::new(config), Arc::clone(&self.tls), dns));
     }
 
     /// Connects, and hears the greeting.

@@ -11,7 +11,7 @@ use gatepost::tls::NoTls;
 use jiff::Timestamp;
 
 use crate::support::certificates::self_signed;
-use crate::support::deliveries::{World, connector, deliver, failure, message, outcome};
+use crate::support::deliveries::{World, connector, deliver, failure, message, outcome, reload};
 use crate::support::internet::{assert_told_nothing, in_clear, shows};
 use crate::support::peer::{Manner, Peer, Starttls};
 
@@ -28,7 +28,7 @@ async fn after_tls(world: &World, now: &Peer, downgrade: &str) -> Outbound {
     let before = shows(&self_signed(&["mx.partner.example"], |_| {})).await;
     let outbound = world.outbound(&way(&before, downgrade));
     assert_eq!(outcome(&deliver(&outbound, message(&[TO])).await, 0), "delivered");
-    outbound.replace(world.settings(&way(now, downgrade)));
+    reload(&outbound, world.snapshot(&way(now, downgrade)));
     outbound
 }
 
@@ -119,7 +119,7 @@ async fn a_connection_that_served_two_domains_is_remembered_of_both() {
     }
     assert_eq!(before.heard().len(), 1, "one connection");
     let clear = in_clear().await;
-    outbound.replace(world.settings(&shared(&clear, downgrade)));
+    reload(&outbound, world.snapshot(&shared(&clear, downgrade)));
     for to in [TO, "b@other.example"] {
         assert_eq!(outcome(&deliver(&outbound, message(&[to])).await, 0), "deferred 4.7.4", "{to}");
     }
@@ -133,7 +133,7 @@ async fn what_a_domain_has_lost_is_told_of_its_own_mail_alone() {
     let (before, clear) = (shows(&self_signed(&["mx.partner.example"], |_| {})).await, in_clear().await);
     let outbound = world.outbound(&shared(&before, ""));
     assert_eq!(outcome(&deliver(&outbound, message(&["b@other.example"])).await, 0), "delivered");
-    outbound.replace(world.settings(&shared(&clear, "")));
+    reload(&outbound, world.snapshot(&shared(&clear, "")));
     for (to, was) in [(TO, None), ("b@other.example", Some(TlsLevel::Tls)), (TO, None)] {
         let report = deliver(&outbound, message(&[to])).await;
         assert_eq!(outcome(&report, 0), "delivered");
@@ -183,11 +183,10 @@ async fn a_domain_that_is_forgotten_begins_anew() {
 async fn the_warning_of_a_downgrade_ends_with_the_tls_that_is_back() {
     let world = World::new().await;
     let (plain, back) = (in_clear().await, shows(&self_signed(&["mx.partner.example"], |_| {})).await);
-    let outbound = after_tls(&world, &plain, "").await;
     let monitor = Monitor::default();
+    let outbound = after_tls(&world, &plain, "").await.monitored(monitor.clone());
     for (peer, warnings) in [(&plain, 1), (&back, 0)] {
-        let settings = Arc::into_inner(world.settings(&way(peer, ""))).expect("nobody else has it");
-        outbound.replace(Arc::new(settings.monitored(monitor.clone())));
+        reload(&outbound, world.snapshot(&way(peer, "")));
         assert_eq!(outcome(&deliver(&outbound, message(&[TO])).await, 0), "delivered");
         assert_eq!(monitor.troubles().downgrades(Timestamp::now()).count(), warnings);
     }

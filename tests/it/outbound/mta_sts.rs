@@ -1,6 +1,7 @@
 //! Deliveries to domains with MTA-STS policies (RFC 8461), found by real DNS at a real policy host.
 
 use gatepost::outbound::{Attempt, Outbound};
+use gatepost::running_config::RunningConfig;
 use gatepost::tlsrpt::Reporter;
 
 use crate::support::certificates::{Authority, Pair, self_signed};
@@ -177,16 +178,22 @@ async fn with_old_policy_of(
     let mut internet = internet(authority, "enforce", &["old.plain.example"]).await;
     let (folder, connectors) = (internet.world.folder(), by_mx(peer, &format!("on_failure = \"{on_failure}\"")));
     {
-        let outbound =
-            Outbound::new(internet.world.settings(&connectors), internet.world.discovery(&folder), Reporter::off());
+        let outbound = Outbound::new(
+            RunningConfig::new(internet.world.snapshot(&connectors)),
+            internet.world.discovery(&folder),
+            Reporter::off(),
+        );
         let report = deliver(&outbound, message(&[TO])).await;
         assert_eq!(outcome(&report, 0), ends, "a policy that is confirmed is final: {report:?}");
         outbound.discovery().history().close().await;
     }
     internet.rename(now).await;
     internet.policies.publish(DOMAIN, &policy("enforce", &[HOST]));
-    let outbound =
-        Outbound::new(internet.world.settings(&connectors), internet.world.discovery(&folder), Reporter::off());
+    let outbound = Outbound::new(
+        RunningConfig::new(internet.world.snapshot(&connectors)),
+        internet.world.discovery(&folder),
+        Reporter::off(),
+    );
     (internet, outbound)
 }
 
@@ -226,7 +233,7 @@ async fn a_policy_that_has_changed_or_cannot_be_confirmed_holds_nothing() {
         let again = deliver(&outbound, message(&[TO])).await;
         assert_eq!(outcome(&again, 0) == "delivered", answers, "{again:?}");
         if !answers {
-            let last = Attempt { may_be_last: true, ..attempt(&outbound, message(&[TO])) };
+            let last = Attempt { may_be_last: true, ..attempt(message(&[TO])) };
             assert_eq!(outcome(&outbound.deliver(last).await, 0), "held 4.7.5", "otherwise it would bounce now");
         }
     }
@@ -240,13 +247,13 @@ async fn the_last_attempt_is_made_under_the_policy_of_its_time() {
     let now = [(DOMAIN, Kind::Unsigned, one_host(DOMAIN) + &sts(DOMAIN, "2"))];
     let (internet, outbound) = with_old_policy_of(authority, &peer, &now, ("defer", "deferred 4.7.5")).await;
     let before = internet.policies.asked(DOMAIN);
-    let last = Attempt { may_be_last: true, ..attempt(&outbound, message(&[TO])) };
+    let last = Attempt { may_be_last: true, ..attempt(message(&[TO])) };
     let report = outbound.deliver(last).await;
     assert_eq!((outcome(&report, 0).as_str(), report.trail.len()), ("delivered", 0), "{report:?}");
     assert_eq!(internet.policies.asked(DOMAIN), before + 1);
     // One that cannot be had changes nothing.
     internet.names.fail("mta-sts.plain.example", None, Fault::ServFail);
-    let last = Attempt { may_be_last: true, ..attempt(&outbound, message(&[TO])) };
+    let last = Attempt { may_be_last: true, ..attempt(message(&[TO])) };
     assert_eq!(outcome(&outbound.deliver(last).await, 0), "delivered");
 }
 

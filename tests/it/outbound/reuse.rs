@@ -2,8 +2,11 @@
 
 use std::sync::Arc;
 
+use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::net::TcpListener;
+
 use crate::support::certificates::{BOTH, server_config};
-use crate::support::deliveries::{World, attempt, connector, deliver, message, outcome};
+use crate::support::deliveries::{World, attempt, connector, deliver, message, outcome, reload};
 use crate::support::peer::{Manner, Peer, Starttls};
 
 fn plain() -> Manner {
@@ -136,8 +139,8 @@ async fn replaced_settings_are_in_force_at_once() {
     let outbound = Arc::new(world.outbound(&smart_host(&peer, "tls = \"opportunistic\"")));
     send(&outbound, 1).await;
     // Planned under the old settings, made under the new ones.
-    let planned = attempt(&outbound, message(&["b@partner.example"]));
-    outbound.replace(world.settings(&smart_host(&peer, "tls = \"forced\"\nverify = \"none\"")));
+    let planned = attempt(message(&["b@partner.example"]));
+    reload(&outbound, world.snapshot(&smart_host(&peer, "tls = \"forced\"\nverify = \"none\"")));
     let report = outbound.deliver(planned).await;
     assert_eq!(outcome(&report, 0), "deferred 4.7.4");
     outbound.close();
@@ -145,4 +148,45 @@ async fn replaced_settings_are_in_force_at_once() {
     assert_eq!(heard.len(), 2, "{heard:?}");
     assert_eq!(heard[0].commands.last().map(String::as_str), Some("QUIT"), "the old connection was closed");
     assert!(!heard[1].has("MAIL"));
+}
+
+#[tokio::test]
+async fn a_reload_in_the_middle_of_a_delivery_changes_nothing_of_it() {
+    let world = World::new().await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let route = format!("route = [\"{}\"]\n", listener.local_addr().expect("bound"));
+    let way = |tls: &str| connector("partner", &["partner.example"], &format!("{route}{tls}"));
+    let outbound = world.outbound(&way("tls = \"opportunistic\""));
+    let mut forced = Some(world.snapshot(&way("tls = \"forced\"\nverify = \"none\"")));
+    let peer = async {
+        let (stream, _) = listener.accept().await.expect("a connection");
+        let mut stream = BufReader::new(stream);
+        stream.write_all(b"220 peer ESMTP\r\n").await.expect("sent");
+        let mut line = String::new();
+        while stream.read_line(&mut line).await.expect("read") > 0 {
+            let answer = match line.trim_end() {
+                "DATA" => "354 go on\r\n",
+                "." => "250 2.0.0 Ok\r\n",
+                "QUIT" => break,
+                line if line.starts_with("EHLO") => {
+                    reload(&outbound, forced.take().expect("one session"));
+                    "250 peer\r\n"
+                }
+                line if line.starts_with("MAIL") || line.starts_with("RCPT") => "250 2.1.0 Ok\r\n",
+                _ => "",
+            };
+            stream.write_all(answer.as_bytes()).await.expect("sent");
+            line.clear();
+        }
+    };
+    let delivery = async {
+        let report = deliver(&outbound, message(&["b@partner.example"])).await;
+        outbound.close();
+        report
+    };
+    let (report, ()) = tokio::join!(delivery, peer);
+    assert_eq!(outcome(&report, 0), "delivered");
+    assert_eq!(report.snapshot.generation(), 0);
+    assert_eq!(report.connector.outbound.tls, report.snapshot.config.connectors[0].outbound.tls);
+    assert_eq!(outbound.running().load().generation(), 1);
 }

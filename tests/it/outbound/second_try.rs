@@ -9,7 +9,7 @@ use rustls::NamedGroup;
 use rustls::crypto::aws_lc_rs::kx_group;
 
 use crate::support::certificates::{BOTH, Pair, TLS12, key_pin, provider, server_config};
-use crate::support::deliveries::{CONTENT, World, connector, deliver, failure, message, outcome, result};
+use crate::support::deliveries::{CONTENT, World, connector, deliver, failure, message, outcome, reload, result};
 use crate::support::peer::{Heard, Manner, Peer, Starttls};
 use crate::support::picky::{Does, Over, Picky, SECP256K1};
 use crate::support::uncheckable::{self, KINDS};
@@ -310,9 +310,9 @@ async fn the_next_connection_begins_with_what_worked() {
         assert_eq!(reduced(&send(&outbound).await), Some(Hello { groups: Groups::ClassicalAllCurves, sni: false }));
     }
     // Other settings do not change the host; a certificate is asked for by name, and nothing goes below min_strength.
-    outbound.replace(world.settings(&way(&peer, &format!("{BY_NAME}{each}"))));
+    reload(&outbound, world.snapshot(&way(&peer, &format!("{BY_NAME}{each}"))));
     assert_eq!(reduced(&send(&outbound).await), Some(Hello { groups: Groups::ClassicalAllCurves, sni: true }));
-    outbound.replace(world.settings(&way(&peer, FORCED_STRONG)));
+    reload(&outbound, world.snapshot(&way(&peer, FORCED_STRONG)));
     assert_eq!(outcome(&deliver(&outbound, message(&[TO])).await, 0), "deferred 4.7.5");
     outbound.close();
     let heard = peer.heard_to_the_end().await;
@@ -326,7 +326,7 @@ async fn what_worked_is_forgotten_where_it_works_no_more() {
     let port = before.address.port();
     let outbound = world.outbound(&way(&before, OPPORTUNISTIC));
     send(&outbound).await;
-    outbound.replace(world.settings(&way(&before, OPPORTUNISTIC)));
+    reload(&outbound, world.snapshot(&way(&before, OPPORTUNISTIC)));
     before.heard_to_the_end().await;
     drop(before);
     // Another server stands there now, which wants to know for whom it is asked.
@@ -334,7 +334,7 @@ async fn what_worked_is_forgotten_where_it_works_no_more() {
     let now = Peer::start_again(port, || manner(&pair, Over::NoSni, Does::Alerts(112))).await;
     for _ in 0..2 {
         assert_eq!(facts(result(&send(&outbound).await, 0).via.as_ref()).reduced, None);
-        outbound.replace(world.settings(&way(&now, OPPORTUNISTIC)));
+        reload(&outbound, world.snapshot(&way(&now, OPPORTUNISTIC)));
     }
     assert_eq!(hellos(&now.heard_to_the_end().await), [NAMELESS, HYBRID, HYBRID]);
 }

@@ -6,10 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
 use gatepost::address::{Mailbox, ReversePath};
-use gatepost::config::{Config, default_connector};
-use gatepost::connector::Connectors;
+use gatepost::config::Config;
 use gatepost::discovery::Discovery;
 use gatepost::discovery::history::History;
 use gatepost::discovery::mta_sts::{MtaSts, WebSource};
@@ -18,12 +16,12 @@ use gatepost::envelope::{Envelope, History as Past, QueueId, Recipient, Recipien
 use gatepost::evidence::Evidence;
 use gatepost::handshake::Material;
 use gatepost::https::Https;
-use gatepost::outbound::{self, Outbound};
-use gatepost::route::Router;
-use gatepost::scheduler::{Operator, Order, Refused, Scheduler, Settings};
+use gatepost::outbound::Outbound;
+use gatepost::running_config::{RunningConfig, Snapshot};
+use gatepost::scheduler::{Operator, Order, Refused, Scheduler};
 use gatepost::spool::{Draft, Entry, Receipt, Spool, SpoolError, SpoolFuture, SqliteSpool, StoredMessage};
 use gatepost::tlsrpt::Reporter;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -118,17 +116,12 @@ impl Queue {
         let mut draft = spool.draft();
         draft.write(b"Subject: test\r\n\r\nbody\r\n").await.expect("room");
         let id = spool.commit(draft, envelope).await.expect("stored").0.id();
-        let settings = Settings {
-            connectors: Arc::new(Connectors::new(&config.connectors, default_connector(&config.tls.trust))),
-            config: Arc::clone(&config),
-        };
         let scheduler = Scheduler::new(
             Arc::clone(&spool) as _,
             evidence(folder.path()),
             Arc::new(way_out(&config, folder.path())),
-            Arc::new(ArcSwap::from_pointee(settings)),
+            running(&config),
             Arc::new(|_, _| ()),
-            Arc::new(Notify::new()),
         );
         let (operator, stop) = (scheduler.operator(), CancellationToken::new());
         let (sender, accepted) = mpsc::channel(1);
@@ -164,13 +157,19 @@ impl Queue {
 }
 
 pub(crate) fn way_out(config: &Arc<Config>, folder: &Path) -> Outbound {
-    let (tls, _) = Material::load(config).expect("it names no files");
-    let dns = Dns::new(&config.dns).expect("a resolver");
+    let running = running(config);
+    let (tls, dns) = (Arc::clone(&running.load().tls), running.load().router.dns().clone());
     let web = WebSource::new(dns.clone(), Https::new(dns.clone(), tls.https().clone()));
     let memory = History::open(folder, jiff::Timestamp::now()).expect("a memory");
     let discovery = Discovery::new(MtaSts::open(folder, web).expect("our own version"), memory);
-    let settings = outbound::Settings::new(Arc::clone(config), tls, Arc::new(Router::new(config, dns)));
-    Outbound::new(Arc::new(settings), discovery, Reporter::off())
+    Outbound::new(running, discovery, Reporter::off())
+}
+
+/// A configuration, as if a daemon had begun with it.
+pub(crate) fn running(config: &Arc<Config>) -> RunningConfig {
+    let (tls, _) = Material::load(config).expect("it names no files");
+    let dns = Dns::new(&config.dns).expect("a resolver");
+    RunningConfig::new(Snapshot::new(Arc::clone(config), tls, dns))
 }
 
 #[tokio::test]

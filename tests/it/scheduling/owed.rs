@@ -5,20 +5,18 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
 use gatepost::address::{Mailbox, ReversePath};
-use gatepost::config::{Config, default_connector};
-use gatepost::connector::Connectors;
+use gatepost::config::Config;
 use gatepost::envelope::{Envelope, Notify, QueueId, Recipient, RecipientState};
 use gatepost::evidence::Evidence;
-use gatepost::scheduler::{Scheduler, Settings};
+use gatepost::scheduler::Scheduler;
 use gatepost::spool::{Entry, Spool as _, SpoolError};
 use jiff::Timestamp;
-use tokio::sync::{Notify as Signal, mpsc};
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::orders::{Brittle, eventually, way_out};
+use super::orders::{Brittle, eventually, running, way_out};
 use crate::support::dsn::Report;
 use crate::support::in_process::{SENDER, configured, connector, peer, willing};
 use crate::support::peer::Peer;
@@ -37,15 +35,12 @@ impl Queue {
     /// `outbound`: the configuration that deliveries go by, which may be newer than the scheduler's.
     pub(crate) fn start(folder: &Path, config: &Arc<Config>, outbound: &Arc<Config>) -> Self {
         let spool = Arc::new(Brittle::open(folder));
-        let connectors = Connectors::new(&config.connectors, default_connector(&config.tls.trust));
-        let settings = Settings { connectors: Arc::new(connectors), config: Arc::clone(config) };
         let scheduler = Scheduler::new(
             Arc::clone(&spool) as _,
             Evidence::off(),
             Arc::new(way_out(outbound, folder)),
-            Arc::new(ArcSwap::from_pointee(settings)),
+            running(config),
             Arc::new(|_, _| ()),
-            Arc::new(Signal::new()),
         );
         let (stop, (accepted, work)) = (CancellationToken::new(), mpsc::channel(1));
         let running = tokio::spawn(scheduler.run(work, stop.clone()));

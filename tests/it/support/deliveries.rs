@@ -14,8 +14,8 @@ use gatepost::envelope::{Envelope, QueueId, Recipient};
 use gatepost::failure::{Failure, RecipientOutcome};
 use gatepost::handshake::Material;
 use gatepost::https::Https;
-use gatepost::outbound::{Attempt, Outbound, RecipientResult, Report, Settings};
-use gatepost::route::Router;
+use gatepost::outbound::{Attempt, Outbound, RecipientResult, Report};
+use gatepost::running_config::{RunningConfig, Snapshot};
 use gatepost::spool::{Body, Entry};
 use gatepost::tlsrpt::Reporter;
 
@@ -86,14 +86,14 @@ impl World {
         }
     }
 
-    pub(crate) fn settings(&self, connectors: &str) -> Arc<Settings> {
+    pub(crate) fn snapshot(&self, connectors: &str) -> Snapshot {
         let config = Arc::new(self.config(connectors));
         let tls = match Material::load(&config) {
             Ok((material, _)) => material,
             Err(faults) => panic!("{faults:?}"),
         };
-        let router = Arc::new(Router::new(&config, Dns::new(&config.dns).expect("a resolver")));
-        Arc::new(Settings::new(config, tls, router))
+        let dns = Dns::new(&config.dns).expect("a resolver");
+        Snapshot::new(config, tls, dns)
     }
 
     /// What outside of connectors is known, as far as it is in this folder.
@@ -117,7 +117,7 @@ impl World {
     }
 
     pub(crate) fn observed(&self, connectors: &str, reporter: Reporter) -> Outbound {
-        Outbound::new(self.settings(connectors), self.discovery(&self.folder()), reporter)
+        Outbound::new(RunningConfig::new(self.snapshot(connectors)), self.discovery(&self.folder()), reporter)
     }
 }
 
@@ -140,16 +140,21 @@ pub(crate) fn message(recipients: &[&str]) -> Entry {
     }
 }
 
-pub(crate) fn attempt(outbound: &Outbound, entry: Entry) -> Attempt {
+/// Replaces the configuration, as a reload does.
+pub(crate) fn reload(outbound: &Outbound, snapshot: Snapshot) {
+    outbound.running().replace(snapshot);
+    outbound.close_replaced();
+}
+
+pub(crate) fn attempt(entry: Entry) -> Attempt {
     let host: Host = entry.envelope.recipients[0].mailbox.host().clone();
-    let connector = Arc::clone(outbound.settings().connectors().for_host(&host));
     let recipients = (0..entry.envelope.recipients.len()).collect();
-    Attempt { entry: Arc::new(entry), recipients, apart: Vec::new(), host, connector, may_be_last: false }
+    Attempt { entry: Arc::new(entry), recipients, apart: Vec::new(), host, may_be_last: false }
 }
 
 pub(crate) async fn deliver(outbound: &Outbound, entry: Entry) -> Report {
     let count = entry.envelope.recipients.len();
-    let report = outbound.deliver(attempt(outbound, entry)).await;
+    let report = outbound.deliver(attempt(entry)).await;
     let mut told: Vec<usize> = report.results.iter().map(|result| result.recipient).collect();
     told.sort_unstable();
     assert_eq!(told, (0..count).collect::<Vec<_>>(), "each recipient has one result: {report:?}");
