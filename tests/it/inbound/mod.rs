@@ -43,7 +43,7 @@ async fn a_message_is_durable_before_its_250() {
 async fn a_reload_in_the_middle_of_a_session_changes_nothing_of_it() {
     let relay = Relay::start(Wanted::default()).await;
     let mut before = relay.client().await;
-    relay.reload(&Wanted { networks: "127.0.0.0/8", ..Wanted::default() });
+    relay.reload(&Wanted { networks: "\"127.0.0.0/8\"", ..Wanted::default() });
     let mut after = relay.client().await;
     for (client, answer) in [(&mut before, "550 5.7.1"), (&mut after, "250 2.1.5")] {
         client.says("EHLO client.example\nMAIL FROM:<a@example.org>").await;
