@@ -184,7 +184,7 @@ impl Door {
         &self,
         stream: TcpStream,
         origin: Origin,
-        settings: &Settings,
+        settings: &Snapshot,
         listener: &Listener,
         refusal: &Refusal,
     ) {
