@@ -8,7 +8,7 @@
 use std::net::IpAddr;
 
 use crate::address::{Domain, ForwardPath, Host, Mailbox};
-use crate::config::{Config, DomainPattern, Relay};
+use crate::config::{Config, DomainPattern, RelayConfig};
 use crate::connector::Connectors;
 use crate::smtp::reply::{Reply, Status};
 
@@ -20,7 +20,7 @@ pub struct RelayRules<'a> {
     /// The address of our postmaster.
     pub postmaster: &'a Mailbox,
     /// The `[relay]` table.
-    pub relay: &'a Relay,
+    pub relay: &'a RelayConfig,
     /// The connectors; one of them may name this host.
     pub connectors: &'a Connectors,
 }
@@ -124,13 +124,13 @@ pub fn resolve_recipient(
 
 /// Returns true if a client may send to any domain. Any other client is a stranger.
 #[must_use]
-pub fn may_relay(relay: &Relay, client: RelayClient) -> bool {
+pub fn may_relay(relay: &RelayConfig, client: RelayClient) -> bool {
     client.may_relay || is_own_client(relay, client.address)
 }
 
 /// Returns true if a client is in `[relay] networks`. A client without a known address is not.
 #[must_use]
-pub fn is_own_client(relay: &Relay, address: Option<IpAddr>) -> bool {
+pub fn is_own_client(relay: &RelayConfig, address: Option<IpAddr>) -> bool {
     let address = address.map(|address| address.to_canonical());
     address.is_some_and(|address| relay.networks.iter().any(|network| network.contains(&address)))
 }

@@ -387,4 +387,6 @@ macro_rules! serde_as_text {
         }
     )*};
 }
-serde_as_text!(Domain read by parse, Mailbox read by parse_stored, ReversePath read by parse_stored, ForwardPath read by parse);
+serde_as_text!(
+    Domain read by parse, Mailbox read by parse_stored, ReversePath read by parse_stored, ForwardPath read by parse
+);

@@ -19,7 +19,7 @@ pub use layers::{DaneFinding, HopFacts, HostProof, MemoryFinding, MtaStsFinding,
 pub use matching::{Matching, NotChosen, PatternMatch};
 
 use crate::address::{Domain, Host};
-use crate::config::{Config, Connector, DomainPattern, Exception, TlsDemand, VerifyWanted, default_connector};
+use crate::config::{Config, Connector, DomainPattern, TlsDemand, TlsException, VerifyWanted, default_connector};
 use crate::tls::{Demand, Layer, NamePattern, Strength, TlsPolicy, Unmeetable, Verify};
 
 /// The connectors of a configuration, indexed by domain pattern.
@@ -127,14 +127,14 @@ fn outbound_floor(connector: &Connector, recipient: &Host, smart_host: Option<&H
 
 /// The connector's exception, if it has not ended. It ends with its last day, in UTC.
 #[must_use]
-pub fn exception(connector: &Connector, now: Timestamp) -> Option<&Exception> {
+pub fn exception(connector: &Connector, now: Timestamp) -> Option<&TlsException> {
     let today = now.to_zoned_datetime(TimeZone::UTC).date();
     connector.outbound.exception.as_ref().filter(|exception| today <= exception.until)
 }
 
 /// The connector's exception, if it has ended. The connector's own demand holds again.
 #[must_use]
-pub fn ended_exception(connector: &Connector, now: Timestamp) -> Option<&Exception> {
+pub fn ended_exception(connector: &Connector, now: Timestamp) -> Option<&TlsException> {
     match exception(connector, now) {
         Some(_) => None,
         None => connector.outbound.exception.as_ref(),
@@ -186,7 +186,9 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::config::{Downgrade, Inbound, Located, OnFailure, Outbound, Place, Publication, Route, Trust};
+    use crate::config::{
+        InboundConfig, Located, Location, OnDowngrade, OnFailure, OutboundConfig, Publication, Route, TrustSource,
+    };
     use crate::tls::TlsVersion;
 
     fn connector(name: &str, domains: &[&str]) -> Connector {
@@ -196,18 +198,18 @@ mod tests {
             (_, Some(base)) => DomainPattern::Below(domain(base)),
             (exact, None) => DomainPattern::Exactly(domain(exact)),
         };
-        let place = Place { file: Arc::from(Path::new("gatepost.toml")), line: 1, column: 1 };
+        let location = Location { file: Arc::from(Path::new("gatepost.toml")), line: 1, column: 1 };
         Connector {
             name: name.to_owned(),
             domains: domains.iter().map(pattern).collect(),
             names: Vec::new(),
-            trust: Located { value: Trust::Webpki, place },
+            trust: Located { value: TrustSource::Webpki, location },
             pins: Vec::new(),
-            outbound: Outbound {
+            outbound: OutboundConfig {
                 route: Route::Mx { port: 25 },
                 tls: TlsDemand::Opportunistic,
                 discover: vec![Publication::Dane, Publication::MtaSts],
-                downgrade: Downgrade::Warn,
+                downgrade: OnDowngrade::Warn,
                 exception: None,
                 on_failure: OnFailure::Defer,
                 client_identity: None,
@@ -216,7 +218,7 @@ mod tests {
                 connections: 1,
                 messages_per_connection: 1,
             },
-            inbound: Inbound { tls: TlsDemand::Opportunistic, networks: Vec::new(), relay: false },
+            inbound: InboundConfig { tls: TlsDemand::Opportunistic, networks: Vec::new(), relay: false },
         }
     }
 
@@ -257,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn who_lost_is_told_with_the_reason() {
+    fn patterns_that_are_not_chosen_have_a_reason() {
         let all = [
             Arc::new(connector("any", &["*"])),
             Arc::new(connector("org", &["*.org"])),
@@ -288,16 +290,16 @@ mod tests {
             ("[192.0.2.1]", "any \"*\"", &[]),
         ] {
             let matching = connectors.matches_for(&Host::parse(host).expect("a host"));
-            let text = |matched: &PatternMatch<'_>| format!("{} \"{}\"", matched.connector.name, matched.pattern);
+            let text = |candidate: &PatternMatch<'_>| format!("{} \"{}\"", candidate.connector.name, candidate.pattern);
             assert_eq!(text(&matching.winner), winner, "{host}");
             let not_chosen: Vec<_> =
-                matching.others.iter().map(|(matched, reason)| format!("{} {reason}", text(matched))).collect();
+                matching.others.iter().map(|(candidate, reason)| format!("{} {reason}", text(candidate))).collect();
             assert_eq!(not_chosen, others, "{host}");
         }
     }
 
     #[test]
-    fn a_pattern_has_the_connector_of_what_no_closer_one_names() {
+    fn a_pattern_has_the_connector_of_the_domains_that_only_it_covers() {
         let all = [
             Arc::new(connector("org", &["*.org"])),
             Arc::new(connector("below", &["*.example.org"])),
@@ -319,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_pattern_names_has_the_default() {
+    fn a_domain_without_a_pattern_has_the_default_connector() {
         let all = [Arc::new(connector("below", &["*.example.org"]))];
         let connectors = Connectors::new(&all, Arc::new(connector("default", &[])));
         for host in ["example.org", "example.net", "[192.0.2.1]"] {
@@ -366,7 +368,7 @@ mod tests {
     }
 
     #[test]
-    fn the_floor_keeps_min_strength_as_it_keeps_min_version() {
+    fn min_strength_is_part_of_the_connectors_demand() {
         let recipient = Host::parse("example.org").expect("a host");
         let mut connector = connector("partner", &["example.org"]);
         connector.outbound.tls = forced(VerifyWanted::Chain);
@@ -383,14 +385,14 @@ mod tests {
             [(forced(VerifyWanted::None), Strength::PostQuantum), (TlsDemand::Opportunistic, Strength::Classical)]
         {
             let (until, reason) = (jiff::civil::date(2027, 1, 31), "ticket 4711".to_owned());
-            let place = connector.trust.place.clone();
-            connector.outbound.exception = Some(Exception { tls, until, reason, place });
+            let location = connector.trust.location.clone();
+            connector.outbound.exception = Some(TlsException { tls, until, reason, location });
             assert_eq!(strength(&connector), (expected, expected), "{tls:?}");
         }
     }
 
     #[test]
-    fn a_name_demand_without_names_wants_those_of_hop_or_domain() {
+    fn verify_name_without_names_expects_the_name_of_the_hop_or_domain() {
         for (given, recipient, smart_host, wanted) in [
             (None, "example.org", None, &["example.org", "*.example.org"][..]),
             (None, "example.org", Some("mx.partner.example"), &["mx.partner.example"]),

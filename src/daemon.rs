@@ -25,7 +25,7 @@ use crate::discovery::history::{History, HistoryError};
 use crate::discovery::mta_sts::{MtaSts, PolicyStoreError};
 use crate::dns::{Dns, DnsError};
 use crate::evidence::{Evidence, EvidenceError};
-use crate::handshake::Material;
+use crate::handshake::TlsMaterial;
 use crate::https;
 use crate::inbound::{self, Clients, Inbound};
 use crate::monitor::Monitor;
@@ -55,34 +55,34 @@ pub enum StartError {
     #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
     Now(Vec<Fault>),
     /// The spool cannot be opened.
-    #[error("{place}: the spool cannot be opened: {error}")]
+    #[error("{location}: the spool cannot be opened: {error}")]
     Spool {
         /// Where the configuration names it.
-        place: crate::config::Place,
+        location: crate::config::Location,
         /// Why.
         error: SpoolError,
     },
     /// Evidence cannot be kept where the configuration says.
-    #[error("{place}: {error}")]
+    #[error("{location}: {error}")]
     Evidence {
         /// Where the configuration names its folder.
-        place: crate::config::Place,
+        location: crate::config::Location,
         /// Why.
         error: EvidenceError,
     },
     /// The cache of MTA-STS policies is of another version.
-    #[error("{place}: the MTA-STS policies cannot be opened: {error}")]
+    #[error("{location}: the MTA-STS policies cannot be opened: {error}")]
     Policies {
         /// Where the configuration names its folder, which is the spool's.
-        place: crate::config::Place,
+        location: crate::config::Location,
         /// Why.
         error: PolicyStoreError,
     },
     /// The memory of what domains showed before can be neither opened nor set aside.
-    #[error("{place}: cannot open the downgrade memory: {error}")]
+    #[error("{location}: cannot open the downgrade memory: {error}")]
     History {
         /// Where the configuration names its folder, which is the spool's.
-        place: crate::config::Place,
+        location: crate::config::Location,
         /// Why.
         error: HistoryError,
     },
@@ -192,7 +192,7 @@ pub async fn start_with(
     config: Config,
     observer: Observer,
 ) -> Result<RunningDaemon, StartError> {
-    let loaded = (Material::load(&config), Dns::new(&config.dns), Submitter::load(&config.tlsrpt));
+    let loaded = (TlsMaterial::load(&config), Dns::new(&config.dns), Submitter::load(&config.tlsrpt));
     let ((tls, warnings), dns, (submitter, more)) = match loaded {
         (Ok(tls), Ok(dns), Ok(submitter)) => (tls, dns, submitter),
         (tls, dns, submitter) => {
@@ -200,11 +200,11 @@ pub async fn start_with(
             return Err(unusable(faults, dns.err(), &config.dns));
         }
     };
-    for warning in config::merged(warnings.into_iter().chain(more).collect()) {
-        tracing::warn!(place = %warning.place, remedy = %warning.remedy, "{}", warning.message);
+    for warning in config::merge_warnings(warnings.into_iter().chain(more).collect()) {
+        tracing::warn!(place = %warning.location, remedy = %warning.remedy, "{}", warning.message);
     }
     // The spool first: a second instance hears that there is a first, not that its ports are taken.
-    let spool_error = |error| StartError::Spool { place: config.spool.place.clone(), error };
+    let spool_error = |error| StartError::Spool { location: config.spool.location.clone(), error };
     let monitor = Monitor::default();
     let options = spool::Options { monitor: monitor.clone(), ..spool::Options::default() };
     let spool = Arc::new(SqliteSpool::open_with(&config.spool.value, &options).map_err(spool_error)?);
@@ -212,9 +212,9 @@ pub async fn start_with(
     dns.remember_in(&config.spool.value);
     let evidence = evidence(&config)?;
     let (reporter, desk) = tls_reports::open_service(&config);
-    let history_error = |error| StartError::History { place: config.spool.place.clone(), error };
+    let history_error = |error| StartError::History { location: config.spool.location.clone(), error };
     let history = History::open(&config.spool.value, jiff::Timestamp::now()).map_err(history_error)?;
-    let policies_error = |error| StartError::Policies { place: config.spool.place.clone(), error };
+    let policies_error = |error| StartError::Policies { location: config.spool.location.clone(), error };
     let web = reload::web(&tls, &dns, test_overrides);
     let policies = MtaSts::open(&config.spool.value, web).map_err(policies_error)?;
     let discovery = Discovery::new(policies, history);
@@ -243,7 +243,7 @@ pub async fn start_with(
 }
 
 /// Why what the configuration names cannot be loaded. Another start is worth it only where that alone may mend it.
-fn unusable(mut faults: Vec<Fault>, dns: Option<DnsError>, config: &config::Dns) -> StartError {
+fn unusable(mut faults: Vec<Fault>, dns: Option<DnsError>, config: &config::DnsConfig) -> StartError {
     let is_transient = faults.is_empty() && dns.as_ref().is_some_and(DnsError::is_transient);
     faults.extend(dns.map(|error| error.fault(config)));
     if is_transient { StartError::Now(faults) } else { StartError::Faults(faults) }
@@ -251,7 +251,7 @@ fn unusable(mut faults: Vec<Fault>, dns: Option<DnsError>, config: &config::Dns)
 
 fn evidence(config: &Config) -> Result<Evidence, StartError> {
     let EvidencePath::Folder(folder) = &config.evidence.path.value else { return Ok(Evidence::off()) };
-    let failed = |error| StartError::Evidence { place: config.evidence.path.place.clone(), error };
+    let failed = |error| StartError::Evidence { location: config.evidence.path.location.clone(), error };
     Evidence::open(folder, config.evidence.keep).map_err(failed)
 }
 
@@ -396,7 +396,7 @@ async fn watch(in_force: Arc<InForce>) {
             }
             Err(faults) => {
                 for fault in faults {
-                    tracing::error!(place = %fault.place, remedy = %fault.remedy, "certificate not replaced, the old one stays: {}", fault.message);
+                    tracing::error!(place = %fault.location, remedy = %fault.remedy, "certificate not replaced, the old one stays: {}", fault.message);
                 }
             }
         }

@@ -361,7 +361,7 @@ mod tests {
     ];
 
     #[test]
-    fn scope_and_persistence_make_the_step_and_on_failure_is_for_policies_alone() {
+    fn scope_and_persistence_decide_and_on_failure_applies_to_policies_alone() {
         for (scope, persistence, with_hops, without) in TABLE {
             for on_failure in [OnFailure::Defer, OnFailure::Bounce] {
                 for cause in [
@@ -377,7 +377,7 @@ mod tests {
     }
 
     #[test]
-    fn a_policy_that_is_not_met_tries_every_hop_before_on_failure_decides() {
+    fn on_failure_applies_after_every_hop_was_refused() {
         let failure = Failure::policy(refusal());
         assert_eq!((failure.scope, failure.persistence, failure.status), (Hop, Transient, Status(7, 4)));
         for (on_failure, last) in [(OnFailure::Defer, Defer), (OnFailure::Bounce, Bounce)] {
@@ -387,7 +387,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_message_requires_is_not_for_on_failure_to_decide() {
+    fn on_failure_does_not_apply_to_requiretls() {
         for (why, status) in [
             (RequireTlsUnmet::Session(Box::new(refusal())), "5.7.10"),
             (RequireTlsUnmet::Off, "5.7.10"),
@@ -405,7 +405,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reply_brings_its_own_persistence_and_status() {
+    fn a_reply_determines_persistence_and_status() {
         for (code, enhanced, persistence, status) in [
             (451, Some(Status(3, 0)), Transient, Status(3, 0)),
             (550, Some(Status(1, 1)), Permanent, Status(1, 1)),
@@ -426,7 +426,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_is_told_with_its_peer() {
+    fn a_failure_names_its_peer() {
         let failure =
             Failure::transient(Hop, Status(4, 1), "connection refused").with_peer("mx.example.org [192.0.2.1]:25");
         assert_eq!(failure.to_string(), "mx.example.org [192.0.2.1]:25: connection refused");

@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 use crate::config::Config;
 use crate::connector::Connectors;
 use crate::dns::Dns;
-use crate::handshake::Material;
+use crate::handshake::TlsMaterial;
 use crate::route::Router;
 
 /// One configuration, with the connectors, certificates and router that belong to it.
@@ -22,7 +22,7 @@ pub struct Snapshot {
     /// Its connectors, the built-in default among them.
     pub connectors: Arc<Connectors>,
     /// Its certificates, keys and trust anchors.
-    pub tls: Arc<Material>,
+    pub tls: Arc<TlsMaterial>,
     /// The router that finds hops and addresses for it.
     pub router: Arc<Router>,
     /// The number of the snapshot. It grows by one with each reload.
@@ -32,7 +32,7 @@ pub struct Snapshot {
 impl Snapshot {
     /// Builds the snapshot of `config`; `tls` must have been loaded from it, and `dns` must use its resolvers.
     #[must_use]
-    pub fn new(config: Arc<Config>, tls: Arc<Material>, dns: Dns) -> Self {
+    pub fn new(config: Arc<Config>, tls: Arc<TlsMaterial>, dns: Dns) -> Self {
         let connectors = Arc::new(Connectors::of(&config));
         let router = Arc::new(Router::new(&config, dns));
         Self { config, connectors, tls, router, generation: 0 }

@@ -6,7 +6,7 @@ use std::sync::{Arc, LazyLock};
 
 use gatepost::address::Domain;
 use gatepost::config::{self, Connector};
-use gatepost::handshake::{Against, Material, Paths, Role, Seen, SentCertificate};
+use gatepost::handshake::{ChainChecks, TlsMaterial, PathChecks, Role, CompletedHandshake, SentCertificate};
 use gatepost::tls::{
     CertificateFacts, DaneFacts, DaneScope, NamePattern, PeerCertificate, Tlsa, TlsaMatching, TlsaSelector, TlsaSet,
     TlsaUsage,
@@ -35,7 +35,7 @@ static GENUINE: [(&str, &[u8]); 17] = certificates!(
 );
 
 struct World {
-    material: Arc<Material>,
+    material: Arc<TlsMaterial>,
     connector: Arc<Connector>,
     runtime: Runtime,
     sets: Vec<Arc<TlsaSet>>,
@@ -55,7 +55,7 @@ impl World {
             env!("CARGO_MANIFEST_DIR")
         );
         let (config, _) = config::parse(&text, Path::new("gatepost.toml")).expect("a configuration");
-        let (material, _) = Material::load(&config).expect("an authority");
+        let (material, _) = TlsMaterial::load(&config).expect("an authority");
         let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
         let connector = config.connectors[0].clone();
         let mut world = Self { material, connector, runtime, sets: Vec::new(), trusted: Default::default() };
@@ -98,9 +98,9 @@ impl World {
         tlsa: Option<&Arc<TlsaSet>>,
     ) -> Option<CertificateFacts> {
         let client = self.material.client(&self.connector);
-        let against = Against { paths: Paths { connector: true, default: false }, ..client.against(tlsa) };
+        let against = ChainChecks { paths: PathChecks { connector: true, default: false }, ..client.checks(tlsa) };
         let now = Timestamp::from_second(NOW).expect("a time");
-        let seen = Seen::fuzzed(chain);
+        let seen = CompletedHandshake::fuzzed(chain);
         match self.runtime.block_on(seen.facts(against, role, now)).certificate {
             PeerCertificate::Certificate(facts) => Some(*facts),
             PeerCertificate::Unproved(key) => {
@@ -145,7 +145,7 @@ pub(crate) fn run(input: &[u8]) {
     let (role, number) = if kind & 1 == 0 { (Role::Server, 0) } else { (Role::Client, 1) };
     let world = &*WORLD;
     let set = world.sets.get(usize::from(kind >> 1 & 7));
-    let told = Seen::fuzzed(&chain).certificates();
+    let told = CompletedHandshake::fuzzed(&chain).certificates();
     assert_eq!(told.len(), chain.len().min(TOLD_MAX));
     told.iter().for_each(check_told);
     let Some(facts) = world.facts(&chain, role, set) else { return };

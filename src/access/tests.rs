@@ -8,9 +8,9 @@ use crate::config;
 const STRANGER: &str = "203.0.113.9";
 const OURS: &str = "127.0.0.1";
 
-fn relay() -> Relay {
+fn relay() -> RelayConfig {
     let domain = |text: &str| Domain::parse(text).expect("a domain");
-    Relay {
+    RelayConfig {
         networks: ["127.0.0.0/8", "::1/128", "2001:db8::/32"].map(|net| net.parse().expect("a network")).to_vec(),
         domains: vec![DomainPattern::Exactly(domain("example.com")), DomainPattern::Below(domain("sub.example.com"))],
     }
@@ -27,7 +27,7 @@ fn connectors(domains: &[&str]) -> Connectors {
          [\"127.0.0.1:2525\"]\ntls = \"off\"\n{connector}"
     );
     let (config, _) = config::parse(&text, Path::new("gatepost.toml")).unwrap_or_else(|faults| panic!("{faults:?}"));
-    Connectors::of(config)
+    Connectors::of(&config)
 }
 
 fn resolve(address: &str, may_relay: bool, path: &str) -> Result<String, RelayDenied> {
@@ -36,7 +36,7 @@ fn resolve(address: &str, may_relay: bool, path: &str) -> Result<String, RelayDe
 
 /// Resolves a recipient while a connector has these domains.
 fn resolve_with(
-    relay: &Relay,
+    relay: &RelayConfig,
     connector: &[&str],
     address: &str,
     may_relay: bool,
@@ -56,7 +56,7 @@ fn resolve_with(
 }
 
 #[test]
-fn whoever_may_not_relay_is_a_stranger() {
+fn a_client_that_may_not_relay_is_a_stranger() {
     for (address, has_right, expected) in
         [(Some(OURS), false, true), (Some(STRANGER), false, false), (Some(STRANGER), true, true), (None, false, false)]
     {
@@ -67,14 +67,14 @@ fn whoever_may_not_relay_is_a_stranger() {
 }
 
 #[test]
-fn anyone_may_write_to_our_domains() {
+fn anybody_may_send_to_our_domains() {
     for path in ["a@example.com", "a@EXAMPLE.com", "a@x.sub.example.com", "\"a b\"@example.com"] {
         assert!(resolve(STRANGER, false, path).is_ok(), "{path}");
     }
 }
 
 #[test]
-fn strangers_may_write_nowhere_else() {
+fn strangers_may_send_nowhere_else() {
     for path in
         ["a@example.net", "a@sub.example.com", "a@badexample.com", "a@x.example.com", "a@com", "a@relay.example.com"]
     {
@@ -86,7 +86,7 @@ fn strangers_may_write_nowhere_else() {
 }
 
 #[test]
-fn no_spelling_is_a_way_through() {
+fn no_spelling_of_a_recipient_allows_relaying() {
     for path in [
         "a%example.net@example.com",
         "example.net!a@example.com",
@@ -109,7 +109,7 @@ fn no_spelling_is_a_way_through() {
 }
 
 #[test]
-fn our_own_clients_may_write_anywhere() {
+fn our_own_clients_may_send_anywhere() {
     for address in ["127.0.0.1", "::ffff:127.0.0.1", "::1", "2001:db8::25"] {
         for path in ["a@example.net", "a%b@example.net", "a%b@example.com", "a@[192.0.2.1]"] {
             assert_eq!(resolve(address, false, path), Ok(path.into()), "{address} {path}");
@@ -121,7 +121,7 @@ fn our_own_clients_may_write_anywhere() {
 }
 
 #[test]
-fn who_is_unknown_is_a_stranger() {
+fn a_client_without_an_address_is_a_stranger() {
     let resolve_unknown = |path: &str| {
         let peer = RelayClient { address: None, local: "192.0.2.25".parse().expect("an address"), may_relay: false };
         let hostname = Domain::parse("relay.example.com").expect("a domain");
@@ -135,13 +135,13 @@ fn who_is_unknown_is_a_stranger() {
 }
 
 #[test]
-fn a_relay_connector_opens_every_domain_but_no_literal() {
+fn a_relay_connector_allows_every_domain_but_no_literal() {
     assert!(resolve(STRANGER, true, "a@example.net").is_ok());
     assert_eq!(resolve(STRANGER, true, "a@[127.0.0.1]"), Err(RelayDenied::Literal));
 }
 
 #[test]
-fn the_postmaster_is_always_there() {
+fn the_postmaster_is_always_accepted() {
     for path in ["postmaster", "PostMaster@relay.example.com", "postmaster@[192.0.2.25]"] {
         assert_eq!(resolve(STRANGER, false, path), Ok("admin@example.com".into()), "{path}");
     }
@@ -175,7 +175,7 @@ fn mail_for_this_very_host_goes_to_the_postmaster() {
 }
 
 #[test]
-fn a_user_without_a_domain_is_one_of_this_host_to_our_own_clients_alone() {
+fn only_our_own_clients_may_omit_the_domain() {
     for (path, to) in
         [("root", "admin@example.com"), ("\"a b\"", "admin@example.com"), ("Postmaster", "admin@example.com")]
     {
@@ -190,7 +190,7 @@ fn a_user_without_a_domain_is_one_of_this_host_to_our_own_clients_alone() {
 }
 
 #[test]
-fn who_names_this_host_gets_its_mail() {
+fn mail_for_this_host_is_relayed_if_the_configuration_names_it() {
     let named = |name: &str| {
         let mut relay = relay();
         relay.domains.push(DomainPattern::Exactly(Domain::parse(name).expect("a domain")));

@@ -13,7 +13,7 @@ use super::api::RunningConfigText;
 
 pub(super) async fn in_force(State(admin): State<AdminState>) -> Json<RunningConfigText> {
     let config = &admin.running.load().config;
-    let written = &config.written;
+    let written = &config.source;
     // Whoever asks stands in another folder.
     let file = std::path::absolute(&written.file).unwrap_or_else(|_| written.file.to_path_buf());
     let hash = digest(&SHA256, written.text.as_bytes());

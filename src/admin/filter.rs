@@ -133,7 +133,7 @@ fn is_sender(wanted: &ReversePath, found: &ReversePath) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{self, Trust};
+    use crate::config::{self, TrustSource};
     use crate::envelope::{Envelope, History};
 
     fn stored(sender: &str, recipients: &[&str], age: u64) -> StoredMessage {
@@ -145,8 +145,8 @@ mod tests {
     }
 
     fn meant(query: &QueueQuery, message: &StoredMessage) -> bool {
-        let place = config::Place { file: std::path::Path::new("gatepost.toml").into(), line: 1, column: 1 };
-        let default = config::default_connector(&config::Located { value: Trust::Webpki, place });
+        let location = config::Location { file: std::path::Path::new("gatepost.toml").into(), line: 1, column: 1 };
+        let default = config::default_connector(&config::Located { value: TrustSource::Webpki, location });
         let connectors = Connectors::new(&[], default);
         Filter::parse(query).expect("a good query").matches(message, &connectors, Timestamp::now())
     }

@@ -57,7 +57,7 @@ impl HttpServer {
         match TcpListener::bind(address).await {
             Ok(listener) => Ok(Some(Self { listener })),
             Err(error) => Err(Fault {
-                place: http.place.clone(),
+                location: http.location.clone(),
                 message: format!("status and metrics cannot be shown on {address}: {error}"),
                 remedy: "Set [admin] http to an address and port that are free on this machine, or to \"\" for none; `ss -ltnp` \
                          shows who has which."

@@ -67,7 +67,7 @@ impl UnixServer {
             AdminSocket::Path(path) => path,
         };
         Self::at(path).await.map(Some).map_err(|error| Fault {
-            place: socket.place.clone(),
+            location: socket.location.clone(),
             message: format!("the admin socket {} cannot be used: {error}", path.display()),
             remedy: error.remedy(path),
         })

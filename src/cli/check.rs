@@ -17,12 +17,12 @@ use jiff::tz::TimeZone;
 
 use super::{ConfigFile, show, show_faults, show_warnings};
 use crate::config::{
-    self, Config, Connector, Downgrade, EvidencePath, Exception, Inbound, Listener, ListenerTls, OnFailure, Outbound,
-    Publication, Route, SendReports, TlsDemand, Trust, VerifyWanted,
+    self, Config, Connector, EvidencePath, InboundConfig, ListenerConfig, ListenerTls, OnDowngrade, OnFailure,
+    OutboundConfig, Publication, Route, SendReports, TlsDemand, TlsException, TrustSource, VerifyWanted,
 };
 use crate::connector::ended_exception;
 use crate::dns::Dns;
-use crate::handshake::{IdentitySummary, Material};
+use crate::handshake::{IdentitySummary, TlsMaterial};
 use crate::tls::{Strength, TlsVersion};
 use crate::tlsrpt::Submitter;
 use against::Old;
@@ -118,7 +118,7 @@ type Loaded = (Config, Vec<IdentitySummary>, Submitter, Vec<config::Fault>);
 fn load(file: &Path) -> Result<Loaded, Vec<config::Fault>> {
     let (config, mut warnings) = config::read(file)?;
     let dns = Dns::new(&config.dns).map_err(|error| error.fault(&config.dns));
-    let loaded = (Material::load(&config), dns, Submitter::load(&config.tlsrpt));
+    let loaded = (TlsMaterial::load(&config), dns, Submitter::load(&config.tlsrpt));
     let ((material, more), (submitter, still_more)) = match loaded {
         (Ok(material), Ok(_), Ok(submitter)) => (material, submitter),
         (material, dns, submitter) => {
@@ -128,13 +128,13 @@ fn load(file: &Path) -> Result<Loaded, Vec<config::Fault>> {
     };
     warnings.extend(more.into_iter().chain(still_more));
     warnings.extend(config.connectors.iter().filter_map(|connector| ended(connector, Timestamp::now())));
-    Ok((config, material.identities(), submitter, config::merged(warnings)))
+    Ok((config, material.identities(), submitter, config::merge_warnings(warnings)))
 }
 
 /// An exception that has ended, as a warning.
 fn ended(connector: &Connector, now: Timestamp) -> Option<config::Fault> {
     ended_exception(connector, now).map(|exception| config::Fault {
-        place: exception.place.clone(),
+        location: exception.location.clone(),
         message: format!(
             "the exception of the connector \"{}\" ended on {} ({})",
             connector.name, exception.until, exception.reason
@@ -165,7 +165,7 @@ fn report(config: &Config, identities: &[IdentitySummary], submitter: &Submitter
     sections.join("\n")
 }
 
-fn evidence(evidence: &config::Evidence) -> String {
+fn evidence(evidence: &config::EvidenceConfig) -> String {
     match &evidence.path.value {
         EvidencePath::Off => "no evidence of deliveries is kept".to_owned(),
         EvidencePath::Folder(folder) => {
@@ -211,7 +211,7 @@ fn stacked<T: Display>(items: &[T]) -> String {
     items.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
 }
 
-fn listeners(listeners: &[Listener]) -> Table {
+fn listeners(listeners: &[ListenerConfig]) -> Table {
     let behind_balancers = listeners.iter().any(|listener| !listener.proxy_protocol.is_empty());
     let mut headings = vec!["name", "address", "TLS", "client certificate"];
     headings.extend(behind_balancers.then_some("PROXY header from"));
@@ -292,7 +292,7 @@ fn outbound(connector: &Connector) -> String {
     lines.join("\n")
 }
 
-fn inbound(connector: &Connector, inbound: &Inbound) -> String {
+fn inbound(connector: &Connector, inbound: &InboundConfig) -> String {
     // The configuration refuses a name demand without names.
     let mut lines = demand(connector, inbound.tls, "no name");
     if !inbound.networks.is_empty() {
@@ -330,7 +330,7 @@ fn demand(connector: &Connector, demand: TlsDemand, own_name: &str) -> Vec<Strin
 }
 
 /// What may raise the demand, and what lowers it for a time.
-fn raised(outbound: &Outbound, now: Timestamp) -> Vec<String> {
+fn raised(outbound: &OutboundConfig, now: Timestamp) -> Vec<String> {
     let mut lines = Vec::new();
     let published: Vec<_> = outbound
         .discover
@@ -348,11 +348,11 @@ fn raised(outbound: &Outbound, now: Timestamp) -> Vec<String> {
         (false, _) => lines.push(format!("raised by {}", published.join(" and "))),
     }
     match outbound.downgrade {
-        Downgrade::Warn => {}
-        Downgrade::Allow => lines.push("no warning when they lose TLS".to_owned()),
-        Downgrade::Refuse => lines.push("forced once they have taken TLS".to_owned()),
+        OnDowngrade::Warn => {}
+        OnDowngrade::Allow => lines.push("no warning when they lose TLS".to_owned()),
+        OnDowngrade::Refuse => lines.push("forced once they have taken TLS".to_owned()),
     }
-    if let Some(Exception { tls, until, reason, place: _ }) = &outbound.exception {
+    if let Some(TlsException { tls, until, reason, location: _ }) = &outbound.exception {
         let level = match tls {
             TlsDemand::Off => "off",
             TlsDemand::Opportunistic => "opportunistic",
@@ -367,11 +367,11 @@ fn raised(outbound: &Outbound, now: Timestamp) -> Vec<String> {
     lines
 }
 
-fn trust(trust: &Trust) -> String {
+fn trust(trust: &TrustSource) -> String {
     match trust {
-        Trust::Webpki => "webpki (Mozilla's roots)".to_owned(),
-        Trust::System => "the system's roots".to_owned(),
-        Trust::File(file) => file.display().to_string(),
+        TrustSource::Webpki => "webpki (Mozilla's roots)".to_owned(),
+        TrustSource::System => "the system's roots".to_owned(),
+        TrustSource::File(file) => file.display().to_string(),
     }
 }
 

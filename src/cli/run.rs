@@ -14,7 +14,7 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer, Registry};
 
-use crate::config::{self, Log, LogFormat};
+use crate::config::{self, LogConfig, LogFormat};
 use crate::daemon::{self, RunningDaemon, StartError, SystemdSockets, TestOverrides};
 use journal::Journal;
 use manager::Heart;
@@ -36,10 +36,10 @@ pub(super) fn run(file: &Path) -> ExitCode {
     };
     let level = match start_logging(&config.log) {
         Ok(level) => level,
-        Err(error) => return fail(&format!("{}: [log]: {error}", config.log.format.place)),
+        Err(error) => return fail(&format!("{}: [log]: {error}", config.log.format.location)),
     };
     for warning in warnings {
-        tracing::warn!(place = %warning.place, remedy = %warning.remedy, "{}", warning.message);
+        tracing::warn!(place = %warning.location, remedy = %warning.remedy, "{}", warning.message);
     }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -117,14 +117,14 @@ fn reload(running: &RunningDaemon, file: &Path, level: &LogLevel) {
     match taken {
         Ok(warnings) => {
             for warning in warnings {
-                tracing::warn!(place = %warning.place, remedy = %warning.remedy, "{}", warning.message);
+                tracing::warn!(place = %warning.location, remedy = %warning.remedy, "{}", warning.message);
             }
             tracing::info!(file = %file.display(), "configuration reloaded");
             manager::reloaded("Configuration reloaded");
         }
         Err(faults) => {
             for fault in faults {
-                tracing::error!(place = %fault.place, remedy = %fault.remedy, "{}", fault.message);
+                tracing::error!(place = %fault.location, remedy = %fault.remedy, "{}", fault.message);
             }
             tracing::error!(file = %file.display(), "configuration not reloaded, the old one stays in force");
             manager::reloaded("Configuration not reloaded: the old one stays in force, the log says why");
@@ -185,7 +185,7 @@ fn filter(level: &str) -> Result<EnvFilter, ParseError> {
 ///
 /// # Errors
 /// A filter that cannot be read, or a journal that cannot be reached, in words.
-fn start_logging(log: &Log) -> Result<LogLevel, String> {
+fn start_logging(log: &LogConfig) -> Result<LogLevel, String> {
     let filter = filter(&log.level).map_err(|error| format!("level = \"{}\" is no filter: {error}", log.level))?;
     let (filter, handle) = tracing_subscriber::reload::Layer::new(filter);
     let under_systemd = std::env::var_os("JOURNAL_STREAM").is_some();

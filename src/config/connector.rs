@@ -1,70 +1,70 @@
-//! `[[connector]]` as meant: what one partner is held to, in both directions.
+//! The `[[connector]]` tables: what is demanded of each partner, in both directions.
 //!
-//! How it is written stands in [`super::partner`].
+//! Their TOML form is in [`super::connector_toml`].
 
 use std::fmt;
 
 use ipnet::IpNet;
 use jiff::civil::Date;
 
-use super::{DomainPattern, IdentityFiles, Located, Place, Trust};
+use super::{DomainPattern, IdentityFiles, Located, Location, TrustSource};
 use crate::address::Host;
 use crate::tls::{NamePattern, Pin, Strength, TlsVersion};
 
-/// `[[connector]]`: one partner, both directions.
+/// A `[[connector]]` table: one partner, both directions.
 #[derive(Debug, Clone)]
 pub struct Connector {
-    /// Its name, in logs, reports and errors.
+    /// The name, for logs, reports and errors.
     pub name: String,
-    /// The domains it speaks for.
+    /// The domains that the connector covers.
     pub domains: Vec<DomainPattern>,
-    /// The names the partner's certificates carry; empty where none were given.
+    /// The names in the partner's certificates; empty if none are configured.
     pub names: Vec<NamePattern>,
-    /// What the partner's certificates are held against (the default trust where it has no own).
-    pub trust: Located<Trust>,
-    /// Their keys, any of which will do; empty where none were given.
+    /// The trust anchors for the partner's certificates; by default those of `[tls] trust`.
+    pub trust: Located<TrustSource>,
+    /// The partner's keys, one of which is enough; empty if none are configured.
     pub pins: Vec<Pin>,
-    /// What is demanded when we send to them.
-    pub outbound: Outbound,
-    /// What is demanded when they send to us.
-    pub inbound: Inbound,
+    /// The rules for mail to the partner.
+    pub outbound: OutboundConfig,
+    /// The rules for mail from the partner.
+    pub inbound: InboundConfig,
 }
 
-/// `[connector.outbound]`.
+/// The `[connector.outbound]` table.
 #[derive(Debug, Clone)]
-pub struct Outbound {
-    /// Which way.
+pub struct OutboundConfig {
+    /// The next hop.
     pub route: Route,
-    /// What is demanded.
+    /// The demanded TLS.
     pub tls: TlsDemand,
-    /// What of the domain's own wishes is looked up; nothing where TLS is off.
+    /// The policies of the domain that are looked up; empty if TLS is off.
     pub discover: Vec<Publication>,
-    /// What becomes of mail for a domain that no longer takes TLS.
-    pub downgrade: Downgrade,
-    /// What stands in for `tls` and `verify` for a time.
-    pub exception: Option<Exception>,
-    /// What happens where the demand is not met.
+    /// The reaction to a domain that no longer uses TLS.
+    pub downgrade: OnDowngrade,
+    /// The exception that replaces `tls` and `verify` for a time.
+    pub exception: Option<TlsException>,
+    /// The fate of mail whose demand no hop satisfies.
     pub on_failure: OnFailure,
-    /// Who we are to the partner, where it wants to know.
+    /// Our client certificate, if the partner wants one.
     pub client_identity: Option<IdentityFiles>,
-    /// The key exchange that is offered first; with post-quantum, classical groups stand behind it.
+    /// The key exchange that is offered first. Classical groups follow post-quantum ones.
     pub groups: Strength,
-    /// The weakest key exchange that meets a forced demand.
+    /// The weakest key exchange that satisfies a forced demand.
     pub min_strength: Strength,
-    /// Connections to one destination at the same time, at most; at least 1.
+    /// The most concurrent connections to one destination; at least 1.
     pub connections: u32,
-    /// Messages over one connection, at most; at least 1.
+    /// The most messages over one connection; at least 1.
     pub messages_per_connection: u32,
 }
 
-/// `[connector.inbound]`.
+/// The `[connector.inbound]` table.
 #[derive(Debug, Clone)]
-pub struct Inbound {
-    /// What is demanded; never [`TlsDemand::Off`].
+pub struct InboundConfig {
+    /// The demanded TLS; never [`TlsDemand::Off`].
     pub tls: TlsDemand,
-    /// Where the partner's mail may come from; empty for anywhere.
+    /// The networks that the partner's mail must come from; empty for any.
     pub networks: Vec<IpNet>,
-    /// Whether a session that meets all of this may send to any domain.
+    /// True if a session that satisfies all of this may send to any domain.
     pub relay: bool,
 }
 
@@ -77,14 +77,14 @@ pub enum TlsDemand {
     Opportunistic,
     /// `tls = "forced"`.
     Forced {
-        /// The oldest version that will do.
+        /// The oldest acceptable version.
         min_version: TlsVersion,
         /// `verify`.
         verify: VerifyWanted,
     },
 }
 
-/// `discover`: a way in which a domain publishes what it wants.
+/// `discover`: a kind of policy that domains publish.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Publication {
     /// `"dane"`: TLSA records (RFC 7672).
@@ -93,31 +93,31 @@ pub enum Publication {
     MtaSts,
 }
 
-/// `downgrade`: a domain took TLS before, and no longer does.
+/// `downgrade`: the reaction to a domain that has used TLS before and no longer does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Downgrade {
-    /// That is its own affair.
+pub enum OnDowngrade {
+    /// The mail is delivered.
     Allow,
-    /// The mail goes, and it is said.
+    /// The mail is delivered, with a warning.
     Warn,
-    /// The domain is treated as forced.
+    /// The mail is delivered only with TLS.
     Refuse,
 }
 
-/// `exception`: a lower demand for a time.
+/// `exception`: a lower demand for a limited time.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Exception {
-    /// What is demanded meanwhile.
+pub struct TlsException {
+    /// The demand during the exception.
     pub tls: TlsDemand,
-    /// The last day, in UTC, on which it holds.
+    /// The last day of the exception, in UTC.
     pub until: Date,
-    /// Why, for whoever reads the record.
+    /// The reason, for the record.
     pub reason: String,
-    /// Where it stands.
-    pub place: Place,
+    /// The location in the file.
+    pub location: Location,
 }
 
-/// `verify` as written; which names `Name` means is known only with the hop.
+/// `verify`. The names that `Name` demands depend on the hop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum VerifyWanted {
     /// `"none"`.
@@ -126,30 +126,30 @@ pub enum VerifyWanted {
     Chain,
     /// `"name"`.
     Name,
-    /// `"dane"`, outbound alone.
+    /// `"dane"`, outbound only.
     Dane,
     /// `"pin"`.
     Pin,
 }
 
-/// `route`.
+/// `route`: the next hop.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Route {
-    /// The recipient domain's MX hosts, at this port.
+    /// The MX hosts of the recipient domain, at this port.
     Mx {
-        /// 25, unless the connector says otherwise.
+        /// The port; 25 by default.
         port: u16,
     },
-    /// These hosts, in order of preference; at least one.
+    /// These smart hosts in order of preference, at least one.
     SmartHosts(Vec<SmartHost>),
 }
 
-/// One smart host: a name or an address literal, and a port.
+/// A smart host: a name or an address literal, and a port.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct SmartHost {
-    /// Its name or address.
+    /// The name or address.
     pub host: Host,
-    /// Its port.
+    /// The port.
     pub port: u16,
 }
 
@@ -159,13 +159,13 @@ impl fmt::Display for SmartHost {
     }
 }
 
-/// `on_failure`: what happens to mail whose policy no hop met.
+/// `on_failure`: the fate of mail whose demand no hop satisfies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OnFailure {
-    /// Tried again until it expires.
+    /// It is deferred until it expires.
     Defer,
-    /// Held until an operator decides.
+    /// It is held until an operator decides.
     Hold,
-    /// Bounced at once.
+    /// It bounces at once.
     Bounce,
 }

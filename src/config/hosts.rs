@@ -1,43 +1,49 @@
-//! Values that name somebody: domains, patterns, certificate names, addresses, networks, smart hosts.
+//! Values for hosts: domains, patterns, certificate names, addresses, networks, smart hosts.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use ipnet::{IpNet, Ipv4Net};
 
-use super::place::Notes;
-use super::reader::{Value, short};
+use super::location::FaultList;
+use super::reader::{TomlValue, shorten};
 use super::values::text;
 use super::{DomainPattern, ListenAddress, SmartHost};
 use crate::address::{Domain, Host, Mailbox};
 use crate::tls::NamePattern;
 
-fn refuse<T>(value: &Value<'_>, notes: &mut Notes<'_>, written: &str, is_not: &str, remedy: String) -> Option<T> {
-    notes.fault(&value.place, format!("{}: \"{}\" {is_not}", value.key, short(written)), remedy);
+fn reject<T>(
+    value: &TomlValue<'_>,
+    faults: &mut FaultList<'_>,
+    written: &str,
+    problem: &str,
+    remedy: String,
+) -> Option<T> {
+    faults.add(&value.location, format!("{}: \"{}\" {problem}", value.key, shorten(written)), remedy);
     None
 }
 
-pub(super) fn domain(value: &Value<'_>, notes: &mut Notes<'_>) -> Option<Domain> {
-    let written = text(value, notes)?;
+pub(super) fn domain(value: &TomlValue<'_>, faults: &mut FaultList<'_>) -> Option<Domain> {
+    let written = text(value, faults)?;
     Domain::parse(written).ok().or_else(|| {
         let remedy = "Write a host name, such as \"relay.example.com\", without a dot at the end.";
-        refuse(value, notes, written, "is not a domain name", remedy.to_owned())
+        reject(value, faults, written, "is not a domain name", remedy.to_owned())
     })
 }
 
-pub(super) fn mailbox(value: &Value<'_>, notes: &mut Notes<'_>) -> Option<Mailbox> {
-    let written = text(value, notes)?;
+pub(super) fn mailbox(value: &TomlValue<'_>, faults: &mut FaultList<'_>) -> Option<Mailbox> {
+    let written = text(value, faults)?;
     match Mailbox::parse(written) {
         Ok(mailbox) => Some(mailbox),
         Err(error) => {
-            let is_not = format!("is not a mail address: {error}");
-            refuse(value, notes, written, &is_not, "Write one such as \"postmaster@example.com\".".to_owned())
+            let problem = format!("is not a mail address: {error}");
+            reject(value, faults, written, &problem, "Write one such as \"postmaster@example.com\".".to_owned())
         }
     }
 }
 
-/// `example.org`, `*.example.org` or `*`.
-pub(super) fn domain_pattern(value: &Value<'_>, notes: &mut Notes<'_>) -> Option<DomainPattern> {
-    let written = text(value, notes)?;
+/// Reads `example.org`, `*.example.org` or `*`.
+pub(super) fn domain_pattern(value: &TomlValue<'_>, faults: &mut FaultList<'_>) -> Option<DomainPattern> {
+    let written = text(value, faults)?;
     if written == "*" {
         return Some(DomainPattern::Any);
     }
@@ -51,83 +57,80 @@ pub(super) fn domain_pattern(value: &Value<'_>, notes: &mut Notes<'_>) -> Option
     let remedy = if let Some(base) = written.strip_prefix('.').filter(|base| Domain::parse(base).is_ok()) {
         format!("Every subdomain is written \"*.{base}\".")
     } else if let Some((_, domain)) = written.rsplit_once('@') {
-        format!("Connectors speak for whole domains: write \"{}\".", short(domain))
+        format!("Connectors cover whole domains: write \"{}\".", shorten(domain))
     } else if written.starts_with('[') || written.parse::<IpAddr>().is_ok() {
         "An address has no domain; only the pattern \"*\" covers mail to addresses.".to_owned()
     } else {
         "Write \"example.org\", \"*.example.org\" for all its subdomains, or \"*\" for every domain.".to_owned()
     };
-    refuse(value, notes, written, "is not a domain pattern", remedy)
+    reject(value, faults, written, "is not a domain pattern", remedy)
 }
 
-/// A name that a certificate carries: `mail.example.org` or `*.example.org`.
-pub(super) fn name_pattern(value: &Value<'_>, notes: &mut Notes<'_>) -> Option<NamePattern> {
-    let written = text(value, notes)?;
+/// Reads a name in a certificate: `mail.example.org` or `*.example.org`.
+pub(super) fn name_pattern(value: &TomlValue<'_>, faults: &mut FaultList<'_>) -> Option<NamePattern> {
+    let written = text(value, faults)?;
     if let Ok(pattern) = NamePattern::parse(written) {
         return Some(pattern);
     }
-    let (is_not, remedy) = if written == "*" {
-        (
-            "names nobody in particular",
-            "Write the names that the certificate carries; with verify = \"chain\" any will do.",
-        )
+    let (problem, remedy) = if written == "*" {
+        ("names no host", "Write the names that the certificate carries; with verify = \"chain\" any will do.")
     } else if written.contains('*') {
-        ("has a wildcard inside", "A wildcard stands alone as the left-most label only: \"*.example.org\".")
+        ("has a wildcard inside", "A wildcard can only be the whole left-most label: \"*.example.org\".")
     } else if written.parse::<IpAddr>().is_ok() || written.starts_with('[') {
         ("is an address", "Only DNS names in certificates count (RFC 9525): write the host's name.")
     } else {
         ("is not a host name", "Write a name such as \"mail.example.org\" or \"*.example.org\".")
     };
-    refuse(value, notes, written, is_not, remedy.to_owned())
+    reject(value, faults, written, problem, remedy.to_owned())
 }
 
-/// Octets in the name of a socket, at most: systemd has no longer ones.
+/// The most octets in the name of a socket, as in systemd.
 const SOCKET_NAME_MAX: usize = 255;
 
-/// Where to listen: an address and a port, or the name of a socket that systemd passes.
-pub(super) fn listen_address(value: &Value<'_>, notes: &mut Notes<'_>) -> Option<ListenAddress> {
-    let written = text(value, notes)?;
+/// Reads an address and a port, or the name of a socket that systemd passes.
+pub(super) fn listen_address(value: &TomlValue<'_>, faults: &mut FaultList<'_>) -> Option<ListenAddress> {
+    let written = text(value, faults)?;
     if let Ok(address) = written.parse() {
         return Some(ListenAddress::Bind(address));
     }
     if let Some(name) = written.strip_prefix("systemd:") {
-        // As systemd.socket(5) has it for FileDescriptorName=.
+        // The rules of systemd.socket(5) for FileDescriptorName=.
         let usable = !name.is_empty() && name.len() <= SOCKET_NAME_MAX;
         if usable && name.bytes().all(|octet| octet.is_ascii_graphic() && octet != b':') {
-            return Some(ListenAddress::Passed(name.to_owned()));
+            return Some(ListenAddress::Systemd(name.to_owned()));
         }
         let remedy = "Write the FileDescriptorName= of the socket unit behind \"systemd:\", such as \"systemd:mx\".";
-        return refuse(value, notes, written, "names no socket that systemd could pass", remedy.to_owned());
+        return reject(value, faults, written, "names no socket that systemd could pass", remedy.to_owned());
     }
-    let remedy = match (written.parse::<IpAddr>(), without_brackets(written)) {
+    let remedy = match (written.parse::<IpAddr>(), bracketed_address(written)) {
         (Ok(address), _) | (_, Some(address)) => format!("Add the port: \"{}\".", SocketAddr::new(address, 25)),
         _ => "Write an address and a port: \"[::]:25\" for all, or one such as \"192.0.2.1:25\"; or \"systemd:NAME\" for a \
               socket that systemd passes.".to_owned(),
     };
-    refuse(value, notes, written, "is not an address to listen on", remedy)
+    reject(value, faults, written, "is not an address to listen on", remedy)
 }
 
-/// A DNS server; port 53 unless it says otherwise.
-pub(super) fn dns_server(value: &Value<'_>, notes: &mut Notes<'_>) -> Option<SocketAddr> {
-    let written = text(value, notes)?;
+/// Reads the address of a DNS server; the default port is 53.
+pub(super) fn dns_server(value: &TomlValue<'_>, faults: &mut FaultList<'_>) -> Option<SocketAddr> {
+    let written = text(value, faults)?;
     let bare = || written.parse().ok().map(|address: IpAddr| SocketAddr::new(address, 53));
     if let Some(server) = written.parse().ok().or_else(bare).filter(|server| server.port() != 0) {
         return Some(server);
     }
     let remedy = "Write an address, with or without a port: \"127.0.0.1:5353\", \"[2001:db8::53]:53\".".to_owned();
-    refuse(value, notes, written, "is not the address of a DNS server", remedy)
+    reject(value, faults, written, "is not the address of a DNS server", remedy)
 }
 
-/// Bits before the IPv4 address in an IPv4-mapped one.
+/// The prefix length of IPv4-mapped addresses.
 const MAPPED_PREFIX: u8 = 96;
 
-/// A network, or one address.
-pub(super) fn network(value: &Value<'_>, notes: &mut Notes<'_>) -> Option<IpNet> {
-    let written = text(value, notes)?;
+/// Reads a network, or one address.
+pub(super) fn network(value: &TomlValue<'_>, faults: &mut FaultList<'_>) -> Option<IpNet> {
+    let written = text(value, faults)?;
     let one = written.parse().map(|address: IpAddr| IpNet::from(address));
     let Ok(network) = written.parse::<IpNet>().or(one) else {
         let remedy = "Write an address and a prefix length, such as \"192.0.2.0/24\" or \"2001:db8::/32\".".to_owned();
-        return refuse(value, notes, written, "is not a network", remedy);
+        return reject(value, faults, written, "is not a network", remedy);
     };
     if network != network.trunc() {
         let remedy = format!(
@@ -135,22 +138,23 @@ pub(super) fn network(value: &Value<'_>, notes: &mut Notes<'_>) -> Option<IpNet>
             network.trunc(),
             IpNet::from(network.addr())
         );
-        return refuse(value, notes, written, "has bits behind its prefix", remedy);
+        return reject(value, faults, written, "has bits behind its prefix", remedy);
     }
     Some(canonical(network))
 }
 
-/// The IPv4 network that an IPv4-mapped one is (RFC 4291 §2.5.5.2): clients' addresses are compared as what they are.
+/// Converts an IPv4-mapped network to the IPv4 network (RFC 4291 §2.5.5.2), because clients' addresses are compared in
+/// that form.
 fn canonical(network: IpNet) -> IpNet {
     let IpNet::V6(six) = network else { return network };
     let four = six.addr().to_ipv4_mapped().zip(six.prefix_len().checked_sub(MAPPED_PREFIX));
     four.and_then(|(address, prefix)| Ipv4Net::new(address, prefix).ok()).map_or(network, IpNet::V4)
 }
 
-/// Whether these networks together are the Internet, or one of its two halves (IPv4, IPv6).
+/// Returns true if these networks together cover all of IPv4 or all of IPv6.
 ///
-/// IPv6 unicast is `2000::/3` (RFC 4291 §2.4); `::ffff:0:0/96` is IPv4 once more (§2.5.5.2).
-pub(super) fn is_everybody(networks: &[IpNet]) -> bool {
+/// IPv6 unicast is `2000::/3` (RFC 4291 §2.4); `::ffff:0:0/96` is all of IPv4 (§2.5.5.2).
+pub(super) fn covers_everything(networks: &[IpNet]) -> bool {
     let mapped = Ipv6Addr::new(0, 0, 0, 0, 0, 0xffff, 0, 0);
     IpNet::aggregate(&networks.to_vec()).iter().any(|network| match network {
         IpNet::V4(network) => network.prefix_len() == 0,
@@ -161,33 +165,33 @@ pub(super) fn is_everybody(networks: &[IpNet]) -> bool {
     })
 }
 
-/// `mx1.example.org:25`, `[192.0.2.7]:587`, `192.0.2.7:25`, `[2001:db8::1]:25` or `[IPv6:2001:db8::1]:25`.
-pub(super) fn smart_host(value: &Value<'_>, notes: &mut Notes<'_>) -> Option<SmartHost> {
-    let written = text(value, notes)?;
+/// Reads `mx1.example.org:25`, `[192.0.2.7]:587`, `192.0.2.7:25`, `[2001:db8::1]:25` or `[IPv6:2001:db8::1]:25`.
+pub(super) fn smart_host(value: &TomlValue<'_>, faults: &mut FaultList<'_>) -> Option<SmartHost> {
+    let written = text(value, faults)?;
     if let Some(smart_host) = parse_smart_host(written) {
         return Some(smart_host);
     }
     let remedy = if written == "mx" {
-        "\"mx\" stands alone, without brackets: route = \"mx\".".to_owned()
+        "\"mx\" is written without brackets: route = \"mx\".".to_owned()
     } else if let Ok(address @ IpAddr::V6(_)) = written.parse::<IpAddr>() {
-        format!("An IPv6 address stands in brackets: \"[{address}]:25\".")
+        format!("An IPv6 address is written in brackets: \"[{address}]:25\".")
     } else if parse_host(written).is_some() {
         format!("Add the port: \"{written}:25\".")
     } else {
         "Write host and port: \"mx1.example.org:25\", \"[192.0.2.7]:587\" or \"[2001:db8::1]:25\".".to_owned()
     };
-    refuse(value, notes, written, "is not a smart host", remedy)
+    reject(value, faults, written, "is not a smart host", remedy)
 }
 
 fn parse_smart_host(written: &str) -> Option<SmartHost> {
     let (host, port) = written.rsplit_once(':')?;
-    // "+25" is a number to Rust, not to anybody else.
+    // Rust would parse "+25" as a number.
     let port = Some(port).filter(|port| port.bytes().all(|c| c.is_ascii_digit()))?.parse().ok()?;
     Some(SmartHost { host: parse_host(host)?, port }).filter(|_| port != 0)
 }
 
 fn parse_host(written: &str) -> Option<Host> {
-    if let Some(address) = without_brackets(written) {
+    if let Some(address) = bracketed_address(written) {
         return Some(Host::Literal(address));
     }
     match written.parse() {
@@ -197,8 +201,8 @@ fn parse_host(written: &str) -> Option<Host> {
     }
 }
 
-/// The address in `[2001:db8::1]` or `[192.0.2.7]`.
-fn without_brackets(written: &str) -> Option<IpAddr> {
+/// Parses the address in `[2001:db8::1]` or `[192.0.2.7]`.
+fn bracketed_address(written: &str) -> Option<IpAddr> {
     written.strip_prefix('[')?.strip_suffix(']')?.parse().ok()
 }
 
@@ -226,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn an_ipv4_mapped_network_is_that_ipv4_network() {
+    fn an_ipv4_mapped_network_becomes_the_ipv4_network() {
         for (written, meant) in [
             ("::ffff:127.0.0.0/104", "127.0.0.0/8"),
             ("::ffff:192.0.2.1/128", "192.0.2.1/32"),
@@ -241,16 +245,16 @@ mod tests {
     }
 
     #[test]
-    fn everybody_is_recognised_in_pieces_too() {
+    fn networks_that_cover_everything_together_are_recognised() {
         let networks =
             |texts: &[&str]| texts.iter().map(|text| text.parse().expect("a network")).collect::<Vec<IpNet>>();
         for texts in
             [&["0.0.0.0/0"][..], &["::/0"], &["0.0.0.0/1", "128.0.0.0/1"], &["2000::/3"], &["::ffff:0:0/96"], &["::/1"]]
         {
-            assert!(is_everybody(&networks(texts)), "{texts:?}");
+            assert!(covers_everything(&networks(texts)), "{texts:?}");
         }
         for texts in [&[][..], &["10.0.0.0/8", "127.0.0.0/8"], &["fd00::/8", "::1/128"], &["2001:db8::/32"]] {
-            assert!(!is_everybody(&networks(texts)), "{texts:?}");
+            assert!(!covers_everything(&networks(texts)), "{texts:?}");
         }
     }
 }

@@ -1,24 +1,24 @@
-//! The configuration as meant: what the rest of Gatepost trusts without asking again.
+//! The configuration: valid values, which the rest of Gatepost trusts without further checks.
 //!
-//! [`parse`] turns a TOML text into this, or into every fault it has, each with its place and
-//! remedy. It opens no certificate and binds no address: the rooms that own those do, and report
-//! what they find as a [`Fault`] at the [`Place`] kept here.
+//! [`parse`] turns a TOML text into a [`Config`], or into all its faults, each with location and remedy. It opens no
+//! certificate and binds no address: the modules that do report their errors as a [`Fault`] at the [`Location`] stored
+//! here.
 
-mod clients;
+mod client_limits;
 mod connector;
-mod exception;
-mod flat;
+mod connector_toml;
+mod diff;
+mod exception_toml;
 mod hosts;
-mod own;
+mod location;
 mod parse;
-mod partner;
-mod place;
-mod plain;
 mod reader;
 mod rules;
-mod strays;
+mod tables;
+mod tls_toml;
 mod tlsrpt;
-mod unmet;
+mod unknown_keys;
+mod unmeetable;
 mod values;
 
 use std::fmt;
@@ -32,21 +32,21 @@ use ipnet::IpNet;
 use crate::address::{Domain, Mailbox};
 use crate::tls::{NamePattern, TlsVersion};
 
-pub use clients::{ClientLimits, Rate, TransactionMemory};
+pub use client_limits::{ClientLimits, Rate, TransactionMemory};
 pub use connector::{
-    Connector, Downgrade, Exception, Inbound, OnFailure, Outbound, Publication, Route, SmartHost, TlsDemand,
-    VerifyWanted,
+    Connector, InboundConfig, OnDowngrade, OnFailure, OutboundConfig, Publication, Route, SmartHost, TlsDemand,
+    TlsException, VerifyWanted,
 };
-pub use flat::{ChangedKey, Pair, Section, changed, sections, treatment};
+pub use connector_toml::default_connector;
+pub use diff::{ChangedKey, KeyValue, Section, changed_keys, outbound_settings, sections};
+pub use location::merge_warnings;
 pub use parse::{parse, read};
-pub use partner::default_connector;
-pub use place::merged;
-pub use tlsrpt::{DkimKey, SendReports, TlsReports};
+pub use tlsrpt::{DkimKey, SendReports, TlsrptConfig};
 pub use values::{parse_duration, write_duration};
 
-/// Where something stands in a configuration file. Line and column count from 1.
+/// A position in a configuration file. Lines and columns count from 1.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Place {
+pub struct Location {
     /// The file.
     pub file: Arc<Path>,
     /// The line.
@@ -55,144 +55,143 @@ pub struct Place {
     pub column: u32,
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for Location {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}:{}", self.file.display(), self.line, self.column)
     }
 }
 
-/// Something wrong with a configuration: what, where, and what to do about it.
+/// An error or warning about a configuration: what is wrong, where, and the remedy.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Fault {
-    /// Where it stands.
-    pub place: Place,
-    /// What is wrong.
+    /// The position.
+    pub location: Location,
+    /// The problem.
     pub message: String,
-    /// What to do.
+    /// The remedy.
     pub remedy: String,
 }
 
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}\n    {}", self.place, self.message, self.remedy)
+        write!(f, "{}: {}\n    {}", self.location, self.message, self.remedy)
     }
 }
 
-/// A value and where it was written.
+/// A value and its position in the file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Located<T> {
     /// The value.
     pub value: T,
-    /// Where it stands (the place of its table's header where it is a default).
-    pub place: Place,
+    /// The position; of a default, that of the table's header.
+    pub location: Location,
 }
 
-/// The values alone, once nothing more can be said about their places.
-fn without_places<T>(items: Vec<Located<T>>) -> Vec<T> {
+/// Drops the positions.
+fn without_locations<T>(items: Vec<Located<T>>) -> Vec<T> {
     items.into_iter().map(|item| item.value).collect()
 }
 
-/// A whole configuration.
+/// A complete configuration.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// Our own name: banner, EHLO, Received, Reporting-MTA.
+    /// Our host name: banner, EHLO, Received, Reporting-MTA.
     pub hostname: Domain,
-    /// Where mail to `<postmaster>` and double bounces go.
+    /// The address for mail to `<postmaster>` and for double bounces.
     pub postmaster: Mailbox,
-    /// Our certificates and what we trust by default.
-    pub tls: OwnTls,
-    /// Where the spool is.
+    /// The `[tls]` table: our certificates and the default trust.
+    pub tls: TlsConfig,
+    /// The folder of the spool.
     pub spool: Located<PathBuf>,
-    /// Where we listen.
-    pub listeners: Vec<Listener>,
-    /// Who may send where.
-    pub relay: Relay,
-    /// The connectors as written, in order; the built-in default is not among them.
+    /// The listeners.
+    pub listeners: Vec<ListenerConfig>,
+    /// The `[relay]` table: the clients and domains that may be relayed for.
+    pub relay: RelayConfig,
+    /// The connectors in the order of the file, without the built-in default.
     pub connectors: Vec<Arc<Connector>>,
-    /// When is tried again.
-    pub queue: Queue,
-    /// Bounds.
+    /// The `[queue]` table: retry schedule and reports.
+    pub queue: QueueConfig,
+    /// The `[limits]` table.
     pub limits: Limits,
-    /// Patience.
+    /// The `[timeouts]` table.
     pub timeouts: Timeouts,
-    /// Whom to ask, and what is believed of the answers.
-    pub dns: Dns,
-    /// What is kept for auditors.
-    pub evidence: Evidence,
-    /// Where operators are answered.
-    pub admin: Admin,
-    /// Reports to other domains about TLS.
-    pub tlsrpt: TlsReports,
-    /// Logging.
-    pub log: Log,
-    /// What all of this was read from.
-    pub written: Written,
+    /// The `[dns]` table: resolvers and DNSSEC mode.
+    pub dns: DnsConfig,
+    /// The `[evidence]` table: the records for auditors.
+    pub evidence: EvidenceConfig,
+    /// The `[admin]` table: admin socket and HTTP.
+    pub admin: AdminConfig,
+    /// The `[tlsrpt]` table: TLS reports to other domains.
+    pub tlsrpt: TlsrptConfig,
+    /// The `[log]` table.
+    pub log: LogConfig,
+    /// The text that the configuration was read from.
+    pub source: ConfigSource,
 }
 
-/// A configuration as it is written.
+/// The source of a configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Written {
-    /// The file; relative paths in it start from its folder.
+pub struct ConfigSource {
+    /// The file. Relative paths start from its folder.
     pub file: Arc<Path>,
-    /// Its text.
+    /// The text.
     pub text: Arc<str>,
-    /// SHA-256 of the file, in hexadecimal digits: what was in force, for the record.
+    /// The SHA-256 of the text in hexadecimal, for the record.
     pub digest: String,
 }
 
-/// `[dns]`: whom to ask, and what is believed of the answers.
+/// The `[dns]` table: resolvers and DNSSEC mode.
 #[derive(Debug, Clone)]
-pub struct Dns {
-    /// The name servers; empty for those of /etc/resolv.conf.
+pub struct DnsConfig {
+    /// The resolvers; empty for those of /etc/resolv.conf.
     pub servers: Vec<Located<SocketAddr>>,
-    /// Who validates.
+    /// The DNSSEC mode.
     pub dnssec: Located<Dnssec>,
-    /// What validation starts from.
+    /// The trust anchor for validation.
     pub trust_anchor: TrustAnchor,
 }
 
-/// `[dns] dnssec`: who validates.
+/// `[dns] dnssec`: the place where DNSSEC is validated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Dnssec {
-    /// We do, in this process.
+    /// Gatepost validates.
     Validate,
-    /// We do, and name servers that return no DNSSEC records make every answer fail, from the first one on.
+    /// Gatepost validates, and a resolver that returns no DNSSEC records makes every answer fail.
     Require,
-    /// The resolver does; its AD bit is believed. It must be on this machine.
+    /// The resolver validates, and its AD bit is trusted. It must be on this machine.
     TrustResolver,
-    /// Nobody does: every answer counts as insecure.
+    /// Nothing is validated: every answer counts as insecure.
     Off,
 }
 
-/// `[dns] trust_anchor`: what validation starts from.
+/// `[dns] trust_anchor`: the start of DNSSEC validation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TrustAnchor {
-    /// The keys of the root zone, built in.
+    /// The built-in keys of the root zone.
     BuiltIn,
     /// A file of DNSKEY or DS records.
     File(Located<PathBuf>),
 }
 
-/// `[tls]`: our own certificates and default trust.
+/// The `[tls]` table: our certificates and the default trust.
 #[derive(Debug, Clone)]
-pub struct OwnTls {
-    /// The identity used where no other fits; `None` where the file has none, which is a fault as
-    /// soon as a listener offers TLS.
+pub struct TlsConfig {
+    /// The default identity. `None` is a fault as soon as a listener offers TLS.
     pub identity: Option<IdentityFiles>,
-    /// More identities, chosen by SNI.
+    /// Further identities, chosen by SNI.
     pub sni: Vec<SniIdentity>,
-    /// What connectors without their own `trust` trust.
-    pub trust: Located<Trust>,
-    /// The oldest version that is spoken at all, in both directions.
+    /// The trust anchors for connectors without `trust`.
+    pub trust: Located<TrustSource>,
+    /// The oldest TLS version in both directions.
     pub min_version: TlsVersion,
 }
 
-/// `[[tls.sni]]`.
+/// A `[[tls.sni]]` table.
 #[derive(Debug, Clone)]
 pub struct SniIdentity {
-    /// The names it answers to.
+    /// The host names for which the certificate is used.
     pub names: Vec<NamePattern>,
-    /// Its files.
+    /// The files.
     pub files: IdentityFiles,
 }
 
@@ -205,50 +204,50 @@ pub struct IdentityFiles {
     pub key: Located<PathBuf>,
 }
 
-/// Where trust anchors come from.
+/// The source of trust anchors.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum Trust {
-    /// Mozilla's, built in.
+pub enum TrustSource {
+    /// Mozilla's root certificates, built in.
     Webpki,
-    /// The operating system's.
+    /// The root certificates of the operating system.
     System,
     /// A PEM file.
     File(PathBuf),
 }
 
-/// `[[listener]]`.
+/// A `[[listener]]` table.
 #[derive(Debug, Clone)]
-pub struct Listener {
-    /// Its name, in logs and errors.
+pub struct ListenerConfig {
+    /// The name, for logs and errors.
     pub name: String,
-    /// Where it listens.
+    /// The addresses.
     pub addresses: Vec<Located<ListenAddress>>,
-    /// What it offers or demands.
+    /// The TLS mode.
     pub tls: ListenerTls,
-    /// Whether clients are asked for a certificate.
+    /// True if clients are asked for a certificate.
     pub request_client_certificate: bool,
-    /// Load balancers, whose word on who calls is believed.
+    /// The load balancers whose PROXY header is believed.
     pub proxy_protocol: Vec<IpNet>,
-    /// Networks of proxies to which XCLIENT is offered.
+    /// The networks of proxies that are offered XCLIENT.
     pub xclient: Vec<IpNet>,
-    /// Sessions at the same time of clients that are not of `[relay] networks`; nothing where it has no limit of its own.
+    /// The most concurrent sessions of clients outside `[relay] networks`; `None` for the default.
     pub connections: Option<usize>,
 }
 
 /// An item of `[[listener]] address`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum ListenAddress {
-    /// We bind it.
+    /// An address that Gatepost binds.
     Bind(SocketAddr),
-    /// `systemd:NAME`: systemd has bound it, and passes it under this name (`FileDescriptorName=`).
-    Passed(String),
+    /// `systemd:NAME`: a socket that systemd passes under this name (`FileDescriptorName=`).
+    Systemd(String),
 }
 
 impl fmt::Display for ListenAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Bind(address) => address.fmt(f),
-            Self::Passed(name) => write!(f, "systemd:{name}"),
+            Self::Systemd(name) => write!(f, "systemd:{name}"),
         }
     }
 }
@@ -262,25 +261,25 @@ pub enum ListenerTls {
     Opportunistic,
     /// STARTTLS is required before mail.
     Forced,
-    /// TLS from the first byte (RFC 8314 §3.3).
+    /// TLS from the first octet (RFC 8314 §3.3).
     Implicit,
 }
 
-/// `[relay]`.
+/// The `[relay]` table.
 #[derive(Debug, Clone, Default)]
-pub struct Relay {
-    /// Clients that may send to any domain.
+pub struct RelayConfig {
+    /// The clients that may send to any domain.
     pub networks: Vec<IpNet>,
-    /// Domains that anyone may send to.
+    /// The domains that anybody may send to.
     pub domains: Vec<DomainPattern>,
 }
 
-/// A set of domains as a connector or `[relay] domains` names it.
+/// A set of domains, as connectors and `[relay] domains` name it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum DomainPattern {
     /// `*`: every domain.
     Any,
-    /// `*.example.org`: every subdomain at any depth, not the domain itself.
+    /// `*.example.org`: every subdomain at any depth, without the domain itself.
     Below(Domain),
     /// `example.org`: this domain alone.
     Exactly(Domain),
@@ -296,18 +295,18 @@ impl fmt::Display for DomainPattern {
     }
 }
 
-/// `[queue]`.
+/// The `[queue]` table.
 #[derive(Debug, Clone)]
-pub struct Queue {
-    /// The wait after each failed attempt; the last repeats; never empty.
+pub struct QueueConfig {
+    /// The intervals of the retry schedule, at least one. The last one repeats.
     pub retry: Vec<Duration>,
     /// The age at which a message bounces.
     pub expire: Duration,
-    /// The age at which its sender is told of the delay.
+    /// The age at which the sender gets a delay report.
     pub warn_after: WarnAfter,
-    /// The time that a report waits for those about other recipients of its message.
+    /// The time that a report waits for reports on other recipients of its message.
     pub dsn_gather: Duration,
-    /// The time between a failure of mail without a sender and the digest that tells the postmaster of it.
+    /// The time from a failure of mail with the null sender to the digest for the postmaster.
     pub postmaster_digest: Duration,
 }
 
@@ -316,120 +315,120 @@ pub struct Queue {
 pub enum WarnAfter {
     /// `"never"`.
     Never,
-    /// After this long.
+    /// The age of a message.
     Age(Duration),
 }
 
-/// `[limits]`.
+/// The `[limits]` table.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// Octets in a message, at most.
+    /// The most octets in a message.
     pub message_size: u64,
-    /// Recipients in a transaction, at most (RFC 5321 §4.5.3.1.8: at least 100).
+    /// The most recipients in a transaction (RFC 5321 §4.5.3.1.8: at least 100).
     pub recipients: usize,
-    /// The limits of clients, one by one and together.
+    /// The limits for clients, each and together.
     pub clients: ClientLimits,
-    /// Octets that the recipients in open transactions may use.
+    /// The octets that the recipients of open transactions may use.
     pub transaction_memory: TransactionMemory,
-    /// Bad commands before 421.
+    /// The bad commands after which a session ends with 421.
     pub errors: u32,
-    /// Received fields before it is a loop (RFC 5321 §6.3).
+    /// The Received fields at which a message counts as looping (RFC 5321 §6.3).
     pub received: u32,
-    /// Delivery attempts at the same time.
+    /// The most concurrent delivery attempts.
     pub delivery_attempts: u32,
-    /// The time that one delivery attempt may take.
+    /// The longest duration of a delivery attempt.
     pub delivery_attempt_time: Duration,
-    /// Reports to senders in a minute.
+    /// The most reports to senders in a minute.
     pub dsn_per_minute: u32,
-    /// Reports in a minute to the senders of one domain.
+    /// The most reports in a minute to the senders of one domain.
     pub dsn_per_minute_per_domain: u32,
 }
 
-/// `[timeouts]`: each bounds a whole step (RFC 5321 §4.5.3.2).
+/// The `[timeouts]` table. Each limits a whole step (RFC 5321 §4.5.3.2).
 #[derive(Debug, Clone, Copy)]
 pub struct Timeouts {
-    /// Inbound: the next command line, complete.
+    /// Inbound: the next complete command line.
     pub command: Duration,
     /// Both directions: the next block of a message.
     pub data_block: Duration,
-    /// Inbound: the slowest average at which a message may come in, octets per second.
+    /// Inbound: the lowest average rate of a message, in octets per second.
     pub data_rate: u64,
     /// Inbound: a session without an accepted message.
     pub message: Duration,
-    /// Both directions: TLS, complete.
+    /// Both directions: the whole TLS handshake.
     pub handshake: Duration,
-    /// Outbound: TCP, per address.
+    /// Outbound: the TCP connection to one address.
     pub connect: Duration,
-    /// Outbound: greeting, EHLO, MAIL, RCPT, DATA.
+    /// Outbound: the reply to greeting, EHLO, MAIL, RCPT, DATA.
     pub reply: Duration,
-    /// Outbound: the answer to the final dot.
+    /// Outbound: the reply to the final dot.
     pub final_reply: Duration,
-    /// Deliveries in flight when we are told to stop.
+    /// The deliveries that are running at shutdown.
     pub drain: Duration,
 }
 
-/// `[evidence]`: what is kept for auditors.
+/// The `[evidence]` table: the records for auditors.
 #[derive(Debug, Clone)]
-pub struct Evidence {
-    /// Where.
+pub struct EvidenceConfig {
+    /// The folder.
     pub path: Located<EvidencePath>,
-    /// For how long; at least a day.
+    /// The retention time, at least a day.
     pub keep: Duration,
 }
 
 /// `[evidence] path`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum EvidencePath {
-    /// `""`: none is kept.
+    /// `""`: no evidence is written.
     Off,
     /// A folder.
     Folder(PathBuf),
 }
 
-/// `[admin]`.
+/// The `[admin]` table.
 #[derive(Debug, Clone)]
-pub struct Admin {
-    /// What the commands that work on the queue speak to.
+pub struct AdminConfig {
+    /// The socket for the queue commands.
     pub socket: Located<AdminSocket>,
-    /// Where monitoring and browsers are answered.
+    /// The address for monitoring and browsers.
     pub http: Located<AdminHttp>,
 }
 
 /// `[admin] socket`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AdminSocket {
-    /// `""`: the commands that work on the queue find nobody.
+    /// `""`: no socket, so the queue commands cannot connect.
     Off,
-    /// A unix socket here.
+    /// The path of a unix socket.
     Path(PathBuf),
 }
 
 /// `[admin] http`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AdminHttp {
-    /// `""`: there are no metrics and no status page.
+    /// `""`: no metrics and no status page.
     Off,
-    /// HTTP here.
+    /// An address for HTTP.
     Address(SocketAddr),
 }
 
-/// `[log]`.
+/// The `[log]` table.
 #[derive(Debug, Clone)]
-pub struct Log {
-    /// How lines look.
+pub struct LogConfig {
+    /// The format of log lines.
     pub format: Located<LogFormat>,
-    /// A tracing filter.
+    /// A filter for tracing.
     pub level: String,
 }
 
 /// `[log] format`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogFormat {
-    /// journald under systemd, else text.
+    /// The journal under systemd, otherwise text.
     Auto,
-    /// Lines for people.
+    /// Lines of text.
     Text,
-    /// One JSON object a line.
+    /// A JSON object in each line.
     Json,
     /// The journal's own protocol, with fields.
     Journald,

@@ -1,4 +1,4 @@
-//! From text to the configuration as meant, or to every fault it has.
+//! Parsing: from a TOML text to a valid configuration, or to all its faults.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -6,25 +6,25 @@ use std::sync::Arc;
 
 use toml::de::DeTable;
 
+use super::connector_toml::ConnectorToml;
 use super::hosts::{domain, mailbox};
-use super::own::{WrittenListener, WrittenTls, relay};
-use super::partner::WrittenConnector;
-use super::place::Notes;
-use super::reader::{Given, Table};
+use super::location::FaultList;
+use super::reader::{Field, TableReader};
+use super::tls_toml::{ListenerToml, TlsToml, relay};
 use super::values::path;
-use super::{Config, Fault, Located, Place, Written, plain, rules, tlsrpt, unmet};
+use super::{Config, ConfigSource, Fault, Located, Location, rules, tables, tlsrpt, unmeetable};
 
-/// Where the spool is unless `[spool] path` says otherwise.
+/// The default of `[spool] path`.
 const SPOOL: &str = "/var/spool/gatepost";
 
-/// Reads a configuration file. With the configuration come warnings.
+/// Reads and parses a configuration file. Returns warnings with the configuration.
 ///
 /// # Errors
-/// Every fault of the file; one, where it cannot be read at all.
+/// All faults of the file, or a single one if the file cannot be read.
 pub fn read(path: &Path) -> Result<(Config, Vec<Fault>), Vec<Fault>> {
-    let fault = |message: String, remedy: &str| {
-        let place = Place { file: Arc::from(path), line: 1, column: 1 };
-        vec![Fault { place, message, remedy: remedy.to_owned() }]
+    let single = |message: String, remedy: &str| {
+        let location = Location { file: Arc::from(path), line: 1, column: 1 };
+        vec![Fault { location, message, remedy: remedy.to_owned() }]
     };
     let octets = std::fs::read(path).map_err(|error| {
         let remedy = match error.kind() {
@@ -32,7 +32,7 @@ pub fn read(path: &Path) -> Result<(Config, Vec<Fault>), Vec<Fault>> {
             std::io::ErrorKind::PermissionDenied => "Let the user that Gatepost runs as read it.",
             _ => "Name a readable file with --config.",
         };
-        fault(format!("the configuration cannot be read: {error}"), remedy)
+        single(format!("the configuration cannot be read: {error}"), remedy)
     })?;
     match String::from_utf8(octets) {
         Ok(text) => parse(&text, path),
@@ -40,7 +40,7 @@ pub fn read(path: &Path) -> Result<(Config, Vec<Fault>), Vec<Fault>> {
     }
 }
 
-/// A fault for each line that is not UTF-8, at its first octet that is none.
+/// Reports the first octet that is not UTF-8 in each line.
 fn not_utf8(octets: &[u8], file: &Path) -> Vec<Fault> {
     let (mut text, mut bad) = (String::new(), Vec::new());
     for chunk in octets.strip_prefix(b"\xef\xbb\xbf").unwrap_or(octets).utf8_chunks() {
@@ -50,104 +50,107 @@ fn not_utf8(octets: &[u8], file: &Path) -> Vec<Fault> {
             text.push(char::REPLACEMENT_CHARACTER);
         }
     }
-    let mut notes = Notes::new(&text, file);
+    let mut faults = FaultList::new(&text, file);
     for (offset, octet) in bad {
-        let place = notes.place(offset);
-        if !notes.faults.iter().any(|fault| fault.place.line == place.line) {
-            notes.fault(&place, format!("the octet 0x{octet:02X} here is not UTF-8 text"), "Save the file as UTF-8.");
+        let location = faults.location(offset);
+        if !faults.errors.iter().any(|fault| fault.location.line == location.line) {
+            faults.add(&location, format!("the octet 0x{octet:02X} here is not UTF-8 text"), "Save the file as UTF-8.");
         }
     }
-    notes.faults
+    faults.errors
 }
 
-/// Parses a configuration; `file` is named in faults, and relative paths start from its folder. With the
-/// configuration come warnings.
+/// Parses a configuration. Returns warnings with it. `file` is named in faults, and relative paths start from its
+/// folder.
 ///
 /// # Errors
-/// Every fault of the text, in the order of their places. A text that is not TOML has only the faults
-/// of its syntax: what the rest of it means cannot be known.
+/// All faults of the text, by location. If the text is not TOML, only its syntax errors are reported.
 pub fn parse(text: &str, file: &Path) -> Result<(Config, Vec<Fault>), Vec<Fault>> {
     let digest = digest(text);
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    let mut notes = Notes::new(text, file);
+    let mut faults = FaultList::new(text, file);
     let (document, errors) = DeTable::parse_recoverable(text);
     let mut is_toml = true;
     for error in errors {
-        let place = notes.place(error.span().map_or(0, |span| span.start));
+        let location = faults.location(error.span().map_or(0, |span| span.start));
         if error.message() == "duplicate key" {
-            let remedy = "Remove one of the two: a key or table stands in one place only.";
-            notes.fault(&place, "this key or table has been written before", remedy);
+            let remedy = "Remove one of the two: a key or table can be defined only once.";
+            faults.add(&location, "this key or table is already defined", remedy);
             continue;
         }
         is_toml = false;
-        // One slip upsets the parser several times; the first on a line is the one that helps.
-        if !notes.faults.iter().any(|fault| fault.place.line == place.line) {
+        // The parser reports one mistake several times; the first error on a line is the useful one.
+        if !faults.errors.iter().any(|fault| fault.location.line == location.line) {
             let message = format!("this is not TOML: {}", error.message());
-            notes.fault(&place, message, "Text stands in double quotes, lists in square brackets, one key on a line.");
+            faults.add(
+                &location,
+                message,
+                "Write text in double quotes, lists in square brackets, and one key on each line.",
+            );
         }
     }
-    let written = Written { file: Arc::from(file), text: Arc::from(text), digest };
-    let config = if is_toml { document_meant(document.get_ref(), &mut notes, written) } else { None };
-    let Notes { mut faults, mut warnings, strays, .. } = notes;
-    faults.extend(strays.faults());
-    faults.sort();
-    faults.dedup();
+    let source = ConfigSource { file: Arc::from(file), text: Arc::from(text), digest };
+    let config = if is_toml { resolve_document(document.get_ref(), &mut faults, source) } else { None };
+    let FaultList { mut errors, mut warnings, unknown_keys, .. } = faults;
+    errors.extend(unknown_keys.faults());
+    errors.sort();
+    errors.dedup();
     warnings.sort();
     match config {
-        Some(config) if faults.is_empty() => Ok((config, warnings)),
-        _ => Err(faults),
+        Some(config) if errors.is_empty() => Ok((config, warnings)),
+        _ => Err(errors),
     }
 }
 
-/// The document as meant. Whatever is wrong has been noted; without a note there is a configuration.
-fn document_meant(document: &DeTable<'_>, notes: &mut Notes<'_>, written: Written) -> Option<Config> {
-    let mut root = Table::root(document, notes);
-    let hostname = root.required(notes, "hostname", "hostname = \"relay.example.com\"", domain);
-    let postmaster = root.required(notes, "postmaster", "postmaster = \"postmaster@example.com\"", mailbox);
-    let tls = root.table(notes, "tls", "[tls]");
-    let tls = WrittenTls::read(tls, notes);
-    let spool = root.table(notes, "spool", "[spool]");
-    let spool = spool_path(spool, notes);
+/// Resolves the document into a configuration. `None` only if a fault has been reported.
+fn resolve_document(document: &DeTable<'_>, faults: &mut FaultList<'_>, source: ConfigSource) -> Option<Config> {
+    let mut root = TableReader::root(document, faults);
+    let hostname = root.required(faults, "hostname", "hostname = \"relay.example.com\"", domain);
+    let postmaster = root.required(faults, "postmaster", "postmaster = \"postmaster@example.com\"", mailbox);
+    let tls = root.table(faults, "tls", "[tls]");
+    let tls = TlsToml::read(tls, faults);
+    let spool = root.table(faults, "spool", "[spool]");
+    let spool = spool_path(spool, faults);
     let listeners = root
-        .tables(notes, "listener", "[[listener]]")
-        .map(|tables| tables.into_iter().map(|table| WrittenListener::read(table, notes)).collect::<Vec<_>>());
-    let relay_table = root.table(notes, "relay", "[relay]");
-    let relay = relay(relay_table, notes);
-    let connectors = root.tables(notes, "connector", "[[connector]]").unwrap_or_default();
-    let connectors: Vec<_> = connectors.into_iter().map(|table| WrittenConnector::read(table, notes)).collect();
-    let queue = root.table(notes, "queue", "[queue]");
-    let queue = plain::queue(queue, notes);
-    let limits = root.table(notes, "limits", "[limits]");
-    let limits = plain::limits(limits, notes);
-    let timeouts = plain::timeouts(root.table(notes, "timeouts", "[timeouts]"), notes);
-    let dns = root.table(notes, "dns", "[dns]");
-    let dns = plain::dns(dns, notes);
-    let evidence = root.table(notes, "evidence", "[evidence]");
-    let evidence = plain::evidence(evidence, notes);
-    let admin = root.table(notes, "admin", "[admin]");
-    let admin = plain::admin(admin, notes);
-    let reports = root.table(notes, "tlsrpt", "[tlsrpt]");
-    let reports = tlsrpt::Written::read(reports, notes);
-    let log = plain::log(root.table(notes, "log", "[log]"), notes);
-    root.finish(notes);
+        .tables(faults, "listener", "[[listener]]")
+        .map(|tables| tables.into_iter().map(|table| ListenerToml::read(table, faults)).collect::<Vec<_>>());
+    let relay_table = root.table(faults, "relay", "[relay]");
+    let relay = relay(relay_table, faults);
+    let connectors = root.tables(faults, "connector", "[[connector]]").unwrap_or_default();
+    let connectors: Vec<_> = connectors.into_iter().map(|table| ConnectorToml::read(table, faults)).collect();
+    let queue = root.table(faults, "queue", "[queue]");
+    let queue = tables::queue(queue, faults);
+    let limits = root.table(faults, "limits", "[limits]");
+    let limits = tables::limits(limits, faults);
+    let timeouts = tables::timeouts(root.table(faults, "timeouts", "[timeouts]"), faults);
+    let dns = root.table(faults, "dns", "[dns]");
+    let dns = tables::dns(dns, faults);
+    let evidence = root.table(faults, "evidence", "[evidence]");
+    let evidence = tables::evidence(evidence, faults);
+    let admin = root.table(faults, "admin", "[admin]");
+    let admin = tables::admin(admin, faults);
+    let reports = root.table(faults, "tlsrpt", "[tlsrpt]");
+    let reports = tlsrpt::TlsrptToml::read(reports, faults);
+    let log = tables::log(root.table(faults, "log", "[log]"), faults);
+    root.finish(faults);
 
-    rules::hostname(&hostname, notes);
-    rules::own(&tls, listeners.as_deref(), notes);
-    rules::balancers(listeners.as_deref().unwrap_or_default(), &relay.networks, notes);
-    rules::connectors(&connectors, &tls, listeners.as_deref(), notes);
-    unmet::dane(&connectors, &dns, notes);
-    unmet::oldest_version(&tls, listeners.as_deref(), &connectors, notes);
-    let reports = reports.meant(&hostname, &postmaster, notes);
+    rules::check_hostname(&hostname, faults);
+    rules::check_tls_and_listeners(&tls, listeners.as_deref(), faults);
+    rules::warn_of_trusted_proxies(listeners.as_deref().unwrap_or_default(), &relay.networks, faults);
+    rules::check_connectors(&connectors, &tls, listeners.as_deref(), faults);
+    unmeetable::check_dane(&connectors, &dns, faults);
+    unmeetable::warn_of_old_peers(&tls, listeners.as_deref(), &connectors, faults);
+    let reports = reports.resolve(&hostname, &postmaster, faults);
 
-    let (Given::Good(hostname), Given::Good(postmaster)) = (hostname, postmaster) else { return None };
-    let tls = tls.meant();
+    let (Field::Valid(hostname), Field::Valid(postmaster)) = (hostname, postmaster) else { return None };
+    let tls = tls.resolve();
     Some(Config {
         hostname: hostname.value,
         postmaster: postmaster.value,
         spool,
-        listeners: listeners?.into_iter().map(WrittenListener::meant).collect(),
+        listeners: listeners?.into_iter().map(ListenerToml::resolve).collect(),
         relay,
-        connectors: connectors.into_iter().map(|connector| connector.meant(&tls)).collect(),
+        connectors: connectors.into_iter().map(|connector| connector.resolve(&tls)).collect(),
         tls,
         queue,
         limits,
@@ -157,11 +160,11 @@ fn document_meant(document: &DeTable<'_>, notes: &mut Notes<'_>, written: Writte
         admin,
         tlsrpt: reports?,
         log,
-        written,
+        source,
     })
 }
 
-/// What tells one text of a configuration from another.
+/// The digest that distinguishes one text of a configuration from another.
 fn digest(text: &str) -> String {
     let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, text.as_bytes());
     digest.as_ref().iter().fold(String::new(), |mut text, octet| {
@@ -171,12 +174,12 @@ fn digest(text: &str) -> String {
     })
 }
 
-fn spool_path(mut table: Table<'_>, notes: &mut Notes<'_>) -> Located<std::path::PathBuf> {
-    let given = table.read(notes, "path", path);
-    let place = table.place().clone();
-    table.finish(notes);
+fn spool_path(mut table: TableReader<'_>, faults: &mut FaultList<'_>) -> Located<std::path::PathBuf> {
+    let given = table.read(faults, "path", path);
+    let location = table.location().clone();
+    table.finish(faults);
     match given {
-        Given::Good(path) => path,
-        Given::Absent | Given::Bad => Located { value: SPOOL.into(), place },
+        Field::Valid(path) => path,
+        Field::Absent | Field::Invalid => Located { value: SPOOL.into(), location },
     }
 }

@@ -1,58 +1,58 @@
-//! A table of the document, read key by key: what is asked for is taken, what is left is unknown.
+//! Reads a table key by key. Keys that nobody has requested at the end are unknown.
 //!
-//! Knows TOML's kinds and nothing of what a key means (see [`super::values`] and its neighbours). A
-//! table of the wrong kind is noted once and then answers [`Given::Bad`] to everything, so that one
-//! slip of the administrator is one fault.
+//! This module knows the types of TOML, but not the meaning of keys (see [`super::values`] and its neighbours). A table
+//! of the wrong type is reported once, and every key in it is then [`Field::Invalid`], so that one mistake gives one
+//! fault.
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::place::Notes;
-use super::strays::Stray;
-use super::{Located, Place};
+use super::location::FaultList;
+use super::unknown_keys::UnknownKey;
+use super::{Located, Location};
 
-/// One value of the document, with the key it stands under.
-pub(super) struct Value<'d> {
-    /// The key, as messages name it; for an item of a list, the list's.
+/// A value of the document, with its key.
+pub(super) struct TomlValue<'d> {
+    /// The key, for messages; of a list item, the key of the list.
     pub(super) key: &'static str,
-    /// Where the value stands.
-    pub(super) place: Place,
-    /// The value as TOML has it.
+    /// The location of the value.
+    pub(super) location: Location,
+    /// The TOML value.
     pub(super) raw: &'d DeValue<'d>,
 }
 
-impl<'d> Value<'d> {
-    /// The items, where this is a list.
-    pub(super) fn items(&self, notes: &Notes<'_>) -> Option<Vec<Value<'d>>> {
-        let item = |raw: &'d Spanned<DeValue<'d>>| Value {
+impl<'d> TomlValue<'d> {
+    /// The items, if this is a list.
+    pub(super) fn items(&self, faults: &FaultList<'_>) -> Option<Vec<TomlValue<'d>>> {
+        let item = |raw: &'d Spanned<DeValue<'d>>| TomlValue {
             key: self.key,
-            place: notes.place(raw.span().start),
+            location: faults.location(raw.span().start),
             raw: raw.get_ref(),
         };
         Some(self.raw.as_array()?.iter().map(item).collect())
     }
 }
 
-/// What became of a key.
+/// A key of a table, as it was found.
 #[derive(Debug, Clone)]
-pub(super) enum Given<T> {
-    /// Nobody wrote it.
+pub(super) enum Field<T> {
+    /// The key is not there.
     Absent,
-    /// It was written and is wrong; a fault tells why. Rules that depend on it stay silent.
-    Bad,
-    /// It was written.
-    Good(Located<T>),
+    /// The key is there, but its value is invalid and has been reported. Rules that depend on it are skipped.
+    Invalid,
+    /// The key is there, with a valid value.
+    Valid(Located<T>),
 }
 
-impl<T> Given<T> {
+impl<T> Field<T> {
     pub(super) fn value(&self) -> Option<&T> {
         self.located().map(|located| &located.value)
     }
 
     pub(super) fn located(&self) -> Option<&Located<T>> {
         match self {
-            Self::Absent | Self::Bad => None,
-            Self::Good(located) => Some(located),
+            Self::Absent | Self::Invalid => None,
+            Self::Valid(located) => Some(located),
         }
     }
 
@@ -60,184 +60,205 @@ impl<T> Given<T> {
         matches!(self, Self::Absent)
     }
 
-    /// The value, or this one where there is none.
+    /// Returns the value, or `default` if there is no valid one.
     pub(super) fn or(self, default: T) -> T {
         match self {
-            Self::Absent | Self::Bad => default,
-            Self::Good(located) => located.value,
+            Self::Absent | Self::Invalid => default,
+            Self::Valid(located) => located.value,
         }
     }
 
-    /// The value as rules see it: the default where nobody wrote one, nothing where it is bad.
-    pub(super) fn meant(&self, default: T) -> Option<T>
+    /// Returns the value for rules: `default` if the key is absent, `None` if it is invalid.
+    pub(super) fn resolve(&self, default: T) -> Option<T>
     where
         T: Clone,
     {
         match self {
             Self::Absent => Some(default),
-            Self::Bad => None,
-            Self::Good(located) => Some(located.value.clone()),
+            Self::Invalid => None,
+            Self::Valid(located) => Some(located.value.clone()),
         }
     }
 }
 
-/// A table, while its keys are taken.
-pub(super) struct Table<'d> {
+/// A table that is being read.
+pub(super) struct TableReader<'d> {
     title: &'static str,
-    place: Place,
-    content: Content<'d>,
-    asked: Vec<&'static str>,
-    /// Those of `asked` that are no tables.
-    plain: Vec<&'static str>,
+    location: Location,
+    content: TableContent<'d>,
+    requested: Vec<&'static str>,
+    /// The requested keys that are values, not tables.
+    value_keys: Vec<&'static str>,
 }
 
-enum Content<'d> {
+enum TableContent<'d> {
     Absent,
-    Bad,
+    Invalid,
     Table(&'d DeTable<'d>),
 }
 
-impl<'d> Table<'d> {
-    /// The document itself.
-    pub(super) fn root(document: &'d DeTable<'d>, notes: &Notes<'_>) -> Self {
+impl<'d> TableReader<'d> {
+    /// The top level of the document.
+    pub(super) fn root(document: &'d DeTable<'d>, faults: &FaultList<'_>) -> Self {
         Self {
             title: "",
-            place: notes.place(0),
-            content: Content::Table(document),
-            asked: Vec::new(),
-            plain: Vec::new(),
+            location: faults.location(0),
+            content: TableContent::Table(document),
+            requested: Vec::new(),
+            value_keys: Vec::new(),
         }
     }
 
-    /// Where the table's header stands; for an absent table, its parent's.
-    pub(super) fn place(&self) -> &Place {
-        &self.place
+    /// The location of the table's header; of an absent table, that of its parent.
+    pub(super) fn location(&self) -> &Location {
+        &self.location
     }
 
-    /// Whether nobody wrote it.
+    /// Returns true if the table is not there.
     pub(super) fn is_absent(&self) -> bool {
-        matches!(self.content, Content::Absent)
+        matches!(self.content, TableContent::Absent)
     }
 
     fn get(&mut self, key: &'static str) -> Option<&'d Spanned<DeValue<'d>>> {
-        self.asked.push(key);
+        self.requested.push(key);
         match self.content {
-            Content::Absent | Content::Bad => None,
-            Content::Table(table) => table.get(key),
+            TableContent::Absent | TableContent::Invalid => None,
+            TableContent::Table(table) => table.get(key),
         }
     }
 
-    /// Takes a key.
+    /// Reads a key.
     pub(super) fn read<T>(
         &mut self,
-        notes: &mut Notes<'_>,
+        faults: &mut FaultList<'_>,
         key: &'static str,
-        read: impl FnOnce(&Value<'d>, &mut Notes<'_>) -> Option<T>,
-    ) -> Given<T> {
-        self.plain.push(key);
+        read: impl FnOnce(&TomlValue<'d>, &mut FaultList<'_>) -> Option<T>,
+    ) -> Field<T> {
+        self.value_keys.push(key);
         let Some(raw) = self.get(key) else {
-            return if matches!(self.content, Content::Bad) { Given::Bad } else { Given::Absent };
+            return if matches!(self.content, TableContent::Invalid) { Field::Invalid } else { Field::Absent };
         };
-        let value = Value { key, place: notes.place(raw.span().start), raw: raw.get_ref() };
-        match read(&value, notes) {
-            Some(meant) => Given::Good(Located { value: meant, place: value.place }),
-            None => Given::Bad,
+        let value = TomlValue { key, location: faults.location(raw.span().start), raw: raw.get_ref() };
+        match read(&value, faults) {
+            Some(parsed) => Field::Valid(Located { value: parsed, location: value.location }),
+            None => Field::Invalid,
         }
     }
 
-    /// Takes a key that has a default.
-    pub(super) fn or<T>(
+    /// Reads a key that has a default.
+    pub(super) fn read_or<T>(
         &mut self,
-        notes: &mut Notes<'_>,
+        faults: &mut FaultList<'_>,
         key: &'static str,
         default: T,
-        read: impl FnOnce(&Value<'d>, &mut Notes<'_>) -> Option<T>,
+        read: impl FnOnce(&TomlValue<'d>, &mut FaultList<'_>) -> Option<T>,
     ) -> T {
-        self.read(notes, key, read).or(default)
+        self.read(faults, key, read).or(default)
     }
 
-    /// Takes a key that must be there; `example` shows in the remedy how it could look.
+    /// Reads a mandatory key. `example` is shown in the remedy.
     pub(super) fn required<T>(
         &mut self,
-        notes: &mut Notes<'_>,
+        faults: &mut FaultList<'_>,
         key: &'static str,
         example: &str,
-        read: impl FnOnce(&Value<'d>, &mut Notes<'_>) -> Option<T>,
-    ) -> Given<T> {
-        let given = self.read(notes, key, read);
+        read: impl FnOnce(&TomlValue<'d>, &mut FaultList<'_>) -> Option<T>,
+    ) -> Field<T> {
+        let given = self.read(faults, key, read);
         if !given.is_absent() {
             return given;
         }
         let inside = if self.title.is_empty() { "at the top".to_owned() } else { format!("to {}", self.title) };
-        notes.fault(&self.place, format!("{key} is missing{}", self.within()), format!("Add {inside}: {example}"));
-        Given::Bad
+        faults.add(&self.location, format!("{key} is missing{}", self.within()), format!("Add {inside}: {example}"));
+        Field::Invalid
     }
 
-    /// Takes a table; an absent one has only absent keys.
-    pub(super) fn table(&mut self, notes: &mut Notes<'_>, key: &'static str, title: &'static str) -> Table<'d> {
-        let Some(raw) = self.get(key) else {
-            let content = if matches!(self.content, Content::Bad) { Content::Bad } else { Content::Absent };
-            return Table { title, place: self.place.clone(), content, asked: Vec::new(), plain: Vec::new() };
-        };
-        let place = notes.place(raw.span().start);
-        let content = match raw.get_ref() {
-            DeValue::Table(table) => Content::Table(table),
-            DeValue::Array(array) if array.iter().all(|item| item.get_ref().is_table()) => {
-                let message = format!("{key} can stand here once only");
-                notes.fault(&place, message, format!("Write {title} with single brackets, once."));
-                Content::Bad
-            }
-            other => {
-                let message = format!("{key} must be a table, not {}", kind(other));
-                notes.fault(&place, message, format!("Write {title} on a line of its own and its keys below."));
-                Content::Bad
-            }
-        };
-        Table { title, place, content, asked: Vec::new(), plain: Vec::new() }
-    }
-
-    /// Takes an array of tables. Nothing where it is of the wrong kind.
-    pub(super) fn tables(
+    /// Reads a table. An absent table has only absent keys.
+    pub(super) fn table(
         &mut self,
-        notes: &mut Notes<'_>,
+        faults: &mut FaultList<'_>,
         key: &'static str,
         title: &'static str,
-    ) -> Option<Vec<Table<'d>>> {
+    ) -> TableReader<'d> {
         let Some(raw) = self.get(key) else {
-            return if matches!(self.content, Content::Bad) { None } else { Some(Vec::new()) };
+            let content = if matches!(self.content, TableContent::Invalid) {
+                TableContent::Invalid
+            } else {
+                TableContent::Absent
+            };
+            return TableReader {
+                title,
+                location: self.location.clone(),
+                content,
+                requested: Vec::new(),
+                value_keys: Vec::new(),
+            };
+        };
+        let location = faults.location(raw.span().start);
+        let content = match raw.get_ref() {
+            DeValue::Table(table) => TableContent::Table(table),
+            DeValue::Array(array) if array.iter().all(|item| item.get_ref().is_table()) => {
+                let message = format!("{key} can be used here only once");
+                faults.add(&location, message, format!("Write {title} with single brackets, once."));
+                TableContent::Invalid
+            }
+            other => {
+                let message = format!("{key} must be a table, not {}", kind_name(other));
+                faults.add(&location, message, format!("Write {title} on a line of its own and its keys below."));
+                TableContent::Invalid
+            }
+        };
+        TableReader { title, location, content, requested: Vec::new(), value_keys: Vec::new() }
+    }
+
+    /// Reads an array of tables. `None` if it has the wrong type.
+    pub(super) fn tables(
+        &mut self,
+        faults: &mut FaultList<'_>,
+        key: &'static str,
+        title: &'static str,
+    ) -> Option<Vec<TableReader<'d>>> {
+        let Some(raw) = self.get(key) else {
+            return if matches!(self.content, TableContent::Invalid) { None } else { Some(Vec::new()) };
         };
         let DeValue::Array(array) = raw.get_ref() else {
-            let place = notes.place(raw.span().start);
-            let message = format!("{key} must be a list of tables, not {}", kind(raw.get_ref()));
-            notes.fault(&place, message, format!("Write {title}, with two brackets on each side, before its keys."));
+            let location = faults.location(raw.span().start);
+            let message = format!("{key} must be a list of tables, not {}", kind_name(raw.get_ref()));
+            faults.add(&location, message, format!("Write {title}, with two brackets on each side, before its keys."));
             return None;
         };
         let mut tables = Vec::new();
         for item in array {
-            let place = notes.place(item.span().start);
+            let location = faults.location(item.span().start);
             let content = if let DeValue::Table(table) = item.get_ref() {
-                Content::Table(table)
+                TableContent::Table(table)
             } else {
-                let message = format!("{key} must be a list of tables, but this is {}", kind(item.get_ref()));
-                notes.fault(&place, message, format!("Write {title} before the keys of each."));
-                Content::Bad
+                let message = format!("{key} must be a list of tables, but this is {}", kind_name(item.get_ref()));
+                faults.add(&location, message, format!("Write {title} before the keys of each."));
+                TableContent::Invalid
             };
-            tables.push(Table { title, place, content, asked: Vec::new(), plain: Vec::new() });
+            tables.push(TableReader { title, location, content, requested: Vec::new(), value_keys: Vec::new() });
         }
         Some(tables)
     }
 
-    /// Notes every key that nobody asked for. Its remedy is found when all tables were read: it may belong to another.
-    pub(super) fn finish(self, notes: &mut Notes<'_>) {
-        notes.strays.know(self.title, &self.plain);
-        let Content::Table(table) = self.content else { return };
+    /// Registers every key that was not requested. Its remedy is chosen after all tables have been read, because it may
+    /// belong to another one.
+    pub(super) fn finish(self, faults: &mut FaultList<'_>) {
+        faults.unknown_keys.register(self.title, &self.value_keys);
+        let TableContent::Table(table) = self.content else { return };
         for key in table.keys() {
             let name: &str = key.get_ref();
-            if self.asked.contains(&name) {
+            if self.requested.contains(&name) {
                 continue;
             }
-            let place = notes.place(key.span().start);
-            notes.strays.add(Stray { place, name: short(name), title: self.title, known: self.asked.clone() });
+            let location = faults.location(key.span().start);
+            faults.unknown_keys.add(UnknownKey {
+                location,
+                name: shorten(name),
+                title: self.title,
+                known: self.requested.clone(),
+            });
         }
     }
 
@@ -246,8 +267,8 @@ impl<'d> Table<'d> {
     }
 }
 
-/// What kind of value this is, with its article.
-pub(super) fn kind(value: &DeValue<'_>) -> &'static str {
+/// The TOML type of a value, with its article.
+pub(super) fn kind_name(value: &DeValue<'_>) -> &'static str {
     match value {
         DeValue::String(_) => "text",
         DeValue::Integer(_) => "a number",
@@ -259,8 +280,8 @@ pub(super) fn kind(value: &DeValue<'_>) -> &'static str {
     }
 }
 
-/// A text as a message can carry it: one line, no control characters, not endless.
-pub(super) fn short(text: &str) -> String {
+/// Makes a text fit for a message: one line, without control characters, at most 80 characters.
+pub(super) fn shorten(text: &str) -> String {
     let plain = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
     let mut line: String = text.chars().take(80).map(plain).collect();
     if text.chars().nth(80).is_some() {
@@ -269,9 +290,9 @@ pub(super) fn short(text: &str) -> String {
     line
 }
 
-/// The candidate that was probably meant: about a third of its letters may differ. A short word must be
-/// close, lest "dane" be answered with "none".
-pub(super) fn nearest<'c>(word: &str, candidates: &[&'c str]) -> Option<&'c str> {
+/// Returns the candidate that was probably meant. About a third of its letters may differ; a short one must be close,
+/// so that "none" is not suggested for "dane".
+pub(super) fn nearest_word<'c>(word: &str, candidates: &[&'c str]) -> Option<&'c str> {
     if word.len() > 80 || !word.contains(char::is_alphabetic) {
         return None;
     }
@@ -280,7 +301,7 @@ pub(super) fn nearest<'c>(word: &str, candidates: &[&'c str]) -> Option<&'c str>
     (distance(&best) <= (best.len() / 3).max(1)).then_some(*best)
 }
 
-/// Levenshtein's distance, with swapped neighbours counted as one change.
+/// The Levenshtein distance, in which two swapped neighbours count as one change.
 fn edit_distance(a: &str, b: &str) -> usize {
     let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
     let mut rows: Vec<Vec<usize>> = vec![(0..=b.len()).collect()];
@@ -304,20 +325,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_slip_of_the_finger_finds_the_word() {
+    fn a_misspelt_word_finds_the_nearest_candidate() {
         let words = ["hostname", "postmaster", "tls"];
-        assert_eq!(nearest("hostnmae", &words), Some("hostname"));
-        assert_eq!(nearest("Postmaster", &words), Some("postmaster"));
-        assert_eq!(nearest("tsl", &words), Some("tls"));
-        assert_eq!(nearest("pins", &words), None);
-        assert_eq!(nearest("dane", &["none", "name"]), None);
-        assert_eq!(nearest("1.1", &["1.2", "1.3"]), None);
-        assert_eq!(nearest("x", &[]), None);
+        assert_eq!(nearest_word("hostnmae", &words), Some("hostname"));
+        assert_eq!(nearest_word("Postmaster", &words), Some("postmaster"));
+        assert_eq!(nearest_word("tsl", &words), Some("tls"));
+        assert_eq!(nearest_word("pins", &words), None);
+        assert_eq!(nearest_word("dane", &["none", "name"]), None);
+        assert_eq!(nearest_word("1.1", &["1.2", "1.3"]), None);
+        assert_eq!(nearest_word("x", &[]), None);
     }
 
     #[test]
     fn a_message_stays_one_line() {
-        assert_eq!(short("a\nb\u{1b}[0m"), "a\\nb\\u{1b}[0m");
-        assert_eq!(short(&"x".repeat(100)).chars().count(), 81);
+        assert_eq!(shorten("a\nb\u{1b}[0m"), "a\\nb\\u{1b}[0m");
+        assert_eq!(shorten(&"x".repeat(100)).chars().count(), 81);
     }
 }

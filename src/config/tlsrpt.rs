@@ -1,41 +1,41 @@
-//! `[tlsrpt]`: reports to other domains about the TLS of our deliveries to them (RFC 8460).
+//! The `[tlsrpt]` table: reports to other domains on the TLS of our deliveries to them (RFC 8460).
 
 use std::path::PathBuf;
 
 use super::hosts::{domain, mailbox};
-use super::place::Notes;
-use super::reader::{Given, Table, Value, short};
+use super::location::FaultList;
+use super::reader::{Field, TableReader, TomlValue, shorten};
 use super::values::{boolean, path, text};
-use super::{Located, Place};
+use super::{Located, Location};
 use crate::address::{Domain, Mailbox};
 
-/// Characters of an organization's name, at most.
+/// The most characters of an organization's name.
 const ORGANIZATION_MAX: usize = 200;
 const KEY_REMEDY: &str =
     "Add dkim_key, the PEM file of the private key, or remove the other keys that begin with dkim_.";
 const SELECTOR_REMEDY: &str = "Add dkim_selector: the public key is published at SELECTOR._domainkey.DOMAIN.";
 
-/// `[tlsrpt]`.
+/// The `[tlsrpt]` table.
 #[derive(Debug, Clone)]
-pub struct TlsReports {
-    /// Whether results are counted, and reports sent to those who ask for them.
+pub struct TlsrptConfig {
+    /// The reporting mode.
     pub send: Located<SendReports>,
-    /// Who reports, in words.
+    /// The name of our organization in reports.
     pub organization: String,
-    /// Who answers questions about a report, and whom it comes from.
+    /// The sender of reports, who answers questions about them.
     pub contact: Mailbox,
-    /// The domain that reports: the contact's.
+    /// The domain that reports: that of the contact.
     pub submitter: Domain,
-    /// What reports by mail are signed with; without it recipients may ignore them.
+    /// The DKIM key for reports by mail. Recipients may ignore unsigned reports.
     pub dkim: Option<DkimKey>,
 }
 
 /// `[tlsrpt] send`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SendReports {
-    /// Nothing is counted and nothing is sent.
+    /// Nothing is counted or sent.
     Off,
-    /// Results are counted, and each day's are reported.
+    /// Results are counted and reported once a day.
     Daily,
 }
 
@@ -44,145 +44,144 @@ pub enum SendReports {
 pub struct DkimKey {
     /// `d=`: the contact's domain, or one above it.
     pub domain: Domain,
-    /// `s=`: the key is published at `SELECTOR._domainkey.DOMAIN`.
+    /// `s=`: the public key is published at `SELECTOR._domainkey.DOMAIN`.
     pub selector: Domain,
     /// The private key, in PEM.
     pub file: Located<PathBuf>,
 }
 
-/// `[tlsrpt]` as written.
-pub(super) struct Written {
-    place: Place,
-    send: Given<bool>,
-    organization: Given<String>,
-    contact: Given<Mailbox>,
-    domain: Given<Domain>,
-    selector: Given<Domain>,
-    key: Given<PathBuf>,
+/// The `[tlsrpt]` table, as written.
+pub(super) struct TlsrptToml {
+    location: Location,
+    send: Field<bool>,
+    organization: Field<String>,
+    contact: Field<Mailbox>,
+    domain: Field<Domain>,
+    selector: Field<Domain>,
+    key: Field<PathBuf>,
 }
 
-impl Written {
-    pub(super) fn read(mut table: Table<'_>, notes: &mut Notes<'_>) -> Self {
-        let send = table.read(notes, "send", boolean);
-        let organization = table.read(notes, "organization", organization);
-        let contact = table.read(notes, "contact", mailbox);
-        let domain = table.read(notes, "dkim_domain", domain);
-        let selector = table.read(notes, "dkim_selector", selector);
-        let key = table.read(notes, "dkim_key", path);
-        let place = table.place().clone();
-        table.finish(notes);
-        Self { place, send, organization, contact, domain, selector, key }
+impl TlsrptToml {
+    pub(super) fn read(mut table: TableReader<'_>, faults: &mut FaultList<'_>) -> Self {
+        let send = table.read(faults, "send", boolean);
+        let organization = table.read(faults, "organization", organization);
+        let contact = table.read(faults, "contact", mailbox);
+        let domain = table.read(faults, "dkim_domain", domain);
+        let selector = table.read(faults, "dkim_selector", selector);
+        let key = table.read(faults, "dkim_key", path);
+        let location = table.location().clone();
+        table.finish(faults);
+        Self { location, send, organization, contact, domain, selector, key }
     }
 
-    /// What it means beside our name and our postmaster; nothing where one of the two, or the contact, is
-    /// not known.
-    pub(super) fn meant(
+    /// Resolves the table with our host name and postmaster. `None` if one of the two, or the contact, is not known.
+    pub(super) fn resolve(
         self,
-        hostname: &Given<Domain>,
-        postmaster: &Given<Mailbox>,
-        notes: &mut Notes<'_>,
-    ) -> Option<TlsReports> {
+        hostname: &Field<Domain>,
+        postmaster: &Field<Mailbox>,
+        faults: &mut FaultList<'_>,
+    ) -> Option<TlsrptConfig> {
         let send = match &self.send {
-            Given::Good(send) if send.value => Located { value: SendReports::Daily, place: send.place.clone() },
-            Given::Good(send) => Located { value: SendReports::Off, place: send.place.clone() },
-            Given::Absent | Given::Bad => Located { value: SendReports::Off, place: self.place.clone() },
+            Field::Valid(send) if send.value => Located { value: SendReports::Daily, location: send.location.clone() },
+            Field::Valid(send) => Located { value: SendReports::Off, location: send.location.clone() },
+            Field::Absent | Field::Invalid => Located { value: SendReports::Off, location: self.location.clone() },
         };
         let contact = match (&self.contact, postmaster) {
-            (Given::Good(contact), _) => contact.clone(),
-            (Given::Absent, Given::Good(postmaster)) => {
-                Located { value: postmaster.value.clone(), place: send.place.clone() }
+            (Field::Valid(contact), _) => contact.clone(),
+            (Field::Absent, Field::Valid(postmaster)) => {
+                Located { value: postmaster.value.clone(), location: send.location.clone() }
             }
             _ => return None,
         };
-        // A postmaster that cannot be a contact is none of this table's business while nothing is sent.
+        // A postmaster who cannot be the contact matters only if reports are sent.
         if send.value == SendReports::Daily || !self.contact.is_absent() {
-            check_contact(&contact, notes);
+            check_contact(&contact, faults);
         }
-        let dkim = self.dkim(&contact.value, notes);
+        let dkim = self.dkim(&contact.value, faults);
         if send.value == SendReports::Daily && dkim.is_none() && self.key.is_absent() && self.selector.is_absent() {
             let message = "reports by mail are not signed, and recipients must ignore such reports (RFC 8460 3)";
             let remedy = "Add dkim_selector and dkim_key, and publish the public key with \"s=tlsrpt\" or without s=.";
-            notes.warn(&send.place, message, remedy);
+            faults.warn(&send.location, message, remedy);
         }
         let contact = contact.value;
-        // A literal is a fault where reports are sent, and of no consequence where they are not.
+        // An address literal is a fault only if reports are sent.
         let submitter = contact.host().domain().or(hostname.value())?.clone();
         let organization = self.organization.or(hostname.value()?.to_string());
-        Some(TlsReports { send, organization, contact, submitter, dkim })
+        Some(TlsrptConfig { send, organization, contact, submitter, dkim })
     }
 
-    fn dkim(&self, contact: &Mailbox, notes: &mut Notes<'_>) -> Option<DkimKey> {
-        let missing = |has: &str, place: &Place, lacks: &str, remedy: &str, notes: &mut Notes<'_>| {
-            notes.fault(place, format!("{has} stands without {lacks}"), remedy);
+    fn dkim(&self, contact: &Mailbox, faults: &mut FaultList<'_>) -> Option<DkimKey> {
+        let missing = |has: &str, location: &Location, lacks: &str, remedy: &str, faults: &mut FaultList<'_>| {
+            faults.add(location, format!("{has} is set without {lacks}"), remedy);
         };
         let (file, selector) = match (&self.key, &self.selector) {
-            (Given::Good(file), Given::Good(selector)) => (file, selector),
-            (Given::Good(file), Given::Absent) => {
-                missing("dkim_key", &file.place, "dkim_selector", SELECTOR_REMEDY, notes);
+            (Field::Valid(file), Field::Valid(selector)) => (file, selector),
+            (Field::Valid(file), Field::Absent) => {
+                missing("dkim_key", &file.location, "dkim_selector", SELECTOR_REMEDY, faults);
                 return None;
             }
-            (Given::Absent, Given::Good(selector)) => {
-                missing("dkim_selector", &selector.place, "dkim_key", KEY_REMEDY, notes);
+            (Field::Absent, Field::Valid(selector)) => {
+                missing("dkim_selector", &selector.location, "dkim_key", KEY_REMEDY, faults);
                 return None;
             }
-            (Given::Absent, Given::Absent) => {
+            (Field::Absent, Field::Absent) => {
                 if let Some(domain) = self.domain.located() {
-                    missing("dkim_domain", &domain.place, "dkim_key", KEY_REMEDY, notes);
+                    missing("dkim_domain", &domain.location, "dkim_key", KEY_REMEDY, faults);
                 }
                 return None;
             }
-            (Given::Bad, _) | (_, Given::Bad) => return None,
+            (Field::Invalid, _) | (_, Field::Invalid) => return None,
         };
         let of_contact = contact.host().domain()?;
         let domain = match &self.domain {
-            Given::Good(domain) => {
+            Field::Valid(domain) => {
                 if domain.value != *of_contact && !of_contact.is_below(&domain.value) {
                     let message = format!(
                         "dkim_domain = \"{}\" cannot sign for the contact, whose domain is {of_contact}",
                         domain.value
                     );
                     let remedy = "Write the contact's domain or one above it, or choose a contact in this domain.";
-                    notes.fault(&domain.place, message, remedy);
+                    faults.add(&domain.location, message, remedy);
                 }
                 domain.value.clone()
             }
-            Given::Absent => of_contact.clone(),
-            Given::Bad => return None,
+            Field::Absent => of_contact.clone(),
+            Field::Invalid => return None,
         };
         Some(DkimKey { domain, selector: selector.value.clone(), file: file.clone() })
     }
 }
 
-fn check_contact(contact: &Located<Mailbox>, notes: &mut Notes<'_>) {
+fn check_contact(contact: &Located<Mailbox>, faults: &mut FaultList<'_>) {
     let remedy =
         "Write contact as a mailbox of ASCII letters at a domain of yours, such as \"tls-reports@example.com\".";
     if contact.value.host().domain().is_none() {
-        notes.fault(&contact.place, format!("the contact {} has no domain to report for", contact.value), remedy);
+        faults.add(&contact.location, format!("the contact {} has no domain to report for", contact.value), remedy);
     } else if !contact.value.is_ascii() {
         let message = format!("the contact {} cannot be written without SMTPUTF8", contact.value);
-        notes.fault(&contact.place, message, remedy);
+        faults.add(&contact.location, message, remedy);
     }
 }
 
-fn organization(value: &Value<'_>, notes: &mut Notes<'_>) -> Option<String> {
-    let name = text(value, notes)?;
+fn organization(value: &TomlValue<'_>, faults: &mut FaultList<'_>) -> Option<String> {
+    let name = text(value, faults)?;
     let bad = name.trim().is_empty() || name.chars().count() > ORGANIZATION_MAX || name.contains(char::is_control);
     if bad {
         let remedy = format!("Write 1 to {ORGANIZATION_MAX} characters on one line, such as \"Example Ltd\".");
-        notes.fault(&value.place, format!("{}: \"{}\" is not a usable name", value.key, short(name)), remedy);
+        faults.add(&value.location, format!("{}: \"{}\" is not a usable name", value.key, shorten(name)), remedy);
         return None;
     }
     Some(name.trim().to_owned())
 }
 
-/// A DKIM selector: labels with dots between them, as in a domain, but without underscores (RFC 6376 §3.1).
-fn selector(value: &Value<'_>, notes: &mut Notes<'_>) -> Option<Domain> {
-    let written = text(value, notes)?;
+/// Reads a DKIM selector: labels with dots between them, as in a domain, but without underscores (RFC 6376 §3.1).
+fn selector(value: &TomlValue<'_>, faults: &mut FaultList<'_>) -> Option<Domain> {
+    let written = text(value, faults)?;
     let selector = Domain::parse(written).ok().filter(|selector| !selector.as_str().contains('_'));
     if selector.is_none() {
-        let message = format!("{}: \"{}\" is not a selector", value.key, short(written));
-        notes.fault(
-            &value.place,
+        let message = format!("{}: \"{}\" is not a selector", value.key, shorten(written));
+        faults.add(
+            &value.location,
             message,
             "Write letters, digits and hyphens, with dots between, such as \"gatepost\".",
         );

@@ -1,115 +1,120 @@
-//! The plain kinds of value: text, choices, counts, durations, sizes, paths and lists.
+//! The simple types of values: text, choices, counts, durations, sizes, paths and lists.
 //!
-//! Each reader takes a value or notes why not, and never both. What hosts, domains and networks look
-//! like stands in [`super::hosts`].
+//! Each function returns a value or reports a fault, never both. Hosts, domains and networks are in [`super::hosts`].
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use toml::de::DeValue;
 
-use super::place::Notes;
-use super::reader::{Value, kind, nearest, short};
-use super::{Located, Trust};
+use super::location::FaultList;
+use super::reader::{TomlValue, kind_name, nearest_word, shorten};
+use super::{Located, TrustSource};
 use crate::tls::{Pin, TlsVersion};
 
-/// Longer waits than this are slips; and sums of times stay far from any overflow.
+/// The longest duration. Anything longer is a mistake, and sums of durations stay far from an overflow.
 const LONGEST: Duration = Duration::from_hours(10 * 366 * 24);
 const DURATION_REMEDY: &str = "Write a number and a unit in quotes, such as \"30s\", \"5m\", \"4h\" or \"5d\".";
 const SIZE_REMEDY: &str = "Write \"64KiB\", \"50MiB\" or \"1GiB\", or a plain number of bytes.";
 
-/// Names in logs and tables; longer ones would break both.
+/// The most characters in the name of a listener or connector, for logs and tables.
 const LABEL_MAX: usize = 64;
 
-pub(super) fn text<'d>(value: &Value<'d>, notes: &mut Notes<'_>) -> Option<&'d str> {
+pub(super) fn text<'d>(value: &TomlValue<'d>, faults: &mut FaultList<'_>) -> Option<&'d str> {
     match value.raw {
         DeValue::String(text) => Some(text),
-        other => wrong_kind(value, notes, "text", other, "Write text in double quotes."),
+        other => wrong_kind(value, faults, "text", other, "Write text in double quotes."),
     }
 }
 
-fn wrong_kind<T>(value: &Value<'_>, notes: &mut Notes<'_>, wanted: &str, got: &DeValue<'_>, remedy: &str) -> Option<T> {
-    notes.fault(&value.place, format!("{} must be {wanted}, not {}", value.key, kind(got)), remedy);
+fn wrong_kind<T>(
+    value: &TomlValue<'_>,
+    faults: &mut FaultList<'_>,
+    wanted: &str,
+    got: &DeValue<'_>,
+    remedy: &str,
+) -> Option<T> {
+    faults.add(&value.location, format!("{} must be {wanted}, not {}", value.key, kind_name(got)), remedy);
     None
 }
 
-pub(super) fn boolean(value: &Value<'_>, notes: &mut Notes<'_>) -> Option<bool> {
+pub(super) fn boolean(value: &TomlValue<'_>, faults: &mut FaultList<'_>) -> Option<bool> {
     match value.raw {
         DeValue::Boolean(yes) => Some(*yes),
-        other => wrong_kind(value, notes, "true or false", other, "Write true or false, without quotes."),
+        other => wrong_kind(value, faults, "true or false", other, "Write true or false, without quotes."),
     }
 }
 
-/// One of a few words.
-pub(super) fn choice<T: Copy>(value: &Value<'_>, notes: &mut Notes<'_>, options: &[(&str, T)]) -> Option<T> {
+/// Reads one of a few words.
+pub(super) fn choice<T: Copy>(value: &TomlValue<'_>, faults: &mut FaultList<'_>, options: &[(&str, T)]) -> Option<T> {
     let words: Vec<&str> = options.iter().map(|(word, _)| *word).collect();
     let list = words.iter().map(|word| format!("\"{word}\"")).collect::<Vec<_>>().join(", ");
     let DeValue::String(text) = value.raw else {
-        return wrong_kind(value, notes, &format!("one of {list}"), value.raw, "Write one of them, in double quotes.");
+        return wrong_kind(value, faults, &format!("one of {list}"), value.raw, "Write one of them, in double quotes.");
     };
     if let Some((_, meant)) = options.iter().find(|(word, _)| word == text) {
         return Some(*meant);
     }
-    let remedy = match nearest(text, &words) {
+    let remedy = match nearest_word(text, &words) {
         Some(meant) => format!("Did you mean \"{meant}\"? Possible are {list}."),
         None => format!("Write one of {list}."),
     };
-    notes.fault(&value.place, format!("{} cannot be \"{}\"", value.key, short(text)), remedy);
+    faults.add(&value.location, format!("{} cannot be \"{}\"", value.key, shorten(text)), remedy);
     None
 }
 
-pub(super) fn version(value: &Value<'_>, notes: &mut Notes<'_>) -> Option<TlsVersion> {
-    choice(value, notes, &[("1.2", TlsVersion::V1_2), ("1.3", TlsVersion::V1_3)])
+pub(super) fn version(value: &TomlValue<'_>, faults: &mut FaultList<'_>) -> Option<TlsVersion> {
+    choice(value, faults, &[("1.2", TlsVersion::V1_2), ("1.3", TlsVersion::V1_3)])
 }
 
-/// A whole number that is not negative.
-fn whole(value: &Value<'_>) -> Option<Result<u64, String>> {
+/// Reads an integer that is not negative.
+fn integer(value: &TomlValue<'_>) -> Option<Result<u64, String>> {
     let DeValue::Integer(number) = value.raw else { return None };
-    // The largest integer that TOML promises is i64's.
+    // TOML guarantees integers up to that of i64.
     let parsed = i64::from_str_radix(number.as_str(), number.radix()).ok().and_then(|n| u64::try_from(n).ok());
-    Some(parsed.ok_or_else(|| short(&number.to_string())))
+    Some(parsed.ok_or_else(|| shorten(&number.to_string())))
 }
 
-/// A count from 1 to `most`.
-pub(super) fn count(value: &Value<'_>, notes: &mut Notes<'_>, most: u32) -> Option<u32> {
+/// Reads a count from 1 to `most`.
+pub(super) fn count(value: &TomlValue<'_>, faults: &mut FaultList<'_>, most: u32) -> Option<u32> {
     let remedy = format!("Write a number from 1 to {most}, without quotes.");
-    match whole(value) {
-        None => wrong_kind(value, notes, "a number", value.raw, &remedy),
+    match integer(value) {
+        None => wrong_kind(value, faults, "a number", value.raw, &remedy),
         Some(Ok(number)) if number >= 1 && number <= u64::from(most) => u32::try_from(number).ok(),
         Some(number) => {
             let written = number.map_or_else(|text| text, |number| number.to_string());
-            notes.fault(&value.place, format!("{} cannot be {written}", value.key), remedy);
+            faults.add(&value.location, format!("{} cannot be {written}", value.key), remedy);
             None
         }
     }
 }
 
-pub(super) fn port(value: &Value<'_>, notes: &mut Notes<'_>) -> Option<u16> {
-    count(value, notes, u32::from(u16::MAX)).and_then(|number| u16::try_from(number).ok())
+pub(super) fn port(value: &TomlValue<'_>, faults: &mut FaultList<'_>) -> Option<u16> {
+    count(value, faults, u32::from(u16::MAX)).and_then(|number| u16::try_from(number).ok())
 }
 
-/// A time that is not nothing.
-pub(super) fn duration(value: &Value<'_>, notes: &mut Notes<'_>) -> Option<Duration> {
+/// Reads a duration that is not zero.
+pub(super) fn duration(value: &TomlValue<'_>, faults: &mut FaultList<'_>) -> Option<Duration> {
     let DeValue::String(text) = value.raw else {
-        return wrong_kind(value, notes, "a duration", value.raw, DURATION_REMEDY);
+        return wrong_kind(value, faults, "a duration", value.raw, DURATION_REMEDY);
     };
     let Some(duration) = parse_duration(text) else {
-        notes.fault(&value.place, format!("{}: \"{}\" is not a duration", value.key, short(text)), DURATION_REMEDY);
+        faults.add(&value.location, format!("{}: \"{}\" is not a duration", value.key, shorten(text)), DURATION_REMEDY);
         return None;
     };
     if duration.is_zero() || duration > LONGEST {
-        let why = if duration.is_zero() { "no time at all" } else { "over ten years" };
-        notes.fault(&value.place, format!("{}: \"{}\" is {why}", value.key, short(text)), DURATION_REMEDY);
+        let why = if duration.is_zero() { "zero" } else { "over ten years" };
+        faults.add(&value.location, format!("{}: \"{}\" is {why}", value.key, shorten(text)), DURATION_REMEDY);
         return None;
     }
     Some(duration)
 }
 
-/// Reads a duration as people write it here, such as "30s", "5m", "4h" or "5d".
+/// Parses a duration such as "30s", "5m", "4h" or "5d".
 #[must_use]
 pub fn parse_duration(text: &str) -> Option<Duration> {
-    // humantime reads "5M" as five months, which nobody means here. The length keeps its sums from
-    // overflowing: no 24 characters hold both the largest number of seconds and a carry.
+    // humantime reads "5M" as five months, which nobody means here. The length limit prevents an overflow in its sums:
+    // 24 characters cannot hold both the largest number of seconds and a carry.
     let plain = |c: char| c.is_ascii_digit() || c.is_ascii_lowercase() || c == '.' || c == ' ';
     if text.len() > 24 || !text.chars().all(plain) {
         return None;
@@ -117,7 +122,7 @@ pub fn parse_duration(text: &str) -> Option<Duration> {
     humantime::parse_duration(text).ok()
 }
 
-/// A duration as people write it here, and as [`parse_duration`] reads it.
+/// Writes a duration in the form that [`parse_duration`] reads.
 #[must_use]
 pub fn write_duration(duration: Duration) -> String {
     const UNITS: [(u64, char); 3] = [(24 * 60 * 60, 'd'), (60 * 60, 'h'), (60, 'm')];
@@ -129,21 +134,21 @@ pub fn write_duration(duration: Duration) -> String {
     }
 }
 
-/// A number of octets, at least 1.
-pub(super) fn size(value: &Value<'_>, notes: &mut Notes<'_>) -> Option<u64> {
-    let (size, written) = match (value.raw, whole(value)) {
+/// Reads a number of octets, at least 1.
+pub(super) fn size(value: &TomlValue<'_>, faults: &mut FaultList<'_>) -> Option<u64> {
+    let (size, written) = match (value.raw, integer(value)) {
         (_, Some(number)) => (number.clone().ok(), number.map_or_else(|text| text, |number| number.to_string())),
-        (DeValue::String(text), None) => (parse_size(text), format!("\"{}\"", short(text))),
-        (other, None) => return wrong_kind(value, notes, "a size", other, SIZE_REMEDY),
+        (DeValue::String(text), None) => (parse_size(text), format!("\"{}\"", shorten(text))),
+        (other, None) => return wrong_kind(value, faults, "a size", other, SIZE_REMEDY),
     };
     match size {
         Some(size) if size > 0 => Some(size),
         Some(_) => {
-            notes.fault(&value.place, format!("{} cannot be nothing", value.key), SIZE_REMEDY);
+            faults.add(&value.location, format!("{} cannot be zero", value.key), SIZE_REMEDY);
             None
         }
         None => {
-            notes.fault(&value.place, format!("{}: {written} is not a size", value.key), SIZE_REMEDY);
+            faults.add(&value.location, format!("{}: {written} is not a size", value.key), SIZE_REMEDY);
             None
         }
     }
@@ -165,94 +170,93 @@ fn parse_size(text: &str) -> Option<u64> {
     i64::try_from(size).is_ok().then_some(size)
 }
 
-/// A path; a relative one starts from the configuration's folder.
-pub(super) fn path(value: &Value<'_>, notes: &mut Notes<'_>) -> Option<PathBuf> {
-    let path = text(value, notes)?;
+/// Reads a path; a relative one starts from the folder of the configuration.
+pub(super) fn path(value: &TomlValue<'_>, faults: &mut FaultList<'_>) -> Option<PathBuf> {
+    let path = text(value, faults)?;
     if path.is_empty() || path.contains('\0') {
-        let message = format!("{}: \"{}\" is not a path", value.key, short(path));
-        notes.fault(&value.place, message, "Write a path; a relative one starts from this file's folder.");
+        let message = format!("{}: \"{}\" is not a path", value.key, shorten(path));
+        faults.add(&value.location, message, "Write a path; a relative one starts from this file's folder.");
         return None;
     }
-    Some(notes.folder().join(path))
+    Some(faults.folder().join(path))
 }
 
-/// `"webpki"`, `"system"` or a PEM file.
-pub(super) fn trust(value: &Value<'_>, notes: &mut Notes<'_>) -> Option<Trust> {
-    match text(value, notes)? {
-        "webpki" => Some(Trust::Webpki),
-        "system" => Some(Trust::System),
-        // A word like these two is a slip sooner than a file.
+/// Reads `"webpki"`, `"system"` or the path of a PEM file.
+pub(super) fn trust(value: &TomlValue<'_>, faults: &mut FaultList<'_>) -> Option<TrustSource> {
+    match text(value, faults)? {
+        "webpki" => Some(TrustSource::Webpki),
+        "system" => Some(TrustSource::System),
+        // A plain word is more likely a misspelling of these two than a file.
         word if !word.contains(['.', '/']) => {
-            let remedy = match nearest(word, &["webpki", "system"]) {
+            let remedy = match nearest_word(word, &["webpki", "system"]) {
                 Some(meant) => format!("Did you mean \"{meant}\"? A PEM file of that name is written \"./{word}\"."),
                 None => {
                     "Write \"webpki\", \"system\" or the path of a PEM file, such as \"partner-ca.pem\".".to_owned()
                 }
             };
-            notes.fault(&value.place, format!("{} cannot be \"{}\"", value.key, short(word)), remedy);
+            faults.add(&value.location, format!("{} cannot be \"{}\"", value.key, shorten(word)), remedy);
             None
         }
-        _ => path(value, notes).map(Trust::File),
+        _ => path(value, faults).map(TrustSource::File),
     }
 }
 
-/// The hash of a public key.
-pub(super) fn pin(value: &Value<'_>, notes: &mut Notes<'_>) -> Option<Pin> {
-    let written = text(value, notes)?;
+/// Reads the hash of a public key.
+pub(super) fn pin(value: &TomlValue<'_>, faults: &mut FaultList<'_>) -> Option<Pin> {
+    let written = text(value, faults)?;
     match Pin::parse(written) {
         Ok(pin) => Some(pin),
         Err(fault) => {
-            let message = format!("{}: \"{}\" is not a pin: {fault}", value.key, short(written));
+            let message = format!("{}: \"{}\" is not a pin: {fault}", value.key, shorten(written));
             let remedy = "Write \"sha256:\" and the SHA-256 of the public key (SPKI), in base64 or hexadecimal; \
                           `gatepost probe` prints it.";
-            notes.fault(&value.place, message, remedy);
+            faults.add(&value.location, message, remedy);
             None
         }
     }
 }
 
-/// The name of a listener or connector.
-pub(super) fn label(value: &Value<'_>, notes: &mut Notes<'_>) -> Option<String> {
-    let name = text(value, notes)?;
+/// Reads the name of a listener or connector.
+pub(super) fn label(value: &TomlValue<'_>, faults: &mut FaultList<'_>) -> Option<String> {
+    let name = text(value, faults)?;
     let bad = name.is_empty() || name.trim() != name || name.chars().count() > LABEL_MAX;
     if bad || name.contains(char::is_control) {
         let remedy = format!("Write 1 to {LABEL_MAX} characters on one line, without spaces around them.");
-        notes.fault(&value.place, format!("{}: \"{}\" is not a usable name", value.key, short(name)), remedy);
+        faults.add(&value.location, format!("{}: \"{}\" is not a usable name", value.key, shorten(name)), remedy);
         return None;
     }
     Some(name.to_owned())
 }
 
-/// A list. Items that are bad are noted and left out; nothing comes back where no good one is left of
-/// those that were written.
+/// Reads a list. Invalid items are reported and left out; `None` if no item is valid.
 pub(super) fn list<'d, T>(
-    value: &Value<'d>,
-    notes: &mut Notes<'_>,
-    mut item: impl FnMut(&Value<'d>, &mut Notes<'_>) -> Option<T>,
+    value: &TomlValue<'d>,
+    faults: &mut FaultList<'_>,
+    mut item: impl FnMut(&TomlValue<'d>, &mut FaultList<'_>) -> Option<T>,
 ) -> Option<Vec<Located<T>>> {
-    let Some(items) = value.items(notes) else {
-        return wrong_kind(value, notes, "a list", value.raw, "Put it in square brackets, even if it is only one.");
+    let Some(items) = value.items(faults) else {
+        return wrong_kind(value, faults, "a list", value.raw, "Put it in square brackets, even if it is only one.");
     };
     let written = items.len();
     let mut good = Vec::with_capacity(written);
     for value in items {
-        if let Some(meant) = item(&value, notes) {
-            good.push(Located { value: meant, place: value.place });
+        if let Some(meant) = item(&value, faults) {
+            good.push(Located { value: meant, location: value.location });
         }
     }
     (written == 0 || !good.is_empty()).then_some(good)
 }
 
-/// A list that must not be empty; `remedy` says what could stand in it.
+/// Reads a list that must not be empty. `remedy` describes its content.
 pub(super) fn full_list<'d, T>(
-    value: &Value<'d>,
-    notes: &mut Notes<'_>,
+    value: &TomlValue<'d>,
+    faults: &mut FaultList<'_>,
     remedy: &str,
-    item: impl FnMut(&Value<'d>, &mut Notes<'_>) -> Option<T>,
+    item: impl FnMut(&TomlValue<'d>, &mut FaultList<'_>) -> Option<T>,
 ) -> Option<Vec<Located<T>>> {
-    let items = list(value, notes, item)?;
+    let items = list(value, faults, item)?;
     if items.is_empty() {
-        notes.fault(&value.place, format!("{} is empty", value.key), remedy);
+        faults.add(&value.location, format!("{} is empty", value.key), remedy);
         return None;
     }
     Some(items)
@@ -273,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn durations_are_written_as_they_are_read() {
+    fn durations_are_written_in_the_form_that_is_read() {
         for text in ["30s", "90s", "5m", "90m", "4h", "25h", "5d", "400d"] {
             assert_eq!(write_duration(parse_duration(text).expect(text)), text);
         }

@@ -60,7 +60,7 @@ mod tests {
     }
 
     #[test]
-    fn the_field_names_what_held_and_who_demanded_it() {
+    fn the_text_names_the_level_and_each_layers_demand() {
         let demand = |layer| Demand::new(layer, Verify::None);
         let forced = |layer| TlsPolicy::forced(demand(layer));
         let lowered = |tls: &str| {

@@ -13,7 +13,7 @@ use jiff::Timestamp;
 
 use super::{demands_dane, outbound_floor};
 use crate::address::{Domain, Host};
-use crate::config::{Connector, Downgrade};
+use crate::config::{Connector, OnDowngrade};
 use crate::envelope::TlsRequirement;
 use crate::tls::{DaneScope, Demand, Layer, NamePattern, TlsPolicy, TlsaSet, Unmeetable, Verify};
 
@@ -127,10 +127,10 @@ pub fn outbound_policy(
         raise(Some(Demand::new(Layer::RequireTls, require_tls(connector, facts, hop))));
     }
     match (&facts.memory, connector.outbound.downgrade) {
-        (MemoryFinding::TookTls { .. }, Downgrade::Refuse) => {
+        (MemoryFinding::TookTls { .. }, OnDowngrade::Refuse) => {
             raise(Some(Demand::new(Layer::DowngradeMemory, Verify::None)))
         }
-        (MemoryFinding::TookTls { .. }, Downgrade::Allow | Downgrade::Warn) | (MemoryFinding::Nothing, _) => {}
+        (MemoryFinding::TookTls { .. }, OnDowngrade::Allow | OnDowngrade::Warn) | (MemoryFinding::Nothing, _) => {}
     }
     policy
 }

@@ -67,9 +67,9 @@ impl Connectors {
         let winner = matches.remove(0);
         let than = winner.pattern.clone();
         let mut others: Vec<_> =
-            matches.into_iter().map(|matched| (matched, NotChosen::LessSpecific { than: than.clone() })).collect();
-        if let (Some(matched), Host::Domain(domain)) = (only_below, host) {
-            others.insert(0, (matched, NotChosen::OnlyBelow(domain.clone())));
+            matches.into_iter().map(|candidate| (candidate, NotChosen::LessSpecific { than: than.clone() })).collect();
+        if let (Some(candidate), Host::Domain(domain)) = (only_below, host) {
+            others.insert(0, (candidate, NotChosen::OnlyBelow(domain.clone())));
         }
         Matching { winner, others }
     }

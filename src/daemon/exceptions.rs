@@ -6,7 +6,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use jiff::civil::Date;
 
-use crate::config::{Connector, Exception};
+use crate::config::{Connector, TlsException};
 use crate::connector::ended_exception;
 
 /// What has been told. It grows no larger than the configuration.
@@ -15,22 +15,23 @@ pub(super) struct AnnouncedExpiries(BTreeSet<(String, Date)>);
 
 impl AnnouncedExpiries {
     /// The exceptions that have ended and have not been told; they are from here on.
-    fn news<'a>(&mut self, connectors: &'a [Arc<Connector>], now: Timestamp) -> Vec<(&'a str, &'a Exception)> {
+    fn news<'a>(&mut self, connectors: &'a [Arc<Connector>], now: Timestamp) -> Vec<(&'a str, &'a TlsException)> {
         let ended: Vec<_> = connectors
             .iter()
             .filter_map(|connector| Some((connector.name.as_str(), ended_exception(connector, now)?)))
             .collect();
         let before = std::mem::take(&mut self.0);
         self.0 = ended.iter().map(|(name, exception)| ((*name).to_owned(), exception.until)).collect();
-        let is_news = |(name, exception): &(&str, &Exception)| !before.contains(&((*name).to_owned(), exception.until));
+        let is_news =
+            |(name, exception): &(&str, &TlsException)| !before.contains(&((*name).to_owned(), exception.until));
         ended.into_iter().filter(is_news).collect()
     }
 
     /// Tells the log what has ended.
     pub(super) fn tell(&mut self, connectors: &[Arc<Connector>], now: Timestamp) {
-        for (connector, Exception { until, reason, place, .. }) in self.news(connectors, now) {
+        for (connector, TlsException { until, reason, location, .. }) in self.news(connectors, now) {
             tracing::warn!(
-                connector, %until, ?reason, %place,
+                connector, %until, ?reason, place = %location,
                 "the exception of a connector has ended: its own demand holds; take the exception out of the file"
             );
         }

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use super::TestOverrides;
-use crate::config::{Config, Fault, ListenAddress, Listener, Place, merged};
+use crate::config::{Config, Fault, ListenAddress, ListenerConfig, Location, merge_warnings};
 use crate::discovery::Discovery;
 use crate::discovery::mta_sts::{POLICY_FETCH_TIMEOUT, WebSource};
 use crate::dns::Dns;
 use crate::evidence::Evidence;
-use crate::handshake::Material;
+use crate::handshake::TlsMaterial;
 use crate::https::Https;
 use crate::monitor::Monitor;
 use crate::outbound::Outbound;
@@ -31,7 +31,7 @@ pub(super) struct InForce {
 impl InForce {
     pub(super) fn new(
         config: &Arc<Config>,
-        tls: Arc<Material>,
+        tls: Arc<TlsMaterial>,
         dns: Dns,
         discovery: Discovery,
         (reporter, monitor): (Reporter, Monitor),
@@ -48,7 +48,7 @@ impl InForce {
         Arc::clone(&self.running.load().config)
     }
 
-    pub(super) fn tls(&self) -> Arc<Material> {
+    pub(super) fn tls(&self) -> Arc<TlsMaterial> {
         Arc::clone(&self.running.load().tls)
     }
 
@@ -57,7 +57,7 @@ impl InForce {
         let mut faults = needs_restart(&self.config(), &config);
         let dns = self.running.load().router.dns().with_config(&config.dns).map_err(|error| error.fault(&config.dns));
         let submitter = Submitter::load(&config.tlsrpt);
-        let ((tls, mut warnings), dns, (submitter, more)) = match (Material::load(&config), dns, submitter) {
+        let ((tls, mut warnings), dns, (submitter, more)) = match (TlsMaterial::load(&config), dns, submitter) {
             (Ok(tls), Ok(dns), Ok((submitter, more))) if faults.is_empty() => (tls, dns, (submitter, more)),
             (tls, dns, submitter) => {
                 faults.extend(tls.err().into_iter().flatten().chain(dns.err()).chain(submitter.err()));
@@ -71,12 +71,12 @@ impl InForce {
         self.outbound.discovery().mta_sts().replace(web(&tls, &dns, self.test_overrides));
         self.running.replace(Snapshot::new(config, tls, dns));
         self.outbound.close_replaced();
-        Ok(merged(warnings))
+        Ok(merge_warnings(warnings))
     }
 }
 
 /// What MTA-STS policies are looked for with.
-pub(super) fn web(tls: &Material, dns: &Dns, test_overrides: TestOverrides) -> WebSource {
+pub(super) fn web(tls: &TlsMaterial, dns: &Dns, test_overrides: TestOverrides) -> WebSource {
     WebSource::new(dns.clone(), Https::new(dns.clone(), tls.https().clone()))
         .with_port_and_timeout(test_overrides.policy_port, POLICY_FETCH_TIMEOUT)
 }
@@ -86,40 +86,41 @@ pub(super) fn web(tls: &Material, dns: &Dns, test_overrides: TestOverrides) -> W
 #[must_use]
 pub fn needs_restart(old: &Config, new: &Config) -> Vec<Fault> {
     let mut faults = Vec::new();
-    let mut fault = |place: &Place, what: &str| {
+    let mut fault = |location: &Location, what: &str| {
         let remedy = "Restart the daemon for this; nothing of the new configuration is in force yet.".to_owned();
         faults.push(Fault {
-            place: place.clone(),
+            location: location.clone(),
             message: format!("{what} cannot change while the daemon runs"),
             remedy,
         });
     };
     if old.spool.value != new.spool.value {
-        fault(&new.spool.place, "[spool] path");
+        fault(&new.spool.location, "[spool] path");
     }
     if old.evidence.path.value != new.evidence.path.value {
-        fault(&new.evidence.path.place, "[evidence] path");
+        fault(&new.evidence.path.location, "[evidence] path");
     }
     if old.log.format.value != new.log.format.value {
-        fault(&new.log.format.place, "[log] format");
+        fault(&new.log.format.location, "[log] format");
     }
     if old.admin.socket.value != new.admin.socket.value {
-        fault(&new.admin.socket.place, "[admin] socket");
+        fault(&new.admin.socket.location, "[admin] socket");
     }
     if old.tlsrpt.send.value != new.tlsrpt.send.value {
-        fault(&new.tlsrpt.send.place, "[tlsrpt] send");
+        fault(&new.tlsrpt.send.location, "[tlsrpt] send");
     }
     if old.admin.http.value != new.admin.http.value {
-        fault(&new.admin.http.place, "[admin] http");
+        fault(&new.admin.http.location, "[admin] http");
     }
     if bound(&old.listeners) != bound(&new.listeners) {
-        let place = new.listeners.first().and_then(|listener| listener.addresses.first()).map(|first| &first.place);
-        fault(place.unwrap_or(&new.spool.place), "the names and addresses of the listeners");
+        let location =
+            new.listeners.first().and_then(|listener| listener.addresses.first()).map(|first| &first.location);
+        fault(location.unwrap_or(&new.spool.location), "the names and addresses of the listeners");
     }
     faults
 }
 
-fn bound(listeners: &[Listener]) -> Vec<(&str, Vec<&ListenAddress>)> {
+fn bound(listeners: &[ListenerConfig]) -> Vec<(&str, Vec<&ListenAddress>)> {
     listeners
         .iter()
         .map(|listener| (listener.name.as_str(), listener.addresses.iter().map(|address| &address.value).collect()))

@@ -9,7 +9,7 @@ use listenfd::ListenFd;
 use socket2::SockRef;
 use tokio::net::TcpListener;
 
-use crate::config::{Config, Fault, ListenAddress, Located, Place};
+use crate::config::{Config, Fault, ListenAddress, Located, Location};
 
 /// The sockets of each listener, by its name.
 pub(super) type Bound = Vec<(String, Vec<TcpListener>)>;
@@ -91,9 +91,9 @@ pub(super) async fn bind(config: &Config, mut passed: SystemdSockets) -> Result<
             match &address.value {
                 ListenAddress::Bind(to) => match TcpListener::bind(to).await {
                     Ok(socket) => sockets.push(socket),
-                    Err(error) => faults.push(bind_fault(&listener.name, *to, &address.place, &error)),
+                    Err(error) => faults.push(bind_fault(&listener.name, *to, &address.location, &error)),
                 },
-                ListenAddress::Passed(name) => match passed.of(name) {
+                ListenAddress::Systemd(name) => match passed.of(name) {
                     Ok(taken) => sockets.extend(taken),
                     Err(why) => faults.push(passed_fault(&listener.name, name, address, &why)),
                 },
@@ -120,10 +120,10 @@ fn passed_fault(listener: &str, name: &str, address: &Located<ListenAddress>, wh
         "Write FileDescriptorName={name} and Service=gatepost.service into a socket unit, and start that: `systemctl \
          enable --now gatepost.socket`. Or write an address and a port here."
     );
-    Fault { place: address.place.clone(), message, remedy }
+    Fault { location: address.location.clone(), message, remedy }
 }
 
-fn bind_fault(listener: &str, address: SocketAddr, place: &Place, error: &std::io::Error) -> Fault {
+fn bind_fault(listener: &str, address: SocketAddr, location: &Location, error: &std::io::Error) -> Fault {
     let port = address.port();
     let remedy = match error.kind() {
         std::io::ErrorKind::AddrInUse => format!(
@@ -140,5 +140,5 @@ fn bind_fault(listener: &str, address: SocketAddr, place: &Place, error: &std::i
         _ => "Choose an address and port that this machine can listen on.".to_owned(),
     };
     let message = format!("listener \"{listener}\" cannot listen on {address}: {error}");
-    Fault { place: place.clone(), message, remedy }
+    Fault { location: location.clone(), message, remedy }
 }

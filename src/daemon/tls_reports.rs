@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, SendReports};
 use crate::dns::Dns;
-use crate::handshake::Material;
+use crate::handshake::TlsMaterial;
 use crate::https::Https;
 use crate::spool::{Entry, SqliteSpool};
 use crate::tlsrpt::{Bounds, Desk, Internet, Outbox, Reporter, Schedule, StoreError, Submitter};
@@ -22,12 +22,12 @@ pub(super) struct Reports {
 }
 
 impl Reports {
-    pub(super) fn new(submitter: Submitter, tls: &Material, dns: Dns) -> Self {
+    pub(super) fn new(submitter: Submitter, tls: &TlsMaterial, dns: Dns) -> Self {
         let https = Https::new(dns.clone(), tls.https().clone());
         Self { submitter: Arc::new(ArcSwap::from_pointee(submitter)), internet: Arc::new(Internet::new(dns, https)) }
     }
 
-    pub(super) fn replace(&self, submitter: Submitter, tls: &Material, dns: Dns) {
+    pub(super) fn replace(&self, submitter: Submitter, tls: &TlsMaterial, dns: Dns) {
         let https = Https::new(dns.clone(), tls.https().clone());
         self.submitter.store(Arc::new(submitter));
         self.internet.replace(dns, https);
@@ -93,7 +93,7 @@ pub(super) fn open_service(config: &Config) -> (Reporter, Option<Desk>) {
                     }
                 };
                 tracing::error!(
-                    place = %send.place, %error, remedy,
+                    place = %send.location, %error, remedy,
                     "TLS results are not counted and no TLS reports are sent until the next start; mail goes on"
                 );
                 (Reporter::off(), None)

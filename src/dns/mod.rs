@@ -92,21 +92,23 @@ impl DnsError {
 
     /// Converts the error into a configuration fault with its place and a remedy.
     #[must_use]
-    pub fn fault(&self, config: &config::Dns) -> Fault {
-        let (place, remedy) = match (self, &config.trust_anchor) {
+    pub fn fault(&self, config: &config::DnsConfig) -> Fault {
+        let (location, remedy) = match (self, &config.trust_anchor) {
             (Self::SystemConfiguration(_), _) => {
-                (&config.dnssec.place, "Correct it, or name the servers in [dns] servers.")
+                (&config.dnssec.location, "Correct it, or name the servers in [dns] servers.")
             }
             (Self::NotLoopback(_), _) => (
-                &config.dnssec.place,
+                &config.dnssec.location,
                 "Name a validating resolver on a loopback address in [dns] servers, or write dnssec = \"validate\".",
             ),
             (Self::TrustAnchor { .. }, TrustAnchor::File(file)) => {
-                (&file.place, "Name a readable file with the DNSKEY or DS records of the root, as in a zone file.")
+                (&file.location, "Name a readable file with the DNSKEY or DS records of the root, as in a zone file.")
             }
-            (Self::TrustAnchor { .. } | Self::Library(_), _) => (&config.dnssec.place, "Correct it and start again."),
+            (Self::TrustAnchor { .. } | Self::Library(_), _) => {
+                (&config.dnssec.location, "Correct it and start again.")
+            }
         };
-        Fault { place: place.clone(), message: self.to_string(), remedy: remedy.to_owned() }
+        Fault { location: location.clone(), message: self.to_string(), remedy: remedy.to_owned() }
     }
 }
 
@@ -116,7 +118,7 @@ impl Dns {
     ///
     /// # Errors
     /// [`DnsError`] if /etc/resolv.conf is needed and unusable, or if the trust anchor is unusable.
-    pub fn new(config: &config::Dns) -> Result<Self, DnsError> {
+    pub fn new(config: &config::DnsConfig) -> Result<Self, DnsError> {
         Self::with_memory(config, Arc::default())
     }
 
@@ -125,7 +127,7 @@ impl Dns {
     ///
     /// # Errors
     /// As [`Dns::new`].
-    pub fn with_config(&self, config: &config::Dns) -> Result<Self, DnsError> {
+    pub fn with_config(&self, config: &config::DnsConfig) -> Result<Self, DnsError> {
         Self::with_memory(config, Arc::clone(self.0.state.memory()))
     }
 
@@ -141,7 +143,7 @@ impl Dns {
         Ok(Self(Arc::new(DnsShared { state, cache: Cache::new() })))
     }
 
-    fn with_memory(config: &config::Dns, memory: Arc<DnssecMemory>) -> Result<Self, DnsError> {
+    fn with_memory(config: &config::DnsConfig, memory: Arc<DnssecMemory>) -> Result<Self, DnsError> {
         let mut servers: Vec<SocketAddr> = config.servers.iter().map(|server| server.value).collect();
         if servers.is_empty() {
             servers = name_servers::system_servers().map_err(DnsError::SystemConfiguration)?;

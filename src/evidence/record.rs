@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::chain::RecordHash;
-use crate::config::Exception;
+use crate::config::TlsException;
 use crate::tls::{
     Authentication, CertificateFacts, Demand, Handshake, NoTls, PeerCertificate, Refusal, RefusalBasis, SessionTls,
     TlsFacts, TlsOutcome, TlsPolicy,
@@ -257,7 +257,7 @@ impl Policy {
 impl ExceptionHeld {
     /// An exception in words.
     #[must_use]
-    pub fn of(exception: &Exception) -> Self {
+    pub fn of(exception: &TlsException) -> Self {
         Self { until: exception.until.to_string(), reason: exception.reason.clone() }
     }
 }

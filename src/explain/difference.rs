@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use serde::Serialize;
 
 use crate::address::Host;
-use crate::config::{ChangedKey, Config, DomainPattern, Section, changed, sections, treatment};
+use crate::config::{ChangedKey, Config, DomainPattern, Section, changed_keys, outbound_settings, sections};
 use crate::connector::Connectors;
 use crate::envelope::QueueId;
 
@@ -126,7 +126,7 @@ fn changes(old: &[Section], new: &[Section]) -> Vec<Change> {
     let change = |table: &String, what, keys| Change { table: table.clone(), what, keys };
     let mut all = Vec::new();
     for Section { title, pairs } in old {
-        match will.get(title).map(|new| changed(pairs, new)) {
+        match will.get(title).map(|new| changed_keys(pairs, new)) {
             None => all.push(change(title, "removed", Vec::new())),
             Some(keys) if keys.is_empty() => {}
             Some(keys) => all.push(change(title, "changed", keys)),
@@ -154,7 +154,7 @@ fn winners(old: &Config, new: &Config, was: &Connectors, will: &Connectors) -> V
 fn queued(was: &Connectors, will: &Connectors, waiting: &Waiting) -> Vec<Queued> {
     let different = |(domain, (messages, ids)): (&Host, &(usize, Vec<QueueId>))| {
         let (old, new) = (was.for_host(domain), will.for_host(domain));
-        let keys = changed(&treatment(old), &treatment(new));
+        let keys = changed_keys(&outbound_settings(old), &outbound_settings(new));
         (!keys.is_empty()).then(|| Queued {
             domain: domain.to_string(),
             old: old.name.clone(),

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use super::words::{self, Answer};
 use super::{Explainer, Subject};
 use crate::address::{Host, ReversePath};
-use crate::config::{Connector, Listener, ListenerTls};
+use crate::config::{Connector, ListenerConfig, ListenerTls};
 use crate::connector::inbound_policy;
 use crate::inbound::{connector_for, judge_sender};
 use crate::tls::{SamplePeer, TlsOutcome, TlsPolicy};
@@ -78,7 +78,7 @@ struct Ground<'a> {
 }
 
 impl Ground<'_> {
-    fn session(&self, listener: &Listener, peer: SamplePeer) -> Answer {
+    fn session(&self, listener: &ListenerConfig, peer: SamplePeer) -> Answer {
         let outcome = peer.outcome(&self.policy, &self.connector.names, self.now);
         let (word, shows) = (peer.json_name().to_owned(), peer.to_string());
         match judge_sender(self.connector, listener, self.from, Some(self.client), outcome) {
@@ -96,7 +96,7 @@ impl Ground<'_> {
         }
     }
 
-    fn listener(&self, listener: &Listener) -> words::Listener {
+    fn listener(&self, listener: &ListenerConfig) -> words::Listener {
         let (tls, in_clear, with_tls) = match listener.tls {
             ListenerTls::Off => ("off", true, false),
             ListenerTls::Opportunistic => ("opportunistic", true, true),

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use super::words::LayerNote;
 use crate::address::Host;
-use crate::config::{Connector, Downgrade};
+use crate::config::{Connector, OnDowngrade};
 use crate::connector::{
     DaneFinding, HopFacts, MemoryFinding, MtaStsFinding, MtaStsListing, ended_exception, exception,
 };
@@ -123,9 +123,9 @@ impl Ground<'_> {
         let is_forced = policy.demands().any(|demand| demand.layer != Layer::DowngradeMemory);
         if let Recollection::NotAsked(why) = self.memory {
             let matters = match downgrade {
-                Downgrade::Refuse if !is_forced => "; downgrade = \"refuse\" may demand TLS",
-                Downgrade::Refuse => "; TLS is demanded here anyway",
-                Downgrade::Allow | Downgrade::Warn => "; it would demand nothing here",
+                OnDowngrade::Refuse if !is_forced => "; downgrade = \"refuse\" may demand TLS",
+                OnDowngrade::Refuse => "; TLS is demanded here anyway",
+                OnDowngrade::Allow | OnDowngrade::Warn => "; it would demand nothing here",
             };
             return format!("it was not asked: {why}{matters}");
         }
@@ -134,12 +134,12 @@ impl Ground<'_> {
             MemoryFinding::TookTls { last } => {
                 let last = last.strftime("%Y-%m-%d");
                 let then = match downgrade {
-                    Downgrade::Refuse => "so it must now (downgrade = \"refuse\")",
-                    Downgrade::Allow | Downgrade::Warn if is_forced => {
+                    OnDowngrade::Refuse => "so it must now (downgrade = \"refuse\")",
+                    OnDowngrade::Allow | OnDowngrade::Warn if is_forced => {
                         "without it mail does not go, for TLS is demanded here anyway"
                     }
-                    Downgrade::Allow => "without it mail goes all the same (downgrade = \"allow\")",
-                    Downgrade::Warn => "without it mail goes, and that is logged (downgrade = \"warn\")",
+                    OnDowngrade::Allow => "without it mail goes all the same (downgrade = \"allow\")",
+                    OnDowngrade::Warn => "without it mail goes, and that is logged (downgrade = \"warn\")",
                 };
                 format!("the domain took TLS, last on {last}; {then}")
             }

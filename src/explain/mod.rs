@@ -25,7 +25,7 @@ use crate::discovery::mta_sts::WebSource;
 use crate::dns::Dns;
 use crate::envelope::TlsRequirement;
 use crate::failure::NextStep;
-use crate::handshake::{KnownHellos, Material};
+use crate::handshake::{KnownHellos, TlsMaterial};
 use crate::https::Https;
 use crate::route::Router;
 
@@ -51,7 +51,7 @@ impl Explainer {
     /// Every fault of those.
     pub fn new(config: Config) -> Result<Self, Vec<Fault>> {
         let dns = Dns::new(&config.dns).map_err(|error| vec![error.fault(&config.dns)])?;
-        let web = WebSource::new(dns.clone(), Https::new(dns.clone(), Material::load_https(&config.tls)?));
+        let web = WebSource::new(dns.clone(), Https::new(dns.clone(), TlsMaterial::load_https(&config.tls)?));
         let connectors = Connectors::of(&config);
         let router = Router::new(&config, dns);
         Ok(Self { config, connectors, router, web, known: DaemonPolicies::default(), hellos: KnownHellos::default() })

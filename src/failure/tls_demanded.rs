@@ -45,7 +45,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_demand_is_told_from_other_refusals() {
+    fn demands_for_tls_are_distinguished_from_other_rejections() {
         let broken = || NoTls::Broken("alert".to_owned());
         let rejected = || NoTls::Rejected(Reply::bare(454, "not now"));
         for (code, status, text, reason, demands_tls) in [

@@ -1,25 +1,25 @@
-//! Trust anchors made of certificates: each one in the program comes from here, checked.
+//! Trust anchors made from certificates. Every trust anchor except the built-in ones is made and checked here.
 
 use rustls::pki_types::{CertificateDer, SignatureVerificationAlgorithm, TrustAnchor};
 use webpki::anchor_from_trusted_cert;
 use x509_parser::prelude::X509Certificate;
 
-use super::{key, usage};
+use super::{algorithm_names, usage};
 
-/// The reason why the certificate of an authority cannot be a trust anchor.
+/// The reason why an authority's certificate cannot be a trust anchor.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum AnchorFault {
     /// Its key usage lacks keyCertSign (RFC 5280 §4.2.1.3).
     MayNotIssue,
-    /// Its key is of no use here; the reason, in words.
+    /// Its key cannot be used; the reason.
     Key(String),
-    /// It is encoded in a way that rustls-webpki does not accept.
+    /// Its encoding is not accepted by rustls-webpki.
     Encoding,
 }
 
 impl AnchorFault {
-    /// The fault in words, as a sentence about "it".
-    pub(super) fn words(&self) -> String {
+    /// Describes the fault, as a sentence about "it".
+    pub(super) fn describe(&self) -> String {
         match self {
             Self::MayNotIssue => "its key usage lacks keyCertSign, so it may not issue certificates".to_owned(),
             Self::Key(why) => format!("its key is {why}"),
@@ -28,11 +28,11 @@ impl AnchorFault {
     }
 }
 
-/// Makes an anchor of the certificate of an authority, given in DER and parsed.
+/// Makes a trust anchor from an authority's certificate, given both in DER and parsed.
 ///
 /// # Errors
-/// [`AnchorFault`]: nothing that stands under this certificate is to be trusted.
-pub(super) fn of(
+/// [`AnchorFault`]: no certificate under this one may be trusted.
+pub(super) fn from_certificate(
     der: &CertificateDer<'_>,
     read: &X509Certificate<'_>,
     algorithms: &[&dyn SignatureVerificationAlgorithm],
@@ -40,7 +40,7 @@ pub(super) fn of(
     if !usage::may_issue(read) {
         return Err(AnchorFault::MayNotIssue);
     }
-    if let Some(why) = key::unusable(read.public_key(), algorithms) {
+    if let Some(why) = algorithm_names::unusable_reason(read.public_key(), algorithms) {
         return Err(AnchorFault::Key(why));
     }
     anchor_from_trusted_cert(der).map(|anchor| anchor.to_owned()).map_err(|_| AnchorFault::Encoding)

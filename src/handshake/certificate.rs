@@ -1,5 +1,5 @@
-//! Reading one certificate (RFC 5280), also such as rustls-webpki refuses: version 1, or with critical
-//! extensions that nobody knows.
+//! Reading of a certificate (RFC 5280), including those that rustls-webpki rejects: version 1, or unknown critical
+//! extensions.
 
 use jiff::Timestamp;
 use rustls::pki_types::{CertificateDer, SignatureVerificationAlgorithm, SubjectPublicKeyInfoDer};
@@ -8,18 +8,18 @@ use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate, X509Version};
 use x509_parser::x509::X509Name;
 
-use super::leaf::CheckableKey;
+use super::leaf_key::CheckableKey;
 use crate::tls::{NamePattern, Pin};
 
-/// Characters of a distinguished name that are shown, at most: a peer's certificate ends up in logs.
-const NAME_SHOWN: usize = 200;
+/// The most characters of a distinguished name that are shown, since a peer's certificate appears in logs.
+const NAME_SHOWN_MAX: usize = 200;
 
-/// Reads a certificate, if it is one at all.
+/// Parses a certificate. `None` if it is malformed.
 pub(super) fn parse<'a>(der: &'a CertificateDer<'_>) -> Option<X509Certificate<'a>> {
     X509Certificate::from_der(der).ok().map(|(_, certificate)| certificate)
 }
 
-/// The public key, as a whole `SubjectPublicKeyInfo`.
+/// Returns the public key as a whole `SubjectPublicKeyInfo`.
 pub(super) fn public_key(der: &CertificateDer<'_>) -> Option<SubjectPublicKeyInfoDer<'static>> {
     if let Ok(certificate) = EndEntityCert::try_from(der) {
         return Some(certificate.subject_public_key_info());
@@ -27,30 +27,30 @@ pub(super) fn public_key(der: &CertificateDer<'_>) -> Option<SubjectPublicKeyInf
     parse(der).map(|certificate| SubjectPublicKeyInfoDer::from(certificate.public_key().raw.to_vec()))
 }
 
-/// The hash by which a public key is pinned.
+/// Returns the hash by which a public key is pinned.
 pub(super) fn pin(key: &CheckableKey) -> Pin {
-    hash(key.spki())
+    key_hash(key.spki())
 }
 
-/// The hash of a public key, whoever holds it.
-pub(super) fn hash(key: &SubjectPublicKeyInfoDer<'_>) -> Pin {
+/// Returns the hash of a public key that may be unproved.
+pub(super) fn key_hash(key: &SubjectPublicKeyInfoDer<'_>) -> Pin {
     let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, key.as_ref());
     let mut hash = [0; 32];
-    // SHA-256 has 32 octets.
+    // A SHA-256 has 32 octets.
     hash.copy_from_slice(digest.as_ref());
     Pin::new(hash)
 }
 
-/// Who issued the certificate, for people, and when it ends.
+/// Returns the issuer's name and the end of the validity period.
 pub(super) fn issuer_and_end(der: &CertificateDer<'_>) -> (String, Timestamp) {
     match parse(der) {
-        Some(read) => (readable(read.issuer()), validity(&read).1),
-        // Only a key that could be read gets a certificate this far; what cannot be read has no end either.
+        Some(read) => (readable_name(read.issuer()), validity(&read).1),
+        // rustls-webpki can read the key of a certificate that x509-parser cannot read. Its end is not known.
         None => ("without a name".to_owned(), Timestamp::MIN),
     }
 }
 
-/// The DNS names (SAN), those that are well-formed.
+/// Returns the well-formed DNS names (subjectAltName).
 pub(super) fn dns_names(der: &CertificateDer<'_>) -> Vec<NamePattern> {
     if let Ok(certificate) = EndEntityCert::try_from(der) {
         return certificate.valid_dns_names().filter_map(|name| NamePattern::parse(name).ok()).collect();
@@ -58,22 +58,22 @@ pub(super) fn dns_names(der: &CertificateDer<'_>) -> Vec<NamePattern> {
     let Some(certificate) = parse(der) else { return Vec::new() };
     let Ok(Some(names)) = certificate.subject_alternative_name() else { return Vec::new() };
     let dns_name = |name: &GeneralName<'_>| match name {
-        // A U-label has no place in a certificate (RFC 5280 §7.2).
+        // A U-label is not allowed in a certificate (RFC 5280 §7.2).
         GeneralName::DNSName(name) if name.is_ascii() => NamePattern::parse(name).ok(),
         _ => None,
     };
     names.value.general_names.iter().filter_map(dns_name).collect()
 }
 
-/// When the certificate begins and ends.
+/// Returns the start and the end of the validity period.
 pub(super) fn validity(certificate: &X509Certificate<'_>) -> (Timestamp, Timestamp) {
-    // A date that jiff cannot hold is after the year 9999, where RFC 5280 §4.1.2.5 puts "never".
+    // A date that jiff cannot hold is after the year 9999, which RFC 5280 §4.1.2.5 uses for "never".
     let time = |seconds: i64| Timestamp::from_second(seconds).unwrap_or(Timestamp::MAX);
     let validity = certificate.validity();
     (time(validity.not_before.timestamp()), time(validity.not_after.timestamp()))
 }
 
-/// Whether the certificate names itself as its issuer and is signed with its own key.
+/// Returns true if the certificate is its own issuer and is signed with its own key.
 pub(super) fn is_self_signed(
     certificate: &X509Certificate<'_>,
     algorithms: &[&dyn SignatureVerificationAlgorithm],
@@ -87,23 +87,23 @@ pub(super) fn is_self_signed(
     algorithms.iter().any(|algorithm| key.verify_signature(*algorithm, message, signature).is_ok())
 }
 
-/// Whether other certificates can be issued under this one. Version 1 cannot say so; a root of that
-/// age is one by being trusted.
+/// Returns true if certificates can be issued under this one. A version 1 certificate cannot say so; as a root it
+/// becomes an authority by being trusted.
 pub(super) fn is_authority(certificate: &X509Certificate<'_>) -> bool {
     let self_issued = certificate.issuer().as_raw() == certificate.subject().as_raw();
     certificate.is_ca() || (certificate.version() == X509Version::V1 && self_issued)
 }
 
-/// The subject of a certificate, for people.
-pub(super) fn subject(der: &CertificateDer<'_>) -> String {
-    parse(der).map_or_else(|| "without a name".to_owned(), |certificate| readable(certificate.subject()))
+/// Returns the subject's name.
+pub(super) fn subject_name(der: &CertificateDer<'_>) -> String {
+    parse(der).map_or_else(|| "without a name".to_owned(), |certificate| readable_name(certificate.subject()))
 }
 
-/// A distinguished name for people: bounded, on one line.
-pub(super) fn readable(name: &X509Name<'_>) -> String {
+/// Formats a distinguished name on one line, with a limit on its length.
+pub(super) fn readable_name(name: &X509Name<'_>) -> String {
     let text = name.to_string();
-    let mut shown: String = text.chars().map(|c| if c.is_control() { '?' } else { c }).take(NAME_SHOWN).collect();
-    if text.chars().nth(NAME_SHOWN).is_some() {
+    let mut shown: String = text.chars().map(|c| if c.is_control() { '?' } else { c }).take(NAME_SHOWN_MAX).collect();
+    if text.chars().nth(NAME_SHOWN_MAX).is_some() {
         shown.push('…');
     }
     if shown.is_empty() { "without a name".to_owned() } else { shown }

@@ -1,15 +1,15 @@
-//! The verdict on a chain: a certificate stands under trust anchors (RFC 5280 §6), or the reason why not, in the
-//! words of [`ChainFault`].
+//! Chain validation: checks that a certificate chains to a trust anchor (RFC 5280 §6), or returns the reason as a
+//! [`ChainFault`].
 
 use jiff::Timestamp;
 use rustls::pki_types::CertificateDer;
 use x509_parser::prelude::X509Certificate;
 
-use super::path::{Issuers, Search};
-use super::{Role, TrustAnchors, certificate, fault, usage};
+use super::path_search::{Issuers, PathSearch};
+use super::{Role, TrustAnchors, certificate, path_fault, usage};
 use crate::tls::ChainFault;
 
-/// Looks for a path from `leaf` over what the peer sent with it to an anchor.
+/// Searches for a path from `leaf` over the certificates that the peer sent to an anchor.
 pub(super) fn check(
     leaf: &CertificateDer<'_>,
     issuers: &Issuers<'_>,
@@ -21,19 +21,19 @@ pub(super) fn check(
         return Err(ChainFault::Invalid("it is malformed".to_owned()));
     };
     if trust.lists(leaf) {
-        return check_alone(&readable, role, now);
+        return check_listed(&readable, role, now);
     }
-    let search = Search { leaf, issuers, anchors: trust.anchors(), algorithms: trust.algorithms(), role, now };
+    let search = PathSearch { leaf, issuers, anchors: trust.anchors(), algorithms: trust.algorithms(), role, now };
     let Err(no_path) = search.run() else { return Ok(()) };
-    // Whatever else is wrong with it: its owner must get another certificate, or we must list this one.
+    // Self-signed is the useful reason: either the owner gets another certificate, or we list this one.
     if certificate::is_self_signed(&readable, trust.algorithms()) {
         return Err(ChainFault::SelfSigned);
     }
-    Err(fault::of(&no_path, &search, trust.unfit()))
+    Err(path_fault::describe(&no_path, &search, trust.unusable()))
 }
 
-/// A certificate that the administrator has listed itself needs no issuer, but it does end.
-fn check_alone(leaf: &X509Certificate<'_>, role: Role, now: Timestamp) -> Result<(), ChainFault> {
+/// Checks a certificate that the PEM file lists. It needs no issuer, but its validity period counts.
+fn check_listed(leaf: &X509Certificate<'_>, role: Role, now: Timestamp) -> Result<(), ChainFault> {
     let (begins, ends) = certificate::validity(leaf);
     if now > ends {
         Err(ChainFault::Expired(ends))

@@ -10,32 +10,32 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use super::curves::{CURVES, SCHEMES};
-use super::identity::{ClientIdentity, Identity};
-use super::tickets::{OneSession, Tickets};
-use super::verifier::Remember;
-use super::{Against, HandshakeError, Paths, Seen, TrustAnchors, versions};
+use super::identity::{ClientIdentity, TlsIdentity};
+use super::tickets::{SessionTickets, Tickets};
+use super::verifier::RecordingVerifier;
+use super::{ChainChecks, CompletedHandshake, HandshakeError, PathChecks, TrustAnchors, versions};
 use crate::address::Host;
 use crate::tls::{Groups, Handshake, Hello, Strength, TlsVersion, TlsaSet};
 
-/// What outbound handshakes are made with: the client identity of a connector, if any, and its trust; or
-/// what is needed for HTTPS.
+/// The settings of outbound handshakes: the connector's client identity and trust anchors. HTTPS has settings of its
+/// own.
 #[derive(Debug, Clone)]
 pub struct ClientTls {
-    /// Those of all connectors that show the same identity, or none.
-    offers: Offers,
+    /// The configurations of rustls, shared by all connectors with the same identity, or without one.
+    configs: ClientConfigs,
     trust: Arc<TrustAnchors>,
     default_trust: Arc<TrustAnchors>,
 }
 
 impl ClientTls {
-    pub(super) fn new(offers: Offers, trust: Arc<TrustAnchors>, default_trust: Arc<TrustAnchors>) -> Self {
-        Self { offers, trust, default_trust }
+    pub(super) fn new(configs: ClientConfigs, trust: Arc<TrustAnchors>, default_trust: Arc<TrustAnchors>) -> Self {
+        Self { configs, trust, default_trust }
     }
 
-    /// Makes a handshake as a client, with this `ClientHello`; SNI is the name where the hop has one. An earlier
-    /// session with a server of that name may be resumed where no certificate is demanded.
+    /// Performs a handshake as a client, with this `ClientHello`. SNI is `name`, unless that is an address. With
+    /// [`Handshake::Resumed`] an earlier session with the same server may be resumed.
     ///
-    /// The caller bounds the time.
+    /// The caller limits the time.
     ///
     /// # Errors
     /// [`HandshakeError`].
@@ -45,72 +45,72 @@ impl ClientTls {
         name: &Host,
         hello: Hello,
         handshake: Handshake,
-    ) -> Result<(TlsStream<S>, Seen), HandshakeError> {
+    ) -> Result<(TlsStream<S>, CompletedHandshake), HandshakeError> {
         let name = match name {
             Host::Domain(domain) => ServerName::try_from(domain.as_str().to_owned())
                 .map_err(|_| HandshakeError::Failed(format!("{domain} cannot be the name of a TLS server")))?,
-            // An address is no SNI (RFC 6066 §3): rustls sends none then.
+            // An address cannot be sent as SNI (RFC 6066 §3); rustls then sends none.
             Host::Literal(address) => ServerName::IpAddress((*address).into()),
         };
-        let offer = self.offers.of(hello.groups);
+        let group_config = self.configs.for_groups(hello.groups);
         let session = match handshake {
             Handshake::Full => None,
-            Handshake::Resumed => Some(offer.tickets.for_one_session()),
+            Handshake::Resumed => Some(group_config.tickets.for_one_session()),
         };
-        let config = offer.config(hello, session.as_ref());
+        let config = group_config.config(hello, session.as_ref());
         let stream = TlsConnector::from(config).connect(name.clone(), stream).await.map_err(|error| {
-            offer.tickets.forget(&name);
+            group_config.tickets.forget(&name);
             HandshakeError::of(&error)
         })?;
-        let seen = Seen::of(stream.get_ref().1)?;
-        if let (Some(session), true) = (session, seen.is_proved()) {
+        let completed = CompletedHandshake::of(stream.get_ref().1)?;
+        if let (Some(session), true) = (session, completed.is_proved()) {
             session.admit();
         }
-        Ok((stream, seen))
+        Ok((stream, completed))
     }
 
-    /// The same trust and no identity, for HTTPS: the protocol is named in the handshake (ALPN,
-    /// RFC 7301), so that the host speaks HTTP/1.1 or nothing.
+    /// Returns the same trust anchors without an identity, for HTTPS. The protocol is negotiated by ALPN (RFC 7301), so
+    /// that the host speaks HTTP/1.1 or the handshake fails.
     pub(super) fn for_https(&self) -> Self {
-        let Self { offers, trust, default_trust } = self.clone();
-        let speaking_http = |mut offer: Offer| {
-            let mut config = ClientConfig::clone(&offer.config);
+        let Self { configs, trust, default_trust } = self.clone();
+        let with_http_alpn = |mut group_config: GroupConfig| {
+            let mut config = ClientConfig::clone(&group_config.config);
             config.alpn_protocols = vec![b"http/1.1".to_vec()];
-            offer.config = Arc::new(config);
-            offer
+            group_config.config = Arc::new(config);
+            group_config
         };
-        let offers = Offers {
-            post_quantum_first: speaking_http(offers.post_quantum_first),
-            classical: speaking_http(offers.classical),
-            classical_all_curves: speaking_http(offers.classical_all_curves),
-            post_quantum_only: speaking_http(offers.post_quantum_only),
+        let configs = ClientConfigs {
+            post_quantum_first: with_http_alpn(configs.post_quantum_first),
+            classical: with_http_alpn(configs.classical),
+            classical_all_curves: with_http_alpn(configs.classical_all_curves),
+            post_quantum_only: with_http_alpn(configs.post_quantum_only),
         };
-        Self { offers, trust, default_trust }
+        Self { configs, trust, default_trust }
     }
 
-    /// What this connector's peers are held against, all of it; `tlsa` beside it, where their host has any.
+    /// Returns all checks for peers of this connector. `tlsa` holds the TLSA records of the host, if it has any.
     #[must_use]
-    pub fn against<'a>(&'a self, tlsa: Option<&'a Arc<TlsaSet>>) -> Against<'a> {
-        let paths = Paths { connector: true, default: true };
-        Against { trust: &self.trust, default_trust: &self.default_trust, tlsa, paths }
+    pub fn checks<'a>(&'a self, tlsa: Option<&'a Arc<TlsaSet>>) -> ChainChecks<'a> {
+        let paths = PathChecks { connector: true, default: true };
+        ChainChecks { trust: &self.trust, default_trust: &self.default_trust, tlsa, paths }
     }
 }
 
-/// The settings of handshakes as a client, for each set of key exchange groups. They are the same for all connectors
-/// without an identity.
+/// The client configurations of rustls, one for each set of key exchange groups. All connectors without an identity
+/// share them.
 #[derive(Debug, Clone)]
-pub(super) struct Offers {
-    post_quantum_first: Offer,
-    classical: Offer,
-    classical_all_curves: Offer,
-    post_quantum_only: Offer,
+pub(super) struct ClientConfigs {
+    post_quantum_first: GroupConfig,
+    classical: GroupConfig,
+    classical_all_curves: GroupConfig,
+    post_quantum_only: GroupConfig,
 }
 
-impl Offers {
+impl ClientConfigs {
     pub(super) fn new(
         provider: &CryptoProvider,
         oldest: TlsVersion,
-        identity: Option<&Arc<Identity>>,
+        identity: Option<&Arc<TlsIdentity>>,
     ) -> Result<Self, rustls::Error> {
         let strength = |group: &&'static dyn SupportedKxGroup| {
             group.name().as_str().map_or(Strength::Classical, Strength::of_group)
@@ -119,19 +119,23 @@ impl Offers {
             provider.kx_groups.iter().copied().filter(|group| strength(group) == wanted).collect::<Vec<_>>()
         };
         let (hybrid, classical) = (only(Strength::PostQuantum), only(Strength::Classical));
-        let offer = |kx_groups, oldest, verifier| {
-            Offer::new(CryptoProvider { kx_groups, ..provider.clone() }, oldest, verifier, identity)
+        let group_config = |kx_groups, oldest, verifier| {
+            GroupConfig::new(CryptoProvider { kx_groups, ..provider.clone() }, oldest, verifier, identity)
         };
         Ok(Self {
-            post_quantum_first: offer([&hybrid[..], &classical].concat(), oldest, Remember::new())?,
-            classical_all_curves: offer([&classical[..], &CURVES].concat(), oldest, Remember::listing(&SCHEMES))?,
-            classical: offer(classical, oldest, Remember::new())?,
-            // No older version knows hybrids.
-            post_quantum_only: offer(hybrid, TlsVersion::V1_3, Remember::new())?,
+            post_quantum_first: group_config([&hybrid[..], &classical].concat(), oldest, RecordingVerifier::new())?,
+            classical_all_curves: group_config(
+                [&classical[..], &CURVES].concat(),
+                oldest,
+                RecordingVerifier::listing(&SCHEMES),
+            )?,
+            classical: group_config(classical, oldest, RecordingVerifier::new())?,
+            // Older versions have no hybrid groups.
+            post_quantum_only: group_config(hybrid, TlsVersion::V1_3, RecordingVerifier::new())?,
         })
     }
 
-    fn of(&self, groups: Groups) -> &Offer {
+    fn for_groups(&self, groups: Groups) -> &GroupConfig {
         match groups {
             Groups::PostQuantumFirst => &self.post_quantum_first,
             Groups::Classical => &self.classical,
@@ -141,21 +145,22 @@ impl Offers {
     }
 }
 
-/// The settings of handshakes with one set of groups.
+/// The configuration for one set of groups.
 #[derive(Debug, Clone)]
-struct Offer {
-    /// It resumes nothing by itself.
+struct GroupConfig {
+    /// The base configuration, which resumes no sessions.
     config: Arc<ClientConfig>,
-    /// Of this set alone: they keep the group that each server chose, and it is offered first the next time.
+    /// The tickets for this set of groups. They include the group that each server chose, which is offered first the
+    /// next time.
     tickets: Tickets,
 }
 
-impl Offer {
+impl GroupConfig {
     fn new(
         provider: CryptoProvider,
         oldest: TlsVersion,
-        verifier: Remember,
-        identity: Option<&Arc<Identity>>,
+        verifier: RecordingVerifier,
+        identity: Option<&Arc<TlsIdentity>>,
     ) -> Result<Self, rustls::Error> {
         let builder = ClientConfig::builder_with_provider(Arc::new(provider))
             .with_protocol_versions(versions(oldest))?
@@ -165,13 +170,13 @@ impl Offer {
             Some(identity) => builder.with_client_cert_resolver(Arc::new(ClientIdentity(Arc::clone(identity)))),
             None => builder.with_no_client_auth(),
         };
-        // A handshake that may resume a session brings the tickets for it.
+        // The session tickets are set for each handshake that may resume a session.
         config.resumption = Resumption::disabled();
         Ok(Self { config: Arc::new(config), tickets: Tickets::new() })
     }
 
-    /// The settings of one handshake, which resumes a session where it has a ticket for it.
-    fn config(&self, hello: Hello, session: Option<&Arc<OneSession>>) -> Arc<ClientConfig> {
+    /// Returns the configuration for one handshake. With `session` it may resume an earlier session.
+    fn config(&self, hello: Hello, session: Option<&Arc<SessionTickets>>) -> Arc<ClientConfig> {
         if hello.sni && session.is_none() {
             return Arc::clone(&self.config);
         }

@@ -1,15 +1,15 @@
-//! The curves and signature schemes that a server's key may need, and that nothing here can check or compute.
+//! Curves and signature schemes that a server's key may need, although Gatepost cannot use them.
 //!
-//! A server that uses OpenSSL shows no ECDSA key whose curve is missing from the client's supported groups (RFC 8422
-//! §5.1.1), and no key without a signature scheme for it: it ends the handshake with the alert `handshake_failure`. The
-//! last `ClientHello` lists them all, behind what is used here. P-521 keys can be checked; the others prove nothing
-//! ([`LeafKey::Uncheckable`](super::leaf::LeafKey)).
+//! A server with OpenSSL does not present an ECDSA key whose curve is missing in the client's supported groups (RFC
+//! 8422 §5.1.1), or a key without a matching signature scheme. It ends the handshake with the alert
+//! `handshake_failure`. The last `ClientHello` therefore lists all of them, after the ones in use. P-521 keys can be
+//! checked; the others prove nothing ([`LeafKey::Uncheckable`](super::leaf_key::LeafKey)).
 
 use rustls::crypto::{ActiveKeyExchange, SupportedKxGroup};
 use rustls::ffdhe_groups::FfdheGroup;
 use rustls::{Error, NamedGroup, ProtocolVersion, SignatureScheme};
 
-/// The curves for keys of servers, by their numbers at IANA. They belong behind the groups of the key exchange.
+/// The curves for servers' keys, with their IANA numbers. They must follow the key exchange groups.
 pub(super) static CURVES: [&dyn SupportedKxGroup; 6] = [
     &Curve { group: NamedGroup::secp521r1, name: "P-521" },
     &Curve { group: NamedGroup::Unknown(28), name: "brainpoolP512r1" },
@@ -19,8 +19,8 @@ pub(super) static CURVES: [&dyn SupportedKxGroup; 6] = [
     &Curve { group: NamedGroup::Unknown(21), name: "P-224" },
 ];
 
-/// The signature schemes of keys that cannot be checked, and that have a scheme of their own: Ed448, RSA for RSA-PSS
-/// alone (RFC 8446 §4.2.3), and under TLS 1.3 the brainpool curves (RFC 8734).
+/// The signature schemes of keys that cannot be checked: Ed448, RSA for RSA-PSS alone (RFC 8446 §4.2.3), and for TLS
+/// 1.3 the brainpool curves (RFC 8734).
 pub(super) static SCHEMES: [SignatureScheme; 7] = [
     SignatureScheme::ED448,
     SignatureScheme::Unknown(0x0809),
@@ -31,8 +31,8 @@ pub(super) static SCHEMES: [SignatureScheme; 7] = [
     SignatureScheme::Unknown(0x081c),
 ];
 
-/// A curve for the key of a server's certificate under TLS 1.2. It is no use for a key exchange: a server that prefers
-/// it to all groups before it in the list gets no session.
+/// A curve for the key of a server's certificate under TLS 1.2. It cannot be used for key exchange: the handshake fails
+/// with a server that prefers it to all groups before it in the list.
 #[derive(Debug)]
 struct Curve {
     group: NamedGroup,
@@ -55,7 +55,7 @@ impl SupportedKxGroup for Curve {
         self.group
     }
 
-    /// TLS 1.3 names the curve of a key by its signature scheme.
+    /// In TLS 1.3 the signature scheme names the curve of a key.
     fn usable_for_version(&self, version: ProtocolVersion) -> bool {
         version == ProtocolVersion::TLSv1_2
     }

@@ -1,43 +1,43 @@
-//! The reasons for which handshakes fail, in words for people.
+//! Handshake errors, with texts for logs and reports.
 
 use std::fmt;
 use std::io;
 
 use rustls::{AlertDescription, CertificateError, InvalidMessage, PeerIncompatible};
 
-/// Characters of a name of rustls' that are shown, at most.
-const NAME_SHOWN: usize = 100;
+/// The most characters that are shown of a name from rustls.
+const NAME_SHOWN_MAX: usize = 100;
 
-/// The reason for which a handshake did not complete, in words for people, from rustls or the network.
+/// The reason why a handshake failed, from rustls or the network.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum HandshakeError {
-    /// The peer, or something on the way to it, ended it: a reset, an end, silence, or an alert. The peer may
+    /// The peer or a middlebox ended the handshake: by a reset, by closing, by silence, or by an alert. The peer may
     /// accept another `ClientHello`.
     #[error("{0}")]
     CutShort(String),
-    /// Anything else: another `ClientHello` would change nothing.
+    /// Any other reason; another `ClientHello` would not help.
     #[error("{0}")]
     Failed(String),
 }
 
 impl HandshakeError {
-    /// As [`Self::of`], of a handshake with a client: where the two have nothing in common, `offer` gives the reason in
-    /// the client's offer, if there is one.
+    /// Like [`Self::of`], for a handshake with a client. If both sides have nothing in common, `offer` may return the
+    /// reason in the client's offer.
     pub(super) fn of_client(error: &io::Error, offer: impl FnOnce() -> Option<String>) -> Self {
         let is_incompatible =
-            matches!(tls(error), Some(rustls::Error::PeerIncompatible(_) | rustls::Error::InvalidMessage(_)));
+            matches!(tls_error(error), Some(rustls::Error::PeerIncompatible(_) | rustls::Error::InvalidMessage(_)));
         match Some(offer).filter(|_| is_incompatible).and_then(|offer| offer()) {
             Some(reason) => Self::Failed(reason),
             None => Self::of(error),
         }
     }
 
-    /// Converts an error of tokio-rustls, which wraps those of rustls in those of the network.
+    /// Converts an error of tokio-rustls, which wraps the errors of rustls and of the network.
     pub(super) fn of(error: &io::Error) -> Self {
-        if let Some(tls) = tls(error) {
-            let text = of_tls(tls);
+        if let Some(tls) = tls_error(error) {
+            let text = describe_tls_error(tls);
             return match tls {
-                // These two say what is missing, and it is not for a ClientHello of ours to offer it.
+                // The alert names the missing version or protocol, and no ClientHello of ours could offer it.
                 rustls::Error::AlertReceived(
                     AlertDescription::ProtocolVersion | AlertDescription::NoApplicationProtocol,
                 ) => Self::Failed(text),
@@ -55,26 +55,26 @@ impl HandshakeError {
     }
 }
 
-/// The alert by which a peer ended a connection, in words; nothing for any other error.
+/// Describes the alert by which a peer ended a connection; `None` for any other error.
 #[must_use]
-pub fn alert(error: &io::Error) -> Option<String> {
-    match tls(error)? {
-        error @ rustls::Error::AlertReceived(_) => Some(of_tls(error)),
+pub fn describe_alert(error: &io::Error) -> Option<String> {
+    match tls_error(error)? {
+        error @ rustls::Error::AlertReceived(_) => Some(describe_tls_error(error)),
         _ => None,
     }
 }
 
-/// The error of rustls inside one of the network's.
-fn tls(error: &io::Error) -> Option<&rustls::Error> {
+/// The error of rustls inside a network error.
+fn tls_error(error: &io::Error) -> Option<&rustls::Error> {
     error.get_ref()?.downcast_ref::<rustls::Error>()
 }
 
-fn of_tls(error: &rustls::Error) -> String {
+fn describe_tls_error(error: &rustls::Error) -> String {
     use rustls::Error;
     match error {
-        // Only a server sends it.
+        // Only servers send this alert.
         Error::AlertReceived(AlertDescription::CertificateRequired) => {
-            "the peer sent the alert certificate_required: it takes mail only from those who show a certificate; set \
+            "the peer sent the alert certificate_required: it accepts mail only from clients with a certificate; set \
              client_certificate and client_key in [connector.outbound]"
                 .to_owned()
         }
@@ -84,34 +84,34 @@ fn of_tls(error: &rustls::Error) -> String {
         Error::AlertReceived(AlertDescription::NoApplicationProtocol) => {
             "the peer does not speak HTTP/1.1 (ALPN)".to_owned()
         }
-        // We send it as a server alone.
+        // Only a server sends this alert, so we were the server here.
         Error::NoApplicationProtocol => {
             "the client offers other protocols than SMTP (ALPN), as a browser does".to_owned()
         }
         Error::AlertReceived(alert) => format!("the peer sent the alert {}", alert_name(*alert)),
-        Error::PeerIncompatible(why) => of_incompatible(why),
+        Error::PeerIncompatible(why) => describe_incompatibility(why),
         Error::InvalidMessage(
             InvalidMessage::InvalidContentType
             | InvalidMessage::UnknownProtocolVersion
             | InvalidMessage::MessageTooLarge
             | InvalidMessage::InvalidEmptyPayload,
         ) => "the peer did not speak TLS".to_owned(),
-        Error::InvalidMessage(why) => format!("the peer sent a malformed TLS message ({})", in_words(why)),
-        Error::InappropriateMessage { got_type, .. } => out_of_turn(got_type),
-        Error::InappropriateHandshakeMessage { got_type, .. } => out_of_turn(got_type),
-        Error::PeerMisbehaved(why) => format!("the peer breaks the TLS protocol ({})", in_words(why)),
+        Error::InvalidMessage(why) => format!("the peer sent a malformed TLS message ({})", spaced_name(why)),
+        Error::InappropriateMessage { got_type, .. } => describe_unexpected(got_type),
+        Error::InappropriateHandshakeMessage { got_type, .. } => describe_unexpected(got_type),
+        Error::PeerMisbehaved(why) => format!("the peer breaks the TLS protocol ({})", spaced_name(why)),
         Error::InvalidCertificate(CertificateError::BadEncoding) => "the peer's certificate is malformed".to_owned(),
         Error::InvalidCertificate(_) => "the peer does not prove that it holds its certificate's key".to_owned(),
         Error::NoCertificatesPresented => "the peer showed no certificate".to_owned(),
         Error::DecryptError => "the peer's message cannot be decrypted".to_owned(),
         Error::PeerSentOversizedRecord => "the peer sent an oversized TLS record".to_owned(),
-        // Words for people already.
+        // The text is already readable.
         Error::General(text) => text.clone(),
         other => other.to_string(),
     }
 }
 
-fn of_incompatible(why: &PeerIncompatible) -> String {
+fn describe_incompatibility(why: &PeerIncompatible) -> String {
     match why {
         PeerIncompatible::ServerDoesNotSupportTls12Or13
         | PeerIncompatible::ServerTlsVersionIsDisabledByOurConfig
@@ -125,18 +125,18 @@ fn of_incompatible(why: &PeerIncompatible) -> String {
         PeerIncompatible::NoSignatureSchemesInCommon
         | PeerIncompatible::SignatureAlgorithmsExtensionRequired
         | PeerIncompatible::NoCertificateRequestSignatureSchemesInCommon => "no signature scheme in common".to_owned(),
-        other => format!("nothing in common with the peer ({})", in_words(other)),
+        other => format!("nothing in common with the peer ({})", spaced_name(other)),
     }
 }
 
-fn out_of_turn(message: &impl fmt::Debug) -> String {
-    format!("the peer sent \"{}\" out of turn", in_words(message))
+fn describe_unexpected(message: &impl fmt::Debug) -> String {
+    format!("the peer sent \"{}\" at the wrong time", spaced_name(message))
 }
 
-/// The name that rustls has for something, as words: `HandshakePayloadTooLarge` is "handshake payload too large".
-fn in_words(name: &impl fmt::Debug) -> String {
+/// Splits a name of rustls into words: `HandshakePayloadTooLarge` becomes "handshake payload too large".
+fn spaced_name(name: &impl fmt::Debug) -> String {
     let mut words = String::new();
-    for letter in format!("{name:?}").chars().take(NAME_SHOWN) {
+    for letter in format!("{name:?}").chars().take(NAME_SHOWN_MAX) {
         match letter {
             'A'..='Z' if words.ends_with(|before: char| before.is_ascii_lowercase() || before.is_ascii_digit()) => {
                 words.push(' ');
@@ -150,7 +150,7 @@ fn in_words(name: &impl fmt::Debug) -> String {
     words
 }
 
-/// The alert's name in the words of RFC 8446 §6.
+/// The alert's name in RFC 8446 §6.
 fn alert_name(alert: AlertDescription) -> String {
     match alert {
         AlertDescription::UnrecognisedName => return "unrecognized_name".to_owned(),
@@ -177,7 +177,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_rustls_says_is_put_in_words() {
+    fn errors_of_rustls_become_readable() {
         for (error, words) in [
             (
                 Error::InvalidMessage(InvalidMessage::HandshakePayloadTooLarge),
@@ -200,14 +200,14 @@ mod tests {
                     expect_types: vec![ContentType::Handshake],
                     got_type: ContentType::ApplicationData,
                 },
-                "the peer sent \"application data\" out of turn",
+                "the peer sent \"application data\" at the wrong time",
             ),
             (
                 Error::PeerIncompatible(PeerIncompatible::ExtendedMasterSecretExtensionRequired),
                 "nothing in common with the peer (extended master secret extension required)",
             ),
         ] {
-            assert_eq!(of_tls(&error), words);
+            assert_eq!(describe_tls_error(&error), words);
         }
     }
 

@@ -1,4 +1,4 @@
-//! Our own certificates with their keys: loaded, checked, and re-read while they are in use.
+//! Our own certificates with their keys: loaded, checked and reloaded.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -19,53 +19,54 @@ use crate::address::Domain;
 use crate::config::{Fault, IdentityFiles};
 use crate::tls::NamePattern;
 
-/// Before its end a certificate is due to be replaced: this long, or the last third of a shorter life.
-const SOON: SignedDuration = SignedDuration::from_hours(30 * 24);
+/// The time before the end at which a certificate should be replaced; for short-lived ones the last third of their
+/// life.
+const RENEWAL_WINDOW: SignedDuration = SignedDuration::from_hours(30 * 24);
 
-/// One of our own certificates, for people.
+/// A summary of one of our own certificates.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IdentitySummary {
-    /// Its file.
+    /// The file.
     pub file: PathBuf,
-    /// Its DNS names.
+    /// The DNS names.
     pub names: Vec<String>,
-    /// When it ends.
+    /// The end of the validity period.
     pub not_after: Timestamp,
 }
 
 /// A certificate chain and its key, from two files that may change.
 #[derive(Debug)]
-pub(super) struct Identity {
+pub(super) struct TlsIdentity {
     files: IdentityFiles,
-    /// Names that the certificate is listed for and so must carry.
+    /// The names for which the certificate is configured, and which it must carry.
     must_carry: Vec<NamePattern>,
-    current: ArcSwap<Loaded>,
+    current: ArcSwap<LoadedIdentity>,
 }
 
 #[derive(Debug)]
-struct Loaded {
+struct LoadedIdentity {
     key: Arc<CertifiedKey>,
     names: Vec<NamePattern>,
     not_before: Timestamp,
     not_after: Timestamp,
 }
 
-impl Identity {
-    /// Loads and checks both files; every fault of either.
+impl TlsIdentity {
+    /// Loads and checks both files. Returns all faults of both.
     pub(super) fn load(
         files: &IdentityFiles,
         must_carry: &[NamePattern],
         provider: &CryptoProvider,
     ) -> Result<Self, Vec<Fault>> {
-        let current = Loaded::read(files, must_carry, provider)?;
+        let current = LoadedIdentity::read(files, must_carry, provider)?;
         Ok(Self { files: files.clone(), must_carry: must_carry.to_vec(), current: ArcSwap::from_pointee(current) })
     }
 
-    /// Reads the files again, and takes what is new if it is good. A file that is being replaced, one
-    /// of the two so far, is a fault of that moment.
+    /// Reloads the files, and uses them if they are valid and have changed. While only one of the two is replaced, they
+    /// do not match, which is a temporary fault.
     pub(super) fn refresh(&self, provider: &CryptoProvider) -> Result<Option<IdentitySummary>, Vec<Fault>> {
-        let new = Loaded::read(&self.files, &self.must_carry, provider)?;
-        // The key fits the certificate, so the same chain means that nothing has changed.
+        let new = LoadedIdentity::read(&self.files, &self.must_carry, provider)?;
+        // The key matches the certificate, so an equal chain means that nothing has changed.
         if new.key.cert == self.current.load().key.cert {
             return Ok(None);
         }
@@ -82,42 +83,42 @@ impl Identity {
         }
     }
 
-    /// What is not wrong yet, or not wrong for everybody.
+    /// Returns warnings: the validity period, and the permissions of the key.
     pub(super) fn warnings(&self, now: Timestamp) -> Vec<Fault> {
         let loaded = self.current.load();
-        let (file, place) = (self.files.certificate.value.display(), &self.files.certificate.place);
+        let (file, location) = (self.files.certificate.value.display(), &self.files.certificate.location);
         let (begins, ends) = (loaded.not_before, loaded.not_after);
-        let soon = SOON.min(ends.duration_since(begins) / 3);
-        let renew = "Renew it; Gatepost takes the new file by itself.";
+        let window = RENEWAL_WINDOW.min(ends.duration_since(begins) / 3);
+        let renew = "Renew it; Gatepost loads the new file by itself.";
         let date = if now > ends {
-            Some(fault(place, format!("the certificate in {file} expired on {ends}"), renew))
+            Some(fault(location, format!("the certificate in {file} expired on {ends}"), renew))
         } else if now < begins {
             Some(fault(
-                place,
+                location,
                 format!("the certificate in {file} is not valid before {begins}"),
                 "Set the clock of this machine, or get a certificate that is valid now.",
             ))
-        } else if ends.duration_since(now) < soon {
-            Some(fault(place, format!("the certificate in {file} expires on {ends}"), renew))
+        } else if ends.duration_since(now) < window {
+            Some(fault(location, format!("the certificate in {file} expires on {ends}"), renew))
         } else {
             None
         };
         date.into_iter().chain(pem::key_warning(&self.files.key)).collect()
     }
 
-    /// A warning where the certificate does not carry a name that it should.
-    pub(super) fn warn_unless_carries(&self, hostname: &Domain) -> Option<Fault> {
+    /// Returns a warning if the certificate does not carry our host name.
+    pub(super) fn warn_unless_named(&self, hostname: &Domain) -> Option<Fault> {
         let loaded = self.current.load();
-        if carries(&loaded.names, &NamePattern::Exact(hostname.clone())) {
+        if covers(&loaded.names, &NamePattern::Exact(hostname.clone())) {
             return None;
         }
         let certificate = &self.files.certificate;
         Some(fault(
-            &certificate.place,
+            &certificate.location,
             format!(
                 "the certificate in {} is for {}, not for our own hostname {hostname}",
                 certificate.value.display(),
-                list(&loaded.names)
+                join_names(&loaded.names)
             ),
             format!("Get one that carries {hostname}: partners that check names will refuse this one."),
         ))
@@ -128,26 +129,26 @@ impl Identity {
     }
 }
 
-impl Loaded {
+impl LoadedIdentity {
     fn read(files: &IdentityFiles, must_carry: &[NamePattern], provider: &CryptoProvider) -> Result<Self, Vec<Fault>> {
         let (chain, key) = match (pem::certificates(&files.certificate), pem::private_key(&files.key)) {
             (Ok(chain), Ok(key)) => (chain, key),
             (chain, key) => return Err(chain.err().into_iter().chain(key.err()).collect()),
         };
-        let (file, place) = (files.certificate.value.display(), &files.certificate.place);
+        let (file, location) = (files.certificate.value.display(), &files.certificate.location);
         let malformed = |der: &CertificateDer<'_>| certificate::parse(der).is_none();
         if let Some(index) = chain.iter().position(malformed) {
             return Err(vec![fault(
-                place,
+                location,
                 format!("certificate {} of {file} is malformed", index + 1),
-                "Copy the file again from where it came.",
+                "Copy the file again from its source.",
             )]);
         }
         let key = match provider.key_provider.load_private_key(key) {
             Ok(key) => Arc::new(CertifiedKey::new(chain, key)),
             Err(_) => {
                 return Err(vec![fault(
-                    &files.key.place,
+                    &files.key.location,
                     format!("{} is not a key that TLS can use here", files.key.value.display()),
                     "Use RSA of 2048 to 8192 bits, ECDSA on P-256, P-384 or P-521, or Ed25519.",
                 )]);
@@ -162,7 +163,7 @@ impl Loaded {
     }
 }
 
-/// Whether the key belongs to the first certificate.
+/// Checks that the key belongs to the first certificate.
 fn check_pair(files: &IdentityFiles, pair: &CertifiedKey) -> Result<(), Fault> {
     let (chain_file, key_file) = (files.certificate.value.display(), files.key.value.display());
     match pair.keys_match() {
@@ -176,13 +177,13 @@ fn check_pair(files: &IdentityFiles, pair: &CertifiedKey) -> Result<(), Fault> {
                 None => "Name the key that the certificate was requested with.".to_owned(),
             };
             Err(fault(
-                &files.key.place,
+                &files.key.location,
                 format!("the key in {key_file} does not belong to the certificate in {chain_file}"),
                 remedy,
             ))
         }
         Err(error) => Err(fault(
-            &files.certificate.place,
+            &files.certificate.location,
             format!("the certificate in {chain_file} cannot be used: {error}"),
             "Get an X.509 version 3 certificate for TLS servers.",
         )),
@@ -190,32 +191,32 @@ fn check_pair(files: &IdentityFiles, pair: &CertifiedKey) -> Result<(), Fault> {
 }
 
 fn check_names(files: &IdentityFiles, names: &[NamePattern], must_carry: &[NamePattern]) -> Result<(), Fault> {
-    let missing: Vec<_> = must_carry.iter().filter(|wanted| !carries(names, wanted)).cloned().collect();
+    let missing: Vec<_> = must_carry.iter().filter(|wanted| !covers(names, wanted)).cloned().collect();
     if missing.is_empty() {
         return Ok(());
     }
     Err(fault(
-        &files.certificate.place,
+        &files.certificate.location,
         format!(
             "the certificate in {} is for {}, but listed for {}",
             files.certificate.value.display(),
-            list(names),
-            list(&missing)
+            join_names(names),
+            join_names(&missing)
         ),
         "List only names that the certificate carries, or get one that carries them all.",
     ))
 }
 
-/// Whether a certificate is good for all that a pattern means. One host under `*.example.org` is not
-/// enough for the pattern, while it is for a peer's certificate that must meet one.
-fn carries(names: &[NamePattern], wanted: &NamePattern) -> bool {
+/// Returns true if a certificate covers all hosts of a pattern. One host under `*.example.org` is not enough here,
+/// although it is for a peer's certificate.
+fn covers(names: &[NamePattern], wanted: &NamePattern) -> bool {
     match wanted {
         NamePattern::Exact(_) => names.iter().any(|name| wanted.accepts(name)),
         NamePattern::OneLabelUnder(_) => names.contains(wanted),
     }
 }
 
-fn list(names: &[NamePattern]) -> String {
+fn join_names(names: &[NamePattern]) -> String {
     if names.is_empty() {
         return "no DNS name at all".to_owned();
     }
@@ -225,18 +226,18 @@ fn list(names: &[NamePattern]) -> String {
 /// Our identities as a server, by SNI (RFC 6066 §3).
 #[derive(Debug)]
 pub(super) struct ServerIdentities {
-    default: Option<Arc<Identity>>,
-    exact: HashMap<Domain, Arc<Identity>>,
-    one_label_under: HashMap<Domain, Arc<Identity>>,
+    default: Option<Arc<TlsIdentity>>,
+    exact: HashMap<Domain, Arc<TlsIdentity>>,
+    one_label_under: HashMap<Domain, Arc<TlsIdentity>>,
 }
 
 impl ServerIdentities {
-    pub(super) fn new(default: Option<Arc<Identity>>) -> Self {
+    pub(super) fn new(default: Option<Arc<TlsIdentity>>) -> Self {
         Self { default, exact: HashMap::new(), one_label_under: HashMap::new() }
     }
 
-    /// Lists an identity for names. Where a name is listed twice, the first stays.
-    pub(super) fn add(&mut self, names: &[NamePattern], identity: &Arc<Identity>) {
+    /// Adds an identity for names. A name that is already there keeps its identity.
+    pub(super) fn add(&mut self, names: &[NamePattern], identity: &Arc<TlsIdentity>) {
         for name in names {
             let (map, domain) = match name {
                 NamePattern::Exact(domain) => (&mut self.exact, domain),
@@ -250,7 +251,7 @@ impl ServerIdentities {
         self.default.is_none() && self.exact.is_empty() && self.one_label_under.is_empty()
     }
 
-    fn choose(&self, name: Option<&str>) -> Option<&Arc<Identity>> {
+    fn choose(&self, name: Option<&str>) -> Option<&Arc<TlsIdentity>> {
         let listed = name.and_then(|name| Domain::parse(name).ok()).and_then(|name| {
             let wildcard = || self.one_label_under.get(&name.parent()?);
             self.exact.get(&name).or_else(wildcard)
@@ -265,10 +266,10 @@ impl ResolvesServerCert for ServerIdentities {
     }
 }
 
-/// Our identity as a client: shown to any server that asks, whatever authorities it hints at, for the
-/// administrator has named it for this very partner.
+/// Our identity as a client. It is sent to any server that asks, whatever authorities it hints at, because the
+/// administrator configured it for this partner.
 #[derive(Debug)]
-pub(super) struct ClientIdentity(pub(super) Arc<Identity>);
+pub(super) struct ClientIdentity(pub(super) Arc<TlsIdentity>);
 
 impl ResolvesClientCert for ClientIdentity {
     fn resolve(&self, _root_hints: &[&[u8]], schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {

@@ -1,4 +1,4 @@
-//! Everything that TLS needs of one configuration: loaded once, shared by every connection.
+//! The TLS material of one configuration: loaded once and shared by all connections.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -8,32 +8,32 @@ use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::server::TlsStream;
 
-use super::client::Offers;
-use super::identity::{Identity, ServerIdentities};
+use super::client::ClientConfigs;
+use super::identity::{ServerIdentities, TlsIdentity};
 use super::server::ServerTls;
-use super::{ClientTls, HandshakeError, IdentitySummary, Recorded, Seen, TrustAnchors, pem};
-use crate::config::{Config, Connector, Fault, IdentityFiles, Located, OwnTls, Trust};
+use super::{ClientTls, CompletedHandshake, HandshakeError, IdentitySummary, RecordedStream, TrustAnchors, pem};
+use crate::config::{Config, Connector, Fault, IdentityFiles, Located, TlsConfig, TrustSource};
 use crate::tls::NamePattern;
 
-/// Everything that TLS needs of one configuration, loaded and checked.
+/// The certificates, keys and trust anchors of one configuration, loaded and checked.
 #[derive(Debug)]
-pub struct Material {
+pub struct TlsMaterial {
     provider: Arc<CryptoProvider>,
-    /// `None` where the configuration has no certificate, and so no listener that offers TLS.
+    /// `None` if the configuration has no certificate, and so no listener that offers TLS.
     server: Option<ServerTls>,
-    identities: Vec<Arc<Identity>>,
-    /// By connector name.
+    identities: Vec<Arc<TlsIdentity>>,
+    /// The settings by connector name.
     clients: HashMap<String, ClientTls>,
     default_client: ClientTls,
     https: ClientTls,
 }
 
-impl Material {
-    /// Loads certificates, keys and trust anchors. With the material come warnings (a key that others
-    /// can read, a certificate that has expired or soon will).
+impl TlsMaterial {
+    /// Loads certificates, keys and trust anchors. Returns warnings with them, such as a key that others can read, or a
+    /// certificate that has expired or soon will.
     ///
     /// # Errors
-    /// Every fault of every file, each at its place in the configuration.
+    /// All faults of all files, with their locations in the configuration.
     pub fn load(config: &Config) -> Result<(Arc<Self>, Vec<Fault>), Vec<Fault>> {
         let mut loader = Loader::new(&config.tls);
         let server = loader.server(config);
@@ -47,7 +47,7 @@ impl Material {
             })
             .collect();
         let Loader { provider, identities, mut warnings, mut faults, .. } = loader;
-        // By place, as they are read; two uses of one place need not say it twice.
+        // Sorted by location. A location that is used twice is reported once.
         faults.sort();
         faults.dedup();
         warnings.sort();
@@ -61,30 +61,30 @@ impl Material {
         }
     }
 
-    /// What HTTPS requests are made with, and nothing else: for commands, which may not read our keys.
+    /// Loads the settings for HTTPS alone, for commands that may not read our keys.
     ///
     /// # Errors
-    /// Every fault of `[tls] trust`.
-    pub fn load_https(tls: &OwnTls) -> Result<ClientTls, Vec<Fault>> {
+    /// All faults of `[tls] trust`.
+    pub fn load_https(tls: &TlsConfig) -> Result<ClientTls, Vec<Fault>> {
         let mut loader = Loader::new(tls);
         let client = loader.client(&tls.trust, None);
         client.map(|client| client.for_https()).ok_or(loader.faults)
     }
 
-    /// What a connector brings. The connector must be one of the configuration this was loaded from
-    /// or its built-in default.
+    /// Returns the settings of a connector, which must be of the configuration that was loaded, or its built-in
+    /// default.
     #[must_use]
     pub fn client(&self, connector: &Connector) -> &ClientTls {
         self.clients.get(&connector.name).unwrap_or(&self.default_client)
     }
 
-    /// What HTTPS requests are made with: `[tls] trust`, and no identity of ours.
+    /// Returns the settings for HTTPS: `[tls] trust`, and no identity.
     #[must_use]
     pub fn https(&self) -> &ClientTls {
         &self.https
     }
 
-    /// Shakes hands as a server. The caller bounds the time.
+    /// Performs a handshake as a server. The caller limits the time.
     ///
     /// # Errors
     /// [`HandshakeError`].
@@ -92,14 +92,14 @@ impl Material {
         &self,
         stream: S,
         request_client_certificate: bool,
-    ) -> Result<(TlsStream<Recorded<S>>, Seen), HandshakeError> {
+    ) -> Result<(TlsStream<RecordedStream<S>>, CompletedHandshake), HandshakeError> {
         match &self.server {
             Some(server) => server.accept(stream, request_client_certificate).await,
-            None => Err(HandshakeError::Failed("we have no certificate: [tls] names none".to_owned())),
+            None => Err(HandshakeError::Failed("[tls] has no certificate".to_owned())),
         }
     }
 
-    /// Our own identities, for `gatepost check`: as server first, then those that connectors show.
+    /// Our own identities, for `gatepost check`: those of listeners first, then those of connectors.
     #[must_use]
     pub fn identities(&self) -> Vec<IdentitySummary> {
         let mut all: Vec<IdentitySummary> = Vec::new();
@@ -111,14 +111,13 @@ impl Material {
         all
     }
 
-    /// Re-reads our own certificates whose files have changed; a file that is bad is reported and the
-    /// old identity stays in force. Returns what was replaced.
+    /// Reloads our own certificates whose files have changed, and returns those that were replaced. If a file is
+    /// invalid, it is reported and the old identity stays in use.
     ///
-    /// This reads files: it is not for a thread that drives other tasks.
+    /// This reads files and blocks.
     ///
     /// # Errors
-    /// Every fault, each at its place in the configuration. The other identities are replaced all the
-    /// same.
+    /// All faults, with their locations in the configuration. The other identities are replaced nevertheless.
     pub fn refresh(&self) -> Result<Vec<IdentitySummary>, Vec<Fault>> {
         let (mut replaced, mut faults) = (Vec::new(), Vec::new());
         for identity in &self.identities {
@@ -128,27 +127,27 @@ impl Material {
             }
         }
         if let (Some(server), false) = (&self.server, replaced.is_empty()) {
-            server.void_tickets();
+            server.invalidate_tickets();
         }
         if faults.is_empty() { Ok(replaced) } else { Err(faults) }
     }
 }
 
-/// Gathers material and faults; what is named twice is loaded once.
+/// Loads material and collects faults. Trust anchors that are named twice are loaded once.
 struct Loader<'a> {
-    tls: &'a OwnTls,
+    tls: &'a TlsConfig,
     provider: Arc<CryptoProvider>,
     now: Timestamp,
-    identities: Vec<Arc<Identity>>,
-    /// `None` where it could not be loaded, which has been reported.
-    trusts: HashMap<Trust, Option<Arc<TrustAnchors>>>,
-    anonymous: Option<Offers>,
+    identities: Vec<Arc<TlsIdentity>>,
+    /// `None` if the anchors could not be loaded, which has been reported.
+    trusts: HashMap<TrustSource, Option<Arc<TrustAnchors>>>,
+    anonymous: Option<ClientConfigs>,
     warnings: Vec<Fault>,
     faults: Vec<Fault>,
 }
 
 impl<'a> Loader<'a> {
-    fn new(tls: &'a OwnTls) -> Self {
+    fn new(tls: &'a TlsConfig) -> Self {
         Self {
             tls,
             provider: Arc::new(aws_lc_rs::default_provider()),
@@ -164,7 +163,7 @@ impl<'a> Loader<'a> {
     fn server(&mut self, config: &Config) -> Option<ServerTls> {
         let default = self.tls.identity.as_ref().and_then(|files| self.identity(files, &[]));
         if let Some(identity) = &default {
-            self.warnings.extend(identity.warn_unless_carries(&config.hostname));
+            self.warnings.extend(identity.warn_unless_named(&config.hostname));
         }
         let mut identities = ServerIdentities::new(default);
         for sni in &self.tls.sni {
@@ -177,41 +176,41 @@ impl<'a> Loader<'a> {
         }
         match ServerTls::new(&self.provider, self.tls.min_version, identities) {
             Ok(server) => Some(server),
-            Err(error) => self.refused_by_rustls(&error),
+            Err(error) => self.report_rustls_error(&error),
         }
     }
 
-    fn client(&mut self, trust: &Located<Trust>, files: Option<&IdentityFiles>) -> Option<ClientTls> {
-        // Both are loaded before either can end this, so that the faults of both are reported.
+    fn client(&mut self, trust: &Located<TrustSource>, files: Option<&IdentityFiles>) -> Option<ClientTls> {
+        // Both are loaded before an early return, so that the faults of both are reported.
         let trust = self.trust(trust);
         let config = match files {
             Some(files) => {
                 let identity = self.identity(files, &[]);
-                identity.and_then(|identity| self.client_config(Some(&identity)))
+                identity.and_then(|identity| self.client_configs(Some(&identity)))
             }
             None => self.anonymous(),
         };
-        // What it has to say about faults has been said when it was loaded for the default.
+        // Its faults were reported when it was loaded as the default.
         let default_trust = self.trust(&self.tls.trust);
         Some(ClientTls::new(config?, trust?, default_trust?))
     }
 
-    fn anonymous(&mut self) -> Option<Offers> {
+    fn anonymous(&mut self) -> Option<ClientConfigs> {
         if self.anonymous.is_none() {
-            self.anonymous = self.client_config(None);
+            self.anonymous = self.client_configs(None);
         }
         self.anonymous.clone()
     }
 
-    fn client_config(&mut self, identity: Option<&Arc<Identity>>) -> Option<Offers> {
-        match Offers::new(&self.provider, self.tls.min_version, identity) {
-            Ok(offers) => Some(offers),
-            Err(error) => self.refused_by_rustls(&error),
+    fn client_configs(&mut self, identity: Option<&Arc<TlsIdentity>>) -> Option<ClientConfigs> {
+        match ClientConfigs::new(&self.provider, self.tls.min_version, identity) {
+            Ok(configs) => Some(configs),
+            Err(error) => self.report_rustls_error(&error),
         }
     }
 
-    fn identity(&mut self, files: &IdentityFiles, must_carry: &[NamePattern]) -> Option<Arc<Identity>> {
-        match Identity::load(files, must_carry, &self.provider) {
+    fn identity(&mut self, files: &IdentityFiles, must_carry: &[NamePattern]) -> Option<Arc<TlsIdentity>> {
+        match TlsIdentity::load(files, must_carry, &self.provider) {
             Ok(identity) => {
                 self.warnings.extend(identity.warnings(self.now));
                 let identity = Arc::new(identity);
@@ -225,7 +224,7 @@ impl<'a> Loader<'a> {
         }
     }
 
-    fn trust(&mut self, trust: &Located<Trust>) -> Option<Arc<TrustAnchors>> {
+    fn trust(&mut self, trust: &Located<TrustSource>) -> Option<Arc<TrustAnchors>> {
         if let Some(known) = self.trusts.get(&trust.value) {
             return known.clone();
         }
@@ -243,11 +242,11 @@ impl<'a> Loader<'a> {
         loaded
     }
 
-    /// The provider and the versions are ours, so rustls has no ground to refuse them; were it to, it
-    /// would be reported as a fault of `[tls]`.
-    fn refused_by_rustls<T>(&mut self, error: &rustls::Error) -> Option<T> {
+    /// Reports an error of rustls as a fault of `[tls]`. It cannot happen, because we choose the provider and the
+    /// versions.
+    fn report_rustls_error<T>(&mut self, error: &rustls::Error) -> Option<T> {
         self.faults.push(pem::fault(
-            &self.tls.trust.place,
+            &self.tls.trust.location,
             format!("TLS cannot be set up: {error}"),
             "Report this as a defect of Gatepost.",
         ));

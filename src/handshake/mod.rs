@@ -1,30 +1,31 @@
-//! TLS handshakes, either way: rustls with verifiers that remember instead of judging.
+//! TLS handshakes in both directions: rustls, with verifiers that record the certificate and leave the judgement to
+//! others.
 //!
-//! A handshake here succeeds with whatever certificate the peer shows, as long as the peer proves to
-//! hold its key, or the key is one that the library cannot check and so proves nothing; whether that satisfies
-//! anybody is for [`crate::tls::judge`] to say, over the [`TlsFacts`](crate::tls::TlsFacts) that [`Seen::facts`]
-//! makes. Identities and trust anchors are loaded, and re-read, here. TLS 1.2 and 1.3 only (RFC 5246, RFC 8446, RFC 9325). A session is
-//! resumed only where nobody asks who the peer is: it proves nothing anew.
+//! A handshake succeeds with any certificate, if the peer proves that it holds the key, or if the key is one that the
+//! library cannot check and that proves nothing. [`crate::tls::judge`] decides whether that is enough, by the
+//! [`TlsFacts`](crate::tls::TlsFacts) that [`CompletedHandshake::facts`] makes. Identities and trust anchors are loaded
+//! and reloaded here. Only TLS 1.2 and 1.3 are spoken (RFC 5246, RFC 8446, RFC 9325). A session is resumed only if no
+//! demand concerns the peer's identity, because a resumed handshake proves nothing new.
 
+mod algorithm_names;
 mod anchor;
 mod certificate;
 mod chain;
+mod chain_search;
 mod client;
+mod client_hello;
+mod completed;
 mod curves;
 mod dane;
 mod error;
-mod examine;
-mod facts;
-mod fault;
-mod hellos;
 mod identity;
-mod key;
-mod leaf;
+mod known_hellos;
+mod leaf_key;
 mod material;
-mod offer;
-mod path;
+mod path_fault;
+mod path_search;
 mod pem;
-mod sent;
+mod sent_chain;
 mod server;
 mod tickets;
 mod trust;
@@ -32,33 +33,33 @@ mod usage;
 mod verifier;
 
 pub use client::ClientTls;
-pub use error::{HandshakeError, alert};
-pub use facts::{Against, Paths, Seen};
-pub use hellos::KnownHellos;
+pub use client_hello::RecordedStream;
+pub use completed::{ChainChecks, CompletedHandshake, PathChecks};
+pub use error::{HandshakeError, describe_alert};
 pub use identity::IdentitySummary;
-pub use material::Material;
-pub use offer::Recorded;
+pub use known_hellos::KnownHellos;
+pub use material::TlsMaterial;
 pub use pem::{key_warning, private_key};
-pub use sent::{CertificateWords, SentCertificate};
+pub use sent_chain::{CertificateSummary, SentCertificate};
 pub use trust::TrustAnchors;
 
 use rustls::SupportedProtocolVersion;
 
 use crate::tls::TlsVersion;
 
-/// Whose certificate is looked at: it must allow this use (RFC 5280 §4.2.1.12).
+/// The role of the certificate's owner. The certificate must allow this use (RFC 5280 §4.2.1.12).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
-    /// A server's, seen by us as client.
+    /// A server, to which we are the client.
     Server,
-    /// A client's, seen by us as server.
+    /// A client, to which we are the server.
     Client,
 }
 
 static FROM_1_2: [&SupportedProtocolVersion; 2] = [&rustls::version::TLS13, &rustls::version::TLS12];
 static FROM_1_3: [&SupportedProtocolVersion; 1] = [&rustls::version::TLS13];
 
-/// What rustls may speak where nothing older than `oldest` will do.
+/// Returns the versions for rustls, from `oldest` on.
 fn versions(oldest: TlsVersion) -> &'static [&'static SupportedProtocolVersion] {
     match oldest {
         TlsVersion::V1_2 => &FROM_1_2,

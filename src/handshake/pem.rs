@@ -1,4 +1,4 @@
-//! PEM files (RFC 7468) and their defects, as faults of the configuration.
+//! PEM files (RFC 7468), with their errors as faults of the configuration.
 
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -8,80 +8,80 @@ use rustls::pki_types::pem::{Error as PemError, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use super::certificate;
-use crate::config::{Fault, Located, Place};
+use crate::config::{Fault, Located, Location};
 
-/// A fault at a place.
-pub(super) fn fault(place: &Place, message: impl Into<String>, remedy: impl Into<String>) -> Fault {
-    Fault { place: place.clone(), message: message.into(), remedy: remedy.into() }
+/// Makes a fault at a location.
+pub(super) fn fault(location: &Location, message: impl Into<String>, remedy: impl Into<String>) -> Fault {
+    Fault { location: location.clone(), message: message.into(), remedy: remedy.into() }
 }
 
-/// Every certificate of a PEM file, in order; at least one.
+/// Reads all certificates of a PEM file in order; at least one.
 ///
 /// # Errors
-/// A fault also where a certificate stands there in a form that cannot be read: a chain has no gaps.
+/// A fault also for a certificate in an unsupported format, because a chain must be complete.
 pub(super) fn certificates(file: &Located<PathBuf>) -> Result<Vec<CertificateDer<'static>>, Fault> {
-    let (all, left_out) = trusted(file)?;
+    let (all, left_out) = trust_anchors(file)?;
     left_out.into_iter().next().map_or(Ok(all), Err)
 }
 
-/// Every certificate of a PEM file of trust anchors, and a fault for each section that looks like one and is left
-/// out; at least one of the former.
-pub(super) fn trusted(file: &Located<PathBuf>) -> Result<(Vec<CertificateDer<'static>>, Vec<Fault>), Fault> {
+/// Reads all certificates of a PEM file of trust anchors, at least one. Returns a warning for each section that looks
+/// like a certificate and cannot be read.
+pub(super) fn trust_anchors(file: &Located<PathBuf>) -> Result<(Vec<CertificateDer<'static>>, Vec<Fault>), Fault> {
     let bytes = read(file)?;
     let mut all = Vec::new();
     for certificate in CertificateDer::pem_slice_iter(&bytes) {
         all.push(certificate.map_err(|error| damaged(file, &error))?);
     }
     let path = file.value.display();
-    let left_out = FORMS.iter().filter(|form| count(&bytes, &begin(form.label)) > 0);
+    let left_out = UNREAD_FORMATS.iter().filter(|format| count(&bytes, &begin_marker(format.label)) > 0);
     let mut left_out: Vec<_> = left_out
-        .map(|form| {
-            let remedy = form.remedy.replace("FILE", &path.to_string());
-            fault(&file.place, format!("{path} has a section that is not read: {}", form.name), remedy)
+        .map(|format| {
+            let remedy = format.remedy.replace("FILE", &path.to_string());
+            fault(&file.location, format!("{path} has an unsupported section: {}", format.name), remedy)
         })
         .collect();
-    if count(&bytes, &begin("CERTIFICATE")) > all.len() {
+    if count(&bytes, &begin_marker("CERTIFICATE")) > all.len() {
         left_out.push(fault(
-            &file.place,
+            &file.location,
             format!("{path} has a certificate that does not begin at the start of a line"),
             "Let each -----BEGIN CERTIFICATE----- begin a line of its own.",
         ));
     }
     match (all.is_empty(), left_out.len()) {
         (false, _) => Ok((all, left_out)),
-        (true, 0) => Err(without_certificate(file, &bytes)),
+        (true, 0) => Err(no_certificate(file, &bytes)),
         (true, _) => Err(left_out.remove(0)),
     }
 }
 
-/// A form of certificates that some program writes and nobody here reads.
-struct Form {
-    /// What stands behind BEGIN.
+/// A format for certificates that some programs write and that is not supported here.
+struct UnreadFormat {
+    /// The label after BEGIN.
     label: &'static str,
     name: &'static str,
-    /// FILE is the path.
+    /// The remedy, in which FILE stands for the path.
     remedy: &'static str,
 }
 
-const FORMS: [Form; 3] = [
-    Form {
+const UNREAD_FORMATS: [UnreadFormat; 3] = [
+    UnreadFormat {
         label: "TRUSTED CERTIFICATE",
         name: "a certificate with trust settings in OpenSSL's own form (TRUSTED CERTIFICATE)",
         remedy: "openssl x509 -in FILE -out FILE.pem, for each certificate of the file.",
     },
-    Form {
+    UnreadFormat {
         label: "PKCS7",
         name: "certificates in PKCS#7",
         remedy: "openssl pkcs7 -print_certs -in FILE -out FILE.pem",
     },
-    Form {
+    UnreadFormat {
         label: "PKCS #7 SIGNED DATA",
         name: "certificates in PKCS#7",
         remedy: "openssl pkcs7 -print_certs -in FILE -out FILE.pem",
     },
 ];
 
-fn begin(label: &str) -> String {
+fn begin_marker(label: &str) -> String {
     format!("-----BEGIN {label}-----")
 }
 
@@ -89,21 +89,21 @@ fn count(bytes: &[u8], text: &str) -> usize {
     memchr::memmem::find_iter(bytes, text.as_bytes()).count()
 }
 
-/// The first private key of a PEM file.
+/// Reads the first private key of a PEM file.
 ///
 /// # Errors
-/// What is wrong with the file, with its remedy.
+/// A fault with its remedy.
 pub fn private_key(file: &Located<PathBuf>) -> Result<PrivateKeyDer<'static>, Fault> {
     let bytes = read(file)?;
     match PrivateKeyDer::from_pem_slice(&bytes) {
         Ok(key) if !is_encrypted(&bytes) => Ok(key),
         Err(error) if !is_encrypted(&bytes) && !matches!(error, PemError::NoItemsFound) => Err(damaged(file, &error)),
-        _ => Err(without_key(file, &bytes)),
+        _ => Err(no_key(file, &bytes)),
     }
 }
 
-/// A warning where others than its owner can read a key, or change it; but root may hand it to a service's group to
-/// be read.
+/// Warns if others than its owner can read or change a key. A key owned by root may be readable by the group of a
+/// service.
 #[must_use]
 pub fn key_warning(file: &Located<PathBuf>) -> Option<Fault> {
     let about = std::fs::metadata(&file.value).ok()?;
@@ -116,14 +116,14 @@ pub fn key_warning(file: &Located<PathBuf>) -> Option<Fault> {
     };
     let path = file.value.display();
     Some(fault(
-        &file.place,
+        &file.location,
         format!("{path} is a private key, and open to {who} (mode {:04o})", mode & 0o7777),
         format!("chmod 600 {path}"),
     ))
 }
 
-/// Reads a file. A byte order mark, which would hide the line that it stands on, is removed, and a certificate under
-/// its old label is put under its present one (RFC 7468 §5.1).
+/// Reads a file. Byte order marks are removed, since they hide the line that they begin, and an old label of
+/// certificates is replaced by the present one (RFC 7468 §5.1).
 fn read(file: &Located<PathBuf>) -> Result<Vec<u8>, Fault> {
     let mut bytes = std::fs::read(&file.value).map_err(|error| unreadable(file, &error))?;
     if is_binary(&bytes) {
@@ -134,12 +134,12 @@ fn read(file: &Located<PathBuf>) -> Result<Vec<u8>, Fault> {
         ("BEGIN X509 CERTIFICATE-", "BEGIN CERTIFICATE-"),
         ("END X509 CERTIFICATE-", "END CERTIFICATE-"),
     ] {
-        bytes = replaced(bytes, old.as_bytes(), new.as_bytes());
+        bytes = replace_all(bytes, old.as_bytes(), new.as_bytes());
     }
     Ok(bytes)
 }
 
-fn replaced(bytes: Vec<u8>, old: &[u8], new: &[u8]) -> Vec<u8> {
+fn replace_all(bytes: Vec<u8>, old: &[u8], new: &[u8]) -> Vec<u8> {
     let mut found = memchr::memmem::find_iter(&bytes, old).peekable();
     if found.peek().is_none() {
         return bytes;
@@ -167,10 +167,10 @@ fn unreadable(file: &Located<PathBuf>, error: &io::Error) -> Fault {
         ),
         _ => (format!("{path} cannot be read: {error}"), "Write the path of a PEM file.".to_owned()),
     };
-    fault(&file.place, message, remedy)
+    fault(&file.location, message, remedy)
 }
 
-/// Who may read a file, and who asks; nothing where even that may not be known.
+/// Describes the permissions of a file and our own user; if they cannot be read, the folder is the problem.
 fn permissions(path: &Path) -> String {
     let Ok(file) = std::fs::metadata(path) else {
         return ": a folder above it may not be entered".to_owned();
@@ -181,7 +181,7 @@ fn permissions(path: &Path) -> String {
     format!(": its mode is {mode:04o}, its owner is user {}, its group is {}{asking}", file.uid(), file.gid())
 }
 
-fn without_certificate(file: &Located<PathBuf>, bytes: &[u8]) -> Fault {
+fn no_certificate(file: &Located<PathBuf>, bytes: &[u8]) -> Fault {
     let path = file.value.display();
     let (message, remedy) = if bytes.is_empty() {
         (format!("{path} is empty"), "Put the certificate chain there, in PEM, leaf first.".to_owned())
@@ -197,17 +197,17 @@ fn without_certificate(file: &Located<PathBuf>, bytes: &[u8]) -> Fault {
     } else {
         (
             format!("{path} has no certificate in it"),
-            "A certificate stands between -----BEGIN CERTIFICATE----- and -----END CERTIFICATE-----.".to_owned(),
+            "A certificate is between -----BEGIN CERTIFICATE----- and -----END CERTIFICATE-----.".to_owned(),
         )
     };
-    fault(&file.place, message, remedy)
+    fault(&file.location, message, remedy)
 }
 
-fn without_key(file: &Located<PathBuf>, bytes: &[u8]) -> Fault {
+fn no_key(file: &Located<PathBuf>, bytes: &[u8]) -> Fault {
     let path = file.value.display();
     let (message, remedy) = if is_encrypted(bytes) {
         (
-            format!("{path} is an encrypted key, and nobody is there to type its passphrase"),
+            format!("{path} is an encrypted key, and Gatepost cannot ask for its passphrase"),
             format!("openssl pkey -in {path} -out {path}.plain, and protect that file by its mode."),
         )
     } else if bytes.is_empty() {
@@ -219,10 +219,10 @@ fn without_key(file: &Located<PathBuf>, bytes: &[u8]) -> Fault {
     } else {
         (
             format!("{path} has no private key in it"),
-            "A private key stands between -----BEGIN PRIVATE KEY----- and -----END PRIVATE KEY-----.".to_owned(),
+            "A private key is between -----BEGIN PRIVATE KEY----- and -----END PRIVATE KEY-----.".to_owned(),
         )
     };
-    fault(&file.place, message, remedy)
+    fault(&file.location, message, remedy)
 }
 
 fn damaged(file: &Located<PathBuf>, error: &PemError) -> Fault {
@@ -230,22 +230,22 @@ fn damaged(file: &Located<PathBuf>, error: &PemError) -> Fault {
     let what = match error {
         PemError::MissingSectionEnd { end_marker } => format!("\"-----END {}-----\" is missing", text(end_marker)),
         PemError::IllegalSectionStart { line } => format!("\"{}\" is not the start of a PEM section", text(line)),
-        PemError::Base64Decode(_) => "what stands between its markers is not base64".to_owned(),
+        PemError::Base64Decode(_) => "the text between its markers is not base64".to_owned(),
         other => other.to_string(),
     };
     fault(
-        &file.place,
+        &file.location,
         format!("{} is damaged: {what}", file.value.display()),
-        "Copy the file again from where it came.",
+        "Copy the file again from its source.",
     )
 }
 
-/// DER, and PKCS#12 with it, begins with a SEQUENCE.
+/// DER, and so PKCS#12, begins with a SEQUENCE.
 fn is_binary(bytes: &[u8]) -> bool {
     bytes.first() == Some(&0x30)
 }
 
-/// The byte order marks of UTF-16, as Windows writes what a shell prints into a file.
+/// The byte order marks of UTF-16, which Windows shells write at the start of redirected output.
 fn is_utf16(bytes: &[u8]) -> bool {
     bytes.starts_with(&[0xff, 0xfe]) || bytes.starts_with(&[0xfe, 0xff])
 }

@@ -1,10 +1,10 @@
-//! Tickets: they resume sessions with servers (RFC 8446 §2.2, §4.6.1).
+//! Session tickets: they resume sessions with servers (RFC 8446 §2.2, §4.6.1).
 //!
-//! A server that resumes a session proves to hold its secret and shows no certificate; the one that was shown at the
-//! start still stands for it, and is judged again. So a ticket serves only where nobody asks who the peer
-//! is ([`Acquaintance::Renewed`](crate::tls::Acquaintance)), and none serves longer than an hour after the certificate was shown. Of
-//! TLS 1.3 only: a resumed session of an older version has no key exchange of its own. A server whose key could not
-//! be checked is never resumed.
+//! A server that resumes a session proves only that it knows the session's secret, and sends no certificate. The
+//! certificate of the first handshake still stands for it, and is judged again. Tickets are therefore used only if no
+//! demand concerns the peer's identity ([`Handshake::Resumed`](crate::tls::Handshake)), and for at most an hour after
+//! that first handshake. Only TLS 1.3 sessions are resumed, because a resumed TLS 1.2 session has no key exchange of
+//! its own. A session with a server whose key cannot be checked is never resumed.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -16,102 +16,103 @@ use rustls::NamedGroup;
 use rustls::client::{ClientSessionStore, Tls12ClientSessionValue, Tls13ClientSessionValue};
 use rustls::pki_types::ServerName;
 
-/// For so long the certificate that a server once showed stands for its sessions.
+/// The time for which the certificate of a full handshake stands for later sessions.
 const LIFETIME: Duration = Duration::from_hours(1);
-/// Servers remembered. One that falls out shows its certificate again.
+/// The most servers. One that is evicted needs a full handshake.
 const SERVERS_MAX: u64 = 256;
-/// Tickets kept for each, at most; servers give one or two with every session.
+/// The most tickets of a server. Servers send one or two in every session.
 const TICKETS_MAX: usize = 16;
 
-/// What is remembered of servers.
+/// The tickets of all servers.
 #[derive(Clone)]
 pub(super) struct Tickets {
-    kept: Cache<ServerName<'static>, Arc<Mutex<VecDeque<Ticket>>>>,
-    /// The key exchange that each chose; once an hour it is asked again what it thinks of our best.
+    by_server: Cache<ServerName<'static>, Arc<Mutex<VecDeque<StoredTicket>>>>,
+    /// The key exchange group that each server chose. An entry ends after an hour, so that our preferred group is tried
+    /// again.
     groups: Cache<ServerName<'static>, NamedGroup>,
 }
 
 #[derive(Debug)]
-struct Ticket {
+struct StoredTicket {
     value: Tls13ClientSessionValue,
-    /// When the certificate was shown that stands for it.
+    /// The time at which the server presented its certificate.
     shown: Instant,
 }
 
 impl Tickets {
     pub(super) fn new() -> Self {
         Self {
-            kept: Cache::builder().max_capacity(SERVERS_MAX).time_to_idle(LIFETIME).build(),
+            by_server: Cache::builder().max_capacity(SERVERS_MAX).time_to_idle(LIFETIME).build(),
             groups: Cache::builder().max_capacity(SERVERS_MAX).time_to_live(LIFETIME).build(),
         }
     }
 
-    /// What one handshake takes a ticket from, and its session leaves new ones in.
-    pub(super) fn for_one_session(&self) -> Arc<OneSession> {
-        Arc::new(OneSession { tickets: self.clone(), state: Mutex::default() })
+    /// Returns the session store for one handshake.
+    pub(super) fn for_one_session(&self) -> Arc<SessionTickets> {
+        Arc::new(SessionTickets { tickets: self.clone(), state: Mutex::default() })
     }
 
-    /// Forgets a server: what it gave us may be why a handshake broke.
+    /// Removes a server, because its ticket or group may have caused the handshake to fail.
     pub(super) fn forget(&self, server: &ServerName<'static>) {
-        self.kept.invalidate(server);
+        self.by_server.invalidate(server);
         self.groups.invalidate(server);
     }
 
-    fn take(&self, server: &ServerName<'static>) -> Option<Ticket> {
-        let kept = self.kept.get(server)?;
-        let ticket = kept.lock().unwrap_or_else(PoisonError::into_inner).pop_back();
+    fn take(&self, server: &ServerName<'static>) -> Option<StoredTicket> {
+        let tickets = self.by_server.get(server)?;
+        let ticket = tickets.lock().unwrap_or_else(PoisonError::into_inner).pop_back();
         ticket.filter(|ticket| ticket.shown.elapsed() < LIFETIME)
     }
 
-    fn keep(&self, server: ServerName<'static>, ticket: Ticket) {
-        let kept = self.kept.get_with(server, Arc::default);
-        let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
-        if kept.len() == TICKETS_MAX {
-            kept.pop_front();
+    fn store(&self, server: ServerName<'static>, ticket: StoredTicket) {
+        let tickets = self.by_server.get_with(server, Arc::default);
+        let mut tickets = tickets.lock().unwrap_or_else(PoisonError::into_inner);
+        if tickets.len() == TICKETS_MAX {
+            tickets.pop_front();
         }
-        kept.push_back(ticket);
+        tickets.push_back(ticket);
     }
 }
 
 impl fmt::Debug for Tickets {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Tickets").field("servers", &self.kept.entry_count()).finish_non_exhaustive()
+        f.debug_struct("Tickets").field("servers", &self.by_server.entry_count()).finish_non_exhaustive()
     }
 }
 
-/// The tickets, as one handshake sees them: those that its session is given are as old as the one that it
-/// began with. They are kept once the session is admitted, for a peer that proved nothing is not to be resumed.
+/// The session store of one handshake. New tickets count as old as the ticket that the session began with. They are
+/// stored once the session is admitted, because a session with a peer that proved nothing must not be resumed.
 #[derive(Debug)]
-pub(super) struct OneSession {
+pub(super) struct SessionTickets {
     tickets: Tickets,
-    state: Mutex<State>,
+    state: Mutex<SessionState>,
 }
 
 #[derive(Debug, Default)]
-struct State {
-    /// When the certificate was shown that stands for the session.
+struct SessionState {
+    /// The time at which the server presented the certificate that stands for the session.
     shown: Option<Instant>,
     admitted: bool,
-    /// Tickets that came before the session was admitted.
-    waiting: Vec<(ServerName<'static>, Ticket)>,
+    /// The tickets that came before the session was admitted.
+    pending: Vec<(ServerName<'static>, StoredTicket)>,
 }
 
-impl OneSession {
-    /// Keeps the tickets of this session: its peer proved to hold the key of its certificate.
+impl SessionTickets {
+    /// Admits the session, whose peer proved that it holds its key, and stores the tickets.
     pub(super) fn admit(&self) {
         let mut state = self.state();
         state.admitted = true;
-        for (server, ticket) in state.waiting.drain(..) {
-            self.tickets.keep(server, ticket);
+        for (server, ticket) in state.pending.drain(..) {
+            self.tickets.store(server, ticket);
         }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, SessionState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl ClientSessionStore for OneSession {
+impl ClientSessionStore for SessionTickets {
     fn take_tls13_ticket(&self, server: &ServerName<'static>) -> Option<Tls13ClientSessionValue> {
         let ticket = self.tickets.take(server)?;
         self.state().shown = Some(ticket.shown);
@@ -121,16 +122,16 @@ impl ClientSessionStore for OneSession {
     fn insert_tls13_ticket(&self, server: ServerName<'static>, value: Tls13ClientSessionValue) {
         let mut state = self.state();
         let shown = *state.shown.get_or_insert_with(Instant::now);
-        let ticket = Ticket { value, shown };
+        let ticket = StoredTicket { value, shown };
         if state.admitted {
-            self.tickets.keep(server, ticket);
-        } else if state.waiting.len() < TICKETS_MAX {
-            state.waiting.push((server, ticket));
+            self.tickets.store(server, ticket);
+        } else if state.pending.len() < TICKETS_MAX {
+            state.pending.push((server, ticket));
         }
     }
 
     fn set_kx_hint(&self, server: ServerName<'static>, group: NamedGroup) {
-        // What is known is not said again: it would never grow old.
+        // An existing entry is not renewed, or it would never expire.
         self.tickets.groups.entry(server).or_insert(group);
     }
 

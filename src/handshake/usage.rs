@@ -1,7 +1,7 @@
-//! The uses that a certificate allows its key: key usage and extended key usage (RFC 5280 §4.2.1.3, §4.2.1.12).
+//! The uses that a certificate allows: key usage and extended key usage (RFC 5280 §4.2.1.3, §4.2.1.12).
 //!
-//! rustls-webpki 0.103 holds extended key usage against a whole path and reads key usage nowhere, so the latter
-//! is read here, for every certificate of a path and for its anchor.
+//! rustls-webpki 0.103 applies the extended key usage to the whole path and ignores key usage. The latter is therefore
+//! checked here, for every certificate of a path and its anchor.
 
 use rustls::pki_types::CertificateDer;
 use x509_parser::extensions::KeyUsage;
@@ -10,53 +10,53 @@ use x509_parser::prelude::X509Certificate;
 use super::{Role, certificate};
 
 /// The key usage of a certificate.
-enum Uses<'a> {
-    /// It has none, so everything is allowed.
+enum AllowedUses<'a> {
+    /// No key usage: everything is allowed.
     Any,
-    /// Only these.
+    /// Only these uses are allowed.
     Only(&'a KeyUsage),
-    /// It cannot be read, or stands there twice: nothing is allowed.
+    /// The key usage is malformed or repeated: nothing is allowed.
     Unreadable,
 }
 
-fn uses<'a>(certificate: &'a X509Certificate<'_>) -> Uses<'a> {
+fn allowed_uses<'a>(certificate: &'a X509Certificate<'_>) -> AllowedUses<'a> {
     match certificate.key_usage() {
-        Ok(None) => Uses::Any,
-        Ok(Some(usage)) => Uses::Only(usage.value),
-        Err(_) => Uses::Unreadable,
+        Ok(None) => AllowedUses::Any,
+        Ok(Some(usage)) => AllowedUses::Only(usage.value),
+        Err(_) => AllowedUses::Unreadable,
     }
 }
 
-/// Tells whether the key may sign certificates (RFC 5280 §6.1.4 (n)): keyCertSign, where there is a key usage.
+/// Returns true if the key may sign certificates: without a key usage, or with keyCertSign (RFC 5280 §6.1.4 (n)).
 pub(super) fn may_issue(certificate: &X509Certificate<'_>) -> bool {
-    match uses(certificate) {
-        Uses::Any => true,
-        Uses::Only(usage) => usage.key_cert_sign(),
-        Uses::Unreadable => false,
+    match allowed_uses(certificate) {
+        AllowedUses::Any => true,
+        AllowedUses::Only(usage) => usage.key_cert_sign(),
+        AllowedUses::Unreadable => false,
     }
 }
 
-/// The same for a certificate that is not parsed yet; a malformed one may sign nothing.
+/// Like [`may_issue`], for an unparsed certificate. A malformed one may not issue.
 pub(super) fn der_may_issue(der: &CertificateDer<'_>) -> bool {
     certificate::parse(der).is_some_and(|certificate| may_issue(&certificate))
 }
 
-/// Checks that a peer may use its certificate for TLS, as OpenSSL and so Postfix do: with any of the three usages of
-/// TLS as a server, with a usage that a client can need as a client.
+/// Checks that a peer may use its certificate for TLS, by the rules of OpenSSL and so of Postfix: a server needs any of
+/// three usages, a client one of two.
 ///
 /// # Errors
-/// The reason, in words.
+/// The reason.
 pub(super) fn allows_tls(certificate: &X509Certificate<'_>, role: Role) -> Result<(), &'static str> {
     if !allows_purpose(certificate, role) {
         return Err(wrong_purpose(role));
     }
-    let allowed = match (uses(certificate), role) {
-        (Uses::Any, _) => true,
-        (Uses::Only(usage), Role::Server) => {
+    let allowed = match (allowed_uses(certificate), role) {
+        (AllowedUses::Any, _) => true,
+        (AllowedUses::Only(usage), Role::Server) => {
             usage.digital_signature() || usage.key_encipherment() || usage.key_agreement()
         }
-        (Uses::Only(usage), Role::Client) => usage.digital_signature() || usage.key_agreement(),
-        (Uses::Unreadable, _) => return Err("its key usage cannot be read"),
+        (AllowedUses::Only(usage), Role::Client) => usage.digital_signature() || usage.key_agreement(),
+        (AllowedUses::Unreadable, _) => return Err("its key usage cannot be read"),
     };
     match role {
         _ if allowed => Ok(()),
@@ -65,7 +65,7 @@ pub(super) fn allows_tls(certificate: &X509Certificate<'_>, role: Role) -> Resul
     }
 }
 
-/// Tells whether the extended key usage allows this role (RFC 5280 §4.2.1.12).
+/// Returns true if the extended key usage allows this role (RFC 5280 §4.2.1.12).
 pub(super) fn allows_purpose(certificate: &X509Certificate<'_>, role: Role) -> bool {
     match certificate.extended_key_usage() {
         Ok(None) => true,
@@ -77,8 +77,8 @@ pub(super) fn allows_purpose(certificate: &X509Certificate<'_>, role: Role) -> b
     }
 }
 
-/// Tells whether the extended key usage names this role itself, as rustls-webpki wants of every certificate in a path;
-/// "any" does not.
+/// Returns true if the extended key usage names this role, as rustls-webpki demands of every certificate in a path.
+/// "Any" is not enough.
 pub(super) fn names_purpose(certificate: &X509Certificate<'_>, role: Role) -> bool {
     match certificate.extended_key_usage() {
         Ok(None) => true,
@@ -90,7 +90,7 @@ pub(super) fn names_purpose(certificate: &X509Certificate<'_>, role: Role) -> bo
     }
 }
 
-/// The fault of a certificate whose extended key usage does not allow a role.
+/// Describes a certificate whose extended key usage does not allow a role.
 pub(super) fn wrong_purpose(role: Role) -> &'static str {
     match role {
         Role::Server => "its extended key usage does not include TLS servers",

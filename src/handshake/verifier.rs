@@ -1,9 +1,9 @@
-//! Verifiers that accept any certificate, and check that the peer holds its key wherever that can be checked.
+//! Certificate verifiers that accept any certificate, and check that the peer holds its key.
 //!
-//! rustls' own signature check reads the whole certificate again and so refuses X.509 v1 and unknown
-//! critical extensions. Here the signature is checked with the bare public key: what the certificate
-//! is worth is judged after the handshake, but it is always the peer's own. A key that the library cannot
-//! check ([`LeafKey::Uncheckable`]) breaks no handshake, and proves nothing: it is nobody's to be judged.
+//! The signature check of rustls parses the whole certificate, and so rejects X.509 version 1 and unknown critical
+//! extensions. Here the signature is checked with the bare public key. The certificate is judged after the handshake,
+//! but it is always the peer's own. A key that the library cannot check ([`LeafKey::Uncheckable`]) does not fail the
+//! handshake, but proves nothing.
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{WebPkiSupportedAlgorithms, verify_tls13_signature_with_raw_key};
@@ -12,22 +12,22 @@ use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, PeerMisbehaved, SignatureScheme};
 use webpki::RawPublicKeyEntity;
 
-use super::leaf::{ALGORITHMS, CheckableKey, LeafKey};
+use super::leaf_key::{ALGORITHMS, CheckableKey, LeafKey};
 
-/// The verifier of both directions.
+/// The verifier for both directions.
 #[derive(Debug)]
-pub(super) struct Remember {
+pub(super) struct RecordingVerifier {
     algorithms: WebPkiSupportedAlgorithms,
-    /// Schemes that are offered behind those that can be checked.
+    /// The signature schemes that are offered after those that can be checked.
     uncheckable: &'static [SignatureScheme],
 }
 
-impl Remember {
+impl RecordingVerifier {
     pub(super) fn new() -> Self {
         Self { algorithms: *ALGORITHMS, uncheckable: &[] }
     }
 
-    /// Offers these schemes as well, for keys that prove nothing.
+    /// Makes a verifier that also offers these schemes, for keys that prove nothing.
     pub(super) fn listing(uncheckable: &'static [SignatureScheme]) -> Self {
         Self { uncheckable, ..Self::new() }
     }
@@ -45,16 +45,16 @@ impl Remember {
     ) -> Result<HandshakeSignatureValid, Error> {
         match LeafKey::of(certificate) {
             LeafKey::Checkable(key) => verify(&key),
-            // A scheme that was not offered is a fault of the peer's all the same (RFC 8446 §4.4.3).
+            // A scheme that was not offered is a protocol violation nevertheless (RFC 8446 §4.4.3).
             LeafKey::Uncheckable(_) if !self.schemes().contains(&signed.scheme) => {
                 Err(PeerMisbehaved::SignedHandshakeWithUnadvertisedSigScheme.into())
             }
-            // rustls knows no other word for "go on". What it means is said by `Seen`, which shows no key then.
+            // This is the only value that lets rustls continue. `CompletedHandshake` then provides no key.
             LeafKey::Uncheckable(_) => Ok(HandshakeSignatureValid::assertion()),
         }
     }
 
-    /// TLS 1.3: the scheme alone says which algorithm it is (RFC 8446 §4.2.3).
+    /// Checks a TLS 1.3 signature: the scheme alone determines the algorithm (RFC 8446 §4.2.3).
     fn tls13(
         &self,
         message: &[u8],
@@ -64,7 +64,7 @@ impl Remember {
         verify_tls13_signature_with_raw_key(message, key.spki(), signed, &self.algorithms)
     }
 
-    /// TLS 1.2: a scheme names the hash, and the key the curve; so each algorithm of the scheme is
+    /// Checks a TLS 1.2 signature: the scheme names the hash and the key the curve, so each algorithm of the scheme is
     /// tried (RFC 5246 §7.4.1.4.1).
     fn tls12(
         &self,
@@ -84,7 +84,7 @@ impl Remember {
     }
 }
 
-impl ServerCertVerifier for Remember {
+impl ServerCertVerifier for RecordingVerifier {
     fn verify_server_cert(
         &self,
         _end_entity: &CertificateDer<'_>,
@@ -119,13 +119,13 @@ impl ServerCertVerifier for Remember {
     }
 }
 
-impl ClientCertVerifier for Remember {
-    /// A client without a certificate is a fact too; the connectors say what it is worth.
+impl ClientCertVerifier for RecordingVerifier {
+    /// A client without a certificate is accepted here; the connectors decide whether that is enough.
     fn client_auth_mandatory(&self) -> bool {
         false
     }
 
-    /// None: with hints, many clients would keep back a certificate of their own authority.
+    /// No hints: with hints, many clients would not send a certificate of their own authority.
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
         &[]
     }

@@ -13,7 +13,7 @@ use tokio_rustls::client::TlsStream;
 use super::{Deadline, Https, HttpsError, HttpsFault, HttpsStep, Url};
 use crate::address::Host;
 use crate::dns::Dns;
-use crate::handshake::{HandshakeError, Role, Seen};
+use crate::handshake::{CompletedHandshake, HandshakeError, Role};
 use crate::tls::{Handshake, Hello, Hellos, NamePattern, PeerCertificate, SniUse, Strength, TlsPolicy};
 
 /// The maximum number of addresses that are tried.
@@ -78,7 +78,7 @@ async fn open_session(
     deadline: Deadline,
 ) -> Result<TlsStream<TcpStream>, HttpsFault> {
     let (stream, seen) = handshake_or_reduce(https, url, address, deadline).await?;
-    let against = https.tls.against(None);
+    let against = https.tls.checks(None);
     let facts =
         before_deadline(deadline, HttpsStep::Handshake, seen.facts(against, Role::Server, Timestamp::now())).await?;
     let certificate = match facts.certificate {
@@ -101,7 +101,7 @@ async fn handshake_or_reduce(
     url: &Url,
     address: SocketAddr,
     deadline: Deadline,
-) -> Result<(TlsStream<TcpStream>, Seen), HttpsFault> {
+) -> Result<(TlsStream<TcpStream>, CompletedHandshake), HttpsFault> {
     let host = Host::Domain(url.host().clone());
     let known = https.hellos.get(&host, url.port());
     // The certificate must match the host's name, so SNI is always sent.
@@ -143,7 +143,7 @@ async fn handshake_once(
     hello: Hello,
     address: SocketAddr,
     deadline: Deadline,
-) -> Result<(TlsStream<TcpStream>, Seen), HttpsFault> {
+) -> Result<(TlsStream<TcpStream>, CompletedHandshake), HttpsFault> {
     let connecting = TcpStream::connect(address);
     let stream = within_limit(deadline, deadline.timeout / 6, HttpsStep::Connect, connecting).await?;
     let stream = stream.map_err(|error| HttpsFault::Connect(connect_error_text(&error)))?;

@@ -66,7 +66,7 @@ impl fmt::Debug for Https {
 }
 
 impl Https {
-    /// Creates a client with a resolver and with [`Material::https`](crate::handshake::Material::https). The time
+    /// Creates a client with a resolver and with [`TlsMaterial::https`](crate::handshake::TlsMaterial::https). The time
     /// limit of a request is one minute.
     #[must_use]
     pub fn new(dns: Dns, tls: ClientTls) -> Self {

@@ -17,7 +17,7 @@ use super::clients::{Known, Place, Refusal};
 use super::proxied::{self, Origin};
 use super::{Inbound, session};
 use crate::access;
-use crate::config::{Listener, ListenerTls};
+use crate::config::{ListenerConfig, ListenerTls};
 use crate::monitor::LogClient;
 use crate::running_config::Snapshot;
 use crate::smtp::reply::{Reply, Status};
@@ -154,7 +154,7 @@ impl Door {
         None
     }
 
-    fn admit(&self, stream: TcpStream, origin: Origin, settings: Arc<Snapshot>, listener: Listener) {
+    fn admit(&self, stream: TcpStream, origin: Origin, settings: Arc<Snapshot>, listener: ListenerConfig) {
         match self.inbound.clients.connect(&settings.config, &listener, origin, Known::Address) {
             Ok(Place::Seat(seat)) => {
                 let (inbound, stop) = (Arc::clone(&self.inbound), self.stop.clone());
@@ -185,7 +185,7 @@ impl Door {
         stream: TcpStream,
         origin: Origin,
         settings: &Snapshot,
-        listener: &Listener,
+        listener: &ListenerConfig,
         refusal: &Refusal,
     ) {
         let peer = origin.address();
@@ -198,7 +198,7 @@ impl Door {
 }
 
 /// Says one line, if the socket takes it at once, and closes. No task and no wait is spent on it.
-fn refuse(stream: TcpStream, listener: Option<&Listener>, reply: &Reply) {
+fn refuse(stream: TcpStream, listener: Option<&ListenerConfig>, reply: &Reply) {
     // Inside TLS nothing can be said before a handshake.
     if listener.is_some_and(|listener| listener.tls == ListenerTls::Implicit) {
         return;

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::address::{Host, ReversePath};
-use crate::config::{Connector, Listener, ListenerTls, TlsDemand, VerifyWanted};
+use crate::config::{Connector, ListenerConfig, ListenerTls, TlsDemand, VerifyWanted};
 use crate::connector::{Connectors, inbound_policy};
 use crate::smtp::reply::{Reply, Status};
 use crate::tls::{self, Clearance, NoTls, Refusal, TlsOutcome, Unmet, Verdict};
@@ -40,7 +40,7 @@ pub fn connector<'a>(connectors: &'a Connectors, from: &ReversePath, peer: IpAdd
 /// The reply to MAIL: what is missing, and what to do about it.
 pub fn judge(
     connector: &Arc<Connector>,
-    listener: &Listener,
+    listener: &ListenerConfig,
     from: &ReversePath,
     client: Option<IpAddr>,
     outcome: TlsOutcome,
@@ -78,7 +78,7 @@ fn identifies(connector: &Connector) -> bool {
     }
 }
 
-fn refused(listener: &Listener, from: &ReversePath, refusal: &Refusal) -> Reply {
+fn refused(listener: &ListenerConfig, from: &ReversePath, refusal: &Refusal) -> Reply {
     let remedy = match &refusal.unmet {
         // What the listener does not offer, no client can use (RFC 3207 §4 has 530 for where it can).
         Unmet::NoTls(NoTls::NotUsed) if listener.tls == ListenerTls::Off => {

@@ -32,9 +32,9 @@ use super::proxied::{self, Origin};
 use super::wire::{Transport, Wire};
 use crate::access;
 use crate::address::Domain;
-use crate::config::{Listener, ListenerTls, Rate};
+use crate::config::{ListenerConfig, ListenerTls, Rate};
 use crate::connector::inbound_policy;
-use crate::handshake::{Recorded, Role, Seen};
+use crate::handshake::{CompletedHandshake, RecordedStream, Role};
 use crate::monitor::Reason;
 use crate::monitor::certificates::Shown;
 use crate::running_config::Snapshot;
@@ -48,7 +48,7 @@ enum Layer {
     /// Nothing else; the client has not asked for TLS.
     Clear,
     /// TLS, with what its handshake showed.
-    Tls(Seen),
+    Tls(CompletedHandshake),
 }
 
 /// Why a session has ended.
@@ -89,7 +89,7 @@ impl fmt::Display for End {
 struct Session {
     inbound: Arc<Inbound>,
     settings: Arc<Snapshot>,
-    listener: Listener,
+    listener: ListenerConfig,
     peer: SocketAddr,
     /// The client's address as far as it gives rights.
     client: Option<IpAddr>,
@@ -125,7 +125,7 @@ const SEEMS_OVER: Duration = Duration::from_secs(3);
 pub(super) async fn run(
     inbound: Arc<Inbound>,
     settings: Arc<Snapshot>,
-    listener: Listener,
+    listener: ListenerConfig,
     stream: TcpStream,
     (origin, seat): (Origin, Seat),
     stop: CancellationToken,
@@ -230,7 +230,7 @@ impl Session {
         }
     }
 
-    async fn shake_hands(&mut self, tcp: TcpStream) -> Result<TlsStream<Recorded<TcpStream>>, End> {
+    async fn shake_hands(&mut self, tcp: TcpStream) -> Result<TlsStream<RecordedStream<TcpStream>>, End> {
         let patience = self.patience().handshake;
         let shaking = self.settings.tls.accept(tcp, self.listener.request_client_certificate);
         let shaken = select! {
@@ -378,7 +378,7 @@ impl Session {
         let outcome = match &self.layer {
             Layer::Clear => TlsOutcome::Clear(NoTls::NotUsed),
             Layer::Tls(seen) => {
-                let against = settings.tls.client(connector).against(None).asked_by(&inbound_policy(connector));
+                let against = settings.tls.client(connector).checks(None).for_policy(&inbound_policy(connector));
                 let facts = seen.facts(against, Role::Client, Timestamp::now()).await;
                 // What a proxy shows says nothing of the client that it brings.
                 let certificate = if self.proxy.is_some() { PeerCertificate::Nothing } else { facts.certificate };

@@ -11,7 +11,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::server::TlsStream;
 
-use crate::handshake::Recorded;
+use crate::handshake::RecordedStream;
 use crate::smtp::reply::Reply;
 
 /// Octets to make room for when commands are read. An idle session should cost little.
@@ -55,7 +55,7 @@ impl Transport for TcpStream {
     fn take_last(&mut self, _words: &mut Vec<u8>) {}
 }
 
-impl Transport for TlsStream<Recorded<TcpStream>> {
+impl Transport for TlsStream<RecordedStream<TcpStream>> {
     fn has_input(&mut self) -> bool {
         let (tcp, tls) = self.get_mut();
         tls.process_new_packets().is_ok_and(|state| state.plaintext_bytes_to_read() > 0) || tcp.get_mut().has_input()

@@ -249,7 +249,7 @@ impl Certificates {
     /// and direction.
     pub fn look(&mut self, own: &[Own], is_forced: impl Fn(Direction, &str) -> bool, now: Timestamp) {
         for (file, ends, left) in self.own_due(own, now) {
-            let remedy = "renew it; Gatepost takes the new file by itself";
+            let remedy = "renew it; Gatepost loads the new file by itself";
             match left {
                 Left::Expired => tracing::error!(file, %ends, remedy, "our own certificate has expired"),
                 Left::Days(days) => tracing::warn!(file, days, %ends, remedy, "our own certificate expires soon"),

@@ -272,7 +272,7 @@ impl Target<'_> {
             Ok(secured) => secured,
             Err(fault) => return Ok(self.broken(fault)),
         };
-        let against = client.against(self.policy.tlsa()).asked_by(self.policy).recorded();
+        let against = client.checks(self.policy.tlsa()).for_policy(self.policy).and_connector_path();
         let facts = seen.facts(against, Role::Server, Timestamp::now()).await;
         notes.seen = Some(seen);
         let clearance = match self.judge(TlsOutcome::Tls(TlsFacts { reduced, ..facts }), notes) {

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use crate::failure::Failure;
-use crate::handshake::Seen;
+use crate::handshake::CompletedHandshake;
 use crate::smtp::client::Extensions;
 use crate::tls::{Clearance, Hello, TlsOutcome};
 
@@ -15,7 +15,7 @@ pub(super) struct Notes {
     /// What the judge was shown, the last time.
     pub(super) outcome: Option<TlsOutcome>,
     /// What the handshake showed.
-    pub(super) seen: Option<Seen>,
+    pub(super) seen: Option<CompletedHandshake>,
     /// The answer to EHLO: under TLS where that came about.
     pub(super) extensions: Option<Extensions>,
 }

@@ -35,12 +35,12 @@ impl Memory<'_> {
             }
         };
         match connector.outbound.downgrade {
-            config::Downgrade::Allow => {
+            config::OnDowngrade::Allow => {
                 self.monitor.end_downgrade(domain, host);
                 None
             }
             // Refused where TLS is lost; what goes on all the same has lost less than that.
-            config::Downgrade::Warn | config::Downgrade::Refuse => {
+            config::OnDowngrade::Warn | config::OnDowngrade::Refuse => {
                 self.monitor.note_downgrade(Downgrade {
                     at: now,
                     connector: connector.name.clone(),

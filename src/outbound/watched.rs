@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use crate::config::{Connector, TlsDemand};
 use crate::connector::describe_demand;
-use crate::handshake::{HandshakeError, Seen};
+use crate::handshake::{CompletedHandshake, HandshakeError};
 use crate::monitor::certificates::{Shown, Sighting};
 use crate::monitor::labels::Direction;
 use crate::monitor::troubles::Refusal as Noted;
@@ -41,7 +41,7 @@ impl Undialled<'_> {
 
 impl Target<'_> {
     /// The handshake is over.
-    pub(super) fn shaken(&self, seen: Option<&Seen>) {
+    pub(super) fn shaken(&self, seen: Option<&CompletedHandshake>) {
         let end = seen.map_or(HandshakeEnd::Failed, |seen| HandshakeEnd::Completed(seen.version()));
         self.monitor.handshake(Direction::Outbound, end);
     }

@@ -20,7 +20,7 @@ use tokio_rustls::client::TlsStream;
 
 use crate::address::Host;
 use crate::failure::{Failure, Scope};
-use crate::handshake::{self, ClientTls, HandshakeError, Seen};
+use crate::handshake::{self, ClientTls, CompletedHandshake, HandshakeError};
 use crate::monitor::Counted;
 use crate::smtp::client::{DialogueStage, Opening, OpeningStep, ProtocolViolation};
 use crate::smtp::reply::Status;
@@ -106,14 +106,14 @@ impl fmt::Display for Broken {
             How::ProtocolViolation(violation) => violation.fmt(f),
             How::Closed if self.sending => f.write_str("the peer closed the connection in the middle of the message"),
             How::Io(fault) if self.sending => {
-                let words = handshake::alert(fault).unwrap_or_else(|| fault.to_string());
+                let words = handshake::describe_alert(fault).unwrap_or_else(|| fault.to_string());
                 write!(f, "the connection broke in the middle of the message: {words}")
             }
             How::TimedOut(limit) if self.sending => {
                 write!(f, "the peer took nothing of the message within {} s", limit.as_secs())
             }
             How::Closed => write!(f, "the peer closed the connection instead of an answer to {at}"),
-            How::Io(fault) => match handshake::alert(fault) {
+            How::Io(fault) => match handshake::describe_alert(fault) {
                 Some(alert) => write!(f, "instead of an answer to {at} {alert}"),
                 None => write!(f, "the connection broke before the answer to {at}: {fault}"),
             },
@@ -166,7 +166,7 @@ impl Wire {
         hello: Hello,
         handshake: Handshake,
         limit: Duration,
-    ) -> Result<(Self, Seen), HandshakeError> {
+    ) -> Result<(Self, CompletedHandshake), HandshakeError> {
         let Stream::Clear(stream) = self.stream else {
             return Err(HandshakeError::Failed("TLS is there already".to_owned()));
         };

@@ -18,7 +18,7 @@ impl OwnAddresses {
         let addresses = config.listeners.iter().flat_map(|listener| &listener.addresses);
         let listeners = addresses.filter_map(|address| match &address.value {
             ListenAddress::Bind(address) => Some(*address),
-            ListenAddress::Passed(_) => None,
+            ListenAddress::Systemd(_) => None,
         });
         // Documentation addresses, which no machine has (RFC 5737, RFC 3849).
         let nobody = [Ipv4Addr::new(192, 0, 2, 1).into(), Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1).into()];

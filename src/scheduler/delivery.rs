@@ -276,7 +276,7 @@ mod tests {
         let host = Host::parse("example.org").expect("a host");
         let recipients = (0..results.len()).collect();
         let attempt = Attempt { entry, recipients, apart: Vec::new(), host, may_be_last: false };
-        let (tls, _) = crate::handshake::Material::load(&config).expect("it names no files");
+        let (tls, _) = crate::handshake::TlsMaterial::load(&config).expect("it names no files");
         let dns = crate::dns::Dns::new(&config.dns).expect("a resolver");
         let snapshot = Arc::new(crate::running_config::Snapshot::new(Arc::new(config), tls, dns));
         health(&attempt, &Report { results, trail: Vec::new(), connector, snapshot })

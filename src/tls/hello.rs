@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn the_second_is_another_and_never_the_same_again() {
+    fn the_second_client_hello_differs_from_the_first() {
         use SniUse::{Absent, Needed, Optional};
         use Strength::{Classical, PostQuantum};
         for (floor, offered, name, first, second) in [
@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_server_accepted_comes_first_where_the_policy_allows_it() {
+    fn a_client_hello_that_worked_comes_first_if_the_policy_allows_it() {
         use SniUse::{Needed, Optional};
         use Strength::{Classical, PostQuantum};
         for (floor, name, known, first, second) in [
@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn groups_are_known_by_their_registered_names() {
+    fn the_strength_of_a_group_follows_from_its_iana_name() {
         for (group, strength) in [
             ("X25519MLKEM768", Strength::PostQuantum),
             ("secp256r1MLKEM768", Strength::PostQuantum),

@@ -169,11 +169,11 @@ impl SamplePeer {
 impl fmt::Display for SamplePeer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::NotAsked => "offers whatever it may (TLS is not asked for)",
+            Self::NotAsked => "any server (TLS is not asked for)",
             Self::NotOffered => "offers no STARTTLS",
             Self::Rejects => "answers STARTTLS with 4xx or 5xx",
             Self::Breaks => "breaks the handshake",
-            Self::SpeaksEarly => "speaks in clear after its 220 to STARTTLS",
+            Self::SpeaksEarly => "sends data in the clear after its 220 to STARTTLS",
             Self::NotUsed => "uses no TLS",
             Self::NoCertificate => "TLS, no certificate",
             Self::OldVersion => "TLSv1.2, certificate as wanted",
@@ -371,14 +371,14 @@ mod tests {
     }
 
     #[test]
-    fn an_old_version_is_told_apart_where_a_newer_one_is_demanded() {
+    fn an_old_version_is_a_sample_if_a_newer_one_is_demanded() {
         let mut demand = Demand::new(Layer::Connector, Verify::None);
         demand.min_version = TlsVersion::V1_3;
         assert!(cells(&TlsPolicy::forced(demand)).contains(&"old-version 4.7.5".to_owned()));
     }
 
     #[test]
-    fn a_weaker_key_exchange_is_told_apart_where_a_stronger_one_is_demanded() {
+    fn a_weak_key_exchange_is_a_sample_if_a_stronger_one_is_demanded() {
         let name = Verify::Name(names(&["mx.example.org"]));
         let demand = Demand { min_strength: Strength::PostQuantum, ..Demand::new(Layer::Connector, name) };
         let cells = cells(&TlsPolicy::forced(demand));
@@ -387,7 +387,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_right_meets_every_demand_at_once() {
+    fn the_right_certificate_satisfies_all_demands_together() {
         let host = Domain::parse("mx.example.org").expect("a domain");
         let policy = forced(Verify::Name(names(&["mail.partner.example"])))
             .raised_by(Demand::new(Layer::MtaSts, Verify::Published(host)))

@@ -300,7 +300,7 @@ fn raising_a_demand_never_lets_more_through() {
 }
 
 #[test]
-fn without_force_nothing_is_refused_and_only_spoilt_sessions_are_dialled_again() {
+fn without_a_forced_policy_nothing_is_refused_and_only_broken_sessions_are_redialled() {
     for_all(|policy, outcome, verdict| {
         let (TlsPolicy::Off | TlsPolicy::Opportunistic) = policy else { return };
         let spoilt = matches!(outcome, TlsOutcome::Clear(NoTls::SpokeBeforeHandshake | NoTls::Broken(_)));
@@ -318,7 +318,7 @@ fn without_force_nothing_is_refused_and_only_spoilt_sessions_are_dialled_again()
 }
 
 #[test]
-fn a_clearance_tells_what_was_reached_and_how_well_the_peer_is_known() {
+fn a_clearance_reports_the_session_and_the_identification_of_the_peer() {
     for_all(|policy, outcome, verdict| {
         let Verdict::Cleared(clearance) = verdict else { return };
         assert_eq!(clearance.outcome(), outcome);
@@ -359,7 +359,7 @@ fn a_clearance_tells_what_was_reached_and_how_well_the_peer_is_known() {
 }
 
 #[test]
-fn an_acquaintance_made_earlier_meets_no_demand_that_asks_who_the_peer_is() {
+fn a_resumed_handshake_satisfies_no_demand_for_an_identity() {
     let good = || facts(TlsVersion::V1_3, shown(&["mail.example.org"], Ok(())));
     let earlier = || TlsOutcome::Tls(TlsFacts { handshake: Handshake::Resumed, ..good() });
     for policy in [TlsPolicy::Opportunistic, forced(TlsVersion::V1_2, Verify::None)] {
@@ -379,7 +379,7 @@ fn an_acquaintance_made_earlier_meets_no_demand_that_asks_who_the_peer_is() {
 }
 
 #[test]
-fn a_refusal_tells_what_the_peer_had_answered() {
+fn a_refusal_reports_the_judged_session() {
     for_all(|policy, outcome, verdict| {
         let Verdict::Refused(refusal) = verdict else { return };
         let RefusalBasis::Session(session) = &refusal.basis else { panic!("{policy}: a session was judged") };
@@ -406,7 +406,7 @@ fn a_refusal_tells_what_the_peer_had_answered() {
 }
 
 #[test]
-fn a_refusal_tells_the_best_that_is_known_of_the_peer() {
+fn a_refusal_reports_the_strongest_identification_of_the_peer() {
     let authentication = |policy: &TlsPolicy, certificate: CertificateFacts, reference: &[NamePattern]| {
         let outcome = TlsOutcome::Tls(facts(TlsVersion::V1_3, PeerCertificate::Certificate(Box::new(certificate))));
         match judge(policy, outcome, reference) {

@@ -121,8 +121,8 @@ impl Submitter {
     /// Loads what `[tlsrpt]` names. With it come warnings.
     ///
     /// # Errors
-    /// What is wrong with the DKIM key, at its place in the configuration.
-    pub fn load(config: &config::TlsReports) -> Result<(Self, Vec<Fault>), Fault> {
+    /// What is wrong with the DKIM key, at its location in the configuration.
+    pub fn load(config: &config::TlsrptConfig) -> Result<(Self, Vec<Fault>), Fault> {
         let (signer, warning) = match &config.dkim {
             Some(key) => Signer::load(key).map(|(signer, warning)| (Some(signer), warning))?,
             None => (None, None),

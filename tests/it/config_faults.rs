@@ -80,7 +80,10 @@ fn an_octet_that_is_not_utf_8_is_a_fault_at_its_place() {
     let read = |octets: &[u8]| {
         fs::write(file.path(), octets).expect("our own file");
         let faults = config::read(file.path()).expect_err("it is not UTF-8");
-        faults.iter().map(|fault| (fault.place.line, fault.place.column, fault.message.clone())).collect::<Vec<_>>()
+        faults
+            .iter()
+            .map(|fault| (fault.location.line, fault.location.column, fault.message.clone()))
+            .collect::<Vec<_>>()
     };
     let told = |octet: &str| format!("the octet {octet} here is not UTF-8 text");
     let text = b"hostname = \"relay.example.com\"\n# \xc3\xbc, and B\xfcro and B\xe4r\n\nname = \"\xdf\"\n";
@@ -144,8 +147,8 @@ fn is_answered(text: &str) {
             assert!(!faults.is_empty(), "refused without a reason: {text:?}");
             let lines = text.matches('\n').count() + 1;
             for fault in faults {
-                assert!(fault.place.line >= 1 && fault.place.column >= 1, "{fault}");
-                assert!(fault.place.line as usize <= lines, "{fault} in {text:?}");
+                assert!(fault.location.line >= 1 && fault.location.column >= 1, "{fault}");
+                assert!(fault.location.line as usize <= lines, "{fault} in {text:?}");
                 assert!(!fault.message.contains('\n') && !fault.remedy.is_empty(), "{fault}");
             }
         }

@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use gatepost::config::{
-    self, AdminHttp, AdminSocket, Config, Dnssec, DomainPattern, Downgrade, EvidencePath, Fault, ListenAddress,
-    ListenerTls, LogFormat, OnFailure, Publication, Rate, Route, SendReports, TlsDemand, TransactionMemory, Trust,
-    TrustAnchor, VerifyWanted,
+    self, AdminHttp, AdminSocket, Config, Dnssec, DomainPattern, EvidencePath, Fault, ListenAddress, ListenerTls,
+    LogFormat, OnDowngrade, OnFailure, Publication, Rate, Route, SendReports, TlsDemand, TransactionMemory,
+    TrustAnchor, TrustSource, VerifyWanted,
 };
 use gatepost::tls::{Pin, Strength, TlsVersion};
 
@@ -21,7 +21,7 @@ fn texts<T: ToString>(items: &[T]) -> Vec<String> {
 
 fn has_the_documented_values(config: &Config) {
     let minutes = |minutes: u64| Duration::from_secs(minutes * 60);
-    assert_eq!(config.tls.trust.value, Trust::Webpki);
+    assert_eq!(config.tls.trust.value, TrustSource::Webpki);
     assert_eq!(config.tls.min_version, TlsVersion::V1_2);
     assert_eq!(config.spool.value, Path::new("/var/spool/gatepost"));
     assert_eq!(config.listeners.len(), 1);
@@ -33,12 +33,12 @@ fn has_the_documented_values(config: &Config) {
     let connector = &config.connectors[0];
     assert_eq!(connector.domains, [DomainPattern::Any]);
     assert!(connector.names.is_empty());
-    assert_eq!(connector.trust.value, Trust::Webpki);
+    assert_eq!(connector.trust.value, TrustSource::Webpki);
     assert_eq!(connector.outbound.route, Route::Mx { port: 25 });
     assert_eq!(connector.outbound.tls, TlsDemand::Opportunistic);
     assert_eq!(connector.outbound.on_failure, OnFailure::Defer);
     assert_eq!(connector.outbound.discover, [Publication::Dane, Publication::MtaSts]);
-    assert_eq!((connector.outbound.downgrade, &connector.outbound.exception), (Downgrade::Warn, &None));
+    assert_eq!((connector.outbound.downgrade, &connector.outbound.exception), (OnDowngrade::Warn, &None));
     assert!(connector.pins.is_empty());
     assert_eq!(connector.outbound.client_identity, None);
     assert_eq!((connector.outbound.connections, connector.outbound.messages_per_connection), (20, 100));
@@ -120,7 +120,7 @@ fn words_become_what_they_mean() {
     assert_eq!(config.evidence.keep, Duration::from_hours(48));
     assert_eq!(config.admin.http.value, AdminHttp::Off);
     assert_eq!(config.spool.value, folder.join("spool"));
-    assert_eq!(config.spool.place.to_string(), format!("{}:6:14", folder.join("partners.toml").display()));
+    assert_eq!(config.spool.location.to_string(), format!("{}:6:14", folder.join("partners.toml").display()));
 
     let identity = config.tls.identity.as_ref().expect("a certificate");
     assert_eq!(identity.certificate.value, PathBuf::from("/etc/gatepost/relay.pem"));
@@ -186,14 +186,14 @@ fn connectors_become_what_they_mean() {
     let chain = TlsDemand::Forced { min_version: TlsVersion::V1_3, verify: VerifyWanted::Chain };
     assert_eq!(smart.outbound.tls, chain);
     assert_eq!(smart.outbound.on_failure, OnFailure::Bounce);
-    assert_eq!(smart.trust.value, Trust::System, "the default trust of this file");
+    assert_eq!(smart.trust.value, TrustSource::System, "the default trust of this file");
     assert_eq!(smart.inbound.tls, TlsDemand::Opportunistic);
 
     let name = TlsDemand::Forced { min_version: TlsVersion::V1_2, verify: VerifyWanted::Name };
     assert_eq!((partner.outbound.tls, partner.inbound.tls), (name, name));
     assert_eq!(texts(&partner.domains), ["domain-c.com", "*.domain-c.com"]);
     assert_eq!(texts(&partner.names), ["mail.domain-c.com", "*.mx.domain-c.com"]);
-    assert_eq!(partner.trust.value, Trust::File(folder.join("partner-ca.pem")));
+    assert_eq!(partner.trust.value, TrustSource::File(folder.join("partner-ca.pem")));
     assert_eq!(partner.outbound.route, Route::Mx { port: 2525 });
     assert_eq!(
         [partner, pinned, smart].map(|connector| (connector.outbound.groups, connector.outbound.min_strength)),
@@ -213,7 +213,7 @@ fn connectors_become_what_they_mean() {
     assert!(none.outbound.discover.is_empty(), "nothing can raise a demand for no TLS");
 
     assert_eq!(smart.outbound.discover, [Publication::MtaSts]);
-    assert_eq!(smart.outbound.downgrade, Downgrade::Refuse);
+    assert_eq!(smart.outbound.downgrade, OnDowngrade::Refuse);
     let exception = smart.outbound.exception.as_ref().expect("an exception");
     let any = TlsDemand::Forced { min_version: TlsVersion::V1_3, verify: VerifyWanted::None };
     assert_eq!((exception.tls, exception.until.to_string().as_str()), (any, "2027-01-31"));
@@ -244,7 +244,7 @@ fn the_packaged_configuration_is_taken_without_a_word() {
     let (config, warnings) = read("config/package/gatepost.toml");
     assert_eq!(warnings, []);
     let addresses: Vec<_> = config.listeners[0].addresses.iter().map(|address| &address.value).collect();
-    assert_eq!(addresses, [&ListenAddress::Passed("mx".to_owned())], "gatepost.socket names it so");
+    assert_eq!(addresses, [&ListenAddress::Systemd("mx".to_owned())], "gatepost.socket names it so");
     assert_eq!(texts(&config.relay.networks), ["127.0.0.0/8", "::1/128"], "nobody else may relay");
     assert!(config.relay.domains.is_empty());
 }

@@ -21,7 +21,7 @@ use crate::config::{self, Config, TlsDemand, VerifyWanted};
 use crate::connector::{Connectors, exception};
 use crate::discovery::history::AlarmKind;
 use crate::envelope::TlsRequirement;
-use crate::handshake::Material;
+use crate::handshake::TlsMaterial;
 use crate::inbound::Occupancy;
 use crate::monitor::labels::Direction;
 use crate::monitor::{AttemptsReading, ClientReading, QueueReading, Reading, ReportsReading};
@@ -269,7 +269,7 @@ fn exceptions(config: &Config, now: Timestamp) -> Vec<ExceptionStatus> {
 }
 
 /// Our own, and the partners', what ends first first.
-fn certificates(admin: &AdminState, tls: &Material, now: Timestamp) -> Vec<CertificateStatus> {
+fn certificates(admin: &AdminState, tls: &TlsMaterial, now: Timestamp) -> Vec<CertificateStatus> {
     let mut all: Vec<CertificateStatus> = tls
         .identities()
         .into_iter()

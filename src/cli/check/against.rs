@@ -93,7 +93,7 @@ pub(super) fn compare(new: &Config, old: &Old<'_>) -> Result<Report, AgainstErro
         }
     };
     let difference = Difference::between(&old, new, &waiting);
-    let (new, old) = (new.written.file.to_path_buf(), old.written.file.to_path_buf());
+    let (new, old) = (new.source.file.to_path_buf(), old.source.file.to_path_buf());
     Ok(Report { new, old, running_sha256, same: difference.is_none(), queue_asked, difference })
 }
 

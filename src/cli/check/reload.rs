@@ -13,7 +13,7 @@ pub(super) fn faults(new: &Config) -> Vec<Fault> {
     match runtime.and_then(|runtime| runtime.block_on(in_force(&Client::at(path.clone())))) {
         Ok((running, _)) => needs_restart(&running, new),
         Err(AgainstError::Socket(SocketError::NoDaemon { path, error })) => vec![Fault {
-            place: new.admin.socket.place.clone(),
+            location: new.admin.socket.location.clone(),
             message: format!("no running Gatepost answers on {} ({error})", path.display()),
             remedy: "If one runs with another [admin] socket, restart it: that cannot change while it runs.".to_owned(),
         }],

@@ -141,7 +141,7 @@ impl Place {
         match config.evidence.path.value {
             EvidencePath::Folder(folder) => Ok(folder),
             EvidencePath::Off => {
-                eprintln!("gatepost evidence: {}: path is \"\": no evidence is kept", config.evidence.path.place);
+                eprintln!("gatepost evidence: {}: path is \"\": no evidence is kept", config.evidence.path.location);
                 Err(ExitCode::from(2))
             }
         }

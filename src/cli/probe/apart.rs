@@ -7,7 +7,7 @@ use super::super::show_faults;
 use crate::config::Config;
 use crate::discovery::mta_sts::WebSource;
 use crate::dns::Dns;
-use crate::handshake::{IdentitySummary, Material};
+use crate::handshake::{IdentitySummary, TlsMaterial};
 use crate::https::Https;
 use crate::running_config::Snapshot;
 
@@ -27,7 +27,7 @@ impl Apart {
     /// The exit status, and it has been told why.
     pub(super) fn new(config: &Arc<Config>) -> Result<Self, ExitCode> {
         let dns = Dns::new(&config.dns).map_err(|error| error.fault(&config.dns));
-        let ((tls, _), dns) = match (Material::load(config), dns) {
+        let ((tls, _), dns) = match (TlsMaterial::load(config), dns) {
             (Ok(loaded), Ok(dns)) => (loaded, dns),
             (material, dns) => {
                 let faults: Vec<_> = material.err().into_iter().flatten().chain(dns.err()).collect();

@@ -20,7 +20,7 @@ use jiff::civil::Date;
 use super::explain::recall;
 use super::{ConfigFile, show, show_faults};
 use crate::address::{Host, Mailbox};
-use crate::config::{self, Connector, Outbound, default_connector};
+use crate::config::{self, Connector, OutboundConfig, default_connector};
 use crate::connector::exception;
 use crate::discovery::Discovery;
 use crate::explain::{DaemonPolicies, Recollection, Sources, policy_domains};
@@ -183,6 +183,6 @@ async fn look(apart: &Apart, recipient: Host, connector: Arc<Connector>) -> Done
 }
 
 fn without_exception(connector: &Connector) -> Connector {
-    let outbound = Outbound { exception: None, ..connector.outbound.clone() };
+    let outbound = OutboundConfig { exception: None, ..connector.outbound.clone() };
     Connector { outbound, ..connector.clone() }
 }

@@ -233,7 +233,7 @@ fn addresses(config: &Config) -> Vec<SocketAddr> {
     let mut all: Vec<SocketAddr> = Vec::new();
     for address in listeners.flat_map(|listener| &listener.addresses) {
         let (ips, port) = match &address.value {
-            ListenAddress::Passed(_) => (vec![v4, v6], SMTP_PORT),
+            ListenAddress::Systemd(_) => (vec![v4, v6], SMTP_PORT),
             ListenAddress::Bind(own) if own.ip().is_unspecified() && own.is_ipv6() => (vec![v4, v6], own.port()),
             ListenAddress::Bind(own) if own.ip().is_unspecified() => (vec![v4], own.port()),
             ListenAddress::Bind(own) => (vec![own.ip()], own.port()),
@@ -252,7 +252,7 @@ fn no_way_in(config: &Config) -> String {
         let addresses = config.listeners.iter().flat_map(|listener| &listener.addresses);
         addresses.into_iter().any(|address| match &address.value {
             ListenAddress::Bind(own) => own.port() == port,
-            ListenAddress::Passed(_) => port == SMTP_PORT,
+            ListenAddress::Systemd(_) => port == SMTP_PORT,
         })
     };
     let ports = [SMTP_PORT].into_iter().chain(LOCAL_PORTS);

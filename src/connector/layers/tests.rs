@@ -8,7 +8,10 @@ use std::path::Path;
 
 use super::*;
 use crate::config::VerifyWanted;
-use crate::config::{Exception, Inbound, Located, OnFailure, Outbound, Place, Publication, Route, TlsDemand, Trust};
+use crate::config::{
+    InboundConfig, Located, Location, OnFailure, OutboundConfig, Publication, Route, TlsDemand, TlsException,
+    TrustSource,
+};
 use crate::tls::{Pin, Strength, TlsVersion, Tlsa, TlsaMatching, TlsaSelector, TlsaUsage};
 
 const NOW: Timestamp = Timestamp::UNIX_EPOCH;
@@ -31,15 +34,15 @@ fn set(scope: DaneScope) -> Arc<TlsaSet> {
     })
 }
 
-fn connector(tls: TlsDemand, downgrade: Downgrade) -> Connector {
-    let place = Place { file: Arc::from(Path::new("gatepost.toml")), line: 1, column: 1 };
+fn connector(tls: TlsDemand, downgrade: OnDowngrade) -> Connector {
+    let location = Location { file: Arc::from(Path::new("gatepost.toml")), line: 1, column: 1 };
     Connector {
         name: "partner".to_owned(),
         domains: Vec::new(),
         names: vec![NamePattern::parse("mail.example.org").expect("a name")],
-        trust: Located { value: Trust::Webpki, place },
+        trust: Located { value: TrustSource::Webpki, location },
         pins: vec![Pin::new([1; 32])],
-        outbound: Outbound {
+        outbound: OutboundConfig {
             route: Route::Mx { port: 25 },
             tls,
             discover: vec![Publication::Dane, Publication::MtaSts],
@@ -52,7 +55,7 @@ fn connector(tls: TlsDemand, downgrade: Downgrade) -> Connector {
             connections: 1,
             messages_per_connection: 1,
         },
-        inbound: Inbound { tls: TlsDemand::Opportunistic, networks: Vec::new(), relay: false },
+        inbound: InboundConfig { tls: TlsDemand::Opportunistic, networks: Vec::new(), relay: false },
     }
 }
 
@@ -94,13 +97,13 @@ fn policies() -> [(&'static str, MtaStsFinding); 6] {
     ]
 }
 
-fn memories() -> [(&'static str, MemoryFinding, Downgrade); 4] {
+fn memories() -> [(&'static str, MemoryFinding, OnDowngrade); 4] {
     let took = || MemoryFinding::TookTls { last: NOW };
     [
-        ("nothing", MemoryFinding::Nothing, Downgrade::Refuse),
-        ("TLS, allow", took(), Downgrade::Allow),
-        ("TLS, warn", took(), Downgrade::Warn),
-        ("TLS, refuse", took(), Downgrade::Refuse),
+        ("nothing", MemoryFinding::Nothing, OnDowngrade::Refuse),
+        ("TLS, allow", took(), OnDowngrade::Allow),
+        ("TLS, warn", took(), OnDowngrade::Warn),
+        ("TLS, refuse", took(), OnDowngrade::Refuse),
     ]
 }
 
@@ -113,11 +116,11 @@ fn requirements() -> [(&'static str, TlsRequirement); 3] {
 }
 
 /// One combination.
-struct Row {
+struct Combination {
     words: [&'static str; 5],
     floor: TlsDemand,
     facts: HopFacts,
-    downgrade: Downgrade,
+    downgrade: OnDowngrade,
     requirement: TlsRequirement,
     policy: TlsPolicy,
 }
@@ -129,7 +132,7 @@ fn host_proof(dane: &DaneFinding) -> HostProof {
     }
 }
 
-fn rows() -> Vec<Row> {
+fn rows() -> Vec<Combination> {
     let mut rows = Vec::new();
     for (floor_word, floor) in floors() {
         for (dane_word, dane) in danes() {
@@ -143,7 +146,7 @@ fn rows() -> Vec<Row> {
                         let policy =
                             outbound_policy(&connector, &host("example.org"), &hop(), &facts, requirement, NOW);
                         let words = [floor_word, dane_word, sts_word, memory_word, asks];
-                        rows.push(Row { words, floor, facts, downgrade, requirement, policy });
+                        rows.push(Combination { words, floor, facts, downgrade, requirement, policy });
                     }
                 }
             }
@@ -152,7 +155,7 @@ fn rows() -> Vec<Row> {
     rows
 }
 
-impl Row {
+impl Combination {
     fn wants(&self, layer: Layer) -> Vec<&Verify> {
         self.policy.demands().filter(|demand| demand.layer == layer).map(|demand| &demand.verify).collect()
     }
@@ -182,7 +185,7 @@ fn off_stays_off_and_nothing_is_ever_lowered() {
 }
 
 #[test]
-fn dane_demands_what_it_finds() {
+fn dane_demands_the_usable_records() {
     for row in rows() {
         let wanted = match &row.facts.dane {
             _ if !row.published_counts() => vec![],
@@ -198,7 +201,7 @@ fn dane_demands_what_it_finds() {
 }
 
 #[test]
-fn mta_sts_stands_back_behind_dane_and_only_reports_while_testing() {
+fn mta_sts_yields_to_dane_and_demands_nothing_in_testing_mode() {
     for row in rows() {
         let authenticated = matches!(row.facts.dane, DaneFinding::Usable(_));
         let wants = row.wants(Layer::MtaSts);
@@ -215,7 +218,7 @@ fn mta_sts_stands_back_behind_dane_and_only_reports_while_testing() {
 }
 
 #[test]
-fn mandatory_dane_is_never_met_without_records() {
+fn mandatory_dane_is_unmeetable_without_records() {
     for row in rows().iter().filter(|row| row.floor == forced(VerifyWanted::Dane)) {
         let met = match (&row.facts.dane, row.wants(Layer::Connector)[..].as_ref()) {
             (DaneFinding::Usable(set), [Verify::None, Verify::Dane(_)]) => set.scope == DaneScope::Domain,
@@ -233,8 +236,8 @@ fn mandatory_dane_is_never_met_without_records() {
 
 /// Mandatory DANE proves the domain: the host must come from secure MX records or from the connector's route.
 #[test]
-fn mandatory_dane_wants_a_host_that_is_proven_to_be_the_domains() {
-    let partner = connector(forced(VerifyWanted::Dane), Downgrade::Warn);
+fn mandatory_dane_needs_a_host_that_is_proven_to_be_the_domains() {
+    let partner = connector(forced(VerifyWanted::Dane), OnDowngrade::Warn);
     let why = || "not signed with DNSSEC".to_owned();
     for (host_proof, met) in [
         (HostProof::Secure, true),
@@ -266,7 +269,7 @@ fn mandatory_dane_wants_a_host_that_is_proven_to_be_the_domains() {
 }
 
 #[test]
-fn requiretls_wants_a_proven_host_that_proves_itself() {
+fn requiretls_needs_a_proven_host_that_proves_its_name() {
     for row in rows() {
         let wants = row.wants(Layer::RequireTls);
         if row.floor == TlsDemand::Off || row.requirement != TlsRequirement::Require {
@@ -294,12 +297,12 @@ fn memory_demands_tls_where_the_connector_refuses_downgrades() {
 }
 
 #[test]
-fn an_exception_stands_in_for_the_floor_and_ends_by_itself() {
-    let mut partner = connector(forced(VerifyWanted::Name), Downgrade::Warn);
+fn an_exception_replaces_the_connectors_demand_until_its_end() {
+    let mut partner = connector(forced(VerifyWanted::Name), OnDowngrade::Warn);
     let until = "2027-01-31".parse().expect("a day");
-    let place = partner.trust.place.clone();
+    let location = partner.trust.location.clone();
     partner.outbound.exception =
-        Some(Exception { tls: TlsDemand::Opportunistic, until, reason: "a new gateway".to_owned(), place });
+        Some(TlsException { tls: TlsDemand::Opportunistic, until, reason: "a new gateway".to_owned(), location });
     let nothing = HopFacts {
         dane: DaneFinding::Absent("its zone is not signed".to_owned()),
         mta_sts: MtaStsFinding::None("no record".to_owned()),
@@ -350,10 +353,10 @@ fn table() -> String {
     );
     for row in rows() {
         let [floor, dane, sts, memory, asks] = row.words;
-        let told = dane != "not asked" && sts != "not asked" && sts != "testing, not listed";
+        let is_listed = dane != "not asked" && sts != "not asked" && sts != "testing, not listed";
         let plain_memory = memory == "nothing" || (memory == "TLS, refuse" && floor == "opportunistic");
         let plain_floor = asks == "nothing" || matches!(floor, "opportunistic" | "forced, name");
-        if told && plain_memory && plain_floor && (memory == "nothing" || asks == "nothing") {
+        if is_listed && plain_memory && plain_floor && (memory == "nothing" || asks == "nothing") {
             let _ = writeln!(text, "| {floor} | {dane} | {sts} | {memory} | {asks} | {} |", brief(&row.policy));
         }
     }
@@ -361,7 +364,7 @@ fn table() -> String {
 }
 
 #[test]
-fn the_documented_table_is_the_one_that_is_in_force() {
+fn the_documented_table_is_up_to_date() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/precedence.md");
     let documented = std::fs::read_to_string(&path).unwrap_or_default();
     let table = table();

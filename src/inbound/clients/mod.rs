@@ -23,7 +23,7 @@ use tracing::{info, warn};
 
 use super::proxied::{self, Origin};
 use crate::access;
-use crate::config::{Config, Listener, Rate};
+use crate::config::{Config, ListenerConfig, Rate};
 use crate::monitor::{LogClient, Monitor};
 use crate::networks::{self, network_text};
 pub use holds::Held;
@@ -131,7 +131,7 @@ impl Clients {
     pub(super) fn connect(
         &self,
         config: &Config,
-        listener: &Listener,
+        listener: &ListenerConfig,
         origin: Origin,
         known: Known,
     ) -> Result<Place, Refusal> {

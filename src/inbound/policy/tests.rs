@@ -4,7 +4,9 @@ use std::path::Path;
 
 use super::*;
 use crate::address::Domain;
-use crate::config::{DomainPattern, Downgrade, Inbound, Located, OnFailure, Outbound, Place, Route, Trust};
+use crate::config::{
+    DomainPattern, InboundConfig, Located, Location, OnDowngrade, OnFailure, OutboundConfig, Route, TrustSource,
+};
 use crate::tls::{
     CertificateFacts, ChainFault, DaneFacts, Handshake, NamePattern, PeerCertificate, Pin, Strength, TlsFacts,
     TlsVersion,
@@ -16,18 +18,18 @@ const CHAIN: TlsDemand = TlsDemand::Forced { min_version: TlsVersion::V1_2, veri
 const NAME: TlsDemand = TlsDemand::Forced { min_version: TlsVersion::V1_2, verify: VerifyWanted::Name };
 
 fn partner(tls: TlsDemand, networks: &[&str], relay: bool) -> Arc<Connector> {
-    let place = Place { file: Arc::from(Path::new("test.toml")), line: 1, column: 1 };
+    let location = Location { file: Arc::from(Path::new("test.toml")), line: 1, column: 1 };
     Arc::new(Connector {
         name: "partner".into(),
         domains: vec![DomainPattern::Exactly(Domain::parse("partner.example").expect("a domain"))],
         names: vec![NamePattern::parse("mail.partner.example").expect("a name")],
-        trust: Located { value: Trust::Webpki, place },
+        trust: Located { value: TrustSource::Webpki, location },
         pins: Vec::new(),
-        outbound: Outbound {
+        outbound: OutboundConfig {
             route: Route::Mx { port: 25 },
             tls: TlsDemand::Opportunistic,
             discover: Vec::new(),
-            downgrade: Downgrade::Warn,
+            downgrade: OnDowngrade::Warn,
             exception: None,
             on_failure: OnFailure::Defer,
             client_identity: None,
@@ -36,7 +38,7 @@ fn partner(tls: TlsDemand, networks: &[&str], relay: bool) -> Arc<Connector> {
             connections: 1,
             messages_per_connection: 1,
         },
-        inbound: Inbound {
+        inbound: InboundConfig {
             tls,
             networks: networks.iter().map(|network| network.parse().expect("a network")).collect(),
             relay,
@@ -73,8 +75,8 @@ fn clear() -> TlsOutcome {
     TlsOutcome::Clear(NoTls::NotUsed)
 }
 
-fn listener(tls: ListenerTls, request_client_certificate: bool) -> Listener {
-    Listener {
+fn listener(tls: ListenerTls, request_client_certificate: bool) -> ListenerConfig {
+    ListenerConfig {
         name: "public".into(),
         addresses: Vec::new(),
         tls,
@@ -89,7 +91,12 @@ fn ask(connector: &Arc<Connector>, peer: &str, outcome: TlsOutcome) -> Result<bo
     ask_on(&listener(ListenerTls::Opportunistic, true), connector, peer, outcome)
 }
 
-fn ask_on(listener: &Listener, connector: &Arc<Connector>, peer: &str, outcome: TlsOutcome) -> Result<bool, String> {
+fn ask_on(
+    listener: &ListenerConfig,
+    connector: &Arc<Connector>,
+    peer: &str,
+    outcome: TlsOutcome,
+) -> Result<bool, String> {
     let from = ReversePath::parse("a@partner.example").expect("a path");
     judge(connector, listener, &from, peer.parse().ok(), outcome)
         .map(|standing| standing.may_relay)

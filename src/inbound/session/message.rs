@@ -171,7 +171,7 @@ impl Session {
             proxy: self.proxy,
             hello: hello.as_deref(),
             connector: &standing.connector.name,
-            configuration: &config.written.digest,
+            configuration: &config.source.digest,
         };
         Some(InboundSession::of(&parties, &inbound_policy(&standing.connector), &standing.clearance).arrival())
     }

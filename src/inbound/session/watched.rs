@@ -8,7 +8,7 @@ use crate::access;
 use crate::address::{Mailbox, ReversePath};
 use crate::config::{Connector, Rate, TlsDemand};
 use crate::envelope::Recipient;
-use crate::handshake::Seen;
+use crate::handshake::CompletedHandshake;
 use crate::inbound::clients::Refusal as Refused;
 use crate::inbound::policy::Standing;
 use crate::inbound::proxied;
@@ -60,7 +60,7 @@ impl Session {
     }
 
     /// The handshake is over.
-    pub(super) fn shaken(&self, seen: Option<&Seen>) {
+    pub(super) fn shaken(&self, seen: Option<&CompletedHandshake>) {
         let end = seen.map_or(HandshakeEnd::Failed, |seen| HandshakeEnd::Completed(seen.version()));
         self.inbound.monitor.handshake(Direction::Inbound, end);
     }

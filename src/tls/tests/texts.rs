@@ -14,7 +14,7 @@ fn refusal(policy: &TlsPolicy, outcome: TlsOutcome) -> (String, Status) {
 }
 
 #[test]
-fn a_refusal_for_want_of_tls_tells_why_there_was_none() {
+fn a_refusal_without_tls_names_the_reason() {
     let policy = forced(TlsVersion::V1_2, Verify::None);
     for (reason, detail, words) in [
         (NoTls::NotWanted, 4, "TLS is switched off for this domain"),
@@ -24,13 +24,13 @@ fn a_refusal_for_want_of_tls_tells_why_there_was_none() {
         (NoTls::SpokeBeforeHandshake, 5, "the peer sent clear text after agreeing to STARTTLS"),
         (NoTls::Broken("it hung up".to_owned()), 5, "the TLS handshake failed: it hung up"),
     ] {
-        let told = refusal(&policy, TlsOutcome::Clear(reason));
-        assert_eq!(told, (format!("TLS is demanded, but {words}"), Status(7, detail)));
+        let result = refusal(&policy, TlsOutcome::Clear(reason));
+        assert_eq!(result, (format!("TLS is demanded, but {words}"), Status(7, detail)));
     }
 }
 
 #[test]
-fn a_refusal_of_poor_tls_names_the_first_thing_that_is_missing() {
+fn a_refusal_names_the_first_unmet_part_of_the_demand() {
     let right = || Verify::Name(names(&["mail.example.org"]));
     let wrong = ["mail.example.net", "*.example.net"];
     let any = "TLS with a trusted certificate is demanded, but";
@@ -82,7 +82,7 @@ fn a_refusal_of_poor_tls_names_the_first_thing_that_is_missing() {
 }
 
 #[test]
-fn a_key_exchange_that_is_too_weak_is_refused_whoever_the_peer_is() {
+fn a_weak_key_exchange_is_refused_whatever_the_identity() {
     let of = |verify, key_exchange| {
         let demand = Demand { min_strength: Strength::PostQuantum, ..Demand::new(Layer::Connector, verify) };
         let certificate = shown(&["mail.example.org"], Ok(()));
@@ -102,7 +102,7 @@ fn a_key_exchange_that_is_too_weak_is_refused_whoever_the_peer_is() {
 }
 
 #[test]
-fn a_refusal_tells_which_layer_wanted_what() {
+fn a_refusal_names_the_layer_and_its_demand() {
     let of = |layer, verify, certificate| {
         let policy = TlsPolicy::forced(Demand::new(layer, verify));
         refusal(&policy, TlsOutcome::Tls(facts(TlsVersion::V1_3, PeerCertificate::Certificate(Box::new(certificate)))))
@@ -137,7 +137,7 @@ fn a_refusal_tells_which_layer_wanted_what() {
 }
 
 #[test]
-fn a_pin_is_read_as_openssl_and_browsers_write_it() {
+fn a_pin_is_parsed_in_the_forms_of_openssl_and_browsers() {
     let hex = "09".repeat(32);
     let colons = vec!["09"; 32].join(":");
     for text in [
@@ -163,7 +163,7 @@ fn a_pin_is_read_as_openssl_and_browsers_write_it() {
 }
 
 #[test]
-fn hundreds_of_names_are_not_written_out() {
+fn a_refusal_lists_at_most_five_names() {
     let many: Vec<String> = (0..300).map(|number| format!("host{number}.example.net")).collect();
     let many: Vec<&str> = many.iter().map(String::as_str).collect();
     let outcome = TlsOutcome::Tls(facts(TlsVersion::V1_3, shown(&many, Ok(()))));
@@ -205,11 +205,11 @@ fn names_match_as_rfc_9525_says() {
 }
 
 #[test]
-fn a_star_is_a_whole_left_most_label_or_nothing() {
+fn a_wildcard_must_be_the_whole_left_most_label() {
     for text in
         ["*", "*.", "m*.example.org", "*m.example.org", "mail.*.org", "*.*.org", "**.example.org", "*.example.*", ""]
     {
-        assert!(NamePattern::parse(text).is_err(), "{text:?} was taken");
+        assert!(NamePattern::parse(text).is_err(), "{text:?} was accepted");
     }
     assert_eq!(name("*.Example.ORG").to_string(), "*.example.org");
 }

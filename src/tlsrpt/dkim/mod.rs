@@ -73,11 +73,11 @@ impl Signer {
     /// Loads the key that `[tlsrpt]` names. With it comes a warning where others can read it.
     ///
     /// # Errors
-    /// The fault of the file, at its place: not readable, or neither RSA of 2048 to 8192 bits nor Ed25519.
+    /// The fault of the file, at its location: not readable, or neither RSA of 2048 to 8192 bits nor Ed25519.
     pub fn load(config: &DkimKey) -> Result<(Self, Option<Fault>), Fault> {
         let der = private_key(&config.file)?;
         let key = read(&der).map_err(|reason| Fault {
-            place: config.file.place.clone(),
+            location: config.file.location.clone(),
             message: format!("{} cannot sign mail: {reason}", config.file.value.display()),
             remedy: "Make one: openssl genrsa -out dkim.pem 2048".to_owned(),
         })?;

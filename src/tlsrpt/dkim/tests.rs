@@ -7,7 +7,7 @@ use aws_lc_rs::signature::{
 };
 
 use super::*;
-use crate::config::{Located, Place};
+use crate::config::{Located, Location};
 
 const FIELDS: [&str; 5] = [
     "From: Joe SixPack <joe@football.example.com>",
@@ -80,12 +80,12 @@ fn the_rsa_signature_of_the_example_is_one_of_our_text() {
 fn loaded(pem: &str) -> (Result<(Signer, Option<Fault>), Fault>, tempfile::NamedTempFile) {
     let mut file = tempfile::NamedTempFile::new().expect("a file");
     file.write_all(pem.as_bytes()).expect("written");
-    let place = Place { file: std::path::Path::new("gatepost.toml").into(), line: 1, column: 1 };
+    let location = Location { file: std::path::Path::new("gatepost.toml").into(), line: 1, column: 1 };
     let domain = |text| Domain::parse(text).expect("valid");
     let config = DkimKey {
         domain: domain("example.com"),
         selector: domain("gatepost"),
-        file: Located { value: file.path().to_owned(), place },
+        file: Located { value: file.path().to_owned(), location },
     };
     (Signer::load(&config), file)
 }

@@ -17,7 +17,7 @@ pub(crate) const SECURE: Security = Security::Secure;
 pub(crate) const UNSIGNED: Security = Security::Insecure(InsecureReason::Unsigned);
 
 /// `[dns]` with these lines.
-pub(crate) fn config(lines: &str) -> config::Dns {
+pub(crate) fn config(lines: &str) -> config::DnsConfig {
     let text = format!(
         "hostname = \"relay.example.com\"\npostmaster = \"postmaster@example.com\"\n\
          [[listener]]\nname = \"mx\"\naddress = [\"127.0.0.1:2525\"]\ntls = \"off\"\n[dns]\n{lines}\n"
@@ -37,7 +37,7 @@ pub(crate) fn with_anchor(server: &Server, kind: &str) -> Dns {
     Dns::new(&of_server(server, kind)).expect("a resolver")
 }
 
-pub(crate) fn of_server(server: &Server, kind: &str) -> config::Dns {
+pub(crate) fn of_server(server: &Server, kind: &str) -> config::DnsConfig {
     let anchor = server.anchor(kind);
     config(&format!("servers = [\"{}\"]\ntrust_anchor = \"{}\"", server.address, anchor.display()))
 }

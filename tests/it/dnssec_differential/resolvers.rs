@@ -17,7 +17,7 @@ use super::verdict::{Finding, Found, Ours, Verdict};
 use super::wire::{Name, hex, kind, labels, text, unhex};
 
 /// The resolver under test, as it is configured for a name server and a trust anchor.
-pub(crate) struct Gatepost(config::Dns);
+pub(crate) struct Gatepost(config::DnsConfig);
 
 impl Gatepost {
     pub(crate) fn new(folder: &Path) -> Self {

@@ -78,7 +78,7 @@ fn imports_of(path: &str, text: &str) -> Vec<String> {
 fn an_upward_import_is_found() {
     one(&imports_of("spool/mod.rs", "\nuse crate::scheduler::Due;\n"), 2, "spool imports scheduler");
     one(&imports_of("tls.rs", "fn f() { crate::handshake::shake(); }"), 1, "tls imports handshake");
-    one(&imports_of("tls.rs", "fn f(x: $crate::handshake::Seen) {}"), 1, "lies above it");
+    one(&imports_of("tls.rs", "fn f(x: $crate::handshake::CompletedHandshake) {}"), 1, "lies above it");
     one(&imports_of("config/parse.rs", "type F = Box<dyn gatepost::dsn::F>;"), 1, "config imports dsn");
     one(&imports_of("address.rs", "use crate::tls as words;"), 1, "address imports tls");
     one(&imports_of("demo/mod.rs", "use crate::cli::*;"), 1, "demo imports cli");
@@ -142,7 +142,7 @@ fn a_room_without_a_floor_is_found() {
 fn what_points_down_or_is_no_import_passes() {
     none(&imports_of("main.rs", "fn main() { gatepost::cli::run() }"));
     none(&imports_of("scheduler.rs", "use crate::outbound::{Attempt, Report};\nuse crate::config::Config;"));
-    none(&imports_of("outcome.rs", "use crate::{config::OnFailure, tls::Refusal};"));
+    none(&imports_of("failure.rs", "use crate::{config::OnFailure, tls::Refusal};"));
     none(&imports_of("tls.rs", "//! See [`crate::handshake`].\n/* crate::spool /* crate::cli */ crate::dsn */"));
     none(&imports_of("tls.rs", "const FILTER: &str = \"gatepost::spool\"; const R: &str = r#\"\"crate::spool\"\"#;"));
     none(&imports_of("tls.rs", "pub(crate) fn f<'a>(x: &'a str, c: char) -> bool { c == '\"' || c == '\\'' }"));

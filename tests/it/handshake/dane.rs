@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use aws_lc_rs::digest::{SHA256, SHA512, digest};
 use gatepost::address::Domain;
-use gatepost::config::Trust;
+use gatepost::config::TrustSource;
 use gatepost::handshake::Role;
 use gatepost::tls::{
     ChainFault, DaneFacts, DaneFault, DaneScope, NamePattern, PeerCertificate, Pin, Tlsa, TlsaMatching, TlsaSelector,
@@ -62,7 +62,7 @@ fn patterns(names: &[&str]) -> Vec<NamePattern> {
 /// Shows a chain in a handshake, and holds it against records. None of the connector's authorities has
 /// anything to do with it.
 pub(crate) async fn held(pair: &Pair, records: &[Tlsa]) -> Result<Tlsa, DaneFault> {
-    let connector = connector("partner", Trust::Webpki, None);
+    let connector = connector("partner", TrustSource::Webpki, None);
     let material = load(&config(None, vec![connector.clone()]));
     let (address, server) = serve(server_config(pair, BOTH), 1).await;
     let seen = connect(&material, &connector, address, NAME).await.expect("a handshake");
@@ -73,7 +73,7 @@ pub(crate) async fn held(pair: &Pair, records: &[Tlsa]) -> Result<Tlsa, DaneFaul
         names: patterns(&[NAME]),
         scope: DaneScope::Domain,
     });
-    let facts = seen.facts(material.client(&connector).against(Some(&set)), Role::Server, Timestamp::now()).await;
+    let facts = seen.facts(material.client(&connector).checks(Some(&set)), Role::Server, Timestamp::now()).await;
     let PeerCertificate::Certificate(certificate) = facts.certificate else { panic!("a certificate was shown") };
     assert!(certificate.chain.is_err(), "no authority of the connector's vouches for it");
     match certificate.dane {

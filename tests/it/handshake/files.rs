@@ -3,8 +3,8 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
-use gatepost::config::{Config, Fault, IdentityFiles, SniIdentity, Trust};
-use gatepost::handshake::Material;
+use gatepost::config::{Config, Fault, IdentityFiles, SniIdentity, TrustSource};
+use gatepost::handshake::TlsMaterial;
 use gatepost::tls::NamePattern;
 use rcgen::{KeyPair, date_time_ymd};
 
@@ -34,19 +34,19 @@ impl Desk {
     fn told(&self, faults: &[Fault]) -> Vec<String> {
         let folder = format!("{}/", self.folder.path().display());
         let told =
-            faults.iter().map(|fault| format!("line {}: {}", fault.place.line, fault.message.replace(&folder, "")));
+            faults.iter().map(|fault| format!("line {}: {}", fault.location.line, fault.message.replace(&folder, "")));
         told.collect()
     }
 
     fn faults(&self, config: &Config) -> Vec<String> {
-        match Material::load(config) {
+        match TlsMaterial::load(config) {
             Ok((_, warnings)) => panic!("taken, with {warnings:?}"),
             Err(faults) => self.told(&faults),
         }
     }
 
     fn warnings(&self, config: &Config) -> Vec<String> {
-        match Material::load(config) {
+        match TlsMaterial::load(config) {
             Ok((_, warnings)) => self.told(&warnings),
             Err(faults) => panic!("refused: {faults:?}"),
         }
@@ -73,7 +73,7 @@ fn a_certificate_file_that_will_not_do_is_told() {
             whole.replace("-----END CERTIFICATE-----", "").into_bytes(),
             "relay.pem is damaged: \"-----END CERTIFICATE-----\" is missing",
         ),
-        (whole.replace('M', "!").into_bytes(), "relay.pem is damaged: what stands between its markers is not base64"),
+        (whole.replace('M', "!").into_bytes(), "relay.pem is damaged: the text between its markers is not base64"),
         (malformed.into_bytes(), "certificate 1 of relay.pem is malformed"),
     ] {
         let files = desk.good();
@@ -92,8 +92,8 @@ fn a_key_file_that_will_not_do_is_told() {
     for (content, told) in [
         (Vec::new(), "relay.key is empty"),
         (b"hello\n".to_vec(), "relay.key has no private key in it"),
-        (encrypted.into_bytes(), "relay.key is an encrypted key, and nobody is there to type its passphrase"),
-        (old_encrypted.into_bytes(), "relay.key is an encrypted key, and nobody is there to type its passphrase"),
+        (encrypted.into_bytes(), "relay.key is an encrypted key, and Gatepost cannot ask for its passphrase"),
+        (old_encrypted.into_bytes(), "relay.key is an encrypted key, and Gatepost cannot ask for its passphrase"),
         (KeyPair::generate().expect("a key").serialize_der(), "relay.key is not PEM (DER, perhaps)"),
         (other.into_bytes(), "the key in relay.key does not belong to the certificate in relay.pem"),
         (unusable.into_bytes(), "relay.key is not a key that TLS can use here"),
@@ -111,9 +111,9 @@ fn every_fault_is_told_at_once_in_the_order_of_the_file() {
     bad.certificate.value = PathBuf::from("/nowhere/relay.pem");
     bad.key.value = desk.file("empty.key", "");
     let mut of_partner = bad.clone();
-    of_partner.certificate.place.line = 41;
-    of_partner.key.place.line = 42;
-    let partner = connector("partner", Trust::File(PathBuf::from("/nowhere/trust.pem")), Some(of_partner));
+    of_partner.certificate.location.line = 41;
+    of_partner.key.location.line = 42;
+    let partner = connector("partner", TrustSource::File(PathBuf::from("/nowhere/trust.pem")), Some(of_partner));
     let another = connector("another", partner.trust.value.clone(), None);
     assert_eq!(
         desk.faults(&config(Some(bad), vec![partner, another])),
@@ -134,7 +134,7 @@ fn a_chain_in_the_wrong_order_is_told_with_its_remedy() {
     let mut pair = desk.authority.intermediate("Relay CA 2").issue(&["relay.example.com"]);
     pair.chain.reverse();
     let config = config(Some(pair.write(desk.folder.path(), "relay")), Vec::new());
-    let faults = Material::load(&config).map(|_| ()).expect_err("the wrong order");
+    let faults = TlsMaterial::load(&config).map(|_| ()).expect_err("the wrong order");
     assert_eq!(faults[0].remedy, "It belongs to certificate 2 of the file: put that one first.");
 }
 
@@ -260,7 +260,7 @@ fn an_sni_identity_carries_the_names_it_is_listed_for() {
 #[test]
 fn a_trust_file_without_authorities_is_told() {
     let desk = Desk::new();
-    let with_trust = |file| config(None, vec![connector("partner", Trust::File(file), None)]);
+    let with_trust = |file| config(None, vec![connector("partner", TrustSource::File(file), None)]);
     assert_eq!(
         desk.faults(&with_trust(desk.file("trust.pem", "nothing\n"))),
         ["line 40: trust.pem has no certificate in it"]
@@ -270,7 +270,7 @@ fn a_trust_file_without_authorities_is_told() {
     assert_eq!(
         desk.warnings(&with_trust(desk.file("trust.pem", both))),
         [
-            "line 40: certificate 2 of trust.pem (CN=a host) is not a CA certificate: it is trusted itself, and nothing else by it"
+            "line 40: certificate 2 of trust.pem (CN=a host) is not a CA certificate: only this certificate itself is trusted"
         ]
     );
 }
@@ -283,7 +283,7 @@ fn identities_are_summed_up() {
     });
     let files = pair.write(desk.folder.path(), "relay");
     // The same file as client identity is one identity to people.
-    let partner = connector("partner", Trust::Webpki, Some(files.clone()));
+    let partner = connector("partner", TrustSource::Webpki, Some(files.clone()));
     let identities = load(&config(Some(files.clone()), vec![partner])).identities();
     assert_eq!(identities.len(), 1);
     assert_eq!(identities[0].file, files.certificate.value);
@@ -296,5 +296,5 @@ fn the_operating_systems_trust_is_loaded() {
     if rustls_native_certs::load_native_certs().certs.is_empty() {
         return;
     }
-    load(&config(None, vec![connector("partner", Trust::System, None)]));
+    load(&config(None, vec![connector("partner", TrustSource::System, None)]));
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use gatepost::config::Connector;
-use gatepost::handshake::{HandshakeError, Material, Role};
+use gatepost::handshake::{HandshakeError, Role, TlsMaterial};
 use gatepost::tls::{Groups, Handshake, Hello, TlsFacts};
 use jiff::Timestamp;
 use rustls::crypto::aws_lc_rs::{self, kx_group};
@@ -22,7 +22,7 @@ const fn hello(groups: Groups, sni: bool) -> Hello {
 }
 
 /// The ClientHello that a server sees.
-async fn shown(material: &Material, connector: &Connector, with: (Hello, Handshake)) -> Waiting {
+async fn shown(material: &TlsMaterial, connector: &Connector, with: (Hello, Handshake)) -> Waiting {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback");
     let address = listener.local_addr().expect("bound");
     let server = tokio::spawn(async move {
@@ -150,7 +150,7 @@ async fn a_resumed_session_has_a_key_exchange_of_its_own() {
         for _ in 0..2 {
             let with = (hello(groups, true), Handshake::Resumed);
             let session = connect_with(&material, &connector, address, NAME, with).await.expect("a handshake");
-            let against = material.client(&connector).against(None);
+            let against = material.client(&connector).checks(None);
             seen.push(session.facts(against, Role::Server, Timestamp::now()).await);
         }
         // What a server gave for one set of groups is not used with another.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use gatepost::config::{Config, SniIdentity};
-use gatepost::handshake::{HandshakeError, Material, Role, Seen};
+use gatepost::handshake::{CompletedHandshake, HandshakeError, Role, TlsMaterial};
 use gatepost::tls::{ChainFault, NamePattern, PeerCertificate, TlsVersion};
 use jiff::Timestamp;
 use rcgen::{ExtendedKeyUsagePurpose, KeyPair};
@@ -36,11 +36,11 @@ pub(crate) fn client_config(
 
 /// One handshake: what the client saw, and what we did.
 pub(crate) async fn meet(
-    material: &Arc<Material>,
+    material: &Arc<TlsMaterial>,
     ask: bool,
     client: &Arc<rustls::ClientConfig>,
     name: &str,
-) -> (std::io::Result<(HandshakeKind, Vec<CertificateDer<'static>>)>, Result<Seen, HandshakeError>) {
+) -> (std::io::Result<(HandshakeKind, Vec<CertificateDer<'static>>)>, Result<CompletedHandshake, HandshakeError>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback");
     let address = listener.local_addr().expect("bound");
     let material = Arc::clone(material);
@@ -79,12 +79,12 @@ pub(crate) fn ours() -> Ours {
     let mut config = config(Some(pair.write(folder.path(), "relay")), Vec::new());
     let file = folder.path().join("trust.pem");
     std::fs::write(&file, authority.pem()).expect("the folder is ours");
-    config.tls.trust.value = gatepost::config::Trust::File(file);
+    config.tls.trust.value = gatepost::config::TrustSource::File(file);
     Ours { authority, pair, config, folder }
 }
 
-pub(crate) fn against(material: &Material) -> gatepost::handshake::Against<'_> {
-    material.client(&connector("default", gatepost::config::Trust::Webpki, None)).against(None)
+pub(crate) fn against(material: &TlsMaterial) -> gatepost::handshake::ChainChecks<'_> {
+    material.client(&connector("default", gatepost::config::TrustSource::Webpki, None)).checks(None)
 }
 
 #[tokio::test]
@@ -323,7 +323,7 @@ async fn without_a_certificate_nobody_is_served() {
     let material = load(&config(None, Vec::new()));
     let client = Arc::new(client_config(&ours.authority, BOTH, None));
     let (theirs, seen) = meet(&material, true, &client, "relay.example.com").await;
-    assert_eq!(seen.expect_err("no identity").to_string(), "we have no certificate: [tls] names none");
+    assert_eq!(seen.expect_err("no identity").to_string(), "[tls] has no certificate");
     theirs.expect_err("refused");
 }
 
@@ -364,7 +364,7 @@ fn old_hello(version: u16, suites: &[u16]) -> Vec<u8> {
 
 #[tokio::test]
 async fn of_an_old_client_the_reason_is_its_own() {
-    let (material, _) = Material::load(&ours().config).expect("loads");
+    let (material, _) = TlsMaterial::load(&ours().config).expect("loads");
     for (hello, words) in [
         (old_hello(0x0301, &[0x002f, 0xc013]), "no TLS version in common: the client offers TLS 1.0 at most"),
         (

@@ -37,7 +37,7 @@ async fn a_server_with_a_key_that_cannot_be_checked_proves_nothing() {
         for kind in KINDS {
             let (address, _peer) = serve(server(kind, versions), 1).await;
             let seen = connect(&material, &connector, address, NAME).await.expect(kind.words);
-            let against = material.client(&connector).against(None);
+            let against = material.client(&connector).checks(None);
             let facts = seen.facts(against, Role::Server, Timestamp::now()).await;
             assert_eq!(unproved(&facts.certificate), kind.words);
             assert_eq!(seen.chain(), [certificate(kind)], "for people, as it was sent");
@@ -55,8 +55,8 @@ async fn a_client_with_a_key_that_cannot_be_checked_proves_nothing_and_gets_no_t
             for _ in 0..2 {
                 let (theirs, seen) = meet(&material, true, &client, "relay.example.com").await;
                 let seen = seen.expect(kind.words);
-                let default = connector("default", gatepost::config::Trust::Webpki, None);
-                let against = material.client(&default).against(None);
+                let default = connector("default", gatepost::config::TrustSource::Webpki, None);
+                let against = material.client(&default).checks(None);
                 let facts = seen.facts(against, Role::Client, Timestamp::now()).await;
                 assert_eq!(unproved(&facts.certificate), kind.words);
                 assert_eq!(theirs.expect("a handshake").0, HandshakeKind::Full);
@@ -93,7 +93,7 @@ async fn a_scheme_that_cannot_be_checked_proves_nothing_and_is_offered_at_the_se
         for _ in 0..2 {
             let with = (all_curves, Handshake::Resumed);
             let seen = connect_with(&material, &connector, address, NAME, with).await.expect(kind.words);
-            let against = material.client(&connector).against(None);
+            let against = material.client(&connector).checks(None);
             let facts = seen.facts(against, Role::Server, Timestamp::now()).await;
             assert_eq!(unproved(&facts.certificate), kind.words);
             assert_eq!(facts.handshake, Handshake::Full, "never resumed");

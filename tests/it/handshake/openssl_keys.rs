@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use gatepost::handshake::{HandshakeError, Material, Role};
+use gatepost::handshake::{HandshakeError, Role, TlsMaterial};
 use gatepost::tls::{Handshake, Hello, Hellos, PeerCertificate, SniUse, Strength, TlsPolicy};
 use jiff::Timestamp;
 use rustls::pki_types::pem::PemObject as _;
@@ -156,7 +156,7 @@ async fn every_server_of_openssl_is_heard_where_nobody_asks_who_it_is() {
 /// As mail is sent that demands no certificate: with the first ClientHello, and with the second where that one is cut
 /// short.
 async fn handshake(
-    material: &Material,
+    material: &TlsMaterial,
     connector: &gatepost::config::Connector,
     address: SocketAddr,
 ) -> Result<PeerCertificate, HandshakeError> {
@@ -171,7 +171,7 @@ async fn handshake(
 }
 
 async fn handshake_with(
-    material: &Material,
+    material: &TlsMaterial,
     connector: &gatepost::config::Connector,
     address: SocketAddr,
     hello: Hello,
@@ -181,7 +181,7 @@ async fn handshake_with(
     let client = material.client(connector);
     let shaking = client.connect(stream, &name, hello, Handshake::Resumed);
     let (_stream, seen) = tokio::time::timeout(PATIENCE, shaking).await.expect("in time")?;
-    let facts = seen.facts(client.against(None), Role::Server, Timestamp::now()).await;
+    let facts = seen.facts(client.checks(None), Role::Server, Timestamp::now()).await;
     assert_eq!(facts.handshake, Handshake::Full);
     Ok(facts.certificate)
 }
@@ -212,8 +212,8 @@ async fn every_client_of_openssl_can_use_tls() {
                 tokio::time::timeout(PATIENCE, listener.accept()).await.expect("in time").expect("a client");
             let shaken = tokio::time::timeout(PATIENCE, material.accept(stream, true)).await.expect("in time");
             let seen = shaken.unwrap_or_else(|error| panic!("{key:?}, {versions:?}: {error}")).1;
-            let default = connector("default", gatepost::config::Trust::Webpki, None);
-            let facts = seen.facts(material.client(&default).against(None), Role::Client, Timestamp::now()).await;
+            let default = connector("default", gatepost::config::TrustSource::Webpki, None);
+            let facts = seen.facts(material.client(&default).checks(None), Role::Client, Timestamp::now()).await;
             match (facts.certificate, key.2) {
                 // Without a signature scheme for its key it shows none; a curve has one under TLS 1.3 alone.
                 (PeerCertificate::Nothing, Some(words)) => {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use gatepost::config::Trust;
+use gatepost::config::TrustSource;
 use gatepost::handshake::Role;
 use gatepost::tls::{ChainFault, NamePattern, PeerCertificate, TlsVersion};
 use jiff::Timestamp;
@@ -140,7 +140,7 @@ async fn every_certificate_completes_the_handshake_and_is_told_as_it_is() {
             let (address, peer) = serve(server_config(&pair, versions), 1).await;
             let seen = connect(&material, &connector, address, "mail.partner.example").await.expect(what);
             peer.await.expect("the peer");
-            let facts = seen.facts(material.client(&connector).against(None), Role::Server, Timestamp::now()).await;
+            let facts = seen.facts(material.client(&connector).checks(None), Role::Server, Timestamp::now()).await;
             let PeerCertificate::Certificate(shown) = facts.certificate else { panic!("{what}: nothing was shown") };
             assert_eq!((shown.names, shown.chain), (names(wanted_names), wanted_chain), "{what}, {versions:?}");
         }
@@ -179,7 +179,7 @@ async fn what_was_negotiated_is_told_by_its_registered_name() {
         let (address, peer) = serve(server_config(&pair, versions), 1).await;
         let seen = connect(&material, &connector, address, "mail.partner.example").await.expect("a handshake");
         peer.await.expect("the peer");
-        let facts = seen.facts(material.client(&connector).against(None), Role::Server, Timestamp::now()).await;
+        let facts = seen.facts(material.client(&connector).checks(None), Role::Server, Timestamp::now()).await;
         assert_eq!((facts.version, facts.cipher, facts.key_exchange), (version, cipher, Some(key_exchange)));
     }
 }
@@ -216,12 +216,12 @@ async fn a_certificate_that_the_trust_file_lists_is_trusted_itself_while_it_last
     ] {
         let file = folder.path().join("listed.pem");
         std::fs::write(&file, pem("CERTIFICATE", &listed.chain[0])).expect("the folder is ours");
-        let connector = connector("partner", Trust::File(file), None);
+        let connector = connector("partner", TrustSource::File(file), None);
         let material = load(&config(None, vec![connector.clone()]));
         let (address, peer) = serve(server_config(&listed, BOTH), 1).await;
         let seen = connect(&material, &connector, address, name).await.expect("a handshake");
         peer.await.expect("the peer");
-        let facts = seen.facts(material.client(&connector).against(None), Role::Server, Timestamp::now()).await;
+        let facts = seen.facts(material.client(&connector).checks(None), Role::Server, Timestamp::now()).await;
         let PeerCertificate::Certificate(certificate) = facts.certificate else { panic!("no certificate") };
         assert_eq!(certificate.chain, chain);
     }
@@ -236,12 +236,12 @@ async fn a_listed_host_certificate_is_no_authority() {
     rogue.set_key(&listed);
     let file = folder.path().join("listed.pem");
     std::fs::write(&file, pem("CERTIFICATE", &listed.chain[0])).expect("the folder is ours");
-    let connector = connector("partner", Trust::File(file), None);
+    let connector = connector("partner", TrustSource::File(file), None);
     let material = load(&config(None, vec![connector.clone()]));
     let (address, peer) = serve(server_config(&rogue.issue(&["mail.bank.example"]), BOTH), 1).await;
     let seen = connect(&material, &connector, address, "mail.bank.example").await.expect("a handshake");
     peer.await.expect("the peer");
-    let facts = seen.facts(material.client(&connector).against(None), Role::Server, Timestamp::now()).await;
+    let facts = seen.facts(material.client(&connector).checks(None), Role::Server, Timestamp::now()).await;
     let PeerCertificate::Certificate(certificate) = facts.certificate else { panic!("no certificate") };
     assert_eq!(certificate.chain, Err(ChainFault::UnknownIssuer("CN=A host".to_owned())));
 }
@@ -251,8 +251,8 @@ async fn our_client_certificate_is_shown_to_a_server_that_asks() {
     let folder = tempfile::tempdir().expect("a folder");
     let trusted = Authority::root("Partner CA");
     let ours = trusted.issue(&["relay.example.com"]);
-    let with = connector("with", Trust::Webpki, Some(ours.write(folder.path(), "client")));
-    let without = connector("without", Trust::Webpki, None);
+    let with = connector("with", TrustSource::Webpki, Some(ours.write(folder.path(), "client")));
+    let without = connector("without", TrustSource::Webpki, None);
     let material = load(&config(None, vec![with.clone(), without.clone()]));
     let mut roots = rustls::RootCertStore::empty();
     roots.add(trusted.certificate.clone()).expect("a root");
@@ -278,7 +278,7 @@ async fn our_client_certificate_is_shown_to_a_server_that_asks() {
 #[tokio::test]
 async fn an_older_version_than_ours_is_no_version_in_common() {
     let pair = Authority::root("Partner CA").issue(&["mail.partner.example"]);
-    let connector = connector("partner", Trust::Webpki, None);
+    let connector = connector("partner", TrustSource::Webpki, None);
     let mut config = config(None, vec![connector.clone()]);
     config.tls.min_version = TlsVersion::V1_3;
     let material = load(&config);
@@ -290,7 +290,7 @@ async fn an_older_version_than_ours_is_no_version_in_common() {
 
 #[tokio::test]
 async fn a_peer_without_tls_is_told_in_words() {
-    let connector = connector("partner", Trust::Webpki, None);
+    let connector = connector("partner", TrustSource::Webpki, None);
     let material = load(&config(None, vec![connector.clone()]));
     for (says, words) in [
         (&b""[..], "the peer closed the connection during the handshake"),

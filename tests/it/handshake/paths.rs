@@ -67,8 +67,8 @@ async fn a_client_s_issuer_needs_key_cert_sign_as_well() {
         let client = std::sync::Arc::new(client_config(&ours.authority, BOTH, Some(&pair)));
         let (theirs, seen) = meet(&material, true, &client, "relay.example.com").await;
         theirs.expect("a handshake");
-        let against = connector("default", gatepost::config::Trust::Webpki, None);
-        let against = material.client(&against).against(None);
+        let against = connector("default", gatepost::config::TrustSource::Webpki, None);
+        let against = material.client(&against).checks(None);
         let facts = seen.expect("a handshake").facts(against, Role::Client, Timestamp::now()).await;
         let PeerCertificate::Certificate(shown) = facts.certificate else { panic!("a certificate was shown") };
         assert_eq!(shown.chain, verdict, "{uses:?}");
@@ -126,8 +126,8 @@ async fn a_host_s_own_key_usage_must_allow_tls() {
         let showing = std::sync::Arc::new(client_config(&ours.authority, BOTH, Some(&pair)));
         let (theirs, seen) = meet(&material, true, &showing, "relay.example.com").await;
         theirs.expect("a handshake");
-        let default = connector("default", gatepost::config::Trust::Webpki, None);
-        let against = material.client(&default).against(None);
+        let default = connector("default", gatepost::config::TrustSource::Webpki, None);
+        let against = material.client(&default).checks(None);
         let facts = seen.expect("a handshake").facts(against, Role::Client, Timestamp::now()).await;
         let PeerCertificate::Certificate(shown) = facts.certificate else { panic!("a certificate was shown") };
         assert_eq!(shown.chain, client, "{uses:?}, as a client");
@@ -161,8 +161,7 @@ async fn a_chain_is_looked_at_up_to_eight_certificates_and_two_of_one_subject() 
     let namesakes = |count: usize| (0..count).map(|_| root.intermediate("Partner CA 2").certificate);
     let unlooked = |left: usize| {
         Err(ChainFault::UnknownIssuer(format!(
-            "CN=Partner CA 2; {left} more certificates were sent, but no more than 8 of a chain and two of one subject \
-             are looked at"
+            "CN=Partner CA 2; {left} more certificates were sent, but no more than 8 of a chain and two of one subject are used"
         )))
     };
     let chain = |between: Vec<_>| {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use gatepost::config::Connector;
-use gatepost::handshake::{Material, Role};
+use gatepost::handshake::{Role, TlsMaterial};
 use gatepost::tls::{Handshake, PeerCertificate};
 use jiff::Timestamp;
 use rustls::HandshakeKind;
@@ -17,7 +17,7 @@ const NAME: &str = "mail.partner.example";
 /// A partner's server that gives tickets whatever the version, and us.
 struct Partner {
     authority: Authority,
-    material: Arc<Material>,
+    material: Arc<TlsMaterial>,
     connector: Connector,
     _folder: tempfile::TempDir,
 }
@@ -42,7 +42,7 @@ impl Partner {
         let mut told = Vec::new();
         for handshake in wanted {
             let seen = connect_by(&self.material, &self.connector, address, NAME, handshake).await;
-            let against = self.material.client(&self.connector).against(None);
+            let against = self.material.client(&self.connector).checks(None);
             let facts = seen.expect("a handshake").facts(against, Role::Server, Timestamp::now()).await;
             let PeerCertificate::Certificate(certificate) = &facts.certificate else {
                 panic!("the certificate is told, whenever it was shown: {facts:?}")
@@ -101,7 +101,7 @@ async fn a_handshake_that_breaks_takes_the_tickets_with_it() {
     closed.await.expect("the listener");
     let seen = connect(address).await.expect("a handshake");
     let facts =
-        seen.facts(partner.material.client(&partner.connector).against(None), Role::Server, Timestamp::now()).await;
+        seen.facts(partner.material.client(&partner.connector).checks(None), Role::Server, Timestamp::now()).await;
     assert_eq!(facts.handshake, Handshake::Full);
 }
 

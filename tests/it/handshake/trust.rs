@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
-use gatepost::config::{Fault, Trust};
-use gatepost::handshake::Material;
+use gatepost::config::{Fault, TrustSource};
+use gatepost::handshake::TlsMaterial;
 use rcgen::{CertificateParams, KeyUsagePurpose, date_time_ymd};
 
 use super::dane::NAME;
@@ -32,8 +32,8 @@ impl Desk {
 
     /// The warnings about a file, or the faults.
     fn load(&self, content: impl AsRef<[u8]>) -> Result<Vec<String>, Vec<String>> {
-        let connector = connector("partner", Trust::File(self.file(content)), None);
-        match Material::load(&config(None, vec![connector])) {
+        let connector = connector("partner", TrustSource::File(self.file(content)), None);
+        match TlsMaterial::load(&config(None, vec![connector])) {
             Ok((_, warnings)) => Ok(self.told(&warnings)),
             Err(faults) => Err(self.told(&faults)),
         }
@@ -113,7 +113,7 @@ fn dates_that_do_not_hold_are_warnings() {
             told.into_iter().collect::<Vec<_>>()
         };
         let root = Authority::root_as("Partner CA", dates(begins, ends));
-        assert_eq!(desk.load(root.pem()), Ok(told("what it has issued is trusted all the same")));
+        assert_eq!(desk.load(root.pem()), Ok(told("certificates that it issued are still trusted")));
         let host = self_signed(&[NAME], |params| {
             dates(begins, ends)(params);
             params.distinguished_name = common_name("Partner CA");
@@ -170,9 +170,9 @@ fn forms_that_are_not_read_are_named() {
         let units = std::iter::once(0xfeff).chain(text.encode_utf16());
         units.flat_map(u16::to_le_bytes).collect::<Vec<_>>()
     };
-    let openssl = "trust.pem has a section that is not read: a certificate with trust settings in OpenSSL's own form \
+    let openssl = "trust.pem has an unsupported section: a certificate with trust settings in OpenSSL's own form \
                    (TRUSTED CERTIFICATE)";
-    let pkcs7 = "trust.pem has a section that is not read: certificates in PKCS#7";
+    let pkcs7 = "trust.pem has an unsupported section: certificates in PKCS#7";
     for (form, words) in [(odd("trusted-form.pem"), openssl), (odd("pkcs7.pem"), pkcs7)] {
         assert_eq!(desk.load(&form), Err(one(words)));
         assert_eq!(desk.load(form + &good), Ok(one(words)), "beside a good one");
@@ -191,7 +191,7 @@ fn a_chain_with_a_gap_is_an_error() {
     let chain = std::fs::read_to_string(&files.certificate.value).expect("just written");
     let form = std::fs::read_to_string(odd("trusted-form.pem")).expect("it is there");
     std::fs::write(&files.certificate.value, chain + &form).expect("the folder is ours");
-    let faults = Material::load(&config(Some(files), Vec::new())).map(|_| ()).expect_err("a gap");
+    let faults = TlsMaterial::load(&config(Some(files), Vec::new())).map(|_| ()).expect_err("a gap");
     assert!(faults[0].message.ends_with("in OpenSSL's own form (TRUSTED CERTIFICATE)"), "{faults:?}");
     assert!(faults[0].remedy.starts_with("openssl x509 -in "), "{faults:?}");
 }

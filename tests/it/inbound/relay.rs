@@ -10,7 +10,7 @@ use gatepost::address::Host;
 use gatepost::config::{self, Config};
 use gatepost::dns::Dns;
 use gatepost::envelope::{Envelope, QueueId};
-use gatepost::handshake::Material;
+use gatepost::handshake::TlsMaterial;
 use gatepost::inbound::{Inbound, serve};
 use gatepost::running_config::{RunningConfig, Snapshot};
 use gatepost::spool::{Draft, Entry, Receipt, Spool, SpoolError, SpoolFuture, SqliteSpool, StoredMessage};
@@ -65,7 +65,7 @@ pub(crate) struct Relay {
     pub(crate) stop: CancellationToken,
     pub(crate) serving: JoinHandle<()>,
     pub(crate) spool: Arc<Slow>,
-    tls: Arc<Material>,
+    tls: Arc<TlsMaterial>,
     running: RunningConfig,
     partner: Config,
     folder: tempfile::TempDir,
@@ -152,7 +152,7 @@ impl Relay {
     pub(crate) async fn start(wanted: Wanted<'_>) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let config = configured(&wanted, folder.path());
-        let (tls, _) = Material::load(&config).expect("the development certificates");
+        let (tls, _) = TlsMaterial::load(&config).expect("the development certificates");
         let dns = Dns::new(&config.dns).expect("a resolver");
         let running = RunningConfig::new(Snapshot::new(Arc::new(config.clone()), Arc::clone(&tls), dns));
         let spool = SqliteSpool::open(&folder.path().join("spool")).expect("a spool");

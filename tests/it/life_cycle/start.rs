@@ -82,9 +82,9 @@ async fn an_address_in_use_is_named_with_its_place_and_remedy() {
     let elsewhere = crate::support::peer::Nobody::at([127, 0, 0, 1]);
     let file = Wanted { listener: &listener, ..Wanted::mail_to(elsewhere.address) }.write(folder.path());
     let said = refused(&file);
-    let place = format!("{}:5:12: ", file.display());
+    let location = format!("{}:5:12: ", file.display());
     let remedy = format!("find it with `ss -ltnp 'sport = :{}'`", address.port());
-    for words in [&*place, &format!("listener \"mx\" cannot listen on {address}"), &remedy] {
+    for words in [&*location, &format!("listener \"mx\" cannot listen on {address}"), &remedy] {
         assert!(said.contains(words), "{words:?} is missing from\n{said}");
     }
     drop(taken);

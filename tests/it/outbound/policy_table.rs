@@ -182,7 +182,7 @@ async fn handshake_broken() {
     // With TLS 1.3 our side is done before the peer says that it wants a certificate.
     for versions in [&crate::support::certificates::TLS12, &crate::support::certificates::TLS13] {
         let row =
-            twice("certificate_required: it takes mail only from those who show a certificate; set client_certificate");
+            twice("certificate_required: it accepts mail only from clients with a certificate; set client_certificate");
         check_row(&world, "demands our certificate", demands_a_certificate(&world, versions), row).await;
     }
 }

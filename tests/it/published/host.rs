@@ -4,9 +4,9 @@ use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use gatepost::config::Trust;
+use gatepost::config::TrustSource;
 use gatepost::dns::Dns;
-use gatepost::handshake::Material;
+use gatepost::handshake::TlsMaterial;
 use gatepost::https::{Https, Url};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpListener;
@@ -179,9 +179,9 @@ impl World {
         let file = self.folder.path().join("trust.pem");
         std::fs::write(&file, self.authority.pem()).expect("the folder is ours");
         let mut config = certificates::config(None, Vec::new());
-        config.tls.trust = at(Trust::File(file), 10);
+        config.tls.trust = at(TrustSource::File(file), 10);
         config.dns.servers = vec![at(self.names.address, 30)];
-        let material: Arc<Material> = certificates::load(&config);
+        let material: Arc<TlsMaterial> = certificates::load(&config);
         let dns = Dns::new(&config.dns).expect("a resolver");
         (dns.clone(), Https::new(dns, material.https().clone()))
     }

@@ -14,7 +14,7 @@ use gatepost::discovery::mta_sts::{MtaSts, WebSource};
 use gatepost::dns::Dns;
 use gatepost::envelope::{Envelope, History as Past, QueueId, Recipient, RecipientState};
 use gatepost::evidence::Evidence;
-use gatepost::handshake::Material;
+use gatepost::handshake::TlsMaterial;
 use gatepost::https::Https;
 use gatepost::outbound::Outbound;
 use gatepost::running_config::{RunningConfig, Snapshot};

@@ -7,11 +7,12 @@ use std::time::Duration;
 
 use gatepost::address::{Domain, Host, Mailbox};
 use gatepost::config::{
-    Admin, AdminHttp, AdminSocket, ClientLimits, Config, Connector, Dns, Dnssec, Downgrade, Evidence, EvidencePath,
-    IdentityFiles, Inbound, Limits, Located, Log, LogFormat, OnFailure, Outbound, OwnTls, Place, Queue, Relay, Route,
-    SendReports, Timeouts, TlsDemand, TlsReports, TransactionMemory, Trust, TrustAnchor, WarnAfter, Written,
+    AdminConfig, AdminHttp, AdminSocket, ClientLimits, Config, ConfigSource, Connector, DnsConfig, Dnssec,
+    EvidenceConfig, EvidencePath, IdentityFiles, InboundConfig, Limits, Located, Location, LogConfig, LogFormat,
+    OnDowngrade, OnFailure, OutboundConfig, QueueConfig, RelayConfig, Route, SendReports, Timeouts, TlsConfig,
+    TlsDemand, TlsrptConfig, TransactionMemory, TrustAnchor, TrustSource, WarnAfter,
 };
-use gatepost::handshake::{HandshakeError, Material, Role, Seen};
+use gatepost::handshake::{CompletedHandshake, HandshakeError, Role, TlsMaterial};
 use gatepost::tls::{ChainFault, Groups, Handshake, Hello, PeerCertificate, Strength, TlsVersion};
 use jiff::Timestamp;
 use rcgen::{BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair};
@@ -178,7 +179,7 @@ fn leaf(names: &[&str], edit: impl FnOnce(&mut CertificateParams)) -> Certificat
 }
 
 pub(crate) fn at<T>(value: T, line: u32) -> Located<T> {
-    Located { value, place: Place { file: Arc::from(Path::new("gatepost.toml")), line, column: 1 } }
+    Located { value, location: Location { file: Arc::from(Path::new("gatepost.toml")), line, column: 1 } }
 }
 
 pub(crate) fn host(name: &str) -> Host {
@@ -186,18 +187,18 @@ pub(crate) fn host(name: &str) -> Host {
 }
 
 /// A connector for outbound handshakes.
-pub(crate) fn connector(name: &str, trust: Trust, client_identity: Option<IdentityFiles>) -> Connector {
+pub(crate) fn connector(name: &str, trust: TrustSource, client_identity: Option<IdentityFiles>) -> Connector {
     Connector {
         name: name.to_owned(),
         domains: Vec::new(),
         names: Vec::new(),
         trust: at(trust, 40),
         pins: Vec::new(),
-        outbound: Outbound {
+        outbound: OutboundConfig {
             route: Route::Mx { port: 25 },
             tls: TlsDemand::Opportunistic,
             discover: Vec::new(),
-            downgrade: Downgrade::Warn,
+            downgrade: OnDowngrade::Warn,
             exception: None,
             on_failure: OnFailure::Defer,
             client_identity,
@@ -206,7 +207,7 @@ pub(crate) fn connector(name: &str, trust: Trust, client_identity: Option<Identi
             connections: 1,
             messages_per_connection: 1,
         },
-        inbound: Inbound { tls: TlsDemand::Opportunistic, networks: Vec::new(), relay: false },
+        inbound: InboundConfig { tls: TlsDemand::Opportunistic, networks: Vec::new(), relay: false },
     }
 }
 
@@ -216,12 +217,12 @@ pub(crate) fn config(identity: Option<IdentityFiles>, connectors: Vec<Connector>
     let hostname = Domain::parse("relay.example.com").expect("a domain");
     Config {
         postmaster: Mailbox::postmaster(hostname.clone()),
-        tls: OwnTls { identity, sni: Vec::new(), trust: at(Trust::Webpki, 10), min_version: TlsVersion::V1_2 },
+        tls: TlsConfig { identity, sni: Vec::new(), trust: at(TrustSource::Webpki, 10), min_version: TlsVersion::V1_2 },
         spool: at(PathBuf::from("spool"), 20),
         listeners: Vec::new(),
-        relay: Relay::default(),
+        relay: RelayConfig::default(),
         connectors: connectors.into_iter().map(Arc::new).collect(),
-        queue: Queue {
+        queue: QueueConfig {
             retry: vec![second],
             expire: second,
             warn_after: WarnAfter::Never,
@@ -251,18 +252,22 @@ pub(crate) fn config(identity: Option<IdentityFiles>, connectors: Vec<Connector>
             final_reply: second,
             drain: second,
         },
-        dns: Dns { servers: Vec::new(), dnssec: at(Dnssec::Off, 30), trust_anchor: TrustAnchor::BuiltIn },
-        evidence: Evidence { path: at(EvidencePath::Off, 30), keep: second },
-        admin: Admin { socket: at(AdminSocket::Off, 30), http: at(AdminHttp::Off, 31) },
-        tlsrpt: TlsReports {
+        dns: DnsConfig { servers: Vec::new(), dnssec: at(Dnssec::Off, 30), trust_anchor: TrustAnchor::BuiltIn },
+        evidence: EvidenceConfig { path: at(EvidencePath::Off, 30), keep: second },
+        admin: AdminConfig { socket: at(AdminSocket::Off, 30), http: at(AdminHttp::Off, 31) },
+        tlsrpt: TlsrptConfig {
             send: at(SendReports::Off, 30),
             organization: hostname.to_string(),
             contact: Mailbox::postmaster(hostname.clone()),
             submitter: hostname.clone(),
             dkim: None,
         },
-        log: Log { format: at(LogFormat::Text, 30), level: "info".to_owned() },
-        written: Written { file: Arc::from(Path::new("gatepost.toml")), text: Arc::from(""), digest: String::new() },
+        log: LogConfig { format: at(LogFormat::Text, 30), level: "info".to_owned() },
+        source: ConfigSource {
+            file: Arc::from(Path::new("gatepost.toml")),
+            text: Arc::from(""),
+            digest: String::new(),
+        },
         hostname,
     }
 }
@@ -277,28 +282,28 @@ pub(crate) async fn path_of(authority: &Authority, pair: &Pair) -> Result<(), Ch
 
 /// The same under all that stands in a PEM file.
 pub(crate) async fn path_under(file: &Path, pair: &Pair) -> Result<(), ChainFault> {
-    let connector = connector("partner", Trust::File(file.to_owned()), None);
+    let connector = connector("partner", TrustSource::File(file.to_owned()), None);
     let material = load(&config(None, vec![connector.clone()]));
     let (address, peer) = serve(server_config(pair, BOTH), 1).await;
     let seen = connect(&material, &connector, address, "mail.partner.example").await.expect("a handshake");
     peer.await.expect("the peer");
-    let facts = seen.facts(material.client(&connector).against(None), Role::Server, Timestamp::now()).await;
+    let facts = seen.facts(material.client(&connector).checks(None), Role::Server, Timestamp::now()).await;
     let PeerCertificate::Certificate(shown) = facts.certificate else { panic!("a certificate was shown") };
     shown.chain
 }
 
-pub(crate) fn load(config: &Config) -> Arc<Material> {
-    match Material::load(config) {
+pub(crate) fn load(config: &Config) -> Arc<TlsMaterial> {
+    match TlsMaterial::load(config) {
         Ok((material, _)) => material,
         Err(faults) => panic!("{}", faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")),
     }
 }
 
-/// Material with one connector "partner" that trusts `authority` alone.
-pub(crate) fn material_trusting(authority: &Authority, folder: &Path) -> (Arc<Material>, Connector) {
+/// TLS material with one connector "partner" that trusts `authority` alone.
+pub(crate) fn material_trusting(authority: &Authority, folder: &Path) -> (Arc<TlsMaterial>, Connector) {
     let file = folder.join("trust.pem");
     std::fs::write(&file, authority.pem()).expect("the folder is ours");
-    let connector = connector("partner", Trust::File(file), None);
+    let connector = connector("partner", TrustSource::File(file), None);
     (load(&config(None, vec![connector.clone()])), connector)
 }
 
@@ -354,22 +359,22 @@ pub(crate) async fn serve(config: rustls::ServerConfig, times: usize) -> (Socket
 
 /// Connects as the connector does, and reads the octet of [`serve`].
 pub(crate) async fn connect(
-    material: &Material,
+    material: &TlsMaterial,
     connector: &Connector,
     address: SocketAddr,
     name: &str,
-) -> Result<Seen, HandshakeError> {
+) -> Result<CompletedHandshake, HandshakeError> {
     connect_by(material, connector, address, name, Handshake::Full).await
 }
 
-/// The same, where an earlier handshake may do.
+/// The same, where a resumed handshake is enough.
 pub(crate) async fn connect_by(
-    material: &Material,
+    material: &TlsMaterial,
     connector: &Connector,
     address: SocketAddr,
     name: &str,
     handshake: Handshake,
-) -> Result<Seen, HandshakeError> {
+) -> Result<CompletedHandshake, HandshakeError> {
     connect_with(material, connector, address, name, (USUAL, handshake)).await
 }
 
@@ -378,12 +383,12 @@ pub(crate) const USUAL: Hello = Hello { groups: Groups::PostQuantumFirst, sni: t
 
 /// The same with another ClientHello.
 pub(crate) async fn connect_with(
-    material: &Material,
+    material: &TlsMaterial,
     connector: &Connector,
     address: SocketAddr,
     name: &str,
     (hello, handshake): (Hello, Handshake),
-) -> Result<Seen, HandshakeError> {
+) -> Result<CompletedHandshake, HandshakeError> {
     let stream = TcpStream::connect(address).await.expect("loopback");
     let name = host(name);
     let handshake = material.client(connector).connect(stream, &name, hello, handshake);

@@ -12,7 +12,7 @@ use gatepost::discovery::mta_sts::{MtaSts, POLICY_FETCH_TIMEOUT, WebSource};
 use gatepost::dns::Dns;
 use gatepost::envelope::{Envelope, QueueId, Recipient};
 use gatepost::failure::{Failure, RecipientOutcome};
-use gatepost::handshake::Material;
+use gatepost::handshake::TlsMaterial;
 use gatepost::https::Https;
 use gatepost::outbound::{Attempt, Outbound, RecipientResult, Report};
 use gatepost::running_config::{RunningConfig, Snapshot};
@@ -88,7 +88,7 @@ impl World {
 
     pub(crate) fn snapshot(&self, connectors: &str) -> Snapshot {
         let config = Arc::new(self.config(connectors));
-        let tls = match Material::load(&config) {
+        let tls = match TlsMaterial::load(&config) {
             Ok((material, _)) => material,
             Err(faults) => panic!("{faults:?}"),
         };
@@ -100,7 +100,7 @@ impl World {
     pub(crate) fn discovery(&self, folder: &Path) -> Discovery {
         let config = self.config("");
         let dns = Dns::new(&config.dns).expect("a resolver");
-        let (material, _) = Material::load(&config).expect("a configuration that can be loaded");
+        let (material, _) = TlsMaterial::load(&config).expect("a configuration that can be loaded");
         let web = WebSource::new(dns.clone(), Https::new(dns, material.https().clone()));
         let policies = MtaSts::open(folder, web.with_port_and_timeout(self.policy_port, POLICY_FETCH_TIMEOUT))
             .expect("our own version");

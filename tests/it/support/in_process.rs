@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use gatepost::address::Host;
 use gatepost::config::{Config, parse};
 use gatepost::daemon::{self, RunningDaemon};
-use gatepost::handshake::Material;
+use gatepost::handshake::TlsMaterial;
 use gatepost::scheduler::Observer;
 use gatepost::tls::{Groups, Handshake, Hello};
 use rusqlite::OpenFlags;
@@ -97,7 +97,7 @@ impl World {
         let mut client = Client::connect(self.address).await;
         client.says("STARTTLS", "220").await;
         let config = configured(self.folder.path(), self.home.address, "", &[]);
-        let (tls, _) = Material::load(&config).expect("a client has no files");
+        let (tls, _) = TlsMaterial::load(&config).expect("a client has no files");
         let name = Host::parse("relay.example.com").expect("a name");
         let (stream, hello) = (client.0.into_inner(), Hello { groups: Groups::PostQuantumFirst, sni: true });
         let shaking = tls.client(&config.connectors[0]).connect(stream, &name, hello, Handshake::Full);

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use gatepost::config::parse;
 use gatepost::dns::Dns;
-use gatepost::handshake::Material;
+use gatepost::handshake::TlsMaterial;
 use gatepost::https::{Https, Url};
 use gatepost::tlsrpt::{Internet, Network as _};
 use rustls::ServerConfig;
@@ -50,7 +50,7 @@ fn internet(folder: &Path, authority: &Authority, names: &NameServer) -> Interne
     );
     let (config, _) = parse(&text, &folder.join("gatepost.toml")).expect("a good configuration");
     let dns = Dns::new(&config.dns).expect("a resolver");
-    let (material, _) = Material::load(&config).expect("good files");
+    let (material, _) = TlsMaterial::load(&config).expect("good files");
     Internet::new(dns.clone(), Https::new(dns, material.https().clone()))
 }
 

@@ -7,7 +7,7 @@ use std::io::Write as _;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use gatepost::config::{DkimKey, Located, Place};
+use gatepost::config::{DkimKey, Located, Location};
 use gatepost::envelope::{Notify, TlsRequirement};
 use gatepost::spool::Entry;
 use gatepost::tlsrpt::dkim::Signer;
@@ -38,11 +38,11 @@ fn signer(kind: &Kind) -> Signer {
     };
     let mut file = tempfile::NamedTempFile::new().expect("a file");
     write!(file, "-----BEGIN PRIVATE KEY-----\n{}\n-----END PRIVATE KEY-----\n", BASE64.encode(der)).expect("written");
-    let place = Place { file: file.path().into(), line: 1, column: 1 };
+    let location = Location { file: file.path().into(), line: 1, column: 1 };
     let key = DkimKey {
         domain: domain("example.com"),
         selector: domain("reports"),
-        file: Located { value: file.path().to_owned(), place },
+        file: Located { value: file.path().to_owned(), location },
     };
     Signer::load(&key).expect("a usable key").0
 }

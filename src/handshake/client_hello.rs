@@ -1,8 +1,8 @@
-//! The `ClientHello` of a client that did not come to TLS: what it offers, so that the log can name the reason.
+//! Reads the `ClientHello` of a client whose handshake failed, so that the log can name the reason.
 //!
-//! The library ends some handshakes for a reason that is not what keeps the two apart: of a client that knows TLS 1.0
-//! alone it says that signature algorithms are missing, of one with static RSA alone that groups are. Nothing here
-//! decides anything; what cannot be read leaves the library's own reason.
+//! The library's own error can be misleading: for a client with TLS 1.0 alone it reports missing signature algorithms,
+//! and for one with static RSA alone missing groups. Nothing is decided here. If the `ClientHello` cannot be read, the
+//! library's error is used.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -10,56 +10,56 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// Octets that are kept of what a client sends first: old clients send short ones.
-const KEPT: usize = 2048;
-/// Cipher suites that signal something, and are none.
-const SIGNALS: [u16; 2] = [0x00ff, 0x5600];
+/// The most recorded octets of a client's first data. Old clients send short `ClientHello`s.
+const RECORDED_MAX: usize = 2048;
+/// Signalling values in the list of cipher suites.
+const SIGNALLING_SUITES: [u16; 2] = [0x00ff, 0x5600];
 /// The extension that lists versions (RFC 8446 §4.2.1).
 const SUPPORTED_VERSIONS: u16 = 43;
 const TLS_1_2: u16 = 0x0303;
 
-/// A connection that keeps the first octets it reads, until it is told to forget them.
+/// A connection that records the first octets that are read, until `forget` is called.
 #[derive(Debug)]
-pub struct Recorded<S> {
+pub struct RecordedStream<S> {
     stream: S,
     first: Option<Vec<u8>>,
 }
 
-impl<S> Recorded<S> {
+impl<S> RecordedStream<S> {
     pub(super) fn new(stream: S) -> Self {
         Self { stream, first: Some(Vec::new()) }
     }
 
-    /// Keeps nothing any more.
+    /// Ends the recording and drops the octets.
     pub(super) fn forget(&mut self) {
         self.first = None;
     }
 
-    /// The octets that came first.
+    /// The recorded octets.
     pub(super) fn first(&self) -> &[u8] {
         self.first.as_deref().unwrap_or_default()
     }
 
-    /// The connection itself.
+    /// The inner connection.
     pub fn get_mut(&mut self) -> &mut S {
         &mut self.stream
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Recorded<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for RecordedStream<S> {
     fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let before = buffer.filled().len();
         ready!(Pin::new(&mut this.stream).poll_read(context, buffer))?;
         if let Some(first) = &mut this.first {
             let read = buffer.filled().get(before..).unwrap_or_default();
-            first.extend_from_slice(&read[..read.len().min(KEPT.saturating_sub(first.len()))]);
+            first.extend_from_slice(&read[..read.len().min(RECORDED_MAX.saturating_sub(first.len()))]);
         }
         Poll::Ready(Ok(()))
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Recorded<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for RecordedStream<S> {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, octets: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.get_mut().stream).poll_write(context, octets)
     }
@@ -85,18 +85,18 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Recorded<S> {
     }
 }
 
-/// The reason in the client's own offer that there is no TLS with it, where its first octets show one. `ours` are the
-/// cipher suites that are accepted here.
+/// Returns the reason why the client's offer cannot lead to TLS, if its first octets show one. `ours` are the cipher
+/// suites that we accept.
 pub(super) fn reason(first: &[u8], ours: &[u16]) -> Option<String> {
     if is_ssl_2(first) {
         return Some("no TLS version in common: the client begins with SSL 2.0".to_owned());
     }
-    let offer = Offer::read(first)?;
+    let offer = ClientOffer::read(first)?;
     if offer.newest < TLS_1_2 {
         let newest = version(offer.newest);
         return Some(format!("no TLS version in common: the client offers {newest} at most"));
     }
-    let suites: Vec<_> = offer.suites.iter().filter(|suite| !SIGNALS.contains(suite)).collect();
+    let suites: Vec<_> = offer.suites.iter().filter(|suite| !SIGNALLING_SUITES.contains(suite)).collect();
     if suites.iter().any(|suite| ours.contains(suite)) {
         return None;
     }
@@ -107,7 +107,7 @@ pub(super) fn reason(first: &[u8], ours: &[u16]) -> Option<String> {
     })
 }
 
-/// An SSL 2.0 header, as clients of the last century send it whatever they offer in it.
+/// Returns true for an SSL 2.0 header, which very old clients send whatever version they offer in it.
 fn is_ssl_2(first: &[u8]) -> bool {
     matches!(first, [0x80..=0xbf, _, 1, 0 | 2 | 3, ..])
 }
@@ -121,7 +121,7 @@ fn version(number: u16) -> &'static str {
     }
 }
 
-/// Key exchange by encryption to the server's RSA key, without forward secrecy (`TLS_RSA_WITH_…`).
+/// Returns true for key exchange by encryption to the server's RSA key, without forward secrecy (`TLS_RSA_WITH_…`).
 fn is_static_rsa(suite: u16) -> bool {
     matches!(
         suite,
@@ -153,14 +153,14 @@ fn is_static_rsa(suite: u16) -> bool {
     )
 }
 
-/// The offer of a `ClientHello`.
-struct Offer {
+/// The offer in a `ClientHello`.
+struct ClientOffer {
     newest: u16,
     suites: Vec<u16>,
 }
 
-impl Offer {
-    /// Reads a `ClientHello` that stands in one record (RFC 8446 §4.1.2); nothing where it is not whole.
+impl ClientOffer {
+    /// Parses a `ClientHello` that fits into one record (RFC 8446 §4.1.2); `None` if it is incomplete.
     fn read(first: &[u8]) -> Option<Self> {
         let mut record = Octets(first);
         let (kind, _, length) = (record.octet()?, record.number()?, record.number()?);
@@ -184,7 +184,7 @@ impl Offer {
     }
 }
 
-/// The newest version of the extension that lists them, where it is there.
+/// Returns the newest version in the `supported_versions` extension, if there is one.
 fn supported_versions(extensions: &[u8]) -> Option<u16> {
     let mut extensions = Octets(extensions);
     loop {
@@ -192,7 +192,7 @@ fn supported_versions(extensions: &[u8]) -> Option<u16> {
         let content = extensions.take(usize::from(length))?;
         if kind == SUPPORTED_VERSIONS {
             let versions = content.get(1..)?.chunks_exact(2).map(|two| u16::from_be_bytes([two[0], two[1]]));
-            // GREASE (RFC 8701) is no version.
+            // GREASE values (RFC 8701) are no versions.
             return versions.filter(|version| version & 0x0f0f != 0x0a0a).max();
         }
     }
@@ -246,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn the_offer_of_an_old_client_says_what_is_missing() {
+    fn the_offer_of_an_old_client_gives_the_reason() {
         let old = |version: &str| Some(format!("no TLS version in common: the client offers {version} at most"));
         let words = |text: &str| Some(text.to_owned());
         let ssl_2 = "no TLS version in common: the client begins with SSL 2.0";
@@ -262,14 +262,14 @@ mod tests {
             (hello(0x0303, &[0x002f, 0x009c, 0x00ff], &[]), words(rsa)),
             (hello(0x0303, &[0x0033, 0x002f], &[]), words(other)),
             (hello(0x0303, &[0xc013, 0xc014], &[]), words(other)),
-            // What is offered here would do.
+            // The offer includes a suite that we accept.
             (hello(0x0303, &[0x002f, 0xc02f], &[]), None),
             (hello(0x0303, &[0x1301], &with_1_3), None),
             (b"EHLO client.example\r\n".to_vec(), None),
             (Vec::new(), None),
         ] {
             assert_eq!(reason(&first, &OURS), said, "{first:?}");
-            // Half of it says nothing, and breaks nothing.
+            // A part of it must not cause a panic.
             for end in 0..first.len() {
                 let _ = reason(&first[..end], &OURS);
             }
@@ -277,14 +277,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn of_what_a_client_sends_a_beginning_is_kept_and_forgotten() {
+    async fn the_first_octets_are_recorded_until_forget() {
         use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-        let (mut client, server) = tokio::io::duplex(2 * KEPT);
-        client.write_all(&vec![b'x'; KEPT + 10]).await.expect("there is room");
-        let mut recorded = Recorded::new(server);
-        let mut read = vec![0; KEPT + 10];
+        let (mut client, server) = tokio::io::duplex(2 * RECORDED_MAX);
+        client.write_all(&vec![b'x'; RECORDED_MAX + 10]).await.expect("there is room");
+        let mut recorded = RecordedStream::new(server);
+        let mut read = vec![0; RECORDED_MAX + 10];
         recorded.read_exact(&mut read).await.expect("it is there");
-        assert_eq!(recorded.first().len(), KEPT);
+        assert_eq!(recorded.first().len(), RECORDED_MAX);
         recorded.forget();
         client.write_all(b"more").await.expect("there is room");
         assert_eq!(recorded.read(&mut read).await.expect("it is there"), 4);

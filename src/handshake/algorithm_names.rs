@@ -1,4 +1,4 @@
-//! Public keys and signature algorithms of certificates, in words: which of them cannot be checked here, and why.
+//! Names for the public keys and signature algorithms of certificates, and the reasons why some cannot be checked.
 
 use rustls::pki_types::SignatureVerificationAlgorithm;
 use x509_parser::asn1_rs::{Any, FromDer, Oid};
@@ -6,11 +6,11 @@ use x509_parser::public_key::PublicKey;
 use x509_parser::signature_algorithm::RsaSsaPssParams;
 use x509_parser::x509::SubjectPublicKeyInfo;
 
-/// The sizes of RSA keys with which signatures are checked (RFC 9325 §4.5 wants 2048 at least).
+/// The lengths of RSA keys with which signatures are checked (RFC 9325 §4.5 demands at least 2048).
 pub(super) const RSA_BITS: std::ops::RangeInclusive<usize> = 2048..=8192;
 
-/// Why no signature by this key can be checked; nothing where one can.
-pub(super) fn unusable(
+/// Returns the reason why no signature by this key can be checked; `None` if it can.
+pub(super) fn unusable_reason(
     key: &SubjectPublicKeyInfo<'_>,
     algorithms: &[&dyn SignatureVerificationAlgorithm],
 ) -> Option<String> {
@@ -21,15 +21,15 @@ pub(super) fn unusable(
         return Some(format!("RSA of {} bits, and only {least} to {most} are accepted", rsa.key_size()));
     }
     let identifier = identifier(key).unwrap_or_default();
-    (!is_known(identifier, algorithms)).then(|| format!("{}, which is not accepted", kind(identifier)))
+    (!is_known(identifier, algorithms)).then(|| format!("{}, which is not accepted", key_kind(identifier)))
 }
 
-/// Tells whether keys of this kind can be used: by the content of the `AlgorithmIdentifier`.
+/// Returns true if keys with this content of the `AlgorithmIdentifier` are supported.
 pub(super) fn is_known(identifier: &[u8], algorithms: &[&dyn SignatureVerificationAlgorithm]) -> bool {
     algorithms.iter().any(|algorithm| algorithm.public_key_alg_id().as_ref() == identifier)
 }
 
-/// The content of the `AlgorithmIdentifier` that a key begins with.
+/// Returns the content of the `AlgorithmIdentifier` at the start of a key.
 pub(super) fn identifier<'a>(key: &SubjectPublicKeyInfo<'a>) -> Option<&'a [u8]> {
     fn content(octets: &[u8]) -> Option<&[u8]> {
         let (_, any) = Any::from_der(octets).ok()?;
@@ -38,11 +38,11 @@ pub(super) fn identifier<'a>(key: &SubjectPublicKeyInfo<'a>) -> Option<&'a [u8]>
     content(content(key.raw)?)
 }
 
-/// A kind of key in words, by the content of its `AlgorithmIdentifier`.
-pub(super) fn kind(identifier: &[u8]) -> String {
+/// Names a kind of key, by the content of its `AlgorithmIdentifier`.
+pub(super) fn key_kind(identifier: &[u8]) -> String {
     let Ok((parameters, algorithm)) = Oid::from_der(identifier) else { return "of an unknown kind".to_owned() };
     match algorithm.to_id_string().as_str() {
-        // The usual encoding has been recognised before this.
+        // The usual encoding is supported, and does not get here.
         "1.2.840.113549.1.1.1" => "RSA, encoded without the NULL of RFC 3279".to_owned(),
         "1.2.840.113549.1.1.10" => "RSA for RSA-PSS alone".to_owned(),
         "1.2.840.10040.4.1" => "DSA".to_owned(),
@@ -67,8 +67,8 @@ fn curve_name(curve: &str) -> &str {
     }
 }
 
-/// A signature algorithm in words, by the content of its `AlgorithmIdentifier`.
-pub(super) fn signature(identifier: &[u8]) -> String {
+/// Names a signature algorithm, by the content of its `AlgorithmIdentifier`.
+pub(super) fn signature_algorithm(identifier: &[u8]) -> String {
     let Ok((parameters, algorithm)) = Oid::from_der(identifier) else { return "an unknown algorithm".to_owned() };
     match algorithm.to_id_string().as_str() {
         "1.2.840.113549.1.1.2" => "RSA and MD2".to_owned(),
@@ -78,7 +78,7 @@ pub(super) fn signature(identifier: &[u8]) -> String {
         "1.2.840.113549.1.1.12" => "RSA and SHA-384".to_owned(),
         "1.2.840.113549.1.1.13" => "RSA and SHA-512".to_owned(),
         "1.2.840.113549.1.1.14" => "RSA and SHA-224".to_owned(),
-        "1.2.840.113549.1.1.10" => pss(parameters),
+        "1.2.840.113549.1.1.10" => rsa_pss(parameters),
         "1.2.840.10040.4.3" => "DSA and SHA-1".to_owned(),
         "2.16.840.1.101.3.4.3.2" => "DSA and SHA-256".to_owned(),
         "1.2.840.10045.4.1" => "ECDSA and SHA-1".to_owned(),
@@ -92,8 +92,8 @@ pub(super) fn signature(identifier: &[u8]) -> String {
     }
 }
 
-/// RSA-PSS with its parameters (RFC 4055 §3.1): one algorithm is many.
-fn pss(parameters: &[u8]) -> String {
+/// Names RSA-PSS with its parameters (RFC 4055 §3.1).
+fn rsa_pss(parameters: &[u8]) -> String {
     let read = || {
         let (_, any) = Any::from_der(parameters).ok()?;
         let read = RsaSsaPssParams::try_from(&any).ok()?;

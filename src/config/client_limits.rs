@@ -1,53 +1,53 @@
-//! The part of `[limits]` that bounds what clients do: seats, rates by client and network, and memory.
+//! The part of `[limits]` that concerns clients: seats, rates by client and network, and memory.
 
-use super::place::Notes;
-use super::reader::{Given, Table, Value};
+use super::location::FaultList;
+use super::reader::{Field, TableReader, TomlValue};
 use super::values::count;
-use super::{Config, Listener};
+use super::{Config, ListenerConfig};
 
-/// More than any of these counts can mean in earnest.
+/// The highest value of each count.
 pub(super) const COUNT_MAX: u32 = 1_000_000;
-/// A network may do so many times what one of its clients may.
+/// The factor from the limit of a client to that of its network.
 const NETWORK_FACTOR: u32 = 5;
-/// The part of all seats that is kept for clients of `[relay] networks`.
+/// The divisor for the share of seats that is reserved for clients in `[relay] networks`.
 const RESERVED_PART: u32 = 10;
 
-/// Seats of all, and of one client, where nothing is written.
+/// The default numbers of seats, for all clients and for each.
 const CONNECTIONS: u32 = 4000;
 const CONNECTIONS_PER_CLIENT: u32 = 100;
 
-/// The part of `[limits]` that bounds what clients do. A client is an address (IPv6: a /64); a network is a /24 (IPv6: a
-/// /56, and a /48). Clients of `[relay] networks` have no rates.
+/// The part of `[limits]` that concerns clients. A client is an address (IPv6: a /64); a network is a /24 (IPv6: a /56,
+/// and a /48). Clients in `[relay] networks` have no rate limits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ClientLimits {
-    /// Sessions at the same time.
+    /// The most concurrent sessions.
     pub connections: usize,
-    /// Sessions of one client at the same time.
+    /// The most concurrent sessions of one client.
     pub connections_per_client: usize,
-    /// Sessions of one network at the same time.
+    /// The most concurrent sessions of one network.
     pub connections_per_network: usize,
-    /// Those of `connections` that only clients of `[relay] networks` have.
+    /// The sessions of these that are reserved for clients in `[relay] networks`.
     pub connections_reserved: usize,
-    /// New connections of one client in a minute.
+    /// The most new connections of one client in a minute.
     pub connections_per_minute: u32,
-    /// Messages of one client in a minute.
+    /// The most messages of one client in a minute.
     pub messages_per_minute: u32,
-    /// Recipients of one client in a minute.
+    /// The most recipients of one client in a minute.
     pub recipients_per_minute: u32,
-    /// TLS handshakes of one client in a minute.
+    /// The most TLS handshakes of one client in a minute.
     pub handshakes_per_minute: u32,
 }
 
-/// Octets that the recipients in open transactions may use.
+/// The octets that the recipients of open transactions may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TransactionMemory {
-    /// In all sessions together, above what each has for itself.
+    /// All sessions together, not counting the share that each has of its own.
     pub all: u64,
-    /// In one session.
+    /// One session.
     pub per_session: u64,
 }
 
-/// The actions of clients that are limited by the minute.
+/// The actions of a client that have a rate limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Rate {
     /// New connections.
@@ -61,10 +61,10 @@ pub enum Rate {
 }
 
 impl Rate {
-    /// Every one.
+    /// All actions.
     pub const ALL: [Self; 4] = [Self::Connections, Self::Messages, Self::Recipients, Self::Handshakes];
 
-    /// Its key in `[limits]`.
+    /// The key in `[limits]`.
     #[must_use]
     pub fn key(self) -> &'static str {
         match self {
@@ -77,7 +77,7 @@ impl Rate {
 }
 
 impl ClientLimits {
-    /// The limits where nothing is written beside the number of seats, of all and of one client.
+    /// The default limits for these numbers of seats, for all clients and for each.
     #[must_use]
     pub fn of(connections: u32, connections_per_client: u32) -> Self {
         Self {
@@ -92,7 +92,7 @@ impl ClientLimits {
         }
     }
 
-    /// Returns the limit of one client in a minute.
+    /// The limit of one client in a minute.
     #[must_use]
     pub fn per_minute(&self, rate: Rate) -> u32 {
         match rate {
@@ -103,7 +103,7 @@ impl ClientLimits {
         }
     }
 
-    /// Returns the limit of one network in a minute.
+    /// The limit of one network in a minute.
     #[must_use]
     pub fn per_network_and_minute(&self, rate: Rate) -> u32 {
         self.per_minute(rate).saturating_mul(NETWORK_FACTOR)
@@ -111,10 +111,10 @@ impl ClientLimits {
 }
 
 impl Config {
-    /// The sessions of strangers at the same time that a listener may have: those that it names, else three quarters of
-    /// what is not reserved where there are other listeners, so that none of them can take everything.
+    /// The most concurrent sessions of strangers at a listener. The default is three quarters of the unreserved seats
+    /// if there are other listeners, so that none of them can use all seats.
     #[must_use]
-    pub fn seats(&self, listener: &Listener) -> usize {
+    pub fn seats(&self, listener: &ListenerConfig) -> usize {
         let limits = &self.limits.clients;
         let public = limits.connections.saturating_sub(limits.connections_reserved);
         let default = if self.listeners.len() > 1 { (public * 3).div_ceil(4) } else { public };
@@ -122,27 +122,27 @@ impl Config {
     }
 }
 
-/// Takes the keys that bound clients.
-pub(super) fn read(table: &mut Table<'_>, notes: &mut Notes<'_>) -> ClientLimits {
-    let mut number = |notes: &mut Notes<'_>, key| {
-        table.read(notes, key, |value: &Value<'_>, notes: &mut Notes<'_>| count(value, notes, COUNT_MAX))
+/// Reads the keys that concern clients.
+pub(super) fn read(table: &mut TableReader<'_>, faults: &mut FaultList<'_>) -> ClientLimits {
+    let mut number = |faults: &mut FaultList<'_>, key| {
+        table.read(faults, key, |value: &TomlValue<'_>, faults: &mut FaultList<'_>| count(value, faults, COUNT_MAX))
     };
-    let all = number(notes, "connections").or(CONNECTIONS);
-    let per_client = number(notes, "connections_per_client").or(CONNECTIONS_PER_CLIENT);
+    let all = number(faults, "connections").or(CONNECTIONS);
+    let per_client = number(faults, "connections_per_client").or(CONNECTIONS_PER_CLIENT);
     let default = ClientLimits::of(all, per_client);
-    let per_network = number(notes, "connections_per_network");
-    let reserved = number(notes, "connections_reserved");
-    let rates = Rate::ALL.map(|rate| number(notes, rate.key()).or(default.per_minute(rate)));
+    let per_network = number(faults, "connections_per_network");
+    let reserved = number(faults, "connections_reserved");
+    let rates = Rate::ALL.map(|rate| number(faults, rate.key()).or(default.per_minute(rate)));
     let [connections_per_minute, messages_per_minute, recipients_per_minute, handshakes_per_minute] = rates;
     if let Some(reserved) = reserved.located().filter(|reserved| reserved.value >= all) {
         let message = format!("connections_reserved leaves no connection for others: all together are {all}");
-        notes.fault(&reserved.place, message, "Write less than connections; a tenth of it is the default.");
+        faults.add(&reserved.location, message, "Write less than connections; a tenth of it is the default.");
     }
     if let Some(network) = per_network.located().filter(|network| network.value < per_client) {
         let message = format!("connections_per_network is less than connections_per_client, which is {per_client}");
-        notes.fault(&network.place, message, "A network has many clients: write more here, or less there.");
+        faults.add(&network.location, message, "A network has many clients: write more here, or less there.");
     }
-    let or = |given: Given<u32>, default: usize| given.located().map_or(default, |given| given.value as usize);
+    let or = |given: Field<u32>, default: usize| given.located().map_or(default, |given| given.value as usize);
     ClientLimits {
         connections_per_network: or(per_network, default.connections_per_network),
         connections_reserved: or(reserved, default.connections_reserved),

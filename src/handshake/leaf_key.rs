@@ -1,8 +1,8 @@
-//! The public key of a peer's own certificate: one that handshake signatures can be checked with, or not.
+//! The public key of a peer's own certificate, with which handshake signatures can be checked or not.
 //!
-//! The key alone decides. The verifier checks the signature of every [`CheckableKey`]; for any other key it
-//! lets the handshake go on, and [`Seen`](super::Seen), by the same reading of the same certificate, holds no
-//! key, no chain and no name of such a peer that could be judged.
+//! The key alone decides. The verifier checks the signature of every [`CheckableKey`]. For any other key the handshake
+//! goes on, and [`CompletedHandshake`](super::CompletedHandshake), which reads the same certificate in the same way,
+//! provides no key, chain or name of that peer to the judge.
 
 use std::sync::LazyLock;
 
@@ -16,26 +16,26 @@ use x509_parser::asn1_rs::FromDer;
 use x509_parser::public_key::RSAPublicKey;
 use x509_parser::x509::SubjectPublicKeyInfo;
 
-use super::{certificate, key};
+use super::{algorithm_names, certificate};
 use crate::tls::UncheckableKey;
 
-/// The signatures that the TLS library can check.
+/// The signature algorithms that the TLS library can check.
 pub(super) static ALGORITHMS: LazyLock<WebPkiSupportedAlgorithms> =
     LazyLock::new(|| provider::default_provider().signature_verification_algorithms);
 
-/// Characters of the name of a kind of key, at most: it may be an object identifier of the peer's choice.
-const KIND_SHOWN: usize = 80;
+/// The most characters in the name of a kind of key, since it may be an object identifier of the peer's choice.
+const KIND_SHOWN_MAX: usize = 80;
 
 /// The public key of a peer's certificate.
 #[derive(Debug)]
 pub(super) enum LeafKey {
-    /// One that the peer proves to hold, or the handshake fails.
+    /// The peer must prove that it holds the key, or the handshake fails.
     Checkable(CheckableKey),
-    /// One that proves nothing.
+    /// The key proves nothing.
     Uncheckable(UncheckableKey),
 }
 
-/// A public key that handshake signatures are checked with.
+/// A public key with which handshake signatures are checked.
 #[derive(Debug)]
 pub(super) struct CheckableKey(SubjectPublicKeyInfoDer<'static>);
 
@@ -50,15 +50,15 @@ impl LeafKey {
     /// Reads the key of a certificate.
     pub(super) fn of(leaf: &CertificateDer<'_>) -> Self {
         let Some(spki) = certificate::public_key(leaf) else { return Self::Uncheckable(UncheckableKey::Unreadable) };
-        match check(&spki) {
+        match check_key(&spki) {
             Ok(()) => Self::Checkable(CheckableKey(spki)),
             Err(key) => Self::Uncheckable(key),
         }
     }
 }
 
-/// The parsers of keys, by supported algorithm, each with the algorithm's name. A key that is not listed here
-/// (ML-DSA) is a string of octets of a fixed length, with which nothing else can be wrong.
+/// The parsers for the keys of supported algorithms, with the algorithm's name. Keys that are not listed (ML-DSA) are
+/// octet strings of a fixed length, which cannot be malformed otherwise.
 static PARSERS: [(AlgorithmIdentifier, &dyn VerificationAlgorithm, &str); 5] = [
     (alg_id::RSA_ENCRYPTION, &RSA_PKCS1_2048_8192_SHA256, "RSA"),
     (alg_id::ECDSA_P256, &ECDSA_P256_SHA256_ASN1, "P-256"),
@@ -67,17 +67,17 @@ static PARSERS: [(AlgorithmIdentifier, &dyn VerificationAlgorithm, &str); 5] = [
     (alg_id::ED25519, &ED25519, "Ed25519"),
 ];
 
-fn check(spki: &SubjectPublicKeyInfoDer<'_>) -> Result<(), UncheckableKey> {
+fn check_key(spki: &SubjectPublicKeyInfoDer<'_>) -> Result<(), UncheckableKey> {
     let (_, read) = SubjectPublicKeyInfo::from_der(spki).map_err(|_| UncheckableKey::Unreadable)?;
-    let identifier = key::identifier(&read).ok_or(UncheckableKey::Unreadable)?;
-    if !key::is_known(identifier, ALGORITHMS.all) {
-        return Err(UncheckableKey::Kind(key::kind(identifier).chars().take(KIND_SHOWN).collect()));
+    let identifier = algorithm_names::identifier(&read).ok_or(UncheckableKey::Unreadable)?;
+    if !algorithm_names::is_known(identifier, ALGORITHMS.all) {
+        return Err(UncheckableKey::Kind(algorithm_names::key_kind(identifier).chars().take(KIND_SHOWN_MAX).collect()));
     }
     let octets: &[u8] = &read.subject_public_key.data;
     if *identifier == *alg_id::RSA_ENCRYPTION {
         let (_, rsa) = RSAPublicKey::from_der(octets).map_err(|_| UncheckableKey::Malformed("RSA"))?;
-        let bits = bits(rsa.modulus);
-        if !key::RSA_BITS.contains(&bits) {
+        let bits = bit_length(rsa.modulus);
+        if !algorithm_names::RSA_BITS.contains(&bits) {
             return Err(UncheckableKey::RsaSize(bits));
         }
     }
@@ -89,8 +89,8 @@ fn check(spki: &SubjectPublicKeyInfoDer<'_>) -> Result<(), UncheckableKey> {
     }
 }
 
-/// The length of an unsigned integer without its leading zeros.
-fn bits(integer: &[u8]) -> usize {
+/// Returns the length of an unsigned integer in bits, without leading zeros.
+fn bit_length(integer: &[u8]) -> usize {
     match integer.iter().position(|octet| *octet != 0) {
         Some(first) => (integer.len() - first) * 8 - integer[first].leading_zeros() as usize,
         None => 0,

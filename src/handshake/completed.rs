@@ -1,4 +1,4 @@
-//! What a handshake showed, and the facts it comes to.
+//! A completed handshake, and the facts that follow from it.
 
 use std::sync::Arc;
 
@@ -6,81 +6,85 @@ use jiff::Timestamp;
 use rustls::pki_types::CertificateDer;
 use rustls::{CipherSuite, CommonState, HandshakeKind, ProtocolVersion};
 
-use super::examine::Chain;
-use super::leaf::LeafKey;
+use super::chain_search::SentChain;
+use super::leaf_key::LeafKey;
 use super::{HandshakeError, Role, TrustAnchors, certificate};
 use crate::tls::{Handshake, PeerCertificate, TlsFacts, TlsPolicy, TlsVersion, TlsaSet, UncheckableKey};
 
-/// What a completed handshake showed.
+/// The result of a completed handshake.
 #[derive(Debug, Clone)]
-pub struct Seen {
+pub struct CompletedHandshake {
     version: TlsVersion,
     cipher: &'static str,
     key_exchange: Option<&'static str>,
-    /// What the peer showed of itself.
-    shown: Shown,
+    /// The peer's certificates.
+    chain: PeerChain,
     handshake: Handshake,
 }
 
 #[derive(Debug, Clone)]
-enum Shown {
+enum PeerChain {
     Nothing,
-    /// Its certificates; it proved to hold the key of the first.
-    Proved(Chain),
-    /// The certificates as it sent them, and why they prove nothing: they may be anybody's.
+    /// The certificates. The peer proved that it holds the key of the first.
+    Proved(SentChain),
+    /// The certificates as sent, and the reason why they prove nothing: anybody could have sent them.
     Unproved(Arc<[CertificateDer<'static>]>, UncheckableKey),
 }
 
-impl Shown {
+impl PeerChain {
     /// Reads the chain of a session whose handshake is complete.
     fn of(chain: &[CertificateDer<'static>]) -> Self {
         let Some(leaf) = chain.first() else { return Self::Nothing };
         match LeafKey::of(leaf) {
             LeafKey::Checkable(key) => {
-                Self::Proved(Chain { sent: chain.into(), key: certificate::pin(&key), findings: Arc::default() })
+                Self::Proved(SentChain { sent: chain.into(), key: certificate::pin(&key), results: Arc::default() })
             }
             LeafKey::Uncheckable(key) => Self::Unproved(chain.into(), key),
         }
     }
 }
 
-/// What a certificate is held against.
+/// The trust anchors and TLSA records that a certificate is checked with.
 #[derive(Debug, Clone, Copy)]
-pub struct Against<'a> {
+pub struct ChainChecks<'a> {
     /// The connector's trust anchors.
     pub trust: &'a Arc<TrustAnchors>,
-    /// Those of `[tls] trust`.
+    /// The anchors of `[tls] trust`.
     pub default_trust: &'a Arc<TrustAnchors>,
-    /// The TLSA records of the host; `None` where it has none that count.
+    /// The usable TLSA records of the host; `None` if it has none.
     pub tlsa: Option<&'a Arc<TlsaSet>>,
-    /// The paths that are looked for.
-    pub paths: Paths,
+    /// The paths to search for.
+    pub paths: PathChecks,
 }
 
-/// The anchors to which a path is looked for; of the others it is said that nobody looked.
+/// The trust anchors for which a path is searched. For the others the result is
+/// [`ChainFault::NotChecked`](crate::tls::ChainFault).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Paths {
-    /// Those of the connector.
+pub struct PathChecks {
+    /// The connector's anchors.
     pub connector: bool,
-    /// Those of `[tls] trust`.
+    /// The anchors of `[tls] trust`.
     pub default: bool,
 }
 
-impl Against<'_> {
-    /// The same, where paths are looked for only as a policy asks for them.
+impl ChainChecks<'_> {
+    /// Limits the path searches to those that a policy needs.
     #[must_use]
-    pub fn asked_by(self, policy: &TlsPolicy) -> Self {
-        Self { paths: Paths { connector: policy.asks_for_chain(), default: policy.asks_for_default_chain() }, ..self }
+    pub fn for_policy(self, policy: &TlsPolicy) -> Self {
+        Self {
+            paths: PathChecks { connector: policy.asks_for_chain(), default: policy.asks_for_default_chain() },
+            ..self
+        }
     }
 
-    /// The same, where the path to the connector's anchors is looked for in any case, for the record.
+    /// Adds the path search for the connector's anchors, for the record.
     #[must_use]
-    pub fn recorded(self) -> Self {
-        Self { paths: Paths { connector: true, ..self.paths }, ..self }
+    pub fn and_connector_path(self) -> Self {
+        Self { paths: PathChecks { connector: true, ..self.paths }, ..self }
     }
 }
 
-impl Seen {
+impl CompletedHandshake {
     /// Reads a session whose handshake is complete.
     pub(super) fn of(session: &CommonState) -> Result<Self, HandshakeError> {
         let version = match session.protocol_version() {
@@ -90,8 +94,8 @@ impl Seen {
                 return Err(HandshakeError::Failed(format!("the session has no TLS version that we know ({other:?})")));
             }
         };
-        let chain = session.peer_certificates().unwrap_or_default();
-        let shown = Shown::of(chain);
+        let sent = session.peer_certificates().unwrap_or_default();
+        let chain = PeerChain::of(sent);
         let handshake = match session.handshake_kind() {
             Some(HandshakeKind::Resumed) => Handshake::Resumed,
             Some(HandshakeKind::Full | HandshakeKind::FullWithHelloRetryRequest) | None => Handshake::Full,
@@ -100,12 +104,12 @@ impl Seen {
             version,
             cipher: session.negotiated_cipher_suite().map_or("unknown", |suite| cipher_name(suite.suite())),
             key_exchange: session.negotiated_key_exchange_group().and_then(|group| group.name().as_str()),
-            shown,
+            chain,
             handshake,
         })
     }
 
-    /// Reads a chain for the fuzzer, as if a handshake had shown it.
+    /// Makes the result of a handshake with this chain, for fuzzing.
     #[cfg(fuzzing)]
     #[must_use]
     pub fn fuzzed(chain: &[CertificateDer<'static>]) -> Self {
@@ -113,49 +117,49 @@ impl Seen {
             version: TlsVersion::V1_3,
             cipher: "TLS_AES_128_GCM_SHA256",
             key_exchange: None,
-            shown: Shown::of(chain),
+            chain: PeerChain::of(chain),
             handshake: Handshake::Full,
         }
     }
 
-    /// Holds what was shown against trust anchors and TLSA records. A path that was looked for once in this session
-    /// is not looked for again, so what is said of it is of the time when it was.
-    pub async fn facts(&self, against: Against<'_>, role: Role, now: Timestamp) -> TlsFacts {
-        let certificate = match &self.shown {
-            Shown::Nothing => PeerCertificate::Nothing,
-            Shown::Unproved(_, key) => PeerCertificate::Unproved(key.clone()),
-            Shown::Proved(chain) => PeerCertificate::Certificate(Box::new(chain.facts(against, role, now).await)),
+    /// Checks the peer's certificate and returns all facts. Each path is searched for once in a session; later calls
+    /// return the earlier result.
+    pub async fn facts(&self, checks: ChainChecks<'_>, role: Role, now: Timestamp) -> TlsFacts {
+        let certificate = match &self.chain {
+            PeerChain::Nothing => PeerCertificate::Nothing,
+            PeerChain::Unproved(_, key) => PeerCertificate::Unproved(key.clone()),
+            PeerChain::Proved(chain) => PeerCertificate::Certificate(Box::new(chain.facts(checks, role, now).await)),
         };
         let Self { version, cipher, key_exchange, handshake, .. } = *self;
         TlsFacts { version, cipher, key_exchange, reduced: None, certificate, handshake }
     }
 
-    /// The version of the session.
+    /// The TLS version.
     #[must_use]
     pub fn version(&self) -> TlsVersion {
         self.version
     }
 
-    /// The chain as the peer sent it, leaf first; empty where it showed nothing.
+    /// The chain as sent, leaf first; empty if the peer sent none.
     #[must_use]
     pub fn chain(&self) -> &[CertificateDer<'static>] {
-        match &self.shown {
-            Shown::Nothing => &[],
-            Shown::Proved(chain) => &chain.sent,
-            Shown::Unproved(sent, _) => sent,
+        match &self.chain {
+            PeerChain::Nothing => &[],
+            PeerChain::Proved(chain) => &chain.sent,
+            PeerChain::Unproved(sent, _) => sent,
         }
     }
 
-    /// Tells whether the peer proved to hold the key of the certificate that it showed.
+    /// Returns true if the peer proved that it holds the key of its certificate.
     pub(super) fn is_proved(&self) -> bool {
-        match &self.shown {
-            Shown::Proved(_) => true,
-            Shown::Nothing | Shown::Unproved(..) => false,
+        match &self.chain {
+            PeerChain::Proved(_) => true,
+            PeerChain::Nothing | PeerChain::Unproved(..) => false,
         }
     }
 }
 
-/// The IANA name; rustls has its own spelling for the suites of TLS 1.3.
+/// Returns the IANA name. rustls spells the suites of TLS 1.3 differently.
 fn cipher_name(suite: CipherSuite) -> &'static str {
     match suite {
         CipherSuite::TLS13_AES_128_GCM_SHA256 => "TLS_AES_128_GCM_SHA256",

@@ -1,4 +1,4 @@
-//! The servers that do not accept the usual `ClientHello`, and the other one that each of them accepted.
+//! The servers that do not accept the usual `ClientHello`, each with the one that it accepted.
 
 use std::time::Duration;
 
@@ -7,33 +7,33 @@ use moka::sync::Cache;
 use crate::address::Host;
 use crate::tls::{Hello, Hellos};
 
-/// The time for which a server is shown the other `ClientHello` first; then the usual one is first again.
+/// The time for which a server is offered the reduced `ClientHello` first. After that the usual one is first again.
 const LIFETIME: Duration = Duration::from_hours(1);
-/// Servers remembered, at most. One that falls out breaks one more handshake.
+/// The most servers. One that is evicted breaks one more handshake.
 const SERVERS_MAX: u64 = 4096;
 
-/// The `ClientHello`s that servers accepted in the place of the usual one, by host name (or address) and port. A clone shares them.
+/// The reduced `ClientHello`s that servers accepted, by host name (or address) and port. Clones share the cache.
 #[derive(Debug, Clone)]
 pub struct KnownHellos(Cache<(Host, u16), Hello>);
 
 impl Default for KnownHellos {
     fn default() -> Self {
-        Self::for_so_long(LIFETIME)
+        Self::with_lifetime(LIFETIME)
     }
 }
 
 impl KnownHellos {
-    fn for_so_long(lifetime: Duration) -> Self {
+    fn with_lifetime(lifetime: Duration) -> Self {
         Self(Cache::builder().max_capacity(SERVERS_MAX).time_to_live(lifetime).build())
     }
 
-    /// The `ClientHello` that a server accepted last, where that was not the usual one.
+    /// Returns the reduced `ClientHello` that a server accepted last, if any.
     #[must_use]
     pub fn get(&self, host: &Host, port: u16) -> Option<Hello> {
         self.0.get(&(host.clone(), port))
     }
 
-    /// All of them, by host and port.
+    /// Returns all entries, sorted by host.
     #[must_use]
     pub fn all(&self) -> Vec<((Host, u16), Hello)> {
         let mut all: Vec<_> = self.0.iter().map(|(server, hello)| ((*server).clone(), hello)).collect();
@@ -41,20 +41,20 @@ impl KnownHellos {
         all
     }
 
-    /// Remembers what another process knows of a server.
+    /// Stores what another process knows of a server.
     pub fn learn(&self, host: Host, port: u16, hello: Hello) {
         self.0.insert((host, port), hello);
     }
 
-    /// Remembers the `ClientHello` that a server accepted, where that is not the usual one. What is remembered
-    /// already stays as it is, and keeps its time.
+    /// Stores the `ClientHello` that a server accepted, unless it is the usual one. An existing entry stays as it is,
+    /// with its time.
     pub fn remember(&self, host: &Host, port: u16, hellos: &Hellos, hello: Hello) {
         if let Some(reduced) = hellos.reduced(hello) {
             self.0.entry((host.clone(), port)).or_insert(reduced);
         }
     }
 
-    /// Forgets a server: it does not accept any more what it accepted before.
+    /// Removes a server, because it no longer accepts the stored `ClientHello`.
     pub fn forget(&self, host: &Host, port: u16) {
         self.0.invalidate(&(host.clone(), port));
     }
@@ -70,10 +70,10 @@ mod tests {
     }
 
     #[test]
-    fn the_smaller_hello_is_known_for_a_while_and_of_that_server_alone() {
+    fn a_reduced_hello_is_stored_for_a_while_for_one_server() {
         let host = |name: &str| Host::parse(name).expect("a host");
         let (one, other) = (host("mx1.example.org"), host("mx2.example.org"));
-        let known = KnownHellos::for_so_long(Duration::from_millis(300));
+        let known = KnownHellos::with_lifetime(Duration::from_millis(300));
         let usual = hellos(None);
         let smaller = usual.second().expect("there is one");
         known.remember(&one, 25, &usual, usual.first());
@@ -81,7 +81,7 @@ mod tests {
         known.remember(&one, 25, &usual, smaller);
         assert_eq!(known.get(&one, 25), Some(Hello { groups: Groups::ClassicalAllCurves, sni: false }));
         assert_eq!((known.get(&one, 26), known.get(&other, 25)), (None, None));
-        // Used again and again, it is forgotten all the same.
+        // Use does not extend the lifetime.
         let learned = std::time::Instant::now();
         while learned.elapsed() < Duration::from_millis(400) {
             if let Some(again) = known.get(&one, 25) {
@@ -93,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_server_accepted_from_one_connector_is_not_overwritten_by_another() {
+    fn an_entry_is_not_overwritten_by_another_connector() {
         let host = Host::parse("mx1.example.org").expect("a host");
         let (known, usual) = (KnownHellos::default(), hellos(None));
         let smaller = usual.second().expect("there is one");
@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn no_number_of_servers_makes_it_grow_without_limit() {
+    fn the_number_of_servers_is_limited() {
         let (known, usual) = (KnownHellos::default(), hellos(None));
         let smaller = usual.second().expect("there is one");
         for number in 0..2 * SERVERS_MAX {

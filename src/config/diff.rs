@@ -1,84 +1,84 @@
-//! A configuration as plain pairs of key and value, with every default filled in: for comparing two of them.
+//! Configurations as lists of keys and values, with every default filled in, for comparing two of them.
 //!
-//! Keys are those of the file. What stands where it does not matter to the meaning (order of tables,
-//! spelling of a size) is gone here.
+//! The keys are those of the file. Differences without a meaning, such as the order of tables or the spelling of a
+//! size, disappear.
 
 use std::fmt::Display;
 use std::time::Duration;
 
 use super::{
-    AdminSocket, Config, Connector, Dns, Dnssec, Downgrade, EvidencePath, IdentityFiles, Inbound, Limits, Listener,
-    ListenerTls, LogFormat, OnFailure, Outbound, OwnTls, Publication, Queue, Route, SendReports, Timeouts, TlsDemand,
-    TlsReports, Trust, TrustAnchor, VerifyWanted, WarnAfter,
+    AdminSocket, Config, Connector, DnsConfig, Dnssec, EvidencePath, IdentityFiles, InboundConfig, Limits,
+    ListenerConfig, ListenerTls, LogFormat, OnDowngrade, OnFailure, OutboundConfig, Publication, QueueConfig, Route,
+    SendReports, Timeouts, TlsConfig, TlsDemand, TlsrptConfig, TrustAnchor, TrustSource, VerifyWanted, WarnAfter,
 };
 use crate::tls::TlsVersion;
 
 /// A key and its value, as in the file.
-pub type Pair = (&'static str, String);
+pub type KeyValue = (&'static str, String);
 
-/// A table of the file, or all that stands outside of `[[listener]]` and `[[connector]]`.
+/// A table of the file, or the keys before the first table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Section {
-    /// `[queue]`, `[[listener]] mx`, `[[connector]] partner`; empty for what stands before the first table.
+    /// The title: `[queue]`, `[[listener]] mx`, `[[connector]] partner`; empty for the keys before the first table.
     pub title: String,
-    /// Its pairs, always the same keys in the same order.
-    pub pairs: Vec<Pair>,
+    /// The pairs. Tables of one kind have the same keys in the same order.
+    pub pairs: Vec<KeyValue>,
 }
 
 impl Section {
-    fn new(title: impl Into<String>, pairs: Vec<Pair>) -> Self {
+    fn new(title: impl Into<String>, pairs: Vec<KeyValue>) -> Self {
         Self { title: title.into(), pairs }
     }
 }
 
-/// Every table of a configuration; the built-in connector is not among them.
+/// Returns all tables of a configuration, without the built-in connector.
 #[must_use]
 pub fn sections(config: &Config) -> Vec<Section> {
-    // By name, so that no new table can be forgotten here.
+    // Destructured, so that a new table cannot be forgotten here.
     let Config {
         hostname,
         postmaster,
-        tls: own,
+        tls,
         spool,
         listeners,
         relay,
         connectors,
-        queue: waits,
-        limits: bounds,
-        timeouts: patience,
-        dns: servers,
+        queue,
+        limits,
+        timeouts,
+        dns,
         evidence,
         admin,
-        tlsrpt: reported,
+        tlsrpt,
         log,
-        written: _,
+        source: _,
     } = config;
     let socket = match &admin.socket.value {
-        AdminSocket::Off => text(""),
-        AdminSocket::Path(path) => text(path.display()),
+        AdminSocket::Off => quoted(""),
+        AdminSocket::Path(path) => quoted(path.display()),
     };
-    let kept = match &evidence.path.value {
-        EvidencePath::Off => text(""),
-        EvidencePath::Folder(path) => text(path.display()),
+    let folder = match &evidence.path.value {
+        EvidencePath::Off => quoted(""),
+        EvidencePath::Folder(path) => quoted(path.display()),
     };
     let mut all = vec![
-        Section::new("", vec![("hostname", text(hostname)), ("postmaster", text(postmaster))]),
-        tls(own),
-        Section::new("[spool]", vec![("path", text(spool.value.display()))]),
+        Section::new("", vec![("hostname", quoted(hostname)), ("postmaster", quoted(postmaster))]),
+        tls_section(tls),
+        Section::new("[spool]", vec![("path", quoted(spool.value.display()))]),
         Section::new("[relay]", vec![("networks", list(&relay.networks)), ("domains", list(&relay.domains))]),
-        queue(waits),
-        limits(bounds),
-        timeouts(patience),
-        dns(servers),
-        Section::new("[evidence]", vec![("path", kept), ("keep", time(evidence.keep))]),
+        queue_section(queue),
+        limits_section(limits),
+        timeouts_section(timeouts),
+        dns_section(dns),
+        Section::new("[evidence]", vec![("path", folder), ("keep", time(evidence.keep))]),
         Section::new("[admin]", vec![("socket", socket)]),
-        tlsrpt(reported),
-        Section::new("[log]", vec![("format", text(format(log.format.value))), ("level", text(&log.level))]),
+        tlsrpt_section(tlsrpt),
+        Section::new("[log]", vec![("format", quoted(format(log.format.value))), ("level", quoted(&log.level))]),
     ];
-    all.extend(listeners.iter().map(listener));
+    all.extend(listeners.iter().map(listener_section));
     all.extend(connectors.iter().map(|connector| {
         let mut pairs = vec![("domains", list(&connector.domains))];
-        pairs.extend(partner(connector));
+        pairs.extend(both_directions(connector));
         pairs.extend(outbound(connector));
         pairs.extend(inbound(connector));
         Section::new(format!("[[connector]] {}", connector.name), pairs)
@@ -86,18 +86,18 @@ pub fn sections(config: &Config) -> Vec<Section> {
     all
 }
 
-/// What of a connector decides how mail to its domains goes.
+/// The settings of a connector that affect mail to its domains.
 #[must_use]
-pub fn treatment(connector: &Connector) -> Vec<Pair> {
-    partner(connector).into_iter().chain(outbound(connector)).collect()
+pub fn outbound_settings(connector: &Connector) -> Vec<KeyValue> {
+    both_directions(connector).into_iter().chain(outbound(connector)).collect()
 }
 
-fn text(value: impl Display) -> String {
+fn quoted(value: impl Display) -> String {
     format!("\"{value}\"")
 }
 
 fn list<T: Display>(items: &[T]) -> String {
-    format!("[{}]", items.iter().map(text).collect::<Vec<_>>().join(", "))
+    format!("[{}]", items.iter().map(quoted).collect::<Vec<_>>().join(", "))
 }
 
 fn number(value: impl Display) -> String {
@@ -105,35 +105,35 @@ fn number(value: impl Display) -> String {
 }
 
 fn time(value: Duration) -> String {
-    text(humantime::format_duration(value))
+    quoted(humantime::format_duration(value))
 }
 
 fn version(value: TlsVersion) -> String {
-    text(match value {
+    quoted(match value {
         TlsVersion::V1_2 => "1.2",
         TlsVersion::V1_3 => "1.3",
     })
 }
 
-fn trust(value: &Trust) -> String {
+fn trust(value: &TrustSource) -> String {
     match value {
-        Trust::Webpki => text("webpki"),
-        Trust::System => text("system"),
-        Trust::File(path) => text(path.display()),
+        TrustSource::Webpki => quoted("webpki"),
+        TrustSource::System => quoted("system"),
+        TrustSource::File(path) => quoted(path.display()),
     }
 }
 
 fn identity(files: Option<&IdentityFiles>) -> (String, String) {
-    let path = |path: &std::path::Path| text(path.display());
-    files.map_or((none(), none()), |files| (path(&files.certificate.value), path(&files.key.value)))
+    let path = |path: &std::path::Path| quoted(path.display());
+    files.map_or((unset(), unset()), |files| (path(&files.certificate.value), path(&files.key.value)))
 }
 
-/// A key that is not set.
-fn none() -> String {
+/// The value of a key that is not set.
+fn unset() -> String {
     "-".to_owned()
 }
 
-fn tls(tls: &OwnTls) -> Section {
+fn tls_section(tls: &TlsConfig) -> Section {
     let (certificate, key) = identity(tls.identity.as_ref());
     let sni = tls.sni.iter().map(|sni| {
         let (certificate, key) = identity(Some(&sni.files));
@@ -150,10 +150,10 @@ fn tls(tls: &OwnTls) -> Section {
     Section::new("[tls]", pairs)
 }
 
-fn queue(queue: &Queue) -> Section {
+fn queue_section(queue: &QueueConfig) -> Section {
     let retry: Vec<_> = queue.retry.iter().map(|wait| humantime::format_duration(*wait)).collect();
     let warn_after = match queue.warn_after {
-        WarnAfter::Never => text("never"),
+        WarnAfter::Never => quoted("never"),
         WarnAfter::Age(age) => time(age),
     };
     let pairs = vec![
@@ -166,7 +166,7 @@ fn queue(queue: &Queue) -> Section {
     Section::new("[queue]", pairs)
 }
 
-fn limits(limits: &Limits) -> Section {
+fn limits_section(limits: &Limits) -> Section {
     let clients = &limits.clients;
     let pairs = vec![
         ("message_size", number(limits.message_size)),
@@ -191,7 +191,7 @@ fn limits(limits: &Limits) -> Section {
     Section::new("[limits]", pairs)
 }
 
-fn timeouts(timeouts: &Timeouts) -> Section {
+fn timeouts_section(timeouts: &Timeouts) -> Section {
     let pairs = vec![
         ("command", time(timeouts.command)),
         ("data_block", time(timeouts.data_block)),
@@ -206,7 +206,7 @@ fn timeouts(timeouts: &Timeouts) -> Section {
     Section::new("[timeouts]", pairs)
 }
 
-fn dns(dns: &Dns) -> Section {
+fn dns_section(dns: &DnsConfig) -> Section {
     let servers: Vec<_> = dns.servers.iter().map(|server| server.value).collect();
     let dnssec = match dns.dnssec.value {
         Dnssec::Validate => "validate",
@@ -215,13 +215,13 @@ fn dns(dns: &Dns) -> Section {
         Dnssec::Off => "off",
     };
     let anchor = match &dns.trust_anchor {
-        TrustAnchor::BuiltIn => none(),
-        TrustAnchor::File(file) => text(file.value.display()),
+        TrustAnchor::BuiltIn => unset(),
+        TrustAnchor::File(file) => quoted(file.value.display()),
     };
-    Section::new("[dns]", vec![("servers", list(&servers)), ("dnssec", text(dnssec)), ("trust_anchor", anchor)])
+    Section::new("[dns]", vec![("servers", list(&servers)), ("dnssec", quoted(dnssec)), ("trust_anchor", anchor)])
 }
 
-fn tlsrpt(reports: &TlsReports) -> Section {
+fn tlsrpt_section(reports: &TlsrptConfig) -> Section {
     let send = match reports.send.value {
         SendReports::Off => false,
         SendReports::Daily => true,
@@ -229,11 +229,11 @@ fn tlsrpt(reports: &TlsReports) -> Section {
     let dkim = reports.dkim.as_ref();
     let pairs = vec![
         ("send", number(send)),
-        ("organization", text(&reports.organization)),
-        ("contact", text(&reports.contact)),
-        ("dkim_domain", dkim.map_or_else(none, |dkim| text(&dkim.domain))),
-        ("dkim_selector", dkim.map_or_else(none, |dkim| text(&dkim.selector))),
-        ("dkim_key", dkim.map_or_else(none, |dkim| text(dkim.file.value.display()))),
+        ("organization", quoted(&reports.organization)),
+        ("contact", quoted(&reports.contact)),
+        ("dkim_domain", dkim.map_or_else(unset, |dkim| quoted(&dkim.domain))),
+        ("dkim_selector", dkim.map_or_else(unset, |dkim| quoted(&dkim.selector))),
+        ("dkim_key", dkim.map_or_else(unset, |dkim| quoted(dkim.file.value.display()))),
     ];
     Section::new("[tlsrpt]", pairs)
 }
@@ -247,7 +247,7 @@ fn format(format: LogFormat) -> &'static str {
     }
 }
 
-fn listener(listener: &Listener) -> Section {
+fn listener_section(listener: &ListenerConfig) -> Section {
     let addresses: Vec<_> = listener.addresses.iter().map(|address| &address.value).collect();
     let tls = match listener.tls {
         ListenerTls::Off => "off",
@@ -257,25 +257,25 @@ fn listener(listener: &Listener) -> Section {
     };
     let pairs = vec![
         ("address", list(&addresses)),
-        ("tls", text(tls)),
+        ("tls", quoted(tls)),
         ("request_client_certificate", number(listener.request_client_certificate)),
         ("proxy_protocol", list(&listener.proxy_protocol)),
         ("xclient", list(&listener.xclient)),
-        ("connections", listener.connections.map_or_else(none, number)),
+        ("connections", listener.connections.map_or_else(unset, number)),
     ];
     Section::new(format!("[[listener]] {}", listener.name), pairs)
 }
 
-/// What concerns both directions.
-fn partner(connector: &Connector) -> Vec<Pair> {
+/// The settings for both directions.
+fn both_directions(connector: &Connector) -> Vec<KeyValue> {
     vec![("names", list(&connector.names)), ("trust", trust(&connector.trust.value)), ("pins", list(&connector.pins))]
 }
 
-/// `tls`, `verify` and `min_version`.
-fn demand(demand: TlsDemand) -> [String; 3] {
+/// The values of `tls`, `verify` and `min_version`.
+fn demand_values(demand: TlsDemand) -> [String; 3] {
     match demand {
-        TlsDemand::Off => [text("off"), none(), none()],
-        TlsDemand::Opportunistic => [text("opportunistic"), none(), none()],
+        TlsDemand::Off => [quoted("off"), unset(), unset()],
+        TlsDemand::Opportunistic => [quoted("opportunistic"), unset(), unset()],
         TlsDemand::Forced { min_version, verify } => {
             let verify = match verify {
                 VerifyWanted::None => "none",
@@ -284,13 +284,13 @@ fn demand(demand: TlsDemand) -> [String; 3] {
                 VerifyWanted::Dane => "dane",
                 VerifyWanted::Pin => "pin",
             };
-            [text("forced"), text(verify), version(min_version)]
+            [quoted("forced"), quoted(verify), version(min_version)]
         }
     }
 }
 
-fn outbound(connector: &Connector) -> Vec<Pair> {
-    let Outbound {
+fn outbound(connector: &Connector) -> Vec<KeyValue> {
+    let OutboundConfig {
         route,
         tls,
         discover,
@@ -304,23 +304,23 @@ fn outbound(connector: &Connector) -> Vec<Pair> {
         messages_per_connection,
     } = &connector.outbound;
     let (route, port) = match route {
-        Route::Mx { port } => (text("mx"), number(port)),
-        Route::SmartHosts(hosts) => (list(hosts), none()),
+        Route::Mx { port } => (quoted("mx"), number(port)),
+        Route::SmartHosts(hosts) => (list(hosts), unset()),
     };
-    let [tls, verify, min_version] = demand(*tls);
+    let [tls, verify, min_version] = demand_values(*tls);
     let (certificate, key) = identity(client_identity.as_ref());
-    let published = |publication: &Publication| match publication {
+    let publication_name = |publication: &Publication| match publication {
         Publication::Dane => "dane",
         Publication::MtaSts => "mta-sts",
     };
-    let exception = exception.as_ref().map_or_else(none, |exception| {
-        let [tls, ..] = demand(exception.tls);
+    let exception = exception.as_ref().map_or_else(unset, |exception| {
+        let [tls, ..] = demand_values(exception.tls);
         format!("{{ tls = {tls}, until = \"{}\", reason = \"{}\" }}", exception.until, exception.reason)
     });
     let downgrade = match downgrade {
-        Downgrade::Allow => "allow",
-        Downgrade::Warn => "warn",
-        Downgrade::Refuse => "refuse",
+        OnDowngrade::Allow => "allow",
+        OnDowngrade::Warn => "warn",
+        OnDowngrade::Refuse => "refuse",
     };
     let on_failure = match on_failure {
         OnFailure::Defer => "defer",
@@ -333,22 +333,22 @@ fn outbound(connector: &Connector) -> Vec<Pair> {
         ("outbound.tls", tls),
         ("outbound.verify", verify),
         ("outbound.min_version", min_version),
-        ("outbound.discover", list(&discover.iter().map(published).collect::<Vec<_>>())),
-        ("outbound.downgrade", text(downgrade)),
+        ("outbound.discover", list(&discover.iter().map(publication_name).collect::<Vec<_>>())),
+        ("outbound.downgrade", quoted(downgrade)),
         ("outbound.exception", exception),
-        ("outbound.on_failure", text(on_failure)),
+        ("outbound.on_failure", quoted(on_failure)),
         ("outbound.client_certificate", certificate),
         ("outbound.client_key", key),
-        ("outbound.groups", text(groups)),
-        ("outbound.min_strength", text(min_strength)),
+        ("outbound.groups", quoted(groups)),
+        ("outbound.min_strength", quoted(min_strength)),
         ("outbound.connections", number(connections)),
         ("outbound.messages_per_connection", number(messages_per_connection)),
     ]
 }
 
-fn inbound(connector: &Connector) -> Vec<Pair> {
-    let Inbound { tls, networks, relay } = &connector.inbound;
-    let [tls, verify, min_version] = demand(*tls);
+fn inbound(connector: &Connector) -> Vec<KeyValue> {
+    let InboundConfig { tls, networks, relay } = &connector.inbound;
+    let [tls, verify, min_version] = demand_values(*tls);
     vec![
         ("inbound.tls", tls),
         ("inbound.verify", verify),
@@ -358,20 +358,20 @@ fn inbound(connector: &Connector) -> Vec<Pair> {
     ]
 }
 
-/// A key whose value is another.
+/// A key whose value has changed.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct ChangedKey {
     /// The key.
     pub key: String,
-    /// Its value in the old configuration, as in a file; `-` where it is not set.
+    /// The old value, as in the file; `-` if it is not set.
     pub old: String,
-    /// Its value in the new one.
+    /// The new value.
     pub new: String,
 }
 
-/// The keys of two tables of one kind that differ.
+/// Returns the keys with different values in two tables of one kind.
 #[must_use]
-pub fn changed(old: &[Pair], new: &[Pair]) -> Vec<ChangedKey> {
+pub fn changed_keys(old: &[KeyValue], new: &[KeyValue]) -> Vec<ChangedKey> {
     let differs = old.iter().zip(new).filter(|(old, new)| old.1 != new.1);
     differs.map(|(old, new)| ChangedKey { key: new.0.to_owned(), old: old.1.clone(), new: new.1.clone() }).collect()
 }

@@ -1,0 +1,107 @@
+//! The faults found in a configuration text, and the conversion of offsets to locations.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::unknown_keys::UnknownKeys;
+use super::{Fault, Location};
+
+/// The faults and warnings of a text that is being read, and the start of each line for their locations.
+pub(super) struct FaultList<'t> {
+    text: &'t str,
+    file: Arc<Path>,
+    /// The offset of each line's start.
+    lines: Vec<usize>,
+    /// Faults that make the configuration invalid.
+    pub(super) errors: Vec<Fault>,
+    /// Warnings about a configuration that is valid.
+    pub(super) warnings: Vec<Fault>,
+    /// The keys that their table does not know.
+    pub(super) unknown_keys: UnknownKeys,
+}
+
+impl<'t> FaultList<'t> {
+    pub(super) fn new(text: &'t str, file: &Path) -> Self {
+        let lines = std::iter::once(0).chain(memchr::memchr_iter(b'\n', text.as_bytes()).map(|at| at + 1)).collect();
+        Self {
+            text,
+            file: Arc::from(file),
+            lines,
+            errors: Vec::new(),
+            warnings: Vec::new(),
+            unknown_keys: UnknownKeys::default(),
+        }
+    }
+
+    /// Returns the location of an offset. An offset past the end counts as the end.
+    pub(super) fn location(&self, offset: usize) -> Location {
+        let offset = offset.min(self.text.len());
+        // The first line starts at 0, so at least one line starts at or before any offset.
+        let line = self.lines.partition_point(|start| *start <= offset);
+        let start = self.lines[line - 1];
+        let column = self.text.get(start..offset).map_or(offset - start, |before| before.chars().count()) + 1;
+        Location { file: Arc::clone(&self.file), line: to_u32(line), column: to_u32(column) }
+    }
+
+    /// The folder from which relative paths start.
+    pub(super) fn folder(&self) -> &Path {
+        self.file.parent().unwrap_or(Path::new(""))
+    }
+
+    pub(super) fn add(&mut self, location: &Location, message: impl Into<String>, remedy: impl Into<String>) {
+        self.errors.push(Fault { location: location.clone(), message: message.into(), remedy: remedy.into() });
+    }
+
+    pub(super) fn warn(&mut self, location: &Location, message: impl Into<String>, remedy: impl Into<String>) {
+        self.warnings.push(Fault { location: location.clone(), message: message.into(), remedy: remedy.into() });
+    }
+}
+
+/// Sorts warnings and merges equal ones. A warning about a key file that several tables name is listed once, at the
+/// first location, and names the others.
+#[must_use]
+pub fn merge_warnings(mut warnings: Vec<Fault>) -> Vec<Fault> {
+    warnings.sort();
+    warnings.dedup();
+    let mut merged: Vec<(Fault, Vec<Location>)> = Vec::new();
+    for warning in warnings {
+        let same =
+            |(earlier, _): &&mut (Fault, _)| (&earlier.message, &earlier.remedy) == (&warning.message, &warning.remedy);
+        match merged.iter_mut().find(same) {
+            Some((_, others)) => others.push(warning.location),
+            None => merged.push((warning, Vec::new())),
+        }
+    }
+    let warnings = merged.into_iter().map(|(mut warning, others)| {
+        if !others.is_empty() {
+            let others: Vec<_> =
+                others.iter().map(|location| format!("{}:{}", location.line, location.column)).collect();
+            warning.message = format!("{} (also named at {})", warning.message, others.join(", "));
+        }
+        warning
+    });
+    warnings.collect()
+}
+
+fn to_u32(count: usize) -> u32 {
+    u32::try_from(count).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_count_characters_and_lines_start_at_one() {
+        let faults = FaultList::new("a = 1\nü = \"é\" # x\n", Path::new("f"));
+        let at = |offset| {
+            let location = faults.location(offset);
+            (location.line, location.column)
+        };
+        assert_eq!(at(0), (1, 1));
+        assert_eq!(at(5), (1, 6));
+        assert_eq!(at(6), (2, 1));
+        assert_eq!(at(8), (2, 2), "one character of two octets stands before");
+        assert_eq!(at(9999), (3, 1));
+    }
+}
