@@ -1,10 +1,10 @@
 //! The rate of reports to senders: so many a minute in all, and so many a minute to one domain.
 //!
 //! Each rate is a bucket that holds the reports of a minute and is filled evenly. Whoever finds it empty gets the moment
-//! at which there is room again, and nobody else gets the same. Mail of strangers has buckets of its own, so that reports
-//! to senders that it invents hold up no report about our own mail. Time comes in as an argument.
+//! at which there is room again, and nobody else gets the same. Mail of strangers has buckets and a table of its own, so
+//! that reports to senders that it invents hold up no report about our own mail. Time comes in as an argument.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
 use crate::address::Host;
@@ -13,7 +13,7 @@ use crate::envelope::Origin;
 
 /// The time that the rates are for.
 const PERIOD: Duration = Duration::from_mins(1);
-/// Domains whose buckets are kept apart; those beyond share one.
+/// Domains of one origin whose buckets are kept apart; the others of that origin share one.
 const DOMAINS_MAX: usize = 10_000;
 
 /// The addressee of a report, as far as rates depend on it.
@@ -61,59 +61,98 @@ fn interval(per_period: u32) -> Duration {
     PERIOD / per_period.max(1)
 }
 
-/// The buckets.
+/// The buckets for mail of one origin.
 #[derive(Debug)]
-pub(in crate::scheduler) struct Limiter {
-    known: Bucket,
-    strangers: Bucket,
-    domains: HashMap<Addressee, Bucket>,
+struct Buckets {
+    all: Bucket,
+    /// Those of domains, unless they are full: a full bucket is as good as none.
+    domains: HashMap<Host, Bucket>,
+    /// The same domains, in the order in which their buckets are full again.
+    full_at: BTreeSet<(Instant, Host)>,
     /// The bucket of the domains that are not kept apart.
     others: Bucket,
 }
 
-impl Limiter {
-    pub(in crate::scheduler) fn new(now: Instant) -> Self {
+impl Buckets {
+    fn new(now: Instant) -> Self {
         let full = Bucket(now);
-        Self { known: full, strangers: full, domains: HashMap::new(), others: full }
+        Self { all: full, domains: HashMap::new(), full_at: BTreeSet::new(), others: full }
     }
 
-    fn all(&mut self, origin: Origin) -> &mut Bucket {
+    /// Forgets the domains whose buckets are full again, each once for each time that it came in.
+    fn forget_full(&mut self, now: Instant) {
+        while self.full_at.first().is_some_and(|(at, _)| *at <= now)
+            && let Some((_, host)) = self.full_at.pop_first()
+        {
+            self.domains.remove(&host);
+        }
+    }
+
+    /// The first moment from `now` on at which the domain has room.
+    fn room_of_domain(&mut self, host: &Host, now: Instant, per_period: u32) -> Instant {
+        self.forget_full(now);
+        let has_place = self.domains.len() < DOMAINS_MAX;
+        let unknown = if has_place { Bucket(now) } else { self.others };
+        self.domains.get(host).copied().unwrap_or(unknown).room_at(now, per_period)
+    }
+
+    /// Takes the first room of the domain; says when that is.
+    fn take_of_domain(&mut self, host: &Host, now: Instant, per_period: u32) -> Instant {
+        self.forget_full(now);
+        let known = self.domains.get(host).copied();
+        if known.is_none() && self.domains.len() >= DOMAINS_MAX {
+            return self.others.take(now, per_period);
+        }
+        if let Some(before) = known {
+            self.full_at.remove(&(before.0, host.clone()));
+        }
+        let mut bucket = known.unwrap_or(Bucket(now));
+        let at = bucket.take(now, per_period);
+        self.full_at.insert((bucket.0, host.clone()));
+        self.domains.insert(host.clone(), bucket);
+        at
+    }
+}
+
+/// The buckets of all reports.
+#[derive(Debug)]
+pub(in crate::scheduler) struct Limiter {
+    known: Buckets,
+    strangers: Buckets,
+}
+
+impl Limiter {
+    pub(in crate::scheduler) fn new(now: Instant) -> Self {
+        Self { known: Buckets::new(now), strangers: Buckets::new(now) }
+    }
+
+    fn of(&mut self, origin: Origin) -> &mut Buckets {
         match origin {
             Origin::Known => &mut self.known,
             Origin::Stranger => &mut self.strangers,
         }
     }
 
-    fn domain(&mut self, to: &Addressee, now: Instant) -> &mut Bucket {
-        if self.domains.len() >= DOMAINS_MAX && !self.domains.contains_key(to) {
-            // A full bucket is as good as none.
-            self.domains.retain(|_, bucket| bucket.0 > now);
-            if self.domains.len() >= DOMAINS_MAX {
-                return &mut self.others;
-            }
-        }
-        self.domains.entry(to.clone()).or_insert(Bucket(now))
-    }
-
     /// Takes room for a report if there is some now; says whether there was.
     pub(in crate::scheduler) fn take(&mut self, to: &Addressee, rates: Rates, now: Instant) -> bool {
-        let in_all = self.all(to.origin).room_at(now, rates.all) <= now;
-        if !in_all || self.domain(to, now).room_at(now, rates.domain) > now {
+        let buckets = self.of(to.origin);
+        let in_all = buckets.all.room_at(now, rates.all) <= now;
+        if !in_all || buckets.room_of_domain(&to.host, now, rates.domain) > now {
             return false;
         }
-        self.domain(to, now).take(now, rates.domain);
-        self.all(to.origin).take(now, rates.all);
+        buckets.take_of_domain(&to.host, now, rates.domain);
+        buckets.all.take(now, rates.all);
         true
     }
 
     /// Takes the next room of the domain; says when that is.
     pub(super) fn take_of_domain(&mut self, to: &Addressee, rates: Rates, now: Instant) -> Instant {
-        self.domain(to, now).take(now, rates.domain)
+        self.of(to.origin).take_of_domain(&to.host, now, rates.domain)
     }
 
     /// Takes the next room among all reports, to be asked when the domain's has come; says when that is.
     pub(super) fn take_of_all(&mut self, to: &Addressee, rates: Rates, now: Instant) -> Instant {
-        self.all(to.origin).take(now, rates.all)
+        self.of(to.origin).all.take(now, rates.all)
     }
 }
 
@@ -184,8 +223,25 @@ mod tests {
         }
         assert!(limiter.take(&domain(DOMAINS_MAX), rates, start), "there is one for all others");
         assert!(!limiter.take(&domain(DOMAINS_MAX + 1), rates, start));
-        assert_eq!(limiter.domains.len(), DOMAINS_MAX);
+        assert_eq!(limiter.known.domains.len(), DOMAINS_MAX);
         assert!(limiter.take(&domain(DOMAINS_MAX + 1), rates, start + PERIOD));
-        assert!(limiter.domains.len() < 10, "those that are full again are forgotten");
+        assert!(limiter.known.domains.len() < 10, "those that are full again are forgotten");
+        assert_eq!(limiter.known.domains.len(), limiter.known.full_at.len());
+    }
+
+    #[test]
+    fn strangers_who_name_more_domains_than_are_kept_apart_hold_up_no_report_about_our_own_mail() {
+        let (start, rates) = (Instant::now(), Rates { all: 1_000_000, domain: 1 });
+        let mut limiter = Limiter::new(start);
+        for number in 0..DOMAINS_MAX + 100 {
+            limiter.take_of_domain(&to(&format!("d{number}.example"), Origin::Stranger), rates, start);
+        }
+        for number in 0..10 {
+            let ours = known(&format!("ours{number}.example"));
+            assert_eq!(limiter.take_of_domain(&ours, rates, start), start, "{number}");
+        }
+        // One that is full again makes room for another, whatever waits with the others.
+        let later = start + PERIOD;
+        assert_eq!(limiter.take_of_domain(&to("new.example", Origin::Stranger), rates, later), later);
     }
 }
