@@ -86,6 +86,8 @@ pub enum ReturnedContent {
     Full,
     /// Its header fields.
     Headers,
+    /// Nothing: it is damaged.
+    Nothing,
 }
 
 /// A report and its envelope.
@@ -158,8 +160,9 @@ pub fn write(
     parts.add("text/plain; charset=utf-8", explanation(about, action, told).as_bytes());
     let (kind, status) = status_part(about, action, told, parts.wide);
     parts.add(kind, status.as_bytes());
-    let (kind, returned) = returned_part(about, parts.wide);
-    parts.add(kind, returned);
+    if let Some((kind, returned)) = returned_part(about, parts.wide) {
+        parts.add(kind, returned);
+    }
 
     let subject = match action {
         Action::Failed => "Undelivered mail returned to sender",
@@ -269,8 +272,9 @@ fn header(host: &Domain, now: Timestamp, to: &Mailbox, subject: &str, report: Qu
 }
 
 /// What is returned, and its content type: less than what may be, where that does not pass.
-fn returned_part<'a>(about: &ReportContext<'a>, wide: bool) -> (&'static str, &'a [u8]) {
-    match (about.returned, about.envelope.needs.utf8_header) {
+fn returned_part<'a>(about: &ReportContext<'a>, wide: bool) -> Option<(&'static str, &'a [u8])> {
+    Some(match (about.returned, about.envelope.needs.utf8_header) {
+        (ReturnedContent::Nothing, _) => return None,
         // RFC 6532 §3.7, RFC 6533 §6: these kinds may be encoded.
         (ReturnedContent::Full, true) => ("message/global", about.original),
         (ReturnedContent::Headers, true) => ("message/global-headers", header_fields(about.original)),
@@ -279,7 +283,7 @@ fn returned_part<'a>(about: &ReportContext<'a>, wide: bool) -> (&'static str, &'
         (ReturnedContent::Full | ReturnedContent::Headers, false) => {
             ("text/rfc822-headers", header_fields(about.original))
         }
-    }
+    })
 }
 
 /// The part for people.
@@ -309,6 +313,9 @@ fn explanation(about: &ReportContext<'_>, action: Action, told: &[ReportedRecipi
         ),
     }
     let _ = write!(out, "\r\nIt was accepted here on {}\r\nas {}.\r\n", date(about.accepted), about.id);
+    if about.returned == ReturnedContent::Nothing {
+        out.push_str("It cannot be returned, since its content was damaged on the disk of the relay.\r\n");
+    }
     let most = reason_max(REASON_MAX, told.len());
     for told in told {
         let _ = write!(out, "\r\n<{}>:\r\n", told.recipient.mailbox);

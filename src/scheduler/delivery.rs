@@ -12,7 +12,7 @@ use crate::tls::Layer;
 
 use super::lanes::{Health, Item, Job, Part, Ticket};
 use super::settle::{self, Left};
-use super::{Cargo, Context, Event, Live, trouble, waits};
+use super::{Cargo, Context, Event, Live, damage, trouble, waits};
 
 /// When the spool cannot be read, the message is tried again after this long.
 const SPOOL_PAUSE: Duration = Duration::from_mins(1);
@@ -115,11 +115,13 @@ async fn deliver(context: &Arc<Context>, live: &Live, item: &Item<Cargo>, slot: 
 }
 
 /// The attempt for an item; `None` where nothing is left to do, an error where the spool failed.
-async fn prepare(context: &Context, live: &Live, item: &Item<Cargo>) -> Result<Option<Attempt>, Left> {
+async fn prepare(context: &Arc<Context>, live: &Live, item: &Item<Cargo>) -> Result<Option<Attempt>, Left> {
     let entry = match live.entry.get_or_try_init(|| load(context, live)).await {
         Ok(entry) => Arc::clone(entry),
+        // The spool has set its content aside and said so.
+        Err(SpoolError::Damaged { left: Some(left), .. }) => return damage::give_up(context, live, *left).await,
         // The spool has set it aside and said so, or an operator removed it.
-        Err(SpoolError::Damaged { .. } | SpoolError::Missing(_)) => return Ok(None),
+        Err(SpoolError::Damaged { left: None, .. } | SpoolError::Missing(_)) => return Ok(None),
         Err(error) => {
             tracing::error!(queue_id = %item.id, %error, "a message could not be read from the spool; it is tried again in a minute");
             let due = Instant::now() + SPOOL_PAUSE;

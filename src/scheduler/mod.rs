@@ -5,6 +5,7 @@
 //! takes everything up again. It opens no connection and reads no policy but the connector's limits.
 
 mod backlog;
+mod damage;
 mod delivery;
 mod dispatch;
 mod journal;

@@ -158,11 +158,13 @@ async fn compose(
     let told: Vec<ReportedRecipient<'_>> = told.collect();
     // A sender on this host, cron's root for one, has no mailbox here.
     let to = access::local_mailbox(RelayRules::new(config, &settings.connectors), to).unwrap_or_else(|| to.clone());
-    let returned = dsn::content_to_return(action, envelope, entry.size);
-    let original = match returned {
-        ReturnedContent::Full => front(&entry.body, usize::MAX).await?,
-        ReturnedContent::Headers => front(&entry.body, HEADERS_MAX).await?,
+    let (returned, original) = match dsn::content_to_return(action, envelope, entry.size) {
+        ReturnedContent::Nothing => (ReturnedContent::Nothing, Vec::new()),
+        ReturnedContent::Full => (ReturnedContent::Full, readable(entry, usize::MAX).await?),
+        ReturnedContent::Headers => (ReturnedContent::Headers, readable(entry, HEADERS_MAX).await?),
     };
+    // The report matters more than what it returns.
+    let returned = if original.is_empty() && entry.size > 0 { ReturnedContent::Nothing } else { returned };
     let about = ReportContext {
         hostname: &config.hostname,
         id: entry.id,
@@ -187,7 +189,7 @@ pub(super) async fn simplify(
     entry: &Entry,
     envelope: &Envelope,
 ) -> Result<bool, SpoolError> {
-    let report = front(&entry.body, usize::MAX).await?;
+    let report = readable(entry, usize::MAX).await?;
     let rejected = RejectedReport { id: entry.id, envelope, content: &report };
     let draft = context.spool.draft_report();
     let written = dsn::write_text_only(&rejected, &settings.config.hostname, Timestamp::now(), draft.id());
@@ -219,7 +221,15 @@ pub(super) fn is_confidential(settings: &Snapshot, envelope: &Envelope, connecto
     demands.iter().any(|demand| matches!(demand, Some(TlsDemand::Forced { .. })))
 }
 
-/// The front of a message, of so many octets at most.
+/// The front of a message, of so many octets at most; nothing where its content is damaged.
+pub(super) async fn readable(entry: &Entry, most: usize) -> Result<Vec<u8>, SpoolError> {
+    match front(&entry.body, most).await {
+        // The spool has set it aside and said so.
+        Err(SpoolError::Damaged { .. } | SpoolError::Missing(_)) => Ok(Vec::new()),
+        front => front,
+    }
+}
+
 pub(super) async fn front(body: &Body, most: usize) -> Result<Vec<u8>, SpoolError> {
     let (mut front, mut reader) = (Vec::new(), body.reader().await?);
     while front.len() < most

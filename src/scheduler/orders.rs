@@ -337,19 +337,46 @@ async fn change(
 /// given up, because its sender could not be told, comes back. Each recipient domain is written down for
 /// itself; what was not come to yet is as it was, held or not.
 async fn bounce(context: &Arc<Context>, id: QueueId) -> Result<Option<StoredMessage>, (Refused, Left)> {
-    let entry = context.spool.load(id).await.map_err(|error| (error.into(), Left::Nothing))?;
-    let (entry, mut hosts) = (Arc::new(entry), Vec::new());
-    for recipient in entry.envelope.recipients.iter().filter(|recipient| recipient.state.is_open()) {
+    let entry = Arc::new(match context.spool.load(id).await {
+        Ok(entry) => entry,
+        Err(SpoolError::Damaged { left: Some(left), .. }) => left.without_content(),
+        Err(error) => return Err((error.into(), Left::Nothing)),
+    });
+    let live = Live::new(id, OnceCell::new_with(Some(Arc::clone(&entry))), 0, context);
+    let failure = Failure::permanent(Scope::Message, Status(3, 0), "given up by the administrator of the relay");
+    let is_left = match give_up(context, &live, &entry, &failure).await {
+        settle::Left::Nothing => false,
+        settle::Left::Until { .. } => true,
+        // The next start goes on with what the spool has; what is in memory of it may not be true.
+        settle::Left::Unwritten => return Err((Refused::Stopping, Left::AsBefore(Vec::new()))),
+    };
+    let envelope = live
+        .envelope
+        .lock()
+        .await
+        .take()
+        .filter(|envelope| is_left || envelope.recipients.iter().any(|recipient| recipient.state.is_open()));
+    Ok(envelope.map(|envelope| StoredMessage { id, accepted: entry.accepted, envelope, size: entry.size }))
+}
+
+/// Gives up every recipient of a message whose fate is open, for the same reason, one recipient domain after the other.
+pub(super) async fn give_up(
+    context: &Arc<Context>,
+    live: &Live,
+    entry: &Arc<Entry>,
+    failure: &Failure,
+) -> settle::Left {
+    let mut hosts = Vec::new();
+    let envelope = live.envelope.lock().await.clone().unwrap_or_else(|| entry.envelope.clone());
+    for recipient in envelope.recipients.iter().filter(|recipient| recipient.state.is_open()) {
         if !hosts.contains(recipient.mailbox.host()) {
             hosts.push(recipient.mailbox.host().clone());
         }
     }
-    let live = Live::new(id, OnceCell::new_with(Some(Arc::clone(&entry))), 0, context);
-    let mut is_left = false;
+    let mut left = settle::Left::Nothing;
     for host in hosts {
         let settings = context.running.load();
-        let attempt = serve(&entry, &entry.envelope, &host, RecipientState::is_open);
-        let failure = Failure::permanent(Scope::Message, Status(3, 0), "given up by the administrator of the relay");
+        let attempt = serve(entry, &envelope, &host, RecipientState::is_open);
         let result = |at: &usize| RecipientResult {
             recipient: *at,
             outcome: RecipientOutcome::Bounced(failure.clone()),
@@ -361,20 +388,13 @@ async fn bounce(context: &Arc<Context>, id: QueueId) -> Result<Option<StoredMess
         let results = attempt.recipients.iter().map(result).collect();
         let connector = Arc::clone(settings.connectors.for_host(&host));
         let report = Report { results, trail: Vec::new(), connector, snapshot: settings };
-        match settle::settle(context, &live, &attempt, &report, Instant::now()).await {
+        match settle::settle(context, live, &attempt, &report, Instant::now()).await {
             settle::Left::Nothing => {}
-            settle::Left::Until { .. } => is_left = true,
-            // The next start goes on with what the spool has; what is in memory of it may not be true.
-            settle::Left::Unwritten => return Err((Refused::Stopping, Left::AsBefore(Vec::new()))),
+            until @ settle::Left::Until { .. } => left = until,
+            settle::Left::Unwritten => return settle::Left::Unwritten,
         }
     }
-    let envelope = live
-        .envelope
-        .lock()
-        .await
-        .take()
-        .filter(|envelope| is_left || envelope.recipients.iter().any(|recipient| recipient.state.is_open()));
-    Ok(envelope.map(|envelope| StoredMessage { id, accepted: entry.accepted, envelope, size: entry.size }))
+    left
 }
 
 /// The attempt that would serve one recipient domain of a message.

@@ -203,6 +203,21 @@ fn without_mail(failure: &Failure) -> Option<Session> {
     }
 }
 
+/// Puts the record that a message came in, where it is owed still, on record without any other; false where that cannot
+/// be. It is owed where no evidence was kept when the message was tried.
+pub(super) async fn put_on_record(context: &Context, entry: &Entry, envelope: &mut Envelope) -> bool {
+    if !context.evidence.is_kept() {
+        return true;
+    }
+    if let Some(accepted) = acceptance(entry, envelope)
+        && context.evidence.write_all(vec![accepted]).await.is_err()
+    {
+        return false;
+    }
+    envelope.arrival = None;
+    true
+}
+
 /// An operator is about to remove a message: what was open of it is on the record first.
 pub(super) async fn removed(context: &Context, id: QueueId) -> Result<(), Refused> {
     if !context.evidence.is_kept() {
@@ -210,8 +225,9 @@ pub(super) async fn removed(context: &Context, id: QueueId) -> Result<(), Refuse
     }
     let entry = match context.spool.load(id).await {
         Ok(entry) => Arc::new(entry),
+        Err(SpoolError::Damaged { left: Some(left), .. }) => Arc::new(left.without_content()),
         // What cannot be read can be removed all the same, and is nobody's mail any more.
-        Err(SpoolError::Damaged { .. } | SpoolError::Missing(_)) => return Ok(()),
+        Err(SpoolError::Damaged { left: None, .. } | SpoolError::Missing(_)) => return Ok(()),
         Err(error) => return Err(error.into()),
     };
     let settings = context.running.load();

@@ -8,6 +8,7 @@
 use std::future::Future;
 use std::pin::Pin;
 
+use bytes::Bytes;
 use jiff::Timestamp;
 
 use crate::envelope::{Envelope, QueueId};
@@ -35,7 +36,7 @@ pub enum SpoolError {
     /// The disk is full.
     #[error("the spool's disk is full: {0}")]
     Full(String),
-    /// An entry is damaged and was quarantined.
+    /// An entry is damaged. Its data was quarantined.
     #[error("queue entry {id} is damaged ({fault}); it was quarantined as {files}")]
     Damaged {
         /// The id of the entry.
@@ -44,6 +45,9 @@ pub enum SpoolError {
         fault: String,
         /// The quarantined files, as a path with a wildcard.
         files: String,
+        /// Everything but the content, if that is sound. The entry then stays in the queue until it is removed, so that
+        /// nothing is lost that its envelope says; otherwise it is gone.
+        left: Option<Box<StoredMessage>>,
     },
     /// There is no such entry.
     #[error("there is no queue entry {0}")]
@@ -113,10 +117,11 @@ pub trait Spool: Send + Sync + 'static {
     fn record(&self, id: QueueId, envelope: Envelope) -> SpoolFuture<'_, ()>;
     /// Removes a message, durably.
     fn remove(&self, id: QueueId) -> SpoolFuture<'_, ()>;
-    /// Loads a message.
+    /// Loads a message. One with damaged content is quarantined, see [`SpoolError::Damaged`]. Damage within a file is
+    /// found only when the content is read.
     fn load(&self, id: QueueId) -> SpoolFuture<'_, Entry>;
     /// Returns at most `limit` messages after `after`, in the order of their ids, without their content. An empty
-    /// list is the end. Damaged entries are quarantined, logged and skipped.
+    /// list is the end. Entries with damaged envelopes are quarantined, logged and skipped.
     fn scan(&self, after: Option<QueueId>, limit: usize) -> SpoolFuture<'_, Vec<StoredMessage>>;
 }
 
@@ -131,4 +136,13 @@ pub struct StoredMessage {
     pub envelope: Envelope,
     /// The size of the content in octets.
     pub size: u64,
+}
+
+impl StoredMessage {
+    /// Returns the entry of a message whose content cannot be read, with no content.
+    #[must_use]
+    pub fn without_content(self) -> Entry {
+        let Self { id, accepted, envelope, size } = self;
+        Entry { id, accepted, envelope, size, body: Body::Memory(Bytes::new()) }
+    }
 }

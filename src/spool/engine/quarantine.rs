@@ -1,5 +1,8 @@
-//! The quarantine: damaged entries leave the queue, their data is kept for a person to inspect, and the log names
-//! them.
+//! The quarantine: the data of damaged entries is kept for a person to inspect, and the log names them. Entries whose
+//! envelopes are damaged leave the queue.
+//!
+//! A message with a sound envelope stays in the queue, without its content, until the scheduler has done what is left to
+//! do: its record in the evidence and the reports to its sender.
 //!
 //! The files are written before the row is deleted. After a crash in between the row is still there and is
 //! quarantined again.
@@ -69,38 +72,64 @@ fn quarantine_or_skip(core: &Core, connection: &Connection, raw: i64, fault: &st
 }
 
 /// Quarantines one message and returns the error that describes it: [`SpoolError::Missing`] if the message was
-/// removed meanwhile.
+/// removed meanwhile. A message with a sound envelope stays in the queue.
 pub(super) fn quarantine_message(core: &Core, connection: &Connection, id: QueueId, fault: &str) -> SpoolError {
     match quarantine_row(core, connection, row::row_id(id), fault) {
-        Ok(Some(files)) => SpoolError::Damaged { id, fault: fault.to_owned(), files },
+        Ok(Some((files, left))) => SpoolError::Damaged { id, fault: fault.to_owned(), files, left: left.map(Box::new) },
         Ok(None) => SpoolError::Missing(id),
         Err(error) => error,
     }
 }
 
-/// Returns the path of the quarantined files with a wildcard, or `None` if the row does not exist any more.
-fn quarantine_row(core: &Core, connection: &Connection, raw: i64, fault: &str) -> Result<Option<String>, SpoolError> {
+/// Returns the path of the quarantined files with a wildcard, and everything but the content if that is sound; or `None`
+/// if the row does not exist any more.
+fn quarantine_row(
+    core: &Core,
+    connection: &Connection,
+    raw: i64,
+    fault: &str,
+) -> Result<Option<(String, Option<StoredMessage>)>, SpoolError> {
     let (id, name) = (row::queue_id(raw), name(raw));
     let files = QuarantineFiles { folder: &core.paths.quarantine, name: &name };
-    if !files.write_row(core, connection, raw, fault)? {
+    // The entry may stay in the queue for a while; the first fault is the one that a person wants to know.
+    let is_known = files.file("txt").is_file();
+    if !is_known && !files.write_row(core, connection, raw, fault)? {
         return Ok(None);
     }
     if let Some(id) = id {
         files.move_body(&core.paths.body(id))?;
     }
     sync_folder(&core.paths.quarantine)?;
-    let (reply, answer) = oneshot::channel();
-    core.queue.push(Op::Evict(raw, reply))?;
-    answer.blocking_recv().unwrap_or(Err(SpoolError::Closed))?;
-    core.counters.quarantined.fetch_add(1, Ordering::Relaxed);
+    let left = row::head(connection, &core.paths, raw)?;
+    if left.is_none() {
+        let (reply, answer) = oneshot::channel();
+        core.queue.push(Op::Evict(raw, reply))?;
+        answer.blocking_recv().unwrap_or(Err(SpoolError::Closed))?;
+    }
     let paths = files.file("*").display().to_string();
-    tracing::error!(
-        queue_id = name,
-        fault,
-        files = paths,
-        "damaged message quarantined; inspect its files, then send it again by hand or inform its sender"
-    );
-    Ok(Some(paths))
+    if !is_known {
+        core.counters.quarantined.fetch_add(1, Ordering::Relaxed);
+        log_quarantine(&name, fault, &paths, left.is_some());
+    }
+    Ok(Some((paths, left)))
+}
+
+fn log_quarantine(name: &str, fault: &str, files: &str, is_left: bool) {
+    if is_left {
+        tracing::error!(
+            queue_id = name,
+            fault,
+            files,
+            "content of a message is damaged and quarantined; the message is bounced to its sender"
+        );
+    } else {
+        tracing::error!(
+            queue_id = name,
+            fault,
+            files,
+            "damaged message quarantined; inspect its files, then send it again by hand or inform its sender"
+        );
+    }
 }
 
 fn name(raw: i64) -> String {

@@ -124,6 +124,12 @@ pub(super) fn page(
     rows.and_then(Iterator::collect).map_err(failed)
 }
 
+/// Returns a message without its content, if all of that is sound.
+pub(super) fn head(connection: &Connection, paths: &Paths, raw: i64) -> Result<Option<StoredMessage>, SpoolError> {
+    let found = page(connection, paths, raw.saturating_sub(1), 1)?.into_iter().next();
+    Ok(found.filter(|(found, _)| *found == raw).and_then(|(_, stored)| stored.ok()))
+}
+
 struct RowHead {
     stored: StoredMessage,
     content_crc: u32,
@@ -150,14 +156,7 @@ fn checked(row: &Row<'_>, paths: &Paths) -> Result<RowHead, RowError> {
     let location: String = column(row, 4)?;
     let file = match location.as_str() {
         IN_ROW => None,
-        IN_FILE => {
-            let path = paths.body(id);
-            // A file whose metadata cannot be read may be sound: reading it returns the error.
-            if let Ok(Some(fault)) = file_damage(&path, size) {
-                return Err(damage(fault));
-            }
-            Some(path)
-        }
+        IN_FILE => Some(paths.body(id)),
         other => return Err(damage(format!("its content has the unknown location {other:?}"))),
     };
     Ok(RowHead { stored: StoredMessage { id, accepted, envelope, size }, content_crc, file })
@@ -166,7 +165,11 @@ fn checked(row: &Row<'_>, paths: &Paths) -> Result<RowHead, RowError> {
 fn with_content(head: RowHead, row: &Row<'_>) -> Result<(StoredMessage, StoredContent), RowError> {
     let RowHead { stored, content_crc, file } = head;
     if let Some(path) = file {
-        return Ok((stored, StoredContent::File { path, crc: content_crc }));
+        // A file whose metadata cannot be read may be sound: reading it returns the error.
+        return match file_damage(&path, stored.size) {
+            Ok(Some(fault)) => Err(damage(fault)),
+            Ok(None) | Err(_) => Ok((stored, StoredContent::File { path, crc: content_crc })),
+        };
     }
     let data: Option<Vec<u8>> = column(row, 8)?;
     let data = data.ok_or_else(|| damage("its content is missing"))?;

@@ -6,7 +6,7 @@ use gatepost::envelope::QueueId;
 use gatepost::spool::{Spool as _, SpoolError};
 use rusqlite::Connection;
 
-use super::{LARGE, content, ids, names, open, put, read};
+use super::{LARGE, content, envelope, ids, names, open, put, read};
 
 fn tamper(folder: &Path, sql: &str) {
     let changed = Connection::open(folder.join("queue.db")).and_then(|database| database.execute(sql, []));
@@ -33,10 +33,17 @@ async fn damaged(size: usize, fault: &str, damage: impl FnOnce(&Path, QueueId)) 
     match &told {
         // Already found by the scan.
         SpoolError::Missing(_) => assert_eq!(listed, [put_ids[0], put_ids[2]]),
-        SpoolError::Damaged { id, fault: found, files } => {
+        SpoolError::Damaged { id, fault: found, files, left } => {
             assert_eq!(*id, put_ids[1]);
             assert!(found.contains(fault), "{found}");
             assert!(files.contains("/aside/"), "{files}");
+            // Its content alone is damaged: it stays until all is done that its envelope asks for.
+            let left = left.as_ref().expect("a sound envelope");
+            assert_eq!((left.id, left.size, &left.envelope), (*id, size as u64, &envelope("a@example.org")));
+            assert_eq!(ids(&spool).await, put_ids);
+            let again = spool.load(*id).await.expect_err("damaged");
+            assert!(matches!(again, SpoolError::Damaged { left: Some(_), .. }), "{again}");
+            spool.remove(*id).await.expect("there");
         }
         other => panic!("{other}"),
     }
