@@ -160,9 +160,7 @@ pub fn write(
     parts.add("text/plain; charset=utf-8", explanation(about, action, told).as_bytes());
     let (kind, status) = status_part(about, action, told, parts.wide);
     parts.add(kind, status.as_bytes());
-    if let Some((kind, returned)) = returned_part(about, parts.wide) {
-        parts.add(kind, returned);
-    }
+    returned_part(about, parts.wide).into_iter().for_each(|(kind, returned)| parts.add(kind, returned));
 
     let subject = match action {
         Action::Failed => "Undelivered mail returned to sender",
@@ -280,9 +278,7 @@ fn returned_part<'a>(about: &ReportContext<'a>, wide: bool) -> Option<(&'static 
         (ReturnedContent::Headers, true) => ("message/global-headers", header_fields(about.original)),
         // RFC 2046 §5.2.1: this one may not.
         (ReturnedContent::Full, false) if passes(about.original, wide) => ("message/rfc822", about.original),
-        (ReturnedContent::Full | ReturnedContent::Headers, false) => {
-            ("text/rfc822-headers", header_fields(about.original))
-        }
+        (_, false) => ("text/rfc822-headers", header_fields(about.original)),
     })
 }
 
@@ -314,7 +310,7 @@ fn explanation(about: &ReportContext<'_>, action: Action, told: &[ReportedRecipi
     }
     let _ = write!(out, "\r\nIt was accepted here on {}\r\nas {}.\r\n", date(about.accepted), about.id);
     if about.returned == ReturnedContent::Nothing {
-        out.push_str("It cannot be returned, since its content was damaged on the disk of the relay.\r\n");
+        out.push_str("It cannot be returned, since\r\nits content was damaged on the disk of the relay.\r\n");
     }
     let most = reason_max(REASON_MAX, told.len());
     for told in told {

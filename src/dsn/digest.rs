@@ -1,5 +1,6 @@
 //! The digest for the postmaster: the messages without a sender that failed since the last one. Nobody else is told of
-//! them, for a report about a report could go on for ever (RFC 5321 §4.5.5).
+//! them, for a report about a report could go on for ever (RFC 5321 §4.5.5). With them go messages of strangers whose
+//! reports were too many.
 
 use std::fmt::Write as _;
 
@@ -27,6 +28,8 @@ pub struct DigestEntry {
     pub id: QueueId,
     /// When it was accepted.
     pub accepted: Timestamp,
+    /// The sender that it names, where it came from a stranger and no report goes to the sender.
+    pub sender: Option<Mailbox>,
     /// The recipients that it did not reach, and why.
     pub recipients: Vec<(Mailbox, Trouble)>,
     /// The part by which a reader recognises it.
@@ -88,9 +91,10 @@ pub fn write_digest(
             Excerpt::Header(fields) => parts.add("text/rfc822-headers", fields),
         }
     }
+    let lack = if has_senders(lost) { "a report to its sender" } else { "a sender" };
     let subject = match lost.len() {
-        1 => "Undelivered mail without a sender: 1 message".to_owned(),
-        count => format!("Undelivered mail without a sender: {count} messages"),
+        1 => format!("Undelivered mail without {lack}: 1 message"),
+        count => format!("Undelivered mail without {lack}: {count} messages"),
     };
     let mut content = header(hostname, now, to, &subject, report).into_bytes();
     let envelope = report_envelope(to, TlsRequirement::Ordinary, parts.eight_bit, ReportForm::Full);
@@ -109,12 +113,23 @@ fn shown(lost: &[DigestEntry]) -> usize {
         .count()
 }
 
+fn has_senders(lost: &[DigestEntry]) -> bool {
+    lost.iter().any(|lost| lost.sender.is_some())
+}
+
 /// The part for people.
 fn explanation(hostname: &Domain, lost: &[DigestEntry], shown: usize) -> String {
+    let which = if has_senders(lost) {
+        "The messages below are done with here, and their senders get no report: they have\r\n\
+         none, as reports have none, or a stranger brought the message and named the\r\n\
+         sender while too many reports waited. They"
+    } else {
+        "The messages below have no sender, as reports have none, and could not be\r\n\
+         delivered. They"
+    };
     let mut out = format!(
         "This is the mail relay at {hostname}.\r\n\r\n\
-         The messages below have no sender, as reports have none, and could not be\r\n\
-         delivered. They will not be tried again, and nobody but you, the postmaster of\r\n\
+         {which} will not be tried again, and nobody but you, the postmaster of\r\n\
          this relay, is told. Attached is what they were: the text of the relay's own\r\n\
          reports, and the header of other messages.\r\n"
     );
@@ -124,6 +139,9 @@ fn explanation(hostname: &Domain, lost: &[DigestEntry], shown: usize) -> String 
     let most = reason_max(REASON_MAX, lost.iter().map(|lost| lost.recipients.len().min(NAMED_MAX)).sum());
     for lost in lost {
         let _ = write!(out, "\r\n{}, accepted here on {}\r\n", lost.id, date(lost.accepted));
+        if let Some(sender) = &lost.sender {
+            let _ = write!(out, "from <{sender}>\r\n");
+        }
         for (mailbox, last) in lost.recipients.iter().take(NAMED_MAX) {
             let _ = write!(out, "<{mailbox}>:\r\n");
             fold(&mut out, "    ", "    ", &quote(&format!("{} ({})", last.text, last.status), most));
@@ -163,7 +181,7 @@ mod tests {
 
     fn lost(number: u64, excerpt: Excerpt) -> DigestEntry {
         let recipients = vec![(mailbox("b@example.net"), trouble("no such user"))];
-        DigestEntry { id: id(number), accepted: Timestamp::UNIX_EPOCH, recipients, excerpt }
+        DigestEntry { id: id(number), accepted: Timestamp::UNIX_EPOCH, sender: None, recipients, excerpt }
     }
 
     fn hostname() -> Domain {
@@ -183,6 +201,22 @@ mod tests {
         let text = text(&[DigestEntry { recipients, ..lost(1, Excerpt::Header(b"Subject: a\r\n".to_vec())) }]);
         assert!(text.contains("<b20@example.net>:") && text.contains("and 5 more recipients"), "{text}");
         assert!(!text.contains("<b21@example.net>"), "{text}");
+    }
+
+    #[test]
+    fn a_sender_that_a_stranger_named_is_shown() {
+        let excerpt = || Excerpt::Header(b"Subject: a\r\n".to_vec());
+        let of_stranger = DigestEntry { sender: Some(mailbox("a@example.org")), ..lost(2, excerpt()) };
+        let text = text(&[lost(1, excerpt()), of_stranger]);
+        let accepted = "accepted here on Thu, 1 Jan 1970 00:00:00 +0000\r\n";
+        for words in [
+            "Subject: Undelivered mail without a report to its sender: 2 messages\r\n",
+            "too many reports waited",
+            &format!("0000000000001, {accepted}<b@example.net>:"),
+            &format!("0000000000002, {accepted}from <a@example.org>\r\n<b@example.net>:"),
+        ] {
+            assert!(text.contains(words), "{words:?} is missing from\n{text}");
+        }
     }
 
     #[test]

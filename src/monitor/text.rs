@@ -123,6 +123,8 @@ pub struct ReportsReading {
     pub merged: u64,
     /// Digests that were made.
     pub digests: u64,
+    /// Messages of strangers that went into a digest, since too many reports waited.
+    pub diverted: u64,
 }
 
 /// The process, as the system tells.
@@ -258,7 +260,7 @@ fn reports(registry: &mut Registry, reading: ReportsReading) {
     let help =
         "Messages whose report to the sender waits, for other recipients' reports or for [limits] dsn_per_minute";
     gauge("dsn_waiting", help, reading.waiting);
-    let help = "Failed messages without a sender that wait for the postmaster's next digest";
+    let help = "Failed messages that wait for the postmaster's next digest";
     gauge("dsn_digest_waiting", help, reading.for_digest);
     let mut counter = |name: &str, help: &str, value: u64| {
         let counter = Counter::<u64>::default();
@@ -268,7 +270,9 @@ fn reports(registry: &mut Registry, reading: ReportsReading) {
     counter("dsn", "Reports to senders", reading.stored);
     counter("dsn_delayed", "Reports to senders that had to wait for [limits] dsn_per_minute", reading.delayed);
     counter("dsn_merged", "Recipients whose report went into that of another recipient", reading.merged);
-    counter("dsn_digests", "Digests of failed mail without a sender, for the postmaster", reading.digests);
+    counter("dsn_digests", "Digests of failed mail for the postmaster", reading.digests);
+    let help = "Messages of strangers in the postmaster's digest, since too many reports waited";
+    counter("dsn_diverted", help, reading.diverted);
 }
 
 /// The figures that every process shows under the same names.

@@ -1,6 +1,6 @@
 //! Messages whose content was damaged on the disk: nothing of them can be delivered, and nobody is left without a word.
 //!
-//! The spool has set the content aside for people. What the envelope says is sound: the record that the message came in
+//! The spool has quarantined the content. What the envelope says is sound: the record that the message came in
 //! is written, the recipients that were still to be served are given up, and the sender gets its report.
 
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use super::{Context, Live, orders};
 /// is left to do.
 pub(super) async fn give_up(context: &Arc<Context>, live: &Live, left: StoredMessage) -> Result<Option<Attempt>, Left> {
     let entry = Arc::new(left.without_content());
-    let text = "its content was damaged on the disk of the relay, and what is left of it was set aside there";
+    let text = "its content was damaged on the disk of the relay, and what is left of it was quarantined there";
     let failure = Failure::permanent(Scope::Message, Status(3, 0), text);
     match orders::give_up(context, live, &entry, &failure).await {
         Left::Nothing => Ok(None),

@@ -324,7 +324,7 @@ impl Scheduler {
     }
 
     fn enqueue_until(&mut self, stored: &StoredMessage, settings: &Snapshot, now: Instant, expires: Instant) {
-        self.note_debt(stored.id, &stored.envelope);
+        self.note_debt(stored.id, &stored.envelope, stored.size);
         let warn_at = settle::warn_at(settings, expires);
         let is_relaxed = stored.envelope.tls == TlsRequirement::Relaxed;
         for Waiting { host, next, warned } in destinations(&stored.envelope) {

@@ -230,7 +230,7 @@ pub(super) async fn readable(entry: &Entry, most: usize) -> Result<Vec<u8>, Spoo
     }
 }
 
-pub(super) async fn front(body: &Body, most: usize) -> Result<Vec<u8>, SpoolError> {
+async fn front(body: &Body, most: usize) -> Result<Vec<u8>, SpoolError> {
     let (mut front, mut reader) = (Vec::new(), body.reader().await?);
     while front.len() < most
         && let Some(chunk) = reader.next().await?

@@ -8,14 +8,14 @@ use jiff::Timestamp;
 use crate::access::{self, RelayRules};
 use crate::address::{Mailbox, ReversePath};
 use crate::dsn::{self, DigestEntry, Excerpt};
-use crate::envelope::{Envelope, QueueId, ReportForm, Trouble};
+use crate::envelope::{Envelope, Origin, QueueId, ReportForm, Trouble};
 use crate::running_config::Snapshot;
 use crate::spool::{Entry, SpoolError};
 
 use super::owed::{Addressee, Debt, Rates};
 use super::settle::write_down;
 use super::waits::wait;
-use super::witness::evidence_flows;
+use super::witness::{evidence_flows, put_on_record};
 use super::{Context, Event, Live, notice};
 
 /// The wait after a message could not be read from the spool.
@@ -23,17 +23,21 @@ const SPOOL_PAUSE: Duration = Duration::from_mins(1);
 /// Octets of a failed message that are looked at for the digest.
 const FRONT_MAX: usize = 64 * 1024;
 
-/// Returns what is owed about a message. `wait`: how long its report waits for those about its other recipients.
-pub(super) fn debt(envelope: &Envelope, settings: &Snapshot, wait: Duration) -> Debt {
+/// Returns what is owed about a message of `octets`. `wait`: how long its report waits for those about its other
+/// recipients.
+pub(super) fn debt(envelope: &Envelope, octets: u64, settings: &Snapshot, wait: Duration) -> Debt {
     let owed = || envelope.recipients.iter().filter_map(|recipient| recipient.owed.as_deref());
     match (&envelope.reverse_path, owed().map(|last| last.at).min()) {
         (_, None) => Debt::Nothing,
         (ReversePath::Mailbox(sender), Some(_)) => {
-            Debt::Report(Addressee { host: sender.host().clone(), origin: envelope.origin }, wait)
+            let to = Addressee { host: sender.host().clone(), origin: envelope.origin };
+            let is_over = !envelope.recipients.iter().any(|recipient| recipient.state.is_open());
+            let kept = (is_over && envelope.origin == Origin::Stranger).then_some(octets);
+            Debt::Report { to, wait, kept }
         }
         (ReversePath::Null, Some(since)) => {
             let age = Duration::try_from(since.duration_until(Timestamp::now())).unwrap_or_default();
-            Debt::Digest(settings.config.queue.postmaster_digest.saturating_sub(age))
+            Debt::Digest { wait: settings.config.queue.postmaster_digest.saturating_sub(age), octets }
         }
     }
 }
@@ -100,8 +104,8 @@ impl super::Scheduler {
     }
 
     /// Notes what a message in the spool still owes.
-    pub(super) fn note_debt(&mut self, id: QueueId, envelope: &Envelope) {
-        let debt = debt(envelope, &self.context.running.load(), Duration::ZERO);
+    pub(super) fn note_debt(&mut self, id: QueueId, envelope: &Envelope, octets: u64) {
+        let debt = debt(envelope, octets, &self.context.running.load(), Duration::ZERO);
         if !matches!(debt, Debt::Nothing) {
             self.owed.note(id, debt, Instant::now());
         }
@@ -114,8 +118,10 @@ async fn report(context: Arc<Context>, live: Arc<Live>) {
     let id = live.id;
     let again = match live.entry.get_or_try_init(|| super::delivery::load(&context, &live)).await {
         Ok(entry) => store(&context, &live, entry).await,
+        // Its report returns nothing. Recipients that are still to be served are an attempt's affair.
+        Err(SpoolError::Damaged { left: Some(left), .. }) => store(&context, &live, &left.without_content()).await,
         // It was set aside, or an operator removed it.
-        Err(SpoolError::Damaged { .. } | SpoolError::Missing(_) | SpoolError::Closed) => None,
+        Err(SpoolError::Damaged { left: None, .. } | SpoolError::Missing(_) | SpoolError::Closed) => None,
         Err(error) => {
             tracing::error!(queue_id = %id, %error, "report to the sender not stored; it is tried again");
             Some(SPOOL_PAUSE)
@@ -136,6 +142,10 @@ async fn store(context: &Context, live: &Live, entry: &Entry) -> Option<Duration
     let settings = context.running.load();
     let until = context.spool.clock_jumps().deadline(entry.accepted, settings.config.queue.expire, Timestamp::now());
     let stored = notice::store(context, &settings, entry, envelope, until, notice::Room::Taken).await;
+    // Before the queue may forget the message.
+    if !put_on_record(context, entry, envelope).await {
+        return None;
+    }
     // What was stored is not told once more by an attempt that is written down later, even where this is not.
     write_down(context, entry.id, envelope).await;
     match stored {
@@ -158,7 +168,7 @@ async fn digest(context: Arc<Context>, lives: Vec<Arc<Live>>) {
             }
             Ok(None) | Err(SpoolError::Damaged { .. } | SpoolError::Missing(_) | SpoolError::Closed) => {}
             Err(error) => {
-                tracing::error!(queue_id = %live.id, %error, "a message without a sender that failed cannot be read; it goes into the next digest");
+                tracing::error!(queue_id = %live.id, %error, "a failed message cannot be read; it goes into the next digest");
                 left.push(live.id);
             }
         }
@@ -186,7 +196,10 @@ async fn lost_of(context: &Context, live: &Live) -> Result<Option<DigestEntry>, 
     let entry = match live.entry.get() {
         Some(entry) => Arc::clone(entry),
         // Its content is not kept in memory: there may be many.
-        None => Arc::new(context.spool.load(live.id).await?),
+        None => Arc::new(match context.spool.load(live.id).await {
+            Err(SpoolError::Damaged { left: Some(left), .. }) => left.without_content(),
+            loaded => loaded?,
+        }),
     };
     let envelope = state.get_or_insert_with(|| entry.envelope.clone());
     let owed = envelope.recipients.iter().filter_map(|recipient| {
@@ -198,22 +211,31 @@ async fn lost_of(context: &Context, live: &Live) -> Result<Option<DigestEntry>, 
         return Ok(None);
     }
     let report: Option<ReportForm> = envelope.report;
+    let sender = envelope.reverse_path.mailbox().cloned();
+    if !put_on_record(context, &entry, envelope).await {
+        return Err(SpoolError::Closed);
+    }
     drop(state);
-    let front = notice::front(&entry.body, FRONT_MAX).await?;
+    let front = notice::readable(&entry, FRONT_MAX).await?;
     let excerpt = Excerpt::of(entry.id, report, &front);
-    Ok(Some(DigestEntry { id: entry.id, accepted: entry.accepted, recipients, excerpt }))
+    Ok(Some(DigestEntry { id: entry.id, accepted: entry.accepted, sender, recipients, excerpt }))
+}
+
+/// The mailbox that mail for the postmaster goes to.
+pub(super) fn postmaster(settings: &Snapshot) -> Mailbox {
+    let config = &settings.config;
+    let local = access::local_mailbox(RelayRules::new(config, &settings.connectors), &config.postmaster);
+    local.unwrap_or_else(|| config.postmaster.clone())
 }
 
 async fn store_digest(context: &Context, lost: &[DigestEntry]) -> Result<(), SpoolError> {
     let settings = context.running.load();
-    let config = &settings.config;
-    let to = access::local_mailbox(RelayRules::new(config, &settings.connectors), &config.postmaster);
-    let to = to.unwrap_or_else(|| config.postmaster.clone());
+    let to = postmaster(&settings);
     let draft = context.spool.draft_report();
-    let report = dsn::write_digest(&config.hostname, Timestamp::now(), &to, lost, draft.id());
+    let report = dsn::write_digest(&settings.config.hostname, Timestamp::now(), &to, lost, draft.id());
     let report_id = notice::enqueue(context, draft, report).await?;
     context.reports.digest();
-    tracing::warn!(messages = lost.len(), %report_id, %to, "digest of failed mail without a sender queued for the postmaster");
+    tracing::warn!(messages = lost.len(), %report_id, %to, "digest of failed mail queued for the postmaster");
     Ok(())
 }
 

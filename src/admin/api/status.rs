@@ -97,7 +97,7 @@ pub struct QueueStatus {
 pub struct ReportsStatus {
     /// Messages whose report to the sender waits, for other recipients' reports or for the rate.
     pub waiting: u64,
-    /// Failed messages without a sender that wait for the postmaster's next digest.
+    /// Failed messages that wait for the postmaster's next digest.
     pub for_digest: u64,
     /// ReportsStatus that were made.
     pub stored: u64,
@@ -107,6 +107,9 @@ pub struct ReportsStatus {
     pub merged: u64,
     /// Digests that were made.
     pub digests: u64,
+    /// Messages of strangers that went into a digest, since too many reports waited.
+    #[serde(default)]
+    pub diverted: u64,
 }
 
 /// One share of the delivery attempts.

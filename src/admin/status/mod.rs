@@ -172,13 +172,13 @@ fn attempts_reading(usage: &ShareUsage) -> AttemptsReading {
 }
 
 fn reports(admin: &AdminState) -> ReportsStatus {
-    let ReportCounts { waiting, for_digest, stored, delayed, merged, digests } = admin.operator.reports();
-    ReportsStatus { waiting, for_digest, stored, delayed, merged, digests }
+    let ReportCounts { waiting, for_digest, stored, delayed, merged, digests, diverted } = admin.operator.reports();
+    ReportsStatus { waiting, for_digest, stored, delayed, merged, digests, diverted }
 }
 
 fn reports_reading(counts: ReportCounts) -> ReportsReading {
-    let ReportCounts { waiting, for_digest, stored, delayed, merged, digests } = counts;
-    ReportsReading { waiting, for_digest, stored, delayed, merged, digests }
+    let ReportCounts { waiting, for_digest, stored, delayed, merged, digests, diverted } = counts;
+    ReportsReading { waiting, for_digest, stored, delayed, merged, digests, diverted }
 }
 
 fn troubles(stats: &QueueStats, connectors: &Connectors, now: Timestamp) -> Vec<FailingDestination> {

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 pub struct ReportCounts {
     /// Messages whose report to the sender waits, for other recipients' reports or for the rate.
     pub waiting: u64,
-    /// Messages without a sender that failed and wait for the postmaster's next digest.
+    /// Failed messages that wait for the postmaster's next digest.
     pub for_digest: u64,
     /// Reports that were stored for senders.
     pub stored: u64,
@@ -18,6 +18,8 @@ pub struct ReportCounts {
     pub merged: u64,
     /// Digests that were stored for the postmaster.
     pub digests: u64,
+    /// Messages of strangers that went into the digest, since too many reports waited.
+    pub diverted: u64,
 }
 
 /// The same while they are counted. Every clone is the same.
@@ -32,6 +34,7 @@ struct Inner {
     delayed: AtomicU64,
     merged: AtomicU64,
     digests: AtomicU64,
+    diverted: AtomicU64,
 }
 
 impl Counts {
@@ -39,6 +42,10 @@ impl Counts {
     pub(super) fn waiting(&self, for_sender: usize, for_digest: usize) {
         self.0.waiting.store(for_sender as u64, Relaxed);
         self.0.for_digest.store(for_digest as u64, Relaxed);
+    }
+
+    pub(super) fn diverted(&self) {
+        self.0.diverted.fetch_add(1, Relaxed);
     }
 
     pub(super) fn delayed(&self) {
@@ -56,7 +63,7 @@ impl Counts {
     }
 
     pub(in crate::scheduler) fn read(&self) -> ReportCounts {
-        let Inner { waiting, for_digest, stored, delayed, merged, digests } = &*self.0;
+        let Inner { waiting, for_digest, stored, delayed, merged, digests, diverted } = &*self.0;
         ReportCounts {
             waiting: waiting.load(Relaxed),
             for_digest: for_digest.load(Relaxed),
@@ -64,6 +71,7 @@ impl Counts {
             delayed: delayed.load(Relaxed),
             merged: merged.load(Relaxed),
             digests: digests.load(Relaxed),
+            diverted: diverted.load(Relaxed),
         }
     }
 }

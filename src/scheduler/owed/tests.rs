@@ -38,11 +38,21 @@ impl Bench {
 
     fn owes(&mut self, number: u64, domain: &str, second: u32, wait: Duration) {
         let to = Addressee { host: Host::Domain(Domain::parse(domain).expect("valid")), origin: Origin::Known };
-        self.owed.note(id(number), Debt::Report(to, wait), self.at(second));
+        self.owed.note(id(number), Debt::Report { to, wait, kept: None }, self.at(second));
+    }
+
+    /// A stranger's message of so many octets comes back; with none, recipients of it are still to be served.
+    fn comes_back(&mut self, number: u64, domain: &str, second: u32, kept: Option<u64>) {
+        let to = Addressee { host: Host::Domain(Domain::parse(domain).expect("valid")), origin: Origin::Stranger };
+        self.owed.note(id(number), Debt::Report { to, wait: GATHER, kept }, self.at(second));
     }
 
     fn lost(&mut self, number: u64, second: u32, wait: Duration) {
-        self.owed.note(id(number), Debt::Digest(wait), self.at(second));
+        self.lost_of(number, second, wait, 1000);
+    }
+
+    fn lost_of(&mut self, number: u64, second: u32, wait: Duration, octets: u64) {
+        self.owed.note(id(number), Debt::Digest { wait, octets }, self.at(second));
     }
 
     /// The messages whose reports are begun at a second.
@@ -203,4 +213,73 @@ fn a_digest_that_could_not_be_stored_is_tried_again_in_a_minute() {
     bench.owed.digested(vec![id(1)], now);
     bench.busy.clear();
     assert_eq!((bench.digest(59), bench.digest(60)), (0, 2));
+}
+
+#[test]
+fn the_digest_is_full_after_so_many_octets_too() {
+    let mut bench = Bench::new(600, 60);
+    bench.lost_of(1, 0, HOUR, DIGEST_OCTETS - 1);
+    assert_eq!(bench.digest(0), 0);
+    bench.lost_of(2, 0, HOUR, 1);
+    assert_eq!(bench.digest(0), 2);
+    bench.owed.digested(Vec::new(), bench.at(1));
+    bench.lost_of(3, 1, HOUR, DIGEST_OCTETS - 1);
+    assert_eq!((bench.digest(3600), bench.digest(3601)), (0, 1), "what is told counts no longer");
+}
+
+#[test]
+fn digests_follow_each_other_quickly_while_each_is_full() {
+    let mut bench = Bench::new(600, 60);
+    for number in 0..1200 {
+        bench.lost(number, 0, HOUR);
+    }
+    assert_eq!(bench.digest(0), 500);
+    bench.owed.digested(Vec::new(), bench.at(1));
+    assert_eq!((bench.digest(4), bench.digest(5)), (0, 500));
+    bench.owed.digested(Vec::new(), bench.at(6));
+    assert_eq!((bench.digest(64), bench.digest(65)), (0, 200));
+}
+
+/// Mail in the name of one domain that comes back faster than its reports may go.
+#[test]
+fn mail_of_strangers_whose_report_has_no_place_to_wait_goes_into_the_digest() {
+    let mut bench = Bench::new(600, 60);
+    let most = backlog::OF_DOMAIN_MAX as u64;
+    for number in 0..most + 10 {
+        bench.comes_back(number, "a.example", 0, Some(1000));
+    }
+    bench.comes_back(5000, "b.example", 0, Some(1000));
+    for number in 6000..6010 {
+        bench.owes(number, "a.example", 0, GATHER);
+    }
+    let counts = bench.counts.read();
+    assert_eq!((counts.waiting, counts.for_digest, counts.diverted), (most + 11, 10, 10));
+    assert_eq!((bench.digest(59), bench.digest(60)), (0, 10), "a minute is enough");
+    bench.owed.digested(Vec::new(), bench.at(61));
+    // No report follows about what the digest has told.
+    let begun = bench.next(30);
+    assert!(begun.iter().all(|number| !(most..most + 10).contains(number)), "{begun:?}");
+    // A report that is stored makes room, and one that could not be keeps its place.
+    bench.reported(0, None, 62);
+    bench.reported(1, Some(SECOND), 62);
+    bench.comes_back(7000, "a.example", 62, Some(1000));
+    bench.comes_back(7001, "a.example", 62, Some(1000));
+    assert_eq!((bench.counts.read().for_digest, bench.counts.read().diverted), (1, 11));
+}
+
+#[test]
+fn what_waits_for_a_report_counts_when_nothing_else_is_left_of_it() {
+    let mut bench = Bench::new(600, 60);
+    let most = backlog::OF_DOMAIN_MAX as u64;
+    bench.comes_back(5000, "a.example", 0, None);
+    for number in 0..most {
+        bench.comes_back(number, "a.example", 0, Some(1000));
+    }
+    assert_eq!(bench.counts.read().diverted, 0, "it is in the queue for other recipients");
+    bench.comes_back(5000, "a.example", 1, Some(1000));
+    bench.comes_back(5000, "a.example", 2, Some(1000));
+    let counts = bench.counts.read();
+    assert_eq!((counts.waiting, counts.for_digest, counts.diverted), (most, 1, 1), "it is told once, in the digest");
+    bench.owed.note(id(5000), Debt::Nothing, bench.at(3));
+    assert_eq!((bench.digest(3600), bench.counts.read().for_digest), (0, 0));
 }

@@ -42,7 +42,7 @@ impl Books<'_> {
         match write_down(context, id, envelope).await {
             Written::Yes => {
                 if has_debt {
-                    let debt = reporting::debt(envelope, self.settings, wait);
+                    let debt = reporting::debt(envelope, self.attempt.entry.size, self.settings, wait);
                     // The scheduler is gone only when the process is about to be; what is owed is in the spool.
                     let _ = context.events.send(Event::Owes(id, debt));
                 }
@@ -70,6 +70,7 @@ impl Books<'_> {
             }
         }
         let Envelope { reverse_path, recipients, .. } = envelope;
+        let postmaster = reporting::postmaster(self.settings);
         for Change { recipient, last, .. } in failed {
             let Some(recipient) = recipients.get_mut(recipient) else { continue };
             recipient.state = RecipientState::Failed;
@@ -78,7 +79,7 @@ impl Books<'_> {
                 continue;
             }
             let (id, to) = (self.attempt.entry.id, &recipient.mailbox);
-            if reverse_path.mailbox().is_none() && *to == self.settings.config.postmaster {
+            if reverse_path.mailbox().is_none() && (*to == postmaster || *to == self.settings.config.postmaster) {
                 tracing::error!(queue_id = %id, %to, "double bounce: bounce to postmaster failed; discarding it");
                 continue;
             }

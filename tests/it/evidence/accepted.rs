@@ -200,3 +200,115 @@ fn without_evidence_nothing_of_it_is_kept_with_the_message() {
         drop(relay);
     }
 }
+
+const DOWN: &str = "[[connector]]\nname = \"down\"\ndomains = [\"*\"]\n[connector.outbound]\nroute = [\"127.0.0.1:1\"]\ntls = \"off\"\n";
+
+/// Leaves a message in the queue that nothing was tried for, as its destination is down.
+fn untried(folder: &Path) -> String {
+    let mut relay = start(&configure(folder, "path = \"evidence\"", DOWN));
+    send(relay.address, &Message::new("first", &["a.example"], 500));
+    relay.hears("delivery deferred");
+    let id = send(relay.address, &Message::new("second", &["a.example"], 500));
+    relay.kill().check().unwrap_or_else(|fault| panic!("{fault}"));
+    id
+}
+
+#[test]
+fn what_is_known_of_a_message_that_came_in_waits_while_no_evidence_is_kept() {
+    let folder = folder();
+    let id = untried(folder.path());
+    let keeps = || {
+        let database = rusqlite::Connection::open(folder.path().join("spool/queue.db")).expect("a database");
+        let of = "SELECT envelope FROM queue WHERE name = ?1";
+        let envelope: String = database.query_row(of, [&id], |row| row.get(0)).expect("it waits");
+        (envelope.contains("\"attempts\":1"), envelope.contains("arrival"))
+    };
+    assert_eq!(keeps(), (false, true));
+    let relay = start(&configure(folder.path(), "path = \"\"", DOWN));
+    assert!(within(PATIENCE, || keeps().0), "it is tried, and no evidence kept");
+    assert!(keeps().1);
+    relay.kill().check().unwrap_or_else(|fault| panic!("{fault}"));
+    assert!(accepted(folder.path()).iter().all(|one| one.queue_id != id));
+
+    // Evidence is kept again, and the message is tried again.
+    let sink = Sink::start();
+    let file = configure(folder.path(), "path = \"evidence\"", &to(&sink));
+    let text = fs::read_to_string(&file).expect("ours");
+    fs::write(&file, text.replace("retry = [\"1h\"]", "retry = [\"1s\"]")).expect("ours");
+    let relay = start(&file);
+    assert!(within(PATIENCE, || queued(folder.path()) == Some(0)));
+    drop(relay);
+    assert_eq!(accepted(folder.path()).iter().filter(|one| one.queue_id == id).count(), 1);
+    is_whole(folder.path());
+}
+
+/// Nothing was tried for it, and nothing can be.
+#[test]
+fn a_message_that_is_set_aside_before_any_attempt_is_on_record_as_it_came_in() {
+    let folder = folder();
+    let id = untried(folder.path());
+    let database = rusqlite::Connection::open(folder.path().join("spool/queue.db")).expect("a database");
+    let sql = "UPDATE body SET data = x'00' WHERE id = (SELECT id FROM queue WHERE name = ?1)";
+    assert_eq!(database.execute(sql, [&id]).expect("a row"), 1);
+    drop(database);
+    let relay = start(&configure(folder.path(), "path = \"evidence\"", DOWN));
+    let aside = folder.path().join(format!("spool/aside/{id}.txt"));
+    assert!(within(PATIENCE, || aside.is_file()));
+    let of_it = || {
+        let mut all = on_record(folder.path());
+        all.retain(|record| match record {
+            Record::In(acceptance) => acceptance.queue_id == id,
+            Record::Out(delivery) => delivery.queue_id == id,
+        });
+        all
+    };
+    assert!(within(PATIENCE, || of_it().len() == 2), "{:?}", of_it());
+    relay.kill().check().unwrap_or_else(|fault| panic!("{fault}"));
+    let all = of_it();
+    let [Record::In(_), Record::Out(went)] = &all[..] else { panic!("{all:?}") };
+    assert_eq!((went.outcome, went.status.as_str()), (Outcome::Bounced, "5.3.0"));
+    is_whole(folder.path());
+}
+
+/// It failed while no evidence was kept, and what is left to do is to tell the postmaster.
+#[test]
+fn a_message_that_owes_a_report_alone_is_on_record_before_it_is_forgotten() {
+    let folder = folder();
+    let down = |digest: &str, evidence: &str| {
+        let file = configure(folder.path(), evidence, DOWN);
+        let text = fs::read_to_string(&file).expect("ours");
+        let queue = format!("retry = [\"1h\"]\nexpire = \"2h\"\npostmaster_digest = \"{digest}\"");
+        fs::write(&file, text.replace("retry = [\"1h\"]", &queue)).expect("ours");
+        start(&file)
+    };
+    let id = untried(folder.path());
+    // It has no sender, and failed while no evidence was kept.
+    let sound = |change: &dyn Fn(&mut serde_json::Value)| {
+        let database = rusqlite::Connection::open(folder.path().join("spool/queue.db")).expect("a database");
+        let of = "SELECT id, envelope FROM queue WHERE name = ?1";
+        let (row, text): (i64, String) =
+            database.query_row(of, [&id], |row| Ok((row.get(0)?, row.get(1)?))).expect("it waits");
+        let mut envelope = serde_json::from_str(&text).expect("JSON");
+        change(&mut envelope);
+        let text = envelope.to_string();
+        let mut crc = crc32fast::Hasher::new();
+        crc.update(&row.to_le_bytes());
+        crc.update(&(text.len() as u64).to_le_bytes());
+        crc.update(text.as_bytes());
+        let sql = "UPDATE message SET envelope = ?2, envelope_crc = ?3 WHERE id = ?1";
+        let changed = database.execute(sql, rusqlite::params![row, text, crc.finalize()]);
+        assert_eq!(changed.expect("a row"), 1);
+    };
+    sound(&|envelope| {
+        envelope["reverse_path"] = "".into();
+        envelope["recipients"][0]["state"] = "failed".into();
+        envelope["recipients"][0]["owed"] =
+            serde_json::json!({"at": "2026-01-01T00:00:00Z", "status": "5.1.1", "text": "nobody"});
+    });
+    let mut relay = down("1m", "path = \"evidence\"");
+    relay.hears("digest of failed mail queued for the postmaster");
+    let is_there = || accepted(folder.path()).iter().any(|one| one.queue_id == id);
+    assert!(within(PATIENCE, is_there));
+    drop(relay);
+    is_whole(folder.path());
+}

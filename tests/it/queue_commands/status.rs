@@ -117,9 +117,15 @@ fn metrics_count_what_came_and_went() {
     assert!(metric(&metrics, "gatepost_delivery_attempts_max{share=\"named\"}") > 799.0, "{metrics}");
     assert!(metric(&metrics, "gatepost_delivery_destinations_waiting{share=\"mx\"}") < 0.5, "{metrics}");
     assert!(metric(&metrics, "gatepost_delivery_attempts_ended_total{reason=\"gave_way\"}") < 0.5, "{metrics}");
-    for line in
-        ["dsn_waiting", "dsn_digest_waiting", "dsn_total", "dsn_delayed_total", "dsn_merged_total", "dsn_digests_total"]
-    {
+    for line in [
+        "dsn_waiting",
+        "dsn_digest_waiting",
+        "dsn_total",
+        "dsn_delayed_total",
+        "dsn_merged_total",
+        "dsn_digests_total",
+        "dsn_diverted_total",
+    ] {
         assert!(metric(&metrics, &format!("gatepost_{line}")) < 0.5, "{line} in\n{metrics}");
     }
     assert!(metric(&metrics, "gatepost_spool_sync_seconds_count") >= 2.0, "{metrics}");

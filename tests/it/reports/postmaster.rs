@@ -1,6 +1,10 @@
 //! Mail from nobody: it is never bounced, and our own postmaster hears of what is lost.
 
-use crate::support::in_process::{World, connector, peer};
+use std::sync::Arc;
+
+use gatepost::address::Mailbox;
+
+use crate::support::in_process::{World, configured, connector, peer, run, until, willing};
 
 const CONTENT: &str = "Subject: a report of somebody's\r\n\r\nIts words.\r\n";
 
@@ -74,5 +78,23 @@ async fn where_the_postmaster_cannot_be_reached_it_ends() {
     let heard = world.home.heard();
     let to: Vec<_> = heard.iter().flat_map(|heard| &heard.commands).filter(|line| line.starts_with("RCPT")).collect();
     assert_eq!(to, ["RCPT TO:<alice@sender.example>", "RCPT TO:<postmaster@example.com>"]);
+    world.ends().await;
+}
+
+/// Its address is another word for one that a connector leads to, and the digest goes there.
+#[tokio::test]
+async fn a_digest_that_fails_is_known_as_ours_whatever_the_postmasters_address() {
+    let bad = peer(&[], &[("RCPT", "550 5.1.1 nobody")]).await;
+    let connectors = [connector("bad.example", bad.address, ""), connector("relay.example.com", bad.address, "")];
+    let (folder, home) = (tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder"), willing().await);
+    let mut config = configured(folder.path(), home.address, "", &connectors);
+    config.postmaster = Mailbox::parse("root@localhost").expect("an address");
+    let (address, running) = run(config, Arc::new(|_, _| ())).await;
+    let world = World { home, address, folder, running };
+    world.sends("<>", &["<bob@bad.example>"], CONTENT).await;
+    let rcpts = || bad.heard().iter().flat_map(|heard| &heard.commands).filter(|line| line.starts_with("RCPT")).count();
+    until("the digest is refused", || (rcpts() == 2).then_some(())).await;
+    world.is_done().await;
+    assert_eq!((rcpts(), world.home.messages().len()), (2, 0));
     world.ends().await;
 }

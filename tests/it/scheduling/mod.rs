@@ -3,6 +3,7 @@
 mod back_off;
 mod clock;
 mod connections;
+mod damage;
 mod fairness;
 mod limits;
 mod orders;
