@@ -266,7 +266,7 @@ async fn finding(config: &Config, recipient: &str) -> String {
         dns: &dns,
         now: jiff::Timestamp::now(),
     };
-    match dane::look_up(&question).await {
+    match dane::look_up(&query).await {
         Ok(DaneFinding::Usable(set)) => {
             let records: Vec<_> = set.records.iter().map(|record| record.to_string()[..5].to_owned()).collect();
             format!("{} {} {:?}", set.base, records.join(", "), set.scope)
