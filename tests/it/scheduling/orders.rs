@@ -167,7 +167,7 @@ pub(crate) fn way_out(config: &Arc<Config>, folder: &Path) -> Outbound {
 
 /// A configuration, as if a daemon had begun with it.
 pub(crate) fn running(config: &Arc<Config>) -> RunningConfig {
-    let (tls, _) = Material::load(config).expect("it names no files");
+    let (tls, _) = TlsMaterial::load(config).expect("it names no files");
     let dns = Dns::new(&config.dns).expect("a resolver");
     RunningConfig::new(Snapshot::new(Arc::clone(config), tls, dns))
 }
