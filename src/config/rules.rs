@@ -95,17 +95,17 @@ pub(super) fn warn_of_trusted_proxies(listeners: &[ListenerToml], relay: &[IpNet
         pairs.into_iter().find(|(one, other)| one.contains(other) || other.contains(one))
     };
     for listener in listeners {
-        for (key, given, lent, who) in [
+        for (key, field, route, kind) in [
             ("proxy_protocol", &listener.proxy_protocol, "reaches another listener through that balancer", "balancer"),
             ("xclient", &listener.xclient, "comes by that proxy without XCLIENT", "proxy"),
         ] {
-            let Some(networks) = given.located() else { continue };
+            let Some(networks) = field.located() else { continue };
             let Some((ours, network)) = overlap(&networks.value) else { continue };
             let message = format!(
-                "{key} {ours} overlaps [relay] networks {network}: a client that {lent} may send to any domain"
+                "{key} {ours} overlaps [relay] networks {network}: a client that {route} may send to any domain"
             );
             let remedy = format!(
-                "Name in [relay] networks the clients alone, without the {who}; where the key is missing, all of \
+                "Name in [relay] networks the clients alone, without the {kind}; where the key is missing, all of \
                  127.0.0.0/8 and ::1 are clients."
             );
             faults.warn(&networks.location, message, remedy);
