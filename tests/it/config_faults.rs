@@ -1,8 +1,8 @@
-//! Bad configurations, one behaviour a file, and exactly what is said about each.
+//! Invalid configurations, one behaviour in each file, with the exact messages.
 //!
-//! `tests/it/config_faults/NAME.toml` is parsed as if it lay in the current folder; `NAME.expected` holds its
-//! faults, or its warnings where it is taken. With `UPDATE_EXPECTED=1` the expectations are written anew: read
-//! the difference before it is committed.
+//! `tests/it/config_faults/NAME.toml` is parsed as a file in the current folder. `NAME.expected` holds its faults, or
+//! the warnings if it is valid. `UPDATE_EXPECTED=1` rewrites the expectations; read the difference before you commit
+//! it.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -23,7 +23,7 @@ fn names(extension: &str) -> BTreeSet<String> {
     wanted.map(|file| file.file_stem().expect("a name").to_string_lossy().into_owned()).collect()
 }
 
-/// What is said about a file.
+/// The messages about a file.
 fn said(name: &str) -> String {
     let text = fs::read_to_string(folder().join(format!("{name}.toml"))).expect("a bad configuration");
     let mut said = String::new();
@@ -43,7 +43,7 @@ fn said(name: &str) -> String {
 }
 
 #[test]
-fn each_fault_is_told_with_place_and_remedy() {
+fn each_fault_has_its_message_location_and_remedy() {
     let mut wrong = String::new();
     for name in names("toml") {
         let said = said(&name);
@@ -67,7 +67,7 @@ fn each_expectation_has_its_configuration() {
 }
 
 #[test]
-fn a_file_that_is_not_there_is_one_fault_with_a_remedy() {
+fn a_missing_file_is_one_fault_with_a_remedy() {
     let faults = config::read(Path::new("/nonexistent/gatepost.toml")).expect_err("there is no such file");
     assert_eq!(faults.len(), 1);
     assert!(faults[0].to_string().starts_with("/nonexistent/gatepost.toml:1:1: the configuration cannot be read"));
@@ -75,7 +75,7 @@ fn a_file_that_is_not_there_is_one_fault_with_a_remedy() {
 }
 
 #[test]
-fn an_octet_that_is_not_utf_8_is_a_fault_at_its_place() {
+fn an_octet_that_is_not_utf_8_is_a_fault_at_its_location() {
     let file = tempfile::NamedTempFile::new().expect("a file");
     let read = |octets: &[u8]| {
         fs::write(file.path(), octets).expect("our own file");
@@ -100,7 +100,7 @@ const PIECES: &str = r#"hostname postmaster tls [tls] [[tls.sni]] [[listener]] [
     9999999999999999999999"#;
 const BLANKS: [&str; 6] = ["\n", "\n", " = ", "\u{feff}", "\0", "\r"];
 
-/// Pieces of configurations, so that chance gets beyond the first syntax error.
+/// Parts of configurations, so that random texts get past the first syntax error.
 fn pieces() -> impl Strategy<Value = String> {
     let piece = prop_oneof![
         6 => prop::sample::select(PIECES.split_whitespace().collect::<Vec<_>>()).prop_map(str::to_owned),
@@ -116,7 +116,7 @@ const KEYS: &str = "hostname postmaster name names domains address tls route por
 const TABLES: &str = "[tls] [[tls.sni]] [[listener]] [[connector]] [connector.outbound] [connector.inbound] [relay] \
     [queue] [limits] [timeouts] [dns] [log] [spool]";
 
-/// Key and value in their right places, with values that may be anything.
+/// Keys and values in their right positions, with arbitrary values.
 fn lines() -> impl Strategy<Value = String> {
     let one_of = |words: &'static str| prop::sample::select(words.split_whitespace().collect::<Vec<_>>());
     let word = || {
@@ -139,7 +139,7 @@ fn lines() -> impl Strategy<Value = String> {
     prop::collection::vec(line, 0..30).prop_map(|lines| lines.concat())
 }
 
-/// Whatever the text, there is a configuration or a fault, and each fault stands within the text.
+/// Any text gives a configuration or faults, and each fault has a location within the text.
 fn is_answered(text: &str) {
     match config::parse(text, Path::new("any.toml")) {
         Ok((config, _)) => assert!(!config.listeners.is_empty()),

@@ -1,4 +1,4 @@
-//! Good configurations: what they mean, and that the defaults are those that are documented.
+//! Valid configurations: their meaning, and the documented defaults.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -104,7 +104,7 @@ fn the_built_in_connector_is_a_connector_without_keys() {
 }
 
 #[test]
-fn words_become_what_they_mean() {
+fn values_are_resolved() {
     let (config, warnings) = read("tests/it/config_good/partners.toml");
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/config_good");
     assert_eq!(warnings, []);
@@ -137,7 +137,7 @@ fn words_become_what_they_mean() {
     assert_eq!(config.queue.retry, [Duration::from_secs(90), Duration::from_mins(90)]);
 }
 
-/// DNS has underscores in names, and so have partners.
+/// DNS names may have underscores, and some partners' names do.
 #[test]
 fn every_name_may_have_an_underscore() {
     let text = "hostname = \"relay.example.com\"\npostmaster = \"p@mail_1.example.com\"\n[[listener]]\nname = \"mx\"\n\
@@ -158,7 +158,7 @@ fn every_name_may_have_an_underscore() {
 }
 
 #[test]
-fn reports_become_what_they_mean() {
+fn tlsrpt_settings_are_resolved() {
     let (config, _) = read("tests/it/config_good/partners.toml");
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/config_good");
     let reports = &config.tlsrpt;
@@ -174,7 +174,7 @@ fn reports_become_what_they_mean() {
 }
 
 #[test]
-fn connectors_become_what_they_mean() {
+fn connectors_are_resolved() {
     let (config, _) = read("tests/it/config_good/partners.toml");
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/config_good");
     let [smart, partner, none, pinned] = config.connectors.as_slice() else { panic!("four connectors are written") };
@@ -225,7 +225,7 @@ fn connectors_become_what_they_mean() {
 }
 
 #[test]
-fn the_sample_is_taken_without_a_word() {
+fn the_sample_is_valid_without_warnings() {
     let (config, warnings) = read("config/gatepost.toml");
     assert_eq!(warnings, []);
     for address in config.listeners.iter().flat_map(|listener| &listener.addresses) {
@@ -233,14 +233,14 @@ fn the_sample_is_taken_without_a_word() {
         assert!(address.ip().is_loopback() && address.port() > 1023, "the sample needs no privilege");
     }
     assert_eq!(texts(&config.relay.networks), ["127.0.0.1/32"], "127.0.0.2 is to be a stranger");
-    // What the sample writes out are the defaults, as it says.
+    // The sample writes out the defaults, as it says.
     assert_eq!(config.evidence.keep, Duration::from_hours(400 * 24));
     assert_eq!(config.queue.expire, Duration::from_hours(5 * 24));
     assert_eq!(config.limits.message_size, 50 << 20);
 }
 
 #[test]
-fn the_packaged_configuration_is_taken_without_a_word() {
+fn the_packaged_configuration_is_valid_without_warnings() {
     let (config, warnings) = read("config/package/gatepost.toml");
     assert_eq!(warnings, []);
     let addresses: Vec<_> = config.listeners[0].addresses.iter().map(|address| &address.value).collect();

@@ -1,4 +1,4 @@
-//! Certificates held against TLSA records, each shown in a real handshake.
+//! Certificates and TLSA records, in real handshakes.
 
 use std::sync::Arc;
 
@@ -26,7 +26,7 @@ pub(crate) const NAME: &str = "mail.partner.example";
 pub(crate) const SELECTORS: [TlsaSelector; 2] = [Certificate, PublicKey];
 pub(crate) const MATCHINGS: [TlsaMatching; 3] = [Full, Sha256, Sha512];
 
-/// The record about a certificate.
+/// The record for a certificate.
 pub(crate) fn record(
     usage: TlsaUsage,
     selector: TlsaSelector,
@@ -48,7 +48,7 @@ pub(crate) fn record(
     Tlsa { usage, selector, matching, data }
 }
 
-/// The same of another certificate, or key, of the same kind.
+/// The record for another certificate or key of the same kind.
 pub(crate) fn another(record: &Tlsa) -> Tlsa {
     let mut other = record.clone();
     *other.data.last_mut().expect("never empty") ^= 1;
@@ -59,8 +59,7 @@ fn patterns(names: &[&str]) -> Vec<NamePattern> {
     names.iter().map(|name| NamePattern::parse(name).expect(name)).collect()
 }
 
-/// Shows a chain in a handshake, and holds it against records. None of the connector's authorities has
-/// anything to do with it.
+/// Presents a chain in a handshake, and compares it with records. The connector's authorities did not issue it.
 pub(crate) async fn held(pair: &Pair, records: &[Tlsa]) -> Result<Tlsa, DaneFault> {
     let connector = connector("partner", TrustSource::Webpki, None);
     let material = load(&config(None, vec![connector.clone()]));
@@ -85,7 +84,7 @@ pub(crate) async fn held(pair: &Pair, records: &[Tlsa]) -> Result<Tlsa, DaneFaul
     }
 }
 
-/// A chain that ends with its root.
+/// A chain that includes its root.
 pub(crate) fn with_root(root: &Authority, mut pair: Pair) -> Pair {
     pair.chain.push(root.certificate.clone());
     pair
@@ -137,7 +136,7 @@ async fn an_authority_of_another_key_is_no_match() {
             let wrong = record(TrustAnchor, selector, matching, &namesake.certificate);
             let found = held(&pair, std::slice::from_ref(&wrong)).await;
             match (selector, matching) {
-                // The record brings the authority itself; it did not sign this.
+                // The record contains the authority in full, but this authority did not sign the chain.
                 (Certificate, Full) => assert!(matches!(found, Err(DaneFault::Path(_))), "{wrong}: {found:?}"),
                 _ => assert_eq!(found, Err(DaneFault::NoMatch { records: 1 }), "{wrong}"),
             }
@@ -146,20 +145,20 @@ async fn an_authority_of_another_key_is_no_match() {
 }
 
 #[tokio::test]
-async fn the_usages_are_not_confused() {
+async fn dane_ta_and_dane_ee_are_distinguished() {
     let root = Authority::root("Partner CA");
     let pair = with_root(&root, root.issue(&[NAME]));
-    // DANE-EE is about the leaf alone, whatever else was sent.
+    // DANE-EE concerns the leaf alone, whatever else was sent.
     let authority = record(EndEntity, PublicKey, Sha256, &root.certificate);
     assert_eq!(held(&pair, &[authority]).await, Err(DaneFault::NoMatch { records: 1 }));
-    // DANE-TA is about what has issued: a leaf that has not issued itself is no authority.
+    // DANE-TA concerns the issuers: a leaf that did not issue itself is no authority.
     let leaf = record(TrustAnchor, PublicKey, Sha256, &pair.chain[0]);
     let found = held(&pair, &[leaf]).await;
     assert!(matches!(found, Err(DaneFault::Path(ChainFault::UnknownIssuer(_)))), "{found:?}");
 }
 
 #[tokio::test]
-async fn an_end_entity_needs_neither_name_nor_date_nor_issuer() {
+async fn a_dane_ee_record_ignores_name_dates_and_issuer() {
     let root = Authority::root("Partner CA");
     let mut all = vec![
         ("expired", root.issue_as(&[NAME], |params| params.not_after = date_time_ymd(2021, 2, 3))),
@@ -196,7 +195,7 @@ async fn an_intermediate_is_an_authority_and_its_root_need_not_be_sent() {
 }
 
 #[tokio::test]
-async fn an_authority_that_is_not_sent_must_be_given_in_full() {
+async fn an_authority_that_is_not_sent_must_be_in_the_record_in_full() {
     let root = Authority::root("Partner CA");
     let pair = root.intermediate("Partner CA 2").issue(&[NAME]);
     let full = record(TrustAnchor, Certificate, Full, &root.certificate);
@@ -210,7 +209,7 @@ async fn an_authority_that_is_not_sent_must_be_given_in_full() {
 }
 
 #[tokio::test]
-async fn no_path_leads_over_an_intermediate_that_was_not_sent() {
+async fn no_path_uses_an_intermediate_that_was_not_sent() {
     let root = Authority::root("Partner CA");
     let mut pair = root.intermediate("Partner CA 2").issue(&[NAME]);
     pair.chain = vec![pair.chain[0].clone(), root.certificate.clone()];
@@ -224,7 +223,7 @@ async fn no_path_leads_over_an_intermediate_that_was_not_sent() {
 }
 
 #[tokio::test]
-async fn under_an_authority_dates_count() {
+async fn under_dane_ta_the_dates_are_checked() {
     let root = Authority::root("Partner CA");
     let anchor = record(TrustAnchor, PublicKey, Sha256, &root.certificate);
     let ended = root.issue_as(&[NAME], |params| params.not_after = date_time_ymd(2021, 2, 3));
@@ -240,7 +239,7 @@ async fn under_an_authority_dates_count() {
 }
 
 #[tokio::test]
-async fn under_an_authority_names_count() {
+async fn under_dane_ta_the_names_are_checked() {
     let root = Authority::root("Partner CA");
     let anchor = record(TrustAnchor, PublicKey, Sha256, &root.certificate);
     for (names, carries) in [
@@ -271,7 +270,7 @@ async fn a_certificate_that_issued_itself_may_be_its_own_authority() {
             assert_eq!(held(&good, std::slice::from_ref(&right)).await, Ok(right.clone()), "{right}");
         }
     }
-    // All that counts under an authority counts under this one.
+    // The same rules apply under this authority as under any other.
     let ended = self_signed(&[NAME], |params| params.not_after = date_time_ymd(2021, 2, 3));
     let found = held(&ended, &[record(TrustAnchor, PublicKey, Sha256, &ended.chain[0])]).await;
     assert_eq!(found, Err(DaneFault::Path(ChainFault::Expired(time("2021-02-03T00:00:00Z")))));
@@ -290,7 +289,7 @@ async fn one_record_of_several_is_enough() {
     for (records, found) in [
         (vec![no_leaf.clone(), no_anchor.clone(), leaf.clone()], Ok(leaf.clone())),
         (vec![no_leaf.clone(), anchor.clone(), no_anchor.clone()], Ok(anchor.clone())),
-        // Both match: the one that needs no path is named.
+        // Both match; the record that needs no path is reported.
         (vec![anchor.clone(), leaf.clone()], Ok(leaf.clone())),
         (vec![no_leaf.clone(), no_anchor.clone()], Err(DaneFault::NoMatch { records: 2 })),
     ] {
@@ -309,7 +308,7 @@ async fn an_end_entity_record_helps_where_the_authority_of_another_does_not() {
 }
 
 #[tokio::test]
-async fn of_two_faults_the_one_that_came_further_is_told() {
+async fn of_two_faults_the_later_one_is_reported() {
     let root = Authority::root("Partner CA");
     let pair = with_root(&root, root.issue(&["other.example"]));
     let anchor = record(TrustAnchor, PublicKey, Sha256, &root.certificate);
@@ -321,7 +320,7 @@ async fn of_two_faults_the_one_that_came_further_is_told() {
 }
 
 #[tokio::test]
-async fn a_record_full_of_garbage_is_no_authority() {
+async fn a_malformed_record_names_no_authority() {
     let root = Authority::root("Partner CA");
     let pair = with_root(&root, root.issue(&[NAME]));
     for data in [Vec::new(), vec![0], vec![0x30, 0x82, 0xff, 0xff], vec![0xff; 70_000]] {

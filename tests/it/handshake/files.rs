@@ -1,4 +1,4 @@
-//! What is said of files that are not as they should be.
+//! Faults and warnings about certificate and key files.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
@@ -30,7 +30,7 @@ impl Desk {
         path
     }
 
-    /// Faults (or warnings), with the folder's own name cut out of them.
+    /// The faults or warnings, without the name of the test's folder.
     fn told(&self, faults: &[Fault]) -> Vec<String> {
         let folder = format!("{}/", self.folder.path().display());
         let told =
@@ -60,7 +60,7 @@ fn a_good_identity_has_no_warning() {
 }
 
 #[test]
-fn a_certificate_file_that_will_not_do_is_told() {
+fn an_invalid_certificate_file_is_reported() {
     let desk = Desk::new();
     let whole = std::fs::read_to_string(desk.good().certificate.value).expect("just written");
     let malformed = pem("CERTIFICATE", b"\x30\x03\x02\x01\x01");
@@ -83,7 +83,7 @@ fn a_certificate_file_that_will_not_do_is_told() {
 }
 
 #[test]
-fn a_key_file_that_will_not_do_is_told() {
+fn an_invalid_key_file_is_reported() {
     let desk = Desk::new();
     let encrypted = pem("ENCRYPTED PRIVATE KEY", b"whatever");
     let old_encrypted = pem("RSA PRIVATE KEY", b"whatever").replacen('\n', "\nProc-Type: 4,ENCRYPTED\n", 1);
@@ -105,7 +105,7 @@ fn a_key_file_that_will_not_do_is_told() {
 }
 
 #[test]
-fn every_fault_is_told_at_once_in_the_order_of_the_file() {
+fn all_faults_are_reported_in_the_order_of_the_file() {
     let desk = Desk::new();
     let mut bad = desk.good();
     bad.certificate.value = PathBuf::from("/nowhere/relay.pem");
@@ -120,7 +120,7 @@ fn every_fault_is_told_at_once_in_the_order_of_the_file() {
         [
             "line 11: /nowhere/relay.pem does not exist",
             "line 12: empty.key is empty",
-            // Once, though two connectors name it.
+            // Reported once, although two connectors name it.
             "line 40: /nowhere/trust.pem does not exist",
             "line 41: /nowhere/relay.pem does not exist",
             "line 42: empty.key is empty",
@@ -129,7 +129,7 @@ fn every_fault_is_told_at_once_in_the_order_of_the_file() {
 }
 
 #[test]
-fn a_chain_in_the_wrong_order_is_told_with_its_remedy() {
+fn a_chain_in_the_wrong_order_is_reported_with_a_remedy() {
     let desk = Desk::new();
     let mut pair = desk.authority.intermediate("Relay CA 2").issue(&["relay.example.com"]);
     pair.chain.reverse();
@@ -149,7 +149,7 @@ fn an_open_key_is_a_warning() {
     ] {
         let files = desk.good();
         let key = files.key.value.clone();
-        // Some user's: root's keys are another matter, and where root runs this, the files are root's.
+        // A key of an ordinary user. For root's keys other rules apply, and under root these files are root's.
         let _not_root = std::os::unix::fs::chown(&key, Some(1), None);
         std::fs::set_permissions(&key, std::fs::Permissions::from_mode(mode)).expect("the file is ours");
         let told = told.map(|who| format!("line 12: relay.key is a private key, and open to {who}"));
@@ -158,15 +158,15 @@ fn an_open_key_is_a_warning() {
     }
 }
 
-/// 0640 root:gatepost is how root lets a service read a key, and not change it.
+/// 0640 root:gatepost is the mode by which root lets a service read a key without changing it.
 #[test]
-fn a_key_that_root_hands_to_a_group_is_no_warning() {
+fn a_root_owned_key_readable_by_a_group_is_no_warning() {
     let desk = Desk::new();
     let files = desk.good();
     let key = files.key.value.clone();
     let config = config(Some(files), Vec::new());
     if std::os::unix::fs::chown(&key, Some(0), None).is_err() {
-        // Only root can.
+        // Only root can do this.
         return;
     }
     for (mode, is_told) in [(0o640, false), (0o660, true), (0o644, true)] {
@@ -176,12 +176,12 @@ fn a_key_that_root_hands_to_a_group_is_no_warning() {
 }
 
 #[test]
-fn a_file_that_may_not_be_read_is_told_with_its_mode() {
+fn an_unreadable_file_is_reported_with_its_mode() {
     let desk = Desk::new();
     let files = desk.good();
     std::fs::set_permissions(&files.key.value, std::fs::Permissions::from_mode(0o000)).expect("the file is ours");
     if std::fs::read(&files.key.value).is_ok() {
-        // The superuser reads everything.
+        // The superuser may read everything.
         return;
     }
     let faults = desk.faults(&config(Some(files), Vec::new()));
@@ -205,7 +205,7 @@ fn dates_and_hostname_are_warnings() {
     for (begins, ends, told) in [
         (-300, 60, None),
         (-300, 29, Some("expires on")),
-        // A third of a short life is not over yet.
+        // Ten of eleven days remain, more than the last third.
         (-1, 10, None),
         (-9, 2, Some("expires on")),
         (-300, -1, Some("expired on")),
@@ -235,7 +235,7 @@ fn dates_and_hostname_are_warnings() {
 }
 
 #[test]
-fn an_sni_identity_carries_the_names_it_is_listed_for() {
+fn an_sni_identity_must_carry_its_configured_names() {
     let desk = Desk::new();
     for (carried, listed, told) in [
         (&["*.example.net"][..], &["mx.example.net"][..], None),
@@ -258,7 +258,7 @@ fn an_sni_identity_carries_the_names_it_is_listed_for() {
 }
 
 #[test]
-fn a_trust_file_without_authorities_is_told() {
+fn a_trust_file_without_authorities_is_a_warning() {
     let desk = Desk::new();
     let with_trust = |file| config(None, vec![connector("partner", TrustSource::File(file), None)]);
     assert_eq!(
@@ -276,13 +276,13 @@ fn a_trust_file_without_authorities_is_told() {
 }
 
 #[test]
-fn identities_are_summed_up() {
+fn identities_have_a_summary() {
     let desk = Desk::new();
     let pair = desk.authority.issue_as(&["relay.example.com", "*.example.com"], |params| {
         params.not_after = date_time_ymd(2090, 1, 2);
     });
     let files = pair.write(desk.folder.path(), "relay");
-    // The same file as client identity is one identity to people.
+    // As a client identity the same file is not listed again.
     let partner = connector("partner", TrustSource::Webpki, Some(files.clone()));
     let identities = load(&config(Some(files.clone()), vec![partner])).identities();
     assert_eq!(identities.len(), 1);

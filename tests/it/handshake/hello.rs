@@ -1,4 +1,4 @@
-//! What our ClientHello offers, and what a session has of it.
+//! The contents of our ClientHello, and their effect on a session.
 
 use std::sync::Arc;
 
@@ -21,7 +21,7 @@ const fn hello(groups: Groups, sni: bool) -> Hello {
     Hello { groups, sni }
 }
 
-/// The ClientHello that a server sees.
+/// The ClientHello that a server receives.
 async fn shown(material: &TlsMaterial, connector: &Connector, with: (Hello, Handshake)) -> Waiting {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback");
     let address = listener.local_addr().expect("bound");
@@ -58,9 +58,9 @@ async fn each_client_hello_has_its_groups_and_a_classical_one_fits_into_a_segmen
     }
 }
 
-/// No other ClientHello is larger by a single octet for the keys that some servers have.
+/// The curves for servers' keys make no other ClientHello larger.
 #[tokio::test]
-async fn curves_and_schemes_for_the_keys_of_servers_stand_last_and_in_one_client_hello_alone() {
+async fn curves_and_schemes_for_servers_keys_come_last_in_one_client_hello() {
     let folder = tempfile::tempdir().expect("a folder");
     let (material, connector) = material_trusting(&Authority::root("Partner CA"), folder.path());
     let of = async |groups| shown(&material, &connector, (hello(groups, true), Handshake::Resumed)).await;
@@ -74,7 +74,7 @@ async fn curves_and_schemes_for_the_keys_of_servers_stand_last_and_in_one_client
     for hello in [&usual, &classical, &only] {
         assert_eq!(hello.schemes, checked);
     }
-    // P-521, three of brainpool, secp256k1 and P-224.
+    // P-521, three brainpool curves, secp256k1 and P-224.
     let curves = [25, 28, 27, 26, 22, 21].map(NamedGroup::from);
     assert_eq!(all.groups, [&used[..], &curves].concat());
     let schemes = [0x0808, 0x0809, 0x080a, 0x080b, 0x081a, 0x081b, 0x081c].map(SignatureScheme::from);
@@ -82,7 +82,7 @@ async fn curves_and_schemes_for_the_keys_of_servers_stand_last_and_in_one_client
     assert_eq!(all.octets, classical.octets + 2 * (curves.len() + schemes.len()));
 }
 
-/// A group whose keys have the shape of P-256 keys.
+/// A group whose keys have the form of P-256 keys.
 #[derive(Debug)]
 struct Foreign(NamedGroup);
 
@@ -112,9 +112,9 @@ impl ActiveKeyExchange for Begun {
     }
 }
 
-/// A server that would rather use one of them for the key exchange gets no session, and the reason is said.
+/// A server that prefers such a curve for the key exchange gets no session, and the reason is reported.
 #[tokio::test]
-async fn a_curve_for_keys_alone_is_no_use_for_a_key_exchange() {
+async fn a_curve_for_keys_cannot_be_used_for_key_exchange() {
     let folder = tempfile::tempdir().expect("a folder");
     let authority = Authority::root("Partner CA");
     let (material, connector) = material_trusting(&authority, folder.path());
@@ -134,7 +134,7 @@ async fn a_curve_for_keys_alone_is_no_use_for_a_key_exchange() {
     }
 }
 
-/// TLS 1.3 alone is resumed, and only with a key exchange of its own (RFC 8446 §2.2).
+/// Only TLS 1.3 sessions are resumed, with a key exchange of their own (RFC 8446 §2.2).
 #[tokio::test]
 async fn a_resumed_session_has_a_key_exchange_of_its_own() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -153,7 +153,7 @@ async fn a_resumed_session_has_a_key_exchange_of_its_own() {
             let against = material.client(&connector).checks(None);
             seen.push(session.facts(against, Role::Server, Timestamp::now()).await);
         }
-        // What a server gave for one set of groups is not used with another.
+        // A ticket from one set of groups is not used with another.
         let handshakes = [&seen[0], &seen[1]].map(|facts| facts.handshake);
         assert_eq!(handshakes, [Handshake::Full, Handshake::Resumed], "{groups:?}");
         assert!(seen.iter().all(|facts| facts.key_exchange == Some(group)), "{groups:?}: {seen:?}");

@@ -1,4 +1,4 @@
-//! Us as server.
+//! Handshakes as a server.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use crate::support::certificates::*;
 
-/// A bare rustls client that trusts `authority` and checks the server's name by rustls' own rules.
+/// A rustls client that trusts `authority` and checks the server's name by the rules of rustls.
 pub(crate) fn client_config(
     authority: &Authority,
     versions: Versions<'_>,
@@ -34,7 +34,7 @@ pub(crate) fn client_config(
     }
 }
 
-/// One handshake: what the client saw, and what we did.
+/// The result of one handshake, for the client and for us.
 pub(crate) async fn meet(
     material: &Arc<TlsMaterial>,
     ask: bool,
@@ -71,7 +71,7 @@ pub(crate) struct Ours {
     folder: tempfile::TempDir,
 }
 
-/// A relay with a certificate of "Relay CA", which also is the connectors' default trust.
+/// A relay with a certificate of "Relay CA", which is also the connectors' default trust.
 pub(crate) fn ours() -> Ours {
     let folder = tempfile::tempdir().expect("a folder");
     let authority = Authority::root("Relay CA");
@@ -88,7 +88,7 @@ pub(crate) fn against(material: &TlsMaterial) -> gatepost::handshake::ChainCheck
 }
 
 #[tokio::test]
-async fn a_client_that_verifies_us_is_content_and_negotiates_the_best() {
+async fn a_verifying_client_accepts_us_and_negotiates_the_best() {
     let ours = ours();
     let material = load(&ours.config);
     for (versions, version, key_exchange) in
@@ -103,9 +103,9 @@ async fn a_client_that_verifies_us_is_content_and_negotiates_the_best() {
     }
 }
 
-/// The order is ours: AES-256-GCM, AES-128-GCM, ChaCha20-Poly1305.
+/// Our order is AES-256-GCM, AES-128-GCM, ChaCha20-Poly1305.
 #[tokio::test]
-async fn of_the_cipher_suites_of_a_client_our_first_is_taken() {
+async fn the_servers_cipher_order_decides() {
     let ours = ours();
     let material = load(&ours.config);
     let order = ["AES_256_GCM_SHA384", "AES_128_GCM_SHA256", "CHACHA20_POLY1305_SHA256"];
@@ -162,7 +162,7 @@ async fn a_client_that_offers_other_protocols_alone_is_a_browser() {
 }
 
 #[tokio::test]
-async fn a_client_certificate_is_asked_for_only_where_wanted_and_never_required() {
+async fn a_client_certificate_is_requested_only_if_configured_and_never_required() {
     let ours = ours();
     let material = load(&ours.config);
     let name = "mail.partner.example";
@@ -246,7 +246,7 @@ async fn sni_chooses_among_our_identities() {
     }
 }
 
-/// A client that takes any certificate, to see which one it is given.
+/// A client that accepts any certificate, and shows which one it received.
 fn accepting_client() -> rustls::ClientConfig {
     #[derive(Debug)]
     struct Any;
@@ -290,7 +290,7 @@ fn accepting_client() -> rustls::ClientConfig {
 }
 
 #[tokio::test]
-async fn an_older_version_than_ours_is_no_version_in_common() {
+async fn a_peer_with_older_versions_has_no_version_in_common() {
     let mut ours = ours();
     ours.config.tls.min_version = TlsVersion::V1_3;
     let material = load(&ours.config);
@@ -301,7 +301,7 @@ async fn an_older_version_than_ours_is_no_version_in_common() {
 }
 
 #[tokio::test]
-async fn a_client_without_tls_is_told_in_words() {
+async fn a_client_without_tls_gives_a_readable_error() {
     let material = load(&ours().config);
     for (says, words) in [
         (&b""[..], "the peer closed the connection during the handshake"),
@@ -318,7 +318,7 @@ async fn a_client_without_tls_is_told_in_words() {
 }
 
 #[tokio::test]
-async fn without_a_certificate_nobody_is_served() {
+async fn without_a_certificate_every_handshake_fails() {
     let ours = ours();
     let material = load(&config(None, Vec::new()));
     let client = Arc::new(client_config(&ours.authority, BOTH, None));
@@ -328,7 +328,7 @@ async fn without_a_certificate_nobody_is_served() {
 }
 
 #[tokio::test]
-async fn a_renewed_certificate_serves_the_next_handshake_and_a_bad_one_does_not() {
+async fn a_renewed_certificate_is_used_from_the_next_handshake_unless_invalid() {
     let ours = ours();
     let material = load(&ours.config);
     let client = Arc::new(client_config(&ours.authority, BOTH, None));
@@ -353,7 +353,7 @@ async fn a_renewed_certificate_serves_the_next_handshake_and_a_bad_one_does_not(
     }
 }
 
-/// A `ClientHello` of this version with these cipher suites and nothing else, as devices of old send it.
+/// A `ClientHello` of this version with these cipher suites and no extensions, like those of old devices.
 fn old_hello(version: u16, suites: &[u16]) -> Vec<u8> {
     let suites: Vec<u8> = suites.iter().flat_map(|suite| suite.to_be_bytes()).collect();
     let length = u8::try_from(suites.len()).expect("few");
@@ -363,7 +363,7 @@ fn old_hello(version: u16, suites: &[u16]) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn of_an_old_client_the_reason_is_its_own() {
+async fn an_old_client_gets_the_reason_from_its_offer() {
     let (material, _) = TlsMaterial::load(&ours().config).expect("loads");
     for (hello, words) in [
         (old_hello(0x0301, &[0x002f, 0xc013]), "no TLS version in common: the client offers TLS 1.0 at most"),

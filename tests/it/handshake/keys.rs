@@ -1,4 +1,4 @@
-//! Certificates with keys that the TLS library cannot check: the handshake goes on, and they prove nothing.
+//! Certificates with keys that the TLS library cannot check: the handshake succeeds, and they prove nothing.
 
 use std::sync::Arc;
 
@@ -21,7 +21,7 @@ fn unproved(presented: &PeerCertificate) -> String {
     }
 }
 
-/// A client that shows this certificate and trusts `authority`.
+/// A client that presents this certificate and trusts `authority`.
 fn client(authority: &Authority, versions: Versions<'_>, kind: Kind) -> Arc<rustls::ClientConfig> {
     let mut config = client_config(authority, versions, None);
     config.client_auth_cert_resolver = Arc::new(SingleCertAndKey::from(certified(kind)));
@@ -78,10 +78,10 @@ async fn a_server_that_proved_nothing_is_never_resumed() {
     assert_eq!(kinds, [HandshakeKind::Full; 3]);
 }
 
-/// A key on a brainpool curve has a scheme of its own under TLS 1.3 (RFC 8734), as have RSA-PSS and Ed448: a server
-/// signs by it once it is offered.
+/// A key on a brainpool curve has a signature scheme of its own under TLS 1.3 (RFC 8734), as have RSA-PSS and Ed448. A
+/// server uses it only if it is offered.
 #[tokio::test]
-async fn a_scheme_that_cannot_be_checked_proves_nothing_and_is_offered_at_the_second_try_alone() {
+async fn an_uncheckable_scheme_proves_nothing_and_is_offered_at_the_second_try_only() {
     let folder = tempfile::tempdir().expect("a folder");
     let authority = Authority::root("Partner CA");
     let (material, connector) = material_trusting(&authority, folder.path());
@@ -105,9 +105,9 @@ async fn a_scheme_that_cannot_be_checked_proves_nothing_and_is_offered_at_the_se
     }
 }
 
-/// A key that can be checked is checked: nobody gets out of it by signing nonsense.
+/// A key that can be checked is checked: a wrong signature fails the handshake.
 #[tokio::test]
-async fn a_false_signature_by_a_key_that_can_be_checked_breaks_the_handshake() {
+async fn a_wrong_signature_by_a_checkable_key_fails_the_handshake() {
     let folder = tempfile::tempdir().expect("a folder");
     let authority = Authority::root("Partner CA");
     let (material, connector) = material_trusting(&authority, folder.path());
@@ -121,7 +121,7 @@ async fn a_false_signature_by_a_key_that_can_be_checked_breaks_the_handshake() {
 }
 
 #[tokio::test]
-async fn a_scheme_that_was_not_offered_breaks_the_handshake_whatever_the_key() {
+async fn an_unoffered_scheme_fails_the_handshake_whatever_the_key() {
     let folder = tempfile::tempdir().expect("a folder");
     let authority = Authority::root("Partner CA");
     let (material, connector) = material_trusting(&authority, folder.path());

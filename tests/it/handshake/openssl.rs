@@ -1,4 +1,4 @@
-//! A second opinion on TLSA records: `openssl s_client` is shown the same chains and given the same records.
+//! A comparison with OpenSSL: `openssl s_client` gets the same chains and TLSA records.
 //!
 //! It needs OpenSSL 3, and `.ci/probe` runs it.
 
@@ -15,20 +15,20 @@ use crate::support::certificates::*;
 
 use TlsaUsage::{EndEntity, TrustAnchor};
 
-/// Whether OpenSSL takes a chain by these records.
+/// Returns true if OpenSSL accepts a chain by these records.
 async fn takes(pair: &Pair, records: &[Tlsa]) -> (bool, String) {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("loopback");
     let address = listener.local_addr().expect("bound");
     let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(server_config(pair, BOTH)));
     let server = tokio::spawn(async move {
         let (stream, _) = listener.accept().await.expect("a client");
-        // It may not like what it is shown.
+        // It may close the connection early.
         let _ = acceptor.accept(stream).await;
     });
     let mut command = Command::new("openssl");
     command.args(["s_client", "-brief", "-verify_return_error", "-no-CAfile", "-no-CApath", "-no-CAstore"]);
     command.args(["-connect", &address.to_string(), "-dane_tlsa_domain", NAME]);
-    // RFC 7672 §3.1.1: SMTP looks at no name under DANE-EE.
+    // RFC 7672 §3.1.1: under DANE-EE SMTP checks no name.
     command.arg("-dane_ee_no_namechecks");
     for record in records {
         command.args(["-dane_tlsa_rrdata", &format!("{record:#}")]);
@@ -46,7 +46,7 @@ async fn agree(what: &str, pair: &Pair, records: &[Tlsa]) {
     assert_eq!(ours.is_ok(), theirs, "{what}, {records:?}: we say {ours:?}, and openssl\n{said}");
 }
 
-/// Chains of every kind, and what may stand above each.
+/// Chains of every kind, with the certificates above each.
 fn chains() -> Vec<(&'static str, Pair)> {
     let root = Authority::root("Partner CA");
     let deep = root.intermediate("Partner CA 2");
@@ -71,16 +71,16 @@ fn chains() -> Vec<(&'static str, Pair)> {
 
 #[tokio::test]
 #[ignore = "needs openssl; .ci/probe runs it"]
-async fn every_record_about_every_certificate_of_every_chain() {
+async fn openssl_agrees_on_every_record_for_every_certificate() {
     for (what, pair) in chains() {
         for certificate in &pair.chain {
             for usage in [EndEntity, TrustAnchor] {
                 for selector in SELECTORS {
                     for matching in MATCHINGS {
                         let only = record(usage, selector, matching, certificate);
-                        // To OpenSSL DANE-TA is about what stands above the leaf, and nothing but a bare key in
-                        // full (2 1 0) leads to a leaf that issued itself. RFC 6698 §2.1.1 lets any certificate
-                        // of the path be the anchor, and the leaf is one.
+                        // For OpenSSL DANE-TA concerns only issuers above the leaf, and only a full bare key (2 1 0)
+                        // matches a leaf that issued itself. RFC 6698 §2.1.1 allows any certificate of the path as the
+                        // anchor, and so the leaf.
                         if what == "self-signed" && usage == TrustAnchor {
                             assert_eq!(held(&pair, std::slice::from_ref(&only)).await, Ok(only));
                         } else {
@@ -95,7 +95,7 @@ async fn every_record_about_every_certificate_of_every_chain() {
 
 #[tokio::test]
 #[ignore = "needs openssl; .ci/probe runs it"]
-async fn several_records_and_wrong_ones() {
+async fn openssl_agrees_on_several_records_and_wrong_ones() {
     let (one, sha256) = (TlsaSelector::PublicKey, TlsaMatching::Sha256);
     for (what, pair) in chains() {
         let leaf = record(EndEntity, one, sha256, &pair.chain[0]);

@@ -1,4 +1,4 @@
-//! OpenSSL's server and client with keys that the TLS library cannot check, against us.
+//! OpenSSL's server and client with keys that the TLS library cannot check.
 //!
 //! It needs OpenSSL 3, and `.ci/probe` runs it.
 
@@ -17,7 +17,7 @@ use tokio::net::{TcpListener, TcpStream};
 use super::inbound::ours;
 use crate::support::certificates::*;
 
-/// What `openssl req -newkey` is asked for, and what becomes of such a key: the words for one that cannot be checked.
+/// The argument of `openssl req -newkey`, and our name for such a key if it cannot be checked.
 const KEYS: [(&str, &[&str], Option<&str>); 14] = [
     ("rsa:1024", &[], Some("RSA key of 1024 bits")),
     ("rsa:2048", &["without NULL"], Some("RSA, encoded without the NULL of RFC 3279")),
@@ -52,15 +52,15 @@ fn make(folder: &Path, (newkey, options, _): (&str, &[&str], Option<&str>)) -> (
     (certificate, key)
 }
 
-/// The certificate with an RSA key whose algorithm identifier has no parameters. Its own signature breaks, which
-/// nobody looks at.
+/// The certificate with an RSA key whose algorithm identifier has no parameters. Its own signature becomes invalid, but
+/// is not checked.
 fn without_null(der: &[u8]) -> Vec<u8> {
     let identifier = alg_id::RSA_ENCRYPTION;
     let at = der.windows(identifier.len()).position(|part| part == identifier.as_ref()).expect("an RSA key");
     let mut der = der.to_vec();
     der.drain(at + identifier.len() - 2..at + identifier.len());
     der[at - 1] -= 2;
-    // The certificate, what is signed of it, and the key, each with a length of two octets.
+    // The certificate, its signed part and the key; each has a length of two octets.
     for length in [2, 6, at - 4] {
         let shorter = u16::from_be_bytes([der[length], der[length + 1]]) - 2;
         der[length..length + 2].copy_from_slice(&shorter.to_be_bytes());
@@ -68,7 +68,7 @@ fn without_null(der: &[u8]) -> Vec<u8> {
     der
 }
 
-/// `openssl`, which ends with the test.
+/// An `openssl` process, which ends with the test.
 struct Openssl(Child);
 
 impl Drop for Openssl {
@@ -78,7 +78,7 @@ impl Drop for Openssl {
     }
 }
 
-/// The versions of TLS that OpenSSL has, and the options for them.
+/// The TLS versions of OpenSSL, with their options.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Spoken {
     Only12,
@@ -97,7 +97,7 @@ impl Spoken {
     }
 }
 
-/// OpenSSL's server with this certificate, and its address.
+/// Starts OpenSSL's server with this certificate, and returns its address.
 async fn server((certificate, key): &(PathBuf, PathBuf), versions: Spoken) -> (Openssl, SocketAddr) {
     let mut command = Command::new("openssl");
     command.args(["s_server", "-accept", "127.0.0.1:0", "-cipher", "DEFAULT@SECLEVEL=0"]);
@@ -110,7 +110,7 @@ async fn server((certificate, key): &(PathBuf, PathBuf), versions: Spoken) -> (O
     std::thread::spawn(move || {
         let mut lines = BufReader::new(out).lines().map_while(Result::ok);
         let _ = sender.send(lines.find_map(|line| line.strip_prefix("ACCEPT ").map(str::to_owned)));
-        // Whatever it prints after that, its pipe stays open; it ends with the child.
+        // Its pipe stays open for further output until the process ends.
         lines.for_each(drop);
     });
     let address = tokio::time::timeout(PATIENCE, receiver).await.expect("in time").expect("a thread");
@@ -125,8 +125,8 @@ fn told(presented: &PeerCertificate) -> Option<String> {
     }
 }
 
-/// The servers that have no TLS in common with us, whatever we offer: OpenSSL has no signature for such a key in this
-/// version, or one that the TLS library does not know under TLS 1.2.
+/// The servers that have no TLS in common with us: OpenSSL has no signature for such a key in this version, or one that
+/// the TLS library does not support under TLS 1.2.
 fn speaks_with_nobody(words: Option<&str>, versions: Spoken, error: &HandshakeError) -> bool {
     let error = error.to_string();
     match (words, versions) {
@@ -138,7 +138,7 @@ fn speaks_with_nobody(words: Option<&str>, versions: Spoken, error: &HandshakeEr
 
 #[tokio::test]
 #[ignore = "needs openssl; .ci/probe runs it"]
-async fn every_server_of_openssl_is_heard_where_nobody_asks_who_it_is() {
+async fn tls_works_with_every_openssl_server_if_no_identity_is_demanded() {
     let folder = tempfile::tempdir().expect("a folder");
     let (material, connector) = material_trusting(&Authority::root("Partner CA"), folder.path());
     for key in KEYS {
@@ -153,8 +153,8 @@ async fn every_server_of_openssl_is_heard_where_nobody_asks_who_it_is() {
     }
 }
 
-/// As mail is sent that demands no certificate: with the first ClientHello, and with the second where that one is cut
-/// short.
+/// Connects like a delivery without a demand for a certificate: with the first ClientHello, and with the second if the
+/// handshake is cut short.
 async fn handshake(
     material: &TlsMaterial,
     connector: &gatepost::config::Connector,
@@ -188,7 +188,7 @@ async fn handshake_with(
 
 #[tokio::test]
 #[ignore = "needs openssl; .ci/probe runs it"]
-async fn every_client_of_openssl_can_use_tls() {
+async fn tls_works_with_every_openssl_client() {
     let ours = ours();
     let material = load(&ours.config);
     let folder = tempfile::tempdir().expect("a folder");
@@ -215,7 +215,8 @@ async fn every_client_of_openssl_can_use_tls() {
             let default = connector("default", gatepost::config::TrustSource::Webpki, None);
             let facts = seen.facts(material.client(&default).checks(None), Role::Client, Timestamp::now()).await;
             match (facts.certificate, key.2) {
-                // Without a signature scheme for its key it shows none; a curve has one under TLS 1.3 alone.
+                // A client without a signature scheme for its key presents none; a curve has a scheme under TLS 1.3
+                // only.
                 (PeerCertificate::Nothing, Some(words)) => {
                     let of_curve = versions == Only13 && words.starts_with("ECDSA on ");
                     assert!(of_curve || ["Ed448", "RSA for RSA-PSS alone"].contains(&words), "{key:?}, {versions:?}");

@@ -1,4 +1,4 @@
-//! Us as client.
+//! Handshakes as a client.
 
 use std::sync::Arc;
 
@@ -21,7 +21,7 @@ fn time(text: &str) -> Timestamp {
     text.parse().expect("a time")
 }
 
-/// DER wants the shortest form of a length (X.690 §10.1).
+/// DER demands the shortest form of a length (X.690 §10.1).
 fn tlv(tag: u8, content: &[u8]) -> Vec<u8> {
     let [high, low] = u16::try_from(content.len()).expect("small").to_be_bytes();
     let length = match (high, low) {
@@ -32,7 +32,7 @@ fn tlv(tag: u8, content: &[u8]) -> Vec<u8> {
     [vec![tag], length, content.to_vec()].concat()
 }
 
-/// A self-signed X.509 version 1 certificate, as no library writes them any more (RFC 5280 §4.1).
+/// A self-signed X.509 version 1 certificate, which libraries no longer write (RFC 5280 §4.1).
 pub(crate) fn version_1() -> Pair {
     let key = KeyPair::generate().expect("a key");
     let template = self_signed_with(&key);
@@ -61,7 +61,7 @@ fn self_signed_with(key: &KeyPair) -> Vec<u8> {
     params.self_signed(key).expect("a certificate").der().to_vec()
 }
 
-/// What is shown, and what must be told of it.
+/// A certificate, and the facts that must be reported of it.
 type Row = (&'static str, Pair, &'static [&'static str], Result<(), ChainFault>);
 
 const NAME: &str = "mail.partner.example";
@@ -70,7 +70,7 @@ fn invalid<T>(words: &str) -> Result<T, ChainFault> {
     Err(ChainFault::Invalid(words.to_owned()))
 }
 
-/// Of the trusted authority, but not all of them good for a host today.
+/// Certificates of the trusted authority, some of them not valid for a host today.
 fn of_the_authority(trusted: &Authority) -> Vec<Row> {
     let with = |edit: fn(&mut CertificateParams)| trusted.issue_as(&[NAME], edit);
     let ended = with(|params| params.not_after = date_time_ymd(2021, 2, 3));
@@ -102,7 +102,7 @@ fn of_the_authority(trusted: &Authority) -> Vec<Row> {
     ]
 }
 
-/// Of nobody whom we know.
+/// Certificates of unknown issuers.
 fn of_strangers(trusted: &Authority) -> Vec<Row> {
     let stranger = Authority::root("Stranger CA");
     let far = stranger.intermediate("Stranger CA 2").issue(&[NAME]);
@@ -129,7 +129,7 @@ fn of_strangers(trusted: &Authority) -> Vec<Row> {
 }
 
 #[tokio::test]
-async fn every_certificate_completes_the_handshake_and_is_told_as_it_is() {
+async fn every_certificate_completes_the_handshake_and_is_reported() {
     let folder = tempfile::tempdir().expect("a folder");
     let trusted = Authority::root("Partner CA");
     let (material, connector) = material_trusting(&trusted, folder.path());
@@ -167,7 +167,7 @@ async fn a_peer_that_does_not_hold_the_key_fails_the_handshake() {
 }
 
 #[tokio::test]
-async fn what_was_negotiated_is_told_by_its_registered_name() {
+async fn negotiated_parameters_have_their_iana_names() {
     let folder = tempfile::tempdir().expect("a folder");
     let trusted = Authority::root("Partner CA");
     let (material, connector) = material_trusting(&trusted, folder.path());
@@ -185,7 +185,7 @@ async fn what_was_negotiated_is_told_by_its_registered_name() {
 }
 
 #[tokio::test]
-async fn sni_is_the_name_of_the_hop_and_an_address_is_none() {
+async fn sni_is_the_name_of_the_hop_and_never_an_address() {
     let folder = tempfile::tempdir().expect("a folder");
     let trusted = Authority::root("Partner CA");
     let (material, connector) = material_trusting(&trusted, folder.path());
@@ -200,7 +200,7 @@ async fn sni_is_the_name_of_the_hop_and_an_address_is_none() {
 }
 
 #[tokio::test]
-async fn a_certificate_that_the_trust_file_lists_is_trusted_itself_while_it_lasts() {
+async fn a_listed_certificate_is_trusted_itself_until_it_expires() {
     let folder = tempfile::tempdir().expect("a folder");
     let name = "mail.partner.example";
     let authority = |params: &mut rcgen::CertificateParams| {
@@ -230,7 +230,7 @@ async fn a_certificate_that_the_trust_file_lists_is_trusted_itself_while_it_last
 #[tokio::test]
 async fn a_listed_host_certificate_is_no_authority() {
     let folder = tempfile::tempdir().expect("a folder");
-    // A partner's host that issues certificates with its own key: its certificate says that it may not.
+    // A partner's host issues certificates with its own key, although its certificate does not allow that.
     let mut rogue = Authority::root("A host");
     let listed = self_signed(&["mail.partner.example"], |params| params.distinguished_name = common_name("A host"));
     rogue.set_key(&listed);
@@ -247,7 +247,7 @@ async fn a_listed_host_certificate_is_no_authority() {
 }
 
 #[tokio::test]
-async fn our_client_certificate_is_shown_to_a_server_that_asks() {
+async fn our_client_certificate_is_sent_to_a_server_that_requests_one() {
     let folder = tempfile::tempdir().expect("a folder");
     let trusted = Authority::root("Partner CA");
     let ours = trusted.issue(&["relay.example.com"]);
@@ -276,7 +276,7 @@ async fn our_client_certificate_is_shown_to_a_server_that_asks() {
 }
 
 #[tokio::test]
-async fn an_older_version_than_ours_is_no_version_in_common() {
+async fn a_peer_with_older_versions_has_no_version_in_common() {
     let pair = Authority::root("Partner CA").issue(&["mail.partner.example"]);
     let connector = connector("partner", TrustSource::Webpki, None);
     let mut config = config(None, vec![connector.clone()]);
@@ -289,7 +289,7 @@ async fn an_older_version_than_ours_is_no_version_in_common() {
 }
 
 #[tokio::test]
-async fn a_peer_without_tls_is_told_in_words() {
+async fn a_peer_without_tls_gives_a_readable_error() {
     let connector = connector("partner", TrustSource::Webpki, None);
     let material = load(&config(None, vec![connector.clone()]));
     for (says, words) in [
@@ -302,7 +302,7 @@ async fn a_peer_without_tls_is_told_in_words() {
         let address = listener.local_addr().expect("bound");
         let peer = tokio::spawn(async move {
             let (mut stream, _) = listener.accept().await.expect("a client");
-            // All of the ClientHello is read first: what is left unread would turn the end into a reset.
+            // The whole ClientHello is read first; unread data would turn the close into a reset.
             let mut hello = vec![0; 5];
             stream.read_exact(&mut hello).await.expect("a record");
             let mut hello = vec![0; usize::from(u16::from_be_bytes([hello[3], hello[4]]))];

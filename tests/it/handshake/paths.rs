@@ -1,4 +1,4 @@
-//! Paths to a trust anchor: what each certificate in one must allow, and how far they are searched.
+//! Paths to a trust anchor: the rules for each certificate, and the limits of the search.
 
 use gatepost::handshake::Role;
 use gatepost::tls::{ChainFault, DaneFault, PeerCertificate, TlsaMatching, TlsaSelector, TlsaUsage};
@@ -35,14 +35,14 @@ async fn an_issuer_with_a_key_usage_needs_key_cert_sign() {
     ] {
         let pair = root.intermediate_as("Partner CA 2", may_only(uses)).issue(&[NAME]);
         assert_eq!(path_of(&root, &pair).await, verdict, "{uses:?}");
-        // However far up it stands.
+        // The rule applies at every level.
         let pair = root.intermediate_as("Partner CA 2", may_only(uses)).intermediate("Partner CA 3").issue(&[NAME]);
         assert_eq!(path_of(&root, &pair).await, verdict, "{uses:?}, two steps up");
     }
 }
 
 #[tokio::test]
-async fn a_path_over_an_issuer_that_may_not_issue_does_not_hide_a_good_one() {
+async fn an_issuer_that_may_not_issue_does_not_prevent_another_path() {
     let root = Authority::root("Partner CA");
     let issuer = root.intermediate("Partner CA 2");
     let crippled = root.cross_sign(&issuer, may_only(&[DigitalSignature]));
@@ -100,7 +100,7 @@ async fn under_dane_the_authority_and_its_issuers_need_key_cert_sign() {
         let fault = DaneFault::Path(ChainFault::Invalid(NOT_TO_ISSUE.to_owned()));
         let expected = if may_issue { Ok(anchor.clone()) } else { Err(fault) };
         assert_eq!(held(&pair, &[anchor]).await, expected, "{uses:?}");
-        // The peer's own certificate needs no issuer, so none is looked at.
+        // The peer's own certificate needs no issuer under DANE-EE.
         let leaf = record(TlsaUsage::EndEntity, key, sha256, &pair.chain[0]);
         assert_eq!(held(&pair, std::slice::from_ref(&leaf)).await, Ok(leaf));
     }
@@ -136,9 +136,9 @@ async fn a_host_s_own_key_usage_must_allow_tls() {
 
 const NOT_FOR_SERVERS: &str = "the extended key usage of an issuer of it does not include TLS servers";
 
-/// As OpenSSL, rustls-webpki wants the purpose by its own name; "any" is none.
+/// Like OpenSSL, rustls-webpki demands the purpose by name; "any" is not enough.
 #[tokio::test]
-async fn an_issuer_s_extended_key_usage_bounds_what_it_issues() {
+async fn an_issuer_s_extended_key_usage_limits_its_certificates() {
     let root = Authority::root("Partner CA");
     for (purposes, verdict) in [
         (vec![], Ok(())),
@@ -154,7 +154,7 @@ async fn an_issuer_s_extended_key_usage_bounds_what_it_issues() {
 }
 
 #[tokio::test]
-async fn a_chain_is_looked_at_up_to_eight_certificates_and_two_of_one_subject() {
+async fn at_most_eight_certificates_and_two_of_one_subject_are_used() {
     let root = Authority::root("Partner CA");
     let good = root.intermediate("Partner CA 2").issue(&[NAME]);
     let strangers = |count: usize| (0..count).map(|number| Authority::root(&format!("Stranger {number}")).certificate);
@@ -174,13 +174,13 @@ async fn a_chain_is_looked_at_up_to_eight_certificates_and_two_of_one_subject() 
     assert_eq!(path_of(&root, &chain(namesakes(1).collect())).await, Ok(()), "the second of its name");
     let third = path_of(&root, &chain(namesakes(2).collect())).await;
     assert!(third.is_err(), "the third of its name: {third:?}");
-    // The same certificate over and over is one.
+    // A repeated certificate counts once.
     let repeated = std::iter::repeat_n(root.certificate.clone(), 30).collect();
     assert_eq!(path_of(&root, &chain(repeated)).await, Ok(()));
 }
 
 #[tokio::test]
-async fn a_certificate_of_an_authority_is_no_host_s_even_with_all_usages() {
+async fn an_authority_s_certificate_is_not_accepted_from_a_host() {
     let root = Authority::root("Partner CA");
     let pair = root.issue_as(&[NAME], |params| {
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);

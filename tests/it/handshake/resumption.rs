@@ -1,4 +1,4 @@
-//! Sessions that are taken up again, and those that never are.
+//! Sessions that are resumed, and those that must not be.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use crate::support::certificates::*;
 
 const NAME: &str = "mail.partner.example";
 
-/// A partner's server that gives tickets whatever the version, and us.
+/// A partner's server that sends tickets in every version, and our client.
 struct Partner {
     authority: Authority,
     material: Arc<TlsMaterial>,
@@ -36,7 +36,7 @@ impl Partner {
         server
     }
 
-    /// Two sessions, one after the other: how the server saw each, and what we tell of each.
+    /// Runs two sessions in a row. Returns the server's view and our facts of each.
     async fn twice(&self, versions: Versions<'_>, wanted: [Handshake; 2]) -> Vec<(HandshakeKind, Handshake)> {
         let (address, peer) = serve(self.server(versions), wanted.len()).await;
         let mut told = Vec::new();
@@ -59,13 +59,13 @@ const ANEW: (HandshakeKind, Handshake) = (HandshakeKind::Full, Handshake::Full);
 const RESUMED: (HandshakeKind, Handshake) = (HandshakeKind::Resumed, Handshake::Resumed);
 
 #[tokio::test]
-async fn where_nobody_asks_who_the_peer_is_a_session_is_taken_up_and_told_as_such() {
+async fn a_session_is_resumed_if_no_identity_is_demanded() {
     let partner = Partner::new();
     assert_eq!(partner.twice(&TLS13, [Handshake::Resumed; 2]).await, [ANEW, RESUMED]);
 }
 
 #[tokio::test]
-async fn whoever_must_show_a_certificate_shows_it_though_it_gave_a_ticket() {
+async fn a_demanded_certificate_needs_a_full_handshake_despite_a_ticket() {
     use Handshake::{Full, Resumed};
     for wanted in [[Full, Full], [Resumed, Full], [Full, Resumed]] {
         for versions in [&TLS12, &TLS13] {
@@ -75,25 +75,25 @@ async fn whoever_must_show_a_certificate_shows_it_though_it_gave_a_ticket() {
 }
 
 #[tokio::test]
-async fn a_session_of_an_older_version_is_never_taken_up() {
+async fn a_tls_1_2_session_is_never_resumed() {
     assert_eq!(Partner::new().twice(&TLS12, [Handshake::Resumed; 2]).await, [ANEW, ANEW]);
 }
 
 #[tokio::test]
-async fn a_ticket_that_its_server_does_not_know_costs_nothing() {
+async fn an_unknown_ticket_leads_to_a_full_handshake() {
     let partner = Partner::new();
     assert_eq!(partner.twice(&TLS13, [Handshake::Resumed; 2]).await, [ANEW, RESUMED]);
-    // Another server of that name, with other secrets.
+    // Another server of that name, with other ticket keys.
     assert_eq!(partner.twice(&TLS13, [Handshake::Resumed; 2]).await[0], ANEW);
 }
 
 #[tokio::test]
-async fn a_handshake_that_breaks_takes_the_tickets_with_it() {
+async fn a_failed_handshake_removes_the_tickets() {
     let partner = Partner::new();
     let (address, _peer) = serve(partner.server(&TLS13), 2).await;
     let connect = |address| connect_by(&partner.material, &partner.connector, address, NAME, Handshake::Resumed);
     connect(address).await.expect("a handshake, and two tickets");
-    // A server of that name which cannot speak TLS 1.3 any more, and takes a hello with a ticket amiss.
+    // A server of that name that supports only TLS 1.2, and fails on a ClientHello with a ticket.
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("loopback");
     let closing = listener.local_addr().expect("bound");
     let closed = tokio::spawn(async move { drop(listener.accept().await.expect("a client")) });
@@ -106,11 +106,11 @@ async fn a_handshake_that_breaks_takes_the_tickets_with_it() {
 }
 
 #[tokio::test]
-async fn our_clients_take_sessions_up_only_where_no_certificate_is_asked_of_them() {
+async fn clients_resume_sessions_only_if_no_certificate_is_requested() {
     let ours = ours();
     let material = load(&ours.config);
     for (ask, wanted) in [(false, HandshakeKind::Resumed), (true, HandshakeKind::Full)] {
-        // One configuration, and so one store of sessions, for both connections.
+        // One configuration, and so one session store, for both connections.
         let client = Arc::new(client_config(&ours.authority, &TLS13, None));
         let mut kinds = Vec::new();
         for _ in 0..2 {
@@ -123,7 +123,7 @@ async fn our_clients_take_sessions_up_only_where_no_certificate_is_asked_of_them
 }
 
 #[tokio::test]
-async fn no_ticket_outlives_the_configuration_under_which_it_was_given() {
+async fn tickets_end_with_their_configuration() {
     let ours = ours();
     let client = Arc::new(client_config(&ours.authority, &TLS13, None));
     for _ in 0..2 {

@@ -1,4 +1,4 @@
-//! Files of trust anchors: what is taken, what is a warning and what is an error; and the forms of PEM.
+//! Files of trust anchors: accepted content, warnings and errors; and the formats of PEM.
 
 use std::path::PathBuf;
 
@@ -30,7 +30,7 @@ impl Desk {
         faults.iter().map(|fault| fault.message.replace(&folder, "")).collect()
     }
 
-    /// The warnings about a file, or the faults.
+    /// The warnings about a file, or its faults.
     fn load(&self, content: impl AsRef<[u8]>) -> Result<Vec<String>, Vec<String>> {
         let connector = connector("partner", TrustSource::File(self.file(content)), None);
         match TlsMaterial::load(&config(None, vec![connector])) {
@@ -47,7 +47,7 @@ fn one(text: &str) -> Vec<String> {
 const NOTHING: Vec<String> = Vec::new();
 
 #[test]
-fn a_root_that_may_not_issue_is_an_error_whatever_stands_beside_it() {
+fn a_root_that_may_not_issue_is_always_an_error() {
     let desk = Desk::new();
     let crippled = Authority::root_as("Old CA", |params| params.key_usages = vec![KeyUsagePurpose::DigitalSignature]);
     let good = Authority::root_as("Partner CA", |params| params.key_usages = vec![KeyUsagePurpose::KeyCertSign]);
@@ -63,7 +63,7 @@ fn a_root_that_may_not_issue_is_an_error_whatever_stands_beside_it() {
 }
 
 #[tokio::test]
-async fn a_root_that_cannot_be_used_is_an_error_only_where_nothing_else_can() {
+async fn an_unusable_root_is_an_error_only_if_nothing_else_is_usable() {
     let desk = Desk::new();
     let good = Authority::root("Partner CA");
     let weak = odd_chain("weak-root").1;
@@ -82,13 +82,13 @@ async fn a_root_that_cannot_be_used_is_an_error_only_where_nothing_else_can() {
         assert_eq!(desk.load(good.pem() + &bad), Ok(one(&told(2))));
         assert_eq!(path_under(&desk.file(bad + &good.pem()), &good.issue(&[NAME])).await, Ok(()));
     }
-    // A host's certificate is of use by itself.
+    // A host's certificate is usable by itself.
     let host = self_signed(&[NAME], |_| {});
     let with_host = desk.load(malformed + &pem("CERTIFICATE", &host.chain[0])).expect("one is of use");
     assert_eq!(with_host.len(), 2, "{with_host:?}");
 }
 
-/// A root whose name constraints are no sequence: x509-parser passes over it, rustls-webpki does not.
+/// A root whose name constraints are malformed: x509-parser ignores that, rustls-webpki does not.
 fn unreadable_extension() -> Authority {
     Authority::root_as("Odd CA", |params| {
         params.custom_extensions.push(rcgen::CustomExtension::from_oid_content(&[2, 5, 29, 30], vec![5, 0]));
@@ -96,7 +96,7 @@ fn unreadable_extension() -> Authority {
 }
 
 #[test]
-fn dates_that_do_not_hold_are_warnings() {
+fn expired_and_future_dates_are_warnings() {
     let desk = Desk::new();
     let dates = |begins: i32, ends: i32| {
         move |params: &mut CertificateParams| {
@@ -126,7 +126,7 @@ fn dates_that_do_not_hold_are_warnings() {
 }
 
 #[tokio::test]
-async fn an_expired_root_vouches_as_the_warning_says() {
+async fn an_expired_root_is_still_trusted() {
     let root = Authority::root_as("Partner CA", |params| params.not_after = date_time_ymd(2020, 1, 2));
     assert_eq!(path_of(&root, &root.issue(&[NAME])).await, Ok(()));
 }
@@ -138,7 +138,7 @@ async fn certificates_are_read_with_byte_order_marks_and_under_their_old_label()
     let old = |authority: &Authority| pem("X509 CERTIFICATE", &authority.certificate);
     for content in [
         format!("\u{feff}{}{}", one.pem(), two.pem()),
-        // Two files, each with its own mark, put together.
+        // Two concatenated files, each with its own byte order mark.
         format!("\u{feff}{}\u{feff}{}", one.pem(), two.pem()),
         old(&one) + &old(&two),
         format!("\u{feff}{}", old(&one) + &two.pem()).replace('\n', "\r\n"),
@@ -162,7 +162,7 @@ fn our_own_files_are_read_with_byte_order_marks() {
 }
 
 #[test]
-fn forms_that_are_not_read_are_named() {
+fn unsupported_formats_are_named() {
     let desk = Desk::new();
     let good = Authority::root("Partner CA").pem();
     let odd = |name: &str| std::fs::read_to_string(odd(name)).expect("it is there");
@@ -183,7 +183,7 @@ fn forms_that_are_not_read_are_named() {
     assert_eq!(desk.load(format!(" {good}")), Err(one(hidden)));
 }
 
-/// Nothing may be missing from what we show.
+/// Our own chain must be complete.
 #[test]
 fn a_chain_with_a_gap_is_an_error() {
     let folder = tempfile::tempdir().expect("a folder");

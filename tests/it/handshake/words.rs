@@ -1,4 +1,4 @@
-//! What is said of chains that are not taken: the reason that holds, and no word of the program's own.
+//! The reasons for rejected chains: each names what is wrong, without terms of the library.
 
 use std::path::{Path, PathBuf};
 
@@ -10,12 +10,12 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use super::dane::NAME;
 use crate::support::certificates::*;
 
-/// A file that `odd/make` made.
+/// A file made by `odd/make`.
 pub(crate) fn odd(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/handshake/odd").join(name)
 }
 
-/// A chain of `odd/`, without its root, and the root.
+/// A chain from `odd/` without its root, and the root.
 pub(crate) fn odd_chain(name: &str) -> (Pair, Authority) {
     let file = odd(&format!("{name}.pem"));
     let chain = CertificateDer::pem_file_iter(file).expect("it is there").collect::<Result<Vec<_>, _>>();
@@ -51,9 +51,9 @@ async fn a_signature_that_is_not_accepted_is_named() {
 }
 
 #[tokio::test]
-async fn of_an_authority_that_cannot_be_trusted_it_is_said_why() {
+async fn an_authority_that_cannot_be_trusted_is_reported_with_the_reason() {
     let (pair, weak) = odd_chain("weak-root");
-    // Alone it would be refused with the configuration.
+    // As the only anchor it would be rejected with the configuration.
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("trust.pem");
     std::fs::write(&file, Authority::root("Partner CA").pem() + &weak.pem()).expect("the folder is ours");
@@ -63,7 +63,7 @@ async fn of_an_authority_that_cannot_be_trusted_it_is_said_why() {
 }
 
 #[tokio::test]
-async fn a_chain_that_is_too_long_is_told_in_words() {
+async fn a_chain_that_is_too_long_gives_a_readable_reason() {
     let root = Authority::root("Partner CA");
     let mut issuer = root.intermediate("Partner CA 1");
     for number in 2..=7 {
@@ -74,7 +74,7 @@ async fn a_chain_that_is_too_long_is_told_in_words() {
 }
 
 #[tokio::test]
-async fn what_is_not_supported_is_named() {
+async fn unsupported_parts_of_a_certificate_are_named() {
     let root = Authority::root("Partner CA");
     let critical = |oid: &'static [u64]| {
         move |params: &mut CertificateParams| {
@@ -106,7 +106,7 @@ async fn what_is_not_supported_is_named() {
     for (subtree, verdict) in [
         (GeneralSubtree::DnsName("partner.example".to_owned()), Ok(())),
         (GeneralSubtree::DnsName("bank.example".to_owned()), invalid(words)),
-        // The host's own directory name is what is allowed, and nobody looks.
+        // The constraint allows the host's directory name, but such constraints are not supported.
         (GeneralSubtree::DirectoryName(common_name("a host")), invalid(words)),
     ] {
         let pair = root.intermediate_as("Partner CA 2", constrained(subtree)).issue(&[NAME]);
