@@ -1,10 +1,11 @@
-//! The client's side of the dialogue, as two state machines without I/O (RFC 5321, RFC 3207).
+//! The client side of SMTP as two state machines without I/O (RFC 5321, RFC 3207).
 //!
-//! [`Opening`] leads from the greeting to a session on which mail could be spoken of, with STARTTLS
-//! on the way; [`Transaction`] hands over one message. Both take the peer's bytes and write what is
-//! to be sent; sockets, handshakes and time limits are the pump's affair in [`crate::outbound`]. So is
-//! the question whether a session is good enough: nothing here judges TLS, and a [`Transaction`] is
-//! started only by what holds a clearance.
+//! [`Opening`] leads from the greeting, with STARTTLS, to a session that is ready for mail. [`Transaction`] transfers
+//! one
+//! message. Both take the peer's bytes and write the bytes to send. Sockets, handshakes and timeouts belong to
+//! [`crate::outbound`], and so does the decision whether a session satisfies its TLS demand: it starts a
+//! [`Transaction`]
+//! only with a clearance.
 
 mod extensions;
 mod opening;
@@ -20,10 +21,10 @@ pub use transaction::{RecipientStatus, Transaction, TransactionEnd, TransactionR
 
 use crate::smtp::reply::ReplyError;
 
-/// The command, or other stage of the dialogue, that a reply answers.
+/// The stage of the dialogue that a reply answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DialogueStage {
-    /// The connection itself.
+    /// The connection, which the greeting answers.
     Greeting,
     /// EHLO.
     Ehlo,
@@ -44,7 +45,7 @@ pub enum DialogueStage {
 }
 
 impl DialogueStage {
-    /// Its name, as it follows "the answer to".
+    /// Returns its name, as it follows "the answer to".
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -67,16 +68,16 @@ impl fmt::Display for DialogueStage {
     }
 }
 
-/// A peer that does not keep to the protocol. The connection is of no further use.
+/// The violations of the protocol after which the connection must be closed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ProtocolViolation {
-    /// What it said is not a reply.
+    /// The peer's bytes are not a reply.
     #[error(transparent)]
     Reply(#[from] ReplyError),
-    /// It answered what it had not been asked: from here on, no reply could be told from another.
+    /// The peer sent a reply without a command. From here on, replies cannot be assigned to commands.
     #[error("the peer sent more than the answer to {0}")]
     OutOfTurn(DialogueStage),
 }
 
-/// The service shuts down and closes the connection, whatever it answers (RFC 5321 §3.8).
+/// The reply code of a server that shuts down and closes the connection; it may come at any time (RFC 5321 §3.8).
 const CLOSING: u16 = 421;

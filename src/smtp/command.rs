@@ -1,10 +1,9 @@
-//! Commands: what a client says (RFC 5321 §4.1), one line at a time.
+//! The commands of a client (RFC 5321 §4.1), parsed one line at a time.
 //!
-//! Grammar only: whether a command may come now is known to [`super::server`], who may send where to
-//! [`crate::access`]. A line ends with CRLF and nothing else. What a client says may be refused, but
-//! it is never repaired, for a repaired command means one thing to us and another to the next
-//! server. DSN parameters: RFC 3461 §4; SIZE: RFC 1870; SMTPUTF8: RFC 6531 §3.4; REQUIRETLS: RFC 8689 §2;
-//! BDAT: RFC 3030 §2.
+//! This module is grammar only: [`super::server`] decides whether a command is allowed now, [`crate::access`] who may
+//! send to whom. A line ends with CRLF and nothing else. A command is accepted as written or rejected, and never
+//! repaired: the next server could read a repaired command differently. DSN parameters: RFC 3461 §4; SIZE: RFC 1870;
+//! SMTPUTF8: RFC 6531 §3.4; REQUIRETLS: RFC 8689 §2; BDAT: RFC 3030 §2.
 
 mod params;
 #[cfg(test)]
@@ -20,19 +19,18 @@ use crate::address::{AddressError, ForwardPath, ReversePath};
 use crate::envelope::{BodyType, Notify, Ret};
 pub use xclient::{Attribute, XClient};
 
-/// Octets in a command line with its CRLF, at most: RFC 5321 §4.5.3.1.4 says 512, and extensions
-/// add to it.
+/// The longest command line in octets, with its CRLF. RFC 5321 §4.5.3.1.4 says 512, and extensions add to it.
 pub const LINE_MAX: usize = 2048;
-/// The methods of HTTP, which a browser can be made to send to any port.
+/// The methods of HTTP. A web page can make a browser send them to any port.
 const HTTP_METHODS: [&[u8]; 10] =
     [b"GET", b"POST", b"PUT", b"HEAD", b"OPTIONS", b"DELETE", b"PATCH", b"TRACE", b"CONNECT", b"PRI"];
-/// The beginning of a PROXY header of version 1, and that of version 2 (`HAProxy`'s proxy-protocol.txt).
+/// The beginnings of PROXY headers of version 1 and version 2 (`HAProxy`'s proxy-protocol.txt).
 const PROXY_V1: &[u8] = b"PROXY ";
 const PROXY_V2: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
-/// Octets in the argument of EHLO and HELO, at most: as long as a domain can be.
+/// The longest argument of EHLO and HELO in octets, which is the longest domain name.
 const NAME_MAX: usize = 255;
 
-/// What a client says.
+/// A command with its arguments.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Command {
     /// EHLO.
@@ -47,11 +45,11 @@ pub enum Command {
     Rcpt(RcptTo),
     /// DATA.
     Data,
-    /// BDAT: this many octets follow.
+    /// BDAT. The chunk follows its line.
     Bdat {
         /// Octets in the chunk.
         size: u64,
-        /// Whether the message ends with it.
+        /// True for BDAT LAST.
         last: bool,
     },
     /// RSET.
@@ -60,22 +58,22 @@ pub enum Command {
     Noop,
     /// QUIT.
     Quit,
-    /// VRFY, of whatever.
+    /// VRFY. The argument is ignored.
     Vrfy,
-    /// EXPN, of whatever.
+    /// EXPN. The argument is ignored.
     Expn,
-    /// HELP, on whatever.
+    /// HELP. The argument is ignored.
     Help,
     /// XCLIENT.
     XClient(Box<XClient>),
 }
 
-/// The name that a client gives itself in EHLO or HELO: anything printable, at most 255 octets. Nothing is decided by it.
+/// The name that a client gives in EHLO or HELO: printable, at most 255 octets. No decision depends on it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClientName(Box<str>);
 
 impl ClientName {
-    /// The name as it was given.
+    /// Returns the name as the client wrote it.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -83,8 +81,9 @@ impl ClientName {
 }
 
 impl fmt::Display for ClientName {
-    /// Writes the name so that it means nothing in a header field: letters, digits and `.-_:[]` as they are, every other
-    /// octet as `%` and its two hexadecimal digits.
+    /// Writes the name in a form that has no meaning in a header field: letters, digits and `.-_:[]` as they are,
+    /// every
+    /// other octet as `%` and two hexadecimal digits.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for octet in self.0.bytes() {
             if octet.is_ascii_alphanumeric() || b".-_:[]".contains(&octet) {
@@ -97,12 +96,12 @@ impl fmt::Display for ClientName {
     }
 }
 
-/// MAIL FROM and its parameters.
+/// The MAIL command and its parameters.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MailFrom {
-    /// The path.
+    /// The reverse-path.
     pub reverse_path: ReversePath,
-    /// SIZE: octets, as the client estimates them.
+    /// SIZE: the client's estimate, in octets.
     pub size: Option<u64>,
     /// BODY.
     pub body: BodyType,
@@ -110,29 +109,29 @@ pub struct MailFrom {
     pub smtputf8: bool,
     /// RET.
     pub ret: Option<Ret>,
-    /// ENVID, as it was given: xtext.
+    /// ENVID as the client wrote it, in xtext.
     pub envid: Option<String>,
     /// REQUIRETLS.
     pub require_tls: bool,
 }
 
-/// RCPT TO and its parameters.
+/// The RCPT command and its parameters.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RcptTo {
-    /// The path.
+    /// The forward-path.
     pub forward_path: ForwardPath,
     /// NOTIFY.
     pub notify: Option<Notify>,
-    /// ORCPT, as it was given: `type;xtext`.
+    /// ORCPT as the client wrote it, `type;xtext`.
     pub orcpt: Option<String>,
-    /// Whether the command has characters beyond ASCII: only a transaction with SMTPUTF8 may.
+    /// True if the command contains characters outside ASCII, which need a transaction with SMTPUTF8.
     pub utf8: bool,
 }
 
-/// Why a line is not a command that we take.
+/// The faults of a command line.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CommandError {
-    /// Over [`LINE_MAX`].
+    /// The line is longer than [`LINE_MAX`].
     #[error("The line is longer than {LINE_MAX} octets")]
     LineTooLong,
     /// A CR without its LF.
@@ -177,16 +176,18 @@ pub enum CommandError {
     /// BDAT without a chunk size, or with anything else wrong in its line: nobody knows where the next command begins.
     #[error("Syntax: BDAT size [LAST]; what follows cannot be told from commands")]
     ChunkSize,
-    /// A line of HTTP, of TLS or of a message header. A web page can have a browser send SMTP commands behind it.
+    /// The line belongs to HTTP, to TLS or to a message header. A web page can make a browser send SMTP commands
+    /// after
+    /// such a line.
     #[error("This is SMTP, and that is another protocol; closing the connection")]
     NotSmtp,
-    /// The header of a load balancer, where none is taken.
+    /// The line is a PROXY header from an address that may not send one.
     #[error("No PROXY header is taken from this address; closing the connection")]
     ProxyHeader,
 }
 
 impl CommandError {
-    /// The answer.
+    /// Returns the reply to the fault.
     #[must_use]
     pub fn reply(&self) -> Reply {
         let (code, status) = match self {
@@ -203,39 +204,39 @@ impl CommandError {
             Self::NeedsSmtpUtf8 => (553, Status(6, 7)),
             Self::NotSmtp | Self::ProxyHeader => (554, Status(5, 1)),
         };
-        // Words of the client's may be in it: they come back in ASCII.
+        // The text may quote the client. The reply is in ASCII.
         let text: String = self.to_string().chars().map(|c| if c.is_ascii() { c } else { '?' }).collect();
         Reply::new(code, status, text)
     }
 
-    /// Whether the session cannot go on, for what follows could be taken for commands.
+    /// Returns true if the session must be closed, because the following octets could be mistaken for commands.
     #[must_use]
     pub fn is_fatal(&self) -> bool {
         matches!(self, Self::ChunkSize | Self::NotSmtp | Self::ProxyHeader)
     }
 }
 
-/// What stands at the front of a client's bytes.
+/// The front of a client's input.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum CommandLine<'a> {
-    /// No whole line yet.
+    /// The line is not complete yet.
     Partial,
-    /// A line without its CRLF. The octets used count the CRLF.
+    /// A line without its CRLF, and the number of octets with it.
     Complete(&'a [u8], usize),
-    /// Something no line has. After this many octets the rest is to be skipped, by [`skip`].
+    /// An invalid line. After this number of octets, the driver drops the remainder of the line with [`skip`].
     Invalid(CommandError, usize),
 }
 
 /// Takes one line from the front of `input`.
 ///
-/// A fault is told as soon as it is seen, once, and ends the line only where CRLF does: someone
-/// between the client and us may see one line here, so we see no two.
+/// A fault is reported once, as soon as it is seen. The line still ends only at CRLF: a server between the client and
+/// this one may have seen a single line here, so this one must not see two.
 pub(super) fn line(input: &[u8]) -> CommandLine<'_> {
     if input.starts_with(PROXY_V2) {
         return CommandLine::Invalid(CommandError::ProxyHeader, PROXY_V2.len());
     }
     match any_line(input) {
-        // Only what a line may have is looked at: the same, however much of the rest has come already.
+        // Only the longest line is examined, so that the result does not depend on how much more has arrived.
         CommandLine::Invalid(fault, used) => {
             CommandLine::Invalid(or_fatal(fault, &input[..input.len().min(LINE_MAX)]), used)
         }
@@ -243,6 +244,7 @@ pub(super) fn line(input: &[u8]) -> CommandLine<'_> {
     }
 }
 
+/// Takes one line without the check for other protocols.
 fn any_line(input: &[u8]) -> CommandLine<'_> {
     let window = &input[..input.len().min(LINE_MAX)];
     let Some(at) = memchr2(b'\r', b'\n', window) else {
@@ -261,27 +263,29 @@ fn any_line(input: &[u8]) -> CommandLine<'_> {
     }
 }
 
-/// Turns a fault into a fatal one where the following octets must never be read as commands: a chunk follows BDAT
-/// whatever is wrong with its line, and octets of a stranger's choice follow a line of another protocol.
+/// Turns a fault into a fatal one if the following octets must not be read as commands: a chunk follows BDAT even if
+/// its
+/// line is invalid, and octets that a third party chose follow a line of another protocol.
 fn or_fatal(fault: CommandError, line: &[u8]) -> CommandError {
     let is_bdat = line.get(..4).is_some_and(|verb| verb.eq_ignore_ascii_case(b"BDAT"));
     match fault {
         _ if is_bdat => CommandError::ChunkSize,
-        // The third line of version 2 is a NUL.
+        // The third line of a version 2 header is a NUL.
         _ if line.starts_with(PROXY_V1) || line == b"\0" => CommandError::ProxyHeader,
         _ if is_foreign(line) => CommandError::NotSmtp,
         fault => fault,
     }
 }
 
-/// Checks for the beginning of a load balancer's header, at the front of a connection.
+/// Returns true if a connection begins with a PROXY header.
 #[must_use]
 pub fn is_proxy_header(octets: &[u8]) -> bool {
     octets.starts_with(PROXY_V1) || octets.starts_with(PROXY_V2)
 }
 
-/// Whether a faulty line belongs to another protocol, as Postfix tells it (`smtpd_forbidden_commands`): a method of
-/// HTTP, a header field, or anything that does not begin with a letter (TLS, or the body of a message).
+/// Returns true if an invalid line belongs to another protocol (Postfix `smtpd_forbidden_commands`): a method of
+/// HTTP, a
+/// header field, or anything that does not begin with a letter (TLS, or the body of a message).
 fn is_foreign(line: &[u8]) -> bool {
     let line = line.split(|octet| matches!(octet, b'\r' | b'\n')).next().unwrap_or(line);
     let Some(first) = line.first() else { return false };
@@ -293,7 +297,7 @@ fn is_foreign(line: &[u8]) -> bool {
     is_field || is_request || !(first.is_ascii_alphabetic() || matches!(first, b' ' | b'\t'))
 }
 
-/// Skips to the end of a line that was refused: how many octets to drop, and whether that was all.
+/// Finds the end of an invalid line. Returns the number of octets to drop, and true if the end was found.
 pub(super) fn skip(input: &[u8]) -> (usize, bool) {
     match memmem::find(input, b"\r\n") {
         Some(at) => (at + 2, true),
@@ -302,14 +306,15 @@ pub(super) fn skip(input: &[u8]) -> (usize, bool) {
     }
 }
 
-/// The verb of a line: what stands before the first blank.
+/// Returns the verb of a line, which ends at the first blank.
 pub(super) fn verb(line: &[u8]) -> &[u8] {
     line.split(|octet| matches!(octet, b' ' | b'\t')).next().unwrap_or(line)
 }
 
 impl Command {
-    /// Whether it brings no mail forward, however it is answered. MAIL alone does not: it can be taken back, and said
-    /// again.
+    /// Returns true if the command counts as junk (Postfix `smtpd_junk_command_limit`), however it is answered: it
+    /// brings
+    /// no message forward. MAIL alone does not either, since RSET can undo it.
     pub(super) fn is_junk(&self) -> bool {
         match self {
             Self::Ehlo(_) | Self::Helo(_) | Self::Mail(_) | Self::Rset | Self::Noop => true,
@@ -319,10 +324,10 @@ impl Command {
         }
     }
 
-    /// Parses one line without its CRLF.
+    /// Parses one line, given without its CRLF.
     ///
     /// # Errors
-    /// [`CommandError`], which knows its reply.
+    /// The fault; [`CommandError::reply`] answers it.
     pub fn parse(line: &[u8]) -> Result<Self, CommandError> {
         Self::parse_any(line).map_err(|fault| or_fatal(fault, line))
     }

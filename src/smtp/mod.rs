@@ -1,5 +1,6 @@
-//! SMTP itself (RFC 5321): commands, replies, message framing, and the two dialogues as state
-//! machines. Bytes and time go in, steps come out; nothing here touches a socket, a clock or a disk.
+//! SMTP (RFC 5321): commands, replies, the framing of messages, and the dialogues of server and client as state
+//! machines.
+//! They take bytes and return steps. Nothing here uses a socket, a clock or a disk.
 
 pub mod client;
 pub mod command;

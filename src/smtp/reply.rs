@@ -1,36 +1,37 @@
-//! Replies: what a server says (RFC 5321 §4.2) and the enhanced status in it (RFC 2034, RFC 3463).
+//! Replies of a server (RFC 5321 §4.2) and their enhanced status codes (RFC 2034, RFC 3463).
 //!
-//! A reply is written with one severity for both of its codes, so "451 5.x.x" cannot be made here.
-//! Replies that come from a peer are read by [`ReplyParser`], which is bounded and takes the
-//! enhanced status only where it agrees with the basic code. What a reply *means* for a message is
-//! decided in [`crate::failure`].
+//! Both codes of a [`Reply`] share one severity, so "451 5.x.x" cannot be written. [`ReplyParser`] reads the replies
+//! of a
+//! peer within limits, and accepts an enhanced status only if it agrees with the basic code. [`crate::outcome`]
+//! decides
+//! what a reply means for a message.
 
 use std::borrow::Cow;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// Octets in one reply line, at most, with its line end. RFC 5321 §4.5.3.1.5 says 512; peers exist
-/// that say more, and RFC 1869 allowed 1,000 and above.
+/// The longest reply line in octets, with its line end. RFC 5321 §4.5.3.1.5 says 512, but some peers send more, and
+/// RFC 1869 allowed 1,000 and above.
 const LINE_MAX: usize = 4096;
-/// Lines in one reply, at most. EHLO answers have about twenty.
+/// The largest number of lines in one reply. EHLO answers have about twenty.
 const LINES_MAX: usize = 128;
-/// Octets of text that are kept of one reply of a peer. An EHLO answer has a tenth of it; lines for which there is
-/// no room are passed over.
+/// The octets of text that are kept of one reply of a peer. An EHLO answer has a tenth of that. Lines that do not fit
+/// are dropped.
 const TEXT_MAX: usize = 8 * 1024;
-/// Octets of text that are kept of a reply beyond its session: with each recipient whom it was for, and in the log.
+/// The octets of a reply's text that are kept after the session, with each recipient it was for and in the log.
 const BRIEF_MAX: usize = 1024;
 
-/// How a reply ends the matter: the first digit of both of its codes.
+/// The class of a reply: the first digit of both of its codes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Severity {
-    /// 2xx: done.
+    /// 2xx: the command succeeded.
     Success,
-    /// 3xx: go on.
+    /// 3xx: the server waits for more input.
     Intermediate,
-    /// 4xx: not now.
+    /// 4xx: the command failed for now.
     Transient,
-    /// 5xx: never.
+    /// 5xx: the command failed for good.
     Permanent,
 }
 
@@ -61,19 +62,19 @@ impl Severity {
 pub struct ReplyCode(u16);
 
 impl ReplyCode {
-    /// Reads a code; `None` outside 200–599.
+    /// Returns the code, or `None` outside 200–599.
     #[must_use]
     pub fn new(code: u16) -> Option<Self> {
         (200..=599).contains(&code).then_some(Self(code))
     }
 
-    /// The number itself.
+    /// Returns the number.
     #[must_use]
     pub fn get(self) -> u16 {
         self.0
     }
 
-    /// What its first digit says.
+    /// Returns the class that the first digit stands for.
     #[must_use]
     pub fn severity(self) -> Severity {
         // Invariant of the type: 200 to 599.
@@ -87,7 +88,7 @@ impl fmt::Display for ReplyCode {
     }
 }
 
-/// The part of an enhanced status code that severity does not tell: subject and detail (RFC 3463 §2).
+/// The subject and detail of an enhanced status code, without its class (RFC 3463 §2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Status(pub u16, pub u16);
 
@@ -100,38 +101,39 @@ pub struct EnhancedStatusCode {
 }
 
 impl EnhancedStatusCode {
-    /// A transient status, `4.subject.detail`.
+    /// Returns the transient status `4.subject.detail`.
     #[must_use]
     pub const fn transient(status: Status) -> Self {
         Self { severity: Severity::Transient, status }
     }
 
-    /// A permanent status, `5.subject.detail`.
+    /// Returns the permanent status `5.subject.detail`.
     #[must_use]
     pub const fn permanent(status: Status) -> Self {
         Self { severity: Severity::Permanent, status }
     }
 
-    /// A success, `2.subject.detail`.
+    /// Returns the success status `2.subject.detail`.
     #[must_use]
     pub const fn success(status: Status) -> Self {
         Self { severity: Severity::Success, status }
     }
 
-    /// The class.
+    /// Returns the class.
     #[must_use]
     pub fn severity(self) -> Severity {
         self.severity
     }
 
-    /// Subject and detail.
+    /// Returns subject and detail.
     #[must_use]
     pub fn status(self) -> Status {
         self.status
     }
 
-    /// Reads `5.7.1`; `None` where it is not one (RFC 3463 §2: class 2, 4 or 5, then up to three
-    /// digits twice).
+    /// Parses a text like `5.7.1`. `None` if it is not an enhanced status code (RFC 3463 §2: class 2, 4 or 5, then up
+    /// to
+    /// three digits twice).
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let mut parts = text.split('.');
@@ -152,33 +154,33 @@ impl fmt::Display for EnhancedStatusCode {
     }
 }
 
-/// One reply, ours or a peer's.
+/// One reply, of this server or of a peer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reply {
     code: ReplyCode,
     status: Option<Status>,
-    /// At least one line, without codes and line ends; no CR, LF or other control character.
+    /// At least one line, without codes and line ends. No line has CR, LF or another control character.
     lines: Vec<Cow<'static, str>>,
 }
 
 impl Reply {
-    /// A reply without an enhanced status: greeting, EHLO, HELP, 221 before EHLO, 354 and the like.
+    /// Makes a reply without an enhanced status: greeting, EHLO, HELP, 221 before EHLO, 354 and similar.
     ///
     /// # Panics
-    /// In debug builds, where `code` is no reply code: codes are literals in our own source.
+    /// In debug builds, if `code` is not a reply code. Codes are literals in this program.
     #[must_use]
     pub fn bare(code: u16, text: impl Into<Cow<'static, str>>) -> Self {
         debug_assert!(ReplyCode::new(code).is_some(), "{code} is no reply code");
         Self { code: ReplyCode(code), status: None, lines: vec![one_line(text.into())] }
     }
 
-    /// A reply whose enhanced status takes its class from `code`.
+    /// Makes a reply with an enhanced status, whose class follows from `code`.
     #[must_use]
     pub fn new(code: u16, status: Status, text: impl Into<Cow<'static, str>>) -> Self {
         Self { status: Some(status), ..Self::bare(code, text) }
     }
 
-    /// A reply of several lines; an empty list is one empty line.
+    /// Makes a reply of several lines. An empty list yields one empty line.
     #[must_use]
     pub fn multiline(code: u16, lines: Vec<Cow<'static, str>>) -> Self {
         let mut reply = Self::bare(code, "");
@@ -188,32 +190,32 @@ impl Reply {
         reply
     }
 
-    /// The basic code.
+    /// Returns the basic code.
     #[must_use]
     pub fn code(&self) -> ReplyCode {
         self.code
     }
 
-    /// What the first digit says.
+    /// Returns the class that the first digit stands for.
     #[must_use]
     pub fn severity(&self) -> Severity {
         self.code.severity()
     }
 
-    /// The enhanced status, where the reply has one.
+    /// Returns the enhanced status if the reply has one.
     #[must_use]
     pub fn enhanced(&self) -> Option<EnhancedStatusCode> {
         let severity = self.severity();
         self.status.filter(|_| severity != Severity::Intermediate).map(|status| EnhancedStatusCode { severity, status })
     }
 
-    /// The lines, without codes.
+    /// Returns the lines without codes.
     #[must_use]
     pub fn lines(&self) -> &[Cow<'static, str>] {
         &self.lines
     }
 
-    /// The reply with so much of its text as is kept beyond its session.
+    /// Shortens the text to the part that is kept after the session.
     #[must_use]
     pub fn brief(mut self) -> Self {
         let (mut room, mut kept) = (BRIEF_MAX, 0);
@@ -235,8 +237,8 @@ impl Reply {
         self
     }
 
-    /// Appends the reply as it goes over the wire (RFC 5321 §4.2.1), the enhanced status on every
-    /// line (RFC 2034 §4).
+    /// Appends the reply in its form on the wire (RFC 5321 §4.2.1), with the enhanced status on every line (RFC 2034
+    /// §4).
     pub fn write_to(&self, out: &mut Vec<u8>) {
         use std::io::Write as _;
         let status = self.enhanced();
@@ -252,7 +254,7 @@ impl Reply {
 }
 
 impl fmt::Display for Reply {
-    /// One line for people and logs: `550 5.1.1 no such user`, further lines after " / ".
+    /// Writes the reply in one line for people and logs: `550 5.1.1 no such user`, further lines after " / ".
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.code)?;
         if let Some(status) = self.enhanced() {
@@ -275,52 +277,54 @@ fn one_line(text: Cow<'static, str>) -> Cow<'static, str> {
     }
 }
 
-/// The front of a line, up to so many octets.
+/// Returns the front of a line, at most `most` octets.
 fn cut(line: &str, most: usize) -> Cow<'static, str> {
     Cow::Owned(line[..line.floor_char_boundary(most)].to_owned())
 }
 
-/// Why a peer's bytes are not a reply.
+/// The reasons why a peer's bytes are not a reply.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ReplyError {
-    /// The line has no code of three digits followed by space, hyphen or line end.
+    /// The line does not begin with three digits and a space, hyphen or line end.
     #[error("the peer's answer is not an SMTP reply: {0:?}")]
     NotAReply(String),
-    /// The lines of one reply carry different codes (RFC 5321 §4.2.1).
+    /// The lines of one reply have different codes (RFC 5321 §4.2.1).
     #[error("the peer's answer changes its code from {first} to {then}")]
     CodeChanged {
         /// The code of the first line.
         first: u16,
-        /// The code that differs.
+        /// The code of the line that differs.
         then: u16,
     },
-    /// A line or the whole reply is over our limits.
+    /// A line or the whole reply is longer than the limits.
     #[error("the peer's answer is longer than {LINES_MAX} lines or {LINE_MAX} octets a line")]
     TooLong,
 }
 
-/// Reads one reply at a time from bytes as they come. It takes LF for a line end as well as CRLF:
-/// unlike in a message, nothing can be smuggled past anyone with it.
+/// Parses one reply at a time from the bytes of a peer. A bare LF is accepted as a line end too: unlike in a message,
+/// it
+/// cannot be used to smuggle anything.
 #[derive(Debug, Default)]
 pub struct ReplyParser {
     partial: Option<PartialReply>,
 }
 
-/// A reply that has not come to its end.
+/// A reply whose last line has not come yet.
 #[derive(Debug)]
 struct PartialReply {
     reply: Reply,
-    /// Lines that have come, and octets of text that are kept of them.
+    /// The number of lines so far, and the octets of text that are kept of them.
     lines: usize,
     octets: usize,
 }
 
 impl ReplyParser {
-    /// Takes whole lines from the front of `input` until a reply is complete; says how many bytes
-    /// it used. `None` wants more bytes.
+    /// Takes complete lines from the front of `input` until a reply is complete. Returns the number of bytes used,
+    /// with the
+    /// reply, or with `None` if more bytes are needed.
     ///
     /// # Errors
-    /// [`ReplyError`]; the connection is of no further use then.
+    /// [`ReplyError`]. The connection must then be closed.
     pub fn parse(&mut self, input: &[u8]) -> Result<(usize, Option<Reply>), ReplyError> {
         let mut used = 0;
         loop {
@@ -339,6 +343,7 @@ impl ReplyParser {
         }
     }
 
+    /// Parses one line. Returns the reply if the line is its last.
     fn line(&mut self, line: &[u8]) -> Result<Option<Reply>, ReplyError> {
         let text = String::from_utf8_lossy(line);
         let not_a_reply = || ReplyError::NotAReply(text.chars().take(200).collect());
@@ -363,7 +368,8 @@ impl ReplyParser {
             Some(first) if first.lines >= LINES_MAX => return Err(ReplyError::TooLong),
             Some(mut first) => {
                 first.lines += 1;
-                // Half a line may say something else than the whole one: SIZE 10 in the place of SIZE 1000.
+                // Only complete lines are kept: a cut one could have another meaning, such as SIZE 10 in place of
+                // SIZE 1000.
                 if first.octets + words.len() <= TEXT_MAX {
                     first.octets += words.len();
                     first.reply.lines.push(words);
@@ -379,7 +385,7 @@ impl ReplyParser {
     }
 }
 
-/// Splits the enhanced status off a line, where there is one of the same class as the code.
+/// Splits an enhanced status off a line, if it has the same class as the code.
 fn split_status(code: ReplyCode, words: &str) -> (Option<Status>, &str) {
     let (first, rest) = words.split_once(' ').unwrap_or((words, ""));
     match EnhancedStatusCode::parse(first) {

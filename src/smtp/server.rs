@@ -1,10 +1,13 @@
-//! The server's side of a session as a state machine (RFC 5321 §4.1.4, §4.3): a client's bytes go in,
-//! [`ServerStep`]s come out.
+//! The server side of an SMTP session as a state machine (RFC 5321 §4.1.4, §4.3). It takes the client's bytes and
+//! returns [`ServerStep`]s.
 //!
-//! No socket, clock or disk is touched here. Who may send is asked of whoever drives the machine, at
-//! MAIL and RCPT; content is handed out as slices of the input; and the 250 at the end of a message
-//! can be had only for a [`Durable`] proof. Pipelining (RFC 2920) needs no state: commands are taken
-//! one by one from the input, and whoever drives the machine writes when nothing more is to be taken.
+//! The machine touches no socket, clock or disk. Its driver (`inbound::session`) reads and writes the bytes, decides
+//! at
+//! MAIL and RCPT whether the address is accepted, and stores the content, which is handed out as slices of the input.
+//! The
+//! final 250 needs a [`Durable`] proof. Pipelining (RFC 2920) needs no state of its own: the machine takes one
+//! command
+//! after the other from the input, and the driver writes the replies once no complete command is left.
 //! STARTTLS: RFC 3207. BDAT: RFC 3030. REQUIRETLS: RFC 8689.
 
 mod incoming;
@@ -23,106 +26,109 @@ use incoming::{ContentFlow, Incoming};
 pub use profile::{Channel, Profile};
 pub use proxied::XClientRights;
 
-/// Commands that bring no mail forward since the last accepted message, at most: they cost a client nothing, and one
-/// every few minutes would hold its seat for ever. Postfix's `smtpd_junk_command_limit` is the same.
+/// The highest number of junk commands since the last accepted message. Such commands cost a client nothing, and one
+/// every few minutes would occupy a connection for ever (Postfix `smtpd_junk_command_limit`).
 const JUNK_MAX: u32 = 100;
-/// Recipients beyond a limit (refused for now, with a reply of 4xx) that a transaction may be asked to take before each is such a command: a client
-/// that pipelines a long list is told 452 for what is too much of it, and its message goes to the others (RFC 5321
-/// §4.5.3.1.10). Again as Postfix has it (`smtpd_recipient_overshoot_limit`).
+/// The number of RCPT commands over the recipient limit, or rejected with 4xx, that a transaction may have before
+/// each
+/// further one counts as a junk command. A client that pipelines a long list gets 452 for the excess, and its message
+/// goes to the others (RFC 5321 §4.5.3.1.10; Postfix `smtpd_recipient_overshoot_limit`).
 const OVERSHOOT_MAX: u32 = 1000;
 
-/// Proof that a message and its envelope are durable. [`crate::spool::Receipt`] is the only thing in
-/// Gatepost that implements it; tests of the dialogue have their own.
+/// The proof that a message and its envelope are durable. In Gatepost only [`crate::spool::Receipt`] implements it;
+/// tests
+/// of the dialogue have an implementation of their own.
 pub trait Durable {
-    /// The message's name in the queue.
+    /// The id of the message in the queue.
     fn id(&self) -> QueueId;
 }
 
-/// How the client has introduced itself.
+/// The EHLO or HELO of the client.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClientHelo {
-    /// What it calls itself.
+    /// The name that the client gave.
     pub name: ClientName,
-    /// Whether with EHLO.
+    /// True for EHLO, false for HELO.
     pub esmtp: bool,
 }
 
-/// What is to be done next.
+/// The next thing that the driver of the machine must do.
 #[derive(Debug)]
 pub enum ServerStep<'a> {
-    /// Everything that could be done was done: write what was said, and come back with more bytes.
+    /// Write the replies, then call [`Server::step`] again with more bytes: no complete command is left.
     Read,
-    /// Say this.
+    /// Send this reply.
     Reply(Reply),
-    /// May mail come from here? Answer with [`Server::mail`].
+    /// Decide whether mail from this sender is accepted, then call [`Server::mail`].
     Mail(MailFrom),
-    /// May mail go there? Answer with [`Server::rcpt`].
+    /// Decide whether mail to this recipient is accepted, then call [`Server::rcpt`].
     Rcpt(RcptTo),
-    /// The next content of the message; its first, where the message has none yet.
+    /// Store this part of the content. The first part begins the message.
     Content(&'a [u8]),
-    /// The message has ended; it is to be made durable (it may have had no content at all). Answer
-    /// with [`Server::accepted`], or any negative reply.
+    /// Make the message durable; its content may be empty. Then call [`Server::accepted`], or send a negative reply.
     Commit(Box<Envelope>),
-    /// Say this, then shake hands at once, without reading anything more in clear. Answer with
-    /// [`Server::secured`].
+    /// Send this reply and start the TLS handshake at once, without reading anything more in the clear. Then call
+    /// [`Server::continue_under_tls`].
     StartTls(Reply),
-    /// Say this, then close.
+    /// Send this reply and close the connection.
     Close(Reply),
-    /// The same, for a load balancer whose header is not taken.
+    /// The same, for a PROXY header from an address that may not send one.
     ProxyHeader(Reply),
-    /// The client is a proxy, and this is its own. Answer with [`Server::introduce`], or close.
+    /// Decide on XCLIENT, which carries the session of the proxy's own client. Then call [`Server::apply_xclient`],
+    /// or close.
     XClient(Box<XClient>),
 }
 
-/// Why we end a session ourselves.
+/// The reason why the server ends a session by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CloseReason {
-    /// The client took too long.
+    /// The client was silent for too long.
     Timeout,
-    /// The client brought no message for too long.
+    /// The client has sent no message for too long.
     NoMessage,
-    /// Other clients wait, and this one has brought no message for a while.
+    /// Other clients are waiting, and this one has sent no message for a while.
     Crowded,
-    /// We are told to stop.
+    /// Gatepost is stopping.
     Shutdown,
 }
 
-/// What the next bytes are.
+/// The meaning of the next bytes.
 #[derive(Debug)]
 enum InputMode {
     /// A command line.
     Command,
-    /// The rest of a line that was refused.
+    /// The remainder of an invalid line, which is skipped.
     Skip,
-    /// Content, or what is dropped in its place.
+    /// Content that is stored or dropped.
     Incoming(Box<Incoming>),
-    /// None of ours: TLS, or nothing.
+    /// Nothing that this machine reads: the bytes belong to TLS, or the session is closed.
     Closed,
 }
 
-/// What MAIL began.
+/// The transaction that MAIL has opened.
 #[derive(Debug)]
 struct OpenTransaction {
     from: MailFrom,
     recipients: Vec<Recipient>,
-    /// Whether RCPT was said at all.
+    /// True once a RCPT command has come, accepted or not.
     rcpt: bool,
-    /// Recipients beyond a limit.
+    /// RCPT commands over the limit or rejected with 4xx.
     overshoot: u32,
     progress: ContentProgress,
 }
 
+/// The progress of a transaction's content.
 #[derive(Debug)]
 enum ContentProgress {
-    /// Nothing of the content has come.
+    /// No content has come.
     Envelope,
-    /// BDAT chunks have come, not the last.
+    /// BDAT chunks have come, but not the last one.
     Chunks(Box<Inspector>),
-    /// A chunk was refused: RSET is due (RFC 3030 §2).
+    /// A chunk was rejected. The client must send RSET (RFC 3030 §2).
     Failed,
 }
 
-/// One session.
+/// The state machine of one session.
 #[derive(Debug)]
 pub struct Server {
     profile: Profile,
@@ -131,7 +137,7 @@ pub struct Server {
     transaction: Option<OpenTransaction>,
     mode: InputMode,
     errors: u32,
-    /// Commands since the last accepted message that brought no mail forward.
+    /// Junk commands since the last accepted message.
     idle: u32,
 }
 
@@ -145,7 +151,8 @@ impl Server {
     /// Returns the greeting.
     ///
     /// # Errors
-    /// The last reply to a client that spoke before it ("pregreet" in Postfix's log); the session ends with it.
+    /// The reply to a client that sent something before the greeting ("pregreet" in Postfix's log); it ends the
+    /// session.
     pub fn greet(&mut self, spoke_first: bool) -> Result<Reply, Reply> {
         if spoke_first {
             self.mode = InputMode::Closed;
@@ -154,13 +161,13 @@ impl Server {
         Ok(replies::greeting(&self.profile.hostname))
     }
 
-    /// How the client has introduced itself, where it has.
+    /// Returns the latest EHLO or HELO of the client.
     #[must_use]
     pub fn client(&self) -> Option<&ClientHelo> {
         self.client.as_ref()
     }
 
-    /// The sender and the recipients so far, while there is a transaction.
+    /// Returns the sender and the recipients so far of the open transaction.
     #[must_use]
     pub fn transaction(&self) -> Option<(&MailFrom, &[Recipient])> {
         let coming = match &self.mode {
@@ -170,14 +177,14 @@ impl Server {
         coming.or(self.transaction.as_ref()).map(|transaction| (&transaction.from, &*transaction.recipients))
     }
 
-    /// Whether the next bytes are content (or dropped in its place), not a command.
+    /// Returns true if the next bytes are content, stored or dropped, and not a command.
     #[must_use]
     pub fn takes_content(&self) -> bool {
         matches!(self.mode, InputMode::Incoming(_))
     }
 
-    /// Whether content that was handed out may still become a message. Where this is false, it is to
-    /// be forgotten.
+    /// Returns true if the content handed out so far may still become a message. Otherwise the driver must discard
+    /// it.
     #[must_use]
     pub fn is_storing(&self) -> bool {
         let chunks = |transaction: &OpenTransaction| matches!(transaction.progress, ContentProgress::Chunks(_));
@@ -185,14 +192,15 @@ impl Server {
             || matches!(&self.mode, InputMode::Incoming(incoming) if incoming.is_storing())
     }
 
-    /// Takes from the front of `input` what belongs to one step; says how many octets it used. To be
-    /// called until it says [`ServerStep::Read`], and with an empty `input` as well.
+    /// Takes the octets of one step from the front of `input` and returns their number with the step. Call it, with
+    /// an
+    /// empty `input` too, until it returns [`ServerStep::Read`].
     pub fn step<'a>(&mut self, input: &'a [u8]) -> (usize, ServerStep<'a>) {
         let mut used = 0;
         loop {
             let (more, step) = self.advance(&input[used..]);
             used += more;
-            // What was used may have led to where the rest means something.
+            // The octets used may have changed the mode in which the others are read.
             if more == 0 || used == input.len() || !matches!(step, ServerStep::Read) {
                 return (used, step);
             }
@@ -216,13 +224,13 @@ impl Server {
             ContentFlow::More => ServerStep::Read,
             ContentFlow::Content(content) => ServerStep::Content(content),
             ContentFlow::End => self.end(),
-            // No 421 for it: who hears that sends all of it again.
+            // Not 421: after that, the client would send all of it again.
             ContentFlow::Enough(refusal) => self.close(refusal),
         };
         (used, step)
     }
 
-    /// Answers [`ServerStep::Mail`].
+    /// Answers [`ServerStep::Mail`] with the driver's decision and returns the reply to send.
     pub fn mail(&mut self, from: MailFrom, answer: Result<(), Reply>) -> Reply {
         let reply = match answer {
             Ok(()) => {
@@ -235,7 +243,7 @@ impl Server {
         self.counted(reply)
     }
 
-    /// Answers [`ServerStep::Rcpt`]: the mailbox that the path means, or why not.
+    /// Answers [`ServerStep::Rcpt`] with the mailbox of the path, or the rejection, and returns the reply to send.
     pub fn rcpt(&mut self, rcpt: RcptTo, answer: Result<Mailbox, Reply>) -> Reply {
         let reply = match (answer, &mut self.transaction) {
             (Ok(mailbox), Some(transaction)) => {
@@ -253,14 +261,14 @@ impl Server {
         self.counted(reply)
     }
 
-    /// Answers [`ServerStep::Commit`] where the message is safe. Nothing else makes this reply.
+    /// Answers [`ServerStep::Commit`] once the message is durable. No other function makes this reply.
     pub fn accepted(&mut self, proof: &impl Durable) -> Reply {
         self.errors = 0;
         self.idle = 0;
         replies::queued(proof.id())
     }
 
-    /// Answers [`ServerStep::StartTls`] after the handshake: the session forgets all (RFC 3207 §4.2).
+    /// Answers [`ServerStep::StartTls`] after the handshake. The session starts over (RFC 3207 §4.2).
     pub fn secured(&mut self) {
         self.channel = Channel::Tls;
         self.client = None;
@@ -268,12 +276,13 @@ impl Server {
         self.mode = InputMode::Command;
     }
 
-    /// What we say where we end the session ourselves.
+    /// Returns the reply for a session that the server ends by itself.
     #[must_use]
     pub fn farewell(&self, why: CloseReason) -> Reply {
         replies::farewell(&self.profile.hostname, why)
     }
 
+    /// Reads one command line and executes it.
     fn command<'a>(&mut self, input: &'a [u8]) -> (usize, ServerStep<'a>) {
         if self.errors >= self.profile.errors.max(1) {
             return (0, self.close(replies::too_many_errors(&self.profile.hostname)));
@@ -289,7 +298,7 @@ impl Server {
         }
     }
 
-    /// Carries out one line. `behind` is what the client has sent behind it already.
+    /// Executes one line. `behind` holds the octets that the client has already sent after it.
     fn execute<'a>(&mut self, line: &[u8], behind: &[u8]) -> ServerStep<'a> {
         let parsed = Command::parse(line);
         if self.violates_pipelining(&parsed, behind) {
@@ -329,7 +338,7 @@ impl Server {
     }
 
     fn hello<'a>(&mut self, name: ClientName, esmtp: bool) -> ServerStep<'a> {
-        // A new greeting ends a transaction as RSET does (RFC 5321 §4.1.4).
+        // EHLO and HELO end a transaction as RSET does (RFC 5321 §4.1.4).
         self.transaction = None;
         self.client = Some(ClientHelo { name, esmtp });
         self.say(if esmtp {
@@ -343,7 +352,7 @@ impl Server {
         match self.channel {
             Channel::Clear => self.say(replies::not_implemented("STARTTLS")),
             Channel::Tls => self.say(replies::out_of_order("TLS is active already")),
-            // Whoever can write here in clear could speak for the client inside TLS (RFC 3207 §6).
+            // An attacker who injects commands in the clear here would have them executed inside TLS (RFC 3207 §6).
             Channel::Offered | Channel::Required if !behind.is_empty() => self.close(replies::spoke_behind_starttls()),
             Channel::Offered | Channel::Required => {
                 self.mode = InputMode::Closed;
@@ -368,7 +377,7 @@ impl Server {
         ServerStep::Mail(from)
     }
 
-    /// Whether REQUIRETLS was offered to this client (RFC 8689 §2).
+    /// Returns true if REQUIRETLS was offered to this client (RFC 8689 §2).
     fn offers_require_tls(&self) -> bool {
         self.channel == Channel::Tls && self.client.as_ref().is_some_and(|client| client.esmtp)
     }
@@ -394,6 +403,7 @@ impl Server {
         ServerStep::Rcpt(rcpt)
     }
 
+    /// Returns the step that sends a reply, and counts the reply if it is an error.
     fn say<'a>(&mut self, reply: Reply) -> ServerStep<'a> {
         ServerStep::Reply(self.counted(reply))
     }
@@ -403,12 +413,13 @@ impl Server {
         ServerStep::Close(reply)
     }
 
-    /// Counts a command that brings no mail forward; says whether it was not one too many.
+    /// Counts a junk command. Returns false if the limit is exceeded.
     fn count_junk(&mut self) -> bool {
         self.idle = self.idle.saturating_add(1);
         self.idle <= JUNK_MAX
     }
 
+    /// Counts a reply of 5xx as an error of the client.
     fn counted(&mut self, reply: Reply) -> Reply {
         if reply.severity() == Severity::Permanent {
             self.errors = self.errors.saturating_add(1);

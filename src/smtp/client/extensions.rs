@@ -1,8 +1,8 @@
-//! What a peer can do beyond plain SMTP, as its answer to EHLO says (RFC 5321 §4.1.1.1).
+//! The extensions in a peer's answer to EHLO (RFC 5321 §4.1.1.1).
 
 use crate::smtp::reply::Reply;
 
-/// The extensions of a peer that matter to us.
+/// The extensions that Gatepost uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a keyword of the EHLO answer, independent of the others")]
 pub struct Extensions {
@@ -20,27 +20,28 @@ pub struct Extensions {
     pub chunking: bool,
     /// ENHANCEDSTATUSCODES (RFC 2034).
     pub enhanced_status_codes: bool,
-    /// REQUIRETLS (RFC 8689): it hands on under TLS what it takes under this promise, or not at all.
+    /// REQUIRETLS (RFC 8689): the peer relays such messages under TLS, or not at all.
     pub require_tls: bool,
     /// SIZE (RFC 1870).
     pub size: SizeLimit,
 }
 
-/// What a peer says of the size of messages (RFC 1870 §4).
+/// The size limit that a peer announces (RFC 1870 §4).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum SizeLimit {
-    /// It does not know the extension.
+    /// SIZE is not offered.
     #[default]
     NotOffered,
-    /// It wants to be told the size, and names no fixed limit.
+    /// SIZE is offered without a fixed limit.
     NoLimit,
-    /// It takes this many octets at most.
+    /// Messages may have this number of octets.
     Limit(u64),
 }
 
 impl Extensions {
-    /// Reads the answer to EHLO. The first line is the peer's name and greeting; keywords may come in
-    /// any case and those that are not known here are passed over.
+    /// Reads the answer to EHLO. Its first line has the peer's name. Keywords are accepted in any case; unknown ones
+    /// are
+    /// ignored.
     #[must_use]
     pub fn of(reply: &Reply) -> Self {
         let mut all = Self::default();
@@ -56,7 +57,7 @@ impl Extensions {
                 "CHUNKING" => all.chunking = true,
                 "REQUIRETLS" => all.require_tls = true,
                 "ENHANCEDSTATUSCODES" => all.enhanced_status_codes = true,
-                // Zero means "no fixed limit"; so does what cannot be read.
+                // Zero means "no fixed limit". So does an unreadable number.
                 "SIZE" => {
                     all.size = match words.next().and_then(|limit| limit.parse().ok()) {
                         None | Some(0) => SizeLimit::NoLimit,
@@ -69,7 +70,7 @@ impl Extensions {
         all
     }
 
-    /// What of them counts in clear: REQUIRETLS is promised under TLS or not at all (RFC 8689 §2).
+    /// Returns the extensions that count in the clear: REQUIRETLS is offered only under TLS (RFC 8689 §2).
     #[must_use]
     pub fn in_clear(self) -> Self {
         Self { require_tls: false, ..self }

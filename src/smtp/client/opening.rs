@@ -1,52 +1,53 @@
-//! From the greeting to a session on which mail could be spoken of: EHLO, STARTTLS, EHLO again.
+//! The opening of a session: greeting, EHLO, STARTTLS and EHLO again.
 
 use crate::address::Domain;
 use crate::smtp::reply::{Reply, ReplyParser, Severity};
 
 use super::{DialogueStage, Extensions, ProtocolViolation};
 
-/// Whether STARTTLS is to be used.
+/// The use of STARTTLS.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StarttlsUse {
-    /// Where the peer offers it.
+    /// If the peer offers it.
     IfOffered,
-    /// Not even tried.
+    /// Not at all.
     Never,
 }
 
-/// What the pump is to do next.
+/// The next thing that the driver of the dialogue must do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum OpeningStep {
-    /// The peer agreed to STARTTLS: shake hands, then call [`Opening::secured`].
+    /// The peer agreed to STARTTLS. Start the handshake, then call [`Opening::continue_under_tls`].
     Handshake,
-    /// The session is open, in clear, and this is why.
+    /// The session is open in the clear, for this reason.
     InClear(NoStarttls),
-    /// The session is open, under TLS.
+    /// The session is open under TLS.
     Secured,
-    /// The peer does not want to speak to us.
+    /// The peer rejected the session.
     Failed {
-        /// What it answered.
+        /// The stage at which it did.
         stage: DialogueStage,
-        /// With what.
+        /// Its reply.
         reply: Reply,
     },
 }
 
-/// Why a session is in clear, as far as the dialogue knows.
+/// The reasons why a session is in the clear, as far as the dialogue shows them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NoStarttls {
     /// STARTTLS was not to be used.
     NotWanted,
-    /// The peer does not offer it.
+    /// The peer does not offer STARTTLS.
     NotOffered,
-    /// The peer refused it. The session can go on, unless the reply is a 421.
+    /// The peer rejected STARTTLS. The session can continue, unless the reply is a 421.
     Rejected(Reply),
-    /// The peer said something in clear behind its 220 (RFC 3207 §6). The session is spoilt: whoever
-    /// put that there could put more.
+    /// Octets in the clear came after the peer's 220 to STARTTLS (RFC 3207 §6). The session cannot be used: an
+    /// attacker who
+    /// injected them could inject more.
     SpokeBeforeHandshake,
 }
 
-/// The opening of one connection.
+/// The state machine that opens one connection.
 #[derive(Debug)]
 pub struct Opening<'a> {
     hostname: &'a Domain,
@@ -60,7 +61,7 @@ pub struct Opening<'a> {
 }
 
 impl<'a> Opening<'a> {
-    /// Starts with a fresh connection: the peer speaks first. `hostname` is our own name.
+    /// Starts on a new connection. `hostname` is the name of this host.
     #[must_use]
     pub fn new(hostname: &'a Domain, starttls: StarttlsUse) -> Self {
         Self {
@@ -75,40 +76,41 @@ impl<'a> Opening<'a> {
         }
     }
 
-    /// What the peer can do. Before the session is open, and from a 220 to STARTTLS until EHLO was
-    /// answered under TLS, nothing is known (RFC 3207 §4.2).
+    /// Returns the peer's extensions. None are known before the session is open, and from the 220 to STARTTLS until
+    /// the
+    /// answer to EHLO under TLS (RFC 3207 §4.2).
     #[must_use]
     pub fn extensions(&self) -> Extensions {
         self.extensions
     }
 
-    /// What is awaited an answer to.
+    /// Returns the stage whose reply is awaited.
     #[must_use]
     pub fn awaited(&self) -> DialogueStage {
         self.awaited
     }
 
-    /// Whether the peer greeted us with our own name: what we sent there would come back.
+    /// Returns true if the peer's greeting has the name of this host: mail sent to it would come back.
     #[must_use]
     pub fn is_ourselves(&self) -> bool {
         self.is_ourselves
     }
 
-    /// How many whole replies have come.
+    /// Returns the number of complete replies so far.
     #[must_use]
     pub fn replies(&self) -> usize {
         self.replies
     }
 
-    /// The handshake is complete: everything said before it is forgotten, and EHLO is said again.
+    /// Continues after the handshake: forgets everything from before it and sends EHLO again.
     pub fn secured(&mut self, out: &mut Vec<u8>) {
         self.under_tls = true;
         self.parser = ReplyParser::default();
         self.hello(DialogueStage::Ehlo, out);
     }
 
-    /// Takes the peer's bytes and says how many were used; `None` wants more of them, after `out` has
-    /// been sent.
+    /// Takes the peer's bytes and returns the number used. If the step is `None`, send `out` and call again with more
+    /// bytes.
     ///
     /// # Errors
     /// [`ProtocolViolation`].
@@ -129,7 +131,7 @@ impl<'a> Opening<'a> {
             Some(OpeningStep::Handshake) => {
                 Ok((input.len(), Some(OpeningStep::InClear(NoStarttls::SpokeBeforeHandshake))))
             }
-            // Whatever else it says: it is over.
+            // The session has failed, so further octets do not matter.
             Some(OpeningStep::Failed { .. }) => Ok((used, step)),
             _ => Err(ProtocolViolation::OutOfTurn(stage)),
         }
@@ -165,7 +167,7 @@ impl<'a> Opening<'a> {
         }
     }
 
-    /// EHLO or HELO was accepted.
+    /// Continues after EHLO or HELO was accepted.
     fn greeted(&mut self, out: &mut Vec<u8>) -> Option<OpeningStep> {
         if self.under_tls {
             return Some(OpeningStep::Secured);

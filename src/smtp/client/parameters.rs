@@ -1,8 +1,7 @@
-//! What is said of one message: MAIL and RCPT with their parameters, as far as the peer knows them.
+//! MAIL and RCPT with their parameters, as far as the peer offers them: SIZE (RFC 1870), BODY (RFC 6152), SMTPUTF8
+//! (RFC 6531), RET, ENVID, NOTIFY and ORCPT (RFC 3461), REQUIRETLS (RFC 8689).
 //!
-//! SIZE (RFC 1870), BODY (RFC 6152), SMTPUTF8 (RFC 6531), RET, ENVID, NOTIFY and ORCPT (RFC 3461),
-//! REQUIRETLS (RFC 8689).
-//! And what stands in the way: a message that the peer cannot take is known before MAIL is said.
+//! A message that the peer cannot accept is recognised here, before MAIL is sent.
 
 use std::borrow::Cow;
 use std::fmt::{self, Write as _};
@@ -13,52 +12,53 @@ use crate::envelope::{BodyType, Envelope, Notify, Recipient, Ret};
 use super::Extensions;
 use super::extensions::SizeLimit;
 
-/// Characters in ORCPT, at most (RFC 3461 §4.2).
+/// The longest ORCPT in characters (RFC 3461 §4.2).
 const ORCPT_MAX: usize = 500;
 
 /// One message for some of its recipients.
 #[derive(Debug, Clone, Copy)]
 pub struct Mail<'a> {
-    /// Its envelope.
+    /// The envelope.
     pub envelope: &'a Envelope,
-    /// Octets of its content.
+    /// The size of the content in octets.
     pub size: u64,
-    /// For which recipients of the envelope, by index.
+    /// The recipients, as indexes into those of the envelope.
     pub recipients: &'a [usize],
-    /// Whether the peer must take it under REQUIRETLS.
+    /// The use of REQUIRETLS.
     pub promise: RequireTlsUse,
 }
 
-/// What a peer is asked to promise with REQUIRETLS (RFC 8689 §2): that the message goes on under TLS, or
-/// comes back. It is asked only where the session itself is as RFC 8689 §2 wants it, which is not for
-/// the dialogue to know.
+/// The use of the REQUIRETLS parameter (RFC 8689 §2), by which the peer promises to relay the message under TLS or to
+/// return it. The caller must make sure that the session itself satisfies RFC 8689 §2.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RequireTlsUse {
-    /// Nothing: the parameter is not said.
+    /// The parameter is not sent.
     Never,
-    /// Asked for where the peer offers it. The message goes without it, too (RFC 8689 §5: a report is
-    /// not lost for want of it).
+    /// The parameter is sent if the peer offers it, and the message goes without it otherwise (RFC 8689 §5: a report
+    /// must
+    /// not be lost because of it).
     IfOffered,
-    /// The message goes under it, or not to this peer (RFC 8689 §4.2.1).
+    /// The parameter is sent, and a peer that does not offer it does not get the message (RFC 8689 §4.2.1).
     Always,
 }
 
-/// Why a peer cannot take a message, although it was not asked.
+/// The reasons why a peer cannot accept a message, known before it is asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Obstacle {
-    /// It is larger than the peer's limit (RFC 1870 §6.1).
+    /// The message is larger than the peer's limit (RFC 1870 §6.1).
     TooLarge {
-        /// Octets it has.
+        /// The size of the message in octets.
         size: u64,
-        /// Octets the peer takes.
+        /// The peer's limit in octets.
         limit: u64,
     },
-    /// It has addresses or header fields in UTF-8, and the peer has no SMTPUTF8 (RFC 6531 §3.2).
+    /// The message has addresses or header fields in UTF-8, and the peer does not offer SMTPUTF8 (RFC 6531 §3.2).
     NeedsSmtputf8,
-    /// It has octets above 127, and the peer has no 8BITMIME (RFC 6152 §3). It is not re-encoded: that
-    /// would break its signatures.
+    /// The message has octets above 127, and the peer does not offer 8BITMIME (RFC 6152 §3). It is not re-encoded,
+    /// since
+    /// that would break its signatures.
     NeedsEightBitMime,
-    /// It requires TLS on its whole way, and the peer does not promise that (RFC 8689 §4.2.1).
+    /// The message requires TLS on its whole way, and the peer does not offer REQUIRETLS (RFC 8689 §4.2.1).
     NeedsRequireTls,
 }
 
@@ -82,8 +82,8 @@ impl fmt::Display for Obstacle {
 }
 
 impl Mail<'_> {
-    /// Whether the message as such can go to a peer with these extensions. Recipients that need
-    /// SMTPUTF8 are for [`Mail::recipient_fits`].
+    /// Checks that a peer with these extensions can accept the message as such. For recipients that need SMTPUTF8 see
+    /// [`Mail::recipient_fits`].
     ///
     /// # Errors
     /// The first [`Obstacle`].
@@ -106,7 +106,7 @@ impl Mail<'_> {
         Ok(())
     }
 
-    /// Whether a recipient can be named to a peer with these extensions.
+    /// Checks that a recipient can be sent to a peer with these extensions.
     ///
     /// # Errors
     /// [`Obstacle::NeedsSmtputf8`].
@@ -138,7 +138,7 @@ impl Mail<'_> {
                 let _ = write!(out, " ENVID={envid}");
             }
         }
-        // A message that needs it does not fit a peer that does not offer it.
+        // `fits` has excluded a peer without REQUIRETLS if the parameter must be sent.
         match self.promise {
             RequireTlsUse::Never => {}
             RequireTlsUse::IfOffered | RequireTlsUse::Always if !extensions.require_tls => {}
@@ -147,7 +147,7 @@ impl Mail<'_> {
         out.extend_from_slice(b"\r\n");
     }
 
-    /// Appends the RCPT command for the recipient at this place of the list.
+    /// Appends the RCPT command for the recipient at index `at` of the list.
     pub(super) fn write_rcpt(&self, at: usize, extensions: Extensions, out: &mut Vec<u8>) {
         let recipient = &self.envelope.recipients[self.recipients[at]];
         let _ = write!(out, "RCPT TO:<{}>", recipient.mailbox);
@@ -164,8 +164,9 @@ impl Mail<'_> {
         out.extend_from_slice(b"\r\n");
     }
 
-    /// ORCPT in the form that may be said: where SMTPUTF8 is not, characters beyond ASCII are named by their numbers
-    /// (`utf-8-addr-xtext`, RFC 6533 §3). `None` where that is longer than the parameter may be.
+    /// Returns ORCPT in the form that may be sent. Without SMTPUTF8, characters outside ASCII are written as their
+    /// numbers
+    /// (`utf-8-addr-xtext`, RFC 6533 §3). `None` if that is longer than the parameter may be.
     fn orcpt<'a>(&self, orcpt: &'a str, extensions: Extensions) -> Option<Cow<'a, str>> {
         if orcpt.is_ascii() || (extensions.smtputf8 && self.uses_utf8()) {
             return Some(orcpt.into());

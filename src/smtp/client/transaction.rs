@@ -1,55 +1,57 @@
-//! One transaction: MAIL, RCPT for each recipient, DATA, the content, the final dot (RFC 5321 §3.3),
-//! in one go where the peer takes commands by the group (RFC 2920).
+//! One mail transaction: MAIL, RCPT for each recipient, DATA, the content and the final dot (RFC 5321 §3.3). Commands
+//! are
+//! sent in groups if the peer offers PIPELINING (RFC 2920).
 
 use crate::smtp::reply::{Reply, ReplyParser, Severity, Status};
 
 use super::{CLOSING, DialogueStage, Extensions, Mail, ProtocolViolation};
 
-/// Commands in one group, at most. A peer that answers while it reads could otherwise fill both
-/// directions, and each side would wait for the other (RFC 2920 §3.1).
+/// The largest number of commands in one group. With more, a peer that replies while it reads could fill both
+/// directions,
+/// and each side would wait for the other (RFC 2920 §3.1).
 const GROUP_MAX: usize = 128;
 
-/// What the pump is to do next.
+/// The next thing that the driver of the dialogue must do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TransactionStep {
-    /// Send the content with dots stuffed and the final dot, then call [`Transaction::content_sent`].
+    /// Send the content, dot-stuffed, with the final dot. Then call [`Transaction::content_sent`].
     Content,
-    /// The transaction is over; see [`Transaction::into_results`].
+    /// The transaction has ended. Call [`Transaction::into_results`].
     Over,
 }
 
-/// What became of one recipient before the content was sent.
+/// The status of one recipient before the content is sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RecipientStatus {
-    /// Named, or about to be, and not answered.
+    /// RCPT was not answered yet.
     Pending,
-    /// Accepted: the [`TransactionEnd`] decides.
+    /// RCPT was accepted. The result depends on the [`TransactionEnd`].
     Accepted,
-    /// Refused by an answer of its own.
+    /// RCPT was rejected with this reply.
     Rejected(Reply),
-    /// Too many for one transaction (RFC 5321 §4.5.3.1.10): it belongs into a further one.
+    /// The recipient is too many for one transaction (RFC 5321 §4.5.3.1.10) and goes into a further one.
     Overflow,
 }
 
-/// How a transaction ended for the recipients that were not refused one by one.
+/// The end of a transaction, for the recipients that were not rejected one by one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TransactionEnd {
-    /// It has not ended: the connection broke.
+    /// The connection broke before the end.
     Unfinished,
-    /// The message was taken, with this answer.
+    /// The message was accepted with this reply.
     Accepted(Reply),
-    /// The message was refused.
+    /// The message was rejected.
     Rejected {
-        /// At this command.
+        /// The stage at which it was.
         stage: DialogueStage,
-        /// With this answer.
+        /// The reply.
         reply: Reply,
     },
     /// The peer closes the connection (421).
     Closing {
-        /// At this command.
+        /// The stage at which it does.
         stage: DialogueStage,
-        /// With this answer.
+        /// The reply.
         reply: Reply,
     },
     /// No recipient was accepted.
@@ -59,18 +61,19 @@ pub enum TransactionEnd {
 /// The results of a transaction.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TransactionResults {
-    /// One for each recipient, in the order of [`Mail::recipients`].
+    /// The status of each recipient, in the order of [`Mail::recipients`].
     pub recipients: Vec<RecipientStatus>,
-    /// For those that were not refused one by one.
+    /// The result of the recipients that were not rejected one by one.
     pub ending: TransactionEnd,
-    /// Whether the session is as it was before MAIL, and another transaction can follow.
+    /// True if the session is as it was before MAIL, so that another transaction can follow.
     pub reusable: bool,
-    /// The recipient, by its place in [`Mail::recipients`], whose answer ended the session or was awaited when the
-    /// connection broke.
+    /// The index in [`Mail::recipients`] of the recipient whose reply ended the session, or was awaited when the
+    /// connection
+    /// broke.
     pub last_named: Option<usize>,
 }
 
-/// One transaction.
+/// The state machine of one transaction.
 #[derive(Debug)]
 #[expect(
     clippy::struct_excessive_bools,
@@ -81,17 +84,18 @@ pub struct Transaction<'a> {
     mail: Mail<'a>,
     extensions: Extensions,
     parser: ReplyParser,
-    /// What is awaited an answer to; `Data` also stands for the time of the content.
+    /// The stage whose reply is awaited. It stays `Data` while the content is sent.
     awaited: DialogueStage,
     recipients: Vec<RecipientStatus>,
-    /// RCPT commands written, and answered.
+    /// RCPT commands written.
     named: usize,
+    /// RCPT commands answered.
     answered: usize,
     accepted: usize,
     mail_taken: bool,
     full: bool,
     data_said: bool,
-    /// The message goes; otherwise a final dot ends an empty one that nobody gets.
+    /// True if the content is sent. Otherwise a final dot ends an empty message that has no recipient.
     content_goes: bool,
     /// Commands written and not answered.
     outstanding: usize,
@@ -102,8 +106,8 @@ pub struct Transaction<'a> {
 }
 
 impl<'a> Transaction<'a> {
-    /// A transaction for a message that fits ([`Mail::fits`], [`Mail::recipient_fits`]) and has at
-    /// least one recipient. Writes the first commands.
+    /// Starts the transaction of a message that fits ([`Mail::fits`], [`Mail::recipient_fits`]) and has at least one
+    /// recipient. Writes the first commands.
     #[must_use]
     pub fn start(mail: Mail<'a>, extensions: Extensions, out: &mut Vec<u8>) -> Self {
         let mut transaction = Self {
@@ -132,26 +136,26 @@ impl<'a> Transaction<'a> {
         transaction
     }
 
-    /// What has become of each recipient so far, in the order of [`Mail::recipients`].
+    /// Returns the status of each recipient so far, in the order of [`Mail::recipients`].
     #[must_use]
     pub fn recipients(&self) -> &[RecipientStatus] {
         &self.recipients
     }
 
-    /// What is awaited an answer to.
+    /// Returns the stage whose reply is awaited.
     #[must_use]
     pub fn awaited(&self) -> DialogueStage {
         self.awaited
     }
 
-    /// How many whole replies have come.
+    /// Returns the number of complete replies so far.
     #[must_use]
     pub fn replies(&self) -> usize {
         self.replies
     }
 
-    /// Takes the peer's bytes and says how many were used; `None` wants more of them, after `out` has
-    /// been sent.
+    /// Takes the peer's bytes and returns the number used. If the step is `None`, send `out` and call again with more
+    /// bytes.
     ///
     /// # Errors
     /// [`ProtocolViolation`].
@@ -164,7 +168,7 @@ impl<'a> Transaction<'a> {
         loop {
             let (taken, reply) = self.parser.parse(&input[used..])?;
             used += taken;
-            // Each recipient may have one, and the results outlive the session.
+            // Each recipient may keep a reply, and the results outlive the session, so the text is shortened.
             let Some(reply) = reply.map(Reply::brief) else { return Ok((used, None)) };
             self.replies += 1;
             self.outstanding = self.outstanding.saturating_sub(1);
@@ -175,11 +179,11 @@ impl<'a> Transaction<'a> {
                 self.next(out);
             }
             if self.over {
-                // What it says without being asked is most likely a farewell.
+                // Further octets are most likely a 421 before the peer closes the connection.
                 self.reusable &= !more;
                 return Ok((used, Some(TransactionStep::Over)));
             }
-            // An answer to what is only being said now would be taken for the wrong one.
+            // These octets came before the command that is written now, so they cannot be its reply.
             if more && (content || out.len() > written) {
                 return Err(ProtocolViolation::OutOfTurn(stage));
             }
@@ -189,13 +193,13 @@ impl<'a> Transaction<'a> {
         }
     }
 
-    /// The content and the final dot have been sent.
+    /// Continues after the content and the final dot have been sent.
     pub fn content_sent(&mut self) {
         self.awaited = DialogueStage::Dot;
         self.outstanding = 1;
     }
 
-    /// The results, whether the transaction is over or the connection broke.
+    /// Returns the results, after the end of the transaction or of the connection.
     #[must_use]
     pub fn into_results(self) -> TransactionResults {
         let is_named = self.awaited == DialogueStage::Rcpt && self.mail_taken && self.answered < self.named;
@@ -208,7 +212,7 @@ impl<'a> Transaction<'a> {
         }
     }
 
-    /// Takes one reply; says whether it is the peer's leave to send the content.
+    /// Processes one reply. Returns true if the content may be sent.
     fn reply(&mut self, reply: Reply, out: &mut Vec<u8>) -> bool {
         if reply.code().get() == CLOSING {
             self.closing(reply);
@@ -231,10 +235,11 @@ impl<'a> Transaction<'a> {
         false
     }
 
+    /// Processes a 421.
     fn closing(&mut self, reply: Reply) {
         self.over = true;
         self.reusable = false;
-        // An outcome that stands already is not changed by a farewell.
+        // A result that is known already does not change.
         if self.ending == TransactionEnd::Unfinished {
             self.ending = TransactionEnd::Closing { stage: self.awaited, reply };
         }
@@ -252,7 +257,7 @@ impl<'a> Transaction<'a> {
     fn rcpt_reply(&mut self, reply: Reply) {
         let at = self.answered;
         self.answered += 1;
-        // After a refused MAIL these answers say nothing about the recipients.
+        // After a rejected MAIL these replies do not concern the recipients.
         if self.mail_taken {
             self.recipients[at] = if reply.severity() == Severity::Success {
                 self.accepted += 1;
@@ -267,7 +272,7 @@ impl<'a> Transaction<'a> {
         self.await_next();
     }
 
-    /// Which of the commands already written is answered next.
+    /// Sets the stage to the next command that was written and not answered.
     fn await_next(&mut self) {
         if self.answered < self.named {
             self.awaited = DialogueStage::Rcpt;
@@ -283,7 +288,7 @@ impl<'a> Transaction<'a> {
                 self.content_goes = true;
                 return true;
             }
-            // RFC 2920 §3.1: DATA went through although nobody is to get the message.
+            // RFC 2920 §3.1: DATA was accepted although no recipient was. An empty message ends it.
             (Severity::Intermediate, false) => {
                 out.extend_from_slice(b".\r\n");
                 self.content_sent();
@@ -311,7 +316,7 @@ impl<'a> Transaction<'a> {
         };
     }
 
-    /// Everything written has been answered: what now?
+    /// Writes the next commands, or ends the transaction, once all commands written are answered.
     fn next(&mut self, out: &mut Vec<u8>) {
         let all_named = self.named == self.recipients.len() || self.full;
         let refused = self.ending != TransactionEnd::Unfinished;
@@ -322,8 +327,7 @@ impl<'a> Transaction<'a> {
         }
     }
 
-    /// Writes the commands that may be said now: all of a group, or one where the peer has no
-    /// PIPELINING.
+    /// Writes the commands that may be sent now: a group, or a single one without PIPELINING.
     fn write_group(&mut self, out: &mut Vec<u8>) {
         let room = if self.extensions.pipelining { GROUP_MAX } else { 1 };
         while self.outstanding < room && self.named < self.recipients.len() && !self.full {
@@ -335,7 +339,7 @@ impl<'a> Transaction<'a> {
             out.extend_from_slice(b"DATA\r\n");
             self.data_said = true;
             self.outstanding += 1;
-            // Whom there was no room to name belongs into a further transaction.
+            // The recipients that were not sent go into a further transaction.
             self.recipients[self.named..].fill(RecipientStatus::Overflow);
         }
         if self.mail_taken {
@@ -343,7 +347,7 @@ impl<'a> Transaction<'a> {
         }
     }
 
-    /// Ends without a message; RSET where the peer still holds a half of one.
+    /// Ends the transaction without a message. RSET discards the transaction at a peer that has accepted MAIL.
     fn give_up(&mut self, out: &mut Vec<u8>) {
         self.no_recipient();
         if self.mail_taken {
@@ -355,6 +359,7 @@ impl<'a> Transaction<'a> {
         }
     }
 
+    /// Records that no recipient was accepted, unless the end is known already.
     fn no_recipient(&mut self) {
         if self.ending == TransactionEnd::Unfinished {
             self.ending = TransactionEnd::NoRecipient;
@@ -362,9 +367,10 @@ impl<'a> Transaction<'a> {
     }
 }
 
-/// Whether a recipient was refused only because there are too many in this transaction: 452, or 552
-/// from servers after RFC 821 (RFC 5321 §4.5.3.1.10), or any 4.5.3; not a 452 that gives another
-/// reason, as a full mailbox.
+/// Returns true if a recipient was rejected only because the transaction has too many: 452, or 552 from servers that
+/// follow RFC 821 (RFC 5321 §4.5.3.1.10), or any 4.5.3. A 452 with another enhanced status, as for a full mailbox,
+/// does
+/// not count.
 fn is_too_many(reply: &Reply) -> bool {
     const TOO_MANY: Status = Status(5, 3);
     match (reply.code().get(), reply.enhanced()) {

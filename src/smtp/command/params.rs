@@ -1,18 +1,18 @@
-//! MAIL FROM and RCPT TO: the path and its parameters (RFC 5321 §4.1.1.2, §4.1.1.3, §4.1.2).
+//! MAIL and RCPT: the path and its parameters (RFC 5321 §4.1.1.2, §4.1.1.3, §4.1.2).
 
 use super::{CommandError, MailFrom, RcptTo};
 use crate::address::{ForwardPath, ReversePath};
 use crate::envelope::{BodyType, Notify, Ret};
 
-/// Characters in ENVID, at most (RFC 3461 §4.4).
+/// The longest ENVID in characters (RFC 3461 §4.4).
 const ENVID_MAX: usize = 100;
-/// Characters in ORCPT, at most (RFC 3461 §4.2).
+/// The longest ORCPT in characters (RFC 3461 §4.2).
 const ORCPT_MAX: usize = 500;
 
 const MAIL: CommandError = CommandError::Syntax("MAIL FROM:<address> [parameters]");
 const RCPT: CommandError = CommandError::Syntax("RCPT TO:<address> [parameters]");
 
-/// Parses what follows `MAIL `.
+/// Parses the arguments of MAIL.
 pub(super) fn mail(arguments: &str) -> Result<MailFrom, CommandError> {
     let (path, parameters) = path(arguments, "FROM:").ok_or(MAIL)?;
     let reverse_path = ReversePath::parse(path).map_err(CommandError::Sender)?;
@@ -48,7 +48,7 @@ pub(super) fn mail(arguments: &str) -> Result<MailFrom, CommandError> {
     })
 }
 
-/// Parses what follows `RCPT `.
+/// Parses the arguments of RCPT.
 pub(super) fn rcpt(arguments: &str) -> Result<RcptTo, CommandError> {
     let (path, parameters) = path(arguments, "TO:").ok_or(RCPT)?;
     let forward_path = ForwardPath::parse(path).map_err(CommandError::Recipient)?;
@@ -68,8 +68,9 @@ pub(super) fn rcpt(arguments: &str) -> Result<RcptTo, CommandError> {
     Ok(RcptTo { forward_path, notify, orcpt, utf8: !arguments.is_ascii() })
 }
 
-/// Splits `FROM:<path> parameters`. Spaces before the path and an address without angle brackets are no part of the
-/// grammar, but devices write them, Postfix and Exchange accept them, and they can mean nothing else.
+/// Splits `FROM:<path> parameters`. RFC 5321 has no spaces before the path, and no address without angle brackets,
+/// but
+/// devices send both and Postfix and Exchange accept them. They have only one possible meaning.
 fn path<'a>(arguments: &'a str, prefix: &str) -> Option<(&'a str, &'a str)> {
     let arguments = arguments.trim_start_matches(' ');
     let head = arguments.get(..prefix.len()).filter(|head| head.eq_ignore_ascii_case(prefix))?;
@@ -85,7 +86,7 @@ fn path<'a>(arguments: &'a str, prefix: &str) -> Option<(&'a str, &'a str)> {
     }
 }
 
-/// The offset of the octet that ends a path; inside quotes it is part of the path.
+/// Returns the offset of the octet that ends a path. Inside quotes, that octet is part of the path.
 fn end_of_path(text: &str, end: u8) -> Option<usize> {
     let (mut quoted, mut escaped) = (false, false);
     text.bytes().position(|octet| {
@@ -100,12 +101,13 @@ fn end_of_path(text: &str, end: u8) -> Option<usize> {
     })
 }
 
-/// Each parameter: its keyword and its value, where it has one. There may be more than one space between two.
+/// Returns each parameter with its keyword and optional value. They may be separated by more than one space.
 fn each(parameters: &str) -> impl Iterator<Item = (&str, Option<&str>)> {
     let words = parameters.split(' ').filter(|word| !word.is_empty());
     words.map(|word| word.split_once('=').map_or((word, None), |(keyword, value)| (keyword, Some(value))))
 }
 
+/// Stores the value of a parameter, which may occur only once.
 fn once<T>(slot: &mut Option<T>, keyword: &'static str, value: T) -> Result<(), CommandError> {
     match slot.replace(value) {
         None => Ok(()),
@@ -113,21 +115,22 @@ fn once<T>(slot: &mut Option<T>, keyword: &'static str, value: T) -> Result<(), 
     }
 }
 
-/// A reply has no room for whatever a client makes up.
+/// Returns the error for an unknown parameter. It quotes no more than 40 characters of the keyword.
 fn unknown(keyword: &str) -> CommandError {
     CommandError::UnknownParameter(keyword.chars().take(40).collect())
 }
 
-/// A number in digits alone: `parse` would take a "+" as well.
+/// Parses a number that consists of digits alone; `parse` would accept a "+" too.
 pub(super) fn number(text: &str) -> Option<u64> {
     if text.bytes().all(|octet| octet.is_ascii_digit()) { text.parse().ok() } else { None }
 }
 
+/// Parses the value of SIZE.
 fn digits(value: &str) -> Result<u64, CommandError> {
     if value.is_empty() || !value.bytes().all(|octet| octet.is_ascii_digit()) {
         return Err(CommandError::BadParameter("SIZE"));
     }
-    // Nothing but digits, so what does not fit is too large.
+    // All are digits, so a number that does not parse is too large.
     value.parse().map_err(|_| CommandError::SizeOverflow)
 }
 
@@ -147,7 +150,7 @@ fn ret_value(value: &str) -> Option<Ret> {
     }
 }
 
-/// `NEVER` alone, or a list of the others (RFC 3461 §4.1).
+/// Parses the value of NOTIFY: `NEVER` alone, or a list of the others (RFC 3461 §4.1).
 fn notify_value(value: &str) -> Option<Notify> {
     if value.eq_ignore_ascii_case("NEVER") {
         return Some(Notify::Never);
@@ -164,8 +167,9 @@ fn notify_value(value: &str) -> Option<Notify> {
     Some(Notify::On { success, failure, delay })
 }
 
-/// xtext that decodes to printable ASCII and is not empty (RFC 3461 §4). A "+0D+0A" would end a
-/// line in a report.
+/// Returns true for xtext that is not empty and decodes to printable ASCII (RFC 3461 §4). A "+0D+0A" would end a line
+/// in
+/// a report.
 fn is_xtext(value: &str) -> bool {
     let octets = value.as_bytes();
     let mut at = 0;
@@ -183,7 +187,9 @@ fn is_xtext(value: &str) -> bool {
     !value.is_empty()
 }
 
-/// Two hexadecimal digits, as xtext has them; its letters are upper-case ones (RFC 3461 §4), but not every client's.
+/// Parses the two hexadecimal digits of an xtext escape. RFC 3461 §4 has upper-case letters only, but some clients
+/// send
+/// lower-case ones.
 pub(super) fn hex(digits: &[u8]) -> Option<u8> {
     digits.iter().try_fold(0_u8, |sum, digit| {
         let value = match digit {
@@ -196,7 +202,9 @@ pub(super) fn hex(digits: &[u8]) -> Option<u8> {
     })
 }
 
-/// `rfc822;xtext` and its like (RFC 3461 §4.2); `utf-8;` may have characters beyond ASCII (RFC 6533 §3).
+/// Returns true for `rfc822;xtext` and similar (RFC 3461 §4.2). With `utf-8;`, characters outside ASCII are allowed
+/// too
+/// (RFC 6533 §3).
 fn is_orcpt(value: &str) -> bool {
     let Some((kind, address)) = value.split_once(';') else { return false };
     let is_atom = !kind.is_empty() && kind.bytes().all(|octet| octet.is_ascii_alphanumeric() || octet == b'-');

@@ -1,5 +1,6 @@
-//! XCLIENT, by which a proxy says whose session it brings (Postfix's `XCLIENT_README`; nginx's mail module sends it by
-//! default).
+//! XCLIENT, the command by which a proxy describes its own client (Postfix's `XCLIENT_README`; nginx's mail module
+//! sends
+//! it by default).
 
 use std::net::IpAddr;
 
@@ -11,19 +12,19 @@ const SYNTAX: CommandError = CommandError::Syntax("XCLIENT attribute=value [attr
 /// The value of an attribute.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Attribute<T> {
-    /// It is as before.
+    /// Not given; the value does not change.
     #[default]
     Absent,
-    /// The proxy does not know it: `[UNAVAILABLE]` or `[TEMPUNAVAIL]`.
+    /// Unknown to the proxy: `[UNAVAILABLE]` or `[TEMPUNAVAIL]`.
     Unavailable,
-    /// This one.
+    /// This value.
     Is(T),
 }
 
-/// The attributes of a client that its proxy gives.
+/// The attributes that a proxy gives of its client.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct XClient {
-    /// NAME: its host name in DNS.
+    /// NAME: the host name in DNS.
     pub name: Attribute<Domain>,
     /// ADDR.
     pub address: Attribute<IpAddr>,
@@ -31,11 +32,11 @@ pub struct XClient {
     pub port: Attribute<u16>,
     /// HELO.
     pub hello: Attribute<ClientName>,
-    /// PROTO: whether it is ESMTP.
+    /// PROTO: true for ESMTP.
     pub esmtp: Attribute<bool>,
 }
 
-/// Parses what follows `XCLIENT `.
+/// Parses the arguments of XCLIENT.
 pub(super) fn xclient(arguments: &str) -> Result<XClient, CommandError> {
     let mut said = XClient::default();
     let mut seen: Vec<&'static str> = Vec::new();
@@ -48,7 +49,7 @@ pub(super) fn xclient(arguments: &str) -> Result<XClient, CommandError> {
             "PORT" => set(&mut said.port, "PORT", &value, port)?,
             "HELO" => set(&mut said.hello, "HELO", &value, |value| client_name(Some(value), "").ok())?,
             "PROTO" => set(&mut said.esmtp, "PROTO", &value, protocol)?,
-            // Whoever logged in at the proxy has no rights here by that.
+            // A login at the proxy gives no rights here.
             "LOGIN" => "LOGIN",
             _ => return Err(SYNTAX),
         };
@@ -60,6 +61,7 @@ pub(super) fn xclient(arguments: &str) -> Result<XClient, CommandError> {
     if seen.is_empty() { Err(SYNTAX) } else { Ok(said) }
 }
 
+/// Stores the value of an attribute and returns its keyword.
 fn set<T>(
     slot: &mut Attribute<T>,
     keyword: &'static str,
@@ -75,7 +77,7 @@ fn set<T>(
     Ok(keyword)
 }
 
-/// Decodes xtext (RFC 3461 §4); no control characters.
+/// Decodes xtext (RFC 3461 §4). Returns `None` if the result has control characters.
 fn decoded(value: &str) -> Option<String> {
     let mut octets = Vec::with_capacity(value.len());
     let mut rest = value.as_bytes();
@@ -92,7 +94,7 @@ fn decoded(value: &str) -> Option<String> {
     String::from_utf8(octets).ok().filter(|text| !text.chars().any(char::is_control))
 }
 
-/// `192.0.2.1`, `IPV6:2001:db8::1`; in brackets, as in RFC 5321 §4.1.3, too.
+/// Parses `192.0.2.1` or `IPV6:2001:db8::1`, also in brackets as in RFC 5321 §4.1.3.
 fn address(value: &str) -> Option<IpAddr> {
     let bare = value.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(value);
     let prefix = bare.get(..5).filter(|prefix| prefix.eq_ignore_ascii_case("IPV6:"));
@@ -106,6 +108,7 @@ fn port(value: &str) -> Option<u16> {
     super::params::number(value).and_then(|port| u16::try_from(port).ok())
 }
 
+/// Parses PROTO; returns true for ESMTP.
 fn protocol(value: &str) -> Option<bool> {
     match value.to_ascii_uppercase().as_str() {
         "SMTP" => Some(false),

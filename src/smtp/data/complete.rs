@@ -1,37 +1,37 @@
-//! What a message of our own clients lacks, added as it passes: Date and Message-ID (RFC 6409 §8.2, §8.3), and the empty
-//! line behind them where the message has no header at all.
+//! The completion of messages of our own clients: Date and Message-ID are added if missing (RFC 6409 §8.2, §8.3), and
+//! after them an empty line if the message has no header.
 //!
-//! The fields are put behind those that are there. Content is passed on as it is, and copied only as long as the header
-//! lasts; the beginning of a line is held back until it is known to be a field.
+//! The fields are added at the end of the header. Content is never changed, and copied only within the header. The
+//! beginning of a line is held back until it is known to be a field.
 
 use memchr::memchr;
 
-/// Octets of a line that are looked at for the colon behind a field's name: a whole line (RFC 5322 §2.1.1).
+/// The length within which a field name must end with a colon: the longest line (RFC 5322 §2.1.1).
 const NAME_MAX: usize = 998;
 
-/// A place in a message.
+/// The place in the message at which the octets so far have ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum HeaderPosition {
-    /// In a line of the header of which nothing is known yet.
+    /// In a line of the header that may still turn out to be part of the body.
     Line,
     /// In a line that belongs to a field.
     Field,
-    /// Behind the header.
+    /// In the body.
     Body,
 }
 
-/// A line of the header, as far as it has come.
+/// The kind of a header line, as far as its octets show.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum HeaderLine {
-    /// It may become anything.
+    /// Not decided yet.
     Open,
-    /// A field begins.
+    /// The beginning of a field.
     Field,
-    /// The field before goes on.
+    /// A continuation of the field before.
     Continued,
     /// The empty line at the end of the header.
     End,
-    /// It belongs to the body: the header has ended without an empty line.
+    /// A line of the body: the header has ended without an empty line.
     Body,
 }
 
@@ -39,7 +39,7 @@ enum HeaderLine {
 #[derive(Debug)]
 pub struct HeaderCompleter {
     at: HeaderPosition,
-    /// The beginning of the line that is not known yet.
+    /// The beginning of the undecided line.
     line: Vec<u8>,
     has_fields: bool,
     has_date: bool,
@@ -49,14 +49,15 @@ pub struct HeaderCompleter {
 }
 
 impl HeaderCompleter {
-    /// Starts a message, whose Date and Message-ID these become if it has none.
+    /// Starts a message. `date` and `id` become its Date and Message-ID if it has none.
     #[must_use]
     pub fn new(date: String, id: String) -> Self {
         Self { at: HeaderPosition::Line, line: Vec::new(), has_fields: false, has_date: false, has_id: false, date, id }
     }
 
-    /// Takes the next content, with CRLF line ends. It becomes the octets that are returned: those made here, then the
-    /// rest of the content as it is.
+    /// Takes the next content, with CRLF line ends. Returns the octets to store in its place: a copied part with the
+    /// added
+    /// fields, followed by the remainder of `content`.
     pub fn push<'a>(&mut self, content: &'a [u8]) -> (Vec<u8>, &'a [u8]) {
         let (mut made, mut rest) = (Vec::new(), content);
         while let [octet, more @ ..] = rest {
@@ -80,7 +81,7 @@ impl HeaderCompleter {
         (made, rest)
     }
 
-    /// Ends the message: the octets that are still to come, and the Message-ID if it was added.
+    /// Ends the message. Returns the octets still to store, and the Message-ID if it was added.
     #[must_use]
     pub fn finish(mut self) -> (Vec<u8>, Option<String>) {
         let mut made = Vec::new();
@@ -98,7 +99,7 @@ impl HeaderCompleter {
         (made, Some(self.id).filter(|_| !self.has_id))
     }
 
-    /// Looks at the line with its latest octet.
+    /// Decides on the line after its latest octet.
     fn advance(&mut self, made: &mut Vec<u8>) {
         match self.kind() {
             HeaderLine::Open => return,
@@ -119,6 +120,7 @@ impl HeaderCompleter {
         made.append(&mut self.line);
     }
 
+    /// Returns the kind of the line so far.
     fn kind(&self) -> HeaderLine {
         let is_blank = |octet: &u8| matches!(octet, b' ' | b'\t');
         match self.line.as_slice() {
@@ -141,7 +143,7 @@ impl HeaderCompleter {
         }
     }
 
-    /// Ends a header that has no end of its own; what is held back belongs to the body.
+    /// Ends a header that lacks its empty line. The octets held back belong to the body.
     fn end_header(&mut self, made: &mut Vec<u8>) {
         self.add_fields(made);
         made.extend_from_slice(b"\r\n");
@@ -149,6 +151,7 @@ impl HeaderCompleter {
         self.at = HeaderPosition::Body;
     }
 
+    /// Appends the missing fields.
     fn add_fields(&self, made: &mut Vec<u8>) {
         for (is_there, name, value) in [(self.has_date, "Date", &self.date), (self.has_id, "Message-ID", &self.id)] {
             if !is_there {
@@ -216,7 +219,7 @@ mod tests {
         ] {
             assert_eq!(whole(content), format!("{DATE}{ID}\r\n{content}"), "{content:?}");
         }
-        // The empty line is there.
+        // This message has its empty line.
         assert_eq!(whole("\r\nb\r\n"), format!("{DATE}{ID}\r\nb\r\n"));
         assert_eq!(whole("Subject: a\r\nhello\r\n"), format!("Subject: a\r\n{DATE}{ID}\r\nhello\r\n"));
         let long = "x".repeat(2 * NAME_MAX);
@@ -251,7 +254,7 @@ mod tests {
             let (whole, added) = completed([content.as_bytes()]);
             let cut = completed(content.as_bytes().chunks(size));
             prop_assert_eq!(&cut, &(whole.clone(), added));
-            // Complete is complete, and the inspector sees the field that was added.
+            // A completed message stays as it is, and the inspector sees the added field.
             prop_assert_eq!(completed([whole.as_bytes()]), (whole.clone(), false));
             let mut inspector = Inspector::new(10_000, 2);
             inspector.push(whole.as_bytes()).expect("whole lines");

@@ -1,51 +1,52 @@
-//! DATA unframed: dots unstuffed, and the one true end found (RFC 5321 §4.5.2).
+//! The decoding of DATA: dot-unstuffing and the search for the end (RFC 5321 §4.5.2).
 
 use memchr::memmem;
 
-/// What the next octets of DATA are.
+/// The meaning of the next octets of DATA.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Decoded<'a> {
-    /// All octets given were used; the message goes on.
+    /// All octets were used, and the message goes on.
     More,
-    /// Content, unstuffed.
+    /// Content, after dot-unstuffing.
     Content(&'a [u8]),
-    /// The message has ended; what follows are commands.
+    /// The end of the message. Commands follow.
     End,
 }
 
-/// Where in a line the octets so far have ended.
+/// The place in a line at which the octets so far have ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum DecoderState {
-    /// Behind CRLF, or before the first octet.
+    /// After CRLF, or before the first octet.
     LineStart,
-    /// Behind a dot at the start of a line, which is no content.
+    /// After a dot at the start of a line, which is not content.
     Dot,
-    /// Behind that dot and a CR, which is held back.
+    /// After such a dot and a CR, which is held back.
     DotCr,
-    /// Behind a CR that was handed out.
+    /// After a CR that was returned as content.
     Cr,
     /// Anywhere else.
     Middle,
 }
 
-/// Finds content and end in what follows DATA.
+/// Decodes the octets that follow DATA into content and its end.
 ///
-/// Only CRLF, dot, CRLF ends a message, and only a dot behind CRLF was stuffed. CR and LF that stand
-/// alone are content like any other here; [`super::Inspector`] refuses them.
+/// Only CRLF, dot, CRLF ends a message, and only a dot after CRLF is stuffed. A bare CR or LF is content here;
+/// [`super::Inspector`] rejects it.
 #[derive(Debug)]
 pub struct Decoder {
     at: DecoderState,
 }
 
 impl Decoder {
-    /// Starts behind the CRLF of the DATA command, which counts as a line end (RFC 5321 §4.1.1.4).
+    /// Starts after the CRLF of the DATA command, which counts as a line end (RFC 5321 §4.1.1.4).
     #[must_use]
     pub fn new() -> Self {
         Self { at: DecoderState::LineStart }
     }
 
-    /// Takes from the front of `input` as much as is of one kind; says how many octets it used.
-    /// Content is never empty, and handed out as it lies in `input`.
+    /// Takes octets of one kind from the front of `input`. Returns their number and meaning. Content is never empty,
+    /// and a
+    /// slice of `input` wherever possible.
     pub fn decode<'a>(&mut self, input: &'a [u8]) -> (usize, Decoded<'a>) {
         let mut used = 0;
         while let Some(first) = input.get(used) {
@@ -71,7 +72,7 @@ impl Decoder {
         (used, Decoded::More)
     }
 
-    /// The content up to the next dot at the start of a line, or all of it.
+    /// Returns the content up to the next dot at the start of a line, or all of it.
     fn content<'a>(&mut self, input: &'a [u8]) -> &'a [u8] {
         if let Some(line_end) = memmem::find(input, b"\r\n.") {
             self.at = DecoderState::LineStart;
@@ -99,7 +100,7 @@ mod tests {
     use super::super::Stuffer;
     use super::*;
 
-    /// The content, and what was left behind the end; `None` where there is no end.
+    /// Returns the content and the octets after its end, or `None` if it does not end.
     fn decoded<'a>(chunks: impl IntoIterator<Item = &'a [u8]>) -> Option<(Vec<u8>, Vec<u8>)> {
         let (mut decoder, mut content, mut rest, mut ended) = (Decoder::new(), Vec::new(), Vec::new(), false);
         for mut chunk in chunks {

@@ -1,14 +1,14 @@
-//! Content as DATA carries it: dots stuffed, and the end marked (RFC 5321 §4.5.2).
+//! The encoding of content for DATA: dot-stuffing and the final dot (RFC 5321 §4.5.2).
 
 use memchr::memmem;
 
-/// Writes content as the client side of DATA must.
+/// Encodes content as the client side of DATA must send it.
 ///
-/// Content is what the spool keeps: CRLF line ends, no dot-stuffing. A dot is doubled after *any*
-/// LF, so that even content that broke that rule could not end early at a careless server.
+/// The input is content as the spool stores it, with CRLF line ends and without dot-stuffing. A dot is doubled after
+/// *any* LF: even content that broke this rule could not end the message early at a careless server.
 #[derive(Debug)]
 pub struct Stuffer {
-    /// The last two octets pushed; a line end before the first, for the content begins a line.
+    /// The last two octets pushed. They start as a line end, since the content begins a line.
     last: [u8; 2],
 }
 
@@ -19,7 +19,7 @@ impl Stuffer {
         Self { last: *b"\r\n" }
     }
 
-    /// Appends the next piece of content, stuffed, to `out`.
+    /// Appends the next part of the content to `out`, dot-stuffed.
     pub fn push(&mut self, content: &[u8], out: &mut Vec<u8>) {
         let [.., last] = content else { return };
         let before = content.iter().nth_back(1).unwrap_or(&self.last[1]);
@@ -38,9 +38,9 @@ impl Stuffer {
         out.extend_from_slice(&content[copied..]);
     }
 
-    /// Ends the message: the last line's CRLF where it is missing, then `.` and CRLF.
+    /// Ends the message: appends the CRLF of the last line if it is missing, then `.` and CRLF.
     ///
-    /// An octet-exact BDAT message may lack its last CRLF; DATA cannot say so (RFC 3030 §3).
+    /// A message received by BDAT may lack its last CRLF, which DATA cannot express (RFC 3030 §3).
     pub fn finish(self, out: &mut Vec<u8>) {
         let end: &[u8] = match self.last {
             [b'\r', b'\n'] => b".\r\n",
@@ -82,7 +82,7 @@ mod tests {
         assert_eq!(stuffed(&[b"a"]), "a\r\n.\r\n");
         assert_eq!(stuffed(&[b"a\r\n", b""]), "a\r\n.\r\n");
         assert_eq!(stuffed(&[b"a\r"]), "a\r\n.\r\n");
-        // A LF that stands alone ends no line, and the dot behind it no message: the server would wait for ever.
+        // A bare LF ends no line. The dot after it would end no message, and the server would wait for ever.
         assert_eq!(stuffed(&[b"a\n"]), "a\n\r\n.\r\n");
         assert_eq!(stuffed(&[b"a\r", b"\n"]), "a\r\n.\r\n");
         assert_eq!(stuffed(&[b"a", b"\n"]), "a\n\r\n.\r\n");

@@ -1,5 +1,5 @@
-//! Content looked at as it streams by: is it whole lines, how large, how far has it travelled, and
-//! what does it need and ask of the next hop?
+//! The inspection of content as it arrives: its line ends and size, the servers it has passed, and its demands on the
+//! next hop.
 
 use memchr::memchr3;
 
@@ -8,7 +8,7 @@ use super::tls_required::TlsRequired;
 use crate::envelope::{ContentNeeds, TlsRequirement};
 use crate::smtp::reply::{Reply, Status};
 
-/// Why content is refused.
+/// The faults for which content is rejected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ContentFault {
     /// A CR without its LF (RFC 5321 §2.3.8).
@@ -17,25 +17,26 @@ pub enum ContentFault {
     /// A LF without its CR (RFC 5321 §2.3.8).
     #[error("The message has a bare LF; lines end with CR LF, and LF stands nowhere else")]
     BareLf,
-    /// An octet that no message has (RFC 5322 §2.2, §2.3): some servers cut the text there, and see another message
-    /// than was checked.
+    /// A NUL (RFC 5322 §2.2, §2.3). Some servers cut the text there, and would see another message than was checked.
     #[error("The message has a NUL octet; encode binary content as base64")]
     Nul,
-    /// A first line that would continue our Received field, and put a client's words into it. Postfix parts the two
-    /// with an empty line, which makes the client's header a part of the body: another message than was sent. What a
-    /// client says is refused here, never repaired.
+    /// A blank at the start of the first line. The line would continue the Received field that is put before it, with
+    /// text
+    /// of the client. Postfix inserts an empty line, which moves the client's header into the body: that is not the
+    /// message
+    /// that was sent. Gatepost rejects such content and does not repair it.
     #[error("The first line begins with a blank, and would continue the field that is put before it")]
     BlankStart,
-    /// Over this many octets.
+    /// The content is larger than this number of octets.
     #[error("The message is larger than {0} octets, which is the limit")]
     TooLarge(u64),
-    /// Over this many Received fields (RFC 5321 §6.3).
+    /// The header has more than this number of Received fields (RFC 5321 §6.3).
     #[error("The message has passed more than {0} servers: this is a mail loop")]
     Loop(u32),
 }
 
 impl ContentFault {
-    /// The answer, once the message has ended.
+    /// Returns the reply to send at the end of the message.
     #[must_use]
     pub fn reply(self) -> Reply {
         let (code, status) = match self {
@@ -47,31 +48,30 @@ impl ContentFault {
     }
 }
 
-/// What was found in a message.
+/// The facts found in the content of a message.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ContentFacts {
-    /// What the content needs of the next hop.
+    /// The demands of the content on the next hop.
     pub needs: ContentNeeds,
-    /// What its header asks of TLS: [`TlsRequirement::Relaxed`], or nothing. REQUIRETLS is said in the
-    /// envelope, never in a header.
+    /// The TLS demand of the header: [`TlsRequirement::Relaxed`] or none. REQUIRETLS is a matter of the envelope.
     pub tls: TlsRequirement,
-    /// Its Message-ID, where it has one; cut to 255 octets.
+    /// The Message-ID, cut to 255 octets.
     pub message_id: Option<Box<str>>,
 }
 
-/// A field that means something here.
+/// A header field that is evaluated here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum KnownField {
-    /// Its number tells a loop.
+    /// Received; counted to find loops.
     Received,
-    /// RFC 8689 §3.
+    /// TLS-Required (RFC 8689 §3).
     TlsRequired,
-    /// RFC 5322 §3.6.4.
+    /// Message-ID (RFC 5322 §3.6.4).
     MessageId,
 }
 
 impl KnownField {
-    /// In lower case.
+    /// Returns the name in lower case.
     fn name(self) -> &'static [u8] {
         match self {
             Self::Received => b"received",
@@ -81,41 +81,44 @@ impl KnownField {
     }
 }
 
-/// A field name so far: how many of its octets are those of a field that we know; nothing, where it is none.
+/// A field name so far: the known field that it may become, and the number of matching octets. `None` if it matches
+/// no
+/// known field.
 type FieldMatch = Option<(KnownField, u8)>;
 
-/// Where in the message the octets so far have ended.
+/// The place in the message at which the octets so far have ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum HeaderState {
     /// Before the first octet.
     Start,
-    /// HeaderState the start of another line of the header.
+    /// At the start of another line of the header.
     Line,
     /// In a field name.
     FieldMatch(FieldMatch),
-    /// Behind a field name, in the blanks that old mail may have before the colon (RFC 5322 §4.5).
+    /// After a field name, in the blanks that old mail may have before the colon (RFC 5322 §4.5).
     Gap(FieldMatch),
-    /// Behind the colon, or in a folded line.
+    /// After the colon, or in a continuation line.
     Value,
-    /// The same, of TLS-Required.
+    /// In the value of TLS-Required.
     TlsRequired,
-    /// The same, of Message-ID.
+    /// In the value of Message-ID.
     MessageId,
     /// In the body.
     Body,
 }
 
-/// Looks at content without keeping any of it, but for its Message-ID.
+/// Inspects content without storing any of it, except for the Message-ID.
 #[derive(Debug)]
 pub struct Inspector {
-    /// Octets that may still come, and how many there could be from the start.
+    /// Octets that may still come.
     room: u64,
+    /// The limit of the content's size, in octets.
     limit: u64,
     received: u32,
     received_limit: u32,
-    /// Whether a header that is missing is added behind us.
+    /// True if a missing header will be added to this message.
     completed: bool,
-    /// Whether the last octet was a CR.
+    /// True if the last octet was a CR.
     cr: bool,
     at: HeaderState,
     needs: ContentNeeds,
@@ -141,22 +144,23 @@ impl Inspector {
         }
     }
 
-    /// Lets the first line begin with a blank, for a message that a [`super::Completer`] completes: it has no header.
+    /// Allows a first line that begins with a blank, for a message without header that a [`super::HeaderCompleter`]
+    /// completes.
     #[must_use]
     pub fn completed(self, completed: bool) -> Self {
         Self { completed, ..self }
     }
 
-    /// Octets that may still come.
+    /// Returns the number of octets that may still come.
     #[must_use]
     pub fn room(&self) -> u64 {
         self.room
     }
 
-    /// Looks at the next octets, unstuffed.
+    /// Inspects the next octets, after dot-unstuffing.
     ///
     /// # Errors
-    /// The first [`ContentFault`], wherever the content is cut; nothing may be pushed after it.
+    /// The first [`ContentFault`], independent of how the content is cut. After a fault, no further call is allowed.
     pub fn push(&mut self, content: &[u8]) -> Result<(), ContentFault> {
         let fits = usize::try_from(self.room).map_or(content.len(), |room| room.min(content.len()));
         self.lines(&content[..fits])?;
@@ -164,15 +168,15 @@ impl Inspector {
         if fits < content.len() { Err(ContentFault::TooLarge(self.limit)) } else { Ok(()) }
     }
 
-    /// Ends the message, and tells what was found.
+    /// Ends the message and returns the facts found.
     ///
     /// # Errors
-    /// [`ContentFault::BareCr`] where the last octet is one.
+    /// [`ContentFault::BareCr`] if the last octet is a CR.
     pub fn finish(mut self) -> Result<ContentFacts, ContentFault> {
         if self.cr {
             return Err(ContentFault::BareCr);
         }
-        // Nothing continues the last line. One that has no end of its own is no whole field.
+        // A last line without a line end is not a complete field.
         if self.at == HeaderState::Line {
             self.tls_required.end();
         }
@@ -205,10 +209,11 @@ impl Inspector {
         self.text(rest)
     }
 
+    /// Moves on to the next line.
     fn line_end(&mut self) {
         self.at = match self.at {
             HeaderState::Value | HeaderState::TlsRequired | HeaderState::MessageId => HeaderState::Line,
-            // An empty line ends the header, and so does one that is no field.
+            // An empty line ends the header, and so does a line that is not a field.
             HeaderState::Start
             | HeaderState::Line
             | HeaderState::FieldMatch(_)
@@ -220,7 +225,7 @@ impl Inspector {
         };
     }
 
-    /// Part of a line, without its end.
+    /// Inspects a part of one line, without its line end.
     fn text(&mut self, text: &[u8]) -> Result<(), ContentFault> {
         if self.at == HeaderState::Body || text.is_empty() {
             return Ok(());
@@ -250,7 +255,7 @@ impl Inspector {
         Ok(())
     }
 
-    /// The first octet of a line that continues no field.
+    /// Starts a line that does not continue a field.
     fn first(&mut self, octet: u8) -> HeaderState {
         self.end_field();
         match octet {
@@ -260,7 +265,7 @@ impl Inspector {
         }
     }
 
-    /// The colon behind a name. `as_written`: it follows the name at once.
+    /// Handles the colon after a field name. `as_written` is true if it follows the name at once.
     fn field(&mut self, name: FieldMatch, as_written: bool) -> Result<HeaderState, ContentFault> {
         match name.filter(|(known, so_far)| usize::from(*so_far) == known.name().len()) {
             Some((KnownField::Received, _)) => {
@@ -282,7 +287,7 @@ impl Inspector {
         }
     }
 
-    /// What follows does not continue the field that came before.
+    /// Ends the current field: the next line does not continue it.
     fn end_field(&mut self) {
         self.tls_required.end();
         self.message_id.end();
@@ -299,7 +304,7 @@ impl Inspector {
     }
 }
 
-/// A name that begins like this.
+/// Returns the known field whose name begins with this octet.
 fn first(octet: u8) -> FieldMatch {
     let begins = |known: &KnownField| known.name().first().is_some_and(|first| first.eq_ignore_ascii_case(&octet));
     [KnownField::Received, KnownField::TlsRequired, KnownField::MessageId]
@@ -308,7 +313,7 @@ fn first(octet: u8) -> FieldMatch {
         .map(|known| (known, 1))
 }
 
-/// A name with one more octet.
+/// Extends a field name by one octet.
 fn longer(name: FieldMatch, octet: u8) -> FieldMatch {
     let (known, so_far) = name?;
     let wanted = known.name().get(usize::from(so_far))?;

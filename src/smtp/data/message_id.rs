@@ -1,12 +1,13 @@
-//! The header field `Message-ID` (RFC 5322 §3.6.4), told from the octets of a header as they pass.
+//! The header field `Message-ID` (RFC 5322 §3.6.4), read from a header octet by octet.
 //!
-//! It names the message in records and nothing hangs on it, so it is taken as it stands: the first such
-//! field, without its blanks and whatever a line of text must not have, and cut to a length.
+//! It identifies the message in records, and no decision depends on it. The first such field counts; blanks and
+//! control
+//! characters are removed, and its length is limited.
 
-/// Octets that are kept, at most.
+/// The longest stored value in octets.
 const MAX: usize = 255;
 
-/// What has been seen of such fields.
+/// The reader of the field.
 #[derive(Debug, Default)]
 pub(super) struct MessageId {
     is_open: bool,
@@ -15,30 +16,30 @@ pub(super) struct MessageId {
 }
 
 impl MessageId {
-    /// A field begins behind its colon.
+    /// Begins a field, after its colon.
     pub(super) fn begin(&mut self) {
         self.is_open = !self.has_ended;
     }
 
-    /// Whether a field is passing, or has come to the end of a line that may be continued.
+    /// Returns true within the field, and at the end of a line that may be continued.
     pub(super) fn is_open(&self) -> bool {
         self.is_open
     }
 
-    /// One more octet of the value; line ends are left out.
+    /// Adds one octet of the value. Line ends are not passed.
     pub(super) fn octet(&mut self, octet: u8) {
         if self.is_open && self.kept.len() < MAX && matches!(octet, b'!'..=b'~' | 0x80..) {
             self.kept.push(octet);
         }
     }
 
-    /// The field, where one is open, has ended.
+    /// Ends the field if one is open.
     pub(super) fn end(&mut self) {
         self.has_ended |= self.is_open;
         self.is_open = false;
     }
 
-    /// The value.
+    /// Returns the value.
     pub(super) fn value(&self) -> Option<Box<str>> {
         let text = String::from_utf8_lossy(&self.kept);
         (!text.is_empty()).then(|| text.chars().filter(|c| !c.is_control()).collect::<String>().into())

@@ -1,9 +1,8 @@
-//! The content of a message on the wire: how DATA frames it and how it is unframed again.
+//! The content of a message on the wire: its encoding for DATA, the decoding, and its inspection (RFC 5321 §4.5.2).
 //!
-//! Framing and looking only (RFC 5321 §4.5.2): nothing is stored here. Every part works on chunks of
-//! any size and gives the same result however the content is cut up; none copies content octet by
-//! octet or keeps any, but for the Message-ID. BDAT needs no unframing (RFC 3030 §2), so its chunks go to the [`Inspector`]
-//! as they are.
+//! Nothing is stored here, except for the Message-ID. Every part accepts content in pieces of any size, with the same
+//! result, and copies no content octet by octet. BDAT has no encoding (RFC 3030 §2), so its chunks go to the
+//! [`Inspector`] as they are.
 
 mod complete;
 mod decode;

@@ -1,20 +1,21 @@
-//! The header field `TLS-Required: No` (RFC 8689 §3), told from the octets of a header as they pass.
+//! The header field `TLS-Required: No` (RFC 8689 §3), read from a header octet by octet.
 //!
-//! It lowers a guard, so it counts only as the RFC writes it: one field, blanks, "No" in any case, and
-//! nothing else, neither a comment nor a blank behind it. A message with two such fields has none.
+//! The field lowers the protection of a message, so it counts only exactly as the RFC writes it: one field, blanks,
+//! "No"
+//! in any case, and neither a comment nor a blank after it. In a message with two such fields, none counts.
 
 use crate::envelope::TlsRequirement;
 
-/// What has been seen of such fields.
+/// The reader of the field.
 #[derive(Debug, Default)]
 pub(super) struct TlsRequired {
     fields: u8,
-    /// The value of the field that is passing.
+    /// The value of the open field.
     open: Option<Value>,
     says_no: bool,
 }
 
-/// How far a value has come.
+/// The value so far.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Value {
     Blank,
@@ -24,18 +25,18 @@ enum Value {
 }
 
 impl TlsRequired {
-    /// A field begins behind its colon. `as_written`: the colon followed its name at once.
+    /// Begins a field, after its colon. `as_written` is true if the colon follows the name at once.
     pub(super) fn begin(&mut self, as_written: bool) {
         self.fields = self.fields.saturating_add(1);
         self.open = Some(if as_written { Value::Blank } else { Value::Other });
     }
 
-    /// Whether a field is passing, or has come to the end of a line that may be continued.
+    /// Returns true within a field, and at the end of a line that may be continued.
     pub(super) fn is_open(&self) -> bool {
         self.open.is_some()
     }
 
-    /// One more octet of the value; line ends are left out.
+    /// Adds one octet of the value. Line ends are not passed.
     pub(super) fn octet(&mut self, octet: u8) {
         let Some(value) = &mut self.open else { return };
         *value = match (*value, octet) {
@@ -46,14 +47,14 @@ impl TlsRequired {
         };
     }
 
-    /// The field, where one is open, has ended: what follows its line end does not continue it.
+    /// Ends the field if one is open: the next line does not continue it.
     pub(super) fn end(&mut self) {
         if let Some(value) = self.open.take() {
             self.says_no = value == Value::No;
         }
     }
 
-    /// What the fields ask for.
+    /// Returns the TLS requirement of the header.
     pub(super) fn requirement(&self) -> TlsRequirement {
         if self.fields == 1 && self.says_no { TlsRequirement::Relaxed } else { TlsRequirement::Ordinary }
     }

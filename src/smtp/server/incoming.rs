@@ -1,4 +1,4 @@
-//! A message on its way in: where it ends, and whether it is kept.
+//! The content of one message or chunk while it arrives: its end, and the decision to store or drop it.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -8,45 +8,50 @@ use crate::envelope::{Envelope, Notify, Recipient, TlsRequirement};
 use crate::smtp::data::{ContentFacts, Decoded, Decoder, Inspector};
 use crate::smtp::reply::Reply;
 
-/// Content between its command and its end.
+/// The content between the command that announces it and its end.
 #[derive(Debug)]
 pub(super) struct Incoming {
     pub(super) framing: Framing,
     pub(super) target: ContentTarget,
-    /// Octets that may still be dropped: whoever was refused gets a chance to hear of it, not our time without end.
+    /// Octets that may still be dropped. The client of a rejected message shall see the reply, but must not occupy
+    /// the
+    /// session without end.
     pub(super) patience: u64,
-    /// The last octets that came, as they came.
+    /// The last octets as they arrived, dots included.
     pub(super) tail: Vec<u8>,
 }
 
-/// Octets of a dot that stands alone in a line, with the line ends around it.
+/// The length of a dot alone in its line, with the line ends around it.
 const LONE_DOT_MAX: usize = 4;
 
-/// How its end is told.
+/// The way in which the end of the content is marked.
 #[derive(Debug)]
 pub(super) enum Framing {
-    /// By CRLF, dot, CRLF.
+    /// DATA: the end is CRLF, dot, CRLF.
     Data(Decoder),
-    /// By its size.
+    /// BDAT: the content has `size` octets, of which `left` are still to come.
     Chunk { left: u64, size: u64, last: bool },
 }
 
-/// What becomes of it.
+/// The use that is made of the content.
 #[derive(Debug)]
 pub(super) enum ContentTarget {
-    /// Kept, as long as nothing is wrong with it; the reply says what is.
+    /// The content is stored until a fault is found. From then on, `content` holds the reply.
     Store { transaction: OpenTransaction, content: Result<Box<Inspector>, Reply> },
-    /// Read and dropped, then answered for.
+    /// The content is read and dropped. The reply is sent at its end.
     Drop(Reply),
 }
 
-/// What the next octets are.
+/// The next piece of the content.
 #[derive(Debug)]
 pub(super) enum ContentFlow<'a> {
+    /// Nothing more can be read from this input.
     More,
+    /// Octets to store.
     Content(&'a [u8]),
+    /// The end of the message or chunk.
     End,
-    /// So much has been dropped that the end is not waited for. The reply is why it was.
+    /// More octets were dropped than the allowance, and the session ends with this reply.
     Enough(Reply),
 }
 
@@ -59,7 +64,7 @@ impl Framing {
         Self::Chunk { left: size, size, last }
     }
 
-    /// The size of this chunk where more of the message is to come.
+    /// Returns the size of this chunk if more chunks must follow.
     pub(super) fn chunk_size_if_more(&self) -> Option<u64> {
         match self {
             Self::Chunk { size, last: false, .. } => Some(*size),
@@ -67,6 +72,7 @@ impl Framing {
         }
     }
 
+    /// Takes the next octets of content from the front of `input`.
     fn unframed<'a>(&mut self, input: &'a [u8]) -> (usize, Decoded<'a>) {
         match self {
             Self::Data(decoder) => decoder.decode(input),
@@ -93,7 +99,7 @@ impl Incoming {
         }
     }
 
-    /// The answer to content that was refused, which is due at its end.
+    /// Returns the reply to rejected content, which is sent at the end of the content.
     pub(super) fn refusal(&self) -> Option<&Reply> {
         match &self.target {
             ContentTarget::Store { content, .. } => content.as_ref().err(),
@@ -101,10 +107,11 @@ impl Incoming {
         }
     }
 
-    /// Whether refused content seems to have ended, but with a dot between bare LFs, which ends nothing.
+    /// Returns true if rejected content seems to have ended with a dot between bare LFs, which is not the end in
+    /// SMTP.
     pub(super) fn seems_over(&self) -> bool {
         let is_data = matches!(self.framing, Framing::Data(_));
-        // Were the first of these a CR LF, and the last, it would be the end.
+        // With CR LF on both sides of the dot, the decoder would have found the end.
         is_data && self.refusal().is_some() && (self.tail.ends_with(b"\n.\n") || self.tail.ends_with(b"\n.\r\n"))
     }
 
@@ -114,7 +121,7 @@ impl Incoming {
         }
     }
 
-    /// Takes octets from the front of `input`: good content comes out, whatever else is passed over.
+    /// Takes octets from the front of `input`. Returns those to store and drops those of rejected content.
     pub(super) fn take<'a>(&mut self, input: &'a [u8]) -> (usize, ContentFlow<'a>) {
         let (used, flow) = self.flow(input);
         self.tail.extend_from_slice(&input[used.saturating_sub(LONE_DOT_MAX)..used]);
@@ -150,7 +157,7 @@ impl Incoming {
 }
 
 impl OpenTransaction {
-    /// What stands in the way of a message, whoever brings it.
+    /// Returns the reply if no content may follow yet.
     pub(super) fn fault(&self) -> Option<Reply> {
         match (self.recipients.is_empty(), self.rcpt) {
             (false, _) => None,
@@ -159,13 +166,15 @@ impl OpenTransaction {
         }
     }
 
+    /// Returns the envelope of the message.
     pub(super) fn envelope(self, findings: ContentFacts) -> Envelope {
         let ContentFacts { mut needs, tls, message_id } = findings;
-        // Octets above 127 in the header of mail that does not claim to be internationalised are an old
-        // habit, not a need: every MTA passes them on as they are.
+        // Octets above 127 in the header of mail without SMTPUTF8 are common and no reason to require SMTPUTF8 from
+        // the next
+        // hop: all MTAs pass them on unchanged.
         needs.utf8_header &= self.from.smtputf8;
         let from = self.from;
-        // RFC 8689 §4.1: beside REQUIRETLS the header field counts for nothing.
+        // RFC 8689 §4.1: REQUIRETLS overrides the header field TLS-Required.
         let tls = if from.require_tls { TlsRequirement::Require } else { tls };
         Envelope {
             tls,
@@ -180,7 +189,8 @@ impl OpenTransaction {
     }
 }
 
-/// The recipients without repetitions: who is named twice gets one copy, and every report that was asked for. The first
+/// Merges recipients that were named more than once: they get one copy, and every report that was asked for. The
+/// first
 /// ORCPT counts.
 fn each_once(recipients: Vec<Recipient>) -> Vec<Recipient> {
     let mut once: Vec<Recipient> = Vec::with_capacity(recipients.len());

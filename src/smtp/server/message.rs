@@ -1,23 +1,23 @@
-//! DATA and BDAT: how a message begins, goes on and ends.
+//! DATA and BDAT: the beginning and the end of a message.
 
 use super::incoming::{ContentTarget, Framing, Incoming};
 use super::{ContentProgress, InputMode, OpenTransaction, Server, ServerStep, replies};
 use crate::smtp::data::Inspector;
 use crate::smtp::reply::Reply;
 
-/// Of content that was refused so many times a whole message is read, so that the client hears why: the network takes
-/// an answer away from who is still sending when the connection is closed.
+/// The most octets of rejected content that are read, as a multiple of the largest message. The client must see the
+/// reply, and closing the connection while it still sends would make TCP discard that reply.
 const PATIENCE: u64 = 4;
 
 impl Server {
-    /// Says that content cannot be stored: the rest of it is dropped, and answered for with `reply`.
+    /// Rejects the content that is arriving. What follows of it is dropped, and `reply` is sent at its end.
     pub fn fail(&mut self, reply: Reply) {
         if let InputMode::Incoming(incoming) = &mut self.mode {
             incoming.fail(reply);
         }
     }
 
-    /// The answer to content that was refused, where its end has not come yet.
+    /// Returns the reply to rejected content whose end has not come yet.
     #[must_use]
     pub fn refusal(&self) -> Option<&Reply> {
         match &self.mode {
@@ -26,16 +26,18 @@ impl Server {
         }
     }
 
-    /// Whether refused content seems to have ended, though not as SMTP has it: its client waits for an answer, as we do
-    /// for the end.
+    /// Returns true if rejected content seems to have ended, though not by the rules of SMTP: the client then waits
+    /// for the
+    /// reply while the server waits for the end.
     #[must_use]
     pub fn seems_over(&self) -> bool {
         matches!(&self.mode, InputMode::Incoming(incoming) if incoming.seems_over())
     }
 
     pub(super) fn data<'a>(&mut self, behind: &[u8]) -> ServerStep<'a> {
-        // A client that does not wait for the answer to DATA sends a message that might be taken for
-        // commands (RFC 2920 §3.1: DATA is the last of its group).
+        // A client that does not wait for the answer to DATA sends content that could be read as commands (RFC 2920
+        // §3.1:
+        // DATA is the last command of its group).
         if !behind.is_empty() {
             return self.close(replies::spoke_behind_data());
         }
@@ -61,7 +63,7 @@ impl Server {
         }
     }
 
-    /// Whatever is wrong, the chunk is on its way and has to be read (RFC 3030 §2).
+    /// Begins a chunk. The chunk follows its command even if that is rejected, so it is always read (RFC 3030 §2).
     pub(super) fn chunk<'a>(&mut self, size: u64, last: bool) -> ServerStep<'a> {
         let Some(mut transaction) = self.transaction.take() else {
             return self.drop_chunk(size, last, replies::out_of_order("BDAT comes behind RCPT"));
@@ -82,7 +84,7 @@ impl Server {
         self.begin(Framing::chunk(size, last), ContentTarget::Store { transaction, content })
     }
 
-    /// A chunk that is refused takes its transaction with it: what comes behind it is not the whole message.
+    /// Rejects a chunk and with it the transaction: the later chunks are not the complete message.
     fn reject_chunk<'a>(
         &mut self,
         mut transaction: OpenTransaction,
@@ -91,11 +93,12 @@ impl Server {
         answer: Reply,
     ) -> ServerStep<'a> {
         transaction.progress = ContentProgress::Failed;
-        // Behind the last chunk the next transaction may be in the pipeline already.
+        // After the last chunk, the client may already have sent the next transaction.
         self.transaction = Some(transaction).filter(|_| !last);
         self.drop_chunk(size, last, answer)
     }
 
+    /// Reads and drops a chunk, then answers with `answer`.
     pub(super) fn drop_chunk<'a>(&mut self, size: u64, last: bool, answer: Reply) -> ServerStep<'a> {
         self.begin(Framing::chunk(size, last), ContentTarget::Drop(answer))
     }
@@ -108,7 +111,7 @@ impl Server {
         step
     }
 
-    /// The message, or a chunk of it, has come to its end.
+    /// Ends the message or the chunk.
     pub(super) fn end<'a>(&mut self) -> ServerStep<'a> {
         let InputMode::Incoming(incoming) = std::mem::replace(&mut self.mode, InputMode::Command) else {
             return ServerStep::Read;

@@ -1,35 +1,37 @@
-//! The rules of a session, and its transport.
+//! The rules of a session and its transport.
 
 use crate::address::Domain;
 
 /// The rules of a session.
 #[derive(Debug, Clone)]
 pub struct Profile {
-    /// Our own name.
+    /// The name of this host, for the greeting and EHLO.
     pub hostname: Domain,
-    /// Octets in a message, at most.
+    /// The largest accepted message, in octets.
     pub message_size: u64,
-    /// Recipients in a transaction, at most.
+    /// The largest number of recipients in a transaction.
     pub recipients: usize,
-    /// Bad commands since the last accepted message before the session is ended.
+    /// The number of errors since the last accepted message after which the session is ended.
     pub errors: u32,
-    /// Received fields before it is a loop.
+    /// The largest number of Received fields; a message with more of them is in a loop.
     pub received: u32,
-    /// True where header fields that its messages lack are added ([`crate::smtp::data::HeaderCompleter`]), which is for our own clients alone.
+    /// True if missing header fields are added to messages ([`crate::smtp::data::HeaderCompleter`]). Only for clients
+    /// of
+    /// ours.
     pub completed: bool,
-    /// True where XCLIENT is offered.
+    /// True if XCLIENT is offered.
     pub xclient: bool,
 }
 
-/// The transport of a session, and what the client may or must do about it.
+/// The transport of a session, and the STARTTLS that goes with it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Channel {
-    /// In clear, and there is no STARTTLS.
+    /// In the clear, without STARTTLS.
     Clear,
-    /// In clear; STARTTLS is offered.
+    /// In the clear; STARTTLS is offered.
     Offered,
-    /// In clear; nothing of mail is taken before STARTTLS (RFC 3207 §4).
+    /// In the clear; STARTTLS is required before MAIL (RFC 3207 §4).
     Required,
-    /// TLS.
+    /// Under TLS.
     Tls,
 }

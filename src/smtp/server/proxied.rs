@@ -1,4 +1,4 @@
-//! XCLIENT: a proxy brings the session of somebody else.
+//! XCLIENT (Postfix): a proxy passes on the session of its own client.
 
 use super::{ClientHelo, InputMode, Server, ServerStep, replies};
 use crate::smtp::command::{Attribute, CommandError, XClient};
@@ -7,9 +7,9 @@ use crate::smtp::reply::Reply;
 /// The rights of the client that a proxy names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct XClientRights {
-    /// As [`super::Profile::completed`].
+    /// See [`super::Profile::completed`].
     pub completed: bool,
-    /// As [`super::Profile::xclient`].
+    /// See [`super::Profile::xclient`].
     pub xclient: bool,
 }
 
@@ -24,7 +24,7 @@ impl Server {
         ServerStep::XClient(said)
     }
 
-    /// Closes for a fault that the session cannot go on with.
+    /// Closes the session for a fault after which the input can no longer be read as commands.
     pub(super) fn close_for<'a>(&mut self, fault: &CommandError) -> ServerStep<'a> {
         self.mode = InputMode::Closed;
         match fault {
@@ -33,8 +33,9 @@ impl Server {
         }
     }
 
-    /// Answers [`ServerStep::XClient`]: the session starts anew, for the client that the proxy names. HELO and PROTO stand for
-    /// the greeting of that client.
+    /// Answers [`ServerStep::XClient`]: the session starts over for the client that the proxy names. HELO and PROTO
+    /// replace
+    /// its EHLO or HELO. Returns the greeting.
     pub fn apply_xclient(&mut self, said: XClient, introduced: XClientRights) -> Reply {
         self.profile.completed = introduced.completed;
         self.profile.xclient = introduced.xclient;

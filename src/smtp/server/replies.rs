@@ -1,4 +1,4 @@
-//! What the server says, in one place.
+//! The replies of the server.
 
 use super::{Channel, CloseReason, Profile};
 use crate::address::Domain;
@@ -6,13 +6,13 @@ use crate::envelope::QueueId;
 use crate::smtp::data::ContentFault;
 use crate::smtp::reply::{Reply, Status};
 
-/// X.0.0, X.1.0, X.1.5 and so on are told by RFC 3463 §3 and RFC 2034 §4.
+/// Enhanced status codes: RFC 3463 §3 and RFC 2034 §4.
 const OTHER: Status = Status(0, 0);
 const PROTOCOL: Status = Status(5, 0);
 const BAD_COMMAND: Status = Status(5, 1);
 
-/// The verbs that are taken in clear where TLS is required (RFC 3207 §4, and RSET and HELO, which
-/// tell nothing either).
+/// Returns true if the command is accepted in the clear although TLS is required: those of RFC 3207 §4, and HELO and
+/// RSET, which reveal nothing either.
 pub(super) fn is_allowed_before_tls(verb: &[u8]) -> bool {
     ["NOOP", "EHLO", "HELO", "STARTTLS", "RSET", "QUIT"].iter().any(|free| verb.eq_ignore_ascii_case(free.as_bytes()))
 }
@@ -29,14 +29,14 @@ pub(super) fn ehlo(profile: &Profile, channel: Channel) -> Reply {
         "DSN".into(),
         "HELP".into(),
     ];
-    // Where TLS must come first nothing else may.
+    // XCLIENT is not offered before TLS where TLS is required.
     if profile.xclient && channel != Channel::Required {
         lines.push("XCLIENT NAME ADDR PORT PROTO HELO LOGIN".into());
     }
     match channel {
         Channel::Clear => {}
         Channel::Offered | Channel::Required => lines.push("STARTTLS".into()),
-        // RFC 8689 §2: in clear there is nothing that could be promised.
+        // RFC 8689 §2: REQUIRETLS is offered only under TLS.
         Channel::Tls => lines.push("REQUIRETLS".into()),
     }
     Reply::multiline(250, lines)
@@ -110,7 +110,7 @@ pub(super) fn too_large(limit: u64) -> Reply {
     ContentFault::TooLarge(limit).reply()
 }
 
-/// A parameter that was not offered is one that we do not know (RFC 5321 §4.1.1.11).
+/// A parameter that was not offered is treated as unknown (RFC 5321 §4.1.1.11).
 pub(super) fn require_tls_not_offered() -> Reply {
     Reply::new(555, Status(5, 4), "REQUIRETLS is offered under TLS alone, in the answer to EHLO")
 }
