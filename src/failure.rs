@@ -117,7 +117,7 @@ impl Failure {
             scope,
             persistence,
             status,
-            cause: Cause::Reply { stage, reply: reply.brief() },
+            cause: Cause::Reply { stage, reply: reply.shortened() },
             peer: None,
             session: None,
         }
@@ -132,7 +132,7 @@ impl Failure {
             Some(reason) => {
                 let Self { status, .. } = Self::reply(scope, stage, reply.clone());
                 let text =
-                    format!("answered {stage} with: {}, for the session is in the clear: {reason}", reply.brief());
+                    format!("answered {stage} with: {}, for the session is in the clear: {reason}", reply.shortened());
                 Self::transient(Scope::Hop, status, text)
             }
         }

@@ -100,7 +100,7 @@ fn open(peer: &mut Peer<'_>, hostname: &Domain, starttls: StarttlsUse) -> Option
         assert!(starttls == StarttlsUse::IfOffered && peer.buffer.is_empty(), "a handshake behind octets in clear");
         assert_eq!(opening.extensions(), Extensions::default(), "what was said in clear is remembered");
         let mut out = Vec::new();
-        opening.secured(&mut out);
+        opening.continue_under_tls(&mut out);
         check_said(&out);
         is_secured = true;
         step = peer.listen(|input, out| opening.receive(input, out))?;

@@ -114,7 +114,7 @@ impl Dialogue {
         input.extend_from_slice(piece);
         let (mut rest, mut idle) = (&input[..], 0);
         loop {
-            let took_content = self.server.takes_content();
+            let took_content = self.server.expects_content();
             let (used, step) = self.server.step(rest);
             self.gave_up |= took_content && matches!(step, ServerStep::Close(_));
             let is_over = matches!(step, ServerStep::Read);
@@ -163,7 +163,7 @@ impl Dialogue {
                 assert!(rest.is_empty(), "octets in clear are read under TLS: {}", rest.escape_ascii());
                 assert!(matches!(self.channel, Channel::Offered | Channel::Required), "STARTTLS was not offered");
                 self.say(&reply);
-                self.server.secured();
+                self.server.continue_under_tls();
                 self.channel = Channel::Tls;
             }
             ServerStep::XClient(said) => {

@@ -119,7 +119,7 @@ struct Session {
 }
 
 /// The wait for more of refused content that seems to be over, for its client may have ended it with bare LFs.
-const SEEMS_OVER: Duration = Duration::from_secs(3);
+const SEEMS_ENDED: Duration = Duration::from_secs(3);
 
 /// Runs one session to its end.
 pub(super) async fn run(
@@ -201,7 +201,7 @@ impl Session {
         match self.greet_and_talk(&mut wire).await {
             End::StartTls => match self.shake_hands(wire.into_stream()).await {
                 Ok(tls) => {
-                    self.server.secured();
+                    self.server.continue_under_tls();
                     self.standing = None;
                     self.seat.free();
                     self.rest(Wire::new(tls), false).await
@@ -253,7 +253,7 @@ impl Session {
     /// Goes on until the session ends or wants TLS.
     async fn talk<S: AsyncRead + AsyncWrite + Unpin>(&mut self, wire: &mut Wire<S>) -> End {
         loop {
-            if self.server.transaction().is_none() && !self.server.takes_content() {
+            if self.server.transaction().is_none() && !self.server.expects_content() {
                 self.sender = None;
             }
             let (used, step) = self.server.step(&wire.input);
@@ -332,7 +332,7 @@ impl Session {
     /// Sends what was said, and waits for more: the client has nothing else in the pipeline.
     async fn more<S: AsyncRead + AsyncWrite + Unpin>(&mut self, wire: &mut Wire<S>) -> Result<(), End> {
         self.flush(wire).await?;
-        let content = self.server.takes_content();
+        let content = self.server.expects_content();
         // Refused content brings no message nearer.
         let is_message = content && self.server.is_storing();
         let since = Instant::now();

@@ -182,7 +182,7 @@ impl Wire {
 
     /// Says EHLO again, now under TLS.
     pub(super) fn secured(&mut self, opening: &mut Opening<'_>) {
-        opening.secured(&mut self.output);
+        opening.continue_under_tls(&mut self.output);
     }
 
     /// The output buffer, for those who may speak of mail on this connection.

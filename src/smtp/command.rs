@@ -223,7 +223,7 @@ pub(super) enum CommandLine<'a> {
     Partial,
     /// A line without its CRLF, and the number of octets with it.
     Complete(&'a [u8], usize),
-    /// An invalid line. After this number of octets, the driver drops the remainder of the line with [`skip`].
+    /// An invalid line. After this number of octets, the driver drops the remainder of the line with [`skip_line`].
     Invalid(CommandError, usize),
 }
 
@@ -231,21 +231,21 @@ pub(super) enum CommandLine<'a> {
 ///
 /// A fault is reported once, as soon as it is seen. The line still ends only at CRLF: a server between the client and
 /// this one may have seen a single line here, so this one must not see two.
-pub(super) fn line(input: &[u8]) -> CommandLine<'_> {
+pub(super) fn split_line(input: &[u8]) -> CommandLine<'_> {
     if input.starts_with(PROXY_V2) {
         return CommandLine::Invalid(CommandError::ProxyHeader, PROXY_V2.len());
     }
-    match any_line(input) {
+    match split_any_line(input) {
         // Only the longest line is examined, so that the result does not depend on how much more has arrived.
         CommandLine::Invalid(fault, used) => {
-            CommandLine::Invalid(or_fatal(fault, &input[..input.len().min(LINE_MAX)]), used)
+            CommandLine::Invalid(escalate(fault, &input[..input.len().min(LINE_MAX)]), used)
         }
         line @ (CommandLine::Partial | CommandLine::Complete(..)) => line,
     }
 }
 
 /// Takes one line without the check for other protocols.
-fn any_line(input: &[u8]) -> CommandLine<'_> {
+fn split_any_line(input: &[u8]) -> CommandLine<'_> {
     let window = &input[..input.len().min(LINE_MAX)];
     let Some(at) = memchr2(b'\r', b'\n', window) else {
         return if input.len() < LINE_MAX {
@@ -266,13 +266,13 @@ fn any_line(input: &[u8]) -> CommandLine<'_> {
 /// Turns a fault into a fatal one if the following octets must not be read as commands: a chunk follows BDAT even if
 /// its
 /// line is invalid, and octets that a third party chose follow a line of another protocol.
-fn or_fatal(fault: CommandError, line: &[u8]) -> CommandError {
+fn escalate(fault: CommandError, line: &[u8]) -> CommandError {
     let is_bdat = line.get(..4).is_some_and(|verb| verb.eq_ignore_ascii_case(b"BDAT"));
     match fault {
         _ if is_bdat => CommandError::ChunkSize,
         // The third line of a version 2 header is a NUL.
         _ if line.starts_with(PROXY_V1) || line == b"\0" => CommandError::ProxyHeader,
-        _ if is_foreign(line) => CommandError::NotSmtp,
+        _ if is_other_protocol(line) => CommandError::NotSmtp,
         fault => fault,
     }
 }
@@ -286,7 +286,7 @@ pub fn is_proxy_header(octets: &[u8]) -> bool {
 /// Returns true if an invalid line belongs to another protocol (Postfix `smtpd_forbidden_commands`): a method of
 /// HTTP, a
 /// header field, or anything that does not begin with a letter (TLS, or the body of a message).
-fn is_foreign(line: &[u8]) -> bool {
+fn is_other_protocol(line: &[u8]) -> bool {
     let line = line.split(|octet| matches!(octet, b'\r' | b'\n')).next().unwrap_or(line);
     let Some(first) = line.first() else { return false };
     let word = verb(line);
@@ -298,7 +298,7 @@ fn is_foreign(line: &[u8]) -> bool {
 }
 
 /// Finds the end of an invalid line. Returns the number of octets to drop, and true if the end was found.
-pub(super) fn skip(input: &[u8]) -> (usize, bool) {
+pub(super) fn skip_line(input: &[u8]) -> (usize, bool) {
     match memmem::find(input, b"\r\n") {
         Some(at) => (at + 2, true),
         None if input.last() == Some(&b'\r') => (input.len() - 1, false),
@@ -329,7 +329,7 @@ impl Command {
     /// # Errors
     /// The fault; [`CommandError::reply`] answers it.
     pub fn parse(line: &[u8]) -> Result<Self, CommandError> {
-        Self::parse_any(line).map_err(|fault| or_fatal(fault, line))
+        Self::parse_any(line).map_err(|fault| escalate(fault, line))
     }
 
     fn parse_any(line: &[u8]) -> Result<Self, CommandError> {
@@ -343,45 +343,47 @@ impl Command {
             Some((verb, arguments)) => (verb, Some(arguments)),
             None => (text, None),
         };
-        let none = |command: Self, syntax| match arguments {
+        let no_argument = |command: Self, syntax| match arguments {
             None => Ok(command),
             Some(_) => Err(CommandError::Syntax(syntax)),
         };
-        let some = |command: Self, syntax| match arguments {
+        let any_argument = |command: Self, syntax| match arguments {
             Some(_) => Ok(command),
             None => Err(CommandError::Syntax(syntax)),
         };
         match verb.to_ascii_uppercase().as_str() {
-            "EHLO" => client_name(arguments, "EHLO hostname").map(Self::Ehlo),
-            "HELO" => client_name(arguments, "HELO hostname").map(Self::Helo),
-            "STARTTLS" => none(Self::StartTls, "STARTTLS"),
-            "MAIL" => params::mail(arguments.unwrap_or_default()).map(Self::Mail),
-            "RCPT" => params::rcpt(arguments.unwrap_or_default()).map(Self::Rcpt),
-            "DATA" => none(Self::Data, "DATA"),
-            "BDAT" => bdat(arguments.unwrap_or_default()),
-            "RSET" => none(Self::Rset, "RSET"),
+            "EHLO" => parse_client_name(arguments, "EHLO hostname").map(Self::Ehlo),
+            "HELO" => parse_client_name(arguments, "HELO hostname").map(Self::Helo),
+            "STARTTLS" => no_argument(Self::StartTls, "STARTTLS"),
+            "MAIL" => params::parse_mail(arguments.unwrap_or_default()).map(Self::Mail),
+            "RCPT" => params::parse_rcpt(arguments.unwrap_or_default()).map(Self::Rcpt),
+            "DATA" => no_argument(Self::Data, "DATA"),
+            "BDAT" => parse_bdat(arguments.unwrap_or_default()),
+            "RSET" => no_argument(Self::Rset, "RSET"),
             "NOOP" => Ok(Self::Noop),
-            "QUIT" => none(Self::Quit, "QUIT"),
-            "VRFY" => some(Self::Vrfy, "VRFY address"),
-            "EXPN" => some(Self::Expn, "EXPN list"),
+            "QUIT" => no_argument(Self::Quit, "QUIT"),
+            "VRFY" => any_argument(Self::Vrfy, "VRFY address"),
+            "EXPN" => any_argument(Self::Expn, "EXPN list"),
             "HELP" => Ok(Self::Help),
-            "XCLIENT" => xclient::xclient(arguments.unwrap_or_default()).map(|said| Self::XClient(Box::new(said))),
+            "XCLIENT" => {
+                xclient::parse(arguments.unwrap_or_default()).map(|attributes| Self::XClient(Box::new(attributes)))
+            }
             _ => Err(CommandError::Unknown),
         }
     }
 }
 
-fn client_name(argument: Option<&str>, syntax: &'static str) -> Result<ClientName, CommandError> {
+fn parse_client_name(argument: Option<&str>, syntax: &'static str) -> Result<ClientName, CommandError> {
     let name = argument.unwrap_or_default().trim_start_matches(' ');
     if (1..=NAME_MAX).contains(&name.len()) { Ok(ClientName(name.into())) } else { Err(CommandError::Syntax(syntax)) }
 }
 
-fn bdat(arguments: &str) -> Result<Command, CommandError> {
+fn parse_bdat(arguments: &str) -> Result<Command, CommandError> {
     let (size, last) = match arguments.split_once(' ') {
         None => (arguments, false),
         Some((size, last)) if last.eq_ignore_ascii_case("LAST") => (size, true),
         Some(_) => return Err(CommandError::ChunkSize),
     };
-    let size = params::number(size).ok_or(CommandError::ChunkSize)?;
+    let size = params::parse_number(size).ok_or(CommandError::ChunkSize)?;
     Ok(Command::Bdat { size, last })
 }

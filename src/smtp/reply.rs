@@ -20,7 +20,7 @@ const LINES_MAX: usize = 128;
 /// are dropped.
 const TEXT_MAX: usize = 8 * 1024;
 /// The octets of a reply's text that are kept after the session, with each recipient it was for and in the log.
-const BRIEF_MAX: usize = 1024;
+const SHORTENED_MAX: usize = 1024;
 
 /// The class of a reply: the first digit of both of its codes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -217,18 +217,18 @@ impl Reply {
 
     /// Shortens the text to the part that is kept after the session.
     #[must_use]
-    pub fn brief(mut self) -> Self {
-        let (mut room, mut kept) = (BRIEF_MAX, 0);
+    pub fn shortened(mut self) -> Self {
+        let (mut remaining, mut kept) = (SHORTENED_MAX, 0);
         for line in &mut self.lines {
-            if kept > 0 && room == 0 {
+            if kept > 0 && remaining == 0 {
                 break;
             }
             kept += 1;
-            if line.len() > room {
-                *line = cut(line, room);
+            if line.len() > remaining {
+                *line = cut(line, remaining);
                 break;
             }
-            room -= line.len();
+            remaining -= line.len();
         }
         if kept < self.lines.len() {
             self.lines.truncate(kept);
@@ -337,14 +337,14 @@ impl ReplyParser {
             }
             used += end + 1;
             let line = rest[..end].strip_suffix(b"\r").unwrap_or(&rest[..end]);
-            if let Some(reply) = self.line(line)? {
+            if let Some(reply) = self.parse_line(line)? {
                 return Ok((used, Some(reply)));
             }
         }
     }
 
     /// Parses one line. Returns the reply if the line is its last.
-    fn line(&mut self, line: &[u8]) -> Result<Option<Reply>, ReplyError> {
+    fn parse_line(&mut self, line: &[u8]) -> Result<Option<Reply>, ReplyError> {
         let text = String::from_utf8_lossy(line);
         let not_a_reply = || ReplyError::NotAReply(text.chars().take(200).collect());
         let digits = line.get(..3).filter(|digits| digits.iter().all(u8::is_ascii_digit)).ok_or_else(not_a_reply)?;

@@ -111,7 +111,7 @@ struct OpenTransaction {
     from: MailFrom,
     recipients: Vec<Recipient>,
     /// True once a RCPT command has come, accepted or not.
-    rcpt: bool,
+    has_rcpt: bool,
     /// RCPT commands over the limit or rejected with 4xx.
     overshoot: u32,
     progress: ContentProgress,
@@ -133,19 +133,19 @@ enum ContentProgress {
 pub struct Server {
     profile: Profile,
     channel: Channel,
-    client: Option<ClientHelo>,
+    helo: Option<ClientHelo>,
     transaction: Option<OpenTransaction>,
     mode: InputMode,
     errors: u32,
     /// Junk commands since the last accepted message.
-    idle: u32,
+    junk: u32,
 }
 
 impl Server {
     /// Starts a session.
     #[must_use]
     pub fn new(profile: Profile, channel: Channel) -> Self {
-        Self { profile, channel, client: None, transaction: None, mode: InputMode::Command, errors: 0, idle: 0 }
+        Self { profile, channel, helo: None, transaction: None, mode: InputMode::Command, errors: 0, junk: 0 }
     }
 
     /// Returns the greeting.
@@ -156,15 +156,15 @@ impl Server {
     pub fn greet(&mut self, spoke_first: bool) -> Result<Reply, Reply> {
         if spoke_first {
             self.mode = InputMode::Closed;
-            return Err(replies::spoke_before_greeting());
+            return Err(replies::pregreet());
         }
         Ok(replies::greeting(&self.profile.hostname))
     }
 
     /// Returns the latest EHLO or HELO of the client.
     #[must_use]
-    pub fn client(&self) -> Option<&ClientHelo> {
-        self.client.as_ref()
+    pub fn helo(&self) -> Option<&ClientHelo> {
+        self.helo.as_ref()
     }
 
     /// Returns the sender and the recipients so far of the open transaction.
@@ -179,7 +179,7 @@ impl Server {
 
     /// Returns true if the next bytes are content, stored or dropped, and not a command.
     #[must_use]
-    pub fn takes_content(&self) -> bool {
+    pub fn expects_content(&self) -> bool {
         matches!(self.mode, InputMode::Incoming(_))
     }
 
@@ -209,23 +209,23 @@ impl Server {
 
     fn advance<'a>(&mut self, input: &'a [u8]) -> (usize, ServerStep<'a>) {
         let (used, flow) = match &mut self.mode {
-            InputMode::Command => return self.command(input),
+            InputMode::Command => return self.read_command(input),
             InputMode::Skip => {
-                let (used, done) = command::skip(input);
+                let (used, done) = command::skip_line(input);
                 if done {
                     self.mode = InputMode::Command;
                 }
                 return (used, ServerStep::Read);
             }
-            InputMode::Incoming(incoming) => incoming.take(input),
+            InputMode::Incoming(incoming) => incoming.advance(input),
             InputMode::Closed => return (input.len(), ServerStep::Read),
         };
         let step = match flow {
-            ContentFlow::More => ServerStep::Read,
+            ContentFlow::NeedMore => ServerStep::Read,
             ContentFlow::Content(content) => ServerStep::Content(content),
-            ContentFlow::End => self.end(),
+            ContentFlow::End => self.end_content(),
             // Not 421: after that, the client would send all of it again.
-            ContentFlow::Enough(refusal) => self.close(refusal),
+            ContentFlow::TooMuchDropped(refusal) => self.close(refusal),
         };
         (used, step)
     }
@@ -235,12 +235,12 @@ impl Server {
         let reply = match answer {
             Ok(()) => {
                 let (recipients, progress) = (Vec::new(), ContentProgress::Envelope);
-                self.transaction = Some(OpenTransaction { from, recipients, rcpt: false, overshoot: 0, progress });
+                self.transaction = Some(OpenTransaction { from, recipients, has_rcpt: false, overshoot: 0, progress });
                 replies::sender_ok()
             }
             Err(refusal) => refusal,
         };
-        self.counted(reply)
+        self.count_error(reply)
     }
 
     /// Answers [`ServerStep::Rcpt`] with the mailbox of the path, or the rejection, and returns the reply to send.
@@ -258,39 +258,39 @@ impl Server {
             }
             (Err(refusal), _) => refusal,
         };
-        self.counted(reply)
+        self.count_error(reply)
     }
 
     /// Answers [`ServerStep::Commit`] once the message is durable. No other function makes this reply.
     pub fn accepted(&mut self, proof: &impl Durable) -> Reply {
         self.errors = 0;
-        self.idle = 0;
+        self.junk = 0;
         replies::queued(proof.id())
     }
 
     /// Answers [`ServerStep::StartTls`] after the handshake. The session starts over (RFC 3207 §4.2).
-    pub fn secured(&mut self) {
+    pub fn continue_under_tls(&mut self) {
         self.channel = Channel::Tls;
-        self.client = None;
+        self.helo = None;
         self.transaction = None;
         self.mode = InputMode::Command;
     }
 
     /// Returns the reply for a session that the server ends by itself.
     #[must_use]
-    pub fn farewell(&self, why: CloseReason) -> Reply {
-        replies::farewell(&self.profile.hostname, why)
+    pub fn closing_reply(&self, reason: CloseReason) -> Reply {
+        replies::closing(&self.profile.hostname, reason)
     }
 
     /// Reads one command line and executes it.
-    fn command<'a>(&mut self, input: &'a [u8]) -> (usize, ServerStep<'a>) {
+    fn read_command<'a>(&mut self, input: &'a [u8]) -> (usize, ServerStep<'a>) {
         if self.errors >= self.profile.errors.max(1) {
             return (0, self.close(replies::too_many_errors(&self.profile.hostname)));
         }
-        match command::line(input) {
+        match command::split_line(input) {
             CommandLine::Partial => (0, ServerStep::Read),
             CommandLine::Complete(line, used) => (used, self.execute(line, &input[used..])),
-            CommandLine::Invalid(fault, used) if fault.is_fatal() => (used, self.close_for(&fault)),
+            CommandLine::Invalid(fault, used) if fault.is_fatal() => (used, self.close_with_fault(&fault)),
             CommandLine::Invalid(fault, used) => {
                 self.mode = InputMode::Skip;
                 (used, self.say(fault.reply()))
@@ -302,12 +302,12 @@ impl Server {
     fn execute<'a>(&mut self, line: &[u8], behind: &[u8]) -> ServerStep<'a> {
         let parsed = Command::parse(line);
         if self.violates_pipelining(&parsed, behind) {
-            return self.close(replies::spoke_too_early());
+            return self.close(replies::unauthorized_pipelining());
         }
         if self.channel == Channel::Required && !replies::is_allowed_before_tls(command::verb(line)) {
             return match parsed {
                 Ok(Command::Bdat { size, last }) => self.drop_chunk(size, last, replies::starttls_first()),
-                Err(fault) if fault.is_fatal() => self.close_for(&fault),
+                Err(fault) if fault.is_fatal() => self.close_with_fault(&fault),
                 Ok(_) | Err(_) => self.say(replies::starttls_first()),
             };
         }
@@ -315,15 +315,15 @@ impl Server {
             return self.close(replies::too_many_junk_commands(&self.profile.hostname));
         }
         match parsed {
-            Err(fault) if fault.is_fatal() => self.close_for(&fault),
+            Err(fault) if fault.is_fatal() => self.close_with_fault(&fault),
             Err(fault) => self.say(fault.reply()),
-            Ok(Command::Ehlo(name)) => self.hello(name, true),
-            Ok(Command::Helo(name)) => self.hello(name, false),
-            Ok(Command::StartTls) => self.start_tls(behind),
+            Ok(Command::Ehlo(name)) => self.hello_command(name, true),
+            Ok(Command::Helo(name)) => self.hello_command(name, false),
+            Ok(Command::StartTls) => self.starttls_command(behind),
             Ok(Command::Mail(from)) => self.mail_command(from),
             Ok(Command::Rcpt(rcpt)) => self.rcpt_command(rcpt),
-            Ok(Command::Data) => self.data(behind),
-            Ok(Command::Bdat { size, last }) => self.chunk(size, last),
+            Ok(Command::Data) => self.data_command(behind),
+            Ok(Command::Bdat { size, last }) => self.bdat_command(size, last),
             Ok(Command::Rset) => {
                 self.transaction = None;
                 self.say(replies::ok())
@@ -333,14 +333,14 @@ impl Server {
             Ok(Command::Vrfy) => self.say(replies::cannot_verify()),
             Ok(Command::Expn) => self.say(replies::not_implemented("EXPN")),
             Ok(Command::Help) => self.say(replies::help()),
-            Ok(Command::XClient(said)) => self.xclient_command(said),
+            Ok(Command::XClient(attributes)) => self.xclient_command(attributes),
         }
     }
 
-    fn hello<'a>(&mut self, name: ClientName, esmtp: bool) -> ServerStep<'a> {
+    fn hello_command<'a>(&mut self, name: ClientName, esmtp: bool) -> ServerStep<'a> {
         // EHLO and HELO end a transaction as RSET does (RFC 5321 §4.1.4).
         self.transaction = None;
-        self.client = Some(ClientHelo { name, esmtp });
+        self.helo = Some(ClientHelo { name, esmtp });
         self.say(if esmtp {
             replies::ehlo(&self.profile, self.channel)
         } else {
@@ -348,12 +348,12 @@ impl Server {
         })
     }
 
-    fn start_tls<'a>(&mut self, behind: &[u8]) -> ServerStep<'a> {
+    fn starttls_command<'a>(&mut self, behind: &[u8]) -> ServerStep<'a> {
         match self.channel {
             Channel::Clear => self.say(replies::not_implemented("STARTTLS")),
             Channel::Tls => self.say(replies::out_of_order("TLS is active already")),
             // An attacker who injects commands in the clear here would have them executed inside TLS (RFC 3207 §6).
-            Channel::Offered | Channel::Required if !behind.is_empty() => self.close(replies::spoke_behind_starttls()),
+            Channel::Offered | Channel::Required if !behind.is_empty() => self.close(replies::input_after_starttls()),
             Channel::Offered | Channel::Required => {
                 self.mode = InputMode::Closed;
                 ServerStep::StartTls(replies::ready_for_tls())
@@ -362,7 +362,7 @@ impl Server {
     }
 
     fn mail_command<'a>(&mut self, from: MailFrom) -> ServerStep<'a> {
-        if self.client.is_none() {
+        if self.helo.is_none() {
             return self.say(replies::out_of_order("EHLO or HELO first"));
         }
         if self.transaction.is_some() {
@@ -379,16 +379,16 @@ impl Server {
 
     /// Returns true if REQUIRETLS was offered to this client (RFC 8689 §2).
     fn offers_require_tls(&self) -> bool {
-        self.channel == Channel::Tls && self.client.as_ref().is_some_and(|client| client.esmtp)
+        self.channel == Channel::Tls && self.helo.as_ref().is_some_and(|helo| helo.esmtp)
     }
 
     fn rcpt_command<'a>(&mut self, rcpt: RcptTo) -> ServerStep<'a> {
-        let Some(OpenTransaction { progress: ContentProgress::Envelope, from, recipients, rcpt: said, overshoot }) =
+        let Some(OpenTransaction { progress: ContentProgress::Envelope, from, recipients, has_rcpt, overshoot }) =
             &mut self.transaction
         else {
             return self.say(replies::out_of_order("RCPT comes behind MAIL and before the message"));
         };
-        *said = true;
+        *has_rcpt = true;
         if rcpt.utf8 && !from.smtputf8 {
             return self.say(command::CommandError::NeedsSmtpUtf8.reply());
         }
@@ -405,7 +405,7 @@ impl Server {
 
     /// Returns the step that sends a reply, and counts the reply if it is an error.
     fn say<'a>(&mut self, reply: Reply) -> ServerStep<'a> {
-        ServerStep::Reply(self.counted(reply))
+        ServerStep::Reply(self.count_error(reply))
     }
 
     fn close<'a>(&mut self, reply: Reply) -> ServerStep<'a> {
@@ -415,12 +415,12 @@ impl Server {
 
     /// Counts a junk command. Returns false if the limit is exceeded.
     fn count_junk(&mut self) -> bool {
-        self.idle = self.idle.saturating_add(1);
-        self.idle <= JUNK_MAX
+        self.junk = self.junk.saturating_add(1);
+        self.junk <= JUNK_MAX
     }
 
     /// Counts a reply of 5xx as an error of the client.
-    fn counted(&mut self, reply: Reply) -> Reply {
+    fn count_error(&mut self, reply: Reply) -> Reply {
         if reply.severity() == Severity::Permanent {
             self.errors = self.errors.saturating_add(1);
         }

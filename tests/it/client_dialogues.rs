@@ -203,7 +203,7 @@ fn open(stage: &mut DialogueStage, starttls: StarttlsUse) -> Option<Extensions> 
             End::TransactionStep(OpeningStep::Handshake) => {
                 assert_eq!(opening.extensions(), Extensions::default(), "what was said in clear is forgotten");
                 stage.note("handshake");
-                opening.secured(&mut stage.out);
+                opening.continue_under_tls(&mut stage.out);
                 continue;
             }
             End::TransactionStep(OpeningStep::Secured) => "open under TLS".to_owned(),

@@ -162,7 +162,7 @@ impl Played {
                     self.say(&reply);
                 }
                 ServerStep::Content(_) if self.full => {
-                    self.server.fail(Reply::new(452, Status(3, 1), "Insufficient system storage"));
+                    self.server.reject_content(Reply::new(452, Status(3, 1), "Insufficient system storage"));
                 }
                 ServerStep::Content(octets) => self.content.extend_from_slice(octets),
                 ServerStep::Commit(envelope) => {
@@ -275,7 +275,7 @@ fn play(text: &str, settings: &Settings, piece: usize) -> Result<(), String> {
             if !std::mem::take(&mut played.wants_tls) {
                 return Err(wrong("the server wants no handshake".into()));
             }
-            played.server.secured();
+            played.server.continue_under_tls();
         } else if line == "== closed" {
             if !played.closed {
                 return Err(wrong("the session is open".into()));

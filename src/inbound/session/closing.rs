@@ -19,13 +19,13 @@ impl Session {
     pub(super) async fn close<S: Transport>(&self, mut wire: Wire<S>, end: End) -> End {
         match end {
             End::Gone(_) | End::Handshake(_) | End::Timeout(Slow::Replies) => return end,
-            End::Timeout(_) => wire.say(&self.server.farewell(CloseReason::Timeout)),
-            End::NoMessage => wire.say(&self.server.farewell(CloseReason::NoMessage)),
-            End::Shutdown => wire.say(&self.server.farewell(CloseReason::Shutdown)),
-            End::Crowded => match self.server.refusal() {
+            End::Timeout(_) => wire.say(&self.server.closing_reply(CloseReason::Timeout)),
+            End::NoMessage => wire.say(&self.server.closing_reply(CloseReason::NoMessage)),
+            End::Shutdown => wire.say(&self.server.closing_reply(CloseReason::Shutdown)),
+            End::Crowded => match self.server.content_refusal() {
                 // At 421 it would send all of it again.
                 Some(refusal) => wire.say(refusal),
-                None => wire.say(&self.server.farewell(CloseReason::Crowded)),
+                None => wire.say(&self.server.closing_reply(CloseReason::Crowded)),
             },
             End::Said | End::StartTls => {}
         }
@@ -40,7 +40,7 @@ impl Session {
 
     /// Ends a session that took too long. A client that was refused is told why: at 421 it would send all of it again.
     pub(super) fn give_up<S: AsyncRead + AsyncWrite + Unpin>(&mut self, wire: &mut Wire<S>, end: End) -> End {
-        let Some(refusal) = self.server.refusal().cloned() else { return end };
+        let Some(refusal) = self.server.content_refusal().cloned() else { return end };
         self.end_with(wire, &refusal)
     }
 

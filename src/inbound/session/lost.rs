@@ -9,7 +9,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 use tracing::info;
 
-use super::{End, SEEMS_OVER, Session};
+use super::{End, SEEMS_ENDED, Session};
 use crate::address::ReversePath;
 use crate::config::{Connector, write_duration};
 use crate::inbound::wire::Wire;
@@ -79,12 +79,12 @@ impl Session {
     pub(super) fn due(&self, content: bool, since: Instant) -> (Instant, End) {
         let (timeouts, patience) = (&self.settings.config.timeouts, self.patience());
         let block = self.pace.patience(patience.data_block, timeouts.data_rate);
-        let block = if self.server.seems_over() { block.min(SEEMS_OVER) } else { block };
+        let block = if self.server.seems_ended() { block.min(SEEMS_ENDED) } else { block };
         let step = if content { since + block } else { self.command_since + patience.command };
         let message = self.message_since + self.progress.allowance(&patience, timeouts.data_rate);
         let slow = if !content {
             Slow::Command(patience.command)
-        } else if block < patience.data_block / 2 && !self.server.seems_over() {
+        } else if block < patience.data_block / 2 && !self.server.seems_ended() {
             // Whoever has half of the time left has been silent for that long.
             Slow::Rate
         } else {
@@ -97,7 +97,7 @@ impl Session {
     pub(super) fn log_loss(&self, end: &End) {
         let what = match end {
             End::Timeout(_) | End::NoMessage | End::Crowded => "client timed out",
-            End::Gone(_) if self.server.takes_content() || self.server.is_storing() => "client lost inside a message",
+            End::Gone(_) if self.server.expects_content() || self.server.is_storing() => "client lost inside a message",
             End::Gone(_) | End::Said | End::StartTls | End::Handshake(_) | End::Shutdown => return,
         };
         if self.should_log(what, end) {

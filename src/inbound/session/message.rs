@@ -60,7 +60,7 @@ impl Session {
         if let Err(fault) = self.write(octets).await {
             self.draft = None;
             let reply = self.cannot_store(&fault);
-            self.server.fail(reply);
+            self.server.reject_content(reply);
         }
     }
 
@@ -87,7 +87,7 @@ impl Session {
         // There is no transaction without a standing.
         if let Some(standing) = &self.standing {
             let received = Received {
-                client: self.server.client(),
+                client: self.server.helo(),
                 address: self.peer.ip(),
                 client_name: self.client_name.as_ref(),
                 hostname: &config.hostname,
@@ -162,7 +162,7 @@ impl Session {
         if config.evidence.path.value == EvidencePath::Off {
             return None;
         }
-        let hello = self.server.client().map(|client| client.name.to_string());
+        let hello = self.server.helo().map(|client| client.name.to_string());
         let parties = InboundParties {
             listener: &self.listener.name,
             peer: self.peer,

@@ -69,7 +69,7 @@ impl Session {
         let seat = match self.inbound.clients.connect(&self.settings.config, &self.listener, origin, known) {
             Ok(Place::Seat(seat)) => Ok(seat),
             Ok(Place::Waiting(wait)) => select! {
-                () = self.stop.cancelled() => return Err(self.server.farewell(CloseReason::Shutdown)),
+                () = self.stop.cancelled() => return Err(self.server.closing_reply(CloseReason::Shutdown)),
                 seat = wait.seat() => seat,
             },
             Err(refusal) => Err(refusal),

@@ -103,10 +103,10 @@ impl<'a> Opening<'a> {
     }
 
     /// Continues after the handshake: forgets everything from before it and sends EHLO again.
-    pub fn secured(&mut self, out: &mut Vec<u8>) {
+    pub fn continue_under_tls(&mut self, out: &mut Vec<u8>) {
         self.under_tls = true;
         self.parser = ReplyParser::default();
-        self.hello(DialogueStage::Ehlo, out);
+        self.send_hello(DialogueStage::Ehlo, out);
     }
 
     /// Takes the peer's bytes and returns the number used. If the step is `None`, send `out` and call again with more
@@ -123,7 +123,7 @@ impl<'a> Opening<'a> {
         let Some(reply) = reply else { return Ok((used, None)) };
         self.replies += 1;
         let stage = self.awaited;
-        let step = self.reply(reply, out);
+        let step = self.process_reply(reply, out);
         if used == input.len() {
             return Ok((used, step));
         }
@@ -137,38 +137,38 @@ impl<'a> Opening<'a> {
         }
     }
 
-    fn reply(&mut self, reply: Reply, out: &mut Vec<u8>) -> Option<OpeningStep> {
+    fn process_reply(&mut self, reply: Reply, out: &mut Vec<u8>) -> Option<OpeningStep> {
         let stage = self.awaited;
         match (stage, reply.severity()) {
             (DialogueStage::Greeting, Severity::Success) => {
                 // RFC 5321 §4.2: the greeting begins with the server's name.
                 let name = reply.lines().first().and_then(|line| line.split_whitespace().next());
                 self.is_ourselves = name.is_some_and(|name| name.eq_ignore_ascii_case(self.hostname.as_str()));
-                self.hello(DialogueStage::Ehlo, out);
+                self.send_hello(DialogueStage::Ehlo, out);
                 None
             }
             (DialogueStage::Ehlo, Severity::Success) => {
                 let offered = Extensions::of(&reply);
                 self.extensions = if self.under_tls { offered } else { offered.in_clear() };
-                self.greeted(out)
+                self.after_hello(out)
             }
             // RFC 5321 §3.2: a server that does not know EHLO may know HELO.
             (DialogueStage::Ehlo, Severity::Permanent) => {
-                self.hello(DialogueStage::Helo, out);
+                self.send_hello(DialogueStage::Helo, out);
                 None
             }
-            (DialogueStage::Helo, Severity::Success) => self.greeted(out),
+            (DialogueStage::Helo, Severity::Success) => self.after_hello(out),
             (DialogueStage::StartTls, Severity::Success) => {
                 self.extensions = Extensions::default();
                 Some(OpeningStep::Handshake)
             }
-            (DialogueStage::StartTls, _) => Some(OpeningStep::InClear(NoStarttls::Rejected(reply.brief()))),
+            (DialogueStage::StartTls, _) => Some(OpeningStep::InClear(NoStarttls::Rejected(reply.shortened()))),
             _ => Some(OpeningStep::Failed { stage, reply }),
         }
     }
 
     /// Continues after EHLO or HELO was accepted.
-    fn greeted(&mut self, out: &mut Vec<u8>) -> Option<OpeningStep> {
+    fn after_hello(&mut self, out: &mut Vec<u8>) -> Option<OpeningStep> {
         if self.under_tls {
             return Some(OpeningStep::Secured);
         }
@@ -183,7 +183,7 @@ impl<'a> Opening<'a> {
         }
     }
 
-    fn hello(&mut self, stage: DialogueStage, out: &mut Vec<u8>) {
+    fn send_hello(&mut self, stage: DialogueStage, out: &mut Vec<u8>) {
         self.awaited = stage;
         self.extensions = Extensions::default();
         out.extend_from_slice(if stage == DialogueStage::Helo { b"HELO " } else { b"EHLO " });

@@ -77,7 +77,7 @@ pub struct TransactionResults {
 #[derive(Debug)]
 #[expect(
     clippy::struct_excessive_bools,
-    reason = "under pipelining, what was said runs ahead of what was answered: \
+    reason = "with pipelining, commands are sent ahead of the replies: \
     one state could not tell both"
 )]
 pub struct Transaction<'a> {
@@ -88,15 +88,15 @@ pub struct Transaction<'a> {
     awaited: DialogueStage,
     recipients: Vec<RecipientStatus>,
     /// RCPT commands written.
-    named: usize,
+    sent: usize,
     /// RCPT commands answered.
     answered: usize,
     accepted: usize,
-    mail_taken: bool,
+    mail_accepted: bool,
     full: bool,
-    data_said: bool,
+    data_sent: bool,
     /// True if the content is sent. Otherwise a final dot ends an empty message that has no recipient.
-    content_goes: bool,
+    sends_content: bool,
     /// Commands written and not answered.
     outstanding: usize,
     replies: usize,
@@ -116,13 +116,13 @@ impl<'a> Transaction<'a> {
             parser: ReplyParser::default(),
             awaited: DialogueStage::Mail,
             recipients: vec![RecipientStatus::Pending; mail.recipients.len()],
-            named: 0,
+            sent: 0,
             answered: 0,
             accepted: 0,
-            mail_taken: false,
+            mail_accepted: false,
             full: false,
-            data_said: false,
-            content_goes: false,
+            data_sent: false,
+            sends_content: false,
             outstanding: 1,
             replies: 0,
             ending: TransactionEnd::Unfinished,
@@ -166,17 +166,17 @@ impl<'a> Transaction<'a> {
     ) -> Result<(usize, Option<TransactionStep>), ProtocolViolation> {
         let mut used = 0;
         loop {
-            let (taken, reply) = self.parser.parse(&input[used..])?;
-            used += taken;
+            let (octets, reply) = self.parser.parse(&input[used..])?;
+            used += octets;
             // Each recipient may keep a reply, and the results outlive the session, so the text is shortened.
-            let Some(reply) = reply.map(Reply::brief) else { return Ok((used, None)) };
+            let Some(reply) = reply.map(Reply::shortened) else { return Ok((used, None)) };
             self.replies += 1;
             self.outstanding = self.outstanding.saturating_sub(1);
             let more = used < input.len();
             let (stage, written) = (self.awaited, out.len());
-            let content = self.reply(reply, out);
+            let content = self.process_reply(reply, out);
             if !self.over && !content && self.outstanding == 0 {
-                self.next(out);
+                self.continue_or_end(out);
             }
             if self.over {
                 // Further octets are most likely a 421 before the peer closes the connection.
@@ -202,10 +202,10 @@ impl<'a> Transaction<'a> {
     /// Returns the results, after the end of the transaction or of the connection.
     #[must_use]
     pub fn into_results(self) -> TransactionResults {
-        let is_named = self.awaited == DialogueStage::Rcpt && self.mail_taken && self.answered < self.named;
+        let is_awaiting_rcpt = self.awaited == DialogueStage::Rcpt && self.mail_accepted && self.answered < self.sent;
         let ended = matches!(self.ending, TransactionEnd::Closing { .. } | TransactionEnd::Unfinished);
         TransactionResults {
-            last_named: (is_named && ended).then_some(self.answered),
+            last_named: (is_awaiting_rcpt && ended).then_some(self.answered),
             recipients: self.recipients,
             ending: self.ending,
             reusable: self.over && self.reusable,
@@ -213,16 +213,16 @@ impl<'a> Transaction<'a> {
     }
 
     /// Processes one reply. Returns true if the content may be sent.
-    fn reply(&mut self, reply: Reply, out: &mut Vec<u8>) -> bool {
+    fn process_reply(&mut self, reply: Reply, out: &mut Vec<u8>) -> bool {
         if reply.code().get() == CLOSING {
-            self.closing(reply);
+            self.process_closing(reply);
             return false;
         }
         match self.awaited {
-            DialogueStage::Mail => self.mail_reply(reply),
-            DialogueStage::Rcpt => self.rcpt_reply(reply),
-            DialogueStage::Data => return self.data_reply(reply, out),
-            DialogueStage::Dot => self.dot_reply(reply),
+            DialogueStage::Mail => self.process_mail_reply(reply),
+            DialogueStage::Rcpt => self.process_rcpt_reply(reply),
+            DialogueStage::Data => return self.process_data_reply(reply, out),
+            DialogueStage::Dot => self.process_dot_reply(reply),
             DialogueStage::Greeting
             | DialogueStage::Ehlo
             | DialogueStage::Helo
@@ -236,7 +236,7 @@ impl<'a> Transaction<'a> {
     }
 
     /// Processes a 421.
-    fn closing(&mut self, reply: Reply) {
+    fn process_closing(&mut self, reply: Reply) {
         self.over = true;
         self.reusable = false;
         // A result that is known already does not change.
@@ -245,24 +245,24 @@ impl<'a> Transaction<'a> {
         }
     }
 
-    fn mail_reply(&mut self, reply: Reply) {
+    fn process_mail_reply(&mut self, reply: Reply) {
         if reply.severity() == Severity::Success {
-            self.mail_taken = true;
+            self.mail_accepted = true;
         } else {
             self.ending = TransactionEnd::Rejected { stage: DialogueStage::Mail, reply };
         }
         self.await_next();
     }
 
-    fn rcpt_reply(&mut self, reply: Reply) {
+    fn process_rcpt_reply(&mut self, reply: Reply) {
         let at = self.answered;
         self.answered += 1;
         // After a rejected MAIL these replies do not concern the recipients.
-        if self.mail_taken {
+        if self.mail_accepted {
             self.recipients[at] = if reply.severity() == Severity::Success {
                 self.accepted += 1;
                 RecipientStatus::Accepted
-            } else if self.accepted > 0 && is_too_many(&reply) {
+            } else if self.accepted > 0 && is_over_recipient_limit(&reply) {
                 self.full = true;
                 RecipientStatus::Overflow
             } else {
@@ -274,18 +274,18 @@ impl<'a> Transaction<'a> {
 
     /// Sets the stage to the next command that was written and not answered.
     fn await_next(&mut self) {
-        if self.answered < self.named {
+        if self.answered < self.sent {
             self.awaited = DialogueStage::Rcpt;
-        } else if self.data_said {
+        } else if self.data_sent {
             self.awaited = DialogueStage::Data;
         }
     }
 
-    fn data_reply(&mut self, reply: Reply, out: &mut Vec<u8>) -> bool {
-        let goes = self.mail_taken && self.accepted > 0;
-        match (reply.severity(), goes) {
+    fn process_data_reply(&mut self, reply: Reply, out: &mut Vec<u8>) -> bool {
+        let may_send = self.mail_accepted && self.accepted > 0;
+        match (reply.severity(), may_send) {
             (Severity::Intermediate, true) => {
-                self.content_goes = true;
+                self.sends_content = true;
                 return true;
             }
             // RFC 2920 §3.1: DATA was accepted although no recipient was. An empty message ends it.
@@ -301,10 +301,10 @@ impl<'a> Transaction<'a> {
         false
     }
 
-    fn dot_reply(&mut self, reply: Reply) {
+    fn process_dot_reply(&mut self, reply: Reply) {
         self.over = true;
-        if !self.content_goes {
-            self.no_recipient();
+        if !self.sends_content {
+            self.record_no_recipient();
             return;
         }
         self.reusable = reply.severity() != Severity::Intermediate;
@@ -317,10 +317,10 @@ impl<'a> Transaction<'a> {
     }
 
     /// Writes the next commands, or ends the transaction, once all commands written are answered.
-    fn next(&mut self, out: &mut Vec<u8>) {
-        let all_named = self.named == self.recipients.len() || self.full;
+    fn continue_or_end(&mut self, out: &mut Vec<u8>) {
+        let all_sent = self.sent == self.recipients.len() || self.full;
         let refused = self.ending != TransactionEnd::Unfinished;
-        if refused || (all_named && self.accepted == 0) {
+        if refused || (all_sent && self.accepted == 0) {
             self.give_up(out);
         } else {
             self.write_group(out);
@@ -329,28 +329,28 @@ impl<'a> Transaction<'a> {
 
     /// Writes the commands that may be sent now: a group, or a single one without PIPELINING.
     fn write_group(&mut self, out: &mut Vec<u8>) {
-        let room = if self.extensions.pipelining { GROUP_MAX } else { 1 };
-        while self.outstanding < room && self.named < self.recipients.len() && !self.full {
-            self.mail.write_rcpt(self.named, self.extensions, out);
-            self.named += 1;
+        let group_max = if self.extensions.pipelining { GROUP_MAX } else { 1 };
+        while self.outstanding < group_max && self.sent < self.recipients.len() && !self.full {
+            self.mail.write_rcpt(self.sent, self.extensions, out);
+            self.sent += 1;
             self.outstanding += 1;
         }
-        if self.outstanding < room && (self.named == self.recipients.len() || self.full) {
+        if self.outstanding < group_max && (self.sent == self.recipients.len() || self.full) {
             out.extend_from_slice(b"DATA\r\n");
-            self.data_said = true;
+            self.data_sent = true;
             self.outstanding += 1;
             // The recipients that were not sent go into a further transaction.
-            self.recipients[self.named..].fill(RecipientStatus::Overflow);
+            self.recipients[self.sent..].fill(RecipientStatus::Overflow);
         }
-        if self.mail_taken {
+        if self.mail_accepted {
             self.await_next();
         }
     }
 
     /// Ends the transaction without a message. RSET discards the transaction at a peer that has accepted MAIL.
     fn give_up(&mut self, out: &mut Vec<u8>) {
-        self.no_recipient();
-        if self.mail_taken {
+        self.record_no_recipient();
+        if self.mail_accepted {
             out.extend_from_slice(b"RSET\r\n");
             self.awaited = DialogueStage::Rset;
             self.outstanding = 1;
@@ -360,7 +360,7 @@ impl<'a> Transaction<'a> {
     }
 
     /// Records that no recipient was accepted, unless the end is known already.
-    fn no_recipient(&mut self) {
+    fn record_no_recipient(&mut self) {
         if self.ending == TransactionEnd::Unfinished {
             self.ending = TransactionEnd::NoRecipient;
         }
@@ -371,7 +371,7 @@ impl<'a> Transaction<'a> {
 /// follow RFC 821 (RFC 5321 §4.5.3.1.10), or any 4.5.3. A 452 with another enhanced status, as for a full mailbox,
 /// does
 /// not count.
-fn is_too_many(reply: &Reply) -> bool {
+fn is_over_recipient_limit(reply: &Reply) -> bool {
     const TOO_MANY: Status = Status(5, 3);
     match (reply.code().get(), reply.enhanced()) {
         (452 | 552, None) => true,

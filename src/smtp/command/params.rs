@@ -13,25 +13,27 @@ const MAIL: CommandError = CommandError::Syntax("MAIL FROM:<address> [parameters
 const RCPT: CommandError = CommandError::Syntax("RCPT TO:<address> [parameters]");
 
 /// Parses the arguments of MAIL.
-pub(super) fn mail(arguments: &str) -> Result<MailFrom, CommandError> {
-    let (path, parameters) = path(arguments, "FROM:").ok_or(MAIL)?;
+pub(super) fn parse_mail(arguments: &str) -> Result<MailFrom, CommandError> {
+    let (path, parameters) = split_path(arguments, "FROM:").ok_or(MAIL)?;
     let reverse_path = ReversePath::parse(path).map_err(CommandError::Sender)?;
     let (mut size, mut body, mut smtputf8, mut ret, mut envid) = (None, None, None, None, None);
     let mut require_tls = None;
-    for (keyword, value) in each(parameters) {
+    for (keyword, value) in split_parameters(parameters) {
         match keyword.to_ascii_uppercase().as_str() {
-            "SIZE" => once(&mut size, "SIZE", value.map(digits).ok_or(CommandError::BadParameter("SIZE"))??)?,
-            "BODY" => once(&mut body, "BODY", value.and_then(body_type).ok_or(CommandError::BadParameter("BODY"))?)?,
-            "SMTPUTF8" if value.is_none() => once(&mut smtputf8, "SMTPUTF8", ())?,
+            "SIZE" => set_once(&mut size, "SIZE", value.map(parse_size).ok_or(CommandError::BadParameter("SIZE"))??)?,
+            "BODY" => {
+                set_once(&mut body, "BODY", value.and_then(parse_body).ok_or(CommandError::BadParameter("BODY"))?)?
+            }
+            "SMTPUTF8" if value.is_none() => set_once(&mut smtputf8, "SMTPUTF8", ())?,
             "SMTPUTF8" => return Err(CommandError::BadParameter("SMTPUTF8")),
-            "REQUIRETLS" if value.is_none() => once(&mut require_tls, "REQUIRETLS", ())?,
+            "REQUIRETLS" if value.is_none() => set_once(&mut require_tls, "REQUIRETLS", ())?,
             "REQUIRETLS" => return Err(CommandError::BadParameter("REQUIRETLS")),
-            "RET" => once(&mut ret, "RET", value.and_then(ret_value).ok_or(CommandError::BadParameter("RET"))?)?,
+            "RET" => set_once(&mut ret, "RET", value.and_then(parse_ret).ok_or(CommandError::BadParameter("RET"))?)?,
             "ENVID" => {
                 let value = value.filter(|value| value.len() <= ENVID_MAX && is_xtext(value));
-                once(&mut envid, "ENVID", value.ok_or(CommandError::BadParameter("ENVID"))?.to_owned())?;
+                set_once(&mut envid, "ENVID", value.ok_or(CommandError::BadParameter("ENVID"))?.to_owned())?;
             }
-            _ => return Err(unknown(keyword)),
+            _ => return Err(unknown_parameter(keyword)),
         }
     }
     if smtputf8.is_none() && !path.is_ascii() {
@@ -49,20 +51,24 @@ pub(super) fn mail(arguments: &str) -> Result<MailFrom, CommandError> {
 }
 
 /// Parses the arguments of RCPT.
-pub(super) fn rcpt(arguments: &str) -> Result<RcptTo, CommandError> {
-    let (path, parameters) = path(arguments, "TO:").ok_or(RCPT)?;
+pub(super) fn parse_rcpt(arguments: &str) -> Result<RcptTo, CommandError> {
+    let (path, parameters) = split_path(arguments, "TO:").ok_or(RCPT)?;
     let forward_path = ForwardPath::parse(path).map_err(CommandError::Recipient)?;
     let (mut notify, mut orcpt) = (None, None);
-    for (keyword, value) in each(parameters) {
+    for (keyword, value) in split_parameters(parameters) {
         match keyword.to_ascii_uppercase().as_str() {
             "NOTIFY" => {
-                once(&mut notify, "NOTIFY", value.and_then(notify_value).ok_or(CommandError::BadParameter("NOTIFY"))?)?;
+                set_once(
+                    &mut notify,
+                    "NOTIFY",
+                    value.and_then(parse_notify).ok_or(CommandError::BadParameter("NOTIFY"))?,
+                )?;
             }
             "ORCPT" => {
                 let value = value.filter(|value| value.len() <= ORCPT_MAX && is_orcpt(value));
-                once(&mut orcpt, "ORCPT", value.ok_or(CommandError::BadParameter("ORCPT"))?.to_owned())?;
+                set_once(&mut orcpt, "ORCPT", value.ok_or(CommandError::BadParameter("ORCPT"))?.to_owned())?;
             }
-            _ => return Err(unknown(keyword)),
+            _ => return Err(unknown_parameter(keyword)),
         }
     }
     Ok(RcptTo { forward_path, notify, orcpt, utf8: !arguments.is_ascii() })
@@ -71,7 +77,7 @@ pub(super) fn rcpt(arguments: &str) -> Result<RcptTo, CommandError> {
 /// Splits `FROM:<path> parameters`. RFC 5321 has no spaces before the path, and no address without angle brackets,
 /// but
 /// devices send both and Postfix and Exchange accept them. They have only one possible meaning.
-fn path<'a>(arguments: &'a str, prefix: &str) -> Option<(&'a str, &'a str)> {
+fn split_path<'a>(arguments: &'a str, prefix: &str) -> Option<(&'a str, &'a str)> {
     let arguments = arguments.trim_start_matches(' ');
     let head = arguments.get(..prefix.len()).filter(|head| head.eq_ignore_ascii_case(prefix))?;
     let rest = arguments[head.len()..].trim_start_matches(' ');
@@ -102,13 +108,13 @@ fn end_of_path(text: &str, end: u8) -> Option<usize> {
 }
 
 /// Returns each parameter with its keyword and optional value. They may be separated by more than one space.
-fn each(parameters: &str) -> impl Iterator<Item = (&str, Option<&str>)> {
+fn split_parameters(parameters: &str) -> impl Iterator<Item = (&str, Option<&str>)> {
     let words = parameters.split(' ').filter(|word| !word.is_empty());
     words.map(|word| word.split_once('=').map_or((word, None), |(keyword, value)| (keyword, Some(value))))
 }
 
 /// Stores the value of a parameter, which may occur only once.
-fn once<T>(slot: &mut Option<T>, keyword: &'static str, value: T) -> Result<(), CommandError> {
+fn set_once<T>(slot: &mut Option<T>, keyword: &'static str, value: T) -> Result<(), CommandError> {
     match slot.replace(value) {
         None => Ok(()),
         Some(_) => Err(CommandError::DuplicateParameter(keyword)),
@@ -116,17 +122,17 @@ fn once<T>(slot: &mut Option<T>, keyword: &'static str, value: T) -> Result<(), 
 }
 
 /// Returns the error for an unknown parameter. It quotes no more than 40 characters of the keyword.
-fn unknown(keyword: &str) -> CommandError {
+fn unknown_parameter(keyword: &str) -> CommandError {
     CommandError::UnknownParameter(keyword.chars().take(40).collect())
 }
 
 /// Parses a number that consists of digits alone; `parse` would accept a "+" too.
-pub(super) fn number(text: &str) -> Option<u64> {
+pub(super) fn parse_number(text: &str) -> Option<u64> {
     if text.bytes().all(|octet| octet.is_ascii_digit()) { text.parse().ok() } else { None }
 }
 
 /// Parses the value of SIZE.
-fn digits(value: &str) -> Result<u64, CommandError> {
+fn parse_size(value: &str) -> Result<u64, CommandError> {
     if value.is_empty() || !value.bytes().all(|octet| octet.is_ascii_digit()) {
         return Err(CommandError::BadParameter("SIZE"));
     }
@@ -134,7 +140,7 @@ fn digits(value: &str) -> Result<u64, CommandError> {
     value.parse().map_err(|_| CommandError::SizeOverflow)
 }
 
-fn body_type(value: &str) -> Option<BodyType> {
+fn parse_body(value: &str) -> Option<BodyType> {
     match value.to_ascii_uppercase().as_str() {
         "7BIT" => Some(BodyType::SevenBit),
         "8BITMIME" => Some(BodyType::EightBitMime),
@@ -142,7 +148,7 @@ fn body_type(value: &str) -> Option<BodyType> {
     }
 }
 
-fn ret_value(value: &str) -> Option<Ret> {
+fn parse_ret(value: &str) -> Option<Ret> {
     match value.to_ascii_uppercase().as_str() {
         "FULL" => Some(Ret::Full),
         "HDRS" => Some(Ret::Hdrs),
@@ -151,7 +157,7 @@ fn ret_value(value: &str) -> Option<Ret> {
 }
 
 /// Parses the value of NOTIFY: `NEVER` alone, or a list of the others (RFC 3461 §4.1).
-fn notify_value(value: &str) -> Option<Notify> {
+fn parse_notify(value: &str) -> Option<Notify> {
     if value.eq_ignore_ascii_case("NEVER") {
         return Some(Notify::Never);
     }
@@ -175,7 +181,7 @@ fn is_xtext(value: &str) -> bool {
     let mut at = 0;
     while let Some(octet) = octets.get(at) {
         match octet {
-            b'+' => match octets.get(at + 1..at + 3).and_then(hex) {
+            b'+' => match octets.get(at + 1..at + 3).and_then(parse_hex) {
                 Some(b' '..=b'~') => at += 3,
                 _ => return false,
             },
@@ -190,7 +196,7 @@ fn is_xtext(value: &str) -> bool {
 /// Parses the two hexadecimal digits of an xtext escape. RFC 3461 §4 has upper-case letters only, but some clients
 /// send
 /// lower-case ones.
-pub(super) fn hex(digits: &[u8]) -> Option<u8> {
+pub(super) fn parse_hex(digits: &[u8]) -> Option<u8> {
     digits.iter().try_fold(0_u8, |sum, digit| {
         let value = match digit {
             b'0'..=b'9' => digit - b'0',

@@ -67,7 +67,7 @@ fn another_protocol_ends_the_session() {
         assert_eq!((fault.reply().to_string().get(..9), fault.is_fatal()), (Some("554 5.5.1"), true), "{line:?}");
     }
     assert_eq!(
-        super::line(b"POST /\n"),
+        super::split_line(b"POST /\n"),
         CommandLine::Invalid(CommandError::NotSmtp, 7),
         "whatever else is wrong with it"
     );
@@ -247,10 +247,10 @@ fn a_chunk_without_a_size_is_fatal() {
         assert_eq!(parse(text), Err(CommandError::ChunkSize), "{text:?}");
     }
     assert_eq!(Command::parse(b"BDAT 50 LAST\xff"), Err(CommandError::ChunkSize));
-    assert_eq!(line(b"bdat 50\nQUIT\r\n"), CommandLine::Invalid(CommandError::ChunkSize, 8));
-    assert_eq!(line(b"BDAT 50\rQUIT\r\n"), CommandLine::Invalid(CommandError::ChunkSize, 8));
+    assert_eq!(split_line(b"bdat 50\nQUIT\r\n"), CommandLine::Invalid(CommandError::ChunkSize, 8));
+    assert_eq!(split_line(b"BDAT 50\rQUIT\r\n"), CommandLine::Invalid(CommandError::ChunkSize, 8));
     let long = format!("BDAT 50 LAST{}", " ".repeat(LINE_MAX));
-    assert_eq!(line(long.as_bytes()), CommandLine::Invalid(CommandError::ChunkSize, LINE_MAX));
+    assert_eq!(split_line(long.as_bytes()), CommandLine::Invalid(CommandError::ChunkSize, LINE_MAX));
 }
 
 #[test]
@@ -264,12 +264,12 @@ fn replies_to_errors_are_short_ascii_lines() {
 
 #[test]
 fn lines_end_with_crlf_alone() {
-    assert_eq!(line(b""), CommandLine::Partial);
-    assert_eq!(line(b"NOOP\r"), CommandLine::Partial);
-    assert_eq!(line(b"NOOP\r\nQUIT\r\n"), CommandLine::Complete(b"NOOP", 6));
-    assert_eq!(line(b"NOOP\nQUIT\r\n"), CommandLine::Invalid(CommandError::BareLf, 5));
-    assert_eq!(line(b"NOOP\rQUIT\r\n"), CommandLine::Invalid(CommandError::BareCr, 5));
-    assert_eq!(line(b"NOOP\r\r\n"), CommandLine::Invalid(CommandError::BareCr, 5));
+    assert_eq!(split_line(b""), CommandLine::Partial);
+    assert_eq!(split_line(b"NOOP\r"), CommandLine::Partial);
+    assert_eq!(split_line(b"NOOP\r\nQUIT\r\n"), CommandLine::Complete(b"NOOP", 6));
+    assert_eq!(split_line(b"NOOP\nQUIT\r\n"), CommandLine::Invalid(CommandError::BareLf, 5));
+    assert_eq!(split_line(b"NOOP\rQUIT\r\n"), CommandLine::Invalid(CommandError::BareCr, 5));
+    assert_eq!(split_line(b"NOOP\r\r\n"), CommandLine::Invalid(CommandError::BareCr, 5));
     assert_eq!(skip(b"QUIT\r\nNOOP"), (6, true));
     assert_eq!(skip(b"QUIT\r"), (4, false));
     assert_eq!(skip(b"QUIT\n"), (5, false));
@@ -281,7 +281,7 @@ fn lines_have_a_length() {
     assert_eq!(line(fits.as_bytes()), CommandLine::Complete(&fits.as_bytes()[..LINE_MAX - 2], LINE_MAX));
     for extra in 1..4 {
         let long = format!("{}\r\n", "x".repeat(LINE_MAX - 2 + extra));
-        let CommandLine::Invalid(CommandError::LineTooLong, used) = line(long.as_bytes()) else {
+        let CommandLine::Invalid(CommandError::LineTooLong, used) = split_line(long.as_bytes()) else {
             panic!("taken: {extra}")
         };
         assert_eq!(skip(&long.as_bytes()[used..]), (long.len() - used, true), "{extra}");
@@ -289,7 +289,7 @@ fn lines_have_a_length() {
     assert_eq!(line(&[b'x'; LINE_MAX - 1]), CommandLine::Partial);
     // It is the same fault, however much has come behind it.
     let long = format!("{} HTTP/1.1", "x".repeat(LINE_MAX));
-    assert_eq!(line(long.as_bytes()), CommandLine::Invalid(CommandError::LineTooLong, LINE_MAX));
+    assert_eq!(split_line(long.as_bytes()), CommandLine::Invalid(CommandError::LineTooLong, LINE_MAX));
 }
 
 proptest! {

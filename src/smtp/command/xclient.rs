@@ -4,7 +4,7 @@
 
 use std::net::IpAddr;
 
-use super::{ClientName, CommandError, client_name};
+use super::{ClientName, CommandError, parse_client_name};
 use crate::address::Domain;
 
 const SYNTAX: CommandError = CommandError::Syntax("XCLIENT attribute=value [attribute=value ...]");
@@ -37,18 +37,18 @@ pub struct XClient {
 }
 
 /// Parses the arguments of XCLIENT.
-pub(super) fn xclient(arguments: &str) -> Result<XClient, CommandError> {
-    let mut said = XClient::default();
+pub(super) fn parse(arguments: &str) -> Result<XClient, CommandError> {
+    let mut attributes = XClient::default();
     let mut seen: Vec<&'static str> = Vec::new();
     for word in arguments.split(' ').filter(|word| !word.is_empty()) {
         let (keyword, value) = word.split_once('=').ok_or(SYNTAX)?;
-        let value = decoded(value).ok_or(SYNTAX)?;
+        let value = decode(value).ok_or(SYNTAX)?;
         let keyword = match keyword.to_ascii_uppercase().as_str() {
-            "NAME" => set(&mut said.name, "NAME", &value, |value| Domain::parse(value).ok())?,
-            "ADDR" => set(&mut said.address, "ADDR", &value, address)?,
-            "PORT" => set(&mut said.port, "PORT", &value, port)?,
-            "HELO" => set(&mut said.hello, "HELO", &value, |value| client_name(Some(value), "").ok())?,
-            "PROTO" => set(&mut said.esmtp, "PROTO", &value, protocol)?,
+            "NAME" => set(&mut attributes.name, "NAME", &value, |value| Domain::parse(value).ok())?,
+            "ADDR" => set(&mut attributes.address, "ADDR", &value, address)?,
+            "PORT" => set(&mut attributes.port, "PORT", &value, port)?,
+            "HELO" => set(&mut attributes.hello, "HELO", &value, |value| parse_client_name(Some(value), "").ok())?,
+            "PROTO" => set(&mut attributes.esmtp, "PROTO", &value, protocol)?,
             // A login at the proxy gives no rights here.
             "LOGIN" => "LOGIN",
             _ => return Err(SYNTAX),
@@ -58,7 +58,7 @@ pub(super) fn xclient(arguments: &str) -> Result<XClient, CommandError> {
         }
         seen.push(keyword);
     }
-    if seen.is_empty() { Err(SYNTAX) } else { Ok(said) }
+    if seen.is_empty() { Err(SYNTAX) } else { Ok(attributes) }
 }
 
 /// Stores the value of an attribute and returns its keyword.
@@ -78,13 +78,13 @@ fn set<T>(
 }
 
 /// Decodes xtext (RFC 3461 §4). Returns `None` if the result has control characters.
-fn decoded(value: &str) -> Option<String> {
+fn decode(value: &str) -> Option<String> {
     let mut octets = Vec::with_capacity(value.len());
     let mut rest = value.as_bytes();
     while let Some((first, after)) = rest.split_first() {
         if *first == b'+' {
             let (digits, after) = after.split_at_checked(2)?;
-            octets.push(super::params::hex(digits)?);
+            octets.push(super::params::parse_hex(digits)?);
             rest = after;
         } else {
             octets.push(*first);
@@ -105,7 +105,7 @@ fn address(value: &str) -> Option<IpAddr> {
 }
 
 fn port(value: &str) -> Option<u16> {
-    super::params::number(value).and_then(|port| u16::try_from(port).ok())
+    super::params::parse_number(value).and_then(|port| u16::try_from(port).ok())
 }
 
 /// Parses PROTO; returns true for ESMTP.

@@ -111,7 +111,7 @@ enum HeaderState {
 #[derive(Debug)]
 pub struct Inspector {
     /// Octets that may still come.
-    room: u64,
+    remaining: u64,
     /// The limit of the content's size, in octets.
     limit: u64,
     received: u32,
@@ -131,7 +131,7 @@ impl Inspector {
     #[must_use]
     pub fn new(size_limit: u64, received_limit: u32) -> Self {
         Self {
-            room: size_limit,
+            remaining: size_limit,
             limit: size_limit,
             received: 0,
             received_limit,
@@ -147,14 +147,14 @@ impl Inspector {
     /// Allows a first line that begins with a blank, for a message without header that a [`super::HeaderCompleter`]
     /// completes.
     #[must_use]
-    pub fn completed(self, completed: bool) -> Self {
+    pub fn with_completion(self, completed: bool) -> Self {
         Self { completed, ..self }
     }
 
     /// Returns the number of octets that may still come.
     #[must_use]
-    pub fn room(&self) -> u64 {
-        self.room
+    pub fn remaining(&self) -> u64 {
+        self.remaining
     }
 
     /// Inspects the next octets, after dot-unstuffing.
@@ -162,9 +162,9 @@ impl Inspector {
     /// # Errors
     /// The first [`ContentFault`], independent of how the content is cut. After a fault, no further call is allowed.
     pub fn push(&mut self, content: &[u8]) -> Result<(), ContentFault> {
-        let fits = usize::try_from(self.room).map_or(content.len(), |room| room.min(content.len()));
-        self.lines(&content[..fits])?;
-        self.room -= fits as u64;
+        let fits = usize::try_from(self.remaining).map_or(content.len(), |remaining| remaining.min(content.len()));
+        self.inspect_lines(&content[..fits])?;
+        self.remaining -= fits as u64;
         if fits < content.len() { Err(ContentFault::TooLarge(self.limit)) } else { Ok(()) }
     }
 
@@ -184,15 +184,15 @@ impl Inspector {
         Ok(ContentFacts { needs: self.needs, tls: self.tls_required.requirement(), message_id })
     }
 
-    fn lines(&mut self, mut rest: &[u8]) -> Result<(), ContentFault> {
+    fn inspect_lines(&mut self, mut rest: &[u8]) -> Result<(), ContentFault> {
         if self.cr && !rest.is_empty() {
             rest = rest.strip_prefix(b"\n").ok_or(ContentFault::BareCr)?;
             self.cr = false;
-            self.line_end();
+            self.end_line();
         }
         self.needs.eight_bit = self.needs.eight_bit || !rest.is_ascii();
         while let Some(end) = memchr3(b'\r', b'\n', 0, rest) {
-            self.text(&rest[..end])?;
+            self.inspect_text(&rest[..end])?;
             match (rest[end], rest.get(end + 1)) {
                 (b'\n', _) => return Err(ContentFault::BareLf),
                 (0, _) => return Err(ContentFault::Nul),
@@ -203,14 +203,14 @@ impl Inspector {
                 (_, Some(b'\n')) => {}
                 (_, Some(_)) => return Err(ContentFault::BareCr),
             }
-            self.line_end();
+            self.end_line();
             rest = &rest[end + 2..];
         }
-        self.text(rest)
+        self.inspect_text(rest)
     }
 
     /// Moves on to the next line.
-    fn line_end(&mut self) {
+    fn end_line(&mut self) {
         self.at = match self.at {
             HeaderState::Value | HeaderState::TlsRequired | HeaderState::MessageId => HeaderState::Line,
             // An empty line ends the header, and so does a line that is not a field.
@@ -226,25 +226,25 @@ impl Inspector {
     }
 
     /// Inspects a part of one line, without its line end.
-    fn text(&mut self, text: &[u8]) -> Result<(), ContentFault> {
+    fn inspect_text(&mut self, text: &[u8]) -> Result<(), ContentFault> {
         if self.at == HeaderState::Body || text.is_empty() {
             return Ok(());
         }
         for octet in text {
             self.at = match (self.at, octet) {
                 (HeaderState::Value | HeaderState::Body, _) => break,
-                (HeaderState::TlsRequired, _) => self.value(*octet),
-                (HeaderState::MessageId, _) => self.id(*octet),
+                (HeaderState::TlsRequired, _) => self.add_tls_required(*octet),
+                (HeaderState::MessageId, _) => self.add_message_id(*octet),
                 (HeaderState::Start, b' ' | b'\t') if self.completed => HeaderState::Body,
                 (HeaderState::Start, b' ' | b'\t') => return Err(ContentFault::BlankStart),
-                (HeaderState::Line, b' ' | b'\t') if self.tls_required.is_open() => self.value(*octet),
-                (HeaderState::Line, b' ' | b'\t') if self.message_id.is_open() => self.id(*octet),
+                (HeaderState::Line, b' ' | b'\t') if self.tls_required.is_open() => self.add_tls_required(*octet),
+                (HeaderState::Line, b' ' | b'\t') if self.message_id.is_open() => self.add_message_id(*octet),
                 (HeaderState::Line, b' ' | b'\t') => HeaderState::Value,
-                (HeaderState::FieldMatch(name), b':') => self.field(name, true)?,
-                (HeaderState::Gap(name), b':') => self.field(name, false)?,
+                (HeaderState::FieldMatch(name), b':') => self.begin_value(name, true)?,
+                (HeaderState::Gap(name), b':') => self.begin_value(name, false)?,
                 (HeaderState::FieldMatch(name) | HeaderState::Gap(name), b' ' | b'\t') => HeaderState::Gap(name),
-                (HeaderState::FieldMatch(name), b'!'..=b'~') => HeaderState::FieldMatch(longer(name, *octet)),
-                (HeaderState::Start | HeaderState::Line, _) => self.first(*octet),
+                (HeaderState::FieldMatch(name), b'!'..=b'~') => HeaderState::FieldMatch(match_next(name, *octet)),
+                (HeaderState::Start | HeaderState::Line, _) => self.begin_line(*octet),
                 (HeaderState::FieldMatch(_) | HeaderState::Gap(_), _) => HeaderState::Body,
             };
         }
@@ -256,18 +256,18 @@ impl Inspector {
     }
 
     /// Starts a line that does not continue a field.
-    fn first(&mut self, octet: u8) -> HeaderState {
+    fn begin_line(&mut self, octet: u8) -> HeaderState {
         self.end_field();
         match octet {
             b':' => HeaderState::Body,
-            b'!'..=b'~' => HeaderState::FieldMatch(first(octet)),
+            b'!'..=b'~' => HeaderState::FieldMatch(match_first(octet)),
             _ => HeaderState::Body,
         }
     }
 
     /// Handles the colon after a field name. `as_written` is true if it follows the name at once.
-    fn field(&mut self, name: FieldMatch, as_written: bool) -> Result<HeaderState, ContentFault> {
-        match name.filter(|(known, so_far)| usize::from(*so_far) == known.name().len()) {
+    fn begin_value(&mut self, name: FieldMatch, as_written: bool) -> Result<HeaderState, ContentFault> {
+        match name.filter(|(known, matched)| usize::from(*matched) == known.name().len()) {
             Some((KnownField::Received, _)) => {
                 self.received += 1;
                 if self.received > self.received_limit {
@@ -293,19 +293,19 @@ impl Inspector {
         self.message_id.end();
     }
 
-    fn id(&mut self, octet: u8) -> HeaderState {
+    fn add_message_id(&mut self, octet: u8) -> HeaderState {
         self.message_id.octet(octet);
         HeaderState::MessageId
     }
 
-    fn value(&mut self, octet: u8) -> HeaderState {
+    fn add_tls_required(&mut self, octet: u8) -> HeaderState {
         self.tls_required.octet(octet);
         HeaderState::TlsRequired
     }
 }
 
 /// Returns the known field whose name begins with this octet.
-fn first(octet: u8) -> FieldMatch {
+fn match_first(octet: u8) -> FieldMatch {
     let begins = |known: &KnownField| known.name().first().is_some_and(|first| first.eq_ignore_ascii_case(&octet));
     [KnownField::Received, KnownField::TlsRequired, KnownField::MessageId]
         .into_iter()
@@ -314,10 +314,10 @@ fn first(octet: u8) -> FieldMatch {
 }
 
 /// Extends a field name by one octet.
-fn longer(name: FieldMatch, octet: u8) -> FieldMatch {
-    let (known, so_far) = name?;
-    let wanted = known.name().get(usize::from(so_far))?;
-    octet.eq_ignore_ascii_case(wanted).then_some((known, so_far + 1))
+fn match_next(name: FieldMatch, octet: u8) -> FieldMatch {
+    let (known, matched) = name?;
+    let wanted = known.name().get(usize::from(matched))?;
+    octet.eq_ignore_ascii_case(wanted).then_some((known, matched + 1))
 }
 
 #[cfg(test)]

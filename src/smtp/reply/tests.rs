@@ -72,12 +72,12 @@ fn no_more_is_kept_of_a_reply_than_can_be_of_use() {
 #[test]
 fn a_brief_reply_keeps_its_beginning() {
     let short = Reply::multiline(550, vec!["a".into(), "b".into()]);
-    assert_eq!(short.clone().brief(), short);
+    assert_eq!(short.clone().shortened(), short);
     let long = Reply { status: Some(Status(1, 1)), ..Reply::multiline(550, vec!["ä".repeat(300).into(); 9]) };
-    let brief = long.clone().brief();
-    assert_eq!((brief.code(), brief.enhanced(), brief.lines().len()), (long.code(), long.enhanced(), 2));
-    assert_eq!((text_of(&brief), &brief.lines()[0]), (BRIEF_MAX, &long.lines()[0]));
-    assert_eq!(Reply::bare(250, "").brief(), Reply::bare(250, ""));
+    let shortened = long.clone().shortened();
+    assert_eq!((shortened.code(), shortened.enhanced(), shortened.lines().len()), (long.code(), long.enhanced(), 2));
+    assert_eq!((text_of(&shortened), &shortened.lines()[0]), (SHORTENED_MAX, &long.lines()[0]));
+    assert_eq!(Reply::bare(250, "").shortened(), Reply::bare(250, ""));
 }
 
 #[test]

@@ -16,7 +16,7 @@ pub(super) struct Incoming {
     /// Octets that may still be dropped. The client of a rejected message shall see the reply, but must not occupy
     /// the
     /// session without end.
-    pub(super) patience: u64,
+    pub(super) drop_allowance: u64,
     /// The last octets as they arrived, dots included.
     pub(super) tail: Vec<u8>,
 }
@@ -46,13 +46,13 @@ pub(super) enum ContentTarget {
 #[derive(Debug)]
 pub(super) enum ContentFlow<'a> {
     /// Nothing more can be read from this input.
-    More,
+    NeedMore,
     /// Octets to store.
     Content(&'a [u8]),
     /// The end of the message or chunk.
     End,
     /// More octets were dropped than the allowance, and the session ends with this reply.
-    Enough(Reply),
+    TooMuchDropped(Reply),
 }
 
 impl Framing {
@@ -73,7 +73,7 @@ impl Framing {
     }
 
     /// Takes the next octets of content from the front of `input`.
-    fn unframed<'a>(&mut self, input: &'a [u8]) -> (usize, Decoded<'a>) {
+    fn unframe<'a>(&mut self, input: &'a [u8]) -> (usize, Decoded<'a>) {
         match self {
             Self::Data(decoder) => decoder.decode(input),
             Self::Chunk { left: 0, .. } => (0, Decoded::End),
@@ -109,20 +109,20 @@ impl Incoming {
 
     /// Returns true if rejected content seems to have ended with a dot between bare LFs, which is not the end in
     /// SMTP.
-    pub(super) fn seems_over(&self) -> bool {
+    pub(super) fn seems_ended(&self) -> bool {
         let is_data = matches!(self.framing, Framing::Data(_));
         // With CR LF on both sides of the dot, the decoder would have found the end.
         is_data && self.refusal().is_some() && (self.tail.ends_with(b"\n.\n") || self.tail.ends_with(b"\n.\r\n"))
     }
 
-    pub(super) fn fail(&mut self, reply: Reply) {
+    pub(super) fn reject(&mut self, reply: Reply) {
         if let ContentTarget::Store { content, .. } = &mut self.target {
             *content = Err(reply);
         }
     }
 
     /// Takes octets from the front of `input`. Returns those to store and drops those of rejected content.
-    pub(super) fn take<'a>(&mut self, input: &'a [u8]) -> (usize, ContentFlow<'a>) {
+    pub(super) fn advance<'a>(&mut self, input: &'a [u8]) -> (usize, ContentFlow<'a>) {
         let (used, flow) = self.flow(input);
         self.tail.extend_from_slice(&input[used.saturating_sub(LONE_DOT_MAX)..used]);
         self.tail.drain(..self.tail.len().saturating_sub(LONE_DOT_MAX));
@@ -132,10 +132,10 @@ impl Incoming {
     fn flow<'a>(&mut self, input: &'a [u8]) -> (usize, ContentFlow<'a>) {
         let mut used = 0;
         loop {
-            let (more, decoded) = self.framing.unframed(&input[used..]);
+            let (more, decoded) = self.framing.unframe(&input[used..]);
             used += more;
             match (decoded, &mut self.target) {
-                (Decoded::More, _) => return (used, ContentFlow::More),
+                (Decoded::More, _) => return (used, ContentFlow::NeedMore),
                 (Decoded::End, _) => return (used, ContentFlow::End),
                 (Decoded::Content(octets), ContentTarget::Store { content: content @ Ok(_), .. }) => {
                     match content.as_mut().map(|inspector| inspector.push(octets)) {
@@ -147,9 +147,9 @@ impl Incoming {
                 (
                     Decoded::Content(octets),
                     ContentTarget::Store { content: Err(refusal), .. } | ContentTarget::Drop(refusal),
-                ) => match self.patience.checked_sub(octets.len() as u64) {
-                    Some(left) => self.patience = left,
-                    None => return (used, ContentFlow::Enough(refusal.clone())),
+                ) => match self.drop_allowance.checked_sub(octets.len() as u64) {
+                    Some(left) => self.drop_allowance = left,
+                    None => return (used, ContentFlow::TooMuchDropped(refusal.clone())),
                 },
             }
         }
@@ -159,7 +159,7 @@ impl Incoming {
 impl OpenTransaction {
     /// Returns the reply if no content may follow yet.
     pub(super) fn fault(&self) -> Option<Reply> {
-        match (self.recipients.is_empty(), self.rcpt) {
+        match (self.recipients.is_empty(), self.has_rcpt) {
             (false, _) => None,
             (true, true) => Some(replies::no_valid_recipients()),
             (true, false) => Some(replies::out_of_order("RCPT first")),
@@ -167,8 +167,8 @@ impl OpenTransaction {
     }
 
     /// Returns the envelope of the message.
-    pub(super) fn envelope(self, findings: ContentFacts) -> Envelope {
-        let ContentFacts { mut needs, tls, message_id } = findings;
+    pub(super) fn envelope(self, facts: ContentFacts) -> Envelope {
+        let ContentFacts { mut needs, tls, message_id } = facts;
         // Octets above 127 in the header of mail without SMTPUTF8 are common and no reason to require SMTPUTF8 from
         // the next
         // hop: all MTAs pass them on unchanged.
@@ -184,7 +184,7 @@ impl OpenTransaction {
             ret: from.ret,
             envid: from.envid,
             message_id,
-            ..Envelope::new(from.reverse_path, each_once(self.recipients))
+            ..Envelope::new(from.reverse_path, merge_duplicates(self.recipients))
         }
     }
 }
@@ -192,17 +192,17 @@ impl OpenTransaction {
 /// Merges recipients that were named more than once: they get one copy, and every report that was asked for. The
 /// first
 /// ORCPT counts.
-fn each_once(recipients: Vec<Recipient>) -> Vec<Recipient> {
+fn merge_duplicates(recipients: Vec<Recipient>) -> Vec<Recipient> {
     let mut once: Vec<Recipient> = Vec::with_capacity(recipients.len());
-    let mut places = HashMap::with_capacity(recipients.len());
+    let mut indexes = HashMap::with_capacity(recipients.len());
     for recipient in recipients {
-        match places.entry(recipient.mailbox.clone()) {
-            Entry::Vacant(place) => {
-                place.insert(once.len());
+        match indexes.entry(recipient.mailbox.clone()) {
+            Entry::Vacant(entry) => {
+                entry.insert(once.len());
                 once.push(recipient);
             }
-            Entry::Occupied(place) => {
-                let first = &mut once[*place.get()];
+            Entry::Occupied(entry) => {
+                let first = &mut once[*entry.get()];
                 first.notify = Notify::either(first.notify, recipient.notify);
                 first.orcpt = first.orcpt.take().or(recipient.orcpt);
             }

@@ -7,19 +7,19 @@ use crate::smtp::reply::Reply;
 
 /// The most octets of rejected content that are read, as a multiple of the largest message. The client must see the
 /// reply, and closing the connection while it still sends would make TCP discard that reply.
-const PATIENCE: u64 = 4;
+const DROP_FACTOR: u64 = 4;
 
 impl Server {
     /// Rejects the content that is arriving. What follows of it is dropped, and `reply` is sent at its end.
-    pub fn fail(&mut self, reply: Reply) {
+    pub fn reject_content(&mut self, reply: Reply) {
         if let InputMode::Incoming(incoming) = &mut self.mode {
-            incoming.fail(reply);
+            incoming.reject(reply);
         }
     }
 
     /// Returns the reply to rejected content whose end has not come yet.
     #[must_use]
-    pub fn refusal(&self) -> Option<&Reply> {
+    pub fn content_refusal(&self) -> Option<&Reply> {
         match &self.mode {
             InputMode::Incoming(incoming) => incoming.refusal(),
             InputMode::Command | InputMode::Skip | InputMode::Closed => None,
@@ -30,24 +30,24 @@ impl Server {
     /// for the
     /// reply while the server waits for the end.
     #[must_use]
-    pub fn seems_over(&self) -> bool {
-        matches!(&self.mode, InputMode::Incoming(incoming) if incoming.seems_over())
+    pub fn seems_ended(&self) -> bool {
+        matches!(&self.mode, InputMode::Incoming(incoming) if incoming.seems_ended())
     }
 
-    pub(super) fn data<'a>(&mut self, behind: &[u8]) -> ServerStep<'a> {
+    pub(super) fn data_command<'a>(&mut self, behind: &[u8]) -> ServerStep<'a> {
         // A client that does not wait for the answer to DATA sends content that could be read as commands (RFC 2920
         // §3.1:
         // DATA is the last command of its group).
         if !behind.is_empty() {
-            return self.close(replies::spoke_behind_data());
+            return self.close(replies::input_after_data());
         }
         match self.transaction.take() {
             Some(transaction) if matches!(transaction.progress, ContentProgress::Envelope) => match transaction.fault()
             {
                 None => {
-                    self.begin(
+                    self.begin_content(
                         Framing::data(),
-                        ContentTarget::Store { transaction, content: Ok(Box::new(self.inspector())) },
+                        ContentTarget::Store { transaction, content: Ok(Box::new(self.new_inspector())) },
                     );
                     ServerStep::Reply(replies::go_ahead())
                 }
@@ -64,7 +64,7 @@ impl Server {
     }
 
     /// Begins a chunk. The chunk follows its command even if that is rejected, so it is always read (RFC 3030 §2).
-    pub(super) fn chunk<'a>(&mut self, size: u64, last: bool) -> ServerStep<'a> {
+    pub(super) fn bdat_command<'a>(&mut self, size: u64, last: bool) -> ServerStep<'a> {
         let Some(mut transaction) = self.transaction.take() else {
             return self.drop_chunk(size, last, replies::out_of_order("BDAT comes behind RCPT"));
         };
@@ -72,16 +72,19 @@ impl Server {
             return self.reject_chunk(transaction, size, last, fault);
         }
         let inspector = match std::mem::replace(&mut transaction.progress, ContentProgress::Failed) {
-            ContentProgress::Envelope => Box::new(self.inspector()),
+            ContentProgress::Envelope => Box::new(self.new_inspector()),
             ContentProgress::Chunks(inspector) => inspector,
             ContentProgress::Failed => {
                 let answer = replies::out_of_order("An earlier chunk was refused; RSET first");
                 return self.reject_chunk(transaction, size, last, answer);
             }
         };
-        let content =
-            if size > inspector.room() { Err(replies::too_large(self.profile.message_size)) } else { Ok(inspector) };
-        self.begin(Framing::chunk(size, last), ContentTarget::Store { transaction, content })
+        let content = if size > inspector.remaining() {
+            Err(replies::too_large(self.profile.message_size))
+        } else {
+            Ok(inspector)
+        };
+        self.begin_content(Framing::chunk(size, last), ContentTarget::Store { transaction, content })
     }
 
     /// Rejects a chunk and with it the transaction: the later chunks are not the complete message.
@@ -100,19 +103,19 @@ impl Server {
 
     /// Reads and drops a chunk, then answers with `answer`.
     pub(super) fn drop_chunk<'a>(&mut self, size: u64, last: bool, answer: Reply) -> ServerStep<'a> {
-        self.begin(Framing::chunk(size, last), ContentTarget::Drop(answer))
+        self.begin_content(Framing::chunk(size, last), ContentTarget::Drop(answer))
     }
 
-    fn begin<'a>(&mut self, framing: Framing, target: ContentTarget) -> ServerStep<'a> {
-        let patience = self.profile.message_size.saturating_mul(PATIENCE);
-        self.mode = InputMode::Incoming(Box::new(Incoming { framing, target, patience, tail: Vec::new() }));
+    fn begin_content<'a>(&mut self, framing: Framing, target: ContentTarget) -> ServerStep<'a> {
+        let drop_allowance = self.profile.message_size.saturating_mul(DROP_FACTOR);
+        self.mode = InputMode::Incoming(Box::new(Incoming { framing, target, drop_allowance, tail: Vec::new() }));
         // An empty chunk has ended already.
         let (_, step) = self.advance(&[]);
         step
     }
 
     /// Ends the message or the chunk.
-    pub(super) fn end<'a>(&mut self) -> ServerStep<'a> {
+    pub(super) fn end_content<'a>(&mut self) -> ServerStep<'a> {
         let InputMode::Incoming(incoming) = std::mem::replace(&mut self.mode, InputMode::Command) else {
             return ServerStep::Read;
         };
@@ -128,7 +131,7 @@ impl Server {
                 self.say(replies::chunk_ok(size))
             }
             (Ok(inspector), None) => match inspector.finish() {
-                Ok(findings) => ServerStep::Commit(Box::new(transaction.envelope(findings))),
+                Ok(facts) => ServerStep::Commit(Box::new(transaction.envelope(facts))),
                 Err(fault) => self.say(fault.reply()),
             },
             (Err(refusal), Some(_)) => {
@@ -140,7 +143,7 @@ impl Server {
         }
     }
 
-    fn inspector(&self) -> Inspector {
-        Inspector::new(self.profile.message_size, self.profile.received).completed(self.profile.completed)
+    fn new_inspector(&self) -> Inspector {
+        Inspector::new(self.profile.message_size, self.profile.received).with_completion(self.profile.completed)
     }
 }

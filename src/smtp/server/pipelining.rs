@@ -10,7 +10,7 @@ impl Server {
     /// sent
     /// blindly may belong to another protocol (Postfix `smtpd_forbid_unauth_pipelining`).
     pub(super) fn violates_pipelining(&self, parsed: &Result<Command, CommandError>, behind: &[u8]) -> bool {
-        let is_offered = self.client.as_ref().is_some_and(|client| client.esmtp);
+        let is_offered = self.helo.as_ref().is_some_and(|helo| helo.esmtp);
         match parsed {
             // These faults have replies of their own.
             Err(fault) if fault.is_fatal() => false,

@@ -14,18 +14,18 @@ pub struct XClientRights {
 }
 
 impl Server {
-    pub(super) fn xclient_command<'a>(&mut self, said: Box<XClient>) -> ServerStep<'a> {
+    pub(super) fn xclient_command<'a>(&mut self, attributes: Box<XClient>) -> ServerStep<'a> {
         if self.transaction.is_some() {
             return self.say(replies::out_of_order("XCLIENT may not come within a transaction; RSET ends it"));
         }
         if !self.profile.xclient {
             return self.say(replies::xclient_denied());
         }
-        ServerStep::XClient(said)
+        ServerStep::XClient(attributes)
     }
 
     /// Closes the session for a fault after which the input can no longer be read as commands.
-    pub(super) fn close_for<'a>(&mut self, fault: &CommandError) -> ServerStep<'a> {
+    pub(super) fn close_with_fault<'a>(&mut self, fault: &CommandError) -> ServerStep<'a> {
         self.mode = InputMode::Closed;
         match fault {
             CommandError::ProxyHeader => ServerStep::ProxyHeader(fault.reply()),
@@ -36,13 +36,13 @@ impl Server {
     /// Answers [`ServerStep::XClient`]: the session starts over for the client that the proxy names. HELO and PROTO
     /// replace
     /// its EHLO or HELO. Returns the greeting.
-    pub fn apply_xclient(&mut self, said: XClient, introduced: XClientRights) -> Reply {
-        self.profile.completed = introduced.completed;
-        self.profile.xclient = introduced.xclient;
+    pub fn apply_xclient(&mut self, attributes: XClient, rights: XClientRights) -> Reply {
+        self.profile.completed = rights.completed;
+        self.profile.xclient = rights.xclient;
         self.transaction = None;
         self.mode = InputMode::Command;
-        self.client = match said.hello {
-            Attribute::Is(name) => Some(ClientHelo { name, esmtp: said.esmtp == Attribute::Is(true) }),
+        self.helo = match attributes.hello {
+            Attribute::Is(name) => Some(ClientHelo { name, esmtp: attributes.esmtp == Attribute::Is(true) }),
             Attribute::Absent | Attribute::Unavailable => None,
         };
         replies::greeting(&self.profile.hostname)

@@ -119,19 +119,19 @@ pub(super) fn starttls_first() -> Reply {
     Reply::new(530, Status(7, 0), "Must issue a STARTTLS command first")
 }
 
-pub(super) fn spoke_behind_starttls() -> Reply {
+pub(super) fn input_after_starttls() -> Reply {
     Reply::new(501, PROTOCOL, "Nothing may follow STARTTLS in clear")
 }
 
-pub(super) fn spoke_behind_data() -> Reply {
+pub(super) fn input_after_data() -> Reply {
     Reply::new(554, PROTOCOL, "A message must wait for the answer to DATA")
 }
 
-pub(super) fn spoke_before_greeting() -> Reply {
+pub(super) fn pregreet() -> Reply {
     Reply::new(554, PROTOCOL, "The server speaks first; wait for its greeting")
 }
 
-pub(super) fn spoke_too_early() -> Reply {
+pub(super) fn unauthorized_pipelining() -> Reply {
     Reply::new(554, PROTOCOL, "Wait for the answer to EHLO, which offers PIPELINING, before the next command")
 }
 
@@ -145,8 +145,8 @@ pub(super) fn too_many_junk_commands(hostname: &Domain) -> Reply {
     Reply::new(421, Status(7, 0), text)
 }
 
-pub(super) fn farewell(hostname: &Domain, why: CloseReason) -> Reply {
-    match why {
+pub(super) fn closing(hostname: &Domain, reason: CloseReason) -> Reply {
+    match reason {
         CloseReason::Timeout => {
             Reply::new(421, Status(4, 2), format!("{hostname} Waited too long, closing the connection"))
         }
