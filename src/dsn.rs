@@ -1,12 +1,12 @@
-//! Delivery status notifications: what the sender of a message that failed is told (RFC 3464, in the
-//! frame of RFC 6522; UTF-8 as in RFC 6533; REQUIRETLS as in RFC 8689 §5).
+//! Delivery status notifications, the reports to the sender of a message (RFC 3464, within the multipart/report of
+//! RFC 6522; UTF-8: RFC 6533; REQUIRETLS: RFC 8689 §5).
 //!
-//! This module writes text from values. Whether anything has failed is decided in
-//! [`crate::failure`]; storing and sending the report is the scheduler's affair.
+//! This module only writes the text. [`crate::failure`] decides what has failed, and the scheduler stores and sends
+//! the report.
 //!
-//! A report must pass where its message did not. So it has seven bits and short lines (`encode`) unless its
-//! addressee can only be reached by hosts that take eight, and what cannot be returned in that form is left out.
-//! A host that refuses it all the same gets its text alone (`text_only`).
+//! A report must pass where its message did not. It therefore has 7-bit content and short lines (`encode`), unless
+//! its addressee can only be reached through servers with 8BITMIME. Original content that cannot be returned in that
+//! form is left out. If a server rejects the report nevertheless, its text is sent alone (`text_only`).
 
 mod digest;
 mod encode;
@@ -22,89 +22,89 @@ use crate::envelope::{
     BodyType, Envelope, Notify, Origin, QueueId, Recipient, ReportForm, Ret, TlsRequirement, Trouble,
 };
 pub use digest::{DigestEntry, Excerpt, write_digest};
-use encode::{from_xtext, passes, quoted_printable, seven_bit_orcpt, utf8_xtext};
+use encode::{from_xtext, passes_unencoded, quoted_printable, seven_bit_orcpt, utf8_xtext};
 pub use text_only::{RejectedReport, write_text_only};
 
-/// Octets of a message that is returned whole, at most; of a larger one its header fields are.
-pub const WHOLE_MESSAGE_MAX: u64 = 50 * 1024;
-/// Characters of a peer's answer that a field quotes, at most.
+/// The largest message, in octets, that is returned in full. Of a larger one only the header fields are returned.
+pub const FULL_RETURN_MAX: u64 = 50 * 1024;
+/// The most characters of a peer's reply that Diagnostic-Code quotes.
 const QUOTE_MAX: usize = 900;
-/// Characters of a reason that the text for people tells, at most.
+/// The most characters of a reason in the part for people.
 const REASON_MAX: usize = 2500;
-/// Octets that the reasons of all recipients take in one part of a report, as long as each has [`REASON_MIN`].
+/// The octets that the reasons of all recipients may take in one part of a report, while each has [`REASON_MIN`].
 const REASONS_MAX: usize = 64 * 1024;
-/// Characters of a reason that are told however many recipients there are.
+/// The least number of characters that each reason gets, even with many recipients.
 const REASON_MIN: usize = 120;
-/// Where lines are folded, if they can be (RFC 5322 §2.1.1).
+/// The length at which lines are folded if possible (RFC 5322 §2.1.1).
 const LINE_LENGTH: usize = 76;
-/// Octets of a word that is not broken: a line may have 998 (RFC 5321 §4.5.3.1.6).
+/// The longest word in octets that is not broken. A line may have 998 (RFC 5321 §4.5.3.1.6).
 const WORD_MAX: usize = 900;
 
-/// What a report tells of its recipients: all of one report share it (RFC 3464 §2.3.3).
+/// The action that a report announces. All recipients of one report share it (RFC 3464 §2.3.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Action {
-    /// Given up.
+    /// Delivery has failed for good.
     Failed,
-    /// Still being tried, until this time; without one, kept until an operator decides.
+    /// Delivery is retried until this time. `None`: the message is held until an operator releases it.
     Delayed(Option<Timestamp>),
-    /// Handed to a host that sends no reports of success (RFC 3461 §5.2.2).
+    /// The message was relayed to a server that sends no reports of success (RFC 3461 §5.2.2).
     Relayed,
 }
 
-/// A recipient, and what became of it.
+/// A recipient of a report and its result.
 #[derive(Debug, Clone)]
 pub struct ReportedRecipient<'a> {
-    /// Who.
+    /// The recipient.
     pub recipient: &'a Recipient,
-    /// What happened last; for [`Action::Relayed`] with a status of success.
+    /// The last attempt's result. For [`Action::Relayed`] it has a status of success.
     pub last: &'a Trouble,
 }
 
-/// Everything that a report is about.
+/// The message that a report is about, and the circumstances.
 #[derive(Debug, Clone)]
 pub struct ReportContext<'a> {
-    /// Our name.
+    /// The name of this host.
     pub hostname: &'a Domain,
-    /// The failed message.
+    /// The id of the message.
     pub id: QueueId,
-    /// When it was accepted.
+    /// The time at which it was accepted.
     pub accepted: Timestamp,
-    /// The present.
+    /// The current time.
     pub now: Timestamp,
     /// Its envelope.
     pub envelope: &'a Envelope,
-    /// How much of it is returned, at most; see [`content_to_return`].
+    /// The largest part of it that may be returned; see [`content_to_return`].
     pub returned: ReturnedContent,
-    /// The whole message, or a front of it that has its header fields.
+    /// Its content, or a front of it that contains the header fields.
     pub original: &'a [u8],
 }
 
-/// How much of the message goes into its report.
+/// The part of a message that its report returns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReturnedContent {
-    /// All of it.
+    /// The complete message.
     Full,
-    /// Its header fields.
+    /// The header fields.
     Headers,
-    /// Nothing: it is damaged.
+    /// Nothing, since the stored content is damaged.
     Nothing,
 }
 
-/// A report and its envelope.
+/// A report as a message of its own.
 #[derive(Debug, Clone)]
 pub struct ReportMessage {
-    /// Its header and its parts.
+    /// The content.
     pub content: Vec<u8>,
-    /// To whom, under the null reverse-path (RFC 5321 §4.5.5).
+    /// The envelope. Its sender is the null reverse-path (RFC 5321 §4.5.5).
     pub envelope: Envelope,
 }
 
-/// Whether somebody wants to be told this of a recipient (RFC 3461 §4.1). Who said nothing is told of
-/// failures and delays.
+/// Returns true if NOTIFY asks for this report (RFC 3461 §4.1). Without NOTIFY, failures and delays are reported.
 #[must_use]
 pub fn is_requested(sender: &ReversePath, recipient: &Recipient, action: Action) -> bool {
     match (sender, recipient.notify, action) {
-        // Our own postmaster is told that a report was lost, and nothing else; its NOTIFY=NEVER is for others.
+        // A message with the null sender is reported to our postmaster, and only its failure; NOTIFY=NEVER does not
+        // apply.
         (ReversePath::Null, _, action) => action == Action::Failed,
         (ReversePath::Mailbox(_), None, Action::Failed | Action::Delayed(_)) => true,
         (ReversePath::Mailbox(_), None, Action::Relayed) | (_, Some(Notify::Never), _) => false,
@@ -114,23 +114,23 @@ pub fn is_requested(sender: &ReversePath, recipient: &Recipient, action: Action)
     }
 }
 
-/// Returns how much of a message of `size` octets is returned. Where a connector forced TLS, its content must not travel
-/// back over a way that was not held to the same demand. Where the message itself required that, RET=FULL counts for
-/// nothing (RFC 8689 §5); nor does it where a stranger brought the message: its sender may never have seen it.
+/// Decides how much of a message of `size` octets is returned. If a connector forced TLS for the message, its content
+/// must not travel back without the same demand. If the message itself required TLS, RET=FULL is ignored (RFC 8689
+/// §5). It is ignored too if a stranger sent the message, since the supposed sender may never have seen it.
 #[must_use]
 pub fn content_to_return(action: Action, envelope: &Envelope, size: u64) -> ReturnedContent {
     let confidential = envelope.confidential || envelope.tls == TlsRequirement::Require;
     let is_withheld = confidential || envelope.origin == Origin::Stranger;
     match (action, envelope.ret) {
-        // A message that is not lost need not come back.
+        // A message that is not lost need not be returned.
         (Action::Delayed(_) | Action::Relayed, _) | (Action::Failed, Some(Ret::Hdrs)) => ReturnedContent::Headers,
-        (Action::Failed, Some(Ret::Full) | None) if is_withheld || size > WHOLE_MESSAGE_MAX => ReturnedContent::Headers,
+        (Action::Failed, Some(Ret::Full) | None) if is_withheld || size > FULL_RETURN_MAX => ReturnedContent::Headers,
         (Action::Failed, Some(Ret::Full) | None) => ReturnedContent::Full,
     }
 }
 
-/// The header fields at the front of a message. They end at the first line that is none, whether it is
-/// empty or not: what a client sends without a header must not pass for one.
+/// Returns the header fields at the front of a message. They end at the first line that is not a field, whether that
+/// is empty or not: content without a header must not be taken for one.
 #[must_use]
 pub fn header_fields(message: &[u8]) -> &[u8] {
     let is_name = |octet: &u8| (b'!'..=b'~').contains(octet) && *octet != b':';
@@ -146,21 +146,23 @@ pub fn header_fields(message: &[u8]) -> &[u8] {
     &message[..end]
 }
 
-/// Writes a report. `report` is the id of the new message.
+/// Writes a report. `report` is the id of its message.
 #[must_use]
 pub fn write(
-    about: &ReportContext<'_>,
+    context: &ReportContext<'_>,
     action: Action,
-    told: &[ReportedRecipient<'_>],
+    recipients: &[ReportedRecipient<'_>],
     to: &Mailbox,
     report: QueueId,
 ) -> ReportMessage {
-    // Mail for an address beyond ASCII goes under SMTPUTF8 alone, and that comes with 8BITMIME (RFC 6531 §3.1).
+    // Mail for an address outside ASCII needs SMTPUTF8, which implies 8BITMIME (RFC 6531 §3.1).
     let mut parts = MultipartBody::new(report, !to.is_ascii());
-    parts.add("text/plain; charset=utf-8", explanation(about, action, told).as_bytes());
-    let (kind, status) = status_part(about, action, told, parts.wide);
+    parts.add("text/plain; charset=utf-8", text_for_people(context, action, recipients).as_bytes());
+    let (kind, status) = status_part(context, action, recipients, parts.eight_bit_path);
     parts.add(kind, status.as_bytes());
-    returned_part(about, parts.wide).into_iter().for_each(|(kind, returned)| parts.add(kind, returned));
+    if let Some((kind, returned)) = returned_part(context, parts.eight_bit_path) {
+        parts.add(kind, returned);
+    }
 
     let subject = match action {
         Action::Failed => "Undelivered mail returned to sender",
@@ -168,10 +170,10 @@ pub fn write(
         Action::Delayed(None) => "Delayed mail (held by the relay)",
         Action::Relayed => "Mail was passed on",
     };
-    let mut content = header(about.hostname, about.now, to, subject, report).into_bytes();
-    // RFC 8689 §5: what is told of such a message is protected as the message was. That a sender cared
-    // little for the recipient's policy (TLS-Required: No) says nothing of the policy of its own domain.
-    let tls = match about.envelope.tls {
+    let mut content = header(context.hostname, context.now, to, subject, report).into_bytes();
+    // RFC 8689 §5: the report is protected as the message was. TLS-Required: No concerned the recipient's policy, and
+    // does not lower that of the sender's domain.
+    let tls = match context.envelope.tls {
         TlsRequirement::Require => TlsRequirement::Require,
         TlsRequirement::Ordinary | TlsRequirement::Relaxed => TlsRequirement::Ordinary,
     };
@@ -180,7 +182,7 @@ pub fn write(
     ReportMessage { content, envelope }
 }
 
-/// The envelope of a report.
+/// Returns the envelope of a report.
 fn report_envelope(to: &Mailbox, tls: TlsRequirement, eight_bit: bool, form: ReportForm) -> Envelope {
     let recipient = Recipient { notify: Some(Notify::Never), ..Recipient::new(to.clone()) };
     let mut envelope = Envelope::new(ReversePath::Null, vec![recipient]);
@@ -197,32 +199,32 @@ fn report_envelope(to: &Mailbox, tls: TlsRequirement, eight_bit: bool, form: Rep
 
 // Writing into a String cannot fail, so the results of `write!` are dropped below.
 
-/// The parts of a report, written one after the other.
+/// The body of a multipart message, to which parts are added one after the other.
 struct MultipartBody {
     boundary: String,
-    /// Whether the path is known to take eight bits.
-    wide: bool,
+    /// True if all servers on the way offer 8BITMIME.
+    eight_bit_path: bool,
     eight_bit: bool,
     octets: Vec<u8>,
 }
 
 impl MultipartBody {
-    fn new(report: QueueId, wide: bool) -> Self {
-        Self { boundary: boundary(report), wide, eight_bit: false, octets: Vec::new() }
+    fn new(report: QueueId, eight_bit_path: bool) -> Self {
+        Self { boundary: boundary(report), eight_bit_path, eight_bit: false, octets: Vec::new() }
     }
 
-    /// Adds a part, encoded where it does not pass as it is.
+    /// Adds a part, encoded if it could not pass unencoded.
     fn add(&mut self, kind: &str, content: &[u8]) {
-        let as_it_is = passes(content, self.wide);
-        let eight_bit = as_it_is && !content.is_ascii();
-        let encoding = match (as_it_is, eight_bit) {
+        let is_unencoded = passes_unencoded(content, self.eight_bit_path);
+        let eight_bit = is_unencoded && !content.is_ascii();
+        let encoding = match (is_unencoded, eight_bit) {
             (false, _) => "Content-Transfer-Encoding: quoted-printable\r\n",
             (true, true) => "Content-Transfer-Encoding: 8bit\r\n",
             (true, false) => "",
         };
         let head = format!("\r\n--{}\r\nContent-Type: {kind}\r\n{encoding}\r\n", self.boundary);
         self.octets.extend_from_slice(head.as_bytes());
-        if as_it_is {
+        if is_unencoded {
             self.octets.extend_from_slice(content);
         } else {
             self.octets.extend_from_slice(&quoted_printable(content));
@@ -230,15 +232,15 @@ impl MultipartBody {
         self.eight_bit |= eight_bit;
     }
 
-    /// Adds a part of seven bits that has its header.
-    fn add_whole(&mut self, part: &str) {
+    /// Adds a 7-bit part that has its own header fields.
+    fn add_with_header(&mut self, part: &str) {
         self.octets.extend_from_slice(format!("\r\n--{}\r\n{part}", self.boundary).as_bytes());
     }
 
-    /// Appends the rest of the header, and the parts.
+    /// Appends the remaining header fields and the body.
     fn finish(self, kind: &str, out: &mut Vec<u8>) {
         let Self { boundary, eight_bit, octets, .. } = self;
-        // MultipartBody of eight bits make the whole one of eight bits (RFC 2045 §6.4).
+        // 8-bit parts make the multipart 8-bit too (RFC 2045 §6.4).
         let encoding = if eight_bit { "Content-Transfer-Encoding: 8bit\r\n" } else { "" };
         let head = format!(
             "Content-Type: {kind};\r\n\tboundary=\"{boundary}\"\r\n{encoding}\r\n\
@@ -250,12 +252,12 @@ impl MultipartBody {
     }
 }
 
-/// What stands between the parts of the report of this name.
+/// Returns the boundary between the parts of the report with this id.
 fn boundary(report: QueueId) -> String {
     format!("=_gatepost_{report}")
 }
 
-/// The header of a report, without the fields about its content.
+/// Returns the header of a report, without the fields that describe its content.
 fn header(host: &Domain, now: Timestamp, to: &Mailbox, subject: &str, report: QueueId) -> String {
     format!(
         "Date: {}\r\n\
@@ -269,22 +271,25 @@ fn header(host: &Domain, now: Timestamp, to: &Mailbox, subject: &str, report: Qu
     )
 }
 
-/// What is returned, and its content type: less than what may be, where that does not pass.
-fn returned_part<'a>(about: &ReportContext<'a>, wide: bool) -> Option<(&'static str, &'a [u8])> {
-    Some(match (about.returned, about.envelope.needs.utf8_header) {
+/// Returns the content type and the returned part of the message, which is smaller than allowed if it could not pass.
+/// `None` if nothing is returned.
+fn returned_part<'a>(context: &ReportContext<'a>, eight_bit_path: bool) -> Option<(&'static str, &'a [u8])> {
+    Some(match (context.returned, context.envelope.needs.utf8_header) {
         (ReturnedContent::Nothing, _) => return None,
-        // RFC 6532 §3.7, RFC 6533 §6: these kinds may be encoded.
-        (ReturnedContent::Full, true) => ("message/global", about.original),
-        (ReturnedContent::Headers, true) => ("message/global-headers", header_fields(about.original)),
-        // RFC 2046 §5.2.1: this one may not.
-        (ReturnedContent::Full, false) if passes(about.original, wide) => ("message/rfc822", about.original),
-        (_, false) => ("text/rfc822-headers", header_fields(about.original)),
+        // RFC 6532 §3.7, RFC 6533 §6: these types may be encoded.
+        (ReturnedContent::Full, true) => ("message/global", context.original),
+        (ReturnedContent::Headers, true) => ("message/global-headers", header_fields(context.original)),
+        // RFC 2046 §5.2.1: this type may not be encoded.
+        (ReturnedContent::Full, false) if passes_unencoded(context.original, eight_bit_path) => {
+            ("message/rfc822", context.original)
+        }
+        (_, false) => ("text/rfc822-headers", header_fields(context.original)),
     })
 }
 
-/// The part for people.
-fn explanation(about: &ReportContext<'_>, action: Action, told: &[ReportedRecipient<'_>]) -> String {
-    let mut out = format!("This is the mail relay at {}.\r\n\r\n", about.hostname);
+/// Returns the part for people.
+fn text_for_people(context: &ReportContext<'_>, action: Action, recipients: &[ReportedRecipient<'_>]) -> String {
+    let mut out = format!("This is the mail relay at {}.\r\n\r\n", context.hostname);
     match action {
         Action::Failed => out.push_str(
             "Your message could not be delivered to the recipients below, and will not\r\n\
@@ -304,20 +309,20 @@ fn explanation(about: &ReportContext<'_>, action: Action, told: &[ReportedRecipi
             );
         }
         Action::Relayed => out.push_str(
-            "Your message was passed on for the recipients below. The host that took it\r\n\
-             does not tell senders of success, so this may be the last that you hear.",
+            "Your message was relayed for the recipients below. The server that accepted it\r\n\
+             does not report successful delivery, so this may be the last report about it.",
         ),
     }
-    let _ = write!(out, "\r\nIt was accepted here on {}\r\nas {}.\r\n", date(about.accepted), about.id);
-    if about.returned == ReturnedContent::Nothing {
+    let _ = write!(out, "\r\nIt was accepted here on {}\r\nas {}.\r\n", date(context.accepted), context.id);
+    if context.returned == ReturnedContent::Nothing {
         out.push_str("It cannot be returned, since\r\nits content was damaged on the disk of the relay.\r\n");
     }
-    let most = reason_max(REASON_MAX, told.len());
-    for told in told {
-        let _ = write!(out, "\r\n<{}>:\r\n", told.recipient.mailbox);
-        fold(&mut out, "    ", "    ", &quote(&told.last.text, most));
+    let most = reason_max(REASON_MAX, recipients.len());
+    for recipient in recipients {
+        let _ = write!(out, "\r\n<{}>:\r\n", recipient.recipient.mailbox);
+        fold(&mut out, "    ", "    ", &quote(&recipient.last.text, most));
     }
-    if told.iter().any(|told| told.last.status.status().0 == 7) {
+    if recipients.iter().any(|recipient| recipient.last.status.status().0 == 7) {
         out.push_str(
             "\r\nA security policy of this relay or of the recipient's does not allow the\r\n\
              message to go the way that was found. Sending it again will not help; the\r\n\
@@ -327,48 +332,48 @@ fn explanation(about: &ReportContext<'_>, action: Action, told: &[ReportedRecipi
     out
 }
 
-/// The part for programs, and its content type. Addresses beyond ASCII have a form of seven bits, and a kind of
-/// their own that may be encoded, for paths of eight bits and for where that form makes too long a line (RFC 6533).
+/// Returns the content type and the part for programs. Addresses outside ASCII have a 7-bit form. On an 8-bit path,
+/// or if that form makes a line too long, a content type is used that allows encoding (RFC 6533).
 fn status_part(
-    about: &ReportContext<'_>,
+    context: &ReportContext<'_>,
     action: Action,
-    told: &[ReportedRecipient<'_>],
-    wide: bool,
+    recipients: &[ReportedRecipient<'_>],
+    eight_bit_path: bool,
 ) -> (&'static str, String) {
-    let beyond_ascii = told.iter().any(|ReportedRecipient { recipient, .. }| {
+    let has_non_ascii = recipients.iter().any(|ReportedRecipient { recipient, .. }| {
         !recipient.mailbox.is_ascii() || recipient.orcpt.as_ref().is_some_and(|orcpt| !orcpt.is_ascii())
     });
-    if !(wide && beyond_ascii) {
-        let status = status(about, action, told, false);
-        if passes(status.as_bytes(), false) {
+    if !(eight_bit_path && has_non_ascii) {
+        let status = status(context, action, recipients, false);
+        if passes_unencoded(status.as_bytes(), false) {
             return ("message/delivery-status", status);
         }
     }
-    ("message/global-delivery-status", status(about, action, told, true))
+    ("message/global-delivery-status", status(context, action, recipients, true))
 }
 
-/// The fields of that part (RFC 3464 §2); `global`: with characters beyond ASCII as they are.
-fn status(about: &ReportContext<'_>, action: Action, told: &[ReportedRecipient<'_>], global: bool) -> String {
+/// Returns the fields of that part (RFC 3464 §2). With `global`, characters outside ASCII are written as they are.
+fn status(context: &ReportContext<'_>, action: Action, recipients: &[ReportedRecipient<'_>], global: bool) -> String {
     let mut out = String::new();
-    if let Some(envid) = &about.envelope.envid {
+    if let Some(envid) = &context.envelope.envid {
         let _ = write!(out, "Original-Envelope-Id: {}\r\n", from_xtext(envid));
     }
-    let _ = write!(out, "Reporting-MTA: dns; {}\r\nArrival-Date: {}\r\n", about.hostname, date(about.accepted));
-    let most = reason_max(QUOTE_MAX, told.len());
-    for told in told {
-        recipient_fields(&mut out, action, told, most, global);
+    let _ = write!(out, "Reporting-MTA: dns; {}\r\nArrival-Date: {}\r\n", context.hostname, date(context.accepted));
+    let most = reason_max(QUOTE_MAX, recipients.len());
+    for recipient in recipients {
+        recipient_fields(&mut out, action, recipient, most, global);
     }
     out
 }
 
-/// The characters of a reason that are told of each of so many recipients; `most` of one.
+/// Returns the number of characters that each reason may have with this number of recipients, at most `most`.
 fn reason_max(most: usize, recipients: usize) -> usize {
     (REASONS_MAX / recipients.max(1)).clamp(REASON_MIN, most)
 }
 
-/// The fields about one recipient (RFC 3464 §2.3); `most` characters of the reason.
-fn recipient_fields(out: &mut String, action: Action, told: &ReportedRecipient<'_>, most: usize, global: bool) {
-    let ReportedRecipient { recipient, last } = told;
+/// Appends the fields of one recipient (RFC 3464 §2.3). The reason has at most `most` characters.
+fn recipient_fields(out: &mut String, action: Action, reported: &ReportedRecipient<'_>, most: usize, global: bool) {
+    let ReportedRecipient { recipient, last } = reported;
     out.push_str("\r\n");
     if let Some((kind, address)) = recipient.orcpt.as_deref().and_then(|orcpt| orcpt.split_once(';')) {
         let address = match (kind.eq_ignore_ascii_case("utf-8"), global) {
@@ -393,50 +398,51 @@ fn recipient_fields(out: &mut String, action: Action, told: &ReportedRecipient<'
     if let Some(host) = &last.host {
         let _ = write!(out, "Remote-MTA: dns; {host}\r\n");
     }
-    let (kind, said) = match &last.reply {
+    let (kind, diagnostic) = match &last.reply {
         Some(reply) => ("smtp", reply.to_string()),
         None => ("x-gatepost", last.text.clone()),
     };
-    let said = quote(&said, most);
-    let said = if global { said } else { said.replace(|c: char| !c.is_ascii(), "?") };
-    fold(out, &format!("Diagnostic-Code: {kind}; "), "\t", &said);
+    let diagnostic = quote(&diagnostic, most);
+    let diagnostic = if global { diagnostic } else { diagnostic.replace(|c: char| !c.is_ascii(), "?") };
+    fold(out, &format!("Diagnostic-Code: {kind}; "), "\t", &diagnostic);
     let _ = write!(out, "Last-Attempt-Date: {}\r\n", date(last.at));
     if let Action::Delayed(Some(until)) = action {
         let _ = write!(out, "Will-Retry-Until: {}\r\n", date(until));
     }
 }
 
+/// Formats a time for a header field.
 fn date(at: Timestamp) -> String {
     let utc = at.to_zoned_datetime(jiff::tz::TimeZone::UTC);
     rfc2822::to_string(&utc).unwrap_or_else(|_| "Thu, 1 Jan 1970 00:00:00 +0000".to_owned())
 }
 
-/// Somebody's words, without control characters and not without end.
+/// Returns a text of somebody else without control characters, at most `most` characters long.
 fn quote(text: &str, most: usize) -> String {
     text.chars().take(most).map(|c| if c.is_control() { '?' } else { c }).collect()
 }
 
-/// Writes words over as many lines as they need.
+/// Appends a text, folded over as many lines as it needs.
 fn fold(out: &mut String, first: &str, next: &str, text: &str) {
-    let mut room = LINE_LENGTH.saturating_sub(first.len());
+    let mut space = LINE_LENGTH.saturating_sub(first.len());
     out.push_str(first);
-    for (at, word) in text.split_whitespace().flat_map(pieces).enumerate() {
-        if at > 0 && word.len() >= room {
+    for (at, word) in text.split_whitespace().flat_map(split_word).enumerate() {
+        if at > 0 && word.len() >= space {
             out.push_str("\r\n");
             out.push_str(next);
-            room = LINE_LENGTH.saturating_sub(next.len());
+            space = LINE_LENGTH.saturating_sub(next.len());
         } else if at > 0 {
             out.push(' ');
-            room = room.saturating_sub(1);
+            space = space.saturating_sub(1);
         }
         out.push_str(word);
-        room = room.saturating_sub(word.len());
+        space = space.saturating_sub(word.len());
     }
     out.push_str("\r\n");
 }
 
-/// A word, in pieces where it is too long for any line.
-fn pieces(word: &str) -> impl Iterator<Item = &str> {
+/// Splits a word that is too long for a line.
+fn split_word(word: &str) -> impl Iterator<Item = &str> {
     let mut rest = word;
     std::iter::from_fn(move || {
         let (piece, more) = rest.split_at(rest.floor_char_boundary(WORD_MAX));

@@ -1,6 +1,6 @@
-//! The digest for the postmaster: the messages without a sender that failed since the last one. Nobody else is told of
-//! them, for a report about a report could go on for ever (RFC 5321 §4.5.5). With them go messages of strangers whose
-//! reports were too many.
+//! The digest for the postmaster: failed messages with the null sender since the last digest. Nobody else is informed
+//! of them, since reports about reports could go on without end (RFC 5321 §4.5.5). Failed messages of strangers are
+//! added if too many of their reports wait.
 
 use std::fmt::Write as _;
 
@@ -13,59 +13,61 @@ use super::{
 use crate::address::{Domain, Mailbox};
 use crate::envelope::{QueueId, ReportForm, TlsRequirement, Trouble};
 
-/// Octets that the digest has of one failed message, at most.
+/// The most octets of one failed message in a digest.
 const EXCERPT_MAX: usize = 4 * 1024;
-/// Octets that it has of all of them.
+/// The most octets of all failed messages in a digest.
 const EXCERPTS_MAX: usize = 256 * 1024;
 
-/// Recipients of one message that it names; the others are counted. A stranger chooses how many there are.
+/// The most recipients of one message that are named. The others are only counted, since a stranger chooses their
+/// number.
 const NAMED_MAX: usize = 20;
 
-/// A failed message, as the digest tells of it.
+/// A failed message in a digest.
 #[derive(Debug, Clone)]
 pub struct DigestEntry {
-    /// Its name.
+    /// The id of the message.
     pub id: QueueId,
-    /// When it was accepted.
+    /// The time at which it was accepted.
     pub accepted: Timestamp,
-    /// The sender that it names, where it came from a stranger and no report goes to the sender.
+    /// The sender, if a stranger sent the message and the sender gets no report.
     pub sender: Option<Mailbox>,
-    /// The recipients that it did not reach, and why.
+    /// The recipients that it did not reach, with the reasons.
     pub recipients: Vec<(Mailbox, Trouble)>,
     /// The part by which a reader recognises it.
     pub excerpt: Excerpt,
 }
 
-/// A part of a lost message, by which a reader recognises it.
+/// A part of a failed message, by which the postmaster recognises it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Excerpt {
-    /// The part for people of a report of ours, in seven bits and with the header of the part.
-    ReportMessage(String),
+    /// The part for people of a report by this relay: 7-bit, with the header fields of the part.
+    ReportText(String),
     /// The header fields of any other message.
     Header(Vec<u8>),
 }
 
 impl Excerpt {
-    /// The excerpt of a message; `front` is the beginning of its content, and `report` its form, where it is one of ours.
+    /// Returns the excerpt of a message. `front` is the beginning of its content; `report` is set if it is one of our
+    /// reports.
     #[must_use]
     pub fn of(id: QueueId, report: Option<ReportForm>, front: &[u8]) -> Self {
         let people = report.and_then(|_| part_for_people(id, front)).filter(|part| part.is_ascii());
         match people {
-            Some(part) => Self::ReportMessage(String::from_utf8_lossy(whole_lines(part.as_bytes())).into_owned()),
-            None => Self::Header(whole_lines(header_fields(front)).to_vec()),
+            Some(part) => Self::ReportText(String::from_utf8_lossy(cut_to_lines(part.as_bytes())).into_owned()),
+            None => Self::Header(cut_to_lines(header_fields(front)).to_vec()),
         }
     }
 
     fn len(&self) -> usize {
         match self {
-            Self::ReportMessage(part) => part.len(),
+            Self::ReportText(part) => part.len(),
             Self::Header(fields) => fields.len(),
         }
     }
 }
 
-/// The lines at the front of text that take no more than [`EXCERPT_MAX`] octets.
-fn whole_lines(text: &[u8]) -> &[u8] {
+/// Returns the lines at the front of a text that fit into [`EXCERPT_MAX`] octets.
+fn cut_to_lines(text: &[u8]) -> &[u8] {
     if text.len() <= EXCERPT_MAX {
         return text;
     }
@@ -73,26 +75,26 @@ fn whole_lines(text: &[u8]) -> &[u8] {
     &text[..end]
 }
 
-/// Writes the digest; `report` is the id of the new message.
+/// Writes the digest. `report` is the id of its message.
 #[must_use]
 pub fn write_digest(
     hostname: &Domain,
     now: Timestamp,
     to: &Mailbox,
-    lost: &[DigestEntry],
+    entries: &[DigestEntry],
     report: QueueId,
 ) -> ReportMessage {
     let mut parts = MultipartBody::new(report, !to.is_ascii());
-    let shown = shown(lost);
-    parts.add("text/plain; charset=utf-8", explanation(hostname, lost, shown).as_bytes());
-    for lost in &lost[..shown] {
-        match &lost.excerpt {
-            Excerpt::ReportMessage(part) => parts.add_whole(part),
+    let shown = count_excerpts(entries);
+    parts.add("text/plain; charset=utf-8", text_for_people(hostname, entries, shown).as_bytes());
+    for entry in &entries[..shown] {
+        match &entry.excerpt {
+            Excerpt::ReportText(part) => parts.add_with_header(part),
             Excerpt::Header(fields) => parts.add("text/rfc822-headers", fields),
         }
     }
-    let lack = if has_senders(lost) { "a report to its sender" } else { "a sender" };
-    let subject = match lost.len() {
+    let lack = if has_senders(entries) { "a report to its sender" } else { "a sender" };
+    let subject = match entries.len() {
         1 => format!("Undelivered mail without {lack}: 1 message"),
         count => format!("Undelivered mail without {lack}: {count} messages"),
     };
@@ -102,24 +104,26 @@ pub fn write_digest(
     ReportMessage { content, envelope }
 }
 
-/// The number of messages, from the first on, whose excerpts fit.
-fn shown(lost: &[DigestEntry]) -> usize {
+/// Returns the number of messages, from the first on, whose excerpts fit.
+fn count_excerpts(entries: &[DigestEntry]) -> usize {
     let mut octets = 0;
-    lost.iter()
-        .take_while(|lost| {
-            octets += lost.excerpt.len();
+    entries
+        .iter()
+        .take_while(|entry| {
+            octets += entry.excerpt.len();
             octets <= EXCERPTS_MAX
         })
         .count()
 }
 
-fn has_senders(lost: &[DigestEntry]) -> bool {
-    lost.iter().any(|lost| lost.sender.is_some())
+/// Returns true if some of the messages have a sender.
+fn has_senders(entries: &[DigestEntry]) -> bool {
+    entries.iter().any(|entry| entry.sender.is_some())
 }
 
-/// The part for people.
-fn explanation(hostname: &Domain, lost: &[DigestEntry], shown: usize) -> String {
-    let which = if has_senders(lost) {
+/// Returns the part for people.
+fn text_for_people(hostname: &Domain, entries: &[DigestEntry], shown: usize) -> String {
+    let which = if has_senders(entries) {
         "The messages below are done with here, and their senders get no report: they have\r\n\
          none, as reports have none, or a stranger brought the message and named the\r\n\
          sender while too many reports waited. They"
@@ -130,24 +134,25 @@ fn explanation(hostname: &Domain, lost: &[DigestEntry], shown: usize) -> String 
     let mut out = format!(
         "This is the mail relay at {hostname}.\r\n\r\n\
          {which} will not be tried again, and nobody but you, the postmaster of\r\n\
-         this relay, is told. Attached is what they were: the text of the relay's own\r\n\
+         this relay, is informed. Attached are excerpts: the text of the relay's own\r\n\
          reports, and the header of other messages.\r\n"
     );
-    if shown < lost.len() {
-        let _ = write!(out, "Of the last {} there is no room for that.\r\n", lost.len() - shown);
+    if shown < entries.len() {
+        let _ =
+            write!(out, "The last {} have no excerpt, since the digest would be too large.\r\n", entries.len() - shown);
     }
-    let most = reason_max(REASON_MAX, lost.iter().map(|lost| lost.recipients.len().min(NAMED_MAX)).sum());
-    for lost in lost {
-        let _ = write!(out, "\r\n{}, accepted here on {}\r\n", lost.id, date(lost.accepted));
-        if let Some(sender) = &lost.sender {
+    let most = reason_max(REASON_MAX, entries.iter().map(|entry| entry.recipients.len().min(NAMED_MAX)).sum());
+    for entry in entries {
+        let _ = write!(out, "\r\n{}, accepted here on {}\r\n", entry.id, date(entry.accepted));
+        if let Some(sender) = &entry.sender {
             let _ = write!(out, "from <{sender}>\r\n");
         }
-        for (mailbox, last) in lost.recipients.iter().take(NAMED_MAX) {
+        for (mailbox, last) in entry.recipients.iter().take(NAMED_MAX) {
             let _ = write!(out, "<{mailbox}>:\r\n");
             fold(&mut out, "    ", "    ", &quote(&format!("{} ({})", last.text, last.status), most));
         }
-        if lost.recipients.len() > NAMED_MAX {
-            let _ = write!(out, "and {} more recipients\r\n", lost.recipients.len() - NAMED_MAX);
+        if entry.recipients.len() > NAMED_MAX {
+            let _ = write!(out, "and {} more recipients\r\n", entry.recipients.len() - NAMED_MAX);
         }
     }
     out
@@ -239,7 +244,7 @@ mod tests {
             write(&about, Action::Failed, &told, &mailbox("a@example.org"), id(2)).content
         };
         let ours = Excerpt::of(id(2), Some(ReportForm::Full), &bounce);
-        assert!(matches!(&ours, Excerpt::ReportMessage(part) if part.contains("<c@example.net>:")), "{ours:?}");
+        assert!(matches!(&ours, Excerpt::ReportText(part) if part.contains("<c@example.net>:")), "{ours:?}");
         let theirs = Excerpt::of(id(3), None, b"Subject: f\xc3\xbcr euch\r\nX: y\r\n\r\nWords.\r\n");
         let text = text(&[lost(2, ours), lost(3, theirs)]);
         for words in [
@@ -265,7 +270,7 @@ mod tests {
         let many: Vec<DigestEntry> = (0..500).map(|number| lost(number, large.clone())).collect();
         let text = text(&many);
         assert!(text.len() < 600_000, "{} octets", text.len());
-        assert!(text.contains("there is no room for that"), "{}", &text[..1000]);
+        assert!(text.contains("have no excerpt"), "{}", &text[..1000]);
         for lost in &many {
             assert!(text.contains(&format!("{}, accepted", lost.id)));
         }

@@ -1,25 +1,25 @@
-//! How the parts of a report are written so that they pass everywhere: seven bits and short lines, or
-//! quoted-printable (RFC 2045 §6.7); addresses beyond ASCII by the numbers of their characters (RFC 6533 §3).
+//! The encoding of a report's parts so that they pass every server: 7-bit with short lines, or quoted-printable
+//! (RFC 2045 §6.7). Addresses outside ASCII are written with the numbers of their characters (RFC 6533 §3).
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
 
-/// Octets in a line, at most, without its end (RFC 5321 §4.5.3.1.6).
+/// The longest line in octets, without its CRLF (RFC 5321 §4.5.3.1.6).
 const LINE_MAX: usize = 998;
-/// Octets in a line of quoted-printable, at most, without the "=" of a soft line break.
+/// The longest line of quoted-printable in octets, without the "=" of a soft line break.
 const QUOTED_MAX: usize = 75;
 
-/// Whether content passes as it is: whole lines that are not too long, no NUL and, unless the path is known to take
-/// eight bits (`wide`), no octet above 127.
-pub(super) fn passes(content: &[u8], wide: bool) -> bool {
-    let is_good = |octet: &u8| !matches!(octet, 0 | b'\r') && (wide || octet.is_ascii());
+/// Returns true if content passes without encoding: complete lines that are not too long, no NUL and no octet above
+/// 127, unless all servers on the way offer 8BITMIME (`eight_bit_path`).
+pub(super) fn passes_unencoded(content: &[u8], eight_bit_path: bool) -> bool {
+    let is_good = |octet: &u8| !matches!(octet, 0 | b'\r') && (eight_bit_path || octet.is_ascii());
     content.split_inclusive(|octet| *octet == b'\n').all(|line| match line.strip_suffix(b"\r\n") {
         Some(line) => line.len() <= LINE_MAX && line.iter().all(is_good),
         None => false,
     })
 }
 
-/// Content in quoted-printable. Line ends stay; everything that is no printable ASCII is named by its number.
+/// Encodes content in quoted-printable. Line ends stay as they are.
 pub(super) fn quoted_printable(content: &[u8]) -> Vec<u8> {
     const HEX: &[u8; 16] = b"0123456789ABCDEF";
     let mut out = Vec::with_capacity(content.len() + content.len() / 4);
@@ -52,20 +52,21 @@ pub(super) fn quoted_printable(content: &[u8]) -> Vec<u8> {
     out
 }
 
-/// An address in seven bits: `utf-8-addr-xtext`.
+/// Writes an address in the 7-bit form `utf-8-addr-xtext`.
 pub(super) fn utf8_xtext(address: &str) -> String {
-    by_number(address, |c| !c.is_ascii_graphic() || matches!(c, '\\' | '+' | '='))
+    escape_characters(address, |c| !c.is_ascii_graphic() || matches!(c, '\\' | '+' | '='))
 }
 
-/// An ORCPT of the type utf-8 in seven bits; what is in that form already stays as it is.
+/// Writes an ORCPT of the type utf-8 in its 7-bit form. ASCII stays as it is.
 pub(super) fn seven_bit_orcpt(orcpt: &str) -> Cow<'_, str> {
-    if orcpt.is_ascii() { orcpt.into() } else { by_number(orcpt, |c| !c.is_ascii()).into() }
+    if orcpt.is_ascii() { orcpt.into() } else { escape_characters(orcpt, |c| !c.is_ascii()).into() }
 }
 
-fn by_number(text: &str, is_named: impl Fn(char) -> bool) -> String {
+/// Replaces characters by their escaped numbers.
+fn escape_characters(text: &str, is_escaped: impl Fn(char) -> bool) -> String {
     let mut out = String::with_capacity(text.len() * 2);
     for c in text.chars() {
-        if is_named(c) {
+        if is_escaped(c) {
             // Writing into a String cannot fail.
             let _ = write!(out, "\\x{{{:02X}}}", u32::from(c));
         } else {
@@ -75,8 +76,7 @@ fn by_number(text: &str, is_named: impl Fn(char) -> bool) -> String {
     out
 }
 
-/// Decodes xtext (RFC 3461 §4): "+41" is "A". What is not xtext is left as it stands, and control
-/// characters do not come out.
+/// Decodes xtext (RFC 3461 §4): "+41" is "A". Invalid escapes stay as they are, and control characters are replaced.
 pub(super) fn from_xtext(text: &str) -> String {
     let bytes = text.as_bytes();
     let mut out = Vec::with_capacity(bytes.len());
@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_are_named_by_number() {
+    fn characters_outside_ascii_are_escaped_by_number() {
         assert_eq!(utf8_xtext("bö+x=\\@example.net"), "b\\x{F6}\\x{2B}x\\x{3D}\\x{5C}@example.net");
         assert_eq!(utf8_xtext("\"a b\u{20ac}\"@example.net"), "\"a\\x{20}b\\x{20AC}\"@example.net");
         assert_eq!(seven_bit_orcpt("b\\x{F6}ü"), "b\\x{F6}\\x{FC}");
@@ -107,9 +107,9 @@ mod tests {
     }
 
     #[test]
-    fn content_passes_as_it_is_or_does_not() {
+    fn content_that_cannot_pass_unencoded_is_recognised() {
         let long = |length: usize| format!("{}\r\n", "x".repeat(length));
-        for (content, narrow, wide) in [
+        for (content, narrow, eight_bit_path) in [
             ("", true, true),
             ("a\r\n\r\nb\r\n", true, true),
             (&long(998), true, true),
@@ -121,15 +121,15 @@ mod tests {
             ("a\0b\r\n", false, false),
         ] {
             assert_eq!(
-                (passes(content.as_bytes(), false), passes(content.as_bytes(), true)),
-                (narrow, wide),
+                (passes_unencoded(content.as_bytes(), false), passes_unencoded(content.as_bytes(), true)),
+                (narrow, eight_bit_path),
                 "{content:?}"
             );
         }
     }
 
     #[test]
-    fn quoted_printable_is_short_and_of_seven_bits() {
+    fn quoted_printable_has_short_7bit_lines() {
         for (content, quoted) in [
             ("für =\r\n", "f=C3=BCr =3D\r\n"),
             ("blank \r\ntab\t\r\nend ", "blank=20\r\ntab=09\r\nend=20"),

@@ -19,11 +19,11 @@ fn envelope(from: &str) -> Envelope {
     Envelope::new(ReversePath::parse(from).expect("valid"), vec![recipient])
 }
 
-fn tell(envelope: &Envelope, action: Action, last: &Trouble) -> ReportMessage {
-    tell_all(envelope, action, &[ReportedRecipient { recipient: &envelope.recipients[0], last }])
+fn report_on(envelope: &Envelope, action: Action, last: &Trouble) -> ReportMessage {
+    report_all(envelope, action, &[ReportedRecipient { recipient: &envelope.recipients[0], last }])
 }
 
-fn tell_all(envelope: &Envelope, action: Action, told: &[ReportedRecipient<'_>]) -> ReportMessage {
+fn report_all(envelope: &Envelope, action: Action, told: &[ReportedRecipient<'_>]) -> ReportMessage {
     let hostname = Domain::parse("relay.example.com").expect("valid");
     let id = QueueId::from_number(1).expect("small");
     let (accepted, now) = (Timestamp::UNIX_EPOCH, Timestamp::UNIX_EPOCH);
@@ -44,7 +44,7 @@ fn text(report: &ReportMessage) -> &str {
 
 #[test]
 fn a_delay_says_until_when_and_returns_no_content() {
-    let report = tell(&envelope("a@example.org"), Action::Delayed(Some(Timestamp::UNIX_EPOCH)), &trouble());
+    let report = report_on(&envelope("a@example.org"), Action::Delayed(Some(Timestamp::UNIX_EPOCH)), &trouble());
     for words in
         ["Action: delayed\r\n", "Will-Retry-Until: Thu, 1 Jan 1970", "A WARNING ONLY", "text/rfc822-headers\r\n"]
     {
@@ -53,8 +53,8 @@ fn a_delay_says_until_when_and_returns_no_content() {
 }
 
 #[test]
-fn what_is_held_is_not_said_to_be_retried() {
-    let report = tell(&envelope("a@example.org"), Action::Delayed(None), &trouble());
+fn a_held_message_is_not_announced_as_retried() {
+    let report = report_on(&envelope("a@example.org"), Action::Delayed(None), &trouble());
     for words in ["Subject: Delayed mail (held", "until an administrator of the relay decides", "Action: delayed\r\n"] {
         assert!(text(&report).contains(words), "{words:?} is missing from\n{}", text(&report));
     }
@@ -63,7 +63,7 @@ fn what_is_held_is_not_said_to_be_retried() {
 
 #[test]
 fn a_report_has_the_fields_of_rfc_3464() {
-    let report = tell(&envelope("a@example.org"), Action::Failed, &trouble());
+    let report = report_on(&envelope("a@example.org"), Action::Failed, &trouble());
     for field in [
         "To: <a@example.org>\r\n",
         "Auto-Submitted: auto-replied\r\n",
@@ -93,7 +93,7 @@ fn no_line_is_too_long_and_every_part_passes_everywhere() {
             let mut envelope = envelope("a@example.org");
             envelope.recipients[0].mailbox = Mailbox::parse(&recipient).expect("valid");
             envelope.recipients[0].orcpt = Some(format!("utf-8;{}@example.net", "ü".repeat(30)));
-            let report = tell(&envelope, Action::Failed, &last);
+            let report = report_on(&envelope, Action::Failed, &last);
             let text = text(&report);
             assert!(
                 text.is_ascii() && text.split("\r\n").all(|line| line.len() <= 998 && !line.contains(['\r', '\n']))
@@ -105,22 +105,22 @@ fn no_line_is_too_long_and_every_part_passes_everywhere() {
             assert!(!status.contains("quoted-printable"), "RFC 3464 §2.1: {status}");
         }
     }
-    let plain = tell(&envelope("a@example.org"), Action::Failed, &trouble());
+    let plain = report_on(&envelope("a@example.org"), Action::Failed, &trouble());
     assert!(!text(&plain).contains("Content-Transfer-Encoding"), "{}", text(&plain));
 }
 
 /// Mail for it goes under SMTPUTF8 alone, so that every host on the way takes eight bits.
 #[test]
-fn a_sender_beyond_ascii_is_told_in_eight_bits() {
+fn a_sender_outside_ascii_gets_an_8bit_report() {
     let mut last = trouble();
     last.reply = Some(Reply::bare(550, "ü and x"));
     let mut envelope = envelope("ä@example.org");
-    let report = tell(&envelope, Action::Failed, &last);
+    let report = report_on(&envelope, Action::Failed, &last);
     let status = between(text(&report), "Content-Type: message/delivery-status", "--=_");
     assert!(status.is_ascii() && !status.contains("8bit"), "RFC 3464 §2.1: {status}");
     // An address beyond ASCII makes it a part of another kind, which may have the rest, too.
     envelope.recipients[0].mailbox = Mailbox::parse("bü@example.net").expect("valid");
-    let report = tell(&envelope, Action::Failed, &last);
+    let report = report_on(&envelope, Action::Failed, &last);
     let status = between(text(&report), "Content-Type: message/global-delivery-status", "--=_");
     assert!(status.contains("8bit\r\n") && status.contains("Final-Recipient: utf-8; bü@example.net\r\n"));
     assert!(status.contains("Diagnostic-Code: smtp; 550 ü and x\r\n"), "{status}");
@@ -130,11 +130,11 @@ fn a_sender_beyond_ascii_is_told_in_eight_bits() {
 
 /// Where the form of seven bits would make too long a line.
 #[test]
-fn an_address_that_is_long_in_seven_bits_is_encoded_with_its_part() {
+fn a_part_with_a_line_too_long_in_7bit_is_encoded() {
     let mut envelope = envelope("a@example.org");
     let orcpt = format!("utf-8;{}@example.net", "ü".repeat(240));
     envelope.recipients[0].orcpt = Some(orcpt);
-    let report = tell(&envelope, Action::Failed, &trouble());
+    let report = report_on(&envelope, Action::Failed, &trouble());
     let status = between(text(&report), "Content-Type: message/global-delivery-status", "--=_");
     assert!(
         status.contains("Content-Transfer-Encoding: quoted-printable\r\n") && status.contains("=C3=BC"),
@@ -147,7 +147,7 @@ fn an_address_that_is_long_in_seven_bits_is_encoded_with_its_part() {
 fn the_plain_form_has_the_text_and_nothing_else() {
     let hostname = Domain::parse("relay.example.com").expect("valid");
     for last in [trouble(), Trouble { text: "gar nicht übel".into(), ..trouble() }] {
-        let full = tell(&envelope("a@example.org"), Action::Failed, &last);
+        let full = report_on(&envelope("a@example.org"), Action::Failed, &last);
         let [id, new] = [2, 3].map(|number| QueueId::from_number(number).expect("small"));
         let refused = RejectedReport { id, envelope: &full.envelope, content: &full.content };
         let plain = write_text_only(&refused, &hostname, Timestamp::UNIX_EPOCH, new).expect("a report of ours");
@@ -181,12 +181,12 @@ fn between<'a>(text: &'a str, from: &str, to: &str) -> &'a str {
 }
 
 #[test]
-fn how_much_is_returned() {
+fn content_is_returned_in_full_only_if_allowed() {
     let (known, stranger) = (Origin::Known, Origin::Stranger);
     for (action, ret, size, confidential, origin, wanted) in [
         (Action::Failed, None, 100, false, known, ReturnedContent::Full),
-        (Action::Failed, Some(Ret::Full), WHOLE_MESSAGE_MAX, false, known, ReturnedContent::Full),
-        (Action::Failed, None, WHOLE_MESSAGE_MAX + 1, false, known, ReturnedContent::Headers),
+        (Action::Failed, Some(Ret::Full), FULL_RETURN_MAX, false, known, ReturnedContent::Full),
+        (Action::Failed, None, FULL_RETURN_MAX + 1, false, known, ReturnedContent::Headers),
         (Action::Failed, Some(Ret::Full), 100, true, known, ReturnedContent::Headers),
         (Action::Failed, Some(Ret::Hdrs), 100, false, known, ReturnedContent::Headers),
         (Action::Relayed, Some(Ret::Full), 100, false, known, ReturnedContent::Headers),
@@ -200,26 +200,26 @@ fn how_much_is_returned() {
 
 /// One message may have a thousand recipients who all fail with long reasons.
 #[test]
-fn a_report_about_a_thousand_recipients_is_not_beyond_measure() {
+fn a_report_about_a_thousand_recipients_is_bounded() {
     let last = Trouble { text: "xy ".repeat(700), reply: Some(Reply::bare(550, "xy ".repeat(250))), ..trouble() };
     let name = |number: usize| Mailbox::parse(&format!("b{number}@d{number}.example.net")).expect("valid");
     let recipients: Vec<Recipient> = (0..1000).map(|number| Recipient::new(name(number))).collect();
     let envelope = Envelope::new(ReversePath::parse("a@example.org").expect("valid"), recipients);
     let told: Vec<_> =
         envelope.recipients.iter().map(|recipient| ReportedRecipient { recipient, last: &last }).collect();
-    let report = tell_all(&envelope, Action::Failed, &told);
+    let report = report_all(&envelope, Action::Failed, &told);
     assert!(report.content.len() < 600_000, "{} octets", report.content.len());
     for number in [0, 999] {
         let (name, text) = (name(number), text(&report));
         assert!(text.contains(&format!("<{name}>:")) && text.contains(&format!("Final-Recipient: rfc822; {name}\r\n")));
     }
     // Of few, everything is told.
-    let report = tell_all(&envelope, Action::Failed, &told[..20]);
+    let report = report_all(&envelope, Action::Failed, &told[..20]);
     assert_eq!(text(&report).matches("xy").count(), 20 * (700 + 250));
 }
 
 #[test]
-fn of_a_message_that_required_tls_headers_alone_are_returned_and_under_the_same_demand() {
+fn a_message_that_required_tls_returns_headers_alone_under_the_same_demand() {
     for (tls, part, report_tls) in [
         (TlsRequirement::Require, ReturnedContent::Headers, TlsRequirement::Require),
         (TlsRequirement::Relaxed, ReturnedContent::Full, TlsRequirement::Ordinary),
@@ -229,7 +229,7 @@ fn of_a_message_that_required_tls_headers_alone_are_returned_and_under_the_same_
             let envelope = Envelope { ret, tls, ..envelope("a@example.org") };
             assert_eq!(content_to_return(Action::Failed, &envelope, 100), part, "{tls:?} {ret:?}");
             for action in [Action::Failed, Action::Delayed(None), Action::Relayed] {
-                let report = tell(&envelope, action, &trouble());
+                let report = report_on(&envelope, action, &trouble());
                 assert_eq!(report.envelope.tls, report_tls, "{tls:?} {action:?}");
                 assert!(!text(&report).contains("TLS-Required"), "{}", text(&report));
             }
@@ -238,7 +238,7 @@ fn of_a_message_that_required_tls_headers_alone_are_returned_and_under_the_same_
 }
 
 #[test]
-fn header_fields_end_where_no_field_is() {
+fn header_fields_end_at_the_first_line_that_is_not_a_field() {
     for (message, fields) in [
         ("A: b\r\n c\r\nD:\r\n\r\ncontent\r\n", "A: b\r\n c\r\nD:\r\n"),
         ("A: b\r\ncontent without a blank line\r\nE: f\r\n", "A: b\r\n"),

@@ -1,4 +1,4 @@
-//! A report once more, without what it returned and without parts: for a host that has refused it for its content.
+//! The text of a report without other parts, for a server that has rejected the full report.
 
 use jiff::Timestamp;
 
@@ -6,14 +6,14 @@ use super::{ReportMessage, boundary, header, report_envelope};
 use crate::address::Domain;
 use crate::envelope::{Envelope, QueueId, ReportForm};
 
-/// What is said behind the text of the report.
+/// The note at the end of the text.
 const NOTE: &str = "\r\nYour mail server did not accept the full report, so this one returns nothing of\r\n\
                     your message.\r\n";
 
-/// A report of ours that was refused.
+/// A report by this relay that a server rejected.
 #[derive(Debug, Clone, Copy)]
 pub struct RejectedReport<'a> {
-    /// Its name in the queue.
+    /// Its id in the queue.
     pub id: QueueId,
     /// Its envelope.
     pub envelope: &'a Envelope,
@@ -21,16 +21,16 @@ pub struct RejectedReport<'a> {
     pub content: &'a [u8],
 }
 
-/// The part for people of the report of this name, with the header of the part; `None` where the content is no report as
-/// [`super::write`] makes them, or is cut short before the end of the part.
+/// Returns the part for people of the report with this id, with the header fields of the part. `None` if the content
+/// was not written by [`super::write`], or is cut off before the end of that part.
 pub(super) fn part_for_people(id: QueueId, content: &[u8]) -> Option<&str> {
     let delimiter = format!("\r\n--{}\r\n", boundary(id));
     let parts = content.get(memchr::memmem::find(content, delimiter.as_bytes())? + delimiter.len()..)?;
     std::str::from_utf8(&parts[..memchr::memmem::find(parts, delimiter.as_bytes())?]).ok()
 }
 
-/// Writes the part for people of a report as a report of its own; `report` is the id of that. `None` where the
-/// content is no report as [`super::write`] makes them.
+/// Writes the part for people of a report as a message of its own, with the id `report`. `None` if the content was
+/// not written by [`super::write`].
 #[must_use]
 pub fn write_text_only(
     refused: &RejectedReport<'_>,

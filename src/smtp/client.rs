@@ -1,11 +1,9 @@
 //! The client side of SMTP as two state machines without I/O (RFC 5321, RFC 3207).
 //!
 //! [`Opening`] leads from the greeting, with STARTTLS, to a session that is ready for mail. [`Transaction`] transfers
-//! one
-//! message. Both take the peer's bytes and write the bytes to send. Sockets, handshakes and timeouts belong to
+//! one message. Both take the peer's bytes and write the bytes to send. Sockets, handshakes and timeouts belong to
 //! [`crate::outbound`], and so does the decision whether a session satisfies its TLS demand: it starts a
-//! [`Transaction`]
-//! only with a clearance.
+//! [`Transaction`] only with a clearance.
 
 mod extensions;
 mod opening;

@@ -82,8 +82,7 @@ impl ClientName {
 
 impl fmt::Display for ClientName {
     /// Writes the name in a form that has no meaning in a header field: letters, digits and `.-_:[]` as they are,
-    /// every
-    /// other octet as `%` and two hexadecimal digits.
+    /// every other octet as `%` and two hexadecimal digits.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for octet in self.0.bytes() {
             if octet.is_ascii_alphanumeric() || b".-_:[]".contains(&octet) {
@@ -177,8 +176,7 @@ pub enum CommandError {
     #[error("Syntax: BDAT size [LAST]; what follows cannot be told from commands")]
     ChunkSize,
     /// The line belongs to HTTP, to TLS or to a message header. A web page can make a browser send SMTP commands
-    /// after
-    /// such a line.
+    /// after such a line.
     #[error("This is SMTP, and that is another protocol; closing the connection")]
     NotSmtp,
     /// The line is a PROXY header from an address that may not send one.
@@ -264,8 +262,7 @@ fn split_any_line(input: &[u8]) -> CommandLine<'_> {
 }
 
 /// Turns a fault into a fatal one if the following octets must not be read as commands: a chunk follows BDAT even if
-/// its
-/// line is invalid, and octets that a third party chose follow a line of another protocol.
+/// its line is invalid, and octets that a third party chose follow a line of another protocol.
 fn escalate(fault: CommandError, line: &[u8]) -> CommandError {
     let is_bdat = line.get(..4).is_some_and(|verb| verb.eq_ignore_ascii_case(b"BDAT"));
     match fault {
@@ -284,8 +281,7 @@ pub fn is_proxy_header(octets: &[u8]) -> bool {
 }
 
 /// Returns true if an invalid line belongs to another protocol (Postfix `smtpd_forbidden_commands`): a method of
-/// HTTP, a
-/// header field, or anything that does not begin with a letter (TLS, or the body of a message).
+/// HTTP, a header field, or anything that does not begin with a letter (TLS, or the body of a message).
 fn is_other_protocol(line: &[u8]) -> bool {
     let line = line.split(|octet| matches!(octet, b'\r' | b'\n')).next().unwrap_or(line);
     let Some(first) = line.first() else { return false };
@@ -313,8 +309,7 @@ pub(super) fn verb(line: &[u8]) -> &[u8] {
 
 impl Command {
     /// Returns true if the command counts as junk (Postfix `smtpd_junk_command_limit`), however it is answered: it
-    /// brings
-    /// no message forward. MAIL alone does not either, since RSET can undo it.
+    /// brings no message forward. MAIL alone does not either, since RSET can undo it.
     pub(super) fn is_junk(&self) -> bool {
         match self {
             Self::Ehlo(_) | Self::Helo(_) | Self::Mail(_) | Self::Rset | Self::Noop => true,

@@ -1,6 +1,5 @@
 //! SMTP (RFC 5321): commands, replies, the framing of messages, and the dialogues of server and client as state
-//! machines.
-//! They take bytes and return steps. Nothing here uses a socket, a clock or a disk.
+//! machines. They take bytes and return steps. Nothing here uses a socket, a clock or a disk.
 
 pub mod client;
 pub mod command;

@@ -1,10 +1,8 @@
 //! Replies of a server (RFC 5321 §4.2) and their enhanced status codes (RFC 2034, RFC 3463).
 //!
 //! Both codes of a [`Reply`] share one severity, so "451 5.x.x" cannot be written. [`ReplyParser`] reads the replies
-//! of a
-//! peer within limits, and accepts an enhanced status only if it agrees with the basic code. [`crate::outcome`]
-//! decides
-//! what a reply means for a message.
+//! of a peer within limits, and accepts an enhanced status only if it agrees with the basic code. [`crate::outcome`]
+//! decides what a reply means for a message.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -132,8 +130,7 @@ impl EnhancedStatusCode {
     }
 
     /// Parses a text like `5.7.1`. `None` if it is not an enhanced status code (RFC 3463 §2: class 2, 4 or 5, then up
-    /// to
-    /// three digits twice).
+    /// to three digits twice).
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let mut parts = text.split('.');
@@ -302,8 +299,7 @@ pub enum ReplyError {
 }
 
 /// Parses one reply at a time from the bytes of a peer. A bare LF is accepted as a line end too: unlike in a message,
-/// it
-/// cannot be used to smuggle anything.
+/// it cannot be used to smuggle anything.
 #[derive(Debug, Default)]
 pub struct ReplyParser {
     partial: Option<PartialReply>,
@@ -320,8 +316,7 @@ struct PartialReply {
 
 impl ReplyParser {
     /// Takes complete lines from the front of `input` until a reply is complete. Returns the number of bytes used,
-    /// with the
-    /// reply, or with `None` if more bytes are needed.
+    /// with the reply, or with `None` if more bytes are needed.
     ///
     /// # Errors
     /// [`ReplyError`]. The connection must then be closed.

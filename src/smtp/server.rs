@@ -2,12 +2,9 @@
 //! returns [`ServerStep`]s.
 //!
 //! The machine touches no socket, clock or disk. Its driver (`inbound::session`) reads and writes the bytes, decides
-//! at
-//! MAIL and RCPT whether the address is accepted, and stores the content, which is handed out as slices of the input.
-//! The
-//! final 250 needs a [`Durable`] proof. Pipelining (RFC 2920) needs no state of its own: the machine takes one
-//! command
-//! after the other from the input, and the driver writes the replies once no complete command is left.
+//! at MAIL and RCPT whether the address is accepted, and stores the content, which is handed out as slices of the
+//! input. The final 250 needs a [`Durable`] proof. Pipelining (RFC 2920) needs no state of its own: the machine takes
+//! one command after the other from the input, and the driver writes the replies once no complete command is left.
 //! STARTTLS: RFC 3207. BDAT: RFC 3030. REQUIRETLS: RFC 8689.
 
 mod incoming;
@@ -30,14 +27,12 @@ pub use proxied::XClientRights;
 /// every few minutes would occupy a connection for ever (Postfix `smtpd_junk_command_limit`).
 const JUNK_MAX: u32 = 100;
 /// The number of RCPT commands over the recipient limit, or rejected with 4xx, that a transaction may have before
-/// each
-/// further one counts as a junk command. A client that pipelines a long list gets 452 for the excess, and its message
-/// goes to the others (RFC 5321 §4.5.3.1.10; Postfix `smtpd_recipient_overshoot_limit`).
+/// each further one counts as a junk command. A client that pipelines a long list gets 452 for the excess, and its
+/// message goes to the others (RFC 5321 §4.5.3.1.10; Postfix `smtpd_recipient_overshoot_limit`).
 const OVERSHOOT_MAX: u32 = 1000;
 
 /// The proof that a message and its envelope are durable. In Gatepost only [`crate::spool::Receipt`] implements it;
-/// tests
-/// of the dialogue have an implementation of their own.
+/// tests of the dialogue have an implementation of their own.
 pub trait Durable {
     /// The id of the message in the queue.
     fn id(&self) -> QueueId;
@@ -193,8 +188,7 @@ impl Server {
     }
 
     /// Takes the octets of one step from the front of `input` and returns their number with the step. Call it, with
-    /// an
-    /// empty `input` too, until it returns [`ServerStep::Read`].
+    /// an empty `input` too, until it returns [`ServerStep::Read`].
     pub fn step<'a>(&mut self, input: &'a [u8]) -> (usize, ServerStep<'a>) {
         let mut used = 0;
         loop {

@@ -40,8 +40,7 @@ pub enum SizeLimit {
 
 impl Extensions {
     /// Reads the answer to EHLO. Its first line has the peer's name. Keywords are accepted in any case; unknown ones
-    /// are
-    /// ignored.
+    /// are ignored.
     #[must_use]
     pub fn of(reply: &Reply) -> Self {
         let mut all = Self::default();

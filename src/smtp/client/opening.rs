@@ -42,8 +42,7 @@ pub enum NoStarttls {
     /// The peer rejected STARTTLS. The session can continue, unless the reply is a 421.
     Rejected(Reply),
     /// Octets in the clear came after the peer's 220 to STARTTLS (RFC 3207 §6). The session cannot be used: an
-    /// attacker who
-    /// injected them could inject more.
+    /// attacker who injected them could inject more.
     SpokeBeforeHandshake,
 }
 
@@ -77,8 +76,7 @@ impl<'a> Opening<'a> {
     }
 
     /// Returns the peer's extensions. None are known before the session is open, and from the 220 to STARTTLS until
-    /// the
-    /// answer to EHLO under TLS (RFC 3207 §4.2).
+    /// the answer to EHLO under TLS (RFC 3207 §4.2).
     #[must_use]
     pub fn extensions(&self) -> Extensions {
         self.extensions

@@ -35,8 +35,7 @@ pub enum RequireTlsUse {
     /// The parameter is not sent.
     Never,
     /// The parameter is sent if the peer offers it, and the message goes without it otherwise (RFC 8689 §5: a report
-    /// must
-    /// not be lost because of it).
+    /// must not be lost because of it).
     IfOffered,
     /// The parameter is sent, and a peer that does not offer it does not get the message (RFC 8689 §4.2.1).
     Always,
@@ -55,8 +54,7 @@ pub enum Obstacle {
     /// The message has addresses or header fields in UTF-8, and the peer does not offer SMTPUTF8 (RFC 6531 §3.2).
     NeedsSmtputf8,
     /// The message has octets above 127, and the peer does not offer 8BITMIME (RFC 6152 §3). It is not re-encoded,
-    /// since
-    /// that would break its signatures.
+    /// since that would break its signatures.
     NeedsEightBitMime,
     /// The message requires TLS on its whole way, and the peer does not offer REQUIRETLS (RFC 8689 §4.2.1).
     NeedsRequireTls,
@@ -165,8 +163,7 @@ impl Mail<'_> {
     }
 
     /// Returns ORCPT in the form that may be sent. Without SMTPUTF8, characters outside ASCII are written as their
-    /// numbers
-    /// (`utf-8-addr-xtext`, RFC 6533 §3). `None` if that is longer than the parameter may be.
+    /// numbers (`utf-8-addr-xtext`, RFC 6533 §3). `None` if that is longer than the parameter may be.
     fn orcpt<'a>(&self, orcpt: &'a str, extensions: Extensions) -> Option<Cow<'a, str>> {
         if orcpt.is_ascii() || (extensions.smtputf8 && self.uses_utf8()) {
             return Some(orcpt.into());

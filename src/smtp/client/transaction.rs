@@ -1,14 +1,12 @@
 //! One mail transaction: MAIL, RCPT for each recipient, DATA, the content and the final dot (RFC 5321 §3.3). Commands
-//! are
-//! sent in groups if the peer offers PIPELINING (RFC 2920).
+//! are sent in groups if the peer offers PIPELINING (RFC 2920).
 
 use crate::smtp::reply::{Reply, ReplyParser, Severity, Status};
 
 use super::{CLOSING, DialogueStage, Extensions, Mail, ProtocolViolation};
 
 /// The largest number of commands in one group. With more, a peer that replies while it reads could fill both
-/// directions,
-/// and each side would wait for the other (RFC 2920 §3.1).
+/// directions, and each side would wait for the other (RFC 2920 §3.1).
 const GROUP_MAX: usize = 128;
 
 /// The next thing that the driver of the dialogue must do.
@@ -68,8 +66,7 @@ pub struct TransactionResults {
     /// True if the session is as it was before MAIL, so that another transaction can follow.
     pub reusable: bool,
     /// The index in [`Mail::recipients`] of the recipient whose reply ended the session, or was awaited when the
-    /// connection
-    /// broke.
+    /// connection broke.
     pub last_named: Option<usize>,
 }
 
@@ -369,8 +366,7 @@ impl<'a> Transaction<'a> {
 
 /// Returns true if a recipient was rejected only because the transaction has too many: 452, or 552 from servers that
 /// follow RFC 821 (RFC 5321 §4.5.3.1.10), or any 4.5.3. A 452 with another enhanced status, as for a full mailbox,
-/// does
-/// not count.
+/// does not count.
 fn is_over_recipient_limit(reply: &Reply) -> bool {
     const TOO_MANY: Status = Status(5, 3);
     match (reply.code().get(), reply.enhanced()) {

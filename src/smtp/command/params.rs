@@ -75,8 +75,7 @@ pub(super) fn parse_rcpt(arguments: &str) -> Result<RcptTo, CommandError> {
 }
 
 /// Splits `FROM:<path> parameters`. RFC 5321 has no spaces before the path, and no address without angle brackets,
-/// but
-/// devices send both and Postfix and Exchange accept them. They have only one possible meaning.
+/// but devices send both and Postfix and Exchange accept them. They have only one possible meaning.
 fn split_path<'a>(arguments: &'a str, prefix: &str) -> Option<(&'a str, &'a str)> {
     let arguments = arguments.trim_start_matches(' ');
     let head = arguments.get(..prefix.len()).filter(|head| head.eq_ignore_ascii_case(prefix))?;
@@ -174,8 +173,7 @@ fn parse_notify(value: &str) -> Option<Notify> {
 }
 
 /// Returns true for xtext that is not empty and decodes to printable ASCII (RFC 3461 §4). A "+0D+0A" would end a line
-/// in
-/// a report.
+/// in a report.
 fn is_xtext(value: &str) -> bool {
     let octets = value.as_bytes();
     let mut at = 0;
@@ -194,8 +192,7 @@ fn is_xtext(value: &str) -> bool {
 }
 
 /// Parses the two hexadecimal digits of an xtext escape. RFC 3461 §4 has upper-case letters only, but some clients
-/// send
-/// lower-case ones.
+/// send lower-case ones.
 pub(super) fn parse_hex(digits: &[u8]) -> Option<u8> {
     digits.iter().try_fold(0_u8, |sum, digit| {
         let value = match digit {
@@ -209,8 +206,7 @@ pub(super) fn parse_hex(digits: &[u8]) -> Option<u8> {
 }
 
 /// Returns true for `rfc822;xtext` and similar (RFC 3461 §4.2). With `utf-8;`, characters outside ASCII are allowed
-/// too
-/// (RFC 6533 §3).
+/// too (RFC 6533 §3).
 fn is_orcpt(value: &str) -> bool {
     let Some((kind, address)) = value.split_once(';') else { return false };
     let is_atom = !kind.is_empty() && kind.bytes().all(|octet| octet.is_ascii_alphanumeric() || octet == b'-');

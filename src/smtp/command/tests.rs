@@ -37,7 +37,7 @@ fn plain_commands_take_any_case_and_trailing_blanks() {
 }
 
 #[test]
-fn what_takes_no_argument_is_given_none() {
+fn commands_without_argument_reject_one() {
     for text in ["DATA x", "STARTTLS foo", "QUIT foo", "RSET foo", "VRFY", "EXPN", "EHLO", "HELO \t"] {
         assert_eq!(code(text), "501 5.5.4", "{text}");
     }
@@ -77,7 +77,7 @@ fn another_protocol_ends_the_session() {
 }
 
 #[test]
-fn controls_have_no_place_in_a_command() {
+fn control_characters_are_rejected() {
     for text in ["NOOP \0", "NOOP\tx", "MAIL FROM:<a\u{7f}@b.c>", "EHLO a\x1b[31m", "NOOP \u{85}"] {
         assert_eq!(code(text), "500 5.5.2", "{text:?}");
     }
@@ -85,7 +85,7 @@ fn controls_have_no_place_in_a_command() {
 }
 
 #[test]
-fn a_client_may_call_itself_almost_anything() {
+fn any_printable_name_is_accepted_in_ehlo() {
     for (name, shown) in [
         ("mail.example.org", "mail.example.org"),
         ("[192.0.2.1]", "[192.0.2.1]"),
@@ -108,7 +108,7 @@ fn a_client_may_call_itself_almost_anything() {
 }
 
 #[test]
-fn what_devices_write_is_one_thing_only() {
+fn tolerated_syntax_of_devices_parses_like_the_standard_form() {
     let Ok(Command::Mail(mail)) = parse("MAIL FROM:scanner@example.org  SIZE=1000   BODY=8BITMIME\t") else {
         panic!("not taken");
     };
@@ -163,7 +163,7 @@ fn rcpt_keeps_its_parameters() {
 }
 
 #[test]
-fn malformed_paths_are_refused() {
+fn malformed_paths_are_rejected() {
     for text in ["MAIL", "MAIL FROM", "MAIL FROM:", "MAIL FROM: ", "MAIL FROM:<a@b.c", "MAIL FROM :<a@b.c>"] {
         assert_eq!(code(text), "501 5.5.4", "{text}");
     }
@@ -187,7 +187,7 @@ fn malformed_paths_are_refused() {
 }
 
 #[test]
-fn parameters_are_known_single_and_well_formed() {
+fn unknown_repeated_and_malformed_parameters_are_rejected() {
     for parameter in ["AUTH=<>", "X", "SIZE2=1", "NOTIFY=NEVER", "=", "-"] {
         assert_eq!(code(&format!("MAIL FROM:<a@b.c> {parameter}")), "555 5.5.4", "{parameter}");
     }
@@ -224,7 +224,7 @@ fn parameters_are_known_single_and_well_formed() {
 }
 
 #[test]
-fn characters_beyond_ascii_need_smtputf8() {
+fn characters_outside_ascii_need_smtputf8() {
     assert_eq!(code("MAIL FROM:<j\u{fc}rgen@b.c>"), "553 5.6.7");
     assert_eq!(code("MAIL FROM:<a@b\u{fc}cher.example>"), "553 5.6.7");
     assert!(parse("MAIL FROM:<j\u{fc}rgen@b.c> SMTPUTF8").is_ok());
@@ -270,23 +270,23 @@ fn lines_end_with_crlf_alone() {
     assert_eq!(split_line(b"NOOP\nQUIT\r\n"), CommandLine::Invalid(CommandError::BareLf, 5));
     assert_eq!(split_line(b"NOOP\rQUIT\r\n"), CommandLine::Invalid(CommandError::BareCr, 5));
     assert_eq!(split_line(b"NOOP\r\r\n"), CommandLine::Invalid(CommandError::BareCr, 5));
-    assert_eq!(skip(b"QUIT\r\nNOOP"), (6, true));
-    assert_eq!(skip(b"QUIT\r"), (4, false));
-    assert_eq!(skip(b"QUIT\n"), (5, false));
+    assert_eq!(skip_line(b"QUIT\r\nNOOP"), (6, true));
+    assert_eq!(skip_line(b"QUIT\r"), (4, false));
+    assert_eq!(skip_line(b"QUIT\n"), (5, false));
 }
 
 #[test]
-fn lines_have_a_length() {
+fn lines_over_the_limit_are_rejected() {
     let fits = format!("{}\r\n", "x".repeat(LINE_MAX - 2));
-    assert_eq!(line(fits.as_bytes()), CommandLine::Complete(&fits.as_bytes()[..LINE_MAX - 2], LINE_MAX));
+    assert_eq!(split_line(fits.as_bytes()), CommandLine::Complete(&fits.as_bytes()[..LINE_MAX - 2], LINE_MAX));
     for extra in 1..4 {
         let long = format!("{}\r\n", "x".repeat(LINE_MAX - 2 + extra));
         let CommandLine::Invalid(CommandError::LineTooLong, used) = split_line(long.as_bytes()) else {
             panic!("taken: {extra}")
         };
-        assert_eq!(skip(&long.as_bytes()[used..]), (long.len() - used, true), "{extra}");
+        assert_eq!(skip_line(&long.as_bytes()[used..]), (long.len() - used, true), "{extra}");
     }
-    assert_eq!(line(&[b'x'; LINE_MAX - 1]), CommandLine::Partial);
+    assert_eq!(split_line(&[b'x'; LINE_MAX - 1]), CommandLine::Partial);
     // It is the same fault, however much has come behind it.
     let long = format!("{} HTTP/1.1", "x".repeat(LINE_MAX));
     assert_eq!(split_line(long.as_bytes()), CommandLine::Invalid(CommandError::LineTooLong, LINE_MAX));
@@ -297,7 +297,7 @@ proptest! {
     fn nothing_makes_the_parser_panic(octets in proptest::collection::vec(any::<u8>(), 0..300), verb in 0..4_usize) {
         let mut text = [&b""[..], b"MAIL FROM:<", b"RCPT TO:<", b"BDAT "][verb].to_vec();
         text.extend(octets);
-        let _ = line(&text);
+        let _ = split_line(&text);
         if let Err(error) = Command::parse(&text) {
             let mut wire = Vec::new();
             error.reply().write_to(&mut wire);

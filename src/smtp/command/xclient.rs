@@ -1,6 +1,5 @@
 //! XCLIENT, the command by which a proxy describes its own client (Postfix's `XCLIENT_README`; nginx's mail module
-//! sends
-//! it by default).
+//! sends it by default).
 
 use std::net::IpAddr;
 
@@ -126,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn what_nginx_and_postfix_send_is_read() {
+    fn the_forms_of_nginx_and_postfix_are_parsed() {
         let nginx = read("ADDR=192.0.2.1 LOGIN=alice NAME=client.example").expect("nginx");
         assert_eq!(nginx.address, Attribute::Is("192.0.2.1".parse().expect("an address")));
         assert_eq!(nginx.name, Attribute::Is(Domain::parse("client.example").expect("a name")));
@@ -146,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn anything_else_is_refused() {
+    fn any_other_form_is_rejected() {
         for (arguments, said) in [
             ("", "Syntax: XCLIENT"),
             ("ADDR", "Syntax: XCLIENT"),

@@ -56,8 +56,7 @@ impl HeaderCompleter {
     }
 
     /// Takes the next content, with CRLF line ends. Returns the octets to store in its place: a copied part with the
-    /// added
-    /// fields, followed by the remainder of `content`.
+    /// added fields, followed by the remainder of `content`.
     pub fn push<'a>(&mut self, content: &'a [u8]) -> (Vec<u8>, &'a [u8]) {
         let (mut made, mut rest) = (Vec::new(), content);
         while let [octet, more @ ..] = rest {
@@ -188,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn fields_are_added_behind_those_that_are_there() {
+    fn fields_are_added_at_the_end_of_the_header() {
         for (content, wanted) in [
             ("Subject: a\r\n\r\nb\r\n", format!("Subject: a\r\n{DATE}{ID}\r\nb\r\n")),
             ("date : x\r\nSubject: a\r\n folded\r\n\r\n", format!("date : x\r\nSubject: a\r\n folded\r\n{ID}\r\n")),
@@ -206,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn where_there_is_no_header_there_is_an_empty_line() {
+    fn a_message_without_header_gets_an_empty_line() {
         for content in [
             "",
             "hello\r\n",
@@ -227,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn a_whole_message_passes_unchanged() {
+    fn a_complete_message_stays_unchanged() {
         for content in [
             "Date: x\r\nMessage-ID: y\r\n\r\nb\r\n",
             "message-id:\r\n y\r\nDATE\t: x\r\n\r\n",
@@ -240,7 +239,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn where_the_content_is_cut_makes_no_difference(
+        fn the_result_does_not_depend_on_chunk_sizes(
             pieces in proptest::collection::vec(
                 prop_oneof![
                     4 => Just("\r\n"), 3 => Just("Date"), 3 => Just("Message-ID"), 4 => Just(":"), 2 => Just("x"),

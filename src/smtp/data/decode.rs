@@ -45,8 +45,7 @@ impl Decoder {
     }
 
     /// Takes octets of one kind from the front of `input`. Returns their number and meaning. Content is never empty,
-    /// and a
-    /// slice of `input` wherever possible.
+    /// and a slice of `input` wherever possible.
     pub fn decode<'a>(&mut self, input: &'a [u8]) -> (usize, Decoded<'a>) {
         let mut used = 0;
         while let Some(first) = input.get(used) {
@@ -148,14 +147,14 @@ mod tests {
     }
 
     #[test]
-    fn what_follows_a_false_end_is_content() {
+    fn input_after_a_false_end_is_content() {
         assert_eq!(whole("a\n.\nb\r\n.\r\n"), Some(("a\n.\nb\r\n".into(), String::new())));
         assert_eq!(whole("a\r\n.\r\r\n.\r\n"), Some(("a\r\n\r\r\n".into(), String::new())));
         assert_eq!(whole("a\r\n.\nb\r\n.\r\n"), Some(("a\r\n\nb\r\n".into(), String::new())));
     }
 
     #[test]
-    fn one_dot_is_taken_from_the_start_of_a_line() {
+    fn one_dot_is_removed_at_the_start_of_a_line() {
         assert_eq!(whole("..\r\n.a\r\n...\r\nb.\r\n.\r\n"), Some((".\r\na\r\n..\r\nb.\r\n".into(), String::new())));
     }
 
@@ -165,7 +164,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn where_the_input_is_cut_makes_no_difference(mut input in octets(), cuts in proptest::collection::vec(1..6_usize, 1..40)) {
+        fn the_result_does_not_depend_on_chunk_sizes(mut input in octets(), cuts in proptest::collection::vec(1..6_usize, 1..40)) {
             input.extend(b"\r\n.\r\nNOOP\r\n");
             let mut rest = &input[..];
             let mut chunks = Vec::new();
@@ -179,7 +178,7 @@ mod tests {
         }
 
         #[test]
-        fn what_was_stuffed_comes_back(lines in proptest::collection::vec("[.a]{0,4}", 0..10)) {
+        fn decoding_reverses_stuffing(lines in proptest::collection::vec("[.a]{0,4}", 0..10)) {
             let content: String = lines.iter().flat_map(|line| [line.as_str(), "\r\n"]).collect();
             let (mut wire, mut stuffer) = (Vec::new(), Stuffer::new());
             stuffer.push(content.as_bytes(), &mut wire);

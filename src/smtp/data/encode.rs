@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn where_the_content_is_cut_makes_no_difference() {
+    fn the_result_does_not_depend_on_chunk_sizes() {
         let content = b".\r\n..\r\na.b\r\n\r\n.\r\n.x";
         let whole = stuffed(&[content]);
         for cut in 0..=content.len() {

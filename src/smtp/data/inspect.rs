@@ -21,10 +21,8 @@ pub enum ContentFault {
     #[error("The message has a NUL octet; encode binary content as base64")]
     Nul,
     /// A blank at the start of the first line. The line would continue the Received field that is put before it, with
-    /// text
-    /// of the client. Postfix inserts an empty line, which moves the client's header into the body: that is not the
-    /// message
-    /// that was sent. Gatepost rejects such content and does not repair it.
+    /// text of the client. Postfix inserts an empty line, which moves the client's header into the body: that is not
+    /// the message that was sent. Gatepost rejects such content and does not repair it.
     #[error("The first line begins with a blank, and would continue the field that is put before it")]
     BlankStart,
     /// The content is larger than this number of octets.
@@ -82,8 +80,7 @@ impl KnownField {
 }
 
 /// A field name so far: the known field that it may become, and the number of matching octets. `None` if it matches
-/// no
-/// known field.
+/// no known field.
 type FieldMatch = Option<(KnownField, u8)>;
 
 /// The place in the message at which the octets so far have ended.

@@ -1,8 +1,7 @@
 //! The header field `Message-ID` (RFC 5322 §3.6.4), read from a header octet by octet.
 //!
 //! It identifies the message in records, and no decision depends on it. The first such field counts; blanks and
-//! control
-//! characters are removed, and its length is limited.
+//! control characters are removed, and its length is limited.
 
 /// The longest stored value in octets.
 const MAX: usize = 255;

@@ -1,8 +1,7 @@
 //! The header field `TLS-Required: No` (RFC 8689 §3), read from a header octet by octet.
 //!
 //! The field lowers the protection of a message, so it counts only exactly as the RFC writes it: one field, blanks,
-//! "No"
-//! in any case, and neither a comment nor a blank after it. In a message with two such fields, none counts.
+//! "No" in any case, and neither a comment nor a blank after it. In a message with two such fields, none counts.
 
 use crate::envelope::TlsRequirement;
 

@@ -36,7 +36,7 @@ fn a_status_of_another_class_is_only_text() {
 }
 
 #[test]
-fn what_is_not_a_reply_is_an_error() {
+fn malformed_replies_are_errors() {
     for line in ["hello\r\n", "25\r\n", "199 x\r\n", "250+x\r\n", "999 x\r\n", "\r\n"] {
         assert!(matches!(ReplyParser::default().parse(line.as_bytes()), Err(ReplyError::NotAReply(_))), "{line:?}");
     }
@@ -50,7 +50,7 @@ fn text_of(reply: &Reply) -> usize {
 }
 
 #[test]
-fn no_more_is_kept_of_a_reply_than_can_be_of_use() {
+fn the_text_kept_of_a_reply_is_bounded() {
     let read = |text: &str| {
         let (used, reply) = ReplyParser::default().parse(text.as_bytes()).expect("a reply");
         assert_eq!(used, text.len());
@@ -70,7 +70,7 @@ fn no_more_is_kept_of_a_reply_than_can_be_of_use() {
 }
 
 #[test]
-fn a_brief_reply_keeps_its_beginning() {
+fn a_shortened_reply_keeps_its_beginning() {
     let short = Reply::multiline(550, vec!["a".into(), "b".into()]);
     assert_eq!(short.clone().shortened(), short);
     let long = Reply { status: Some(Status(1, 1)), ..Reply::multiline(550, vec!["ä".repeat(300).into(); 9]) };

@@ -14,8 +14,7 @@ pub(super) struct Incoming {
     pub(super) framing: Framing,
     pub(super) target: ContentTarget,
     /// Octets that may still be dropped. The client of a rejected message shall see the reply, but must not occupy
-    /// the
-    /// session without end.
+    /// the session without end.
     pub(super) drop_allowance: u64,
     /// The last octets as they arrived, dots included.
     pub(super) tail: Vec<u8>,
@@ -170,8 +169,7 @@ impl OpenTransaction {
     pub(super) fn envelope(self, facts: ContentFacts) -> Envelope {
         let ContentFacts { mut needs, tls, message_id } = facts;
         // Octets above 127 in the header of mail without SMTPUTF8 are common and no reason to require SMTPUTF8 from
-        // the next
-        // hop: all MTAs pass them on unchanged.
+        // the next hop: all MTAs pass them on unchanged.
         needs.utf8_header &= self.from.smtputf8;
         let from = self.from;
         // RFC 8689 §4.1: REQUIRETLS overrides the header field TLS-Required.
@@ -190,8 +188,7 @@ impl OpenTransaction {
 }
 
 /// Merges recipients that were named more than once: they get one copy, and every report that was asked for. The
-/// first
-/// ORCPT counts.
+/// first ORCPT counts.
 fn merge_duplicates(recipients: Vec<Recipient>) -> Vec<Recipient> {
     let mut once: Vec<Recipient> = Vec::with_capacity(recipients.len());
     let mut indexes = HashMap::with_capacity(recipients.len());

@@ -27,8 +27,7 @@ impl Server {
     }
 
     /// Returns true if rejected content seems to have ended, though not by the rules of SMTP: the client then waits
-    /// for the
-    /// reply while the server waits for the end.
+    /// for the reply while the server waits for the end.
     #[must_use]
     pub fn seems_ended(&self) -> bool {
         matches!(&self.mode, InputMode::Incoming(incoming) if incoming.seems_ended())
@@ -36,8 +35,7 @@ impl Server {
 
     pub(super) fn data_command<'a>(&mut self, behind: &[u8]) -> ServerStep<'a> {
         // A client that does not wait for the answer to DATA sends content that could be read as commands (RFC 2920
-        // §3.1:
-        // DATA is the last command of its group).
+        // §3.1: DATA is the last command of its group).
         if !behind.is_empty() {
             return self.close(replies::input_after_data());
         }

@@ -16,8 +16,7 @@ pub struct Profile {
     /// The largest number of Received fields; a message with more of them is in a loop.
     pub received: u32,
     /// True if missing header fields are added to messages ([`crate::smtp::data::HeaderCompleter`]). Only for clients
-    /// of
-    /// ours.
+    /// of ours.
     pub completed: bool,
     /// True if XCLIENT is offered.
     pub xclient: bool,

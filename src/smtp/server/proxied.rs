@@ -34,8 +34,7 @@ impl Server {
     }
 
     /// Answers [`ServerStep::XClient`]: the session starts over for the client that the proxy names. HELO and PROTO
-    /// replace
-    /// its EHLO or HELO. Returns the greeting.
+    /// replace its EHLO or HELO. Returns the greeting.
     pub fn apply_xclient(&mut self, attributes: XClient, rights: XClientRights) -> Reply {
         self.profile.completed = rights.completed;
         self.profile.xclient = rights.xclient;

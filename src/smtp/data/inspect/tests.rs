@@ -17,7 +17,7 @@ fn whole(content: &str) -> Result<ContentFacts, ContentFault> {
 }
 
 #[test]
-fn lines_are_whole() {
+fn bare_cr_bare_lf_and_nul_are_rejected() {
     for (content, fault) in [
         ("a\rb\r\n", ContentFault::BareCr),
         ("a\r\r\n", ContentFault::BareCr),
@@ -37,7 +37,7 @@ fn lines_are_whole() {
 }
 
 #[test]
-fn the_first_line_continues_nothing() {
+fn a_first_line_with_a_leading_blank_is_rejected() {
     for content in [" a: b\r\n", "\ta", " ", " \r\n\r\n"] {
         assert_eq!(whole(content), Err(ContentFault::BlankStart), "{content:?}");
     }
@@ -63,7 +63,7 @@ fn received_fields_count_in_the_header_alone() {
 }
 
 #[test]
-fn needs_tell_header_from_body() {
+fn needs_distinguish_header_and_body() {
     let needs = |eight_bit, utf8_header| {
         let needs = ContentNeeds { eight_bit, utf8_header };
         Ok(ContentFacts { needs, ..ContentFacts::default() })
@@ -93,7 +93,7 @@ fn the_first_message_id_is_kept_and_bounded() {
 }
 
 #[test]
-fn tls_required_counts_as_the_rfc_writes_it_and_no_other_way() {
+fn tls_required_counts_only_in_the_form_of_the_rfc() {
     for header in [
         "TLS-Required: No\r\n",
         "tls-required:nO\r\n",
@@ -135,7 +135,7 @@ fn tls_required_counts_as_the_rfc_writes_it_and_no_other_way() {
 
 proptest! {
     #[test]
-    fn where_the_content_is_cut_makes_no_difference(
+    fn the_result_does_not_depend_on_chunk_sizes(
         pieces in proptest::collection::vec(
             prop_oneof![
                 4 => Just("\r\n"), 1 => Just("\r"), 1 => Just("\n"), 1 => Just("\0"), 3 => Just("Received:"), 3 => Just("TLS-Required:"),
