@@ -1,4 +1,4 @@
-//! What a report says, and whom it goes to.
+//! Tests of the text of reports and of their envelopes.
 
 use super::*;
 use crate::smtp::reply::{EnhancedStatusCode, Reply, Status};
@@ -109,7 +109,7 @@ fn no_line_is_too_long_and_every_part_passes_everywhere() {
     assert!(!text(&plain).contains("Content-Transfer-Encoding"), "{}", text(&plain));
 }
 
-/// Mail for it goes under SMTPUTF8 alone, so that every host on the way takes eight bits.
+/// Mail to such a sender needs SMTPUTF8, so every server on the way offers 8BITMIME.
 #[test]
 fn a_sender_outside_ascii_gets_an_8bit_report() {
     let mut last = trouble();
@@ -118,7 +118,7 @@ fn a_sender_outside_ascii_gets_an_8bit_report() {
     let report = report_on(&envelope, Action::Failed, &last);
     let status = between(text(&report), "Content-Type: message/delivery-status", "--=_");
     assert!(status.is_ascii() && !status.contains("8bit"), "RFC 3464 §2.1: {status}");
-    // An address beyond ASCII makes it a part of another kind, which may have the rest, too.
+    // An address outside ASCII changes the content type of the part, and the new type allows 8-bit content.
     envelope.recipients[0].mailbox = Mailbox::parse("bü@example.net").expect("valid");
     let report = report_on(&envelope, Action::Failed, &last);
     let status = between(text(&report), "Content-Type: message/global-delivery-status", "--=_");
@@ -128,7 +128,7 @@ fn a_sender_outside_ascii_gets_an_8bit_report() {
     assert!(report.envelope.needs.eight_bit && report.envelope.smtputf8);
 }
 
-/// Where the form of seven bits would make too long a line.
+/// The 7-bit form would make the line too long.
 #[test]
 fn a_part_with_a_line_too_long_in_7bit_is_encoded() {
     let mut envelope = envelope("a@example.org");
@@ -169,7 +169,7 @@ fn the_plain_form_has_the_text_and_nothing_else() {
             (plain.envelope.report, &plain.envelope.recipients),
             (Some(ReportForm::Plain), &full.envelope.recipients)
         );
-        // It has no parts to take one from.
+        // A text-only report has no parts to extract the text from.
         let again = RejectedReport { id: new, envelope: &plain.envelope, content: &plain.content };
         assert!(super::write_text_only(&again, &hostname, Timestamp::UNIX_EPOCH, id).is_none());
     }
@@ -198,7 +198,7 @@ fn content_is_returned_in_full_only_if_allowed() {
     }
 }
 
-/// One message may have a thousand recipients who all fail with long reasons.
+/// One message may have a thousand recipients that all fail with long reasons.
 #[test]
 fn a_report_about_a_thousand_recipients_is_bounded() {
     let last = Trouble { text: "xy ".repeat(700), reply: Some(Reply::bare(550, "xy ".repeat(250))), ..trouble() };
@@ -213,7 +213,7 @@ fn a_report_about_a_thousand_recipients_is_bounded() {
         let (name, text) = (name(number), text(&report));
         assert!(text.contains(&format!("<{name}>:")) && text.contains(&format!("Final-Recipient: rfc822; {name}\r\n")));
     }
-    // Of few, everything is told.
+    // With few recipients, reasons are not cut.
     let report = report_all(&envelope, Action::Failed, &told[..20]);
     assert_eq!(text(&report).matches("xy").count(), 20 * (700 + 250));
 }
@@ -268,7 +268,7 @@ fn notify_is_honoured() {
         recipient.notify = notify;
         let actions = [Action::Failed, Action::Delayed(Some(Timestamp::UNIX_EPOCH)), Action::Relayed];
         assert_eq!(actions.map(|action| is_requested(&sender, &recipient, action)), wanted, "{notify:?}");
-        // A report that is lost is our postmaster's affair, though our own carry NOTIFY=NEVER.
+        // The failure of a report concerns our postmaster, although reports carry NOTIFY=NEVER.
         let told = actions.map(|action| is_requested(&ReversePath::Null, &recipient, action));
         assert_eq!(told, [true, false, false], "{notify:?}");
     }

@@ -1,4 +1,4 @@
-//! Commands good and bad, and the lines they come in.
+//! Tests of command parsing and of the splitting of lines.
 
 use proptest::prelude::*;
 
@@ -287,7 +287,7 @@ fn lines_over_the_limit_are_rejected() {
         assert_eq!(skip_line(&long.as_bytes()[used..]), (long.len() - used, true), "{extra}");
     }
     assert_eq!(split_line(&[b'x'; LINE_MAX - 1]), CommandLine::Partial);
-    // It is the same fault, however much has come behind it.
+    // The fault does not depend on how much more has arrived.
     let long = format!("{} HTTP/1.1", "x".repeat(LINE_MAX));
     assert_eq!(split_line(long.as_bytes()), CommandLine::Invalid(CommandError::LineTooLong, LINE_MAX));
 }

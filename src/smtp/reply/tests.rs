@@ -1,4 +1,4 @@
-//! What is read of a reply, what is kept, and what is written.
+//! Tests of reading, shortening and writing replies.
 
 use super::*;
 
@@ -62,7 +62,7 @@ fn the_text_kept_of_a_reply_is_bounded() {
     let (first, last) = (&reply.lines()[0], &reply.lines()[reply.lines().len() - 2..]);
     assert_eq!((&**first, last), ("a.example", &["SIZE 1000".into(), "STARTTLS".into()][..]), "where there is room");
     assert!(reply.lines()[1..3].iter().all(|line| line.len() == 4000) && reply.lines().len() == 5, "whole lines");
-    // Each of these octets is none of UTF-8, and becomes three.
+    // Each of these octets is invalid UTF-8, and is replaced by three octets.
     let (_, reply) = ReplyParser::default().parse(&[&b"550 "[..], &[0xff; 4000], b"\r\n"].concat()).expect("a reply");
     assert!(text_of(&reply.expect("complete")) <= TEXT_MAX);
     let endless = ReplyParser::default().parse(format!("250-{}\r\n", "x".repeat(4000)).repeat(200).as_bytes());

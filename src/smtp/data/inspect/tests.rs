@@ -1,4 +1,4 @@
-//! Content cut anywhere, and what is found in it.
+//! Tests of the facts and faults found in content.
 
 use proptest::prelude::*;
 
