@@ -1,4 +1,4 @@
-//! What is said over the admin socket, in JSON. A name once released keeps its meaning; new ones may come.
+//! The JSON of the admin socket. Released names keep their meaning; new ones may be added.
 
 pub mod status;
 
@@ -13,285 +13,285 @@ use crate::envelope::{BodyType, Notify, QueueId, Ret, TlsRequirement};
 use crate::scheduler::Order;
 use crate::tls::Groups;
 
-/// Messages on a page, at most; also ids in an order.
+/// The most messages on a page, and the most ids in an order.
 pub const PAGE_MAX: usize = 1000;
 
-/// Characters in a reason that an operator gives, at most.
+/// The most characters in a reason that an operator gives.
 pub const REASON_MAX: usize = 500;
 
-/// The answer to anything that is not answered as wished.
+/// The body of every negative response.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ApiError {
-    /// Why, in a sentence.
+    /// The error, as a sentence.
     pub error: String,
 }
 
-/// `GET /v1/queue`: some of the queue, in the order of arrival.
+/// `GET /v1/queue`: a page of the queue, in the order of acceptance.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct QueuePage {
-    /// What matches; it may be empty although more comes.
+    /// The matching messages. May be empty although more follow.
     pub messages: Vec<QueuedMessage>,
-    /// What to give as `after` for the next page; nothing at the end of the queue.
+    /// The value of `after` for the next page. `null` at the end of the queue.
     pub next: Option<QueueId>,
 }
 
-/// A message. `GET /v1/queue/{id}` tells all of it.
+/// A message. Only `GET /v1/queue/{id}` has all fields.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct QueuedMessage {
-    /// Its name.
+    /// The queue id.
     pub id: QueueId,
-    /// When it was accepted.
+    /// The time at which it was accepted.
     pub accepted: Timestamp,
-    /// When it bounces.
+    /// The time at which it expires.
     pub expires: Timestamp,
-    /// Octets of its content.
+    /// The size of the content in octets.
     pub size: u64,
-    /// Its sender; empty for the null reverse-path.
+    /// The sender. Empty for the null reverse-path.
     pub sender: ReversePath,
-    /// Whether an attempt, or an order, is under way.
+    /// True while an attempt or an order is running.
     pub busy: bool,
-    /// The other parameters of its envelope; not in lists.
+    /// The other parameters of the envelope. Not in lists.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parameters: Option<EnvelopeParameters>,
-    /// Its recipients.
+    /// The recipients.
     pub recipients: Vec<QueuedRecipient>,
 }
 
-/// What MAIL said beside the sender, and what the content turned out to need.
+/// The parameters of MAIL, and the demands that the content makes.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct EnvelopeParameters {
     /// BODY.
     pub body: BodyType,
-    /// Whether SMTPUTF8 was given.
+    /// True if SMTPUTF8 was given.
     pub smtputf8: bool,
     /// RET.
     pub ret: Option<Ret>,
-    /// ENVID, as it was given.
+    /// ENVID as the client wrote it.
     pub envid: Option<String>,
-    /// What the message asks of TLS: `ordinary`, `require` (REQUIRETLS) or `relaxed` (`TLS-Required: No`).
+    /// The TLS demand of the message: `ordinary`, `require` (REQUIRETLS) or `relaxed` (`TLS-Required: No`).
     #[serde(default)]
     pub tls: TlsRequirement,
-    /// Whether the content has octets above 127.
+    /// True if the content has octets above 127.
     pub eight_bit: bool,
-    /// Whether a header field has.
+    /// True if a header field has octets above 127.
     pub utf8_header: bool,
 }
 
-/// How far a recipient has come.
+/// The state of a recipient.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum DeliveryState {
-    /// Still to be delivered.
+    /// Not delivered yet.
     Waiting,
-    /// Until an operator decides.
+    /// Held until an operator decides.
     Held,
-    /// The next hop took it.
+    /// Accepted by the next hop.
     Delivered,
-    /// Given up.
+    /// Failed for good.
     Failed,
 }
 
-/// A recipient.
+/// A recipient of a queued message.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct QueuedRecipient {
-    /// Who.
+    /// The address.
     pub address: Mailbox,
-    /// How far.
+    /// The state.
     pub state: DeliveryState,
-    /// The connector that speaks for the domain.
+    /// The connector of its domain.
     pub connector: String,
     /// Attempts so far.
     pub attempts: u32,
-    /// Where it waits: not before this time. Nothing: as soon as a connection to its destination is free.
+    /// The time of the next attempt at the earliest. `null`: as soon as its destination has a free connection.
     pub next: Option<Timestamp>,
-    /// Why the last attempt failed.
+    /// The reason why the last attempt failed.
     pub reason: Option<FailureReason>,
-    /// Where no hop of its destination could be used, with whichever message: until when it is left alone.
+    /// The backoff of the whole destination, after no hop of it could be used.
     pub destination_down: Option<DestinationBackoff>,
-    /// The pause of mail like this, which the destination refuses while it may take other mail.
+    /// The backoff of the part of the destination's mail to which this message belongs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub part_down: Option<PartBackoff>,
-    /// NOTIFY, where it was given; not in lists.
+    /// NOTIFY, if given. Not in lists.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub notify: Option<Notify>,
-    /// ORCPT, where it was given; not in lists.
+    /// ORCPT, if given. Not in lists.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub orcpt: Option<String>,
-    /// The failures that are kept, oldest first; not in lists.
+    /// The stored failures, oldest first. Not in lists.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub history: Option<Vec<FailureReason>>,
 }
 
-/// A destination that is left alone.
+/// The backoff of a destination.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct DestinationBackoff {
-    /// Until then.
+    /// The time at which it ends.
     pub until: Timestamp,
-    /// Why.
+    /// The reason.
     pub reason: FailureReason,
 }
 
-/// A part of a destination's mail that is left alone.
+/// The backoff of a part of a destination's mail.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct PartBackoff {
-    /// The mail that waits, in words.
+    /// The mail concerned, in words.
     pub part: String,
-    /// Until then.
+    /// The time at which it ends.
     pub until: Timestamp,
-    /// Why.
+    /// The reason.
     pub reason: FailureReason,
 }
 
-/// Why an attempt failed.
+/// The reason why an attempt failed.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct FailureReason {
-    /// When.
+    /// The time of the failure.
     pub at: Timestamp,
-    /// Its enhanced status, `4.7.5` and the like.
+    /// The enhanced status code, such as `4.7.5`.
     pub status: String,
-    /// What happened, in words, naming host and address.
+    /// The description, with host and address.
     pub text: String,
-    /// The host that was spoken to.
+    /// The host of the peer.
     pub host: Option<String>,
-    /// What it said.
+    /// The reply of the peer.
     pub reply: Option<String>,
 }
 
-/// `POST /v1/queue/orders`: what is to be done, and with which messages.
+/// `POST /v1/queue/orders`: an order for some messages.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct OrderRequest {
-    /// What.
+    /// The order.
     pub order: Order,
-    /// With which; [`PAGE_MAX`] at most.
+    /// The messages, at most [`PAGE_MAX`].
     pub ids: Vec<QueueId>,
 }
 
-/// The answer to [`OrderRequest`].
+/// The response to [`OrderRequest`].
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct OrderResponse {
-    /// One for each message.
+    /// The result for each message.
     pub answers: Vec<OrderResult>,
 }
 
-/// What became of an order for one message.
+/// The result of an order for one message.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct OrderResult {
-    /// Which.
+    /// The message.
     pub id: QueueId,
-    /// Whether it was carried out.
+    /// True if the order was carried out.
     pub done: bool,
-    /// Why not.
+    /// The reason why it was not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
-    /// What happened to the message between the list and the order, where that is why not.
+    /// The change of the message since it was listed, if that is the reason.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub meanwhile: Option<OvertakenBy>,
 }
 
-/// The changes that can overtake an order on its way to a message.
+/// A change of a message that came before an order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum OvertakenBy {
-    /// It has left the queue: it was delivered, given up or removed.
+    /// The message has left the queue: it was delivered, bounced or removed.
     Gone,
-    /// It is being tried, or another order is under way.
+    /// An attempt or another order is running.
     Busy,
 }
 
-/// `GET /v1/history`: some of what is remembered of domains' TLS, in their order.
+/// `GET /v1/history`: a page of the remembered TLS of domains, ordered by domain.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct HistoryPage {
-    /// What there is, in the order in which it is shown.
+    /// The entries in their order.
     pub items: Vec<HistoryItem>,
-    /// What to give as `after` for the next page; nothing at the end.
+    /// The value of `after` for the next page. `null` at the end.
     pub next: Option<String>,
 }
 
-/// One thing that is remembered.
+/// An entry of the history.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase")]
 pub enum HistoryItem {
-    /// An alarm that is on; on the first page.
+    /// An active alarm. On the first page.
     Alarm(ActiveAlarm),
     /// A host of a domain.
     Host(RememberedHost),
-    /// A domain that an operator had forgotten; on the first page.
+    /// A domain that an operator has removed from the history. On the first page.
     Forgotten(ForgottenDomain),
 }
 
-/// Many unrelated domains suffer the same.
+/// An alarm: many unrelated domains changed their TLS in the same way.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ActiveAlarm {
     /// `tls_lost` or `new_issuer`.
     pub what: String,
-    /// The issuer, where it is about one.
+    /// The issuer that is new to the domains, if the alarm is about one.
     pub issuer: Option<String>,
-    /// Since when.
+    /// The time at which it started.
     pub since: Timestamp,
-    /// How many suffer.
+    /// The number of domains concerned.
     pub domains: usize,
-    /// Of how many that could.
+    /// The number of domains that could be concerned.
     pub of: usize,
-    /// The first few.
+    /// Some of the domains.
     pub examples: Vec<String>,
 }
 
-/// What a host of a domain has shown.
+/// The TLS that a host of a domain offered.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct RememberedHost {
     /// The recipient domain.
     pub domain: String,
     /// The host.
     pub host: String,
-    /// The best it has shown.
+    /// The best level that it offered.
     pub best: TlsLevel,
-    /// When it first did.
+    /// The first time at that level.
     pub first: Timestamp,
-    /// When it last did.
+    /// The last time at that level.
     pub last: Timestamp,
-    /// When it was last reached.
+    /// The last time it was reached.
     pub seen: Timestamp,
-    /// What it showed then.
+    /// The level at that time.
     pub level: TlsLevel,
-    /// Whether that is worse.
+    /// True if that level is lower than the best.
     pub worse: bool,
-    /// Who issued the last certificate it showed.
+    /// The issuer of its latest certificate.
     pub issuer: Option<String>,
 }
 
-/// A domain that was forgotten.
+/// A domain removed from the history.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ForgottenDomain {
-    /// Which.
+    /// The domain.
     pub domain: String,
-    /// When.
+    /// The time of removal.
     pub at: Timestamp,
-    /// Why.
+    /// The reason given.
     pub reason: String,
-    /// By whom.
+    /// The operator.
     pub who: String,
-    /// How many of its hosts were remembered.
+    /// The number of its hosts that were remembered.
     pub hosts: usize,
 }
 
-/// `POST /v1/history/forget`: which domain, and why. The answer is a [`ForgottenDomain`].
+/// `POST /v1/history/forget`: removes a domain from the history. The response is a [`ForgottenDomain`].
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ForgetRequest {
-    /// Which.
+    /// The domain.
     pub domain: String,
-    /// Why: from 1 to [`REASON_MAX`] characters.
+    /// The reason, of 1 to [`REASON_MAX`] characters.
     pub reason: String,
 }
 
-/// `POST /v1/dnssec/forget`: an order to forget that DNSSEC validation has worked. The answer is a
+/// `POST /v1/dnssec/forget`: removes the memory that DNSSEC validation has worked. The response is a
 /// [`ForgottenDnssec`].
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ForgetDnssecRequest {
-    /// The reason: from 1 to [`REASON_MAX`] characters.
+    /// The reason, of 1 to [`REASON_MAX`] characters.
     pub reason: String,
 }
 
-/// The memory of DNSSEC is forgotten.
+/// The response to [`ForgetDnssecRequest`].
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ForgottenDnssec {
     /// The time of the order.
@@ -302,10 +302,10 @@ pub struct ForgottenDnssec {
     pub who: String,
 }
 
-/// `GET /v1/clients`: an array of these; a client that was held back by a limit in the last hour.
+/// `GET /v1/clients` returns an array of these: a client that a limit has held back within the last hour.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct HeldClient {
-    /// An address, or the network that reached the limit together.
+    /// The address, or the network that reached the limit.
     pub client: String,
     /// The limit, by its key in `[limits]`.
     pub limit: String,
@@ -317,59 +317,59 @@ pub struct HeldClient {
     pub times: u64,
 }
 
-/// `POST /v1/clients/release`: who may go on at once. The answer is [`ReleaseResponse`].
+/// `POST /v1/clients/release`: lifts the limits that hold clients back. The response is a [`ReleaseResponse`].
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ReleaseRequest {
-    /// An address or a network; everybody, where it is `null`.
+    /// An address or a network. `null`: all clients.
     pub client: Option<String>,
 }
 
-/// The answer to [`ReleaseRequest`].
+/// The response to [`ReleaseRequest`].
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ReleaseResponse {
     /// The clients that were released.
     pub released: Vec<HeldClient>,
 }
 
-/// `GET /v1/policy?domain=D`: the MTA-STS policy of a domain that the daemon has and goes by. `null` where it has
-/// none; whether the domain publishes one is not asked.
+/// `GET /v1/policy?domain=D`: the MTA-STS policy that the daemon uses for a domain. `null` if it has none; the domain
+/// is not queried.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct KnownPolicy {
-    /// The id that the domain's TXT record had when it was fetched.
+    /// The id in the domain's TXT record when the policy was fetched.
     pub id: String,
-    /// Its lines, as far as they mean something.
+    /// The lines that have a meaning.
     pub lines: Vec<String>,
-    /// When it was fetched.
+    /// The time at which it was fetched.
     pub fetched: Timestamp,
 }
 
-/// `GET /v1/client-hellos`: the hosts that did not take the usual `ClientHello` within the last hour.
+/// `GET /v1/client-hellos`: the hosts that did not accept the usual `ClientHello` within the last hour.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct KnownHelloPage {
-    /// All of them, by name.
+    /// The hosts, ordered by name.
     pub items: Vec<KnownHello>,
 }
 
-/// A host, and the smaller `ClientHello` that it took.
+/// A host and the smaller `ClientHello` that it accepted.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct KnownHello {
-    /// Its name, or its address in brackets.
+    /// The name, or the address in brackets.
     pub host: String,
     /// The port.
     pub port: u16,
-    /// The key exchange groups of the `ClientHello`.
+    /// The key exchange groups in the `ClientHello`.
     pub groups: Groups,
-    /// The presence of the host's name.
+    /// True if the `ClientHello` names the host (SNI).
     pub sni: bool,
 }
 
-/// `GET /v1/config`: the configuration in force.
+/// `GET /v1/config`: the configuration in use.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct RunningConfigText {
-    /// The file it was read from; relative paths in it start from its folder.
+    /// The file. Relative paths in the configuration start from its folder.
     pub file: PathBuf,
     /// The SHA-256 of the text, in hexadecimal.
     pub sha256: String,
-    /// The text, as it was when it was read.
+    /// The text of the file when it was read.
     pub text: String,
 }

@@ -1,4 +1,4 @@
-//! `/v1/clients`: who is held back by a limit, and letting somebody go on.
+//! `/v1/clients`: the clients held back by a limit, and their release.
 
 use axum::Json;
 use axum::extract::rejection::JsonRejection;
@@ -32,7 +32,7 @@ pub(super) async fn release(
     Ok(Json(ReleaseResponse { released: released.iter().map(held).collect() }))
 }
 
-/// A network, or the client that an address belongs to.
+/// Parses a network, or the address of a client, which stands for the client's network.
 fn network(text: &str) -> Result<IpNet, ErrorResponse> {
     let client = text.parse().map(networks::client).ok();
     let network = client.or_else(|| text.parse().ok().map(|network: IpNet| network.trunc()));

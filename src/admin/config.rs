@@ -1,6 +1,6 @@
-//! `/v1/config`: the configuration in force, as it was read.
+//! `/v1/config`: the configuration in use, as it was read.
 //!
-//! Nothing in it is secret: keys are named there, not held.
+//! It holds no secrets: it only names the files of keys.
 
 use std::fmt::Write as _;
 
@@ -14,12 +14,12 @@ use super::api::RunningConfigText;
 pub(super) async fn in_force(State(admin): State<AdminState>) -> Json<RunningConfigText> {
     let config = &admin.running.load().config;
     let written = &config.source;
-    // Whoever asks stands in another folder.
+    // The client runs in another folder.
     let file = std::path::absolute(&written.file).unwrap_or_else(|_| written.file.to_path_buf());
     let hash = digest(&SHA256, written.text.as_bytes());
     let mut sha256 = String::new();
     for octet in hash.as_ref() {
-        // Writing to a text cannot fail.
+        // Writing into a String cannot fail.
         let _ = write!(sha256, "{octet:02x}");
     }
     Json(RunningConfigText { file, sha256, text: written.text.to_string() })

@@ -1,8 +1,9 @@
-//! The connections of a server's connections: so many at the same time, and who gives way where all are in use.
+//! The connections of an HTTP server: their number is limited, and if the limit is reached, some give way to new
+//! ones.
 //!
-//! A connection without a complete request costs whoever opened it nothing. It must not keep out those that ask for
-//! something, so it holds its place only as long as nobody else wants it; and so does one, where the server wants it so,
-//! that has had its answer for a while and does not read it.
+//! A connection without a complete request costs its client nothing. It must not keep out clients that send requests,
+//! so it is closed if another client needs the slot. If the server is configured so, the same holds for a connection
+//! whose client has not read its response for a while.
 
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
@@ -20,32 +21,32 @@ use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
 use tokio::time::{Instant, timeout};
 use tracing::{debug, error};
 
-/// Between two searches for somebody who has to give way.
+/// The pause between two searches for a connection that gives way.
 const SEARCH_PAUSE: Duration = Duration::from_secs(1);
 
 /// The limits of one server.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct HttpLimits {
-    /// The server, as the log names it.
+    /// The name of the server in the log.
     pub(super) server: &'static str,
-    /// Connections at the same time; further ones wait in the socket's own queue.
+    /// The most concurrent connections. Further ones wait in the backlog of the socket.
     pub(super) connections: usize,
-    /// Octets in the head of a request.
+    /// The most octets in the head of a request.
     pub(super) head: usize,
-    /// The time for the head of a request.
+    /// The timeout of the head of a request.
     pub(super) head_time: Duration,
-    /// The time for a connection in all.
+    /// The timeout of a connection.
     pub(super) time: Duration,
-    /// The time after which a client that still reads its answer may lose its place; never, where there is none.
+    /// The time after which a client that is still reading its response may be closed. `None`: never.
     pub(super) reading: Option<Duration>,
 }
 
-/// The progress of a connection through its request.
+/// The progress of the request on a connection.
 #[derive(Debug, Default)]
 struct RequestProgress {
-    /// The moment at which the head of its request was complete.
+    /// The time at which the head of the request was complete.
     asked: OnceLock<Instant>,
-    /// The moment at which its answer began.
+    /// The time at which the response began.
     answered: OnceLock<Instant>,
 }
 
@@ -69,7 +70,7 @@ impl HttpConnections {
         Self { limits, tasks: JoinSet::new(), open: HashMap::new() }
     }
 
-    /// Waits until there is a place, if need be one that somebody else had.
+    /// Waits for a free slot. If none is free, closes a connection that has to give way.
     pub(super) async fn wait_for_slot(&mut self) {
         while let Some(end) = self.tasks.try_join_next_with_id() {
             self.remove_ended(end);
@@ -82,7 +83,7 @@ impl HttpConnections {
         }
     }
 
-    /// Answers one request on a connection.
+    /// Serves one request on a connection.
     pub(super) fn serve<S>(&mut self, stream: S, router: Router)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -92,17 +93,18 @@ impl HttpConnections {
         self.open.insert(task.id(), HttpConnection { since: Instant::now(), progress, task });
     }
 
-    /// Waits for the requests under way, for so long at most.
+    /// Waits at most `time` for running requests.
     pub(super) async fn finish(mut self, time: Duration) {
         for place in self.open.values().filter(|place| place.progress.asked.get().is_none()) {
             place.task.abort();
         }
         let finished = async { while self.tasks.join_next().await.is_some() {} };
-        // What is not over then is cut off by the drop.
+        // Requests that are still running are aborted by the drop.
         let _ = timeout(time, finished).await;
     }
 
-    /// Closes the oldest connection without a complete request; else the one that reads its answer the longest.
+    /// Closes the oldest connection without a complete request, or else the one that has been reading its response
+    /// for the longest time. Returns false if there is none.
     fn evict(&mut self) -> bool {
         let waiting = |place: &HttpConnection| place.progress.asked.get().is_none();
         let oldest = self.open.iter().filter(|(_, place)| waiting(place)).min_by_key(|(_, place)| place.since);
@@ -140,7 +142,7 @@ where
     let answers = TowerToHyperService::new(router);
     let service = service_fn(move |request: Request<Incoming>| {
         let progress = Arc::clone(&progress);
-        // There is one request on each connection.
+        // Each connection has one request.
         let _ = progress.asked.set(Instant::now());
         let answering = answers.call(request);
         async move {
@@ -157,7 +159,7 @@ where
         .serve_connection(TokioIo::new(stream), service);
     match timeout(limits.time, connection).await {
         Ok(Ok(())) => {}
-        // Mostly a client that went away, as with `| head`.
+        // Usually the client has closed the connection, as with `| head`.
         Ok(Err(error)) => debug!(server = limits.server, %error, "connection broke"),
         Err(_) => debug!(server = limits.server, "connection closed: it took too long"),
     }
@@ -178,7 +180,7 @@ mod tests {
         time: Duration::from_mins(2),
         reading: Some(Duration::from_millis(500)),
     };
-    /// Longer than anything takes that is not waited for, and less than `head_time` and `time`.
+    /// A time in which everything happens that need not wait, less than `head_time` and `time`.
     const SOON: Duration = Duration::from_secs(5);
     const A_WHILE: Duration = Duration::from_millis(200);
     const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nhost: a\r\n\r\n";
@@ -191,18 +193,18 @@ mod tests {
             .route("/long", get(|| async { "x".repeat(100_000) }))
     }
 
-    /// A connection, as soon as there is a place; with what is said on it at once.
+    /// Opens a connection as soon as there is a slot, and sends some octets.
     async fn connect(connections: &mut HttpConnections, said: &[u8]) -> DuplexStream {
         let (mut client, server) = tokio::io::duplex(1024);
         connections.wait_for_slot().await;
         connections.serve(server, router());
         client.write_all(said).await.expect("there is room");
-        // The other side gets its turn.
+        // Lets the server run.
         tokio::time::sleep(Duration::from_millis(50)).await;
         client
     }
 
-    /// Returns everything until the end of the connection, if that comes within a time.
+    /// Returns everything until the end of the connection, or `None` after the timeout.
     async fn rest(client: &mut DuplexStream, time: Duration) -> Option<String> {
         let mut rest = Vec::new();
         timeout(time, client.read_to_end(&mut rest)).await.ok()?.expect("no error");
@@ -244,7 +246,7 @@ mod tests {
         assert!((Duration::from_millis(400)..Duration::from_secs(5)).contains(&waited), "it waited for {waited:?}");
         assert!(rest(&mut third, SOON).await.is_some_and(|answer| answer.ends_with("hello\n")));
         assert_eq!(rest(&mut working, A_WHILE).await, None, "its answer is still worked on");
-        // Where nobody has to give way, one more waits for an end.
+        // If no connection has to give way, the next one waits.
         let mut connections = HttpConnections::new(HttpLimits { reading: None, ..LIMITS });
         let _open = (connect(&mut connections, never).await, connect(&mut connections, long).await);
         let waited = timeout(Duration::from_secs(2), connections.wait_for_slot()).await;

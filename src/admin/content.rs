@@ -1,4 +1,4 @@
-//! `/v1/queue/{id}/content`: a message as it is stored, or a part of it, streamed.
+//! `/v1/queue/{id}/content`: the content of a message as stored, or a part of it, streamed.
 
 use axum::body::Body;
 use axum::extract::rejection::QueryRejection;
@@ -12,7 +12,7 @@ use serde::Deserialize;
 use super::{AdminState, ErrorResponse, filter};
 use crate::spool::SpoolError;
 
-/// Chunks between the spool and the client.
+/// The chunks buffered between the spool and the client.
 const CHUNKS: usize = 2;
 
 #[derive(Debug, Deserialize)]
@@ -37,7 +37,7 @@ pub(super) async fn content(
     let id = filter::id(&id)?;
     let mut reader = admin.spool.load(id).await?.body.reader().await?;
     let (mut sender, body) = Channel::<Bytes, SpoolError>::new(CHUNKS);
-    // Ends with the message, or with the connection, which drops the other end.
+    // Ends with the message, or when the connection closes and drops the other end.
     tokio::spawn(async move {
         let mut extractor = PartExtractor::new(part);
         while !extractor.is_done() {
@@ -59,8 +59,8 @@ pub(super) async fn content(
     Ok(([(CONTENT_TYPE, "application/octet-stream")], Body::new(body)).into_response())
 }
 
-/// Cuts a message in two at the empty line behind its header section (RFC 5322 §2.1), chunk by chunk.
-/// What is stored has CRLF line ends only, so a CR that begins a line begins that empty line.
+/// Extracts a part of a message, chunk by chunk. The parts are separated by the empty line after the header section
+/// (RFC 5322 §2.1). The spool stores CRLF line ends only, so a CR at the start of a line begins that empty line.
 struct PartExtractor {
     part: Option<MessagePart>,
     place: CutPosition,
@@ -70,7 +70,7 @@ struct PartExtractor {
 enum CutPosition {
     LineStart,
     InLine,
-    /// So many octets of the empty line are still to come.
+    /// In the empty line, of which this number of octets is still to come.
     EmptyLine(usize),
     Body,
 }
@@ -80,12 +80,12 @@ impl PartExtractor {
         Self { part, place: CutPosition::LineStart }
     }
 
-    /// Whether nothing more can come.
+    /// Returns true if no more octets of the part can follow.
     fn is_done(&self) -> bool {
         self.part == Some(MessagePart::Headers) && matches!(self.place, CutPosition::EmptyLine(_) | CutPosition::Body)
     }
 
-    /// What belongs to the part.
+    /// Returns the octets of a chunk that belong to the part.
     fn cut(&mut self, mut chunk: Bytes) -> Bytes {
         let Some(part) = self.part else { return chunk };
         let headers = chunk.split_to(self.header_length(&chunk));
@@ -100,7 +100,7 @@ impl PartExtractor {
         }
     }
 
-    /// How much of a chunk still belongs to the header section.
+    /// Returns the number of octets of a chunk that belong to the header section.
     fn header_length(&mut self, chunk: &[u8]) -> usize {
         for (at, octet) in chunk.iter().enumerate() {
             self.place = match (self.place, octet) {
@@ -121,7 +121,7 @@ impl PartExtractor {
 mod tests {
     use super::*;
 
-    /// A part of a message that comes in chunks of `size`.
+    /// Extracts a part of a message that comes in chunks of `size` octets.
     fn cut(message: &str, part: Option<MessagePart>, size: usize) -> String {
         let mut extractor = PartExtractor::new(part);
         let mut taken = Vec::new();

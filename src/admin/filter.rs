@@ -1,4 +1,4 @@
-//! Which messages are meant: the parameters of `GET /v1/queue`.
+//! The parameters of `GET /v1/queue`.
 
 use std::time::Duration;
 
@@ -12,20 +12,20 @@ use crate::connector::Connectors;
 use crate::envelope::{QueueId, Recipient, RecipientState};
 use crate::spool::StoredMessage;
 
-/// Messages on a page where nothing is said.
+/// The default length of a page.
 const PAGE: usize = 200;
 
-/// The state of a recipient who is still in the queue.
+/// The state of a recipient that is still in the queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum OpenRecipientState {
-    /// To be tried.
+    /// Waiting for an attempt.
     Waiting,
-    /// Until an operator decides.
+    /// Held until an operator decides.
     Held,
 }
 
-/// The parameters as they come.
+/// The parameters of the request.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct QueueQuery {
@@ -39,7 +39,7 @@ pub(super) struct QueueQuery {
     limit: Option<usize>,
 }
 
-/// The parameters as meant.
+/// The parsed parameters.
 #[derive(Debug)]
 pub(super) struct Filter {
     domain: Option<Host>,
@@ -47,12 +47,13 @@ pub(super) struct Filter {
     older_than: Option<Duration>,
     state: Option<OpenRecipientState>,
     connector: Option<String>,
-    /// Ascending, without doubles; nothing for whatever there is.
+    /// Ascending, without duplicates. `None`: any message.
     pub(super) ids: Option<Vec<QueueId>>,
     pub(super) after: Option<QueueId>,
     pub(super) limit: usize,
 }
 
+/// Parses a queue id.
 pub(super) fn id(text: &str) -> Result<QueueId, ErrorResponse> {
     QueueId::parse(text).ok_or_else(|| ErrorResponse::bad_request(format!("\"{text}\" is not a queue id")))
 }
@@ -85,7 +86,7 @@ impl Filter {
         })
     }
 
-    /// Checks a message; `connectors` are those in force.
+    /// Returns true if a message matches; `connectors` are those in use.
     pub(super) fn matches(&self, message: &StoredMessage, connectors: &Connectors, now: Timestamp) -> bool {
         let age = || Duration::try_from(message.accepted.duration_until(now)).unwrap_or_default();
         self.older_than.is_none_or(|least| age() > least)
@@ -98,8 +99,7 @@ impl Filter {
         self.domain.is_some() || self.state.is_some() || self.connector.is_some()
     }
 
-    /// Checks that a recipient is still open, for one that is served is no longer in the queue, and all that is asked
-    /// of recipients.
+    /// Returns true if a recipient is still open and matches. A delivered recipient is no longer in the queue.
     fn is_recipient(&self, recipient: &Recipient, connectors: &Connectors) -> bool {
         let host = recipient.mailbox.host();
         let state = match recipient.state {
@@ -113,12 +113,13 @@ impl Filter {
     }
 }
 
-/// A path without its angle brackets, where it has them.
+/// Returns a path without its angle brackets.
 fn bare(text: &str) -> &str {
     text.strip_prefix('<').and_then(|rest| rest.strip_suffix('>')).unwrap_or(text)
 }
 
-/// Only a mailbox's own host may say whether case counts (RFC 5321 §2.4); people who look for one do not care.
+/// Compares senders. RFC 5321 §2.4 leaves it to the mailbox's host whether case counts in local parts; a search
+/// ignores it.
 fn is_sender(wanted: &ReversePath, found: &ReversePath) -> bool {
     let same = |wanted: &Mailbox, found: &Mailbox| {
         wanted.host() == found.host() && wanted.local_part().eq_ignore_ascii_case(found.local_part())

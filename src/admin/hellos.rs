@@ -1,4 +1,5 @@
-//! `/v1/client-hellos`: the hosts that did not take the usual `ClientHello` lately, and the smaller one that each took.
+//! `/v1/client-hellos`: the hosts that did not accept the usual `ClientHello` lately, each with the smaller one that
+//! it accepted.
 
 use axum::Json;
 use axum::extract::State;

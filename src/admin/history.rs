@@ -1,4 +1,4 @@
-//! `/v1/history`: what is remembered of domains' TLS, and forgetting it.
+//! `/v1/history` and `/v1/dnssec`: the memory of the TLS that domains offered, and orders to forget.
 
 use axum::Json;
 use axum::extract::rejection::{JsonRejection, QueryRejection};
@@ -15,9 +15,10 @@ use super::{AdminState, ErrorResponse, PeerUid};
 use crate::address::Host;
 use crate::discovery::history::{Alarm, AlarmKind, ForgetEntry, HostHistory};
 
-/// Hosts on a page where nothing is said.
+/// The default length of a page.
 const PAGE: usize = 500;
 
+/// The parameters of the request.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct HistoryQuery {
@@ -26,6 +27,7 @@ pub(super) struct HistoryQuery {
     limit: Option<usize>,
 }
 
+/// `GET /v1/history`.
 pub(super) async fn list(
     State(admin): State<AdminState>,
     asked: Result<Query<HistoryQuery>, QueryRejection>,
@@ -48,6 +50,7 @@ pub(super) async fn list(
     Ok(Json(HistoryPage { items, next: page.next.map(|next| next.to_string()) }))
 }
 
+/// `POST /v1/history/forget`.
 pub(super) async fn forget(
     State(admin): State<AdminState>,
     Extension(PeerUid(uid)): Extension<PeerUid>,
@@ -69,7 +72,7 @@ pub(super) async fn forget(
     }
 }
 
-/// Forgets that DNSSEC validation has worked on this machine.
+/// `POST /v1/dnssec/forget`: forgets that DNSSEC validation has worked on this machine.
 pub(super) async fn forget_dnssec(
     State(admin): State<AdminState>,
     Extension(PeerUid(uid)): Extension<PeerUid>,
@@ -94,6 +97,7 @@ pub(super) async fn forget_dnssec(
     }
 }
 
+/// Checks the reason that an operator gives.
 fn good_reason(reason: &str) -> Result<String, ErrorResponse> {
     let reason = reason.trim();
     if reason.is_empty() || reason.chars().count() > REASON_MAX {
@@ -102,6 +106,7 @@ fn good_reason(reason: &str) -> Result<String, ErrorResponse> {
     Ok(reason.to_owned())
 }
 
+/// Names the operator by the user id.
 fn operator(uid: Option<u32>) -> String {
     uid.map_or_else(|| "unknown".to_owned(), |uid| format!("uid {uid}"))
 }

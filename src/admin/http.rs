@@ -1,8 +1,8 @@
-//! Monitoring over HTTP (`[admin] http`): metrics, health, and the status page. RFC 9110, RFC 9112.
+//! Monitoring over HTTP (`[admin] http`): metrics, health and the status page. RFC 9110, RFC 9112.
 //!
-//! It is read-only, knows four paths and takes nothing but GET and HEAD; who may reach it is decided by its
-//! address. What it says tells neither content nor secrets, but it does name hosts and domains: the page is
-//! therefore shown under our own names alone, so that no stranger's can be pointed at it.
+//! The server is read-only and has four paths. The address decides who may reach it. It shows neither content of mail
+//! nor secrets, but names of hosts and domains. Therefore it shows the page only under the names of this host, so
+//! that a web page of a third party cannot read it.
 
 use std::fmt::Write as _;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -26,7 +26,7 @@ use crate::config::{AdminHttp, Fault, Located};
 use crate::monitor::Format;
 use crate::scheduler::Share;
 
-/// The limits of the HTTP server. A client that does not read its answer loses its place to another after a while.
+/// The limits of the HTTP server. A client that does not read its answer loses its connection to another client.
 const LIMITS: HttpLimits = HttpLimits {
     server: "status and metrics",
     connections: 32,
@@ -35,20 +35,20 @@ const LIMITS: HttpLimits = HttpLimits {
     time: Duration::from_mins(2),
     reading: Some(Duration::from_secs(10)),
 };
-/// How long the scheduler may take to show that it works.
+/// The time in which the scheduler must answer.
 const READY_TIME: Duration = Duration::from_secs(2);
 
-/// The address, bound.
+/// The bound address.
 #[derive(Debug)]
 pub struct HttpServer {
     listener: TcpListener,
 }
 
 impl HttpServer {
-    /// Binds the address that `[admin] http` names; nothing where that is switched off.
+    /// Binds the address of `[admin] http`. `None` if that is off.
     ///
     /// # Errors
-    /// A fault where it cannot be bound.
+    /// A fault if it cannot be bound.
     pub async fn open(http: &Located<AdminHttp>) -> Result<Option<Self>, Fault> {
         let address = match http.value {
             AdminHttp::Off => return Ok(None),
@@ -66,13 +66,13 @@ impl HttpServer {
         }
     }
 
-    /// Where it listens.
+    /// Returns the bound address.
     #[must_use]
     pub fn address(&self) -> Option<SocketAddr> {
         self.listener.local_addr().ok()
     }
 
-    /// Answers until `stop`. Nothing that is under way then is waited for.
+    /// Serves requests until `stop`. Running requests are then dropped.
     pub async fn serve(self, admin: AdminState, stop: CancellationToken) {
         let router = router(admin, stop.clone());
         let mut connections = HttpConnections::new(LIMITS);
@@ -113,7 +113,7 @@ fn router(admin: AdminState, stop: CancellationToken) -> Router {
         .with_state(admin)
 }
 
-/// Words that no browser takes for anything else.
+/// Returns a response of plain text that a browser does not interpret.
 fn plain(status: StatusCode, words: impl IntoResponse) -> Response {
     let headers = [
         (header::CONTENT_TYPE, "text/plain; charset=utf-8"),
@@ -123,9 +123,9 @@ fn plain(status: StatusCode, words: impl IntoResponse) -> Response {
     (status, headers, words).into_response()
 }
 
-/// Goes on where the page is asked for under a name of ours. A browser that can reach us takes a stranger's name
-/// for ours once his DNS says so, and would let his scripts read the page (DNS rebinding); it cannot send
-/// another name than the one it was given. Metrics and health are scraped under whatever name there is.
+/// Passes the request on if its Host is a name of this host. Otherwise a third party could point a name of its own at
+/// this address, and its scripts would read the page in a browser that can reach it (DNS rebinding). The browser
+/// sends the name that it was given. Metrics and health need no such check.
 async fn require_our_name(State(admin): State<AdminState>, request: Request, next: Next) -> Response {
     let hostname = admin.running.load().config.hostname.clone();
     let asked = requested_authority(&request);
@@ -142,7 +142,7 @@ async fn require_our_name(State(admin): State<AdminState>, request: Request, nex
     }
 }
 
-/// Whom a request is for (RFC 9112 §3.2).
+/// Returns the host that a request is for (RFC 9112 §3.2).
 fn requested_authority(request: &Request) -> Option<Authority> {
     if let Some(authority) = request.uri().authority() {
         return Some(authority.clone());
@@ -172,9 +172,9 @@ async fn metrics(State(admin): State<AdminState>, headers: HeaderMap) -> Result<
     Ok(response)
 }
 
-/// Whether mail is taken and delivered: the queue has been read, the scheduler answers, nobody has told us to stop, and
-/// mail for what the configuration names goes out. Strangers' domains that hang must not take the relay out of
-/// service: that all attempts for these are in use is said, and it is ready nevertheless.
+/// Reports whether mail is accepted and delivered: the queue has been read, the scheduler answers, the daemon is not
+/// stopping, and mail to destinations that connectors name goes out. Full use of the attempts for destinations by MX
+/// is only reported: strangers' servers that hang must not take the relay out of service.
 async fn ready(admin: AdminState, stop: CancellationToken) -> Response {
     if stop.is_cancelled() {
         return plain(StatusCode::SERVICE_UNAVAILABLE, "stopping\n");

@@ -1,11 +1,11 @@
-//! The operator's door: HTTP and JSON over a unix socket (`[admin] socket`), for `gatepost queue`, `gatepost
-//! history` and whoever else may open the socket.
+//! The admin API: HTTP and JSON over a unix socket (`[admin] socket`), for `gatepost queue`, `gatepost history` and
+//! any other program that may open the socket.
 //!
-//! It tells what the spool holds, the scheduler knows, the downgrade memory remembers, and which MTA-STS policies
-//! and which configuration are in force, and hands orders to them. It changes nothing itself, and who may do what is decided by the
-//! rights of the socket alone: owner and group may do everything. RFC 9112 (HTTP/1.1), one request for each connection.
-//! Beside it is a window for everybody who can reach its address (`[admin] http`): metrics, health and the
-//! status page.
+//! It reports the contents of the spool, the state of the scheduler, the downgrade memory, the MTA-STS policies and
+//! the configuration in use, and passes orders on to them. It changes nothing itself. Access is decided by the
+//! permissions of the socket alone: owner and group may do everything. RFC 9112 (HTTP/1.1), one request for each
+//! connection. A second server, for everybody who can reach its address (`[admin] http`), offers metrics, health and
+//! the status page.
 
 pub mod api;
 mod clients;
@@ -50,8 +50,8 @@ pub use http::HttpServer;
 pub use socket::UnixServer;
 use status::QueueCounter;
 
-/// The limits of the operator's socket. The head has room for a thousand ids. A reader may pause over a long message, but not for
-/// ever.
+/// The limits of the operator's socket. The head has room for a thousand ids. A reader may pause over a long message,
+/// but not for ever.
 const LIMITS: HttpLimits = HttpLimits {
     server: "admin socket",
     connections: 32,

@@ -1,4 +1,4 @@
-//! `/v1/policy`: the MTA-STS policy that deliveries to a domain go by at this moment. Nobody is asked for it.
+//! `/v1/policy`: the MTA-STS policy that deliveries to a domain use now. It is read from the cache.
 
 use axum::Json;
 use axum::extract::rejection::QueryRejection;
@@ -9,13 +9,14 @@ use super::api::KnownPolicy;
 use super::{AdminState, ErrorResponse};
 use crate::address::Domain;
 
-/// What is asked.
+/// The parameters of the request.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct PolicyQuery {
     domain: String,
 }
 
+/// `GET /v1/policy`.
 pub(super) async fn known(
     State(admin): State<AdminState>,
     query: Result<Query<PolicyQuery>, QueryRejection>,

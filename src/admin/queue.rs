@@ -1,4 +1,4 @@
-//! `/v1/queue`: what is in the queue, one message of it, and orders.
+//! `/v1/queue`: the messages in the queue, one message in detail, and orders.
 
 use std::sync::Arc;
 
@@ -19,13 +19,14 @@ use crate::envelope::{self, QueueId, RecipientState, Trouble};
 use crate::scheduler::{Asked, Outlook, Prospect, Refused, Way};
 use crate::spool::{Spool, SpoolError, StoredMessage};
 
-/// Messages that are taken from the spool at a time.
+/// Messages read from the spool at a time.
 const SCAN: usize = 100;
-/// Messages that are looked at for one page: a filter that matches nothing must not keep a request for ever.
+/// Messages examined for one page, so that a filter without matches does not keep a request busy.
 const SCANNED_MAX: usize = 20_000;
-/// Recipients on a page, after which it ends.
+/// Recipients after which a page ends.
 const RECIPIENTS_MAX: usize = 10_000;
 
+/// `GET /v1/queue`.
 pub(super) async fn list(
     State(admin): State<AdminState>,
     query: Result<Query<filter::QueueQuery>, QueryRejection>,
@@ -46,6 +47,7 @@ pub(super) async fn list(
     Ok(Json(QueuePage { messages: messages.collect(), next }))
 }
 
+/// `GET /v1/queue/{id}`.
 pub(super) async fn show(
     State(admin): State<AdminState>,
     Path(id): Path<String>,
@@ -69,6 +71,7 @@ pub(super) async fn show(
     Ok(Json(message))
 }
 
+/// `POST /v1/queue/orders`.
 pub(super) async fn order(
     State(admin): State<AdminState>,
     Extension(PeerUid(uid)): Extension<PeerUid>,
@@ -90,11 +93,11 @@ pub(super) async fn order(
             None => answers.push(refusal(id, &SpoolError::Missing(id).into())),
         }
     }
-    // Before it is carried out: who asked may go away meanwhile, and then nothing below is reached.
+    // Logged before the order runs: if the client disconnects meanwhile, nothing below is reached.
     tracing::info!(?order, uid, messages = there.len(), "an operator gave an order");
     for (id, result) in admin.operator.order(order, there).await {
         let result = match result {
-            // Nothing of it waits, perhaps because it has been delivered in the meantime.
+            // Nothing of the message waits. Perhaps it has been delivered in the meantime.
             Err(Refused::Pointless(_)) if find(&*admin.spool, id).await?.is_none() => {
                 Err(SpoolError::Missing(id).into())
             }
@@ -111,6 +114,7 @@ pub(super) async fn order(
     Ok(Json(OrderResponse { answers }))
 }
 
+/// Returns the result of an order that was not carried out.
 fn refusal(id: QueueId, refused: &Refused) -> OrderResult {
     let meanwhile = match refused {
         Refused::Spool(SpoolError::Missing(_)) => Some(OvertakenBy::Gone),
@@ -120,15 +124,16 @@ fn refusal(id: QueueId, refused: &Refused) -> OrderResult {
     OrderResult { id, done: false, error: Some(refused.to_string()), meanwhile }
 }
 
-/// One message without its content.
+/// Loads one message without its content.
 async fn find(spool: &dyn Spool, id: QueueId) -> Result<Option<StoredMessage>, SpoolError> {
     let before = id.number().checked_sub(1).and_then(QueueId::from_number);
     Ok(spool.scan(before, 1).await?.into_iter().next().filter(|stored| stored.id == id))
 }
 
-/// What matches, and where the next page begins.
+/// The matching messages, and the id after which the next page begins.
 type QueuePart = (Vec<StoredMessage>, Option<QueueId>);
 
+/// Loads the messages with these ids that match.
 async fn load_by_id(
     spool: &dyn Spool,
     filter: &Filter,
@@ -146,6 +151,7 @@ async fn load_by_id(
     Ok((picked.messages, None))
 }
 
+/// Scans the queue for messages that match.
 async fn scan_matching(spool: &dyn Spool, filter: &Filter, connectors: &Connectors) -> Result<QueuePart, SpoolError> {
     let now = Timestamp::now();
     let mut picked = PageBuilder::default();
@@ -170,7 +176,7 @@ async fn scan_matching(spool: &dyn Spool, filter: &Filter, connectors: &Connecto
     }
 }
 
-/// A page in the making.
+/// A page while it is filled.
 #[derive(Default)]
 struct PageBuilder {
     messages: Vec<StoredMessage>,
@@ -178,7 +184,7 @@ struct PageBuilder {
 }
 
 impl PageBuilder {
-    /// Takes a message, and says whether the page is full with it. Its history is not for lists.
+    /// Adds a message, with only the last entry of each history. Returns true if the page is full.
     fn take(&mut self, mut stored: StoredMessage, limit: usize) -> bool {
         for recipient in &mut stored.envelope.recipients {
             if let RecipientState::Pending { history, .. } | RecipientState::Held { history, .. } = &mut recipient.state
@@ -196,6 +202,7 @@ impl PageBuilder {
     }
 }
 
+/// Asks the scheduler for the next attempts of these messages.
 async fn outlook(admin: &AdminState, stored: &[StoredMessage]) -> Result<Outlook, ErrorResponse> {
     let asked = stored.iter().map(|stored| Asked {
         id: Some(stored.id),
@@ -206,7 +213,7 @@ async fn outlook(admin: &AdminState, stored: &[StoredMessage]) -> Result<Outlook
     admin.operator.outlook(asked).await.ok_or_else(ErrorResponse::stopping)
 }
 
-/// A message without its recipients.
+/// Returns a message without its recipients.
 fn message(stored: &StoredMessage, outlook: &Outlook, prospect: &Prospect) -> QueuedMessage {
     QueuedMessage {
         id: stored.id,

@@ -1,5 +1,5 @@
-//! The unix socket: made with the right rights, in the place of one that nobody listens on any more, and
-//! cleared away at the end.
+//! The unix socket of the admin API: it is made with the right permissions, replaces a socket on which no process
+//! listens any more, and is removed at the end.
 
 use std::fs;
 use std::io::{Error, ErrorKind};
@@ -14,24 +14,24 @@ use tokio::net::{UnixListener, UnixStream};
 
 use crate::config::{AdminSocket, Fault, Located};
 
-/// Owner and group may ask; nobody else.
+/// The permissions: owner and group may connect, nobody else.
 const SOCKET_MODE: u32 = 0o660;
 const FOLDER_MODE: u32 = 0o750;
-/// Connections that wait to be taken.
+/// The number of connections that may wait to be accepted.
 const BACKLOG: i32 = 64;
-/// How long another program may take to take a connection before it counts as there.
+/// The time in which another program must accept a connection; after it, the socket counts as in use.
 const KNOCK: Duration = Duration::from_secs(1);
 
-/// The socket, bound. It is removed when this is dropped, unless somebody else's stands there by then.
+/// The bound socket. Its file is removed on drop, unless it has been replaced by another one.
 #[derive(Debug)]
 pub struct UnixServer {
     pub(super) listener: UnixListener,
     path: PathBuf,
-    /// Device and inode.
+    /// Device and inode of the file.
     identity: Option<(u64, u64)>,
 }
 
-/// Why there is no door, and what to do.
+/// The reasons why the socket cannot be used.
 #[derive(Debug, thiserror::Error)]
 enum UnixServerError {
     #[error("another program answers on it")]
@@ -57,10 +57,10 @@ impl UnixServerError {
 }
 
 impl UnixServer {
-    /// Makes the socket that `[admin] socket` names; nothing where that is switched off.
+    /// Makes the socket of `[admin] socket`. `None` if that is off.
     ///
     /// # Errors
-    /// A fault where it cannot be made, or where another program answers on it.
+    /// A fault if it cannot be made, or if another program accepts connections on it.
     pub async fn open(socket: &Located<AdminSocket>) -> Result<Option<Self>, Fault> {
         let path = match &socket.value {
             AdminSocket::Off => return Ok(None),
@@ -77,8 +77,8 @@ impl UnixServer {
         make_folder(folder(path))?;
         clear(path).await?;
         let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
-        // On Linux the file gets the rights of the descriptor, less the umask: there is no moment at which
-        // others could connect. What the umask took is given back below.
+        // On Linux the file gets the mode of the descriptor, less the umask, so at no moment can others connect. The
+        // bits removed by the umask are restored below.
         let _elsewhere = rustix::fs::fchmod(&socket, Mode::from_raw_mode(SOCKET_MODE));
         socket.bind(&SockAddr::unix(path)?)?;
         fs::set_permissions(path, fs::Permissions::from_mode(SOCKET_MODE))?;
@@ -92,7 +92,7 @@ impl UnixServer {
 impl Drop for UnixServer {
     fn drop(&mut self) {
         if self.identity.is_some() && self.identity == identity(&self.path) {
-            // Left behind it does no harm: the next start sees that nobody answers.
+            // A file that stays behind does no harm: the next start finds that no process accepts connections on it.
             let _ = fs::remove_file(&self.path);
         }
     }
@@ -111,7 +111,7 @@ fn make_folder(folder: &Path) -> Result<(), Error> {
         return Ok(());
     }
     fs::DirBuilder::new().recursive(true).mode(FOLDER_MODE).create(folder)?;
-    // Whatever the umask took away.
+    // Restores the bits that the umask removed.
     fs::set_permissions(folder, fs::Permissions::from_mode(FOLDER_MODE))
 }
 
@@ -126,7 +126,7 @@ async fn clear(path: &Path) -> Result<(), UnixServerError> {
     match tokio::time::timeout(KNOCK, UnixStream::connect(path)).await {
         Ok(Err(error)) if error.kind() == ErrorKind::ConnectionRefused => Ok(fs::remove_file(path)?),
         Ok(Err(error)) if error.kind() == ErrorKind::NotFound => Ok(()),
-        // A full queue of connections belongs to somebody, too.
+        // A socket with a full backlog is in use.
         Ok(Err(error)) if error.kind() == ErrorKind::WouldBlock => Err(UnixServerError::InUse),
         Ok(Err(error)) => Err(error.into()),
         Ok(Ok(_)) | Err(_) => Err(UnixServerError::InUse),

@@ -1,5 +1,5 @@
-//! `GET /v1/status`: how things stand, for `gatepost status` and the status page alike. Lists are bounded;
-//! where something was left out, it is counted.
+//! `GET /v1/status`: the state of the relay, for `gatepost status` and the status page. Lists have a limit, and
+//! entries over it are counted.
 
 use jiff::Timestamp;
 use jiff::civil::Date;
@@ -8,106 +8,105 @@ use serde::{Deserialize, Serialize};
 use super::{ActiveAlarm, FailureReason, HeldClient};
 use crate::monitor::coverage::Day;
 
-/// How things stand.
+/// The state of the relay.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct RelayStatus {
     /// The version of Gatepost.
     pub version: String,
-    /// Our own name.
+    /// The name of this host.
     pub hostname: String,
-    /// When the daemon was started.
+    /// The time at which the daemon was started.
     pub since: Timestamp,
-    /// When this was put together.
+    /// The time of this status.
     pub at: Timestamp,
     /// The queue.
     pub queue: QueueStatus,
-    /// The shares of the delivery attempts; nothing before the first delivery.
+    /// The two shares of the delivery attempts. Empty before the first delivery.
     #[serde(default)]
     pub attempts: Vec<AttemptsStatus>,
     /// The reports to senders and to the postmaster.
     #[serde(default)]
     pub reports: ReportsStatus,
-    /// Destinations in trouble, those with the most mail first.
+    /// The destinations whose last attempt failed, those with the most mail first.
     pub troubles: Vec<FailingDestination>,
-    /// The number of those that are left out.
+    /// The number of further ones.
     pub more_troubles: usize,
-    /// The connectors in the order of the configuration, the built-in default last.
+    /// The connectors in the order of the configuration, with the built-in default last.
     pub connectors: Vec<ConnectorStatus>,
-    /// The number of those that are left out.
+    /// The number of further ones.
     pub more_connectors: usize,
-    /// Our own certificates, and those of partners that connectors hold to their policy; what ends first
-    /// comes first.
+    /// Our own certificates, and those of partners whose connector verifies them. The next to expire comes first.
     pub certificates: Vec<CertificateStatus>,
-    /// The number of those that are left out.
+    /// The number of further ones.
     pub more_certificates: usize,
-    /// Exceptions in force.
+    /// The exceptions in force.
     pub exceptions: Vec<ExceptionStatus>,
-    /// The last refusals since the start, newest first.
+    /// The latest refusals since the start, newest first.
     pub refusals: Vec<RecentRefusal>,
-    /// Hosts that show less TLS than before, since the start, newest first.
+    /// Hosts that offered less TLS than before, since the start, newest first.
     pub downgrades: Vec<RecentDowngrade>,
-    /// Alarms that are on.
+    /// The active alarms.
     pub alarms: Vec<ActiveAlarm>,
-    /// Sessions with clients, and who is held back by a limit.
+    /// The sessions with clients, and the clients held back by a limit.
     #[serde(default)]
     pub clients: ClientsStatus,
 }
 
-/// Sessions with clients.
+/// The sessions with clients.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct ClientsStatus {
-    /// Sessions.
+    /// Open sessions.
     pub sessions: usize,
-    /// `[limits] connections`.
+    /// The limit `[limits] connections`.
     pub sessions_max: usize,
-    /// Those of clients that are not of `[relay] networks`.
+    /// Sessions of clients outside `[relay] networks`.
     pub strangers: usize,
-    /// The limit of strangers' sessions.
+    /// The limit of their sessions.
     pub strangers_max: usize,
-    /// Octets of the recipients in open transactions.
+    /// The memory that recipients in open transactions use, in octets.
     #[serde(default)]
     pub transaction_memory: u64,
-    /// Listeners on which seats are scarce.
+    /// The listeners on which seats are scarce.
     pub short: Vec<String>,
-    /// ClientsStatus and networks that were held back in the last hour, the last first.
+    /// Clients and networks that were held back in the last hour, the latest first.
     pub held: Vec<HeldClient>,
-    /// The number of those that are left out.
+    /// The number of further ones.
     pub more_held: usize,
 }
 
 /// The queue.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct QueueStatus {
-    /// Messages.
+    /// Messages in the queue.
     pub messages: u64,
-    /// Octets of their contents.
+    /// Octets of their content.
     pub octets: u64,
     /// Recipients that wait for delivery.
     pub waiting: u64,
-    /// Recipients that wait for an operator.
+    /// Recipients that are held until an operator decides.
     pub held: u64,
-    /// When the oldest message was accepted.
+    /// The time at which the oldest message was accepted.
     pub oldest: Option<Timestamp>,
-    /// When it was counted: a long queue is not counted each time.
+    /// The time at which the queue was counted. A long queue is not counted for each request.
     pub counted: Option<Timestamp>,
 }
 
 /// The reports to senders and to the postmaster since the start.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReportsStatus {
-    /// Messages whose report to the sender waits, for other recipients' reports or for the rate.
+    /// Messages whose report waits, for the reports of other recipients or for the rate limit.
     pub waiting: u64,
     /// Failed messages that wait for the postmaster's next digest.
     pub for_digest: u64,
-    /// ReportsStatus that were made.
+    /// Reports made.
     pub stored: u64,
-    /// ReportsStatus that had to wait for the rate.
+    /// Reports delayed by the rate limit.
     pub delayed: u64,
-    /// Recipients whose report went into that of another recipient.
+    /// Recipients reported together with another recipient.
     pub merged: u64,
-    /// Digests that were made.
+    /// Digests made.
     pub digests: u64,
-    /// Messages of strangers that went into a digest, since too many reports waited.
+    /// Messages of strangers added to a digest because too many reports waited.
     #[serde(default)]
     pub diverted: u64,
 }
@@ -115,98 +114,99 @@ pub struct ReportsStatus {
 /// One share of the delivery attempts.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct AttemptsStatus {
-    /// `named` for destinations that connectors name, `mx` for those that only their MX records do.
+    /// `named` for destinations that connectors name, `mx` for those that only their MX records name.
     pub share: String,
-    /// AttemptsStatus that may be under way.
+    /// The limit of concurrent attempts.
     pub most: u32,
-    /// AttemptsStatus under way.
+    /// Running attempts.
     pub running: u32,
-    /// Of these, those that have run for long.
+    /// Those among them that have been running for long.
     pub slow: u32,
-    /// Destinations whose mail is due and waits, since all attempts are in use.
+    /// Destinations whose mail is due and waits because all attempts are in use.
     pub waiting: u64,
-    /// For how many seconds there have been such destinations.
+    /// The number of seconds for which there have been such destinations.
     pub full_seconds: Option<u64>,
 }
 
 impl AttemptsStatus {
-    /// Seconds after which it is worth a word that all attempts are in use: a burst of mail does that for a moment.
+    /// The number of seconds after which full use of the attempts is reported. A burst of mail causes it for a
+    /// moment.
     pub const FULL: u64 = 60;
 
-    /// Checks that all attempts have been in use for longer than a burst of mail explains.
+    /// Returns true if all attempts have been in use for longer than a burst of mail explains.
     #[must_use]
     pub fn is_full(&self) -> bool {
         self.full_seconds.is_some_and(|seconds| seconds >= Self::FULL)
     }
 
-    /// The destinations of the share, in words.
+    /// Returns the destinations of the share in words.
     #[must_use]
     pub fn destinations(&self) -> &'static str {
         if self.share == "named" { "named connectors and smart hosts" } else { "destinations by MX" }
     }
 }
 
-/// A recipient domain with mail that waits after a failed attempt.
+/// A recipient domain with mail in the queue whose last attempt failed.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct FailingDestination {
-    /// Which.
+    /// The domain.
     pub domain: String,
-    /// The connector that speaks for it.
+    /// Its connector.
     pub connector: String,
     /// Recipients that wait for delivery.
     pub waiting: u64,
-    /// Recipients that wait for an operator.
+    /// Recipients that are held until an operator decides.
     pub held: u64,
-    /// When the oldest of their messages was accepted.
+    /// The time at which the oldest of their messages was accepted.
     pub oldest: Timestamp,
-    /// Why the last attempt failed.
+    /// The reason why the last attempt failed.
     pub reason: FailureReason,
-    /// When it is tried again; nothing where that is now, or where all is held.
+    /// The time of the next attempt. `null` if that is now, or if everything is held.
     pub next: Option<Timestamp>,
 }
 
 /// A connector.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ConnectorStatus {
-    /// Its name.
+    /// The name.
     pub name: String,
-    /// What it demands of next hops now, in words.
+    /// Its present demand on next hops, in words.
     pub outbound: String,
-    /// What it demands of senders, in words.
+    /// Its demand on senders, in words.
     pub inbound: String,
-    /// How recipients were reached on the last days on which there was mail, the oldest first.
+    /// The TLS of delivered recipients on the last days with mail, the oldest first.
     pub sent: Vec<Day>,
-    /// The same for mail that came in.
+    /// The same for accepted recipients.
     pub received: Vec<Day>,
 }
 
-/// Whose a certificate is.
+/// The owner of a certificate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum CertificateOwner {
-    /// Ours.
+    /// This relay.
     Own,
-    /// A partner's.
+    /// A partner.
     Partner,
 }
 
 /// A certificate.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct CertificateStatus {
-    /// Whose.
+    /// The owner.
     pub owner: CertificateOwner,
-    /// The file of our own, or the partner's host.
+    /// The file of our own certificate, or the partner's host.
     pub place: String,
     /// The partner's connector.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub connector: Option<String>,
-    /// Its names.
+    /// The names in it.
     pub names: Vec<String>,
-    /// When it ends.
+    /// The time at which it expires.
     pub not_after: Timestamp,
-    /// Whole days until then; negative where it has ended.
+    /// Complete days until then. Negative if it has expired.
     pub days_left: i64,
-    /// Why the connector refused it the last time, where it did.
+    /// The reason why the connector refused it last, if it did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refused: Option<String>,
 }
@@ -214,46 +214,46 @@ pub struct CertificateStatus {
 /// An exception in force.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ExceptionStatus {
-    /// Of which connector.
+    /// Its connector.
     pub connector: String,
-    /// What is demanded instead.
+    /// The demand that it sets, in words.
     pub tls: String,
-    /// Its last day.
+    /// The last day on which it holds.
     pub until: Date,
-    /// Why.
+    /// The reason given in the configuration.
     pub reason: String,
 }
 
-/// A refusal.
+/// A session or message refused by TLS policy.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct RecentRefusal {
-    /// When, the last time.
+    /// The time of the latest one.
     pub at: Timestamp,
     /// `inbound` or `outbound`.
     pub direction: String,
     /// The connector.
     pub connector: String,
-    /// Who was refused.
+    /// The peer that was refused.
     pub peer: String,
-    /// Why.
+    /// The reason.
     pub reason: String,
-    /// How often.
+    /// The number of times.
     pub times: u64,
 }
 
-/// A host that shows less TLS than before.
+/// A host that offers less TLS than before.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct RecentDowngrade {
-    /// When, the last time.
+    /// The time of the latest observation.
     pub at: Timestamp,
-    /// The connector that let it through.
+    /// The connector that allowed it.
     pub connector: String,
     /// The recipient domain.
     pub domain: String,
     /// The host.
     pub host: String,
-    /// What it showed before.
+    /// The TLS that it offered before.
     pub was: String,
-    /// What it shows now.
+    /// The TLS that it offers now.
     pub got: String,
 }

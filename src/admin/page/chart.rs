@@ -1,4 +1,4 @@
-//! The chart of one connector's TLS coverage: a bar for each of the last days, drawn as SVG.
+//! The chart of a connector's TLS coverage: a bar for each of the last days, as SVG.
 
 use jiff::Timestamp;
 use jiff::civil::Date;
@@ -7,12 +7,14 @@ use jiff::tz::TimeZone;
 use super::html::{Html, count};
 use crate::monitor::coverage::{DAYS, Day};
 
-/// Measures of the drawing, in its own units.
+/// The width of a bar, in the units of the drawing.
 const BAR: usize = 14;
+/// The gap between two bars.
 const GAP: usize = 4;
+/// The height of a bar.
 const HEIGHT: u64 = 48;
 
-/// Draws the days; where there was no mail at all, says so.
+/// Draws the days. Without any mail, a sentence says so.
 pub(super) fn draw(html: &mut Html, what: &str, days: &[Day], now: Timestamp) {
     let sum = |part: fn(&Day) -> u64| days.iter().map(part).fold(0_u64, u64::saturating_add);
     let (all, clear) = (sum(Day::all), sum(|day| day.clear));
@@ -35,7 +37,7 @@ pub(super) fn draw(html: &mut Html, what: &str, days: &[Day], now: Timestamp) {
     html.element("</svg><figcaption>", &summary, "</figcaption></figure>");
 }
 
-/// The last days, the oldest first.
+/// Returns the last days, the oldest first.
 fn dates(now: Timestamp) -> Vec<Date> {
     let today = now.to_zoned_datetime(TimeZone::UTC).date();
     let mut dates: Vec<Date> = std::iter::successors(Some(today), |date| date.yesterday().ok()).take(DAYS).collect();
@@ -43,7 +45,7 @@ fn dates(now: Timestamp) -> Vec<Date> {
     dates
 }
 
-/// One day, as high as every other: the share counts, not the amount.
+/// Draws one day. All bars have the same height: they show shares, not amounts.
 fn bar(html: &mut Html, x: usize, date: Date, day: Option<&Day>) {
     let Some(day) = day.filter(|day| day.all() > 0) else {
         html.raw(&rectangle("none", x, HEIGHT, 2)).raw("</rect>");
@@ -54,7 +56,7 @@ fn bar(html: &mut Html, x: usize, date: Date, day: Option<&Day>) {
     let parts = [("verified", day.verified), ("encrypted", day.encrypted), ("clear", day.clear)];
     let mut parts = parts.into_iter().filter(|(_, part)| *part > 0).peekable();
     while let Some((class, part)) = parts.next() {
-        // What is there is seen, however little it is; the last one fills what rounding has left.
+        // Every part is visible, however small. The last part takes the rounding error.
         let height = u64::try_from(u128::from(part) * u128::from(HEIGHT) / u128::from(day.all())).unwrap_or(HEIGHT);
         let height = if parts.peek().is_some() { height.clamp(2, HEIGHT - 4) } else { top.saturating_sub(2).max(2) };
         top -= height;
@@ -66,7 +68,7 @@ fn rectangle(class: &str, x: usize, y: u64, height: u64) -> String {
     format!("<rect class=\"{class}\" x=\"{x}\" y=\"{y}\" width=\"{BAR}\" height=\"{height}\">")
 }
 
-/// A share in percent. All of it, and nothing, are said only where that is so.
+/// Formats a share in percent. "all" and "none" are exact.
 fn share(part: u64, all: u64) -> String {
     if part == 0 || part >= all {
         return if part == 0 { "none".to_owned() } else { "all".to_owned() };

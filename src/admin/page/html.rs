@@ -1,20 +1,20 @@
-//! HTML, written so that no value can become markup.
+//! An HTML writer with which no value can become markup.
 
 use jiff::Timestamp;
 
-/// A piece of a page.
+/// A piece of HTML.
 #[derive(Debug, Default)]
 pub(super) struct Html(String);
 
 impl Html {
-    /// Adds our own markup.
+    /// Adds markup of the program.
     pub(super) fn raw(&mut self, markup: &str) -> &mut Self {
         self.0.push_str(markup);
         self
     }
 
-    /// Adds a value as text, also within a quoted attribute. What could hide or reorder what stands around it
-    /// is shown as a mark.
+    /// Adds a value as text, also within a quoted attribute. Characters that could hide or reorder the surrounding
+    /// text are replaced.
     pub(super) fn text(&mut self, value: &str) -> &mut Self {
         for c in value.chars() {
             match c {
@@ -30,14 +30,14 @@ impl Html {
         self
     }
 
-    /// Adds a moment, readable for both.
+    /// Adds a time, for people and for programs.
     pub(super) fn time(&mut self, at: Timestamp) -> &mut Self {
         let shown = at.strftime("%Y-%m-%d %H:%M");
         self.raw("<time datetime=\"").text(&at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()).raw("\">");
         self.text(&shown.to_string()).raw(" UTC</time>")
     }
 
-    /// Adds an element with text in it.
+    /// Adds an element with text.
     pub(super) fn element(&mut self, opening: &str, value: &str, closing: &str) -> &mut Self {
         self.raw(opening).text(value).raw(closing)
     }
@@ -47,12 +47,12 @@ impl Html {
     }
 }
 
-/// Marks that change the direction of text (Unicode UAX #9), and those that are not seen.
+/// Returns true for characters that change the direction of text (Unicode UAX #9) or are invisible.
 fn is_reordering(c: char) -> bool {
     matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
 }
 
-/// A number for people.
+/// Formats a number for people.
 pub(super) fn number(value: u64) -> String {
     let digits = value.to_string();
     let mut shown = String::new();
@@ -65,12 +65,12 @@ pub(super) fn number(value: u64) -> String {
     shown
 }
 
-/// `1 message`, `2 messages`.
+/// Formats a number with its noun: `1 message`, `2 messages`.
 pub(super) fn count(value: u64, one: &str, many: &str) -> String {
     format!("{} {}", number(value), if value == 1 { one } else { many })
 }
 
-/// Octets for people.
+/// Formats a number of octets for people.
 pub(super) fn size(octets: u64) -> String {
     const UNITS: [&str; 4] = ["KiB", "MiB", "GiB", "TiB"];
     if octets < 1024 {
@@ -84,7 +84,7 @@ pub(super) fn size(octets: u64) -> String {
     format!("{whole} {}", UNITS[unit])
 }
 
-/// How long it is from one moment to another, in its largest units.
+/// Formats the time between two moments in its largest units.
 pub(super) fn span(from: Timestamp, to: Timestamp) -> String {
     let seconds = (to.as_second() - from.as_second()).max(0);
     let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86_400);

@@ -1,8 +1,8 @@
-//! The status page: one page of HTML, rendered here from [`RelayStatus`] and nothing else, without scripts and
-//! without anything from elsewhere.
+//! The status page: one HTML page, rendered from [`RelayStatus`] alone, without scripts and without external
+//! resources.
 //!
-//! Its Content-Security-Policy allows its own style sheet, by its hash, and nothing more. WCAG 2.2 is kept in
-//! names, order and contrast.
+//! Its Content-Security-Policy allows its own style sheet, by hash, and nothing more. Names, order and contrast
+//! follow WCAG 2.2.
 
 mod chart;
 mod html;
@@ -45,7 +45,7 @@ fn render(status: &RelayStatus) -> String {
     let mut html = Html::default();
     html.raw("<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">");
     html.raw("<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">");
-    // An empty picture: nothing is asked for that is not here.
+    // An empty icon, so that the browser requests none.
     html.raw("<link rel=\"icon\" href=\"data:,\">");
     html.element("<title>", &format!("{} – Gatepost", status.hostname), "</title><style>").raw(STYLE);
     html.raw("</style></head><body>\n");

@@ -1,4 +1,4 @@
-//! The parts of the page, from the top to the bottom.
+//! The sections of the page, from top to bottom.
 
 use super::chart;
 use super::html::{Html, count, number, size, span};
@@ -8,8 +8,9 @@ use crate::admin::api::status::{
     RelayStatus,
 };
 
-/// Days before the end of a certificate at which it stands out.
+/// The days before the expiry of a certificate at which it is marked as a warning.
 const SOON: i64 = 30;
+/// The days before the expiry of a certificate at which it is marked as bad.
 const VERY_SOON: i64 = 7;
 
 pub(super) fn header(html: &mut Html, status: &RelayStatus) {
@@ -20,7 +21,7 @@ pub(super) fn header(html: &mut Html, status: &RelayStatus) {
     html.raw(&format!("<p class=\"state {class}\">")).text(&words).raw("</p></header>\n");
 }
 
-/// The state in a few words.
+/// Returns the style class and the state of the relay in a few words.
 fn verdict(status: &RelayStatus) -> (&'static str, String) {
     let ended = status.certificates.iter().any(|own| own.owner == CertificateOwner::Own && own.days_left < 0);
     let soon = status.certificates.iter().any(|own| own.owner == CertificateOwner::Own && own.days_left < SOON);
@@ -88,7 +89,7 @@ pub(super) fn queue(html: &mut Html, status: &RelayStatus) {
     html.raw("</section>\n");
 }
 
-/// A list with its heading; a sentence where there is nothing.
+/// Starts a section with a list, or with a sentence if the list is empty.
 fn list<T>(html: &mut Html, (id, heading, nothing): (&str, &str, &str), items: &[T], each: impl Fn(&mut Html, &T)) {
     html.raw(&format!("<section aria-labelledby=\"{id}\"><h2 id=\"{id}\">{heading}</h2>"));
     if items.is_empty() {

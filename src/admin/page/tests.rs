@@ -1,9 +1,9 @@
-//! The page from a status: what peers say stays text, and nothing is asked of anybody else.
+//! Tests of the page: text of peers stays text, and no external resource is used.
 
 use super::*;
 use crate::admin::api::status::{AttemptsStatus, ReportsStatus};
 
-/// A status with something hostile in every text.
+/// A status with markup in every text.
 fn hostile() -> RelayStatus {
     let evil = "<script>alert(1)</script>\\\"'&";
     let text = format!(

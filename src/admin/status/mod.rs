@@ -1,5 +1,5 @@
-//! How things stand, put together from the spool, the monitor, the memories and the configuration in force:
-//! one struct for `gatepost status`, the status page and the metrics.
+//! The state of the relay, from the spool, the scheduler, the monitor, the memories and the configuration in use. The
+//! status command, the status page and the metrics are made from it.
 
 mod process;
 mod queue_stats;
@@ -30,9 +30,9 @@ use crate::scheduler::{Asked, ReportCounts, ShareUsage};
 pub(in crate::admin) use queue_stats::QueueCounter;
 use queue_stats::{DomainStats, QueueStats};
 
-/// Of each list, at most so many are told.
+/// The most entries of each list.
 const LIST_MAX: usize = 100;
-/// The scheduler is waited for no longer than this.
+/// The time to wait for the scheduler.
 const SCHEDULER_TIME: Duration = Duration::from_secs(1);
 
 /// `GET /v1/status`.
@@ -40,7 +40,7 @@ pub(super) async fn status(State(admin): State<AdminState>) -> Result<Json<Relay
     Ok(Json(of(&admin).await?))
 }
 
-/// How things stand now.
+/// Returns the present state.
 ///
 /// # Errors
 /// The spool cannot be read.
@@ -92,7 +92,7 @@ fn clients(admin: &AdminState, config: &Config) -> ClientsStatus {
     }
 }
 
-/// What metrics show beside what is counted all the time.
+/// Returns the values that metrics show besides the counters.
 ///
 /// # Errors
 /// The spool cannot be read.
@@ -130,6 +130,7 @@ fn client_reading(admin: &AdminState, config: &Config) -> ClientReading {
     }
 }
 
+/// Cuts a list to [`LIST_MAX`] entries, and returns the number of those left out.
 fn first<T>(mut all: Vec<T>) -> (Vec<T>, usize) {
     let more = all.len().saturating_sub(LIST_MAX);
     all.truncate(LIST_MAX);
@@ -148,7 +149,7 @@ fn queue(stats: &QueueStats) -> QueueStatus {
     }
 }
 
-/// The shares of the delivery attempts.
+/// Returns the two shares of the delivery attempts.
 pub(super) fn attempts(admin: &AdminState) -> Vec<AttemptsStatus> {
     let told = admin.operator.usage().into_iter().map(|usage| AttemptsStatus {
         share: usage.share.word().to_owned(),
@@ -181,6 +182,7 @@ fn reports_reading(counts: ReportCounts) -> ReportsReading {
     ReportsReading { waiting, for_digest, stored, delayed, merged, digests, diverted }
 }
 
+/// Returns the destinations whose last attempt failed.
 fn troubles(stats: &QueueStats, connectors: &Connectors, now: Timestamp) -> Vec<FailingDestination> {
     let troubled = stats.domains.iter().filter_map(|(host, load)| {
         Some(FailingDestination {
@@ -200,8 +202,8 @@ fn troubles(stats: &QueueStats, connectors: &Connectors, now: Timestamp) -> Vec<
     all
 }
 
-/// Puts the next attempts off for as long as the destinations are left alone. Where the scheduler does not answer in
-/// time, the times are those of the messages alone.
+/// Moves the next attempts to the end of the destinations' backoff. If the scheduler does not answer in time, the
+/// times are those of the messages alone.
 async fn add_backoff(admin: &AdminState, troubles: &mut [FailingDestination]) {
     let hosts = troubles.iter().filter_map(|one| Host::parse(&one.domain).ok()).collect::<Vec<_>>();
     if hosts.len() != troubles.len() || hosts.is_empty() {
@@ -216,7 +218,7 @@ async fn add_backoff(admin: &AdminState, troubles: &mut [FailingDestination]) {
     }
 }
 
-/// Those of the configuration, and the built-in default where none of them speaks for every domain.
+/// Returns the connectors of the configuration, and the built-in default if none of them is for all domains.
 fn all_connectors(settings: &Snapshot) -> Vec<std::sync::Arc<config::Connector>> {
     let mut all = settings.config.connectors.clone();
     let any = settings.connectors.catch_all();
@@ -238,7 +240,7 @@ fn connectors(admin: &AdminState, all: &[std::sync::Arc<config::Connector>], now
     told.collect()
 }
 
-/// A demand in a few words.
+/// Describes a demand in a few words.
 fn demand(tls: TlsDemand) -> String {
     let verify = match tls {
         TlsDemand::Off => return "no TLS".to_owned(),
@@ -268,7 +270,7 @@ fn exceptions(config: &Config, now: Timestamp) -> Vec<ExceptionStatus> {
     told.take(LIST_MAX).collect()
 }
 
-/// Our own, and the partners', what ends first first.
+/// Returns our own certificates, then those of partners; the next to expire comes first.
 fn certificates(admin: &AdminState, tls: &TlsMaterial, now: Timestamp) -> Vec<CertificateStatus> {
     let mut all: Vec<CertificateStatus> = tls
         .identities()
@@ -301,7 +303,7 @@ fn days_left(not_after: Timestamp, now: Timestamp) -> i64 {
     (not_after.as_second() - now.as_second()).div_euclid(86_400)
 }
 
-/// One for each of our own files, and one for each connector: the first to end.
+/// Returns the time of expiry of each of our files, and for each connector that of the first certificate to expire.
 fn certificate_readings(certificates: Vec<CertificateStatus>) -> Vec<(&'static str, String, Timestamp)> {
     let mut first = BTreeMap::new();
     for certificate in certificates {
@@ -315,9 +317,10 @@ fn certificate_readings(certificates: Vec<CertificateStatus>) -> Vec<(&'static s
     first.into_iter().map(|((owner, which), ends)| (owner, which, ends)).collect()
 }
 
+/// Sums up the queue of each connector.
 fn queue_readings(stats: &QueueStats, settings: &Snapshot, now: Timestamp) -> Vec<QueueReading> {
     let mut by_connector: BTreeMap<String, DomainStats> = BTreeMap::new();
-    // Each connector is told, so that no line comes and goes with the mail.
+    // Every connector has a value, so that no metric appears and disappears with the mail.
     for connector in all_connectors(settings) {
         by_connector.entry(connector.name.clone()).or_default();
     }

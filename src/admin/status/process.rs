@@ -1,4 +1,4 @@
-//! The figures of our own process, as Linux tells them in /proc (proc(5)). What it does not tell is nothing.
+//! The metrics of this process, from /proc on Linux (proc(5)). A value that is missing there is 0.
 
 use std::fs;
 
@@ -6,14 +6,14 @@ use rustix::param::{clock_ticks_per_second, page_size};
 
 use crate::monitor::Process;
 
-/// Reads the figures. A few small reads of memory, no disk.
+/// Reads the values. That takes a few small reads from memory, and none from disk.
 pub(super) fn read() -> Process {
-    // Pages of 64 KiB are common on 64-bit ARM, so neither is taken for granted.
+    // The page size is queried, since pages of 64 KiB are common on 64-bit ARM. So is the length of a tick.
     let page = u64::try_from(page_size()).unwrap_or(u64::MAX);
-    // An `f64` holds any number of ticks that there is.
+    // An `f64` is exact for every number of ticks that occurs.
     let ticks = f64::from(u32::try_from(clock_ticks_per_second()).unwrap_or(u32::MAX));
     let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();
-    // The name in parentheses may hold anything; what follows the last one are numbers.
+    // The name in parentheses may contain anything. The numbers follow its last parenthesis.
     let fields: Vec<&str> = stat.rsplit_once(')').map_or("", |(_, rest)| rest).split_whitespace().collect();
     // The first of them is field 3.
     let field = |number: usize| fields.get(number - 3).and_then(|field| field.parse::<f64>().ok()).unwrap_or(0.0);

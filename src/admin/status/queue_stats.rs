@@ -1,7 +1,7 @@
-//! The queue, counted: how much waits for whom, how long, and why.
+//! Statistics of the queue: the mail for each domain, its age, and the last failure.
 //!
-//! Everything in the spool is looked at, so it is not done for each who asks: the longer it took, the
-//! longer it is good for, and only one count goes on at a time.
+//! Counting reads every message in the spool, so its result is cached, the longer the more time it took. Only one
+//! count runs at a time.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -14,16 +14,16 @@ use crate::address::Host;
 use crate::envelope::{RecipientState, Trouble};
 use crate::spool::{Spool, SpoolError, StoredMessage};
 
-/// Messages that are read at a time.
+/// Messages read at a time.
 const PAGE: usize = 1000;
-/// A count is good for a second at least, and for fifty times the time it took: no more than a fiftieth of
-/// one processor is spent on counting.
+/// A count is valid for a second at least, and for fifty times as long as it took. So counting takes at most a
+/// fiftieth of one processor.
 const GOOD_FOR: Duration = Duration::from_secs(1);
 const SHARE: u32 = 50;
-/// Recipient domains that are told apart; the mail for others is counted without them.
+/// The number of recipient domains with statistics of their own. Mail for further domains is counted together.
 const DOMAINS_MAX: usize = 20_000;
 
-/// What the spool holds.
+/// The statistics of the queue.
 #[derive(Debug, Clone)]
 pub(super) struct QueueStats {
     pub(super) at: Timestamp,
@@ -31,23 +31,23 @@ pub(super) struct QueueStats {
     pub(super) octets: u64,
     pub(super) oldest: Option<Timestamp>,
     pub(super) domains: HashMap<Host, DomainStats>,
-    /// Of domains that are not told apart.
+    /// The mail for further domains.
     pub(super) others: DomainStats,
 }
 
-/// What waits for one domain.
+/// The mail for one domain.
 #[derive(Debug, Clone, Default)]
 pub(super) struct DomainStats {
     pub(super) waiting: u64,
     pub(super) held: u64,
     pub(super) oldest: Option<Timestamp>,
-    /// The last failure of any attempt.
+    /// The latest failure of an attempt.
     pub(super) trouble: Option<Trouble>,
-    /// The time at which the first of them is due; it is in the past where the message is due already.
+    /// The earliest time at which a message is due. It is in the past if a message is due now.
     pub(super) next: Option<Timestamp>,
 }
 
-/// Counts, and remembers the last count.
+/// Counts the queue and caches the result.
 #[derive(Debug, Default)]
 pub(in crate::admin) struct QueueCounter(Mutex<Option<CachedStats>>);
 
@@ -58,10 +58,10 @@ struct CachedStats {
 }
 
 impl QueueCounter {
-    /// The queue as it is now, or was when it was counted a while ago.
+    /// Returns the statistics of the queue, counted now or a short while ago.
     ///
     /// # Errors
-    /// Whatever keeps the spool from being read.
+    /// The spool cannot be read.
     pub(super) async fn stats(&self, spool: &dyn Spool) -> Result<Arc<QueueStats>, SpoolError> {
         let mut last = self.0.lock().await;
         let began = Instant::now();
@@ -129,7 +129,7 @@ impl DomainStats {
     }
 }
 
-/// Keeps the earlier of two moments.
+/// Sets `kept` to the earlier of two times.
 fn keep_earlier(kept: &mut Option<Timestamp>, other: Timestamp) {
     *kept = Some(kept.map_or(other, |kept| kept.min(other)));
 }
