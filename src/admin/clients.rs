@@ -17,15 +17,15 @@ pub(super) async fn list(State(admin): State<AdminState>) -> Json<Vec<HeldClient
 pub(super) async fn release(
     State(admin): State<AdminState>,
     Extension(PeerUid(uid)): Extension<PeerUid>,
-    asked: Result<Json<ReleaseRequest>, JsonRejection>,
+    request: Result<Json<ReleaseRequest>, JsonRejection>,
 ) -> Result<Json<ReleaseResponse>, ErrorResponse> {
     let Json(ReleaseRequest { client }) =
         asked.map_err(|rejection| ErrorResponse(rejection.status(), rejection.body_text()))?;
-    let network = client.as_deref().map(network).transpose()?;
+    let network = client.as_deref().map(parse_network).transpose()?;
     let released = admin.clients.release(network.as_ref());
-    for one in &released {
+    for client in &released {
         tracing::info!(
-            client = network_text(&one.network), limit = one.limit.key(), times = one.times, uid = ?uid,
+            client = network_text(&client.network), limit = client.limit.key(), times = client.times, uid = ?uid,
             "client released by an operator"
         );
     }
@@ -33,7 +33,7 @@ pub(super) async fn release(
 }
 
 /// Parses a network, or the address of a client, which stands for the client's network.
-fn network(text: &str) -> Result<IpNet, ErrorResponse> {
+fn parse_network(text: &str) -> Result<IpNet, ErrorResponse> {
     let client = text.parse().map(networks::client).ok();
     let network = client.or_else(|| text.parse().ok().map(|network: IpNet| network.trunc()));
     network.ok_or_else(|| ErrorResponse::bad_request(format!("client: \"{text}\" is neither an address nor a network")))

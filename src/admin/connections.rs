@@ -115,7 +115,7 @@ impl HttpConnections {
         });
         let Some(id) = oldest.or(slow).map(|(id, _)| *id) else { return false };
         if let Some(place) = self.open.remove(&id) {
-            debug!(server = self.limits.server, "connection closed in favour of another");
+            debug!(server = self.limits.server, "connection closed to make a slot free");
             place.task.abort();
         }
         true
@@ -130,7 +130,7 @@ impl HttpConnections {
         if let Err(panic) = end
             && panic.is_panic()
         {
-            error!(server = self.limits.server, error = %panic, "request died");
+            error!(server = self.limits.server, error = %panic, "request handler panicked");
         }
     }
 }
@@ -161,7 +161,7 @@ where
         Ok(Ok(())) => {}
         // Usually the client has closed the connection, as with `| head`.
         Ok(Err(error)) => debug!(server = limits.server, %error, "connection broke"),
-        Err(_) => debug!(server = limits.server, "connection closed: it took too long"),
+        Err(_) => debug!(server = limits.server, "connection closed: timeout"),
     }
 }
 
@@ -194,48 +194,48 @@ mod tests {
     }
 
     /// Opens a connection as soon as there is a slot, and sends some octets.
-    async fn connect(connections: &mut HttpConnections, said: &[u8]) -> DuplexStream {
+    async fn connect(connections: &mut HttpConnections, input: &[u8]) -> DuplexStream {
         let (mut client, server) = tokio::io::duplex(1024);
         connections.wait_for_slot().await;
         connections.serve(server, router());
-        client.write_all(said).await.expect("there is room");
+        client.write_all(input).await.expect("there is room");
         // Lets the server run.
         tokio::time::sleep(Duration::from_millis(50)).await;
         client
     }
 
     /// Returns everything until the end of the connection, or `None` after the timeout.
-    async fn rest(client: &mut DuplexStream, time: Duration) -> Option<String> {
+    async fn read_to_end(client: &mut DuplexStream, time: Duration) -> Option<String> {
         let mut rest = Vec::new();
         timeout(time, client.read_to_end(&mut rest)).await.ok()?.expect("no error");
         Some(String::from_utf8(rest).expect("text"))
     }
 
     #[tokio::test]
-    async fn half_a_request_gives_way_to_a_whole_one() {
+    async fn an_incomplete_request_gives_way_to_a_complete_one() {
         let mut connections = HttpConnections::new(LIMITS);
         let mut half = connect(&mut connections, b"GET / HTTP/1.1\r\n").await;
         let mut silent = connect(&mut connections, b"").await;
         let began = Instant::now();
         let mut whole = connect(&mut connections, REQUEST).await;
         assert!(began.elapsed() < Duration::from_secs(5), "it waited for {:?}", began.elapsed());
-        assert_eq!(rest(&mut half, SOON).await.as_deref(), Some(""), "the oldest was closed");
-        assert!(rest(&mut whole, SOON).await.is_some_and(|answer| answer.ends_with("hello\n")));
-        assert_eq!(rest(&mut silent, A_WHILE).await, None, "one place was enough");
+        assert_eq!(read_to_end(&mut half, SOON).await.as_deref(), Some(""), "the oldest was closed");
+        assert!(read_to_end(&mut whole, SOON).await.is_some_and(|answer| answer.ends_with("hello\n")));
+        assert_eq!(read_to_end(&mut silent, A_WHILE).await, None, "one place was enough");
         connections.finish(Duration::from_secs(5)).await;
     }
 
     #[tokio::test]
-    async fn the_head_of_a_request_has_its_time() {
-        for said in [&b""[..], b"GET / HTTP/1.1\r\nhost: "] {
+    async fn the_head_of_a_request_has_a_timeout() {
+        for input in [&b""[..], b"GET / HTTP/1.1\r\nhost: "] {
             let mut connections = HttpConnections::new(HttpLimits { head_time: A_WHILE, ..LIMITS });
-            let mut client = connect(&mut connections, said).await;
-            assert!(rest(&mut client, SOON).await.is_some_and(|rest| !rest.contains("hello")));
+            let mut client = connect(&mut connections, input).await;
+            assert!(read_to_end(&mut client, SOON).await.is_some_and(|rest| !rest.contains("hello")));
         }
     }
 
     #[tokio::test]
-    async fn a_request_under_way_is_waited_for_and_a_slow_reader_is_not() {
+    async fn a_slow_reader_gives_way_and_a_running_request_does_not() {
         let never = b"GET /never HTTP/1.1\r\nhost: a\r\n\r\n";
         let long = b"GET /long HTTP/1.1\r\nhost: a\r\n\r\n";
         let mut connections = HttpConnections::new(LIMITS);
@@ -244,8 +244,8 @@ mod tests {
         let mut third = connect(&mut connections, REQUEST).await;
         let waited = began.elapsed();
         assert!((Duration::from_millis(400)..Duration::from_secs(5)).contains(&waited), "it waited for {waited:?}");
-        assert!(rest(&mut third, SOON).await.is_some_and(|answer| answer.ends_with("hello\n")));
-        assert_eq!(rest(&mut working, A_WHILE).await, None, "its answer is still worked on");
+        assert!(read_to_end(&mut third, SOON).await.is_some_and(|answer| answer.ends_with("hello\n")));
+        assert_eq!(read_to_end(&mut working, A_WHILE).await, None, "its answer is still worked on");
         // If no connection has to give way, the next one waits.
         let mut connections = HttpConnections::new(HttpLimits { reading: None, ..LIMITS });
         let _open = (connect(&mut connections, never).await, connect(&mut connections, long).await);

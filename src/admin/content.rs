@@ -31,10 +31,10 @@ enum MessagePart {
 pub(super) async fn content(
     State(admin): State<AdminState>,
     Path(id): Path<String>,
-    asked: Result<Query<ContentQuery>, QueryRejection>,
+    query: Result<Query<ContentQuery>, QueryRejection>,
 ) -> Result<Response, ErrorResponse> {
-    let Query(ContentQuery { part }) = asked.map_err(|rejection| ErrorResponse::bad_request(rejection.body_text()))?;
-    let id = filter::id(&id)?;
+    let Query(ContentQuery { part }) = query.map_err(|rejection| ErrorResponse::bad_request(rejection.body_text()))?;
+    let id = filter::parse_id(&id)?;
     let mut reader = admin.spool.load(id).await?.body.reader().await?;
     let (mut sender, body) = Channel::<Bytes, SpoolError>::new(CHUNKS);
     // Ends with the message, or when the connection closes and drops the other end.
@@ -50,7 +50,7 @@ pub(super) async fn content(
                 }
                 Ok(None) => return,
                 Err(error) => {
-                    tracing::error!(queue_id = %id, %error, "a message could not be shown to its end");
+                    tracing::error!(queue_id = %id, %error, "cannot read the message to its end");
                     return sender.abort(error);
                 }
             }

@@ -13,7 +13,7 @@ use crate::envelope::{QueueId, Recipient, RecipientState};
 use crate::spool::StoredMessage;
 
 /// The default length of a page.
-const PAGE: usize = 200;
+const DEFAULT_LIMIT: usize = 200;
 
 /// The state of a recipient that is still in the queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -54,20 +54,20 @@ pub(super) struct Filter {
 }
 
 /// Parses a queue id.
-pub(super) fn id(text: &str) -> Result<QueueId, ErrorResponse> {
+pub(super) fn parse_id(text: &str) -> Result<QueueId, ErrorResponse> {
     QueueId::parse(text).ok_or_else(|| ErrorResponse::bad_request(format!("\"{text}\" is not a queue id")))
 }
 
 impl Filter {
     pub(super) fn parse(query: &QueueQuery) -> Result<Self, ErrorResponse> {
         let domain = query.domain.as_deref().map(Host::parse).transpose();
-        let sender = query.sender.as_deref().map(|text| ReversePath::parse(bare(text))).transpose();
-        let limit = query.limit.unwrap_or(PAGE);
+        let sender = query.sender.as_deref().map(|text| ReversePath::parse(strip_brackets(text))).transpose();
+        let limit = query.limit.unwrap_or(DEFAULT_LIMIT);
         if limit == 0 || limit > PAGE_MAX {
             return Err(ErrorResponse::bad_request(format!("limit must be from 1 to {PAGE_MAX}")));
         }
         let mut ids = match &query.ids {
-            Some(text) => Some(text.split(',').map(id).collect::<Result<Vec<_>, _>>()?),
+            Some(text) => Some(text.split(',').map(parse_id).collect::<Result<Vec<_>, _>>()?),
             None => None,
         };
         if let Some(ids) = &mut ids {
@@ -81,7 +81,7 @@ impl Filter {
             state: query.state,
             connector: query.connector.clone(),
             ids,
-            after: query.after.as_deref().map(id).transpose()?,
+            after: query.after.as_deref().map(parse_id).transpose()?,
             limit,
         })
     }
@@ -91,11 +91,11 @@ impl Filter {
         let age = || Duration::try_from(message.accepted.duration_until(now)).unwrap_or_default();
         self.older_than.is_none_or(|least| age() > least)
             && self.sender.as_ref().is_none_or(|sender| is_sender(sender, &message.envelope.reverse_path))
-            && (!self.asks_for_recipient()
+            && (!self.has_recipient_criteria()
                 || message.envelope.recipients.iter().any(|one| self.is_recipient(one, connectors)))
     }
 
-    fn asks_for_recipient(&self) -> bool {
+    fn has_recipient_criteria(&self) -> bool {
         self.domain.is_some() || self.state.is_some() || self.connector.is_some()
     }
 
@@ -114,7 +114,7 @@ impl Filter {
 }
 
 /// Returns a path without its angle brackets.
-fn bare(text: &str) -> &str {
+fn strip_brackets(text: &str) -> &str {
     text.strip_prefix('<').and_then(|rest| rest.strip_suffix('>')).unwrap_or(text)
 }
 
@@ -145,7 +145,7 @@ mod tests {
         StoredMessage { id, accepted: Timestamp::now() - Duration::from_secs(age), envelope, size: 1 }
     }
 
-    fn meant(query: &QueueQuery, message: &StoredMessage) -> bool {
+    fn matches_query(query: &QueueQuery, message: &StoredMessage) -> bool {
         let location = config::Location { file: std::path::Path::new("gatepost.toml").into(), line: 1, column: 1 };
         let default = config::default_connector(&config::Located { value: TrustSource::Webpki, location });
         let connectors = Connectors::new(&[], default);
@@ -158,7 +158,7 @@ mod tests {
         message.envelope.recipients[0].state = RecipientState::Held { attempts: 1, history: History::default() };
         let asks = |state, connector: Option<&str>, domain: Option<&str>, message: &StoredMessage| {
             let (connector, domain) = (connector.map(str::to_owned), domain.map(str::to_owned));
-            meant(&QueueQuery { domain, state, connector, ..QueueQuery::default() }, message)
+            matches_query(&QueueQuery { domain, state, connector, ..QueueQuery::default() }, message)
         };
         let (held, waiting) = (Some(OpenRecipientState::Held), Some(OpenRecipientState::Waiting));
         for (state, connector, domain, expected) in [
@@ -180,7 +180,7 @@ mod tests {
     fn a_domain_is_that_of_any_open_recipient_in_either_spelling() {
         let mut message = stored("a@example.org", &["b@example.net", "c@bücher.example"], 0);
         let asks = |domain: &str, message: &StoredMessage| {
-            meant(&QueueQuery { domain: Some(domain.into()), ..QueueQuery::default() }, message)
+            matches_query(&QueueQuery { domain: Some(domain.into()), ..QueueQuery::default() }, message)
         };
         for domain in ["example.net", "EXAMPLE.net", "bücher.example", "xn--bcher-kva.example"] {
             assert!(asks(domain, &message), "{domain}");
@@ -191,9 +191,9 @@ mod tests {
     }
 
     #[test]
-    fn a_sender_is_a_whole_address_or_none() {
+    fn a_sender_is_matched_as_a_complete_address() {
         let asks = |sender: &str, message: &StoredMessage| {
-            meant(&QueueQuery { sender: Some(sender.into()), ..QueueQuery::default() }, message)
+            matches_query(&QueueQuery { sender: Some(sender.into()), ..QueueQuery::default() }, message)
         };
         let (null, alice) = (stored("", &["b@example.net"], 0), stored("Alice@example.org", &["b@example.net"], 0));
         for sender in ["", "<>"] {
@@ -206,20 +206,20 @@ mod tests {
     }
 
     #[test]
-    fn all_that_is_said_must_hold() {
+    fn all_parameters_must_match() {
         let message = stored("a@example.org", &["b@example.net"], 100);
         let query = |older_than, domain: &str| QueueQuery {
             older_than: Some(older_than),
             domain: Some(domain.into()),
             ..QueueQuery::default()
         };
-        assert!(meant(&query(99, "example.net"), &message));
-        assert!(!meant(&query(101, "example.net"), &message));
-        assert!(!meant(&query(99, "example.com"), &message));
+        assert!(matches_query(&query(99, "example.net"), &message));
+        assert!(!matches_query(&query(101, "example.net"), &message));
+        assert!(!matches_query(&query(99, "example.com"), &message));
     }
 
     #[test]
-    fn what_cannot_be_meant_is_refused_in_a_sentence() {
+    fn invalid_parameters_are_rejected_with_a_sentence() {
         for (query, sentence) in [
             (
                 QueueQuery { ids: Some("0000000000005,nonsense".into()), ..QueueQuery::default() },

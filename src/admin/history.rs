@@ -16,7 +16,7 @@ use crate::address::Host;
 use crate::discovery::history::{Alarm, AlarmKind, ForgetEntry, HostHistory};
 
 /// The default length of a page.
-const PAGE: usize = 500;
+const DEFAULT_LIMIT: usize = 500;
 
 /// The parameters of the request.
 #[derive(Debug, Deserialize)]
@@ -30,15 +30,15 @@ pub(super) struct HistoryQuery {
 /// `GET /v1/history`.
 pub(super) async fn list(
     State(admin): State<AdminState>,
-    asked: Result<Query<HistoryQuery>, QueryRejection>,
+    query: Result<Query<HistoryQuery>, QueryRejection>,
 ) -> Result<Json<HistoryPage>, ErrorResponse> {
-    let Query(asked) = asked.map_err(|rejection| ErrorResponse::bad_request(rejection.body_text()))?;
-    let limit = asked.limit.unwrap_or(PAGE);
+    let Query(query) = query.map_err(|rejection| ErrorResponse::bad_request(rejection.body_text()))?;
+    let limit = query.limit.unwrap_or(DEFAULT_LIMIT);
     if limit == 0 || limit > PAGE_MAX {
         return Err(ErrorResponse::bad_request(format!("limit must be from 1 to {PAGE_MAX}")));
     }
-    let domain = asked.domain.as_deref().map(|text| host("domain", text)).transpose()?;
-    let after = asked.after.as_deref().map(|text| host("after", text)).transpose()?;
+    let domain = query.domain.as_deref().map(|text| parse_host("domain", text)).transpose()?;
+    let after = query.after.as_deref().map(|text| parse_host("after", text)).transpose()?;
     let now = Timestamp::now();
     let page = admin.history.page(domain.as_ref(), after.as_ref(), limit, now);
     let mut items = Vec::new();
@@ -54,13 +54,13 @@ pub(super) async fn list(
 pub(super) async fn forget(
     State(admin): State<AdminState>,
     Extension(PeerUid(uid)): Extension<PeerUid>,
-    asked: Result<Json<ForgetRequest>, JsonRejection>,
+    request: Result<Json<ForgetRequest>, JsonRejection>,
 ) -> Result<Json<ForgottenDomain>, ErrorResponse> {
     let Json(ForgetRequest { domain, reason }) =
-        asked.map_err(|rejection| ErrorResponse(rejection.status(), rejection.body_text()))?;
-    let reason = good_reason(&reason)?;
-    let domain = host("domain", &domain)?;
-    let who = operator(uid);
+        request.map_err(|rejection| ErrorResponse(rejection.status(), rejection.body_text()))?;
+    let reason = check_reason(&reason)?;
+    let domain = parse_host("domain", &domain)?;
+    let who = operator_name(uid);
     let at = Timestamp::now();
     match admin.history.forget(&domain, &reason, &who, at).await {
         Ok(0) => Err(ErrorResponse(StatusCode::NOT_FOUND, format!("nothing is remembered of {domain}"))),
@@ -76,15 +76,15 @@ pub(super) async fn forget(
 pub(super) async fn forget_dnssec(
     State(admin): State<AdminState>,
     Extension(PeerUid(uid)): Extension<PeerUid>,
-    asked: Result<Json<ForgetDnssecRequest>, JsonRejection>,
+    request: Result<Json<ForgetDnssecRequest>, JsonRejection>,
 ) -> Result<Json<ForgottenDnssec>, ErrorResponse> {
     let Json(ForgetDnssecRequest { reason }) =
-        asked.map_err(|rejection| ErrorResponse(rejection.status(), rejection.body_text()))?;
-    let (reason, who, at) = (good_reason(&reason)?, operator(uid), Timestamp::now());
+        request.map_err(|rejection| ErrorResponse(rejection.status(), rejection.body_text()))?;
+    let (reason, who, at) = (check_reason(&reason)?, operator_name(uid), Timestamp::now());
     let forgotten = tokio::task::spawn_blocking(move || admin.dns.forget_dnssec()).await;
     match forgotten.unwrap_or_else(|died| Err(std::io::Error::other(died))) {
         Ok(true) => {
-            tracing::warn!(who, reason, "an operator had the memory of DNSSEC forgotten");
+            tracing::warn!(who, reason, "an operator cleared the memory of DNSSEC");
             Ok(Json(ForgottenDnssec { at, reason, who }))
         }
         Ok(false) => {
@@ -98,7 +98,7 @@ pub(super) async fn forget_dnssec(
 }
 
 /// Checks the reason that an operator gives.
-fn good_reason(reason: &str) -> Result<String, ErrorResponse> {
+fn check_reason(reason: &str) -> Result<String, ErrorResponse> {
     let reason = reason.trim();
     if reason.is_empty() || reason.chars().count() > REASON_MAX {
         return Err(ErrorResponse::bad_request(format!("a reason has 1 to {REASON_MAX} characters")));
@@ -107,11 +107,11 @@ fn good_reason(reason: &str) -> Result<String, ErrorResponse> {
 }
 
 /// Names the operator by the user id.
-fn operator(uid: Option<u32>) -> String {
+fn operator_name(uid: Option<u32>) -> String {
     uid.map_or_else(|| "unknown".to_owned(), |uid| format!("uid {uid}"))
 }
 
-fn host(what: &str, text: &str) -> Result<Host, ErrorResponse> {
+fn parse_host(what: &str, text: &str) -> Result<Host, ErrorResponse> {
     Host::parse(text).map_err(|error| ErrorResponse::bad_request(format!("{what}: {error}")))
 }
 

@@ -89,7 +89,7 @@ impl HttpServer {
                     }
                 }
                 Err(error) => {
-                    tracing::error!(%error, "status and metrics take no connection at the moment");
+                    tracing::error!(%error, "cannot accept connections for status and metrics; retrying");
                     tokio::time::sleep(Duration::from_secs(1)).await;
                 }
             }
@@ -107,20 +107,22 @@ fn router(admin: AdminState, stop: CancellationToken) -> Router {
         .route("/metrics", get(metrics))
         .route("/healthz", get(|| async { plain(StatusCode::OK, "alive\n") }))
         .route("/readyz", get(ready))
-        .fallback(|| async { plain(StatusCode::NOT_FOUND, "there is nothing under this path\n") })
-        .method_not_allowed_fallback(|| async { plain(StatusCode::METHOD_NOT_ALLOWED, "this is for reading only\n") })
+        .fallback(|| async { plain(StatusCode::NOT_FOUND, "no such path\n") })
+        .method_not_allowed_fallback(|| async {
+            plain(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD are allowed\n")
+        })
         .layer(middleware::from_fn(limit_answer_time))
         .with_state(admin)
 }
 
 /// Returns a response of plain text that a browser does not interpret.
-fn plain(status: StatusCode, words: impl IntoResponse) -> Response {
+fn plain(status: StatusCode, text: impl IntoResponse) -> Response {
     let headers = [
         (header::CONTENT_TYPE, "text/plain; charset=utf-8"),
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
         (header::CACHE_CONTROL, "no-store"),
     ];
-    (status, headers, words).into_response()
+    (status, headers, text).into_response()
 }
 
 /// Passes the request on if its Host is a name of this host. Otherwise a third party could point a name of its own at
@@ -130,7 +132,7 @@ async fn require_our_name(State(admin): State<AdminState>, request: Request, nex
     let hostname = admin.running.load().config.hostname.clone();
     let asked = requested_authority(&request);
     match asked {
-        None => plain(StatusCode::BAD_REQUEST, "a request says in one Host field whom it is for\n"),
+        None => plain(StatusCode::BAD_REQUEST, "a request needs exactly one Host field\n"),
         Some(host) if is_our_name(host.host(), &hostname) => next.run(request).await,
         Some(_) => plain(
             StatusCode::MISDIRECTED_REQUEST,
@@ -181,29 +183,31 @@ async fn ready(admin: AdminState, stop: CancellationToken) -> Response {
     }
     match tokio::time::timeout(READY_TIME, admin.operator.outlook(Vec::new())).await {
         Ok(Some(_)) => {
-            let (status, words) = readiness(&status::attempts(&admin));
-            plain(status, words)
+            let (status, text) = readiness(&status::attempts(&admin));
+            plain(status, text)
         }
         Ok(None) => plain(StatusCode::SERVICE_UNAVAILABLE, "stopping\n"),
-        Err(_) => plain(StatusCode::SERVICE_UNAVAILABLE, "the queue is being read, or deliveries do not go on\n"),
+        Err(_) => {
+            plain(StatusCode::SERVICE_UNAVAILABLE, "the queue is still being read, or the scheduler does not answer\n")
+        }
     }
 }
 
 fn readiness(attempts: &[AttemptsStatus]) -> (StatusCode, String) {
     let full = attempts.iter().filter(|share| share.is_full());
-    let (mut status, mut words) = (StatusCode::OK, String::new());
+    let (mut status, mut text) = (StatusCode::OK, String::new());
     for share in full {
         if share.share == Share::Named.word() {
             status = StatusCode::SERVICE_UNAVAILABLE;
         }
         let (destinations, waiting) = (share.destinations(), share.waiting);
         // Writing into a String cannot fail.
-        let _ = writeln!(words, "all delivery attempts for {destinations} are in use; {waiting} destinations wait");
+        let _ = writeln!(text, "all delivery attempts for {destinations} are in use; {waiting} destinations wait");
     }
     if status == StatusCode::OK {
-        words.insert_str(0, "ready\n");
+        text.insert_str(0, "ready\n");
     }
-    (status, words)
+    (status, text)
 }
 
 #[cfg(test)]
@@ -215,9 +219,9 @@ mod tests {
     }
 
     #[test]
-    fn readiness_tells_that_all_attempts_are_in_use() {
+    fn readiness_reports_full_use_of_the_attempts() {
         let (named, by_mx) = (share("named", 2, Some(60)), share("mx", 9, Some(60)));
-        for (shares, status, words) in [
+        for (shares, status, text) in [
             (vec![], 200, "ready\n"),
             (vec![share("named", 0, None), share("mx", 5, Some(59))], 200, "ready\n"),
             (
@@ -233,7 +237,7 @@ mod tests {
             ),
         ] {
             let (got, said) = readiness(&shares);
-            assert_eq!((got.as_u16(), said.as_str()), (status, words));
+            assert_eq!((got.as_u16(), said.as_str()), (status, text));
         }
     }
 }

@@ -157,7 +157,7 @@ impl UnixServer {
                     }
                 }
                 Err(error) => {
-                    tracing::error!(%error, "the admin socket takes no connection at the moment");
+                    tracing::error!(%error, "cannot accept connections on the admin socket; retrying");
                     // Out of descriptors, most likely: trying again at once would only turn in circles.
                     tokio::time::sleep(Duration::from_secs(1)).await;
                 }
@@ -184,9 +184,9 @@ fn router(admin: AdminState) -> Router {
         .route("/v1/history", get(history::list))
         .route("/v1/history/forget", post(history::forget))
         .route("/v1/dnssec/forget", post(history::forget_dnssec))
-        .fallback(|| async { ErrorResponse(StatusCode::NOT_FOUND, "there is nothing under this path".to_owned()) })
+        .fallback(|| async { ErrorResponse(StatusCode::NOT_FOUND, "no such path".to_owned()) })
         .method_not_allowed_fallback(|| async {
-            ErrorResponse(StatusCode::METHOD_NOT_ALLOWED, "this path is not asked in this way".to_owned())
+            ErrorResponse(StatusCode::METHOD_NOT_ALLOWED, "method not allowed on this path".to_owned())
         })
         .layer(DefaultBodyLimit::max(BODY_MAX))
         .layer(middleware::from_fn(limit_answer_time))
@@ -195,7 +195,7 @@ fn router(admin: AdminState) -> Router {
 
 async fn limit_answer_time(request: Request, next: Next) -> Response {
     tokio::time::timeout(ANSWER_TIME, next.run(request)).await.unwrap_or_else(|_| {
-        let sentence = "the daemon could not answer in time; an order that was given may still be carried out";
+        let sentence = "the daemon did not answer in time; an order that was sent may still be carried out";
         ErrorResponse(StatusCode::GATEWAY_TIMEOUT, sentence.to_owned()).into_response()
     })
 }

@@ -52,7 +52,7 @@ pub(super) async fn show(
     State(admin): State<AdminState>,
     Path(id): Path<String>,
 ) -> Result<Json<QueuedMessage>, ErrorResponse> {
-    let id = filter::id(&id)?;
+    let id = filter::parse_id(&id)?;
     let stored = [find(&*admin.spool, id).await?.ok_or(SpoolError::Missing(id))?];
     let outlook = outlook(&admin, &stored).await?;
     let ([stored], [prospect]) = (&stored, &outlook.messages[..]) else { return Err(ErrorResponse::stopping()) };
@@ -67,7 +67,7 @@ pub(super) async fn show(
         eight_bit: envelope.needs.eight_bit,
         utf8_header: envelope.needs.utf8_header,
     });
-    message.recipients = envelope.recipients.iter().zip(&prospect.ways).map(detailed).collect();
+    message.recipients = envelope.recipients.iter().zip(&prospect.ways).map(recipient_details).collect();
     Ok(Json(message))
 }
 
@@ -86,16 +86,16 @@ pub(super) async fn order(
     ids.sort_unstable();
     ids.dedup();
     let mut answers = Vec::new();
-    let mut there = Vec::new();
+    let mut found = Vec::new();
     for id in ids {
         match find(&*admin.spool, id).await? {
-            Some(_) => there.push(id),
+            Some(_) => found.push(id),
             None => answers.push(refusal(id, &SpoolError::Missing(id).into())),
         }
     }
     // Logged before the order runs: if the client disconnects meanwhile, nothing below is reached.
-    tracing::info!(?order, uid, messages = there.len(), "an operator gave an order");
-    for (id, result) in admin.operator.order(order, there).await {
+    tracing::info!(?order, uid, messages = found.len(), "an operator gave an order");
+    for (id, result) in admin.operator.order(order, found).await {
         let result = match result {
             // Nothing of the message waits. Perhaps it has been delivered in the meantime.
             Err(Refused::Pointless(_)) if find(&*admin.spool, id).await?.is_none() => {
@@ -110,7 +110,7 @@ pub(super) async fn order(
     }
     answers.sort_by_key(|answer| answer.id);
     let done = answers.iter().filter(|answer| answer.done).count();
-    tracing::info!(?order, uid, done, refused = answers.len() - done, "an operator's order was answered");
+    tracing::info!(?order, uid, done, refused = answers.len() - done, "an operator's order ended");
     Ok(Json(OrderResponse { answers }))
 }
 
@@ -141,37 +141,37 @@ async fn load_by_id(
     ids: &[QueueId],
 ) -> Result<QueuePart, SpoolError> {
     let now = Timestamp::now();
-    let mut picked = PageBuilder::default();
+    let mut page = PageBuilder::default();
     for id in ids.iter().filter(|id| filter.after.is_none_or(|after| **id > after)) {
         let Some(stored) = find(spool, *id).await? else { continue };
-        if filter.matches(&stored, connectors, now) && picked.take(stored, filter.limit) {
-            return Ok((picked.messages, Some(*id)));
+        if filter.matches(&stored, connectors, now) && page.push(stored, filter.limit) {
+            return Ok((page.messages, Some(*id)));
         }
     }
-    Ok((picked.messages, None))
+    Ok((page.messages, None))
 }
 
 /// Scans the queue for messages that match.
 async fn scan_matching(spool: &dyn Spool, filter: &Filter, connectors: &Connectors) -> Result<QueuePart, SpoolError> {
     let now = Timestamp::now();
-    let mut picked = PageBuilder::default();
+    let mut page = PageBuilder::default();
     let mut after = filter.after;
-    let mut looks = 0;
+    let mut scanned = 0;
     loop {
         let batch = spool.scan(after, SCAN).await?;
         if batch.is_empty() {
-            return Ok((picked.messages, None));
+            return Ok((page.messages, None));
         }
-        looks += batch.len();
+        scanned += batch.len();
         for stored in batch {
             let id = stored.id;
             after = Some(id);
-            if filter.matches(&stored, connectors, now) && picked.take(stored, filter.limit) {
-                return Ok((picked.messages, Some(id)));
+            if filter.matches(&stored, connectors, now) && page.push(stored, filter.limit) {
+                return Ok((page.messages, Some(id)));
             }
         }
-        if looks >= SCANNED_MAX {
-            return Ok((picked.messages, after));
+        if scanned >= SCANNED_MAX {
+            return Ok((page.messages, after));
         }
     }
 }
@@ -185,7 +185,7 @@ struct PageBuilder {
 
 impl PageBuilder {
     /// Adds a message, with only the last entry of each history. Returns true if the page is full.
-    fn take(&mut self, mut stored: StoredMessage, limit: usize) -> bool {
+    fn push(&mut self, mut stored: StoredMessage, limit: usize) -> bool {
         for recipient in &mut stored.envelope.recipients {
             if let RecipientState::Pending { history, .. } | RecipientState::Held { history, .. } = &mut recipient.state
             {
@@ -204,13 +204,13 @@ impl PageBuilder {
 
 /// Asks the scheduler for the next attempts of these messages.
 async fn outlook(admin: &AdminState, stored: &[StoredMessage]) -> Result<Outlook, ErrorResponse> {
-    let asked = stored.iter().map(|stored| Asked {
+    let questions = stored.iter().map(|stored| Asked {
         id: Some(stored.id),
         hosts: stored.envelope.recipients.iter().map(|recipient| recipient.mailbox.host().clone()).collect(),
         tls: stored.envelope.tls,
     });
-    let asked = asked.collect();
-    admin.operator.outlook(asked).await.ok_or_else(ErrorResponse::stopping)
+    let questions = questions.collect();
+    admin.operator.outlook(questions).await.ok_or_else(ErrorResponse::stopping)
 }
 
 /// Returns a message without its recipients.
@@ -227,23 +227,23 @@ fn message(stored: &StoredMessage, outlook: &Outlook, prospect: &Prospect) -> Qu
     }
 }
 
-fn detailed((recipient, way): (&envelope::Recipient, &Way)) -> QueuedRecipient {
-    let mut told = self::recipient((recipient, way));
-    told.notify = recipient.notify;
-    told.orcpt.clone_from(&recipient.orcpt);
-    told.history = Some(match &recipient.state {
+fn recipient_details((recipient, way): (&envelope::Recipient, &Way)) -> QueuedRecipient {
+    let mut details = self::recipient((recipient, way));
+    details.notify = recipient.notify;
+    details.orcpt.clone_from(&recipient.orcpt);
+    details.history = Some(match &recipient.state {
         RecipientState::Pending { history, .. } | RecipientState::Held { history, .. } => {
             history.all().iter().map(reason).collect()
         }
         RecipientState::Failed => recipient.owed.iter().map(|last| reason(last)).collect(),
         RecipientState::Delivered => Vec::new(),
     });
-    told
+    details
 }
 
 fn recipient((recipient, way): (&envelope::Recipient, &Way)) -> QueuedRecipient {
     let now = Timestamp::now();
-    let mut told = QueuedRecipient {
+    let mut details = QueuedRecipient {
         address: recipient.mailbox.clone(),
         state: api::DeliveryState::Waiting,
         connector: way.connector.clone(),
@@ -259,30 +259,30 @@ fn recipient((recipient, way): (&envelope::Recipient, &Way)) -> QueuedRecipient 
     match &recipient.state {
         RecipientState::Pending { attempts, next, history, .. } => {
             let until = way.pause.as_ref().map(|pause| pause.until);
-            told.attempts = *attempts;
-            told.reason = history.last().map(reason);
-            told.next = next.max(&until).filter(|at| *at > now);
+            details.attempts = *attempts;
+            details.reason = history.last().map(reason);
+            details.next = next.max(&until).filter(|at| *at > now);
             if let Some(pause) = &way.pause {
                 let (until, reason) = (pause.until, reason(&pause.last));
                 match &pause.part {
-                    None => told.destination_down = Some(DestinationBackoff { until, reason }),
-                    Some(part) => told.part_down = Some(PartBackoff { part: part.clone(), until, reason }),
+                    None => details.destination_down = Some(DestinationBackoff { until, reason }),
+                    Some(part) => details.part_down = Some(PartBackoff { part: part.clone(), until, reason }),
                 }
             }
         }
         RecipientState::Held { attempts, history } => {
-            told.state = api::DeliveryState::Held;
-            told.attempts = *attempts;
-            told.reason = history.last().map(reason);
+            details.state = api::DeliveryState::Held;
+            details.attempts = *attempts;
+            details.reason = history.last().map(reason);
         }
-        RecipientState::Delivered => told.state = api::DeliveryState::Delivered,
+        RecipientState::Delivered => details.state = api::DeliveryState::Delivered,
         RecipientState::Failed => {
-            told.state = api::DeliveryState::Failed;
-            // It is here still because its sender is to be told.
-            told.reason = recipient.owed.as_deref().map(reason);
+            details.state = api::DeliveryState::Failed;
+            // It stays in the queue until its sender has been informed.
+            details.reason = recipient.owed.as_deref().map(reason);
         }
     }
-    told
+    details
 }
 
 pub(super) fn reason(trouble: &Trouble) -> FailureReason {

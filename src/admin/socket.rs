@@ -34,9 +34,9 @@ pub struct UnixServer {
 /// The reasons why the socket cannot be used.
 #[derive(Debug, thiserror::Error)]
 enum UnixServerError {
-    #[error("another program answers on it")]
+    #[error("another program listens on it")]
     InUse,
-    #[error("something is there that is no socket")]
+    #[error("the path exists and is not a socket")]
     Foreign,
     #[error("{0}")]
     Io(#[from] Error),

@@ -51,7 +51,7 @@ fn bar(html: &mut Html, x: usize, date: Date, day: Option<&Day>) {
         html.raw(&rectangle("none", x, HEIGHT, 2)).raw("</rect>");
         return;
     };
-    let title = format!("{date}: {} verified, {} encrypted, {} in clear", day.verified, day.encrypted, day.clear);
+    let title = format!("{date}: {} verified, {} encrypted, {} in the clear", day.verified, day.encrypted, day.clear);
     let mut top = HEIGHT + 2;
     let parts = [("verified", day.verified), ("encrypted", day.encrypted), ("clear", day.clear)];
     let mut parts = parts.into_iter().filter(|(_, part)| *part > 0).peekable();
@@ -93,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn each_day_has_its_bar_and_the_whole_a_name() {
+    fn each_day_has_a_bar_and_the_chart_a_name() {
         let now: Timestamp = "2026-11-26T10:00:00Z".parse().expect("a time");
         let date = |text: &str| text.parse().expect("a date");
         let days = [

@@ -22,10 +22,10 @@ const STYLE: &str = include_str!("style.css");
 
 /// `GET /`.
 pub(super) async fn page(State(admin): State<AdminState>) -> Result<Response, ErrorResponse> {
-    let status = status::of(&admin).await?;
+    let status = status::collect(&admin).await?;
     let headers = [
         (header::CONTENT_TYPE, "text/html; charset=utf-8".to_owned()),
-        (header::CONTENT_SECURITY_POLICY, policy()),
+        (header::CONTENT_SECURITY_POLICY, content_security_policy()),
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff".to_owned()),
         (header::REFERRER_POLICY, "no-referrer".to_owned()),
         (header::CACHE_CONTROL, "no-store".to_owned()),
@@ -33,7 +33,7 @@ pub(super) async fn page(State(admin): State<AdminState>) -> Result<Response, Er
     Ok((headers, render(&status)).into_response())
 }
 
-fn policy() -> String {
+fn content_security_policy() -> String {
     let hash = STANDARD.encode(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, STYLE.as_bytes()));
     format!(
         "default-src 'none'; style-src 'sha256-{hash}'; img-src data:; base-uri 'none'; form-action 'none'; \

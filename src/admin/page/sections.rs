@@ -27,7 +27,7 @@ fn verdict(status: &RelayStatus) -> (&'static str, String) {
     let soon = status.certificates.iter().any(|own| own.owner == CertificateOwner::Own && own.days_left < SOON);
     let troubles = (status.troubles.len() + status.more_troubles) as u64;
     if !status.alarms.is_empty() {
-        ("bad", "Alarm: look at the network".to_owned())
+        ("bad", "Alarm: check the network".to_owned())
     } else if ended {
         ("bad", "Our own certificate has expired".to_owned())
     } else if status.attempts.iter().any(AttemptsStatus::is_full) {
@@ -37,7 +37,7 @@ fn verdict(status: &RelayStatus) -> (&'static str, String) {
     } else if !status.clients.short.is_empty() {
         ("warn", "Nearly all seats for clients are in use".to_owned())
     } else if status.queue.held > 0 {
-        ("warn", "Held mail waits for you".to_owned())
+        ("warn", "Held mail needs a decision".to_owned())
     } else if soon {
         ("warn", "Our own certificate expires soon".to_owned())
     } else {
@@ -54,7 +54,7 @@ pub(super) fn alarms(html: &mut Html, status: &RelayStatus) {
         html.raw("<section class=\"bad\" role=\"alert\"><h2>Somebody may be between us and the Internet</h2><p>");
         html.text(&format!("{} of {} unrelated domains {what}.", alarm.domains, alarm.of)).raw("</p><p>Since ");
         html.time(alarm.since).element(", ", &alarm.examples.join(", "), " …</p>");
-        html.raw("<p>Look at the firewall and its mail inspection first, then at the provider's line.</p></section>\n");
+        html.raw("<p>Check the firewall and its mail inspection first, then the provider's line.</p></section>\n");
     }
 }
 
@@ -67,7 +67,7 @@ pub(super) fn queue(html: &mut Html, status: &RelayStatus) {
         ("recipients waiting", number(queue.waiting)),
         ("recipients held", number(queue.held)),
         ("oldest message", oldest),
-        ("in all", size(queue.octets)),
+        ("total size", size(queue.octets)),
     ] {
         html.element("<div><dt>", name, "</dt>").element("<dd>", &value, "</dd></div>");
     }
@@ -90,7 +90,12 @@ pub(super) fn queue(html: &mut Html, status: &RelayStatus) {
 }
 
 /// Starts a section with a list, or with a sentence if the list is empty.
-fn list<T>(html: &mut Html, (id, heading, nothing): (&str, &str, &str), items: &[T], each: impl Fn(&mut Html, &T)) {
+fn list_section<T>(
+    html: &mut Html,
+    (id, heading, nothing): (&str, &str, &str),
+    items: &[T],
+    each: impl Fn(&mut Html, &T),
+) {
     html.raw(&format!("<section aria-labelledby=\"{id}\"><h2 id=\"{id}\">{heading}</h2>"));
     if items.is_empty() {
         html.raw(&format!("<p class=\"meta\">{nothing}</p>"));
@@ -105,7 +110,7 @@ fn list<T>(html: &mut Html, (id, heading, nothing): (&str, &str, &str), items: &
     }
 }
 
-fn end(html: &mut Html, more: usize) {
+fn end_section(html: &mut Html, more: usize) {
     if more > 0 {
         html.element("<p class=\"meta\">and ", &number(more as u64), " more</p>");
     }
@@ -113,8 +118,8 @@ fn end(html: &mut Html, more: usize) {
 }
 
 pub(super) fn troubles(html: &mut Html, status: &RelayStatus) {
-    let words = ("troubles", "Destinations in trouble", "None: whatever was tried was delivered.");
-    list(html, words, &status.troubles, |html, one: &FailingDestination| {
+    let words = ("troubles", "Destinations in trouble", "None: all attempts have succeeded.");
+    list_section(html, words, &status.troubles, |html, one: &FailingDestination| {
         html.element("<div class=\"row\"><h3>", &one.domain, "</h3><span class=\"meta\">");
         let mut waits = Vec::new();
         if one.waiting > 0 {
@@ -133,24 +138,24 @@ pub(super) fn troubles(html: &mut Html, status: &RelayStatus) {
             None => html.raw("; waits for an operator</p>"),
         };
     });
-    end(html, status.more_troubles);
+    end_section(html, status.more_troubles);
 }
 
 pub(super) fn downgrades(html: &mut Html, status: &RelayStatus) {
     let words = ("downgrades", "Downgrade warnings", "None since the start.");
-    list(html, words, &status.downgrades, |html, one| {
+    list_section(html, words, &status.downgrades, |html, one| {
         html.element("<div class=\"row\"><h3>", &one.domain, "</h3><span class=\"meta\">").time(one.at);
         html.element("</span></div><p>", &one.host, " had ").text(&one.was).element(" and now has ", &one.got, "</p>");
         html.element("<p class=\"meta\">Connector ", &one.connector, "</p>");
     });
-    end(html, 0);
+    end_section(html, 0);
 }
 
 pub(super) fn connectors(html: &mut Html, status: &RelayStatus) {
     let words = ("connectors", "Connectors", "None.");
-    list(html, words, &status.connectors, |html, one: &ConnectorStatus| {
+    list_section(html, words, &status.connectors, |html, one: &ConnectorStatus| {
         html.element("<h3>", &one.name, "</h3><p class=\"meta\">").element("Sends with: ", &one.outbound, ". ");
-        html.element("Takes with: ", &one.inbound, ".</p><div class=\"charts\"><div>");
+        html.element("Accepts with: ", &one.inbound, ".</p><div class=\"charts\"><div>");
         chart::draw(html, "Sent", &one.sent, status.at);
         html.raw("</div><div>");
         chart::draw(html, "Received", &one.received, status.at);
@@ -160,19 +165,20 @@ pub(super) fn connectors(html: &mut Html, status: &RelayStatus) {
     for (class, words) in [
         ("verified", "TLS, the peer proved who it is"),
         ("encrypted", "TLS, the peer did not prove who it is"),
-        ("clear", "in clear"),
+        ("clear", "in the clear"),
         ("none", "no mail"),
     ] {
         let square = "<svg aria-hidden=\"true\" viewBox=\"0 0 10 10\"><rect width=\"10\" height=\"10\" class=\"";
         html.raw("<span>").raw(square).raw(class).element("\"></rect></svg>", words, "</span>");
     }
     html.raw("</p>");
-    end(html, status.more_connectors);
+    end_section(html, status.more_connectors);
 }
 
 pub(super) fn certificates(html: &mut Html, status: &RelayStatus) {
-    let words = ("certificates", "Certificates", "None: there is no TLS of our own, and no partner has shown any.");
-    list(html, words, &status.certificates, |html, one: &CertificateStatus| {
+    let words =
+        ("certificates", "Certificates", "None: this relay has no certificate, and no partner has presented one.");
+    list_section(html, words, &status.certificates, |html, one: &CertificateStatus| {
         let name = match &one.connector {
             None => format!("Ours: {}", one.place),
             Some(connector) => format!("{} ({connector})", one.place),
@@ -190,22 +196,22 @@ pub(super) fn certificates(html: &mut Html, status: &RelayStatus) {
             html.element("<p><span class=\"state bad\">refused</span> ", refused, "</p>");
         }
     });
-    end(html, status.more_certificates);
+    end_section(html, status.more_certificates);
 }
 
 pub(super) fn exceptions(html: &mut Html, status: &RelayStatus) {
     let words = ("exceptions", "Exceptions in force", "None.");
-    list(html, words, &status.exceptions, |html, one| {
+    list_section(html, words, &status.exceptions, |html, one| {
         html.element("<div class=\"row\"><h3>", &one.connector, "</h3><span class=\"meta\">until the end of ");
         html.text(&one.until.to_string()).element(" UTC</span></div><p>", &one.tls, ": ").text(&one.reason).raw("</p>");
     });
-    end(html, 0);
+    end_section(html, 0);
 }
 
 pub(super) fn clients(html: &mut Html, status: &RelayStatus) {
     let clients = &status.clients;
     let words = ("clients", "Clients held back by a limit", "None in the last hour.");
-    list(html, words, &clients.held, |html, one: &HeldClient| {
+    list_section(html, words, &clients.held, |html, one: &HeldClient| {
         html.element("<div class=\"row\"><h3>", &one.client, "</h3><span class=\"meta\">last ").time(one.last);
         html.element("</span></div><p>", &one.limit, ", ").text(&count(one.times, "time", "times")).raw(", since ");
         html.time(one.since).raw("</p>");
@@ -214,12 +220,12 @@ pub(super) fn clients(html: &mut Html, status: &RelayStatus) {
     html.text(&number(clients.sessions_max as u64)).raw("; by clients outside of [relay] networks: ");
     html.element("", &number(clients.strangers as u64), " of ").text(&number(clients.strangers_max as u64));
     html.element("; memory of transactions: ", &size(clients.transaction_memory), ".</p>");
-    end(html, clients.more_held);
+    end_section(html, clients.more_held);
 }
 
 pub(super) fn refusals(html: &mut Html, status: &RelayStatus) {
     let words = ("refusals", "Last refusals", "None since the start.");
-    list(html, words, &status.refusals, |html, one: &RecentRefusal| {
+    list_section(html, words, &status.refusals, |html, one: &RecentRefusal| {
         html.element("<div class=\"row\"><h3>", &one.peer, "</h3><span class=\"meta\">").time(one.at);
         if one.times > 1 {
             html.element(", ", &number(one.times), " times");
@@ -231,5 +237,5 @@ pub(super) fn refusals(html: &mut Html, status: &RelayStatus) {
         }
         html.raw("</p>");
     });
-    end(html, 0);
+    end_section(html, 0);
 }

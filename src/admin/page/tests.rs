@@ -23,15 +23,15 @@ fn hostile() -> RelayStatus {
 }
 
 #[test]
-fn whatever_peers_say_is_text() {
+fn text_of_peers_never_becomes_markup() {
     let page = render(&hostile());
     assert!(!page.contains("<script"), "{page}");
     assert_eq!(page.matches("&lt;script&gt;alert(1)&lt;/script&gt;&quot;&#39;&amp;").count(), 23, "{page}");
-    assert!(page.contains("Alarm: look at the network") && page.contains("and 3 more"), "{page}");
+    assert!(page.contains("Alarm: check the network") && page.contains("and 3 more"), "{page}");
 }
 
 #[test]
-fn attempts_that_are_all_in_use_for_long_are_told_at_the_top() {
+fn full_use_of_the_attempts_for_a_minute_is_shown_at_the_top() {
     let by_mx = |full| AttemptsStatus {
         share: "mx".to_owned(),
         most: 1200,
@@ -50,7 +50,7 @@ fn attempts_that_are_all_in_use_for_long_are_told_at_the_top() {
 }
 
 #[test]
-fn reports_that_wait_are_told() {
+fn waiting_reports_are_shown() {
     let line = "Reports to senders: 3 waiting; for the postmaster's next digest: 12";
     let reports = ReportsStatus { waiting: 3, for_digest: 12, ..ReportsStatus::default() };
     assert!(render(&RelayStatus { reports, ..hostile() }).contains(line));
@@ -58,12 +58,16 @@ fn reports_that_wait_are_told() {
 }
 
 #[test]
-fn nothing_is_asked_of_anybody_else() {
+fn the_page_uses_no_external_resource() {
     let page = render(&hostile());
     for elsewhere in ["http:", "https:", "//", "<script", "style=", " on", "@import", "url("] {
         let markup = page.split_once("<style>").map(|(_, rest)| rest).unwrap_or_default();
         let found = markup.contains(elsewhere) && elsewhere != " on";
         assert!(!found, "{elsewhere} in {page}");
     }
-    assert!(policy().starts_with("default-src 'none'; style-src 'sha256-"), "{}", policy());
+    assert!(
+        content_security_policy().starts_with("default-src 'none'; style-src 'sha256-"),
+        "{}",
+        content_security_policy()
+    );
 }

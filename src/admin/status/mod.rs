@@ -37,23 +37,23 @@ const SCHEDULER_TIME: Duration = Duration::from_secs(1);
 
 /// `GET /v1/status`.
 pub(super) async fn status(State(admin): State<AdminState>) -> Result<Json<RelayStatus>, ErrorResponse> {
-    Ok(Json(of(&admin).await?))
+    Ok(Json(collect(&admin).await?))
 }
 
 /// Returns the present state.
 ///
 /// # Errors
 /// The spool cannot be read.
-pub(super) async fn of(admin: &AdminState) -> Result<RelayStatus, ErrorResponse> {
+pub(super) async fn collect(admin: &AdminState) -> Result<RelayStatus, ErrorResponse> {
     let stats = admin.queue_counter.stats(&*admin.spool).await?;
     let (settings, now) = (admin.running.load(), Timestamp::now());
-    let (mut troubles, more_troubles) = first(troubles(&stats, &settings.connectors, now));
+    let (mut troubles, more_troubles) = limit_list(failing_destinations(&stats, &settings.connectors, now));
     add_backoff(admin, &mut troubles).await;
     let all = all_connectors(&settings);
-    let (connectors, more_connectors) = first(connectors(admin, &all, now));
-    let (certificates, more_certificates) = first(certificates(admin, &settings.tls, now));
+    let (connectors, more_connectors) = limit_list(connectors(admin, &all, now));
+    let (certificates, more_certificates) = limit_list(certificates(admin, &settings.tls, now));
     let alarms = admin.history.alarms(now).into_iter().map(history::alarm).collect();
-    let noted = admin.monitor.troubles();
+    let recent = admin.monitor.troubles();
     Ok(RelayStatus {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         hostname: settings.config.hostname.to_string(),
@@ -69,8 +69,8 @@ pub(super) async fn of(admin: &AdminState) -> Result<RelayStatus, ErrorResponse>
         certificates,
         more_certificates,
         exceptions: exceptions(&settings.config, now),
-        refusals: noted.refusals().map(refusal).collect(),
-        downgrades: noted.downgrades(now).map(downgrade).collect(),
+        refusals: recent.refusals().map(refusal).collect(),
+        downgrades: recent.downgrades(now).map(downgrade).collect(),
         alarms,
         clients: clients(admin, &settings.config),
     })
@@ -78,7 +78,7 @@ pub(super) async fn of(admin: &AdminState) -> Result<RelayStatus, ErrorResponse>
 
 fn clients(admin: &AdminState, config: &Config) -> ClientsStatus {
     let Occupancy { sessions, strangers, short, memory, .. } = admin.clients.occupancy();
-    let (held, more_held) = first(admin.clients.held().iter().map(super::clients::held).collect());
+    let (held, more_held) = limit_list(admin.clients.held().iter().map(super::clients::held).collect());
     let limits = &config.limits.clients;
     ClientsStatus {
         sessions,
@@ -106,7 +106,7 @@ pub(super) async fn reading(admin: &AdminState) -> Result<Reading, ErrorResponse
         queue: queue_readings(&stats, &settings, now),
         attempts: admin.operator.usage().iter().map(attempts_reading).collect(),
         reports: reports_reading(admin.operator.reports()),
-        troubled: stats.domain_stats().filter(|load| load.trouble.is_some()).count(),
+        troubled: stats.domain_stats().filter(|domain| domain.trouble.is_some()).count(),
         certificates: certificate_readings(certificates(admin, &settings.tls, now)),
         policies: admin.policies.count(),
         alarms: vec![("tls_lost", lost), ("new_issuer", issuer)],
@@ -131,7 +131,7 @@ fn client_reading(admin: &AdminState, config: &Config) -> ClientReading {
 }
 
 /// Cuts a list to [`LIST_MAX`] entries, and returns the number of those left out.
-fn first<T>(mut all: Vec<T>) -> (Vec<T>, usize) {
+fn limit_list<T>(mut all: Vec<T>) -> (Vec<T>, usize) {
     let more = all.len().saturating_sub(LIST_MAX);
     all.truncate(LIST_MAX);
     (all, more)
@@ -142,8 +142,8 @@ fn queue(stats: &QueueStats) -> QueueStatus {
     QueueStatus {
         messages: stats.messages,
         octets: stats.octets,
-        waiting: sum(|load| load.waiting),
-        held: sum(|load| load.held),
+        waiting: sum(|domain| domain.waiting),
+        held: sum(|domain| domain.held),
         oldest: stats.oldest,
         counted: Some(stats.at),
     }
@@ -151,7 +151,7 @@ fn queue(stats: &QueueStats) -> QueueStatus {
 
 /// Returns the two shares of the delivery attempts.
 pub(super) fn attempts(admin: &AdminState) -> Vec<AttemptsStatus> {
-    let told = admin.operator.usage().into_iter().map(|usage| AttemptsStatus {
+    let entries = admin.operator.usage().into_iter().map(|usage| AttemptsStatus {
         share: usage.share.word().to_owned(),
         most: usage.most,
         running: usage.running,
@@ -159,7 +159,7 @@ pub(super) fn attempts(admin: &AdminState) -> Vec<AttemptsStatus> {
         waiting: usage.waiting as u64,
         full_seconds: usage.full_for.map(|time| time.as_secs()),
     });
-    told.collect()
+    entries.collect()
 }
 
 fn attempts_reading(usage: &ShareUsage) -> AttemptsReading {
@@ -183,16 +183,16 @@ fn reports_reading(counts: ReportCounts) -> ReportsReading {
 }
 
 /// Returns the destinations whose last attempt failed.
-fn troubles(stats: &QueueStats, connectors: &Connectors, now: Timestamp) -> Vec<FailingDestination> {
-    let troubled = stats.domains.iter().filter_map(|(host, load)| {
+fn failing_destinations(stats: &QueueStats, connectors: &Connectors, now: Timestamp) -> Vec<FailingDestination> {
+    let troubled = stats.domains.iter().filter_map(|(host, domain)| {
         Some(FailingDestination {
             domain: host.to_string(),
             connector: connectors.for_host(host).name.clone(),
-            waiting: load.waiting,
-            held: load.held,
-            oldest: load.oldest?,
-            reason: queue::reason(load.trouble.as_ref()?),
-            next: load.next.filter(|next| *next > now),
+            waiting: domain.waiting,
+            held: domain.held,
+            oldest: domain.oldest?,
+            reason: queue::reason(domain.trouble.as_ref()?),
+            next: domain.next.filter(|next| *next > now),
         })
     });
     let mut all: Vec<FailingDestination> = troubled.collect();
@@ -209,8 +209,8 @@ async fn add_backoff(admin: &AdminState, troubles: &mut [FailingDestination]) {
     if hosts.len() != troubles.len() || hosts.is_empty() {
         return;
     }
-    let asked = vec![Asked { id: None, hosts, tls: TlsRequirement::Ordinary }];
-    let answer = tokio::time::timeout(SCHEDULER_TIME, admin.operator.outlook(asked)).await;
+    let question = vec![Asked { id: None, hosts, tls: TlsRequirement::Ordinary }];
+    let answer = tokio::time::timeout(SCHEDULER_TIME, admin.operator.outlook(question)).await;
     let Some(prospect) = answer.ok().flatten().and_then(|outlook| outlook.messages.into_iter().next()) else { return };
     for (one, way) in troubles.iter_mut().zip(prospect.ways) {
         let until = way.pause.map(|pause| pause.until).filter(|_| one.waiting > 0);
@@ -230,25 +230,25 @@ fn all_connectors(settings: &Snapshot) -> Vec<std::sync::Arc<config::Connector>>
 
 fn connectors(admin: &AdminState, all: &[std::sync::Arc<config::Connector>], now: Timestamp) -> Vec<ConnectorStatus> {
     let coverage = admin.monitor.coverage();
-    let told = all.iter().map(|connector| ConnectorStatus {
+    let entries = all.iter().map(|connector| ConnectorStatus {
         name: connector.name.clone(),
-        outbound: demand(exception(connector, now).map_or(connector.outbound.tls, |exception| exception.tls)),
-        inbound: demand(connector.inbound.tls),
+        outbound: describe_demand(exception(connector, now).map_or(connector.outbound.tls, |exception| exception.tls)),
+        inbound: describe_demand(connector.inbound.tls),
         sent: coverage.days(&connector.name, Direction::Outbound, now),
         received: coverage.days(&connector.name, Direction::Inbound, now),
     });
-    told.collect()
+    entries.collect()
 }
 
 /// Describes a demand in a few words.
-fn demand(tls: TlsDemand) -> String {
+fn describe_demand(tls: TlsDemand) -> String {
     let verify = match tls {
         TlsDemand::Off => return "no TLS".to_owned(),
         TlsDemand::Opportunistic => return "TLS if offered".to_owned(),
         TlsDemand::Forced { verify, .. } => verify,
     };
     let whom = match verify {
-        VerifyWanted::None => "whoever answers",
+        VerifyWanted::None => "any certificate",
         VerifyWanted::Chain => "a trusted certificate",
         VerifyWanted::Name => "a trusted certificate with the right name",
         VerifyWanted::Dane => "authenticated by DANE",
@@ -258,16 +258,16 @@ fn demand(tls: TlsDemand) -> String {
 }
 
 fn exceptions(config: &Config, now: Timestamp) -> Vec<ExceptionStatus> {
-    let told = config.connectors.iter().filter_map(|connector| {
+    let entries = config.connectors.iter().filter_map(|connector| {
         let exception = exception(connector, now)?;
         Some(ExceptionStatus {
             connector: connector.name.clone(),
-            tls: demand(exception.tls),
+            tls: describe_demand(exception.tls),
             until: exception.until,
             reason: exception.reason.clone(),
         })
     });
-    told.take(LIST_MAX).collect()
+    entries.take(LIST_MAX).collect()
 }
 
 /// Returns our own certificates, then those of partners; the next to expire comes first.
@@ -324,17 +324,17 @@ fn queue_readings(stats: &QueueStats, settings: &Snapshot, now: Timestamp) -> Ve
     for connector in all_connectors(settings) {
         by_connector.entry(connector.name.clone()).or_default();
     }
-    let named = stats.domains.iter().map(|(host, load)| (settings.connectors.for_host(host), load));
-    for (connector, load) in named.chain(std::iter::once((settings.connectors.catch_all(), &stats.others))) {
+    let named = stats.domains.iter().map(|(host, domain)| (settings.connectors.for_host(host), domain));
+    for (connector, domain) in named.chain(std::iter::once((settings.connectors.catch_all(), &stats.others))) {
         let sum = by_connector.entry(connector.name.clone()).or_default();
-        sum.waiting += load.waiting;
-        sum.held += load.held;
-        sum.oldest = sum.oldest.into_iter().chain(load.oldest).min();
+        sum.waiting += domain.waiting;
+        sum.held += domain.held;
+        sum.oldest = sum.oldest.into_iter().chain(domain.oldest).min();
     }
-    let age = |load: &DomainStats| load.oldest.map_or(SignedDuration::ZERO, |oldest| oldest.duration_until(now));
-    let readings = by_connector.into_iter().map(|(connector, load)| {
-        let oldest = u64::try_from(age(&load).as_secs()).unwrap_or(0);
-        QueueReading { connector, waiting: load.waiting, held: load.held, oldest }
+    let age = |domain: &DomainStats| domain.oldest.map_or(SignedDuration::ZERO, |oldest| oldest.duration_until(now));
+    let readings = by_connector.into_iter().map(|(connector, domain)| {
+        let oldest = u64::try_from(age(&domain).as_secs()).unwrap_or(0);
+        QueueReading { connector, waiting: domain.waiting, held: domain.held, oldest }
     });
     readings.collect()
 }

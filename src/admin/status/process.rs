@@ -17,19 +17,19 @@ pub(super) fn read() -> Process {
     let fields: Vec<&str> = stat.rsplit_once(')').map_or("", |(_, rest)| rest).split_whitespace().collect();
     // The first of them is field 3.
     let field = |number: usize| fields.get(number - 3).and_then(|field| field.parse::<f64>().ok()).unwrap_or(0.0);
-    let whole = |number: usize| fields.get(number - 3).and_then(|field| field.parse::<u64>().ok()).unwrap_or(0);
+    let integer = |number: usize| fields.get(number - 3).and_then(|field| field.parse::<u64>().ok()).unwrap_or(0);
     let booted = fs::read_to_string("/proc/stat").unwrap_or_default();
     let booted = booted.lines().find_map(|line| line.strip_prefix("btime ")?.parse::<f64>().ok()).unwrap_or(0.0);
     let limits = fs::read_to_string("/proc/self/limits").unwrap_or_default();
     let descriptors_max =
         limits.lines().find_map(|line| line.strip_prefix("Max open files")?.split_whitespace().next()?.parse().ok());
     Process {
-        resident: whole(24).saturating_mul(page),
-        virtual_memory: whole(23),
+        resident: integer(24).saturating_mul(page),
+        virtual_memory: integer(23),
         cpu: (field(14) + field(15)) / ticks,
         descriptors: fs::read_dir("/proc/self/fd").map_or(0, |open| open.count() as u64),
         descriptors_max: descriptors_max.unwrap_or(0),
-        threads: whole(20),
+        threads: integer(20),
         started: booted + field(22) / ticks,
     }
 }
@@ -37,7 +37,7 @@ pub(super) fn read() -> Process {
 #[cfg(test)]
 mod tests {
     #[test]
-    fn we_are_a_process() {
+    fn the_values_of_this_process_are_plausible() {
         let process = super::read();
         assert!(process.resident > 1 << 20 && process.virtual_memory > process.resident, "{process:?}");
         assert!(process.threads >= 1 && process.descriptors >= 3, "{process:?}");

@@ -45,7 +45,7 @@ fn one_that_answers_is_left_alone() {
         .expect("a configuration");
     let said = refused(&second, 1);
     assert!(said.contains("second.toml:"), "{said}");
-    for part in [":10: the admin socket", "another program answers on it", "give each its own [admin] socket"] {
+    for part in [":10: the admin socket", "another program listens on it", "give each its own [admin] socket"] {
         assert!(said.contains(part), "{part:?} is not in\n{said}");
     }
     assert!(relay.list().is_empty(), "the first still answers");
@@ -56,7 +56,7 @@ fn a_file_in_its_place_is_not_removed() {
     let mut relay = Relay::start("");
     relay.stop();
     fs::write(relay.socket(), "somebody's").expect("a file");
-    assert!(refused(&relay.config(), 1).contains("something is there that is no socket"));
+    assert!(refused(&relay.config(), 1).contains("the path exists and is not a socket"));
     assert_eq!(fs::read_to_string(relay.socket()).expect("still there"), "somebody's");
     let text = fs::read_to_string(relay.config()).expect("a configuration");
     fs::write(relay.config(), text.replace("run/admin.sock", &format!("{}/a.sock", "x".repeat(120)))).expect("a file");
@@ -89,15 +89,15 @@ fn what_cannot_be_answered_is_told_in_a_sentence() {
     let many = format!("{{\"order\":\"hold\",\"ids\":[{}]}}", vec!["\"0000000000005\""; 1001].join(","));
     let huge = format!("{{\"order\":\"hold\",\"ids\":[\"{}\"]}}", "x".repeat(100_000));
     for (request, status, sentence) in [
-        (get("/v1/nothing"), "404", "there is nothing under this path"),
-        (get("/v1/queue/orders/x"), "404", "there is nothing under this path"),
+        (get("/v1/nothing"), "404", "no such path"),
+        (get("/v1/queue/orders/x"), "404", "no such path"),
         (get("/v1/queue/0000000000005"), "404", "there is no queue entry 0000000000005"),
         (get("/v1/queue/0000000000005/content"), "404", "there is no queue entry 0000000000005"),
         (get("/v1/queue/nonsense"), "400", "\"nonsense\" is not a queue id"),
         (get("/v1/queue?limit=5000"), "400", "limit must be from 1 to 1000"),
         (get("/v1/queue?colour=red"), "400", "unknown field `colour`"),
         (get("/v1/queue/0000000000005/content?part=middle"), "400", "unknown variant `middle`"),
-        ("PUT /v1/queue HTTP/1.1\r\nHost: x\r\n\r\n".to_owned(), "405", "this path is not asked in this way"),
+        ("PUT /v1/queue HTTP/1.1\r\nHost: x\r\n\r\n".to_owned(), "405", "method not allowed on this path"),
         (post("{"), "400", "EOF"),
         (post("{\"order\":\"burn\",\"ids\":[]}"), "422", "unknown variant `burn`"),
         (post("{\"order\":\"hold\",\"ids\":[]}"), "422", "an order names 1 to 1000 ids"),
