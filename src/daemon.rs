@@ -1,7 +1,7 @@
 //! The daemon: opens what the configuration names, wires the services together, and ends them in order.
 //!
-//! It decides nothing about mail. What it starts, it ends: listeners first, then sessions and deliveries
-//! in flight, the spool last.
+//! It decides nothing about mail. The end comes in this order: listeners, then sessions and running deliveries, and
+//! the spool last.
 
 mod exceptions;
 mod liveness;
@@ -39,78 +39,78 @@ pub use reload::needs_restart;
 use sockets::Bound;
 pub use sockets::SystemdSockets;
 
-/// How often our own certificate files are looked at for a change, and exceptions for their end.
+/// The interval at which our certificate files are checked for changes, and exceptions for their expiry.
 const WATCH: Duration = Duration::from_mins(1);
-/// Accepted messages between inbound sessions and the scheduler; what is beyond waits in its session.
+/// The number of accepted messages that may wait for the scheduler. Further sessions wait before their final 250.
 const ACCEPTED_MAX: usize = 1024;
 
-/// Why the daemon did not start.
+/// The reasons why the daemon does not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// The configuration names something that cannot be used; every such thing.
+    /// The configuration names files or values that cannot be used. All of them are listed.
     #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
     Faults(Vec<Fault>),
-    /// Something around us is in the way, and may be gone at the next start: addresses that are taken, an admin
-    /// socket that cannot be made, a system without a resolver.
+    /// The system is not ready, which may be different at the next start: an address is in use, the admin socket
+    /// cannot be made, or there is no resolver.
     #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
     Now(Vec<Fault>),
     /// The spool cannot be opened.
     #[error("{location}: the spool cannot be opened: {error}")]
     Spool {
-        /// Where the configuration names it.
+        /// The place of its path in the configuration.
         location: crate::config::Location,
-        /// Why.
+        /// The reason.
         error: SpoolError,
     },
-    /// Evidence cannot be kept where the configuration says.
+    /// The evidence cannot be opened.
     #[error("{location}: {error}")]
     Evidence {
-        /// Where the configuration names its folder.
+        /// The place of its folder in the configuration.
         location: crate::config::Location,
-        /// Why.
+        /// The reason.
         error: EvidenceError,
     },
-    /// The cache of MTA-STS policies is of another version.
+    /// The cache of MTA-STS policies has another version.
     #[error("{location}: the MTA-STS policies cannot be opened: {error}")]
     Policies {
-        /// Where the configuration names its folder, which is the spool's.
+        /// The place of its folder in the configuration, which is that of the spool.
         location: crate::config::Location,
-        /// Why.
+        /// The reason.
         error: PolicyStoreError,
     },
-    /// The memory of what domains showed before can be neither opened nor set aside.
+    /// The downgrade memory can be neither opened nor quarantined.
     #[error("{location}: cannot open the downgrade memory: {error}")]
     History {
-        /// Where the configuration names its folder, which is the spool's.
+        /// The place of its folder in the configuration, which is that of the spool.
         location: crate::config::Location,
-        /// Why.
+        /// The reason.
         error: HistoryError,
     },
 }
 
-/// Why the daemon ended by itself.
+/// The reasons why the daemon ends by itself.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
-    /// The spool's writer has ended, so nothing can be accepted or recorded any more.
+    /// The spool's writer has ended, so nothing more can be accepted or recorded.
     #[error("the spool can no longer be written; the reason is in the log above")]
     SpoolClosed,
-    /// The writer of the evidence has ended, so no delivery can be finished any more.
+    /// The evidence writer has ended, so no delivery can be completed.
     #[error("the evidence can no longer be written; the reason is in the log above")]
     EvidenceClosed,
     /// The spool could not be read at the start.
     #[error("the spool could not be read: {0}")]
     Spool(SpoolError),
-    /// A part of the daemon panicked.
+    /// A service panicked or ended.
     #[error("a part of the daemon died: {0}")]
     Died(String),
 }
 
-/// A daemon that is running.
+/// The handle of a running daemon.
 #[derive(Debug)]
 pub struct RunningDaemon {
-    /// Each bound address with the name of its listener.
+    /// Each bound address, with the name of its listener.
     pub addresses: Vec<(String, SocketAddr)>,
-    /// Where status and metrics are shown, unless nowhere.
+    /// The address of the HTTP server for status and metrics.
     pub http: Option<SocketAddr>,
     in_force: Arc<InForce>,
     pulse: LivenessProbe,
@@ -120,30 +120,30 @@ pub struct RunningDaemon {
 }
 
 impl RunningDaemon {
-    /// Puts another configuration in force. Sessions and deliveries in flight keep the old one.
+    /// Replaces the configuration. Running sessions and deliveries keep the old one.
     ///
     /// Returns warnings.
     ///
     /// # Errors
-    /// Every fault of what the configuration names, and everything that only a restart can change; the
-    /// old configuration then stays in force, whole.
+    /// All faults of the new configuration, and all changes that need a restart. The old configuration then stays in
+    /// use.
     pub fn reload(&self, config: Config) -> Result<Vec<Fault>, Vec<Fault>> {
         self.in_force.replace(config)
     }
 
-    /// A hand on its pulse.
+    /// Returns the liveness probe.
     #[must_use]
     pub fn pulse(&self) -> LivenessProbe {
         self.pulse.clone()
     }
 
-    /// Where sessions are observed for TLS reports.
+    /// Returns the observer of sessions for TLS reports.
     #[must_use]
     pub fn reporter(&self) -> &Reporter {
         &self.reporter
     }
 
-    /// Asks the daemon to stop: it takes no more mail and lets deliveries in flight finish.
+    /// Stops the daemon: it accepts no more mail and lets running deliveries finish.
     pub fn stop(&self) {
         self.stop.cancel();
     }
@@ -151,7 +151,7 @@ impl RunningDaemon {
     /// Waits until the daemon has ended.
     ///
     /// # Errors
-    /// [`RunError`] where it ended by itself.
+    /// [`RunError`] if it ended by itself.
     pub async fn ended(&mut self) -> Result<(), RunError> {
         match (&mut self.task).await {
             Ok(end) => end,
@@ -160,11 +160,11 @@ impl RunningDaemon {
     }
 }
 
-/// What lies around the daemon and is not for an administrator to choose. Plays and tests put peers on this
-/// machine in the place of the world, where they cannot have its ports.
+/// Settings that an administrator cannot change. The demo and tests use them to replace servers on the Internet by
+/// peers on this machine, which cannot use the same ports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TestOverrides {
-    /// The port at which MTA-STS policy hosts are asked: 443 (RFC 8461 §3.3).
+    /// The port of MTA-STS policy hosts: 443 (RFC 8461 §3.3).
     pub policy_port: u16,
 }
 
@@ -174,7 +174,7 @@ impl Default for TestOverrides {
     }
 }
 
-/// Starts a daemon: everything is loaded, opened and bound when this returns.
+/// Starts a daemon. On return, everything is loaded, opened and bound.
 ///
 /// # Errors
 /// [`StartError`]; nothing is left open or bound then.
@@ -182,7 +182,7 @@ pub async fn start(config: Config, observer: Observer) -> Result<RunningDaemon, 
     start_with(TestOverrides::default(), SystemdSockets::default(), config, observer).await
 }
 
-/// The same, in other test_overrides than the world, and with sockets that listeners may name.
+/// Starts a daemon with other settings than the defaults, and with the sockets that systemd passed.
 ///
 /// # Errors
 /// [`StartError`]; nothing is left open or bound then.
@@ -203,7 +203,7 @@ pub async fn start_with(
     for warning in config::merge_warnings(warnings.into_iter().chain(more).collect()) {
         tracing::warn!(place = %warning.location, remedy = %warning.remedy, "{}", warning.message);
     }
-    // The spool first: a second instance hears that there is a first, not that its ports are taken.
+    // The spool is opened first, so that a second instance reports the first one, and not that its ports are in use.
     let spool_error = |error| StartError::Spool { location: config.spool.location.clone(), error };
     let monitor = Monitor::default();
     let options = spool::Options { monitor: monitor.clone(), ..spool::Options::default() };
@@ -230,7 +230,7 @@ pub async fn start_with(
     let watched = (reporter.clone(), monitor);
     let in_force = InForce::new(&config, tls, dns.clone(), discovery, watched, submitter, test_overrides);
     let in_force = Arc::new(InForce { evidence, ..in_force });
-    // A resolver that cannot do what is expected of it is told of now, not when the first mail comes.
+    // A resolver without DNSSEC is reported now, and not with the first mail.
     tokio::spawn(async move { dns.probe_dnssec().await });
     let stop = CancellationToken::new();
     let (refused, observer) = liveness::count_refusals(observer);
@@ -242,7 +242,8 @@ pub async fn start_with(
     Ok(RunningDaemon { addresses, http, in_force, pulse, reporter, stop, task })
 }
 
-/// Why what the configuration names cannot be loaded. Another start is worth it only where that alone may mend it.
+/// Returns the error for a configuration that cannot be loaded. Another start makes sense only if the DNS error may
+/// be temporary and is the only fault.
 fn unusable(mut faults: Vec<Fault>, dns: Option<DnsError>, config: &config::DnsConfig) -> StartError {
     let is_transient = faults.is_empty() && dns.as_ref().is_some_and(DnsError::is_transient);
     faults.extend(dns.map(|error| error.fault(config)));
@@ -255,7 +256,7 @@ fn evidence(config: &Config) -> Result<Evidence, StartError> {
     Evidence::open(folder, config.evidence.keep).map_err(failed)
 }
 
-/// Everything that runs.
+/// The services of the daemon.
 struct Services {
     in_force: Arc<InForce>,
     spool: Arc<SqliteSpool>,
@@ -286,7 +287,7 @@ impl Services {
         }
         let mut periodic_tasks = self.periodic_tasks();
         let end = tokio::select! {
-            // In this order: when we are told to stop, the others end by themselves. That is no death.
+            // `biased`: on shutdown the other branches complete too. They must not be mistaken for failures.
             biased;
             () = self.stop.cancelled() => Ok(()),
             () = self.spool.closed() => Err(RunError::SpoolClosed),
@@ -299,12 +300,12 @@ impl Services {
         self.stop.cancel();
         self.in_force.evidence.hurry();
         self.in_force.outbound.close();
-        // Sessions and deliveries end side by side: what is still accepted waits in the spool.
+        // Sessions and deliveries end at the same time: a message that is still accepted waits in the spool.
         let drain = self.in_force.config().timeouts.drain;
         let sessions = tokio::time::timeout(drain, async { while listeners.join_next().await.is_some() {} });
         let deliveries = async {
             if !deliveries.is_finished() {
-                // The scheduler itself waits no longer than `drain`.
+                // The scheduler itself waits at most `drain`.
                 let _ = deliveries.await;
             }
         };
@@ -312,10 +313,10 @@ impl Services {
             tracing::warn!("sessions were cut short; what they had not been answered for is not in the spool");
         }
         drop(listeners);
-        // The last sessions are over: what was seen of them is counted before the end.
+        // The sessions are over, so all of them can be counted.
         counting.end().await;
         metrics::save(&self.in_force).await;
-        // The spool's lock keeps others from the folder: it goes last.
+        // The spool is closed last, since its lock keeps other processes from the folder.
         self.in_force.evidence.close().await;
         self.in_force.outbound.discovery().history().close().await;
         let closed = self.spool.close().await;
@@ -370,8 +371,7 @@ fn scheduler_end(death: Result<Result<(), SpoolError>, tokio::task::JoinError>) 
     }
 }
 
-/// Takes up renewed certificates, as ACME clients leave them, without a restart; and says when a connector's
-/// exception has ended.
+/// Loads renewed certificates, as ACME clients write them, without a restart, and logs exceptions that have expired.
 async fn watch(in_force: Arc<InForce>) {
     let mut ended = AnnouncedExpiries::default();
     loop {

@@ -1,39 +1,45 @@
 //! Gatepost: an SMTP relay that holds every domain to its TLS policy, in both directions.
 //!
-//! # A message's walk
+//! # The way of a message
 //!
-//! [`inbound`] accepts a session and pumps bytes through the server dialogue in [`smtp`]. At MAIL the
-//! [`connector`] of the sender's domain says what the session must show, and the judge in [`tls`]
-//! whether it did; at RCPT [`access`] says whether this peer may send there. The content streams into
-//! a draft of the [`spool`]; only the spool's receipt, which exists once the message is durable, makes
-//! the final 250. The [`scheduler`] then gives each recipient domain its own attempt. [`outbound`]
-//! asks [`route`] for the hops and [`handshake`] for TLS, the same judge decides, and with its
-//! clearance alone can MAIL FROM be written. What a failure means is decided in [`outcome`], and what
-//! the sender is told of it is written in [`dsn`].
+//! [`inbound`] accepts a session and passes its bytes to the server dialogue in [`smtp`]. At MAIL, [`connector`]
+//! finds
+//! the connector of the sender's domain, and the TLS judge in [`tls`] decides whether the session satisfies it. At
+//! RCPT,
+//! [`access`] decides whether this client may relay to the recipient. The content streams into a draft of the
+//! [`spool`],
+//! which returns a receipt once the message is durable. Only a receipt makes the final 250. The [`scheduler`] then
+//! makes
+//! an attempt for each recipient domain. [`outbound`] runs it: [`route`] yields the hops, [`handshake`] negotiates
+//! TLS,
+//! and the TLS judge decides. MAIL FROM can be written only with its clearance. [`failure`] decides what a failure
+//! means,
+//! and [`dsn`] writes the report to the sender.
 //!
-//! # The floors
+//! # The layers
 //!
-//! Imports point down only; `tests/it/floors` reads them. From the top:
+//! Imports point down only; `tests/floors` checks it. From the top:
 //!
-//! - `cli` and [`demo`]: the commands, and the play that shows what the policies do; [`explain`], which
-//!   says in advance what either direction would do, in the words of both; [`daemon`] wires the rooms and
-//!   ends them in order;
-//! - movers, which are tokio tasks: [`admin`], [`inbound`], [`scheduler`], [`outbound`], [`tlsrpt`];
-//! - hands, each touching one piece of the world: [`discovery`] (what domains publish about themselves, and
-//!   what they showed before), on [`https`]; [`spool`], [`evidence`] (what became of each delivery, chained),
-//!   [`route`], [`handshake`]; below them [`dns`], [`ownership`] (of folders), and [`monitor`], to which all of them tell
-//!   what is to be watched;
-//! - rules, pure decisions over words: [`dsn`], [`outcome`] (the failure judge), [`access`],
-//!   [`connector`], [`config`], [`tls`] (the TLS judge);
-//! - words, values and grammar without I/O, clock or async: [`envelope`], [`smtp`], [`address`], [`networks`] (by which
-//!   limits count clients).
+//! - commands: `cli` and [`demo`], which shows what the policies do;
+//! - [`explain`]: what either direction would do, without doing it;
+//! - [`daemon`]: wires the services together and ends them in order;
+//! - services, which are tokio tasks: [`admin`], [`inbound`], [`scheduler`], [`outbound`], [`tlsrpt`];
+//! - access to one part of the world each: [`discovery`] (the policies that domains publish, and their past TLS), on
+//!   [`https`]; [`spool`]; [`evidence`] (the chained records of deliveries); [`route`]; [`handshake`]; and below them
+//!   [`dns`], [`ownership`] (of folders) and [`monitor`], to which all of them report;
+//! - rules, which are pure decisions: [`dsn`], [`failure`] (the failure judge), [`access`], [`connector`],
+//!   [`config`],
+//!   [`tls`] (the TLS judge);
+//! - grammar and values, without I/O, clock or async: [`envelope`], [`smtp`], [`address`], [`networks`] (by which
+//!   limits
+//!   count clients).
 //!
 //! # Proofs
 //!
-//! A [`tls::Clearance`] is made by the TLS judge alone, and MAIL FROM is written only on a connection
-//! that carries one. A [`spool::Receipt`] is made by the spool alone, and the final 250 needs one. A
-//! session without TLS carries its reason, [`tls::NoTls`]. A reply's two codes share one severity.
-
+//! A [`tls::Clearance`] is made by the TLS judge alone, and MAIL FROM is written only on a connection that has one. A
+//! [`spool::Receipt`] is made by the spool alone, and the final 250 needs one. A session without TLS carries its
+//! reason,
+//! [`tls::NoTls`]. Both codes of a reply share one severity.
 pub mod access;
 pub mod address;
 pub mod admin;

@@ -50,7 +50,7 @@ fn check(reply: &Reply) {
     assert!(!lines.iter().any(|line| line.chars().any(char::is_control)), "a control character: {lines:?}");
     assert!(reply.enhanced().is_none_or(|status| status.severity() == reply.severity()), "two severities: {reply}");
     let _ = Extensions::of(reply);
-    let brief = reply.clone().brief();
+    let brief = reply.clone().shortened();
     let kept: usize = brief.lines().iter().map(|line| line.len()).sum();
     assert!(kept <= BRIEF_MAX && !brief.lines().is_empty(), "{kept} octets are kept for long");
     assert_eq!((brief.code(), brief.enhanced()), (reply.code(), reply.enhanced()), "its codes are not kept");

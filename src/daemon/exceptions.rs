@@ -1,4 +1,4 @@
-//! Exceptions that have ended: each is told once, at the start, after a reload or when its last day is over.
+//! Exceptions that have expired: each is logged once, at the start, after a reload or when its last day is over.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -9,12 +9,12 @@ use jiff::civil::Date;
 use crate::config::{Connector, TlsException};
 use crate::connector::ended_exception;
 
-/// What has been told. It grows no larger than the configuration.
+/// The expired exceptions that have been logged. Never more than the configuration has.
 #[derive(Debug, Default)]
 pub(super) struct AnnouncedExpiries(BTreeSet<(String, Date)>);
 
 impl AnnouncedExpiries {
-    /// The exceptions that have ended and have not been told; they are from here on.
+    /// Returns the exceptions that have expired and were not returned before.
     fn news<'a>(&mut self, connectors: &'a [Arc<Connector>], now: Timestamp) -> Vec<(&'a str, &'a TlsException)> {
         let ended: Vec<_> = connectors
             .iter()
@@ -27,7 +27,7 @@ impl AnnouncedExpiries {
         ended.into_iter().filter(is_news).collect()
     }
 
-    /// Tells the log what has ended.
+    /// Logs the exceptions that have expired.
     pub(super) fn tell(&mut self, connectors: &[Arc<Connector>], now: Timestamp) {
         for (connector, TlsException { until, reason, location, .. }) in self.news(connectors, now) {
             tracing::warn!(

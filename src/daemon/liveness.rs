@@ -1,7 +1,7 @@
-//! Whether the parts that matter are alive, and how much there is to do: for systemd's watchdog and status.
+//! The liveness of the services and their workload, for systemd's watchdog and status.
 //!
-//! The parts answer for themselves: the scheduler from its loop, the spool from the thread that writes. A
-//! listener that dies ends the daemon, so it need not be asked. Nothing is mended here.
+//! The scheduler answers from its loop, and the spool from its writing thread. Listeners are not probed, since a
+//! listener that panics ends the daemon. Nothing is repaired here.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,29 +13,29 @@ use crate::failure::{Cause, RecipientOutcome};
 use crate::scheduler::{self, Observer};
 use crate::spool::SqliteSpool;
 
-/// How much there is to do.
+/// The workload of the daemon.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Liveness {
-    /// Deliveries that wait for their time: one for each message and recipient domain.
+    /// Deliveries that wait: one for each message and recipient domain.
     pub waiting: usize,
-    /// Deliveries under way.
+    /// Running deliveries.
     pub under_way: usize,
     /// Attempts since the start that a TLS policy refused.
     pub refused: u64,
 }
 
-/// Which part gave no sign of life.
+/// The service that did not answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Unresponsive {
-    /// The scheduler's loop does not turn.
+    /// The scheduler's loop is stuck.
     #[error("the scheduler gives no sign of life")]
     Scheduler,
-    /// The spool's writer does not come to the end of what it writes.
+    /// The spool's writer is stuck.
     #[error("the spool's writer gives no sign of life; does its disk answer?")]
     Spool,
 }
 
-/// A hand on the daemon's pulse.
+/// Probes the services of the daemon.
 #[derive(Debug, Clone)]
 pub struct LivenessProbe {
     scheduler: scheduler::Pulse,
@@ -48,10 +48,10 @@ impl LivenessProbe {
         Self { scheduler, spool, refused }
     }
 
-    /// Waits until each part has given a sign of life, `patience` at most.
+    /// Waits until each service has answered, at most `patience`.
     ///
     /// # Errors
-    /// The part that gave none.
+    /// The service that did not.
     pub async fn feel(&self, patience: Duration) -> Result<Liveness, Unresponsive> {
         let (scheduler, spool) =
             tokio::join!(timeout(patience, self.scheduler.feel()), timeout(patience, self.spool.ping()));
@@ -62,7 +62,7 @@ impl LivenessProbe {
     }
 }
 
-/// An observer that counts the attempts that a TLS policy refused before it passes them on.
+/// Returns an observer that counts the attempts refused by a TLS policy and passes all of them on to `observer`.
 pub(super) fn count_refusals(observer: Observer) -> (Arc<AtomicU64>, Observer) {
     let refused = Arc::new(AtomicU64::new(0));
     let count = Arc::clone(&refused);

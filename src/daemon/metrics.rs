@@ -1,4 +1,4 @@
-//! What the daemon tells its monitor: how attempts ended; and what it does once a minute for it.
+//! The metrics and checks of the daemon: the results of attempts, and a round of checks every minute.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use crate::monitor::{Fate, Monitor, ROUND};
 use crate::outbound::{Attempt, Report};
 use crate::scheduler::Observer;
 
-/// Counts every attempt, and tells `next` of it.
+/// Returns an observer that counts every attempt and passes it on to `next`.
 pub(super) fn observer(monitor: Monitor, next: Observer) -> Observer {
     Arc::new(move |attempt, report| {
         count(&monitor, attempt, report);
@@ -45,7 +45,7 @@ fn count(monitor: &Monitor, attempt: &Attempt, report: &Report) {
     }
 }
 
-/// Once a minute: sums up repeated log lines, looks at certificates, and keeps what is watched.
+/// Runs every minute: logs suppressed lines, checks certificates, and saves the state of the monitor.
 pub(super) async fn round(in_force: Arc<InForce>, clients: Clients) {
     loop {
         look(&in_force);
@@ -69,7 +69,7 @@ fn look(in_force: &InForce) {
     in_force.monitor.certificates().look(&own, |direction, name| is_forced(config, direction, name), Timestamp::now());
 }
 
-/// Whether a connector demands TLS: what only a domain publishes is its own affair.
+/// Returns true if a connector demands TLS. Demands that only a domain publishes do not count.
 fn is_forced(config: &Config, direction: Direction, name: &str) -> bool {
     config.connectors.iter().filter(|connector| connector.name == name).any(|connector| {
         let demand = match direction {
@@ -80,9 +80,9 @@ fn is_forced(config: &Config, direction: Direction, name: &str) -> bool {
     })
 }
 
-/// Keeps what is watched for the next run.
+/// Saves the state of the monitor for the next run.
 pub(super) async fn save(in_force: &InForce) {
     let (monitor, folder) = (in_force.monitor.clone(), in_force.config().spool.value.clone());
-    // It fails only where the runtime goes down.
+    // Fails only while the runtime shuts down.
     let _ = tokio::task::spawn_blocking(move || monitor.save(&folder)).await;
 }

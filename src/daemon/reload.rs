@@ -81,8 +81,8 @@ pub(super) fn web(tls: &TlsMaterial, dns: &Dns, test_overrides: TestOverrides) -
         .with_port_and_timeout(test_overrides.policy_port, POLICY_FETCH_TIMEOUT)
 }
 
-/// What cannot be changed while a daemon runs that has `old` in force; [`RunningDaemon::reload`](super::RunningDaemon::reload)
-/// refuses it.
+/// What cannot be changed while a daemon runs that has `old` in force;
+/// [`RunningDaemon::reload`](super::RunningDaemon::reload) refuses it.
 #[must_use]
 pub fn needs_restart(old: &Config, new: &Config) -> Vec<Fault> {
     let mut faults = Vec::new();

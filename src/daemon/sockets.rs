@@ -1,7 +1,7 @@
-//! The sockets that listeners have: bound here, or bound by systemd and passed by name (`systemd:NAME`).
+//! The sockets of the listeners: bound here, or bound by systemd and passed by name (`systemd:NAME`).
 //!
-//! SystemdSockets sockets are those of `sd_listen_fds(3)`. With them, port 25 needs no privilege, and connections
-//! wait through a restart. Nothing is accepted here.
+//! systemd passes sockets as in `sd_listen_fds(3)`. With them port 25 needs no privilege, and connections wait during
+//! a restart. This module accepts no connections.
 
 use std::net::{SocketAddr, TcpListener as StdListener};
 
@@ -11,7 +11,7 @@ use tokio::net::TcpListener;
 
 use crate::config::{Config, Fault, ListenAddress, Located, Location};
 
-/// The sockets of each listener, by its name.
+/// The sockets of each listener, with its name.
 pub(super) type Bound = Vec<(String, Vec<TcpListener>)>;
 
 /// The sockets that systemd passed to this process.
@@ -21,13 +21,13 @@ pub struct SystemdSockets {
 }
 
 impl SystemdSockets {
-    /// Takes what the environment speaks of (`LISTEN_PID`, `LISTEN_FDS`, `LISTEN_FDNAMES`).
+    /// Takes the sockets that the environment announces (`LISTEN_PID`, `LISTEN_FDS`, `LISTEN_FDNAMES`).
     ///
-    /// Once in a process, and before it has threads: the variables are taken out, so that nobody takes the
-    /// same sockets again.
+    /// Call it once in a process, and before that has threads: it removes the variables, so that nothing else takes
+    /// the same sockets.
     #[must_use]
     pub fn from_environment() -> Self {
-        // Without it the variables may be meant for whoever started us.
+        // Without LISTEN_PID the variables may be meant for the parent process.
         if std::env::var_os("LISTEN_PID").is_none() {
             return Self::default();
         }
@@ -41,7 +41,7 @@ impl SystemdSockets {
         Self { sockets: sockets.collect() }
     }
 
-    /// The sockets of one name; a socket unit with several `ListenStream=` passes as many.
+    /// Takes the sockets of one name. A socket unit with several `ListenStream=` passes as many.
     fn of(&mut self, name: &str) -> Result<Vec<TcpListener>, String> {
         let (mine, others) = std::mem::take(&mut self.sockets).into_iter().partition(|(other, _)| other == name);
         self.sockets = others;
@@ -62,7 +62,7 @@ impl SystemdSockets {
         mine.into_iter().map(|(_, socket)| listen(socket?).map_err(|error| error.to_string())).collect()
     }
 
-    /// The names of the sockets that no listener has taken.
+    /// Returns the names of the sockets that no listener has taken.
     fn left(&self) -> Vec<&str> {
         let mut names: Vec<_> = self.sockets.iter().map(|(name, _)| name.as_str()).collect();
         names.dedup();
@@ -70,7 +70,7 @@ impl SystemdSockets {
     }
 }
 
-/// One descriptor, if it is what a listener can use.
+/// Takes one descriptor if it is a listening socket.
 fn take(passed: &mut ListenFd, at: usize) -> Result<StdListener, String> {
     let socket = passed.take_tcp_listener(at).map_err(|error| error.to_string())?;
     let socket = socket.ok_or("it is taken already")?;
@@ -81,7 +81,8 @@ fn take(passed: &mut ListenFd, at: usize) -> Result<StdListener, String> {
     }
 }
 
-/// Binds every address of every listener, and takes every passed socket that they name; or nothing.
+/// Binds every address of every listener and takes the passed sockets that they name. On a fault, nothing stays
+/// bound.
 pub(super) async fn bind(config: &Config, mut passed: SystemdSockets) -> Result<Bound, Vec<Fault>> {
     let mut faults = Vec::new();
     let mut all = Vec::new();

@@ -1,4 +1,4 @@
-//! TLS reports: what is loaded for them, and the desk that counts and sends.
+//! The service for TLS reports (RFC 8460): its start, and the replacement of its settings on reload.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use crate::https::Https;
 use crate::spool::{Entry, SqliteSpool};
 use crate::tlsrpt::{Bounds, Desk, Internet, Outbox, Reporter, Schedule, StoreError, Submitter};
 
-/// Who reports, and by what; both are replaced on reload.
+/// The settings of the service. Both are replaced on reload.
 #[derive(Debug)]
 pub(super) struct Reports {
     submitter: Arc<ArcSwap<Submitter>>,
@@ -33,7 +33,7 @@ impl Reports {
         self.internet.replace(dns, https);
     }
 
-    /// Sets a desk to work, where there is one: it reports until `stop`, and counts until the end.
+    /// Starts the service if there is one. It sends reports until `stop`, and counts until [`Counting::end`].
     pub(super) fn start(
         &self,
         desk: Option<Desk>,
@@ -55,14 +55,14 @@ impl Reports {
     }
 }
 
-/// A desk at work.
+/// The running service.
 pub(super) struct Counting {
     end: CancellationToken,
     desk: Option<JoinHandle<()>>,
 }
 
 impl Counting {
-    /// Counts what was seen last, and ends.
+    /// Counts the last sessions and ends.
     pub(super) async fn end(self) {
         self.end.cancel();
         if let Some(desk) = self.desk
@@ -73,8 +73,8 @@ impl Counting {
     }
 }
 
-/// The desk, where reports are wanted, and the way to it. Mail does not wait for counts: where they cannot be kept,
-/// there are none until the next start.
+/// Opens the service if `[tlsrpt] send` asks for it. Mail does not depend on it: if the store cannot be opened, there
+/// are no TLS reports until the next start.
 pub(super) fn open_service(config: &Config) -> (Reporter, Option<Desk>) {
     let send = &config.tlsrpt.send;
     match send.value {
