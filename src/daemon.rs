@@ -40,7 +40,7 @@ use sockets::Bound;
 pub use sockets::SystemdSockets;
 
 /// The interval at which our certificate files are checked for changes, and exceptions for their expiry.
-const WATCH: Duration = Duration::from_mins(1);
+const WATCH_INTERVAL: Duration = Duration::from_mins(1);
 /// The number of accepted messages that may wait for the scheduler. Further sessions wait before their final 250.
 const ACCEPTED_MAX: usize = 1024;
 
@@ -53,11 +53,11 @@ pub enum StartError {
     /// The system is not ready, which may be different at the next start: an address is in use, the admin socket
     /// cannot be made, or there is no resolver.
     #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
-    Now(Vec<Fault>),
+    NotReady(Vec<Fault>),
     /// The spool cannot be opened.
     #[error("{location}: the spool cannot be opened: {error}")]
     Spool {
-        /// The place of its path in the configuration.
+        /// The location of its path in the configuration.
         location: crate::config::Location,
         /// The reason.
         error: SpoolError,
@@ -65,7 +65,7 @@ pub enum StartError {
     /// The evidence cannot be opened.
     #[error("{location}: {error}")]
     Evidence {
-        /// The place of its folder in the configuration.
+        /// The location of its folder in the configuration.
         location: crate::config::Location,
         /// The reason.
         error: EvidenceError,
@@ -73,7 +73,7 @@ pub enum StartError {
     /// The cache of MTA-STS policies has another version.
     #[error("{location}: the MTA-STS policies cannot be opened: {error}")]
     Policies {
-        /// The place of its folder in the configuration, which is that of the spool.
+        /// The location of its folder in the configuration, which is that of the spool.
         location: crate::config::Location,
         /// The reason.
         error: PolicyStoreError,
@@ -81,7 +81,7 @@ pub enum StartError {
     /// The downgrade memory can be neither opened nor quarantined.
     #[error("{location}: cannot open the downgrade memory: {error}")]
     History {
-        /// The place of its folder in the configuration, which is that of the spool.
+        /// The location of its folder in the configuration, which is that of the spool.
         location: crate::config::Location,
         /// The reason.
         error: HistoryError,
@@ -113,7 +113,7 @@ pub struct RunningDaemon {
     /// The address of the HTTP server for status and metrics.
     pub http: Option<SocketAddr>,
     in_force: Arc<InForce>,
-    pulse: LivenessProbe,
+    liveness: LivenessProbe,
     reporter: Reporter,
     stop: CancellationToken,
     task: JoinHandle<Result<(), RunError>>,
@@ -133,8 +133,8 @@ impl RunningDaemon {
 
     /// Returns the liveness probe.
     #[must_use]
-    pub fn pulse(&self) -> LivenessProbe {
-        self.pulse.clone()
+    pub fn liveness(&self) -> LivenessProbe {
+        self.liveness.clone()
     }
 
     /// Returns the observer of sessions for TLS reports.
@@ -218,13 +218,14 @@ pub async fn start_with(
     let web = reload::web(&tls, &dns, test_overrides);
     let policies = MtaSts::open(&config.spool.value, web).map_err(policies_error)?;
     let discovery = Discovery::new(policies, history);
-    let sockets = sockets::bind(&config, passed).await.map_err(StartError::Now)?;
+    let sockets = sockets::bind(&config, passed).await.map_err(StartError::NotReady)?;
     let addresses = sockets
         .iter()
         .flat_map(|(name, sockets)| sockets.iter().filter_map(|socket| Some((name.clone(), socket.local_addr().ok()?))))
         .collect();
-    let unix_server = UnixServer::open(&config.admin.socket).await.map_err(|fault| StartError::Now(vec![fault]))?;
-    let http_server = HttpServer::open(&config.admin.http).await.map_err(|fault| StartError::Now(vec![fault]))?;
+    let unix_server =
+        UnixServer::open(&config.admin.socket).await.map_err(|fault| StartError::NotReady(vec![fault]))?;
+    let http_server = HttpServer::open(&config.admin.http).await.map_err(|fault| StartError::NotReady(vec![fault]))?;
     let http = http_server.as_ref().and_then(HttpServer::address);
     let config = Arc::new(config);
     let watched = (reporter.clone(), monitor);
@@ -237,9 +238,9 @@ pub async fn start_with(
     let (held, kept, ending) = (Arc::clone(&in_force), Arc::clone(&spool), stop.clone());
     let services = Services { in_force: held, spool: kept, observer, stop: ending, clients: Clients::default() };
     let scheduler = services.scheduler();
-    let pulse = LivenessProbe::new(scheduler.pulse(), spool, refused);
+    let liveness = LivenessProbe::new(scheduler.pulse(), spool, refused);
     let task = tokio::spawn(services.run(scheduler, sockets, (unix_server, http_server), desk));
-    Ok(RunningDaemon { addresses, http, in_force, pulse, reporter, stop, task })
+    Ok(RunningDaemon { addresses, http, in_force, liveness, reporter, stop, task })
 }
 
 /// Returns the error for a configuration that cannot be loaded. Another start makes sense only if the DNS error may
@@ -247,7 +248,7 @@ pub async fn start_with(
 fn unusable(mut faults: Vec<Fault>, dns: Option<DnsError>, config: &config::DnsConfig) -> StartError {
     let is_transient = faults.is_empty() && dns.as_ref().is_some_and(DnsError::is_transient);
     faults.extend(dns.map(|error| error.fault(config)));
-    if is_transient { StartError::Now(faults) } else { StartError::Faults(faults) }
+    if is_transient { StartError::NotReady(faults) } else { StartError::Faults(faults) }
 }
 
 fn evidence(config: &Config) -> Result<Evidence, StartError> {
@@ -310,7 +311,7 @@ impl Services {
             }
         };
         if tokio::join!(sessions, deliveries).0.is_err() {
-            tracing::warn!("sessions were cut short; what they had not been answered for is not in the spool");
+            tracing::warn!("sessions were cut short; messages without a final reply are not in the spool");
         }
         drop(listeners);
         // The sessions are over, so all of them can be counted.
@@ -343,7 +344,7 @@ impl Services {
     /// grow old in silence.
     fn periodic_tasks(&self) -> JoinSet<()> {
         let mut periodic_tasks = JoinSet::new();
-        periodic_tasks.spawn(watch(Arc::clone(&self.in_force)));
+        periodic_tasks.spawn(watch_certificates(Arc::clone(&self.in_force)));
         periodic_tasks.spawn(metrics::round(Arc::clone(&self.in_force), self.clients.clone()));
         let policies = self.in_force.outbound.discovery().mta_sts().clone();
         periodic_tasks.spawn(async move { policies.keep_fresh().await });
@@ -372,16 +373,16 @@ fn scheduler_end(death: Result<Result<(), SpoolError>, tokio::task::JoinError>) 
 }
 
 /// Loads renewed certificates, as ACME clients write them, without a restart, and logs exceptions that have expired.
-async fn watch(in_force: Arc<InForce>) {
-    let mut ended = AnnouncedExpiries::default();
+async fn watch_certificates(in_force: Arc<InForce>) {
+    let mut expiries = AnnouncedExpiries::default();
     loop {
-        ended.tell(&in_force.config().connectors, jiff::Timestamp::now());
-        tokio::time::sleep(WATCH).await;
+        expiries.log_expired(&in_force.config().connectors, jiff::Timestamp::now());
+        tokio::time::sleep(WATCH_INTERVAL).await;
         let tls = in_force.tls();
         let result = match tokio::task::spawn_blocking(move || tls.refresh()).await {
             Ok(result) => result,
             Err(error) => {
-                tracing::error!(%error, "our certificates could not be looked at; it is tried again in a minute");
+                tracing::error!(%error, "cannot check our certificates; retrying in a minute");
                 continue;
             }
         };
@@ -396,7 +397,7 @@ async fn watch(in_force: Arc<InForce>) {
             }
             Err(faults) => {
                 for fault in faults {
-                    tracing::error!(place = %fault.location, remedy = %fault.remedy, "certificate not replaced, the old one stays: {}", fault.message);
+                    tracing::error!(place = %fault.location, remedy = %fault.remedy, "certificate not replaced; the old one stays in use: {}", fault.message);
                 }
             }
         }
@@ -408,13 +409,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn another_start_is_worth_it_where_only_the_surroundings_are_at_fault() {
+    fn a_start_is_retried_only_if_dns_is_the_only_fault() {
         let text = "hostname = \"relay.example.com\"\npostmaster = \"p@example.com\"\n\
                     [[listener]]\nname = \"mx\"\naddress = [\"127.0.0.1:0\"]\ntls = \"off\"\n";
         let (config, _) = config::parse(text, std::path::Path::new("gatepost.toml")).expect("a good configuration");
         let system = || Some(DnsError::SystemConfiguration("no nameservers".to_owned()));
         let start = unusable(Vec::new(), system(), &config.dns);
-        assert!(matches!(&start, StartError::Now(faults) if faults.len() == 1), "{start}");
+        assert!(matches!(&start, StartError::NotReady(faults) if faults.len() == 1), "{start}");
         let fault = DnsError::Library("of ours".to_owned()).fault(&config.dns);
         let start = unusable(vec![fault], system(), &config.dns);
         assert!(matches!(&start, StartError::Faults(faults) if faults.len() == 2), "{start}");

@@ -3,18 +3,12 @@
 //! # The way of a message
 //!
 //! [`inbound`] accepts a session and passes its bytes to the server dialogue in [`smtp`]. At MAIL, [`connector`]
-//! finds
-//! the connector of the sender's domain, and the TLS judge in [`tls`] decides whether the session satisfies it. At
-//! RCPT,
-//! [`access`] decides whether this client may relay to the recipient. The content streams into a draft of the
-//! [`spool`],
-//! which returns a receipt once the message is durable. Only a receipt makes the final 250. The [`scheduler`] then
-//! makes
-//! an attempt for each recipient domain. [`outbound`] runs it: [`route`] yields the hops, [`handshake`] negotiates
-//! TLS,
-//! and the TLS judge decides. MAIL FROM can be written only with its clearance. [`failure`] decides what a failure
-//! means,
-//! and [`dsn`] writes the report to the sender.
+//! finds the connector of the sender's domain, and the TLS judge in [`tls`] decides whether the session satisfies
+//! it. At RCPT, [`access`] decides whether this client may relay to the recipient. The content streams into a draft
+//! of the [`spool`], which returns a receipt once the message is durable. Only a receipt makes the final 250. The
+//! [`scheduler`] then makes an attempt for each recipient domain. [`outbound`] runs it: [`route`] yields the hops,
+//! [`handshake`] negotiates TLS, and the TLS judge decides. MAIL FROM can be written only with its clearance.
+//! [`failure`] decides what a failure means, and [`dsn`] writes the report to the sender.
 //!
 //! # The layers
 //!
@@ -24,22 +18,20 @@
 //! - [`explain`]: what either direction would do, without doing it;
 //! - [`daemon`]: wires the services together and ends them in order;
 //! - services, which are tokio tasks: [`admin`], [`inbound`], [`scheduler`], [`outbound`], [`tlsrpt`];
-//! - access to one part of the world each: [`discovery`] (the policies that domains publish, and their past TLS), on
-//!   [`https`]; [`spool`]; [`evidence`] (the chained records of deliveries); [`route`]; [`handshake`]; and below them
-//!   [`dns`], [`ownership`] (of folders) and [`monitor`], to which all of them report;
+//! - access to one part of the world each: [`discovery`] (the policies that domains publish, and their past TLS),
+//!   on [`https`]; [`spool`]; [`evidence`] (the chained records of deliveries); [`route`]; [`handshake`]; and below
+//!   them [`dns`], [`ownership`] (of folders) and [`monitor`], to which all of them report;
 //! - rules, which are pure decisions: [`dsn`], [`failure`] (the failure judge), [`access`], [`connector`],
-//!   [`config`],
-//!   [`tls`] (the TLS judge);
+//!   [`config`], [`tls`] (the TLS judge);
 //! - grammar and values, without I/O, clock or async: [`envelope`], [`smtp`], [`address`], [`networks`] (by which
-//!   limits
-//!   count clients).
+//!   limits count clients).
 //!
 //! # Proofs
 //!
-//! A [`tls::Clearance`] is made by the TLS judge alone, and MAIL FROM is written only on a connection that has one. A
-//! [`spool::Receipt`] is made by the spool alone, and the final 250 needs one. A session without TLS carries its
-//! reason,
-//! [`tls::NoTls`]. Both codes of a reply share one severity.
+//! A [`tls::Clearance`] is made by the TLS judge alone, and MAIL FROM is written only on a connection that has one.
+//! A [`spool::Receipt`] is made by the spool alone, and the final 250 needs one. A session without TLS carries its
+//! reason, [`tls::NoTls`]. Both codes of a reply share one severity.
+
 pub mod access;
 pub mod address;
 pub mod admin;

@@ -68,7 +68,7 @@ async fn serve(config: config::Config, passed: SystemdSockets, file: &Path, leve
         tracing::info!(%address, "showing status and metrics");
     }
     manager::ready();
-    let heart = Heart::start(running.pulse());
+    let heart = Heart::start(running.liveness());
     let mut stopping = false;
     let end = loop {
         tokio::select! {

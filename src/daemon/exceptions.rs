@@ -15,24 +15,23 @@ pub(super) struct AnnouncedExpiries(BTreeSet<(String, Date)>);
 
 impl AnnouncedExpiries {
     /// Returns the exceptions that have expired and were not returned before.
-    fn news<'a>(&mut self, connectors: &'a [Arc<Connector>], now: Timestamp) -> Vec<(&'a str, &'a TlsException)> {
+    fn take_new<'a>(&mut self, connectors: &'a [Arc<Connector>], now: Timestamp) -> Vec<(&'a str, &'a TlsException)> {
         let ended: Vec<_> = connectors
             .iter()
             .filter_map(|connector| Some((connector.name.as_str(), ended_exception(connector, now)?)))
             .collect();
         let before = std::mem::take(&mut self.0);
         self.0 = ended.iter().map(|(name, exception)| ((*name).to_owned(), exception.until)).collect();
-        let is_news =
-            |(name, exception): &(&str, &TlsException)| !before.contains(&((*name).to_owned(), exception.until));
-        ended.into_iter().filter(is_news).collect()
+        let is_new = |(name, exception): &(&str, &TlsException)| !before.contains(&((*name).to_owned(), exception.until));
+        ended.into_iter().filter(is_new).collect()
     }
 
     /// Logs the exceptions that have expired.
-    pub(super) fn tell(&mut self, connectors: &[Arc<Connector>], now: Timestamp) {
-        for (connector, TlsException { until, reason, location, .. }) in self.news(connectors, now) {
+    pub(super) fn log_expired(&mut self, connectors: &[Arc<Connector>], now: Timestamp) {
+        for (connector, TlsException { until, reason, location, .. }) in self.take_new(connectors, now) {
             tracing::warn!(
                 connector, %until, ?reason, place = %location,
-                "the exception of a connector has ended: its own demand holds; take the exception out of the file"
+                "the exception of a connector has expired: its own demand applies again; remove the exception from the file"
             );
         }
     }
@@ -61,14 +60,14 @@ mod tests {
         parse(&text, Path::new("gatepost.toml")).expect("a good configuration").0.connectors
     }
 
-    fn names(told: &mut AnnouncedExpiries, connectors: &[Arc<Connector>], now: &str) -> Vec<String> {
-        let news = told.news(connectors, now.parse().expect("a time"));
+    fn names(announced: &mut AnnouncedExpiries, connectors: &[Arc<Connector>], now: &str) -> Vec<String> {
+        let news = announced.take_new(connectors, now.parse().expect("a time"));
         news.into_iter().map(|(name, exception)| format!("{name} {}", exception.until)).collect()
     }
 
     #[test]
-    fn each_end_is_told_once() {
-        let mut told = AnnouncedExpiries::default();
+    fn each_expiry_is_logged_once() {
+        let mut announced = AnnouncedExpiries::default();
         let file = connectors(&[("a", "2026-01-31"), ("b", "2026-02-28")]);
         for (now, news) in [
             ("2026-01-31T23:59:59Z", &[][..]),
@@ -77,17 +76,17 @@ mod tests {
             ("2026-03-01T00:00:00Z", &["b 2026-02-28"]),
             ("2026-03-02T00:00:00Z", &[]),
         ] {
-            assert_eq!(names(&mut told, &file, now), news, "{now}");
+            assert_eq!(names(&mut announced, &file, now), news, "{now}");
         }
     }
 
     #[test]
-    fn what_had_ended_before_the_start_is_told_and_after_a_reload_what_is_new() {
-        let mut told = AnnouncedExpiries::default();
+    fn expiries_before_the_start_are_logged_and_new_ones_after_a_reload() {
+        let mut announced = AnnouncedExpiries::default();
         let now = "2026-06-01T00:00:00Z";
-        assert_eq!(names(&mut told, &connectors(&[("a", "2026-01-31")]), now), ["a 2026-01-31"]);
+        assert_eq!(names(&mut announced, &connectors(&[("a", "2026-01-31")]), now), ["a 2026-01-31"]);
         let longer = connectors(&[("a", "2026-03-31"), ("b", "2026-02-28")]);
-        assert_eq!(names(&mut told, &longer, now), ["a 2026-03-31", "b 2026-02-28"]);
-        assert_eq!(names(&mut told, &connectors(&[]), now), Vec::<String>::new());
+        assert_eq!(names(&mut announced, &longer, now), ["a 2026-03-31", "b 2026-02-28"]);
+        assert_eq!(names(&mut announced, &connectors(&[]), now), Vec::<String>::new());
     }
 }

@@ -28,10 +28,10 @@ pub struct Liveness {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Unresponsive {
     /// The scheduler's loop is stuck.
-    #[error("the scheduler gives no sign of life")]
+    #[error("the scheduler does not respond")]
     Scheduler,
     /// The spool's writer is stuck.
-    #[error("the spool's writer gives no sign of life; does its disk answer?")]
+    #[error("the spool's writer does not respond; check its disk")]
     Spool,
 }
 
@@ -52,7 +52,7 @@ impl LivenessProbe {
     ///
     /// # Errors
     /// The service that did not.
-    pub async fn feel(&self, patience: Duration) -> Result<Liveness, Unresponsive> {
+    pub async fn probe(&self, patience: Duration) -> Result<Liveness, Unresponsive> {
         let (scheduler, spool) =
             tokio::join!(timeout(patience, self.scheduler.feel()), timeout(patience, self.spool.ping()));
         let Ok(Some(work)) = scheduler else { return Err(Unresponsive::Scheduler) };

@@ -36,13 +36,13 @@ impl SystemdSockets {
         let mut passed = ListenFd::from_env();
         let sockets = (0..passed.len()).map(|at| {
             let name = names.next().filter(|name| !name.is_empty()).unwrap_or("unknown");
-            (name.to_owned(), take(&mut passed, at))
+            (name.to_owned(), take_listener(&mut passed, at))
         });
         Self { sockets: sockets.collect() }
     }
 
     /// Takes the sockets of one name. A socket unit with several `ListenStream=` passes as many.
-    fn of(&mut self, name: &str) -> Result<Vec<TcpListener>, String> {
+    fn take_named(&mut self, name: &str) -> Result<Vec<TcpListener>, String> {
         let (mine, others) = std::mem::take(&mut self.sockets).into_iter().partition(|(other, _)| other == name);
         self.sockets = others;
         let mine: Vec<(String, _)> = mine;
@@ -50,7 +50,7 @@ impl SystemdSockets {
             let mut names: Vec<_> = self.sockets.iter().map(|(name, _)| format!("\"{name}\"")).collect();
             names.dedup();
             return Err(if names.is_empty() {
-                "systemd passed no socket at all".to_owned()
+                "systemd passed no socket".to_owned()
             } else {
                 format!("systemd passed {} only", names.join(", "))
             });
@@ -63,7 +63,7 @@ impl SystemdSockets {
     }
 
     /// Returns the names of the sockets that no listener has taken.
-    fn left(&self) -> Vec<&str> {
+    fn unused(&self) -> Vec<&str> {
         let mut names: Vec<_> = self.sockets.iter().map(|(name, _)| name.as_str()).collect();
         names.dedup();
         names
@@ -71,9 +71,9 @@ impl SystemdSockets {
 }
 
 /// Takes one descriptor if it is a listening socket.
-fn take(passed: &mut ListenFd, at: usize) -> Result<StdListener, String> {
+fn take_listener(passed: &mut ListenFd, at: usize) -> Result<StdListener, String> {
     let socket = passed.take_tcp_listener(at).map_err(|error| error.to_string())?;
-    let socket = socket.ok_or("it is taken already")?;
+    let socket = socket.ok_or("another listener uses it already")?;
     match SockRef::from(&socket).is_listener() {
         Ok(true) => Ok(socket),
         Ok(false) => Err("it is a connection, not a socket to accept them on; set Accept=no".to_owned()),
@@ -94,7 +94,7 @@ pub(super) async fn bind(config: &Config, mut passed: SystemdSockets) -> Result<
                     Ok(socket) => sockets.push(socket),
                     Err(error) => faults.push(bind_fault(&listener.name, *to, &address.location, &error)),
                 },
-                ListenAddress::Systemd(name) => match passed.of(name) {
+                ListenAddress::Systemd(name) => match passed.take_named(name) {
                     Ok(taken) => sockets.extend(taken),
                     Err(why) => faults.push(passed_fault(&listener.name, name, address, &why)),
                 },
@@ -105,11 +105,11 @@ pub(super) async fn bind(config: &Config, mut passed: SystemdSockets) -> Result<
     if !faults.is_empty() {
         return Err(faults);
     }
-    for name in passed.left() {
+    for name in passed.unused() {
         tracing::warn!(
             socket = name,
             remedy = format!("write address = [\"systemd:{name}\"] in a listener, or disable the socket unit"),
-            "systemd passed a socket that no listener names; connections to it wait for ever"
+            "systemd passed a socket that no listener names; connections to it are never accepted"
         );
     }
     Ok(all)

@@ -68,7 +68,7 @@ impl Counting {
         if let Some(desk) = self.desk
             && let Err(death) = desk.await
         {
-            tracing::error!(%death, "the counting of TLS results died; results are lost");
+            tracing::error!(%death, "the TLS report service panicked; its latest results are lost");
         }
     }
 }
@@ -94,7 +94,7 @@ pub(super) fn open_service(config: &Config) -> (Reporter, Option<Desk>) {
                 };
                 tracing::error!(
                     place = %send.location, %error, remedy,
-                    "TLS results are not counted and no TLS reports are sent until the next start; mail goes on"
+                    "TLS results are not counted and no TLS reports are sent until the next start; mail is not affected"
                 );
                 (Reporter::off(), None)
             }

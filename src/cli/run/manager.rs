@@ -82,7 +82,7 @@ async fn beat(pulse: &LivenessProbe, watchdog: Option<Duration>, stopping: &Atom
             feed(watchdog, None);
             continue;
         }
-        match pulse.feel(every).await {
+        match pulse.probe(every).await {
             Ok(standing) => {
                 if silent.take().is_some() {
                     tracing::info!("every part gives signs of life again");
