@@ -12,7 +12,7 @@
 //!
 //! # The layers
 //!
-//! Imports point down only; `tests/floors` checks it. From the top:
+//! Imports point down only; `tests/it/floors` checks it. From the top:
 //!
 //! - commands: `cli` and [`demo`], which shows what the policies do;
 //! - [`explain`]: what either direction would do, without doing it;
