@@ -340,8 +340,8 @@ impl Services {
         admin::AdminState::new(spool, operator, known, dns, running, watched, since)
     }
 
-    /// What is done from time to time. These never end by themselves; without them certificates and policies would
-    /// grow old in silence.
+    /// Starts the tasks that run periodically. They never end by themselves: without them, certificates and policies
+    /// would become outdated unnoticed.
     fn periodic_tasks(&self) -> JoinSet<()> {
         let mut periodic_tasks = JoinSet::new();
         periodic_tasks.spawn(watch_certificates(Arc::clone(&self.in_force)));

@@ -130,7 +130,7 @@ pub fn content_to_return(action: Action, envelope: &Envelope, size: u64) -> Retu
 }
 
 /// Returns the header fields at the front of a message. They end at the first line that is not a field, whether that
-/// is empty or not: content without a header must not be taken for one.
+/// is empty or not: content without a header must not be mistaken for one.
 #[must_use]
 pub fn header_fields(message: &[u8]) -> &[u8] {
     let is_name = |octet: &u8| (b'!'..=b'~').contains(octet) && *octet != b':';

@@ -60,14 +60,14 @@ const LIMITS: HttpLimits = HttpLimits {
     time: Duration::from_mins(15),
     reading: None,
 };
-/// Octets in the body of a request, at most.
+/// The largest body of a request in octets.
 const BODY_MAX: usize = 64 * 1024;
-/// How long a request may take until its answer begins.
+/// The time in which the response to a request must begin.
 pub const ANSWER_TIME: Duration = Duration::from_mins(2);
-/// How long requests under way may take once we are told to stop.
+/// The time that running requests get after the daemon was asked to stop.
 const STOP_TIME: Duration = Duration::from_secs(5);
 
-/// What the handlers work with.
+/// The state that the handlers share.
 #[derive(Clone)]
 pub struct AdminState {
     spool: Arc<dyn Spool>,
@@ -84,9 +84,9 @@ pub struct AdminState {
 }
 
 impl AdminState {
-    /// Brings together what is asked: the spool, the scheduler by its operator, what is known of domains and hosts, a
-    /// resolver that shares the memory of DNSSEC, the configuration in force, and the monitor with the table of
-    /// clients. The daemon was started at `since`.
+    /// Gathers the sources of the API: the spool, the scheduler through its operator, the memories of domains and
+    /// hosts, a resolver that shares the memory of DNSSEC, the configuration in use, and the monitor with the table
+    /// of clients. The daemon was started at `since`.
     #[must_use]
     pub fn new(
         spool: Arc<dyn Spool>,
@@ -103,11 +103,11 @@ impl AdminState {
     }
 }
 
-/// Who asks: the user id of the other end, where the system tells it.
+/// The user id of the client, if the system reports it.
 #[derive(Debug, Clone, Copy)]
 struct PeerUid(Option<u32>);
 
-/// A request that is not answered as wished, in a sentence.
+/// A negative response, with its sentence.
 #[derive(Debug)]
 struct ErrorResponse(StatusCode, String);
 
@@ -139,7 +139,7 @@ impl IntoResponse for ErrorResponse {
 }
 
 impl UnixServer {
-    /// Answers until `stop`, then gives requests under way a few seconds.
+    /// Serves requests until `stop`, then gives running requests a few seconds.
     pub async fn serve(self, admin: AdminState, stop: CancellationToken) {
         let router = router(admin);
         let mut connections = HttpConnections::new(LIMITS);
@@ -158,12 +158,13 @@ impl UnixServer {
                 }
                 Err(error) => {
                     tracing::error!(%error, "cannot accept connections on the admin socket; retrying");
-                    // Out of descriptors, most likely: trying again at once would only turn in circles.
+                    // Most likely the process has run out of file descriptors, so an immediate retry would fail
+                    // again.
                     tokio::time::sleep(Duration::from_secs(1)).await;
                 }
             }
         }
-        // Nobody new finds the socket.
+        // The socket disappears, so no new client connects.
         drop(self);
         connections.finish(STOP_TIME).await;
     }

@@ -133,46 +133,46 @@ pub enum CommandError {
     /// The line is longer than [`LINE_MAX`].
     #[error("The line is longer than {LINE_MAX} octets")]
     LineTooLong,
-    /// A CR without its LF.
+    /// A CR is not followed by LF.
     #[error("A bare CR: lines end with CR LF, and CR stands nowhere else")]
     BareCr,
-    /// A LF without its CR.
+    /// A LF is not preceded by CR.
     #[error("A bare LF: lines end with CR LF, and LF stands nowhere else")]
     BareLf,
-    /// NUL or another control character.
+    /// The line has a NUL or another control character.
     #[error("A command has no control characters")]
     Control,
-    /// Not ASCII, and not UTF-8 either.
+    /// The line is neither ASCII nor UTF-8.
     #[error("The command is not valid UTF-8")]
     NotUtf8,
-    /// No such verb.
+    /// The verb is unknown.
     #[error("Command not recognised")]
     Unknown,
-    /// The arguments are not those of the verb, which are these.
+    /// The arguments do not follow the syntax, which is given.
     #[error("Syntax: {0}")]
     Syntax(&'static str),
-    /// The reverse-path.
+    /// The reverse-path is invalid.
     #[error("Bad sender address: {0}")]
     Sender(AddressError),
-    /// The forward-path.
+    /// The forward-path is invalid.
     #[error("Bad recipient address: {0}")]
     Recipient(AddressError),
-    /// No such parameter (RFC 5321 §4.1.1.11).
+    /// The parameter is unknown (RFC 5321 §4.1.1.11).
     #[error("Parameter {0} is not supported")]
     UnknownParameter(String),
-    /// A parameter stands twice.
+    /// The parameter occurs twice.
     #[error("{0} is given twice")]
     DuplicateParameter(&'static str),
-    /// A parameter's value is not one it can have.
+    /// The value of the parameter is invalid.
     #[error("Bad value of {0}")]
     BadParameter(&'static str),
-    /// SIZE is a number beyond all limits.
+    /// The number of SIZE does not fit into 64 bits.
     #[error("Message size exceeds the limit")]
     SizeOverflow,
-    /// Characters beyond ASCII without SMTPUTF8 (RFC 6531 §3.5).
+    /// The command has characters outside ASCII without SMTPUTF8 (RFC 6531 §3.5).
     #[error("An address with characters beyond ASCII needs SMTPUTF8")]
     NeedsSmtpUtf8,
-    /// BDAT without a chunk size, or with anything else wrong in its line: nobody knows where the next command begins.
+    /// The BDAT line is invalid, so the place of the next command is unknown.
     #[error("Syntax: BDAT size [LAST]; what follows cannot be told from commands")]
     ChunkSize,
     /// The line belongs to HTTP, to TLS or to a message header. A web page can make a browser send SMTP commands

@@ -107,7 +107,7 @@ impl Server {
     fn begin_content<'a>(&mut self, framing: Framing, target: ContentTarget) -> ServerStep<'a> {
         let drop_allowance = self.profile.message_size.saturating_mul(DROP_FACTOR);
         self.mode = InputMode::Incoming(Box::new(Incoming { framing, target, drop_allowance, tail: Vec::new() }));
-        // An empty chunk has ended already.
+        // An empty chunk ends at once.
         let (_, step) = self.advance(&[]);
         step
     }
