@@ -153,7 +153,9 @@ impl UnixServer {
                     let peer_uid = PeerUid(stream.peer_cred().ok().map(|peer| peer.uid()));
                     tokio::select! {
                         () = stop.cancelled() => break,
-                        () = connections.wait_for_slot() => connections.serve(stream, router.clone().layer(Extension(peer_uid))),
+                        () = connections.wait_for_slot() => {
+                            connections.serve(stream, router.clone().layer(Extension(peer_uid)));
+                        }
                     }
                 }
                 Err(error) => {
