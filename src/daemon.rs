@@ -277,7 +277,7 @@ impl Services {
         let (accepted, work) = mpsc::channel(ACCEPTED_MAX);
         let operator = scheduler.operator();
         let mut deliveries = tokio::spawn(scheduler.run(work, self.stop.clone()));
-        let counting = self.in_force.reports.start(desk, &self.spool, &accepted, &self.stop);
+        let reports_task = self.in_force.reports.start(desk, &self.spool, &accepted, &self.stop);
         let mut listeners = self.listen(sockets, accepted);
         let admin = self.admin(operator);
         if let Some(unix_server) = unix_server {
@@ -315,7 +315,7 @@ impl Services {
         }
         drop(listeners);
         // The sessions are over, so all of them can be counted.
-        counting.end().await;
+        reports_task.end().await;
         metrics::save(&self.in_force).await;
         // The spool is closed last, since its lock keeps other processes from the folder.
         self.in_force.evidence.close().await;

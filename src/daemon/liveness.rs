@@ -66,13 +66,13 @@ impl LivenessProbe {
 pub(super) fn count_refusals(observer: Observer) -> (Arc<AtomicU64>, Observer) {
     let refused = Arc::new(AtomicU64::new(0));
     let count = Arc::clone(&refused);
-    let counting: Observer = Arc::new(move |attempt, report| {
+    let reports_task: Observer = Arc::new(move |attempt, report| {
         if report.results.iter().any(|result| is_refusal(&result.outcome)) {
             count.fetch_add(1, Ordering::Relaxed);
         }
         observer(attempt, report);
     });
-    (refused, counting)
+    (refused, reports_task)
 }
 
 fn is_refusal(outcome: &RecipientOutcome) -> bool {

@@ -33,14 +33,14 @@ impl Reports {
         self.internet.replace(dns, https);
     }
 
-    /// Starts the service if there is one. It sends reports until `stop`, and counts until [`Counting::end`].
+    /// Starts the service if there is one. It sends reports until `stop`, and counts until [`RunningReports::end`].
     pub(super) fn start(
         &self,
         desk: Option<Desk>,
         spool: &Arc<SqliteSpool>,
         accepted: &mpsc::Sender<Entry>,
         stop: &CancellationToken,
-    ) -> Counting {
+    ) -> RunningReports {
         let end = CancellationToken::new();
         let desk = desk.map(|desk| {
             let outbox = Outbox {
@@ -51,17 +51,17 @@ impl Reports {
             };
             tokio::spawn(desk.run(outbox, stop.clone(), end.clone()))
         });
-        Counting { end, desk }
+        RunningReports { end, desk }
     }
 }
 
 /// The running service.
-pub(super) struct Counting {
+pub(super) struct RunningReports {
     end: CancellationToken,
     desk: Option<JoinHandle<()>>,
 }
 
-impl Counting {
+impl RunningReports {
     /// Counts the last sessions and ends.
     pub(super) async fn end(self) {
         self.end.cancel();

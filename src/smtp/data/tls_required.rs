@@ -10,13 +10,13 @@ use crate::envelope::TlsRequirement;
 pub(super) struct TlsRequired {
     fields: u8,
     /// The value of the open field.
-    open: Option<Value>,
+    open: Option<TlsRequiredValue>,
     says_no: bool,
 }
 
 /// The value so far.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Value {
+enum TlsRequiredValue {
     Blank,
     N,
     No,
@@ -27,7 +27,7 @@ impl TlsRequired {
     /// Begins a field, after its colon. `as_written` is true if the colon follows the name at once.
     pub(super) fn begin(&mut self, as_written: bool) {
         self.fields = self.fields.saturating_add(1);
-        self.open = Some(if as_written { Value::Blank } else { Value::Other });
+        self.open = Some(if as_written { TlsRequiredValue::Blank } else { TlsRequiredValue::Other });
     }
 
     /// Returns true within a field, and at the end of a line that may be continued.
@@ -39,17 +39,19 @@ impl TlsRequired {
     pub(super) fn octet(&mut self, octet: u8) {
         let Some(value) = &mut self.open else { return };
         *value = match (*value, octet) {
-            (Value::Blank, b' ' | b'\t') => Value::Blank,
-            (Value::Blank, b'N' | b'n') => Value::N,
-            (Value::N, b'O' | b'o') => Value::No,
-            (Value::Blank | Value::N | Value::No | Value::Other, _) => Value::Other,
+            (TlsRequiredValue::Blank, b' ' | b'\t') => TlsRequiredValue::Blank,
+            (TlsRequiredValue::Blank, b'N' | b'n') => TlsRequiredValue::N,
+            (TlsRequiredValue::N, b'O' | b'o') => TlsRequiredValue::No,
+            (TlsRequiredValue::Blank | TlsRequiredValue::N | TlsRequiredValue::No | TlsRequiredValue::Other, _) => {
+                TlsRequiredValue::Other
+            }
         };
     }
 
     /// Ends the field if one is open: the next line does not continue it.
     pub(super) fn end(&mut self) {
         if let Some(value) = self.open.take() {
-            self.says_no = value == Value::No;
+            self.says_no = value == TlsRequiredValue::No;
         }
     }
 
