@@ -89,10 +89,11 @@ impl PartExtractor {
     fn cut(&mut self, mut chunk: Bytes) -> Bytes {
         let Some(part) = self.part else { return chunk };
         let headers = chunk.split_to(self.header_length(&chunk));
-        if let CutPosition::EmptyLine(left) = self.place {
-            let skipped = left.min(chunk.len());
+        if let CutPosition::EmptyLine(remaining) = self.place {
+            let skipped = remaining.min(chunk.len());
             drop(chunk.split_to(skipped));
-            self.place = if skipped == left { CutPosition::Body } else { CutPosition::EmptyLine(left - skipped) };
+            self.place =
+                if skipped == remaining { CutPosition::Body } else { CutPosition::EmptyLine(remaining - skipped) };
         }
         match part {
             MessagePart::Headers => headers,
@@ -124,14 +125,14 @@ mod tests {
     /// Extracts a part of a message that comes in chunks of `size` octets.
     fn cut(message: &str, part: Option<MessagePart>, size: usize) -> String {
         let mut extractor = PartExtractor::new(part);
-        let mut taken = Vec::new();
+        let mut extracted = Vec::new();
         for chunk in message.as_bytes().chunks(size) {
             if extractor.is_done() {
                 break;
             }
-            taken.extend_from_slice(&extractor.cut(Bytes::copy_from_slice(chunk)));
+            extracted.extend_from_slice(&extractor.cut(Bytes::copy_from_slice(chunk)));
         }
-        String::from_utf8(taken).expect("text")
+        String::from_utf8(extracted).expect("text")
     }
 
     #[test]

@@ -48,13 +48,13 @@ impl LivenessProbe {
         Self { scheduler, spool, refused }
     }
 
-    /// Waits until each service has answered, at most `patience`.
+    /// Waits until each service has answered, at most `max_wait`.
     ///
     /// # Errors
     /// The service that did not.
-    pub async fn probe(&self, patience: Duration) -> Result<Liveness, Unresponsive> {
+    pub async fn probe(&self, max_wait: Duration) -> Result<Liveness, Unresponsive> {
         let (scheduler, spool) =
-            tokio::join!(timeout(patience, self.scheduler.feel()), timeout(patience, self.spool.ping()));
+            tokio::join!(timeout(max_wait, self.scheduler.feel()), timeout(max_wait, self.spool.ping()));
         let Ok(Some(work)) = scheduler else { return Err(Unresponsive::Scheduler) };
         let Ok(Ok(())) = spool else { return Err(Unresponsive::Spool) };
         let refused = self.refused.load(Ordering::Relaxed);
@@ -66,13 +66,13 @@ impl LivenessProbe {
 pub(super) fn count_refusals(observer: Observer) -> (Arc<AtomicU64>, Observer) {
     let refused = Arc::new(AtomicU64::new(0));
     let count = Arc::clone(&refused);
-    let reports_task: Observer = Arc::new(move |attempt, report| {
+    let counting: Observer = Arc::new(move |attempt, report| {
         if report.results.iter().any(|result| is_refusal(&result.outcome)) {
             count.fetch_add(1, Ordering::Relaxed);
         }
         observer(attempt, report);
     });
-    (refused, reports_task)
+    (refused, counting)
 }
 
 fn is_refusal(outcome: &RecipientOutcome) -> bool {

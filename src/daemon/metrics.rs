@@ -24,13 +24,13 @@ pub(super) fn observer(monitor: Monitor, next: Observer) -> Observer {
 
 fn count(monitor: &Monitor, attempt: &Attempt, report: &Report) {
     let connector = report.connector.name.as_str();
-    let (mut taken, mut recipients) = (None, 0);
+    let (mut delivered_with, mut recipients) = (None, 0);
     for result in &report.results {
         let clearance = result.via.as_ref().map(|via| &via.clearance);
         let fate = match &result.outcome {
             RecipientOutcome::Delivered(_) => {
                 recipients += 1;
-                taken = taken.or(clearance);
+                delivered_with = delivered_with.or(clearance);
                 Fate::Delivered
             }
             RecipientOutcome::Deferred(_) => Fate::Deferred,
@@ -39,7 +39,7 @@ fn count(monitor: &Monitor, attempt: &Attempt, report: &Report) {
         };
         monitor.tried(connector, fate, clearance, 1);
     }
-    if let Some(clearance) = taken {
+    if let Some(clearance) = delivered_with {
         let age = attempt.entry.accepted.duration_until(Timestamp::now()).try_into().unwrap_or_default();
         monitor.delivered(connector, clearance, attempt.entry.size, recipients, age);
     }
@@ -48,7 +48,7 @@ fn count(monitor: &Monitor, attempt: &Attempt, report: &Report) {
 /// Runs every minute: logs suppressed lines, checks certificates, and saves the state of the monitor.
 pub(super) async fn round(in_force: Arc<InForce>, clients: Clients) {
     loop {
-        look(&in_force);
+        check_certificates(&in_force);
         save(&in_force).await;
         tokio::time::sleep(ROUND).await;
         in_force.monitor.tell_repeats();
@@ -56,7 +56,7 @@ pub(super) async fn round(in_force: Arc<InForce>, clients: Clients) {
     }
 }
 
-fn look(in_force: &InForce) {
+fn check_certificates(in_force: &InForce) {
     let own = in_force.tls().identities().into_iter();
     let own: Vec<Own> = own.map(|own| Own { file: own.file.display().to_string(), not_after: own.not_after }).collect();
     let settings = in_force.running.load();

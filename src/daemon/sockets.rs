@@ -95,7 +95,7 @@ pub(super) async fn bind(config: &Config, mut passed: SystemdSockets) -> Result<
                     Err(error) => faults.push(bind_fault(&listener.name, *to, &address.location, &error)),
                 },
                 ListenAddress::Systemd(name) => match passed.take_named(name) {
-                    Ok(taken) => sockets.extend(taken),
+                    Ok(named) => sockets.extend(named),
                     Err(why) => faults.push(passed_fault(&listener.name, name, address, &why)),
                 },
             }

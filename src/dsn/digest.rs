@@ -240,8 +240,9 @@ mod tests {
                 returned: ReturnedContent::Headers,
                 original: b"Subject: the very first\r\n\r\n",
             };
-            let told = [ReportedRecipient { recipient: &envelope.recipients[0], last: &trouble("kein Empfänger") }];
-            write(&about, Action::Failed, &told, &mailbox("a@example.org"), id(2)).content
+            let recipients =
+                [ReportedRecipient { recipient: &envelope.recipients[0], last: &trouble("kein Empfänger") }];
+            write(&about, Action::Failed, &recipients, &mailbox("a@example.org"), id(2)).content
         };
         let ours = Excerpt::of(id(2), Some(ReportForm::Full), &bounce);
         assert!(matches!(&ours, Excerpt::ReportText(part) if part.contains("<c@example.net>:")), "{ours:?}");

@@ -23,7 +23,7 @@ fn report_on(envelope: &Envelope, action: Action, last: &Trouble) -> ReportMessa
     report_all(envelope, action, &[ReportedRecipient { recipient: &envelope.recipients[0], last }])
 }
 
-fn report_all(envelope: &Envelope, action: Action, told: &[ReportedRecipient<'_>]) -> ReportMessage {
+fn report_all(envelope: &Envelope, action: Action, recipients: &[ReportedRecipient<'_>]) -> ReportMessage {
     let hostname = Domain::parse("relay.example.com").expect("valid");
     let id = QueueId::from_number(1).expect("small");
     let (accepted, now) = (Timestamp::UNIX_EPOCH, Timestamp::UNIX_EPOCH);
@@ -33,7 +33,7 @@ fn report_all(envelope: &Envelope, action: Action, told: &[ReportedRecipient<'_>
         ReversePath::Mailbox(sender) if !sender.is_ascii() => sender.clone(),
         _ => Mailbox::parse("a@example.org").expect("valid"),
     };
-    write(&about, action, told, &to, QueueId::from_number(2).expect("small"))
+    write(&about, action, recipients, &to, QueueId::from_number(2).expect("small"))
 }
 
 const ORIGINAL: &[u8] = b"Subject: test\r\n\r\nbody\r\n";
@@ -205,16 +205,16 @@ fn a_report_about_a_thousand_recipients_is_bounded() {
     let name = |number: usize| Mailbox::parse(&format!("b{number}@d{number}.example.net")).expect("valid");
     let recipients: Vec<Recipient> = (0..1000).map(|number| Recipient::new(name(number))).collect();
     let envelope = Envelope::new(ReversePath::parse("a@example.org").expect("valid"), recipients);
-    let told: Vec<_> =
+    let recipients: Vec<_> =
         envelope.recipients.iter().map(|recipient| ReportedRecipient { recipient, last: &last }).collect();
-    let report = report_all(&envelope, Action::Failed, &told);
+    let report = report_all(&envelope, Action::Failed, &recipients);
     assert!(report.content.len() < 600_000, "{} octets", report.content.len());
     for number in [0, 999] {
         let (name, text) = (name(number), text(&report));
         assert!(text.contains(&format!("<{name}>:")) && text.contains(&format!("Final-Recipient: rfc822; {name}\r\n")));
     }
     // With few recipients, reasons are not cut.
-    let report = report_all(&envelope, Action::Failed, &told[..20]);
+    let report = report_all(&envelope, Action::Failed, &recipients[..20]);
     assert_eq!(text(&report).matches("xy").count(), 20 * (700 + 250));
 }
 
@@ -269,7 +269,7 @@ fn notify_is_honoured() {
         let actions = [Action::Failed, Action::Delayed(Some(Timestamp::UNIX_EPOCH)), Action::Relayed];
         assert_eq!(actions.map(|action| is_requested(&sender, &recipient, action)), wanted, "{notify:?}");
         // The failure of a report concerns our postmaster, although reports carry NOTIFY=NEVER.
-        let told = actions.map(|action| is_requested(&ReversePath::Null, &recipient, action));
-        assert_eq!(told, [true, false, false], "{notify:?}");
+        let requested = actions.map(|action| is_requested(&ReversePath::Null, &recipient, action));
+        assert_eq!(requested, [true, false, false], "{notify:?}");
     }
 }

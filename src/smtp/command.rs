@@ -244,15 +244,15 @@ pub(super) fn split_line(input: &[u8]) -> CommandLine<'_> {
 
 /// Takes one line without the check for other protocols.
 fn split_any_line(input: &[u8]) -> CommandLine<'_> {
-    let window = &input[..input.len().min(LINE_MAX)];
-    let Some(at) = memchr2(b'\r', b'\n', window) else {
+    let front = &input[..input.len().min(LINE_MAX)];
+    let Some(at) = memchr2(b'\r', b'\n', front) else {
         return if input.len() < LINE_MAX {
             CommandLine::Partial
         } else {
             CommandLine::Invalid(CommandError::LineTooLong, LINE_MAX)
         };
     };
-    match (window[at], input.get(at + 1)) {
+    match (front[at], input.get(at + 1)) {
         (b'\n', _) => CommandLine::Invalid(CommandError::BareLf, at + 1),
         _ if at + 2 > LINE_MAX => CommandLine::Invalid(CommandError::LineTooLong, at),
         (_, None) => CommandLine::Partial,

@@ -75,7 +75,7 @@ pub struct TransactionResults {
 #[expect(
     clippy::struct_excessive_bools,
     reason = "with pipelining, commands are sent ahead of the replies: \
-    one state could not tell both"
+    one state could not represent both"
 )]
 pub struct Transaction<'a> {
     mail: Mail<'a>,

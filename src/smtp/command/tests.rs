@@ -110,7 +110,7 @@ fn any_printable_name_is_accepted_in_ehlo() {
 #[test]
 fn tolerated_syntax_of_devices_parses_like_the_standard_form() {
     let Ok(Command::Mail(mail)) = parse("MAIL FROM:scanner@example.org  SIZE=1000   BODY=8BITMIME\t") else {
-        panic!("not taken");
+        panic!("rejected");
     };
     assert_eq!(mail.reverse_path.to_string(), "scanner@example.org");
     assert_eq!((mail.size, mail.body), (Some(1000), BodyType::EightBitMime));
@@ -124,14 +124,14 @@ fn tolerated_syntax_of_devices_parses_like_the_standard_form() {
         ("RCPT TO:<name.@example.net>", "name.@example.net"),
         ("RCPT TO:<a..b@mail_1.example.net>", "a..b@mail_1.example.net"),
     ] {
-        let Ok(Command::Rcpt(rcpt)) = parse(text) else { panic!("not taken: {text}: {:?}", parse(text)) };
+        let Ok(Command::Rcpt(rcpt)) = parse(text) else { panic!("rejected: {text}: {:?}", parse(text)) };
         assert_eq!(rcpt.forward_path.to_string(), path, "{text}");
     }
     let long = format!("bounce-{}@example.org", "x".repeat(200));
     assert!(parse(&format!("MAIL FROM:<{long}>")).is_ok());
-    let Ok(Command::Mail(mail)) = parse("MAIL FROM:<a@b.c> ENVID=a+2b+5F") else { panic!("not taken") };
+    let Ok(Command::Mail(mail)) = parse("MAIL FROM:<a@b.c> ENVID=a+2b+5F") else { panic!("rejected") };
     assert_eq!(mail.envid.as_deref(), Some("a+2b+5F"), "passed on as it came");
-    let Ok(Command::Rcpt(rcpt)) = parse("RCPT TO:<a@b.c> ORCPT=rfc822;a+3db@b.c") else { panic!("not taken") };
+    let Ok(Command::Rcpt(rcpt)) = parse("RCPT TO:<a@b.c> ORCPT=rfc822;a+3db@b.c") else { panic!("rejected") };
     assert_eq!(rcpt.orcpt.as_deref(), Some("rfc822;a+3db@b.c"));
 }
 
@@ -140,12 +140,12 @@ fn mail_keeps_its_parameters() {
     let Ok(Command::Mail(mail)) =
         parse("mail from:<\"a>b\"@example.org> size=1000 BODY=8bitmime SMTPUTF8 RET=hdrs ENVID=QQ+2B314159")
     else {
-        panic!("not taken");
+        panic!("rejected");
     };
     assert_eq!(mail.reverse_path.to_string(), "\"a>b\"@example.org");
     assert_eq!((mail.size, mail.body, mail.smtputf8), (Some(1000), BodyType::EightBitMime, true));
     assert_eq!((mail.ret, mail.envid.as_deref()), (Some(Ret::Hdrs), Some("QQ+2B314159")));
-    let Ok(Command::Mail(mail)) = parse("MAIL FROM:<>") else { panic!("not taken") };
+    let Ok(Command::Mail(mail)) = parse("MAIL FROM:<>") else { panic!("rejected") };
     assert_eq!((mail.reverse_path, mail.body, mail.smtputf8), (ReversePath::Null, BodyType::SevenBit, false));
     assert!(parse("MAIL FROM: <a@b.c>").is_ok(), "a space after the colon is the one liberty");
 }
@@ -154,11 +154,11 @@ fn mail_keeps_its_parameters() {
 fn rcpt_keeps_its_parameters() {
     let Ok(Command::Rcpt(rcpt)) = parse("RCPT TO:<b@example.net> NOTIFY=SUCCESS,delay ORCPT=rfc822;b+2Bc@example.net")
     else {
-        panic!("not taken");
+        panic!("rejected");
     };
     assert_eq!(rcpt.notify, Some(Notify::On { success: true, failure: false, delay: true }));
     assert_eq!((rcpt.orcpt.as_deref(), rcpt.utf8), (Some("rfc822;b+2Bc@example.net"), false));
-    let Ok(Command::Rcpt(rcpt)) = parse("RCPT TO:<Postmaster> NOTIFY=NEVER") else { panic!("not taken") };
+    let Ok(Command::Rcpt(rcpt)) = parse("RCPT TO:<Postmaster> NOTIFY=NEVER") else { panic!("rejected") };
     assert_eq!((rcpt.forward_path, rcpt.notify), (ForwardPath::Postmaster, Some(Notify::Never)));
 }
 
@@ -228,9 +228,9 @@ fn characters_outside_ascii_need_smtputf8() {
     assert_eq!(code("MAIL FROM:<j\u{fc}rgen@b.c>"), "553 5.6.7");
     assert_eq!(code("MAIL FROM:<a@b\u{fc}cher.example>"), "553 5.6.7");
     assert!(parse("MAIL FROM:<j\u{fc}rgen@b.c> SMTPUTF8").is_ok());
-    let Ok(Command::Rcpt(rcpt)) = parse("RCPT TO:<a@b\u{fc}cher.example>") else { panic!("not taken") };
+    let Ok(Command::Rcpt(rcpt)) = parse("RCPT TO:<a@b\u{fc}cher.example>") else { panic!("rejected") };
     assert!(rcpt.utf8, "the transaction has to judge it");
-    let Ok(Command::Rcpt(rcpt)) = parse("RCPT TO:<a@b.c> ORCPT=utf-8;j\u{fc}@b.c") else { panic!("not taken") };
+    let Ok(Command::Rcpt(rcpt)) = parse("RCPT TO:<a@b.c> ORCPT=utf-8;j\u{fc}@b.c") else { panic!("rejected") };
     assert!(rcpt.utf8);
 }
 
@@ -282,7 +282,7 @@ fn lines_over_the_limit_are_rejected() {
     for extra in 1..4 {
         let long = format!("{}\r\n", "x".repeat(LINE_MAX - 2 + extra));
         let CommandLine::Invalid(CommandError::LineTooLong, used) = split_line(long.as_bytes()) else {
-            panic!("taken: {extra}")
+            panic!("accepted: {extra}")
         };
         assert_eq!(skip_line(&long.as_bytes()[used..]), (long.len() - used, true), "{extra}");
     }

@@ -146,7 +146,7 @@ mod tests {
 
     #[test]
     fn any_other_form_is_rejected() {
-        for (arguments, said) in [
+        for (arguments, expected) in [
             ("", "Syntax: XCLIENT"),
             ("ADDR", "Syntax: XCLIENT"),
             ("DESTADDR=192.0.2.1", "Syntax: XCLIENT"),
@@ -162,7 +162,7 @@ mod tests {
             ("HELO=a+4", "Syntax: XCLIENT"),
         ] {
             let fault = read(arguments).expect_err(arguments);
-            assert!(fault.starts_with(said), "{arguments}: {fault}");
+            assert!(fault.starts_with(expected), "{arguments}: {fault}");
         }
     }
 }

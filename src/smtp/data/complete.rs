@@ -171,18 +171,18 @@ mod tests {
     const ID: &str = "Message-ID: <a@b>\r\n";
 
     fn completed<'a>(chunks: impl IntoIterator<Item = &'a [u8]>) -> (String, bool) {
-        let (mut completer, mut whole) = (HeaderCompleter::new("now".to_owned(), "<a@b>".to_owned()), Vec::new());
+        let (mut completer, mut output) = (HeaderCompleter::new("now".to_owned(), "<a@b>".to_owned()), Vec::new());
         for chunk in chunks {
             let (made, rest) = completer.push(chunk);
-            whole.extend_from_slice(&made);
-            whole.extend_from_slice(rest);
+            output.extend_from_slice(&made);
+            output.extend_from_slice(rest);
         }
         let (made, id) = completer.finish();
-        whole.extend_from_slice(&made);
-        (String::from_utf8(whole).expect("text"), id.is_some())
+        output.extend_from_slice(&made);
+        (String::from_utf8(output).expect("text"), id.is_some())
     }
 
-    fn whole(content: &str) -> String {
+    fn completed_text(content: &str) -> String {
         completed([content.as_bytes()]).0
     }
 
@@ -200,7 +200,7 @@ mod tests {
             ("Subject: a\r\n", format!("Subject: a\r\n{DATE}{ID}")),
             ("Subject: a", format!("Subject: a\r\n{DATE}{ID}")),
         ] {
-            assert_eq!(whole(content), wanted, "{content:?}");
+            assert_eq!(completed_text(content), wanted, "{content:?}");
         }
     }
 
@@ -216,13 +216,13 @@ mod tests {
             "\u{fc}: x\r\n",
             "hello\r\nSubject: a\r\n\r\nb\r\n",
         ] {
-            assert_eq!(whole(content), format!("{DATE}{ID}\r\n{content}"), "{content:?}");
+            assert_eq!(completed_text(content), format!("{DATE}{ID}\r\n{content}"), "{content:?}");
         }
         // This message has its empty line.
-        assert_eq!(whole("\r\nb\r\n"), format!("{DATE}{ID}\r\nb\r\n"));
-        assert_eq!(whole("Subject: a\r\nhello\r\n"), format!("Subject: a\r\n{DATE}{ID}\r\nhello\r\n"));
+        assert_eq!(completed_text("\r\nb\r\n"), format!("{DATE}{ID}\r\nb\r\n"));
+        assert_eq!(completed_text("Subject: a\r\nhello\r\n"), format!("Subject: a\r\n{DATE}{ID}\r\nhello\r\n"));
         let long = "x".repeat(2 * NAME_MAX);
-        assert_eq!(whole(&format!("{long}: a\r\n")), format!("{DATE}{ID}\r\n{long}: a\r\n"));
+        assert_eq!(completed_text(&format!("{long}: a\r\n")), format!("{DATE}{ID}\r\n{long}: a\r\n"));
     }
 
     #[test]
@@ -250,15 +250,15 @@ mod tests {
             size in 1..5_usize,
         ) {
             let content = pieces.concat();
-            let (whole, added) = completed([content.as_bytes()]);
+            let (output, added) = completed([content.as_bytes()]);
             let cut = completed(content.as_bytes().chunks(size));
-            prop_assert_eq!(&cut, &(whole.clone(), added));
+            prop_assert_eq!(&cut, &(output.clone(), added));
             // A completed message stays as it is, and the inspector sees the added field.
-            prop_assert_eq!(completed([whole.as_bytes()]), (whole.clone(), false));
+            prop_assert_eq!(completed([output.as_bytes()]), (output.clone(), false));
             let mut inspector = Inspector::new(10_000, 2);
-            inspector.push(whole.as_bytes()).expect("whole lines");
+            inspector.push(output.as_bytes()).expect("whole lines");
             let id = inspector.finish().expect("whole lines").message_id;
-            prop_assert!(!added || id.as_deref() == Some("<a@b>"), "{:?}: {:?}", whole, id);
+            prop_assert!(!added || id.as_deref() == Some("<a@b>"), "{:?}: {:?}", output, id);
         }
     }
 }

@@ -119,15 +119,15 @@ mod tests {
         ended.then_some((content, rest))
     }
 
-    fn whole(input: &str) -> Option<(String, String)> {
+    fn decoded_text(input: &str) -> Option<(String, String)> {
         let text = |octets| String::from_utf8(octets).expect("test content is UTF-8");
         decoded([input.as_bytes()]).map(|(content, rest)| (text(content), text(rest)))
     }
 
     #[test]
     fn only_crlf_dot_crlf_ends_a_message() {
-        assert_eq!(whole(".\r\nQUIT\r\n"), Some((String::new(), "QUIT\r\n".into())));
-        assert_eq!(whole("a\r\n.\r\n"), Some(("a\r\n".into(), String::new())));
+        assert_eq!(decoded_text(".\r\nQUIT\r\n"), Some((String::new(), "QUIT\r\n".into())));
+        assert_eq!(decoded_text("a\r\n.\r\n"), Some(("a\r\n".into(), String::new())));
         for open in [
             "a\n.\n",
             "a\n.\r\n",
@@ -142,20 +142,23 @@ mod tests {
             "\n.\r\n",
             "\r.\r\n",
         ] {
-            assert_eq!(whole(open), None, "{open:?} ended the message");
+            assert_eq!(decoded_text(open), None, "{open:?} ended the message");
         }
     }
 
     #[test]
     fn input_after_a_false_end_is_content() {
-        assert_eq!(whole("a\n.\nb\r\n.\r\n"), Some(("a\n.\nb\r\n".into(), String::new())));
-        assert_eq!(whole("a\r\n.\r\r\n.\r\n"), Some(("a\r\n\r\r\n".into(), String::new())));
-        assert_eq!(whole("a\r\n.\nb\r\n.\r\n"), Some(("a\r\n\nb\r\n".into(), String::new())));
+        assert_eq!(decoded_text("a\n.\nb\r\n.\r\n"), Some(("a\n.\nb\r\n".into(), String::new())));
+        assert_eq!(decoded_text("a\r\n.\r\r\n.\r\n"), Some(("a\r\n\r\r\n".into(), String::new())));
+        assert_eq!(decoded_text("a\r\n.\nb\r\n.\r\n"), Some(("a\r\n\nb\r\n".into(), String::new())));
     }
 
     #[test]
     fn one_dot_is_removed_at_the_start_of_a_line() {
-        assert_eq!(whole("..\r\n.a\r\n...\r\nb.\r\n.\r\n"), Some((".\r\na\r\n..\r\nb.\r\n".into(), String::new())));
+        assert_eq!(
+            decoded_text("..\r\n.a\r\n...\r\nb.\r\n.\r\n"),
+            Some((".\r\na\r\n..\r\nb.\r\n".into(), String::new()))
+        );
     }
 
     fn octets() -> impl Strategy<Value = Vec<u8>> {

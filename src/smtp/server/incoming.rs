@@ -28,8 +28,8 @@ const LONE_DOT_MAX: usize = 4;
 pub(super) enum Framing {
     /// DATA: the end is CRLF, dot, CRLF.
     Data(Decoder),
-    /// BDAT: the content has `size` octets, of which `left` are still to come.
-    Chunk { left: u64, size: u64, last: bool },
+    /// BDAT: the content has `size` octets, of which `remaining` are still to come.
+    Chunk { remaining: u64, size: u64, last: bool },
 }
 
 /// The use that is made of the content.
@@ -60,7 +60,7 @@ impl Framing {
     }
 
     pub(super) fn chunk(size: u64, last: bool) -> Self {
-        Self::Chunk { left: size, size, last }
+        Self::Chunk { remaining: size, size, last }
     }
 
     /// Returns the size of this chunk if more chunks must follow.
@@ -75,11 +75,11 @@ impl Framing {
     fn unframe<'a>(&mut self, input: &'a [u8]) -> (usize, Decoded<'a>) {
         match self {
             Self::Data(decoder) => decoder.decode(input),
-            Self::Chunk { left: 0, .. } => (0, Decoded::End),
+            Self::Chunk { remaining: 0, .. } => (0, Decoded::End),
             Self::Chunk { .. } if input.is_empty() => (0, Decoded::More),
-            Self::Chunk { left, .. } => {
-                let size = usize::try_from(*left).map_or(input.len(), |left| left.min(input.len()));
-                *left -= size as u64;
+            Self::Chunk { remaining, .. } => {
+                let size = usize::try_from(*remaining).map_or(input.len(), |remaining| remaining.min(input.len()));
+                *remaining -= size as u64;
                 (size, Decoded::Content(&input[..size]))
             }
         }
@@ -147,7 +147,7 @@ impl Incoming {
                     Decoded::Content(octets),
                     ContentTarget::Store { content: Err(refusal), .. } | ContentTarget::Drop(refusal),
                 ) => match self.drop_allowance.checked_sub(octets.len() as u64) {
-                    Some(left) => self.drop_allowance = left,
+                    Some(remaining) => self.drop_allowance = remaining,
                     None => return (used, ContentFlow::TooMuchDropped(refusal.clone())),
                 },
             }

@@ -12,7 +12,7 @@ fn inspected<'a>(limit: u64, chunks: impl IntoIterator<Item = &'a [u8]>) -> Resu
     inspector.finish()
 }
 
-fn whole(content: &str) -> Result<ContentFacts, ContentFault> {
+fn inspected_text(content: &str) -> Result<ContentFacts, ContentFault> {
     inspected(1000, [content.as_bytes()])
 }
 
@@ -29,20 +29,20 @@ fn bare_cr_bare_lf_and_nul_are_rejected() {
         ("Subject: a\0b\r\n", ContentFault::Nul),
         ("a: b\r\n\r\nc\r\n\0\r\n", ContentFault::Nul),
     ] {
-        assert_eq!(whole(content), Err(fault), "{content:?}");
+        assert_eq!(inspected_text(content), Err(fault), "{content:?}");
     }
     for content in ["", "a", "a\r\n", "\r\n\r\n", "a: b\r\n\r\nc"] {
-        assert_eq!(whole(content), Ok(ContentFacts::default()), "{content:?}");
+        assert_eq!(inspected_text(content), Ok(ContentFacts::default()), "{content:?}");
     }
 }
 
 #[test]
 fn a_first_line_with_a_leading_blank_is_rejected() {
     for content in [" a: b\r\n", "\ta", " ", " \r\n\r\n"] {
-        assert_eq!(whole(content), Err(ContentFault::BlankStart), "{content:?}");
+        assert_eq!(inspected_text(content), Err(ContentFault::BlankStart), "{content:?}");
     }
     for content in ["a: b\r\n c\r\n", "\r\n a\r\n", "a\r\n b\r\n"] {
-        assert_eq!(whole(content), Ok(ContentFacts::default()), "{content:?}");
+        assert_eq!(inspected_text(content), Ok(ContentFacts::default()), "{content:?}");
     }
 }
 
@@ -56,10 +56,16 @@ fn the_limit_itself_is_allowed() {
 #[test]
 fn received_fields_count_in_the_header_alone() {
     let field = "rECEIVED: by a\r\n";
-    assert!(whole(&format!("{field}{field}\r\n{field}")).is_ok(), "the body does not count");
-    assert!(whole(&format!("{field}{field}no field\r\n{field}")).is_ok(), "neither does a body without header");
-    assert!(whole(&format!("{field}{field}X:\r\n {field}Received-SPF: a\r\nReceive: d\r\n")).is_ok());
-    assert_eq!(whole(&format!("{field}X: y\r\n{field} folded\r\nReceived : by b\r\n")), Err(ContentFault::Loop(2)));
+    assert!(inspected_text(&format!("{field}{field}\r\n{field}")).is_ok(), "the body does not count");
+    assert!(
+        inspected_text(&format!("{field}{field}no field\r\n{field}")).is_ok(),
+        "neither does a body without header"
+    );
+    assert!(inspected_text(&format!("{field}{field}X:\r\n {field}Received-SPF: a\r\nReceive: d\r\n")).is_ok());
+    assert_eq!(
+        inspected_text(&format!("{field}X: y\r\n{field} folded\r\nReceived : by b\r\n")),
+        Err(ContentFault::Loop(2))
+    );
 }
 
 #[test]
@@ -68,11 +74,11 @@ fn needs_distinguish_header_and_body() {
         let needs = ContentNeeds { eight_bit, utf8_header };
         Ok(ContentFacts { needs, ..ContentFacts::default() })
     };
-    assert_eq!(whole("Subject: a\r\n\r\nb\r\n"), needs(false, false));
-    assert_eq!(whole("Subject: a\r\n\r\n\u{fc}\r\n"), needs(true, false));
-    assert_eq!(whole("Subject: \u{fc}\r\n\r\nb\r\n"), needs(true, true));
-    assert_eq!(whole("Subject: a\r\n \u{fc}\r\n\r\nb\r\n"), needs(true, true));
-    assert_eq!(whole("\u{fc}: no field\r\n"), needs(true, false));
+    assert_eq!(inspected_text("Subject: a\r\n\r\nb\r\n"), needs(false, false));
+    assert_eq!(inspected_text("Subject: a\r\n\r\n\u{fc}\r\n"), needs(true, false));
+    assert_eq!(inspected_text("Subject: \u{fc}\r\n\r\nb\r\n"), needs(true, true));
+    assert_eq!(inspected_text("Subject: a\r\n \u{fc}\r\n\r\nb\r\n"), needs(true, true));
+    assert_eq!(inspected_text("\u{fc}: no field\r\n"), needs(true, false));
 }
 
 #[test]
@@ -103,7 +109,7 @@ fn tls_required_counts_only_in_the_form_of_the_rfc() {
         "TLS-Required: No\r\nX-TLS-Required: Yes\r\nTLS-Require: Yes\r\n",
     ] {
         for content in [header.to_owned(), format!("{header}\r\nbody\r\n"), format!("{header}no field\r\n")] {
-            assert_eq!(whole(&content).expect(&content).tls, TlsRequirement::Relaxed, "{content:?}");
+            assert_eq!(inspected_text(&content).expect(&content).tls, TlsRequirement::Relaxed, "{content:?}");
         }
     }
     for content in [
@@ -129,7 +135,7 @@ fn tls_required_counts_only_in_the_form_of_the_rfc() {
         "TLS-Required: Yes\r\nTLS-Required: No\r\n",
         "TLS-Required: No",
     ] {
-        assert_eq!(whole(content).expect(content).tls, TlsRequirement::Ordinary, "{content:?}");
+        assert_eq!(inspected_text(content).expect(content).tls, TlsRequirement::Ordinary, "{content:?}");
     }
 }
 
