@@ -1,4 +1,4 @@
-//! What is in force, and how it is replaced: whole or not at all.
+//! The reload: the configuration in use and the parts that depend on it, replaced together or not at all.
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ use crate::tlsrpt::{Reporter, Submitter};
 
 use super::tls_reports::Reports;
 
-/// The configuration in force, as each mover has it.
+/// The configuration in use, and the services that a reload must inform.
 #[derive(Debug)]
 pub(super) struct InForce {
     pub(super) running: RunningConfig,
@@ -52,7 +52,7 @@ impl InForce {
         Arc::clone(&self.running.load().tls)
     }
 
-    /// See [`super::RunningDaemon::reload`].
+    /// Replaces the configuration; see [`super::RunningDaemon::reload`].
     pub(super) fn replace(&self, config: Config) -> Result<Vec<Fault>, Vec<Fault>> {
         let mut faults = needs_restart(&self.config(), &config);
         let dns = self.running.load().router.dns().with_config(&config.dns).map_err(|error| error.fault(&config.dns));
@@ -75,14 +75,14 @@ impl InForce {
     }
 }
 
-/// What MTA-STS policies are looked for with.
+/// Returns the source from which MTA-STS policies are fetched.
 pub(super) fn web(tls: &TlsMaterial, dns: &Dns, test_overrides: TestOverrides) -> WebSource {
     WebSource::new(dns.clone(), Https::new(dns.clone(), tls.https().clone()))
         .with_port_and_timeout(test_overrides.policy_port, POLICY_FETCH_TIMEOUT)
 }
 
-/// What cannot be changed while a daemon runs that has `old` in force;
-/// [`RunningDaemon::reload`](super::RunningDaemon::reload) refuses it.
+/// Returns a fault for each change from `old` to `new` that needs a restart;
+/// [`RunningDaemon::reload`](super::RunningDaemon::reload) rejects such a configuration.
 #[must_use]
 pub fn needs_restart(old: &Config, new: &Config) -> Vec<Fault> {
     let mut faults = Vec::new();
