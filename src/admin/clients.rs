@@ -20,7 +20,7 @@ pub(super) async fn release(
     request: Result<Json<ReleaseRequest>, JsonRejection>,
 ) -> Result<Json<ReleaseResponse>, ErrorResponse> {
     let Json(ReleaseRequest { client }) =
-        asked.map_err(|rejection| ErrorResponse(rejection.status(), rejection.body_text()))?;
+        request.map_err(|rejection| ErrorResponse(rejection.status(), rejection.body_text()))?;
     let network = client.as_deref().map(parse_network).transpose()?;
     let released = admin.clients.release(network.as_ref());
     for client in &released {
