@@ -22,7 +22,8 @@ impl AnnouncedExpiries {
             .collect();
         let before = std::mem::take(&mut self.0);
         self.0 = ended.iter().map(|(name, exception)| ((*name).to_owned(), exception.until)).collect();
-        let is_new = |(name, exception): &(&str, &TlsException)| !before.contains(&((*name).to_owned(), exception.until));
+        let is_new =
+            |(name, exception): &(&str, &TlsException)| !before.contains(&((*name).to_owned(), exception.until));
         ended.into_iter().filter(is_new).collect()
     }
 
