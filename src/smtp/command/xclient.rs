@@ -121,7 +121,7 @@ mod tests {
     use super::*;
 
     fn read(arguments: &str) -> Result<XClient, String> {
-        xclient(arguments).map_err(|fault| fault.to_string())
+        parse(arguments).map_err(|fault| fault.to_string())
     }
 
     #[test]
