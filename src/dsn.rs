@@ -22,7 +22,7 @@ use crate::envelope::{
     BodyType, Envelope, Notify, Origin, QueueId, Recipient, ReportForm, Ret, TlsRequirement, Trouble,
 };
 pub use digest::{DigestEntry, Excerpt, write_digest};
-use encode::{from_xtext, passes_unencoded, quoted_printable, seven_bit_orcpt, utf8_xtext};
+use encode::{fold, from_xtext, passes_unencoded, quote, quoted_printable, seven_bit_orcpt, utf8_xtext};
 pub use text_only::{RejectedReport, write_text_only};
 
 /// The largest message, in octets, that is returned in full. Of a larger one only the header fields are returned.
@@ -35,10 +35,6 @@ const REASON_MAX: usize = 2500;
 const REASONS_MAX: usize = 64 * 1024;
 /// The least number of characters that each reason gets, even with many recipients.
 const REASON_MIN: usize = 120;
-/// The length at which lines are folded if possible (RFC 5322 §2.1.1).
-const LINE_LENGTH: usize = 76;
-/// The longest word in octets that is not broken. A line may have 998 (RFC 5321 §4.5.3.1.6).
-const WORD_MAX: usize = 900;
 
 /// The action that a report announces. All recipients of one report share it (RFC 3464 §2.3.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -415,40 +411,6 @@ fn recipient_fields(out: &mut String, action: Action, reported: &ReportedRecipie
 fn date(at: Timestamp) -> String {
     let utc = at.to_zoned_datetime(jiff::tz::TimeZone::UTC);
     rfc2822::to_string(&utc).unwrap_or_else(|_| "Thu, 1 Jan 1970 00:00:00 +0000".to_owned())
-}
-
-/// Returns a text of somebody else without control characters, at most `most` characters long.
-fn quote(text: &str, most: usize) -> String {
-    text.chars().take(most).map(|c| if c.is_control() { '?' } else { c }).collect()
-}
-
-/// Appends a text, folded over as many lines as it needs.
-fn fold(out: &mut String, first: &str, next: &str, text: &str) {
-    let mut space = LINE_LENGTH.saturating_sub(first.len());
-    out.push_str(first);
-    for (at, word) in text.split_whitespace().flat_map(split_word).enumerate() {
-        if at > 0 && word.len() >= space {
-            out.push_str("\r\n");
-            out.push_str(next);
-            space = LINE_LENGTH.saturating_sub(next.len());
-        } else if at > 0 {
-            out.push(' ');
-            space = space.saturating_sub(1);
-        }
-        out.push_str(word);
-        space = space.saturating_sub(word.len());
-    }
-    out.push_str("\r\n");
-}
-
-/// Splits a word that is too long for a line.
-fn split_word(word: &str) -> impl Iterator<Item = &str> {
-    let mut rest = word;
-    std::iter::from_fn(move || {
-        let (piece, more) = rest.split_at(rest.floor_char_boundary(WORD_MAX));
-        rest = more;
-        (!piece.is_empty()).then_some(piece)
-    })
 }
 
 #[cfg(test)]

@@ -6,10 +6,9 @@ use std::fmt::Write as _;
 
 use jiff::Timestamp;
 
+use super::encode::{fold, quote};
 use super::text_only::part_for_people;
-use super::{
-    MultipartBody, REASON_MAX, ReportMessage, date, fold, header, header_fields, quote, reason_max, report_envelope,
-};
+use super::{MultipartBody, REASON_MAX, ReportMessage, date, header, header_fields, reason_max, report_envelope};
 use crate::address::{Domain, Mailbox};
 use crate::envelope::{QueueId, ReportForm, TlsRequirement, Trouble};
 

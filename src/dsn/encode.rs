@@ -1,5 +1,6 @@
-//! The encoding of a report's parts so that they pass every server: 7-bit with short lines, or quoted-printable
-//! (RFC 2045 §6.7). Addresses outside ASCII are written with the numbers of their characters (RFC 6533 §3).
+//! The folding of a report's text, and the encoding of its parts so that they pass every server: 7-bit with short
+//! lines, or quoted-printable (RFC 2045 §6.7). Addresses outside ASCII are written with the numbers of their
+//! characters (RFC 6533 §3).
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
@@ -8,6 +9,10 @@ use std::fmt::Write as _;
 const LINE_MAX: usize = 998;
 /// The longest line of quoted-printable in octets, without the "=" of a soft line break.
 const QUOTED_MAX: usize = 75;
+/// The length at which lines are folded if possible (RFC 5322 §2.1.1).
+const LINE_LENGTH: usize = 76;
+/// The longest word in octets that is not broken. A line may have 998 (RFC 5321 §4.5.3.1.6).
+const WORD_MAX: usize = 900;
 
 /// Returns true if content passes without encoding: complete lines that are not too long, no NUL and no octet above
 /// 127, unless all servers on the way offer 8BITMIME (`eight_bit_path`).
@@ -87,6 +92,40 @@ pub(super) fn from_xtext(text: &str) -> String {
         at += if hex.is_some() { 3 } else { 1 };
     }
     out.iter().map(|byte| if (b' '..=b'~').contains(byte) { char::from(*byte) } else { '?' }).collect()
+}
+
+/// Returns a text of somebody else without control characters, at most `most` characters long.
+pub(super) fn quote(text: &str, most: usize) -> String {
+    text.chars().take(most).map(|c| if c.is_control() { '?' } else { c }).collect()
+}
+
+/// Appends a text, folded over as many lines as it needs.
+pub(super) fn fold(out: &mut String, first: &str, next: &str, text: &str) {
+    let mut space = LINE_LENGTH.saturating_sub(first.len());
+    out.push_str(first);
+    for (at, word) in text.split_whitespace().flat_map(split_word).enumerate() {
+        if at > 0 && word.len() >= space {
+            out.push_str("\r\n");
+            out.push_str(next);
+            space = LINE_LENGTH.saturating_sub(next.len());
+        } else if at > 0 {
+            out.push(' ');
+            space = space.saturating_sub(1);
+        }
+        out.push_str(word);
+        space = space.saturating_sub(word.len());
+    }
+    out.push_str("\r\n");
+}
+
+/// Splits a word that is too long for a line.
+fn split_word(word: &str) -> impl Iterator<Item = &str> {
+    let mut rest = word;
+    std::iter::from_fn(move || {
+        let (piece, more) = rest.split_at(rest.floor_char_boundary(WORD_MAX));
+        rest = more;
+        (!piece.is_empty()).then_some(piece)
+    })
 }
 
 #[cfg(test)]

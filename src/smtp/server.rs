@@ -287,7 +287,7 @@ impl Server {
             CommandLine::Invalid(fault, used) if fault.is_fatal() => (used, self.close_with_fault(&fault)),
             CommandLine::Invalid(fault, used) => {
                 self.mode = InputMode::Skip;
-                (used, self.say(fault.reply()))
+                (used, self.reply(fault.reply()))
             }
         }
     }
@@ -302,7 +302,7 @@ impl Server {
             return match parsed {
                 Ok(Command::Bdat { size, last }) => self.drop_chunk(size, last, replies::starttls_first()),
                 Err(fault) if fault.is_fatal() => self.close_with_fault(&fault),
-                Ok(_) | Err(_) => self.say(replies::starttls_first()),
+                Ok(_) | Err(_) => self.reply(replies::starttls_first()),
             };
         }
         if parsed.as_ref().is_ok_and(Command::is_junk) && !self.count_junk() {
@@ -310,7 +310,7 @@ impl Server {
         }
         match parsed {
             Err(fault) if fault.is_fatal() => self.close_with_fault(&fault),
-            Err(fault) => self.say(fault.reply()),
+            Err(fault) => self.reply(fault.reply()),
             Ok(Command::Ehlo(name)) => self.hello_command(name, true),
             Ok(Command::Helo(name)) => self.hello_command(name, false),
             Ok(Command::StartTls) => self.starttls_command(behind),
@@ -320,13 +320,13 @@ impl Server {
             Ok(Command::Bdat { size, last }) => self.bdat_command(size, last),
             Ok(Command::Rset) => {
                 self.transaction = None;
-                self.say(replies::ok())
+                self.reply(replies::ok())
             }
-            Ok(Command::Noop) => self.say(replies::ok()),
+            Ok(Command::Noop) => self.reply(replies::ok()),
             Ok(Command::Quit) => self.close(replies::bye(&self.profile.hostname)),
-            Ok(Command::Vrfy) => self.say(replies::cannot_verify()),
-            Ok(Command::Expn) => self.say(replies::not_implemented("EXPN")),
-            Ok(Command::Help) => self.say(replies::help()),
+            Ok(Command::Vrfy) => self.reply(replies::cannot_verify()),
+            Ok(Command::Expn) => self.reply(replies::not_implemented("EXPN")),
+            Ok(Command::Help) => self.reply(replies::help()),
             Ok(Command::XClient(attributes)) => self.xclient_command(attributes),
         }
     }
@@ -335,7 +335,7 @@ impl Server {
         // EHLO and HELO end a transaction as RSET does (RFC 5321 §4.1.4).
         self.transaction = None;
         self.helo = Some(ClientHelo { name, esmtp });
-        self.say(if esmtp {
+        self.reply(if esmtp {
             replies::ehlo(&self.profile, self.channel)
         } else {
             Reply::bare(250, self.profile.hostname.to_string())
@@ -344,8 +344,8 @@ impl Server {
 
     fn starttls_command<'a>(&mut self, behind: &[u8]) -> ServerStep<'a> {
         match self.channel {
-            Channel::Clear => self.say(replies::not_implemented("STARTTLS")),
-            Channel::Tls => self.say(replies::out_of_order("TLS is active already")),
+            Channel::Clear => self.reply(replies::not_implemented("STARTTLS")),
+            Channel::Tls => self.reply(replies::out_of_order("TLS is active already")),
             // An attacker who injects commands in the clear here would have them executed inside TLS (RFC 3207 §6).
             Channel::Offered | Channel::Required if !behind.is_empty() => self.close(replies::input_after_starttls()),
             Channel::Offered | Channel::Required => {
@@ -357,16 +357,16 @@ impl Server {
 
     fn mail_command<'a>(&mut self, from: MailFrom) -> ServerStep<'a> {
         if self.helo.is_none() {
-            return self.say(replies::out_of_order("EHLO or HELO first"));
+            return self.reply(replies::out_of_order("EHLO or HELO first"));
         }
         if self.transaction.is_some() {
-            return self.say(replies::out_of_order("A transaction is open already; RSET ends it"));
+            return self.reply(replies::out_of_order("A transaction is open already; RSET ends it"));
         }
         if from.require_tls && !self.offers_require_tls() {
-            return self.say(replies::require_tls_not_offered());
+            return self.reply(replies::require_tls_not_offered());
         }
         if from.size.is_some_and(|size| size > self.profile.message_size) {
-            return self.say(replies::too_large(self.profile.message_size));
+            return self.reply(replies::too_large(self.profile.message_size));
         }
         ServerStep::Mail(from)
     }
@@ -380,11 +380,11 @@ impl Server {
         let Some(OpenTransaction { progress: ContentProgress::Envelope, from, recipients, has_rcpt, overshoot }) =
             &mut self.transaction
         else {
-            return self.say(replies::out_of_order("RCPT comes behind MAIL and before the message"));
+            return self.reply(replies::out_of_order("RCPT comes behind MAIL and before the message"));
         };
         *has_rcpt = true;
         if rcpt.utf8 && !from.smtputf8 {
-            return self.say(command::CommandError::NeedsSmtpUtf8.reply());
+            return self.reply(command::CommandError::NeedsSmtpUtf8.reply());
         }
         let is_full = recipients.len() >= self.profile.recipients;
         *overshoot = overshoot.saturating_add(u32::from(is_full));
@@ -392,13 +392,13 @@ impl Server {
             return self.close(replies::too_many_junk_commands(&self.profile.hostname));
         }
         if is_full {
-            return self.say(replies::too_many_recipients());
+            return self.reply(replies::too_many_recipients());
         }
         ServerStep::Rcpt(rcpt)
     }
 
     /// Returns the step that sends a reply, and counts the reply if it is an error.
-    fn say<'a>(&mut self, reply: Reply) -> ServerStep<'a> {
+    fn reply<'a>(&mut self, reply: Reply) -> ServerStep<'a> {
         ServerStep::Reply(self.count_error(reply))
     }
 

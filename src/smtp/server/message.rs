@@ -51,12 +51,12 @@ impl Server {
                 }
                 Some(fault) => {
                     self.transaction = Some(transaction);
-                    self.say(fault)
+                    self.reply(fault)
                 }
             },
             transaction => {
                 self.transaction = transaction;
-                self.say(replies::out_of_order("DATA comes behind RCPT, and never in one transaction with BDAT"))
+                self.reply(replies::out_of_order("DATA comes behind RCPT, and never in one transaction with BDAT"))
             }
         }
     }
@@ -119,25 +119,25 @@ impl Server {
         };
         let Incoming { framing, target, .. } = *incoming;
         let (mut transaction, content) = match target {
-            ContentTarget::Drop(answer) => return self.say(answer),
+            ContentTarget::Drop(answer) => return self.reply(answer),
             ContentTarget::Store { transaction, content } => (transaction, content),
         };
         match (content, framing.chunk_size_if_more()) {
             (Ok(inspector), Some(size)) => {
                 transaction.progress = ContentProgress::Chunks(inspector);
                 self.transaction = Some(transaction);
-                self.say(replies::chunk_ok(size))
+                self.reply(replies::chunk_ok(size))
             }
             (Ok(inspector), None) => match inspector.finish() {
                 Ok(facts) => ServerStep::Commit(Box::new(transaction.envelope(facts))),
-                Err(fault) => self.say(fault.reply()),
+                Err(fault) => self.reply(fault.reply()),
             },
             (Err(refusal), Some(_)) => {
                 transaction.progress = ContentProgress::Failed;
                 self.transaction = Some(transaction);
-                self.say(refusal)
+                self.reply(refusal)
             }
-            (Err(refusal), None) => self.say(refusal),
+            (Err(refusal), None) => self.reply(refusal),
         }
     }
 

@@ -16,10 +16,10 @@ pub struct XClientRights {
 impl Server {
     pub(super) fn xclient_command<'a>(&mut self, attributes: Box<XClient>) -> ServerStep<'a> {
         if self.transaction.is_some() {
-            return self.say(replies::out_of_order("XCLIENT may not come within a transaction; RSET ends it"));
+            return self.reply(replies::out_of_order("XCLIENT may not come within a transaction; RSET ends it"));
         }
         if !self.profile.xclient {
-            return self.say(replies::xclient_denied());
+            return self.reply(replies::xclient_denied());
         }
         ServerStep::XClient(attributes)
     }
