@@ -10,7 +10,7 @@ use std::sync::{Arc, LazyLock};
 
 use gatepost::address::Domain;
 use gatepost::demo::zones::{Kind, Zones, full_name};
-use gatepost::dns::{DnsAnswer, Dns, AnswerRecords, LookupError, Security};
+use gatepost::dns::{AnswerRecords, Dns, DnsAnswer, LookupError, Security};
 use hickory_resolver::proto::op::{Message, MessageType, OpCode, Query};
 use hickory_resolver::proto::rr::{Name, RecordType};
 

@@ -65,6 +65,7 @@ struct ProbeState {
     due: Option<Instant>,
     /// The time at which the validated keys expire.
     expires: Option<Instant>,
+    /// The time of the last probe that a bogus answer caused.
     probed_after_bogus: Option<Instant>,
     /// The value of `DnssecMemory::times_forgotten` at the last probe. Results from before a later `forget` do not
     /// count.
@@ -74,7 +75,9 @@ struct ProbeState {
 /// The outcome of one probe.
 struct ProbeResult {
     outcome: Result<TrustBasis, LookupError>,
+    /// The time until the next probe.
     again: Duration,
+    /// The lifetime of validated keys.
     holds: Option<Duration>,
 }
 

@@ -108,22 +108,22 @@ async fn handshake_or_reduce(
     let hellos = Hellos::new(&TlsPolicy::Opportunistic, Strength::PostQuantum, SniUse::Needed, known);
     let fault = match handshake_once(https, &host, hellos.first(), address, deadline).await {
         Err(fault) if may_take_another_hello(&fault) => fault,
-        shaken => return shaken,
+        outcome => return outcome,
     };
     https.hellos.forget(&host, url.port());
     let Some(hello) = hellos.second().filter(|_| Instant::now() < deadline.at) else { return Err(fault) };
     match handshake_once(https, &host, hello, address, deadline).await {
-        Ok(shaken) => {
+        Ok(session) => {
             https.hellos.remember(&host, url.port(), &hellos, hello);
-            Ok(shaken)
+            Ok(session)
         }
-        Err(again @ HttpsFault::Timeout { .. }) if again == fault => Err(again),
-        Err(again) => {
+        Err(second_fault @ HttpsFault::Timeout { .. }) if second_fault == fault => Err(second_fault),
+        Err(second_fault) => {
             let short = |fault: HttpsFault| match fault {
                 HttpsFault::Handshake(error) => error.to_string(),
                 other => other.to_string(),
             };
-            let text = format!("{}; once more, with {hello}: {}", short(fault), short(again));
+            let text = format!("{}; once more, with {hello}: {}", short(fault), short(second_fault));
             Err(HttpsFault::Handshake(HandshakeError::CutShort(text)))
         }
     }
