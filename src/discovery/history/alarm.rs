@@ -95,7 +95,7 @@ impl ContactState {
 
 /// An active alarm.
 #[derive(Debug)]
-struct ActiveAlarm {
+struct RaisedAlarm {
     alarm: Alarm,
     logged_at: i64,
 }
@@ -113,7 +113,7 @@ pub(super) struct AlarmWatch {
     /// The latest session by the registrable domains of domain and host.
     contacts: HashMap<(String, String), Contact>,
     issuers: HashMap<Arc<str>, Span>,
-    active: Vec<ActiveAlarm>,
+    active: Vec<RaisedAlarm>,
     evaluated_at: i64,
 }
 
@@ -182,7 +182,7 @@ impl AlarmWatch {
         let is_bad = seen.domains >= DOMAINS_MIN && seen.domains * SHARE_MIN >= seen.of;
         match place {
             None if is_bad => {
-                self.active.push(ActiveAlarm { alarm: seen.clone(), logged_at: now });
+                self.active.push(RaisedAlarm { alarm: seen.clone(), logged_at: now });
                 Some(AlarmEvent::Raised(seen))
             }
             None => None,

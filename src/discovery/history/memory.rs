@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use super::{Baseline, BestLevel, ForgetEntry, HistoryPage, HostHistory, LevelChange, TlsLevel};
+use super::{Baseline, BestLevel, ForgetEntry, HostHistory, LevelChange, MemoryPage, TlsLevel};
 use crate::address::Host;
 
 pub(super) const DAY: i64 = 24 * 60 * 60;
@@ -275,10 +275,10 @@ impl DowngradeMemory {
     }
 
     /// Returns whole domains in order until the page has `limit` hosts.
-    pub(super) fn page(&self, domain: Option<&Host>, after: Option<&Host>, limit: usize, now: i64) -> HistoryPage {
+    pub(super) fn page(&self, domain: Option<&Host>, after: Option<&Host>, limit: usize, now: i64) -> MemoryPage {
         let forgotten = self.forgotten.iter().filter(|one| domain.is_none_or(|domain| one.domain == *domain));
         let forgotten = if after.is_none() { forgotten.cloned().collect() } else { Vec::new() };
-        let mut page = HistoryPage { remembered: Vec::new(), next: None, forgotten };
+        let mut page = MemoryPage { remembered: Vec::new(), next: None, forgotten };
         let from = match (domain, after) {
             (Some(domain), _) => (Bound::Included(domain), Bound::Included(domain)),
             (None, Some(after)) => (Bound::Excluded(after), Bound::Unbounded),

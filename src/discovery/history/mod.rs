@@ -136,7 +136,7 @@ pub struct ForgetEntry {
 
 /// A part of the memory, ordered by domain.
 #[derive(Debug, Clone, Default)]
-pub struct HistoryPage {
+pub struct MemoryPage {
     /// The hosts. Those of one domain are adjacent.
     pub remembered: Vec<HostHistory>,
     /// The domain after which the next page starts; `None` on the last page.
@@ -342,7 +342,7 @@ impl History {
 
     /// Returns whole domains after `after` until the page has `limit` hosts.
     #[must_use]
-    pub fn page(&self, domain: Option<&Host>, after: Option<&Host>, limit: usize, now: Timestamp) -> HistoryPage {
+    pub fn page(&self, domain: Option<&Host>, after: Option<&Host>, limit: usize, now: Timestamp) -> MemoryPage {
         self.state().memory.page(domain, after, limit, now.as_second())
     }
 

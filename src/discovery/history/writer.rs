@@ -20,7 +20,7 @@ const GATHER_PERIOD: Duration = Duration::from_secs(1);
 const RETRY_AFTER: Duration = Duration::from_mins(1);
 
 /// A caller that waits until its change is on disk, and receives the result.
-type Waiter = oneshot::Sender<Result<(), String>>;
+type WriteWaiter = oneshot::Sender<Result<(), String>>;
 
 /// The state shared by the handles and the thread.
 #[derive(Debug)]
@@ -33,7 +33,7 @@ pub(super) struct Shared {
 pub(super) struct HistoryState {
     pub(super) memory: DowngradeMemory,
     pub(super) watch: AlarmWatch,
-    pub(super) waiters: Vec<Waiter>,
+    pub(super) waiters: Vec<WriteWaiter>,
     closing: bool,
 }
 
@@ -64,7 +64,7 @@ impl Shared {
     }
 
     /// Waits for a change, and then for `period` for more, unless a caller waits or the memory is closing.
-    fn wait_for_batch(&self, period: Duration) -> (WriteBatch, Vec<Waiter>, bool) {
+    fn wait_for_batch(&self, period: Duration) -> (WriteBatch, Vec<WriteWaiter>, bool) {
         let state = self.state();
         let idle = |state: &mut HistoryState| !state.is_urgent() && !state.memory.is_dirty();
         let state = self.work.wait_while(state, idle).unwrap_or_else(PoisonError::into_inner);

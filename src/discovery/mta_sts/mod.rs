@@ -47,7 +47,7 @@ const LOOKUP_TIMEOUT: Duration = Duration::from_mins(1);
 const RECENTLY_FETCHED: SignedDuration = SignedDuration::from_mins(5);
 
 /// A source of the current time.
-pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
+pub type TimeSource = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 
 /// The published policy of a domain, as it applies to a delivery.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -84,7 +84,7 @@ pub struct MtaSts(Arc<MtaStsInner>);
 
 struct MtaStsInner {
     source: ArcSwap<Box<dyn PolicySource>>,
-    clock: Clock,
+    clock: TimeSource,
     /// The time limit of one fetch.
     timeout: Duration,
     cache: Mutex<PolicyCache>,
@@ -144,14 +144,14 @@ impl MtaSts {
     ///
     /// # Errors
     /// As [`open`](Self::open).
-    pub fn open_at(folder: &Path, web: WebSource, clock: Clock) -> Result<Self, PolicyStoreError> {
+    pub fn open_at(folder: &Path, web: WebSource, clock: TimeSource) -> Result<Self, PolicyStoreError> {
         Self::from_source(folder, Box::new(web), clock, LOOKUP_TIMEOUT)
     }
 
     fn from_source(
         folder: &Path,
         source: Box<dyn PolicySource>,
-        clock: Clock,
+        clock: TimeSource,
         timeout: Duration,
     ) -> Result<Self, PolicyStoreError> {
         let (store, rows) = PolicyStore::open(folder);

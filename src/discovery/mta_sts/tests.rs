@@ -72,13 +72,13 @@ impl PolicySource for Arc<ScriptedSource> {
     }
 }
 
-struct TestBench {
+struct PolicyBench {
     folder: tempfile::TempDir,
     script: Arc<ScriptedSource>,
     now: Arc<AtomicI64>,
 }
 
-impl TestBench {
+impl PolicyBench {
     fn new() -> Self {
         let script = ScriptedSource {
             record: Mutex::new(Ok(MtaStsRecord::None)),
@@ -134,7 +134,7 @@ async fn wait_for_fetches(policies: &MtaSts) {
 
 #[tokio::test]
 async fn a_policy_is_fetched_once_and_then_cached() {
-    let bench = TestBench::new();
+    let bench = PolicyBench::new();
     let policies = bench.open();
     bench.script.publish("1", EXAMPLE);
     assert_eq!(policies.cached(&domain("example.org")), None);
@@ -147,7 +147,7 @@ async fn a_policy_is_fetched_once_and_then_cached() {
 
 #[tokio::test]
 async fn without_a_record_no_policy_is_fetched() {
-    let bench = TestBench::new();
+    let bench = PolicyBench::new();
     let policies = bench.open();
     for (record, described) in
         [(MtaStsRecord::None, "no record"), (MtaStsRecord::Unusable(RecordFault::Several(2)), "unusable")]
@@ -160,7 +160,7 @@ async fn without_a_record_no_policy_is_fetched() {
 
 #[tokio::test]
 async fn concurrent_deliveries_share_a_fetch_and_other_domains_do_not_wait() {
-    let bench = TestBench::new();
+    let bench = PolicyBench::new();
     let policies = bench.open();
     bench.script.publish("1", EXAMPLE);
     let slow = domain("slow.example");
@@ -184,7 +184,7 @@ async fn concurrent_deliveries_share_a_fetch_and_other_domains_do_not_wait() {
 
 #[tokio::test]
 async fn a_fetch_that_hangs_ends_at_its_time_limit() {
-    let bench = TestBench::new();
+    let bench = PolicyBench::new();
     let policies = bench.open_with(Duration::from_millis(20));
     bench.script.publish("1", EXAMPLE);
     for _ in 0..2 {
@@ -196,7 +196,7 @@ async fn a_fetch_that_hangs_ends_at_its_time_limit() {
 
 #[tokio::test]
 async fn a_failed_fetch_is_not_repeated_for_five_minutes() {
-    let bench = TestBench::new();
+    let bench = PolicyBench::new();
     let policies = bench.open();
     bench.script.publish("1", EXAMPLE);
     bench.script.set_terms(Err(fetch_failed()));
@@ -213,7 +213,7 @@ async fn a_failed_fetch_is_not_repeated_for_five_minutes() {
 
 #[tokio::test]
 async fn a_changed_id_is_fetched_in_the_background() {
-    let bench = TestBench::new();
+    let bench = PolicyBench::new();
     let policies = bench.open();
     bench.script.publish("1", EXAMPLE);
     policy(&policies).await;
@@ -232,7 +232,7 @@ async fn a_changed_id_is_fetched_in_the_background() {
 
 #[tokio::test]
 async fn a_policy_with_max_age_zero_counts_for_the_deliveries_that_waited() {
-    let bench = TestBench::new();
+    let bench = PolicyBench::new();
     let policies = bench.open();
     let short_lived = EXAMPLE.replace("86400", "0");
     bench.script.publish("1", &short_lived);
@@ -273,7 +273,7 @@ async fn cache_and_fetch_decide_which_policy_applies() {
         ("expired", dns(), good(), "sts-policy-fetch-error"),
     ];
     for (cache, record, fetched, wanted) in rows {
-        let bench = TestBench::new();
+        let bench = PolicyBench::new();
         let policies = bench.open();
         if cache != "empty" {
             bench.script.publish("1", EXAMPLE);
@@ -310,7 +310,7 @@ async fn a_recheck_looks_for_a_newer_policy() {
         (86_400, Ok(MtaStsRecord::None), Ok(new()), "changed", 0),
     ];
     for (later, record, fetched, wanted, fetches) in rows {
-        let bench = TestBench::new();
+        let bench = PolicyBench::new();
         let policies = bench.open();
         bench.script.publish("1", EXAMPLE);
         let PublishedPolicy::Policy(failed_under) = policies.policy(&domain("example.org")).await else {
@@ -334,7 +334,7 @@ async fn a_recheck_looks_for_a_newer_policy() {
 
 #[tokio::test]
 async fn a_recheck_does_not_repeat_a_failed_fetch() {
-    let bench = TestBench::new();
+    let bench = PolicyBench::new();
     let policies = bench.open();
     bench.script.publish("1", EXAMPLE);
     let PublishedPolicy::Policy(known) = policies.policy(&domain("example.org")).await else { panic!("a policy") };
@@ -349,7 +349,7 @@ async fn a_recheck_does_not_repeat_a_failed_fetch() {
 
 #[tokio::test]
 async fn policies_in_use_are_refreshed_daily() {
-    let bench = TestBench::new();
+    let bench = PolicyBench::new();
     let policies = bench.open();
     bench.script.publish("1", EXAMPLE);
     policy(&policies).await;
@@ -372,7 +372,7 @@ async fn policies_in_use_are_refreshed_daily() {
 
 #[tokio::test]
 async fn the_task_starts_with_a_round() {
-    let bench = TestBench::new();
+    let bench = PolicyBench::new();
     let policies = bench.open();
     bench.script.publish("1", EXAMPLE);
     policy(&policies).await;

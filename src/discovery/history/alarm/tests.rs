@@ -9,14 +9,14 @@ const OLD: &str = "CN=R12, O=Let's Encrypt, C=US";
 const BOX: &str = "CN=Mail Guard 3000, O=Inspector";
 
 /// The memory together with the alarm, as in [`super::super::History`].
-struct TestBench {
+struct AlarmBench {
     memory: DowngradeMemory,
     watch: AlarmWatch,
     /// The events so far, as texts.
     events: Vec<String>,
 }
 
-impl TestBench {
+impl AlarmBench {
     fn new() -> Self {
         Self { memory: DowngradeMemory::new(10_000), watch: AlarmWatch::default(), events: Vec::new() }
     }
@@ -57,8 +57,8 @@ fn parse(name: &str) -> Host {
 }
 
 /// Returns a state after a normal day.
-fn quiet(domains: i64) -> TestBench {
-    let mut bench = TestBench::new();
+fn quiet(domains: i64) -> AlarmBench {
+    let mut bench = AlarmBench::new();
     bench.record_each(0..domains, TlsLevel::Verified, Some(OLD), START - DAY);
     assert!(bench.events.is_empty());
     bench
@@ -106,7 +106,7 @@ fn an_alarm_ends_without_further_sessions() {
 }
 
 /// Twenty sessions with TLS the day before and without TLS now. `names` returns domain and host of each.
-fn twenty_lose_tls(bench: &mut TestBench, names: impl Fn(i64) -> (String, String)) {
+fn twenty_lose_tls(bench: &mut AlarmBench, names: impl Fn(i64) -> (String, String)) {
     for (at, level) in [(START - DAY, TlsLevel::Tls), (START, TlsLevel::Plain)] {
         for number in 0..20 {
             let (domain, host) = names(number);
@@ -115,7 +115,7 @@ fn twenty_lose_tls(bench: &mut TestBench, names: impl Fn(i64) -> (String, String
     }
 }
 
-type Scenario = fn(&mut TestBench);
+type Scenario = fn(&mut AlarmBench);
 
 /// Everyday events that are not attacks.
 const HARMLESS: [(&str, Scenario); 11] = [
@@ -192,7 +192,7 @@ fn an_untrusted_issuer_with_the_name_of_an_authority_is_new() {
 
 #[test]
 fn a_new_relay_raises_no_alarm() {
-    let mut bench = TestBench::new();
+    let mut bench = AlarmBench::new();
     bench.record_each(0..50, TlsLevel::Tls, Some(BOX), START);
     bench.record_each(0..50, TlsLevel::Tls, Some(BOX), START + 100);
     assert!(bench.events.is_empty(), "{:?}", bench.events);
@@ -215,7 +215,7 @@ fn the_window_is_bounded() {
 
 #[test]
 fn issuers_are_counted_separately() {
-    let mut bench = TestBench::new();
+    let mut bench = AlarmBench::new();
     for (when, at) in [("old", START - DAY), ("new", START)] {
         for number in 0..1000 {
             bench.record_each(number..number + 1, TlsLevel::Tls, Some(&format!("CN={when}{number}")), at);

@@ -4,7 +4,7 @@ use super::*;
 
 #[tokio::test]
 async fn policies_survive_a_restart() {
-    let bench = TestBench::new();
+    let bench = PolicyBench::new();
     let policies = bench.open();
     bench.script.publish("1", EXAMPLE);
     policy(&policies).await;
@@ -23,7 +23,7 @@ async fn policies_survive_a_restart() {
 
 #[tokio::test]
 async fn use_and_changes_survive_a_restart() {
-    let bench = TestBench::new();
+    let bench = PolicyBench::new();
     let long = EXAMPLE.replace("86400", "31557600");
     let policies = bench.open();
     bench.script.publish("1", &long);
@@ -45,7 +45,7 @@ async fn use_and_changes_survive_a_restart() {
 
 #[tokio::test]
 async fn a_damaged_file_is_quarantined_and_replaced() {
-    let bench = TestBench::new();
+    let bench = PolicyBench::new();
     for damage in ["not a database, but long enough to have a header of one: ".repeat(20), "short".to_owned()] {
         std::fs::write(bench.database(), &damage).expect("ours");
         let policies = bench.open();
@@ -60,7 +60,7 @@ async fn a_damaged_file_is_quarantined_and_replaced() {
 
 #[tokio::test]
 async fn the_database_of_another_program_is_quarantined() {
-    let bench = TestBench::new();
+    let bench = PolicyBench::new();
     let other = rusqlite::Connection::open(bench.database()).expect("ours");
     other.execute_batch("CREATE TABLE x (y)").expect("a table");
     drop(other);
@@ -70,7 +70,7 @@ async fn the_database_of_another_program_is_quarantined() {
 
 #[tokio::test]
 async fn the_file_of_a_newer_version_is_refused_and_left_alone() {
-    let bench = TestBench::new();
+    let bench = PolicyBench::new();
     let policies = bench.open();
     bench.script.publish("1", EXAMPLE);
     policy(&policies).await;
@@ -81,7 +81,7 @@ async fn the_file_of_a_newer_version_is_refused_and_left_alone() {
     };
     set_version(2);
     let octets = std::fs::read(bench.database()).expect("a file");
-    let clock: Clock = Arc::new(|| Timestamp::UNIX_EPOCH);
+    let clock: TimeSource = Arc::new(|| Timestamp::UNIX_EPOCH);
     let opened = MtaSts::from_source(bench.folder.path(), Box::new(Arc::clone(&bench.script)), clock, LOOKUP_TIMEOUT);
     let error = opened.expect_err("newer").to_string();
     for words in ["policies.db has version 2", "knows version 1", "run the gatepost that wrote it, or move it away"] {
@@ -95,7 +95,7 @@ async fn the_file_of_a_newer_version_is_refused_and_left_alone() {
 
 #[tokio::test]
 async fn damage_while_it_is_in_use_loses_nothing() {
-    let bench = TestBench::new();
+    let bench = PolicyBench::new();
     let policies = bench.open();
     bench.script.publish("1", EXAMPLE);
     policy(&policies).await;
@@ -112,7 +112,7 @@ async fn damage_while_it_is_in_use_loses_nothing() {
 
 #[tokio::test]
 async fn invalid_rows_are_skipped() {
-    let bench = TestBench::new();
+    let bench = PolicyBench::new();
     let policies = bench.open();
     bench.script.publish("1", EXAMPLE);
     policy(&policies).await;
@@ -133,7 +133,7 @@ async fn invalid_rows_are_skipped() {
 
 #[tokio::test]
 async fn a_policy_from_the_future_is_kept_no_longer_than_it_may_be() {
-    let bench = TestBench::new();
+    let bench = PolicyBench::new();
     let policies = bench.open();
     bench.script.publish("1", EXAMPLE);
     policy(&policies).await;
@@ -147,7 +147,7 @@ async fn a_policy_from_the_future_is_kept_no_longer_than_it_may_be() {
 
 #[tokio::test]
 async fn policies_stay_in_memory_while_the_disk_fails() {
-    let bench = TestBench::new();
+    let bench = PolicyBench::new();
     std::fs::create_dir(bench.database()).expect("something is in the way");
     let policies = bench.open();
     bench.script.publish("1", EXAMPLE);
