@@ -246,7 +246,7 @@ impl DowngradeMemory {
         Observed { change: compare(&before, level, is_new), took_tls, issuer_before }
     }
 
-    /// Returns true if a warning about a domain is due. One a day is.
+    /// Returns true if a warning about a domain is due: at most one a day.
     pub(super) fn should_warn(&mut self, domain: &Host, at: i64) -> bool {
         let Some(entry) = self.domains.get_mut(domain) else { return true };
         let due = entry.warned.is_none_or(|warned| at - warned >= DAY || at < warned);

@@ -121,8 +121,8 @@ impl HistoryWriter {
     }
 
     fn write(&mut self, batch: &WriteBatch) -> Result<(), WriteFault> {
-        let gone = || WriteFault { text: "there is no database to write to".to_owned(), is_damage: false };
-        let disk = self.disk.as_mut().ok_or_else(gone)?;
+        let missing = || WriteFault { text: "there is no database to write to".to_owned(), is_damage: false };
+        let disk = self.disk.as_mut().ok_or_else(missing)?;
         disk.write(batch).map_err(|error| {
             let text = format!("cannot write to {}: {error}", disk.file().display());
             WriteFault { text, is_damage: is_damage(&error) }

@@ -24,11 +24,11 @@ impl MtaSts {
         rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             rounds.tick().await;
-            self.round().await;
+            self.run_round().await;
         }
     }
 
-    pub(super) async fn round(&self) {
+    pub(super) async fn run_round(&self) {
         let (changes, due) = {
             let (mut known, now) = (self.0.cache(), (self.0.clock)());
             let mut changes: Vec<_> = known.expire(now).into_iter().map(PolicyChange::Remove).collect();
@@ -36,14 +36,14 @@ impl MtaSts {
             (changes, known.due(now))
         };
         self.0.save(changes).await;
-        let mut searches = JoinSet::new();
+        let mut fetches = JoinSet::new();
         for domain in due {
-            if searches.len() >= AT_ONCE {
-                searches.join_next().await;
+            if fetches.len() >= AT_ONCE {
+                fetches.join_next().await;
             }
             let policies = self.clone();
-            searches.spawn(async move { policies.fetch(&domain, FetchPurpose::Refetch).await });
+            fetches.spawn(async move { policies.fetch(&domain, FetchPurpose::Refetch).await });
         }
-        while searches.join_next().await.is_some() {}
+        while fetches.join_next().await.is_some() {}
     }
 }

@@ -353,20 +353,20 @@ async fn policies_in_use_are_refreshed_daily() {
     let policies = bench.open();
     bench.script.publish("1", EXAMPLE);
     policy(&policies).await;
-    policies.round().await;
+    policies.run_round().await;
     assert_eq!(bench.script.requests(), (1, 1));
     for day in 1..5 {
         bench.pass(86_399);
-        policies.round().await;
+        policies.run_round().await;
         assert_eq!(bench.script.requests(), (day + 1, day + 1));
         assert!(policies.cached(&domain("example.org")).is_some());
     }
     bench.script.set_terms(Err(fetch_failed()));
     bench.pass(86_399);
-    policies.round().await;
+    policies.run_round().await;
     assert_eq!(policy(&policies).await, EXAMPLE);
     bench.pass(1);
-    policies.round().await;
+    policies.run_round().await;
     assert_eq!(policies.cached(&domain("example.org")), None);
 }
 

@@ -32,14 +32,14 @@ async fn use_and_changes_survive_a_restart() {
     bench.pass(20 * 86_400);
     policy(&policies).await;
     wait_for_fetches(&policies).await;
-    policies.round().await;
+    policies.run_round().await;
     drop(policies);
     bench.pass(20 * 86_400);
     let policies = bench.open();
     assert_eq!(policy(&policies).await, long.replace("enforce", "none"));
     drop(policies);
     let policies = bench.open();
-    policies.round().await;
+    policies.run_round().await;
     assert_eq!(bench.script.requests().1, 3, "used 20 days ago, so it is refreshed");
 }
 
