@@ -172,7 +172,7 @@ fn a_trust_anchor_that_cannot_be_used_is_told_at_its_place() {
         assert!(matches!(error, DnsError::TrustAnchor { .. }));
         let fault = error.fault(&config).to_string();
         assert!(fault.starts_with("gatepost.toml:9:16: trust_anchor: "), "{fault}");
-        assert!(fault.contains(words) && fault.contains("DNSKEY or DS records of your root"), "{fault}");
+        assert!(fault.contains(words) && fault.contains("DNSKEY or DS records of the root"), "{fault}");
     }
 }
 

@@ -173,7 +173,7 @@ async fn aliases_end() {
     let server = world().await;
     let dns = validating(&server);
     let fault = dns.addresses(&domain("round.good.test")).await.expect_err("it leads nowhere");
-    assert!(fault.to_string().contains("more than 10 aliases"), "{fault}");
+    assert!(fault.to_string().contains("more than 10 CNAMEs"), "{fault}");
 }
 
 #[tokio::test]
