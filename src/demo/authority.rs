@@ -1,4 +1,4 @@
-//! A certificate authority for the occasion: it lives as long as the demo and nobody else trusts it.
+//! A certificate authority that exists only while the demo runs, and that only the demo's relay and peers trust.
 
 use std::sync::Arc;
 
@@ -19,24 +19,22 @@ pub(super) struct Authority {
     der: CertificateDer<'static>,
 }
 
-/// A certificate and its key.
-pub(super) struct Identity {
+/// A certificate with its private key.
+pub(super) struct DemoIdentity {
     pub(super) certificate_pem: String,
     pub(super) key_pem: String,
-    /// SHA-256 of the public key: what a TLSA record "3 1 1" says.
+    /// The SHA-256 of the public key, as in a TLSA record "3 1 1" (RFC 6698 §2.1).
     pub(super) key_sha256: Vec<u8>,
     chain: Vec<CertificateDer<'static>>,
     key: PrivateKeyDer<'static>,
 }
 
-/// What is odd about a certificate.
+/// A fault in a certificate.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Flaw {
-    /// Nothing.
     None,
-    /// It signed itself.
     SelfSigned,
-    /// It ended in 2001.
+    /// It expired in 2001.
     Expired,
 }
 
@@ -51,17 +49,18 @@ impl Authority {
         Ok(Self { pem: certificate.pem(), der: certificate.der().clone(), issuer: Issuer::new(params, key) })
     }
 
-    /// Its own certificate.
+    /// Returns the certificate of the authority in PEM format.
     pub(super) fn pem(&self) -> &str {
         &self.pem
     }
 
-    pub(super) fn issue(&self, host: &str, flaw: Flaw) -> Result<Identity, DemoError> {
+    /// Issues a certificate for one host.
+    pub(super) fn issue(&self, host: &str, flaw: Flaw) -> Result<DemoIdentity, DemoError> {
         self.issue_for(vec![host.to_owned()], flaw)
     }
 
-    /// A certificate for several hosts, named after the first.
-    pub(super) fn issue_for(&self, hosts: Vec<String>, flaw: Flaw) -> Result<Identity, DemoError> {
+    /// Issues a certificate for several hosts. Its subject is the first of them.
+    pub(super) fn issue_for(&self, hosts: Vec<String>, flaw: Flaw) -> Result<DemoIdentity, DemoError> {
         let title = name(hosts.first().map_or("", String::as_str));
         let mut params = CertificateParams::new(hosts)?;
         params.distinguished_name = title;
@@ -76,7 +75,7 @@ impl Authority {
             Flaw::None | Flaw::Expired => params.signed_by(&key, &self.issuer)?,
         };
         let key_digest = digest(&SHA256, &key.subject_public_key_info());
-        Ok(Identity {
+        Ok(DemoIdentity {
             key_sha256: key_digest.as_ref().to_vec(),
             certificate_pem: certificate.pem(),
             key_pem: key.serialize_pem(),
@@ -85,8 +84,8 @@ impl Authority {
         })
     }
 
-    /// A client's side of TLS that trusts this authority, with a certificate to show or without.
-    pub(super) fn client(&self, identity: Option<&Identity>) -> Result<Arc<ClientConfig>, DemoError> {
+    /// Returns the TLS configuration of a client that trusts this authority, with or without a client certificate.
+    pub(super) fn client(&self, identity: Option<&DemoIdentity>) -> Result<Arc<ClientConfig>, DemoError> {
         let mut roots = RootCertStore::empty();
         roots.add(self.der.clone())?;
         let builder = ClientConfig::builder_with_provider(provider())
@@ -99,8 +98,8 @@ impl Authority {
     }
 }
 
-impl Identity {
-    /// A server's side of TLS that shows this certificate.
+impl DemoIdentity {
+    /// Returns the TLS configuration of a server with this certificate.
     pub(super) fn server(&self) -> Result<Arc<ServerConfig>, DemoError> {
         let config = ServerConfig::builder_with_provider(provider())
             .with_safe_default_protocol_versions()?

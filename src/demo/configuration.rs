@@ -1,14 +1,14 @@
-//! The relay's configuration: the same language that an administrator writes.
+//! The configuration file of the demo's relay.
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 
-use super::peer::Peer;
-use super::published::{LOSERS, PUBLISHERS, Publishers};
+use super::peer::DemoPeer;
+use super::published::{DOWNGRADED, PUBLISHERS, PublishingHosts};
 use super::scenarios::OUTGOING;
 use super::stage::PARTNER;
 
-/// What does not depend on where the peers are.
+/// The part of the file that does not depend on the addresses of the peers.
 const HEAD: &str = r#"# The relay of `gatepost demo`.
 hostname = "relay.example"
 postmaster = "postmaster@our.example"
@@ -40,7 +40,7 @@ domains = ["our.example"]
 [queue]
 retry = ["1h"]
 
-# Incoming: these partners must show TLS, or a certificate with their name.
+# Incoming mail: these partners must use TLS, or also show a certificate with their name.
 [[connector]]
 name = "forced-partner"
 domains = ["forced.example"]
@@ -56,13 +56,18 @@ tls = "forced"
 verify = "name"
 "#;
 
-/// Writes it. Domains that are found by DNS have a port of their own, for they all are on this machine.
-pub(super) fn configuration(peers: &[Peer], [mailboxes, a, b, c]: [SocketAddr; 4], publishers: &Publishers) -> String {
+/// Returns the content of the file. Each domain that is found by DNS has its own port, since all hosts are on this
+/// machine.
+pub(super) fn configuration(
+    peers: &[DemoPeer],
+    [mailboxes, a, b, c]: [SocketAddr; 4],
+    publishers: &PublishingHosts,
+) -> String {
     let mut text = HEAD.to_owned();
     // Writing into a String cannot fail.
     let _ = write!(
         text,
-        "\n# The world in which domains publish: a name server with a signed root of its own.\n\
+        "\n# The name server of the domains that publish policies, with its own signed root.\n\
          [dns]\nservers = [\"{}\"]\ntrust_anchor = \"root.key\"\n",
         publishers.names
     );
@@ -73,24 +78,24 @@ pub(super) fn configuration(peers: &[Peer], [mailboxes, a, b, c]: [SocketAddr; 4
         ("domain-b.com", b, "", "tls = \"opportunistic\""),
         ("domain-c.com", c, "names = [\"mail.domain-c.com\"]", name_c),
     ] {
-        connector(&mut text, domain, address, names, policy);
+        add_route_connector(&mut text, domain, address, names, policy);
     }
     for (case, peer) in OUTGOING.iter().zip(peers) {
         let names = if case.policy.by_name() { format!("names = [\"{PARTNER}\"]") } else { String::new() };
-        connector(&mut text, case.domain, peer.address, &names, case.policy.toml());
+        add_route_connector(&mut text, case.domain, peer.address, &names, case.policy.toml());
     }
     for (case, peer) in PUBLISHERS.iter().zip(&publishers.peers) {
-        by_mx(&mut text, case.domain, peer.address, "");
+        add_mx_connector(&mut text, case.domain, peer.address, "");
     }
-    for ((domain, downgrade, _), (_, on_the_way)) in LOSERS.iter().zip(&publishers.losers) {
+    for ((domain, downgrade, _), (_, interceptor)) in DOWNGRADED.iter().zip(&publishers.downgraded) {
         let policy = format!("downgrade = \"{downgrade}\"\nmessages_per_connection = 1\n");
-        by_mx(&mut text, domain, on_the_way.address, &policy);
+        add_mx_connector(&mut text, domain, interceptor.address, &policy);
     }
     text
 }
 
-/// A connector that goes by MX.
-fn by_mx(text: &mut String, domain: &str, host: SocketAddr, policy: &str) {
+/// Adds a connector that sends by MX.
+fn add_mx_connector(text: &mut String, domain: &str, host: SocketAddr, policy: &str) {
     // Writing into a String cannot fail.
     let _ = write!(
         text,
@@ -99,7 +104,8 @@ fn by_mx(text: &mut String, domain: &str, host: SocketAddr, policy: &str) {
     );
 }
 
-fn connector(text: &mut String, domain: &str, route: SocketAddr, names: &str, policy: &str) {
+/// Adds a connector that sends to a smart host.
+fn add_route_connector(text: &mut String, domain: &str, route: SocketAddr, names: &str, policy: &str) {
     // Writing into a String cannot fail.
     let _ = write!(
         text,

@@ -1,9 +1,10 @@
-//! The other side: small SMTP servers with real TLS that write down what they hear, and a client.
+//! The peers of the relay: small SMTP servers with real TLS that record what they receive, and a client.
 //!
-//! They are written apart from [`crate::smtp`] on purpose: what they saw is the demo's evidence, so
-//! they must not share a fault with the program they watch.
+//! They do not use [`crate::smtp`] on purpose: their records are the evidence that the relay works, so they must not
+//! share a bug with it.
 
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustls::pki_types::ServerName;
@@ -13,40 +14,41 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::AbortHandle;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
-/// Octets in a line, at most: enough for anything the demo says.
+/// The maximum length of a line in octets, enough for everything in the demo.
 const LINE_MAX: u64 = 4096;
 
-pub(super) trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
-impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
-pub(super) type Talk = BufReader<Box<dyn Stream>>;
+/// A stream with or without TLS.
+pub(super) trait PeerStream: AsyncRead + AsyncWrite + Unpin + Send {}
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> PeerStream for T {}
+pub(super) type PeerConnection = BufReader<Box<dyn PeerStream>>;
 
-/// How a peer behaves.
+/// The behaviour of a peer.
 #[derive(Clone)]
-pub(super) enum Manner {
-    /// Has no TLS.
+pub(super) enum PeerBehaviour {
+    /// Offers no TLS.
     NoTls,
     /// Agrees to STARTTLS, then sends garbage.
     BrokenTls,
     /// Offers TLS.
     Tls(Arc<ServerConfig>),
-    /// Offers TLS and takes no mail without.
+    /// Offers TLS and accepts no mail without it.
     DemandsTls(Arc<ServerConfig>),
 }
 
-/// What a peer heard, over all of its connections.
+/// The record of what a peer received on all of its connections.
 #[derive(Default, Clone)]
-pub(super) struct Heard {
+pub(super) struct PeerLog {
     pub(super) connections: usize,
-    /// Commands of the envelope, with whether they came over TLS.
+    /// The MAIL FROM commands, each with true if it came over TLS.
     pub(super) mail_from: Vec<(String, bool)>,
-    /// Whole messages, with whether they came over TLS.
+    /// The messages, each with true if it came over TLS.
     pub(super) messages: Vec<(String, bool)>,
-    /// Sessions that were ended with QUIT.
+    /// The number of sessions that ended with QUIT.
     pub(super) quits: usize,
 }
 
-impl Heard {
-    /// What was heard after `before`, which was heard by the same peer.
+impl PeerLog {
+    /// Returns the part of the record that is not in `before`, an earlier record of the same peer.
     pub(super) fn since(&self, before: &Self) -> Self {
         Self {
             connections: self.connections - before.connections,
@@ -57,109 +59,114 @@ impl Heard {
     }
 }
 
-/// A peer that is running, until it is dropped.
-pub(super) struct Peer {
+/// A peer, which runs until it is dropped.
+pub(super) struct DemoPeer {
     pub(super) address: SocketAddr,
-    heard: Arc<Mutex<Heard>>,
+    log: Arc<Mutex<PeerLog>>,
     task: AbortHandle,
 }
 
-impl Drop for Peer {
+impl Drop for DemoPeer {
     fn drop(&mut self) {
         self.task.abort();
     }
 }
 
-impl Peer {
-    pub(super) async fn start(manner: Manner) -> std::io::Result<Self> {
+impl DemoPeer {
+    pub(super) async fn start(behaviour: PeerBehaviour) -> std::io::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
-        let heard = Arc::new(Mutex::new(Heard::default()));
-        let ears = Arc::clone(&heard);
+        let log = Arc::new(Mutex::new(PeerLog::default()));
+        let session_log = Arc::clone(&log);
         let task = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                lock(&ears).connections += 1;
-                // A session that breaks off is part of the play; what was heard until then is kept.
-                tokio::spawn(serve(stream, manner.clone(), Arc::clone(&ears)));
+                lock(&session_log).connections += 1;
+                // Errors are ignored: some scenarios break a session, whose record until then counts.
+                tokio::spawn(serve(stream, behaviour.clone(), Arc::clone(&session_log)));
             }
         });
-        Ok(Self { address, heard, task: task.abort_handle() })
+        Ok(Self { address, log, task: task.abort_handle() })
     }
 
-    pub(super) fn heard(&self) -> Heard {
-        lock(&self.heard).clone()
+    /// Returns the record so far.
+    pub(super) fn log(&self) -> PeerLog {
+        lock(&self.log).clone()
     }
 }
 
-fn lock(heard: &Mutex<Heard>) -> MutexGuard<'_, Heard> {
-    // Nothing is done under this lock that could leave it half changed.
-    heard.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock(log: &Mutex<PeerLog>) -> MutexGuard<'_, PeerLog> {
+    // The record is consistent even after a panic: each change under the lock is a single push or addition.
+    log.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-async fn serve(stream: TcpStream, manner: Manner, ears: Arc<Mutex<Heard>>) -> std::io::Result<()> {
-    let mut talk: Talk = BufReader::new(Box::new(stream));
-    say(&mut talk, "220 peer.example ESMTP").await?;
+async fn serve(stream: TcpStream, behaviour: PeerBehaviour, log: Arc<Mutex<PeerLog>>) -> std::io::Result<()> {
+    let mut connection: PeerConnection = BufReader::new(Box::new(stream));
+    write_line(&mut connection, "220 peer.example ESMTP").await?;
     let mut encrypted = false;
-    while let Some(line) = hear(&mut talk).await? {
+    while let Some(line) = read_line(&mut connection).await? {
         let verb = line.split([' ', ':']).next().unwrap_or("").to_ascii_uppercase();
-        let answer = match (verb.as_str(), &manner) {
-            ("EHLO", Manner::BrokenTls) => "250-peer.example\r\n250 STARTTLS",
-            ("EHLO", Manner::Tls(_) | Manner::DemandsTls(_)) if !encrypted => "250-peer.example\r\n250 STARTTLS",
-            ("EHLO" | "HELO", _) => "250 peer.example",
-            ("STARTTLS", Manner::BrokenTls) => {
-                return say(&mut talk, "220 Go ahead\r\nThis is not TLS").await;
+        let answer = match (verb.as_str(), &behaviour) {
+            ("EHLO", PeerBehaviour::BrokenTls) => "250-peer.example\r\n250 STARTTLS",
+            ("EHLO", PeerBehaviour::Tls(_) | PeerBehaviour::DemandsTls(_)) if !encrypted => {
+                "250-peer.example\r\n250 STARTTLS"
             }
-            ("STARTTLS", Manner::Tls(config) | Manner::DemandsTls(config)) if !encrypted => {
-                say(&mut talk, "220 Go ahead").await?;
-                let stream = TlsAcceptor::from(Arc::clone(config)).accept(talk.into_inner()).await?;
-                talk = BufReader::new(Box::new(stream));
+            ("EHLO" | "HELO", _) => "250 peer.example",
+            ("STARTTLS", PeerBehaviour::BrokenTls) => {
+                return write_line(&mut connection, "220 Go ahead\r\nThis is not TLS").await;
+            }
+            ("STARTTLS", PeerBehaviour::Tls(config) | PeerBehaviour::DemandsTls(config)) if !encrypted => {
+                write_line(&mut connection, "220 Go ahead").await?;
+                let stream = TlsAcceptor::from(Arc::clone(config)).accept(connection.into_inner()).await?;
+                connection = BufReader::new(Box::new(stream));
                 encrypted = true;
                 continue;
             }
-            ("MAIL", manner) => {
-                lock(&ears).mail_from.push((line.clone(), encrypted));
-                match manner {
-                    Manner::DemandsTls(_) if !encrypted => "530 5.7.0 Must issue a STARTTLS command first",
+            ("MAIL", behaviour) => {
+                lock(&log).mail_from.push((line.clone(), encrypted));
+                match behaviour {
+                    PeerBehaviour::DemandsTls(_) if !encrypted => "530 5.7.0 Must issue a STARTTLS command first",
                     _ => "250 2.1.0 Ok",
                 }
             }
             ("RCPT", _) => "250 2.1.5 Ok",
             ("DATA", _) => {
-                say(&mut talk, "354 Go ahead").await?;
-                let message = hear_message(&mut talk).await?;
-                lock(&ears).messages.push((message, encrypted));
+                write_line(&mut connection, "354 Go ahead").await?;
+                let message = read_message(&mut connection).await?;
+                lock(&log).messages.push((message, encrypted));
                 "250 2.0.0 Taken"
             }
             ("RSET" | "NOOP", _) => "250 2.0.0 Ok",
             ("QUIT", _) => {
-                lock(&ears).quits += 1;
-                return say(&mut talk, "221 2.0.0 Bye").await;
+                lock(&log).quits += 1;
+                return write_line(&mut connection, "221 2.0.0 Bye").await;
             }
             _ => "502 5.5.1 Not here",
         };
-        say(&mut talk, answer).await?;
+        write_line(&mut connection, answer).await?;
     }
     Ok(())
 }
 
-async fn say(talk: &mut Talk, line: &str) -> std::io::Result<()> {
-    // In one piece: the end of the line alone would wait for an acknowledgement of its beginning.
-    talk.write_all(format!("{line}\r\n").as_bytes()).await?;
-    talk.flush().await
+async fn write_line(connection: &mut PeerConnection, line: &str) -> std::io::Result<()> {
+    // Line and line end are written at once: Nagle's algorithm would delay a line end that is written alone.
+    connection.write_all(format!("{line}\r\n").as_bytes()).await?;
+    connection.flush().await
 }
 
-async fn hear(talk: &mut Talk) -> std::io::Result<Option<String>> {
+/// Reads a line without its line end; `None` at the end of the connection.
+async fn read_line(connection: &mut PeerConnection) -> std::io::Result<Option<String>> {
     use tokio::io::AsyncReadExt as _;
     let mut line = String::new();
-    if talk.take(LINE_MAX).read_line(&mut line).await? == 0 {
+    if connection.take(LINE_MAX).read_line(&mut line).await? == 0 {
         return Ok(None);
     }
     Ok(Some(line.trim_end().to_owned()))
 }
 
-async fn hear_message(talk: &mut Talk) -> std::io::Result<String> {
+/// Reads content up to the final dot.
+async fn read_message(connection: &mut PeerConnection) -> std::io::Result<String> {
     let mut message = String::new();
-    while let Some(line) = hear(talk).await? {
+    while let Some(line) = read_line(connection).await? {
         if line == "." {
             break;
         }
@@ -169,10 +176,10 @@ async fn hear_message(talk: &mut Talk) -> std::io::Result<String> {
     Ok(message)
 }
 
-/// Somebody on the way to a peer who, when told to, hides STARTTLS from the client.
+/// A man in the middle between the relay and a peer, which can strip STARTTLS from the replies.
 pub(super) struct Interceptor {
     pub(super) address: SocketAddr,
-    strips: Arc<std::sync::atomic::AtomicBool>,
+    strips: Arc<AtomicBool>,
     task: AbortHandle,
 }
 
@@ -186,11 +193,11 @@ impl Interceptor {
     pub(super) async fn start(target: SocketAddr) -> std::io::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
-        let strips = Arc::new(std::sync::atomic::AtomicBool::new(false));
-        let told = Arc::clone(&strips);
+        let strips = Arc::new(AtomicBool::new(false));
+        let flag = Arc::clone(&strips);
         let task = tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
-                let strip = told.load(std::sync::atomic::Ordering::Relaxed);
+                let strip = flag.load(Ordering::Relaxed);
                 tokio::spawn(async move {
                     let mut client = client;
                     let mut server = TcpStream::connect(target).await?;
@@ -205,8 +212,9 @@ impl Interceptor {
         Ok(Self { address, strips, task: task.abort_handle() })
     }
 
+    /// Strips STARTTLS from all later connections.
     pub(super) fn strip(&self) {
-        self.strips.store(true, std::sync::atomic::Ordering::Relaxed);
+        self.strips.store(true, Ordering::Relaxed);
     }
 }
 
@@ -218,7 +226,7 @@ async fn strip_starttls(client: TcpStream, server: TcpStream) -> std::io::Result
     let down = async {
         let mut lines = BufReader::new(from_server).lines();
         while let Some(line) = lines.next_line().await? {
-            // The length stays, as a careful interceptor would have it.
+            // The replacement has the same length, as in known attacks.
             let line = line.replace("STARTTLS", "XXXXXXXA");
             to_client.write_all(format!("{line}\r\n").as_bytes()).await?;
         }
@@ -227,78 +235,81 @@ async fn strip_starttls(client: TcpStream, server: TcpStream) -> std::io::Result
     tokio::select! { end = up => end, end = down => end }
 }
 
-/// What a client's submission came to.
-pub(super) struct Submitted {
-    /// Whether EHLO's answer had STARTTLS.
+/// The result of a client's session with the relay.
+pub(super) struct Submission {
+    /// True if the relay offered STARTTLS.
     pub(super) offered: bool,
-    /// The TLS version reached.
+    /// The TLS version of the session.
     pub(super) version: Option<String>,
-    /// The cipher suite reached.
+    /// The cipher suite of the session.
     pub(super) cipher: Option<String>,
-    /// The last reply.
+    /// The last reply before QUIT.
     pub(super) reply: String,
 }
 
-impl Submitted {
-    pub(super) fn taken(&self) -> bool {
+impl Submission {
+    /// Returns true if the relay accepted the message.
+    pub(super) fn is_accepted(&self) -> bool {
         self.reply.starts_with("250")
     }
 }
 
-/// Hands a message in, over TLS where `tls` is given, and says QUIT.
+/// Sends a message to the relay, over TLS if `tls` is given, and QUIT.
 pub(super) async fn submit(
     relay: SocketAddr,
     tls: Option<Arc<ClientConfig>>,
     from: &str,
     to: &[&str],
     subject: &str,
-) -> std::io::Result<Submitted> {
-    let mut talk: Talk = BufReader::new(Box::new(TcpStream::connect(relay).await?));
-    let mut submitted = Submitted { offered: false, version: None, cipher: None, reply: String::new() };
-    answer(&mut talk).await?;
-    submitted.offered = ask(&mut talk, "EHLO client.example").await?.contains("STARTTLS");
+) -> std::io::Result<Submission> {
+    let mut connection: PeerConnection = BufReader::new(Box::new(TcpStream::connect(relay).await?));
+    let mut submission = Submission { offered: false, version: None, cipher: None, reply: String::new() };
+    read_reply(&mut connection).await?;
+    submission.offered = send_command(&mut connection, "EHLO client.example").await?.contains("STARTTLS");
     if let Some(config) = tls {
-        ask(&mut talk, "STARTTLS").await?;
+        send_command(&mut connection, "STARTTLS").await?;
         let name = ServerName::try_from("relay.example").map_err(std::io::Error::other)?;
-        let stream = TlsConnector::from(config).connect(name, talk.into_inner()).await?;
+        let stream = TlsConnector::from(config).connect(name, connection.into_inner()).await?;
         let session = stream.get_ref().1;
-        submitted.version = session.protocol_version().map(|version| format!("{version:?}").replace('_', "."));
-        submitted.cipher =
+        submission.version = session.protocol_version().map(|version| format!("{version:?}").replace('_', "."));
+        submission.cipher =
             session.negotiated_cipher_suite().and_then(|suite| suite.suite().as_str()).map(super::short_cipher);
-        talk = BufReader::new(Box::new(stream));
-        ask(&mut talk, "EHLO client.example").await?;
+        connection = BufReader::new(Box::new(stream));
+        send_command(&mut connection, "EHLO client.example").await?;
     }
     let content = format!(
         "From: <{from}>\r\nTo: <{}>\r\nSubject: {subject}\r\nDate: Mon, 23 Nov 2026 12:00:00 +0000\r\n\r\nHello.\r\n.",
         to.join(">, <")
     );
-    let mut words = vec![format!("MAIL FROM:<{from}>")];
-    words.extend(to.iter().map(|to| format!("RCPT TO:<{to}>")));
-    words.extend(["DATA".to_owned(), content]);
-    for word in words {
-        submitted.reply = ask(&mut talk, &word).await?;
-        if !submitted.reply.starts_with(['2', '3']) {
+    let mut commands = vec![format!("MAIL FROM:<{from}>")];
+    commands.extend(to.iter().map(|to| format!("RCPT TO:<{to}>")));
+    commands.extend(["DATA".to_owned(), content]);
+    for command in commands {
+        submission.reply = send_command(&mut connection, &command).await?;
+        if !submission.reply.starts_with(['2', '3']) {
             break;
         }
     }
-    ask(&mut talk, "QUIT").await?;
-    Ok(submitted)
+    send_command(&mut connection, "QUIT").await?;
+    Ok(submission)
 }
 
-async fn ask(talk: &mut Talk, line: &str) -> std::io::Result<String> {
-    say(talk, line).await?;
-    answer(talk).await
+/// Sends a command and returns the reply.
+async fn send_command(connection: &mut PeerConnection, line: &str) -> std::io::Result<String> {
+    write_line(connection, line).await?;
+    read_reply(connection).await
 }
 
-async fn answer(talk: &mut Talk) -> std::io::Result<String> {
-    let mut all = String::new();
-    while let Some(line) = hear(talk).await? {
-        let last = line.as_bytes().get(3) != Some(&b'-');
-        all.push_str(&line);
-        if last {
-            return Ok(all);
+/// Reads a reply of one or more lines.
+async fn read_reply(connection: &mut PeerConnection) -> std::io::Result<String> {
+    let mut reply = String::new();
+    while let Some(line) = read_line(connection).await? {
+        let is_last = line.as_bytes().get(3) != Some(&b'-');
+        reply.push_str(&line);
+        if is_last {
+            return Ok(reply);
         }
-        all.push('\n');
+        reply.push('\n');
     }
-    Err(std::io::Error::new(std::io::ErrorKind::UnexpectedEof, format!("the relay hung up after {all:?}")))
+    Err(std::io::Error::new(std::io::ErrorKind::UnexpectedEof, format!("the relay closed after {reply:?}")))
 }

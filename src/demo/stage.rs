@@ -1,4 +1,4 @@
-//! The stage: peers, a configuration in a temporary folder, and a relay that runs from it.
+//! The set-up of the demo: peers, a configuration in a temporary folder, and a relay that runs with it.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -9,38 +9,39 @@ use tempfile::TempDir;
 use crate::daemon::{self, RunningDaemon, SystemdSockets, TestOverrides};
 
 use super::DemoError;
-use super::authority::{Authority, Flaw, Identity};
+use super::attempts::AttemptLog;
+use super::authority::{Authority, DemoIdentity, Flaw};
 use super::configuration::configuration;
-use super::ledger::Ledger;
-use super::peer::{Interceptor, Manner, Peer};
-use super::published::Publishers;
-use super::scenarios::{OUTGOING, Shown};
+use super::peer::{DemoPeer, Interceptor, PeerBehaviour};
+use super::published::PublishingHosts;
+use super::scenarios::{OUTGOING, PeerTls};
 
-/// The name that the partner's certificates must carry.
+/// The name that the partner's certificates must have.
 pub(super) const PARTNER: &str = "mail.partner.example";
 
-/// Everything that plays.
-pub(super) struct Stage {
+/// The relay and its peers.
+pub(super) struct DemoStage {
     pub(super) relay: SocketAddr,
-    pub(super) ledger: Arc<Ledger>,
+    pub(super) attempts: Arc<AttemptLog>,
     pub(super) authority: Authority,
-    pub(super) partner: Identity,
-    /// One for each of [`OUTGOING`], in order.
-    pub(super) peers: Vec<Peer>,
-    pub(super) mailboxes: Peer,
-    pub(super) domain_a: Peer,
-    pub(super) domain_b: Peer,
-    pub(super) domain_c: Peer,
-    pub(super) on_the_way_to_c: Interceptor,
-    pub(super) publishers: Publishers,
+    pub(super) partner: DemoIdentity,
+    /// The peer of each of [`OUTGOING`], in order.
+    pub(super) peers: Vec<DemoPeer>,
+    pub(super) mailboxes: DemoPeer,
+    pub(super) domain_a: DemoPeer,
+    pub(super) domain_b: DemoPeer,
+    pub(super) domain_c: DemoPeer,
+    pub(super) interceptor_of_c: Interceptor,
+    pub(super) publishers: PublishingHosts,
     pub(super) config_file: PathBuf,
     running: RunningDaemon,
-    /// Removed when the stage is.
+    /// The folder is deleted when this is dropped.
     _folder: TempDir,
 }
 
-impl Stage {
-    pub(super) async fn set() -> Result<Self, DemoError> {
+impl DemoStage {
+    /// Starts peers and relay.
+    pub(super) async fn start() -> Result<Self, DemoError> {
         let folder = tempfile::Builder::new().prefix("gatepost-demo-").tempdir()?;
         let authority = Authority::new()?;
         let partner = authority.issue(PARTNER, Flaw::None)?;
@@ -50,27 +51,29 @@ impl Stage {
         write_secret(&folder.path().join("relay.key"), &relay.key_pem)?;
         let mut peers = Vec::new();
         for case in OUTGOING {
-            peers.push(Peer::start(manner(&authority, case.shows, PARTNER)?.0).await?);
+            peers.push(DemoPeer::start(behaviour(&authority, case.shows, PARTNER)?.0).await?);
         }
-        let mailboxes = Peer::start(Manner::NoTls).await?;
-        let domain_a = Peer::start(Manner::NoTls).await?;
-        let domain_b = Peer::start(Manner::Tls(authority.issue("mail.domain-b.com", Flaw::None)?.server()?)).await?;
-        let domain_c = Peer::start(Manner::Tls(authority.issue("mail.domain-c.com", Flaw::None)?.server()?)).await?;
-        let on_the_way_to_c = Interceptor::start(domain_c.address).await?;
-        let publishers = Publishers::start(&authority, folder.path()).await?;
-        let addresses = [mailboxes.address, domain_a.address, domain_b.address, on_the_way_to_c.address];
+        let mailboxes = DemoPeer::start(PeerBehaviour::NoTls).await?;
+        let domain_a = DemoPeer::start(PeerBehaviour::NoTls).await?;
+        let domain_b =
+            DemoPeer::start(PeerBehaviour::Tls(authority.issue("mail.domain-b.com", Flaw::None)?.server()?)).await?;
+        let domain_c =
+            DemoPeer::start(PeerBehaviour::Tls(authority.issue("mail.domain-c.com", Flaw::None)?.server()?)).await?;
+        let interceptor_of_c = Interceptor::start(domain_c.address).await?;
+        let publishers = PublishingHosts::start(&authority, folder.path()).await?;
+        let addresses = [mailboxes.address, domain_a.address, domain_b.address, interceptor_of_c.address];
         let config_file = folder.path().join("gatepost.toml");
         std::fs::write(&config_file, configuration(&peers, addresses, &publishers))?;
         let (config, _) = crate::config::read(&config_file).map_err(DemoError::Faults)?;
-        let ledger = Arc::new(Ledger::default());
-        let scribe = Arc::clone(&ledger);
+        let attempts = Arc::new(AttemptLog::default());
+        let log = Arc::clone(&attempts);
         let test_overrides = TestOverrides { policy_port: publishers.policies.port };
-        let observer = Arc::new(move |attempt: &_, report: &_| scribe.enter(attempt, report));
-        let running = daemon::start_with(test_overrides, SystemdSockets::default(), config, observer).await?;
+        let observer = Arc::new(move |attempt: &_, report: &_| log.add(attempt, report));
+        let running = daemon::start_in(surroundings, Passed::default(), config, observer).await?;
         let relay = running.addresses.first().map(|(_, address)| *address).ok_or(DemoError::NoListener)?;
         Ok(Self {
             relay,
-            ledger,
+            attempts,
             authority,
             partner,
             peers,
@@ -78,7 +81,7 @@ impl Stage {
             domain_a,
             domain_b,
             domain_c,
-            on_the_way_to_c,
+            interceptor_of_c,
             publishers,
             config_file,
             running,
@@ -86,8 +89,8 @@ impl Stage {
         })
     }
 
-    /// Stops the relay in order and clears everything away.
-    pub(super) async fn strike(mut self) -> Result<(), DemoError> {
+    /// Stops the relay in an orderly way, then the peers.
+    pub(super) async fn stop(mut self) -> Result<(), DemoError> {
         self.running.stop();
         self.running.ended().await?;
         Ok(())
@@ -100,18 +103,26 @@ fn write_secret(path: &std::path::Path, text: &str) -> std::io::Result<()> {
     std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?.write_all(text.as_bytes())
 }
 
-/// How a host behaves that is called `name`, and who it is.
-pub(super) fn manner(authority: &Authority, shows: Shown, name: &str) -> Result<(Manner, Option<Identity>), DemoError> {
+/// Returns the behaviour of a host named `name`, and its certificate if it has one.
+pub(super) fn behaviour(
+    authority: &Authority,
+    shows: PeerTls,
+    name: &str,
+) -> Result<(PeerBehaviour, Option<DemoIdentity>), DemoError> {
     let (name, flaw) = match shows {
-        Shown::NoTls => return Ok((Manner::NoTls, None)),
-        Shown::BrokenTls => return Ok((Manner::BrokenTls, None)),
-        Shown::Good | Shown::GoodAndDemandsTls => (name, Flaw::None),
-        Shown::OtherName => ("mail.stranger.example", Flaw::None),
-        Shown::SelfSigned => (name, Flaw::SelfSigned),
-        Shown::Expired => (name, Flaw::Expired),
+        PeerTls::NoTls => return Ok((PeerBehaviour::NoTls, None)),
+        PeerTls::BrokenTls => return Ok((PeerBehaviour::BrokenTls, None)),
+        PeerTls::Good | PeerTls::GoodAndDemandsTls => (name, Flaw::None),
+        PeerTls::OtherName => ("mail.stranger.example", Flaw::None),
+        PeerTls::SelfSigned => (name, Flaw::SelfSigned),
+        PeerTls::Expired => (name, Flaw::Expired),
     };
     let identity = authority.issue(name, flaw)?;
     let config = identity.server()?;
-    let manner = if shows == Shown::GoodAndDemandsTls { Manner::DemandsTls(config) } else { Manner::Tls(config) };
-    Ok((manner, Some(identity)))
+    let behaviour = if shows == PeerTls::GoodAndDemandsTls {
+        PeerBehaviour::DemandsTls(config)
+    } else {
+        PeerBehaviour::Tls(config)
+    };
+    Ok((behaviour, Some(identity)))
 }

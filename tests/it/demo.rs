@@ -15,7 +15,7 @@ fn every_outcome_is_what_the_policy_promises() {
     for words in [
         "verified: mail.domain-c.com",
         "untrusted: it is self-signed",
-        "refused 4.7.4, waits",
+        "deferred 4.7.4",
         "DANE: 3 1 1 ",
         "the certificate is not the one that the TLSA record names",
         "a host whose TLSA records are not known is not used",

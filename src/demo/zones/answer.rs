@@ -1,15 +1,15 @@
-//! What a recursive resolver answers about the zones (RFC 4035 §3.1).
+//! The answers of a recursive resolver about the zones (RFC 4035 §3.1).
 
 use hickory_resolver::proto::op::{Message, Query, ResponseCode};
 use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
 
-use super::sign::Zone;
+use super::sign::SignedZone;
 use super::{Kind, ZoneError};
 
-/// Fills a reply; with `dnssec`, signatures and proofs come along.
+/// Fills a reply. With `dnssec`, it includes signatures and proofs.
 pub(super) fn fill(
     reply: &mut Message,
-    zones: &[Zone],
+    zones: &[SignedZone],
     query: &Query,
     dnssec: bool,
     validates: bool,
@@ -17,19 +17,20 @@ pub(super) fn fill(
     let mut answers = Vec::new();
     let mut authorities = Vec::new();
     let (mut good, mut bogus) = (true, false);
-    let mut at = query.name.to_lowercase();
-    let mut been = Vec::new();
-    while !been.contains(&at) {
-        been.push(at.clone());
-        let zone = zone_of(zones, &at, query.query_type);
+    let mut name = query.name.to_lowercase();
+    let mut visited = Vec::new();
+    // Follows CNAME records until the end of the chain, or until a loop.
+    while !visited.contains(&name) {
+        visited.push(name.clone());
+        let zone = zone_of(zones, &name, query.query_type);
         good &= chain(zones, &zone.origin).all(|zone| zone.kind.is_good());
         bogus |= !good && chain(zones, &zone.origin).all(|zone| !matches!(zone.kind, Kind::Unsigned | Kind::Island));
-        let found = lookup(zone, &at, query.query_type)?;
-        answers.extend(found.answers);
-        authorities.extend(found.authorities);
-        reply.metadata.response_code = found.code;
-        match found.next {
-            Some(next) => at = next,
+        let answer = lookup(zone, &name, query.query_type)?;
+        answers.extend(answer.answers);
+        authorities.extend(answer.authorities);
+        reply.metadata.response_code = answer.code;
+        match answer.next {
+            Some(next) => name = next,
             None => break,
         }
     }
@@ -48,28 +49,30 @@ pub(super) fn fill(
     Ok(())
 }
 
-struct Found {
+/// The answer of one zone.
+struct ZoneAnswer {
     answers: Vec<Record>,
     authorities: Vec<Record>,
     code: ResponseCode,
-    /// Where a CNAME leads.
+    /// The target of a CNAME record.
     next: Option<Name>,
 }
 
-/// The zone that knows about a name; about DS, the parent does.
-fn zone_of<'a>(zones: &'a [Zone], name: &Name, kind: RecordType) -> &'a Zone {
-    let above = |zone: &&Zone| zone.origin.zone_of(name) && (kind != RecordType::DS || zone.origin != *name);
+/// Returns the zone that answers for a name. For DS records, that is the parent of the zone with this name.
+fn zone_of<'a>(zones: &'a [SignedZone], name: &Name, kind: RecordType) -> &'a SignedZone {
+    let above = |zone: &&SignedZone| zone.origin.zone_of(name) && (kind != RecordType::DS || zone.origin != *name);
     zones.iter().filter(above).max_by_key(|zone| zone.origin.num_labels()).unwrap_or(&zones[0])
 }
 
-/// The zones from the root to one.
-fn chain<'a>(zones: &'a [Zone], origin: &'a Name) -> impl Iterator<Item = &'a Zone> {
+/// Returns the zones from the root to the one with this origin.
+fn chain<'a>(zones: &'a [SignedZone], origin: &'a Name) -> impl Iterator<Item = &'a SignedZone> {
     zones.iter().filter(|zone| zone.origin.zone_of(origin))
 }
 
-fn lookup(zone: &Zone, name: &Name, kind: RecordType) -> Result<Found, ZoneError> {
+/// Looks a name up in a zone, also by wildcard.
+fn lookup(zone: &SignedZone, name: &Name, kind: RecordType) -> Result<ZoneAnswer, ZoneError> {
     if zone.exists(name) {
-        return Ok(at(zone, name, kind, name, Vec::new()));
+        return Ok(answer_at(zone, name, kind, name, Vec::new()));
     }
     let mut encloser = name.base_name();
     while !zone.exists(&encloser) {
@@ -78,7 +81,7 @@ fn lookup(zone: &Zone, name: &Name, kind: RecordType) -> Result<Found, ZoneError
     let wildcard = encloser.prepend_label("*")?;
     let uncovered = zone.nsec(name);
     if zone.exists(&wildcard) {
-        return Ok(at(zone, &wildcard, kind, name, uncovered));
+        return Ok(answer_at(zone, &wildcard, kind, name, uncovered));
     }
     let mut authorities = soa(zone);
     authorities.extend(uncovered);
@@ -87,21 +90,22 @@ fn lookup(zone: &Zone, name: &Name, kind: RecordType) -> Result<Found, ZoneError
             authorities.push(record);
         }
     }
-    Ok(Found { answers: Vec::new(), authorities, code: ResponseCode::NXDomain, next: None })
+    Ok(ZoneAnswer { answers: Vec::new(), authorities, code: ResponseCode::NXDomain, next: None })
 }
 
-/// What stands at a name that exists; `asked` is the name that a wildcard stands for.
-fn at(zone: &Zone, name: &Name, kind: RecordType, asked: &Name, proof: Vec<Record>) -> Found {
-    let found = |answers, authorities, next| Found { answers, authorities, code: ResponseCode::NoError, next };
+/// Returns the answer for a name that exists. `asked` is the name of the question, which differs from `name` if that is a
+/// wildcard.
+fn answer_at(zone: &SignedZone, name: &Name, kind: RecordType, asked: &Name, proof: Vec<Record>) -> ZoneAnswer {
+    let answer = |answers, authorities, next| ZoneAnswer { answers, authorities, code: ResponseCode::NoError, next };
     if let Some(answers) = zone.set(name, kind, asked).filter(|_| kind == RecordType::DS || !zone.is_cut(name)) {
-        return found(answers, proof, None);
+        return answer(answers, proof, None);
     }
     if let Some(answers) = zone.set(name, RecordType::CNAME, asked) {
         let next = answers.iter().find_map(|record| match &record.data {
             RData::CNAME(target) => Some(target.0.to_lowercase()),
             _ => None,
         });
-        return found(answers, proof, next);
+        return answer(answers, proof, next);
     }
     let mut authorities = soa(zone);
     authorities.extend(proof);
@@ -110,9 +114,9 @@ fn at(zone: &Zone, name: &Name, kind: RecordType, asked: &Name, proof: Vec<Recor
             authorities.push(record);
         }
     }
-    found(Vec::new(), authorities, None)
+    answer(Vec::new(), authorities, None)
 }
 
-fn soa(zone: &Zone) -> Vec<Record> {
+fn soa(zone: &SignedZone) -> Vec<Record> {
     zone.set(&zone.origin, RecordType::SOA, &zone.origin).unwrap_or_default()
 }

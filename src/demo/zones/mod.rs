@@ -1,8 +1,8 @@
-//! DNS zones with a signed root of their own, and a server that answers about them as a recursive resolver does.
+//! DNS zones under a signed root of their own, and a server that answers like a recursive resolver.
 //!
-//! The parent of each zone delegates to it and vouches for it (DS) as its [`Kind`] says. Proofs of absence are
-//! NSEC, with wildcards and empty non-terminals as RFC 4035 §3.1.3 wants them. It is no name server for
-//! anybody else: zones are small, written by whoever starts it, and never change.
+//! The parent of each zone delegates to it, with a DS record as the zone's [`Kind`] says. Proofs of absence are NSEC
+//! records, with wildcards and empty non-terminals as in RFC 4035 §3.1.3. The server is meant for the demo and for tests:
+//! the zones are small and do not change.
 
 mod answer;
 mod record;
@@ -14,56 +14,56 @@ use hickory_resolver::proto::dnssec::DnsSecError;
 use hickory_resolver::proto::op::{Message, Query};
 
 pub use record::full_name;
-pub use serve::{Over, Resolver, serve};
-use sign::Zone;
+pub use serve::{DnsTransport, Resolver, serve};
+use sign::SignedZone;
 
-/// How a zone is signed, and what its parent says about it.
+/// The kind of signing of a zone, with the DS record in its parent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// As it should be.
+    /// Signed correctly.
     Signed,
-    /// Signed, for so many seconds from now on.
+    /// Signed correctly, with signatures that expire after this number of seconds.
     SignedFor(u32),
-    /// Not at all, and the parent proves it.
+    /// Not signed; the parent proves that there is no DS record.
     Unsigned,
-    /// It is signed, and the parent does not know.
+    /// Signed, but the parent has no DS record.
     Island,
-    /// The parent's DS means another key.
+    /// Signed, but the parent's DS record is that of another key.
     WrongKey,
-    /// All signatures are over.
+    /// Signed with expired signatures.
     Expired,
-    /// The parent says that it is signed, and there are no signatures.
+    /// Without signatures, although the parent has a DS record.
     SignaturesLost,
 }
 
 impl Kind {
-    /// Whether a validator takes it for secure.
+    /// Returns true if a validator considers the zone secure.
     fn is_good(self) -> bool {
         matches!(self, Self::Signed | Self::SignedFor(_))
     }
 }
 
-/// Why zones cannot be made of what is written.
+/// The reason why zones cannot be built.
 #[derive(Debug, thiserror::Error)]
 pub enum ZoneError {
-    /// A record that is none, or that is not in its zone.
-    #[error("no record of a zone can be made of {0:?}")]
+    /// A line is not a record, or the record is outside of its zone.
+    #[error("not a record of the zone: {0:?}")]
     Record(String),
-    /// A name or a message.
+    /// A name or a message is invalid.
     #[error("{0}")]
     Dns(#[from] ProtoError),
-    /// A key or a signature.
+    /// A key or a signature cannot be made.
     #[error("{0}")]
     Dnssec(#[from] DnsSecError),
-    /// Signatures have dates from 1970 to 2106.
-    #[error("the clock shows a time that no signature can have")]
+    /// The system clock is outside of 1970 to 2106, the range of signature dates.
+    #[error("the system clock is out of the range of signature dates")]
     Clock,
 }
 
 /// Signed and unsigned zones, under one signed root.
 pub struct Zones {
-    /// The root first.
-    zones: Vec<Zone>,
+    /// The zones, with the root first.
+    zones: Vec<SignedZone>,
 }
 
 impl std::fmt::Debug for Zones {
@@ -73,22 +73,22 @@ impl std::fmt::Debug for Zones {
 }
 
 impl Zones {
-    /// Makes and signs them: each with its origin and its records, one a line, with complete names:
-    /// `example.test MX 10 mx.example.test`. A, AAAA, MX, CNAME, TXT, TLSA and DS can be written.
+    /// Builds and signs zones from their origins and records. Records stand one a line with complete names, for example
+    /// `example.test MX 10 mx.example.test`; A, AAAA, MX, CNAME, TXT, TLSA and DS are supported.
     ///
     /// # Errors
     /// [`ZoneError`].
     pub fn new<T: AsRef<str>>(written: &[(T, Kind, T)]) -> Result<Self, ZoneError> {
-        Ok(Self { zones: sign::house(written)? })
+        Ok(Self { zones: sign::build_zones(written)? })
     }
 
-    /// The root's key as a line of a trust anchor file: a DNSKEY record.
+    /// Returns the root's key as a line of a trust anchor file, in the form of a DNSKEY record.
     #[must_use]
     pub fn anchor_dnskey(&self) -> String {
         self.zones[0].anchor_dnskey()
     }
 
-    /// The same as a DS record.
+    /// Returns the root's key as a line of a trust anchor file, in the form of a DS record.
     ///
     /// # Errors
     /// [`ZoneError`].
@@ -96,11 +96,11 @@ impl Zones {
         self.zones[0].anchor_ds()
     }
 
-    /// Fills a reply; with `dnssec`, signatures and proofs come along. With `validates`, good answers have the AD
-    /// bit and bogus ones become SERVFAIL.
+    /// Fills a reply. With `dnssec`, it includes signatures and proofs. With `validates`, secure answers have the AD bit,
+    /// and bogus ones become SERVFAIL.
     ///
     /// # Errors
-    /// [`ZoneError::Dns`] for a name that is too long to have a wildcard beside it.
+    /// [`ZoneError::Dns`] if the name is so long that no wildcard name can be formed beside it.
     pub fn answer(&self, reply: &mut Message, query: &Query, dnssec: bool, validates: bool) -> Result<(), ZoneError> {
         answer::fill(reply, &self.zones, query, dnssec, validates)
     }

@@ -1,4 +1,4 @@
-//! Records as they are written, one a line.
+//! The parser of records, one a line.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -10,17 +10,17 @@ use hickory_resolver::proto::rr::{Name, RData, Record};
 
 use super::ZoneError;
 
-/// A name that is complete without a dot at the end.
+/// Parses a complete name, with or without a dot at the end.
 ///
 /// # Errors
-/// Where it is none.
+/// The text is not a domain name.
 pub fn full_name(text: &str) -> Result<Name, ProtoError> {
     let mut full = Name::from_ascii(text)?;
     full.set_fqdn(true);
     Ok(full)
 }
 
-/// `example.test MX 10 mx.example.test`.
+/// Parses a record such as `example.test MX 10 mx.example.test`.
 pub(super) fn parse(line: &str, ttl: u32) -> Result<Record, ZoneError> {
     let fault = || ZoneError::Record(line.to_owned());
     let words: Vec<&str> = line.split_whitespace().collect();

@@ -1,4 +1,4 @@
-//! Questions and replies over UDP and TCP, on one port of loopback (RFC 1035 §4.2).
+//! A DNS server over UDP and TCP on one port of loopback (RFC 1035 §4.2).
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -9,32 +9,32 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::task::JoinSet;
 
-/// Ports that are tried: one that is free for TCP may be in use for UDP.
-const TRIES: usize = 100;
-/// Connections at the same time, at most.
+/// The number of ports that are tried, since a port that is free for TCP may be in use for UDP.
+const PORT_ATTEMPTS: usize = 100;
+/// The maximum number of concurrent TCP connections.
 const CONNECTIONS_MAX: usize = 64;
 
-/// What a question came over.
+/// The transport of a question.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Over {
-    /// Datagrams.
+pub enum DnsTransport {
+    /// UDP.
     Udp,
-    /// A stream.
+    /// TCP.
     Tcp,
 }
 
-/// Whoever fills replies.
+/// The source of the replies.
 pub trait Resolver: Send + Sync + 'static {
-    /// Fills the reply to a question, which asks for DNSSEC or does not; false for silence.
-    fn fill(&self, reply: &mut Message, query: &Query, wants_dnssec: bool, over: Over) -> bool;
+    /// Fills the reply to a question. `wants_dnssec` is the DO bit of the question. Returns false if no reply is to be sent.
+    fn fill(&self, reply: &mut Message, query: &Query, wants_dnssec: bool, over: DnsTransport) -> bool;
 }
 
-/// Serves until the tasks are dropped.
+/// Serves until the returned tasks are dropped.
 ///
 /// # Errors
-/// Where no port of loopback can be had.
+/// No port of loopback can be bound.
 pub async fn serve(resolver: Arc<dyn Resolver>) -> std::io::Result<(SocketAddr, JoinSet<()>)> {
-    let (udp, tcp) = one_port().await?;
+    let (udp, tcp) = bind_one_port().await?;
     let address = udp.local_addr()?;
     let mut tasks = JoinSet::new();
     tasks.spawn(serve_udp(Arc::clone(&resolver), udp));
@@ -42,8 +42,8 @@ pub async fn serve(resolver: Arc<dyn Resolver>) -> std::io::Result<(SocketAddr, 
     Ok((address, tasks))
 }
 
-/// The reply to a message; nothing for silence, and for what is no question.
-fn reply(resolver: &dyn Resolver, octets: &[u8], over: Over) -> Option<Vec<u8>> {
+/// Returns the reply to a message; `None` if the message is not a question, or if no reply is to be sent.
+fn reply(resolver: &dyn Resolver, octets: &[u8], over: DnsTransport) -> Option<Vec<u8>> {
     let request = Message::from_bytes(octets).ok()?;
     let query = request.queries.first()?.clone();
     let mut reply = Message::response(request.metadata.id, request.metadata.op_code);
@@ -56,7 +56,7 @@ fn reply(resolver: &dyn Resolver, octets: &[u8], over: Over) -> Option<Vec<u8>> 
     }
     reply.edns.clone_from(&request.edns);
     let octets = reply.to_bytes().ok()?;
-    if over == Over::Udp && octets.len() > usize::from(request.max_payload()) {
+    if over == DnsTransport::Udp && octets.len() > usize::from(request.max_payload()) {
         reply.answers.clear();
         reply.authorities.clear();
         reply.metadata.truncation = true;
@@ -68,8 +68,8 @@ fn reply(resolver: &dyn Resolver, octets: &[u8], over: Over) -> Option<Vec<u8>> 
 async fn serve_udp(resolver: Arc<dyn Resolver>, socket: UdpSocket) {
     let mut buffer = [0; 4096];
     while let Ok((length, from)) = socket.recv_from(&mut buffer).await {
-        if let Some(reply) = reply(&*resolver, &buffer[..length], Over::Udp) {
-            // Whoever asks over UDP asks again.
+        if let Some(reply) = reply(&*resolver, &buffer[..length], DnsTransport::Udp) {
+            // A client whose reply is lost repeats its question.
             let _ = socket.send_to(&reply, from).await;
         }
     }
@@ -91,7 +91,7 @@ async fn serve_stream(resolver: Arc<dyn Resolver>, mut stream: TcpStream) {
         if stream.read_exact(&mut question).await.is_err() {
             return;
         }
-        let Some(reply) = reply(&*resolver, &question, Over::Tcp) else { continue };
+        let Some(reply) = reply(&*resolver, &question, DnsTransport::Tcp) else { continue };
         let Ok(length) = u16::try_from(reply.len()) else { return };
         let framed = [length.to_be_bytes().as_slice(), &reply].concat();
         if stream.write_all(&framed).await.is_err() {
@@ -100,9 +100,10 @@ async fn serve_stream(resolver: Arc<dyn Resolver>, mut stream: TcpStream) {
     }
 }
 
-async fn one_port() -> std::io::Result<(UdpSocket, TcpListener)> {
+/// Binds a UDP and a TCP socket to the same port.
+async fn bind_one_port() -> std::io::Result<(UdpSocket, TcpListener)> {
     let mut last = None;
-    for _ in 0..TRIES {
+    for _ in 0..PORT_ATTEMPTS {
         let tcp = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         match UdpSocket::bind(tcp.local_addr()?).await {
             Ok(udp) => return Ok((udp, tcp)),

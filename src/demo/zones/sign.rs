@@ -1,4 +1,4 @@
-//! Zones with their keys, signatures and NSEC chains, and what each parent says about its children.
+//! Builds zones with their keys, signatures, NSEC chains and delegations.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -14,30 +14,31 @@ use hickory_resolver::proto::rr::{DNSClass, Name, RData, Record, RecordType, Ser
 use super::record::{full_name, parse};
 use super::{Kind, ZoneError};
 
-/// The TTL of everything but denials.
+/// The TTL of records, in seconds.
 const TTL: u32 = 3600;
-/// The TTL of denials.
+/// The TTL of negative answers, in seconds.
 const NEGATIVE_TTL: u32 = 60;
 
-type Set = (Name, RecordType);
+/// The name and type of a record set.
+type RecordSetKey = (Name, RecordType);
 
-/// One zone, signed as its kind says.
-pub(super) struct Zone {
+/// A zone, signed as its kind says.
+pub(super) struct SignedZone {
     pub(super) origin: Name,
     pub(super) kind: Kind,
-    sets: BTreeMap<Set, Vec<Record>>,
-    signatures: BTreeMap<Set, Record>,
-    /// Every name that exists, empty non-terminals included.
+    sets: BTreeMap<RecordSetKey, Vec<Record>>,
+    signatures: BTreeMap<RecordSetKey, Record>,
+    /// The names that exist, including empty non-terminals.
     names: BTreeSet<Name>,
     key: DNSKEY,
     signer: DnssecSigner,
 }
 
-/// The root and all zones below it.
-pub(super) fn house<T: AsRef<str>>(written: &[(T, Kind, T)]) -> Result<Vec<Zone>, ZoneError> {
-    let mut zones = vec![Zone::new(Name::root(), Kind::Signed, "")?];
+/// Builds the root and all zones below it.
+pub(super) fn build_zones<T: AsRef<str>>(written: &[(T, Kind, T)]) -> Result<Vec<SignedZone>, ZoneError> {
+    let mut zones = vec![SignedZone::new(Name::root(), Kind::Signed, "")?];
     for (origin, kind, records) in written {
-        zones.push(Zone::new(full_name(origin.as_ref())?, *kind, records.as_ref())?);
+        zones.push(SignedZone::new(full_name(origin.as_ref())?, *kind, records.as_ref())?);
     }
     for child in 1..zones.len() {
         let delegation = zones[child].delegation()?;
@@ -63,7 +64,7 @@ fn new_key(origin: &Name) -> Result<(DNSKEY, DnssecSigner), ZoneError> {
     Ok((public, signer))
 }
 
-impl Zone {
+impl SignedZone {
     fn new(origin: Name, kind: Kind, records: &str) -> Result<Self, ZoneError> {
         let (key, signer) = new_key(&origin)?;
         let (sets, signatures, names) = Default::default();
@@ -96,28 +97,28 @@ impl Zone {
         Ok(())
     }
 
-    /// What the parent says: NS, and DS where it takes the zone for signed.
+    /// Returns the records of the delegation in the parent zone: NS, and DS as the kind says.
     fn delegation(&self) -> Result<Vec<Record>, ZoneError> {
         let mut records = vec![Record::from_rdata(self.origin.clone(), TTL, RData::NS(NS(full_name("ns.invalid")?)))];
-        let meant = match self.kind {
+        let signing_key = match self.kind {
             Kind::Unsigned | Kind::Island => None,
             Kind::WrongKey => Some(new_key(&self.origin)?.0),
             Kind::Signed | Kind::SignedFor(_) | Kind::Expired | Kind::SignaturesLost => Some(self.key.clone()),
         };
-        if let Some(key) = meant {
+        if let Some(key) = signing_key {
             let ds = RData::DNSSEC(DNSSECRData::DS(digest(&self.origin, &key)?));
             records.push(Record::from_rdata(self.origin.clone(), TTL, ds));
         }
         Ok(records)
     }
 
-    /// Its key as a trust anchor, by a DNSKEY record.
+    /// Returns the zone's key as a trust anchor, in the form of a DNSKEY record.
     pub(super) fn anchor_dnskey(&self) -> String {
         let key = base64::engine::general_purpose::STANDARD.encode(self.key.public_key().public_bytes());
         format!(". IN DNSKEY 257 3 13 {key}\n")
     }
 
-    /// The same by a DS record.
+    /// Returns the zone's key as a trust anchor, in the form of a DS record.
     pub(super) fn anchor_ds(&self) -> Result<String, ZoneError> {
         let ds = digest(&self.origin, &self.key)?;
         let mut line = format!(". IN DS {} 13 2 ", ds.key_tag());
@@ -128,16 +129,17 @@ impl Zone {
         Ok(line + "\n")
     }
 
-    /// Whether this zone has handed the name's subtree to another.
+    /// Returns true if the name is a zone cut, that is, the origin of a zone below this one.
     pub(super) fn is_cut(&self, name: &Name) -> bool {
         *name != self.origin && self.sets.contains_key(&(name.clone(), RecordType::NS))
     }
 
+    /// Adds the NSEC chain and the signatures. NS records of a delegation are not signed (RFC 4035 §2.2).
     fn sign(&mut self) -> Result<(), ZoneError> {
         if matches!(self.kind, Kind::Unsigned | Kind::SignaturesLost) {
             return Ok(());
         }
-        self.chain();
+        self.add_nsec_chain();
         let sets = self.sets.iter().filter(|((name, kind), _)| !(self.is_cut(name) && *kind == RecordType::NS));
         let signed =
             sets.map(|((name, kind), records)| Ok(((name.clone(), *kind), self.signature(name, *kind, records)?)));
@@ -145,8 +147,8 @@ impl Zone {
         Ok(())
     }
 
-    /// The NSEC chain (RFC 4034 §4). Empty non-terminals are not in it.
-    fn chain(&mut self) {
+    /// Adds the NSEC chain (RFC 4034 §4), which leaves out empty non-terminals.
+    fn add_nsec_chain(&mut self) {
         let owners: BTreeSet<Name> = self.sets.keys().map(|(name, _)| name.clone()).collect();
         let owners: Vec<Name> = owners.into_iter().collect();
         for (at, owner) in owners.iter().enumerate() {
@@ -188,8 +190,8 @@ impl Zone {
         self.names.contains(name)
     }
 
-    /// The records of a name and type with their signature, under the name that was asked for (a wildcard
-    /// goes by many).
+    /// Returns the records of a name and type with their signature. Their owner is set to `asked`, the name of the
+    /// question, since a wildcard answers for many names.
     pub(super) fn set(&self, name: &Name, kind: RecordType, asked: &Name) -> Option<Vec<Record>> {
         let key = (name.clone(), kind);
         let set = self.sets.get(&key)?.iter().chain(self.signatures.get(&key));
@@ -200,7 +202,7 @@ impl Zone {
         Some(set.cloned().map(named).collect())
     }
 
-    /// The NSEC record at a name, or the one that covers it.
+    /// Returns the NSEC record of a name, or the one that covers it.
     pub(super) fn nsec(&self, name: &Name) -> Vec<Record> {
         let owners = self.sets.keys().filter(|(_, kind)| *kind == RecordType::NSEC).map(|(owner, _)| owner);
         let owner = owners.filter(|owner| *owner <= name).max();

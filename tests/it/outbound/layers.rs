@@ -39,7 +39,7 @@ async fn tls_required_no_sets_dane_and_mta_sts_aside_and_asks_for_neither() {
         let outbound = internet.outbound(&peer, "");
         assert_eq!(outcome(&deliver(&outbound, asking(TlsRequirement::Relaxed)).await, 0), "delivered");
         let tlsa = format!("_{}._tcp.{HOST}", peer.address.port());
-        assert_eq!(internet.names.asked(&tlsa, RecordType::TLSA) + internet.policies.asked(DOMAIN), 0);
+        assert_eq!(internet.names.asked(&tlsa, RecordType::TLSA) + internet.policies.requests(DOMAIN), 0);
         // Any other message is held to it.
         let report = deliver(&outbound, asking(TlsRequirement::Ordinary)).await;
         assert_eq!(outcome(&report, 0), "deferred 4.7.4", "{report:?}");

@@ -82,7 +82,7 @@ async fn a_policy_that_is_tested_or_withdrawn_refuses_nobody() {
             let report = deliver(&internet.outbound(&peer, ""), message(&[TO])).await;
             assert_eq!((outcome(&report, 0).as_str(), peer.messages().len()), ("delivered", 1), "{mode}");
         }
-        assert!(internet.policies.asked(DOMAIN) > 0, "{mode}: it was known");
+        assert!(internet.policies.requests(DOMAIN) > 0, "{mode}: it was known");
     }
 }
 
@@ -160,7 +160,7 @@ async fn a_policy_that_cannot_be_had_holds_up_nothing() {
     internet.names.fail("mta-sts.plain.example", None, Fault::ServFail);
     let peer = in_clear().await;
     assert_eq!(outcome(&deliver(&internet.outbound(&peer, ""), message(&[TO])).await, 0), "delivered");
-    assert_eq!(internet.policies.asked(DOMAIN), 0);
+    assert_eq!(internet.policies.requests(DOMAIN), 0);
 }
 
 /// A relay that learned an old policy, which lists another host, and whose administrator wants failures to bounce.
@@ -209,7 +209,7 @@ async fn a_policy_that_has_changed_bounces_nothing() {
     let text = failure(&report, 0).to_string();
     assert!(text.contains("old.plain.example") && text.contains("has changed its MTA-STS policy meanwhile"), "{text}");
     assert!(peer.heard().is_empty());
-    assert_eq!(internet.policies.asked(DOMAIN), 2);
+    assert_eq!(internet.policies.requests(DOMAIN), 2);
     // Under the new policy the host is listed, and its certificate is not good enough: that is confirmed.
     let report = deliver(&outbound, message(&[TO])).await;
     assert_eq!(outcome(&report, 0), "bounced 5.7.5", "{report:?}");
@@ -246,11 +246,11 @@ async fn the_last_attempt_is_made_under_the_policy_of_its_time() {
     let peer = shows(&authority.issue(&[HOST])).await;
     let now = [(DOMAIN, Kind::Unsigned, one_host(DOMAIN) + &sts(DOMAIN, "2"))];
     let (internet, outbound) = with_old_policy_of(authority, &peer, &now, ("defer", "deferred 4.7.5")).await;
-    let before = internet.policies.asked(DOMAIN);
+    let before = internet.policies.requests(DOMAIN);
     let last = Attempt { may_be_last: true, ..attempt(message(&[TO])) };
     let report = outbound.deliver(last).await;
     assert_eq!((outcome(&report, 0).as_str(), report.trail.len()), ("delivered", 0), "{report:?}");
-    assert_eq!(internet.policies.asked(DOMAIN), before + 1);
+    assert_eq!(internet.policies.requests(DOMAIN), before + 1);
     // One that cannot be had changes nothing.
     internet.names.fail("mta-sts.plain.example", None, Fault::ServFail);
     let last = Attempt { may_be_last: true, ..attempt(message(&[TO])) };

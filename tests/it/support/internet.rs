@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use gatepost::demo::policies::PolicyHost;
+use gatepost::demo::policy_host::PolicyHost;
 use gatepost::outbound::{Outbound, Report};
 
 use super::certificates::{Authority, BOTH, Pair, server_config};

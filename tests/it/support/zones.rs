@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 pub(crate) use gatepost::demo::zones::Kind;
-use gatepost::demo::zones::{self, Over};
+use gatepost::demo::zones::{self, DnsTransport};
 use hickory_resolver::proto::op::{Message, Query, ResponseCode};
 use hickory_resolver::proto::rr::{Name, RecordType};
 use tokio::task::JoinSet;
@@ -148,7 +148,7 @@ pub(crate) fn full(text: &str) -> Name {
 }
 
 impl zones::Resolver for Inner {
-    fn fill(&self, reply: &mut Message, query: &Query, wants_dnssec: bool, over: Over) -> bool {
+    fn fill(&self, reply: &mut Message, query: &Query, wants_dnssec: bool, over: DnsTransport) -> bool {
         self.asked.lock().expect("no panic").push((query.name.to_lowercase(), query.query_type));
         let faults = self.faults.lock().expect("no panic").clone();
         let fault = faults
@@ -156,7 +156,7 @@ impl zones::Resolver for Inner {
             .find(|(name, kind, _)| name.zone_of(&query.name) && kind.is_none_or(|kind| kind == query.query_type));
         match fault.map(|(.., fault)| fault) {
             Some(Fault::Silence) => return false,
-            Some(Fault::OnlyTcp) if over == Over::Udp => return false,
+            Some(Fault::OnlyTcp) if over == DnsTransport::Udp => return false,
             Some(Fault::ServFail) => reply.metadata.response_code = ResponseCode::ServFail,
             Some(Fault::Refused) => reply.metadata.response_code = ResponseCode::Refused,
             Some(Fault::Stranger(other)) => {

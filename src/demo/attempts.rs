@@ -1,4 +1,4 @@
-//! What the relay recorded of its attempts, as its observer heard it.
+//! The results of the relay's delivery attempts, as an observer in the process sees them.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -11,61 +11,75 @@ use crate::tls::{Authentication, NoTls, TlsOutcome};
 
 use super::DemoError;
 
-/// How long the demo waits for one message: far longer than it takes.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// The time limit for one message, far longer than it takes.
+const WAIT_TIME: Duration = Duration::from_secs(20);
 
-/// How the relay's attempt for one recipient ended, as the relay recorded it.
+/// The result of an attempt for one recipient.
 #[derive(Clone)]
-pub(super) struct Record {
+pub(super) struct AttemptRecord {
     to: String,
-    pub(super) end: End,
+    pub(super) end: AttemptEnd,
 }
 
-/// See [`Record`].
+/// The outcome of an attempt for one recipient, with the TLS of the session.
 #[derive(Clone)]
-pub(super) enum End {
+pub(super) enum AttemptEnd {
+    /// Delivered in the clear.
     Clear(NoTls),
-    Tls { version: String, cipher: String, authentication: Authentication },
-    Waits { status: String, reason: String },
-    GivenUp { status: String, reason: String },
+    /// Delivered under TLS.
+    Tls {
+        version: String,
+        cipher: String,
+        authentication: Authentication,
+    },
+    /// Deferred or held.
+    Deferred {
+        status: String,
+        reason: String,
+    },
+    Bounced {
+        status: String,
+        reason: String,
+    },
 }
 
-/// What the relay recorded so far.
+/// The results of all attempts so far.
 #[derive(Default)]
-pub(super) struct Ledger {
-    records: Mutex<Vec<Record>>,
-    news: Notify,
+pub(super) struct AttemptLog {
+    records: Mutex<Vec<AttemptRecord>>,
+    added: Notify,
 }
 
-impl Ledger {
-    pub(super) fn enter(&self, attempt: &Attempt, report: &Report) {
+impl AttemptLog {
+    /// Adds the results of an attempt.
+    pub(super) fn add(&self, attempt: &Attempt, report: &Report) {
         let envelope = &attempt.entry.envelope;
         let record = |result: &crate::outbound::RecipientResult| {
             let to = envelope.recipients.get(result.recipient).map(|recipient| recipient.mailbox.to_string());
-            Record { to: to.unwrap_or_default(), end: End::of(result) }
+            AttemptRecord { to: to.unwrap_or_default(), end: AttemptEnd::of(result) }
         };
         self.records.lock().unwrap_or_else(PoisonError::into_inner).extend(report.results.iter().map(record));
-        self.news.notify_waiters();
+        self.added.notify_waiters();
     }
 
-    /// The first attempt for a recipient.
-    pub(super) async fn wait_for(&self, to: &str) -> Result<Record, DemoError> {
+    /// Waits for the first attempt for a recipient and returns its result.
+    pub(super) async fn wait_for(&self, to: &str) -> Result<AttemptRecord, DemoError> {
         let found = async {
             loop {
-                let news = self.news.notified();
+                // Created before the list is read, so that a record that is added in between is not missed.
+                let added = self.added.notified();
                 let records = self.records.lock().unwrap_or_else(PoisonError::into_inner).clone();
                 if let Some(record) = records.into_iter().find(|record| record.to == to) {
                     return record;
                 }
-                // Registered before the look, so that nothing falls between.
-                news.await;
+                added.await;
             }
         };
-        tokio::time::timeout(PATIENCE, found).await.map_err(|_| DemoError::Silence(to.to_owned()))
+        tokio::time::timeout(WAIT_TIME, found).await.map_err(|_| DemoError::NoAttempt(to.to_owned()))
     }
 }
 
-impl End {
+impl AttemptEnd {
     fn of(result: &crate::outbound::RecipientResult) -> Self {
         let why = |failure: &Failure| match &failure.cause {
             Cause::Policy(refusal) => refusal.unmet.to_string(),
@@ -85,13 +99,13 @@ impl End {
                 },
             },
             (RecipientOutcome::Delivered(reply), None) => {
-                Self::GivenUp { status: "none".to_owned(), reason: format!("delivered without a session?! {reply}") }
+                Self::Bounced { status: "none".to_owned(), reason: format!("delivered without a session: {reply}") }
             }
             (RecipientOutcome::Deferred(failure) | RecipientOutcome::Held(failure), _) => {
-                Self::Waits { status: failure.enhanced(Persistence::Transient).to_string(), reason: why(failure) }
+                Self::Deferred { status: failure.enhanced(Persistence::Transient).to_string(), reason: why(failure) }
             }
             (RecipientOutcome::Bounced(failure), _) => {
-                Self::GivenUp { status: failure.enhanced(Persistence::Permanent).to_string(), reason: why(failure) }
+                Self::Bounced { status: failure.enhanced(Persistence::Permanent).to_string(), reason: why(failure) }
             }
         }
     }
