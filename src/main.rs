@@ -1,9 +1,9 @@
-//! Arguments and exit status; and which allocator the program has.
+//! The entry point of the `gatepost` program.
 
 use std::process::ExitCode;
 
-/// A session is a few hundred small allocations, most of them of TLS: this one is quicker at them than the
-/// C library's.
+/// A session makes a few hundred small allocations, most of them in TLS. For these mimalloc is faster than the
+/// allocator of the C library.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

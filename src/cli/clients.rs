@@ -1,41 +1,41 @@
-//! `gatepost clients`: who is held back by a limit, and letting somebody go on.
+//! `gatepost clients`: lists the clients that are held back by a limit, and releases them.
 //!
-//! It asks a running daemon over the admin socket. Exit status: 0; 1 where nobody is held back that was named, or no
-//! daemon answers; 2 where arguments or configuration cannot be used.
+//! It asks the running daemon over the admin socket. Exit status: 0; 1 if the named client is not held back or no daemon
+//! answers; 2 for unusable arguments or an unusable configuration.
 
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
-use comfy_table::{Table, presets};
 use ipnet::IpNet;
 use jiff::Timestamp;
 
-use super::queue::list::Document;
-use super::queue::words::{age, plain};
-use super::socket::{Client, SocketError};
+use super::admin_client::{AdminClient, SocketError};
+use super::format::{age, frameless_table, plain, table_lines};
+use super::json::JsonArray;
+use super::runtime::run_with_daemon;
 use super::{ConfigFile, show};
 use crate::admin::api::{HeldClient, ReleaseRequest, ReleaseResponse};
 
-/// See which clients are held back by a limit, or let one go on
+/// List the clients that are held back by a limit, or release them
 ///
-/// Clients that are not of [relay] networks have limits on connections, messages, recipients and TLS handshakes a
-/// minute, by address and by network ([limits] in the configuration). A client stays on the list until it has kept to
-/// the limit for an hour. The commands speak to the running daemon over its admin socket.
+/// For clients outside of [relay] networks, connections, messages, recipients and TLS handshakes per minute are limited,
+/// by address and by network ([limits] in the configuration). A client stays on the list until it has kept to the limit
+/// for an hour. The commands ask the running daemon over its admin socket.
 #[derive(Debug, Args)]
-pub(super) struct Arguments {
+pub(super) struct ClientsArguments {
     #[command(subcommand)]
-    command: Command,
+    command: ClientsCommand,
 }
 
 #[derive(Debug, Subcommand)]
-enum Command {
-    /// List the clients that were held back in the last hour, the last first
+enum ClientsCommand {
+    /// List the clients that were held back in the last hour, the latest first
     List {
         #[command(flatten)]
-        how: How,
+        options: ClientsOptions,
     },
-    /// Let a client go on at once: what it did so far is forgotten
-    ReleaseRequest {
+    /// Release a client at once: its counts are reset
+    Release {
         /// An address, or a network
         #[arg(value_name = "CLIENT", value_parser = client, required_unless_present = "all")]
         client: Option<String>,
@@ -43,97 +43,81 @@ enum Command {
         #[arg(long, conflicts_with = "client")]
         all: bool,
         #[command(flatten)]
-        how: How,
+        options: ClientsOptions,
     },
 }
 
 #[derive(Debug, Args)]
-struct How {
-    /// Answer with one JSON document: an array of clients
+struct ClientsOptions {
+    /// Print one JSON document: an array of clients
     #[arg(long)]
     json: bool,
     #[command(flatten)]
     file: ConfigFile,
 }
 
+/// Checks an argument that must be an address or a network.
 fn client(text: &str) -> Result<String, String> {
-    let is_one = text.parse::<std::net::IpAddr>().is_ok() || text.parse::<IpNet>().is_ok();
-    is_one.then(|| text.to_owned()).ok_or_else(|| "write an address or a network, such as 192.0.2.0/24".to_owned())
+    let is_client = text.parse::<std::net::IpAddr>().is_ok() || text.parse::<IpNet>().is_ok();
+    is_client.then(|| text.to_owned()).ok_or_else(|| "write an address or a network, such as 192.0.2.0/24".to_owned())
 }
 
-pub(super) fn run(arguments: &Arguments) -> ExitCode {
-    let (Command::List { how } | Command::ReleaseRequest { how, .. }) = &arguments.command;
-    let client = match Client::of(&how.file.config, "clients") {
-        Ok(client) => client,
-        Err(status) => return status,
-    };
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            eprintln!("gatepost clients: the system gives us no threads: {error}");
-            return ExitCode::FAILURE;
-        }
-    };
-    let done = runtime.block_on(async {
-        match &arguments.command {
-            Command::List { how } => list(&client, how.json).await,
-            Command::ReleaseRequest { client: which, how, .. } => release(&client, which.as_deref(), how.json).await,
-        }
-    });
-    done.unwrap_or_else(|error| {
-        eprintln!("gatepost clients: {error}");
-        ExitCode::FAILURE
+pub(super) fn run(arguments: &ClientsArguments) -> ExitCode {
+    let (ClientsCommand::List { options } | ClientsCommand::Release { options, .. }) = &arguments.command;
+    run_with_daemon("clients", &options.file.config, async |daemon| match &arguments.command {
+        ClientsCommand::List { options } => list(&daemon, options.json).await,
+        ClientsCommand::Release { client, options, .. } => release(&daemon, client.as_deref(), options.json).await,
     })
 }
 
-async fn list(client: &Client, json: bool) -> Result<ExitCode, SocketError> {
-    let held: Vec<HeldClient> = client.get("/v1/clients").await?;
-    show_all(&held, json, "no client is held back\n");
+async fn list(daemon: &AdminClient, json: bool) -> Result<ExitCode, SocketError> {
+    let held: Vec<HeldClient> = daemon.get("/v1/clients").await?;
+    show_clients(&held, json, "no client is held back\n");
     Ok(ExitCode::SUCCESS)
 }
 
-async fn release(client: &Client, which: Option<&str>, json: bool) -> Result<ExitCode, SocketError> {
-    let order = ReleaseRequest { client: which.map(str::to_owned) };
-    let ReleaseResponse { released } = client.post("/v1/clients/release", &order).await?;
-    let nobody = match which {
-        Some(which) => format!("{which} was not held back\n"),
+/// Releases a client, or all of them if `client` is `None`.
+async fn release(daemon: &AdminClient, client: Option<&str>, json: bool) -> Result<ExitCode, SocketError> {
+    let order = ReleaseRequest { client: client.map(str::to_owned) };
+    let ReleaseResponse { released } = daemon.post("/v1/clients/release", &order).await?;
+    let if_none = match client {
+        Some(client) => format!("{client} was not held back\n"),
         None => "no client was held back\n".to_owned(),
     };
     if json || released.is_empty() {
-        show_all(&released, json, &nobody);
+        show_clients(&released, json, &if_none);
     } else {
-        for one in &released {
-            show(&format!("released {} ({})\n", plain(&one.client), one.limit));
+        for held in &released {
+            show(&format!("released {} ({})\n", plain(&held.client), held.limit));
         }
     }
-    let no = which.is_some() && released.is_empty();
-    Ok(if no { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    let not_found = client.is_some() && released.is_empty();
+    Ok(if not_found { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
-fn show_all(held: &[HeldClient], json: bool, nobody: &str) {
+/// Prints clients as a table or as JSON. `if_none` is printed in place of an empty table.
+fn show_clients(held: &[HeldClient], json: bool, if_none: &str) {
     if json {
-        let mut document = Document::begin(true);
-        for one in held {
-            document.add(one);
+        let mut array = JsonArray::begin(true);
+        for client in held {
+            array.add(client);
         }
-        document.end();
+        array.end();
     } else if held.is_empty() {
-        show(nobody);
+        show(if_none);
     } else {
         show(&table(held, Timestamp::now()));
     }
 }
 
+/// Returns a table with a line for each client.
 fn table(held: &[HeldClient], now: Timestamp) -> String {
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING).set_header(["client", "limit", "since", "last", "times"]);
-    for one in held {
+    let mut table = frameless_table(&["client", "limit", "since", "last", "times"]);
+    for HeldClient { client, limit, since, last, times } in held {
         let ago = |at| format!("{} ago", age(at, now));
-        table.add_row([plain(&one.client), plain(&one.limit), ago(one.since), ago(one.last), one.times.to_string()]);
+        table.add_row([plain(client), plain(limit), ago(*since), ago(*last), times.to_string()]);
     }
-    // There is no frame, nor should there be blanks in its place.
-    let rows = table.lines().map(|line| line.strip_prefix(' ').unwrap_or(&line).trim_end().to_owned() + "\n");
-    rows.collect()
+    table_lines(&table).collect()
 }
 
 #[cfg(test)]
@@ -141,7 +125,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_for_each_client() {
+    fn the_table_has_a_line_for_each_client() {
         let held = r#"[{"client":"192.0.2.0/24","limit":"messages_per_minute","since":"2026-11-26T00:00:00Z",
             "last":"2026-11-26T01:29:30Z","times":812}]"#;
         let held: Vec<HeldClient> = serde_json::from_str(held).expect("a list");

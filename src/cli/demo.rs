@@ -2,13 +2,15 @@
 
 use std::process::ExitCode;
 
-/// Exit status 0 only where every outcome is what its policy promises.
+use super::runtime;
+
+/// Plays the scenarios. The exit status is 0 if every outcome is what its policy promises.
 #[must_use]
 pub(super) fn run(keep: bool) -> ExitCode {
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let runtime = match runtime::multi_threaded() {
         Ok(runtime) => runtime,
         Err(error) => {
-            eprintln!("gatepost demo: the system gives us no threads: {error}");
+            eprintln!("gatepost demo: {error}");
             return ExitCode::FAILURE;
         }
     };

@@ -1,8 +1,8 @@
-//! `gatepost explain`: what would become of mail to or from somebody, and why.
+//! `gatepost explain`: explains how mail to or from an address would be treated.
 //!
-//! The answer is made in [`crate::explain`]. What domains did before, and the MTA-STS policies that count, are asked
-//! of a running daemon, where one answers. Exit status: 0; 1 where mail could not go at all; 2 where arguments or configuration cannot be
-//! used.
+//! [`crate::explain`] makes the explanation. If a daemon runs, this module asks it for the downgrade memory, for cached
+//! MTA-STS policies and for the `ClientHello`s that hosts accepted. Exit status: 0; 1 if mail could not be delivered at
+//! all; 2 for unusable arguments or an unusable configuration.
 
 mod text;
 
@@ -10,8 +10,8 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use super::socket::{Client, SocketError, percent_encoded};
-use super::{ConfigFile, show, show_faults};
+use super::admin_client::{AdminClient, SocketError, percent_encoded};
+use super::{ConfigFile, json, runtime, show, show_faults};
 use crate::address::{Domain, Host};
 use crate::admin::api::{HistoryItem, HistoryPage, KnownHello, KnownHelloPage, KnownPolicy};
 use crate::config::{self, AdminSocket, Config};
@@ -19,85 +19,85 @@ use crate::connector::MemoryFinding;
 use crate::discovery::history::TlsLevel;
 use crate::discovery::mta_sts::MtaStsPolicy;
 use crate::envelope::TlsRequirement;
-use crate::explain::{DaemonPolicies, Explainer, Recollection, Subject};
+use crate::explain::{DaemonPolicies, Explainer, RememberedTls, Subject};
 use crate::handshake::KnownHellos;
 use crate::tls::Hello;
 
-/// Hosts of the domain that are asked for at a time.
+/// The maximum number of hosts of a domain that the daemon is asked for.
 const PAGE: usize = 500;
 
-/// See which policy applies to mail for somebody, which layer demands what and why, and what would happen
+/// Show which TLS policy applies to mail for an address, which layer demands what and why, and what would happen
 ///
-/// Nothing is sent but DNS queries and the fetch of an MTA-STS policy; no mail host is dialled. It works from the
-/// configuration file, with or without a running daemon; what the domain did before, and which MTA-STS policy mail
-/// goes by at this moment, is asked of the daemon, where one answers. Exit status 1 where mail could not go at all.
+/// No mail host is dialled: the command sends only DNS queries, and fetches an MTA-STS policy. It works from the
+/// configuration file. If the daemon runs, the downgrade memory and the MTA-STS policy are those of the daemon. The exit
+/// status is 1 if mail could not be delivered at all.
 #[derive(Debug, Args)]
-pub(super) struct Arguments {
-    /// A recipient (with --sender: a sender), or a domain, or an address literal such as [192.0.2.1]
+pub(super) struct ExplainArguments {
+    /// A recipient (with --sender: a sender), a domain, or an address literal such as [192.0.2.1]
     #[arg(value_name = "ADDRESS|DOMAIN", value_parser = Subject::parse)]
     subject: Subject,
-    /// Explain mail from them: which connector speaks, what a session must show, what it would be answered
+    /// Explain mail from them: the connector, its demand, and the reply to each kind of session
     #[arg(long)]
     sender: bool,
     #[command(flatten)]
-    message: Message,
-    /// Answer with one JSON document
+    message: MessageOptions,
+    /// Print one JSON document
     #[arg(long)]
     json: bool,
     #[command(flatten)]
     file: ConfigFile,
 }
 
-/// What the message asks of TLS.
+/// The properties of the message that change the TLS policy.
 #[derive(Debug, Args)]
-struct Message {
-    /// For a message that was sent with REQUIRETLS (RFC 8689)
+struct MessageOptions {
+    /// Explain a message with REQUIRETLS (RFC 8689)
     #[arg(long, conflicts_with_all = ["sender", "tls_not_required"])]
     requiretls: bool,
-    /// For a message with "TLS-Required: No" (RFC 8689)
+    /// Explain a message with "TLS-Required: No" (RFC 8689)
     #[arg(long, conflicts_with = "sender")]
     tls_not_required: bool,
 }
 
-pub(super) fn run(arguments: &Arguments) -> ExitCode {
+pub(super) fn run(arguments: &ExplainArguments) -> ExitCode {
     let (config, explainer) = match load(arguments) {
         Ok(loaded) => loaded,
         Err(faults) => {
-            show_faults(&faults);
+            show_faults(&arguments.file.config, &faults);
             return ExitCode::from(2);
         }
     };
     if arguments.sender {
-        let answer = explainer.inbound(&arguments.subject);
-        show(&if arguments.json { json(&answer) } else { text::inbound(&answer) });
-        return if answer.can_come { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+        let explanation = explainer.inbound(&arguments.subject);
+        show(&if arguments.json { json::indented(&explanation) } else { text::inbound(&explanation) });
+        return if explanation.can_come { ExitCode::SUCCESS } else { ExitCode::FAILURE };
     }
     let Some(recipient) = explainer.recipient(&arguments.subject) else {
         eprintln!("gatepost explain: no mail goes to <>; with --sender it is the sender of reports");
         return ExitCode::from(2);
     };
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+    let runtime = match runtime::single_threaded() {
         Ok(runtime) => runtime,
         Err(error) => {
-            eprintln!("gatepost explain: the system gives us no threads: {error}");
+            eprintln!("gatepost explain: {error}");
             return ExitCode::FAILURE;
         }
     };
-    let answer = runtime.block_on(async {
-        let (memory, policies) = recall(&config, &recipient, &explainer.policy_domains(&recipient)).await;
+    let explanation = runtime.block_on(async {
+        let (memory, policies) = ask_daemon(&config, &recipient, &explainer.policy_domains(&recipient)).await;
         let explainer = explainer.knowing(policies, hellos(&config).await);
         explainer.outbound(&arguments.subject, &recipient, requirement(&arguments.message), &memory).await
     });
-    show(&if arguments.json { json(&answer) } else { text::outbound(&answer) });
-    if answer.can_go { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    show(&if arguments.json { json::indented(&explanation) } else { text::outbound(&explanation) });
+    if explanation.can_go { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-fn load(arguments: &Arguments) -> Result<(Config, Explainer), Vec<config::Fault>> {
+fn load(arguments: &ExplainArguments) -> Result<(Config, Explainer), Vec<config::Fault>> {
     let (config, _) = config::read(&arguments.file.config)?;
     Ok((config.clone(), Explainer::new(config)?))
 }
 
-fn requirement(message: &Message) -> TlsRequirement {
+fn requirement(message: &MessageOptions) -> TlsRequirement {
     if message.requiretls {
         TlsRequirement::Require
     } else if message.tls_not_required {
@@ -107,32 +107,27 @@ fn requirement(message: &Message) -> TlsRequirement {
     }
 }
 
-fn json(answer: &impl serde::Serialize) -> String {
-    // Our own words always have a form in JSON.
-    serde_json::to_string_pretty(answer).unwrap_or_default() + "\n"
-}
-
-/// What the daemon remembers of a domain, and which policies it has of those domains.
-pub(super) async fn recall(config: &Config, domain: &Host, policies: &[Domain]) -> (Recollection, DaemonPolicies) {
-    let not_asked = |why: String| (Recollection::NotAsked(why), DaemonPolicies::default());
+/// Returns the running daemon's downgrade memory of a domain, and its MTA-STS policies of some domains.
+pub(super) async fn ask_daemon(config: &Config, domain: &Host, policies: &[Domain]) -> (RememberedTls, DaemonPolicies) {
+    let unavailable = |why: String| (RememberedTls::Unavailable(why), DaemonPolicies::default());
     let path = match &config.admin.socket.value {
         AdminSocket::Path(path) => path.clone(),
-        AdminSocket::Off => return not_asked("[admin] socket is switched off".to_owned()),
+        AdminSocket::Off => return unavailable("[admin] socket is switched off".to_owned()),
     };
-    let client = Client::at(path.clone());
-    match took_tls(&client, domain).await {
-        Ok(finding) => (Recollection::Told(finding), known(&client, policies).await),
-        Err(SocketError::NoDaemon { .. }) => not_asked(format!("no running Gatepost answers on {}", path.display())),
-        Err(error) => not_asked(error.to_string().replace('\n', " ")),
+    let client = AdminClient::at(path.clone());
+    match last_tls(&client, domain).await {
+        Ok(finding) => (RememberedTls::Known(finding), known_policies(&client, policies).await),
+        Err(SocketError::NoDaemon { .. }) => unavailable(format!("no running Gatepost answers on {}", path.display())),
+        Err(error) => unavailable(error.to_string().replace('\n', " ")),
     }
 }
 
-/// The `ClientHello`s that hosts took lately, as the daemon knows them; none where it does not answer.
+/// Returns the `ClientHello`s that hosts accepted recently, as the daemon knows them; none if it does not answer.
 async fn hellos(config: &Config) -> KnownHellos {
     let known = KnownHellos::default();
     let AdminSocket::Path(path) = &config.admin.socket.value else { return known };
-    let told: Result<KnownHelloPage, _> = Client::at(path.clone()).get("/v1/client-hellos").await;
-    for KnownHello { host, port, groups, sni } in told.map(|page| page.items).unwrap_or_default() {
+    let page: Result<KnownHelloPage, _> = AdminClient::at(path.clone()).get("/v1/client-hellos").await;
+    for KnownHello { host, port, groups, sni } in page.map(|page| page.items).unwrap_or_default() {
         if let Ok(host) = Host::parse(&host) {
             known.learn(host, port, Hello { groups, sni });
         }
@@ -140,21 +135,22 @@ async fn hellos(config: &Config) -> KnownHellos {
     known
 }
 
-/// The policies that the daemon goes by. One that it cannot tell of is looked up, as it would look it up itself.
-async fn known(client: &Client, domains: &[Domain]) -> DaemonPolicies {
-    let mut known = Vec::new();
+/// Returns the MTA-STS policies that the daemon uses. A policy that it does not have is looked up later, as the daemon
+/// itself would do.
+async fn known_policies(client: &AdminClient, domains: &[Domain]) -> DaemonPolicies {
+    let mut policies = Vec::new();
     for domain in domains {
         let target = format!("/v1/policy?domain={}", percent_encoded(domain.as_str()));
-        let told: Result<Option<KnownPolicy>, _> = client.get(&target).await;
-        if let Ok(Some(KnownPolicy { id, lines, fetched })) = told {
-            known.extend(MtaStsPolicy::from_parts(domain.clone(), &id, &lines.join("\n"), fetched));
+        let answer: Result<Option<KnownPolicy>, _> = client.get(&target).await;
+        if let Ok(Some(KnownPolicy { id, lines, fetched })) = answer {
+            policies.extend(MtaStsPolicy::from_parts(domain.clone(), &id, &lines.join("\n"), fetched));
         }
     }
-    known.into_iter().collect()
+    policies.into_iter().collect()
 }
 
-/// When a host of the domain last took TLS, as far as the list tells.
-async fn took_tls(client: &Client, domain: &Host) -> Result<MemoryFinding, SocketError> {
+/// Returns when a host of the domain last used TLS, from the first page of the daemon's list.
+async fn last_tls(client: &AdminClient, domain: &Host) -> Result<MemoryFinding, SocketError> {
     let target = format!("/v1/history?limit={PAGE}&domain={}", percent_encoded(&domain.to_string()));
     let page: HistoryPage = client.get(&target).await?;
     let last = page.items.iter().filter_map(|item| match item {

@@ -1,20 +1,24 @@
-//! The commands: arguments in, exit status out. Each command is one thin file that asks the rooms below.
+//! The commands of the `gatepost` program. Each has a module that reads its arguments, asks the modules below or the
+//! running daemon, prints the answer and returns an exit status.
 //!
-//! Exit status: 0, 1 (the answer is no, or could not be written), 2 (unusable arguments, which clap answers
-//! itself); `sendmail` has those of sysexits.h.
+//! Exit status: 0; 1 for a negative answer, or one that could not be written; 2 for unusable arguments, which clap
+//! reports itself. `sendmail` has the exit statuses of sysexits.h.
 
+mod admin_client;
 mod check;
 mod clients;
 mod demo;
 mod evidence;
 mod explain;
+mod format;
 mod history;
+mod json;
 mod pages;
 mod probe;
 mod queue;
 mod run;
+mod runtime;
 mod sendmail;
-mod socket;
 mod status;
 
 #[cfg(fuzzing)]
@@ -35,24 +39,24 @@ use crate::config::Fault;
 #[command(name = "gatepost", version, about)]
 pub struct Cli {
     #[command(subcommand)]
-    command: Command,
+    command: CliCommand,
 }
 
 #[derive(Debug, Subcommand)]
-enum Command {
+enum CliCommand {
     /// Runs the relay in the foreground, as systemd does
     Run(ConfigFile),
-    Check(check::Arguments),
-    Explain(explain::Arguments),
-    Probe(probe::Arguments),
-    Queue(queue::Arguments),
-    History(history::Arguments),
-    Clients(clients::Arguments),
-    Evidence(evidence::Arguments),
-    Status(status::Arguments),
-    Sendmail(sendmail::Arguments),
+    Check(check::CheckArguments),
+    Explain(explain::ExplainArguments),
+    Probe(probe::ProbeArguments),
+    Queue(queue::QueueArguments),
+    History(history::HistoryArguments),
+    Clients(clients::ClientsArguments),
+    Evidence(evidence::EvidenceArguments),
+    Status(status::StatusArguments),
+    Sendmail(sendmail::SendmailArguments),
     #[command(hide = true)]
-    Pages(pages::Arguments),
+    Pages(pages::PagesArguments),
     /// Plays the scenarios of opportunistic and forced TLS with built-in peers, and shows each outcome
     Demo {
         /// Leave relay and peers running afterwards, until Ctrl-C
@@ -61,10 +65,10 @@ enum Command {
     },
 }
 
-/// Where the configuration is, unless somebody says otherwise.
+/// The path of the configuration file where `--config` is not given.
 const CONFIG_FILE: &str = "/etc/gatepost/gatepost.toml";
 
-/// Which configuration; the same for every command.
+/// The `--config` option, which every command has.
 #[derive(Debug, Args)]
 struct ConfigFile {
     /// The configuration file
@@ -73,87 +77,92 @@ struct ConfigFile {
 }
 
 impl Cli {
-    /// Runs the command that was asked for.
+    /// Runs the command and returns its exit status.
     #[must_use]
     pub fn run(self) -> ExitCode {
         let status = match self.command {
-            Command::Run(file) => run::run(&file.config),
-            Command::Check(arguments) => check::run(&arguments),
-            Command::Explain(arguments) => explain::run(&arguments),
-            Command::Probe(arguments) => probe::run(&arguments),
-            Command::Queue(arguments) => queue::run(&arguments),
-            Command::History(arguments) => history::run(&arguments),
-            Command::Clients(arguments) => clients::run(&arguments),
-            Command::Evidence(arguments) => evidence::run(&arguments),
-            Command::Status(arguments) => status::run(&arguments),
-            Command::Sendmail(arguments) => sendmail::run(arguments),
-            Command::Pages(arguments) => pages::run(&arguments),
-            Command::Demo { keep } => demo::run(keep),
+            CliCommand::Run(file) => run::run(&file.config),
+            CliCommand::Check(arguments) => check::run(&arguments),
+            CliCommand::Explain(arguments) => explain::run(&arguments),
+            CliCommand::Probe(arguments) => probe::run(&arguments),
+            CliCommand::Queue(arguments) => queue::run(&arguments),
+            CliCommand::History(arguments) => history::run(&arguments),
+            CliCommand::Clients(arguments) => clients::run(&arguments),
+            CliCommand::Evidence(arguments) => evidence::run(&arguments),
+            CliCommand::Status(arguments) => status::run(&arguments),
+            CliCommand::Sendmail(arguments) => sendmail::run(arguments),
+            CliCommand::Pages(arguments) => pages::run(&arguments),
+            CliCommand::Demo { keep } => demo::run(keep),
         };
-        written(status)
+        finish_output(status)
     }
 }
 
-/// The program: its first word is the name that it was called by, which may be another program's
-/// (`sendmail`, `mailq`, `newaliases`).
+/// Runs the program. The first argument is the name that the program was called by, which may be that of another
+/// program (`sendmail`, `mailq`, `newaliases`).
 #[must_use]
-pub fn main(words: impl IntoIterator<Item = OsString>) -> ExitCode {
-    let words: Vec<_> = words.into_iter().collect();
-    let name = words.first().and_then(|word| Path::new(word).file_name()).and_then(|name| name.to_str());
-    let rest = |from| words.iter().skip(from).cloned().collect();
-    let other = name.and_then(|name| sendmail::by_name(name, rest(1)));
-    // The first "--" of sendmail is its own, and no parser of ours may take it away.
-    let is_sendmail = words.get(1).is_some_and(|word| word == "sendmail");
-    let asks_for_help = words.get(2).is_some_and(|word| word == "--help" || word == "-h") && words.len() == 3;
-    let other = other.or_else(|| (is_sendmail && !asks_for_help).then(|| sendmail::by_words(rest(2))));
-    other.map_or_else(|| Cli::parse_from(words).run(), written)
+pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let arguments: Vec<_> = arguments.into_iter().collect();
+    let name = arguments.first().and_then(|path| Path::new(path).file_name()).and_then(|name| name.to_str());
+    let skip = |count| arguments.iter().skip(count).cloned().collect();
+    if let Some(status) = name.and_then(|name| sendmail::run_by_name(name, skip(1))) {
+        return finish_output(status);
+    }
+    // clap would drop the first "--", which sendmail must see.
+    let is_sendmail = arguments.get(1).is_some_and(|command| command == "sendmail");
+    let asks_for_help = matches!(&arguments[..], [_, _, option] if option == "--help" || option == "-h");
+    if is_sendmail && !asks_for_help {
+        return finish_output(sendmail::run_raw(skip(2)));
+    }
+    Cli::parse_from(arguments).run()
 }
 
-/// The first trouble in writing an answer out.
-static UNWRITTEN: OnceLock<io::Error> = OnceLock::new();
+/// The first error in writing to standard output.
+static WRITE_ERROR: OnceLock<io::Error> = OnceLock::new();
 
-/// Shows an answer. Trouble with that is told at the end ([`written`]): an order that is under way goes on.
+/// Prints a text to standard output. An error is reported at the end by [`finish_output`], so that an operation that
+/// has begun is completed.
 fn show(text: &str) {
-    note(io::stdout().write_all(text.as_bytes()));
+    record_write_error(io::stdout().write_all(text.as_bytes()));
 }
 
-/// Notes trouble in writing an answer out. A reader who has gone away (`| head`) is none.
-fn note(written: io::Result<()>) {
-    if let Err(error) = written
+/// Remembers an error in writing to standard output. A closed pipe (`| head`) is not an error.
+fn record_write_error(result: io::Result<()>) {
+    if let Err(error) = result
         && error.kind() != ErrorKind::BrokenPipe
     {
-        // Those that follow have the same reason as the first.
-        let _ = UNWRITTEN.set(error);
+        // Only the first error is kept: later ones have the same cause.
+        let _ = WRITE_ERROR.set(error);
     }
 }
 
-/// Whether some of the answer could not be written.
-fn is_unwritten() -> bool {
-    UNWRITTEN.get().is_some()
+/// Returns true if a part of the output could not be written.
+fn has_write_error() -> bool {
+    WRITE_ERROR.get().is_some()
 }
 
-/// The exit status of a command, when its answer has been written out.
-fn written(status: ExitCode) -> ExitCode {
-    note(io::stdout().flush());
-    let Some(error) = UNWRITTEN.get() else { return status };
+/// Flushes standard output and returns the exit status of the command, or failure if the output is incomplete.
+fn finish_output(status: ExitCode) -> ExitCode {
+    record_write_error(io::stdout().flush());
+    let Some(error) = WRITE_ERROR.get() else { return status };
     eprintln!(
-        "gatepost: the answer could not be written, what there is of it is not whole: {error}.\nMake room where it goes, \
-         or write it elsewhere, and ask again. An order that was given stands."
+        "gatepost: cannot write the output, it is incomplete: {error}.\nFree some space or write it elsewhere, then run \
+         the command again. A change that was ordered has been made."
     );
     ExitCode::FAILURE
 }
 
-/// Shows what makes a configuration unusable, and how many there are.
-fn show_faults(faults: &[Fault]) {
-    let count = if faults.len() == 1 { "1 fault".to_owned() } else { format!("{} faults", faults.len()) };
+/// Prints the errors that make a configuration file unusable, and their number.
+fn show_faults(file: &Path, faults: &[Fault]) {
+    let count = if faults.len() == 1 { "1 error".to_owned() } else { format!("{} errors", faults.len()) };
     let mut stderr = std::io::stderr().lock();
     for fault in faults {
         let _ = writeln!(stderr, "{fault}");
     }
-    let _ = writeln!(stderr, "{count}: this configuration is not taken");
+    let _ = writeln!(stderr, "{}: {count}", file.display());
 }
 
-/// Shows what an administrator should know, though the configuration is taken.
+/// Prints warnings about a configuration that is usable.
 fn show_warnings(warnings: &[Fault]) {
     let mut stderr = std::io::stderr().lock();
     for warning in warnings {

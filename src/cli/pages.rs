@@ -1,6 +1,6 @@
-//! `gatepost pages`: the manual pages and shell completions of the commands, for whoever makes a package.
+//! `gatepost pages`: writes the manual pages and shell completions of the commands.
 //!
-//! Hidden, for nobody else needs it. gatepost.toml(5) is written by hand, in `config/package/`.
+//! The command is hidden, since only packaging needs it. gatepost.toml(5) is written by hand, in `config/package/`.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -13,12 +13,12 @@ use super::Cli;
 
 /// Write manual pages and shell completions
 #[derive(Debug, Args)]
-pub(super) struct Arguments {
-    /// Where they are written: man/ and completions/ are made there
+pub(super) struct PagesArguments {
+    /// The folder in which man/ and completions/ are created
     folder: PathBuf,
 }
 
-pub(super) fn run(arguments: &Arguments) -> ExitCode {
+pub(super) fn run(arguments: &PagesArguments) -> ExitCode {
     match write(&arguments.folder) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -1,7 +1,7 @@
-//! `gatepost run`: the daemon in the foreground, as systemd and people start it.
+//! `gatepost run`: runs the daemon in the foreground, under systemd or in a terminal.
 
-mod journal;
-mod manager;
+mod journald;
+mod systemd;
 
 use std::io::IsTerminal as _;
 use std::path::Path;
@@ -14,52 +14,56 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer, Registry};
 
+use super::runtime;
 use crate::config::{self, LogConfig, LogFormat};
 use crate::daemon::{self, RunningDaemon, StartError, SystemdSockets, TestOverrides};
-use journal::Journal;
-use manager::Heart;
+use journald::JournaldLayer;
+use systemd::StatusNotifier;
 
-/// Puts another `[log] level` in force.
-type LogLevel = tracing_subscriber::reload::Handle<EnvFilter, Registry>;
+/// Replaces the log filter on a reload.
+type LogFilterHandle = tracing_subscriber::reload::Handle<EnvFilter, Registry>;
 
-/// Runs the daemon until SIGTERM or SIGINT; a second one ends it at once. SIGHUP reloads the configuration.
+/// Runs the daemon until SIGTERM or SIGINT; a second signal ends it at once. SIGHUP reloads the configuration.
 ///
-/// Exit status 0 after an orderly end, 2 where the configuration cannot be used, 1 where the daemon
-/// could not go on, or could not start for another reason.
+/// Exit status: 0 after an orderly stop; 2 for an unusable configuration; 1 if the daemon failed, or could not start for
+/// another reason.
 #[must_use]
 pub(super) fn run(file: &Path) -> ExitCode {
-    // First of all: it must happen before there are threads.
+    // This must happen before the first thread is started, since it changes the environment.
     let passed = SystemdSockets::from_environment();
     let (config, warnings) = match config::read(file) {
         Ok(read) => read,
-        Err(faults) => return refuse(&faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")),
+        Err(faults) => {
+            return config_error(&faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"));
+        }
     };
     let level = match start_logging(&config.log) {
         Ok(level) => level,
-        Err(error) => return fail(&format!("{}: [log]: {error}", config.log.format.location)),
+        Err(error) => return start_error(&format!("{}: [log]: {error}", config.log.format.location)),
     };
     for warning in warnings {
         tracing::warn!(place = %warning.location, remedy = %warning.remedy, "{}", warning.message);
     }
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let runtime = match runtime::multi_threaded() {
         Ok(runtime) => runtime,
-        Err(error) => return fail(&format!("the system gives us no threads: {error}")),
+        Err(error) => return start_error(&error.to_string()),
     };
-    let end = runtime.block_on(serve(config, passed, file, &level));
-    // What is still blocked (a lookup, a disk) must not hold up the end.
+    let status = runtime.block_on(serve(config, passed, file, &level));
+    // Blocked threads (in a lookup, or on a disk) must not delay the exit.
     runtime.shutdown_timeout(std::time::Duration::from_secs(1));
-    end
+    status
 }
 
-async fn serve(config: config::Config, passed: SystemdSockets, file: &Path, level: &LogLevel) -> ExitCode {
+/// Starts the daemon and handles signals until it has ended.
+async fn serve(config: config::Config, passed: SystemdSockets, file: &Path, level: &LogFilterHandle) -> ExitCode {
     let mut signals = match Signals::new() {
         Ok(signals) => signals,
-        Err(error) => return fail(&format!("signals cannot be received: {error}")),
+        Err(error) => return start_error(&format!("cannot receive signals: {error}")),
     };
     let mut running = match daemon::start_with(TestOverrides::default(), passed, config, Arc::new(|_, _| ())).await {
         Ok(running) => running,
-        Err(error @ StartError::Faults(_)) => return refuse(&error.to_string()),
-        Err(error) => return fail(&error.to_string()),
+        Err(error @ StartError::Faults(_)) => return config_error(&error.to_string()),
+        Err(error) => return start_error(&error.to_string()),
     };
     for (listener, address) in &running.addresses {
         tracing::info!(listener, %address, "listening");
@@ -67,90 +71,93 @@ async fn serve(config: config::Config, passed: SystemdSockets, file: &Path, leve
     if let Some(address) = running.http {
         tracing::info!(%address, "showing status and metrics");
     }
-    manager::ready();
-    let heart = Heart::start(running.liveness());
+    systemd::ready();
+    let notifier = StatusNotifier::start(running.liveness());
     let mut stopping = false;
-    let end = loop {
+    let result = loop {
         tokio::select! {
-            end = running.ended() => break end,
+            result = running.ended() => break result,
             signal = signals.next() => match signal {
                 Signal::Reload if stopping => {}
                 Signal::Reload => reload(&running, file, level),
                 Signal::End(name) if stopping => {
-                    tracing::warn!(signal = name, "stopped at once: what was under way starts again with the next run");
+                    tracing::warn!(signal = name, "stopped at once; interrupted deliveries are retried after the next start");
                     return ExitCode::FAILURE;
                 }
                 Signal::End(name) => {
-                    tracing::info!(signal = name, "stopping: no new mail is taken, deliveries in flight may finish");
-                    heart.stopping();
+                    tracing::info!(signal = name, "stopping: no new mail is accepted, running deliveries may finish");
+                    notifier.stopping();
                     stopping = true;
                     running.stop();
                 }
             },
         }
     };
-    match end {
+    match result {
         Ok(()) => {
             tracing::info!("stopped");
             ExitCode::SUCCESS
         }
         Err(error) => {
-            tracing::error!(%error, "ended");
+            tracing::error!(%error, "failed");
             ExitCode::FAILURE
         }
     }
 }
 
-/// Takes the configuration file anew, whole or not at all.
-fn reload(running: &RunningDaemon, file: &Path, level: &LogLevel) {
-    manager::reloading();
-    let taken = config::read(file).and_then(|(config, mut warnings)| {
+/// Reads the configuration file again. If there is any error, the running configuration is unchanged.
+fn reload(running: &RunningDaemon, file: &Path, level: &LogFilterHandle) {
+    systemd::reloading();
+    let reloaded = config::read(file).and_then(|(config, mut warnings)| {
         let log = config.log.clone();
         warnings.extend(running.reload(config)?);
-        // Reading has tried it already.
+        // `config::read` has checked the filter.
         if let Ok(filter) = filter(&log.level) {
-            // Only a program that ends has no log any more.
+            // This fails only if the subscriber is gone, which lives as long as the process.
             let _ = level.reload(filter);
         }
         Ok(warnings)
     });
-    match taken {
+    match reloaded {
         Ok(warnings) => {
             for warning in warnings {
                 tracing::warn!(place = %warning.location, remedy = %warning.remedy, "{}", warning.message);
             }
             tracing::info!(file = %file.display(), "configuration reloaded");
-            manager::reloaded("Configuration reloaded");
+            systemd::reloaded("Configuration reloaded");
         }
         Err(faults) => {
             for fault in faults {
                 tracing::error!(place = %fault.location, remedy = %fault.remedy, "{}", fault.message);
             }
-            tracing::error!(file = %file.display(), "configuration not reloaded, the old one stays in force");
-            manager::reloaded("Configuration not reloaded: the old one stays in force, the log says why");
+            tracing::error!(file = %file.display(), "configuration not reloaded, the running one is unchanged");
+            systemd::reloaded("Configuration not reloaded, the running one is unchanged; see the log");
         }
     }
 }
 
-/// The configuration cannot be used: another start would find the same. systemd does not try one then.
-fn refuse(message: &str) -> ExitCode {
+/// Prints the errors of a configuration and returns exit status 2, after which systemd does not restart the daemon: it
+/// would fail again (`RestartPreventExitStatus=2`).
+fn config_error(message: &str) -> ExitCode {
     eprintln!("gatepost: not started\n{message}");
     ExitCode::from(2)
 }
 
-/// A disk, an address or a resolver may be back in a moment: worth another start.
-fn fail(message: &str) -> ExitCode {
+/// Prints another error and returns exit status 1, after which systemd restarts the daemon: a disk, an address or a
+/// resolver may be available again by then.
+fn start_error(message: &str) -> ExitCode {
     eprintln!("gatepost: not started\n{message}");
     ExitCode::FAILURE
 }
 
-/// What a signal asks for.
+/// The action that a signal requests.
 enum Signal {
     Reload,
+    /// Stop, with the name of the signal.
     End(&'static str),
 }
 
-/// The signals that we listen to.
+/// The signals that the daemon handles.
 struct Signals {
     hangup: signal::Signal,
     terminate: signal::Signal,
@@ -175,18 +182,18 @@ impl Signals {
     }
 }
 
-/// The filter as it is written, but that the resolver library is quiet unless it is named: it writes out whole
-/// messages of strangers, as long as they like.
+/// Parses a log filter. The resolver library is silent unless the filter names it, since it logs whole DNS messages,
+/// whose length a stranger can choose.
 fn filter(level: &str) -> Result<EnvFilter, ParseError> {
     EnvFilter::try_new(format!("hickory_net=off,hickory_proto=off,hickory_resolver=off,{level}"))
 }
 
-/// Sends log lines where `[log]` says.
+/// Starts logging as `[log]` says.
 ///
 /// # Errors
-/// A filter that cannot be read, or a journal that cannot be reached, in words.
-fn start_logging(log: &LogConfig) -> Result<LogLevel, String> {
-    let filter = filter(&log.level).map_err(|error| format!("level = \"{}\" is no filter: {error}", log.level))?;
+/// A sentence about a filter that cannot be parsed or a journal that cannot be reached.
+fn start_logging(log: &LogConfig) -> Result<LogFilterHandle, String> {
+    let filter = filter(&log.level).map_err(|error| format!("level = \"{}\" is not a filter: {error}", log.level))?;
     let (filter, handle) = tracing_subscriber::reload::Layer::new(filter);
     let under_systemd = std::env::var_os("JOURNAL_STREAM").is_some();
     let colour = std::io::stderr().is_terminal();
@@ -197,8 +204,8 @@ fn start_logging(log: &LogConfig) -> Result<LogLevel, String> {
         LogFormat::Json => {
             tracing_subscriber::fmt::layer().json().flatten_event(true).with_writer(std::io::stderr).boxed()
         }
-        LogFormat::Auto | LogFormat::Journald => Journal::open(Path::new(journal::SOCKET))
-            .map_err(|error| format!("the journal cannot be reached ({error}); set format = \"text\""))?
+        LogFormat::Auto | LogFormat::Journald => JournaldLayer::open(Path::new(journald::SOCKET))
+            .map_err(|error| format!("cannot reach the journal ({error}); set format = \"text\""))?
             .boxed(),
     };
     tracing_subscriber::registry().with(filter).with(layer).try_init().map_err(|error| error.to_string())?;

@@ -1,7 +1,7 @@
-//! `gatepost status`: how things stand, on one screen.
+//! `gatepost status`: shows the state of the relay on one screen.
 //!
-//! It asks a running daemon over the admin socket. Exit status: 0; 1 where no daemon answers; 2 where
-//! arguments or configuration cannot be used.
+//! It asks the running daemon over the admin socket. Exit status: 0; 1 if no daemon answers; 2 for unusable arguments or
+//! an unusable configuration.
 
 use std::fmt::Write as _;
 use std::process::ExitCode;
@@ -9,61 +9,40 @@ use std::process::ExitCode;
 use clap::Args;
 use jiff::{SignedDuration, Timestamp};
 
+use super::admin_client::SocketError;
+use super::format::{age, brief, count, plain, short, size, time};
 use super::history::alarm_line;
-use super::queue::words::{age, brief, plain, short, size, time};
-use super::socket::Client;
-use super::{ConfigFile, show};
+use super::runtime::run_with_daemon;
+use super::{ConfigFile, json, show};
 use crate::admin::api::status::{
     AttemptsStatus, CertificateOwner, CertificateStatus, ClientsStatus, ExceptionStatus, FailingDestination,
     RecentDowngrade, RecentRefusal, RelayStatus, ReportsStatus,
 };
 
-/// Of each list so many are shown; all of them are in the JSON.
-const SHOWN: usize = 5;
+/// The maximum number of lines of each list. JSON has all of them.
+const LINES_MAX: usize = 5;
 
-/// See how things stand: queue, destinations in trouble, certificates, exceptions, refusals
+/// Show the state of the relay: queue, destinations in trouble, certificates, exceptions, refusals
 ///
-/// The command speaks to the running daemon over its admin socket. The same is shown on the status page
-/// ([admin] http).
+/// The command asks the running daemon over its admin socket. The status page ([admin] http) shows the same.
 #[derive(Debug, Args)]
-pub(super) struct Arguments {
-    /// Answer with one JSON document, with everything that is known
+pub(super) struct StatusArguments {
+    /// Print one JSON document, with everything that is known
     #[arg(long)]
     json: bool,
     #[command(flatten)]
     file: ConfigFile,
 }
 
-pub(super) fn run(arguments: &Arguments) -> ExitCode {
-    let client = match Client::of(&arguments.file.config, "status") {
-        Ok(client) => client,
-        Err(status) => return status,
-    };
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            eprintln!("gatepost status: the system gives us no threads: {error}");
-            return ExitCode::FAILURE;
-        }
-    };
-    match runtime.block_on(client.get::<RelayStatus>("/v1/status")) {
-        Ok(status) if arguments.json => {
-            // Our own words always have a form in JSON.
-            show(&format!("{}\n", serde_json::to_string(&status).unwrap_or_default()));
-            ExitCode::SUCCESS
-        }
-        Ok(status) => {
-            show(&screen(&status));
-            ExitCode::SUCCESS
-        }
-        Err(error) => {
-            eprintln!("gatepost status: {error}");
-            ExitCode::FAILURE
-        }
-    }
+pub(super) fn run(arguments: &StatusArguments) -> ExitCode {
+    run_with_daemon("status", &arguments.file.config, async |client| {
+        let status: RelayStatus = client.get("/v1/status").await?;
+        show(&if arguments.json { json::line(&status) } else { screen(&status) });
+        Ok::<_, SocketError>(ExitCode::SUCCESS)
+    })
 }
 
-/// Everything on one screen.
+/// Returns the whole screen.
 fn screen(status: &RelayStatus) -> String {
     let now = status.at;
     let (version, since) = (plain(&status.version), time(status.since));
@@ -73,11 +52,12 @@ fn screen(status: &RelayStatus) -> String {
     let queue = &status.queue;
     let oldest = queue.oldest.map(|oldest| format!(", oldest {}", age(oldest, now))).unwrap_or_default();
     let (octets, waiting, held) = (size(queue.octets), queue.waiting, queue.held);
-    let messages = if queue.messages == 1 { "1 message".to_owned() } else { format!("{} messages", queue.messages) };
+    let messages = count(queue.messages, "message");
+    // Writing into a String cannot fail.
     let _ = writeln!(text, "\nqueue: {messages} ({octets}), recipients: {waiting} waiting, {held} held{oldest}");
     text.push_str(&reports(&status.reports));
     status.attempts.iter().for_each(|share| text.push_str(&attempts(share)));
-    list(&mut text, "destinations in trouble", &status.troubles, status.more_troubles, |one| trouble(one, now));
+    list(&mut text, "destinations in trouble", &status.troubles, status.more_troubles, |item| destination(item, now));
     list(&mut text, "certificates", &status.certificates, status.more_certificates, certificate);
     list(&mut text, "exceptions in force", &status.exceptions, 0, exception);
     list(&mut text, "downgrade warnings", &status.downgrades, 0, downgrade);
@@ -86,7 +66,7 @@ fn screen(status: &RelayStatus) -> String {
     text
 }
 
-/// The reports that are not stored yet, where there are any.
+/// Returns the line about reports that are not stored yet; empty if there are none.
 fn reports(reports: &ReportsStatus) -> String {
     let ReportsStatus { waiting, for_digest, .. } = reports;
     if *waiting == 0 && *for_digest == 0 {
@@ -95,7 +75,7 @@ fn reports(reports: &ReportsStatus) -> String {
     format!("reports to senders: {waiting} waiting; for the postmaster's next digest: {for_digest}\n")
 }
 
-/// One share of the delivery attempts.
+/// Returns the line about one share of the delivery attempts.
 fn attempts(share: &AttemptsStatus) -> String {
     let AttemptsStatus { most, running, slow, waiting, .. } = share;
     let full = match share.full_seconds {
@@ -108,64 +88,61 @@ fn attempts(share: &AttemptsStatus) -> String {
     format!("delivery attempts for {}: {running} of {most}, {slow} slow{full}\n", share.destinations())
 }
 
-fn list<T>(text: &mut String, heading: &str, all: &[T], more: usize, line: impl Fn(&T) -> String) {
-    if all.is_empty() {
+/// Adds a heading and the first lines of a list. `more` counts the items that are not in `items`.
+fn list<T>(text: &mut String, heading: &str, items: &[T], more: usize, line: impl Fn(&T) -> String) {
+    // Writing into a String cannot fail.
+    if items.is_empty() {
         let _ = writeln!(text, "\n{heading}: none");
         return;
     }
     let _ = writeln!(text, "\n{heading}:");
-    for one in all.iter().take(SHOWN) {
-        let _ = writeln!(text, "  {}", line(one));
+    for item in items.iter().take(LINES_MAX) {
+        let _ = writeln!(text, "  {}", line(item));
     }
-    let more = more + all.len().saturating_sub(SHOWN);
+    let more = more + items.len().saturating_sub(LINES_MAX);
     if more > 0 {
         let _ = writeln!(text, "  and {more} more");
     }
 }
 
-fn trouble(one: &FailingDestination, now: Timestamp) -> String {
-    let next = match one.next {
-        Some(next) => format!(", next try in {}", brief(now.duration_until(next))),
-        None if one.waiting > 0 => ", next try as soon as there is a connection".to_owned(),
+fn destination(destination: &FailingDestination, now: Timestamp) -> String {
+    let FailingDestination { domain, connector, waiting, held, oldest, reason, next } = destination;
+    let next = match next {
+        Some(next) => format!(", next attempt in {}", brief(now.duration_until(*next))),
+        None if *waiting > 0 => ", next attempt as soon as a connection is free".to_owned(),
         None => String::new(),
     };
-    format!(
-        "{} ({}): {} waiting, {} held, since {}{next}\n    {} {}",
-        plain(&one.domain),
-        plain(&one.connector),
-        one.waiting,
-        one.held,
-        age(one.oldest, now),
-        plain(&one.reason.status),
-        short(&one.reason.text)
-    )
+    let (domain, connector, since) = (plain(domain), plain(connector), age(*oldest, now));
+    let (status, reason) = (plain(&reason.status), short(&reason.text));
+    format!("{domain} ({connector}): {waiting} waiting, {held} held, since {since}{next}\n    {status} {reason}")
 }
 
-fn certificate(one: &CertificateStatus) -> String {
-    let whose = match (one.owner, &one.connector) {
-        (CertificateOwner::Own, _) | (CertificateOwner::Partner, None) => plain(&one.place),
-        (CertificateOwner::Partner, Some(connector)) => format!("{} ({})", plain(&one.place), plain(connector)),
+fn certificate(certificate: &CertificateStatus) -> String {
+    let place = plain(&certificate.place);
+    let name = match (certificate.owner, &certificate.connector) {
+        (CertificateOwner::Own, _) | (CertificateOwner::Partner, None) => place,
+        (CertificateOwner::Partner, Some(connector)) => format!("{place} ({})", plain(connector)),
     };
-    let left = match one.days_left {
+    let left = match certificate.days_left {
         ..=-1 => "EXPIRED".to_owned(),
-        1 => "1 day left".to_owned(),
-        days => format!("{days} days left"),
+        days => format!("{} left", count(days, "day")),
     };
-    let refused = one.refused.as_ref().map(|why| format!("\n    REFUSED: {}", short(why))).unwrap_or_default();
-    format!("{whose}: {left}, until {}{refused}", one.not_after.strftime("%Y-%m-%d"))
+    let refused = certificate.refused.as_ref().map(|why| format!("\n    REFUSED: {}", short(why))).unwrap_or_default();
+    format!("{name}: {left}, until {}{refused}", certificate.not_after.strftime("%Y-%m-%d"))
 }
 
-fn exception(one: &ExceptionStatus) -> String {
-    format!("{}: {} until the end of {}: {}", plain(&one.connector), plain(&one.tls), one.until, short(&one.reason))
+fn exception(exception: &ExceptionStatus) -> String {
+    let ExceptionStatus { connector, tls, until, reason } = exception;
+    format!("{}: {} until the end of {until}: {}", plain(connector), plain(tls), short(reason))
 }
 
-fn downgrade(one: &RecentDowngrade) -> String {
-    let RecentDowngrade { connector, domain, host, was, got, .. } = one;
+fn downgrade(downgrade: &RecentDowngrade) -> String {
+    let RecentDowngrade { connector, domain, host, was, got, .. } = downgrade;
     let [domain, host, was, got, connector] = [domain, host, was, got, connector].map(|text| plain(text));
     format!("{domain} ({connector}): {host} had {was} and now has {got}")
 }
 
-/// The sessions, and who is held back.
+/// Returns the lines about sessions and about the clients that are held back.
 fn clients(clients: &ClientsStatus) -> String {
     let ClientsStatus { sessions, sessions_max, strangers, strangers_max, .. } = clients;
     let mut text = format!(
@@ -186,11 +163,12 @@ fn clients(clients: &ClientsStatus) -> String {
     text
 }
 
-fn refusal(one: &RecentRefusal) -> String {
-    let times = if one.times > 1 { format!(", {} times", one.times) } else { String::new() };
-    let connector = if one.connector.is_empty() { String::new() } else { format!(" ({})", plain(&one.connector)) };
-    let (at, direction, peer) = (time(one.at), plain(&one.direction), plain(&one.peer));
-    format!("{at} {direction} {peer}{connector}{times}\n    {}", short(&one.reason))
+fn refusal(refusal: &RecentRefusal) -> String {
+    let RecentRefusal { at, direction, connector, peer, reason, times } = refusal;
+    let times = if *times > 1 { format!(", {times} times") } else { String::new() };
+    let connector = if connector.is_empty() { String::new() } else { format!(" ({})", plain(connector)) };
+    let (at, direction, peer) = (time(*at), plain(direction), plain(peer));
+    format!("{at} {direction} {peer}{connector}{times}\n    {}", short(reason))
 }
 
 #[cfg(test)]
@@ -198,7 +176,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_is_one_screen() {
+    fn the_status_fits_on_one_screen() {
         let certificate = r#"{"owner":"own","place":"relay.pem","names":["relay.example.com"],"not_after":"2026-12-06T00:00:00Z","days_left":9}"#;
         let refusal = r#"{"at":"2026-11-26T00:31:00Z","direction":"inbound","connector":"","peer":"192.0.2.1","reason":"550 no","times":2}"#;
         let of_a_connector = r#"{"at":"2026-11-26T00:30:00Z","direction":"outbound","connector":"bank","peer":"mx.bank.example","reason":"no TLS","times":1}"#;
@@ -224,7 +202,7 @@ mod tests {
              reports to senders: 3 waiting; for the postmaster's next digest: 12\n\
              delivery attempts for named connectors and smart hosts: 3 of 800, 1 slow\n\
              delivery attempts for destinations by MX: 1200 of 1200, 900 slow; ALL IN USE for 2m, 7 destinations wait\n\n\
-             destinations in trouble:\n  b.example (internet): 1 waiting, 0 held, since 1h 0m, next try in 5m\n    \
+             destinations in trouble:\n  b.example (internet): 1 waiting, 0 held, since 1h 0m, next attempt in 5m\n    \
              4.7.4 mx.b.example: no\u{fffd}[31m TLS\n\ncertificates:\n{}  and 3 more\n\nexceptions in force: none\n\n\
              downgrade warnings: none\n\nsessions: 30 of 40, 29 of 36 by clients outside of [relay] networks\n  \
              memory of transactions: 2.0 KiB\n  SCARCE on listener mx: clients outside of [relay] networks get less time\n\nclients held back:\n  \

@@ -1,6 +1,7 @@
-//! What another configuration would treat differently: tables, domains, and messages that wait.
+//! The differences between two configurations: tables, connectors of domains, and queued messages that would be treated
+//! differently.
 //!
-//! It compares what the two files mean, not what they say, and asks nobody.
+//! The comparison is of the meaning, with all defaults, and not of the text. It sends no query.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -11,69 +12,69 @@ use crate::config::{ChangedKey, Config, DomainPattern, Section, changed_keys, ou
 use crate::connector::Connectors;
 use crate::envelope::QueueId;
 
-/// Ids of messages that are named for one domain, at most.
+/// The maximum number of message ids that are listed for one domain.
 const IDS_MAX: usize = 10;
-/// Domains that are named, at most; the rest is counted.
+/// The maximum number of domains that are listed; further ones are counted.
 const DOMAINS_MAX: usize = 200;
 
-/// Two configurations, compared.
+/// The differences between two configurations. The field names are those of the JSON output.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct Difference {
-    /// Tables that are new, gone or changed.
-    pub changes: Vec<Change>,
-    /// Patterns for which another connector speaks.
-    pub winners: Vec<Winner>,
-    /// Recipient domains in the queue whose mail would be treated differently, the most messages first.
-    pub queued: Vec<Queued>,
-    /// How many more such domains there are.
+    /// The tables that are added, removed or changed.
+    pub changes: Vec<SectionChange>,
+    /// The domain patterns that have another connector.
+    pub winners: Vec<ConnectorChange>,
+    /// The recipient domains in the queue whose mail would be treated differently, the most messages first.
+    pub queued: Vec<QueuedDomain>,
+    /// The number of such domains that are not listed in `queued`.
     pub queued_more: usize,
 }
 
-/// A table that is not the same.
+/// A difference in one table of the configuration.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Change {
-    /// `[queue]`, `[[connector]] partner`; empty for what stands before the first table.
+pub struct SectionChange {
+    /// The title: `[queue]`, `[[connector]] partner`; empty for the keys before the first table.
     pub table: String,
     /// `added`, `removed` or `changed`.
     pub what: &'static str,
-    /// Which of its keys changed.
+    /// The keys that differ.
     pub keys: Vec<ChangedKey>,
 }
 
-/// A pattern for which another connector speaks.
+/// A domain pattern that has another connector.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Winner {
+pub struct ConnectorChange {
     /// The pattern.
     pub pattern: String,
-    /// Who spoke.
+    /// The name of its connector in the old configuration.
     pub old: String,
-    /// Who speaks.
+    /// The name of its connector in the new configuration.
     pub new: String,
 }
 
-/// A recipient domain whose messages would be treated differently.
+/// A recipient domain whose queued messages would be treated differently.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Queued {
+pub struct QueuedDomain {
     /// The domain.
     pub domain: String,
-    /// Which connector speaks for it now.
+    /// The name of its connector in the old configuration.
     pub old: String,
-    /// Which would.
+    /// The name of its connector in the new configuration.
     pub new: String,
-    /// What would be different.
+    /// The keys that differ.
     pub keys: Vec<ChangedKey>,
-    /// How many messages wait for it.
+    /// The number of queued messages for the domain.
     pub messages: usize,
-    /// The first of them.
+    /// The ids of the first of these messages.
     pub ids: Vec<QueueId>,
 }
 
-/// What waits in the queue, by recipient domain.
+/// The queued messages by recipient domain: their number, and the ids of the first ones.
 #[derive(Debug, Default)]
-pub struct Waiting(BTreeMap<Host, (usize, Vec<QueueId>)>);
+pub struct QueuedMessages(BTreeMap<Host, (usize, Vec<QueueId>)>);
 
-impl Waiting {
-    /// Counts a message, with the domains of its recipients that are still open.
+impl QueuedMessages {
+    /// Adds a message, with the domains of its open recipients.
     pub fn add<'a>(&mut self, id: QueueId, domains: impl Iterator<Item = &'a Host>) {
         for domain in domains.collect::<BTreeSet<_>>() {
             let (messages, ids) = match self.0.get_mut(domain) {
@@ -87,7 +88,7 @@ impl Waiting {
         }
     }
 
-    /// How many domains there are.
+    /// Returns the number of domains.
     #[must_use]
     pub fn domains(&self) -> usize {
         self.0.len()
@@ -95,67 +96,74 @@ impl Waiting {
 }
 
 impl Difference {
-    /// Compares two configurations, and what they mean for messages that wait.
+    /// Compares two configurations, and how they treat the queued messages.
     #[must_use]
-    pub fn between(old: &Config, new: &Config, waiting: &Waiting) -> Self {
-        let connectors = |config: &Config| Connectors::of(config);
-        let (was, will) = (connectors(old), connectors(new));
-        let mut queued = queued(&was, &will, waiting);
+    pub fn between(old: &Config, new: &Config, waiting: &QueuedMessages) -> Self {
+        let (old_connectors, new_connectors) = (Connectors::of(old), Connectors::of(new));
+        let mut queued = queued(&old_connectors, &new_connectors, waiting);
         let queued_more = queued.len().saturating_sub(DOMAINS_MAX);
         queued.truncate(DOMAINS_MAX);
         Self {
             changes: changes(&sections(old), &sections(new)),
-            winners: winners(old, new, &was, &will),
+            winners: winners(old, new, &old_connectors, &new_connectors),
             queued,
             queued_more,
         }
     }
 
-    /// Whether the two mean the same.
+    /// Returns true if the two configurations mean the same.
     #[must_use]
     pub fn is_none(&self) -> bool {
         self.changes.is_empty() && self.winners.is_empty() && self.queued.is_empty()
     }
 }
 
-fn changes(old: &[Section], new: &[Section]) -> Vec<Change> {
+fn changes(old: &[Section], new: &[Section]) -> Vec<SectionChange> {
     let by_title = |sections: &[Section]| -> HashMap<String, Vec<_>> {
         sections.iter().map(|section| (section.title.clone(), section.pairs.clone())).collect()
     };
-    let (was, will) = (by_title(old), by_title(new));
-    let change = |table: &String, what, keys| Change { table: table.clone(), what, keys };
+    let (old_by_title, new_by_title) = (by_title(old), by_title(new));
+    let change = |table: &String, what, keys| SectionChange { table: table.clone(), what, keys };
     let mut all = Vec::new();
     for Section { title, pairs } in old {
-        match will.get(title).map(|new| changed_keys(pairs, new)) {
+        match new_by_title.get(title).map(|new| changed_keys(pairs, new)) {
             None => all.push(change(title, "removed", Vec::new())),
             Some(keys) if keys.is_empty() => {}
             Some(keys) => all.push(change(title, "changed", keys)),
         }
     }
-    let added = new.iter().filter(|section| !was.contains_key(&section.title));
+    let added = new.iter().filter(|section| !old_by_title.contains_key(&section.title));
     all.extend(added.map(|section| change(&section.title, "added", Vec::new())));
     all
 }
 
-/// Every pattern of either file: what no file names is named by no pattern either, and has the default in both.
-fn winners(old: &Config, new: &Config, was: &Connectors, will: &Connectors) -> Vec<Winner> {
+/// Returns the patterns that have another connector. It is enough to look at the patterns of both files: a domain that
+/// matches none of them has the built-in default in both.
+fn winners(
+    old: &Config,
+    new: &Config,
+    old_connectors: &Connectors,
+    new_connectors: &Connectors,
+) -> Vec<ConnectorChange> {
     let patterns = |config: &Config| -> Vec<DomainPattern> {
         config.connectors.iter().flat_map(|connector| connector.domains.clone()).collect()
     };
     let all: BTreeMap<String, DomainPattern> =
         [patterns(old), patterns(new)].concat().into_iter().map(|pattern| (pattern.to_string(), pattern)).collect();
     let winner = |(text, pattern): (String, DomainPattern)| {
-        let (old, new) = (was.for_pattern(&pattern).name.clone(), will.for_pattern(&pattern).name.clone());
-        (old != new).then_some(Winner { pattern: text, old, new })
+        let old = old_connectors.for_pattern(&pattern).name.clone();
+        let new = new_connectors.for_pattern(&pattern).name.clone();
+        (old != new).then_some(ConnectorChange { pattern: text, old, new })
     };
     all.into_iter().filter_map(winner).collect()
 }
 
-fn queued(was: &Connectors, will: &Connectors, waiting: &Waiting) -> Vec<Queued> {
+/// Returns the queued domains whose connectors differ in at least one key, the most messages first.
+fn queued(old_connectors: &Connectors, new_connectors: &Connectors, waiting: &QueuedMessages) -> Vec<QueuedDomain> {
     let different = |(domain, (messages, ids)): (&Host, &(usize, Vec<QueueId>))| {
-        let (old, new) = (was.for_host(domain), will.for_host(domain));
+        let (old, new) = (old_connectors.for_host(domain), new_connectors.for_host(domain));
         let keys = changed_keys(&outbound_settings(old), &outbound_settings(new));
-        (!keys.is_empty()).then(|| Queued {
+        (!keys.is_empty()).then(|| QueuedDomain {
             domain: domain.to_string(),
             old: old.name.clone(),
             new: new.name.clone(),
@@ -190,8 +198,8 @@ mod tests {
         format!("[[connector]]\nname = \"{name}\"\ndomains = [{domains}]\n[connector.outbound]\n{outbound}\n")
     }
 
-    fn waiting(messages: &[&[&str]]) -> Waiting {
-        let mut all = Waiting::default();
+    fn waiting(messages: &[&[&str]]) -> QueuedMessages {
+        let mut all = QueuedMessages::default();
         for (number, domains) in (1..).zip(messages) {
             let hosts: Vec<_> = domains.iter().map(|text| Host::parse(text).expect("a host")).collect();
             all.add(QueueId::from_number(number).expect("small"), hosts.iter());
@@ -199,8 +207,8 @@ mod tests {
         all
     }
 
-    /// Differences, one a line.
-    fn said(old: &str, new: &str, messages: &[&[&str]]) -> Vec<String> {
+    /// Compares two configurations and returns the differences as text, one a line.
+    fn differences(old: &str, new: &str, messages: &[&[&str]]) -> Vec<String> {
         let found = Difference::between(&config(old), &config(new), &waiting(messages));
         let keys = |keys: &[ChangedKey]| {
             keys.iter().map(|key| format!(" {}: {} to {}", key.key, key.old, key.new)).collect::<Vec<_>>().concat()
@@ -218,40 +226,41 @@ mod tests {
     }
 
     #[test]
-    fn what_means_the_same_is_no_difference() {
+    fn another_spelling_of_the_same_meaning_is_no_difference() {
         let one = partner("a", "\"a.example\"", "tls = \"forced\"");
         let two = partner("b", "\"b.example\"", "");
         let written_out =
             partner("a", "\"A.example\"", "verify = \"none\"\ntls = \"forced\"\ndowngrade = \"warn\"\n# x");
         let old = format!("{one}{two}[queue]\nexpire = \"5d\"\n");
-        assert_eq!(said(&old, &format!("{two}{written_out}"), &[&["a.example", "b.example"]]), Vec::<String>::new());
+        let new = format!("{two}{written_out}");
+        assert_eq!(differences(&old, &new, &[&["a.example", "b.example"]]), Vec::<String>::new());
     }
 
     #[test]
-    fn each_changed_key_is_told_with_both_values_and_the_mail_that_it_concerns() {
+    fn a_changed_key_has_both_values_and_the_queued_mail_it_affects() {
         let old = partner("a", "\"a.example\"", "tls = \"opportunistic\"");
         let new = partner("a", "\"a.example\"", "tls = \"forced\"\nconnections = 3");
         let keys = " outbound.tls: \"opportunistic\" to \"forced\" outbound.verify: - to \"none\" \
                     outbound.min_version: - to \"1.2\" outbound.connections: 20 to 3";
         assert_eq!(
-            said(&old, &new, &[&["a.example", "c.example"], &["a.example"], &["b.example"]]),
+            differences(&old, &new, &[&["a.example", "c.example"], &["a.example"], &["b.example"]]),
             [format!("[[connector]] a changed{keys}"), format!("2 a.example: a to a{keys}")]
         );
     }
 
     #[test]
-    fn connectors_come_and_go_and_domains_change_hands() {
+    fn added_and_removed_connectors_are_listed_with_the_domains_they_affect() {
         let any = partner("internet", "\"*\"", "");
         let old = format!("{any}{}", partner("a", "\"a.example\", \"*.a.example\"", "tls = \"forced\""));
         let new = format!("{any}{}", partner("b", "\"a.example\"", "tls = \"forced\""));
         assert_eq!(
-            said(&old, &new, &[&["a.example"], &["x.a.example"]]),
+            differences(&old, &new, &[&["a.example"], &["x.a.example"]]),
             [
                 "[[connector]] a removed",
                 "[[connector]] b added",
                 "*.a.example: a to internet",
                 "a.example: a to b",
-                // What waits for a.example is treated as before, though by another connector.
+                // Mail for a.example is not listed: its new connector has the same keys.
                 "1 x.a.example: a to internet outbound.tls: \"forced\" to \"opportunistic\" \
                  outbound.verify: \"none\" to - outbound.min_version: \"1.2\" to -",
             ]
@@ -259,14 +268,14 @@ mod tests {
     }
 
     #[test]
-    fn inbound_limits_and_listeners_are_told_and_concern_no_queued_mail() {
+    fn inbound_limit_and_listener_changes_affect_no_queued_mail() {
         let old = partner("a", "\"a.example\"", "");
         let new = format!(
             "{old}[connector.inbound]\nnetworks = [\"192.0.2.0/24\"]\n[limits]\nrecipients = 200\n\
                            [[listener]]\nname = \"two\"\naddress = [\"127.0.0.1:2526\"]\ntls = \"off\"\n"
         );
         assert_eq!(
-            said(&old, &new, &[&["a.example"]]),
+            differences(&old, &new, &[&["a.example"]]),
             [
                 "[limits] changed recipients: 1000 to 200",
                 "[[connector]] a changed inbound.networks: [] to [\"192.0.2.0/24\"]",
@@ -276,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_named_is_bounded() {
+    fn listed_domains_and_ids_are_limited() {
         let domains: Vec<String> = (0..300).map(|number| format!("d{number}.example")).collect();
         let messages: Vec<Vec<&str>> = (0..30).map(|_| domains.iter().map(String::as_str).collect()).collect();
         let messages: Vec<&[&str]> = messages.iter().map(Vec::as_slice).collect();

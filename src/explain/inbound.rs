@@ -1,4 +1,4 @@
-//! Mail from a domain: what a session must show, and what each kind of session is answered at MAIL.
+//! The explanation of mail from a sender: the demand, and the reply to MAIL FROM for each kind of session.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -6,7 +6,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use jiff::Timestamp;
 
-use super::words::{self, Answer};
+use super::words::{self, SessionForecast};
 use super::{Explainer, Subject};
 use crate::address::{Host, ReversePath};
 use crate::config::{Connector, ListenerConfig, ListenerTls};
@@ -14,31 +14,32 @@ use crate::connector::inbound_policy;
 use crate::inbound::{connector_for, judge_sender};
 use crate::tls::{SamplePeer, TlsOutcome, TlsPolicy};
 
-/// Addresses of nobody (RFC 5737, RFC 3849), of which one is a client's where nothing says from where it comes.
+/// Addresses for documentation (RFC 5737, RFC 3849). One of them stands for a client whose address does not matter.
 const CLIENTS: [&str; 4] = ["192.0.2.1", "198.51.100.1", "203.0.113.1", "2001:db8::1"];
 
-pub(super) fn answer(explainer: &Explainer, subject: &Subject, now: Timestamp) -> words::Inbound {
+/// Explains mail from a sender.
+pub(super) fn answer(explainer: &Explainer, subject: &Subject, now: Timestamp) -> document::InboundExplanation {
     let from = subject.reverse_path(&explainer.config.postmaster);
-    let nobody = elsewhere(&[]);
-    let connector = connector_for(&explainer.connectors, &from, nobody);
+    let any_client = address_outside(&[]);
+    let connector = connector_for(&explainer.connectors, &from, any_client);
     let networks = &connector.inbound.networks;
-    let client = networks.first().map_or(nobody, a_host_of);
+    let client = networks.first().map_or(any_client, first_host);
     let host = from.mailbox().map(|mailbox| mailbox.host().clone());
-    let ground = Ground { connector, from: &from, client, policy: inbound_policy(connector), now };
-    let listeners: Vec<_> = explainer.config.listeners.iter().map(|listener| ground.listener(listener)).collect();
+    let judge = SessionJudge { connector, from: &from, client, policy: inbound_policy(connector), now };
+    let listeners: Vec<_> = explainer.config.listeners.iter().map(|listener| judge.listener(listener)).collect();
     let foreign = if networks.is_empty() {
         None
     } else {
-        let stranger = Ground { client: elsewhere(networks), policy: ground.policy.clone(), ..ground };
-        explainer.config.listeners.first().map(|listener| stranger.session(listener, SamplePeer::Right).text)
+        let outside = SessionJudge { client: address_outside(networks), policy: judge.policy.clone(), ..judge };
+        explainer.config.listeners.first().map(|listener| outside.session(listener, SamplePeer::Right).text)
     };
-    words::Inbound {
+    document::InboundExplanation {
         direction: "inbound",
         asked: asked(subject, &from),
         domain: host.as_ref().map(ToString::to_string),
         note: note(subject, &from),
         at: now,
-        speakers: explainer.speakers(&host.unwrap_or(Host::Literal(nobody))),
+        connectors: explainer.matching_connectors(&host.unwrap_or(Host::Literal(any_client))),
         policy: inbound_policy(connector).to_string(),
         networks: networks.iter().map(ToString::to_string).collect(),
         foreign,
@@ -48,6 +49,7 @@ pub(super) fn answer(explainer: &Explainer, subject: &Subject, now: Timestamp) -
     }
 }
 
+/// Returns the sender or domain in A-labels.
 fn asked(subject: &Subject, from: &ReversePath) -> String {
     match (subject, from.mailbox()) {
         (_, None) => "<>".to_owned(),
@@ -56,20 +58,21 @@ fn asked(subject: &Subject, from: &ReversePath) -> String {
     }
 }
 
+/// Returns a remark about senders that are not an ordinary domain.
 fn note(subject: &Subject, from: &ReversePath) -> Option<String> {
     match (subject, from.mailbox().map(crate::address::Mailbox::host)) {
-        (Subject::Null, _) => Some("reports have no domain: only \"*\" or the default speaks for them".to_owned()),
-        (Subject::Postmaster, _) => Some("a sender has a domain: this is our own postmaster's".to_owned()),
+        (Subject::Null, _) => Some("reports have no domain: only \"*\" or the default connector applies".to_owned()),
+        (Subject::Postmaster, _) => Some("a sender needs a domain: this is that of our own postmaster".to_owned()),
         (_, Some(Host::Literal(_))) => {
-            Some("an address literal is no domain: only \"*\" or the default speaks for it".to_owned())
+            Some("an address literal is no domain: only \"*\" or the default connector applies".to_owned())
         }
         (_, Some(Host::Domain(_)) | None) => None,
     }
 }
 
-/// What sessions are judged by.
+/// Judges the sessions of one client under one connector.
 #[derive(Clone)]
-struct Ground<'a> {
+struct SessionJudge<'a> {
     connector: &'a Arc<Connector>,
     from: &'a ReversePath,
     client: IpAddr,
@@ -77,30 +80,34 @@ struct Ground<'a> {
     now: Timestamp,
 }
 
-impl Ground<'_> {
-    fn session(&self, listener: &ListenerConfig, peer: SamplePeer) -> Answer {
+impl SessionJudge<'_> {
+    /// Returns the reply to MAIL FROM in one kind of session.
+    fn session(&self, listener: &ListenerConfig, peer: SamplePeer) -> SessionForecast {
         let outcome = peer.outcome(&self.policy, &self.connector.names, self.now);
-        let (word, shows) = (peer.json_name().to_owned(), peer.to_string());
+        let (kind, shows) = (peer.json_name().to_owned(), peer.to_string());
         match judge_sender(self.connector, listener, self.from, Some(self.client), outcome) {
-            Ok(standing) => Answer {
-                peer: word,
+            Ok(standing) => SessionForecast {
+                peer: kind,
                 shows,
                 taken: true,
                 may_send_to: Some(if standing.may_relay { "any" } else { "ours" }),
                 text: match standing.clearance.outcome() {
-                    TlsOutcome::Clear(_) => "in clear".to_owned(),
+                    TlsOutcome::Clear(_) => "in the clear".to_owned(),
                     TlsOutcome::Tls(_) => standing.clearance.authentication().to_string(),
                 },
             },
-            Err(reply) => Answer { peer: word, shows, taken: false, may_send_to: None, text: reply.to_string() },
+            Err(reply) => {
+                SessionForecast { peer: kind, shows, taken: false, may_send_to: None, text: reply.to_string() }
+            }
         }
     }
 
-    fn listener(&self, listener: &ListenerConfig) -> words::Listener {
+    /// Returns every kind of session that a listener allows, with its reply.
+    fn listener(&self, listener: &ListenerConfig) -> document::ExplainedListener {
         let (tls, in_clear, with_tls) = match listener.tls {
             ListenerTls::Off => ("off", true, false),
             ListenerTls::Opportunistic => ("opportunistic", true, true),
-            // Before TLS nothing of mail is heard there.
+            // A forced listener accepts no MAIL command before TLS.
             ListenerTls::Forced => ("forced", false, true),
             ListenerTls::Implicit => ("implicit", false, true),
         };
@@ -111,7 +118,7 @@ impl Ground<'_> {
             _ => client_certificate,
         };
         let peers = SamplePeer::clients(&self.policy).into_iter().filter(can_be);
-        words::Listener {
+        document::ExplainedListener {
             name: listener.name.clone(),
             addresses: listener.addresses.iter().map(|address| address.value.to_string()).collect(),
             tls,
@@ -121,13 +128,13 @@ impl Ground<'_> {
     }
 }
 
-/// An address that the networks do not hold; the first one where they hold all of them.
-fn elsewhere(networks: &[IpNet]) -> IpAddr {
+/// Returns an address of [`CLIENTS`] that is outside of the networks, or the first one if all are inside.
+fn address_outside(networks: &[IpNet]) -> IpAddr {
     let addresses: Vec<IpAddr> = CLIENTS.iter().filter_map(|text| text.parse().ok()).collect();
     let outside = addresses.iter().find(|address| !networks.iter().any(|network| network.contains(*address)));
     outside.or(addresses.first()).copied().unwrap_or(IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED))
 }
 
-fn a_host_of(network: &IpNet) -> IpAddr {
+fn first_host(network: &IpNet) -> IpAddr {
     network.hosts().next().unwrap_or(network.addr())
 }

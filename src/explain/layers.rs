@@ -1,10 +1,10 @@
-//! Each layer's demand at one hop, or why it has none.
+//! The demand of each layer at one hop, or the reason why the layer demands nothing.
 //!
-//! The demands are those of the joined policy; the reasons are those of the findings it was joined from.
+//! The demands are read from the joined policy, the reasons from the facts that were joined.
 
 use jiff::Timestamp;
 
-use super::words::LayerNote;
+use super::document::LayerNote;
 use crate::address::Host;
 use crate::config::{Connector, OnDowngrade};
 use crate::connector::{
@@ -13,27 +13,28 @@ use crate::connector::{
 use crate::envelope::TlsRequirement;
 use crate::tls::{Layer, TlsPolicy};
 
-use super::sources::Recollection;
+use super::sources::RememberedTls;
 
-/// What the layers of one hop follow from.
-pub(super) struct Ground<'a> {
+/// The facts from which the layers of one hop follow.
+pub(super) struct HopLayers<'a> {
     pub(super) connector: &'a Connector,
     pub(super) hop: &'a Host,
     pub(super) findings: &'a HopFacts,
     pub(super) requirement: TlsRequirement,
-    pub(super) memory: &'a Recollection,
+    pub(super) memory: &'a RememberedTls,
     pub(super) now: Timestamp,
 }
 
-const OFF: &str = "the connector has switched TLS off, which nothing raises";
+/// The reason of every other layer if the connector has `tls = "off"`.
+const OFF: &str = "the connector has TLS switched off, which no layer can raise";
 
-impl Ground<'_> {
-    /// Every layer, in the order in which demands are joined.
+impl HopLayers<'_> {
+    /// Returns a note on every layer, in the order in which demands are joined.
     pub(super) fn layers(&self, policy: &TlsPolicy) -> Vec<LayerNote> {
-        let note = |layer, word, why: Option<String>| {
+        let note = |layer, name, why: Option<String>| {
             let demands: Vec<_> =
                 policy.demands().filter(|demand| demand.layer == layer).map(ToString::to_string).collect();
-            LayerNote { layer: word, demands, why }
+            LayerNote { layer: name, demands, why }
         };
         let off = *policy == TlsPolicy::Off;
         let or_off = |why: String| Some(if off { OFF.to_owned() } else { why });
@@ -49,24 +50,24 @@ impl Ground<'_> {
 
     fn connector(&self, policy: &TlsPolicy) -> Option<String> {
         if exception(self.connector, self.now).is_some() {
-            return Some("its exception stands in for its own demand".to_owned());
+            return Some("its exception replaces its own demand".to_owned());
         }
         let built_in =
-            if self.connector.is_built_in() { "default: no connector of the file names the domain; " } else { "" };
-        let floor = if policy.demands().any(|demand| demand.layer == Layer::Connector) {
+            if self.connector.is_built_in() { "default: no connector of the file matches the domain; " } else { "" };
+        let level = if policy.demands().any(|demand| demand.layer == Layer::Connector) {
             return None;
         } else if *policy == TlsPolicy::Off {
             "TLS is switched off"
         } else {
             "TLS where it is offered"
         };
-        Some(format!("{built_in}{floor}"))
+        Some(format!("{built_in}{level}"))
     }
 
     fn exception(&self) -> String {
         match (exception(self.connector, self.now), ended_exception(self.connector, self.now)) {
             (Some(holds), _) => format!("until {} ({})", holds.until, holds.reason),
-            (None, Some(ended)) => format!("ended on {} ({}): it has no say any more", ended.until, ended.reason),
+            (None, Some(ended)) => format!("ended on {} ({}): it no longer applies", ended.until, ended.reason),
             (None, None) => "the connector has none".to_owned(),
         }
     }
@@ -75,7 +76,7 @@ impl Ground<'_> {
         match &self.findings.dane {
             DaneFinding::NotLookedUp(why) => (*why).to_owned(),
             DaneFinding::Absent(why) => why.clone(),
-            DaneFinding::Unusable(why) => format!("its records cannot be used, so TLS will do: {why}"),
+            DaneFinding::Unusable(why) => format!("no usable TLSA record, so TLS without authentication: {why}"),
             DaneFinding::Usable(_) if self.requirement == TlsRequirement::Relaxed => {
                 "the message overrides it (TLS-Required: No)".to_owned()
             }
@@ -95,14 +96,14 @@ impl Ground<'_> {
             (MtaStsFinding::NotLookedUp(why), _) => (*why).to_owned(),
             (MtaStsFinding::None(why), _) => why.clone(),
             (MtaStsFinding::Testing(listing), _) => {
-                format!("the policy is in testing mode, which is only reported; it {}", listed(listing))
+                format!("the policy is in testing mode, which demands nothing; it {}", listed(listing))
             }
             (MtaStsFinding::Enforce(_), DaneFinding::Usable(_)) => {
-                "the policy stands back: DANE authenticates the host (RFC 8461, 2)".to_owned()
+                "the policy does not apply: DANE authenticates the host (RFC 8461 §2)".to_owned()
             }
             (MtaStsFinding::Enforce(listing), _) => {
                 let literal =
-                    if self.hop.domain().is_none() { "; a host without a name is not asked for one" } else { "" };
+                    if self.hop.domain().is_none() { "; the name of an address literal is not verified" } else { "" };
                 format!("the policy is in enforce mode, and {}{literal}", listed(listing))
             }
         }
@@ -112,36 +113,34 @@ impl Ground<'_> {
         match self.requirement {
             TlsRequirement::Ordinary => "an ordinary message does not ask for it (see --requiretls)".to_owned(),
             TlsRequirement::Relaxed => {
-                "the message says TLS-Required: No, which sets aside what domains publish".to_owned()
+                "the message says TLS-Required: No, which sets aside DANE and MTA-STS".to_owned()
             }
-            TlsRequirement::Require => "the host must offer REQUIRETLS, too (RFC 8689)".to_owned(),
+            TlsRequirement::Require => "the host must also offer REQUIRETLS (RFC 8689)".to_owned(),
         }
     }
 
     fn memory(&self, policy: &TlsPolicy) -> String {
         let downgrade = self.connector.outbound.downgrade;
         let is_forced = policy.demands().any(|demand| demand.layer != Layer::DowngradeMemory);
-        if let Recollection::NotAsked(why) = self.memory {
+        if let RememberedTls::Unavailable(why) = self.memory {
             let matters = match downgrade {
                 OnDowngrade::Refuse if !is_forced => "; downgrade = \"refuse\" may demand TLS",
-                OnDowngrade::Refuse => "; TLS is demanded here anyway",
+                OnDowngrade::Refuse => "; another layer demands TLS",
                 OnDowngrade::Allow | OnDowngrade::Warn => "; it would demand nothing here",
             };
-            return format!("it was not asked: {why}{matters}");
+            return format!("not available: {why}{matters}");
         }
         match &self.findings.memory {
             MemoryFinding::Nothing => "no TLS of the domain is remembered".to_owned(),
             MemoryFinding::TookTls { last } => {
                 let last = last.strftime("%Y-%m-%d");
-                let then = match downgrade {
-                    OnDowngrade::Refuse => "so it must now (downgrade = \"refuse\")",
-                    OnDowngrade::Allow | OnDowngrade::Warn if is_forced => {
-                        "without it mail does not go, for TLS is demanded here anyway"
-                    }
-                    OnDowngrade::Allow => "without it mail goes all the same (downgrade = \"allow\")",
-                    OnDowngrade::Warn => "without it mail goes, and that is logged (downgrade = \"warn\")",
+                let effect = match downgrade {
+                    OnDowngrade::Refuse => "so TLS is required now (downgrade = \"refuse\")",
+                    OnDowngrade::Allow | OnDowngrade::Warn if is_forced => "another layer demands TLS",
+                    OnDowngrade::Allow => "mail goes without TLS all the same (downgrade = \"allow\")",
+                    OnDowngrade::Warn => "mail goes without TLS, which is logged (downgrade = \"warn\")",
                 };
-                format!("the domain took TLS, last on {last}; {then}")
+                format!("the domain used TLS, last on {last}; {effect}")
             }
         }
     }

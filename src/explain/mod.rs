@@ -1,17 +1,17 @@
-//! What would become of mail, said before it goes: which connector speaks and why, which layer demands what,
-//! which hops there are, and what each kind of peer would come to.
+//! Explanations of how mail would be treated: which connector applies and why, which layer demands what, which hops an
+//! attempt would use, and what the result would be for each kind of peer.
 //!
-//! Nothing is decided here. Connectors, layers and peers are asked where deliveries and sessions ask them;
-//! this puts their answers together. Nothing is sent but DNS queries and the fetch of an MTA-STS policy that the
-//! running daemon does not have, and no file of a running daemon is touched.
+//! This module decides nothing. It asks the same functions that deliveries and sessions use, and puts their answers
+//! together. It sends only DNS queries, fetches an MTA-STS policy if the running daemon has none, and reads no file of
+//! the running daemon.
 
 pub mod difference;
+pub mod document;
 mod inbound;
 mod layers;
 mod outbound;
 mod sources;
 mod subject;
-pub mod words;
 
 use std::time::Duration;
 
@@ -29,10 +29,10 @@ use crate::handshake::{KnownHellos, TlsMaterial};
 use crate::https::Https;
 use crate::route::Router;
 
-pub use sources::{DaemonPolicies, Recollection, Sources, policy_domains};
+pub use sources::{DaemonPolicies, RememberedTls, Sources, policy_domains};
 pub use subject::Subject;
 
-/// Explains one configuration.
+/// Explains how mail is treated under one configuration.
 #[derive(Debug)]
 pub struct Explainer {
     config: Config,
@@ -44,11 +44,11 @@ pub struct Explainer {
 }
 
 impl Explainer {
-    /// Makes ready; nothing is asked yet. Of the files that the configuration names only `[tls] trust` and the
-    /// trust anchor of DNSSEC are read: who asks may have no right to our keys.
+    /// Creates an explainer; no query is sent yet. Of the files that the configuration names, only `[tls] trust` and the
+    /// DNSSEC trust anchor are read, since the user may not be allowed to read the private keys.
     ///
     /// # Errors
-    /// Every fault of those.
+    /// The faults in these files.
     pub fn new(config: Config) -> Result<Self, Vec<Fault>> {
         let dns = Dns::new(&config.dns).map_err(|error| vec![error.fault(&config.dns)])?;
         let web = WebSource::new(dns.clone(), Https::new(dns.clone(), TlsMaterial::load_https(&config.tls)?));
@@ -57,15 +57,15 @@ impl Explainer {
         Ok(Self { config, connectors, router, web, known: DaemonPolicies::default(), hellos: KnownHellos::default() })
     }
 
-    /// The same, but policy hosts are asked at another port and within another time: where they are peers on
-    /// this machine.
+    /// Sets the port of the MTA-STS policy hosts and the time limit for a fetch. Tests use it for policy hosts on
+    /// loopback.
     #[must_use]
     pub fn policies_at(mut self, port: u16, limit: Duration) -> Self {
         self.web = self.web.with_port_and_timeout(port, limit);
         self
     }
 
-    /// The same, but what a running daemon has is taken from there: policies, and the `ClientHello`s that hosts took.
+    /// Adds what a running daemon knows: its MTA-STS policies, and the `ClientHello`s that hosts accepted.
     #[must_use]
     pub fn knowing(mut self, policies: DaemonPolicies, hellos: KnownHellos) -> Self {
         self.known = policies;
@@ -73,13 +73,14 @@ impl Explainer {
         self
     }
 
-    /// The domains whose MTA-STS policies may count for mail to a recipient domain.
+    /// Returns the domains whose MTA-STS policies may apply to mail for a recipient domain.
     #[must_use]
     pub fn policy_domains(&self, recipient: &Host) -> Vec<Domain> {
         policy_domains(recipient, &self.connectors.for_host(recipient).outbound.route)
     }
 
-    /// The recipient domain that is meant, where there is one.
+    /// Returns the domain or address literal that mail for the subject goes to; `None` for `<>`, which cannot be a
+    /// recipient.
     #[must_use]
     pub fn recipient(&self, subject: &Subject) -> Option<Host> {
         match subject {
@@ -90,7 +91,7 @@ impl Explainer {
         }
     }
 
-    /// The mailbox that mail of our own clients goes to, where the recipient is on this host.
+    /// Returns the mailbox that mail of our own clients goes to, if the subject is on this host itself.
     fn local(&self, subject: &Subject) -> Option<Mailbox> {
         let mailbox = match subject {
             Subject::Postmaster | Subject::Null => return None,
@@ -100,46 +101,48 @@ impl Explainer {
         access::local_mailbox(RelayRules::new(&self.config, &self.connectors), &mailbox)
     }
 
-    /// What would become of mail to a recipient domain. `asked` is how it was called. DNS and the MTA-STS
-    /// policy are asked; each question takes a bounded time, and all hops are asked about at once.
+    /// Explains mail to a recipient domain. `subject` is the user's own form of it. The function sends DNS queries and
+    /// fetches MTA-STS policies, for all hops at once; each lookup has a time limit.
     pub async fn outbound(
         &self,
         subject: &Subject,
         recipient: &Host,
         requirement: TlsRequirement,
-        memory: &Recollection,
-    ) -> words::Outbound {
-        outbound::Question { explainer: self, subject, recipient, requirement, memory, now: Timestamp::now() }
+        memory: &RememberedTls,
+    ) -> document::OutboundExplanation {
+        outbound::OutboundQuestion { explainer: self, subject, recipient, requirement, memory, now: Timestamp::now() }
             .answer()
             .await
     }
 
-    /// What would become of mail from somebody. Nothing is asked.
+    /// Explains mail from a sender. No query is sent.
     #[must_use]
-    pub fn inbound(&self, subject: &Subject) -> words::Inbound {
+    pub fn inbound(&self, subject: &Subject) -> document::InboundExplanation {
         inbound::answer(self, subject, Timestamp::now())
     }
 
-    fn speakers(&self, host: &Host) -> words::Speakers {
+    /// Returns the connector for a host, and the others whose patterns match.
+    fn matching_connectors(&self, host: &Host) -> document::ConnectorMatch {
         let matching = self.connectors.matches_for(host);
-        let speaker = |claim: &PatternMatch<'_>| words::Speaker {
-            name: claim.connector.name.clone(),
-            pattern: claim.pattern.to_string(),
-            built_in: claim.connector.is_built_in(),
+        let pattern = |found: &PatternMatch<'_>| document::MatchingPattern {
+            name: found.connector.name.clone(),
+            pattern: found.pattern.to_string(),
+            built_in: found.connector.is_built_in(),
         };
         let others = matching.others.iter();
-        words::Speakers {
-            connector: speaker(&matching.winner),
+        document::ConnectorMatch {
+            connector: pattern(&matching.winner),
             others: others
-                .map(|(claim, lost)| words::Other { speaker: speaker(claim), why: lost.to_string() })
+                .map(|(found, lost)| document::OtherConnector { candidate: pattern(found), why: lost.to_string() })
                 .collect(),
         }
     }
 }
 
-fn exception_note(connector: &Connector, now: Timestamp) -> Option<words::ExceptionNote> {
+/// Returns the connector's exception, in force or ended.
+fn exception_note(connector: &Connector, now: Timestamp) -> Option<document::ExceptionNote> {
     let holds = exception(connector, now);
-    holds.or_else(|| ended_exception(connector, now)).map(|found| words::ExceptionNote {
+    holds.or_else(|| ended_exception(connector, now)).map(|found| document::ExceptionNote {
         tls: match found.tls {
             TlsDemand::Off => "off",
             TlsDemand::Opportunistic => "opportunistic",
@@ -151,7 +154,7 @@ fn exception_note(connector: &Connector, now: Timestamp) -> Option<words::Except
     })
 }
 
-/// The word for a step in JSON.
+/// Returns the JSON name of a step.
 fn step(step: NextStep) -> &'static str {
     match step {
         NextStep::NextHop => "next-hop",

@@ -1,11 +1,11 @@
-//! Mail to a domain: its route, its hops, their layers and their peers.
+//! The explanation of mail to a domain: its route, its hops, their layers and the result for each kind of peer.
 
 use futures_util::future::join_all;
 use jiff::Timestamp;
 
-use super::layers::Ground;
-use super::sources::{Recollection, Sources};
-use super::words::{self, HelloNote, MemoryNote, NoHopLeft, Problem, Row};
+use super::layers::HopLayers;
+use super::sources::{RememberedTls, Sources};
+use super::words::{self, HelloNote, HopProblem, MemoryNote, NoHopLeft, PeerForecast};
 use super::{Explainer, Subject, exception_note, step};
 use crate::address::Host;
 use crate::config::{Connector, OnFailure, write_duration};
@@ -18,24 +18,26 @@ use crate::route::{Hop, HopOrigin, Hops, RouteBasis};
 use crate::smtp::reply::Status;
 use crate::tls::{Hellos, Layer, SamplePeer, TlsOutcome};
 
-pub(super) struct Question<'a> {
+/// The question that an [`OutboundExplanation`](document::OutboundExplanation) answers.
+pub(super) struct OutboundQuestion<'a> {
     pub(super) explainer: &'a Explainer,
     pub(super) subject: &'a Subject,
     pub(super) recipient: &'a Host,
     pub(super) requirement: TlsRequirement,
-    pub(super) memory: &'a Recollection,
+    pub(super) memory: &'a RememberedTls,
     pub(super) now: Timestamp,
 }
 
-impl Question<'_> {
-    pub(super) async fn answer(&self) -> words::Outbound {
+impl OutboundQuestion<'_> {
+    /// Looks up the hops and explains them.
+    pub(super) async fn answer(&self) -> document::OutboundExplanation {
         let connector = self.connector();
         let found = self.explainer.router.hops(self.recipient, &connector.outbound.route).await;
         let (route, hops, problem) = match found {
             Ok(found) => {
                 let hops = self.hops(&found).await;
-                let none = hops.iter().all(|hop| hop.problem.is_some());
-                let problem = if none { hops.last().and_then(|hop| hop.problem.clone()) } else { None };
+                let none_usable = hops.iter().all(|hop| hop.problem.is_some());
+                let problem = if none_usable { hops.last().and_then(|hop| hop.problem.clone()) } else { None };
                 (Some(self.route(&found)), hops, problem)
             }
             Err(failure) => (None, Vec::new(), Some(problem(&failure, connector))),
@@ -52,19 +54,19 @@ impl Question<'_> {
                 Some(format!("mail to <postmaster> without a domain goes to {postmaster}, as the configuration says"))
             }
             subject => self.explainer.local(subject).map(|to| {
-                let is_whole = to == *postmaster || matches!(subject, Subject::Address(_));
-                let to = if is_whole { to.to_string() } else { to.host().to_string() };
+                let is_mailbox = to == *postmaster || matches!(subject, Subject::Address(_));
+                let to = if is_mailbox { to.to_string() } else { to.host().to_string() };
                 format!("{asked} is on this host itself: mail of our own clients for it goes to {to}")
             }),
         };
-        words::Outbound {
+        document::OutboundExplanation {
             direction: "outbound",
             asked,
             domain: self.recipient.to_string(),
             note,
             at: self.now,
             requirement: self.requirement,
-            speakers: self.explainer.speakers(self.recipient),
+            connectors: self.explainer.matching_connectors(self.recipient),
             exception: exception_note(connector, self.now),
             memory: self.memory_note(),
             route,
@@ -85,29 +87,30 @@ impl Question<'_> {
 
     fn memory_note(&self) -> MemoryNote {
         match self.memory {
-            Recollection::Told(_) => MemoryNote { asked: true, why: None },
-            Recollection::NotAsked(why) => MemoryNote { asked: false, why: Some(why.clone()) },
+            RememberedTls::Known(_) => MemoryNote { asked: true, why: None },
+            RememberedTls::Unavailable(why) => MemoryNote { asked: false, why: Some(why.clone()) },
         }
     }
 
+    /// Returns a sentence about the source of the hops.
     fn route(&self, found: &Hops) -> String {
         let domain = self.recipient;
-        let chain = |chain: &CnameChain| match chain.security {
+        let security = |chain: &CnameChain| match chain.security {
             Security::Secure => "secured by DNSSEC".to_owned(),
             Security::Insecure(why) => why.to_string(),
         };
         match (&found.basis, found.hops.first().map(|hop| hop.origin)) {
-            (RouteBasis::Mx(mx), _) => format!("the MX records of {domain} ({})", chain(mx)),
+            (RouteBasis::Mx(mx), _) => format!("the MX records of {domain} ({})", security(mx)),
             (RouteBasis::NoMx(denial), _) => {
-                format!("{domain} has no MX record and is its own host (RFC 5321, 5.1; {})", chain(denial))
+                format!("{domain} itself, which has no MX record (RFC 5321 §5.1; {})", security(denial))
             }
-            (RouteBasis::Configured, Some(HopOrigin::Literal)) => "the address names its host itself".to_owned(),
+            (RouteBasis::Configured, Some(HopOrigin::Literal)) => "the address itself".to_owned(),
             (RouteBasis::Configured, _) => "the smart hosts of the connector's route, in their order".to_owned(),
         }
     }
 
-    /// All hops are asked about at once: one that hangs holds up no other.
-    async fn hops(&self, found: &Hops) -> Vec<words::Hop> {
+    /// Explains all hops at once, so that one with slow lookups does not delay the others.
+    async fn hops(&self, found: &Hops) -> Vec<document::ExplainedHop> {
         let discovery = Discovery::with_policies(Sources::new(
             self.explainer.web.clone(),
             self.memory,
@@ -116,14 +119,14 @@ impl Question<'_> {
         join_all(found.hops.iter().map(|hop| self.hop(&discovery, hop, &found.basis))).await
     }
 
-    async fn hop(&self, discovery: &Discovery<Sources>, hop: &Hop, basis: &RouteBasis) -> words::Hop {
+    async fn hop(&self, discovery: &Discovery<Sources>, hop: &Hop, basis: &RouteBasis) -> document::ExplainedHop {
         let (origin, preference) = match hop.origin {
             HopOrigin::Mx { preference } => ("mx", Some(preference)),
             HopOrigin::ImplicitMx => ("implicit-mx", None),
             HopOrigin::Literal => ("literal", None),
             HopOrigin::SmartHost => ("smart-host", None),
         };
-        let mut told = words::Hop {
+        let mut explained = document::ExplainedHop {
             host: hop.host.to_string(),
             port: hop.port,
             origin,
@@ -137,16 +140,17 @@ impl Question<'_> {
             peers: Vec::new(),
         };
         match Plan::make(&self.explainer.router, discovery, self.purpose(), hop, basis).await {
-            Ok(plan) => self.plan(&plan, hop, &mut told),
-            Err(no_plan) => told.problem = Some(problem(&no_plan.into(), self.connector())),
+            Ok(plan) => self.explain_plan(&plan, hop, &mut explained),
+            Err(no_plan) => explained.problem = Some(problem(&no_plan.into(), self.connector())),
         }
-        told
+        explained
     }
 
-    fn plan(&self, plan: &Plan, hop: &Hop, told: &mut words::Hop) {
+    /// Adds what a plan says of its hop: addresses, demands, `ClientHello`s and the result for each kind of peer.
+    fn explain_plan(&self, plan: &Plan, hop: &Hop, explained: &mut document::ExplainedHop) {
         let (purpose, connector) = (self.purpose(), self.connector());
         let policy = plan.policy(purpose, hop);
-        let ground = Ground {
+        let layers = HopLayers {
             connector,
             hop: &hop.host,
             findings: &plan.found.findings,
@@ -154,20 +158,22 @@ impl Question<'_> {
             memory: self.memory,
             now: self.now,
         };
-        told.addresses = plan.addresses.addresses.iter().map(ToString::to_string).collect();
-        told.layers = ground.layers(&policy);
-        told.mta_sts_policy = self.explainer.known.note(&plan.found.published);
+        explained.addresses = plan.addresses.addresses.iter().map(ToString::to_string).collect();
+        explained.layers = layers.layers(&policy);
+        explained.mta_sts_policy = self.explainer.known.note(&plan.found.published);
         if let Some(failure) = not_dialled(&policy, self.requirement) {
-            told.problem = Some(problem(&failure, connector));
+            explained.problem = Some(problem(&failure, connector));
         } else {
             let hellos = hellos(&policy, purpose, hop, self.explainer.hellos.get(&hop.host, hop.port));
-            let twice = hellos.is_some_and(|hellos| hellos.second().is_some());
-            told.peers = forecast(&policy, purpose, hop, self.now).iter().map(|one| row(one, twice)).collect();
-            told.client_hello = hellos.map(client_hello);
+            let has_second_try = hellos.is_some_and(|hellos| hellos.second().is_some());
+            let peers = forecast(&policy, purpose, hop, self.now);
+            explained.peers = peers.iter().map(|prospect| peer_forecast(prospect, has_second_try)).collect();
+            explained.client_hello = hellos.map(client_hello);
         }
-        told.policy = Some(policy.to_string());
+        explained.policy = Some(policy.to_string());
     }
 
+    /// Describes the end of an attempt in which every hop failed.
     fn no_hop_left(&self) -> NoHopLeft {
         let outbound = &self.connector().outbound;
         let last = |failure: &Failure| failure::decide(failure, false, outbound.on_failure);
@@ -180,19 +186,21 @@ impl Question<'_> {
         };
         NoHopLeft {
             on_failure,
-            policy_not_met: self.then(policy),
-            unreachable: self.then(last(&unreachable)),
-            requirement_not_met: (self.requirement == TlsRequirement::Require).then(|| self.then(last(&required))),
+            policy_not_met: self.consequence(policy),
+            unreachable: self.consequence(last(&unreachable)),
+            requirement_not_met: (self.requirement == TlsRequirement::Require)
+                .then(|| self.consequence(last(&required))),
         }
     }
 
-    fn then(&self, step: NextStep) -> String {
+    /// Returns a sentence about what happens to the message after the last hop.
+    fn consequence(&self, step: NextStep) -> String {
         let queue = &self.explainer.config.queue;
         match step {
             NextStep::NextHop | NextStep::Defer => {
                 let first = queue.retry.first().copied().unwrap_or_default();
                 format!(
-                    "it waits and is tried again, first after {}, and bounces after {}",
+                    "it is deferred, retried first after {}, and bounces after {}",
                     write_duration(first),
                     write_duration(queue.expire)
                 )
@@ -203,11 +211,13 @@ impl Question<'_> {
     }
 }
 
-fn problem(failure: &Failure, connector: &Connector) -> Problem {
+/// Describes a failure of the last hop.
+fn problem(failure: &Failure, connector: &Connector) -> HopProblem {
     let last = failure::decide(failure, false, connector.outbound.on_failure);
-    Problem { status: status(failure, last), text: failure.to_string(), then: step(last) }
+    HopProblem { status: status(failure, last), text: failure.to_string(), then: step(last) }
 }
 
+/// Returns the enhanced status that a report has after this last step.
 fn status(failure: &Failure, last: NextStep) -> String {
     let ends_as = match last {
         NextStep::Bounce => Persistence::Permanent,
@@ -224,10 +234,10 @@ fn client_hello(hellos: Hellos) -> HelloNote {
     }
 }
 
-/// `twice`: a handshake that is cut short is tried once more.
-fn row(prospect: &Prospect, twice: bool) -> Row {
+/// Describes the result for one kind of peer. `has_second_try` is true if a broken handshake is tried again.
+fn peer_forecast(prospect: &Prospect, has_second_try: bool) -> PeerForecast {
     let (mut peer, mut shows) = (prospect.peer.json_name().to_owned(), prospect.peer.to_string());
-    if twice && prospect.peer == SamplePeer::Breaks {
+    if has_second_try && prospect.peer == SamplePeer::Breaks {
         shows.push_str(", and the second one");
     }
     if !prospect.offers_requiretls {
@@ -241,9 +251,9 @@ fn row(prospect: &Prospect, twice: bool) -> Row {
                 (TlsOutcome::Clear(reason), Ending::SentAgain(_)) => ("clear-again", reason.to_string()),
                 (TlsOutcome::Clear(reason), _) => ("clear", reason.to_string()),
             };
-            Row { peer, shows, result, status: None, by: None, text, then: None }
+            PeerForecast { peer, shows, result, status: None, by: None, text, then: None }
         }
-        Ending::Refused { failure, last } => Row {
+        Ending::Refused { failure, last } => PeerForecast {
             peer,
             shows,
             result: "refused",
@@ -255,7 +265,7 @@ fn row(prospect: &Prospect, twice: bool) -> Row {
     }
 }
 
-/// Whose demand a failure speaks of.
+/// Returns the layer whose demand is unmet in a failure.
 fn layer(failure: &Failure) -> Option<String> {
     match &failure.cause {
         Cause::Policy(refusal) | Cause::RequireTls(RequireTlsUnmet::Session(refusal)) => {

@@ -1,5 +1,5 @@
-//! Where an explanation has its findings from: policies are the running daemon's, or are looked up anew where it has
-//! none, and what domains did before is told by the daemon, whose files are not touched.
+//! The sources of an explanation. MTA-STS policies are those of the running daemon, or looked up if it has none. The
+//! downgrade memory is asked of the daemon too; its files are not read.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -14,16 +14,16 @@ use crate::connector::MemoryFinding;
 use crate::discovery::mta_sts::{MtaStsPolicy, PublishedPolicy, WebSource};
 use crate::discovery::{KnownPolicies, MtaStsLookup};
 
-/// What is remembered of one recipient domain.
+/// The downgrade memory of one recipient domain.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Recollection {
-    /// This, by the running daemon.
-    Told(MemoryFinding),
-    /// Nobody could be asked; why.
-    NotAsked(String),
+pub enum RememberedTls {
+    /// The running daemon's memory.
+    Known(MemoryFinding),
+    /// The daemon could not be asked, for this reason.
+    Unavailable(String),
 }
 
-/// Policies that the running daemon has, and goes by: it does so whatever can be had of their hosts now.
+/// The MTA-STS policies in the cache of the running daemon. The daemon uses these, whatever the policy hosts serve now.
 #[derive(Debug, Clone, Default)]
 pub struct DaemonPolicies(HashMap<Domain, Arc<MtaStsPolicy>>);
 
@@ -34,7 +34,7 @@ impl FromIterator<MtaStsPolicy> for DaemonPolicies {
 }
 
 impl DaemonPolicies {
-    /// What is to be said of a policy that was found, where one was.
+    /// Returns a note about the policy that applies to a hop; `None` if there is no policy.
     #[must_use]
     pub fn note(&self, asked: &MtaStsLookup) -> Option<PolicyNote> {
         let MtaStsLookup::Done(PublishedPolicy::Policy(policy)) = asked else { return None };
@@ -49,8 +49,8 @@ impl DaemonPolicies {
     }
 }
 
-/// The domains whose policies may count for mail to a recipient domain by a route, where they can be told
-/// beforehand (see [`policy_domain`](crate::discovery::policy_domain)).
+/// Returns the domains whose MTA-STS policies may apply to mail for a recipient domain on a route, as far as they are
+/// known before the MX lookup (see [`policy_domain`](crate::discovery::policy_domain)).
 #[must_use]
 pub fn policy_domains(recipient: &Host, route: &Route) -> Vec<Domain> {
     match route {
@@ -59,23 +59,23 @@ pub fn policy_domains(recipient: &Host, route: &Route) -> Vec<Domain> {
     }
 }
 
-/// The sources for one explanation, or one probe.
+/// The sources of one explanation or probe.
 #[derive(Debug)]
 pub struct Sources {
     web: WebSource,
     memory: MemoryFinding,
     known: DaemonPolicies,
-    /// Each domain is asked once, however many hops it has.
+    /// The lookups of this explanation. Each domain is looked up once, however many hops it has.
     policies: Mutex<HashMap<Domain, Arc<OnceCell<PublishedPolicy>>>>,
 }
 
 impl Sources {
-    /// Policies that are not `known` are looked up through `web`; what is not remembered demands nothing.
+    /// Policies that are not `known` are looked up through `web`. A memory that is unavailable demands nothing.
     #[must_use]
-    pub fn new(web: WebSource, memory: &Recollection, known: DaemonPolicies) -> Self {
+    pub fn new(web: WebSource, memory: &RememberedTls, known: DaemonPolicies) -> Self {
         let memory = match memory {
-            Recollection::Told(finding) => finding.clone(),
-            Recollection::NotAsked(_) => MemoryFinding::Nothing,
+            RememberedTls::Known(finding) => finding.clone(),
+            RememberedTls::Unavailable(_) => MemoryFinding::Nothing,
         };
         Self { web, memory, known, policies: Mutex::default() }
     }

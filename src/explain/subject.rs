@@ -1,15 +1,15 @@
-//! Whom an explanation is about, as people write it.
+//! The subject of an explanation, parsed from what the user typed.
 
 use std::net::IpAddr;
 
 use crate::address::{Host, Mailbox, ReversePath};
 
-/// An address or what stands right of its "@".
+/// An address, or the domain or address literal of one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Subject {
-    /// `postmaster` without a domain: ours (RFC 5321 §2.3.5).
+    /// `postmaster` without a domain, which means our own postmaster (RFC 5321 §4.5.1).
     Postmaster,
-    /// `<>`: the sender of reports.
+    /// `<>`, the sender of reports.
     Null,
     /// `bob@example.org`.
     Address(Mailbox),
@@ -18,16 +18,16 @@ pub enum Subject {
 }
 
 impl Subject {
-    /// Reads what somebody typed: with angle brackets or without, in A-labels or U-labels.
+    /// Parses an address or a domain, with or without angle brackets, in A-labels or U-labels.
     ///
     /// # Errors
-    /// What is wrong with it, in a sentence.
+    /// A sentence about the error.
     pub fn parse(text: &str) -> Result<Self, String> {
         let text = text.trim();
         let bare = text.strip_prefix('<').and_then(|rest| rest.strip_suffix('>')).unwrap_or(text);
         if bare.is_empty() {
             return if text.is_empty() {
-                Err("there is neither address nor domain".to_owned())
+                Err("neither an address nor a domain is given".to_owned())
             } else {
                 Ok(Self::Null)
             };
@@ -51,13 +51,14 @@ impl Subject {
         Host::parse(name).map(Self::Host).map_err(|error| error.to_string())
     }
 
-    /// The sender it is for MAIL FROM; of a domain alone, its postmaster.
+    /// Returns the subject as the sender in MAIL FROM. For a domain, that is its postmaster. `ours` is our own
+    /// postmaster.
     pub(super) fn reverse_path(&self, ours: &Mailbox) -> ReversePath {
         match self {
             Self::Null => ReversePath::Null,
             Self::Postmaster => ReversePath::Mailbox(ours.clone()),
             Self::Address(mailbox) => ReversePath::Mailbox(mailbox.clone()),
-            // A local part in front of a host makes a mailbox.
+            // A local part before a valid host always makes a valid mailbox.
             Self::Host(host) => {
                 Mailbox::parse(&format!("postmaster@{host}")).map_or(ReversePath::Null, ReversePath::Mailbox)
             }
@@ -70,7 +71,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_people_type_is_understood() {
+    fn addresses_and_domains_are_parsed_as_users_type_them() {
         let address = |text: &str| Subject::Address(Mailbox::parse(text).expect("a mailbox"));
         let host = |text: &str| Subject::Host(Host::parse(text).expect("a host"));
         for (typed, meant) in [
@@ -86,7 +87,7 @@ mod tests {
             assert_eq!(Subject::parse(typed), Ok(meant), "{typed}");
         }
         for (typed, said) in [
-            ("", "neither address nor domain"),
+            ("", "neither an address nor a domain"),
             ("192.0.2.1", "write [192.0.2.1]"),
             ("2001:db8::1", "write [IPv6:2001:db8::1]"),
             ("a b", "\"a b\" is not a domain name"),

@@ -1,24 +1,26 @@
-//! `gatepost check --reload`: what the running daemon would refuse of a configuration that can be taken, for it
-//! takes a restart.
+//! `gatepost check --reload`: finds the changes that a running daemon rejects on a reload, since they need a restart.
 
-use super::super::socket::{Client, SocketError};
-use super::against::{AgainstError, in_force};
+use super::super::admin_client::{AdminClient, SocketError};
+use super::super::runtime;
+use super::against::{CompareError, running_config};
 use crate::config::{AdminSocket, Config, Fault};
 use crate::daemon::needs_restart;
 
-/// Every such thing. What the daemon cannot be asked is left to it: it says the same, in its log alone.
+/// Returns an error for each change that needs a restart. If the daemon's configuration cannot be read, the list is
+/// empty: the daemon itself rejects the reload then, and logs the same errors.
 pub(super) fn faults(new: &Config) -> Vec<Fault> {
     let AdminSocket::Path(path) = &new.admin.socket.value else { return Vec::new() };
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(AgainstError::System);
-    match runtime.and_then(|runtime| runtime.block_on(in_force(&Client::at(path.clone())))) {
+    let runtime = runtime::single_threaded().map_err(CompareError::Runtime);
+    match runtime.and_then(|runtime| runtime.block_on(running_config(&AdminClient::at(path.clone())))) {
         Ok((running, _)) => needs_restart(&running, new),
-        Err(AgainstError::Socket(SocketError::NoDaemon { path, error })) => vec![Fault {
+        Err(CompareError::Socket(SocketError::NoDaemon { path, error })) => vec![Fault {
             location: new.admin.socket.location.clone(),
             message: format!("no running Gatepost answers on {} ({error})", path.display()),
-            remedy: "If one runs with another [admin] socket, restart it: that cannot change while it runs.".to_owned(),
+            remedy: "If one runs with another [admin] socket, restart it: a reload cannot change the socket."
+                .to_owned(),
         }],
         Err(error) => {
-            eprintln!("gatepost check: whether the running daemon needs a restart for this is not known: {error}");
+            eprintln!("gatepost check: cannot compare with the running daemon, a restart may be needed: {error}");
             Vec::new()
         }
     }

@@ -3,20 +3,20 @@
 use std::path::Path;
 use std::process::ExitCode;
 
-use comfy_table::{Table, presets};
 use jiff::Timestamp;
 
-use super::super::queue::words::{plain, short};
-use super::{Direction, Form, csv, left_out, status};
+use super::super::format::{count, frameless_table, plain, short, table_lines};
+use super::{MailDirection, OutputForm, csv, has_damaged_lines, status};
 use crate::address::Host;
 use crate::cli::show;
 use crate::evidence::{
-    Acceptance, Certificate, Delivery, EvidenceError, Level, Link, Policy, Record, Session, TlsSession, records,
+    Acceptance, Certificate, Delivery, EvidenceError, Level, Link, Policy, Record, Session, records,
 };
 
-/// Rows that are laid out at a time.
+/// The number of rows that are laid out as one table.
 const PAGE: usize = 500;
 
+/// The CSV columns.
 const COLUMNS: [&str; 38] = [
     "seq",
     "time",
@@ -58,19 +58,19 @@ const COLUMNS: [&str; 38] = [
     "more_to",
 ];
 
-/// Which records.
-pub(super) struct Wanted<'a> {
-    pub(super) direction: Option<Direction>,
-    /// The recipient domain of a delivery, the sender's of a message that came in.
+/// The options that select records.
+pub(super) struct RecordFilter<'a> {
+    pub(super) direction: Option<MailDirection>,
+    /// The recipient domain of a delivery, or the sender domain of an accepted message.
     pub(super) domain: Option<&'a Host>,
     pub(super) queue_id: Option<&'a str>,
 }
 
-impl Wanted<'_> {
-    fn is(&self, record: &Record) -> bool {
+impl RecordFilter<'_> {
+    fn matches(&self, record: &Record) -> bool {
         let (direction, domain, queue_id) = match record {
-            Record::In(acceptance) => (Direction::In, &acceptance.domain, &acceptance.queue_id),
-            Record::Out(delivery) => (Direction::Out, &delivery.domain, &delivery.queue_id),
+            Record::In(acceptance) => (MailDirection::In, &acceptance.domain, &acceptance.queue_id),
+            Record::Out(delivery) => (MailDirection::Out, &delivery.domain, &delivery.queue_id),
         };
         self.direction.is_none_or(|wanted| wanted == direction)
             && self.domain.is_none_or(|wanted| wanted.to_string() == *domain)
@@ -78,11 +78,12 @@ impl Wanted<'_> {
     }
 }
 
+/// Prints the selected records and their number.
 pub(super) fn run(
     folder: &Path,
-    wanted: &Wanted<'_>,
+    filter: &RecordFilter<'_>,
     since: Option<Timestamp>,
-    form: Form,
+    form: OutputForm,
 ) -> Result<ExitCode, EvidenceError> {
     let (mut accepted, mut delivered) = (0_u64, 0_u64);
     let mut rows = Vec::new();
@@ -90,21 +91,18 @@ pub(super) fn run(
         show(&csv::line(COLUMNS));
     }
     let reading = records(folder, since, |line, link, record| {
-        if !wanted.is(&record) {
+        if !filter.matches(&record) {
             return true;
         }
         if form.json {
             show(if accepted + delivered == 0 { "[\n" } else { ",\n" });
             show(line);
         } else if form.csv {
-            show(&match &record {
-                Record::In(acceptance) => accepted_as_csv(link, acceptance),
-                Record::Out(delivery) => as_csv(link, delivery),
-            });
+            show(&csv_line(link, &record));
         } else {
             rows.push(match &record {
-                Record::In(acceptance) => accepted_row(link, acceptance),
-                Record::Out(delivery) => row(link, delivery),
+                Record::In(acceptance) => acceptance_row(link, acceptance),
+                Record::Out(delivery) => delivery_row(link, delivery),
             });
             if rows.len() >= PAGE {
                 show(&table(&std::mem::take(&mut rows)));
@@ -116,28 +114,27 @@ pub(super) fn run(
         }
         true
     })?;
-    let count = accepted + delivered;
+    let is_empty = accepted + delivered == 0;
     if form.json {
-        show(if count == 0 { "[]\n" } else { "\n]\n" });
+        show(if is_empty { "[]\n" } else { "\n]\n" });
     } else if !form.csv {
         if !rows.is_empty() {
             show(&table(&rows));
         }
-        show(&counted(accepted, delivered));
+        show(&totals(accepted, delivered));
     }
-    Ok(status(!left_out(reading, folder) && count > 0))
+    Ok(status(!has_damaged_lines(reading, folder) && !is_empty))
 }
 
-/// The last line of a table.
-fn counted(accepted: u64, delivered: u64) -> String {
-    let of = |count: u64, one: &str, more: &str| match count {
-        0 => None,
-        1 => Some(format!("1 {one}")),
-        count => Some(format!("{count} {more}")),
-    };
-    let parts = [of(accepted, "message accepted", "messages accepted"), of(delivered, "delivery", "deliveries")];
-    let parts: Vec<_> = parts.into_iter().flatten().collect();
-    if parts.is_empty() { "no record matches\n".to_owned() } else { parts.join(", ") + "\n" }
+/// Returns the last line of a table.
+fn totals(accepted: u64, delivered: u64) -> String {
+    let deliveries = if delivered == 1 { "1 delivery".to_owned() } else { format!("{delivered} deliveries") };
+    match (accepted, delivered) {
+        (0, 0) => "no record matches\n".to_owned(),
+        (0, _) => deliveries + "\n",
+        (_, 0) => format!("{} accepted\n", count(accepted, "message")),
+        (_, _) => format!("{} accepted, {deliveries}\n", count(accepted, "message")),
+    }
 }
 
 fn time(link: &Link) -> String {
@@ -148,7 +145,7 @@ fn address(text: &str) -> String {
     if text.is_empty() { "<>".to_owned() } else { plain(text) }
 }
 
-fn accepted_row(link: &Link, acceptance: &Acceptance) -> [String; 9] {
+fn acceptance_row(link: &Link, acceptance: &Acceptance) -> [String; 9] {
     let by = &acceptance.by;
     let more = acceptance.to.len().saturating_sub(1) + acceptance.more_to;
     let to = acceptance.to.first().map(|to| address(to)).unwrap_or_default();
@@ -166,7 +163,7 @@ fn accepted_row(link: &Link, acceptance: &Acceptance) -> [String; 9] {
     ]
 }
 
-fn row(link: &Link, delivery: &Delivery) -> [String; 9] {
+fn delivery_row(link: &Link, delivery: &Delivery) -> [String; 9] {
     let level = delivery.session.as_ref().map_or_else(|| "no session".to_owned(), |session| session.level.to_string());
     [
         time(link),
@@ -195,14 +192,12 @@ fn outcome(delivery: &Delivery) -> String {
 }
 
 fn table(rows: &[[String; 9]]) -> String {
-    let mut table = Table::new();
-    let header = ["time (UTC)", "way", "id", "from", "to", "connector", "TLS", "demand", "outcome"];
-    table.load_style(presets::NOTHING).set_header(header);
+    let mut table =
+        frameless_table(&["time (UTC)", "way", "id", "from", "to", "connector", "TLS", "demand", "outcome"]);
     for row in rows {
         table.add_row(row);
     }
-    // There is no frame, nor should there be blanks in its place.
-    table.lines().map(|line| line.strip_prefix(' ').unwrap_or(&line).trim_end().to_owned() + "\n").collect()
+    table_lines(&table).collect()
 }
 
 fn names(certificate: &Certificate) -> String {
@@ -210,140 +205,115 @@ fn names(certificate: &Certificate) -> String {
     if certificate.more_names == 0 { all } else { format!("{all} and {} more", certificate.more_names) }
 }
 
-/// The cells that tell of a session, in the order of their columns.
-struct SessionCells {
-    level: String,
-    no_tls: String,
-    tls: [String; 8],
-    matched_name: String,
-    client_hello: String,
-}
+/// A line of CSV with a cell for each of [`COLUMNS`]. A cell that is not set is empty.
+struct CsvRow([String; COLUMNS.len()]);
 
-impl SessionCells {
-    fn of(session: Option<&Session>) -> Self {
-        let tls = session.and_then(|session| session.tls.as_ref());
-        let of_tls = |part: fn(&TlsSession) -> String| tls.map(part).unwrap_or_default();
-        let certificate = tls.and_then(|tls| tls.certificate.as_ref());
-        let shown = |part: fn(&Certificate) -> String| certificate.map(part).unwrap_or_default();
-        Self {
-            level: session.map(|session| session.level.word().to_owned()).unwrap_or_default(),
-            no_tls: session.and_then(|session| session.no_tls.clone()).unwrap_or_default(),
-            tls: [
-                of_tls(|tls| tls.version.clone()),
-                of_tls(|tls| tls.cipher.clone()),
-                of_tls(|tls| tls.key_exchange.clone().unwrap_or_default()),
-                of_tls(|tls| if tls.resumed { "yes".to_owned() } else { String::new() }),
-                shown(|certificate| certificate.spki.clone()),
-                shown(names),
-                shown(|certificate| certificate.issuer.clone()),
-                of_tls(|tls| tls.authentication.clone()),
-            ],
-            matched_name: of_tls(|tls| tls.matched_name.clone().unwrap_or_default()),
-            client_hello: of_tls(|tls| tls.client_hello.clone().unwrap_or_default()),
+impl CsvRow {
+    fn set(&mut self, column: &str, value: impl Into<String>) {
+        let index = COLUMNS.iter().position(|name| *name == column);
+        self.0[index.expect("every column that is set below is in COLUMNS")] = value.into();
+    }
+
+    fn set_optional(&mut self, column: &str, value: Option<&String>) {
+        if let Some(value) = value {
+            self.set(column, value);
         }
+    }
+
+    fn set_link(&mut self, link: &Link) {
+        self.set("seq", link.seq.to_string());
+        self.set("time", link.time.to_string());
+    }
+
+    fn set_policy(&mut self, policy: &Policy) {
+        self.set("policy", &policy.tls);
+        let demands = policy.demands.iter().map(|demand| format!("{}: {}", demand.layer, demand.wanted));
+        self.set("demands", demands.collect::<Vec<_>>().join("; "));
+    }
+
+    fn set_session(&mut self, session: &Session) {
+        self.set("level", session.level.word());
+        self.set_optional("no_tls", session.no_tls.as_ref());
+        let Some(tls) = &session.tls else { return };
+        self.set("tls_version", &tls.version);
+        self.set("cipher", &tls.cipher);
+        self.set_optional("key_exchange", tls.key_exchange.as_ref());
+        if tls.resumed {
+            self.set("resumed", "yes");
+        }
+        self.set("authentication", &tls.authentication);
+        self.set_optional("matched_name", tls.matched_name.as_ref());
+        self.set_optional("client_hello", tls.client_hello.as_ref());
+        if let Some(certificate) = &tls.certificate {
+            self.set("spki", &certificate.spki);
+            self.set("names", names(certificate));
+            self.set("issuer", &certificate.issuer);
+        }
+    }
+
+    fn into_line(self) -> String {
+        csv::line(self.0.iter().map(String::as_str))
     }
 }
 
-fn demands(policy: &Policy) -> String {
-    let all = policy.demands.iter().map(|demand| format!("{}: {}", demand.layer, demand.wanted));
-    all.collect::<Vec<_>>().join("; ")
+fn csv_line(link: &Link, record: &Record) -> String {
+    let mut row = CsvRow([const { String::new() }; COLUMNS.len()]);
+    row.set_link(link);
+    match record {
+        Record::In(acceptance) => set_acceptance(&mut row, acceptance),
+        Record::Out(delivery) => set_delivery(&mut row, delivery),
+    }
+    row.into_line()
 }
 
-fn accepted_as_csv(link: &Link, acceptance: &Acceptance) -> String {
+fn set_acceptance(row: &mut CsvRow, acceptance: &Acceptance) {
     let by = &acceptance.by;
-    let text = |text: &Option<String>| text.clone().unwrap_or_default();
-    let cells = SessionCells::of(Some(&by.session));
-    let [version, cipher, key_exchange, resumed, spki, names, issuer, authentication] = cells.tls;
-    let none = String::new;
-    let cells: [String; COLUMNS.len()] = [
-        link.seq.to_string(),
-        link.time.to_string(),
-        acceptance.queue_id.clone(),
-        text(&acceptance.message_id),
-        acceptance.from.clone(),
-        acceptance.to.join(" "),
-        acceptance.domain.clone(),
-        none(),
-        by.connector.clone(),
-        by.configuration.clone(),
-        by.policy.tls.clone(),
-        demands(&by.policy),
-        none(),
-        none(),
-        text(&by.client.clone().or_else(|| by.via.clone())),
-        cells.level,
-        cells.no_tls,
-        version,
-        cipher,
-        key_exchange,
-        resumed,
-        spki,
-        names,
-        issuer,
-        authentication,
-        cells.matched_name,
-        by.standing.word().to_owned(),
-        none(),
-        "accepted".to_owned(),
-        none(),
-        none(),
-        none(),
-        cells.client_hello,
-        "in".to_owned(),
-        by.listener.clone(),
-        text(&by.hello),
-        acceptance.size.to_string(),
-        acceptance.more_to.to_string(),
-    ];
-    csv::line(cells.iter().map(String::as_str))
+    row.set("direction", "in");
+    row.set("queue_id", &acceptance.queue_id);
+    row.set_optional("message_id", acceptance.message_id.as_ref());
+    row.set("from", &acceptance.from);
+    row.set("to", acceptance.to.join(" "));
+    row.set("more_to", acceptance.more_to.to_string());
+    row.set("domain", &acceptance.domain);
+    row.set("size", acceptance.size.to_string());
+    row.set("connector", &by.connector);
+    row.set("configuration", &by.configuration);
+    row.set_policy(&by.policy);
+    row.set_optional("address", by.client.as_ref().or(by.via.as_ref()));
+    row.set("listener", &by.listener);
+    row.set_optional("hello", by.hello.as_ref());
+    row.set_session(&by.session);
+    row.set("standing", by.standing.word());
+    row.set("outcome", "accepted");
 }
 
-fn as_csv(link: &Link, delivery: &Delivery) -> String {
-    let text = |text: &Option<String>| text.clone().unwrap_or_default();
-    let exception = delivery.exception.as_ref().map(|held| format!("until {}: {}", held.until, held.reason));
-    let unmet = delivery.unmet.as_ref().map(|unmet| format!("{}: {}, but {}", unmet.layer, unmet.wanted, unmet.got));
-    let cells = SessionCells::of(delivery.session.as_ref());
-    let [version, cipher, key_exchange, resumed, spki, names, issuer, authentication] = cells.tls;
-    let none = String::new;
-    let cells: [String; COLUMNS.len()] = [
-        link.seq.to_string(),
-        link.time.to_string(),
-        delivery.queue_id.clone(),
-        text(&delivery.message_id),
-        delivery.from.clone(),
-        delivery.to.clone(),
-        delivery.domain.clone(),
-        delivery.attempt.to_string(),
-        delivery.connector.clone(),
-        delivery.configuration.clone(),
-        delivery.policy.as_ref().map(|policy| policy.tls.clone()).unwrap_or_default(),
-        delivery.policy.as_ref().map(demands).unwrap_or_default(),
-        exception.unwrap_or_default(),
-        text(&delivery.host),
-        text(&delivery.address),
-        cells.level,
-        cells.no_tls,
-        version,
-        cipher,
-        key_exchange,
-        resumed,
-        spki,
-        names,
-        issuer,
-        authentication,
-        cells.matched_name,
-        delivery.standing.word().to_owned(),
-        unmet.unwrap_or_default(),
-        delivery.outcome.word().to_owned(),
-        delivery.status.clone(),
-        text(&delivery.reply),
-        text(&delivery.reason),
-        cells.client_hello,
-        "out".to_owned(),
-        none(),
-        none(),
-        none(),
-        none(),
-    ];
-    csv::line(cells.iter().map(String::as_str))
+fn set_delivery(row: &mut CsvRow, delivery: &Delivery) {
+    row.set("direction", "out");
+    row.set("queue_id", &delivery.queue_id);
+    row.set_optional("message_id", delivery.message_id.as_ref());
+    row.set("from", &delivery.from);
+    row.set("to", &delivery.to);
+    row.set("domain", &delivery.domain);
+    row.set("attempt", delivery.attempt.to_string());
+    row.set("connector", &delivery.connector);
+    row.set("configuration", &delivery.configuration);
+    if let Some(policy) = &delivery.policy {
+        row.set_policy(policy);
+    }
+    if let Some(exception) = &delivery.exception {
+        row.set("exception", format!("until {}: {}", exception.until, exception.reason));
+    }
+    row.set_optional("host", delivery.host.as_ref());
+    row.set_optional("address", delivery.address.as_ref());
+    if let Some(session) = &delivery.session {
+        row.set_session(session);
+    }
+    row.set("standing", delivery.standing.word());
+    if let Some(unmet) = &delivery.unmet {
+        row.set("unmet", format!("{}: {}, but {}", unmet.layer, unmet.wanted, unmet.got));
+    }
+    row.set("outcome", delivery.outcome.word());
+    row.set("status", &delivery.status);
+    row.set_optional("reply", delivery.reply.as_ref());
+    row.set_optional("reason", delivery.reason.as_ref());
 }

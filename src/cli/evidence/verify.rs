@@ -4,18 +4,18 @@ use std::fmt::Write as _;
 use std::path::Path;
 use std::process::ExitCode;
 
-use serde_json::json;
-
-use super::super::queue::words::plain;
+use super::super::format::{count, plain, time};
 use super::status;
-use crate::cli::show;
+use crate::cli::{json, show};
 use crate::evidence::{Beginning, EvidenceError, Link, RecordHash, Verified, verify};
 
+/// Verifies the chain and prints the result. With `head`, only the hash of the last record is printed. `heads` are
+/// hashes that must be in the chain.
 pub(super) fn run(folder: &Path, head: bool, heads: &[RecordHash], json: bool) -> Result<ExitCode, EvidenceError> {
     let verified = verify(folder, heads)?;
     let is_whole = verified.findings.is_empty() && verified.last.is_some();
     if json {
-        show(&as_json(&verified, is_whole));
+        show(&document(&verified, is_whole));
         return Ok(status(is_whole));
     }
     for finding in &verified.findings {
@@ -27,7 +27,7 @@ pub(super) fn run(folder: &Path, head: bool, heads: &[RecordHash], json: bool) -
     match &verified.last {
         None => eprintln!("there is no evidence in {}", folder.display()),
         Some(last) if head && is_whole => show(&format!("{}\n", last.hash)),
-        Some(_) if head => eprintln!("the chain is not whole, so its head is worth nothing"),
+        Some(_) if head => eprintln!("the chain is not whole, so its head proves nothing"),
         Some(last) => show(&text(&verified, last, heads, is_whole)),
     }
     Ok(status(is_whole))
@@ -37,42 +37,44 @@ fn text(verified: &Verified, last: &Link, heads: &[RecordHash], is_whole: bool) 
     let Verified { files, records, .. } = verified;
     let verdict = if is_whole { "whole" } else { "NOT WHOLE" };
     let first = verified.first.as_ref().map_or(0, |first| first.seq);
-    let since = verified.first.as_ref().map_or(last.time, |first| first.time).strftime("%Y-%m-%d %H:%M:%S UTC");
-    let until = last.time.strftime("%Y-%m-%d %H:%M:%S UTC");
-    let files = if *files == 1 { "1 file".to_owned() } else { format!("{files} files") };
+    let since = time(verified.first.as_ref().map_or(last.time, |first| first.time));
+    let (last_seq, until) = (last.seq, time(last.time));
+    let (records, files) = (count(*records, "record"), count(*files, "file"));
     let mut out = format!(
-        "the chain is {verdict}: {records} records in {files}, number {first} of {since} to number {} of {until}\n",
-        last.seq
+        "the chain is {verdict}: {records} in {files}, number {first} of {since} to number {last_seq} of {until}\n"
     );
+    // Writing into a String cannot fail.
     match verified.beginning {
         Beginning::Nothing | Beginning::First | Beginning::Unexplained => {}
         Beginning::Kept { dropped } => {
-            // Writing into a String cannot fail.
-            let _ = writeln!(out, "the {dropped} records before were dropped as too old, which is on record");
+            let before = count(dropped, "older record");
+            let _ = writeln!(out, "{before} expired and were dropped, as a record of it says");
         }
     }
     if verified.is_growing {
-        out.push_str("the daemon is writing one more at this moment\n");
+        out.push_str("the daemon is writing another record at this moment\n");
     }
     let _ = writeln!(out, "head: {}", last.hash);
     if heads.is_empty() {
         out.push_str(
-            "that its end was not cut off, nor all of it written anew, is proven only by a head that was kept elsewhere \
-             (--expect-head)\n",
+            "only a head that is stored elsewhere (--expect-head) proves that the end was not cut off and that the chain \
+             was not rewritten\n",
         );
     } else if is_whole {
         if let Some(hash) = verified.dropped_head {
-            let _ =
-                writeln!(out, "{hash} is the last record that was dropped as too old: the chain goes on from there");
+            let _ = writeln!(out, "{hash} is the last record that expired and was dropped: the chain continues it");
         }
         if heads.iter().any(|head| Some(*head) != verified.dropped_head) {
-            out.push_str("what was kept elsewhere is in it: up to there nothing was cut off or written anew\n");
+            out.push_str(
+                "the expected heads are in the chain: up to the last of them nothing was cut off or rewritten\n",
+            );
         }
     }
     out
 }
 
-fn as_json(verified: &Verified, is_whole: bool) -> String {
+fn document(verified: &Verified, is_whole: bool) -> String {
+    use serde_json::json;
     let link = |link: &Link| json!({ "seq": link.seq, "time": link.time, "hash": link.hash });
     let dropped = match verified.beginning {
         Beginning::Kept { dropped } => Some(dropped),
@@ -92,5 +94,5 @@ fn as_json(verified: &Verified, is_whole: bool) -> String {
         "findings": findings.collect::<Vec<_>>(),
         "more_findings": verified.more,
     });
-    format!("{document:#}\n")
+    json::indented(&document)
 }

@@ -1,32 +1,37 @@
-//! An explanation as people read it, at three in the morning: what applies, why, and what follows.
+//! The text form of an explanation.
 
 use std::fmt::Write as _;
 
-use crate::cli::queue::words::plain;
-use crate::explain::words::{Answer, Hop, Inbound, LayerNote, Listener, Outbound, Row, Speakers};
+use crate::cli::format::plain;
+use crate::explain::document::{
+    ConnectorMatch, ExplainedHop, ExplainedListener, InboundExplanation, LayerNote, MatchingPattern,
+    OutboundExplanation, PeerForecast, SessionForecast,
+};
 
-/// A text in the making. Nothing in it can be written in vain, so no result is looked at.
+/// A text that is built line by line.
 #[derive(Default)]
 struct Text(String);
 
 impl Text {
     fn line(&mut self, text: &str) {
+        // Writing into a String cannot fail.
         let _ = writeln!(self.0, "{}", plain(text).trim_end());
     }
 
-    /// A word, and what it is about, in a column.
-    fn pair(&mut self, indent: usize, width: usize, word: &str, rest: &str) {
-        self.line(&format!("{:indent$}{word:<width$}  {rest}", ""));
+    /// Adds a line with a label in a column of `width` characters, and a value.
+    fn pair(&mut self, indent: usize, width: usize, label: &str, value: &str) {
+        self.line(&format!("{:indent$}{label:<width$}  {value}", ""));
     }
 }
 
-pub(super) fn outbound(answer: &Outbound) -> String {
+/// Returns an explanation of mail to a domain.
+pub(super) fn outbound(answer: &OutboundExplanation) -> String {
     let mut text = Text::default();
     text.line(&format!("Mail to {}", answer.asked));
     if let Some(note) = &answer.note {
         text.line(&format!("  {note}"));
     }
-    speakers(&mut text, &answer.speakers, &answer.domain);
+    connector(&mut text, &answer.connectors, &answer.domain);
     if let Some(exception) = &answer.exception {
         let state = if exception.holds { "EXCEPTION" } else { "exception, ended:" };
         text.pair(
@@ -48,17 +53,18 @@ pub(super) fn outbound(answer: &Outbound) -> String {
     text.0
 }
 
-fn speakers(text: &mut Text, speakers: &Speakers, domain: &str) {
-    let winner = &speakers.connector;
-    let built_in = if winner.built_in { " (built in)" } else { "" };
-    text.pair(2, 10, "connector", &format!("{}{built_in}: its \"{}\" names {domain}", winner.name, winner.pattern));
-    // The winner's other patterns need no explanation.
-    for other in speakers.others.iter().filter(|other| other.speaker.name != winner.name) {
-        text.pair(2, 10, "", &format!("not {}: its \"{}\" {}", other.speaker.name, other.speaker.pattern, other.why));
+fn connector(text: &mut Text, connectors: &ConnectorMatch, domain: &str) {
+    let MatchingPattern { name, pattern, built_in } = &connectors.connector;
+    let built_in = if *built_in { " (built in)" } else { "" };
+    text.pair(2, 10, "connector", &format!("{name}{built_in}: its pattern \"{pattern}\" matches {domain}"));
+    // Other patterns of the same connector need no explanation.
+    for other in connectors.others.iter().filter(|other| other.candidate.name != *name) {
+        let MatchingPattern { name, pattern, .. } = &other.candidate;
+        text.pair(2, 10, "", &format!("not {name}: its pattern \"{pattern}\" {}", other.why));
     }
 }
 
-fn hop_lines(text: &mut Text, at: usize, hop: &Hop, before: &[Hop]) {
+fn hop_lines(text: &mut Text, at: usize, hop: &ExplainedHop, before: &[ExplainedHop]) {
     let origin = match (hop.origin, hop.preference) {
         (_, Some(preference)) => format!("preference {preference}"),
         ("implicit-mx", None) => "the domain itself".to_owned(),
@@ -70,7 +76,7 @@ fn hop_lines(text: &mut Text, at: usize, hop: &Hop, before: &[Hop]) {
         text.pair(2, 10, "addresses", &hop.addresses.join(", "));
     }
     if let Some(policy) = &hop.policy {
-        text.pair(2, 10, "must show", policy);
+        text.pair(2, 10, "demand", policy);
     }
     for layer in &hop.layers {
         layer_line(text, layer);
@@ -79,10 +85,10 @@ fn hop_lines(text: &mut Text, at: usize, hop: &Hop, before: &[Hop]) {
         }
     }
     if let Some(hello) = &hop.client_hello {
-        let why = if hello.remembered { " (the running daemon knows that the host takes no more)" } else { "" };
+        let why = if hello.remembered { " (the daemon remembers that the host accepts no other)" } else { "" };
         text.pair(2, 10, "offered", &format!("{}{why}", hello.first));
         if let Some(second) = &hello.second {
-            let line = format!("where the handshake is cut short, once more on a fresh connection: {second}");
+            let line = format!("if the handshake breaks, again on a fresh connection: {second}");
             text.pair(2, 10, "", &line);
         }
     }
@@ -93,41 +99,42 @@ fn hop_lines(text: &mut Text, at: usize, hop: &Hop, before: &[Hop]) {
         return;
     }
     if let Some(same) = before.iter().position(|other| ends(other) == ends(hop)) {
-        text.line(&format!("  What each kind of peer comes to is the same as at hop {}.", same + 1));
+        text.line(&format!("  The result for each kind of peer is the same as at hop {}.", same + 1));
         return;
     }
-    text.line("  If the peer shows this, the mail …");
+    text.line("  If the peer does this, the mail …");
     let width = hop.peers.iter().map(|row| row.shows.chars().count()).max().unwrap_or_default();
     for row in &hop.peers {
         text.pair(4, width, &row.shows, &result(row));
     }
 }
 
-fn ends(hop: &Hop) -> Vec<(&str, &str, Option<&str>, Option<&str>)> {
+/// Returns the results of a hop without their texts, to compare them with those of another hop.
+fn ends(hop: &ExplainedHop) -> Vec<(&str, &str, Option<&str>, Option<&str>)> {
     hop.peers.iter().map(|row| (row.shows.as_str(), row.result, row.status.as_deref(), row.by.as_deref())).collect()
 }
 
 fn layer_line(text: &mut Text, note: &LayerNote) {
-    let word = match note.layer {
+    let label = match note.layer {
         "dane" => "DANE",
         "mta-sts" => "MTA-STS",
         "requiretls" => "REQUIRETLS",
         other => other,
     };
     let why = note.why.as_deref().unwrap_or_default();
-    let said = match (note.demands.is_empty(), why.is_empty()) {
+    let demands = match (note.demands.is_empty(), why.is_empty()) {
         (true, _) => format!("nothing: {why}"),
         (false, true) => note.demands.join(", and "),
         (false, false) => format!("{} ({why})", note.demands.join(", and ")),
     };
-    text.pair(4, 10, word, &said);
+    text.pair(4, 10, label, &demands);
 }
 
-fn result(row: &Row) -> String {
+fn result(row: &PeerForecast) -> String {
     match (row.result, &row.status) {
         ("tls", _) => format!("goes over TLS, {}", row.text),
-        ("clear", _) => "goes in clear".to_owned(),
-        ("clear-again", _) => "goes in clear, at once, on a fresh connection".to_owned(),
+        ("clear", _) => "goes in the clear".to_owned(),
+        ("clear-again", _) => "goes in the clear, at once, on a fresh connection".to_owned(),
         (_, status) => {
             let by = row.by.as_deref().map(|by| format!(" ({by})")).unwrap_or_default();
             format!("is refused, {}{by}", status.as_deref().unwrap_or_default())
@@ -135,7 +142,7 @@ fn result(row: &Row) -> String {
     }
 }
 
-fn end(text: &mut Text, answer: &Outbound) {
+fn end(text: &mut Text, answer: &OutboundExplanation) {
     if let Some(problem) = &answer.problem {
         let then = match problem.then {
             "bounce" => "it bounces at once",
@@ -155,14 +162,15 @@ fn end(text: &mut Text, answer: &Outbound) {
     text.pair(2, 20, "hosts unreachable", &left.unreachable);
 }
 
-pub(super) fn inbound(answer: &Inbound) -> String {
+/// Returns an explanation of mail from a sender.
+pub(super) fn inbound(answer: &InboundExplanation) -> String {
     let mut text = Text::default();
     text.line(&format!("Mail from {}", answer.asked));
     if let Some(note) = &answer.note {
         text.line(&format!("  {note}"));
     }
-    speakers(&mut text, &answer.speakers, answer.domain.as_deref().unwrap_or("it"));
-    text.pair(2, 10, "must show", &answer.policy);
+    connector(&mut text, &answer.connectors, answer.domain.as_deref().unwrap_or("it"));
+    text.pair(2, 10, "demand", &answer.policy);
     match (answer.networks.is_empty(), &answer.foreign) {
         (true, _) => text.pair(2, 10, "networks", "from anywhere"),
         (false, foreign) => {
@@ -176,7 +184,7 @@ pub(super) fn inbound(answer: &Inbound) -> String {
         2,
         10,
         "relay",
-        if answer.relay { "set: who proves to be them may send to any domain" } else { "not set" },
+        if answer.relay { "set: a session that meets all of this may send to any domain" } else { "not set" },
     );
     for (at, listener) in answer.listeners.iter().enumerate() {
         text.line("");
@@ -184,16 +192,16 @@ pub(super) fn inbound(answer: &Inbound) -> String {
     }
     if !answer.can_come {
         text.line("");
-        text.line("No session can bring this mail.");
+        text.line("No session can deliver this mail to us.");
     }
     text.0
 }
 
-fn listener_lines(text: &mut Text, listener: &Listener, before: &[Listener]) {
+fn listener_lines(text: &mut Text, listener: &ExplainedListener, before: &[ExplainedListener]) {
     let certificate = match (listener.tls, listener.client_certificate) {
         ("off", _) => "",
-        (_, true) => ", client certificate asked for",
-        (_, false) => ", client certificate not asked for",
+        (_, true) => ", client certificate requested",
+        (_, false) => ", client certificate not requested",
     };
     let addresses = listener.addresses.join(", ");
     text.line(&format!("At listener {} ({addresses}; TLS {}{certificate})", listener.name, listener.tls));
@@ -201,14 +209,14 @@ fn listener_lines(text: &mut Text, listener: &Listener, before: &[Listener]) {
         text.line(&format!("  the same as at {}", same.name));
         return;
     }
-    text.line("  If the client shows this, MAIL FROM is answered …");
+    text.line("  If the client does this, the reply to MAIL FROM is …");
     let width = listener.sessions.iter().map(|session| session.shows.chars().count()).max().unwrap_or_default();
     for session in &listener.sessions {
         text.pair(4, width, &session.shows, &reply(session));
     }
 }
 
-fn reply(session: &Answer) -> String {
+fn reply(session: &SessionForecast) -> String {
     match session.may_send_to {
         Some("any") => format!("250, to any domain ({})", session.text),
         Some(_) => format!("250, to [relay] domains, and from [relay] networks to any ({})", session.text),

@@ -1,4 +1,4 @@
-//! `gatepost probe --all`: every connector that forces TLS, several at a time.
+//! `gatepost probe --all`: probes the domains of every connector that forces TLS, several at a time.
 
 use std::fmt::Write as _;
 use std::process::ExitCode;
@@ -7,49 +7,51 @@ use std::sync::Arc;
 use futures_util::{StreamExt as _, stream};
 
 use super::super::show;
-use super::apart::Apart;
-use super::soon::{self, Soon};
+use super::context::ProbeContext;
+use super::expiry::{self, UpcomingExpiry};
 use super::text::{brief, quoted};
-use super::{After, Done, json, look};
+use super::{AfterException, DomainProbe, json, probe_domain};
 use crate::address::Host;
 use crate::config::{Connector, DomainPattern, Route, TlsDemand};
 
-/// Domains that are probed side by side.
-const AT_A_TIME: usize = 8;
+/// The number of domains that are probed concurrently.
+const CONCURRENCY: usize = 8;
 
-/// Something to be probed.
-struct Work {
+/// A domain to probe, with its connector.
+struct ProbeTarget {
     recipient: Host,
     connector: Arc<Connector>,
 }
 
-/// A pattern from which no domain follows.
-struct Unnamed {
+/// A pattern with a wildcard, which cannot be probed because no domain follows from it.
+struct WildcardPattern {
     connector: Arc<Connector>,
     pattern: DomainPattern,
 }
 
-pub(super) async fn run(apart: &Apart, json: bool) -> ExitCode {
-    let (work, unnamed) = plan(&apart.snapshot.config.connectors);
-    let looking = work.into_iter().map(|Work { recipient, connector }| look(apart, recipient, connector));
-    let all: Vec<Done> = stream::iter(looking).buffered(AT_A_TIME).collect().await;
-    let soon: Vec<Vec<Soon>> = all.iter().map(|done| soon::of(done, apart)).collect();
+/// Probes the domains and prints the results.
+pub(super) async fn run(context: &ProbeContext, json: bool) -> ExitCode {
+    let (targets, wildcards) = targets(&context.snapshot.config.connectors);
+    let probes = targets.into_iter().map(|target| probe_domain(context, target.recipient, target.connector));
+    let results: Vec<DomainProbe> = stream::iter(probes).buffered(CONCURRENCY).collect().await;
+    let expiries: Vec<Vec<UpcomingExpiry>> = results.iter().map(|result| expiry::upcoming(result, context)).collect();
     if json {
-        let documents: Vec<_> = all.iter().zip(&soon).map(|(done, soon)| json::done(done, soon)).collect();
-        show(&json::document(&documents));
+        let pairs = results.iter().zip(&expiries);
+        let documents: Vec<_> = pairs.map(|(result, expiries)| json::document(result, expiries)).collect();
+        show(&crate::cli::json::indented(&documents));
     } else {
-        show(&table(&all));
-        show(&unnamed.iter().map(unnamed_line).collect::<String>());
-        show(&soon.iter().map(|soon| soon::lines(soon)).collect::<String>());
-        show(&tally(&all));
+        show(&table(&results));
+        show(&wildcards.iter().map(wildcard_line).collect::<String>());
+        show(&expiries.iter().map(|expiries| expiry::lines(expiries)).collect::<String>());
+        show(&totals(&results));
     }
-    if all.iter().any(Done::fails) { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+    if results.iter().any(DomainProbe::fails) { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 
-/// What is probed, and of which patterns nothing can be. Smart hosts are the same for all domains of a
-/// connector: they are probed once, by its first domain or, where it has none, by their own name.
-fn plan(connectors: &[Arc<Connector>]) -> (Vec<Work>, Vec<Unnamed>) {
-    let (mut work, mut unnamed) = (Vec::new(), Vec::new());
+/// Returns the domains to probe, and the patterns with a wildcard. The smart hosts of a connector are the same for all
+/// of its domains: they are probed once, with its first domain or, if it has only wildcards, with their own name.
+fn targets(connectors: &[Arc<Connector>]) -> (Vec<ProbeTarget>, Vec<WildcardPattern>) {
+    let (mut targets, mut wildcards) = (Vec::new(), Vec::new());
     for connector in connectors {
         match connector.outbound.tls {
             TlsDemand::Forced { .. } => {}
@@ -59,76 +61,70 @@ fn plan(connectors: &[Arc<Connector>]) -> (Vec<Work>, Vec<Unnamed>) {
             DomainPattern::Exactly(domain) => Some(Host::Domain(domain.clone())),
             DomainPattern::Any | DomainPattern::Below(_) => None,
         });
-        let probe = |recipient| Work { recipient, connector: Arc::clone(connector) };
+        let target = |recipient| ProbeTarget { recipient, connector: Arc::clone(connector) };
         match &connector.outbound.route {
             Route::SmartHosts(hosts) => {
-                let own = hosts.first().map(|host| host.host.clone());
-                work.extend(exact.chain(own).next().map(probe));
+                let own_name = hosts.first().map(|host| host.host.clone());
+                targets.extend(exact.chain(own_name).next().map(target));
             }
             Route::Mx { .. } => {
-                work.extend(exact.map(probe));
-                let wide = connector.domains.iter().filter(|pattern| !matches!(pattern, DomainPattern::Exactly(_)));
-                unnamed
-                    .extend(wide.map(|pattern| Unnamed { connector: Arc::clone(connector), pattern: pattern.clone() }));
+                targets.extend(exact.map(target));
+                let patterns = connector.domains.iter().filter(|pattern| !matches!(pattern, DomainPattern::Exactly(_)));
+                wildcards.extend(
+                    patterns.cloned().map(|pattern| WildcardPattern { connector: Arc::clone(connector), pattern }),
+                );
             }
         }
     }
-    (work, unnamed)
+    (targets, wildcards)
 }
 
-fn table(all: &[Done]) -> String {
-    let width = |texts: &mut dyn Iterator<Item = usize>| texts.max().unwrap_or_default();
-    let domains = width(&mut all.iter().map(|done| done.recipient.to_string().chars().count()));
-    let connectors = width(&mut all.iter().map(|done| quoted(&done.connector.name).chars().count()));
-    let mut out = String::new();
-    for done in all {
-        let (word, why) = brief(&done.probe.prospect);
-        let (domain, connector) = (done.recipient.to_string(), quoted(&done.connector.name));
-        // Writing into a String cannot fail.
-        let mut row = |word, why| {
-            let _ = writeln!(out, "{word:<8}{domain:<domains$}  {connector:<connectors$}  {why}");
+/// Returns a line for each domain, and a second one if an exception is in force.
+fn table(results: &[DomainProbe]) -> String {
+    let max = |widths: &mut dyn Iterator<Item = usize>| widths.max().unwrap_or_default();
+    let domain_width = max(&mut results.iter().map(|result| result.recipient.to_string().chars().count()));
+    let connector_width = max(&mut results.iter().map(|result| quoted(&result.connector.name).chars().count()));
+    let mut table = String::new();
+    for result in results {
+        let (domain, connector) = (result.recipient.to_string(), quoted(&result.connector.name));
+        let mut add_line = |outcome, reason| {
+            // Writing into a String cannot fail.
+            let _ = writeln!(table, "{outcome:<10}{domain:<domain_width$}  {connector:<connector_width$}  {reason}");
         };
-        row(word, under_exception(done, why));
-        if let Some(After { until, probe }) = &done.after {
-            let (word, why) = brief(&probe.prospect);
-            row("LATER", format!("once the exception has ended on {until}: {word}: {why}"));
-        }
+        let (outcome, reason) = brief(&result.probe.prospect);
+        let Some(AfterException { until, probe }) = &result.after else {
+            add_line(outcome, reason);
+            continue;
+        };
+        add_line(outcome, format!("{reason} (exception until {until})"));
+        let (outcome, reason) = brief(&probe.prospect);
+        add_line("LATER", format!("after the exception has ended on {until}: {outcome}: {reason}"));
     }
-    out
+    table
 }
 
-/// The reason, with the exception that holds.
-fn under_exception(done: &Done, why: String) -> String {
-    match &done.after {
-        Some(After { until, .. }) => format!("{why} (exception until {until})"),
-        None => why,
-    }
-}
-
-fn unnamed_line(unnamed: &Unnamed) -> String {
-    let Unnamed { connector, pattern } = unnamed;
+fn wildcard_line(wildcard: &WildcardPattern) -> String {
+    let WildcardPattern { connector, pattern } = wildcard;
     format!(
-        "-       connector \"{}\" speaks for \"{pattern}\" too, and no domain follows from that: probe one by its name\n",
+        "-         the pattern \"{pattern}\" of connector \"{}\" names no domain to probe: probe one by its name\n",
         connector.name
     )
 }
 
-fn tally(all: &[Done]) -> String {
-    let failing = all.iter().filter(|done| done.fails()).count();
-    match all.len() {
-        0 => "no connector forces TLS for a domain that could be probed\n".to_owned(),
-        some => {
-            let count = |which: fn(&Done) -> bool| all.iter().filter(|done| which(done)).count();
-            let mut text = format!("{some} probed, {failing} would fail today");
-            for (number, words) in [
-                (count(Done::is_clear), "in clear today"),
-                (count(Done::fails_later), "would fail once exceptions have ended"),
-            ] {
-                if number > 0 {
-                    let _ = write!(text, ", {number} {words}");
-                }
-            }
-            text + "\n"
+/// Returns the last line of the output.
+fn totals(results: &[DomainProbe]) -> String {
+    if results.is_empty() {
+        return "no connector forces TLS for a domain that could be probed\n".to_owned();
+    }
+    let count = |is_counted: fn(&DomainProbe) -> bool| results.iter().filter(|result| is_counted(result)).count();
+    let mut text = format!("{} probed, {} would fail today", results.len(), count(DomainProbe::fails));
+    for (number, property) in [
+        (count(DomainProbe::is_clear), "in the clear today"),
+        (count(DomainProbe::fails_later), "would fail after exceptions have ended"),
+    ] {
+        if number > 0 {
+            let _ = write!(text, ", {number} {property}");
         }
     }
+    text + "\n"
 }

@@ -1,61 +1,61 @@
-//! A probe for programs. A name once released keeps its meaning; new ones may come.
+//! The JSON output of a probe. A released field name keeps its meaning; new ones may be added.
 
 use jiff::Timestamp;
 use jiff::civil::Date;
 use serde::Serialize;
 
-use super::soon::{Soon, What, days_left};
-use super::{Done, Prospect};
+use super::expiry::{ExpiringItem, UpcomingExpiry, days_left};
+use super::{DomainProbe, Prospect};
 use crate::connector::MemoryFinding;
-use crate::explain::words::PolicyNote;
-use crate::explain::{DaemonPolicies, Recollection};
-use crate::failure::{Failure, Persistence};
+use crate::explain::document::PolicyNote;
+use crate::explain::{DaemonPolicies, RememberedTls};
 use crate::handshake::SentCertificate;
 use crate::outbound::probe::{ProbedHop, Sighting, trusted};
 use crate::smtp::client::{Extensions, SizeLimit};
 use crate::tls::TlsOutcome;
 
-/// Names of a certificate, at most.
+/// The maximum number of names of a certificate.
 const NAMES_MAX: usize = 100;
 
+/// The result for one domain.
 #[derive(Serialize)]
-pub(super) struct Document {
+pub(super) struct ProbeDocument {
     domain: String,
     connector: String,
-    memory: Memory,
-    hops: Vec<Hop>,
+    memory: MemoryDocument,
+    hops: Vec<HopDocument>,
     #[serde(flatten)]
-    end: End,
-    /// The last day of the exception that holds, where one does.
+    end: OutcomeDocument,
+    /// The last day of the exception that is in force.
     exception_until: Option<Date>,
-    /// The same once that has ended.
-    after_exception: Option<End>,
-    breaks_soon: Vec<Breaks>,
+    /// The outcome after the exception has ended.
+    after_exception: Option<OutcomeDocument>,
+    breaks_soon: Vec<ExpiryDocument>,
 }
 
-/// The result that mail would have.
+/// The outcome that mail would have.
 #[derive(Serialize)]
-struct End {
+struct OutcomeDocument {
     outcome: &'static str,
     fails: bool,
-    /// Who would be spoken to of mail.
+    /// The peer that would receive the mail.
     peer: Option<String>,
-    /// Whether that would be under TLS.
+    /// True if the mail would be sent under TLS.
     under_tls: Option<bool>,
-    /// Why mail would not go on.
-    failure: Option<Told>,
+    /// The reason why mail would not be delivered.
+    failure: Option<FailureDocument>,
 }
 
-impl End {
+impl OutcomeDocument {
     fn of(prospect: &Prospect) -> Self {
         let (outcome, failure) = match prospect {
             Prospect::GoesOn { peer, clearance } => {
                 let under_tls = Some(matches!(clearance.outcome(), TlsOutcome::Tls(_)));
                 return Self { outcome: "goes_on", fails: false, peer: Some(peer.clone()), under_tls, failure: None };
             }
-            Prospect::Deferred(failure) => ("deferred", told(failure, Persistence::Transient)),
-            Prospect::Held(failure) => ("held", told(failure, Persistence::Transient)),
-            Prospect::Bounced(failure) => ("bounced", told(failure, Persistence::Permanent)),
+            Prospect::Deferred(failure) => ("deferred", failure_document(failure, Persistence::Transient)),
+            Prospect::Held(failure) => ("held", failure_document(failure, Persistence::Transient)),
+            Prospect::Bounced(failure) => ("bounced", failure_document(failure, Persistence::Permanent)),
         };
         Self { outcome, fails: true, peer: None, under_tls: None, failure: Some(failure) }
     }
@@ -63,81 +63,81 @@ impl End {
 
 #[derive(Serialize)]
 #[serde(tag = "state", rename_all = "snake_case")]
-enum Memory {
+enum MemoryDocument {
     Nothing,
     TookTls { last: Timestamp },
     Unknown { why: String },
 }
 
 #[derive(Serialize)]
-struct Told {
+struct FailureDocument {
     status: String,
     text: String,
 }
 
 #[derive(Serialize)]
-struct Hop {
+struct HopDocument {
     host: String,
     port: u16,
     wanted: Option<String>,
-    /// The MTA-STS policy that counts here, where there is one.
+    /// The MTA-STS policy that applies to the hop.
     mta_sts_policy: Option<PolicyNote>,
-    /// Why it could not be used, whatever its addresses show.
-    failure: Option<Told>,
-    addresses: Vec<Sighted>,
+    /// The reason why no session with the hop can be used.
+    failure: Option<FailureDocument>,
+    addresses: Vec<AddressDocument>,
 }
 
 #[derive(Serialize)]
-struct Sighted {
+struct AddressDocument {
     address: String,
     peer: String,
-    /// The handshake that was cut short before, so that TLS was tried once more.
-    first_try: Option<FirstTry>,
-    tls: Option<Tls>,
+    /// The broken handshake before this session, after which TLS was tried again.
+    first_try: Option<FirstTryDocument>,
+    tls: Option<TlsDocument>,
     no_tls: Option<String>,
-    demands: Vec<Verdict>,
-    chain: Vec<Certificate>,
+    demands: Vec<VerdictDocument>,
+    chain: Vec<CertificateDocument>,
     trusted: Option<bool>,
     not_trusted: Option<String>,
-    extensions: Option<Offers>,
+    extensions: Option<ExtensionsDocument>,
     cleared: bool,
     authentication: Option<String>,
-    failure: Option<Told>,
+    failure: Option<FailureDocument>,
 }
 
 #[derive(Serialize)]
-struct FirstTry {
-    /// The fault that ended it.
+struct FirstTryDocument {
+    /// The error that ended the handshake.
     fault: String,
-    /// The `ClientHello` of the second try.
+    /// The `ClientHello` of the second handshake.
     second_client_hello: String,
 }
 
 #[derive(Serialize)]
-struct Tls {
+struct TlsDocument {
     version: String,
     cipher: &'static str,
     key_exchange: Option<&'static str>,
 }
 
 #[derive(Serialize)]
-struct Verdict {
+struct VerdictDocument {
     layer: String,
     demand: String,
     met: bool,
-    /// How the peer is known, or what is missing.
+    /// The authentication of the peer, or the part of the demand that is unmet.
     why: String,
 }
 
 #[derive(Serialize)]
 #[serde(untagged)]
-enum Certificate {
+enum CertificateDocument {
     Malformed { malformed: bool },
-    Readable(Box<Words>),
+    Readable(Box<CertificateFields>),
 }
 
 #[derive(Serialize)]
-struct Words {
+struct CertificateFields {
     subject: String,
     issuer: String,
     names: Vec<String>,
@@ -148,9 +148,9 @@ struct Words {
 }
 
 #[derive(Serialize)]
-#[expect(clippy::struct_excessive_bools, reason = "each is a keyword of the EHLO answer, independent of the others")]
-struct Offers {
-    /// Whether SIZE is offered.
+#[expect(clippy::struct_excessive_bools, reason = "each is a keyword of the EHLO reply, independent of the others")]
+struct ExtensionsDocument {
+    /// True if SIZE is offered.
     size: bool,
     size_limit: Option<u64>,
     eight_bit_mime: bool,
@@ -160,93 +160,89 @@ struct Offers {
 }
 
 #[derive(Serialize)]
-struct Breaks {
+struct ExpiryDocument {
     /// `their_certificate`, `our_certificate` or `exception`.
     what: &'static str,
     peer: Option<String>,
-    /// Whose it is, or its file.
+    /// The subject of the peer's certificate, or the file of ours.
     certificate: Option<String>,
     at: Timestamp,
     days_left: i64,
 }
 
-/// The text of a document.
-pub(super) fn document(content: &impl Serialize) -> String {
-    // Our own words always have a form in JSON.
-    serde_json::to_string_pretty(content).unwrap_or_default() + "\n"
-}
-
-/// One probe.
-pub(super) fn done(done: &Done, soon: &[Soon]) -> Document {
-    Document {
-        domain: done.recipient.to_string(),
-        connector: done.connector.name.clone(),
-        memory: match &done.remembered {
-            Recollection::Told(MemoryFinding::Nothing) => Memory::Nothing,
-            Recollection::Told(MemoryFinding::TookTls { last }) => Memory::TookTls { last: *last },
-            Recollection::NotAsked(why) => Memory::Unknown { why: why.clone() },
+/// Returns the JSON document for one domain.
+pub(super) fn document(result: &DomainProbe, expiries: &[UpcomingExpiry]) -> ProbeDocument {
+    ProbeDocument {
+        domain: result.recipient.to_string(),
+        connector: result.connector.name.clone(),
+        memory: match &result.remembered {
+            RememberedTls::Known(MemoryFinding::Nothing) => MemoryDocument::Nothing,
+            RememberedTls::Known(MemoryFinding::TookTls { last }) => MemoryDocument::TookTls { last: *last },
+            RememberedTls::Unavailable(why) => MemoryDocument::Unknown { why: why.clone() },
         },
-        hops: done.probe.hops.iter().flatten().map(|probed| hop(probed, &done.known)).collect(),
-        end: End::of(&done.probe.prospect),
-        exception_until: done.after.as_ref().map(|after| after.until),
-        after_exception: done.after.as_ref().map(|after| End::of(&after.probe.prospect)),
-        breaks_soon: soon.iter().map(breaks).collect(),
+        hops: result.probe.hops.iter().flatten().map(|probed| hop(probed, &result.known)).collect(),
+        end: OutcomeDocument::of(&result.probe.prospect),
+        exception_until: result.after.as_ref().map(|after| after.until),
+        after_exception: result.after.as_ref().map(|after| OutcomeDocument::of(&after.probe.prospect)),
+        breaks_soon: expiries.iter().map(expiry).collect(),
     }
 }
 
-fn told(failure: &Failure, ends_as: Persistence) -> Told {
-    Told { status: failure.enhanced(ends_as).to_string(), text: failure.to_string() }
+fn failure_document(failure: &Failure, ends_as: Persistence) -> FailureDocument {
+    FailureDocument { status: failure.enhanced(ends_as).to_string(), text: failure.to_string() }
 }
 
-fn breaks(soon: &Soon) -> Breaks {
-    let (what, peer, certificate) = match &soon.what {
-        What::Theirs { peer, subject } => ("their_certificate", Some(peer.clone()), Some(subject.clone())),
-        What::Ours { file } => ("our_certificate", None, Some(file.clone())),
-        What::Exception { .. } => ("exception", None, None),
+fn expiry(expiry: &UpcomingExpiry) -> ExpiryDocument {
+    let (what, peer, certificate) = match &expiry.item {
+        ExpiringItem::PeerCertificate { peer, subject } => {
+            ("their_certificate", Some(peer.clone()), Some(subject.clone()))
+        }
+        ExpiringItem::OwnCertificate { file } => ("our_certificate", None, Some(file.clone())),
+        ExpiringItem::Exception { .. } => ("exception", None, None),
     };
-    Breaks { what, peer, certificate, at: soon.at, days_left: days_left(soon.at) }
+    ExpiryDocument { what, peer, certificate, at: expiry.at, days_left: days_left(expiry.at) }
 }
 
-fn hop(probed: &ProbedHop, known: &DaemonPolicies) -> Hop {
+fn hop(probed: &ProbedHop, known: &DaemonPolicies) -> HopDocument {
     let (wanted, failure, addresses) = match &probed.seen {
         Err(failure) => (None, Some(failure), Vec::new()),
         Ok(seen) => {
             (Some(seen.policy.to_string()), seen.unmeetable.as_ref(), seen.addresses.iter().map(address).collect())
         }
     };
-    Hop {
+    HopDocument {
         host: probed.hop.host.to_string(),
         port: probed.hop.port,
         wanted,
         mta_sts_policy: probed.seen.as_ref().ok().and_then(|seen| known.note(&seen.found.published)),
-        failure: failure.map(|failure| told(failure, failure.persistence)),
+        failure: failure.map(|failure| failure_document(failure, failure.persistence)),
         addresses,
     }
 }
 
-fn address(sighting: &Sighting) -> Sighted {
+fn address(sighting: &Sighting) -> AddressDocument {
     let (tls, no_tls) = match &sighting.outcome {
         Some(TlsOutcome::Tls(facts)) => {
             let (version, cipher, key_exchange) = (facts.version.to_string(), facts.cipher, facts.key_exchange);
-            (Some(Tls { version, cipher, key_exchange }), None)
+            (Some(TlsDocument { version, cipher, key_exchange }), None)
         }
         Some(TlsOutcome::Clear(reason)) => (None, Some(reason.to_string())),
         None => (None, None),
     };
     let trusted = sighting.facts().and_then(trusted);
-    Sighted {
+    AddressDocument {
         address: sighting.address.to_string(),
         peer: sighting.peer.clone(),
-        first_try: sighting
-            .first_try
-            .as_ref()
-            .map(|first| FirstTry { fault: first.fault.clone(), second_client_hello: first.second.to_string() }),
+        first_try: sighting.first_try.as_ref().map(|first| FirstTryDocument {
+            fault: first.fault.clone(),
+            second_client_hello: first.second.to_string(),
+        }),
         tls,
         no_tls,
         demands: sighting
             .verdicts
             .iter()
-            .map(|(demand, verdict)| Verdict {
+            .map(|(demand, verdict)| VerdictDocument {
                 layer: demand.layer.to_string(),
                 demand: demand.to_string(),
                 met: verdict.is_ok(),
@@ -259,14 +255,14 @@ fn address(sighting: &Sighting) -> Sighted {
         extensions: sighting.extensions.map(offers),
         cleared: sighting.end.is_ok(),
         authentication: sighting.end.as_ref().ok().map(|clearance| clearance.authentication().to_string()),
-        failure: sighting.end.as_ref().err().map(|failure| told(failure, failure.persistence)),
+        failure: sighting.end.as_ref().err().map(|failure| failure_document(failure, failure.persistence)),
     }
 }
 
-fn certificate(sent: &SentCertificate) -> Certificate {
+fn certificate(sent: &SentCertificate) -> CertificateDocument {
     match sent {
-        SentCertificate::Malformed => Certificate::Malformed { malformed: true },
-        SentCertificate::Readable(certificate) => Certificate::Readable(Box::new(Words {
+        SentCertificate::Malformed => CertificateDocument::Malformed { malformed: true },
+        SentCertificate::Readable(certificate) => CertificateDocument::Readable(Box::new(CertificateFields {
             subject: certificate.subject.clone(),
             issuer: certificate.issuer.clone(),
             names: certificate.names.iter().take(NAMES_MAX).map(ToString::to_string).collect(),
@@ -278,12 +274,12 @@ fn certificate(sent: &SentCertificate) -> Certificate {
     }
 }
 
-fn offers(extensions: Extensions) -> Offers {
+fn offers(extensions: Extensions) -> ExtensionsDocument {
     let size_limit = match extensions.size {
         SizeLimit::Limit(octets) => Some(octets),
         SizeLimit::NoLimit | SizeLimit::NotOffered => None,
     };
-    Offers {
+    ExtensionsDocument {
         size: extensions.size != SizeLimit::NotOffered,
         size_limit,
         eight_bit_mime: extensions.eight_bit_mime,

@@ -1,13 +1,13 @@
-//! `gatepost probe`: dials the hosts that take a domain's mail and judges them as a delivery would, without
-//! a word of mail.
+//! `gatepost probe`: dials the hosts that accept a domain's mail and judges their TLS as a delivery would. No mail is
+//! sent.
 //!
-//! Exit status: 0 where mail would go on today; 1 where it would not; 2 where arguments or configuration
-//! cannot be used. Nothing is written that the daemon reads, and the daemon need not run.
+//! Exit status: 0 if mail would be delivered today; 1 if not; 2 for unusable arguments or an unusable configuration. The
+//! command works without a running daemon and writes no file of it.
 
 mod all;
-mod apart;
+mod context;
+mod expiry;
 mod json;
-mod soon;
 mod text;
 
 use std::process::ExitCode;
@@ -17,41 +17,42 @@ use clap::Args;
 use jiff::Timestamp;
 use jiff::civil::Date;
 
-use super::explain::recall;
-use super::{ConfigFile, show, show_faults};
+use super::explain::ask_daemon;
+use super::{ConfigFile, runtime, show, show_faults};
 use crate::address::{Host, Mailbox};
 use crate::config::{self, Connector, OutboundConfig, default_connector};
 use crate::connector::exception;
 use crate::discovery::Discovery;
-use crate::explain::{DaemonPolicies, Recollection, Sources, policy_domains};
+use crate::explain::{DaemonPolicies, RememberedTls, Sources, policy_domains};
 use crate::outbound::probe::{Probe, Prospect, Question, probe};
 use crate::tls::TlsOutcome;
-use apart::Apart;
+use context::ProbeContext;
 
-/// Dial the hosts that take a domain's mail, and judge them as a delivery would; no mail is sent
+/// Dial the hosts that accept a domain's mail, and judge them as a delivery would; no mail is sent
 ///
-/// Each address of each host hears EHLO, STARTTLS, EHLO and QUIT. Shown are every demand with its verdict, the
-/// certificates with their expiry and pins ready to paste, and what would become of mail today; where the connector has
-/// an exception in force, also what becomes of it once that has ended. Exit status 1 where it would not go on today.
+/// The command sends EHLO, STARTTLS, EHLO and QUIT to each address of each host. It shows every demand with its verdict,
+/// the certificates with their expiry and pins ready to paste, and the result that mail would have today. If an exception
+/// of the connector is in force, it also shows the result after the exception has ended. The exit status is 1 if mail
+/// would not be delivered today.
 #[derive(Debug, Args)]
-pub(super) struct Arguments {
+pub(super) struct ProbeArguments {
     /// The recipient domain, or an address at it
     #[arg(value_name = "DOMAIN|ADDRESS", value_parser = host, required_unless_present = "all", conflicts_with = "all")]
     domain: Option<Host>,
-    /// Try the demands of this connector on it, whoever speaks for the domain
+    /// Use this connector in place of the domain's own
     #[arg(long, value_name = "NAME", conflicts_with = "all")]
     connector: Option<String>,
-    /// Probe the domains of every connector that forces TLS, and tell what will break within 30 days
+    /// Probe the domains of every connector that forces TLS, and warn of what ends within 30 days
     #[arg(long)]
     all: bool,
-    /// Answer with one JSON document: an array for --all
+    /// Print one JSON document: an array for --all
     #[arg(long)]
     json: bool,
     #[command(flatten)]
     file: ConfigFile,
 }
 
-/// What stands right of the "@", or alone.
+/// Parses a domain or address literal, alone or after the "@" of an address.
 fn host(text: &str) -> Result<Host, String> {
     if text.contains('@') {
         return Mailbox::parse(text).map(|mailbox| mailbox.host().clone()).map_err(|error| error.to_string());
@@ -59,32 +60,32 @@ fn host(text: &str) -> Result<Host, String> {
     Host::parse(text).map_err(|error| error.to_string())
 }
 
-/// One probe, done.
-pub(super) struct Done {
+/// The result of probing one domain.
+pub(super) struct DomainProbe {
     /// The recipient domain.
     recipient: Host,
     connector: Arc<Connector>,
-    remembered: Recollection,
-    /// Policies that are the daemon's.
+    remembered: RememberedTls,
+    /// The MTA-STS policies of the running daemon.
     known: DaemonPolicies,
     probe: Probe,
-    after: Option<After>,
+    after: Option<AfterException>,
 }
 
-/// The same without the exception that lowers the connector's demand today.
-pub(super) struct After {
+/// The result of a second probe as if the connector's exception, which is in force, had ended.
+pub(super) struct AfterException {
     /// The last day of the exception.
     until: Date,
     probe: Probe,
 }
 
-impl Done {
-    /// Whether mail would not go on today.
+impl DomainProbe {
+    /// Returns true if mail would not be delivered today.
     fn fails(&self) -> bool {
         fails(&self.probe.prospect)
     }
 
-    /// Returns true where mail would go on today, in clear.
+    /// Returns true if mail would be delivered in the clear today.
     fn is_clear(&self) -> bool {
         match &self.probe.prospect {
             Prospect::GoesOn { clearance, .. } => matches!(clearance.outcome(), TlsOutcome::Clear(_)),
@@ -92,7 +93,7 @@ impl Done {
         }
     }
 
-    /// Returns true where mail would not go on once the exception of today has ended.
+    /// Returns true if mail would not be delivered after the exception has ended.
     fn fails_later(&self) -> bool {
         self.after.as_ref().is_some_and(|after| fails(&after.probe.prospect))
     }
@@ -105,45 +106,45 @@ fn fails(prospect: &Prospect) -> bool {
     }
 }
 
-pub(super) fn run(arguments: &Arguments) -> ExitCode {
+pub(super) fn run(arguments: &ProbeArguments) -> ExitCode {
     let config = match config::read(&arguments.file.config) {
         Ok((config, _)) => Arc::new(config),
         Err(faults) => {
-            show_faults(&faults);
+            show_faults(&arguments.file.config, &faults);
             return ExitCode::from(2);
         }
     };
-    let connector = match arguments.connector.as_deref().map(|name| named(&config, name)).transpose() {
+    let connector = match arguments.connector.as_deref().map(|name| connector_by_name(&config, name)).transpose() {
         Ok(connector) => connector,
         Err(text) => {
             eprintln!("gatepost probe: {text}");
             return ExitCode::from(2);
         }
     };
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let runtime = match runtime::multi_threaded() {
         Ok(runtime) => runtime,
         Err(error) => {
-            eprintln!("gatepost probe: the system gives us no threads: {error}");
+            eprintln!("gatepost probe: {error}");
             return ExitCode::FAILURE;
         }
     };
-    let end = runtime.block_on(async {
-        let apart = match Apart::new(&config) {
-            Ok(apart) => apart,
+    let status = runtime.block_on(async {
+        let context = match ProbeContext::new(&config) {
+            Ok(context) => context,
             Err(status) => return status,
         };
         match &arguments.domain {
-            Some(recipient) => one(&apart, recipient, connector, arguments.json).await,
-            None => all::run(&apart, arguments.json).await,
+            Some(recipient) => run_one(&context, recipient, connector, arguments.json).await,
+            None => all::run(&context, arguments.json).await,
         }
     });
-    // A lookup that is still under way must not hold up the end.
+    // The program must not wait for lookups that are still running.
     runtime.shutdown_background();
-    end
+    status
 }
 
-/// The connector of a name.
-fn named(config: &config::Config, name: &str) -> Result<Arc<Connector>, String> {
+/// Returns the connector with a name, or an error that lists all names.
+fn connector_by_name(config: &config::Config, name: &str) -> Result<Arc<Connector>, String> {
     let built_in = default_connector(&config.tls.trust);
     let mut all = config.connectors.iter().chain([&built_in]);
     if let Some(connector) = all.find(|connector| connector.name == name) {
@@ -153,33 +154,36 @@ fn named(config: &config::Config, name: &str) -> Result<Arc<Connector>, String> 
     Err(format!("there is no connector \"{name}\"; there are: {}", names.join(", ")))
 }
 
-async fn one(apart: &Apart, recipient: &Host, connector: Option<Arc<Connector>>, json: bool) -> ExitCode {
-    let speaks = connector.unwrap_or_else(|| Arc::clone(apart.snapshot.connectors.for_host(recipient)));
-    let done = look(apart, recipient.clone(), speaks).await;
-    let soon = soon::of(&done, apart);
+/// Probes one domain and prints the result.
+async fn run_one(context: &ProbeContext, recipient: &Host, connector: Option<Arc<Connector>>, json: bool) -> ExitCode {
+    let connector = connector.unwrap_or_else(|| Arc::clone(context.snapshot.connectors.for_host(recipient)));
+    let result = probe_domain(context, recipient.clone(), connector).await;
+    let expiries = expiry::upcoming(&result, context);
     if json {
-        show(&json::document(&json::done(&done, &soon)));
+        show(&super::json::indented(&json::document(&result, &expiries)));
     } else {
-        show(&text::report(&done, &apart.snapshot.config));
-        show(&soon::lines(&soon));
+        show(&text::report(&result, &context.snapshot.config));
+        show(&expiry::lines(&expiries));
     }
-    if done.fails() { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+    if result.fails() { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 
-/// Makes one probe.
-async fn look(apart: &Apart, recipient: Host, connector: Arc<Connector>) -> Done {
+/// Probes one domain.
+async fn probe_domain(context: &ProbeContext, recipient: Host, connector: Arc<Connector>) -> DomainProbe {
     let policies = policy_domains(&recipient, &connector.outbound.route);
-    let (remembered, known) = recall(&apart.snapshot.config, &recipient, &policies).await;
-    let discovery = Discovery::with_policies(Sources::new(apart.web.clone(), &remembered, known.clone()));
+    let (remembered, known) = ask_daemon(&context.snapshot.config, &recipient, &policies).await;
+    let discovery = Discovery::with_policies(Sources::new(context.web.clone(), &remembered, known.clone()));
     let ask = async |connector: &Connector| {
-        probe(&apart.snapshot, &discovery, Question { recipient: &recipient, connector }).await
+        probe(&context.snapshot, &discovery, Question { recipient: &recipient, connector }).await
     };
     let probe = ask(&connector).await;
     let after = match exception(&connector, Timestamp::now()) {
-        Some(exception) => Some(After { until: exception.until, probe: ask(&without_exception(&connector)).await }),
+        Some(exception) => {
+            Some(AfterException { until: exception.until, probe: ask(&without_exception(&connector)).await })
+        }
         None => None,
     };
-    Done { recipient, connector, remembered, known, probe, after }
+    DomainProbe { recipient, connector, remembered, known, probe, after }
 }
 
 fn without_exception(connector: &Connector) -> Connector {

@@ -1,4 +1,4 @@
-//! A probe for people.
+//! The text output of a probe.
 
 use std::fmt::Display;
 use std::fmt::Write as _;
@@ -6,55 +6,56 @@ use std::fmt::Write as _;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
-use super::super::queue::words::plain;
-use super::soon::expiry;
-use super::{After, Done, Prospect};
+use super::super::format::plain;
+use super::expiry::date_and_days;
+use super::{AfterException, DomainProbe, Prospect};
+use crate::address::Host;
 use crate::config::{Config, WarnAfter, write_duration};
 use crate::connector::{DaneFinding, MemoryFinding, MtaStsFinding, MtaStsListing, exception};
-use crate::explain::{DaemonPolicies, Recollection};
-use crate::failure::{Failure, Persistence};
+use crate::explain::{DaemonPolicies, RememberedTls};
 use crate::handshake::SentCertificate;
 use crate::outbound::probe::{FirstTry, ProbedHop, Seen, Sighting, trusted};
 use crate::route::HopOrigin;
 use crate::smtp::client::{Extensions, SizeLimit};
 use crate::tls::{Authentication, NamePattern, TlsOutcome};
 
-/// Names of a certificate that are written out; it may have hundreds.
-const NAMES_SHOWN: usize = 8;
+/// The maximum number of names of a certificate, which may have hundreds.
+const NAMES_MAX: usize = 8;
 
-// Writing into a String cannot fail, so the results of `write!` are dropped below.
+// Writing into a String cannot fail, so the results of `write!` are ignored below.
 
-/// Everything that was seen, and what would become of mail.
-pub(super) fn report(done: &Done, config: &Config) -> String {
-    let mut out = format!("{}, by connector \"{}\"\n", done.recipient, done.connector.name);
-    let _ = writeln!(out, "remembered  {}", remembered(&done.remembered));
-    match &done.probe.hops {
+/// Returns everything that the probe saw, and the result that mail would have.
+pub(super) fn report(result: &DomainProbe, config: &Config) -> String {
+    let mut out = format!("{}, by connector \"{}\"\n", result.recipient, result.connector.name);
+    let _ = writeln!(out, "remembered  {}", remembered(&result.remembered));
+    match &result.probe.hops {
         Ok(hops) => {
             for probed in hops {
-                hop(&mut out, probed, &done.known);
+                hop(&mut out, probed, &result.known);
             }
         }
         Err(failure) => {
-            let _ = writeln!(out, "\nno hosts    {}", told(failure, failure.persistence));
+            let _ = writeln!(out, "\nno hosts    {}", failure_text(failure, failure.persistence));
         }
     }
-    let _ = write!(out, "\n{}", prospect(done, &done.probe.prospect, config));
-    if let (Some(exception), true) = (exception(&done.connector, Timestamp::now()), done.is_clear()) {
+    let _ = write!(out, "\n{}", prospect(&result.recipient, &result.probe.prospect, config));
+    if let (Some(exception), true) = (exception(&result.connector, Timestamp::now()), result.is_clear()) {
         let _ = writeln!(out, "The exception until {} allows that ({}).", exception.until, plain(&exception.reason));
     }
-    if let Some(After { until, probe }) = &done.after {
-        let _ = write!(out, "\nOnce the exception has ended on {until}:\n{}", prospect(done, &probe.prospect, config));
+    if let Some(AfterException { until, probe }) = &result.after {
+        let then = prospect(&result.recipient, &probe.prospect, config);
+        let _ = write!(out, "\nAfter the exception has ended on {until}:\n{then}");
     }
     out
 }
 
-fn remembered(remembered: &Recollection) -> String {
+fn remembered(remembered: &RememberedTls) -> String {
     match remembered {
-        Recollection::Told(MemoryFinding::Nothing) => "no TLS of this domain is remembered".to_owned(),
-        Recollection::Told(MemoryFinding::TookTls { last }) => {
-            format!("the domain took TLS, last on {}", last.to_zoned_datetime(TimeZone::UTC).date())
+        RememberedTls::Known(MemoryFinding::Nothing) => "no TLS of this domain is remembered".to_owned(),
+        RememberedTls::Known(MemoryFinding::TookTls { last }) => {
+            format!("the domain used TLS, last on {}", last.to_zoned_datetime(TimeZone::UTC).date())
         }
-        Recollection::NotAsked(why) => format!("left out: {}", plain(why)),
+        RememberedTls::Unavailable(why) => format!("not available: {}", plain(why)),
     }
 }
 
@@ -69,19 +70,20 @@ fn hop(out: &mut String, probed: &ProbedHop, known: &DaemonPolicies) {
     let seen = match &probed.seen {
         Ok(seen) => seen,
         Err(failure) => {
-            let _ = writeln!(out, "  NOT USABLE  {}", told(failure, failure.persistence));
+            let _ = writeln!(out, "  NOT USABLE  {}", failure_text(failure, failure.persistence));
             return;
         }
     };
     let Seen { policy, found, unmeetable, addresses } = seen;
-    line(out, "wanted", &plain(&policy.to_string()));
+    line(out, "policy", &plain(&policy.to_string()));
     line(out, "DANE", &plain(&dane(&found.findings.dane)));
     line(out, "MTA-STS", &plain(&mta_sts(&found.findings.mta_sts)));
     if let Some(policy) = known.note(&found.published) {
         line(out, "", &plain(&policy.to_string()));
     }
     if let Some(failure) = unmeetable {
-        line(out, "REFUSED", &format!("{}; a delivery does not even dial it", told(failure, failure.persistence)));
+        let failure = failure_text(failure, failure.persistence);
+        line(out, "REFUSED", &format!("{failure}; a delivery does not dial it"));
     }
     for sighting in addresses {
         address(out, sighting);
@@ -94,11 +96,11 @@ fn line(out: &mut String, label: &str, text: &str) {
 
 fn dane(found: &DaneFinding) -> String {
     match found {
-        DaneFinding::NotLookedUp(why) => format!("not asked: {why}"),
+        DaneFinding::NotLookedUp(why) => format!("not looked up: {why}"),
         DaneFinding::Absent(why) => format!("no demand: {why}"),
         DaneFinding::Unusable(why) => format!("TLS, unauthenticated: {why}"),
         DaneFinding::Usable(set) => {
-            let records: Vec<_> = set.records.iter().take(NAMES_SHOWN).map(ToString::to_string).collect();
+            let records: Vec<_> = set.records.iter().take(NAMES_MAX).map(ToString::to_string).collect();
             format!("{} at {}", records.join(", "), set.base)
         }
     }
@@ -110,7 +112,7 @@ fn mta_sts(found: &MtaStsFinding) -> String {
         MtaStsListing::NotListed(listed) => format!("the policy does NOT list this host, but {}", names(listed)),
     };
     match found {
-        MtaStsFinding::NotLookedUp(why) => format!("not asked: {why}"),
+        MtaStsFinding::NotLookedUp(why) => format!("not looked up: {why}"),
         MtaStsFinding::None(why) => format!("no policy: {why}"),
         MtaStsFinding::Enforce(found) => format!("enforce: {}", listing(found)),
         MtaStsFinding::Testing(found) => format!("testing, so not demanded: {}", listing(found)),
@@ -120,8 +122,8 @@ fn mta_sts(found: &MtaStsFinding) -> String {
 fn address(out: &mut String, sighting: &Sighting) {
     let _ = writeln!(out, "\n  {}", sighting.peer);
     if let Some(FirstTry { fault, second }) = &sighting.first_try {
-        line(out, "cut short", &plain(fault));
-        line(out, "", &format!("tried once more, with {second}"));
+        line(out, "broken", &plain(fault));
+        line(out, "", &format!("second handshake with {second}"));
     }
     match &sighting.outcome {
         Some(TlsOutcome::Tls(facts)) => {
@@ -129,7 +131,7 @@ fn address(out: &mut String, sighting: &Sighting) {
             line(out, "TLS", &format!("{}, {}, key exchange {key_exchange}", facts.version, facts.cipher));
         }
         Some(TlsOutcome::Clear(reason)) => line(out, "no TLS", &plain(&reason.to_string())),
-        // The verdict tells why.
+        // The verdict below has the reason.
         None => {}
     }
     for (demand, verdict) in &sighting.verdicts {
@@ -152,20 +154,21 @@ fn address(out: &mut String, sighting: &Sighting) {
     }
     match &sighting.end {
         Ok(clearance) => {
-            let how = match clearance.outcome() {
+            let outcome = match clearance.outcome() {
                 TlsOutcome::Tls(_) => format!("under TLS{}", known(clearance.authentication())),
-                TlsOutcome::Clear(_) => "IN CLEAR".to_owned(),
+                TlsOutcome::Clear(_) => "IN THE CLEAR".to_owned(),
             };
-            line(out, "verdict", &plain(&format!("mail may cross it {how}")));
+            line(out, "verdict", &plain(&format!("mail may be sent {outcome}")));
         }
         Err(failure) => {
             let without_peer = Failure { peer: None, ..failure.clone() };
-            line(out, "verdict", &format!("FAILS: {}", told(&without_peer, failure.persistence)));
+            line(out, "verdict", &format!("FAILS: {}", failure_text(&without_peer, failure.persistence)));
         }
     }
 }
 
-/// How the peer is known. What nobody demanded is no shortfall, but worth a word.
+/// Returns the authentication of the peer. If the certificate is not trusted, which no layer demanded, the reason is
+/// added.
 fn known(authentication: &Authentication) -> String {
     match authentication {
         Authentication::Untrusted(lack) => format!(", though {lack}"),
@@ -188,15 +191,15 @@ fn certificate(out: &mut String, number: usize, sent: &SentCertificate) {
                 line(out, "", &format!("for {}", names(&certificate.names)));
             }
             line(out, "", &plain(&format!("issued by {}", certificate.issuer)));
-            line(out, "", &format!("expires {}", expiry(certificate.not_after)));
+            line(out, "", &format!("expires {}", date_and_days(certificate.not_after)));
             line(out, "", &format!("pins = [\"{}\"]", certificate.key));
         }
     }
 }
 
 fn names(names: &[NamePattern]) -> String {
-    let mut text = names.iter().take(NAMES_SHOWN).map(ToString::to_string).collect::<Vec<_>>().join(", ");
-    if let Some(more) = names.len().checked_sub(NAMES_SHOWN).filter(|more| *more > 0) {
+    let mut text = names.iter().take(NAMES_MAX).map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    if let Some(more) = names.len().checked_sub(NAMES_MAX).filter(|more| *more > 0) {
         let _ = write!(text, " and {more} more");
     }
     text
@@ -218,63 +221,60 @@ fn offers(extensions: Extensions) -> String {
     std::iter::once(size).chain(flags.map(|(has, keyword)| flag(has, keyword))).collect::<Vec<_>>().join(", ")
 }
 
-/// A failure with its status, as a report to the sender has it.
-fn told(failure: &Failure, ends_as: Persistence) -> String {
+/// Returns a failure with its enhanced status, as in a report to the sender.
+fn failure_text(failure: &Failure, ends_as: Persistence) -> String {
     plain(&format!("{} {failure}", failure.enhanced(ends_as)))
 }
 
-/// What a sender would hear.
-fn prospect(done: &Done, prospect: &Prospect, config: &Config) -> String {
-    let domain = &done.recipient;
+/// Returns the result that mail would have, as its sender would see it.
+fn prospect(domain: &Host, prospect: &Prospect, config: &Config) -> String {
     match prospect {
         Prospect::GoesOn { peer, clearance } => match clearance.outcome() {
             TlsOutcome::Tls(_) => format!("Mail for {domain} would go to {peer} under TLS.\n"),
             TlsOutcome::Clear(reason) => {
-                format!("Mail for {domain} would go to {peer} IN CLEAR: {}.\n", plain(&reason.to_string()))
+                format!("Mail for {domain} would go to {peer} IN THE CLEAR: {}.\n", plain(&reason.to_string()))
             }
         },
         Prospect::Deferred(failure) => {
-            let why = told(failure, Persistence::Transient);
+            let why = failure_text(failure, Persistence::Transient);
             let expire = write_duration(config.queue.expire);
-            let warned = match config.queue.warn_after {
+            let delay_report = match config.queue.warn_after {
                 WarnAfter::Never => String::new(),
-                WarnAfter::Age(age) => {
-                    format!("after {} its sender is told that it is still being tried; ", write_duration(age))
-                }
+                WarnAfter::Age(age) => format!("after {} its sender gets a delay report; ", write_duration(age)),
             };
             format!(
-                "Mail for {domain} would WAIT:\n  {why}\n{warned}after {expire} it goes back to its sender:\n  5.4.7 not \
+                "Mail for {domain} would be DEFERRED:\n  {why}\n{delay_report}after {expire} it bounces:\n  5.4.7 not \
                  delivered within {expire}; the last attempt failed because: …\n"
             )
         }
         Prospect::Held(failure) => {
-            let why = told(failure, Persistence::Transient);
+            let why = failure_text(failure, Persistence::Transient);
             format!("Mail for {domain} would be HELD until an operator decides:\n  {why}\n")
         }
         Prospect::Bounced(failure) => {
-            let why = told(failure, Persistence::Permanent);
-            format!("Mail for {domain} would GO BACK to its sender at once:\n  {why}\n")
+            let why = failure_text(failure, Persistence::Permanent);
+            format!("Mail for {domain} would BOUNCE at once:\n  {why}\n")
         }
     }
 }
 
-/// One word for a table, and why.
+/// Returns the outcome in one word for a table, and the reason.
 pub(super) fn brief(prospect: &Prospect) -> (&'static str, String) {
-    let (word, failure, ends_as) = match prospect {
+    let (outcome, failure, ends_as) = match prospect {
         Prospect::GoesOn { peer, clearance } => {
             return match clearance.outcome() {
                 TlsOutcome::Tls(_) => ("ok", plain(&format!("{peer}{}", known(clearance.authentication())))),
                 TlsOutcome::Clear(reason) => ("CLEAR", plain(&format!("{peer}: {reason}"))),
             };
         }
-        Prospect::Deferred(failure) => ("WAITS", failure, Persistence::Transient),
+        Prospect::Deferred(failure) => ("DEFERRED", failure, Persistence::Transient),
         Prospect::Held(failure) => ("HELD", failure, Persistence::Transient),
         Prospect::Bounced(failure) => ("BOUNCES", failure, Persistence::Permanent),
     };
-    (word, told(failure, ends_as))
+    (outcome, failure_text(failure, ends_as))
 }
 
-/// What cannot be told by its domain.
+/// Returns an item in quotes.
 pub(super) fn quoted(item: &impl Display) -> String {
     format!("\"{item}\"")
 }

@@ -3,21 +3,22 @@
 use std::io::{self, IsTerminal as _, Write as _};
 use std::process::ExitCode;
 
-use super::list::Document;
-use super::select::{Missing, Selection};
-use super::words::count;
-use super::{Chosen, Client, QueueError};
+use super::select::{MissingIds, Selection};
+use super::{AdminClient, QueueError, SelectedMessages};
 use crate::admin::api::{DeliveryState, OrderRequest, OrderResponse, OrderResult, OvertakenBy, QueuedMessage};
+use crate::cli::format::count;
+use crate::cli::json::JsonArray;
+use crate::cli::show;
 use crate::envelope::QueueId;
 use crate::scheduler::Order;
 
-/// Messages in one order: each answer comes within a few seconds.
+/// The maximum number of messages in one request, small enough for an answer within a few seconds.
 const BATCH: usize = 500;
 
-/// How an order is spoken of: asked for, done, and done to nothing.
-fn words(order: Order) -> (&'static str, &'static str) {
+/// Returns the imperative and the past participle of an order.
+fn verb_forms(order: Order) -> (&'static str, &'static str) {
     match order {
-        Order::Retry => ("Retry", "tried now"),
+        Order::Retry => ("Retry", "retried"),
         Order::Hold => ("Hold", "held"),
         Order::Release => ("Release", "released"),
         Order::Remove => ("Remove", "removed"),
@@ -25,52 +26,59 @@ fn words(order: Order) -> (&'static str, &'static str) {
     }
 }
 
-/// Gives an order, and shows what became of it.
-pub(super) async fn run(client: &Client, chosen: &Chosen, order: Order, yes: bool) -> Result<ExitCode, QueueError> {
-    let (_, done) = words(order);
-    let (report, failed) = carry_out(client, &chosen.selection, chosen.json, order, yes).await?;
-    let status = report.end(done);
-    // Errors come behind what was done before them.
-    failed.map_or(Ok(status), Err)
+/// Applies an order to the selected messages and prints the results.
+pub(super) async fn run(
+    client: &AdminClient,
+    chosen: &SelectedMessages,
+    order: Order,
+    yes: bool,
+) -> Result<ExitCode, QueueError> {
+    let (_, participle) = verb_forms(order);
+    let (report, error) = apply(client, &chosen.selection, chosen.json, order, yes).await?;
+    let status = report.end(participle);
+    // The error is printed after the results before it.
+    error.map_or(Ok(status), Err)
 }
 
-/// Tries everything now, and says nothing of what goes well: there being nothing to try is no failure.
-pub(super) async fn flush(client: &Client) -> Result<ExitCode, QueueError> {
-    let (report, failed) = carry_out(client, &Selection::everything(), false, Order::Retry, true).await?;
-    match failed {
+/// Retries all messages and prints only errors. An empty queue is a success.
+pub(super) async fn flush(client: &AdminClient) -> Result<ExitCode, QueueError> {
+    let (report, error) = apply(client, &Selection::everything(), false, Order::Retry, true).await?;
+    match error {
         Some(error) => Err(error),
         None if report.refused > 0 => Ok(ExitCode::FAILURE),
         None => Ok(ExitCode::SUCCESS),
     }
 }
 
-/// Gives an order to all that is chosen. What was done before an error is reported as well.
-async fn carry_out(
-    client: &Client,
+/// Applies an order to the selected messages in batches. If a batch fails, the results of those before it are returned
+/// with the error.
+async fn apply(
+    client: &AdminClient,
     selection: &Selection,
     json: bool,
     order: Order,
     yes: bool,
-) -> Result<(Report, Option<QueueError>), QueueError> {
+) -> Result<(OrderReport, Option<QueueError>), QueueError> {
     if selection.is_empty() {
         return Err(QueueError::Usage(
-            "nothing was chosen: name messages by their ids, choose them with --domain, --sender, --older-than, \
-             --state or --connector, or say --all."
+            "no message selected: name messages by their ids, select them with --domain, --sender, --older-than, \
+             --state or --connector, or use --all."
                 .to_owned(),
         ));
     }
     let ask = matches!(order, Order::Remove | Order::Bounce) && !yes;
-    let (verb, _) = words(order);
+    let (verb, _) = verb_forms(order);
     if ask && !io::stdin().is_terminal() {
-        return Err(QueueError::Usage(format!("nobody can be asked here; say --yes to {} them.", verb.to_lowercase())));
+        let verb = verb.to_lowercase();
+        return Err(QueueError::Usage(format!("cannot ask without a terminal; add --yes to {verb} them.")));
     }
-    let Found { ids, missing, trying } = find(client, selection, order).await?;
-    if ask && !ids.is_empty() && !confirmed(verb, ids.len()) {
-        return Err(QueueError::No("nothing was done.".to_owned()));
+    let Targets { ids, missing, already_trying } = find_targets(client, selection, order).await?;
+    if ask && !ids.is_empty() && !confirm(verb, ids.len()) {
+        return Err(QueueError::Failed("nothing was done.".to_owned()));
     }
-    let mut report = Report::begin(order, json, !selection.ids.is_empty(), trying);
+    let mut report = OrderReport::begin(order, json, !selection.ids.is_empty(), already_trying);
     for id in &missing.ids {
-        report.take(OrderResult { id: *id, done: false, error: Some(missing.reason().to_owned()), meanwhile: None });
+        report.add(OrderResult { id: *id, done: false, error: Some(missing.reason().to_owned()), meanwhile: None });
     }
     for batch in ids.chunks(BATCH) {
         let orders = OrderRequest { order, ids: batch.to_vec() };
@@ -79,52 +87,52 @@ async fn carry_out(
             Err(error) => return Ok((report, Some(error.into()))),
         };
         for answer in answers {
-            report.take(answer);
+            report.add(answer);
         }
     }
     Ok((report, None))
 }
 
-/// What is chosen.
-struct Found {
+/// The messages that an order is sent for.
+struct Targets {
     ids: Vec<QueueId>,
-    missing: Missing,
-    /// Messages that are left out because they are being tried at this moment.
-    trying: usize,
+    missing: MissingIds,
+    /// The number of messages that are not sent a retry because they are being delivered already.
+    already_trying: usize,
 }
 
-/// The messages that are chosen. Out of a crowd, those that the order means nothing to are left out; one
-/// that was named is told why.
-async fn find(client: &Client, selection: &Selection, order: Order) -> Result<Found, QueueError> {
+/// Finds the selected messages. Messages that are selected by options are left out if the order does not apply to them.
+/// A message that is named by its id is always included, so that the daemon's error for it is printed.
+async fn find_targets(client: &AdminClient, selection: &Selection, order: Order) -> Result<Targets, QueueError> {
     let named = !selection.ids.is_empty();
-    let (mut ids, mut trying) = (Vec::new(), 0);
-    let take = |page: Vec<QueuedMessage>| {
+    let (mut ids, mut already_trying) = (Vec::new(), 0);
+    let add_page = |page: Vec<QueuedMessage>| {
         for message in page {
-            if named || concerns(order, &message) {
+            if named || applies_to(order, &message) {
                 ids.push(message.id);
             } else if order == Order::Retry && message.busy {
-                trying += 1;
+                already_trying += 1;
             }
         }
     };
-    let missing = selection.each_page(client, take).await?;
-    Ok(Found { ids, missing, trying })
+    let missing = selection.each_page(client, add_page).await?;
+    Ok(Targets { ids, missing, already_trying })
 }
 
-fn concerns(order: Order, message: &QueuedMessage) -> bool {
-    let some = |state: DeliveryState| message.recipients.iter().any(|recipient| recipient.state == state);
+/// Returns true if an order changes anything for a message.
+fn applies_to(order: Order, message: &QueuedMessage) -> bool {
+    let has_state = |state: DeliveryState| message.recipients.iter().any(|recipient| recipient.state == state);
     match order {
-        // What is being tried at this moment needs no push.
-        Order::Retry => some(DeliveryState::Waiting) && !message.busy,
-        Order::Hold => some(DeliveryState::Waiting),
-        Order::Release => some(DeliveryState::Held),
+        Order::Retry => has_state(DeliveryState::Waiting) && !message.busy,
+        Order::Hold => has_state(DeliveryState::Waiting),
+        Order::Release => has_state(DeliveryState::Held),
         Order::Remove | Order::Bounce => true,
     }
 }
 
-/// Asks on the terminal. Everything but a clear yes is a no.
-fn confirmed(verb: &str, messages: usize) -> bool {
-    eprint!("{verb} {}? [y/N] ", count(messages));
+/// Asks for confirmation on the terminal. Every answer but "y" or "yes" is a no.
+fn confirm(verb: &str, messages: usize) -> bool {
+    eprint!("{verb} {}? [y/N] ", count(messages, "message"));
     let _ = io::stderr().flush();
     let mut line = String::new();
     io::stdin().read_line(&mut line).is_ok() && is_yes(&line)
@@ -134,36 +142,36 @@ fn is_yes(line: &str) -> bool {
     ["y", "yes"].contains(&line.trim().to_ascii_lowercase().as_str())
 }
 
-/// What became of it, told as it comes.
-struct Report {
+/// Prints the result for each message as it arrives, and counts the results.
+struct OrderReport {
     order: Order,
-    document: Document,
+    array: JsonArray,
     json: bool,
-    /// Set where messages were named by their ids: each of these gets an answer.
+    /// True if the messages were named by their ids. Each of them has a result then.
     named: bool,
-    /// Messages that nothing was to be done for: they are being tried.
-    trying: usize,
+    /// The number of messages that are being delivered already, so that a retry is not needed.
+    already_trying: usize,
     done: usize,
     refused: usize,
 }
 
-impl Report {
-    fn begin(order: Order, json: bool, named: bool, trying: usize) -> Self {
-        Self { order, document: Document::begin(json), json, named, trying, done: 0, refused: 0 }
+impl OrderReport {
+    fn begin(order: Order, json: bool, named: bool, already_trying: usize) -> Self {
+        Self { order, array: JsonArray::begin(json), json, named, already_trying, done: 0, refused: 0 }
     }
 
-    fn take(&mut self, answer: OrderResult) {
-        // Out of a crowd, whatever left the queue after the list was made is passed over, and so is what is being
-        // tried by now.
+    fn add(&mut self, answer: OrderResult) {
+        // The queue changes between the list and the order. Messages that were not named and have left the queue, or
+        // are being delivered by now, are not failures.
         match answer.meanwhile {
             Some(OvertakenBy::Gone) if !self.named => return,
             Some(OvertakenBy::Busy) if !self.named && self.order == Order::Retry => {
-                self.trying += 1;
+                self.already_trying += 1;
                 return;
             }
             Some(OvertakenBy::Gone | OvertakenBy::Busy) | None => {}
         }
-        self.document.add(&answer);
+        self.array.add(&answer);
         match answer.error {
             None if answer.done => self.done += 1,
             error => {
@@ -175,16 +183,18 @@ impl Report {
         }
     }
 
-    fn end(self, done: &str) -> ExitCode {
-        self.document.end();
+    /// Prints the totals. `participle` is that of the order.
+    fn end(self, participle: &str) -> ExitCode {
+        self.array.end();
         if !self.json {
-            super::super::show(&match (self.done, self.refused) {
-                (0, 0) if self.trying > 0 => {
-                    format!("{} being tried at this moment, nothing to do\n", count(self.trying))
+            let done = count(self.done, "message");
+            show(&match (self.done, self.refused) {
+                (0, 0) if self.already_trying > 0 => {
+                    format!("{} being delivered already, nothing to do\n", count(self.already_trying, "message"))
                 }
                 (0, 0) => "no message matches\n".to_owned(),
-                (some, 0) => format!("{} {done}\n", count(some)),
-                (some, refused) => format!("{} {done}, {refused} not\n", count(some)),
+                (_, 0) => format!("{done} {participle}\n"),
+                (_, refused) => format!("{done} {participle}, {refused} not\n"),
             });
         }
         if self.done > 0 && self.refused == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
@@ -195,29 +205,29 @@ impl Report {
 mod tests {
     use super::*;
 
-    /// The counts of a report: done, refused, and being tried.
-    fn counted(named: bool, order: Order) -> (usize, usize, usize) {
-        let mut report = Report::begin(order, false, named, 0);
+    /// Returns the counts of a report: done, refused, and already being delivered.
+    fn counts(named: bool, order: Order) -> (usize, usize, usize) {
+        let mut report = OrderReport::begin(order, false, named, 0);
         let id = QueueId::from_number(5).expect("small");
         let answer = |meanwhile| OrderResult { id, done: false, error: Some("no".to_owned()), meanwhile };
-        report.take(OrderResult { done: true, error: None, ..answer(None) });
+        report.add(OrderResult { done: true, error: None, ..answer(None) });
         for meanwhile in [None, Some(OvertakenBy::Gone), Some(OvertakenBy::Busy)] {
-            report.take(answer(meanwhile));
+            report.add(answer(meanwhile));
         }
-        (report.done, report.refused, report.trying)
+        (report.done, report.refused, report.already_trying)
     }
 
     #[test]
-    fn what_left_the_queue_meanwhile_is_passed_over_unless_it_was_named() {
-        assert_eq!(counted(false, Order::Retry), (1, 1, 1));
-        assert_eq!(counted(false, Order::Hold), (1, 2, 0));
+    fn messages_that_left_the_queue_are_failures_only_if_they_were_named() {
+        assert_eq!(counts(false, Order::Retry), (1, 1, 1));
+        assert_eq!(counts(false, Order::Hold), (1, 2, 0));
         for order in [Order::Retry, Order::Hold] {
-            assert_eq!(counted(true, order), (1, 3, 0));
+            assert_eq!(counts(true, order), (1, 3, 0));
         }
     }
 
     #[test]
-    fn only_a_clear_yes_is_one() {
+    fn only_y_and_yes_confirm() {
         for line in ["y\n", "Y", " yes \r\n", "YES"] {
             assert!(is_yes(line), "{line:?}");
         }

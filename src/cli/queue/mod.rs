@@ -1,44 +1,42 @@
-//! `gatepost queue`: an operator's hands on the queue of a running daemon.
+//! `gatepost queue`: lists the messages in the queue, and changes them on an operator's order.
 //!
-//! It asks over the admin socket and decides nothing itself. Exit status: 0; 1 where nothing matches, an
-//! order is refused, no daemon answers or the answer cannot be written; 2 where arguments or configuration cannot
-//! be used.
+//! It asks the running daemon over the admin socket. Exit status: 0; 1 if no message matches, an order is refused, no
+//! daemon answers or the output cannot be written; 2 for unusable arguments or an unusable configuration.
 
 mod act;
-pub(super) mod list;
+mod list;
 mod select;
 mod show;
-pub(super) mod words;
 
-use std::path::Path;
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 
 use super::ConfigFile;
-use super::socket::{Client, SocketError};
+use super::admin_client::{AdminClient, SocketError};
+use super::runtime::{self, CommandError, RuntimeError, run_with_daemon};
 use crate::config::{AdminSocket, Config};
 use crate::scheduler::Order;
 use select::Selection;
 
-/// See what waits in the queue, and decide about it
+/// List the messages in the queue; retry, hold, release, remove or bounce them
 ///
-/// The commands speak to the running daemon over its admin socket. Messages are named by their ids, or chosen
-/// by --domain, --sender, --older-than, --state and --connector, all of which must hold; --all chooses every message.
+/// The commands ask the running daemon over its admin socket. Messages are named by their ids, or selected by --domain,
+/// --sender, --older-than, --state and --connector, all of which must match; --all selects every message.
 #[derive(Debug, Args)]
-pub(super) struct Arguments {
+pub(super) struct QueueArguments {
     #[command(subcommand)]
-    command: Command,
+    command: QueueCommand,
 }
 
 #[derive(Debug, Subcommand)]
-enum Command {
-    /// List what waits: every message, or those that are chosen
-    List(Chosen),
-    /// Show messages: envelope, each recipient's state, every attempt with its reason, and the next one
+enum QueueCommand {
+    /// List all messages, or those that are selected
+    List(SelectedMessages),
+    /// Show messages: envelope, the state of each recipient, every attempt with its reason, and the next one
     Show {
         #[command(flatten)]
-        chosen: Chosen,
+        chosen: SelectedMessages,
         /// Write the header fields instead, as they are stored; with --body the whole message
         #[arg(long)]
         headers: bool,
@@ -46,131 +44,123 @@ enum Command {
         #[arg(long)]
         body: bool,
     },
-    /// Forget all waiting, that of the destination included, and dial now
-    Retry(Change),
-    /// Keep messages, and try nothing until they are released
-    Hold(Change),
-    /// Let held messages go
-    Release(Change),
-    /// Delete messages; nobody is told
-    Remove(Change),
-    /// Give messages up; their senders are told
-    Bounce(Change),
+    /// Try to deliver messages now; the backoff of their destinations ends, too
+    Retry(OrderArguments),
+    /// Hold messages: no attempt is made until they are released
+    Hold(OrderArguments),
+    /// Release held messages
+    Release(OrderArguments),
+    /// Delete messages without a report to their senders
+    Remove(OrderArguments),
+    /// Bounce messages: their senders get a report
+    Bounce(OrderArguments),
 }
 
+/// The arguments that select messages.
 #[derive(Debug, Args)]
-struct Chosen {
+struct SelectedMessages {
     #[command(flatten)]
     selection: Selection,
-    /// Answer with one JSON document: an array, but for `show` with a single ID
+    /// Print one JSON document: an array, except for `show` with a single ID
     #[arg(long)]
     json: bool,
     #[command(flatten)]
     file: ConfigFile,
 }
 
+/// The arguments of the commands that change messages.
 #[derive(Debug, Args)]
-struct Change {
+struct OrderArguments {
     #[command(flatten)]
-    chosen: Chosen,
-    /// Do not ask (remove and bounce do, and need this where no terminal is)
+    chosen: SelectedMessages,
+    /// Do not ask for confirmation (remove and bounce ask; without a terminal they need this)
     #[arg(long)]
     yes: bool,
 }
 
-/// Why a command ends without its answer.
+/// An error that ends a command.
 #[derive(Debug, thiserror::Error)]
 enum QueueError {
-    /// Exit status 2.
+    /// The arguments are unusable (exit status 2).
     #[error("{0}")]
     Usage(String),
-    /// Exit status 1.
+    /// The daemon cannot be asked.
     #[error(transparent)]
     Socket(#[from] SocketError),
-    /// Exit status 1.
+    /// The client cannot be started.
+    #[error(transparent)]
+    Runtime(#[from] RuntimeError),
+    /// The command was not carried out.
     #[error("{0}")]
-    No(String),
+    Failed(String),
 }
 
-pub(super) fn run(arguments: &Arguments) -> ExitCode {
+impl CommandError for QueueError {
+    fn exit_status(&self) -> u8 {
+        match self {
+            Self::Usage(_) => 2,
+            Self::Socket(_) | Self::Runtime(_) | Self::Failed(_) => 1,
+        }
+    }
+}
+
+pub(super) fn run(arguments: &QueueArguments) -> ExitCode {
     let (chosen, order) = match &arguments.command {
-        Command::List(chosen) | Command::Show { chosen, .. } => (chosen, None),
-        Command::Retry(change) => (&change.chosen, Some((Order::Retry, change.yes))),
-        Command::Hold(change) => (&change.chosen, Some((Order::Hold, change.yes))),
-        Command::Release(change) => (&change.chosen, Some((Order::Release, change.yes))),
-        Command::Remove(change) => (&change.chosen, Some((Order::Remove, change.yes))),
-        Command::Bounce(change) => (&change.chosen, Some((Order::Bounce, change.yes))),
+        QueueCommand::List(chosen) | QueueCommand::Show { chosen, .. } => (chosen, None),
+        QueueCommand::Retry(change) => (&change.chosen, Some((Order::Retry, change.yes))),
+        QueueCommand::Hold(change) => (&change.chosen, Some((Order::Hold, change.yes))),
+        QueueCommand::Release(change) => (&change.chosen, Some((Order::Release, change.yes))),
+        QueueCommand::Remove(change) => (&change.chosen, Some((Order::Remove, change.yes))),
+        QueueCommand::Bounce(change) => (&change.chosen, Some((Order::Bounce, change.yes))),
     };
-    ask(&chosen.file.config, async |client| match (&arguments.command, order) {
-        (Command::Show { chosen, headers, body }, _) => show::run(&client, chosen, *headers, *body).await,
+    run_with_daemon("queue", &chosen.file.config, async |client| match (&arguments.command, order) {
+        (QueueCommand::Show { chosen, headers, body }, _) => show::run(&client, chosen, *headers, *body).await,
         (_, Some((order, yes))) => act::run(&client, chosen, order, yes).await,
         (_, None) => list::run(&client, &chosen.selection, chosen.json).await,
     })
 }
 
-/// A command that is also called by the names of sendmail.
+/// A queue command that `sendmail` has as well.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Classic {
-    /// `mailq`, `sendmail -bp`: lists everything.
+pub(super) enum SendmailQueueCommand {
+    /// Lists the queue: `mailq`, `sendmail -bp`.
     List,
-    /// `sendmail -q`: tries everything now, in silence.
+    /// Retries all messages and prints only errors: `sendmail -q`.
     Flush,
 }
 
-/// Runs a command for sendmail, with the daemon of a configuration that was read.
+/// Runs a queue command for `sendmail`.
 ///
 /// # Errors
-/// The reason why there is no answer.
-pub(super) fn for_sendmail(config: &Config, classic: Classic) -> Result<ExitCode, ClassicError> {
-    let AdminSocket::Path(path) = &config.admin.socket.value else { return Err(ClassicError::NoSocket) };
-    let client = Client::at(path.clone());
-    block_on(async {
-        match classic {
-            Classic::List => list::run(&client, &Selection::default(), false).await,
-            Classic::Flush => act::flush(&client).await,
+/// [`SendmailQueueError`].
+pub(super) fn run_for_sendmail(config: &Config, command: SendmailQueueCommand) -> Result<ExitCode, SendmailQueueError> {
+    let AdminSocket::Path(path) = &config.admin.socket.value else { return Err(SendmailQueueError::NoSocket) };
+    let client = AdminClient::at(path.clone());
+    let runtime = runtime::single_threaded().map_err(|error| SendmailQueueError::Other(error.to_string()))?;
+    let result = runtime.block_on(async {
+        match command {
+            SendmailQueueCommand::List => list::run(&client, &Selection::default(), false).await,
+            SendmailQueueCommand::Flush => act::flush(&client).await,
         }
-    })
-    .map_err(|error| match error {
-        QueueError::Socket(error @ (SocketError::NoDaemon { .. } | SocketError::Silent)) => {
-            ClassicError::NotNow(error.to_string())
+    });
+    result.map_err(|error| match error {
+        QueueError::Socket(error @ (SocketError::NoDaemon { .. } | SocketError::Timeout)) => {
+            SendmailQueueError::NotNow(error.to_string())
         }
-        error => ClassicError::Other(error.to_string()),
+        error => SendmailQueueError::Other(error.to_string()),
     })
 }
 
-/// The reason why sendmail has no answer.
+/// The reason why a queue command of `sendmail` failed.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum ClassicError {
-    /// The same again later may do.
+pub(super) enum SendmailQueueError {
+    /// The daemon does not answer; the command may work later.
     #[error("{0}")]
     NotNow(String),
-    /// There is nobody to ask.
-    #[error("[admin] socket is switched off: the queue cannot be asked")]
+    /// The configuration has no admin socket.
+    #[error("cannot ask the daemon for the queue: [admin] socket is switched off")]
     NoSocket,
-    /// Anything else.
+    /// Any other error.
     #[error("{0}")]
     Other(String),
-}
-
-/// Runs a command with the daemon of a configuration.
-fn ask(config: &Path, command: impl AsyncFnOnce(Client) -> Result<ExitCode, QueueError>) -> ExitCode {
-    let client = match Client::of(config, "queue") {
-        Ok(client) => client,
-        Err(status) => return status,
-    };
-    block_on(command(client)).unwrap_or_else(|error| end(&error))
-}
-
-fn block_on(command: impl Future<Output = Result<ExitCode, QueueError>>) -> Result<ExitCode, QueueError> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.map_err(|error| QueueError::No(format!("the system gives us no threads: {error}")))?;
-    runtime.block_on(command)
-}
-
-fn end(error: &QueueError) -> ExitCode {
-    eprintln!("gatepost queue: {error}");
-    ExitCode::from(match error {
-        QueueError::Usage(_) => 2,
-        QueueError::Socket(_) | QueueError::No(_) => 1,
-    })
 }

@@ -1,4 +1,4 @@
-//! Which messages a command is about, and how they are asked for.
+//! The selection of messages by the options of a command.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -8,13 +8,14 @@ use clap::{Args, ValueEnum};
 use super::QueueError;
 use crate::address::{Host, ReversePath};
 use crate::admin::api::{QueuePage, QueuedMessage};
-use crate::cli::socket::{Client, percent_encoded};
+use crate::cli::admin_client::{AdminClient, percent_encoded};
 use crate::config;
 use crate::envelope::QueueId;
 
-/// Messages that are asked for at a time.
+/// The number of messages in one request to the daemon.
 const PAGE: usize = 500;
 
+/// The options that select messages.
 #[derive(Debug, Clone, Default, Args)]
 pub(super) struct Selection {
     /// Messages, by their ids
@@ -23,16 +24,16 @@ pub(super) struct Selection {
     /// Messages with an open recipient in this domain
     #[arg(long, value_name = "DOMAIN", value_parser = domain)]
     domain: Option<Host>,
-    /// Messages from this address; "" for reports, which have none
+    /// Messages from this address; "" for the null sender of reports
     #[arg(long, value_name = "ADDRESS", value_parser = sender)]
     sender: Option<ReversePath>,
-    /// Messages that came in longer ago than this: 30m, 2h, 3d
+    /// Messages that were accepted longer ago than this: 30m, 2h, 3d
     #[arg(long, value_name = "TIME", value_parser = age)]
     older_than: Option<Duration>,
-    /// Messages with an open recipient in this state; with --domain or --connector, one that meets those as well
+    /// Messages with an open recipient in this state; with --domain or --connector, the same recipient must match those
     #[arg(long, value_name = "STATE")]
-    state: Option<OpenState>,
-    /// Messages with an open recipient for whom this connector speaks
+    state: Option<OpenStateFilter>,
+    /// Messages with an open recipient whose domain has this connector
     #[arg(long, value_name = "NAME", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     connector: Option<String>,
     /// Every message
@@ -40,17 +41,17 @@ pub(super) struct Selection {
     pub(super) all: bool,
 }
 
-/// The state of a recipient who is still in the queue.
+/// The state of a recipient that is still in the queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum OpenState {
-    /// Waits for its next attempt, or is being tried
+enum OpenStateFilter {
+    /// Waits for its next attempt, or is being delivered
     Waiting,
     /// Waits until an operator decides
     Held,
 }
 
-impl OpenState {
-    fn word(self) -> &'static str {
+impl OpenStateFilter {
+    fn name(self) -> &'static str {
         match self {
             Self::Waiting => "waiting",
             Self::Held => "held",
@@ -76,23 +77,23 @@ fn age(text: &str) -> Result<Duration, String> {
 }
 
 impl Selection {
-    /// Every message.
+    /// Returns the selection of every message.
     pub(super) fn everything() -> Self {
         Self { all: true, ..Self::default() }
     }
 
-    /// Whether anything was said at all.
+    /// Returns true if no option was given.
     pub(super) fn is_empty(&self) -> bool {
-        !self.all && !self.chooses()
+        !self.all && !self.is_filtered()
     }
 
-    /// Whether some messages are chosen out of the queue, so that finding none is an answer of no.
-    pub(super) fn chooses(&self) -> bool {
-        !self.ids.is_empty() || self.filters()
+    /// Returns true if ids or options restrict the selection. To find no message is a failure then.
+    pub(super) fn is_filtered(&self) -> bool {
+        !self.ids.is_empty() || self.has_filter_options()
     }
 
-    /// Whether more is asked of messages than their ids.
-    fn filters(&self) -> bool {
+    /// Returns true if an option other than the ids restricts the selection.
+    fn has_filter_options(&self) -> bool {
         self.domain.is_some()
             || self.sender.is_some()
             || self.older_than.is_some()
@@ -100,39 +101,40 @@ impl Selection {
             || self.connector.is_some()
     }
 
-    /// Asks for the messages, page by page.
+    /// Requests the selected messages from the daemon and calls `handle_page` with each page. Returns the ids that were
+    /// named and not found.
     ///
     /// # Errors
-    /// What keeps the daemon from answering, and what `take` says.
+    /// The daemon cannot be asked.
     pub(super) async fn each_page(
         &self,
-        client: &Client,
-        mut take: impl FnMut(Vec<QueuedMessage>),
-    ) -> Result<Missing, QueueError> {
+        client: &AdminClient,
+        mut handle_page: impl FnMut(Vec<QueuedMessage>),
+    ) -> Result<MissingIds, QueueError> {
         let mut ids = self.ids.clone();
         ids.sort_unstable();
         ids.dedup();
-        let mut missing = Missing { ids: Vec::new(), chosen: self.filters() };
+        let mut missing = MissingIds { ids: Vec::new(), has_filter_options: self.has_filter_options() };
         for group in ids.chunks(PAGE) {
             let mut unseen = group.to_vec();
             self.pages(client, group, |messages| {
                 unseen.retain(|id| messages.iter().all(|message| message.id != *id));
-                take(messages);
+                handle_page(messages);
             })
             .await?;
             missing.ids.extend(unseen);
         }
         if ids.is_empty() {
-            self.pages(client, &[], take).await?;
+            self.pages(client, &[], handle_page).await?;
         }
         Ok(missing)
     }
 
     async fn pages(
         &self,
-        client: &Client,
+        client: &AdminClient,
         ids: &[QueueId],
-        mut take: impl FnMut(Vec<QueuedMessage>),
+        mut handle_page: impl FnMut(Vec<QueuedMessage>),
     ) -> Result<(), QueueError> {
         let filter = self.query(ids);
         let mut after: Option<QueueId> = None;
@@ -140,7 +142,7 @@ impl Selection {
             let from = after.map(|id| format!("&after={id}")).unwrap_or_default();
             let page: QueuePage = client.get(&format!("/v1/queue?limit={PAGE}{filter}{from}")).await?;
             if !page.messages.is_empty() {
-                take(page.messages);
+                handle_page(page.messages);
             }
             match page.next {
                 Some(next) => after = Some(next),
@@ -149,6 +151,7 @@ impl Selection {
         }
     }
 
+    /// Returns the query parameters for the daemon.
     fn query(&self, ids: &[QueueId]) -> String {
         let mut query = String::new();
         let mut add = |name: &str, value: String| {
@@ -165,7 +168,7 @@ impl Selection {
             add("older_than", age.as_secs().to_string());
         }
         if let Some(state) = self.state {
-            add("state", state.word().to_owned());
+            add("state", state.name().to_owned());
         }
         if let Some(connector) = &self.connector {
             add("connector", connector.clone());
@@ -177,24 +180,25 @@ impl Selection {
     }
 }
 
-/// Ids that were named and are not to be found, or not among what else was asked.
-pub(super) struct Missing {
+/// The ids that were named and not found among the selected messages.
+pub(super) struct MissingIds {
     pub(super) ids: Vec<QueueId>,
-    /// Whether anything else was asked.
-    chosen: bool,
+    /// True if the selection has other options as well, which these messages may not match.
+    has_filter_options: bool,
 }
 
-impl Missing {
-    /// Tells of each.
-    pub(super) fn tell(&self) {
+impl MissingIds {
+    /// Prints an error for each id.
+    pub(super) fn print(&self) {
         for id in &self.ids {
             eprintln!("{id}: {}", self.reason());
         }
     }
 
+    /// Returns the error for each id.
     pub(super) fn reason(&self) -> &'static str {
-        if self.chosen {
-            "not in the queue, or not among what else was asked for"
+        if self.has_filter_options {
+            "not in the queue, or does not match the other options"
         } else {
             "no such message in the queue"
         }
@@ -208,44 +212,44 @@ mod tests {
     use super::*;
 
     #[derive(Debug, Parser)]
-    struct Line {
+    struct TestCommand {
         #[command(flatten)]
         selection: Selection,
     }
 
     fn read(arguments: &[&str]) -> Result<Selection, String> {
-        let line = Line::try_parse_from(std::iter::once(&"queue").chain(arguments));
+        let line = TestCommand::try_parse_from(std::iter::once(&"queue").chain(arguments));
         line.map(|line| line.selection).map_err(|error| error.to_string())
     }
 
     #[test]
-    fn what_is_said_becomes_a_query() {
+    fn options_become_query_parameters() {
         let all = ["--domain", "bücher.example", "--sender", "<a+b@example.org>", "--older-than", "2h"];
         let selection = read(&all).expect("good");
         let query = "&domain=xn--bcher-kva.example&sender=a%2Bb%40example.org&older_than=7200";
         assert_eq!(selection.query(&[]), query);
         let selection = read(&["--state", "held", "--connector", "domain c"]).expect("good");
         assert_eq!(selection.query(&[]), "&state=held&connector=domain%20c");
-        assert!(selection.chooses());
+        assert!(selection.is_filtered());
         for null in [&["--sender", ""][..], &["--sender", "<>"], &["--sender="]] {
             let selection = read(null).expect("good");
             assert_eq!(selection.query(&selection.ids), "&sender=");
-            assert!(selection.chooses());
+            assert!(selection.is_filtered());
         }
         let ids = read(&["000000000000A", "0000000000005"]).expect("good");
         assert_eq!(ids.query(&ids.ids), "&ids=000000000000a%2C0000000000005");
     }
 
     #[test]
-    fn nothing_and_everything_are_not_the_same() {
-        let (nothing, all) = (read(&[]).expect("good"), read(&["--all"]).expect("good"));
-        assert!(nothing.is_empty() && !nothing.chooses());
-        assert!(!all.is_empty() && !all.chooses());
+    fn no_option_and_all_differ() {
+        let (none, all) = (read(&[]).expect("good"), read(&["--all"]).expect("good"));
+        assert!(none.is_empty() && !none.is_filtered());
+        assert!(!all.is_empty() && !all.is_filtered());
     }
 
     #[test]
-    fn what_cannot_be_meant_is_refused() {
-        for (arguments, said) in [
+    fn unusable_options_are_rejected() {
+        for (arguments, message) in [
             (&["12"][..], "an id has 13 letters and digits"),
             (&["--domain", "a b"], "is not a domain name"),
             (&["--sender", "alice"], "there is no \"@domain\""),
@@ -256,7 +260,7 @@ mod tests {
             (&["--all", "0000000000005"], "cannot be used with"),
         ] {
             let error = read(arguments).expect_err("bad");
-            assert!(error.contains(said), "{arguments:?}: {error}");
+            assert!(error.contains(message), "{arguments:?}: {error}");
         }
     }
 }

@@ -7,23 +7,23 @@ use std::process::ExitCode;
 use jiff::Timestamp;
 use serde_json::Value;
 
-use super::list::Document;
-use super::words::{age, plain, sender, size, time, to_come};
-use super::{Chosen, Client, QueueError};
+use super::{AdminClient, QueueError, SelectedMessages};
 use crate::admin::api::{DeliveryState, EnvelopeParameters, FailureReason, QueuedMessage, QueuedRecipient};
-use crate::cli::is_unwritten;
-use crate::cli::socket::SocketError;
+use crate::cli::admin_client::SocketError;
+use crate::cli::format::{age, plain, sender, size, time, time_and_wait};
+use crate::cli::json::JsonArray;
+use crate::cli::{has_write_error, show};
 use crate::envelope::{BodyType, Notify, QueueId, Ret, TlsRequirement};
 
-/// A part of the content.
+/// A part of a message's content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Part {
+enum ContentPart {
     Headers,
     Body,
     Whole,
 }
 
-impl Part {
+impl ContentPart {
     fn target(self, id: QueueId) -> String {
         let part = match self {
             Self::Headers => "?part=headers",
@@ -34,68 +34,74 @@ impl Part {
     }
 }
 
-pub(super) async fn run(client: &Client, chosen: &Chosen, headers: bool, body: bool) -> Result<ExitCode, QueueError> {
+/// Prints the selected messages, or parts of their content.
+pub(super) async fn run(
+    client: &AdminClient,
+    chosen: &SelectedMessages,
+    headers: bool,
+    body: bool,
+) -> Result<ExitCode, QueueError> {
     let selection = &chosen.selection;
     if selection.is_empty() {
-        let sentence = "which message? Name it by its id, as `gatepost queue list` shows it.";
-        return Err(QueueError::Usage(sentence.to_owned()));
+        let message = "no message selected: name it by its id, as `gatepost queue list` shows it.";
+        return Err(QueueError::Usage(message.to_owned()));
     }
     let mut ids = Vec::new();
     let mut missing = selection.each_page(client, |page| ids.extend(page.iter().map(|message| message.id))).await?;
-    // One that was named stands for itself, whatever was found.
-    let single = selection.ids.len() == 1;
-    let mut document = Document::begin(chosen.json && !single);
+    // A single id gives one JSON object; every other selection gives an array, whatever is found.
+    let is_single = selection.ids.len() == 1;
+    let mut array = JsonArray::begin(chosen.json && !is_single);
     let mut shown = 0_usize;
     for id in ids {
-        let done = match (chosen.json, headers, body) {
+        let result = match (chosen.json, headers, body) {
             (true, _, _) => json(client, id, headers, body).await.map(|message| {
-                if single {
-                    super::super::show(&format!("{message}\n"));
+                if is_single {
+                    show(&format!("{message}\n"));
                 }
-                document.add(&message);
+                array.add(&message);
             }),
             (false, false, false) => client.get(&format!("/v1/queue/{id}")).await.map(|message: QueuedMessage| {
                 let gap = if shown == 0 { "" } else { "\n" };
-                super::super::show(&format!("{gap}{}", told(&message, Timestamp::now())));
+                show(&format!("{gap}{}", message_text(&message, Timestamp::now())));
             }),
-            (false, true, false) => write(client, id, Part::Headers).await,
-            (false, false, true) => write(client, id, Part::Body).await,
-            (false, true, true) => write(client, id, Part::Whole).await,
+            (false, true, false) => write_content(client, id, ContentPart::Headers).await,
+            (false, false, true) => write_content(client, id, ContentPart::Body).await,
+            (false, true, true) => write_content(client, id, ContentPart::Whole).await,
         };
-        match done {
+        match result {
             Ok(()) => shown += 1,
-            // It has left the queue since it was listed. Who named it is told; out of a crowd it is not missed.
+            // The message has left the queue since it was listed. That is an error only if it was named.
             Err(SocketError::Missing(_)) if selection.ids.is_empty() => {}
             Err(SocketError::Missing(_)) => missing.ids.push(id),
             Err(error) => return Err(error.into()),
         }
-        if is_unwritten() {
+        if has_write_error() {
             break;
         }
     }
-    document.end();
-    missing.tell();
+    array.end();
+    missing.print();
     if shown == 0 && missing.ids.is_empty() {
         eprintln!("no message matches");
     }
     Ok(if shown == 0 || !missing.ids.is_empty() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
-/// Writes octets as they are stored; on a terminal, without what it would obey.
-async fn write(client: &Client, id: QueueId, part: Part) -> Result<(), SocketError> {
+/// Writes content to standard output: on a terminal as safe text, otherwise octet for octet.
+async fn write_content(client: &AdminClient, id: QueueId, part: ContentPart) -> Result<(), SocketError> {
     let mut stdout = io::stdout().lock();
     let target = part.target(id);
     if stdout.is_terminal() {
-        client.copy(&target, &mut Tame { to: stdout, rest: Vec::new() }).await
+        client.copy(&target, &mut TerminalWriter { terminal: stdout, pending: Vec::new() }).await
     } else {
         client.copy(&target, &mut stdout).await
     }
 }
 
-/// The message, with its content where that is wanted. What is not UTF-8 of it is replaced.
-async fn json(client: &Client, id: QueueId, headers: bool, body: bool) -> Result<Value, SocketError> {
+/// Returns a message as JSON, with its header and body if these are wanted. Octets that are not UTF-8 are replaced.
+async fn json(client: &AdminClient, id: QueueId, headers: bool, body: bool) -> Result<Value, SocketError> {
     let mut message: Value = client.get(&format!("/v1/queue/{id}")).await?;
-    for (wanted, part, key) in [(headers, Part::Headers, "headers"), (body, Part::Body, "body")] {
+    for (wanted, part, key) in [(headers, ContentPart::Headers, "headers"), (body, ContentPart::Body, "body")] {
         if wanted {
             let mut content = Vec::new();
             client.copy(&part.target(id), &mut content).await?;
@@ -105,39 +111,39 @@ async fn json(client: &Client, id: QueueId, headers: bool, body: bool) -> Result
     Ok(message)
 }
 
-/// Passes text on to a terminal: lines and what can be seen, nothing that it would obey.
-struct Tame<W> {
-    to: W,
-    /// The beginning of a line end or character whose end is still to come.
-    rest: Vec<u8>,
+/// A writer that replaces everything in a text that a terminal would obey, line ends excepted.
+struct TerminalWriter<W> {
+    terminal: W,
+    /// Octets that are not written yet. Between two writes, an incomplete line end or character.
+    pending: Vec<u8>,
 }
 
-impl<W: Write> Write for Tame<W> {
+impl<W: Write> Write for TerminalWriter<W> {
     fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
-        self.rest.extend_from_slice(octets);
-        let rest = self.rest.split_off(self.rest.len() - unfinished(&self.rest));
-        self.pass()?;
-        self.rest = rest;
+        self.pending.extend_from_slice(octets);
+        let incomplete = self.pending.split_off(self.pending.len() - incomplete_tail(&self.pending));
+        self.write_pending()?;
+        self.pending = incomplete;
         Ok(octets.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.pass()?;
-        self.rest.clear();
-        self.to.flush()
+        self.write_pending()?;
+        self.pending.clear();
+        self.terminal.flush()
     }
 }
 
-impl<W: Write> Tame<W> {
-    fn pass(&mut self) -> io::Result<()> {
-        let text = String::from_utf8_lossy(&self.rest).replace("\r\n", "\n");
+impl<W: Write> TerminalWriter<W> {
+    fn write_pending(&mut self) -> io::Result<()> {
+        let text = String::from_utf8_lossy(&self.pending).replace("\r\n", "\n");
         let lines: Vec<_> = text.split('\n').map(|line| plain(&line.replace('\t', "    "))).collect();
-        self.to.write_all(lines.join("\n").as_bytes())
+        self.terminal.write_all(lines.join("\n").as_bytes())
     }
 }
 
-/// How many octets at the end begin something whose end is still to come: a line end, or a character.
-fn unfinished(octets: &[u8]) -> usize {
+/// Returns the number of octets at the end that begin a CR LF or a UTF-8 character without completing it.
+fn incomplete_tail(octets: &[u8]) -> usize {
     for (back, octet) in (1..=3).zip(octets.iter().rev()) {
         let length = match octet {
             b'\r' => 2,
@@ -152,7 +158,8 @@ fn unfinished(octets: &[u8]) -> usize {
     0
 }
 
-fn told(message: &QueuedMessage, now: Timestamp) -> String {
+/// Returns a message with all of its recipients as text.
+fn message_text(message: &QueuedMessage, now: Timestamp) -> String {
     let mut text = String::new();
     let mut line = |name: &str, value: &str| {
         // Writing into a String cannot fail.
@@ -161,47 +168,48 @@ fn told(message: &QueuedMessage, now: Timestamp) -> String {
     line("message", &message.id.to_string());
     line("from", &sender(&message.sender));
     line("accepted", &format!("{}, {} ago", time(message.accepted), age(message.accepted, now)));
-    line("expires", &to_come(message.expires, now));
+    line("expires", &time_and_wait(message.expires, now));
     line("size", &size(message.size));
-    if let Some(parameters) = message.parameters.as_ref().map(parameters).filter(|said| !said.is_empty()) {
+    if let Some(parameters) = message.parameters.as_ref().map(parameters).filter(|text| !text.is_empty()) {
         line("parameters", &parameters);
     }
-    if message.parameters.as_ref().is_some_and(|said| said.tls == TlsRequirement::Relaxed) {
-        line("header", "TLS-Required: No (what the recipients' domains publish is set aside)");
+    if message.parameters.as_ref().is_some_and(|parameters| parameters.tls == TlsRequirement::Relaxed) {
+        line("header", "TLS-Required: No (DANE and MTA-STS of the recipients' domains do not apply)");
     }
     if message.busy {
-        line("now", "an attempt, or an order, is under way");
+        line("now", "busy (being delivered, or another command is running)");
     }
     for recipient in &message.recipients {
         text.push('\n');
-        recipient_told(&mut text, recipient, message.busy, now);
+        recipient_text(&mut text, recipient, message.busy, now);
     }
     text
 }
 
+/// Returns the parameters of MAIL FROM with which the message was accepted.
 fn parameters(parameters: &EnvelopeParameters) -> String {
-    let mut said = Vec::new();
+    let mut texts = Vec::new();
     if parameters.body == BodyType::EightBitMime {
-        said.push("BODY=8BITMIME".to_owned());
+        texts.push("BODY=8BITMIME".to_owned());
     }
     if parameters.smtputf8 {
-        said.push("SMTPUTF8".to_owned());
+        texts.push("SMTPUTF8".to_owned());
     }
     match parameters.ret {
-        Some(Ret::Full) => said.push("RET=FULL".to_owned()),
-        Some(Ret::Hdrs) => said.push("RET=HDRS".to_owned()),
+        Some(Ret::Full) => texts.push("RET=FULL".to_owned()),
+        Some(Ret::Hdrs) => texts.push("RET=HDRS".to_owned()),
         None => {}
     }
     if let Some(envid) = &parameters.envid {
-        said.push(format!("ENVID={}", plain(envid)));
+        texts.push(format!("ENVID={}", plain(envid)));
     }
     if parameters.tls == TlsRequirement::Require {
-        said.push("REQUIRETLS".to_owned());
+        texts.push("REQUIRETLS".to_owned());
     }
-    said.join(" ")
+    texts.join(" ")
 }
 
-fn recipient_told(text: &mut String, recipient: &QueuedRecipient, busy: bool, now: Timestamp) {
+fn recipient_text(text: &mut String, recipient: &QueuedRecipient, busy: bool, now: Timestamp) {
     let mut line = |name: &str, value: &str| {
         let _ = writeln!(text, "{name:<10} {value}");
     };
@@ -212,30 +220,30 @@ fn recipient_told(text: &mut String, recipient: &QueuedRecipient, busy: bool, no
             DeliveryState::Waiting => "waiting",
             DeliveryState::Held => "held until it is released",
             DeliveryState::Delivered => "delivered",
-            DeliveryState::Failed if recipient.reason.is_some() => "given up, the report about it waits",
-            DeliveryState::Failed => "given up",
+            DeliveryState::Failed if recipient.reason.is_some() => "bounced, report pending",
+            DeliveryState::Failed => "bounced",
         },
     );
     if let Some(notify) = recipient.notify {
-        line("NOTIFY", &notify_words(notify));
+        line("NOTIFY", &notify_keywords(notify));
     }
     if let Some(orcpt) = &recipient.orcpt {
         line("ORCPT", &plain(orcpt));
     }
     if let Some(down) = &recipient.destination_down {
         let reason = reason(&down.reason);
-        line("", &format!("its destination is left alone until {}: {reason}", to_come(down.until, now)));
+        line("", &format!("its destination is in backoff until {}: {reason}", time_and_wait(down.until, now)));
     }
     if let Some(down) = &recipient.part_down {
-        let (part, until, reason) = (plain(&down.part), to_come(down.until, now), reason(&down.reason));
-        line("", &format!("{part} is left alone until {until}, other mail for its destination is not: {reason}"));
+        let (part, until, reason) = (plain(&down.part), time_and_wait(down.until, now), reason(&down.reason));
+        line("", &format!("{part} is in backoff until {until}, other mail for its destination is not: {reason}"));
     }
     let history = recipient.history.as_deref().unwrap_or_default();
     let attempts = usize::try_from(recipient.attempts).unwrap_or(usize::MAX);
     match (attempts, history.len()) {
         (0, 0) if recipient.state == DeliveryState::Waiting => line("attempts", "none yet"),
         (_, 0) => {}
-        (attempts, kept) if attempts > kept => line("attempts", &format!("{attempts}, of which {kept} are kept")),
+        (attempts, kept) if attempts > kept => line("attempts", &format!("{attempts}, {kept} of them listed")),
         (attempts, _) => line("attempts", &attempts.to_string()),
     }
     for failure in history {
@@ -243,17 +251,18 @@ fn recipient_told(text: &mut String, recipient: &QueuedRecipient, busy: bool, no
     }
     if recipient.state == DeliveryState::Waiting {
         match recipient.next {
-            Some(next) => line("next", &to_come(next, now)),
+            Some(next) => line("next", &time_and_wait(next, now)),
             None if busy => line("next", "now"),
             None => line("next", "as soon as a connection to its destination is free"),
         }
     }
 }
 
-fn notify_words(notify: Notify) -> String {
+/// Returns the value of the NOTIFY parameter (RFC 3461 §4.1).
+fn notify_keywords(notify: Notify) -> String {
     let Notify::On { success, failure, delay } = notify else { return "NEVER".to_owned() };
-    let words = [(success, "SUCCESS"), (failure, "FAILURE"), (delay, "DELAY")];
-    words.into_iter().filter(|(on, _)| *on).map(|(_, word)| word).collect::<Vec<_>>().join(",")
+    let keywords = [(success, "SUCCESS"), (failure, "FAILURE"), (delay, "DELAY")];
+    keywords.into_iter().filter(|(on, _)| *on).map(|(_, keyword)| keyword).collect::<Vec<_>>().join(",")
 }
 
 fn reason(reason: &FailureReason) -> String {
@@ -266,25 +275,25 @@ mod tests {
     use crate::envelope::TlsRequirement::{Ordinary, Relaxed, Require};
 
     #[test]
-    fn requiretls_is_told_as_it_was_said() {
-        for (tls, words) in [(Ordinary, ""), (Require, "REQUIRETLS"), (Relaxed, "")] {
-            let said = serde_json::json!({
+    fn requiretls_is_shown_as_a_parameter() {
+        for (tls, text) in [(Ordinary, ""), (Require, "REQUIRETLS"), (Relaxed, "")] {
+            let json = serde_json::json!({
                 "body": "7BIT", "smtputf8": false, "ret": null, "envid": null, "tls": tls, "eight_bit": false,
                 "utf8_header": false
             });
-            assert_eq!(parameters(&serde_json::from_value(said).expect("parameters")), words);
+            assert_eq!(parameters(&serde_json::from_value(json).expect("parameters")), text);
         }
     }
 
     #[test]
-    fn a_terminal_gets_text_alone_wherever_it_is_cut() {
+    fn terminal_output_is_safe_in_chunks_of_every_size() {
         let content = "A: ü\u{1b}[2J\r\n\tb €\r\n".as_bytes();
         for size in 1..=content.len() {
-            let mut tame = Tame { to: Vec::new(), rest: Vec::new() };
+            let mut writer = TerminalWriter { terminal: Vec::new(), pending: Vec::new() };
             for chunk in content.chunks(size) {
-                tame.write_all(chunk).expect("a vector takes all");
+                writer.write_all(chunk).expect("writing into a Vec cannot fail");
             }
-            let shown = String::from_utf8(tame.to).expect("text");
+            let shown = String::from_utf8(writer.terminal).expect("text");
             assert_eq!(shown, "A: ü\u{fffd}[2J\n    b €\n", "by {size}");
         }
     }

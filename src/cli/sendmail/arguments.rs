@@ -1,78 +1,79 @@
-//! The words behind `sendmail`, as Postfix and Exim read them.
+//! The arguments of `sendmail`, as Postfix and Exim read them.
 //!
-//! Forty years of programs pass flags that mean nothing here. Those are read and passed over, together with
-//! their values; what would do something else than is asked for is refused.
+//! Old programs pass many flags that have no effect here. These are ignored, together with their values. A flag whose
+//! effect cannot be provided is an error.
 
 use std::path::PathBuf;
 
-use super::exit::{Sysexit, Unsent};
+use super::exit::{SendmailError, Sysexit};
 use crate::envelope::{Notify, Ret};
 
-/// What is to be done.
+/// The task that the arguments request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Mode {
-    /// `-bm`, the default: take a message from standard input.
+pub(super) enum SendmailMode {
+    /// Send a message from standard input (`-bm`, the default).
     Message,
-    /// `-bs`: speak SMTP on standard input and output.
+    /// Speak SMTP on standard input and output (`-bs`).
     Smtp,
-    /// `-bp`, `mailq`: list the queue.
+    /// List the queue (`-bp`, `mailq`).
     List,
-    /// `-q`: try everything that waits now.
+    /// Retry all messages in the queue (`-q`).
     Flush,
-    /// `-bi`, `-I`, `newaliases`: there are no aliases, so they are up to date.
+    /// Rebuild the aliases (`-bi`, `-I`, `newaliases`). There are none, so this does nothing.
     Aliases,
 }
 
-/// Everything that was said.
+/// The parsed arguments.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Wanted {
-    pub(super) mode: Mode,
-    /// `-C`: the configuration.
+pub(super) struct SendmailOptions {
+    pub(super) mode: SendmailMode,
+    /// The configuration file (`-C`, `--config`).
     pub(super) config: PathBuf,
-    /// `-t`: recipients stand in the header, too.
+    /// True if the header names recipients as well (`-t`).
     pub(super) from_header: bool,
-    /// `-i`, `-oi`: a line with a single dot does not end the message.
-    pub(super) dots: Dots,
-    /// `-f`, `-r`: the sender of the envelope.
+    /// The meaning of a line with a single dot (`-i`, `-oi`).
+    pub(super) dots: LoneDot,
+    /// The sender of the envelope (`-f`, `-r`).
     pub(super) sender: Option<String>,
-    /// `-F`: the sender's name, for a From field that is missing.
+    /// The sender's full name, for a missing From field (`-F`).
     pub(super) full_name: Option<String>,
-    /// `-N` (RFC 3461 §4.1).
+    /// The reports that the sender wants (`-N`, RFC 3461 §4.1).
     pub(super) notify: Option<Notify>,
-    /// `-R` (RFC 3461 §4.3).
+    /// The part of the message that a report returns (`-R`, RFC 3461 §4.3).
     pub(super) ret: Option<Ret>,
-    /// `-V` (RFC 3461 §4.4), as xtext.
+    /// The envelope id as xtext (`-V`, RFC 3461 §4.4).
     pub(super) envid: Option<String>,
+    /// The recipients, unparsed.
     pub(super) recipients: Vec<String>,
 }
 
-/// What a line with a single dot means.
+/// The meaning of a line with a single dot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Dots {
-    /// The end of the message, as in the days of terminals.
+pub(super) enum LoneDot {
+    /// The line ends the message.
     End,
-    /// A dot.
+    /// The line is content.
     Content,
 }
 
-/// Flags that have a value, in the same word or in the next one.
+/// The flags with a value, in the same argument or in the next one.
 const WITH_VALUE: &str = "ABCFLNORVXbefhopr";
-/// Flags whose value can only stand in the same word.
+/// The flags with an optional value, which must be in the same argument.
 const ATTACHED: &str = "dq";
-/// Flags that stand alone, and can be joined.
+/// The flags without a value, several of which can be in one argument.
 const ALONE: &str = "GIUcimnstvx";
 
-impl Wanted {
-    /// Reads the words, without the program's name.
+impl SendmailOptions {
+    /// Parses the arguments, without the program's name. `mode` and `config` are the defaults.
     ///
     /// # Errors
-    /// What makes them unusable: exit status 64.
-    pub(super) fn read(mode: Mode, config: PathBuf, words: &[String]) -> Result<Self, Unsent> {
-        let mut wanted = Self {
+    /// The arguments are unusable (exit status 64).
+    pub(super) fn parse(mode: SendmailMode, config: PathBuf, arguments: &[String]) -> Result<Self, SendmailError> {
+        let mut options = Self {
             mode,
             config,
             from_header: false,
-            dots: Dots::End,
+            dots: LoneDot::End,
             sender: None,
             full_name: None,
             notify: None,
@@ -80,64 +81,70 @@ impl Wanted {
             envid: None,
             recipients: Vec::new(),
         };
-        let mut words = words.iter();
-        while let Some(word) = words.next() {
-            match word.strip_prefix('-') {
+        let mut arguments = arguments.iter();
+        while let Some(argument) = arguments.next() {
+            match argument.strip_prefix('-') {
                 Some("-") => {
-                    wanted.recipients.extend(words.by_ref().cloned());
+                    options.recipients.extend(arguments.by_ref().cloned());
                 }
-                // The one flag of ours: everybody else's have one hyphen.
+                // This is the only long flag, and Gatepost's own.
                 Some("-config") => {
-                    let file = words.next().ok_or_else(|| usage("--config stands without its file"))?;
-                    wanted.config = PathBuf::from(file);
+                    let file = arguments.next().ok_or_else(|| usage("--config needs a file"))?;
+                    options.config = PathBuf::from(file);
                 }
                 Some(long) if long.starts_with("-config=") => {
-                    wanted.config = PathBuf::from(long.trim_start_matches("-config="));
+                    options.config = PathBuf::from(long.trim_start_matches("-config="));
                 }
-                Some(long) if long.starts_with('-') => return Err(usage(format!("there is no flag {word}"))),
-                Some(flags) if !flags.is_empty() => wanted.flags(word, flags, &mut words)?,
-                _ => wanted.recipients.push(word.clone()),
+                Some(long) if long.starts_with('-') => return Err(usage(format!("unknown flag {argument}"))),
+                Some(flags) if !flags.is_empty() => options.set_flags(argument, flags, &mut arguments)?,
+                _ => options.recipients.push(argument.clone()),
             }
         }
-        Ok(wanted)
+        Ok(options)
     }
 
-    /// One word of flags: several that stand alone, and perhaps one with a value at its end.
-    fn flags(&mut self, word: &str, flags: &str, words: &mut std::slice::Iter<'_, String>) -> Result<(), Unsent> {
-        for (at, flag) in flags.char_indices() {
-            let rest = &flags[at + flag.len_utf8()..];
+    /// Sets the flags of one argument: any number without a value, then at most one with a value.
+    fn set_flags(
+        &mut self,
+        argument: &str,
+        flags: &str,
+        arguments: &mut std::slice::Iter<'_, String>,
+    ) -> Result<(), SendmailError> {
+        for (index, flag) in flags.char_indices() {
+            let attached = &flags[index + flag.len_utf8()..];
             if ATTACHED.contains(flag) {
-                return self.value(flag, rest);
+                return self.set_value(flag, attached);
             }
             if WITH_VALUE.contains(flag) {
-                let value = match rest {
-                    "" => words.next().ok_or_else(|| usage(format!("-{flag} stands without its value")))?,
-                    rest => rest,
+                let value = match attached {
+                    "" => arguments.next().ok_or_else(|| usage(format!("-{flag} needs a value")))?,
+                    attached => attached,
                 };
-                return self.value(flag, value);
+                return self.set_value(flag, value);
             }
             if !ALONE.contains(flag) {
-                return Err(usage(format!("{word}: there is no flag -{flag}")));
+                return Err(usage(format!("{argument}: unknown flag -{flag}")));
             }
             match flag {
-                'i' => self.dots = Dots::Content,
+                'i' => self.dots = LoneDot::Content,
                 't' => self.from_header = true,
-                'I' => self.mode = Mode::Aliases,
-                // -v, -m, -n …: nothing that is done differently here.
+                'I' => self.mode = SendmailMode::Aliases,
+                // -v, -m, -n and others have no effect here.
                 _ => {}
             }
         }
         Ok(())
     }
 
-    fn value(&mut self, flag: char, value: &str) -> Result<(), Unsent> {
+    /// Sets a flag that has a value.
+    fn set_value(&mut self, flag: char, value: &str) -> Result<(), SendmailError> {
         match flag {
             'b' => self.mode = mode(value)?,
-            'q' => self.mode = Mode::Flush,
+            'q' => self.mode = SendmailMode::Flush,
             'C' => self.config = PathBuf::from(value),
             'f' | 'r' => self.sender = Some(value.to_owned()),
             'F' => self.full_name = Some(value.to_owned()),
-            'o' if value.starts_with('i') => self.dots = Dots::Content,
+            'o' if value.starts_with('i') => self.dots = LoneDot::Content,
             'N' => self.notify = Some(notify(value)?),
             'R' => {
                 self.ret = Some(match value.to_ascii_lowercase().as_str() {
@@ -147,31 +154,33 @@ impl Wanted {
                 });
             }
             'V' => self.envid = Some(xtext(value)),
-            // -oem, -O, -B, -h, -X, -d …: how errors are told, bodies declared and hops counted is settled here.
+            // -oem, -O, -B, -h, -X, -d and others have no effect here.
             _ => {}
         }
         Ok(())
     }
 }
 
-fn mode(value: &str) -> Result<Mode, Unsent> {
+/// Parses the value of `-b`.
+fn mode(value: &str) -> Result<SendmailMode, SendmailError> {
     match value {
-        "m" => Ok(Mode::Message),
-        "s" => Ok(Mode::Smtp),
-        "p" => Ok(Mode::List),
-        "i" => Ok(Mode::Aliases),
+        "m" => Ok(SendmailMode::Message),
+        "s" => Ok(SendmailMode::Smtp),
+        "p" => Ok(SendmailMode::List),
+        "i" => Ok(SendmailMode::Aliases),
         "d" | "D" => Err(usage("-bd: the daemon is started with `gatepost run` or `systemctl start gatepost`")),
         _ => Err(usage(format!("-b{value} is not supported: -bm, -bs, -bp and -bi are"))),
     }
 }
 
-fn notify(value: &str) -> Result<Notify, Unsent> {
+/// Parses the value of `-N`.
+fn notify(value: &str) -> Result<Notify, SendmailError> {
     if value.eq_ignore_ascii_case("never") {
         return Ok(Notify::Never);
     }
     let (mut success, mut failure, mut delay) = (false, false, false);
-    for word in value.split(',') {
-        match word.trim().to_ascii_lowercase().as_str() {
+    for keyword in value.split(',') {
+        match keyword.trim().to_ascii_lowercase().as_str() {
             "success" => success = true,
             "failure" => failure = true,
             "delay" => delay = true,
@@ -181,7 +190,7 @@ fn notify(value: &str) -> Result<Notify, Unsent> {
     Ok(Notify::On { success, failure, delay })
 }
 
-/// Any text, as RFC 3461 §4 lets it stand in a command.
+/// Encodes a text as xtext (RFC 3461 §4).
 fn xtext(text: &str) -> String {
     use std::fmt::Write as _;
     text.bytes().fold(String::new(), |mut all, octet| {
@@ -199,82 +208,82 @@ fn xtext(text: &str) -> String {
     })
 }
 
-fn usage(message: impl Into<String>) -> Unsent {
-    Unsent::new(Sysexit::Usage, message)
+fn usage(message: impl Into<String>) -> SendmailError {
+    SendmailError::new(Sysexit::Usage, message)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn read(words: &str) -> Result<Wanted, Unsent> {
-        let words: Vec<_> = words.split_whitespace().map(str::to_owned).collect();
-        Wanted::read(Mode::Message, PathBuf::from("default"), &words)
+    fn parse(arguments: &str) -> Result<SendmailOptions, SendmailError> {
+        let arguments: Vec<_> = arguments.split_whitespace().map(str::to_owned).collect();
+        SendmailOptions::parse(SendmailMode::Message, PathBuf::from("default"), &arguments)
     }
 
-    fn good(words: &str) -> Wanted {
-        read(words).unwrap_or_else(|error| panic!("{words}: {error}"))
+    fn good(arguments: &str) -> SendmailOptions {
+        parse(arguments).unwrap_or_else(|error| panic!("{arguments}: {error}"))
     }
 
     #[test]
-    fn what_cron_php_and_mailx_say_is_understood() {
+    fn the_arguments_of_cron_php_and_mailx_are_understood() {
         // cron, PHP's mail(), bsd-mailx, git send-email, mutt.
         let cron = good("-i -FCronDaemon -B8BITMIME -oem root");
         assert_eq!(
             (cron.dots, cron.recipients, cron.full_name),
-            (Dots::Content, vec!["root".into()], Some("CronDaemon".into()))
+            (LoneDot::Content, vec!["root".into()], Some("CronDaemon".into()))
         );
         let php = good("-t -i");
-        assert!(php.from_header && php.dots == Dots::Content);
+        assert!(php.from_header && php.dots == LoneDot::Content);
         assert!(good("-ti").from_header && good("-oi -t").from_header);
         let git = good("-f me@a.example -i b@a.example c@a.example");
         assert_eq!((git.sender.as_deref(), git.recipients.len()), (Some("me@a.example"), 2));
         let mutt = good("-oem -oi -fme@a.example -N failure,delay -R hdrs -- -odd@a.example");
         assert_eq!(mutt.recipients, ["-odd@a.example"]);
         assert_eq!(mutt.notify, Some(Notify::On { success: false, failure: true, delay: true }));
-        assert_eq!((mutt.ret, mutt.dots), (Some(Ret::Hdrs), Dots::Content));
+        assert_eq!((mutt.ret, mutt.dots), (Some(Ret::Hdrs), LoneDot::Content));
     }
 
     #[test]
-    fn what_means_nothing_here_takes_its_value_with_it() {
+    fn flags_without_effect_are_ignored_with_their_values() {
         let wanted = good(
             "-v -G -U -n -m -d8.100 -O DeliveryMode=b -oA/etc/aliases -o em -X log -L tag -h 5 -p SMTP b@a.example",
         );
         assert_eq!(wanted.recipients, ["b@a.example"]);
-        assert_eq!((wanted.mode, wanted.dots), (Mode::Message, Dots::End));
-        assert_eq!(good("-bs").mode, Mode::Smtp);
-        assert_eq!(good("-b p").mode, Mode::List);
-        assert_eq!(good("-q30m").mode, Mode::Flush);
-        assert_eq!(good("-bi").mode, Mode::Aliases);
+        assert_eq!((wanted.mode, wanted.dots), (SendmailMode::Message, LoneDot::End));
+        assert_eq!(good("-bs").mode, SendmailMode::Smtp);
+        assert_eq!(good("-b p").mode, SendmailMode::List);
+        assert_eq!(good("-q30m").mode, SendmailMode::Flush);
+        assert_eq!(good("-bi").mode, SendmailMode::Aliases);
         assert_eq!(good("-C other.toml x").config, PathBuf::from("other.toml"));
         assert_eq!(good("-V a+b x").envid.as_deref(), Some("a+2Bb"));
     }
 
     #[test]
-    fn flags_count_behind_recipients_too() {
+    fn flags_after_recipients_count() {
         let wanted = good("b@a.example -t -f me@a.example c@a.example -i --config other.toml -N never");
         assert_eq!(wanted.recipients, ["b@a.example", "c@a.example"]);
-        assert!(wanted.from_header && wanted.dots == Dots::Content);
+        assert!(wanted.from_header && wanted.dots == LoneDot::Content);
         assert_eq!((wanted.sender.as_deref(), wanted.notify), (Some("me@a.example"), Some(Notify::Never)));
         assert_eq!(wanted.config, PathBuf::from("other.toml"));
         assert_eq!(good("b@a.example --config=x.toml -- --config").config, PathBuf::from("x.toml"));
-        assert_eq!(good("b@a.example -bp").mode, Mode::List);
+        assert_eq!(good("b@a.example -bp").mode, SendmailMode::List);
     }
 
     #[test]
-    fn what_cannot_be_done_is_said() {
-        for (words, said) in [
+    fn unusable_arguments_are_errors_with_a_remedy() {
+        for (arguments, message) in [
             ("-bd", "systemctl start gatepost"),
             ("-bz", "-bz is not supported"),
-            ("-f", "-f stands without its value"),
-            ("-tK b@a.example", "there is no flag -K"),
+            ("-f", "-f needs a value"),
+            ("-tK b@a.example", "unknown flag -K"),
             ("-N sometimes", "never, or some of success"),
-            ("b@a.example --confg x", "there is no flag --confg"),
-            ("b@a.example --config", "--config stands without its file"),
+            ("b@a.example --confg x", "unknown flag --confg"),
+            ("b@a.example --config", "--config needs a file"),
         ] {
-            let error = read(words).expect_err(words);
+            let error = parse(arguments).expect_err(arguments);
             assert_eq!(error.status, Sysexit::Usage);
-            assert!(error.to_string().contains(said), "{words}: {error}");
+            assert!(error.to_string().contains(message), "{arguments}: {error}");
         }
     }
 }

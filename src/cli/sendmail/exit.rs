@@ -1,36 +1,36 @@
-//! Why a message was not taken, with the exit status that callers of sendmail expect (sysexits.h).
+//! The errors of `sendmail`, with the exit statuses that its callers expect (sysexits.h).
 
 /// An exit status of sysexits.h.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub(super) enum Sysexit {
-    /// `EX_USAGE`: the arguments.
+    /// `EX_USAGE`: the arguments are unusable.
     Usage = 64,
-    /// `EX_DATAERR`: the message.
+    /// `EX_DATAERR`: the message is unusable.
     Data = 65,
-    /// `EX_NOUSER`: a recipient.
+    /// `EX_NOUSER`: a recipient is rejected.
     NoUser = 67,
-    /// `EX_UNAVAILABLE`: it was refused for good.
+    /// `EX_UNAVAILABLE`: the message is rejected.
     Unavailable = 69,
-    /// `EX_OSERR`: the system.
+    /// `EX_OSERR`: the system reports an error.
     System = 71,
-    /// `EX_IOERR`: the message could not be read.
+    /// `EX_IOERR`: the message cannot be read.
     Io = 74,
-    /// `EX_TEMPFAIL`: the same again later may do.
+    /// `EX_TEMPFAIL`: the caller should try again later.
     TemporaryFailure = 75,
-    /// `EX_CONFIG`: the configuration.
+    /// `EX_CONFIG`: the configuration is unusable.
     Config = 78,
 }
 
-/// A message that was not taken: nobody will get it, and whoever wanted to send it is to know.
+/// The error of a `sendmail` call. The message was not accepted for any recipient.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
-pub(super) struct Unsent {
+pub(super) struct SendmailError {
     pub(super) status: Sysexit,
     message: String,
 }
 
-impl Unsent {
+impl SendmailError {
     pub(super) fn new(status: Sysexit, message: impl Into<String>) -> Self {
         Self { status, message: message.into() }
     }

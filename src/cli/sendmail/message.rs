@@ -1,28 +1,29 @@
-//! A message from standard input, made into one that can be sent: line ends, the header fields that every
-//! message must have (RFC 5322 §3.6), and the recipients that its header names.
+//! Completes a message from standard input: line ends, missing header fields (RFC 5322 §3.6), and the recipients that the
+//! header names.
 
 use std::io::{BufRead, ErrorKind};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-use super::arguments::Dots;
-use super::exit::{Sysexit, Unsent};
-use super::list::{Found, ListFault, addresses};
+use super::address_list::{ListFault, ListedAddress, addresses};
+use super::arguments::LoneDot;
+use super::exit::{SendmailError, Sysexit};
 use crate::address::Domain;
 
-/// Octets of a name in one encoded word, at most: 75 with everything around it (RFC 2047 §2).
+/// The maximum number of octets of a name in one encoded word, which may have 75 characters (RFC 2047 §2).
 const WORD_OCTETS: usize = 42;
 
-/// Reads a message of at most `limit` octets, whatever its line ends are. A CR that ends no line becomes a space, as in
-/// Postfix (`cleanup_replace_stray_cr_lf`): it may not travel (RFC 5321 §2.3.8), and must not make a line of its own.
+/// Reads a message of at most `limit` octets with any line ends, and returns it with CR LF. A CR that ends no line becomes
+/// a space, as in Postfix (`cleanup_replace_stray_cr_lf`): it must not be sent (RFC 5321 §2.3.8), and must not begin a new
+/// line.
 ///
 /// # Errors
-/// It is too large, or cannot be read.
-pub(super) fn read(input: impl BufRead, dots: Dots, limit: u64) -> Result<Vec<u8>, Unsent> {
+/// The message is too large or cannot be read.
+pub(super) fn read(input: impl BufRead, dots: LoneDot, limit: u64) -> Result<Vec<u8>, SendmailError> {
     let too_large = || {
         let message = format!("the message is larger than {limit} octets, which is the limit ([limits] message_size)");
-        Unsent::new(Sysexit::Data, message)
+        SendmailError::new(Sysexit::Data, message)
     };
     let mut input = input.take(limit.saturating_add(1));
     let (mut text, mut line) = (Vec::new(), Vec::new());
@@ -32,14 +33,14 @@ pub(super) fn read(input: impl BufRead, dots: Dots, limit: u64) -> Result<Vec<u8
             Ok(0) => break,
             Ok(_) => {}
             Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-            Err(error) => return Err(Unsent::new(Sysexit::Io, format!("the message cannot be read: {error}"))),
+            Err(error) => return Err(SendmailError::new(Sysexit::Io, format!("the message cannot be read: {error}"))),
         }
-        // What is cut off here is neither a line nor the dot that ends a message.
+        // The last line may be incomplete here: a single dot would not be the end of the message.
         if input.limit() == 0 {
             return Err(too_large());
         }
         strip_line_end(&mut line);
-        if dots == Dots::End && line == b"." {
+        if dots == LoneDot::End && line == b"." {
             return if text.len() as u64 > limit { Err(too_large()) } else { Ok(text) };
         }
         text.extend_from_slice(&line);
@@ -51,7 +52,7 @@ pub(super) fn read(input: impl BufRead, dots: Dots, limit: u64) -> Result<Vec<u8
     Ok(text)
 }
 
-/// Takes the line end from a line, be it LF, CR LF or CR CR LF, and makes every other CR a space.
+/// Removes the line end (LF, CR LF or CR CR LF) of a line, and replaces every other CR by a space.
 pub(super) fn strip_line_end(line: &mut Vec<u8>) {
     if line.pop_if(|octet| *octet == b'\n').is_some() {
         while line.pop_if(|octet| *octet == b'\r').is_some() {}
@@ -59,9 +60,9 @@ pub(super) fn strip_line_end(line: &mut Vec<u8>) {
     line.iter_mut().filter(|octet| **octet == b'\r').for_each(|octet| *octet = b' ');
 }
 
-/// What is put in where it is missing.
+/// The values of header fields that are added if they are missing.
 #[derive(Debug)]
-pub(super) struct Missing<'a> {
+pub(super) struct DefaultFields<'a> {
     /// The domain of addresses without one.
     pub(super) hostname: &'a Domain,
     /// The value of From.
@@ -74,25 +75,25 @@ pub(super) struct Missing<'a> {
 
 /// A message that can be sent.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Message {
+pub(super) struct CompletedMessage {
     pub(super) content: Vec<u8>,
-    /// The recipients that its header names: To, Cc and Bcc, or Resent-To and so on where it is resent (RFC 5322
-    /// §3.6.6); else the field that cannot be read, and the reason.
-    pub(super) recipients: Result<Vec<Found>, (String, ListFault)>,
+    /// The recipients in To, Cc and Bcc, or in Resent-To, Resent-Cc and Resent-Bcc of a resent message (RFC 5322 §3.6.6);
+    /// or the name of the first field that is rejected, with the reason.
+    pub(super) recipients: Result<Vec<ListedAddress>, (String, ListFault)>,
 }
 
-/// Completes a message with CRLF line ends. Bcc is removed, for nobody else may know who is named there, and so is
-/// Return-Path, which the last host writes (RFC 5321 §4.4). Addresses without a domain get ours.
-pub(super) fn complete(text: &[u8], missing: &Missing<'_>) -> Message {
+/// Completes a message that has CR LF line ends. It removes Bcc, which the other recipients must not see, and
+/// Return-Path, which only the last host may add (RFC 5321 §4.4). Addresses without a domain get our hostname.
+pub(super) fn complete(text: &[u8], defaults: &DefaultFields<'_>) -> CompletedMessage {
     let (fields, body) = split(text);
     let has = |name: &str| fields.iter().any(|field| field.is(name));
     let resent = fields.iter().any(|field| field.name.starts_with("resent-"));
     let mut content = Vec::with_capacity(text.len() + 256);
     for field in fields.iter().filter(|field| !REMOVED.contains(&field.name.as_str())) {
-        field.write_qualified(missing.hostname, &mut content);
+        field.write_qualified(defaults.hostname, &mut content);
     }
     for prefix in if resent { &["", "Resent-"][..] } else { &[""][..] } {
-        for (name, value) in [("From", &missing.from), ("Date", &missing.date), ("Message-ID", &missing.id)] {
+        for (name, value) in [("From", &defaults.from), ("Date", &defaults.date), ("Message-ID", &defaults.id)] {
             let name = format!("{prefix}{name}");
             if !has(&name.to_ascii_lowercase()) {
                 content.extend_from_slice(format!("{name}: {value}\r\n").as_bytes());
@@ -101,16 +102,16 @@ pub(super) fn complete(text: &[u8], missing: &Missing<'_>) -> Message {
     }
     content.extend_from_slice(b"\r\n");
     content.extend_from_slice(body);
-    let naming = if resent { ["resent-to", "resent-cc", "resent-bcc"] } else { ["to", "cc", "bcc"] };
-    let naming = fields.iter().filter(|field| naming.contains(&field.name.as_str()));
-    let read = |field: &Field<'_>| addresses(field.value).map_err(|fault| (field.written_name(), fault));
-    let recipients = naming.map(read).collect::<Result<Vec<_>, _>>().map(|lists| lists.concat());
-    Message { content, recipients }
+    let names = if resent { ["resent-to", "resent-cc", "resent-bcc"] } else { ["to", "cc", "bcc"] };
+    let recipient_fields = fields.iter().filter(|field| names.contains(&field.name.as_str()));
+    let parse = |field: &HeaderField<'_>| addresses(field.value).map_err(|fault| (field.written_name(), fault));
+    let recipients = recipient_fields.map(parse).collect::<Result<Vec<_>, _>>().map(|lists| lists.concat());
+    CompletedMessage { content, recipients }
 }
 
-/// Fields that do not leave.
+/// The header fields that are removed.
 const REMOVED: [&str; 3] = ["bcc", "resent-bcc", "return-path"];
-/// Fields whose addresses get a domain where they have none.
+/// The header fields whose addresses get our hostname if they have no domain.
 const ADDRESS_FIELDS: [&str; 10] = [
     "from",
     "sender",
@@ -124,45 +125,48 @@ const ADDRESS_FIELDS: [&str; 10] = [
     "resent-cc",
 ];
 
-/// One header field.
-struct Field<'a> {
-    /// In lower case.
+/// A header field.
+struct HeaderField<'a> {
+    /// The name in lower case.
     name: String,
     value: &'a [u8],
-    /// Everything, its last CRLF included.
-    whole: &'a [u8],
+    /// The whole field with its last CR LF.
+    raw: &'a [u8],
 }
 
-impl Field<'_> {
+impl HeaderField<'_> {
     fn is(&self, name: &str) -> bool {
         self.name == name
     }
 
-    /// The name as it is written.
+    /// Returns the name as the message has it.
     fn written_name(&self) -> String {
-        String::from_utf8_lossy(&self.whole[..self.name.len()]).into_owned()
+        String::from_utf8_lossy(&self.raw[..self.name.len()]).into_owned()
     }
 
-    /// Writes the field, with our domain behind each address that has none. A list that cannot be read is left alone.
+    /// Writes the field, with our hostname added to each address without a domain. A list that is rejected is written
+    /// unchanged.
     fn write_qualified(&self, hostname: &Domain, content: &mut Vec<u8>) {
-        let found = if ADDRESS_FIELDS.contains(&self.name.as_str()) { addresses(self.value) } else { Ok(Vec::new()) };
-        let mut rest = self.value;
-        content.extend_from_slice(&self.whole[..self.whole.len() - rest.len()]);
+        let is_list = ADDRESS_FIELDS.contains(&self.name.as_str());
+        let listed = if is_list { addresses(self.value).unwrap_or_default() } else { Vec::new() };
+        let mut remaining = self.value;
+        content.extend_from_slice(&self.raw[..self.raw.len() - remaining.len()]);
         let mut written = 0;
-        for bare in found.unwrap_or_default().iter().filter(|found| !found.has_domain && !found.address.is_empty()) {
-            let (before, behind) = rest.split_at(bare.end - written);
+        for address in listed.iter().filter(|address| !address.has_domain && !address.address.is_empty()) {
+            let (before, after) = remaining.split_at(address.end - written);
             content.extend_from_slice(before);
             content.extend_from_slice(format!("@{hostname}").as_bytes());
-            (rest, written) = (behind, bare.end);
+            (remaining, written) = (after, address.end);
         }
-        content.extend_from_slice(rest);
+        content.extend_from_slice(remaining);
     }
 }
 
-/// Header and body. The header ends with an empty line, which belongs to neither, or where a line is no field.
-fn split(text: &[u8]) -> (Vec<Field<'_>>, &[u8]) {
+/// Splits a message into header fields and body. The header ends with an empty line, which is in neither part, or at the
+/// first line that is not a field.
+fn split(text: &[u8]) -> (Vec<HeaderField<'_>>, &[u8]) {
     let mut rest = text;
-    // The envelope of an mbox file is no header field.
+    // The first line of a message in an mbox file is not a header field.
     if rest.starts_with(b"From ") || rest.starts_with(b">From ") {
         rest = &rest[line_end(rest)..];
     }
@@ -177,27 +181,28 @@ fn split(text: &[u8]) -> (Vec<Field<'_>>, &[u8]) {
             end += line_end(&rest[end..]);
         }
         let name = String::from_utf8_lossy(&rest[..colon]).trim_end().to_ascii_lowercase();
-        fields.push(Field { name, value: &rest[colon + 1..end], whole: &rest[..end] });
+        fields.push(HeaderField { name, value: &rest[colon + 1..end], raw: &rest[..end] });
         rest = &rest[end..];
     }
 }
 
-/// Where the next line begins.
+/// Returns the offset of the next line.
 fn line_end(text: &[u8]) -> usize {
     memchr::memchr(b'\n', text).map_or(text.len(), |at| at + 1)
 }
 
-/// Where the colon behind a field's name stands, if the line begins with one (RFC 5322 §2.2).
+/// Returns the offset of the colon after a field name; `None` if the line does not begin with a field name (RFC 5322
+/// §2.2).
 fn name_end(line: &[u8]) -> Option<usize> {
     let colon = memchr::memchr(b':', &line[..line_end(line)])?;
-    // Old mail may have blanks before the colon (RFC 5322 §4.5), and no other white space.
+    // Obsolete syntax has spaces and tabs before the colon, but no other white space (RFC 5322 §4.5).
     let name_octets = line[..colon].iter().rposition(|octet| !matches!(octet, b' ' | b'\t'))? + 1;
     line[..name_octets].iter().all(u8::is_ascii_graphic).then_some(colon)
 }
 
-/// A mailbox with a name before it, as From has it.
+/// Returns the value of a From field: an address with a display name.
 pub(super) fn named(name: Option<&str>, address: &str) -> String {
-    // A control character would end the field.
+    // A line end would begin another field.
     let name = name.map(|name| name.replace(char::is_control, " ")).unwrap_or_default();
     let name = name.trim();
     if name.is_empty() {
@@ -213,7 +218,7 @@ pub(super) fn named(name: Option<&str>, address: &str) -> String {
     format!("\"{}\" <{address}>", name.replace('\\', "\\\\").replace('"', "\\\""))
 }
 
-/// Encoded words (RFC 2047), each with whole characters.
+/// Encodes a name as encoded words (RFC 2047), without splitting a character.
 fn encoded(name: &str) -> String {
     let mut words = vec![String::new()];
     for c in name.chars() {
@@ -230,49 +235,49 @@ fn encoded(name: &str) -> String {
 mod tests {
     use super::*;
 
-    fn complete(text: &str) -> Message {
-        let text = read(text.as_bytes(), Dots::Content, 4096).expect("it is small");
+    fn complete(text: &str) -> CompletedMessage {
+        let text = read(text.as_bytes(), LoneDot::Content, 4096).expect("it is small");
         let hostname = Domain::parse("relay.example.com").expect("a domain");
         let (from, date) = ("Alice <alice@relay.example.com>".into(), "Thu, 1 Jan 1970 00:00:00 +0000".into());
-        super::complete(&text, &Missing { hostname: &hostname, from, date, id: "<1@relay.example.com>".into() })
+        super::complete(&text, &DefaultFields { hostname: &hostname, from, date, id: "<1@relay.example.com>".into() })
     }
 
     fn completed(text: &str) -> (String, Vec<String>) {
-        let Message { content, recipients } = complete(text);
+        let CompletedMessage { content, recipients } = complete(text);
         let recipients = recipients.expect("lists").into_iter().map(|found| found.address).collect();
         (String::from_utf8(content).expect("UTF-8"), recipients)
     }
 
     #[test]
-    fn a_dot_where_the_input_is_cut_off_ends_no_message() {
-        // The limit and one octet are read: the last of them is the dot of ".com".
+    fn a_dot_at_the_size_limit_does_not_end_the_message() {
+        // The reader stops one octet after the limit, which is the dot of ".com".
         let text = "aaaa\r\nbb\r\n.com and more\r\n";
-        assert!(read(text.as_bytes(), Dots::End, 10).is_err(), "half a message was taken for a whole one");
+        assert!(read(text.as_bytes(), LoneDot::End, 10).is_err(), "a part of a message was accepted as the whole");
     }
 
     #[test]
-    fn every_line_end_becomes_the_one_that_travels() {
+    fn every_line_end_becomes_cr_lf() {
         let read =
             |text: &str, dots| read(text.as_bytes(), dots, 4096).map(|text| String::from_utf8(text).expect("UTF-8"));
-        assert_eq!(read("a\nb\r\nc\rd", Dots::Content).expect("small"), "a\r\nb\r\nc d\r\n");
-        assert_eq!(read("a\r\r\nb\n", Dots::Content).expect("small"), "a\r\nb\r\n");
-        assert_eq!(read("a\r.\rb\n\r\n", Dots::End).expect("small"), "a . b\r\n\r\n");
-        assert_eq!(read("a\n.\nb\n", Dots::End).expect("small"), "a\r\n");
-        assert_eq!(read("a\n.\nb\n", Dots::Content).expect("small"), "a\r\n.\r\nb\r\n");
-        assert_eq!(read("", Dots::End).expect("small"), "");
+        assert_eq!(read("a\nb\r\nc\rd", LoneDot::Content).expect("small"), "a\r\nb\r\nc d\r\n");
+        assert_eq!(read("a\r\r\nb\n", LoneDot::Content).expect("small"), "a\r\nb\r\n");
+        assert_eq!(read("a\r.\rb\n\r\n", LoneDot::End).expect("small"), "a . b\r\n\r\n");
+        assert_eq!(read("a\n.\nb\n", LoneDot::End).expect("small"), "a\r\n");
+        assert_eq!(read("a\n.\nb\n", LoneDot::Content).expect("small"), "a\r\n.\r\nb\r\n");
+        assert_eq!(read("", LoneDot::End).expect("small"), "");
     }
 
     #[test]
-    fn what_is_too_large_is_refused_and_not_kept() {
+    fn a_message_over_the_limit_is_rejected() {
         let endless = std::io::BufReader::new(std::io::repeat(b'x'));
-        assert_eq!(read(endless, Dots::End, 1000).expect_err("too large").status, Sysexit::Data);
-        // With its line ends it is over the limit.
-        assert_eq!(read(&b"a\nb\nc\n"[..], Dots::End, 6).expect_err("too large").status, Sysexit::Data);
-        assert_eq!(read(&b"a\nb\n"[..], Dots::End, 6).expect("it fits"), b"a\r\nb\r\n");
+        assert_eq!(read(endless, LoneDot::End, 1000).expect_err("too large").status, Sysexit::Data);
+        // With CR LF it is over the limit.
+        assert_eq!(read(&b"a\nb\nc\n"[..], LoneDot::End, 6).expect_err("too large").status, Sysexit::Data);
+        assert_eq!(read(&b"a\nb\n"[..], LoneDot::End, 6).expect("it fits"), b"a\r\nb\r\n");
     }
 
     #[test]
-    fn what_is_missing_is_put_in_and_what_is_there_stays() {
+    fn only_missing_fields_are_added() {
         let (content, _) = completed("Subject: hello\n\nbody\n");
         assert_eq!(
             content,
@@ -291,7 +296,7 @@ mod tests {
         let (content, recipients) = completed("hello there\nTo: nobody@x.example\n");
         assert!(content.ends_with("\r\n\r\nhello there\r\nTo: nobody@x.example\r\n"), "{content}");
         assert_eq!(recipients, Vec::<String>::new());
-        // No server reads a field there, and what follows is its body.
+        // A name with a form feed is not a field name, so the body begins here.
         let (content, recipients) = completed("Subject\u{c}: x\nTo: nobody@x.example\n");
         assert!(content.ends_with("\r\n\r\nSubject\u{c}: x\r\nTo: nobody@x.example\r\n"), "{content}");
         assert_eq!(recipients, Vec::<String>::new());
@@ -300,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn recipients_are_found_and_bcc_does_not_travel() {
+    fn recipients_are_read_from_the_header_and_bcc_is_removed() {
         let text = "To: a@x.example,\n B <b@x.example>\nCc: c@x.example\nBcc: secret@x.example,\n\tdeeper@x.example\n\nTo: d@x.example\n";
         let (content, recipients) = completed(text);
         assert_eq!(recipients, ["a@x.example", "b@x.example", "c@x.example", "secret@x.example", "deeper@x.example"]);
@@ -311,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cr_in_a_header_is_no_line_end() {
+    fn a_stray_cr_in_a_header_is_no_line_end() {
         let (content, recipients) = completed(
             "To: a@x.example\nSubject: hi\rBcc: victim@x.example\nX-Note: a\r\rb\r\r\nFrom: b@x.example\n\nbody\n",
         );
@@ -322,7 +327,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_without_a_domain_gets_ours() {
+    fn an_address_without_a_domain_gets_our_hostname() {
         let (content, recipients) = completed(
             "From: root (Cron Daemon)\nTO: root, Bob <bob>,\n b@x.example, \"a b\"\nReply-To: Group: carl;\nSender:ann\n\
              X-To: root\nMessage-ID: none\nDate: now\nSubject: root\n\nTo: root\n",
@@ -335,7 +340,7 @@ mod tests {
              now\r\nSubject: root\r\n\r\nTo: root\r\n"
         );
         assert_eq!(recipients, ["root", "bob", "b@x.example", "\"a b\""]);
-        // What is no list is nobody's to mend, and names no recipient.
+        // A field with an error is written unchanged and names no recipient.
         let message = complete("From: My Program\nTo: a@x.example\nCc : Bob <bob, Alice <alice@x.example>\n\n");
         let content = String::from_utf8(message.content).expect("UTF-8");
         assert!(content.contains("From: My Program\r\n") && content.contains("Cc : Bob <bob, Alice"), "{content}");
@@ -351,7 +356,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_cannot_write_another_field() {
+    fn a_name_cannot_add_another_field() {
         assert_eq!(named(Some("Alice Doe"), "a@x"), "Alice Doe <a@x>");
         assert_eq!(named(Some("Doe, \"A\""), "a@x"), "\"Doe, \\\"A\\\"\" <a@x>");
         assert_eq!(named(Some("x\r\nBcc: y"), "a@x"), "\"x  Bcc: y\" <a@x>");

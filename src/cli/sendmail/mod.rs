@@ -1,13 +1,13 @@
 //! `gatepost sendmail`: the local submission interface that cron, scripts and mail programs expect.
 //!
-//! It hands the message to the running relay over its own listener, and tells with an exit status of
-//! sysexits.h what became of that. It keeps nothing: while the relay is down, the answer is 75, "later". An
-//! address without a domain gets our hostname, whose mail goes to `postmaster` unless the configuration names it, for
-//! there are no mailboxes here. Called by the names `sendmail`, `mailq` and `newaliases`, the program is the same.
+//! It sends the message to the running relay over a listener, and returns an exit status of sysexits.h. It stores nothing:
+//! while the relay is down, the exit status is 75 (try again later). An address without a domain gets our hostname. Since
+//! there are no mailboxes on this host, mail for the hostname goes to the postmaster, unless the configuration names it.
+//! Called as `sendmail`, `mailq` or `newaliases`, the program does the same as this command.
 
+mod address_list;
 mod arguments;
 mod exit;
-mod list;
 mod message;
 mod session;
 mod submit;
@@ -24,34 +24,35 @@ use jiff::fmt::rfc2822;
 use jiff::tz::TimeZone;
 
 use super::ConfigFile;
-use super::queue::{self, Classic, ClassicError};
+use super::queue::{self, SendmailQueueCommand, SendmailQueueError};
 use crate::access::{self, RelayRules};
 use crate::address::{Mailbox, ReversePath};
 use crate::config::{self, Config};
 use crate::connector::Connectors;
 use crate::envelope::{ContentNeeds, Envelope, Recipient};
 use crate::smtp::data::Inspector;
-use arguments::{Mode, Wanted};
-use exit::{Sysexit, Unsent};
-use list::Found;
-use message::{Message, Missing};
-use submit::Relay;
+use address_list::ListedAddress;
+use arguments::{SendmailMode, SendmailOptions};
+use exit::{SendmailError, Sysexit};
+use message::{CompletedMessage, DefaultFields};
+use submit::RelayConnection;
 use user::User;
 
-/// Take a message from standard input, as sendmail(8) does
+/// Send a message from standard input, as sendmail(8) does
 ///
-/// The flags are those of Postfix and Exim: -t takes recipients from the header, -i lets a line with a single
-/// dot pass, -f and -F name the sender, -bs speaks SMTP on standard input and output, -bp lists the queue.
-/// -q tries everything that waits now. -N, -R and -V ask for delivery reports. What means nothing here (-v, -m, -oem and
-/// the like) is passed over.
+/// The flags are those of Postfix and Exim: -t reads recipients from the header, with -i a line with a single dot does not
+/// end the message, -f and -F name the sender, -bs speaks SMTP on standard input and output, -bp lists the queue, -q
+/// retries all messages in the queue. -N, -R and -V request delivery reports. Flags without effect here (-v, -m, -oem and
+/// others) are ignored. Flags may follow recipients; -- ends them.
 ///
-/// The message goes to all recipients or to none. An address without a domain gets our hostname; mail for the hostname
-/// and for localhost goes to the postmaster, unless [relay] domains or a connector names it. Exit status, as in sysexits.h: 0 it was taken; 64 unusable
-/// arguments; 65 unusable message; 67 a recipient was refused; 69 the message was refused; 75 not now, as
-/// while the relay is down (-bp and -q, too); 78 unusable configuration. Flags count behind recipients as well; --
-/// ends them.
+/// The message is accepted for all recipients or for none. An address without a domain gets our hostname; mail for the
+/// hostname and for localhost goes to the postmaster, unless [relay] domains or a connector names it.
+///
+/// Exit status, as in sysexits.h: 0 accepted; 64 unusable arguments; 65 unusable message; 67 a recipient was rejected; 69
+/// the message was rejected; 75 try again later, for instance while the relay is down (also for -bp and -q); 78 unusable
+/// configuration.
 #[derive(Debug, Args)]
-pub(super) struct Arguments {
+pub(super) struct SendmailArguments {
     #[command(flatten)]
     file: ConfigFile,
     /// Flags and recipients
@@ -59,194 +60,201 @@ pub(super) struct Arguments {
     words: Vec<OsString>,
 }
 
-/// `gatepost sendmail …`.
-pub(super) fn run(arguments: Arguments) -> ExitCode {
-    start(Mode::Message, arguments.file.config, arguments.words)
+/// Runs `gatepost sendmail` with arguments that clap has parsed.
+pub(super) fn run(arguments: SendmailArguments) -> ExitCode {
+    run_mode(SendmailMode::Message, arguments.file.config, arguments.words)
 }
 
-/// The same, as the words behind `sendmail` were given.
-pub(super) fn by_words(words: Vec<OsString>) -> ExitCode {
-    start(Mode::Message, PathBuf::from(super::CONFIG_FILE), words)
+/// Runs `gatepost sendmail` with arguments that clap has not seen.
+pub(super) fn run_raw(arguments: Vec<OsString>) -> ExitCode {
+    run_mode(SendmailMode::Message, PathBuf::from(super::CONFIG_FILE), arguments)
 }
 
-/// Under another name: `sendmail`, `mailq` or `newaliases`; `None` under every other.
-pub(super) fn by_name(name: &str, words: Vec<OsString>) -> Option<ExitCode> {
+/// Runs the program under the name `sendmail`, `mailq` or `newaliases`. Returns `None` for every other name.
+pub(super) fn run_by_name(name: &str, arguments: Vec<OsString>) -> Option<ExitCode> {
     let mode = match name {
-        "sendmail" => Mode::Message,
-        "mailq" => Mode::List,
-        "newaliases" => Mode::Aliases,
+        "sendmail" => SendmailMode::Message,
+        "mailq" => SendmailMode::List,
+        "newaliases" => SendmailMode::Aliases,
         _ => return None,
     };
-    Some(start(mode, PathBuf::from(super::CONFIG_FILE), words))
+    Some(run_mode(mode, PathBuf::from(super::CONFIG_FILE), arguments))
 }
 
-fn start(mode: Mode, config: PathBuf, words: Vec<OsString>) -> ExitCode {
-    let words: Vec<_> = words.into_iter().map(|word| word.to_string_lossy().into_owned()).collect();
-    let done = Wanted::read(mode, config, &words).and_then(|wanted| match wanted.mode {
-        Mode::Message => send(&wanted).map(|()| ExitCode::SUCCESS),
-        Mode::Smtp => {
-            read_config(&wanted).and_then(|config| Relay::connect(&config)?.session()).map(|()| ExitCode::SUCCESS)
+/// Parses the arguments and runs the task that they request. `mode` and `config` are the defaults.
+fn run_mode(mode: SendmailMode, config: PathBuf, arguments: Vec<OsString>) -> ExitCode {
+    let arguments: Vec<_> = arguments.into_iter().map(|text| text.to_string_lossy().into_owned()).collect();
+    let result = SendmailOptions::parse(mode, config, &arguments).and_then(|options| match options.mode {
+        SendmailMode::Message => send(&options).map(|()| ExitCode::SUCCESS),
+        SendmailMode::Smtp => read_config(&options)
+            .and_then(|config| RelayConnection::connect(&config)?.run_session())
+            .map(|()| ExitCode::SUCCESS),
+        SendmailMode::List => {
+            read_config(&options).and_then(|config| run_queue_command(&config, SendmailQueueCommand::List))
         }
-        Mode::List => read_config(&wanted).and_then(|config| of_queue(&config, Classic::List)),
-        Mode::Flush => read_config(&wanted).and_then(|config| of_queue(&config, Classic::Flush)),
-        Mode::Aliases => Ok(ExitCode::SUCCESS),
+        SendmailMode::Flush => {
+            read_config(&options).and_then(|config| run_queue_command(&config, SendmailQueueCommand::Flush))
+        }
+        SendmailMode::Aliases => Ok(ExitCode::SUCCESS),
     });
-    done.unwrap_or_else(|unsent| {
-        eprintln!("sendmail: {unsent}");
-        ExitCode::from(unsent.status as u8)
+    result.unwrap_or_else(|error| {
+        eprintln!("sendmail: {error}");
+        ExitCode::from(error.status as u8)
     })
 }
 
-/// Asks the queue of the running relay.
-fn of_queue(config: &Config, classic: Classic) -> Result<ExitCode, Unsent> {
-    queue::for_sendmail(config, classic).map_err(|error| {
+fn run_queue_command(config: &Config, command: SendmailQueueCommand) -> Result<ExitCode, SendmailError> {
+    queue::run_for_sendmail(config, command).map_err(|error| {
         let status = match error {
-            ClassicError::NotNow(_) => Sysexit::TemporaryFailure,
-            ClassicError::NoSocket => Sysexit::Config,
-            ClassicError::Other(_) => Sysexit::Unavailable,
+            SendmailQueueError::NotNow(_) => Sysexit::TemporaryFailure,
+            SendmailQueueError::NoSocket => Sysexit::Config,
+            SendmailQueueError::Other(_) => Sysexit::Unavailable,
         };
-        Unsent::new(status, error.to_string())
+        SendmailError::new(status, error.to_string())
     })
 }
 
-fn read_config(wanted: &Wanted) -> Result<Config, Unsent> {
-    let (config, _) = config::read(&wanted.config).map_err(|faults| {
+fn read_config(options: &SendmailOptions) -> Result<Config, SendmailError> {
+    let (config, _) = config::read(&options.config).map_err(|faults| {
         let faults: Vec<_> = faults.iter().map(ToString::to_string).collect();
-        Unsent::new(Sysexit::Config, faults.join("\n"))
+        SendmailError::new(Sysexit::Config, faults.join("\n"))
     })?;
     Ok(config)
 }
 
-fn send(wanted: &Wanted) -> Result<(), Unsent> {
-    if wanted.recipients.is_empty() && !wanted.from_header {
-        let message = "no recipient: name one, or let -t take those that the header names";
-        return Err(Unsent::new(Sysexit::Usage, message));
+/// Sends the message on standard input.
+fn send(options: &SendmailOptions) -> Result<(), SendmailError> {
+    if options.recipients.is_empty() && !options.from_header {
+        let message = "no recipient: name one, or use -t to read them from the header";
+        return Err(SendmailError::new(Sysexit::Usage, message));
     }
-    let config = read_config(wanted)?;
-    let sender = sender(wanted, &config)?;
-    // The whole message first: a program that fails while it writes must not leave half a message behind.
-    let text = message::read(io::stdin().lock(), wanted.dots, config.limits.message_size)?;
-    let Message { content, recipients: named } = message::complete(&text, &missing(wanted, &config, &sender));
-    let mut recipients = Recipients::new(&config);
-    for word in &wanted.recipients {
-        let found = list::addresses(word.as_bytes())
-            .map_err(|fault| Unsent::new(Sysexit::Data, format!("the recipient {word:?} cannot be read: {fault}")))?;
-        recipients.add(found, Sysexit::NoUser)?;
-    }
-    if wanted.from_header {
-        let named = named.map_err(|(field, fault)| {
-            Unsent::new(
-                Sysexit::Data,
-                format!("the message was sent to nobody, for its {field} cannot be read: {fault}"),
-            )
+    let config = read_config(options)?;
+    let sender = sender(options, &config)?;
+    // The message is read completely before it is sent: if the program that writes it fails, no part of it is sent.
+    let text = message::read(io::stdin().lock(), options.dots, config.limits.message_size)?;
+    let defaults = default_fields(options, &config, &sender);
+    let CompletedMessage { content, recipients: in_header } = message::complete(&text, &defaults);
+    let mut recipients = EnvelopeRecipients::new(&config);
+    for argument in &options.recipients {
+        let listed = address_list::addresses(argument.as_bytes()).map_err(|fault| {
+            SendmailError::new(Sysexit::Data, format!("cannot parse the recipient {argument:?}: {fault}"))
         })?;
-        recipients.add(named, Sysexit::Data)?;
+        recipients.add(listed, Sysexit::NoUser)?;
     }
-    let recipients = recipients.all()?;
+    if options.from_header {
+        let listed = in_header.map_err(|(field, fault)| {
+            SendmailError::new(Sysexit::Data, format!("message not sent; cannot parse its {field}: {fault}"))
+        })?;
+        recipients.add(listed, Sysexit::Data)?;
+    }
+    let mailboxes = recipients.into_mailboxes()?;
     let mut inspector = Inspector::new(config.limits.message_size, config.limits.received);
-    let found = inspector.push(&content).and_then(|()| inspector.finish());
-    let found = found.map_err(|fault| Unsent::new(Sysexit::Data, fault.to_string()))?;
-    let named = |mailbox| Recipient { notify: wanted.notify, ..Recipient::new(mailbox) };
-    let mut envelope = Envelope::new(sender, recipients.into_iter().map(named).collect());
-    // Octets above 127 in a header do not make mail internationalised (the relay passes them on as they are, over
-    // SMTP as well); addresses do. SMTPUTF8 said for the header alone would be a bounce at every hop without it.
-    envelope.needs = ContentNeeds { utf8_header: false, ..found.needs };
-    envelope.ret = wanted.ret;
-    envelope.envid.clone_from(&wanted.envid);
-    Relay::connect(&config)?.submit(&envelope, &content)
+    let inspected = inspector.push(&content).and_then(|()| inspector.finish());
+    let inspected = inspected.map_err(|fault| SendmailError::new(Sysexit::Data, fault.to_string()))?;
+    let recipient = |mailbox| Recipient { notify: options.notify, ..Recipient::new(mailbox) };
+    let mut envelope = Envelope::new(sender, mailboxes.into_iter().map(recipient).collect());
+    // Octets above 127 in the header do not require SMTPUTF8, only addresses do: the relay sends such a header
+    // unchanged, and with SMTPUTF8 the message would bounce at every hop that does not offer it.
+    envelope.needs = ContentNeeds { utf8_header: false, ..inspected.needs };
+    envelope.ret = options.ret;
+    envelope.envid.clone_from(&options.envid);
+    RelayConnection::connect(&config)?.submit(&envelope, &content)
 }
 
-/// Completes a message for the fuzzer: its content and the recipients that its header names.
+/// Completes a message for the fuzzer. Returns its content and the recipients in its header.
 ///
 /// # Errors
-/// The fault in words: of the whole message, or of its recipients alone.
+/// A sentence about the error: in the whole message, or in its recipients alone.
 #[cfg(fuzzing)]
 #[expect(clippy::type_complexity, reason = "content with a list or a fault, or a fault")]
 pub fn fuzzed(input: &[u8], ends_with_dot: bool) -> Result<(Vec<u8>, Result<Vec<String>, String>), String> {
-    let dots = if ends_with_dot { arguments::Dots::End } else { arguments::Dots::Content };
+    let dots = if ends_with_dot { arguments::LoneDot::End } else { arguments::LoneDot::Content };
     let text = message::read(input, dots, 1 << 16).map_err(|fault| fault.to_string())?;
     let hostname = crate::address::Domain::parse("relay.example.com").map_err(|fault| fault.to_string())?;
-    let missing =
-        Missing { hostname: &hostname, from: "from@x.test".into(), date: "now".into(), id: "<id@x.test>".into() };
-    let Message { content, recipients } = message::complete(&text, &missing);
+    let defaults =
+        DefaultFields { hostname: &hostname, from: "from@x.test".into(), date: "now".into(), id: "<id@x.test>".into() };
+    let CompletedMessage { content, recipients } = message::complete(&text, &defaults);
     let recipients = recipients.map(|found| found.into_iter().map(|found| found.address).collect());
     Ok((content, recipients.map_err(|(field, fault)| format!("{field}: {fault}"))))
 }
 
-/// Who sends: as `-f` says, or the caller on this machine.
-fn sender(wanted: &Wanted, config: &Config) -> Result<ReversePath, Unsent> {
-    let no_address = |written: &str, fault: &dyn std::fmt::Display| {
-        Unsent::new(Sysexit::Usage, format!("the sender {written:?} is no address: {fault}"))
+/// Returns the sender: that of `-f`, or else the calling user at our hostname.
+fn sender(options: &SendmailOptions, config: &Config) -> Result<ReversePath, SendmailError> {
+    let invalid = |text: &str, fault: &dyn std::fmt::Display| {
+        SendmailError::new(Sysexit::Usage, format!("the sender {text:?} is not an address: {fault}"))
     };
-    let written = match &wanted.sender {
+    let address = match &options.sender {
         // `-f ""` and `-f "<>"` are the null sender.
-        Some(written) => match list::addresses(written.as_bytes()).map_err(|fault| no_address(written, &fault))? {
-            found if found.len() > 1 => return Err(no_address(written, &"it is a list")),
-            found => found.into_iter().next().map(|found| found.address).unwrap_or_default(),
+        Some(text) => match address_list::addresses(text.as_bytes()).map_err(|fault| invalid(text, &fault))? {
+            listed if listed.len() > 1 => return Err(invalid(text, &"it is a list")),
+            listed => listed.into_iter().next().map(|listed| listed.address).unwrap_or_default(),
         },
         None => User::caller().map(|user| user.name).ok_or_else(|| {
-            Unsent::new(Sysexit::System, "who calls has no name on this machine: name the sender with -f")
+            SendmailError::new(Sysexit::System, "the calling user has no account: name the sender with -f")
         })?,
     };
-    let whole =
-        if written.is_empty() || written.contains('@') { written } else { format!("{written}@{}", config.hostname) };
-    ReversePath::parse(&whole).map_err(|error| no_address(&whole, &error))
+    let address =
+        if address.is_empty() || address.contains('@') { address } else { format!("{address}@{}", config.hostname) };
+    ReversePath::parse(&address).map_err(|error| invalid(&address, &error))
 }
 
-/// The recipients of the envelope: each once, and those on this machine as what they mean.
-struct Recipients<'a> {
+/// The recipients of the envelope, without duplicates. Recipients on this host are replaced by the mailbox that their
+/// mail goes to.
+struct EnvelopeRecipients<'a> {
     config: &'a Config,
     connectors: Connectors,
-    all: Vec<Mailbox>,
+    mailboxes: Vec<Mailbox>,
 }
 
-impl<'a> Recipients<'a> {
+impl<'a> EnvelopeRecipients<'a> {
     fn new(config: &'a Config) -> Self {
-        let connectors = Connectors::of(&config);
-        Self { config, connectors, all: Vec::new() }
+        Self { config, connectors: Connectors::of(config), mailboxes: Vec::new() }
     }
 
-    /// Adds the addresses of a list. `status` is for one that is no address.
-    fn add(&mut self, found: Vec<Found>, status: Sysexit) -> Result<(), Unsent> {
-        let most = self.config.limits.recipients;
-        for Found { address, has_domain, .. } in found {
-            let whole =
+    /// Adds the addresses of a list. `status` is the exit status for an invalid address.
+    fn add(&mut self, listed: Vec<ListedAddress>, status: Sysexit) -> Result<(), SendmailError> {
+        let max = self.config.limits.recipients;
+        for ListedAddress { address, has_domain, .. } in listed {
+            let address =
                 if has_domain || address.is_empty() { address } else { format!("{address}@{}", self.config.hostname) };
-            let mailbox = Mailbox::parse(&whole)
-                .map_err(|error| Unsent::new(status, format!("{whole:?} is no address: {error}")))?;
+            let mailbox = Mailbox::parse(&address)
+                .map_err(|error| SendmailError::new(status, format!("{address:?} is not an address: {error}")))?;
             let mailbox =
                 access::local_mailbox(RelayRules::new(self.config, &self.connectors), &mailbox).unwrap_or(mailbox);
-            if !self.all.contains(&mailbox) {
-                self.all.push(mailbox);
+            if !self.mailboxes.contains(&mailbox) {
+                self.mailboxes.push(mailbox);
             }
-            if self.all.len() > most {
-                let message = format!("more than {most} recipients, which is the limit ([limits] recipients)");
-                return Err(Unsent::new(Sysexit::Data, message));
+            if self.mailboxes.len() > max {
+                let message = format!("more than {max} recipients, which is the limit ([limits] recipients)");
+                return Err(SendmailError::new(Sysexit::Data, message));
             }
         }
         Ok(())
     }
 
-    fn all(self) -> Result<Vec<Mailbox>, Unsent> {
-        if self.all.is_empty() {
-            return Err(Unsent::new(Sysexit::Data, "no recipient: neither the arguments nor To, Cc and Bcc name one"));
+    /// Returns the mailboxes, of which there must be at least one.
+    fn into_mailboxes(self) -> Result<Vec<Mailbox>, SendmailError> {
+        if self.mailboxes.is_empty() {
+            let message = "no recipient: neither the arguments nor To, Cc and Bcc name one";
+            return Err(SendmailError::new(Sysexit::Data, message));
         }
-        Ok(self.all)
+        Ok(self.mailboxes)
     }
 }
 
-fn missing<'a>(wanted: &Wanted, config: &'a Config, sender: &ReversePath) -> Missing<'a> {
+/// Returns the values of header fields that the message may lack.
+fn default_fields<'a>(options: &SendmailOptions, config: &'a Config, sender: &ReversePath) -> DefaultFields<'a> {
     let (now, hostname) = (Timestamp::now(), &config.hostname);
     let address = match sender {
         ReversePath::Null => format!("MAILER-DAEMON@{hostname}"),
         ReversePath::Mailbox(mailbox) => mailbox.to_string(),
     };
-    let caller = || User::caller().filter(|_| wanted.sender.is_none()).and_then(|user| user.full_name);
-    let name = wanted.full_name.clone().or_else(caller);
-    Missing {
+    let caller = || User::caller().filter(|_| options.sender.is_none()).and_then(|user| user.full_name);
+    let name = options.full_name.clone().or_else(caller);
+    DefaultFields {
         hostname,
         from: message::named(name.as_deref(), &address),
-        // Only a year beyond 9999 could not be told.
+        // Formatting fails only for years after 9999.
         date: rfc2822::to_string(&now.to_zoned_datetime(TimeZone::UTC)).unwrap_or_else(|_| now.to_string()),
         id: format!("<{}.{}@{hostname}>", now.as_nanosecond(), std::process::id()),
     }

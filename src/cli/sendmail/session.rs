@@ -1,8 +1,8 @@
-//! `-bs`: an SMTP session on standard input and output, handed to the relay command by command.
+//! `sendmail -bs`: an SMTP session on standard input and output, passed to the relay command by command.
 //!
-//! A whole session may stand on standard input at once (`sendmail -bs < file`), its lines ended by LF alone. The relay
-//! drops network clients that do not wait for its answers, so the waiting is done here: each command is sent after the
-//! answer to the one before, and content after its 354.
+//! Standard input may be a file with a whole session, and its lines may end with LF. The relay drops clients that send a
+//! command before the reply to the one before it, so this module waits for the replies: it sends each command after the
+//! reply to the one before, and content after the reply 354.
 
 use std::io::{self, BufRead, BufReader, Read as _, Write};
 use std::net::{Shutdown, TcpStream};
@@ -11,16 +11,16 @@ use std::sync::mpsc::{self, Receiver};
 use super::message::strip_line_end;
 use crate::smtp::reply::ReplyParser;
 
-/// Passes what comes on standard input to the relay, and its answers to standard output, until the relay closes.
+/// Passes standard input to the relay, and its replies to standard output, until the relay closes the connection.
 ///
 /// # Errors
 /// The connection breaks.
 pub(super) fn run(stream: &TcpStream) -> io::Result<()> {
     let mut relay = stream.try_clone()?;
-    let (answered, answers) = mpsc::channel();
-    // It ends with the process: nothing wakes a read from standard input.
+    let (code_sender, codes) = mpsc::channel();
+    // The thread is not joined: it ends with the process, since a read from standard input cannot be interrupted.
     std::thread::spawn(move || {
-        let _ = feed(BufReader::new(io::stdin()), &mut relay, &answers);
+        let _ = send_commands(BufReader::new(io::stdin()), &mut relay, &codes);
         let _ = relay.shutdown(Shutdown::Write);
     });
     let (mut input, mut stdout) = (stream, io::stdout().lock());
@@ -32,7 +32,7 @@ pub(super) fn run(stream: &TcpStream) -> io::Result<()> {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
             Err(error) => return Err(error),
         };
-        // A caller that does not listen any more has ended the session.
+        // If the caller has closed its end, the session is over.
         if stdout.write_all(&block[..length]).and_then(|()| stdout.flush()).is_err() {
             return Ok(());
         }
@@ -42,10 +42,10 @@ pub(super) fn run(stream: &TcpStream) -> io::Result<()> {
                 Ok((used, reply)) => {
                     unread.drain(..used);
                     let Some(reply) = reply else { break };
-                    // The reader of standard input may have come to its end.
-                    let _ = answered.send(reply.code().get());
+                    // Sending fails if the other thread has ended at the end of standard input.
+                    let _ = code_sender.send(reply.code().get());
                 }
-                // TLS, or no relay: nobody waits for a reply then.
+                // From here on it is TLS, or the peer is not a relay: no command waits for a reply.
                 Err(_) => parser = None,
             }
         }
@@ -55,12 +55,13 @@ pub(super) fn run(stream: &TcpStream) -> io::Result<()> {
     }
 }
 
-/// Sends commands and content as the answers come; ends with the input or with the answers.
-fn feed(mut input: impl BufRead, relay: &mut impl Write, answers: &Receiver<u16>) -> io::Result<()> {
+/// Sends commands and content, each after the reply before it, until the input or the replies end. `codes` are the codes
+/// of the replies.
+fn send_commands(mut input: impl BufRead, relay: &mut impl Write, codes: &Receiver<u16>) -> io::Result<()> {
     let mut line = Vec::new();
-    // The greeting.
-    let mut answer = answers.recv();
-    while answer.is_ok() {
+    // The first reply is the greeting.
+    let mut code = codes.recv();
+    while code.is_ok() {
         line.clear();
         if input.read_until(b'\n', &mut line)? == 0 {
             return Ok(());
@@ -70,33 +71,33 @@ fn feed(mut input: impl BufRead, relay: &mut impl Write, answers: &Receiver<u16>
         let mut words = text.split_ascii_whitespace();
         match (words.next(), words.next().and_then(|size| size.parse().ok())) {
             (Some("BDAT"), Some(size)) => {
-                // A chunk goes with its command, whatever the answer is (RFC 3030 §2).
+                // A chunk follows its command at once, without a reply between them (RFC 3030 §2).
                 io::copy(&mut input.by_ref().take(size), relay)?;
-                answer = answers.recv();
+                code = codes.recv();
             }
             (Some("DATA"), _) => {
-                answer = answers.recv();
-                if answer == Ok(354) {
+                code = codes.recv();
+                if code == Ok(354) {
                     if !send_content(&mut input, relay)? {
                         return Ok(());
                     }
-                    answer = answers.recv();
+                    code = codes.recv();
                 }
             }
             (Some("STARTTLS"), _) => {
-                answer = answers.recv();
-                if answer == Ok(220) {
+                code = codes.recv();
+                if code == Ok(220) {
                     io::copy(&mut input, relay)?;
                     return Ok(());
                 }
             }
-            _ => answer = answers.recv(),
+            _ => code = codes.recv(),
         }
     }
     Ok(())
 }
 
-/// Sends content up to the line with its final dot; false where the input ends before.
+/// Sends content up to the line with the final dot. Returns false if the input ends before it.
 fn send_content(input: &mut impl BufRead, relay: &mut impl Write) -> io::Result<bool> {
     let mut line = Vec::new();
     loop {
@@ -110,65 +111,66 @@ fn send_content(input: &mut impl BufRead, relay: &mut impl Write) -> io::Result<
     }
 }
 
-/// Sends a line with the line end that SMTP has. Half a line, at the end of the input, stays half a line; false then.
+/// Sends a line with CR LF as its line end. Returns false for a line without a line end, at the end of the input, which is
+/// sent without one.
 fn send_line(line: &mut Vec<u8>, relay: &mut impl Write) -> io::Result<bool> {
-    let is_whole = line.ends_with(b"\n");
+    let is_complete = line.ends_with(b"\n");
     strip_line_end(line);
-    let end = if is_whole { &b"\r\n"[..] } else { b"" };
+    let end = if is_complete { &b"\r\n"[..] } else { b"" };
     relay.write_all(&[line, end].concat())?;
-    Ok(is_whole)
+    Ok(is_complete)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// Returns what the relay receives of this input while it gives these answers.
-    fn heard(input: &[u8], answers: &[u16]) -> String {
+    /// Returns the part of an input that the relay receives while it sends these replies.
+    fn received(input: &[u8], replies: &[u16]) -> String {
         let (sender, receiver) = mpsc::channel();
-        for code in answers {
-            sender.send(*code).expect("it listens");
+        for code in replies {
+            sender.send(*code).expect("the receiver exists");
         }
         drop(sender);
         let mut relay = Vec::new();
-        feed(input, &mut relay, &receiver).expect("memory");
+        send_commands(input, &mut relay, &receiver).expect("writing to a Vec cannot fail");
         String::from_utf8(relay).expect("text")
     }
 
     #[test]
-    fn a_command_waits_for_the_answer_before_it() {
+    fn a_command_waits_for_the_reply_before_it() {
         let input = b"EHLO me\nNOOP\nQUIT\n";
-        assert_eq!(heard(input, &[]), "");
-        assert_eq!(heard(input, &[220]), "EHLO me\r\n");
-        assert_eq!(heard(input, &[220, 250, 250]), "EHLO me\r\nNOOP\r\nQUIT\r\n");
+        assert_eq!(received(input, &[]), "");
+        assert_eq!(received(input, &[220]), "EHLO me\r\n");
+        assert_eq!(received(input, &[220, 250, 250]), "EHLO me\r\nNOOP\r\nQUIT\r\n");
     }
 
     #[test]
     fn content_waits_for_its_354() {
         let input = b"data\nSubject: a\rb\r\n..\n.\nQUIT\n";
-        assert_eq!(heard(input, &[220]), "data\r\n");
-        assert_eq!(heard(input, &[220, 354]), "data\r\nSubject: a b\r\n..\r\n.\r\n");
-        assert_eq!(heard(input, &[220, 354, 250]), "data\r\nSubject: a b\r\n..\r\n.\r\nQUIT\r\n");
-        // What was no content then is commands.
-        assert_eq!(heard(input, &[220, 503]), "data\r\nSubject: a b\r\n");
+        assert_eq!(received(input, &[220]), "data\r\n");
+        assert_eq!(received(input, &[220, 354]), "data\r\nSubject: a b\r\n..\r\n.\r\n");
+        assert_eq!(received(input, &[220, 354, 250]), "data\r\nSubject: a b\r\n..\r\n.\r\nQUIT\r\n");
+        // Without 354 the lines that follow are commands.
+        assert_eq!(received(input, &[220, 503]), "data\r\nSubject: a b\r\n");
     }
 
     #[test]
-    fn a_chunk_goes_with_its_command_as_it_is() {
+    fn a_bdat_chunk_follows_its_command_unchanged() {
         let input = b"BDAT 6 LAST\na\nb\rc\nQUIT\n";
-        assert_eq!(heard(input, &[220, 250]), "BDAT 6 LAST\r\na\nb\rc\nQUIT\r\n");
-        assert_eq!(heard(input, &[220]), "BDAT 6 LAST\r\na\nb\rc\n");
+        assert_eq!(received(input, &[220, 250]), "BDAT 6 LAST\r\na\nb\rc\nQUIT\r\n");
+        assert_eq!(received(input, &[220]), "BDAT 6 LAST\r\na\nb\rc\n");
     }
 
     #[test]
-    fn behind_starttls_nothing_is_touched() {
-        assert_eq!(heard(b"STARTTLS\n\x16\n\n\r", &[220, 220]), "STARTTLS\r\n\x16\n\n\r");
-        assert_eq!(heard(b"STARTTLS\nQUIT\n", &[220, 502]), "STARTTLS\r\nQUIT\r\n");
+    fn octets_after_starttls_are_unchanged() {
+        assert_eq!(received(b"STARTTLS\n\x16\n\n\r", &[220, 220]), "STARTTLS\r\n\x16\n\n\r");
+        assert_eq!(received(b"STARTTLS\nQUIT\n", &[220, 502]), "STARTTLS\r\nQUIT\r\n");
     }
 
     #[test]
-    fn half_a_line_is_not_made_a_whole_one() {
-        assert_eq!(heard(b"QUI", &[220]), "QUI");
-        assert_eq!(heard(b"DATA\na\n.", &[220, 354]), "DATA\r\na\r\n.");
+    fn an_incomplete_last_line_gets_no_line_end() {
+        assert_eq!(received(b"QUI", &[220]), "QUI");
+        assert_eq!(received(b"DATA\na\n.", &[220, 354]), "DATA\r\na\r\n.");
     }
 }

@@ -1,13 +1,14 @@
-//! The way into the relay: its own listener, over loopback (RFC 5321), with one message or with a session.
+//! The connection of `sendmail` to the relay: SMTP to one of its listeners, over loopback if possible, for one message or
+//! one session.
 //!
-//! Whoever answers must greet with the relay's name: another server on that port is not handed mail. It is
-//! one conversation in clear that does not leave the machine, and every step of it is bounded in time.
+//! The server must greet with the relay's hostname, so that another server on that port gets no mail. The session is in
+//! the clear, since it does not leave the machine, and every step has a time limit.
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::time::Duration;
 
-use super::exit::{Sysexit, Unsent};
+use super::exit::{SendmailError, Sysexit};
 use super::session;
 use crate::config::{Config, ListenAddress, ListenerTls};
 use crate::envelope::Envelope;
@@ -19,98 +20,100 @@ use crate::smtp::data::Stuffer;
 use crate::smtp::reply::{Reply, Severity};
 use crate::tls::{Clearance, NoTls, TlsOutcome, TlsPolicy, Verdict, judge};
 
-/// Loopback answers at once, or nobody is there.
+/// The time limit for connecting.
 const CONNECT_TIME: Duration = Duration::from_secs(10);
-/// Where a listener is expected whose socket systemd passes: its address is known to systemd alone.
+/// The assumed port of a listener whose socket systemd passes: the configuration does not have its address.
 const SMTP_PORT: u16 = 25;
-/// What is proposed where that one is taken.
+/// The ports that are suggested for a local listener if [`SMTP_PORT`] is in use.
 const LOCAL_PORTS: std::ops::RangeInclusive<u16> = 10_025..=10_099;
-/// Octets written at a time.
+/// The number of octets that are written at a time.
 const BLOCK: usize = 64 * 1024;
 
-/// A conversation with the relay.
-pub(super) struct Relay<'a> {
+/// An SMTP connection to the relay.
+pub(super) struct RelayConnection<'a> {
     config: &'a Config,
     stream: TcpStream,
     address: SocketAddr,
 }
 
-impl<'a> Relay<'a> {
-    /// Connects to the first listener that takes mail in clear and answers.
+impl<'a> RelayConnection<'a> {
+    /// Connects to the first listener that accepts mail in the clear and answers.
     ///
     /// # Errors
-    /// 78 where no listener could be spoken to, 75 where none answers.
-    pub(super) fn connect(config: &'a Config) -> Result<Self, Unsent> {
+    /// Exit status 78 if every listener requires TLS, 75 if none answers.
+    pub(super) fn connect(config: &'a Config) -> Result<Self, SendmailError> {
         let addresses = addresses(config);
-        let mut last = None;
+        let mut first_error = None;
         for address in addresses {
             match TcpStream::connect_timeout(&address, CONNECT_TIME) {
                 Ok(stream) => return Ok(Self { config, stream, address }),
-                Err(error) => last = last.or(Some((address, error))),
+                Err(error) => first_error = first_error.or(Some((address, error))),
             }
         }
-        Err(match last {
-            Some((address, error)) => later(format!(
-                "nobody takes mail on {address} ({error}); the message was not taken.\nIs Gatepost running? See \
-                 `systemctl status gatepost`, then send it again."
+        Err(match first_error {
+            Some((address, error)) => temporary(format!(
+                "cannot connect to the relay on {address} ({error}); message not sent.\nStart it if it is not running \
+                 (see `systemctl status gatepost`), then send the message again."
             )),
-            None => Unsent::new(Sysexit::Config, no_way_in(config)),
+            None => SendmailError::new(Sysexit::Config, no_listener_message(config)),
         })
     }
 
-    /// Hands a message over: to all of its recipients, or to none.
+    /// Sends a message to all of its recipients, or to none.
     ///
     /// # Errors
-    /// Why not; nobody gets it then.
-    pub(super) fn submit(mut self, envelope: &Envelope, content: &[u8]) -> Result<(), Unsent> {
+    /// The message was not accepted for any recipient.
+    pub(super) fn submit(mut self, envelope: &Envelope, content: &[u8]) -> Result<(), SendmailError> {
         let extensions = self.open()?;
-        // What leaves no machine needs no TLS: the policy is "off", and the judge says so like anybody's.
+        // The session does not leave the machine, so its policy is "off". The TLS judge makes the clearance, as always.
         let outcome = TlsOutcome::Clear(NoTls::NotWanted);
         let clearance = match judge(&TlsPolicy::Off, outcome, &[]) {
             Verdict::Cleared(clearance) => clearance,
-            Verdict::Refused(refusal) => return Err(later(refusal.to_string())),
-            Verdict::Redial(fallback) => return Err(later(fallback.reason().to_string())),
+            Verdict::Refused(refusal) => return Err(temporary(refusal.to_string())),
+            Verdict::Redial(fallback) => return Err(temporary(fallback.reason().to_string())),
         };
         let results = self.transact(&clearance, envelope, content, extensions)?;
         let _ = self.stream.write_all(b"QUIT\r\n");
-        verdict(envelope, &results)
+        check(envelope, &results)
     }
 
-    fn open(&mut self) -> Result<Extensions, Unsent> {
+    /// Reads the greeting and sends EHLO.
+    fn open(&mut self) -> Result<Extensions, SendmailError> {
         let mut opening = Opening::new(&self.config.hostname, StarttlsUse::Never);
         let limit = self.config.timeouts.reply;
-        match self.pump(limit, |input, out| opening.receive(input, out))? {
+        match self.run_until_step(limit, |input, out| opening.receive(input, out))? {
             OpeningStep::InClear(_) if opening.is_ourselves() => Ok(opening.extensions()),
-            OpeningStep::Failed { reply, .. } => Err(later(format!("the relay takes no mail now: {reply}"))),
-            OpeningStep::InClear(_) | OpeningStep::Secured | OpeningStep::Handshake => Err(later(format!(
-                "what answers on {} is not {}: it has another name, and is not handed the message",
+            OpeningStep::Failed { reply, .. } => Err(temporary(format!("the relay accepts no mail now: {reply}"))),
+            OpeningStep::InClear(_) | OpeningStep::Secured | OpeningStep::Handshake => Err(temporary(format!(
+                "the server on {} is not {}, it greets with another name; message not sent",
                 self.address, self.config.hostname
             ))),
         }
     }
 
+    /// Sends the envelope and, if every recipient is accepted, the content.
     fn transact(
         &mut self,
-        _leave: &Clearance,
+        _clearance: &Clearance,
         envelope: &Envelope,
         content: &[u8],
         extensions: Extensions,
-    ) -> Result<TransactionResults, Unsent> {
+    ) -> Result<TransactionResults, SendmailError> {
         let recipients: Vec<usize> = (0..envelope.recipients.len()).collect();
         let size = content.len() as u64;
         let mail = Mail { envelope, size, recipients: &recipients, promise: RequireTlsUse::Never };
-        mail.fits(extensions).map_err(|obstacle| Unsent::new(Sysexit::Unavailable, obstacle.to_string()))?;
+        mail.fits(extensions).map_err(|obstacle| SendmailError::new(Sysexit::Unavailable, obstacle.to_string()))?;
         let mut out = Vec::new();
         let mut transaction = Transaction::start(mail, extensions, &mut out);
         self.send(&out)?;
         let limit = self.config.timeouts.reply;
-        if self.pump(limit, |input, out| transaction.receive(input, out))? == TransactionStep::Over {
+        if self.run_until_step(limit, |input, out| transaction.receive(input, out))? == TransactionStep::Over {
             return Ok(transaction.into_results());
         }
         if transaction.recipients().iter().any(|status| *status != RecipientStatus::Accepted) {
-            // Before the content: whoever was accepted does not get it either.
+            // The content is not sent, so that the accepted recipients get no message either.
             let results = transaction.into_results();
-            verdict(envelope, &results)?;
+            check(envelope, &results)?;
             return Ok(results);
         }
         let mut stuffer = Stuffer::new();
@@ -124,16 +127,17 @@ impl<'a> Relay<'a> {
         self.send(&out)?;
         transaction.content_sent();
         let limit = self.config.timeouts.final_reply;
-        self.pump(limit, |input, out| transaction.receive(input, out))?;
+        self.run_until_step(limit, |input, out| transaction.receive(input, out))?;
         Ok(transaction.into_results())
     }
 
-    /// Reads and answers until a dialogue comes to its next step.
-    fn pump<S>(
+    /// Passes input to a dialogue and sends its output, until the dialogue returns a step. `limit` is the time limit for
+    /// each read.
+    fn run_until_step<S>(
         &mut self,
         limit: Duration,
         mut receive: impl FnMut(&[u8], &mut Vec<u8>) -> Result<(usize, Option<S>), ProtocolViolation>,
-    ) -> Result<S, Unsent> {
+    ) -> Result<S, SendmailError> {
         let (mut input, mut out, mut block) = (Vec::new(), Vec::new(), [0; 2048]);
         self.stream.set_read_timeout(Some(limit)).map_err(|error| self.broken(&error))?;
         loop {
@@ -145,7 +149,7 @@ impl<'a> Relay<'a> {
             };
             input.extend_from_slice(&block[..length]);
             while !input.is_empty() {
-                let (used, step) = receive(&input, &mut out).map_err(|violation| later(violation.to_string()))?;
+                let (used, step) = receive(&input, &mut out).map_err(|violation| temporary(violation.to_string()))?;
                 input.drain(..used);
                 self.send(&out)?;
                 out.clear();
@@ -159,71 +163,73 @@ impl<'a> Relay<'a> {
         }
     }
 
-    fn send(&mut self, octets: &[u8]) -> Result<(), Unsent> {
+    fn send(&mut self, octets: &[u8]) -> Result<(), SendmailError> {
         let limit = self.config.timeouts.data_block;
         let sent = self.stream.set_write_timeout(Some(limit)).and_then(|()| self.stream.write_all(octets));
         sent.map_err(|error| self.broken(&error))
     }
 
-    fn broken(&self, error: &io::Error) -> Unsent {
-        later(format!(
-            "the connection to the relay on {} broke ({error}): whether the message was taken is not known, so send \
-             it again",
+    fn broken(&self, error: &io::Error) -> SendmailError {
+        temporary(format!(
+            "connection to the relay on {} lost ({error}); the message may or may not have been accepted, send it again",
             self.address
         ))
     }
 
-    /// Passes the session on standard input to the relay, and its answers back, until it closes.
+    /// Passes an SMTP session on standard input to the relay, and its replies back, until the relay closes the
+    /// connection.
     ///
     /// # Errors
-    /// 75 where the connection breaks.
-    pub(super) fn session(self) -> Result<(), Unsent> {
+    /// Exit status 75 if the connection breaks.
+    pub(super) fn run_session(self) -> Result<(), SendmailError> {
         session::run(&self.stream).map_err(|error| self.broken(&error))
     }
 }
 
-/// What the relay's answers mean for the caller.
-fn verdict(envelope: &Envelope, results: &TransactionResults) -> Result<(), Unsent> {
-    let mut refused = Vec::new();
+/// Returns an error unless the relay has accepted the message for every recipient. If one of several rejections is
+/// temporary, the exit status is temporary.
+fn check(envelope: &Envelope, results: &TransactionResults) -> Result<(), SendmailError> {
+    let mut rejected = Vec::new();
     let mut status = None;
     for (recipient, result) in envelope.recipients.iter().zip(&results.recipients) {
-        let (said, new) = match result {
-            RecipientStatus::Rejected(reply) => (reply.to_string(), severity(reply, Sysexit::NoUser)),
+        let (reason, own_status) = match result {
+            RecipientStatus::Rejected(reply) => (reply.to_string(), exit_status(reply, Sysexit::NoUser)),
             RecipientStatus::Overflow => ("too many recipients".to_owned(), Sysexit::TemporaryFailure),
             RecipientStatus::Pending | RecipientStatus::Accepted => continue,
         };
-        refused.push(format!("{}: {said}", recipient.mailbox));
-        // What will pass wins: the same again may do then.
-        status = Some(if status == Some(Sysexit::TemporaryFailure) { Sysexit::TemporaryFailure } else { new });
+        rejected.push(format!("{}: {reason}", recipient.mailbox));
+        status = Some(if status == Some(Sysexit::TemporaryFailure) { Sysexit::TemporaryFailure } else { own_status });
     }
     if let Some(status) = status {
-        let message = format!("the message was sent to nobody, for the relay refuses\n{}", refused.join("\n"));
-        return Err(Unsent::new(status, message));
+        let message = format!("message not sent; the relay rejects\n{}", rejected.join("\n"));
+        return Err(SendmailError::new(status, message));
     }
     match &results.ending {
         TransactionEnd::Accepted(_) => Ok(()),
         TransactionEnd::Rejected { stage, reply } | TransactionEnd::Closing { stage, reply } => {
-            let message = format!("the relay refuses the message after {stage}: {reply}");
-            Err(Unsent::new(severity(reply, Sysexit::Unavailable), message))
+            let message = format!("the relay rejects the message after {stage}: {reply}");
+            Err(SendmailError::new(exit_status(reply, Sysexit::Unavailable), message))
         }
         TransactionEnd::Unfinished | TransactionEnd::NoRecipient => {
-            Err(later("the relay took no recipient".to_owned()))
+            Err(temporary("the relay accepted no recipient".to_owned()))
         }
     }
 }
 
-fn later(message: String) -> Unsent {
-    Unsent::new(Sysexit::TemporaryFailure, message)
+fn temporary(message: String) -> SendmailError {
+    SendmailError::new(Sysexit::TemporaryFailure, message)
 }
 
-fn severity(reply: &Reply, permanent: Sysexit) -> Sysexit {
+/// Returns the exit status for a reply: `permanent` for 5xx, otherwise a temporary failure.
+fn exit_status(reply: &Reply, permanent: Sysexit) -> Sysexit {
     match reply.severity() {
         Severity::Permanent => permanent,
         Severity::Transient | Severity::Intermediate | Severity::Success => Sysexit::TemporaryFailure,
     }
 }
 
-/// Where to knock, loopback first: that is where every client may send to any domain by default.
+/// Returns the addresses of the listeners that accept mail in the clear. Loopback comes first, since by default clients
+/// on loopback may send to any domain.
 fn addresses(config: &Config) -> Vec<SocketAddr> {
     let listeners = config.listeners.iter().filter(|listener| match listener.tls {
         ListenerTls::Off | ListenerTls::Opportunistic => true,
@@ -244,11 +250,11 @@ fn addresses(config: &Config) -> Vec<SocketAddr> {
     all
 }
 
-/// That every listener wants TLS, which is not spoken here, and what to write so that there is one that does not:
-/// on a port of loopback that none of the others has.
-fn no_way_in(config: &Config) -> String {
+/// Returns the error for a configuration in which every listener requires TLS, which `sendmail` does not use. It suggests
+/// a listener on a port of loopback that no other listener has.
+fn no_listener_message(config: &Config) -> String {
     let names: Vec<_> = config.listeners.iter().map(|listener| format!("\"{}\"", listener.name)).collect();
-    let is_taken = |port: u16| {
+    let is_used = |port: u16| {
         let addresses = config.listeners.iter().flat_map(|listener| &listener.addresses);
         addresses.into_iter().any(|address| match &address.value {
             ListenAddress::Bind(own) => own.port() == port,
@@ -256,10 +262,10 @@ fn no_way_in(config: &Config) -> String {
         })
     };
     let ports = [SMTP_PORT].into_iter().chain(LOCAL_PORTS);
-    let port = ports.into_iter().find(|port| !is_taken(*port)).unwrap_or(SMTP_PORT);
+    let port = ports.into_iter().find(|port| !is_used(*port)).unwrap_or(SMTP_PORT);
     format!(
-        "every listener ({}) wants TLS, which sendmail does not speak; the message was not taken.\nAdd a listener for \
-         this machine alone to the configuration, then run `systemctl restart gatepost`:\n\n[[listener]]\nname = \
+        "every listener ({}) requires TLS, which sendmail does not use; message not sent.\nAdd a listener for this \
+         machine alone to the configuration, then run `systemctl restart gatepost`:\n\n[[listener]]\nname = \
          \"local\"\naddress = [\"127.0.0.1:{port}\"]\ntls = \"off\"",
         names.join(", ")
     )
@@ -272,7 +278,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn loopback_comes_first_and_what_needs_tls_not_at_all() {
+    fn loopback_comes_first_and_listeners_with_tls_are_left_out() {
         let text = "hostname = \"relay.example.com\"\npostmaster = \"p@example.com\"\n[tls]\ncertificate = \"c\"\n\
                     key = \"k\"\n[[listener]]\nname = \"a\"\naddress = [\"192.0.2.1:25\", \"[::]:26\"]\n[[listener]]\n\
                     name = \"b\"\naddress = [\"127.0.0.1:2526\"]\ntls = \"forced\"\n[[listener]]\nname = \"c\"\n\
@@ -282,8 +288,8 @@ mod tests {
         assert_eq!(addresses, ["127.0.0.1:26", "[::1]:26", "127.0.0.1:25", "[::1]:25", "192.0.2.1:25"]);
     }
 
-    /// A configuration whose only listeners want TLS, and `more`.
-    fn with_tls_alone(more: &str) -> Config {
+    /// Returns a configuration in which every listener requires TLS, with the lines of `more`.
+    fn config_with_tls_only(more: &str) -> Config {
         let text = format!(
             "hostname = \"relay.example.com\"\npostmaster = \"p@example.com\"\n[tls]\ncertificate = \"c\"\nkey = \"k\"\n\
              [[listener]]\nname = \"mx\"\naddress = [\"[::]:25\"]\ntls = \"forced\"\n[[listener]]\nname = \"tls\"\n\
@@ -293,16 +299,16 @@ mod tests {
     }
 
     #[test]
-    fn where_every_listener_wants_tls_the_error_has_the_lines_that_help() {
-        let config = with_tls_alone("");
-        let Err(unsent) = Relay::connect(&config) else { panic!("there is nobody to speak to") };
-        assert_eq!(unsent.status, Sysexit::Config);
-        let said = unsent.to_string();
-        assert!(said.contains("every listener (\"mx\", \"tls\") wants TLS"), "{said}");
-        let (_, lines) = said.split_once("\n\n").expect("lines to copy");
-        // What is proposed must be what is needed: the same configuration with it has a way in, and no clash.
-        let mended = with_tls_alone(lines);
-        let ways: Vec<_> = addresses(&mended).iter().map(ToString::to_string).collect();
-        assert_eq!(ways, ["127.0.0.1:10026"]);
+    fn if_every_listener_requires_tls_the_error_suggests_one_that_works() {
+        let config = config_with_tls_only("");
+        let Err(error) = RelayConnection::connect(&config) else { panic!("every listener requires TLS") };
+        assert_eq!(error.status, Sysexit::Config);
+        let message = error.to_string();
+        assert!(message.contains("every listener (\"mx\", \"tls\") requires TLS"), "{message}");
+        let (_, lines) = message.split_once("\n\n").expect("lines to copy");
+        // The configuration with the suggested lines is valid and has a usable listener.
+        let with_suggestion = config_with_tls_only(lines);
+        let usable: Vec<_> = addresses(&with_suggestion).iter().map(ToString::to_string).collect();
+        assert_eq!(usable, ["127.0.0.1:10026"]);
     }
 }

@@ -1,16 +1,17 @@
-//! Who calls: the name of the user, and what the system knows of it (passwd(5)).
+//! The user that called `sendmail`, from the system's list of accounts (passwd(5)).
 
-/// The caller.
+/// An account.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct User {
     /// The login name.
     pub(super) name: String,
-    /// The full name, where there is one.
+    /// The full name, if the account has one.
     pub(super) full_name: Option<String>,
 }
 
 impl User {
-    /// The user that this process runs as. The environment is not believed: it is the caller's to write.
+    /// Returns the user that this process runs as. Environment variables such as `USER` are not used, since the caller
+    /// can set them.
     pub(super) fn caller() -> Option<Self> {
         let accounts = std::fs::read("/etc/passwd").unwrap_or_default();
         Self::find(&String::from_utf8_lossy(&accounts), rustix::process::getuid().as_raw())
@@ -23,7 +24,7 @@ impl User {
             if fields.nth(1)?.parse() != Ok(uid) {
                 return None;
             }
-            // The first part is the name; `&` stands for the login name.
+            // The full name is the first part of the field; `&` stands for the login name.
             let full_name = fields.nth(1).and_then(|gecos| gecos.split(',').next()).unwrap_or_default();
             let full_name = full_name.replace('&', name);
             Some(Self { name: name.to_owned(), full_name: Some(full_name).filter(|name| !name.trim().is_empty()) })

@@ -37,7 +37,7 @@ fn the_running_configuration_and_its_queue_are_compared_with() {
             "/new.toml against the running configuration, which was read from ",
             "[queue]: changed\n  retry: [\"1h\"] -> [\"2h\"]\n",
             "[[connector]] partner: added\n",
-            "Another connector speaks for\n  partner.example: internet -> partner\n",
+            "Domains with another connector\n  partner.example: internet -> partner\n",
             &format!("  partner.example: 2 messages (internet -> partner): {} {}\n", ids[0], ids[1]),
             "    outbound.tls: \"off\" -> \"forced\"\n",
         ],
@@ -71,7 +71,7 @@ fn what_needs_a_restart_is_told_before_a_reload() {
         (
             other.replace("\"spool\"", "\"spool2\"").replace("\"evidence\"", "\"\""),
             1,
-            &["[spool] path cannot change", "[evidence] path cannot change", "2 faults"],
+            &["[spool] path cannot change", "[evidence] path cannot change", "gatepost.toml: 2 errors"],
         ),
         (text.replace("run/admin.sock", "run/other.sock"), 1, &["no running Gatepost answers on ", "restart it"]),
         // Nobody can be asked.
@@ -110,12 +110,12 @@ fn another_file_can_be_compared_with_and_what_cannot_ends_with_2() {
     assert_eq!(code(&output), 1);
     in_order(
         &out(&output),
-        &["[limits]: changed\n  recipients: 1000 -> 500\n", "The queue was not asked: a file has none.\n"],
+        &["[limits]: changed\n  recipients: 1000 -> 500\n", "The queue is not compared: files have none.\n"],
     );
     let bad = file("bad.toml", "[limits]\nrecipients = 0\n");
     for (file, arguments, said) in [
-        (&bad, &["--against", old][..], "this configuration is not taken"),
-        (&other, &["--against", bad.to_str().expect("text")], "the other file cannot be compared with"),
+        (&bad, &["--against", old][..], "bad.toml: 1 error"),
+        (&other, &["--against", bad.to_str().expect("text")], "the other file cannot be read"),
         (&other, &["--against"], "no running Gatepost answers on "),
         (&other, &["--against", "--socket", "/nonexistent/sock"], "no running Gatepost answers on /nonexistent/sock"),
         (&other, &["--json"], "--against"),

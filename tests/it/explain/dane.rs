@@ -53,7 +53,7 @@ async fn secure_records_demand_and_their_rows_tell_the_key_apart() {
         &out(&output),
         &[
             "route       the MX records of good.test (secured by DNSSEC)\n",
-            "must show   TLS with a certificate that the TLSA records of mx.good.test name (DANE)\n",
+            "demand      TLS with a certificate that the TLSA records of mx.good.test name (DANE)\n",
             "DANE        TLS with a certificate that the TLSA records of mx.good.test name (TLSA records of mx.good.test: \"3 1 1 abababababababab…\")\n",
             "offers no STARTTLS",
             "is refused, 4.7.4 (DANE)\n",

@@ -32,12 +32,12 @@ async fn each_kind_of_session_has_the_reply_of_the_daemon() {
         &out(&output),
         &[
             "Mail from alice@partner.example\n",
-            "connector   partner: its \"partner.example\" names partner.example\n",
-            "must show   TLS with a trusted certificate for mail.partner.example\n",
+            "connector   partner: its pattern \"partner.example\" matches partner.example\n",
+            "demand      TLS with a trusted certificate for mail.partner.example\n",
             "networks    192.0.2.0/24\n",
             "from elsewhere: 550 5.7.1 Mail from partner.example is not taken from 198.51.100.1; send it through the servers agreed on\n",
-            "relay       set: who proves to be them may send to any domain\n",
-            "At listener mx (127.0.0.1:2525; TLS opportunistic, client certificate asked for)\n",
+            "relay       set: a session that meets all of this may send to any domain\n",
+            "At listener mx (127.0.0.1:2525; TLS opportunistic, client certificate requested)\n",
             "uses no TLS",
             "530 5.7.0 Must issue a STARTTLS command first\n",
             "TLS, no certificate",
@@ -70,8 +70,14 @@ async fn a_sender_without_a_domain_has_the_connector_of_everyone() {
                 "250, to [relay] domains",
             ][..],
         ),
-        ("bob@[192.0.2.1]", &["an address literal is no domain", "default (built in): its \"*\" names [192.0.2.1]\n"]),
-        ("other.example", &["default (built in): its \"*\" names other.example\n", "networks    from anywhere\n"]),
+        (
+            "bob@[192.0.2.1]",
+            &["an address literal is no domain", "default (built in): its pattern \"*\" matches [192.0.2.1]\n"],
+        ),
+        (
+            "other.example",
+            &["default (built in): its pattern \"*\" matches other.example\n", "networks    from anywhere\n"],
+        ),
     ] {
         let output = world.explain_file(&config(&world), &["--sender", sender]);
         assert_eq!(code(&output), 0, "{}", err(&output));

@@ -11,8 +11,8 @@ use gatepost::config::parse;
 use gatepost::connector::MemoryFinding;
 use gatepost::daemon::{self, SystemdSockets, TestOverrides};
 use gatepost::envelope::{Envelope, Recipient, TlsRequirement};
-use gatepost::explain::words::{Hop, Outbound, PolicyFrom};
-use gatepost::explain::{Explainer, Recollection, Subject};
+use gatepost::explain::document::{Hop, Outbound, PolicyFrom};
+use gatepost::explain::{Explainer, RememberedTls, Subject};
 use gatepost::spool::{Spool as _, SqliteSpool};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -62,7 +62,7 @@ async fn explain(policy: &'static str, connectors: &str, requirement: TlsRequire
     let subject = Subject::parse("bob@sts.example").expect("an address");
     let recipient = explainer.recipient(&subject).expect("it has a domain");
     let answer =
-        explainer.outbound(&subject, &recipient, requirement, &Recollection::Told(MemoryFinding::Nothing)).await;
+        explainer.outbound(&subject, &recipient, requirement, &RememberedTls::Known(MemoryFinding::Nothing)).await;
     (answer, asked.load(Ordering::SeqCst))
 }
 
@@ -84,7 +84,7 @@ async fn an_enforced_policy_demands_the_hosts_own_name() {
     let note = answer.hops[0].mta_sts_policy.as_ref().expect("a policy");
     assert_eq!(
         (note.from, note.to_string().as_str()),
-        (PolicyFrom::Network, "the policy 20261126 of sts.example, fetched anew")
+        (PolicyFrom::Network, "the policy 20261126 of sts.example, fetched now")
     );
     // It proves whose the host is, too.
     let (answer, _) = explain(policy, "", TlsRequirement::Require).await;
@@ -174,7 +174,7 @@ async fn a_policy_that_the_daemon_goes_by_counts_though_its_host_is_silent() {
         &out(&output),
         &[
             "MTA-STS     TLS with a publicly trusted certificate for mx1.partner.example (the policy is in enforce mode",
-            "the policy 20261126 of sts.example, as the running daemon fetched it at 20",
+            "the policy 20261126 of sts.example in the daemon's cache, fetched at 20",
         ],
     );
     let told = json(&world.explain_file(&text, &["sts.example", "--json"]));
@@ -184,7 +184,7 @@ async fn a_policy_that_the_daemon_goes_by_counts_though_its_host_is_silent() {
         (&"daemon".into(), &"enforce".into(), &known["fetched"])
     );
     let probed = probe(&world, &["sts.example"]);
-    in_order(&probed, &["MTA-STS   enforce: the policy lists this host", "as the running daemon fetched it at 20"]);
+    in_order(&probed, &["MTA-STS   enforce: the policy lists this host", "in the daemon's cache, fetched at 20"]);
     let probed: Value = serde_json::from_str(&probe(&world, &["sts.example", "--json"])).expect("a document");
     assert_eq!(probed["hops"][0]["mta_sts_policy"]["from"], "daemon");
 

@@ -31,21 +31,21 @@ async fn a_forced_partner_is_explained_from_connector_to_bounce_and_nobody_is_di
         &said,
         &[
             "Mail to bob@partner.example\n",
-            "connector   partner: its \"partner.example\" names partner.example\n",
-            "not examples: its \"*.example\" is less specific than \"partner.example\"\n",
-            "not internet: its \"*\" is less specific than \"partner.example\"\n",
+            "connector   partner: its pattern \"partner.example\" matches partner.example\n",
+            "not examples: its pattern \"*.example\" is less specific than \"partner.example\"\n",
+            "not internet: its pattern \"*\" is less specific than \"partner.example\"\n",
             "route       the MX records of partner.example (not validated, because [dns] dnssec is \"off\")\n",
             &format!("Hop 1: mx1.partner.example:{port}, preference 10\n"),
             &format!("addresses   127.0.0.1:{port}\n"),
-            "must show   TLS with a trusted certificate for partner.example or *.partner.example\n",
+            "demand      TLS with a trusted certificate for partner.example or *.partner.example\n",
             "connector   TLS with a trusted certificate for partner.example or *.partner.example\n",
             "exception   nothing: the connector has none\n",
             "DANE        nothing: ",
             "MTA-STS     nothing: the domain publishes no MTA-STS policy\n",
             "REQUIRETLS  nothing: an ordinary message does not ask for it",
-            "memory      nothing: it was not asked: no running Gatepost answers on ",
+            "memory      nothing: not available: no running Gatepost answers on ",
             "offered     post-quantum key exchange first\n",
-            "where the handshake is cut short, once more on a fresh connection: classical key exchange, all curves\n",
+            "if the handshake breaks, again on a fresh connection: classical key exchange, all curves\n",
             "offers no STARTTLS",
             "is refused, 4.7.4 (connector)\n",
             "breaks the handshake, and the second one",
@@ -58,7 +58,7 @@ async fn a_forced_partner_is_explained_from_connector_to_bounce_and_nobody_is_di
             "the same as at hop 1.\n",
             "When no hop is left\n",
             "policy not met        it is held until an operator decides (gatepost queue release, or bounce) (on_failure = \"hold\")\n",
-            "hosts unreachable     it waits and is tried again, first after 1m, and bounces after 5d\n",
+            "hosts unreachable     it is deferred, retried first after 1m, and bounces after 5d\n",
         ],
     );
     assert_eq!(host.accept().expect_err("nobody dialled").kind(), std::io::ErrorKind::WouldBlock);
@@ -106,7 +106,10 @@ async fn the_document_has_the_rows_of_the_policy_table() {
     let off = json(&world.explain(&connector("off", &["*"], "tls = \"off\""), &["alone.example", "--json"]));
     assert_eq!(off["hops"][0]["peers"].as_array().map(Vec::len), Some(1));
     assert_eq!(row(&off["hops"][0], "not-asked")["result"], "clear");
-    assert_eq!(layer(&off["hops"][0], "mta-sts")["why"], "the connector has switched TLS off, which nothing raises");
+    assert_eq!(
+        layer(&off["hops"][0], "mta-sts")["why"],
+        "the connector has TLS switched off, which no layer can raise"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -119,11 +122,11 @@ async fn where_mail_cannot_go_that_is_said_and_why() {
         ),
         ("missing.example", "Mail cannot go: the domain missing.example does not exist (5.1.2); it bounces at once.\n"),
         ("elsewhere.test", "Mail cannot go: the MX lookup for elsewhere.test failed: "),
-        ("elsewhere.test", "(4.4.3); it waits and is tried again, first after 1m"),
+        ("elsewhere.test", "(4.4.3); it is deferred, retried first after 1m"),
         ("nowhere.example", "  NOT USED    the host missing.example has no address (4.4.4)\n"),
         (
             "nowhere.example",
-            "Mail cannot go: no hop can be used: the host missing.example has no address (4.4.4); it waits",
+            "Mail cannot go: no hop can be used: the host missing.example has no address (4.4.4); it is deferred",
         ),
     ] {
         let text = world.said("", &[domain], 1);
@@ -149,7 +152,7 @@ async fn every_spelling_of_a_destination_is_understood() {
             "[192.0.2.1]",
             &[
                 "names [192.0.2.1]\n",
-                "the address names its host itself\n",
+                "the address itself\n",
                 "Hop 1: [192.0.2.1]:25, as the address says\n",
                 "MTA-STS     nothing: the host is named by its address\n",
             ][..],
@@ -178,7 +181,7 @@ async fn every_spelling_of_a_destination_is_understood() {
             &[
                 "the smart hosts of the connector's route, in their order\n",
                 "Hop 1: smart.partner.example:587, smart host\n",
-                "must show   TLS\n",
+                "demand      TLS\n",
                 "Hop 2: [127.0.0.9]:26, smart host\n",
             ],
         ),
@@ -197,7 +200,7 @@ async fn every_spelling_of_a_destination_is_understood() {
     }
     let output = world.explain_file("hostname = 7", &["partner.example"]);
     assert_eq!(code(&output), 2);
-    assert!(err(&output).contains("this configuration is not taken"), "{}", err(&output));
+    assert!(err(&output).contains(" error"), "{}", err(&output));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -214,7 +217,7 @@ async fn what_the_message_asks_counts() {
             "it bounces at once.\n",
         ],
     );
-    assert!(!refused.contains("If the peer shows this"), "no handshake helps:\n{refused}");
+    assert!(!refused.contains("If the peer does this"), "no handshake helps:\n{refused}");
     let smart = connector("smart", &["*"], "route = [\"smart.partner.example:25\"]");
     in_order(
         &world.said(&smart, &["partner.example", "--requiretls"], 0),
@@ -246,19 +249,19 @@ async fn an_exception_is_told_with_its_date_and_reason_while_it_holds_and_after(
         &world.said(&exception("2999-01-31"), &["partner.example"], 0),
         &[
             "EXCEPTION TLS opportunistic until 2999-01-31 (ticket 4711)\n",
-            "must show   TLS if offered\n",
-            "connector   nothing: its exception stands in for its own demand\n",
+            "demand      TLS if offered\n",
+            "connector   nothing: its exception replaces its own demand\n",
             "exception   nothing: until 2999-01-31 (ticket 4711)\n",
             "offers no STARTTLS",
-            "goes in clear\n",
+            "goes in the clear\n",
         ],
     );
     in_order(
         &world.said(&exception("2001-01-31"), &["partner.example"], 0),
         &[
             "exception, ended: TLS opportunistic until 2001-01-31 (ticket 4711)\n",
-            "must show   TLS\n",
-            "exception   nothing: ended on 2001-01-31 (ticket 4711): it has no say any more\n",
+            "demand      TLS\n",
+            "exception   nothing: ended on 2001-01-31 (ticket 4711): it no longer applies\n",
         ],
     );
 }
@@ -286,9 +289,9 @@ async fn a_running_daemon_tells_what_the_domain_did_before() {
     in_order(
         &out(&output),
         &[
-            "must show   TLS (downgrade memory)\n",
+            "demand      TLS (downgrade memory)\n",
             &format!(
-                "memory      TLS (the domain took TLS, last on {today}; so it must now (downgrade = \"refuse\"))\n"
+                "memory      TLS (the domain used TLS, last on {today}; so TLS is required now (downgrade = \"refuse\"))\n"
             ),
             "offers no STARTTLS",
             "is refused, 4.7.4 (downgrade memory)\n",
@@ -297,20 +300,20 @@ async fn a_running_daemon_tells_what_the_domain_did_before() {
     assert_eq!(code(&output), 0, "{}{text}", err(&output));
     // The same memory under other connectors: it is said what becomes of mail without TLS.
     for (outbound, words) in [
-        ("downgrade = \"warn\"", "without it mail goes, and that is logged (downgrade = \"warn\")"),
-        ("tls = \"forced\"", "without it mail does not go, for TLS is demanded here anyway"),
-        ("tls = \"forced\"\ndowngrade = \"allow\"", "without it mail does not go, for TLS is demanded here anyway"),
+        ("downgrade = \"warn\"", "mail goes without TLS, which is logged (downgrade = \"warn\")"),
+        ("tls = \"forced\"", "another layer demands TLS"),
+        ("tls = \"forced\"\ndowngrade = \"allow\"", "another layer demands TLS"),
     ] {
         let other = relay.folder.path().join("other.toml");
         let connector = connector("partner", &["partner.example"], outbound);
         std::fs::write(&other, text.replace(&refuse, &connector)).expect("the folder is ours");
         let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_gatepost"));
         command.args(["explain", "partner.example", "--config"]).arg(&other);
-        in_order(&out(&command.output().expect("gatepost runs")), &["the domain took TLS, last on ", words]);
+        in_order(&out(&command.output().expect("gatepost runs")), &["the domain used TLS, last on ", words]);
     }
     relay.stop();
     in_order(
         &out(&explain()),
-        &["must show   TLS if offered\n", "it was not asked: no running Gatepost answers on ", "may demand TLS\n"],
+        &["demand      TLS if offered\n", "not available: no running Gatepost answers on ", "may demand TLS\n"],
     );
 }

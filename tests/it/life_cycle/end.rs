@@ -15,7 +15,7 @@ async fn deliveries_in_flight_finish_and_sessions_hear_421() {
     client.sends("b@a.example").await;
     until("it is under way", || sink.seen(|seen| (seen.peak == 1).then_some(()))).await;
     relay.signal("TERM");
-    relay.hears("stopping: no new mail is taken");
+    relay.hears("stopping: no new mail is accepted");
     idle.reply("421 4.3.2").await;
     client.reply("421 4.3.2").await;
     until("nobody listens", || TcpStream::connect(relay.address).is_err().then_some(())).await;

@@ -50,12 +50,12 @@ async fn a_bad_one_changes_nothing_and_says_why() {
         relay.signal("HUP");
         let fault = relay.hears(&format!("{}:{place}", file.display()));
         assert!(fault.contains(words), "{words:?} is missing from {fault}");
-        relay.hears("configuration not reloaded, the old one stays in force");
+        relay.hears("configuration not reloaded, the running one is unchanged");
         assert_eq!(name(&mut Client::connect(relay.address).expect("a session")), "relay.example.com");
     }
     std::fs::remove_file(folder.path().join("gatepost.toml")).expect("it is ours");
     relay.signal("HUP");
-    relay.hears("configuration not reloaded, the old one stays in force");
+    relay.hears("configuration not reloaded, the running one is unchanged");
     assert!(!relay.said().contains("configuration reloaded"), "{}", relay.said());
     let mut client = Client::connect(relay.address).expect("a session");
     client.send(&Message::new("test", &["a.example"], 500));

@@ -64,7 +64,7 @@ async fn under_mandatory_dane_unsigned_mx_records_are_refused() {
     let answer = world.probe(&["plain.test"]).await;
     answer.ends(1).has("REFUSED   4.7.5 ").has(
         "TLS authenticated by DANE is demanded, but the MX records of plain.test are not signed with DNSSEC, so that the \
-         host may be anybody's; a delivery does not even dial it",
+         host may be anybody's; a delivery does not dial it",
     );
     assert!(commands(&peer).await.iter().flatten().all(|line| !line.starts_with("MAIL")));
 }

@@ -40,7 +40,7 @@ async fn probed(address: SocketAddr, words: &str) {
     let world = World::new().await;
     world.write(&smart("partner", &["partner.example"], address.port(), "tls = \"forced\""));
     let answer = tokio::time::timeout(PATIENCE, world.probe(&["partner.example"])).await.expect("it ends by itself");
-    answer.ends(1).has(words).has("Mail for partner.example would WAIT");
+    answer.ends(1).has(words).has("Mail for partner.example would be DEFERRED");
     assert!(answer.out.len() < 8_000, "no peer writes pages: {}", answer.out);
 }
 

@@ -33,7 +33,7 @@ async fn a_domain_that_lost_its_tls_is_refused_where_the_daemon_remembers_it() {
     let policy = "tls = \"opportunistic\"\ndowngrade = \"refuse\"";
     world.write(&smart("partner", &["partner.example"], peer.address.port(), policy));
     let answer = world.probe(&["partner.example"]).await;
-    answer.ends(0).has("remembered  left out: no running Gatepost answers on ");
+    answer.ends(0).has("remembered  not available: no running Gatepost answers on ");
 
     let spool = world.folder.path().join("spool");
     std::fs::create_dir(&spool).expect("the folder is ours");
@@ -47,7 +47,7 @@ async fn a_domain_that_lost_its_tls_is_refused_where_the_daemon_remembers_it() {
     let deadline = Instant::now() + Duration::from_secs(20);
     let answer = loop {
         let answer = world.probe(&["partner.example"]).await;
-        if answer.out.contains("the domain took TLS, last on ") {
+        if answer.out.contains("the domain used TLS, last on ") {
             break answer;
         }
         assert!(Instant::now() < deadline, "the daemon answers: {answer:?}");

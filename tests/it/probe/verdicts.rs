@@ -16,7 +16,7 @@ async fn a_good_hop_hears_ehlo_starttls_ehlo_and_quit() {
     world.write(&smart("partner", &["partner.example"], peer.address.port(), NAME));
     let answer = world.probe(&["partner.example"]).await;
     answer.ends(0).has("partner.example, by connector \"partner\"").has(&format!("met: verified as {HOP}"));
-    answer.has("mail may cross it under TLS").has("TLSv1.3, TLS_").lacks("NOT MET").lacks("FAILS");
+    answer.has("mail may be sent under TLS").has("TLSv1.3, TLS_").lacks("NOT MET").lacks("FAILS");
     answer.has(&format!("Mail for partner.example would go to {HOP} [127.0.0.1]:{} under TLS.", peer.address.port()));
     assert_eq!(commands(&peer).await, [WHOLE]);
 }
@@ -54,7 +54,7 @@ async fn what_falls_short_hears_the_same_and_never_mail() {
         world.write(&smart("partner", &["partner.example"], peer.address.port(), &policy));
         let answer = world.probe(&["partner.example"]).await;
         answer.ends(1).has("NOT MET: the certificate is ").has(words).has("FAILS: 4.7.5 ");
-        answer.has("Mail for partner.example would WAIT:\n  4.7.5 ").has("5.4.7 not delivered within 5d");
+        answer.has("Mail for partner.example would be DEFERRED:\n  4.7.5 ").has("5.4.7 not delivered within 5d");
         // What it offers is asked for all the same.
         answer.has("offers    SIZE");
         assert_eq!(commands(&peer).await, [WHOLE], "{what}");
@@ -74,7 +74,7 @@ async fn no_starttls_is_refused_or_told_as_the_policy_has_it() {
         world.probe(&["partner.example"]).await.ends(1).has(words).has("FAILS: 4.7.4 ");
         world.write(&smart("partner", &["partner.example"], peer.address.port(), "tls = \"opportunistic\""));
         let answer = world.probe(&["partner.example"]).await;
-        answer.ends(0).has(&format!("no TLS    {words}")).has("mail may cross it IN CLEAR").has("IN CLEAR: ");
+        answer.ends(0).has(&format!("no TLS    {words}")).has("mail may be sent IN THE CLEAR").has("IN THE CLEAR: ");
         for heard in commands(&peer).await {
             let said: &[&str] = if offered {
                 &["EHLO relay.example.com", "STARTTLS", "QUIT"]
@@ -121,7 +121,7 @@ async fn a_second_try_is_told_with_the_reason_for_it() {
         world.write(&smart("partner", &["partner.example"], peer.address.port(), policy));
         let answer = world.probe(&["partner.example"]).await;
         answer.ends(0).has(&format!(
-            "  cut short the peer reset the connection during the handshake\n            tried once more, with {hello}\n"
+            "  broken    the peer reset the connection during the handshake\n            second handshake with {hello}\n"
         ));
         answer.has("TLS_AES_256_GCM_SHA384, key exchange X25519\n").has(" under TLS.\n");
         let told = world.probe(&["partner.example", "--json"]).await.json();
@@ -141,7 +141,7 @@ async fn an_opportunistic_hop_still_tells_all_about_its_certificate() {
     let peer = showing(&pair).await;
     world.write(&smart("partner", &["partner.example"], peer.address.port(), "tls = \"opportunistic\""));
     let answer = world.probe(&["partner.example"]).await;
-    answer.ends(0).has("wanted    TLS if offered").has("trusted   NO: it is self-signed").has("for other.example");
+    answer.ends(0).has("policy    TLS if offered").has("trusted   NO: it is self-signed").has("for other.example");
     answer
         .has(&format!("pins = [\"{}\"]", key_pin(&pair.chain[0])))
         .has("under TLS, though the certificate is not trusted: it is self-signed");
@@ -186,12 +186,10 @@ async fn what_no_hop_can_do_is_told_as_its_sender_would_hear_it() {
     let world = World::new().await;
     world.write("");
     let answer = world.probe(&["null.example"]).await;
-    answer.ends(1).has("null.example would GO BACK to its sender at once:\n  5.1.10 null.example accepts no mail");
+    answer.ends(1).has("null.example would BOUNCE at once:\n  5.1.10 null.example accepts no mail");
     let answer = world.probe(&["nowhere.example"]).await;
     answer.ends(1).has("5.1.2 the domain nowhere.example does not exist");
-    for (on_failure, words) in
-        [("hold", "would be HELD until"), ("bounce", "would GO BACK to its sender at once:\n  5.7.4")]
-    {
+    for (on_failure, words) in [("hold", "would be HELD until"), ("bounce", "would BOUNCE at once:\n  5.7.4")] {
         let peer = Peer::start(Manner::new(Starttls::NotOffered)).await;
         let policy = format!("{NAME}\non_failure = \"{on_failure}\"");
         world.write(&smart("partner", &["partner.example"], peer.address.port(), &policy));

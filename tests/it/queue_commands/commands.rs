@@ -32,7 +32,7 @@ fn the_list_shows_what_waits_and_why() {
         &second,
         "alice@example.org",
         "dave@xn--bcher-kva.example",
-        "next try in",
+        "next attempt in",
         "Connection refused",
         "2 messages, ",
     ] {
@@ -140,7 +140,7 @@ fn show_tells_what_a_message_asks_of_tls() {
     let relay = Relay::start("");
     let id = relay.send_whole("alice@example.org", &["bob@example.net"], "TLS-Required: No\r\n\r\nbody");
     let output = relay.queue(&["show", &id]);
-    let line = "header     TLS-Required: No (what the recipients' domains publish is set aside)\n";
+    let line = "header     TLS-Required: No (DANE and MTA-STS of the recipients' domains do not apply)\n";
     assert!(out(&output).contains(line), "{}", out(&output));
     assert_eq!(json(&relay.queue(&["show", &id, "--json"]))["parameters"]["tls"], "relaxed");
 }
@@ -177,7 +177,7 @@ fn what_is_held_waits_until_it_is_released() {
 
     // One that was named is told why; out of a crowd, those that it means nothing to are left out.
     let output = relay.queue(&["retry", &first]);
-    assert_eq!((code(&output), out(&output)), (1, "0 messages tried now, 1 not\n".to_owned()));
+    assert_eq!((code(&output), out(&output)), (1, "0 messages retried, 1 not\n".to_owned()));
     assert!(
         err(&output).starts_with(&format!("{first}: ")) && err(&output).contains("is it held?"),
         "{}",
@@ -201,13 +201,13 @@ fn retry_forgets_all_waiting_and_delivers() {
     let (relay, [first, second]) = filled();
     let sink = Sink::start(relay.smart_host);
     let output = relay.queue(&["retry", "--domain", "example.net"]);
-    assert_eq!((code(&output), out(&output)), (0, "2 messages tried now\n".to_owned()), "{}", err(&output));
+    assert_eq!((code(&output), out(&output)), (0, "2 messages retried\n".to_owned()), "{}", err(&output));
     relay.wait_for("an empty queue", <[Value]>::is_empty);
     let mut taken = sink.taken();
     taken.sort();
     assert_eq!(taken, ["first", "first", "second"], "one for each recipient domain");
     let output = relay.queue(&["retry", &first, &second]);
-    assert_eq!((code(&output), out(&output)), (1, "0 messages tried now, 2 not\n".to_owned()));
+    assert_eq!((code(&output), out(&output)), (1, "0 messages retried, 2 not\n".to_owned()));
 }
 
 #[test]
@@ -262,7 +262,7 @@ fn removing_asks_on_a_terminal_and_wants_yes_elsewhere() {
     let (relay, [first, second]) = filled();
     let output = relay.queue(&["remove", &first]);
     assert_eq!((code(&output), out(&output)), (2, String::new()));
-    assert!(err(&output).contains("say --yes to remove them"), "{}", err(&output));
+    assert!(err(&output).contains("add --yes to remove them"), "{}", err(&output));
 
     let (status, said) = relay.queue_on_terminal(&["remove", "--all"], "n\n");
     assert_eq!(status, 1, "{said}");
@@ -297,7 +297,7 @@ fn an_answer_that_cannot_be_written_is_no_success() {
     ] {
         let output = relay.queue_into(full(), arguments);
         assert_eq!(code(&output), 1, "{arguments:?}: {}", err(&output));
-        for said in ["the answer could not be written", "No space left on device", "Make room"] {
+        for said in ["cannot write the output", "No space left on device", "Free some space"] {
             assert_eq!(err(&output).matches(said).count(), 1, "{arguments:?}: {said:?} in\n{}", err(&output));
         }
     }
@@ -340,7 +340,7 @@ fn an_id_among_other_wishes_is_not_said_to_be_gone() {
     let (relay, [first, _]) = filled();
     let output = relay.queue(&["remove", &first, "--domain", "nobody.example", "--yes"]);
     assert_eq!((code(&output), out(&output)), (1, "0 messages removed, 1 not\n".to_owned()));
-    assert_eq!(err(&output), format!("{first}: not in the queue, or not among what else was asked for\n"));
+    assert_eq!(err(&output), format!("{first}: not in the queue, or does not match the other options\n"));
 }
 
 #[test]
@@ -356,7 +356,7 @@ fn what_is_being_tried_needs_no_push() {
     let id = relay.send("alice@example.org", &["bob@slow.example"], "x");
     relay.wait_for("an attempt", |queue| queue[0]["busy"] == true);
     let output = relay.queue(&["retry", "--all"]);
-    let said = "1 message being tried at this moment, nothing to do\n";
+    let said = "1 message being delivered already, nothing to do\n";
     assert_eq!((code(&output), out(&output).as_str()), (1, said), "{}", err(&output));
     let output = relay.queue(&["hold", &id]);
     assert_eq!(code(&output), 1);

@@ -1,4 +1,4 @@
-//! What a probe goes by: what a daemon would make of the configuration, without listeners, queue or files.
+//! The parts of a relay that a probe needs: the loaded configuration without listeners and queue.
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -11,27 +11,27 @@ use crate::handshake::{IdentitySummary, TlsMaterial};
 use crate::https::Https;
 use crate::running_config::Snapshot;
 
-/// A relay without listeners and queue.
-pub(super) struct Apart {
+/// The settings of deliveries, and the lookups that they use.
+pub(super) struct ProbeContext {
     pub(super) snapshot: Snapshot,
-    /// Where policies are looked up.
+    /// The lookup of MTA-STS policies.
     pub(super) web: WebSource,
     /// Our own certificates.
     pub(super) identities: Vec<IdentitySummary>,
 }
 
-impl Apart {
-    /// Loads what a daemon would load of a configuration, keys of client certificates included.
+impl ProbeContext {
+    /// Loads the files that a configuration names, with the keys of client certificates, as the daemon does.
     ///
     /// # Errors
-    /// The exit status, and it has been told why.
+    /// Exit status 2, after the errors have been printed.
     pub(super) fn new(config: &Arc<Config>) -> Result<Self, ExitCode> {
         let dns = Dns::new(&config.dns).map_err(|error| error.fault(&config.dns));
         let ((tls, _), dns) = match (TlsMaterial::load(config), dns) {
             (Ok(loaded), Ok(dns)) => (loaded, dns),
             (material, dns) => {
                 let faults: Vec<_> = material.err().into_iter().flatten().chain(dns.err()).collect();
-                show_faults(&faults);
+                show_faults(&config.source.file, &faults);
                 return Err(ExitCode::from(2));
             }
         };

@@ -1,50 +1,50 @@
-//! Addresses out of a header field or an argument (RFC 5322 §3.4): lists, names, comments and groups.
+//! The parser of address lists in header fields and arguments (RFC 5322 §3.4), with display names, comments and groups.
 //!
-//! A list is read whole or refused whole: an address that is passed over would be a recipient whom the sender believes
-//! served, and one put together from two words a stranger. The syntax of the mailboxes themselves is checked by
-//! [`crate::address`].
+//! A list with any error is rejected as a whole. If the parser skipped an address, the sender would believe that its
+//! recipient gets the message; if it joined two words to one address, the message would go to a stranger.
+//! [`crate::address`] checks the mailboxes themselves.
 
-/// Characters of a fault's text, at most.
+/// The maximum length of quoted input in an error, in characters.
 const QUOTE_MAX: usize = 60;
 
-/// An address as it stands in a list.
+/// An address in a list.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Found {
-    /// The address without name, comments and blanks.
+pub(super) struct ListedAddress {
+    /// The address without display name, comments and blanks.
     pub(super) address: String,
-    /// Checks for a domain.
+    /// True if the address has a domain.
     pub(super) has_domain: bool,
-    /// The offset in the list at which its last word ends.
+    /// The offset in the list at which the address ends.
     pub(super) end: usize,
 }
 
-/// The reason why a list of addresses cannot be read.
+/// The reason why a list of addresses is rejected.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(super) enum ListFault {
-    /// A quoted string, comment, address literal or angle bracket without its end.
+    /// A quoted string, comment, address literal or angle bracket has no end.
     #[error("a {0} is not closed")]
     Unclosed(&'static str),
-    /// The end of one of these without its beginning.
+    /// A closing character has no opening one before it.
     #[error("a \"{0}\" closes nothing")]
     Unopened(char),
-    /// Two words where one address should stand.
-    #[error("\"{0}\" is not one address: write a comma between two, and angle brackets around one behind a name")]
+    /// Several words stand in place of one address.
+    #[error("\"{0}\" is not one address: put a comma between two addresses, and angle brackets around one with a name")]
     NotOne(String),
-    /// Angle brackets with nothing between them, or a colon behind nothing.
+    /// A group has no name.
     #[error("an address is empty")]
     Empty,
-    /// An address in an unknown encoding.
+    /// An address is not UTF-8.
     #[error("\"{0}\" is not UTF-8")]
     NotUtf8(String),
 }
 
-/// The addresses of a list, without names and comments; the empty text where angle brackets are empty.
+/// Returns the addresses of a list. Empty angle brackets give an empty address.
 ///
 /// # Errors
-/// [`ListFault`], whichever of the addresses it concerns.
-pub(super) fn addresses(text: &[u8]) -> Result<Vec<Found>, ListFault> {
+/// The first error in the list.
+pub(super) fn addresses(text: &[u8]) -> Result<Vec<ListedAddress>, ListFault> {
     let mut found = Vec::new();
-    let mut item = Item::default();
+    let mut item = ListItem::default();
     let mut tokens = Tokens { text, at: 0 };
     while let Some(token) = tokens.next()? {
         match token.mark {
@@ -58,9 +58,9 @@ pub(super) fn addresses(text: &[u8]) -> Result<Vec<Found>, ListFault> {
             Some(b':') if item.angle.is_some() || item.words.iter().any(|word| word.mark == Some(b'@')) => {
                 return Err(item.not_one(text, token.end));
             }
-            // What stood before is the name of a group.
+            // The words before a colon are the name of a group.
             Some(b':') if item.words.is_empty() => return Err(ListFault::Empty),
-            Some(b':') => item = Item::default(),
+            Some(b':') => item = ListItem::default(),
             Some(b',' | b';') => std::mem::take(&mut item).end(text, &mut found)?,
             _ if item.angle.is_some() => return Err(item.not_one(text, token.end)),
             _ => item.words.push(token),
@@ -70,31 +70,33 @@ pub(super) fn addresses(text: &[u8]) -> Result<Vec<Found>, ListFault> {
     Ok(found)
 }
 
-/// A word (an atom, a quoted string or an address literal), or one of the characters that part words.
+/// A word (an atom, a quoted string or an address literal), or a special character between words.
 #[derive(Debug, Clone, Copy)]
 struct Token {
     start: usize,
     end: usize,
-    /// The character, where it is no word.
+    /// The special character; `None` for a word.
     mark: Option<u8>,
 }
 
-/// One item of a list.
+/// The item between two commas of a list, while it is parsed.
 #[derive(Default)]
-struct Item {
-    /// The text outside angle brackets.
+struct ListItem {
+    /// The tokens outside of angle brackets.
     words: Vec<Token>,
-    /// The text inside angle brackets, and the place where they open.
+    /// The offset of the opening angle bracket, and the tokens inside.
     angle: Option<(usize, Vec<Token>)>,
 }
 
-impl Item {
+impl ListItem {
+    /// Returns the error for an item that is not one address. `end` is the end of the offending token.
     fn not_one(&self, text: &[u8], end: usize) -> ListFault {
         let start = self.words.first().map(|word| word.start).or(self.angle.as_ref().map(|(start, _)| *start));
         ListFault::NotOne(quoted(text, start.unwrap_or(end), end))
     }
 
-    fn end(self, text: &[u8], found: &mut Vec<Found>) -> Result<(), ListFault> {
+    /// Adds the address of the item to `found`. An item without words is ignored.
+    fn end(self, text: &[u8], found: &mut Vec<ListedAddress>) -> Result<(), ListFault> {
         match self.angle {
             Some((_, inside)) => found.push(address(text, &inside)?),
             None if self.words.is_empty() => {}
@@ -104,21 +106,21 @@ impl Item {
     }
 }
 
-/// Joins the words of one address. Blanks and comments may stand around its dots and its at sign (RFC 5322 §4.4),
-/// never between two words.
-fn address(text: &[u8], words: &[Token]) -> Result<Found, ListFault> {
+/// Joins the tokens of one address. Blanks and comments are allowed around dots and the at sign (RFC 5322 §4.4), but not
+/// between two words.
+fn address(text: &[u8], words: &[Token]) -> Result<ListedAddress, ListFault> {
     let (start, end) = (words.first().map_or(0, |word| word.start), words.last().map_or(0, |word| word.end));
-    let apart = |pair: &[Token]| pair[0].mark.is_none() && pair[1].mark.is_none();
-    if words.windows(2).any(apart) {
+    let are_both_words = |pair: &[Token]| pair[0].mark.is_none() && pair[1].mark.is_none();
+    if words.windows(2).any(are_both_words) {
         return Err(ListFault::NotOne(quoted(text, start, end)));
     }
     let octets: Vec<u8> = words.iter().flat_map(|word| &text[word.start..word.end]).copied().collect();
     let address = String::from_utf8(octets).ok().filter(|address| !address.contains('\u{fffd}'));
     let Some(address) = address else { return Err(ListFault::NotUtf8(quoted(text, start, end))) };
-    Ok(Found { address, has_domain: words.iter().any(|word| word.mark == Some(b'@')), end })
+    Ok(ListedAddress { address, has_domain: words.iter().any(|word| word.mark == Some(b'@')), end })
 }
 
-/// Part of a list as a message shows it.
+/// Returns a part of a list for an error message: on one line, without control characters, and cut.
 fn quoted(text: &[u8], start: usize, end: usize) -> String {
     let part = String::from_utf8_lossy(&text[start..end]);
     let words: Vec<_> = part.split_whitespace().collect();
@@ -129,13 +131,14 @@ fn quoted(text: &[u8], start: usize, end: usize) -> String {
     line.chars().take(QUOTE_MAX).chain(['…']).collect()
 }
 
+/// Splits a list into tokens.
 struct Tokens<'a> {
     text: &'a [u8],
     at: usize,
 }
 
 impl Tokens<'_> {
-    /// The next token; blanks and comments are passed over.
+    /// Returns the next token, after any blanks and comments.
     fn next(&mut self) -> Result<Option<Token>, ListFault> {
         while let Some(&octet) = self.text.get(self.at) {
             let start = self.at;
@@ -168,7 +171,8 @@ impl Tokens<'_> {
         Ok(None)
     }
 
-    /// What stands in angle brackets, up to their end; a source route keeps its colon.
+    /// Reads the tokens in angle brackets, up to the closing one. Colons are allowed there, for source routes. Returns the
+    /// offset of the opening bracket as well.
     fn until_closed(&mut self) -> Result<(usize, Vec<Token>), ListFault> {
         let (open, mut inside) = (self.at - 1, Vec::new());
         while let Some(token) = self.next()? {
@@ -181,7 +185,7 @@ impl Tokens<'_> {
         Err(ListFault::Unclosed("\"<\""))
     }
 
-    /// Goes behind the closing character; one behind a backslash closes nothing.
+    /// Skips to after the closing character. A backslash escapes the character after it.
     fn enclosed(&mut self, close: u8, what: &'static str) -> Result<(), ListFault> {
         while let Some(&octet) = self.text.get(self.at) {
             self.at += 1;
@@ -194,7 +198,7 @@ impl Tokens<'_> {
         Err(ListFault::Unclosed(what))
     }
 
-    /// Goes behind a comment, and those in it.
+    /// Skips a comment with the comments in it.
     fn comment(&mut self) -> Result<(), ListFault> {
         let mut depth = 1_usize;
         while let Some(&octet) = self.text.get(self.at) {
@@ -223,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn every_way_to_write_an_address_is_understood() {
+    fn names_comments_and_groups_are_parsed() {
         for (text, wanted) in [
             ("a@x.example", &["a@x.example"][..]),
             ("a@x.example, b@x.example,\r\n\tc@x.example", &["a@x.example", "b@x.example", "c@x.example"]),
@@ -255,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_with_one_fault_is_no_list() {
+    fn a_list_with_an_error_is_rejected_as_a_whole() {
         for (text, fault) in [
             ("Bob <bob@x.example, Alice <alice@x.example>", "a \"<\" is not closed"),
             ("<open@x.example", "a \"<\" is not closed"),
@@ -277,8 +281,8 @@ mod tests {
             (": alice@x.example", "an address is empty"),
             ("j\u{fffd}rgen@x.example", "is not UTF-8"),
         ] {
-            let told = addresses(text.as_bytes()).expect_err(text).to_string();
-            assert!(told.contains(fault), "{text}: {told}");
+            let message = addresses(text.as_bytes()).expect_err(text).to_string();
+            assert!(message.contains(fault), "{text}: {message}");
         }
         assert!(addresses(b"j\xfcrgen@x.example").is_err(), "an address was made up");
         assert_eq!(texts(&format!("{} <a@x.example>", "x ".repeat(200))), ["a@x.example"]);
@@ -287,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_is_found_where_it_stands() {
+    fn the_end_of_each_address_is_known() {
         let text = "root (Cron), Bob <bob>, \"a b\", c@x.example";
         let found = addresses(text.as_bytes()).expect("a list");
         let ends: Vec<_> = found.iter().map(|found| (&text[..found.end], found.has_domain)).collect();

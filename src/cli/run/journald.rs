@@ -1,11 +1,11 @@
-//! Log lines in the journal's own protocol (<https://systemd.io/JOURNAL_NATIVE_PROTOCOL/>).
+//! Log lines in the native protocol of the systemd journal (<https://systemd.io/JOURNAL_NATIVE_PROTOCOL/>).
 //!
-//! `MESSAGE` is the line as the text format has it, with all its particulars: what `journalctl` prints must say who
-//! and why. Each field stands there once more by itself, as `GATEPOST_QUEUE_ID` and the like, to select by; the
-//! bare sentence is `GATEPOST_MESSAGE`.
+//! `MESSAGE` is the whole line as in the text format, with all fields, so that `journalctl` prints them. Each field is
+//! also sent on its own, as `GATEPOST_QUEUE_ID` and so on, for filters; `GATEPOST_MESSAGE` is the sentence without the
+//! fields.
 //!
-//! Spans are left out, for nothing here opens one. A line too long for one datagram (200 KiB) goes to stderr:
-//! what strangers say is cut short long before it is logged.
+//! Spans are not sent, since Gatepost opens none. A line that is too long for one datagram (200 KiB) goes to stderr; that
+//! is rare, since texts of strangers are cut before they are logged.
 
 use std::fmt;
 use std::io::{self, Write as _};
@@ -19,57 +19,59 @@ use tracing_subscriber::fmt::FormatFields as _;
 use tracing_subscriber::fmt::format::{DefaultFields, Writer};
 use tracing_subscriber::layer::Context;
 
-/// Where journald listens.
+/// The socket of journald.
 pub(super) const SOCKET: &str = "/run/systemd/journal/socket";
 
-/// Sends each event to the journal.
+/// A tracing layer that sends each event to the journal.
 #[derive(Debug)]
-pub(super) struct Journal {
+pub(super) struct JournaldLayer {
     socket: UnixDatagram,
     path: PathBuf,
 }
 
-impl Journal {
+impl JournaldLayer {
+    /// Opens a layer for the journald socket at a path.
+    ///
     /// # Errors
-    /// Nobody listens there.
+    /// No process listens on the socket.
     pub(super) fn open(path: &Path) -> io::Result<Self> {
         let journal = Self { socket: UnixDatagram::unbound()?, path: path.to_owned() };
-        // journald drops an empty entry, and says by taking it that it is there.
+        // An empty entry shows that journald is there, which drops it.
         journal.send(&[])?;
         Ok(journal)
     }
 
-    /// To the path each time, not to what was bound to it once: journald may have been started anew.
+    /// Sends an entry. The socket is not connected: each entry goes to the path, so that journald may be restarted.
     fn send(&self, entry: &[u8]) -> io::Result<()> {
         self.socket.send_to(entry, &self.path).map(drop)
     }
 }
 
-impl<S: Subscriber> Layer<S> for Journal {
+impl<S: Subscriber> Layer<S> for JournaldLayer {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
         let mut line = String::new();
-        // A String takes everything; a value that cannot print itself leaves out what follows it.
+        // Writing into a String cannot fail. If a value's own formatting fails, the line ends there.
         let _ = DefaultFields::new().format_fields(Writer::new(&mut line), event);
-        let about = event.metadata();
-        let priority = priority(*about.level());
+        let metadata = event.metadata();
+        let priority = priority(*metadata.level());
         let mut entry = Vec::with_capacity(1024);
-        put(&mut entry, "MESSAGE", &line);
-        put(&mut entry, "PRIORITY", priority);
-        put(&mut entry, "SYSLOG_IDENTIFIER", env!("CARGO_PKG_NAME"));
-        put(&mut entry, "TARGET", about.target());
-        if let (Some(file), Some(number)) = (about.file(), about.line()) {
-            put(&mut entry, "CODE_FILE", file);
-            put(&mut entry, "CODE_LINE", &number.to_string());
+        append_field(&mut entry, "MESSAGE", &line);
+        append_field(&mut entry, "PRIORITY", priority);
+        append_field(&mut entry, "SYSLOG_IDENTIFIER", env!("CARGO_PKG_NAME"));
+        append_field(&mut entry, "TARGET", metadata.target());
+        if let (Some(file), Some(number)) = (metadata.file(), metadata.line()) {
+            append_field(&mut entry, "CODE_FILE", file);
+            append_field(&mut entry, "CODE_LINE", &number.to_string());
         }
-        event.record(&mut Fields(&mut entry));
+        event.record(&mut FieldWriter(&mut entry));
         if self.send(&entry).is_err() {
-            // Under systemd it ends in the journal, too. Where it does not, there is nobody left to tell.
+            // Under systemd, stderr goes to the journal too. If that fails as well, the line is lost.
             let _ = writeln!(io::stderr(), "<{priority}>{line}");
         }
     }
 }
 
-/// As syslog counts (RFC 5424, 6.2.1).
+/// Returns the syslog severity of a level (RFC 5424 §6.2.1).
 fn priority(level: Level) -> &'static str {
     match level {
         Level::ERROR => "3",
@@ -79,8 +81,8 @@ fn priority(level: Level) -> &'static str {
     }
 }
 
-/// One field, with its length before it, so that no value can pass for another field.
-fn put(entry: &mut Vec<u8>, name: &str, value: &str) {
+/// Appends a field in the binary form, with its length, so that a line end in a value cannot start another field.
+fn append_field(entry: &mut Vec<u8>, name: &str, value: &str) {
     entry.extend_from_slice(name.as_bytes());
     entry.push(b'\n');
     entry.extend_from_slice(&(value.len() as u64).to_le_bytes());
@@ -88,15 +90,15 @@ fn put(entry: &mut Vec<u8>, name: &str, value: &str) {
     entry.push(b'\n');
 }
 
-/// Writes each field of an event into an entry, under its own name.
-struct Fields<'a>(&'a mut Vec<u8>);
+/// Writes each field of an event into an entry as `GATEPOST_` and the name of the field.
+struct FieldWriter<'a>(&'a mut Vec<u8>);
 
-impl Visit for Fields<'_> {
+impl Visit for FieldWriter<'_> {
     fn record_str(&mut self, field: &Field, value: &str) {
-        // journald knows A-Z, 0-9 and "_" alone, and drops what has another name.
-        let own = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' };
-        let name: String = "GATEPOST_".chars().chain(field.name().chars().map(own)).collect();
-        put(self.0, &name, value);
+        // journald drops fields whose names have other characters than A-Z, 0-9 and "_".
+        let allowed = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' };
+        let name: String = "GATEPOST_".chars().chain(field.name().chars().map(allowed)).collect();
+        append_field(self.0, &name, value);
     }
 
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
@@ -110,7 +112,7 @@ mod tests {
 
     use super::*;
 
-    /// A place where the test listens as journald does.
+    /// Opens a socket on which the test listens in place of journald.
     fn journald() -> (tempfile::TempDir, PathBuf, UnixDatagram) {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("socket");
@@ -119,7 +121,7 @@ mod tests {
         (folder, path, socket)
     }
 
-    /// The next entry, read as journald reads it.
+    /// Receives the next entry and parses it as journald does.
     fn next(socket: &UnixDatagram) -> Vec<(String, String)> {
         let mut entry = vec![0; 64 * 1024];
         let length = socket.recv(&mut entry).expect("an entry");
@@ -142,9 +144,9 @@ mod tests {
     }
 
     #[test]
-    fn a_line_has_its_particulars_in_the_message_and_each_by_itself() {
+    fn fields_are_sent_in_the_message_and_one_by_one() {
         let (_folder, path, socket) = journald();
-        let log = tracing_subscriber::registry().with(Journal::open(&path).expect("it listens"));
+        let log = tracing_subscriber::registry().with(JournaldLayer::open(&path).expect("it listens"));
         assert!(next(&socket).is_empty());
         tracing::subscriber::with_default(log, || {
             tracing::warn!(queue_id = %"0sb", to = "b@c.example", tls.wanted = "forced", delay_ms = 7, "delivery deferred");
@@ -174,7 +176,7 @@ mod tests {
     #[test]
     fn a_value_with_line_ends_stays_one_field() {
         let (_folder, path, socket) = journald();
-        let log = tracing_subscriber::registry().with(Journal::open(&path).expect("it listens"));
+        let log = tracing_subscriber::registry().with(JournaldLayer::open(&path).expect("it listens"));
         next(&socket);
         let reply = "250 ok\nPRIORITY=0\n_UID=0";
         tracing::subscriber::with_default(log, || tracing::info!(reply, "message delivered"));
@@ -185,12 +187,12 @@ mod tests {
     }
 
     #[test]
-    fn journald_may_be_started_anew_and_may_be_missing() {
+    fn a_restart_of_journald_is_survived_and_its_absence_is_an_error() {
         let (_folder, path, socket) = journald();
-        let log = tracing_subscriber::registry().with(Journal::open(&path).expect("it listens"));
+        let log = tracing_subscriber::registry().with(JournaldLayer::open(&path).expect("it listens"));
         drop(socket);
         std::fs::remove_file(&path).expect("our own file");
-        assert!(Journal::open(&path).is_err(), "nobody listens");
+        assert!(JournaldLayer::open(&path).is_err(), "nobody listens");
         let again = UnixDatagram::bind(&path).expect("a socket");
         again.set_nonblocking(true).expect("a mode");
         tracing::subscriber::with_default(log, || tracing::info!("stopped"));
