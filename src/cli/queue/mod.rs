@@ -14,7 +14,7 @@ use clap::{Args, Subcommand};
 
 use super::ConfigFile;
 use super::admin_client::{AdminClient, SocketError};
-use super::runtime::{self, CommandError, RuntimeError, run_with_daemon};
+use super::runtime::{self, CommandError, run_with_daemon};
 use crate::config::{AdminSocket, Config};
 use crate::scheduler::Order;
 use select::Selection;
@@ -87,9 +87,6 @@ enum QueueError {
     /// The daemon cannot be asked.
     #[error(transparent)]
     Socket(#[from] SocketError),
-    /// The client cannot be started.
-    #[error(transparent)]
-    Runtime(#[from] RuntimeError),
     /// The command was not carried out.
     #[error("{0}")]
     Failed(String),
@@ -99,7 +96,7 @@ impl CommandError for QueueError {
     fn exit_status(&self) -> u8 {
         match self {
             Self::Usage(_) => 2,
-            Self::Socket(_) | Self::Runtime(_) | Self::Failed(_) => 1,
+            Self::Socket(_) | Self::Failed(_) => 1,
         }
     }
 }
