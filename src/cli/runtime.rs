@@ -25,18 +25,18 @@ pub(super) fn multi_threaded() -> Result<Runtime, RuntimeError> {
 }
 
 /// An error that ends a command, with its exit status.
-pub(super) trait CommandError: Display {
+pub(super) trait DaemonCommandError: Display {
     /// The exit status; 1 unless the error has another.
     fn exit_status(&self) -> u8 {
         1
     }
 }
 
-impl CommandError for SocketError {}
+impl DaemonCommandError for SocketError {}
 
 /// Runs a command that asks the daemon of a configuration file, prints its error to standard error, and returns the
 /// exit status.
-pub(super) fn run_with_daemon<E: CommandError>(
+pub(super) fn run_with_daemon<E: DaemonCommandError>(
     name: &str,
     config: &Path,
     command: impl AsyncFnOnce(AdminClient) -> Result<ExitCode, E>,

@@ -49,23 +49,21 @@ pub enum Order {
 /// Why an order was not carried out on a message.
 #[derive(Debug, thiserror::Error)]
 pub enum Refused {
-    /// An attempt, or another order, is under way; or it is not in the queue's memory yet.
-    #[error(
-        "it has only just come in, or an attempt or another order is under way, which may take minutes; `gatepost queue show` tells when that is over"
-    )]
+    /// An attempt or another order is running, or the message has just been accepted and is not scheduled yet.
+    #[error("message is busy (being delivered, or another command is running); try again in a few minutes")]
     Busy,
     /// Nothing of it waits for what the order ends.
     #[error("{0}")]
     Pointless(&'static str),
     /// The report to its sender could not be stored.
-    #[error("its sender could not be told, so it stays in the queue; the reason is in the log")]
+    #[error("cannot store the report to the sender; the message stays in the queue, see the log")]
     Untold,
     /// The spool.
     #[error("{0}")]
     Spool(#[from] SpoolError),
     /// The work on it panicked.
     #[error(
-        "the work on it died half way, which is a fault in Gatepost; the reason is in the log. See what became of it with `gatepost queue show`"
+        "the order failed half way, which is a bug in Gatepost; see the log, and check the message with `gatepost queue show`"
     )]
     Died,
     /// The scheduler is ending.

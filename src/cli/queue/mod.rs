@@ -14,7 +14,7 @@ use clap::{Args, Subcommand};
 
 use super::ConfigFile;
 use super::admin_client::{AdminClient, SocketError};
-use super::runtime::{self, CommandError, run_with_daemon};
+use super::runtime::{self, DaemonCommandError, run_with_daemon};
 use crate::config::{AdminSocket, Config};
 use crate::scheduler::Order;
 use select::Selection;
@@ -92,7 +92,7 @@ enum QueueError {
     Failed(String),
 }
 
-impl CommandError for QueueError {
+impl DaemonCommandError for QueueError {
     fn exit_status(&self) -> u8 {
         match self {
             Self::Usage(_) => 2,

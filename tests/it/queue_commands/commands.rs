@@ -360,7 +360,11 @@ fn what_is_being_tried_needs_no_push() {
     assert_eq!((code(&output), out(&output).as_str()), (1, said), "{}", err(&output));
     let output = relay.queue(&["hold", &id]);
     assert_eq!(code(&output), 1);
-    assert!(err(&output).contains("an attempt or another order is under way"), "{}", err(&output));
+    assert!(
+        err(&output).contains("message is busy (being delivered, or another command is running)"),
+        "{}",
+        err(&output)
+    );
 }
 
 #[test]
