@@ -44,7 +44,7 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum CliCommand {
-    /// Runs the relay in the foreground, as systemd does
+    /// Run the relay in the foreground, as systemd does
     Run(ConfigFile),
     Check(check::CheckArguments),
     Explain(explain::ExplainArguments),
@@ -57,7 +57,7 @@ enum CliCommand {
     Sendmail(sendmail::SendmailArguments),
     #[command(hide = true)]
     Pages(pages::PagesArguments),
-    /// Plays the scenarios of opportunistic and forced TLS with built-in peers, and shows each outcome
+    /// Play the scenarios of opportunistic and forced TLS with built-in peers, and show each outcome
     Demo {
         /// Leave relay and peers running afterwards, until Ctrl-C
         #[arg(long)]
