@@ -261,7 +261,9 @@ pub(super) async fn play_downgraded(stage: &DemoStage) -> Result<Vec<DemoRow>, D
     let mut rows = Vec::new();
     for ((domain, downgrade, promise), (peer, interceptor)) in DOWNGRADED.iter().zip(&stage.publishers.downgraded) {
         let mut before = PeerLog::default();
-        for (to, title, promise) in [("first", "offers TLS", ExpectedEnd::Tls), ("second", "STARTTLS is stripped", *promise)] {
+        for (to, title, promise) in
+            [("first", "offers TLS", ExpectedEnd::Tls), ("second", "STARTTLS is stripped", *promise)]
+        {
             if to == "second" {
                 interceptor.strip();
             }

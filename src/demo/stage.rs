@@ -69,7 +69,7 @@ impl DemoStage {
         let log = Arc::clone(&attempts);
         let test_overrides = TestOverrides { policy_port: publishers.policies.port };
         let observer = Arc::new(move |attempt: &_, report: &_| log.add(attempt, report));
-        let running = daemon::start_in(surroundings, Passed::default(), config, observer).await?;
+        let running = daemon::start_with(test_overrides, SystemdSockets::default(), config, observer).await?;
         let relay = running.addresses.first().map(|(_, address)| *address).ok_or(DemoError::NoListener)?;
         Ok(Self {
             relay,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use jiff::Timestamp;
 
-use super::words::{self, SessionForecast};
+use super::document::{self, SessionForecast};
 use super::{Explainer, Subject};
 use crate::address::{Host, ReversePath};
 use crate::config::{Connector, ListenerConfig, ListenerTls};

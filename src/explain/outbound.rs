@@ -3,9 +3,9 @@
 use futures_util::future::join_all;
 use jiff::Timestamp;
 
+use super::document::{self, HelloNote, HopProblem, MemoryNote, NoHopLeft, PeerForecast};
 use super::layers::HopLayers;
 use super::sources::{RememberedTls, Sources};
-use super::words::{self, HelloNote, HopProblem, MemoryNote, NoHopLeft, PeerForecast};
 use super::{Explainer, Subject, exception_note, step};
 use crate::address::Host;
 use crate::config::{Connector, OnFailure, write_duration};

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use tokio::sync::{Mutex, OnceCell};
 
-use super::words::{PolicyFrom, PolicyNote};
+use super::document::{PolicyFrom, PolicyNote};
 use crate::address::{Domain, Host};
 use crate::config::Route;
 use crate::connector::MemoryFinding;

@@ -9,6 +9,7 @@ use super::{DomainProbe, Prospect};
 use crate::connector::MemoryFinding;
 use crate::explain::document::PolicyNote;
 use crate::explain::{DaemonPolicies, RememberedTls};
+use crate::failure::{Failure, Persistence};
 use crate::handshake::SentCertificate;
 use crate::outbound::probe::{ProbedHop, Sighting, trusted};
 use crate::smtp::client::{Extensions, SizeLimit};

@@ -13,6 +13,7 @@ use crate::address::Host;
 use crate::config::{Config, WarnAfter, write_duration};
 use crate::connector::{DaneFinding, MemoryFinding, MtaStsFinding, MtaStsListing, exception};
 use crate::explain::{DaemonPolicies, RememberedTls};
+use crate::failure::{Failure, Persistence};
 use crate::handshake::SentCertificate;
 use crate::outbound::probe::{FirstTry, ProbedHop, Seen, Sighting, trusted};
 use crate::route::HopOrigin;
