@@ -28,13 +28,13 @@ const CONNECTIONS_MAX: usize = 64;
 pub struct PolicyHost {
     /// The port on loopback.
     pub port: u16,
-    policies: Arc<Mutex<HashMap<String, PublishedPolicy>>>,
+    policies: Arc<Mutex<HashMap<String, ServedPolicy>>>,
     _task: JoinSet<()>,
 }
 
 /// The policy of one domain, with the number of requests for it.
 #[derive(Debug, Default)]
-struct PublishedPolicy {
+struct ServedPolicy {
     policy: String,
     requests: usize,
 }
@@ -66,12 +66,12 @@ impl PolicyHost {
     }
 }
 
-fn lock(policies: &Mutex<HashMap<String, PublishedPolicy>>) -> MutexGuard<'_, HashMap<String, PublishedPolicy>> {
+fn lock(policies: &Mutex<HashMap<String, ServedPolicy>>) -> MutexGuard<'_, HashMap<String, ServedPolicy>> {
     // The map is consistent even after a panic: each change under the lock is a single insertion or addition.
     policies.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-async fn serve(listener: TcpListener, acceptor: TlsAcceptor, policies: Arc<Mutex<HashMap<String, PublishedPolicy>>>) {
+async fn serve(listener: TcpListener, acceptor: TlsAcceptor, policies: Arc<Mutex<HashMap<String, ServedPolicy>>>) {
     let mut connections = JoinSet::new();
     while let Ok((stream, _)) = listener.accept().await {
         while connections.len() >= CONNECTIONS_MAX {
@@ -84,7 +84,7 @@ async fn serve(listener: TcpListener, acceptor: TlsAcceptor, policies: Arc<Mutex
 async fn serve_connection(
     stream: TcpStream,
     acceptor: TlsAcceptor,
-    policies: Arc<Mutex<HashMap<String, PublishedPolicy>>>,
+    policies: Arc<Mutex<HashMap<String, ServedPolicy>>>,
 ) {
     // The handshake fails if the client rejects the certificate, as some tests expect.
     let Ok(stream) = acceptor.accept(stream).await else { return };
@@ -92,7 +92,7 @@ async fn serve_connection(
     let _closed = http1::Builder::new().keep_alive(false).serve_connection(TokioIo::new(stream), service).await;
 }
 
-fn respond(request: &Request<Incoming>, policies: &Mutex<HashMap<String, PublishedPolicy>>) -> Response<Full<Bytes>> {
+fn respond(request: &Request<Incoming>, policies: &Mutex<HashMap<String, ServedPolicy>>) -> Response<Full<Bytes>> {
     let host = request.headers().get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
     let name = host.split(':').next().unwrap_or_default();
     let domain = name.strip_prefix("mta-sts.").unwrap_or_default();
