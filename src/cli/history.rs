@@ -48,7 +48,7 @@ enum HistoryCommand {
         /// The domain
         #[arg(value_name = "DOMAIN", value_parser = domain, required_unless_present = "dnssec")]
         domain: Option<Host>,
-        /// ForgetRequest that DNSSEC validation has worked here: a resolver without DNSSEC is accepted again
+        /// Forget that DNSSEC validation has worked here: a resolver without DNSSEC is accepted again
         #[arg(long, conflicts_with = "domain")]
         dnssec: bool,
         /// The reason; it is logged, stored and listed

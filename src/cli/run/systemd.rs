@@ -1,4 +1,4 @@
-//! Notifications to systemd (sd_notify(3)): ready, reloading, stopping, the status line, and the watchdog.
+//! Notifications to systemd (`sd_notify(3)`): ready, reloading, stopping, the status line, and the watchdog.
 //!
 //! Without systemd (no `NOTIFY_SOCKET`) nothing is sent. The sockets that systemd passes to the daemon are in
 //! [`crate::daemon::SystemdSockets`].
