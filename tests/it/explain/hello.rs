@@ -47,7 +47,7 @@ async fn a_host_that_takes_no_large_client_hello_is_told_as_the_daemon_knows_it(
         &out(&output),
         &[
             "offered     classical key exchange, all curves, without SNI (the daemon remembers that the host accepts no other)\n",
-            "cut short, once more on a fresh connection: post-quantum key exchange first\n",
+            "the handshake breaks, again on a fresh connection: post-quantum key exchange first\n",
         ],
     );
     let told = |arguments: &[&str]| -> Value {

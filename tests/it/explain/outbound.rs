@@ -163,7 +163,7 @@ async fn every_spelling_of_a_destination_is_understood() {
             &[
                 "Mail to postmaster\n",
                 "goes to postmaster@partner.example, as the configuration says\n",
-                "names partner.example\n",
+                "matches partner.example\n",
             ],
         ),
         (
@@ -171,10 +171,10 @@ async fn every_spelling_of_a_destination_is_understood() {
             &[
                 "Mail to root@relay.example.com\n",
                 "mail of our own clients for it goes to postmaster@partner.example\n",
-                "names partner.example\n",
+                "matches partner.example\n",
             ],
         ),
-        ("localhost", &["Mail to localhost\n", "goes to postmaster@partner.example\n", "names partner.example\n"]),
+        ("localhost", &["Mail to localhost\n", "goes to postmaster@partner.example\n", "matches partner.example\n"]),
         ("B\u{fc}cher.example.", &["Mail to xn--bcher-kva.example\n", "Hop 1: mx1.partner.example:25"]),
         (
             "bob@smart.example",
