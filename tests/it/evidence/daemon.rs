@@ -386,7 +386,7 @@ fn verify_answers_with_its_exit_status() {
     let nothing = evidence(&file, &["verify", "--expect-head", &"0".repeat(64)]);
     assert_eq!(nothing.status.code(), Some(1));
     assert!(
-        !out(&nothing).contains("is in it") && err(&nothing).contains("no record has the hash 0000"),
+        !out(&nothing).contains("are in the chain") && err(&nothing).contains("no record has the hash 0000"),
         "{nothing:?}"
     );
     let page = files(&folder.path().join("evidence")).remove(0);
@@ -461,5 +461,5 @@ fn without_a_path_none_is_kept_and_the_command_says_so() {
     assert!(!folder.path().join("evidence").exists());
     let list = evidence(&file, &["list"]);
     assert_eq!(list.status.code(), Some(2));
-    assert!(err(&list).contains("no evidence is kept"), "{}", err(&list));
+    assert!(err(&list).contains("no evidence is written"), "{}", err(&list));
 }

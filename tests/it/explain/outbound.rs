@@ -151,7 +151,7 @@ async fn every_spelling_of_a_destination_is_understood() {
         (
             "[192.0.2.1]",
             &[
-                "names [192.0.2.1]\n",
+                "matches [192.0.2.1]\n",
                 "the address itself\n",
                 "Hop 1: [192.0.2.1]:25, as the address says\n",
                 "MTA-STS     nothing: the host is named by its address\n",

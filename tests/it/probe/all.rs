@@ -100,7 +100,9 @@ async fn our_own_certificate_and_an_exception_that_end_soon_are_told() {
     let plain = Peer::start(Manner::new(Starttls::NotOffered)).await;
     world.write(&smart("partner", &["partner.example"], plain.address.port(), &more));
     let answer = world.probe(&["--all"]).await;
-    answer.ends(0).has("forced again then, and mail for partner.example would not be delivered to its hosts as they are today\n");
+    answer
+        .ends(0)
+        .has("forced again then, and mail for partner.example would not be delivered to its hosts as they are today\n");
 }
 
 #[tokio::test]
