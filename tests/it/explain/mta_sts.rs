@@ -11,7 +11,7 @@ use gatepost::config::parse;
 use gatepost::connector::MemoryFinding;
 use gatepost::daemon::{self, SystemdSockets, TestOverrides};
 use gatepost::envelope::{Envelope, Recipient, TlsRequirement};
-use gatepost::explain::document::{Hop, Outbound, PolicyFrom};
+use gatepost::explain::document::{ExplainedHop, OutboundExplanation, PolicyFrom};
 use gatepost::explain::{Explainer, RememberedTls, Subject};
 use gatepost::spool::{Spool as _, SqliteSpool};
 use serde_json::Value;
@@ -49,7 +49,7 @@ async fn policy_host(authority: &Authority, policy: &'static str) -> (SocketAddr
     (address, asked)
 }
 
-async fn explain(policy: &'static str, connectors: &str, requirement: TlsRequirement) -> (Outbound, usize) {
+async fn explain(policy: &'static str, connectors: &str, requirement: TlsRequirement) -> (OutboundExplanation, usize) {
     let world = World::new().await;
     let authority = Authority::root("The Test Authority");
     std::fs::write(world.folder.path().join("ca.pem"), authority.pem()).expect("the folder is ours");
@@ -66,7 +66,7 @@ async fn explain(policy: &'static str, connectors: &str, requirement: TlsRequire
     (answer, asked.load(Ordering::SeqCst))
 }
 
-fn layer<'a>(hop: &'a Hop, layer: &str) -> (&'a [String], &'a str) {
+fn layer<'a>(hop: &'a ExplainedHop, layer: &str) -> (&'a [String], &'a str) {
     let note = hop.layers.iter().find(|note| note.layer == layer).expect("every layer is told");
     (&note.demands, note.why.as_deref().unwrap_or_default())
 }
