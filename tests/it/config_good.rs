@@ -87,7 +87,7 @@ fn has_the_documented_values(config: &Config) {
 
 #[test]
 fn defaults_are_the_documented_values() {
-    for file in ["tests/it/config_good/documented.toml", "tests/config_good/least.toml"] {
+    for file in ["tests/it/config_good/documented.toml", "tests/it/config_good/least.toml"] {
         let (config, warnings) = read(file);
         assert_eq!(warnings, [], "{file}");
         has_the_documented_values(&config);
