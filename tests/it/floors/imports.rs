@@ -6,7 +6,7 @@ use super::source::{Source, Token, is_word, text};
 
 /// The house, from the top down. A room may import what lies on a floor below it; rooms on one floor
 /// never import each other. A part of a room can have a floor of its own.
-const FLOORS: [&[&str]; 24] = [
+const FLOORS: [&[&str]; 25] = [
     &["main"],
     &["cli"],
     &["demo", "explain"],
@@ -16,6 +16,8 @@ const FLOORS: [&[&str]; 24] = [
     &["inbound", "scheduler"],
     &["outbound"],
     &["tlsrpt"],
+    // One configuration, and what is built from it.
+    &["running_config"],
     // Hands: each touches one piece of the world.
     &["discovery"],
     &["https"],
