@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use gatepost::address::{Mailbox, ReversePath};
-use gatepost::envelope::{Envelope, History, Recipient, RecipientState, Trouble};
+use gatepost::envelope::{AttemptFailure, Envelope, FailureHistory, Recipient, RecipientState};
 use gatepost::smtp::reply::{EnhancedStatusCode, Status};
 use gatepost::spool::{Spool as _, SqliteSpool};
 use jiff::{SignedDuration, Timestamp};
@@ -116,12 +116,12 @@ fn envelope(to: &str, state: RecipientState) -> Envelope {
 
 fn waiting(number: usize) -> RecipientState {
     let now = Timestamp::now();
-    let mut history = History::default();
+    let mut history = FailureHistory::default();
     for _ in 0..TRIES {
         let text = "mx1.destination.example [192.0.2.1]:25: cannot connect: no answer within 30 s; \
                     mx2.destination.example [192.0.2.2]:25: cannot connect: no answer within 30 s";
         let (status, host) = (EnhancedStatusCode::transient(Status(4, 1)), Some("mx2.destination.example".to_owned()));
-        history.push(Trouble { at: now, status, text: text.to_owned(), host, reply: None }, 1);
+        history.push(AttemptFailure { at: now, status, text: text.to_owned(), host, reply: None }, 1);
     }
     // Over an hour, in no order.
     let minutes = i64::try_from(number * 7919 % 60).unwrap_or(0);

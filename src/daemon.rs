@@ -31,7 +31,7 @@ use crate::inbound::{self, Clients, Inbound};
 use crate::monitor::Monitor;
 use crate::scheduler::{Observer, Operator, Scheduler};
 use crate::spool::{self, SpoolError, SqliteSpool};
-use crate::tlsrpt::{Desk, Reporter, Submitter};
+use crate::tlsrpt::{ReportService, Reporter, Submitter};
 use exceptions::AnnouncedExpiries;
 pub use liveness::{Liveness, LivenessProbe, Unresponsive};
 use reload::InForce;
@@ -272,7 +272,7 @@ impl Services {
         scheduler: Scheduler,
         sockets: Bound,
         (unix_server, http_server): (Option<UnixServer>, Option<HttpServer>),
-        desk: Option<Desk>,
+        desk: Option<ReportService>,
     ) -> Result<(), RunError> {
         let (accepted, work) = mpsc::channel(ACCEPTED_MAX);
         let operator = scheduler.operator();
@@ -299,7 +299,7 @@ impl Services {
         };
         periodic_tasks.abort_all();
         self.stop.cancel();
-        self.in_force.evidence.hurry();
+        self.in_force.evidence.stop_retrying();
         self.in_force.outbound.close();
         // Sessions and deliveries end at the same time: a message that is still accepted waits in the spool.
         let drain = self.in_force.config().timeouts.drain;

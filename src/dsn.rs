@@ -19,7 +19,7 @@ use jiff::fmt::rfc2822;
 
 use crate::address::{Domain, Mailbox, ReversePath};
 use crate::envelope::{
-    BodyType, Envelope, Notify, Origin, QueueId, Recipient, ReportForm, Ret, TlsRequirement, Trouble,
+    AttemptFailure, BodyType, ClientOrigin, Envelope, Notify, QueueId, Recipient, ReportForm, Ret, TlsRequirement,
 };
 pub use digest::{DigestEntry, Excerpt, write_digest};
 use encode::{fold, from_xtext, passes_unencoded, quote, quoted_printable, seven_bit_orcpt, utf8_xtext};
@@ -53,7 +53,7 @@ pub struct ReportedRecipient<'a> {
     /// The recipient.
     pub recipient: &'a Recipient,
     /// The last attempt's result. For [`Action::Relayed`] it has a status of success.
-    pub last: &'a Trouble,
+    pub last: &'a AttemptFailure,
 }
 
 /// The message that a report is about, and the circumstances.
@@ -116,7 +116,7 @@ pub fn is_requested(sender: &ReversePath, recipient: &Recipient, action: Action)
 #[must_use]
 pub fn content_to_return(action: Action, envelope: &Envelope, size: u64) -> ReturnedContent {
     let confidential = envelope.confidential || envelope.tls == TlsRequirement::Require;
-    let is_withheld = confidential || envelope.origin == Origin::Stranger;
+    let is_withheld = confidential || envelope.origin == ClientOrigin::Stranger;
     match (action, envelope.ret) {
         // A message that is not lost need not be returned.
         (Action::Delayed(_) | Action::Relayed, _) | (Action::Failed, Some(Ret::Hdrs)) => ReturnedContent::Headers,

@@ -1,14 +1,14 @@
-//! The envelope of a message: what MAIL and RCPT said, and how far each recipient has come.
+//! The envelope of a message: the parameters of MAIL and RCPT, and the delivery state of each recipient.
 //!
-//! Values only: grammar lives in [`crate::smtp`], storage in [`crate::spool`], decisions in
-//! [`crate::failure`]. The serialised form is what the spool keeps, so a field once released keeps
-//! its name. RFC 5321 §2.3.1; DSN parameters from RFC 3461 §4; REQUIRETLS from RFC 8689.
+//! Values only: the grammar is in [`crate::smtp`], storage in [`crate::spool`], decisions in [`crate::failure`]. The
+//! spool stores the serialized form, so a field keeps its serialized name once it has been released. RFC 5321 §2.3.1;
+//! DSN parameters from RFC 3461 §4; REQUIRETLS from RFC 8689.
 
 mod arrival;
+mod attempt_failure;
 mod origin;
 mod report;
 mod requirement;
-mod trouble;
 
 use std::fmt;
 
@@ -17,35 +17,35 @@ use serde::{Deserialize, Serialize};
 
 use crate::address::{Mailbox, ReversePath};
 pub use arrival::Arrival;
-pub use origin::Origin;
+pub use attempt_failure::AttemptFailure;
+pub use origin::ClientOrigin;
 pub use report::ReportForm;
 pub use requirement::TlsRequirement;
-pub use trouble::Trouble;
 
-/// The name of a message in our queue: unique in one spool, and sortable by arrival. Written as 13
-/// characters without 0/o or 1/l confusions (Crockford's base 32, lower case).
+/// The id of a message in the queue: unique in one spool, and sortable by time of arrival. It is written as 13
+/// characters of Crockford's base 32 in lower case, which avoids confusion of 0 and o, or 1 and l.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct QueueId(u64);
 
 const BASE32: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
 
 impl QueueId {
-    /// The largest number an id may have: row ids in a database are signed.
+    /// The largest number of an id: row ids in the database are signed.
     pub const MAX: u64 = i64::MAX as u64;
 
-    /// Makes an id from its number; `None` above [`QueueId::MAX`].
+    /// Creates an id from its number. Returns `None` above [`QueueId::MAX`].
     #[must_use]
     pub fn from_number(number: u64) -> Option<Self> {
         (number <= Self::MAX).then_some(Self(number))
     }
 
-    /// The number behind the id.
+    /// Returns the number of the id.
     #[must_use]
     pub fn number(self) -> u64 {
         self.0
     }
 
-    /// Reads an id as people type it, in either case.
+    /// Parses an id as people type it, in either case.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         if text.len() != 13 {
@@ -65,7 +65,7 @@ impl fmt::Display for QueueId {
         let mut text = [0_u8; 13];
         for (at, c) in text.iter_mut().rev().enumerate() {
             let five_bits = self.0 >> (5 * at) & 31;
-            // Five bits are an index into 32 characters.
+            // Five bits are always an index into 32 characters.
             *c = usize::try_from(five_bits).ok().and_then(|digit| BASE32.get(digit).copied()).unwrap_or(b'0');
         }
         f.write_str(std::str::from_utf8(&text).unwrap_or_default())
@@ -85,10 +85,10 @@ impl<'de> Deserialize<'de> for QueueId {
     }
 }
 
-/// What the BODY parameter declared (RFC 6152 §2).
+/// The BODY parameter of MAIL (RFC 6152 §2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub enum BodyType {
-    /// `BODY=7BIT`, or nothing said.
+    /// `BODY=7BIT`, or no BODY parameter.
     #[default]
     #[serde(rename = "7BIT")]
     SevenBit,
@@ -97,36 +97,37 @@ pub enum BodyType {
     EightBitMime,
 }
 
-/// How much of the message a failure report should carry (RFC 3461 §4.3).
+/// The RET parameter of MAIL: how much of the message a failure report returns (RFC 3461 §4.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum Ret {
     /// The whole message.
     Full,
-    /// Its header fields only.
+    /// Only the header fields.
     Hdrs,
 }
 
-/// When the sender wants a report about a recipient (RFC 3461 §4.1).
+/// The NOTIFY parameter of RCPT: when the sender wants a report about a recipient (RFC 3461 §4.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Notify {
     /// `NOTIFY=NEVER`.
     #[serde(rename = "never")]
     Never,
-    /// Any of SUCCESS, FAILURE, DELAY; at least one.
+    /// Any of SUCCESS, FAILURE and DELAY; at least one.
     #[serde(rename = "on")]
     On {
-        /// On delivery.
+        /// A report on delivery.
         success: bool,
-        /// On failure.
+        /// A report on failure.
         failure: bool,
-        /// On delay.
+        /// A report on delay.
         delay: bool,
     },
 }
 
 impl Notify {
-    /// The reports that either of two wishes asks for. No wish asks for failures and delays, as senders are used to.
+    /// Combines two NOTIFY parameters so that each report requested by either is sent. A missing parameter requests
+    /// reports on failure and delay, the usual default.
     #[must_use]
     pub fn either(one: Option<Self>, other: Option<Self>) -> Option<Self> {
         let reports = |wish: Option<Self>| match wish {
@@ -149,70 +150,71 @@ impl Notify {
 /// One recipient of a message.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Recipient {
-    /// Where the message goes.
+    /// The address.
     pub mailbox: Mailbox,
-    /// NOTIFY, where it was given.
+    /// The NOTIFY parameter, if it was given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub notify: Option<Notify>,
-    /// ORCPT as it was given: `type;xtext`, already checked.
+    /// The ORCPT parameter as it was given (`type;xtext`), already validated.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub orcpt: Option<String>,
-    /// How far delivery has come.
+    /// The state of the delivery.
     #[serde(default, skip_serializing_if = "RecipientState::is_fresh")]
     pub state: RecipientState,
-    /// The report to the sender about this recipient that is not stored yet: its state says which.
+    /// The report to the sender about this recipient that is not stored yet. The state tells its kind.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub owed: Option<Box<Trouble>>,
+    pub owed: Option<Box<AttemptFailure>>,
 }
 
 impl Recipient {
-    /// A recipient to whom nothing has been tried yet, without DSN parameters.
+    /// Returns a recipient without attempts and without DSN parameters.
     #[must_use]
     pub fn new(mailbox: Mailbox) -> Self {
         Self { mailbox, notify: None, orcpt: None, state: RecipientState::default(), owed: None }
     }
 }
 
-/// How far the delivery to one recipient has come.
+/// The state of the delivery to one recipient.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum RecipientState {
-    /// Still to be delivered.
+    /// Waiting for delivery.
     Pending {
-        /// Attempts made so far.
+        /// The number of attempts so far.
         #[serde(default)]
         attempts: u32,
-        /// Not before this time; the arrival time where nothing was tried yet.
+        /// The earliest time of the next attempt; `None` before the first attempt, which is due on arrival.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         next: Option<Timestamp>,
-        /// Why the attempts failed, oldest first; see [`History`].
-        #[serde(default, skip_serializing_if = "History::is_empty")]
-        history: History,
-        /// Whether the sender was told of the delay.
+        /// The failures of the attempts, oldest first.
+        #[serde(default, skip_serializing_if = "FailureHistory::is_empty")]
+        history: FailureHistory,
+        /// True if a delay report was sent.
         #[serde(default, skip_serializing_if = "is_false")]
         warned: bool,
-        /// Whether a session ended with its answer, or while that was awaited: it goes into a transaction of its own.
+        /// True if a session ended with the reply to this recipient, or while that was awaited. The recipient then
+        /// gets a transaction of its own.
         #[serde(default, skip_serializing_if = "is_false")]
         apart: bool,
     },
-    /// Neither tried nor given up until an operator decides.
+    /// Held until an operator decides.
     Held {
-        /// Attempts made before.
+        /// The number of attempts so far.
         #[serde(default)]
         attempts: u32,
-        /// Why the attempts failed, oldest first; see [`History`].
-        #[serde(default, skip_serializing_if = "History::is_empty")]
-        history: History,
+        /// The failures of the attempts, oldest first.
+        #[serde(default, skip_serializing_if = "FailureHistory::is_empty")]
+        history: FailureHistory,
     },
-    /// The next hop took it.
+    /// The next hop accepted the message.
     Delivered,
-    /// Given up, and the sender told where it may be told.
+    /// Bounced. A failure report was sent unless the sender must not get one.
     Failed,
 }
 
 impl Default for RecipientState {
     fn default() -> Self {
-        Self::Pending { attempts: 0, next: None, history: History::default(), warned: false, apart: false }
+        Self::Pending { attempts: 0, next: None, history: FailureHistory::default(), warned: false, apart: false }
     }
 }
 
@@ -221,13 +223,13 @@ impl RecipientState {
         *self == Self::default()
     }
 
-    /// Whether delivery is still to be tried.
+    /// Returns whether delivery is still to be attempted.
     #[must_use]
     pub fn is_pending(&self) -> bool {
         matches!(self, Self::Pending { .. })
     }
 
-    /// Whether the recipient's fate is still open: to be tried, or held.
+    /// Returns whether the recipient is pending or held.
     #[must_use]
     pub fn is_open(&self) -> bool {
         match self {
@@ -237,27 +239,29 @@ impl RecipientState {
     }
 }
 
-// The signature that serde wants.
+// The signature is given by serde.
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it with a reference")]
 fn is_false(value: &bool) -> bool {
     !value
 }
 
-/// The failures of one recipient's attempts, oldest first. The first ones and the latest are kept, and
-/// what lies between is dropped, so that five days of attempts do not make a queue entry grow.
+/// The failures of the attempts for one recipient, oldest first. The first ones and the latest ones are stored, and
+/// those in between are dropped, so that many attempts do not enlarge the queue entry.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct History(Vec<Trouble>);
+pub struct FailureHistory(Vec<AttemptFailure>);
 
-impl History {
+impl FailureHistory {
+    /// The number of first failures that are stored.
     const FIRST: usize = 4;
+    /// The most failures of one recipient that are stored.
     const ALL: usize = 24;
-    /// Failures kept over all recipients of a message, where each keeps at least its latest.
+    /// The most failures of all recipients of a message that are stored; each recipient keeps at least its latest.
     const MESSAGE: usize = 480;
 
-    /// Adds the latest failure of one of so many recipients: the more there are, the fewer each keeps,
-    /// for one destination's recipients fail alike.
-    pub fn push(&mut self, trouble: Trouble, recipients: usize) {
+    /// Adds the latest failure of one recipient. The more recipients the message has, the fewer failures each keeps,
+    /// because recipients of the same destination fail alike.
+    pub fn push(&mut self, trouble: AttemptFailure, recipients: usize) {
         let room = (Self::MESSAGE / recipients.max(1)).clamp(1, Self::ALL);
         while self.0.len() >= room {
             self.0.remove(Self::FIRST.min(self.0.len() - 1).min(room - 1));
@@ -265,81 +269,81 @@ impl History {
         self.0.push(trouble);
     }
 
-    /// The latest failure.
+    /// Returns the latest failure.
     #[must_use]
-    pub fn last(&self) -> Option<&Trouble> {
+    pub fn last(&self) -> Option<&AttemptFailure> {
         self.0.last()
     }
 
-    /// Every failure that is kept, oldest first.
+    /// Returns all stored failures, oldest first.
     #[must_use]
-    pub fn all(&self) -> &[Trouble] {
+    pub fn all(&self) -> &[AttemptFailure] {
         &self.0
     }
 
-    /// Whether nothing has failed.
+    /// Returns whether there are no failures.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 }
 
-/// What a message needs of the next hop beyond plain SMTP; known once its content was seen.
+/// The SMTP extensions that the content requires of the next hop; known after the content was received.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct ContentNeeds {
-    /// The content has octets above 127 (RFC 6152).
+    /// True if the content has octets above 127 (RFC 6152).
     #[serde(default)]
     pub eight_bit: bool,
-    /// A header field has octets above 127, so the next hop must offer SMTPUTF8 (RFC 6531 §3.4).
+    /// True if a header field has octets above 127, so that the next hop must offer SMTPUTF8 (RFC 6531 §3.4).
     #[serde(default)]
     pub utf8_header: bool,
 }
 
-/// Everything about a message but its content.
+/// All data about a message except its content.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Envelope {
-    /// Who is told when it fails.
+    /// The sender, who gets failure reports.
     pub reverse_path: ReversePath,
-    /// The recipients, in the order they were named; their index in this list is their name
-    /// everywhere in Gatepost.
+    /// The recipients in the order of the RCPT commands. The index in this list identifies a recipient everywhere.
     pub recipients: Vec<Recipient>,
-    /// BODY.
+    /// The BODY parameter.
     #[serde(default)]
     pub body: BodyType,
-    /// Whether SMTPUTF8 was given with MAIL (RFC 6531 §3.4).
+    /// True if MAIL had the parameter SMTPUTF8 (RFC 6531 §3.4).
     #[serde(default)]
     pub smtputf8: bool,
-    /// What the content turned out to need.
+    /// The extensions that the content requires.
     #[serde(default)]
     pub needs: ContentNeeds,
-    /// RET, where it was given.
+    /// The RET parameter, if it was given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ret: Option<Ret>,
-    /// ENVID as it was given (xtext), where it was.
+    /// The ENVID parameter as it was given (xtext), if it was given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub envid: Option<String>,
-    /// What the message asks of TLS.
+    /// The TLS that the sender requires.
     #[serde(default, skip_serializing_if = "TlsRequirement::is_ordinary")]
     pub tls: TlsRequirement,
-    /// Its Message-ID, where it has one: for records alone.
+    /// The Message-ID, if the message has one; used only in logs and records.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message_id: Option<Box<str>>,
-    /// Its form, where it is a report of ours to a sender.
+    /// The form of the report, if the message is a report of ours to a sender.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub report: Option<ReportForm>,
-    /// The session that brought it, until that is on record in the evidence; none for what we write ourselves.
+    /// The session in which the message was received, until the evidence has recorded it; `None` for messages of our
+    /// own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub arrival: Option<Arrival>,
-    /// The kind of client that it came from.
-    #[serde(default, skip_serializing_if = "Origin::is_known")]
-    pub origin: Origin,
-    /// True where the reports that are owed return no content, since TLS was forced on the way of the message.
+    /// The kind of client that sent the message.
+    #[serde(default, skip_serializing_if = "ClientOrigin::is_known")]
+    pub origin: ClientOrigin,
+    /// True if pending reports must not return content, because a hop of the message required TLS.
     #[serde(default, skip_serializing_if = "is_false")]
     pub confidential: bool,
 }
 
 impl Envelope {
-    /// An envelope with nothing but a sender and recipients.
+    /// Returns an envelope with only a sender and recipients.
     #[must_use]
     pub fn new(reverse_path: ReversePath, recipients: Vec<Recipient>) -> Self {
         Self {
@@ -354,12 +358,13 @@ impl Envelope {
             message_id: None,
             report: None,
             arrival: None,
-            origin: Origin::Known,
+            origin: ClientOrigin::Known,
             confidential: false,
         }
     }
 
-    /// Whether anything is left to do: the fate of a recipient is open, or a report to the sender is owed.
+    /// Returns whether the message is unfinished: a recipient is pending or held, or a report to the sender is not
+    /// stored.
     #[must_use]
     pub fn is_open(&self) -> bool {
         self.recipients.iter().any(|recipient| recipient.state.is_open() || recipient.owed.is_some())
@@ -385,7 +390,7 @@ mod tests {
     }
 
     #[test]
-    fn either_wish_for_reports_counts() {
+    fn combining_notify_keeps_every_requested_report() {
         let on = |success, failure, delay| Some(Notify::On { success, failure, delay });
         for (one, other, both) in [
             (None, None, None),
@@ -400,8 +405,8 @@ mod tests {
         }
     }
 
-    fn refused(second: i64) -> Trouble {
-        Trouble {
+    fn refused(second: i64) -> AttemptFailure {
+        AttemptFailure {
             at: Timestamp::from_second(second).expect("in range"),
             status: EnhancedStatusCode::parse("4.7.5").expect("valid"),
             text: "refused".into(),
@@ -412,11 +417,11 @@ mod tests {
 
     #[test]
     fn a_history_keeps_its_beginning_and_its_end() {
-        let mut history = History::default();
+        let mut history = FailureHistory::default();
         for second in 0..100 {
             history.push(refused(second), 1);
         }
-        let seconds = |history: &History| history.all().iter().map(|one| one.at.as_second()).collect::<Vec<_>>();
+        let seconds = |history: &FailureHistory| history.all().iter().map(|one| one.at.as_second()).collect::<Vec<_>>();
         assert_eq!(seconds(&history), (0..4).chain(80..100).collect::<Vec<_>>());
         history.push(refused(100), 1000);
         assert_eq!(seconds(&history), [100], "a message with many recipients stays small");
@@ -428,7 +433,7 @@ mod tests {
             ReversePath::parse("a@example.org").expect("valid"),
             vec![Recipient::new(Mailbox::parse("b@example.net").expect("valid"))],
         );
-        let mut history = History::default();
+        let mut history = FailureHistory::default();
         history.push(refused(1), 1);
         envelope.recipients[0].state = RecipientState::Pending {
             attempts: 2,

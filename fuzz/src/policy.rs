@@ -6,7 +6,7 @@ use gatepost::address::Domain;
 use gatepost::discovery::mta_sts::{self, Listing, MtaStsMode, MtaStsPolicy, PolicyId};
 use gatepost::https::Url;
 use gatepost::tls::NamePattern;
-use gatepost::tlsrpt::record::{self, Destination};
+use gatepost::tlsrpt::record::{self, ReportDestination};
 use jiff::Timestamp;
 
 /// Octets of a policy, at most; seconds that it is kept, at most.
@@ -100,7 +100,7 @@ fn report_record(text: &str) {
     assert!(record.unusable.len() <= record::DESTINATIONS_MAX, "{} reasons", record.unusable.len());
     for (at, destination) in record.destinations.iter().enumerate() {
         assert!(!record.destinations[..at].contains(destination), "{destination} twice");
-        if let Destination::Https(address) = destination {
+        if let ReportDestination::Https(address) = destination {
             assert!(!address.path().contains(['\r', '\n', ' ', '#']), "{address} is two lines");
             url(&address.to_string());
         }

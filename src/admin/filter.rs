@@ -135,7 +135,7 @@ fn is_sender(wanted: &ReversePath, found: &ReversePath) -> bool {
 mod tests {
     use super::*;
     use crate::config::{self, TrustSource};
-    use crate::envelope::{Envelope, History};
+    use crate::envelope::{Envelope, FailureHistory};
 
     fn stored(sender: &str, recipients: &[&str], age: u64) -> StoredMessage {
         let recipient = |text: &&str| Recipient::new(Mailbox::parse(text).expect("valid"));
@@ -155,7 +155,7 @@ mod tests {
     #[test]
     fn state_connector_and_domain_are_those_of_one_open_recipient() {
         let mut message = stored("a@example.org", &["b@example.net", "c@example.com"], 0);
-        message.envelope.recipients[0].state = RecipientState::Held { attempts: 1, history: History::default() };
+        message.envelope.recipients[0].state = RecipientState::Held { attempts: 1, history: FailureHistory::default() };
         let asks = |state, connector: Option<&str>, domain: Option<&str>, message: &StoredMessage| {
             let (connector, domain) = (connector.map(str::to_owned), domain.map(str::to_owned));
             matches_query(&QueueQuery { domain, state, connector, ..QueueQuery::default() }, message)

@@ -166,7 +166,7 @@ fn is_our_name(host: &str, hostname: &Domain) -> bool {
 async fn metrics(State(admin): State<AdminState>, headers: HeaderMap) -> Result<Response, ErrorResponse> {
     let reading = status::reading(&admin).await?;
     let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
-    let format = Format::asked(accept);
+    let format = Format::requested(accept);
     let mut response = admin.monitor.text(&reading, format).into_response();
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(format.media_type()));

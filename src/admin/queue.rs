@@ -15,7 +15,7 @@ use super::api::{
 use super::filter::{self, Filter};
 use super::{AdminState, ErrorResponse, PeerUid};
 use crate::connector::Connectors;
-use crate::envelope::{self, QueueId, RecipientState, Trouble};
+use crate::envelope::{self, AttemptFailure, QueueId, RecipientState};
 use crate::scheduler::{Asked, Outlook, Prospect, Refused, Way};
 use crate::spool::{Spool, SpoolError, StoredMessage};
 
@@ -190,7 +190,7 @@ impl PageBuilder {
             if let RecipientState::Pending { history, .. } | RecipientState::Held { history, .. } = &mut recipient.state
             {
                 let last = history.last().cloned();
-                *history = envelope::History::default();
+                *history = envelope::FailureHistory::default();
                 if let Some(last) = last {
                     history.push(last, 1);
                 }
@@ -285,7 +285,7 @@ fn recipient((recipient, way): (&envelope::Recipient, &Way)) -> QueuedRecipient 
     details
 }
 
-pub(super) fn reason(trouble: &Trouble) -> FailureReason {
+pub(super) fn reason(trouble: &AttemptFailure) -> FailureReason {
     FailureReason {
         at: trouble.at,
         status: trouble.status.to_string(),

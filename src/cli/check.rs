@@ -190,7 +190,7 @@ fn evidence(evidence: &config::EvidenceConfig) -> String {
 fn tls_reports(send: SendReports, submitter: &Submitter) -> String {
     let Submitter { organization, contact, signer, .. } = submitter;
     let signed = match signer {
-        Some(signer) => format!("signed; publish the key as\n  {} TXT \"{}\"", signer.name(), signer.record()),
+        Some(signer) => format!("signed; publish the key as\n  {} TXT \"{}\"", signer.record_name(), signer.record()),
         None => "not signed".to_owned(),
     };
     match send {

@@ -8,9 +8,9 @@ use super::reload::InForce;
 use crate::config::{Config, TlsDemand};
 use crate::failure::RecipientOutcome;
 use crate::inbound::Clients;
-use crate::monitor::certificates::Own;
+use crate::monitor::certificates::OwnCertificate;
 use crate::monitor::labels::Direction;
-use crate::monitor::{Fate, Monitor, ROUND};
+use crate::monitor::{DeliveryResult, Monitor, SAVE_INTERVAL};
 use crate::outbound::{Attempt, Report};
 use crate::scheduler::Observer;
 
@@ -27,17 +27,17 @@ fn count(monitor: &Monitor, attempt: &Attempt, report: &Report) {
     let (mut delivered_with, mut recipients) = (None, 0);
     for result in &report.results {
         let clearance = result.via.as_ref().map(|via| &via.clearance);
-        let fate = match &result.outcome {
+        let result = match &result.outcome {
             RecipientOutcome::Delivered(_) => {
                 recipients += 1;
                 delivered_with = delivered_with.or(clearance);
-                Fate::Delivered
+                DeliveryResult::Delivered
             }
-            RecipientOutcome::Deferred(_) => Fate::Deferred,
-            RecipientOutcome::Held(_) => Fate::Held,
-            RecipientOutcome::Bounced(_) => Fate::Bounced,
+            RecipientOutcome::Deferred(_) => DeliveryResult::Deferred,
+            RecipientOutcome::Held(_) => DeliveryResult::Held,
+            RecipientOutcome::Bounced(_) => DeliveryResult::Bounced,
         };
-        monitor.tried(connector, fate, clearance, 1);
+        monitor.attempted(connector, result, clearance, 1);
     }
     if let Some(clearance) = delivered_with {
         let age = attempt.entry.accepted.duration_until(Timestamp::now()).try_into().unwrap_or_default();
@@ -50,15 +50,16 @@ pub(super) async fn round(in_force: Arc<InForce>, clients: Clients) {
     loop {
         check_certificates(&in_force);
         save(&in_force).await;
-        tokio::time::sleep(ROUND).await;
-        in_force.monitor.tell_repeats();
+        tokio::time::sleep(SAVE_INTERVAL).await;
+        in_force.monitor.log_suppressed();
         clients.announce_releases(&in_force.monitor, &in_force.config());
     }
 }
 
 fn check_certificates(in_force: &InForce) {
     let own = in_force.tls().identities().into_iter();
-    let own: Vec<Own> = own.map(|own| Own { file: own.file.display().to_string(), not_after: own.not_after }).collect();
+    let own: Vec<OwnCertificate> =
+        own.map(|own| OwnCertificate { file: own.file.display().to_string(), not_after: own.not_after }).collect();
     let settings = in_force.running.load();
     let config = &settings.config;
     let any = std::iter::once(settings.connectors.catch_all());
@@ -66,7 +67,11 @@ fn check_certificates(in_force: &InForce) {
         config.listeners.iter().map(|listener| listener.name.as_str()),
         config.connectors.iter().chain(any).map(|connector| connector.name.as_str()),
     );
-    in_force.monitor.certificates().look(&own, |direction, name| is_forced(config, direction, name), Timestamp::now());
+    in_force.monitor.certificates().warn_expiring(
+        &own,
+        |direction, name| is_forced(config, direction, name),
+        Timestamp::now(),
+    );
 }
 
 /// Returns true if a connector demands TLS. Demands that only a domain publishes do not count.

@@ -66,7 +66,7 @@ impl InForce {
         };
         warnings.extend(more);
         let config = Arc::new(config);
-        self.evidence.keep(config.evidence.keep);
+        self.evidence.set_keep(config.evidence.keep);
         self.reports.replace(submitter, &tls, dns.clone());
         self.outbound.discovery().mta_sts().replace(web(&tls, &dns, self.test_overrides));
         self.running.replace(Snapshot::new(config, tls, dns));

@@ -12,7 +12,7 @@ use crate::dns::Dns;
 use crate::handshake::TlsMaterial;
 use crate::https::Https;
 use crate::spool::{Entry, SqliteSpool};
-use crate::tlsrpt::{Bounds, Desk, Internet, Outbox, Reporter, Schedule, StoreError, Submitter};
+use crate::tlsrpt::{Bounds, CountStoreError, Internet, ReportSender, ReportService, Reporter, Schedule, Submitter};
 
 /// The settings of the service. Both are replaced on reload.
 #[derive(Debug)]
@@ -36,20 +36,20 @@ impl Reports {
     /// Starts the service if there is one. It sends reports until `stop`, and counts until [`RunningReports::end`].
     pub(super) fn start(
         &self,
-        desk: Option<Desk>,
+        desk: Option<ReportService>,
         spool: &Arc<SqliteSpool>,
         accepted: &mpsc::Sender<Entry>,
         stop: &CancellationToken,
     ) -> RunningReports {
         let end = CancellationToken::new();
         let desk = desk.map(|desk| {
-            let outbox = Outbox {
+            let sender = ReportSender {
                 submitter: Arc::clone(&self.submitter),
                 spool: Arc::clone(spool) as _,
                 accepted: accepted.clone(),
                 network: Arc::clone(&self.internet) as _,
             };
-            tokio::spawn(desk.run(outbox, stop.clone(), end.clone()))
+            tokio::spawn(desk.run(sender, stop.clone(), end.clone()))
         });
         RunningReports { end, desk }
     }
@@ -75,19 +75,19 @@ impl RunningReports {
 
 /// Opens the service if `[tlsrpt] send` asks for it. Mail does not depend on it: if the store cannot be opened, there
 /// are no TLS reports until the next start.
-pub(super) fn open_service(config: &Config) -> (Reporter, Option<Desk>) {
+pub(super) fn open_service(config: &Config) -> (Reporter, Option<ReportService>) {
     let send = &config.tlsrpt.send;
     match send.value {
         SendReports::Off => (Reporter::off(), None),
-        SendReports::Daily => match Desk::open(&config.spool.value, Bounds::default(), Schedule::default()) {
+        SendReports::Daily => match ReportService::open(&config.spool.value, Bounds::default(), Schedule::default()) {
             Ok((reporter, desk)) => (reporter, Some(desk)),
             Err(error) => {
                 let remedy = match &error {
-                    StoreError::OtherVersion { .. } => {
+                    CountStoreError::OtherVersion { .. } => {
                         "Run the gatepost that wrote the file, or move it away with its -wal file and lose what is not \
                          reported yet; or write [tlsrpt] send = false."
                     }
-                    StoreError::Failed(_) => {
+                    CountStoreError::Failed(_) => {
                         "Let the user that Gatepost runs as write to [spool] path and see that its disk has room, then \
                          restart; or write [tlsrpt] send = false."
                     }

@@ -10,7 +10,7 @@ use super::encode::{fold, quote};
 use super::text_only::part_for_people;
 use super::{MultipartBody, REASON_MAX, ReportMessage, date, header, header_fields, reason_max, report_envelope};
 use crate::address::{Domain, Mailbox};
-use crate::envelope::{QueueId, ReportForm, TlsRequirement, Trouble};
+use crate::envelope::{AttemptFailure, QueueId, ReportForm, TlsRequirement};
 
 /// The most octets of one failed message in a digest.
 const EXCERPT_MAX: usize = 4 * 1024;
@@ -31,7 +31,7 @@ pub struct DigestEntry {
     /// The sender, if a stranger sent the message and the sender gets no report.
     pub sender: Option<Mailbox>,
     /// The recipients that it did not reach, with the reasons.
-    pub recipients: Vec<(Mailbox, Trouble)>,
+    pub recipients: Vec<(Mailbox, AttemptFailure)>,
     /// The part by which a reader recognises it.
     pub excerpt: Excerpt,
 }
@@ -173,8 +173,8 @@ mod tests {
         Mailbox::parse(text).expect("valid")
     }
 
-    fn trouble(text: &str) -> Trouble {
-        Trouble {
+    fn trouble(text: &str) -> AttemptFailure {
+        AttemptFailure {
             at: Timestamp::UNIX_EPOCH,
             status: EnhancedStatusCode::permanent(Status(1, 1)),
             text: text.into(),

@@ -3,8 +3,8 @@
 use super::*;
 use crate::smtp::reply::{EnhancedStatusCode, Reply, Status};
 
-fn trouble() -> Trouble {
-    Trouble {
+fn trouble() -> AttemptFailure {
+    AttemptFailure {
         at: Timestamp::UNIX_EPOCH,
         status: EnhancedStatusCode::permanent(Status(1, 1)),
         text: "mx.example.net [192.0.2.1]:25: answered RCPT TO with: 550 5.1.1 no such user".into(),
@@ -19,7 +19,7 @@ fn envelope(from: &str) -> Envelope {
     Envelope::new(ReversePath::parse(from).expect("valid"), vec![recipient])
 }
 
-fn report_on(envelope: &Envelope, action: Action, last: &Trouble) -> ReportMessage {
+fn report_on(envelope: &Envelope, action: Action, last: &AttemptFailure) -> ReportMessage {
     report_all(envelope, action, &[ReportedRecipient { recipient: &envelope.recipients[0], last }])
 }
 
@@ -146,7 +146,7 @@ fn a_part_with_a_line_too_long_in_7bit_is_encoded() {
 #[test]
 fn the_plain_form_has_the_text_and_nothing_else() {
     let hostname = Domain::parse("relay.example.com").expect("valid");
-    for last in [trouble(), Trouble { text: "gar nicht übel".into(), ..trouble() }] {
+    for last in [trouble(), AttemptFailure { text: "gar nicht übel".into(), ..trouble() }] {
         let full = report_on(&envelope("a@example.org"), Action::Failed, &last);
         let [id, new] = [2, 3].map(|number| QueueId::from_number(number).expect("small"));
         let refused = RejectedReport { id, envelope: &full.envelope, content: &full.content };
@@ -182,7 +182,7 @@ fn between<'a>(text: &'a str, from: &str, to: &str) -> &'a str {
 
 #[test]
 fn content_is_returned_in_full_only_if_allowed() {
-    let (known, stranger) = (Origin::Known, Origin::Stranger);
+    let (known, stranger) = (ClientOrigin::Known, ClientOrigin::Stranger);
     for (action, ret, size, confidential, origin, wanted) in [
         (Action::Failed, None, 100, false, known, ReturnedContent::Full),
         (Action::Failed, Some(Ret::Full), FULL_RETURN_MAX, false, known, ReturnedContent::Full),
@@ -201,7 +201,8 @@ fn content_is_returned_in_full_only_if_allowed() {
 /// One message may have a thousand recipients that all fail with long reasons.
 #[test]
 fn a_report_about_a_thousand_recipients_is_bounded() {
-    let last = Trouble { text: "xy ".repeat(700), reply: Some(Reply::bare(550, "xy ".repeat(250))), ..trouble() };
+    let last =
+        AttemptFailure { text: "xy ".repeat(700), reply: Some(Reply::bare(550, "xy ".repeat(250))), ..trouble() };
     let name = |number: usize| Mailbox::parse(&format!("b{number}@d{number}.example.net")).expect("valid");
     let recipients: Vec<Recipient> = (0..1000).map(|number| Recipient::new(name(number))).collect();
     let envelope = Envelope::new(ReversePath::parse("a@example.org").expect("valid"), recipients);

@@ -1,9 +1,9 @@
-//! The way on which a message came in, until the evidence has it.
+//! The session in which a message was received, stored until the evidence has recorded it.
 
 use serde::{Deserialize, Serialize};
 
-/// The session that brought a message, as JSON that [`crate::evidence`] writes at the 250 and reads once more when it
-/// puts the message on record. Until then it is kept, and lost, with the message.
+/// The session in which a message was received, as JSON. [`crate::evidence`] writes it before the final 250, and
+/// reads it when it records the message. Until then it is stored with the message.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Arrival(Box<str>);
@@ -15,7 +15,7 @@ impl Arrival {
         Self(json.into())
     }
 
-    /// The JSON.
+    /// Returns the JSON.
     #[must_use]
     pub fn json(&self) -> &str {
         &self.0

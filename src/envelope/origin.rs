@@ -1,20 +1,20 @@
-//! The kind of client that a message came from, as far as reports about it depend on that.
+//! The kind of client that sent a message. The handling of reports about it depends on that.
 
 use serde::{Deserialize, Serialize};
 
-/// The kind of client that a message came from.
+/// The kind of client that sent a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Origin {
-    /// A client that may relay, or ourselves. Mail that was stored before this was recorded counts as such.
+pub enum ClientOrigin {
+    /// A client that may relay, or the relay itself. Also the value for messages that an earlier version stored.
     #[default]
     Known,
-    /// A client that may write to our own domains alone: the sender that it names is anybody's claim.
+    /// A client that may send only to our own domains. Its sender address is unverified.
     Stranger,
 }
 
-impl Origin {
-    /// Checks for [`Origin::Known`], which is stored as nothing.
+impl ClientOrigin {
+    /// Returns whether this is [`ClientOrigin::Known`], which is not serialized.
     #[must_use]
     pub fn is_known(&self) -> bool {
         *self == Self::Known
@@ -23,16 +23,16 @@ impl Origin {
 
 #[cfg(test)]
 mod tests {
-    use super::Origin;
+    use super::ClientOrigin;
     use crate::envelope::{Envelope, RecipientState};
 
-    /// An envelope as it was stored before the origin was recorded, with a report that is owed.
+    /// An envelope without an origin, with a pending report, as an earlier version stored it.
     const OLD: &str = r#"{"reverse_path":"a@example.org","recipients":[{"mailbox":"b@example.net","state":"delivered","owed":{"at":"1970-01-01T00:00:00Z","status":"2.0.0","text":"taken"}},{"mailbox":"c@example.net","state":{"held":{"attempts":1}}}],"body":"7BIT","smtputf8":false,"needs":{"eight_bit":false,"utf8_header":false}}"#;
 
     #[test]
-    fn an_envelope_that_was_stored_before_is_read_and_stays_as_it_was() {
+    fn an_envelope_of_an_earlier_version_is_read_and_written_unchanged() {
         let old: Envelope = serde_json::from_str(OLD).expect("it loads");
-        assert_eq!((old.origin, old.confidential), (Origin::Known, false));
+        assert_eq!((old.origin, old.confidential), (ClientOrigin::Known, false));
         assert!(old.recipients[0].owed.is_some() && old.is_open());
         assert!(matches!(old.recipients[1].state, RecipientState::Held { attempts: 1, .. }));
         assert_eq!(serde_json::to_string(&old).expect("serialises"), OLD);
@@ -41,7 +41,7 @@ mod tests {
     #[test]
     fn origin_and_confidentiality_survive_the_stored_form() {
         let mut envelope: Envelope = serde_json::from_str(OLD).expect("it loads");
-        (envelope.origin, envelope.confidential) = (Origin::Stranger, true);
+        (envelope.origin, envelope.confidential) = (ClientOrigin::Stranger, true);
         let text = serde_json::to_string(&envelope).expect("serialises");
         assert!(text.contains(r#""origin":"stranger","confidential":true"#), "{text}");
         assert_eq!(serde_json::from_str::<Envelope>(&text).expect(&text), envelope);

@@ -1,4 +1,4 @@
-//! What makes a message a report of ours to a sender (RFC 3464).
+//! The marks of a message that is a report of ours to a sender (RFC 3464).
 
 use serde::{Deserialize, Serialize};
 
@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ReportForm {
-    /// With parts for people and for programs, and with what is returned of the message.
+    /// A report with parts for people and for programs, and with the returned content.
     Full,
-    /// Text alone, after a host refused the full form.
+    /// Plain text only, after a host rejected the full form.
     Plain,
 }

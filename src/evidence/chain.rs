@@ -1,11 +1,11 @@
-//! A record as one line, and how it hangs on the one before. Nothing here knows a file or a clock.
+//! The form of a record as one line of JSON, and its link to the record before. Uses no file and no clock.
 //!
 //! ```text
 //! {"seq":7,"prev":"<hash of record 6>","time":"…","kind":"…", … ,"hash":"<hash of this one>"}
 //! ```
 //!
-//! The hash is SHA-256 over the line up to the comma before `"hash"`, in 64 hexadecimal digits, so that
-//! anybody can check it with `sed` and `sha256sum`. The first record of all hangs on 64 zeros.
+//! The hash is the SHA-256 of the line up to the comma before `"hash"`, in 64 hexadecimal digits, so that anybody can
+//! check it with `sed` and `sha256sum`. The `prev` of the first record is 64 zeros.
 
 use std::fmt::{self, Write as _};
 
@@ -13,19 +13,19 @@ use aws_lc_rs::digest::{SHA256, digest};
 use jiff::Timestamp;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// What stands before the hash, and behind it.
+/// The text before and after the hash in a line.
 const BEFORE_HASH: &str = ",\"hash\":\"";
-const BEHIND_HASH: &str = "\"}";
-/// Octets of a line that the hash does not cover.
-const TAIL: usize = BEFORE_HASH.len() + 64 + BEHIND_HASH.len();
+const AFTER_HASH: &str = "\"}";
+/// The number of octets at the end of a line that the hash does not cover.
+const TAIL: usize = BEFORE_HASH.len() + 64 + AFTER_HASH.len();
 
 /// The hash of a record.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RecordHash([u8; 32]);
 
 impl RecordHash {
-    /// What the first record hangs on.
-    pub const NOTHING: Self = Self([0; 32]);
+    /// The `prev` of the first record.
+    pub const ZERO: Self = Self([0; 32]);
 
     fn of(octets: &[u8]) -> Self {
         let mut hash = [0; 32];
@@ -77,73 +77,73 @@ impl<'de> Deserialize<'de> for RecordHash {
     }
 }
 
-/// What every record has: its place in the chain.
+/// The fields that every record has: its place in the chain.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct Link {
-    /// Its number. The first has 1, and none is left out.
+    /// The number of the record. The first has 1, and there are no gaps.
     pub seq: u64,
     /// The hash of the record before.
     pub prev: RecordHash,
-    /// When what it tells happened.
+    /// The time of the recorded event.
     pub time: Timestamp,
-    /// What it tells: `delivery`, or a word of the chain's own.
+    /// The kind of the record: `accepted`, `delivery`, or a kind that concerns the chain itself.
     pub kind: String,
-    /// Its own hash.
+    /// The hash of this record.
     pub hash: RecordHash,
 }
 
-/// The end of a chain, on which the next record hangs.
+/// The end of a chain, to which the next record is linked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Head {
-    /// The number of the last record; 0 where there is none.
+pub struct ChainHead {
+    /// The number of the last record; 0 if there is none.
     pub seq: u64,
-    /// Its hash.
+    /// The hash of the last record.
     pub hash: RecordHash,
 }
 
-impl Head {
-    /// Before the first record.
-    pub const START: Self = Self { seq: 0, hash: RecordHash::NOTHING };
+impl ChainHead {
+    /// The head of an empty chain.
+    pub const START: Self = Self { seq: 0, hash: RecordHash::ZERO };
 
-    /// Appends the line of the next record to `out`, and becomes the head that it makes. `inside` is a JSON
-    /// object without its braces.
-    pub(super) fn seal(&mut self, inside: &str, out: &mut String) {
+    /// Appends the line of the next record to `out`, and advances to it. `fields` is a JSON object without its
+    /// braces.
+    pub(super) fn seal(&mut self, fields: &str, out: &mut String) {
         self.seq += 1;
         let start = out.len();
-        // Writing into a String cannot fail.
-        let _ = write!(out, "{{\"seq\":{},\"prev\":\"{}\",{inside}", self.seq, self.hash);
+        // Writing to a String cannot fail.
+        let _ = write!(out, "{{\"seq\":{},\"prev\":\"{}\",{fields}", self.seq, self.hash);
         self.hash = RecordHash::of(&out.as_bytes()[start..]);
-        let _ = writeln!(out, "{BEFORE_HASH}{}{BEHIND_HASH}", self.hash);
+        let _ = writeln!(out, "{BEFORE_HASH}{}{AFTER_HASH}", self.hash);
     }
 }
 
 impl Link {
-    /// The head that a chain has while this is its last record.
+    /// Returns the head of a chain that ends with this record.
     #[must_use]
-    pub fn head(&self) -> Head {
-        Head { seq: self.seq, hash: self.hash }
+    pub fn head(&self) -> ChainHead {
+        ChainHead { seq: self.seq, hash: self.hash }
     }
 }
 
-/// Why a line is no record.
+/// The reason why a line is not a valid record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum BadLine {
-    /// It has not the form of one; in words.
+    /// The line does not have the form of a record; the text says why.
     NotARecord(String),
-    /// It has, but not the hash of what it says now.
+    /// The line has the form of a record, but its hash does not match its text.
     WrongHash(Box<Link>),
 }
 
-/// Reads a line, its line end left out.
+/// Reads a line, given without its line end.
 ///
 /// # Errors
-/// [`BadLine`].
+/// [`BadLine`] if the line is not a valid record.
 pub(super) fn read(line: &[u8]) -> Result<Link, BadLine> {
     let record: Link = serde_json::from_slice(line).map_err(|error| BadLine::NotARecord(error.to_string()))?;
     let covered = line.len().saturating_sub(TAIL);
-    let tail = format!("{BEFORE_HASH}{}{BEHIND_HASH}", record.hash);
+    let tail = format!("{BEFORE_HASH}{}{AFTER_HASH}", record.hash);
     if line.get(covered..) != Some(tail.as_bytes()) {
-        return Err(BadLine::NotARecord("its hash does not stand at its end".to_owned()));
+        return Err(BadLine::NotARecord("its hash is not at its end".to_owned()));
     }
     let is_sound = RecordHash::of(&line[..covered]) == record.hash;
     if is_sound { Ok(record) } else { Err(BadLine::WrongHash(Box::new(record))) }
@@ -153,27 +153,27 @@ pub(super) fn read(line: &[u8]) -> Result<Link, BadLine> {
 mod tests {
     use super::*;
 
-    const INSIDE: &str = r#""time":"2026-11-26T10:00:00Z","kind":"delivery","to":"a@b.example""#;
+    const FIELDS: &str = r#""time":"2026-11-26T10:00:00Z","kind":"delivery","to":"a@b.example""#;
 
     fn two() -> (String, String) {
-        let (mut head, mut text) = (Head::START, String::new());
-        head.seal(INSIDE, &mut text);
-        head.seal(INSIDE, &mut text);
+        let (mut head, mut text) = (ChainHead::START, String::new());
+        head.seal(FIELDS, &mut text);
+        head.seal(FIELDS, &mut text);
         let (one, two) = text.split_once('\n').expect("two lines");
         (one.to_owned(), two.trim_end().to_owned())
     }
 
     #[test]
-    fn a_record_hangs_on_the_one_before() {
+    fn a_record_is_linked_to_the_one_before() {
         let (one, two) = two();
         let [first, second] = [&one, &two].map(|line| read(line.as_bytes()).expect(line));
-        assert_eq!((first.seq, first.prev), (1, RecordHash::NOTHING));
+        assert_eq!((first.seq, first.prev), (1, RecordHash::ZERO));
         assert_eq!((second.seq, second.prev, second.kind.as_str()), (2, first.hash, "delivery"));
         assert_ne!(first.hash, second.hash, "the number is covered");
     }
 
     #[test]
-    fn the_hash_is_that_of_sha256sum_over_the_rest_of_the_line() {
+    fn the_hash_is_the_sha256_of_the_line_before_it() {
         let (one, _) = two();
         let covered = one.split(",\"hash\"").next().expect("a beginning");
         assert_eq!(digest(&SHA256, covered.as_bytes()).as_ref(), read(one.as_bytes()).expect("a record").hash.0);

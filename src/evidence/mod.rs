@@ -1,15 +1,15 @@
-//! Evidence: how each message came in, and what became of each recipient in each attempt, under which demands and over
-//! which TLS.
+//! Evidence: a record of how each message came in and of each delivery attempt for each recipient, with the TLS that
+//! was demanded and the TLS that was used.
 //!
-//! One record is one line of JSON, and carries the hash of the one before (`chain`); a file holds a day
-//! (`folder`). Records are appended by one thread (`writer`), many with one sync, and whoever hands them in
-//! goes on only when they are durable: the queue forgets nothing that is not written here. `verify` reads
-//! the chain, `read` and `summary` what it says; they need no daemon.
+//! A record is one line of JSON that contains the hash of the record before it (`chain`); each day has a file of its
+//! own (`folder`). One thread (`writer`) appends the records, many with one sync. A caller goes on only when its
+//! records are durable, so the queue never forgets a delivery that is not recorded here. `verify` checks the chain;
+//! `read` and `summary` evaluate the records. They need no daemon.
 //!
-//! What the chain proves: that no record between two others was changed, taken out, put in or moved since it
-//! was written, by anybody who could not write all that follows anew. What it cannot: that its end was not
-//! cut off, or that not all of it was written anew. For that the hash of the last record has to be kept where
-//! whoever can write here cannot. It is no log of the messages' content.
+//! The chain proves that no record between two others was changed, removed, inserted or moved after it was written,
+//! unless somebody rewrote all records that follow. It cannot prove that its end was not cut off or that it was not
+//! rewritten as a whole. For that, keep the hash of the last record where nobody who can write here can change it.
+//! The content of messages is not recorded.
 
 mod chain;
 mod folder;
@@ -29,16 +29,17 @@ use jiff::Timestamp;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
-pub use chain::{BadLine, Head, Link, RecordHash};
-pub use read::{Reading, Record, deliveries, records};
+pub use chain::{BadLine, ChainHead, Link, RecordHash};
+pub use read::{MailRecord, ReadResult, deliveries, records};
 pub use record::{
-    Acceptance, Certificate, Delivery, Demanded, ExceptionHeld, InboundParties, InboundSession, Level, Outcome, Policy,
-    Session, Standing, Statement, TEXT_MAX, TlsSession, UnmetDemand, cut,
+    AcceptanceRecord, Assurance, CertificateRecord, DeliveryRecord, DemandOutcome, DemandRecord, EvidenceRecord,
+    ExceptionRecord, InboundParties, InboundSession, PolicyRecord, RecordedOutcome, SessionRecord, TEXT_MAX,
+    TlsSession, UnmetDemand, cut,
 };
-pub use summary::{CameIn, InClear, Levels, Row, Summary};
-pub use verify::{Beginning, Finding, Found, Verified, verify};
+pub use summary::{AcceptedCounts, AssuranceCounts, ClearDeliveries, DeliveryCounts, Summary};
+pub use verify::{ChainStart, Defect, Finding, Verification, verify};
 
-/// Why evidence cannot be written or read, in words.
+/// The error of writing or reading evidence: what failed, where, and the remedy.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct EvidenceError(String);
@@ -49,115 +50,118 @@ impl EvidenceError {
     }
 }
 
-/// Records were not written: the process is about to end. What they tell of must be done again.
+/// The error of a record that was not written because the process is about to end. Its delivery must be repeated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the evidence has been closed")]
 pub struct NotWritten;
 
-/// Where records go. Cheap to clone.
+/// The handle through which records are written. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Evidence(Option<Arc<Open>>);
+pub struct Evidence(Option<Arc<WriterHandle>>);
 
 #[derive(Debug)]
-struct Open {
-    orders: Sender<Order>,
-    /// Nothing that fails is tried again.
+struct WriterHandle {
+    commands: Sender<WriterCommand>,
+    /// Set when the process is ending: a failed write is not repeated any more.
     ending: Arc<AtomicBool>,
-    /// Nothing can be written at the moment.
+    /// Set while nothing can be written.
     stuck: Arc<AtomicBool>,
-    /// The writer has ended.
+    /// Cancelled when the writer has ended.
     ended: CancellationToken,
 }
 
-/// What the writer is told. Those who hand records in wait for them, so there are never more than attempts.
+/// A command for the writer. Callers that hand in records wait for them, so there are never more commands than
+/// attempts and sessions.
 #[derive(Debug)]
-enum Order {
+enum WriterCommand {
     Write { lines: Vec<String>, done: oneshot::Sender<()> },
-    Keep(Duration),
+    SetKeep(Duration),
     Close,
 }
 
 impl Evidence {
-    /// None is kept.
+    /// Returns a handle that discards all records, for a relay that keeps no evidence.
     #[must_use]
     pub fn off() -> Self {
         Self(None)
     }
 
-    /// Takes the folder for this process, making it where it is missing; sets right what a crash left, and
-    /// goes on with the chain. It blocks. Files older than `keep` are dropped, now and later, unless the clock has
-    /// leapt ahead: then only when it has gone on from there for a day.
+    /// Locks the folder for this process and creates it if it is missing, repairs the leftovers of a crash, and
+    /// continues the chain. Blocks. Files older than `keep` are deleted, now and later. After a forward jump of the
+    /// clock that happens only when the clock has run on for a day.
     ///
     /// # Errors
-    /// [`EvidenceError`]: what cannot be done, and the remedy.
+    /// [`EvidenceError`] with the cause and the remedy.
     pub fn open(folder: &Path, keep: Duration) -> Result<Self, EvidenceError> {
-        let (orders, received) = mpsc::channel();
+        let (commands, received) = mpsc::channel();
         let ending = Arc::new(AtomicBool::new(false));
         let ended = CancellationToken::new();
         let stuck = Arc::new(AtomicBool::new(false));
-        let writer = writer::Writer::open(folder, keep, writer::Moment::now(), Arc::clone(&stuck))?;
+        let writer = writer::EvidenceWriter::open(folder, keep, writer::Moment::now(), Arc::clone(&stuck))?;
         writer.start(received, Arc::clone(&ending), ended.clone())?;
-        Ok(Self(Some(Arc::new(Open { orders, ending, stuck, ended }))))
+        Ok(Self(Some(Arc::new(WriterHandle { commands, ending, stuck, ended }))))
     }
 
-    /// Whether records wait because they cannot be written: what is begun now could not be finished.
+    /// Returns whether records wait because they cannot be written. An attempt that starts now could not be
+    /// completed.
     #[must_use]
     pub fn is_stuck(&self) -> bool {
         self.0.as_ref().is_some_and(|open| open.stuck.load(Ordering::Relaxed))
     }
 
-    /// Whether any is kept.
+    /// Returns whether evidence is kept at all.
     #[must_use]
     pub fn is_kept(&self) -> bool {
         self.0.is_some()
     }
 
-    /// Appends records of one moment; see [`Evidence::write_all`].
+    /// Appends records that have the same time; see [`Evidence::write_all`].
     ///
     /// # Errors
-    /// [`NotWritten`].
-    pub async fn write(&self, at: Timestamp, statements: Vec<Statement>) -> Result<(), NotWritten> {
-        self.write_all(statements.into_iter().map(|statement| (at, statement)).collect()).await
+    /// [`NotWritten`] if the process is about to end.
+    pub async fn write(&self, at: Timestamp, records: Vec<EvidenceRecord>) -> Result<(), NotWritten> {
+        self.write_all(records.into_iter().map(|record| (at, record)).collect()).await
     }
 
-    /// Appends records, each with its time; when this returns `Ok` they are durable. While the disk cannot be written
-    /// it waits: the writer says so, and tries again until it can or until [`Evidence::hurry`].
+    /// Appends records, each with its time. When this returns `Ok`, they are durable. While the disk cannot be
+    /// written to, this waits: the writer logs the error and retries until it succeeds or until
+    /// [`Evidence::stop_retrying`].
     ///
     /// # Errors
-    /// [`NotWritten`].
-    pub async fn write_all(&self, statements: Vec<(Timestamp, Statement)>) -> Result<(), NotWritten> {
-        let Some(open) = self.0.as_ref().filter(|_| !statements.is_empty()) else { return Ok(()) };
-        let lines = statements.iter().map(|(at, statement)| statement.inside(*at)).collect();
+    /// [`NotWritten`] if the process is about to end.
+    pub async fn write_all(&self, records: Vec<(Timestamp, EvidenceRecord)>) -> Result<(), NotWritten> {
+        let Some(open) = self.0.as_ref().filter(|_| !records.is_empty()) else { return Ok(()) };
+        let lines = records.iter().map(|(at, record)| record.to_fields(*at)).collect();
         let (done, written) = oneshot::channel();
-        open.orders.send(Order::Write { lines, done }).map_err(|_| NotWritten)?;
+        open.commands.send(WriterCommand::Write { lines, done }).map_err(|_| NotWritten)?;
         written.await.map_err(|_| NotWritten)
     }
 
-    /// Files are kept so long from now on.
-    pub fn keep(&self, keep: Duration) {
+    /// Sets the time for which files are kept from now on.
+    pub fn set_keep(&self, keep: Duration) {
         if let Some(open) = &self.0 {
-            // A writer that has ended is told of elsewhere.
-            let _ = open.orders.send(Order::Keep(keep));
+            // Fails only after the writer has ended, which its callers learn elsewhere.
+            let _ = open.commands.send(WriterCommand::SetKeep(keep));
         }
     }
 
-    /// The process is about to end: nothing that fails is tried again from now on.
-    pub fn hurry(&self) {
+    /// Prepares for the end of the process: from now on a failed write is not repeated.
+    pub fn stop_retrying(&self) {
         if let Some(open) = &self.0 {
             open.ending.store(true, Ordering::Relaxed);
         }
     }
 
-    /// Writes what was handed in, once, and ends.
+    /// Writes the records that were handed in, without retries, and ends the writer.
     pub async fn close(&self) {
-        self.hurry();
+        self.stop_retrying();
         if let Some(open) = &self.0 {
-            let _ = open.orders.send(Order::Close);
+            let _ = open.commands.send(WriterCommand::Close);
             open.ended.cancelled().await;
         }
     }
 
-    /// Waits until the writer has ended; for ever, where there is none.
+    /// Waits until the writer has ended; for ever if no evidence is kept.
     pub async fn closed(&self) {
         match &self.0 {
             Some(open) => open.ended.cancelled().await,

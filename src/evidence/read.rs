@@ -1,4 +1,4 @@
-//! Reading what is kept, line by line and never more than one in memory.
+//! Reads the records line by line, with one line in memory at a time.
 
 use std::fs::File;
 use std::io::{BufRead as _, BufReader, Read as _};
@@ -7,13 +7,13 @@ use std::path::{Path, PathBuf};
 use jiff::{Timestamp, ToSpan as _};
 
 use super::chain::{self, Link};
-use super::record::{Acceptance, Delivery, Statement};
+use super::record::{AcceptanceRecord, DeliveryRecord, EvidenceRecord};
 use super::{EvidenceError, folder};
 
-/// Octets of a line, at most. No record comes near.
+/// The longest line that is read, in octets. Records are far shorter.
 const LINE_MAX: u64 = 256 << 10;
 
-/// The lines of a file.
+/// A reader of the lines of a file.
 pub(super) struct Lines {
     reader: BufReader<File>,
     path: PathBuf,
@@ -21,12 +21,12 @@ pub(super) struct Lines {
     line: Vec<u8>,
 }
 
-/// One of them.
-pub(super) struct Line<'a> {
+/// One line of a file.
+pub(super) struct FileLine<'a> {
     pub(super) number: u64,
-    /// Without its end; of one that is too long, the beginning.
+    /// The text without its line end; only the beginning of a line that is too long.
     pub(super) text: &'a [u8],
-    /// Whether it has an end.
+    /// True if the line has a line end.
     pub(super) is_whole: bool,
 }
 
@@ -41,7 +41,7 @@ impl Lines {
         })
     }
 
-    pub(super) fn next(&mut self) -> Result<Option<Line<'_>>, EvidenceError> {
+    pub(super) fn next(&mut self) -> Result<Option<FileLine<'_>>, EvidenceError> {
         let path = &self.path;
         let failed = |error: std::io::Error| EvidenceError::new("read", path, &error);
         self.line.clear();
@@ -56,11 +56,11 @@ impl Lines {
         } else if self.line.len() as u64 == LINE_MAX {
             is_whole = skip_line(&mut self.reader).map_err(failed)?;
         }
-        Ok(Some(Line { number: self.number, text: &self.line, is_whole }))
+        Ok(Some(FileLine { number: self.number, text: &self.line, is_whole }))
     }
 }
 
-/// Passes over the rest of a line; says whether it has an end.
+/// Skips the remainder of a line. Returns whether it has a line end.
 fn skip_line(reader: &mut BufReader<File>) -> std::io::Result<bool> {
     loop {
         let buffer = reader.fill_buf()?;
@@ -76,54 +76,54 @@ fn skip_line(reader: &mut BufReader<File>) -> std::io::Result<bool> {
     }
 }
 
-/// What came of reading.
+/// The result of reading.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Reading {
-    /// Lines that were left out, for they are no records as they were written: [`super::verify`] names them.
+pub struct ReadResult {
+    /// The number of lines that were left out because they are not valid records; [`super::verify`] names them.
     pub bad: u64,
 }
 
-/// A record of mail.
+/// A record that concerns mail.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Record {
-    /// A message came in.
-    In(Box<Acceptance>),
+pub enum MailRecord {
+    /// A message was accepted.
+    Accepted(Box<AcceptanceRecord>),
     /// The result of one attempt for one recipient.
-    Out(Box<Delivery>),
+    Delivery(Box<DeliveryRecord>),
 }
 
 /// Reads every delivery since a time; see [`records`].
 ///
 /// # Errors
-/// [`EvidenceError`] where the folder or a file of it cannot be read.
+/// [`EvidenceError`] if the folder or a file in it cannot be read.
 pub fn deliveries(
     folder: &Path,
     since: Option<Timestamp>,
-    mut each: impl FnMut(&str, &Link, Delivery) -> bool,
-) -> Result<Reading, EvidenceError> {
+    mut each: impl FnMut(&str, &Link, DeliveryRecord) -> bool,
+) -> Result<ReadResult, EvidenceError> {
     records(folder, since, |line, link, record| match record {
-        Record::In(_) => true,
-        Record::Out(delivery) => each(line, link, *delivery),
+        MailRecord::Accepted(_) => true,
+        MailRecord::Delivery(delivery) => each(line, link, *delivery),
     })
 }
 
-/// Reads every record of mail since a time, in the order in which they were written. `each` is given the line as it
-/// stands as well, and says whether to go on.
+/// Reads every mail record since a time, in the order in which they were written. `each` receives the line, its link
+/// and the record, and returns whether to continue.
 ///
 /// # Errors
-/// [`EvidenceError`] where the folder or a file of it cannot be read.
+/// [`EvidenceError`] if the folder or a file in it cannot be read.
 pub fn records(
     folder: &Path,
     since: Option<Timestamp>,
-    mut each: impl FnMut(&str, &Link, Record) -> bool,
-) -> Result<Reading, EvidenceError> {
-    // A clock that was set back leaves records in a later file than theirs, never in an earlier one.
+    mut each: impl FnMut(&str, &Link, MailRecord) -> bool,
+) -> Result<ReadResult, EvidenceError> {
+    // After the clock was set back, records are in a later file than their day, never in an earlier one.
     let from = since.and_then(|since| folder::day(since).checked_sub(1.day()).ok());
     let mut bad = 0;
     for file in folder::files(folder)?.into_iter().filter(|file| from.is_none_or(|from| file.day >= from)) {
         let mut lines = Lines::open(&file.path)?;
         while let Some(line) = lines.next()? {
-            // What has no end is being written, or no record. What is read behind it would be the rest of it.
+            // A line without an end is still being written, or torn. The next read would return its remainder.
             if !line.is_whole {
                 break;
             }
@@ -135,10 +135,13 @@ pub fn records(
                 continue;
             }
             let record = match serde_json::from_str(text) {
-                Ok(Statement::Delivery(delivery)) => Record::Out(delivery),
-                Ok(Statement::Accepted(acceptance)) => Record::In(acceptance),
+                Ok(EvidenceRecord::Delivery(delivery)) => MailRecord::Delivery(delivery),
+                Ok(EvidenceRecord::Accepted(acceptance)) => MailRecord::Accepted(acceptance),
                 Ok(
-                    Statement::Begun { .. } | Statement::Torn { .. } | Statement::Dropped { .. } | Statement::Unknown,
+                    EvidenceRecord::Begun { .. }
+                    | EvidenceRecord::Torn { .. }
+                    | EvidenceRecord::Dropped { .. }
+                    | EvidenceRecord::Unknown,
                 ) => continue,
                 Err(_) => {
                     bad += 1;
@@ -146,9 +149,9 @@ pub fn records(
                 }
             };
             if !each(text, &link, record) {
-                return Ok(Reading { bad });
+                return Ok(ReadResult { bad });
             }
         }
     }
-    Ok(Reading { bad })
+    Ok(ReadResult { bad })
 }

@@ -1,45 +1,44 @@
-//! Deliveries, counted by connector and domain, and messages that came in, by connector and listener. Nothing is read
-//! here.
+//! Counts of deliveries by connector and domain, and of accepted messages by connector and listener. Reads no files.
 
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::record::{Acceptance, Delivery, ExceptionHeld, Level, Outcome, Standing};
+use super::record::{AcceptanceRecord, Assurance, DeliveryRecord, DemandOutcome, ExceptionRecord, RecordedOutcome};
 
-/// Pairs of connector and domain that are counted one by one; the domains beyond are counted together.
+/// The most pairs of connector and domain that are counted one by one. Further domains are counted together.
 const PAIRS_MAX: usize = 100_000;
-/// What stands for them.
+/// The name under which further domains are counted.
 const OTHERS: &str = "(other domains)";
 
-/// What was counted of one connector and domain. Each recipient of each attempt counts as one.
+/// The counts of one connector and domain. Each recipient of each attempt counts as one.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-pub struct Row {
-    /// Delivered.
+pub struct DeliveryCounts {
+    /// Deliveries.
     pub delivered: u64,
-    /// Of these, how many under each level: in clear, TLS, trusted, verified, pinned, DANE.
-    pub levels: Levels,
-    /// Of these, how many over a session that exceeded the demand.
+    /// Deliveries by assurance.
+    pub levels: AssuranceCounts,
+    /// Deliveries over a session that exceeded the demand.
     pub exceeded: u64,
-    /// Of these, how many in clear because the TLS that was offered came to nothing.
+    /// Deliveries in the clear although TLS was offered, because TLS failed.
     pub fallback: u64,
     /// Attempts that ended because a demand was not met.
     pub refused: u64,
-    /// Attempts that are tried again.
+    /// Attempts that are retried.
     pub deferred: u64,
-    /// Held for an operator.
+    /// Recipients held for an operator.
     pub held: u64,
-    /// Given up.
+    /// Recipients that bounced.
     pub bounced: u64,
-    /// Removed by an operator.
+    /// Recipients removed by an operator.
     pub removed: u64,
 }
 
-/// How many under each level.
+/// Counts by assurance.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
-#[allow(missing_docs, reason = "the levels stand in Level")]
-pub struct Levels {
+#[allow(missing_docs, reason = "the levels are described at Assurance")]
+pub struct AssuranceCounts {
     pub clear: u64,
     pub tls: u64,
     pub trusted: u64,
@@ -48,102 +47,102 @@ pub struct Levels {
     pub dane: u64,
 }
 
-impl Levels {
-    fn of(&mut self, level: Level) -> &mut u64 {
+impl AssuranceCounts {
+    fn of(&mut self, level: Assurance) -> &mut u64 {
         match level {
-            Level::Clear => &mut self.clear,
-            Level::Tls => &mut self.tls,
-            Level::Trusted => &mut self.trusted,
-            Level::Verified => &mut self.verified,
-            Level::Pinned => &mut self.pinned,
-            Level::Dane => &mut self.dane,
+            Assurance::Clear => &mut self.clear,
+            Assurance::Tls => &mut self.tls,
+            Assurance::Trusted => &mut self.trusted,
+            Assurance::Verified => &mut self.verified,
+            Assurance::Pinned => &mut self.pinned,
+            Assurance::Dane => &mut self.dane,
         }
     }
 
-    /// In the order of [`Level::ALL`].
+    /// Returns the counts in the order of [`Assurance::ALL`].
     #[must_use]
     pub fn all(&self) -> [u64; 6] {
         [self.clear, self.tls, self.trusted, self.verified, self.pinned, self.dane]
     }
 }
 
-/// Deliveries in clear to one domain.
+/// Deliveries in the clear to one domain.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct InClear {
+pub struct ClearDeliveries {
     /// The number of deliveries.
     pub delivered: u64,
     /// The time of the last one.
     pub last: Timestamp,
-    /// The reason for the last one to be without TLS.
+    /// The reason why the last one had no TLS.
     pub reason: String,
-    /// The connector's exception under which the last one went, where one held.
-    pub exception: Option<ExceptionHeld>,
-    /// The time of the first delivery under TLS behind it; nothing where the domain is still served in the clear.
+    /// The exception that was in force for the last one, if there was one.
+    pub exception: Option<ExceptionRecord>,
+    /// The time of the first delivery with TLS after the last one in the clear; `None` if there was none.
     pub tls_since: Option<Timestamp>,
     /// The connector of the last one.
     #[serde(skip)]
     connector: String,
 }
 
-/// Messages that came in under one connector by one listener.
+/// Messages that were accepted under one connector on one listener.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
-pub struct CameIn {
+pub struct AcceptedCounts {
     /// The number of messages.
     pub messages: u64,
-    /// Of these, how many under each level.
-    pub levels: Levels,
+    /// The messages by assurance.
+    pub levels: AssuranceCounts,
 }
 
-/// The counts.
+/// The counts of all records.
 #[derive(Debug, Default)]
 pub struct Summary {
-    came_in: BTreeMap<(String, String), CameIn>,
-    rows: BTreeMap<(String, String), Row>,
-    /// By domain: a connector that was renamed since is another name for the same.
-    in_clear: BTreeMap<String, InClear>,
+    came_in: BTreeMap<(String, String), AcceptedCounts>,
+    rows: BTreeMap<(String, String), DeliveryCounts>,
+    /// Keyed by domain alone, so that a renamed connector does not count a domain twice.
+    in_clear: BTreeMap<String, ClearDeliveries>,
 }
 
 impl Summary {
-    /// Counts a message that came in. Senders' domains are anybody's claim, and are not counted one by one.
-    pub fn count_in(&mut self, acceptance: &Acceptance) {
+    /// Counts an accepted message. The domain in a sender address is unverified, so it is not counted.
+    pub fn count_in(&mut self, acceptance: &AcceptanceRecord) {
         let by = &acceptance.by;
         let counts = self.came_in.entry((by.connector.clone(), by.listener.clone())).or_default();
         counts.messages += 1;
         *counts.levels.of(by.session.level) += 1;
     }
 
-    /// Connector, listener and the messages that came in, in this order.
-    pub fn came_in(&self) -> impl Iterator<Item = (&str, &str, &CameIn)> {
+    /// Returns connector, listener and counts of accepted messages, sorted.
+    pub fn came_in(&self) -> impl Iterator<Item = (&str, &str, &AcceptedCounts)> {
         self.came_in.iter().map(|((connector, listener), counts)| (connector.as_str(), listener.as_str(), counts))
     }
 
-    /// Counts one delivery.
-    pub fn count(&mut self, at: Timestamp, delivery: &Delivery) {
+    /// Counts one delivery record.
+    pub fn count(&mut self, at: Timestamp, delivery: &DeliveryRecord) {
         let mut pair = (delivery.connector.clone(), delivery.domain.clone());
         if self.rows.len() >= PAIRS_MAX && !self.rows.contains_key(&pair) {
             OTHERS.clone_into(&mut pair.1);
         }
         let domain = pair.1.clone();
         let row = self.rows.entry(pair).or_default();
-        row.refused += u64::from(delivery.standing == Standing::Refused);
+        row.refused += u64::from(delivery.standing == DemandOutcome::Refused);
         match delivery.outcome {
-            Outcome::Delivered => {}
-            Outcome::Deferred => row.deferred += 1,
-            Outcome::Held => row.held += 1,
-            Outcome::Bounced => row.bounced += 1,
-            Outcome::Removed => row.removed += 1,
+            RecordedOutcome::Delivered => {}
+            RecordedOutcome::Deferred => row.deferred += 1,
+            RecordedOutcome::Held => row.held += 1,
+            RecordedOutcome::Bounced => row.bounced += 1,
+            RecordedOutcome::Removed => row.removed += 1,
         }
-        if delivery.outcome != Outcome::Delivered {
+        if delivery.outcome != RecordedOutcome::Delivered {
             return;
         }
         row.delivered += 1;
-        row.exceeded += u64::from(delivery.standing == Standing::Exceeded);
-        row.fallback += u64::from(delivery.standing == Standing::Fallback);
+        row.exceeded += u64::from(delivery.standing == DemandOutcome::Exceeded);
+        row.fallback += u64::from(delivery.standing == DemandOutcome::Fallback);
         let Some(session) = &delivery.session else { return };
         *row.levels.of(session.level) += 1;
-        if session.level == Level::Clear {
+        if session.level == Assurance::Clear {
             let delivered = self.in_clear.get(&domain).map_or(0, |clear| clear.delivered) + 1;
-            let clear = InClear {
+            let clear = ClearDeliveries {
                 delivered,
                 last: at,
                 reason: session.no_tls.clone().unwrap_or_default(),
@@ -155,27 +154,27 @@ impl Summary {
         } else if domain != OTHERS
             && let Some(clear) = self.in_clear.get_mut(&domain)
         {
-            // Of domains that are counted together nobody knows which one this is.
+            // The domain in the shared row is unknown, so it cannot be marked as served with TLS.
             clear.tls_since.get_or_insert(at);
         }
     }
 
-    /// Connector, domain and what was counted, in this order.
-    pub fn rows(&self) -> impl Iterator<Item = (&str, &str, &Row)> {
+    /// Returns connector, domain and counts of deliveries, sorted.
+    pub fn rows(&self) -> impl Iterator<Item = (&str, &str, &DeliveryCounts)> {
         self.rows.iter().map(|((connector, domain), row)| (connector.as_str(), domain.as_str(), row))
     }
 
-    /// Connector and domain of what is still served in the clear: its last delivery was.
-    pub fn in_clear(&self) -> impl Iterator<Item = (&str, &str, &InClear)> {
+    /// Returns connector, domain and counts of the domains whose last delivery was in the clear.
+    pub fn in_clear(&self) -> impl Iterator<Item = (&str, &str, &ClearDeliveries)> {
         self.clear().filter(|(_, _, clear)| clear.tls_since.is_none())
     }
 
-    /// Connector and domain of what was served in the clear, and under TLS since.
-    pub fn in_clear_before(&self) -> impl Iterator<Item = (&str, &str, &InClear)> {
+    /// Returns connector, domain and counts of the domains that were served in the clear before, and with TLS since.
+    pub fn in_clear_before(&self) -> impl Iterator<Item = (&str, &str, &ClearDeliveries)> {
         self.clear().filter(|(_, _, clear)| clear.tls_since.is_some())
     }
 
-    fn clear(&self) -> impl Iterator<Item = (&str, &str, &InClear)> {
+    fn clear(&self) -> impl Iterator<Item = (&str, &str, &ClearDeliveries)> {
         self.in_clear.iter().map(|(domain, clear)| (clear.connector.as_str(), domain.as_str(), clear))
     }
 }
@@ -189,7 +188,7 @@ mod tests {
     }
 
     /// A delivery to `domain` over a session of this level.
-    fn delivery(connector: &str, domain: &str, level: &str, exception: Option<&str>) -> Delivery {
+    fn delivery(connector: &str, domain: &str, level: &str, exception: Option<&str>) -> DeliveryRecord {
         let no_tls = if level == "clear" { "\"the peer does not offer STARTTLS\"" } else { "null" };
         let exception =
             exception.map_or("null".to_owned(), |until| format!(r#"{{"until":"{until}","reason":"ticket 7"}}"#));
@@ -202,13 +201,13 @@ mod tests {
         serde_json::from_str(&text).expect("a delivery")
     }
 
-    /// Returns the lines about domains in the clear: now, and before.
-    fn told(records: &[(&str, Delivery)]) -> (Vec<String>, Vec<String>) {
+    /// Returns the domains that are served in the clear, and those that were before.
+    fn served_in_clear(records: &[(&str, DeliveryRecord)]) -> (Vec<String>, Vec<String>) {
         let mut summary = Summary::default();
         for (time, delivery) in records {
             summary.count(at(time), delivery);
         }
-        let word = |(connector, domain, clear): (&str, &str, &InClear)| {
+        let word = |(connector, domain, clear): (&str, &str, &ClearDeliveries)| {
             let exception = clear.exception.as_ref().map(|held| format!(" until {}", held.until));
             format!("{domain} ({connector}): {}{}", clear.delivered, exception.unwrap_or_default())
         };
@@ -216,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn a_domain_is_still_served_in_clear_while_its_last_delivery_was() {
+    fn a_domain_is_listed_while_its_last_delivery_was_in_the_clear() {
         let (clear, tls) = (delivery("p", "p.example", "clear", None), delivery("p", "p.example", "tls", None));
         let of = |text: &str| vec![text.to_owned()];
         let none = Vec::new;
@@ -227,22 +226,22 @@ mod tests {
             (vec![("01T10:00", &tls)], none(), none()),
         ] {
             let records: Vec<_> = records.into_iter().map(|(time, delivery)| (time, delivery.clone())).collect();
-            assert_eq!(told(&records), (still, before), "{records:?}");
+            assert_eq!(served_in_clear(&records), (still, before), "{records:?}");
         }
     }
 
     #[test]
-    fn a_renamed_connector_is_no_second_domain_in_clear() {
+    fn a_renamed_connector_does_not_count_a_domain_twice() {
         let records = [
             ("01T10:00", delivery("old", "p.example", "clear", None)),
             ("02T10:00", delivery("new", "p.example", "verified", None)),
         ];
-        assert_eq!(told(&records), (Vec::new(), vec!["p.example (old): 1".to_owned()]));
+        assert_eq!(served_in_clear(&records), (Vec::new(), vec!["p.example (old): 1".to_owned()]));
     }
 
     #[test]
-    fn the_exception_that_allowed_it_is_named() {
+    fn the_exception_of_the_last_delivery_is_named() {
         let records = [("01T10:00", delivery("p", "p.example", "clear", Some("2027-01-31")))];
-        assert_eq!(told(&records).0, ["p.example (p): 1 until 2027-01-31"]);
+        assert_eq!(served_in_clear(&records).0, ["p.example (p): 1 until 2027-01-31"]);
     }
 }

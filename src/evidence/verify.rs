@@ -1,118 +1,118 @@
-//! Is the chain whole? Every record is read, and whatever is wrong is named.
+//! Verification of the chain: reads every record and reports every defect.
 //!
-//! The end of a chain has nothing behind it: that it was not cut off, or all of it written anew, is known only
-//! by a head that was kept elsewhere.
+//! Nothing follows the end of a chain. Only a head that was kept elsewhere shows that the end was cut off or that the
+//! chain was rewritten as a whole.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 
 use super::chain::{self, BadLine, Link, RecordHash};
 use super::read::Lines;
-use super::record::Statement;
+use super::record::EvidenceRecord;
 use super::{EvidenceError, folder};
 
-mod tally;
+mod checker;
 
-use tally::Tally;
+use checker::ChainChecker;
 
-/// Findings that are told one by one, at most.
+/// The most defects that are reported one by one.
 const FINDINGS_MAX: usize = 1000;
 
-/// What came of looking at a chain.
+/// The result of the verification of a chain.
 #[derive(Debug)]
-pub struct Verified {
-    /// Files read.
+pub struct Verification {
+    /// The number of files read.
     pub files: u64,
-    /// Records that are as they were written.
+    /// The number of valid records.
     pub records: u64,
-    /// The first and the last of these.
+    /// The first valid record.
     pub first: Option<Link>,
-    /// See there.
+    /// The last valid record.
     pub last: Option<Link>,
-    /// What the chain begins with.
-    pub beginning: Beginning,
-    /// What is wrong, in the order of the files.
+    /// The start of the chain.
+    pub beginning: ChainStart,
+    /// The defects, in the order of the files.
     pub findings: Vec<Finding>,
-    /// How much more is wrong that is not told.
+    /// The number of further defects that are not listed.
     pub more: u64,
-    /// A running daemon is writing the last line just now.
+    /// True if a running daemon is writing the last line.
     pub is_growing: bool,
-    /// The expected head that is no longer in the chain: that of the last record that was dropped as too old, on which
-    /// the first one hangs.
+    /// The expected head that is no longer in the chain because its record has expired: it was the last one before
+    /// the present first record.
     pub dropped_head: Option<RecordHash>,
 }
 
-/// What a chain begins with.
+/// The start of a chain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Beginning {
+pub enum ChainStart {
     /// There is no record.
-    Nothing,
-    /// Its first record.
+    Empty,
+    /// The chain starts with record 1.
     First,
-    /// What was left when older files were dropped by `[evidence] keep`, as a later record says.
-    Kept {
-        /// How many records are gone.
+    /// Older files were deleted by `[evidence] keep`, as a later record says.
+    Expired {
+        /// The number of deleted records.
         dropped: u64,
     },
-    /// Something else; it is among the findings.
+    /// The chain starts with another record and nothing explains it; this is also among the findings.
     Unexplained,
 }
 
-/// Something wrong, and where.
+/// A defect and its place.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
     /// The file.
     pub file: PathBuf,
-    /// The line, from 1.
+    /// The line number, from 1.
     pub line: u64,
-    /// What.
-    pub found: Found,
+    /// The defect.
+    pub found: Defect,
 }
 
-/// What can be wrong.
+/// A defect of the chain.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Found {
-    /// The line has not the form of a record.
+pub enum Defect {
+    /// The line does not have the form of a record.
     NotARecord {
-        /// The record that stood there, where its neighbours tell.
+        /// The number of the record that was there, if the records around it show it.
         seq: Option<u64>,
-        /// What is wrong with it.
+        /// A description of the fault.
         why: String,
     },
-    /// A record was changed: it has not the hash of what it says now.
+    /// A record was changed: its hash does not match its text.
     Edited {
-        /// Which.
+        /// The number of the record.
         seq: u64,
     },
-    /// A record was exchanged for another, hash and all: the one behind it hangs on something else.
+    /// A record was replaced by another one with a hash of its own: the record after it is linked to a different one.
     Replaced {
-        /// Which.
+        /// The number of the record.
         seq: u64,
     },
     /// Records are missing before this line.
     Missing {
-        /// The first.
+        /// The first missing record.
         from: u64,
-        /// The last.
+        /// The last missing record.
         to: u64,
     },
-    /// A record stands behind one that it came before.
+    /// A record comes after a record that it should precede.
     Misplaced {
-        /// Which.
+        /// The number of the record.
         seq: u64,
-        /// Behind which.
+        /// The number of the record before it in the file.
         behind: u64,
     },
-    /// A record stands there once more.
+    /// A record occurs again.
     Repeated {
-        /// Which.
+        /// The number of the record.
         seq: u64,
     },
-    /// The last line has no end: it is half a record, and no daemon is writing it.
+    /// The last line has no end: an incomplete record that no daemon is writing.
     Torn,
-    /// The records before this line are gone, and no record says that they were dropped.
+    /// The records before this line are missing, and no record says that they expired.
     NoBeginning {
-        /// The last of those that are missing.
+        /// The last missing record.
         to: u64,
     },
     /// A head that was kept elsewhere is not in the chain.
@@ -125,75 +125,78 @@ impl fmt::Display for Finding {
     }
 }
 
-impl fmt::Display for Found {
+impl fmt::Display for Defect {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NotARecord { seq: Some(seq), why } => write!(f, "record {seq} was destroyed: {why}"),
-            Self::NotARecord { seq: None, why } => write!(f, "this line is no record: {why}"),
-            Self::Edited { seq } => write!(f, "record {seq} was edited: its hash is that of another text"),
+            Self::NotARecord { seq: None, why } => write!(f, "this line is not a record: {why}"),
+            Self::Edited { seq } => write!(f, "record {seq} was edited: its hash does not match its text"),
             Self::Replaced { seq } => {
-                write!(f, "record {seq} was replaced: record {} hangs on another one", seq + 1)
+                write!(f, "record {seq} was replaced: record {} is linked to another one", seq + 1)
             }
             Self::Missing { from, to } if from == to => write!(f, "record {from} is missing before this line"),
             Self::Missing { from, to } => write!(f, "records {from} to {to} are missing before this line"),
-            Self::Misplaced { seq, behind } => write!(f, "record {seq} was moved: it stands behind record {behind}"),
-            Self::Repeated { seq } => write!(f, "record {seq} stands here once more"),
+            Self::Misplaced { seq, behind } => write!(f, "record {seq} was moved: it comes after record {behind}"),
+            Self::Repeated { seq } => write!(f, "record {seq} is repeated"),
             Self::Torn => f.write_str(
-                "this line has no end: half a record, as a crash leaves it (the next start of the daemon sets it aside)",
+                "incomplete record, as after a crash; the next start of the daemon moves it to a file of its own",
             ),
             Self::NoBeginning { to } => {
-                write!(f, "the records up to {to} are missing before this line, and no record says that they were dropped")
+                write!(
+                    f,
+                    "the records up to {to} are missing before this line, and no record says that they were dropped"
+                )
             }
             Self::HeadMissing(hash) => write!(
                 f,
-                "no record has the hash {hash}: the end of the chain was cut off, or the chain was written anew, or the \
-                 record was dropped as too old"
+                "no record has the hash {hash}: the end of the chain was cut off, or the chain was rewritten, or the \
+                 record has expired"
             ),
         }
     }
 }
 
-/// Reads the whole chain in a folder. `heads` are hashes that were kept elsewhere, and must be in it.
+/// Verifies the whole chain in a folder. `heads` are hashes that were kept elsewhere; each must be in the chain.
 ///
 /// # Errors
-/// [`EvidenceError`] where the folder or a file of it cannot be read.
-pub fn verify(folder: &Path, heads: &[RecordHash]) -> Result<Verified, EvidenceError> {
-    let mut tally = Tally::new(heads);
+/// [`EvidenceError`] if the folder or a file in it cannot be read.
+pub fn verify(folder: &Path, heads: &[RecordHash]) -> Result<Verification, EvidenceError> {
+    let mut checker = ChainChecker::new(heads);
     let files = folder::files(folder)?;
     let mut is_growing = false;
     for (at, file) in files.iter().enumerate() {
         let mut lines = Lines::open(&file.path)?;
         while let Some(line) = lines.next()? {
-            tally.at(&file.path, line.number);
+            checker.set_position(&file.path, line.number);
             if !line.is_whole && at + 1 == files.len() && folder::is_in_use(folder) {
                 is_growing = true;
-                // What is read behind it would be the rest of it, written in this moment.
+                // The next read would return the remainder that is being written now.
                 break;
             }
             match chain::read(line.text) {
-                Ok(link) => tally.record(link, dropped(line.text)),
-                Err(BadLine::WrongHash(link)) => tally.edited(*link),
-                Err(BadLine::NotARecord(_)) if !line.is_whole => tally.find(Found::Torn),
-                Err(BadLine::NotARecord(why)) => tally.not_a_record(why),
+                Ok(link) => checker.add_record(link, deleted_up_to(line.text)),
+                Err(BadLine::WrongHash(link)) => checker.add_edited(*link),
+                Err(BadLine::NotARecord(_)) if !line.is_whole => checker.report(Defect::Torn),
+                Err(BadLine::NotARecord(why)) => checker.add_bad_line(why),
             }
         }
     }
     let files = files.len() as u64;
-    Ok(Verified { files, is_growing, ..tally.end() })
+    Ok(Verification { files, is_growing, ..checker.finish() })
 }
 
-/// The last record that went, where this one tells of that.
-fn dropped(line: &[u8]) -> Option<(u64, RecordHash)> {
-    // Few lines have the word, and fewer are worth a second look.
+/// Returns the last deleted record, if this line records a deletion.
+fn deleted_up_to(line: &[u8]) -> Option<(u64, RecordHash)> {
+    // Cheap filter: few lines contain the word, so few are parsed.
     memchr::memmem::find(line, b"\"kind\":\"dropped\"")?;
     match serde_json::from_slice(line) {
-        Ok(Statement::Dropped { last_seq, last_hash, .. }) => Some((last_seq, last_hash)),
+        Ok(EvidenceRecord::Dropped { last_seq, last_hash, .. }) => Some((last_seq, last_hash)),
         Ok(
-            Statement::Delivery(_)
-            | Statement::Accepted(_)
-            | Statement::Begun { .. }
-            | Statement::Torn { .. }
-            | Statement::Unknown,
+            EvidenceRecord::Delivery(_)
+            | EvidenceRecord::Accepted(_)
+            | EvidenceRecord::Begun { .. }
+            | EvidenceRecord::Torn { .. }
+            | EvidenceRecord::Unknown,
         )
         | Err(_) => None,
     }

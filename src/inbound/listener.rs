@@ -87,7 +87,7 @@ impl Door {
 
     /// Says in the log, once a minute, that no connections can be accepted.
     fn warn_cannot_accept(&self, error: &io::Error) {
-        if self.inbound.monitor.is_news("connections cannot be accepted", &self.name, error) {
+        if self.inbound.monitor.should_log("connections cannot be accepted", &self.name, error) {
             warn!(
                 listener = %self.name, %error,
                 "connections cannot be accepted for the moment; if this goes on, raise the limit on open files (LimitNOFILE) or lower [limits] connections"

@@ -35,8 +35,8 @@ use crate::address::Domain;
 use crate::config::{ListenerConfig, ListenerTls, Rate};
 use crate::connector::inbound_policy;
 use crate::handshake::{CompletedHandshake, RecordedStream, Role};
-use crate::monitor::Reason;
-use crate::monitor::certificates::Shown;
+use crate::monitor::RefusalReason;
+use crate::monitor::certificates::CertificateSummary;
 use crate::running_config::Snapshot;
 use crate::smtp::command::{CommandError, MailFrom, RcptTo};
 use crate::smtp::reply::Reply;
@@ -174,7 +174,7 @@ pub(super) async fn run(
         is_logged: false,
     };
     debug!(listener = %session.listener.name, %peer, "session opened");
-    let open = session.inbound.monitor.session(&session.listener.name);
+    let open = session.inbound.monitor.open_session(&session.listener.name);
     let end = session.whole(stream).await;
     drop(open);
     session.ended(&end);
@@ -385,7 +385,7 @@ impl Session {
                 TlsOutcome::Tls(TlsFacts { certificate, ..facts })
             }
         };
-        let shown = Shown::of(&outcome);
+        let shown = CertificateSummary::of(&outcome);
         let judged = policy::judge(connector, &self.listener, &from.reverse_path, self.client, outcome);
         self.judged(connector, &from.reverse_path, shown, &judged);
         let judged = judged.and_then(|standing| {
@@ -418,7 +418,7 @@ impl Session {
         let answer = access::resolve_recipient(rules, peer, &rcpt.forward_path);
         if let Err(denied) = &answer {
             let connector = self.standing.as_ref().map(|standing| standing.connector.name.clone()).unwrap_or_default();
-            self.refused(&connector, Reason::Recipient, denied.to_string());
+            self.refused(&connector, RefusalReason::Recipient, denied.to_string());
             let recipient = rcpt.forward_path.to_string();
             if self.should_log("recipient refused", &recipient) {
                 let (from, from_connector) = self.named();

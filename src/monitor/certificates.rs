@@ -1,8 +1,8 @@
-//! The certificate watch: our own, and the last one that each partner on a forced connector has shown.
+//! The certificate watch: our own certificates, and the latest certificate of each partner on a forced connector.
 //!
-//! It warns 30, 14, 7 and 1 days before a certificate ends and when it has, once each, and says at once
-//! where a partner has changed its certificate so that its connector refuses it. It judges nothing: what is
-//! refused was refused by [`crate::tls`].
+//! It warns 30, 14, 7 and 1 days before a certificate expires and when it has expired, once each. It reports at once
+//! if a partner changed its certificate and the connector refuses the new one. It makes no decisions: [`crate::tls`]
+//! refuses.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -13,31 +13,33 @@ use serde::{Deserialize, Serialize};
 use super::labels::Direction;
 use crate::tls::{PeerCertificate, TlsFacts, TlsOutcome};
 
-/// Days before the end at which is warned; 0 says that it has ended.
-const STEPS: [i64; 5] = [30, 14, 7, 1, 0];
-/// Partners that are kept; beyond it the one that was not seen for the longest time goes.
+/// The days before the end at which a warning is logged; 0 means that the certificate has expired.
+const WARNING_DAYS: [i64; 5] = [30, 14, 7, 1, 0];
+/// The most partners that are stored. For a further one, the partner that was not seen for the longest time is
+/// removed.
 const PARTNERS_MAX: usize = 5000;
-/// A partner that was not seen for so long is forgotten: nobody knows what it shows now.
-const PARTNER_KEPT: SignedDuration = SignedDuration::from_hours(90 * 24);
-/// Names of a certificate that are kept, and characters of its issuer.
+/// The time after which a partner that was not seen is forgotten, because its present certificate is unknown.
+const PARTNER_MAX_AGE: SignedDuration = SignedDuration::from_hours(90 * 24);
+/// The most names of a certificate that are stored.
 const NAMES_MAX: usize = 20;
+/// The most characters of an issuer that are stored.
 const ISSUER_MAX: usize = 200;
 
-/// What a certificate says, as far as it is watched.
+/// The facts of a certificate that the watch compares.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Shown {
-    /// Its names.
+pub struct CertificateSummary {
+    /// The names of the certificate.
     pub names: Vec<String>,
-    /// Who issued it.
+    /// The issuer.
     pub issuer: String,
-    /// The hash of its key.
+    /// The hash of the public key.
     pub key: String,
-    /// When it ends.
+    /// The end of the validity.
     pub not_after: Timestamp,
 }
 
-impl Shown {
-    /// The certificate of a session; nothing where none was shown.
+impl CertificateSummary {
+    /// Returns the certificate of a session, or `None` if the peer sent none.
     #[must_use]
     pub fn of(outcome: &TlsOutcome) -> Option<Self> {
         let TlsOutcome::Tls(TlsFacts { certificate: PeerCertificate::Certificate(facts), .. }) = outcome else {
@@ -51,104 +53,106 @@ impl Shown {
         })
     }
 
-    /// What is different in another, in words.
+    /// Describes how a new certificate differs from this one, or returns `None` if it does not.
     fn changes(&self, new: &Self) -> Option<String> {
         let mut changes = Vec::new();
         if self.names != new.names {
-            changes.push(format!("its names were {} and are {}", listed(&self.names), listed(&new.names)));
+            changes.push(format!("its names were {} and are {}", join_names(&self.names), join_names(&new.names)));
         }
         if self.issuer != new.issuer {
             changes.push(format!("its issuer was {} and is {}", self.issuer, new.issuer));
         }
         if changes.is_empty() && self.key != new.key {
-            changes.push("its key is another".to_owned());
+            changes.push("its key has changed".to_owned());
         }
         (!changes.is_empty()).then(|| changes.join("; "))
     }
 }
 
-fn listed(names: &[String]) -> String {
+fn join_names(names: &[String]) -> String {
     if names.is_empty() { "none".to_owned() } else { names.join(", ") }
 }
 
-/// A partner: one host, or one sender's server, on a connector that forces TLS.
+/// A partner on a connector that forces TLS: one host, or one sender domain.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Partner {
-    /// What it showed last.
-    pub shown: Shown,
-    /// When.
+    /// The certificate that the partner sent last.
+    pub shown: CertificateSummary,
+    /// The time at which it was sent.
     pub seen: Timestamp,
-    /// Why its connector refused that, where it did.
+    /// The reason why its connector refused the certificate, if it did.
     pub refused: Option<String>,
-    /// From where it called when it was last taken; nothing where we call it.
+    /// The address from which the partner last connected with an accepted certificate; `None` for outbound partners.
     #[serde(default)]
     pub from: Option<IpAddr>,
-    /// What it showed when it was last taken.
-    taken: Option<Shown>,
-    /// The key of a changed certificate that was told of.
-    told: Option<String>,
-    /// The smallest step that was warned at, for `shown`.
+    /// The certificate that was accepted last.
+    #[serde(rename = "taken")]
+    accepted: Option<CertificateSummary>,
+    /// The key of the changed certificate that was reported last.
+    #[serde(rename = "told")]
+    reported_key: Option<String>,
+    /// The smallest step at which a warning about the present certificate was logged.
     warned: Option<i64>,
 }
 
-/// What a partner has shown.
+/// A certificate that a partner sent.
 #[derive(Debug)]
-pub struct Sighting<'a> {
-    /// Its connector.
+pub struct PartnerCertificate<'a> {
+    /// The connector of the partner.
     pub connector: &'a str,
-    /// Whether it was a next hop or a client.
+    /// The direction: outbound for a next hop, inbound for a client.
     pub direction: Direction,
-    /// The host, or the sender's domain.
+    /// The host, or the domain of the sender.
     pub host: String,
-    /// From where it called; nothing where we call it.
+    /// The address of the client; `None` for outbound sessions.
     pub from: Option<IpAddr>,
-    /// Its certificate.
-    pub shown: Shown,
-    /// Why the judge refused it, in words.
+    /// The certificate.
+    pub shown: CertificateSummary,
+    /// The refusal of the TLS judge in words, if it refused the session.
     pub refused: Option<String>,
 }
 
 /// One of our own certificates.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Own {
-    /// Its file.
+pub struct OwnCertificate {
+    /// The path of its file.
     pub file: String,
-    /// When it ends.
+    /// The end of its validity.
     pub not_after: Timestamp,
 }
 
-/// What is kept.
+/// The certificates in the form in which they are saved.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
-pub(super) struct Kept {
+pub(super) struct StoredCertificates {
     partners: BTreeMap<String, Partner>,
-    /// By file: until when it held, and the smallest step that was warned at.
+    /// Keyed by file: the end of validity, and the smallest step at which a warning was logged.
     own: BTreeMap<String, (Timestamp, i64)>,
 }
 
-/// Every certificate that is watched.
+/// All certificates that are watched.
 #[derive(Debug, Default)]
 pub struct Certificates {
-    kept: Kept,
-    is_dirty: bool,
+    stored: StoredCertificates,
+    is_changed: bool,
 }
 
-/// The step that has come, if any.
-fn step(not_after: Timestamp, now: Timestamp) -> Option<i64> {
+/// Returns the smallest step that has been reached, if any.
+fn warning_step(not_after: Timestamp, now: Timestamp) -> Option<i64> {
     let left = not_after.as_second().saturating_sub(now.as_second());
-    STEPS.into_iter().filter(|days| left <= days * 86_400).min()
+    WARNING_DAYS.into_iter().filter(|days| left <= days * 86_400).min()
 }
 
-/// The time that a certificate has left.
+/// The time for which a certificate is still valid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Left {
-    /// So many whole days.
+enum TimeLeft {
+    /// The number of complete days that remain.
     Days(i64),
-    /// None: it has expired.
+    /// The certificate has expired.
     Expired,
 }
 
-impl Left {
+impl TimeLeft {
     fn of(not_after: Timestamp, now: Timestamp) -> Self {
         match not_after.as_second().saturating_sub(now.as_second()) {
             ..=0 => Self::Expired,
@@ -157,76 +161,76 @@ impl Left {
     }
 }
 
-/// The step to warn at now: one that has come and was not warned at.
-fn due(not_after: Timestamp, warned: Option<i64>, now: Timestamp) -> Option<i64> {
-    step(not_after, now).filter(|step| warned.is_none_or(|warned| *step < warned))
+/// Returns the step to warn at now: the smallest one reached, unless a warning at it was logged already.
+fn due_step(not_after: Timestamp, warned: Option<i64>, now: Timestamp) -> Option<i64> {
+    warning_step(not_after, now).filter(|step| warned.is_none_or(|warned| *step < warned))
 }
 
 impl Certificates {
-    pub(super) fn restored(mut kept: Kept) -> Self {
-        while kept.partners.len() > PARTNERS_MAX {
-            kept.partners.pop_last();
+    pub(super) fn from_stored(mut stored: StoredCertificates) -> Self {
+        while stored.partners.len() > PARTNERS_MAX {
+            stored.partners.pop_last();
         }
-        Self { kept, is_dirty: false }
+        Self { stored, is_changed: false }
     }
 
-    pub(super) fn kept(&self) -> Kept {
-        self.kept.clone()
+    pub(super) fn to_stored(&self) -> StoredCertificates {
+        self.stored.clone()
     }
 
-    pub(super) fn take_dirt(&mut self) -> bool {
-        std::mem::take(&mut self.is_dirty)
+    pub(super) fn take_changed(&mut self) -> bool {
+        std::mem::take(&mut self.is_changed)
     }
 
-    /// The partners: direction, connector, host; and what each has shown.
+    /// Returns each partner with its direction, connector and host.
     pub fn partners(&self) -> impl Iterator<Item = (Direction, &str, &str, &Partner)> {
-        self.kept.partners.iter().filter_map(|(key, partner)| {
+        self.stored.partners.iter().filter_map(|(key, partner)| {
             let mut parts = key.splitn(3, '\n');
             let direction = if parts.next()? == "inbound" { Direction::Inbound } else { Direction::Outbound };
             Some((direction, parts.next()?, parts.next()?, partner))
         })
     }
 
-    /// A partner has shown its certificate. Where it is another than it was, and the connector refuses it,
-    /// that is said at once, and once.
-    pub fn seen(&mut self, sighting: Sighting<'_>, now: Timestamp) {
-        if let Some(changes) = self.enter(&sighting, now) {
+    /// Stores the certificate of a partner. If it differs from the accepted one and the connector refuses it, this is
+    /// logged once.
+    pub fn store_sent(&mut self, sent: PartnerCertificate<'_>, now: Timestamp) {
+        if let Some(changes) = self.update_partner(&sent, now) {
             tracing::error!(
-                connector = sighting.connector,
-                direction = sighting.direction.word(),
-                host = sighting.host,
+                connector = sent.connector,
+                direction = sent.direction.as_str(),
+                host = sent.host,
                 changes,
-                reason = sighting.refused.unwrap_or_default(),
-                "a partner has changed its certificate, and the connector refuses the new one: ask the partner, then change names, trust or pins of the connector"
+                reason = sent.refused.unwrap_or_default(),
+                "a partner changed its certificate and the connector refuses the new one; ask the partner, then change names, trust or pins of the connector"
             );
         }
     }
 
-    /// What has changed, where it is to be told.
-    fn enter(&mut self, sighting: &Sighting<'_>, now: Timestamp) -> Option<String> {
-        let Sighting { connector, direction, host, from, shown, refused } = sighting;
-        let key = format!("{}\n{connector}\n{host}", direction.word());
-        // Who calls us is whoever he is: only from where the partner was taken before, a refused certificate
-        // is the partner's own.
+    /// Stores the certificate and returns the changes that should be logged.
+    fn update_partner(&mut self, sent: &PartnerCertificate<'_>, now: Timestamp) -> Option<String> {
+        let PartnerCertificate { connector, direction, host, from, shown, refused } = sent;
+        let key = format!("{}\n{connector}\n{host}", direction.as_str());
+        // Anybody can use the partner's domain as a sender. A refused certificate is attributed to the partner only
+        // if it comes from the address at which the partner's certificate was accepted before.
         if refused.is_some() && *direction == Direction::Inbound {
-            let known = self.kept.partners.get(&key).and_then(|partner| partner.from);
+            let known = self.stored.partners.get(&key).and_then(|partner| partner.from);
             if known.is_none() || known != *from {
                 return None;
             }
         }
-        self.is_dirty = true;
-        if !self.kept.partners.contains_key(&key) && self.kept.partners.len() >= PARTNERS_MAX {
-            let oldest = self.kept.partners.iter().min_by_key(|(_, partner)| partner.seen);
+        self.is_changed = true;
+        if !self.stored.partners.contains_key(&key) && self.stored.partners.len() >= PARTNERS_MAX {
+            let oldest = self.stored.partners.iter().min_by_key(|(_, partner)| partner.seen);
             let oldest = oldest.map(|(key, _)| key.clone())?;
-            self.kept.partners.remove(&oldest);
+            self.stored.partners.remove(&oldest);
         }
-        let partner = self.kept.partners.entry(key).or_insert_with(|| Partner {
+        let partner = self.stored.partners.entry(key).or_insert_with(|| Partner {
             shown: shown.clone(),
             seen: now,
             refused: None,
             from: None,
-            taken: None,
-            told: None,
+            accepted: None,
+            reported_key: None,
             warned: None,
         });
         if partner.shown.not_after != shown.not_after || partner.shown.key != shown.key {
@@ -235,50 +239,54 @@ impl Certificates {
         (partner.shown, partner.seen, partner.refused) = (shown.clone(), now, refused.clone());
         if refused.is_none() {
             partner.from = *from;
-            (partner.taken, partner.told) = (Some(shown.clone()), None);
+            (partner.accepted, partner.reported_key) = (Some(shown.clone()), None);
             return None;
         }
-        let changes = partner.taken.as_ref()?.changes(shown)?;
-        let is_news = partner.told.as_ref() != Some(&shown.key);
-        partner.told = Some(shown.key.clone());
-        is_news.then_some(changes)
+        let changes = partner.accepted.as_ref()?.changes(shown)?;
+        let is_new = partner.reported_key.as_ref() != Some(&shown.key);
+        partner.reported_key = Some(shown.key.clone());
+        is_new.then_some(changes)
     }
 
-    /// Warns of what ends soon, each certificate once at each step, with the days that are left. Partners that a
-    /// connector no longer forces are forgotten, and those that were not seen for 90 days: `is_forced` tells by name
-    /// and direction.
-    pub fn look(&mut self, own: &[Own], is_forced: impl Fn(Direction, &str) -> bool, now: Timestamp) {
+    /// Logs warnings about certificates that expire soon, once for each step. Forgets partners that were not seen for
+    /// 90 days, and partners of connectors for which `is_forced` returns false.
+    pub fn warn_expiring(
+        &mut self,
+        own: &[OwnCertificate],
+        is_forced: impl Fn(Direction, &str) -> bool,
+        now: Timestamp,
+    ) {
         for (file, ends, left) in self.own_due(own, now) {
             let remedy = "renew it; Gatepost loads the new file by itself";
             match left {
-                Left::Expired => tracing::error!(file, %ends, remedy, "our own certificate has expired"),
-                Left::Days(days) => tracing::warn!(file, days, %ends, remedy, "our own certificate expires soon"),
+                TimeLeft::Expired => tracing::error!(file, %ends, remedy, "our own certificate has expired"),
+                TimeLeft::Days(days) => tracing::warn!(file, days, %ends, remedy, "our own certificate expires soon"),
             }
         }
         for (connector, host, left, shown) in self.partners_due(is_forced, now) {
-            let (names, ends) = (listed(&shown.names), shown.not_after);
+            let (names, ends) = (join_names(&shown.names), shown.not_after);
             match left {
-                Left::Expired => {
-                    tracing::warn!(connector, host, names, %ends, "a partner's certificate has expired; its connector may refuse it now");
+                TimeLeft::Expired => {
+                    tracing::warn!(connector, host, names, %ends, "a partner's certificate has expired; its connector may now refuse it");
                 }
-                Left::Days(days) => {
+                TimeLeft::Days(days) => {
                     tracing::warn!(connector, host, names, days, %ends, "a partner's certificate expires soon; remind the partner");
                 }
             }
         }
     }
 
-    fn own_due(&mut self, own: &[Own], now: Timestamp) -> Vec<(String, Timestamp, Left)> {
+    fn own_due(&mut self, own: &[OwnCertificate], now: Timestamp) -> Vec<(String, Timestamp, TimeLeft)> {
         let mut warnings = Vec::new();
-        let before = self.kept.own.len();
-        self.kept.own.retain(|file, _| own.iter().any(|one| one.file == *file));
-        self.is_dirty |= before != self.kept.own.len();
-        for Own { file, not_after } in own {
-            let warned = self.kept.own.get(file).filter(|(ended, _)| ended == not_after).map(|(_, step)| *step);
-            if let Some(step) = due(*not_after, warned, now) {
-                self.kept.own.insert(file.clone(), (*not_after, step));
-                self.is_dirty = true;
-                warnings.push((file.clone(), *not_after, Left::of(*not_after, now)));
+        let before = self.stored.own.len();
+        self.stored.own.retain(|file, _| own.iter().any(|one| one.file == *file));
+        self.is_changed |= before != self.stored.own.len();
+        for OwnCertificate { file, not_after } in own {
+            let warned = self.stored.own.get(file).filter(|(ended, _)| ended == not_after).map(|(_, step)| *step);
+            if let Some(step) = due_step(*not_after, warned, now) {
+                self.stored.own.insert(file.clone(), (*not_after, step));
+                self.is_changed = true;
+                warnings.push((file.clone(), *not_after, TimeLeft::of(*not_after, now)));
             }
         }
         warnings
@@ -288,25 +296,25 @@ impl Certificates {
         &mut self,
         is_forced: impl Fn(Direction, &str) -> bool,
         now: Timestamp,
-    ) -> Vec<(String, String, Left, Shown)> {
-        let is_gone = |partner: &Partner| partner.seen.duration_until(now) >= PARTNER_KEPT;
-        let gone: Vec<String> = self
+    ) -> Vec<(String, String, TimeLeft, CertificateSummary)> {
+        let is_stale = |partner: &Partner| partner.seen.duration_until(now) >= PARTNER_MAX_AGE;
+        let removed: Vec<String> = self
             .partners()
-            .filter(|(direction, connector, _, partner)| !is_forced(*direction, connector) || is_gone(partner))
-            .map(|(direction, connector, host, _)| format!("{}\n{connector}\n{host}", direction.word()))
+            .filter(|(direction, connector, _, partner)| !is_forced(*direction, connector) || is_stale(partner))
+            .map(|(direction, connector, host, _)| format!("{}\n{connector}\n{host}", direction.as_str()))
             .collect();
-        self.is_dirty |= !gone.is_empty();
-        for key in gone {
-            self.kept.partners.remove(&key);
+        self.is_changed |= !removed.is_empty();
+        for key in removed {
+            self.stored.partners.remove(&key);
         }
         let mut warnings = Vec::new();
-        for (key, partner) in &mut self.kept.partners {
-            let Some(step) = due(partner.shown.not_after, partner.warned, now) else { continue };
+        for (key, partner) in &mut self.stored.partners {
+            let Some(step) = due_step(partner.shown.not_after, partner.warned, now) else { continue };
             partner.warned = Some(step);
-            self.is_dirty = true;
+            self.is_changed = true;
             let mut parts = key.splitn(3, '\n').skip(1).map(str::to_owned);
             let (connector, host) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
-            warnings.push((connector, host, Left::of(partner.shown.not_after, now), partner.shown.clone()));
+            warnings.push((connector, host, TimeLeft::of(partner.shown.not_after, now), partner.shown.clone()));
         }
         warnings
     }

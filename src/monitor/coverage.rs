@@ -1,4 +1,5 @@
-//! How much of the mail went under TLS, by connector, direction and day (UTC), for the last two weeks.
+//! The TLS coverage: how many recipients were served with TLS, by connector, direction and day (UTC), for the last
+//! two weeks.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -10,44 +11,45 @@ use serde::{Deserialize, Serialize};
 use super::labels::Direction;
 use crate::tls::{Clearance, TlsOutcome};
 
-/// Days that are kept.
+/// The number of days that are stored.
 pub const DAYS: usize = 14;
-/// Connectors that are kept; a configuration has fewer, but names may change for years.
+/// The most connectors that are stored. A configuration has fewer, but names may change over the years.
 const CONNECTORS_MAX: usize = 2000;
 
-/// Recipients of one day, by what their sessions reached.
+/// The recipients of one day, by the assurance of their sessions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Day {
-    /// Which.
+    /// The day in UTC.
     pub date: Date,
-    /// In clear.
+    /// Recipients served in the clear.
     pub clear: u64,
-    /// Under TLS, with a peer that did not prove who it is.
+    /// Recipients served with TLS by a peer that did not prove its identity.
     pub encrypted: u64,
-    /// Under TLS, with a peer that proved who it is: by a name that was looked for, a pinned key or TLSA records.
+    /// Recipients served with TLS by a peer that proved its identity: by the demanded name, a pinned key or TLSA
+    /// records.
     pub verified: u64,
 }
 
 impl Day {
-    /// All of them.
+    /// Returns the number of all recipients of the day.
     #[must_use]
-    pub fn all(&self) -> u64 {
+    pub fn total(&self) -> u64 {
         self.clear + self.encrypted + self.verified
     }
 }
 
-/// One connector in one direction, the oldest day first.
-pub(super) type Kept = BTreeMap<String, VecDeque<Day>>;
+/// The days of each connector in one direction, the oldest first.
+pub(super) type StoredCoverage = BTreeMap<String, VecDeque<Day>>;
 
-/// The coverage of every connector.
+/// The coverage of all connectors.
 #[derive(Debug, Default)]
 pub struct Coverage {
-    days: Kept,
-    is_dirty: bool,
+    days: StoredCoverage,
+    is_changed: bool,
 }
 
 fn key(connector: &str, direction: Direction) -> String {
-    format!("{} {connector}", direction.word())
+    format!("{} {connector}", direction.as_str())
 }
 
 fn today(now: Timestamp) -> Date {
@@ -55,10 +57,10 @@ fn today(now: Timestamp) -> Date {
 }
 
 impl Coverage {
-    pub(super) fn restored(mut days: Kept, now: Timestamp) -> Self {
+    pub(super) fn from_stored(mut days: StoredCoverage, now: Timestamp) -> Self {
         let today = today(now);
         for list in days.values_mut() {
-            // A clock that was ahead leaves days that have not come.
+            // A clock that was ahead leaves days of the future.
             list.retain(|day| day.date <= today);
             list.drain(..list.len().saturating_sub(DAYS));
         }
@@ -66,43 +68,43 @@ impl Coverage {
         while days.len() > CONNECTORS_MAX {
             days.pop_last();
         }
-        Self { days, is_dirty: false }
+        Self { days, is_changed: false }
     }
 
-    pub(super) fn kept(&self) -> Kept {
+    pub(super) fn to_stored(&self) -> StoredCoverage {
         self.days.clone()
     }
 
-    pub(super) fn take_dirt(&mut self) -> bool {
-        std::mem::take(&mut self.is_dirty)
+    pub(super) fn take_changed(&mut self) -> bool {
+        std::mem::take(&mut self.is_changed)
     }
 
-    pub(super) fn note(&mut self, connector: &str, direction: Direction, clearance: &Clearance, recipients: u64) {
-        self.enter(connector, direction, Level::of(clearance), recipients, Timestamp::now());
+    pub(super) fn count(&mut self, connector: &str, direction: Direction, clearance: &Clearance, recipients: u64) {
+        self.add(connector, direction, CoverageClass::of(clearance), recipients, Timestamp::now());
     }
 
-    fn enter(&mut self, connector: &str, direction: Direction, level: Level, recipients: u64, now: Timestamp) {
+    fn add(&mut self, connector: &str, direction: Direction, class: CoverageClass, recipients: u64, now: Timestamp) {
         let (key, date) = (key(connector, direction), today(now));
         if !self.days.contains_key(&key) && self.days.len() >= CONNECTORS_MAX {
             return;
         }
-        self.is_dirty = true;
+        self.is_changed = true;
         let list = self.days.entry(key).or_default();
         if list.back().is_none_or(|day| day.date < date) {
             list.push_back(Day { date, clear: 0, encrypted: 0, verified: 0 });
             list.drain(..list.len().saturating_sub(DAYS));
         }
-        // A clock that was set back goes on with the last day that there is.
+        // If the clock was set back, the last day continues.
         let Some(day) = list.back_mut() else { return };
-        let count = match level {
-            Level::Clear => &mut day.clear,
-            Level::Encrypted => &mut day.encrypted,
-            Level::Verified => &mut day.verified,
+        let count = match class {
+            CoverageClass::Clear => &mut day.clear,
+            CoverageClass::Encrypted => &mut day.encrypted,
+            CoverageClass::Verified => &mut day.verified,
         };
         *count = count.saturating_add(recipients);
     }
 
-    /// The days of a connector on which there was mail, the oldest first.
+    /// Returns the days of a connector on which there was mail, the oldest first.
     #[must_use]
     pub fn days(&self, connector: &str, direction: Direction, now: Timestamp) -> Vec<Day> {
         let today = today(now);
@@ -111,20 +113,20 @@ impl Coverage {
     }
 }
 
-/// Whether a day is one of the last ones.
+/// Returns whether a day is one of the last [`DAYS`].
 fn is_recent(day: Date, today: Date) -> bool {
     let days = today.since(day).map_or(i32::MAX, |span| span.get_days());
     usize::try_from(days).is_ok_and(|days| days < DAYS)
 }
 
 #[derive(Debug, Clone, Copy)]
-enum Level {
+enum CoverageClass {
     Clear,
     Encrypted,
     Verified,
 }
 
-impl Level {
+impl CoverageClass {
     fn of(clearance: &Clearance) -> Self {
         match clearance.outcome() {
             TlsOutcome::Clear(_) => Self::Clear,
@@ -147,39 +149,45 @@ mod tests {
     }
 
     #[test]
-    fn days_are_apart_and_the_oldest_go() {
+    fn each_day_has_its_counts_and_the_oldest_are_removed() {
         let mut coverage = Coverage::default();
         let first = at("2026-11-01T23:59:00Z");
-        coverage.enter("a", Direction::Outbound, Level::Clear, 2, first);
-        coverage.enter("a", Direction::Outbound, Level::Verified, 3, at("2026-11-02T00:00:00Z"));
+        coverage.add("a", Direction::Outbound, CoverageClass::Clear, 2, first);
+        coverage.add("a", Direction::Outbound, CoverageClass::Verified, 3, at("2026-11-02T00:00:00Z"));
         let days = coverage.days("a", Direction::Outbound, at("2026-11-02T12:00:00Z"));
         assert_eq!(days.iter().map(|day| (day.clear, day.verified)).collect::<Vec<_>>(), [(2, 0), (0, 3)]);
         assert!(coverage.days("a", Direction::Inbound, first).is_empty());
         for day in 2..=28 {
-            coverage.enter("a", Direction::Outbound, Level::Encrypted, 1, at(&format!("2026-11-{day:02}T10:00:00Z")));
+            coverage.add(
+                "a",
+                Direction::Outbound,
+                CoverageClass::Encrypted,
+                1,
+                at(&format!("2026-11-{day:02}T10:00:00Z")),
+            );
         }
-        assert_eq!(coverage.kept()["outbound a"].len(), DAYS);
+        assert_eq!(coverage.to_stored()["outbound a"].len(), DAYS);
         assert_eq!(coverage.days("a", Direction::Outbound, at("2026-11-30T00:00:00Z")).len(), DAYS - 2);
     }
 
     #[test]
-    fn what_is_restored_has_no_days_to_come() {
+    fn days_of_the_future_are_not_restored() {
         let mut coverage = Coverage::default();
-        coverage.enter("a", Direction::Outbound, Level::Clear, 1, at("2026-11-20T10:00:00Z"));
-        coverage.enter("a", Direction::Outbound, Level::Clear, 1, at("2027-11-20T10:00:00Z"));
-        let restored = Coverage::restored(coverage.kept(), at("2026-11-21T10:00:00Z"));
-        assert_eq!(restored.kept()["outbound a"].len(), 1);
+        coverage.add("a", Direction::Outbound, CoverageClass::Clear, 1, at("2026-11-20T10:00:00Z"));
+        coverage.add("a", Direction::Outbound, CoverageClass::Clear, 1, at("2027-11-20T10:00:00Z"));
+        let restored = Coverage::from_stored(coverage.to_stored(), at("2026-11-21T10:00:00Z"));
+        assert_eq!(restored.to_stored()["outbound a"].len(), 1);
     }
 
-    /// Returns the counts of one recipient whose session reached this: clear, encrypted, verified.
-    fn counted(outcome: TlsOutcome, looked_for: &[&str]) -> (u64, u64, u64) {
-        let names: Vec<_> = looked_for.iter().map(|name| NamePattern::parse(name).expect("a name")).collect();
+    /// Returns the counts after one recipient with this outcome: clear, encrypted, verified.
+    fn counted(outcome: TlsOutcome, demanded_names: &[&str]) -> (u64, u64, u64) {
+        let names: Vec<_> = demanded_names.iter().map(|name| NamePattern::parse(name).expect("a name")).collect();
         let Verdict::Cleared(clearance) = judge(&TlsPolicy::Opportunistic, outcome, &names) else {
             panic!("opportunistic TLS clears it")
         };
         let mut coverage = Coverage::default();
-        coverage.note("a", Direction::Outbound, &clearance, 1);
-        let day = coverage.kept()["outbound a"][0];
+        coverage.count("a", Direction::Outbound, &clearance, 1);
+        let day = coverage.to_stored()["outbound a"][0];
         (day.clear, day.encrypted, day.verified)
     }
 
@@ -195,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_name_that_was_looked_for_proves_who_a_peer_is() {
+    fn only_a_demanded_name_proves_the_identity_of_a_peer() {
         let shown = |chain: Result<(), ChainFault>| {
             tls(PeerCertificate::Certificate(Box::new(CertificateFacts {
                 names: vec![NamePattern::parse("mail.example.org").expect("a name")],
@@ -207,17 +215,17 @@ mod tests {
                 dane: DaneFacts::NotChecked,
             })))
         };
-        for (outcome, looked_for, expected) in [
+        for (outcome, demanded_names, expected) in [
             (TlsOutcome::Clear(NoTls::NotOffered), &["mail.example.org"][..], (1, 0, 0)),
             (tls(PeerCertificate::Nothing), &["mail.example.org"], (0, 1, 0)),
             (tls(PeerCertificate::Unproved(UncheckableKey::RsaSize(1024))), &["mail.example.org"], (0, 1, 0)),
             (shown(Err(ChainFault::SelfSigned)), &["mail.example.org"], (0, 1, 0)),
             (shown(Ok(())), &["mx.example.net"], (0, 1, 0)),
-            // Of a trusted authority, for whomever: no name was looked for.
+            // A certificate of a trusted authority, but no name was demanded.
             (shown(Ok(())), &[], (0, 1, 0)),
             (shown(Ok(())), &["mail.example.org"], (0, 0, 1)),
         ] {
-            assert_eq!(counted(outcome.clone(), looked_for), expected, "{outcome:?} for {looked_for:?}");
+            assert_eq!(counted(outcome.clone(), demanded_names), expected, "{outcome:?} for {demanded_names:?}");
         }
     }
 }

@@ -1,5 +1,5 @@
-//! What outlives the process: a small file beside the spool. It is no evidence and decides nothing, so
-//! losing it costs a chart and a repeated warning; it is replaced whole.
+//! The state that survives a restart, in a small file in the folder of the spool. No decision depends on it: its loss
+//! costs only a chart and a repeated warning. The file is replaced as a whole.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -9,44 +9,45 @@ use serde::{Deserialize, Serialize};
 
 use super::{certificates, coverage};
 
-/// Its name, in the folder of the spool.
-const NAME: &str = "monitor.json";
-const NEW: &str = "monitor.json.new";
-/// Octets that are read, at most.
+/// The name of the file in the folder of the spool.
+const FILE_NAME: &str = "monitor.json";
+/// The name under which a new file is written before it replaces the old one.
+const NEW_FILE_NAME: &str = "monitor.json.new";
+/// The largest file that is read, in octets.
 const SIZE_MAX: u64 = 64 << 20;
 
-/// What is kept.
+/// The content of the file.
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
-pub(super) struct Kept {
-    pub(super) coverage: coverage::Kept,
-    pub(super) certificates: certificates::Kept,
+pub(super) struct StoredState {
+    pub(super) coverage: coverage::StoredCoverage,
+    pub(super) certificates: certificates::StoredCertificates,
 }
 
-pub(super) fn read(folder: &Path) -> Kept {
-    let path = folder.join(NAME);
+pub(super) fn read(folder: &Path) -> StoredState {
+    let path = folder.join(FILE_NAME);
     let too_large = || fs::metadata(&path).is_ok_and(|found| found.len() > SIZE_MAX);
     let read = match fs::read(&path) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Kept::default(),
+        Err(error) if error.kind() == ErrorKind::NotFound => return StoredState::default(),
         Ok(_) if too_large() => Err("it is too large".to_owned()),
         Ok(content) => serde_json::from_slice(&content).map_err(|error| error.to_string()),
         Err(error) => Err(error.to_string()),
     };
     read.unwrap_or_else(|error| {
         let file = path.display();
-        tracing::warn!(%file, error, "what was watched before cannot be read: charts begin anew, warnings may be repeated");
-        Kept::default()
+        tracing::warn!(%file, error, "cannot read monitor.json; charts restart and warnings may be repeated");
+        StoredState::default()
     })
 }
 
-pub(super) fn write(folder: &Path, kept: &Kept) {
-    let new = folder.join(NEW);
-    let written = serde_json::to_vec(kept)
+pub(super) fn write(folder: &Path, state: &StoredState) {
+    let new = folder.join(NEW_FILE_NAME);
+    let written = serde_json::to_vec(state)
         .map_err(std::io::Error::from)
         .and_then(|content| fs::write(&new, content))
-        .and_then(|()| fs::rename(&new, folder.join(NAME)));
+        .and_then(|()| fs::rename(&new, folder.join(FILE_NAME)));
     if let Err(error) = written {
-        tracing::warn!(file = %new.display(), %error, "what is watched cannot be kept over a restart");
+        tracing::warn!(file = %new.display(), %error, "cannot write monitor.json; charts and warnings do not survive a restart");
     }
 }
 
@@ -55,13 +56,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_cannot_be_read_is_begun_anew() {
+    fn an_unreadable_file_is_ignored_and_replaced() {
         let folder = tempfile::tempdir().expect("a folder");
         assert!(read(folder.path()).coverage.is_empty());
-        fs::write(folder.path().join(NAME), "{half").expect("a file");
+        fs::write(folder.path().join(FILE_NAME), "{half").expect("a file");
         assert!(read(folder.path()).coverage.is_empty());
-        write(folder.path(), &Kept::default());
-        assert_eq!(fs::read_to_string(folder.path().join(NAME)).expect("a file").chars().next(), Some('{'));
-        assert!(!folder.path().join(NEW).exists());
+        write(folder.path(), &StoredState::default());
+        assert_eq!(fs::read_to_string(folder.path().join(FILE_NAME)).expect("a file").chars().next(), Some('{'));
+        assert!(!folder.path().join(NEW_FILE_NAME).exists());
     }
 }

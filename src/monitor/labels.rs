@@ -1,23 +1,24 @@
-//! Labels: names from the configuration and words of ours, so that their number is bounded.
+//! The label sets of the metrics. Their values are names from the configuration and words of our own, so their number
+//! is bounded.
 
 use prometheus_client::encoding::EncodeLabelSet;
 
 use crate::config::TlsDemand;
 use crate::tls::{Authentication, Clearance, TlsOutcome, TlsPolicy, TlsVersion};
 
-/// Which way mail goes.
+/// The direction of mail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Direction {
-    /// To us.
+    /// Received by us.
     Inbound,
-    /// From us.
+    /// Sent by us.
     Outbound,
 }
 
 impl Direction {
-    /// The word for it.
+    /// Returns the word for it, as in metrics and logs.
     #[must_use]
-    pub fn word(self) -> &'static str {
+    pub fn as_str(self) -> &'static str {
         match self {
             Self::Inbound => "inbound",
             Self::Outbound => "outbound",
@@ -25,58 +26,58 @@ impl Direction {
     }
 }
 
-/// How a session ended.
+/// The end of a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SessionEnd {
-    /// In order: QUIT, or our last word.
-    Said,
-    /// Its handshake failed.
-    Handshake,
-    /// The client was too slow, or brought no message for too long.
+    /// Regular: after QUIT, or after a final reply of ours.
+    Closed,
+    /// The TLS handshake failed.
+    HandshakeFailed,
+    /// The client was too slow, or sent no message for too long.
     Timeout,
-    /// Its seat was given to somebody else.
-    Crowded,
-    /// We are stopping.
+    /// The seat was given to another client.
+    Evicted,
+    /// The relay is stopping.
     Shutdown,
-    /// The client has gone.
-    Gone,
+    /// The client closed the connection.
+    ConnectionLost,
 }
 
 impl SessionEnd {
-    pub(super) fn word(self) -> &'static str {
+    pub(super) fn as_str(self) -> &'static str {
         match self {
-            Self::Said => "closed",
-            Self::Handshake => "handshake",
+            Self::Closed => "closed",
+            Self::HandshakeFailed => "handshake",
             Self::Timeout => "timeout",
-            Self::Crowded => "crowded",
+            Self::Evicted => "crowded",
             Self::Shutdown => "shutdown",
-            Self::Gone => "lost",
+            Self::ConnectionLost => "lost",
         }
     }
 }
 
-/// How a handshake ended.
+/// The result of a TLS handshake.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum HandshakeEnd {
-    /// TLS of this version.
+pub enum HandshakeResult {
+    /// Completed with this version.
     Completed(TlsVersion),
-    /// No TLS.
+    /// Failed.
     Failed,
 }
 
-/// What a policy comes to.
+/// The level of a TLS policy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Demanded {
+pub enum PolicyLevel {
     /// No TLS.
     Off,
-    /// TLS where it can be had.
+    /// TLS if the peer offers it.
     Opportunistic,
-    /// TLS, or nothing.
+    /// TLS is required.
     Forced,
 }
 
-impl Demanded {
-    pub(super) fn word(self) -> &'static str {
+impl PolicyLevel {
+    pub(super) fn as_str(self) -> &'static str {
         match self {
             Self::Off => "off",
             Self::Opportunistic => "opportunistic",
@@ -85,7 +86,7 @@ impl Demanded {
     }
 }
 
-impl From<&TlsPolicy> for Demanded {
+impl From<&TlsPolicy> for PolicyLevel {
     fn from(policy: &TlsPolicy) -> Self {
         match policy {
             TlsPolicy::Off => Self::Off,
@@ -95,7 +96,7 @@ impl From<&TlsPolicy> for Demanded {
     }
 }
 
-impl From<TlsDemand> for Demanded {
+impl From<TlsDemand> for PolicyLevel {
     fn from(demand: TlsDemand) -> Self {
         match demand {
             TlsDemand::Off => Self::Off,
@@ -105,19 +106,19 @@ impl From<TlsDemand> for Demanded {
     }
 }
 
-/// What the judge said of a session.
+/// The decision of the TLS judge about a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PolicyEnd {
-    /// Mail may cross it.
+pub enum PolicyDecision {
+    /// Mail may be sent over the session.
     Cleared,
-    /// Mail may cross another one, in clear: TLS failed.
+    /// TLS failed, and mail may be sent in the clear over a new connection.
     FellBack,
-    /// Nothing may be said of mail.
+    /// No mail may be sent.
     Refused,
 }
 
-impl PolicyEnd {
-    pub(super) fn word(self) -> &'static str {
+impl PolicyDecision {
+    pub(super) fn as_str(self) -> &'static str {
         match self {
             Self::Cleared => "cleared",
             Self::FellBack => "fell_back",
@@ -126,19 +127,19 @@ impl PolicyEnd {
     }
 }
 
-/// Why something was refused in a session.
+/// The reason why a sender or recipient was refused in a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reason {
-    /// The sender's connector: networks, or TLS.
+pub enum RefusalReason {
+    /// The policy of the sender's connector: networks or TLS.
     Policy,
-    /// No room, or our own trouble.
+    /// The disk is full, or another local problem.
     Storage,
-    /// The client may not send to this recipient.
+    /// The client may not relay to this recipient.
     Recipient,
 }
 
-impl Reason {
-    pub(super) fn word(self) -> &'static str {
+impl RefusalReason {
+    pub(super) fn as_str(self) -> &'static str {
         match self {
             Self::Policy => "policy",
             Self::Storage => "storage",
@@ -147,21 +148,21 @@ impl Reason {
     }
 }
 
-/// How an attempt ended for a recipient.
+/// The result of an attempt for a recipient.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fate {
-    /// The next hop took it.
+pub enum DeliveryResult {
+    /// The next hop accepted the message.
     Delivered,
-    /// Later.
+    /// The recipient is retried later.
     Deferred,
-    /// An operator decides.
+    /// The recipient is held for an operator.
     Held,
-    /// Given up.
+    /// The recipient bounced.
     Bounced,
 }
 
-impl Fate {
-    pub(super) fn word(self) -> &'static str {
+impl DeliveryResult {
+    pub(super) fn as_str(self) -> &'static str {
         match self {
             Self::Delivered => "delivered",
             Self::Deferred => "deferred",
@@ -171,18 +172,18 @@ impl Fate {
     }
 }
 
-/// What a session reached, in two words.
+/// The labels that describe the TLS of a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Reached {
+pub(super) struct TlsLabels {
     pub(super) tls: &'static str,
     pub(super) verification: &'static str,
 }
 
-impl Reached {
-    pub(super) const NOTHING: Self = Self { tls: "none", verification: "none" };
+impl TlsLabels {
+    pub(super) const NONE: Self = Self { tls: "none", verification: "none" };
 
     pub(super) fn of(clearance: &Clearance) -> Self {
-        let TlsOutcome::Tls(facts) = clearance.outcome() else { return Self::NOTHING };
+        let TlsOutcome::Tls(facts) = clearance.outcome() else { return Self::NONE };
         let tls = match facts.version {
             TlsVersion::V1_2 => "1.2",
             TlsVersion::V1_3 => "1.3",
@@ -200,8 +201,8 @@ impl Reached {
     }
 }
 
-/// The label of clients of `[relay] networks`, or of all others.
-pub(super) fn of_clients(is_own: bool) -> &'static str {
+/// Returns the label of the clients in `[relay] networks`, or of all others.
+pub(super) fn clients_label(is_own: bool) -> &'static str {
     if is_own { "relay_networks" } else { "strangers" }
 }
 
@@ -216,21 +217,21 @@ macro_rules! label_sets {
 }
 
 label_sets! {
-    Listener { listener: String }
-    Clients { clients: &'static str }
-    Session { listener: String, end: &'static str }
-    Limit { listener: String, limit: &'static str }
-    Handshake { direction: &'static str, result: &'static str, tls: &'static str }
-    Judged { direction: &'static str, connector: String, policy: &'static str, outcome: &'static str }
-    Inbound { listener: String, connector: String, tls: &'static str, verification: &'static str }
-    Refused { listener: String, connector: String, reason: &'static str }
-    Recipients { connector: String, outcome: &'static str, tls: &'static str, verification: &'static str }
-    ConnectorReached { connector: String, tls: &'static str, verification: &'static str }
-    Connector { connector: String }
-    Queued { connector: String, state: &'static str }
-    Certificate { owner: &'static str, certificate: String }
-    Alarm { alarm: &'static str }
-    AttemptShare { share: &'static str }
-    AttemptEnded { reason: &'static str }
-    Version { version: &'static str }
+    ListenerLabel { listener: String }
+    ClientsLabel { clients: &'static str }
+    SessionLabels { listener: String, end: &'static str }
+    LimitLabels { listener: String, limit: &'static str }
+    HandshakeLabels { direction: &'static str, result: &'static str, tls: &'static str }
+    JudgedLabels { direction: &'static str, connector: String, policy: &'static str, outcome: &'static str }
+    InboundLabels { listener: String, connector: String, tls: &'static str, verification: &'static str }
+    RefusedLabels { listener: String, connector: String, reason: &'static str }
+    RecipientLabels { connector: String, outcome: &'static str, tls: &'static str, verification: &'static str }
+    ConnectorTlsLabels { connector: String, tls: &'static str, verification: &'static str }
+    ConnectorLabel { connector: String }
+    QueueLabels { connector: String, state: &'static str }
+    CertificateLabels { owner: &'static str, certificate: String }
+    AlarmLabel { alarm: &'static str }
+    ShareLabel { share: &'static str }
+    AttemptEndedLabel { reason: &'static str }
+    VersionLabel { version: &'static str }
 }

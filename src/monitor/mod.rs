@@ -1,20 +1,20 @@
-//! What the movers see, counted and kept for those who watch: metrics, the TLS coverage of the last days,
-//! the last refusals and downgrades, and the certificates of partners.
+//! Observations of the relay: metrics, the TLS coverage of the last days, recent refusals and downgrades, and the
+//! certificates of partners.
 //!
-//! A [`Monitor`] is handed to whoever has something to tell, in a line each; nothing here is asked before a
-//! decision, and nothing is global. Whatever it holds is bounded: labels are names from the configuration or
-//! words of ours, never a peer's. It opens no socket; who shows it is [`crate::admin`]. Metric names follow
-//! the Prometheus conventions and are written in the `OpenMetrics` text format.
+//! Services report to a [`Monitor`], each event with one call. It makes no decisions and is not global. Its size is
+//! bounded: labels are names from the configuration or words of our own, never text of a peer. It opens no socket;
+//! [`crate::admin`] shows its contents. Metric names follow the Prometheus conventions, and the text format is
+//! `OpenMetrics`.
 
 pub mod certificates;
 pub mod coverage;
 mod file;
 pub mod labels;
 mod log_budget;
-mod meters;
+mod metrics;
+pub mod recent;
 mod repeats;
 mod text;
-pub mod troubles;
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -28,15 +28,15 @@ use crate::tls::{Clearance, TlsVersion};
 use certificates::Certificates;
 use coverage::Coverage;
 use labels::{
-    AttemptEnded, Connector, ConnectorReached, Direction, Handshake, Inbound, Judged, Limit, Reached, Recipients,
-    Refused,
+    AttemptEndedLabel, ConnectorLabel, ConnectorTlsLabels, Direction, HandshakeLabels, InboundLabels, JudgedLabels,
+    LimitLabels, RecipientLabels, RefusedLabels, TlsLabels,
 };
-pub use labels::{Demanded, Fate, HandshakeEnd, PolicyEnd, Reason, SessionEnd};
+pub use labels::{DeliveryResult, HandshakeResult, PolicyDecision, PolicyLevel, RefusalReason, SessionEnd};
 pub use log_budget::LogClient;
-use meters::{Meters, Open};
-use repeats::{Repeats, Verdict};
-pub use text::{AttemptsReading, ClientReading, Format, Process, QueueReading, Reading, ReportsReading};
-use troubles::{Downgrade, Refusal, Troubles};
+use metrics::{GaugeGuard, Metrics};
+use recent::{ListedDowngrade, ListedRefusal, RecentEvents};
+use repeats::{LogDecision, Repeats};
+pub use text::{AttemptsReading, ClientReading, Format, MetricsReading, Process, QueueReading, ReportsReading};
 
 /// The limits that turn clients away, by their keys in `[limits]`.
 const LIMITS: [&str; 9] = [
@@ -51,262 +51,264 @@ const LIMITS: [&str; 9] = [
     "transaction_memory_per_session",
 ];
 
-/// How often repeated log lines are summed up and what is kept is written.
-pub const ROUND: Duration = Duration::from_mins(1);
+/// The interval at which repeated log lines are summed up and the state is saved.
+pub const SAVE_INTERVAL: Duration = Duration::from_mins(1);
 
-/// Everything that is watched. Cheap to clone; every clone is the same.
+/// All observations. Cheap to clone; all clones share the same state.
 #[derive(Debug, Clone, Default)]
-pub struct Monitor(Arc<Inner>);
+pub struct Monitor(Arc<MonitorState>);
 
 #[derive(Debug, Default)]
-struct Inner {
-    meters: Meters,
+struct MonitorState {
+    metrics: Metrics,
     coverage: Mutex<Coverage>,
     certificates: Mutex<Certificates>,
-    troubles: Mutex<Troubles>,
+    recent_events: Mutex<RecentEvents>,
     repeats: Mutex<Repeats>,
 }
 
-/// Something that is open: counted until it is dropped.
+/// An open session or connection: counted in a gauge until this is dropped.
 #[derive(Debug)]
-pub struct Counted {
-    _open: Open,
+pub struct OpenGuard {
+    _gauge: GaugeGuard,
 }
 
-/// A message that came in.
+/// A message that was accepted.
 #[derive(Debug, Clone, Copy)]
-pub struct Accepted<'a> {
-    /// By which listener.
+pub struct AcceptedMessage<'a> {
+    /// The listener that accepted it.
     pub listener: &'a str,
-    /// The connector that speaks for its sender.
+    /// The connector of its sender.
     pub connector: &'a str,
-    /// What its session reached.
+    /// The clearance of its session.
     pub clearance: &'a Clearance,
-    /// Octets of its content.
+    /// The size of its content in octets.
     pub octets: u64,
-    /// Its recipients.
+    /// The number of its recipients.
     pub recipients: usize,
 }
 
 impl Monitor {
-    /// Takes up what an earlier run kept in `folder`, which exists. Reads a file; one that cannot be read is
-    /// told in the log and begun anew.
+    /// Reads the state that an earlier run saved in `folder`, which must exist. An unreadable file is logged and
+    /// ignored.
     pub fn restore(&self, folder: &Path, now: Timestamp) {
-        let kept = file::read(folder);
-        *lock(&self.0.coverage) = Coverage::restored(kept.coverage, now);
-        *lock(&self.0.certificates) = Certificates::restored(kept.certificates);
+        let state = file::read(folder);
+        *lock(&self.0.coverage) = Coverage::from_stored(state.coverage, now);
+        *lock(&self.0.certificates) = Certificates::from_stored(state.certificates);
     }
 
-    /// Writes what a later run should know, where it has changed. Blocks.
+    /// Saves the state for the next run if it has changed. Blocks.
     pub fn save(&self, folder: &Path) {
-        let is_dirty = lock(&self.0.coverage).take_dirt() | lock(&self.0.certificates).take_dirt();
-        if is_dirty {
-            let (coverage, certificates) = (lock(&self.0.coverage).kept(), lock(&self.0.certificates).kept());
-            file::write(folder, &file::Kept { coverage, certificates });
+        let is_changed = lock(&self.0.coverage).take_changed() | lock(&self.0.certificates).take_changed();
+        if is_changed {
+            let (coverage, certificates) = (lock(&self.0.coverage).to_stored(), lock(&self.0.certificates).to_stored());
+            file::write(folder, &file::StoredState { coverage, certificates });
         }
     }
 
-    /// The certificates of partners, and what was said of our own.
+    /// Returns the certificates of partners, and the warnings about our own.
     pub fn certificates(&self) -> MutexGuard<'_, Certificates> {
         lock(&self.0.certificates)
     }
 
-    /// The TLS coverage of the last days.
+    /// Returns the TLS coverage of the last days.
     pub fn coverage(&self) -> MutexGuard<'_, Coverage> {
         lock(&self.0.coverage)
     }
 
-    /// The last refusals and downgrades.
-    pub fn troubles(&self) -> MutexGuard<'_, Troubles> {
-        lock(&self.0.troubles)
+    /// Returns the recent refusals and downgrades.
+    pub fn recent_events(&self) -> MutexGuard<'_, RecentEvents> {
+        lock(&self.0.recent_events)
     }
 
-    /// All metrics as text, with what is read at this moment.
+    /// Returns all metrics as text, with the values of `reading`.
     #[must_use]
-    pub fn text(&self, reading: &Reading, format: Format) -> String {
-        self.0.meters.text(reading, format)
+    pub fn text(&self, reading: &MetricsReading, format: Format) -> String {
+        self.0.metrics.text(reading, format)
     }
 
-    /// Counts from nothing what alerts look at: a counter that appears with its first event has not risen. To be
-    /// called for whatever a configuration names.
+    /// Creates the counters that alerts watch, at 0: Prometheus sees no increase in a counter that first appears with
+    /// a value. Call this for all names in a configuration.
     pub fn prepare<'a>(&self, listeners: impl Iterator<Item = &'a str>, connectors: impl Iterator<Item = &'a str>) {
-        let meters = &self.0.meters;
+        let metrics = &self.0.metrics;
         for listener in listeners {
             for limit in LIMITS {
-                drop(meters.turned_away.get_or_create(&Limit { listener: listener.to_owned(), limit }));
+                drop(metrics.turned_away.get_or_create(&LimitLabels { listener: listener.to_owned(), limit }));
             }
         }
         for is_own in [true, false] {
-            drop(meters.log_lines_suppressed(is_own));
+            drop(metrics.log_lines_suppressed(is_own));
         }
         for reason in ["time_over", "gave_way"] {
-            drop(meters.attempts_ended.get_or_create(&AttemptEnded { reason }));
+            drop(metrics.attempts_ended.get_or_create(&AttemptEndedLabel { reason }));
         }
         for connector in connectors.map(str::to_owned) {
             for direction in [Direction::Inbound, Direction::Outbound] {
-                let (direction, connector) = (direction.word(), connector.clone());
-                let (policy, outcome) = (Demanded::Forced.word(), PolicyEnd::Refused.word());
-                drop(meters.judged.get_or_create(&Judged { direction, connector, policy, outcome }));
+                let (direction, connector) = (direction.as_str(), connector.clone());
+                let (policy, outcome) = (PolicyLevel::Forced.as_str(), PolicyDecision::Refused.as_str());
+                drop(metrics.judged.get_or_create(&JudgedLabels { direction, connector, policy, outcome }));
             }
-            drop(meters.downgrades.get_or_create(&Connector { connector: connector.clone() }));
-            drop(meters.delay.get_or_create(&Connector { connector }));
+            drop(metrics.downgrades.get_or_create(&ConnectorLabel { connector: connector.clone() }));
+            drop(metrics.delay.get_or_create(&ConnectorLabel { connector }));
         }
     }
 
-    /// A session has begun.
+    /// Counts an open session of a listener.
     #[must_use]
-    pub fn session(&self, listener: &str) -> Counted {
-        Counted { _open: Open::new(self.0.meters.open_sessions(listener)) }
+    pub fn open_session(&self, listener: &str) -> OpenGuard {
+        OpenGuard { _gauge: GaugeGuard::new(self.0.metrics.open_sessions(listener)) }
     }
 
-    /// A session has ended.
+    /// Counts a session that has ended.
     pub fn session_ended(&self, listener: &str, end: SessionEnd) {
-        let label = labels::Session { listener: listener.to_owned(), end: end.word() };
-        self.0.meters.sessions.get_or_create(&label).inc();
+        let label = labels::SessionLabels { listener: listener.to_owned(), end: end.as_str() };
+        self.0.metrics.sessions.get_or_create(&label).inc();
     }
 
-    /// A connection, a message or a recipient was turned away; which of `[limits]` was reached.
+    /// Counts a connection, message or recipient that was turned away, by the key in `[limits]` that was reached.
     pub fn turned_away(&self, listener: &str, limit: &'static str) {
-        self.0.meters.turned_away.get_or_create(&Limit { listener: listener.to_owned(), limit }).inc();
+        self.0.metrics.turned_away.get_or_create(&LimitLabels { listener: listener.to_owned(), limit }).inc();
     }
 
-    /// A handshake is over: with this version, or without success.
-    pub fn handshake(&self, direction: Direction, end: HandshakeEnd) {
+    /// Counts a completed or failed handshake.
+    pub fn handshake(&self, direction: Direction, end: HandshakeResult) {
         let (result, tls) = match end {
-            HandshakeEnd::Completed(TlsVersion::V1_2) => ("completed", "1.2"),
-            HandshakeEnd::Completed(TlsVersion::V1_3) => ("completed", "1.3"),
-            HandshakeEnd::Failed => ("failed", "none"),
+            HandshakeResult::Completed(TlsVersion::V1_2) => ("completed", "1.2"),
+            HandshakeResult::Completed(TlsVersion::V1_3) => ("completed", "1.3"),
+            HandshakeResult::Failed => ("failed", "none"),
         };
-        self.0.meters.handshakes.get_or_create(&Handshake { direction: direction.word(), result, tls }).inc();
+        self.0.metrics.handshakes.get_or_create(&HandshakeLabels { direction: direction.as_str(), result, tls }).inc();
     }
 
-    /// The judge has spoken about a session.
-    pub fn judged(&self, direction: Direction, connector: &str, policy: Demanded, end: PolicyEnd) {
-        let (direction, connector) = (direction.word(), connector.to_owned());
-        let label = Judged { direction, connector, policy: policy.word(), outcome: end.word() };
-        self.0.meters.judged.get_or_create(&label).inc();
+    /// Counts a decision of the TLS judge about a session.
+    pub fn judged(&self, direction: Direction, connector: &str, policy: PolicyLevel, end: PolicyDecision) {
+        let (direction, connector) = (direction.as_str(), connector.to_owned());
+        let label = JudgedLabels { direction, connector, policy: policy.as_str(), outcome: end.as_str() };
+        self.0.metrics.judged.get_or_create(&label).inc();
     }
 
-    /// A message is in the spool.
-    pub fn accepted(&self, message: &Accepted<'_>) {
-        let Reached { tls, verification } = Reached::of(message.clearance);
+    /// Counts a message that has been accepted.
+    pub fn accepted(&self, message: &AcceptedMessage<'_>) {
+        let TlsLabels { tls, verification } = TlsLabels::of(message.clearance);
         let (listener, connector) = (message.listener.to_owned(), message.connector.to_owned());
-        let label = Inbound { listener, connector, tls, verification };
-        let meters = &self.0.meters;
-        meters.inbound_messages.get_or_create(&label).inc();
-        meters.inbound_bytes.get_or_create(&label).inc_by(message.octets);
-        meters.inbound_recipients.get_or_create(&label).inc_by(message.recipients as u64);
+        let label = InboundLabels { listener, connector, tls, verification };
+        let metrics = &self.0.metrics;
+        metrics.inbound_messages.get_or_create(&label).inc();
+        metrics.inbound_bytes.get_or_create(&label).inc_by(message.octets);
+        metrics.inbound_recipients.get_or_create(&label).inc_by(message.recipients as u64);
         let mut coverage = self.coverage();
-        coverage.note(message.connector, Direction::Inbound, message.clearance, message.recipients as u64);
+        coverage.count(message.connector, Direction::Inbound, message.clearance, message.recipients as u64);
     }
 
-    /// A sender or a recipient was refused in a session.
-    pub fn refused(&self, listener: &str, connector: &str, reason: Reason) {
+    /// Counts a sender or recipient that was refused in a session.
+    pub fn refused(&self, listener: &str, connector: &str, reason: RefusalReason) {
         let (listener, connector) = (listener.to_owned(), connector.to_owned());
-        self.0.meters.refused.get_or_create(&Refused { listener, connector, reason: reason.word() }).inc();
+        self.0.metrics.refused.get_or_create(&RefusedLabels { listener, connector, reason: reason.as_str() }).inc();
     }
 
-    /// Some refusal that an administrator should see.
-    pub fn note_refusal(&self, refusal: Refusal) {
-        self.troubles().refused(refusal);
+    /// Lists a refusal for the administrator.
+    pub fn list_refusal(&self, refusal: ListedRefusal) {
+        self.recent_events().add_refusal(refusal);
     }
 
-    /// A domain shows less than before, and that was let through.
-    pub fn note_downgrade(&self, downgrade: Downgrade) {
-        let label = Connector { connector: downgrade.connector.clone() };
-        self.0.meters.downgrades.get_or_create(&label).inc();
-        self.troubles().downgraded(downgrade);
+    /// Counts and lists a downgrade that the connector allowed.
+    pub fn list_downgrade(&self, downgrade: ListedDowngrade) {
+        let label = ConnectorLabel { connector: downgrade.connector.clone() };
+        self.0.metrics.downgrades.get_or_create(&label).inc();
+        self.recent_events().add_downgrade(downgrade);
     }
 
-    /// A host shows as much TLS as it did before: its downgrade, where there was one, is over.
+    /// Ends the downgrade of a host that shows as much TLS as before.
     pub fn end_downgrade(&self, domain: &Host, host: &Host) {
         let host = host.to_string();
-        self.troubles().recovered(&domain.to_string(), |one| one == host);
+        self.recent_events().end_downgrades(&domain.to_string(), |one| one == host);
     }
 
-    /// Nothing is remembered of a domain any more, so nothing is less than before.
+    /// Ends the downgrades of a domain that was removed from the downgrade memory.
     pub fn end_downgrades(&self, domain: &Host) {
-        self.troubles().recovered(&domain.to_string(), |_| true);
+        self.recent_events().end_downgrades(&domain.to_string(), |_| true);
     }
 
-    /// A connection to a next hop is open.
+    /// Counts an open connection to a next hop.
     #[must_use]
-    pub fn connection(&self) -> Counted {
-        Counted { _open: Open::new(self.0.meters.open_connections.clone()) }
+    pub fn open_connection(&self) -> OpenGuard {
+        OpenGuard { _gauge: GaugeGuard::new(self.0.metrics.open_connections.clone()) }
     }
 
-    /// An attempt was ended by one of `[limits]`; why.
+    /// Counts an attempt that was ended by one of `[limits]`.
     pub fn attempt_ended(&self, reason: &'static str) {
-        self.0.meters.attempts_ended.get_or_create(&AttemptEnded { reason }).inc();
+        self.0.metrics.attempts_ended.get_or_create(&AttemptEndedLabel { reason }).inc();
     }
 
-    /// An attempt has ended like this for so many recipients, on a session with that clearance, if any.
-    pub fn tried(&self, connector: &str, fate: Fate, clearance: Option<&Clearance>, recipients: u64) {
-        let Reached { tls, verification } = clearance.map_or(Reached::NOTHING, Reached::of);
-        let label = Recipients { connector: connector.to_owned(), outcome: fate.word(), tls, verification };
-        self.0.meters.recipients.get_or_create(&label).inc_by(recipients);
+    /// Counts the recipients for which an attempt ended with this result, by the clearance of the session, if there
+    /// was one.
+    pub fn attempted(&self, connector: &str, result: DeliveryResult, clearance: Option<&Clearance>, recipients: u64) {
+        let TlsLabels { tls, verification } = clearance.map_or(TlsLabels::NONE, TlsLabels::of);
+        let label = RecipientLabels { connector: connector.to_owned(), outcome: result.as_str(), tls, verification };
+        self.0.metrics.recipients.get_or_create(&label).inc_by(recipients);
     }
 
-    /// A message was handed over, so long after it was accepted.
+    /// Counts a delivered message, with the time since it was accepted.
     pub fn delivered(&self, connector: &str, clearance: &Clearance, octets: u64, recipients: u64, delay: Duration) {
-        let Reached { tls, verification } = Reached::of(clearance);
-        let meters = &self.0.meters;
-        let label = ConnectorReached { connector: connector.to_owned(), tls, verification };
-        meters.outbound_messages.get_or_create(&label).inc();
-        meters.outbound_bytes.get_or_create(&label).inc_by(octets);
-        meters.delay.get_or_create(&Connector { connector: connector.to_owned() }).observe(delay.as_secs_f64());
-        self.coverage().note(connector, Direction::Outbound, clearance, recipients);
+        let TlsLabels { tls, verification } = TlsLabels::of(clearance);
+        let metrics = &self.0.metrics;
+        let label = ConnectorTlsLabels { connector: connector.to_owned(), tls, verification };
+        metrics.outbound_messages.get_or_create(&label).inc();
+        metrics.outbound_bytes.get_or_create(&label).inc_by(octets);
+        metrics.delay.get_or_create(&ConnectorLabel { connector: connector.to_owned() }).observe(delay.as_secs_f64());
+        self.coverage().count(connector, Direction::Outbound, clearance, recipients);
     }
 
-    /// One transaction of the spool, its sync included.
+    /// Measures one transaction of the spool, including its sync.
     pub fn spool_sync(&self, took: Duration) {
-        self.0.meters.spool_sync.observe(took.as_secs_f64());
+        self.0.metrics.spool_sync.observe(took.as_secs_f64());
     }
 
-    /// Whether this log line is to be written. One like it within the last minute was written already: it is
-    /// only counted, and the count is logged by [`Monitor::tell_repeats`].
+    /// Returns whether a log line should be written. If the same line was written within the last minute, it is only
+    /// counted, and [`Monitor::log_suppressed`] logs the count.
     #[must_use]
-    pub fn is_news(&self, what: &'static str, who: impl std::fmt::Display, said: impl std::fmt::Display) -> bool {
-        lock(&self.0.repeats).is_news(what, &who, &said)
+    pub fn should_log(&self, event: &'static str, peer: impl std::fmt::Display, text: impl std::fmt::Display) -> bool {
+        lock(&self.0.repeats).should_log(event, &peer, &text)
     }
 
-    /// Checks that a log line about a client is to be written: it was not within the last minute, and the client's
-    /// network has lines left. Otherwise it is counted, and [`Monitor::tell_repeats`] logs the count.
+    /// Returns whether a log line about a client should be written. It should not if the same line was written within
+    /// the last minute, or if the client's network has used up its budget of lines; [`Monitor::log_suppressed`] logs
+    /// the count.
     #[must_use]
-    pub fn should_log_client(&self, what: &'static str, client: LogClient, said: impl std::fmt::Display) -> bool {
-        let verdict = lock(&self.0.repeats).judge_client(what, client, &said);
-        if verdict == Verdict::Suppressed {
-            self.0.meters.log_lines_suppressed(client.is_own).inc();
+    pub fn should_log_client(&self, event: &'static str, client: LogClient, text: impl std::fmt::Display) -> bool {
+        let decision = lock(&self.0.repeats).decide_client(event, client, &text);
+        if decision == LogDecision::Suppressed {
+            self.0.metrics.log_lines_suppressed(client.is_own).inc();
         }
-        verdict == Verdict::News
+        decision == LogDecision::Write
     }
 
-    /// Logs how often lines were repeated, and how many were suppressed; to be called once a minute.
-    pub fn tell_repeats(&self) {
-        let (told, suppressed) = lock(&self.0.repeats).round();
+    /// Logs how often lines were repeated and how many were suppressed. Call this once a minute.
+    pub fn log_suppressed(&self) {
+        let (repeated, suppressed) = lock(&self.0.repeats).next_minute();
         for one in suppressed {
             let network = one.network.as_ref().map_or_else(|| "all".to_owned(), networks::network_text);
-            let clients = labels::of_clients(one.is_own);
+            let clients = labels::clients_label(one.is_own);
             tracing::warn!(
                 network,
                 clients,
                 lines = one.lines,
-                "log lines about clients suppressed, there were too many within a minute"
+                "too many log lines about clients within a minute, some suppressed"
             );
         }
-        for line in told {
+        for line in repeated {
             tracing::info!(
-                what = line.what,
-                who = line.who,
-                reason = line.said,
+                what = line.event,
+                who = line.peer,
+                reason = line.text,
                 times = line.times,
-                "the same again within a minute"
+                "log line repeated within a minute"
             );
         }
     }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Nothing in here is left half done by a panic.
+    // A panic leaves no inconsistent state in these structures.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,7 +1,7 @@
-//! Metrics as text: what is counted all the time, and what is read when somebody asks.
+//! The metrics as text: those that are counted continuously, and those that are read on request.
 //!
-//! `OpenMetrics` 1.0 for who asks for it, else the older text format of Prometheus, in which a counter is
-//! declared by its whole name.
+//! The format is `OpenMetrics` 1.0 if the client requests it, or else the older text format of Prometheus, which
+//! declares a counter by its full name.
 
 use std::fmt::Write as _;
 
@@ -12,9 +12,12 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::{Registry, Unit};
 
-use super::labels::{Alarm, AttemptShare, Certificate, Clients, Connector, Listener, Queued, Version, of_clients};
+use super::labels::{
+    AlarmLabel, CertificateLabels, ClientsLabel, ConnectorLabel, ListenerLabel, QueueLabels, ShareLabel, VersionLabel,
+    clients_label,
+};
 
-/// How metrics are written.
+/// The text format of the metrics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
     /// `OpenMetrics` 1.0.
@@ -24,13 +27,13 @@ pub enum Format {
 }
 
 impl Format {
-    /// What an Accept field asks for.
+    /// Returns the format that an Accept header field requests.
     #[must_use]
-    pub fn asked(accept: &str) -> Self {
+    pub fn requested(accept: &str) -> Self {
         if accept.contains("application/openmetrics-text") { Self::OpenMetrics } else { Self::Classic }
     }
 
-    /// The media type.
+    /// Returns the media type of the format.
     #[must_use]
     pub fn media_type(self) -> &'static str {
         match self {
@@ -40,71 +43,71 @@ impl Format {
     }
 }
 
-/// What is read at the moment of asking.
+/// The values that are read on request.
 #[derive(Debug, Clone, Default)]
-pub struct Reading {
-    /// The queue, by connector.
+pub struct MetricsReading {
+    /// The queue of each connector.
     pub queue: Vec<QueueReading>,
-    /// Destinations in trouble.
+    /// The number of destinations whose last attempt failed.
     pub troubled: usize,
-    /// The delivery attempts, by share.
+    /// The delivery attempts of each share.
     pub attempts: Vec<AttemptsReading>,
     /// The reports to senders and to the postmaster.
     pub reports: ReportsReading,
-    /// Certificates: `own` or `partner`, which, and when it ends.
+    /// The certificates: `own` or `partner`, name, and end of validity.
     pub certificates: Vec<(&'static str, String, Timestamp)>,
-    /// MTA-STS policies that are known.
+    /// The number of cached MTA-STS policies.
     pub policies: usize,
-    /// Alarms that are known of, and whether each is on.
+    /// The interception alarms, and whether each is on.
     pub alarms: Vec<(&'static str, bool)>,
-    /// Sessions with clients.
+    /// The sessions with clients.
     pub clients: ClientReading,
-    /// Tasks of the runtime.
+    /// The number of tasks of the runtime.
     pub tasks: usize,
-    /// The process.
+    /// The figures of the process.
     pub process: Process,
 }
 
-/// The queue for one connector.
+/// The queue of one connector.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct QueueReading {
-    /// Which.
+    /// The name of the connector.
     pub connector: String,
     /// Recipients that wait for delivery.
     pub waiting: u64,
-    /// Recipients that wait for an operator.
+    /// Recipients held for an operator.
     pub held: u64,
-    /// Seconds since the oldest of them was accepted.
+    /// The age of the oldest recipient in seconds.
     pub oldest: u64,
 }
 
 /// One share of the delivery attempts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AttemptsReading {
-    /// Which.
+    /// The name of the share.
     pub share: &'static str,
-    /// Attempts that may be under way.
+    /// The most attempts that may run.
     pub most: u64,
-    /// Attempts under way.
+    /// The attempts that run.
     pub running: u64,
-    /// Of these, the slow ones.
+    /// The slow ones among them.
     pub slow: u64,
-    /// Destinations that find no place for one.
+    /// Destinations that wait because all attempts of the share are in use.
     pub waiting: u64,
 }
 
-/// Sessions with clients, of `[relay] networks` first and of strangers then.
+/// The sessions with clients, each pair for `[relay] networks` and for strangers.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ClientReading {
-    /// Sessions.
+    /// The open sessions.
     pub sessions: [usize; 2],
-    /// The limits of sessions: of all together, and of strangers.
+    /// The limits of sessions: for all clients together, and for strangers.
     pub seats: [usize; 2],
-    /// Each listener, and whether its seats are scarce.
+    /// The listeners, each with whether its seats are scarce.
     pub short: Vec<(String, bool)>,
-    /// Clients and networks that were held back in the last hour.
+    /// Clients and networks that reached one of `[limits]` in the last hour.
     pub held: usize,
-    /// Octets of the recipients in open transactions.
+    /// The memory of the recipients in open transactions, in octets.
     pub transaction_memory: usize,
 }
 
@@ -115,41 +118,41 @@ pub struct ReportsReading {
     pub waiting: u64,
     /// Failed messages that wait for the postmaster's digest.
     pub for_digest: u64,
-    /// Reports that were made.
+    /// Reports that were stored.
     pub stored: u64,
-    /// Reports that had to wait for the rate.
+    /// Reports that had to wait for the rate limit.
     pub delayed: u64,
-    /// Recipients whose report went into another's.
+    /// Recipients whose report was merged into another one.
     pub merged: u64,
-    /// Digests that were made.
+    /// Digests that were stored.
     pub digests: u64,
-    /// Messages of strangers that went into a digest, since too many reports waited.
+    /// Messages of strangers that were added to a digest because too many reports waited.
     pub diverted: u64,
 }
 
-/// The process, as the system tells.
+/// The figures of the process, as the system reports them.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Process {
-    /// Octets of memory in use.
+    /// Resident memory in octets.
     pub resident: u64,
-    /// Octets of address space.
+    /// Address space in octets.
     pub virtual_memory: u64,
-    /// Seconds of processor time.
+    /// Processor time in seconds.
     pub cpu: f64,
-    /// Open descriptors.
+    /// Open file descriptors.
     pub descriptors: u64,
-    /// How many there may be.
+    /// The limit of open file descriptors.
     pub descriptors_max: u64,
-    /// Threads.
+    /// The number of threads.
     pub threads: u64,
-    /// When it was started, in seconds since 1970.
+    /// The start of the process in seconds since 1970.
     pub started: f64,
 }
 
-/// Everything as text.
-pub(super) fn write(registry: &Registry, reading: &Reading, format: Format) -> String {
+/// Writes all metrics as text.
+pub(super) fn write(registry: &Registry, reading: &MetricsReading, format: Format) -> String {
     let mut text = String::new();
-    // Writing into a String cannot fail.
+    // Writing to a String cannot fail.
     let _ = encode_registry(&mut text, registry);
     let _ = encode_registry(&mut text, &read(reading));
     let _ = encode_registry(&mut text, &process(&reading.process));
@@ -163,15 +166,15 @@ fn number(value: impl TryInto<i64>) -> i64 {
     value.try_into().unwrap_or(i64::MAX)
 }
 
-/// A registry of its own for each time: what is no longer there is not shown.
-fn read(reading: &Reading) -> Registry {
+/// Builds a registry for one request, so that values that no longer exist are not shown.
+fn read(reading: &MetricsReading) -> Registry {
     let mut registry = Registry::with_prefix("gatepost");
-    let (queued, oldest) = (Family::<Queued, Gauge>::default(), Family::<Connector, Gauge>::default());
+    let (queued, oldest) = (Family::<QueueLabels, Gauge>::default(), Family::<ConnectorLabel, Gauge>::default());
     for queue in &reading.queue {
         for (state, count) in [("waiting", queue.waiting), ("held", queue.held)] {
-            queued.get_or_create(&Queued { connector: queue.connector.clone(), state }).set(number(count));
+            queued.get_or_create(&QueueLabels { connector: queue.connector.clone(), state }).set(number(count));
         }
-        oldest.get_or_create(&Connector { connector: queue.connector.clone() }).set(number(queue.oldest));
+        oldest.get_or_create(&ConnectorLabel { connector: queue.connector.clone() }).set(number(queue.oldest));
     }
     registry.register("queue_recipients", "Recipients in the queue", queued);
     let help = "Age of the oldest message in the queue";
@@ -185,33 +188,33 @@ fn read(reading: &Reading) -> Registry {
     registry.register("queue_troubled_destinations", help, one(number(reading.troubled)));
     attempts(&mut registry, &reading.attempts);
     reports(&mut registry, reading.reports);
-    let certificates = Family::<Certificate, Gauge>::default();
+    let certificates = Family::<CertificateLabels, Gauge>::default();
     for (owner, certificate, ends) in &reading.certificates {
-        let label = Certificate { owner, certificate: certificate.clone() };
+        let label = CertificateLabels { owner, certificate: certificate.clone() };
         certificates.get_or_create(&label).set(ends.as_second());
     }
-    let help = "When a certificate ends: our own by its file, a partner's (the first to end) by its connector";
+    let help = "End of validity of certificates: our own by file, of partners (the earliest) by connector";
     registry.register_with_unit("certificate_expiry_timestamp", help, Unit::Seconds, certificates);
     registry.register("mta_sts_policies", "MTA-STS policies that are cached", one(number(reading.policies)));
-    let alarms = Family::<Alarm, Gauge>::default();
+    let alarms = Family::<AlarmLabel, Gauge>::default();
     for (alarm, is_on) in &reading.alarms {
-        alarms.get_or_create(&Alarm { alarm }).set(i64::from(*is_on));
+        alarms.get_or_create(&AlarmLabel { alarm }).set(i64::from(*is_on));
     }
-    let help = "Whether many unrelated domains suffer the same: somebody is between us and the Internet";
+    let help = "1 while many unrelated domains show the same fault: somebody may intercept our connections";
     registry.register("interception_alarm", help, alarms);
     clients(&mut registry, &reading.clients);
     registry.register("runtime_tasks", "Tasks of the asynchronous runtime", one(number(reading.tasks)));
-    let version = Family::<Version, Gauge>::default();
-    version.get_or_create(&Version { version: env!("CARGO_PKG_VERSION") }).set(1);
+    let version = Family::<VersionLabel, Gauge>::default();
+    version.get_or_create(&VersionLabel { version: env!("CARGO_PKG_VERSION") }).set(1);
     registry.register("build_info", "The version of Gatepost", version);
     registry
 }
 
 fn attempts(registry: &mut Registry, shares: &[AttemptsReading]) {
     let mut family = |name: &str, help: &str, value: fn(&AttemptsReading) -> u64| {
-        let family = Family::<AttemptShare, Gauge>::default();
+        let family = Family::<ShareLabel, Gauge>::default();
         for share in shares {
-            family.get_or_create(&AttemptShare { share: share.share }).set(number(value(share)));
+            family.get_or_create(&ShareLabel { share: share.share }).set(number(value(share)));
         }
         registry.register(name, help, family);
     };
@@ -227,19 +230,19 @@ fn attempts(registry: &mut Registry, shares: &[AttemptsReading]) {
 }
 
 fn clients(registry: &mut Registry, reading: &ClientReading) {
-    let (sessions, seats) = (Family::<Clients, Gauge>::default(), Family::<Clients, Gauge>::default());
-    for (at, clients) in [of_clients(true), of_clients(false)].into_iter().enumerate() {
-        sessions.get_or_create(&Clients { clients }).set(number(reading.sessions[at]));
-        seats.get_or_create(&Clients { clients }).set(number(reading.seats[at]));
+    let (sessions, seats) = (Family::<ClientsLabel, Gauge>::default(), Family::<ClientsLabel, Gauge>::default());
+    for (at, clients) in [clients_label(true), clients_label(false)].into_iter().enumerate() {
+        sessions.get_or_create(&ClientsLabel { clients }).set(number(reading.sessions[at]));
+        seats.get_or_create(&ClientsLabel { clients }).set(number(reading.seats[at]));
     }
-    registry.register("inbound_sessions_now", "Sessions that are open, by whose they are", sessions);
+    registry.register("inbound_sessions_now", "Open sessions, by group of clients", sessions);
     let help = "Sessions that may be open: [limits] connections, and without what is reserved for [relay] networks";
     registry.register("inbound_sessions_limit", help, seats);
-    let short = Family::<Listener, Gauge>::default();
+    let short = Family::<ListenerLabel, Gauge>::default();
     for (listener, is_short) in &reading.short {
-        short.get_or_create(&Listener { listener: listener.clone() }).set(i64::from(*is_short));
+        short.get_or_create(&ListenerLabel { listener: listener.clone() }).set(i64::from(*is_short));
     }
-    let help = "Whether seats are scarce on a listener, so that strangers get less time";
+    let help = "1 while seats are scarce on a listener, so that strangers get less time";
     registry.register("inbound_seats_scarce", help, short);
     let held_back = Gauge::<i64>::default();
     held_back.set(number(reading.held));
@@ -268,14 +271,14 @@ fn reports(registry: &mut Registry, reading: ReportsReading) {
         registry.register(name, help, counter);
     };
     counter("dsn", "Reports to senders", reading.stored);
-    counter("dsn_delayed", "Reports to senders that had to wait for [limits] dsn_per_minute", reading.delayed);
-    counter("dsn_merged", "Recipients whose report went into that of another recipient", reading.merged);
+    counter("dsn_delayed", "Reports to senders that waited for [limits] dsn_per_minute", reading.delayed);
+    counter("dsn_merged", "Recipients whose report was merged into that of another recipient", reading.merged);
     counter("dsn_digests", "Digests of failed mail for the postmaster", reading.digests);
-    let help = "Messages of strangers in the postmaster's digest, since too many reports waited";
+    let help = "Messages of strangers in the postmaster's digest, because too many reports waited";
     counter("dsn_diverted", help, reading.diverted);
 }
 
-/// The figures that every process shows under the same names.
+/// Builds the registry of the figures that every process shows under the same names.
 fn process(process: &Process) -> Registry {
     let mut registry = Registry::with_prefix("process");
     let mut gauge = |name: &str, help: &str, unit: Option<Unit>, value: u64| {
@@ -300,7 +303,7 @@ fn process(process: &Process) -> Registry {
     registry
 }
 
-/// The older format: HELP and TYPE of a counter name it with `_total`, and there is no UNIT.
+/// Converts to the older format: HELP and TYPE name a counter with `_total`, and there is no UNIT.
 fn classic(text: &str) -> String {
     let mut written = String::with_capacity(text.len());
     let mut help = None;
@@ -331,7 +334,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_older_format_declares_counters_by_their_whole_name() {
+    fn the_older_format_declares_counters_by_their_full_name() {
         let text = "# HELP a_bytes Octets.\n# TYPE a_bytes counter\n# UNIT a_bytes bytes\na_bytes_total{x=\"1\"} 5\n\
                     # HELP b Now.\n# TYPE b gauge\nb 1\n";
         let expected = "# HELP a_bytes_total Octets.\n# TYPE a_bytes_total counter\na_bytes_total{x=\"1\"} 5\n\
@@ -340,13 +343,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_read_has_its_name_and_unit() {
+    fn values_read_on_request_have_their_names_and_units() {
         let queue = QueueReading { connector: "internet".to_owned(), waiting: 3, held: 1, oldest: 60 };
         let ends = Timestamp::from_second(1_800_000_000).expect("a time");
         let certificates = vec![("own", "relay.pem".to_owned(), ends)];
         let attempts = vec![AttemptsReading { share: "mx", most: 1200, running: 601, slow: 600, waiting: 3 }];
         let alarms = vec![("tls_lost", true)];
-        let reading = Reading { queue: vec![queue], certificates, attempts, alarms, ..Reading::default() };
+        let reading =
+            MetricsReading { queue: vec![queue], certificates, attempts, alarms, ..MetricsReading::default() };
         let text = write(&Registry::default(), &reading, Format::OpenMetrics);
         for line in [
             "gatepost_queue_recipients{connector=\"internet\",state=\"held\"} 1",

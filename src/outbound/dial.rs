@@ -14,7 +14,7 @@ use crate::envelope::QueueId;
 use crate::failure::{Failure, Scope};
 use crate::handshake::{ClientTls, HandshakeError, KnownHellos, Role};
 use crate::monitor::Monitor;
-use crate::monitor::certificates::Shown;
+use crate::monitor::certificates::CertificateSummary;
 use crate::route::Hop;
 use crate::smtp::client::{DialogueStage, Extensions, NoStarttls, Opening, OpeningStep, StarttlsUse};
 use crate::smtp::reply::Status;
@@ -195,7 +195,7 @@ impl Target<'_> {
         let mut wire = Wire::connect(address, self.timeouts().connect)
             .await
             .map_err(|fault| Failure::transient(Scope::Hop, Status(4, 1), fault))?
-            .counted(self.monitor.connection());
+            .counted(self.monitor.open_connection());
         let step = match wire.converse(opening, self.timeouts().reply).await {
             Ok(step) => step,
             // Asking for TLS broke the connection; that is no better than a broken handshake.
@@ -342,7 +342,7 @@ impl Target<'_> {
 
     fn judge(&self, outcome: TlsOutcome, notes: &mut Notes) -> Verdict {
         notes.outcome = Some(outcome.clone());
-        let shown = Shown::of(&outcome);
+        let shown = CertificateSummary::of(&outcome);
         let verdict = tls::judge(self.policy, outcome, &reference(&self.hop.host));
         self.judged(shown, &verdict);
         verdict

@@ -6,7 +6,7 @@ use crate::config::{self, Connector};
 use crate::discovery::history::{DowngradeEvent, History, LevelChange, TlsLevel, issuer};
 use crate::failure::{Cause, Failure, RequireTlsUnmet};
 use crate::monitor::Monitor;
-use crate::monitor::troubles::Downgrade;
+use crate::monitor::recent::ListedDowngrade;
 use crate::route::Hop;
 use crate::tls::Clearance;
 
@@ -41,7 +41,7 @@ impl Memory<'_> {
             }
             // Refused where TLS is lost; what goes on all the same has lost less than that.
             config::OnDowngrade::Warn | config::OnDowngrade::Refuse => {
-                self.monitor.note_downgrade(Downgrade {
+                self.monitor.list_downgrade(ListedDowngrade {
                     at: now,
                     connector: connector.name.clone(),
                     domain: domain.to_string(),

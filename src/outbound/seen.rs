@@ -16,7 +16,7 @@ use crate::discovery::{DiscoveryError, HopLookup, MtaStsLookup, policy_domain};
 use crate::failure::{Cause, Failure, RequireTlsUnmet};
 use crate::route::Hop;
 use crate::tls::{self, Clearance, Demand, Layer, NoTls, TlsOutcome, TlsPolicy, Unmeetable, Unmet, Verify};
-use crate::tlsrpt::{self, Observation, Policy, Reporter, ResultType, Session, result};
+use crate::tlsrpt::{self, AppliedPolicy, Observation, Reporter, ResultType, SessionResult, result};
 
 use super::{Attempt, NoPlan};
 
@@ -40,15 +40,16 @@ pub(super) fn without_plan(reporter: &Reporter, attempt: &Attempt, hop: &Hop, wh
     if !reporter.is_on() || tlsrpt::is_report(&attempt.entry.envelope) {
         return;
     }
-    let policy = Policy { domain: host.clone(), found: tlsrpt::Found::Tlsa(Vec::new()) };
-    let failure = tlsrpt::Failure { mx: Some(host.to_string()), ..tlsrpt::Failure::new(ResultType::DnssecInvalid) };
-    let (at, domain, session) = (Timestamp::now(), domain.clone(), Session::Failed(failure));
+    let policy = AppliedPolicy { domain: host.clone(), found: tlsrpt::ReportedPolicy::Tlsa(Vec::new()) };
+    let failure =
+        tlsrpt::SessionFailure { mx: Some(host.to_string()), ..tlsrpt::SessionFailure::new(ResultType::DnssecInvalid) };
+    let (at, domain, session) = (Timestamp::now(), domain.clone(), SessionResult::Failed(failure));
     reporter.observe(Observation { at, domain, policy: Arc::new(policy), session });
 }
 
 /// What is published about a host, as a report names it.
 struct Wish {
-    policy: Policy,
+    policy: AppliedPolicy,
     /// What a session must show for it; or why it is of no use to anybody.
     verify: Result<Verify, ResultType>,
 }
@@ -62,7 +63,7 @@ impl Seen<'_> {
             return;
         }
         self.observe(Some(address), |wish| match &wish.verify {
-            Err(kind) => Session::Failed(tlsrpt::Failure::new(*kind)),
+            Err(kind) => SessionResult::Failed(tlsrpt::SessionFailure::new(*kind)),
             Ok(verify) => held_against(verify, outcome),
         });
     }
@@ -84,19 +85,19 @@ impl Seen<'_> {
             }
         };
         if is_theirs {
-            self.observe(address, |_| Session::Failed(failed(&refusal.unmet)));
+            self.observe(address, |_| SessionResult::Failed(failed(&refusal.unmet)));
         }
     }
 
-    fn observe(&self, address: Option<SocketAddr>, session: impl FnOnce(&Wish) -> Session) {
+    fn observe(&self, address: Option<SocketAddr>, session: impl FnOnce(&Wish) -> SessionResult) {
         if !self.reporter.is_on() || tlsrpt::is_report(&self.attempt.entry.envelope) {
             return;
         }
         let Some(domain) = policy_domain(&self.attempt.host, self.hop) else { return };
         let wish = self.wish(domain);
         let session = match session(&wish) {
-            Session::Succeeded => Session::Succeeded,
-            Session::Failed(failure) => Session::Failed(tlsrpt::Failure {
+            SessionResult::Succeeded => SessionResult::Succeeded,
+            SessionResult::Failed(failure) => SessionResult::Failed(tlsrpt::SessionFailure {
                 mx: Some(self.hop.host.to_string()),
                 receiving_ip: address.map(|address| address.ip()),
                 ..failure
@@ -107,15 +108,18 @@ impl Seen<'_> {
     }
 
     fn wish(&self, domain: &Domain) -> Wish {
-        let of = |found| Policy { domain: domain.clone(), found };
+        let of = |found| AppliedPolicy { domain: domain.clone(), found };
         match &self.found.findings.dane {
             DaneFinding::Usable(set) => {
                 let records = set.records.iter().map(|record| format!("{record:#}")).collect();
-                let policy = Policy { domain: set.base.clone(), found: tlsrpt::Found::Tlsa(records) };
+                let policy = AppliedPolicy { domain: set.base.clone(), found: tlsrpt::ReportedPolicy::Tlsa(records) };
                 return Wish { policy, verify: Ok(Verify::Dane(Arc::clone(set))) };
             }
             DaneFinding::Unusable(_) => {
-                return Wish { policy: of(tlsrpt::Found::Tlsa(Vec::new())), verify: Err(ResultType::TlsaInvalid) };
+                return Wish {
+                    policy: of(tlsrpt::ReportedPolicy::Tlsa(Vec::new())),
+                    verify: Err(ResultType::TlsaInvalid),
+                };
             }
             DaneFinding::NotLookedUp(_) | DaneFinding::Absent(_) => {}
         }
@@ -126,16 +130,16 @@ impl Seen<'_> {
                     MtaStsFinding::Enforce(listing) | MtaStsFinding::Testing(listing) => self.listed(listing),
                     MtaStsFinding::NotLookedUp(_) | MtaStsFinding::None(_) => Verify::None,
                 };
-                Wish { policy: of(tlsrpt::Found::Sts { lines: policy.lines(), mx }), verify: Ok(verify) }
+                Wish { policy: of(tlsrpt::ReportedPolicy::Sts { lines: policy.lines(), mx }), verify: Ok(verify) }
             }
             MtaStsLookup::Done(PublishedPolicy::None(absent)) => match absent.kind() {
                 Some(kind) => {
-                    let found = tlsrpt::Found::Sts { lines: Vec::new(), mx: Vec::new() };
+                    let found = tlsrpt::ReportedPolicy::Sts { lines: Vec::new(), mx: Vec::new() };
                     Wish { policy: of(found), verify: Err(of_kind(kind)) }
                 }
-                None => Wish { policy: of(tlsrpt::Found::Nothing), verify: Ok(Verify::None) },
+                None => Wish { policy: of(tlsrpt::ReportedPolicy::Nothing), verify: Ok(Verify::None) },
             },
-            MtaStsLookup::Skipped(_) => Wish { policy: of(tlsrpt::Found::Nothing), verify: Ok(Verify::None) },
+            MtaStsLookup::Skipped(_) => Wish { policy: of(tlsrpt::ReportedPolicy::Nothing), verify: Ok(Verify::None) },
         }
     }
 
@@ -151,20 +155,20 @@ impl Seen<'_> {
     }
 }
 
-fn held_against(verify: &Verify, outcome: &TlsOutcome) -> Session {
+fn held_against(verify: &Verify, outcome: &TlsOutcome) -> SessionResult {
     let TlsPolicy::Forced(demands) = TlsPolicy::forced(Demand::new(Layer::Dane, verify.clone())) else {
-        return Session::Succeeded;
+        return SessionResult::Succeeded;
     };
     let verdicts = tls::judge_each(&demands, outcome, &[]);
     match verdicts.into_iter().find_map(|(_, verdict)| verdict.err()) {
-        None => Session::Succeeded,
-        Some(shortfall) => Session::Failed(failed(&shortfall)),
+        None => SessionResult::Succeeded,
+        Some(shortfall) => SessionResult::Failed(failed(&shortfall)),
     }
 }
 
-fn failed(shortfall: &Unmet) -> tlsrpt::Failure {
-    let reason = result::reason_of(shortfall).map(str::to_owned);
-    tlsrpt::Failure { reason, ..tlsrpt::Failure::new(result::of_shortfall(shortfall)) }
+fn failed(shortfall: &Unmet) -> tlsrpt::SessionFailure {
+    let reason = result::reason_code(shortfall).map(str::to_owned);
+    tlsrpt::SessionFailure { reason, ..tlsrpt::SessionFailure::new(result::of_unmet(shortfall)) }
 }
 
 fn of_kind(kind: MtaStsFailureKind) -> ResultType {

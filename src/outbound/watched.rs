@@ -7,10 +7,10 @@ use jiff::Timestamp;
 use crate::config::{Connector, TlsDemand};
 use crate::connector::describe_demand;
 use crate::handshake::{CompletedHandshake, HandshakeError};
-use crate::monitor::certificates::{Shown, Sighting};
+use crate::monitor::certificates::{CertificateSummary, PartnerCertificate};
 use crate::monitor::labels::Direction;
-use crate::monitor::troubles::Refusal as Noted;
-use crate::monitor::{HandshakeEnd, Monitor, PolicyEnd};
+use crate::monitor::recent::ListedRefusal;
+use crate::monitor::{HandshakeResult, Monitor, PolicyDecision};
 use crate::route::Hop;
 use crate::tls::{Fallback, Hello, Refusal, TlsPolicy, Verdict};
 
@@ -29,7 +29,7 @@ impl Undialled<'_> {
     pub(super) fn warn(&self, monitor: &Monitor, policy: &TlsPolicy, refusal: &Refusal) {
         let Self { attempt, connector, hop } = self;
         let what = "the hop cannot meet the TLS policy, it was not dialled";
-        if monitor.is_news(what, &hop.host, refusal) {
+        if monitor.should_log(what, &hop.host, refusal) {
             tracing::warn!(
                 queue_id = %attempt.entry.id, connector = %connector.name, host = %hop.host,
                 tls.wanted = describe_demand(connector, Some(policy), Timestamp::now()), tls.unmet = %refusal.demand.layer,
@@ -42,16 +42,16 @@ impl Undialled<'_> {
 impl Target<'_> {
     /// The handshake is over.
     pub(super) fn shaken(&self, seen: Option<&CompletedHandshake>) {
-        let end = seen.map_or(HandshakeEnd::Failed, |seen| HandshakeEnd::Completed(seen.version()));
+        let end = seen.map_or(HandshakeResult::Failed, |seen| HandshakeResult::Completed(seen.version()));
         self.monitor.handshake(Direction::Outbound, end);
     }
 
     /// The judge has spoken; `shown` is the certificate of the session.
-    pub(super) fn judged(&self, shown: Option<Shown>, verdict: &Verdict) {
+    pub(super) fn judged(&self, shown: Option<CertificateSummary>, verdict: &Verdict) {
         let (end, refused) = match verdict {
-            Verdict::Cleared(_) => (PolicyEnd::Cleared, None),
-            Verdict::Redial(_) => (PolicyEnd::FellBack, None),
-            Verdict::Refused(refusal) => (PolicyEnd::Refused, Some(refusal.to_string())),
+            Verdict::Cleared(_) => (PolicyDecision::Cleared, None),
+            Verdict::Redial(_) => (PolicyDecision::FellBack, None),
+            Verdict::Refused(refusal) => (PolicyDecision::Refused, Some(refusal.to_string())),
         };
         let (monitor, connector) = (self.monitor, self.connector.name.as_str());
         monitor.judged(Direction::Outbound, connector, self.policy.into(), end);
@@ -59,8 +59,8 @@ impl Target<'_> {
         let forced = (&self.connector.outbound.tls, self.policy);
         if let (Some(shown), (TlsDemand::Forced { .. }, TlsPolicy::Forced(_))) = (shown, forced) {
             let (direction, host) = (Direction::Outbound, self.hop.host.to_string());
-            let sighting = Sighting { connector, direction, host, from: None, shown, refused };
-            monitor.certificates().seen(sighting, Timestamp::now());
+            let sent = PartnerCertificate { connector, direction, host, from: None, shown, refused };
+            monitor.certificates().store_sent(sent, Timestamp::now());
         }
     }
 
@@ -71,7 +71,7 @@ impl Target<'_> {
 
     pub(super) fn log_second_try(&self, address: SocketAddr, hello: Hello, fault: &HandshakeError) {
         let what = "the TLS handshake was cut short, trying once more with another ClientHello";
-        if self.monitor.is_news(what, &self.hop.host, fault) {
+        if self.monitor.should_log(what, &self.hop.host, fault) {
             tracing::info!(
                 queue_id = self.queue_id(), connector = %self.connector.name, host = %self.hop.host, %address,
                 tls.wanted = self.describe_demand(), tls.got = %fault, tls.hello = %hello, "{what}"
@@ -81,7 +81,7 @@ impl Target<'_> {
 
     pub(super) fn warn_fallback(&self, address: SocketAddr, fallback: &Fallback) {
         let what = "TLS failed, continuing in the clear on a fresh connection";
-        if self.monitor.is_news(what, &self.hop.host, fallback.reason()) {
+        if self.monitor.should_log(what, &self.hop.host, fallback.reason()) {
             tracing::warn!(
                 queue_id = self.queue_id(), connector = %self.connector.name, host = %self.hop.host, %address,
                 tls.wanted = self.describe_demand(), tls.got = %fallback.reason(), "{what}"
@@ -92,13 +92,13 @@ impl Target<'_> {
     pub(super) fn warn_refused(&self, address: SocketAddr, refusal: &Refusal) {
         let what = "the hop does not meet the TLS policy, nothing was said of the message";
         let monitor = self.monitor;
-        if monitor.is_news(what, &self.hop.host, refusal) {
+        if monitor.should_log(what, &self.hop.host, refusal) {
             tracing::warn!(
                 queue_id = self.queue_id(), connector = %self.connector.name, host = %self.hop.host, %address,
                 tls.wanted = self.describe_demand(), tls.unmet = %refusal.demand.layer, tls.got = %refusal.unmet, "{what}"
             );
         }
-        monitor.note_refusal(Noted {
+        monitor.list_refusal(ListedRefusal {
             at: Timestamp::now(),
             direction: Direction::Outbound,
             connector: self.connector.name.clone(),

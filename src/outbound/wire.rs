@@ -21,7 +21,7 @@ use tokio_rustls::client::TlsStream;
 use crate::address::Host;
 use crate::failure::{Failure, Scope};
 use crate::handshake::{self, ClientTls, CompletedHandshake, HandshakeError};
-use crate::monitor::Counted;
+use crate::monitor::OpenGuard;
 use crate::smtp::client::{DialogueStage, Opening, OpeningStep, ProtocolViolation};
 use crate::smtp::reply::Status;
 use crate::tls::{Clearance, Handshake, Hello};
@@ -128,8 +128,8 @@ pub(super) struct Wire {
     stream: Stream,
     input: BytesMut,
     output: Vec<u8>,
-    /// Counted as open for as long as it lives.
-    counted: Option<Counted>,
+    /// Counts the connection as open while this lives.
+    counted: Option<OpenGuard>,
 }
 
 #[derive(Debug)]
@@ -154,7 +154,7 @@ impl Wire {
     }
 
     /// Keeps this until the connection is over.
-    pub(super) fn counted(self, counted: Counted) -> Self {
+    pub(super) fn counted(self, counted: OpenGuard) -> Self {
         Self { counted: Some(counted), ..self }
     }
 

@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use crate::address::Mailbox;
 use crate::config::Connector;
 use crate::connector::describe_demand;
-use crate::envelope::Trouble;
+use crate::envelope::AttemptFailure;
 use crate::outbound::{Attempt, RecipientResult};
 use crate::smtp::reply::Reply;
 use crate::tls::{Clearance, TlsOutcome};
@@ -33,7 +33,7 @@ impl Journal<'_> {
         );
     }
 
-    pub(super) fn deferred(&self, result: &RecipientResult, to: &Mailbox, last: &Trouble, next: Timestamp) {
+    pub(super) fn deferred(&self, result: &RecipientResult, to: &Mailbox, last: &AttemptFailure, next: Timestamp) {
         tracing::warn!(
             queue_id = %self.attempt.entry.id, to = to.to_string(), connector = %self.connector.name,
             tls.wanted = self.describe_demand(Some(result)), status = %last.status, reason = last.text,
@@ -41,7 +41,7 @@ impl Journal<'_> {
         );
     }
 
-    pub(super) fn held(&self, result: &RecipientResult, to: &Mailbox, last: &Trouble) {
+    pub(super) fn held(&self, result: &RecipientResult, to: &Mailbox, last: &AttemptFailure) {
         tracing::warn!(
             queue_id = %self.attempt.entry.id, to = to.to_string(), connector = %self.connector.name,
             tls.wanted = self.describe_demand(Some(result)), status = %last.status, reason = last.text,
@@ -50,7 +50,7 @@ impl Journal<'_> {
     }
 
     /// `result` is missing where the message was given up for its age, without an attempt.
-    pub(super) fn failed(&self, result: Option<&RecipientResult>, to: &Mailbox, last: &Trouble) {
+    pub(super) fn failed(&self, result: Option<&RecipientResult>, to: &Mailbox, last: &AttemptFailure) {
         tracing::warn!(
             queue_id = %self.attempt.entry.id, to = to.to_string(), connector = %self.connector.name,
             tls.wanted = self.describe_demand(result), status = %last.status, reason = last.text, "delivery failed for good"

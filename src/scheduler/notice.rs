@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use crate::access::{self, RelayRules};
 use crate::config::{Connector, TlsDemand};
 use crate::dsn::{self, Action, RejectedReport, ReportContext, ReportedRecipient, ReturnedContent};
-use crate::envelope::{Envelope, History, QueueId, RecipientState, Trouble};
+use crate::envelope::{AttemptFailure, Envelope, FailureHistory, QueueId, RecipientState};
 use crate::running_config::Snapshot;
 use crate::spool::{Body, Entry, SpoolError};
 
@@ -24,16 +24,16 @@ pub(super) struct Change {
     pub(super) recipient: usize,
     pub(super) attempts: u32,
     /// What had happened before.
-    pub(super) history: History,
-    pub(super) last: Trouble,
+    pub(super) history: FailureHistory,
+    pub(super) last: AttemptFailure,
     /// A host refused the message as such, and may take it in another form.
     pub(super) is_of_content: bool,
 }
 
 impl Change {
     /// One that is told while the recipient keeps its state.
-    pub(super) fn notice(recipient: usize, last: Trouble) -> Self {
-        Self { recipient, attempts: 0, history: History::default(), last, is_of_content: false }
+    pub(super) fn notice(recipient: usize, last: AttemptFailure) -> Self {
+        Self { recipient, attempts: 0, history: FailureHistory::default(), last, is_of_content: false }
     }
 }
 
@@ -85,7 +85,7 @@ pub(super) async fn store(
             let Some(recipient) = envelope.recipients.get_mut(at) else { continue };
             // That mail was late, held or passed on is no news after days; that it was lost always is.
             let expire = settings.config.queue.expire;
-            let is_old = |last: &mut Box<Trouble>| action != Action::Failed && age(last) > expire;
+            let is_old = |last: &mut Box<AttemptFailure>| action != Action::Failed && age(last) > expire;
             if !is_stored && recipient.owed.take_if(is_old).is_some() {
                 let (id, to) = (entry.id, &recipient.mailbox);
                 tracing::error!(queue_id = %id, %to, "report to the sender could not be stored for days; discarding it");
@@ -101,7 +101,7 @@ pub(super) async fn store(
     Stored::All
 }
 
-fn age(last: &Trouble) -> Duration {
+fn age(last: &AttemptFailure) -> Duration {
     Duration::try_from(last.at.duration_until(Timestamp::now())).unwrap_or_default()
 }
 

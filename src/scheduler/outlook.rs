@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use tokio::sync::oneshot;
 
 use crate::address::Host;
-use crate::envelope::{QueueId, TlsRequirement, Trouble};
+use crate::envelope::{AttemptFailure, QueueId, TlsRequirement};
 use crate::spool::ClockJumps;
 
 use super::orders::{Operator, Request};
@@ -54,7 +54,7 @@ pub struct Pause {
     /// Until then.
     pub until: Timestamp,
     /// Why.
-    pub last: Trouble,
+    pub last: AttemptFailure,
     /// The mail that waits, in words, where other mail for the destination goes on.
     pub part: Option<String>,
 }

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use crate::access::{self, RelayRules};
 use crate::address::{Mailbox, ReversePath};
 use crate::dsn::{self, DigestEntry, Excerpt};
-use crate::envelope::{Envelope, Origin, QueueId, ReportForm, Trouble};
+use crate::envelope::{AttemptFailure, ClientOrigin, Envelope, QueueId, ReportForm};
 use crate::running_config::Snapshot;
 use crate::spool::{Entry, SpoolError};
 
@@ -32,7 +32,7 @@ pub(super) fn debt(envelope: &Envelope, octets: u64, settings: &Snapshot, wait: 
         (ReversePath::Mailbox(sender), Some(_)) => {
             let to = Addressee { host: sender.host().clone(), origin: envelope.origin };
             let is_over = !envelope.recipients.iter().any(|recipient| recipient.state.is_open());
-            let kept = (is_over && envelope.origin == Origin::Stranger).then_some(octets);
+            let kept = (is_over && envelope.origin == ClientOrigin::Stranger).then_some(octets);
             Debt::Report { to, wait, kept }
         }
         (ReversePath::Null, Some(since)) => {
@@ -240,7 +240,7 @@ async fn store_digest(context: &Context, lost: &[DigestEntry]) -> Result<(), Spo
 }
 
 /// Takes off a message's debt what the digest tells.
-async fn clear(context: &Context, live: &Live, told: &[(Mailbox, Trouble)]) {
+async fn clear(context: &Context, live: &Live, told: &[(Mailbox, AttemptFailure)]) {
     let mut state = live.envelope.lock().await;
     let Some(envelope) = state.as_mut() else { return };
     for recipient in &mut envelope.recipients {

@@ -13,7 +13,7 @@ use jiff::Timestamp;
 
 use crate::config::{Connector, WarnAfter, write_duration};
 use crate::dsn::{self, Action};
-use crate::envelope::{Envelope, Recipient, RecipientState, Trouble};
+use crate::envelope::{AttemptFailure, Envelope, Recipient, RecipientState};
 use crate::evidence;
 use crate::failure::{Persistence, RecipientOutcome};
 use crate::outbound::{Attempt, RecipientResult, Report};
@@ -83,7 +83,7 @@ pub(super) async fn age(
     context: &Arc<Context>,
     live: &Live,
     attempt: &Attempt,
-    down: Option<Trouble>,
+    down: Option<AttemptFailure>,
     due: Instant,
     expires: Instant,
 ) -> Left {
@@ -144,7 +144,7 @@ struct Books<'a> {
 struct Before {
     at: usize,
     state: RecipientState,
-    owed: Option<Box<Trouble>>,
+    owed: Option<Box<AttemptFailure>>,
 }
 
 impl<'a> Books<'a> {
@@ -201,7 +201,7 @@ impl<'a> Books<'a> {
             }
             RecipientOutcome::Bounced(failure) => {
                 let last = trouble(failure, &result.trail, Persistence::Permanent);
-                self.witness.failed(result, attempts, evidence::Outcome::Bounced, &last);
+                self.witness.failed(result, attempts, evidence::RecordedOutcome::Bounced, &last);
                 let is_of_content = is_of_content(failure) && result.via.is_some();
                 let at = result.recipient;
                 self.give_up(recipient, Some(result), Change { recipient: at, attempts, history, last, is_of_content });
@@ -209,7 +209,7 @@ impl<'a> Books<'a> {
             RecipientOutcome::Held(failure) => {
                 let last = trouble(failure, &result.trail, Persistence::Transient);
                 self.journal().held(result, &recipient.mailbox, &last);
-                self.witness.failed(result, attempts, evidence::Outcome::Held, &last);
+                self.witness.failed(result, attempts, evidence::RecordedOutcome::Held, &last);
                 // Nobody knows when an operator will decide, so the sender is told now.
                 if self.warn_at.is_some() && !warned && self.wants(recipient, Action::Delayed(None)) {
                     self.held.push(Change::notice(result.recipient, last.clone()));
@@ -222,7 +222,7 @@ impl<'a> Books<'a> {
                 let last = trouble(failure, &result.trail, Persistence::Transient);
                 if self.now >= self.expires {
                     let last = self.expired(last);
-                    self.witness.failed(result, attempts, evidence::Outcome::Bounced, &last);
+                    self.witness.failed(result, attempts, evidence::RecordedOutcome::Bounced, &last);
                     let at = result.recipient;
                     let change = Change { recipient: at, attempts, history, last, is_of_content: false };
                     return self.give_up(recipient, Some(result), change);
@@ -230,7 +230,7 @@ impl<'a> Books<'a> {
                 let due = (self.now + wait(&self.settings.config.queue.retry, attempts)).min(self.expires);
                 let next = Timestamp::now() + due.saturating_duration_since(self.now);
                 self.journal().deferred(result, &recipient.mailbox, &last, next);
-                self.witness.failed(result, attempts, evidence::Outcome::Deferred, &last);
+                self.witness.failed(result, attempts, evidence::RecordedOutcome::Deferred, &last);
                 self.check_delay(result.recipient, recipient, warned, last.clone());
                 history.push(last, all);
                 let apart = result.apart;
@@ -240,11 +240,11 @@ impl<'a> Books<'a> {
         }
     }
 
-    fn age(&mut self, envelope: &mut Envelope, at: usize, down: Option<&Trouble>, due: Instant) {
+    fn age(&mut self, envelope: &mut Envelope, at: usize, down: Option<&AttemptFailure>, due: Instant) {
         let Some(recipient) = envelope.recipients.get_mut(at) else { return };
         let RecipientState::Pending { attempts, history, warned, .. } = &recipient.state else { return };
         let (attempts, warned, history) = (*attempts, *warned, history.clone());
-        let last = down.or(history.last()).cloned().unwrap_or_else(|| Trouble {
+        let last = down.or(history.last()).cloned().unwrap_or_else(|| AttemptFailure {
             at: Timestamp::now(),
             status: EnhancedStatusCode::transient(Status(4, 5)),
             text: "every connection to the destination was in use".to_owned(),
@@ -267,7 +267,7 @@ impl<'a> Books<'a> {
     }
 
     /// Notes that the sender must be told of a delay, once.
-    fn check_delay(&mut self, at: usize, recipient: &Recipient, warned: bool, last: Trouble) {
+    fn check_delay(&mut self, at: usize, recipient: &Recipient, warned: bool, last: AttemptFailure) {
         let Some(warn_at) = self.warn_at.filter(|_| !warned) else { return };
         if self.now < warn_at {
             self.left = self.left.and(self.expires, warn_at);
@@ -280,7 +280,7 @@ impl<'a> Books<'a> {
     fn relay(&mut self, result: &RecipientResult, recipient: &Recipient, reply: &crate::smtp::reply::Reply) {
         let Some(via) = result.via.as_ref().filter(|via| !via.offers_dsn) else { return };
         if self.wants(recipient, Action::Relayed) {
-            let last = Trouble {
+            let last = AttemptFailure {
                 at: Timestamp::now(),
                 status: EnhancedStatusCode::success(Status(0, 0)),
                 text: format!("{} took it: {reply}", via.peer),
@@ -296,9 +296,9 @@ impl<'a> Books<'a> {
     }
 
     /// The failure of a message whose time is over: 5.4.7, with the last reason.
-    fn expired(&self, last: Trouble) -> Trouble {
+    fn expired(&self, last: AttemptFailure) -> AttemptFailure {
         let age = write_duration(self.settings.config.queue.expire);
-        Trouble {
+        AttemptFailure {
             status: EnhancedStatusCode::permanent(Status(4, 7)),
             text: format!(
                 "not delivered within {age}; the last attempt failed because: {} ({})",

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use crate::envelope::Trouble;
+use crate::envelope::AttemptFailure;
 use crate::failure::{Failure, Persistence, Scope};
 use crate::smtp::reply::Status;
 
@@ -12,7 +12,7 @@ use crate::smtp::reply::Status;
 const REASON_MAX: usize = 2000;
 
 /// A failure as the queue remembers it: with the reason of every hop that was tried, its own first.
-pub(super) fn trouble(failure: &Failure, trail: &[Arc<Failure>], ends_as: Persistence) -> Trouble {
+pub(super) fn trouble(failure: &Failure, trail: &[Arc<Failure>], ends_as: Persistence) -> AttemptFailure {
     let mut text = failure.to_string();
     for earlier in trail.iter().filter(|earlier| (&earlier.peer, &earlier.cause) != (&failure.peer, &failure.cause)) {
         if text.len() >= REASON_MAX {
@@ -21,7 +21,7 @@ pub(super) fn trouble(failure: &Failure, trail: &[Arc<Failure>], ends_as: Persis
         text.push_str("; ");
         text.push_str(&earlier.to_string());
     }
-    Trouble {
+    AttemptFailure {
         at: Timestamp::now(),
         status: failure.enhanced(ends_as),
         text: text.chars().take(REASON_MAX).collect(),

@@ -11,9 +11,10 @@ use jiff::Timestamp;
 use crate::address::Host;
 use crate::config::{Config, Connector};
 use crate::connector::exception;
-use crate::envelope::{Envelope, QueueId, Trouble};
+use crate::envelope::{AttemptFailure, Envelope, QueueId};
 use crate::evidence::{
-    Acceptance, Delivery, Evidence, ExceptionHeld, Outcome, Policy, Session, Standing, Statement, UnmetDemand, cut,
+    AcceptanceRecord, DeliveryRecord, DemandOutcome, Evidence, EvidenceRecord, ExceptionRecord, PolicyRecord,
+    RecordedOutcome, SessionRecord, UnmetDemand, cut,
 };
 use crate::failure::{self, Cause, Failure, RequireTlsUnmet};
 use crate::outbound::{Attempt, RecipientResult, Report};
@@ -42,7 +43,7 @@ struct Said<'a> {
     /// What the attempt came to; `None` where none was made.
     result: Option<&'a RecipientResult>,
     attempts: u32,
-    outcome: Outcome,
+    outcome: RecordedOutcome,
     status: EnhancedStatusCode,
     host: Option<String>,
     reply: Option<String>,
@@ -64,7 +65,7 @@ impl<'a> Witness<'a> {
             recipient: result.recipient,
             result: Some(result),
             attempts,
-            outcome: Outcome::Delivered,
+            outcome: RecordedOutcome::Delivered,
             status: reply.enhanced().unwrap_or(EnhancedStatusCode::success(Status(0, 0))),
             host: None,
             reply: Some(cut(&reply.to_string())),
@@ -72,13 +73,19 @@ impl<'a> Witness<'a> {
         });
     }
 
-    pub(super) fn failed(&mut self, result: &'a RecipientResult, attempts: u32, outcome: Outcome, last: &Trouble) {
+    pub(super) fn failed(
+        &mut self,
+        result: &'a RecipientResult,
+        attempts: u32,
+        outcome: RecordedOutcome,
+        last: &AttemptFailure,
+    ) {
         self.said.push(Said { result: Some(result), attempts, ..told(result.recipient, outcome, last) });
     }
 
     /// It was given up for its age, without an attempt.
-    pub(super) fn too_old(&mut self, recipient: usize, last: &Trouble) {
-        self.said.push(told(recipient, Outcome::Bounced, last));
+    pub(super) fn too_old(&mut self, recipient: usize, last: &AttemptFailure) {
+        self.said.push(told(recipient, RecordedOutcome::Bounced, last));
     }
 
     /// Makes it durable; false where that cannot be. `told`: the sender was told of what was given up, which
@@ -92,7 +99,7 @@ impl<'a> Witness<'a> {
         evidence.write_all(statements.collect()).await.is_ok()
     }
 
-    fn statement(&self, envelope: &Envelope, said: &Said<'_>, told: bool) -> Option<Statement> {
+    fn statement(&self, envelope: &Envelope, said: &Said<'_>, told: bool) -> Option<EvidenceRecord> {
         let Attempt { entry, host, .. } = self.attempt;
         let recipient = envelope.recipients.get(said.recipient)?;
         let via = said.result.and_then(|result| result.via.as_deref());
@@ -100,15 +107,15 @@ impl<'a> Witness<'a> {
         let failure = said.result.and_then(failure);
         let unmet = failure.and_then(unmet);
         let standing = match (via, &unmet) {
-            (_, Some(_)) => Standing::Refused,
-            (Some(via), None) => Standing::of(policy, &via.clearance),
-            (None, None) => Standing::Unreached,
+            (_, Some(_)) => DemandOutcome::Refused,
+            (Some(via), None) => DemandOutcome::of(policy, &via.clearance),
+            (None, None) => DemandOutcome::Unreached,
         };
         let outcome = match said.outcome {
-            Outcome::Bounced if !told => Outcome::Deferred,
+            RecordedOutcome::Bounced if !told => RecordedOutcome::Deferred,
             outcome => outcome,
         };
-        Some(Statement::Delivery(Box::new(Delivery {
+        Some(EvidenceRecord::Delivery(Box::new(DeliveryRecord {
             queue_id: entry.id.to_string(),
             message_id: envelope.message_id.as_deref().map(str::to_owned),
             from: envelope.reverse_path.mailbox().map(ToString::to_string).unwrap_or_default(),
@@ -117,11 +124,13 @@ impl<'a> Witness<'a> {
             attempt: said.attempts,
             connector: self.connector.name.clone(),
             configuration: self.config.source.digest.clone(),
-            policy: policy.map(Policy::of),
-            exception: exception(self.connector, self.at).map(ExceptionHeld::of),
+            policy: policy.map(PolicyRecord::of),
+            exception: exception(self.connector, self.at).map(ExceptionRecord::of),
             host: via.map(|via| name(&via.host)).or_else(|| said.host.clone()),
             address: via.map(|via| via.address).or_else(|| dialled(said.result)).map(|address| address.to_string()),
-            session: via.map(|via| Session::of(via.clearance.session())).or_else(|| failure.and_then(without_mail)),
+            session: via
+                .map(|via| SessionRecord::of(via.clearance.session()))
+                .or_else(|| failure.and_then(without_mail)),
             unmet,
             downgraded_from: via.and_then(|via| via.was).map(|was| was.as_str().to_owned()),
             standing,
@@ -135,13 +144,13 @@ impl<'a> Witness<'a> {
 
 /// The record that a message came in, where it is not written yet, with the time at which it did. It goes out with the
 /// first record of what became of the message, and costs no sync of its own.
-fn acceptance(entry: &Entry, envelope: &Envelope) -> Option<(Timestamp, Statement)> {
-    let acceptance = Acceptance::owed(entry.id, entry.size, envelope)?;
-    Some((entry.accepted, Statement::Accepted(Box::new(acceptance))))
+fn acceptance(entry: &Entry, envelope: &Envelope) -> Option<(Timestamp, EvidenceRecord)> {
+    let acceptance = AcceptanceRecord::pending(entry.id, entry.size, envelope)?;
+    Some((entry.accepted, EvidenceRecord::Accepted(Box::new(acceptance))))
 }
 
 /// A failure as the queue remembers it, for the record.
-fn told<'a>(recipient: usize, outcome: Outcome, last: &Trouble) -> Said<'a> {
+fn told<'a>(recipient: usize, outcome: RecordedOutcome, last: &AttemptFailure) -> Said<'a> {
     Said {
         recipient,
         result: None,
@@ -189,12 +198,14 @@ fn unmet(failure: &Failure) -> Option<UnmetDemand> {
 }
 
 /// The TLS session on which mail was not spoken of: it was not good enough, or the peer ended it before.
-fn without_mail(failure: &Failure) -> Option<Session> {
+fn without_mail(failure: &Failure) -> Option<SessionRecord> {
     if let Some(reached) = &failure.session {
-        return Some(Session::of(reached));
+        return Some(SessionRecord::of(reached));
     }
     match &failure.cause {
-        Cause::Policy(refusal) | Cause::RequireTls(RequireTlsUnmet::Session(refusal)) => Session::refused(refusal),
+        Cause::Policy(refusal) | Cause::RequireTls(RequireTlsUnmet::Session(refusal)) => {
+            SessionRecord::of_refused(refusal)
+        }
         Cause::RequireTls(RequireTlsUnmet::Off | RequireTlsUnmet::NotOffered)
         | Cause::Reply { .. }
         | Cause::Ourselves(_)
@@ -235,7 +246,7 @@ pub(super) async fn removed(context: &Context, id: QueueId) -> Result<(), Refuse
     let mut statements: Vec<_> = acceptance(&entry, &entry.envelope).into_iter().collect();
     for recipient in entry.envelope.recipients.iter().filter(|recipient| recipient.state.is_open()) {
         let host = recipient.mailbox.host();
-        let removed = Statement::Delivery(Box::new(Delivery {
+        let removed = EvidenceRecord::Delivery(Box::new(DeliveryRecord {
             queue_id: id.to_string(),
             message_id: entry.envelope.message_id.as_deref().map(str::to_owned),
             from: entry.envelope.reverse_path.mailbox().map(ToString::to_string).unwrap_or_default(),
@@ -251,8 +262,8 @@ pub(super) async fn removed(context: &Context, id: QueueId) -> Result<(), Refuse
             session: None,
             unmet: None,
             downgraded_from: None,
-            standing: Standing::Unreached,
-            outcome: Outcome::Removed,
+            standing: DemandOutcome::Unreached,
+            outcome: RecordedOutcome::Removed,
             status: String::new(),
             reply: None,
             reason: Some("removed by an operator".to_owned()),

@@ -1,4 +1,5 @@
-//! Observations in, counts to disk: a batch every few seconds, written off the async threads.
+//! The counter: collects observations and writes their counts to disk in batches, every few seconds, on a blocking
+//! thread.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -9,49 +10,52 @@ use jiff::civil::Date;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::observation::{Failure, Found, Observation, Policy, Session};
+use super::observation::{AppliedPolicy, Observation, ReportedPolicy, SessionFailure, SessionResult};
 use super::report::day_of;
-use super::store::{Left, Store};
+use super::store::{CountStore, Uncounted};
 use crate::address::Domain;
 
-/// How often counts go to disk: what a crash can lose.
-const FLUSH: Duration = Duration::from_secs(5);
-/// Different counts of one batch, at most.
-const BATCH: usize = 4096;
-/// Characters of a host's name, of a code and of words, at most.
+/// The interval at which counts are written: the most that a crash can lose.
+const FLUSH_INTERVAL: Duration = Duration::from_secs(5);
+/// The most different counts in a batch.
+const BATCH_MAX: usize = 4096;
+/// The most characters of a host name.
 const NAME_MAX: usize = 255;
+/// The most characters of a failure reason code.
 const CODE_MAX: usize = 100;
-const WORDS_MAX: usize = 300;
-/// Strings of a policy, and characters of one, at most.
+/// The most characters of additional information.
+const INFORMATION_MAX: usize = 300;
+/// The most strings of a policy.
 const STRINGS_MAX: usize = 64;
+/// The most characters of one string of a policy.
 const STRING_MAX: usize = 1100;
 
-/// What is counted apart from everything else.
+/// The key under which sessions are counted together.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(super) struct Key {
+pub(super) struct CountKey {
     pub(super) day: Date,
     pub(super) domain: Domain,
-    pub(super) policy: Arc<Policy>,
-    /// Nothing for sessions that succeeded.
-    pub(super) failure: Option<Failure>,
+    pub(super) policy: Arc<AppliedPolicy>,
+    /// The failure, or `None` for successful sessions.
+    pub(super) failure: Option<SessionFailure>,
 }
 
 /// Counts that are not on disk yet.
 #[derive(Debug, Default)]
-pub(super) struct Batch(HashMap<Key, u64>);
+pub(super) struct CountBatch(HashMap<CountKey, u64>);
 
-impl Batch {
+impl CountBatch {
     pub(super) fn add(&mut self, observation: Observation) {
         let Observation { at, domain, policy, session } = observation;
         let failure = match session {
-            Session::Succeeded => None,
-            Session::Failed(failure) => Some(clipped(failure)),
+            SessionResult::Succeeded => None,
+            SessionResult::Failed(failure) => Some(truncate_failure(failure)),
         };
-        let policy = if fits(&policy) { policy } else { Arc::new(cut(&policy)) };
-        *self.0.entry(Key { day: day_of(at), domain, policy, failure }).or_default() += 1;
+        let policy = if fits(&policy) { policy } else { Arc::new(truncate_policy(&policy)) };
+        *self.0.entry(CountKey { day: day_of(at), domain, policy, failure }).or_default() += 1;
     }
 
-    pub(super) fn counts(&self) -> impl Iterator<Item = (&Key, u64)> {
+    pub(super) fn counts(&self) -> impl Iterator<Item = (&CountKey, u64)> {
         self.0.iter().map(|(key, sessions)| (key, *sessions))
     }
 
@@ -60,42 +64,42 @@ impl Batch {
     }
 }
 
-/// Takes observations in and writes what they come to.
+/// The counter of observations.
 #[derive(Debug)]
 pub(super) struct Counter {
-    pub(super) seen: mpsc::Receiver<Observation>,
+    pub(super) observations: mpsc::Receiver<Observation>,
     pub(super) dropped: Arc<AtomicU64>,
-    pub(super) store: Arc<Store>,
-    pub(super) batch: Batch,
+    pub(super) store: Arc<CountStore>,
+    pub(super) batch: CountBatch,
 }
 
 impl Counter {
-    /// Counts until `end`, and then what is still there.
+    /// Counts until `end`, and then the observations that are still waiting.
     pub(super) async fn run(mut self, end: CancellationToken) {
-        let mut flush = tokio::time::interval(FLUSH);
+        let mut flush = tokio::time::interval(FLUSH_INTERVAL);
         flush.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 biased;
                 () = end.cancelled() => break,
                 _ = flush.tick() => self.flush().await,
-                seen = self.seen.recv() => match seen {
+                observation = self.observations.recv() => match observation {
                     Some(observation) => self.batch.add(observation),
                     None => break,
                 },
             }
-            if self.batch.0.len() >= BATCH {
+            if self.batch.0.len() >= BATCH_MAX {
                 self.flush().await;
             }
         }
         self.count_all().await;
     }
 
-    /// Counts everything that has been observed so far.
+    /// Counts all observations made so far.
     pub(super) async fn count_all(&mut self) {
-        while let Ok(observation) = self.seen.try_recv() {
+        while let Ok(observation) = self.observations.try_recv() {
             self.batch.add(observation);
-            if self.batch.0.len() >= BATCH {
+            if self.batch.0.len() >= BATCH_MAX {
                 self.flush().await;
             }
         }
@@ -105,67 +109,69 @@ impl Counter {
     async fn flush(&mut self) {
         let dropped = self.dropped.swap(0, Ordering::Relaxed);
         if dropped > 0 {
-            tracing::warn!(sessions = dropped, "TLS results came faster than they are counted; these are in no report");
+            tracing::warn!(
+                sessions = dropped,
+                "TLS results dropped, too many at once; these sessions are missing in reports"
+            );
         }
         if self.batch.0.is_empty() {
             return;
         }
         let batch = std::mem::take(&mut self.batch);
         let (store, sessions) = (Arc::clone(&self.store), batch.sessions());
-        // A batch that fails is not tried again: whether it was written is not known, and nothing may
-        // count twice.
+        // A batch that fails is not retried: it may have been written, and nothing may be counted twice.
         match tokio::task::spawn_blocking(move || store.add(&batch)).await {
-            Ok(Ok(Left { beyond: 0, late: 0 })) => {}
-            Ok(Ok(Left { beyond, late })) => {
+            Ok(Ok(Uncounted { above_limits: 0, late: 0 })) => {}
+            Ok(Ok(Uncounted { above_limits, late })) => {
                 tracing::warn!(
-                    beyond,
+                    beyond = above_limits,
                     late,
-                    "TLS results were not counted: beyond the bounds of a day, or after its report"
+                    "TLS results not counted: above the limits of a day, or after its report"
                 );
             }
             Ok(Err(error)) => {
-                tracing::error!(sessions, %error, "TLS results are lost; these sessions are in no report");
+                tracing::error!(sessions, %error, "TLS results lost; these sessions are missing in reports");
             }
-            Err(death) => tracing::error!(sessions, %death, "TLS results are lost; these sessions are in no report"),
+            Err(death) => tracing::error!(sessions, %death, "TLS results lost; these sessions are missing in reports"),
         }
     }
 }
 
-/// A failure whose texts cannot grow, on one line each.
-fn clipped(failure: Failure) -> Failure {
-    let clip = |text: Option<String>, most: usize| {
+/// Limits the length of each text of a failure and removes control characters.
+fn truncate_failure(failure: SessionFailure) -> SessionFailure {
+    let truncate = |text: Option<String>, most: usize| {
         text.map(|text| text.chars().filter(|c| !c.is_control()).take(most).collect::<String>())
             .filter(|text| !text.is_empty())
     };
-    let Failure { result, sending_ip, mx, helo, receiving_ip, reason, information } = failure;
-    Failure {
+    let SessionFailure { result, sending_ip, mx, helo, receiving_ip, reason, information } = failure;
+    SessionFailure {
         result,
         sending_ip,
-        mx: clip(mx, NAME_MAX),
-        helo: clip(helo, NAME_MAX),
+        mx: truncate(mx, NAME_MAX),
+        helo: truncate(helo, NAME_MAX),
         receiving_ip,
-        reason: clip(reason, CODE_MAX),
-        information: clip(information, WORDS_MAX),
+        reason: truncate(reason, CODE_MAX),
+        information: truncate(information, INFORMATION_MAX),
     }
 }
 
-fn fits(policy: &Policy) -> bool {
+fn fits(policy: &AppliedPolicy) -> bool {
     let fit = |strings: &[String]| strings.len() <= STRINGS_MAX && strings.iter().all(|one| one.len() <= STRING_MAX);
     match &policy.found {
-        Found::Tlsa(records) => fit(records),
-        Found::Sts { lines, mx } => fit(lines) && fit(mx),
-        Found::Nothing => true,
+        ReportedPolicy::Tlsa(records) => fit(records),
+        ReportedPolicy::Sts { lines, mx } => fit(lines) && fit(mx),
+        ReportedPolicy::Nothing => true,
     }
 }
 
-fn cut(policy: &Policy) -> Policy {
-    let cut = |strings: &[String]| {
+fn truncate_policy(policy: &AppliedPolicy) -> AppliedPolicy {
+    let truncate = |strings: &[String]| {
         strings.iter().take(STRINGS_MAX).map(|one| one.chars().take(STRING_MAX / 4).collect()).collect::<Vec<String>>()
     };
     let found = match &policy.found {
-        Found::Tlsa(records) => Found::Tlsa(cut(records)),
-        Found::Sts { lines, mx } => Found::Sts { lines: cut(lines), mx: cut(mx) },
-        Found::Nothing => Found::Nothing,
+        ReportedPolicy::Tlsa(records) => ReportedPolicy::Tlsa(truncate(records)),
+        ReportedPolicy::Sts { lines, mx } => ReportedPolicy::Sts { lines: truncate(lines), mx: truncate(mx) },
+        ReportedPolicy::Nothing => ReportedPolicy::Nothing,
     };
-    Policy { domain: policy.domain.clone(), found }
+    AppliedPolicy { domain: policy.domain.clone(), found }
 }

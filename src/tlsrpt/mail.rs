@@ -1,6 +1,6 @@
-//! A report as mail (RFC 8460 §5.3): a text for people, and the report itself for machines.
+//! A report as a mail message (RFC 8460 §5.3): a text for people, and the compressed report for programs.
 //!
-//! Writes text from values; signing is [`super::dkim`]'s, queueing [`super::deliver`]'s.
+//! Builds the message only; [`super::dkim`] signs it and [`super::deliver`] queues it.
 
 use std::fmt::Write as _;
 
@@ -9,26 +9,32 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use jiff::Timestamp;
 use jiff::fmt::rfc2822;
 
-use super::report::{Report, begin, end};
+use super::report::{TlsReport, day_end, day_start};
 use crate::address::{Domain, Mailbox};
 
-/// Kinds of failure that the text for people tells, at most; the report has them all.
-const TOLD_MAX: usize = 20;
-/// Characters on a line of base64 (RFC 2045 §6.8).
+/// The most kinds of failure that the text lists; the attached report has all of them.
+const LISTED_MAX: usize = 20;
+/// The number of characters on a line of base64 (RFC 2045 §6.8).
 const BASE64_LINE: usize = 76;
 
-/// A message: its header fields, without line ends behind them, and its body.
+/// A message: its header fields, without line ends, and its body.
 #[derive(Debug, Clone)]
-pub(super) struct Message {
+pub(super) struct TlsReportMail {
     pub(super) fields: Vec<String>,
     pub(super) body: String,
 }
 
-/// Writes the message that carries `compressed`.
-pub(super) fn write(report: &Report, compressed: &[u8], submitter: &Domain, to: &[Mailbox], now: Timestamp) -> Message {
-    let Report { domain, contact, id, .. } = report;
+/// Builds the message that carries `compressed`.
+pub(super) fn write(
+    report: &TlsReport,
+    compressed: &[u8],
+    submitter: &Domain,
+    to: &[Mailbox],
+    now: Timestamp,
+) -> TlsReportMail {
+    let TlsReport { domain, contact, id, .. } = report;
     let to: Vec<String> = to.iter().map(|mailbox| format!("<{mailbox}>")).collect();
-    let boundary = format!("=_tlsrpt_{}", report.unique());
+    let boundary = format!("=_tlsrpt_{}", report.unique_part());
     let fields = vec![
         format!("From: <{contact}>"),
         format!("To: {}", to.join(",\r\n ")),
@@ -37,7 +43,7 @@ pub(super) fn write(report: &Report, compressed: &[u8], submitter: &Domain, to: 
         format!("Message-ID: <{id}>"),
         format!("TLS-Report-Domain: {domain}"),
         format!("TLS-Report-Submitter: {submitter}"),
-        // §3: a report is delivered despite any failure of TLS; what it says may be the cure (RFC 8689 §3).
+        // §3: a report is delivered in spite of TLS failures, for it may help to correct them (RFC 8689 §3).
         "TLS-Required: No".to_owned(),
         "Auto-Submitted: auto-generated".to_owned(),
         "MIME-Version: 1.0".to_owned(),
@@ -46,8 +52,8 @@ pub(super) fn write(report: &Report, compressed: &[u8], submitter: &Domain, to: 
     let encoded = BASE64.encode(compressed);
     let mut body =
         format!("--{boundary}\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: base64\r\n\r\n");
-    // Base64, so that no name and no host's words can break a line or need 8BITMIME.
-    push_lines(&mut body, &BASE64.encode(words(report, submitter)));
+    // Base64, so that no name or peer text can break a line or need 8BITMIME.
+    push_lines(&mut body, &BASE64.encode(summary_text(report, submitter)));
     let file = report.file_name(submitter);
     let _infallible = write!(
         body,
@@ -56,29 +62,29 @@ pub(super) fn write(report: &Report, compressed: &[u8], submitter: &Domain, to: 
     );
     push_lines(&mut body, &encoded);
     let _infallible = write!(body, "--{boundary}--\r\n");
-    Message { fields, body }
+    TlsReportMail { fields, body }
 }
 
 fn push_lines(body: &mut String, encoded: &str) {
-    let mut rest = encoded;
-    while !rest.is_empty() {
-        let (line, later) = rest.split_at(BASE64_LINE.min(rest.len()));
+    let mut remaining = encoded;
+    while !remaining.is_empty() {
+        let (line, others) = remaining.split_at(BASE64_LINE.min(remaining.len()));
         body.push_str(line);
         body.push_str("\r\n");
-        rest = later;
+        remaining = others;
     }
 }
 
-/// What the report says, for people.
-fn words(report: &Report, submitter: &Domain) -> String {
+/// Writes the summary for people.
+fn summary_text(report: &TlsReport, submitter: &Domain) -> String {
     let (good, bad) = report.totals();
     let mut text = format!(
         "This is a TLS report (RFC 8460) about mail for {domain},\r\nfrom {organization} ({submitter}).\r\n\r\n\
          It covers {begin} to {end}: {sessions}, {failed}.\r\n",
         domain = report.domain,
         organization = report.organization,
-        begin = begin(report.day),
-        end = end(report.day),
+        begin = day_start(report.day),
+        end = day_end(report.day),
         sessions = sessions(good + bad),
         failed = match bad {
             0 => "none of which failed".to_owned(),
@@ -86,14 +92,14 @@ fn words(report: &Report, submitter: &Domain) -> String {
             bad => format!("{bad} of which failed"),
         },
     );
-    let mut told = 0;
+    let mut listed = 0;
     for one in &report.policies {
         let (policy, good) = (&one.policy, one.succeeded);
         let _infallible =
             write!(text, "\r\n{} of {}: {good} good, {} failed\r\n", policy.found.kind(), policy.domain, one.failed);
         for (failure, count) in &one.failures {
-            told += 1;
-            if told > TOLD_MAX {
+            listed += 1;
+            if listed > LISTED_MAX {
                 continue;
             }
             let host = failure.mx.as_deref().unwrap_or("any host");
@@ -107,8 +113,8 @@ fn words(report: &Report, submitter: &Domain) -> String {
             text.push_str("\r\n");
         }
     }
-    if told > TOLD_MAX {
-        let _infallible = write!(text, "\r\nand {} more kinds of failure.\r\n", told - TOLD_MAX);
+    if listed > LISTED_MAX {
+        let _infallible = write!(text, "\r\nand {} more kinds of failure.\r\n", listed - LISTED_MAX);
     }
     let _infallible = write!(
         text,

@@ -1,13 +1,13 @@
-//! TLS reports: what was seen of sessions, gathered per day and domain, and told to the domains that ask
-//! for it (RFC 8460).
+//! TLS reports: results of outbound sessions, counted by day and domain, and reported to the domains that request it
+//! (RFC 8460).
 //!
-//! Whoever makes a session hands an [`Observation`] to a [`Reporter`], which never blocks. A [`Desk`]
-//! counts them on disk and, when a UTC day is over, sends each domain its report: as mail through our own
-//! queue, and to `https:` addresses. It judges no session ([`crate::tls`] does) and delivers no mail.
+//! Outbound sessions are reported as [`Observation`]s to a [`Reporter`], which never blocks. A [`ReportService`]
+//! counts them on disk. After the end of a UTC day it sends each domain its report, as mail through our own queue or
+//! to an `https:` address. It does not judge sessions ([`crate::tls`] does) and does not deliver mail.
 //!
-//! Sessions that carry a report are not to be observed (RFC 8460 §3: "SHOULD NOT include this SMTP
-//! session in the next report"); otherwise two relays would report their reports to each other for ever.
-//! [`is_report`] knows them.
+//! Sessions that carry a report are not observed (RFC 8460 §3: "SHOULD NOT include this SMTP session in the next
+//! report"); otherwise two relays would report their reports to each other for ever. [`is_report`] recognises such
+//! messages.
 
 mod counter;
 mod deliver;
@@ -34,94 +34,98 @@ use crate::address::{Domain, Mailbox};
 use crate::config::{self, Fault};
 use crate::envelope::Envelope;
 use crate::spool::{Entry, Spool};
-use counter::{Batch, Counter};
+use counter::{CountBatch, Counter};
 use dkim::Signer;
-use store::Store;
+use store::CountStore;
 
-pub use network::{Answer, Internet, Network};
-pub use observation::{Failure, Found, Observation, Policy, ResultType, Session};
-pub use store::{Bounds, StoreError};
+pub use network::{Internet, Network, NetworkFuture};
+pub use observation::{AppliedPolicy, Observation, ReportedPolicy, ResultType, SessionFailure, SessionResult};
+pub use store::{Bounds, CountStoreError};
 
-/// Observations that wait to be counted, at most; what comes faster is dropped, and said.
-const SEEN_MAX: usize = 8192;
-/// How the envelope id of a report begins.
+/// The most observations that wait to be counted. Further ones are dropped, which is logged.
+const WAITING_MAX: usize = 8192;
+/// The prefix of the envelope id of a report.
 const ENVELOPE_ID: &str = "gatepost-tlsrpt-";
 
-/// Where observations go. Cheap to clone.
+/// The handle through which sessions are observed. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Reporter(Way);
+pub struct Reporter(ReporterState);
 
 #[derive(Debug, Clone)]
-enum Way {
+enum ReporterState {
     Off,
-    On { seen: mpsc::Sender<Observation>, dropped: Arc<AtomicU64> },
+    On { observations: mpsc::Sender<Observation>, dropped: Arc<AtomicU64> },
 }
 
 impl Reporter {
-    /// A reporter that forgets everything.
+    /// Returns a reporter that discards all observations.
     #[must_use]
     pub fn off() -> Self {
-        Self(Way::Off)
+        Self(ReporterState::Off)
     }
 
-    /// Whether an observation is worth making.
+    /// Returns whether observations are counted at all.
     #[must_use]
     pub fn is_on(&self) -> bool {
-        matches!(self.0, Way::On { .. })
+        matches!(self.0, ReporterState::On { .. })
     }
 
-    /// Takes an observation. Never waits: where counting does not keep up it is dropped and counted as
-    /// dropped, which the log then says.
+    /// Hands in an observation. Never waits: if counting cannot keep up, the observation is dropped, and the log says
+    /// how many were.
     pub fn observe(&self, observation: Observation) {
-        let Way::On { seen, dropped } = &self.0 else { return };
-        if seen.try_send(observation).is_err() {
+        let ReporterState::On { observations, dropped } = &self.0 else { return };
+        if observations.try_send(observation).is_err() {
             dropped.fetch_add(1, Ordering::Relaxed);
         }
     }
 }
 
-/// Whether a message is a report of ours, whose own sessions are not to be observed.
+/// Returns whether a message is a report of ours, whose own sessions are not observed.
 #[must_use]
 pub fn is_report(envelope: &Envelope) -> bool {
     envelope.envid.as_deref().is_some_and(|id| id.starts_with(ENVELOPE_ID))
 }
 
-/// When reports go out.
+/// The times at which reports are sent.
 #[derive(Debug, Clone, Copy)]
 pub struct Schedule {
-    /// How long after the end of a day its last sessions may still come in.
-    pub settle: Duration,
-    /// Reports are spread at random over this long after that, so that not all relays of the world write
-    /// to a domain at midnight (RFC 8460 §4.1).
+    /// The time after the end of a day during which its last sessions may still be counted.
+    pub delay: Duration,
+    /// The period over which reports are then spread at random, so that not all relays of the world report to a
+    /// domain at midnight (RFC 8460 §4.1).
     pub spread: Duration,
-    /// How long a destination is tried (RFC 8460 §5.5).
-    pub patience: Duration,
+    /// The time for which a destination is tried (RFC 8460 §5.5).
+    pub give_up_after: Duration,
 }
 
 impl Default for Schedule {
     fn default() -> Self {
-        Self { settle: Duration::from_mins(10), spread: Duration::from_hours(4), patience: Duration::from_hours(24) }
+        Self {
+            delay: Duration::from_mins(10),
+            spread: Duration::from_hours(4),
+            give_up_after: Duration::from_hours(24),
+        }
     }
 }
 
-/// Who reports.
+/// The identity of the reporting relay.
 #[derive(Debug)]
 pub struct Submitter {
-    /// Its name, in words.
+    /// The name of the organization.
     pub organization: String,
-    /// Whom reports come from.
+    /// The sender and contact address of reports.
     pub contact: Mailbox,
-    /// The contact's domain.
+    /// The domain of the contact address.
     pub domain: Domain,
-    /// What reports by mail are signed with.
+    /// The DKIM key that signs reports by mail, if there is one.
     pub signer: Option<Signer>,
 }
 
 impl Submitter {
-    /// Loads what `[tlsrpt]` names. With it come warnings.
+    /// Loads the identity that `[tlsrpt]` configures. Also returns warnings.
     ///
     /// # Errors
-    /// What is wrong with the DKIM key, at its location in the configuration.
+    /// The fault of the DKIM key, with its location in the configuration.
     pub fn load(config: &config::TlsrptConfig) -> Result<(Self, Vec<Fault>), Fault> {
         let (signer, warning) = match &config.dkim {
             Some(key) => Signer::load(key).map(|(signer, warning)| (Some(signer), warning))?,
@@ -137,56 +141,55 @@ impl Submitter {
     }
 }
 
-/// What reports go out by.
+/// The means by which reports are sent.
 #[derive(Clone)]
-pub struct Outbox {
-    /// Who reports; can be replaced while the desk runs.
+pub struct ReportSender {
+    /// The identity of the relay; can be replaced while the service runs.
     pub submitter: Arc<ArcSwap<Submitter>>,
-    /// Where reports by mail are made durable …
+    /// The spool that stores reports by mail.
     pub spool: Arc<dyn Spool>,
-    /// … and who delivers them then.
+    /// The channel to the scheduler, which delivers them.
     pub accepted: mpsc::Sender<Entry>,
     /// DNS and HTTPS.
     pub network: Arc<dyn Network>,
 }
 
-/// Counts what is observed, and reports it.
+/// The service that counts observations and sends reports.
 #[derive(Debug)]
-pub struct Desk {
+pub struct ReportService {
     counter: Counter,
-    store: Arc<Store>,
+    store: Arc<CountStore>,
     schedule: Schedule,
 }
 
-impl Desk {
-    /// Opens the counts in `folder` (`tlsrpt.db`), and the way to them. Blocks.
+impl ReportService {
+    /// Opens the counts in `folder` (`tlsrpt.db`) and returns a reporter for them. Blocks.
     ///
     /// # Errors
-    /// [`StoreError`]: the file cannot be opened, or is not ours.
-    pub fn open(folder: &Path, bounds: Bounds, schedule: Schedule) -> Result<(Reporter, Self), StoreError> {
-        let store = Arc::new(Store::open(folder, bounds)?);
-        let (way, seen) = mpsc::channel(SEEN_MAX);
+    /// [`CountStoreError`] if the file cannot be opened or is not ours.
+    pub fn open(folder: &Path, bounds: Bounds, schedule: Schedule) -> Result<(Reporter, Self), CountStoreError> {
+        let store = Arc::new(CountStore::open(folder, bounds)?);
+        let (channel, observations) = mpsc::channel(WAITING_MAX);
         let dropped = Arc::new(AtomicU64::new(0));
-        let reporter = Reporter(Way::On { seen: way, dropped: Arc::clone(&dropped) });
-        let counter = Counter { seen, dropped, store: Arc::clone(&store), batch: Batch::default() };
+        let reporter = Reporter(ReporterState::On { observations: channel, dropped: Arc::clone(&dropped) });
+        let counter = Counter { observations, dropped, store: Arc::clone(&store), batch: CountBatch::default() };
         Ok((reporter, Self { counter, store, schedule }))
     }
 
-    /// Counts everything that has been observed so far.
+    /// Counts all observations made so far.
     pub async fn count(&mut self) {
         self.counter.count_all().await;
     }
 
-    /// Sends what is due at `now`. Tells when to come again.
-    pub async fn report(&self, outbox: &Outbox, now: Timestamp) -> Timestamp {
-        deliver::turn(&self.store, self.schedule, outbox, now).await
+    /// Sends the reports that are due at `now`. Returns the time of the next call.
+    pub async fn report(&self, sender: &ReportSender, now: Timestamp) -> Timestamp {
+        deliver::send_due(&self.store, self.schedule, sender, now).await
     }
 
-    /// Reports until `stop`, and counts until `end`, for deliveries that are still under way after `stop`
-    /// are observed too.
-    pub async fn run(self, outbox: Outbox, stop: CancellationToken, end: CancellationToken) {
+    /// Sends reports until `stop`, and counts until `end`: deliveries that still run after `stop` are observed too.
+    pub async fn run(self, sender: ReportSender, stop: CancellationToken, end: CancellationToken) {
         let Self { counter, store, schedule } = self;
-        let reports = stop.run_until_cancelled_owned(deliver::run(store, schedule, outbox));
+        let reports = stop.run_until_cancelled_owned(deliver::run(store, schedule, sender));
         tokio::join!(counter.run(end), reports);
     }
 }

@@ -1,4 +1,4 @@
-//! The world outside, as reports need it: who asks for them, and those who want them by HTTPS.
+//! The network access that reports need: TXT lookups and HTTPS posts.
 
 use std::fmt;
 use std::future::Future;
@@ -10,19 +10,20 @@ use bytes::Bytes;
 use crate::dns::{AnswerRecords, Dns};
 use crate::https::{Https, Url};
 
-/// What a [`Network`] comes back with; trouble in words, and all of it is worth another try.
-pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, String>> + Send + 'a>>;
+/// The future of a network operation. An error is a description; each error is worth a retry.
+pub type NetworkFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, String>> + Send + 'a>>;
 
-/// DNS and HTTPS.
+/// Access to DNS and HTTPS.
 pub trait Network: Send + Sync + 'static {
-    /// The TXT records at a name, the character-strings of each joined; none where there are none.
-    fn txt<'a>(&'a self, name: &'a str) -> Answer<'a, Vec<String>>;
-    /// Posts a report (RFC 8460 §5.4) to a host whose certificate is trusted, within a bounded time; no
-    /// redirect is followed. `Ok` is a status of success.
-    fn post<'a>(&'a self, to: &'a Url, report: Bytes) -> Answer<'a, ()>;
+    /// Looks up the TXT records at a name. The character-strings of each record are joined; an empty list means no
+    /// records.
+    fn txt<'a>(&'a self, name: &'a str) -> NetworkFuture<'a, Vec<String>>;
+    /// Posts a report (RFC 8460 §5.4) to a host whose certificate must be trusted, within a limited time. Redirects
+    /// are not followed. `Ok` means a successful status.
+    fn post<'a>(&'a self, to: &'a Url, report: Bytes) -> NetworkFuture<'a, ()>;
 }
 
-/// Our resolver and our HTTPS; both can be replaced while reports are under way.
+/// Network access by our own resolver and HTTPS client. Both can be replaced while reports are being sent.
 pub struct Internet(ArcSwap<(Dns, Https)>);
 
 impl fmt::Debug for Internet {
@@ -32,20 +33,20 @@ impl fmt::Debug for Internet {
 }
 
 impl Internet {
-    /// Asks and posts with these.
+    /// Returns network access by this resolver and this HTTPS client.
     #[must_use]
     pub fn new(dns: Dns, https: Https) -> Self {
         Self(ArcSwap::from_pointee((dns, https)))
     }
 
-    /// Asks and posts with others from now on.
+    /// Replaces the resolver and the HTTPS client.
     pub fn replace(&self, dns: Dns, https: Https) {
         self.0.store((dns, https).into());
     }
 }
 
 impl Network for Internet {
-    fn txt<'a>(&'a self, name: &'a str) -> Answer<'a, Vec<String>> {
+    fn txt<'a>(&'a self, name: &'a str) -> NetworkFuture<'a, Vec<String>> {
         let with = self.0.load_full();
         Box::pin(async move {
             let answer = with.0.txt(name).await.map_err(|error| error.to_string())?;
@@ -56,7 +57,7 @@ impl Network for Internet {
         })
     }
 
-    fn post<'a>(&'a self, to: &'a Url, report: Bytes) -> Answer<'a, ()> {
+    fn post<'a>(&'a self, to: &'a Url, report: Bytes) -> NetworkFuture<'a, ()> {
         let with = self.0.load_full();
         Box::pin(async move {
             let posted = with.1.post(to, "application/tlsrpt+gzip", report).await;

@@ -1,4 +1,4 @@
-//! What is seen of one session: for whom, under which policy, and how it went (RFC 8460 §4.3).
+//! The result of one session: domain, policy and outcome (RFC 8460 §4.3).
 
 use std::fmt;
 use std::net::IpAddr;
@@ -8,47 +8,47 @@ use jiff::Timestamp;
 
 use crate::address::Domain;
 
-/// One session with a host that mail for a domain goes to.
+/// The result of one session with a host that accepts mail for a domain.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Observation {
-    /// When the session was; its UTC day is the day it counts for.
+    /// The time of the session. Its UTC day is the day under which it is counted.
     pub at: Timestamp,
-    /// The domain that mail was for (of a smart host: the smart host's). Its record says who is told.
+    /// The domain that the mail was for, or the domain of the smart host. Its TLSRPT record names the destinations of
+    /// the report.
     pub domain: Domain,
-    /// What was asked of the session.
-    pub policy: Arc<Policy>,
-    /// How it went.
-    pub session: Session,
+    /// The policy that was applied.
+    pub policy: Arc<AppliedPolicy>,
+    /// The outcome.
+    pub session: SessionResult,
 }
 
 /// A policy that was applied to a session.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Policy {
-    /// The policy domain (RFC 8460 §1.1): for MTA-STS and where nothing was found the domain itself, for
-    /// DANE the TLSA base domain of the host.
+pub struct AppliedPolicy {
+    /// The policy domain (RFC 8460 §1.1): for DANE the TLSA base domain of the host, otherwise the recipient domain.
     pub domain: Domain,
-    /// What was published.
-    pub found: Found,
+    /// The published policy.
+    pub found: ReportedPolicy,
 }
 
-/// What a domain was found to publish.
+/// The policy that a domain publishes.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum Found {
+pub enum ReportedPolicy {
     /// TLSA records, each in its presentation form (RFC 6698 §2.2).
     Tlsa(Vec<String>),
     /// An MTA-STS policy (RFC 8461 §3.2).
     Sts {
-        /// Its lines.
+        /// The lines of the policy.
         lines: Vec<String>,
-        /// Its MX patterns.
+        /// The MX patterns of the policy.
         mx: Vec<String>,
     },
-    /// Neither.
+    /// Neither TLSA records nor an MTA-STS policy.
     Nothing,
 }
 
-impl Found {
-    /// Its name in a report.
+impl ReportedPolicy {
+    /// Returns the `policy-type` of a report.
     #[must_use]
     pub fn kind(&self) -> &'static str {
         match self {
@@ -59,71 +59,71 @@ impl Found {
     }
 }
 
-/// How a session went.
+/// The outcome of a session.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Session {
-    /// TLS was negotiated, and everything that the policy demands was met.
+pub enum SessionResult {
+    /// TLS was negotiated, and the session met the policy.
     Succeeded,
-    /// Something was missing, whether or not mail was delivered all the same.
-    Failed(Failure),
+    /// The session did not meet the policy, whether or not mail was delivered.
+    Failed(SessionFailure),
 }
 
-/// A failed session, as far as it is known.
+/// The known facts of a failed session.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Failure {
-    /// What was wrong.
+pub struct SessionFailure {
+    /// The result type.
     pub result: ResultType,
     /// Our address.
     pub sending_ip: Option<IpAddr>,
-    /// The host that was meant to be reached.
+    /// The MX host that was to be reached.
     pub mx: Option<String>,
-    /// What it called itself in its greeting.
+    /// The name in the greeting of the host.
     pub helo: Option<String>,
-    /// Its address.
+    /// The address of the host.
     pub receiving_ip: Option<IpAddr>,
-    /// A word for what went wrong, where the result does not say it all.
+    /// A failure reason code, if the result type is not specific enough.
     pub reason: Option<String>,
-    /// More, in words or as a URI.
+    /// Additional information, as text or URI.
     pub information: Option<String>,
 }
 
-impl Failure {
-    /// A failure of which nothing more is known.
+impl SessionFailure {
+    /// Returns a failure without further facts.
     #[must_use]
     pub fn new(result: ResultType) -> Self {
         Self { result, sending_ip: None, mx: None, helo: None, receiving_ip: None, reason: None, information: None }
     }
 }
 
-/// Result types (RFC 8460 §4.3).
+/// The result types of RFC 8460 §4.3.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum ResultType {
     /// The host does not offer STARTTLS.
     StartTlsNotSupported,
     /// The certificate is for another name.
     CertificateHostMismatch,
-    /// The certificate's time is over.
+    /// The certificate has expired.
     CertificateExpired,
-    /// The certificate is not under a trusted authority.
+    /// The certificate is not issued by a trusted authority.
     CertificateNotTrusted,
-    /// Anything else about TLS.
+    /// Any other TLS failure.
     ValidationFailure,
-    /// TLSA records that cannot be used, or that the certificate does not match.
+    /// TLSA records that are unusable or that the certificate does not match.
     TlsaInvalid,
-    /// DNSSEC could not prove the records.
+    /// The records could not be validated with DNSSEC.
     DnssecInvalid,
-    /// DANE was demanded by us, and the domain has none.
+    /// DANE is required by us, and the domain has no TLSA records.
     DaneRequired,
-    /// An MTA-STS policy was announced and could not be fetched.
+    /// An MTA-STS policy is announced and could not be fetched.
     StsPolicyFetchError,
-    /// The MTA-STS policy that was fetched is none.
+    /// The fetched MTA-STS policy is invalid.
     StsPolicyInvalid,
-    /// The policy host's certificate is not trusted.
+    /// The certificate of the policy host is not trusted.
     StsWebpkiInvalid,
 }
 
 impl ResultType {
-    /// Every one.
+    /// All result types.
     pub const ALL: [Self; 11] = [
         Self::StartTlsNotSupported,
         Self::CertificateHostMismatch,
@@ -138,7 +138,7 @@ impl ResultType {
         Self::StsWebpkiInvalid,
     ];
 
-    /// Its name in a report.
+    /// Returns the name in a report.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {

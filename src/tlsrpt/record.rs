@@ -1,37 +1,37 @@
-//! The record by which a domain asks for reports (RFC 8460 §3).
+//! The TLSRPT record, with which a domain requests reports (RFC 8460 §3).
 //!
-//! Pure. The record is looked up elsewhere; its character-strings come here already joined.
+//! Parses only. The caller looks the record up and joins its character-strings.
 
 use std::fmt;
 
 use crate::address::Mailbox;
 use crate::https::Url;
 
-/// Destinations that are served, at most; a record may name more.
+/// The most destinations of a record that are used.
 pub const DESTINATIONS_MAX: usize = 10;
-/// Octets of a record, at most.
+/// The largest record that is parsed, in octets.
 const RECORD_MAX: usize = 8192;
 const VERSION: &str = "v=TLSRPTv1";
 
-/// Where a domain wants its reports.
+/// The destinations to which a domain wants reports sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Record {
-    /// The destinations, in the order they are named; at least one, at most [`DESTINATIONS_MAX`].
-    pub destinations: Vec<Destination>,
-    /// What is named beside them and cannot be served, with the reason.
+pub struct TlsRptRecord {
+    /// The destinations in the order of the record; at least one, at most [`DESTINATIONS_MAX`].
+    pub destinations: Vec<ReportDestination>,
+    /// The destinations that cannot be used, each with the reason.
     pub unusable: Vec<String>,
 }
 
 /// One destination.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Destination {
-    /// `mailto:`, without what RFC 6068 allows behind the address.
+pub enum ReportDestination {
+    /// A `mailto:` URI, without the header fields that RFC 6068 allows after the address.
     Mail(Mailbox),
-    /// `https:`.
+    /// An `https:` URI.
     Https(Url),
 }
 
-impl fmt::Display for Destination {
+impl fmt::Display for ReportDestination {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Mail(mailbox) => write!(f, "mailto:{mailbox}"),
@@ -40,81 +40,82 @@ impl fmt::Display for Destination {
     }
 }
 
-/// Why a domain does not get reports.
+/// The reason why a domain does not get reports.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum RecordError {
-    /// It does not ask for them.
+pub enum TlsRptRecordError {
+    /// The domain does not request reports.
     #[error("no TXT record begins with \"v=TLSRPTv1;\"")]
     None,
-    /// Several records, so none counts.
+    /// The domain has several records, so that none is valid.
     #[error("{0} TXT records begin with \"v=TLSRPTv1;\", and only one may")]
     Several(usize),
     /// The record breaks the grammar.
     #[error("the record breaks the grammar of RFC 8460 section 3 at \"{0}\"")]
     Grammar(String),
-    /// The record has no `rua`.
-    #[error("the record names nobody to report to (rua)")]
+    /// The record has no `rua` field.
+    #[error("the record names no destination (rua)")]
     NoRua,
-    /// Every destination is unusable.
+    /// No destination can be used.
     #[error("no destination of the record can be used: {0}")]
     Unusable(String),
 }
 
-/// Reads the TXT records at `_smtp._tls.DOMAIN`.
+/// Parses the TXT records at `_smtp._tls.DOMAIN`.
 ///
 /// # Errors
-/// [`RecordError`]: no report is sent.
-pub fn parse(texts: &[String]) -> Result<Record, RecordError> {
-    let ours: Vec<&str> = texts.iter().filter_map(|text| fields_of(text)).collect();
-    match ours[..] {
-        [] => Err(RecordError::None),
+/// [`TlsRptRecordError`]; no report is sent then.
+pub fn parse(texts: &[String]) -> Result<TlsRptRecord, TlsRptRecordError> {
+    let records: Vec<&str> = texts.iter().filter_map(|text| fields_after_version(text)).collect();
+    match records[..] {
+        [] => Err(TlsRptRecordError::None),
         [fields] => parse_fields(fields),
-        _ => Err(RecordError::Several(ours.len())),
+        _ => Err(TlsRptRecordError::Several(records.len())),
     }
 }
 
-/// What follows the version, where a record begins with it.
-fn fields_of(text: &str) -> Option<&str> {
+/// Returns the text after the version, if the record begins with the version.
+fn fields_after_version(text: &str) -> Option<&str> {
     text.strip_prefix(VERSION)?.trim_start_matches(is_blank).strip_prefix(';')
 }
 
-fn parse_fields(fields: &str) -> Result<Record, RecordError> {
-    let grammar = |part: &str| RecordError::Grammar(shown(part));
+fn parse_fields(fields: &str) -> Result<TlsRptRecord, TlsRptRecordError> {
+    let grammar = |part: &str| TlsRptRecordError::Grammar(escape(part));
     if fields.len() > RECORD_MAX {
         return Err(grammar("more than 8192 octets"));
     }
     let parts: Vec<&str> = fields.split(';').map(|part| part.trim_matches(is_blank)).collect();
     let mut rua = None;
     for (at, part) in parts.iter().enumerate() {
-        // A delimiter may stand behind the last field.
+        // A delimiter is allowed after the last field.
         if part.is_empty() && at + 1 == parts.len() && at > 0 {
             continue;
         }
         let (name, value) = part.split_once('=').ok_or_else(|| grammar(part))?;
-        // Names are case-sensitive, and of two the first counts: nothing says that they may not repeat.
+        // Names are case-sensitive. Of two fields with the same name the first one counts, as nothing forbids
+        // repetition.
         if name == "rua" {
             rua = rua.or(Some(value));
         } else if !is_extension(name, value) {
             return Err(grammar(part));
         }
     }
-    let rua = rua.ok_or(RecordError::NoRua)?;
+    let rua = rua.ok_or(TlsRptRecordError::NoRua)?;
     let (mut destinations, mut unusable) = (Vec::new(), Vec::new());
     for uri in rua.split(',').map(|uri| uri.trim_matches(is_blank)) {
-        match destination(uri) {
+        match parse_destination(uri) {
             Ok(known) if destinations.contains(&known) => {}
             Ok(_) if destinations.len() == DESTINATIONS_MAX => {
-                unusable.push(format!("{}: more than {DESTINATIONS_MAX} destinations", shown(uri)));
+                unusable.push(format!("{}: more than {DESTINATIONS_MAX} destinations", escape(uri)));
             }
             Ok(new) => destinations.push(new),
-            Err(why) => unusable.push(format!("{}: {why}", shown(uri))),
+            Err(why) => unusable.push(format!("{}: {why}", escape(uri))),
         }
     }
     unusable.truncate(DESTINATIONS_MAX);
     if destinations.is_empty() {
-        Err(RecordError::Unusable(unusable.join(", ")))
+        Err(TlsRptRecordError::Unusable(unusable.join(", ")))
     } else {
-        Ok(Record { destinations, unusable })
+        Ok(TlsRptRecord { destinations, unusable })
     }
 }
 
@@ -122,7 +123,7 @@ fn is_blank(c: char) -> bool {
     c == ' ' || c == '\t'
 }
 
-/// `tlsrpt-extension`: fields of a later version, which are passed over.
+/// Returns whether a field is a valid `tlsrpt-extension`, which is ignored.
 fn is_extension(name: &str, value: &str) -> bool {
     let first = name.starts_with(|c: char| c.is_ascii_alphanumeric());
     let rest = name.chars().all(|c| c.is_ascii_alphanumeric() || "_-.".contains(c));
@@ -130,31 +131,31 @@ fn is_extension(name: &str, value: &str) -> bool {
     first && rest && name.len() <= 32 && !value.is_empty() && value.chars().all(value_fits)
 }
 
-fn destination(uri: &str) -> Result<Destination, String> {
+fn parse_destination(uri: &str) -> Result<ReportDestination, String> {
     let (scheme, rest) = uri.split_once(':').ok_or_else(|| "it is not a URI".to_owned())?;
     if !rest.chars().all(|c| c.is_ascii_graphic()) {
         return Err("it has a character that no URI may have".to_owned());
     }
-    // What follows a "!" would be a size limit in DMARC; here it must be encoded.
+    // In DMARC a size limit follows "!"; here the character must be encoded.
     if rest.contains('!') {
         return Err("\"!\" must be written %21".to_owned());
     }
     if scheme.eq_ignore_ascii_case("mailto") {
-        mail(rest).map(Destination::Mail).map_err(str::to_owned)
+        parse_mailto(rest).map(ReportDestination::Mail).map_err(str::to_owned)
     } else if scheme.eq_ignore_ascii_case("https") {
         let url = Url::parse(uri).map_err(|error| error.to_string())?;
         if url.host().parent().is_none() {
             return Err("its host is not fully qualified".to_owned());
         }
-        Ok(Destination::Https(url))
+        Ok(ReportDestination::Https(url))
     } else {
         Err("it is neither mailto: nor https:".to_owned())
     }
 }
 
-fn mail(rest: &str) -> Result<Mailbox, &'static str> {
+fn parse_mailto(rest: &str) -> Result<Mailbox, &'static str> {
     let address = rest.split('?').next().unwrap_or_default();
-    let address = decoded(address).ok_or("its percent signs do not encode text")?;
+    let address = percent_decode(address).ok_or("its percent signs do not encode text")?;
     let mailbox = Mailbox::parse(&address).map_err(|_| "it is not one mail address")?;
     if mailbox.host().domain().is_none() {
         return Err("its host is an address, not a domain");
@@ -162,8 +163,8 @@ fn mail(rest: &str) -> Result<Mailbox, &'static str> {
     if mailbox.is_ascii() { Ok(mailbox) } else { Err("it needs SMTPUTF8") }
 }
 
-/// Percent-decoding (RFC 3986 §2.1), where the result is text.
-fn decoded(text: &str) -> Option<String> {
+/// Decodes percent-encoding (RFC 3986 §2.1). Returns `None` if the result is not text.
+fn percent_decode(text: &str) -> Option<String> {
     let mut octets = Vec::with_capacity(text.len());
     let mut rest = text.bytes();
     while let Some(octet) = rest.next() {
@@ -178,8 +179,8 @@ fn decoded(text: &str) -> Option<String> {
     String::from_utf8(octets).ok()
 }
 
-/// A part of a record as a log line can carry it.
-fn shown(part: &str) -> String {
+/// Escapes and truncates a part of a record for the log.
+fn escape(part: &str) -> String {
     part.chars().take(100).flat_map(char::escape_default).collect()
 }
 
@@ -187,7 +188,7 @@ fn shown(part: &str) -> String {
 mod tests {
     use super::*;
 
-    fn read(text: &str) -> Result<Vec<String>, RecordError> {
+    fn read(text: &str) -> Result<Vec<String>, TlsRptRecordError> {
         let record = parse(&[text.to_owned()])?;
         Ok(record.destinations.iter().map(ToString::to_string).collect())
     }
@@ -201,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_record_may_have_beside_the_examples() {
+    fn variations_that_the_grammar_allows_are_read() {
         for (text, meant) in [
             ("v=TLSRPTv1 ; rua=mailto:a@b.example ;", "mailto:a@b.example"),
             ("v=TLSRPTv1;\tnew=1;rua=mailto:a@b.example;x-y.z_9=(hm)", "mailto:a@b.example"),
@@ -218,11 +219,11 @@ mod tests {
     }
 
     #[test]
-    fn a_record_that_is_none_is_refused_with_its_reason() {
+    fn an_invalid_record_is_rejected_with_its_reason() {
         let none =
             ["", "v=TLSRPTv1", "v=tlsrptv1;rua=mailto:a@b.example", " v=TLSRPTv1;rua=mailto:a@b.example", "v=spf1"];
         for text in none {
-            assert_eq!(read(text), Err(RecordError::None), "{text}");
+            assert_eq!(read(text), Err(TlsRptRecordError::None), "{text}");
         }
         for text in [
             "v=TLSRPTv1;;rua=mailto:a@b.example",
@@ -231,15 +232,15 @@ mod tests {
             "v=TLSRPTv1;-x=1;rua=mailto:a@b.example",
             "v=TLSRPTv1;x=;rua=mailto:a@b.example",
         ] {
-            assert!(matches!(read(text), Err(RecordError::Grammar(_))), "{text}");
+            assert!(matches!(read(text), Err(TlsRptRecordError::Grammar(_))), "{text}");
         }
         for text in ["v=TLSRPTv1;x=1", "v=TLSRPTv1;RUA=mailto:a@b.example"] {
-            assert_eq!(read(text), Err(RecordError::NoRua), "{text}");
+            assert_eq!(read(text), Err(TlsRptRecordError::NoRua), "{text}");
         }
     }
 
     #[test]
-    fn destinations_that_cannot_be_served_are_told() {
+    fn unusable_destinations_are_rejected() {
         for uri in [
             "",
             "a@b.example",
@@ -264,20 +265,20 @@ mod tests {
             "https://b.example/\"x\"",
         ] {
             let read = read(&format!("v=TLSRPTv1;rua={uri}"));
-            assert!(matches!(read, Err(RecordError::Unusable(_))), "{uri}: {read:?}");
+            assert!(matches!(read, Err(TlsRptRecordError::Unusable(_))), "{uri}: {read:?}");
         }
     }
 
     #[test]
-    fn of_several_records_none_counts_and_strangers_do_not() {
+    fn several_records_are_invalid_and_other_txt_records_are_ignored() {
         let ours = "v=TLSRPTv1;rua=mailto:a@b.example".to_owned();
-        assert_eq!(parse(&[ours.clone(), ours.clone()]), Err(RecordError::Several(2)));
+        assert_eq!(parse(&[ours.clone(), ours.clone()]), Err(TlsRptRecordError::Several(2)));
         assert!(parse(&["google-site-verification=x".to_owned(), ours]).is_ok());
-        assert_eq!(parse(&[]), Err(RecordError::None));
+        assert_eq!(parse(&[]), Err(TlsRptRecordError::None));
     }
 
     #[test]
-    fn a_record_with_many_destinations_is_served_in_part() {
+    fn only_the_first_destinations_of_a_record_are_used() {
         let many: Vec<String> = (0..50).map(|n| format!("mailto:a{n}@b.example")).collect();
         let record = parse(&[format!("v=TLSRPTv1;rua={}", many.join(","))]).expect("good");
         assert_eq!((record.destinations.len(), record.unusable.len()), (DESTINATIONS_MAX, DESTINATIONS_MAX));

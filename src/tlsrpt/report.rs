@@ -1,6 +1,6 @@
-//! The report (RFC 8460 §4.4): one day of one domain, as JSON and compressed.
+//! The report about one domain and one day (RFC 8460 §4.4), as JSON and compressed.
 //!
-//! Pure, but for the time that compressing takes.
+//! Does no I/O.
 
 use std::io::Write as _;
 
@@ -11,87 +11,87 @@ use jiff::civil::Date;
 use jiff::tz::TimeZone;
 use serde::Serialize;
 
-use super::observation::{Failure, Found, Policy};
+use super::observation::{AppliedPolicy, ReportedPolicy, SessionFailure};
 use crate::address::{Domain, Mailbox};
 
-/// What was seen of a domain on one day.
+/// The results of one domain on one day.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Report {
-    /// Who reports, in words.
+pub struct TlsReport {
+    /// The name of the reporting organization.
     pub organization: String,
     /// The UTC day.
     pub day: Date,
-    /// Who answers questions.
+    /// The contact address for questions.
     pub contact: Mailbox,
-    /// Its name, the same however often it is sent.
+    /// The id of the report, which stays the same if it is sent again.
     pub id: String,
-    /// The domain it is for.
+    /// The domain that the report is about.
     pub domain: Domain,
-    /// What was seen, by policy; at least one.
-    pub policies: Vec<Counted>,
+    /// The counts by policy; at least one.
+    pub policies: Vec<PolicyCounts>,
 }
 
-/// What was seen of sessions under one policy.
+/// The sessions under one policy.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Counted {
+pub struct PolicyCounts {
     /// The policy.
-    pub policy: Policy,
-    /// Sessions that met it.
+    pub policy: AppliedPolicy,
+    /// The sessions that met the policy.
     pub succeeded: u64,
-    /// Sessions that did not.
+    /// The sessions that did not.
     pub failed: u64,
-    /// Those, each kind with its sessions.
-    pub failures: Vec<(Failure, u64)>,
+    /// Their failures, each with its number of sessions.
+    pub failures: Vec<(SessionFailure, u64)>,
 }
 
-/// When a UTC day begins.
+/// Returns the first moment of a UTC day.
 #[must_use]
-pub fn begin(day: Date) -> Timestamp {
+pub fn day_start(day: Date) -> Timestamp {
     day.to_zoned_datetime(TimeZone::UTC).map_or(Timestamp::MIN, |zoned| zoned.timestamp())
 }
 
-/// The last second of a UTC day.
+/// Returns the last second of a UTC day.
 #[must_use]
-pub fn end(day: Date) -> Timestamp {
+pub fn day_end(day: Date) -> Timestamp {
     day.at(23, 59, 59, 0).to_zoned_datetime(TimeZone::UTC).map_or(Timestamp::MAX, |zoned| zoned.timestamp())
 }
 
-/// The UTC day of a time.
+/// Returns the UTC day of a time.
 #[must_use]
 pub fn day_of(at: Timestamp) -> Date {
     at.to_zoned_datetime(TimeZone::UTC).date()
 }
 
-impl Report {
-    /// The report as JSON (RFC 8460 §4.4).
+impl TlsReport {
+    /// Returns the report as JSON (RFC 8460 §4.4).
     #[must_use]
-    pub fn json(&self) -> Vec<u8> {
-        // Serializing plain structs with text for keys into memory cannot fail.
-        serde_json::to_vec_pretty(&Json::of(self)).unwrap_or_default()
+    pub fn to_json(&self) -> Vec<u8> {
+        // Serializing structs with text keys into memory cannot fail.
+        serde_json::to_vec_pretty(&JsonReport::of(self)).unwrap_or_default()
     }
 
-    /// The JSON, compressed (RFC 8460 §5.2).
+    /// Returns the JSON compressed with gzip (RFC 8460 §5.2).
     #[must_use]
-    pub fn gzip(&self) -> Vec<u8> {
+    pub fn to_gzip(&self) -> Vec<u8> {
         let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
-        // Neither can fail: everything goes to memory.
-        let _written = encoder.write_all(&self.json());
+        // Writing to memory cannot fail.
+        let _written = encoder.write_all(&self.to_json());
         encoder.finish().unwrap_or_default()
     }
 
-    /// The name of the file that the report travels as (RFC 8460 §5.1).
+    /// Returns the name of the attached file (RFC 8460 §5.1).
     #[must_use]
     pub fn file_name(&self, submitter: &Domain) -> String {
-        let (begin, end) = (begin(self.day).as_second(), end(self.day).as_second());
-        format!("{submitter}!{}!{begin}!{end}!{}.json.gz", self.domain, self.unique())
+        let (begin, end) = (day_start(self.day).as_second(), day_end(self.day).as_second());
+        format!("{submitter}!{}!{begin}!{end}!{}.json.gz", self.domain, self.unique_part())
     }
 
-    /// What tells it from others, in letters and digits alone.
-    pub(super) fn unique(&self) -> String {
+    /// Returns the unique part of the id, reduced to letters and digits.
+    pub(super) fn unique_part(&self) -> String {
         self.id.split('@').next().unwrap_or_default().chars().filter(char::is_ascii_alphanumeric).collect()
     }
 
-    /// Sessions that met their policy, and those that did not.
+    /// Returns the number of sessions that met their policy, and of those that did not.
     #[must_use]
     pub fn totals(&self) -> (u64, u64) {
         self.policies.iter().fold((0, 0), |(good, bad), one| (good + one.succeeded, bad + one.failed))
@@ -100,7 +100,7 @@ impl Report {
 
 #[derive(Serialize)]
 #[serde(rename_all = "kebab-case")]
-struct Json<'a> {
+struct JsonReport<'a> {
     organization_name: &'a str,
     date_range: JsonRange,
     contact_info: String,
@@ -118,7 +118,7 @@ struct JsonRange {
 #[derive(Serialize)]
 #[serde(rename_all = "kebab-case")]
 struct JsonPolicy<'a> {
-    policy: JsonFound<'a>,
+    policy: JsonAppliedPolicy<'a>,
     summary: JsonSummary,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     failure_details: Vec<JsonFailure<'a>>,
@@ -126,12 +126,12 @@ struct JsonPolicy<'a> {
 
 #[derive(Serialize)]
 #[serde(rename_all = "kebab-case")]
-struct JsonFound<'a> {
+struct JsonAppliedPolicy<'a> {
     policy_type: &'static str,
     #[serde(skip_serializing_if = "<[String]>::is_empty")]
     policy_string: &'a [String],
     policy_domain: &'a str,
-    /// A list, as erratum 6241 has it; the text of §4.4 shows one pattern alone.
+    /// A list, as in erratum 6241; the text of §4.4 has a single pattern.
     #[serde(skip_serializing_if = "<[String]>::is_empty")]
     mx_host: &'a [String],
 }
@@ -162,11 +162,11 @@ struct JsonFailure<'a> {
     failure_reason_code: Option<&'a str>,
 }
 
-impl<'a> Json<'a> {
-    fn of(report: &'a Report) -> Self {
+impl<'a> JsonReport<'a> {
+    fn of(report: &'a TlsReport) -> Self {
         Self {
             organization_name: &report.organization,
-            date_range: JsonRange { start_datetime: begin(report.day), end_datetime: end(report.day) },
+            date_range: JsonRange { start_datetime: day_start(report.day), end_datetime: day_end(report.day) },
             contact_info: report.contact.to_string(),
             report_id: &report.id,
             policies: report.policies.iter().map(JsonPolicy::of).collect(),
@@ -175,30 +175,30 @@ impl<'a> Json<'a> {
 }
 
 impl<'a> JsonPolicy<'a> {
-    fn of(counted: &'a Counted) -> Self {
-        let (policy_string, mx_host): (&[String], &[String]) = match &counted.policy.found {
-            Found::Tlsa(records) => (records, &[]),
-            Found::Sts { lines, mx } => (lines, mx),
-            Found::Nothing => (&[], &[]),
+    fn of(counts: &'a PolicyCounts) -> Self {
+        let (policy_string, mx_host): (&[String], &[String]) = match &counts.policy.found {
+            ReportedPolicy::Tlsa(records) => (records, &[]),
+            ReportedPolicy::Sts { lines, mx } => (lines, mx),
+            ReportedPolicy::Nothing => (&[], &[]),
         };
         Self {
-            policy: JsonFound {
-                policy_type: counted.policy.found.kind(),
+            policy: JsonAppliedPolicy {
+                policy_type: counts.policy.found.kind(),
                 policy_string,
-                policy_domain: counted.policy.domain.as_str(),
+                policy_domain: counts.policy.domain.as_str(),
                 mx_host,
             },
             summary: JsonSummary {
-                total_successful_session_count: counted.succeeded,
-                total_failure_session_count: counted.failed,
+                total_successful_session_count: counts.succeeded,
+                total_failure_session_count: counts.failed,
             },
-            failure_details: counted.failures.iter().map(JsonFailure::of).collect(),
+            failure_details: counts.failures.iter().map(JsonFailure::of).collect(),
         }
     }
 }
 
 impl<'a> JsonFailure<'a> {
-    fn of((failure, sessions): &'a (Failure, u64)) -> Self {
+    fn of((failure, sessions): &'a (SessionFailure, u64)) -> Self {
         Self {
             result_type: failure.result.as_str(),
             sending_mta_ip: failure.sending_ip.map(|ip| ip.to_string()),

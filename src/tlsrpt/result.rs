@@ -1,28 +1,28 @@
-//! From what the TLS judge says to a result type of RFC 8460 §4.3, in one place.
+//! The mapping from the TLS judge's decisions to the result types of RFC 8460 §4.3.
 //!
-//! Pure. What happens before a judge is asked (a policy that cannot be fetched, DNS that cannot be
-//! proven) has its result type from whom it happens to.
+//! Failures before a decision (a policy that cannot be fetched, a failed DNSSEC validation) get their result type
+//! where they occur.
 
 use super::observation::ResultType;
 use crate::tls::{ChainFault, DaneFault, NoTls, Refusal, Unmeetable, Unmet};
 
-/// What a refused session counts as.
+/// Returns the result type of a refused session.
 #[must_use]
 pub fn of_refusal(refusal: &Refusal) -> ResultType {
-    of_shortfall(&refusal.unmet)
+    of_unmet(&refusal.unmet)
 }
 
-/// What a session counts as that lacks this, whether or not it was refused for it.
+/// Returns the result type of a session that does not meet a demand, whether or not it was refused.
 #[must_use]
-pub fn of_shortfall(shortfall: &Unmet) -> ResultType {
-    match shortfall {
+pub fn of_unmet(unmet: &Unmet) -> ResultType {
+    match unmet {
         Unmet::NoTls(reason) => of_no_tls(reason),
         Unmet::Version(_) | Unmet::KeyExchange(_) | Unmet::NoCertificate | Unmet::Unproved(_) => {
             ResultType::ValidationFailure
         }
         Unmet::Chain(fault) => of_chain_fault(fault),
         Unmet::Name { .. } => ResultType::CertificateHostMismatch,
-        // What we demand beyond what is published has no word of its own.
+        // RFC 8460 has no result type for our own demands.
         Unmet::Pin { .. } => ResultType::ValidationFailure,
         Unmet::Dane(fault) => of_dane_fault(fault),
         Unmet::Unmeetable(Unmeetable::NoTlsa(_) | Unmeetable::UnsignedMx(_)) => ResultType::DaneRequired,
@@ -32,7 +32,7 @@ pub fn of_shortfall(shortfall: &Unmet) -> ResultType {
     }
 }
 
-/// What a certificate counts as that the TLSA records do not lead to.
+/// Returns the result type of a certificate that does not match the TLSA records.
 #[must_use]
 pub fn of_dane_fault(fault: &DaneFault) -> ResultType {
     match fault {
@@ -44,12 +44,12 @@ pub fn of_dane_fault(fault: &DaneFault) -> ResultType {
     }
 }
 
-/// What a session without TLS counts as. Our own decision not to use it is no failure of the peer, and
-/// such a session is not to be observed at all.
+/// Returns the result type of a session without TLS. If we decided not to use TLS, the session must not be observed
+/// at all.
 #[must_use]
 pub fn of_no_tls(reason: &NoTls) -> ResultType {
     match reason {
-        // A host that offers STARTTLS and refuses it does not support it, as far as a sender can tell.
+        // A host that offers STARTTLS and then rejects it does not support it, as far as a client can tell.
         NoTls::NotOffered | NoTls::Rejected(_) => ResultType::StartTlsNotSupported,
         NoTls::NotWanted | NoTls::NotUsed | NoTls::SpokeBeforeHandshake | NoTls::Broken(_) => {
             ResultType::ValidationFailure
@@ -57,22 +57,22 @@ pub fn of_no_tls(reason: &NoTls) -> ResultType {
     }
 }
 
-/// What a certificate counts as that does not stand under our trust anchors.
+/// Returns the result type of a certificate that our trust anchors do not validate.
 #[must_use]
 pub fn of_chain_fault(fault: &ChainFault) -> ResultType {
     match fault {
         ChainFault::SelfSigned | ChainFault::UnknownIssuer(_) => ResultType::CertificateNotTrusted,
         ChainFault::Expired(_) => ResultType::CertificateExpired,
-        // §4.3.1 has a word for what has expired, and none for what is not valid yet.
+        // §4.3.1 has a result type for an expired certificate, but none for one that is not yet valid.
         ChainFault::NotYetValid(_) | ChainFault::NotChecked | ChainFault::Invalid(_) => ResultType::ValidationFailure,
     }
 }
 
-/// The `failure-reason-code` that makes a `validation-failure` tell more (RFC 8460 §4.3.1); nothing where
-/// the result type says it all.
+/// Returns the `failure-reason-code` that makes a `validation-failure` more specific (RFC 8460 §4.3.1), or `None` if
+/// the result type is specific enough.
 #[must_use]
-pub fn reason_of(shortfall: &Unmet) -> Option<&'static str> {
-    match shortfall {
+pub fn reason_code(unmet: &Unmet) -> Option<&'static str> {
+    match unmet {
         Unmet::NoTls(NoTls::SpokeBeforeHandshake) => Some("clear-text-after-starttls"),
         Unmet::NoTls(NoTls::Broken(_)) => Some("handshake-failed"),
         Unmet::NoTls(NoTls::Rejected(_)) => Some("starttls-refused"),
@@ -81,7 +81,7 @@ pub fn reason_of(shortfall: &Unmet) -> Option<&'static str> {
         Unmet::KeyExchange(_) => Some("key-exchange-too-weak"),
         Unmet::NoCertificate => Some("no-certificate"),
         Unmet::Unproved(_) => Some("certificate-key-not-supported"),
-        Unmet::Chain(fault) | Unmet::Dane(DaneFault::Path(fault)) => reason_of_chain(fault),
+        Unmet::Chain(fault) | Unmet::Dane(DaneFault::Path(fault)) => reason_code_of_chain(fault),
         Unmet::Name { .. } | Unmet::Dane(DaneFault::Name { .. }) => None,
         Unmet::Pin { .. } => Some("pin-mismatch"),
         Unmet::Dane(DaneFault::NoMatch { .. }) => Some("tlsa-no-match"),
@@ -94,7 +94,7 @@ pub fn reason_of(shortfall: &Unmet) -> Option<&'static str> {
     }
 }
 
-fn reason_of_chain(fault: &ChainFault) -> Option<&'static str> {
+fn reason_code_of_chain(fault: &ChainFault) -> Option<&'static str> {
     match fault {
         ChainFault::SelfSigned => Some("self-signed"),
         ChainFault::UnknownIssuer(_) => Some("unknown-issuer"),
@@ -113,7 +113,7 @@ mod tests {
     use crate::tls::{NamePattern, TlsVersion, UncheckableKey};
 
     #[test]
-    fn each_shortfall_has_the_result_type_that_the_standard_names() {
+    fn each_unmet_demand_has_the_result_type_that_the_standard_names() {
         let chain = |fault| Unmet::Chain(fault);
         let name = NamePattern::parse("mx.example.org").expect("valid");
         let rows = [
@@ -137,11 +137,11 @@ mod tests {
             (Unmet::Unmeetable(Unmeetable::UnsignedMx("the MX records are unsigned".to_owned())), "dane-required"),
             (Unmet::Unmeetable(Unmeetable::Unproven("no policy".to_owned())), "validation-failure"),
         ];
-        for (shortfall, result) in rows {
-            let got = of_shortfall(&shortfall);
-            assert_eq!(got.as_str(), result, "{shortfall:?}");
-            let code = reason_of(&shortfall);
-            assert!(got != ResultType::ValidationFailure || code.is_some(), "{shortfall:?} must tell more");
+        for (unmet, result) in rows {
+            let got = of_unmet(&unmet);
+            assert_eq!(got.as_str(), result, "{unmet:?}");
+            let code = reason_code(&unmet);
+            assert!(got != ResultType::ValidationFailure || code.is_some(), "{unmet:?} must tell more");
         }
     }
 }

@@ -1,8 +1,7 @@
-//! What was counted, on disk: `tlsrpt.db` beside the spool.
+//! The counts on disk: `tlsrpt.db` beside the spool.
 //!
-//! One transaction a batch: after a crash a batch is there whole or not at all, so nothing counts twice.
-//! A power failure may take the last batches with it: these are statistics, not mail. Everything here
-//! blocks and is called off the async threads.
+//! Each batch is one transaction: after a crash it is stored completely or not at all, so nothing is counted twice. A
+//! power failure may lose the last batches, for these are statistics and not mail. All methods block.
 
 mod read;
 mod schema;
@@ -14,40 +13,40 @@ use std::sync::{Mutex, PoisonError};
 use jiff::civil::Date;
 use rusqlite::{Connection, OptionalExtension as _, Transaction, params};
 
-use super::counter::{Batch, Key};
-use super::observation::{Failure, Found, Policy};
+use super::counter::{CountBatch, CountKey};
+use super::observation::{AppliedPolicy, ReportedPolicy, SessionFailure};
 use crate::address::Domain;
 
-pub(super) use read::Job;
+pub(super) use read::ReportJob;
 use schema::VERSION;
 
-/// Days whose number of domains is remembered, at most.
+/// The most days whose number of domains is cached.
 const DAYS_KNOWN: usize = 8;
 
-/// Why the counts on disk cannot be read or written.
+/// The error of reading or writing the counts on disk.
 #[derive(Debug, Clone, thiserror::Error)]
-pub enum StoreError {
-    /// The file, what was tried and what `SQLite` said, in words.
+pub enum CountStoreError {
+    /// A description: the file, what was tried, and the error of `SQLite`.
     #[error("{0}")]
     Failed(String),
-    /// The file is sound, and of another version than ours. It was not touched.
-    #[error("{} has version {version} and this gatepost knows version {VERSION}", file.display())]
+    /// The file is sound but of another version. It was not changed.
+    #[error("{} has version {version}, and this gatepost supports version {VERSION}", file.display())]
     OtherVersion {
-        /// The file.
+        /// The path of the file.
         file: PathBuf,
-        /// Its version.
+        /// The version of the file.
         version: i32,
     },
 }
 
-/// How much is kept of one day.
+/// The limits of the counts of one day.
 #[derive(Debug, Clone, Copy)]
 pub struct Bounds {
-    /// Domains; of others nothing is counted that day.
+    /// The most domains. Sessions of further domains are not counted that day.
     pub domains: u64,
-    /// Policies of one domain; sessions under others are not counted.
+    /// The most policies of one domain. Sessions under further policies are not counted.
     pub policies: u64,
-    /// Kinds of failure under one policy; the rest is summed by its result type.
+    /// The most kinds of failure under one policy. Further ones are summed by their result type.
     pub failures: u64,
 }
 
@@ -57,106 +56,121 @@ impl Default for Bounds {
     }
 }
 
-/// What did not fit.
+/// The sessions of a batch that were not counted.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Left {
-    /// Sessions beyond the bounds.
-    pub(super) beyond: u64,
-    /// Sessions of days whose report is closed already.
+pub(super) struct Uncounted {
+    /// Sessions above the limits.
+    pub(super) above_limits: u64,
+    /// Sessions of days whose report is already closed.
     pub(super) late: u64,
 }
 
 /// The database.
 #[derive(Debug)]
-pub(super) struct Store {
+pub(super) struct CountStore {
     file: PathBuf,
     bounds: Bounds,
-    inner: Mutex<Inner>,
+    state: Mutex<StoreState>,
 }
 
 #[derive(Debug)]
-struct Inner {
+struct StoreState {
     connection: Connection,
-    /// Domains by day, so that they need not be counted for each new one.
+    /// The number of domains by day, cached so that it need not be counted for each new domain.
     domains: HashMap<Date, u64>,
 }
 
-/// Where a count belongs.
-enum Row {
+/// The row to which a count is added, or the reason why there is none.
+enum CountTarget {
     Policy(i64),
-    Beyond,
+    AboveLimits,
     Late,
 }
 
-impl Store {
-    /// Opens or makes the database in `folder`. One that is damaged is set aside.
-    pub(super) fn open(folder: &Path, bounds: Bounds) -> Result<Self, StoreError> {
+impl CountStore {
+    /// Opens or creates the database in `folder`. A damaged one is quarantined.
+    pub(super) fn open(folder: &Path, bounds: Bounds) -> Result<Self, CountStoreError> {
         let file = folder.join(schema::FILE);
         let connection = schema::open(&file)?;
-        Ok(Self { file, bounds, inner: Mutex::new(Inner { connection, domains: HashMap::new() }) })
+        Ok(Self { file, bounds, state: Mutex::new(StoreState { connection, domains: HashMap::new() }) })
     }
 
-    fn error(&self, what: &str, error: &rusqlite::Error) -> StoreError {
-        StoreError::Failed(format!("could not {what} {}: {error}", self.file.display()))
+    fn error(&self, what: &str, error: &rusqlite::Error) -> CountStoreError {
+        CountStoreError::Failed(format!("cannot {what} {}: {error}", self.file.display()))
     }
 
-    fn with<T>(&self, what: &str, work: impl FnOnce(&mut Inner) -> rusqlite::Result<T>) -> Result<T, StoreError> {
-        // A panic in the middle of a transaction rolls it back: what is there is whole.
-        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
-        work(&mut inner).map_err(|error| self.error(what, &error))
+    fn with<T>(
+        &self,
+        what: &str,
+        work: impl FnOnce(&mut StoreState) -> rusqlite::Result<T>,
+    ) -> Result<T, CountStoreError> {
+        // A panic within a transaction rolls it back, so the database is consistent.
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        work(&mut state).map_err(|error| self.error(what, &error))
     }
 
-    /// Adds a batch, whole or not at all.
-    pub(super) fn add(&self, batch: &Batch) -> Result<Left, StoreError> {
+    /// Adds a batch, completely or not at all.
+    pub(super) fn add(&self, batch: &CountBatch) -> Result<Uncounted, CountStoreError> {
         let bounds = self.bounds;
-        self.with("count in", |inner| {
-            let mut domains = inner.domains.clone();
-            let transaction = inner.connection.transaction()?;
-            let mut left = Left::default();
+        self.with("count in", |state| {
+            let mut domains = state.domains.clone();
+            let transaction = state.connection.transaction()?;
+            let mut uncounted = Uncounted::default();
             for (key, sessions) in batch.counts() {
                 match policy_row(&transaction, key, bounds, &mut domains)? {
-                    Row::Policy(row) => count(&transaction, row, key.failure.as_ref(), sessions, bounds)?,
-                    Row::Beyond => left.beyond += sessions,
-                    Row::Late => left.late += sessions,
+                    CountTarget::Policy(row) => {
+                        add_sessions(&transaction, row, key.failure.as_ref(), sessions, bounds)?
+                    }
+                    CountTarget::AboveLimits => uncounted.above_limits += sessions,
+                    CountTarget::Late => uncounted.late += sessions,
                 }
             }
             transaction.commit()?;
-            inner.domains = domains;
-            Ok(left)
+            state.domains = domains;
+            Ok(uncounted)
         })
     }
 }
 
-/// The row of a policy, made where there is room.
+/// Returns the row of a policy, and creates it if the limits allow.
 fn policy_row(
     transaction: &Transaction<'_>,
-    key: &Key,
+    key: &CountKey,
     bounds: Bounds,
     domains: &mut HashMap<Date, u64>,
-) -> rusqlite::Result<Row> {
-    let Some(domain) = domain_row(transaction, key.day, &key.domain, bounds, domains)? else { return Ok(Row::Beyond) };
+) -> rusqlite::Result<CountTarget> {
+    let Some(domain) = domain_row(transaction, key.day, &key.domain, bounds, domains)? else {
+        return Ok(CountTarget::AboveLimits);
+    };
     let (domain, closed) = domain;
     if closed {
-        return Ok(Row::Late);
+        return Ok(CountTarget::Late);
     }
-    let (strings, mx) = texts(&key.policy);
-    let named = params![domain, key.policy.domain.as_str(), key.policy.found.kind(), strings, mx];
+    let (strings, mx) = policy_texts(&key.policy);
+    let key_values = params![domain, key.policy.domain.as_str(), key.policy.found.kind(), strings, mx];
     let mut find = transaction.prepare_cached(
         "SELECT id FROM policy WHERE domain = ?1 AND policy_domain = ?2 AND type = ?3 AND strings = ?4 AND mx = ?5",
     )?;
-    if let Some(row) = find.query_row(named, |row| row.get(0)).optional()? {
-        return Ok(Row::Policy(row));
+    if let Some(row) = find.query_row(key_values, |row| row.get(0)).optional()? {
+        return Ok(CountTarget::Policy(row));
     }
-    let mut have = transaction.prepare_cached("SELECT count(*) FROM policy WHERE domain = ?1")?;
-    if have.query_row([domain], |row| row.get::<_, u64>(0))? >= bounds.policies {
-        return Ok(Row::Beyond);
+    let mut existing = transaction.prepare_cached("SELECT count(*) FROM policy WHERE domain = ?1")?;
+    if existing.query_row([domain], |row| row.get::<_, u64>(0))? >= bounds.policies {
+        return Ok(CountTarget::AboveLimits);
     }
     let mut make = transaction
         .prepare_cached("INSERT INTO policy (domain, policy_domain, type, strings, mx) VALUES (?1, ?2, ?3, ?4, ?5)")?;
-    Ok(Row::Policy(make.insert(params![domain, key.policy.domain.as_str(), key.policy.found.kind(), strings, mx])?))
+    Ok(CountTarget::Policy(make.insert(params![
+        domain,
+        key.policy.domain.as_str(),
+        key.policy.found.kind(),
+        strings,
+        mx
+    ])?))
 }
 
-/// The row of a domain and whether its report is closed; nothing where the day is full.
+/// Returns the row of a domain and whether its report is closed, or `None` if the day has reached its limit of
+/// domains.
 fn domain_row(
     transaction: &Transaction<'_>,
     day: Date,
@@ -171,30 +185,30 @@ fn domain_row(
     if found.is_some() {
         return Ok(found);
     }
-    let have = if let Some(have) = domains.get_mut(&day) {
-        have
+    let existing = if let Some(existing) = domains.get_mut(&day) {
+        existing
     } else {
         let mut count = transaction.prepare_cached("SELECT count(*) FROM domain WHERE day = ?1")?;
-        let have: u64 = count.query_row([&day_text], |row| row.get(0))?;
-        // Two days are open at a time at most, or the clock is wrong.
+        let existing: u64 = count.query_row([&day_text], |row| row.get(0))?;
+        // At most two days are open at a time, unless the clock is wrong.
         if domains.len() > DAYS_KNOWN {
             domains.clear();
         }
-        domains.entry(day).or_insert(have)
+        domains.entry(day).or_insert(existing)
     };
-    if *have >= bounds.domains {
+    if *existing >= bounds.domains {
         return Ok(None);
     }
-    *have += 1;
+    *existing += 1;
     let mut make = transaction.prepare_cached("INSERT INTO domain (day, name) VALUES (?1, ?2)")?;
     Ok(Some((make.insert(params![day_text, domain.as_str()])?, false)))
 }
 
-/// Adds to the counts of a policy.
-fn count(
+/// Adds sessions to the counts of a policy.
+fn add_sessions(
     transaction: &Transaction<'_>,
     policy: i64,
-    failure: Option<&Failure>,
+    failure: Option<&SessionFailure>,
     sessions: u64,
     bounds: Bounds,
 ) -> rusqlite::Result<()> {
@@ -205,22 +219,27 @@ fn count(
     if add_failure(transaction, policy, failure, sessions)? {
         return Ok(());
     }
-    let mut have = transaction.prepare_cached("SELECT count(*) FROM failure WHERE policy = ?1")?;
-    let have: u64 = have.query_row([policy], |row| row.get(0))?;
-    let rest = Failure::new(failure.result);
-    let kept = if have < bounds.failures { failure } else { &rest };
-    if kept == failure || !add_failure(transaction, policy, kept, sessions)? {
+    let mut existing = transaction.prepare_cached("SELECT count(*) FROM failure WHERE policy = ?1")?;
+    let existing: u64 = existing.query_row([policy], |row| row.get(0))?;
+    let unspecific = SessionFailure::new(failure.result);
+    let stored = if existing < bounds.failures { failure } else { &unspecific };
+    if stored == failure || !add_failure(transaction, policy, stored, sessions)? {
         let mut make = transaction.prepare_cached(
             "INSERT INTO failure (policy, result, sending_ip, mx, helo, receiving_ip, reason, information, sessions) \
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
         )?;
-        make.execute(rusqlite::params_from_iter(failure_params(policy, kept, sessions).iter()))?;
+        make.execute(rusqlite::params_from_iter(failure_params(policy, stored, sessions).iter()))?;
     }
     Ok(())
 }
 
-/// Adds to a kind of failure that is there; says whether it is.
-fn add_failure(transaction: &Transaction<'_>, policy: i64, failure: &Failure, sessions: u64) -> rusqlite::Result<bool> {
+/// Adds to an existing kind of failure. Returns whether it exists.
+fn add_failure(
+    transaction: &Transaction<'_>,
+    policy: i64,
+    failure: &SessionFailure,
+    sessions: u64,
+) -> rusqlite::Result<bool> {
     let mut add = transaction.prepare_cached(
         "UPDATE failure SET sessions = sessions + ?9 WHERE policy = ?1 AND result = ?2 AND sending_ip = ?3 AND mx = ?4 \
          AND helo = ?5 AND receiving_ip = ?6 AND reason = ?7 AND information = ?8",
@@ -229,9 +248,9 @@ fn add_failure(transaction: &Transaction<'_>, policy: i64, failure: &Failure, se
     Ok(add.execute(rusqlite::params_from_iter(values.iter()))? > 0)
 }
 
-/// What a row of failures is found by and holds. Nothing is an empty text: two of SQL's NULLs are never
-/// the same.
-fn failure_params(policy: i64, failure: &Failure, sessions: u64) -> [rusqlite::types::Value; 9] {
+/// Returns the values of a row of failures. A missing value is an empty text, because two NULLs of SQL are never
+/// equal.
+fn failure_params(policy: i64, failure: &SessionFailure, sessions: u64) -> [rusqlite::types::Value; 9] {
     let text = |text: Option<String>| rusqlite::types::Value::Text(text.unwrap_or_default());
     [
         policy.into(),
@@ -246,14 +265,14 @@ fn failure_params(policy: i64, failure: &Failure, sessions: u64) -> [rusqlite::t
     ]
 }
 
-/// The strings and MX patterns of a policy, as JSON lists.
-fn texts(policy: &Policy) -> (String, String) {
+/// Returns the strings and MX patterns of a policy as JSON lists.
+fn policy_texts(policy: &AppliedPolicy) -> (String, String) {
     let (strings, mx): (&[String], &[String]) = match &policy.found {
-        Found::Tlsa(records) => (records, &[]),
-        Found::Sts { lines, mx } => (lines, mx),
-        Found::Nothing => (&[], &[]),
+        ReportedPolicy::Tlsa(records) => (records, &[]),
+        ReportedPolicy::Sts { lines, mx } => (lines, mx),
+        ReportedPolicy::Nothing => (&[], &[]),
     };
-    // A list of texts always has a JSON form.
+    // A list of texts can always be written as JSON.
     let json = |list: &[String]| serde_json::to_string(list).unwrap_or_default();
     (json(strings), json(mx))
 }

@@ -24,7 +24,7 @@ use crate::envelope::TlsRequirement;
 use crate::handshake::TlsMaterial;
 use crate::inbound::Occupancy;
 use crate::monitor::labels::Direction;
-use crate::monitor::{AttemptsReading, ClientReading, QueueReading, Reading, ReportsReading};
+use crate::monitor::{AttemptsReading, ClientReading, MetricsReading, QueueReading, ReportsReading};
 use crate::running_config::Snapshot;
 use crate::scheduler::{Asked, ReportCounts, ShareUsage};
 pub(in crate::admin) use queue_stats::QueueCounter;
@@ -53,7 +53,7 @@ pub(super) async fn collect(admin: &AdminState) -> Result<RelayStatus, ErrorResp
     let (connectors, more_connectors) = limit_list(connectors(admin, &all, now));
     let (certificates, more_certificates) = limit_list(certificates(admin, &settings.tls, now));
     let alarms = admin.history.alarms(now).into_iter().map(history::alarm).collect();
-    let recent = admin.monitor.troubles();
+    let recent = admin.monitor.recent_events();
     Ok(RelayStatus {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         hostname: settings.config.hostname.to_string(),
@@ -96,13 +96,13 @@ fn clients(admin: &AdminState, config: &Config) -> ClientsStatus {
 ///
 /// # Errors
 /// The spool cannot be read.
-pub(super) async fn reading(admin: &AdminState) -> Result<Reading, ErrorResponse> {
+pub(super) async fn reading(admin: &AdminState) -> Result<MetricsReading, ErrorResponse> {
     let stats = admin.queue_counter.stats(&*admin.spool).await?;
     let (settings, now) = (admin.running.load(), Timestamp::now());
     let on = admin.history.alarms(now);
     let lost = on.iter().any(|alarm| matches!(alarm.kind, AlarmKind::TlsLost));
     let issuer = on.iter().any(|alarm| matches!(alarm.kind, AlarmKind::NewIssuer(_)));
-    Ok(Reading {
+    Ok(MetricsReading {
         queue: queue_readings(&stats, &settings, now),
         attempts: admin.operator.usage().iter().map(attempts_reading).collect(),
         reports: reports_reading(admin.operator.reports()),
@@ -339,10 +339,10 @@ fn queue_readings(stats: &QueueStats, settings: &Snapshot, now: Timestamp) -> Ve
     readings.collect()
 }
 
-fn refusal(one: &crate::monitor::troubles::Refusal) -> RecentRefusal {
+fn refusal(one: &crate::monitor::recent::ListedRefusal) -> RecentRefusal {
     RecentRefusal {
         at: one.at,
-        direction: one.direction.word().to_owned(),
+        direction: one.direction.as_str().to_owned(),
         connector: one.connector.clone(),
         peer: one.peer.clone(),
         reason: one.reason.clone(),
@@ -350,7 +350,7 @@ fn refusal(one: &crate::monitor::troubles::Refusal) -> RecentRefusal {
     }
 }
 
-fn downgrade(one: &crate::monitor::troubles::Downgrade) -> RecentDowngrade {
+fn downgrade(one: &crate::monitor::recent::ListedDowngrade) -> RecentDowngrade {
     RecentDowngrade {
         at: one.at,
         connector: one.connector.clone(),

@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use tokio::sync::Mutex;
 
 use crate::address::Host;
-use crate::envelope::{RecipientState, Trouble};
+use crate::envelope::{AttemptFailure, RecipientState};
 use crate::spool::{Spool, SpoolError, StoredMessage};
 
 /// Messages read at a time.
@@ -42,7 +42,7 @@ pub(super) struct DomainStats {
     pub(super) held: u64,
     pub(super) oldest: Option<Timestamp>,
     /// The latest failure of an attempt.
-    pub(super) trouble: Option<Trouble>,
+    pub(super) trouble: Option<AttemptFailure>,
     /// The earliest time at which a message is due. It is in the past if a message is due now.
     pub(super) next: Option<Timestamp>,
 }

@@ -10,7 +10,8 @@ use super::{MailDirection, OutputForm, csv, has_damaged_lines, status};
 use crate::address::Host;
 use crate::cli::show;
 use crate::evidence::{
-    Acceptance, Certificate, Delivery, EvidenceError, Level, Link, Policy, Record, Session, records,
+    AcceptanceRecord, Assurance, CertificateRecord, DeliveryRecord, EvidenceError, Link, MailRecord, PolicyRecord,
+    SessionRecord, records,
 };
 
 /// The number of rows that are laid out as one table.
@@ -67,10 +68,10 @@ pub(super) struct RecordFilter<'a> {
 }
 
 impl RecordFilter<'_> {
-    fn matches(&self, record: &Record) -> bool {
+    fn matches(&self, record: &MailRecord) -> bool {
         let (direction, domain, queue_id) = match record {
-            Record::In(acceptance) => (MailDirection::In, &acceptance.domain, &acceptance.queue_id),
-            Record::Out(delivery) => (MailDirection::Out, &delivery.domain, &delivery.queue_id),
+            MailRecord::Accepted(acceptance) => (MailDirection::In, &acceptance.domain, &acceptance.queue_id),
+            MailRecord::Delivery(delivery) => (MailDirection::Out, &delivery.domain, &delivery.queue_id),
         };
         self.direction.is_none_or(|wanted| wanted == direction)
             && self.domain.is_none_or(|wanted| wanted.to_string() == *domain)
@@ -101,16 +102,16 @@ pub(super) fn run(
             show(&csv_line(link, &record));
         } else {
             rows.push(match &record {
-                Record::In(acceptance) => acceptance_row(link, acceptance),
-                Record::Out(delivery) => delivery_row(link, delivery),
+                MailRecord::Accepted(acceptance) => acceptance_row(link, acceptance),
+                MailRecord::Delivery(delivery) => delivery_row(link, delivery),
             });
             if rows.len() >= PAGE {
                 show(&table(&std::mem::take(&mut rows)));
             }
         }
         match record {
-            Record::In(_) => accepted += 1,
-            Record::Out(_) => delivered += 1,
+            MailRecord::Accepted(_) => accepted += 1,
+            MailRecord::Delivery(_) => delivered += 1,
         }
         true
     })?;
@@ -145,7 +146,7 @@ fn address(text: &str) -> String {
     if text.is_empty() { "<>".to_owned() } else { plain(text) }
 }
 
-fn acceptance_row(link: &Link, acceptance: &Acceptance) -> [String; 9] {
+fn acceptance_row(link: &Link, acceptance: &AcceptanceRecord) -> [String; 9] {
     let by = &acceptance.by;
     let more = acceptance.to.len().saturating_sub(1) + acceptance.more_to;
     let to = acceptance.to.first().map(|to| address(to)).unwrap_or_default();
@@ -158,12 +159,12 @@ fn acceptance_row(link: &Link, acceptance: &Acceptance) -> [String; 9] {
         if more == 0 { to } else { format!("{to} and {more} more") },
         plain(&by.connector),
         by.session.level.to_string(),
-        by.standing.word().to_owned(),
+        by.standing.as_str().to_owned(),
         short(&format!("accepted from {client} by {}", plain(&by.listener))),
     ]
 }
 
-fn delivery_row(link: &Link, delivery: &Delivery) -> [String; 9] {
+fn delivery_row(link: &Link, delivery: &DeliveryRecord) -> [String; 9] {
     let level = delivery.session.as_ref().map_or_else(|| "no session".to_owned(), |session| session.level.to_string());
     [
         time(link),
@@ -173,17 +174,17 @@ fn delivery_row(link: &Link, delivery: &Delivery) -> [String; 9] {
         address(&delivery.to),
         plain(&delivery.connector),
         level,
-        delivery.standing.word().to_owned(),
+        delivery.standing.as_str().to_owned(),
         short(&outcome(delivery)),
     ]
 }
 
-fn outcome(delivery: &Delivery) -> String {
-    let mut text = delivery.outcome.word().to_owned();
+fn outcome(delivery: &DeliveryRecord) -> String {
+    let mut text = delivery.outcome.as_str().to_owned();
     if !delivery.status.is_empty() {
         text = format!("{text} {}", delivery.status);
     }
-    let session = delivery.session.as_ref().filter(|session| session.level == Level::Clear);
+    let session = delivery.session.as_ref().filter(|session| session.level == Assurance::Clear);
     match (&delivery.reason, session.and_then(|session| session.no_tls.as_ref())) {
         (Some(reason), _) => format!("{text}: {reason}"),
         (None, Some(no_tls)) => format!("{text} ({no_tls})"),
@@ -200,7 +201,7 @@ fn table(rows: &[[String; 9]]) -> String {
     table_lines(&table).collect()
 }
 
-fn names(certificate: &Certificate) -> String {
+fn names(certificate: &CertificateRecord) -> String {
     let all = certificate.names.join(" ");
     if certificate.more_names == 0 { all } else { format!("{all} and {} more", certificate.more_names) }
 }
@@ -225,14 +226,14 @@ impl CsvRow {
         self.set("time", link.time.to_string());
     }
 
-    fn set_policy(&mut self, policy: &Policy) {
+    fn set_policy(&mut self, policy: &PolicyRecord) {
         self.set("policy", &policy.tls);
         let demands = policy.demands.iter().map(|demand| format!("{}: {}", demand.layer, demand.wanted));
         self.set("demands", demands.collect::<Vec<_>>().join("; "));
     }
 
-    fn set_session(&mut self, session: &Session) {
-        self.set("level", session.level.word());
+    fn set_session(&mut self, session: &SessionRecord) {
+        self.set("level", session.level.as_str());
         self.set_optional("no_tls", session.no_tls.as_ref());
         let Some(tls) = &session.tls else { return };
         self.set("tls_version", &tls.version);
@@ -256,17 +257,17 @@ impl CsvRow {
     }
 }
 
-fn csv_line(link: &Link, record: &Record) -> String {
+fn csv_line(link: &Link, record: &MailRecord) -> String {
     let mut row = CsvRow([const { String::new() }; COLUMNS.len()]);
     row.set_link(link);
     match record {
-        Record::In(acceptance) => set_acceptance(&mut row, acceptance),
-        Record::Out(delivery) => set_delivery(&mut row, delivery),
+        MailRecord::Accepted(acceptance) => set_acceptance(&mut row, acceptance),
+        MailRecord::Delivery(delivery) => set_delivery(&mut row, delivery),
     }
     row.into_line()
 }
 
-fn set_acceptance(row: &mut CsvRow, acceptance: &Acceptance) {
+fn set_acceptance(row: &mut CsvRow, acceptance: &AcceptanceRecord) {
     let by = &acceptance.by;
     row.set("direction", "in");
     row.set("queue_id", &acceptance.queue_id);
@@ -283,11 +284,11 @@ fn set_acceptance(row: &mut CsvRow, acceptance: &Acceptance) {
     row.set("listener", &by.listener);
     row.set_optional("hello", by.hello.as_ref());
     row.set_session(&by.session);
-    row.set("standing", by.standing.word());
+    row.set("standing", by.standing.as_str());
     row.set("outcome", "accepted");
 }
 
-fn set_delivery(row: &mut CsvRow, delivery: &Delivery) {
+fn set_delivery(row: &mut CsvRow, delivery: &DeliveryRecord) {
     row.set("direction", "out");
     row.set("queue_id", &delivery.queue_id);
     row.set_optional("message_id", delivery.message_id.as_ref());
@@ -308,11 +309,11 @@ fn set_delivery(row: &mut CsvRow, delivery: &Delivery) {
     if let Some(session) = &delivery.session {
         row.set_session(session);
     }
-    row.set("standing", delivery.standing.word());
+    row.set("standing", delivery.standing.as_str());
     if let Some(unmet) = &delivery.unmet {
         row.set("unmet", format!("{}: {}, but {}", unmet.layer, unmet.wanted, unmet.got));
     }
-    row.set("outcome", delivery.outcome.word());
+    row.set("outcome", delivery.outcome.as_str());
     row.set("status", &delivery.status);
     row.set_optional("reply", delivery.reply.as_ref());
     row.set_optional("reason", delivery.reason.as_ref());

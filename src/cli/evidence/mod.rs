@@ -19,7 +19,7 @@ use super::format::count;
 use super::{ConfigFile, show_faults};
 use crate::address::Host;
 use crate::config::{self, EvidencePath};
-use crate::evidence::{Reading, RecordHash};
+use crate::evidence::{ReadResult, RecordHash};
 
 /// List how mail was accepted and delivered, with its TLS, and verify the records
 ///
@@ -187,7 +187,7 @@ fn ago(age: std::time::Duration) -> Timestamp {
 }
 
 /// Prints an error if damaged lines were left out. Returns true in that case: the output is incomplete then.
-fn has_damaged_lines(reading: Reading, folder: &Path) -> bool {
+fn has_damaged_lines(reading: ReadResult, folder: &Path) -> bool {
     if reading.bad > 0 {
         eprintln!(
             "gatepost evidence: {} left out; see gatepost evidence verify --folder {}",

@@ -11,7 +11,10 @@ use super::super::format::{frameless_table, plain, short, table_lines};
 use super::{MailDirection, OutputForm, csv, has_damaged_lines, status};
 use crate::address::Host;
 use crate::cli::{json, show};
-use crate::evidence::{CameIn, EvidenceError, ExceptionHeld, InClear, Levels, Record, Row, Summary, records};
+use crate::evidence::{
+    AcceptedCounts, AssuranceCounts, ClearDeliveries, DeliveryCounts, EvidenceError, ExceptionRecord, MailRecord,
+    Summary, records,
+};
 
 /// The CSV columns of deliveries.
 const COLUMNS: [&str; 16] = [
@@ -50,13 +53,15 @@ pub(super) fn run(
     let is_selected = |other: &str| domain.as_ref().is_none_or(|domain| domain == other);
     let reading = records(folder, Some(since), |_, link, record| {
         match record {
-            Record::In(acceptance) if direction != Some(MailDirection::Out) && is_selected(&acceptance.domain) => {
+            MailRecord::Accepted(acceptance)
+                if direction != Some(MailDirection::Out) && is_selected(&acceptance.domain) =>
+            {
                 summary.count_in(&acceptance);
             }
-            Record::Out(delivery) if direction != Some(MailDirection::In) && is_selected(&delivery.domain) => {
+            MailRecord::Delivery(delivery) if direction != Some(MailDirection::In) && is_selected(&delivery.domain) => {
                 summary.count(link.time, &delivery);
             }
-            Record::In(_) | Record::Out(_) => {}
+            MailRecord::Accepted(_) | MailRecord::Delivery(_) => {}
         }
         true
     })?;
@@ -73,9 +78,9 @@ pub(super) fn run(
 }
 
 /// Returns the counts of a row in the order of [`COLUMNS`].
-fn counts(row: &Row) -> [u64; 14] {
+fn counts(row: &DeliveryCounts) -> [u64; 14] {
     let [clear, tls, trusted, verified, pinned, dane] = row.levels.all();
-    let Row { delivered, exceeded, fallback, refused, deferred, held, bounced, removed, levels: _ } = *row;
+    let DeliveryCounts { delivered, exceeded, fallback, refused, deferred, held, bounced, removed, levels: _ } = *row;
     [
         delivered, clear, tls, trusted, verified, pinned, dane, exceeded, fallback, refused, deferred, held, bounced,
         removed,
@@ -98,7 +103,7 @@ struct AcceptedEntry<'a> {
     connector: &'a str,
     listener: &'a str,
     #[serde(flatten)]
-    counts: &'a CameIn,
+    counts: &'a AcceptedCounts,
 }
 
 #[derive(Serialize)]
@@ -106,7 +111,7 @@ struct DeliveryEntry<'a> {
     connector: &'a str,
     domain: &'a str,
     #[serde(flatten)]
-    row: &'a Row,
+    row: &'a DeliveryCounts,
 }
 
 #[derive(Serialize)]
@@ -114,7 +119,7 @@ struct ClearEntry<'a> {
     connector: &'a str,
     domain: &'a str,
     #[serde(flatten)]
-    clear: &'a InClear,
+    clear: &'a ClearDeliveries,
 }
 
 fn document(summary: &Summary, since: Timestamp) -> String {
@@ -136,7 +141,7 @@ fn delivery_csv(summary: &Summary) -> String {
 }
 
 /// Returns the cells with the counts of accepted messages, in the order of [`COLUMNS_IN`].
-fn accepted_counts(messages: u64, levels: Levels) -> [String; 7] {
+fn accepted_counts(messages: u64, levels: AssuranceCounts) -> [String; 7] {
     let [clear, tls, trusted, verified, pinned, dane] = levels.all();
     [messages, clear, tls, trusted, verified, pinned, dane].map(|count| count.to_string())
 }
@@ -209,12 +214,12 @@ fn delivery_text(summary: &Summary, since: Timestamp) -> String {
 }
 
 /// Returns a line for a domain that is or was served in the clear.
-fn clear_domain_line((connector, domain, clear): (&str, &str, &InClear)) -> String {
+fn clear_domain_line((connector, domain, clear): (&str, &str, &ClearDeliveries)) -> String {
     let time = |at: &Timestamp| at.strftime("%Y-%m-%d %H:%M").to_string();
-    let InClear { delivered, last, reason, exception, tls_since, .. } = clear;
+    let ClearDeliveries { delivered, last, reason, exception, tls_since, .. } = clear;
     let (connector, domain) = (plain(connector), plain(domain));
     let mut line = format!("    {domain} ({connector}): {delivered}, last {}: {}", time(last), short(reason));
-    if let Some(ExceptionHeld { until, reason }) = exception {
+    if let Some(ExceptionRecord { until, reason }) = exception {
         let _ = write!(line, "; allowed by the exception until {} ({})", plain(until), short(reason));
     }
     if let Some(since) = tls_since {

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use super::super::format::{count, plain, time};
 use super::status;
 use crate::cli::{json, show};
-use crate::evidence::{Beginning, EvidenceError, Link, RecordHash, Verified, verify};
+use crate::evidence::{ChainStart, EvidenceError, Link, RecordHash, Verification, verify};
 
 /// Verifies the chain and prints the result. With `head`, only the hash of the last record is printed. `heads` are
 /// hashes that must be in the chain.
@@ -33,8 +33,8 @@ pub(super) fn run(folder: &Path, head: bool, heads: &[RecordHash], json: bool) -
     Ok(status(is_whole))
 }
 
-fn text(verified: &Verified, last: &Link, heads: &[RecordHash], is_whole: bool) -> String {
-    let Verified { files, records, .. } = verified;
+fn text(verified: &Verification, last: &Link, heads: &[RecordHash], is_whole: bool) -> String {
+    let Verification { files, records, .. } = verified;
     let verdict = if is_whole { "whole" } else { "NOT WHOLE" };
     let first = verified.first.as_ref().map_or(0, |first| first.seq);
     let since = time(verified.first.as_ref().map_or(last.time, |first| first.time));
@@ -45,8 +45,8 @@ fn text(verified: &Verified, last: &Link, heads: &[RecordHash], is_whole: bool) 
     );
     // Writing into a String cannot fail.
     match verified.beginning {
-        Beginning::Nothing | Beginning::First | Beginning::Unexplained => {}
-        Beginning::Kept { dropped } => {
+        ChainStart::Empty | ChainStart::First | ChainStart::Unexplained => {}
+        ChainStart::Expired { dropped } => {
             let before = count(dropped, "older record");
             let _ = writeln!(out, "{before} expired and were dropped, as a record of it says");
         }
@@ -73,13 +73,13 @@ fn text(verified: &Verified, last: &Link, heads: &[RecordHash], is_whole: bool) 
     out
 }
 
-fn document(verified: &Verified, is_whole: bool) -> String {
+fn document(verified: &Verification, is_whole: bool) -> String {
     use serde_json::json;
     let link = |link: &Link| json!({ "seq": link.seq, "time": link.time, "hash": link.hash });
     let dropped = match verified.beginning {
-        Beginning::Kept { dropped } => Some(dropped),
-        Beginning::First => Some(0),
-        Beginning::Nothing | Beginning::Unexplained => None,
+        ChainStart::Expired { dropped } => Some(dropped),
+        ChainStart::First => Some(0),
+        ChainStart::Empty | ChainStart::Unexplained => None,
     };
     let findings = verified.findings.iter().map(|finding| {
         json!({ "file": finding.file.display().to_string(), "line": finding.line, "found": finding.found.to_string() })

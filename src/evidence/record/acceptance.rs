@@ -1,91 +1,91 @@
-//! The record of a message that came in.
+//! The record of an accepted message.
 
 use serde::{Deserialize, Serialize};
 
-use super::{Policy, Session, Standing, cut};
+use super::{DemandOutcome, PolicyRecord, SessionRecord, cut};
 use crate::envelope::{Arrival, Envelope, QueueId};
 use crate::tls::{Clearance, TlsPolicy};
 
-/// Recipients that are written out, at most: a line has a limit.
+/// The most recipients that are recorded: a line has a limit.
 const RECIPIENTS_MAX: usize = 100;
 
 /// A message that a listener accepted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Acceptance {
-    /// The message's name in the queue.
+pub struct AcceptanceRecord {
+    /// The queue id of the message.
     pub queue_id: String,
-    /// Its Message-ID, where it has one.
+    /// The Message-ID, if the message has one.
     pub message_id: Option<String>,
-    /// The reverse-path; empty for none.
+    /// The sender (reverse-path); empty for the null sender.
     pub from: String,
-    /// The sender's domain; empty for none.
+    /// The domain of the sender; empty for the null sender.
     pub domain: String,
-    /// The recipients, the first hundred of them.
+    /// The first hundred recipients.
     pub to: Vec<String>,
     /// The number of further recipients.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub more_to: usize,
-    /// Octets of its content.
+    /// The size of the content in octets.
     pub size: u64,
-    /// The session that brought it.
+    /// The session in which the message was received.
     #[serde(flatten)]
     pub by: InboundSession,
 }
 
-/// The session that brought a message.
+/// The session in which a message was received.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InboundSession {
-    /// The listener.
+    /// The name of the listener.
     pub listener: String,
-    /// The client's address and port; none where the load balancer or proxy before it does not know it.
+    /// The client's address and port; `None` if the load balancer or proxy in front does not know them.
     pub client: Option<String>,
-    /// The client's name in DNS, as a proxy says (XCLIENT).
+    /// The client's name in DNS, as a proxy reported it (XCLIENT).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_name: Option<String>,
-    /// The proxy that brought the client (XCLIENT), or the load balancer that did not know it. The TLS is that of the
-    /// proxy's connection.
+    /// The proxy that reported the client (XCLIENT), or the load balancer that did not know the client. The TLS is
+    /// that of the proxy's connection.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub via: Option<String>,
-    /// The name in its EHLO or HELO.
+    /// The name in the client's EHLO or HELO.
     pub hello: Option<String>,
-    /// The connector that speaks for the sender.
+    /// The connector of the sender.
     pub connector: String,
-    /// SHA-256 of the configuration file, in hexadecimal digits.
+    /// The SHA-256 of the configuration file, in hexadecimal digits.
     pub configuration: String,
     /// The connector's demand.
-    pub policy: Policy,
-    /// What the session reached.
-    pub session: Session,
-    /// The result of comparing that with the demand.
-    pub standing: Standing,
+    pub policy: PolicyRecord,
+    /// The TLS of the session.
+    pub session: SessionRecord,
+    /// The comparison of the session with the demand.
+    pub standing: DemandOutcome,
 }
 
 /// The names and addresses of an inbound session.
 #[derive(Debug, Clone, Copy)]
 pub struct InboundParties<'a> {
-    /// The listener.
+    /// The name of the listener.
     pub listener: &'a str,
-    /// The address at the other end, or the one that a balancer named.
+    /// The address of the other end of the connection, or the one that a load balancer reported.
     pub peer: std::net::SocketAddr,
-    /// True where that is the client's; false where a balancer or proxy does not know it.
+    /// True if `peer` is the client; false if a load balancer or proxy does not know the client.
     pub is_client: bool,
-    /// The client's name in DNS, as a proxy says.
+    /// The client's name in DNS, as a proxy reported it.
     pub name: Option<&'a str>,
-    /// The proxy.
+    /// The address of the proxy.
     pub proxy: Option<std::net::SocketAddr>,
-    /// The name in its EHLO or HELO.
+    /// The name in the client's EHLO or HELO.
     pub hello: Option<&'a str>,
-    /// The connector that speaks for the sender.
+    /// The connector of the sender.
     pub connector: &'a str,
-    /// SHA-256 of the configuration file.
+    /// The SHA-256 of the configuration file.
     pub configuration: &'a str,
 }
 
 impl InboundSession {
-    /// A cleared session in words.
+    /// Describes a cleared session.
     #[must_use]
     pub fn of(parties: &InboundParties<'_>, policy: &TlsPolicy, clearance: &Clearance) -> Self {
-        // A proxy need not tell the port.
+        // A proxy need not report the port.
         let written = |address: std::net::SocketAddr| match (address.ip().to_canonical(), address.port()) {
             (address, 0) => address.to_string(),
             (address, port) => std::net::SocketAddr::new(address, port).to_string(),
@@ -100,29 +100,29 @@ impl InboundSession {
             hello: parties.hello.map(cut),
             connector: parties.connector.to_owned(),
             configuration: parties.configuration.to_owned(),
-            policy: Policy::of(policy),
-            session: Session::of(clearance.session()),
-            standing: Standing::of(Some(policy), clearance),
+            policy: PolicyRecord::of(policy),
+            session: SessionRecord::of(clearance.session()),
+            standing: DemandOutcome::of(Some(policy), clearance),
         }
     }
 
-    /// The form in which it travels with its message.
+    /// Returns the session in the form in which it is stored with its message.
     #[must_use]
     pub fn arrival(&self) -> Arrival {
-        // Our own words always have a form in JSON.
+        // Serializing cannot fail: the session has only strings as keys.
         Arrival::new(serde_json::to_string(self).unwrap_or_default())
     }
 }
 
-impl Acceptance {
-    /// The record that a message still owes; `None` where it is written, and for what we write ourselves.
+impl AcceptanceRecord {
+    /// Returns the record of a message that is not written yet; `None` if it is written, and for messages of our own.
     #[must_use]
-    pub fn owed(id: QueueId, size: u64, envelope: &Envelope) -> Option<Self> {
+    pub fn pending(id: QueueId, size: u64, envelope: &Envelope) -> Option<Self> {
         let arrival = envelope.arrival.as_ref()?;
         let by = match serde_json::from_str(arrival.json()) {
             Ok(by) => by,
             Err(error) => {
-                tracing::error!(queue_id = %id, %error, "the session that brought a message cannot be read; it is not put on record");
+                tracing::error!(queue_id = %id, %error, "cannot read the stored session of a message; its acceptance is not recorded");
                 return None;
             }
         };
@@ -141,7 +141,7 @@ impl Acceptance {
     }
 }
 
-// The signature that serde wants.
+// The signature is given by serde.
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it with a reference")]
 fn is_zero(value: &usize) -> bool {
     *value == 0
@@ -178,11 +178,11 @@ mod tests {
         let mut envelope = Envelope::new(ReversePath::Null, (0..250).map(to).collect());
         envelope.arrival = Some(session().arrival());
         let id = QueueId::from_number(5).expect("small");
-        let record = Acceptance::owed(id, 7, &envelope).expect("it is owed");
+        let record = AcceptanceRecord::pending(id, 7, &envelope).expect("it is owed");
         assert_eq!((record.to.len(), record.more_to, record.domain.as_str()), (100, 150, ""));
         assert_eq!((record.by.client.as_deref(), record.by.via.clone()), (Some("192.0.2.1:4711"), None));
         assert_eq!(record.by, session(), "it travels whole");
         envelope.arrival = None;
-        assert_eq!(Acceptance::owed(id, 7, &envelope), None);
+        assert_eq!(AcceptanceRecord::pending(id, 7, &envelope), None);
     }
 }

@@ -239,7 +239,7 @@ impl Clients {
             return;
         }
         let Some(network) = refusal.network else {
-            if monitor.is_news("connection refused, all seats are in use", listener, limit) {
+            if monitor.should_log("connection refused, all seats are in use", listener, limit) {
                 let (peer, most) = (client.address, refusal.most);
                 info!(listener, %peer, limit, most, "connection refused, all seats are in use");
             }

@@ -12,12 +12,12 @@ use crate::access;
 use crate::address::Domain;
 use crate::config::EvidencePath;
 use crate::connector::inbound_policy;
-use crate::envelope::{Arrival, Envelope, Origin, Recipient};
+use crate::envelope::{Arrival, ClientOrigin, Envelope, Recipient};
 use crate::evidence::{InboundParties, InboundSession};
 use crate::inbound::patience::Progress;
 use crate::inbound::received::{self, Received};
 use crate::inbound::wire::Wire;
-use crate::monitor::{Accepted, Reason};
+use crate::monitor::{AcceptedMessage, RefusalReason};
 use crate::smtp::data::HeaderCompleter;
 use crate::smtp::reply::{Reply, Status};
 use crate::spool::{Draft, Entry, SpoolError};
@@ -108,7 +108,7 @@ impl Session {
         S: AsyncRead + AsyncWrite + Unpin,
     {
         if !access::may_relay(&self.settings.config.relay, self.client_rights()) {
-            envelope.origin = Origin::Stranger;
+            envelope.origin = ClientOrigin::Stranger;
         }
         let arriving = match self.draft.take() {
             Some(arriving) => Ok(arriving),
@@ -140,7 +140,7 @@ impl Session {
         if let Some(entry) = entry {
             self.log_accepted(&entry);
             if let Some(standing) = &self.standing {
-                self.inbound.monitor.accepted(&Accepted {
+                self.inbound.monitor.accepted(&AcceptedMessage {
                     listener: &self.listener.name,
                     connector: &standing.connector.name,
                     clearance: &standing.clearance,
@@ -221,12 +221,12 @@ impl Session {
     pub(super) fn cannot_store(&self, fault: &SpoolError) -> Reply {
         let full = matches!(fault, SpoolError::Full(_));
         let connector = self.standing.as_ref().map_or("", |standing| standing.connector.name.as_str());
-        self.inbound.monitor.refused(&self.listener.name, connector, Reason::Storage);
+        self.inbound.monitor.refused(&self.listener.name, connector, RefusalReason::Storage);
         let remedy =
             if full { "make room on the spool's disk" } else { "see that the spool's disk works and is ours to write" };
         // A disk that stays full, or that keeps failing, is one piece of news; each refusal is logged as one.
         let trouble = if full { "no room" } else { "the disk fails" };
-        if self.inbound.monitor.is_news("message cannot be stored", &self.listener.name, trouble) {
+        if self.inbound.monitor.should_log("message cannot be stored", &self.listener.name, trouble) {
             let (from, from_connector) = self.named();
             error!(
                 listener = %self.listener.name, peer = %self.peer, from, from_connector, error = %fault, remedy,

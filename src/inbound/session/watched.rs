@@ -12,10 +12,10 @@ use crate::handshake::CompletedHandshake;
 use crate::inbound::clients::Refusal as Refused;
 use crate::inbound::policy::Standing;
 use crate::inbound::proxied;
-use crate::monitor::certificates::{Shown, Sighting};
+use crate::monitor::certificates::{CertificateSummary, PartnerCertificate};
 use crate::monitor::labels::Direction;
-use crate::monitor::troubles::Refusal;
-use crate::monitor::{HandshakeEnd, LogClient, PolicyEnd, Reason, SessionEnd};
+use crate::monitor::recent::ListedRefusal;
+use crate::monitor::{HandshakeResult, LogClient, PolicyDecision, RefusalReason, SessionEnd};
 use crate::smtp::reply::Reply;
 
 impl Session {
@@ -29,12 +29,12 @@ impl Session {
         }
         self.log_loss(end);
         let end = match end {
-            End::Said | End::StartTls => SessionEnd::Said,
-            End::Handshake(_) => SessionEnd::Handshake,
+            End::Said | End::StartTls => SessionEnd::Closed,
+            End::Handshake(_) => SessionEnd::HandshakeFailed,
             End::Timeout(_) | End::NoMessage => SessionEnd::Timeout,
-            End::Crowded => SessionEnd::Crowded,
+            End::Crowded => SessionEnd::Evicted,
             End::Shutdown => SessionEnd::Shutdown,
-            End::Gone(_) => SessionEnd::Gone,
+            End::Gone(_) => SessionEnd::ConnectionLost,
         };
         monitor.session_ended(&self.listener.name, end);
     }
@@ -61,7 +61,7 @@ impl Session {
 
     /// The handshake is over.
     pub(super) fn shaken(&self, seen: Option<&CompletedHandshake>) {
-        let end = seen.map_or(HandshakeEnd::Failed, |seen| HandshakeEnd::Completed(seen.version()));
+        let end = seen.map_or(HandshakeResult::Failed, |seen| HandshakeResult::Completed(seen.version()));
         self.inbound.monitor.handshake(Direction::Inbound, end);
     }
 
@@ -70,18 +70,18 @@ impl Session {
         &self,
         connector: &Connector,
         from: &ReversePath,
-        shown: Option<Shown>,
+        shown: Option<CertificateSummary>,
         verdict: &Result<Standing, Reply>,
     ) {
         let monitor = &self.inbound.monitor;
         let (end, refused) = match verdict {
-            Ok(_) => (PolicyEnd::Cleared, None),
-            Err(reply) => (PolicyEnd::Refused, Some(reply.to_string())),
+            Ok(_) => (PolicyDecision::Cleared, None),
+            Err(reply) => (PolicyDecision::Refused, Some(reply.to_string())),
         };
         monitor.judged(Direction::Inbound, &connector.name, connector.inbound.tls.into(), end);
         if let (Some(shown), TlsDemand::Forced { .. }, Some(mailbox)) = (shown, &connector.inbound.tls, from.mailbox())
         {
-            let sighting = Sighting {
+            let sent = PartnerCertificate {
                 connector: &connector.name,
                 direction: Direction::Inbound,
                 host: mailbox.host().to_string(),
@@ -89,18 +89,18 @@ impl Session {
                 shown,
                 refused: refused.clone(),
             };
-            monitor.certificates().seen(sighting, Timestamp::now());
+            monitor.certificates().store_sent(sent, Timestamp::now());
         }
         if let Some(reason) = refused {
-            self.refused(&connector.name, Reason::Policy, reason);
+            self.refused(&connector.name, RefusalReason::Policy, reason);
         }
     }
 
     /// A sender or recipient is refused.
-    pub(super) fn refused(&self, connector: &str, why: Reason, reason: String) {
+    pub(super) fn refused(&self, connector: &str, why: RefusalReason, reason: String) {
         let monitor = &self.inbound.monitor;
         monitor.refused(&self.listener.name, connector, why);
-        monitor.note_refusal(Refusal {
+        monitor.list_refusal(ListedRefusal {
             at: Timestamp::now(),
             direction: Direction::Inbound,
             connector: connector.to_owned(),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::address::Host;
-use crate::envelope::{QueueId, Trouble};
+use crate::envelope::{AttemptFailure, QueueId};
 
 use super::Ticket;
 use super::share::Share;
@@ -49,5 +49,5 @@ pub(in crate::scheduler) enum Job<T> {
     Deliver(Ticket, Item<T>),
     /// Its deadline has come, and it cannot be tried now: when it will be, and why not now where its
     /// destination is down.
-    Aged(Item<T>, Instant, Option<Trouble>),
+    Aged(Item<T>, Instant, Option<AttemptFailure>),
 }

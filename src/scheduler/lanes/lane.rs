@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use crate::envelope::Trouble;
+use crate::envelope::AttemptFailure;
 
 use super::part::Part;
 use super::share::{Counts, Row, Share};
@@ -31,12 +31,12 @@ pub(in crate::scheduler) enum Health {
     /// It took a message, or judged one.
     Up,
     /// No hop could be used; why.
-    Down(Trouble),
+    Down(AttemptFailure),
     /// A session broke before anything was decided on it. One message may be to blame for that, several
     /// are not.
-    Shaken(Trouble),
+    Shaken(AttemptFailure),
     /// This part of its mail is refused, and what that says of the rest is nothing.
-    Refused(Part, Trouble),
+    Refused(Part, AttemptFailure),
     /// Nothing: it was not asked.
     Unknown,
 }
@@ -45,7 +45,7 @@ pub(in crate::scheduler) enum Health {
 pub(super) struct Down {
     pub(super) until: Millis,
     failures: usize,
-    pub(super) last: Trouble,
+    pub(super) last: AttemptFailure,
 }
 
 /// A destination, or a part of its mail.
@@ -141,7 +141,7 @@ impl Lane {
         }
     }
 
-    fn falls(&mut self, now: Millis, last: Trouble, retry: &[Duration], spread: Spread) {
+    fn falls(&mut self, now: Millis, last: AttemptFailure, retry: &[Duration], spread: Spread) {
         // Attempts that were already under way when the first one failed tell nothing new.
         if self.down.as_ref().is_some_and(|down| now < down.until) {
             return;

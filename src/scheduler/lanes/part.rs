@@ -10,7 +10,7 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::address::Host;
-use crate::envelope::Trouble;
+use crate::envelope::AttemptFailure;
 
 use super::lane::{Health, Lane, Millis};
 use super::{Item, Key, LaneId, Lanes, REMEMBERED_MAX, first};
@@ -37,7 +37,7 @@ impl Part {
 #[derive(Debug)]
 pub(in crate::scheduler) struct Wait<'a> {
     pub(in crate::scheduler) until: Millis,
-    pub(in crate::scheduler) last: &'a Trouble,
+    pub(in crate::scheduler) last: &'a AttemptFailure,
     /// The part that waits; nothing where the whole destination is left alone.
     pub(in crate::scheduler) part: Option<&'a Part>,
 }

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::address::Domain;
-use crate::envelope::Trouble;
+use crate::envelope::AttemptFailure;
 use crate::smtp::reply::{EnhancedStatusCode, Status};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -20,8 +20,8 @@ fn item(number: u64, name: &str, expires: Instant) -> Item<()> {
     Item { id, host: host(name), is_relaxed: false, deadline: expires, expires, expire: 100_000 * SECOND, cargo: () }
 }
 
-fn trouble(text: &str) -> Trouble {
-    Trouble {
+fn trouble(text: &str) -> AttemptFailure {
+    AttemptFailure {
         at: jiff::Timestamp::UNIX_EPOCH,
         status: EnhancedStatusCode::transient(Status(4, 1)),
         text: text.into(),

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::address::Host;
 use crate::config::Limits;
-use crate::envelope::Origin;
+use crate::envelope::ClientOrigin;
 
 /// The time that the rates are for.
 const PERIOD: Duration = Duration::from_mins(1);
@@ -22,7 +22,7 @@ pub(in crate::scheduler) struct Addressee {
     /// The domain of the sender.
     pub(in crate::scheduler) host: Host,
     /// The kind of client that brought the message.
-    pub(in crate::scheduler) origin: Origin,
+    pub(in crate::scheduler) origin: ClientOrigin,
 }
 
 /// The reports that may be made in a minute.
@@ -126,10 +126,10 @@ impl Limiter {
         Self { known: Buckets::new(now), strangers: Buckets::new(now) }
     }
 
-    fn of(&mut self, origin: Origin) -> &mut Buckets {
+    fn of(&mut self, origin: ClientOrigin) -> &mut Buckets {
         match origin {
-            Origin::Known => &mut self.known,
-            Origin::Stranger => &mut self.strangers,
+            ClientOrigin::Known => &mut self.known,
+            ClientOrigin::Stranger => &mut self.strangers,
         }
     }
 
@@ -163,12 +163,12 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    fn to(name: &str, origin: Origin) -> Addressee {
+    fn to(name: &str, origin: ClientOrigin) -> Addressee {
         Addressee { host: Host::Domain(Domain::parse(name).expect("valid")), origin }
     }
 
     fn known(name: &str) -> Addressee {
-        to(name, Origin::Known)
+        to(name, ClientOrigin::Known)
     }
 
     #[test]
@@ -203,7 +203,7 @@ mod tests {
     fn all_reports_together_have_their_own_limit_and_strangers_take_nothing_of_ours() {
         let (start, rates) = (Instant::now(), Rates { all: 60, domain: 1 });
         let mut limiter = Limiter::new(start);
-        let stranger = |number: u32| to(&format!("d{number}.example"), Origin::Stranger);
+        let stranger = |number: u32| to(&format!("d{number}.example"), ClientOrigin::Stranger);
         for number in 0..60 {
             assert!(limiter.take(&stranger(number), rates, start));
         }
@@ -234,7 +234,7 @@ mod tests {
         let (start, rates) = (Instant::now(), Rates { all: 1_000_000, domain: 1 });
         let mut limiter = Limiter::new(start);
         for number in 0..DOMAINS_MAX + 100 {
-            limiter.take_of_domain(&to(&format!("d{number}.example"), Origin::Stranger), rates, start);
+            limiter.take_of_domain(&to(&format!("d{number}.example"), ClientOrigin::Stranger), rates, start);
         }
         for number in 0..10 {
             let ours = known(&format!("ours{number}.example"));
@@ -242,6 +242,6 @@ mod tests {
         }
         // One that is full again makes room for another, whatever waits with the others.
         let later = start + PERIOD;
-        assert_eq!(limiter.take_of_domain(&to("new.example", Origin::Stranger), rates, later), later);
+        assert_eq!(limiter.take_of_domain(&to("new.example", ClientOrigin::Stranger), rates, later), later);
     }
 }

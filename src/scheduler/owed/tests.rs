@@ -3,7 +3,7 @@
 use super::*;
 use crate::address::{Domain, Host};
 use crate::config;
-use crate::envelope::Origin;
+use crate::envelope::ClientOrigin;
 
 const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_hours(1);
@@ -37,13 +37,14 @@ impl Bench {
     }
 
     fn owes(&mut self, number: u64, domain: &str, second: u32, wait: Duration) {
-        let to = Addressee { host: Host::Domain(Domain::parse(domain).expect("valid")), origin: Origin::Known };
+        let to = Addressee { host: Host::Domain(Domain::parse(domain).expect("valid")), origin: ClientOrigin::Known };
         self.owed.note(id(number), Debt::Report { to, wait, kept: None }, self.at(second));
     }
 
     /// A stranger's message of so many octets comes back; with none, recipients of it are still to be served.
     fn comes_back(&mut self, number: u64, domain: &str, second: u32, kept: Option<u64>) {
-        let to = Addressee { host: Host::Domain(Domain::parse(domain).expect("valid")), origin: Origin::Stranger };
+        let to =
+            Addressee { host: Host::Domain(Domain::parse(domain).expect("valid")), origin: ClientOrigin::Stranger };
         self.owed.note(id(number), Debt::Report { to, wait: GATHER, kept }, self.at(second));
     }
 

@@ -15,7 +15,7 @@ use rusqlite::{Connection, ErrorCode};
 use super::super::SpoolError;
 use super::super::file::io_error;
 use super::Core;
-use super::folder::Paths;
+use super::folder::SpoolPaths;
 use super::schema::{database_error, is_fatal};
 use super::writer::{EndGuard, Fatal};
 
@@ -66,7 +66,7 @@ impl Wal {
     }
 
     /// Does the writer's part of a checkpoint; called after each transaction.
-    pub(super) fn after_transaction(&self, writer: &Connection, paths: &Paths) -> Result<(), Fatal> {
+    pub(super) fn after_transaction(&self, writer: &Connection, paths: &SpoolPaths) -> Result<(), Fatal> {
         let frames = self.frames.load(Ordering::Relaxed);
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.written += 1;
@@ -94,7 +94,7 @@ impl Wal {
         self.changed.notify_one();
     }
 
-    fn run_checkpointer(&self, connection: &Connection, paths: &Paths) -> Result<(), Fatal> {
+    fn run_checkpointer(&self, connection: &Connection, paths: &SpoolPaths) -> Result<(), Fatal> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         while !state.stopped {
             let written = state.written;
@@ -119,7 +119,7 @@ impl Wal {
         Ok(())
     }
 
-    fn move_bulk(&self, connection: &Connection, paths: &Paths) -> Result<(), Fatal> {
+    fn move_bulk(&self, connection: &Connection, paths: &SpoolPaths) -> Result<(), Fatal> {
         for _ in 0..PASSES {
             let (_, done) = checkpoint(connection, paths, CheckpointMode::PASSIVE)?;
             if self.frames.load(Ordering::Relaxed).saturating_sub(done) <= LITTLE {
@@ -147,7 +147,7 @@ pub(super) fn start(core: Arc<Core>, connection: Connection) -> Result<JoinHandl
 }
 
 /// Runs a checkpoint. Returns the length of the log in pages and how many of them are in the database now.
-fn checkpoint(connection: &Connection, paths: &Paths, mode: CheckpointMode) -> Result<(u32, u32), Fatal> {
+fn checkpoint(connection: &Connection, paths: &SpoolPaths, mode: CheckpointMode) -> Result<(u32, u32), Fatal> {
     let error = match connection.wal_checkpoint_v2(rusqlite::MAIN_DB.into(), mode) {
         Ok((log, done)) => return Ok((u32::try_from(log).unwrap_or(0), u32::try_from(done).unwrap_or(0))),
         Err(error) => error,

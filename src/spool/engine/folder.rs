@@ -32,7 +32,7 @@ use crate::ownership;
 
 /// The paths of the folder's files.
 #[derive(Debug, Clone)]
-pub(super) struct Paths {
+pub(super) struct SpoolPaths {
     pub(super) folder: PathBuf,
     pub(super) database: PathBuf,
     pub(super) wal: PathBuf,
@@ -76,7 +76,7 @@ const KNOWN_NAMES: [&str; 25] = [
 ];
 const PART_EXTENSION: &str = "part";
 
-impl Paths {
+impl SpoolPaths {
     fn new(folder: &Path) -> Self {
         Self {
             folder: folder.to_owned(),
@@ -97,14 +97,14 @@ impl Paths {
 /// The folder of the spool, locked by this process while the value lives.
 #[derive(Debug)]
 pub(super) struct SpoolFolder {
-    pub(super) paths: Paths,
+    pub(super) paths: SpoolPaths,
     _lock: File,
 }
 
 impl SpoolFolder {
     /// Creates the folder if it is missing, and locks it.
     pub(super) fn lock(folder: &Path) -> Result<Self, SpoolError> {
-        let paths = Paths::new(folder);
+        let paths = SpoolPaths::new(folder);
         make_folder(folder)?;
         ownership::check(folder).map_err(|fault| SpoolError::Io(format!("the spool {fault}")))?;
         let lock = lock_file(&folder.join(LOCK), folder)?;
@@ -157,7 +157,7 @@ impl SpoolFolder {
     fn is_known(&self, database: &Database, id: QueueId) -> Result<bool, SpoolError> {
         let sql = "SELECT EXISTS (SELECT 1 FROM message WHERE id = ?1 AND content = ?2)";
         let known = database.connection.query_row(sql, (row_id(id), IN_FILE), |row| row.get(0));
-        known.map_err(|error| database_error(&self.paths, "look a body file up in", &error))
+        known.map_err(|error| database_error(&self.paths, "look up a body file in", &error))
     }
 
     fn quarantine_body(&self, name: &str, path: &Path) -> Result<(), SpoolError> {

@@ -77,7 +77,7 @@ struct Threads {
 /// The state that the handle, the threads and the readers share.
 #[derive(Debug)]
 struct Core {
-    paths: folder::Paths,
+    paths: folder::SpoolPaths,
     clock_jumps: ClockJumps,
     queue: Arc<WriteQueue>,
     wal: checkpoint::Wal,
@@ -255,7 +255,7 @@ impl Core {
     }
 
     async fn load(&self, id: QueueId) -> Result<Entry, SpoolError> {
-        let core = self.strong()?;
+        let core = self.upgrade()?;
         self.readers.run(move |connection| core.load_on(connection, id)).await
     }
 
@@ -276,7 +276,7 @@ impl Core {
     }
 
     async fn scan(&self, after: Option<QueueId>, limit: usize) -> Result<Vec<StoredMessage>, SpoolError> {
-        let core = self.strong()?;
+        let core = self.upgrade()?;
         self.readers.run(move |connection| quarantine::scan(&core, connection, after, limit)).await
     }
 
@@ -295,7 +295,7 @@ impl Core {
         FileBody::new(id, path, size, crc, quarantine)
     }
 
-    fn strong(&self) -> Result<Arc<Self>, SpoolError> {
+    fn upgrade(&self) -> Result<Arc<Self>, SpoolError> {
         self.me.upgrade().ok_or(SpoolError::Closed)
     }
 }

@@ -120,8 +120,8 @@ impl NewMessage {
     }
 }
 
-/// A message that is durable but whose Receipt nobody holds yet. Dropped, it is withdrawn: its sender
-/// was not told 250 and will send it again.
+/// A message that is durable but whose receipt nobody holds yet. If this is dropped, the message is withdrawn: the
+/// client did not get 250 and will send it again.
 #[derive(Debug)]
 pub(super) struct Committed {
     id: QueueId,
@@ -133,7 +133,7 @@ impl Committed {
         Self { id, queue: Some(queue) }
     }
 
-    /// The caller has it.
+    /// Marks that the caller has the receipt, so that the message is not withdrawn.
     pub(super) fn acknowledged(mut self) {
         self.queue = None;
     }
@@ -142,13 +142,13 @@ impl Committed {
 impl Drop for Committed {
     fn drop(&mut self) {
         let Some(queue) = self.queue.take() else { return };
-        tracing::debug!(queue_id = %self.id, "message withdrawn, nobody waits for its answer");
-        // A closed queue keeps it: delivered after the next start, a second copy at worst.
+        tracing::debug!(queue_id = %self.id, "message withdrawn, its session ended before the reply");
+        // A closed queue does not remove the message: it is delivered after the next start, at worst a second time.
         let _closed = queue.push(Op::Remove(self.id, None));
     }
 }
 
-/// The list.
+/// The waiting operations.
 #[derive(Debug, Default)]
 pub(super) struct WriteQueue {
     state: Mutex<QueueState>,
@@ -178,7 +178,7 @@ impl WriteQueue {
         Ok(())
     }
 
-    /// Waits for something to do. `None` once closed and empty.
+    /// Waits for operations and returns the next batch; `None` once the queue is closed and empty.
     pub(super) fn take(&self) -> Option<Vec<Op>> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         while state.ops.is_empty() && !state.closed {
@@ -197,20 +197,20 @@ impl WriteQueue {
             octets += op.octets();
             octets <= BATCH_OCTETS
         };
-        // One that is too large for any batch goes alone.
+        // An operation that is too large for any batch is executed alone.
         let count = state.ops.iter().take(BATCH_OPS).take_while(fits).count().max(1).min(state.ops.len());
         let later = state.ops.split_off(count);
         let batch = std::mem::replace(&mut state.ops, later);
         (!batch.is_empty()).then_some(batch)
     }
 
-    /// Nothing more is taken in; what waits is still done.
+    /// Accepts no more operations. Those that wait are still executed.
     pub(super) fn close(&self) {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).closed = true;
         self.filled.notify_all();
     }
 
-    /// Closes, and answers all who wait.
+    /// Closes the queue and answers all waiting operations with [`SpoolError::Closed`].
     pub(super) fn fail(&self) {
         self.close();
         let ops = std::mem::take(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner).ops);

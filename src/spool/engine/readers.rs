@@ -7,7 +7,7 @@ use tokio::sync::Semaphore;
 
 use super::super::SpoolError;
 use super::super::file::blocking;
-use super::folder::Paths;
+use super::folder::SpoolPaths;
 use super::schema;
 
 /// The number of connections, and so of simultaneous reads.
@@ -15,13 +15,13 @@ const READERS: usize = 4;
 
 #[derive(Debug)]
 pub(super) struct Readers {
-    paths: Paths,
+    paths: SpoolPaths,
     idle: Arc<Mutex<Vec<Connection>>>,
     permits: Arc<Semaphore>,
 }
 
 impl Readers {
-    pub(super) fn new(paths: Paths) -> Self {
+    pub(super) fn new(paths: SpoolPaths) -> Self {
         Self { paths, idle: Arc::default(), permits: Arc::new(Semaphore::new(READERS)) }
     }
 
@@ -53,7 +53,7 @@ impl Readers {
     }
 }
 
-fn open(paths: &Paths) -> Result<Connection, SpoolError> {
+fn open(paths: &SpoolPaths) -> Result<Connection, SpoolError> {
     let connection = schema::connect(paths)?;
     let only = connection.pragma_update(None, "query_only", true);
     only.map_err(|error| schema::database_error(paths, "set up", &error))?;

@@ -13,7 +13,7 @@ use rusqlite::{Connection, OptionalExtension as _, Row};
 
 use super::super::body::file_damage;
 use super::super::{SpoolError, StoredMessage};
-use super::folder::Paths;
+use super::folder::SpoolPaths;
 use super::schema::database_error;
 use crate::envelope::{Envelope, QueueId};
 
@@ -85,7 +85,7 @@ fn envelope_crc(id: QueueId, json: &str) -> u32 {
 }
 
 /// Returns the highest id in the database.
-pub(super) fn highest(connection: &Connection, paths: &Paths) -> Result<Option<QueueId>, SpoolError> {
+pub(super) fn highest(connection: &Connection, paths: &SpoolPaths) -> Result<Option<QueueId>, SpoolError> {
     let highest = connection.query_row("SELECT max(id) FROM message", [], |row| row.get::<_, Option<i64>>(0));
     Ok(highest.map_err(|error| database_error(paths, "read the highest id of", &error))?.and_then(queue_id))
 }
@@ -98,7 +98,7 @@ const SCAN: &str = "SELECT id, accepted, size, fixed_crc, content, content_crc, 
 /// Loads one message with its content, and checks both.
 pub(super) fn load(
     connection: &Connection,
-    paths: &Paths,
+    paths: &SpoolPaths,
     id: QueueId,
 ) -> Result<(StoredMessage, StoredContent), RowError> {
     let failed = |error| RowError::Spool(database_error(paths, "read from", &error));
@@ -112,7 +112,7 @@ pub(super) fn load(
 #[expect(clippy::type_complexity, reason = "a list of results, each with its key")]
 pub(super) fn page(
     connection: &Connection,
-    paths: &Paths,
+    paths: &SpoolPaths,
     after: i64,
     limit: usize,
 ) -> Result<Vec<(i64, Result<StoredMessage, RowError>)>, SpoolError> {
@@ -137,7 +137,7 @@ struct RowHead {
 }
 
 /// The columns of a row, checked, without the content.
-fn checked(row: &Row<'_>, paths: &Paths) -> Result<RowHead, RowError> {
+fn checked(row: &Row<'_>, paths: &SpoolPaths) -> Result<RowHead, RowError> {
     let raw: i64 = column(row, 0)?;
     let id = queue_id(raw).ok_or_else(|| damage(format!("{raw} is no queue id")))?;
     let (millis, octets, content_crc): (i64, i64, u32) = (column(row, 1)?, column(row, 2)?, column(row, 5)?);

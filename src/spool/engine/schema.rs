@@ -11,7 +11,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags};
 use super::super::SpoolError;
 use super::super::file::sync_folder;
 use super::super::quota;
-use super::folder::Paths;
+use super::folder::SpoolPaths;
 
 /// "GPST": marks the databases of this program.
 const APPLICATION_ID: i32 = 0x4750_5354;
@@ -55,7 +55,7 @@ pub(super) struct Database {
 }
 
 /// Opens or creates the database. Rejects one that is not ours.
-pub(super) fn open(paths: &Paths) -> Result<Database, SpoolError> {
+pub(super) fn open(paths: &SpoolPaths) -> Result<Database, SpoolError> {
     let failed = |what: &'static str| move |error: rusqlite::Error| database_error(paths, what, &error);
     let connection = Connection::open_with_flags(&paths.database, flags() | OpenFlags::SQLITE_OPEN_CREATE)
         .map_err(failed("open"))?;
@@ -79,7 +79,7 @@ pub(super) fn open(paths: &Paths) -> Result<Database, SpoolError> {
 }
 
 /// Opens another connection to the database.
-pub(super) fn connect(paths: &Paths) -> Result<Connection, SpoolError> {
+pub(super) fn connect(paths: &SpoolPaths) -> Result<Connection, SpoolError> {
     let opened = Connection::open_with_flags(&paths.database, flags()).and_then(|connection| {
         settings(&connection)?;
         Ok(connection)
@@ -104,7 +104,7 @@ fn settings(connection: &Connection) -> rusqlite::Result<()> {
 }
 
 /// Returns whether the database is empty. Fails if it belongs to another program or version.
-fn check_owner(connection: &Connection, paths: &Paths) -> Result<bool, SpoolError> {
+fn check_owner(connection: &Connection, paths: &SpoolPaths) -> Result<bool, SpoolError> {
     let number = |pragma: &str| {
         let read = connection.query_row(&format!("PRAGMA {pragma}"), [], |row| row.get::<_, i32>(0));
         read.map_err(|error| database_error(paths, "read", &error))
@@ -126,7 +126,7 @@ fn check_owner(connection: &Connection, paths: &Paths) -> Result<bool, SpoolErro
 /// Moves the log into the database, so that the log starts from its beginning. After a failed sync and a kill, the
 /// kernel may show log entries that are not on the disk. Entries written after them would be lost with them on a
 /// power failure.
-fn empty_log(connection: &Connection, paths: &Paths) -> Result<(), SpoolError> {
+fn empty_log(connection: &Connection, paths: &SpoolPaths) -> Result<(), SpoolError> {
     match connection.query_row("PRAGMA wal_checkpoint(RESTART)", [], |_| Ok(())) {
         Ok(()) => Ok(()),
         Err(error) if is_full(paths, &error) => {
@@ -138,7 +138,7 @@ fn empty_log(connection: &Connection, paths: &Paths) -> Result<(), SpoolError> {
 }
 
 /// Returns the disk space of a queue that was once long, if that takes little time.
-fn shrink(connection: &Connection, paths: &Paths) {
+fn shrink(connection: &Connection, paths: &SpoolPaths) {
     let number = |pragma: &str| connection.query_row(&format!("PRAGMA {pragma}"), [], |row| row.get::<_, i64>(0));
     let sizes = number("freelist_count").and_then(|free| Ok((free, number("page_count")?, number("page_size")?)));
     let Ok((free, pages, page)) = sizes else { return };
@@ -179,7 +179,7 @@ FROM message ORDER BY id;"
 }
 
 /// Returns whether the disk is full or our quota is exhausted, whichever error code `SQLite` uses for it.
-pub(super) fn is_full(paths: &Paths, error: &rusqlite::Error) -> bool {
+pub(super) fn is_full(paths: &SpoolPaths, error: &rusqlite::Error) -> bool {
     let Some(inner) = error.sqlite_error() else { return false };
     match inner.extended_code {
         // The index of the log is a file that must be able to grow, too.
@@ -197,12 +197,12 @@ pub(super) fn is_busy(error: &rusqlite::Error) -> bool {
 
 /// Returns whether the disk failed. The state of the data on it is then unknown, and this process must not
 /// acknowledge anything more.
-pub(super) fn is_fatal(paths: &Paths, error: &rusqlite::Error) -> bool {
+pub(super) fn is_fatal(paths: &SpoolPaths, error: &rusqlite::Error) -> bool {
     error.sqlite_error_code() == Some(ErrorCode::SystemIoFailure) && !is_full(paths, error)
 }
 
 /// Describes a database error: what failed, on which file, and the remedy.
-pub(super) fn database_error(paths: &Paths, what: &str, error: &rusqlite::Error) -> SpoolError {
+pub(super) fn database_error(paths: &SpoolPaths, what: &str, error: &rusqlite::Error) -> SpoolError {
     let file = paths.database.display();
     let text = format!("cannot {what} {file}: {error}");
     if is_full(paths, error) {

@@ -67,7 +67,7 @@ async fn a_durable_message_without_a_receipt_is_withdrawn() {
 
 /// `max_page_count` simulates a full disk: `SQLite` reports the same error in the same places.
 #[tokio::test]
-async fn a_full_database_refuses_mail_gives_the_reserve_up_and_recovers() {
+async fn a_full_database_rejects_mail_removes_the_reserve_and_recovers() {
     let folder = tempfile::tempdir().expect("a folder");
     drop(SqliteSpool::open(folder.path()).expect("a spool"));
     let folder = SpoolFolder::lock(folder.path()).expect("free");
@@ -104,7 +104,7 @@ async fn a_full_database_refuses_mail_gives_the_reserve_up_and_recovers() {
 static ASKED: AtomicU64 = AtomicU64::new(0);
 
 #[tokio::test]
-async fn a_database_that_another_program_holds_is_asked_for_once_a_batch() {
+async fn a_locked_database_is_waited_for_once_a_batch() {
     let folder = tempfile::tempdir().expect("a folder");
     drop(SqliteSpool::open(folder.path()).expect("a spool"));
     let folder = SpoolFolder::lock(folder.path()).expect("free");
@@ -134,7 +134,7 @@ async fn a_database_that_another_program_holds_is_asked_for_once_a_batch() {
 
 /// After a kill it is unknown how much of the log is on the disk. Later commits must not depend on it.
 #[tokio::test]
-async fn a_start_moves_what_the_log_holds_into_the_database() {
+async fn a_start_moves_the_log_into_the_database() {
     let (folder, killed) = (tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder"));
     let spool = SqliteSpool::open(folder.path()).expect("a spool");
     let mut draft = spool.draft();

@@ -1,6 +1,6 @@
-//! The "relaxed" canonicalization of RFC 6376 §3.4: what may change on the way without harm.
+//! The "relaxed" canonicalization of RFC 6376 §3.4, which tolerates harmless changes in transit.
 
-/// §3.4.2: a header field, from its name to its last octet, without the line end behind it.
+/// Canonicalizes a header field (§3.4.2), given without its line end.
 #[must_use]
 pub(super) fn header(field: &str) -> String {
     let (name, value) = field.split_once(':').unwrap_or((field, ""));
@@ -16,17 +16,17 @@ pub(super) fn header(field: &str) -> String {
     relaxed
 }
 
-/// §3.4.4: a body whose lines end with CRLF.
+/// Canonicalizes a body whose lines end with CRLF (§3.4.4).
 #[must_use]
 pub(super) fn body(body: &[u8]) -> Vec<u8> {
     let mut relaxed = Vec::with_capacity(body.len());
-    // Empty lines are only written once something follows them.
+    // Empty lines are written only if something follows them.
     let mut empty = 0_usize;
     let whole = body.strip_suffix(b"\r\n").unwrap_or(body);
     for line in whole.split(|octet| *octet == b'\n') {
         let line = line.strip_suffix(b"\r").unwrap_or(line);
         let mut words = line.split(|octet| matches!(octet, b' ' | b'\t'));
-        // White space at the beginning of a line is one space, like any other.
+        // White space at the beginning of a line becomes one space, as elsewhere.
         let mut written = Vec::with_capacity(line.len());
         written.extend_from_slice(words.next().unwrap_or_default());
         for word in words.filter(|word| !word.is_empty()) {

@@ -1,6 +1,6 @@
 //! DKIM signatures for our own reports (RFC 6376; Ed25519: RFC 8463): relaxed/relaxed, SHA-256, no `l=`.
 //!
-//! Signs, and verifies nothing. The hashes and signatures are those of aws-lc, which TLS brings along.
+//! Signs only; it verifies nothing. Hashes and signatures come from aws-lc, the library that TLS uses.
 
 mod canon;
 #[cfg(test)]
@@ -21,29 +21,29 @@ use crate::address::Domain;
 use crate::config::{DkimKey, Fault};
 use crate::handshake::{key_warning, private_key};
 
-/// Characters of a signature on one line.
+/// The number of characters of a signature on one line.
 const LINE: usize = 64;
 
-/// A key, and under which name it is published.
+/// A signing key, with the domain and selector under which its public key is published.
 #[derive(Debug)]
 pub struct Signer {
     domain: Domain,
     selector: Domain,
-    key: Key,
+    key: SigningKey,
 }
 
-enum Key {
+enum SigningKey {
     Rsa(Box<RsaKeyPair>),
     Ed25519(Ed25519KeyPair),
 }
 
-impl fmt::Debug for Key {
+impl fmt::Debug for SigningKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.algorithm())
     }
 }
 
-impl Key {
+impl SigningKey {
     fn algorithm(&self) -> &'static str {
         match self {
             Self::Rsa(_) => "rsa-sha256",
@@ -51,7 +51,7 @@ impl Key {
         }
     }
 
-    /// Signs what the header fields canonicalize to. RFC 8463 §3: Ed25519 signs the hash, not the text.
+    /// Signs the canonical form of the header fields. Ed25519 signs the hash, not the text (RFC 8463 §3).
     fn sign(&self, text: &[u8]) -> Result<Vec<u8>, SignError> {
         match self {
             Self::Rsa(key) => {
@@ -64,19 +64,19 @@ impl Key {
     }
 }
 
-/// The library refused to sign.
+/// The error of the cryptographic library when signing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the report could not be signed with the DKIM key")]
+#[error("cannot sign the report with the DKIM key")]
 pub struct SignError;
 
 impl Signer {
-    /// Loads the key that `[tlsrpt]` names. With it comes a warning where others can read it.
+    /// Loads the key that `[tlsrpt]` configures. Also returns a warning if other users can read the file.
     ///
     /// # Errors
-    /// The fault of the file, at its location: not readable, or neither RSA of 2048 to 8192 bits nor Ed25519.
+    /// The fault of the file with its location: not readable, or neither RSA of 2048 to 8192 bits nor Ed25519.
     pub fn load(config: &DkimKey) -> Result<(Self, Option<Fault>), Fault> {
         let der = private_key(&config.file)?;
-        let key = read(&der).map_err(|reason| Fault {
+        let key = parse_key(&der).map_err(|reason| Fault {
             location: config.file.location.clone(),
             message: format!("{} cannot sign mail: {reason}", config.file.value.display()),
             remedy: "Make one: openssl genrsa -out dkim.pem 2048".to_owned(),
@@ -85,13 +85,13 @@ impl Signer {
         Ok((signer, key_warning(&config.file)))
     }
 
-    /// Where the public key is looked for.
+    /// Returns the DNS name at which the public key is published.
     #[must_use]
-    pub fn name(&self) -> String {
+    pub fn record_name(&self) -> String {
         format!("{}._domainkey.{}", self.selector, self.domain)
     }
 
-    /// The TXT record to publish at `SELECTOR._domainkey.DOMAIN`, for TLS reports alone (RFC 8460 §3).
+    /// Returns the TXT record to publish at `SELECTOR._domainkey.DOMAIN`, for TLS reports only (RFC 8460 §3).
     #[must_use]
     pub fn record(&self) -> String {
         let (kind, public) = match &self.key {
@@ -101,15 +101,16 @@ impl Signer {
         format!("v=DKIM1; k={kind}; s=tlsrpt; p={}", BASE64.encode(public))
     }
 
-    /// The `DKIM-Signature` field of a message, with its line end: to be written above the others.
-    /// `fields` are its header fields, without line ends behind them, each name once.
+    /// Returns the `DKIM-Signature` field of a message, with its line end, to be put above the other fields. `fields`
+    /// are the header fields without line ends, each name once.
     ///
     /// # Errors
-    /// [`SignError`].
+    /// [`SignError`] if the library cannot sign.
     pub fn sign(&self, fields: &[String], body: &[u8], at: Timestamp) -> Result<String, SignError> {
         let names: Vec<&str> = fields.iter().filter_map(|field| field.split(':').next()).collect();
         let (d, s, a) = (&self.domain, &self.selector, self.key.algorithm());
-        // From once more than it is there: nobody can add another without breaking the signature (§8.15).
+        // `From` is listed once more than it occurs, so that another one cannot be added without breaking the
+        // signature (§8.15).
         let unsigned = format!(
             "DKIM-Signature: v=1; a={a}; c=relaxed/relaxed; d={d}; s={s};\r\n t={t}; h={h}:From;\r\n bh={bh};\r\n b=",
             t = at.as_second(),
@@ -129,18 +130,18 @@ impl Signer {
     }
 }
 
-/// §3.7: the signed header fields, and the signature's own with nothing behind `b=`.
+/// Returns the signed text (§3.7): the header fields, and the signature field with nothing after `b=`.
 fn signed_text(fields: &[String], unsigned: &str) -> String {
     let mut text: String = fields.iter().map(|field| canon::header(field) + "\r\n").collect();
     text.push_str(&canon::header(unsigned));
     text
 }
 
-fn read(der: &PrivateKeyDer<'_>) -> Result<Key, String> {
+fn parse_key(der: &PrivateKeyDer<'_>) -> Result<SigningKey, String> {
     let rsa = match der {
         PrivateKeyDer::Pkcs8(pkcs8) => {
             if let Ok(key) = Ed25519KeyPair::from_pkcs8_maybe_unchecked(pkcs8.secret_pkcs8_der()) {
-                return Ok(Key::Ed25519(key));
+                return Ok(SigningKey::Ed25519(key));
             }
             RsaKeyPair::from_pkcs8(pkcs8.secret_pkcs8_der())
         }
@@ -148,14 +149,14 @@ fn read(der: &PrivateKeyDer<'_>) -> Result<Key, String> {
         _ => return Err("it is neither an RSA nor an Ed25519 key".to_owned()),
     };
     let key = rsa.map_err(|reason| format!("it is neither Ed25519 nor RSA of 2048 to 8192 bits ({reason})"))?;
-    // RFC 8301 §3.2.
+    // The minimum of RFC 8301 §3.2.
     if key.public_modulus_len() < KeySize::Rsa2048.len() {
-        return Err(format!("its {} bits are too few; 2048 are wanted", key.public_modulus_len() * 8));
+        return Err(format!("it has {} bits, and at least 2048 are required", key.public_modulus_len() * 8));
     }
-    Ok(Key::Rsa(Box::new(key)))
+    Ok(SigningKey::Rsa(Box::new(key)))
 }
 
-/// RFC 6376 §3.6.1 takes an RSA key as a `SubjectPublicKeyInfo`.
+/// Returns the form that RFC 6376 §3.6.1 requires of an RSA key.
 fn subject_public_key_info(key: &RsaKeyPair) -> Vec<u8> {
     use aws_lc_rs::encoding::AsDer as _;
     let der: Result<aws_lc_rs::encoding::PublicKeyX509Der<'_>, _> = key.public_key().as_der();

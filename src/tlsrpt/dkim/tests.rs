@@ -1,4 +1,4 @@
-//! Signatures against the example of RFC 8463 appendix A, and against the library's own verification.
+//! Tests against the example of RFC 8463 appendix A, and against the library's own verification.
 
 use std::io::Write as _;
 
@@ -62,14 +62,14 @@ fn the_body_of_the_example_hashes_as_the_standard_says() {
 fn ed25519_signs_the_example_octet_for_octet() {
     let pair = Ed25519KeyPair::from_seed_and_public_key(&decoded(ED25519_SEED), &decoded(ED25519_PUBLIC));
     let key = Key::Ed25519(pair.expect("the key of the standard"));
-    // The example names three fields once more than they are there, which adds nothing to the text.
+    // The example lists three fields once more than they occur, which adds nothing to the text.
     let text = signed_text(&fields(), ED25519_UNSIGNED);
     assert_eq!(BASE64.encode(key.sign(text.as_bytes()).expect("signed")), ED25519_SIGNATURE);
 }
 
-/// Its key has 1024 bits, which may be verified (RFC 8301 §3.2) and is not signed with any more.
+/// The key of the example has 1024 bits. Such keys may be verified (RFC 8301 §3.2), but no longer used to sign.
 #[test]
-fn the_rsa_signature_of_the_example_is_one_of_our_text() {
+fn the_rsa_signature_of_the_example_verifies_our_signed_text() {
     let text = signed_text(&fields(), RSA_UNSIGNED);
     let algorithm = &RSA_PKCS1_1024_8192_SHA256_FOR_LEGACY_USE_ONLY;
     assert!(verifies(algorithm, &decoded(RSA_PUBLIC), text.as_bytes(), RSA_SIGNATURE));
@@ -115,8 +115,8 @@ fn a_signature_of_ours_verifies_and_covers_every_field() {
         let public = signer.record().split("p=").nth(1).map(decoded).expect("a record");
         let text = signed_text(&fields(), &format!("{head}\r\n b="));
         let hashed = match signer.key {
-            Key::Rsa(_) => text.clone().into_bytes(),
-            Key::Ed25519(_) => digest(&SHA256, text.as_bytes()).as_ref().to_vec(),
+            SigningKey::Rsa(_) => text.clone().into_bytes(),
+            SigningKey::Ed25519(_) => digest(&SHA256, text.as_bytes()).as_ref().to_vec(),
         };
         assert!(verifies(algorithm, &public, &hashed, &signature), "{field}");
         for name in ["From", "To", "Subject", "Date", "Message-ID"] {
@@ -127,7 +127,7 @@ fn a_signature_of_ours_verifies_and_covers_every_field() {
 }
 
 #[test]
-fn a_key_that_cannot_sign_is_refused_with_a_remedy() {
+fn a_key_that_cannot_sign_is_rejected_with_a_remedy() {
     use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair};
     let ecdsa = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_ASN1_SIGNING).expect("a key").to_pkcs8v1().expect("encoded");
     let (refused, _file) = loaded(&pem("PRIVATE KEY", ecdsa.as_ref()));

@@ -1,4 +1,4 @@
-//! What is due, what stands in a report, and what became of it.
+//! Queries of the store: due reports, their contents, and their progress.
 
 use std::str::FromStr as _;
 
@@ -6,34 +6,34 @@ use jiff::Timestamp;
 use jiff::civil::Date;
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
-use super::super::observation::{Failure, Found, Policy, ResultType};
-use super::super::report::{Counted, begin};
-use super::{Store, StoreError};
+use super::super::observation::{AppliedPolicy, ReportedPolicy, ResultType, SessionFailure};
+use super::super::report::{PolicyCounts, day_start};
+use super::{CountStore, CountStoreError};
 use crate::address::Domain;
 
 /// A report that is due.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(in super::super) struct Job {
+pub(in super::super) struct ReportJob {
     pub(in super::super) row: i64,
     pub(in super::super) day: Date,
     pub(in super::super) domain: Domain,
     pub(in super::super) id: String,
-    /// When it was tried first; nothing where it was not.
+    /// The time of the first attempt; `None` if there was none.
     pub(in super::super) first: Option<Timestamp>,
     pub(in super::super) attempts: u32,
-    /// The destinations that have it.
+    /// The destinations that have received it.
     pub(in super::super) done: Vec<String>,
 }
 
-impl Store {
-    /// Gives each domain of the days before `today` a report and a time, where it has none; both are drawn.
+impl CountStore {
+    /// Assigns a report id and a time to each domain of the days before `today` that has none; `draw` provides both.
     pub(in super::super) fn plan(
         &self,
         today: Date,
         mut draw: impl FnMut(Date) -> (String, Timestamp),
-    ) -> Result<u64, StoreError> {
-        self.with("plan reports in", |inner| {
-            let transaction = inner.connection.transaction()?;
+    ) -> Result<u64, CountStoreError> {
+        self.with("plan reports in", |state| {
+            let transaction = state.connection.transaction()?;
             let mut planned = 0;
             {
                 let mut find = transaction.prepare_cached(
@@ -52,10 +52,10 @@ impl Store {
         })
     }
 
-    /// Up to `limit` reports that are due, the longest first.
-    pub(in super::super) fn due(&self, now: Timestamp, limit: u32) -> Result<Vec<Job>, StoreError> {
-        self.with("read", |inner| {
-            let mut find = inner.connection.prepare_cached(
+    /// Returns up to `limit` reports that are due, in the order of their due times.
+    pub(in super::super) fn due(&self, now: Timestamp, limit: u32) -> Result<Vec<ReportJob>, CountStoreError> {
+        self.with("read", |state| {
+            let mut find = state.connection.prepare_cached(
                 "SELECT id, day, name, report, first, attempts, done FROM domain \
                  WHERE due IS NOT NULL AND due <= ?1 ORDER BY due LIMIT ?2",
             )?;
@@ -64,20 +64,20 @@ impl Store {
         })
     }
 
-    /// When the next report is due.
-    pub(in super::super) fn next_due(&self) -> Result<Option<Timestamp>, StoreError> {
-        self.with("read", |inner| {
-            let next = inner.connection.query_row("SELECT min(due) FROM domain WHERE due IS NOT NULL", [], |row| {
+    /// Returns the time at which the next report is due.
+    pub(in super::super) fn next_due(&self) -> Result<Option<Timestamp>, CountStoreError> {
+        self.with("read", |state| {
+            let next = state.connection.query_row("SELECT min(due) FROM domain WHERE due IS NOT NULL", [], |row| {
                 row.get::<_, Option<i64>>(0)
             })?;
             Ok(next.and_then(|second| Timestamp::from_second(second).ok()))
         })
     }
 
-    /// What was counted for a report.
-    pub(in super::super) fn counted(&self, job: &Job) -> Result<Vec<Counted>, StoreError> {
-        self.with("read", |inner| {
-            let connection = &inner.connection;
+    /// Returns the counts of a report.
+    pub(in super::super) fn policy_counts(&self, job: &ReportJob) -> Result<Vec<PolicyCounts>, CountStoreError> {
+        self.with("read", |state| {
+            let connection = &state.connection;
             let mut find = connection.prepare_cached(
                 "SELECT id, policy_domain, type, strings, mx, succeeded, failed FROM policy WHERE domain = ?1 \
                  ORDER BY succeeded + failed DESC, type, policy_domain, id",
@@ -85,7 +85,7 @@ impl Store {
             let mut all = Vec::new();
             let mut rows = find.query([job.row])?;
             while let Some(row) = rows.next()? {
-                all.push(Counted {
+                all.push(PolicyCounts {
                     policy: policy(row)?,
                     succeeded: row.get(5)?,
                     failed: row.get(6)?,
@@ -96,39 +96,39 @@ impl Store {
         })
     }
 
-    /// Notes what a destination has, or that an attempt was made at all.
-    pub(in super::super) fn note(&self, job: &Job) -> Result<(), StoreError> {
+    /// Stores the attempts and the destinations that have received the report.
+    pub(in super::super) fn save_progress(&self, job: &ReportJob) -> Result<(), CountStoreError> {
         let done = serde_json::to_string(&job.done).unwrap_or_default();
         let first = job.first.map(Timestamp::as_second);
-        self.with("note what was sent in", |inner| {
+        self.with("store the progress of a report in", |state| {
             let sql = "UPDATE domain SET first = ?2, attempts = ?3, done = ?4 WHERE id = ?1";
-            inner.connection.prepare_cached(sql)?.execute(params![job.row, first, job.attempts, done]).map(|_| ())
+            state.connection.prepare_cached(sql)?.execute(params![job.row, first, job.attempts, done]).map(|_| ())
         })
     }
 
-    /// Puts a report off.
-    pub(in super::super) fn put_off(&self, job: &Job, until: Timestamp) -> Result<(), StoreError> {
-        self.with("put a report off in", |inner| {
+    /// Postpones a report.
+    pub(in super::super) fn postpone(&self, job: &ReportJob, until: Timestamp) -> Result<(), CountStoreError> {
+        self.with("postpone a report in", |state| {
             let sql = "UPDATE domain SET due = ?2 WHERE id = ?1";
-            inner.connection.prepare_cached(sql)?.execute(params![job.row, until.as_second()]).map(|_| ())
+            state.connection.prepare_cached(sql)?.execute(params![job.row, until.as_second()]).map(|_| ())
         })
     }
 
-    /// Ends a report, and forgets what was counted for it. That it is closed stays known for some days, so
-    /// that a late session does not begin a second report.
-    pub(in super::super) fn close(&self, job: &Job, why: &str) -> Result<(), StoreError> {
-        self.with("close a report in", |inner| {
-            let transaction = inner.connection.transaction()?;
+    /// Closes a report and deletes its counts. The row stays for some days, so that a late session does not start a
+    /// second report.
+    pub(in super::super) fn close(&self, job: &ReportJob, why: &str) -> Result<(), CountStoreError> {
+        self.with("close a report in", |state| {
+            let transaction = state.connection.transaction()?;
             transaction.execute("UPDATE domain SET due = NULL, closed = ?2 WHERE id = ?1", params![job.row, why])?;
             transaction.execute("DELETE FROM policy WHERE domain = ?1", [job.row])?;
             transaction.commit()
         })
     }
 
-    /// Forgets days before `day`, with how many open reports went with them.
-    pub(in super::super) fn forget(&self, day: Date) -> Result<u64, StoreError> {
-        self.with("forget old days in", |inner| {
-            let transaction = inner.connection.transaction()?;
+    /// Deletes the days before `day`. Returns the number of open reports among them.
+    pub(in super::super) fn delete_before(&self, day: Date) -> Result<u64, CountStoreError> {
+        self.with("delete old days in", |state| {
+            let transaction = state.connection.transaction()?;
             let day = day.to_string();
             let open: Option<u64> = transaction
                 .query_row("SELECT count(*) FROM domain WHERE day < ?1 AND closed IS NULL", [&day], |row| row.get(0))
@@ -140,7 +140,7 @@ impl Store {
     }
 }
 
-fn failures(connection: &Connection, policy: i64) -> rusqlite::Result<Vec<(Failure, u64)>> {
+fn failures(connection: &Connection, policy: i64) -> rusqlite::Result<Vec<(SessionFailure, u64)>> {
     let mut find = connection.prepare_cached(
         "SELECT result, sending_ip, mx, helo, receiving_ip, reason, information, sessions FROM failure \
          WHERE policy = ?1 ORDER BY sessions DESC, result, mx, rowid",
@@ -150,8 +150,8 @@ fn failures(connection: &Connection, policy: i64) -> rusqlite::Result<Vec<(Failu
         let result = ResultType::ALL.into_iter().find(|result| result.as_str() == name);
         let text = |column| row.get::<_, String>(column).map(|text| Some(text).filter(|text| !text.is_empty()));
         let address = |column| text(column).map(|text| text.and_then(|text| text.parse().ok()));
-        let failure = Failure {
-            result: result.ok_or_else(|| bad(0, &name))?,
+        let failure = SessionFailure {
+            result: result.ok_or_else(|| invalid_value(0, &name))?,
             sending_ip: address(1)?,
             mx: text(2)?,
             helo: text(3)?,
@@ -164,48 +164,51 @@ fn failures(connection: &Connection, policy: i64) -> rusqlite::Result<Vec<(Failu
     failures.collect()
 }
 
-fn policy(row: &Row<'_>) -> rusqlite::Result<Policy> {
+fn policy(row: &Row<'_>) -> rusqlite::Result<AppliedPolicy> {
     let list = |column| {
         let json: String = row.get(column)?;
-        serde_json::from_str::<Vec<String>>(&json).map_err(|_| bad(column, &json))
+        serde_json::from_str::<Vec<String>>(&json).map_err(|_| invalid_value(column, &json))
     };
     let kind: String = row.get(2)?;
     let found = match kind.as_str() {
-        "tlsa" => Found::Tlsa(list(3)?),
-        "sts" => Found::Sts { lines: list(3)?, mx: list(4)? },
-        "no-policy-found" => Found::Nothing,
-        other => return Err(bad(2, other)),
+        "tlsa" => ReportedPolicy::Tlsa(list(3)?),
+        "sts" => ReportedPolicy::Sts { lines: list(3)?, mx: list(4)? },
+        "no-policy-found" => ReportedPolicy::Nothing,
+        other => return Err(invalid_value(2, other)),
     };
-    Ok(Policy { domain: domain(row, 1)?, found })
+    Ok(AppliedPolicy { domain: domain(row, 1)?, found })
 }
 
-fn job(row: &Row<'_>) -> rusqlite::Result<Job> {
+fn job(row: &Row<'_>) -> rusqlite::Result<ReportJob> {
     let done: String = row.get(6)?;
     let first: Option<i64> = row.get(4)?;
-    Ok(Job {
+    Ok(ReportJob {
         row: row.get(0)?,
         day: date(row, 1)?,
         domain: domain(row, 2)?,
         id: row.get(3)?,
         first: first.and_then(|second| Timestamp::from_second(second).ok()),
         attempts: row.get(5)?,
-        done: serde_json::from_str(&done).map_err(|_| bad(6, &done))?,
+        done: serde_json::from_str(&done).map_err(|_| invalid_value(6, &done))?,
     })
 }
 
 fn date(row: &Row<'_>, column: usize) -> rusqlite::Result<Date> {
     let text: String = row.get(column)?;
-    // A day whose beginning cannot be told is none.
-    Date::from_str(&text).ok().filter(|day| begin(*day) != Timestamp::MIN).ok_or_else(|| bad(column, &text))
+    // A day whose first moment cannot be represented is invalid.
+    Date::from_str(&text)
+        .ok()
+        .filter(|day| day_start(*day) != Timestamp::MIN)
+        .ok_or_else(|| invalid_value(column, &text))
 }
 
 fn domain(row: &Row<'_>, column: usize) -> rusqlite::Result<Domain> {
     let text: String = row.get(column)?;
-    Domain::parse(&text).map_err(|_| bad(column, &text))
+    Domain::parse(&text).map_err(|_| invalid_value(column, &text))
 }
 
-/// Somebody edited the database.
-fn bad(column: usize, value: &str) -> rusqlite::Error {
+/// Returns the error for a value that we did not write.
+fn invalid_value(column: usize, value: &str) -> rusqlite::Error {
     let fault = format!("{:?} was not written by Gatepost", value.chars().take(60).collect::<String>());
     rusqlite::Error::FromSqlConversionFailure(column, rusqlite::types::Type::Text, fault.into())
 }

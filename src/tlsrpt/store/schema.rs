@@ -1,19 +1,19 @@
-//! The tables, and the check that a file has them.
+//! The tables of the database, and the check that a file has them.
 
 use std::path::Path;
 use std::time::Duration;
 
 use rusqlite::{Connection, ErrorCode};
 
-use super::StoreError;
+use super::CountStoreError;
 
 /// The name of the file.
 pub(super) const FILE: &str = "tlsrpt.db";
-/// "GPTR": tells our databases from others.
+/// "GPTR": marks the databases of this module.
 const APPLICATION_ID: i32 = 0x4750_5452;
-/// The form of the tables below.
+/// The version of the tables below.
 pub(super) const VERSION: i32 = 1;
-/// How long to wait for somebody who looks into the database with `sqlite3`.
+/// The time to wait for somebody else who uses the database with `sqlite3`.
 const BUSY: Duration = Duration::from_secs(5);
 
 const TABLES: &str = "
@@ -55,57 +55,57 @@ CREATE TABLE failure (
 );
 ";
 
-enum Refused {
-    /// It cannot be read as a database at all.
+enum OpenError {
+    /// The file cannot be read as a database.
     Damaged(String),
-    /// It is sound, and of this other version.
+    /// The file is sound but of another version.
     OtherVersion(i32),
-    /// Anything else.
+    /// Any other error.
     Other(String),
 }
 
-impl From<rusqlite::Error> for Refused {
+impl From<rusqlite::Error> for OpenError {
     fn from(error: rusqlite::Error) -> Self {
         let damaged = matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase));
         if damaged { Self::Damaged(error.to_string()) } else { Self::Other(error.to_string()) }
     }
 }
 
-/// Opens the database. Counts are not worth a start that fails: a damaged one is set aside, and a new
-/// one made.
-pub(super) fn open(file: &Path) -> Result<Connection, StoreError> {
-    let error = |what: &str| StoreError::Failed(format!("could not open {}: {what}", file.display()));
-    let refused = |refused: Refused| match refused {
-        Refused::Damaged(what) | Refused::Other(what) => error(&what),
-        Refused::OtherVersion(version) => StoreError::OtherVersion { file: file.to_owned(), version },
+/// Opens the database. A damaged one is quarantined and replaced, for counts are not important enough to prevent the
+/// start.
+pub(super) fn open(file: &Path) -> Result<Connection, CountStoreError> {
+    let error = |what: &str| CountStoreError::Failed(format!("cannot open {}: {what}", file.display()));
+    let store_error = |fault: OpenError| match fault {
+        OpenError::Damaged(what) | OpenError::Other(what) => error(&what),
+        OpenError::OtherVersion(version) => CountStoreError::OtherVersion { file: file.to_owned(), version },
     };
     let damage = match try_open(file) {
         Ok(connection) => return Ok(connection),
-        Err(Refused::Damaged(what)) => what,
-        Err(other) => return Err(refused(other)),
+        Err(OpenError::Damaged(what)) => what,
+        Err(other) => return Err(store_error(other)),
     };
-    let aside = file.with_extension("db.damaged");
-    std::fs::rename(file, &aside).map_err(|fault| error(&format!("{damage}; it could not be set aside: {fault}")))?;
+    let quarantined = file.with_extension("db.damaged");
+    std::fs::rename(file, &quarantined).map_err(|fault| error(&format!("{damage}; cannot quarantine it: {fault}")))?;
     for log in ["db-wal", "db-shm"] {
-        // It belongs to the file that is aside, and may not be there.
+        // A leftover of the quarantined file, which may not exist.
         let _missing = std::fs::remove_file(file.with_extension(log));
     }
-    tracing::error!(file = %aside.display(), damage, "TLS report counts are damaged and were set aside; counting begins anew");
-    try_open(file).map_err(refused)
+    tracing::error!(file = %quarantined.display(), damage, "TLS report counts are damaged, file quarantined; counting starts from 0");
+    try_open(file).map_err(store_error)
 }
 
-fn try_open(file: &Path) -> Result<Connection, Refused> {
+fn try_open(file: &Path) -> Result<Connection, OpenError> {
     let connection = Connection::open(file)?;
     connection.busy_timeout(BUSY)?;
     let owner: i32 = connection.pragma_query_value(None, "application_id", |row| row.get(0))?;
     let version: i32 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
     match (owner, version) {
         (APPLICATION_ID, VERSION) | (0, 0) => {}
-        (APPLICATION_ID, other) => return Err(Refused::OtherVersion(other)),
-        _ => return Err(Refused::Other("it is a database of another program; move it elsewhere".to_owned())),
+        (APPLICATION_ID, other) => return Err(OpenError::OtherVersion(other)),
+        _ => return Err(OpenError::Other("it is the database of another program; move it elsewhere".to_owned())),
     }
     connection.pragma_update(None, "journal_mode", "WAL")?;
-    // A crash of ours loses nothing and a power failure the latest counts, but never the file.
+    // A crash of this process loses nothing. A power failure may lose the latest counts, but never the file.
     connection.pragma_update(None, "synchronous", "NORMAL")?;
     connection.pragma_update(None, "foreign_keys", true)?;
     if owner == 0 {

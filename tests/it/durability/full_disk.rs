@@ -167,7 +167,7 @@ fn a_kill_while_evidence_waits_for_room_tears_no_record() {
     }
     ballast.leave(0);
     sink.serve(closed.open());
-    relay.hears("evidence cannot be written");
+    relay.hears("cannot write evidence");
     relay.kill();
     let records = fs::read(page(&home)).expect("it is there");
     assert!(records.ends_with(b"}\n"), "half a record was left behind");

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use gatepost::evidence::{Outcome, deliveries};
+use gatepost::evidence::{RecordedOutcome, deliveries};
 
 use crate::support::relay::{End, PATIENCE, Relay, program};
 use crate::support::within;
@@ -152,7 +152,7 @@ format = "text"
     pub(crate) fn recorded(&self) -> Result<BTreeMap<String, usize>, String> {
         let mut recorded = BTreeMap::new();
         let reading = deliveries(&self.evidence(), None, |_, _, delivery| {
-            if delivery.outcome == Outcome::Delivered {
+            if delivery.outcome == RecordedOutcome::Delivered {
                 *recorded.entry(delivery.to).or_default() += 1;
             }
             true

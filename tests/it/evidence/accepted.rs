@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::{Command, Output};
 use std::time::Duration;
 
-use gatepost::evidence::{Acceptance, Level, Outcome, Record, Standing, records};
+use gatepost::evidence::{AcceptanceRecord, Assurance, DemandOutcome, MailRecord, RecordedOutcome, records};
 
 use super::daemon::{PATIENCE, configure, evidence, is_whole, out, queued, start, to};
 use super::world::folder;
@@ -20,7 +20,7 @@ use crate::support::{Dice, within};
 const LIVES: usize = 4;
 
 /// Every record of mail, in the order of the chain.
-fn on_record(folder: &Path) -> Vec<Record> {
+fn on_record(folder: &Path) -> Vec<MailRecord> {
     let mut all = Vec::new();
     let reading = records(&folder.join("evidence"), None, |_, _, record| {
         all.push(record);
@@ -31,10 +31,10 @@ fn on_record(folder: &Path) -> Vec<Record> {
 }
 
 /// The messages that came in.
-pub(crate) fn accepted(folder: &Path) -> Vec<Acceptance> {
+pub(crate) fn accepted(folder: &Path) -> Vec<AcceptanceRecord> {
     let of = |record| match record {
-        Record::In(acceptance) => Some(*acceptance),
-        Record::Out(_) => None,
+        MailRecord::Accepted(acceptance) => Some(*acceptance),
+        MailRecord::Delivery(_) => None,
     };
     on_record(folder).into_iter().filter_map(of).collect()
 }
@@ -58,7 +58,9 @@ fn a_message_that_comes_in_is_on_record_once_before_its_deliveries() {
     is_whole(folder.path());
 
     let all = on_record(folder.path());
-    let [Record::In(one), Record::Out(_), Record::Out(_)] = &all[..] else { panic!("one in, two out: {all:?}") };
+    let [MailRecord::Accepted(one), MailRecord::Delivery(_), MailRecord::Delivery(_)] = &all[..] else {
+        panic!("one in, two out: {all:?}")
+    };
     assert_eq!((one.queue_id.as_str(), one.from.as_str(), one.domain.as_str()), (&*id, SENDER, "sender.example"));
     assert_eq!((&one.to[..], one.more_to), (&["m@a.example".to_owned(), "m@b.example".to_owned()][..], 0));
     assert_eq!(one.message_id.as_deref(), Some("<m@sender.example>"));
@@ -68,7 +70,10 @@ fn a_message_that_comes_in_is_on_record_once_before_its_deliveries() {
         ("mx", "all", Some("client.example"))
     );
     assert!(by.client.as_deref().is_some_and(|client| client.starts_with("127.0.0.1:")) && by.via.is_none());
-    assert_eq!((by.session.level, by.standing, by.policy.tls.as_str()), (Level::Clear, Standing::Met, "opportunistic"));
+    assert_eq!(
+        (by.session.level, by.standing, by.policy.tls.as_str()),
+        (Assurance::Clear, DemandOutcome::Met, "opportunistic")
+    );
     assert!(by.session.no_tls.is_some() && by.configuration.len() == 64, "{by:?}");
 
     let list = out(&evidence(&file, &["list"]));
@@ -126,8 +131,8 @@ fn a_message_that_an_operator_removes_before_any_attempt_is_on_record_as_it_came
     // It may only just have come in.
     assert!(within(PATIENCE, || remove().status.success()), "{:?}", remove());
     let all = on_record(folder.path());
-    let [.., Record::In(came), Record::Out(went)] = &all[..] else { panic!("{all:?}") };
-    assert_eq!((&came.queue_id, &went.queue_id, went.outcome), (&second, &second, Outcome::Removed));
+    let [.., MailRecord::Accepted(came), MailRecord::Delivery(went)] = &all[..] else { panic!("{all:?}") };
+    assert_eq!((&came.queue_id, &went.queue_id, went.outcome), (&second, &second, RecordedOutcome::Removed));
     drop(relay);
     is_whole(folder.path());
 }

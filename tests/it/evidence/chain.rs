@@ -3,13 +3,13 @@
 use std::fs;
 use std::io::Write as _;
 
-use gatepost::evidence::{Beginning, Evidence, Found, RecordHash, Verified, deliveries, verify};
+use gatepost::evidence::{ChainStart, Defect, Evidence, RecordHash, Verification, deliveries, verify};
 use jiff::Timestamp;
 
 use super::world::{KEEP, files, folder, lines, name, one, put, write};
 
 /// A chain of six records, spoilt, and what is found: line and finding.
-fn spoilt(spoil: impl FnOnce(&mut Vec<String>)) -> (Vec<(u64, Found)>, Verified) {
+fn spoilt(spoil: impl FnOnce(&mut Vec<String>)) -> (Vec<(u64, Defect)>, Verification) {
     let folder = folder();
     tokio::runtime::Runtime::new().expect("threads").block_on(write(folder.path(), 5));
     let [file] = &files(folder.path())[..] else { panic!("a day has one file") };
@@ -34,36 +34,36 @@ fn resealed(line: &str, from: &str, to: &str) -> String {
 #[test]
 fn a_chain_that_nobody_touched_is_whole() {
     let (found, verified) = spoilt(|_| ());
-    assert_eq!((found, verified.records, verified.beginning), (vec![], 6, Beginning::First));
+    assert_eq!((found, verified.records, verified.beginning), (vec![], 6, ChainStart::First));
     assert_eq!(verified.last.expect("a last one").seq, 6);
 }
 
 #[test]
 fn every_spoilt_record_is_named() {
     type Spoil = fn(&mut Vec<String>);
-    type Case = (&'static str, Spoil, Vec<(u64, Found)>);
+    type Case = (&'static str, Spoil, Vec<(u64, Defect)>);
     let cases: [Case; 13] = [
-        ("edited", |all| all[2] = all[2].replace("d1.example", "d7.example"), vec![(3, Found::Edited { seq: 3 })]),
-        ("the last edited", |all| all[5] = all[5].replace("met", "exceeded"), vec![(6, Found::Edited { seq: 6 })]),
+        ("edited", |all| all[2] = all[2].replace("d1.example", "d7.example"), vec![(3, Defect::Edited { seq: 3 })]),
+        ("the last edited", |all| all[5] = all[5].replace("met", "exceeded"), vec![(6, Defect::Edited { seq: 6 })]),
         (
             "edited and sealed anew",
             |all| all[2] = resealed(&all[2], "d1.example", "d7.example"),
-            vec![(3, Found::Replaced { seq: 3 })],
+            vec![(3, Defect::Replaced { seq: 3 })],
         ),
-        ("cut out", |all| drop(all.remove(2)), vec![(3, Found::Missing { from: 3, to: 3 })]),
-        ("several cut out", |all| drop(all.drain(2..5)), vec![(3, Found::Missing { from: 3, to: 5 })]),
-        ("moved up", |all| all.swap(2, 3), vec![(4, Found::Misplaced { seq: 3, behind: 4 })]),
+        ("cut out", |all| drop(all.remove(2)), vec![(3, Defect::Missing { from: 3, to: 3 })]),
+        ("several cut out", |all| drop(all.drain(2..5)), vec![(3, Defect::Missing { from: 3, to: 5 })]),
+        ("moved up", |all| all.swap(2, 3), vec![(4, Defect::Misplaced { seq: 3, behind: 4 })]),
         (
             "moved to the end",
             |all| {
                 let line = all.remove(2);
                 all.push(line);
             },
-            vec![(6, Found::Misplaced { seq: 3, behind: 6 })],
+            vec![(6, Defect::Misplaced { seq: 3, behind: 6 })],
         ),
-        ("doubled", |all| all.insert(3, all[2].clone()), vec![(4, Found::Repeated { seq: 3 })]),
-        ("the first cut off", |all| drop(all.remove(0)), vec![(1, Found::NoBeginning { to: 1 })]),
-        ("the beginning cut off", |all| drop(all.drain(..3)), vec![(1, Found::NoBeginning { to: 3 })]),
+        ("doubled", |all| all.insert(3, all[2].clone()), vec![(4, Defect::Repeated { seq: 3 })]),
+        ("the first cut off", |all| drop(all.remove(0)), vec![(1, Defect::NoBeginning { to: 1 })]),
+        ("the beginning cut off", |all| drop(all.drain(..3)), vec![(1, Defect::NoBeginning { to: 3 })]),
         (
             "moved over a gap",
             |all| {
@@ -71,7 +71,7 @@ fn every_spoilt_record_is_named() {
                 let line = all.remove(1);
                 all.push(line);
             },
-            vec![(2, Found::Missing { from: 2, to: 2 }), (5, Found::Misplaced { seq: 3, behind: 6 })],
+            vec![(2, Defect::Missing { from: 2, to: 2 }), (5, Defect::Misplaced { seq: 3, behind: 6 })],
         ),
         (
             "one edited and one cut out",
@@ -79,14 +79,14 @@ fn every_spoilt_record_is_named() {
                 all[4] = all[4].replace("d3.example", "d7.example");
                 all.remove(1);
             },
-            vec![(2, Found::Missing { from: 2, to: 2 }), (4, Found::Edited { seq: 5 })],
+            vec![(2, Defect::Missing { from: 2, to: 2 }), (4, Defect::Edited { seq: 5 })],
         ),
         ("nothing but spaces behind", |all| all.push(String::new()), vec![]),
     ];
     for (what, spoil, wanted) in cases {
         let (found, _) = spoilt(spoil);
         if what == "nothing but spaces behind" {
-            assert!(matches!(&found[..], [(7, Found::NotARecord { seq: None, .. })]), "{what}: {found:?}");
+            assert!(matches!(&found[..], [(7, Defect::NotARecord { seq: None, .. })]), "{what}: {found:?}");
         } else {
             assert_eq!(found, wanted, "{what}");
         }
@@ -98,20 +98,20 @@ fn a_destroyed_record_is_named_by_its_neighbours() {
     for at in [0, 2] {
         let (found, _) = spoilt(|all| all[at] = "{}".to_owned());
         let seq = Some(at as u64 + 1);
-        assert!(matches!(&found[..], [(_, Found::NotARecord { seq: named, .. })] if *named == seq), "{found:?}");
+        assert!(matches!(&found[..], [(_, Defect::NotARecord { seq: named, .. })] if *named == seq), "{found:?}");
     }
     let (found, _) = spoilt(|all| all.insert(2, "a line of my own".to_owned()));
-    assert!(matches!(&found[..], [(3, Found::NotARecord { seq: None, .. })]), "{found:?}");
+    assert!(matches!(&found[..], [(3, Defect::NotARecord { seq: None, .. })]), "{found:?}");
 }
 
 #[test]
 fn what_the_first_record_hangs_on_is_no_record() {
     let folder = folder();
     tokio::runtime::Runtime::new().expect("threads").block_on(write(folder.path(), 5));
-    let zeros = RecordHash::NOTHING;
+    let zeros = RecordHash::ZERO;
     let verified = verify(folder.path(), &[zeros]).expect("readable");
     let found: Vec<_> = verified.findings.into_iter().map(|finding| finding.found).collect();
-    assert_eq!((found, verified.dropped_head), (vec![Found::HeadMissing(zeros)], None));
+    assert_eq!((found, verified.dropped_head), (vec![Defect::HeadMissing(zeros)], None));
 }
 
 #[test]
@@ -127,9 +127,9 @@ fn a_cut_end_is_found_by_a_head_that_was_kept() {
     // Nothing in the chain itself tells.
     assert_eq!(verify(folder.path(), &[]).expect("readable").findings, []);
     let found = verify(folder.path(), &[head]).expect("readable").findings;
-    assert_eq!(found.into_iter().map(|finding| finding.found).collect::<Vec<_>>(), [Found::HeadMissing(head)]);
+    assert_eq!(found.into_iter().map(|finding| finding.found).collect::<Vec<_>>(), [Defect::HeadMissing(head)]);
     // All of it written anew from some record on: each hash is good, and the kept one is gone.
-    assert_ne!(head, RecordHash::NOTHING);
+    assert_ne!(head, RecordHash::ZERO);
 }
 
 #[test]
@@ -146,7 +146,7 @@ fn files_are_one_chain_and_a_missing_one_is_named() {
     std::fs::remove_file(folder.path().join(name(1))).expect("it is ours");
     let found = verify(folder.path(), &[]).expect("readable").findings;
     let [finding] = &found[..] else { panic!("{found:?}") };
-    assert_eq!((finding.line, &finding.found), (1, &Found::Missing { from: 3, to: 4 }));
+    assert_eq!((finding.line, &finding.found), (1, &Defect::Missing { from: 3, to: 4 }));
     assert_eq!(finding.file, folder.path().join(name(0)));
     let said = finding.to_string();
     assert!(said.ends_with(":1: records 3 to 4 are missing before this line"), "{said}");

@@ -8,7 +8,7 @@ use std::process::{Command, Output};
 use std::sync::Arc;
 use std::time::Duration;
 
-use gatepost::evidence::{Delivery, Level, Outcome, Standing, deliveries, verify};
+use gatepost::evidence::{Assurance, DeliveryRecord, DemandOutcome, RecordedOutcome, deliveries, verify};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
@@ -55,7 +55,7 @@ pub(crate) fn queued(folder: &Path) -> Option<i64> {
 }
 
 /// Every delivery on record.
-pub(crate) fn told(folder: &Path) -> Vec<Delivery> {
+pub(crate) fn told(folder: &Path) -> Vec<DeliveryRecord> {
     let mut all = Vec::new();
     let reading = deliveries(&folder.join("evidence"), None, |_, _, delivery| {
         all.push(delivery);
@@ -126,7 +126,7 @@ fn kill_9_at_any_moment_leaves_no_delivery_without_evidence() {
     assert!(within(PATIENCE, || queued(folder.path()) == Some(0)), "{:?}", queued(folder.path()));
     assert!(relay.terminate().status.is_some_and(|status| status.success()));
     is_whole(folder.path());
-    let delivered = told(folder.path()).into_iter().filter(|delivery| delivery.outcome == Outcome::Delivered);
+    let delivered = told(folder.path()).into_iter().filter(|delivery| delivery.outcome == RecordedOutcome::Delivered);
     let delivered: HashSet<String> = delivered.map(|delivery| delivery.to).collect();
     let missing: Vec<_> = owed.iter().filter(|to| !delivered.contains(*to)).collect();
     assert!(missing.is_empty(), "{missing:?}");
@@ -145,8 +145,8 @@ fn a_message_whose_evidence_cannot_be_written_stays_in_the_queue() {
     let message = Message::new("m", &["a.example"], 500);
     assert!(matches!(Client::connect(relay.address).expect("it listens").send(&message), Verdict::Accepted(_)));
     assert_eq!(sink.wait_for(&message.recipients, PATIENCE), Vec::<&str>::new());
-    let line = relay.hears("evidence cannot be written, and no delivery is finished without it");
-    assert!(line.contains("mail waits; make room"), "{line}");
+    let line = relay.hears("cannot write evidence, deliveries wait");
+    assert!(line.contains("deliveries wait; free some space"), "{line}");
     assert_eq!(queued(folder.path()), Some(1), "the peer has it, and the queue must not forget it");
     fs::remove_dir(&page).and_then(|()| fs::rename(&elsewhere, &page)).expect("ours");
     relay.hears("evidence can be written again");
@@ -154,7 +154,7 @@ fn a_message_whose_evidence_cannot_be_written_stays_in_the_queue() {
     assert!(relay.terminate().status.is_some_and(|status| status.success()));
     is_whole(folder.path());
     let [one] = &told(folder.path())[..] else { panic!("one delivery") };
-    assert_eq!((one.outcome, one.to.as_str()), (Outcome::Delivered, "m@a.example"));
+    assert_eq!((one.outcome, one.to.as_str()), (RecordedOutcome::Delivered, "m@a.example"));
 }
 
 #[test]
@@ -168,7 +168,7 @@ fn an_end_in_trouble_comes_all_the_same_and_the_message_is_not_forgotten() {
     fs::rename(&page, &elsewhere).and_then(|()| fs::create_dir(&page)).expect("ours");
     let message = Message::new("m", &["a.example"], 500);
     assert!(matches!(Client::connect(relay.address).expect("it listens").send(&message), Verdict::Accepted(_)));
-    relay.hears("evidence cannot be written, and no delivery is finished without it");
+    relay.hears("cannot write evidence, deliveries wait");
     fs::write(folder.path().join("gatepost.toml"), "").expect("ours");
     let end = relay.terminate();
     assert!(end.status.is_some_and(|status| status.success()), "{}", end.log);
@@ -320,13 +320,16 @@ async fn a_record_says_who_demanded_what_and_what_was_had() {
     let named = of("named.example");
     let session = named.session.as_ref().expect("a session");
     let tls = session.tls.as_ref().expect("TLS");
-    assert_eq!((session.level, named.standing, session.no_tls.as_ref()), (Level::Verified, Standing::Met, None));
+    assert_eq!(
+        (session.level, named.standing, session.no_tls.as_ref()),
+        (Assurance::Verified, DemandOutcome::Met, None)
+    );
     assert_eq!((tls.version.as_str(), tls.matched_name.as_deref()), ("TLSv1.3", Some("mail.domain-c.com")));
     assert_eq!(tls.authentication, "verified as mail.domain-c.com");
     assert!(tls.certificate.as_ref().is_some_and(|shown| shown.spki.starts_with("sha256:")), "{tls:?}");
     assert!(tls.cipher.starts_with("TLS") && tls.key_exchange.is_some(), "{tls:?}");
     let demands = &named.policy.as_ref().expect("a policy").demands;
-    assert_eq!((demands.len(), demands[0].layer.as_str(), demands[0].level), (1, "connector", Level::Verified));
+    assert_eq!((demands.len(), demands[0].layer.as_str(), demands[0].level), (1, "connector", Assurance::Verified));
     assert!(named.message_id.as_deref().is_some_and(|id| id.ends_with("@named.example>")), "{named:?}");
     assert_eq!((named.from.as_str(), named.attempt, named.status.as_str()), ("alice@sender.example", 1, "2.0.0"));
     let sum = Command::new("sha256sum").arg(&file).output().expect("sha256sum");
@@ -334,7 +337,10 @@ async fn a_record_says_who_demanded_what_and_what_was_had() {
     assert!(named.address.as_deref().is_some_and(|address| address.starts_with("127.0.0.1:")), "{named:?}");
 
     let refused = of("plain.example");
-    assert_eq!((refused.standing, refused.outcome, &refused.session), (Standing::Refused, Outcome::Deferred, &None));
+    assert_eq!(
+        (refused.standing, refused.outcome, &refused.session),
+        (DemandOutcome::Refused, RecordedOutcome::Deferred, &None)
+    );
     let unmet = refused.unmet.as_ref().expect("a demand");
     assert_eq!((unmet.layer.as_str(), unmet.got.as_str()), ("connector", "the peer does not offer STARTTLS"));
     assert_eq!(refused.status, "4.7.4");
@@ -343,11 +349,11 @@ async fn a_record_says_who_demanded_what_and_what_was_had() {
     let except = of("except.example");
     assert_eq!(except.exception.as_ref().map(|held| held.reason.as_str()), Some("ticket 4711"));
     let fallback = of("broken.example");
-    assert_eq!(fallback.standing, Standing::Fallback);
+    assert_eq!(fallback.standing, DemandOutcome::Fallback);
     let no_tls = fallback.session.as_ref().and_then(|session| session.no_tls.clone()).expect("a reason");
     assert!(no_tls.contains("454 4.7.0 not now"), "{no_tls}");
     let full = of("full.example");
-    assert_eq!((full.outcome, full.reply.as_deref()), (Outcome::Bounced, Some("550 5.1.1 nobody, \"here\"")));
+    assert_eq!((full.outcome, full.reply.as_deref()), (RecordedOutcome::Bounced, Some("550 5.1.1 nobody, \"here\"")));
     let csv = out(&evidence(&file, &["list", "--csv", "--domain", "full.example"]));
     assert!(csv.contains("\"550 5.1.1 nobody, \"\"here\"\"\""), "{csv}");
     let listed: serde_json::Value = serde_json::from_str(&out(&evidence(
@@ -420,7 +426,7 @@ fn a_folder_that_cannot_be_had_stops_the_start_and_says_what_to_do() {
     let Err(end) = Relay::run(&file, &[]) else { panic!("it started") };
     assert_eq!(end.status.and_then(|status| status.code()), Some(1));
     for words in [
-        &format!("{}:6:8: cannot make the folder for the evidence", file.display()),
+        &format!("{}:6:8: cannot create the evidence folder", file.display()),
         "install -d -m 0700",
         "write path = \"\"",
     ] {
@@ -442,7 +448,7 @@ fn a_reload_takes_keep_and_refuses_another_path() {
     assert!(fault.contains(":6:8") && !folder.path().join("other").exists(), "{fault}");
     configure(folder.path(), "path = \"evidence\"\nkeep = \"30d\"", &to(&sink));
     relay.signal("HUP");
-    relay.hears("evidence older than [evidence] keep was dropped");
+    relay.hears("deleted evidence older than [evidence] keep");
     assert!(within(PATIENCE, || !old.exists()));
     assert!(relay.terminate().status.is_some_and(|status| status.success()));
     is_whole(folder.path());

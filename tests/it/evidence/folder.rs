@@ -5,7 +5,7 @@ use std::io::Write as _;
 use std::os::unix::fs::{MetadataExt as _, symlink};
 use std::time::Duration;
 
-use gatepost::evidence::{Beginning, Evidence, Found, RecordHash, deliveries, verify};
+use gatepost::evidence::{ChainStart, Defect, Evidence, RecordHash, deliveries, verify};
 use jiff::Timestamp;
 
 use super::world::{KEEP, files, folder, lines, name, one, put, write};
@@ -46,7 +46,7 @@ async fn what_a_crash_tore_is_set_aside_and_told_of() {
         let found = verify(folder.path(), &[]).expect("readable").findings;
         assert!(!found.is_empty(), "{torn:?} is no record");
         if !torn.ends_with('\n') {
-            assert_eq!(found[0].found, Found::Torn);
+            assert_eq!(found[0].found, Defect::Torn);
         }
         write(folder.path(), 1).await;
         let all = lines(&file);
@@ -106,12 +106,12 @@ async fn what_is_too_old_goes_and_the_chain_says_so() {
         put(&folder.path().join(name(days_ago)), part);
     }
     let evidence = Evidence::open(folder.path(), KEEP).expect("ours");
-    evidence.keep(Duration::from_hours(24 * 7));
+    evidence.set_keep(Duration::from_hours(24 * 7));
     evidence.write(Timestamp::now(), one("later.example")).await.expect("written");
     evidence.close().await;
     assert_eq!(files(folder.path()).len(), 2, "only what is older than seven days goes");
     let verified = verify(folder.path(), &[]).expect("readable");
-    assert_eq!((verified.findings.len(), verified.beginning), (0, Beginning::Kept { dropped: 2 }));
+    assert_eq!((verified.findings.len(), verified.beginning), (0, ChainStart::Expired { dropped: 2 }));
     let text = fs::read_to_string(folder.path().join(name(0))).expect("text");
     assert!(text.contains("\"kind\":\"dropped\",\"files\":1,\"last_seq\":2"), "{text}");
     // The last record that went is known by its hash; the one before it is not.
@@ -122,15 +122,15 @@ async fn what_is_too_old_goes_and_the_chain_says_so() {
     let verified = verify(folder.path(), &[last]).expect("readable");
     assert_eq!((verified.findings.len(), verified.dropped_head), (0, Some(last)));
     let found = verify(folder.path(), &[first]).expect("readable").findings;
-    assert_eq!(found.into_iter().map(|finding| finding.found).collect::<Vec<_>>(), [Found::HeadMissing(first)]);
+    assert_eq!(found.into_iter().map(|finding| finding.found).collect::<Vec<_>>(), [Defect::HeadMissing(first)]);
     // What somebody else removes is another matter.
     fs::remove_file(folder.path().join(name(5))).expect("ours");
     let found = verify(folder.path(), &[]).expect("readable").findings;
-    assert_eq!(found.into_iter().map(|finding| finding.found).collect::<Vec<_>>(), [Found::NoBeginning { to: 4 }]);
+    assert_eq!(found.into_iter().map(|finding| finding.found).collect::<Vec<_>>(), [Defect::NoBeginning { to: 4 }]);
     let fourth: serde_json::Value = serde_json::from_str(&all[3]).expect("JSON");
     let fourth = RecordHash::parse(fourth["hash"].as_str().expect("a hash")).expect("a hash");
     let found = verify(folder.path(), &[fourth]).expect("readable").findings;
-    let missing = [Found::NoBeginning { to: 4 }, Found::HeadMissing(fourth)];
+    let missing = [Defect::NoBeginning { to: 4 }, Defect::HeadMissing(fourth)];
     assert_eq!(
         found.into_iter().map(|finding| finding.found).collect::<Vec<_>>(),
         missing,
@@ -147,7 +147,7 @@ async fn a_file_that_somebody_takes_away_is_noticed_and_the_chain_goes_on() {
     evidence.write(Timestamp::now(), one("b.example")).await.expect("written");
     evidence.close().await;
     let found = verify(folder.path(), &[]).expect("readable").findings;
-    assert_eq!(found.into_iter().map(|finding| finding.found).collect::<Vec<_>>(), [Found::NoBeginning { to: 2 }]);
+    assert_eq!(found.into_iter().map(|finding| finding.found).collect::<Vec<_>>(), [Defect::NoBeginning { to: 2 }]);
     assert_eq!(count(folder.path()), 1, "nothing went into a file that has no name");
 }
 
@@ -212,7 +212,7 @@ async fn a_full_disk_takes_the_reserve_and_no_other_trouble_does() {
     fs::remove_file(&page).and_then(|()| fs::rename(folder.path().join("elsewhere"), &page)).expect("ours");
     assert_eq!(writing.await.expect("no panic"), Ok(()));
     assert!(!evidence.is_stuck() && !reserve.exists());
-    evidence.keep(KEEP);
+    evidence.set_keep(KEEP);
     until(|| taken() >= 16 << 20).await;
     evidence.close().await;
     let verified = verify(folder.path(), &[]).expect("readable");

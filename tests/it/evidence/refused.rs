@@ -1,6 +1,6 @@
 //! A partner that answers with the wrong certificate: on record is what it showed, and that it was refused.
 
-use gatepost::evidence::{Delivery, Level, Outcome, Standing};
+use gatepost::evidence::{Assurance, DeliveryRecord, DemandOutcome, RecordedOutcome};
 
 use super::daemon::{CERTS, PATIENCE, configure, evidence, is_whole, out, partner, start, told};
 use super::world::folder;
@@ -35,12 +35,12 @@ async fn a_certificate_with_the_wrong_name_is_on_record_with_its_tls_and_refused
     .expect("no panic");
     assert!(!peer.heard().iter().any(|heard| heard.has("MAIL")), "it never heard of the message");
 
-    let Some(Delivery { session: Some(session), unmet: Some(unmet), standing, outcome, .. }) = all.pop() else {
+    let Some(DeliveryRecord { session: Some(session), unmet: Some(unmet), standing, outcome, .. }) = all.pop() else {
         panic!("neither session nor demand: {all:?}")
     };
-    assert_eq!((standing, outcome, all.len()), (Standing::Refused, Outcome::Deferred, 0));
+    assert_eq!((standing, outcome, all.len()), (DemandOutcome::Refused, RecordedOutcome::Deferred, 0));
     assert_eq!(unmet.got, "the certificate is for mail.domain-c.com, not for mail.wrong.example");
-    assert_eq!((session.level, session.no_tls), (Level::Trusted, None));
+    assert_eq!((session.level, session.no_tls), (Assurance::Trusted, None));
     let tls = session.tls.expect("TLS");
     assert_eq!((tls.version.as_str(), tls.authentication.as_str(), tls.matched_name), ("TLSv1.3", "trusted", None));
     assert!(tls.cipher.starts_with("TLS") && tls.key_exchange.is_some(), "{:?}", tls.cipher);
@@ -82,14 +82,14 @@ async fn an_ehlo_that_is_refused_under_tls_is_on_record_with_its_tls() {
     .await
     .expect("no panic");
     assert!(!peer.heard().iter().any(|heard| heard.has("MAIL")), "it never heard of the message");
-    let Some(Delivery { session: Some(session), unmet: None, standing, outcome, reply, .. }) = all.pop() else {
+    let Some(DeliveryRecord { session: Some(session), unmet: None, standing, outcome, reply, .. }) = all.pop() else {
         panic!("no session: {all:?}")
     };
     assert_eq!(
         (standing, outcome, reply.as_deref()),
-        (Standing::Unreached, Outcome::Deferred, Some("421 4.7.0 not from you"))
+        (DemandOutcome::Unreached, RecordedOutcome::Deferred, Some("421 4.7.0 not from you"))
     );
-    assert_eq!((session.level, session.no_tls), (Level::Verified, None));
+    assert_eq!((session.level, session.no_tls), (Assurance::Verified, None));
     let tls = session.tls.expect("TLS");
     assert_eq!((tls.version.as_str(), tls.matched_name.as_deref()), ("TLSv1.3", Some("mail.domain-c.com")));
 }

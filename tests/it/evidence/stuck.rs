@@ -26,7 +26,7 @@ fn nothing_is_begun_while_evidence_cannot_be_written_and_all_of_it_once_it_can()
     let mut client = Client::connect(relay.address).expect("it listens");
     let first = Message::new("first", &["a.example"], 500);
     assert!(matches!(client.send(&first), Verdict::Accepted(_)));
-    relay.hears("evidence cannot be written, and no delivery is finished without it");
+    relay.hears("cannot write evidence, deliveries wait");
     let waiting: Vec<_> =
         (0..5).map(|at| Message::new(&format!("later{at}"), &["a.example", "b.example"], 500)).collect();
     for message in &waiting {
@@ -86,7 +86,7 @@ fn a_sender_is_not_told_before_it_is_on_record_and_is_told_once() {
     let elsewhere = folder.path().join("elsewhere");
     fs::rename(&page, &elsewhere).and_then(|()| fs::create_dir(&page)).expect("ours");
     assert!(matches!(client.send(&Message::new("stuck", &["a.example"], 500)), Verdict::Accepted(_)));
-    relay.hears("evidence cannot be written, and no delivery is finished without it");
+    relay.hears("cannot write evidence, deliveries wait");
     refuse(&called);
     relay.signal("TERM");
     relay.hears("the result of an attempt is not written down, for its evidence is not");
@@ -118,7 +118,7 @@ fn a_delivery_that_is_not_on_record_is_not_forgotten_with_another_that_is() {
     let message = Message::new("m", &["a.example", "slow.example"], 500);
     let verdict = Client::connect(relay.address).expect("it listens").send(&message);
     assert!(matches!(verdict, Verdict::Accepted(_)), "{verdict:?}");
-    relay.hears("evidence cannot be written, and no delivery is finished without it");
+    relay.hears("cannot write evidence, deliveries wait");
     relay.signal("TERM");
     relay.hears("the result of an attempt is not written down, for its evidence is not");
     fs::remove_dir(&page).and_then(|()| fs::rename(&elsewhere, &page)).expect("ours");

@@ -4,7 +4,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use gatepost::evidence::{Delivery, Evidence, Level, Outcome, Session, Standing, Statement};
+use gatepost::evidence::{
+    Assurance, DeliveryRecord, DemandOutcome, Evidence, EvidenceRecord, RecordedOutcome, SessionRecord,
+};
 use jiff::Timestamp;
 use tempfile::TempDir;
 
@@ -15,8 +17,8 @@ pub(crate) fn folder() -> TempDir {
 }
 
 /// A delivery in clear to this domain.
-pub(crate) fn delivery(to: &str, connector: &str) -> Delivery {
-    Delivery {
+pub(crate) fn delivery(to: &str, connector: &str) -> DeliveryRecord {
+    DeliveryRecord {
         queue_id: "0000000000005".to_owned(),
         message_id: Some("<a@b.example>".to_owned()),
         from: "sender@example.com".to_owned(),
@@ -29,23 +31,23 @@ pub(crate) fn delivery(to: &str, connector: &str) -> Delivery {
         exception: None,
         host: Some(format!("mx.{to}")),
         address: Some("192.0.2.1:25".to_owned()),
-        session: Some(Session {
-            level: Level::Clear,
+        session: Some(SessionRecord {
+            level: Assurance::Clear,
             no_tls: Some("the peer does not offer STARTTLS".to_owned()),
             tls: None,
         }),
         unmet: None,
         downgraded_from: None,
-        standing: Standing::Met,
-        outcome: Outcome::Delivered,
+        standing: DemandOutcome::Met,
+        outcome: RecordedOutcome::Delivered,
         status: "2.0.0".to_owned(),
         reply: Some("250 2.0.0 Ok".to_owned()),
         reason: None,
     }
 }
 
-pub(crate) fn one(to: &str) -> Vec<Statement> {
-    vec![Statement::Delivery(Box::new(delivery(to, "internet")))]
+pub(crate) fn one(to: &str) -> Vec<EvidenceRecord> {
+    vec![EvidenceRecord::Delivery(Box::new(delivery(to, "internet")))]
 }
 
 /// Writes so many records, one by one, behind what is there; the very first is that the chain begins.

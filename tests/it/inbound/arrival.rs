@@ -1,12 +1,12 @@
 //! The session that brought a message travels with it, for the evidence.
 
-use gatepost::evidence::{Acceptance, InboundSession, Level, Standing};
+use gatepost::evidence::{AcceptanceRecord, Assurance, DemandOutcome, InboundSession};
 use gatepost::spool::Entry;
 
 use super::relay::{Relay, Wanted};
 
 fn by(entry: &Entry) -> InboundSession {
-    Acceptance::owed(entry.id, entry.size, &entry.envelope).expect("it travels with the message").by
+    AcceptanceRecord::pending(entry.id, entry.size, &entry.envelope).expect("it travels with the message").by
 }
 
 #[tokio::test]
@@ -21,14 +21,14 @@ async fn a_partner_is_on_record_with_its_tls_its_name_and_the_demand() {
         (by.listener.as_str(), by.connector.as_str(), by.hello.as_deref()),
         ("test", "domain-c", Some("client.example"))
     );
-    assert_eq!((by.session.level, by.standing), (Level::Verified, Standing::Met));
+    assert_eq!((by.session.level, by.standing), (Assurance::Verified, DemandOutcome::Met));
     let tls = by.session.tls.expect("TLS");
     assert_eq!((tls.version.as_str(), tls.matched_name.as_deref()), ("TLSv1.3", Some("mail.domain-c.com")));
     assert!(tls.cipher.starts_with("TLS") && tls.key_exchange.is_some(), "{tls:?}");
     assert!(tls.certificate.is_some_and(|shown| shown.spki.starts_with("sha256:")));
     let demands = &by.policy.demands;
     assert_eq!((by.policy.tls.as_str(), demands.len(), demands[0].layer.as_str()), ("forced", 1, "connector"));
-    assert_eq!(demands[0].level, Level::Verified);
+    assert_eq!(demands[0].level, Assurance::Verified);
     relay.ends().await;
 }
 
@@ -42,7 +42,7 @@ async fn who_shows_no_certificate_is_on_record_with_its_tls() {
     let by = by(&relay.entry().await);
     assert_eq!(
         (by.session.level, by.standing, by.policy.tls.as_str()),
-        (Level::Tls, Standing::Exceeded, "opportunistic")
+        (Assurance::Tls, DemandOutcome::Exceeded, "opportunistic")
     );
     assert!(by.session.tls.is_some_and(|tls| tls.certificate.is_none() && tls.matched_name.is_none()));
     relay.ends().await;

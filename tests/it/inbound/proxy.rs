@@ -1,6 +1,6 @@
 //! Behind a proxy that says XCLIENT: the client is whom it names, with that client's rights and no others.
 
-use gatepost::evidence::{Acceptance, Level};
+use gatepost::evidence::{AcceptanceRecord, Assurance};
 
 use super::relay::{Relay, Wanted, content};
 
@@ -23,7 +23,7 @@ async fn the_client_and_its_rights_are_those_that_xclient_names() {
     let (received, rest) = content(&entry).await;
     assert!(received.starts_with("Received: from client.example (client.example [192.0.2.77]) by"), "{received}");
     assert!(rest.starts_with("Date: "), "a client of ours: {rest}");
-    let by = Acceptance::owed(entry.id, entry.size, &entry.envelope).expect("it travels with the message").by;
+    let by = AcceptanceRecord::pending(entry.id, entry.size, &entry.envelope).expect("it travels with the message").by;
     assert_eq!((by.client.as_deref(), by.client_name.as_deref()), (Some("192.0.2.77:4711"), Some("client.example")));
     assert!(by.via.is_some_and(|proxy| proxy.starts_with("127.0.0.1:")));
 
@@ -98,8 +98,8 @@ async fn the_certificate_of_the_proxy_is_not_its_clients() {
     client.says("a\n.").await;
     client.hears("250 2.0.0").await;
     let entry = relay.entry().await;
-    let by = Acceptance::owed(entry.id, entry.size, &entry.envelope).expect("it travels with the message").by;
-    assert_eq!(by.session.level, Level::Tls);
+    let by = AcceptanceRecord::pending(entry.id, entry.size, &entry.envelope).expect("it travels with the message").by;
+    assert_eq!(by.session.level, Assurance::Tls);
     assert!(by.session.tls.is_some_and(|tls| tls.certificate.is_none()));
     relay.ends().await;
 }

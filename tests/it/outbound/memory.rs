@@ -188,6 +188,6 @@ async fn the_warning_of_a_downgrade_ends_with_the_tls_that_is_back() {
     for (peer, warnings) in [(&plain, 1), (&back, 0)] {
         reload(&outbound, world.snapshot(&way(peer, "")));
         assert_eq!(outcome(&deliver(&outbound, message(&[TO])).await, 0), "delivered");
-        assert_eq!(monitor.troubles().downgrades(Timestamp::now()).count(), warnings);
+        assert_eq!(monitor.recent_events().downgrades(Timestamp::now()).count(), warnings);
     }
 }

@@ -12,7 +12,7 @@ use gatepost::discovery::Discovery;
 use gatepost::discovery::history::History;
 use gatepost::discovery::mta_sts::{MtaSts, WebSource};
 use gatepost::dns::Dns;
-use gatepost::envelope::{Envelope, History as Past, QueueId, Recipient, RecipientState};
+use gatepost::envelope::{Envelope, FailureHistory as Past, QueueId, Recipient, RecipientState};
 use gatepost::evidence::Evidence;
 use gatepost::handshake::TlsMaterial;
 use gatepost::https::Https;

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use gatepost::envelope::{History, RecipientState};
+use gatepost::envelope::{FailureHistory, RecipientState};
 use gatepost::outbound::{Attempt, Report};
 use jiff::Timestamp;
 
@@ -104,7 +104,7 @@ async fn a_restart_takes_everything_up_where_it_was() {
     let pending = |next: Option<Timestamp>| RecipientState::Pending {
         attempts: 3,
         next,
-        history: History::default(),
+        history: FailureHistory::default(),
         warned: false,
         apart: false,
     };
@@ -114,7 +114,7 @@ async fn a_restart_takes_everything_up_where_it_was() {
         ("fresh", RecipientState::default()),
         ("overdue", pending(hours(-1))),
         ("later", pending(hours(1))),
-        ("held", RecipientState::Held { attempts: 3, history: History::default() }),
+        ("held", RecipientState::Held { attempts: 3, history: FailureHistory::default() }),
     ] {
         let change = |envelope: &mut gatepost::envelope::Envelope| envelope.recipients[0].state = state.clone();
         fill(&spool, [format!("{name}@a.example")], change).await;
@@ -147,7 +147,8 @@ async fn a_time_far_in_the_future_is_no_reason_to_wait_for_years() {
     let (home, sink) = (willing().await, Sink::start(1000).await);
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder");
     let next = Some(Timestamp::now() + jiff::SignedDuration::from_hours(24 * 3650));
-    let state = RecipientState::Pending { attempts: 1, next, history: History::default(), warned: false, apart: false };
+    let state =
+        RecipientState::Pending { attempts: 1, next, history: FailureHistory::default(), warned: false, apart: false };
     let change = |envelope: &mut gatepost::envelope::Envelope| envelope.recipients[0].state = state.clone();
     fill(&folder.path().join("spool"), ["b@a.example".to_owned()], change).await;
     let before = "[queue]\nretry = [\"100ms\", \"500ms\"]";

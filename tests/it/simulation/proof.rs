@@ -55,7 +55,7 @@ fn kept() -> Played {
     }
 }
 
-fn record(world: &World) -> Delivery {
+fn record(world: &World) -> DeliveryRecord {
     let record = serde_json::json!({
         "queue_id": "id", "message_id": null, "from": "alice@sender.example", "to": TO, "domain": "d0.example",
         "attempt": 1, "connector": "d0.example", "configuration": "", "policy": null, "exception": null,

@@ -4,7 +4,7 @@
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
-use gatepost::evidence::{Delivery, Level, Outcome};
+use gatepost::evidence::{Assurance, DeliveryRecord, RecordedOutcome};
 
 use super::ledger::{Answer, Arrival, Reported, Seen, Session};
 use super::mail::is_relaxed;
@@ -62,7 +62,7 @@ pub(crate) struct Played {
     pub(crate) left: Vec<Left>,
     /// Nothing but held messages is left.
     pub(crate) drained: bool,
-    pub(crate) records: Vec<Delivery>,
+    pub(crate) records: Vec<DeliveryRecord>,
 }
 
 /// What is known of each recipient.
@@ -244,7 +244,7 @@ impl Played {
     fn misrecorded(&self, index: &Index<'_>) -> Vec<String> {
         let mut faults = Vec::new();
         let mut recorded: HashMap<&str, usize> = HashMap::new();
-        let delivered = self.records.iter().filter(|record| record.outcome == Outcome::Delivered);
+        let delivered = self.records.iter().filter(|record| record.outcome == RecordedOutcome::Delivered);
         for record in delivered.filter(|record| self.world.of(&record.to).is_some()) {
             *recorded.entry(&record.to).or_default() += 1;
             let arrivals = index.arrivals(&record.to);
@@ -270,12 +270,12 @@ impl Played {
     }
 
     /// Whether a record tells of this session.
-    fn agrees(&self, record: &Delivery, session: &Session) -> bool {
+    fn agrees(&self, record: &DeliveryRecord, session: &Session) -> bool {
         let address = self.world.sites[session.site].address.to_string();
         let is_there = record.address.as_ref().is_some_and(|at| at.split(':').next() == Some(&address));
         let Some(said) = &record.session else { return false };
         let same = match (&said.tls, &session.tls) {
-            (None, None) => said.level == Level::Clear,
+            (None, None) => said.level == Assurance::Clear,
             (Some(said), Some(tls)) => {
                 let key = said.certificate.as_ref().is_some_and(|shown| shown.spki == tls.key);
                 key && said.version == tls.version && said.cipher == tls.cipher
@@ -284,10 +284,10 @@ impl Played {
         };
         let shown = session.tls.as_ref().map(|tls| tls.shown);
         let is_earned = match said.level {
-            Level::Clear => shown.is_none(),
-            Level::Tls => shown.is_some(),
-            Level::Trusted => matches!(shown, Some(Shown::Good | Shown::WrongName)),
-            Level::Verified | Level::Pinned | Level::Dane => shown == Some(Shown::Good),
+            Assurance::Clear => shown.is_none(),
+            Assurance::Tls => shown.is_some(),
+            Assurance::Trusted => matches!(shown, Some(Shown::Good | Shown::WrongName)),
+            Assurance::Verified | Assurance::Pinned | Assurance::Dane => shown == Some(Shown::Good),
         };
         is_there && same && is_earned
     }

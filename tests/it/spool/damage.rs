@@ -66,7 +66,7 @@ async fn damaged_rows_are_set_aside_and_harm_no_other() {
         ("fixed part", "UPDATE message SET accepted = accepted - 1 WHERE id ="),
         ("fixed part", "UPDATE message SET size = 12 WHERE id ="),
         ("row cannot be read", "UPDATE message SET fixed_crc = 'x' WHERE id ="),
-        ("said to be in", "UPDATE message SET content = 'elsewhere' WHERE id ="),
+        ("unknown location", "UPDATE message SET content = 'elsewhere' WHERE id ="),
         ("body file is missing", "UPDATE message SET content = 'file' WHERE id ="),
         (
             "checksum of its content",

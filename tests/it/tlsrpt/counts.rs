@@ -1,6 +1,8 @@
 //! What is kept, and how much of it at most.
 
-use gatepost::tlsrpt::{Bounds, Failure, Found, Observation, Policy, Reporter, ResultType, Session};
+use gatepost::tlsrpt::{
+    AppliedPolicy, Bounds, Observation, ReportedPolicy, Reporter, ResultType, SessionFailure, SessionResult,
+};
 use serde_json::Value;
 
 use super::desk::{AT_ONCE, Office, domain, folder, no_starttls, nothing_found, seen};
@@ -23,9 +25,9 @@ async fn failures_beyond_the_bound_are_summed_by_their_result() {
     let bounds = Bounds { failures: 3, ..Bounds::default() };
     let mut office = Office::open(folder.path(), bounds, AT_ONCE, None);
     let failure = |number: usize| {
-        let mut failure = Failure::new(ResultType::ValidationFailure);
+        let mut failure = SessionFailure::new(ResultType::ValidationFailure);
         failure.mx = Some(format!("mx{number}.partner.example"));
-        Session::Failed(failure)
+        SessionResult::Failed(failure)
     };
     for number in 0..50 {
         office.sees([seen(DAY, failure(number % 25))]).await;
@@ -43,16 +45,16 @@ async fn domains_and_policies_beyond_their_bounds_are_not_counted() {
     let folder = folder();
     let bounds = Bounds { domains: 2, policies: 2, ..Bounds::default() };
     let mut office = Office::open(folder.path(), bounds, AT_ONCE, None);
-    let tlsa = |number: usize| Policy {
+    let tlsa = |number: usize| AppliedPolicy {
         domain: domain("mx.partner.example"),
-        found: Found::Tlsa(vec![format!("3 1 1 {number}")]),
+        found: ReportedPolicy::Tlsa(vec![format!("3 1 1 {number}")]),
     };
     for number in 0..5 {
-        office.sees([Observation { policy: tlsa(number).into(), ..seen(DAY, Session::Succeeded) }]).await;
+        office.sees([Observation { policy: tlsa(number).into(), ..seen(DAY, SessionResult::Succeeded) }]).await;
     }
     for name in ["a.example", "b.example", "c.example"] {
         let policy = nothing_found(name);
-        office.sees([Observation { domain: domain(name), policy, ..seen(DAY, Session::Succeeded) }]).await;
+        office.sees([Observation { domain: domain(name), policy, ..seen(DAY, SessionResult::Succeeded) }]).await;
     }
     let policies = policies(&office).await;
     assert_eq!(policies.len(), 2, "{policies:#?}");
@@ -68,7 +70,7 @@ async fn observing_never_waits_and_what_is_too_much_is_dropped() {
     let folder = folder();
     let mut office = Office::in_folder(folder.path());
     for _ in 0..20_000 {
-        office.reporter.observe(seen(DAY, Session::Succeeded));
+        office.reporter.observe(seen(DAY, SessionResult::Succeeded));
     }
     office.desk.count().await;
     let counted = policies(&office).await[0]["summary"]["total-successful-session-count"].as_u64().expect("a count");
@@ -79,11 +81,11 @@ async fn observing_never_waits_and_what_is_too_much_is_dropped() {
 async fn texts_of_peers_are_cut_to_one_line() {
     let folder = folder();
     let mut office = Office::in_folder(folder.path());
-    let mut failure = Failure::new(ResultType::ValidationFailure);
+    let mut failure = SessionFailure::new(ResultType::ValidationFailure);
     failure.helo = Some(format!("mx\r\nX: {}", "x".repeat(10_000)));
     failure.information = Some("y".repeat(100_000));
     failure.reason = Some("\u{7}".to_owned());
-    office.sees([seen(DAY, Session::Failed(failure))]).await;
+    office.sees([seen(DAY, SessionResult::Failed(failure))]).await;
     let detail = policies(&office).await[0]["failure-details"][0].clone();
     let helo = detail["receiving-mx-helo"].as_str().expect("text");
     assert!(helo.starts_with("mxX: x") && helo.len() == 255, "{helo}");

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use gatepost::tlsrpt::{Bounds, Schedule, Session};
+use gatepost::tlsrpt::{Bounds, Schedule, SessionResult};
 use jiff::ToSpan as _;
 
 use super::desk::{AT_ONCE, Office, RECORD, at, folder, no_starttls, seen};
@@ -14,7 +14,9 @@ async fn nothing_is_sent_before_the_day_is_over_and_nothing_twice() {
     let folder = folder();
     let mut office = Office::in_folder(folder.path());
     office.wire.publishes(COLLECTOR);
-    office.sees([seen("2026-03-01T00:00:00Z", Session::Succeeded), seen("2026-03-01T23:59:59Z", no_starttls())]).await;
+    office
+        .sees([seen("2026-03-01T00:00:00Z", SessionResult::Succeeded), seen("2026-03-01T23:59:59Z", no_starttls())])
+        .await;
     let next = office.reports("2026-03-01T23:59:59Z").await;
     assert_eq!(next, at("2026-03-02T00:00:00Z"));
     assert!(office.wire.posts().is_empty() && office.wire.asked.lock().expect("one thread").is_empty());
@@ -37,7 +39,10 @@ async fn each_day_has_a_report_of_its_own() {
     let mut office = Office::in_folder(folder.path());
     office.wire.publishes(COLLECTOR);
     office
-        .sees([seen("2026-03-01T23:59:59Z", Session::Succeeded), seen("2026-03-02T00:00:00Z", Session::Succeeded)])
+        .sees([
+            seen("2026-03-01T23:59:59Z", SessionResult::Succeeded),
+            seen("2026-03-02T00:00:00Z", SessionResult::Succeeded),
+        ])
         .await;
     office.reports("2026-03-02T00:00:01Z").await;
     assert_eq!(office.one_post()["policies"][0]["summary"]["total-successful-session-count"], 1);
@@ -53,7 +58,7 @@ async fn counts_survive_a_restart_and_count_once() {
     for _ in 0..3 {
         let mut office = Office::in_folder(folder.path());
         office
-            .sees([seen("2026-03-01T10:00:00Z", Session::Succeeded), seen("2026-03-01T10:00:00Z", no_starttls())])
+            .sees([seen("2026-03-01T10:00:00Z", SessionResult::Succeeded), seen("2026-03-01T10:00:00Z", no_starttls())])
             .await;
         office.desk.count().await;
     }
@@ -74,7 +79,7 @@ async fn who_has_a_report_is_sent_no_second_one_after_a_restart() {
     let mut office = Office::in_folder(folder.path());
     office.wire.publishes(text);
     *office.wire.refuses.lock().expect("one thread") = true;
-    office.sees([seen("2026-03-01T10:00:00Z", Session::Succeeded)]).await;
+    office.sees([seen("2026-03-01T10:00:00Z", SessionResult::Succeeded)]).await;
     let next = office.reports("2026-03-02T01:00:00Z").await;
     assert_eq!(next, at("2026-03-02T01:15:00Z"), "the collector is tried again after a quarter of an hour");
     let id = office.accepted.try_recv().expect("the mail is queued").envelope.envid.expect("an id");
@@ -96,7 +101,7 @@ async fn a_collector_that_is_down_is_given_up_after_a_day() {
     let mut office = Office::in_folder(folder.path());
     office.wire.publishes(COLLECTOR);
     *office.wire.refuses.lock().expect("one thread") = true;
-    office.sees([seen("2026-03-01T10:00:00Z", Session::Succeeded)]).await;
+    office.sees([seen("2026-03-01T10:00:00Z", SessionResult::Succeeded)]).await;
     let (mut now, mut tries) = (at("2026-03-02T00:00:00Z"), 0);
     while now < at("2026-03-03T00:00:01Z") {
         let asked = office.wire.asked.lock().expect("one thread").len();
@@ -116,14 +121,14 @@ async fn who_does_not_ask_gets_nothing_and_a_lookup_that_fails_is_repeated() {
     let folder = folder();
     let mut office = Office::in_folder(folder.path());
     office.wire.records.lock().expect("one thread").insert(RECORD, Err("SERVFAIL".to_owned()));
-    office.sees([seen("2026-03-01T10:00:00Z", Session::Succeeded)]).await;
+    office.sees([seen("2026-03-01T10:00:00Z", SessionResult::Succeeded)]).await;
     let next = office.reports("2026-03-02T00:00:00Z").await;
     assert_eq!(next, at("2026-03-02T00:15:00Z"));
     office.wire.records.lock().expect("one thread").clear();
     office.reports("2026-03-02T00:15:00Z").await;
     // It asks from now on, and has had its chance for that day.
     office.wire.publishes(COLLECTOR);
-    office.sees([seen("2026-03-01T23:59:59Z", Session::Succeeded)]).await;
+    office.sees([seen("2026-03-01T23:59:59Z", SessionResult::Succeeded)]).await;
     office.reports("2026-03-02T12:00:00Z").await;
     assert_eq!(office.wire.asked.lock().expect("one thread").len(), 2);
     assert!(office.wire.posts().is_empty() && office.accepted.try_recv().is_err());
@@ -132,10 +137,10 @@ async fn who_does_not_ask_gets_nothing_and_a_lookup_that_fails_is_repeated() {
 #[tokio::test]
 async fn reports_are_spread_over_hours() {
     let folder = folder();
-    let schedule = Schedule { settle: Duration::from_mins(10), spread: Duration::from_hours(4), ..AT_ONCE };
+    let schedule = Schedule { delay: Duration::from_mins(10), spread: Duration::from_hours(4), ..AT_ONCE };
     let mut office = Office::open(folder.path(), Bounds::default(), schedule, None);
     office.wire.publishes(COLLECTOR);
-    office.sees([seen("2026-03-01T10:00:00Z", Session::Succeeded)]).await;
+    office.sees([seen("2026-03-01T10:00:00Z", SessionResult::Succeeded)]).await;
     let next = office.reports("2026-03-02T00:00:00Z").await;
     assert!(next >= at("2026-03-02T00:10:00Z") && next < at("2026-03-02T04:10:00Z"), "{next}");
     assert!(office.wire.posts().is_empty());

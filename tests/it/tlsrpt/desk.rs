@@ -14,8 +14,8 @@ use gatepost::https::Url;
 use gatepost::spool::{Entry, SqliteSpool};
 use gatepost::tlsrpt::dkim::Signer;
 use gatepost::tlsrpt::{
-    Answer, Bounds, Desk, Failure, Found, Network, Observation, Outbox, Policy, Reporter, ResultType, Schedule,
-    Session, Submitter,
+    AppliedPolicy, Bounds, Network, NetworkFuture, Observation, ReportSender, ReportService, ReportedPolicy, Reporter,
+    ResultType, Schedule, SessionFailure, SessionResult, Submitter,
 };
 use jiff::Timestamp;
 use serde_json::Value;
@@ -45,13 +45,13 @@ impl Wire {
 }
 
 impl Network for Wire {
-    fn txt<'a>(&'a self, name: &'a str) -> Answer<'a, Vec<String>> {
+    fn txt<'a>(&'a self, name: &'a str) -> NetworkFuture<'a, Vec<String>> {
         self.asked.lock().expect("one thread").push(name.to_owned());
         let answer = self.records.lock().expect("one thread").get(name).cloned();
         Box::pin(async move { answer.unwrap_or_else(|| Ok(Vec::new())) })
     }
 
-    fn post<'a>(&'a self, to: &'a Url, report: Bytes) -> Answer<'a, ()> {
+    fn post<'a>(&'a self, to: &'a Url, report: Bytes) -> NetworkFuture<'a, ()> {
         let refuses = *self.refuses.lock().expect("one thread");
         if !refuses {
             self.posted.lock().expect("one thread").push((to.to_string(), report));
@@ -75,42 +75,42 @@ pub(crate) fn domain(text: &str) -> Domain {
     Domain::parse(text).expect("a domain")
 }
 
-pub(crate) fn nothing_found(of: &str) -> Arc<Policy> {
-    Arc::new(Policy { domain: domain(of), found: Found::Nothing })
+pub(crate) fn nothing_found(of: &str) -> Arc<AppliedPolicy> {
+    Arc::new(AppliedPolicy { domain: domain(of), found: ReportedPolicy::Nothing })
 }
 
 /// A session with a host of partner.example.
-pub(crate) fn seen(when: &str, session: Session) -> Observation {
+pub(crate) fn seen(when: &str, session: SessionResult) -> Observation {
     let domain = domain("partner.example");
     Observation { at: at(when), policy: nothing_found("partner.example"), domain, session }
 }
 
-pub(crate) fn no_starttls() -> Session {
-    Session::Failed(Failure {
+pub(crate) fn no_starttls() -> SessionResult {
+    SessionResult::Failed(SessionFailure {
         mx: Some("mx.partner.example".to_owned()),
         receiving_ip: Some("192.0.2.25".parse().expect("an address")),
-        ..Failure::new(ResultType::StartTlsNotSupported)
+        ..SessionFailure::new(ResultType::StartTlsNotSupported)
     })
 }
 
 /// Everything that a report needs.
 pub(crate) struct Office {
     pub(crate) reporter: Reporter,
-    pub(crate) desk: Desk,
-    pub(crate) outbox: Outbox,
+    pub(crate) desk: ReportService,
+    pub(crate) outbox: ReportSender,
     pub(crate) wire: Arc<Wire>,
     /// What went to the scheduler.
     pub(crate) accepted: mpsc::Receiver<Entry>,
 }
 
 pub(crate) const AT_ONCE: Schedule =
-    Schedule { settle: Duration::ZERO, spread: Duration::ZERO, patience: Duration::from_hours(24) };
+    Schedule { delay: Duration::ZERO, spread: Duration::ZERO, give_up_after: Duration::from_hours(24) };
 
 impl Office {
     /// One whose spool is `folder`/spool, as a relay configured by [`crate::support::in_process::configured`] has it.
     pub(crate) fn open(folder: &Path, bounds: Bounds, schedule: Schedule, signer: Option<Signer>) -> Self {
         let spool = SqliteSpool::open(&folder.join("spool")).expect("a spool");
-        let (reporter, desk) = Desk::open(&folder.join("spool"), bounds, schedule).expect("counts");
+        let (reporter, desk) = ReportService::open(&folder.join("spool"), bounds, schedule).expect("counts");
         let submitter = Submitter {
             organization: "Example Ltd".to_owned(),
             contact: Mailbox::parse("tls@relay.example.com").expect("a mailbox"),
@@ -121,7 +121,7 @@ impl Office {
         let wire = Arc::new(Wire::default());
         let network = Arc::clone(&wire) as Arc<dyn Network>;
         let submitter = Arc::new(ArcSwap::from_pointee(submitter));
-        let outbox = Outbox { submitter, spool: Arc::new(spool), accepted: way, network };
+        let outbox = ReportSender { submitter, spool: Arc::new(spool), accepted: way, network };
         Self { reporter, desk, outbox, wire, accepted }
     }
 

@@ -3,8 +3,8 @@
 use std::net::IpAddr;
 
 use gatepost::address::Mailbox;
-use gatepost::tlsrpt::report::{Counted, Report};
-use gatepost::tlsrpt::{Failure, Found, Policy, ResultType};
+use gatepost::tlsrpt::report::{PolicyCounts, TlsReport};
+use gatepost::tlsrpt::{AppliedPolicy, ReportedPolicy, ResultType, SessionFailure};
 use serde_json::Value;
 
 use super::desk::{domain, json};
@@ -61,18 +61,18 @@ fn plain(value: &mut Value) {
     }
 }
 
-fn failure(result: ResultType, from: &str, mx: &str) -> Failure {
-    Failure {
+fn failure(result: ResultType, from: &str, mx: &str) -> SessionFailure {
+    SessionFailure {
         sending_ip: Some(from.parse().expect("an address")),
         mx: Some(format!("{mx}.mail.company-y.example")),
-        ..Failure::new(result)
+        ..SessionFailure::new(result)
     }
 }
 
 #[test]
 fn the_report_of_appendix_b_comes_out_as_it_stands_there() {
     let texts = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
-    let found = Found::Sts {
+    let found = ReportedPolicy::Sts {
         lines: texts(&["version: STSv1", "mode: testing", "mx: *.mail.company-y.example", "max_age: 86400"]),
         mx: texts(&["*.mail.company-y.example"]),
     };
@@ -84,14 +84,14 @@ fn the_report_of_appendix_b_comes_out_as_it_stands_there() {
     let mut invalid = failure(ResultType::ValidationFailure, "198.51.100.62", "mx-backup");
     invalid.receiving_ip = "203.0.113.58".parse().ok();
     invalid.reason = Some("X509_V_ERR_PROXY_PATH_LENGTH_EXCEEDED".to_owned());
-    let report = Report {
+    let report = TlsReport {
         organization: "Company-X".to_owned(),
         day: "2016-04-01".parse().expect("a day"),
         contact: Mailbox::parse("sts-reporting@company-x.example").expect("a mailbox"),
         id: "5065427c-23d3-47ca-b6e0-946ea0e8c4be".to_owned(),
         domain: domain("company-y.example"),
-        policies: vec![Counted {
-            policy: Policy { domain: domain("company-y.example"), found },
+        policies: vec![PolicyCounts {
+            policy: AppliedPolicy { domain: domain("company-y.example"), found },
             succeeded: 5326,
             failed: 303,
             failures: vec![(expired, 100), (none, 200), (invalid, 3)],
@@ -99,7 +99,7 @@ fn the_report_of_appendix_b_comes_out_as_it_stands_there() {
     };
     let mut expected: Value = serde_json::from_str(EXAMPLE).expect("the example");
     plain(&mut expected);
-    assert_eq!(json(&report.gzip()), expected);
+    assert_eq!(json(&report.to_gzip()), expected);
     assert_eq!(
         report.file_name(&domain("company-x.example")),
         "company-x.example!company-y.example!1459468800!1459555199!5065427c23d347cab6e0946ea0e8c4be.json.gz"

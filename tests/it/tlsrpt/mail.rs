@@ -11,7 +11,7 @@ use gatepost::config::{DkimKey, Located, Location};
 use gatepost::envelope::{Notify, TlsRequirement};
 use gatepost::spool::Entry;
 use gatepost::tlsrpt::dkim::Signer;
-use gatepost::tlsrpt::{Bounds, Session, is_report};
+use gatepost::tlsrpt::{Bounds, SessionResult, is_report};
 
 use super::desk::{AT_ONCE, Office, domain, folder, json, no_starttls, seen};
 use crate::support::in_process::{PATIENCE, configured, run, until};
@@ -52,7 +52,9 @@ async fn delivered(signer: Option<Signer>) -> (Entry, String) {
     let folder = folder();
     let mut office = Office::open(folder.path(), Bounds::default(), AT_ONCE, signer);
     office.wire.publishes(&format!("v=TLSRPTv1; rua=mailto:{},mailto:{}", TO[0], TO[1]));
-    office.sees([seen("2026-03-01T10:00:00Z", Session::Succeeded), seen("2026-03-01T11:00:00Z", no_starttls())]).await;
+    office
+        .sees([seen("2026-03-01T10:00:00Z", SessionResult::Succeeded), seen("2026-03-01T11:00:00Z", no_starttls())])
+        .await;
     office.reports("2026-03-02T00:00:00Z").await;
     let entry = office.accepted.try_recv().expect("the scheduler is told");
     assert!(office.accepted.try_recv().is_err(), "of one message");

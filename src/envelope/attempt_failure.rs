@@ -1,24 +1,24 @@
-//! A failure of one recipient's delivery, as it is stored.
+//! A failure of the delivery to one recipient, in its stored form.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::smtp::reply::{EnhancedStatusCode, Reply};
 
-/// A failure as the queue remembers it and reports tell it.
+/// A failed attempt for one recipient, for the queue and for reports.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Trouble {
-    /// When it happened.
+pub struct AttemptFailure {
+    /// The time of the failure.
     pub at: Timestamp,
-    /// Its status, `4.7.5` and the like.
+    /// The enhanced status code, such as `4.7.5`.
     #[serde(with = "enhanced_as_text")]
     pub status: EnhancedStatusCode,
-    /// What happened, in words, naming host and address.
+    /// A description that names host and address.
     pub text: String,
-    /// The host that was spoken to, where one was.
+    /// The host, if the attempt came so far.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host: Option<String>,
-    /// What the peer said, where it said something.
+    /// The reply of the host, if there was one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reply: Option<Reply>,
 }

@@ -1,4 +1,4 @@
-//! How well a peer was known, and how that compares with what was demanded.
+//! The assurance of a session, and its comparison with the demand.
 
 use std::fmt;
 
@@ -6,34 +6,34 @@ use serde::{Deserialize, Serialize};
 
 use crate::tls::{Authentication, Clearance, Demand, NoTls, SessionTls, TlsOutcome, TlsPolicy, Unmet, Verify};
 
-/// How well a peer was known, or had to be; the greater the better.
+/// The assurance of a session or of a demand, in ascending order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Level {
-    /// In clear.
+pub enum Assurance {
+    /// No TLS.
     Clear,
-    /// TLS, whoever answered.
+    /// TLS without authentication of the peer.
     Tls,
-    /// TLS, with a certificate under a trusted authority.
+    /// TLS with a certificate of a trusted authority.
     Trusted,
-    /// TLS, with a trusted certificate for a name that was looked for.
+    /// TLS with a trusted certificate for the demanded name.
     Verified,
-    /// TLS, with a key that the connector pins.
+    /// TLS with a key that the connector pins.
     Pinned,
-    /// TLS, authenticated by TLSA records (RFC 7672).
+    /// TLS authenticated by TLSA records (RFC 7672).
     Dane,
 }
 
-impl Level {
-    /// All of them, the least first.
+impl Assurance {
+    /// All levels in ascending order.
     pub const ALL: [Self; 6] = [Self::Clear, Self::Tls, Self::Trusted, Self::Verified, Self::Pinned, Self::Dane];
 
-    /// What a session reached, whether it was cleared or refused.
+    /// Returns the assurance of a session, whether it was cleared or refused.
     #[must_use]
     pub fn of(session: &SessionTls) -> Self {
         match (&session.outcome, &session.authentication) {
             (TlsOutcome::Clear(_), _) => Self::Clear,
-            // Names are looked at only where the chain is good.
+            // Names are checked only if the chain is trusted.
             (_, Authentication::Trusted | Authentication::Untrusted(Unmet::Name { .. })) => Self::Trusted,
             (_, Authentication::Anonymous | Authentication::Unproved(_) | Authentication::Untrusted(_)) => Self::Tls,
             (_, Authentication::Verified(_)) => Self::Verified,
@@ -42,7 +42,7 @@ impl Level {
         }
     }
 
-    /// What a demand wants.
+    /// Returns the assurance that a demand requires.
     #[must_use]
     pub fn demanded(demand: &Demand) -> Self {
         match &demand.verify {
@@ -54,9 +54,9 @@ impl Level {
         }
     }
 
-    /// The word for it, in JSON and CSV.
+    /// Returns the word for it, as in JSON and CSV.
     #[must_use]
-    pub fn word(self) -> &'static str {
+    pub fn as_str(self) -> &'static str {
         match self {
             Self::Clear => "clear",
             Self::Tls => "tls",
@@ -68,10 +68,10 @@ impl Level {
     }
 }
 
-impl fmt::Display for Level {
+impl fmt::Display for Assurance {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Clear => "in clear",
+            Self::Clear => "in the clear",
             Self::Tls => "TLS",
             Self::Trusted => "TLS, trusted",
             Self::Verified => "TLS, name verified",
@@ -81,32 +81,32 @@ impl fmt::Display for Level {
     }
 }
 
-/// How what was reached compares with what was demanded.
+/// The comparison of the TLS that was used with the demand.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Standing {
-    /// As demanded. An opportunistic policy demands nothing.
+pub enum DemandOutcome {
+    /// The demand was met. An opportunistic policy demands nothing.
     Met,
-    /// The peer was better known than was demanded, or TLS was had where none was demanded.
+    /// The assurance is higher than demanded, or TLS was used although none was demanded.
     Exceeded,
-    /// The peer offered TLS, it came to nothing, and the policy let the message go in clear.
+    /// The peer offered TLS, TLS failed, and the policy allowed delivery in the clear.
     Fallback,
-    /// What was demanded was not to be had, and nothing was sent.
+    /// The demand was not met, and nothing was sent.
     Refused,
-    /// It did not come as far as that: no session, or none that was needed.
+    /// The attempt did not come so far: there was no session, or none was needed.
     Unreached,
 }
 
-impl Standing {
-    /// Of a session that was cleared under a policy.
+impl DemandOutcome {
+    /// Compares a session that was cleared with its policy.
     #[must_use]
     pub fn of(policy: Option<&TlsPolicy>, clearance: &Clearance) -> Self {
         match clearance.outcome() {
             TlsOutcome::Clear(NoTls::NotWanted | NoTls::NotOffered | NoTls::NotUsed) => Self::Met,
             TlsOutcome::Clear(NoTls::Rejected(_) | NoTls::SpokeBeforeHandshake | NoTls::Broken(_)) => Self::Fallback,
             TlsOutcome::Tls(_) => {
-                let demanded = policy.and_then(|policy| policy.demands().map(Level::demanded).max());
-                if Level::of(clearance.session()) > demanded.unwrap_or(Level::Clear) {
+                let demanded = policy.and_then(|policy| policy.demands().map(Assurance::demanded).max());
+                if Assurance::of(clearance.session()) > demanded.unwrap_or(Assurance::Clear) {
                     Self::Exceeded
                 } else {
                     Self::Met
@@ -115,9 +115,9 @@ impl Standing {
         }
     }
 
-    /// The word for it.
+    /// Returns the word for it, as in JSON and CSV.
     #[must_use]
-    pub fn word(self) -> &'static str {
+    pub fn as_str(self) -> &'static str {
         match self {
             Self::Met => "met",
             Self::Exceeded => "exceeded",
@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_reached_is_held_against_what_was_demanded() {
+    fn a_session_is_compared_with_its_demand() {
         let tls = || {
             let (version, cipher) = (TlsVersion::V1_3, "TLS_AES_256_GCM_SHA384");
             TlsOutcome::Tls(TlsFacts {
@@ -158,16 +158,16 @@ mod tests {
         let forced = TlsPolicy::forced(Demand::new(Layer::Connector, Verify::None));
         let clear = TlsOutcome::Clear;
         for (policy, outcome, standing) in [
-            (TlsPolicy::Off, clear(NoTls::NotWanted), Standing::Met),
-            (TlsPolicy::Opportunistic, clear(NoTls::NotOffered), Standing::Met),
-            (TlsPolicy::Opportunistic, clear(NoTls::Rejected(Reply::bare(454, "no"))), Standing::Fallback),
-            (TlsPolicy::Opportunistic, clear(NoTls::SpokeBeforeHandshake), Standing::Fallback),
-            (TlsPolicy::Opportunistic, clear(NoTls::Broken("alert".to_owned())), Standing::Fallback),
-            (TlsPolicy::Opportunistic, tls(), Standing::Exceeded),
-            (forced, tls(), Standing::Met),
+            (TlsPolicy::Off, clear(NoTls::NotWanted), DemandOutcome::Met),
+            (TlsPolicy::Opportunistic, clear(NoTls::NotOffered), DemandOutcome::Met),
+            (TlsPolicy::Opportunistic, clear(NoTls::Rejected(Reply::bare(454, "no"))), DemandOutcome::Fallback),
+            (TlsPolicy::Opportunistic, clear(NoTls::SpokeBeforeHandshake), DemandOutcome::Fallback),
+            (TlsPolicy::Opportunistic, clear(NoTls::Broken("alert".to_owned())), DemandOutcome::Fallback),
+            (TlsPolicy::Opportunistic, tls(), DemandOutcome::Exceeded),
+            (forced, tls(), DemandOutcome::Met),
         ] {
             let clearance = clearance(&policy, outcome);
-            assert_eq!(Standing::of(Some(&policy), &clearance), standing, "{policy}, {clearance:?}");
+            assert_eq!(DemandOutcome::of(Some(&policy), &clearance), standing, "{policy}, {clearance:?}");
         }
     }
 }
