@@ -17,7 +17,7 @@ const HEIGHT: u64 = 48;
 /// Draws the days. Without any mail, a sentence says so.
 pub(super) fn draw(html: &mut Html, what: &str, days: &[Day], now: Timestamp) {
     let sum = |part: fn(&Day) -> u64| days.iter().map(part).fold(0_u64, u64::saturating_add);
-    let (all, clear) = (sum(Day::all), sum(|day| day.clear));
+    let (all, clear) = (sum(Day::total), sum(|day| day.clear));
     if all == 0 {
         html.element("<p class=\"meta\">", what, ": no mail in the last 14 days</p>");
         return;
@@ -47,7 +47,7 @@ fn dates(now: Timestamp) -> Vec<Date> {
 
 /// Draws one day. All bars have the same height: they show shares, not amounts.
 fn bar(html: &mut Html, x: usize, date: Date, day: Option<&Day>) {
-    let Some(day) = day.filter(|day| day.all() > 0) else {
+    let Some(day) = day.filter(|day| day.total() > 0) else {
         html.raw(&rectangle("none", x, HEIGHT, 2)).raw("</rect>");
         return;
     };

@@ -95,8 +95,8 @@ impl Signer {
     #[must_use]
     pub fn record(&self) -> String {
         let (kind, public) = match &self.key {
-            Key::Rsa(key) => ("rsa", subject_public_key_info(key)),
-            Key::Ed25519(key) => ("ed25519", key.public_key().as_ref().to_vec()),
+            SigningKey::Rsa(key) => ("rsa", subject_public_key_info(key)),
+            SigningKey::Ed25519(key) => ("ed25519", key.public_key().as_ref().to_vec()),
         };
         format!("v=DKIM1; k={kind}; s=tlsrpt; p={}", BASE64.encode(public))
     }

@@ -61,7 +61,7 @@ fn the_body_of_the_example_hashes_as_the_standard_says() {
 #[test]
 fn ed25519_signs_the_example_octet_for_octet() {
     let pair = Ed25519KeyPair::from_seed_and_public_key(&decoded(ED25519_SEED), &decoded(ED25519_PUBLIC));
-    let key = Key::Ed25519(pair.expect("the key of the standard"));
+    let key = SigningKey::Ed25519(pair.expect("the key of the standard"));
     // The example lists three fields once more than they occur, which adds nothing to the text.
     let text = signed_text(&fields(), ED25519_UNSIGNED);
     assert_eq!(BASE64.encode(key.sign(text.as_bytes()).expect("signed")), ED25519_SIGNATURE);
