@@ -119,9 +119,9 @@ async fn prepare(context: &Arc<Context>, live: &Live, item: &Item<Cargo>) -> Res
     let entry = match live.entry.get_or_try_init(|| load(context, live)).await {
         Ok(entry) => Arc::clone(entry),
         // The spool has set its content aside and said so.
-        Err(SpoolError::Damaged { left: Some(left), .. }) => return damage::give_up(context, live, *left).await,
+        Err(SpoolError::Damaged { remaining: Some(left), .. }) => return damage::give_up(context, live, *left).await,
         // The spool has set it aside and said so, or an operator removed it.
-        Err(SpoolError::Damaged { left: None, .. } | SpoolError::Missing(_)) => return Ok(None),
+        Err(SpoolError::Damaged { remaining: None, .. } | SpoolError::Missing(_)) => return Ok(None),
         Err(error) => {
             tracing::error!(queue_id = %item.id, %error, "a message could not be read from the spool; it is tried again in a minute");
             let due = Instant::now() + SPOOL_PAUSE;

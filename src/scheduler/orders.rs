@@ -337,7 +337,7 @@ async fn change(
 async fn bounce(context: &Arc<Context>, id: QueueId) -> Result<Option<StoredMessage>, (Refused, Left)> {
     let entry = Arc::new(match context.spool.load(id).await {
         Ok(entry) => entry,
-        Err(SpoolError::Damaged { left: Some(left), .. }) => left.without_content(),
+        Err(SpoolError::Damaged { remaining: Some(left), .. }) => left.without_content(),
         Err(error) => return Err((error.into(), Left::Nothing)),
     });
     let live = Live::new(id, OnceCell::new_with(Some(Arc::clone(&entry))), 0, context);

@@ -119,9 +119,9 @@ async fn report(context: Arc<Context>, live: Arc<Live>) {
     let again = match live.entry.get_or_try_init(|| super::delivery::load(&context, &live)).await {
         Ok(entry) => store(&context, &live, entry).await,
         // Its report returns nothing. Recipients that are still to be served are an attempt's affair.
-        Err(SpoolError::Damaged { left: Some(left), .. }) => store(&context, &live, &left.without_content()).await,
+        Err(SpoolError::Damaged { remaining: Some(left), .. }) => store(&context, &live, &left.without_content()).await,
         // It was set aside, or an operator removed it.
-        Err(SpoolError::Damaged { left: None, .. } | SpoolError::Missing(_) | SpoolError::Closed) => None,
+        Err(SpoolError::Damaged { remaining: None, .. } | SpoolError::Missing(_) | SpoolError::Closed) => None,
         Err(error) => {
             tracing::error!(queue_id = %id, %error, "report to the sender not stored; it is tried again");
             Some(SPOOL_PAUSE)
@@ -197,7 +197,7 @@ async fn lost_of(context: &Context, live: &Live) -> Result<Option<DigestEntry>, 
         Some(entry) => Arc::clone(entry),
         // Its content is not kept in memory: there may be many.
         None => Arc::new(match context.spool.load(live.id).await {
-            Err(SpoolError::Damaged { left: Some(left), .. }) => left.without_content(),
+            Err(SpoolError::Damaged { remaining: Some(left), .. }) => left.without_content(),
             loaded => loaded?,
         }),
     };

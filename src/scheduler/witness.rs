@@ -236,9 +236,9 @@ pub(super) async fn removed(context: &Context, id: QueueId) -> Result<(), Refuse
     }
     let entry = match context.spool.load(id).await {
         Ok(entry) => Arc::new(entry),
-        Err(SpoolError::Damaged { left: Some(left), .. }) => Arc::new(left.without_content()),
+        Err(SpoolError::Damaged { remaining: Some(left), .. }) => Arc::new(left.without_content()),
         // What cannot be read can be removed all the same, and is nobody's mail any more.
-        Err(SpoolError::Damaged { left: None, .. } | SpoolError::Missing(_)) => return Ok(()),
+        Err(SpoolError::Damaged { remaining: None, .. } | SpoolError::Missing(_)) => return Ok(()),
         Err(error) => return Err(error.into()),
     };
     let settings = context.running.load();

@@ -45,9 +45,9 @@ pub enum SpoolError {
         fault: String,
         /// The quarantined files, as a path with a wildcard.
         files: String,
-        /// Everything but the content, if that is sound. The entry then stays in the queue until it is removed, so that
-        /// nothing is lost that its envelope says; otherwise it is gone.
-        left: Option<Box<StoredMessage>>,
+        /// The message without its content, if its envelope is sound. It stays in the queue until it is removed, so
+        /// that its reports and records are not lost. `None`: the entry was removed from the queue.
+        remaining: Option<Box<StoredMessage>>,
     },
     /// There is no such entry.
     #[error("there is no queue entry {0}")]

@@ -75,7 +75,9 @@ fn quarantine_or_skip(core: &Core, connection: &Connection, raw: i64, fault: &st
 /// removed meanwhile. A message with a sound envelope stays in the queue.
 pub(super) fn quarantine_message(core: &Core, connection: &Connection, id: QueueId, fault: &str) -> SpoolError {
     match quarantine_row(core, connection, row::row_id(id), fault) {
-        Ok(Some((files, left))) => SpoolError::Damaged { id, fault: fault.to_owned(), files, left: left.map(Box::new) },
+        Ok(Some((files, remaining))) => {
+            SpoolError::Damaged { id, fault: fault.to_owned(), files, remaining: remaining.map(Box::new) }
+        }
         Ok(None) => SpoolError::Missing(id),
         Err(error) => error,
     }
@@ -100,8 +102,8 @@ fn quarantine_row(
         files.move_body(&core.paths.body(id))?;
     }
     sync_folder(&core.paths.quarantine)?;
-    let left = row::head(connection, &core.paths, raw)?;
-    if left.is_none() {
+    let remaining = row::head(connection, &core.paths, raw)?;
+    if remaining.is_none() {
         let (reply, answer) = oneshot::channel();
         core.queue.push(Op::Evict(raw, reply))?;
         answer.blocking_recv().unwrap_or(Err(SpoolError::Closed))?;
@@ -109,13 +111,13 @@ fn quarantine_row(
     let paths = files.file("*").display().to_string();
     if !is_known {
         core.counters.quarantined.fetch_add(1, Ordering::Relaxed);
-        log_quarantine(&name, fault, &paths, left.is_some());
+        log_quarantine(&name, fault, &paths, remaining.is_some());
     }
-    Ok(Some((paths, left)))
+    Ok(Some((paths, remaining)))
 }
 
-fn log_quarantine(name: &str, fault: &str, files: &str, is_left: bool) {
-    if is_left {
+fn log_quarantine(name: &str, fault: &str, files: &str, stays_queued: bool) {
+    if stays_queued {
         tracing::error!(
             queue_id = name,
             fault,

@@ -125,7 +125,7 @@ pub(super) fn page(
 }
 
 /// Returns a message without its content, if all of that is sound.
-pub(super) fn head(connection: &Connection, paths: &Paths, raw: i64) -> Result<Option<StoredMessage>, SpoolError> {
+pub(super) fn head(connection: &Connection, paths: &SpoolPaths, raw: i64) -> Result<Option<StoredMessage>, SpoolError> {
     let found = page(connection, paths, raw.saturating_sub(1), 1)?.into_iter().next();
     Ok(found.filter(|(found, _)| *found == raw).and_then(|(_, stored)| stored.ok()))
 }

@@ -33,7 +33,7 @@ async fn damaged(size: usize, fault: &str, damage: impl FnOnce(&Path, QueueId)) 
     match &told {
         // Already found by the scan.
         SpoolError::Missing(_) => assert_eq!(listed, [put_ids[0], put_ids[2]]),
-        SpoolError::Damaged { id, fault: found, files, left } => {
+        SpoolError::Damaged { id, fault: found, files, remaining: left } => {
             assert_eq!(*id, put_ids[1]);
             assert!(found.contains(fault), "{found}");
             assert!(files.contains("/aside/"), "{files}");
@@ -42,7 +42,7 @@ async fn damaged(size: usize, fault: &str, damage: impl FnOnce(&Path, QueueId)) 
             assert_eq!((left.id, left.size, &left.envelope), (*id, size as u64, &envelope("a@example.org")));
             assert_eq!(ids(&spool).await, put_ids);
             let again = spool.load(*id).await.expect_err("damaged");
-            assert!(matches!(again, SpoolError::Damaged { left: Some(_), .. }), "{again}");
+            assert!(matches!(again, SpoolError::Damaged { remaining: Some(_), .. }), "{again}");
             spool.remove(*id).await.expect("there");
         }
         other => panic!("{other}"),
