@@ -1,8 +1,8 @@
-//! The quarantine: the data of damaged entries is kept for a person to inspect, and the log names them. Entries whose
-//! envelopes are damaged leave the queue.
+//! The quarantine: the data of damaged entries is kept for a person to inspect, and the log names them. Entries with
+//! damaged envelopes leave the queue.
 //!
-//! A message with a sound envelope stays in the queue, without its content, until the scheduler has done what is left to
-//! do: its record in the evidence and the reports to its sender.
+//! A message with a sound envelope stays in the queue, without its content, until the scheduler has written its
+//! record to the evidence and stored the reports to its sender.
 //!
 //! The files are written before the row is deleted. After a crash in between the row is still there and is
 //! quarantined again.
@@ -83,8 +83,8 @@ pub(super) fn quarantine_message(core: &Core, connection: &Connection, id: Queue
     }
 }
 
-/// Returns the path of the quarantined files with a wildcard, and everything but the content if that is sound; or `None`
-/// if the row does not exist any more.
+/// Returns the path of the quarantined files with a wildcard, and the message without its content if its envelope is
+/// sound. Returns `None` if the row does not exist any more.
 fn quarantine_row(
     core: &Core,
     connection: &Connection,
@@ -93,7 +93,7 @@ fn quarantine_row(
 ) -> Result<Option<(String, Option<StoredMessage>)>, SpoolError> {
     let (id, name) = (row::queue_id(raw), name(raw));
     let files = QuarantineFiles { folder: &core.paths.quarantine, name: &name };
-    // The entry may stay in the queue for a while; the first fault is the one that a person wants to know.
+    // The entry may stay in the queue for a while; only its first fault is recorded.
     let is_known = files.file("txt").is_file();
     if !is_known && !files.write_row(core, connection, raw, fault)? {
         return Ok(None);
