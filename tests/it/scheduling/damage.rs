@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use gatepost::address::{Mailbox, ReversePath};
-use gatepost::envelope::{Envelope, QueueId, Recipient, RecipientState, Trouble};
+use gatepost::envelope::{AttemptFailure, Envelope, QueueId, Recipient, RecipientState};
 use gatepost::smtp::reply::EnhancedStatusCode;
 use gatepost::spool::{Spool as _, SqliteSpool};
 use jiff::Timestamp;
@@ -38,7 +38,7 @@ async fn spoiled(folder: &Path, sender: &str, recipient: Recipient, size: usize)
 }
 
 fn failed(to: &str) -> Recipient {
-    let owed = Trouble {
+    let owed = AttemptFailure {
         at: Timestamp::now(),
         status: EnhancedStatusCode::parse("5.1.1").expect("valid"),
         text: "mx said 550 nobody".to_owned(),

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use gatepost::evidence::Delivery;
+use gatepost::evidence::DeliveryRecord;
 
 use super::ledger::{Answer, Arrival, Named, Reported, Seen, Session, Tls};
 use super::play::EXPIRE;
