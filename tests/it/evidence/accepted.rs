@@ -262,16 +262,16 @@ fn a_message_that_is_set_aside_before_any_attempt_is_on_record_as_it_came_in() {
     let of_it = || {
         let mut all = on_record(folder.path());
         all.retain(|record| match record {
-            Record::In(acceptance) => acceptance.queue_id == id,
-            Record::Out(delivery) => delivery.queue_id == id,
+            MailRecord::Accepted(acceptance) => acceptance.queue_id == id,
+            MailRecord::Delivery(delivery) => delivery.queue_id == id,
         });
         all
     };
     assert!(within(PATIENCE, || of_it().len() == 2), "{:?}", of_it());
     relay.kill().check().unwrap_or_else(|fault| panic!("{fault}"));
     let all = of_it();
-    let [Record::In(_), Record::Out(went)] = &all[..] else { panic!("{all:?}") };
-    assert_eq!((went.outcome, went.status.as_str()), (Outcome::Bounced, "5.3.0"));
+    let [MailRecord::Accepted(_), MailRecord::Delivery(went)] = &all[..] else { panic!("{all:?}") };
+    assert_eq!((went.outcome, went.status.as_str()), (RecordedOutcome::Bounced, "5.3.0"));
     is_whole(folder.path());
 }
 
