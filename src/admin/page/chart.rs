@@ -57,7 +57,7 @@ fn bar(html: &mut Html, x: usize, date: Date, day: Option<&Day>) {
     let mut parts = parts.into_iter().filter(|(_, part)| *part > 0).peekable();
     while let Some((class, part)) = parts.next() {
         // Every part is visible, however small. The last part takes the rounding error.
-        let height = u64::try_from(u128::from(part) * u128::from(HEIGHT) / u128::from(day.all())).unwrap_or(HEIGHT);
+        let height = u64::try_from(u128::from(part) * u128::from(HEIGHT) / u128::from(day.total())).unwrap_or(HEIGHT);
         let height = if parts.peek().is_some() { height.clamp(2, HEIGHT - 4) } else { top.saturating_sub(2).max(2) };
         top -= height;
         html.raw(&rectangle(class, x, top, height)).element("<title>", &title, "</title></rect>");
