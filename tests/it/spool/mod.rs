@@ -211,7 +211,7 @@ async fn a_database_that_is_not_ours_is_refused_and_left_alone() {
     drop(open(folder.path()));
     Connection::open(&file).and_then(|ours| ours.pragma_update(None, "user_version", 7)).expect("changed");
     let refused = SqliteSpool::open(folder.path()).expect_err("newer").to_string();
-    assert!(refused.contains("form 7"), "{refused}");
+    assert!(refused.contains("version 7"), "{refused}");
 }
 
 #[tokio::test]
