@@ -104,7 +104,7 @@ mod tests {
         draw(&mut html, "Sent", &days, now);
         let html = html.into_string();
         assert!(html.contains("aria-label=\"Sent: 99.9 % of 1,005 recipients under TLS, 99.4 % with"), "{html}");
-        assert!(html.contains("<title>2026-11-25: 999 verified, 0 encrypted, 1 in clear</title>"), "{html}");
+        assert!(html.contains("<title>2026-11-25: 999 verified, 0 encrypted, 1 in the clear</title>"), "{html}");
         assert_eq!(html.matches("class=\"none\"").count(), DAYS - 2);
         assert_eq!(html.matches("class=\"clear\"").count(), 1, "one in a thousand is seen");
         let mut html = Html::default();
