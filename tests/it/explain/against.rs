@@ -34,7 +34,7 @@ fn the_running_configuration_and_its_queue_are_compared_with() {
     in_order(
         &said,
         &[
-            "/new.toml against the running configuration, which was read from ",
+            "/new.toml against the running configuration, read from ",
             "[queue]: changed\n  retry: [\"1h\"] -> [\"2h\"]\n",
             "[[connector]] partner: added\n",
             "Domains with another connector\n  partner.example: internet -> partner\n",
