@@ -166,7 +166,7 @@ pub fn write(
         Action::Delayed(None) => "Delayed mail (held by the relay)",
         Action::Relayed => "Mail was passed on",
     };
-    let mut content = header(context.hostname, context.now, to, subject, report).into_bytes();
+    let mut message = header(context.hostname, context.now, to, subject, report).into_bytes();
     // RFC 8689 §5: the report is protected as the message was. TLS-Required: No concerned the recipient's policy, and
     // does not lower that of the sender's domain.
     let tls = match context.envelope.tls {
@@ -174,8 +174,8 @@ pub fn write(
         TlsRequirement::Ordinary | TlsRequirement::Relaxed => TlsRequirement::Ordinary,
     };
     let envelope = report_envelope(to, tls, parts.eight_bit, ReportForm::Full);
-    parts.finish("multipart/report; report-type=delivery-status", &mut content);
-    ReportMessage { content, envelope }
+    parts.finish("multipart/report; report-type=delivery-status", &mut message);
+    ReportMessage { message, envelope }
 }
 
 /// Returns the envelope of a report.

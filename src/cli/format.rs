@@ -12,7 +12,7 @@ use crate::address::ReversePath;
 const SHORT_MAX: usize = 200;
 
 /// Returns a number with its noun: `1 message`, `2 messages`. The plural is formed with "s".
-pub(super) fn count<N: Display + PartialEq + From<u8>>(number: N, noun: &str) -> String {
+pub(super) fn count<N: Copy + Display + PartialEq + From<u8>>(number: N, noun: &str) -> String {
     let plural = if number == N::from(1) { "" } else { "s" };
     format!("{number} {noun}{plural}")
 }

@@ -100,9 +100,9 @@ async fn run_notifier(probe: &LivenessProbe, watchdog: Option<Duration>, is_stop
 /// Sends the status line, and feeds the watchdog if the unit has one.
 fn notify_alive(watchdog: Option<Duration>, status: Option<&str>) {
     let alive = watchdog.map(|_| NotifyState::Watchdog);
-    let states: Vec<_> = alive.into_iter().chain(status.map(NotifyState::Status)).collect();
-    if !states.is_empty() {
-        notify(&states);
+    let messages: Vec<_> = alive.into_iter().chain(status.map(NotifyState::Status)).collect();
+    if !messages.is_empty() {
+        notify(&messages);
     }
 }
 

@@ -230,9 +230,9 @@ impl Seats {
         if !session.is_own {
             self.strangers = self.strangers.saturating_sub(1);
             let site = networks::site(address);
-            let size = size(self.by_site.get(&site).map_or(0, HashSet::len));
+            let rank = size(self.by_site.get(&site).map_or(0, HashSet::len));
             if let Some(line) = self.by_listener.get_mut(&session.listener) {
-                line.turns.remove(&(Reverse(size), session.since, seat));
+                line.turns.remove(&(Reverse(rank), session.since, seat));
             }
             self.resize(site, seat, false);
             self.weigh(&session.listener);
