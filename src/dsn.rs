@@ -175,7 +175,7 @@ pub fn write(
     };
     let envelope = report_envelope(to, tls, parts.eight_bit, ReportForm::Full);
     parts.finish("multipart/report; report-type=delivery-status", &mut message);
-    ReportMessage { message, envelope }
+    ReportMessage { content: message, envelope }
 }
 
 /// Returns the envelope of a report.
