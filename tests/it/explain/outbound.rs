@@ -140,6 +140,7 @@ async fn where_mail_cannot_go_that_is_said_and_why() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[allow(clippy::too_many_lines, reason = "a table")]
 async fn every_spelling_of_a_destination_is_understood() {
     let world = World::new().await;
     let smart = connector(
