@@ -1,10 +1,9 @@
 //! From a recipient to TLSA records, with signed zones and a real resolver: the rows of RFC 7672 §2.2.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use gatepost::address::Host;
-use gatepost::config::{Config, parse};
+use gatepost::config::Config;
 use gatepost::connector::DaneFinding;
 use gatepost::discovery::{HopQuery, dane};
 use gatepost::dns::Dns;
@@ -15,6 +14,7 @@ use gatepost::smtp::reply::Status;
 use gatepost::tls::{DaneScope, TlsaSet};
 use hickory_resolver::proto::rr::RecordType;
 
+use crate::support::config::ConfigBuilder;
 use crate::support::zones::{Fault, Kind, Resolver, Server, Zones};
 
 const GOOD: &str = "
@@ -108,17 +108,8 @@ impl World {
         } else {
             dns.to_owned()
         };
-        let text = format!(
-            "hostname = \"relay.example.com\"\npostmaster = \"postmaster@example.com\"\n\
-             [[listener]]\nname = \"mx\"\naddress = [\"127.0.0.1:2525\"]\ntls = \"off\"\n\
-             [dns]\nservers = [\"{}\"]\n{anchor}\n\
-             [[connector]]\nname = \"all\"\ndomains = [\"*\"]\n[connector.outbound]\n{outbound}\n",
-            server.address
-        );
-        let config = match parse(&text, Path::new("gatepost.toml")) {
-            Ok((config, _)) => config,
-            Err(faults) => panic!("{faults:?}"),
-        };
+        let dns = format!("servers = [\"{}\"]\n{anchor}", server.address);
+        let config = ConfigBuilder::new().table("dns", &dns).all_mail(outbound).parse();
         let dns = Dns::new(&config.dns).expect("a resolver");
         Self { router: Router::new(&config, dns.clone()), dns, config }
     }

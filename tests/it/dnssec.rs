@@ -5,15 +5,17 @@
 //! believed. `cargo test` leaves all this to `.ci/dnssec`.
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use gatepost::address::{Domain, Host};
-use gatepost::config::{Config, parse};
+use gatepost::config::Config;
 use gatepost::connector::DaneFinding;
 use gatepost::discovery::{HopQuery, dane};
 use gatepost::dns::{AnswerRecords, Dns, Exchange, InsecureReason, LookupError, Security};
 use gatepost::envelope::TlsRequirement;
 use gatepost::route::Router;
+
+use crate::support::config::ConfigBuilder;
 
 const SECURE: Security = Security::Secure;
 const UNSIGNED: Security = Security::Insecure(InsecureReason::Unsigned);
@@ -30,15 +32,7 @@ fn server(variable: &str) -> SocketAddr {
 }
 
 fn config(server: SocketAddr, dns: &str) -> Config {
-    let text = format!(
-        "hostname = \"relay.example.com\"\npostmaster = \"postmaster@example.com\"\n\
-         [[listener]]\nname = \"mx\"\naddress = [\"127.0.0.1:2525\"]\ntls = \"off\"\n\
-         [dns]\nservers = [\"{server}\"]\n{dns}\n[[connector]]\nname = \"all\"\ndomains = [\"*\"]\n"
-    );
-    match parse(&text, Path::new("gatepost.toml")) {
-        Ok((config, _)) => config,
-        Err(faults) => panic!("{faults:?}"),
-    }
+    ConfigBuilder::new().table("dns", &format!("servers = [\"{server}\"]\n{dns}")).all_mail("").parse()
 }
 
 /// Validating resolvers of ours, by what they ask and what they start from.

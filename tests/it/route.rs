@@ -1,15 +1,15 @@
 //! Routing, with a real name server.
 
 use std::net::SocketAddr;
-use std::path::Path;
 
 use gatepost::address::Host;
-use gatepost::config::{Route, parse};
+use gatepost::config::Route;
 use gatepost::dns::Dns;
 use gatepost::failure::{Failure, Persistence, Scope};
 use gatepost::route::{Hop, HopOrigin, Router};
 use gatepost::smtp::reply::Status;
 
+use crate::support::config::ConfigBuilder;
 use crate::support::dns::NameServer;
 
 const EXAMPLE: &str = "
@@ -44,16 +44,7 @@ const EXAMPLE: &str = "
 
 async fn router() -> (Router, NameServer) {
     let server = NameServer::start(&[("example", EXAMPLE)]).await;
-    let text = format!(
-        "hostname = \"relay.example.com\"\npostmaster = \"postmaster@example.com\"\n\
-         [[listener]]\nname = \"mx\"\naddress = [\"127.0.0.1:2525\"]\ntls = \"off\"\n\
-         [dns]\nservers = [\"{}\"]\n",
-        server.address
-    );
-    let config = match parse(&text, Path::new("gatepost.toml")) {
-        Ok((config, _)) => config,
-        Err(faults) => panic!("{faults:?}"),
-    };
+    let config = ConfigBuilder::new().table("dns", &format!("servers = [\"{}\"]", server.address)).parse();
     (Router::new(&config, Dns::new(&config.dns).expect("a resolver")), server)
 }
 
@@ -162,11 +153,9 @@ async fn a_domain_with_neither_mx_nor_address_takes_no_mail() {
 #[tokio::test]
 async fn smart_hosts_and_literals_need_no_mx() {
     let (router, _server) = router().await;
-    let text = "hostname = \"relay.example.com\"\npostmaster = \"postmaster@example.com\"\n\
-        [[listener]]\nname = \"mx\"\naddress = [\"127.0.0.1:2525\"]\ntls = \"off\"\n\
-        [[connector]]\nname = \"a\"\ndomains = [\"absent.example\"]\n\
+    let connector = "[[connector]]\nname = \"a\"\ndomains = [\"absent.example\"]\n\
         [connector.outbound]\nroute = [\"mx1.plain.example:587\", \"[192.0.2.7]:25\", \"localhost:26\"]\n";
-    let (config, _) = parse(text, Path::new("gatepost.toml")).expect("valid");
+    let config = ConfigBuilder::new().with(connector).parse();
     let domain = Host::parse("absent.example").expect("a domain");
     let hops = router.hops(&domain, &config.connectors[0].outbound.route).await.expect("hops").hops;
     assert_eq!(names(&hops), ["mx1.plain.example:587", "[192.0.2.7]:25", "localhost:26"]);

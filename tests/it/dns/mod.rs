@@ -5,12 +5,11 @@ mod forged;
 mod ground;
 mod security;
 
-use std::path::Path;
-
 use gatepost::address::Domain;
-use gatepost::config::{self, parse};
+use gatepost::config;
 use gatepost::dns::{Dns, InsecureReason, LookupError, Security};
 
+use crate::support::config::ConfigBuilder;
 use crate::support::zones::Server;
 
 pub(crate) const SECURE: Security = Security::Secure;
@@ -18,14 +17,7 @@ pub(crate) const UNSIGNED: Security = Security::Insecure(InsecureReason::Unsigne
 
 /// `[dns]` with these lines.
 pub(crate) fn config(lines: &str) -> config::DnsConfig {
-    let text = format!(
-        "hostname = \"relay.example.com\"\npostmaster = \"postmaster@example.com\"\n\
-         [[listener]]\nname = \"mx\"\naddress = [\"127.0.0.1:2525\"]\ntls = \"off\"\n[dns]\n{lines}\n"
-    );
-    match parse(&text, Path::new("gatepost.toml")) {
-        Ok((config, _)) => config.dns,
-        Err(faults) => panic!("{faults:?}"),
-    }
+    ConfigBuilder::new().table("dns", lines).parse().dns
 }
 
 /// A resolver that asks this server and validates from its root.

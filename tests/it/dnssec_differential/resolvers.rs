@@ -9,28 +9,23 @@ use std::sync::Mutex;
 use std::time::Instant;
 
 use gatepost::address::Domain;
-use gatepost::config::{self, parse};
+use gatepost::config;
 use gatepost::dns::{AnswerRecords, Dns, DnsAnswer, Exchange, LookupError};
 
 use super::question::{Kind, Question};
 use super::verdict::{Finding, Found, Ours, Verdict};
 use super::wire::{Name, hex, kind, labels, text, unhex};
+use crate::support::config::ConfigBuilder;
 
 /// The resolver under test, as it is configured for a name server and a trust anchor.
 pub(crate) struct Gatepost(config::DnsConfig);
 
 impl Gatepost {
     pub(crate) fn new(folder: &Path) -> Self {
-        let text = format!(
-            "hostname = \"relay.example.com\"\npostmaster = \"postmaster@example.com\"\n\
-             [[listener]]\nname = \"mx\"\naddress = [\"127.0.0.1:2525\"]\ntls = \"off\"\n\
-             [dns]\nservers = [\"127.0.0.1:53\"]\ndnssec = \"require\"\ntrust_anchor = \"{}\"\n",
-            folder.join("root.dnskey").display()
-        );
-        match parse(&text, Path::new("gatepost.toml")) {
-            Ok((config, _)) => Self(config.dns),
-            Err(faults) => panic!("{faults:?}"),
-        }
+        let anchor = folder.join("root.dnskey");
+        let dns =
+            format!("servers = [\"127.0.0.1:53\"]\ndnssec = \"require\"\ntrust_anchor = \"{}\"", anchor.display());
+        Self(ConfigBuilder::new().table("dns", &dns).parse().dns)
     }
 
     pub(crate) async fn ask(&self, server: SocketAddr, question: &Question) -> Ours {

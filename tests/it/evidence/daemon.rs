@@ -14,6 +14,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use super::world::{files, folder};
 use crate::support::client::{Client, Verdict, send_all};
+use crate::support::config::ConfigBuilder;
 use crate::support::message::Message;
 use crate::support::peer::{Manner, Peer, Starttls};
 use crate::support::relay::{Relay, program};
@@ -25,15 +26,13 @@ pub(crate) const CERTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/certs");
 
 /// Writes a configuration with these connectors.
 pub(crate) fn configure(folder: &Path, evidence: &str, connectors: &str) -> PathBuf {
-    let text = format!(
-        "hostname = \"relay.example.com\"\npostmaster = \"postmaster@example.com\"\n[spool]\npath = \"spool\"\n\
-         [evidence]\n{evidence}\n[admin]\nsocket = \"\"\nhttp = \"\"\n[[listener]]\nname = \"mx\"\naddress = [\"127.0.0.1:0\"]\n\
-         tls = \"off\"\n[relay]\nnetworks = [\"127.0.0.0/8\"]\n[queue]\nretry = [\"1h\"]\n[log]\nformat = \"text\"\n\
-         {connectors}"
-    );
-    let file = folder.join("gatepost.toml");
-    fs::write(&file, text).expect("the folder is ours");
-    file
+    ConfigBuilder::running()
+        .table("evidence", evidence)
+        .table("relay", "networks = [\"127.0.0.0/8\"]")
+        .table("queue", "retry = [\"1h\"]")
+        .table("log", "format = \"text\"")
+        .with(connectors)
+        .write(folder)
 }
 
 pub(crate) fn to(sink: &Sink) -> String {

@@ -7,6 +7,7 @@ use std::process::{Command, Output};
 use serde_json::json;
 
 use super::world::{connector, in_order};
+use crate::support::config::ConfigBuilder;
 use crate::support::operated::{Relay, code, err, json, out, raw};
 
 fn check(file: &Path, arguments: &[&str]) -> Output {
@@ -95,11 +96,8 @@ fn another_file_can_be_compared_with_and_what_cannot_ends_with_2() {
     let folder = tempfile::tempdir().expect("a folder");
     let file = |name: &str, more: &str| {
         let path = folder.path().join(name);
-        let text = format!(
-            "hostname = \"relay.example.com\"\npostmaster = \"postmaster@example.com\"\n[admin]\nsocket = \"s\"\n\
-             [[listener]]\nname = \"mx\"\naddress = [\"127.0.0.1:2525\"]\ntls = \"off\"\n{more}"
-        );
-        fs::write(&path, text).expect("our own folder");
+        let config = ConfigBuilder::new().table("admin", "socket = \"s\"").with(more);
+        fs::write(&path, config.text()).expect("our own folder");
         path
     };
     let (old, same) = (file("old.toml", ""), file("same.toml", "# a word\n[queue]\nexpire = \"5d\"\n"));
@@ -130,19 +128,14 @@ fn another_file_can_be_compared_with_and_what_cannot_ends_with_2() {
 #[test]
 fn an_exception_that_has_ended_is_a_warning() {
     let folder = tempfile::tempdir().expect("a folder");
-    let path = folder.path().join("gatepost.toml");
     let exception = "tls = \"forced\"\nexception = { tls = \"off\", until = \"2001-01-31\", reason = \"ticket 4711\" }";
-    let text = format!(
-        "hostname = \"relay.example.com\"\npostmaster = \"postmaster@example.com\"\n[[listener]]\nname = \"mx\"\n\
-         address = [\"127.0.0.1:2525\"]\ntls = \"off\"\n{}",
-        connector("partner", &["partner.example"], exception)
-    );
-    fs::write(&path, &text).expect("our own folder");
+    let config = ConfigBuilder::new().with(&connector("partner", &["partner.example"], exception));
+    let path = config.write(folder.path());
     let output = check(&path, &[]);
     assert_eq!(code(&output), 0, "{}", err(&output));
     let said = err(&output);
     assert!(said.starts_with("warning: ") && said.contains("gatepost.toml:12:"), "{said}");
     assert!(said.contains("the exception of the connector \"partner\" ended on 2001-01-31 (ticket 4711)"), "{said}");
-    fs::write(&path, text.replace("2001", "2999")).expect("our own folder");
+    fs::write(&path, config.text().replace("2001", "2999")).expect("our own folder");
     assert_eq!(err(&check(&path, &[])), "");
 }

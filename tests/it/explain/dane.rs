@@ -1,11 +1,11 @@
 //! TLSA records of signed zones, validated by the command itself.
 
-use std::fs;
 use std::process::{Command, Output};
 
 use serde_json::{Value, json};
 
 use super::world::{in_order, layer, row};
+use crate::support::config::ConfigBuilder;
 use crate::support::operated::{code, err, json, out};
 use crate::support::zones::{Fault, Kind, Resolver, Server, Zones};
 
@@ -31,15 +31,10 @@ fn explain(names: &Server, arguments: &[&str]) -> Output {
 
 fn explain_by(names: &Server, connectors: &str, arguments: &[&str]) -> Output {
     let folder = tempfile::tempdir().expect("a folder");
-    let file = folder.path().join("gatepost.toml");
-    let text = format!(
-        "hostname = \"relay.example.com\"\npostmaster = \"postmaster@example.com\"\n[admin]\nsocket = \"s\"\n\
-         [[listener]]\nname = \"mx\"\naddress = [\"127.0.0.1:2525\"]\ntls = \"off\"\n\
-         [dns]\nservers = [\"{}\"]\ntrust_anchor = \"{}\"\n{connectors}",
-        names.address,
-        names.anchor("dnskey").display()
-    );
-    fs::write(&file, text).expect("our own folder");
+    let anchor = names.anchor("dnskey");
+    let dns = format!("servers = [\"{}\"]\ntrust_anchor = \"{}\"", names.address, anchor.display());
+    let config = ConfigBuilder::new().table("admin", "socket = \"s\"").table("dns", &dns).with(connectors);
+    let file = config.write(folder.path());
     let mut command = Command::new(env!("CARGO_BIN_EXE_gatepost"));
     command.arg("explain").args(arguments).arg("--config").arg(&file).output().expect("gatepost runs")
 }

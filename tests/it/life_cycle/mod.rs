@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 
+use crate::support::config::ConfigBuilder;
 use crate::support::relay::Relay;
 
 /// What a test may write otherwise.
@@ -36,17 +37,17 @@ impl Wanted<'_> {
 
     fn write(&self, folder: &Path) -> PathBuf {
         let Self { hostname, listener, route, outbound, log, queue, more } = self;
-        let text = format!(
-            "hostname = \"{hostname}\"\npostmaster = \"postmaster@example.com\"\n\
-             [[listener]]\nname = \"mx\"\naddress = [\"{listener}\"]\ntls = \"off\"\n\
-             [spool]\npath = \"spool\"\n[admin]\nsocket = \"\"\nhttp = \"\"\n[relay]\nnetworks = [\"127.0.0.0/8\"]\n\
-             [log]\n{log}\n[queue]\n{queue}\n{more}\n\
-             [[connector]]\nname = \"all\"\ndomains = [\"*\"]\n[connector.outbound]\n\
-             route = [\"{route}\"]\ntls = \"off\"\n{outbound}\n[evidence]\npath = \"evidence\"\n"
-        );
-        let file = folder.join("gatepost.toml");
-        std::fs::write(&file, text).expect("the folder is ours");
-        file
+        ConfigBuilder::running()
+            .hostname(hostname)
+            .listener(listener)
+            .table("relay", "networks = [\"127.0.0.0/8\"]")
+            .table("log", log)
+            .table("queue", queue)
+            .with(more)
+            .relays_to(*route)
+            .with(outbound)
+            .table("evidence", "path = \"evidence\"")
+            .write(folder)
     }
 
     fn start(&self) -> (TempDir, Relay) {

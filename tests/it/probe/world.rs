@@ -6,6 +6,7 @@ use std::process::{Command, Output, Stdio};
 use serde_json::Value;
 
 use crate::support::certificates::{Authority, BOTH, Pair, server_config};
+use crate::support::config::ConfigBuilder;
 use crate::support::dns::NameServer;
 use crate::support::peer::{Heard, Manner, Peer, Starttls};
 
@@ -76,14 +77,16 @@ impl World {
 
     /// The same with another `[dns]`.
     pub(crate) fn write_with(&self, dns: &str, connectors: &str) {
-        let text = format!(
-            "hostname = \"relay.example.com\"\npostmaster = \"postmaster@example.com\"\n\
-             [tls]\ntrust = \"ca.pem\"\n[spool]\npath = \"spool\"\n[evidence]\npath = \"\"\n[admin]\nsocket = \"run/admin.sock\"\nhttp = \"\"\n\
-             [[listener]]\nname = \"mx\"\naddress = [\"127.0.0.1:0\"]\ntls = \"off\"\n\
-             [dns]\n{dns}\n\
-             [timeouts]\nconnect = \"5s\"\nreply = \"2s\"\nhandshake = \"2s\"\n{connectors}"
-        );
-        std::fs::write(self.file(), text).expect("the folder is ours");
+        let config = ConfigBuilder::new()
+            .listener("127.0.0.1:0")
+            .table("tls", "trust = \"ca.pem\"")
+            .table("spool", "path = \"spool\"")
+            .table("evidence", "path = \"\"")
+            .table("admin", "socket = \"run/admin.sock\"\nhttp = \"\"")
+            .table("dns", dns)
+            .table("timeouts", "connect = \"5s\"\nreply = \"2s\"\nhandshake = \"2s\"")
+            .with(connectors);
+        std::fs::write(self.file(), config.text()).expect("the folder is ours");
     }
 
     /// `gatepost probe …`. The peers and the name server go on meanwhile.

@@ -9,6 +9,7 @@ use std::process::{Command, Output, Stdio};
 
 use tempfile::TempDir;
 
+use crate::support::config::ConfigBuilder;
 use crate::support::peer::Peer;
 use crate::support::relay::{Relay, program};
 use crate::support::{in_process, place};
@@ -28,18 +29,18 @@ fn free() -> SocketAddr {
 }
 
 fn configure(folder: &Path, listener: SocketAddr, route: SocketAddr) -> PathBuf {
-    let text = format!(
-        "hostname = \"relay.example.com\"\npostmaster = \"admin@example.com\"\n[spool]\npath = \"spool\"\n[evidence]\npath = \"\"\n[admin]\n\
-         socket = \"admin.sock\"\nhttp = \"\"\n[[listener]]\nname = \"mx\"\naddress = [\"{listener}\"]\ntls = \"off\"\n[log]\n\
-         format = \"text\"\n[limits]\nmessage_size = \"64KiB\"\n[relay]\nnetworks = [\"127.9.9.9/32\"]\n\
-         domains = [\"b.example\", \"example.com\"]\n\
-         [[connector]]\nname = \"all\"\ndomains = [\"*\"]\n[connector.outbound]\nroute = [\"{route}\"]\ntls = \"off\"\n\
-         [[connector]]\nname = \"strict\"\ndomains = [\"strict.example\"]\n[connector.inbound]\n\
-         networks = [\"192.0.2.0/24\"]\n"
-    );
-    let file = folder.join("gatepost.toml");
-    std::fs::write(&file, text).expect("the folder is ours");
-    file
+    ConfigBuilder::new()
+        .postmaster("admin@example.com")
+        .listener(&listener.to_string())
+        .table("spool", "path = \"spool\"")
+        .table("evidence", "path = \"\"")
+        .table("admin", "socket = \"admin.sock\"\nhttp = \"\"")
+        .table("log", "format = \"text\"")
+        .table("limits", "message_size = \"64KiB\"")
+        .table("relay", "networks = [\"127.9.9.9/32\"]\ndomains = [\"b.example\", \"example.com\"]")
+        .relays_to(route)
+        .with("[[connector]]\nname = \"strict\"\ndomains = [\"strict.example\"]\n[connector.inbound]\nnetworks = [\"192.0.2.0/24\"]")
+        .write(folder)
 }
 
 impl Post {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use gatepost::address::{Host, Mailbox, ReversePath};
-use gatepost::config::{Config, parse};
+use gatepost::config::Config;
 use gatepost::discovery::Discovery;
 use gatepost::discovery::history::History;
 use gatepost::discovery::mta_sts::{MtaSts, POLICY_FETCH_TIMEOUT, WebSource};
@@ -20,6 +20,7 @@ use gatepost::spool::{Body, Entry};
 use gatepost::tlsrpt::Reporter;
 
 use super::certificates::Authority;
+use super::config::ConfigBuilder;
 use super::dns::NameServer;
 
 /// The zone of every test: all hosts are on loopback, told apart by their ports.
@@ -71,19 +72,16 @@ impl World {
 
     /// A configuration that trusts the authority, with these connectors.
     pub(crate) fn config(&self, connectors: &str) -> Config {
-        let text = format!(
-            "hostname = \"relay.example.com\"\npostmaster = \"postmaster@example.com\"\n\
-             [tls]\ntrust = \"ca.pem\"\n\
-             [[listener]]\nname = \"mx\"\naddress = [\"127.0.0.1:2525\"]\ntls = \"off\"\n\
-             [dns]\n{}\n\
-             [timeouts]\nconnect = \"5s\"\nreply = \"2s\"\nhandshake = \"{}\"\nfinal_reply = \"2s\"\ndata_block = \"2s\"\n\
-             {connectors}",
-            self.dns, self.handshake
+        let timeouts = format!(
+            "connect = \"5s\"\nreply = \"2s\"\nhandshake = \"{}\"\nfinal_reply = \"2s\"\ndata_block = \"2s\"",
+            self.handshake
         );
-        match parse(&text, &self.folder.path().join("gatepost.toml")) {
-            Ok((config, _)) => config,
-            Err(faults) => panic!("{}", faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")),
-        }
+        ConfigBuilder::new()
+            .table("tls", "trust = \"ca.pem\"")
+            .table("dns", &self.dns)
+            .table("timeouts", &timeouts)
+            .with(connectors)
+            .parse_in(self.folder.path())
     }
 
     pub(crate) fn snapshot(&self, connectors: &str) -> Snapshot {

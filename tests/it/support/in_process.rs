@@ -1,14 +1,13 @@
 //! A relay in this process, with its spool in a folder of its own, peers it delivers to, and a client
 //! that hands it mail.
 
-use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use gatepost::address::Host;
-use gatepost::config::{Config, parse};
+use gatepost::config::Config;
 use gatepost::daemon::{self, RunningDaemon};
 use gatepost::handshake::TlsMaterial;
 use gatepost::scheduler::Observer;
@@ -20,6 +19,7 @@ use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncWrite, AsyncWriteExt as _,
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+use super::config::ConfigBuilder;
 use super::dsn::Report;
 use super::peer::{Manner, Peer, Starttls};
 
@@ -157,31 +157,21 @@ impl World {
 /// A configuration. All mail without a connector goes home.
 pub(crate) fn configured(folder: &Path, home: SocketAddr, before: &str, connectors: &[String]) -> Config {
     let tls = if before.contains("[tls]") { "opportunistic" } else { "off" };
-    let mut text = format!(
-        "hostname = \"relay.example.com\"\npostmaster = \"postmaster@example.com\"\n\
-         [spool]\npath = \"spool\"\n[evidence]\npath = \"\"\n[admin]\nsocket = \"\"\nhttp = \"\"\n\
-         [[listener]]\nname = \"mx\"\naddress = [\"127.0.0.1:0\"]\ntls = \"{tls}\"\n\
-         [relay]\nnetworks = [\"127.0.0.0/8\"]\n{before}\n\
-         [[connector]]\nname = \"home\"\ndomains = [\"*\"]\n[connector.outbound]\nroute = [\"{home}\"]\ntls = \"off\"\n"
+    let all = format!(
+        "[[connector]]\nname = \"home\"\ndomains = [\"*\"]\n[connector.outbound]\nroute = [\"{home}\"]\ntls = \"off\"\n"
     );
-    for connector in connectors {
-        let _ = writeln!(text, "{connector}");
-    }
-    match parse(&text, &folder.join("gatepost.toml")) {
-        Ok((mut config, _)) => {
-            // Tests do not wait half a minute, or an hour.
-            for (key, time) in [
-                ("dsn_gather", &mut config.queue.dsn_gather),
-                ("postmaster_digest", &mut config.queue.postmaster_digest),
-            ] {
-                if !before.contains(key) {
-                    *time = Duration::from_millis(200);
-                }
-            }
-            config
+    let least = ConfigBuilder::running().tls(tls).table("evidence", "path = \"\"");
+    let least = least.table("relay", "networks = [\"127.0.0.0/8\"]").with(before).with(&all);
+    let mut config = connectors.iter().fold(least, |config, connector| config.with(connector)).parse_in(folder);
+    // Tests do not wait half a minute, or an hour.
+    for (key, time) in
+        [("dsn_gather", &mut config.queue.dsn_gather), ("postmaster_digest", &mut config.queue.postmaster_digest)]
+    {
+        if !before.contains(key) {
+            *time = Duration::from_millis(200);
         }
-        Err(faults) => panic!("{faults:#?}\n{text}"),
     }
+    config
 }
 
 /// Starts a relay; says where it listens.

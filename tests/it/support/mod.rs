@@ -6,11 +6,12 @@
 //!   ClientHello), [`sink`] takes everything, [`counting_sink`] counts sessions and waits for leave.
 //! - The rest of the world: [`dns`] is an unsigned name server, [`zones`] a signed one, [`internet`] joins it with a
 //!   policy host; [`certificates`] makes authorities and leaves, [`uncheckable`] leaves with unusual keys.
-//! - [`client`] sends [`message`]s that can be recognised; [`dsn`] reads reports, and [`disk`] is a small file
+//! - [`config`] builds configurations. [`client`] sends [`message`]s that can be recognised; [`dsn`] reads reports, and [`disk`] is a small file
 //!   system.
 
 pub(crate) mod certificates;
 pub(crate) mod client;
+pub(crate) mod config;
 pub(crate) mod counting_sink;
 pub(crate) mod deliveries;
 pub(crate) mod disk;

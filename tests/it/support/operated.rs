@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use tempfile::TempDir;
 
+use super::config::ConfigBuilder;
+
 /// Far longer than anything here takes.
 const PATIENCE: Duration = Duration::from_secs(30);
 const PROGRAM: &str = env!("CARGO_BIN_EXE_gatepost");
@@ -59,13 +61,18 @@ impl Relay {
         let folder = tempfile::tempdir().expect("a temporary folder");
         // Free a moment ago.
         let smart_host = TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a free port");
-        let text = format!(
-            "hostname = \"relay.example.com\"\npostmaster = \"postmaster@example.com\"\n[spool]\npath = \
-             \"spool\"\n[evidence]\npath = \"evidence\"\n[admin]\nsocket = \"run/admin.sock\"\nhttp = \"127.0.0.1:0\"\n[queue]\nretry = [\"1h\"]\n[[listener]]\nname = \
-             \"mx\"\naddress = [\"127.0.0.1:0\"]\ntls = \"off\"\n[[connector]]\nname = \"internet\"\ndomains = \
-             [\"*\"]\n[connector.outbound]\nroute = [\"{smart_host}\"]\ntls = \"off\"\n[log]\nformat = \"json\"\n{more}"
-        );
-        fs::write(folder.path().join("gatepost.toml"), text).expect("a configuration");
+        ConfigBuilder::new()
+            .listener("127.0.0.1:0")
+            .table("spool", "path = \"spool\"")
+            .table("evidence", "path = \"evidence\"")
+            .table("admin", "socket = \"run/admin.sock\"\nhttp = \"127.0.0.1:0\"")
+            .table("queue", "retry = [\"1h\"]")
+            .with(&format!(
+                "[[connector]]\nname = \"internet\"\ndomains = [\"*\"]\n[connector.outbound]\nroute = [\"{smart_host}\"]\ntls = \"off\""
+            ))
+            .table("log", "format = \"json\"")
+            .with(more)
+            .write(folder.path());
         let (daemon, address, http) = run(folder.path());
         Self { smart_host, folder, daemon, address, http }
     }

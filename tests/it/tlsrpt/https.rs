@@ -5,7 +5,6 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use gatepost::config::parse;
 use gatepost::dns::Dns;
 use gatepost::handshake::TlsMaterial;
 use gatepost::https::{Https, Url};
@@ -19,6 +18,7 @@ use tokio_rustls::TlsAcceptor;
 
 use super::desk::folder;
 use crate::support::certificates::{Authority, provider};
+use crate::support::config::ConfigBuilder;
 use crate::support::dns::NameServer;
 
 /// Serves one connection, and tells what was said over it; nothing where the handshake failed.
@@ -42,13 +42,8 @@ async fn collector(listener: TcpListener, authority: &Authority, name: &str, ans
 
 fn internet(folder: &Path, authority: &Authority, names: &NameServer) -> Internet {
     std::fs::write(folder.join("trust.pem"), authority.pem()).expect("the folder is ours");
-    let text = format!(
-        "hostname = \"relay.example.com\"\npostmaster = \"postmaster@example.com\"\n[tls]\ntrust = \"trust.pem\"\n\
-         [[listener]]\nname = \"mx\"\naddress = [\"127.0.0.1:0\"]\ntls = \"off\"\n\
-         [dns]\nservers = [\"{}\"]\ndnssec = \"off\"\n",
-        names.address
-    );
-    let (config, _) = parse(&text, &folder.join("gatepost.toml")).expect("a good configuration");
+    let dns = format!("servers = [\"{}\"]\ndnssec = \"off\"", names.address);
+    let config = ConfigBuilder::new().table("tls", "trust = \"trust.pem\"").table("dns", &dns).parse_in(folder);
     let dns = Dns::new(&config.dns).expect("a resolver");
     let (material, _) = TlsMaterial::load(&config).expect("good files");
     Internet::new(dns.clone(), Https::new(dns, material.https().clone()))
