@@ -105,6 +105,8 @@ fn kill_9_at_any_moment_leaves_no_delivery_without_evidence() {
                 })
             })
             .collect();
+        // On a busy machine nothing is accepted for a while.
+        let _ = within(Duration::from_secs(2), || queued(folder.path()).is_some_and(|queued| queued > 0));
         std::thread::sleep(Duration::from_millis(30 + dice.below(300)));
         relay.kill().check().unwrap_or_else(|fault| panic!("{fault}"));
         owed.extend(senders.into_iter().flat_map(|sender| sender.join().expect("no panic")));
@@ -425,7 +427,7 @@ fn a_folder_that_cannot_be_had_stops_the_start_and_says_what_to_do() {
     let Err(end) = Relay::run(&file, &[]) else { panic!("it started") };
     assert_eq!(end.status.and_then(|status| status.code()), Some(1));
     for words in [
-        &format!("{}:6:8: cannot create the evidence folder", file.display()),
+        &format!("{}:13:8: cannot create the evidence folder", file.display()),
         "install -d -m 0700",
         "write path = \"\"",
     ] {
@@ -444,7 +446,7 @@ fn a_reload_takes_keep_and_refuses_another_path() {
     configure(folder.path(), "path = \"other\"", &to(&sink));
     relay.signal("HUP");
     let fault = relay.hears("[evidence] path cannot change while the daemon runs");
-    assert!(fault.contains(":6:8") && !folder.path().join("other").exists(), "{fault}");
+    assert!(fault.contains(":13:8") && !folder.path().join("other").exists(), "{fault}");
     configure(folder.path(), "path = \"evidence\"\nkeep = \"30d\"", &to(&sink));
     relay.signal("HUP");
     relay.hears("deleted evidence older than [evidence] keep");

@@ -165,9 +165,9 @@ fn health_and_strangers() {
     for (head, status, words) in [
         ("GET /healthz HTTP/1.1", "200", "alive"),
         ("GET /readyz HTTP/1.1", "200", "ready"),
-        ("GET /v1/queue HTTP/1.1", "404", "nothing"),
-        ("POST / HTTP/1.1", "405", "reading only"),
-        ("DELETE /metrics HTTP/1.1", "405", "reading only"),
+        ("GET /v1/queue HTTP/1.1", "404", "no such path"),
+        ("POST / HTTP/1.1", "405", "only GET and HEAD"),
+        ("DELETE /metrics HTTP/1.1", "405", "only GET and HEAD"),
     ] {
         let answer = relay.http(head);
         assert!(answer.starts_with(&format!("HTTP/1.1 {status}")) && answer.contains(words), "{head}: {answer}");
