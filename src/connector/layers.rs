@@ -128,7 +128,7 @@ pub fn outbound_policy(
     }
     match (&facts.memory, connector.outbound.downgrade) {
         (MemoryFinding::TookTls { .. }, OnDowngrade::Refuse) => {
-            raise(Some(Demand::new(Layer::DowngradeMemory, Verify::None)))
+            raise(Some(Demand::new(Layer::DowngradeMemory, Verify::None)));
         }
         (MemoryFinding::TookTls { .. }, OnDowngrade::Allow | OnDowngrade::Warn) | (MemoryFinding::Nothing, _) => {}
     }

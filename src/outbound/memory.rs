@@ -71,7 +71,7 @@ impl Memory<'_> {
                 // The refusal is logged by itself.
                 LevelChange::Worse { .. } => {}
                 LevelChange::First | LevelChange::Same | LevelChange::Better { .. } => {
-                    self.monitor.end_downgrade(domain, host)
+                    self.monitor.end_downgrade(domain, host);
                 }
             }
         }

@@ -116,7 +116,7 @@ impl Draft {
         self.size
     }
 
-    /// Appends content. DraftContent of more than about 128 KiB goes to a file.
+    /// Appends content. Content of more than about 128 KiB goes to a file.
     ///
     /// # Errors
     /// [`SpoolError::Full`] or [`SpoolError::Io`]; the draft cannot be used any more.

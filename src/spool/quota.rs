@@ -1,4 +1,4 @@
-//! Disk quotas. A disk can be full for our user alone. `SQLite` reports a write that exceeds a quota like a failing
+//! Disk quotas. A disk can be full for our user alone. SQLite reports a write that exceeds a quota like a failing
 //! disk, so a test file is written to tell the two apart.
 
 use std::fs::File;

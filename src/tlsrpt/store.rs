@@ -26,7 +26,7 @@ const DAYS_KNOWN: usize = 8;
 /// The error of reading or writing the counts on disk.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum CountStoreError {
-    /// A description: the file, what was tried, and the error of `SQLite`.
+    /// A description: the file, what was tried, and the error of SQLite.
     #[error("{0}")]
     Failed(String),
     /// The file is sound but of another version. It was not changed.
@@ -119,7 +119,7 @@ impl CountStore {
             for (key, sessions) in batch.counts() {
                 match policy_row(&transaction, key, bounds, &mut domains)? {
                     CountTarget::Policy(row) => {
-                        add_sessions(&transaction, row, key.failure.as_ref(), sessions, bounds)?
+                        add_sessions(&transaction, row, key.failure.as_ref(), sessions, bounds)?;
                     }
                     CountTarget::AboveLimits => uncounted.above_limits += sessions,
                     CountTarget::Late => uncounted.late += sessions,

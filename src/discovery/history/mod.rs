@@ -385,7 +385,7 @@ fn log_alarm_events(events: Vec<AlarmEvent>) {
                     "many unrelated domains have certificates of one new issuer within an hour: most likely something \
                      between us and the Internet answers in their place. Check the firewall and its TLS inspection, \
                      then the provider's line; until then mail can be read unless a forced policy verifies the host"
-                )
+                );
             }
             AlarmEvent::Ended(Alarm { kind: AlarmKind::TlsLost, domains, .. }) => {
                 tracing::warn!(domains, "alarm ended: many domains lost TLS");

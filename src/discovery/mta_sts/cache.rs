@@ -22,7 +22,7 @@ const FAILURES_MAX: usize = 10_000;
 const CHECK_INTERVAL: SignedDuration = SignedDuration::from_mins(5);
 /// The maximum age of a policy before it is fetched again (RFC 8461 §3.3 suggests daily).
 const REFRESH_INTERVAL: SignedDuration = SignedDuration::from_hours(24);
-/// Policies with a shorter max_age are not fetched in advance. The next delivery fetches them.
+/// Policies with a shorter `max_age` are not fetched in advance. The next delivery fetches them.
 const REFRESH_MIN_AGE: SignedDuration = SignedDuration::from_hours(1);
 /// The time without use after which a policy is not fetched in advance any more.
 const UNUSED_AFTER: SignedDuration = SignedDuration::from_hours(30 * 24);

@@ -11,7 +11,7 @@ use crate::tls::NamePattern;
 
 /// The maximum size of a policy in octets (RFC 8461 §3.3).
 pub(super) const BODY_MAX: usize = 64 * 1024;
-/// The maximum max_age in seconds, about a year (RFC 8461 §3.2).
+/// The maximum `max_age` in seconds, about a year (RFC 8461 §3.2).
 const MAX_AGE_MAX: u32 = 31_557_600;
 /// The maximum length of a quotation in an error.
 const QUOTED: usize = 60;

@@ -152,8 +152,8 @@ mod tests {
         (Waiter { who, limits: ClientLimits::of(10, 3), grant }, granted)
     }
 
-    fn seconds(seconds: u64) -> Option<Duration> {
-        Some(Duration::from_secs(seconds))
+    fn seconds(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
     }
 
     fn enters(waiting: &mut Waiting, address: &str, served: Option<Duration>) -> bool {
@@ -176,11 +176,11 @@ mod tests {
     fn the_site_that_was_served_the_longest_ago_is_first() {
         let mut waiting = Waiting::default();
         for (address, listener, served) in [
-            ("10.0.1.1", "mx", seconds(9)),
+            ("10.0.1.1", "mx", Some(seconds(9))),
             ("10.0.2.1", "mx", None),
-            ("10.0.3.1", "other", seconds(3)),
+            ("10.0.3.1", "other", Some(seconds(3))),
             ("10.0.4.1", "other", None),
-            ("10.0.5.1", "mx", seconds(9)),
+            ("10.0.5.1", "mx", Some(seconds(9))),
         ] {
             waiting.enter(waiter(address, listener).0, served).expect("a place");
         }
@@ -209,13 +209,13 @@ mod tests {
     fn who_was_served_last_makes_room() {
         let mut waiting = Waiting::default();
         for n in 0..16 {
-            assert!(enters(&mut waiting, &format!("10.0.{n}.1"), seconds(n)));
+            assert!(enters(&mut waiting, &format!("10.0.{n}.1"), Some(seconds(n))));
         }
         for (address, served, is_let) in [
-            ("10.1.1.1", seconds(15), false),
-            ("10.1.2.1", seconds(14), true),
+            ("10.1.1.1", Some(seconds(15)), false),
+            ("10.1.2.1", Some(seconds(14)), true),
             ("10.1.3.1", None, true),
-            ("10.1.4.1", seconds(40), false),
+            ("10.1.4.1", Some(seconds(40)), false),
         ] {
             assert_eq!(enters(&mut waiting, address, served), is_let, "{address}");
             assert_eq!(waiting.count(), 16, "nobody makes it grow");
@@ -234,6 +234,6 @@ mod tests {
             served.note(site(1), Duration::from_secs(u64::from(n)));
         }
         assert_eq!((served.by_site.len(), served.by_time.len()), (SERVED_MAX, SERVED_MAX));
-        assert_eq!((served.last(&site(0)), served.last(&site(1))), (None, seconds(SERVED_MAX as u64)));
+        assert_eq!((served.last(&site(0)), served.last(&site(1))), (None, Some(seconds(SERVED_MAX as u64))));
     }
 }

@@ -22,7 +22,7 @@ pub(super) fn parse_mail(arguments: &str) -> Result<MailFrom, CommandError> {
         match keyword.to_ascii_uppercase().as_str() {
             "SIZE" => set_once(&mut size, "SIZE", value.map(parse_size).ok_or(CommandError::BadParameter("SIZE"))??)?,
             "BODY" => {
-                set_once(&mut body, "BODY", value.and_then(parse_body).ok_or(CommandError::BadParameter("BODY"))?)?
+                set_once(&mut body, "BODY", value.and_then(parse_body).ok_or(CommandError::BadParameter("BODY"))?)?;
             }
             "SMTPUTF8" if value.is_none() => set_once(&mut smtputf8, "SMTPUTF8", ())?,
             "SMTPUTF8" => return Err(CommandError::BadParameter("SMTPUTF8")),

@@ -1,6 +1,6 @@
 //! Checkpoints of the write-ahead log, without stalling the writer.
 //!
-//! `SQLite` restarts the log from its beginning only when all of it is in the database. While sessions write without
+//! SQLite restarts the log from its beginning only when all of it is in the database. While sessions write without
 //! pause that never happens by itself. So a thread of its own, the checkpointer, moves most of the log and syncs it,
 //! several times if necessary, until little is left. The writer moves that little between two transactions.
 

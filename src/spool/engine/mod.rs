@@ -1,9 +1,9 @@
-//! The embedded engine: `SQLite` in WAL mode, one writer with group commit, and several readers.
+//! The embedded engine: SQLite in WAL mode, one writer with group commit, and several readers.
 //!
 //! - [`queue`] holds the operations that wait; [`writer`] commits them in one transaction with one sync;
-//! [`checkpoint`] moves the log into the database.
+//!   [`checkpoint`] moves the log into the database.
 //! - [`readers`] lends read connections; [`row`] defines the form of a row and its checksums; [`quarantine`] removes
-//! damaged entries.
+//!   damaged entries.
 //! - [`folder`] is the folder: lock, leftovers, foreign files; [`schema`] is the database in it.
 //!
 //! Nothing here blocks the threads of the async runtime.

@@ -178,7 +178,7 @@ FROM message ORDER BY id;"
     )
 }
 
-/// Returns whether the disk is full or our quota is exhausted, whichever error code `SQLite` uses for it.
+/// Returns whether the disk is full or our quota is exhausted, whichever error code SQLite uses for it.
 pub(super) fn is_full(paths: &SpoolPaths, error: &rusqlite::Error) -> bool {
     let Some(inner) = error.sqlite_error() else { return false };
     match inner.extended_code {

@@ -65,7 +65,7 @@ async fn a_durable_message_without_a_receipt_is_withdrawn() {
     assert!(spool.scan(None, 10).await.expect("listed").is_empty());
 }
 
-/// `max_page_count` simulates a full disk: `SQLite` reports the same error in the same places.
+/// `max_page_count` simulates a full disk: SQLite reports the same error in the same places.
 #[tokio::test]
 async fn a_full_database_rejects_mail_removes_the_reserve_and_recovers() {
     let folder = tempfile::tempdir().expect("a folder");

@@ -164,7 +164,7 @@ impl Relay {
         let address = socket.local_addr().expect("bound");
         let stop = CancellationToken::new();
         let serving = tokio::spawn(serve(Arc::new(inbound), "test".into(), vec![socket], stop.clone()));
-        Self { address, accepted, stop, serving, spool, tls, running, partner: config, folder: folder }
+        Self { address, accepted, stop, serving, spool, tls, running, partner: config, folder }
     }
 
     /// Replaces the configuration, as a reload does.
