@@ -1,7 +1,7 @@
-//! A connection with the judge's clearance: the only place from which MAIL FROM is written.
+//! A connection with the TLS judge's clearance: the only place from which MAIL FROM is written.
 //!
-//! [`Wire::converse`] takes dialogues, and the only dialogue that has a transaction in it is the private
-//! [`Permitted`], which cannot be made without the clearance of the connection it runs on.
+//! [`Wire::converse`] runs dialogues. The only dialogue that contains a transaction is the private [`Permitted`], which
+//! cannot be created without the clearance of its connection.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -24,53 +24,53 @@ use super::Via;
 use super::limit::AttemptLimit;
 use super::wire::{Broken, Dialogue, Wire};
 
-/// Content is sent in blocks of at least this many octets, or whole where it is smaller.
+/// The size of the blocks in which content is sent, in octets; a smaller content is sent in one block.
 const BLOCK: usize = 64 * 1024;
 
-/// A connection on which mail may be spoken of.
+/// A connection on which mail may be sent.
 #[derive(Debug)]
 pub(super) struct Cleared {
     wire: Wire,
     extensions: Extensions,
     via: Arc<Via>,
-    /// Under which policy the clearance was given.
+    /// The policy under which the clearance was given.
     policy: TlsPolicy,
-    /// The clearance is the judge's leave for this one connection in the clear, after TLS failed.
+    /// True if the connection is the fallback in the clear after TLS failed; its clearance is for one message only.
     is_fallback: bool,
-    /// It has waited for this message; the peer may have given it up meanwhile.
+    /// True if the connection was idle before this message, so that the peer may have closed it meanwhile.
     has_waited: bool,
     transactions: u32,
 }
 
-/// Who is at the other end.
+/// The peer of a connection.
 #[derive(Debug, Clone)]
 pub(super) struct Peer {
-    /// `mx.example.org [192.0.2.1]:25`.
+    /// The peer, as `mx.example.org [192.0.2.1]:25`.
     pub(super) text: String,
     pub(super) host: Host,
     pub(super) address: SocketAddr,
 }
 
-/// Why a transaction came to no end of its own.
+/// The reason for which a transaction stopped before the peer decided it.
 #[derive(Debug)]
 pub(super) enum Interruption {
-    /// The connection broke.
+    /// The connection failed.
     Connection(Broken),
     /// The content could not be read.
     Spool(SpoolError),
 }
 
-/// How a message was handed over.
+/// The result of sending one message on one connection.
 #[derive(Debug)]
 pub(super) struct Handed {
     pub(super) results: TransactionResults,
     pub(super) interruption: Option<Interruption>,
-    /// The peer had given up an idle connection: nothing was asked of it, and nothing failed.
+    /// True if the peer had closed an idle connection. Nothing was sent to it, and nothing failed.
     pub(super) was_stale: bool,
 }
 
 impl Handed {
-    /// Whether the peer put the message off for anybody, in its own words.
+    /// Returns whether the peer deferred the message for any recipient, by a reply of its own (4xx or 421).
     pub(super) fn is_put_off(&self) -> bool {
         let later = |reply: &Reply| reply.severity() != Severity::Permanent;
         let refused = |status: &RecipientStatus| matches!(status, RecipientStatus::Rejected(reply) if later(reply));
@@ -82,7 +82,7 @@ impl Handed {
     }
 }
 
-/// A transaction with the leave to hold it.
+/// A transaction together with the clearance of its connection.
 struct Permitted<'c, 'm> {
     _leave: &'c Clearance,
     transaction: Transaction<'m>,
@@ -109,15 +109,15 @@ impl Dialogue for Permitted<'_, '_> {
 }
 
 impl Cleared {
-    /// A connection that the judge cleared under `policy`. `wire` is open: EHLO was answered.
+    /// Creates a connection that the judge cleared under `policy`. EHLO has been answered on `wire`.
     pub(super) fn new(wire: Wire, extensions: Extensions, peer: Peer, clearance: Clearance, policy: TlsPolicy) -> Self {
         let Peer { text: peer, host, address } = peer;
         let via = Arc::new(Via { peer, host, address, clearance, offers_dsn: extensions.dsn, was: None });
         Self { wire, extensions, via, policy, is_fallback: false, has_waited: false, transactions: 0 }
     }
 
-    /// The same, in the clear after TLS failed. Its leave is good for the message at hand alone: the next
-    /// one tries TLS again.
+    /// Creates a connection in the clear after TLS failed. Its clearance is for one message; the next message tries TLS
+    /// again.
     pub(super) fn fallback(
         wire: Wire,
         extensions: Extensions,
@@ -128,46 +128,46 @@ impl Cleared {
         Self { is_fallback: true, ..Self::new(wire, extensions, peer, clearance, policy) }
     }
 
-    /// The session, for the record.
+    /// The session, as logs and evidence record it.
     pub(super) fn via(&self) -> &Arc<Via> {
         &self.via
     }
 
-    /// What the domain of the message at hand had shown before, where that was more.
+    /// Records the TLS level that the domain of the current message showed before, if that was higher.
     pub(super) fn is_less_than(&mut self, was: Option<TlsLevel>) {
         if self.via.was != was {
             self.via = Arc::new(Via { was, ..Via::clone(&self.via) });
         }
     }
 
-    /// Whether the session was resumed from an earlier one, so that no certificate was shown in it.
+    /// Returns whether the session was resumed from an earlier one, so that the peer showed no certificate in it.
     pub(super) fn is_renewed(&self) -> bool {
         matches!(self.via.clearance.outcome(), TlsOutcome::Tls(facts) if facts.handshake == Handshake::Resumed)
     }
 
-    /// What the peer can do.
+    /// The extensions that the peer offers.
     pub(super) fn extensions(&self) -> Extensions {
         self.extensions
     }
 
-    /// Returns whether another message may follow, as far as the number of messages goes; none on a fallback in the clear.
+    /// Returns whether the connection may be kept for another message. A fallback in the clear is never kept.
     pub(super) fn is_reusable(&self, messages_per_connection: u32) -> bool {
         !self.is_fallback && !self.is_spent(messages_per_connection)
     }
 
-    /// Whether it has carried as many messages as it may.
+    /// Returns whether the connection has carried as many messages as it may.
     pub(super) fn is_spent(&self, messages_per_connection: u32) -> bool {
         self.transactions >= messages_per_connection
     }
 
-    /// Whether mail under `policy` may cross this session too. Its own handshake is judged, anew unless
-    /// the policy is the one it was judged by: the judge is a pure function.
+    /// Returns whether mail under `policy` may use this session too. The judge judges the session's own handshake
+    /// again, unless the policy is the one it was cleared under.
     pub(super) fn admits(&mut self, policy: &TlsPolicy, reference: &[NamePattern]) -> bool {
         if *policy == self.policy {
             return true;
         }
         let outcome = self.via.clearance.outcome();
-        // Nobody asked this peer for TLS.
+        // TLS was not requested in this session, so the session does not show whether the peer has it.
         if *outcome == TlsOutcome::Clear(NoTls::NotWanted) {
             return false;
         }
@@ -177,23 +177,23 @@ impl Cleared {
         true
     }
 
-    /// Whether the peer has been quiet since the last message.
+    /// Returns whether the peer has neither sent anything nor closed the connection since the last message.
     pub(super) async fn is_quiet(&mut self) -> bool {
         self.wire.is_quiet().await
     }
 
-    /// Makes ready for a time without work.
+    /// Prepares the connection for being idle.
     pub(super) fn rest(&mut self) {
         self.has_waited = true;
         self.wire.rest();
     }
 
-    /// Ends the session; the task ends with it.
+    /// Closes the session with QUIT. The returned task ends when the connection is closed.
     pub(super) fn quit(self) -> JoinHandle<()> {
         self.wire.quit()
     }
 
-    /// Hands one message over. The message must fit the peer ([`Mail::fits`]).
+    /// Sends one message. The message must fit the peer ([`Mail::fits`]).
     pub(super) async fn hand_over(
         &mut self,
         mail: Mail<'_>,
@@ -215,7 +215,7 @@ impl Cleared {
         let closed = match (&interruption, &results.ending) {
             (Some(Interruption::Connection(broken)), _) => unanswered && broken.is_closed(),
             (_, TransactionEnd::Closing { stage: DialogueStage::Mail, .. }) => true,
-            // Some look at the clock only when it comes to a recipient.
+            // Some servers check their idle limit only at RCPT.
             (_, TransactionEnd::Closing { stage: DialogueStage::Rcpt, .. }) => {
                 results.recipients.iter().all(|status| *status == RecipientStatus::Pending)
             }
@@ -225,7 +225,7 @@ impl Cleared {
     }
 }
 
-/// What is handed over, and in which time.
+/// The content of a message, and the time limits for sending it.
 struct Content<'a> {
     body: &'a Body,
     octets: u64,
@@ -246,13 +246,13 @@ async fn carry(
     }
     send_content(wire, leave, content).await?;
     permitted.transaction.content_sent();
-    // After the dot there is nothing to send but an answer to wait for.
+    // After the final dot only the reply is awaited.
     wire.converse(permitted, timeouts.final_reply).await.map_err(Interruption::Connection)?;
     Ok(())
 }
 
-/// Streams the content. Where it cannot be read to its end, the final dot is not sent: half a message
-/// must not pass for a whole one.
+/// Sends the content. If the spool cannot be read to the end, the final dot is not sent, so that the peer does not
+/// accept a truncated message.
 async fn send_content(wire: &mut Wire, leave: &Clearance, content: &Content<'_>) -> Result<(), Interruption> {
     let Content { body, octets, timeouts, limit } = *content;
     limit.content(octets, timeouts.data_rate);

@@ -1,4 +1,4 @@
-//! One attempt: hop after hop, address after address, until every recipient has a result.
+//! One attempt: tries hop after hop, and address after address, until every recipient has an outcome.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -25,14 +25,14 @@ use super::settle::{Further, Ledger};
 use super::watched::Undialled;
 use super::{Attempt, Outbound, Report, Snapshot};
 
-/// A handshake may take this part of the time for one address: a first and a second one may go by in silence, and time
-/// is left for a connection in the clear.
+/// The part of an address's time that one handshake may use. After two handshakes without an answer, time is left for a
+/// connection in the clear.
 const HANDSHAKE_PART: u32 = 3;
-/// Addresses of one attempt at which the peer put the message off, at most, for a recipient for whom it did: what one
-/// host greylists is not sent to ten others. Who was not reached, or not let near the message, has not put it off.
+/// The number of addresses at which a recipient may be deferred in one attempt, so that a message that one host
+/// greylists is not sent to ten others. Hosts that were not reached, or that the message was not sent to, do not count.
 const PUT_OFF_MAX: usize = 2;
 
-/// One attempt on its way.
+/// An attempt in progress.
 struct Delivery<'a> {
     outbound: &'a Outbound,
     snapshot: &'a Snapshot,
@@ -40,34 +40,34 @@ struct Delivery<'a> {
     connector: &'a Arc<Connector>,
     limit: &'a AttemptLimit,
     ledger: Ledger,
-    /// The peer at hand.
+    /// The peer that is being tried.
     peer: Option<String>,
     dials: Dials,
-    /// Addresses at which the peer put the message off, and how many of them there were before the one at hand.
+    /// The number of addresses at which the peer deferred the message, now and before the current address.
     put_off: usize,
     put_off_before: usize,
-    /// Those whom a connection to the hop at hand had no room for, where it is spent: the next one there is for
-    /// them alone.
+    /// The recipients that remain after a connection carried its last transaction; the next connection to the same hop
+    /// is for them alone.
     rest: Vec<usize>,
 }
 
-/// One hop, and on which terms it may have the message.
+/// A hop with the TLS terms on which it may receive the message.
 #[derive(Clone, Copy)]
 struct Stop<'a> {
     hop: &'a Hop,
     terms: &'a Terms,
     found: &'a HopLookup,
-    /// How many further hops there are.
+    /// The number of hops after this one.
     left: usize,
 }
 
-/// What came of a connection.
+/// The use that was made of a connection.
 enum Used {
-    /// There is none, or none that is still alive: nothing was tried.
+    /// No connection was available, or the peer had closed it. Nothing was tried.
     Nothing,
     /// The message was tried on it.
     Tried,
-    /// It has carried as many messages as it may, and recipients are left who belong into a further transaction.
+    /// The connection has carried as many messages as it may, and recipients remain for a further transaction.
     Spent,
 }
 
@@ -93,7 +93,7 @@ pub(super) async fn deliver(
         rest: Vec::new(),
     };
     let ended = tokio::select! {
-        // In this order: what a peer has answered is entered before the attempt can be ended.
+        // `biased`: a reply that has arrived is recorded before the attempt can be ended.
         biased;
         () = delivery.run() => None,
         ended = limit.over() => Some(ended),
@@ -115,7 +115,7 @@ impl Delivery<'_> {
         }
     }
 
-    /// Defers whoever has no result yet: the attempt came to no end by itself.
+    /// Defers the recipients without an outcome: the attempt was ended from outside.
     fn ended(&mut self, ended: Ended) {
         self.outbound.monitor.attempt_ended(ended.word());
         let failure = Failure::transient(Scope::Destination, Status(4, 2), ended.to_string());
@@ -140,7 +140,7 @@ impl Delivery<'_> {
     /// Tries the message at one hop.
     ///
     /// # Errors
-    /// Why nobody there was spoken to.
+    /// The [`Failure`] for which no connection to the hop was tried.
     async fn hop(&mut self, hop: &Hop, hops: &Hops, left: usize) -> Result<(), Failure> {
         self.peer = Some(hop.to_string());
         let envelope = &self.attempt.entry.envelope;
@@ -174,8 +174,8 @@ impl Delivery<'_> {
         Ok(())
     }
 
-    /// Finds out what must be known of a hop. In an attempt that may be the last, a policy of the domain's that is
-    /// out of date must not be what the message fails under (RFC 8461 §5.1).
+    /// Plans one hop. If this may be the last attempt, an enforced MTA-STS policy is fetched again first, so that no
+    /// message bounces because of an outdated policy (RFC 8461 §5.1).
     async fn plan(&self, purpose: Purpose<'_>, hop: &Hop, basis: &RouteBasis) -> Result<Plan, NoPlan> {
         let (router, discovery) = (&self.snapshot.router, &self.outbound.discovery);
         let plan = Plan::make(router, discovery, purpose, hop, basis).await?;
@@ -189,7 +189,7 @@ impl Delivery<'_> {
         }
     }
 
-    /// Enters that a hop was not spoken to.
+    /// Records that a hop was not connected to.
     fn unused(&mut self, hop: &Hop, failure: Failure, more: bool) {
         tracing::debug!(
             queue_id = %self.attempt.entry.id, connector = %self.connector.name, host = %hop.host,
@@ -199,21 +199,22 @@ impl Delivery<'_> {
         self.ledger.fail_all(failure.with_peer(hop.to_string()), further);
     }
 
-    /// The address at which the hop is this relay, where it is. A smart host was named by the administrator.
+    /// Returns the hop's address that is one of this relay's own, if there is one. A smart host is exempt: the
+    /// administrator named it.
     fn own_address(&self, hop: &Hop, addresses: &[SocketAddr]) -> Option<SocketAddr> {
         let router = &self.snapshot.router;
         addresses.iter().copied().find(|address| hop.smart_host().is_none() && router.is_own_address(*address))
     }
 
-    /// A refusal that would bounce the message, or hold it, is held against what the domain publishes now: a policy
-    /// of its own that is out of date must not do that (RFC 8461 §5.1).
+    /// Fetches the domain's MTA-STS policy again if a refusal under it would bounce or hold the message. A policy that
+    /// has changed, or cannot be fetched, turns it into a temporary failure (RFC 8461 §5.1).
     async fn final_word(&self, failure: Failure, found: &HopLookup) -> Failure {
         let ends = match &failure.cause {
             Cause::Policy(refusal) => {
                 let ends = match self.connector.outbound.on_failure {
                     OnFailure::Defer => false,
                     OnFailure::Bounce => true,
-                    // Who waits at the end of its time would bounce. The policy was looked for just now.
+                    // A held message that expires bounces. In a last attempt `plan` has fetched the policy just now.
                     OnFailure::Hold => !self.attempt.may_be_last,
                 };
                 refusal.demand.layer == Layer::MtaSts && ends
@@ -238,7 +239,7 @@ impl Delivery<'_> {
         Failure { peer: failure.peer, scope: failure.scope, ..passing }
     }
 
-    /// What is remembered of the domain and a hop of it.
+    /// The downgrade memory for the domain and one of its hops.
     fn memory<'h>(&self, hop: &'h Hop) -> Memory<'h>
     where
         Self: 'h,
@@ -247,7 +248,7 @@ impl Delivery<'_> {
         Memory { history: discovery.history(), monitor, attempt: self.attempt, hop }
     }
 
-    /// Tries the message on a connection that waits for work.
+    /// Tries the message on idle connections.
     async fn reuse(&mut self, stop: &Stop<'_>) -> Used {
         let Stop { hop, terms, left, .. } = *stop;
         let destination = Destination::new(self.snapshot.generation(), self.connector, hop);
@@ -258,7 +259,7 @@ impl Delivery<'_> {
                 self.outbound.pool.quit(destination.clone(), connection);
                 continue;
             }
-            // It may have been opened for another domain, of which other things are remembered.
+            // The connection may have been opened for another domain, which has another history.
             let was = memory.cleared(self.connector, &connection.via().clearance);
             connection.is_less_than(was);
             let promise = terms.promise(&mut connection, &hop.host);
@@ -270,7 +271,7 @@ impl Delivery<'_> {
         Used::Nothing
     }
 
-    /// Tries the message at one address after the other.
+    /// Tries the message at one address after another.
     async fn dial(&mut self, stop: &Stop<'_>, addresses: &[SocketAddr]) {
         let Stop { hop, terms, found, left } = *stop;
         let destination = Destination::new(self.snapshot.generation(), self.connector, hop);
@@ -287,7 +288,7 @@ impl Delivery<'_> {
             self.dials.take();
             self.put_off_before = self.put_off;
             let further = addresses.len() - at - 1 + left;
-            // Each connection that is spent has carried the message for somebody.
+            // The loop ends: each connection that reached its limit has carried the message for at least one recipient.
             while let Used::Spent = match self.dial_in_time(&target, *address, further).await {
                 Ok(mut connection) => {
                     let more = further > 0 && !self.dials.is_spent();
@@ -295,7 +296,7 @@ impl Delivery<'_> {
                     connection.is_less_than(was);
                     seen.cleared(*address, &connection.via().clearance);
                     let promise = terms.promise(&mut connection, &hop.host);
-                    // A connection that was never used cannot have been given up.
+                    // A new connection is not idle, so the result here is never `Nothing`.
                     self.on(connection, &destination, promise, more).await
                 }
                 Err(failure) => {
@@ -321,8 +322,8 @@ impl Delivery<'_> {
         }
     }
 
-    /// Leads one address to a cleared connection, in its part of the time that is left: with `further` addresses and
-    /// hops after it, those that hang must not keep the others from being tried.
+    /// Dials one address within its share of the remaining time, so that an address that hangs does not keep the
+    /// `further` addresses and hops from being tried.
     async fn dial_in_time(
         &mut self,
         target: &Target<'_>,
@@ -331,7 +332,7 @@ impl Delivery<'_> {
     ) -> Result<Cleared, Failure> {
         let (peer, time) = (target.peer(address).text, self.limit.part(further + 1));
         self.peer = Some(peer.clone());
-        // Two handshakes that the peer swallows leave time for what follows them.
+        // Two handshakes without an answer leave time for a connection in the clear.
         let target = Target { handshake: target.handshake.min(time / HANDSHAKE_PART), ..*target };
         if further == 0 {
             return target.dial(address, &mut self.dials).await;
@@ -346,9 +347,9 @@ impl Delivery<'_> {
         Err(Failure::transient(Scope::Hop, Status(4, 2), text).with_peer(peer))
     }
 
-    /// Hands the message over on one connection, in as many transactions as the peer wants. The connection is
-    /// kept for the next message only where nothing is left to do for this one: whoever is dialled next would
-    /// be one connection more than there may be.
+    /// Sends the message on one connection, in as many transactions as the peer needs. The connection is kept for the
+    /// next message only if all recipients have an outcome: otherwise the next hop's connection would exceed the
+    /// destination's concurrency.
     async fn on(
         &mut self,
         mut connection: Cleared,
@@ -395,7 +396,7 @@ impl Delivery<'_> {
         }
         recipients.append(&mut apart);
         if !self.ledger.is_complete() {
-            // A peer that does not answer to QUIT is not waited for long.
+            // The wait is short even if the peer does not answer QUIT.
             let _ = connection.quit().await;
         } else if connection.is_reusable(most) {
             self.outbound.pool.put(destination.clone(), connection);
@@ -406,7 +407,7 @@ impl Delivery<'_> {
         if self.rest.is_empty() { Used::Tried } else { Used::Spent }
     }
 
-    /// The recipients that this peer can take; the others, or all, fail here without a word to it.
+    /// Returns the recipients that this peer can receive. The others fail without a command to the peer.
     fn fitting(&mut self, connection: &Cleared, promise: RequireTlsUse, more: bool) -> Vec<usize> {
         let envelope = &self.attempt.entry.envelope;
         let extensions = connection.extensions();
@@ -422,7 +423,7 @@ impl Delivery<'_> {
         able
     }
 
-    /// A message that this peer cannot take: the next one may, and when there is none it is final.
+    /// Records that this peer cannot receive the message. The next hop may; if there is none, the failure is permanent.
     fn obstructed(&mut self, who: &[usize], obstacle: Obstacle, connection: &Cleared, more: bool) {
         let scope = if more { Scope::Hop } else { Scope::Message };
         let at = |status| Failure::permanent(scope, status, obstacle.to_string());
@@ -440,7 +441,7 @@ impl Delivery<'_> {
         );
     }
 
-    /// The peer took some recipients and ended the session before the rest could be named.
+    /// Records that the peer ended the session after some recipients and before the others could be named.
     fn cut_short(&mut self, rest: &[usize], connection: &Cleared, more: bool) {
         let text = "the peer ended the session before the remaining recipients could be named";
         let failure = Failure::transient(Scope::Hop, Status(5, 3), text).with_peer(connection.via().peer.as_str());

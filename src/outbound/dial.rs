@@ -1,7 +1,6 @@
-//! From an address to a cleared connection: TCP, opening, TLS, and the judge.
+//! From an address to a cleared connection: TCP, opening, TLS, and the TLS judge.
 //!
-//! Here the policy table of the design is carried out. Nothing is decided: [`tls::judge`] says what may
-//! be done with a session, and this does it.
+//! Nothing is decided here. [`tls::judge`] decides what may be done with a session, and this module does it.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -29,10 +28,10 @@ use super::look::{Look, Notes};
 use super::second_try::Dials;
 use super::wire::Wire;
 
-/// The service closes the connection behind such a reply (RFC 5321 §3.8).
+/// The reply code after which the server closes the connection (RFC 5321 §3.8).
 const CLOSING: u16 = 421;
 
-/// One hop, and what it must show.
+/// A hop to dial, with its policy.
 #[derive(Clone, Copy)]
 pub(super) struct Target<'a> {
     pub(super) snapshot: &'a Snapshot,
@@ -42,36 +41,36 @@ pub(super) struct Target<'a> {
     pub(super) policy: &'a TlsPolicy,
     pub(super) known: &'a KnownHellos,
     pub(super) errand: Errand,
-    /// The time for one handshake.
+    /// The time limit of one handshake.
     pub(super) handshake: Duration,
 }
 
-/// What a host is dialled for.
+/// The purpose for which a host is dialled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Errand {
-    /// A message; which, for the log, and what a session must be able to say for it.
+    /// To send a message: its queue ID, and the kind of handshake that its policy needs.
     Mail(QueueId, Handshake),
-    /// To see what a message would meet. The peer is asked for all that it shows, whatever the judge says.
+    /// To probe the host. The peer is asked for everything it offers, whatever the verdict.
     Look,
 }
 
-/// The names under which a hop is known: looked for in its certificate, for the record.
+/// Returns the names of a hop that are looked for in its certificate, for the record.
 pub(super) fn reference(host: &Host) -> Vec<NamePattern> {
     host.domain().map(|name| NamePattern::Exact(name.clone())).into_iter().collect()
 }
 
-/// How the first connection to an address went.
+/// The result of dialling one address, as the judge sees it.
 pub(super) enum First {
     Cleared { wire: Wire, opening: Extensions, clearance: Clearance },
     Redial(Fallback),
     Refused(Refusal),
 }
 
-/// The end of a handshake.
+/// The result of a handshake.
 pub(super) enum Shaken {
-    /// It was completed, and judged.
+    /// The handshake was completed, and the session judged.
     Judged(Box<First>),
-    /// It broke, and the connection is gone.
+    /// The handshake failed, and the connection is closed.
     Broken(HandshakeError),
 }
 
@@ -82,7 +81,7 @@ pub(super) enum Session {
         extensions: Extensions,
         reason: NoTls,
     },
-    /// TLS was tried and spoilt the connection, which is gone.
+    /// TLS was tried and failed, and the connection is closed.
     Spoilt(NoTls),
     Handshake(Wire),
 }
@@ -91,7 +90,7 @@ impl Target<'_> {
     /// Leads one address of the hop to a cleared connection.
     ///
     /// # Errors
-    /// The [`Failure`] of this address; nothing of the envelope was said to it.
+    /// The [`Failure`] of this address; nothing of the envelope was sent to it.
     pub(super) async fn dial(&self, address: SocketAddr, dials: &mut Dials) -> Result<Cleared, Failure> {
         let peer = self.peer(address);
         let dialled = match self.first(address, dials, &mut Notes::default()).await {
@@ -114,8 +113,8 @@ impl Target<'_> {
         dialled.map_err(|failure| failure.with_peer(peer.text))
     }
 
-    /// Leads one address of the hop to the judge and says QUIT, whatever the verdict. No connection leaves
-    /// this function, so whoever looks has nothing that MAIL could be written on.
+    /// Leads one address of the hop to the judge and sends QUIT, whatever the verdict. The function returns no
+    /// connection, so a probe cannot write MAIL.
     pub(super) async fn look(&self, address: SocketAddr) -> Look {
         let mut notes = Notes::default();
         let end = match self.first(address, &mut Dials::new(), &mut notes).await {
@@ -139,7 +138,7 @@ impl Target<'_> {
         Look { address, notes, end: end.map_err(|failure| failure.with_peer(peer.clone())), peer }
     }
 
-    /// Ends a session. Who only looks waits until the peer has heard it: nothing else holds the process.
+    /// Closes a session with QUIT. A probe waits until the connection is closed, since its process may end right after.
     async fn farewell(&self, wire: Wire) {
         let said = wire.quit();
         match self.errand {
@@ -148,7 +147,7 @@ impl Target<'_> {
         }
     }
 
-    /// `mx.example.org [192.0.2.1]:25`.
+    /// Returns the peer at this address, as `mx.example.org [192.0.2.1]:25`.
     pub(super) fn peer(&self, address: SocketAddr) -> Peer {
         let (ip, port) = (address.ip(), address.port());
         let text = match &self.hop.host {
@@ -190,7 +189,7 @@ impl Target<'_> {
         }
     }
 
-    /// TCP, greeting, EHLO, and STARTTLS where it is wanted and offered.
+    /// Connects, and runs greeting, EHLO, and STARTTLS if it is wanted and offered.
     pub(super) async fn open(&self, address: SocketAddr, opening: &mut Opening<'_>) -> Result<Session, Failure> {
         let mut wire = Wire::connect(address, self.timeouts().connect)
             .await
@@ -198,13 +197,13 @@ impl Target<'_> {
             .counted(self.monitor.open_connection());
         let step = match wire.converse(opening, self.timeouts().reply).await {
             Ok(step) => step,
-            // Asking for TLS broke the connection; that is no better than a broken handshake.
+            // The connection broke at STARTTLS; this counts as a failed handshake.
             Err(broken) if broken.at() == DialogueStage::StartTls => {
                 return Ok(Session::Spoilt(NoTls::Broken(broken.to_string())));
             }
             Err(broken) => return Err(broken.failure()),
         };
-        // A smart host was named by the administrator; what DNS names may be anybody, ourselves included.
+        // A name from DNS may lead back to this relay; a smart host was named by the administrator.
         if opening.is_ourselves() && self.hop.smart_host().is_none() {
             self.farewell(wire).await;
             return Err(Failure::ourselves("the host greets with our own name: the message would come back"));
@@ -234,7 +233,7 @@ impl Target<'_> {
             _ => None,
         };
         match (self.judge(TlsOutcome::Clear(reason), notes), closing) {
-            // The peer refused STARTTLS and closes the connection with it: there is no "same connection".
+            // The peer rejected STARTTLS with 421 and closes the connection, so the mail cannot go on over it.
             (Verdict::Cleared(_), Some(broken)) => self.judge_spoilt(broken, notes),
             (Verdict::Cleared(clearance), None) => First::Cleared { wire, opening: extensions, clearance },
             (Verdict::Redial(fallback), _) => First::Redial(fallback),
@@ -245,7 +244,7 @@ impl Target<'_> {
         }
     }
 
-    /// Judges a session whose connection is gone: there is nothing left to clear.
+    /// Judges a session whose connection is closed. The verdict is never a clearance.
     pub(super) fn judge_spoilt(&self, reason: NoTls, notes: &mut Notes) -> First {
         match self.judge(TlsOutcome::Clear(reason), notes) {
             Verdict::Redial(fallback) => First::Redial(fallback),
@@ -264,7 +263,7 @@ impl Target<'_> {
     ) -> Result<Shaken, Failure> {
         let client: &ClientTls = self.snapshot.tls.client(self.connector);
         let reduced = hellos.reduced(hello);
-        // The ticket of an earlier session can make the next ClientHello large.
+        // A session ticket can make the next ClientHello large, so a reduced ClientHello goes without one.
         let handshake = if reduced.is_none() { self.needed_handshake() } else { Handshake::Full };
         let shaken = wire.secure(client, &self.server_name(), hello, handshake, self.handshake).await;
         self.shaken(shaken.as_ref().ok().map(|(_, seen)| seen));
@@ -293,13 +292,13 @@ impl Target<'_> {
                 self.farewell(wire).await;
                 Err(Failure::reply(Scope::Hop, stage.name(), reply).with_session(clearance.session()))
             }
-            // Under TLS an opening has no other end than this.
+            // Under TLS an opening ends only with `Secured` or `Failed`.
             Ok(OpeningStep::Secured | OpeningStep::InClear(_) | OpeningStep::Handshake) => {
                 self.known.remember(&self.hop.host, self.hop.port, hellos, hello);
                 Ok(Shaken::Judged(Box::new(First::Cleared { wire, opening: opening.extensions(), clearance })))
             }
-            // With TLS 1.3 we have done our part before the peer has looked at it: what it thinks of our
-            // certificate, or of its absence, comes as an alert in the place of its first answer.
+            // In TLS 1.3 the client finishes its handshake before the server has checked the client certificate. The
+            // server's objection to it arrives as an alert in place of the reply to EHLO.
             Err(broken) if broken.is_closed() && broken.at() == DialogueStage::Ehlo => {
                 Ok(self.broken(HandshakeError::CutShort(broken.to_string())))
             }
@@ -307,13 +306,14 @@ impl Target<'_> {
         }
     }
 
-    /// A handshake broke: the peer does not accept any more what it accepted before.
+    /// Returns a failed handshake. The peer no longer accepts the ClientHello that it accepted before, so that is
+    /// forgotten.
     fn broken(&self, fault: HandshakeError) -> Shaken {
         self.known.forget(&self.hop.host, self.hop.port);
         Shaken::Broken(fault)
     }
 
-    /// Who looks at what a host shows has it shown, whatever the policy.
+    /// Returns the kind of handshake that is needed. A probe needs a full one, to see the certificate.
     fn needed_handshake(&self) -> Handshake {
         match self.errand {
             Errand::Mail(_, handshake) => handshake,
@@ -321,7 +321,7 @@ impl Target<'_> {
         }
     }
 
-    /// What a peer offers under TLS that is refused already; where it does not say, that is no matter.
+    /// Sends EHLO under TLS to a refused peer, to record its extensions for the probe. A missing reply is ignored.
     async fn greet_again(&self, wire: &mut Wire, opening: &mut Opening<'_>, notes: &mut Notes) {
         wire.secured(opening);
         if let Ok(OpeningStep::Secured) = wire.converse(opening, self.timeouts().reply).await {
@@ -329,7 +329,7 @@ impl Target<'_> {
         }
     }
 
-    /// Once more to the same address, in the clear, with the judge's leave.
+    /// Connects to the same address again, in the clear, after the judge permitted it.
     async fn redial(&self, address: SocketAddr) -> Result<(Wire, Extensions), Failure> {
         let mut opening = Opening::new(&self.snapshot.config.hostname, StarttlsUse::Never);
         match self.open(address, &mut opening).await? {
@@ -348,7 +348,7 @@ impl Target<'_> {
         verdict
     }
 
-    /// For the log.
+    /// Returns the queue ID for the log; `None` in a probe.
     pub(super) fn queue_id(&self) -> Option<tracing::field::DisplayValue<QueueId>> {
         match self.errand {
             Errand::Mail(id, _) => Some(tracing::field::display(id)),

@@ -1,5 +1,4 @@
-//! What would come of a hop, for each kind of peer that may answer there: the judges' own words, asked
-//! before anybody is dialled.
+//! The forecast for a hop: the judges' verdict on each kind of peer that may answer there, without dialling it.
 
 use jiff::Timestamp;
 
@@ -13,41 +12,42 @@ use super::plan::Purpose;
 use super::requirement::Terms;
 use super::second_try;
 
-/// One kind of peer, and what would come of it.
+/// A kind of peer, and the result of a delivery to it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Prospect {
-    /// What answers.
+    /// The kind of peer.
     pub peer: SamplePeer,
-    /// Whether it offers what the message asks beside TLS (REQUIRETLS); every peer does that need not.
+    /// True if the peer offers REQUIRETLS; also true if the message does not need it.
     pub offers_requiretls: bool,
-    /// What follows.
+    /// The result of the delivery.
     pub ending: Ending,
 }
 
-/// What would come of a peer.
+/// The result of a delivery to one kind of peer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Ending {
-    /// The message is handed over.
+    /// The message is sent.
     Sent(Clearance),
-    /// The message is handed over on a fresh connection, in the clear.
+    /// The message is sent in the clear, on a fresh connection.
     SentAgain(Clearance),
-    /// Nothing of the message is said; the next hop is tried.
+    /// The message is not sent to this hop; the next hop is tried.
     Refused {
-        /// Why.
+        /// The reason.
         failure: Failure,
-        /// What becomes of the message where there is no next hop.
+        /// The fate of the message if there is no next hop.
         last: NextStep,
     },
 }
 
-/// Why a hop is not even dialled, where that is so: no peer could meet the policy.
+/// Returns the reason for which a hop is not dialled, if there is one: TLS is off for a message that requires it, or no
+/// peer could meet the policy.
 #[must_use]
 pub fn not_dialled(policy: &TlsPolicy, requirement: TlsRequirement) -> Option<Failure> {
     let terms = terms(policy, requirement);
     terms.refused().or_else(|| tls::unmeetable(policy).map(|refusal| terms.named(Failure::policy(refusal))))
 }
 
-/// As for any message but a report.
+/// Returns the terms for a message that is not a report.
 fn terms(policy: &TlsPolicy, requirement: TlsRequirement) -> Terms {
     match requirement {
         TlsRequirement::Ordinary | TlsRequirement::Relaxed => Terms::Ordinary(policy.clone()),
@@ -55,8 +55,8 @@ fn terms(policy: &TlsPolicy, requirement: TlsRequirement) -> Terms {
     }
 }
 
-/// The `ClientHello`s that a hop is shown; nothing where TLS is off. `known` is the one that it
-/// accepted lately in the place of the usual one.
+/// Returns the `ClientHello`s that a hop is shown; `None` if TLS is off. `known` is the one that the hop accepted
+/// lately in place of the usual one.
 #[must_use]
 pub fn hellos(policy: &TlsPolicy, purpose: Purpose<'_>, hop: &Hop, known: Option<Hello>) -> Option<Hellos> {
     let handshake = terms(policy, purpose.requirement).needed_handshake();

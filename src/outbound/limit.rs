@@ -1,10 +1,9 @@
-//! The limit of time of one delivery attempt, and the means to end it earlier.
+//! The time limit of one delivery attempt, and the means to end it earlier.
 //!
-//! An attempt ends at its limit wherever it stands, with two exceptions. Recipients and content are sent to their end
-//! as long as the peer takes them at a pace that is not too slow: a large message would never arrive otherwise. And
-//! a peer that may have the final dot may have taken the message: its answer is waited for as long as `[timeouts]
-//! final_reply` says, since a second attempt would make a duplicate. Others can ask an attempt to end while nothing
-//! of the content was sent, and no later.
+//! An attempt ends at its limit, with two exceptions. Recipients and content are sent to the end as long as the peer
+//! accepts them fast enough; otherwise a large message would never arrive. And once the final dot may have reached the
+//! peer, its reply is awaited for `[timeouts] final_reply`, since the peer may have accepted the message and a second
+//! attempt would make a duplicate. An attempt can be ended early only while no content has been sent.
 
 use std::fmt;
 use std::sync::Arc;
@@ -16,10 +15,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::write_duration;
 
-/// Time for each recipient of a transaction that has begun, on average.
+/// The time that each recipient of a started transaction may use, on average.
 const RECIPIENT: Duration = Duration::from_secs(5);
 
-/// The limit of one attempt. Every clone is the same.
+/// The limit of one attempt. All clones share it.
 #[derive(Debug, Clone)]
 pub struct AttemptLimit(Arc<Inner>);
 
@@ -31,28 +30,28 @@ struct Inner {
     is_asked_to_end: CancellationToken,
 }
 
-/// How far an attempt has come, and until when that may go on.
+/// The stage of an attempt, and its deadline.
 #[derive(Debug, Clone, Copy)]
 enum Stage {
-    /// No peer has anything of the content.
+    /// No content has been sent.
     Before(Instant),
-    /// The content is on its way.
+    /// The content is being sent.
     Content(Instant),
-    /// The peer may have the final dot.
+    /// The final dot may have reached the peer.
     FinalReply,
 }
 
-/// Why an attempt was ended before it came to an end by itself.
+/// The reason for which an attempt was ended early.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Ended {
-    /// It has taken this long.
+    /// The attempt reached this time limit.
     TimeOver(Duration),
-    /// Others waited for its place.
+    /// Attempts for other destinations needed its slot.
     GaveWay,
 }
 
 impl Ended {
-    /// The word for it in metrics.
+    /// The label of this reason in metrics.
     pub(super) fn word(self) -> &'static str {
         match self {
             Self::TimeOver(_) => "time_over",
@@ -76,7 +75,7 @@ impl fmt::Display for Ended {
 }
 
 impl AttemptLimit {
-    /// The limit of an attempt that begins now.
+    /// Creates the limit of an attempt that begins now.
     #[must_use]
     pub fn new(time: Duration) -> Self {
         let deadline = Instant::now() + time;
@@ -84,41 +83,41 @@ impl AttemptLimit {
         Self(Arc::new(Inner { time, deadline, stage, is_asked_to_end: CancellationToken::new() }))
     }
 
-    /// Whether [`AttemptLimit::end`] ends the attempt at once.
+    /// Returns whether [`AttemptLimit::end`] ends the attempt at once.
     #[must_use]
     pub fn may_end(&self) -> bool {
         matches!(*self.0.stage.borrow(), Stage::Before(_))
     }
 
-    /// Asks the attempt to end: before it begins with the content of its message or, where it has, after that.
+    /// Asks the attempt to end: at once if no content is being sent, otherwise after its transaction.
     pub fn end(&self) {
         self.0.is_asked_to_end.cancel();
     }
 
-    /// How much time is left; divided into so many parts.
+    /// Returns the remaining time divided by `of`.
     pub(super) fn part(&self, of: usize) -> Duration {
         let left = self.0.deadline.saturating_duration_since(Instant::now());
         left / u32::try_from(of.max(1)).unwrap_or(u32::MAX)
     }
 
-    /// A transaction with so many recipients begins.
+    /// Records that a transaction with this many recipients begins.
     pub(super) fn transaction(&self, recipients: usize) {
         let time = RECIPIENT.saturating_mul(u32::try_from(recipients).unwrap_or(u32::MAX));
         self.enter(Stage::Before(self.0.deadline.max(Instant::now() + time)));
     }
 
-    /// So many octets of content follow, and the peer must take that many in a second on average.
+    /// Records that sending `octets` of content begins, at `rate` octets a second or faster on average.
     pub(super) fn content(&self, octets: u64, rate: u64) {
         let time = Duration::from_secs(octets / rate.max(1));
         self.enter(Stage::Content(self.0.deadline.max(Instant::now() + time)));
     }
 
-    /// The final dot is about to be sent.
+    /// Records that the final dot is about to be sent.
     pub(super) fn final_reply(&self) {
         self.enter(Stage::FinalReply);
     }
 
-    /// The transaction is over.
+    /// Records that the transaction is over.
     pub(super) fn transaction_over(&self) {
         self.enter(Stage::Before(self.0.deadline));
     }
@@ -127,7 +126,7 @@ impl AttemptLimit {
         self.0.stage.send_replace(stage);
     }
 
-    /// Waits until the attempt must end.
+    /// Waits until the attempt must end, and returns the reason.
     pub(super) async fn over(&self) -> Ended {
         let mut stage = self.0.stage.subscribe();
         loop {
@@ -145,7 +144,7 @@ impl AttemptLimit {
             tokio::select! {
                 () = self.0.is_asked_to_end.cancelled(), if may_end => return Ended::GaveWay,
                 () = time_over => return Ended::TimeOver(self.0.time),
-                // The sender lives as long as this.
+                // The channel cannot be closed: `self` holds its sender.
                 _ = stage.changed() => {}
             }
         }

@@ -1,4 +1,4 @@
-//! What a session showed on its way to the judge, for whoever wants to tell it: values, and no connection.
+//! The record of a session on its way to the judge, for a probe. It holds values and no connection.
 
 use std::net::SocketAddr;
 
@@ -7,35 +7,35 @@ use crate::handshake::CompletedHandshake;
 use crate::smtp::client::Extensions;
 use crate::tls::{Clearance, Hello, TlsOutcome};
 
-/// Notes of one session. What is missing was not reached.
+/// The record of one session. A field is empty if the session did not get that far.
 #[derive(Debug, Default)]
 pub(super) struct Notes {
-    /// The handshake that was cut short before the one that the rest is about.
+    /// The first handshake, if it was cut short; the other fields are about the second.
     pub(super) first_try: Option<FirstTry>,
-    /// What the judge was shown, the last time.
+    /// The outcome that was judged last.
     pub(super) outcome: Option<TlsOutcome>,
-    /// What the handshake showed.
+    /// The completed handshake.
     pub(super) seen: Option<CompletedHandshake>,
-    /// The answer to EHLO: under TLS where that came about.
+    /// The extensions in the reply to EHLO; under TLS if the handshake was completed.
     pub(super) extensions: Option<Extensions>,
 }
 
-/// A handshake that was cut short, and the `ClientHello` of the one that followed.
+/// A handshake that was cut short, and the `ClientHello` of the second try.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FirstTry {
-    /// How it broke, in words.
+    /// The error of the first handshake, as text.
     pub fault: String,
-    /// What the second try began with.
+    /// The `ClientHello` of the second try.
     pub second: Hello,
 }
 
-/// One address, looked at.
+/// The result of probing one address.
 #[derive(Debug)]
 pub(super) struct Look {
     pub(super) address: SocketAddr,
-    /// `mx.example.org [192.0.2.1]:25`.
+    /// The peer, as `mx.example.org [192.0.2.1]:25`.
     pub(super) peer: String,
     pub(super) notes: Notes,
-    /// The judge's leave, which nobody will use, or why there would be no delivery here.
+    /// The clearance, which is not used, or the failure that a delivery would meet here.
     pub(super) end: Result<Clearance, Failure>,
 }

@@ -1,4 +1,4 @@
-//! What a session showed, for the downgrade memory; and the word that is due where a domain lost its TLS.
+//! Records sessions in the downgrade memory, and warns if a domain's TLS became worse.
 
 use jiff::Timestamp;
 
@@ -12,7 +12,7 @@ use crate::tls::Clearance;
 
 use super::Attempt;
 
-/// The memory, for the sessions of one attempt with one hop.
+/// The downgrade memory, for the sessions of one attempt with one hop.
 pub(super) struct Memory<'a> {
     pub(super) history: &'a History,
     pub(super) monitor: &'a Monitor,
@@ -21,8 +21,8 @@ pub(super) struct Memory<'a> {
 }
 
 impl Memory<'_> {
-    /// A session may carry mail. Where the domain showed more before, and the connector does not allow
-    /// that in silence, it is said, and what it was is given.
+    /// Records a cleared session. If the domain showed a higher level before, and the connector does not allow that,
+    /// logs a warning and returns the earlier level.
     pub(super) fn cleared(&self, connector: &Connector, clearance: &Clearance) -> Option<TlsLevel> {
         let level = TlsLevel::of_clearance(clearance)?;
         let now = Timestamp::now();
@@ -39,7 +39,7 @@ impl Memory<'_> {
                 self.monitor.end_downgrade(domain, host);
                 None
             }
-            // Refused where TLS is lost; what goes on all the same has lost less than that.
+            // With `refuse`, a session that lost TLS is refused by the judge before this; a smaller loss only warns.
             config::OnDowngrade::Warn | config::OnDowngrade::Refuse => {
                 self.monitor.list_downgrade(ListedDowngrade {
                     at: now,
@@ -55,7 +55,7 @@ impl Memory<'_> {
         }
     }
 
-    /// A session was refused for what it lacked: that is remembered too, as far as it says how far TLS came.
+    /// Records the TLS level of a refused session, if the refusal shows it.
     pub(super) fn failed(&self, failure: &Failure) {
         let refusal = match &failure.cause {
             Cause::Policy(refusal) | Cause::RequireTls(RequireTlsUnmet::Session(refusal)) => refusal,
@@ -68,7 +68,7 @@ impl Memory<'_> {
         if let Some(level) = TlsLevel::of_refusal(&refusal.unmet) {
             let (domain, host) = (&self.attempt.host, &self.hop.host);
             match self.history.record(domain, host, level, None, Timestamp::now()) {
-                // The refusal is logged by itself.
+                // The refusal itself is logged elsewhere.
                 LevelChange::Worse { .. } => {}
                 LevelChange::First | LevelChange::Same | LevelChange::Better { .. } => {
                     self.monitor.end_downgrade(domain, host);

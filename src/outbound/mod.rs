@@ -1,16 +1,14 @@
-//! One attempt to deliver one message to one destination: hops, TLS, transaction.
+//! Delivers messages: one attempt takes one message to one destination, with hops, TLS and the transaction.
 //!
-//! What becomes of the recipients afterwards (retry, report, removal) is the scheduler's affair, and so
-//! is how many attempts go on at the same time. RFC 5321 §5.1 orders the hops; what each of them must
-//! show is said by [`crate::connector`] and judged by [`crate::tls`]; what a failure means is judged by
-//! [`crate::failure`].
+//! The scheduler decides what happens to the recipients afterwards (retry, report, removal) and how many attempts run
+//! at the same time. The hops are tried in the order of RFC 5321 §5.1. [`crate::connector`] joins the demands on each
+//! hop, [`crate::tls`] judges the session, and [`crate::failure`] judges a failure.
 //!
-//! A connection goes one way through this room: `wire` opens it, `dial` leads it to the judge, and only
-//! what the judge cleared becomes a `Cleared` connection, on which alone MAIL FROM can be written.
-//! `second_try` is made where a peer cuts the handshake short. `pool` keeps such connections for the next message,
-//! `deliver` goes from hop to hop. What the message itself asks of TLS (RFC 8689) is in `requirement`, how long it
-//! all may take in `limit`. Who only wants to see what a message would meet gets
-//! as far as the judge, with [`probe`].
+//! A connection passes through these modules: `wire` opens it, `dial` leads it to the TLS judge, and only a connection
+//! with the judge's clearance becomes a `Cleared` connection, the only kind on which MAIL FROM can be written.
+//! `second_try` repeats a handshake that the peer cut short. `pool` keeps cleared connections for the next message.
+//! `deliver` goes from hop to hop. `requirement` applies what the message itself demands of TLS (RFC 8689), and `limit`
+//! bounds the time of an attempt. [`probe`] goes as far as the judge and sends no message.
 
 mod cleared;
 mod deliver;
@@ -48,83 +46,84 @@ pub use limit::AttemptLimit;
 pub use plan::{NoPlan, Plan, Purpose};
 use pool::Pool;
 
-/// One message, one destination.
+/// The task of one attempt: one message and one destination.
 #[derive(Debug, Clone)]
 pub struct Attempt {
     /// The message.
     pub entry: Arc<Entry>,
-    /// Which of its recipients, by index: all have `host` right of the "@". At least one.
+    /// The indices in the envelope of the recipients at `host`; at least one.
     pub recipients: Vec<usize>,
-    /// Those of them with which sessions ended: each goes into a transaction of its own, behind the others.
+    /// The recipients at which a session ended before. Each gets a transaction of its own, after the others.
     pub apart: Vec<usize>,
     /// The recipient domain.
     pub host: Host,
-    /// Whether it may be the last one: the message expires, or is about to.
+    /// True if this may be the last attempt: the message expires, or is about to.
     pub may_be_last: bool,
 }
 
-/// How an attempt ended.
+/// The result of an attempt.
 #[derive(Debug)]
 pub struct Report {
     /// One result for each recipient of the attempt.
     pub results: Vec<RecipientResult>,
-    /// Every failure on the way, hop by hop, those that the next hop made good included.
+    /// Every failure of the attempt, hop by hop, including those after which a later hop accepted the message.
     pub trail: Vec<Arc<Failure>>,
-    /// The connector that spoke for the domain.
+    /// The connector of the recipient domain.
     pub connector: Arc<Connector>,
-    /// The configuration under which the attempt was made, from its beginning to its end.
+    /// The configuration that the whole attempt used.
     pub snapshot: Arc<Snapshot>,
 }
 
-/// How an attempt ended for one recipient.
+/// The result of an attempt for one recipient.
 #[derive(Debug)]
 pub struct RecipientResult {
-    /// Its index in the envelope.
+    /// The index of the recipient in the envelope.
     pub recipient: usize,
-    /// How it ended.
+    /// The outcome for this recipient.
     pub outcome: RecipientOutcome,
-    /// The session on which it was decided; `None` where no session got as far as a clearance.
+    /// The session that decided the outcome; `None` if no session got a clearance.
     pub via: Option<Arc<Via>>,
-    /// What the hop where it was decided had to show; `None` where it did not come as far as that.
+    /// The TLS policy of the hop that decided the outcome; `None` if the attempt failed before the policy was known.
     pub policy: Option<Arc<TlsPolicy>>,
-    /// What failed for this recipient on the way, hop by hop, the end included; nothing of what failed for others
-    /// alone. Not told of who has the message.
+    /// The failures of this recipient, hop by hop, the deciding one included. Failures of other recipients are not
+    /// listed. Empty for a delivered recipient.
     pub trail: Vec<Arc<Failure>>,
-    /// Whether a session ended with its answer, or while that was awaited, in this attempt or before.
+    /// True if a session ended with the reply to this recipient, or while that reply was awaited, in this attempt or an
+    /// earlier one.
     pub apart: bool,
 }
 
-/// A cleared session, for the record.
+/// A cleared session, as logs and evidence record it.
 #[derive(Debug, Clone)]
 pub struct Via {
-    /// `mx.example.org [192.0.2.1]:25`.
+    /// The peer, as `mx.example.org [192.0.2.1]:25`.
     pub peer: String,
-    /// The host of that.
+    /// The host name of the peer.
     pub host: Host,
-    /// Its address.
+    /// The IP address and port of the peer.
     pub address: SocketAddr,
-    /// Under which clearance.
+    /// The clearance of the session.
     pub clearance: Clearance,
-    /// Whether the peer offers DSN (RFC 3461), so that what the sender wants reported was passed on.
+    /// True if the peer offers DSN (RFC 3461), so that the sender's wishes for reports were passed on.
     pub offers_dsn: bool,
-    /// What the domain had shown before, where this is less and the connector minds.
+    /// The TLS level that the domain showed before, if this session shows less and the connector warns of that.
     pub was: Option<TlsLevel>,
 }
 
-/// Delivers. One for the process: it keeps the connections that can be used again.
+/// The service that delivers messages. There is one for the process; it keeps the idle connections.
 #[derive(Debug)]
 pub struct Outbound {
     running: RunningConfig,
     discovery: Discovery,
     reporter: Reporter,
     monitor: Monitor,
-    /// The `ClientHello`s of hosts that do not accept the usual one, under any configuration.
+    /// The `ClientHello`s of hosts that do not accept the usual one; kept across reloads.
     hellos: KnownHellos,
     pool: Pool,
 }
 
 impl Outbound {
-    /// Starts without any connection. Nothing is dialled before [`Outbound::deliver`].
+    /// Creates the service without any connection. It connects only in [`Outbound::deliver`].
     #[must_use]
     pub fn new(running: RunningConfig, discovery: Discovery, reporter: Reporter) -> Self {
         let (monitor, hellos, pool) = (Monitor::default(), KnownHellos::default(), Pool::default());
@@ -137,13 +136,13 @@ impl Outbound {
         Self { monitor, ..self }
     }
 
-    /// What is known of domains beside their connectors.
+    /// The discovery service: DANE, MTA-STS and the downgrade memory.
     #[must_use]
     pub fn discovery(&self) -> &Discovery {
         &self.discovery
     }
 
-    /// The `ClientHello`s that hosts accepted lately in the place of the usual one.
+    /// The `ClientHello`s that hosts accepted lately in place of the usual one.
     #[must_use]
     pub fn hellos(&self) -> &KnownHellos {
         &self.hellos
@@ -155,26 +154,26 @@ impl Outbound {
         &self.running
     }
 
-    /// Closes idle connections that were judged under a configuration that is no longer in use.
+    /// Closes the idle connections that were judged under a replaced configuration.
     pub fn close_replaced(&self) {
         self.pool.close_older(self.running.load().generation());
     }
 
-    /// Makes one attempt, in the time that `[limits] delivery_attempt_time` allows.
+    /// Makes one attempt, within `[limits] delivery_attempt_time`.
     ///
-    /// Where the connection breaks after the message and before its answer, the recipients are deferred:
-    /// such a message may arrive twice, for the alternative is that it may not arrive.
+    /// If the connection breaks after the content and before its reply, the recipients are deferred. Such a message may
+    /// arrive twice; the alternative is that it may not arrive at all.
     pub async fn deliver(&self, attempt: Attempt) -> Report {
         let limit = AttemptLimit::new(self.running.load().config.limits.delivery_attempt_time);
         self.deliver_within(attempt, &limit).await
     }
 
-    /// Makes one attempt that others may end. What is left of it then is deferred.
+    /// Makes one attempt that can be ended early through `limit`. Recipients without an outcome are deferred then.
     pub async fn deliver_within(&self, attempt: Attempt, limit: &AttemptLimit) -> Report {
         deliver::deliver(self, self.running.load(), &attempt, limit).await
     }
 
-    /// Says goodbye on all idle connections. What is delivered afterwards keeps none.
+    /// Closes all idle connections with QUIT. Later attempts keep no connection.
     pub fn close(&self) {
         self.pool.close();
     }

@@ -1,5 +1,5 @@
-//! What is planned for one hop before it is dialled: its addresses, what is known of it, and the policy that
-//! follows. Deliveries act on it; `gatepost explain` and `gatepost probe` tell it.
+//! The plan for one hop before it is dialled: its addresses, the facts known about it, and the policy that follows.
+//! Deliveries act on it; `gatepost explain` and `gatepost probe` print it.
 
 use jiff::Timestamp;
 
@@ -12,33 +12,33 @@ use crate::failure::Failure;
 use crate::route::{Addresses, Hop, RouteBasis, Router};
 use crate::tls::TlsPolicy;
 
-/// Whose mail is planned for.
+/// The mail that a plan is made for.
 #[derive(Debug, Clone, Copy)]
 pub struct Purpose<'a> {
     /// The recipient domain.
     pub recipient: &'a Host,
-    /// The connector that speaks for it.
+    /// The connector of that domain.
     pub connector: &'a Connector,
-    /// What the message asks of TLS.
+    /// The TLS requirement of the message.
     pub requirement: TlsRequirement,
 }
 
-/// A hop that can be dialled.
+/// The plan for a hop that can be dialled.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plan {
-    /// Where.
+    /// The addresses of the hop.
     pub addresses: Addresses,
-    /// What is known of it.
+    /// The facts that discovery found for the hop.
     pub found: HopLookup,
     now: Timestamp,
 }
 
-/// Why a hop cannot be used at all.
+/// The reason for which a hop cannot be used at all.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NoPlan {
-    /// It has no address, or none that can be found.
+    /// The hop has no address, or the lookup of its addresses failed.
     NoAddress(Failure),
-    /// What had to be known of it cannot be found out.
+    /// A fact that the policy depends on, such as the TLSA records, cannot be determined.
     Unknown(DiscoveryError),
 }
 
@@ -52,11 +52,10 @@ impl From<NoPlan> for Failure {
 }
 
 impl Plan {
-    /// Finds out what must be known of a hop. What is not cached is waited for, each question for a bounded
-    /// time.
+    /// Looks up what the policy of a hop depends on. Waits for what is not cached; each lookup has a time limit.
     ///
     /// # Errors
-    /// [`NoPlan`].
+    /// [`NoPlan`] if the hop has no address, or a fact that its policy depends on cannot be determined.
     pub async fn make<K: KnownPolicies>(
         router: &Router,
         discovery: &Discovery<K>,
@@ -72,7 +71,7 @@ impl Plan {
         Ok(Self { addresses, found, now })
     }
 
-    /// What the hop must show, by every layer.
+    /// The demand on the hop, joined from all layers.
     #[must_use]
     pub fn policy(&self, purpose: Purpose<'_>, hop: &Hop) -> TlsPolicy {
         let Purpose { recipient, connector, requirement } = purpose;

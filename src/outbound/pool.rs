@@ -1,7 +1,7 @@
-//! Cleared connections that wait for the next message to the same destination.
+//! Idle cleared connections, kept for the next message to the same destination.
 //!
-//! Whether such a connection is good enough for a message is not asked here: each has its own handshake
-//! to be judged by. What waits too long is closed.
+//! The pool does not decide whether a connection is good enough for a message: each is judged by its own handshake.
+//! Connections that are idle for too long are closed.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -17,20 +17,20 @@ use crate::route::Hop;
 
 use super::cleared::Cleared;
 
-/// How long a connection waits for another message; peers close idle connections after minutes, and
-/// their slots are not ours to hold.
+/// The time for which a connection may be idle. Peers close idle connections after minutes, and an idle connection uses
+/// one of the peer's slots.
 const IDLE: Duration = Duration::from_secs(5);
-/// How often is looked for those that wait too long.
+/// The interval between two searches for connections that are idle for too long.
 const ROUND: Duration = Duration::from_secs(1);
-/// Connections that wait, at most, for one destination.
+/// The maximum number of idle connections to one destination.
 const PER_DESTINATION: usize = 32;
-/// Connections that wait, at most.
+/// The maximum number of idle connections to all destinations.
 const IN_ALL: usize = 512;
-/// Destinations with sessions that are ending, before those that have ended are looked for.
+/// The number of destinations with closing sessions above which the finished ones are removed.
 const ENDING: usize = 1024;
 
-/// Whom a connection leads to, and for whose mail: connectors share no connection, for they differ in
-/// trust and in the identity that we show.
+/// The key of an idle connection. Connectors share no connections, since they differ in trust and in the identity that
+/// we show.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Destination {
     /// The generation of the configuration under which the connection was judged.
@@ -47,7 +47,7 @@ impl Destination {
     }
 }
 
-/// The connections.
+/// The pool of idle connections.
 #[derive(Default)]
 pub(super) struct Pool(Arc<Mutex<Shelf>>);
 
@@ -61,10 +61,10 @@ impl fmt::Debug for Pool {
 struct Shelf {
     waiting: HashMap<Destination, Vec<Waiting>>,
     count: usize,
-    /// Sessions that are ending: the peer counts them until they have.
+    /// The sessions that are closing; the peer counts them until they are closed.
     ending: HashMap<Destination, Vec<JoinHandle<()>>>,
     is_swept: bool,
-    /// The oldest generation whose connections are kept.
+    /// The oldest generation of the configuration whose connections are kept.
     oldest: u64,
     is_closed: bool,
 }
@@ -88,7 +88,7 @@ impl Pool {
         lock(&self.0)
     }
 
-    /// Among hops that are equally good, one that is connected already comes first.
+    /// Moves a hop with an idle connection to the front, among the hops of the best preference.
     pub(super) fn prefer(&self, generation: u64, connector: &Connector, hops: &mut [Hop]) {
         if hops.len() < 2 {
             return;
@@ -100,12 +100,12 @@ impl Pool {
         }
     }
 
-    /// Whether a connection waits for this destination.
+    /// Returns whether there is an idle connection to this destination.
     fn has(&self, destination: &Destination) -> bool {
         self.shelf().waiting.contains_key(destination)
     }
 
-    /// The connection that was used last.
+    /// Takes the idle connection that was used last.
     pub(super) fn take(&self, destination: &Destination) -> Option<Cleared> {
         let mut held = self.shelf();
         let list = held.waiting.get_mut(destination)?;
@@ -117,7 +117,7 @@ impl Pool {
         taken.map(|waiting| waiting.connection)
     }
 
-    /// Keeps a connection for the next message, or closes it where there is no room.
+    /// Keeps a connection for the next message, or closes it if the pool is full.
     pub(super) fn put(&self, destination: Destination, mut connection: Cleared) {
         connection.rest();
         let mut held = self.shelf();
@@ -133,13 +133,13 @@ impl Pool {
         }
     }
 
-    /// Ends a session.
+    /// Closes a session with QUIT.
     pub(super) fn quit(&self, destination: Destination, connection: Cleared) {
         self.shelf().quit(destination, connection);
     }
 
-    /// Waits for one session with this destination to end, where one is ending. Who opens another in its
-    /// place would have one more than may be.
+    /// Waits until one closing session with this destination is closed, if there is one, so that a new session does not
+    /// exceed the destination's concurrency.
     pub(super) async fn room(&self, destination: &Destination) {
         let ending = {
             let mut held = self.shelf();
@@ -156,7 +156,7 @@ impl Pool {
         }
     }
 
-    /// Closes the waiting connections of generations before this one, and keeps none of them from now on.
+    /// Closes the idle connections of older generations, and keeps none of them from now on.
     pub(super) fn close_older(&self, generation: u64) {
         let mut held = self.shelf();
         held.oldest = held.oldest.max(generation);
@@ -170,7 +170,7 @@ impl Pool {
         }
     }
 
-    /// Closes what waits, and keeps nothing from now on.
+    /// Closes all idle connections, and keeps none from now on.
     pub(super) fn close(&self) {
         let mut held = self.shelf();
         held.is_closed = true;
@@ -182,11 +182,11 @@ impl Pool {
 }
 
 fn lock(shelf: &Mutex<Shelf>) -> MutexGuard<'_, Shelf> {
-    // Nothing panics while it is held, and a list of connections has no half-done state.
+    // No code panics while it holds the lock, and no change leaves the state half-done.
     shelf.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Closes what waits too long; ends as soon as nothing waits.
+/// Closes the connections that are idle for too long; ends when none is idle.
 async fn sweep(shelf: Weak<Mutex<Shelf>>) {
     loop {
         tokio::time::sleep(ROUND).await;
@@ -194,7 +194,7 @@ async fn sweep(shelf: Weak<Mutex<Shelf>>) {
         let mut shelf = lock(&shelf);
         let mut old = Vec::new();
         shelf.waiting.retain(|destination, list| {
-            // The oldest come first.
+            // The list is in the order of time, the oldest first.
             let fresh = list.iter().position(|waiting| waiting.since.elapsed() < IDLE).unwrap_or(list.len());
             old.extend(list.drain(..fresh).map(|waiting| (destination.clone(), waiting.connection)));
             !list.is_empty()

@@ -1,8 +1,8 @@
-//! `gatepost probe`: what a delivery would meet at each hop, without a message.
+//! `gatepost probe`: the result that a delivery would have at each hop, without a message.
 //!
-//! It goes a delivery's way: [`Plan`] says what a hop must show, a `Target` dials it and asks the judge, and
-//! the ledger says what would become of a recipient. But of a `Target` it has only `look`, which hands out
-//! notes and no connection: nothing here could write MAIL. Nothing is noted in the downgrade memory.
+//! A probe takes the same steps as a delivery: [`Plan`] holds the policy of a hop, `Target` dials it and asks the
+//! judge, and `Ledger` decides the outcome for a recipient. A probe uses only `Target::look`, which returns no
+//! connection, so it cannot write MAIL. It records nothing in the downgrade memory.
 
 use std::net::SocketAddr;
 
@@ -29,90 +29,90 @@ use super::plan::{Plan, Purpose};
 use super::second_try::Dials;
 use super::settle::{Further, Ledger};
 
-/// Hops that are looked at side by side; the addresses of each come one after the other.
+/// The number of hops that are probed in parallel; the addresses of one hop are probed one after another.
 const AT_A_TIME: usize = 4;
 
-/// What is probed.
+/// The subject of a probe.
 #[derive(Debug, Clone, Copy)]
 pub struct Question<'a> {
     /// The recipient domain.
     pub recipient: &'a Host,
-    /// The connector whose demands are tried on it.
+    /// The connector whose demands are checked.
     pub connector: &'a Connector,
 }
 
-/// What came of it.
+/// The result of a probe.
 #[derive(Debug)]
 pub struct Probe {
-    /// The hops in the order of a delivery, or why there are none.
+    /// The hops in the order of a delivery, or the failure for which there are none.
     pub hops: Result<Vec<ProbedHop>, Failure>,
-    /// What would become of a message.
+    /// The outcome of a message to the domain.
     pub prospect: Prospect,
 }
 
-/// What would become of a message with an ordinary envelope, today.
+/// The outcome that a message with an ordinary envelope would have now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Prospect {
-    /// This host would be spoken to of it.
+    /// The message would be sent to this host.
     GoesOn {
-        /// `mx.example.org [192.0.2.1]:25`.
+        /// The peer, as `mx.example.org [192.0.2.1]:25`.
         peer: String,
-        /// Under which clearance.
+        /// The clearance of the session.
         clearance: Clearance,
     },
-    /// It would wait.
+    /// The message would be deferred.
     Deferred(Failure),
-    /// It would wait for an operator.
+    /// The message would be held for an operator.
     Held(Failure),
-    /// It would go back.
+    /// The message would bounce.
     Bounced(Failure),
 }
 
-/// One hop.
+/// A probed hop.
 #[derive(Debug)]
 pub struct ProbedHop {
-    /// Which.
+    /// The hop.
     pub hop: Hop,
-    /// What was seen there, or why nobody could be dialled.
+    /// The findings at the hop, or the failure for which it was not dialled.
     pub seen: Result<Seen, Failure>,
 }
 
-/// What was seen of a hop.
+/// The findings at a hop.
 #[derive(Debug)]
 pub struct Seen {
-    /// What it must show, by every layer.
+    /// The demand on the hop, joined from all layers.
     pub policy: TlsPolicy,
-    /// What that follows from.
+    /// The facts from which the policy follows.
     pub found: HopLookup,
-    /// Why no handshake would do, where that is so: a delivery would not dial it.
+    /// The failure if no handshake could meet the policy; a delivery would not dial this hop.
     pub unmeetable: Option<Failure>,
-    /// Its addresses, in order.
+    /// The addresses of the hop, in order.
     pub addresses: Vec<Sighting>,
 }
 
-/// One address of a hop.
+/// The findings at one address of a hop.
 #[derive(Debug)]
 pub struct Sighting {
-    /// Where.
+    /// The address.
     pub address: SocketAddr,
-    /// `mx.example.org [192.0.2.1]:25`.
+    /// The peer, as `mx.example.org [192.0.2.1]:25`.
     pub peer: String,
-    /// The handshake that was cut short before; the rest is about the second try.
+    /// The first handshake, if it was cut short; the other fields are about the second try.
     pub first_try: Option<FirstTry>,
-    /// What the session reached; nothing where it failed before TLS was decided on, and `end` tells why.
+    /// The outcome of TLS; `None` if the session failed before, for the reason in `end`.
     pub outcome: Option<TlsOutcome>,
-    /// Each demand with its verdict, where there are demands and an outcome.
+    /// Each demand with its verdict; empty without demands or an outcome.
     pub verdicts: Vec<(Demand, Result<Authentication, Unmet>)>,
-    /// The chain as it was sent, leaf first; of a long one the beginning.
+    /// The certificate chain as it was sent, leaf first; only the beginning of a long one.
     pub chain: Vec<SentCertificate>,
-    /// What the peer offers; nothing where it was not heard.
+    /// The extensions of the peer; `None` if it did not answer EHLO.
     pub extensions: Option<Extensions>,
-    /// The judge's leave for mail, or the failure that a delivery would meet.
+    /// The clearance, or the failure that a delivery would meet.
     pub end: Result<Clearance, Failure>,
 }
 
 impl Sighting {
-    /// The facts of the handshake, where one was completed and counts.
+    /// Returns the facts of the handshake, if one was completed and counts.
     #[must_use]
     pub fn facts(&self) -> Option<&TlsFacts> {
         match &self.outcome {
@@ -121,8 +121,8 @@ impl Sighting {
         }
     }
 
-    /// Whether a demand hangs on the dates of the chain, so that it breaks when a certificate expires. Pins
-    /// and DANE-EE records know no dates (RFC 7671 §5.1).
+    /// Returns whether a demand depends on the dates of the chain, so that it is unmet when a certificate expires. Pins
+    /// and DANE-EE records do not depend on dates (RFC 7671 §5.1).
     #[must_use]
     pub fn dates_count(&self) -> bool {
         self.verdicts.iter().any(|(demand, verdict)| match (&demand.verify, verdict) {
@@ -133,7 +133,7 @@ impl Sighting {
         })
     }
 
-    /// The next time at which a certificate of the chain expires that a demand hangs on, and whose it is.
+    /// Returns the next expiry of a certificate in the chain that a demand depends on, with the certificate's subject.
     #[must_use]
     pub fn breaks_at(&self, now: Timestamp) -> Option<(Timestamp, &str)> {
         if !self.dates_count() {
@@ -161,7 +161,7 @@ impl Sighting {
     }
 }
 
-/// Whether a certificate was shown that stands under the connector's authorities, where one was shown.
+/// Returns whether the certificate chains to the connector's authorities; `None` if no certificate was shown.
 #[must_use]
 pub fn trusted(facts: &TlsFacts) -> Option<&Result<(), crate::tls::ChainFault>> {
     match &facts.certificate {
@@ -170,8 +170,8 @@ pub fn trusted(facts: &TlsFacts) -> Option<&Result<(), crate::tls::ChainFault>> 
     }
 }
 
-/// Looks at every address of every hop, some at a time. It ends by itself: each step has the time limit that
-/// it has in a delivery, and the number of hosts and addresses is bounded.
+/// Probes every address of every hop, several hops in parallel. It always ends: each step has the time limit of a
+/// delivery, and the numbers of hosts and addresses are bounded.
 pub async fn probe<K: KnownPolicies>(snapshot: &Snapshot, discovery: &Discovery<K>, question: Question<'_>) -> Probe {
     let Question { recipient, connector } = question;
     let Hops { hops, basis } = match snapshot.router.hops(recipient, &connector.outbound.route).await {
@@ -209,7 +209,7 @@ async fn look<K: KnownPolicies>(
     let unmeetable = tls::unmeetable(&policy).map(|refusal| Failure::policy(refusal).with_peer(hop.to_string()));
     let mut addresses = Vec::new();
     for address in &plan.addresses.addresses {
-        // Each address is shown the usual ClientHello, whatever another one accepted.
+        // Each address is shown the usual ClientHello, even if it accepted another one lately.
         let (known, monitor) = (KnownHellos::default(), Monitor::default());
         let (errand, handshake) = (Errand::Look, snapshot.config.timeouts.handshake);
         let target =
@@ -219,7 +219,7 @@ async fn look<K: KnownPolicies>(
     Ok(Seen { policy, found: plan.found, unmeetable, addresses })
 }
 
-/// What a delivery would make of it: the same ledger, fed in the same order.
+/// Predicts the outcome of a message: feeds the findings to a ledger in the order of a delivery.
 fn foretell(hops: &[ProbedHop], lost: Option<&Failure>, connector: &Connector) -> Prospect {
     let mut ledger = Ledger::new(&[0], &[], connector.outbound.on_failure);
     if let Some(failure) = lost {
@@ -264,7 +264,7 @@ fn foretell(hops: &[ProbedHop], lost: Option<&Failure>, connector: &Connector) -
         Some(RecipientOutcome::Deferred(failure)) => Prospect::Deferred(failure),
         Some(RecipientOutcome::Held(failure)) => Prospect::Held(failure),
         Some(RecipientOutcome::Bounced(failure)) => Prospect::Bounced(failure),
-        // One recipient has one result, and nothing was handed over.
+        // There is one result for one recipient, and no message was sent.
         Some(RecipientOutcome::Delivered(_)) | None => Prospect::Deferred(unknown()),
     }
 }

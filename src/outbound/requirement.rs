@@ -1,7 +1,7 @@
-//! What a message itself asks of TLS, and what that makes of one hop (RFC 8689).
+//! The TLS requirement of a message, applied to one hop (RFC 8689).
 //!
-//! What the hop must show is joined in [`crate::connector`] and judged in [`crate::tls`]; here it is chosen
-//! which of its policies counts, and what came of it is given its name.
+//! [`crate::connector`] joins the demands on the hop, and [`crate::tls`] judges them. This module chooses which of the
+//! hop's policies applies, and names the failure.
 
 use crate::address::Host;
 use crate::envelope::{Envelope, TlsRequirement};
@@ -12,25 +12,25 @@ use crate::tls::{Handshake, Layer, Refusal, TlsPolicy, Unmet};
 use super::cleared::Cleared;
 use super::dial::reference;
 
-/// On which terms one hop may have the message.
+/// The TLS terms on which a hop may receive a message.
 #[derive(Debug)]
 pub(super) enum Terms {
-    /// Those of the hop: the message asks for nothing, or for less than the administrator does.
+    /// The policy of the hop; the message requires nothing more.
     Ordinary(TlsPolicy),
-    /// Those of the hop. The message is a report about one that required TLS: REQUIRETLS is asked for
-    /// where it can be had, and the report is not lost where it cannot (RFC 8689 §5).
+    /// The policy of the hop, for a report about a message that required TLS. REQUIRETLS is requested where the hop
+    /// supports it, and the report is sent all the same where it does not (RFC 8689 §5).
     Preferred {
-        /// What the hop must show.
+        /// The policy that the session must satisfy.
         policy: TlsPolicy,
-        /// What it must have shown before REQUIRETLS may be said to it.
+        /// The policy that the session must satisfy before REQUIRETLS is sent on it.
         required: TlsPolicy,
     },
-    /// Those of the message (RFC 8689 §4.2.1).
+    /// The policy that the message requires (RFC 8689 §4.2.1).
     Required(TlsPolicy),
 }
 
 impl Terms {
-    /// The terms for a message at a hop; `policy` tells what the hop must show, for what a message asks.
+    /// Returns the terms for a message at a hop. `policy` returns the policy of the hop for a requirement.
     pub(super) fn new(envelope: &Envelope, policy: impl Fn(TlsRequirement) -> TlsPolicy) -> Self {
         match (envelope.tls, envelope.reverse_path.mailbox()) {
             (asked @ (TlsRequirement::Ordinary | TlsRequirement::Relaxed), _) => Self::Ordinary(policy(asked)),
@@ -41,15 +41,15 @@ impl Terms {
         }
     }
 
-    /// What a session with the hop must show before anything is said of the message.
+    /// The policy that a session must satisfy before anything of the envelope is sent.
     pub(super) fn policy(&self) -> &TlsPolicy {
         match self {
             Self::Ordinary(policy) | Self::Preferred { policy, .. } | Self::Required(policy) => policy,
         }
     }
 
-    /// What a session must be able to say of the peer: who is to promise more than the hop must show has to show who
-    /// it is.
+    /// Returns the kind of handshake that is needed. A session on which REQUIRETLS may be sent must show its
+    /// certificate, even if the hop's policy does not need that.
     pub(super) fn needed_handshake(&self) -> Handshake {
         match self {
             Self::Ordinary(policy) | Self::Required(policy) => policy.needed_handshake(),
@@ -57,8 +57,8 @@ impl Terms {
         }
     }
 
-    /// Whether the message may go over a connection that waits. One that shows no certificate, for it was taken up
-    /// again from an earlier one, makes way where a fresh one may do better.
+    /// Returns whether the message may use an idle connection. A resumed one, which shows no certificate, is not used
+    /// if a new one may permit REQUIRETLS.
     pub(super) fn admit(&self, connection: &mut Cleared, hop: &Host) -> bool {
         let mut admits = |policy: &TlsPolicy| connection.admits(policy, &reference(hop));
         match self {
@@ -67,8 +67,7 @@ impl Terms {
         }
     }
 
-    /// Why the message cannot go to the hop, although no demand is in its way: TLS is switched off, and that is
-    /// the administrator's word.
+    /// Returns the failure if the administrator switched TLS off for the hop and the message requires it.
     pub(super) fn refused(&self) -> Option<Failure> {
         match self {
             Self::Required(TlsPolicy::Off) => Some(Failure::require_tls(RequireTlsUnmet::Off)),
@@ -78,8 +77,8 @@ impl Terms {
         }
     }
 
-    /// What is asked of the peer on a session that meets the policy: REQUIRETLS may be said only where the
-    /// session is as RFC 8689 §2 wants it.
+    /// Returns the use of REQUIRETLS on a session that meets the policy. It may be sent only if the session meets RFC
+    /// 8689 §2.
     pub(super) fn promise(&self, connection: &mut Cleared, hop: &Host) -> RequireTlsUse {
         match self {
             Self::Ordinary(_) => RequireTlsUse::Never,
@@ -93,8 +92,8 @@ impl Terms {
         }
     }
 
-    /// A hop's failure by its right name: a session that falls short of what the message requires concerns
-    /// the message, not the connector, and `on_failure` has no say in it.
+    /// Names a failure by its cause: a session that does not meet the message's requirement is a failure under RFC
+    /// 8689, to which the connector's `on_failure` does not apply.
     pub(super) fn named(&self, mut failure: Failure) -> Failure {
         let Self::Required(_) = self else { return failure };
         match failure.cause {
@@ -107,8 +106,8 @@ impl Terms {
     }
 }
 
-/// Whether a refusal says that TLS to an authenticated server was not to be had, and not only that what the
-/// administrator wants was not met.
+/// Returns whether the session was not TLS with an authenticated server, as RFC 8689 requires. A refusal under the
+/// administrator's own demands alone does not count.
 fn falls_short_of_the_message(refusal: &Refusal) -> bool {
     match refusal.demand.layer {
         Layer::Dane | Layer::MtaSts | Layer::RequireTls => true,

@@ -1,7 +1,7 @@
-//! The second try: the peer cut the TLS handshake short, and may accept another `ClientHello`.
+//! The second try of a TLS handshake, with another `ClientHello`, if the peer cut the first one short.
 //!
-//! Before clear text and before a refusal TLS is tried once more, on a fresh connection to the same address.
-//! [`Hellos`] chooses the `ClientHello` within the policy; the session is judged as a first one is.
+//! It comes before a fallback to the clear and before a refusal, on a fresh connection to the same address. [`Hellos`]
+//! chooses the `ClientHello` within the policy; the session is judged like a first one.
 
 use std::net::SocketAddr;
 
@@ -16,12 +16,12 @@ use crate::tls::{Handshake, Hello, Hellos, NoTls, SniUse, TlsPolicy};
 use super::dial::{Errand, First, Session, Shaken, Target};
 use super::look::{FirstTry, Notes};
 
-/// Connections on which TLS is tried in one attempt, at most: whoever publishes more addresses waits for the next
+/// The maximum number of connections on which one attempt tries TLS. The addresses after that are not tried in this
 /// attempt.
 const DIALS_MAX: usize = 50;
 
-/// The connections on which an attempt may still try TLS. A second try counts as a connection to another address
-/// does, so that a peer that breaks every handshake, or swallows it, holds an attempt up no longer than before.
+/// The number of connections on which an attempt may still try TLS. A second try counts like a connection to another
+/// address, so that a peer that breaks every handshake cannot prolong an attempt.
 #[derive(Debug)]
 pub(super) struct Dials(usize);
 
@@ -30,7 +30,7 @@ impl Dials {
         Self(DIALS_MAX)
     }
 
-    /// Counts one connection; false where none is left.
+    /// Counts one connection; returns false if none is left.
     pub(super) fn take(&mut self) -> bool {
         let is_left = self.0 > 0;
         self.0 -= usize::from(is_left);
@@ -42,12 +42,12 @@ impl Dials {
     }
 }
 
-/// The name to ask for in a handshake. With TLSA records it is the one under which they stand (RFC 7672 §8.1).
+/// Returns the server name for the handshake. With TLSA records it is their base domain (RFC 7672 §8.1).
 pub(super) fn server_name(policy: &TlsPolicy, hop: &Hop) -> Host {
     policy.tlsa().map_or_else(|| hop.host.clone(), |set| Host::Domain(set.base.clone()))
 }
 
-/// The `ClientHello`s for a server of this name.
+/// Returns the `ClientHello`s for a server of this name.
 pub(super) fn hellos(
     policy: &TlsPolicy,
     connector: &Connector,
@@ -60,12 +60,12 @@ pub(super) fn hellos(
 }
 
 impl Target<'_> {
-    /// The `ClientHello`s for this hop.
+    /// Returns the `ClientHello`s for this hop.
     pub(super) fn hellos(&self) -> Hellos {
         let known = self.known.get(&self.hop.host, self.hop.port);
         let handshake = match self.errand {
             Errand::Mail(_, handshake) => handshake,
-            // As mail would be sent that asks for nothing.
+            // A probe uses those of a message without a requirement of its own.
             Errand::Look => self.policy.needed_handshake(),
         };
         hellos(self.policy, self.connector, &self.server_name(), handshake, known)
@@ -75,7 +75,7 @@ impl Target<'_> {
         server_name(self.policy, self.hop)
     }
 
-    /// Tries TLS once more on a fresh connection to the same address, with another `ClientHello`: the peer cut the
+    /// Tries TLS again with another `ClientHello`, on a fresh connection to the same address, after the peer cut the
     /// first handshake short.
     pub(super) async fn second(
         &self,
@@ -96,11 +96,11 @@ impl Target<'_> {
             },
             Ok(Session::Spoilt(reason)) => reason.to_string(),
             Ok(Session::Clear { wire, reason, .. }) => {
-                // A connection in the clear may follow: it must not be one more than there may be at a time.
+                // A connection in the clear may follow; the two must not be open at the same time.
                 let _ = wire.quit().await;
                 reason.to_string()
             }
-            // An unmet demand is the better reason than a host that does not answer any more.
+            // An unmet demand explains more than a host that no longer answers.
             Err(failure) => match self.judge_spoilt(both(failure.to_string()), notes) {
                 refused @ First::Refused(_) => return Ok(refused),
                 First::Cleared { .. } | First::Redial(_) => return Err(failure),

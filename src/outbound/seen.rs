@@ -1,8 +1,7 @@
-//! What a session showed, for the report that the domain may want of it (RFC 8460 §4.3).
+//! Records sessions for the TLS reports that a domain may request (RFC 8460 §4.3).
 //!
-//! A report speaks of what the domain itself publishes, not of our connectors: a session that only fell
-//! short of our own demand is none of its failures. What a session is worth under what is published is
-//! asked of the one judge, [`tls::judge_each`].
+//! A TLS report is about what the domain itself publishes, not about our connectors: a session that only failed our own
+//! demand is no failure of the domain. [`tls::judge_each`] judges a session against the published policy.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -20,7 +19,7 @@ use crate::tlsrpt::{self, AppliedPolicy, Observation, Reporter, ResultType, Sess
 
 use super::{Attempt, NoPlan};
 
-/// The sessions of one attempt with one hop, as they are observed.
+/// Observes the sessions of one attempt with one hop.
 pub(super) struct Seen<'a> {
     pub(super) reporter: &'a Reporter,
     pub(super) attempt: &'a Attempt,
@@ -28,12 +27,12 @@ pub(super) struct Seen<'a> {
     pub(super) found: &'a HopLookup,
 }
 
-/// A hop that was not dialled because DNSSEC does not prove what its TLSA records are: to the domain, that is
-/// a session that failed (RFC 8460 §4.3.2.1, `dnssec-invalid`).
+/// Records a hop that was not dialled because DNSSEC does not prove its TLSA records. For the domain it is a failed
+/// session (RFC 8460 §4.3.2.1, `dnssec-invalid`).
 pub(super) fn without_plan(reporter: &Reporter, attempt: &Attempt, hop: &Hop, why: &NoPlan) {
     match why {
         NoPlan::Unknown(DiscoveryError::Tlsa(_)) => {}
-        // That it has no address, or that the message wants more of it, says nothing about its TLS.
+        // A missing address, or a missing DNSSEC proof that the message requires, says nothing about the host's TLS.
         NoPlan::Unknown(DiscoveryError::Proof(_)) | NoPlan::NoAddress(_) => return,
     }
     let (Some(domain), Some(host)) = (policy_domain(&attempt.host, hop), hop.host.domain()) else { return };
@@ -47,18 +46,18 @@ pub(super) fn without_plan(reporter: &Reporter, attempt: &Attempt, hop: &Hop, wh
     reporter.observe(Observation { at, domain, policy: Arc::new(policy), session });
 }
 
-/// What is published about a host, as a report names it.
+/// The policy that a domain publishes for a host, as a TLS report names it.
 struct Wish {
     policy: AppliedPolicy,
-    /// What a session must show for it; or why it is of no use to anybody.
+    /// The verification that the policy asks for, or the reason for which the policy cannot be used.
     verify: Result<Verify, ResultType>,
 }
 
 impl Seen<'_> {
-    /// A session may carry mail.
+    /// Records a cleared session.
     pub(super) fn cleared(&self, address: SocketAddr, clearance: &Clearance) {
         let outcome = clearance.outcome();
-        // That we do not want TLS is no news for the domain.
+        // The domain is not concerned if we did not use TLS by our own choice.
         if matches!(outcome, TlsOutcome::Clear(NoTls::NotWanted | NoTls::NotUsed)) {
             return;
         }
@@ -68,7 +67,7 @@ impl Seen<'_> {
         });
     }
 
-    /// A session was refused, or, without an address, the hop was not dialled.
+    /// Records a refused session, or, without an address, a hop that was not dialled.
     pub(super) fn failed(&self, address: Option<SocketAddr>, failure: &Failure) {
         let refusal = match &failure.cause {
             Cause::Policy(refusal) | Cause::RequireTls(RequireTlsUnmet::Session(refusal)) => refusal,

@@ -1,7 +1,6 @@
-//! The recipients of one attempt: who is still to be delivered, and what became of the others.
+//! The recipients of one attempt: those without an outcome, and the results of the others.
 //!
-//! What a failure means is asked of [`failure::decide`], once for each failure and recipient; nothing is
-//! decided here.
+//! [`failure::decide`] decides what a failure means, once for each failure and recipient.
 
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::sync::Arc;
@@ -15,66 +14,66 @@ use crate::tls::TlsPolicy;
 use super::cleared::{Handed, Interruption};
 use super::{RecipientResult, Via};
 
-/// What may follow a failure in the same attempt.
+/// The possibilities that remain in the same attempt after a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Further {
-    /// Another hop, or another address of this one.
+    /// Another hop, or another address of this one, remains.
     Hop,
-    /// No hop is left.
+    /// No hop remains.
     NoHop,
-    /// No hop would do better, or it would do harm: what earlier hops said does not matter.
+    /// Further hops would not help, or would do harm. Earlier failures do not count.
     Nothing,
 }
 
 impl Further {
-    /// Whether there is another hop or address.
+    /// Returns `Hop` if there is another hop or address, otherwise `NoHop`.
     pub(super) fn hop_if(more: bool) -> Self {
         if more { Self::Hop } else { Self::NoHop }
     }
 
-    /// What may follow the failure of a host as such: where that is ourselves, nothing does, for what follows is not
-    /// better (RFC 5321 §5.1).
+    /// Returns what remains after a failure of a host. If the host is this relay itself, the hops after it are not used
+    /// (RFC 5321 §5.1).
     pub(super) fn after(failure: &Failure, more: bool) -> Self {
         Self::hop_if(more && !failure.is_ourselves())
     }
 }
 
-/// The state of an attempt.
+/// The recipients of an attempt in progress, and the results so far.
 pub(super) struct Ledger {
     open: Vec<Open>,
     results: Vec<RecipientResult>,
     trail: Vec<Arc<Failure>>,
-    /// Whether there was a hop before the one at hand.
+    /// True after the first hop.
     is_under_way: bool,
-    /// What the hop at hand must show, as soon as that is known.
+    /// The policy of the current hop, once it is known.
     policy: Option<Arc<TlsPolicy>>,
     on_failure: OnFailure,
 }
 
-/// A recipient without a result.
+/// A recipient without an outcome.
 struct Open {
     recipient: usize,
-    /// The most telling failure so far, where there was one.
+    /// The most significant failure so far.
     reason: Option<Reason>,
-    /// Every failure so far.
+    /// All failures so far.
     trail: Vec<Arc<Failure>>,
-    /// Whether a session ended with its answer, or while that was awaited.
+    /// True if a session ended with the reply to this recipient, or while that reply was awaited.
     apart: bool,
-    /// What the hop at hand has said.
+    /// The answer of the current hop.
     here: Word,
-    /// Whether a hop before it may take the message another time: it could not be asked, or said something
-    /// else than that it is unable to.
+    /// True if an earlier hop may accept the message later: it could not be asked, or gave another answer than that it
+    /// is unable to.
     may_yet: bool,
 }
 
-/// What a hop has said of a recipient; of the words of its addresses the greatest counts.
+/// The answer of a hop about a recipient. Of the answers of its addresses the greatest counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Word {
-    /// Nothing: it could not be asked.
+    /// The hop could not be asked.
     Nothing,
-    /// That it cannot take such a message: the message is not made for it, whenever it is asked.
+    /// The hop cannot receive such a message at any time: it lacks an extension, or the message is too large.
     Unable,
-    /// Anything else.
+    /// The hop gave any other answer.
     Answer,
 }
 
@@ -83,8 +82,8 @@ impl Open {
         self.here = self.here.max(reason.word);
     }
 
-    /// That a hop cannot take the message, or does not promise what it requires, is final where every hop said so:
-    /// one that could not be asked may be the one that can.
+    /// Sets the persistence of a failure by which a hop is unable to receive the message. It is permanent only if every
+    /// hop is unable to; a hop that could not be asked may be able to.
     fn tempered(&self, mut reason: Reason) -> Reason {
         if reason.word == Word::Unable {
             let is_final = self.here == Word::Unable && !self.may_yet;
@@ -94,11 +93,11 @@ impl Open {
     }
 }
 
-/// A failure, and the session that it happened on.
+/// A failure, and the session on which it happened.
 #[derive(Clone)]
 struct Reason {
     failure: Failure,
-    /// What it says of the host.
+    /// The answer of the hop that the failure shows.
     word: Word,
     via: Option<Arc<Via>>,
     policy: Option<Arc<TlsPolicy>>,
@@ -108,7 +107,7 @@ impl Reason {
     fn new(failure: Failure, via: Option<Arc<Via>>, policy: Option<Arc<TlsPolicy>>) -> Self {
         let word = match (&failure.cause, &via) {
             (Cause::RequireTls(_), _) => Word::Unable,
-            // On a session, only what the peer does not offer will not pass.
+            // On a session, the only permanent failures without a reply are missing extensions and sizes.
             (Cause::Other(_), Some(_)) if failure.persistence == Persistence::Permanent => Word::Unable,
             (Cause::Reply { .. }, _) => Word::Answer,
             (Cause::Policy(_) | Cause::Ourselves(_) | Cause::Discovery(_) | Cause::Other(_), _) => Word::Nothing,
@@ -116,9 +115,8 @@ impl Reason {
         Self { failure, word, via, policy }
     }
 
-    /// How much a failure tells: that a host could not be reached says less than what another one
-    /// answered, and that less than a demand which was not met. What was said on a cleared session, where
-    /// the demand was met, counts before all of them; that a host is ourselves, after all.
+    /// Returns the significance of a failure. A failure on a cleared session, where the demand was met, counts most;
+    /// then an unmet demand, a reply, an unreachable host; a hop that is this relay itself counts least.
     fn weight(&self) -> u8 {
         match (&self.via, &self.failure.cause) {
             (Some(_), _) => 4,
@@ -129,8 +127,8 @@ impl Reason {
         }
     }
 
-    /// The more telling of two; of equals, the later. Where one host does not meet the policy and another cannot take
-    /// the message, the policy is what keeps it here, and `on_failure` decides.
+    /// Returns the more significant of two failures; of equals, the later one. If one host does not meet the policy and
+    /// another is unable to receive the message, the policy failure counts, so that `on_failure` decides.
     fn or_earlier(self, earlier: Option<Self>) -> Self {
         let Some(earlier) = earlier else { return self };
         let is_policy = |reason: &Self| matches!(reason.failure.cause, Cause::Policy(_));
@@ -144,7 +142,7 @@ impl Reason {
 }
 
 impl Ledger {
-    /// `apart`: those of the recipients with which sessions ended before.
+    /// Creates the state for an attempt with `recipients`. `apart` are those at which sessions ended before.
     pub(super) fn new(recipients: &[usize], apart: &[usize], on_failure: OnFailure) -> Self {
         let fresh = |recipient: &usize| Open {
             recipient: *recipient,
@@ -159,7 +157,7 @@ impl Ledger {
         Self { open, results, trail, is_under_way: false, policy: None, on_failure }
     }
 
-    /// From now on failures are those of another hop.
+    /// Begins a new hop; the failures from now on are its failures.
     pub(super) fn hop(&mut self) {
         for open in &mut self.open {
             open.may_yet |= self.is_under_way && open.here != Word::Unable;
@@ -169,18 +167,18 @@ impl Ledger {
         self.policy = None;
     }
 
-    /// What that hop must show.
+    /// Records the policy of the current hop.
     pub(super) fn demands(&mut self, policy: &TlsPolicy) {
         self.policy = Some(Arc::new(policy.clone()));
     }
 
-    /// Recipients without a result, in the order of the attempt.
+    /// Returns the recipients without an outcome, in the order of the attempt.
     pub(super) fn open(&self) -> Vec<usize> {
         self.open.iter().map(|open| open.recipient).collect()
     }
 
-    /// Takes those out who go into a transaction of their own. Their order is another each time, so that one who
-    /// ends the session does not always keep the same others from being named.
+    /// Removes from `who` the recipients that need a transaction of their own, and returns them in random order, so
+    /// that a recipient that ends the session does not always keep the same others from being named.
     pub(super) fn take_apart(&self, who: &mut Vec<usize>) -> Vec<usize> {
         let is_apart = |who: &mut usize| self.open.iter().any(|open| open.recipient == *who && open.apart);
         let mut apart: Vec<(u64, usize)> = who.extract_if(.., is_apart).map(|who| (random(), who)).collect();
@@ -188,12 +186,12 @@ impl Ledger {
         apart.into_iter().map(|(_, who)| who).collect()
     }
 
-    /// Whether everybody has a result.
+    /// Returns whether every recipient has an outcome.
     pub(super) fn is_complete(&self) -> bool {
         self.open.is_empty()
     }
 
-    /// Ends the attempt: the results, and every failure on the way. Nobody is left without a result.
+    /// Ends the attempt and returns the results and all failures. Recipients without an outcome are deferred.
     pub(super) fn into_parts(mut self) -> (Vec<RecipientResult>, Vec<Arc<Failure>>) {
         if !self.is_complete() {
             let text = "no host of the destination could be tried";
@@ -202,7 +200,7 @@ impl Ledger {
         (self.results, self.trail)
     }
 
-    /// One failure for all these recipients.
+    /// Records one failure for all these recipients.
     pub(super) fn fail(&mut self, who: &[usize], failure: Failure, via: Option<&Arc<Via>>, further: Further) {
         if who.is_empty() {
             return;
@@ -226,18 +224,18 @@ impl Ledger {
         }
     }
 
-    /// One failure for everybody who is left.
+    /// Records one failure for all recipients without an outcome.
     pub(super) fn fail_all(&mut self, failure: Failure, further: Further) {
         self.fail(&self.open(), failure, None, further);
     }
 
-    /// No further hop for this recipient: the judge has the last word on why.
+    /// Finishes a recipient for which no further hop remains. The failure judge decides the outcome.
     fn end(&mut self, at: usize, reason: Reason) {
         let reason = self.open[at].tempered(reason);
         let is_final = reason.word == Word::Unable && reason.failure.persistence == Persistence::Permanent;
         let Reason { mut failure, via, policy, .. } = reason;
         if is_final && matches!(failure.cause, Cause::Other(_)) {
-            // Said of the message by every hop, and not only of one of them.
+            // Every hop was unable to receive the message, so the failure concerns the message.
             failure.scope = Scope::Message;
         }
         let outcome = match failure::decide(&failure, false, self.on_failure) {
@@ -262,8 +260,8 @@ impl Ledger {
         self.results.extend(who.iter().map(delivered));
     }
 
-    /// Enters what a transaction with `who` came to; returns those who belong into a further one. `answered`:
-    /// what may follow the peer's own words; `unanswered`: what may follow anything else.
+    /// Records the result of a transaction with `who`; returns the recipients that need a further transaction.
+    /// `answered` is what remains after a reply of the peer, `unanswered` after any other failure.
     pub(super) fn settle(
         &mut self,
         who: &[usize],
@@ -273,7 +271,8 @@ impl Ledger {
         unanswered: Further,
     ) -> Vec<usize> {
         let Handed { results, interruption, .. } = handed;
-        // Those whom the end of the transaction concerns, and those it had no room for.
+        // The recipients that the end of the transaction concerns, and those that exceeded the peer's limit of
+        // recipients.
         let (mut others, mut overflow) = (Vec::new(), Vec::new());
         for (status, recipient) in results.recipients.into_iter().zip(who) {
             match status {
@@ -290,7 +289,7 @@ impl Ledger {
                 self.deliver(&others, &reply, via);
                 return overflow;
             }
-            // Nobody is left but those who were refused one by one.
+            // Every recipient was rejected by a reply of its own.
             (TransactionEnd::NoRecipient, _) if others.is_empty() => return overflow,
             (TransactionEnd::Rejected { stage, reply }, _) => (answer(Scope::Message, stage, reply, via), answered),
             (TransactionEnd::Closing { stage, reply }, _) => (answer(Scope::Hop, stage, reply, via), answered),
@@ -303,7 +302,7 @@ impl Ledger {
         };
         others.append(&mut overflow);
         if let Some(last) = results.last_named.and_then(|at| who.get(at).copied()) {
-            // What one recipient is answered is not said of the others.
+            // The reply to one recipient does not apply to the others.
             others.retain(|other| *other != last);
             self.set_apart(last);
             self.fail(&[last], failure.clone().with_peer(via.peer.as_str()), Some(via), further);
@@ -323,21 +322,22 @@ impl Ledger {
     }
 }
 
-/// A number that spreads load; nothing secret hangs on it. Each `RandomState` has keys of its own.
+/// Returns a random number for spreading load; it needs no secrecy. Each `RandomState` has keys of its own.
 fn random() -> u64 {
     RandomState::new().build_hasher().finish()
 }
 
-/// What a negative answer means on this session: where TLS failed there and the answer demands it, it may pass.
+/// Returns the failure for a negative reply. If TLS failed on this session and the reply demands it, the failure is
+/// temporary.
 fn answer(scope: Scope, stage: DialogueStage, reply: Reply, via: &Via) -> Failure {
     Failure::reply_in_session(scope, stage.name(), reply, via.clearance.outcome())
 }
 
-/// What an interruption means, and what may follow it.
+/// Returns the failure for an interruption, and what remains after it.
 fn interrupted(interruption: &Interruption, further: Further) -> (Failure, Further) {
     match interruption {
-        // RFC 5321 §4.5.3.2.6: the message may have been taken. Another hop would make a second copy
-        // likely; the next attempt makes it possible, and losing the message impossible.
+        // RFC 5321 §4.5.3.2.6: the peer may have accepted the message. Trying another hop now would probably duplicate
+        // it; a later attempt may duplicate it too, but the message is not lost.
         Interruption::Connection(broken) if broken.at() == DialogueStage::Dot => {
             let mut failure = broken.failure();
             failure.cause =
@@ -345,7 +345,7 @@ fn interrupted(interruption: &Interruption, further: Further) -> (Failure, Furth
             (failure, Further::Nothing)
         }
         Interruption::Connection(broken) => (broken.failure(), further),
-        // Our own trouble: no hop will do better.
+        // The fault is ours, so no other hop would help.
         Interruption::Spool(fault) => {
             let text = format!("the spool cannot be read: {fault}");
             (Failure::transient(Scope::Message, Status(3, 0), text), Further::Nothing)

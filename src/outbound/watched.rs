@@ -1,4 +1,4 @@
-//! What a dialled hop tells the monitor and the log: its handshake, its certificate, and why it was refused.
+//! Metrics and log lines of a dialled hop: its handshake, its certificate, and its refusal.
 
 use std::net::SocketAddr;
 
@@ -40,13 +40,13 @@ impl Undialled<'_> {
 }
 
 impl Target<'_> {
-    /// The handshake is over.
+    /// Counts a finished handshake.
     pub(super) fn shaken(&self, seen: Option<&CompletedHandshake>) {
         let end = seen.map_or(HandshakeResult::Failed, |seen| HandshakeResult::Completed(seen.version()));
         self.monitor.handshake(Direction::Outbound, end);
     }
 
-    /// The judge has spoken; `shown` is the certificate of the session.
+    /// Counts a verdict, and records the certificate of the session for the certificate watch.
     pub(super) fn judged(&self, shown: Option<CertificateSummary>, verdict: &Verdict) {
         let (end, refused) = match verdict {
             Verdict::Cleared(_) => (PolicyDecision::Cleared, None),
@@ -55,7 +55,7 @@ impl Target<'_> {
         };
         let (monitor, connector) = (self.monitor, self.connector.name.as_str());
         monitor.judged(Direction::Outbound, connector, self.policy.into(), end);
-        // What an exception lets through, or a domain alone demands, is no partner's promise.
+        // A session is a partner's only if the connector demands TLS and no exception waives that.
         let forced = (&self.connector.outbound.tls, self.policy);
         if let (Some(shown), (TlsDemand::Forced { .. }, TlsPolicy::Forced(_))) = (shown, forced) {
             let (direction, host) = (Direction::Outbound, self.hop.host.to_string());
@@ -64,7 +64,7 @@ impl Target<'_> {
         }
     }
 
-    /// The demand that holds at this hop, for the log.
+    /// Returns the demand on this hop, for the log.
     fn describe_demand(&self) -> String {
         describe_demand(self.connector, Some(self.policy), Timestamp::now())
     }

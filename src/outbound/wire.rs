@@ -1,7 +1,7 @@
-//! One connection: a socket, perhaps under TLS, its buffers, and a time limit for every step.
+//! One connection: a socket, with or without TLS, its buffers, and a time limit for every step.
 //!
-//! It pumps dialogues and knows nothing of what they say. It writes nothing on its own but QUIT; who
-//! wants to write anything else shows a dialogue, or a clearance.
+//! It runs dialogues without knowing their content. By itself it writes only QUIT; other writers need a dialogue or a
+//! clearance.
 
 use std::fmt;
 use std::future::poll_fn;
@@ -26,22 +26,22 @@ use crate::smtp::client::{DialogueStage, Opening, OpeningStep, ProtocolViolation
 use crate::smtp::reply::Status;
 use crate::tls::{Clearance, Handshake, Hello};
 
-/// The peer's answer to QUIT is waited for no longer than this; nothing hangs on it.
+/// The time limit for closing a session with QUIT.
 const FAREWELL: Duration = Duration::from_secs(5);
-/// Octets read at once. Replies are short.
+/// The number of octets read at once. Replies are short.
 const READ_AT_ONCE: usize = 2048;
-/// An idle connection keeps no larger buffer for output.
+/// The largest output buffer that an idle connection keeps, in octets.
 const OUTPUT_KEPT: usize = 32 * 1024;
 
-/// What [`Wire::converse`] pumps: the peer's bytes go in, what is to be sent comes out.
+/// A dialogue that [`Wire::converse`] runs: it receives the octets of the peer and yields the octets to send.
 pub(super) trait Dialogue {
-    /// Where the dialogue stops.
+    /// The step at which the dialogue stops.
     type Step;
-    /// As [`Opening::receive`].
+    /// Processes input, as [`Opening::receive`] does.
     fn receive(&mut self, input: &[u8], out: &mut Vec<u8>) -> Result<(usize, Option<Self::Step>), ProtocolViolation>;
-    /// Whole replies so far. Each has the whole time limit.
+    /// Returns the number of complete replies so far. The time limit begins anew with each.
     fn replies(&self) -> usize;
-    /// What is awaited an answer to.
+    /// Returns the stage whose reply is awaited.
     fn awaited(&self) -> DialogueStage;
 }
 
@@ -61,12 +61,12 @@ impl Dialogue for Opening<'_> {
     }
 }
 
-/// A connection that broke, and over what.
+/// A failure of a connection, and the stage at which it happened.
 #[derive(Debug)]
 pub(super) struct Broken {
     how: How,
     at: DialogueStage,
-    /// Whether this was in the middle of the content.
+    /// True if the content was being sent.
     sending: bool,
 }
 
@@ -79,17 +79,17 @@ enum How {
 }
 
 impl Broken {
-    /// What was awaited.
+    /// The stage whose reply was awaited.
     pub(super) fn at(&self) -> DialogueStage {
         self.at
     }
 
-    /// Whether the other side, or the network, ended it without a word.
+    /// Returns whether the connection was closed or reset without a reply.
     pub(super) fn is_closed(&self) -> bool {
         matches!(self.how, How::Closed | How::Io(_))
     }
 
-    /// A temporary failure of this hop.
+    /// Returns a temporary failure of this hop.
     pub(super) fn failure(&self) -> Failure {
         let status = match self.how {
             How::Closed | How::Io(_) | How::TimedOut(_) => Status(4, 2),
@@ -122,13 +122,13 @@ impl fmt::Display for Broken {
     }
 }
 
-/// One connection.
+/// An SMTP connection to a peer.
 #[derive(Debug)]
 pub(super) struct Wire {
     stream: Stream,
     input: BytesMut,
     output: Vec<u8>,
-    /// Counts the connection as open while this lives.
+    /// The guard that counts the connection as open while it lives.
     counted: Option<OpenGuard>,
 }
 
@@ -139,26 +139,26 @@ enum Stream {
 }
 
 impl Wire {
-    /// Connects. The error says why not, in words.
+    /// Connects. The error is a text with the cause.
     pub(super) async fn connect(address: SocketAddr, limit: Duration) -> Result<Self, String> {
         let stream = match timeout(limit, TcpStream::connect(address)).await {
             Ok(Ok(stream)) => stream,
             Ok(Err(fault)) => return Err(format!("cannot connect: {fault}")),
             Err(_) => return Err(format!("cannot connect: no answer within {} s", limit.as_secs())),
         };
-        // Every write is a whole group of commands or a whole block: waiting for more costs time only.
+        // Every write is a complete group of commands or a block of content, so delaying it would only cost time.
         if let Err(fault) = stream.set_nodelay(true) {
             tracing::debug!(%address, %fault, "TCP_NODELAY cannot be set");
         }
         Ok(Self { stream: Stream::Clear(stream), input: BytesMut::new(), output: Vec::new(), counted: None })
     }
 
-    /// Keeps this until the connection is over.
+    /// Attaches the guard that counts the connection as open.
     pub(super) fn counted(self, counted: OpenGuard) -> Self {
         Self { counted: Some(counted), ..self }
     }
 
-    /// Shakes hands. What was received in the clear is gone afterwards; the error says why there is no TLS.
+    /// Runs the TLS handshake. Input that was received in the clear is discarded.
     pub(super) async fn secure(
         self,
         client: &ClientTls,
@@ -180,17 +180,17 @@ impl Wire {
         }
     }
 
-    /// Says EHLO again, now under TLS.
+    /// Queues the EHLO after the handshake.
     pub(super) fn secured(&mut self, opening: &mut Opening<'_>) {
         opening.continue_under_tls(&mut self.output);
     }
 
-    /// The output buffer, for those who may speak of mail on this connection.
+    /// The output buffer; only the holder of a clearance may write to it.
     pub(super) fn output(&mut self, _leave: &Clearance) -> &mut Vec<u8> {
         &mut self.output
     }
 
-    /// Pumps a dialogue to its next step. Each reply may take as long as `limit`, however it comes.
+    /// Runs a dialogue to its next step. Each reply may take as long as `limit`.
     pub(super) async fn converse<D: Dialogue>(&mut self, dialogue: &mut D, limit: Duration) -> Result<D::Step, Broken> {
         let mut deadline = Instant::now() + limit;
         let mut replies = dialogue.replies();
@@ -231,7 +231,7 @@ impl Wire {
         }
     }
 
-    /// Sends what stands in the output buffer: a block of the content.
+    /// Sends the output buffer: a block of the content.
     pub(super) async fn flush(&mut self, limit: Duration) -> Result<(), Broken> {
         let sent = self.flush_until(Instant::now() + limit, limit).await;
         sent.map_err(|how| Broken { how, at: DialogueStage::Data, sending: true })
@@ -267,8 +267,8 @@ impl Wire {
         }
     }
 
-    /// Whether the connection is as it was left: the peer has neither closed it nor said anything, as a
-    /// 421 for having been idle too long. Nothing is waited for.
+    /// Returns whether the peer has neither closed the idle connection nor sent anything, such as a 421. Returns at
+    /// once.
     pub(super) async fn is_quiet(&mut self) -> bool {
         let mut octet = [0_u8; 1];
         let mut buffer = ReadBuf::new(&mut octet);
@@ -283,22 +283,22 @@ impl Wire {
         !heard && self.input.is_empty()
     }
 
-    /// Gives back memory that a large message needed.
+    /// Frees the memory that a large message needed.
     pub(super) fn rest(&mut self) {
         if self.output.capacity() > OUTPUT_KEPT {
             self.output = Vec::new();
         }
     }
 
-    /// Ends the session as a client should (RFC 5321 §4.1.1.10), beside everything else. Who is to know
-    /// when the peer has heard it waits for the task.
+    /// Closes the session with QUIT (RFC 5321 §4.1.1.10), in a task of its own. Await the task to know that the
+    /// connection is closed.
     pub(super) fn quit(mut self) -> JoinHandle<()> {
         let farewell = async move {
             self.output.clear();
             self.output.extend_from_slice(b"QUIT\r\n");
             if self.flush_until(Instant::now() + FAREWELL, FAREWELL).await.is_ok() {
                 self.input.clear();
-                // Whatever it answers, or whether: it is over.
+                // The reply to QUIT does not matter.
                 let _ = self.read().await;
             }
             let _ = match &mut self.stream {
@@ -315,7 +315,7 @@ impl Wire {
 impl How {
     fn of(fault: io::Error) -> Self {
         match fault.kind() {
-            // A peer that goes without TLS's own goodbye.
+            // The peer closed the connection without a TLS close_notify.
             io::ErrorKind::UnexpectedEof => Self::Closed,
             _ => Self::Io(fault),
         }
