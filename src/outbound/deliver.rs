@@ -233,7 +233,7 @@ impl Delivery<'_> {
         let now = match self.outbound.discovery.mta_sts().recheck(policy).await {
             Recheck::Confirmed => return failure,
             Recheck::Changed(_) => "the domain has changed its MTA-STS policy meanwhile".to_owned(),
-            Recheck::Unknown(why) => format!("whether its MTA-STS policy still says so cannot be found out: {why}"),
+            Recheck::Unknown(why) => format!("cannot fetch its MTA-STS policy again: {why}"),
         };
         let passing = Failure::discovery(failure.status, format!("{failure}; {now}"));
         Failure { peer: failure.peer, scope: failure.scope, ..passing }

@@ -87,7 +87,7 @@ impl Target<'_> {
     ) -> Result<First, Failure> {
         self.log_second_try(address, hello, fault);
         notes.first_try = Some(FirstTry { fault: fault.to_string(), second: hello });
-        let both = |again: String| NoTls::Broken(format!("{fault}; once more, with {hello}: {again}"));
+        let both = |again: String| NoTls::Broken(format!("{fault}; again, with {hello}: {again}"));
         let mut opening = Opening::new(&self.snapshot.config.hostname, StarttlsUse::IfOffered);
         let again = match self.open(address, &mut opening).await {
             Ok(Session::Handshake(wire)) => match self.handshake(wire, opening, hellos, hello, notes).await? {

@@ -297,7 +297,7 @@ impl Ledger {
                 interrupted(&interruption, unanswered)
             }
             (TransactionEnd::Unfinished | TransactionEnd::NoRecipient, None) => {
-                (Failure::transient(Scope::Hop, Status(5, 0), "the session came to no end"), unanswered)
+                (Failure::transient(Scope::Hop, Status(5, 0), "the session ended without a result"), unanswered)
             }
         };
         others.append(&mut overflow);
@@ -341,13 +341,13 @@ fn interrupted(interruption: &Interruption, further: Further) -> (Failure, Furth
         Interruption::Connection(broken) if broken.at() == DialogueStage::Dot => {
             let mut failure = broken.failure();
             failure.cause =
-                Cause::Other(format!("{broken}; the message may have been delivered, and may be delivered once more"));
+                Cause::Other(format!("{broken}; the message may have been delivered, and may be delivered again"));
             (failure, Further::Nothing)
         }
         Interruption::Connection(broken) => (broken.failure(), further),
         // The fault is ours, so no other hop would help.
         Interruption::Spool(fault) => {
-            let text = format!("the spool cannot be read: {fault}");
+            let text = format!("cannot read the spool: {fault}");
             (Failure::transient(Scope::Message, Status(3, 0), text), Further::Nothing)
         }
     }

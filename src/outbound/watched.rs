@@ -28,7 +28,7 @@ impl Undialled<'_> {
     /// Logs that no handshake of the hop can meet its policy.
     pub(super) fn warn(&self, monitor: &Monitor, policy: &TlsPolicy, refusal: &Refusal) {
         let Self { attempt, connector, hop } = self;
-        let what = "the hop cannot meet the TLS policy, it was not dialled";
+        let what = "the hop cannot meet the TLS policy; not dialled";
         if monitor.should_log(what, &hop.host, refusal) {
             tracing::warn!(
                 queue_id = %attempt.entry.id, connector = %connector.name, host = %hop.host,
@@ -70,7 +70,7 @@ impl Target<'_> {
     }
 
     pub(super) fn log_second_try(&self, address: SocketAddr, hello: Hello, fault: &HandshakeError) {
-        let what = "the TLS handshake was cut short, trying once more with another ClientHello";
+        let what = "the TLS handshake was cut short; trying again with another ClientHello";
         if self.monitor.should_log(what, &self.hop.host, fault) {
             tracing::info!(
                 queue_id = self.queue_id(), connector = %self.connector.name, host = %self.hop.host, %address,
@@ -90,7 +90,7 @@ impl Target<'_> {
     }
 
     pub(super) fn warn_refused(&self, address: SocketAddr, refusal: &Refusal) {
-        let what = "the hop does not meet the TLS policy, nothing was said of the message";
+        let what = "the hop does not meet the TLS policy; message not sent to it";
         let monitor = self.monitor;
         if monitor.should_log(what, &self.hop.host, refusal) {
             tracing::warn!(

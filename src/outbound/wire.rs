@@ -106,18 +106,18 @@ impl fmt::Display for Broken {
             How::ProtocolViolation(violation) => violation.fmt(f),
             How::Closed if self.sending => f.write_str("the peer closed the connection in the middle of the message"),
             How::Io(fault) if self.sending => {
-                let words = handshake::describe_alert(fault).unwrap_or_else(|| fault.to_string());
-                write!(f, "the connection broke in the middle of the message: {words}")
+                let text = handshake::describe_alert(fault).unwrap_or_else(|| fault.to_string());
+                write!(f, "the connection broke in the middle of the message: {text}")
             }
             How::TimedOut(limit) if self.sending => {
-                write!(f, "the peer took nothing of the message within {} s", limit.as_secs())
+                write!(f, "the peer accepted no content within {} s", limit.as_secs())
             }
-            How::Closed => write!(f, "the peer closed the connection instead of an answer to {at}"),
+            How::Closed => write!(f, "the peer closed the connection instead of replying to {at}"),
             How::Io(fault) => match handshake::describe_alert(fault) {
-                Some(alert) => write!(f, "instead of an answer to {at} {alert}"),
-                None => write!(f, "the connection broke before the answer to {at}: {fault}"),
+                Some(alert) => write!(f, "instead of replying to {at}, {alert}"),
+                None => write!(f, "the connection broke before the reply to {at}: {fault}"),
             },
-            How::TimedOut(limit) => write!(f, "no answer to {at} within {} s", limit.as_secs()),
+            How::TimedOut(limit) => write!(f, "no reply to {at} within {} s", limit.as_secs()),
         }
     }
 }
@@ -148,7 +148,7 @@ impl Wire {
         };
         // Every write is a complete group of commands or a block of content, so delaying it would only cost time.
         if let Err(fault) = stream.set_nodelay(true) {
-            tracing::debug!(%address, %fault, "TCP_NODELAY cannot be set");
+            tracing::debug!(%address, %fault, "cannot set TCP_NODELAY");
         }
         Ok(Self { stream: Stream::Clear(stream), input: BytesMut::new(), output: Vec::new(), counted: None })
     }
@@ -168,7 +168,7 @@ impl Wire {
         limit: Duration,
     ) -> Result<(Self, CompletedHandshake), HandshakeError> {
         let Stream::Clear(stream) = self.stream else {
-            return Err(HandshakeError::Failed("TLS is there already".to_owned()));
+            return Err(HandshakeError::Failed("the connection already uses TLS".to_owned()));
         };
         match timeout(limit, client.connect(stream, name, hello, handshake)).await {
             Ok(Ok((stream, seen))) => {

@@ -234,7 +234,7 @@ async fn a_connection_in_the_place_of_a_spent_one_is_for_the_rest_alone() {
 async fn who_could_not_be_named_any_more_is_not_forgotten() {
     let world = World::new().await;
     for (farewell, words) in [
-        ("", "the peer closed the connection instead of an answer to MAIL FROM"),
+        ("", "the peer closed the connection instead of replying to MAIL FROM"),
         ("421 4.3.2 bye", "MAIL FROM with: 421 4.3.2 bye"),
     ] {
         let manner = plain().answer("RCPT TO:<c@", "452 4.5.3 too many");
@@ -269,7 +269,7 @@ async fn without_an_answer_to_the_dot_no_other_hop_is_tried() {
     let outbound = world.outbound(&smart_hosts(&[&first, &second]));
     let report = deliver(&outbound, message(&["b@partner.example"])).await;
     assert_eq!(outcome(&report, 0), "deferred 4.4.2");
-    assert!(failure(&report, 0).to_string().contains("may be delivered once more"), "{}", failure(&report, 0));
+    assert!(failure(&report, 0).to_string().contains("may be delivered again"), "{}", failure(&report, 0));
     assert!(second.heard().is_empty(), "a second copy was sent");
 }
 
@@ -294,7 +294,7 @@ async fn a_peer_that_says_nothing_is_left_after_the_time_limit() {
     let outbound = world.outbound(&connector("partner", &["partner.example"], &route));
     let report = deliver(&outbound, message(&["b@partner.example"])).await;
     assert_eq!(outcome(&report, 0), "deferred 4.4.2");
-    assert!(failure(&report, 0).to_string().ends_with("no answer to the connection within 2 s"));
+    assert!(failure(&report, 0).to_string().ends_with("no reply to the connection within 2 s"));
 }
 
 #[tokio::test]

@@ -219,7 +219,9 @@ async fn a_policy_that_has_changed_bounces_nothing() {
 /// Nobody tries again what is held, so nobody would see that the policy is another one.
 #[tokio::test]
 async fn a_policy_that_has_changed_or_cannot_be_confirmed_holds_nothing() {
-    for (answers, words) in [(true, "has changed its MTA-STS policy meanwhile"), (false, "cannot be found out")] {
+    for (answers, words) in
+        [(true, "has changed its MTA-STS policy meanwhile"), (false, "cannot fetch its MTA-STS policy again")]
+    {
         let authority = Authority::root("Test");
         let peer = shows(&authority.issue(&[HOST])).await;
         let now = [(DOMAIN, Kind::Unsigned, one_host(DOMAIN) + &sts(DOMAIN, "2"))];
@@ -265,6 +267,10 @@ async fn a_policy_that_cannot_be_confirmed_bounces_nothing() {
     internet.names.fail("mta-sts.plain.example", None, Fault::ServFail);
     let report = deliver(&outbound, message(&[TO])).await;
     assert_eq!(outcome(&report, 0), "deferred 4.7.5", "{report:?}");
-    assert!(failure(&report, 0).to_string().contains("cannot be found out"), "{}", failure(&report, 0));
+    assert!(
+        failure(&report, 0).to_string().contains("cannot fetch its MTA-STS policy again"),
+        "{}",
+        failure(&report, 0)
+    );
     assert!(peer.heard().is_empty());
 }

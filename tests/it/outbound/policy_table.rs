@@ -171,7 +171,7 @@ async fn handshake_broken() {
     let row = twice("the TLS handshake failed: the peer closed the connection");
     check_row(&world, "closes after its 220", Starttls::Closes, row).await;
     let row =
-        broken("broken", "the TLS handshake failed: the peer closed the connection instead of an answer to STARTTLS");
+        broken("broken", "the TLS handshake failed: the peer closed the connection instead of replying to STARTTLS");
     check_row(&world, "closes instead of 220", Starttls::Vanishes, row).await;
     let row = broken("spoke before the handshake", "clear text after agreeing to STARTTLS");
     check_row(&world, "speaks after its 220", Starttls::Speaks("250 peer"), row).await;

@@ -95,7 +95,7 @@ async fn check(world: &World, (over, does): (Over, Does), policy: &str, shown: &
         Refused => {
             assert!(outcome(&report, 0).starts_with("deferred 4.7.5"), "{case}");
             assert!(failure(&report, 0).to_string().contains("the TLS handshake failed: "), "{case}");
-            assert_eq!(failure(&report, 0).to_string().contains("; once more, with "), shown.len() == 2, "{case}");
+            assert_eq!(failure(&report, 0).to_string().contains("; again, with "), shown.len() == 2, "{case}");
             assert!(heard.iter().all(|heard| !heard.has("MAIL") && !heard.has("(TLS)")), "{case}");
         }
     }

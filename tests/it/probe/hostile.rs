@@ -74,7 +74,7 @@ async fn silence() {
         Ok(())
     })
     .await;
-    probed(peer.address, "FAILS: 4.4.2 no answer to the connection within 2 s").await;
+    probed(peer.address, "FAILS: 4.4.2 no reply to the connection within 2 s").await;
 }
 
 #[tokio::test]
@@ -87,7 +87,7 @@ async fn an_octet_at_a_time() {
         Ok(())
     })
     .await;
-    probed(peer.address, "FAILS: 4.4.2 no answer to the connection within 2 s").await;
+    probed(peer.address, "FAILS: 4.4.2 no reply to the connection within 2 s").await;
 }
 
 #[tokio::test]

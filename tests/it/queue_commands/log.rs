@@ -30,7 +30,7 @@ fn deliveries_log_the_demand_that_held() {
     assert_eq!((&delivered["connector"], &delivered["to"]), (&"lax".into(), &"b@lax.example".into()));
     let deferred = &relay.hears("delivery deferred")[0];
     assert_eq!((&deferred["tls.wanted"], &deferred["status"]), (&"forced (connector: TLS)".into(), &"4.7.4".into()));
-    let refused = &relay.hears("the hop does not meet the TLS policy, nothing was said of the message")[0];
+    let refused = &relay.hears("the hop does not meet the TLS policy; message not sent to it")[0];
     assert_eq!((&refused["tls.wanted"], &refused["tls.unmet"]), (&deferred["tls.wanted"], &"connector".into()));
     assert_eq!(relay.logged("message delivered").len(), 1);
 }
