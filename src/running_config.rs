@@ -54,7 +54,7 @@ impl fmt::Debug for Snapshot {
     }
 }
 
-/// The place where the snapshot in use is kept. Every clone refers to the same place.
+/// A shared handle to the snapshot in use. Clones share one snapshot.
 #[derive(Debug, Clone)]
 pub struct RunningConfig(Arc<Shared>);
 
@@ -65,7 +65,7 @@ struct Shared {
 }
 
 impl RunningConfig {
-    /// Starts with a first snapshot.
+    /// Creates the handle with its first snapshot, which has generation 0.
     #[must_use]
     pub fn new(snapshot: Snapshot) -> Self {
         Self(Arc::new(Shared { current: ArcSwap::from_pointee(snapshot), replaced: Notify::new() }))
@@ -77,14 +77,16 @@ impl RunningConfig {
         self.0.current.load_full()
     }
 
-    /// Puts another snapshot in use and gives it the next generation. Sessions and attempts under way keep theirs.
+    /// Replaces the snapshot and gives the new one the next generation. Running sessions and attempts keep the snapshot
+    /// that they loaded.
     pub fn replace(&self, snapshot: Snapshot) {
         let generation = self.load().generation + 1;
         self.0.current.store(Arc::new(Snapshot { generation, ..snapshot }));
         self.0.replaced.notify_one();
     }
 
-    /// Returns after the snapshot was replaced. One task may wait; a replacement before the call counts.
+    /// Waits until the snapshot is replaced. Only one task may wait. A replacement before the call, which nobody has
+    /// waited for, ends the wait at once.
     pub async fn replaced(&self) {
         self.0.replaced.notified().await;
     }

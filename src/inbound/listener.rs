@@ -1,4 +1,4 @@
-//! Accepting connections, within the limits.
+//! The accept loops of the listeners. Each accepted connection passes the limits on clients before its session starts.
 
 use std::io;
 use std::net::SocketAddr;
@@ -22,15 +22,14 @@ use crate::monitor::LogClient;
 use crate::running_config::Snapshot;
 use crate::smtp::reply::{Reply, Status};
 
-/// The wait after a failed accept: doubled each time, up to the second.
+/// The pause after a failed `accept`: the first one, and the maximum. It doubles with each failure.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 
-/// Serves one listener on its sockets until `stop`. Ends when its last session has ended: each
-/// finishes the message that is coming in, if one is, and then says 421.
+/// Serves one listener on its sockets until `stop` is cancelled, and returns after its last session has ended. Each
+/// session first finishes the message that it is receiving, and then replies 421.
 ///
 /// # Panics
-/// Where a task that accepts connections did: nobody would miss it but those who knock in vain, so the
-/// daemon is to end with it.
+/// Panics if an accept loop panicked, so that the daemon ends instead of going on with a listener that accepts nothing.
 pub async fn serve(inbound: Arc<Inbound>, name: String, sockets: Vec<TcpListener>, stop: CancellationToken) {
     let tasks = TaskTracker::new();
     let mut doors = JoinSet::new();
@@ -49,7 +48,7 @@ pub async fn serve(inbound: Arc<Inbound>, name: String, sockets: Vec<TcpListener
     tasks.wait().await;
 }
 
-/// What the accept loop of one socket knows.
+/// The accept loop of one socket, and the steps from a connection to its session.
 #[derive(Clone)]
 struct Door {
     inbound: Arc<Inbound>,
@@ -85,33 +84,34 @@ impl Door {
         }
     }
 
-    /// Says in the log, once a minute, that no connections can be accepted.
+    /// Logs, at most once a minute, that connections cannot be accepted.
     fn warn_cannot_accept(&self, error: &io::Error) {
         if self.inbound.monitor.should_log("connections cannot be accepted", &self.name, error) {
             warn!(
                 listener = %self.name, %error,
-                "connections cannot be accepted for the moment; if this goes on, raise the limit on open files (LimitNOFILE) or lower [limits] connections"
+                "cannot accept connections; if this persists, raise the limit on open files (LimitNOFILE) or lower [limits] connections"
             );
         }
     }
 
-    /// Finds out who calls.
+    /// Starts the session of a new connection, after reading its PROXY header if it comes from a load balancer.
     fn arrive(&self, stream: TcpStream, peer: SocketAddr) {
         let settings = self.inbound.running.load();
         let hostname = &settings.config.hostname;
         let Some(listener) = settings.config.listeners.iter().find(|listener| listener.name == self.name).cloned()
         else {
-            // Taken out of the configuration by a reload; whoever runs us is about to stop us.
+            // A reload has removed the listener from the configuration; the daemon is about to stop it.
             debug!(listener = %self.name, %peer, "listener is no longer configured");
             return refuse(stream, None, &Reply::new(421, Status(3, 2), format!("{hostname} Service not available")));
         };
         if !proxied::is_expected(&listener.proxy_protocol, peer.ip()) {
             return self.admit(stream, Origin::Client(peer), settings, listener);
         }
-        // A balancer is no client: all that it brings may wait for their headers, as far as anybody may.
+        // A load balancer is not a client, so limits for one client do not apply to it. The number of connections
+        // without a header is limited by `connections`.
         let limits = &settings.config.limits.clients;
         let Some(introduction) = self.inbound.clients.introduce(limits.connections) else {
-            debug!(listener = %self.name, %peer, "too many connections wait for their PROXY headers");
+            debug!(listener = %self.name, %peer, "connection closed: too many others are waiting for their PROXY headers");
             return;
         };
         let door = self.clone();
@@ -122,7 +122,8 @@ impl Door {
         });
     }
 
-    /// Reads a balancer's header, and says whose connection it is.
+    /// Reads the PROXY header of a load balancer. Returns the connection and its origin, or `None` if it must be
+    /// closed.
     async fn introduced(
         &self,
         mut stream: TcpStream,
@@ -141,19 +142,20 @@ impl Door {
                 return None;
             }
             Ok(Err(fault)) => fault.to_string(),
-            Err(_) => format!("its PROXY header was not there after {} seconds", patience.as_secs_f32()),
+            Err(_) => format!("no complete PROXY header within {} seconds", patience.as_secs_f32()),
         };
         let balancer = LogClient { address: peer.ip(), is_own: true };
         let monitor = &self.inbound.monitor;
-        if monitor.should_log_client("connection closed for want of a PROXY header", balancer, &fault) {
+        if monitor.should_log_client("connection closed: no valid PROXY header", balancer, &fault) {
             warn!(
                 listener = %self.name, %peer, error = fault,
-                "connection closed for want of a PROXY header; let the balancer there send one, or take its network out of proxy_protocol"
+                "connection closed: no valid PROXY header; configure the load balancer to send one, or remove its network from proxy_protocol"
             );
         }
         None
     }
 
+    /// Requests a seat for the connection, and runs its session when it has one.
     fn admit(&self, stream: TcpStream, origin: Origin, settings: Arc<Snapshot>, listener: ListenerConfig) {
         match self.inbound.clients.connect(&settings.config, &listener, origin, Known::Address) {
             Ok(Place::Seat(seat)) => {
@@ -180,6 +182,7 @@ impl Door {
         }
     }
 
+    /// Logs and counts that a limit refuses the connection, and closes it with a reply.
     fn turn_away(
         &self,
         stream: TcpStream,
@@ -189,7 +192,7 @@ impl Door {
         refusal: &Refusal,
     ) {
         let peer = origin.address();
-        debug!(listener = %self.name, %peer, limit = refusal.limit.key(), "connection refused, a limit is reached");
+        debug!(listener = %self.name, %peer, limit = refusal.limit.key(), "connection refused: a limit is reached");
         let is_own = access::is_own_client(&settings.config.relay, origin.client());
         let client = LogClient { address: peer.ip(), is_own };
         self.inbound.clients.note(&self.inbound.monitor, &self.name, client, refusal);
@@ -197,21 +200,21 @@ impl Door {
     }
 }
 
-/// Says one line, if the socket takes it at once, and closes. No task and no wait is spent on it.
+/// Sends one reply, if the socket can take it without waiting, and closes the connection. It starts no task.
 fn refuse(stream: TcpStream, listener: Option<&ListenerConfig>, reply: &Reply) {
-    // Inside TLS nothing can be said before a handshake.
+    // With implicit TLS no reply can be sent before the handshake.
     if listener.is_some_and(|listener| listener.tls == ListenerTls::Implicit) {
         return;
     }
     let mut line = Vec::new();
     reply.write_to(&mut line);
-    // A fresh socket has room for a line; where it has not, closing says enough.
+    // The send buffer of a new socket has space for one line. If it has not, closing without a reply is enough.
     if let Ok(mut stream) = stream.into_std() {
         let _ = io::Write::write(&mut stream, &line);
     }
 }
 
-/// Whether it was this one connection that failed, not our ability to accept any.
+/// Returns true if only this connection failed, and others can be accepted.
 fn is_of_the_peer(error: &io::Error) -> bool {
     matches!(
         error.kind(),

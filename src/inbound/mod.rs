@@ -1,8 +1,8 @@
-//! Mail coming in: listeners, and a task for each session that drives [`crate::smtp::server`].
+//! The receiving side of the relay: listeners, and one task for each SMTP session.
 //!
-//! What may be said when is the machine's affair; here it meets sockets, clocks, the TLS judge, the
-//! relay rules and the spool. A message is handed on only after it is durable; what becomes of it
-//! then is the scheduler's.
+//! The state machine in [`crate::smtp::server`] decides which commands are allowed and yields replies, without I/O and
+//! without a clock. This module connects it to sockets, timeouts, the TLS judge, the relay rules and the spool. An
+//! accepted message goes to the scheduler after the spool has stored it durably.
 
 mod clients;
 mod listener;
@@ -30,7 +30,7 @@ pub use policy::{Standing, connector as connector_for, judge as judge_sender};
 #[cfg(fuzzing)]
 pub use proxied::fuzzed as proxy_header;
 
-/// What all listeners share.
+/// The state that all listeners share.
 pub struct Inbound {
     running: RunningConfig,
     spool: Arc<dyn Spool>,
@@ -40,21 +40,21 @@ pub struct Inbound {
 }
 
 impl Inbound {
-    /// Brings together what sessions need. Each accepted message is sent to `accepted` once it is
-    /// durable and its 250 written. A full channel slows its session down; where the receiver is gone,
-    /// the message stays in the spool and is taken up on the next start.
+    /// Creates the shared state. Each accepted message is sent to `accepted` after it is stored durably and its 250 is
+    /// ready to be sent. A full channel slows the session down. If the receiver is closed, the message stays in the
+    /// spool until the next start.
     #[must_use]
     pub fn new(running: RunningConfig, spool: Arc<dyn Spool>, accepted: mpsc::Sender<Entry>) -> Self {
         Self { running, spool, accepted, clients: Clients::default(), monitor: Monitor::default() }
     }
 
-    /// Shares the table of clients with whoever shows it.
+    /// Uses this table of clients, which the admin socket and the metrics share.
     #[must_use]
     pub fn with_clients(self, clients: Clients) -> Self {
         Self { clients, ..self }
     }
 
-    /// Tells this monitor what sessions do.
+    /// Reports the events of sessions to this monitor.
     #[must_use]
     pub fn monitored(self, monitor: Monitor) -> Self {
         Self { monitor, ..self }

@@ -1,9 +1,9 @@
-//! How long the next block of a message may take: a client must keep up an average over the whole
-//! message, or it could hold a session for ever with one octet a minute.
+//! The minimum data rate of a message (`[timeouts] data_rate`). A client must keep this average over the message,
+//! so that it cannot hold a session for hours with one octet a minute.
 
 use std::time::Duration;
 
-/// How fast one message has come so far.
+/// The time and the octets of one message so far.
 #[derive(Debug, Default)]
 pub(super) struct Pace {
     waited: Duration,
@@ -11,17 +11,17 @@ pub(super) struct Pace {
 }
 
 impl Pace {
-    /// Notes that we waited for the client, and what came of it. Time that we took ourselves, to
-    /// write to a slow disk, does not count.
+    /// Adds a wait for the client and the octets that it yielded. Time that the relay itself needs does not count, for
+    /// example to write to a slow disk.
     pub(super) fn note(&mut self, waited: Duration, octets: usize) {
         self.waited = self.waited.saturating_add(waited);
         self.octets = self.octets.saturating_add(octets as u64);
     }
 
-    /// How long the next block may take: `block` at most, and less where the average is near `rate`
-    /// octets per second. The first `block` of time is free.
+    /// Returns the time for the next block: at most `block`, and less if the average is near `rate` octets per second.
+    /// The first `block` of waiting is free.
     pub(super) fn patience(&self, block: Duration, rate: u64) -> Duration {
-        // A rate of nothing asks for nothing.
+        // A rate of 0 switches the check off.
         let Some(seconds) = self.octets.checked_div(rate) else { return block };
         block.saturating_add(Duration::from_secs(seconds)).saturating_sub(self.waited).min(block)
     }
@@ -34,7 +34,7 @@ mod tests {
     const BLOCK: Duration = Duration::from_mins(3);
 
     #[test]
-    fn a_client_that_keeps_up_has_the_whole_block() {
+    fn a_client_above_the_rate_has_the_time_of_a_block() {
         let mut pace = Pace::default();
         assert_eq!(pace.patience(BLOCK, 1024), BLOCK);
         pace.note(Duration::from_secs(100), 100 * 1024);
@@ -42,7 +42,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_that_trickles_runs_out_of_time() {
+    fn a_client_below_the_rate_runs_out_of_time() {
         let mut pace = Pace::default();
         pace.note(Duration::from_secs(100), 10);
         assert_eq!(pace.patience(BLOCK, 1024), Duration::from_secs(80));

@@ -1,10 +1,11 @@
-//! Timeouts of a session: the usual ones, and those while seats are scarce (Postfix's stress mode).
+//! Timeouts of a session: those of the configuration, and shorter ones while seats are scarce (as in Postfix's stress
+//! mode).
 
 use std::time::Duration;
 
 use crate::config::Timeouts;
 
-/// The longest timeouts of strangers while seats are scarce.
+/// The upper bounds of strangers' timeouts while seats are scarce.
 const SCARCE: Patience = Patience {
     command: Duration::from_secs(10),
     data_block: Duration::from_secs(30),
@@ -12,21 +13,21 @@ const SCARCE: Patience = Patience {
     message: Duration::from_mins(5),
 };
 
-/// The times that bound the steps of a session.
+/// The timeouts of a session's steps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Patience {
-    /// The next command, complete.
+    /// The time for the next complete command line.
     pub(super) command: Duration,
-    /// The next block of a message.
+    /// The time for the next block of a message's content.
     pub(super) data_block: Duration,
-    /// TLS, complete.
+    /// The time for a complete TLS handshake.
     pub(super) handshake: Duration,
-    /// A message, since the last one.
+    /// The time between two accepted messages.
     message: Duration,
 }
 
 impl Patience {
-    /// The times of a session; `is_pressed` where it is to make haste.
+    /// Returns the timeouts of a session; `is_pressed` selects the shorter ones.
     pub(super) fn of(timeouts: &Timeouts, is_pressed: bool) -> Self {
         let Timeouts { command, data_block, handshake, message, .. } = *timeouts;
         let peace = Self { command, data_block, handshake, message };
@@ -42,19 +43,19 @@ impl Patience {
     }
 }
 
-/// The content that a session has brought since its last message, or since its beginning.
+/// The content that a session has received since its last accepted message, or since its beginning.
 #[derive(Debug, Default)]
 pub(super) struct Progress {
     octets: u64,
-    /// Octets that count as a good part of a message, so far.
+    /// Octets since [`GOOD_PART`] was last reached.
     part: u64,
 }
 
-/// So much content shows that a session is worth its seat.
+/// The octets of content after which a session counts as active, as after a message.
 const GOOD_PART: u64 = 64 << 10;
 
 impl Progress {
-    /// Notes content that came; whether it makes a good part of a message.
+    /// Adds received content. Returns true each time that another [`GOOD_PART`] is complete.
     pub(super) fn note(&mut self, octets: usize) -> bool {
         self.octets = self.octets.saturating_add(octets as u64);
         self.part = self.part.saturating_add(octets as u64);
@@ -65,8 +66,8 @@ impl Progress {
         is_good
     }
 
-    /// Returns the time after its last message in which the session must bring the next one. What comes at `rate` octets a second takes
-    /// none of the time.
+    /// Returns the time that the session has between its last message and the next one. Content extends it by the time
+    /// that it takes at `rate` octets a second.
     pub(super) fn allowance(&self, patience: &Patience, rate: u64) -> Duration {
         let earned = self.octets.checked_div(rate).map_or(Duration::ZERO, Duration::from_secs);
         patience.message.saturating_add(earned)

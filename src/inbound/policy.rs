@@ -1,5 +1,5 @@
-//! What a sender's domain demands of the session that brings its mail: networks, then TLS, then
-//! whether the session may relay. The TLS judge decides; here its verdict becomes a reply.
+//! The demands of a sender's connector on the session: first the client's network, then TLS, then the right to relay.
+//! The TLS judge decides about TLS; this module turns its verdict into the reply to MAIL.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -10,22 +10,22 @@ use crate::connector::{Connectors, inbound_policy};
 use crate::smtp::reply::{Reply, Status};
 use crate::tls::{self, Clearance, NoTls, Refusal, TlsOutcome, Unmet, Verdict};
 
-/// Characters in the text of a reply, at most: names in it come from certificates.
+/// The maximum length of a reply's text in characters. The text may contain names from certificates.
 const TEXT_MAX: usize = 400;
 
-/// A session that may bring mail from one sender.
+/// The proof that a session may send mail from one sender, with the rights that it has.
 #[derive(Debug)]
 pub struct Standing {
-    /// The connector that speaks for the sender.
+    /// The connector of the sender's domain.
     pub connector: Arc<Connector>,
-    /// The judge's leave.
+    /// The TLS judge's proof that the session satisfies the demand.
     pub clearance: Clearance,
-    /// Whether it may send to any domain.
+    /// True if the session may relay to any domain (`[connector.inbound] relay`).
     pub may_relay: bool,
 }
 
-/// The connector that speaks for a sender. A report has no domain, and neither has an address
-/// literal: none but `*` speaks for them.
+/// Returns the connector of a sender. The null sender and a sender at an address literal have no domain, so only the
+/// `*` connector matches them.
 #[must_use]
 pub fn connector<'a>(connectors: &'a Connectors, from: &ReversePath, peer: IpAddr) -> &'a Arc<Connector> {
     match from.mailbox() {
@@ -34,10 +34,10 @@ pub fn connector<'a>(connectors: &'a Connectors, from: &ReversePath, peer: IpAdd
     }
 }
 
-/// Judges a session by the connector of its sender. The client's address is missing where a load balancer names none.
+/// Judges a session by the connector of its sender. `client` is `None` if a load balancer names no client.
 ///
 /// # Errors
-/// The reply to MAIL: what is missing, and what to do about it.
+/// Returns the reply to MAIL, which names the unmet demand and its remedy.
 pub fn judge(
     connector: &Arc<Connector>,
     listener: &ListenerConfig,
@@ -61,26 +61,27 @@ pub fn judge(
             Ok(Standing { connector: Arc::clone(connector), clearance, may_relay })
         }
         Verdict::Refused(refusal) => Err(refused(listener, from, &refusal)),
-        // A handshake that failed has ended the session long before.
+        // A failed handshake has ended the session, so the judge never proposes a fallback here.
         Verdict::Redial(fallback) => Err(denied(&fallback.reason().to_string())),
     }
 }
 
-/// Whether meeting the demand tells who the peer is. `relay` for whoever claims a domain would make
-/// an open relay.
+/// Returns true if a client that meets the connector's demand is identified by it, by a certificate or its network.
+/// Otherwise `relay` would make an open relay for everybody that claims the sender's domain.
 fn identifies(connector: &Connector) -> bool {
     match connector.inbound.tls {
         TlsDemand::Forced { verify: VerifyWanted::Chain | VerifyWanted::Name | VerifyWanted::Pin, .. } => true,
-        // DANE is no demand of this direction.
+        // DANE cannot be demanded of clients.
         TlsDemand::Forced { verify: VerifyWanted::None | VerifyWanted::Dane, .. }
         | TlsDemand::Opportunistic
         | TlsDemand::Off => !connector.inbound.networks.is_empty(),
     }
 }
 
+/// Returns the reply for a refusal of the TLS judge.
 fn refused(listener: &ListenerConfig, from: &ReversePath, refusal: &Refusal) -> Reply {
     let remedy = match &refusal.unmet {
-        // What the listener does not offer, no client can use (RFC 3207 §4 has 530 for where it can).
+        // 530 (RFC 3207 §4) would ask for STARTTLS, which this listener does not offer.
         Unmet::NoTls(NoTls::NotUsed) if listener.tls == ListenerTls::Off => {
             let (from, wanted) = (subject(from), &refusal.demand);
             return denied(&format!("Mail from {from}: {wanted} is demanded, and TLS is not offered on this port"));
@@ -98,7 +99,7 @@ fn refused(listener: &ListenerConfig, from: &ReversePath, refusal: &Refusal) -> 
         Unmet::Chain(_) => "renew the certificate, or agree with the postmaster here on its issuer",
         Unmet::Name { .. } => "show a certificate with a name agreed on",
         Unmet::Pin { .. } => "agree with the postmaster here on the new key",
-        // No inbound demand speaks of these.
+        // An inbound demand contains none of these.
         Unmet::Dane(_) | Unmet::Unmeetable(_) | Unmet::KeyExchange(_) => "ask the postmaster here",
     };
     denied(&format!("Mail from {}: {refusal}; {remedy}", subject(from)))

@@ -1,7 +1,7 @@
-//! The header of a load balancer (`HAProxy`'s proxy-protocol.txt, versions 1 and 2), which tells who calls in truth.
+//! The PROXY header of a load balancer (`HAProxy`'s proxy-protocol.txt, versions 1 and 2), which names the client.
 //!
-//! It is believed, and demanded, on connections from the networks of `[[listener]] proxy_protocol` alone; from anybody
-//! else it is no SMTP. What it says of TLS is not read: facts about TLS come from our own handshake.
+//! It is required on connections from the networks of `[[listener]] proxy_protocol`, and accepted from no others. Its
+//! statements about TLS are ignored: facts about TLS come from our own handshake.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -10,53 +10,53 @@ use ipnet::IpNet;
 use proxy_header::{ParseConfig, Protocol, ProxiedAddress, ProxyHeader};
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 
-/// What a header of version 2 begins with. None of version 1 is shorter.
+/// The first octets of a version 2 header. No version 1 header is shorter.
 const SIGNATURE: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";
 const VERSION_1: &[u8] = b"PROXY ";
-/// Octets of a header of version 1, at most (§2.1).
+/// The maximum length of a version 1 header in octets (§2.1).
 const LINE_MAX: usize = 107;
-/// Octets behind the first sixteen of one of version 2, at most: addresses, and what balancers like to add.
+/// The maximum length of the variable part of a version 2 header, behind its first 16 octets: addresses and TLVs.
 const REST_MAX: usize = 4096;
 
-/// Why a header was not taken.
+/// The reason for which a PROXY header is rejected.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ProxyFault {
-    /// Something else came.
+    /// The connection begins with something else.
     #[error("the connection does not begin with a PROXY header")]
     Missing,
-    /// It cannot be understood.
-    #[error("its PROXY header cannot be read")]
+    /// The header is not well formed.
+    #[error("its PROXY header is malformed")]
     Malformed,
-    /// It is of something that is no TCP.
-    #[error("its PROXY header is not of a TCP connection")]
+    /// The header describes a connection that is not TCP.
+    #[error("its PROXY header does not describe a TCP connection")]
     NotTcp,
-    /// It was closed without a word, as by a balancer that only looks whether anybody listens.
+    /// The connection was closed without any octet, as by a load balancer's check of the port.
     #[error("it was closed before its PROXY header")]
     Silent,
-    /// The connection ended or broke.
+    /// The connection ended within the header.
     #[error("it ended within its PROXY header: {0}")]
     Broken(#[from] io::Error),
 }
 
-/// Where a session comes from.
+/// The origin of a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Origin {
-    /// A client, at its own address or at the one that a balancer's header names.
+    /// A client, with its own address or the address that the PROXY header names.
     Client(SocketAddr),
-    /// A load balancer whose header names nobody (`PROXY UNKNOWN`, or LOCAL in version 2), as it checks that we are
-    /// well. The client behind it is unknown, if there is one, so no address gives it rights.
+    /// A load balancer whose header names no client (`PROXY UNKNOWN`, or LOCAL in version 2), as in a health check. It
+    /// has no rights by its address, since a client behind it is unknown.
     Balancer(SocketAddr),
 }
 
 impl Origin {
-    /// The address in logs and records.
+    /// Returns the address for logs and evidence.
     pub(super) fn address(self) -> SocketAddr {
         match self {
             Self::Client(address) | Self::Balancer(address) => address,
         }
     }
 
-    /// The address of the client, where it is known.
+    /// Returns the address of the client, if it is known.
     pub(super) fn client(self) -> Option<IpAddr> {
         match self {
             Self::Client(address) => Some(address.ip()),
@@ -65,14 +65,14 @@ impl Origin {
     }
 }
 
-/// Whether what comes from there begins with a header.
+/// Returns true if `peer` is in one of the networks, which are those of `proxy_protocol` or of `xclient`.
 pub(super) fn is_expected(networks: &[IpNet], peer: IpAddr) -> bool {
     let peer = peer.to_canonical();
     networks.iter().any(|network| network.contains(&peer))
 }
 
-/// Reads the header, and not an octet more. Whose connection it is: nobody's where the balancer speaks for itself, to
-/// see whether we are well.
+/// Reads the PROXY header and no octet behind it. Returns the client's address, or `None` if the header names no
+/// client, as in a health check.
 pub(super) async fn client(stream: &mut (impl AsyncRead + Unpin)) -> Result<Option<SocketAddr>, ProxyFault> {
     let mut header = vec![0; SIGNATURE.len()];
     let begun = stream.read(&mut header).await?;
@@ -91,7 +91,7 @@ pub(super) async fn client(stream: &mut (impl AsyncRead + Unpin)) -> Result<Opti
         stream.read_exact(&mut header[SIGNATURE.len() + 4..]).await?;
         version_2(&header)
     } else if header.starts_with(VERSION_1) {
-        // What follows the line is not ours to take.
+        // Octets behind the line belong to the session, so the line is read octet by octet.
         while !header.ends_with(b"\n") {
             if header.len() >= LINE_MAX {
                 return Err(ProxyFault::Malformed);
@@ -104,18 +104,18 @@ pub(super) async fn client(stream: &mut (impl AsyncRead + Unpin)) -> Result<Opti
     }
 }
 
-/// Reads a whole line of version 1 (§2.1). The library is not asked: it takes ports with a sign or with leading zeros,
-/// and any protocol whose name begins with UNKNOWN.
+/// Parses a version 1 header (§2.1). The library is not used for it, since it accepts ports with a sign or leading
+/// zeros, and any protocol name that begins with UNKNOWN.
 fn version_1(line: &[u8]) -> Result<Option<SocketAddr>, ProxyFault> {
     let line = line.strip_suffix(b"\r\n").filter(|line| !line.contains(&b'\r')).ok_or(ProxyFault::Malformed)?;
-    // Whatever follows is ignored.
+    // Everything behind UNKNOWN is ignored (§2.1).
     if line == b"PROXY UNKNOWN" || line.starts_with(b"PROXY UNKNOWN ") {
         return Ok(None);
     }
     tcp(line).map(Some).ok_or(ProxyFault::Malformed)
 }
 
-/// Reads the addresses of a connection, and returns where it comes from.
+/// Parses a version 1 header with addresses and returns the source.
 fn tcp(line: &[u8]) -> Option<SocketAddr> {
     let words: Vec<&str> = std::str::from_utf8(line).ok()?.split(' ').collect();
     let ["PROXY", family, source, destination, source_port, destination_port] = words[..] else { return None };
@@ -129,7 +129,7 @@ fn tcp(line: &[u8]) -> Option<SocketAddr> {
     Some(SocketAddr::new(address(source)?, port(source_port)?))
 }
 
-/// Reads a whole header of version 2 (§2.2).
+/// Parses a version 2 header (§2.2).
 fn version_2(header: &[u8]) -> Result<Option<SocketAddr>, ProxyFault> {
     let parsed = ProxyHeader::parse(header, ParseConfig { include_tlvs: false, ..ParseConfig::default() });
     let (parsed, _) = parsed.map_err(|_| ProxyFault::Malformed)?;
@@ -140,10 +140,10 @@ fn version_2(header: &[u8]) -> Result<Option<SocketAddr>, ProxyFault> {
     }
 }
 
-/// Reads a header for the fuzzer: the client that it names, and the octets behind it.
+/// Reads a header for the fuzzer. Returns the client that it names, and the octets behind it.
 ///
 /// # Errors
-/// The fault in words.
+/// Returns the text of the [`ProxyFault`].
 #[cfg(fuzzing)]
 pub async fn fuzzed(mut octets: &[u8]) -> Result<(Option<SocketAddr>, &[u8]), String> {
     let named = client(&mut octets).await.map_err(|fault| fault.to_string())?;
@@ -156,7 +156,7 @@ mod tests {
 
     const IPV4: &[u8] = b"\x11\0\x0c\xc0\0\x02\x01\x0a\0\0\x01\x04\xd2\0\x19";
 
-    /// Version 2, with this command, and what follows it.
+    /// Returns a version 2 header with this command octet and the octets behind it.
     fn v2(command: u8, rest: &[u8]) -> Vec<u8> {
         [&SIGNATURE[..], &[command], rest].concat()
     }
@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn it_is_read_to_its_end_and_no_further() {
+    async fn a_header_is_read_and_nothing_behind_it() {
         let with_more = [b"\x11\0\x12", &IPV4[3..], b"\x04\0\x03abc"].concat();
         for (header, client) in [
             (b"PROXY TCP4 192.0.2.1 10.0.0.1 1234 25\r\n".to_vec(), "192.0.2.1:1234"),
@@ -183,7 +183,7 @@ mod tests {
             (v2(0x21, IPV4), "192.0.2.1:1234"),
             (v2(0x21, &with_more), "192.0.2.1:1234"),
             (v2(0x20, b"\0\0\0"), "its own"),
-            // What a balancer that speaks for itself says of addresses does not count (§2.2).
+            // The addresses of a LOCAL header are ignored (§2.2).
             (v2(0x20, IPV4), "its own"),
         ] {
             assert_eq!(read(&header).await, (client.to_owned(), b"EHLO".to_vec()), "{header:?}");
@@ -191,9 +191,9 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn anything_else_is_not_taken() {
+    async fn malformed_headers_are_rejected() {
         let none = "the connection does not begin with a PROXY header";
-        let bad = "its PROXY header cannot be read";
+        let bad = "its PROXY header is malformed";
         let long = format!("PROXY TCP4 192.0.2.1 {} 1234 25\r\n", "1".repeat(100));
         let datagram = [b"\x12", &IPV4[1..]].concat();
         for (header, fault) in [
@@ -215,7 +215,7 @@ mod tests {
             (v2(0x31, IPV4), bad),
             (v2(0x21, b"\x11\0\x02ab"), bad),
             (v2(0x21, b"\x11\xff\xff"), bad),
-            (v2(0x21, &datagram), "its PROXY header is not of a TCP connection"),
+            (v2(0x21, &datagram), "its PROXY header does not describe a TCP connection"),
         ] {
             assert_eq!(read(&header).await.0, fault, "{header:?}");
         }

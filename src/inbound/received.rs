@@ -1,5 +1,4 @@
-//! The Received field that we put before a message (RFC 5321 §4.4; protocol names of RFC 3848 and
-//! RFC 6531 §4.3).
+//! The Received field that we prepend to a message (RFC 5321 §4.4; protocol names of RFC 3848 and RFC 6531 §4.3).
 
 use std::net::IpAddr;
 
@@ -12,11 +11,11 @@ use crate::envelope::{QueueId, Recipient};
 use crate::smtp::server::ClientHelo;
 use crate::tls::{Authentication, Clearance, PeerCertificate, TlsOutcome};
 
-/// What the field tells.
+/// The facts for a Received field.
 pub(super) struct Received<'a> {
     pub(super) client: Option<&'a ClientHelo>,
     pub(super) address: IpAddr,
-    /// The client's name in DNS, where a proxy has told it.
+    /// The client's name in DNS, if a proxy has reported it with XCLIENT.
     pub(super) client_name: Option<&'a Domain>,
     pub(super) hostname: &'a Domain,
     pub(super) clearance: &'a Clearance,
@@ -27,7 +26,7 @@ pub(super) struct Received<'a> {
 }
 
 impl Received<'_> {
-    /// The field, folded, with its last CRLF.
+    /// Returns the folded field with its final CRLF.
     pub(super) fn field(&self) -> String {
         let name = self.client.map_or_else(|| "unknown".to_owned(), |client| client.name.to_string());
         let address = Host::Literal(self.address.to_canonical());
@@ -52,7 +51,7 @@ impl Received<'_> {
             (TlsOutcome::Tls(_), _, true) => "UTF8SMTPS",
             (TlsOutcome::Clear(_), true, false) => "ESMTP",
             (TlsOutcome::Tls(_), true, false) => "ESMTPS",
-            // There is no name for HELO inside TLS.
+            // No protocol name is registered for HELO under TLS.
             (_, false, false) => "SMTP",
         }
     }
@@ -62,20 +61,20 @@ impl Received<'_> {
         let certificate = match self.clearance.authentication() {
             Authentication::Anonymous => match facts.certificate {
                 PeerCertificate::Nothing => "none".to_owned(),
-                // The sender's connector does not ask whose it is.
+                // The sender's connector does not demand a certificate.
                 PeerCertificate::Certificate(_) | PeerCertificate::Unproved(_) => "not checked".to_owned(),
             },
             Authentication::Unproved(_) => "key not proved".to_owned(),
             Authentication::Untrusted(_) => "untrusted".to_owned(),
             Authentication::Trusted => "trusted".to_owned(),
             Authentication::Verified(name) => format!("verified as {name}"),
-            // What DANE says is said of servers, never of clients.
+            // DANE (RFC 7672) applies to servers only.
             Authentication::Pinned(_) | Authentication::Dane { .. } => "pinned".to_owned(),
         };
         format!("\r\n\t({} {}, client certificate: {certificate})", facts.version, facts.cipher)
     }
 
-    /// One recipient may be named; several would learn of each other (RFC 5321 §7.2).
+    /// Returns the `for` clause, only for a single recipient: several would learn of each other (RFC 5321 §7.2).
     fn recipient(&self) -> String {
         match self.recipients {
             [only] if only.mailbox.is_ascii() => format!("\r\n\tfor <{}>", only.mailbox),
@@ -84,9 +83,9 @@ impl Received<'_> {
     }
 }
 
-/// A time as header fields have it (RFC 5322 §3.3).
+/// Returns a time in the form of header fields (RFC 5322 §3.3).
 pub(super) fn date(at: Timestamp) -> String {
-    // Only a year after 9999 has no such form.
+    // Only years after 9999 have no such form.
     rfc2822::to_string(&at.to_zoned_datetime(TimeZone::UTC)).unwrap_or_else(|_| at.to_string())
 }
 
@@ -164,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn the_field_tells_who_how_and_when() {
+    fn the_field_names_client_protocol_and_date() {
         assert_eq!(
             field("EHLO mail.example.org", "192.0.2.1", &clearance(None), false, &["b@example.com"]),
             "Received: from mail.example.org ([192.0.2.1])\r\n\tby relay.example.com with ESMTP\r\n\tid 0000000000005\r\n\t\
@@ -180,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn each_way_in_has_its_name() {
+    fn each_protocol_has_its_name() {
         let (clear, tls) = (clearance(None), clearance(Some(PeerCertificate::Nothing)));
         for (hello, clearance, smtputf8, protocol) in [
             ("HELO x", &clear, false, " with SMTP\r\n"),
@@ -201,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_cannot_write_the_field() {
+    fn a_client_cannot_inject_into_the_field() {
         let text = field("EHLO a)(b<c>;\"\\@x", "::ffff:192.0.2.1", &clearance(None), false, &["j\u{fc}@example.com"]);
         let name = "a%29%28b%3Cc%3E%3B%22%5C%40x";
         assert!(text.starts_with(&format!("Received: from {name} ([192.0.2.1])\r\n")), "{text}");

@@ -1,4 +1,4 @@
-//! One session: the pump between a connection and [`Server`], with its clocks.
+//! One SMTP session: passes octets between a connection and the state machine [`Server`], and enforces the timeouts.
 
 mod closing;
 mod lost;
@@ -43,82 +43,85 @@ use crate::smtp::reply::Reply;
 use crate::smtp::server::{Channel, Profile, Server, ServerStep};
 use crate::tls::{NoTls, PeerCertificate, TlsFacts, TlsOutcome};
 
-/// What the bytes travel in.
+/// The TLS state of the connection.
 enum Layer {
-    /// Nothing else; the client has not asked for TLS.
+    /// The connection is in the clear: the client has not sent STARTTLS.
     Clear,
-    /// TLS, with what its handshake showed.
+    /// The connection is under TLS; the value holds the facts of the handshake.
     Tls(CompletedHandshake),
 }
 
-/// Why a session has ended.
+/// The reason for which a session ended.
 #[derive(Debug)]
 enum End {
-    /// We have said the last word: QUIT, or a client that cannot be gone on with.
+    /// Our last reply was sent: to QUIT, or to a client whose session cannot continue.
     Said,
-    /// The client wants TLS: no end yet.
+    /// The client has sent STARTTLS; the session goes on after the handshake.
     StartTls,
-    /// The handshake failed.
+    /// The TLS handshake failed.
     Handshake(String),
     /// The client was too slow.
     Timeout(Slow),
-    /// The client has brought no message for too long.
+    /// The client sent no message for too long.
     NoMessage,
-    /// The seat was given to somebody else.
+    /// The seat was given to another client.
     Crowded,
-    /// We are told to stop.
+    /// The daemon is stopping.
     Shutdown,
-    /// The client has gone, or the network.
+    /// The connection was lost.
     Gone(String),
 }
 
 impl fmt::Display for End {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Said | Self::StartTls => f.write_str("closed by us after our last reply"),
+            Self::Said | Self::StartTls => f.write_str("the relay closed the connection after its last reply"),
             Self::Handshake(fault) => write!(f, "the TLS handshake failed: {fault}"),
             Self::Timeout(slow) => slow.fmt(f),
-            Self::NoMessage => f.write_str("the client brought no message for too long"),
-            Self::Crowded => f.write_str("the client brought no message for a while, and others were waiting"),
+            Self::NoMessage => f.write_str("the client sent no message within [timeouts] message"),
+            Self::Crowded => {
+                f.write_str("the client sent no message for a while, and its seat was needed for another client")
+            }
             Self::Shutdown => f.write_str("the service is shutting down"),
             Self::Gone(how) => f.write_str(how),
         }
     }
 }
 
+/// The state of one session.
 struct Session {
     inbound: Arc<Inbound>,
     settings: Arc<Snapshot>,
     listener: ListenerConfig,
     peer: SocketAddr,
-    /// The client's address as far as it gives rights.
+    /// The client's address, if it is known and may give rights.
     client: Option<IpAddr>,
-    /// The client's name in DNS, as a proxy says.
+    /// The client's name in DNS, if a proxy has reported it.
     client_name: Option<Domain>,
-    /// The proxy that brings the client.
+    /// The proxy that has named the client with XCLIENT.
     proxy: Option<SocketAddr>,
     local: IpAddr,
     stop: CancellationToken,
     server: Server,
     layer: Layer,
-    /// What the judge said at MAIL; of the last MAIL that was taken.
+    /// The judge's clearance for the last accepted MAIL.
     standing: Option<Standing>,
-    /// The sender of the transaction, or of a MAIL that is being answered.
+    /// The sender of the transaction, or of the MAIL that is being answered.
     sender: Option<Sender>,
-    /// What of a message has come.
+    /// The message that is being received.
     draft: Option<message::Arriving>,
     pace: Pace,
-    /// Since when the next command is waited for.
+    /// The time at which the wait for the next command began.
     command_since: Instant,
-    /// Since when the next message is waited for.
+    /// The time of the last accepted message, or of the session's beginning.
     message_since: Instant,
     progress: Progress,
     seat: Seat,
-    /// The refusal that is about to be said was logged, or counted, with its reason.
+    /// True if the refusal that is sent next was already logged or counted with its reason.
     is_logged: bool,
 }
 
-/// The wait for more of refused content that seems to be over, for its client may have ended it with bare LFs.
+/// The wait for more of refused content that seems to be complete: its client may have ended it with bare LFs.
 const SEEMS_ENDED: Duration = Duration::from_secs(3);
 
 /// Runs one session to its end.
@@ -131,7 +134,7 @@ pub(super) async fn run(
     stop: CancellationToken,
 ) {
     let (peer, client) = (origin.address(), origin.client());
-    // Replies are short and gathered by ourselves; waiting for more would only cost time.
+    // Nagle's algorithm only causes delay, since `Wire` collects replies itself.
     let _ = stream.set_nodelay(true);
     let local = stream.local_addr().map_or(peer.ip(), |address| address.ip());
     let config = &settings.config;
@@ -182,9 +185,10 @@ pub(super) async fn run(
 }
 
 impl Session {
+    /// Runs the session on its connection, through STARTTLS, and closes it.
     async fn whole(&mut self, tcp: TcpStream) -> End {
         if self.listener.tls == ListenerTls::Implicit {
-            // Before a handshake nothing can be said.
+            // With implicit TLS no reply can be sent before the handshake.
             if self.count(Rate::Handshakes).is_err() || self.refuses_proxy_header(&tcp).await {
                 return End::Said;
             }
@@ -212,11 +216,13 @@ impl Session {
         }
     }
 
+    /// Runs the session under TLS to its end; `greet` is true if the client has not been greeted.
     async fn rest<S: Transport>(&mut self, mut wire: Wire<S>, greet: bool) -> End {
         let end = if greet { self.greet_and_talk(&mut wire).await } else { self.talk(&mut wire).await };
         self.close(wire, end).await
     }
 
+    /// Greets the client, or rejects one that has sent something before the greeting, and continues with commands.
     async fn greet_and_talk<S: Transport>(&mut self, wire: &mut Wire<S>) -> End {
         match self.server.greet(wire.has_input()) {
             Ok(greeting) => {
@@ -230,6 +236,7 @@ impl Session {
         }
     }
 
+    /// Runs the TLS handshake within its timeout.
     async fn shake_hands(&mut self, tcp: TcpStream) -> Result<TlsStream<RecordedStream<TcpStream>>, End> {
         let patience = self.patience().handshake;
         let shaking = self.settings.tls.accept(tcp, self.listener.request_client_certificate);
@@ -250,7 +257,7 @@ impl Session {
         }
     }
 
-    /// Goes on until the session ends or wants TLS.
+    /// Executes the client's commands until the session ends or the client sends STARTTLS.
     async fn talk<S: AsyncRead + AsyncWrite + Unpin>(&mut self, wire: &mut Wire<S>) -> End {
         loop {
             if self.server.transaction().is_none() && !self.server.expects_content() {
@@ -308,6 +315,7 @@ impl Session {
         }
     }
 
+    /// Answers STARTTLS, within the limit on handshakes.
     async fn start_tls<S: AsyncRead + AsyncWrite + Unpin>(&mut self, wire: &mut Wire<S>, reply: &Reply) -> End {
         if let Err(refusal) = self.count(Rate::Handshakes) {
             return self.end_with(wire, &refusal);
@@ -316,11 +324,12 @@ impl Session {
         self.flush(wire).await.map_or_else(|end| end, |()| End::StartTls)
     }
 
+    /// Returns the session's timeouts at this moment.
     fn patience(&self) -> Patience {
         self.seat.patience(&self.settings.config.timeouts)
     }
 
-    /// Sends what was said.
+    /// Sends the collected replies.
     async fn flush<S: AsyncRead + AsyncWrite + Unpin>(&self, wire: &mut Wire<S>) -> Result<(), End> {
         select! {
             biased;
@@ -329,18 +338,18 @@ impl Session {
         }
     }
 
-    /// Sends what was said, and waits for more: the client has nothing else in the pipeline.
+    /// Sends the collected replies and waits for more input, since all pipelined commands are processed.
     async fn more<S: AsyncRead + AsyncWrite + Unpin>(&mut self, wire: &mut Wire<S>) -> Result<(), End> {
         self.flush(wire).await?;
         let content = self.server.expects_content();
-        // Refused content brings no message nearer.
+        // Content that is already refused does not count as progress.
         let is_message = content && self.server.is_storing();
         let since = Instant::now();
         let read = loop {
             let (due, end) = self.due(content, since);
             select! {
                 biased;
-                // A message on its way in is worth more than a quick end.
+                // A stop waits for a message that is being received.
                 () = self.stop.cancelled(), if !content => return Err(End::Shutdown),
                 is_evicted = self.seat.changed() => if is_evicted { return Err(End::Crowded) },
                 read = timeout_at(due, wire.fill(content)) => match read {
@@ -363,10 +372,10 @@ impl Session {
         }
     }
 
-    /// Answers MAIL.
+    /// Judges the sender and returns the reply to MAIL.
     ///
     /// # Errors
-    /// The last reply to a client for whom there is no seat.
+    /// Returns the last reply to a client that gets no seat; the session ends with it.
     async fn mail(&mut self, from: MailFrom) -> Result<Reply, Reply> {
         self.seat_sender().await?;
         let connector = Arc::clone(policy::connector(&self.settings.connectors, &from.reverse_path, self.peer.ip()));
@@ -380,7 +389,7 @@ impl Session {
             Layer::Tls(seen) => {
                 let against = settings.tls.client(connector).checks(None).for_policy(&inbound_policy(connector));
                 let facts = seen.facts(against, Role::Client, Timestamp::now()).await;
-                // What a proxy shows says nothing of the client that it brings.
+                // A proxy's certificate proves nothing about the client that it has named.
                 let certificate = if self.proxy.is_some() { PeerCertificate::Nothing } else { facts.certificate };
                 TlsOutcome::Tls(TlsFacts { certificate, ..facts })
             }
@@ -403,12 +412,13 @@ impl Session {
         })
     }
 
-    /// The client as the rules of relaying see it.
+    /// Returns the facts about the client that the relay rules need.
     fn client_rights(&self) -> access::RelayClient {
         let may_relay = self.standing.as_ref().is_some_and(|standing| standing.may_relay);
         access::RelayClient { address: self.client, local: self.local, may_relay }
     }
 
+    /// Applies the relay rules and limits to a recipient, and returns the reply to RCPT.
     fn rcpt(&mut self, rcpt: RcptTo) -> Reply {
         if let Err(refusal) = self.count(Rate::Recipients) {
             return self.server.rcpt(rcpt, Err(refusal));

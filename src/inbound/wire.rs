@@ -1,4 +1,4 @@
-//! A connection with its two buffers: what has come and was not used, and what was said and not sent.
+//! A connection with its two buffers: received octets that are not processed yet, and replies that are not sent yet.
 
 use std::io::{self, Write as _};
 use std::mem::MaybeUninit;
@@ -14,40 +14,40 @@ use tokio_rustls::server::TlsStream;
 use crate::handshake::RecordedStream;
 use crate::smtp::reply::Reply;
 
-/// Octets to make room for when commands are read. An idle session should cost little.
+/// The size of the input buffer for commands. It is small, since most sessions are idle.
 const FOR_COMMANDS: usize = 4 * 1024;
-/// Octets to make room for when content is read: at first, and at most when it comes that fast. Most
+/// The size of the input buffer for content: at first, and at most. It grows while the client fills it, since most
 /// messages are small.
 const FOR_CONTENT: (usize, usize) = (8 * 1024, 64 * 1024);
-/// Replies that may wait to be sent together.
+/// The octets of replies to a pipeline of commands that are collected before they are sent.
 const UNSENT_MAX: usize = 16 * 1024;
-/// How long, and for how much, we listen to a client that we have ended the session with: closing at
-/// once would reset the connection while our last reply is on its way.
+/// The time, and below the number of octets, for which input is read and discarded after our last reply. Closing
+/// at once would reset the connection, and the client might lose the reply.
 const LINGER: Duration = Duration::from_secs(2);
 const LINGER_OCTETS: usize = 256 * 1024;
 
-/// A connection, plain or TLS.
+/// A connection with its buffers, in the clear or under TLS.
 pub(super) struct Wire<S> {
     stream: S,
-    /// What has come and was not used yet.
+    /// The received octets that are not processed yet.
     pub(super) input: BytesMut,
     unsent: Vec<u8>,
-    /// Octets to make room for when content is read.
+    /// The present size of the input buffer for content.
     for_content: usize,
 }
 
-/// The beginning and the end of a connection, which are different in the clear and under TLS.
+/// The operations at the beginning and at the end of a connection, which differ in the clear and under TLS.
 pub(super) trait Transport: AsyncRead + AsyncWrite + Unpin {
-    /// Whether the client has sent something already. Nothing is read and nothing is waited for.
+    /// Returns true if the client has sent something already. It neither reads nor waits.
     fn has_input(&mut self) -> bool;
 
-    /// Takes of our last words what it can send together with the end of its own.
+    /// Moves replies out of `words` that can be sent in one write with the end of the TLS session.
     fn take_last(&mut self, words: &mut Vec<u8>);
 }
 
 impl Transport for TcpStream {
     fn has_input(&mut self) -> bool {
-        // Of the system itself: a fresh connection is not known to tokio as readable yet.
+        // This asks the system itself, since tokio does not know yet that a new connection is readable.
         let mut one = [MaybeUninit::uninit()];
         SockRef::from(&*self).peek(&mut one).is_ok_and(|octets| octets > 0)
     }
@@ -61,7 +61,7 @@ impl Transport for TlsStream<RecordedStream<TcpStream>> {
         tls.process_new_packets().is_ok_and(|state| state.plaintext_bytes_to_read() > 0) || tcp.get_mut().has_input()
     }
 
-    /// One write, and for the client one awakening, for our 221 and `close_notify` (RFC 8446 §6.1).
+    /// Sends our 221 and `close_notify` (RFC 8446 §6.1) in one write.
     fn take_last(&mut self, words: &mut Vec<u8>) {
         let (_, tls) = self.get_mut();
         if let Ok(taken) = tls.writer().write(words) {
@@ -75,17 +75,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         Self { stream, input: BytesMut::new(), unsent: Vec::new(), for_content: FOR_CONTENT.0 }
     }
 
-    /// The connection itself. Nothing may be left in the buffers.
+    /// Returns the connection without its buffers, which must be empty.
     pub(super) fn into_stream(self) -> S {
         self.stream
     }
 
-    /// The connection itself, to look at.
+    /// Returns the connection for inspection.
     pub(super) fn stream(&self) -> &S {
         &self.stream
     }
 
-    /// Whether the client has sent something already.
+    /// Returns true if the client has sent something already.
     pub(super) fn has_input(&mut self) -> bool
     where
         S: Transport,
@@ -93,17 +93,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         self.stream.has_input()
     }
 
-    /// Puts a reply with what is to be sent.
+    /// Adds a reply to those that are not sent yet.
     pub(super) fn say(&mut self, reply: &Reply) {
         reply.write_to(&mut self.unsent);
     }
 
-    /// Whether so much waits to be sent that it should be.
+    /// Returns true if so many replies are collected that they must be sent now.
     pub(super) fn is_full(&self) -> bool {
         self.unsent.len() > UNSENT_MAX
     }
 
-    /// Sends what was said, within `patience`. Where this is given up, what was not sent yet is sent the next time.
+    /// Sends the collected replies within `patience`. If the future is dropped, the next call sends the remainder.
     pub(super) async fn flush(&mut self, patience: Duration) -> io::Result<()> {
         if self.unsent.is_empty() {
             return Ok(());
@@ -123,7 +123,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         Ok(())
     }
 
-    /// Reads once; the octets that came, 0 at the end.
+    /// Reads once into the input buffer. Returns the number of octets, 0 at the end of the connection.
     pub(super) async fn fill(&mut self, content: bool) -> io::Result<usize> {
         let room = if content { self.for_content } else { FOR_COMMANDS };
         if self.input.is_empty() && self.input.capacity() > FOR_COMMANDS && !content {
@@ -137,7 +137,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         Ok(octets)
     }
 
-    /// Ends the connection in order: our last words, the end of TLS where there is one, and the end.
+    /// Closes the connection in order: sends the collected replies, ends TLS, shuts the connection down, and discards
+    /// input for a short time.
     pub(super) async fn close(mut self, patience: Duration)
     where
         S: Transport,
@@ -156,7 +157,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
                 }
             }
         };
-        // Whether the client listens to the end is its own affair.
+        // A client that does not close its side is disconnected after `LINGER`.
         let _ = timeout(LINGER, dropping).await;
     }
 }
@@ -167,7 +168,7 @@ mod tests {
     use crate::smtp::reply::Status;
 
     #[tokio::test]
-    async fn room_for_content_grows_with_what_comes_and_commands_take_little() {
+    async fn the_buffer_grows_for_fast_content_and_shrinks_for_commands() {
         let (mut client, server) = tokio::io::duplex(4 * FOR_CONTENT.1);
         client.write_all(&vec![b'x'; 3 * FOR_CONTENT.1]).await.expect("there is room");
         let mut wire = Wire::new(server);
@@ -185,11 +186,11 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_reply_that_is_sent_in_part_goes_on_where_it_stopped() {
+    async fn the_remainder_of_a_partly_sent_reply_is_sent_next() {
         let (mut client, server) = tokio::io::duplex(10);
         let mut wire = Wire::new(server);
         wire.say(&Reply::new(250, Status(0, 0), "Ok: queued as 42"));
-        // The client does not read, and something else comes up.
+        // The client does not read, and the first flush is cancelled.
         let given_up = timeout(Duration::from_millis(20), wire.flush(LINGER)).await;
         assert!(given_up.is_err());
         wire.say(&Reply::new(421, Status(3, 2), "Too busy"));

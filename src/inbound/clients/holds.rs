@@ -1,4 +1,5 @@
-//! Clients and networks that a limit held back in the last hour: logged once, listed, and released by an operator.
+//! The list of clients and networks that a limit held back in the last hour. Each is logged once; operators list and
+//! release them with `gatepost clients`.
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
@@ -8,41 +9,42 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::Limit;
 
-/// A client is listed until it was not held back for so long.
+/// The time after which a client that was not held back again leaves the list.
 const QUIET: SignedDuration = SignedDuration::from_hours(1);
-/// Clients and networks that are listed, at most.
+/// The maximum number of entries.
 const LISTED_MAX: usize = 1000;
-/// Where there is no more room, so many stay that were held back most often, and of the others so many that were last.
-/// A flood of clients that were held back once takes nobody else off the list.
+/// The entries that stay when the list is full: those with the most occurrences, and of the others the latest. So a
+/// flood of clients that are held back once does not displace others.
 const KEPT: (usize, usize) = (400, 400);
-/// Where the log had no line left for a client, it is tried again after so long.
+/// The time after which a log line is due again that the limits on log lines suppressed.
 const LOG_PAUSE: SignedDuration = SignedDuration::from_mins(1);
 
 /// A client or network that was held back.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Held {
-    /// Who.
+    /// The client or network.
     pub network: IpNet,
-    /// By which limit.
+    /// The limit that held it back.
     pub limit: Limit,
-    /// The first time.
+    /// The first time that it was held back.
     pub since: Timestamp,
-    /// The last time.
+    /// The last time that it was held back.
     pub last: Timestamp,
-    /// The number of times.
+    /// The number of times that it was held back.
     pub times: u64,
-    /// True where the log says so.
+    /// True if a log line was written about it.
     pub is_logged: bool,
     /// The last time at which a log line was due.
     log_due: Timestamp,
 }
 
-/// Everybody who was held back lately.
+/// The clients and networks that were held back in the last hour.
 #[derive(Debug, Default)]
 pub(super) struct Holds(HashMap<(IpNet, Limit), Held>);
 
 impl Holds {
-    /// Notes that somebody was held back. Returns whether a log line is due; [`Holds::logged`] says that it was written.
+    /// Records that a client was held back. Returns true if a log line is due; the caller reports a written line with
+    /// [`Holds::logged`].
     pub(super) fn note(&mut self, network: IpNet, limit: Limit, now: Timestamp) -> bool {
         if let Some(held) = self.0.get_mut(&(network, limit)) {
             (held.last, held.times) = (now, held.times.saturating_add(1));
@@ -60,13 +62,14 @@ impl Holds {
         true
     }
 
-    /// The log says that somebody is held back.
+    /// Records that a log line about the client was written.
     pub(super) fn logged(&mut self, network: IpNet, limit: Limit) {
         if let Some(held) = self.0.get_mut(&(network, limit)) {
             held.is_logged = true;
         }
     }
 
+    /// Removes entries by the rule of [`KEPT`].
     fn shorten(&mut self) {
         let mut all: Vec<Held> = self.0.drain().map(|(_, held)| held).collect();
         all.sort_by_key(|held| Reverse((held.times, held.last)));
@@ -76,7 +79,7 @@ impl Holds {
         self.0 = all.into_iter().chain(others).map(|held| ((held.network, held.limit), held)).collect();
     }
 
-    /// Everybody, the last first.
+    /// Returns all entries, the latest first.
     pub(super) fn list(&self) -> Vec<Held> {
         let mut all: Vec<Held> = self.0.values().cloned().collect();
         all.sort_by(|one, other| other.last.cmp(&one.last).then_with(|| one.network.cmp(&other.network)));
@@ -88,12 +91,12 @@ impl Holds {
         self.0.len()
     }
 
-    /// Takes those from the list that were quiet for long enough, and returns them.
+    /// Removes and returns the entries that were not held back for [`QUIET`].
     pub(super) fn take_quiet(&mut self, now: Timestamp) -> Vec<Held> {
         self.take(|held| held.last.duration_until(now) >= QUIET)
     }
 
-    /// Takes those from the list that are within a network or around it; all, where none is named.
+    /// Removes and returns the entries within a network or around it; all if `network` is `None`.
     pub(super) fn release(&mut self, network: Option<&IpNet>) -> Vec<Held> {
         let is_meant = |held: &Held| {
             network.is_none_or(|network| network.contains(&held.network) || held.network.contains(network))
@@ -101,6 +104,7 @@ impl Holds {
         self.take(is_meant)
     }
 
+    /// Removes and returns the matching entries.
     fn take(&mut self, is_meant: impl Fn(&Held) -> bool) -> Vec<Held> {
         let mut taken: Vec<Held> = self.0.extract_if(|_, held| is_meant(held)).map(|(_, held)| held).collect();
         taken.sort_by_key(|held| (held.network, held.limit));
@@ -124,7 +128,7 @@ mod tests {
     const MESSAGES: Limit = Limit::PerMinute(Rate::Messages);
 
     #[test]
-    fn it_is_logged_once_until_it_was_quiet_for_an_hour() {
+    fn a_client_is_logged_once_until_it_kept_the_limit_for_an_hour() {
         let mut holds = Holds::default();
         let client = net("192.0.2.1/32");
         for (at, limit, is_due) in
@@ -142,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_for_which_the_log_had_no_room_is_due_again_a_minute_later() {
+    fn a_suppressed_log_line_is_due_again_a_minute_later() {
         let mut holds = Holds::default();
         let client = net("192.0.2.1/32");
         for (at, is_due) in [(0, true), (59, false), (60, true), (61, false), (119, false), (200, true)] {
@@ -153,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn a_release_takes_what_is_within_and_around() {
+    fn a_release_covers_clients_within_and_networks_around() {
         let all = ["192.0.2.1/32", "192.0.2.2/32", "192.0.2.0/24", "198.51.100.1/32"];
         for (released, left) in [
             (Some("192.0.2.1/32"), &["192.0.2.2/32", "198.51.100.1/32"][..]),
@@ -173,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn a_flood_takes_nobody_off_the_list() {
+    fn a_flood_displaces_neither_frequent_nor_recent_entries() {
         let mut holds = Holds::default();
         let network = |n: u32| IpNet::from(std::net::IpAddr::from(std::net::Ipv4Addr::from_bits(n)));
         let [often, lately] = ["192.0.2.1/32", "198.51.100.1/32"].map(net);

@@ -1,7 +1,8 @@
-//! Places for proxies that have not named their client yet, and for balancers that check whether the relay is well.
+//! Provisional seats of proxies that have not named their client yet, and of load balancers that check the relay's
+//! health.
 //!
-//! They are no clients: they use none of the seats, take none away, and get their answer when all seats are in use. Their
-//! number is bounded; where all places are in use, the oldest session loses its own, unless it is new itself.
+//! These sessions count as no client: they use no usual seat, evict nobody, and are served while all seats are in use.
+//! Their number is limited. When all provisional seats are in use, the oldest session loses its own after [`GRACE`].
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -11,15 +12,15 @@ use tokio_util::sync::CancellationToken;
 use super::seats::{Given, Rank};
 use crate::config::ClientLimits;
 
-/// Places for the checks of balancers.
+/// The provisional seats for health checks of load balancers.
 const CHECKS: usize = 64;
-/// Places for proxies: this part of `[limits] connections`, and at least so many.
+/// The provisional seats for proxies: this fraction of `[limits] connections`, and at least [`PROXIES_MIN`].
 const PROXIES_PART: usize = 4;
 const PROXIES_MIN: usize = 64;
-/// A session keeps its place so long, whoever else comes.
+/// The time for which a session is safe from eviction.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// Sessions in the order in which they began.
+/// Sessions by seat number, which is the order in which they began, with the times of their beginning.
 type Places = BTreeMap<u64, (Duration, CancellationToken)>;
 
 /// The sessions of proxies and balancers that have named no client.
@@ -30,7 +31,7 @@ pub(super) struct Lobby {
 }
 
 impl Lobby {
-    /// Lets a session in, if need be in another's place; false where there is none.
+    /// Gives a session a provisional seat, if necessary that of the oldest session. Returns false if there is none.
     pub(super) fn enter(&mut self, rank: Rank, (seat, token): &Given, limits: &ClientLimits, now: Duration) -> bool {
         let (places, most) = match rank {
             Rank::Proxy => (&mut self.proxies, (limits.connections / PROXIES_PART).max(PROXIES_MIN)),
@@ -47,7 +48,7 @@ impl Lobby {
         true
     }
 
-    /// Takes a session out; false where it was not here.
+    /// Removes a session. Returns false if it has no provisional seat.
     pub(super) fn leave(&mut self, seat: u64) -> bool {
         self.proxies.remove(&seat).is_some() || self.checks.remove(&seat).is_some()
     }
@@ -58,7 +59,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn places_are_bounded_and_the_oldest_makes_room() {
+    fn provisional_seats_are_limited_and_the_oldest_session_is_evicted() {
         let limits = ClientLimits::of(400, 100);
         for (rank, most) in [(Rank::Check, 64), (Rank::Proxy, 100)] {
             let mut lobby = Lobby::default();

@@ -1,15 +1,15 @@
-//! The memory of transactions: the recipients that sessions keep until their messages are stored.
+//! The memory limit of transactions: of the recipients that sessions keep until their messages are stored.
 //!
-//! Each session has a little for itself, enough for usual mail, that nobody else can use up. What is above that comes
-//! from a store that all share, a quarter of which only clients of `[relay] networks` can use. So the worst that strangers
-//! can do is that long lists of recipients are taken in several transactions.
+//! Each session has [`FREE`] octets of its own, enough for usual mail. Memory above that comes from a shared pool; a
+//! quarter of the pool is for clients of `[relay] networks` only. If strangers exhaust the pool, messages with many
+//! recipients need several transactions, and other mail is not affected.
 
 use super::Limit;
 use crate::config::TransactionMemory;
 
-/// Octets that each session may use, whatever others do.
+/// The octets that each session may use without the shared pool.
 pub(super) const FREE: usize = 32 << 10;
-/// The part of the shared store that is for all.
+/// The fraction of the shared pool that strangers may use.
 const PUBLIC: (u64, u64) = (3, 4);
 
 /// The memory that one session uses.
@@ -20,16 +20,17 @@ pub(super) struct Account {
 }
 
 impl Account {
-    /// An account of a client; `is_own` where it is of `[relay] networks`.
+    /// Creates an empty account; `is_own` is true for a client of `[relay] networks`.
     pub(super) fn new(is_own: bool) -> Self {
         Self { used: 0, is_own }
     }
 
-    /// Checks that nothing is used.
+    /// Returns true if the session uses no memory.
     pub(super) fn is_empty(&self) -> bool {
         self.used == 0
     }
 
+    /// Returns the octets that come from the shared pool.
     fn shared(&self) -> usize {
         self.used.saturating_sub(FREE)
     }
@@ -39,13 +40,17 @@ impl Account {
 #[derive(Debug, Default)]
 pub(super) struct Memory {
     used: usize,
-    /// Of the shared store: by all, and by strangers.
+    /// The octets of the shared pool in use.
     shared: usize,
+    /// The part of `shared` that strangers use.
     of_strangers: usize,
 }
 
 impl Memory {
-    /// Adds to what a session uses, or returns the limit that it would break, and how high that is.
+    /// Reserves octets for a session.
+    ///
+    /// # Errors
+    /// Returns the limit that would be exceeded, and its value in octets.
     pub(super) fn reserve(
         &mut self,
         account: &mut Account,
@@ -70,7 +75,7 @@ impl Memory {
         Ok(())
     }
 
-    /// Gives back what a session uses.
+    /// Frees all memory of a session.
     pub(super) fn free(&mut self, account: &mut Account) {
         self.used = self.used.saturating_sub(account.used);
         self.shared = self.shared.saturating_sub(account.shared());
@@ -79,7 +84,7 @@ impl Memory {
         account.used = 0;
     }
 
-    /// Octets in use.
+    /// Returns the octets in use by all sessions.
     pub(super) fn used(&self) -> usize {
         self.used
     }
@@ -92,7 +97,7 @@ mod tests {
     const LIMITS: TransactionMemory = TransactionMemory { all: 400 << 10, per_session: 132 << 10 };
     const KIB: usize = 1 << 10;
 
-    /// Takes a KiB as long as it is given; how many, and the limit that ended it.
+    /// Reserves one KiB after the other. Returns the number of them, and the limit that stopped it.
     fn fill(memory: &mut Memory, account: &mut Account) -> (usize, Limit) {
         let mut taken = 0;
         loop {
@@ -104,12 +109,12 @@ mod tests {
     }
 
     #[test]
-    fn long_lists_wait_for_each_other_and_usual_mail_for_nobody() {
+    fn an_exhausted_pool_affects_long_lists_of_recipients_only() {
         let mut memory = Memory::default();
         let mut accounts: Vec<Account> = (0..8).map(|at| Account::new(at >= 5)).collect();
         let taken: Vec<_> = accounts.iter_mut().map(|account| fill(&mut memory, account)).collect();
         let (all, session) = (Limit::Memory, Limit::MemoryPerSession);
-        // Three strangers have the three quarters for all, and one of ours the rest.
+        // Three strangers use their three quarters of the pool, and one own client uses the last quarter.
         let wanted = [
             (132, session),
             (132, session),

@@ -1,6 +1,6 @@
-//! Clients and what they take: seats, rates, and who was held back.
+//! The limits on clients: seats, rates and memory, and the list of clients that are held back.
 //!
-//! The rules are pure tables with the clock as an argument; here they get a lock and a clock, and a refusal its reply.
+//! The submodules hold tables without locks, with the time as an argument. This module adds the locks and the clock.
 
 mod holds;
 mod lobby;
@@ -39,13 +39,13 @@ use waiting::Waiter;
 /// A limit on clients.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Limit {
-    /// Sessions of all clients, or of all on one listener.
+    /// Sessions of all clients, or of all strangers on one listener.
     All,
     /// Sessions of one client.
     PerClient,
     /// Sessions of one network.
     PerNetwork,
-    /// Something in a minute.
+    /// Events of one rate in a minute.
     PerMinute(Rate),
     /// Memory of the recipients in all transactions.
     Memory,
@@ -54,7 +54,7 @@ pub enum Limit {
 }
 
 impl Limit {
-    /// Its key in `[limits]`.
+    /// Returns the limit's key in `[limits]`.
     #[must_use]
     pub fn key(self) -> &'static str {
         match self {
@@ -68,33 +68,34 @@ impl Limit {
     }
 }
 
-/// The use of the seats.
+/// The present use of seats and memory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Occupancy {
-    /// Sessions.
+    /// Sessions with a seat.
     pub sessions: usize,
-    /// Those of clients that are not of `[relay] networks`.
+    /// Sessions of strangers, a part of `sessions`.
     pub strangers: usize,
-    /// The listeners on which most seats of strangers are taken.
+    /// The listeners on which seats are scarce.
     pub short: Vec<Arc<str>>,
-    /// Clients and networks that were held back lately.
+    /// Clients and networks that were held back in the last hour.
     pub held: usize,
-    /// Octets of the recipients in open transactions.
+    /// Octets in use for the recipients of open transactions.
     pub memory: usize,
 }
 
-/// The knowledge about a session that wants a seat.
+/// The point in a session at which a seat is requested; it decides how much is known about the client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Known {
-    /// Its address. A proxy may yet say whose session it is, and a balancer that names nobody checks the relay.
+    /// The connection was accepted. A proxy may still name the client, and a load balancer that names none performs a
+    /// health check.
     Address,
-    /// The client that a proxy has named. That may be a proxy, too.
+    /// A proxy has named the client with XCLIENT. The client may be another proxy.
     Client,
-    /// It brings mail of its own: it is a client, whatever else it may be.
+    /// The session sends MAIL. It counts as a client even if it is a proxy or a load balancer.
     Sender,
 }
 
-/// All clients of all listeners. Cheap to clone; every clone is the same.
+/// The shared table of all clients of all listeners. Clones share one table.
 #[derive(Debug, Clone)]
 pub struct Clients(Arc<Inner>);
 
@@ -105,9 +106,9 @@ struct Inner {
     rates: Mutex<Rates>,
     holds: Mutex<Holds>,
     memory: Mutex<Memory>,
-    /// Changes where seats become scarce, and where they are not any more.
+    /// The number of times that scarcity has begun or ended; sessions watch it.
     scarcity: watch::Sender<u64>,
-    /// Connections of balancers that wait for their headers.
+    /// The number of connections that wait for their PROXY headers.
     introductions: AtomicUsize,
 }
 
@@ -127,7 +128,10 @@ impl Default for Clients {
 }
 
 impl Clients {
-    /// Counts a connection and gives it a seat, or a place among those who wait for one.
+    /// Counts a connection, and gives it a seat or a place in the queue for one.
+    ///
+    /// # Errors
+    /// Returns the limit that refuses the connection.
     pub(super) fn connect(
         &self,
         config: &Config,
@@ -144,7 +148,7 @@ impl Clients {
             _ => Rank::Stranger,
         };
         if let Some(client) = origin.client().filter(|_| rank != Rank::Proxy) {
-            // A balancer's own checks are not counted, and what a proxy brings is when it says whose it is.
+            // A load balancer's health checks are not counted, and a proxy's sessions are counted at XCLIENT.
             self.count(config, Rate::Connections, Some(client), client)?;
         }
         let (address, listener_seats) = (origin.address().ip(), config.seats(listener));
@@ -176,7 +180,7 @@ impl Clients {
         })
     }
 
-    /// Gives seats to those who wait, as far as there are any.
+    /// Gives free seats to the waiting clients.
     fn serve_waiting(&self) {
         let served =
             self.with_seats(
@@ -185,12 +189,12 @@ impl Clients {
                 },
             );
         for (waiter, given) in served {
-            // Where nobody waits any more, the seat is given back here.
+            // If the client has gone meanwhile, dropping the returned seat frees it.
             drop(waiter.grant.send(Seat::new(self, &waiter.who, given)));
         }
     }
 
-    /// Does something with the seats, and lets sessions know where seats have become scarce by it, or are not any more.
+    /// Changes the table of seats, and notifies sessions if scarcity has begun or ended by it.
     fn with_seats<T>(&self, change: impl FnOnce(&mut Seats) -> T) -> T {
         let mut seats = lock(&self.0.seats);
         let before = seats.changes();
@@ -201,15 +205,18 @@ impl Clients {
         result
     }
 
-    /// Lets a balancer's connection wait for its header, where fewer than `most` do.
+    /// Lets a load balancer's connection wait for its PROXY header; `None` if `most` connections wait already.
     pub(super) fn introduce(&self, most: usize) -> Option<Introduction> {
         let introduction = Introduction(self.clone());
         let waiting = self.0.introductions.fetch_add(1, Ordering::Relaxed);
         (waiting < most).then_some(introduction)
     }
 
-    /// Counts something that a client does. Clients of `[relay] networks` have no rates; `client` is the address as far
-    /// as it gives rights, and `address` the one that is counted.
+    /// Counts an event against the rate limit of `address`. Clients of `[relay] networks` have none; `client` is the
+    /// client's address if it may give rights.
+    ///
+    /// # Errors
+    /// Returns the limit that is reached.
     pub(super) fn count(
         &self,
         config: &Config,
@@ -229,19 +236,19 @@ impl Clients {
         })
     }
 
-    /// Counts a refusal, and says so in the log where it is the first of its kind in a while and the client's network
-    /// has log lines left.
+    /// Counts a refusal, and logs it if the client was not held back by this limit in the last hour and its network has
+    /// log lines left.
     pub(super) fn note(&self, monitor: &Monitor, listener: &str, client: LogClient, refusal: &Refusal) {
         let limit = refusal.limit.key();
         monitor.turned_away(listener, limit);
         if matches!(refusal.limit, Limit::Memory | Limit::MemoryPerSession) {
-            // The reply is logged as it is sent.
+            // This refusal is logged with its reply.
             return;
         }
         let Some(network) = refusal.network else {
-            if monitor.should_log("connection refused, all seats are in use", listener, limit) {
+            if monitor.should_log("connection refused: all seats are in use", listener, limit) {
                 let (peer, most) = (client.address, refusal.most);
-                info!(listener, %peer, limit, most, "connection refused, all seats are in use");
+                info!(listener, %peer, limit, most, "connection refused: all seats are in use");
             }
             return;
         };
@@ -257,28 +264,28 @@ impl Clients {
                 client = held,
                 limit,
                 most = refusal.most,
-                remedy = "`gatepost clients list` shows who is held back; where this client is right, `gatepost clients release` \
-                          lets it go on at once, and a higher limit in [limits] lets it go on for good",
+                remedy = "`gatepost clients list` shows the clients that are held back; if this one is legitimate, release it \
+                          with `gatepost clients release`, or raise the limit in [limits]",
                 "client held back by a limit"
             );
         }
     }
 
-    /// Everybody who was held back in the last hour, the last first.
+    /// Returns the clients and networks that were held back in the last hour, the latest first.
     #[must_use]
     pub fn held(&self) -> Vec<Held> {
         lock(&self.0.holds).list()
     }
 
-    /// Lets clients within a network (and by the networks around it) go on; everybody, where none is named. Returns
-    /// who was held back.
+    /// Releases the clients within a network, and the networks that contain it; all if `network` is `None`. Returns
+    /// those that were held back.
     #[must_use]
     pub fn release(&self, network: Option<&IpNet>) -> Vec<Held> {
         lock(&self.0.rates).forget(network);
         lock(&self.0.holds).release(network)
     }
 
-    /// The use of the seats.
+    /// Returns the present use of seats and memory.
     #[must_use]
     pub fn occupancy(&self) -> Occupancy {
         let (held, memory) = (lock(&self.0.holds).count(), lock(&self.0.memory).used());
@@ -287,7 +294,7 @@ impl Clients {
         Occupancy { sessions, strangers, short: seats.short(), held, memory }
     }
 
-    /// Says in the log who is held back no longer. To be called from time to time.
+    /// Logs the clients that are no longer held back, and removes them from the list. Must be called periodically.
     pub fn announce_releases(&self, monitor: &Monitor, config: &Config) {
         for held in lock(&self.0.holds).take_quiet(Timestamp::now()) {
             let (address, limit) = (held.network.addr(), held.limit.key());
@@ -298,14 +305,14 @@ impl Clients {
             {
                 info!(
                     client = name, limit, times = held.times, since = %held.since,
-                    "client no longer held back: it kept to the limit for an hour"
+                    "client no longer held back: it was within the limit for an hour"
                 );
             }
         }
     }
 }
 
-/// A connection of a balancer that waits for its header.
+/// The permit of a load balancer's connection to wait for its PROXY header. Dropping it gives it back.
 #[derive(Debug)]
 pub(super) struct Introduction(Clients);
 
@@ -315,8 +322,8 @@ impl Drop for Introduction {
     }
 }
 
+/// Locks a table. A poisoned lock is ignored, since no change to the tables is interrupted by a panic.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Nothing in here is left half done by a panic.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -325,7 +332,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_about_clients_that_are_held_back_come_out_of_their_networks_budget() {
+    fn log_lines_about_held_clients_count_against_their_networks_budget() {
         let (clients, monitor) = (Clients::default(), Monitor::default());
         let note = |address: &str, is_own| {
             let address: IpAddr = address.parse().expect("an address");

@@ -1,8 +1,8 @@
-//! Rates: the limits of each client and each network in a minute.
+//! Rate limits: the events of each client and each network in a minute.
 //!
-//! A client that has been quiet for a minute may use its allowance at once, and then as fast as it grows again (the
-//! generic cell rate algorithm of ITU-T I.371). What is refused does not count. For each network and rate one number is
-//! kept: the moment at which the whole allowance is there again.
+//! A client that was idle for a minute may use its complete allowance at once. The allowance refills evenly over a
+//! minute (the generic cell rate algorithm of ITU-T I.371). Refused events do not count. For each network and rate one
+//! time is stored: the moment at which the allowance is full again.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -14,27 +14,27 @@ use crate::config::{ClientLimits, Rate};
 use crate::networks;
 
 const MINUTE: Duration = Duration::from_mins(1);
-/// Clients and networks that are remembered, at most. One that finds no room is not counted by itself, but with the
-/// networks around it that are remembered.
+/// The maximum number of clients and networks that are stored. When the table is full, a new client counts only against
+/// the stored networks that contain it.
 const REMEMBERED_MAX: usize = 50_000;
-/// Between two searches for what can be forgotten: each looks at everything.
+/// The minimum time between two searches for entries that can be removed, since each search reads the whole table.
 const SEARCH_PAUSE: Duration = Duration::from_secs(1);
 
-/// A limit that is reached.
+/// A rate limit that is reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Over {
-    /// Of whom.
+    /// The client or network that has reached it.
     pub(super) network: IpNet,
-    /// So many a minute are allowed.
+    /// The events that are allowed in a minute.
     pub(super) most: u32,
-    /// After this time there is room for one more.
+    /// The time after which one more event is allowed.
     pub(super) wait: Duration,
 }
 
-/// For each rate, when the allowance is whole again.
+/// The times at which the allowances are full again, by rate.
 type Whole = [Duration; Rate::ALL.len()];
 
-/// The use of the rates in the last minute. Times count from whatever moment the caller likes.
+/// The events of the last minute. Times are relative to any fixed moment of the caller's choice.
 #[derive(Debug, Default)]
 pub(super) struct Rates {
     whole: HashMap<IpNet, Whole>,
@@ -42,7 +42,10 @@ pub(super) struct Rates {
 }
 
 impl Rates {
-    /// Counts one event of a client, or says which limit it would break.
+    /// Counts one event of a client.
+    ///
+    /// # Errors
+    /// Returns the limit that is reached; the event is not counted then.
     pub(super) fn count(
         &mut self,
         rate: Rate,
@@ -68,6 +71,7 @@ impl Rates {
         Ok(())
     }
 
+    /// Returns the entry of a client or network, or `None` if the table is full.
     fn remember(&mut self, network: IpNet, now: Duration) -> Option<&mut Whole> {
         if self.whole.len() >= REMEMBERED_MAX && !self.whole.contains_key(&network) {
             if self.searched.is_some_and(|searched| now < searched + SEARCH_PAUSE) {
@@ -82,13 +86,13 @@ impl Rates {
         Some(self.whole.entry(network).or_default())
     }
 
-    /// Forgets what was done within a network, and by the networks around it; everything, where none is named.
+    /// Forgets the events of clients within a network and of the networks around it; all if `network` is `None`.
     pub(super) fn forget(&mut self, network: Option<&IpNet>) {
         self.whole.retain(|one, _| network.is_some_and(|network| !network.contains(one) && !one.contains(network)));
     }
 }
 
-/// Returns the time that one event takes of a minute's allowance.
+/// Returns the time in which the allowance for one event refills.
 fn step(most: u32) -> Duration {
     MINUTE / most.max(1)
 }
@@ -97,7 +101,7 @@ fn step(most: u32) -> Duration {
 mod tests {
     use super::*;
 
-    /// Six connections a minute for a client, and thirty for a network.
+    /// Returns limits of six connections a minute for a client, and thirty for a network.
     fn limits() -> ClientLimits {
         ClientLimits { connections_per_minute: 6, messages_per_minute: 2, ..ClientLimits::of(10, 3) }
     }
@@ -108,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn a_minutes_allowance_may_come_at_once_and_grows_again() {
+    fn an_allowance_may_be_used_at_once_and_refills_evenly() {
         let mut rates = Rates::default();
         for (second, wanted) in [
             (0, Ok(())),
@@ -136,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn many_clients_of_one_network_are_bounded_together() {
+    fn the_clients_of_one_network_share_its_limit() {
         for (clients, network) in [
             (["192.0.2.1", "192.0.2.2", "192.0.2.3", "192.0.2.4", "192.0.2.5", "192.0.2.6"], "192.0.2.0/24"),
             (
@@ -169,13 +173,13 @@ mod tests {
                 }
             }
             assert_eq!(at(&mut rates, Rate::Connections, clients[5], 0), Err((network.to_owned(), 30, 2)));
-            // What the network refused is not held against the client.
+            // An event that the network's limit refused does not count against the client.
             assert_eq!(at(&mut rates, Rate::Connections, clients[5], 2), Ok(()));
         }
     }
 
     #[test]
-    fn what_is_forgotten_begins_anew() {
+    fn a_forgotten_client_has_its_full_allowance() {
         let mut rates = Rates::default();
         let full = |rates: &mut Rates| at(rates, Rate::Messages, "192.0.2.1", 0).is_err();
         for forgotten in [Some("192.0.2.1/32"), Some("192.0.2.0/24"), Some("192.0.2.1/32"), None] {
@@ -188,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_makes_it_grow() {
+    fn the_table_is_limited_and_idle_entries_are_removed() {
         let mut rates = Rates::default();
         let mut connect = |n: u32, seconds| {
             let address = IpAddr::from(std::net::Ipv4Addr::from_bits(n << 8));

@@ -1,4 +1,4 @@
-//! The answer to a client that a limit holds back.
+//! The reply to a client that has reached a limit.
 
 use std::fmt;
 use std::time::Duration;
@@ -10,19 +10,19 @@ use crate::config::Rate;
 use crate::networks::network_text;
 use crate::smtp::reply::{Reply, Status};
 
-/// A client is held back by a limit.
+/// A limit that a client has reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::inbound) struct Refusal {
     pub(in crate::inbound) limit: Limit,
-    /// Whose share is used up, where it is not everybody's.
+    /// The client or network whose share is used up, or `None` if the limit applies to all clients together.
     pub(super) network: Option<IpNet>,
     pub(super) most: usize,
-    /// After this time it may go on, where that is known.
+    /// The time after which the client may try again, if it is known.
     pub(super) wait: Option<Duration>,
 }
 
 impl Refusal {
-    /// The answer: 421 where the session ends with it, else 450.
+    /// Returns the reply: 421 if the session ends with it, otherwise 450 or 452.
     pub(in crate::inbound) fn reply(&self, hostname: &impl fmt::Display) -> Reply {
         let who = self.network.as_ref().map(network_text).unwrap_or_default();
         let again = match self.wait {

@@ -1,4 +1,4 @@
-//! A session's seat, and the wait for one.
+//! The seat of a session, and the wait for one.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -16,23 +16,23 @@ use super::{Clients, lock};
 use crate::config::{Timeouts, TransactionMemory};
 use crate::inbound::patience::Patience;
 
-/// A client for whom there is no seat waits so long for one.
+/// The maximum time for which a client waits for a seat.
 pub(super) const WAIT: Duration = Duration::from_secs(20);
-/// So often somebody who waits looks for sessions that have been idle for long enough.
+/// The interval at which each waiting client checks for sessions that have become idle for long enough.
 const LOOK: Duration = Duration::from_millis(200);
-/// So often where many wait: together they look often enough.
+/// The interval if more than [`MANY`] clients wait: together they check often enough.
 const LOOK_OF_MANY: Duration = Duration::from_secs(1);
 const MANY: usize = 64;
 
-/// The answer to a client that wants a seat.
+/// The answer to a client that requests a seat.
 pub(in crate::inbound) enum Place {
-    /// It has one.
+    /// The client has a seat.
     Seat(Seat),
-    /// It may wait for one.
+    /// The client may wait for a seat.
     Waiting(Wait),
 }
 
-/// A client's place among those who wait. It is given back when this is dropped.
+/// A client's position in the queue for a seat. Dropping it removes the client from the queue.
 pub(in crate::inbound) struct Wait {
     pub(super) clients: Clients,
     pub(super) listener: Arc<str>,
@@ -46,7 +46,7 @@ impl Wait {
     /// Waits for a seat.
     ///
     /// # Errors
-    /// The refusal, where there was none in time, or where others have to be served first.
+    /// Returns the refusal if there was no seat within [`WAIT`], or if the client was removed from the queue.
     pub(in crate::inbound) async fn seat(mut self) -> Result<Seat, Refusal> {
         loop {
             let waiting = lock(&self.clients.0.seats).waiting.count();
@@ -68,7 +68,7 @@ impl Drop for Wait {
     }
 }
 
-/// A session's seat. It is given back when this is dropped.
+/// The seat of a session. Dropping it frees the seat.
 #[derive(Debug)]
 pub(in crate::inbound) struct Seat {
     clients: Clients,
@@ -87,24 +87,27 @@ impl Seat {
         Self { clients, listener, rank, number, evicted, scarcity, account: Account::new(rank == Rank::Own) }
     }
 
-    /// Returns whether the session has named no client yet: a proxy's, or the check of a balancer.
+    /// Returns true for the provisional seat of a proxy or load balancer that has named no client yet.
     pub(in crate::inbound) fn is_provisional(&self) -> bool {
         matches!(self.rank, Rank::Proxy | Rank::Check)
     }
 
-    /// The session has brought a message, or a good part of one.
+    /// Records that the session has sent a message or a significant part of one.
     pub(in crate::inbound) fn brought(&self) {
         let now = self.clients.0.start.elapsed();
         lock(&self.clients.0.seats).brought(self.number, now);
     }
 
     /// Reserves memory for a recipient of the session's transaction.
+    ///
+    /// # Errors
+    /// Returns the limit that would be exceeded.
     pub(in crate::inbound) fn reserve(&mut self, octets: usize, limits: TransactionMemory) -> Result<(), Refusal> {
         let reserved = lock(&self.clients.0.memory).reserve(&mut self.account, octets, limits);
         reserved.map_err(|(limit, most)| Refusal { limit, network: None, most, wait: None })
     }
 
-    /// Gives all memory of the transaction back: it has ended.
+    /// Frees the memory of the transaction, which has ended.
     pub(in crate::inbound) fn free(&mut self) {
         if !self.account.is_empty() {
             lock(&self.clients.0.memory).free(&mut self.account);
@@ -116,21 +119,21 @@ impl Seat {
         Patience::of(timeouts, self.is_pressed())
     }
 
-    /// Returns whether the short timeouts hold: the session is a stranger's, and seats are scarce.
+    /// Returns true if the short timeouts apply: the client is a stranger, and seats are scarce.
     fn is_pressed(&self) -> bool {
         self.rank == Rank::Stranger && lock(&self.clients.0.seats).are_scarce(&self.listener)
     }
 
-    /// Waits until somebody else has the seat (`true`), or until it may have changed whether the session is to make haste.
+    /// Waits until the session is evicted (`true`), or until scarcity, and so the timeouts, may have changed (`false`).
     pub(in crate::inbound) async fn changed(&mut self) -> bool {
         select! {
             () = self.evicted.cancelled() => true,
-            // The sender lives as long as the seat.
+            // The sender is never dropped before the seat, which holds a clone of its table.
             _ = self.scarcity.changed() => false,
         }
     }
 
-    /// Waits until somebody else has the seat.
+    /// Waits until the session is evicted.
     pub(in crate::inbound) async fn evicted(&self) {
         self.evicted.cancelled().await;
     }
@@ -159,7 +162,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn nobody_waits_for_ever() {
+    async fn the_wait_ends_after_its_time_or_with_the_removal_from_the_queue() {
         let (grant, waiting) = wait(Duration::from_millis(20));
         let waited = timeout(Duration::from_secs(5), waiting.seat()).await.expect("in time");
         assert_eq!(waited.err().map(|refusal| refusal.limit), Some(Limit::All));

@@ -1,10 +1,10 @@
-//! The seats of sessions: how many there are, for whom, and whose is given to somebody else when all are in use.
+//! The table of seats: their number for each group of clients, and the rules of eviction when all are in use.
 //!
-//! Clients of `[relay] networks` ("own") have a reserve and lose their seats to nobody. Strangers share the rest. Where
-//! they use all of it, a newcomer gets the seat of a session that has brought no message for a while: of the site (an
-//! IPv4 /24 or an IPv6 /48) with the most sessions, and there of the session that is idle the longest. Who comes first
-//! when several wait is the affair of [`super::waiting`]. Proxies and balancers that have named no client are in
-//! [`super::lobby`] and use no seat.
+//! Clients of `[relay] networks` ("own") have a reserve and are never evicted. Strangers share the other seats. When
+//! all of these are in use, a new client gets the seat of a session that has sent no message for a while: of the site
+//! (an IPv4 /24 or an IPv6 /48) with the most sessions, the session that is idle the longest. [`super::waiting`]
+//! decides the order in which waiting clients are served. [`super::lobby`] holds proxies and load balancers that have
+//! named no client; they use no seat.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, HashMap, HashSet};
@@ -20,36 +20,36 @@ use super::waiting::{Served, Waiter, Waiting};
 use crate::config::ClientLimits;
 use crate::networks;
 
-/// A session keeps its seat so long without a message, whoever waits for one.
+/// The time after its last message for which a session is safe from eviction by strangers.
 pub(super) const GRACE: Duration = Duration::from_secs(8);
-/// Seats are scarce from this part of them on, until they are down to the other.
+/// Scarcity begins when this fraction of strangers' seats is in use, and ends below [`PLENTY`].
 const SCARCE: (usize, usize) = (3, 4);
 const PLENTY: (usize, usize) = (1, 2);
-/// The parts of `[limits] connections` that sessions may be that have lost their seats and have not ended: none loses
-/// its seat to a stranger above the first, and none to an own client above the second.
+/// The divisors of `[limits] connections` that limit the number of evicted sessions that have not ended. At the limit,
+/// strangers (the first divisor) or own clients (the second) evict no further session.
 const LEAVING_PARTS: (usize, usize) = (4, 2);
 const LEAVING_MIN: usize = 4;
 
-/// The standing of a client that wants a seat.
+/// The kind of a client that requests a seat.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Rank {
-    /// It is of `[relay] networks`.
+    /// A client of `[relay] networks`.
     Own,
-    /// It is not.
+    /// Any other client.
     Stranger,
     /// A proxy that has not named its client yet.
     Proxy,
-    /// A balancer that checks whether the relay is well.
+    /// A load balancer that checks the relay's health.
     Check,
 }
 
-/// A client that wants a seat.
+/// A client that requests a seat.
 #[derive(Debug, Clone)]
 pub(super) struct Newcomer {
     pub(super) address: IpAddr,
     pub(super) rank: Rank,
     pub(super) listener: Arc<str>,
-    /// Seats of strangers on this listener.
+    /// The seats of strangers on this listener.
     pub(super) listener_seats: usize,
 }
 
@@ -59,14 +59,14 @@ impl Newcomer {
     }
 }
 
-/// The reason for which there is no seat.
+/// The reason for which a client gets no seat.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Full {
-    /// As many sessions as `[limits] connections` and `[[listener]] connections` allow.
+    /// All seats are in use (`[limits] connections` or `[[listener]] connections`).
     Everyone,
-    /// As many of this client as `[limits] connections_per_client` allows.
+    /// The client has as many sessions as `[limits] connections_per_client` allows.
     Client,
-    /// As many of this network as `[limits] connections_per_network` allows.
+    /// The network has as many sessions as `[limits] connections_per_network` allows.
     Network(IpNet),
 }
 
@@ -76,27 +76,27 @@ struct Session {
     address: IpAddr,
     is_own: bool,
     listener: Arc<str>,
-    /// The time at which it last brought a message, or began, where it has brought none.
+    /// The time of its last message, or of its beginning if it has sent none.
     since: Duration,
     evicted: CancellationToken,
 }
 
-/// The order in which sessions of strangers lose their seats: those of the largest sites first, and among these the
-/// longest without a message. Sites are of one size up to the next power of two, so that few sessions move where one
-/// comes or goes.
+/// The sort key of evictions: sessions of the largest sites first, and among these the longest idle ones. The size of a
+/// site is rounded to a power of two, so that few sessions move when the site gains or loses one. The fields are the
+/// size, the time of the last message and the seat number.
 type Turn = (Reverse<u32>, Duration, u64);
 
-/// The strangers of one listener.
+/// The sessions of strangers on one listener.
 #[derive(Debug, Default)]
 struct Line {
     turns: BTreeSet<Turn>,
-    /// Seats of strangers, as the last newcomer's configuration has it.
+    /// The seats of strangers, by the configuration of the latest request.
     seats: usize,
     is_scarce: bool,
 }
 
 impl Line {
-    /// The first to lose its seat of those that have been idle since `before`.
+    /// Returns the first session to be evicted among those that have been idle since `before`.
     fn first(&self, before: Duration) -> Option<Turn> {
         let mut from = (Reverse(u32::MAX), Duration::ZERO, 0);
         loop {
@@ -104,40 +104,43 @@ impl Line {
             if turn.1 <= before {
                 return Some(turn);
             }
-            // The others of this size are younger still.
+            // All others of this size have been idle for a shorter time; continue with the next smaller size.
             from = (Reverse(turn.0.0.checked_sub(1)?), Duration::ZERO, 0);
         }
     }
 }
 
-/// Every seat that is in use. Times count from whatever moment the caller likes.
+/// The table of all seats in use. Times are relative to any fixed moment of the caller's choice.
 #[derive(Debug, Default)]
 pub(super) struct Seats {
     last: u64,
     sessions: HashMap<u64, Session>,
-    /// Sessions of each client and network.
+    /// The number of sessions of each client and network.
     by_network: HashMap<IpNet, usize>,
-    /// Strangers' sessions of each site.
+    /// The strangers' sessions of each site.
     by_site: HashMap<IpNet, HashSet<u64>>,
     by_listener: HashMap<Arc<str>, Line>,
     strangers: usize,
-    /// Seats of strangers, as the last newcomer's configuration has it.
+    /// The seats of strangers on all listeners, by the configuration of the latest request.
     public: usize,
     is_scarce: bool,
     /// The number of times that scarcity has begun or ended.
     changes: u64,
-    /// Sessions that have lost their seats and have not ended.
+    /// The evicted sessions that have not ended.
     leaving: HashSet<u64>,
     pub(super) lobby: Lobby,
     pub(super) waiting: Waiting,
     served: Served,
 }
 
-/// A seat that was given: its number, and the token that is cancelled where it is given to somebody else.
+/// A granted seat: its number, and the token that is cancelled when the session is evicted.
 pub(super) type Given = (u64, CancellationToken);
 
 impl Seats {
-    /// Gives a seat, if need be another session's.
+    /// Gives a seat to a client, if necessary by evicting another session.
+    ///
+    /// # Errors
+    /// Returns the reason for which there is no seat.
     pub(super) fn give(&mut self, who: &Newcomer, limits: &ClientLimits, now: Duration) -> Result<Given, Full> {
         if matches!(who.rank, Rank::Proxy | Rank::Check) {
             self.last += 1;
@@ -157,7 +160,7 @@ impl Seats {
         let is_line_full = !who.is_own() && line.turns.len() >= line.seats;
         let is_full = self.sessions.len() >= limits.connections || (!who.is_own() && self.strangers >= self.public);
         if is_full || is_line_full {
-            // Only a seat of this listener helps where this listener's are all in use.
+            // If only this listener is full, the seat must be one of this listener.
             let here = (!is_full).then_some(&who.listener);
             let victim = self.victim(who, here, limits, now).ok_or(Full::Everyone)?;
             self.evict(victim);
@@ -165,14 +168,15 @@ impl Seats {
         Ok(self.enter(who, now))
     }
 
-    /// Gives seats to clients that wait, as long as there are any.
+    /// Gives seats to waiting clients, as long as there are any. Returns the clients with their seats.
     pub(super) fn serve(&mut self, now: Duration) -> Vec<(Waiter, Given)> {
         let mut served = Vec::new();
         while self.serve_one(&mut served, now) {}
         served
     }
 
-    /// Takes the first client out of the waiting that can be served, or that never will be; false where there is none.
+    /// Removes one client from the queue that gets a seat, or that its own limits now refuse. Returns false if there is
+    /// none.
     fn serve_one(&mut self, served: &mut Vec<(Waiter, Given)>, now: Duration) -> bool {
         for listener in self.waiting.listeners() {
             let Some((key, waiter)) = self.waiting.take_first(&listener) else { continue };
@@ -181,7 +185,7 @@ impl Seats {
                     served.push((waiter, given));
                     return true;
                 }
-                // Others of its network were faster. It hears that there is no seat.
+                // Its network has reached a limit meanwhile. Dropping the waiter refuses the client.
                 Err(Full::Client | Full::Network(_)) => return true,
                 Err(Full::Everyone) => self.waiting.put_back(key, waiter),
             }
@@ -189,16 +193,17 @@ impl Seats {
         false
     }
 
-    /// Returns the time at which a client's site was last given a seat.
+    /// Returns the time at which the client's site was last given a seat.
     pub(super) fn last_served(&self, address: IpAddr) -> Option<Duration> {
         self.served.last(&networks::site(address))
     }
 
-    /// Returns the number of seats that a newcomer's client has already.
+    /// Returns the number of seats that the client has already.
     pub(super) fn of_client(&self, who: &Newcomer) -> usize {
         self.of(&networks::client(who.address))
     }
 
+    /// Adds a session to all tables.
     fn enter(&mut self, who: &Newcomer, now: Duration) -> Given {
         self.last += 1;
         let seat = self.last;
@@ -218,6 +223,7 @@ impl Seats {
         (seat, evicted)
     }
 
+    /// Removes a session from all tables.
     fn remove(&mut self, seat: u64) -> Option<Session> {
         let session = self.sessions.remove(&seat)?;
         let address = session.address;
@@ -240,7 +246,7 @@ impl Seats {
         Some(session)
     }
 
-    /// Adds a session to its site or takes it away, and puts the others where sites of that size belong.
+    /// Adds a session to its site or removes it, and updates the sort keys of the site's sessions if its size changes.
     fn resize(&mut self, site: IpNet, seat: u64, is_there: bool) {
         let sessions = self.by_site.entry(site).or_default();
         let before = size(sessions.len());
@@ -261,6 +267,7 @@ impl Seats {
         }
     }
 
+    /// Takes the seat from a session and signals it to end.
     fn evict(&mut self, seat: u64) {
         if let Some(session) = self.remove(seat) {
             self.leaving.insert(seat);
@@ -268,14 +275,14 @@ impl Seats {
         }
     }
 
-    /// Takes back the seat of a session that has ended, unless somebody else has it already.
+    /// Frees the seat of a session that has ended. An evicted session has no seat any more.
     pub(super) fn take_back(&mut self, seat: u64) {
         if !self.leaving.remove(&seat) && !self.lobby.leave(seat) {
             self.remove(seat);
         }
     }
 
-    /// Finds out anew whether seats are scarce, on all listeners together and on one.
+    /// Recomputes scarcity, on all listeners together and on one.
     fn weigh(&mut self, listener: &Arc<str>) {
         let mut weigh = |is_scarce: &mut bool, taken, all| {
             let after = is_at(taken, SCARCE, all) || (*is_scarce && is_at(taken, PLENTY, all));
@@ -288,7 +295,7 @@ impl Seats {
         }
     }
 
-    /// The session has brought a message, or a good part of one.
+    /// Records that the session has sent a message or a significant part of one, so it counts as idle from now on.
     pub(super) fn brought(&mut self, seat: u64, now: Duration) {
         let Some(session) = self.sessions.get_mut(&seat) else { return };
         let before = std::mem::replace(&mut session.since, now);
@@ -300,7 +307,7 @@ impl Seats {
         }
     }
 
-    /// Returns whether the short timeouts hold for strangers: most of their seats are in use, on all listeners or on this one.
+    /// Returns true if seats of strangers are scarce, on all listeners together or on this one.
     pub(super) fn are_scarce(&self, listener: &str) -> bool {
         self.is_scarce || self.by_listener.get(listener).is_some_and(|line| line.is_scarce)
     }
@@ -310,27 +317,29 @@ impl Seats {
         self.changes
     }
 
-    /// Sessions, and those of them that are strangers'.
+    /// Returns the number of all sessions, and of those of strangers.
     pub(super) fn taken(&self) -> (usize, usize) {
         (self.sessions.len(), self.strangers)
     }
 
-    /// The listeners that are short of seats.
+    /// Returns the listeners on which seats are scarce.
     pub(super) fn short(&self) -> Vec<Arc<str>> {
         let mut short: Vec<_> = self.by_listener.keys().filter(|name| self.are_scarce(name)).cloned().collect();
         short.sort();
         short
     }
 
+    /// Returns the number of sessions of a client or network.
     fn of(&self, network: &IpNet) -> usize {
         self.by_network.get(network).copied().unwrap_or(0)
     }
 
+    /// Returns the number of strangers' sessions of a site.
     fn of_site(&self, address: IpAddr) -> usize {
         self.by_site.get(&networks::site(address)).map_or(0, HashSet::len)
     }
 
-    /// The session whose seat a newcomer gets.
+    /// Returns the session to be evicted for a client, on the listener `here` if one is given.
     fn victim(&self, who: &Newcomer, here: Option<&Arc<str>>, limits: &ClientLimits, now: Duration) -> Option<u64> {
         let part = if who.is_own() { LEAVING_PARTS.1 } else { LEAVING_PARTS.0 };
         if self.leaving.len() >= (limits.connections / part).max(LEAVING_MIN) {
@@ -340,18 +349,18 @@ impl Seats {
         let lines = self.by_listener.iter().filter(|(listener, _)| here.is_none_or(|here| here == *listener));
         let (_, _, seat) = lines.filter_map(|(_, line)| line.first(before)).min()?;
         let held = self.sessions.get(&seat).map_or(0, |session| self.of_site(session.address));
-        // Who has a seat gets another only of a site that would still have no fewer than its own.
+        // A client that has a seat evicts only from a site that keeps at least as many sessions as its own site gets.
         let is_due = who.is_own() || self.of_client(who) == 0 || held > self.of_site(who.address) + 1;
         is_due.then_some(seat)
     }
 }
 
-/// The size of a site with so many sessions, in powers of two.
+/// Returns the binary logarithm of a site's number of sessions, rounded down.
 fn size(sessions: usize) -> u32 {
     sessions.checked_ilog2().unwrap_or(0)
 }
 
-/// Returns whether `taken` is at least this part of `all`.
+/// Returns true if `taken` is at least the fraction `part / of` of `all`.
 fn is_at(taken: usize, (part, of): (usize, usize), all: usize) -> bool {
     taken.saturating_mul(of) >= all.saturating_mul(part)
 }

@@ -1,9 +1,9 @@
-//! Clients that wait for a seat, while all that strangers may have are in use.
+//! The queue of clients that wait for a seat while all seats of strangers are in use.
 //!
-//! A newcomer for whom there is no seat is not turned away at once: it hears no greeting until a seat is free, as in the
-//! backlog of a listening socket. So it does not matter how often somebody connects. The next seat goes to the client
-//! whose site (an IPv4 /24 or an IPv6 /48) was given one the longest ago, or never. Where the places to wait are all in
-//! use, the client of the site that was served last makes room.
+//! A new client without a seat is not refused at once. It gets no greeting until a seat is free, as in the backlog of a
+//! listening socket. The next seat goes to the client whose site (an IPv4 /24 or an IPv6 /48) was given one the longest
+//! ago, or never, so connecting more often does not help a client. When the queue is full, the client whose site was
+//! served last is removed from it.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -17,37 +17,40 @@ use super::seats::Newcomer;
 use crate::config::ClientLimits;
 use crate::networks;
 
-/// As many clients may wait as `[limits] connections` allows sessions; at least so many.
+/// The minimum length of the queue. Its maximum is `[limits] connections`, if that is more.
 const MIN: usize = 16;
-/// Clients of one site that may wait, one connection each.
+/// The maximum number of waiting clients of one site; each client has one connection in the queue.
 const PER_SITE: usize = 4;
-/// Sites of which is known when they were served; the first to be forgotten is the one that was served the longest ago.
+/// The maximum number of sites whose last service is remembered. The one that was served the longest ago is forgotten
+/// first.
 const SERVED_MAX: usize = 20_000;
 
-/// The order in which clients are served: by the time at which their sites last were, and by arrival.
+/// The position in the queue: the time at which the client's site was last served (`None`, never, comes first), and a
+/// number that grows with each arrival.
 pub(super) type Key = (Option<Duration>, u64);
 
-/// A client that waits.
+/// A waiting client.
 #[derive(Debug)]
 pub(super) struct Waiter {
     pub(super) who: Newcomer,
     pub(super) limits: ClientLimits,
-    /// Gets the seat. Where it is dropped, there is none.
+    /// Passes the seat to the client. Dropping it refuses the client.
     pub(super) grant: oneshot::Sender<Seat>,
 }
 
-/// All clients that wait, by listener.
+/// The waiting clients of all listeners.
 #[derive(Debug, Default)]
 pub(super) struct Waiting {
     last: u64,
     queues: HashMap<Arc<str>, BTreeMap<Key, Waiter>>,
     count: usize,
-    /// The number that wait of each client and of each site.
+    /// The number of waiting connections of each client and each site.
     by_network: HashMap<IpNet, usize>,
 }
 
 impl Waiting {
-    /// Lets a client wait whose site was last served at that time. Returns its place, where there is one for it.
+    /// Adds a client whose site was last served at the time `served`. Returns its position, or `None` if it may not
+    /// wait.
     pub(super) fn enter(&mut self, waiter: Waiter, served: Option<Duration>) -> Option<Key> {
         let address = waiter.who.address;
         let of = |network| self.by_network.get(&network).copied().unwrap_or(0);
@@ -66,7 +69,7 @@ impl Waiting {
         Some(key)
     }
 
-    /// Returns the listeners for which somebody waits, that of the first client first.
+    /// Returns the listeners with waiting clients, in the order of their first clients.
     pub(super) fn listeners(&self) -> Vec<Arc<str>> {
         let firsts = self.queues.iter().filter_map(|(name, queue)| Some((*queue.first_key_value()?.0, name)));
         let mut firsts: Vec<_> = firsts.collect();
@@ -74,13 +77,13 @@ impl Waiting {
         firsts.into_iter().map(|(_, name)| Arc::clone(name)).collect()
     }
 
-    /// Takes the first client of a listener out of the queue.
+    /// Removes the first client of a listener from the queue and returns it.
     pub(super) fn take_first(&mut self, listener: &Arc<str>) -> Option<(Key, Waiter)> {
         let key = *self.queues.get(listener)?.first_key_value()?.0;
         Some((key, self.leave(listener, key)?))
     }
 
-    /// Puts a client into the queue, at its place.
+    /// Inserts a client at its position.
     pub(super) fn put_back(&mut self, key: Key, waiter: Waiter) {
         for network in [networks::client(waiter.who.address), networks::site(waiter.who.address)] {
             *self.by_network.entry(network).or_default() += 1;
@@ -89,7 +92,7 @@ impl Waiting {
         self.queues.entry(Arc::clone(&waiter.who.listener)).or_default().insert(key, waiter);
     }
 
-    /// Takes a client out of the queue, where it is still there.
+    /// Removes a client from the queue, if it is still there.
     pub(super) fn leave(&mut self, listener: &Arc<str>, key: Key) -> Option<Waiter> {
         let queue = self.queues.get_mut(listener)?;
         let waiter = queue.remove(&key)?;
@@ -106,7 +109,7 @@ impl Waiting {
         Some(waiter)
     }
 
-    /// Returns the number of clients that wait.
+    /// Returns the number of waiting clients.
     pub(super) fn count(&self) -> usize {
         self.count
     }
@@ -120,7 +123,7 @@ pub(super) struct Served {
 }
 
 impl Served {
-    /// Notes that a site was given a seat.
+    /// Records that a site was given a seat.
     pub(super) fn note(&mut self, site: IpNet, now: Duration) {
         if let Some(before) = self.by_site.insert(site, now) {
             self.by_time.remove(&(before, site));
@@ -133,7 +136,7 @@ impl Served {
         }
     }
 
-    /// Returns the time at which a site was last given a seat, as far as that is known.
+    /// Returns the time at which a site was last given a seat, if it is known.
     pub(super) fn last(&self, site: &IpNet) -> Option<Duration> {
         self.by_site.get(site).copied()
     }
@@ -144,7 +147,7 @@ mod tests {
     use super::*;
     use crate::inbound::clients::seats::Rank;
 
-    /// A client that waits on a listener, and its receiver.
+    /// Returns a client that waits for a seat on a listener, and the receiver of its seat.
     fn waiter(address: &str, listener: &str) -> (Waiter, oneshot::Receiver<Seat>) {
         let (grant, granted) = oneshot::channel();
         let address = address.parse().expect("an address");
@@ -158,7 +161,7 @@ mod tests {
 
     fn enters(waiting: &mut Waiting, address: &str, served: Option<Duration>) -> bool {
         let (waiter, granted) = waiter(address, "mx");
-        // The test is not interested in the seat.
+        // The seat is not needed here.
         drop(granted);
         waiting.enter(waiter, served).is_some()
     }
@@ -206,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn who_was_served_last_makes_room() {
+    fn a_full_queue_drops_the_client_whose_site_was_served_last() {
         let mut waiting = Waiting::default();
         for n in 0..16 {
             assert!(enters(&mut waiting, &format!("10.0.{n}.1"), Some(seconds(n))));
@@ -226,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn sites_that_were_served_are_forgotten_in_order() {
+    fn sites_are_forgotten_in_the_order_of_their_last_service() {
         let mut served = Served::default();
         let site = |n: u32| IpNet::from(std::net::IpAddr::from(std::net::Ipv4Addr::from_bits(n << 8)));
         for n in 0..=u32::try_from(SERVED_MAX).expect("it fits") {

@@ -1,4 +1,4 @@
-//! Each demand against each kind of session.
+//! Tests of each demand against each kind of session.
 
 use std::path::Path;
 
@@ -104,7 +104,7 @@ fn ask_on(
 }
 
 #[test]
-fn without_tls_a_forced_demand_says_what_to_do() {
+fn without_tls_a_forced_demand_is_answered_530() {
     for demand in [FORCED, FORCED_1_3, CHAIN, NAME] {
         let refused = ask(&partner(demand, &[], false), "192.0.2.1", clear());
         assert_eq!(refused, Err("530 5.7.0 Must issue a STARTTLS command first".into()), "{demand:?}");
@@ -113,7 +113,7 @@ fn without_tls_a_forced_demand_says_what_to_do() {
 }
 
 #[test]
-fn nobody_is_told_to_use_what_the_listener_does_not_offer() {
+fn no_reply_recommends_what_the_listener_does_not_offer() {
     let off = listener(ListenerTls::Off, false);
     for demand in [FORCED, FORCED_1_3, CHAIN, NAME] {
         let refused = ask_on(&off, &partner(demand, &[], false), "192.0.2.1", clear()).expect_err("no TLS");
@@ -128,7 +128,7 @@ fn nobody_is_told_to_use_what_the_listener_does_not_offer() {
 }
 
 #[test]
-fn what_is_missing_is_named() {
+fn the_reply_names_the_unmet_demand() {
     let other = named("other.example", Ok(()));
     let old = named("mail.partner.example", Err(ChainFault::SelfSigned));
     for (demand, outcome, words) in [
@@ -145,7 +145,7 @@ fn what_is_missing_is_named() {
 }
 
 #[test]
-fn what_meets_the_demand_is_taken() {
+fn a_session_that_meets_the_demand_is_cleared() {
     let good = named("mail.partner.example", Ok(()));
     for demand in [TlsDemand::Opportunistic, FORCED, CHAIN, NAME] {
         assert_eq!(ask(&partner(demand, &[], false), "192.0.2.1", good.clone()), Ok(false), "{demand:?}");
@@ -154,7 +154,7 @@ fn what_meets_the_demand_is_taken() {
 }
 
 #[test]
-fn foreign_networks_are_refused_whatever_they_show() {
+fn other_networks_are_refused_with_any_certificate() {
     let connector = partner(NAME, &["192.0.2.0/24"], true);
     let good = named("mail.partner.example", Ok(()));
     assert_eq!(ask(&connector, "192.0.2.1", good.clone()), Ok(true));
@@ -164,7 +164,7 @@ fn foreign_networks_are_refused_whatever_they_show() {
 }
 
 #[test]
-fn nobody_relays_by_naming_a_domain() {
+fn relaying_needs_a_certificate_or_a_network() {
     let good = || named("mail.partner.example", Ok(()));
     for (demand, networks, may_relay) in [
         (TlsDemand::Opportunistic, &[][..], false),
@@ -184,7 +184,7 @@ fn nobody_relays_by_naming_a_domain() {
 }
 
 #[test]
-fn a_sender_without_a_domain_has_the_connector_of_everyone() {
+fn a_sender_without_a_domain_has_the_star_connector() {
     let (special, any) = (partner(NAME, &[], false), partner(TlsDemand::Opportunistic, &[], false));
     let connectors = Connectors::new(std::slice::from_ref(&special), Arc::clone(&any));
     let peer = "192.0.2.1".parse().expect("an address");

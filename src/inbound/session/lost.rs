@@ -1,4 +1,4 @@
-//! Log lines about a session: its refusals, and that the client was too slow or is lost.
+//! Deadlines of a session, and log lines about refusals, slow clients and lost connections.
 
 use std::fmt;
 use std::io;
@@ -15,16 +15,16 @@ use crate::config::{Connector, write_duration};
 use crate::inbound::wire::Wire;
 use crate::smtp::reply::{Reply, Severity};
 
-/// The way in which a client was too slow.
+/// The deadline that a client missed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Slow {
-    /// It sent no whole command for so long.
+    /// The client sent no complete command within this time.
     Command(Duration),
-    /// It sent nothing more of its message for so long.
+    /// The client sent no more content within this time.
     Content(Duration),
-    /// It sent its message in fewer octets per second than `[timeouts] data_rate`.
+    /// The client sent its message slower than `[timeouts] data_rate`.
     Rate,
-    /// It did not read our replies.
+    /// The client did not read our replies in time.
     Replies,
 }
 
@@ -32,20 +32,20 @@ impl fmt::Display for Slow {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Command(time) => write!(f, "no command within {}", write_duration(*time)),
-            Self::Content(time) => write!(f, "nothing more of the message within {}", write_duration(*time)),
+            Self::Content(time) => write!(f, "no more content of the message within {}", write_duration(*time)),
             Self::Rate => f.write_str("the message came slower than [timeouts] data_rate"),
-            Self::Replies => f.write_str("our replies were not read in time"),
+            Self::Replies => f.write_str("the client did not read our replies in time"),
         }
     }
 }
 
-/// The sender that a client has named last.
+/// The sender of the last MAIL, with its connector.
 pub(super) struct Sender {
     pub(super) from: ReversePath,
     pub(super) connector: Arc<Connector>,
 }
 
-/// The end of a session whose replies could not be sent.
+/// Returns the reason of the end of a session whose replies cannot be sent.
 pub(super) fn unsent(fault: &io::Error) -> End {
     match fault.kind() {
         io::ErrorKind::TimedOut => End::Timeout(Slow::Replies),
@@ -54,7 +54,8 @@ pub(super) fn unsent(fault: &io::Error) -> End {
 }
 
 impl Session {
-    /// Replies, and logs a refusal.
+    /// Adds a reply to those to be sent, and logs it if it is a refusal. Frees the draft and the memory of an ended
+    /// transaction.
     pub(super) fn say<S: AsyncRead + AsyncWrite + Unpin>(&mut self, wire: &mut Wire<S>, reply: &Reply) {
         if !self.server.is_storing() {
             self.draft = None;
@@ -63,7 +64,7 @@ impl Session {
             self.seat.free();
         }
         let is_refusal = matches!(reply.severity(), Severity::Transient | Severity::Permanent);
-        // What was logged with its reason is not logged once more as a reply.
+        // A refusal that was logged with its reason is not logged again as a reply.
         if is_refusal && !std::mem::take(&mut self.is_logged) && self.should_log("client refused", reply) {
             let (from, from_connector) = self.named();
             info!(
@@ -74,8 +75,8 @@ impl Session {
         wire.say(reply);
     }
 
-    /// Returns the time by which the client must have sent what is waited for since then, and the end of the session
-    /// otherwise.
+    /// Returns the deadline for the client's next input, which has been awaited since `since`, and the reason of the
+    /// session's end if the client misses it.
     pub(super) fn due(&self, content: bool, since: Instant) -> (Instant, End) {
         let (timeouts, patience) = (&self.settings.config.timeouts, self.patience());
         let block = self.pace.patience(patience.data_block, timeouts.data_rate);
@@ -85,7 +86,7 @@ impl Session {
         let slow = if !content {
             Slow::Command(patience.command)
         } else if block < patience.data_block / 2 && !self.server.seems_ended() {
-            // Whoever has half of the time left has been silent for that long.
+            // The average rate has shortened the time for this block by more than half.
             Slow::Rate
         } else {
             Slow::Content(patience.data_block)
@@ -93,7 +94,7 @@ impl Session {
         if step <= message { (step, End::Timeout(slow)) } else { (message, End::NoMessage) }
     }
 
-    /// Logs that the client was too slow, or was lost inside a message.
+    /// Logs that the client was too slow or lost its seat, or that its connection was lost within a message.
     pub(super) fn log_loss(&self, end: &End) {
         let what = match end {
             End::Timeout(_) | End::NoMessage | End::Crowded => "client timed out",
@@ -108,7 +109,7 @@ impl Session {
         }
     }
 
-    /// The sender and its connector, as fields of a log line; nothing where there is no transaction.
+    /// Returns the sender and its connector for a log line, or `None` for both if there is no transaction.
     pub(super) fn named(&self) -> (Option<String>, Option<&str>) {
         let sender = self.sender.as_ref();
         (sender.map(|sender| sender.from.to_string()), sender.map(|sender| sender.connector.name.as_str()))

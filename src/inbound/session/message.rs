@@ -1,4 +1,4 @@
-//! A message on its way into the spool, and from there to whoever delivers.
+//! The way of a message from its content to the spool, and from there to the scheduler.
 
 use jiff::Timestamp;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -23,14 +23,15 @@ use crate::smtp::reply::{Reply, Status};
 use crate::spool::{Draft, Entry, SpoolError};
 use crate::tls::{PeerCertificate, TlsFacts, TlsOutcome};
 
-/// A message that is arriving.
+/// A message that is being received.
 pub(super) struct Arriving {
     draft: Draft,
-    /// Adds what the message lacks, where it comes from a client of ours.
+    /// Adds missing header fields, if the message comes from a client of ours.
     completer: Option<HeaderCompleter>,
 }
 
 impl Arriving {
+    /// Writes content to the draft, through the header completer if there is one.
     async fn write(&mut self, octets: &[u8]) -> Result<(), SpoolError> {
         let Some(completer) = &mut self.completer else { return self.draft.write(octets).await };
         let (made, rest) = completer.push(octets);
@@ -40,7 +41,7 @@ impl Arriving {
         self.draft.write(rest).await
     }
 
-    /// Ends the message. Its envelope learns the Message-ID that was added.
+    /// Completes the message. If a Message-ID was added, the envelope gets it.
     async fn finish(mut self, envelope: &mut Envelope) -> Result<Draft, SpoolError> {
         if let Some(completer) = self.completer {
             let (made, id) = completer.finish();
@@ -54,8 +55,8 @@ impl Arriving {
 }
 
 impl Session {
-    /// Puts content into the draft. Where that fails, the rest is dropped and the client is told at
-    /// the end.
+    /// Writes content to the draft. If that fails, further content is discarded, and the client gets the error as the
+    /// reply to its content.
     pub(super) async fn content(&mut self, octets: &[u8]) {
         if let Err(fault) = self.write(octets).await {
             self.draft = None;
@@ -64,6 +65,7 @@ impl Session {
         }
     }
 
+    /// Writes content to the draft, and begins the draft before the first octets.
     async fn write(&mut self, octets: &[u8]) -> Result<(), SpoolError> {
         if self.draft.is_none() {
             let (smtputf8, recipients) = match self.server.transaction() {
@@ -78,13 +80,13 @@ impl Session {
         }
     }
 
-    /// Starts a draft with our Received field.
+    /// Begins a draft with our Received field.
     async fn begin(&self, smtputf8: bool, recipients: &[Recipient]) -> Result<Arriving, SpoolError> {
         let (mut draft, at) = (self.inbound.spool.draft(), Timestamp::now());
         let config = &self.settings.config;
         let completer = access::is_own_client(&config.relay, self.client)
             .then(|| HeaderCompleter::new(received::date(at), format!("<{}@{}>", draft.id(), config.hostname)));
-        // There is no transaction without a standing.
+        // Every transaction has a clearance, since MAIL is accepted only with one.
         if let Some(standing) = &self.standing {
             let received = Received {
                 client: self.server.helo(),
@@ -102,7 +104,7 @@ impl Session {
         Ok(Arriving { draft, completer })
     }
 
-    /// Makes the message durable, answers for it, and hands it on.
+    /// Stores the message durably, replies to its content, and gives it to the scheduler.
     pub(super) async fn commit<S>(&mut self, wire: &mut Wire<S>, mut envelope: Envelope) -> Result<(), End>
     where
         S: AsyncRead + AsyncWrite + Unpin,
@@ -155,7 +157,7 @@ impl Session {
         Ok(())
     }
 
-    /// This session, as the record of a message that it brings will have it.
+    /// Returns the facts about this session for the evidence of its message, or `None` without evidence.
     fn arrival(&self) -> Option<Arrival> {
         let config = &self.settings.config;
         let standing = self.standing.as_ref()?;
@@ -176,7 +178,7 @@ impl Session {
         Some(InboundSession::of(&parties, &inbound_policy(&standing.connector), &standing.clearance).arrival())
     }
 
-    /// Gives the message to the scheduler. It is safe already, and so is its 250.
+    /// Gives the stored message to the scheduler. If the channel is full, the 250 is sent before the wait.
     async fn hand_on<S>(&self, wire: &mut Wire<S>, entry: Entry) -> Result<(), End>
     where
         S: AsyncRead + AsyncWrite + Unpin,
@@ -186,19 +188,20 @@ impl Session {
             Ok(()) => return Ok(()),
             Err(TrySendError::Full(entry) | TrySendError::Closed(entry)) => entry,
         };
-        // The client hears at once; only its next message has to wait.
-        // Whatever has become of the client, the message goes on.
+        // The client gets its 250 at once, and only its next command waits. If the reply cannot be sent, the accepted
+        // message still goes to the scheduler.
         let told = wire.flush(self.settings.config.timeouts.command).await;
         let id = entry.id;
         select! {
             sent = self.inbound.accepted.send(entry) => if sent.is_err() {
-                error!(queue_id = %id, "message stays in the spool until the next start: nobody delivers any more");
+                error!(queue_id = %id, "message stays in the spool until the next start: the scheduler has ended");
             },
             () = self.stop.cancelled() => debug!(queue_id = %id, "message stays in the spool until the next start"),
         }
         told.map_err(|fault| unsent(&fault))
     }
 
+    /// Logs that the message is accepted.
     fn log_accepted(&self, entry: &Entry) {
         let standing = self.standing.as_ref();
         let connector = standing.map_or("", |standing| standing.connector.name.as_str());
@@ -212,19 +215,19 @@ impl Session {
         info!(
             queue_id = %entry.id, from = entry.envelope.reverse_path.to_string(), recipients = entry.envelope.recipients.len(),
             size = entry.size, listener = %self.listener.name, peer = %self.peer, connector,
-            // The same: whoever reads `connector` for many lines takes it for that of the recipients.
+            // Both fields name the sender's connector; other log lines use `connector` for the recipients' connector.
             from_connector = connector, tls.got = tls, "message accepted"
         );
     }
 
-    /// Our own trouble is always transient towards others.
+    /// Logs that a message cannot be stored, and returns the reply, which is always transient (4xx).
     pub(super) fn cannot_store(&self, fault: &SpoolError) -> Reply {
         let full = matches!(fault, SpoolError::Full(_));
         let connector = self.standing.as_ref().map_or("", |standing| standing.connector.name.as_str());
         self.inbound.monitor.refused(&self.listener.name, connector, RefusalReason::Storage);
         let remedy =
-            if full { "make room on the spool's disk" } else { "see that the spool's disk works and is ours to write" };
-        // A disk that stays full, or that keeps failing, is one piece of news; each refusal is logged as one.
+            if full { "free space on the spool's disk" } else { "check that the spool's disk works and is writable" };
+        // A full or failing disk is logged once a minute; each client's refusal is logged as well.
         let trouble = if full { "no room" } else { "the disk fails" };
         if self.inbound.monitor.should_log("message cannot be stored", &self.listener.name, trouble) {
             let (from, from_connector) = self.named();

@@ -1,4 +1,4 @@
-//! Proxies and load balancers before the client: XCLIENT, and PROXY headers that nobody asked for.
+//! Proxies and load balancers between the client and the relay: XCLIENT, and unexpected PROXY headers.
 
 use std::net::SocketAddr;
 
@@ -14,15 +14,15 @@ use crate::smtp::command::{Attribute, XClient, is_proxy_header};
 use crate::smtp::reply::Reply;
 use crate::smtp::server::{CloseReason, XClientRights};
 
-/// Octets by which a PROXY header is known.
+/// The number of octets by which a PROXY header is recognised.
 const BEGINNING: usize = 12;
 
 impl Session {
-    /// Takes over the client that a proxy names. Its rights go by its own address, and an address that is not known has
-    /// none. So does its seat, where it is given one.
+    /// Replaces the session's client by the one that a proxy names with XCLIENT. Rights and seat depend on the new
+    /// address; a client without a known address has no rights.
     ///
     /// # Errors
-    /// The last reply to a client that is held back by a limit.
+    /// Returns the last reply to a client that a limit refuses; the session ends with it.
     pub(super) async fn xclient(&mut self, said: XClient) -> Result<Reply, Reply> {
         let proxy = *self.proxy.get_or_insert(self.peer);
         match said.address {
@@ -47,7 +47,7 @@ impl Session {
         }
         self.standing = None;
         self.draft = None;
-        debug!(listener = %self.listener.name, %proxy, peer = %self.peer, "a proxy names its client");
+        debug!(listener = %self.listener.name, %proxy, peer = %self.peer, "proxy has named its client");
         let introduced = XClientRights {
             completed: access::is_own_client(&self.settings.config.relay, self.client),
             xclient: self.client.is_some_and(|client| proxied::is_expected(&self.listener.xclient, client)),
@@ -55,15 +55,15 @@ impl Session {
         Ok(self.server.apply_xclient(said, introduced))
     }
 
-    /// Gives a session a seat that sends mail without having named another client: of its own, and no longer as a proxy
-    /// or a balancer.
+    /// Requests a usual seat for a proxy or load balancer that sends MAIL without having named a client.
     ///
     /// # Errors
-    /// The last reply to a client for whom there is none.
+    /// Returns the last reply to a client that gets no seat; the session ends with it.
     pub(super) async fn seat_sender(&mut self) -> Result<(), Reply> {
         if self.seat.is_provisional() { self.take_seat(Known::Sender).await } else { Ok(()) }
     }
 
+    /// Replaces the session's seat by a new one, and waits for it if all are in use.
     async fn take_seat(&mut self, known: Known) -> Result<(), Reply> {
         let origin = self.client.map_or(Origin::Balancer(self.peer), |_| Origin::Client(self.peer));
         let seat = match self.inbound.clients.connect(&self.settings.config, &self.listener, origin, known) {
@@ -80,7 +80,7 @@ impl Session {
         Ok(())
     }
 
-    /// Says that a PROXY header came from an address that is not listed.
+    /// Logs that a PROXY header came from an address that `proxy_protocol` does not list.
     pub(super) fn warn_proxy_header(&mut self) {
         self.is_logged = true;
         if self.should_log("connection closed: unexpected PROXY header", "") {
@@ -92,7 +92,7 @@ impl Session {
         }
     }
 
-    /// Looks whether a connection begins with a PROXY header, and if so warns of it: the session is to end.
+    /// Returns true, and logs a warning, if the connection begins with a PROXY header; the session must end then.
     pub(super) async fn refuses_proxy_header(&mut self, tcp: &TcpStream) -> bool {
         let has_header = self.begins_with_header(tcp).await;
         if has_header {
@@ -101,13 +101,15 @@ impl Session {
         has_header
     }
 
+    /// Returns true if the connection begins with a PROXY header. It waits for the first octets and does not consume
+    /// them.
     async fn begins_with_header(&self, tcp: &TcpStream) -> bool {
         let mut octets = [0; BEGINNING];
         let peek = timeout(self.patience().handshake, tcp.peek(&mut octets));
         select! {
             () = self.stop.cancelled() => false,
             () = self.seat.evicted() => false,
-            // Whatever else comes, or does not, is for the handshake to say.
+            // Other input, or none in time, is left to the handshake.
             peeked = peek => matches!(peeked, Ok(Ok(count)) if is_proxy_header(&octets[..count])),
         }
     }

@@ -1,4 +1,4 @@
-//! What a session tells the monitor and the log of its end, its handshake and its refusals.
+//! The events of a session for the monitor and the log: its end, its handshake, verdicts and refusals.
 
 use jiff::Timestamp;
 use tracing::info;
@@ -19,7 +19,7 @@ use crate::monitor::{HandshakeResult, LogClient, PolicyDecision, RefusalReason, 
 use crate::smtp::reply::Reply;
 
 impl Session {
-    /// The session is over.
+    /// Logs and counts the end of the session.
     pub(super) fn ended(&self, end: &End) {
         let monitor = &self.inbound.monitor;
         if let End::Handshake(fault) = end
@@ -39,10 +39,13 @@ impl Session {
         monitor.session_ended(&self.listener.name, end);
     }
 
-    /// Counts something that the client does, or gives the reply to it where that was too often.
+    /// Counts an event against the client's rate limit.
+    ///
+    /// # Errors
+    /// Returns the reply if the limit is reached.
     pub(super) fn count(&mut self, rate: Rate) -> Result<(), Reply> {
-        // The checks of a balancer would find us ill, and all clients of a proxy would share its handshakes: whose the
-        // session is, it says after them.
+        // Handshakes of load balancers and proxies are not counted: health checks must not fail, and a proxy names its
+        // client only after the handshake.
         let is_proxy = self.client.is_some_and(|client| proxied::is_expected(&self.listener.xclient, client));
         if rate == Rate::Handshakes && (self.client.is_none() || is_proxy) {
             return Ok(());
@@ -52,20 +55,20 @@ impl Session {
         counted.map_err(|refusal| self.held_back(&refusal))
     }
 
-    /// Notes that a limit holds the client back, and gives the reply.
+    /// Logs and counts that a limit holds the client back, and returns the reply.
     pub(super) fn held_back(&mut self, refusal: &Refused) -> Reply {
         self.inbound.clients.note(&self.inbound.monitor, &self.listener.name, self.log_client(), refusal);
         self.is_logged = true;
         refusal.reply(&self.settings.config.hostname)
     }
 
-    /// The handshake is over.
+    /// Counts a handshake; `seen` is `None` if it failed.
     pub(super) fn shaken(&self, seen: Option<&CompletedHandshake>) {
         let end = seen.map_or(HandshakeResult::Failed, |seen| HandshakeResult::Completed(seen.version()));
         self.inbound.monitor.handshake(Direction::Inbound, end);
     }
 
-    /// The judge has spoken about a sender.
+    /// Counts the TLS judge's verdict on a sender, and records the certificate that its server showed.
     pub(super) fn judged(
         &self,
         connector: &Connector,
@@ -96,7 +99,7 @@ impl Session {
         }
     }
 
-    /// A sender or recipient is refused.
+    /// Counts the refusal of a sender or recipient, and adds it to the list of recent refusals.
     pub(super) fn refused(&self, connector: &str, why: RefusalReason, reason: String) {
         let monitor = &self.inbound.monitor;
         monitor.refused(&self.listener.name, connector, why);
@@ -110,20 +113,25 @@ impl Session {
         });
     }
 
-    /// Checks that a line about this client is to be logged: not what was a moment ago, and not without end.
+    /// Returns true if a log line about this client is due: it is not a repetition, and the client's network has lines
+    /// left.
     pub(super) fn should_log(&self, what: &'static str, said: impl std::fmt::Display) -> bool {
         self.inbound.monitor.should_log_client(what, self.log_client(), said)
     }
 
+    /// Returns the client for the limits on log lines.
     fn log_client(&self) -> LogClient {
         let is_own = access::is_own_client(&self.settings.config.relay, self.client);
         LogClient { address: self.peer.ip(), is_own }
     }
 
-    /// Reserves memory for a recipient, or gives the reply to it where too much is in use.
+    /// Reserves memory for a recipient.
+    ///
+    /// # Errors
+    /// Returns the reply to RCPT if too much memory is in use.
     pub(super) fn reserve(&mut self, mailbox: &Mailbox, orcpt: Option<&str>) -> Result<(), Reply> {
         let host = mailbox.host().domain().map_or(0, |domain| domain.as_str().len());
-        // A list that grows has room for twice as many.
+        // A growing list may have twice the capacity of its length.
         let octets = 2 * size_of::<Recipient>() + mailbox.local_part().len() + host + orcpt.map_or(0, str::len);
         let config = &self.settings.config;
         let reserved = self.seat.reserve(octets, config.limits.transaction_memory);

@@ -106,7 +106,7 @@ fn a_client_that_is_too_slow_or_is_lost_inside_a_message_is_one_line() {
     }
     relay.hears_all("client timed out", 3);
     assert_eq!(timed_out("no command within 2s"), Value::Null);
-    assert_eq!(timed_out("nothing more of the message within 2s"), "a@b.example");
+    assert_eq!(timed_out("no more content of the message within 2s"), "a@b.example");
     assert_eq!(timed_out("the message came slower than [timeouts] data_rate"), "a@b.example");
     // Whoever goes away between messages is no news.
     let mut asking = relay.session();

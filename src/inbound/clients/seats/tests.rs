@@ -1,11 +1,11 @@
-//! Tests of how seats are given and lost.
+//! Tests of granting and losing seats.
 
 use tokio::sync::oneshot;
 
 use super::*;
 use crate::inbound::clients::seat::Seat;
 
-/// Ten seats, two of them reserved; three for a client, six for a network.
+/// Returns limits of ten seats, two of them reserved; three for a client, six for a network.
 fn limits() -> ClientLimits {
     ClientLimits { connections_per_network: 6, connections_reserved: 2, ..ClientLimits::of(10, 3) }
 }
@@ -15,7 +15,7 @@ fn newcomer(address: &str, rank: Rank, (listener, listener_seats): (&str, usize)
     Newcomer { address, rank, listener: listener.into(), listener_seats }
 }
 
-/// The seats, with the clock in seconds.
+/// The table of seats, with the time in seconds.
 #[derive(Default)]
 struct Table {
     seats: Seats,
@@ -28,7 +28,7 @@ impl Table {
         self.seats.give(&newcomer(address, rank, (listener, listener_seats)), &limits(), Duration::from_secs(self.now))
     }
 
-    /// Lets a stranger wait, where there is a place; its receiver.
+    /// Lets a stranger wait and returns the receiver of its seat, or `None` if it may not wait.
     fn waits(&mut self, address: &str, listener: (&str, usize)) -> Option<oneshot::Receiver<Seat>> {
         let (grant, granted) = oneshot::channel();
         let who = newcomer(address, Rank::Stranger, listener);
@@ -36,7 +36,7 @@ impl Table {
         self.seats.waiting.enter(Waiter { who, limits: limits(), grant }, served).map(|_| granted)
     }
 
-    /// Gives seats to those who wait; who they are.
+    /// Gives seats to waiting clients, and returns their addresses.
     fn serves(&mut self) -> Vec<String> {
         let served = self.seats.serve(Duration::from_secs(self.now));
         served.into_iter().map(|(waiter, _)| waiter.who.address.to_string()).collect()
@@ -50,7 +50,7 @@ impl Table {
         self.asks(address, true, ("mx", 8))
     }
 
-    /// Takes the eight seats of strangers, a client each, a second each.
+    /// Gives the eight seats of strangers to eight clients, which are active one second after the other.
     fn fills(&mut self) -> Vec<Given> {
         let given: Vec<_> = (0..8).map(|n| self.stranger(&format!("10.0.{n}.1")).expect("a seat")).collect();
         for (n, (seat, _)) in (0..).zip(&given) {
@@ -68,7 +68,7 @@ fn lost(given: &[Given]) -> Vec<usize> {
 fn a_client_and_a_network_have_their_share() {
     for (mine, network) in [
         (["192.0.2.1", "192.0.2.1", "192.0.2.1"], "192.0.2.0/24"),
-        // One /64, and others of its /56 and of its /48.
+        // One /64, and others of the same /56.
         (["2001:db8:1:2301::1", "2001:db8:1:2301::2", "2001:db8:1:2301::3"], "2001:db8:1:2300::/56"),
     ] {
         let mut table = Table::default();
@@ -88,7 +88,7 @@ fn a_client_and_a_network_have_their_share() {
 }
 
 #[test]
-fn a_48_is_one_network_however_many_56_it_has() {
+fn an_ipv6_48_is_one_network() {
     let mut table = Table::default();
     for n in 0..6 {
         table.stranger(&format!("2001:db8:1:{n}00::1")).expect("a seat");
@@ -106,7 +106,7 @@ fn strangers_cannot_take_the_reserve() {
     assert_eq!(table.stranger("192.0.2.1").err(), Some(Full::Everyone), "all came within the last eight seconds");
     assert!(table.ours("127.0.0.1").is_ok() && table.ours("127.0.0.2").is_ok());
     assert!(lost(&given).is_empty(), "nobody had to go for it");
-    // With the reserve taken, too, a stranger makes room for one of ours, and never one of ours for anybody.
+    // With the reserve in use, an own client evicts a stranger. Own clients are never evicted.
     assert!(table.ours("127.0.0.3").is_ok());
     assert_eq!(lost(&given), [0]);
     assert_eq!(table.stranger("192.0.2.1").err(), Some(Full::Everyone));
@@ -114,7 +114,7 @@ fn strangers_cannot_take_the_reserve() {
 }
 
 #[test]
-fn the_seat_of_the_longest_without_a_message_goes_to_who_has_none() {
+fn a_client_without_a_seat_evicts_the_longest_idle_session() {
     let mut table = Table::default();
     let given = table.fills();
     table.now = 10;
@@ -132,9 +132,9 @@ fn the_seat_of_the_longest_without_a_message_goes_to_who_has_none() {
 }
 
 #[test]
-fn who_has_many_loses_them_first() {
+fn sites_with_many_sessions_are_evicted_first() {
     let mut table = Table::default();
-    // Older, but one of one.
+    // This session is older, but the only one of its site.
     let single = table.stranger("10.0.9.1").expect("a seat");
     table.now = 1;
     let many: Vec<_> = ["192.0.2.1"; 3].map(|address| table.stranger(address).expect("a seat")).into();
@@ -150,9 +150,9 @@ fn who_has_many_loses_them_first() {
 }
 
 #[test]
-fn the_first_of_a_site_with_many_sessions_goes_however_old_others_are() {
+fn the_size_of_a_site_counts_before_the_idle_time() {
     let mut table = Table::default();
-    // The oldest, and alone.
+    // This session is the oldest, but the only one of its site.
     let single = table.stranger("10.0.9.1").expect("a seat");
     table.now = 1;
     let many: Vec<_> = (1..5).map(|n| table.stranger(&format!("192.0.2.{n}")).expect("a seat")).collect();
@@ -162,7 +162,7 @@ fn the_first_of_a_site_with_many_sessions_goes_however_old_others_are() {
         assert!(table.stranger(&format!("10.0.{now}.1")).is_ok());
     }
     assert_eq!((lost(&many).len(), lost(&few).len(), single.1.is_cancelled()), (2, 0, false));
-    // Its other two bring messages, so the oldest of the others is next.
+    // The other two of that site send messages, so the oldest of the other sessions is next.
     table.seats.brought(many[2].0, Duration::from_secs(21));
     table.seats.brought(many[3].0, Duration::from_secs(21));
     table.now = 23;
@@ -171,12 +171,12 @@ fn the_first_of_a_site_with_many_sessions_goes_however_old_others_are() {
 }
 
 #[test]
-fn whoever_waits_is_served_before_sites_that_were_served_lately() {
+fn sites_that_were_never_served_come_first() {
     let mut table = Table::default();
     let given = table.fills();
     let mut granted = Vec::new();
     table.now = 7;
-    // The site of the first had a seat before, the others never; nobody has been idle for long enough.
+    // The first site had a seat before, the others never; no session has been idle for long enough.
     for address in ["10.0.0.9", "192.0.2.1", "192.0.2.2", "198.51.100.1"] {
         granted.push(table.waits(address, ("mx", 8)).expect("a place"));
     }
@@ -193,7 +193,7 @@ fn whoever_waits_is_served_before_sites_that_were_served_lately() {
 }
 
 #[test]
-fn who_waits_for_one_listener_holds_nobody_up_at_another() {
+fn waiting_clients_of_one_listener_do_not_delay_another() {
     let mut table = Table::default();
     let mx: Vec<_> = (0..2).map(|n| table.asks(&format!("10.0.{n}.1"), false, ("mx", 2)).expect("a seat")).collect();
     let other = table.asks("10.0.9.1", false, ("other", 1)).expect("a seat");
@@ -206,12 +206,12 @@ fn who_waits_for_one_listener_holds_nobody_up_at_another() {
 }
 
 #[test]
-fn a_network_with_all_its_seats_does_not_wait_on() {
+fn a_network_that_reaches_its_limit_leaves_the_queue() {
     let mut table = Table::default();
     let given = table.fills();
     let mut granted: Vec<_> = (1..4).filter_map(|n| table.waits(&format!("192.0.2.{n}"), ("mx", 8))).collect();
     table.now = 20;
-    // Meanwhile others of its network were served, and it may have six.
+    // Meanwhile other clients of its network get seats, and the network may have six.
     for n in 11..16 {
         table.stranger(&format!("192.0.2.{n}")).expect("a seat");
         for lost in lost(&given) {
@@ -239,7 +239,7 @@ fn proxies_and_checks_use_no_seats() {
 }
 
 #[test]
-fn evictions_wait_for_sessions_that_do_not_end() {
+fn evictions_stop_while_evicted_sessions_do_not_end() {
     let mut table = Table::default();
     let given = table.fills();
     table.now = 30;
@@ -262,7 +262,7 @@ fn evictions_end_scarcity() {
     let mut table = Table::default();
     let given: Vec<_> = (0..6).map(|n| table.stranger(&format!("10.0.{n}.1")).expect("a seat")).collect();
     assert!(table.seats.are_scarce("mx"));
-    // Each of ours after the fourth takes a stranger's seat, and no session ends before it has lost its own.
+    // Each own client after the fourth evicts a stranger, whose session then ends.
     let changes = table.seats.changes();
     for n in 0..7 {
         table.ours(&format!("127.0.0.{n}")).expect("a seat");
