@@ -1,4 +1,4 @@
-//! What an earlier run left in the spool, on its way into the queue.
+//! Reads the messages of an earlier run from the spool into the queue.
 
 use std::sync::Arc;
 
@@ -9,12 +9,12 @@ use crate::address::Host;
 use crate::envelope::{Envelope, RecipientState};
 use crate::spool::{SpoolError, StoredMessage};
 
-/// Entries that are taken from the spool at a time.
+/// The number of messages read from the spool at a time.
 const PAGE: usize = 1000;
 
 impl super::Scheduler {
-    /// Reads what an earlier run left, page by page. Ids only grow, so whatever is accepted from now
-    /// on has a larger one and comes in through `accepted` alone.
+    /// Reads the messages of an earlier run, page by page. Ids only grow: a message accepted from now on has a larger
+    /// id and is queued through `accepted` only.
     pub(super) fn read_spool(&self) -> mpsc::Receiver<Result<Vec<StoredMessage>, SpoolError>> {
         let (sender, pages) = mpsc::channel(1);
         let spool = Arc::clone(&self.context.spool);
@@ -27,7 +27,7 @@ impl super::Scheduler {
                     page
                 });
                 after = page.as_ref().ok().and_then(|page| page.last()).map(|stored| stored.id);
-                // An empty page is the end; an error is told, and is the end too.
+                // An empty page or an error is the end.
                 if page.as_ref().is_ok_and(Vec::is_empty) || sender.send(page).await.is_err() || after.is_none() {
                     return;
                 }
@@ -37,16 +37,16 @@ impl super::Scheduler {
     }
 }
 
-/// A recipient domain that is still to be served.
+/// A recipient domain with pending recipients.
 pub(super) struct Waiting {
     pub(super) host: Host,
-    /// Its earliest due time.
+    /// The earliest due time of its recipients.
     pub(super) next: Option<Timestamp>,
-    /// True where the sender has had the report of delay of all its recipients.
+    /// True when the delay of all its recipients has been reported.
     pub(super) warned: bool,
 }
 
-/// The recipient domains of a message that are still to be served.
+/// Returns the recipient domains of a message that have pending recipients.
 pub(super) fn destinations(envelope: &Envelope) -> Vec<Waiting> {
     let mut all: Vec<Waiting> = Vec::new();
     for recipient in &envelope.recipients {

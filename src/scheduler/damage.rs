@@ -1,7 +1,7 @@
-//! Messages whose content was damaged on the disk: nothing of them can be delivered, and nobody is left without a word.
+//! Bounces messages whose content was damaged on disk.
 //!
-//! The spool has quarantined the content. What the envelope says is sound: the record that the message came in
-//! is written, the recipients that were still to be served are given up, and the sender gets its report.
+//! The spool has quarantined the content; the envelope is sound. The acceptance is recorded in the evidence, the open
+//! recipients bounce, and the sender gets a report.
 
 use std::sync::Arc;
 
@@ -13,8 +13,10 @@ use crate::spool::StoredMessage;
 use super::settle::Left;
 use super::{Context, Live, orders};
 
-/// Gives up every recipient of a damaged message whose fate is open: as the attempt that is made of it, nothing, or what
-/// is left to do.
+/// Bounces every open recipient of a damaged message. Returns no attempt, since nothing can be delivered.
+///
+/// # Errors
+/// The work that remains when the result could not be stored.
 pub(super) async fn give_up(context: &Arc<Context>, live: &Live, left: StoredMessage) -> Result<Option<Attempt>, Left> {
     let entry = Arc::new(left.without_content());
     let text = "its content was damaged on the disk of the relay, and what is left of it was quarantined there";

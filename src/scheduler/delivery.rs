@@ -1,4 +1,4 @@
-//! One job of one lane: load the message, hand it to [`crate::outbound`], settle the result.
+//! The task of one job: loads the message, runs the attempt in [`crate::outbound`], and stores the result.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,14 +14,14 @@ use super::lanes::{Health, Item, Job, Part, Ticket};
 use super::settle::{self, Left};
 use super::{Cargo, Context, Event, Live, damage, trouble, waits};
 
-/// When the spool cannot be read, the message is tried again after this long.
+/// The wait before a message is retried that could not be read from the spool.
 const SPOOL_PAUSE: Duration = Duration::from_mins(1);
 
-/// An attempt that begins so shortly before its message expires may be the last: it may end afterwards, or find a
-/// destination down, which is then left alone for up to a quarter of an hour and a tenth more.
+/// An attempt that starts so shortly before its message expires may be the last one. It may end after that time, or
+/// find the destination down, whose backoff is up to 15 minutes and a tenth.
 const LAST: Duration = Duration::from_mins(30);
 
-/// The place of an attempt in its lane. It is given back whatever becomes of the attempt.
+/// The connection slot of an attempt. It is given back on drop, even when the attempt panics.
 struct Slot {
     context: Arc<Context>,
     ticket: Option<Ticket>,
@@ -34,7 +34,7 @@ impl Slot {
 
     fn tell(&mut self, health: Health) {
         if let Some(ticket) = self.ticket.take() {
-            // The scheduler is gone only when the process is about to be.
+            // The channel is closed only when the process ends.
             let _ = self.context.events.send(Event::Finished(ticket, health));
         }
     }
@@ -46,8 +46,8 @@ impl Drop for Slot {
     }
 }
 
-/// A job in hand. Should the work on it die, it is done again later: the spool has the message, but only
-/// the next start would look there.
+/// A guard of a running job. If the task panics, the guard queues the item again; otherwise the message would wait in
+/// the spool until the next start.
 struct Charge {
     context: Arc<Context>,
     item: Option<Item<Cargo>>,
@@ -63,7 +63,7 @@ impl Charge {
         let Some(item) = self.item.take() else { return };
         let id = item.id;
         let left = match left {
-            // What is not written down the next start finds in the spool.
+            // After `Unwritten` the next start continues from the spool.
             Left::Nothing | Left::Unwritten => None,
             Left::Until { due, deadline } => Some((Item { deadline, ..item }, due)),
         };
@@ -73,15 +73,15 @@ impl Charge {
 
 impl Drop for Charge {
     fn drop(&mut self) {
-        // A runtime that ends drops its work half way, too: then the next start does it.
+        // A runtime that shuts down drops tasks too; the next start continues from the spool.
         let Some(item) = self.item.take().filter(|_| std::thread::panicking()) else { return };
-        tracing::error!(queue_id = %item.id, "the work on a message died, and is done again later");
+        tracing::error!(queue_id = %item.id, "delivery task panicked, a bug in Gatepost; the message is retried later");
         let due = Instant::now() + waits::wait(&self.context.running.load().config.queue.retry, 1);
         let _ = self.context.events.send(Event::Settled(item.id, Some((item, due))));
     }
 }
 
-/// Does a job from beginning to end; `limit` is that of an attempt.
+/// Runs a job to its end. `limit` is the time limit of the attempt.
 pub(super) async fn work(context: Arc<Context>, live: Arc<Live>, job: Job<Cargo>, limit: AttemptLimit) {
     let (Job::Deliver(_, item) | Job::Aged(item, ..)) = &job;
     let charge = Charge::of(&context, item);
@@ -96,7 +96,7 @@ pub(super) async fn work(context: Arc<Context>, live: Arc<Live>, job: Job<Cargo>
             Err(left) => left,
         },
     };
-    // Nobody else holds it any more when the scheduler hears of this.
+    // Dropped before the event, so that the scheduler finds the last reference gone.
     drop(live);
     charge.settled(left);
 }
@@ -114,16 +114,19 @@ async fn deliver(context: &Arc<Context>, live: &Live, item: &Item<Cargo>, slot: 
     settle::settle(context, live, &attempt, &report, item.expires).await
 }
 
-/// The attempt for an item; `None` where nothing is left to do, an error where the spool failed.
+/// Returns the attempt for an item, or `None` when no recipient of it is pending.
+///
+/// # Errors
+/// The work that remains when the message could not be read.
 async fn prepare(context: &Arc<Context>, live: &Live, item: &Item<Cargo>) -> Result<Option<Attempt>, Left> {
     let entry = match live.entry.get_or_try_init(|| load(context, live)).await {
         Ok(entry) => Arc::clone(entry),
-        // The spool has set its content aside and said so.
+        // The spool has quarantined the content and logged it.
         Err(SpoolError::Damaged { remaining: Some(left), .. }) => return damage::give_up(context, live, *left).await,
-        // The spool has set it aside and said so, or an operator removed it.
+        // The spool has quarantined the message and logged it, or an operator removed it.
         Err(SpoolError::Damaged { remaining: None, .. } | SpoolError::Missing(_)) => return Ok(None),
         Err(error) => {
-            tracing::error!(queue_id = %item.id, %error, "a message could not be read from the spool; it is tried again in a minute");
+            tracing::error!(queue_id = %item.id, %error, "cannot read message from the spool; retrying in a minute");
             let due = Instant::now() + SPOOL_PAUSE;
             return Err(Left::Until { due, deadline: due.max(item.expires) });
         }
@@ -134,14 +137,16 @@ async fn prepare(context: &Arc<Context>, live: &Live, item: &Item<Cargo>) -> Res
     Ok((!attempt.recipients.is_empty()).then_some(attempt))
 }
 
+/// Loads a message from the spool.
 pub(super) async fn load(context: &Context, live: &Live) -> Result<Arc<Entry>, SpoolError> {
     context.spool.load(live.id).await.map(Arc::new)
 }
 
-/// Says what an attempt shows of the destination as a whole. It is up where a peer decided about a recipient in its
-/// own words: nothing else earns further connections. It is down where no hop could be used, unless a refusal on the
-/// way speaks of less than all mail. A refusal by a policy of ours that holds or bounces the message, and trouble with
-/// the message itself, show nothing.
+/// Returns the health of the destination that an attempt shows.
+///
+/// The destination is up when a peer answered for a recipient or the message on a usable session. It is down when no
+/// hop could be used, unless a refusal concerns only a part of its mail. A policy of ours that holds or bounces the
+/// message, and a failure of the message itself, show nothing.
 fn health(attempt: &Attempt, report: &Report) -> Health {
     let mut last = None;
     let mut spoken = false;
@@ -155,7 +160,7 @@ fn health(attempt: &Attempt, report: &Report) -> Health {
             {
                 return Health::Up;
             }
-            // That such a recipient ends sessions is known, and says nothing of the destination.
+            // A recipient in a transaction of its own is known to end sessions; that shows nothing of the destination.
             RecipientOutcome::Deferred(_) if result.via.is_some() && attempt.apart.contains(&result.recipient) => {}
             RecipientOutcome::Deferred(failure)
                 if matches!(failure.scope, Scope::Hop | Scope::Destination) && !failure.is_require_tls() =>
@@ -181,9 +186,9 @@ fn health(attempt: &Attempt, report: &Report) -> Health {
     }
 }
 
-/// The part of a destination's mail that these failures, of one attempt, speak of; nothing where that is all of it.
-/// Other mail may be good enough for a hop that refused this: the downgrade memory demands TLS for one domain alone,
-/// and what is published counts for no message that sets it aside.
+/// Returns the part of a destination's mail that the failures of one attempt concern, or `None` for all of it. A hop
+/// that was refused for this message may do for other mail: the downgrade memory demands TLS for one domain only, and
+/// DANE and MTA-STS do not apply to messages with `TLS-Required: No`.
 fn part<'a>(attempt: &Attempt, report: &Report, failures: impl Iterator<Item = &'a Failure>) -> Option<Part> {
     let is_shared = matches!(report.connector.outbound.route, Route::SmartHosts(_));
     let is_relaxed = attempt.entry.envelope.tls == TlsRequirement::Relaxed;
@@ -203,13 +208,13 @@ fn part<'a>(attempt: &Attempt, report: &Report, failures: impl Iterator<Item = &
     (of_domain || of_published).then_some(Part { domain, spares_relaxed: of_published })
 }
 
-/// Checks that what was missing is what this message requires: other mail does not need it.
+/// Returns true when the attempt failed for a requirement of this message (REQUIRETLS) that other mail does not have.
 fn is_of_one_message<'a>(attempt: &Attempt, mut failures: impl Iterator<Item = &'a Failure>) -> bool {
     let is_required = attempt.entry.envelope.tls == TlsRequirement::Require;
     is_required && failures.any(|failure| matches!(failure.cause, Cause::Discovery(_) | Cause::RequireTls(_)))
 }
 
-/// Whether the peer said this of the message or of the recipient, on a session that was good enough for mail.
+/// Returns true for a reply about the message or the recipient on a session that satisfied the demand.
 fn is_decided_by_peer(result: &RecipientResult, failure: &Failure) -> bool {
     let is_reply = matches!(failure.cause, Cause::Reply { .. });
     is_reply && result.via.is_some() && matches!(failure.scope, Scope::Message | Scope::Recipient)
@@ -257,7 +262,8 @@ mod tests {
         })
     }
 
-    /// Returns the health that an attempt with these results shows: a message that asks this of TLS, by MX or through smart hosts.
+    /// Returns the health for these results of a message with the TLS requirement `tls`, sent to MX hosts or, with
+    /// `is_shared`, through smart hosts.
     fn health_of(results: Vec<RecipientResult>, tls: TlsRequirement, is_shared: bool) -> Health {
         let text = "hostname = \"relay.example.com\"\npostmaster = \"p@example.com\"\n\
                     [[listener]]\nname = \"mx\"\naddress = [\"127.0.0.1:0\"]\ntls = \"off\"\n";
@@ -288,7 +294,7 @@ mod tests {
         RecipientResult { recipient, outcome, via, policy: None, trail: Vec::new(), apart: false }
     }
 
-    /// `up`, `down`, `shaken` or `unknown`, for an attempt with these results, each with whether there was a session.
+    /// Returns the name of the health for these results. The flag beside each outcome says if there was a session.
     fn shown(results: Vec<(RecipientOutcome, bool)>) -> &'static str {
         let via = via();
         let result = |(recipient, (outcome, session)): (usize, (RecipientOutcome, bool))| {
@@ -305,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_peers_own_words_about_mail_show_that_a_destination_is_up() {
+    fn only_replies_about_mail_show_that_a_destination_is_up() {
         let said = |scope, code| Failure::reply(scope, "RCPT TO", Reply::bare(code, "no"));
         let other = |scope| Failure::transient(scope, Status(4, 1), "cannot connect");
         let policy = || Failure::policy(refusal());
@@ -319,7 +325,7 @@ mod tests {
             (RecipientOutcome::Deferred(other(Scope::Hop)), false, "down"),
             (RecipientOutcome::Deferred(other(Scope::Destination)), false, "down"),
             (RecipientOutcome::Deferred(policy()), false, "down"),
-            // A policy of ours, or what a message requires, earns nothing.
+            // A policy of ours or a requirement of the message shows nothing.
             (RecipientOutcome::Held(policy()), false, "unknown"),
             (RecipientOutcome::Bounced(policy()), false, "unknown"),
             (RecipientOutcome::Bounced(Failure::require_tls(RequireTlsUnmet::Off)), false, "unknown"),
@@ -347,7 +353,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_is_held_against_the_mail_that_it_speaks_of() {
+    fn a_refusal_defers_only_the_mail_that_it_concerns() {
         let by = |layer| Failure::policy(refused_by(layer));
         let unreachable = || Failure::transient(Scope::Hop, Status(4, 1), "cannot connect");
         let unknown = || Failure::discovery(Status(7, 5), "the TLSA lookup failed");
@@ -359,21 +365,21 @@ mod tests {
         for (failures, tls, is_shared, expected) in [
             (vec![unreachable()], ordinary, true, "all"),
             (vec![by(Layer::Connector)], ordinary, true, "all"),
-            // The downgrade memory speaks of one domain, which may have its destination for itself.
+            // The downgrade memory concerns one domain, which may be the only one of its destination.
             (vec![by(Layer::DowngradeMemory)], ordinary, true, domain),
             (vec![by(Layer::DowngradeMemory)], relaxed, true, domain),
             (vec![by(Layer::DowngradeMemory)], ordinary, false, "all"),
-            // What is published can be set aside; whoever did so was refused for something else.
+            // A message with `TLS-Required: No` ignores published policies, so it failed for another reason.
             (vec![by(Layer::Dane)], ordinary, false, published),
             (vec![by(Layer::MtaSts)], ordinary, false, published),
             (vec![unknown()], ordinary, false, published),
             (vec![by(Layer::Dane)], ordinary, true, published),
             (vec![unreachable()], relaxed, false, "all"),
-            // One hop that others may use is enough, whatever the other hops said.
+            // One hop that other mail may use is enough, whatever happened with the other hops.
             (vec![by(Layer::DowngradeMemory), unreachable()], ordinary, true, domain),
             (vec![by(Layer::Dane), unreachable()], ordinary, false, published),
             (vec![by(Layer::Dane), by(Layer::DowngradeMemory)], ordinary, true, both),
-            // What a message requires for itself is no other's concern.
+            // A requirement of one message does not concern other mail.
             (vec![unknown()], required, false, "none"),
             (vec![unpromised(), unreachable()], required, false, "none"),
             (vec![unreachable()], required, false, "all"),

@@ -1,5 +1,4 @@
-//! From what is due to tasks at work: begins jobs while there may be more, and ends slow attempts where others find
-//! no place.
+//! Starts a task for each job that is due, up to the limit, and ends slow attempts when other destinations wait.
 
 use std::sync::{Arc, Weak};
 use std::time::Instant;
@@ -15,17 +14,18 @@ use crate::running_config::Snapshot;
 use super::lanes::{Destination, Job, Place, Share};
 use super::{Live, Scheduler, delivery};
 
-/// Jobs under way beside the attempts: results that are being written down, and messages whose time has come.
+/// The most jobs besides attempts: results that are being stored, and messages that have reached a deadline.
 const WRITING_MAX: usize = 1000;
 
 impl Scheduler {
-    /// Whether another job may begin. One whose evidence cannot be written would only be done again; the first that
-    /// can be finished wakes us.
+    /// Returns true when another job may start. While evidence cannot be written, no job starts beside a running one:
+    /// its result could not be stored.
     pub(super) fn may_begin(&self) -> bool {
         let attempts = self.context.running.load().config.limits.delivery_attempts as usize;
         self.jobs < attempts + WRITING_MAX && !(self.jobs > 0 && self.context.evidence.is_stuck())
     }
 
+    /// Starts the jobs that are due, and ends slow attempts that must make room.
     pub(super) fn dispatch(&mut self) {
         let (now, settings) = (Instant::now(), self.context.running.load());
         while self.may_begin() {
@@ -49,7 +49,7 @@ impl Scheduler {
         self.usage.note(self.lanes.in_use());
     }
 
-    /// The message behind an id: the one that other jobs are working on, if any are.
+    /// Returns the message with this id, shared with other running jobs on it.
     pub(super) fn live(&mut self, id: QueueId) -> Arc<Live> {
         if let Some(live) = self.live.get(&id).and_then(Weak::upgrade) {
             return live;
@@ -60,7 +60,7 @@ impl Scheduler {
     }
 }
 
-/// Where mail for a host goes, how many attempts may be made there at the same time, and of which share they are.
+/// Returns the destination of mail for a recipient domain, its connection limit and its share of the attempts.
 pub(super) fn place(settings: &Snapshot, host: &Host) -> Place {
     let connector = settings.connectors.for_host(host);
     let limit = connector.outbound.connections;
@@ -76,7 +76,7 @@ pub(super) fn place(settings: &Snapshot, host: &Host) -> Place {
     }
 }
 
-/// Whether a pattern names somebody: any domain may be anybody's, and so may any under a top-level domain.
+/// Returns true when a pattern names particular domains: not `*`, and not all domains of a top-level domain.
 fn names_somebody(pattern: &DomainPattern) -> bool {
     match pattern {
         DomainPattern::Any => false,

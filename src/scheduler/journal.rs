@@ -1,4 +1,4 @@
-//! The log lines about deliveries: one fixed sentence each, with fields.
+//! The log lines about deliveries: a fixed text each, with fields.
 
 use jiff::Timestamp;
 
@@ -10,7 +10,7 @@ use crate::outbound::{Attempt, RecipientResult};
 use crate::smtp::reply::Reply;
 use crate::tls::{Clearance, TlsOutcome};
 
-/// The log lines about one attempt, with the connector that it was judged under.
+/// Logs the outcomes of one attempt. `connector` is the connector that the attempt used.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Journal<'a> {
     pub(super) attempt: &'a Attempt,
@@ -18,6 +18,7 @@ pub(super) struct Journal<'a> {
 }
 
 impl Journal<'_> {
+    /// Logs a delivery, with the demand and the TLS of the session.
     pub(super) fn delivered(&self, result: &RecipientResult, to: &Mailbox, reply: &Reply) {
         let Self { attempt, connector } = self;
         let (peer, tls) = match &result.via {
@@ -33,6 +34,7 @@ impl Journal<'_> {
         );
     }
 
+    /// Logs a deferral, with the time of the next attempt.
     pub(super) fn deferred(&self, result: &RecipientResult, to: &Mailbox, last: &AttemptFailure, next: Timestamp) {
         tracing::warn!(
             queue_id = %self.attempt.entry.id, to = to.to_string(), connector = %self.connector.name,
@@ -41,6 +43,7 @@ impl Journal<'_> {
         );
     }
 
+    /// Logs that a policy holds a recipient.
     pub(super) fn held(&self, result: &RecipientResult, to: &Mailbox, last: &AttemptFailure) {
         tracing::warn!(
             queue_id = %self.attempt.entry.id, to = to.to_string(), connector = %self.connector.name,
@@ -49,7 +52,7 @@ impl Journal<'_> {
         );
     }
 
-    /// `result` is missing where the message was given up for its age, without an attempt.
+    /// Logs a bounce. `result` is `None` for a message that expired without an attempt.
     pub(super) fn failed(&self, result: Option<&RecipientResult>, to: &Mailbox, last: &AttemptFailure) {
         tracing::warn!(
             queue_id = %self.attempt.entry.id, to = to.to_string(), connector = %self.connector.name,
@@ -57,14 +60,14 @@ impl Journal<'_> {
         );
     }
 
-    /// Returns the demand on the hop where this was decided.
+    /// Returns the demand on the hop where the outcome was decided.
     fn describe_demand(&self, result: Option<&RecipientResult>) -> String {
         let policy = result.and_then(|result| result.policy.as_deref());
         describe_demand(self.connector, policy, Timestamp::now())
     }
 }
 
-/// The smaller `ClientHello` of a session whose peer had not taken the usual one.
+/// Returns the reduced `ClientHello` of a session, if the peer had rejected the usual one.
 fn reduced(clearance: &Clearance) -> Option<String> {
     match clearance.outcome() {
         TlsOutcome::Clear(_) => None,
@@ -72,7 +75,7 @@ fn reduced(clearance: &Clearance) -> Option<String> {
     }
 }
 
-/// What a session reached, in a word or two.
+/// Describes the TLS of a session: version, cipher suite and authentication, or the reason for none.
 fn reached(clearance: &Clearance) -> String {
     match clearance.outcome() {
         TlsOutcome::Clear(reason) => format!("none: {reason}"),

@@ -1,9 +1,8 @@
-//! Lanes: who is due, in which order, and who must wait because a destination is down.
+//! The queues of the destinations: the order of due messages, concurrency and backoff.
 //!
-//! What waits for its time waits in one list; when it has come, in the lane of its destination. Time comes
-//! in as an argument and jobs come out: no clock, no I/O, no tasks, so that every rule here can be tested
-//! without waiting. Nothing looks at more than the front of a list, whatever that holds, and the lanes
-//! take turns.
+//! An item that is not due waits in one list by time, and a due one in the queue of its destination. The queues are
+//! served round robin. No step looks further than the front of a list. Time comes in as an argument and jobs come
+//! out: no clock, no I/O, no tasks, so tests need not wait.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::time::{Duration, Instant};
@@ -27,11 +26,11 @@ use later::Later;
 pub(super) use part::{Part, Wait};
 pub use share::Share;
 
-/// The name of a lane while it exists.
+/// The id of a destination queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 struct LaneId(u64);
 
-/// What an attempt must show when it is over: its lane, and since when what it found out means something.
+/// Identifies a running attempt when it reports back. Results from before the last reload (`era`) are ignored.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Ticket {
     lane: LaneId,
@@ -44,8 +43,8 @@ impl Ticket {
     const NONE: Self = Self { lane: LaneId(0), attempt: AttemptId::NONE, era: 0 };
 }
 
-/// Orders what waits in lanes: by lane, then by time, then by arrival. One map for all lanes costs the same
-/// for each message, whether they are for one destination or each for another.
+/// The key of a due item: by queue, then by time, then by arrival. One map for all queues costs the same for each
+/// message, for one destination or for many.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Key {
     lane: LaneId,
@@ -53,46 +52,46 @@ struct Key {
     serial: u64,
 }
 
-/// Every lane there is.
+/// The queues of all destinations.
 #[derive(Debug)]
 pub(super) struct Lanes<T> {
     all: HashMap<LaneId, Lane>,
     names: HashMap<Destination, LaneId>,
-    /// The lanes of refused parts of a destination.
+    /// The queues of refused parts of a destination.
     parts: HashMap<(LaneId, Part), LaneId>,
-    /// What waits for its time, by that and by arrival.
+    /// The items that are not due, by time and by arrival.
     later: BTreeMap<(Millis, u64), Later<T>>,
-    /// What is due and waits in a lane.
+    /// The items that are due.
     due: BTreeMap<Key, Item<T>>,
-    /// Of those, by deadline, the ones whose sender is to be told next; with the time at which each was due.
+    /// The due items whose next deadline is a report of delay, by deadline; the value is the due time.
     notices: BTreeMap<Key, Millis>,
-    /// The others, by when they expire; likewise.
+    /// The other due items, by the time at which they expire; the value is the due time.
     ends: BTreeMap<Key, Millis>,
-    /// Lanes that may have something to do now, in turn: first those that have waited for a place.
+    /// The queues that may have a job now: `called` ones waited for a place and go first, then `turn`.
     called: VecDeque<LaneId>,
     turn: VecDeque<LaneId>,
-    /// Lanes that will have something to do.
+    /// The times at which queues may have a job next.
     wakes: BTreeSet<(Millis, LaneId)>,
     attempts: Attempts,
     serial: u64,
     opened: u64,
-    /// Begins anew with other settings.
+    /// The number of reloads.
     era: u64,
     start: Instant,
     spread: Spread,
 }
 
-/// What is known of a destination is remembered for so long after its last attempt or the end of its
-/// back-off …
+/// The time for which a destination is remembered after its last attempt or the end of its backoff, unless there
+/// are more than [`REMEMBERED_MAX`].
 const REMEMBERED: Millis = 15 * 60 * 1000;
-/// … as long as there are no more lanes than these.
+/// The most destination queues that are kept while empty.
 const REMEMBERED_MAX: usize = 10_000;
-/// With more than this before it, a message is not tried soon.
+/// The length of a queue from which a new message is not tried soon.
 const SOON: usize = 1000;
 
 impl<T> Lanes<T> {
-    /// No lanes yet, and so many attempts at the same time. No time that is told later lies before `start`; `spread`
-    /// is for the back-off of destinations.
+    /// Creates the queues, empty, for `attempts` concurrent attempts. No later time lies before `start`. `spread` adds
+    /// the random part to a backoff.
     pub(super) fn new(start: Instant, spread: Spread, attempts: u32) -> Self {
         Self {
             all: HashMap::new(),
@@ -122,12 +121,12 @@ impl<T> Lanes<T> {
         self.start + Duration::from_millis(at)
     }
 
-    /// Items that wait.
+    /// The number of waiting items.
     pub(super) fn len(&self) -> usize {
         self.later.len() + self.due.len()
     }
 
-    /// Takes an item in, to be tried at `due`.
+    /// Adds an item, to be tried at `due`.
     pub(super) fn push(&mut self, item: Item<T>, due: Instant) {
         self.serial += 1;
         let due = self.millis(due);
@@ -139,7 +138,7 @@ impl<T> Lanes<T> {
         self.later.insert((later.at(), serial), later);
     }
 
-    /// Puts an item that is due into its lane.
+    /// Puts a due item into the queue of its destination.
     fn admit(&mut self, mut item: Item<T>, due: Millis, serial: u64, place: Place, now: Millis) {
         let Place { destination, limit, share } = place;
         let id = match self.names.get(&destination) {
@@ -149,7 +148,7 @@ impl<T> Lanes<T> {
         let Some(lane) = self.all.get_mut(&id) else { return };
         lane.limit = limit.max(1);
         self.attempts.transfer(id, lane, share);
-        // A hundred thousand messages for one domain need its name once.
+        // Items of one domain share the memory of its name.
         if let Destination::Domain(host) = &lane.destination
             && *host == item.host
         {
@@ -184,8 +183,8 @@ impl<T> Lanes<T> {
         }
     }
 
-    /// The next job, each lane in its turn; `None` until [`Lanes::next_wake`], or until an attempt has
-    /// finished. `place` says where mail for a host goes now.
+    /// Returns the next job, round robin over the queues, or `None` until [`Lanes::next_wake`] or the end of an
+    /// attempt. `place` returns the destination of mail for a domain.
     pub(super) fn next(&mut self, now: Instant, place: impl Fn(&Host) -> Place) -> Option<Job<T>> {
         let now = self.millis(now);
         self.attempts.age(now, &mut self.all);
@@ -194,7 +193,7 @@ impl<T> Lanes<T> {
             let ((_, serial), later) = entry.remove_entry();
             let (item, due) = later.item(|at| self.instant(at));
             let place = place(&item.host);
-            // Who expires is tried once more, and so is who is due.
+            // An expired item gets a last attempt, and a due item an attempt.
             if due > now && item.deadline < item.expires {
                 let id = self.names.get(&place.destination).copied();
                 let wait = id.and_then(|id| self.wait(id, &item.host, item.is_relaxed));
@@ -220,7 +219,7 @@ impl<T> Lanes<T> {
         None
     }
 
-    /// What a lane has to do now.
+    /// Returns the job that a queue has now.
     fn job(&mut self, id: LaneId, now: Millis) -> Option<Job<T>> {
         self.divert(id, now);
         let (whole, destination) = self.whole(id)?;
@@ -238,7 +237,7 @@ impl<T> Lanes<T> {
         Some(Job::Aged(item, self.instant(due.at), last))
     }
 
-    /// Gives those their turn, before others, for whom there is a place now.
+    /// Gives queues that waited for a place their turn, before others, as far as places are free.
     fn call(&mut self) {
         for id in self.attempts.call(&mut self.all) {
             let Some(lane) = self.all.get_mut(&id) else { continue };
@@ -249,8 +248,8 @@ impl<T> Lanes<T> {
         }
     }
 
-    /// The next deadline in a lane that is to be acted upon, and by what key its item waits. Who expires
-    /// while the destination is up has its turn there first; no notice waits for that.
+    /// Returns the next deadline of a queue that needs a job, and the key of its item. An item that expires while the
+    /// destination is up waits for its last attempt; reports of delay do not wait for it.
     fn next_age(&self, id: LaneId) -> Option<(Millis, Key)> {
         let next = |ages: &BTreeMap<Key, Millis>| {
             let age = first(ages, id)?;
@@ -262,7 +261,7 @@ impl<T> Lanes<T> {
         next(&self.notices).into_iter().chain(end).min()
     }
 
-    /// Where the deadline of an item that is due is noted.
+    /// Returns the index that holds the deadline of a due item.
     fn ages(&mut self, item: &Item<T>) -> &mut BTreeMap<Key, Millis> {
         if item.deadline < item.expires { &mut self.notices } else { &mut self.ends }
     }
@@ -275,7 +274,7 @@ impl<T> Lanes<T> {
         Some(item)
     }
 
-    /// A lane with nothing to do now: it is closed, or woken when there will be.
+    /// Suspends a queue without a job: removes it, or sets the time at which it may have one.
     fn rest(&mut self, id: LaneId, now: Millis) {
         let Some(lane) = self.all.get(&id) else { return };
         let Some(whole) = lane.part.as_ref().map_or(Some(lane), |part| self.all.get(&part.0)) else { return };
@@ -290,7 +289,7 @@ impl<T> Lanes<T> {
             self.close(id);
             return;
         }
-        // With every connection in use, the next one that ends gives the lane its turn.
+        // When every connection is in use, the next attempt that ends gives the queue its turn.
         let try_at = until(lane).max(until(whole));
         let wants = lane.waiting > 0 && self.has_room(id, try_at.unwrap_or(now));
         let is_whole = lane.part.is_none();
@@ -315,8 +314,8 @@ impl<T> Lanes<T> {
         self.unblock(id, now);
     }
 
-    /// Takes the waiting items of these messages out, each with its due time. Looks at everything that
-    /// waits: for operators, not for every event.
+    /// Removes the waiting items of these messages and returns them with their due times. It scans every waiting item,
+    /// so it is for operators' orders only.
     pub(super) fn take(&mut self, ids: &HashSet<QueueId>) -> Vec<(Item<T>, Instant)> {
         let wanted = self.due.iter().filter(|(_, item)| ids.contains(&item.id));
         let keys: Vec<Key> = wanted.map(|(key, _)| *key).collect();
@@ -330,8 +329,8 @@ impl<T> Lanes<T> {
         all.into_iter().map(|(item, due)| (item, self.instant(due))).collect()
     }
 
-    /// Forgets who is down, and where mail goes: it may go another way now, and at another age, which
-    /// `age` puts into each item. Attempts under way are still counted, but what they find out is not.
+    /// Applies a new configuration: clears every backoff, and routes every item again. `age` recomputes the deadlines
+    /// of an item. Running attempts still count towards limits, but their results say nothing about destinations.
     pub(super) fn begin_anew(&mut self, age: impl Fn(&mut Item<T>)) {
         self.era += 1;
         self.notices.clear();
@@ -340,7 +339,7 @@ impl<T> Lanes<T> {
         let waited = std::mem::take(&mut self.later);
         let again = |lanes: &mut Self, mut item: Item<T>, due: Millis, serial| {
             age(&mut item);
-            // Who expires is tried once more then.
+            // An expired item gets a last attempt.
             let due = due.min(lanes.millis(item.expires));
             lanes.put_off(item, due, serial);
         };
@@ -361,14 +360,14 @@ impl<T> Lanes<T> {
         }
     }
 
-    /// Whether a message that is pushed and due at once will be tried soon.
+    /// Returns true when a message that is due now would be tried soon.
     pub(super) fn is_prompt(&self, destination: &Destination, host: &Host, is_relaxed: bool) -> bool {
         let Some(id) = self.names.get(destination) else { return true };
         let is_short = self.all.get(id).is_none_or(|lane| lane.waiting < SOON);
         is_short && self.wait(*id, host, is_relaxed).is_none()
     }
 
-    /// Until when mail for a host is left alone, and why; nothing where it is not.
+    /// Returns the end of the backoff of mail for a domain, with its reason; `None` when there is no backoff.
     pub(super) fn down(
         &self,
         destination: &Destination,
@@ -380,7 +379,7 @@ impl<T> Lanes<T> {
         (self.millis(now) < wait.until).then_some((self.instant(wait.until), wait))
     }
 
-    /// Forgets that a destination is down, or what of it mail for a host belongs to.
+    /// Clears the backoff of a destination, and of the parts that mail for a domain belongs to.
     pub(super) fn revive(&mut self, destination: &Destination, host: &Host, is_relaxed: bool) {
         let Some(whole) = self.names.get(destination).copied() else { return };
         let parts: Vec<LaneId> = self.parts_of(whole, host, is_relaxed).collect();
@@ -392,7 +391,7 @@ impl<T> Lanes<T> {
         }
     }
 
-    /// When [`Lanes::next`] should be asked again, if nothing happens before.
+    /// Returns the time at which to call [`Lanes::next`] again, if no event comes first.
     pub(super) fn next_wake(&self) -> Option<Instant> {
         let later = self.later.first_key_value().map(|((at, _), _)| *at);
         let slow = self.attempts.next_slow();
@@ -400,8 +399,8 @@ impl<T> Lanes<T> {
         next.map(|at| self.instant(at))
     }
 
-    /// An attempt has left its connection; `health` tells what it found. A destination that is down is
-    /// left alone as `[queue] retry` says, by its own count of failures.
+    /// Ends an attempt. `health` is what it showed of the destination. A destination that is down gets a backoff by
+    /// the steps of `[queue] retry`, one for each failure in a row.
     pub(super) fn finished(&mut self, ticket: Ticket, now: Instant, health: Health, retry: &[Duration]) {
         let now = self.millis(now);
         if !self.end(ticket.lane, ticket.attempt) {
@@ -417,24 +416,24 @@ impl<T> Lanes<T> {
         self.call();
     }
 
-    /// From now on so many attempts may be under way. Those that are go on.
+    /// Changes the most attempts that may run. Running attempts continue.
     pub(super) fn resize(&mut self, attempts: u32) {
         self.attempts.resize(attempts);
     }
 
-    /// The slow attempts that must end so that other destinations find a place, among those that `may` end: their
-    /// message was not begun. To be asked after [`Lanes::next`] has nothing more to do; each is named once.
+    /// Returns the slow attempts that must end so that other destinations get a place, each once. `may` returns true
+    /// for an attempt that has not started to send its message. Call it after [`Lanes::next`] returned `None`.
     pub(super) fn choose_to_end(&mut self, may: impl Fn(AttemptId) -> bool) -> Vec<AttemptId> {
         self.attempts.choose_to_end(&self.all, may)
     }
 
-    /// How much of each share of the attempts is in use.
+    /// Returns the use of each share of the attempts.
     pub(super) fn in_use(&self) -> [ShareUse; 2] {
         self.attempts.in_use()
     }
 }
 
-/// The first of a lane's entries.
+/// Returns the first entry of a queue.
 fn first<V>(map: &BTreeMap<Key, V>, lane: LaneId) -> Option<Key> {
     let key = map.range(Key { lane, at: 0, serial: 0 }..).next()?.0;
     (key.lane == lane).then_some(*key)

@@ -1,4 +1,4 @@
-//! Messages that are being worked on, each shared by its destinations.
+//! Messages with running jobs, each shared by the jobs for its destinations.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,23 +10,23 @@ use crate::spool::Entry;
 
 use super::Context;
 
-/// The message of an item, where it is in memory.
+/// The message of an item, if it is in memory.
 pub(super) type Cargo = Option<Arc<Live>>;
 
-/// A message that is being worked on: its destinations share it.
+/// A message with running jobs, or in memory for its first attempt.
 pub(super) struct Live {
     pub(super) id: QueueId,
     pub(super) entry: OnceCell<Arc<Entry>>,
-    /// The state of its recipients, truer than `entry`'s as soon as one was tried.
+    /// The current envelope, once a job has changed a recipient's state; until then the one in `entry` holds.
     pub(super) envelope: tokio::sync::Mutex<Option<Envelope>>,
-    /// Octets that count towards [`super::MEMORY_MAX`].
+    /// The octets that count towards [`super::MEMORY_MAX`].
     held: u64,
     in_memory: Arc<AtomicU64>,
 }
 
 impl Live {
-    /// A message that is read from the spool when it is needed, unless `entry` has it already. `held` of
-    /// its octets count towards [`super::MEMORY_MAX`] until this is dropped.
+    /// Creates a shared message, loaded from the spool on first use unless `entry` is set. `held` octets of it count
+    /// towards [`super::MEMORY_MAX`] until it is dropped.
     pub(super) fn new(id: QueueId, entry: OnceCell<Arc<Entry>>, held: u64, context: &Context) -> Self {
         let in_memory = Arc::clone(&context.in_memory);
         Self { id, entry, envelope: tokio::sync::Mutex::new(None), held, in_memory }

@@ -1,8 +1,8 @@
-//! The scheduler: who is due, how many at once, and when it is too late.
+//! The scheduler starts delivery attempts, limits how many run at once, retries and expires messages.
 //!
-//! One task owns the queue in memory (`lanes`); every attempt is a task of its own (`delivery`)
-//! that reports back. What is in the queue is in the spool first: were this task lost, a restart
-//! takes everything up again. It opens no connection and reads no policy but the connector's limits.
+//! One task owns the queue in memory (`lanes`). Each attempt is a task of its own (`delivery`), which sends an
+//! [`Event`] when it ends. Every message is in the spool before it is queued here, so a restart rebuilds the queue.
+//! The scheduler opens no connection; of the policy it reads only the route and the limits of a connector.
 
 mod backlog;
 mod damage;
@@ -53,13 +53,13 @@ pub use pulse::{Pulse, Work};
 pub use usage::ShareUsage;
 use usage::Usage;
 
-/// Octets of content that may wait in memory for their first attempt; what is over is read again.
+/// The most octets of content that wait in memory for a first attempt. Further content is read from the spool.
 const MEMORY_MAX: u64 = 64 << 20;
 
-/// Is told of every attempt, after it ended and before its result is written down.
+/// A callback for each attempt, called after the attempt ends and before its result is stored.
 pub type Observer = Arc<dyn Fn(&Attempt, &Report) + Send + Sync>;
 
-/// What every delivery needs.
+/// The parts of the relay that every delivery task uses.
 struct Context {
     spool: Arc<dyn Spool>,
     evidence: Evidence,
@@ -67,40 +67,40 @@ struct Context {
     running: RunningConfig,
     observer: Observer,
     events: mpsc::UnboundedSender<Event>,
-    /// The rate of reports to senders.
+    /// The rate limit of reports to senders.
     limiter: Mutex<Limiter>,
-    /// The reports that were made.
+    /// The counts of reports.
     reports: Counts,
-    /// Octets of content that wait in memory.
+    /// The octets of content in memory, at most [`MEMORY_MAX`].
     in_memory: Arc<AtomicU64>,
-    /// Nothing is begun any more, and nothing that fails is tried again.
+    /// Cancelled at shutdown: no job starts any more, and a write that fails is not retried.
     ending: CancellationToken,
 }
 
-/// What a delivery tells the scheduler. Their number is bounded by that of the jobs.
+/// A message from a delivery task to the scheduler. The number of jobs bounds the number of events in the channel.
 enum Event {
-    /// The connection is free again.
+    /// An attempt has ended, and its connection slot is free.
     Finished(Ticket, Health),
-    /// The result is written down; what is left to do, and when.
+    /// The result of a job is stored. The item is queued again for the given time, if recipients remain.
     Settled(QueueId, Option<(Item<Cargo>, Instant)>),
-    /// A report was committed.
+    /// A report was stored in the spool and is to be delivered.
     Report(Box<Entry>),
-    /// What is owed about a message has changed, and is durable.
+    /// The reports that a message owes have changed; the change is stored.
     Owes(QueueId, Debt),
-    /// The work on the report about a message has ended; what is owed still is tried again after this time.
+    /// A report task has ended. A time means that a report is still owed and is retried after it.
     Reported(QueueId, Option<Duration>),
-    /// The work on a digest has ended.
+    /// A digest task has ended.
     Digested {
-        /// The messages that it was about.
+        /// The messages that the task worked on.
         ids: Vec<QueueId>,
-        /// Those of them that are owed still.
+        /// The messages among them that still need a digest.
         left: Vec<QueueId>,
     },
-    /// An operator's order was carried out, or refused.
+    /// An operator's order on one message has ended.
     Ordered(QueueId, orders::Left),
 }
 
-/// The queue.
+/// The task that owns the queue.
 pub struct Scheduler {
     context: Arc<Context>,
     first_new: QueueId,
@@ -108,17 +108,17 @@ pub struct Scheduler {
     events: mpsc::UnboundedReceiver<Event>,
     lanes: Lanes<Cargo>,
     live: HashMap<QueueId, Weak<Live>>,
-    /// Messages that are being worked on, and by how many jobs.
+    /// The number of running jobs for each message that has any.
     active: HashMap<QueueId, usize>,
-    /// Messages that an operator's order is being carried out on.
+    /// The messages with an operator's order in progress.
     ordered: HashSet<QueueId>,
-    /// Messages whose reports are not stored yet.
+    /// The messages whose reports are not stored yet.
     owed: Owed,
-    /// Jobs under way.
+    /// The number of running jobs.
     jobs: usize,
-    /// The limits of the attempts under way.
+    /// The time limits of the running attempts.
     limits: HashMap<AttemptId, AttemptLimit>,
-    /// How much of the attempts is in use, for those who watch.
+    /// The use of the attempts, published for status and metrics.
     usage: Usage,
     operator: Operator,
     orders: mpsc::Receiver<orders::Request>,
@@ -134,8 +134,8 @@ impl std::fmt::Debug for Scheduler {
 }
 
 impl Scheduler {
-    /// Makes a scheduler with an empty queue. It must exist before anything is accepted: what has a smaller
-    /// id than the next one is taken to be from an earlier run.
+    /// Creates a scheduler with an empty queue. Create it before any message is accepted: messages with an id below
+    /// the next free one count as left over from an earlier run.
     #[must_use]
     pub fn new(
         spool: Arc<dyn Spool>,
@@ -189,17 +189,17 @@ impl Scheduler {
         }
     }
 
-    /// A hand on the queue, for operators.
+    /// Returns the handle for operators' orders and queries.
     #[must_use]
     pub fn operator(&self) -> Operator {
         self.operator.clone()
     }
 
-    /// Delivers what the spool holds and what `accepted` brings, until `stop`; then waits for the
-    /// attempts that are under way, `[timeouts] drain` at most. What they leave undone is in the spool.
+    /// Delivers the messages in the spool and those from `accepted` until `stop`. Then waits for running attempts,
+    /// at most `[timeouts] drain`. Undelivered messages stay in the spool.
     ///
     /// # Errors
-    /// Whatever keeps the spool from being read at the start.
+    /// An error of the spool while it is read at the start.
     pub async fn run(mut self, mut accepted: mpsc::Receiver<Entry>, stop: CancellationToken) -> Result<(), SpoolError> {
         let mut pages = self.read_spool();
         let mut reading = true;
@@ -207,7 +207,7 @@ impl Scheduler {
         loop {
             self.dispatch();
             self.begin_reports();
-            // With every attempt taken, the next one that ends wakes us.
+            // When no job may start, the next event wakes the loop.
             let wake = self.lanes.next_wake().into_iter().chain(self.owed.next_wake()).min();
             let wake = wake.filter(|_| self.may_begin());
             let wake = wake.unwrap_or_else(|| Instant::now() + Duration::from_hours(1));
@@ -221,7 +221,7 @@ impl Scheduler {
                     None => reading = false,
                 },
                 Some(answer) = self.felt.recv() => self.beat(answer),
-                // What the spool holds is complete in memory first: an order works on both.
+                // Orders wait until the whole spool is in memory, since an order works on both.
                 Some(request) = self.orders.recv(), if !reading => {
                     while let Ok(entry) = accepted.try_recv() {
                         self.enqueue_entry(entry);
@@ -235,7 +235,7 @@ impl Scheduler {
                 () = tokio::time::sleep_until(wake.into()) => {}
             }
         }
-        // What is still accepted waits in the spool for the next run, and no order is taken any more.
+        // Messages accepted from now on wait in the spool for the next run.
         drop(accepted);
         self.orders.close();
         self.drain().await;
@@ -286,7 +286,7 @@ impl Scheduler {
         }
     }
 
-    /// One job on a message has ended.
+    /// Counts the end of a job on a message.
     fn rest(&mut self, id: QueueId) {
         if let Some(jobs) = self.active.get_mut(&id) {
             *jobs -= 1;
@@ -299,8 +299,8 @@ impl Scheduler {
         }
     }
 
-    /// A message that an operator lets go is tried at once, whatever is known of its destination, and
-    /// has time for more than one try, however old it is.
+    /// Queues a message that an operator released. It is tried at once, even when its destination is in backoff, and
+    /// expires no earlier than the whole retry schedule from now, however old it is.
     fn enqueue_released(&mut self, stored: &StoredMessage) {
         let (now, settings) = (Instant::now(), self.context.running.load());
         let longest = settings.config.queue.retry.iter().sum::<Duration>();
@@ -313,7 +313,7 @@ impl Scheduler {
         }
     }
 
-    /// When a message that was accepted then is given up.
+    /// Returns the time at which a message accepted at `accepted` expires.
     fn expiry(&self, settings: &Snapshot, now: Instant, accepted: Timestamp) -> Instant {
         now + settings.config.queue.expire.saturating_sub(self.clock_jumps.age(accepted, Timestamp::now()))
     }
@@ -335,8 +335,8 @@ impl Scheduler {
         }
     }
 
-    /// Takes up a message that has just come in. Its age is zero, whatever the clock says: it may have jumped since the
-    /// message was accepted.
+    /// Queues a message that was just accepted. Its age counts from now, not from its timestamp, since the system
+    /// clock may have jumped in between.
     fn enqueue_entry(&mut self, entry: Entry) {
         let (now, settings) = (Instant::now(), self.context.running.load());
         let expires = now + settings.config.queue.expire;
@@ -354,7 +354,7 @@ impl Scheduler {
         }
     }
 
-    /// Keeps a fresh message in memory, so that its first attempt need not read it back.
+    /// Keeps a new message in memory for its first attempt, unless [`MEMORY_MAX`] is reached.
     fn keep(&self, entry: Entry) -> (QueueId, Cargo) {
         let held = match &entry.body {
             Body::Memory(content) => content.len() as u64,
@@ -373,10 +373,10 @@ impl Scheduler {
     fn enqueue(&mut self, mut item: Item<Cargo>, due: Instant) {
         let destination = self.destination(&item.host);
         if item.cargo.is_some() && !self.lanes.is_prompt(&destination, &item.host, item.is_relaxed) {
-            // Its content need not wait in memory.
+            // The first attempt is not soon, so the content is read from the spool then.
             item.cargo = None;
         }
-        // It may have been on its way while the settings were replaced.
+        // The configuration may have been replaced while a job had this item.
         let settings = self.context.running.load();
         if item.expire != settings.config.queue.expire {
             settle::reckon(&settings, &mut item);
@@ -384,7 +384,7 @@ impl Scheduler {
         self.lanes.push(item, due);
     }
 
-    /// There are other settings: they hold for the mail that waits, too.
+    /// Applies a new configuration to the waiting messages.
     fn begin_anew(&mut self) {
         let settings = self.context.running.load();
         self.lanes.resize(settings.config.limits.delivery_attempts);
@@ -401,11 +401,11 @@ impl Scheduler {
         let patience = self.context.running.load().config.timeouts.drain;
         let waiting = self.tasks.len();
         if waiting > 0 {
-            tracing::info!(deliveries = waiting, "waiting for deliveries in flight");
+            tracing::info!(deliveries = waiting, "waiting for running deliveries");
         }
         if tokio::time::timeout(patience, self.tasks.wait()).await.is_err() {
             let left = self.tasks.len();
-            tracing::warn!(deliveries = left, "deliveries were cut short; they start again with the next run");
+            tracing::warn!(deliveries = left, "deliveries were cut short; they are retried after the restart");
         }
     }
 }

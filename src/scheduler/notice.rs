@@ -1,4 +1,4 @@
-//! Reports to senders: written by [`crate::dsn`], stored and queued here like any other mail.
+//! Stores and queues reports to senders, which [`crate::dsn`] writes.
 
 use std::sync::PoisonError;
 use std::time::{Duration, Instant};
@@ -15,50 +15,50 @@ use crate::spool::{Body, Entry, SpoolError};
 use super::owed::{Addressee, Rates};
 use super::{Context, Event};
 
-/// Octets of header fields that a report returns, at most.
+/// The most octets of header fields that a report returns.
 const HEADERS_MAX: usize = 64 * 1024;
 
-/// A recipient of whom something is to be told.
+/// A recipient with a report to the sender.
 #[derive(Debug)]
 pub(super) struct Change {
     pub(super) recipient: usize,
     pub(super) attempts: u32,
-    /// What had happened before.
+    /// The earlier failures.
     pub(super) history: FailureHistory,
     pub(super) last: AttemptFailure,
-    /// A host refused the message as such, and may take it in another form.
+    /// A host rejected the message for its content, and may accept it in another form.
     pub(super) is_of_content: bool,
 }
 
 impl Change {
-    /// One that is told while the recipient keeps its state.
+    /// Creates a report for a recipient that does not bounce.
     pub(super) fn notice(recipient: usize, last: AttemptFailure) -> Self {
         Self { recipient, attempts: 0, history: FailureHistory::default(), last, is_of_content: false }
     }
 }
 
-/// The answer of the rate of reports to the first of them.
+/// The state of the rate check for the first report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Room {
-    /// It is to be asked for.
+    /// The rate limit is still to be checked.
     Wanted,
-    /// It was given.
+    /// The rate limit has already admitted it.
     Taken,
 }
 
-/// The result of storing the reports that are owed.
+/// The result of storing the owed reports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Stored {
-    /// Nothing is owed any more.
+    /// No report is owed any more.
     All,
-    /// The rate of reports has no room now.
+    /// The rate limit does not admit a report now.
     OverRate,
-    /// The spool did not take a report.
+    /// The spool could not store a report.
     Failed,
 }
 
-/// Stores the reports that a message owes to its sender, one for each action (RFC 3464 §2.3.3), and queues them. What is
-/// stored is no longer owed. `until`: the end of the message's time.
+/// Stores and queues the reports that a message owes to its sender, one for each action (RFC 3464 §2.3.3), and clears
+/// them from `envelope`. `until` is the time at which the message expires.
 pub(super) async fn store(
     context: &Context,
     settings: &Snapshot,
@@ -79,16 +79,16 @@ pub(super) async fn store(
         let stored = compose(context, settings, entry, envelope, action, &owed).await;
         let is_stored = stored.is_ok();
         if let Err(error) = stored {
-            tracing::error!(queue_id = %entry.id, %error, "report to the sender not stored; it is tried again");
+            tracing::error!(queue_id = %entry.id, %error, "cannot store report to the sender; retrying");
         }
         for at in owed {
             let Some(recipient) = envelope.recipients.get_mut(at) else { continue };
-            // That mail was late, held or passed on is no news after days; that it was lost always is.
+            // Failures are reported however late; delays, holds and relaying are not after `[queue] expire`.
             let expire = settings.config.queue.expire;
             let is_old = |last: &mut Box<AttemptFailure>| action != Action::Failed && age(last) > expire;
             if !is_stored && recipient.owed.take_if(is_old).is_some() {
                 let (id, to) = (entry.id, &recipient.mailbox);
-                tracing::error!(queue_id = %id, %to, "report to the sender could not be stored for days; discarding it");
+                tracing::error!(queue_id = %id, %to, "cannot store report to the sender within [queue] expire; discarding it");
             }
             if is_stored {
                 recipient.owed = None;
@@ -101,11 +101,12 @@ pub(super) async fn store(
     Stored::All
 }
 
+/// Returns the time since a failure.
 fn age(last: &AttemptFailure) -> Duration {
     Duration::try_from(last.at.duration_until(Timestamp::now())).unwrap_or_default()
 }
 
-/// The recipients about whom this report is owed. What nobody wants is not owed any more.
+/// Returns the recipients that owe this report, and clears reports that the sender did not request.
 fn take_wanted(envelope: &mut Envelope, action: Action, until: Timestamp) -> Vec<usize> {
     let Envelope { reverse_path, recipients, .. } = envelope;
     let mut owed = Vec::new();
@@ -122,7 +123,7 @@ fn take_wanted(envelope: &mut Envelope, action: Action, until: Timestamp) -> Vec
     owed
 }
 
-/// The report that is owed about a recipient in this state.
+/// Returns the kind of report for a recipient in this state.
 fn action_of(state: &RecipientState, until: Timestamp) -> Action {
     match state {
         RecipientState::Pending { .. } => Action::Delayed(Some(until)),
@@ -132,7 +133,7 @@ fn action_of(state: &RecipientState, until: Timestamp) -> Action {
     }
 }
 
-/// Takes room for a report to the sender of this message, if the rate has it now.
+/// Returns true when the rate limit admits a report to the sender of this message now, and counts it.
 fn take_room(context: &Context, settings: &Snapshot, envelope: &Envelope) -> bool {
     let Some(sender) = envelope.reverse_path.mailbox() else { return true };
     let to = Addressee { host: sender.host().clone(), origin: envelope.origin };
@@ -140,6 +141,7 @@ fn take_room(context: &Context, settings: &Snapshot, envelope: &Envelope) -> boo
     limiter.take(&to, Rates::of(&settings.config.limits), Instant::now())
 }
 
+/// Writes, stores and queues one report.
 async fn compose(
     context: &Context,
     settings: &Snapshot,
@@ -148,7 +150,7 @@ async fn compose(
     action: Action,
     owed: &[usize],
 ) -> Result<(), SpoolError> {
-    // A message without a sender is told of in the postmaster's digest alone.
+    // Failures of mail with the null sender go into the postmaster's digest.
     let Some(to) = envelope.reverse_path.mailbox() else { return Ok(()) };
     let config = &settings.config;
     let told = owed.iter().filter_map(|at| {
@@ -156,14 +158,14 @@ async fn compose(
         Some(ReportedRecipient { recipient, last: recipient.owed.as_deref()? })
     });
     let told: Vec<ReportedRecipient<'_>> = told.collect();
-    // A sender on this host, cron's root for one, has no mailbox here.
+    // A sender on this host (root of cron, for example) has no mailbox here.
     let to = access::local_mailbox(RelayRules::new(config, &settings.connectors), to).unwrap_or_else(|| to.clone());
     let (returned, original) = match dsn::content_to_return(action, envelope, entry.size) {
         ReturnedContent::Nothing => (ReturnedContent::Nothing, Vec::new()),
         ReturnedContent::Full => (ReturnedContent::Full, readable(entry, usize::MAX).await?),
         ReturnedContent::Headers => (ReturnedContent::Headers, readable(entry, HEADERS_MAX).await?),
     };
-    // The report matters more than what it returns.
+    // A report without the original is better than none.
     let returned = if original.is_empty() && entry.size > 0 { ReturnedContent::Nothing } else { returned };
     let about = ReportContext {
         hostname: &config.hostname,
@@ -182,7 +184,7 @@ async fn compose(
     Ok(())
 }
 
-/// Stores a report that was refused once more, as plain text; false where it is no report as we write them.
+/// Stores a rejected report of ours again, as plain text. Returns false when the message is not such a report.
 pub(super) async fn simplify(
     context: &Context,
     settings: &Snapshot,
@@ -199,7 +201,7 @@ pub(super) async fn simplify(
     Ok(true)
 }
 
-/// Makes a report durable, and hands it to the scheduler; gives its name.
+/// Stores a report and hands it to the scheduler. Returns its queue id.
 pub(super) async fn enqueue(
     context: &Context,
     mut draft: crate::spool::Draft,
@@ -207,13 +209,13 @@ pub(super) async fn enqueue(
 ) -> Result<QueueId, SpoolError> {
     draft.write(&report.content).await?;
     let (receipt, entry) = context.spool.commit(draft, report.envelope).await?;
-    // The scheduler is gone only when the process is about to be; the report is in the spool.
+    // The channel is closed only when the process ends; the report is in the spool.
     let _ = context.events.send(Event::Report(Box::new(entry)));
     Ok(receipt.id())
 }
 
-/// Whether TLS was forced for the way of the message, on this side of us or the other: the report may go
-/// another. `connector`: the one that an attempt was judged under.
+/// Returns true when `tls = "forced"` applied to the message, inbound or outbound. A report may take a route without
+/// TLS, so it must not return the content then. `connector` is the one that the attempt used.
 pub(super) fn is_confidential(settings: &Snapshot, envelope: &Envelope, connector: &Connector) -> bool {
     let sender = envelope.reverse_path.mailbox();
     let came = sender.map(|sender| settings.connectors.for_host(sender.host()).inbound.tls);
@@ -221,15 +223,16 @@ pub(super) fn is_confidential(settings: &Snapshot, envelope: &Envelope, connecto
     demands.iter().any(|demand| matches!(demand, Some(TlsDemand::Forced { .. })))
 }
 
-/// The front of a message, of so many octets at most; nothing where its content is damaged.
+/// Returns at most `most` octets from the front of a message; none when its content is damaged.
 pub(super) async fn readable(entry: &Entry, most: usize) -> Result<Vec<u8>, SpoolError> {
     match front(&entry.body, most).await {
-        // The spool has set it aside and said so.
+        // The spool has quarantined it and logged it.
         Err(SpoolError::Damaged { .. } | SpoolError::Missing(_)) => Ok(Vec::new()),
         front => front,
     }
 }
 
+/// Reads at most `most` octets of a body.
 async fn front(body: &Body, most: usize) -> Result<Vec<u8>, SpoolError> {
     let (mut front, mut reader) = (Vec::new(), body.reader().await?);
     while front.len() < most

@@ -1,7 +1,6 @@
-//! What an operator does to the queue: try now, hold, release, remove, bounce.
+//! Operators' orders on the queue: retry, hold, release, remove, bounce.
 //!
-//! An order names messages by their ids; which those are was decided by who gives it. A message that is
-//! being delivered at the moment is not touched: its fate is about to be known.
+//! An order names messages by their ids. It is refused for a message that is being delivered.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -23,58 +22,58 @@ use super::owed::{Counts, ReportCounts};
 use super::usage::Usage;
 use super::{Cargo, Context, Event, Live, settle, witness};
 
-/// Orders and questions that may wait for the scheduler.
+/// The number of orders and queries that may wait for the scheduler.
 const WAITING_MAX: usize = 16;
-/// Between two tries to read what became of a message.
+/// The wait before the state of a message is read again.
 const READ_PAUSE: Duration = Duration::from_secs(5);
-/// Messages that one order works on at the same time: they share the spool's syncs.
+/// The number of messages that one order works on at a time. They share the syncs of the spool.
 const AT_ONCE: usize = 64;
 
-/// What is to be done.
+/// The kinds of orders.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Order {
-    /// Forget every wait, the destination's included, and dial now.
+    /// Try to deliver now, even when the destination is in backoff.
     Retry,
-    /// Keep the message, and try nothing until it is released.
+    /// Keep the message without attempts until it is released.
     Hold,
     /// End a hold.
     Release,
-    /// Delete the message; nobody is told.
+    /// Delete the message, without a report to the sender.
     Remove,
-    /// Give the message up; its sender is told.
+    /// Bounce the message, with a report to the sender.
     Bounce,
 }
 
-/// Why an order was not carried out on a message.
+/// The reason for which an order was not carried out on a message.
 #[derive(Debug, thiserror::Error)]
 pub enum Refused {
     /// An attempt or another order is running, or the message has just been accepted and is not scheduled yet.
     #[error("message is busy (being delivered, or another command is running); try again in a few minutes")]
     Busy,
-    /// Nothing of it waits for what the order ends.
+    /// No recipient of the message is in the state that the order changes.
     #[error("{0}")]
     Pointless(&'static str),
     /// The report to its sender could not be stored.
     #[error("cannot store the report to the sender; the message stays in the queue, see the log")]
     Untold,
-    /// The spool.
+    /// The spool failed.
     #[error("{0}")]
     Spool(#[from] SpoolError),
-    /// The work on it panicked.
+    /// The task panicked.
     #[error(
-        "the order failed half way, which is a bug in Gatepost; see the log, and check the message with `gatepost queue show`"
+        "the order failed half way, a bug in Gatepost; see the log, and check the message with `gatepost queue show`"
     )]
     Died,
-    /// The scheduler is ending.
+    /// The scheduler is stopping.
     #[error("the daemon is stopping")]
     Stopping,
 }
 
-/// What became of an order for one message.
+/// The result of an order for one message.
 pub type Answer = (QueueId, Result<(), Refused>);
 
-/// Gives orders to a running scheduler.
+/// The handle that sends orders and queries to a running scheduler.
 #[derive(Debug, Clone)]
 pub struct Operator {
     requests: mpsc::Sender<Request>,
@@ -82,29 +81,30 @@ pub struct Operator {
     reports: Counts,
 }
 
-/// What an operator wants.
+/// A request of an operator.
 #[derive(Debug)]
 pub(super) enum Request {
     Carry { order: Order, ids: Vec<QueueId>, answer: oneshot::Sender<Vec<Answer>> },
     Outlook(Question),
 }
 
-/// What is left to do for a message after an order.
+/// The work that remains for a message after an order.
 pub(super) enum Left {
     Nothing,
-    /// What there was before.
+    /// The items from before the order.
     AsBefore(Vec<(Item<Cargo>, Instant)>),
-    /// What its new envelope says.
+    /// The items of its new envelope.
     Anew(Box<StoredMessage>),
 }
 
+/// Creates the handle and the queue of its requests.
 pub(super) fn channel(usage: Usage, reports: Counts) -> (Operator, mpsc::Receiver<Request>) {
     let (requests, receiver) = mpsc::channel(WAITING_MAX);
     (Operator { requests, usage, reports }, receiver)
 }
 
 impl Operator {
-    /// Carries an order out, and tells what became of it, message by message.
+    /// Carries out an order and returns the result for each message.
     pub async fn order(&self, order: Order, mut ids: Vec<QueueId>) -> Vec<Answer> {
         ids.sort_unstable();
         ids.dedup();
@@ -116,18 +116,20 @@ impl Operator {
         answered.await.unwrap_or_else(|_| stopping(ids))
     }
 
-    /// The reports that were made since the start, and those that wait.
+    /// Returns the counts of reports since the start, and of those that wait.
     #[must_use]
     pub fn reports(&self) -> ReportCounts {
         self.reports.read()
     }
 
+    /// Sends a request to the scheduler.
     pub(super) async fn ask(&self, request: Request) -> Result<(), Refused> {
         self.requests.send(request).await.map_err(|_| Refused::Stopping)
     }
 }
 
 impl super::Scheduler {
+    /// Handles a request.
     pub(super) fn take_request(&mut self, request: Request) {
         match request {
             Request::Carry { order, ids, answer } => self.take_order(order, ids, answer),
@@ -145,7 +147,7 @@ impl super::Scheduler {
         }
         if order == Order::Retry {
             answers.extend(free.into_iter().map(|id| (id, self.retry(id, waiting.remove(&id)))));
-            // The asker may have gone away.
+            // The caller may be gone.
             let _ = answer.send(answers);
             return;
         }
@@ -167,7 +169,7 @@ impl super::Scheduler {
             while let Some(done) = under_way.join_next().await {
                 answers.extend(done.ok());
             }
-            // Who does not answer has died.
+            // A task without an answer has panicked.
             let answered: HashSet<QueueId> = answers.iter().map(|(id, _)| *id).collect();
             owed.retain(|id| !answered.contains(id));
             for id in owed {
@@ -178,14 +180,15 @@ impl super::Scheduler {
         });
     }
 
+    /// Queues the items of a message to be tried now, and clears the backoff of their destinations.
     fn retry(&mut self, id: QueueId, items: Option<Vec<(Item<Cargo>, Instant)>>) -> Result<(), Refused> {
         let now = Instant::now();
         let is_owed = self.owed.hasten(id, now);
         if items.is_none() && !is_owed {
-            return Err(Refused::Pointless("nothing of it waits for delivery; is it held?"));
+            return Err(Refused::Pointless("no recipient waits for delivery; is it held?"));
         }
         for (item, _) in items.into_iter().flatten() {
-            tracing::info!(queue_id = %item.id, host = %item.host, "message tried at once for an operator");
+            tracing::info!(queue_id = %item.id, host = %item.host, "message retried by an operator");
             let (host, is_relaxed) = (item.host.clone(), item.is_relaxed);
             self.enqueue(item, now);
             self.lanes.revive(&self.destination(&host), &host, is_relaxed);
@@ -194,17 +197,17 @@ impl super::Scheduler {
     }
 }
 
-/// Puts a message back into the queue after the work on it died: how far that came only the spool can tell.
+/// Queues a message again from the spool after the task of an order panicked. Only the spool has its true state.
 async fn take_up(context: &Context, id: QueueId) {
-    tracing::error!(queue_id = %id, "the work on an operator's order died; the message goes on from what the spool has of it");
+    tracing::error!(queue_id = %id, "operator's order panicked, a bug in Gatepost; resuming the message from the spool");
     let left = loop {
         match stored(context, id).await {
             Ok(Some(stored)) => break Left::Anew(Box::new(stored)),
             Ok(None) | Err(SpoolError::Closed) => break Left::Nothing,
             Err(error) => {
-                tracing::error!(queue_id = %id, %error, "it cannot be read from the spool; trying again");
+                tracing::error!(queue_id = %id, %error, "cannot read message from the spool; retrying");
                 let pause = tokio::time::timeout(READ_PAUSE, context.ending.cancelled());
-                // The next start takes it up otherwise.
+                // At shutdown: the next start resumes it.
                 if pause.await.is_ok() {
                     break Left::Nothing;
                 }
@@ -214,14 +217,14 @@ async fn take_up(context: &Context, id: QueueId) {
     let _ = context.events.send(Event::Ordered(id, left));
 }
 
-/// A message as the spool has it, without its content.
+/// Returns a message as stored in the spool, without its content.
 async fn stored(context: &Context, id: QueueId) -> Result<Option<StoredMessage>, SpoolError> {
     let before = id.number().checked_sub(1).and_then(QueueId::from_number);
     Ok(context.spool.scan(before, 1).await?.into_iter().next().filter(|stored| stored.id == id))
 }
 
-/// Whether a message was accepted a moment ago and is still on its way to the scheduler, which would deliver
-/// what it is handed then, whatever was done to the message meanwhile. `items` are those of it that waited.
+/// Returns true for a message that was just accepted and is not in the queue yet. The scheduler would then queue the
+/// accepted state and ignore the order. `items` are its waiting items.
 async fn is_on_its_way(context: &Context, id: QueueId, items: &[(Item<Cargo>, Instant)]) -> Result<bool, SpoolError> {
     if !items.is_empty() {
         return Ok(false);
@@ -230,7 +233,7 @@ async fn is_on_its_way(context: &Context, id: QueueId, items: &[(Item<Cargo>, In
     Ok(stored.is_some_and(|stored| stored.envelope.recipients.iter().any(|recipient| recipient.state.is_pending())))
 }
 
-/// Carries an order out on one message, whose waiting items are `items`.
+/// Carries out an order on one message with these waiting items, and reports the end to the scheduler.
 async fn work(context: Arc<Context>, order: Order, id: QueueId, items: Vec<(Item<Cargo>, Instant)>) -> Answer {
     let carried = match is_on_its_way(&context, id, &items).await {
         Ok(false) => carry_out(&context, order, id).await,
@@ -246,14 +249,17 @@ async fn work(context: Arc<Context>, order: Order, id: QueueId, items: Vec<(Item
     (id, result)
 }
 
-/// What is left, without the items from before: what they have in memory of the message is no longer
-/// true, and nobody must find it there.
+/// Drops the items from before and returns `left`. The items hold the outdated message in memory, where a later job
+/// must not find it.
 fn only(left: Left, items: Vec<(Item<Cargo>, Instant)>) -> Left {
     drop(items);
     left
 }
 
-/// What is left to do afterwards; with a refusal, nothing means whatever was left before.
+/// Carries out an order on one message and returns the work that remains.
+///
+/// # Errors
+/// The refusal, and the work that remains; `Nothing` means the items from before.
 async fn carry_out(context: &Arc<Context>, order: Order, id: QueueId) -> Result<Left, (Refused, Left)> {
     let as_before = |refused: Refused| (refused, Left::Nothing);
     match order {
@@ -280,13 +286,14 @@ async fn carry_out(context: &Arc<Context>, order: Order, id: QueueId) -> Result<
             }
             Some(stored) => Err((Refused::Untold, Left::Anew(Box::new(stored)))),
         },
-        // Carried out by the scheduler itself, which alone knows the waits.
+        // The scheduler carries it out itself.
         Order::Retry => Ok(Left::Nothing),
     }
 }
 
+/// Holds the pending recipients.
 async fn hold(context: &Context, id: QueueId) -> Result<StoredMessage, Refused> {
-    change(context, id, "nothing of it waits for delivery", |state| match state {
+    change(context, id, "no recipient waits for delivery", |state| match state {
         RecipientState::Pending { attempts, history, .. } => {
             Some(RecipientState::Held { attempts: *attempts, history: history.clone() })
         }
@@ -295,6 +302,7 @@ async fn hold(context: &Context, id: QueueId) -> Result<StoredMessage, Refused> 
     .await
 }
 
+/// Makes the held recipients pending.
 async fn release(context: &Context, id: QueueId) -> Result<StoredMessage, Refused> {
     change(context, id, "it is not held", |state| match state {
         RecipientState::Held { attempts, history } => {
@@ -306,7 +314,8 @@ async fn release(context: &Context, id: QueueId) -> Result<StoredMessage, Refuse
     .await
 }
 
-/// Changes the state of every recipient that `new` has another one for, and records it.
+/// Changes the state of every recipient for which `new` returns one, and stores it. `pointless` is the text of the
+/// refusal when there is no such recipient.
 async fn change(
     context: &Context,
     id: QueueId,
@@ -319,7 +328,7 @@ async fn change(
     for recipient in &mut envelope.recipients {
         if let Some(state) = new(&recipient.state) {
             recipient.state = state;
-            // It speaks of the state before.
+            // The owed report was about the earlier state.
             recipient.owed = None;
             changed = true;
         }
@@ -331,9 +340,11 @@ async fn change(
     Ok(StoredMessage { id, accepted: entry.accepted, envelope, size: entry.size })
 }
 
-/// Gives up every recipient whose fate is open, as if each had been refused for good. What could not be
-/// given up, because its sender could not be told, comes back. Each recipient domain is written down for
-/// itself; what was not come to yet is as it was, held or not.
+/// Bounces every open recipient, each recipient domain with a write of its own. Returns the message if recipients
+/// remain because the report to the sender could not be stored.
+///
+/// # Errors
+/// The refusal, and the work that remains. Recipient domains not reached yet keep their state.
 async fn bounce(context: &Arc<Context>, id: QueueId) -> Result<Option<StoredMessage>, (Refused, Left)> {
     let entry = Arc::new(match context.spool.load(id).await {
         Ok(entry) => entry,
@@ -345,7 +356,7 @@ async fn bounce(context: &Arc<Context>, id: QueueId) -> Result<Option<StoredMess
     let is_left = match give_up(context, &live, &entry, &failure).await {
         settle::Left::Nothing => false,
         settle::Left::Until { .. } => true,
-        // The next start goes on with what the spool has; what is in memory of it may not be true.
+        // The next start resumes from the spool; the state in memory may be outdated.
         settle::Left::Unwritten => return Err((Refused::Stopping, Left::AsBefore(Vec::new()))),
     };
     let envelope = live
@@ -357,7 +368,7 @@ async fn bounce(context: &Arc<Context>, id: QueueId) -> Result<Option<StoredMess
     Ok(envelope.map(|envelope| StoredMessage { id, accepted: entry.accepted, envelope, size: entry.size }))
 }
 
-/// Gives up every recipient of a message whose fate is open, for the same reason, one recipient domain after the other.
+/// Bounces every open recipient of a message for the same reason, one recipient domain after the other.
 pub(super) async fn give_up(
     context: &Arc<Context>,
     live: &Live,
@@ -395,12 +406,12 @@ pub(super) async fn give_up(
     left
 }
 
-/// The attempt that would serve one recipient domain of a message.
+/// Returns the attempt for the pending recipients of one domain.
 pub(super) fn attempt(entry: &Arc<Entry>, envelope: &Envelope, host: &crate::address::Host) -> Attempt {
     serve(entry, envelope, host, RecipientState::is_pending)
 }
 
-/// The same, of those recipients whose state is one of `which`.
+/// Returns the attempt for the recipients of one domain whose state satisfies `which`.
 fn serve(
     entry: &Arc<Entry>,
     envelope: &Envelope,

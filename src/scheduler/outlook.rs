@@ -1,5 +1,4 @@
-//! What the scheduler knows of a message beyond its envelope: whether it is being worked on, and whether
-//! its destinations are left alone for a while.
+//! Queries for the status of messages that only the scheduler knows: running jobs, and destinations in backoff.
 
 use std::time::{Duration, Instant};
 
@@ -12,65 +11,65 @@ use crate::spool::ClockJumps;
 
 use super::orders::{Operator, Request};
 
-/// The prospects of messages, as of one moment.
+/// The status of several messages at one moment.
 #[derive(Debug)]
 pub struct Outlook {
-    /// The age at which a message bounces.
+    /// The `[queue] expire` in use.
     expire: Duration,
     clock_jumps: ClockJumps,
-    /// One for each message that was asked about, in order.
+    /// The status of each message of the query, in the same order.
     pub messages: Vec<Prospect>,
 }
 
 impl Outlook {
-    /// When a message that was accepted then bounces.
+    /// Returns the time at which a message accepted at `accepted` expires.
     #[must_use]
     pub fn expires(&self, accepted: Timestamp) -> Timestamp {
         self.clock_jumps.deadline(accepted, self.expire, Timestamp::now())
     }
 }
 
-/// The prospects of one message.
+/// The status of one message.
 #[derive(Debug)]
 pub struct Prospect {
-    /// Whether an attempt, or an operator's order, is under way.
+    /// True while an attempt or an operator's order on it is running.
     pub busy: bool,
-    /// One for each host that was asked about, in order.
+    /// The status of each recipient domain of the query, in the same order.
     pub ways: Vec<Way>,
 }
 
-/// The way to one recipient domain.
+/// The status of the destination of one recipient domain.
 #[derive(Debug)]
 pub struct Way {
-    /// The name of the connector that speaks for it.
+    /// The name of the connector for the domain.
     pub connector: String,
-    /// The pause, while it is left alone.
+    /// The backoff, if the mail is in one now.
     pub pause: Option<Pause>,
 }
 
-/// A destination, or a part of its mail, that is left alone.
+/// The backoff of a destination, or of a part of its mail.
 #[derive(Debug)]
 pub struct Pause {
-    /// Until then.
+    /// The end of the backoff.
     pub until: Timestamp,
-    /// Why.
+    /// The failure that caused it.
     pub last: AttemptFailure,
-    /// The mail that waits, in words, where other mail for the destination goes on.
+    /// A description of the part of the mail that is in backoff; `None` for all mail of the destination.
     pub part: Option<String>,
 }
 
-/// A message that is asked about, or mail of its kind.
+/// A query for one message, or for mail like it.
 #[derive(Debug)]
 pub struct Asked {
-    /// The message; nothing where none is meant.
+    /// The id of the message; `None` for a message that does not exist yet.
     pub id: Option<QueueId>,
-    /// Its recipient domains.
+    /// The recipient domains.
     pub hosts: Vec<Host>,
-    /// The TLS that it asks for (RFC 8689).
+    /// The TLS requirement of the message (RFC 8689).
     pub tls: TlsRequirement,
 }
 
-/// A question on its way.
+/// A query with the channel for its answer.
 #[derive(Debug)]
 pub(super) struct Question {
     messages: Vec<Asked>,
@@ -78,8 +77,7 @@ pub(super) struct Question {
 }
 
 impl Operator {
-    /// The prospects of messages, each with the hosts that are asked about; `None` where the daemon is
-    /// stopping.
+    /// Returns the status of messages, or `None` when the daemon is stopping.
     pub async fn outlook(&self, messages: Vec<Asked>) -> Option<Outlook> {
         let (answer, answered) = oneshot::channel();
         self.ask(Request::Outlook(Question { messages, answer })).await.ok()?;
@@ -88,6 +86,7 @@ impl Operator {
 }
 
 impl super::Scheduler {
+    /// Answers a query.
     pub(super) fn tell(&self, question: Question) {
         let now = Instant::now();
         let messages = question.messages.into_iter().map(|Asked { id, hosts, tls }| Prospect {
@@ -96,7 +95,7 @@ impl super::Scheduler {
         });
         let expire = self.context.running.load().config.queue.expire;
         let outlook = Outlook { expire, clock_jumps: self.clock_jumps.clone(), messages: messages.collect() };
-        // The asker may have gone away.
+        // The caller may be gone.
         let _ = question.answer.send(outlook);
     }
 

@@ -1,33 +1,34 @@
-//! A sign of life of the scheduler, from its own loop: how much waits, and how much is under way.
+//! The liveness probe of the scheduler, answered by its loop with the number of waiting and running deliveries.
 
 use tokio::sync::{mpsc, oneshot};
 
-/// Questions that may wait; one asker is what there is.
+/// The number of probes that may wait. The watchdog is the only caller.
 const WAITING_MAX: usize = 4;
 
-/// How much there is to do.
+/// The amount of work of the scheduler.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Work {
-    /// Deliveries that wait for their time: one for each message and recipient domain.
+    /// The waiting deliveries: one for each message and recipient domain.
     pub waiting: usize,
-    /// Deliveries under way.
+    /// The running jobs.
     pub under_way: usize,
 }
 
-/// Who asks.
+/// The channel for the answer to a probe.
 pub(super) type Feel = oneshot::Sender<Work>;
 
-/// A hand on the scheduler's pulse.
+/// The handle that probes the scheduler.
 #[derive(Debug, Clone)]
 pub struct Pulse(mpsc::Sender<Feel>);
 
+/// Creates a probe and the queue of its requests.
 pub(super) fn channel() -> (Pulse, mpsc::Receiver<Feel>) {
     let (sender, receiver) = mpsc::channel(WAITING_MAX);
     (Pulse(sender), receiver)
 }
 
 impl Pulse {
-    /// Waits for the loop to answer; `None` where it has ended.
+    /// Waits for an answer of the loop. Returns `None` when the loop has ended.
     pub async fn feel(&self) -> Option<Work> {
         let (answer, answered) = oneshot::channel();
         self.0.send(answer).await.ok()?;
@@ -36,14 +37,15 @@ impl Pulse {
 }
 
 impl super::Scheduler {
-    /// A hand on its pulse.
+    /// Returns the liveness probe of this scheduler.
     #[must_use]
     pub fn pulse(&self) -> Pulse {
         self.pulse.clone()
     }
 
+    /// Answers a liveness probe.
     pub(super) fn beat(&self, answer: Feel) {
-        // The asker may have run out of patience.
+        // The caller may have given up waiting.
         let _ = answer.send(Work { waiting: self.lanes.len(), under_way: self.jobs });
     }
 }

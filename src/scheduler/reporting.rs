@@ -1,4 +1,4 @@
-//! Storing what is owed to senders and to the postmaster, once it is due.
+//! The tasks that store reports to senders, and the digest to the postmaster, when they are due.
 
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
@@ -18,13 +18,13 @@ use super::waits::wait;
 use super::witness::{evidence_flows, put_on_record};
 use super::{Context, Event, Live, notice};
 
-/// The wait after a message could not be read from the spool.
+/// The wait before a message is read again that could not be read from the spool.
 const SPOOL_PAUSE: Duration = Duration::from_mins(1);
-/// Octets of a failed message that are looked at for the digest.
+/// The most octets of a failed message that are read for the digest.
 const FRONT_MAX: usize = 64 * 1024;
 
-/// Returns what is owed about a message of `octets`. `wait`: how long its report waits for those about its other
-/// recipients.
+/// Returns the reports owed about a message of `octets`. `wait` is the time for which its report waits for reports
+/// about its other recipients.
 pub(super) fn debt(envelope: &Envelope, octets: u64, settings: &Snapshot, wait: Duration) -> Debt {
     let owed = || envelope.recipients.iter().filter_map(|recipient| recipient.owed.as_deref());
     match (&envelope.reverse_path, owed().map(|last| last.at).min()) {
@@ -42,30 +42,32 @@ pub(super) fn debt(envelope: &Envelope, octets: u64, settings: &Snapshot, wait: 
     }
 }
 
-/// A job in hand. Should the work on it die, it is done again later.
+/// The subject of a running report task.
 enum Duty {
     Report(QueueId),
     Digest(Vec<QueueId>),
 }
 
+/// A guard of a running report task. If the task panics, the guard schedules it again.
 struct Charge {
     context: Arc<Context>,
     duty: Option<Duty>,
 }
 
 impl Charge {
+    /// Ends the task with its event.
     fn end(mut self, event: Event) {
         self.duty = None;
-        // The scheduler is gone only when the process is about to be.
+        // The channel is closed only when the process ends.
         let _ = self.context.events.send(event);
     }
 }
 
 impl Drop for Charge {
     fn drop(&mut self) {
-        // A runtime that ends drops its work half way, too: then the next start does it.
+        // A runtime that shuts down drops tasks too; the next start stores the report.
         let Some(duty) = self.duty.take().filter(|_| std::thread::panicking()) else { return };
-        tracing::error!("the work on a report died, and is done again later");
+        tracing::error!("report task panicked, a bug in Gatepost; retrying later");
         let event = match duty {
             Duty::Report(id) => Event::Reported(id, Some(SPOOL_PAUSE)),
             Duty::Digest(ids) => Event::Digested { ids: ids.clone(), left: ids },
@@ -75,7 +77,7 @@ impl Drop for Charge {
 }
 
 impl super::Scheduler {
-    /// Begins to store the reports that are due.
+    /// Starts tasks for the reports and the digest that are due.
     pub(super) fn begin_reports(&mut self) {
         let (now, rates) = (Instant::now(), Rates::of(&self.context.running.load().config.limits));
         while self.may_begin() {
@@ -97,13 +99,13 @@ impl super::Scheduler {
         }
     }
 
-    /// The message behind an id, which has one more job.
+    /// Counts another job on a message and returns the message.
     fn begin(&mut self, id: QueueId) -> Arc<Live> {
         *self.active.entry(id).or_default() += 1;
         self.live(id)
     }
 
-    /// Notes what a message in the spool still owes.
+    /// Queues the reports that a message from the spool still owes.
     pub(super) fn note_debt(&mut self, id: QueueId, envelope: &Envelope, octets: u64) {
         let debt = debt(envelope, octets, &self.context.running.load(), Duration::ZERO);
         if !matches!(debt, Debt::Nothing) {
@@ -118,20 +120,21 @@ async fn report(context: Arc<Context>, live: Arc<Live>) {
     let id = live.id;
     let again = match live.entry.get_or_try_init(|| super::delivery::load(&context, &live)).await {
         Ok(entry) => store(&context, &live, entry).await,
-        // Its report returns nothing. Recipients that are still to be served are an attempt's affair.
+        // The report returns no content. The next attempt bounces the pending recipients.
         Err(SpoolError::Damaged { remaining: Some(left), .. }) => store(&context, &live, &left.without_content()).await,
-        // It was set aside, or an operator removed it.
+        // It was quarantined, or an operator removed it.
         Err(SpoolError::Damaged { remaining: None, .. } | SpoolError::Missing(_) | SpoolError::Closed) => None,
         Err(error) => {
-            tracing::error!(queue_id = %id, %error, "report to the sender not stored; it is tried again");
+            tracing::error!(queue_id = %id, %error, "cannot store report to the sender; retrying");
             Some(SPOOL_PAUSE)
         }
     };
-    // Nobody else holds it any more when the scheduler hears of this.
+    // Dropped before the event, so that the scheduler finds the last reference gone.
     drop(live);
     charge.end(Event::Reported(id, again));
 }
 
+/// Stores the reports that a message owes. Returns the wait before the next attempt, if some are still owed.
 async fn store(context: &Context, live: &Live, entry: &Entry) -> Option<Duration> {
     let mut state = live.envelope.lock().await;
     let envelope = state.get_or_insert_with(|| entry.envelope.clone());
@@ -142,11 +145,11 @@ async fn store(context: &Context, live: &Live, entry: &Entry) -> Option<Duration
     let settings = context.running.load();
     let until = context.spool.clock_jumps().deadline(entry.accepted, settings.config.queue.expire, Timestamp::now());
     let stored = notice::store(context, &settings, entry, envelope, until, notice::Room::Taken).await;
-    // Before the queue may forget the message.
+    // Before the message may leave the queue.
     if !put_on_record(context, entry, envelope).await {
         return None;
     }
-    // What was stored is not told once more by an attempt that is written down later, even where this is not.
+    // If this write fails, `envelope` in memory still keeps a later attempt from reporting again.
     write_down(context, entry.id, envelope).await;
     match stored {
         notice::Stored::All => None,
@@ -168,7 +171,7 @@ async fn digest(context: Arc<Context>, lives: Vec<Arc<Live>>) {
             }
             Ok(None) | Err(SpoolError::Damaged { .. } | SpoolError::Missing(_) | SpoolError::Closed) => {}
             Err(error) => {
-                tracing::error!(queue_id = %live.id, %error, "a failed message cannot be read; it goes into the next digest");
+                tracing::error!(queue_id = %live.id, %error, "cannot read failed message; it goes into the next digest");
                 left.push(live.id);
             }
         }
@@ -181,7 +184,7 @@ async fn digest(context: Arc<Context>, lives: Vec<Arc<Live>>) {
                 }
             }
             Err(error) => {
-                tracing::error!(%error, "digest for the postmaster not stored; it is tried again");
+                tracing::error!(%error, "cannot store digest for the postmaster; retrying");
                 left.extend(lost.iter().map(|lost| lost.id));
             }
         }
@@ -190,12 +193,12 @@ async fn digest(context: Arc<Context>, lives: Vec<Arc<Live>>) {
     charge.end(Event::Digested { ids, left });
 }
 
-/// A message as the digest tells of it; nothing where it has no more to tell.
+/// Returns the entry of a message in the digest, or `None` when nothing is owed about it.
 async fn lost_of(context: &Context, live: &Live) -> Result<Option<DigestEntry>, SpoolError> {
     let mut state = live.envelope.lock().await;
     let entry = match live.entry.get() {
         Some(entry) => Arc::clone(entry),
-        // Its content is not kept in memory: there may be many.
+        // The content is not kept in memory, since there may be many messages.
         None => Arc::new(match context.spool.load(live.id).await {
             Err(SpoolError::Damaged { remaining: Some(left), .. }) => left.without_content(),
             loaded => loaded?,
@@ -221,13 +224,14 @@ async fn lost_of(context: &Context, live: &Live) -> Result<Option<DigestEntry>, 
     Ok(Some(DigestEntry { id: entry.id, accepted: entry.accepted, sender, recipients, excerpt }))
 }
 
-/// The mailbox that mail for the postmaster goes to.
+/// Returns the mailbox for mail to the postmaster.
 pub(super) fn postmaster(settings: &Snapshot) -> Mailbox {
     let config = &settings.config;
     let local = access::local_mailbox(RelayRules::new(config, &settings.connectors), &config.postmaster);
     local.unwrap_or_else(|| config.postmaster.clone())
 }
 
+/// Writes, stores and queues a digest.
 async fn store_digest(context: &Context, lost: &[DigestEntry]) -> Result<(), SpoolError> {
     let settings = context.running.load();
     let to = postmaster(&settings);
@@ -239,7 +243,7 @@ async fn store_digest(context: &Context, lost: &[DigestEntry]) -> Result<(), Spo
     Ok(())
 }
 
-/// Takes off a message's debt what the digest tells.
+/// Clears the owed reports of a message that the digest contains.
 async fn clear(context: &Context, live: &Live, told: &[(Mailbox, AttemptFailure)]) {
     let mut state = live.envelope.lock().await;
     let Some(envelope) = state.as_mut() else { return };

@@ -1,8 +1,8 @@
-//! Writing down what an attempt, or a message's age, came to: states, the next time, removal.
+//! Stores the result of an attempt, or of a deadline: the state of each recipient, the next attempt, or the removal.
 //!
-//! The order keeps the promise: a report is durable before the recipient that it is about is marked as
-//! failed, or is owed in the message's own entry together with that mark; the evidence of an attempt is durable before
-//! the queue has its result; and a message is removed only when nothing of it is left to do.
+//! The order of writes matters. A report to the sender is stored before its recipient is marked as failed, or is
+//! recorded as owed in the same write. Evidence is stored before the queue has the result. A message is removed only
+//! when no recipient is open and no report is owed.
 
 mod close;
 
@@ -29,25 +29,24 @@ use super::witness::Witness;
 use super::{Context, Live};
 pub(super) use close::write_down;
 
-/// What is left to do for the recipients of an attempt.
+/// The work that remains for the recipients of an attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Left {
-    /// Nothing.
+    /// No recipient is pending.
     Nothing,
-    /// The process ends, and the result could not be written: the spool has what was before, and the next start
-    /// goes on from there.
+    /// The process is ending and the result could not be stored. The next start continues from the earlier state.
     Unwritten,
     /// Another attempt.
     Until {
-        /// When.
+        /// The time of the attempt.
         due: Instant,
-        /// When its age matters next, tried or not.
+        /// The next deadline: a report of delay, or the end of the message's time.
         deadline: Instant,
     },
 }
 
 impl Left {
-    /// Another attempt at `due`, or earlier where that is already so.
+    /// Adds an attempt at `due` with a deadline; the earlier times win.
     fn and(self, due: Instant, deadline: Instant) -> Self {
         match self {
             Self::Nothing | Self::Unwritten => Self::Until { due, deadline },
@@ -58,8 +57,8 @@ impl Left {
     }
 }
 
-/// Writes an attempt's result into the spool. Whatever cannot be written is tried again: the message
-/// may then arrive twice, but it is never lost.
+/// Stores the result of an attempt. A write that fails is retried. If the process ends first, the message is delivered
+/// again: it may arrive twice, but is never lost.
 pub(super) async fn settle(
     context: &Arc<Context>,
     live: &Live,
@@ -77,8 +76,8 @@ pub(super) async fn settle(
     books.close(context, envelope).await
 }
 
-/// Deals with the age of a message that cannot be tried now: its sender is told that it is late, or
-/// it is given up. `down` is why its destination is, where it is.
+/// Handles the deadline of a message that cannot be tried now: reports the delay to the sender, or bounces an expired
+/// message. `down` is the reason of the destination's backoff, if it is in one.
 pub(super) async fn age(
     context: &Arc<Context>,
     live: &Live,
@@ -97,35 +96,34 @@ pub(super) async fn age(
     books.close(context, envelope).await
 }
 
-/// When the sender of a message is told of its delay, by the clock that `expires` is on.
+/// Returns the time of the report of delay for a message that expires at `expires`, if one is due before that.
 pub(super) fn warn_at(settings: &Snapshot, expires: Instant) -> Option<Instant> {
     let queue = &settings.config.queue;
     match queue.warn_after {
         WarnAfter::Age(age) if age < queue.expire => {
-            // Before the machine was started is as good as now.
+            // A time before the start of the machine counts as now.
             Some(expires.checked_sub(queue.expire.saturating_sub(age)).unwrap_or_else(Instant::now))
         }
         WarnAfter::Age(_) | WarnAfter::Never => None,
     }
 }
 
-/// Reckons the age of what waits by these settings, where that was done by others. Who is too old now is
-/// tried once more, as after a restart.
+/// Recomputes the deadlines of an item after `[queue] expire` changed. An item that is now expired gets a last attempt.
 pub(super) fn reckon<T>(settings: &Snapshot, item: &mut Item<T>) {
     let (before, expire) = (item.expire, settings.config.queue.expire);
     let awaits_notice = item.deadline < item.expires;
     let later = item.expires + expire.saturating_sub(before);
-    // Before the machine was started is as good as now.
+    // A time before the start of the machine counts as now.
     item.expires = later.checked_sub(before.saturating_sub(expire)).unwrap_or_else(Instant::now);
     item.expire = expire;
     item.deadline = warn_at(settings, item.expires).filter(|_| awaits_notice).unwrap_or(item.expires);
 }
 
-/// The entries that are made in the state of one attempt's recipients.
+/// Collects the outcomes of one attempt and stores them (see [`Books::close`]).
 struct Books<'a> {
     settings: &'a Snapshot,
     attempt: &'a Attempt,
-    /// The connector under which the attempt was judged.
+    /// The connector that the attempt used.
     connector: &'a Connector,
     now: Instant,
     expires: Instant,
@@ -136,11 +134,11 @@ struct Books<'a> {
     held: Vec<Change>,
     relayed: Vec<Change>,
     witness: Witness<'a>,
-    /// What is changed here, as it was before.
+    /// The states before the attempt, to restore when the result cannot be stored.
     before: Vec<Before>,
 }
 
-/// A recipient before an attempt.
+/// The state of a recipient before an attempt.
 struct Before {
     at: usize,
     state: RecipientState,
@@ -148,6 +146,7 @@ struct Before {
 }
 
 impl<'a> Books<'a> {
+    /// Starts a result. `report` is `None` for a deadline without an attempt.
     fn open(
         settings: &'a Snapshot,
         attempt: &'a Attempt,
@@ -181,12 +180,13 @@ impl<'a> Books<'a> {
         Journal { attempt: self.attempt, connector: self.connector }
     }
 
+    /// Adds the outcome of one recipient.
     fn enter(&mut self, envelope: &mut Envelope, result: &'a RecipientResult) {
         let all = envelope.recipients.len();
         let Some(recipient) = envelope.recipients.get_mut(result.recipient) else { return };
         let (attempts, warned, mut history) = match &mut recipient.state {
             RecipientState::Pending { attempts, warned, history, .. } => (*attempts, *warned, std::mem::take(history)),
-            // An operator gives it up.
+            // An operator bounces it.
             RecipientState::Held { attempts, history } => (*attempts, true, std::mem::take(history)),
             RecipientState::Delivered | RecipientState::Failed => return,
         };
@@ -210,7 +210,7 @@ impl<'a> Books<'a> {
                 let last = trouble(failure, &result.trail, Persistence::Transient);
                 self.journal().held(result, &recipient.mailbox, &last);
                 self.witness.failed(result, attempts, evidence::RecordedOutcome::Held, &last);
-                // Nobody knows when an operator will decide, so the sender is told now.
+                // An operator may decide at any time, so the sender gets the report now.
                 if self.warn_at.is_some() && !warned && self.wants(recipient, Action::Delayed(None)) {
                     self.held.push(Change::notice(result.recipient, last.clone()));
                 }
@@ -240,6 +240,7 @@ impl<'a> Books<'a> {
         }
     }
 
+    /// Adds a recipient whose deadline has passed.
     fn age(&mut self, envelope: &mut Envelope, at: usize, down: Option<&AttemptFailure>, due: Instant) {
         let Some(recipient) = envelope.recipients.get_mut(at) else { return };
         let RecipientState::Pending { attempts, history, warned, .. } = &recipient.state else { return };
@@ -261,12 +262,13 @@ impl<'a> Books<'a> {
         self.left = self.left.and(due, self.expires);
     }
 
+    /// Adds a recipient that bounces.
     fn give_up(&mut self, recipient: &Recipient, result: Option<&RecipientResult>, change: Change) {
         self.journal().failed(result, &recipient.mailbox, &change.last);
         self.failed.push(change);
     }
 
-    /// Notes that the sender must be told of a delay, once.
+    /// Adds a report of delay when it is due and not yet sent.
     fn check_delay(&mut self, at: usize, recipient: &Recipient, warned: bool, last: AttemptFailure) {
         let Some(warn_at) = self.warn_at.filter(|_| !warned) else { return };
         if self.now < warn_at {
@@ -276,14 +278,14 @@ impl<'a> Books<'a> {
         }
     }
 
-    /// Notes that the sender wants to know of success and nobody else will tell.
+    /// Adds a report of relaying (RFC 3461 §6.2) when the sender requested one and the host does not offer DSN.
     fn relay(&mut self, result: &RecipientResult, recipient: &Recipient, reply: &crate::smtp::reply::Reply) {
         let Some(via) = result.via.as_ref().filter(|via| !via.offers_dsn) else { return };
         if self.wants(recipient, Action::Relayed) {
             let last = AttemptFailure {
                 at: Timestamp::now(),
                 status: EnhancedStatusCode::success(Status(0, 0)),
-                text: format!("{} took it: {reply}", via.peer),
+                text: format!("{} accepted it: {reply}", via.peer),
                 host: Some(host(&via.peer)),
                 reply: Some(reply.clone()),
             };
@@ -291,11 +293,12 @@ impl<'a> Books<'a> {
         }
     }
 
+    /// Returns true when the sender requested this kind of report.
     fn wants(&self, recipient: &Recipient, action: Action) -> bool {
         dsn::is_requested(&self.attempt.entry.envelope.reverse_path, recipient, action)
     }
 
-    /// The failure of a message whose time is over: 5.4.7, with the last reason.
+    /// Returns the failure of an expired message: 5.4.7, with the last reason.
     fn expired(&self, last: AttemptFailure) -> AttemptFailure {
         let age = write_duration(self.settings.config.queue.expire);
         AttemptFailure {

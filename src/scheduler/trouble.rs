@@ -1,4 +1,4 @@
-//! A failure as the queue remembers it.
+//! Converts failures of attempts into the form that is stored with the recipient.
 
 use std::sync::Arc;
 
@@ -8,10 +8,10 @@ use crate::envelope::AttemptFailure;
 use crate::failure::{Failure, Persistence, Scope};
 use crate::smtp::reply::Status;
 
-/// Characters of a reason that are kept, at most.
+/// The most characters of a stored reason.
 const REASON_MAX: usize = 2000;
 
-/// A failure as the queue remembers it: with the reason of every hop that was tried, its own first.
+/// Returns the stored form of a failure. Its text has the reasons of every hop that was tried, its own first.
 pub(super) fn trouble(failure: &Failure, trail: &[Arc<Failure>], ends_as: Persistence) -> AttemptFailure {
     let mut text = failure.to_string();
     for earlier in trail.iter().filter(|earlier| (&earlier.peer, &earlier.cause) != (&failure.peer, &failure.cause)) {
@@ -30,16 +30,16 @@ pub(super) fn trouble(failure: &Failure, trail: &[Arc<Failure>], ends_as: Persis
     }
 }
 
-/// The host of `mx.example.org [192.0.2.1]:25`, of `mx.example.org:25` where it was not dialled or, where it has
-/// no name, of `[192.0.2.1]:25`.
+/// Returns the host of a peer: of `mx.example.org [192.0.2.1]:25`, of `mx.example.org:25` (not dialled), or of
+/// `[192.0.2.1]:25` (no name).
 pub(super) fn host(peer: &str) -> String {
     let address = peer.find(' ').or_else(|| peer.find(']').map(|at| at + 1));
     let end = address.or_else(|| peer.rfind(':')).unwrap_or(peer.len());
     peer[..end].to_owned()
 }
 
-/// Whether a host that refused a message for good may take it in another form: it refused the message as such, or
-/// a recipient for what the message is.
+/// Returns true when a host that rejected a message for good may accept it in another form: it rejected the message
+/// itself, or a recipient because of the message's content or size.
 pub(super) fn is_of_content(failure: &Failure) -> bool {
     const MESSAGE_TOO_LARGE: Status = Status(3, 4);
     failure.scope == Scope::Message || failure.status.0 == 6 || failure.status == MESSAGE_TOO_LARGE
@@ -50,7 +50,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_host_is_told_without_address_and_port() {
+    fn the_host_of_a_peer_has_no_address_and_no_port() {
         for (peer, named) in [
             ("mx.example.org [192.0.2.1]:25", "mx.example.org"),
             ("mx.example.org [2001:db8::1]:25", "mx.example.org"),

@@ -1,4 +1,4 @@
-//! How much of the delivery attempts is in use: told by the scheduler, read by those who watch without waiting for it.
+//! The use of the delivery attempts, published by the scheduler and read by status and metrics without waiting.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -6,24 +6,24 @@ use std::time::{Duration, Instant};
 use super::lanes::{Share, ShareUse};
 use super::orders::Operator;
 
-/// One share of the delivery attempts.
+/// The use of one share of the delivery attempts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ShareUsage {
-    /// Which.
+    /// The share.
     pub share: Share,
-    /// Attempts that may be under way.
+    /// The most attempts that may run.
     pub most: u32,
-    /// Attempts under way.
+    /// The running attempts.
     pub running: u32,
-    /// Of these, the slow ones.
+    /// The slow attempts among them.
     pub slow: u32,
-    /// Destinations that find no place for an attempt although mail for them is due.
+    /// The destinations with mail that is due that wait for an attempt to become free.
     pub waiting: usize,
-    /// For how long there have been such destinations.
+    /// The time since when some destination has waited without a break.
     pub full_for: Option<Duration>,
 }
 
-/// What the scheduler has told last.
+/// The latest values from the scheduler. Every clone shares them.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Usage(Arc<Mutex<[Option<Noted>; 2]>>);
 
@@ -35,10 +35,11 @@ struct Noted {
 
 impl Usage {
     fn noted(&self) -> MutexGuard<'_, [Option<Noted>; 2]> {
-        // Nothing panics while it is held.
+        // No code panics while it holds the lock.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Publishes the current use.
     pub(super) fn note(&self, shares: [ShareUse; 2]) {
         let mut noted = self.noted();
         for (before, used) in noted.iter_mut().zip(shares) {
@@ -61,7 +62,7 @@ impl Usage {
 }
 
 impl Operator {
-    /// How much of each share of the delivery attempts is in use; nothing before the scheduler runs.
+    /// Returns the use of each share of the delivery attempts; empty before the scheduler runs.
     #[must_use]
     pub fn usage(&self) -> Vec<ShareUsage> {
         self.usage.read()

@@ -1,6 +1,6 @@
-//! What is said for the record of an attempt: from outbound's report to [`crate::evidence`].
+//! Converts the result of an attempt into records of [`crate::evidence`].
 //!
-//! It decides nothing; what became of a recipient is told by `settle`.
+//! It decides nothing: the outcome of each recipient comes from `settle`.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -25,10 +25,10 @@ use crate::spool::{Entry, SpoolError};
 use super::Context;
 use super::orders::Refused;
 
-/// How often it is looked whether evidence can be written again.
+/// The interval between two checks if evidence can be written again.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// What became of the recipients of one attempt, until it is written down.
+/// The evidence of one attempt, until it is written.
 pub(super) struct Witness<'a> {
     attempt: &'a Attempt,
     connector: &'a Arc<Connector>,
@@ -37,10 +37,10 @@ pub(super) struct Witness<'a> {
     said: Vec<Said<'a>>,
 }
 
-/// The same of one recipient.
+/// The evidence of one recipient.
 struct Said<'a> {
     recipient: usize,
-    /// What the attempt came to; `None` where none was made.
+    /// The result of the attempt; `None` without an attempt.
     result: Option<&'a RecipientResult>,
     attempts: u32,
     outcome: RecordedOutcome,
@@ -51,7 +51,7 @@ struct Said<'a> {
 }
 
 impl<'a> Witness<'a> {
-    /// `report`: of the attempt, where one was made.
+    /// Starts the evidence of an attempt. `report` is `None` for a message that expired without an attempt.
     pub(super) fn new(settings: &'a Snapshot, attempt: &'a Attempt, report: Option<&'a Report>) -> Self {
         let (connector, config) = match report {
             Some(report) => (&report.connector, &report.snapshot.config),
@@ -60,6 +60,7 @@ impl<'a> Witness<'a> {
         Self { attempt, connector, config, at: Timestamp::now(), said: Vec::new() }
     }
 
+    /// Adds a delivery.
     pub(super) fn delivered(&mut self, result: &'a RecipientResult, attempts: u32, reply: &Reply) {
         self.said.push(Said {
             recipient: result.recipient,
@@ -73,6 +74,7 @@ impl<'a> Witness<'a> {
         });
     }
 
+    /// Adds a failure with its outcome: deferred, held or bounced.
     pub(super) fn failed(
         &mut self,
         result: &'a RecipientResult,
@@ -83,13 +85,13 @@ impl<'a> Witness<'a> {
         self.said.push(Said { result: Some(result), attempts, ..told(result.recipient, outcome, last) });
     }
 
-    /// It was given up for its age, without an attempt.
+    /// Adds a recipient that expired without an attempt.
     pub(super) fn too_old(&mut self, recipient: usize, last: &AttemptFailure) {
         self.said.push(told(recipient, RecordedOutcome::Bounced, last));
     }
 
-    /// Makes it durable; false where that cannot be. `told`: the sender was told of what was given up, which
-    /// otherwise is not.
+    /// Stores the records. Returns false when that fails. Without `told` the report of a bounce could not be stored, so
+    /// the recipients stay in the queue and are recorded as deferred.
     pub(super) async fn testify(self, evidence: &Evidence, envelope: &Envelope, told: bool) -> bool {
         if !evidence.is_kept() {
             return true;
@@ -99,6 +101,7 @@ impl<'a> Witness<'a> {
         evidence.write_all(statements.collect()).await.is_ok()
     }
 
+    /// Builds the record of one recipient.
     fn statement(&self, envelope: &Envelope, said: &Said<'_>, told: bool) -> Option<EvidenceRecord> {
         let Attempt { entry, host, .. } = self.attempt;
         let recipient = envelope.recipients.get(said.recipient)?;
@@ -142,14 +145,14 @@ impl<'a> Witness<'a> {
     }
 }
 
-/// The record that a message came in, where it is not written yet, with the time at which it did. It goes out with the
-/// first record of what became of the message, and costs no sync of its own.
+/// Returns the record of acceptance and its time, if it is not written yet. It is written together with the first
+/// delivery record, so it costs no sync of its own.
 fn acceptance(entry: &Entry, envelope: &Envelope) -> Option<(Timestamp, EvidenceRecord)> {
     let acceptance = AcceptanceRecord::pending(entry.id, entry.size, envelope)?;
     Some((entry.accepted, EvidenceRecord::Accepted(Box::new(acceptance))))
 }
 
-/// A failure as the queue remembers it, for the record.
+/// Returns the evidence of a stored failure.
 fn told<'a>(recipient: usize, outcome: RecordedOutcome, last: &AttemptFailure) -> Said<'a> {
     Said {
         recipient,
@@ -176,7 +179,7 @@ fn failure(result: &RecipientResult) -> Option<&Failure> {
     }
 }
 
-/// The address that a failure happened with, where one was dialled.
+/// Returns the address of the peer of a failure, if one was dialled.
 fn dialled(result: Option<&RecipientResult>) -> Option<SocketAddr> {
     // `mx.example.org [192.0.2.1]:25`
     let peer = failure(result?)?.peer.as_deref()?;
@@ -184,7 +187,7 @@ fn dialled(result: Option<&RecipientResult>) -> Option<SocketAddr> {
     Some(SocketAddr::new(ip.parse().ok()?, port.parse().ok()?))
 }
 
-/// The demand that was not met, where that is what went wrong.
+/// Returns the unmet demand, if the failure is one of TLS policy.
 fn unmet(failure: &Failure) -> Option<UnmetDemand> {
     match &failure.cause {
         Cause::Policy(refusal) | Cause::RequireTls(RequireTlsUnmet::Session(refusal)) => Some(UnmetDemand::of(refusal)),
@@ -197,7 +200,7 @@ fn unmet(failure: &Failure) -> Option<UnmetDemand> {
     }
 }
 
-/// The TLS session on which mail was not spoken of: it was not good enough, or the peer ended it before.
+/// Returns the TLS session of a failure before MAIL FROM: it was refused by policy, or the peer ended it.
 fn without_mail(failure: &Failure) -> Option<SessionRecord> {
     if let Some(reached) = &failure.session {
         return Some(SessionRecord::of(reached));
@@ -214,8 +217,8 @@ fn without_mail(failure: &Failure) -> Option<SessionRecord> {
     }
 }
 
-/// Puts the record that a message came in, where it is owed still, on record without any other; false where that cannot
-/// be. It is owed where no evidence was kept when the message was tried.
+/// Stores the record of acceptance, if it is not written yet: evidence may have been off when the message was first
+/// tried. Returns false when that fails.
 pub(super) async fn put_on_record(context: &Context, entry: &Entry, envelope: &mut Envelope) -> bool {
     if !context.evidence.is_kept() {
         return true;
@@ -229,7 +232,7 @@ pub(super) async fn put_on_record(context: &Context, entry: &Entry, envelope: &m
     true
 }
 
-/// An operator is about to remove a message: what was open of it is on the record first.
+/// Stores evidence of the open recipients of a message that an operator removes.
 pub(super) async fn removed(context: &Context, id: QueueId) -> Result<(), Refused> {
     if !context.evidence.is_kept() {
         return Ok(());
@@ -237,7 +240,7 @@ pub(super) async fn removed(context: &Context, id: QueueId) -> Result<(), Refuse
     let entry = match context.spool.load(id).await {
         Ok(entry) => Arc::new(entry),
         Err(SpoolError::Damaged { remaining: Some(left), .. }) => Arc::new(left.without_content()),
-        // What cannot be read can be removed all the same, and is nobody's mail any more.
+        // A message that cannot be read may be removed without a record.
         Err(SpoolError::Damaged { remaining: None, .. } | SpoolError::Missing(_)) => return Ok(()),
         Err(error) => return Err(error.into()),
     };
@@ -273,15 +276,15 @@ pub(super) async fn removed(context: &Context, id: QueueId) -> Result<(), Refuse
     context.evidence.write_all(statements).await.map_err(|_| Refused::Stopping)
 }
 
-/// Waits until evidence can be written. A report that went out before its evidence would go out again, were the
-/// process to end in between. Whether it can; if not, the process is about to end.
+/// Waits until evidence can be written. Returns false when the process ends first. A report stored before its evidence
+/// would be sent twice if the process ended in between.
 pub(super) async fn evidence_flows(context: &Context) -> bool {
     while context.evidence.is_stuck() {
         if context.ending.is_cancelled() {
             return false;
         }
         let pause = tokio::time::timeout(LOOK, context.ending.cancelled());
-        // Time over, or one last look before the end.
+        // Either way, check again; at shutdown for the last time.
         let _ = pause.await;
     }
     true

@@ -1,4 +1,4 @@
-//! The attempts under way, counted by share, and the destinations that wait for a place.
+//! The running attempts, counted by share, and the destinations that wait for a place.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
@@ -6,7 +6,7 @@ use super::lane::Lane;
 use super::share::{self, Counts, Row, SLOW, Share};
 use super::{LaneId, Millis};
 
-/// The name of an attempt while it is under way; later ones are greater.
+/// The id of a running attempt. Ids grow with time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(in crate::scheduler) struct AttemptId(u64);
 
@@ -19,16 +19,16 @@ impl AttemptId {
 struct Running {
     lane: LaneId,
     is_slow: bool,
-    /// It was told to end.
+    /// The attempt has been ordered to end.
     is_ending: bool,
 }
 
-/// One share.
+/// The use of one share.
 #[derive(Debug, Default)]
 struct Used {
     counts: Counts,
     ending: u32,
-    /// One for each [`Row`].
+    /// The waiting destinations of each [`Row`], by position.
     rows: [BTreeMap<u64, LaneId>; 3],
 }
 
@@ -42,34 +42,34 @@ impl Used {
         }
     }
 
-    /// Destinations that wait for a place and are not slow.
+    /// Returns the number of destinations that wait for a place and are not slow.
     fn waiting_for_place(&self) -> usize {
         let [first, further, _] = &self.rows;
         first.len() + further.len()
     }
 }
 
-/// How much of a share is in use.
+/// The published use of a share.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::scheduler) struct ShareUse {
     pub(in crate::scheduler) share: Share,
-    /// Attempts that may be under way.
+    /// The most attempts that may run.
     pub(in crate::scheduler) most: u32,
-    /// Attempts under way.
+    /// The running attempts.
     pub(in crate::scheduler) running: u32,
-    /// Of these, the slow ones.
+    /// The slow attempts among them.
     pub(in crate::scheduler) slow: u32,
-    /// Destinations with mail that is due, which are not slow and find no place.
+    /// The destinations with due mail that are not slow and wait for a place.
     pub(in crate::scheduler) waiting: usize,
 }
 
-/// Every attempt under way.
+/// The running attempts of both shares.
 #[derive(Debug)]
 pub(super) struct Attempts {
-    /// How many there may be, in all.
+    /// The most attempts that may run, of both shares.
     most: u32,
     running: BTreeMap<AttemptId, Running>,
-    /// Those that are not slow yet, in the order in which they become so; some may have ended.
+    /// The attempts that are not slow yet, by the time at which they become so. Some may have ended.
     young: VecDeque<(Millis, AttemptId)>,
     named: Used,
     by_mx: Used,
@@ -90,7 +90,7 @@ impl Attempts {
         }
     }
 
-    /// From now on there may be so many attempts. Those under way go on.
+    /// Changes the most attempts that may run. Running attempts continue.
     pub(super) fn resize(&mut self, most: u32) {
         self.most = most;
     }
@@ -109,13 +109,16 @@ impl Attempts {
         }
     }
 
-    /// Whether this destination may begin an attempt now; else the row in which it waits.
+    /// Decides if a destination may start an attempt now.
+    ///
+    /// # Errors
+    /// The row in which it waits otherwise.
     pub(super) fn decide(&self, lane: &Lane) -> Result<(), Row> {
         let counts = self.used_of(lane.share).counts;
         share::decide(lane.share.size(self.most), counts, lane.counts())
     }
 
-    /// Changes what a destination has under way, and with it the sums.
+    /// Changes the counts of a destination, and the sums of its share with them.
     fn change(&mut self, lane: &mut Lane, change: impl FnOnce(&mut Lane)) {
         let before = lane.counts();
         change(lane);
@@ -123,7 +126,7 @@ impl Attempts {
         used.counts = used.counts + lane.counts() - before;
     }
 
-    /// An attempt begins.
+    /// Starts an attempt.
     pub(super) fn begin(&mut self, id: LaneId, lane: &mut Lane, now: Millis) -> AttemptId {
         self.begun += 1;
         let attempt = AttemptId(self.begun);
@@ -133,7 +136,7 @@ impl Attempts {
         attempt
     }
 
-    /// An attempt of this destination has ended; says whether it was under way.
+    /// Ends an attempt of this destination. Returns false when it was not running.
     pub(super) fn end(&mut self, attempt: AttemptId, lane: &mut Lane) -> bool {
         let Some(ended) = self.running.remove(&attempt) else { return false };
         self.change(lane, |lane| {
@@ -148,7 +151,7 @@ impl Attempts {
         true
     }
 
-    /// Counts as slow what has been under way for long.
+    /// Marks the attempts as slow that have run for [`SLOW`].
     pub(super) fn age(&mut self, now: Millis, lanes: &mut HashMap<LaneId, Lane>) {
         while let Some((_, attempt)) = self.young.pop_front_if(|(at, _)| *at <= now) {
             let Some(running) = self.running.get_mut(&attempt) else { continue };
@@ -159,13 +162,13 @@ impl Attempts {
         }
     }
 
-    /// When the next attempt becomes slow, where somebody waits for its place.
+    /// Returns the time at which the next attempt becomes slow, if a destination waits for a place.
     pub(super) fn next_slow(&self) -> Option<Millis> {
         let waits = Share::ALL.iter().any(|share| self.used_of(*share).rows.iter().any(|row| !row.is_empty()));
         self.young.front().map(|(at, _)| *at).filter(|_| waits)
     }
 
-    /// Moves a destination to another share, with what it has under way.
+    /// Moves a destination to another share, with its running attempts.
     pub(super) fn transfer(&mut self, id: LaneId, lane: &mut Lane, share: Share) {
         if lane.share == share {
             return;
@@ -181,12 +184,13 @@ impl Attempts {
         used.ending += ending;
     }
 
+    /// Returns the number of attempts of a destination that have been ordered to end.
     fn ending(&self, id: LaneId) -> u32 {
         let ending = self.running.values().filter(|running| running.lane == id && running.is_ending).count();
         u32::try_from(ending).unwrap_or(u32::MAX)
     }
 
-    /// Puts a destination into a row, or takes it out of where it stands.
+    /// Puts a destination at the end of a row, or with `None` removes it from its row.
     pub(super) fn wait(&mut self, id: LaneId, lane: &mut Lane, row: Option<Row>) {
         if lane.row.map(|(row, _)| row) == row {
             return;
@@ -202,7 +206,7 @@ impl Attempts {
         }
     }
 
-    /// Takes those out of their rows who may begin an attempt now, the longest-waiting first.
+    /// Removes the destinations from their rows that may start an attempt now, the longest-waiting first.
     pub(super) fn call(&mut self, lanes: &mut HashMap<LaneId, Lane>) -> Vec<LaneId> {
         let mut called = Vec::new();
         for share in Share::ALL {
@@ -211,7 +215,7 @@ impl Attempts {
             for row in Row::ALL {
                 for _ in 0..share::free(size, counts, row) {
                     let Some((_, id)) = self.used(share).row(row).pop_first() else { break };
-                    // Its place is as good as taken.
+                    // The destination is about to take the place.
                     counts.running += 1;
                     counts.of_slow += u32::from(row == Row::Slow);
                     if let Some(lane) = lanes.get_mut(&id) {
@@ -224,8 +228,8 @@ impl Attempts {
         called
     }
 
-    /// Chooses the attempts that must end so that others find a place, among those that `may` end: from the
-    /// destination with the most of them, the longest-running first.
+    /// Chooses the slow attempts that must end so that other destinations get a place, among those that `may` end.
+    /// The destination with the most slow attempts is first, and its longest-running attempt.
     pub(super) fn choose_to_end(
         &mut self,
         lanes: &HashMap<LaneId, Lane>,
@@ -258,7 +262,7 @@ impl Attempts {
         chosen
     }
 
-    /// How much of each share is in use.
+    /// Returns the use of each share.
     pub(super) fn in_use(&self) -> [ShareUse; 2] {
         Share::ALL.map(|share| {
             let (size, used) = (share.size(self.most), self.used_of(share));
@@ -283,7 +287,7 @@ impl Attempts {
     }
 }
 
-/// Orders attempts, which come oldest first, so that each is of the destination that has the most left.
+/// Orders attempts so that the next one is always of the destination with the most left. The input is oldest first.
 fn in_turn(attempts: Vec<(AttemptId, LaneId)>) -> Vec<AttemptId> {
     let mut left: HashMap<LaneId, usize> = HashMap::new();
     for (_, lane) in &attempts {

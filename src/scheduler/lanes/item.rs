@@ -1,4 +1,4 @@
-//! One message for one recipient domain, and where it goes.
+//! The items of the queues: one message for one recipient domain, and its destination.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -9,45 +9,45 @@ use crate::envelope::{AttemptFailure, QueueId};
 use super::Ticket;
 use super::share::Share;
 
-/// The peers that share a limit of connections and a back-off.
+/// A destination: the peers that share a connection limit and a backoff.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(in crate::scheduler) enum Destination {
     /// The MX hosts of one domain.
     Domain(Host),
-    /// The smart hosts of the connector of this name, whatever the recipient's domain.
+    /// The smart hosts of the connector with this name, for every recipient domain.
     SmartHosts(Arc<str>),
 }
 
-/// The way that mail for a host takes now.
+/// The destination of mail for a domain, with its limits.
 #[derive(Debug, Clone)]
 pub(in crate::scheduler) struct Place {
     pub(in crate::scheduler) destination: Destination,
-    /// Attempts that may be made there at the same time.
+    /// The most concurrent attempts (`connections` of the connector).
     pub(in crate::scheduler) limit: u32,
     pub(in crate::scheduler) share: Share,
 }
 
-/// One message for one recipient domain, waiting in a lane. `T` is what its owner keeps with it.
+/// One message for one recipient domain. `T` is the data that the scheduler keeps with it.
 #[derive(Debug)]
 pub(in crate::scheduler) struct Item<T> {
     pub(in crate::scheduler) id: QueueId,
     pub(in crate::scheduler) host: Host,
-    /// The message sets aside what domains publish (`TLS-Required: No`).
+    /// True for a message with `TLS-Required: No`, to which DANE and MTA-STS do not apply.
     pub(in crate::scheduler) is_relaxed: bool,
-    /// The next time at which its age matters, tried or not: a notice to its sender is due, or it expires.
+    /// The next deadline: the report of delay to the sender, or `expires`.
     pub(in crate::scheduler) deadline: Instant,
     pub(in crate::scheduler) expires: Instant,
-    /// The `[queue] expire` that `expires` was reckoned with.
+    /// The `[queue] expire` that `expires` was computed with.
     pub(in crate::scheduler) expire: Duration,
     pub(in crate::scheduler) cargo: T,
 }
 
-/// A task that a lane has for an item.
+/// A job for an item.
 #[derive(Debug)]
 pub(in crate::scheduler) enum Job<T> {
-    /// Try to deliver it; [`super::Lanes::finished`] is owed afterwards.
+    /// Deliver it. Call [`super::Lanes::finished`] when the attempt ends.
     Deliver(Ticket, Item<T>),
-    /// Its deadline has come, and it cannot be tried now: when it will be, and why not now where its
-    /// destination is down.
+    /// Its deadline has passed and it cannot be tried now. The time is that of the next attempt; the failure is the
+    /// reason of the destination's backoff, if it is in one.
     Aged(Item<T>, Instant, Option<AttemptFailure>),
 }

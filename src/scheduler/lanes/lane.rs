@@ -1,4 +1,4 @@
-//! One lane: what is known of a destination, and how many attempts that allows.
+//! The state of one destination: its health, and the concurrency that follows from it.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -9,38 +9,37 @@ use super::part::Part;
 use super::share::{Counts, Row, Share};
 use super::{Destination, LaneId};
 
-/// A destination that is down is asked again at least this often, but for what [`Spread`] adds, however long the
-/// schedule's waits: new mail should not wait hours for a server that is back.
+/// The longest backoff of a destination, before [`Spread`]. The schedule may be longer, but new mail should not wait
+/// hours for a server that is up again.
 const LONGEST_BACK_OFF: Duration = Duration::from_mins(15);
-/// Attempts at the same time for a destination of which nothing is known; each one that goes well earns
-/// it one more.
+/// The initial concurrency of a destination. Each successful attempt raises it by one, up to the limit.
 const WINDOW: u32 = 5;
-/// Sessions that break one after another until a destination counts as down.
+/// The number of sessions that break in a row before a destination counts as down.
 const SHAKEN_MAX: u32 = 3;
 
-/// Makes a wait a little longer, each time by another measure, so that those who fell together do not come back
-/// together.
+/// Adds a random part to a wait, so that destinations that failed together are not retried together.
 pub(in crate::scheduler) type Spread = fn(Duration) -> Duration;
 
-/// A moment, in milliseconds since the lanes were made: half the size of an `Instant`.
+/// A time in milliseconds since the queues were created: half the size of an `Instant`.
 pub(super) type Millis = u64;
 
-/// What an attempt told about the destination as a whole.
+/// The health of a destination that an attempt showed.
 #[derive(Debug)]
 pub(in crate::scheduler) enum Health {
-    /// It took a message, or judged one.
+    /// A message was accepted or definitively rejected.
     Up,
-    /// No hop could be used; why.
+    /// No hop could be used, for this reason.
     Down(AttemptFailure),
-    /// A session broke before anything was decided on it. One message may be to blame for that, several
-    /// are not.
+    /// A session broke before any outcome. One message may have caused it, so a single one is not a failure of the
+    /// destination.
     Shaken(AttemptFailure),
-    /// This part of its mail is refused, and what that says of the rest is nothing.
+    /// This part of its mail is refused; nothing is known of the rest.
     Refused(Part, AttemptFailure),
-    /// Nothing: it was not asked.
+    /// Nothing was learnt.
     Unknown,
 }
 
+/// The backoff of a destination.
 #[derive(Debug)]
 pub(super) struct Down {
     pub(super) until: Millis,
@@ -48,41 +47,41 @@ pub(super) struct Down {
     pub(super) last: AttemptFailure,
 }
 
-/// A destination, or a part of its mail.
+/// The state of a destination, or of a refused part of its mail.
 #[derive(Debug)]
 pub(super) struct Lane {
     pub(super) destination: Destination,
-    /// Attempts at the same time, at most.
+    /// The configured limit of concurrent attempts.
     pub(super) limit: u32,
-    /// How many of them the destination has earned.
+    /// The concurrency reached by successful attempts.
     window: u32,
-    /// The share that its attempts are of.
+    /// The share of its attempts.
     pub(super) share: Share,
-    /// Attempts under way.
+    /// The running attempts.
     pub(super) active: u32,
-    /// Of these, the slow ones.
+    /// The slow attempts among them.
     pub(super) slow: u32,
     pub(super) waiting: usize,
-    /// When its latest attempt ended.
+    /// The end of the latest attempt.
     pub(super) used: Millis,
-    /// Sessions that broke since something last went well.
+    /// The sessions that broke since the last success.
     shaken: u32,
     pub(super) down: Option<Box<Down>>,
-    /// The row in which it waits for a place, and its place in that.
+    /// The row in which it waits for a place, and its position there.
     pub(super) row: Option<(Row, u64)>,
     pub(super) in_turn: bool,
     pub(super) wake: Option<Millis>,
-    /// The destination and the part of its mail, where this is the lane of a part.
+    /// The destination and the part of its mail, for the queue of a part.
     pub(super) part: Option<Box<(LaneId, Part)>>,
-    /// Lanes of parts of this destination.
+    /// The number of queues of parts of this destination.
     pub(super) parts: u32,
-    /// Those of them, and this one, that wait for a connection, where there are such lanes.
+    /// The queues of this destination that wait for a connection, if it has parts.
     pub(super) blocked: VecDeque<LaneId>,
     pub(super) is_blocked: bool,
 }
 
 impl Lane {
-    /// Of a destination of which nothing is known.
+    /// Creates the state of an unknown destination.
     pub(super) fn new(destination: Destination) -> Self {
         Self {
             destination,
@@ -105,26 +104,26 @@ impl Lane {
         }
     }
 
-    /// Its attempts under way.
+    /// Returns the counts of its running attempts.
     pub(super) fn counts(&self) -> Counts {
         Counts::of(self.active, self.slow)
     }
 
-    /// How many attempts may be under way.
+    /// Returns the concurrency allowed at a time.
     pub(super) fn room(&self, now: Millis) -> u32 {
         match &self.down {
             Some(down) if now < down.until => 0,
-            // One attempt finds out whether the destination is back.
+            // After the backoff, one attempt probes the destination.
             Some(_) => 1,
             None => self.window.min(self.limit),
         }
     }
 
-    /// An attempt has ended, and told this of the destination.
+    /// Records the health that an attempt showed.
     pub(super) fn ended(&mut self, now: Millis, health: Health, retry: &[Duration], spread: Spread) {
         self.used = now;
         match health {
-            // A part has a lane of its own.
+            // A part has a queue of its own.
             Health::Unknown | Health::Refused(..) => {}
             Health::Up => {
                 self.down = None;
@@ -141,8 +140,9 @@ impl Lane {
         }
     }
 
+    /// Starts a backoff.
     fn falls(&mut self, now: Millis, last: AttemptFailure, retry: &[Duration], spread: Spread) {
-        // Attempts that were already under way when the first one failed tell nothing new.
+        // Attempts that ran while the first one failed do not count again.
         if self.down.as_ref().is_some_and(|down| now < down.until) {
             return;
         }

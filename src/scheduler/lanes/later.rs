@@ -1,4 +1,4 @@
-//! What waits for its time, in little room: of those there may be hundreds of thousands.
+//! The compact form of items that are not due; there may be hundreds of thousands.
 
 use std::time::{Duration, Instant};
 
@@ -7,13 +7,13 @@ use super::lane::Millis;
 use crate::address::Host;
 use crate::envelope::QueueId;
 
-/// An [`Item`], its times in milliseconds since the lanes were made.
+/// An [`Item`] that is not due, with its times in milliseconds since the queues were created.
 #[derive(Debug)]
 pub(super) struct Later<T> {
     pub(super) id: QueueId,
     host: Host,
     is_relaxed: bool,
-    /// When it is to be tried, which may be after its deadline.
+    /// The time of its next attempt, which may be after its deadline.
     due: Millis,
     deadline: Millis,
     expires: Millis,
@@ -22,18 +22,19 @@ pub(super) struct Later<T> {
 }
 
 impl<T> Later<T> {
+    /// Packs an item that is due at `due`.
     pub(super) fn new(item: Item<T>, due: Millis, millis: impl Fn(Instant) -> Millis) -> Self {
         let Item { id, host, is_relaxed, deadline, expires, expire, cargo } = item;
         let expire = expire.as_millis().try_into().unwrap_or(Millis::MAX);
         Self { id, host, is_relaxed, due, deadline: millis(deadline), expires: millis(expires), expire, cargo }
     }
 
-    /// When it matters next.
+    /// Returns the next time at which it needs a job.
     pub(super) fn at(&self) -> Millis {
         self.due.min(self.deadline)
     }
 
-    /// The item, and when it is to be tried.
+    /// Returns the item and its due time.
     pub(super) fn item(self, instant: impl Fn(Millis) -> Instant) -> (Item<T>, Millis) {
         let Self { id, host, is_relaxed, due, deadline, expires, expire, cargo } = self;
         let (deadline, expires) = (instant(deadline), instant(expires));

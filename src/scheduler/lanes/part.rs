@@ -1,10 +1,10 @@
 //! The parts of a destination's mail that are refused while the rest may go on.
 //!
-//! A refusal may speak of less than a whole destination: of one domain among those that share smart hosts, or of all
-//! mail but that which sets aside what domains publish (`TLS-Required: No`). Such a part gets a lane of its own, with
-//! a back-off of its own. Its attempts are attempts of the destination, within the same limit of connections; where
-//! that is reached, the part and the rest take turns. What belongs to a refused part goes over into its lane when it
-//! comes to the front, so that no refusal costs more than the messages it concerns.
+//! A refusal may concern less than a destination: one domain among those that share smart hosts, or all mail except
+//! messages with `TLS-Required: No`. Such a part gets a queue and a backoff of its own. Its attempts count towards the
+//! connection limit of the destination; when the limit is reached, the part and the rest take turns. An item of a
+//! refused part moves to the queue of the part when it reaches the front, so a refusal costs only the messages that it
+//! concerns.
 
 use std::fmt;
 use std::time::Duration;
@@ -18,14 +18,14 @@ use super::{Item, Key, LaneId, Lanes, REMEMBERED_MAX, first};
 /// A part of a destination's mail.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(in crate::scheduler) struct Part {
-    /// Mail for this recipient domain alone, where several share the destination.
+    /// Only mail for this recipient domain, when several share the destination.
     pub(in crate::scheduler) domain: Option<Host>,
-    /// Only mail that honours what domains publish.
+    /// Only mail without `TLS-Required: No`.
     pub(in crate::scheduler) spares_relaxed: bool,
 }
 
 impl Part {
-    /// The parts that mail for a host belongs to, the largest first.
+    /// Returns the parts that mail for a domain belongs to, the largest first.
     fn of(host: &Host, is_relaxed: bool) -> impl Iterator<Item = Self> {
         let domain = |spares_relaxed| Self { domain: Some(host.clone()), spares_relaxed };
         let honours = [Self { domain: None, spares_relaxed: true }, domain(true)];
@@ -33,12 +33,12 @@ impl Part {
     }
 }
 
-/// A pause of mail that is due: its end and its reason.
+/// The backoff of mail: its end and its reason.
 #[derive(Debug)]
 pub(in crate::scheduler) struct Wait<'a> {
     pub(in crate::scheduler) until: Millis,
     pub(in crate::scheduler) last: &'a AttemptFailure,
-    /// The part that waits; nothing where the whole destination is left alone.
+    /// The part that is in backoff; `None` for the whole destination.
     pub(in crate::scheduler) part: Option<&'a Part>,
 }
 
@@ -53,7 +53,7 @@ impl fmt::Display for Part {
 }
 
 impl<T> Lanes<T> {
-    /// The lane whose connections a lane uses: its own, or that of the destination it is a part of.
+    /// Returns the queue whose connections a queue uses: itself, or for a part the one of its destination.
     pub(super) fn whole(&self, id: LaneId) -> Option<(LaneId, &Lane)> {
         let lane = self.all.get(&id)?;
         match &lane.part {
@@ -62,13 +62,13 @@ impl<T> Lanes<T> {
         }
     }
 
-    /// Checks that a lane may have another attempt under way at a time; the shares have their say besides.
+    /// Returns true when the concurrency of a queue allows another attempt. The shares limit it further.
     pub(super) fn has_room(&self, id: LaneId, at: Millis) -> bool {
         let own = self.all.get(&id).is_some_and(|lane| lane.active < lane.room(at));
         own && self.whole(id).is_some_and(|(_, whole)| whole.active < whole.room(at))
     }
 
-    /// An attempt of a lane begins; [`Lanes::end`] is owed.
+    /// Starts an attempt of a queue. Call [`Lanes::end`] when it ends.
     pub(super) fn begin(&mut self, id: LaneId, now: Millis) -> Option<super::AttemptId> {
         let whole = self.whole(id)?.0;
         let attempt = self.attempts.begin(whole, self.all.get_mut(&whole)?, now);
@@ -78,7 +78,7 @@ impl<T> Lanes<T> {
         Some(attempt)
     }
 
-    /// An attempt of a lane has ended; says whether it was under way.
+    /// Ends an attempt of a queue. Returns false when it was not running.
     pub(super) fn end(&mut self, id: LaneId, attempt: super::AttemptId) -> bool {
         let Some(whole) = self.whole(id).map(|(whole, _)| whole) else { return false };
         if !self.all.get_mut(&whole).is_some_and(|lane| self.attempts.end(attempt, lane)) {
@@ -90,7 +90,7 @@ impl<T> Lanes<T> {
         true
     }
 
-    /// Enters what an attempt of a lane found.
+    /// Records the health that an attempt of a queue showed.
     pub(super) fn learn(&mut self, id: LaneId, now: Millis, health: Health, retry: &[Duration]) {
         let Some(whole) = self.whole(id).map(|(whole, _)| whole) else { return };
         let spread = self.spread;
@@ -115,7 +115,7 @@ impl<T> Lanes<T> {
         }
     }
 
-    /// The lane of a part, which is opened where there is none; nothing where there are too many lanes.
+    /// Returns the queue of a part, which is created if it is missing; `None` when there are too many queues.
     fn open_part(&mut self, whole: LaneId, part: Part) -> Option<LaneId> {
         let key = (whole, part);
         if let Some(id) = self.parts.get(&key) {
@@ -136,7 +136,7 @@ impl<T> Lanes<T> {
         Some(id)
     }
 
-    /// Closes a lane that nothing waits in.
+    /// Removes an empty queue.
     pub(super) fn close(&mut self, id: LaneId) {
         let Some(mut lane) = self.all.remove(&id) else { return };
         self.attempts.wait(id, &mut lane, None);
@@ -151,9 +151,11 @@ impl<T> Lanes<T> {
         self.take_turn(part.0);
     }
 
-    /// The lane of a refused part of a destination that mail for a host belongs to, other than the lane `but`. A part
-    /// whose time has come is refused still, as far as the rest of the destination goes: its own lane finds out. From
-    /// one part to another, mail goes to the longer pause alone: it never comes back while both pauses last.
+    /// Returns the queue of a refused part that mail for a domain belongs to, other than the queue `but`.
+    ///
+    /// From the queue of the destination, mail moves to a refused part even after its backoff ended, since the probe
+    /// comes from the queue of the part. Between two parts, mail moves only to the longer backoff, so it does not move
+    /// back while both last.
     pub(super) fn refused(
         &self,
         whole: LaneId,
@@ -171,14 +173,14 @@ impl<T> Lanes<T> {
         self.parts_of(whole, host, is_relaxed).find(is_refused)
     }
 
-    /// The lanes of those parts of a destination that mail for a host belongs to, as far as there are any.
+    /// Returns the existing queues of the parts that mail for a domain belongs to.
     pub(super) fn parts_of(&self, whole: LaneId, host: &Host, is_relaxed: bool) -> impl Iterator<Item = LaneId> {
         let is_any = self.all.get(&whole).is_some_and(|lane| lane.parts > 0);
         let parts = is_any.then(|| Part::of(host, is_relaxed)).into_iter().flatten();
         parts.filter_map(move |part| self.parts.get(&(whole, part)).copied())
     }
 
-    /// Moves what is at the front of a lane and belongs to a refused part into the lane of that.
+    /// Moves items from the front of a queue to the refused part that they belong to.
     pub(super) fn divert(&mut self, id: LaneId, now: Millis) {
         while let Some((key, part)) = self.diverted(id, now) {
             let Some(item) = self.remove(key) else { return };
@@ -186,6 +188,7 @@ impl<T> Lanes<T> {
         }
     }
 
+    /// Returns the front of a queue and the refused part that it belongs to, if any.
     fn diverted(&self, id: LaneId, now: Millis) -> Option<(Key, LaneId)> {
         let (whole, _) = self.whole(id).filter(|(_, whole)| whole.parts > 0)?;
         let key = first(&self.due, id)?;
@@ -193,7 +196,7 @@ impl<T> Lanes<T> {
         Some((key, self.refused(whole, host, *is_relaxed, id, now)?))
     }
 
-    /// Notes that a lane waits for a connection of its destination, where that has parts.
+    /// Registers a queue that waits for a connection of its destination, if the destination has parts.
     pub(super) fn block(&mut self, id: LaneId) {
         let Some(whole) = self.whole(id).filter(|(_, whole)| whole.parts > 0).map(|(whole, _)| whole) else { return };
         let Some(lane) = self.all.get_mut(&id).filter(|lane| !lane.is_blocked) else { return };
@@ -203,7 +206,7 @@ impl<T> Lanes<T> {
         }
     }
 
-    /// Gives the lane that has waited longest for a connection of this destination its turn, where there is one.
+    /// Gives the queue that has waited longest for a connection of this destination its turn, if one is free.
     pub(super) fn unblock(&mut self, id: LaneId, now: Millis) {
         let Some(whole) = self.whole(id).filter(|(_, lane)| lane.active < lane.room(now)).map(|(whole, _)| whole)
         else {
@@ -218,8 +221,7 @@ impl<T> Lanes<T> {
         }
     }
 
-    /// The pause of mail for a host: its destination, or a part of it that the mail belongs to, is left alone. The
-    /// longest one counts.
+    /// Returns the backoff of mail for a domain: the longest of its destination's and of those of its parts.
     pub(super) fn wait(&self, whole: LaneId, host: &Host, is_relaxed: bool) -> Option<Wait<'_>> {
         let lane = self.all.get(&whole)?;
         let parts = self.parts_of(whole, host, is_relaxed).filter_map(|id| self.all.get(&id));

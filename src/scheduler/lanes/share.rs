@@ -1,13 +1,12 @@
-//! The shares of the delivery attempts, and the rule by which a destination may begin another one.
+//! The shares of the delivery attempts, and the rule for starting another one.
 //!
-//! 1. Destinations with a connector of their own, or with smart hosts, have one share of the attempts; those that
-//!    only their MX records name have the other; and neither ever waits for the other.
-//! 2. An attempt that runs for longer than [`SLOW`] leaves its place to others, up to a number, and a destination that
-//!    has such an attempt begins a further one only while all destinations like it hold few attempts, whatever they
-//!    did before.
-//! 3. The last places of a share are for destinations with nothing under way; and where a destination that is not slow
-//!    finds no place because too many attempts are slow, the longest of these end and are deferred, unless their peer
-//!    has begun to receive the message.
+//! 1. Destinations with a connector of their own, or with smart hosts, have one share of the attempts. Destinations
+//!    known only by their MX records have the other. Neither share waits for the other.
+//! 2. An attempt that runs for longer than [`SLOW`] frees its place, up to a limit. A destination with a slow attempt
+//!    starts another one only while all slow destinations together have few attempts.
+//! 3. The last places of a share are for destinations without a running attempt. When a destination that is not slow
+//!    gets no place because too many attempts are slow, the longest-running of these end and are deferred, unless the
+//!    message is already being sent.
 //!
 //! Everything here is a pure function of counts.
 
@@ -15,23 +14,23 @@ use std::ops::{Add, Sub};
 
 use super::Millis;
 
-/// An attempt that has run for longer is slow: most take less than a second.
+/// The run time in milliseconds from which an attempt is slow. Most attempts take less than a second.
 pub(super) const SLOW: Millis = 2000;
 
 /// A share of the delivery attempts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Share {
-    /// Destinations that the configuration names: by the domains of a connector, or as smart hosts.
+    /// Destinations named in the configuration, by the domains of a connector or as smart hosts.
     Named,
-    /// Destinations that only their MX records name, which may be anybody.
+    /// All other destinations, known only by their MX records.
     ByMx,
 }
 
 impl Share {
-    /// Both.
+    /// Both shares.
     pub const ALL: [Self; 2] = [Self::Named, Self::ByMx];
 
-    /// The word for it in metrics and JSON.
+    /// Returns its name in metrics and JSON.
     #[must_use]
     pub fn word(self) -> &'static str {
         match self {
@@ -40,8 +39,8 @@ impl Share {
         }
     }
 
-    /// Its size, where so many attempts may be made in all: two fifths are for what the configuration names. Half of
-    /// a share are places, and as many slow attempts may go on beside them.
+    /// Returns the size of the share, of `attempts` in all: two fifths for `Named`, the rest for `ByMx`. Half of a
+    /// share are places, the other half is for slow attempts besides.
     pub(super) fn size(self, attempts: u32) -> Size {
         let named = attempts / 5 * 2;
         let all = match self {
@@ -52,45 +51,45 @@ impl Share {
     }
 }
 
-/// How much a share allows.
+/// The size of a share.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Size {
-    /// Attempts that hold a place, at most.
+    /// The most attempts that hold a place.
     pub(super) places: u32,
-    /// Slow attempts that hold none, at most.
+    /// The most slow attempts that hold no place.
     pub(super) aside: u32,
 }
 
 impl Size {
-    /// Places for destinations that have something under way already.
+    /// Returns the places for destinations that already have a running attempt.
     fn for_further(self) -> u32 {
         self.places.saturating_sub(self.places / 4)
     }
 
-    /// Attempts that all slow destinations together may hold before none of them begins a further one.
+    /// Returns the most attempts of all slow destinations together with which one may start another.
     fn for_slow(self) -> u32 {
         self.aside / 2
     }
 }
 
-/// Attempts under way: of a share, or of one destination.
+/// The counts of running attempts, of a share or of one destination.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Counts {
-    /// All of them.
+    /// All running attempts.
     pub(super) running: u32,
-    /// Those that are slow.
+    /// The slow attempts.
     pub(super) slow: u32,
-    /// Those of destinations that have a slow one.
+    /// The attempts of destinations that have a slow one.
     pub(super) of_slow: u32,
 }
 
 impl Counts {
-    /// Of a destination.
+    /// Returns the counts of one destination.
     pub(super) fn of(running: u32, slow: u32) -> Self {
         Self { running, slow, of_slow: if slow > 0 { running } else { 0 } }
     }
 
-    /// Places that are taken: slow attempts hold none, as long as there are not too many.
+    /// Returns the places in use. Slow attempts hold none, up to the limit.
     pub(super) fn taken(self, size: Size) -> u32 {
         self.running.saturating_sub(self.slow.min(size.aside))
     }
@@ -120,14 +119,14 @@ impl Sub for Counts {
     }
 }
 
-/// Where a destination waits that may not begin an attempt now.
+/// The row in which a destination waits that may not start an attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Row {
-    /// It has nothing under way.
+    /// Destinations without a running attempt.
     First,
-    /// It has attempts under way, none of them slow.
+    /// Destinations with running attempts, none of them slow.
     Further,
-    /// It has slow ones.
+    /// Destinations with a slow attempt.
     Slow,
 }
 
@@ -135,11 +134,10 @@ impl Row {
     pub(super) const ALL: [Self; 3] = [Self::First, Self::Further, Self::Slow];
 }
 
-/// Decides whether a destination may begin an attempt now: `all` is what its share has under way, `own` what the
-/// destination itself has.
+/// Decides if a destination may start an attempt now. `all` are the counts of its share, `own` its own counts.
 ///
 /// # Errors
-/// The row in which it waits.
+/// The row in which it waits otherwise.
 pub(super) fn decide(size: Size, all: Counts, own: Counts) -> Result<(), Row> {
     let row = match own {
         Counts { running: 0, .. } => Row::First,
@@ -149,7 +147,7 @@ pub(super) fn decide(size: Size, all: Counts, own: Counts) -> Result<(), Row> {
     if free(size, all, row) > 0 { Ok(()) } else { Err(row) }
 }
 
-/// How many attempts of those who wait in a row may begin now.
+/// Returns the number of attempts that destinations of a row may start now.
 pub(super) fn free(size: Size, all: Counts, row: Row) -> u32 {
     let taken = all.taken(size);
     match row {
@@ -162,20 +160,19 @@ pub(super) fn free(size: Size, all: Counts, row: Row) -> u32 {
     }
 }
 
-/// How many slow attempts must end so that `waiting` destinations which are not slow find a place; `ending` of them
-/// do so already. Without more slow ones than may go on beside the places, no end would make room.
+/// Returns the number of slow attempts that must still end so that `waiting` destinations get a place; `ending` have
+/// been ordered to end already. Only slow attempts that hold a place count: the end of others frees none.
 pub(super) fn to_end(size: Size, all: Counts, waiting: u32, ending: u32) -> u32 {
-    let beyond = all.slow.saturating_sub(size.aside);
-    waiting.min(beyond).saturating_sub(ending)
+    let holding = all.slow.saturating_sub(size.aside);
+    waiting.min(holding).saturating_sub(ending)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// Both shares of 1000 attempts: 200 places and 200 beside them, 300 and 300.
     #[test]
-    fn two_fifths_are_for_what_the_configuration_names() {
+    fn two_fifths_of_the_attempts_are_for_named_destinations() {
         assert_eq!(Share::Named.size(1000), Size { places: 200, aside: 200 });
         assert_eq!(Share::ByMx.size(1000), Size { places: 300, aside: 300 });
         for attempts in 100..1100 {
@@ -186,10 +183,10 @@ mod tests {
     }
 
     #[test]
-    fn who_may_begin_now() {
+    fn a_place_is_given_by_the_counts_of_share_and_destination() {
         let size = Size { places: 100, aside: 100 };
         let all = |running, slow, of_slow| Counts { running, slow, of_slow };
-        // What the share has under way; the destination's own attempts and how many of them are slow; the decision.
+        // The counts of the share; the destination's own attempts, and the slow ones among them; the decision.
         for (all, (running, slow), expected) in [
             (all(0, 0, 0), (0, 0), Ok(())),
             // The last quarter of the places is for first attempts.
@@ -198,12 +195,12 @@ mod tests {
             (all(75, 0, 0), (0, 0), Ok(())),
             (all(99, 0, 0), (0, 0), Ok(())),
             (all(100, 0, 0), (0, 0), Err(Row::First)),
-            // Slow attempts hold no place, up to their number.
+            // Slow attempts hold no place, up to the limit.
             (all(174, 100, 100), (5, 0), Ok(())),
             (all(199, 100, 100), (0, 0), Ok(())),
             (all(200, 100, 100), (0, 0), Err(Row::First)),
             (all(200, 150, 150), (0, 0), Err(Row::First)),
-            // Slow destinations have half of that, their other attempts counted, and no first place.
+            // Slow destinations have half of that limit, with their other attempts, and no first place.
             (all(60, 1, 49), (20, 1), Ok(())),
             (all(60, 1, 50), (20, 1), Err(Row::Slow)),
             (all(124, 50, 49), (20, 20), Ok(())),
@@ -216,9 +213,9 @@ mod tests {
     }
 
     #[test]
-    fn slow_attempts_end_only_where_that_makes_room() {
+    fn slow_attempts_end_only_when_that_frees_a_place() {
         let size = Size { places: 100, aside: 100 };
-        // Attempts, slow ones, destinations that wait, attempts that end already; how many more must end.
+        // Attempts, slow attempts, waiting destinations, attempts that end already; the number that must end besides.
         for (running, slow, waiting, ending, expected) in [
             (100, 0, 9, 0, 0),
             (200, 100, 9, 0, 0),

@@ -1,4 +1,4 @@
-//! The rules of the lanes, without waiting for anything.
+//! Tests of the destination queues, with time as an argument.
 
 use super::*;
 use crate::address::Domain;
@@ -7,7 +7,7 @@ use crate::smtp::reply::{EnhancedStatusCode, Status};
 
 const SECOND: Duration = Duration::from_secs(1);
 const NONE: [u64; 0] = [];
-/// Of these, 400 are for named destinations (200 places), and 600 for others (300 places).
+/// The concurrent attempts: 400 for named destinations (200 places), and 600 for others (300 places).
 const ATTEMPTS: u32 = 1000;
 const RETRY: [Duration; 2] = [Duration::from_secs(10), Duration::from_secs(20)];
 
@@ -30,7 +30,7 @@ fn trouble(text: &str) -> AttemptFailure {
     }
 }
 
-/// Domains under `smart.example` share smart hosts.
+/// Returns the destination of a domain. Domains under `smart.example` share smart hosts.
 fn destination(host: &Host) -> Destination {
     let is_shared = host.to_string().ends_with("smart.example");
     if is_shared { Destination::SmartHosts("smart".into()) } else { Destination::Domain(host.clone()) }
@@ -52,7 +52,7 @@ impl Bench {
         Self { lanes: Lanes::new(start, spread, ATTEMPTS), start, limit: 1 }
     }
 
-    /// A message; from now on every destination takes so many attempts at the same time.
+    /// Adds a message. From now on `limit` is the connection limit of every destination.
     fn push(&mut self, number: u64, name: &str, due: u32, limit: u32) {
         self.limit = limit;
         let item = item(number, name, self.start + 100_000 * SECOND);
@@ -72,7 +72,7 @@ impl Bench {
         self.start + second * SECOND
     }
 
-    /// An attempt ends at a second: this one or, where it has ended before, the oldest for the same destination.
+    /// Ends an attempt at a second: this one or, if it has ended before, the oldest for the same destination.
     fn ends(&mut self, ticket: Ticket, second: u32, health: Health) {
         self.ends_with(ticket, second, health, &RETRY);
     }
@@ -86,7 +86,7 @@ impl Bench {
         self.lanes.finished(Ticket { attempt, ..ticket }, self.at(second), health, retry);
     }
 
-    /// The numbers of the messages that are due at a second, each with its ticket.
+    /// Returns the numbers of the messages with a job at a second, each with its ticket. A deadline adds 1000.
     fn due_at(&mut self, second: u32) -> Vec<(u64, Ticket)> {
         let mut jobs = Vec::new();
         while let Some(job) = self.next(second) {
@@ -104,7 +104,7 @@ impl Bench {
 }
 
 #[test]
-fn nothing_goes_before_its_time() {
+fn no_message_is_tried_before_its_time() {
     let mut bench = Bench::new();
     bench.push(1, "a.example", 5, 9);
     assert_eq!(bench.numbers_at(4), NONE);
@@ -113,18 +113,18 @@ fn nothing_goes_before_its_time() {
 }
 
 #[test]
-fn a_long_lane_does_not_delay_a_short_one() {
+fn a_long_queue_does_not_delay_a_short_one() {
     let mut bench = Bench::new();
     for number in 0..100 {
         bench.push(number, "long.example", 0, 50);
     }
     bench.push(500, "short.example", 0, 50);
     let order = bench.numbers_at(0);
-    assert_eq!(order, [0, 500, 1, 2, 3, 4], "in turn, and no more than a window of one");
+    assert_eq!(order, [0, 500, 1, 2, 3, 4], "round robin, and no more than the initial concurrency");
 }
 
 #[test]
-fn the_limit_of_connections_is_kept() {
+fn the_connection_limit_is_kept() {
     let mut bench = Bench::new();
     for number in 0..5 {
         bench.push(number, "a.example", 0, 2);
@@ -137,7 +137,7 @@ fn the_limit_of_connections_is_kept() {
 }
 
 #[test]
-fn connections_are_earned_up_to_the_limit() {
+fn successes_raise_the_concurrency_up_to_the_limit() {
     let mut bench = Bench::new();
     for number in 0..100 {
         bench.push(number, "a.example", 0, 8);
@@ -165,13 +165,13 @@ fn a_destination_that_is_down_is_tried_once_not_per_message() {
     assert_eq!(bench.numbers_at(29), NONE, "the second wait is the longer one");
     assert_eq!(bench.numbers_at(30), [2]);
     bench.ends(lane, 30, Health::Unknown);
-    assert_eq!(bench.numbers_at(30), [3], "nothing was learnt, so one more finds out");
+    assert_eq!(bench.numbers_at(30), [3], "nothing was learnt, so one more probe runs");
     bench.ends(lane, 30, Health::Up);
     assert_eq!(bench.numbers_at(30), [4]);
 }
 
 #[test]
-fn the_back_off_of_a_destination_is_spread_however_long_it_has_been_down() {
+fn the_backoff_of_a_destination_has_a_random_part_at_every_step() {
     let mut bench = Bench::spread(|wait| wait + wait / 10);
     bench.push(1, "a.example", 0, 1);
     bench.push(2, "a.example", 0, 1);
@@ -180,7 +180,7 @@ fn the_back_off_of_a_destination_is_spread_however_long_it_has_been_down() {
     assert_eq!(bench.numbers_at(10), NONE);
     assert_eq!(bench.numbers_at(11), [2]);
     bench.push(3, "a.example", 11, 1);
-    // The schedule's hour counts as a quarter of one, and is spread then.
+    // The hour of the schedule is cut to 15 minutes, before the random part.
     let hour = [Duration::from_hours(1)];
     bench.ends_with(lane, 11, Health::Down(trouble("refused")), &hour);
     assert_eq!(bench.numbers_at(11 + 989), NONE);
@@ -188,13 +188,13 @@ fn the_back_off_of_a_destination_is_spread_however_long_it_has_been_down() {
 }
 
 #[test]
-fn nobody_is_woken_for_nothing() {
+fn there_is_no_wake_up_without_a_job() {
     let mut bench = Bench::new();
     bench.push(1, "a.example", 0, 1);
     let lane = bench.due_at(0)[0].1;
     bench.ends(lane, 0, Health::Down(trouble("refused")));
     bench.push(1, "a.example", 50, 1);
-    // The destination may be asked again from second 10 on, but nobody wants to before second 50.
+    // The backoff ends at second 10, but no message is due before second 50.
     for second in [0, 10, 11, 49] {
         assert_eq!(bench.numbers_at(second), NONE);
         assert_eq!(bench.lanes.next_wake(), Some(bench.at(50)), "at {second}");
@@ -205,7 +205,7 @@ fn nobody_is_woken_for_nothing() {
 }
 
 #[test]
-fn sessions_that_break_close_a_lane_and_one_does_not() {
+fn three_broken_sessions_in_a_row_start_a_backoff() {
     let mut bench = Bench::new();
     for number in 0..9 {
         bench.push(number, "a.example", 0, 1);
@@ -224,11 +224,11 @@ fn sessions_that_break_close_a_lane_and_one_does_not() {
     }
     assert_eq!(bench.numbers_at(10), [6]);
     bench.ends(lane, 10, Health::Shaken(trouble("421")));
-    assert_eq!(bench.numbers_at(10), NONE, "it was down, and still is");
+    assert_eq!(bench.numbers_at(10), NONE, "it was down, and one broken session is enough then");
 }
 
 #[test]
-fn a_deadline_is_kept_while_the_destination_is_down() {
+fn a_deadline_is_kept_during_a_backoff() {
     let mut bench = Bench::new();
     bench.push(1, "a.example", 0, 1);
     let lane = bench.due_at(0)[0].1;
@@ -241,7 +241,7 @@ fn a_deadline_is_kept_while_the_destination_is_down() {
 }
 
 #[test]
-fn who_expires_in_a_queue_that_moves_has_its_turn_first() {
+fn an_expired_message_waits_for_its_last_attempt_while_the_destination_is_up() {
     let mut bench = Bench::new();
     bench.push(1, "a.example", 0, 1);
     let lane = bench.due_at(0)[0].1;
@@ -249,7 +249,7 @@ fn who_expires_in_a_queue_that_moves_has_its_turn_first() {
     for item in [tardy, item(3, "a.example", bench.at(3))] {
         bench.lanes.push(item, bench.start);
     }
-    assert_eq!(bench.numbers_at(2), [1002], "its sender is to be told of the delay");
+    assert_eq!(bench.numbers_at(2), [1002], "the report of delay is due");
     assert_eq!(bench.numbers_at(4), NONE);
     assert_eq!(bench.lanes.next_wake(), None);
     bench.ends(lane, 4, Health::Up);
@@ -257,7 +257,7 @@ fn who_expires_in_a_queue_that_moves_has_its_turn_first() {
 }
 
 #[test]
-fn no_notice_waits_for_one_who_expires() {
+fn a_report_of_delay_does_not_wait_for_an_expired_message() {
     let mut bench = Bench::new();
     bench.push(1, "a.example", 0, 1);
     let lane = bench.due_at(0)[0].1;
@@ -265,15 +265,15 @@ fn no_notice_waits_for_one_who_expires() {
     for item in [item(2, "a.example", bench.at(3)), tardy] {
         bench.lanes.push(item, bench.start);
     }
-    assert_eq!(bench.numbers_at(4), NONE, "the only attempt there may be hangs");
+    assert_eq!(bench.numbers_at(4), NONE, "the only attempt allowed hangs");
     assert_eq!(bench.lanes.next_wake(), Some(bench.at(5)));
-    assert_eq!(bench.numbers_at(5), [1003], "its sender is to be told of the delay");
+    assert_eq!(bench.numbers_at(5), [1003], "the report of delay is due");
     bench.ends(lane, 6, Health::Up);
     assert_eq!(bench.numbers_at(6), [2]);
 }
 
 #[test]
-fn another_age_holds_for_what_waits() {
+fn a_new_expiry_applies_to_waiting_messages() {
     let mut bench = Bench::new();
     bench.push(1, "a.example", 0, 1);
     let lane = bench.due_at(0)[0].1;
@@ -286,11 +286,11 @@ fn another_age_holds_for_what_waits() {
     let lane = bench.due_at(0)[0].1;
     bench.ends(lane, 0, Health::Up);
     assert_eq!(bench.numbers_at(19), NONE);
-    assert_eq!(bench.numbers_at(20), [3], "who expires is tried once more");
+    assert_eq!(bench.numbers_at(20), [3], "an expired message gets a last attempt");
 }
 
 #[test]
-fn other_settings_begin_anew() {
+fn a_reload_clears_the_backoff() {
     let mut bench = Bench::new();
     for number in 0..3 {
         bench.push(number, "a.example", 0, 2);
@@ -302,11 +302,11 @@ fn other_settings_begin_anew() {
     bench.limit = 1;
     assert_eq!(bench.numbers_at(0), NONE, "one attempt is still under way, and that is the new limit");
     bench.ends(lane, 0, Health::Down(trouble("the old way")));
-    assert_eq!(bench.numbers_at(0), [2], "that says nothing of the new one");
+    assert_eq!(bench.numbers_at(0), [2], "a result from before the reload is ignored");
 }
 
 #[test]
-fn a_lane_with_nothing_in_it_is_closed_after_a_while() {
+fn an_empty_queue_is_removed_after_a_while() {
     let mut bench = Bench::new();
     bench.push(1, "a.example", 0, 1);
     bench.push(2, "b.example", 0, 1);
@@ -325,7 +325,7 @@ fn a_lane_with_nothing_in_it_is_closed_after_a_while() {
 }
 
 #[test]
-fn what_was_down_is_not_forgotten_when_it_is_asked_again() {
+fn the_count_of_failures_is_kept_until_the_next_attempt() {
     let mut bench = Bench::new();
     for (second, next) in [(0, 20), (20, 50)] {
         bench.push(1, "a.example", second, 1);
@@ -339,7 +339,7 @@ fn what_was_down_is_not_forgotten_when_it_is_asked_again() {
 }
 
 #[test]
-fn what_waits_for_its_time_has_no_lane_and_is_found() {
+fn an_item_that_is_not_due_has_no_queue_and_can_be_taken() {
     let mut bench = Bench::new();
     for number in 0..100 {
         bench.push(number, &format!("{number}.example"), 50, 1);
@@ -349,7 +349,7 @@ fn what_waits_for_its_time_has_no_lane_and_is_found() {
     assert_eq!(bench.numbers_at(0), NONE);
     assert_eq!((bench.lanes.len(), bench.lanes.all.len()), (101, 0));
     assert_eq!(bench.lanes.next_wake(), Some(bench.at(20)));
-    assert_eq!(bench.numbers_at(20), [1200], "its sender is to be told of the delay");
+    assert_eq!(bench.numbers_at(20), [1200], "the report of delay is due");
     let wanted = [1, 99].map(|number| QueueId::from_number(number).expect("small")).into();
     let taken: Vec<_> = bench.lanes.take(&wanted).iter().map(|(item, due)| (item.id.number(), *due)).collect();
     assert_eq!(taken, [(1, bench.at(50)), (99, bench.at(50))]);
@@ -357,7 +357,7 @@ fn what_waits_for_its_time_has_no_lane_and_is_found() {
 }
 
 #[test]
-fn a_probe_under_way_wakes_nobody() {
+fn a_running_probe_causes_no_wake_up() {
     let mut bench = Bench::new();
     for number in 0..3 {
         bench.push(number, "a.example", 0, 1);

@@ -1,22 +1,22 @@
-//! The limit on mail of strangers of which nothing is left but its report.
+//! The limit on mail of strangers that stays in the spool only for its report.
 //!
-//! A message stays in the spool, body and all, until its report is stored, and the rate lets only so many of them go.
-//! Whoever sends more mail that comes back than that could fill the disk. What is over the limit goes into the
-//! postmaster's digest instead, which takes hundreds of messages at once. A domain has a part of the limit, so that
-//! mail in the name of one does not take the reports of all others.
+//! A message stays in the spool with its content until its report is stored, and the rate of reports is limited.
+//! Without this limit, a stranger who sends much mail that bounces could fill the disk. Messages over the limit go into
+//! the postmaster's digest, which reports hundreds at once. Each sender domain has a limit of its own, so that mail in
+//! the name of one domain does not use up the limit of all.
 
 use std::collections::HashMap;
 
 use crate::address::Host;
 
-/// Messages whose reports may wait.
+/// The most messages whose reports wait.
 const MESSAGES_MAX: usize = 10_000;
-/// Messages from senders of one domain among them.
+/// The most of these messages from senders of one domain.
 pub(super) const OF_DOMAIN_MAX: usize = 1_000;
-/// Octets of content that all of them may have.
+/// The most octets of content of all of them.
 const OCTETS_MAX: u64 = 1 << 30;
 
-/// The mail of strangers whose reports wait.
+/// The counts of mail of strangers whose reports wait.
 #[derive(Debug, Default)]
 pub(super) struct Backlog {
     messages: usize,
@@ -25,7 +25,7 @@ pub(super) struct Backlog {
 }
 
 impl Backlog {
-    /// Takes a message in, from a sender in `host`; false where it is over the limit.
+    /// Counts a message from a sender in `host`. Returns false when it is over the limit.
     pub(super) fn take(&mut self, host: &Host, octets: u64) -> bool {
         let of_domain = self.domains.get(host).copied().unwrap_or_default();
         // One message alone may be of any size.
@@ -39,7 +39,7 @@ impl Backlog {
         true
     }
 
-    /// Gives back the place of a message that was taken in.
+    /// Gives back the place of a counted message.
     pub(super) fn give_back(&mut self, host: &Host, octets: u64) {
         self.messages = self.messages.saturating_sub(1);
         self.octets = self.octets.saturating_sub(octets);
@@ -62,7 +62,7 @@ mod tests {
     }
 
     #[test]
-    fn the_messages_of_all_domains_are_limited_and_those_of_one() {
+    fn messages_are_limited_in_all_and_for_each_domain() {
         let mut backlog = Backlog::default();
         let of_one = (0..2 * OF_DOMAIN_MAX).filter(|_| backlog.take(&host(0), 10)).count();
         assert_eq!(of_one, OF_DOMAIN_MAX);
@@ -73,7 +73,7 @@ mod tests {
     }
 
     #[test]
-    fn their_octets_are_limited_and_nothing_stays_of_what_is_gone() {
+    fn octets_are_limited_and_given_back() {
         let mut backlog = Backlog::default();
         assert!(backlog.take(&host(0), 2 * OCTETS_MAX), "one may be of any size");
         assert!(!backlog.take(&host(1), 0));

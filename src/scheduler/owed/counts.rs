@@ -1,4 +1,4 @@
-//! Counts of the reports that were made and that wait: written by the scheduler, read without waiting for it.
+//! The counts of stored and waiting reports, written by the scheduler and read without waiting for it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -6,23 +6,23 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 /// The reports to senders and to the postmaster since the start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct ReportCounts {
-    /// Messages whose report to the sender waits, for other recipients' reports or for the rate.
+    /// The messages whose report to the sender waits, for other reports or for the rate limit.
     pub waiting: u64,
-    /// Failed messages that wait for the postmaster's next digest.
+    /// The failed messages that wait for the postmaster's next digest.
     pub for_digest: u64,
-    /// Reports that were stored for senders.
+    /// The reports to senders that were stored.
     pub stored: u64,
-    /// Reports that had to wait for the rate.
+    /// The reports that waited for the rate limit.
     pub delayed: u64,
-    /// Recipients whose report went into that of another recipient.
+    /// The recipients that were merged into the report of another recipient.
     pub merged: u64,
-    /// Digests that were stored for the postmaster.
+    /// The digests that were stored for the postmaster.
     pub digests: u64,
-    /// Messages of strangers that went into the digest, since too many reports waited.
+    /// The messages of strangers that went into the digest because too many reports waited.
     pub diverted: u64,
 }
 
-/// The same while they are counted. Every clone is the same.
+/// The live counters behind [`ReportCounts`]. Every clone shares them.
 #[derive(Debug, Clone, Default)]
 pub(in crate::scheduler) struct Counts(Arc<Inner>);
 
@@ -38,7 +38,7 @@ struct Inner {
 }
 
 impl Counts {
-    /// Notes how many messages wait now.
+    /// Sets the number of waiting messages.
     pub(super) fn waiting(&self, for_sender: usize, for_digest: usize) {
         self.0.waiting.store(for_sender as u64, Relaxed);
         self.0.for_digest.store(for_digest as u64, Relaxed);
@@ -52,7 +52,7 @@ impl Counts {
         self.0.delayed.fetch_add(1, Relaxed);
     }
 
-    /// Counts a report that tells a sender of so many recipients.
+    /// Counts a stored report about so many recipients.
     pub(in crate::scheduler) fn stored(&self, recipients: usize) {
         self.0.stored.fetch_add(1, Relaxed);
         self.0.merged.fetch_add(recipients.saturating_sub(1) as u64, Relaxed);

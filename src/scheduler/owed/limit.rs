@@ -1,8 +1,8 @@
-//! The rate of reports to senders: so many a minute in all, and so many a minute to one domain.
+//! The rate limit of reports to senders: per minute in all, and per minute to one domain.
 //!
-//! Each rate is a bucket that holds the reports of a minute and is filled evenly. Whoever finds it empty gets the moment
-//! at which there is room again, and nobody else gets the same. Mail of strangers has buckets and a table of its own, so
-//! that reports to senders that it invents hold up no report about our own mail. Time comes in as an argument.
+//! Each rate is a token bucket that holds the reports of a minute and refills evenly. A report that finds it empty
+//! reserves the next free time. Mail of strangers has buckets of its own, so that reports to invented senders do not
+//! delay reports about mail of our clients. Time comes in as an argument.
 
 use std::collections::{BTreeSet, HashMap};
 use std::time::{Duration, Instant};
@@ -11,12 +11,12 @@ use crate::address::Host;
 use crate::config::Limits;
 use crate::envelope::ClientOrigin;
 
-/// The time that the rates are for.
+/// The period of the rates.
 const PERIOD: Duration = Duration::from_mins(1);
-/// Domains of one origin whose buckets are kept apart; the others of that origin share one.
+/// The most domains of one origin with a bucket of their own. Further domains of that origin share one.
 const DOMAINS_MAX: usize = 10_000;
 
-/// The addressee of a report, as far as rates depend on it.
+/// The properties of a report's addressee that rates depend on.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(in crate::scheduler) struct Addressee {
     /// The domain of the sender.
@@ -25,7 +25,7 @@ pub(in crate::scheduler) struct Addressee {
     pub(in crate::scheduler) origin: ClientOrigin,
 }
 
-/// The reports that may be made in a minute.
+/// The configured rates of reports per minute.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::scheduler) struct Rates {
     all: u32,
@@ -38,18 +38,18 @@ impl Rates {
     }
 }
 
-/// The moment at which a bucket is full again: all that is kept of it.
+/// A token bucket, stored as the time at which it is full again.
 #[derive(Debug, Clone, Copy)]
 struct Bucket(Instant);
 
 impl Bucket {
-    /// The first moment from `now` on at which there is room.
+    /// Returns the first time from `now` on at which the bucket has a token.
     fn room_at(self, now: Instant, per_period: u32) -> Instant {
         let others = PERIOD.saturating_sub(interval(per_period));
         self.0.checked_sub(others).map_or(now, |at| at.max(now))
     }
 
-    /// Takes the first room there is; says when that is.
+    /// Reserves the next token and returns its time.
     fn take(&mut self, now: Instant, per_period: u32) -> Instant {
         let at = self.room_at(now, per_period);
         self.0 = self.0.max(now) + interval(per_period);
@@ -57,6 +57,7 @@ impl Bucket {
     }
 }
 
+/// Returns the time between two tokens.
 fn interval(per_period: u32) -> Duration {
     PERIOD / per_period.max(1)
 }
@@ -65,11 +66,11 @@ fn interval(per_period: u32) -> Duration {
 #[derive(Debug)]
 struct Buckets {
     all: Bucket,
-    /// Those of domains, unless they are full: a full bucket is as good as none.
+    /// The buckets of domains. A full bucket is not stored.
     domains: HashMap<Host, Bucket>,
-    /// The same domains, in the order in which their buckets are full again.
+    /// The same domains, by the time at which their buckets are full again.
     full_at: BTreeSet<(Instant, Host)>,
-    /// The bucket of the domains that are not kept apart.
+    /// The bucket of the domains without one of their own.
     others: Bucket,
 }
 
@@ -79,7 +80,7 @@ impl Buckets {
         Self { all: full, domains: HashMap::new(), full_at: BTreeSet::new(), others: full }
     }
 
-    /// Forgets the domains whose buckets are full again, each once for each time that it came in.
+    /// Removes the domains whose buckets are full again.
     fn forget_full(&mut self, now: Instant) {
         while self.full_at.first().is_some_and(|(at, _)| *at <= now)
             && let Some((_, host)) = self.full_at.pop_first()
@@ -88,7 +89,7 @@ impl Buckets {
         }
     }
 
-    /// The first moment from `now` on at which the domain has room.
+    /// Returns the first time from `now` on at which the domain has a token.
     fn room_of_domain(&mut self, host: &Host, now: Instant, per_period: u32) -> Instant {
         self.forget_full(now);
         let has_place = self.domains.len() < DOMAINS_MAX;
@@ -96,7 +97,7 @@ impl Buckets {
         self.domains.get(host).copied().unwrap_or(unknown).room_at(now, per_period)
     }
 
-    /// Takes the first room of the domain; says when that is.
+    /// Reserves the next token of a domain and returns its time.
     fn take_of_domain(&mut self, host: &Host, now: Instant, per_period: u32) -> Instant {
         self.forget_full(now);
         let known = self.domains.get(host).copied();
@@ -133,7 +134,7 @@ impl Limiter {
         }
     }
 
-    /// Takes room for a report if there is some now; says whether there was.
+    /// Takes a token of the domain and one of all reports, if both are free now. Returns false otherwise.
     pub(in crate::scheduler) fn take(&mut self, to: &Addressee, rates: Rates, now: Instant) -> bool {
         let buckets = self.of(to.origin);
         let in_all = buckets.all.room_at(now, rates.all) <= now;
@@ -145,12 +146,12 @@ impl Limiter {
         true
     }
 
-    /// Takes the next room of the domain; says when that is.
+    /// Reserves the next token of the domain and returns its time.
     pub(super) fn take_of_domain(&mut self, to: &Addressee, rates: Rates, now: Instant) -> Instant {
         self.of(to.origin).take_of_domain(&to.host, now, rates.domain)
     }
 
-    /// Takes the next room among all reports, to be asked when the domain's has come; says when that is.
+    /// Reserves the next token of all reports and returns its time. Call it at the time of the domain's token.
     pub(super) fn take_of_all(&mut self, to: &Addressee, rates: Rates, now: Instant) -> Instant {
         self.of(to.origin).all.take(now, rates.all)
     }
@@ -183,24 +184,27 @@ mod tests {
         assert!(limiter.take(&known("a.example"), rates, start + 10 * SECOND));
         assert!(!limiter.take(&known("a.example"), rates, start + 10 * SECOND));
         for _ in 0..6 {
-            assert!(limiter.take(&known("a.example"), rates, start + 100 * SECOND), "it is full again, and no more");
+            assert!(
+                limiter.take(&known("a.example"), rates, start + 100 * SECOND),
+                "the bucket is full, and holds no more than a minute's reports"
+            );
         }
         assert!(!limiter.take(&known("a.example"), rates, start + 100 * SECOND));
     }
 
     #[test]
-    fn whoever_waits_for_room_has_it_alone() {
+    fn a_reserved_token_is_not_given_to_another_report() {
         let (start, rates) = (Instant::now(), Rates { all: 1000, domain: 6 });
         let mut limiter = Limiter::new(start);
         let at: Vec<u64> =
             (0..9).map(|_| (limiter.take_of_domain(&known("a.example"), rates, start) - start).as_secs()).collect();
         assert_eq!(at, [0, 0, 0, 0, 0, 0, 10, 20, 30]);
-        assert!(!limiter.take(&known("a.example"), rates, start + 35 * SECOND), "all of it is promised");
+        assert!(!limiter.take(&known("a.example"), rates, start + 35 * SECOND), "every token is reserved");
         assert!(limiter.take(&known("a.example"), rates, start + 40 * SECOND));
     }
 
     #[test]
-    fn all_reports_together_have_their_own_limit_and_strangers_take_nothing_of_ours() {
+    fn all_reports_have_a_common_limit_and_strangers_do_not_use_up_ours() {
         let (start, rates) = (Instant::now(), Rates { all: 60, domain: 1 });
         let mut limiter = Limiter::new(start);
         let stranger = |number: u32| to(&format!("d{number}.example"), ClientOrigin::Stranger);
@@ -208,29 +212,29 @@ mod tests {
             assert!(limiter.take(&stranger(number), rates, start));
         }
         assert!(!limiter.take(&stranger(60), rates, start));
-        assert!(limiter.take(&stranger(60), rates, start + SECOND), "what is refused takes nothing of its domain's");
+        assert!(limiter.take(&stranger(60), rates, start + SECOND), "a refused report takes no token of its domain");
         assert_eq!(limiter.take_of_all(&stranger(61), rates, start + SECOND), start + 2 * SECOND);
         assert!(limiter.take(&known("d0.example"), rates, start));
     }
 
     #[test]
-    fn the_domains_that_are_kept_apart_are_bounded() {
+    fn the_number_of_domains_with_a_bucket_is_limited() {
         let (start, rates) = (Instant::now(), Rates { all: 1_000_000, domain: 1 });
         let mut limiter = Limiter::new(start);
         let domain = |number: usize| known(&format!("d{number}.example"));
         for number in 0..DOMAINS_MAX {
             assert!(limiter.take(&domain(number), rates, start));
         }
-        assert!(limiter.take(&domain(DOMAINS_MAX), rates, start), "there is one for all others");
+        assert!(limiter.take(&domain(DOMAINS_MAX), rates, start), "the other domains share a bucket");
         assert!(!limiter.take(&domain(DOMAINS_MAX + 1), rates, start));
         assert_eq!(limiter.known.domains.len(), DOMAINS_MAX);
         assert!(limiter.take(&domain(DOMAINS_MAX + 1), rates, start + PERIOD));
-        assert!(limiter.known.domains.len() < 10, "those that are full again are forgotten");
+        assert!(limiter.known.domains.len() < 10, "full buckets are removed");
         assert_eq!(limiter.known.domains.len(), limiter.known.full_at.len());
     }
 
     #[test]
-    fn strangers_who_name_more_domains_than_are_kept_apart_hold_up_no_report_about_our_own_mail() {
+    fn strangers_with_too_many_domains_do_not_delay_reports_about_our_mail() {
         let (start, rates) = (Instant::now(), Rates { all: 1_000_000, domain: 1 });
         let mut limiter = Limiter::new(start);
         for number in 0..DOMAINS_MAX + 100 {
@@ -240,7 +244,7 @@ mod tests {
             let ours = known(&format!("ours{number}.example"));
             assert_eq!(limiter.take_of_domain(&ours, rates, start), start, "{number}");
         }
-        // One that is full again makes room for another, whatever waits with the others.
+        // A bucket that is full again frees a place for a new domain.
         let later = start + PERIOD;
         assert_eq!(limiter.take_of_domain(&to("new.example", ClientOrigin::Stranger), rates, later), later);
     }

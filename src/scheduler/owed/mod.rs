@@ -1,10 +1,10 @@
-//! The messages whose reports are not stored yet: which of them is due, and which must wait.
+//! The queue of reports that are not stored yet.
 //!
-//! A report waits for those of the message's other recipients, so that they become one, and for the rate ([`limit`]).
-//! What failed without a sender waits for the postmaster's next digest, and so does mail of strangers for whose report
-//! there is no place to wait ([`backlog`]). All of it is durable before it comes here, in the message's own entry
-//! ([`crate::envelope::Recipient::owed`]), and a start finds it there. Time comes in as an argument: no clock, no I/O, no
-//! tasks.
+//! A report waits for reports about the message's other recipients, to be merged with them, and for the rate limit
+//! ([`limit`]). Failed mail with the null sender waits for the postmaster's next digest, and so does mail of strangers
+//! over the limit of waiting reports ([`backlog`]). All of it is stored in the envelope
+//! ([`crate::envelope::Recipient::owed`]) before it is queued here, so a restart finds it. Time comes in as an argument:
+//! no clock, no I/O, no tasks.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::{Duration, Instant};
@@ -20,23 +20,23 @@ pub(super) use counts::Counts;
 pub use counts::ReportCounts;
 pub(super) use limit::{Addressee, Limiter, Rates};
 
-/// Failed messages that make a digest before its time.
+/// The number of failed messages that makes a digest due at once.
 const DIGEST_FULL: usize = 100;
-/// Octets of failed messages that make a digest before its time.
+/// The octets of failed messages that make a digest due at once.
 const DIGEST_OCTETS: u64 = 256 << 20;
-/// Failed messages in one digest, at most.
+/// The most failed messages in one digest.
 const DIGEST_MAX: usize = 500;
-/// The time between two digests, at least.
+/// The least time between two digests.
 const DIGEST_PAUSE: Duration = Duration::from_mins(1);
-/// The same while there is enough for another full digest.
+/// The least time between two digests while another full one is waiting.
 const DIGEST_PAUSE_CROWDED: Duration = Duration::from_secs(5);
-/// The wait for an operator's order on the message to be carried out.
+/// The wait while an operator's order on the message is in progress.
 const BUSY_PAUSE: Duration = Duration::from_secs(1);
 
 /// The reports that are owed about a message.
 #[derive(Debug)]
 pub(super) enum Debt {
-    /// Nothing any more.
+    /// No report.
     Nothing,
     /// A report to its sender.
     Report {
@@ -44,10 +44,10 @@ pub(super) enum Debt {
         to: Addressee,
         /// The wait for reports about the message's other recipients.
         wait: Duration,
-        /// The octets of a stranger's message of which nothing else is left: there is a limit to such mail.
+        /// The octets of a stranger's message that stays in the spool only for its report; such mail is limited.
         kept: Option<u64>,
     },
-    /// A place in the postmaster's digest.
+    /// An entry in the postmaster's digest.
     Digest {
         /// The time after which it is due.
         wait: Duration,
@@ -59,30 +59,31 @@ pub(super) enum Debt {
 /// The stage of a report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
-    /// It waits for other recipients' reports.
+    /// It waits for reports about other recipients.
     Gathering,
-    /// It waits for its domain's rate.
+    /// It waits for the rate limit of its domain.
     Domain,
-    /// It waits for the rate of all reports, or is due.
+    /// It waits for the rate limit of all reports, or is due.
     All,
     /// It is being stored.
     UnderWay {
-        /// More was owed meanwhile.
+        /// Another report became due meanwhile.
         more: bool,
     },
 }
 
+/// A message whose report waits.
 #[derive(Debug)]
 struct Waiting {
     to: Addressee,
     stage: Stage,
-    /// The octets that it has in the backlog of strangers' mail, if it has a place there.
+    /// The octets that it counts for in the backlog, if it counts there.
     kept: Option<u64>,
-    /// Its key in `due`, unless it is under way.
+    /// Its key in `due`, unless it is being stored.
     due: Instant,
 }
 
-/// Everything that is owed.
+/// The reports that wait to be stored.
 #[derive(Debug)]
 pub(super) struct Owed {
     reports: HashMap<QueueId, Waiting>,
@@ -92,7 +93,7 @@ pub(super) struct Owed {
     digest: BTreeMap<QueueId, u64>,
     digest_octets: u64,
     digest_due: Option<Instant>,
-    /// No digest is begun before this.
+    /// No digest starts before this time.
     digest_pause: Instant,
     digest_under_way: bool,
     counts: Counts,
@@ -113,7 +114,7 @@ impl Owed {
         }
     }
 
-    /// Notes what is owed about a message now. What waits already goes on waiting, and takes this along.
+    /// Updates the reports owed about a message. A report that already waits keeps its time and includes the new ones.
     pub(super) fn note(&mut self, id: QueueId, debt: Debt, now: Instant) {
         match debt {
             Debt::Nothing => {
@@ -122,7 +123,7 @@ impl Owed {
                     self.forget(id);
                 }
             }
-            // It is told of there.
+            // The digest will contain it.
             Debt::Report { .. } if self.digest.contains_key(&id) => {}
             Debt::Report { to, wait, kept } => match self.reports.get_mut(&id) {
                 Some(Waiting { stage: Stage::UnderWay { more }, .. }) => *more = true,
@@ -147,7 +148,7 @@ impl Owed {
         self.count();
     }
 
-    /// Lets a message go into the next digest in place of a report to its sender.
+    /// Puts a message into the next digest in place of a report to its sender.
     fn divert(&mut self, id: QueueId, octets: u64, now: Instant) {
         self.counts.diverted();
         self.join_digest(id, octets, now + DIGEST_PAUSE);
@@ -170,7 +171,7 @@ impl Owed {
         self.reports.insert(id, Waiting { to, stage: Stage::Gathering, kept, due });
     }
 
-    /// Forgets what waits of a message.
+    /// Removes the waiting report of a message.
     fn forget(&mut self, id: QueueId) -> Option<Waiting> {
         let waiting = self.reports.remove(&id)?;
         self.due.remove(&(waiting.due, id));
@@ -184,8 +185,8 @@ impl Owed {
         self.counts.waiting(self.reports.len(), self.digest.len());
     }
 
-    /// The next message whose report is to be stored now; [`Owed::reported`] must be called afterwards. A message that
-    /// `is_busy` with an order of an operator's waits a little.
+    /// Returns the next message whose report is due. Call [`Owed::reported`] when its task ends. `is_busy` returns true
+    /// for a message with an operator's order in progress, which waits.
     pub(super) fn next_report(
         &mut self,
         now: Instant,
@@ -219,20 +220,20 @@ impl Owed {
         None
     }
 
-    /// A report is stored, or could not be. `again`: something is owed still, and is tried after this time.
+    /// Ends the task of a report. With `again`, a report is still owed and is retried after that time.
     pub(super) fn reported(&mut self, id: QueueId, again: Option<Duration>, now: Instant) {
         let Some(Waiting { to, stage, kept, .. }) = self.forget(id) else { return };
         let more = stage == Stage::UnderWay { more: true };
         if let Some(wait) = again.or(more.then_some(Duration::ZERO)) {
-            // Its place was free a moment ago.
+            // Its place in the backlog was just given back.
             let kept = kept.filter(|octets| self.backlog.take(&to.host, *octets));
             self.wait(id, to, kept, now + wait);
         }
         self.count();
     }
 
-    /// The messages for a digest that is to be stored now; [`Owed::digested`] must be called afterwards. A message that
-    /// `is_busy` stays for the next one.
+    /// Returns the messages for a digest that is due. Call [`Owed::digested`] when its task ends. A message for which
+    /// `is_busy` returns true stays for the next digest.
     pub(super) fn next_digest(&mut self, now: Instant, is_busy: impl Fn(QueueId) -> bool) -> Option<Vec<QueueId>> {
         if self.digest_wake().is_none_or(|at| at > now) {
             return None;
@@ -255,7 +256,7 @@ impl Owed {
         self.digest_under_way.then_some(ids)
     }
 
-    /// A digest is stored; these messages are not in it, and go into the next one.
+    /// Ends the task of a digest. The messages in `left` are not in it and go into the next one.
     pub(super) fn digested(&mut self, left: Vec<QueueId>, now: Instant) {
         self.digest_under_way = false;
         for id in left {
@@ -263,8 +264,8 @@ impl Owed {
         }
     }
 
-    /// Lets what waits for other reports or for the digest go as soon as the rate allows, for an operator; says whether
-    /// anything is owed about the message.
+    /// Makes the report or digest of a message due now, within the rate limit, for an operator. Returns false when no
+    /// report is owed about the message.
     pub(super) fn hasten(&mut self, id: QueueId, now: Instant) -> bool {
         if let Some(waiting) = self.reports.get_mut(&id) {
             if waiting.stage == Stage::Gathering {
@@ -281,6 +282,7 @@ impl Owed {
         is_for_digest
     }
 
+    /// Returns the time at which the next digest is due.
     fn digest_wake(&self) -> Option<Instant> {
         let due = self.digest_due.filter(|_| !self.digest_under_way)?;
         let is_full = self.digest.len() >= DIGEST_FULL || self.digest_octets >= DIGEST_OCTETS;

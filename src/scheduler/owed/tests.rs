@@ -1,4 +1,4 @@
-//! The rules of what is owed, without waiting for anything.
+//! Tests of the queue of reports, with time as an argument.
 
 use super::*;
 use crate::address::{Domain, Host};
@@ -19,7 +19,7 @@ struct Bench {
 }
 
 impl Bench {
-    /// Rates of so many reports in all and to one domain.
+    /// Creates a queue with these rates per minute, in all and for each domain.
     fn new(all: u32, domain: u32) -> Self {
         let text = format!(
             "hostname = \"relay.example.com\"\npostmaster = \"p@example.com\"\n[limits]\ndsn_per_minute = {all}\n\
@@ -41,7 +41,7 @@ impl Bench {
         self.owed.note(id(number), Debt::Report { to, wait, kept: None }, self.at(second));
     }
 
-    /// A stranger's message of so many octets comes back; with none, recipients of it are still to be served.
+    /// Adds the report of a stranger's message of `kept` octets; `None` means that recipients of it are pending.
     fn comes_back(&mut self, number: u64, domain: &str, second: u32, kept: Option<u64>) {
         let to =
             Addressee { host: Host::Domain(Domain::parse(domain).expect("valid")), origin: ClientOrigin::Stranger };
@@ -56,7 +56,7 @@ impl Bench {
         self.owed.note(id(number), Debt::Digest { wait, octets }, self.at(second));
     }
 
-    /// The messages whose reports are begun at a second.
+    /// Returns the messages whose reports start at a second.
     fn next(&mut self, second: u32) -> Vec<u64> {
         let now = self.at(second);
         let mut begun = Vec::new();
@@ -66,7 +66,7 @@ impl Bench {
         begun
     }
 
-    /// The number of messages in the digest that is begun at a second.
+    /// Returns the number of messages in the digest that starts at a second.
     fn digest(&mut self, second: u32) -> usize {
         let now = self.at(second);
         self.owed.next_digest(now, |id| self.busy.contains(&id)).map_or(0, |ids| ids.len())
@@ -83,7 +83,7 @@ fn id(number: u64) -> QueueId {
 }
 
 #[test]
-fn the_reports_of_one_message_become_one() {
+fn reports_about_one_message_are_merged() {
     let mut bench = Bench::new(600, 60);
     for second in 0..30 {
         bench.owes(1, "a.example", second, GATHER);
@@ -91,7 +91,7 @@ fn the_reports_of_one_message_become_one() {
     }
     assert_eq!(bench.owed.next_wake(), Some(bench.at(30)));
     assert_eq!(bench.next(30), [1]);
-    // What comes while it is stored is told by the next one.
+    // A report that comes while it is stored goes into the next one.
     bench.owes(1, "a.example", 30, GATHER);
     assert_eq!(bench.next(100), [0; 0]);
     bench.reported(1, None, 100);
@@ -102,7 +102,7 @@ fn the_reports_of_one_message_become_one() {
 }
 
 #[test]
-fn what_is_over_the_rate_of_its_domain_is_delayed_and_holds_up_no_other() {
+fn a_report_over_the_rate_of_its_domain_waits_and_delays_no_other() {
     let mut bench = Bench::new(600, 6);
     for number in 1..=9 {
         bench.owes(number, "a.example", 0, Duration::ZERO);
@@ -111,14 +111,14 @@ fn what_is_over_the_rate_of_its_domain_is_delayed_and_holds_up_no_other() {
     assert_eq!(bench.next(0), [1, 2, 3, 4, 5, 6, 10]);
     assert_eq!(bench.owed.next_wake(), Some(bench.at(10)));
     assert_eq!((bench.next(9), bench.next(10), bench.next(20)), (vec![], vec![7], vec![8]));
-    // More of the same message joins, and its place is kept.
+    // Another report about the same message joins, and the reserved time stays.
     bench.owes(9, "a.example", 25, GATHER);
     assert_eq!((bench.next(29), bench.next(30)), (vec![], vec![9]));
     assert_eq!(bench.counts.read().delayed, 3);
 }
 
 #[test]
-fn what_is_over_the_rate_of_all_is_delayed_after_that_of_its_domain() {
+fn the_rate_of_all_reports_applies_after_that_of_the_domain() {
     let mut bench = Bench::new(6, 2);
     for number in 1..=3 {
         bench.owes(number, "a.example", 0, Duration::ZERO);
@@ -126,7 +126,7 @@ fn what_is_over_the_rate_of_all_is_delayed_after_that_of_its_domain() {
     for number in 4..=7 {
         bench.owes(number, &format!("d{number}.example"), 0, Duration::ZERO);
     }
-    // The third of a.example takes no place of the others while it waits for its domain.
+    // The third report to a.example reserves no token of all reports while it waits for its domain.
     assert_eq!(bench.next(0), [1, 2, 4, 5, 6, 7]);
     bench.owes(8, "d8.example", 1, Duration::ZERO);
     assert_eq!((bench.next(9), bench.next(10)), (vec![], vec![8]));
@@ -134,7 +134,7 @@ fn what_is_over_the_rate_of_all_is_delayed_after_that_of_its_domain() {
 }
 
 #[test]
-fn what_could_not_be_stored_is_tried_again_and_what_is_done_is_forgotten() {
+fn a_report_that_was_not_stored_is_retried_and_a_cleared_one_is_removed() {
     let mut bench = Bench::new(600, 60);
     bench.owes(1, "a.example", 0, Duration::ZERO);
     bench.owes(2, "a.example", 0, GATHER);
@@ -143,7 +143,7 @@ fn what_could_not_be_stored_is_tried_again_and_what_is_done_is_forgotten() {
     bench.owed.note(id(2), Debt::Nothing, bench.at(2));
     assert_eq!(bench.counts.read().waiting, 1);
     assert_eq!((bench.next(60), bench.next(61)), (vec![], vec![1]));
-    // Of what is under way the end decides.
+    // For a report that is being stored, the end of its task decides.
     bench.owed.note(id(1), Debt::Nothing, bench.at(61));
     assert_eq!(bench.counts.read().waiting, 1);
     bench.reported(1, None, 62);
@@ -151,7 +151,7 @@ fn what_could_not_be_stored_is_tried_again_and_what_is_done_is_forgotten() {
 }
 
 #[test]
-fn an_operators_order_goes_first_and_an_operator_may_hasten_what_gathers() {
+fn a_report_waits_for_an_order_and_an_operator_may_make_it_due() {
     let mut bench = Bench::new(600, 60);
     bench.owes(1, "a.example", 0, Duration::ZERO);
     bench.busy = vec![id(1)];
@@ -164,13 +164,13 @@ fn an_operators_order_goes_first_and_an_operator_may_hasten_what_gathers() {
 }
 
 #[test]
-fn a_digest_is_due_after_its_time() {
+fn a_digest_is_due_after_its_interval() {
     let mut bench = Bench::new(600, 60);
     bench.lost(1, 0, HOUR);
     bench.lost(2, 1800, HOUR);
     assert_eq!(bench.owed.next_wake(), Some(bench.at(3600)));
     assert_eq!((bench.digest(3599), bench.digest(3600)), (0, 2));
-    // While it is stored another one fails, and the digest does not take the second of these.
+    // Another message fails while the digest is stored, and message 2 does not get into the digest.
     bench.lost(3, 3601, HOUR);
     assert_eq!(bench.digest(9000), 0);
     let now = bench.at(9000);
@@ -178,14 +178,14 @@ fn a_digest_is_due_after_its_time() {
     assert_eq!((bench.digest(9000), bench.counts.read().for_digest), (2, 0));
     let now = bench.at(9001);
     bench.owed.digested(Vec::new(), now);
-    // One that is delivered meanwhile, or removed, is not told.
+    // A message that is removed meanwhile does not get into the digest.
     bench.lost(4, 9001, HOUR);
     bench.owed.note(id(4), Debt::Nothing, bench.at(9002));
     assert_eq!((bench.digest(20_000), bench.counts.read().for_digest), (0, 0));
 }
 
 #[test]
-fn a_digest_that_is_full_goes_at_once_but_not_more_than_one_a_minute() {
+fn a_full_digest_goes_at_once_but_at_most_one_a_minute() {
     let mut bench = Bench::new(600, 60);
     for number in 0..99 {
         bench.lost(number, 0, HOUR);
@@ -204,7 +204,7 @@ fn a_digest_that_is_full_goes_at_once_but_not_more_than_one_a_minute() {
 }
 
 #[test]
-fn a_digest_that_could_not_be_stored_is_tried_again_in_a_minute() {
+fn a_digest_that_was_not_stored_is_retried_after_a_minute() {
     let mut bench = Bench::new(600, 60);
     bench.lost(1, 0, Duration::ZERO);
     bench.lost(2, 0, Duration::ZERO);
@@ -217,7 +217,7 @@ fn a_digest_that_could_not_be_stored_is_tried_again_in_a_minute() {
 }
 
 #[test]
-fn the_digest_is_full_after_so_many_octets_too() {
+fn the_octets_of_messages_also_make_a_digest_full() {
     let mut bench = Bench::new(600, 60);
     bench.lost_of(1, 0, HOUR, DIGEST_OCTETS - 1);
     assert_eq!(bench.digest(0), 0);
@@ -225,11 +225,11 @@ fn the_digest_is_full_after_so_many_octets_too() {
     assert_eq!(bench.digest(0), 2);
     bench.owed.digested(Vec::new(), bench.at(1));
     bench.lost_of(3, 1, HOUR, DIGEST_OCTETS - 1);
-    assert_eq!((bench.digest(3600), bench.digest(3601)), (0, 1), "what is told counts no longer");
+    assert_eq!((bench.digest(3600), bench.digest(3601)), (0, 1), "messages of the last digest do not count");
 }
 
 #[test]
-fn digests_follow_each_other_quickly_while_each_is_full() {
+fn full_digests_follow_each_other_after_five_seconds() {
     let mut bench = Bench::new(600, 60);
     for number in 0..1200 {
         bench.lost(number, 0, HOUR);
@@ -241,9 +241,8 @@ fn digests_follow_each_other_quickly_while_each_is_full() {
     assert_eq!((bench.digest(64), bench.digest(65)), (0, 200));
 }
 
-/// Mail in the name of one domain that comes back faster than its reports may go.
 #[test]
-fn mail_of_strangers_whose_report_has_no_place_to_wait_goes_into_the_digest() {
+fn mail_of_strangers_over_the_backlog_limit_goes_into_the_digest() {
     let mut bench = Bench::new(600, 60);
     let most = backlog::OF_DOMAIN_MAX as u64;
     for number in 0..most + 10 {
@@ -257,10 +256,10 @@ fn mail_of_strangers_whose_report_has_no_place_to_wait_goes_into_the_digest() {
     assert_eq!((counts.waiting, counts.for_digest, counts.diverted), (most + 11, 10, 10));
     assert_eq!((bench.digest(59), bench.digest(60)), (0, 10), "a minute is enough");
     bench.owed.digested(Vec::new(), bench.at(61));
-    // No report follows about what the digest has told.
+    // No report follows about the messages of the digest.
     let begun = bench.next(30);
     assert!(begun.iter().all(|number| !(most..most + 10).contains(number)), "{begun:?}");
-    // A report that is stored makes room, and one that could not be keeps its place.
+    // A stored report frees a place, and one that was not stored keeps its place.
     bench.reported(0, None, 62);
     bench.reported(1, Some(SECOND), 62);
     bench.comes_back(7000, "a.example", 62, Some(1000));
@@ -269,18 +268,22 @@ fn mail_of_strangers_whose_report_has_no_place_to_wait_goes_into_the_digest() {
 }
 
 #[test]
-fn what_waits_for_a_report_counts_when_nothing_else_is_left_of_it() {
+fn a_message_counts_in_the_backlog_once_no_recipient_is_pending() {
     let mut bench = Bench::new(600, 60);
     let most = backlog::OF_DOMAIN_MAX as u64;
     bench.comes_back(5000, "a.example", 0, None);
     for number in 0..most {
         bench.comes_back(number, "a.example", 0, Some(1000));
     }
-    assert_eq!(bench.counts.read().diverted, 0, "it is in the queue for other recipients");
+    assert_eq!(bench.counts.read().diverted, 0, "it is in the queue for other recipients too");
     bench.comes_back(5000, "a.example", 1, Some(1000));
     bench.comes_back(5000, "a.example", 2, Some(1000));
     let counts = bench.counts.read();
-    assert_eq!((counts.waiting, counts.for_digest, counts.diverted), (most, 1, 1), "it is told once, in the digest");
+    assert_eq!(
+        (counts.waiting, counts.for_digest, counts.diverted),
+        (most, 1, 1),
+        "it is reported once, in the digest"
+    );
     bench.owed.note(id(5000), Debt::Nothing, bench.at(3));
     assert_eq!((bench.digest(3600), bench.counts.read().for_digest), (0, 0));
 }

@@ -1,4 +1,4 @@
-//! The end of an attempt: what its senders are owed, the new state, and the write into the spool.
+//! Stores a result: reports to the sender, evidence, and the new state in the spool.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,11 +13,11 @@ use crate::scheduler::waits::wait;
 use crate::scheduler::{Context, Event, reporting, witness};
 use crate::spool::SpoolError;
 
-/// Between two tries to write a result.
+/// The wait before a result is written again.
 const WRITE_PAUSE: Duration = Duration::from_secs(5);
 
 impl Books<'_> {
-    /// Stores the reports that can be stored now, then the new state with those that are owed.
+    /// Stores the reports that may be stored now, then the evidence, then the new state with the reports still owed.
     pub(super) async fn close(mut self, context: &Arc<Context>, envelope: &mut Envelope) -> Left {
         let has_news = [&self.failed, &self.late, &self.held, &self.relayed].iter().any(|changes| !changes.is_empty());
         let has_debt = has_news || self.before.iter().any(|before| before.owed.is_some());
@@ -31,11 +31,11 @@ impl Books<'_> {
             envelope.confidential = true;
         }
         let wait = if has_debt { self.store_reports(context, envelope).await } else { Duration::ZERO };
-        // Whoever looks for what became of a recipient finds it before the queue forgets.
+        // Evidence of a recipient exists before the queue drops it.
         if !self.witness.testify(&context.evidence, envelope, told).await {
             return unwritten(id, self.before, envelope);
         }
-        // That is on record now, unless no evidence is kept for the time being.
+        // The acceptance is recorded now, unless evidence is off.
         if context.evidence.is_kept() {
             envelope.arrival = None;
         }
@@ -43,7 +43,7 @@ impl Books<'_> {
             Written::Yes => {
                 if has_debt {
                     let debt = reporting::debt(envelope, self.attempt.entry.size, self.settings, wait);
-                    // The scheduler is gone only when the process is about to be; what is owed is in the spool.
+                    // The channel is closed only when the process ends; owed reports are in the spool.
                     let _ = context.events.send(Event::Owes(id, debt));
                 }
                 self.left
@@ -52,8 +52,8 @@ impl Books<'_> {
         }
     }
 
-    /// Marks those as failed that are given up, and owes the reports about them. Returns false where a report of ours
-    /// that was refused for its content could not be stored in its plain form; its recipients are then as they were.
+    /// Marks the bounced recipients as failed and their reports as owed. A report of ours that was rejected for its
+    /// content is stored again as plain text. Returns false when that fails; its recipients then stay as they were.
     async fn settle_failed(&mut self, context: &Context, envelope: &mut Envelope) -> bool {
         let failed = std::mem::take(&mut self.failed);
         let may_simplify =
@@ -63,7 +63,7 @@ impl Books<'_> {
             match notice::simplify(context, self.settings, &self.attempt.entry, envelope).await {
                 Ok(is_stored) => is_told = is_stored,
                 Err(error) => {
-                    tracing::error!(queue_id = %self.attempt.entry.id, %error, "report in plain text not stored; it is tried again");
+                    tracing::error!(queue_id = %self.attempt.entry.id, %error, "cannot store plain-text report; retrying");
                     self.keep(envelope, failed);
                     return false;
                 }
@@ -86,7 +86,7 @@ impl Books<'_> {
             if reverse_path.mailbox().is_none() {
                 tracing::warn!(
                     queue_id = %id, failed = %to,
-                    "double bounce: mail from the null sender failed; the postmaster's next digest tells of it"
+                    "double bounce: mail from the null sender failed; it goes into the postmaster's next digest"
                 );
             }
             recipient.owed = Some(Box::new(last));
@@ -94,14 +94,14 @@ impl Books<'_> {
         true
     }
 
-    /// Keeps recipients that cannot be given up yet.
+    /// Keeps recipients that cannot bounce yet.
     fn keep(&mut self, envelope: &mut Envelope, failed: Vec<Change>) {
         let all = envelope.recipients.len();
         for Change { recipient, attempts, mut history, last, .. } in failed {
             let Some(recipient) = envelope.recipients.get_mut(recipient) else { continue };
             history.push(last, all);
             recipient.state = match recipient.state {
-                // Who was held and could not be given up stays held.
+                // A held recipient stays held.
                 RecipientState::Held { .. } => RecipientState::Held { attempts, history },
                 RecipientState::Pending { .. } | RecipientState::Delivered | RecipientState::Failed => {
                     RecipientState::Pending { attempts, next: None, history, warned: true, apart: false }
@@ -112,7 +112,7 @@ impl Books<'_> {
         self.left = self.left.and(soon, self.expires.max(soon));
     }
 
-    /// Owes the reports about recipients that are late, held, or were passed on.
+    /// Marks the reports about delayed, held and relayed recipients as owed.
     fn owe_others(&mut self, envelope: &mut Envelope) {
         for change in self.late.drain(..).chain(self.held.drain(..)).chain(self.relayed.drain(..)) {
             let Some(recipient) = envelope.recipients.get_mut(change.recipient) else { continue };
@@ -123,8 +123,8 @@ impl Books<'_> {
         }
     }
 
-    /// Stores what is owed to the sender, unless the report is to wait for those about other recipients. Returns the
-    /// wait before the next try.
+    /// Stores the owed reports, unless they wait for reports about other recipients. Returns the wait before the next
+    /// attempt to store them.
     async fn store_reports(&self, context: &Context, envelope: &mut Envelope) -> Duration {
         let queue = &self.settings.config.queue;
         if envelope.reverse_path.mailbox().is_none() {
@@ -145,10 +145,10 @@ impl Books<'_> {
     }
 }
 
-/// The end comes first, and the recipients are as they were. Another destination's attempt may still be written down,
-/// and must not take this one with it.
+/// Restores the recipients after their result could not be stored because the process ends. The result of another
+/// destination may still be stored, and must not include this one.
 fn unwritten(id: QueueId, before: Vec<Before>, envelope: &mut Envelope) -> Left {
-    tracing::error!(queue_id = %id, "the result of an attempt is not written down, for its evidence is not; the attempt may be repeated after the restart");
+    tracing::error!(queue_id = %id, "attempt result not stored because its evidence cannot be written; the attempt may be repeated after the restart");
     for Before { at, state, owed } in before {
         if let Some(recipient) = envelope.recipients.get_mut(at) {
             (recipient.state, recipient.owed) = (state, owed);
@@ -157,16 +157,16 @@ fn unwritten(id: QueueId, before: Vec<Before>, envelope: &mut Envelope) -> Left 
     Left::Unwritten
 }
 
-/// The answer to whether a result is in the spool.
+/// The result of a write into the spool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::scheduler) enum Written {
     Yes,
-    /// The process is about to end.
+    /// The process is ending.
     No,
 }
 
-/// Writes the new state, or the end, of a message; again and again where that fails, for until it is
-/// written the message must not be looked at anew.
+/// Stores the new state of a message, or removes it when it is finished. It retries until it succeeds or the process
+/// ends: no other job may work on the message before that.
 pub(in crate::scheduler) async fn write_down(context: &Context, id: QueueId, envelope: &Envelope) -> Written {
     loop {
         let written = if envelope.is_open() {
@@ -175,17 +175,17 @@ pub(in crate::scheduler) async fn write_down(context: &Context, id: QueueId, env
             context.spool.remove(id).await
         };
         match written {
-            // What an operator has removed has no result any more.
+            // An operator removed the message.
             Ok(()) | Err(SpoolError::Missing(_)) => return Written::Yes,
             Err(SpoolError::Closed) => return Written::No,
             Err(error) => {
                 if context.ending.is_cancelled() {
-                    tracing::error!(queue_id = %id, %error, "the result of an attempt was not written; the attempt may be repeated after the restart");
+                    tracing::error!(queue_id = %id, %error, "attempt result not stored; the attempt may be repeated after the restart");
                     return Written::No;
                 }
-                tracing::error!(queue_id = %id, %error, "the result of an attempt cannot be written; trying again");
+                tracing::error!(queue_id = %id, %error, "cannot store attempt result; retrying");
                 let pause = tokio::time::timeout(WRITE_PAUSE, context.ending.cancelled());
-                // Time over, or one last try before the end.
+                // Either way, try again; at shutdown for the last time.
                 let _ = pause.await;
             }
         }

@@ -89,7 +89,7 @@ fn a_sender_is_not_told_before_it_is_on_record_and_is_told_once() {
     relay.hears("cannot write evidence, deliveries wait");
     refuse(&called);
     relay.signal("TERM");
-    relay.hears("the result of an attempt is not written down, for its evidence is not");
+    relay.hears("attempt result not stored because its evidence cannot be written");
     assert!(relay.ends_by_itself().status.is_some_and(|status| status.success()));
     assert_eq!(queued(folder.path()), Some(2), "a report would be one more");
 
@@ -120,7 +120,7 @@ fn a_delivery_that_is_not_on_record_is_not_forgotten_with_another_that_is() {
     assert!(matches!(verdict, Verdict::Accepted(_)), "{verdict:?}");
     relay.hears("cannot write evidence, deliveries wait");
     relay.signal("TERM");
-    relay.hears("the result of an attempt is not written down, for its evidence is not");
+    relay.hears("attempt result not stored because its evidence cannot be written");
     fs::remove_dir(&page).and_then(|()| fs::rename(&elsewhere, &page)).expect("ours");
     // The other one is still in flight, and can be put on record.
     sink.serve(slow);

@@ -1,28 +1,28 @@
-//! Tests that a refused part of a destination's mail holds up no other mail.
+//! Tests that a refused part of a destination's mail does not delay other mail.
 
 use super::*;
 
 const LOST: &str = "lost.smart.example";
 const FINE: &str = "fine.smart.example";
 
-/// The refusal of one domain's mail.
+/// Returns a refusal of one domain's mail.
 fn of_domain(name: &str) -> Health {
     Health::Refused(Part { domain: Some(host(name)), spares_relaxed: false }, trouble("lost its TLS"))
 }
 
-/// The refusal of all mail but that which sets aside what is published.
+/// Returns a refusal of all mail without `TLS-Required: No`.
 fn of_published() -> Health {
     Health::Refused(Part { domain: None, spares_relaxed: true }, trouble("DANE"))
 }
 
 impl Bench {
-    /// A message that sets aside what domains publish.
+    /// Adds a message with `TLS-Required: No`.
     fn push_relaxed(&mut self, number: u64, name: &str, due: u32) {
         let item = Item { is_relaxed: true, ..item(number, name, self.start + 100_000 * SECOND) };
         self.lanes.push(item, self.at(due));
     }
 
-    /// The pause of mail for a host at a second: reason, end and part.
+    /// Returns the backoff of mail for a domain at a second: reason, end and part.
     fn wait(&self, name: &str, is_relaxed: bool, second: u32) -> Option<(String, u64, Option<String>)> {
         let host = host(name);
         let (until, wait) = self.lanes.down(&destination(&host), &host, is_relaxed, self.at(second))?;
@@ -32,7 +32,7 @@ impl Bench {
 }
 
 #[test]
-fn a_refused_domain_waits_alone_and_is_asked_once_per_back_off() {
+fn a_refused_domain_waits_alone_and_is_probed_once_per_backoff() {
     let mut bench = Bench::new();
     for number in 0..300 {
         bench.push(number, LOST, 0, 1);
@@ -59,7 +59,7 @@ fn a_refused_domain_waits_alone_and_is_asked_once_per_back_off() {
 }
 
 #[test]
-fn new_mail_of_a_refused_domain_waits_with_the_rest() {
+fn new_mail_for_a_refused_domain_waits_too() {
     let mut bench = Bench::new();
     bench.push(1, LOST, 0, 9);
     let lane = bench.due_at(0)[0].1;
@@ -71,14 +71,14 @@ fn new_mail_of_a_refused_domain_waits_with_the_rest() {
     assert!(!bench.lanes.is_prompt(&destination(&host(LOST)), &host(LOST), false));
     assert!(bench.lanes.is_prompt(&destination(&host(FINE)), &host(FINE), false));
     let probe = bench.due_at(10);
-    assert_eq!(probe.iter().map(|(number, _)| *number).collect::<Vec<_>>(), [2], "one finds out");
+    assert_eq!(probe.iter().map(|(number, _)| *number).collect::<Vec<_>>(), [2], "one probe");
     bench.ends(probe[0].1, 11, Health::Unknown);
     let probe = bench.due_at(11);
     assert_eq!(probe.iter().map(|(number, _)| *number).collect::<Vec<_>>(), [3], "nothing was learnt");
 }
 
 #[test]
-fn a_part_and_the_rest_take_turns_within_one_limit_of_connections() {
+fn a_part_and_the_rest_take_turns_within_one_connection_limit() {
     let mut bench = Bench::new();
     bench.push(1, LOST, 0, 1);
     let lane = bench.due_at(0)[0].1;
@@ -100,7 +100,7 @@ fn a_part_and_the_rest_take_turns_within_one_limit_of_connections() {
 }
 
 #[test]
-fn two_refused_parts_do_not_hand_their_mail_to_each_other() {
+fn mail_does_not_move_back_and_forth_between_two_refused_parts() {
     let mut bench = Bench::new();
     bench.push(1, LOST, 0, 2);
     bench.push(2, FINE, 0, 2);
@@ -114,7 +114,7 @@ fn two_refused_parts_do_not_hand_their_mail_to_each_other() {
 }
 
 #[test]
-fn mail_of_two_refused_parts_waits_for_the_longer_pause() {
+fn mail_of_two_refused_parts_waits_for_the_longer_backoff() {
     for longer_first in [true, false] {
         let mut bench = Bench::new();
         bench.push(1, LOST, 0, 2);
@@ -130,7 +130,7 @@ fn mail_of_two_refused_parts_waits_for_the_longer_pause() {
         assert_eq!(bench.numbers_at(4), NONE);
         assert_eq!(bench.wait(LOST, false, 4).map(|(_, until, _)| until), Some(13));
         let tried = |second, bench: &mut Bench| bench.numbers_at(second).contains(&4);
-        assert!(!tried(12, &mut bench), "the longer pause holds");
+        assert!(!tried(12, &mut bench), "the longer backoff holds");
         assert!(tried(13, &mut bench));
     }
 }
@@ -149,7 +149,7 @@ fn a_part_waits_for_its_destination_too() {
     bench.push(4, FINE, 5, 1);
     assert_eq!(bench.numbers_at(14), NONE);
     let probe = bench.due_at(15);
-    assert_eq!(probe.len(), 1, "one finds out for both");
+    assert_eq!(probe.len(), 1, "one probe for both");
     assert_eq!(bench.numbers_at(16), NONE);
     bench.ends(probe[0].1, 16, Health::Up);
     assert_eq!(bench.due_at(16).len(), 1);
@@ -174,7 +174,7 @@ fn a_part_that_had_no_connection_is_tried_when_the_backoff_of_its_destination_en
 }
 
 #[test]
-fn mail_that_sets_aside_what_is_published_does_not_wait_for_other_mail() {
+fn mail_with_tls_required_no_does_not_wait_for_other_mail() {
     let mut bench = Bench::new();
     for number in 0..5 {
         bench.push(number, "a.example", 0, 1);
@@ -185,7 +185,7 @@ fn mail_that_sets_aside_what_is_published_does_not_wait_for_other_mail() {
     let relaxed = bench.due_at(0);
     assert_eq!(relaxed.iter().map(|(number, _)| *number).collect::<Vec<_>>(), [100]);
     bench.ends(relaxed[0].1, 0, Health::Up);
-    assert_eq!(bench.numbers_at(9), NONE, "that it goes does not mean that others do");
+    assert_eq!(bench.numbers_at(9), NONE, "its success shows nothing of other mail");
     bench.push_relaxed(101, "a.example", 9);
     assert_eq!(bench.numbers_at(9), [101]);
 }
@@ -202,14 +202,14 @@ fn a_destination_that_is_down_is_down_for_all_mail() {
 }
 
 #[test]
-fn what_mail_waits_for_is_said_of_the_mail_that_waits() {
+fn a_backoff_is_reported_for_the_mail_that_waits() {
     let mut bench = Bench::new();
     bench.push(1, LOST, 0, 9);
     let lane = bench.due_at(0)[0].1;
     bench.ends(lane, 0, of_domain(LOST));
     let lost = ("lost its TLS".to_owned(), 10, Some(format!("mail for {LOST}")));
     assert_eq!(bench.wait(LOST, false, 0), Some(lost.clone()));
-    assert_eq!(bench.wait(LOST, true, 0), Some(lost), "the memory is not set aside");
+    assert_eq!(bench.wait(LOST, true, 0), Some(lost), "the downgrade memory applies to it too");
     assert_eq!(bench.wait(FINE, false, 0), None);
     bench.push(2, "a.example", 0, 9);
     let lane = bench.due_at(0)[0].1;
@@ -220,7 +220,7 @@ fn what_mail_waits_for_is_said_of_the_mail_that_waits() {
 }
 
 #[test]
-fn a_notice_of_delay_names_the_refusal() {
+fn a_report_of_delay_names_the_refusal() {
     let mut bench = Bench::new();
     bench.push(1, LOST, 0, 1);
     let lane = bench.due_at(0)[0].1;
@@ -238,7 +238,7 @@ fn a_notice_of_delay_names_the_refusal() {
 }
 
 #[test]
-fn an_operator_and_other_settings_forget_what_is_refused() {
+fn an_operator_and_a_reload_clear_the_backoff_of_a_part() {
     let mut bench = Bench::new();
     for anew in [false, true] {
         bench.push(1, LOST, 0, 1);
@@ -258,7 +258,7 @@ fn an_operator_and_other_settings_forget_what_is_refused() {
 }
 
 #[test]
-fn a_part_is_forgotten_with_its_destination() {
+fn a_part_is_removed_with_its_destination() {
     let mut bench = Bench::new();
     for number in 0..100 {
         let name = format!("lost{number}.smart.example");
@@ -269,14 +269,14 @@ fn a_part_is_forgotten_with_its_destination() {
     assert_eq!(bench.numbers_at(0), NONE);
     assert_eq!(bench.lanes.all.len(), 101);
     assert_eq!(bench.numbers_at(909), NONE);
-    assert_eq!(bench.lanes.all.len(), 101, "as long as it would be known that it is down");
+    assert_eq!(bench.lanes.all.len(), 101, "kept as long as a backoff of its own would be");
     assert_eq!(bench.numbers_at(910), NONE);
     let Lanes { all, names, parts, wakes, .. } = bench.lanes;
     assert!(all.is_empty() && names.is_empty() && parts.is_empty() && wakes.is_empty());
 }
 
 #[test]
-fn there_are_no_more_parts_than_lanes_may_be() {
+fn the_number_of_parts_is_limited() {
     let mut bench = Bench::new();
     for number in 0..REMEMBERED_MAX as u64 + 5 {
         let name = format!("lost{number}.smart.example");

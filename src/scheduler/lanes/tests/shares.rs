@@ -1,8 +1,8 @@
-//! Who finds a place among many that hang.
+//! Tests of the shares: destinations that get a place while many others hang.
 
 use super::*;
 
-/// Pushes a message each for so many destinations; each is named by `prefix` and its number.
+/// Adds one message for each of so many destinations, named by `prefix` and a number.
 fn push_many(bench: &mut Bench, prefix: &str, destinations: u64, second: u32, limit: u32) {
     for number in 0..destinations {
         bench.push(100_000 + number, &format!("{prefix}{number}.example"), second, limit);
@@ -13,14 +13,14 @@ fn push_many(bench: &mut Bench, prefix: &str, destinations: u64, second: u32, li
 fn named_destinations_do_not_wait_for_others() {
     let mut bench = Bench::new();
     push_many(&mut bench, "hangs", 1000, 0, 9);
-    assert_eq!(bench.due_at(0).len(), 300, "each place is taken");
+    assert_eq!(bench.due_at(0).len(), 300, "every place is in use");
     push_many(&mut bench, "named", 1000, 0, 9);
-    assert_eq!(bench.due_at(0).len(), 200, "and nor do others wait for them");
+    assert_eq!(bench.due_at(0).len(), 200, "the shares do not wait for each other");
     assert_eq!(bench.numbers_at(1), NONE);
 }
 
 #[test]
-fn slow_attempts_leave_their_places() {
+fn slow_attempts_free_their_places() {
     let mut bench = Bench::new();
     push_many(&mut bench, "hangs", 400, 0, 9);
     assert_eq!(bench.due_at(0).len(), 300);
@@ -34,9 +34,9 @@ fn slow_attempts_leave_their_places() {
 }
 
 #[test]
-fn a_slow_destination_begins_no_further_attempt_where_many_are_slow_whatever_it_did_before() {
+fn a_slow_destination_starts_no_further_attempt_while_many_are_slow() {
     let mut bench = Bench::new();
-    // Sixty destinations that have earned twenty attempts each.
+    // Sixty destinations that have reached a concurrency of twenty each.
     for round in 0..60 {
         push_many(&mut bench, "worked", 60, round, 20);
         for (_, ticket) in bench.due_at(round) {
@@ -47,18 +47,18 @@ fn a_slow_destination_begins_no_further_attempt_where_many_are_slow_whatever_it_
         push_many(&mut bench, "worked", 60, 60, 20);
     }
     let hanging = bench.due_at(60);
-    assert_eq!(hanging.len(), 225, "the last places are for destinations with nothing under way");
+    assert_eq!(hanging.len(), 225, "the last places are for destinations without a running attempt");
     bench.push(1, "new.example", 61, 20);
     assert_eq!(bench.numbers_at(61), [1]);
-    assert_eq!(bench.numbers_at(62), NONE, "they are slow, and hold more than half of what slow attempts may");
+    assert_eq!(bench.numbers_at(62), NONE, "slow destinations have too many attempts");
     push_many(&mut bench, "quick", 299, 62, 20);
-    assert_eq!(bench.due_at(62).len(), 299, "every place but that of the new one is free");
+    assert_eq!(bench.due_at(62).len(), 299, "every place but that of the new destination is free");
     bench.ends(hanging[0].1, 63, Health::Unknown);
     assert_eq!(bench.numbers_at(63), NONE, "224 of them are still more than 150");
 }
 
 #[test]
-fn slow_destinations_go_on_while_few_are_slow() {
+fn a_slow_destination_continues_while_few_are_slow() {
     let mut bench = Bench::new();
     for number in 0..20 {
         bench.push(number, "slow.example", 0, 5);
@@ -71,7 +71,7 @@ fn slow_destinations_go_on_while_few_are_slow() {
 }
 
 #[test]
-fn the_longest_slow_attempts_end_where_others_find_no_place() {
+fn the_longest_slow_attempts_end_when_others_get_no_place() {
     let mut bench = Bench::new();
     push_many(&mut bench, "hangs", 650, 0, 9);
     let mut hanging = bench.due_at(0);
@@ -79,15 +79,15 @@ fn the_longest_slow_attempts_end_where_others_find_no_place() {
     hanging.extend(bench.due_at(2));
     assert_eq!(hanging.len(), 600);
     hanging.extend(bench.due_at(4));
-    assert_eq!(hanging.len(), 600, "as many as there may be");
+    assert_eq!(hanging.len(), 600, "the most that may run");
     bench.push(1, "new.example", 5, 9);
     assert_eq!(bench.numbers_at(5), NONE);
-    // Fifty-one wait. The oldest has begun to send its message.
+    // Fifty-one destinations wait. The oldest attempt has started to send its message.
     let spared = hanging[0].1.attempt;
     let ended = bench.lanes.choose_to_end(|attempt| attempt != spared);
     let oldest: Vec<_> = hanging[1..52].iter().map(|(_, ticket)| ticket.attempt).collect();
     assert_eq!(ended, oldest);
-    assert_eq!(bench.lanes.choose_to_end(|attempt| attempt != spared), [], "they are named once");
+    assert_eq!(bench.lanes.choose_to_end(|attempt| attempt != spared), [], "each is returned once");
     for (_, ticket) in &hanging[1..52] {
         bench.ends(*ticket, 5, Health::Down(trouble("slow")));
     }
@@ -96,7 +96,7 @@ fn the_longest_slow_attempts_end_where_others_find_no_place() {
 }
 
 #[test]
-fn the_destination_with_the_most_slow_attempts_gives_way_first() {
+fn the_destination_with_the_most_slow_attempts_ends_one_first() {
     let mut bench = Bench::new();
     bench.push(1, "patient.example", 0, 9);
     for number in 0..5 {
@@ -111,12 +111,12 @@ fn the_destination_with_the_most_slow_attempts_gives_way_first() {
     let greedy: Vec<_> =
         all.iter().filter(|(number, _)| (10..15).contains(number)).map(|(_, ticket)| ticket.attempt).collect();
     let ended = bench.lanes.choose_to_end(|_| true);
-    assert_eq!(ended[..4], greedy[..4], "its last one is in turn with the others");
-    assert_eq!(ended[4], all[0].1.attempt, "the oldest of those that are alone");
+    assert_eq!(ended[..4], greedy[..4], "its last one counts like those of the others");
+    assert_eq!(ended[4], all[0].1.attempt, "the oldest of the single ones");
 }
 
 #[test]
-fn a_destination_that_is_named_from_now_on_takes_its_attempts_along() {
+fn a_destination_that_changes_its_share_takes_its_attempts_along() {
     let mut bench = Bench::new();
     for number in 0..9 {
         bench.push(number, "a.example", 0, 5);
@@ -129,20 +129,20 @@ fn a_destination_that_is_named_from_now_on_takes_its_attempts_along() {
             |host: &Host| Place { destination: Destination::Domain(host.clone()), limit: 6, share: Share::Named };
         std::iter::from_fn(|| bench.lanes.next(now, place)).count()
     };
-    assert_eq!(jobs(&mut bench, 3), 0, "five is all that it has earned");
+    assert_eq!(jobs(&mut bench, 3), 0, "five is its concurrency");
     let running = bench.lanes.in_use().map(|share| (share.running, share.slow));
     assert_eq!(running, [(5, 5), (0, 0)]);
 }
 
 #[test]
-fn fewer_attempts_hold_for_those_that_begin_from_now_on() {
+fn a_lower_limit_applies_to_new_attempts() {
     let mut bench = Bench::new();
     push_many(&mut bench, "a", 100, 0, 1);
     let first = bench.due_at(0);
     assert_eq!(first.len(), 100);
     bench.lanes.resize(100);
     bench.push(1, "new.example", 0, 1);
-    assert_eq!(bench.numbers_at(0), NONE, "60 are of this share, and 30 of them places");
+    assert_eq!(bench.numbers_at(0), NONE, "this share has 60 attempts, 30 of them places");
     for (_, ticket) in &first[..71] {
         bench.ends(*ticket, 0, Health::Up);
     }
