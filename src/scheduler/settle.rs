@@ -210,7 +210,7 @@ impl<'a> Books<'a> {
                 let last = trouble(failure, &result.trail, Persistence::Transient);
                 self.journal().held(result, &recipient.mailbox, &last);
                 self.witness.failed(result, attempts, evidence::RecordedOutcome::Held, &last);
-                // An operator may decide at any time, so the sender gets the report now.
+                // The time of an operator's decision is unknown, so the sender gets the report now.
                 if self.warn_at.is_some() && !warned && self.wants(recipient, Action::Delayed(None)) {
                     self.held.push(Change::notice(result.recipient, last.clone()));
                 }
