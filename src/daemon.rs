@@ -354,7 +354,7 @@ impl Services {
     fn listen(&self, sockets: Bound, accepted: mpsc::Sender<crate::spool::Entry>) -> JoinSet<()> {
         let running = self.in_force.running.clone();
         let inbound = Inbound::new(running, Arc::clone(&self.spool) as _, accepted);
-        let inbound = inbound.monitored(self.in_force.monitor.clone()).with_clients(self.clients.clone());
+        let inbound = inbound.with_monitor(self.in_force.monitor.clone()).with_clients(self.clients.clone());
         let inbound = Arc::new(inbound);
         let mut listeners = JoinSet::new();
         for (name, sockets) in sockets {

@@ -7,7 +7,7 @@ use ipnet::IpNet;
 
 use super::api::{HeldClient, ReleaseRequest, ReleaseResponse};
 use super::{AdminState, ErrorResponse, PeerUid};
-use crate::inbound::Held;
+use crate::inbound::HeldNetwork;
 use crate::networks::{self, network_text};
 
 pub(super) async fn list(State(admin): State<AdminState>) -> Json<Vec<HeldClient>> {
@@ -39,7 +39,7 @@ fn parse_network(text: &str) -> Result<IpNet, ErrorResponse> {
     network.ok_or_else(|| ErrorResponse::bad_request(format!("client: \"{text}\" is neither an address nor a network")))
 }
 
-pub(super) fn held(held: &Held) -> HeldClient {
+pub(super) fn held(held: &HeldNetwork) -> HeldClient {
     HeldClient {
         client: network_text(&held.network),
         limit: held.limit.key().to_owned(),

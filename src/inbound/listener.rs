@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
-use super::clients::{Known, Place, Refusal};
+use super::clients::{LimitReached, SeatAnswer, SeatStage};
 use super::proxied::{self, Origin};
 use super::{Inbound, session};
 use crate::access;
@@ -23,7 +23,7 @@ use crate::running_config::Snapshot;
 use crate::smtp::reply::{Reply, Status};
 
 /// The pause after a failed `accept`: the first one, and the maximum. It doubles with each failure.
-const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
+const ACCEPT_PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 
 /// Serves one listener on its sockets until `stop` is cancelled, and returns after its last session has ended. Each
 /// session first finishes the message that it is receiving, and then replies 421.
@@ -32,14 +32,15 @@ const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_s
 /// Panics if an accept loop panicked, so that the daemon ends instead of going on with a listener that accepts nothing.
 pub async fn serve(inbound: Arc<Inbound>, name: String, sockets: Vec<TcpListener>, stop: CancellationToken) {
     let tasks = TaskTracker::new();
-    let mut doors = JoinSet::new();
+    let mut accept_loops = JoinSet::new();
     for socket in sockets {
-        let door = Door { inbound: Arc::clone(&inbound), name: name.clone(), stop: stop.clone(), tasks: tasks.clone() };
-        doors.spawn(async move { door.accept(socket).await });
+        let acceptor =
+            Acceptor { inbound: Arc::clone(&inbound), name: name.clone(), stop: stop.clone(), tasks: tasks.clone() };
+        accept_loops.spawn(async move { acceptor.accept(socket).await });
     }
-    while let Some(end) = doors.join_next().await {
-        if let Err(death) = end
-            && let Ok(panic) = death.try_into_panic()
+    while let Some(end) = accept_loops.join_next().await {
+        if let Err(error) = end
+            && let Ok(panic) = error.try_into_panic()
         {
             std::panic::resume_unwind(panic);
         }
@@ -50,16 +51,16 @@ pub async fn serve(inbound: Arc<Inbound>, name: String, sockets: Vec<TcpListener
 
 /// The accept loop of one socket, and the steps from a connection to its session.
 #[derive(Clone)]
-struct Door {
+struct Acceptor {
     inbound: Arc<Inbound>,
     name: String,
     stop: CancellationToken,
     tasks: TaskTracker,
 }
 
-impl Door {
+impl Acceptor {
     async fn accept(&self, socket: TcpListener) {
-        let mut pause = PAUSE.0;
+        let mut pause = ACCEPT_PAUSE.0;
         loop {
             let accepted = select! {
                 () = self.stop.cancelled() => return,
@@ -67,17 +68,17 @@ impl Door {
             };
             match accepted {
                 Ok((stream, peer)) => {
-                    pause = PAUSE.0;
-                    self.arrive(stream, peer);
+                    pause = ACCEPT_PAUSE.0;
+                    self.handle_connection(stream, peer);
                 }
-                Err(error) if is_of_the_peer(&error) => {
+                Err(error) if is_connection_error(&error) => {
                     debug!(listener = %self.name, %error, "connection lost before it was accepted");
                 }
                 Err(error) => {
                     self.warn_cannot_accept(&error);
                     select! {
                         () = self.stop.cancelled() => return,
-                        () = tokio::time::sleep(pause) => pause = (pause * 2).min(PAUSE.1),
+                        () = tokio::time::sleep(pause) => pause = (pause * 2).min(ACCEPT_PAUSE.1),
                     }
                 }
             }
@@ -95,7 +96,7 @@ impl Door {
     }
 
     /// Starts the session of a new connection, after reading its PROXY header if it comes from a load balancer.
-    fn arrive(&self, stream: TcpStream, peer: SocketAddr) {
+    fn handle_connection(&self, stream: TcpStream, peer: SocketAddr) {
         let settings = self.inbound.running.load();
         let hostname = &settings.config.hostname;
         let Some(listener) = settings.config.listeners.iter().find(|listener| listener.name == self.name).cloned()
@@ -104,45 +105,45 @@ impl Door {
             debug!(listener = %self.name, %peer, "listener is no longer configured");
             return refuse(stream, None, &Reply::new(421, Status(3, 2), format!("{hostname} Service not available")));
         };
-        if !proxied::is_expected(&listener.proxy_protocol, peer.ip()) {
+        if !proxied::is_listed(&listener.proxy_protocol, peer.ip()) {
             return self.admit(stream, Origin::Client(peer), settings, listener);
         }
         // A load balancer is not a client, so limits for one client do not apply to it. The number of connections
         // without a header is limited by `connections`.
         let limits = &settings.config.limits.clients;
-        let Some(introduction) = self.inbound.clients.introduce(limits.connections) else {
+        let Some(permit) = self.inbound.clients.permit_header_wait(limits.connections) else {
             debug!(listener = %self.name, %peer, "connection closed: too many others are waiting for their PROXY headers");
             return;
         };
-        let door = self.clone();
+        let acceptor = self.clone();
         self.tasks.spawn(async move {
-            let Some((stream, origin)) = door.introduced(stream, peer, &settings).await else { return };
-            drop(introduction);
-            door.admit(stream, origin, settings, listener);
+            let Some((stream, origin)) = acceptor.read_proxy_header(stream, peer, &settings).await else { return };
+            drop(permit);
+            acceptor.admit(stream, origin, settings, listener);
         });
     }
 
     /// Reads the PROXY header of a load balancer. Returns the connection and its origin, or `None` if it must be
     /// closed.
-    async fn introduced(
+    async fn read_proxy_header(
         &self,
         mut stream: TcpStream,
         peer: SocketAddr,
         settings: &Snapshot,
     ) -> Option<(TcpStream, Origin)> {
-        let patience = settings.config.timeouts.handshake;
+        let time_limit = settings.config.timeouts.handshake;
         let read = select! {
             () = self.stop.cancelled() => return None,
-            read = timeout(patience, proxied::client(&mut stream)) => read,
+            read = timeout(time_limit, proxied::read_header(&mut stream)) => read,
         };
         let fault = match read {
             Ok(Ok(client)) => return Some((stream, client.map_or(Origin::Balancer(peer), Origin::Client))),
-            Ok(Err(proxied::ProxyFault::Silent)) => {
+            Ok(Err(proxied::ProxyFault::Empty)) => {
                 debug!(listener = %self.name, %peer, "connection closed before its PROXY header");
                 return None;
             }
             Ok(Err(fault)) => fault.to_string(),
-            Err(_) => format!("no complete PROXY header within {} seconds", patience.as_secs_f32()),
+            Err(_) => format!("no complete PROXY header within {} seconds", time_limit.as_secs_f32()),
         };
         let balancer = LogClient { address: peer.ip(), is_own: true };
         let monitor = &self.inbound.monitor;
@@ -157,24 +158,24 @@ impl Door {
 
     /// Requests a seat for the connection, and runs its session when it has one.
     fn admit(&self, stream: TcpStream, origin: Origin, settings: Arc<Snapshot>, listener: ListenerConfig) {
-        match self.inbound.clients.connect(&settings.config, &listener, origin, Known::Address) {
-            Ok(Place::Seat(seat)) => {
+        match self.inbound.clients.connect(&settings.config, &listener, origin, SeatStage::Connection) {
+            Ok(SeatAnswer::Seat(seat)) => {
                 let (inbound, stop) = (Arc::clone(&self.inbound), self.stop.clone());
                 self.tasks.spawn(session::run(inbound, settings, listener, stream, (origin, seat), stop));
             }
-            Ok(Place::Waiting(wait)) => {
-                let door = self.clone();
+            Ok(SeatAnswer::Waiting(wait)) => {
+                let acceptor = self.clone();
                 self.tasks.spawn(async move {
                     let waited = select! {
-                        () = door.stop.cancelled() => return,
+                        () = acceptor.stop.cancelled() => return,
                         waited = wait.seat() => waited,
                     };
                     match waited {
                         Ok(seat) => {
-                            let Door { inbound, stop, .. } = door;
+                            let Acceptor { inbound, stop, .. } = acceptor;
                             session::run(inbound, settings, listener, stream, (origin, seat), stop).await;
                         }
-                        Err(refusal) => door.turn_away(stream, origin, &settings, &listener, &refusal),
+                        Err(refusal) => acceptor.turn_away(stream, origin, &settings, &listener, &refusal),
                     }
                 });
             }
@@ -189,13 +190,13 @@ impl Door {
         origin: Origin,
         settings: &Snapshot,
         listener: &ListenerConfig,
-        refusal: &Refusal,
+        refusal: &LimitReached,
     ) {
         let peer = origin.address();
         debug!(listener = %self.name, %peer, limit = refusal.limit.key(), "connection refused: a limit is reached");
         let is_own = access::is_own_client(&settings.config.relay, origin.client());
         let client = LogClient { address: peer.ip(), is_own };
-        self.inbound.clients.note(&self.inbound.monitor, &self.name, client, refusal);
+        self.inbound.clients.log_refusal(&self.inbound.monitor, &self.name, client, refusal);
         refuse(stream, Some(listener), &refusal.reply(&settings.config.hostname));
     }
 }
@@ -215,7 +216,7 @@ fn refuse(stream: TcpStream, listener: Option<&ListenerConfig>, reply: &Reply) {
 }
 
 /// Returns true if only this connection failed, and others can be accepted.
-fn is_of_the_peer(error: &io::Error) -> bool {
+fn is_connection_error(error: &io::Error) -> bool {
     matches!(
         error.kind(),
         io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::Interrupted

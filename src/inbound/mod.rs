@@ -4,15 +4,15 @@
 //! without a clock. This module connects it to sockets, timeouts, the TLS judge, the relay rules and the spool. An
 //! accepted message goes to the scheduler after the spool has stored it durably.
 
+mod buffered;
 mod clients;
 mod listener;
-mod pace;
-mod patience;
+mod min_rate;
 mod policy;
 mod proxied;
 mod received;
 mod session;
-mod wire;
+mod timeouts;
 
 use std::sync::Arc;
 
@@ -24,9 +24,9 @@ use crate::running_config::RunningConfig;
 use crate::smtp::server::Durable;
 use crate::spool::{Entry, Receipt, Spool};
 
-pub use clients::{Clients, Held, Limit, Occupancy};
+pub use clients::{Clients, HeldNetwork, Limit, Occupancy};
 pub use listener::serve;
-pub use policy::{Standing, connector as connector_for, judge as judge_sender};
+pub use policy::{SenderClearance, connector as connector_for, judge as judge_sender};
 #[cfg(fuzzing)]
 pub use proxied::fuzzed as proxy_header;
 
@@ -56,7 +56,7 @@ impl Inbound {
 
     /// Reports the events of sessions to this monitor.
     #[must_use]
-    pub fn monitored(self, monitor: Monitor) -> Self {
+    pub fn with_monitor(self, monitor: Monitor) -> Self {
         Self { monitor, ..self }
     }
 }

@@ -15,7 +15,7 @@ const TEXT_MAX: usize = 400;
 
 /// The proof that a session may send mail from one sender, with the rights that it has.
 #[derive(Debug)]
-pub struct Standing {
+pub struct SenderClearance {
     /// The connector of the sender's domain.
     pub connector: Arc<Connector>,
     /// The TLS judge's proof that the session satisfies the demand.
@@ -44,31 +44,31 @@ pub fn judge(
     from: &ReversePath,
     client: Option<IpAddr>,
     outcome: TlsOutcome,
-) -> Result<Standing, Reply> {
+) -> Result<SenderClearance, Reply> {
     let inbound = &connector.inbound;
     let address = client.map(|client| client.to_canonical());
     let is_inside = address.is_some_and(|address| inbound.networks.iter().any(|network| network.contains(&address)));
     if !inbound.networks.is_empty() && !is_inside {
-        return Err(denied(&format!(
+        return Err(reject(&format!(
             "Mail from {} is not taken from {}; send it through the servers agreed on",
-            subject(from),
+            sender_domain(from),
             address.map_or_else(|| "an unknown address".to_owned(), |address| address.to_string())
         )));
     }
     match tls::judge(&inbound_policy(connector), outcome, &connector.names) {
         Verdict::Cleared(clearance) => {
-            let may_relay = inbound.relay && identifies(connector);
-            Ok(Standing { connector: Arc::clone(connector), clearance, may_relay })
+            let may_relay = inbound.relay && identifies_client(connector);
+            Ok(SenderClearance { connector: Arc::clone(connector), clearance, may_relay })
         }
-        Verdict::Refused(refusal) => Err(refused(listener, from, &refusal)),
+        Verdict::Refused(refusal) => Err(refusal_reply(listener, from, &refusal)),
         // A failed handshake has ended the session, so the judge never proposes a fallback here.
-        Verdict::Redial(fallback) => Err(denied(&fallback.reason().to_string())),
+        Verdict::Redial(fallback) => Err(reject(&fallback.reason().to_string())),
     }
 }
 
 /// Returns true if a client that meets the connector's demand is identified by it, by a certificate or its network.
 /// Otherwise `relay` would make an open relay for everybody that claims the sender's domain.
-fn identifies(connector: &Connector) -> bool {
+fn identifies_client(connector: &Connector) -> bool {
     match connector.inbound.tls {
         TlsDemand::Forced { verify: VerifyWanted::Chain | VerifyWanted::Name | VerifyWanted::Pin, .. } => true,
         // DANE cannot be demanded of clients.
@@ -79,12 +79,12 @@ fn identifies(connector: &Connector) -> bool {
 }
 
 /// Returns the reply for a refusal of the TLS judge.
-fn refused(listener: &ListenerConfig, from: &ReversePath, refusal: &Refusal) -> Reply {
+fn refusal_reply(listener: &ListenerConfig, from: &ReversePath, refusal: &Refusal) -> Reply {
     let remedy = match &refusal.unmet {
         // 530 (RFC 3207 §4) would ask for STARTTLS, which this listener does not offer.
         Unmet::NoTls(NoTls::NotUsed) if listener.tls == ListenerTls::Off => {
-            let (from, wanted) = (subject(from), &refusal.demand);
-            return denied(&format!("Mail from {from}: {wanted} is demanded, and TLS is not offered on this port"));
+            let (from, wanted) = (sender_domain(from), &refusal.demand);
+            return reject(&format!("Mail from {from}: {wanted} is demanded, and TLS is not offered on this port"));
         }
         Unmet::NoCertificate if !listener.request_client_certificate => {
             "clients are not asked for one on this port, use another"
@@ -102,15 +102,15 @@ fn refused(listener: &ListenerConfig, from: &ReversePath, refusal: &Refusal) -> 
         // An inbound demand contains none of these.
         Unmet::Dane(_) | Unmet::Unmeetable(_) | Unmet::KeyExchange(_) => "ask the postmaster here",
     };
-    denied(&format!("Mail from {}: {refusal}; {remedy}", subject(from)))
+    reject(&format!("Mail from {}: {refusal}; {remedy}", sender_domain(from)))
 }
 
-fn denied(text: &str) -> Reply {
+fn reject(text: &str) -> Reply {
     let text: String = text.chars().take(TEXT_MAX).map(|c| if c.is_ascii() { c } else { '?' }).collect();
     Reply::new(550, Status(7, 1), text)
 }
 
-fn subject(from: &ReversePath) -> String {
+fn sender_domain(from: &ReversePath) -> String {
     from.mailbox().map_or_else(|| "<>".to_owned(), |mailbox| mailbox.host().to_string())
 }
 

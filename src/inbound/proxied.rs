@@ -16,7 +16,7 @@ const VERSION_1: &[u8] = b"PROXY ";
 /// The maximum length of a version 1 header in octets (§2.1).
 const LINE_MAX: usize = 107;
 /// The maximum length of the variable part of a version 2 header, behind its first 16 octets: addresses and TLVs.
-const REST_MAX: usize = 4096;
+const VARIABLE_MAX: usize = 4096;
 
 /// The reason for which a PROXY header is rejected.
 #[derive(Debug, thiserror::Error)]
@@ -32,7 +32,7 @@ pub(super) enum ProxyFault {
     NotTcp,
     /// The connection was closed without any octet, as by a load balancer's check of the port.
     #[error("it was closed before its PROXY header")]
-    Silent,
+    Empty,
     /// The connection ended within the header.
     #[error("it ended within its PROXY header: {0}")]
     Broken(#[from] io::Error),
@@ -66,30 +66,30 @@ impl Origin {
 }
 
 /// Returns true if `peer` is in one of the networks, which are those of `proxy_protocol` or of `xclient`.
-pub(super) fn is_expected(networks: &[IpNet], peer: IpAddr) -> bool {
+pub(super) fn is_listed(networks: &[IpNet], peer: IpAddr) -> bool {
     let peer = peer.to_canonical();
     networks.iter().any(|network| network.contains(&peer))
 }
 
 /// Reads the PROXY header and no octet behind it. Returns the client's address, or `None` if the header names no
 /// client, as in a health check.
-pub(super) async fn client(stream: &mut (impl AsyncRead + Unpin)) -> Result<Option<SocketAddr>, ProxyFault> {
+pub(super) async fn read_header(stream: &mut (impl AsyncRead + Unpin)) -> Result<Option<SocketAddr>, ProxyFault> {
     let mut header = vec![0; SIGNATURE.len()];
-    let begun = stream.read(&mut header).await?;
-    if begun == 0 {
-        return Err(ProxyFault::Silent);
+    let first = stream.read(&mut header).await?;
+    if first == 0 {
+        return Err(ProxyFault::Empty);
     }
-    stream.read_exact(&mut header[begun..]).await?;
+    stream.read_exact(&mut header[first..]).await?;
     if header == SIGNATURE {
         header.resize(SIGNATURE.len() + 4, 0);
         stream.read_exact(&mut header[SIGNATURE.len()..]).await?;
         let rest = usize::from(u16::from_be_bytes([header[14], header[15]]));
-        if rest > REST_MAX {
+        if rest > VARIABLE_MAX {
             return Err(ProxyFault::Malformed);
         }
         header.resize(header.len() + rest, 0);
         stream.read_exact(&mut header[SIGNATURE.len() + 4..]).await?;
-        version_2(&header)
+        parse_version_2(&header)
     } else if header.starts_with(VERSION_1) {
         // Octets behind the line belong to the session, so the line is read octet by octet.
         while !header.ends_with(b"\n") {
@@ -98,7 +98,7 @@ pub(super) async fn client(stream: &mut (impl AsyncRead + Unpin)) -> Result<Opti
             }
             header.push(stream.read_u8().await?);
         }
-        version_1(&header)
+        parse_version_1(&header)
     } else {
         Err(ProxyFault::Missing)
     }
@@ -106,17 +106,17 @@ pub(super) async fn client(stream: &mut (impl AsyncRead + Unpin)) -> Result<Opti
 
 /// Parses a version 1 header (§2.1). The library is not used for it, since it accepts ports with a sign or leading
 /// zeros, and any protocol name that begins with UNKNOWN.
-fn version_1(line: &[u8]) -> Result<Option<SocketAddr>, ProxyFault> {
+fn parse_version_1(line: &[u8]) -> Result<Option<SocketAddr>, ProxyFault> {
     let line = line.strip_suffix(b"\r\n").filter(|line| !line.contains(&b'\r')).ok_or(ProxyFault::Malformed)?;
     // Everything behind UNKNOWN is ignored (§2.1).
     if line == b"PROXY UNKNOWN" || line.starts_with(b"PROXY UNKNOWN ") {
         return Ok(None);
     }
-    tcp(line).map(Some).ok_or(ProxyFault::Malformed)
+    parse_tcp(line).map(Some).ok_or(ProxyFault::Malformed)
 }
 
 /// Parses a version 1 header with addresses and returns the source.
-fn tcp(line: &[u8]) -> Option<SocketAddr> {
+fn parse_tcp(line: &[u8]) -> Option<SocketAddr> {
     let words: Vec<&str> = std::str::from_utf8(line).ok()?.split(' ').collect();
     let ["PROXY", family, source, destination, source_port, destination_port] = words[..] else { return None };
     let address = |text: &str| match family {
@@ -130,7 +130,7 @@ fn tcp(line: &[u8]) -> Option<SocketAddr> {
 }
 
 /// Parses a version 2 header (§2.2).
-fn version_2(header: &[u8]) -> Result<Option<SocketAddr>, ProxyFault> {
+fn parse_version_2(header: &[u8]) -> Result<Option<SocketAddr>, ProxyFault> {
     let parsed = ProxyHeader::parse(header, ParseConfig { include_tlvs: false, ..ParseConfig::default() });
     let (parsed, _) = parsed.map_err(|_| ProxyFault::Malformed)?;
     match parsed.proxied_address() {
@@ -146,7 +146,7 @@ fn version_2(header: &[u8]) -> Result<Option<SocketAddr>, ProxyFault> {
 /// Returns the text of the [`ProxyFault`].
 #[cfg(fuzzing)]
 pub async fn fuzzed(mut octets: &[u8]) -> Result<(Option<SocketAddr>, &[u8]), String> {
-    let named = client(&mut octets).await.map_err(|fault| fault.to_string())?;
+    let named = read_header(&mut octets).await.map_err(|fault| fault.to_string())?;
     Ok((named, octets))
 }
 
@@ -164,12 +164,12 @@ mod tests {
     async fn read(header: &[u8]) -> (String, Vec<u8>) {
         let all = [header, b"EHLO"].concat();
         let mut stream = &all[..];
-        let said = match client(&mut stream).await {
+        let result = match read_header(&mut stream).await {
             Ok(Some(address)) => address.to_string(),
             Ok(None) => "its own".to_owned(),
             Err(fault) => fault.to_string(),
         };
-        (said, stream.to_vec())
+        (result, stream.to_vec())
     }
 
     #[tokio::test]
@@ -220,7 +220,7 @@ mod tests {
             assert_eq!(read(&header).await.0, fault, "{header:?}");
         }
         let mut cut = &b"PROXY TCP4 192.0.2.1"[..];
-        assert!(matches!(client(&mut cut).await, Err(ProxyFault::Broken(_))));
-        assert!(matches!(client(&mut &b""[..]).await, Err(ProxyFault::Silent)));
+        assert!(matches!(read_header(&mut cut).await, Err(ProxyFault::Broken(_))));
+        assert!(matches!(read_header(&mut &b""[..]).await, Err(ProxyFault::Empty)));
     }
 }

@@ -1,10 +1,10 @@
 //! One SMTP session: passes octets between a connection and the state machine [`Server`], and enforces the timeouts.
 
+mod client_log;
 mod closing;
-mod lost;
 mod message;
+mod metrics;
 mod proxy;
-mod watched;
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -13,7 +13,6 @@ use std::time::Duration;
 
 use bytes::Buf as _;
 use jiff::Timestamp;
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::select;
 use tokio::time::{Instant, timeout, timeout_at};
@@ -21,15 +20,15 @@ use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
-use lost::{Sender, Slow, unsent};
+use client_log::{MissedDeadline, TransactionSender, send_failed};
 
 use super::Inbound;
+use super::buffered::{BufferedStream, ClientStream};
 use super::clients::Seat;
-use super::pace::Pace;
-use super::patience::{Patience, Progress};
-use super::policy::{self, Standing};
+use super::min_rate::ContentRate;
+use super::policy::{self, SenderClearance};
 use super::proxied::{self, Origin};
-use super::wire::{Transport, Wire};
+use super::timeouts::{Progress, SessionTimeouts};
 use crate::access;
 use crate::address::Domain;
 use crate::config::{ListenerConfig, ListenerTls, Rate};
@@ -44,7 +43,7 @@ use crate::smtp::server::{Channel, Profile, Server, ServerStep};
 use crate::tls::{NoTls, PeerCertificate, TlsFacts, TlsOutcome};
 
 /// The TLS state of the connection.
-enum Layer {
+enum ConnectionTls {
     /// The connection is in the clear: the client has not sent STARTTLS.
     Clear,
     /// The connection is under TLS; the value holds the facts of the handshake.
@@ -53,37 +52,37 @@ enum Layer {
 
 /// The reason for which a session ended.
 #[derive(Debug)]
-enum End {
+enum EndReason {
     /// Our last reply was sent: to QUIT, or to a client whose session cannot continue.
-    Said,
+    Replied,
     /// The client has sent STARTTLS; the session goes on after the handshake.
     StartTls,
     /// The TLS handshake failed.
     Handshake(String),
     /// The client was too slow.
-    Timeout(Slow),
+    Timeout(MissedDeadline),
     /// The client sent no message for too long.
     NoMessage,
     /// The seat was given to another client.
-    Crowded,
+    Evicted,
     /// The daemon is stopping.
     Shutdown,
     /// The connection was lost.
-    Gone(String),
+    ConnectionLost(String),
 }
 
-impl fmt::Display for End {
+impl fmt::Display for EndReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Said | Self::StartTls => f.write_str("the relay closed the connection after its last reply"),
+            Self::Replied | Self::StartTls => f.write_str("the relay closed the connection after its last reply"),
             Self::Handshake(fault) => write!(f, "the TLS handshake failed: {fault}"),
             Self::Timeout(slow) => slow.fmt(f),
             Self::NoMessage => f.write_str("the client sent no message within [timeouts] message"),
-            Self::Crowded => {
+            Self::Evicted => {
                 f.write_str("the client sent no message for a while, and its seat was needed for another client")
             }
             Self::Shutdown => f.write_str("the service is shutting down"),
-            Self::Gone(how) => f.write_str(how),
+            Self::ConnectionLost(how) => f.write_str(how),
         }
     }
 }
@@ -103,14 +102,14 @@ struct Session {
     local: IpAddr,
     stop: CancellationToken,
     server: Server,
-    layer: Layer,
+    connection_tls: ConnectionTls,
     /// The judge's clearance for the last accepted MAIL.
-    standing: Option<Standing>,
+    sender_clearance: Option<SenderClearance>,
     /// The sender of the transaction, or of the MAIL that is being answered.
-    sender: Option<Sender>,
+    sender: Option<TransactionSender>,
     /// The message that is being received.
-    draft: Option<message::Arriving>,
-    pace: Pace,
+    draft: Option<message::IncomingMessage>,
+    content_rate: ContentRate,
     /// The time at which the wait for the next command began.
     command_since: Instant,
     /// The time of the last accepted message, or of the session's beginning.
@@ -134,7 +133,7 @@ pub(super) async fn run(
     stop: CancellationToken,
 ) {
     let (peer, client) = (origin.address(), origin.client());
-    // Nagle's algorithm only causes delay, since `Wire` collects replies itself.
+    // Nagle's algorithm only causes delay, since `BufferedStream` collects replies itself.
     let _ = stream.set_nodelay(true);
     let local = stream.local_addr().map_or(peer.ip(), |address| address.ip());
     let config = &settings.config;
@@ -145,7 +144,7 @@ pub(super) async fn run(
         errors: config.limits.errors,
         received: config.limits.received,
         completed: access::is_own_client(&config.relay, client),
-        xclient: client.is_some_and(|client| proxied::is_expected(&listener.xclient, client)),
+        xclient: client.is_some_and(|client| proxied::is_listed(&listener.xclient, client)),
     };
     let channel = match listener.tls {
         ListenerTls::Off => Channel::Clear,
@@ -165,11 +164,11 @@ pub(super) async fn run(
         proxy: None,
         local,
         stop,
-        layer: Layer::Clear,
-        standing: None,
+        connection_tls: ConnectionTls::Clear,
+        sender_clearance: None,
         sender: None,
         draft: None,
-        pace: Pace::default(),
+        content_rate: ContentRate::default(),
         command_since: now,
         message_since: now,
         progress: Progress::default(),
@@ -178,137 +177,137 @@ pub(super) async fn run(
     };
     debug!(listener = %session.listener.name, %peer, "session opened");
     let open = session.inbound.monitor.open_session(&session.listener.name);
-    let end = session.whole(stream).await;
+    let end = session.run(stream).await;
     drop(open);
-    session.ended(&end);
+    session.record_end(&end);
     debug!(listener = %session.listener.name, %peer, reason = %end, "session closed");
 }
 
 impl Session {
     /// Runs the session on its connection, through STARTTLS, and closes it.
-    async fn whole(&mut self, tcp: TcpStream) -> End {
+    async fn run(&mut self, tcp: TcpStream) -> EndReason {
         if self.listener.tls == ListenerTls::Implicit {
             // With implicit TLS no reply can be sent before the handshake.
-            if self.count(Rate::Handshakes).is_err() || self.refuses_proxy_header(&tcp).await {
-                return End::Said;
+            if self.count(Rate::Handshakes).is_err() || self.has_proxy_header(&tcp).await {
+                return EndReason::Replied;
             }
-            return match self.shake_hands(tcp).await {
-                Ok(tls) => self.rest(Wire::new(tls), true).await,
+            return match self.negotiate_tls(tcp).await {
+                Ok(tls) => self.run_under_tls(BufferedStream::new(tls), true).await,
                 Err(end) => end,
             };
         }
-        let mut wire = Wire::new(tcp);
-        if wire.has_input() && self.refuses_proxy_header(wire.stream()).await {
-            wire.say(&CommandError::ProxyHeader.reply());
-            return self.close(wire, End::Said).await;
+        let mut connection = BufferedStream::new(tcp);
+        if connection.has_input() && self.has_proxy_header(connection.stream()).await {
+            connection.add_reply(&CommandError::ProxyHeader.reply());
+            return self.close(connection, EndReason::Replied).await;
         }
-        match self.greet_and_talk(&mut wire).await {
-            End::StartTls => match self.shake_hands(wire.into_stream()).await {
+        match self.greet(&mut connection).await {
+            EndReason::StartTls => match self.negotiate_tls(connection.into_stream()).await {
                 Ok(tls) => {
                     self.server.continue_under_tls();
-                    self.standing = None;
+                    self.sender_clearance = None;
                     self.seat.free();
-                    self.rest(Wire::new(tls), false).await
+                    self.run_under_tls(BufferedStream::new(tls), false).await
                 }
                 Err(end) => end,
             },
-            end => self.close(wire, end).await,
+            end => self.close(connection, end).await,
         }
     }
 
     /// Runs the session under TLS to its end; `greet` is true if the client has not been greeted.
-    async fn rest<S: Transport>(&mut self, mut wire: Wire<S>, greet: bool) -> End {
-        let end = if greet { self.greet_and_talk(&mut wire).await } else { self.talk(&mut wire).await };
-        self.close(wire, end).await
+    async fn run_under_tls<S: ClientStream>(&mut self, mut connection: BufferedStream<S>, greet: bool) -> EndReason {
+        let end = if greet { self.greet(&mut connection).await } else { self.dialogue(&mut connection).await };
+        self.close(connection, end).await
     }
 
     /// Greets the client, or rejects one that has sent something before the greeting, and continues with commands.
-    async fn greet_and_talk<S: Transport>(&mut self, wire: &mut Wire<S>) -> End {
-        match self.server.greet(wire.has_input()) {
+    async fn greet<S: ClientStream>(&mut self, connection: &mut BufferedStream<S>) -> EndReason {
+        match self.server.greet(connection.has_input()) {
             Ok(greeting) => {
-                wire.say(&greeting);
-                self.talk(wire).await
+                connection.add_reply(&greeting);
+                self.dialogue(connection).await
             }
             Err(reply) => {
-                self.say(wire, &reply);
-                End::Said
+                self.reply(connection, &reply);
+                EndReason::Replied
             }
         }
     }
 
     /// Runs the TLS handshake within its timeout.
-    async fn shake_hands(&mut self, tcp: TcpStream) -> Result<TlsStream<RecordedStream<TcpStream>>, End> {
-        let patience = self.patience().handshake;
-        let shaking = self.settings.tls.accept(tcp, self.listener.request_client_certificate);
-        let shaken = select! {
-            () = self.stop.cancelled() => return Err(End::Shutdown),
-            () = self.seat.evicted() => return Err(End::Crowded),
-            shaken = timeout(patience, shaking) => shaken,
+    async fn negotiate_tls(&mut self, tcp: TcpStream) -> Result<TlsStream<RecordedStream<TcpStream>>, EndReason> {
+        let time_limit = self.timeouts().handshake;
+        let handshake = self.settings.tls.accept(tcp, self.listener.request_client_certificate);
+        let result = select! {
+            () = self.stop.cancelled() => return Err(EndReason::Shutdown),
+            () = self.seat.evicted() => return Err(EndReason::Evicted),
+            result = timeout(time_limit, handshake) => result,
         };
-        self.shaken(shaken.as_ref().ok().and_then(|shaken| shaken.as_ref().ok()).map(|(_, seen)| seen));
-        match shaken {
+        self.count_handshake(result.as_ref().ok().and_then(|result| result.as_ref().ok()).map(|(_, seen)| seen));
+        match result {
             Ok(Ok((tls, seen))) => {
-                self.layer = Layer::Tls(seen);
+                self.connection_tls = ConnectionTls::Tls(seen);
                 self.command_since = Instant::now();
                 Ok(tls)
             }
-            Ok(Err(fault)) => Err(End::Handshake(fault.to_string())),
-            Err(_) => Err(End::Handshake(format!("not complete after {} seconds", patience.as_secs_f32()))),
+            Ok(Err(fault)) => Err(EndReason::Handshake(fault.to_string())),
+            Err(_) => Err(EndReason::Handshake(format!("not complete after {} seconds", time_limit.as_secs_f32()))),
         }
     }
 
     /// Executes the client's commands until the session ends or the client sends STARTTLS.
-    async fn talk<S: AsyncRead + AsyncWrite + Unpin>(&mut self, wire: &mut Wire<S>) -> End {
+    async fn dialogue<S: ClientStream>(&mut self, connection: &mut BufferedStream<S>) -> EndReason {
         loop {
             if self.server.transaction().is_none() && !self.server.expects_content() {
                 self.sender = None;
             }
-            let (used, step) = self.server.step(&wire.input);
+            let (used, step) = self.server.step(&connection.input);
             let reply = match step {
                 ServerStep::Read => {
-                    wire.input.advance(used);
-                    match self.more(wire).await {
+                    connection.input.advance(used);
+                    match self.read_more(connection).await {
                         Ok(()) => continue,
                         Err(end) => return end,
                     }
                 }
                 ServerStep::Content(octets) => {
-                    self.content(octets).await;
-                    wire.input.advance(used);
+                    self.write_content(octets).await;
+                    connection.input.advance(used);
                     continue;
                 }
                 ServerStep::Reply(reply) => reply,
                 ServerStep::Mail(from) => match self.mail(from).await {
                     Ok(reply) => reply,
-                    Err(refusal) => return self.end_with(wire, &refusal),
+                    Err(refusal) => return self.end_with(connection, &refusal),
                 },
                 ServerStep::Rcpt(rcpt) => self.rcpt(rcpt),
                 ServerStep::Commit(envelope) => {
-                    wire.input.advance(used);
-                    match self.commit(wire, *envelope).await {
+                    connection.input.advance(used);
+                    match self.commit(connection, *envelope).await {
                         Ok(()) => continue,
                         Err(end) => return end,
                     }
                 }
                 ServerStep::StartTls(reply) => {
-                    wire.input.advance(used);
-                    return self.start_tls(wire, &reply).await;
+                    connection.input.advance(used);
+                    return self.start_tls(connection, &reply).await;
                 }
-                ServerStep::XClient(said) => match self.xclient(*said).await {
+                ServerStep::XClient(command) => match self.xclient(*command).await {
                     Ok(reply) => reply,
-                    Err(refusal) => return self.end_with(wire, &refusal),
+                    Err(refusal) => return self.end_with(connection, &refusal),
                 },
                 ServerStep::ProxyHeader(reply) => {
                     self.warn_proxy_header();
-                    return self.end_with(wire, &reply);
+                    return self.end_with(connection, &reply);
                 }
-                ServerStep::Close(reply) => return self.end_with(wire, &reply),
+                ServerStep::Close(reply) => return self.end_with(connection, &reply),
             };
-            wire.input.advance(used);
-            self.say(wire, &reply);
+            connection.input.advance(used);
+            self.reply(connection, &reply);
             self.command_since = Instant::now();
-            if wire.is_full()
-                && let Err(end) = self.flush(wire).await
+            if connection.must_flush()
+                && let Err(end) = self.flush(connection).await
             {
                 return end;
             }
@@ -316,59 +315,59 @@ impl Session {
     }
 
     /// Answers STARTTLS, within the limit on handshakes.
-    async fn start_tls<S: AsyncRead + AsyncWrite + Unpin>(&mut self, wire: &mut Wire<S>, reply: &Reply) -> End {
+    async fn start_tls<S: ClientStream>(&mut self, connection: &mut BufferedStream<S>, reply: &Reply) -> EndReason {
         if let Err(refusal) = self.count(Rate::Handshakes) {
-            return self.end_with(wire, &refusal);
+            return self.end_with(connection, &refusal);
         }
-        self.say(wire, reply);
-        self.flush(wire).await.map_or_else(|end| end, |()| End::StartTls)
+        self.reply(connection, reply);
+        self.flush(connection).await.map_or_else(|end| end, |()| EndReason::StartTls)
     }
 
     /// Returns the session's timeouts at this moment.
-    fn patience(&self) -> Patience {
-        self.seat.patience(&self.settings.config.timeouts)
+    fn timeouts(&self) -> SessionTimeouts {
+        self.seat.timeouts(&self.settings.config.timeouts)
     }
 
     /// Sends the collected replies.
-    async fn flush<S: AsyncRead + AsyncWrite + Unpin>(&self, wire: &mut Wire<S>) -> Result<(), End> {
+    async fn flush<S: ClientStream>(&self, connection: &mut BufferedStream<S>) -> Result<(), EndReason> {
         select! {
             biased;
-            sent = wire.flush(self.patience().command) => sent.map_err(|fault| unsent(&fault)),
-            () = self.seat.evicted() => Err(End::Crowded),
+            sent = connection.flush(self.timeouts().command) => sent.map_err(|fault| send_failed(&fault)),
+            () = self.seat.evicted() => Err(EndReason::Evicted),
         }
     }
 
     /// Sends the collected replies and waits for more input, since all pipelined commands are processed.
-    async fn more<S: AsyncRead + AsyncWrite + Unpin>(&mut self, wire: &mut Wire<S>) -> Result<(), End> {
-        self.flush(wire).await?;
+    async fn read_more<S: ClientStream>(&mut self, connection: &mut BufferedStream<S>) -> Result<(), EndReason> {
+        self.flush(connection).await?;
         let content = self.server.expects_content();
         // Content that is already refused does not count as progress.
         let is_message = content && self.server.is_storing();
         let since = Instant::now();
         let read = loop {
-            let (due, end) = self.due(content, since);
+            let (deadline, end) = self.deadline(content, since);
             select! {
                 biased;
                 // A stop waits for a message that is being received.
-                () = self.stop.cancelled(), if !content => return Err(End::Shutdown),
-                is_evicted = self.seat.changed() => if is_evicted { return Err(End::Crowded) },
-                read = timeout_at(due, wire.fill(content)) => match read {
+                () = self.stop.cancelled(), if !content => return Err(EndReason::Shutdown),
+                is_evicted = self.seat.changed() => if is_evicted { return Err(EndReason::Evicted) },
+                read = timeout_at(deadline, connection.fill(content)) => match read {
                     Ok(read) => break read,
-                    Err(_) => return Err(self.give_up(wire, end)),
+                    Err(_) => return Err(self.give_up(connection, end)),
                 },
             }
         };
         if content {
             let octets = read.as_ref().map_or(0, |octets| *octets);
-            self.pace.note(since.elapsed(), octets);
-            if is_message && self.progress.note(octets) {
-                self.seat.brought();
+            self.content_rate.add_wait(since.elapsed(), octets);
+            if is_message && self.progress.add(octets) {
+                self.seat.record_activity();
             }
         }
         match read {
-            Ok(0) => Err(End::Gone("closed by the client without QUIT".into())),
+            Ok(0) => Err(EndReason::ConnectionLost("closed by the client without QUIT".into())),
             Ok(_) => Ok(()),
-            Err(fault) => Err(End::Gone(fault.to_string())),
+            Err(fault) => Err(EndReason::ConnectionLost(fault.to_string())),
         }
     }
 
@@ -377,16 +376,16 @@ impl Session {
     /// # Errors
     /// Returns the last reply to a client that gets no seat; the session ends with it.
     async fn mail(&mut self, from: MailFrom) -> Result<Reply, Reply> {
-        self.seat_sender().await?;
+        self.ensure_seat().await?;
         let connector = Arc::clone(policy::connector(&self.settings.connectors, &from.reverse_path, self.peer.ip()));
-        self.sender = Some(Sender { from: from.reverse_path.clone(), connector: Arc::clone(&connector) });
+        self.sender = Some(TransactionSender { from: from.reverse_path.clone(), connector: Arc::clone(&connector) });
         if let Err(refusal) = self.count(Rate::Messages) {
             return Ok(self.server.mail(from, Err(refusal)));
         }
         let (settings, connector) = (&self.settings, &connector);
-        let outcome = match &self.layer {
-            Layer::Clear => TlsOutcome::Clear(NoTls::NotUsed),
-            Layer::Tls(seen) => {
+        let outcome = match &self.connection_tls {
+            ConnectionTls::Clear => TlsOutcome::Clear(NoTls::NotUsed),
+            ConnectionTls::Tls(seen) => {
                 let against = settings.tls.client(connector).checks(None).for_policy(&inbound_policy(connector));
                 let facts = seen.facts(against, Role::Client, Timestamp::now()).await;
                 // A proxy's certificate proves nothing about the client that it has named.
@@ -395,16 +394,16 @@ impl Session {
             }
         };
         let shown = CertificateSummary::of(&outcome);
-        let judged = policy::judge(connector, &self.listener, &from.reverse_path, self.client, outcome);
-        self.judged(connector, &from.reverse_path, shown, &judged);
-        let judged = judged.and_then(|standing| {
-            let room = self.inbound.spool.admit(from.size.unwrap_or(0));
-            room.map_err(|fault| self.cannot_store(&fault)).map(|()| standing)
+        let verdict = policy::judge(connector, &self.listener, &from.reverse_path, self.client, outcome);
+        self.record_verdict(connector, &from.reverse_path, shown, &verdict);
+        let verdict = verdict.and_then(|cleared| {
+            let admitted = self.inbound.spool.admit(from.size.unwrap_or(0));
+            admitted.map_err(|fault| self.cannot_store(&fault)).map(|()| cleared)
         });
-        Ok(match judged {
-            Ok(standing) => {
-                self.standing = Some(standing);
-                self.pace = Pace::default();
+        Ok(match verdict {
+            Ok(cleared) => {
+                self.sender_clearance = Some(cleared);
+                self.content_rate = ContentRate::default();
                 self.seat.free();
                 self.server.mail(from, Ok(()))
             }
@@ -414,7 +413,7 @@ impl Session {
 
     /// Returns the facts about the client that the relay rules need.
     fn client_rights(&self) -> access::RelayClient {
-        let may_relay = self.standing.as_ref().is_some_and(|standing| standing.may_relay);
+        let may_relay = self.sender_clearance.as_ref().is_some_and(|cleared| cleared.may_relay);
         access::RelayClient { address: self.client, local: self.local, may_relay }
     }
 
@@ -427,11 +426,12 @@ impl Session {
         let rules = access::RelayRules::new(&self.settings.config, &self.settings.connectors);
         let answer = access::resolve_recipient(rules, peer, &rcpt.forward_path);
         if let Err(denied) = &answer {
-            let connector = self.standing.as_ref().map(|standing| standing.connector.name.clone()).unwrap_or_default();
-            self.refused(&connector, RefusalReason::Recipient, denied.to_string());
+            let connector =
+                self.sender_clearance.as_ref().map(|cleared| cleared.connector.name.clone()).unwrap_or_default();
+            self.count_refusal(&connector, RefusalReason::Recipient, denied.to_string());
             let recipient = rcpt.forward_path.to_string();
             if self.should_log("recipient refused", &recipient) {
-                let (from, from_connector) = self.named();
+                let (from, from_connector) = self.sender_fields();
                 info!(
                     listener = %self.listener.name, peer = %self.peer, from, from_connector, recipient, reason = %denied,
                     "recipient refused"

@@ -10,16 +10,16 @@ use crate::config::TransactionMemory;
 /// The octets that each session may use without the shared pool.
 pub(super) const FREE: usize = 32 << 10;
 /// The fraction of the shared pool that strangers may use.
-const PUBLIC: (u64, u64) = (3, 4);
+const STRANGERS_PART: (u64, u64) = (3, 4);
 
 /// The memory that one session uses.
 #[derive(Debug)]
-pub(super) struct Account {
+pub(super) struct MemoryAccount {
     used: usize,
     is_own: bool,
 }
 
-impl Account {
+impl MemoryAccount {
     /// Creates an empty account; `is_own` is true for a client of `[relay] networks`.
     pub(super) fn new(is_own: bool) -> Self {
         Self { used: 0, is_own }
@@ -38,7 +38,7 @@ impl Account {
 
 /// The memory that all sessions use.
 #[derive(Debug, Default)]
-pub(super) struct Memory {
+pub(super) struct MemoryPool {
     used: usize,
     /// The octets of the shared pool in use.
     shared: usize,
@@ -46,25 +46,25 @@ pub(super) struct Memory {
     of_strangers: usize,
 }
 
-impl Memory {
+impl MemoryPool {
     /// Reserves octets for a session.
     ///
     /// # Errors
     /// Returns the limit that would be exceeded, and its value in octets.
     pub(super) fn reserve(
         &mut self,
-        account: &mut Account,
+        account: &mut MemoryAccount,
         octets: usize,
         limits: TransactionMemory,
     ) -> Result<(), (Limit, usize)> {
-        let after = Account { used: account.used.saturating_add(octets), is_own: account.is_own };
+        let after = MemoryAccount { used: account.used.saturating_add(octets), is_own: account.is_own };
         let most = |octets: u64| usize::try_from(octets).unwrap_or(usize::MAX);
         if after.used > most(limits.per_session) {
             return Err((Limit::MemoryPerSession, most(limits.per_session)));
         }
-        let (all, public) = (most(limits.all), most(limits.all / PUBLIC.1 * PUBLIC.0));
+        let (all, for_strangers) = (most(limits.all), most(limits.all / STRANGERS_PART.1 * STRANGERS_PART.0));
         let growth = after.shared() - account.shared();
-        let is_over = self.shared + growth > all || (!account.is_own && self.of_strangers + growth > public);
+        let is_over = self.shared + growth > all || (!account.is_own && self.of_strangers + growth > for_strangers);
         if growth > 0 && is_over {
             return Err((Limit::Memory, all));
         }
@@ -76,7 +76,7 @@ impl Memory {
     }
 
     /// Frees all memory of a session.
-    pub(super) fn free(&mut self, account: &mut Account) {
+    pub(super) fn free(&mut self, account: &mut MemoryAccount) {
         self.used = self.used.saturating_sub(account.used);
         self.shared = self.shared.saturating_sub(account.shared());
         let of_strangers = if account.is_own { 0 } else { account.shared() };
@@ -98,7 +98,7 @@ mod tests {
     const KIB: usize = 1 << 10;
 
     /// Reserves one KiB after the other. Returns the number of them, and the limit that stopped it.
-    fn fill(memory: &mut Memory, account: &mut Account) -> (usize, Limit) {
+    fn fill(memory: &mut MemoryPool, account: &mut MemoryAccount) -> (usize, Limit) {
         let mut taken = 0;
         loop {
             match memory.reserve(account, KIB, LIMITS) {
@@ -110,8 +110,8 @@ mod tests {
 
     #[test]
     fn an_exhausted_pool_affects_long_lists_of_recipients_only() {
-        let mut memory = Memory::default();
-        let mut accounts: Vec<Account> = (0..8).map(|at| Account::new(at >= 5)).collect();
+        let mut memory = MemoryPool::default();
+        let mut accounts: Vec<MemoryAccount> = (0..8).map(|at| MemoryAccount::new(at >= 5)).collect();
         let taken: Vec<_> = accounts.iter_mut().map(|account| fill(&mut memory, account)).collect();
         let (all, session) = (Limit::Memory, Limit::MemoryPerSession);
         // Three strangers use their three quarters of the pool, and one own client uses the last quarter.

@@ -2,14 +2,14 @@
 //!
 //! The submodules hold tables without locks, with the time as an argument. This module adds the locks and the clock.
 
-mod holds;
-mod lobby;
+mod held_networks;
+mod limit_reached;
 mod memory;
+mod provisional;
 mod rates;
-mod refusal;
 mod seat;
+mod seat_queue;
 mod seats;
-mod waiting;
 
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -26,15 +26,15 @@ use crate::access;
 use crate::config::{Config, ListenerConfig, Rate};
 use crate::monitor::{LogClient, Monitor};
 use crate::networks::{self, network_text};
-pub use holds::Held;
-use holds::Holds;
-use memory::Memory;
+pub use held_networks::HeldNetwork;
+use held_networks::HeldNetworks;
+pub(super) use limit_reached::LimitReached;
+use memory::MemoryPool;
 use rates::Rates;
-pub(super) use refusal::Refusal;
-pub(super) use seat::{Place, Seat};
-use seat::{WAIT, Wait};
-use seats::{Full, Newcomer, Rank, Seats};
-use waiting::Waiter;
+pub(super) use seat::{Seat, SeatAnswer};
+use seat::{SeatWait, WAIT};
+use seat_queue::WaitingClient;
+use seats::{ClientKind, NoSeat, SeatRequest, Seats};
 
 /// A limit on clients.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -85,14 +85,14 @@ pub struct Occupancy {
 
 /// The point in a session at which a seat is requested; it decides how much is known about the client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Known {
+pub(super) enum SeatStage {
     /// The connection was accepted. A proxy may still name the client, and a load balancer that names none performs a
     /// health check.
-    Address,
+    Connection,
     /// A proxy has named the client with XCLIENT. The client may be another proxy.
-    Client,
+    XClient,
     /// The session sends MAIL. It counts as a client even if it is a proxy or a load balancer.
-    Sender,
+    Mail,
 }
 
 /// The shared table of all clients of all listeners. Clones share one table.
@@ -104,12 +104,12 @@ struct Inner {
     start: Instant,
     seats: Mutex<Seats>,
     rates: Mutex<Rates>,
-    holds: Mutex<Holds>,
-    memory: Mutex<Memory>,
+    held: Mutex<HeldNetworks>,
+    memory: Mutex<MemoryPool>,
     /// The number of times that scarcity has begun or ended; sessions watch it.
     scarcity: watch::Sender<u64>,
     /// The number of connections that wait for their PROXY headers.
-    introductions: AtomicUsize,
+    pending_headers: AtomicUsize,
 }
 
 impl Default for Clients {
@@ -118,10 +118,10 @@ impl Default for Clients {
             start: Instant::now(),
             seats: Mutex::default(),
             rates: Mutex::default(),
-            holds: Mutex::default(),
+            held: Mutex::default(),
             memory: Mutex::default(),
             scarcity: watch::Sender::new(0),
-            introductions: AtomicUsize::new(0),
+            pending_headers: AtomicUsize::new(0),
         };
         Self(Arc::new(inner))
     }
@@ -137,45 +137,47 @@ impl Clients {
         config: &Config,
         listener: &ListenerConfig,
         origin: Origin,
-        known: Known,
-    ) -> Result<Place, Refusal> {
+        stage: SeatStage,
+    ) -> Result<SeatAnswer, LimitReached> {
         let limits = config.limits.clients;
         let is_own = access::is_own_client(&config.relay, origin.client());
-        let rank = match origin.client() {
-            None if known == Known::Address => Rank::Check,
-            Some(client) if known != Known::Sender && proxied::is_expected(&listener.xclient, client) => Rank::Proxy,
-            _ if is_own => Rank::Own,
-            _ => Rank::Stranger,
+        let kind = match origin.client() {
+            None if stage == SeatStage::Connection => ClientKind::Check,
+            Some(client) if stage != SeatStage::Mail && proxied::is_listed(&listener.xclient, client) => {
+                ClientKind::Proxy
+            }
+            _ if is_own => ClientKind::Own,
+            _ => ClientKind::Stranger,
         };
-        if let Some(client) = origin.client().filter(|_| rank != Rank::Proxy) {
+        if let Some(client) = origin.client().filter(|_| kind != ClientKind::Proxy) {
             // A load balancer's health checks are not counted, and a proxy's sessions are counted at XCLIENT.
             self.count(config, Rate::Connections, Some(client), client)?;
         }
         let (address, listener_seats) = (origin.address().ip(), config.seats(listener));
-        let who = Newcomer { address, rank, listener: listener.name.as_str().into(), listener_seats };
+        let request = SeatRequest { address, kind, listener: listener.name.as_str().into(), listener_seats };
         self.serve_waiting();
-        let given = self.with_seats(|seats| match seats.give(&who, &limits, self.0.start.elapsed()) {
-            Err(Full::Everyone) if rank == Rank::Stranger && seats.of_client(&who) == 0 => {
+        let given = self.with_seats(|seats| match seats.give(&request, &limits, self.0.start.elapsed()) {
+            Err(NoSeat::All) if kind == ClientKind::Stranger && seats.sessions_of_client(&request) == 0 => {
                 let (grant, granted) = oneshot::channel();
-                let waiter = Waiter { who: who.clone(), limits, grant };
-                let key = seats.waiting.enter(waiter, seats.last_served(address)).ok_or(Full::Everyone)?;
+                let waiter = WaitingClient { request: request.clone(), limits, grant };
+                let key = seats.queue.push(waiter, seats.last_served(address)).ok_or(NoSeat::All)?;
                 Ok(Err((key, granted)))
             }
             given => given.map(Ok),
         });
-        let refusal = |full| {
-            let (limit, network, most) = match full {
-                Full::Everyone => (Limit::All, None, if is_own { limits.connections } else { listener_seats }),
-                Full::Client => (Limit::PerClient, Some(networks::client(address)), limits.connections_per_client),
-                Full::Network(network) => (Limit::PerNetwork, Some(network), limits.connections_per_network),
+        let refusal = |no_seat| {
+            let (limit, network, most) = match no_seat {
+                NoSeat::All => (Limit::All, None, if is_own { limits.connections } else { listener_seats }),
+                NoSeat::Client => (Limit::PerClient, Some(networks::client(address)), limits.connections_per_client),
+                NoSeat::Network(network) => (Limit::PerNetwork, Some(network), limits.connections_per_network),
             };
-            Refusal { limit, network, most, wait: None }
+            LimitReached { limit, network, most, wait: None }
         };
         Ok(match given.map_err(refusal)? {
-            Ok(given) => Place::Seat(Seat::new(self, &who, given)),
+            Ok(given) => SeatAnswer::Seat(Seat::new(self, &request, given)),
             Err((key, granted)) => {
-                let (clients, refusal, until) = (self.clone(), refusal(Full::Everyone), Instant::now() + WAIT);
-                Place::Waiting(Wait { clients, listener: who.listener, key, granted, refusal, until })
+                let (clients, refusal, until) = (self.clone(), refusal(NoSeat::All), Instant::now() + WAIT);
+                SeatAnswer::Waiting(SeatWait { clients, listener: request.listener, key, granted, refusal, until })
             }
         })
     }
@@ -185,12 +187,12 @@ impl Clients {
         let served =
             self.with_seats(
                 |seats| {
-                    if seats.waiting.count() == 0 { Vec::new() } else { seats.serve(self.0.start.elapsed()) }
+                    if seats.queue.count() == 0 { Vec::new() } else { seats.serve(self.0.start.elapsed()) }
                 },
             );
         for (waiter, given) in served {
             // If the client has gone meanwhile, dropping the returned seat frees it.
-            drop(waiter.grant.send(Seat::new(self, &waiter.who, given)));
+            drop(waiter.grant.send(Seat::new(self, &waiter.request, given)));
         }
     }
 
@@ -206,10 +208,10 @@ impl Clients {
     }
 
     /// Lets a load balancer's connection wait for its PROXY header; `None` if `most` connections wait already.
-    pub(super) fn introduce(&self, most: usize) -> Option<Introduction> {
-        let introduction = Introduction(self.clone());
-        let waiting = self.0.introductions.fetch_add(1, Ordering::Relaxed);
-        (waiting < most).then_some(introduction)
+    pub(super) fn permit_header_wait(&self, most: usize) -> Option<HeaderPermit> {
+        let permit = HeaderPermit(self.clone());
+        let waiting = self.0.pending_headers.fetch_add(1, Ordering::Relaxed);
+        (waiting < most).then_some(permit)
     }
 
     /// Counts an event against the rate limit of `address`. Clients of `[relay] networks` have none; `client` is the
@@ -223,22 +225,22 @@ impl Clients {
         rate: Rate,
         client: Option<IpAddr>,
         address: IpAddr,
-    ) -> Result<(), Refusal> {
+    ) -> Result<(), LimitReached> {
         if access::is_own_client(&config.relay, client) {
             return Ok(());
         }
         let counted = lock(&self.0.rates).count(rate, address, &config.limits.clients, self.0.start.elapsed());
-        counted.map_err(|over| Refusal {
+        counted.map_err(|exceeded| LimitReached {
             limit: Limit::PerMinute(rate),
-            network: Some(over.network),
-            most: over.most as usize,
-            wait: Some(over.wait),
+            network: Some(exceeded.network),
+            most: exceeded.most as usize,
+            wait: Some(exceeded.wait),
         })
     }
 
     /// Counts a refusal, and logs it if the client was not held back by this limit in the last hour and its network has
     /// log lines left.
-    pub(super) fn note(&self, monitor: &Monitor, listener: &str, client: LogClient, refusal: &Refusal) {
+    pub(super) fn log_refusal(&self, monitor: &Monitor, listener: &str, client: LogClient, refusal: &LimitReached) {
         let limit = refusal.limit.key();
         monitor.turned_away(listener, limit);
         if matches!(refusal.limit, Limit::Memory | Limit::MemoryPerSession) {
@@ -253,12 +255,12 @@ impl Clients {
             return;
         };
         let now = Timestamp::now();
-        if !lock(&self.0.holds).note(network, refusal.limit, now) {
+        if !lock(&self.0.held).record(network, refusal.limit, now) {
             return;
         }
         let held = network_text(&network);
         if monitor.should_log_client("client held back by a limit", client, format_args!("{held} {limit}")) {
-            lock(&self.0.holds).logged(network, refusal.limit);
+            lock(&self.0.held).set_logged(network, refusal.limit);
             warn!(
                 listener,
                 client = held,
@@ -273,30 +275,30 @@ impl Clients {
 
     /// Returns the clients and networks that were held back in the last hour, the latest first.
     #[must_use]
-    pub fn held(&self) -> Vec<Held> {
-        lock(&self.0.holds).list()
+    pub fn held(&self) -> Vec<HeldNetwork> {
+        lock(&self.0.held).list()
     }
 
     /// Releases the clients within a network, and the networks that contain it; all if `network` is `None`. Returns
     /// those that were held back.
     #[must_use]
-    pub fn release(&self, network: Option<&IpNet>) -> Vec<Held> {
+    pub fn release(&self, network: Option<&IpNet>) -> Vec<HeldNetwork> {
         lock(&self.0.rates).forget(network);
-        lock(&self.0.holds).release(network)
+        lock(&self.0.held).release(network)
     }
 
     /// Returns the present use of seats and memory.
     #[must_use]
     pub fn occupancy(&self) -> Occupancy {
-        let (held, memory) = (lock(&self.0.holds).count(), lock(&self.0.memory).used());
+        let (held, memory) = (lock(&self.0.held).count(), lock(&self.0.memory).used());
         let seats = lock(&self.0.seats);
-        let (sessions, strangers) = seats.taken();
-        Occupancy { sessions, strangers, short: seats.short(), held, memory }
+        let (sessions, strangers) = seats.counts();
+        Occupancy { sessions, strangers, short: seats.scarce_listeners(), held, memory }
     }
 
     /// Logs the clients that are no longer held back, and removes them from the list. Must be called periodically.
     pub fn announce_releases(&self, monitor: &Monitor, config: &Config) {
-        for held in lock(&self.0.holds).take_quiet(Timestamp::now()) {
+        for held in lock(&self.0.held).remove_quiet(Timestamp::now()) {
             let (address, limit) = (held.network.addr(), held.limit.key());
             let client = LogClient { address, is_own: access::is_own_client(&config.relay, Some(address)) };
             let name = network_text(&held.network);
@@ -314,11 +316,11 @@ impl Clients {
 
 /// The permit of a load balancer's connection to wait for its PROXY header. Dropping it gives it back.
 #[derive(Debug)]
-pub(super) struct Introduction(Clients);
+pub(super) struct HeaderPermit(Clients);
 
-impl Drop for Introduction {
+impl Drop for HeaderPermit {
     fn drop(&mut self) {
-        self.0.0.introductions.fetch_sub(1, Ordering::Relaxed);
+        self.0.0.pending_headers.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -337,8 +339,8 @@ mod tests {
         let note = |address: &str, is_own| {
             let address: IpAddr = address.parse().expect("an address");
             let network = Some(networks::client(address));
-            let refusal = Refusal { limit: Limit::PerClient, network, most: 1, wait: None };
-            clients.note(&monitor, "mx", LogClient { address, is_own }, &refusal);
+            let refusal = LimitReached { limit: Limit::PerClient, network, most: 1, wait: None };
+            clients.log_refusal(&monitor, "mx", LogClient { address, is_own }, &refusal);
         };
         for n in 0..150 {
             note(&format!("192.0.2.{n}"), false);

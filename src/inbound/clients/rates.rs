@@ -16,13 +16,13 @@ use crate::networks;
 const MINUTE: Duration = Duration::from_mins(1);
 /// The maximum number of clients and networks that are stored. When the table is full, a new client counts only against
 /// the stored networks that contain it.
-const REMEMBERED_MAX: usize = 50_000;
+const ENTRIES_MAX: usize = 50_000;
 /// The minimum time between two searches for entries that can be removed, since each search reads the whole table.
 const SEARCH_PAUSE: Duration = Duration::from_secs(1);
 
 /// A rate limit that is reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Over {
+pub(super) struct RateExceeded {
     /// The client or network that has reached it.
     pub(super) network: IpNet,
     /// The events that are allowed in a minute.
@@ -32,12 +32,12 @@ pub(super) struct Over {
 }
 
 /// The times at which the allowances are full again, by rate.
-type Whole = [Duration; Rate::ALL.len()];
+type RefillTimes = [Duration; Rate::ALL.len()];
 
 /// The events of the last minute. Times are relative to any fixed moment of the caller's choice.
 #[derive(Debug, Default)]
 pub(super) struct Rates {
-    whole: HashMap<IpNet, Whole>,
+    entries: HashMap<IpNet, RefillTimes>,
     searched: Option<Duration>,
 }
 
@@ -52,48 +52,48 @@ impl Rates {
         address: IpAddr,
         limits: &ClientLimits,
         now: Duration,
-    ) -> Result<(), Over> {
+    ) -> Result<(), RateExceeded> {
         let client = std::iter::once((networks::client(address), limits.per_minute(rate)));
         let around = networks::networks(address).map(|network| (network, limits.per_network_and_minute(rate)));
         let all: Vec<(IpNet, u32)> = client.chain(around).collect();
         for (network, most) in &all {
-            let whole = self.whole.get(network).map_or(now, |whole| whole[rate as usize].max(now));
-            let due = (whole + step(*most)).saturating_sub(now);
+            let full_at = self.entries.get(network).map_or(now, |full_at| full_at[rate as usize].max(now));
+            let due = (full_at + refill_time(*most)).saturating_sub(now);
             if let Some(wait) = due.checked_sub(MINUTE).filter(|wait| !wait.is_zero()) {
-                return Err(Over { network: *network, most: *most, wait });
+                return Err(RateExceeded { network: *network, most: *most, wait });
             }
         }
         for (network, most) in all {
-            if let Some(whole) = self.remember(network, now) {
-                whole[rate as usize] = whole[rate as usize].max(now) + step(most);
+            if let Some(full_at) = self.entry_of(network, now) {
+                full_at[rate as usize] = full_at[rate as usize].max(now) + refill_time(most);
             }
         }
         Ok(())
     }
 
     /// Returns the entry of a client or network, or `None` if the table is full.
-    fn remember(&mut self, network: IpNet, now: Duration) -> Option<&mut Whole> {
-        if self.whole.len() >= REMEMBERED_MAX && !self.whole.contains_key(&network) {
+    fn entry_of(&mut self, network: IpNet, now: Duration) -> Option<&mut RefillTimes> {
+        if self.entries.len() >= ENTRIES_MAX && !self.entries.contains_key(&network) {
             if self.searched.is_some_and(|searched| now < searched + SEARCH_PAUSE) {
                 return None;
             }
             self.searched = Some(now);
-            self.whole.retain(|_, whole| whole.iter().any(|whole| *whole > now));
-            if self.whole.len() >= REMEMBERED_MAX {
+            self.entries.retain(|_, full_at| full_at.iter().any(|full_at| *full_at > now));
+            if self.entries.len() >= ENTRIES_MAX {
                 return None;
             }
         }
-        Some(self.whole.entry(network).or_default())
+        Some(self.entries.entry(network).or_default())
     }
 
     /// Forgets the events of clients within a network and of the networks around it; all if `network` is `None`.
     pub(super) fn forget(&mut self, network: Option<&IpNet>) {
-        self.whole.retain(|one, _| network.is_some_and(|network| !network.contains(one) && !one.contains(network)));
+        self.entries.retain(|one, _| network.is_some_and(|network| !network.contains(one) && !one.contains(network)));
     }
 }
 
 /// Returns the time in which the allowance for one event refills.
-fn step(most: u32) -> Duration {
+fn refill_time(most: u32) -> Duration {
     MINUTE / most.max(1)
 }
 
@@ -108,7 +108,7 @@ mod tests {
 
     fn at(rates: &mut Rates, rate: Rate, address: &str, seconds: u64) -> Result<(), (String, u32, u64)> {
         let counted = rates.count(rate, address.parse().expect("an address"), &limits(), Duration::from_secs(seconds));
-        counted.map_err(|over| (networks::network_text(&over.network), over.most, over.wait.as_secs()))
+        counted.map_err(|exceeded| (networks::network_text(&exceeded.network), exceeded.most, exceeded.wait.as_secs()))
     }
 
     #[test]
@@ -197,12 +197,12 @@ mod tests {
         let mut connect = |n: u32, seconds| {
             let address = IpAddr::from(std::net::Ipv4Addr::from_bits(n << 8));
             let counted = rates.count(Rate::Connections, address, &limits(), Duration::from_secs(seconds));
-            (counted.is_ok(), rates.whole.len())
+            (counted.is_ok(), rates.entries.len())
         };
         for n in 0..40_000 {
             assert!(connect(n, 0).0);
         }
-        assert_eq!(connect(40_000, 0), (true, REMEMBERED_MAX));
+        assert_eq!(connect(40_000, 0), (true, ENTRIES_MAX));
         assert_eq!(connect(40_001, 61), (true, 2), "who was quiet for a minute is forgotten");
     }
 }

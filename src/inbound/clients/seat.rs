@@ -8,62 +8,62 @@ use tokio::sync::{oneshot, watch};
 use tokio::time::{sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use super::memory::Account;
-use super::refusal::Refusal;
-use super::seats::{Given, Newcomer, Rank};
-use super::waiting::Key;
+use super::limit_reached::LimitReached;
+use super::memory::MemoryAccount;
+use super::seat_queue::QueueKey;
+use super::seats::{ClientKind, GrantedSeat, SeatRequest};
 use super::{Clients, lock};
 use crate::config::{Timeouts, TransactionMemory};
-use crate::inbound::patience::Patience;
+use crate::inbound::timeouts::SessionTimeouts;
 
 /// The maximum time for which a client waits for a seat.
 pub(super) const WAIT: Duration = Duration::from_secs(20);
 /// The interval at which each waiting client checks for sessions that have become idle for long enough.
-const LOOK: Duration = Duration::from_millis(200);
+const CHECK_INTERVAL: Duration = Duration::from_millis(200);
 /// The interval if more than [`MANY`] clients wait: together they check often enough.
-const LOOK_OF_MANY: Duration = Duration::from_secs(1);
+const CHECK_INTERVAL_OF_MANY: Duration = Duration::from_secs(1);
 const MANY: usize = 64;
 
 /// The answer to a client that requests a seat.
-pub(in crate::inbound) enum Place {
+pub(in crate::inbound) enum SeatAnswer {
     /// The client has a seat.
     Seat(Seat),
     /// The client may wait for a seat.
-    Waiting(Wait),
+    Waiting(SeatWait),
 }
 
 /// A client's position in the queue for a seat. Dropping it removes the client from the queue.
-pub(in crate::inbound) struct Wait {
+pub(in crate::inbound) struct SeatWait {
     pub(super) clients: Clients,
     pub(super) listener: Arc<str>,
-    pub(super) key: Key,
+    pub(super) key: QueueKey,
     pub(super) granted: oneshot::Receiver<Seat>,
-    pub(super) refusal: Refusal,
+    pub(super) refusal: LimitReached,
     pub(super) until: Instant,
 }
 
-impl Wait {
+impl SeatWait {
     /// Waits for a seat.
     ///
     /// # Errors
     /// Returns the refusal if there was no seat within [`WAIT`], or if the client was removed from the queue.
-    pub(in crate::inbound) async fn seat(mut self) -> Result<Seat, Refusal> {
+    pub(in crate::inbound) async fn seat(mut self) -> Result<Seat, LimitReached> {
         loop {
-            let waiting = lock(&self.clients.0.seats).waiting.count();
-            let pause = if waiting > MANY { LOOK_OF_MANY } else { LOOK };
+            let waiting = lock(&self.clients.0.seats).queue.count();
+            let interval = if waiting > MANY { CHECK_INTERVAL_OF_MANY } else { CHECK_INTERVAL };
             select! {
                 biased;
                 granted = &mut self.granted => return granted.map_err(|_| self.refusal),
                 () = sleep_until(self.until.into()) => return Err(self.refusal),
-                () = sleep(pause) => self.clients.serve_waiting(),
+                () = sleep(interval) => self.clients.serve_waiting(),
             }
         }
     }
 }
 
-impl Drop for Wait {
+impl Drop for SeatWait {
     fn drop(&mut self) {
-        let waiter = lock(&self.clients.0.seats).waiting.leave(&self.listener, self.key);
+        let waiter = lock(&self.clients.0.seats).queue.remove(&self.listener, self.key);
         drop(waiter);
     }
 }
@@ -73,38 +73,46 @@ impl Drop for Wait {
 pub(in crate::inbound) struct Seat {
     clients: Clients,
     listener: Arc<str>,
-    rank: Rank,
+    kind: ClientKind,
     number: u64,
     evicted: CancellationToken,
     scarcity: watch::Receiver<u64>,
-    account: Account,
+    account: MemoryAccount,
 }
 
 impl Seat {
-    pub(super) fn new(clients: &Clients, who: &Newcomer, (number, evicted): Given) -> Self {
+    pub(super) fn new(clients: &Clients, request: &SeatRequest, (number, evicted): GrantedSeat) -> Self {
         let scarcity = clients.0.scarcity.subscribe();
-        let (clients, listener, rank) = (clients.clone(), Arc::clone(&who.listener), who.rank);
-        Self { clients, listener, rank, number, evicted, scarcity, account: Account::new(rank == Rank::Own) }
+        let (clients, listener, kind) = (clients.clone(), Arc::clone(&request.listener), request.kind);
+        Self {
+            clients,
+            listener,
+            kind,
+            number,
+            evicted,
+            scarcity,
+            account: MemoryAccount::new(kind == ClientKind::Own),
+        }
     }
 
     /// Returns true for the provisional seat of a proxy or load balancer that has named no client yet.
     pub(in crate::inbound) fn is_provisional(&self) -> bool {
-        matches!(self.rank, Rank::Proxy | Rank::Check)
+        matches!(self.kind, ClientKind::Proxy | ClientKind::Check)
     }
 
     /// Records that the session has sent a message or a significant part of one.
-    pub(in crate::inbound) fn brought(&self) {
+    pub(in crate::inbound) fn record_activity(&self) {
         let now = self.clients.0.start.elapsed();
-        lock(&self.clients.0.seats).brought(self.number, now);
+        lock(&self.clients.0.seats).record_activity(self.number, now);
     }
 
     /// Reserves memory for a recipient of the session's transaction.
     ///
     /// # Errors
     /// Returns the limit that would be exceeded.
-    pub(in crate::inbound) fn reserve(&mut self, octets: usize, limits: TransactionMemory) -> Result<(), Refusal> {
+    pub(in crate::inbound) fn reserve(&mut self, octets: usize, limits: TransactionMemory) -> Result<(), LimitReached> {
         let reserved = lock(&self.clients.0.memory).reserve(&mut self.account, octets, limits);
-        reserved.map_err(|(limit, most)| Refusal { limit, network: None, most, wait: None })
+        reserved.map_err(|(limit, most)| LimitReached { limit, network: None, most, wait: None })
     }
 
     /// Frees the memory of the transaction, which has ended.
@@ -115,13 +123,13 @@ impl Seat {
     }
 
     /// Returns the session's timeouts at this moment.
-    pub(in crate::inbound) fn patience(&self, timeouts: &Timeouts) -> Patience {
-        Patience::of(timeouts, self.is_pressed())
+    pub(in crate::inbound) fn timeouts(&self, timeouts: &Timeouts) -> SessionTimeouts {
+        SessionTimeouts::of(timeouts, self.has_short_timeouts())
     }
 
     /// Returns true if the short timeouts apply: the client is a stranger, and seats are scarce.
-    fn is_pressed(&self) -> bool {
-        self.rank == Rank::Stranger && lock(&self.clients.0.seats).are_scarce(&self.listener)
+    fn has_short_timeouts(&self) -> bool {
+        self.kind == ClientKind::Stranger && lock(&self.clients.0.seats).are_scarce(&self.listener)
     }
 
     /// Waits until the session is evicted (`true`), or until scarcity, and so the timeouts, may have changed (`false`).
@@ -154,11 +162,11 @@ mod tests {
     use super::*;
     use crate::inbound::Limit;
 
-    fn wait(time: Duration) -> (oneshot::Sender<Seat>, Wait) {
+    fn wait(time: Duration) -> (oneshot::Sender<Seat>, SeatWait) {
         let (grant, granted) = oneshot::channel();
-        let refusal = Refusal { limit: Limit::All, network: None, most: 1, wait: None };
+        let refusal = LimitReached { limit: Limit::All, network: None, most: 1, wait: None };
         let (clients, until) = (Clients::default(), Instant::now() + time);
-        (grant, Wait { clients, listener: "mx".into(), key: (None, 1), granted, refusal, until })
+        (grant, SeatWait { clients, listener: "mx".into(), key: (None, 1), granted, refusal, until })
     }
 
     #[tokio::test]

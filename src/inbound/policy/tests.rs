@@ -99,7 +99,7 @@ fn ask_on(
 ) -> Result<bool, String> {
     let from = ReversePath::parse("a@partner.example").expect("a path");
     judge(connector, listener, &from, peer.parse().ok(), outcome)
-        .map(|standing| standing.may_relay)
+        .map(|sender_clearance| sender_clearance.may_relay)
         .map_err(|reply| reply.to_string())
 }
 

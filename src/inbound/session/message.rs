@@ -1,22 +1,21 @@
 //! The way of a message from its content to the spool, and from there to the scheduler.
 
 use jiff::Timestamp;
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::select;
 use tokio::time::Instant;
 use tracing::{debug, error, info};
 
-use super::lost::unsent;
-use super::{End, Session};
+use super::client_log::send_failed;
+use super::{EndReason, Session};
 use crate::access;
 use crate::address::Domain;
 use crate::config::EvidencePath;
 use crate::connector::inbound_policy;
 use crate::envelope::{Arrival, ClientOrigin, Envelope, Recipient};
 use crate::evidence::{InboundParties, InboundSession};
-use crate::inbound::patience::Progress;
+use crate::inbound::buffered::{BufferedStream, ClientStream};
 use crate::inbound::received::{self, Received};
-use crate::inbound::wire::Wire;
+use crate::inbound::timeouts::Progress;
 use crate::monitor::{AcceptedMessage, RefusalReason};
 use crate::smtp::data::HeaderCompleter;
 use crate::smtp::reply::{Reply, Status};
@@ -24,13 +23,13 @@ use crate::spool::{Draft, Entry, SpoolError};
 use crate::tls::{PeerCertificate, TlsFacts, TlsOutcome};
 
 /// A message that is being received.
-pub(super) struct Arriving {
+pub(super) struct IncomingMessage {
     draft: Draft,
     /// Adds missing header fields, if the message comes from a client of ours.
     completer: Option<HeaderCompleter>,
 }
 
-impl Arriving {
+impl IncomingMessage {
     /// Writes content to the draft, through the header completer if there is one.
     async fn write(&mut self, octets: &[u8]) -> Result<(), SpoolError> {
         let Some(completer) = &mut self.completer else { return self.draft.write(octets).await };
@@ -57,8 +56,8 @@ impl Arriving {
 impl Session {
     /// Writes content to the draft. If that fails, further content is discarded, and the client gets the error as the
     /// reply to its content.
-    pub(super) async fn content(&mut self, octets: &[u8]) {
-        if let Err(fault) = self.write(octets).await {
+    pub(super) async fn write_content(&mut self, octets: &[u8]) {
+        if let Err(fault) = self.write_to_draft(octets).await {
             self.draft = None;
             let reply = self.cannot_store(&fault);
             self.server.reject_content(reply);
@@ -66,34 +65,34 @@ impl Session {
     }
 
     /// Writes content to the draft, and begins the draft before the first octets.
-    async fn write(&mut self, octets: &[u8]) -> Result<(), SpoolError> {
+    async fn write_to_draft(&mut self, octets: &[u8]) -> Result<(), SpoolError> {
         if self.draft.is_none() {
             let (smtputf8, recipients) = match self.server.transaction() {
                 Some((from, recipients)) => (from.smtputf8, recipients),
                 None => (false, &[][..]),
             };
-            self.draft = Some(self.begin(smtputf8, recipients).await?);
+            self.draft = Some(self.begin_draft(smtputf8, recipients).await?);
         }
         match &mut self.draft {
-            Some(arriving) => arriving.write(octets).await,
+            Some(incoming) => incoming.write(octets).await,
             None => Ok(()),
         }
     }
 
     /// Begins a draft with our Received field.
-    async fn begin(&self, smtputf8: bool, recipients: &[Recipient]) -> Result<Arriving, SpoolError> {
+    async fn begin_draft(&self, smtputf8: bool, recipients: &[Recipient]) -> Result<IncomingMessage, SpoolError> {
         let (mut draft, at) = (self.inbound.spool.draft(), Timestamp::now());
         let config = &self.settings.config;
         let completer = access::is_own_client(&config.relay, self.client)
             .then(|| HeaderCompleter::new(received::date(at), format!("<{}@{}>", draft.id(), config.hostname)));
         // Every transaction has a clearance, since MAIL is accepted only with one.
-        if let Some(standing) = &self.standing {
+        if let Some(sender_clearance) = &self.sender_clearance {
             let received = Received {
                 client: self.server.helo(),
                 address: self.peer.ip(),
                 client_name: self.client_name.as_ref(),
                 hostname: &config.hostname,
-                clearance: &standing.clearance,
+                clearance: &sender_clearance.clearance,
                 smtputf8,
                 id: draft.id(),
                 recipients,
@@ -101,23 +100,24 @@ impl Session {
             };
             draft.write(received.field().as_bytes()).await?;
         }
-        Ok(Arriving { draft, completer })
+        Ok(IncomingMessage { draft, completer })
     }
 
     /// Stores the message durably, replies to its content, and gives it to the scheduler.
-    pub(super) async fn commit<S>(&mut self, wire: &mut Wire<S>, mut envelope: Envelope) -> Result<(), End>
-    where
-        S: AsyncRead + AsyncWrite + Unpin,
-    {
+    pub(super) async fn commit<S: ClientStream>(
+        &mut self,
+        connection: &mut BufferedStream<S>,
+        mut envelope: Envelope,
+    ) -> Result<(), EndReason> {
         if !access::may_relay(&self.settings.config.relay, self.client_rights()) {
             envelope.origin = ClientOrigin::Stranger;
         }
-        let arriving = match self.draft.take() {
-            Some(arriving) => Ok(arriving),
-            None => self.begin(envelope.smtputf8, &envelope.recipients).await,
+        let incoming = match self.draft.take() {
+            Some(incoming) => Ok(incoming),
+            None => self.begin_draft(envelope.smtputf8, &envelope.recipients).await,
         };
-        let draft = match arriving {
-            Ok(arriving) => arriving.finish(&mut envelope).await,
+        let draft = match incoming {
+            Ok(incoming) => incoming.finish(&mut envelope).await,
             Err(fault) => Err(fault),
         };
         envelope.arrival = self.arrival();
@@ -128,29 +128,29 @@ impl Session {
         let entry = match stored {
             Ok((receipt, entry)) => {
                 let reply = self.server.accepted(&receipt);
-                wire.say(&reply);
-                self.seat.brought();
+                connection.add_reply(&reply);
+                self.seat.record_activity();
                 (self.message_since, self.progress) = (Instant::now(), Progress::default());
                 Some(entry)
             }
             Err(fault) => {
                 let reply = self.cannot_store(&fault);
-                self.say(wire, &reply);
+                self.reply(connection, &reply);
                 None
             }
         };
         if let Some(entry) = entry {
             self.log_accepted(&entry);
-            if let Some(standing) = &self.standing {
+            if let Some(sender_clearance) = &self.sender_clearance {
                 self.inbound.monitor.accepted(&AcceptedMessage {
                     listener: &self.listener.name,
-                    connector: &standing.connector.name,
-                    clearance: &standing.clearance,
+                    connector: &sender_clearance.connector.name,
+                    clearance: &sender_clearance.clearance,
                     octets: entry.size,
                     recipients: entry.envelope.recipients.len(),
                 });
             }
-            self.hand_on(wire, entry).await?;
+            self.queue(connection, entry).await?;
         }
         self.seat.free();
         self.command_since = Instant::now();
@@ -160,7 +160,7 @@ impl Session {
     /// Returns the facts about this session for the evidence of its message, or `None` without evidence.
     fn arrival(&self) -> Option<Arrival> {
         let config = &self.settings.config;
-        let standing = self.standing.as_ref()?;
+        let sender_clearance = self.sender_clearance.as_ref()?;
         if config.evidence.path.value == EvidencePath::Off {
             return None;
         }
@@ -172,17 +172,17 @@ impl Session {
             name: self.client_name.as_ref().map(Domain::as_str),
             proxy: self.proxy,
             hello: hello.as_deref(),
-            connector: &standing.connector.name,
+            connector: &sender_clearance.connector.name,
             configuration: &config.source.digest,
         };
-        Some(InboundSession::of(&parties, &inbound_policy(&standing.connector), &standing.clearance).arrival())
+        Some(
+            InboundSession::of(&parties, &inbound_policy(&sender_clearance.connector), &sender_clearance.clearance)
+                .arrival(),
+        )
     }
 
     /// Gives the stored message to the scheduler. If the channel is full, the 250 is sent before the wait.
-    async fn hand_on<S>(&self, wire: &mut Wire<S>, entry: Entry) -> Result<(), End>
-    where
-        S: AsyncRead + AsyncWrite + Unpin,
-    {
+    async fn queue<S: ClientStream>(&self, connection: &mut BufferedStream<S>, entry: Entry) -> Result<(), EndReason> {
         use tokio::sync::mpsc::error::TrySendError;
         let entry = match self.inbound.accepted.try_send(entry) {
             Ok(()) => return Ok(()),
@@ -190,7 +190,7 @@ impl Session {
         };
         // The client gets its 250 at once, and only its next command waits. If the reply cannot be sent, the accepted
         // message still goes to the scheduler.
-        let told = wire.flush(self.settings.config.timeouts.command).await;
+        let flushed = connection.flush(self.settings.config.timeouts.command).await;
         let id = entry.id;
         select! {
             sent = self.inbound.accepted.send(entry) => if sent.is_err() {
@@ -198,14 +198,14 @@ impl Session {
             },
             () = self.stop.cancelled() => debug!(queue_id = %id, "message stays in the spool until the next start"),
         }
-        told.map_err(|fault| unsent(&fault))
+        flushed.map_err(|fault| send_failed(&fault))
     }
 
     /// Logs that the message is accepted.
     fn log_accepted(&self, entry: &Entry) {
-        let standing = self.standing.as_ref();
-        let connector = standing.map_or("", |standing| standing.connector.name.as_str());
-        let tls = match standing.map(|standing| standing.clearance.outcome()) {
+        let sender_clearance = self.sender_clearance.as_ref();
+        let connector = sender_clearance.map_or("", |cleared| cleared.connector.name.as_str());
+        let tls = match sender_clearance.map(|cleared| cleared.clearance.outcome()) {
             Some(TlsOutcome::Tls(TlsFacts { version, certificate: PeerCertificate::Unproved(key), .. })) => {
                 format!("{version}, key not proved: {key}")
             }
@@ -223,14 +223,14 @@ impl Session {
     /// Logs that a message cannot be stored, and returns the reply, which is always transient (4xx).
     pub(super) fn cannot_store(&self, fault: &SpoolError) -> Reply {
         let full = matches!(fault, SpoolError::Full(_));
-        let connector = self.standing.as_ref().map_or("", |standing| standing.connector.name.as_str());
+        let connector = self.sender_clearance.as_ref().map_or("", |cleared| cleared.connector.name.as_str());
         self.inbound.monitor.refused(&self.listener.name, connector, RefusalReason::Storage);
         let remedy =
             if full { "free space on the spool's disk" } else { "check that the spool's disk works and is writable" };
         // A full or failing disk is logged once a minute; each client's refusal is logged as well.
-        let trouble = if full { "no room" } else { "the disk fails" };
+        let trouble = if full { "disk full" } else { "disk error" };
         if self.inbound.monitor.should_log("message cannot be stored", &self.listener.name, trouble) {
-            let (from, from_connector) = self.named();
+            let (from, from_connector) = self.sender_fields();
             error!(
                 listener = %self.listener.name, peer = %self.peer, from, from_connector, error = %fault, remedy,
                 "message cannot be stored"

@@ -10,9 +10,9 @@ fn limits() -> ClientLimits {
     ClientLimits { connections_per_network: 6, connections_reserved: 2, ..ClientLimits::of(10, 3) }
 }
 
-fn newcomer(address: &str, rank: Rank, (listener, listener_seats): (&str, usize)) -> Newcomer {
+fn seat_request(address: &str, kind: ClientKind, (listener, listener_seats): (&str, usize)) -> SeatRequest {
     let address = address.parse().expect("an address");
-    Newcomer { address, rank, listener: listener.into(), listener_seats }
+    SeatRequest { address, kind, listener: listener.into(), listener_seats }
 }
 
 /// The table of seats, with the time in seconds.
@@ -23,44 +23,53 @@ struct Table {
 }
 
 impl Table {
-    fn asks(&mut self, address: &str, is_ours: bool, (listener, listener_seats): (&str, usize)) -> Result<Given, Full> {
-        let rank = if is_ours { Rank::Own } else { Rank::Stranger };
-        self.seats.give(&newcomer(address, rank, (listener, listener_seats)), &limits(), Duration::from_secs(self.now))
+    fn asks(
+        &mut self,
+        address: &str,
+        is_ours: bool,
+        (listener, listener_seats): (&str, usize),
+    ) -> Result<GrantedSeat, NoSeat> {
+        let kind = if is_ours { ClientKind::Own } else { ClientKind::Stranger };
+        self.seats.give(
+            &seat_request(address, kind, (listener, listener_seats)),
+            &limits(),
+            Duration::from_secs(self.now),
+        )
     }
 
     /// Lets a stranger wait and returns the receiver of its seat, or `None` if it may not wait.
     fn waits(&mut self, address: &str, listener: (&str, usize)) -> Option<oneshot::Receiver<Seat>> {
         let (grant, granted) = oneshot::channel();
-        let who = newcomer(address, Rank::Stranger, listener);
-        let served = self.seats.last_served(who.address);
-        self.seats.waiting.enter(Waiter { who, limits: limits(), grant }, served).map(|_| granted)
+        let request = seat_request(address, ClientKind::Stranger, listener);
+        let served = self.seats.last_served(request.address);
+        self.seats.queue.push(WaitingClient { request, limits: limits(), grant }, served).map(|_| granted)
     }
 
     /// Gives seats to waiting clients, and returns their addresses.
     fn serves(&mut self) -> Vec<String> {
         let served = self.seats.serve(Duration::from_secs(self.now));
-        served.into_iter().map(|(waiter, _)| waiter.who.address.to_string()).collect()
+        served.into_iter().map(|(waiter, _)| waiter.request.address.to_string()).collect()
     }
 
-    fn stranger(&mut self, address: &str) -> Result<Given, Full> {
+    fn stranger(&mut self, address: &str) -> Result<GrantedSeat, NoSeat> {
         self.asks(address, false, ("mx", 8))
     }
 
-    fn ours(&mut self, address: &str) -> Result<Given, Full> {
+    fn ours(&mut self, address: &str) -> Result<GrantedSeat, NoSeat> {
         self.asks(address, true, ("mx", 8))
     }
 
     /// Gives the eight seats of strangers to eight clients, which are active one second after the other.
-    fn fills(&mut self) -> Vec<Given> {
+    fn fills(&mut self) -> Vec<GrantedSeat> {
         let given: Vec<_> = (0..8).map(|n| self.stranger(&format!("10.0.{n}.1")).expect("a seat")).collect();
         for (n, (seat, _)) in (0..).zip(&given) {
-            self.seats.brought(*seat, Duration::from_secs(n));
+            self.seats.record_activity(*seat, Duration::from_secs(n));
         }
         given
     }
 }
 
-fn lost(given: &[Given]) -> Vec<usize> {
+fn lost(given: &[GrantedSeat]) -> Vec<usize> {
     (0..given.len()).filter(|at| given[*at].1.is_cancelled()).collect()
 }
 
@@ -75,14 +84,14 @@ fn a_client_and_a_network_have_their_share() {
         for address in mine {
             table.stranger(address).expect("a seat");
         }
-        assert_eq!(table.stranger(mine[2]).err(), Some(Full::Client));
+        assert_eq!(table.stranger(mine[2]).err(), Some(NoSeat::Client));
         for n in 2..5 {
             let address = mine[0].replace("2.1", &format!("2.{n}")).replace("2301", &format!("230{n}"));
             table.stranger(&address).expect("a seat of its network");
         }
         let network: IpNet = network.parse().expect("a network");
         let another = mine[0].replace("2.1", "2.9").replace("2301", "23ff");
-        assert_eq!(table.stranger(&another).err(), Some(Full::Network(network)));
+        assert_eq!(table.stranger(&another).err(), Some(NoSeat::Network(network)));
         assert!(table.ours(&another).is_ok(), "our own clients are not counted by network");
     }
 }
@@ -94,7 +103,7 @@ fn an_ipv6_48_is_one_network() {
         table.stranger(&format!("2001:db8:1:{n}00::1")).expect("a seat");
     }
     let network: IpNet = "2001:db8:1::/48".parse().expect("a network");
-    assert_eq!(table.stranger("2001:db8:1:700::1").err(), Some(Full::Network(network)));
+    assert_eq!(table.stranger("2001:db8:1:700::1").err(), Some(NoSeat::Network(network)));
     assert!(table.stranger("2001:db8:2::1").is_ok());
 }
 
@@ -103,14 +112,14 @@ fn strangers_cannot_take_the_reserve() {
     let mut table = Table::default();
     let given = table.fills();
     table.now = 7;
-    assert_eq!(table.stranger("192.0.2.1").err(), Some(Full::Everyone), "all came within the last eight seconds");
+    assert_eq!(table.stranger("192.0.2.1").err(), Some(NoSeat::All), "all came within the last eight seconds");
     assert!(table.ours("127.0.0.1").is_ok() && table.ours("127.0.0.2").is_ok());
     assert!(lost(&given).is_empty(), "nobody had to go for it");
     // With the reserve in use, an own client evicts a stranger. Own clients are never evicted.
     assert!(table.ours("127.0.0.3").is_ok());
     assert_eq!(lost(&given), [0]);
-    assert_eq!(table.stranger("192.0.2.1").err(), Some(Full::Everyone));
-    assert_eq!(table.seats.taken(), (10, 7));
+    assert_eq!(table.stranger("192.0.2.1").err(), Some(NoSeat::All));
+    assert_eq!(table.seats.counts(), (10, 7));
 }
 
 #[test]
@@ -121,9 +130,9 @@ fn a_client_without_a_seat_evicts_the_longest_idle_session() {
     let (seat, _) = table.stranger("192.0.2.1").expect("a seat");
     assert_eq!(lost(&given), [0], "its last message is the oldest");
     table.seats.take_back(given[0].0);
-    assert_eq!(table.seats.taken(), (8, 8), "a seat is given back once");
+    assert_eq!(table.seats.counts(), (8, 8), "a seat is given back once");
     table.now = 11;
-    assert_eq!(table.stranger("192.0.2.1").err(), Some(Full::Everyone), "and one is enough while others have none");
+    assert_eq!(table.stranger("192.0.2.1").err(), Some(NoSeat::All), "and one is enough while others have none");
     table.now = 12;
     assert!(table.stranger("192.0.2.2").is_ok());
     assert_eq!(lost(&given), [0, 1]);
@@ -163,8 +172,8 @@ fn the_size_of_a_site_counts_before_the_idle_time() {
     }
     assert_eq!((lost(&many).len(), lost(&few).len(), single.1.is_cancelled()), (2, 0, false));
     // The other two of that site send messages, so the oldest of the other sessions is next.
-    table.seats.brought(many[2].0, Duration::from_secs(21));
-    table.seats.brought(many[3].0, Duration::from_secs(21));
+    table.seats.record_activity(many[2].0, Duration::from_secs(21));
+    table.seats.record_activity(many[3].0, Duration::from_secs(21));
     table.now = 23;
     assert!(table.stranger("10.0.30.1").is_ok());
     assert!(single.1.is_cancelled() && lost(&many) == [0, 1]);
@@ -189,7 +198,7 @@ fn sites_that_were_never_served_come_first() {
     assert_eq!(table.serves(), ["198.51.100.1"]);
     table.now = 10;
     assert_eq!(table.serves(), ["10.0.0.9"]);
-    assert_eq!((lost(&given), table.seats.waiting.count()), (vec![0, 1, 2], 0));
+    assert_eq!((lost(&given), table.seats.queue.count()), (vec![0, 1, 2], 0));
 }
 
 #[test]
@@ -218,7 +227,7 @@ fn a_network_that_reaches_its_limit_leaves_the_queue() {
             table.seats.take_back(given[lost].0);
         }
     }
-    assert_eq!((table.serves(), table.seats.waiting.count()), (vec!["192.0.2.1".to_owned()], 0));
+    assert_eq!((table.serves(), table.seats.queue.count()), (vec!["192.0.2.1".to_owned()], 0));
     assert!(granted.iter_mut().all(|granted| granted.try_recv().is_err()));
 }
 
@@ -227,13 +236,13 @@ fn proxies_and_checks_use_no_seats() {
     let mut table = Table::default();
     let given = table.fills();
     table.now = 20;
-    for rank in [Rank::Proxy, Rank::Check] {
-        let who = newcomer("127.0.0.1", rank, ("mx", 8));
-        let places: Vec<_> = (0..9).map(|_| table.seats.give(&who, &limits(), Duration::from_secs(20))).collect();
-        assert!(places.iter().all(Result::is_ok), "{rank:?}");
-        assert_eq!((lost(&given), table.seats.taken()), (vec![], (8, 8)));
-        for (place, _) in places.into_iter().flatten() {
-            table.seats.take_back(place);
+    for kind in [ClientKind::Proxy, ClientKind::Check] {
+        let request = seat_request("127.0.0.1", kind, ("mx", 8));
+        let seats: Vec<_> = (0..9).map(|_| table.seats.give(&request, &limits(), Duration::from_secs(20))).collect();
+        assert!(seats.iter().all(Result::is_ok), "{kind:?}");
+        assert_eq!((lost(&given), table.seats.counts()), (vec![], (8, 8)));
+        for (seat, _) in seats.into_iter().flatten() {
+            table.seats.take_back(seat);
         }
     }
 }
@@ -245,15 +254,15 @@ fn evictions_stop_while_evicted_sessions_do_not_end() {
     table.now = 30;
     let more: Vec<_> = (0..4).map(|n| table.stranger(&format!("192.0.{n}.1")).expect("a seat")).collect();
     assert_eq!(lost(&given), [0, 1, 2, 3]);
-    assert_eq!(table.stranger("198.51.100.1").err(), Some(Full::Everyone), "four are on their way out");
+    assert_eq!(table.stranger("198.51.100.1").err(), Some(NoSeat::All), "four are on their way out");
     for n in 1..3 {
         table.ours(&format!("127.0.0.{n}")).expect("the reserve");
     }
     assert!(table.ours("127.0.0.3").is_ok(), "our own clients may have one more");
-    assert_eq!(table.ours("127.0.0.4").err(), Some(Full::Everyone));
+    assert_eq!(table.ours("127.0.0.4").err(), Some(NoSeat::All));
     table.seats.take_back(given[0].0);
     assert!(table.ours("127.0.0.4").is_ok(), "one has ended");
-    assert_eq!(table.seats.taken(), (10, 6));
+    assert_eq!(table.seats.counts(), (10, 6));
     assert_eq!(lost(&given).len() + lost(&more).len(), 6);
 }
 
@@ -270,7 +279,7 @@ fn evictions_end_scarcity() {
             table.seats.take_back(*seat);
         }
     }
-    assert_eq!((table.seats.taken(), table.seats.are_scarce("mx")), ((10, 3), false));
+    assert_eq!((table.seats.counts(), table.seats.are_scarce("mx")), ((10, 3), false));
     assert_eq!(table.seats.changes(), changes + 2, "everywhere, and on the listener");
 }
 
@@ -294,11 +303,11 @@ fn scarcity_begins_at_three_quarters_and_ends_at_half() {
     let mut given: Vec<_> = (0..5).map(|n| table.stranger(&format!("10.0.{n}.1")).expect("a seat")).collect();
     assert!(!table.seats.are_scarce("mx"));
     given.push(table.stranger("10.0.5.1").expect("a seat"));
-    assert_eq!(table.seats.short(), ["mx".into()]);
+    assert_eq!(table.seats.scarce_listeners(), ["mx".into()]);
     for (left, is_scarce) in [(5, true), (4, true), (3, false), (2, false)] {
         let (seat, _) = given.pop().expect("one");
         table.seats.take_back(seat);
-        assert_eq!((table.seats.taken().1, table.seats.are_scarce("mx")), (left, is_scarce));
+        assert_eq!((table.seats.counts().1, table.seats.are_scarce("mx")), (left, is_scarce));
     }
     for (seat, _) in given {
         table.seats.take_back(seat);
@@ -308,5 +317,5 @@ fn scarcity_begins_at_three_quarters_and_ends_at_half() {
         seats.by_network.is_empty() && seats.sessions.is_empty() && seats.by_site.is_empty(),
         "nobody is remembered"
     );
-    assert!(seats.by_listener.values().all(|line| line.turns.is_empty()));
+    assert!(seats.by_listener.values().all(|listener| listener.eviction_order.is_empty()));
 }

@@ -12,7 +12,7 @@ use crate::smtp::reply::{Reply, Status};
 
 /// A limit that a client has reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::inbound) struct Refusal {
+pub(in crate::inbound) struct LimitReached {
     pub(in crate::inbound) limit: Limit,
     /// The client or network whose share is used up, or `None` if the limit applies to all clients together.
     pub(super) network: Option<IpNet>,
@@ -21,10 +21,10 @@ pub(in crate::inbound) struct Refusal {
     pub(super) wait: Option<Duration>,
 }
 
-impl Refusal {
+impl LimitReached {
     /// Returns the reply: 421 if the session ends with it, otherwise 450 or 452.
     pub(in crate::inbound) fn reply(&self, hostname: &impl fmt::Display) -> Reply {
-        let who = self.network.as_ref().map(network_text).unwrap_or_default();
+        let name = self.network.as_ref().map(network_text).unwrap_or_default();
         let again = match self.wait {
             Some(wait) => format!("try again in {} s", wait.as_secs() + 1),
             None => "try again later".to_owned(),
@@ -32,7 +32,7 @@ impl Refusal {
         let refused = |code: u16, what: &str| {
             let host = if code == 421 { format!("{hostname} ") } else { String::new() };
             let status = if code == 421 { Status(7, 0) } else { Status(7, 1) };
-            Reply::new(code, status, format!("{host}Too many {what} a minute from {who}; {again}"))
+            Reply::new(code, status, format!("{host}Too many {what} a minute from {name}; {again}"))
         };
         match self.limit {
             Limit::All => Reply::new(421, Status(3, 2), format!("{hostname} Too many connections, try again later")),
@@ -40,7 +40,7 @@ impl Refusal {
                 Reply::new(421, Status(7, 0), format!("{hostname} Too many connections from your address"))
             }
             Limit::PerNetwork => {
-                Reply::new(421, Status(7, 0), format!("{hostname} Too many connections from your network {who}"))
+                Reply::new(421, Status(7, 0), format!("{hostname} Too many connections from your network {name}"))
             }
             Limit::PerMinute(Rate::Connections) => refused(421, "connections"),
             Limit::PerMinute(Rate::Handshakes) => refused(421, "TLS handshakes"),

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::config::Timeouts;
 
 /// The upper bounds of strangers' timeouts while seats are scarce.
-const SCARCE: Patience = Patience {
+const SCARCE: SessionTimeouts = SessionTimeouts {
     command: Duration::from_secs(10),
     data_block: Duration::from_secs(30),
     handshake: Duration::from_secs(10),
@@ -15,7 +15,7 @@ const SCARCE: Patience = Patience {
 
 /// The timeouts of a session's steps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Patience {
+pub(super) struct SessionTimeouts {
     /// The time for the next complete command line.
     pub(super) command: Duration,
     /// The time for the next block of a message's content.
@@ -26,13 +26,13 @@ pub(super) struct Patience {
     message: Duration,
 }
 
-impl Patience {
-    /// Returns the timeouts of a session; `is_pressed` selects the shorter ones.
-    pub(super) fn of(timeouts: &Timeouts, is_pressed: bool) -> Self {
+impl SessionTimeouts {
+    /// Returns the timeouts of a session; `is_short` selects the shorter ones.
+    pub(super) fn of(timeouts: &Timeouts, is_short: bool) -> Self {
         let Timeouts { command, data_block, handshake, message, .. } = *timeouts;
-        let peace = Self { command, data_block, handshake, message };
-        if !is_pressed {
-            return peace;
+        let configured = Self { command, data_block, handshake, message };
+        if !is_short {
+            return configured;
         }
         Self {
             command: command.min(SCARCE.command),
@@ -56,7 +56,7 @@ const GOOD_PART: u64 = 64 << 10;
 
 impl Progress {
     /// Adds received content. Returns true each time that another [`GOOD_PART`] is complete.
-    pub(super) fn note(&mut self, octets: usize) -> bool {
+    pub(super) fn add(&mut self, octets: usize) -> bool {
         self.octets = self.octets.saturating_add(octets as u64);
         self.part = self.part.saturating_add(octets as u64);
         let is_good = self.part >= GOOD_PART;
@@ -68,9 +68,9 @@ impl Progress {
 
     /// Returns the time that the session has between its last message and the next one. Content extends it by the time
     /// that it takes at `rate` octets a second.
-    pub(super) fn allowance(&self, patience: &Patience, rate: u64) -> Duration {
+    pub(super) fn allowance(&self, timeouts: &SessionTimeouts, rate: u64) -> Duration {
         let earned = self.octets.checked_div(rate).map_or(Duration::ZERO, Duration::from_secs);
-        patience.message.saturating_add(earned)
+        timeouts.message.saturating_add(earned)
     }
 }
 
@@ -89,9 +89,9 @@ mod tests {
     #[test]
     fn scarcity_shortens_and_never_lengthens() {
         for (configured, scarce) in [([300, 180, 30, 1800], [10, 30, 10, 300]), ([5, 5, 5, 5], [5, 5, 5, 5])] {
-            for (is_pressed, wanted) in [(false, configured), (true, scarce)] {
-                let Patience { command, data_block, handshake, message } =
-                    Patience::of(&timeouts(configured), is_pressed);
+            for (is_short, wanted) in [(false, configured), (true, scarce)] {
+                let SessionTimeouts { command, data_block, handshake, message } =
+                    SessionTimeouts::of(&timeouts(configured), is_short);
                 assert_eq!([command, data_block, handshake, message].map(|time| time.as_secs()), wanted);
             }
         }
@@ -99,16 +99,16 @@ mod tests {
 
     #[test]
     fn only_content_buys_time() {
-        let patience = Patience::of(&timeouts([300, 180, 30, 1800]), false);
+        let timeouts = SessionTimeouts::of(&timeouts([300, 180, 30, 1800]), false);
         let mut progress = Progress::default();
-        assert_eq!(progress.allowance(&patience, 1024), SECOND * 1800);
+        assert_eq!(progress.allowance(&timeouts, 1024), SECOND * 1800);
         for _ in 0..1000 {
-            assert!(!progress.note(1), "BDAT 1 is no progress");
+            assert!(!progress.add(1), "BDAT 1 is no progress");
         }
-        assert_eq!(progress.allowance(&patience, 1024), SECOND * 1800);
-        let parts = (0..100).filter(|_| progress.note(16 << 10)).count();
+        assert_eq!(progress.allowance(&timeouts, 1024), SECOND * 1800);
+        let parts = (0..100).filter(|_| progress.add(16 << 10)).count();
         assert_eq!(parts, 25);
-        assert_eq!(progress.allowance(&patience, 1024), SECOND * 3400);
-        assert_eq!(progress.allowance(&patience, 0), SECOND * 1800, "a rate of nothing gives nothing away");
+        assert_eq!(progress.allowance(&timeouts, 1024), SECOND * 3400);
+        assert_eq!(progress.allowance(&timeouts, 0), SECOND * 1800, "a rate of nothing gives nothing away");
     }
 }

@@ -15,13 +15,13 @@ const QUIET: SignedDuration = SignedDuration::from_hours(1);
 const LISTED_MAX: usize = 1000;
 /// The entries that stay when the list is full: those with the most occurrences, and of the others the latest. So a
 /// flood of clients that are held back once does not displace others.
-const KEPT: (usize, usize) = (400, 400);
+const KEPT_ENTRIES: (usize, usize) = (400, 400);
 /// The time after which a log line is due again that the limits on log lines suppressed.
 const LOG_PAUSE: SignedDuration = SignedDuration::from_mins(1);
 
 /// A client or network that was held back.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Held {
+pub struct HeldNetwork {
     /// The client or network.
     pub network: IpNet,
     /// The limit that held it back.
@@ -40,12 +40,12 @@ pub struct Held {
 
 /// The clients and networks that were held back in the last hour.
 #[derive(Debug, Default)]
-pub(super) struct Holds(HashMap<(IpNet, Limit), Held>);
+pub(super) struct HeldNetworks(HashMap<(IpNet, Limit), HeldNetwork>);
 
-impl Holds {
+impl HeldNetworks {
     /// Records that a client was held back. Returns true if a log line is due; the caller reports a written line with
-    /// [`Holds::logged`].
-    pub(super) fn note(&mut self, network: IpNet, limit: Limit, now: Timestamp) -> bool {
+    /// [`HeldNetworks::set_logged`].
+    pub(super) fn record(&mut self, network: IpNet, limit: Limit, now: Timestamp) -> bool {
         if let Some(held) = self.0.get_mut(&(network, limit)) {
             (held.last, held.times) = (now, held.times.saturating_add(1));
             let is_due = !held.is_logged && held.log_due.duration_until(now) >= LOG_PAUSE;
@@ -55,33 +55,33 @@ impl Holds {
             return is_due;
         }
         if self.0.len() >= LISTED_MAX {
-            self.shorten();
+            self.drop_entries();
         }
-        let held = Held { network, limit, since: now, last: now, times: 1, is_logged: false, log_due: now };
+        let held = HeldNetwork { network, limit, since: now, last: now, times: 1, is_logged: false, log_due: now };
         self.0.insert((network, limit), held);
         true
     }
 
     /// Records that a log line about the client was written.
-    pub(super) fn logged(&mut self, network: IpNet, limit: Limit) {
+    pub(super) fn set_logged(&mut self, network: IpNet, limit: Limit) {
         if let Some(held) = self.0.get_mut(&(network, limit)) {
             held.is_logged = true;
         }
     }
 
-    /// Removes entries by the rule of [`KEPT`].
-    fn shorten(&mut self) {
-        let mut all: Vec<Held> = self.0.drain().map(|(_, held)| held).collect();
+    /// Removes entries by the rule of [`KEPT_ENTRIES`].
+    fn drop_entries(&mut self) {
+        let mut all: Vec<HeldNetwork> = self.0.drain().map(|(_, held)| held).collect();
         all.sort_by_key(|held| Reverse((held.times, held.last)));
-        let mut others = all.split_off(KEPT.0.min(all.len()));
+        let mut others = all.split_off(KEPT_ENTRIES.0.min(all.len()));
         others.sort_by_key(|held| Reverse(held.last));
-        others.truncate(KEPT.1);
+        others.truncate(KEPT_ENTRIES.1);
         self.0 = all.into_iter().chain(others).map(|held| ((held.network, held.limit), held)).collect();
     }
 
     /// Returns all entries, the latest first.
-    pub(super) fn list(&self) -> Vec<Held> {
-        let mut all: Vec<Held> = self.0.values().cloned().collect();
+    pub(super) fn list(&self) -> Vec<HeldNetwork> {
+        let mut all: Vec<HeldNetwork> = self.0.values().cloned().collect();
         all.sort_by(|one, other| other.last.cmp(&one.last).then_with(|| one.network.cmp(&other.network)));
         all
     }
@@ -92,23 +92,23 @@ impl Holds {
     }
 
     /// Removes and returns the entries that were not held back for [`QUIET`].
-    pub(super) fn take_quiet(&mut self, now: Timestamp) -> Vec<Held> {
-        self.take(|held| held.last.duration_until(now) >= QUIET)
+    pub(super) fn remove_quiet(&mut self, now: Timestamp) -> Vec<HeldNetwork> {
+        self.remove_where(|held| held.last.duration_until(now) >= QUIET)
     }
 
     /// Removes and returns the entries within a network or around it; all if `network` is `None`.
-    pub(super) fn release(&mut self, network: Option<&IpNet>) -> Vec<Held> {
-        let is_meant = |held: &Held| {
+    pub(super) fn release(&mut self, network: Option<&IpNet>) -> Vec<HeldNetwork> {
+        let is_match = |held: &HeldNetwork| {
             network.is_none_or(|network| network.contains(&held.network) || held.network.contains(network))
         };
-        self.take(is_meant)
+        self.remove_where(is_match)
     }
 
     /// Removes and returns the matching entries.
-    fn take(&mut self, is_meant: impl Fn(&Held) -> bool) -> Vec<Held> {
-        let mut taken: Vec<Held> = self.0.extract_if(|_, held| is_meant(held)).map(|(_, held)| held).collect();
-        taken.sort_by_key(|held| (held.network, held.limit));
-        taken
+    fn remove_where(&mut self, is_match: impl Fn(&HeldNetwork) -> bool) -> Vec<HeldNetwork> {
+        let mut removed: Vec<HeldNetwork> = self.0.extract_if(|_, held| is_match(held)).map(|(_, held)| held).collect();
+        removed.sort_by_key(|held| (held.network, held.limit));
+        removed
     }
 }
 
@@ -129,31 +129,31 @@ mod tests {
 
     #[test]
     fn a_client_is_logged_once_until_it_kept_the_limit_for_an_hour() {
-        let mut holds = Holds::default();
+        let mut held = HeldNetworks::default();
         let client = net("192.0.2.1/32");
         for (at, limit, is_due) in
             [(0, MESSAGES, true), (1, MESSAGES, false), (1, Limit::PerClient, true), (3000, MESSAGES, false)]
         {
-            assert_eq!(holds.note(client, limit, second(at)), is_due, "at {at}");
-            holds.logged(client, limit);
+            assert_eq!(held.record(client, limit, second(at)), is_due, "at {at}");
+            held.set_logged(client, limit);
         }
-        let listed: Vec<_> = holds.list().iter().map(|held| (held.limit, held.times)).collect();
+        let listed: Vec<_> = held.list().iter().map(|held| (held.limit, held.times)).collect();
         assert_eq!(listed, [(MESSAGES, 3), (Limit::PerClient, 1)]);
-        assert_eq!(holds.take_quiet(second(3600)), []);
-        assert_eq!(holds.take_quiet(second(3601)).len(), 1);
-        assert_eq!(holds.take_quiet(second(6600)).first().map(|held| (held.since, held.times)), Some((second(0), 3)));
-        assert!(holds.note(client, MESSAGES, second(6601)));
+        assert_eq!(held.remove_quiet(second(3600)), []);
+        assert_eq!(held.remove_quiet(second(3601)).len(), 1);
+        assert_eq!(held.remove_quiet(second(6600)).first().map(|held| (held.since, held.times)), Some((second(0), 3)));
+        assert!(held.record(client, MESSAGES, second(6601)));
     }
 
     #[test]
     fn a_suppressed_log_line_is_due_again_a_minute_later() {
-        let mut holds = Holds::default();
+        let mut held = HeldNetworks::default();
         let client = net("192.0.2.1/32");
         for (at, is_due) in [(0, true), (59, false), (60, true), (61, false), (119, false), (200, true)] {
-            assert_eq!(holds.note(client, MESSAGES, second(at)), is_due, "at {at}");
+            assert_eq!(held.record(client, MESSAGES, second(at)), is_due, "at {at}");
         }
-        holds.logged(client, MESSAGES);
-        assert!(!holds.note(client, MESSAGES, second(300)));
+        held.set_logged(client, MESSAGES);
+        assert!(!held.record(client, MESSAGES, second(300)));
     }
 
     #[test]
@@ -165,12 +165,12 @@ mod tests {
             (Some("203.0.113.0/24"), &["192.0.2.0/24", "192.0.2.1/32", "192.0.2.2/32", "198.51.100.1/32"]),
             (None, &[]),
         ] {
-            let mut holds = Holds::default();
+            let mut held = HeldNetworks::default();
             for network in all {
-                holds.note(net(network), MESSAGES, second(0));
+                held.record(net(network), MESSAGES, second(0));
             }
-            let gone = holds.release(released.map(net).as_ref());
-            let mut names: Vec<String> = holds.list().iter().map(|held| held.network.to_string()).collect();
+            let gone = held.release(released.map(net).as_ref());
+            let mut names: Vec<String> = held.list().iter().map(|held| held.network.to_string()).collect();
             names.sort();
             assert_eq!((names, gone.len()), (left.iter().map(ToString::to_string).collect(), all.len() - left.len()));
         }
@@ -178,20 +178,20 @@ mod tests {
 
     #[test]
     fn a_flood_displaces_neither_frequent_nor_recent_entries() {
-        let mut holds = Holds::default();
+        let mut held = HeldNetworks::default();
         let network = |n: u32| IpNet::from(std::net::IpAddr::from(std::net::Ipv4Addr::from_bits(n)));
         let [often, lately] = ["192.0.2.1/32", "198.51.100.1/32"].map(net);
         for _ in 0..3 {
-            holds.note(often, MESSAGES, second(0));
+            held.record(often, MESSAGES, second(0));
         }
         for n in 0..5000_u32 {
-            assert!(holds.note(network(n), MESSAGES, second(i64::from(n))));
+            assert!(held.record(network(n), MESSAGES, second(i64::from(n))));
             if n == 4900 {
-                holds.note(lately, MESSAGES, second(4900));
+                held.record(lately, MESSAGES, second(4900));
             }
-            assert!(holds.count() <= LISTED_MAX, "nobody makes it grow");
+            assert!(held.count() <= LISTED_MAX, "nobody makes it grow");
         }
-        let listed = holds.list();
+        let listed = held.list();
         assert!(listed.iter().any(|held| (held.network, held.times) == (often, 3)), "it was held back most often");
         assert!(listed.iter().any(|held| held.network == lately), "it was among the last");
         assert_eq!(listed.first().map(|held| held.network), Some(network(4999)));

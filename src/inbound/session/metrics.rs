@@ -3,14 +3,14 @@
 use jiff::Timestamp;
 use tracing::info;
 
-use super::{End, Session};
+use super::{EndReason, Session};
 use crate::access;
 use crate::address::{Mailbox, ReversePath};
 use crate::config::{Connector, Rate, TlsDemand};
 use crate::envelope::Recipient;
 use crate::handshake::CompletedHandshake;
-use crate::inbound::clients::Refusal as Refused;
-use crate::inbound::policy::Standing;
+use crate::inbound::clients::LimitReached;
+use crate::inbound::policy::SenderClearance;
 use crate::inbound::proxied;
 use crate::monitor::certificates::{CertificateSummary, PartnerCertificate};
 use crate::monitor::labels::Direction;
@@ -20,21 +20,21 @@ use crate::smtp::reply::Reply;
 
 impl Session {
     /// Logs and counts the end of the session.
-    pub(super) fn ended(&self, end: &End) {
+    pub(super) fn record_end(&self, end: &EndReason) {
         let monitor = &self.inbound.monitor;
-        if let End::Handshake(fault) = end
+        if let EndReason::Handshake(fault) = end
             && self.should_log("TLS handshake failed", fault)
         {
             info!(listener = %self.listener.name, peer = %self.peer, reason = %fault, "TLS handshake failed");
         }
         self.log_loss(end);
         let end = match end {
-            End::Said | End::StartTls => SessionEnd::Closed,
-            End::Handshake(_) => SessionEnd::HandshakeFailed,
-            End::Timeout(_) | End::NoMessage => SessionEnd::Timeout,
-            End::Crowded => SessionEnd::Evicted,
-            End::Shutdown => SessionEnd::Shutdown,
-            End::Gone(_) => SessionEnd::ConnectionLost,
+            EndReason::Replied | EndReason::StartTls => SessionEnd::Closed,
+            EndReason::Handshake(_) => SessionEnd::HandshakeFailed,
+            EndReason::Timeout(_) | EndReason::NoMessage => SessionEnd::Timeout,
+            EndReason::Evicted => SessionEnd::Evicted,
+            EndReason::Shutdown => SessionEnd::Shutdown,
+            EndReason::ConnectionLost(_) => SessionEnd::ConnectionLost,
         };
         monitor.session_ended(&self.listener.name, end);
     }
@@ -46,35 +46,35 @@ impl Session {
     pub(super) fn count(&mut self, rate: Rate) -> Result<(), Reply> {
         // Handshakes of load balancers and proxies are not counted: health checks must not fail, and a proxy names its
         // client only after the handshake.
-        let is_proxy = self.client.is_some_and(|client| proxied::is_expected(&self.listener.xclient, client));
+        let is_proxy = self.client.is_some_and(|client| proxied::is_listed(&self.listener.xclient, client));
         if rate == Rate::Handshakes && (self.client.is_none() || is_proxy) {
             return Ok(());
         }
         let (config, peer) = (&self.settings.config, self.peer.ip());
         let counted = self.inbound.clients.count(config, rate, self.client, peer);
-        counted.map_err(|refusal| self.held_back(&refusal))
+        counted.map_err(|refusal| self.hold_back(&refusal))
     }
 
     /// Logs and counts that a limit holds the client back, and returns the reply.
-    pub(super) fn held_back(&mut self, refusal: &Refused) -> Reply {
-        self.inbound.clients.note(&self.inbound.monitor, &self.listener.name, self.log_client(), refusal);
+    pub(super) fn hold_back(&mut self, refusal: &LimitReached) -> Reply {
+        self.inbound.clients.log_refusal(&self.inbound.monitor, &self.listener.name, self.log_client(), refusal);
         self.is_logged = true;
         refusal.reply(&self.settings.config.hostname)
     }
 
     /// Counts a handshake; `seen` is `None` if it failed.
-    pub(super) fn shaken(&self, seen: Option<&CompletedHandshake>) {
+    pub(super) fn count_handshake(&self, seen: Option<&CompletedHandshake>) {
         let end = seen.map_or(HandshakeResult::Failed, |seen| HandshakeResult::Completed(seen.version()));
         self.inbound.monitor.handshake(Direction::Inbound, end);
     }
 
     /// Counts the TLS judge's verdict on a sender, and records the certificate that its server showed.
-    pub(super) fn judged(
+    pub(super) fn record_verdict(
         &self,
         connector: &Connector,
         from: &ReversePath,
         shown: Option<CertificateSummary>,
-        verdict: &Result<Standing, Reply>,
+        verdict: &Result<SenderClearance, Reply>,
     ) {
         let monitor = &self.inbound.monitor;
         let (end, refused) = match verdict {
@@ -95,12 +95,12 @@ impl Session {
             monitor.certificates().store_sent(sent, Timestamp::now());
         }
         if let Some(reason) = refused {
-            self.refused(&connector.name, RefusalReason::Policy, reason);
+            self.count_refusal(&connector.name, RefusalReason::Policy, reason);
         }
     }
 
     /// Counts the refusal of a sender or recipient, and adds it to the list of recent refusals.
-    pub(super) fn refused(&self, connector: &str, why: RefusalReason, reason: String) {
+    pub(super) fn count_refusal(&self, connector: &str, why: RefusalReason, reason: String) {
         let monitor = &self.inbound.monitor;
         monitor.refused(&self.listener.name, connector, why);
         monitor.list_refusal(ListedRefusal {
@@ -115,8 +115,8 @@ impl Session {
 
     /// Returns true if a log line about this client is due: it is not a repetition, and the client's network has lines
     /// left.
-    pub(super) fn should_log(&self, what: &'static str, said: impl std::fmt::Display) -> bool {
-        self.inbound.monitor.should_log_client(what, self.log_client(), said)
+    pub(super) fn should_log(&self, message: &'static str, detail: impl std::fmt::Display) -> bool {
+        self.inbound.monitor.should_log_client(message, self.log_client(), detail)
     }
 
     /// Returns the client for the limits on log lines.
@@ -136,7 +136,7 @@ impl Session {
         let config = &self.settings.config;
         let reserved = self.seat.reserve(octets, config.limits.transaction_memory);
         reserved.map_err(|refusal| {
-            self.inbound.clients.note(&self.inbound.monitor, &self.listener.name, self.log_client(), &refusal);
+            self.inbound.clients.log_refusal(&self.inbound.monitor, &self.listener.name, self.log_client(), &refusal);
             refusal.reply(&config.hostname)
         })
     }
