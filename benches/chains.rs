@@ -1,10 +1,10 @@
-//! How long a good client waits while others make Gatepost search for paths: 20 connections show a certificate with
-//! 11 small CA certificates of one name above it, from a connector that asks for a chain, and send MAIL FROM again
-//! and again; beside them a client brings a message every tenth of a second. All of it over loopback and STARTTLS,
-//! with the program, built as packages are.
+//! Measures the time for which a well-behaved client waits while others make Gatepost search for certificate paths: 20
+//! connections show a certificate with 11 small CA certificates of one name above it, from a connector that requires a
+//! chain, and repeat MAIL FROM. Meanwhile a client sends a message every tenth of a second. Everything runs over
+//! loopback and STARTTLS, with the daemon built like the packages.
 //!
-//! `cargo bench --bench chains`; the bar is 0.5 s for each message, from the TCP connection to the 250 behind its
-//! content, and exit status 1 says that it was missed. `cargo bench --bench chains -- PROGRAM` measures another
+//! `cargo bench --bench chains` measures; the bar is 0.5 s for each message, from the TCP connection to the 250 after
+//! its content, and exit status 1 means that it was missed. `cargo bench --bench chains -- PROGRAM` measures another
 //! binary.
 
 use std::io;
@@ -33,7 +33,7 @@ const PATIENCE: Duration = Duration::from_mins(1);
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     if !arguments.iter().any(|argument| argument == "--bench") {
-        // A test runner that was told to take everything started this.
+        // A test runner that runs every target started this.
         println!("run me with: cargo bench --bench chains");
         return ExitCode::SUCCESS;
     }
@@ -53,7 +53,7 @@ fn run(program: &Path) -> io::Result<bool> {
     let folder = tempfile::tempdir()?;
     let relay = Relay::start(program, folder.path())?;
     let (hostile, good) = (connector(Some(hostile_chain()?))?, connector(None)?);
-    // The load has a runtime of its own, so that the good client waits for the relay and for nobody else.
+    // The load has its own runtime, so that the well-behaved client waits only for the relay.
     let (load, client) = (runtime()?, runtime()?);
     client.block_on(greeting(relay.address))?;
     let quiet = client.block_on(measure(&good, relay.address))?;
@@ -62,7 +62,7 @@ fn run(program: &Path) -> io::Result<bool> {
         let (hostile, refused, address) = (hostile.clone(), Arc::clone(&refused), relay.address);
         load.spawn(async move {
             loop {
-                // Whatever ends it, it comes again.
+                // A hostile connection is opened again, whatever ended it.
                 if pester(&hostile, address, &refused).await.is_err() {
                     tokio::time::sleep(Duration::from_millis(5)).await;
                 }
@@ -90,7 +90,8 @@ fn runtime() -> io::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()
 }
 
-/// A host's certificate and its key, under an authority's name that eleven certificates bear, each with another key.
+/// Returns a host's certificate and key, under the name of an authority that eleven certificates share, each with
+/// another key.
 fn hostile_chain() -> io::Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)> {
     let authority = || {
         let mut params = CertificateParams::default();
@@ -127,12 +128,12 @@ fn connector(identity: Option<(Vec<CertificateDer<'static>>, PrivateKeyDer<'stat
     Ok(TlsConnector::from(Arc::new(config)))
 }
 
-/// A file of `certs/`.
+/// Returns the path of a file in `certs/`.
 fn file(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("certs").join(name)
 }
 
-/// The relay, ended when it is dropped.
+/// The relay; dropping this ends it.
 struct Relay {
     address: SocketAddr,
     child: Child,
@@ -194,7 +195,7 @@ verify = "name"
 
 impl Drop for Relay {
     fn drop(&mut self) {
-        // Nothing of its spool is wanted any more.
+        // The spool is not needed any more.
         if let Err(error) = self.child.kill().and_then(|()| self.child.wait()) {
             eprintln!("process {} could not be ended: {error}", self.child.id());
         }
@@ -212,7 +213,7 @@ async fn greeting(address: SocketAddr) -> io::Result<()> {
     }
 }
 
-/// Waits for a reply, all lines of it, and tells its code.
+/// Reads a reply with all its lines, and returns its code.
 async fn code<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut BufStream<S>) -> io::Result<String> {
     loop {
         let mut line = String::new();
@@ -247,7 +248,7 @@ async fn secure(
     Ok(stream)
 }
 
-/// One hostile connection, up to the 421 for too many errors.
+/// Runs one hostile connection, until the 421 for too many errors.
 async fn pester(tls: &TlsConnector, address: SocketAddr, refused: &AtomicUsize) -> io::Result<()> {
     let mut stream = secure(tls, address).await?;
     loop {
@@ -259,7 +260,7 @@ async fn pester(tls: &TlsConnector, address: SocketAddr, refused: &AtomicUsize) 
     }
 }
 
-/// One message after another, each on a connection of its own: how long each took, the shortest first.
+/// Sends messages one after another, each on its own connection; returns their times, the shortest first.
 async fn measure(tls: &TlsConnector, address: SocketAddr) -> io::Result<Vec<Duration>> {
     let mut times = Vec::new();
     for _ in 0..MESSAGES {

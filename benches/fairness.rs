@@ -1,13 +1,14 @@
-//! How long healthy mail waits while others hang: the program between clients and a small Internet on loopback, with a
-//! name server of its own. In each attack many destinations hang; meanwhile mail for our own mailbox server, for a
-//! partner with a connector, and for a domain that was never heard of before must arrive within 5 s. A run in which too
-//! little hung proves nothing, and fails.
+//! Measures the time for which healthy mail waits while other destinations hang: the daemon runs between clients and a
+//! small Internet on loopback, with its own name server. In each attack many destinations hang; meanwhile mail for our
+//! own mailbox server, for a partner with a connector, and for a new domain must arrive within 5 s. A run in which too
+//! few sessions hung fails, since it proves nothing.
 //!
-//! `cargo bench --bench fairness` runs every attack (a minute each, two and a half at most); `cargo bench --bench fairness
-//! -- bounces` those whose name begins so. With `--profile dev` nothing needs to be compiled for speed. Exit status 1 means
-//! that a message was late or did not come, or that the attack was none.
+//! `cargo bench --bench fairness` runs every attack (a minute each, two and a half at most); `cargo bench --bench
+//! fairness -- bounces` runs those whose name begins so. `--profile dev` is sufficient. Exit status 1 means that a
+//! message was late or missing, or that too few sessions hung.
 //!
-//! `internet` is the name server and the hosts, `relay` the program, `client` hands mail in, `attack` says what hangs.
+//! `internet` has the name server and the hosts, `relay` the daemon, `client` sends mail, and `attack` defines the
+//! attacks.
 
 #[path = "fairness/attack.rs"]
 mod attack;
@@ -27,20 +28,20 @@ use attack::{ATTACKS, Attack};
 use internet::Internet;
 use relay::Relay;
 
-/// Healthy mail arrives within this.
+/// The time within which healthy mail must arrive.
 const BAR: Duration = Duration::from_secs(5);
-/// Messages of each kind, one every half second, while enough sessions hang …
+/// The number of messages of each kind, one every half second, while enough sessions hang.
 const ROUNDS: usize = 60;
-/// … and no more than these, however few hang.
+/// The maximum number of messages of each kind, even if too few sessions hang.
 const ROUNDS_MAX: usize = 180;
 const PAUSE: Duration = Duration::from_millis(500);
-/// Afterwards no message is waited for longer than this.
+/// The time after which a message counts as missing.
 const PATIENCE: Duration = Duration::from_mins(1);
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     if !arguments.iter().any(|argument| argument == "--bench") {
-        // A test runner that was told to take everything started this.
+        // A test runner that runs every target started this.
         println!("run me with: cargo bench --bench fairness");
         return ExitCode::SUCCESS;
     }
@@ -57,13 +58,13 @@ fn main() -> ExitCode {
     if kept { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// Runs one attack, prints its line, and says whether every message came in time while enough sessions hung.
+/// Runs one attack and prints its line; returns whether every message arrived in time while enough sessions hung.
 async fn measure(attack: &Attack) -> bool {
     let internet = Internet::start().await;
     let relay = Relay::start(&internet).await;
     (attack.prepare)(&relay, &internet).await;
     let attacking = tokio::spawn((attack.launch)(relay.address));
-    // Rounds while enough sessions hung, and the fewest of those.
+    // The rounds in which enough sessions hung, and the smallest number of those sessions.
     let (mut under_attack, mut fewest) = (0, usize::MAX);
     for round in 0..ROUNDS_MAX {
         let to =
@@ -95,7 +96,7 @@ async fn measure(attack: &Attack) -> bool {
     is_attack && longest.iter().all(|longest| longest.is_some_and(|longest| longest <= BAR))
 }
 
-/// The longest time of a kind of message; nothing where one did not come.
+/// Returns the longest time of a kind of message; `None` if one did not arrive.
 fn longest(times: &[(String, Option<Duration>)], kind: &str) -> Option<Duration> {
     let is_of_kind =
         |to: &str| to.trim_end_matches(|c| c != '@').trim_end_matches('@').trim_end_matches(char::is_numeric) == kind;

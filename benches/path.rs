@@ -1,16 +1,16 @@
-//! How fast mail gets through a whole relay, and what that costs: the program of Gatepost, built as packages are, between a
-//! client and a sink, over loopback, with its spool on disk; and a Postfix between the same two, in the same
-//! run, for the ratio. Messages of 4 KiB over 20 connections at once, 50 messages and 1 on each. How the relay
-//! uses its own connections to the sink is the relay's business, and part of what is measured; a last case
-//! takes that from it, so that each message has a connection of its own on both legs.
+//! Measures the throughput and cost of a whole relay: Gatepost, built like the packages, between a client and a sink,
+//! over loopback, with its spool on disk. A Postfix between the same two, in the same run, gives the ratio. The
+//! messages are of 4 KiB, over 20 connections at once, with 50 messages and with 1 message on each. The use of
+//! connections to the sink is up to the relay and part of the measurement, except in a last case, in which each message
+//! has its own connection on both legs.
 //!
-//! `cargo bench --bench path` runs everything (as root, for Postfix; some minutes). See
-//! `cargo bench --bench path -- --help` for parts of it. Exit status 1 means that something of Gatepost's
-//! was lost, duplicated or refused, or that a bar was missed.
+//! `cargo bench --bench path` runs everything (as root, for Postfix; some minutes). `cargo bench --bench path --
+//! --help` lists the options for running parts of it. Exit status 1 means that Gatepost lost, duplicated or rejected a
+//! message, or missed a bar.
 //!
-//! `client` and `sink` are the two ends, `ledger` is where they note each message; `gatepost` and `postfix`
-//! start a `relay` between them, `processes` tells what it used, `trial` runs one from start to end, and
-//! `report` compares.
+//! `client` and `sink` are the two ends, and `ledger` is where they record each message. `gatepost` and `postfix` start
+//! a `relay` between them, `processes` measures what it used, `trial` runs one from start to end, and `report` compares
+//! the trials.
 
 #![expect(clippy::cast_precision_loss, reason = "figures for people; none comes near 2^52")]
 
@@ -50,16 +50,16 @@ use report::Row;
 use tls::KeyExchange;
 use trial::{Case, Make, Onward};
 
-/// Both ends take from the cores that they share with the relay; the less, the better is the relay measured.
+/// A fast allocator for both ends of the benchmark, which share the cores with the relay and must use little of them.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// How fast mail gets through Gatepost, and through Postfix beside it.
+/// The throughput of Gatepost, compared with Postfix.
 #[derive(clap::Parser)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own")]
 #[command(name = "cargo bench --bench path --")]
 struct Arguments {
-    /// How many messages each trial sends
+    /// The number of messages that each trial sends
     #[arg(long, value_name = "N", default_value_t = 20_000, value_parser = at_least_one)]
     messages: usize,
     /// One relay alone, without a ratio
@@ -83,7 +83,7 @@ struct Arguments {
     /// Gatepost keeps no evidence of its deliveries
     #[arg(long)]
     no_evidence: bool,
-    /// Said by cargo
+    /// Passed by cargo
     #[arg(long, hide = true)]
     bench: bool,
 }
@@ -119,7 +119,7 @@ impl Arguments {
 }
 
 fn main() -> ExitCode {
-    // A test runner that was told to take everything has arguments of its own.
+    // A test runner that runs every target passes arguments of its own.
     if !std::env::args().any(|argument| argument == "--bench") {
         println!("run me with: cargo bench --bench path");
         return ExitCode::SUCCESS;
@@ -135,7 +135,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Runs every trial that is wanted, and tells whether the figures are as they should be.
+/// Runs every requested trial; returns whether all bars are met and no message was lost.
 fn run(arguments: &Arguments) -> io::Result<bool> {
     let cancelled = cancelled_by_signals();
     let postfix =
@@ -177,7 +177,7 @@ fn run(arguments: &Arguments) -> io::Result<bool> {
     Ok(report::print(&rows))
 }
 
-/// Cancelled by Ctrl-C and SIGTERM, so that no relay is left running: Postfix is nobody's child.
+/// Returns a token that Ctrl-C and SIGTERM cancel, so that no relay keeps running: Postfix is no child of this process.
 fn cancelled_by_signals() -> CancellationToken {
     let cancelled = CancellationToken::new();
     let cancel = cancelled.clone();

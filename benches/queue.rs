@@ -1,9 +1,9 @@
-//! What a long queue costs: the memory of the program for each message that waits, and how long it takes
-//! from its start to the first delivery, where the message that is due is the last of the queue.
+//! Measures the cost of a long queue: the memory of the daemon per waiting message, and the time from its start to the
+//! first delivery, if the due message is the last in the queue.
 //!
-//! `cargo bench --bench queue` takes 200,000 messages, for one destination, for 20,000, and each for another;
-//! `cargo bench --bench queue -- 50000` takes that many. Bars: 400 octets for each, and 5 s.
-//! `QUEUE_BENCH_DIR` names a folder on the disk to measure.
+//! `cargo bench --bench queue` runs 200,000 messages, for one destination, for 20,000, and for one each; `cargo bench
+//! --bench queue -- 50000` runs that number. The bars are 400 octets per message and 5 s. `QUEUE_BENCH_DIR` names a
+//! folder on the disk to measure.
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -23,7 +23,7 @@ use tokio::sync::Semaphore;
 const MESSAGES: usize = 200_000;
 const BAR_OCTETS: f64 = 400.0;
 const BAR_START: Duration = Duration::from_secs(5);
-/// How often each message was tried before: its history is read with it.
+/// The number of earlier attempts of each message; their history is read with it.
 const TRIES: usize = 3;
 /// The domain of the one message that is due.
 const FIRST: &str = "first.example";
@@ -31,7 +31,7 @@ const FIRST: &str = "first.example";
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     if !arguments.iter().any(|argument| argument == "--bench") {
-        // A test runner that was told to take everything started this.
+        // A test runner that runs every target started this.
         println!("run me with: cargo bench --bench queue");
         return;
     }
@@ -56,8 +56,7 @@ fn float(number: usize) -> f64 {
     number as f64
 }
 
-/// Starts the program on such a queue. Gives the octets of memory that it has in use after the first
-/// delivery, and how long that took.
+/// Starts the daemon on such a queue. Returns its memory after the first delivery, in octets, and the time until then.
 fn measure(messages: usize, destinations: usize) -> (usize, Duration) {
     let folder = std::env::var_os("QUEUE_BENCH_DIR").unwrap_or_else(|| env!("CARGO_TARGET_TMPDIR").into());
     let folder = tempfile::tempdir_in(folder).expect("a folder to measure in");
@@ -83,10 +82,10 @@ fn configuration(sink: SocketAddr) -> String {
     )
 }
 
-/// A queue as it is after hours of trouble: everything was tried and waits, but for the last message.
+/// Fills a queue as it is after hours of failures: every message was tried and waits, except the last, which is due.
 async fn fill(folder: &Path, messages: usize, destinations: usize) {
     let spool = Arc::new(SqliteSpool::open(folder).expect("a spool"));
-    // As many at a time as share a sync well.
+    // So many messages at a time share a sync well.
     let (most, places) = (500, Arc::new(Semaphore::new(500)));
     for number in 1..messages {
         let place = Arc::clone(&places).acquire_owned().await.expect("open");
@@ -123,13 +122,13 @@ fn waiting(number: usize) -> RecipientState {
         let (status, host) = (EnhancedStatusCode::transient(Status(4, 1)), Some("mx2.destination.example".to_owned()));
         history.push(AttemptFailure { at: now, status, text: text.to_owned(), host, reply: None }, 1);
     }
-    // Over an hour, in no order.
+    // The due times are spread over an hour, in no order.
     let minutes = i64::try_from(number * 7919 % 60).unwrap_or(0);
     let next = Some(now + SignedDuration::from_mins(60 + minutes));
     RecipientState::Pending { attempts: 3, next, history, warned: true, apart: false }
 }
 
-/// Takes one message.
+/// Receives one message.
 fn take(stream: TcpStream) -> std::io::Result<()> {
     let mut output = stream.try_clone()?;
     let mut lines = BufReader::new(stream).lines();
@@ -145,7 +144,7 @@ fn take(stream: TcpStream) -> std::io::Result<()> {
     Err(std::io::ErrorKind::UnexpectedEof.into())
 }
 
-/// The program, until it is dropped.
+/// The daemon; dropping this ends it.
 struct Program(Child);
 
 impl Program {
@@ -155,7 +154,7 @@ impl Program {
         Self(command.spawn().expect("the program starts"))
     }
 
-    /// Octets of memory in use.
+    /// Returns the memory in use, in octets.
     fn memory(&self) -> usize {
         let status = fs::read_to_string(format!("/proc/{}/status", self.0.id())).expect("it runs");
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a size");

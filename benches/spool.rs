@@ -1,10 +1,10 @@
-//! How fast a message becomes durable, and is removed again soon after, as deliveries do it: the spool
-//! beside a bare append-only file with one shared `fdatasync` and beside one synced file per message, in
-//! one run on one disk.
+//! Measures the time until a message is durable in the spool, with the removal soon after, as deliveries do it. For
+//! comparison, in the same run on the same disk: an append-only file with one shared `fdatasync`, and one synced file
+//! per message.
 //!
-//! `cargo bench --bench spool` runs everything; `cargo bench --bench spool -- 20 4096` only 20 writers of
-//! 4,096 octets. `SPOOL_BENCH_DIR` names a folder on the disk to measure; `SPOOL_BENCH_SECONDS` how long
-//! each measurement takes (3).
+//! `cargo bench --bench spool` runs everything; `cargo bench --bench spool -- 20 4096` runs only 20 writers of 4,096
+//! octets. `SPOOL_BENCH_DIR` names a folder on the disk to measure; `SPOOL_BENCH_SECONDS` is the duration of each
+//! measurement (default 3).
 
 use std::fs::File;
 use std::io::Write as _;
@@ -26,7 +26,7 @@ const SIZES: [usize; 3] = [4 << 10, 256 << 10, 5 << 20];
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     if !arguments.iter().any(|argument| argument == "--bench") {
-        // A test runner that was told to take everything started this.
+        // A test runner that runs every target started this.
         println!("run me with: cargo bench --bench spool");
         return;
     }
@@ -49,7 +49,7 @@ fn place() -> tempfile::TempDir {
     tempfile::tempdir_in(folder.unwrap_or_else(|| env!("CARGO_TARGET_TMPDIR").into())).expect("a folder to measure in")
 }
 
-/// How long a start takes with `messages` of 4 KiB in the queue.
+/// Measures the time of a start with `messages` of 4 KiB in the queue.
 async fn start_up(messages: usize) {
     let folder = place();
     let store = Arc::new(Store::Spool(Box::new(SqliteSpool::open(folder.path()).expect("a spool"))));
@@ -88,7 +88,7 @@ async fn compare(writers: usize, size: usize, time: Duration) {
         ("spool", Store::Spool(Box::new(SqliteSpool::open(&folder.path().join("spool")).expect("a spool")))),
     ] {
         let store = Arc::new(store);
-        // Once to warm up: the steady state of a relay is what counts.
+        // The first run warms up: the steady state of a relay is measured.
         measure(&store, writers, &body, time / 3).await;
         let measured = measure(&store, writers, &body, time).await;
         let rate = measured.rate();
@@ -119,13 +119,13 @@ impl Measured {
         float(self.latencies.len()) / self.took.as_secs_f64()
     }
 
-    /// Milliseconds.
+    /// The latencies, in milliseconds.
     fn percentile(&self, percent: usize) -> f64 {
         self.latencies[(self.latencies.len() - 1) * percent / 100].as_secs_f64() * 1e3
     }
 }
 
-/// Each writer accepts a message and removes it, again and again. The latency is that of accepting.
+/// Runs writers that accept a message and remove it, again and again. The latency is that of accepting.
 async fn measure(store: &Arc<Store>, writers: usize, body: &Bytes, time: Duration) -> Measured {
     let (start, cpu) = (Instant::now(), cpu_time());
     let tasks: Vec<_> = (0..writers)
@@ -156,7 +156,7 @@ fn float(count: usize) -> f64 {
     f64::from(u32::try_from(count).expect("no bench has that many"))
 }
 
-/// What this process has used so far, user and system, to a hundredth of a second.
+/// Returns the processor time of this process so far, user and system, to a hundredth of a second.
 fn cpu_time() -> Duration {
     let stat = std::fs::read_to_string("/proc/self/stat").expect("Linux");
     let fields: Vec<&str> = stat.rsplit(')').next().expect("fields").split_whitespace().collect();
@@ -178,7 +178,7 @@ impl Store {
             Self::Files(files) => files.accept(body.clone()).await,
             Self::Spool(spool) => {
                 let mut draft = spool.draft();
-                // As it comes from a connection.
+                // The content arrives in chunks, as from a connection.
                 for chunk in body.chunks(16 << 10) {
                     draft.write(chunk).await.expect("written");
                 }
@@ -201,8 +201,8 @@ fn envelope() -> Envelope {
     Envelope::new(sender, vec![Recipient::new(Mailbox::parse("somebody.else@example.net").expect("valid"))])
 }
 
-/// One file, one writer, one sync for all who wait: the least that durability costs. It never frees
-/// anything and could not find a message again.
+/// One file with one writer and one sync for all waiting messages: the lowest cost of durability. It frees no space and
+/// cannot find a message again.
 struct Log {
     waiting: Arc<(Mutex<Waiting>, Condvar)>,
     writer: Option<std::thread::JoinHandle<()>>,
@@ -264,7 +264,7 @@ impl Drop for Log {
     }
 }
 
-/// One file per message: written, synced, renamed, its folder synced. Removed without a sync.
+/// One file per message: written, synced, renamed, and its folder synced. It is removed without a sync.
 struct Files {
     folder: PathBuf,
     next: AtomicU64,

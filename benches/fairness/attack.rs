@@ -1,4 +1,4 @@
-//! What hangs, and how it comes to that.
+//! The attacks: the destinations that hang, and the mail that leads to it.
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -15,9 +15,9 @@ type Work<'a> = Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
 pub(crate) struct Attack {
     pub(crate) name: &'static str,
     pub(crate) what: &'static str,
-    /// So many sessions hang at the same time, or it is none.
+    /// The number of sessions that must hang at the same time for the attack to count.
     pub(crate) hangs: usize,
-    /// What comes before it.
+    /// The preparation.
     pub(crate) prepare: for<'a> fn(&'a Relay, &'a Internet) -> Work<'a>,
     /// The attack itself.
     pub(crate) launch: fn(SocketAddr) -> Work<'static>,
@@ -61,7 +61,8 @@ pub(crate) const ATTACKS: [Attack; 5] = [
     },
 ];
 
-/// Messages of strangers that our mailbox server refuses: their reports go where the strangers say.
+/// Sends messages of strangers that our mailbox server rejects, so that bounces go to the addresses that the strangers
+/// chose.
 async fn bounces(relay: SocketAddr) {
     let sessions = (0..24).map(|number| async move {
         let mut client = Client::connect(relay, stranger(number)).await;
@@ -73,7 +74,7 @@ async fn bounces(relay: SocketAddr) {
     futures_util::future::join_all(sessions).await;
 }
 
-/// So many messages to each of the domains, domain after domain.
+/// Sends this number of messages to each of the domains, domain after domain.
 async fn to_each(relay: SocketAddr, name: &'static str, domains: usize, messages: usize) {
     let sessions = (0..10).map(|session| async move {
         let mut client = Client::connect(relay, INSIDE).await;
@@ -86,7 +87,7 @@ async fn to_each(relay: SocketAddr, name: &'static str, domains: usize, messages
     futures_util::future::join_all(sessions).await;
 }
 
-/// Each of these domains takes as many messages as it does.
+/// Sends each of these domains the [`TAKEN`] messages that it accepts, and waits until it has them.
 async fn work(relay: &Relay, internet: &Internet, name: &'static str, domains: usize) {
     to_each(relay.address, name, domains, TAKEN).await;
     while internet.taken() < domains * TAKEN {

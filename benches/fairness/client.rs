@@ -1,19 +1,19 @@
-//! Hands mail to the relay.
+//! The clients that send mail to the relay.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{TcpSocket, TcpStream};
 
-/// A client that may send to any domain.
+/// The address of a client that may send to any domain.
 pub(crate) const INSIDE: Ipv4Addr = Ipv4Addr::LOCALHOST;
 
-/// A stranger; each is in another network.
+/// The address of a stranger; each is in another network.
 pub(crate) fn stranger(number: u8) -> Ipv4Addr {
     Ipv4Addr::new(127, 5, number, 1)
 }
 
-/// A session.
+/// An SMTP session.
 pub(crate) struct Client(BufReader<TcpStream>);
 
 impl Client {
@@ -42,7 +42,7 @@ impl Client {
         }
     }
 
-    /// One message.
+    /// Sends one message.
     pub(crate) async fn sends(&mut self, from: &str, to: &str) {
         self.says(&format!("MAIL FROM:<{from}>"), "250").await;
         self.says(&format!("RCPT TO:<{to}>"), "250").await;
@@ -51,7 +51,7 @@ impl Client {
     }
 }
 
-/// One message in a session of its own.
+/// Sends one message in its own session.
 pub(crate) async fn send(relay: SocketAddr, client: Ipv4Addr, from: &str, to: &str) {
     let mut client = Client::connect(relay, client).await;
     client.sends(from, to).await;

@@ -1,4 +1,4 @@
-//! A small Internet: a name server, our mailbox server, and hosts on loopback whose addresses say how they behave.
+//! A small Internet: a name server, our mailbox server, and hosts on loopback whose addresses encode their behaviour.
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -13,24 +13,24 @@ use tokio::net::{TcpListener, TcpStream};
 use crate::ROUNDS_MAX;
 use crate::dns::NameServer;
 
-/// Domains that never greet, each with ten addresses: `silent0.example` and so on.
+/// The number of domains that never greet, each with ten addresses: `silent0.example` and so on.
 pub(crate) const SILENT: usize = 3000;
-/// Domains that take some messages and then hang: `tarpit0.example` and so on.
+/// The number of domains that accept some messages and then hang: `tarpit0.example` and so on.
 pub(crate) const TARPITS: usize = 60;
-/// Domains that take some messages, and then give no answer to any other: `mute0.example` and so on.
+/// The number of domains that accept some messages and then give no final reply: `mute0.example` and so on.
 pub(crate) const MUTES: usize = 60;
-/// So many messages each of these takes before.
+/// The number of messages that each of these accepts first.
 pub(crate) const TAKEN: usize = 20;
 
-/// How a host behaves, by the second octet of its address.
+/// The behaviour of a host, encoded in the second octet of its address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Manner {
     Healthy,
-    /// It never greets.
+    /// The host never greets.
     Silent,
-    /// It takes [`TAKEN`] messages, ends the session, and never greets again.
+    /// The host accepts [`TAKEN`] messages, ends the session, and never greets again.
     Tarpit,
-    /// The same, but it says everything but the last answer.
+    /// The host accepts [`TAKEN`] messages, and then gives no final reply to any other.
     Mute,
 }
 
@@ -45,7 +45,7 @@ impl Manner {
     }
 }
 
-/// Everything that listens.
+/// The servers of the small Internet.
 pub(crate) struct Internet {
     pub(crate) names: NameServer,
     pub(crate) mailbox_server: SocketAddr,
@@ -54,14 +54,14 @@ pub(crate) struct Internet {
     seen: Arc<Seen>,
 }
 
-/// What has come.
+/// The messages that arrived.
 #[derive(Default)]
 struct Seen {
-    /// Recipients of healthy mail, when it was handed in, and when it came.
+    /// The recipients of healthy mail, with the times of sending and of arrival.
     expected: Mutex<HashMap<String, (Instant, Option<Instant>)>>,
-    /// Messages that each address has taken.
+    /// The number of messages that each address accepted.
     taken: Mutex<HashMap<Ipv4Addr, usize>>,
-    /// Sessions that hang, and the most there were.
+    /// The number of sessions that hang, and its maximum.
     hanging: AtomicUsize,
     peak: AtomicUsize,
 }
@@ -85,14 +85,14 @@ impl Internet {
         Self { names, mailbox_server, port, seen }
     }
 
-    /// Healthy mail is handed in now.
+    /// Records that healthy mail is sent now.
     pub(crate) fn expect(&self, to: &[String]) {
         let now = Instant::now();
         let mut expected = self.seen.expected.lock().expect("no panic");
         expected.extend(to.iter().map(|to| (to.clone(), (now, None))));
     }
 
-    /// How long each message took; nothing for one that has not come in time.
+    /// Returns the time of each message; `None` for one that did not arrive in time.
     pub(crate) async fn times(&self, patience: Duration) -> Vec<(String, Option<Duration>)> {
         let deadline = Instant::now() + patience;
         loop {
@@ -108,17 +108,17 @@ impl Internet {
         }
     }
 
-    /// Sessions that hang now.
+    /// Returns the number of sessions that hang now.
     pub(crate) fn hanging(&self) -> usize {
         self.seen.hanging.load(Ordering::Relaxed)
     }
 
-    /// The most sessions that hung at the same time.
+    /// Returns the largest number of sessions that hung at the same time.
     pub(crate) fn peak(&self) -> usize {
         self.seen.peak.load(Ordering::Relaxed)
     }
 
-    /// Messages that hosts of tarpits and mutes have taken.
+    /// Returns the number of messages that tarpits and mutes accepted.
     pub(crate) fn taken(&self) -> usize {
         self.seen.taken.lock().expect("no panic").values().sum()
     }
@@ -145,7 +145,7 @@ fn zone() -> String {
     zone
 }
 
-/// One session; a client that goes away is nobody's concern.
+/// Runs one session; errors of the client are ignored.
 async fn serve(stream: TcpStream, seen: Arc<Seen>) {
     let Ok(SocketAddr::V4(here)) = stream.local_addr() else { return };
     let (address, manner) = (*here.ip(), Manner::of(*here.ip()));
@@ -163,7 +163,7 @@ async fn serve(stream: TcpStream, seen: Arc<Seen>) {
     }
     let now = seen.hanging.fetch_add(1, Ordering::Relaxed) + 1;
     seen.peak.fetch_max(now, Ordering::Relaxed);
-    // Until the client has enough of it.
+    // The session hangs until the client gives up.
     let mut line = String::new();
     while stream.read_line(&mut line).await.is_ok_and(|read| read > 0) {
         line.clear();
@@ -217,7 +217,7 @@ fn is_spent(seen: &Seen, address: Ipv4Addr) -> bool {
     seen.taken.lock().expect("no panic").get(&address).is_some_and(|taken| *taken >= TAKEN)
 }
 
-/// Notes a message; false where the host says nothing to it.
+/// Records a message; returns false if the host does not reply to it.
 fn take(seen: &Seen, address: Ipv4Addr, manner: Manner, to: impl Iterator<Item = String>) -> bool {
     if manner != Manner::Healthy {
         let mut taken = seen.taken.lock().expect("no panic");

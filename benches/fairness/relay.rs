@@ -1,4 +1,4 @@
-//! The program under measure.
+//! The daemon under measurement.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -9,7 +9,7 @@ use tokio::net::TcpStream;
 
 use crate::internet::Internet;
 
-/// The program, until it is dropped.
+/// The daemon; dropping this ends it.
 pub(crate) struct Relay {
     pub(crate) address: SocketAddr,
     process: Child,
@@ -17,8 +17,8 @@ pub(crate) struct Relay {
 }
 
 impl Relay {
-    /// Starts it, with the defaults for whatever an attack could use; but reports are not limited, or there were no
-    /// attack by them.
+    /// Starts the daemon, with the defaults for everything that an attack could use, except that reports are not
+    /// limited: otherwise there would be no attack by reports.
     pub(crate) async fn start(internet: &Internet) -> Self {
         let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder");
         let address = free_address();
@@ -41,7 +41,7 @@ impl Drop for Relay {
     }
 }
 
-/// Nobody else takes it in the moment until the program does.
+/// Returns a free address; nothing else uses it in the moment until the daemon does.
 fn free_address() -> SocketAddr {
     std::net::TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("loopback")
 }

@@ -1,6 +1,6 @@
-//! The load: so many connections at once, so many messages on each, then QUIT and a new one. It pipelines
-//! as mail servers do (MAIL, RCPT and DATA in one write), and behaves alike to every relay. Not a mail
-//! client: a message that is refused is counted and not tried again.
+//! The load: a number of connections at once, with a number of messages on each, then QUIT and a new connection. The
+//! client pipelines like a mail server (MAIL, RCPT and DATA in one write) and behaves the same to every relay. A
+//! rejected message is counted and not tried again.
 
 use std::io;
 use std::net::SocketAddr;
@@ -18,10 +18,10 @@ use crate::ledger::Ledger;
 use crate::message::{ENVELOPE, Message};
 use crate::wire::{FOR_REPLIES, Wire};
 
-/// Where to, and how.
+/// The target of the load, and its parameters.
 pub(crate) struct Load {
     pub(crate) address: SocketAddr,
-    /// To use STARTTLS with; `None` in clear.
+    /// The TLS configuration for STARTTLS; `None` in the clear.
     pub(crate) tls: Option<TlsConnector>,
     pub(crate) connections: usize,
     pub(crate) messages_per_connection: usize,
@@ -29,7 +29,7 @@ pub(crate) struct Load {
 }
 
 impl Load {
-    /// Sends the messages of these numbers, and returns when each is accepted or refused.
+    /// Sends the messages with these numbers; returns when each is accepted or rejected.
     pub(crate) async fn send(self, numbers: Range<usize>) {
         let counter = Arc::new(Counter { next: AtomicUsize::new(numbers.start), end: numbers.end });
         let load = Arc::new(self);
@@ -50,7 +50,7 @@ impl Load {
         Ok(wire)
     }
 
-    /// One connection and what it carries, from this number on.
+    /// Runs one connection with its messages, from this number on.
     async fn carry(&self, number: &mut Option<usize>, counter: &Counter, message: &mut Message) -> io::Result<()> {
         let mut wire = self.connect().await?;
         let Some(tls) = &self.tls else { return self.messages(wire, number, counter, message).await };
@@ -84,7 +84,7 @@ impl Load {
                 break;
             }
         }
-        // The messages are through; how the relay takes its leave changes nothing.
+        // The messages are done; the reply to QUIT does not matter.
         if wire.say(b"QUIT\r\n").await.is_ok() {
             let _ = wire.expect("221").await;
         }
@@ -92,7 +92,7 @@ impl Load {
     }
 }
 
-/// Hands out the numbers, each once.
+/// The source of message numbers; it yields each number once.
 struct Counter {
     next: AtomicUsize,
     end: usize,
@@ -109,7 +109,7 @@ async fn one_after_another(load: Arc<Load>, counter: Arc<Counter>) {
     let mut number = counter.next();
     while number.is_some() {
         if let Err(error) = load.carry(&mut number, &counter, &mut message).await {
-            // The number in hand is the one that failed, be it only that there was no connection for it.
+            // The current number failed, even if only the connection for it did.
             load.ledger.refused(&error);
             number = counter.next();
         }

@@ -10,15 +10,15 @@ use crate::message::DESTINATION;
 use crate::relay::{Ending, Relay, Task, free_address, log_in};
 use crate::tls;
 
-/// What the figures are of.
+/// Returns the version that the figures are of.
 pub(crate) fn version() -> String {
     format!("Gatepost {}", env!("CARGO_PKG_VERSION"))
 }
 
-/// Starts it, with a connector that speaks for the recipients' domain and the sink as its smart host.
+/// Starts Gatepost, with a connector for the recipients' domain and the sink as its smart host.
 ///
 /// # Errors
-/// If it does not come up.
+/// An error if it does not start.
 pub(crate) fn start(task: &Task<'_>) -> io::Result<Relay> {
     let address = free_address()?;
     let settings = task.folder.join("gatepost.toml");

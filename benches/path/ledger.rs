@@ -1,4 +1,5 @@
-//! What became of each message: when its 250 came, when it arrived, how often. Not a judge: it counts.
+//! A record of each message: the time of its 250, the time of its arrival, and the number of arrivals. It counts and
+//! does not judge.
 
 use std::io;
 use std::ops::Range;
@@ -6,11 +7,11 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-/// One row for each message, written by client and sink at once. Relaxed order is enough: each stamp is a
-/// value of its own, and the rows are read when both are done.
+/// One row for each message, written by client and sink in parallel. Relaxed ordering is sufficient: each time stamp is
+/// independent, and the rows are read when both are done.
 pub(crate) struct Ledger {
     opened: Instant,
-    /// Nanoseconds since `opened`; 0 while it has not happened.
+    /// The nanoseconds since `opened`; 0 until the event.
     accepted: Box<[AtomicU64]>,
     arrived: Box<[AtomicU64]>,
     acceptances: AtomicUsize,
@@ -23,7 +24,7 @@ pub(crate) struct Ledger {
 }
 
 impl Ledger {
-    /// A ledger for so many messages.
+    /// Creates a ledger for this number of messages.
     pub(crate) fn new(messages: usize) -> Self {
         let column = || (0..messages).map(|_| AtomicU64::new(0)).collect();
         Self {
@@ -40,18 +41,18 @@ impl Ledger {
         }
     }
 
-    /// Nanoseconds since the ledger was opened; never 0.
+    /// Returns the nanoseconds since the ledger was opened; never 0.
     pub(crate) fn now(&self) -> u64 {
         u64::try_from(self.opened.elapsed().as_nanos()).unwrap_or(u64::MAX).max(1)
     }
 
-    /// The relay said 250 to this message.
+    /// Records that the relay accepted this message.
     pub(crate) fn accepted(&self, number: usize) {
         self.accepted[number].store(self.now(), Relaxed);
         self.acceptances.fetch_add(1, Relaxed);
     }
 
-    /// The relay did not say 250 to this message; why is told for the first of them.
+    /// Records that the relay did not accept this message; the reason of the first one is kept.
     pub(crate) fn refused(&self, error: &io::Error) {
         self.refusals.fetch_add(1, Relaxed);
         if let Ok(mut first) = self.first_refusal.lock() {
@@ -59,12 +60,12 @@ impl Ledger {
         }
     }
 
-    /// The relay has connected to the sink.
+    /// Records that the relay connected to the sink.
     pub(crate) fn connected(&self) {
         self.connections.fetch_add(1, Relaxed);
     }
 
-    /// A message is at the sink; `None` for one that was never sent to it.
+    /// Records that a message arrived at the sink; `None` for one that was never sent.
     pub(crate) fn arrived(&self, number: Option<usize>) {
         let Some(row) = number.and_then(|number| self.arrived.get(number)) else {
             self.strangers.fetch_add(1, Relaxed);
@@ -77,14 +78,14 @@ impl Ledger {
         counter.fetch_add(1, Relaxed);
     }
 
-    /// A number that grows whenever something happens; and whether all that was accepted has arrived.
+    /// Returns a number that grows with each event, and whether all accepted messages have arrived.
     pub(crate) fn progress(&self) -> (usize, bool) {
         let (accepted, arrived) = (self.acceptances.load(Relaxed), self.arrivals.load(Relaxed));
         (accepted + arrived + self.refusals.load(Relaxed) + self.duplicates.load(Relaxed), arrived >= accepted)
     }
 
-    /// What became of these messages, which were sent from `began` (see [`Self::now`]) on. Lost, duplicated,
-    /// refused and strange ones are counted over all that were ever sent.
+    /// Returns the results of these messages, which were sent from `began` (see [`Self::now`]) on. Lost, duplicated,
+    /// refused and foreign ones are counted over all messages.
     pub(crate) fn passage(&self, messages: Range<usize>, began: u64) -> Passage {
         let stamps = |column: &[AtomicU64]| -> Vec<u64> {
             column[messages.clone()].iter().map(|stamp| stamp.load(Relaxed)).collect()
@@ -94,7 +95,7 @@ impl Ledger {
             .iter()
             .zip(&arrived)
             .filter(|&(&accepted, &arrived)| accepted != 0 && arrived != 0)
-            // It can be there before the client has read the 250.
+            // A message can arrive before the client has read its 250.
             .map(|(&accepted, &arrived)| Duration::from_nanos(arrived.saturating_sub(accepted)))
             .collect();
         delays.sort_unstable();
@@ -118,11 +119,11 @@ impl Ledger {
     }
 }
 
-/// How many in which time.
+/// A number of messages, and the time that they took.
 #[derive(Clone, Copy)]
 pub(crate) struct Pace {
     pub(crate) messages: usize,
-    /// From the first connection to the last of them.
+    /// The time from the first connection to the last message.
     pub(crate) took: Duration,
 }
 
@@ -133,40 +134,40 @@ impl Pace {
         Self { messages, took: Duration::from_nanos(last.saturating_sub(began)) }
     }
 
-    /// Messages a second; 0 if there were none.
+    /// Returns the messages per second; 0 if there were none.
     pub(crate) fn rate(self) -> f64 {
         if self.took.is_zero() { 0.0 } else { self.messages as f64 / self.took.as_secs_f64() }
     }
 }
 
-/// What became of the messages of one trial.
+/// The results of one trial.
 pub(crate) struct Passage {
     pub(crate) accepted: Pace,
     pub(crate) delivered: Pace,
-    /// From the 250 that the client read to the final dot at the sink.
+    /// The times from the 250 at the client to the final dot at the sink.
     pub(crate) p50: Duration,
     pub(crate) p99: Duration,
-    /// Accepted and never arrived.
+    /// The accepted messages that never arrived.
     pub(crate) lost: usize,
-    /// Arrivals beyond the first.
+    /// The arrivals after the first of a message.
     pub(crate) duplicated: usize,
-    /// Sent and not accepted.
+    /// The messages that were sent and not accepted.
     pub(crate) refused: usize,
-    /// Arrived and not ours, or damaged: bounces, say.
+    /// The arrivals that are foreign or damaged, such as bounces.
     pub(crate) strangers: usize,
-    /// From the relay to the sink, for all that were ever sent.
+    /// The connections from the relay to the sink, over all messages.
     pub(crate) connections: usize,
     pub(crate) first_refusal: Option<String>,
 }
 
 impl Passage {
-    /// Whether each message was accepted, and arrived exactly once.
+    /// Returns whether each message was accepted and arrived exactly once.
     pub(crate) fn is_clean(&self) -> bool {
         self.lost + self.duplicated + self.refused + self.strangers == 0
     }
 }
 
-/// The smallest that is not exceeded by so many of a hundred.
+/// Returns the given percentile.
 fn percentile(sorted: &[Duration], percent: usize) -> Duration {
     sorted.get((sorted.len() * percent).div_ceil(100).saturating_sub(1)).copied().unwrap_or_default()
 }

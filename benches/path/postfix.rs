@@ -1,7 +1,6 @@
-//! A Postfix beside it, as the distribution packages it: an instance of its own in the trial's folder, which
-//! touches nothing of a Postfix that is in use on this computer. It is set up to be fast: everything that
-//! has nothing to do with relaying is left out, its concurrency is that of the load from the first message
-//! on, and connections are reused where its design can.
+//! A Postfix for comparison, as the distribution packages it: an instance in the trial's folder, which does not touch a
+//! Postfix that is in use on this computer. It is set up to be fast: everything that relaying does not need is left
+//! out, its concurrency is that of the load from the first message on, and connections are reused where possible.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -13,10 +12,10 @@ use std::process::Command;
 use crate::relay::{Ending, Relay, Task, free_address, log_in, run};
 use crate::tls;
 
-/// Which Postfix there is.
+/// Returns the version of the installed Postfix.
 ///
 /// # Errors
-/// Why there is none that could be started, and what to do about it, for people.
+/// A text with the reason for which none can be started, and the remedy.
 pub(crate) fn version() -> Result<String, String> {
     let version = setting("mail_version").ok_or(
         "Postfix is not installed. As root: apt-get install --no-install-recommends postfix (\"No configuration\" will do)",
@@ -29,13 +28,13 @@ pub(crate) fn version() -> Result<String, String> {
     }
 }
 
-/// What a setting of Postfix is where nobody has set it.
+/// Returns the default of a Postfix setting.
 fn setting(name: &str) -> Option<String> {
     let output = Command::new(sbin("postconf")).args(["-dh", name]).output().ok()?;
     output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
-/// Where a program of Postfix is: not every user has that folder in PATH.
+/// Returns the path of a Postfix program; its folder is not in every user's PATH.
 fn sbin(program: &str) -> String {
     format!("/usr/sbin/{program}")
 }
@@ -43,7 +42,7 @@ fn sbin(program: &str) -> String {
 /// Starts an instance.
 ///
 /// # Errors
-/// If it does not come up.
+/// An error if it does not start.
 pub(crate) fn start(task: &Task<'_>) -> io::Result<Relay> {
     let address = free_address()?;
     let (settings, log) = (task.folder.join("postfix"), log_in(task.folder));
@@ -114,7 +113,7 @@ smtp_destination_concurrency_limit = {connections}
     text
 }
 
-/// The services that relaying takes, and those that the others insist on; none of them in a chroot.
+/// The services that relaying needs, and those that they depend on; none runs in a chroot.
 const MASTER_CF: &str = "\
 ADDRESS inet n - n - - smtpd
 pickup unix n - n 60 1 pickup

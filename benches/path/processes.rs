@@ -1,31 +1,30 @@
-//! What processes have used, from /proc: a process and all its descendants together, since Postfix is
-//! many. Linux only.
+//! The resources that processes used, from /proc: of a process with all its descendants, since Postfix has many
+//! processes. Linux only.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use std::{fs, io};
 
-/// The unit of the times in /proc/PID/stat. Linux shows them to programs in hundredths of a second,
-/// whatever the kernel's own tick.
+/// The unit of the times in /proc/PID/stat. Linux shows them in hundredths of a second, whatever the kernel's own tick.
 const TICK: Duration = Duration::from_millis(10);
 
-/// What stands in /proc/PID/stat (see proc(5)).
+/// The fields of /proc/PID/stat (see proc(5)).
 struct Stat {
-    /// Ended, and not yet waited for.
+    /// True if the process ended and its parent has not waited for it yet.
     zombie: bool,
     parent: u32,
-    /// The process itself, all its threads, those that ended too.
+    /// The time of the process with all its threads, including ended ones.
     own: Duration,
-    /// Children that ended and were waited for, and theirs.
+    /// The time of children that ended and were waited for, and of their children.
     reaped: Duration,
     threads: u32,
 }
 
 fn stat(pid: u32) -> Option<Stat> {
     let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name stands in parentheses and may hold anything; the fields are counted from behind it, where
-    // field 3 of proc(5) is the first.
+    // The name is in parentheses and may contain any character; the fields are counted after it, where field 3 of
+    // proc(5) is the first.
     let fields: Vec<&str> = text.rsplit_once(')')?.1.split_whitespace().collect();
     let number = |field: usize| fields.get(field - 3)?.parse::<u32>().ok();
     Some(Stat {
@@ -37,13 +36,13 @@ fn stat(pid: u32) -> Option<Stat> {
     })
 }
 
-/// What a thread has run, to the nanosecond, given its folder in /proc.
+/// Returns the run time of a thread in nanoseconds, from its folder in /proc.
 fn run_time(folder: &Path) -> Option<Duration> {
     let text = fs::read_to_string(folder.join("schedstat")).ok()?;
     text.split(' ').next()?.parse().ok().map(Duration::from_nanos)
 }
 
-/// This process and all its descendants that live.
+/// Returns this process and all its living descendants.
 pub(crate) fn family(root: u32) -> Vec<u32> {
     let mut children: HashMap<u32, Vec<u32>> = HashMap::new();
     for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
@@ -61,58 +60,56 @@ pub(crate) fn family(root: u32) -> Vec<u32> {
     family
 }
 
-/// The processor time that a process and its descendants have used, living or ended. Exact while none of
-/// them ends in the middle of it.
+/// Returns the processor time of a process and its descendants, living or ended. Exact if none of them ends meanwhile.
 pub(crate) fn cpu_time(root: u32) -> Duration {
     family(root)
         .into_iter()
         .filter_map(|pid| {
             let stat = stat(pid)?;
-            // Dozens of processes, each rounded down to hundredths, would look cheaper than they are.
+            // Times of dozens of processes, each rounded down to hundredths, would be too low in sum.
             let exact = (stat.threads == 1).then(|| run_time(Path::new(&format!("/proc/{pid}")))).flatten();
             Some(exact.unwrap_or(stat.own) + stat.reaped)
         })
         .sum()
 }
 
-/// The processor time that everything on this computer has used, on all cores.
+/// Returns the processor time of the whole computer, on all cores.
 pub(crate) fn computer_time() -> Duration {
     let text = fs::read_to_string("/proc/stat").unwrap_or_default();
-    // user nice system idle iowait irq softirq steal (see proc(5)); what guests use is in user already.
+    // user nice system idle iowait irq softirq steal (see proc(5)); user already includes guests.
     let fields = text.lines().next().unwrap_or_default().split_whitespace().skip(1).take(8).enumerate();
     let busy = fields.filter(|(place, _)| !matches!(place, 3 | 4));
     let ticks = busy.filter_map(|(_, field)| field.parse::<u32>().ok());
     ticks.map(|ticks| TICK * ticks).sum()
 }
 
-/// Tells the processor time of one thread to any other.
+/// Reads the processor time of one thread from any other.
 pub(crate) struct ThreadClock {
     folder: PathBuf,
 }
 
 impl ThreadClock {
-    /// That of the calling thread.
+    /// Creates a clock of the calling thread.
     ///
     /// # Errors
-    /// If /proc does not tell.
+    /// An error if /proc cannot be read.
     pub(crate) fn here() -> io::Result<Self> {
-        // A path relative to /proc: PID/task/TID.
+        // This path is relative to /proc: PID/task/TID.
         Ok(Self { folder: Path::new("/proc").join(fs::read_link("/proc/thread-self")?) })
     }
 
-    /// What the thread has used so far; nothing once it has ended.
+    /// Returns the time of the thread so far; `None` once it has ended.
     pub(crate) fn used(&self) -> Duration {
         run_time(&self.folder).unwrap_or_default()
     }
 }
 
-/// The most memory that each of the living processes ever had (`VmHWM`), in octets, all together; pages that
-/// they share are counted once.
+/// Returns the sum of the peak memory of each living process (`VmHWM`), in octets; shared pages are counted once.
 pub(crate) fn peak_memory(root: u32) -> u64 {
     let peak = |pid: u32| -> Option<u64> {
         let high = kibibytes(&format!("/proc/{pid}/status"), "VmHWM:")?;
         let rollup = format!("/proc/{pid}/smaps_rollup");
-        // Pss gives each of n processes that share a page an nth of it.
+        // Pss counts an nth of a page that n processes share.
         let shared = kibibytes(&rollup, "Rss:").zip(kibibytes(&rollup, "Pss:")).map_or(0, |(rss, pss)| rss - pss);
         Some(high.saturating_sub(shared) * 1024)
     };
@@ -125,7 +122,7 @@ fn kibibytes(file: &str, field: &str) -> Option<u64> {
     line.split_whitespace().nth(1)?.parse().ok()
 }
 
-/// Whether one of these processes still runs.
+/// Returns whether one of these processes still runs.
 pub(crate) fn any_lives(processes: &[u32]) -> bool {
     processes.iter().any(|&pid| stat(pid).is_some_and(|stat| !stat.zombie))
 }

@@ -1,4 +1,4 @@
-//! A relay that runs for one trial, whichever it is: where it listens, which process it is, how it ends.
+//! A relay that runs for one trial, Gatepost or Postfix: its address, its process, and its end.
 
 use std::fs::{self, File};
 use std::io::{self, Read as _, Write as _};
@@ -13,33 +13,33 @@ use crate::processes::{any_lives, cpu_time, family, peak_memory};
 const START: Duration = Duration::from_secs(20);
 const STOP: Duration = Duration::from_secs(40);
 
-/// What a relay is told, whichever it is.
+/// The settings of a relay, Gatepost or Postfix.
 pub(crate) struct Task<'a> {
-    /// Where everything of this trial lies, on disk.
+    /// The folder of this trial, on disk.
     pub(crate) folder: &'a Path,
-    /// Where all mail goes.
+    /// The address of the sink, to which all mail goes.
     pub(crate) sink: SocketAddr,
-    /// STARTTLS on both legs, or neither.
+    /// STARTTLS on both legs, or on neither.
     pub(crate) tls: bool,
-    /// On the way to the sink, at most.
+    /// The maximum number of connections to the sink.
     pub(crate) connections: usize,
-    /// No more than these; `None` leaves it to the relay.
+    /// The maximum number of messages per connection; `None` leaves it to the relay.
     pub(crate) messages_per_connection: Option<usize>,
-    /// Gatepost keeps evidence of each delivery.
+    /// True if Gatepost keeps evidence of each delivery.
     pub(crate) evidence: bool,
 }
 
-/// How a relay is ended.
+/// The way to end a relay.
 pub(crate) enum Ending {
-    /// By SIGTERM to the process that was started.
+    /// SIGTERM to the process that was started.
     Terminate(Child),
-    /// By this command, which returns when it is over.
+    /// A command, which returns when the relay has ended.
     Ask(Command),
 }
 
-/// A running relay. Dropping it ends it.
+/// A running relay; dropping it ends it.
 pub(crate) struct Relay {
-    /// Where it takes mail.
+    /// The address at which it accepts mail.
     pub(crate) address: SocketAddr,
     pid: u32,
     ending: Ending,
@@ -47,10 +47,10 @@ pub(crate) struct Relay {
 }
 
 impl Relay {
-    /// A relay whose process is up, as soon as it greets.
+    /// Waits until a started relay greets.
     ///
     /// # Errors
-    /// If it ends or does not greet in time; with the end of its log.
+    /// An error with the end of the log, if it ends or does not greet in time.
     pub(crate) fn greeted(address: SocketAddr, pid: u32, ending: Ending, log: &Path) -> io::Result<Self> {
         let mut relay = Self { address, pid, ending, log: log.to_owned() };
         let deadline = Instant::now() + START;
@@ -70,22 +70,22 @@ impl Relay {
         }
     }
 
-    /// Whether its first process still runs.
+    /// Returns whether its first process still runs.
     pub(crate) fn lives(&self) -> bool {
         any_lives(&[self.pid])
     }
 
-    /// What went wrong with it, and the end of its log.
+    /// Returns an error with the text and the end of the log.
     pub(crate) fn with_log(&self, what: &str) -> io::Error {
         with_log(what, &self.log)
     }
 
-    /// The processor time that it has used so far, with all its processes.
+    /// Returns the processor time that all its processes have used so far.
     pub(crate) fn cpu_time(&self) -> Duration {
         cpu_time(self.pid)
     }
 
-    /// The most memory that its processes ever had, in octets.
+    /// Returns the peak memory of its processes, in octets.
     pub(crate) fn peak_memory(&self) -> u64 {
         peak_memory(self.pid)
     }
@@ -115,7 +115,7 @@ impl Drop for Relay {
         if let Err(error) = self.end() {
             eprintln!("process {} could not be ended: {error}", self.pid);
         }
-        // Postfix's master does not wait for its own: the next trial must not share the computer with them.
+        // Postfix's master does not wait for its children, and the next trial must not share the computer with them.
         let deadline = Instant::now() + STOP;
         while any_lives(&processes) && Instant::now() < deadline {
             thread::sleep(Duration::from_millis(20));
@@ -123,25 +123,25 @@ impl Drop for Relay {
     }
 }
 
-/// A port that is free at the moment.
+/// Returns a port that is free now.
 ///
 /// # Errors
-/// If there is none.
+/// An error if there is none.
 pub(crate) fn free_address() -> io::Result<SocketAddr> {
     TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()
 }
 
-/// Runs a command to its end, its words into the log.
+/// Runs a command to its end, with its output in the log.
 ///
 /// # Errors
-/// If it cannot be started, or fails; with the end of the log.
+/// An error with the end of the log, if it cannot be started or fails.
 pub(crate) fn run(command: &mut Command, log: &Path) -> io::Result<()> {
     let file = File::options().create(true).append(true).open(log)?;
     let status = command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file).status()?;
     if status.success() { Ok(()) } else { Err(with_log(&format!("{command:?} failed, {status}"), log)) }
 }
 
-/// Where a relay writes its log.
+/// Returns the path of the relay's log.
 pub(crate) fn log_in(folder: &Path) -> PathBuf {
     folder.join("log")
 }

@@ -4,14 +4,14 @@ use comfy_table::{CellAlignment, Table, presets};
 
 use crate::trial::{Case, Figures, Make, Onward};
 
-/// A case with what each relay showed in it, where it was asked.
+/// A case with the results of each relay that was measured in it.
 pub(crate) struct Row {
     pub(crate) case: Case,
     pub(crate) gatepost: Option<Figures>,
     pub(crate) postfix: Option<Figures>,
 }
 
-/// From here on, an end of the bench took so much of a core that it may be what limited the figures.
+/// The share of a core from which an end of the benchmark may limit the figures.
 const BUSY: f64 = 0.9;
 
 const LEGEND: &str = "\
@@ -19,12 +19,12 @@ STARTTLS is used on both legs, or on neither. Reuse: how many messages a connect
 p50, p99: from the relay's 250 to the arrival at the sink. CPU: the relay's, in seconds for 1,000 messages. MiB: its
 peak of memory, all its processes together. Busy: the share of one core that either end of the bench took for itself.";
 
-/// From here on, other things took so much of the computer that the figures say little. The kernel's own
-/// work for the disk stays below it.
+/// The share of the computer from which other work makes the figures unreliable. The kernel's own work for the disk
+/// stays below it.
 const DISTURBED: f64 = 0.2;
 
 impl Case {
-    /// How people call it.
+    /// The name in tables.
     pub(crate) fn name(self) -> String {
         let how = if self.tls.is_some() { "STARTTLS" } else { "plain" };
         let legs = match self.onward {
@@ -34,7 +34,7 @@ impl Case {
         format!("{how}, {} per connection{legs}", self.messages_per_connection)
     }
 
-    /// How many times as fast, and as cheap, as Postfix Gatepost has to be.
+    /// The bars: the factors by which Gatepost must be faster and cheaper than Postfix.
     fn bar(self) -> Option<f64> {
         match self.messages_per_connection {
             1 => Some(5.0),
@@ -44,8 +44,8 @@ impl Case {
     }
 }
 
-/// Prints everything, and tells whether it is as it should be: nothing of Gatepost's lost, duplicated or
-/// refused, and every bar met that was measured.
+/// Prints everything; returns whether Gatepost lost, duplicated and refused nothing, and met every bar that was
+/// measured.
 pub(crate) fn print(rows: &[Row]) -> bool {
     println!("\n{}", figures(rows));
     println!("{LEGEND}");
@@ -81,7 +81,7 @@ fn measured(row: &Row) -> impl Iterator<Item = (String, &Figures)> {
 }
 
 impl Make {
-    /// How people call it.
+    /// The name in tables.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Gatepost => "Gatepost",
@@ -125,7 +125,7 @@ fn figures(rows: &[Row]) -> Table {
     table
 }
 
-/// Prints Gatepost's figures over Postfix's, where both are there, and tells whether all bars are met.
+/// Prints Gatepost's figures divided by Postfix's, if both were measured; returns whether all bars are met.
 fn ratios(rows: &[Row]) -> bool {
     let mut table = table(["case", "delivered/s", "bar", "", "CPU per message", "bar", ""]);
     let mut all_met = true;

@@ -1,6 +1,5 @@
-//! Where the mail ends: a server that answers as a real one does, with PIPELINING, SIZE, 8BITMIME and, where
-//! it has a certificate, STARTTLS, and notes the number of each message. Not a mailbox: nothing is kept, so
-//! that the bench measures the relay's disk and not its own.
+//! The destination of the mail: a server that offers PIPELINING, SIZE, 8BITMIME and, if it has a certificate, STARTTLS,
+//! and records the number of each message. It stores nothing, so that the benchmark measures only the relay's disk.
 
 use std::io;
 use std::sync::Arc;
@@ -13,7 +12,7 @@ use crate::ledger::Ledger;
 use crate::message::number_of;
 use crate::wire::{FOR_MESSAGES, Wire};
 
-/// Serves whoever connects, until its runtime ends.
+/// Serves all connections, until its runtime ends.
 ///
 /// # Errors
 /// Those of the listening socket.
@@ -23,7 +22,7 @@ pub(crate) async fn serve(listener: TcpListener, tls: Option<TlsAcceptor>, ledge
         ledger.connected();
         let (tls, ledger) = (tls.clone(), Arc::clone(&ledger));
         tokio::spawn(async move {
-            // A relay that drops a connection costs a message at most, and the ledger knows which.
+            // A dropped connection costs one message at most, and the ledger shows which.
             let _ = session(stream, tls, &ledger).await;
         });
     }
@@ -46,7 +45,7 @@ enum End {
     StartTls,
 }
 
-/// Answers all that is there with one write, and waits for more.
+/// Answers all complete input with one write, and waits for more.
 async fn converse<S: AsyncRead + AsyncWrite + Unpin>(
     wire: &mut Wire<S>,
     offers_tls: bool,

@@ -1,5 +1,5 @@
-//! TLS for both ends of the bench, with the development certificates of `certs/` (ECDSA on P-256). Not the
-//! relay's: that brings its own.
+//! TLS for both ends of the benchmark, with the development certificates of `certs/` (ECDSA on P-256). The relays bring
+//! their own TLS.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -13,18 +13,18 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName,
 use tokio_rustls::rustls::{ClientConfig, DigitallySignedStruct, Error, ServerConfig, SignatureScheme};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
-/// The key exchange that both ends of the bench are ready for.
+/// The key exchange that both ends of the benchmark offer.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum KeyExchange {
-    /// X25519 alone, which every relay has. An end that preferred X25519MLKEM768 would make each handshake
-    /// of a relay that knows it dearer, for relay and bench, than those of one that does not.
+    /// X25519 alone, which every relay has. An end that preferred X25519MLKEM768 would make handshakes more expensive
+    /// for a relay that has it than for one that does not.
     Classical,
-    /// X25519MLKEM768 where the relay has it, as rustls prefers.
+    /// X25519MLKEM768 if the relay has it, as rustls prefers.
     PostQuantum,
 }
 
 impl KeyExchange {
-    /// As IANA calls it.
+    /// Returns the name in the IANA registry.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Classical => "X25519",
@@ -41,16 +41,16 @@ impl KeyExchange {
     }
 }
 
-/// A file of `certs/`.
+/// Returns the path of a file in `certs/`.
 pub(crate) fn file(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("certs").join(name)
 }
 
-/// The client's side: as most mail servers it takes any certificate whose key the relay proves to hold, and
-/// it resumes sessions where the relay lets it.
+/// Returns the configuration of the client. Like most mail servers it accepts any certificate whose key the relay
+/// proves to hold, and it resumes sessions if the relay permits it.
 ///
 /// # Errors
-/// If there is no TLS to be had from the provider.
+/// An error if the provider does not support TLS.
 pub(crate) fn connector(key_exchange: KeyExchange) -> io::Result<TlsConnector> {
     let provider = key_exchange.provider();
     let config = ClientConfig::builder_with_provider(Arc::clone(&provider))
@@ -62,7 +62,7 @@ pub(crate) fn connector(key_exchange: KeyExchange) -> io::Result<TlsConnector> {
     Ok(TlsConnector::from(Arc::new(config)))
 }
 
-/// Holds a server to the key of its certificate, and the certificate to nothing (RFC 7435).
+/// A verifier that checks the server's proof of its key, and nothing else of the certificate (RFC 7435).
 #[derive(Debug)]
 struct Opportunistic(Arc<CryptoProvider>);
 
@@ -101,10 +101,10 @@ impl ServerCertVerifier for Opportunistic {
     }
 }
 
-/// The sink's side: it gives session tickets, as servers do, to whoever makes use of them.
+/// Returns the configuration of the sink, which issues session tickets like other servers.
 ///
 /// # Errors
-/// If certificate or key cannot be read.
+/// An error if certificate or key cannot be read.
 pub(crate) fn acceptor(key_exchange: KeyExchange) -> io::Result<TlsAcceptor> {
     let chain = CertificateDer::pem_file_iter(file("partner.pem"))
         .and_then(Iterator::collect::<Result<Vec<_>, _>>)

@@ -1,5 +1,5 @@
-//! One trial: one relay, one case, all its messages from the client to the sink. Relay, spool and sink are
-//! new for each, so that no trial inherits anything from another.
+//! One trial: one relay and one case, with all its messages from the client to the sink. Relay, spool and sink are new
+//! for each trial.
 
 use std::fs::{self, Permissions};
 use std::io;
@@ -23,75 +23,75 @@ use crate::relay::{Relay, Task};
 use crate::tls::KeyExchange;
 use crate::{gatepost, postfix, sink, tls};
 
-/// At once, on either side of the relay.
+/// The number of parallel connections on either side of the relay.
 pub(crate) const CONNECTIONS: usize = 20;
 
-/// Messages that go through before it counts: processes are forked, pools filled, tickets handed out.
+/// The number of messages before the measurement: processes are forked, pools filled, tickets issued.
 const WARM_UP: usize = 400;
 
-/// Without any progress for so long, what is missing is lost. Longer than either relay waits before it tries
-/// a message again: then that one is late, not lost.
+/// The time without progress after which missing messages count as lost. It is longer than either relay's retry
+/// interval, so that a retried message is late and not lost.
 const PATIENCE: Duration = Duration::from_secs(90);
 
-/// What the relay is given to tidy up before its processor time is read, and a duplicate to arrive.
+/// The time for the relay to finish before its processor time is read, and for a duplicate to arrive.
 const SETTLE: Duration = Duration::from_secs(1);
 
-/// Which relay.
+/// The relay of a trial.
 #[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Make {
-    /// The program that was built with this bench.
+    /// The daemon that was built with this benchmark.
     Gatepost,
-    /// The one that is installed.
+    /// The installed Postfix.
     Postfix,
 }
 
-/// How many messages a connection from the relay to the sink may carry.
+/// The number of messages that a connection from the relay to the sink may carry.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Onward {
-    /// As many as the relay itself finds right when nothing hinders it from using connections again.
+    /// As many as the relay itself chooses.
     AsItLikes,
-    /// As few as the load's own connections.
+    /// As many as each connection of the load carries.
     AsTheLoad,
 }
 
-/// How the mail travels.
+/// The parameters of a trial.
 #[derive(Clone, Copy)]
 pub(crate) struct Case {
     /// STARTTLS on both legs with this key exchange, or on neither.
     pub(crate) tls: Option<KeyExchange>,
-    /// Of the load.
+    /// The messages per connection of the load.
     pub(crate) messages_per_connection: usize,
-    /// On the way to the sink.
+    /// The messages per connection to the sink.
     pub(crate) onward: Onward,
-    /// Gatepost keeps evidence, as it does unless it is told not to.
+    /// True if Gatepost keeps evidence, which is its default.
     pub(crate) evidence: bool,
 }
 
-/// What one trial showed.
+/// The results of one trial.
 pub(crate) struct Figures {
     pub(crate) passage: Passage,
-    /// Messages per connection from the relay to the sink, on average.
+    /// The average number of messages per connection from the relay to the sink.
     pub(crate) reuse: f64,
     /// The relay's processor time in seconds for 1,000 messages.
     pub(crate) cpu: f64,
-    /// The relay's, in octets.
+    /// The relay's peak memory, in octets.
     pub(crate) peak_memory: u64,
-    /// The share of one core that either end of the bench took while mail went through. Near 1, the bench
-    /// was what limited the figures.
+    /// The share of one core that each end of the benchmark used during the measurement. Near 1, the benchmark itself
+    /// limited the figures.
     pub(crate) client_busy: f64,
     pub(crate) sink_busy: f64,
-    /// The share of the whole computer that neither the relay nor the bench took.
+    /// The share of the whole computer that neither the relay nor the benchmark used.
     pub(crate) others: f64,
 }
 
-/// Runs one.
+/// Runs one trial.
 ///
 /// # Errors
-/// If something of it does not come up, or it is cancelled.
+/// An error if a part of it does not start, or the trial is cancelled.
 pub(crate) fn run(make: Make, case: Case, messages: usize, cancelled: &CancellationToken) -> io::Result<Figures> {
     let folder = tempfile::Builder::new()
         .prefix("path-")
-        // Postfix gives up root and must still get in.
+        // Postfix drops root and must still be able to enter the folder.
         .permissions(Permissions::from_mode(0o755))
         .tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
     let ledger = Arc::new(Ledger::new(WARM_UP + messages));
@@ -140,10 +140,10 @@ pub(crate) fn run(make: Make, case: Case, messages: usize, cancelled: &Cancellat
     Ok(figures)
 }
 
-/// The kind of file system that the relays' spools lie on, as `stat` calls it.
+/// Returns the type of the file system of the relays' spools, as `stat` names it.
 ///
 /// # Errors
-/// If it is none on a disk: then nothing would be measured.
+/// An error if it is not on a disk: the figures would mean nothing.
 pub(crate) fn file_system() -> io::Result<String> {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
     fs::create_dir_all(folder)?;
@@ -156,8 +156,7 @@ pub(crate) fn file_system() -> io::Result<String> {
     Ok(kind)
 }
 
-/// Sends these messages and waits until all that were accepted have arrived. Tells the processor time of
-/// the client.
+/// Sends these messages and waits until all accepted ones have arrived. Returns the processor time of the client.
 fn carry(
     relay: &Relay,
     case: Case,
@@ -202,7 +201,7 @@ fn carry(
     client.join().map_err(|_| io::Error::other("the client panicked"))?
 }
 
-/// The sink in its own thread, beside the client's: two cores are all that many computers have.
+/// The sink in its own thread, beside the client's; many computers have only two cores.
 struct Sink {
     address: SocketAddr,
     clock: ThreadClock,

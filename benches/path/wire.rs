@@ -1,5 +1,5 @@
-//! Octets in and out of a connection, without an allocation per line: both ends of the bench share two
-//! cores with the relay, and what they use is not there for it. Not a protocol: lines only.
+//! The input and output of a connection, without an allocation per line: both ends of the benchmark share two cores
+//! with the relay, which lacks what they use. It knows lines and no protocol.
 
 use std::io;
 
@@ -8,12 +8,12 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
 use crate::message::END;
 
-/// More than a message with all that a relay adds to it, and as much as one read can bring.
+/// The size of the input buffer: a message with all that a relay adds to it, and as much as one read returns.
 pub(crate) const FOR_MESSAGES: usize = 32 << 10;
-/// More than any reply.
+/// The size of the buffer for replies.
 pub(crate) const FOR_REPLIES: usize = 2 << 10;
 
-/// A connection with what has been read from it and not yet been taken.
+/// A connection with its unprocessed input.
 pub(crate) struct Wire<S> {
     stream: S,
     octets: Box<[u8]>,
@@ -22,20 +22,20 @@ pub(crate) struct Wire<S> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
-    /// `room`: octets, for the longest line or message and what comes behind it at once.
+    /// Creates the connection. `room` is the size in octets of the longest line or message with the input after it.
     pub(crate) fn new(stream: S, room: usize) -> Self {
         Self { stream, octets: vec![0; room].into_boxed_slice(), from: 0, to: 0 }
     }
 
-    /// The connection itself, to shake hands on.
+    /// Returns the connection itself, for the TLS handshake.
     ///
     /// # Errors
-    /// If something was read ahead: behind STARTTLS that would be injection.
+    /// An error if input is buffered: after STARTTLS that would be an injection.
     pub(crate) fn into_stream(self) -> io::Result<S> {
         if self.from == self.to { Ok(self.stream) } else { Err(io::Error::other("octets in clear behind STARTTLS")) }
     }
 
-    /// Takes one line, without its CRLF, if a whole one is there.
+    /// Returns one line without its CRLF, if a complete one is buffered.
     pub(crate) fn line(&mut self) -> Option<&[u8]> {
         let start = self.from;
         let end = start + memchr(b'\n', &self.octets[start..self.to])?;
@@ -44,8 +44,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         Some(line.strip_suffix(b"\r").unwrap_or(line))
     }
 
-    /// Takes the content of a message, without the CRLF before the dot, if its end is there. `searched`
-    /// tells how much was looked at before, and is brought up to date.
+    /// Returns the content of a message without the CRLF before the dot, if its end is buffered. `searched` is the
+    /// length that was searched before; it is updated.
     pub(crate) fn content(&mut self, searched: &mut usize) -> Option<&[u8]> {
         let unread = &self.octets[self.from..self.to];
         let skip = searched.saturating_sub(END.len() - 1);
@@ -62,7 +62,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     /// Waits for more octets.
     ///
     /// # Errors
-    /// Those of the connection; its end; a line or message that is longer than anything sent here.
+    /// Those of the connection; its end; a line or message that is longer than any that is sent here.
     pub(crate) async fn fill(&mut self) -> io::Result<()> {
         self.octets.copy_within(self.from..self.to, 0);
         (self.from, self.to) = (0, self.to - self.from);
@@ -78,7 +78,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         }
     }
 
-    /// Writes it all.
+    /// Writes all octets.
     ///
     /// # Errors
     /// Those of the connection.
@@ -87,7 +87,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         self.stream.flush().await
     }
 
-    /// Takes a whole reply, and wants this code of it.
+    /// Reads a complete reply and checks its code.
     ///
     /// # Errors
     /// Those of [`Self::fill`], and the reply's last line if it has another code.

@@ -1,4 +1,4 @@
-//! Addresses: parsed, written and parsed again; and nothing accepted that the grammar forbids.
+//! Addresses: parsed, written and parsed again; nothing is accepted that the grammar forbids.
 
 use gatepost::address::{Domain, ForwardPath, Host, Mailbox, ReversePath};
 use gatepost::envelope::QueueId;
@@ -6,7 +6,7 @@ use gatepost::tls::NamePattern;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-/// Octets of a path, of a domain and of a label, at most.
+/// The maximum lengths of a path, a domain and a label, in octets.
 const PATH_MAX: usize = 254;
 const DOMAIN_MAX: usize = 253;
 const LABEL_MAX: usize = 63;
@@ -84,7 +84,7 @@ fn check_mailbox(text: &str, mailbox: &Mailbox) {
     assert_eq!(mailbox.is_ascii(), written.is_ascii(), "{written:?}");
 }
 
-/// A local part alone is one of this host's users.
+/// Checks a local part alone, which is a user of this host.
 fn check_local_part(text: &str, local: &str) {
     assert!(local.len() <= PATH_MAX, "{} octets", local.len());
     assert_eq!(local, text, "another user is meant");
@@ -92,7 +92,7 @@ fn check_local_part(text: &str, local: &str) {
     check_syntax(local);
 }
 
-/// A quoted string, or atoms and dots.
+/// Checks that text is a quoted string, or atoms and dots.
 fn check_syntax(local: &str) {
     let ascii = |c: char| !c.is_ascii() || c.is_ascii_alphanumeric() || "!#$%&'*+-/=?^_`{|}~.".contains(c);
     if let Some(quoted) = local.strip_prefix('"') {

@@ -1,4 +1,4 @@
-//! BDAT: chunks of any size become the message that they are chunks of, or none where its content is at fault.
+//! BDAT: chunks of any size give the message that they are parts of, or none if its content is invalid.
 
 use std::io::Write as _;
 
@@ -8,7 +8,7 @@ use crate::cuts::Cuts;
 use crate::data;
 use crate::session::{self, Dialogue};
 
-/// Chunks of one message, at most.
+/// The maximum number of chunks of one message.
 const CHUNKS_MAX: usize = 40;
 
 pub(crate) fn run(input: &[u8]) {
@@ -31,7 +31,7 @@ pub(crate) fn run(input: &[u8]) {
         command(&mut wire, 0, true);
     }
     wire.extend_from_slice(b"NOOP\r\n");
-    // No number of faults ends this session.
+    // This session is not closed for errors.
     let mut dialogue = Dialogue::new(session::profile(1000), Channel::Tls);
     dialogue.open();
     cuts.pieces(&wire).into_iter().for_each(|piece| dialogue.feed(piece));

@@ -1,5 +1,4 @@
-//! The certificates of a peer: nothing that no authority has signed is trusted, whatever is sent, and what is said of
-//! it is short.
+//! The certificates of a peer: nothing is trusted that no authority signed, and texts about certificates are short.
 
 use std::path::Path;
 use std::sync::{Arc, LazyLock};
@@ -15,20 +14,20 @@ use jiff::Timestamp;
 use rustls_pki_types::CertificateDer;
 use tokio::runtime::Runtime;
 
-/// Certificates of one chain, at most; those of it that are told; changes of one, at most.
+/// The maximum numbers of certificates in one chain, of those that are reported, and of changes to one.
 const CHAIN_MAX: usize = 16;
 const TOLD_MAX: usize = 10;
 const CHANGES_MAX: usize = 8;
-/// Octets of a text about a certificate, at most.
+/// The maximum length of a text about a certificate, in octets.
 const WORDS_MAX: usize = 4000;
-/// The time of all sessions: 2027-06-01. Before that one of the certificates has expired.
+/// The time of all sessions: 2027-06-01. One of the certificates has expired before.
 const NOW: i64 = 1_811_808_000;
 
 macro_rules! certificates {
     ($($name:literal),*) => { [$(($name, include_bytes!(concat!("../certificates/", $name, ".der")))),*] };
 }
 
-/// The genuine certificates. Nobody has their keys any more.
+/// The genuine certificates. Their keys were destroyed.
 static GENUINE: [(&str, &[u8]); 17] = certificates!(
     "good", "inter", "ca", "rsa", "ed", "own", "old", "client", "sign", "foreign", "other", "under", "weak", "outside",
     "named", "odd", "one"
@@ -39,7 +38,7 @@ struct World {
     connector: Arc<Connector>,
     runtime: Runtime,
     sets: Vec<Arc<TlsaSet>>,
-    /// What the authority has signed of the certificates that are trusted in either role.
+    /// The signed parts of the certificates that are trusted in either role.
     trusted: [Vec<Vec<u8>>; 2],
 }
 
@@ -119,13 +118,13 @@ fn genuine(name: &str) -> &'static [u8] {
     GENUINE.iter().find(|(known, _)| *known == name).expect("it is listed").1
 }
 
-/// A certificate with every authority above it.
+/// Returns a certificate with every authority above it.
 fn genuine_chain(der: &[u8]) -> Vec<CertificateDer<'static>> {
     let above = ["inter", "weak", "named"].map(genuine);
     [der].into_iter().chain(above).map(|der| CertificateDer::from(der.to_vec())).collect()
 }
 
-/// What the issuer of a certificate has signed: its first element.
+/// Returns the signed part of a certificate: its first element.
 fn signed_part(der: &[u8]) -> Option<&[u8]> {
     let length = |octets: &[u8]| match octets {
         [0x30, 0x82, high, low, ..] => Some(4 + usize::from(u16::from_be_bytes([*high, *low]))),
@@ -183,14 +182,14 @@ fn check_told(told: &SentCertificate) {
     check_words(&words.issuer);
 }
 
-/// Checks that a text that ends up in logs is short and one line.
+/// Checks that a text for logs is short and one line.
 fn check_words(words: &str) {
     assert!(words.len() <= WORDS_MAX, "{} octets: {words}", words.len());
     assert!(!words.chars().any(char::is_control), "a control character: {words:?}");
 }
 
-/// A chain: for each certificate one octet. Most name a genuine one, with changes where the highest bit is set; 0x7f has
-/// any octets behind it.
+/// Reads a chain: one octet for each certificate. Most name a genuine one, with changes if the highest bit is set; 0x7f
+/// is followed by arbitrary octets.
 fn chain(mut input: &[u8]) -> Vec<CertificateDer<'static>> {
     let mut chain = Vec::new();
     while let Some((kind, rest)) = input.split_first()
@@ -214,7 +213,7 @@ fn chain(mut input: &[u8]) -> Vec<CertificateDer<'static>> {
     chain
 }
 
-/// Changes the octets of a certificate: their number, then for each the place, the kind of change and a value.
+/// Changes the octets of a certificate: the number of changes, then for each the position, the kind and a value.
 fn change<'a>(der: &mut Vec<u8>, input: &'a [u8]) -> &'a [u8] {
     let Some((count, mut rest)) = input.split_first() else { return input };
     for _ in 0..usize::from(*count).min(CHANGES_MAX) {

@@ -1,4 +1,4 @@
-//! Our side of a session with a hostile server: the opening, then a transaction.
+//! The client side of a session with a hostile server: the opening, then a transaction.
 
 use std::sync::LazyLock;
 
@@ -14,13 +14,13 @@ use gatepost::smtp::reply::Severity;
 use crate::cuts::Cuts;
 use crate::talk;
 
-/// Commands of one group, at most.
+/// The maximum number of commands in one group.
 const GROUP_MAX: usize = 130;
 
-/// Octets of an answer that is kept, as it is shown: its text, code and status, and what parts its lines.
+/// The maximum length in octets of a stored reply as it is shown: text, code, status and separators of lines.
 const SHOWN_MAX: usize = 1024 + 16 + 128 * 3;
 
-/// The message: plain, or with everything that can be said of one.
+/// The envelopes: a plain one, and one with every parameter.
 static ENVELOPES: LazyLock<[Envelope; 2]> = LazyLock::new(|| {
     let mailbox = |text: &str| Mailbox::parse(text).expect("a mailbox");
     let to = |text: &str| Recipient::new(mailbox(text));
@@ -54,14 +54,14 @@ pub(crate) fn run(input: &[u8]) {
     }
 }
 
-/// The server, as far as it is heard.
+/// The input from the server.
 struct Peer<'a> {
     pieces: std::vec::IntoIter<&'a [u8]>,
     buffer: Vec<u8>,
 }
 
 impl Peer<'_> {
-    /// Listens until there is a step. `None`: the server breaks the protocol, or says nothing more.
+    /// Processes input until the next step. `None` if the server breaks the protocol or its input ends.
     fn listen<S>(
         &mut self,
         mut receive: impl FnMut(&[u8], &mut Vec<u8>) -> Result<(usize, Option<S>), ProtocolViolation>,
@@ -82,7 +82,7 @@ impl Peer<'_> {
     }
 }
 
-/// Checks that we say what a strict server takes.
+/// Checks that a strict server accepts what we send.
 fn check_said(out: &[u8]) {
     let lines = talk::lines(out);
     assert!(lines.len() <= GROUP_MAX, "{} commands at once", lines.len());

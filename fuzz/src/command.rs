@@ -1,4 +1,4 @@
-//! A command line: whatever is accepted can be written in one strict way, and that means the same.
+//! A command line: an accepted one can be written in one strict form, which means the same.
 
 use std::fmt::Write as _;
 
@@ -7,7 +7,7 @@ use gatepost::smtp::command::{Attribute, Command, CommandError, MailFrom, RcptTo
 
 use crate::talk;
 
-/// Octets of a path, at most.
+/// The maximum length of a path, in octets.
 const PATH_MAX: usize = 254;
 
 pub(crate) fn run(line: &[u8]) {
@@ -55,7 +55,7 @@ fn accepted(line: &[u8], command: &Command) {
     }
 }
 
-/// A domain in U-labels is written in A-labels, and then the command has no characters beyond ASCII.
+/// Returns the command that was parsed again with the SMTPUTF8 mark of the first: a domain in U-labels is written in A-labels.
 fn as_said(again: Command, command: &Command) -> Command {
     match (again, command) {
         (Command::Rcpt(again), Command::Rcpt(said)) => {
@@ -103,7 +103,8 @@ fn check_rcpt(text: &str, rcpt: &RcptTo) {
     assert!(success || failure || delay, "NOTIFY of nothing: {text:?}");
 }
 
-/// RFC 3461 §4: printable ASCII without "+" and "=", or "+" and two hexadecimal digits.
+/// Checks that text is valid xtext (RFC 3461 §4): printable ASCII without "+" and "=", or "+" and two hexadecimal
+/// digits.
 fn check_xtext(text: &str) {
     let mut octets = text.bytes();
     while let Some(octet) = octets.next() {
@@ -120,7 +121,7 @@ fn check_xtext(text: &str) {
     }
 }
 
-/// The command as the RFCs write it.
+/// Returns the command as the RFCs write it.
 fn written(command: &Command) -> String {
     match command {
         Command::Ehlo(name) => format!("EHLO {}", name.as_str()),
@@ -192,7 +193,7 @@ fn written_xclient(said: &XClient) -> String {
         };
         let _ = write!(text, " {keyword}={value}");
     }
-    // Without an attribute, it is a syntax error; this one means nothing.
+    // An empty attribute is a syntax error; this value means nothing.
     let mut text = "XCLIENT LOGIN=x".to_owned();
     attribute(&mut text, "NAME", &said.name, ToString::to_string);
     attribute(&mut text, "ADDR", &said.address, |address| match address {
@@ -200,7 +201,7 @@ fn written_xclient(said: &XClient) -> String {
         std::net::IpAddr::V6(address) => format!("IPV6:{address}"),
     });
     attribute(&mut text, "PORT", &said.port, ToString::to_string);
-    // A blank before a name is dropped; without it, one could be taken for "[UNAVAILABLE]".
+    // A blank before a name is dropped; without it, a name could be read as "[UNAVAILABLE]".
     let octets = |name: &str| name.bytes().map(|octet| format!("+{octet:02X}")).collect::<String>();
     attribute(&mut text, "HELO", &said.hello, |name| format!("+20{}", octets(name.as_str())));
     attribute(&mut text, "PROTO", &said.esmtp, |esmtp| String::from(if *esmtp { "ESMTP" } else { "SMTP" }));

@@ -1,6 +1,6 @@
-//! The cutting of an input into pieces, as a network does it. The input itself says where.
+//! Cuts an input into pieces, as a network does. The input itself contains the lengths.
 
-/// Pieces that the input chooses the length of, at most; the lengths repeat after that.
+/// The maximum number of lengths in the input; they repeat after that.
 const LENGTHS_MAX: usize = 15;
 
 /// The lengths of the pieces.
@@ -8,7 +8,7 @@ const LENGTHS_MAX: usize = 15;
 pub(crate) struct Cuts<'a>(&'a [u8]);
 
 impl<'a> Cuts<'a> {
-    /// Takes the lengths from the front of an input: their number, then each of them. Returns the rest as well.
+    /// Reads the lengths from the front of an input: their number, then each. Returns them with the remaining input.
     pub(crate) fn take(input: &'a [u8]) -> (Self, &'a [u8]) {
         let Some((count, rest)) = input.split_first() else { return (Self(&[]), input) };
         let count = usize::from(*count).min(LENGTHS_MAX).min(rest.len());
@@ -16,7 +16,7 @@ impl<'a> Cuts<'a> {
         (Self(lengths), rest)
     }
 
-    /// Cuts `whole` into pieces. None is empty, unless there is only one.
+    /// Cuts `whole` into pieces. None is empty, unless it is the only one.
     pub(crate) fn pieces<'b>(self, whole: &'b [u8]) -> Vec<&'b [u8]> {
         let (mut pieces, mut rest, mut at) = (Vec::new(), whole, 0);
         while !self.0.is_empty() && !rest.is_empty() {
@@ -31,7 +31,7 @@ impl<'a> Cuts<'a> {
         pieces
     }
 
-    /// Cuts as [`Cuts::pieces`] does, and behind each line end as well, so that no command comes with what follows it.
+    /// Cuts like [`Cuts::pieces`], and after each line end, so that no command arrives together with the next.
     pub(crate) fn polite<'b>(self, whole: &'b [u8]) -> Vec<&'b [u8]> {
         let ends = |piece: &'b [u8]| piece.split_inclusive(|octet| *octet == b'\n').collect::<Vec<_>>();
         self.pieces(whole).into_iter().flat_map(ends).collect()

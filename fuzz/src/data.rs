@@ -1,13 +1,13 @@
-//! What follows DATA: the octets in pieces give what they give in one, and what a simpler reading of them gives.
+//! The content after DATA: octets in pieces give the same result as in one piece, and as a simpler implementation.
 
 use gatepost::envelope::TlsRequirement;
 use gatepost::smtp::data::{ContentFacts, ContentFault, Decoded, Decoder, HeaderCompleter, Inspector, Stuffer};
 
 use crate::cuts::Cuts;
 
-/// Octets of a message, at most.
+/// The maximum length of a message, in octets.
 const SIZE_MAX: u64 = 2000;
-/// Received fields of a message, at most.
+/// The maximum number of Received fields of a message.
 const RECEIVED_MAX: u32 = 4;
 
 pub(crate) fn run(input: &[u8]) {
@@ -28,7 +28,7 @@ pub(crate) fn run(input: &[u8]) {
     }
 }
 
-/// The content, and what is left behind the end of the message where there is one.
+/// Returns the content, and the input after the end of the message if it ended.
 type Unframed = (Vec<u8>, Option<Vec<u8>>);
 
 fn decoded<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Unframed {
@@ -57,14 +57,14 @@ fn decoded<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Unframed {
     (content, behind)
 }
 
-/// RFC 5321 §4.5.2, line by line. A line ends with CRLF and nothing else.
+/// Removes the dots line by line (RFC 5321 §4.5.2). A line ends only with CRLF.
 fn simply_decoded(wire: &[u8]) -> Unframed {
     let (mut content, mut rest) = (Vec::new(), wire);
     loop {
         if let Some(behind) = rest.strip_prefix(b".\r\n") {
             return (content, Some(behind.to_vec()));
         }
-        // It may become the end.
+        // These octets may become the end.
         if rest == b"." || rest == b".\r" {
             return (content, None);
         }
@@ -86,7 +86,8 @@ fn inspected<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Result<ContentFa
     inspector.finish()
 }
 
-/// Tells whether content is lines with CRLF ends, without NUL, and does not continue the field before it.
+/// Returns whether content is lines with CRLF ends, without NUL, that do not begin with a continuation of the field
+/// before.
 pub(crate) fn is_sound(content: &[u8]) -> bool {
     let pairs = content.windows(2).filter(|two| *two == b"\r\n").count();
     let count = |wanted: u8| content.iter().filter(|octet| **octet == wanted).count();
@@ -97,13 +98,13 @@ pub(crate) fn is_sound(content: &[u8]) -> bool {
         && !content.starts_with(b"\t")
 }
 
-/// Tells whether content has more Received fields than that.
+/// Returns whether content has more Received fields than this.
 pub(crate) fn is_loop(content: &[u8], most: u32) -> bool {
     let received = header(content).iter().filter(|field| field.name.eq_ignore_ascii_case(b"received")).count();
     received > most as usize
 }
 
-/// A field of a header: its name without blanks behind it, whether there were such, and its value without line ends.
+/// A header field: its name without blanks after it, whether there were such blanks, and its value without line ends.
 struct Field {
     name: Vec<u8>,
     is_old: bool,
@@ -111,7 +112,7 @@ struct Field {
     is_ended: bool,
 }
 
-/// The header of a message with CRLF line ends: it ends with an empty line, or before a line that is no field.
+/// Returns the header of a message with CRLF line ends: it ends with an empty line, or before a line that is no field.
 fn header(content: &[u8]) -> Vec<Field> {
     let mut fields: Vec<Field> = Vec::new();
     for line in content.split_inclusive(|octet| *octet == b'\n') {
@@ -160,7 +161,7 @@ fn check_findings(content: &[u8], found: &ContentFacts) {
     assert!(!named(b"message-id").is_empty(), "a Message-ID out of nothing: {id:?}");
 }
 
-/// What is stuffed in pieces is what is stuffed in one, and comes back.
+/// Checks that stuffing in pieces gives the same as in one piece, and that unstuffing gives the original.
 fn check_stuffed(content: &[u8], cuts: Cuts<'_>, is_good: bool) {
     let stuffed = |pieces: Vec<&[u8]>| {
         let (mut wire, mut stuffer) = (Vec::new(), Stuffer::new());
@@ -179,7 +180,7 @@ fn check_stuffed(content: &[u8], cuts: Cuts<'_>, is_good: bool) {
     }
 }
 
-/// A completed message has the two fields, and everything that it had before.
+/// Checks that a completed message has the two fields, and everything that it had before.
 fn check_completed(content: &[u8], cuts: Cuts<'_>) {
     let completed = |pieces: Vec<&[u8]>| {
         let (mut completer, mut all) = (HeaderCompleter::new("now".to_owned(), "<a@b>".to_owned()), Vec::new());
@@ -208,7 +209,7 @@ fn check_completed(content: &[u8], cuts: Cuts<'_>) {
     assert_eq!(completed(vec![&all]), all, "a complete message is completed once more");
 }
 
-/// The names of the fields of a header.
+/// Returns the names of the fields of a header.
 pub(crate) fn header_names(content: &[u8]) -> Vec<Vec<u8>> {
     header(content).into_iter().map(|field| field.name).collect()
 }

@@ -1,5 +1,5 @@
-//! Answers of a name server under the validator. The server is the attacker's: it has every genuine record of a signed
-//! world, and whatever it can make of them, but none of their keys. It has a signed zone of its own.
+//! Answers of a hostile name server, checked by the DNSSEC validator. The attacker has every genuine record of a signed
+//! world and can change them, but has none of the keys. The attacker also has a signed zone.
 
 mod attacker;
 mod forgery;
@@ -16,7 +16,7 @@ use hickory_resolver::proto::rr::{Name, RecordType};
 
 use forgery::Forgery;
 
-/// Questions of one lookup, at most: the budget, for two tries with two families.
+/// The maximum number of queries of one lookup: the budget, for two tries with two address families.
 const QUESTIONS_MAX: usize = 410;
 
 const GOOD: &str = "good.test MX 10 mx.good.test\nmx.good.test A 192.0.2.1\nmx.good.test AAAA 2001:db8::1\n\
@@ -26,7 +26,7 @@ const GOOD: &str = "good.test MX 10 mx.good.test\nmx.good.test A 192.0.2.1\nmx.g
 const PLAIN: &str = "plain.test MX 10 mx.plain.test\nmx.plain.test A 192.0.2.66\n";
 const EVIL: &str = "evil.test MX 10 zz.evil.test\nzz.evil.test A 192.0.2.67\n_25._tcp.mx.evil.test TLSA 3 1 1 6666\n";
 
-/// The genuine zones; and the attacker's own of the same names, under a root of his own.
+/// The genuine zones, and the attacker's zones of the same names under another root.
 struct World {
     genuine: Zones,
     forged: Zones,
@@ -46,14 +46,14 @@ static WORLD: LazyLock<World> = LazyLock::new(|| {
     World { genuine: zones(), forged: zones() }
 });
 
-/// The truth about every question.
+/// The genuine answer to every question.
 static TRUTH: LazyLock<Vec<Outcome>> = LazyLock::new(|| {
     let truth: Vec<Outcome> = (0..QUESTIONS.len()).map(|at| ask(at, Arc::new(Vec::new())).0).collect();
     assert!(truth.iter().take(GENUINE).all(Result::is_ok), "the genuine zones have an answer: {truth:?}");
     truth
 });
 
-/// A question that mail asks.
+/// A query that mail delivery makes.
 #[derive(Debug, Clone, Copy)]
 enum Question {
     Mx(&'static str),
@@ -62,7 +62,7 @@ enum Question {
     Tlsa(&'static str),
 }
 
-/// So many of the questions are about genuine zones; the rest is about the attacker's own.
+/// The number of questions about genuine zones; the others are about the attacker's own.
 const GENUINE: usize = 16;
 const QUESTIONS: [Question; 21] = [
     Question::Mx("good.test"),
@@ -88,13 +88,13 @@ const QUESTIONS: [Question; 21] = [
     Question::Mx("under.mx.owned.test"),
 ];
 
-/// An answer in a form that can be compared.
+/// An answer in a comparable form.
 type Outcome = Result<Told, LookupError>;
 
-/// What is told of a name.
+/// The answer about a name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Told {
-    /// `None`: there is no such name.
+    /// The records; `None` if the name does not exist.
     records: Option<Vec<String>>,
     security: Security,
     first: Security,
@@ -123,7 +123,7 @@ pub(crate) fn run(input: &[u8]) {
     let (outcome, questions) = ask(at, Arc::new(forgery::read(rest)));
     assert!(questions <= QUESTIONS_MAX, "{questions} questions for one lookup");
     let Ok(told) = outcome else { return };
-    // Of his own zone the attacker may say what he likes.
+    // In the attacker's own zone any answer is permitted.
     let Ok(truth) = &TRUTH[at] else { return };
     let question = QUESTIONS[at];
     if truth.first.is_secure() {
@@ -139,7 +139,7 @@ pub(crate) fn run(input: &[u8]) {
     }
 }
 
-/// A secure answer is the truth; of the two families of addresses it may lack one.
+/// Checks that a secure answer is genuine; one of the two address families may be missing.
 fn check_records(question: Question, told: &Told, truth: &Told) {
     let is_part = match (question, &told.records, &truth.records) {
         (Question::Addresses(_), Some(told), Some(truth)) if !told.is_empty() => {
@@ -150,7 +150,8 @@ fn check_records(question: Question, told: &Told, truth: &Told) {
     assert!(is_part, "{question:?}: {told:?} is not {truth:?}");
 }
 
-/// Asks one question of a resolver that knows nothing yet; how many questions the name server heard for it as well.
+/// Asks one question of a resolver with an empty cache; returns the answer and the number of queries at the name
+/// server.
 fn ask(at: usize, forgeries: Arc<Vec<Forgery>>) -> (Outcome, usize) {
     let heard = Arc::new(AtomicUsize::new(0));
     let counter = Arc::clone(&heard);
@@ -172,7 +173,7 @@ fn ask(at: usize, forgeries: Arc<Vec<Forgery>>) -> (Outcome, usize) {
     (outcome, heard.load(Ordering::Relaxed))
 }
 
-/// The reply of a zone's server to a question.
+/// Returns the reply of a zone's server to a query.
 fn genuine(zones: &Zones, name: &Name, kind: RecordType) -> Message {
     let mut reply = Message::new(0, MessageType::Response, OpCode::Query);
     let query = Query::query(name.clone(), kind);
@@ -184,7 +185,7 @@ fn genuine(zones: &Zones, name: &Name, kind: RecordType) -> Message {
         }
         return reply;
     }
-    // Only a name that is too long to have a wildcard beside it has no reply.
+    // Only a name that is too long for a wildcard beside it has no reply.
     let _ = zones.answer(&mut reply, &query, true, false);
     reply
 }

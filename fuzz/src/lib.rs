@@ -1,7 +1,8 @@
-//! Coverage-guided fuzzing of every parser that a stranger reaches. `docs/fuzzing.md` says how to run it.
+//! Coverage-guided fuzzing of every parser that a stranger can reach. `docs/fuzzing.md` explains how to run it.
 //!
-//! Each target has oracles beyond "it does not panic": what is accepted is written out and parsed again, input in one
-//! piece and in many gives the same, a second and simpler implementation agrees, and output and work are bounded.
+//! Each target checks more than the absence of panics: accepted input is written out and parsed again, input in one
+//! piece and in many gives the same result, a second and simpler implementation agrees, and output and work are
+//! bounded.
 #![forbid(unsafe_code)]
 
 mod address;
@@ -23,7 +24,7 @@ mod tlsa;
 
 use std::sync::LazyLock;
 
-/// A target: its name, which is that of its corpus, and the function that takes one input.
+/// A target: its name, which is that of its corpus, and the function that runs one input.
 type Target = (&'static str, fn(&[u8]));
 
 /// All targets.
@@ -44,7 +45,7 @@ const TARGETS: [Target; 14] = [
     ("tlsa", tlsa::run),
 ];
 
-/// The target that `FUZZ_TARGET` names.
+/// Returns the target that `FUZZ_TARGET` names.
 static TARGET: LazyLock<fn(&[u8])> = LazyLock::new(|| {
     let name = std::env::var("FUZZ_TARGET").unwrap_or_default();
     let Some((_, run)) = TARGETS.iter().find(|(known, _)| *known == name) else {
@@ -55,7 +56,7 @@ static TARGET: LazyLock<fn(&[u8])> = LazyLock::new(|| {
     *run
 });
 
-/// Gives one input to the target.
+/// Runs the target with one input.
 pub fn run(input: &[u8]) {
     TARGET(input);
 }

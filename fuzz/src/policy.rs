@@ -1,4 +1,4 @@
-//! What domains publish as text: MTA-STS records and policies, and whom they want TLS reports sent to.
+//! The texts that domains publish: MTA-STS records and policies, and the addresses for TLS reports.
 
 use std::sync::LazyLock;
 
@@ -9,10 +9,10 @@ use gatepost::tls::NamePattern;
 use gatepost::tlsrpt::record::{self, ReportDestination};
 use jiff::Timestamp;
 
-/// Octets of a policy, at most; seconds that it is kept, at most.
+/// The maximum length of a policy in octets, and the maximum time for which it is cached, in seconds.
 const BODY_MAX: usize = 64 * 1024;
 const MAX_AGE_MAX: u64 = 31_557_600;
-/// Octets of a fault in words, at most.
+/// The maximum length of an error text, in octets.
 const WORDS_MAX: usize = 2048;
 
 static DOMAIN: LazyLock<Domain> = LazyLock::new(|| Domain::parse("example.test").expect("a domain"));
@@ -59,7 +59,7 @@ fn policy(body: &[u8]) {
     }
 }
 
-/// RFC 8461 §4.1.
+/// Returns whether a host matches a pattern (RFC 8461 §4.1).
 fn lists(pattern: &NamePattern, host: &str) -> bool {
     let text = pattern.to_string();
     match text.strip_prefix("*.") {
@@ -90,7 +90,7 @@ fn report_record(text: &str) {
     let record = match record::parse(&records) {
         Ok(record) => record,
         Err(fault) => {
-            // Ten reasons, each with the text that it is about.
+            // Up to ten reasons, each with the text that it is about.
             assert!(fault.to_string().len() <= 4 * WORDS_MAX, "{} octets: {fault}", fault.to_string().len());
             return;
         }
@@ -115,7 +115,7 @@ fn url(text: &str) {
         written.is_ascii() && !written.bytes().any(|octet| octet.is_ascii_control() || octet == b' '),
         "{written:?}"
     );
-    // A name in U-labels is longer as it is written.
+    // A name in U-labels is longer in its written form.
     if written.len() <= 2000 {
         assert_eq!(Url::parse(&written).as_ref(), Ok(&url), "{text:?} becomes {written:?}");
     }

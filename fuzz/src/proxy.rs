@@ -1,15 +1,15 @@
-//! The header of a load balancer: read as proxy-protocol.txt writes it, to its end and no further.
+//! The PROXY protocol header of a load balancer: read as proxy-protocol.txt specifies, to its end and no further.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 
 const SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
-/// Octets of a header of version 1, at most; and of one of version 2 behind its first sixteen.
+/// The maximum length in octets of a header of version 1, and of one of version 2 after its first sixteen octets.
 const LINE_MAX: usize = 107;
 const REST_MAX: usize = 4096;
 
-/// The client that a header names, if it names one, and what follows the header.
+/// Returns the client that a header names, if any, and the input after the header.
 type Read<'a> = (Option<SocketAddr>, &'a [u8]);
 
 pub(crate) fn run(input: &[u8]) {
@@ -62,7 +62,7 @@ fn version_2(input: &[u8]) -> Option<Read<'_>> {
         return None;
     }
     let named = match (command, family) {
-        // The balancer speaks for itself, or for a client that has no address of the Internet.
+        // The balancer speaks for itself, or for a client without an Internet address.
         (0x20, _) | (0x21, 0x00 | 0x31 | 0x32) => None,
         (0x21, 0x11) => {
             let address = Ipv4Addr::from(*body.first_chunk::<4>()?);

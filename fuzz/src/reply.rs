@@ -1,14 +1,14 @@
-//! Replies of a peer: in pieces as in one, bounded, and written out the same reply again.
+//! Replies of a peer: the same in pieces as in one piece, bounded, and the same reply when written out again.
 
 use gatepost::smtp::client::Extensions;
 use gatepost::smtp::reply::{EnhancedStatusCode, Reply, ReplyError, ReplyParser};
 
 use crate::cuts::Cuts;
 
-/// Octets of a line, at most, and lines of a reply.
+/// The maximum length of a line in octets, and the maximum number of lines of a reply.
 const LINE_MAX: usize = 4096;
 const LINES_MAX: usize = 128;
-/// Octets of text that are kept of a reply, and beyond its session.
+/// The maximum length in octets of the text that is stored of a reply, and of the text that outlives its session.
 const TEXT_MAX: usize = 8192;
 const BRIEF_MAX: usize = 1024;
 
@@ -55,7 +55,7 @@ fn check(reply: &Reply) {
     assert!(kept <= BRIEF_MAX && !brief.lines().is_empty(), "{kept} octets are kept for long");
     assert_eq!((brief.code(), brief.enhanced()), (reply.code(), reply.enhanced()), "its codes are not kept");
     let is_status = |line: &str| line.split(' ').next().is_some_and(|word| EnhancedStatusCode::parse(word).is_some());
-    // A line of a reply without a status may begin with what looks like one once another is taken from it.
+    // In a reply without a status, a line may begin with text that looks like one.
     let is_ambiguous = reply.enhanced().is_none() && lines.iter().skip(1).any(|line| is_status(line));
     if !is_ambiguous && lines.iter().all(|line| line.len() + 20 < LINE_MAX) {
         let mut wire = Vec::new();

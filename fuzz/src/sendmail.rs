@@ -1,12 +1,12 @@
-//! A message from a script, made into one that can be sent: the header that leaves, and whom it names.
+//! The completion of a message from a script: the header that is sent, and the recipients that it names.
 
 use gatepost::cli::sendmail_message;
 
 use crate::data;
 
-/// Fields that do not leave.
+/// The fields that are removed.
 const REMOVED: [&[u8]; 3] = [b"bcc", b"resent-bcc", b"return-path"];
-/// Fields that every message has.
+/// The fields that every message has.
 const NEEDED: [&[u8]; 3] = [b"from", b"date", b"message-id"];
 
 pub(crate) fn run(input: &[u8]) {
@@ -16,7 +16,7 @@ pub(crate) fn run(input: &[u8]) {
         return;
     };
     let shown = content.escape_ascii();
-    // Every line may be an address without its domain, and every LF becomes CRLF.
+    // Every line may be an address without a domain, and every LF becomes CRLF.
     assert!(content.len() <= 24 * text.len() + 300, "{} octets became {}", text.len(), content.len());
     let bare = content.iter().enumerate().any(|(at, octet)| match octet {
         b'\r' => content.get(at + 1) != Some(&b'\n'),
@@ -32,7 +32,7 @@ pub(crate) fn run(input: &[u8]) {
     for name in NEEDED {
         assert!(has(name), "{} is missing: {shown}", name.escape_ascii());
     }
-    // In front of everything, old mail's "From : a@x.example" is taken for the envelope of an mbox file, as Postfix does.
+    // Before all fields, an old "From : a@x.example" is read as the envelope of an mbox file, as Postfix does.
     if !content.starts_with(b"From ") && !content.starts_with(b">From ") {
         let (again, _) = sendmail_message(&content, false).expect("it is not much larger");
         assert_eq!(again.escape_ascii().to_string(), shown.to_string(), "a complete message is completed once more");
@@ -42,7 +42,7 @@ pub(crate) fn run(input: &[u8]) {
     }
 }
 
-/// Checks that recipients are addresses out of the message, and the same where they are written as they should be.
+/// Checks that the recipients are addresses of the message, and the same if they are written in strict form.
 fn check_recipients(text: &[u8], recipients: &[String]) {
     let commas = text.iter().filter(|octet| b",;:".contains(octet)).count();
     assert!(recipients.len() <= commas + 1, "{recipients:?} out of {}", text.escape_ascii());
@@ -54,7 +54,7 @@ fn check_recipients(text: &[u8], recipients: &[String]) {
         let is_part = octets.into_iter().all(|octet| rest.any(|other| is_same(octet, *other)));
         assert!(is_part, "{recipient:?} does not stand in {}", text.escape_ascii());
     }
-    // A quoted line end is no part of an address that could be written.
+    // A quoted line end is not part of a valid address.
     if recipients.iter().any(|recipient| recipient.contains(['\r', '\n'])) {
         return;
     }

@@ -1,4 +1,4 @@
-//! A whole session from the client's octets: whatever comes, and however the network cuts it.
+//! A complete session from the client's octets, for any input and any cuts by the network.
 
 use gatepost::address::{AddressError, Domain, ForwardPath, Mailbox, ReversePath};
 use gatepost::envelope::{Envelope, QueueId};
@@ -9,11 +9,11 @@ use gatepost::smtp::server::{Channel, Durable, Profile, Server, ServerStep, XCli
 use crate::cuts::Cuts;
 use crate::{envelope, talk};
 
-/// Faults that end a session.
+/// The number of errors that ends a session.
 const ERRORS: u32 = 8;
-/// Recipients of a message, at most.
+/// The maximum number of recipients of a message.
 const RECIPIENTS: usize = 4;
-/// Octets of a message, at most.
+/// The maximum length of a message, in octets.
 pub(crate) const MESSAGE_SIZE: u64 = 300;
 
 pub(crate) fn run(input: &[u8]) {
@@ -26,7 +26,8 @@ pub(crate) fn run(input: &[u8]) {
     cuts.polite(rest).into_iter().for_each(|piece| cut.feed(piece));
     rest.split_inclusive(|octet| *octet == b'\n').for_each(|line| by_line.feed(line));
     whole.feed(rest);
-    // How much refused content is read before the session is closed depends on the pieces, by one of them.
+    // The amount of rejected content that is read before the session is closed depends on the pieces, so it may differ
+    // by one of them.
     if cut.gave_up || by_line.gave_up {
         return;
     }
@@ -34,7 +35,7 @@ pub(crate) fn run(input: &[u8]) {
     assert_eq!(cut.messages, by_line.messages, "the messages depend on where the network cuts");
 }
 
-/// What the sessions of this fuzzer are held to.
+/// Returns the limits of the sessions of this fuzzer.
 pub(crate) fn profile(errors: u32) -> Profile {
     Profile {
         hostname: hostname(),
@@ -51,7 +52,7 @@ fn hostname() -> Domain {
     Domain::parse("relay.example.com").expect("a domain")
 }
 
-/// A proof that nothing stands behind.
+/// A receipt without a stored message.
 struct Pretended(QueueId);
 
 impl Durable for Pretended {
@@ -60,7 +61,7 @@ impl Durable for Pretended {
     }
 }
 
-/// One session, and whatever came of it.
+/// A session with its results.
 pub(crate) struct Dialogue {
     server: Server,
     channel: Channel,
@@ -68,9 +69,9 @@ pub(crate) struct Dialogue {
     buffer: Vec<u8>,
     content: Vec<u8>,
     is_closed: bool,
-    /// The session was closed in the middle of content.
+    /// True if the session was closed in the middle of content.
     gave_up: bool,
-    /// Permanent replies since the last message.
+    /// The number of permanent replies since the last message.
     faults: u32,
     /// The replies.
     pub(crate) said: Vec<String>,
@@ -97,7 +98,7 @@ impl Dialogue {
         }
     }
 
-    /// Says all that comes before a message; every reply must be a 250.
+    /// Sends everything that precedes a message; every reply must be a 250.
     pub(crate) fn open(&mut self) {
         for line in ["EHLO client.example", "MAIL FROM:<a@client.example>", "RCPT TO:<b@example.com>"] {
             self.feed(line.as_bytes());
@@ -108,7 +109,7 @@ impl Dialogue {
         self.said.clear();
     }
 
-    /// Takes what the network brings.
+    /// Processes input from the network.
     pub(crate) fn feed(&mut self, piece: &[u8]) {
         let mut input = std::mem::take(&mut self.buffer);
         input.extend_from_slice(piece);
@@ -203,7 +204,7 @@ impl Dialogue {
     }
 }
 
-/// The mailbox that a recipient means, unless it is refused.
+/// Returns the mailbox of a recipient, unless it is rejected.
 fn mailbox(rcpt: &RcptTo) -> Result<Mailbox, Reply> {
     match &rcpt.forward_path {
         ForwardPath::Postmaster => Ok(Mailbox::postmaster(hostname())),

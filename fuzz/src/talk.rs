@@ -1,11 +1,11 @@
-//! Checks of what we say: replies and commands as they go over the wire.
+//! Checks of our own replies and commands, as they are sent.
 
 use gatepost::smtp::reply::{Reply, ReplyParser};
 
-/// Octets in a reply line, at most (RFC 5321 §4.5.3.1.5).
+/// The maximum length of a reply line, in octets (RFC 5321 §4.5.3.1.5).
 const REPLY_LINE_MAX: usize = 512;
 
-/// Checks a reply of ours: short lines of ASCII, and one reply for whoever reads it.
+/// Checks one of our replies: short lines of ASCII that every parser reads as one reply.
 pub(crate) fn check_reply(reply: &Reply) {
     let mut wire = Vec::new();
     reply.write_to(&mut wire);
@@ -17,7 +17,7 @@ pub(crate) fn check_reply(reply: &Reply) {
     assert_eq!((used, read.as_ref()), (wire.len(), Some(reply)), "a reply of ours is read as another");
 }
 
-/// Checks that something is whole lines with CRLF ends and no other control character; returns the lines.
+/// Checks that text is complete lines with CRLF ends and no other control character; returns the lines.
 pub(crate) fn lines(wire: &[u8]) -> Vec<&[u8]> {
     let Some(front) = wire.strip_suffix(b"\r\n") else {
         assert!(wire.is_empty(), "the last line has no end: {}", wire.escape_ascii());

@@ -1,4 +1,4 @@
-//! TLSA records: which of a hostile set can be used, by a second reading of RFC 7671 and RFC 7672.
+//! TLSA records: the usable ones of a hostile set, by a second implementation of RFC 7671 and RFC 7672.
 
 use std::sync::LazyLock;
 
@@ -7,7 +7,7 @@ use gatepost::discovery::dane;
 use gatepost::dns::TlsaRecord;
 use gatepost::tls::{Tlsa, TlsaMatching, TlsaSelector, TlsaUsage};
 
-/// Records of one input, at most, and of one host that count.
+/// The maximum number of records in one input, and of records of one host that count.
 const RECORDS_MAX: usize = 100;
 const USED_MAX: usize = 32;
 
@@ -25,7 +25,7 @@ pub(crate) fn run(input: &[u8]) {
     }
 }
 
-/// Records: three octets, the length of the data in two, the data.
+/// Reads records: three octets, the length of the data in two, the data.
 fn read(mut input: &[u8]) -> Vec<TlsaRecord> {
     let mut records = Vec::new();
     while let [usage, selector, matching, high, low, rest @ ..] = input
@@ -39,7 +39,7 @@ fn read(mut input: &[u8]) -> Vec<TlsaRecord> {
     records
 }
 
-/// A record as numbers and data.
+/// Returns a record as numbers and data.
 type Key = (u8, u8, u8, Vec<u8>);
 
 fn key(tlsa: &Tlsa) -> Key {
@@ -77,13 +77,13 @@ fn usable(records: &[TlsaRecord]) -> Vec<Key> {
         *matching == 1 && fit.iter().any(|other| (&other.0, &other.1, other.2) == (usage, selector, 2))
     };
     let mut used: Vec<Key> = fit.iter().filter(|key| !is_beaten(key)).cloned().collect();
-    // DANE-EE comes first; the rest stays in order.
+    // DANE-EE records come first; the others stay in order.
     used.sort_by_key(|(usage, ..)| std::cmp::Reverse(*usage));
     used.truncate(USED_MAX);
     used
 }
 
-/// Tells whether octets are one SEQUENCE with the shortest length that says it (X.690 §10.1).
+/// Returns whether octets are one SEQUENCE with the shortest form of its length (X.690 §10.1).
 fn is_der(octets: &[u8]) -> bool {
     let [0x30, first, rest @ ..] = octets else { return false };
     if *first < 0x80 {

@@ -1,4 +1,5 @@
-//! The attacker's own signed zone, `owned.test`: its parent vouches for its key, and he signs with it what he likes.
+//! The attacker's own signed zone, `owned.test`: its parent vouches for its key, so the attacker can sign any record
+//! with it.
 
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -14,9 +15,9 @@ use hickory_resolver::proto::rr::rdata::{A, CNAME, MX, NS, TLSA};
 use hickory_resolver::proto::rr::{DNSClass, Name, RData, Record, RecordType, SerialNumber};
 use jiff::Timestamp;
 
-/// The zone.
+/// The name of the zone.
 pub(super) const ZONE: &str = "owned.test";
-/// The names that are signed for: his own, and others'.
+/// The names that records are signed for: the attacker's own, and others.
 const NAMES: [&str; 16] = [
     ZONE,
     "mx.owned.test",
@@ -35,7 +36,7 @@ const NAMES: [&str; 16] = [
     ".",
     "under.mx.owned.test",
 ];
-/// Rounds of NSEC3 hashes.
+/// The numbers of NSEC3 iterations.
 const ITERATIONS: [u16; 4] = [0, 1, 20, 500];
 
 struct Attacker {
@@ -64,18 +65,18 @@ fn digest(owner: &Name) -> DS {
     DS::new(attacker.tag, attacker.key.public_key().algorithm(), DigestType::SHA256, digest.as_ref().to_vec())
 }
 
-/// The DS record by which the parent vouches for the zone, as the parent's zone file has it.
+/// Returns the DS record by which the parent vouches for the zone, as in the parent's zone file.
 pub(super) fn delegation() -> String {
     let hex: String = digest(&name(ZONE)).digest().iter().map(|octet| format!("{octet:02x}")).collect();
     format!("{ZONE} DS {} 13 2 {hex}\n", ATTACKER.tag)
 }
 
-/// The zone's keys, signed.
+/// Returns the keys of the zone, signed.
 pub(super) fn keys() -> Vec<Record> {
     signed(name(ZONE), RData::DNSSEC(DNSSECRData::DNSKEY(ATTACKER.key.clone())), &name(ZONE), None)
 }
 
-/// A record with its signature, as the arguments say: owner, kind of record, what it points to, signer and labels.
+/// Returns a record with its signature, as the arguments specify: owner, type of record, target, signer and labels.
 pub(super) fn record(arguments: [u8; 5]) -> Vec<Record> {
     let [owner, kind, other, types, how] = arguments;
     let pick = |number: u8| name(NAMES[usize::from(number) % NAMES.len()]);

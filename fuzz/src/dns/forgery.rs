@@ -1,4 +1,4 @@
-//! What becomes of genuine replies: the input is a list of changes.
+//! The changes to genuine replies, which the input lists.
 
 use gatepost::demo::zones::full_name;
 use hickory_resolver::proto::op::{Message, ResponseCode};
@@ -6,9 +6,9 @@ use hickory_resolver::proto::rr::{DNSClass, Name, Record, RecordType};
 
 use super::{WORLD, attacker, genuine};
 
-/// Changes of one input, at most.
+/// The maximum number of changes in one input.
 const CHANGES_MAX: usize = 24;
-/// Records of one section, at most: replies have at most 64 KiB.
+/// The maximum number of records in one section; replies have at most 64 KiB.
 const RECORDS_MAX: usize = 300;
 
 const NAMES: [&str; 16] = [
@@ -45,13 +45,13 @@ const KINDS: [RecordType; 12] = [
     RecordType::SOA,
 ];
 
-/// One change.
+/// A change to replies.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Forgery {
     /// The questions whose replies are changed: one by its number, those of a type, or all.
     reply: u8,
     what: u8,
-    /// Whatever `what` needs.
+    /// The arguments of the change `what`.
     arguments: [u8; 6],
 }
 
@@ -142,7 +142,7 @@ impl Forgery {
         }
     }
 
-    /// Changes the octets themselves.
+    /// Changes the octets of the encoded reply.
     fn change_octets(&self, octets: &mut Vec<u8>) {
         let [one, two, three, ..] = self.arguments;
         let at = usize::from(u16::from_be_bytes([one, two])) % octets.len().max(1);
@@ -170,7 +170,7 @@ fn put(reply: &mut Message, which: u8, mut records: Vec<Record>) {
     *(if which & 1 == 0 { &mut reply.answers } else { &mut reply.authorities }) = records;
 }
 
-/// The octets of the reply to a question, after all changes.
+/// Returns the encoded reply to a question, after all changes.
 pub(super) fn reply(forgeries: &[Forgery], number: usize, name: &Name, kind: RecordType) -> Vec<u8> {
     let mut reply = genuine(&WORLD.genuine, name, kind);
     let concerned = || forgeries.iter().filter(|forgery| forgery.concerns(number, kind));
